@@ -1,0 +1,134 @@
+package fleet
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// Unknown marks a count that a head did not report. Unknown is never 0: a
+// missing signal must not make a head look idle.
+const Unknown int64 = -1
+
+// Load is what a head reports of its work. Counts that it did not report are
+// Unknown, fractions and rates NaN.
+type Load struct {
+	InFlight            int64   // requests being worked on
+	Queued              int64   // requests waiting at the head
+	PendingPromptTokens int64   // prompt tokens accepted and not yet computed
+	KVCapacityTokens    int64   // tokens that fit the KV cache
+	KVCacheUsage        float64 // 0..1
+	Utilization         float64 // 0..1
+	TokensPerSecond     float64 // tokens per second, prompt and output
+}
+
+// UnknownLoad is a report without any load signal.
+func UnknownLoad() Load {
+	nan := math.NaN()
+	return Load{Unknown, Unknown, Unknown, Unknown, nan, nan, nan}
+}
+
+// Requests is the number of requests at the head, running and waiting, or
+// Unknown.
+func (l *Load) Requests() int64 {
+	switch {
+	case l.InFlight < 0 && l.Queued < 0:
+		return Unknown
+	default:
+		return max(l.InFlight, 0) + max(l.Queued, 0)
+	}
+}
+
+// Report is one accepted status report with what was known here when it came.
+type Report struct {
+	Load
+	At       time.Time // received, by this process's monotonic clock
+	Picks    uint64    // Live.Picks at that moment
+	InFlight int64     // Live.InFlight at that moment; Load.InFlight is the head's own count
+	Sequence uint64
+}
+
+// Live holds the numbers of one epoch of one head that change with every
+// request and every report. Whoever takes a place keeps the pointer and gives
+// it back to the same Live, so that a head that registered again never
+// inherits or loses a count.
+//
+// All methods are safe for concurrent use and never block.
+type Live struct {
+	inFlight atomic.Int64
+	picks    atomic.Uint64
+	tracked  atomic.Int64 // share of places given back by an outcome, 0..trackedOne
+	report   atomic.Pointer[Report]
+	start    atomic.Pointer[slowStart]
+	_        [24]byte // two heads' counters never share a cache line
+}
+
+type slowStart struct {
+	since  time.Time
+	window time.Duration
+	bias   float64 // requests in flight that the pool had on average
+}
+
+const trackedOne = 1 << 16
+
+// TryAcquire takes a place for one request. It is refused when limit places
+// are taken; a limit of 0 is none.
+func (l *Live) TryAcquire(limit int64) bool {
+	if n := l.inFlight.Add(1); limit > 0 && n > limit {
+		l.inFlight.Add(-1)
+		return false
+	}
+	l.picks.Add(1)
+	return true
+}
+
+// Release gives a place back; tracked says that the request's outcome was
+// reported, not that its time ran out. The caller sees to it that each place
+// is released once.
+func (l *Live) Release(tracked bool) {
+	l.inFlight.Add(-1)
+	l.observe(tracked)
+}
+
+// observe moves the share of tracked ends a sixteenth of the way to the last
+// one. Two at once may lose one of the steps, which an average can bear.
+func (l *Live) observe(tracked bool) {
+	old := l.tracked.Load()
+	target := int64(0)
+	if tracked {
+		target = trackedOne
+	}
+	if old != target {
+		l.tracked.Store(old + (target-old)/16)
+	}
+}
+
+// InFlight is the number of places taken.
+func (l *Live) InFlight() int64 { return l.inFlight.Load() }
+
+// Picks is the number of places ever taken.
+func (l *Live) Picks() uint64 { return l.picks.Load() }
+
+// Tracked is the share, 0 to 1, of recent places that ended with a reported
+// outcome. Near 1, InFlight is exact; near 0, places end by their time limit
+// and InFlight overstates.
+func (l *Live) Tracked() float64 { return float64(l.tracked.Load()) / trackedOne }
+
+// Report is the last accepted report, or nil before the first.
+func (l *Live) Report() *Report { return l.report.Load() }
+
+// SlowStart is the number of requests to add to a new head's count at now: its
+// pool's mean when it joined, falling linearly to 0 over the slow-start
+// window. Without it a head that joins idle draws all new traffic at once.
+func (l *Live) SlowStart(now time.Time) float64 {
+	s := l.start.Load()
+	if s == nil {
+		return 0
+	}
+	left := s.window - now.Sub(s.since)
+	if left <= 0 {
+		l.start.CompareAndSwap(s, nil)
+		return 0
+	}
+	return s.bias * float64(left) / float64(s.window)
+}

@@ -1,0 +1,82 @@
+package fleet
+
+import "math"
+
+// AnyRegion is the region key of the group that holds all of a pool's heads.
+const AnyRegion = ""
+
+// Snapshot is the whole fleet at one moment. It is immutable and shared;
+// callers must not change anything they reach through it.
+type Snapshot struct {
+	Revision uint64           // grows with every change
+	Pools    map[string]*Pool // by model type
+	Regions  map[string]int   // number of heads in each region
+	Heads    int              // registered
+	Active   int              // routable, held ones not counted
+}
+
+// Pool is the heads that serve one model type. A pool whose heads did not
+// change is the same pointer in the next snapshot, so a value derived from a
+// pool is valid exactly as long as the pointer is.
+type Pool struct {
+	ModelType string
+	All       *Group
+	Regions   map[string]*Group
+}
+
+// Group is the heads of one pool in one region, ordered by id.
+type Group struct {
+	ModelType string
+	Region    string
+	Heads     []*Head // all of them
+	Active    Ranked  // routable, reporting active
+	Degraded  Ranked  // routable, reporting degraded
+}
+
+// Ranked is a list of routable heads of one rank, with the sums that picking
+// by weight needs.
+type Ranked struct {
+	Heads     []*Head
+	Weight    float64 // sum
+	MinWeight float64
+	MaxWeight float64
+}
+
+func newRanked(heads []*Head) Ranked {
+	r := Ranked{Heads: heads, MinWeight: math.Inf(1)}
+	for _, h := range heads {
+		r.Weight += h.Weight
+		r.MinWeight = min(r.MinWeight, h.Weight)
+		r.MaxWeight = max(r.MaxWeight, h.Weight)
+	}
+	return r
+}
+
+// newGroup ranks heads, which must be ordered by id and are not copied.
+func newGroup(modelType, region string, heads []*Head) *Group {
+	var active, degraded []*Head
+	n := 0
+	for _, h := range heads {
+		if h.Routable() && h.Status == StatusActive {
+			n++
+		}
+	}
+	if n == len(heads) {
+		active = heads // the usual case shares one array
+	} else {
+		active = make([]*Head, 0, n)
+		for _, h := range heads {
+			switch {
+			case !h.Routable():
+			case h.Status == StatusActive:
+				active = append(active, h)
+			default:
+				degraded = append(degraded, h)
+			}
+		}
+	}
+	return &Group{
+		ModelType: modelType, Region: region, Heads: heads,
+		Active: newRanked(active), Degraded: newRanked(degraded),
+	}
+}

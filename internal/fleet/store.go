@@ -1,0 +1,67 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Store keeps heads durably. Implementations are safe for concurrent use, and
+// what they return is the caller's to keep. [ErrConflict] and
+// [ErrStoreUnavailable] are the errors that callers tell apart.
+type Store interface {
+	// Heads returns every stored head, ordered by id.
+	Heads(ctx context.Context) ([]Record, error)
+	// Save applies all changes or none, and returns when they are durable.
+	// It sets the Revision of each record that it wrote. A change whose
+	// Expect is not the stored revision fails the whole call with an error
+	// that wraps ErrConflict.
+	Save(ctx context.Context, changes []Change) error
+	// GrantEpochs durably sets n epochs aside and returns the first. No two
+	// calls, over restarts too, return overlapping ranges, and later calls
+	// return higher ones. n is at least 1.
+	GrantEpochs(ctx context.Context, n uint64) (first uint64, err error)
+}
+
+// Change is one step of Store.Save: a record to write, or with a nil Record an
+// id to delete.
+type Change struct {
+	ID     string
+	Expect uint64 // the revision that must be stored now; 0: none
+	Record *Record
+}
+
+// Errors of a Store.
+var (
+	// ErrConflict says that a record changed under the caller.
+	ErrConflict = errors.New("the stored record has another revision")
+	// ErrStoreUnavailable says that nothing was written and that it may work later.
+	ErrStoreUnavailable = errors.New("the store is unavailable")
+)
+
+// Errors of the Registry that callers tell apart. Errors about what a caller
+// sent are of type *InvalidError.
+var (
+	ErrHeadNotFound = errors.New("no head with this id is registered")
+	ErrStaleEpoch   = errors.New("the epoch is older than the head's registration")
+	ErrFleetFull    = errors.New("the fleet has as many heads as the configuration allows")
+	ErrOverloaded   = errors.New("too many changes wait to be written")
+)
+
+// Fault is one thing wrong with an input: where, as a JSON Pointer
+// (RFC 6901) into what the caller sent, and why.
+type Fault struct {
+	Pointer string `json:"pointer"`
+	Reason  string `json:"reason"`
+}
+
+// InvalidError lists everything that is wrong with an input.
+type InvalidError struct{ Faults []Fault }
+
+func (e *InvalidError) Error() string {
+	f := e.Faults[0]
+	if len(e.Faults) == 1 {
+		return fmt.Sprintf("%s: %s", f.Pointer, f.Reason)
+	}
+	return fmt.Sprintf("%s: %s (and %d more)", f.Pointer, f.Reason, len(e.Faults)-1)
+}
