@@ -1,0 +1,390 @@
+package mockhead
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Request is one sequence to generate.
+type Request struct {
+	PromptTokens int      // at least 1
+	OutputTokens int      // at least 1; the sequence ends after as many
+	Blocks       []uint64 // chained hashes of the prompt's whole blocks of BlockTokens; more are ignored
+}
+
+// Sequence is a request inside an [Engine]. Its methods read what the engine
+// writes, so they need the same exclusion as the engine's.
+type Sequence struct {
+	request   Request
+	place     place
+	computed  int // tokens whose KV exists
+	target    int // tokens that must be computed before the next one is generated
+	generated int
+	cached    int // tokens found in the cache when admitted first
+	expected  int // tokens found in the cache when submitted
+	chunk     int // tokens computed in the step under way
+	held      []*block
+	pages     int // private
+}
+
+type place uint8
+
+const (
+	placeWaiting place = iota
+	placeRunning
+	placeGone // finished or canceled
+)
+
+// Generated is the number of output tokens so far.
+func (s *Sequence) Generated() int { return s.generated }
+
+// Cached is the number of prompt tokens that needed no computation.
+func (s *Sequence) Cached() int { return s.cached }
+
+// prefilling reports whether prompt tokens are left to compute.
+func (s *Sequence) prefilling() bool { return s.computed < s.target }
+
+// Token says that a sequence got one output token in a step.
+type Token struct {
+	Sequence *Sequence
+	First    bool // the sequence's first
+	Last     bool // the sequence is finished and out of the engine
+}
+
+// Errors of [Engine.Submit].
+var (
+	// ErrTooLong says that prompt and output exceed the context or the cache.
+	ErrTooLong = errors.New("the sequence does not fit the head")
+	// ErrQueueFull says that as many sequences wait as may.
+	ErrQueueFull = errors.New("too many requests wait at the head")
+)
+
+// Counters are an engine's totals since it was made.
+type Counters struct {
+	PromptTokens    uint64 // of sequences whose prefill is finished
+	OutputTokens    uint64
+	ComputedTokens  uint64 // prompt and output, computed again after a preemption included
+	PrefixQueries   uint64 // prompt tokens looked up in the cache
+	PrefixHits      uint64 // of these, found
+	LoadedTokens    uint64 // of these, loaded from the CPU tier
+	Preemptions     uint64
+	Steps           uint64
+	Finished        uint64
+	Canceled        uint64
+	RefusedTooLong  uint64
+	RefusedFullWait uint64
+}
+
+// EngineLoad is an engine's work at one moment.
+type EngineLoad struct {
+	Running             int
+	Waiting             int
+	PendingPromptTokens int     // accepted, not cached as far as known, not computed
+	KVUsage             float64 // share of the KV cache that sequences hold, 0..1
+	KVCapacityTokens    int
+}
+
+// Engine models continuous batching with chunked prefill and prefix caching,
+// as vLLM V1 does it: decodes first, then prefills in order of arrival, a
+// waiting sequence is admitted when its prompt fits the KV cache, and when a
+// decode finds no memory the sequence admitted last is put back to wait and
+// computed again. The first token comes at the end of the step that finishes
+// the prefill.
+//
+// An Engine has no clock and no randomness: the same calls give the same
+// results. It is not safe for concurrent use.
+type Engine struct {
+	profile    Profile
+	maxWaiting int
+	cache      *kvCache
+	waiting    []*Sequence
+	running    []*Sequence // in order of admission
+	stepping   bool
+	tokens     []Token // reused by End
+	counters   Counters
+}
+
+// NewEngine makes an idle engine that lets at most maxWaiting sequences wait.
+func NewEngine(p Profile, maxWaiting int) (*Engine, error) {
+	if err := p.validate(); err != nil {
+		return nil, fmt.Errorf("make an engine: %w", err)
+	}
+	if maxWaiting < 1 {
+		return nil, fmt.Errorf("make an engine: %d waiting sequences allowed, want at least 1", maxWaiting)
+	}
+	return &Engine{profile: p, maxWaiting: maxWaiting, cache: newKVCache(&p)}, nil
+}
+
+// Submit queues a request. It fails with an error that wraps [ErrTooLong] or
+// [ErrQueueFull].
+func (e *Engine) Submit(r Request) (*Sequence, error) {
+	if r.PromptTokens < 1 || r.OutputTokens < 1 {
+		return nil, fmt.Errorf("submit %d prompt and %d output tokens: want at least 1 of each",
+			r.PromptTokens, r.OutputTokens)
+	}
+	if limit := e.MaxTokens(); r.PromptTokens > limit || r.OutputTokens > limit-r.PromptTokens {
+		e.counters.RefusedTooLong++
+		return nil, fmt.Errorf("%w: %d prompt and %d output tokens, at most %d together",
+			ErrTooLong, r.PromptTokens, r.OutputTokens, limit)
+	}
+	if len(e.waiting) >= e.maxWaiting {
+		e.counters.RefusedFullWait++
+		return nil, fmt.Errorf("%w: %d", ErrQueueFull, len(e.waiting))
+	}
+	if whole := r.PromptTokens / BlockTokens; len(r.Blocks) > whole {
+		r.Blocks = r.Blocks[:whole]
+	}
+	s := &Sequence{request: r, target: r.PromptTokens}
+	resident, tiered := e.cache.match(s.reusable())
+	s.expected = (resident + tiered) * BlockTokens
+	e.waiting = append(e.waiting, s)
+	return s, nil
+}
+
+// MaxTokens is the largest sum of prompt and output tokens that one request
+// may have.
+func (e *Engine) MaxTokens() int {
+	return min(e.profile.MaxContext, e.cache.total*pageTokens)
+}
+
+// Cancel takes a sequence out and frees what it holds. A finished or canceled
+// one is left alone.
+func (e *Engine) Cancel(s *Sequence) {
+	switch s.place {
+	case placeWaiting:
+		e.waiting = remove(e.waiting, s)
+	case placeRunning:
+		e.running = remove(e.running, s)
+	case placeGone:
+		return
+	}
+	e.free(s)
+	s.place = placeGone
+	e.counters.Canceled++
+}
+
+// Begin plans the next step and returns how long it takes, or false when there
+// is nothing to do. Each Begin that returns true is followed by one [Engine.End]
+// when that time is over; sequences may come and go in between.
+func (e *Engine) Begin() (time.Duration, bool) {
+	if e.stepping {
+		panic("mockhead: Begin during a step")
+	}
+	var w work
+	budget := e.profile.StepTokens
+	preempted := e.planDecodes(&w, &budget)
+	e.planPrefills(&w, &budget)
+	if !preempted {
+		e.admit(&w, &budget)
+	}
+	if w.tokens == 0 {
+		return 0, false
+	}
+	e.stepping = true
+	e.counters.Steps++
+	e.counters.ComputedTokens += uint64(w.tokens) //nolint:gosec // positive
+	return e.profile.duration(&w), true
+}
+
+// planDecodes schedules one token for each sequence past its prefill and
+// reports whether others had to make room.
+func (e *Engine) planDecodes(w *work, budget *int) (preempted bool) {
+	for i := 0; i < len(e.running); i++ {
+		s := e.running[i]
+		if s.prefilling() {
+			continue
+		}
+		for !e.grow(s, s.computed+1) {
+			preempted = true
+			e.preempt()
+			if s.place != placeRunning {
+				return preempted // it was the last one itself
+			}
+		}
+		s.chunk = 1
+		w.decode(s.computed)
+		*budget--
+	}
+	return preempted
+}
+
+// planPrefills schedules chunks for admitted sequences, in order.
+func (e *Engine) planPrefills(w *work, budget *int) {
+	for _, s := range e.running {
+		if *budget == 0 {
+			return
+		}
+		if s.prefilling() {
+			e.planChunk(s, w, budget)
+		}
+	}
+}
+
+func (e *Engine) planChunk(s *Sequence, w *work, budget *int) {
+	s.chunk = min(*budget, s.target-s.computed)
+	w.prefill(s.chunk, s.computed)
+	*budget -= s.chunk
+}
+
+// admit moves waiting sequences into the batch in their order, until one does
+// not fit.
+func (e *Engine) admit(w *work, budget *int) {
+	n := 0
+	for n < len(e.waiting) && *budget > 0 && len(e.running) < e.profile.MaxSequences {
+		s := e.waiting[n]
+		loaded, ok := e.place(s)
+		if !ok {
+			break
+		}
+		n++
+		s.place = placeRunning
+		e.running = append(e.running, s)
+		w.loaded += loaded
+		e.planChunk(s, w, budget)
+	}
+	e.waiting = slices.Delete(e.waiting, 0, n)
+}
+
+// place gives a sequence the memory for all that it has to compute before its
+// next token, sharing cached blocks, or nothing when it does not fit. It
+// returns the tokens that have to be loaded from the CPU tier.
+func (e *Engine) place(s *Sequence) (loaded int, ok bool) {
+	resident, tiered := e.cache.match(s.reusable())
+	hits := s.reusable()[:resident+tiered]
+	for _, h := range hits[:resident] {
+		s.held = append(s.held, e.cache.hold(h))
+	}
+	pages := pagesFor(s.target - resident*BlockTokens)
+	if !e.cache.take(pages) {
+		e.cache.release(s.held)
+		s.held = s.held[:0]
+		return 0, false
+	}
+	s.pages = pages
+	s.computed = len(hits) * BlockTokens
+	e.publish(s)
+
+	e.counters.PrefixQueries += uint64(s.target)            //nolint:gosec // positive
+	e.counters.PrefixHits += uint64(s.computed)             //nolint:gosec // positive
+	e.counters.LoadedTokens += uint64(tiered) * BlockTokens //nolint:gosec // positive
+	if s.generated == 0 {
+		s.cached = s.computed
+	}
+	return tiered * BlockTokens, true
+}
+
+// reusable is the blocks of a prompt that may come from the cache: at least
+// one token is always computed, since generating needs its activations.
+func (s *Sequence) reusable() []uint64 {
+	return s.request.Blocks[:min(len(s.request.Blocks), (s.target-1)/BlockTokens)]
+}
+
+// publish makes each whole prompt block that is computed available to others.
+func (e *Engine) publish(s *Sequence) {
+	for n := len(s.held); n < len(s.request.Blocks) && (n+1)*BlockTokens <= s.computed; n++ {
+		s.held = append(s.held, e.cache.publish(s.request.Blocks[n]))
+		s.pages -= blockPages
+	}
+}
+
+// grow sees to it that a sequence has memory for n tokens.
+func (e *Engine) grow(s *Sequence, n int) bool {
+	missing := pagesFor(n-len(s.held)*BlockTokens) - s.pages
+	if missing <= 0 {
+		return true
+	}
+	if !e.cache.take(missing) {
+		return false
+	}
+	s.pages += missing
+	return true
+}
+
+// preempt puts the sequence admitted last back to the head of the queue. What
+// it generated stays generated, its KV is computed again.
+func (e *Engine) preempt() {
+	last := len(e.running) - 1
+	s := e.running[last]
+	e.running = slices.Delete(e.running, last, last+1)
+	e.free(s)
+	s.place = placeWaiting
+	s.computed, s.chunk, s.expected = 0, 0, 0
+	s.target = s.request.PromptTokens + s.generated
+	e.waiting = slices.Insert(e.waiting, 0, s)
+	e.counters.Preemptions++
+}
+
+func (e *Engine) free(s *Sequence) {
+	e.cache.release(s.held)
+	e.cache.give(s.pages)
+	s.held, s.pages = nil, 0
+}
+
+// End finishes the step begun last and returns the tokens that it generated,
+// at most one for each sequence, in order of admission. The slice is valid
+// until the next End.
+func (e *Engine) End() []Token {
+	if !e.stepping {
+		panic("mockhead: End without Begin")
+	}
+	e.stepping = false
+	e.tokens = e.tokens[:0]
+	kept := e.running[:0]
+	for _, s := range e.running {
+		s.computed += s.chunk
+		advanced := s.chunk > 0 && !s.prefilling()
+		s.chunk = 0
+		e.publish(s)
+		if advanced {
+			e.generate(s)
+		}
+		if s.place == placeRunning {
+			kept = append(kept, s)
+		}
+	}
+	clear(e.running[len(kept):])
+	e.running = kept
+	return e.tokens
+}
+
+// generate gives a sequence whose tokens are all computed its next one.
+func (e *Engine) generate(s *Sequence) {
+	s.generated++
+	s.target = s.request.PromptTokens // what is computed past it was generated
+	e.counters.OutputTokens++
+	t := Token{Sequence: s, First: s.generated == 1, Last: s.generated == s.request.OutputTokens}
+	if t.First {
+		e.counters.PromptTokens += uint64(s.request.PromptTokens) //nolint:gosec // positive
+	}
+	if t.Last {
+		e.free(s)
+		s.place = placeGone
+		e.counters.Finished++
+	}
+	e.tokens = append(e.tokens, t)
+}
+
+// Load is the engine's work now.
+func (e *Engine) Load() EngineLoad {
+	pending := 0
+	for _, s := range e.waiting {
+		pending += s.target - s.expected
+	}
+	for _, s := range e.running {
+		pending += max(0, s.target-s.computed)
+	}
+	return EngineLoad{
+		Running: len(e.running), Waiting: len(e.waiting), PendingPromptTokens: pending,
+		KVUsage: e.cache.used(), KVCapacityTokens: e.profile.KVTokens,
+	}
+}
+
+// Counters are the totals so far.
+func (e *Engine) Counters() Counters { return e.counters }
+
+func remove(list []*Sequence, s *Sequence) []*Sequence {
+	i := slices.Index(list, s)
+	return slices.Delete(list, i, i+1)
+}

@@ -1,0 +1,431 @@
+package mockhead_test
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"headway/internal/mockhead"
+)
+
+// small is a head with room for 8 blocks, so that memory runs out early.
+func small() mockhead.Profile {
+	return mockhead.Profile{
+		Name: "small", T0: 1, W: 1, B: 0.01, C: 1e-6, E: 1e-5, D: 0.01,
+		KVTokens: 8 * mockhead.BlockTokens, StepTokens: 1024, MaxSequences: 4, MaxContext: 1 << 20,
+	}
+}
+
+func newEngine(t interface {
+	Helper()
+	Fatal(args ...any)
+}, p mockhead.Profile,
+) *mockhead.Engine {
+	t.Helper()
+	e, err := mockhead.NewEngine(p, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// play steps an engine until it is idle and hands each step to see.
+func play(e *mockhead.Engine, see func(now time.Duration, tokens []mockhead.Token)) time.Duration {
+	var now time.Duration
+	for {
+		d, ok := e.Begin()
+		if !ok {
+			return now
+		}
+		now += d
+		see(now, e.End())
+	}
+}
+
+// blocks makes n chained hashes of a conversation.
+func blocks(conversation, n int) []uint64 {
+	list := make([]uint64, n)
+	for i := range list {
+		list[i] = uint64(conversation)<<32 | uint64(i) + 1
+	}
+	return list
+}
+
+func TestStepTakesWhatTheFormulaSays(t *testing.T) {
+	p := small()
+	e := newEngine(t, p)
+	if _, err := e.Submit(mockhead.Request{PromptTokens: 1500, OutputTokens: 2}); err != nil {
+		t.Fatal(err)
+	}
+	want := []float64{
+		p.T0 + p.B*1024 + p.C*1024*512 + p.D,      // first chunk, no context
+		p.T0 + p.B*476 + p.C*476*(1024+238) + p.D, // the rest, and the first token
+		p.T0 + p.W + p.E*1500 + p.D,               // one decode: the weights take longer
+	}
+	for i, ms := range want {
+		d, ok := e.Begin()
+		if !ok {
+			t.Fatalf("step %d: idle", i)
+		}
+		if got := float64(d) / float64(time.Millisecond); math.Abs(got-ms) > 1e-5 {
+			t.Errorf("step %d takes %.6f ms, want %.6f", i, got, ms)
+		}
+		tokens := e.End()
+		if wantTokens := min(i, 1); len(tokens) != wantTokens {
+			t.Errorf("step %d gave %d tokens, want %d", i, len(tokens), wantTokens)
+		}
+	}
+	if _, ok := e.Begin(); ok {
+		t.Error("the engine is not idle after the last token")
+	}
+}
+
+// A saturated engine computes prompts as fast as the system that its profile
+// was fitted to.
+func TestPrefillThroughputIsTheProfiles(t *testing.T) {
+	for name, want := range map[string]float64{
+		"qwen32b-h100x2":  15_928,                    // measured by llm-d
+		"llama8b-h100":    0.45 * 989e12 / (2 * 8e9), // 45 % of an H100's peak, 2 FLOPs a parameter and token
+		"llama70b-h100x2": 1000 / 0.0799,             // the linear term of Preble's fit
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := mockhead.ProfileByName(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := newEngine(t, p)
+			const prompts, length = 200, 4000
+			for range prompts {
+				if _, err := e.Submit(mockhead.Request{PromptTokens: length, OutputTokens: 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			took := play(e, func(time.Duration, []mockhead.Token) {})
+			got := prompts * length / took.Seconds()
+			if math.Abs(got/want-1) > 0.12 {
+				t.Errorf("%.0f prompt tokens a second, want %.0f within 12 %%", got, want)
+			}
+		})
+	}
+}
+
+func TestPrefixHitsShortenThePrefill(t *testing.T) {
+	p, err := mockhead.ProfileByName("qwen32b-h100x2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := newEngine(t, p)
+	ask := func(tokens, shared int) (ttft time.Duration, cached int) {
+		s, err := e.Submit(mockhead.Request{PromptTokens: tokens, OutputTokens: 1, Blocks: blocks(1, shared)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return play(e, func(time.Duration, []mockhead.Token) {}), s.Cached()
+	}
+	cold, cached := ask(8192, 16)
+	if cached != 0 {
+		t.Fatalf("the first prompt found %d tokens in an empty cache", cached)
+	}
+	warm, cached := ask(8192+512, 16)
+	if cached != 8192 {
+		t.Errorf("%d of 8192 shared tokens were cached", cached)
+	}
+	if warm > cold/5 {
+		t.Errorf("16 of 17 blocks cached: first token after %v, cold after %v; want under a fifth", warm, cold)
+	}
+	if _, cached = ask(8192, 16); cached != 15*mockhead.BlockTokens {
+		t.Errorf("a prompt that is cached whole uses %d tokens of it, want all but the last block", cached)
+	}
+}
+
+func TestEvictedBlocksComeBackFromTheCPUTier(t *testing.T) {
+	for _, tier := range []int{0, 64 * mockhead.BlockTokens} {
+		t.Run(fmt.Sprintf("tier of %d", tier), func(t *testing.T) {
+			p := small()
+			p.CPUTokens, p.LD = tier, 0.001
+			e := newEngine(t, p)
+			ask := func(conversation int) int {
+				s, err := e.Submit(mockhead.Request{
+					PromptTokens: 4*mockhead.BlockTokens + 1, OutputTokens: 1, Blocks: blocks(conversation, 4),
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				play(e, func(time.Duration, []mockhead.Token) {})
+				return s.Cached()
+			}
+			for conversation := range 4 { // twice as much as fits
+				ask(conversation)
+			}
+			want := 0
+			if tier > 0 {
+				want = 4 * mockhead.BlockTokens
+			}
+			if got := ask(0); got != want {
+				t.Errorf("the first conversation has %d tokens cached, want %d", got, want)
+			}
+			if loaded := e.Counters().LoadedTokens; loaded != uint64(want) {
+				t.Errorf("%d tokens loaded, want %d", loaded, want)
+			}
+		})
+	}
+}
+
+func TestTheSequenceAdmittedLastMakesRoom(t *testing.T) {
+	p := small()
+	e := newEngine(t, p)
+	// Two prompts fit, their output does not.
+	var order []*mockhead.Sequence
+	for range 2 {
+		s, err := e.Submit(mockhead.Request{PromptTokens: 4*mockhead.BlockTokens - 100, OutputTokens: 200})
+		if err != nil {
+			t.Fatal(err)
+		}
+		order = append(order, s)
+	}
+	var finished []*mockhead.Sequence
+	play(e, func(_ time.Duration, tokens []mockhead.Token) {
+		for _, tk := range tokens {
+			if tk.Last {
+				finished = append(finished, tk.Sequence)
+			}
+		}
+	})
+	if !slices.Equal(finished, order) {
+		t.Error("the sequences did not finish in the order of their arrival")
+	}
+	if c := e.Counters(); c.Preemptions == 0 || c.OutputTokens != 400 {
+		t.Errorf("%d preemptions and %d output tokens, want some and 400", c.Preemptions, c.OutputTokens)
+	}
+}
+
+func TestSubmitRefuses(t *testing.T) {
+	p := small()
+	e, err := mockhead.NewEngine(p, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = e.Submit(mockhead.Request{PromptTokens: p.KVTokens, OutputTokens: 1})
+	if !errors.Is(err, mockhead.ErrTooLong) {
+		t.Errorf("a sequence of one token more than the cache: %v, want ErrTooLong", err)
+	}
+	_, err = e.Submit(mockhead.Request{PromptTokens: math.MaxInt, OutputTokens: math.MaxInt})
+	if !errors.Is(err, mockhead.ErrTooLong) {
+		t.Errorf("an overflowing sequence: %v, want ErrTooLong", err)
+	}
+	if _, err = e.Submit(mockhead.Request{PromptTokens: 0, OutputTokens: 1}); err == nil {
+		t.Error("an empty prompt was accepted")
+	}
+	if _, err = e.Submit(mockhead.Request{PromptTokens: p.KVTokens - 1, OutputTokens: 1}); err != nil {
+		t.Errorf("a sequence as large as the cache: %v", err)
+	}
+	if _, err = e.Submit(mockhead.Request{PromptTokens: 1, OutputTokens: 1}); !errors.Is(err, mockhead.ErrQueueFull) {
+		t.Errorf("one more than may wait: %v, want ErrQueueFull", err)
+	}
+	c := e.Counters()
+	if c.RefusedTooLong != 2 || c.RefusedFullWait != 1 {
+		t.Errorf("refusals counted: %d too long, %d full; want 2, 1", c.RefusedTooLong, c.RefusedFullWait)
+	}
+}
+
+func TestProfilesAreRefusedWhenTheyCannotWork(t *testing.T) {
+	for name, spoil := range map[string]func(*mockhead.Profile){
+		"negative cost":    func(p *mockhead.Profile) { p.C = -1 },
+		"not a number":     func(p *mockhead.Profile) { p.B = math.NaN() },
+		"free steps":       func(p *mockhead.Profile) { p.T0, p.W = 0, 0 },
+		"no memory":        func(p *mockhead.Profile) { p.KVTokens = 100 },
+		"negative tier":    func(p *mockhead.Profile) { p.CPUTokens = -1 },
+		"no sequences":     func(p *mockhead.Profile) { p.MaxSequences = 0 },
+		"a step too small": func(p *mockhead.Profile) { p.StepTokens = p.MaxSequences - 1 },
+		"context of one":   func(p *mockhead.Profile) { p.MaxContext = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := small()
+			spoil(&p)
+			if _, err := mockhead.NewEngine(p, 1); err == nil {
+				t.Errorf("accepted: %+v", p)
+			}
+		})
+	}
+	if _, err := mockhead.NewEngine(small(), 0); err == nil {
+		t.Error("an engine in which nothing may wait was accepted")
+	}
+	if _, err := mockhead.ProfileByName("abacus"); !errors.Is(err, mockhead.ErrUnknownProfile) {
+		t.Errorf("ProfileByName: %v, want ErrUnknownProfile", err)
+	}
+}
+
+// Whatever comes, goes and waits: tokens are conserved, first tokens come in
+// the order of arrival, memory is never given out twice, and the same calls
+// give the same results.
+func TestEngineProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := small()
+		if rapid.Bool().Draw(t, "tier") {
+			p.CPUTokens = 4 * mockhead.BlockTokens
+		}
+		calls := rapid.SliceOfN(rapid.Custom(drawCall), 1, 60).Draw(t, "calls")
+		first := runCalls(t, p, calls)
+		again := runCalls(t, p, calls)
+		if !slices.Equal(first, again) {
+			t.Fatal("the same calls gave other results")
+		}
+	})
+}
+
+type call struct {
+	kind    int // 0: submit, 1: cancel, 2 and up: step
+	request mockhead.Request
+	pick    int
+}
+
+func drawCall(t *rapid.T) call {
+	n := rapid.IntRange(1, 7*mockhead.BlockTokens).Draw(t, "prompt")
+	return call{
+		kind: rapid.IntRange(0, 5).Draw(t, "kind"),
+		request: mockhead.Request{
+			PromptTokens: n,
+			OutputTokens: rapid.IntRange(1, mockhead.BlockTokens).Draw(t, "output"),
+			Blocks:       blocks(rapid.IntRange(0, 2).Draw(t, "conversation"), n/mockhead.BlockTokens),
+		},
+		pick: rapid.IntRange(0, 1000).Draw(t, "pick"),
+	}
+}
+
+// ledger checks what an engine does against what it was asked.
+type ledger struct {
+	t        *rapid.T
+	e        *mockhead.Engine
+	log      []string
+	asked    map[*mockhead.Sequence]mockhead.Request
+	order    []*mockhead.Sequence // alive, by arrival
+	finished int
+}
+
+func runCalls(t *rapid.T, p mockhead.Profile, calls []call) []string {
+	l := &ledger{t: t, e: newEngine(t, p), asked: make(map[*mockhead.Sequence]mockhead.Request)}
+	submitted, canceled := 0, 0
+	for _, c := range calls {
+		switch {
+		case c.kind == 0:
+			s, err := l.e.Submit(c.request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			submitted++
+			l.asked[s] = c.request
+			l.order = append(l.order, s)
+		case c.kind == 1 && len(l.order) > 0:
+			i := c.pick % len(l.order)
+			l.e.Cancel(l.order[i])
+			l.e.Cancel(l.order[i]) // the second time does nothing
+			l.order = slices.Delete(l.order, i, i+1)
+			canceled++
+		default:
+			l.step(c.pick)
+		}
+	}
+	for l.step(0) {
+	}
+	if len(l.order) > 0 || l.finished+canceled != submitted {
+		t.Fatalf("%d submitted: %d finished, %d canceled, %d left", submitted, l.finished, canceled, len(l.order))
+	}
+	if got := l.e.Load(); got.Running+got.Waiting+got.PendingPromptTokens != 0 || got.KVUsage != 0 {
+		t.Fatalf("an idle engine reports %+v", got)
+	}
+	return l.log
+}
+
+func (l *ledger) step(pick int) bool {
+	d, ok := l.e.Begin()
+	if !ok {
+		if len(l.order) > 0 {
+			l.t.Fatalf("idle with %d sequences alive", len(l.order))
+		}
+		return false
+	}
+	if d <= 0 {
+		l.t.Fatalf("a step of %v", d)
+	}
+	if pick%7 == 1 && len(l.order) > 0 { // someone leaves in mid-step
+		s := l.order[len(l.order)-1]
+		l.e.Cancel(s)
+		l.e.Cancel(s)
+		l.order = l.order[:len(l.order)-1]
+		l.finished++
+		delete(l.asked, s)
+	}
+	position := -1
+	for _, tk := range l.e.End() {
+		l.token(tk, &position)
+	}
+	load := l.e.Load()
+	if load.KVUsage < 0 || load.KVUsage > 1 || load.PendingPromptTokens < 0 {
+		l.t.Fatalf("load %+v", load)
+	}
+	if err := l.e.CheckMemory(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.log = append(l.log, fmt.Sprintf("%d %+v %+v", d, load, l.e.Counters()))
+	return true
+}
+
+// token checks one token; position is the arrival of the last one in the step.
+func (l *ledger) token(tk mockhead.Token, position *int) {
+	s := tk.Sequence
+	r, ok := l.asked[s]
+	if !ok {
+		l.t.Fatal("a token for a sequence that is gone")
+	}
+	at := slices.Index(l.order, s)
+	if at <= *position {
+		l.t.Fatalf("arrival %d got its token after arrival %d in one step", at, *position)
+	}
+	*position = at
+	if tk.First {
+		for _, earlier := range l.order[:at] {
+			if earlier.Generated() == 0 {
+				l.t.Fatal("a later arrival got its first token before an earlier one")
+			}
+		}
+	}
+	if tk.First != (s.Generated() == 1) || tk.Last != (s.Generated() == r.OutputTokens) {
+		l.t.Fatalf("token %d of %d: %+v", s.Generated(), r.OutputTokens, tk)
+	}
+	if s.Cached() >= r.PromptTokens {
+		l.t.Fatalf("%d of %d prompt tokens cached", s.Cached(), r.PromptTokens)
+	}
+	if tk.Last {
+		delete(l.asked, s)
+		l.order = slices.DeleteFunc(l.order, func(o *mockhead.Sequence) bool { return o == s })
+		*position = at - 1
+		l.finished++
+	}
+}
+
+func BenchmarkStepOfFullBatch(b *testing.B) {
+	p, err := mockhead.ProfileByName("llama8b-h100")
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, err := mockhead.NewEngine(p, 1000)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if l := e.Load(); l.Running+l.Waiting < p.MaxSequences {
+			for range p.MaxSequences {
+				if _, err := e.Submit(mockhead.Request{PromptTokens: 600, OutputTokens: 300, Blocks: blocks(1, 1)}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		e.Begin()
+		e.End()
+	}
+}
