@@ -1,0 +1,124 @@
+# Bare `make` prints the targets. ARGS reaches the program that a target runs:
+#   make run ARGS='--listen 127.0.0.1:9000'
+
+# Debian machines often have Go in /usr/local/go without it being on PATH. The
+# checkers call `go` themselves, so PATH gets it too.
+GO := $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go),go)
+export PATH := $(patsubst %/,%,$(dir $(GO))):$(PATH)
+
+ARGS     ?=
+PKG      ?= ./...
+FUZZTIME ?= 10s
+
+# Both are empty in an unpacked archive, or where git is missing or refuses the
+# directory; the binary then says dev and unknown.
+VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),dev)
+COMMIT  := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+LDFLAGS := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# The version comes in by LDFLAGS. Go's own stamping fails outright where git
+# exists but distrusts the directory's owner, as in many containers.
+BUILDFLAGS := -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+TOOLS := $(addprefix bin/,golangci-lint gofumpt deadcode benchstat)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help
+help: ## print the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: need-go ## build bin/headway
+	@$(GO) build $(BUILDFLAGS) -o bin/headway ./cmd/headway
+
+.PHONY: run
+run: build ## start the service on 127.0.0.1:8080
+	@exec bin/headway serve $(ARGS)
+
+.PHONY: demo
+demo: build ## start a small fleet and a stream of requests beside a running service
+	@exec bin/headway demo $(ARGS)
+
+.PHONY: test
+test: need-go need-cc ## run every test with the race detector (PKG=./internal/fleet/... for a part)
+	@$(GO) test -race $(PKG)
+	@echo 'make test: every package passed'
+
+.PHONY: check
+check: check-format check-vet check-lint check-dead check-modules check-house ## format, vet, lint, dead code, modules, the rules of the house
+	@echo 'make check: all six checks passed'
+
+.PHONY: bench
+bench: need-go ## measure the figures we promise, as ratios within one run
+	@$(GO) run ./bench $(ARGS)
+
+.PHONY: fuzz
+fuzz: need-go ## fuzz each target for FUZZTIME (10s)
+	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: cover
+cover: need-go ## measure test coverage into bin/cover.html
+	@mkdir -p bin
+	@$(GO) test -coverpkg=./... -coverprofile=bin/cover.out $(PKG)
+	@$(GO) tool cover -html=bin/cover.out -o bin/cover.html
+	@$(GO) tool cover -func=bin/cover.out | tail -n 1
+
+.PHONY: fmt
+fmt: bin/gofumpt ## format the source
+	@bin/gofumpt -l -w .
+
+.PHONY: tools
+tools: $(TOOLS) ## build the checkers into bin/ (the other targets do it as needed)
+
+.PHONY: clean
+clean: ## remove what make built
+	@rm -rf bin
+
+# One check each, so that one can be run alone.
+.PHONY: check-format check-vet check-lint check-dead check-modules check-house
+
+check-format: bin/gofumpt
+	@diff="$$(bin/gofumpt -d .)" && [ -z "$$diff" ] || { printf '%s\n' "$$diff"; echo 'make check: the source is not formatted; run: make fmt' >&2; exit 1; }
+
+check-vet: need-go
+	@$(GO) vet ./...
+
+check-lint: bin/golangci-lint
+	@bin/golangci-lint run ./...
+
+check-dead: bin/deadcode
+	@scripts/deadcode
+
+# tidy -diff changes nothing; it fails and prints what a tidy would change.
+check-modules: need-go
+	@$(GO) mod tidy -diff
+	@$(GO) mod verify
+	@$(GO) -C tools mod verify
+
+check-house: need-go
+	@$(GO) test .
+
+bin/golangci-lint: PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+bin/gofumpt:       PACKAGE := mvdan.cc/gofumpt
+bin/deadcode:      PACKAGE := golang.org/x/tools/cmd/deadcode
+bin/benchstat:     PACKAGE := golang.org/x/perf/cmd/benchstat
+
+# The touch is for a rebuild that finds nothing to do: go build then leaves the
+# file's old time, and make would come back each time.
+$(TOOLS): tools/go.mod tools/go.sum | need-go
+	@echo 'building $@'
+	@$(GO) -C tools build -trimpath -buildvcs=false -o '$(CURDIR)/$@' $(PACKAGE)
+	@touch $@
+
+# What a machine lacks is said in one line, before anything else runs.
+.PHONY: need-go need-cc
+
+need-go:
+	@command -v $(GO) >/dev/null || { echo 'make: Go is missing; get it from https://go.dev/dl/ and unpack it to /usr/local/go' >&2; exit 1; }
+
+need-cc:
+	@[ "$$($(GO) env CGO_ENABLED)" = 1 ] && printf '#include <stdlib.h>\nint main(void) { return 0; }\n' | $$($(GO) env CC) -x c - -o /dev/null 2>/dev/null || \
+		{ echo 'make test: the race detector needs a C compiler and cgo (CGO_ENABLED=1); get one with: apt-get install -y gcc libc6-dev' >&2; exit 1; }
