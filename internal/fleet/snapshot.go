@@ -80,3 +80,14 @@ func newGroup(modelType, region string, heads []*Head) *Group {
 		Active: newRanked(active), Degraded: newRanked(degraded),
 	}
 }
+
+// Filter returns the heads that keep accepts, in the same order.
+func (r Ranked) Filter(keep func(*Head) bool) Ranked {
+	var heads []*Head
+	for _, h := range r.Heads {
+		if keep(h) {
+			heads = append(heads, h)
+		}
+	}
+	return newRanked(heads)
+}

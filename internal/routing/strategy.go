@@ -105,10 +105,22 @@ type Input struct {
 	Tiers   []Tier
 	At      int // the tier to choose from
 
-	sessions *sessionTable
-	session  uint64 // hash of the session key and the model, 0: no session
-	scores   []float64
+	sessions       *sessionTable
+	session        uint64 // hash of the session key and the model, 0: no session
+	lookup         lookup
+	rememberedHead *fleet.Head
+	scores         []float64
+	more           [MaxAlternatives]Pick
 }
+
+// lookup is what became of the question for the session's head.
+type lookup uint8
+
+const (
+	notLooked lookup = iota
+	missed
+	found
+)
 
 // Tier is the tier to choose from.
 func (in *Input) Tier() *Tier { return &in.Tiers[in.At] }
@@ -130,7 +142,14 @@ func (in *Input) Remembered() *fleet.Head {
 	if in.session == 0 || in.sessions == nil {
 		return nil
 	}
-	return in.sessions.lookup(in.session, in.Tier().Heads)
+	in.rememberedHead = in.sessions.lookup(in.session, in.Heads())
+	switch {
+	case in.rememberedHead != nil:
+		in.lookup = found
+	case in.lookup == notLooked:
+		in.lookup = missed
+	}
+	return in.rememberedHead
 }
 
 // Available reports whether the head has a place and the caller did not

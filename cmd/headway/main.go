@@ -1,0 +1,140 @@
+// Command headway places requests on a fleet of AI model servers.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Set by the linker; a plain go build leaves them to the build information.
+var (
+	version = ""
+	commit  = ""
+)
+
+// Exit codes, the same for every command.
+const (
+	exitOK     = 0
+	exitError  = 1
+	exitUsage  = 2
+	exitDamage = 8 // a verification found damage
+)
+
+// codedError is an error that has an exit code of its own.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+func usageError(err error) error { return &codedError{exitUsage, err} }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintln(stderr, "headway:", err)
+	if coded, ok := errors.AsType[*codedError](err); ok {
+		if coded.code == exitUsage {
+			fmt.Fprintln(stderr, "Run 'headway --help' for the commands.")
+		}
+		return coded.code
+	}
+	return exitError
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "headway",
+		Short: "Place requests on a fleet of AI model servers",
+		Long: `Headway places requests on a fleet of AI model servers.
+
+Heads (inference servers) register themselves and report their load; callers
+ask which head to take and get a decision. Start with:
+
+  headway serve     the service, on 127.0.0.1:8080
+  headway demo      a small fleet beside it, and traffic`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	root.AddCommand(newServe(), newDemo(), newState(), newPolicy(), newConfig(), newVersion())
+	wrapArgs(root)
+	return root
+}
+
+// wrapArgs makes wrong arguments of every command a usage error.
+func wrapArgs(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usageError(err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		wrapArgs(sub)
+	}
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version, the commit and the toolchain",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, c := buildVersion()
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "headway %s (commit %s, %s, %s/%s)\n",
+				v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
+
+// buildVersion is what the linker set, else what the build recorded.
+func buildVersion() (v, c string) {
+	v, c = version, commit
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if v == "" {
+			v = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			if c == "" && s.Key == "vcs.revision" {
+				c = s.Value
+			}
+		}
+	}
+	if v == "" {
+		v = "(devel)"
+	}
+	if c == "" {
+		c = "unknown"
+	}
+	return v, c
+}

@@ -1,0 +1,258 @@
+// Package app builds the whole service in one straight line, runs it and stops
+// it last-in-first-out.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"headway/internal/boltstore"
+	"headway/internal/config"
+	"headway/internal/event"
+	"headway/internal/fleet"
+	"headway/internal/httpapi"
+	"headway/internal/routing"
+)
+
+// Options are what an App is made of.
+type Options struct {
+	Config  config.Config
+	Version string
+	Commit  string
+	Log     *slog.Logger // required
+}
+
+// App is the service, built and listening, not yet serving.
+type App struct {
+	config   config.Config
+	log      *slog.Logger
+	events   *event.Stream
+	fleet    *fleet.Registry
+	router   *routing.Router
+	server   *httpapi.Server
+	listener net.Listener
+	stops    []func() error // undone last-in-first-out
+}
+
+// StateFile is the name of the state file in the data directory.
+const StateFile = "headway.db"
+
+// New builds the service and opens its listener. Whatever was opened is closed
+// again if a later step fails.
+func New(ctx context.Context, o Options) (_ *App, err error) {
+	a := &App{config: o.Config, log: o.Log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	metrics := prometheus.NewRegistry()
+	if err := registerProcess(metrics, o); err != nil {
+		return nil, err
+	}
+	if a.events, err = event.New(event.Options{Metrics: metrics}); err != nil {
+		return nil, err
+	}
+	store, err := a.openStore()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.buildRooms(ctx, store, metrics); err != nil {
+		return nil, err
+	}
+	a.server, err = httpapi.New(httpapi.Options{
+		Fleet: a.fleet, Router: a.router, Metrics: metrics, Log: a.log,
+		Limits: limits(o.Config), Version: o.Version,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, a.listen(ctx)
+}
+
+func (a *App) openStore() (*boltstore.Store, error) {
+	if err := os.MkdirAll(a.config.DataDir, 0o750); err != nil {
+		return nil, fmt.Errorf("make the data directory (--data-dir): %w", err)
+	}
+	store, err := boltstore.Open(filepath.Join(a.config.DataDir, StateFile), boltstore.Options{
+		MinFreeBytes: a.config.State.MinFreeBytes,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.stops = append(a.stops, store.Close)
+	return store, nil
+}
+
+func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics prometheus.Registerer) (err error) {
+	c := a.config
+	a.fleet, err = fleet.New(fleet.Options{
+		Store: store, Events: a.events, Metrics: metrics, Log: a.log,
+		Lease: fleet.LeaseOptions{
+			BaseInterval:        c.Lease.BaseInterval,
+			MaxReportsPerSecond: c.Lease.MaxReportsPerSecond,
+			RemoveAfter:         c.Lease.RemoveAfter,
+			SlowStart:           c.Lease.SlowStart,
+			GuardShare:          c.Lease.GuardShare,
+			GuardMinHeads:       c.Lease.GuardMinHeads,
+			GuardHold:           c.Lease.GuardHold,
+		},
+		MaxHeads: c.Heads.Max, MaxModelTypes: c.Heads.MaxModelTypes, AllowLinkLocal: c.Heads.AllowLinkLocal,
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.fleet.Load(ctx); err != nil {
+		return err
+	}
+	a.router, err = routing.New(routing.Options{
+		Fleet: a.fleet, Events: a.events, Metrics: metrics, Log: a.log, Policies: store,
+		ReservationTTL: c.Decisions.ReservationTTL, Recent: c.Decisions.Recent,
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.router.LoadPolicy(ctx); err != nil {
+		return err
+	}
+	return a.Reload(ctx)
+}
+
+// Reload reads the policy file again, if there is one, and swaps its policy in.
+// A file with a fault changes nothing.
+func (a *App) Reload(ctx context.Context) error {
+	if a.config.Policy == "" {
+		return nil
+	}
+	data, err := os.ReadFile(a.config.Policy)
+	if err != nil {
+		return fmt.Errorf("read the policy (--policy): %w", err)
+	}
+	format := "yaml"
+	if filepath.Ext(a.config.Policy) == ".json" {
+		format = "json"
+	}
+	doc, faults := routing.ParsePolicy(data, format)
+	if len(faults) > 0 {
+		return policyError(a.config.Policy, faults)
+	}
+	before := a.router.Policy().Revision
+	policy, err := a.router.Apply(ctx, doc, routing.PolicyChange{Source: "file", Note: filepath.Base(a.config.Policy)}, before)
+	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
+		return policyError(a.config.Policy, invalid.Faults)
+	}
+	if err != nil {
+		return err
+	}
+	a.log.Info("policy in force", "file", a.config.Policy, "revision", policy.Revision, "changed", policy.Revision != before)
+	return nil
+}
+
+func policyError(file string, faults []fleet.Fault) error {
+	errs := []error{fmt.Errorf("the policy %s is invalid; nothing was changed", file)}
+	for _, f := range faults {
+		errs = append(errs, fmt.Errorf("  %s: %s", f.Pointer, f.Reason))
+	}
+	return errors.Join(errs...)
+}
+
+// listen opens the listener. Other addresses than loopback are refused: there
+// is no access control that could keep strangers out.
+func (a *App) listen(ctx context.Context) error {
+	host, _, err := net.SplitHostPort(a.config.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", a.config.Listen, err)
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return fmt.Errorf("--listen %q: only loopback addresses are served, since anybody who reaches the port may change the fleet; use 127.0.0.1, [::1] or localhost and put a proxy that authenticates in front", a.config.Listen)
+	}
+	a.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", a.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen (--listen): %w", err)
+	}
+	a.stops = append(a.stops, func() error {
+		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	return nil
+}
+
+// Addr is the address that the service listens on.
+func (a *App) Addr() net.Addr { return a.listener.Addr() }
+
+// Run serves until ctx ends, then lets readiness fail, finishes the work in
+// flight and stops everything. It returns the first failure.
+func (a *App) Run(ctx context.Context) error {
+	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRooms()
+	var wait sync.WaitGroup
+	failed := make(chan error, 4)
+	start := func(run func(context.Context) error) {
+		wait.Go(func() {
+			if err := run(rooms); err != nil {
+				failed <- err
+			}
+		})
+	}
+	start(a.fleet.Run)
+	start(a.router.Run)
+	start(a.logEvents)
+	wait.Go(func() { failed <- a.server.Serve(a.listener) })
+	a.log.Info("listening", "addr", a.listener.Addr().String(), "data_dir", a.config.DataDir,
+		"heads", a.fleet.Snapshot().Heads, "policy_revision", a.router.Policy().Revision)
+
+	var err error
+	select {
+	case <-ctx.Done():
+		a.log.Info("stopping: not ready any more, work in flight is finished", "lame_duck", a.config.HTTP.LameDuck.String())
+	case err = <-failed:
+	}
+	err = errors.Join(err, a.server.Drain(context.WithoutCancel(ctx)))
+	stopRooms()
+	wait.Wait()
+	err = errors.Join(err, a.close())
+	if err == nil {
+		a.log.Info("stopped", "reservations_open", a.router.Open())
+	}
+	return err
+}
+
+// close undoes what New opened, last-in-first-out.
+func (a *App) close() error {
+	var errs []error
+	for i := len(a.stops) - 1; i >= 0; i-- {
+		errs = append(errs, a.stops[i]())
+	}
+	a.stops = nil
+	return errors.Join(errs...)
+}
+
+// registerProcess registers what the process itself has to tell, under the
+// names that every Prometheus client uses.
+func registerProcess(metrics prometheus.Registerer, o Options) error {
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "headway_build_info", Help: "Always 1; the labels name the version and commit.",
+		ConstLabels: prometheus.Labels{"version": o.Version, "commit": o.Commit},
+	})
+	build.Set(1)
+	return errors.Join(
+		metrics.Register(build),
+		metrics.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})),
+		metrics.Register(collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(
+			collectors.GoRuntimeMetricsRule{Matcher: schedLatency},
+		))),
+		registerOutside(metrics),
+	)
+}

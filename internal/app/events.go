@@ -1,0 +1,51 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"headway/internal/event"
+)
+
+// logEvents writes what happens to heads and the policy to the log, for people
+// who look there first. It reads the stream like any other subscriber: when it
+// is too slow it loses events, and says how many.
+func (a *App) logEvents(ctx context.Context) error {
+	sub := a.events.Subscribe(nil)
+	defer sub.Close()
+	for {
+		e, lost, err := sub.Next(ctx)
+		if errors.Is(err, context.Canceled) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if lost > 0 {
+			a.log.Warn("events not logged", "lost", lost)
+		}
+		a.log.LogAttrs(ctx, level(e.Type), e.Type, attributes(&e)...)
+	}
+}
+
+func level(eventType string) slog.Level {
+	switch eventType {
+	case "head.expired", "head.held", "fleet.guard_tripped":
+		return slog.LevelWarn
+	case "head.changed":
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+func attributes(e *event.Event) []slog.Attr {
+	var attrs []slog.Attr
+	if e.Head != "" {
+		attrs = append(attrs, slog.String("head", e.Head), slog.String("region", e.Region))
+	}
+	if e.Data != nil {
+		attrs = append(attrs, slog.Any("data", e.Data))
+	}
+	return attrs
+}

@@ -1,0 +1,49 @@
+package app
+
+import (
+	"errors"
+	"regexp"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// schedLatency adds the time that goroutines wait for a processor, which shows
+// that the machine is too small before anything else does.
+var schedLatency = regexp.MustCompile(`^/sched/latencies:seconds$`)
+
+// The label values of message_queue_messages_total, a closed list.
+var (
+	queues = []string{
+		"heads.register", "heads.status", "decisions.request", "decisions.outcome",
+		"events", "audit", "dead_letters",
+	}
+	queueStatuses = []string{
+		"published", "publish_failed", "received", "processed", "failed", "retried",
+		"duplicate", "invalid", "dropped", "dead_lettered",
+	}
+)
+
+// registerOutside registers the counters of traffic with the message queue and
+// with external services. Every series exists from the first scrape on, since
+// a rate over a series that appears with its first error misses that error.
+func registerOutside(metrics prometheus.Registerer) error {
+	messages := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "message_queue_messages_total",
+		Help: "Messages of the message queue, by queue and status.",
+	}, []string{"queue", "status"})
+	for _, q := range queues {
+		for _, s := range queueStatuses {
+			messages.WithLabelValues(q, s)
+		}
+	}
+	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "external_service_calls_total",
+		Help: "Calls to services outside of this process, by service and status.",
+	}, []string{"service", "status"})
+	for _, service := range []string{"redis", "webhook"} {
+		for _, status := range []string{"success", "error"} {
+			calls.WithLabelValues(service, status)
+		}
+	}
+	return errors.Join(metrics.Register(messages), metrics.Register(calls))
+}

@@ -1,0 +1,225 @@
+package routing
+
+import (
+	"hash/maphash"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"headway/internal/fleet"
+)
+
+// candidateSlots and candidateWays bound the sets of candidates that are
+// remembered: slots in buckets of ways, so that a new set replaces at worst
+// another of its bucket.
+const (
+	candidateSlots = 1 << 11
+	candidateWays  = 4
+)
+
+// criteria are what decides which heads may serve a request, apart from what
+// changes with every request. Every string is a canonical one, of the policy
+// or of the snapshot, so that a remembered set keeps no request's memory.
+type criteria struct {
+	model  string
+	region string
+	mode   RegionMode
+	labels string // as encodeLabels writes them
+}
+
+// candidates is the answer to criteria under one policy and one state of a
+// pool. It holds no load: a remembered set narrows the choice and never makes
+// it.
+type candidates struct {
+	criteria
+	pool   *fleet.Pool
+	policy *Policy
+	tiers  []Tier
+}
+
+// candidateCache remembers candidates. An entry is valid as long as the pool
+// and the policy it was made from are the current ones, which their pointers
+// tell, so any change of a head or the policy invalidates at once.
+//
+// Lookups take no lock. Two goroutines that miss at the same time both build
+// the set; the last one stays.
+type candidateCache struct {
+	seed      maphash.Seed
+	slots     []atomic.Pointer[candidates]
+	entries   atomic.Int64
+	evictions atomic.Uint64
+}
+
+func newCandidateCache() *candidateCache {
+	return &candidateCache{
+		seed:  maphash.MakeSeed(),
+		slots: make([]atomic.Pointer[candidates], candidateSlots),
+	}
+}
+
+// get returns the candidates for c, and whether they were remembered.
+func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *Policy) (*candidates, bool) {
+	hash := maphash.String(t.seed, c.model)*31 + maphash.String(t.seed, c.region) + uint64(c.mode)
+	if c.labels != "" {
+		hash = Mix(hash, maphash.String(t.seed, c.labels))
+	}
+	base := int(hash>>32) & (candidateSlots - 1) &^ (candidateWays - 1)
+	bucket := t.slots[base : base+candidateWays]
+	var old *candidates
+	at := -1
+	for i := range bucket {
+		e := bucket[i].Load()
+		if e == nil {
+			if at < 0 {
+				at = i
+			}
+			continue
+		}
+		if e.criteria == c {
+			if e.pool == pool && e.policy == policy {
+				return e, true
+			}
+			old, at = e, i
+			break
+		}
+	}
+	fresh := newCandidates(c, pool, policy, old)
+	switch {
+	case at < 0: // the bucket is full of other criteria
+		at = int(hash) & (candidateWays - 1)
+		t.evictions.Add(1)
+	case old == nil:
+		t.entries.Add(1)
+	}
+	bucket[at].Store(fresh)
+	return fresh, false
+}
+
+// newCandidates orders the pool's routable heads into tiers. It takes over the
+// turns of old, a set of the same criteria, so that a rotation goes on where it
+// was.
+func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates) *candidates {
+	set := &candidates{criteria: c, pool: pool, policy: policy}
+	switch {
+	case c.region == fleet.AnyRegion:
+		set.addTier(pool.All, 0)
+	case c.mode == RegionRequire:
+		if g := pool.Regions[c.region]; g != nil {
+			set.addTier(g, 0)
+		}
+	default:
+		set.addByDistance()
+	}
+	if c.labels != "" {
+		set.keepLabelled()
+	}
+	set.tiers = slices.DeleteFunc(set.tiers, func(t Tier) bool { return len(t.Heads) == 0 })
+	set.takeTurns(old)
+	return set
+}
+
+// addByDistance adds a tier for each region, from near to far. Regions whose
+// distance the policy does not know come last, together: an order among them
+// would send all that spills to one of them.
+func (s *candidates) addByDistance() {
+	type near struct {
+		group    *fleet.Group
+		distance float64
+	}
+	var known []near
+	unknown := map[string]bool{}
+	for region, g := range s.pool.Regions {
+		if d := s.policy.distance(s.region, region); math.IsNaN(d) {
+			unknown[region] = true
+		} else {
+			known = append(known, near{g, d})
+		}
+	}
+	slices.SortFunc(known, func(a, b near) int {
+		if a.distance != b.distance {
+			if a.distance < b.distance {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.group.Region, b.group.Region)
+	})
+	for _, n := range known {
+		s.addTier(n.group, n.distance)
+	}
+	if len(unknown) > 0 {
+		all := s.pool.All
+		rest := func(r fleet.Ranked) fleet.Ranked {
+			return r.Filter(func(h *fleet.Head) bool { return unknown[h.Region] })
+		}
+		s.addTier(&fleet.Group{Active: rest(all.Active), Degraded: rest(all.Degraded)}, math.NaN())
+	}
+}
+
+func (s *candidates) addTier(g *fleet.Group, distance float64) {
+	s.tiers = append(s.tiers,
+		Tier{Ranked: g.Active, Region: g.Region, Distance: distance},
+		Tier{Ranked: g.Degraded, Region: g.Region, Distance: distance, Degraded: true})
+}
+
+func (s *candidates) keepLabelled() {
+	want := decodeLabels(s.labels)
+	for i := range s.tiers {
+		s.tiers[i].Ranked = s.tiers[i].Filter(func(h *fleet.Head) bool { return hasLabels(h, want) })
+	}
+}
+
+func (s *candidates) takeTurns(old *candidates) {
+	for i := range s.tiers {
+		t := &s.tiers[i]
+		if old != nil {
+			for j := range old.tiers {
+				if o := &old.tiers[j]; o.Region == t.Region && o.Degraded == t.Degraded {
+					t.cursor = o.cursor
+				}
+			}
+		}
+		if t.cursor == nil {
+			// A random first turn keeps instances that start together apart.
+			t.cursor = new(atomic.Uint64)
+			t.cursor.Store(uint64(rand.Uint32()))
+		}
+	}
+}
+
+func hasLabels(h *fleet.Head, want map[string]string) bool {
+	for k, v := range want {
+		if have, ok := h.Labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return true
+}
+
+// encodeLabels writes labels in one canonical form; NUL cannot occur in a
+// label.
+func encodeLabels(labels map[string]string) string {
+	if len(labels) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		b.WriteString(k)
+		b.WriteByte(0)
+		b.WriteString(labels[k])
+		b.WriteByte(0)
+	}
+	return b.String()
+}
+
+func decodeLabels(s string) map[string]string {
+	parts := strings.Split(s, "\x00")
+	labels := make(map[string]string, len(parts)/2)
+	for i := 0; i+1 < len(parts); i += 2 {
+		labels[parts[i]] = parts[i+1]
+	}
+	return labels
+}

@@ -1,0 +1,132 @@
+package routing
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"headway/internal/fleet"
+)
+
+// MaxAlternatives is the most heads that a decision names beside the chosen
+// one.
+const MaxAlternatives = 3
+
+// Decision is the choice of a head for one request and the reservation of a
+// place there. Its fields do not change once Decide has returned it; its end
+// does, once.
+type Decision struct {
+	Head           *fleet.Head
+	Strategy       string // the name of the strategy that chose
+	ModelType      string // of the pool, after aliases
+	Region         string // that the request named, "" when it named none that is known
+	PolicyRevision uint64
+	Rule           int       // index into the policy's rules, -1: default_strategy, -2: the caller chose the strategy
+	At             time.Time // of the choice
+	ExpiresAt      time.Time // the reservation ends then unless its outcome came first
+	Cost           float64   // lower is better, in the strategy's unit; NaN: not compared
+	Distance       float64   // ms from the region that the request named, NaN: unknown
+	Candidates     int32     // heads in the tier that was chosen from
+	Spilled        bool      // the nearest tier had no head available
+	Sticky         bool      // the head that served the session before
+	Explanation    *Explanation
+
+	sequence     uint64
+	nonce        uint64
+	stats        *strategyStats
+	alternatives [MaxAlternatives]Pick
+	n            uint8
+	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen
+	end          atomic.Pointer[Outcome]
+}
+
+// RuleByCaller is Decision.Rule when the request named the strategy.
+const RuleByCaller = -2
+
+const idPrefix = "dec_"
+
+// ID is the decision's name: dec_ and 32 hexadecimal digits.
+func (d *Decision) ID() string { return string(d.AppendID(nil)) }
+
+// AppendID appends the ID to b.
+func (d *Decision) AppendID(b []byte) []byte {
+	var raw [16]byte
+	binary.BigEndian.PutUint64(raw[:8], d.sequence)
+	binary.BigEndian.PutUint64(raw[8:], d.nonce)
+	return hex.AppendEncode(append(b, idPrefix...), raw[:])
+}
+
+func parseID(id string) (sequence, nonce uint64, ok bool) {
+	digits, found := strings.CutPrefix(id, idPrefix)
+	if !found || len(digits) != 32 || strings.ToLower(digits) != digits {
+		return 0, 0, false
+	}
+	var raw [16]byte
+	if _, err := hex.Decode(raw[:], []byte(digits)); err != nil {
+		return 0, 0, false
+	}
+	return binary.BigEndian.Uint64(raw[:8]), binary.BigEndian.Uint64(raw[8:]), true
+}
+
+// Sequence numbers the decisions of this process from 1 and is the cursor of
+// Router.Recent.
+func (d *Decision) Sequence() uint64 { return d.sequence }
+
+// Alternatives are the heads to try next, best first.
+func (d *Decision) Alternatives() []Pick { return d.alternatives[:d.n] }
+
+// Outcome is how the request ended; ok is false while it has not.
+func (d *Decision) Outcome() (o Outcome, ok bool) {
+	if end := d.end.Load(); end != nil {
+		return *end, true
+	}
+	return Outcome{}, false
+}
+
+// FirstTokenAt is when the head began to answer, the zero time if nobody said
+// so.
+func (d *Decision) FirstTokenAt() time.Time {
+	if ns := d.firstToken.Load(); ns > 0 {
+		return d.At.Add(time.Duration(ns))
+	}
+	return time.Time{}
+}
+
+// AppendReason appends, in words, why this head was chosen.
+func (d *Decision) AppendReason(b []byte) []byte {
+	switch {
+	case d.Sticky:
+		b = append(b, "the session's head"...)
+	default:
+		b = append(b, d.Strategy...)
+		if d.Cost == d.Cost { //nolint:gocritic // false for NaN only
+			b = append(b, ": cost "...)
+			b = strconv.AppendFloat(b, d.Cost, 'g', 4, 64)
+		}
+	}
+	b = append(b, ", of "...)
+	b = strconv.AppendInt(b, int64(d.Candidates), 10)
+	if d.Candidates == 1 {
+		b = append(b, " candidate"...)
+	} else {
+		b = append(b, " candidates"...)
+	}
+	if d.Region == "" {
+		return b
+	}
+	b = append(b, " in "...)
+	b = append(b, d.Head.Region...)
+	if d.Spilled {
+		b = append(b, "; spilled: no head available in "...)
+		b = append(b, d.Region...)
+		if d.Distance == d.Distance { //nolint:gocritic // false for NaN only
+			b = append(b, ", "...)
+			b = strconv.AppendFloat(b, d.Distance, 'g', 4, 64)
+			b = append(b, " ms away"...)
+		}
+	}
+	return b
+}

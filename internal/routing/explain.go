@@ -1,0 +1,107 @@
+package routing
+
+import (
+	"cmp"
+	"math"
+	"slices"
+
+	"headway/internal/fleet"
+)
+
+// Filters that remove heads, besides the refusals of fleet, in the order in
+// which they are applied.
+const (
+	FilterRegion   = "region"   // required, and the head is elsewhere
+	FilterLabels   = "labels"   // the head lacks a label that the request wants
+	FilterExclude  = "exclude"  // the caller excluded the head
+	FilterCapacity = "capacity" // the head is at its max_in_flight
+)
+
+// filter names the first filter that removes h, or "".
+func (c *choice) filter(h *fleet.Head, want map[string]string, req *Request) string {
+	switch {
+	case c.mode == RegionRequire && c.region != "" && h.Region != c.region:
+		return FilterRegion
+	case !h.Routable():
+		return string(h.Refusal())
+	case !hasLabels(h, want):
+		return FilterLabels
+	case slices.Contains(req.Exclude, h.ID):
+		return FilterExclude
+	case h.MaxInFlight > 0 && h.Live.InFlight() >= h.MaxInFlight:
+		return FilterCapacity
+	}
+	return ""
+}
+
+// explain writes down what the decision is about to see.
+func (r *Router) explain(c *choice, in *Input) *Explanation {
+	e := &Explanation{
+		PolicyRevision: c.policy.Revision, SnapshotRevision: c.snapshot.Revision,
+		Rule: c.plan.rule, Strategy: c.plan.spec.Name, Formula: c.plan.spec.Formula,
+		Region: c.region, RegionMode: c.mode, CacheHit: c.hit,
+	}
+	costs := map[*fleet.Head]float64{}
+	for in.At = range in.Tiers {
+		heads := in.Heads()
+		scores := make([]float64, len(heads))
+		c.plan.strategy.Score(in, scores)
+		for i, h := range heads {
+			costs[h] = scores[i]
+		}
+	}
+	in.At = 0
+	for _, h := range c.pool.All.Heads {
+		cost, scored := costs[h]
+		if !scored {
+			cost = math.NaN()
+		}
+		distance := 0.0
+		if c.region != "" {
+			distance = c.policy.distance(c.region, h.Region)
+		}
+		e.Candidates = append(e.Candidates, Candidate{
+			HeadID: h.ID, Region: h.Region, Distance: distance,
+			Filter: c.filter(h, in.Request.Labels, in.Request),
+			Cost:   cost, Signals: signals(h, in.Now),
+		})
+	}
+	// The heads that nothing removed, cheapest first, are what people look for.
+	slices.SortStableFunc(e.Candidates, func(a, b Candidate) int {
+		if (a.Filter == "") != (b.Filter == "") {
+			if a.Filter == "" {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(orInf(a.Cost), orInf(b.Cost))
+	})
+	return e
+}
+
+// orInf puts the heads that were not compared behind those that were.
+func orInf(cost float64) float64 {
+	if math.IsNaN(cost) {
+		return math.Inf(1)
+	}
+	return cost
+}
+
+// finish marks the head that was taken, "" for none, and keeps at most
+// MaxExplained candidates, that head among them.
+func (e *Explanation) finish(id string) {
+	if e == nil {
+		return
+	}
+	taken := slices.IndexFunc(e.Candidates, func(c Candidate) bool { return c.HeadID == id })
+	if taken >= 0 {
+		e.Candidates[taken].Chosen = true
+	}
+	if extra := len(e.Candidates) - MaxExplained; extra > 0 {
+		if taken >= MaxExplained {
+			e.Candidates[MaxExplained-1] = e.Candidates[taken]
+		}
+		e.Omitted = extra
+		e.Candidates = slices.Clone(e.Candidates[:MaxExplained])
+	}
+}

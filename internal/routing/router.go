@@ -1,0 +1,434 @@
+package routing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/event"
+	"headway/internal/fleet"
+)
+
+// Options are what a Router is made of.
+type Options struct {
+	Fleet          Fleet                 // required
+	Events         *event.Stream         // required
+	Metrics        prometheus.Registerer // required
+	Log            *slog.Logger          // required
+	Policies       PolicyStore           // nil: policies live as long as the process
+	Now            func() time.Time      // nil: time.Now
+	Seed           uint64                // of all randomness; 0: random
+	ReservationTTL time.Duration         // 0: DefaultReservationTTL
+	Recent         int                   // decisions kept, rounded up to a power of two; 0: DefaultRecent
+}
+
+// Fleet is where the router reads heads: one call, which must be cheap and
+// return an immutable snapshot.
+type Fleet interface {
+	Snapshot() *fleet.Snapshot
+}
+
+// Defaults of Options.
+const (
+	DefaultReservationTTL = 2 * time.Minute
+	DefaultRecent         = 1 << 16
+)
+
+// retryAfter is what a caller that found no head is told to wait: about as
+// long as a head takes to come back with its next report.
+const retryAfter = time.Second
+
+// Router decides. All methods are safe for concurrent use.
+type Router struct {
+	fleet    Fleet
+	events   *event.Stream
+	log      *slog.Logger
+	now      func() time.Time
+	ttl      time.Duration
+	seed     uint64
+	seeded   atomic.Uint64
+	metrics  *metrics
+	cache    *candidateCache
+	sessions *sessionTable
+	recent   *reservations
+	scratch  sync.Pool
+	policy   atomic.Pointer[Policy]
+
+	mu       sync.Mutex // one policy change at a time
+	policies PolicyStore
+}
+
+// New makes a router that decides by the default policy.
+func New(o Options) (*Router, error) {
+	switch {
+	case o.Fleet == nil || o.Events == nil || o.Metrics == nil || o.Log == nil:
+		return nil, errors.New("routing: Fleet, Events, Metrics and Log are required")
+	case o.ReservationTTL < 0 || o.Recent < 0 || o.Recent > 1<<26:
+		return nil, errors.New("routing: ReservationTTL and Recent must not be negative, Recent at most 2^26")
+	}
+	r := &Router{
+		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: o.ReservationTTL,
+		seed: o.Seed, cache: newCandidateCache(), sessions: newSessionTable(), policies: o.Policies,
+	}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	if r.ttl == 0 {
+		r.ttl = DefaultReservationTTL
+	}
+	if o.Recent == 0 {
+		o.Recent = DefaultRecent
+	}
+	r.recent = newReservations(o.Recent)
+	r.scratch.New = func() any { return new(scratch) }
+	policy, faults := Compile(DefaultDocument())
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("routing: the default policy: %w", &fleet.InvalidError{Faults: faults})
+	}
+	r.policy.Store(policy)
+	var err error
+	if r.metrics, err = newMetrics(o.Metrics, r); err != nil {
+		return nil, fmt.Errorf("routing: metrics: %w", err)
+	}
+	return r, nil
+}
+
+// expiryTick is how late the end of a reservation's time may be noticed.
+const expiryTick = 250 * time.Millisecond
+
+// Run ends reservations whose time ran out, until ctx ends.
+func (r *Router) Run(ctx context.Context) error {
+	tick := time.NewTicker(expiryTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			r.Expire()
+		}
+	}
+}
+
+// Expire ends reservations whose time ran out. Run calls it; a simulation that
+// has its own clock calls it itself, from one goroutine.
+func (r *Router) Expire() {
+	r.recent.expire(r.now(), func(d *Decision) { r.metrics.ended(d, &Outcome{Result: ResultExpired}) })
+}
+
+// scratch is the memory of one Decide that does not leave it.
+type scratch struct {
+	in    Input
+	picks [1 + MaxAlternatives]Pick
+}
+
+// choice is what a decision knows before it chooses.
+type choice struct {
+	policy   *Policy
+	snapshot *fleet.Snapshot
+	pool     *fleet.Pool
+	plan     plan
+	mode     RegionMode
+	region   string // canonical, "" when none was named or nobody knows it
+	set      *candidates
+	hit      bool
+}
+
+// Decide chooses a head for the request and reserves a place there. The errors
+// are *NoHeadError, *OverrideError and *fleet.InvalidError.
+func (r *Router) Decide(req *Request) (*Decision, error) {
+	now := r.now()
+	c := choice{policy: r.policy.Load(), snapshot: r.fleet.Snapshot()}
+	if err := r.resolve(req, &c); err != nil {
+		return nil, err
+	}
+	s, _ := r.scratch.Get().(*scratch)
+	in := &s.in
+	in.Request, in.Now, in.Tiers, in.At = req, now, c.set.tiers, 0
+	in.Rand = NewRand(r.random())
+	in.sessions, in.session, in.lookup = r.sessions, sessionHash(req.SessionKey, c.pool.ModelType), notLooked
+	var explanation *Explanation
+	if req.Explain {
+		explanation = r.explain(&c, in)
+	}
+	d := r.reserve(&c, s)
+	if d != nil {
+		d.Explanation = explanation
+		r.note(d, s, now)
+	}
+	clear(s.picks[:])
+	in.Request, in.Tiers = nil, nil
+	r.scratch.Put(s)
+	if d == nil {
+		explanation.finish("")
+		return nil, r.refuse(req, &c, explanation)
+	}
+	explanation.finish(d.Head.ID)
+	return d, nil
+}
+
+// resolve finds the pool, the strategy and the candidates of a request.
+func (r *Router) resolve(req *Request, c *choice) error {
+	model := c.policy.model(req.ModelType)
+	c.pool = c.snapshot.Pools[model]
+	if c.pool == nil {
+		failure := FailUnknownModel
+		if c.policy.namesModel(model) {
+			failure = FailNoHeads
+		}
+		return r.fail(&NoHeadError{Failure: failure, ModelType: model, Region: req.Region}, model, req.Region, c)
+	}
+	c.plan = c.policy.plan(model, req.Region)
+	if req.Strategy != "" {
+		if !c.policy.callerMay("strategy") {
+			return &OverrideError{Field: "/strategy"}
+		}
+		strategy, spec, ok := c.policy.named(req.Strategy)
+		if !ok {
+			return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/strategy", Reason: unknownStrategy(req.Strategy)}}}
+		}
+		c.plan.strategy, c.plan.spec, c.plan.rule = strategy, spec, RuleByCaller
+	}
+	c.mode = c.plan.regionMode
+	if req.RegionMode != RegionDefault && req.RegionMode != c.mode {
+		if !c.policy.callerMay("region_mode") {
+			return &OverrideError{Field: "/region_mode"}
+		}
+		c.mode = req.RegionMode
+	}
+	switch {
+	case len(req.Exclude) > 0 && !c.policy.callerMay("exclude"):
+		return &OverrideError{Field: "/exclude"}
+	case len(req.Labels) > 0 && !c.policy.callerMay("labels"):
+		return &OverrideError{Field: "/labels"}
+	case req.Explain && !c.policy.callerMay("explain"):
+		return &OverrideError{Field: "/explain"}
+	}
+	if req.Region != "" {
+		if c.region = c.canonicalRegion(req.Region); c.region == "" && c.mode == RegionRequire {
+			return r.fail(&NoHeadError{Failure: FailRegion, ModelType: c.pool.ModelType, Region: req.Region}, model, "", c)
+		}
+	}
+	c.set, c.hit = r.cache.get(criteria{
+		model: c.pool.ModelType, region: c.region, mode: c.mode, labels: encodeLabels(req.Labels),
+	}, c.pool, c.policy)
+	r.metrics.lookup(&r.metrics.candidates, c.hit)
+	return nil
+}
+
+// canonicalRegion returns the region in the memory of the snapshot or the
+// policy, or "" if neither knows it.
+func (c *choice) canonicalRegion(region string) string {
+	if g := c.pool.Regions[region]; g != nil {
+		return g.Region
+	}
+	return c.policy.region(region)
+}
+
+// attempts is how often a decision chooses again when others took the last
+// place of each head that it chose.
+const attempts = 3
+
+// reserve goes through the tiers until a head of one has a place.
+func (r *Router) reserve(c *choice, s *scratch) *Decision {
+	in := &s.in
+	for ; in.At < len(in.Tiers); in.At++ {
+		for range attempts {
+			n := c.plan.strategy.Choose(in, s.picks[:])
+			if n == 0 {
+				break
+			}
+			for i := range n {
+				h := s.picks[i].Head
+				if h.Live.TryAcquire(h.MaxInFlight) {
+					return r.decision(c, s, i, n)
+				}
+			}
+		}
+		if c.plan.spec.AcrossRegions {
+			break
+		}
+	}
+	return nil
+}
+
+// decision writes down that pick i of n was taken.
+func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
+	in := &s.in
+	tier := in.Tier()
+	d := &Decision{
+		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
+		Strategy: c.plan.spec.Name, ModelType: c.pool.ModelType, Region: c.region,
+		PolicyRevision: c.policy.Revision, Rule: c.plan.rule,
+		At: in.Now, ExpiresAt: in.Now.Add(r.ttl),
+		Distance: tier.Distance, Candidates: int32(min(len(tier.Heads), math.MaxInt32)), //nolint:gosec // bounded
+		Spilled: c.region != "" && s.picks[i].Head.Region != c.region,
+		Sticky:  in.lookup == found && in.rememberedHead == s.picks[i].Head,
+		nonce:   in.Rand.Uint64(),
+	}
+	if c.plan.spec.AcrossRegions && c.region != "" {
+		d.Distance = c.policy.distance(c.region, d.Head.Region)
+	}
+	for j := range n {
+		if j != i {
+			d.alternatives[d.n] = s.picks[j]
+			d.n++
+		}
+	}
+	r.fillAlternatives(c, d, in)
+	return d
+}
+
+// fillAlternatives adds heads of farther tiers where the chosen one has too
+// few: a caller whose head fails must have somewhere to go.
+func (r *Router) fillAlternatives(c *choice, d *Decision, in *Input) {
+	if c.plan.spec.AcrossRegions {
+		return
+	}
+	chosen := in.At
+	for in.At++; in.At < len(in.Tiers) && d.n < MaxAlternatives; in.At++ {
+		picks := in.more[:MaxAlternatives-d.n]
+		n := c.plan.strategy.Choose(in, picks)
+		d.n += uint8(copy(d.alternatives[d.n:], picks[:n])) //nolint:gosec // at most MaxAlternatives
+	}
+	in.At = chosen
+}
+
+// note counts the decision and keeps it among the recent ones.
+func (r *Router) note(d *Decision, s *scratch, started time.Time) {
+	if s.in.lookup != notLooked {
+		r.metrics.lookup(&r.metrics.sessions, s.in.lookup == found)
+		r.sessions.remember(s.in.session, d.Head)
+	}
+	d.stats = r.metrics.decided(d)
+	if old := r.recent.add(d); old != nil {
+		evicted := &Outcome{Result: ResultEvicted, At: started}
+		if old.end.Load() == nil && r.recent.finish(old, evicted) {
+			r.metrics.ended(old, evicted)
+		}
+	}
+	r.metrics.duration.Observe(r.now().Sub(started).Seconds())
+}
+
+// refuse finds out why none of the candidates could be taken.
+func (r *Router) refuse(req *Request, c *choice, explanation *Explanation) error {
+	e := &NoHeadError{
+		ModelType: c.pool.ModelType, Region: req.Region, Explanation: explanation,
+		Counts: map[string]int{},
+	}
+	want := req.Labels
+	for _, h := range c.pool.All.Heads {
+		e.Counts[c.filter(h, want, req)]++
+	}
+	// The last filter that removed a head is the one nearest to letting the
+	// request through.
+	for _, f := range []struct {
+		filter  string
+		failure Failure
+	}{
+		{FilterCapacity, FailAtCapacity},
+		{FilterExclude, FailExcluded},
+		{FilterLabels, FailLabels},
+		{string(fleet.RefusedStatus), FailUnroutable},
+		{string(fleet.RefusedUnhealthy), FailUnroutable},
+		{string(fleet.RefusedAdmin), FailUnroutable},
+		{FilterRegion, FailRegion},
+	} {
+		if e.Counts[f.filter] > 0 {
+			e.Failure = f.failure
+			break
+		}
+	}
+	if e.Failure == "" { // a place came free between the choice and this look
+		e.Failure = FailAtCapacity
+	}
+	return r.fail(e, c.pool.ModelType, c.region, c)
+}
+
+// fail counts a decision that found no head.
+func (r *Router) fail(e *NoHeadError, model, region string, c *choice) error {
+	e.RetryAfter = retryAfter
+	if c.pool == nil && !c.policy.namesModel(model) {
+		model = ""
+	}
+	if region != "" && c.snapshot.Regions[region] == 0 && c.policy.region(region) == "" {
+		region = ""
+	}
+	r.metrics.failed(e.Failure, model, region)
+	return e
+}
+
+func (r *Router) random() uint64 {
+	if r.seed == 0 {
+		return rand.Uint64()
+	}
+	return Mix(r.seed, r.seeded.Add(1))
+}
+
+// sessionHash is FNV-1a over the model and the key, 0 for no key. It is the
+// same on every instance, so that instances agree on a session's head.
+func sessionHash(key, model string) uint64 {
+	if key == "" {
+		return 0
+	}
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(model) {
+		h = (h ^ uint64(model[i])) * prime
+	}
+	h *= prime
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * prime
+	}
+	return max(Mix(h, 0), 1)
+}
+
+// Decision returns a recent decision, or ErrDecisionNotFound.
+func (r *Router) Decision(id string) (*Decision, error) {
+	if d := r.recent.find(id); d != nil {
+		return d, nil
+	}
+	return nil, ErrDecisionNotFound
+}
+
+// Recent returns the recent decisions that q selects, newest first.
+func (r *Router) Recent(q RecentQuery) []*Decision { return r.recent.recent(q) }
+
+// FirstToken notes that the head began to answer, at the first call for a
+// decision.
+func (r *Router) FirstToken(id string) error {
+	d, err := r.Decision(id)
+	if err != nil {
+		return err
+	}
+	d.firstToken.CompareAndSwap(0, max(int64(r.now().Sub(d.At)), 1))
+	return nil
+}
+
+// Finish ends a decision's reservation with what the caller reports. Only the
+// first outcome counts.
+func (r *Router) Finish(id string, o Outcome) error {
+	d, err := r.Decision(id)
+	if err != nil {
+		return err
+	}
+	o.At = r.now()
+	if r.recent.finish(d, &o) {
+		r.metrics.ended(d, &o)
+	}
+	return nil
+}
+
+// Open is the number of reservations that have not ended.
+func (r *Router) Open() int64 { return r.recent.open.Load() }
+
+// Policy is the current policy.
+func (r *Router) Policy() *Policy { return r.policy.Load() }
