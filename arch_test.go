@@ -1,0 +1,456 @@
+// Package headway_test holds the rules of the house that a machine can check:
+// which room may import which, what a package and a file look like, and what
+// must never be in the repository.
+package headway_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+const module = "headway"
+
+// room is what one package may import: of ours by directory, of others by
+// module. The standard library is open to all, except for what .golangci.yml
+// keeps from the rooms that decide.
+type room struct {
+	ours   []string
+	others []string
+}
+
+const (
+	bbolt     = "go.etcd.io/bbolt"
+	bubbletea = "charm.land/bubbletea/v2"
+	cobra     = "github.com/spf13/cobra"
+	json      = "github.com/go-json-experiment/json"
+	lipgloss  = "charm.land/lipgloss/v2"
+	metrics   = "github.com/prometheus/client_golang"
+	nats      = "github.com/nats-io/nats.go"
+	natsd     = "github.com/nats-io/nats-server/v2"
+	pflag     = "github.com/spf13/pflag"
+	redis     = "github.com/redis/go-redis/v9"
+	websocket = "github.com/coder/websocket"
+	xnet      = "golang.org/x/net"
+	xterm     = "golang.org/x/term"
+	yaml      = "go.yaml.in/yaml/v3"
+)
+
+// anyOfOurs is for the one room that builds everything, and for the program
+// that measures everything.
+var anyOfOurs = []string{"*"}
+
+// rooms is the plan of the house; dependencies point inward. A package that is
+// not in it has no place yet.
+var rooms = map[string]room{
+	"cmd/headway": {
+		ours:   []string{"api", "client", "internal/app", "internal/config", "internal/demo"},
+		others: []string{cobra, pflag, lipgloss, xterm},
+	},
+	"bench": {ours: anyOfOurs, others: []string{metrics}},
+
+	"api":    {},
+	"client": {ours: []string{"api"}},
+
+	"internal/app":    {ours: anyOfOurs, others: []string{metrics}},
+	"internal/config": {others: []string{yaml}},
+	"internal/event":  {},
+	"internal/audit":  {},
+	"internal/fleet": {
+		ours:   []string{"internal/event", "internal/audit"},
+		others: []string{metrics},
+	},
+	"internal/routing": {
+		ours:   []string{"internal/event", "internal/audit", "internal/fleet"},
+		others: []string{metrics},
+	},
+	"internal/probe": {ours: []string{"internal/fleet"}, others: []string{metrics}},
+	"internal/proxy": {
+		ours:   []string{"api", "internal/fleet", "internal/routing"},
+		others: []string{metrics, json},
+	},
+	"internal/httpapi": {
+		ours:   []string{"api", "internal/audit", "internal/event", "internal/fleet", "internal/routing"},
+		others: []string{metrics, json, yaml, websocket},
+	},
+	"internal/boltstore": {
+		ours:   []string{"internal/fleet", "internal/routing"},
+		others: []string{bbolt, metrics},
+	},
+	"internal/natsstore": {
+		ours:   []string{"internal/fleet", "internal/routing"},
+		others: []string{nats, metrics},
+	},
+	"internal/natsmq": {
+		ours:   []string{"api", "internal/event", "internal/fleet", "internal/routing"},
+		others: []string{nats, natsd, metrics, json},
+	},
+	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, metrics}},
+	"internal/console":    {},
+	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}},
+	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing"}},
+	"internal/mockhead":   {others: []string{json, metrics, xnet}},
+	"internal/demo": {
+		ours:   []string{"api", "client", "internal/mockhead"},
+		others: []string{bubbletea, lipgloss, xterm, json},
+	},
+}
+
+// forTests may be imported by any test, besides all that some room may import.
+var forTests = []string{
+	"pgregory.net/rapid",
+	"go.uber.org/goleak",
+	"github.com/pb33f/libopenapi",
+	"github.com/pb33f/libopenapi-validator",
+	"github.com/openai/openai-go/v3",
+	"github.com/prometheus/common",
+	"github.com/prometheus/client_model",
+	"github.com/rogpeppe/go-internal",
+}
+
+// forbiddenNames say what a package is made of, and not what it is about.
+var forbiddenNames = []string{
+	"base", "common", "core", "helper", "helpers", "lib", "manager", "misc",
+	"model", "models", "ports", "service", "services", "shared", "types", "util", "utils",
+}
+
+// Sizes in lines and methods. Beyond maxLines a file has a second subject;
+// tests may be longer, since tables are.
+const (
+	warnLines  = 600
+	maxLines   = 700
+	maxMethods = 4
+)
+
+func TestEveryPackageImportsOnlyWhatItsRoomMay(t *testing.T) {
+	var everywhere []string
+	for _, r := range rooms {
+		everywhere = append(everywhere, r.others...)
+	}
+	everywhere = append(everywhere, forTests...)
+
+	for _, f := range goFiles(t) {
+		if f.dir == "." && f.isTest {
+			continue // this file
+		}
+		r, known := rooms[f.dir]
+		if !known {
+			t.Errorf("%s: package %q is not in the plan of the house; add it to rooms in arch_test.go with what it may import, or put the file into a room that exists", f.path, f.dir)
+			continue
+		}
+		for _, imported := range f.imports() {
+			ours, isOurs := strings.CutPrefix(imported, module+"/")
+			switch {
+			case isOurs && !f.isTest:
+				if ours != f.dir && !slices.Contains(r.ours, ours) && !slices.Equal(r.ours, anyOfOurs) {
+					t.Errorf("%s: %s may not import %s; it may import %s", f.path, f.dir, ours, list(r.ours))
+				}
+			case isOurs:
+				// Tests join rooms as they need.
+			case !strings.Contains(strings.Split(imported, "/")[0], "."):
+				// The standard library.
+			case f.isTest:
+				if !within(imported, everywhere) {
+					t.Errorf("%s: tests may not import %s; a library for tests belongs into forTests in arch_test.go", f.path, imported)
+				}
+			case !within(imported, r.others):
+				t.Errorf("%s: %s may not import %s; of other modules it may import %s", f.path, f.dir, imported, list(r.others))
+			}
+		}
+	}
+}
+
+func TestPlanNamesOnlyRoomsOfItsOwn(t *testing.T) {
+	for dir, r := range rooms {
+		for _, ours := range r.ours {
+			if _, known := rooms[ours]; !known && ours != "*" {
+				t.Errorf("rooms in arch_test.go lets %s import %s, which it does not list", dir, ours)
+			}
+		}
+	}
+}
+
+func TestEveryPackageHasOnePackageComment(t *testing.T) {
+	comments := make(map[string][]string)
+	for _, f := range goFiles(t) {
+		if f.isTest {
+			continue
+		}
+		if _, seen := comments[f.dir]; !seen {
+			comments[f.dir] = nil
+		}
+		if f.syntax.Doc == nil {
+			continue
+		}
+		comments[f.dir] = append(comments[f.dir], f.path)
+		want := "Package " + f.syntax.Name.Name + " "
+		if f.syntax.Name.Name == "main" {
+			want = "Command " + path.Base(f.dir) + " "
+		}
+		if text := f.syntax.Doc.Text(); !strings.HasPrefix(text, want) {
+			t.Errorf("%s: the package comment must begin with %q", f.path, want)
+		}
+	}
+	for dir, files := range comments {
+		if len(files) != 1 {
+			t.Errorf("%s: the package has %d package comments, want 1 %s", dir, len(files), list(files))
+		}
+	}
+}
+
+func TestNoPackageIsNamedForWhatItIsMadeOf(t *testing.T) {
+	for _, f := range goFiles(t) {
+		for _, name := range append(strings.Split(f.dir, "/"), f.syntax.Name.Name) {
+			if slices.Contains(forbiddenNames, name) {
+				t.Errorf("%s: %q says nothing about the subject; name the package after a noun of the domain or the technology that it adapts", f.path, name)
+			}
+		}
+	}
+}
+
+func TestNoFileIsTooLong(t *testing.T) {
+	for _, f := range goFiles(t) {
+		if f.isTest {
+			continue
+		}
+		switch lines := bytes.Count(f.text, []byte("\n")); {
+		case lines > maxLines:
+			t.Errorf("%s: %d lines, at most %d; find its second subject and give that a file", f.path, lines, maxLines)
+		case lines > warnLines:
+			t.Logf("%s: %d lines; at %d this test fails", f.path, lines, maxLines)
+		}
+	}
+}
+
+func TestInterfacesAreSmall(t *testing.T) {
+	for _, f := range goFiles(t) {
+		if f.isTest {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			spec, ok := n.(*ast.TypeSpec)
+			if !ok {
+				return true
+			}
+			if i, ok := spec.Type.(*ast.InterfaceType); ok {
+				// An embedded interface counts once: it was counted where it stands.
+				if methods := i.Methods.NumFields(); methods > maxMethods {
+					t.Errorf("%s: interface %s has %d methods, at most %d", f.path, spec.Name.Name, methods, maxMethods)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// Inside a synctest bubble time.Sleep moves the clock and waits for nothing.
+func TestNoTestSleeps(t *testing.T) {
+	for _, f := range goFiles(t) {
+		if !f.isTest || slices.Contains(f.imports(), "testing/synctest") {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "Sleep" {
+				if x, ok := s.X.(*ast.Ident); ok && x.Name == "time" {
+					t.Errorf("%s: a test that sleeps is slow or wrong; wait for the event, or use testing/synctest", f.at(s))
+				}
+			}
+			return true
+		})
+	}
+}
+
+// unfit is what a repository must not hold. The patterns are written so that
+// they don't match themselves.
+var unfit = []struct {
+	pattern *regexp.Regexp
+	why     string
+}{
+	{
+		regexp.MustCompile(`(^|[^\w./-])/(root|work|Users/\w+|home/\w+)/`),
+		"the path of somebody's machine",
+	},
+	{
+		regexp.MustCompile(`(?i)\b(GOPROXY|npm_config_registry|pip_index_url)\b["']?\s*[:=]\s*["']?http`),
+		"the address of somebody's package registry",
+	},
+	{
+		regexp.MustCompile(`(?i)\bhttps?://[\w.-]*(artifactory|[n]exus|goproxy|verdaccio)`),
+		"the address of somebody's package registry",
+	},
+	{
+		regexp.MustCompile(`\b(TO[D]O|FIX[M]E|X[X]X)\b|(?i)\bfor [n]ow\b|\bnot [i]mplemented yet\b`),
+		"unfinished work; finish it, or open an issue",
+	},
+}
+
+func TestNoFileHoldsWhatIsUnfit(t *testing.T) {
+	for _, name := range files(t) {
+		if path.Base(name) == "go.sum" || path.Base(name) == "LICENSE" || strings.Contains(name, "testdata/fuzz/") {
+			continue
+		}
+		text := read(t, name)
+		if !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0 {
+			continue // an image
+		}
+		for _, u := range unfit {
+			if found := u.pattern.FindIndex(text); found != nil {
+				line := 1 + bytes.Count(text[:found[0]], []byte("\n"))
+				t.Errorf("%s:%d: %s: %q", name, line, u.why, text[found[0]:found[1]])
+			}
+		}
+	}
+}
+
+var (
+	makeTarget  = regexp.MustCompile(`(?m)^([a-z][a-z-]*):.*## `)
+	makeCommand = regexp.MustCompile(`^\s*(?:\$ )?make ([a-z][a-z-]*)`)
+	makeInline  = regexp.MustCompile("`make ([a-z][a-z-]*)[^`]*`")
+)
+
+func TestDocumentedCommandsAreTargets(t *testing.T) {
+	var targets []string
+	for _, m := range makeTarget.FindAllSubmatch(read(t, "Makefile"), -1) {
+		targets = append(targets, string(m[1]))
+	}
+	for _, name := range files(t) {
+		if path.Ext(name) != ".md" {
+			continue
+		}
+		fenced := false
+		for n, line := range strings.Split(string(read(t, name)), "\n") {
+			if strings.HasPrefix(strings.TrimSpace(line), "```") {
+				fenced = !fenced
+				continue
+			}
+			command := makeInline
+			if fenced {
+				command = makeCommand
+			}
+			for _, m := range command.FindAllStringSubmatch(line, -1) {
+				if !slices.Contains(targets, m[1]) {
+					t.Errorf("%s:%d: make %s is not a target of the Makefile; there are %s", name, n+1, m[1], list(targets))
+				}
+			}
+		}
+	}
+}
+
+// .ci/run takes the command from the README, so that what a newcomer types and
+// what guards the main branch can't part.
+func TestReadmeHasOneTestCommand(t *testing.T) {
+	_, section, found := strings.Cut(string(read(t, "README.md")), "\n## Tests\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	parts := strings.Split(section, "\n```")
+	if !found || len(parts) < 3 {
+		t.Fatal(`README.md has no section "## Tests" with a fenced block`)
+	}
+	// After the opening fence comes the rest of its line, the language.
+	_, block, _ := strings.Cut(parts[1], "\n")
+	if got, want := strings.TrimSpace(block), "make test"; got != want {
+		t.Errorf("README.md: the first block of \"## Tests\" is %q, want %q", got, want)
+	}
+}
+
+// goFile is one parsed source file of the module.
+type goFile struct {
+	path   string // from the root, with slashes
+	dir    string // the package's directory; "." for the root
+	isTest bool
+	text   []byte
+	syntax *ast.File
+	set    *token.FileSet
+}
+
+func (f *goFile) imports() []string {
+	paths := make([]string, 0, len(f.syntax.Imports))
+	for _, spec := range f.syntax.Imports {
+		imported, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			panic(err) // the parser took it
+		}
+		paths = append(paths, imported)
+	}
+	return paths
+}
+
+func (f *goFile) at(n ast.Node) token.Position { return f.set.Position(n.Pos()) }
+
+// goFiles parses every source file, those for other systems included.
+func goFiles(t *testing.T) []*goFile {
+	t.Helper()
+	set := token.NewFileSet()
+	var all []*goFile
+	for _, name := range files(t) {
+		if path.Ext(name) != ".go" || strings.Contains("/"+name, "/testdata/") {
+			continue
+		}
+		text := read(t, name)
+		syntax, err := parser.ParseFile(set, name, text, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, &goFile{
+			path: name, dir: path.Dir(name), isTest: strings.HasSuffix(name, "_test.go"),
+			text: text, syntax: syntax, set: set,
+		})
+	}
+	return all
+}
+
+// files lists the repository's files with slashes. It needs no git, and leaves
+// out what .gitignore names.
+func files(t *testing.T) []string {
+	t.Helper()
+	outside := []string{".git", ".idea", ".vscode", "bin", "data"}
+	var all []string
+	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && slices.Contains(outside, filepath.ToSlash(name)), entry.IsDir() && entry.Name() == "node_modules":
+			return filepath.SkipDir
+		case entry.Type().IsRegular():
+			all = append(all, filepath.ToSlash(name))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.FromSlash(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// within says whether an import is of one of the modules.
+func within(imported string, modules []string) bool {
+	return slices.ContainsFunc(modules, func(m string) bool {
+		return imported == m || strings.HasPrefix(imported, m+"/")
+	})
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "(none)"
+	}
+	return "(" + strings.Join(slices.Sorted(slices.Values(names)), ", ") + ")"
+}
