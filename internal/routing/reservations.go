@@ -64,10 +64,10 @@ func (r *reservations) finish(d *Decision, o *Outcome) bool {
 	return false
 }
 
-// expire ends every reservation whose time ran out at now and calls ended for
-// each. Reservations all last equally long, so they run out in the order of
+// expire ends every reservation whose time ran out at now with o and calls
+// ended for each. Reservations all last equally long, so they run out in the order of
 // their sequence and the first open one ends the walk. One goroutine calls it.
-func (r *reservations) expire(now time.Time, ended func(*Decision)) {
+func (r *reservations) expire(now time.Time, o *Outcome, ended func(*Decision, *Outcome)) {
 	newest := r.sequence.Load()
 	if newest-r.tail > uint64(len(r.slots)) {
 		r.tail = newest - uint64(len(r.slots))
@@ -81,8 +81,8 @@ func (r *reservations) expire(now time.Time, ended func(*Decision)) {
 		case now.Before(d.ExpiresAt):
 			return
 		default:
-			if r.finish(d, &Outcome{Result: ResultExpired, At: now}) {
-				ended(d)
+			if r.finish(d, o) {
+				ended(d, o)
 			}
 		}
 		r.tail++

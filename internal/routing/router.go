@@ -121,8 +121,13 @@ func (r *Router) Run(ctx context.Context) error {
 // Expire ends reservations whose time ran out. Run calls it; a simulation that
 // has its own clock calls it itself, from one goroutine.
 func (r *Router) Expire() {
-	r.recent.expire(r.now(), func(d *Decision) { r.metrics.ended(d, &Outcome{Result: ResultExpired}) })
+	now := r.now()
+	r.recent.expire(now, &Outcome{Result: ResultExpired, At: now}, r.metrics.ended)
 }
+
+// evicted is the end of every reservation that made room for a newer one; it
+// is shared, since a decision may allocate only itself.
+var evicted = Outcome{Result: ResultEvicted}
 
 // scratch is the memory of one Decide that does not leave it.
 type scratch struct {
@@ -309,11 +314,8 @@ func (r *Router) note(d *Decision, s *scratch, started time.Time) {
 		r.sessions.remember(s.in.session, d.Head)
 	}
 	d.stats = r.metrics.decided(d)
-	if old := r.recent.add(d); old != nil {
-		evicted := &Outcome{Result: ResultEvicted, At: started}
-		if old.end.Load() == nil && r.recent.finish(old, evicted) {
-			r.metrics.ended(old, evicted)
-		}
+	if old := r.recent.add(d); old != nil && old.end.Load() == nil && r.recent.finish(old, &evicted) {
+		r.metrics.ended(old, &evicted)
 	}
 	r.metrics.duration.Observe(r.now().Sub(started).Seconds())
 }
@@ -420,11 +422,16 @@ func (r *Router) Finish(id string, o Outcome) error {
 	if err != nil {
 		return err
 	}
+	r.End(d, o)
+	return nil
+}
+
+// End is Finish for a caller that still holds the decision.
+func (r *Router) End(d *Decision, o Outcome) {
 	o.At = r.now()
 	if r.recent.finish(d, &o) {
 		r.metrics.ended(d, &o)
 	}
-	return nil
 }
 
 // Open is the number of reservations that have not ended.
