@@ -214,6 +214,7 @@ func TestNoPackageIsNamedForWhatItIsMadeOf(t *testing.T) {
 		for _, name := range append(strings.Split(f.dir, "/"), f.syntax.Name.Name) {
 			if slices.Contains(forbiddenNames, name) {
 				t.Errorf("%s: %q says nothing about the subject; name the package after a noun of the domain or the technology that it adapts", f.path, name)
+				break
 			}
 		}
 	}
