@@ -184,7 +184,7 @@ func (e *Engine) Begin() (time.Duration, bool) {
 	}
 	e.stepping = true
 	e.counters.Steps++
-	e.counters.ComputedTokens += uint64(w.tokens) //nolint:gosec // positive
+	e.counters.ComputedTokens += uint64(w.tokens)
 	return e.profile.duration(&w), true
 }
 
@@ -266,9 +266,9 @@ func (e *Engine) place(s *Sequence) (loaded int, ok bool) {
 	s.computed = len(hits) * BlockTokens
 	e.publish(s)
 
-	e.counters.PrefixQueries += uint64(s.target)            //nolint:gosec // positive
-	e.counters.PrefixHits += uint64(s.computed)             //nolint:gosec // positive
-	e.counters.LoadedTokens += uint64(tiered) * BlockTokens //nolint:gosec // positive
+	e.counters.PrefixQueries += uint64(s.target)
+	e.counters.PrefixHits += uint64(s.computed)
+	e.counters.LoadedTokens += uint64(tiered) * BlockTokens
 	if s.generated == 0 {
 		s.cached = s.computed
 	}
@@ -356,7 +356,7 @@ func (e *Engine) generate(s *Sequence) {
 	e.counters.OutputTokens++
 	t := Token{Sequence: s, First: s.generated == 1, Last: s.generated == s.request.OutputTokens}
 	if t.First {
-		e.counters.PromptTokens += uint64(s.request.PromptTokens) //nolint:gosec // positive
+		e.counters.PromptTokens += uint64(s.request.PromptTokens)
 	}
 	if t.Last {
 		e.free(s)

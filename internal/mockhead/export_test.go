@@ -27,14 +27,23 @@ func (e *Engine) CheckMemory() error {
 			idle++
 		}
 	}
-	if idle != c.idle.Len() || private != c.private || c.free < 0 ||
+	if idle != c.idle.len() || private != c.private || c.free < 0 ||
 		c.free+c.private+len(c.blocks)*blockPages != c.total {
 		return fmt.Errorf("%d idle blocks (%d listed), %d private pages (%d held), %d free, %d blocks, %d pages in all",
-			idle, c.idle.Len(), c.private, private, c.free, len(c.blocks), c.total)
+			idle, c.idle.len(), c.private, private, c.free, len(c.blocks), c.total)
 	}
-	if c.tier.order.Len() != len(c.tier.index) || len(c.tier.index) > c.tier.limit {
+	if c.tier.len() > c.tier.limit || c.tier.length() != c.tier.len() || c.idle.length() != c.idle.len() {
 		return fmt.Errorf("the CPU tier lists %d blocks, indexes %d, may hold %d",
-			c.tier.order.Len(), len(c.tier.index), c.tier.limit)
+			c.tier.length(), c.tier.len(), c.tier.limit)
 	}
 	return nil
+}
+
+// length counts the ring's links.
+func (s *lruSet) length() int {
+	n := 0
+	for l := s.ring.next; l != s.ring; l = l.next {
+		n++
+	}
+	return n
 }

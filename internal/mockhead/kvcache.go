@@ -1,7 +1,5 @@
 package mockhead
 
-import "container/list"
-
 // pageTokens is the unit in which KV memory is given out, vLLM's default
 // block_size. A prefix block is a whole number of pages.
 const (
@@ -22,8 +20,8 @@ type kvCache struct {
 	free    int
 	private int
 	blocks  map[uint64]*block
-	idle    list.List // of *block that nobody holds; the front is evicted first
-	tier    lruSet
+	idle    lruSet // blocks that nobody holds
+	tier    lruSet // blocks in the CPU tier
 }
 
 // block is the KV of one prefix block, found by the chained hash of all text
@@ -31,7 +29,6 @@ type kvCache struct {
 type block struct {
 	hash uint64
 	refs int
-	idle *list.Element // while refs is 0
 }
 
 func newKVCache(p *Profile) *kvCache {
@@ -39,13 +36,14 @@ func newKVCache(p *Profile) *kvCache {
 	return &kvCache{
 		total: pages, free: pages,
 		blocks: make(map[uint64]*block),
+		idle:   newLRUSet(pages / blockPages), // there are never more blocks
 		tier:   newLRUSet(p.CPUTokens / BlockTokens),
 	}
 }
 
 // available is the number of pages that can be given out now, evicting idle
 // blocks where needed.
-func (c *kvCache) available() int { return c.free + c.idle.Len()*blockPages }
+func (c *kvCache) available() int { return c.free + c.idle.len()*blockPages }
 
 // used is the share of pages, 0..1, that sequences hold. Idle blocks are not
 // counted, as vLLM does not count them.
@@ -71,10 +69,11 @@ func (c *kvCache) give(n int) {
 }
 
 func (c *kvCache) evict() {
-	b := c.idle.Remove(c.idle.Front()).(*block) //nolint:forcetypeassert // the list holds nothing else
-	delete(c.blocks, b.hash)
+	hash := c.idle.oldest()
+	c.idle.remove(hash)
+	delete(c.blocks, hash)
 	c.free += blockPages
-	c.tier.add(b.hash)
+	c.tier.add(hash)
 }
 
 // match counts the leading hashes that are cached: in blocks, and in the CPU
@@ -99,8 +98,7 @@ func (c *kvCache) match(hashes []uint64) (resident, tiered int) {
 func (c *kvCache) hold(hash uint64) *block {
 	b := c.blocks[hash]
 	if b.refs == 0 {
-		c.idle.Remove(b.idle)
-		b.idle = nil
+		c.idle.remove(hash)
 	}
 	b.refs++
 	return b
@@ -113,7 +111,7 @@ func (c *kvCache) release(held []*block) {
 	for i := len(held) - 1; i >= 0; i-- {
 		b := held[i]
 		if b.refs--; b.refs == 0 {
-			b.idle = c.idle.PushBack(b)
+			c.idle.add(b.hash)
 		}
 	}
 }
@@ -137,13 +135,25 @@ func (c *kvCache) publish(hash uint64) *block {
 // recently added.
 type lruSet struct {
 	limit int
-	index map[uint64]*list.Element
-	order list.List // of uint64; the front goes first
+	index map[uint64]*link
+	ring  *link // its end: next is the oldest, prev the newest
+}
+
+type link struct {
+	hash       uint64
+	prev, next *link
 }
 
 func newLRUSet(limit int) lruSet {
-	return lruSet{limit: limit, index: make(map[uint64]*list.Element)}
+	end := &link{}
+	end.prev, end.next = end, end
+	return lruSet{limit: limit, index: make(map[uint64]*link), ring: end}
 }
+
+func (s *lruSet) len() int { return len(s.index) }
+
+// oldest is the hash that goes next; the set must not be empty.
+func (s *lruSet) oldest() uint64 { return s.ring.next.hash }
 
 func (s *lruSet) has(hash uint64) bool {
 	_, ok := s.index[hash]
@@ -155,15 +165,17 @@ func (s *lruSet) add(hash uint64) {
 		return
 	}
 	s.remove(hash)
-	if s.order.Len() == s.limit {
-		delete(s.index, s.order.Remove(s.order.Front()).(uint64)) //nolint:forcetypeassert // the list holds nothing else
+	if s.len() == s.limit {
+		s.remove(s.oldest())
 	}
-	s.index[hash] = s.order.PushBack(hash)
+	l := &link{hash: hash, prev: s.ring.prev, next: s.ring}
+	l.prev.next, l.next.prev = l, l
+	s.index[hash] = l
 }
 
 func (s *lruSet) remove(hash uint64) {
-	if e, ok := s.index[hash]; ok {
-		s.order.Remove(e)
+	if l, ok := s.index[hash]; ok {
+		l.prev.next, l.next.prev = l.next, l.prev
 		delete(s.index, hash)
 	}
 }

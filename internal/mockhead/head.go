@@ -1,0 +1,213 @@
+package mockhead
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
+)
+
+// Options say what a head serves and how fast. Models is required.
+type Options struct {
+	Models         []string // names it answers to, the first is the model's own
+	Profile        Profile  // the zero value: the one for the first model's name
+	Speed          float64  // times faster than real, 0.01 to 1000; 0: 1
+	MaxWaiting     int      // requests that may wait, the next get 429; 0: 256
+	StreamInterval int      // tokens in a streamed chunk, as vLLM's --stream-interval; 0: 1
+	Addr           string   // where to listen; empty: a free port of 127.0.0.1
+	Logger         *slog.Logger
+}
+
+// Bounds of a head's HTTP side.
+const (
+	maxBody        = 4 << 20 // a prompt of about a million tokens
+	maxHeader      = 16 << 10
+	maxConnections = 2048
+	headerTimeout  = 5 * time.Second
+	bodyTimeout    = 30 * time.Second
+	idleTimeout    = 2 * time.Minute
+	writeTimeout   = 10 * time.Second // for one chunk to a slow reader
+	requestTimeout = 15 * time.Minute // from the whole body to the last token
+)
+
+// Head is a running inference server. It stops by [Head.Shutdown] or
+// [Head.Close]; its goroutines are gone when either returns.
+type Head struct {
+	options  Options
+	seed     maphash.Seed
+	started  time.Time
+	runner   *runner
+	metrics  *metrics
+	server   *http.Server
+	listener net.Listener
+	draining atomic.Bool
+	requests atomic.Uint64 // for the ids of answers
+	cancel   context.CancelFunc
+	done     sync.WaitGroup
+}
+
+// Start listens and serves.
+func Start(o Options) (*Head, error) {
+	if err := o.complete(); err != nil {
+		return nil, fmt.Errorf("start a head: %w", err)
+	}
+	engine, err := NewEngine(o.Profile, o.MaxWaiting)
+	if err != nil {
+		return nil, fmt.Errorf("start a head: %w", err)
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(context.Background(), "tcp", o.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("start a head: %w", err)
+	}
+	h := &Head{
+		options: o, seed: maphash.MakeSeed(), started: time.Now(),
+		runner: newRunner(engine, o.Speed, o.StreamInterval), listener: listener,
+	}
+	h.server = &http.Server{
+		Handler: h.routes(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.cancel = cancel
+	h.done.Go(func() { h.runner.run(ctx) })
+	h.done.Go(func() {
+		err := h.server.Serve(netutil.LimitListener(listener, maxConnections))
+		if !errors.Is(err, http.ErrServerClosed) {
+			o.Logger.Error("head stopped serving", "address", listener.Addr().String(), "error", err)
+		}
+	})
+	return h, nil
+}
+
+func (o *Options) complete() error {
+	if len(o.Models) == 0 || slices.Contains(o.Models, "") {
+		return errors.New("a head needs the names of its models")
+	}
+	o.Models = slices.Clone(o.Models)
+	if o.Profile == (Profile{}) {
+		o.Profile = ProfileForModel(o.Models[0])
+	}
+	if o.Speed == 0 {
+		o.Speed = 1
+	}
+	if !(o.Speed >= 0.01 && o.Speed <= 1000) {
+		return fmt.Errorf("a speed of %v, want 0.01 to 1000", o.Speed)
+	}
+	if o.MaxWaiting == 0 {
+		o.MaxWaiting = 256
+	}
+	if o.StreamInterval == 0 {
+		o.StreamInterval = 1
+	}
+	if o.StreamInterval < 1 {
+		return fmt.Errorf("a stream interval of %d tokens, want at least 1", o.StreamInterval)
+	}
+	if o.Addr == "" {
+		o.Addr = "127.0.0.1:0"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func (h *Head) routes() http.Handler {
+	var handler http.Handler
+	h.metrics, handler = newMetrics(h, prometheus.NewRegistry())
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) { h.complete(w, r, true) })
+	mux.HandleFunc("POST /v1/completions", func(w http.ResponseWriter, r *http.Request) { h.complete(w, r, false) })
+	mux.HandleFunc("GET /v1/models", h.models)
+	mux.HandleFunc("GET /health", h.health)
+	mux.Handle("GET /metrics", handler)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, &apiError{
+			status: http.StatusNotFound, kind: "invalid_request_error", code: "unknown_url",
+			message: fmt.Sprintf("unknown request URL: %s %s", clip(r.Method), clip(r.URL.Path)),
+		})
+	})
+	for _, path := range []string{"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics"} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			writeError(w, &apiError{
+				status: http.StatusMethodNotAllowed, kind: "invalid_request_error", code: "method_not_allowed",
+				message: fmt.Sprintf("%s is not allowed here", clip(r.Method)),
+			})
+		})
+	}
+	return mux
+}
+
+// URL is the head's base address, such as http://127.0.0.1:40001.
+func (h *Head) URL() string { return "http://" + h.listener.Addr().String() }
+
+// Models are the names that the head answers to.
+func (h *Head) Models() []string { return slices.Clone(h.options.Models) }
+
+// MaxInFlight is the number of requests that the head works on at once.
+func (h *Head) MaxInFlight() int { return h.options.Profile.MaxSequences }
+
+// Load is the head's work now.
+func (h *Head) Load() Load {
+	l, _ := h.runner.load()
+	return l
+}
+
+// Counters are the totals of the head's engine.
+func (h *Head) Counters() Counters {
+	_, c := h.runner.load()
+	return c
+}
+
+// Shutdown lets requests in flight finish until ctx ends, refuses new ones
+// with 503, and stops. It returns ctx's error when requests had to be cut.
+func (h *Head) Shutdown(ctx context.Context) error {
+	h.draining.Store(true)
+	err := h.server.Shutdown(ctx)
+	if err != nil {
+		err = fmt.Errorf("drain the head: %w", err)
+	}
+	h.Close()
+	return err
+}
+
+// Close stops at once: connections are cut in mid-answer, as when the process
+// dies. A second call does nothing.
+func (h *Head) Close() {
+	_ = h.server.Close() // the listener is gone either way
+	h.cancel()
+	h.done.Wait()
+}
+
+func (h *Head) health(w http.ResponseWriter, _ *http.Request) {
+	if h.draining.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	w.WriteHeader(http.StatusOK)
+}
+
+func (h *Head) models(w http.ResponseWriter, _ *http.Request) {
+	list := modelList{Object: "list"}
+	for _, m := range h.options.Models {
+		list.Data = append(list.Data, modelObject{
+			ID: m, Object: "model", Created: h.started.Unix(), OwnedBy: "headway",
+			MaxModelLen: h.maxTokens(),
+		})
+	}
+	writeJSON(w, list)
+}
+
+func (h *Head) maxTokens() int {
+	return min(h.options.Profile.MaxContext, h.options.Profile.KVTokens/pageTokens*pageTokens)
+}

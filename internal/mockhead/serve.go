@@ -1,0 +1,327 @@
+package mockhead
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// complete answers a chat or a text completion.
+func (h *Head) complete(w http.ResponseWriter, r *http.Request, chat bool) {
+	arrived := time.Now()
+	c, err := h.read(w, r, chat)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	t, err := h.submit(c)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	t.arrived, t.ctx, t.w = arrived, ctx, w
+	if c.stream {
+		t.serveStream()
+	} else {
+		t.serveWhole()
+	}
+}
+
+// read takes the request in, within the limits on its size and time.
+func (h *Head) read(w http.ResponseWriter, r *http.Request, chat bool) (*completion, error) {
+	if h.draining.Load() {
+		return nil, errStopped
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return nil, &apiError{
+			status: http.StatusUnsupportedMediaType, kind: "invalid_request_error",
+			message: "the Content-Type must be application/json",
+		}
+	}
+	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return nil, &apiError{
+			status: http.StatusUnsupportedMediaType, kind: "invalid_request_error",
+			message: "the body must not be compressed",
+		}
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // HTTP/1 connections always can
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return nil, &apiError{
+				status: http.StatusRequestEntityTooLarge, kind: "invalid_request_error",
+				message: fmt.Sprintf("the body is larger than %d bytes", large.Limit),
+			}
+		}
+		return nil, invalid("", "the body could not be read")
+	}
+	// Without this the deadline would end the wait for the client's leaving,
+	// and with it the answer.
+	_ = rc.SetReadDeadline(time.Time{})
+	c, err := decodeCompletion(body, chat)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(h.options.Models, c.model) {
+		return nil, &apiError{
+			status: http.StatusNotFound, kind: "invalid_request_error", param: "model", code: "model_not_found",
+			message: fmt.Sprintf("the model %q does not exist", clip(c.model)),
+		}
+	}
+	return c, nil
+}
+
+// refuse maps an error to its answer.
+func refuse(w http.ResponseWriter, err error) {
+	var e *apiError
+	switch {
+	case errors.As(err, &e):
+	case errors.Is(err, ErrTooLong):
+		e = invalid("messages", "%v", err)
+		e.code = "context_length_exceeded"
+	case errors.Is(err, ErrQueueFull):
+		e = &apiError{
+			status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "queue_full",
+			message: ErrQueueFull.Error(),
+		}
+	default:
+		e = &apiError{
+			status: http.StatusServiceUnavailable, kind: "server_error", code: "shutting_down",
+			message: errStopped.Error(),
+		}
+	}
+	writeError(w, e)
+}
+
+// turn is one request being answered.
+type turn struct {
+	head    *Head
+	ctx     context.Context //nolint:containedctx // a turn lives as long as its request
+	w       http.ResponseWriter
+	c       *completion
+	stream  *stream
+	id      string
+	created int64
+	seed    uint64
+	reason  string // finish_reason
+	arrived time.Time
+	first   bool // the first token has come
+}
+
+// submit gives a completion to the engine.
+func (h *Head) submit(c *completion) (*turn, error) {
+	if most := h.maxTokens() - c.promptTokens; c.maxTokens > most {
+		return nil, fmt.Errorf("%w: %d prompt and up to %d output tokens, at most %d together",
+			ErrTooLong, c.promptTokens, c.maxTokens, h.maxTokens())
+	}
+	blocks, seed := h.hash(c.prompt)
+	output, reason := h.outputTokens(c, seed)
+	s, err := h.runner.submit(Request{PromptTokens: c.promptTokens, OutputTokens: output, Blocks: blocks})
+	if err != nil {
+		return nil, err
+	}
+	id := "cmpl-"
+	if c.chat {
+		id = "chatcmpl-"
+	}
+	id += strconv.FormatUint(mix(uint64(h.started.UnixNano())+h.requests.Add(1)), 16)
+	return &turn{
+		head: h, c: c, stream: s, id: id, created: time.Now().Unix(), seed: seed, reason: reason,
+	}, nil
+}
+
+// hash chains the prompt's whole blocks, of BlockTokens of four bytes each, and
+// gives a hash of all of it.
+func (h *Head) hash(prompt []byte) (blocks []uint64, whole uint64) {
+	const size = BlockTokens * 4
+	var chain [8]byte
+	var mh maphash.Hash
+	mh.SetSeed(h.seed)
+	for {
+		n := min(size, len(prompt))
+		mh.Reset()
+		_, _ = mh.Write(chain[:]) // never fails
+		_, _ = mh.Write(prompt[:n])
+		sum := mh.Sum64()
+		if n < size {
+			return blocks, sum
+		}
+		blocks = append(blocks, sum)
+		binary.LittleEndian.PutUint64(chain[:], sum)
+		prompt = prompt[n:]
+	}
+}
+
+// outputTokens is how long the answer gets. A model ends its answer by itself
+// somewhere between 16 and 399 tokens, unless told to go on to the limit.
+func (h *Head) outputTokens(c *completion, seed uint64) (n int, reason string) {
+	natural := 16 + int(mix(seed)%384)
+	limit := c.maxTokens
+	if limit == 0 {
+		limit = max(1, h.maxTokens()-c.promptTokens)
+		if c.ignoreEOS {
+			limit = min(limit, natural)
+		}
+	}
+	if c.ignoreEOS || limit <= natural {
+		return limit, "length"
+	}
+	return natural, "stop"
+}
+
+// next waits for more of the answer and observes the first token.
+func (t *turn) next() (progress, error) {
+	p, err := t.head.runner.next(t.ctx, t.stream)
+	if err == nil && !t.first {
+		t.first = true
+		t.head.metrics.ttft.Observe(time.Since(t.arrived).Seconds())
+	}
+	return p, err
+}
+
+func (t *turn) usage(p progress) *usage {
+	u := &usage{
+		PromptTokens: t.c.promptTokens, CompletionTokens: p.generated,
+		TotalTokens: t.c.promptTokens + p.generated,
+	}
+	u.PromptDetails.CachedTokens = p.cached
+	return u
+}
+
+func (t *turn) answer(kind string, choices ...choice) answer {
+	if choices == nil {
+		choices = []choice{}
+	}
+	return answer{ID: t.id, Object: kind, Created: t.created, Model: t.c.model, Choices: choices}
+}
+
+func (t *turn) serveWhole() {
+	for {
+		p, err := t.next()
+		switch {
+		case t.ctx.Err() != nil:
+			panic(http.ErrAbortHandler) // nobody is there to read an answer
+		case err != nil:
+			refuse(t.w, err)
+			return
+		case !p.done:
+			continue
+		}
+		text := string(appendText(nil, t.seed, 0, p.generated))
+		var a answer
+		if t.c.chat {
+			a = t.answer("chat.completion", choice{
+				Message: &answerMessage{Role: "assistant", Content: &text}, FinishReason: &t.reason,
+			})
+		} else {
+			a = t.answer("text_completion", choice{Text: &text, FinishReason: &t.reason})
+		}
+		a.Usage = t.usage(p)
+		_ = http.NewResponseController(t.w).SetWriteDeadline(time.Now().Add(writeTimeout))
+		writeJSON(t.w, a)
+		return
+	}
+}
+
+// serveStream sends the answer as Server-Sent Events. The status goes out with
+// the first token, so until then a failure is an error with its own status;
+// afterwards the connection is cut, never ended as if the answer were whole.
+func (t *turn) serveStream() {
+	rc := http.NewResponseController(t.w)
+	var out []byte
+	sent := 0
+	for {
+		p, err := t.next()
+		if err != nil {
+			if sent == 0 && t.ctx.Err() == nil {
+				refuse(t.w, err)
+				return
+			}
+			panic(http.ErrAbortHandler)
+		}
+		out = out[:0]
+		if sent == 0 {
+			t.w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+			t.w.Header().Set("Cache-Control", "no-cache")
+			out = t.appendRole(out)
+		}
+		out = t.appendChunk(out, sent, p)
+		sent = p.generated
+		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // HTTP/1 connections always can
+		_, err = t.w.Write(out)
+		if err == nil {
+			err = rc.Flush()
+		}
+		if err != nil {
+			t.head.runner.cancel(t.stream)
+			panic(http.ErrAbortHandler)
+		}
+		if p.done {
+			return
+		}
+	}
+}
+
+// appendRole appends the chunk that opens a chat answer.
+func (t *turn) appendRole(out []byte) []byte {
+	if !t.c.chat {
+		return out
+	}
+	empty := ""
+	return appendEvent(out, encode(t.answer("chat.completion.chunk", choice{
+		Delta: &answerMessage{Role: "assistant", Content: &empty},
+	})))
+}
+
+// appendChunk appends the text since the last chunk and, when it was the last,
+// all that closes the stream.
+func (t *turn) appendChunk(out []byte, sent int, p progress) []byte {
+	text := string(appendText(nil, t.seed, sent, p.generated))
+	var reason *string
+	if p.done {
+		reason = &t.reason
+	}
+	if t.c.chat {
+		out = appendEvent(out, encode(t.answer("chat.completion.chunk", choice{
+			Delta: &answerMessage{Content: &text}, FinishReason: reason,
+		})))
+	} else {
+		out = appendEvent(out, encode(t.answer("text_completion", choice{Text: &text, FinishReason: reason})))
+	}
+	if !p.done {
+		return out
+	}
+	if t.c.includeUsage {
+		kind := "text_completion"
+		if t.c.chat {
+			kind = "chat.completion.chunk"
+		}
+		a := t.answer(kind)
+		a.Usage = t.usage(p)
+		out = appendEvent(out, encode(a))
+	}
+	return appendEvent(out, []byte("[DONE]"))
+}
+
+func appendEvent(out, data []byte) []byte {
+	out = append(out, "data: "...)
+	out = append(out, data...)
+	return append(out, "\n\n"...)
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(encode(v), '\n')) // the caller may be gone
+}
