@@ -11,9 +11,9 @@ PKG      ?= ./...
 FUZZTIME ?= 10s
 
 # Both are empty in an unpacked archive, or where git is missing or refuses the
-# directory; the binary then says dev and unknown.
-VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),dev)
-COMMIT  := $(or $(shell git rev-parse --short=12 HEAD 2>/dev/null),unknown)
+# directory; the binary then says so.
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 LDFLAGS := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 # The version comes in by LDFLAGS. Go's own stamping fails outright where git
