@@ -1,0 +1,178 @@
+// Command bench measures what Headway promises, each figure beside its base in
+// the same run, and prints one table. Absolute times say little on a shared
+// machine; the ratios are what to trust. It decides nothing: a figure out of
+// reach is marked and the exit code stays 0.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+func main() {
+	rounds := flag.Int("rounds", 3, "rounds of each benchmark; the median counts")
+	short := flag.Duration("time", 300*time.Millisecond, "time of one benchmark in one round")
+	only := flag.String("only", "", "a regular expression on section names")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, *rounds, *short, *only)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// section is a set of benchmarks of one package that run together.
+type section struct {
+	name    string
+	pkg     string
+	bench   string // regular expression for go test -bench
+	figures []figure
+}
+
+// figure is one line of the table. Either number is measured against limit, or
+// it is shown without one.
+type figure struct {
+	what  string
+	bench string  // name without the Benchmark prefix and the -N suffix
+	base  string  // benchmark that it is divided by, "" for none
+	unit  string  // ns/op, allocs/op or a unit that the benchmark reports
+	scale float64 // printed = measured × scale
+	shown string  // unit as printed
+	limit float64 // 0: none
+	least bool    // limit is a minimum
+}
+
+func run(ctx context.Context, rounds int, short time.Duration, only string) error {
+	want, err := regexp.Compile(only)
+	if err != nil {
+		return fmt.Errorf("--only: %w", err)
+	}
+	fmt.Printf("%s, %d processors, %d rounds, medians\n", runtime.Version(), runtime.NumCPU(), rounds)
+	for _, s := range sections() {
+		if !want.MatchString(s.name) {
+			continue
+		}
+		fmt.Printf("\n%s\n", s.name)
+		measured, err := measure(ctx, s, rounds, short)
+		if err != nil {
+			return err
+		}
+		if err := print(os.Stdout, s, measured); err != nil {
+			return err
+		}
+	}
+	if !want.MatchString(restartSection) {
+		return nil
+	}
+	fmt.Printf("\n%s\n", restartSection)
+	return restart(ctx, 100_000)
+}
+
+// results are the measured values by benchmark and unit, one a round.
+type results map[string]map[string][]float64
+
+var procSuffix = regexp.MustCompile(`-\d+$`)
+
+// measure runs a section's benchmarks, all of them once a round, so that a
+// busy moment of the machine falls on the base as well.
+func measure(ctx context.Context, s section, rounds int, short time.Duration) (results, error) {
+	got := results{}
+	for range rounds {
+		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", s.bench,
+			"-benchtime", short.String(), "-benchmem", s.pkg)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
+		}
+		parse(got, bytes.NewReader(out))
+	}
+	return got, nil
+}
+
+func parse(got results, out io.Reader) {
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 4 || !strings.HasPrefix(fields[0], "Benchmark") {
+			continue
+		}
+		name := procSuffix.ReplaceAllString(strings.TrimPrefix(fields[0], "Benchmark"), "")
+		if got[name] == nil {
+			got[name] = map[string][]float64{}
+		}
+		for i := 2; i+1 < len(fields); i += 2 {
+			if v, err := strconv.ParseFloat(fields[i], 64); err == nil {
+				got[name][fields[i+1]] = append(got[name][fields[i+1]], v)
+			}
+		}
+	}
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
+
+func (r results) value(bench, unit string) (float64, error) {
+	values := r[bench][unit]
+	if len(values) == 0 {
+		return 0, fmt.Errorf("no benchmark %s measured %s", bench, unit)
+	}
+	return median(values), nil
+}
+
+func print(w io.Writer, s section, r results) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight|tabwriter.TabIndent)
+	fmt.Fprintln(t, "figure\tmeasured\tto reach\t× base\tallocations\t\t")
+	var errs []error
+	for _, f := range s.figures {
+		v, err := r.value(f.bench, f.unit)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		ratio, mark, reach, allocs := "", "", "", ""
+		if f.base != "" {
+			b, err := r.value(f.base, f.unit)
+			errs = append(errs, err)
+			ratio = fmt.Sprintf("%.2f", v/b)
+			if f.shown == "× base" {
+				v /= b
+			}
+		}
+		v *= f.scale
+		if f.limit > 0 {
+			sign := "≤"
+			ok := v <= f.limit
+			if f.least {
+				sign, ok = "≥", v >= f.limit
+			}
+			reach = fmt.Sprintf("%s %g", sign, f.limit)
+			if mark = "reached"; !ok {
+				mark = "NOT REACHED"
+			}
+		}
+		if n, err := r.value(f.bench, "allocs/op"); err == nil {
+			allocs = fmt.Sprintf("%g", n)
+		}
+		fmt.Fprintf(t, "%s\t%.3g %s\t%s\t%s\t%s\t%s\t\n", f.what, v, f.shown, reach, ratio, allocs, mark)
+	}
+	return errors.Join(append(errs, t.Flush())...)
+}

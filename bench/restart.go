@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"headway/internal/boltstore"
+	"headway/internal/fleet"
+)
+
+const restartSection = "restart with 100,000 heads: from the start of the process to readiness"
+
+// What a restart with 100,000 heads may take.
+const (
+	restartSeconds = 3
+	restartMiB     = 350
+)
+
+var listening = regexp.MustCompile(`msg=listening addr=(\S+)`)
+
+// restart starts the program over a state file with n confirmed heads and
+// measures how long it takes to be ready and how much memory it holds then.
+func restart(ctx context.Context, n int) (err error) {
+	dir, err := os.MkdirTemp("", "headway-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := seed(ctx, filepath.Join(dir, "headway.db"), n); err != nil {
+		return err
+	}
+	binary := filepath.Join(dir, "headway")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/headway").CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w: %s", err, out)
+	}
+	cmd := exec.CommandContext(ctx, binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--http-lame-duck", "1ms")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	var url string
+	for scan := bufio.NewScanner(stderr); url == "" && scan.Scan(); {
+		if m := listening.FindStringSubmatch(scan.Text()); m != nil {
+			url = "http://" + m[1]
+		}
+	}
+	if err := untilReady(ctx, url); err != nil {
+		return err
+	}
+	took := time.Since(begin).Seconds()
+	mib, err := residentMiB(cmd.Process.Pid)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("  ready after %.2f s (to reach: ≤ %d s, %s); resident %d MiB (to reach: ≤ %d MiB, %s)\n",
+		took, restartSeconds, mark(took <= restartSeconds), mib, restartMiB, mark(mib <= restartMiB))
+	return errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait())
+}
+
+func mark(ok bool) string {
+	if ok {
+		return "reached"
+	}
+	return "NOT REACHED"
+}
+
+// seed writes n heads of 20 models in 10 regions.
+func seed(ctx context.Context, path string, n int) error {
+	store, err := boltstore.Open(path, boltstore.Options{})
+	if err != nil {
+		return err
+	}
+	first, err := store.GrantEpochs(ctx, uint64(n)) //nolint:gosec // n is positive
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	now := time.Now().UTC()
+	var batch []fleet.Change
+	for i := range n {
+		id := fmt.Sprintf("head-%06d", i)
+		batch = append(batch, fleet.Change{ID: id, Record: &fleet.Record{
+			Spec: fleet.Spec{
+				ID: id, Endpoint: fmt.Sprintf("http://10.%d.%d.%d:8000", i>>16, i>>8&255, i&255),
+				ModelTypes: []string{fmt.Sprintf("model-%02d", i%20)}, Region: fmt.Sprintf("region-%d", i%10),
+				Zone: "a", Version: "0.11.0", Engine: "vllm", Weight: 1, MaxInFlight: 256,
+				Labels: map[string]string{"gpu": "h100"},
+			},
+			Epoch: first + uint64(i), Confirmed: true, RegisteredAt: now, UpdatedAt: now, //nolint:gosec // i is not negative
+		}})
+		if len(batch) == 5000 || i == n-1 {
+			if err := store.Save(ctx, batch); err != nil {
+				return errors.Join(err, store.Close())
+			}
+			batch = batch[:0]
+		}
+	}
+	return store.Close()
+}
+
+func untilReady(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
+		if err != nil {
+			return err
+		}
+		client := http.Client{Timeout: time.Second}
+		res, err := client.Do(req)
+		if err == nil {
+			err = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("not ready within a minute: %w", errors.Join(err, ctx.Err()))
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func residentMiB(pid int) (int, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.Atoi(strings.Fields(rest)[0])
+			return kib / 1024, err
+		}
+	}
+	return 0, errors.New("no VmRSS in the process's status")
+}
