@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 
@@ -244,22 +245,18 @@ const vocabulary = "the sun and sea are old but you can see how far one may run 
 
 const wordBytes = 4
 
-// appendText appends output tokens from to to-1 of an answer.
-func appendText(dst []byte, seed uint64, from, to int) []byte {
+// AppendText appends tokens from to to-1 of the text that a seed stands for:
+// words of four bytes, the size of a token here.
+func AppendText(dst []byte, seed uint64, from, to int) []byte {
 	for i := from; i < to; i++ {
-		n := mix(seed+uint64(i)) % uint64(len(vocabulary)/wordBytes)
+		n := mix(seed, uint64(i)) % uint64(len(vocabulary)/wordBytes)
 		dst = append(dst, vocabulary[n*wordBytes:][:wordBytes]...)
 	}
 	return dst
 }
 
-// mix is SplitMix64's finalizer: it spreads consecutive numbers evenly.
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
-}
+// mix spreads pairs of numbers evenly over 64 bits.
+func mix(a, b uint64) uint64 { return rand.NewPCG(a, b).Uint64() }
 
 // The objects that the head answers with.
 type (

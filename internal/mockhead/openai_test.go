@@ -48,7 +48,7 @@ func FuzzDecodeCompletion(f *testing.F) {
 }
 
 func TestTextIsFourBytesAToken(t *testing.T) {
-	text := appendText(nil, 7, 0, 100)
+	text := AppendText(nil, 7, 0, 100)
 	if len(text) != 100*wordBytes || len(vocabulary)%wordBytes != 0 {
 		t.Fatalf("100 tokens are %d bytes, the vocabulary has %d", len(text), len(vocabulary))
 	}
@@ -57,7 +57,7 @@ func TestTextIsFourBytesAToken(t *testing.T) {
 			t.Errorf("no space at %d: %q", i, vocabulary[i-3:i+1])
 		}
 	}
-	if got := appendText(appendText(nil, 7, 0, 40), 7, 40, 100); string(got) != string(text) {
+	if got := AppendText(AppendText(nil, 7, 0, 40), 7, 40, 100); string(got) != string(text) {
 		t.Error("a text in two parts differs from the whole")
 	}
 }

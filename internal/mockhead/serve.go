@@ -136,7 +136,7 @@ func (h *Head) submit(c *completion) (*turn, error) {
 	if c.chat {
 		id = "chatcmpl-"
 	}
-	id += strconv.FormatUint(mix(uint64(h.started.UnixNano())+h.requests.Add(1)), 16)
+	id += strconv.FormatUint(mix(uint64(h.started.UnixNano()), h.requests.Add(1)), 16)
 	return &turn{
 		head: h, c: c, stream: s, id: id, created: time.Now().Unix(), seed: seed, reason: reason,
 	}, nil
@@ -167,7 +167,7 @@ func (h *Head) hash(prompt []byte) (blocks []uint64, whole uint64) {
 // outputTokens is how long the answer gets. A model ends its answer by itself
 // somewhere between 16 and 399 tokens, unless told to go on to the limit.
 func (h *Head) outputTokens(c *completion, seed uint64) (n int, reason string) {
-	natural := 16 + int(mix(seed)%384)
+	natural := 16 + int(mix(seed, 0)%384)
 	limit := c.maxTokens
 	if limit == 0 {
 		limit = max(1, h.maxTokens()-c.promptTokens)
@@ -219,7 +219,7 @@ func (t *turn) serveWhole() {
 		case !p.done:
 			continue
 		}
-		text := string(appendText(nil, t.seed, 0, p.generated))
+		text := string(AppendText(nil, t.seed, 0, p.generated))
 		var a answer
 		if t.c.chat {
 			a = t.answer("chat.completion", choice{
@@ -288,7 +288,7 @@ func (t *turn) appendRole(out []byte) []byte {
 // appendChunk appends the text since the last chunk and, when it was the last,
 // all that closes the stream.
 func (t *turn) appendChunk(out []byte, sent int, p progress) []byte {
-	text := string(appendText(nil, t.seed, sent, p.generated))
+	text := string(AppendText(nil, t.seed, sent, p.generated))
 	var reason *string
 	if p.done {
 		reason = &t.reason
