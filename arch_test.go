@@ -348,6 +348,22 @@ func TestDocumentedCommandsAreTargets(t *testing.T) {
 	}
 }
 
+var localLink = regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+
+func TestDocumentedFilesExist(t *testing.T) {
+	for _, name := range files(t) {
+		if path.Ext(name) != ".md" {
+			continue
+		}
+		for _, m := range localLink.FindAllSubmatch(read(t, name), -1) {
+			target := path.Join(path.Dir(name), string(m[1]))
+			if _, err := os.Stat(filepath.FromSlash(target)); err != nil {
+				t.Errorf("%s: the link to %s leads nowhere", name, m[1])
+			}
+		}
+	}
+}
+
 // .ci/run takes the command from the README, so that what a newcomer types and
 // what guards the main branch can't part.
 func TestReadmeHasOneTestCommand(t *testing.T) {
