@@ -1,0 +1,272 @@
+// Package demo runs a small fleet of simulated inference servers beside a
+// running Headway, sends it the requests of a real trace and shows what comes
+// of it. All of it is real HTTP: the heads register themselves and renew their
+// leases, every request asks for a decision, streams its answer from the head
+// decided on and reports the outcome.
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// Defaults of the Options. Eight heads that work ten times faster than real
+// ones are about half loaded by 40 requests a second of the built-in trace.
+const (
+	DefaultServer = "http://127.0.0.1:8080"
+	DefaultHeads  = 8
+	DefaultRate   = 40.0
+	DefaultSpeed  = 10.0
+)
+
+// DefaultModels are the model types that the heads serve in turn.
+func DefaultModels() []string { return []string{"llama-3.1-8b", "qwen2.5-32b"} }
+
+// DefaultRegions are the regions that the heads stand in.
+func DefaultRegions() []string { return []string{"us-east", "us-west", "eu-west"} }
+
+// Options say what the demo runs. The zero value of each is its default.
+type Options struct {
+	Server   string        // base URL of the router
+	Heads    int           // 1 to 1000
+	Models   []string      // the heads serve them in turn
+	Regions  []string      // the heads of each model stand in them in turn
+	Rate     float64       // mean requests per second, 0.01 to 10000
+	Duration time.Duration // 0: until the context ends or q is pressed
+	Speed    float64       // times faster than real that the heads work, 0.01 to 1000
+	Seed     uint64        // of the arrivals and of what is killed
+	Plain    bool          // a line per second even on a terminal
+	Trace    string        // a Mooncake JSONL or Azure CSV file, gzipped or not; empty: the sample
+	Chaos    bool          // kill a head every 15 s and start it again
+	Logger   *slog.Logger
+}
+
+// Bounds on waiting.
+const (
+	routerTimeout = 30 * time.Second // for the router to be ready
+	readyTimeout  = 15 * time.Second // for the heads to be registered
+	endTimeout    = 5 * time.Second  // for requests in flight at the end
+	routerPoll    = 500 * time.Millisecond
+	chaosInterval = 15 * time.Second
+	chaosDowntime = 8 * time.Second
+)
+
+// ErrNoRouter says that nothing answers at Options.Server.
+var ErrNoRouter = errors.New("the router does not answer")
+
+// Run runs the demo until ctx or Options.Duration ends or the user quits, then
+// stops everything cleanly and prints a summary. On a terminal it draws a live
+// screen, else it prints a line per second.
+func Run(ctx context.Context, o Options, stdout io.Writer) error {
+	if err := o.complete(); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	rows, err := readTraceFile(o.Trace, o.Seed)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	client := newClient(o.Heads)
+	defer client.CloseIdleConnections()
+	introduce(stdout, &o)
+	if err := awaitRouter(ctx, client, &o, stdout); err != nil {
+		return err
+	}
+	fleet := newHeads(&o, client)
+	if err := fleet.startAll(); err != nil {
+		return errors.Join(fmt.Errorf("demo: %w", err), fleet.stopAll())
+	}
+	awaitHeads(ctx, fleet, &o, stdout)
+
+	d := &display{
+		options: &o, fleet: fleet, stats: newStats(time.Now()), client: client,
+		slots: make(chan struct{}, maxConcurrent),
+	}
+	d.play(ctx, newWorkload(rows, o.Rate, o.Models, o.Regions, o.Seed), stdout)
+	units, _ := fleet.view() // before they are stopped
+	// A head would wait for the requests of connections that were dialed and
+	// never used.
+	client.CloseIdleConnections()
+	err = fleet.stopAll()
+	summarize(stdout, &o, d.stats.picture(time.Now()), units)
+	if err != nil {
+		return fmt.Errorf("demo: stop the heads: %w", err)
+	}
+	return nil
+}
+
+func (o *Options) complete() error {
+	if o.Server == "" {
+		o.Server = DefaultServer
+	}
+	u, err := url.Parse(o.Server)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return fmt.Errorf("%q is no http or https URL", o.Server)
+	}
+	o.Server = strings.TrimSuffix(o.Server, "/")
+	if o.Heads == 0 {
+		o.Heads = DefaultHeads
+	}
+	if len(o.Models) == 0 {
+		o.Models = DefaultModels()
+	}
+	if len(o.Regions) == 0 {
+		o.Regions = DefaultRegions()
+	}
+	if o.Rate == 0 {
+		o.Rate = DefaultRate
+	}
+	if o.Speed == 0 {
+		o.Speed = DefaultSpeed
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case o.Heads < 1 || o.Heads > 1000:
+		return fmt.Errorf("%d heads, want 1 to 1000", o.Heads)
+	case !(o.Rate >= 0.01 && o.Rate <= 10_000):
+		return fmt.Errorf("%v requests a second, want 0.01 to 10000", o.Rate)
+	case !(o.Speed >= 0.01 && o.Speed <= 1000):
+		return fmt.Errorf("a speed of %v, want 0.01 to 1000", o.Speed)
+	case o.Duration < 0:
+		return fmt.Errorf("a duration of %v", o.Duration)
+	case o.Heads < len(o.Models):
+		return fmt.Errorf("%d heads cannot serve %d models", o.Heads, len(o.Models))
+	}
+	return nil
+}
+
+// awaitRouter returns when the router is ready.
+func awaitRouter(ctx context.Context, client *http.Client, o *Options, stdout io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, routerTimeout)
+	defer cancel()
+	tick := time.NewTicker(routerPoll)
+	defer tick.Stop()
+	for told := false; ; told = true {
+		err := probe(ctx, client, o.Server+"/readyz")
+		if err == nil {
+			return nil
+		}
+		if !told {
+			fmt.Fprintf(stdout, "Waiting for a router at %s (start one with: headway serve)\n", o.Server)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("demo: %w at %s: %w", ErrNoRouter, o.Server, err)
+		}
+	}
+}
+
+func probe(ctx context.Context, client *http.Client, target string) error {
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answers %d", target, resp.StatusCode)
+	}
+	return nil
+}
+
+// awaitHeads waits until the router takes the heads' reports; traffic begins
+// even if it does not, since what then happens is worth seeing.
+func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer) {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	n := fleet.awaitReady(ctx)
+	fmt.Fprintf(stdout, "%d of %d heads are registered and report.\n", n, o.Heads)
+	if units, _ := fleet.view(); n < o.Heads {
+		for _, u := range units {
+			if u.agent.LastError != "" {
+				fmt.Fprintf(stdout, "  %s: %s\n", u.id, u.agent.LastError)
+				break
+			}
+		}
+	}
+}
+
+// play sends the traffic and shows it until ctx ends, the time is over or the
+// user quits.
+func (d *display) play(ctx context.Context, work *workload, stdout io.Writer) {
+	var cancel context.CancelFunc
+	if d.options.Duration > 0 {
+		ctx, cancel = context.WithTimeout(ctx, d.options.Duration)
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	defer cancel()
+	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+
+	t := &traffic{server: d.options.Server, client: d.client, work: work, stats: d.stats, slots: d.slots}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t.run(ctx, patience)
+	}()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		d.watch(ctx)
+	}()
+	if f, ok := stdout.(*os.File); ok && !d.options.Plain && term.IsTerminal(int(f.Fd())) {
+		d.live(ctx, f)
+	} else {
+		d.lines(ctx, stdout)
+	}
+	cancel()
+	<-watched
+	timer := time.NewTimer(endTimeout)
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+		giveUp()
+		<-ended
+	}
+}
+
+// watch looks at the router's view of the heads once a second, and makes the
+// chaos that was asked for.
+func (d *display) watch(ctx context.Context) {
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	chaos := time.NewTicker(chaosInterval)
+	defer chaos.Stop()
+	var revive <-chan time.Time
+	victim := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+			d.look(ctx)
+		case <-chaos.C:
+			if d.options.Chaos {
+				victim = d.fleet.kill()
+				revive = time.After(chaosDowntime)
+			}
+		case <-revive:
+			d.fleet.revive(victim)
+			revive = nil
+		}
+	}
+}

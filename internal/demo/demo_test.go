@@ -1,0 +1,388 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeRouter is Headway's interface in the small: heads hold leases, decisions
+// go round. It asserts that every decision gets one outcome and that nothing
+// is told of a decision that it did not make.
+type fakeRouter struct {
+	t *testing.T
+
+	mu       sync.Mutex
+	epoch    uint64
+	heads    map[string]*fakeHead
+	ids      []string // of heads, by registration
+	next     int
+	open     map[string]bool // decisions without outcome, and whether a token came
+	decided  int
+	results  map[string]int
+	sessions map[string]string // the model of each
+	gone     int               // deregistered
+	ghosts   []target          // come first in each decision
+}
+
+type fakeHead struct {
+	target
+	model, status string
+	epoch         uint64
+}
+
+func newFakeRouter(t *testing.T) (*fakeRouter, string) {
+	t.Helper()
+	f := &fakeRouter{
+		t: t, heads: make(map[string]*fakeHead), open: make(map[string]bool),
+		results: make(map[string]int), sessions: make(map[string]string),
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /readyz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /api/v1/heads", f.list)
+	mux.HandleFunc("POST /api/v1/heads", f.register)
+	mux.HandleFunc("PUT /api/v1/heads/{id}/status", f.report)
+	mux.HandleFunc("DELETE /api/v1/heads/{id}", f.deregister)
+	mux.HandleFunc("POST /api/v1/decisions", f.decide)
+	mux.HandleFunc("POST /api/v1/decisions/{id}/progress", f.progress)
+	mux.HandleFunc("POST /api/v1/decisions/{id}/outcome", f.outcome)
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return f, s.URL
+}
+
+func (f *fakeRouter) read(r *http.Request, v any) {
+	text, err := io.ReadAll(r.Body)
+	if err == nil {
+		err = json.Unmarshal(text, v, json.RejectUnknownMembers(true))
+	}
+	if err != nil {
+		f.t.Errorf("%s %s: %v in %s", r.Method, r.URL.Path, err, text)
+	}
+}
+
+func (f *fakeRouter) register(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		ID         string   `json:"id"`
+		Endpoint   string   `json:"endpoint"`
+		ModelTypes []string `json:"model_types"`
+		Region     string   `json:"region"`
+		Zone       string   `json:"zone"`
+		Version    string   `json:"version"`
+		Engine     string   `json:"engine"`
+		Status     string   `json:"status"`
+		Capacity   any      `json:"capacity"`
+	}
+	f.read(r, &in)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.epoch++
+	if _, known := f.heads[in.ID]; !known {
+		f.ids = append(f.ids, in.ID)
+	}
+	f.heads[in.ID] = &fakeHead{target: target{in.ID, in.Endpoint}, model: in.ModelTypes[0], epoch: f.epoch}
+	w.WriteHeader(http.StatusCreated)
+	f.lease(w)
+}
+
+func (f *fakeRouter) lease(w io.Writer) {
+	fmt.Fprintf(w, `{"lease":{"epoch":%d,"ttl_seconds":1,"heartbeat_interval_seconds":0.1}}`, f.epoch)
+}
+
+func (f *fakeRouter) report(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Epoch    uint64         `json:"epoch"`
+		Status   string         `json:"status"`
+		Load     map[string]any `json:"load"`
+		Sequence uint64         `json:"sequence"`
+	}
+	f.read(r, &in)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.heads[r.PathValue("id")]
+	switch {
+	case h == nil:
+		w.WriteHeader(http.StatusNotFound)
+	case h.epoch != in.Epoch:
+		w.WriteHeader(http.StatusConflict)
+	default:
+		h.status = in.Status
+		f.lease(w)
+	}
+}
+
+func (f *fakeRouter) deregister(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.heads, r.PathValue("id"))
+	f.gone++
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (f *fakeRouter) list(w http.ResponseWriter, _ *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fmt.Fprint(w, `{"data":[`)
+	comma := ""
+	for id := range f.heads {
+		fmt.Fprintf(w, `%s{"id":%q,"health":{"state":"fresh"}}`, comma, id)
+		comma = ","
+	}
+	fmt.Fprint(w, `]}`)
+}
+
+func (f *fakeRouter) decide(w http.ResponseWriter, r *http.Request) {
+	var in decisionRequest
+	f.read(r, &in)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if in.InputTokens < 1 || in.Region == "" {
+		f.t.Errorf("decision for %+v", in)
+	}
+	if model, known := f.sessions[in.SessionKey]; known && in.SessionKey != "" && model != in.ModelType {
+		f.t.Errorf("session %s moved from %s to %s", in.SessionKey, model, in.ModelType)
+	}
+	f.sessions[in.SessionKey] = in.ModelType
+	var live []target
+	for _, id := range f.ids {
+		if h := f.heads[id]; h != nil && h.status == "active" && h.model == in.ModelType {
+			live = append(live, h.target)
+		}
+	}
+	f.next++
+	targets := slices.Clone(f.ghosts)
+	for i := range live {
+		targets = append(targets, live[(f.next+i)%len(live)])
+	}
+	if len(targets) == 0 {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, `{"code":"no_eligible_head"}`)
+		return
+	}
+	f.decided++
+	id := fmt.Sprintf("dec_%d", f.decided)
+	f.open[id] = false
+	_, _ = w.Write(encode(decision{ID: id, Head: targets[0], Strategy: "round_robin", Alternatives: targets[1:]}))
+}
+
+func (f *fakeRouter) progress(w http.ResponseWriter, r *http.Request) {
+	var in progress
+	f.read(r, &in)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	begun, known := f.open[r.PathValue("id")]
+	if !known || begun || in.Event != "first_token" {
+		f.t.Errorf("progress %+v of %s: known %v, told before %v", in, r.PathValue("id"), known, begun)
+	}
+	f.open[r.PathValue("id")] = true
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (f *fakeRouter) outcome(w http.ResponseWriter, r *http.Request) {
+	var in outcome
+	f.read(r, &in)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	begun, known := f.open[r.PathValue("id")]
+	if !known {
+		f.t.Errorf("outcome of %s, which is not open", r.PathValue("id"))
+	}
+	if in.Result == "ok" && (!begun || in.TTFT == nil || *in.OutputTokens < 1 || *in.TTFT > in.Duration) {
+		f.t.Errorf("outcome %+v, first token told %v", in, begun)
+	}
+	delete(f.open, r.PathValue("id"))
+	f.results[in.Result]++
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// check compares what the router counted with the demo's summary.
+func (f *fakeRouter) check(out string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.open) > 0 {
+		f.t.Errorf("%d of %d decisions never got an outcome", len(f.open), f.decided)
+	}
+	if len(f.heads) > 0 {
+		f.t.Errorf("%d heads never deregistered", len(f.heads))
+	}
+	m := regexp.MustCompile(`(?m)^  decisions +([\d,]+)`).FindStringSubmatch(out)
+	if m == nil || m[1] != grouped(uint64(f.decided)) {
+		f.t.Errorf("the summary does not say %d decisions:\n%s", f.decided, out)
+	}
+}
+
+func quick(server string) Options {
+	return Options{Server: server, Heads: 4, Rate: 40, Speed: 1000, Duration: 1500 * time.Millisecond, Plain: true, Seed: 1}
+}
+
+func run(t *testing.T, o Options) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := Run(t.Context(), o, &out); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	return out.String()
+}
+
+func TestRequestsGoFromDecisionToOutcome(t *testing.T) {
+	f, url := newFakeRouter(t)
+	out := run(t, quick(url))
+	f.check(out)
+	if f.decided < 30 || f.results["ok"] != f.decided {
+		t.Errorf("%d decisions with outcomes %v, want about 60, all ok", f.decided, f.results)
+	}
+	for _, want := range []string{
+		"4 mock heads serve llama-3.1-8b and qwen2.5-32b", "curl -s " + url + "/api/v1/heads",
+		"4 of 4 heads are registered", "decisions/s", "round_robin", "demo-4",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output does not say %q", want)
+		}
+	}
+	if strings.Contains(out, "\x1b") {
+		t.Error("there are escape sequences outside a terminal")
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+}
+
+func TestAlternativesAreAskedInOrder(t *testing.T) {
+	f, url := newFakeRouter(t)
+	f.ghosts = []target{{"ghost", "http://127.0.0.1:1"}} // nobody listens there
+	out := run(t, quick(url))
+	f.check(out)
+	if f.results["error"] != f.decided || f.decided == 0 {
+		t.Errorf("%d decisions for a dead head with outcomes %v, want errors", f.decided, f.results)
+	}
+	m := regexp.MustCompile(`answered whole +([\d,]+) +([\d,]+) by an alternative`).FindStringSubmatch(out)
+	if m == nil || m[1] != m[2] || m[1] != grouped(uint64(f.decided)) {
+		t.Errorf("not all were answered by an alternative:\n%s", out)
+	}
+}
+
+func TestWithoutAHeadRequestsFailByReason(t *testing.T) {
+	f, url := newFakeRouter(t)
+	o := quick(url)
+	o.Models = []string{"a", "b", "c"}
+	f.ghosts = []target{{"g1", "http://127.0.0.1:1"}, {"g2", "http://127.0.0.1:1"}, {"g3", "http://127.0.0.1:1"}}
+	out := run(t, o)
+	f.check(out)
+	if !strings.Contains(out, failHeadDown) || !regexp.MustCompile(`answered whole +0 `).MatchString(out) {
+		t.Errorf("the summary does not say why nothing was answered:\n%s", out)
+	}
+}
+
+func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
+	f, url := newFakeRouter(t)
+	o := quick(url)
+	if err := o.complete(); err != nil {
+		t.Fatal(err)
+	}
+	client := newClient(o.Heads)
+	defer client.CloseIdleConnections()
+	fleet := newHeads(&o, client)
+	if err := fleet.startAll(); err != nil {
+		t.Fatal(err)
+	}
+	if n := fleet.awaitReady(t.Context()); n != o.Heads {
+		t.Fatalf("%d of %d heads are ready", n, o.Heads)
+	}
+	victim := fleet.kill()
+	if got := states(fleet); got[stateUp] != 3 || got[stateDown] != 1 {
+		t.Errorf("after a kill: %v", got)
+	}
+	if f.gone != 0 {
+		t.Error("a killed head deregistered")
+	}
+	before := fakeEndpoint(f, victim)
+	fleet.revive(victim)
+	if n := fleet.awaitReady(t.Context()); n != o.Heads {
+		t.Fatalf("%d of %d heads are ready after a start", n, o.Heads)
+	}
+	if now := fakeEndpoint(f, victim); now == before {
+		t.Errorf("the new process has the address of the old one, %s", now)
+	}
+	fleet.drain()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for states(fleet)[stateDown] != 1 {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("the drained head is not down: %v", states(fleet))
+		}
+	}
+	for range 5 {
+		fleet.kill() // there are three
+	}
+	if err := fleet.stopAll(); err != nil {
+		t.Error(err)
+	}
+	fleet.revive("") // too late, and harmless
+	if got := states(fleet); got[stateDown] != 4 {
+		t.Errorf("after the end: %v", got)
+	}
+}
+
+func states(f *heads) map[state]int {
+	units, _ := f.view()
+	n := make(map[state]int)
+	for _, u := range units {
+		n[u.state]++
+	}
+	return n
+}
+
+func fakeEndpoint(f *fakeRouter, id string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.heads[id].Endpoint
+}
+
+func TestRunRefusesWhatCannotWork(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no URL":           {Server: "localhost:8080"},
+		"too many heads":   {Heads: 1001},
+		"negative heads":   {Heads: -1},
+		"negative rate":    {Rate: -1},
+		"absurd speed":     {Speed: 1e6},
+		"negative time":    {Duration: -1},
+		"fewer heads":      {Heads: 1},
+		"no such trace":    {Trace: "testdata/none.jsonl"},
+		"trace of no kind": {Trace: "demo.go"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := Run(t.Context(), o, io.Discard); err == nil {
+				t.Error("it ran")
+			}
+		})
+	}
+}
+
+func TestRunSaysThatNoRouterIsThere(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	var out bytes.Buffer
+	err := Run(ctx, Options{Server: "http://127.0.0.1:1"}, &out)
+	if !errors.Is(err, ErrNoRouter) || !strings.Contains(out.String(), "headway serve") {
+		t.Errorf("error %v, output %q; want ErrNoRouter and how to start one", err, out.String())
+	}
+}

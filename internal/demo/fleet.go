@@ -1,0 +1,307 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"headway/internal/mockhead"
+)
+
+// state is where a head of the demo is in its life.
+type state string
+
+const (
+	stateUp       state = "up"
+	stateDraining state = "draining"
+	stateDown     state = "down"
+)
+
+// Bounds on a head's leaving.
+const (
+	drainTimeout = 60 * time.Second // for its requests in flight
+	leaveTimeout = 8 * time.Second  // over the 5 s that a server waits for a connection's first request
+	drainPoll    = 100 * time.Millisecond
+)
+
+// heads are the demo's own inference servers.
+type heads struct {
+	units    []*unit
+	work     sync.WaitGroup  // agents and drains
+	draining context.Context //nolint:containedctx // ends what kill, revive and drain leave running
+	stop     context.CancelFunc
+
+	mu     sync.Mutex
+	random *rand.Rand
+	closed bool
+	notes  []note // the newest last
+}
+
+// note is something that happened to a head.
+type note struct {
+	at   time.Time
+	text string
+}
+
+const maxNotes = 20
+
+// unit is one head with its agent. A dead one can be started again, on a new
+// port and with an empty cache, as a new process would.
+type unit struct {
+	id, model, region, zone string
+	options                 mockhead.Options
+	server                  string
+	client                  *http.Client
+	logger                  *slog.Logger
+
+	// Under the mutex of heads.
+	state state
+	head  *mockhead.Head
+	agent *mockhead.Agent
+	quiet context.CancelFunc // ends the agent
+	gone  chan struct{}      // closed when the agent has ended
+}
+
+func newHeads(o *Options, client *http.Client) *heads {
+	f := &heads{random: rand.New(rand.NewPCG(o.Seed, 2))}
+	f.draining, f.stop = context.WithCancel(context.Background())
+	for i := range o.Heads {
+		model := o.Models[i%len(o.Models)]
+		place := i / len(o.Models)
+		f.units = append(f.units, &unit{
+			id: fmt.Sprintf("demo-%0*d", len(fmt.Sprint(o.Heads)), i+1), model: model,
+			region: o.Regions[place%len(o.Regions)], zone: string(rune('a' + place/len(o.Regions)%3)),
+			server: o.Server, client: client, logger: o.Logger, state: stateDown,
+			options: mockhead.Options{
+				Models: []string{model}, Speed: o.Speed, StreamInterval: streamInterval, Logger: o.Logger,
+			},
+		})
+	}
+	return f
+}
+
+// startAll starts every head, or none and an error.
+func (f *heads) startAll() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, u := range f.units {
+		if err := f.start(u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// start brings a head up; the caller holds the mutex.
+func (f *heads) start(u *unit) error {
+	head, err := mockhead.Start(u.options)
+	if err != nil {
+		return err
+	}
+	agent, err := mockhead.NewAgent(mockhead.AgentOptions{
+		Server: u.server, Load: head.Load, Client: u.client, Logger: u.logger,
+		Registration: mockhead.Registration{
+			ID: u.id, Endpoint: head.URL(), ModelTypes: head.Models(), Region: u.region, Zone: u.zone,
+			Version: "demo", Engine: "vllm", Capacity: &mockhead.Capacity{MaxInFlight: head.MaxInFlight()},
+		},
+	})
+	if err != nil {
+		head.Close()
+		return err
+	}
+	ctx, quiet := context.WithCancel(context.Background())
+	gone := make(chan struct{})
+	u.state, u.head, u.agent, u.quiet, u.gone = stateUp, head, agent, quiet, gone
+	f.work.Go(func() {
+		defer close(gone)
+		agent.Run(ctx)
+	})
+	return nil
+}
+
+// pick chooses one of the heads in a state at random, or nil; the caller holds
+// the mutex.
+func (f *heads) pick(s state) *unit {
+	var list []*unit
+	for _, u := range f.units {
+		if u.state == s {
+			list = append(list, u)
+		}
+	}
+	if len(list) == 0 || f.closed {
+		return nil
+	}
+	return list[f.random.IntN(len(list))]
+}
+
+// kill stops a random head as when its process dies: its connections are cut
+// and nobody tells the router. It returns the head's id, empty when none is up.
+func (f *heads) kill() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.pick(stateUp)
+	if u == nil {
+		f.note("no head is up to be killed")
+		return ""
+	}
+	u.state = stateDown
+	u.quiet()
+	u.head.Close()
+	f.note(u.id + " killed: its connections are cut, its reports stop")
+	return u.id
+}
+
+// revive starts a random head that is down, or the named one.
+func (f *heads) revive(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.pick(stateDown)
+	for _, other := range f.units {
+		if other.id == id && other.state == stateDown && !f.closed {
+			u = other
+		}
+	}
+	if u == nil {
+		f.note("no head is down to be started")
+		return
+	}
+	if err := f.start(u); err != nil {
+		f.note(fmt.Sprintf("%s does not start: %v", u.id, err))
+		return
+	}
+	f.note(u.id + " started: on a new port, with an empty cache")
+}
+
+// drain lets a random head report draining, finish its requests and
+// deregister.
+func (f *heads) drain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.pick(stateUp)
+	if u == nil {
+		f.note("no head is up to be drained")
+		return
+	}
+	u.state = stateDraining
+	u.agent.Drain()
+	f.note(u.id + " draining: it takes no new requests and finishes the others")
+	f.work.Go(func() { f.finish(u) })
+}
+
+// finish waits until a draining head is idle, then takes it down.
+func (f *heads) finish(u *unit) {
+	ctx, cancel := context.WithTimeout(f.draining, drainTimeout)
+	defer cancel()
+	tick := time.NewTicker(drainPoll)
+	defer tick.Stop()
+	// Requests that were placed just before the router heard of the draining
+	// are still to come, so one idle moment is not enough.
+	for idle := 0; idle < 5 && ctx.Err() == nil; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+		if l := u.head.Load(); l.Running+l.Waiting == 0 {
+			idle++
+		} else {
+			idle = 0
+		}
+	}
+	err := u.leave(ctx)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u.state = stateDown
+	if err != nil {
+		f.note(fmt.Sprintf("%s drained, but: %v", u.id, err))
+		return
+	}
+	f.note(u.id + " drained and deregistered")
+}
+
+// leave ends the agent, deregisters and lets the head finish.
+func (u *unit) leave(ctx context.Context) error {
+	u.quiet()
+	<-u.gone
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	defer cancel()
+	return errors.Join(u.agent.Deregister(ctx), u.head.Shutdown(ctx))
+}
+
+// stopAll takes every head down, those that are up cleanly, and waits for
+// everything that the fleet started.
+func (f *heads) stopAll() error {
+	f.mu.Lock()
+	f.closed = true
+	var up []*unit
+	for _, u := range f.units {
+		if u.state == stateUp {
+			u.state = stateDown
+			up = append(up, u)
+		}
+	}
+	f.mu.Unlock()
+	f.stop()
+	errs := make([]error, len(up))
+	var leaving sync.WaitGroup
+	for i, u := range up {
+		leaving.Go(func() { errs[i] = u.leave(context.Background()) })
+	}
+	leaving.Wait()
+	f.work.Wait()
+	return errors.Join(errs...)
+}
+
+// note keeps what happened; the caller holds the mutex.
+func (f *heads) note(text string) {
+	f.notes = append(f.notes, note{time.Now(), text})
+	if len(f.notes) > maxNotes {
+		f.notes = f.notes[1:]
+	}
+}
+
+// unitView is what the screen shows of a head.
+type unitView struct {
+	id, model, region string
+	state             state
+	load              mockhead.Load
+	agent             mockhead.AgentState
+}
+
+// view is the fleet now, and what happened to it last.
+func (f *heads) view() ([]unitView, []note) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := make([]unitView, len(f.units))
+	for i, u := range f.units {
+		list[i] = unitView{id: u.id, model: u.model, region: u.region, state: u.state}
+		if u.state != stateDown {
+			list[i].load, list[i].agent = u.head.Load(), u.agent.State()
+		}
+	}
+	return list, append([]note(nil), f.notes...)
+}
+
+// awaitReady waits until the router has accepted a report of every head, or
+// ctx ends. It returns how many are ready.
+func (f *heads) awaitReady(ctx context.Context) int {
+	f.mu.Lock()
+	var agents []*mockhead.Agent
+	for _, u := range f.units {
+		agents = append(agents, u.agent)
+	}
+	f.mu.Unlock()
+	n := 0
+	for _, a := range agents {
+		select {
+		case <-a.Ready():
+			n++
+		case <-ctx.Done():
+		}
+	}
+	return n
+}

@@ -1,0 +1,167 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// introduce says what is about to happen and where to look.
+func introduce(w io.Writer, o *Options) {
+	trace := sampleName
+	if o.Trace != "" {
+		trace = o.Trace
+	}
+	fmt.Fprintf(w, `Headway demo: %d mock heads serve %s in %s.
+They are real HTTP servers with the timing of GPUs, %s times faster than real.
+They register at %s, renew their leases and report their load.
+%s requests a second arrive as in the %s.
+Look around from another terminal:
+  curl -s %s/api/v1/heads       the heads as the router sees them
+  curl -s %s/api/v1/decisions   the latest decisions
+  curl -s %s/metrics            what Prometheus scrapes
+`, o.Heads, strings.Join(o.Models, " and "), strings.Join(o.Regions, ", "), number(o.Speed),
+		o.Server, number(o.Rate), trace, o.Server, o.Server, o.Server)
+}
+
+// lines prints one line per second, and what happens to the heads.
+func (d *display) lines(ctx context.Context, w io.Writer) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	shown := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		units, notes := d.fleet.view()
+		for _, n := range notes {
+			if n.at.After(shown) {
+				fmt.Fprintf(w, "%7s %s\n", "", n.text)
+			}
+		}
+		shown = now
+		fmt.Fprintln(w, line(d.stats.picture(now), units, len(d.slots)))
+	}
+}
+
+func line(p *picture, units []unitView, inFlight int) string {
+	up := 0
+	for _, u := range units {
+		if u.state == stateUp {
+			up++
+		}
+	}
+	return fmt.Sprintf("%5ds  %4.0f decisions/s  decide p50 %s p95 %s p99 %s  first token p50 %s p95 %s  "+
+		"in flight %d  heads %d/%d  ok %s  failed %s",
+		int(p.elapsed.Seconds()), p.rate,
+		span(p.decide.quantile(.5)), span(p.decide.quantile(.95)), span(p.decide.quantile(.99)),
+		span(p.ttft.quantile(.5)), span(p.ttft.quantile(.95)),
+		inFlight, up, len(units), grouped(p.totals.ok), grouped(p.totals.failed))
+}
+
+// summarize prints what the whole run came to.
+func summarize(w io.Writer, o *Options, p *picture, units []unitView) {
+	t := &p.totals
+	fmt.Fprintf(w, "\nSummary of %s\n\n", p.elapsed.Round(100*time.Millisecond))
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(format string, args ...any) { fmt.Fprintf(table, format+"\n", args...) }
+	row("  decisions\t%s\t%.1f a second", grouped(t.decisions), float64(t.decisions)/p.elapsed.Seconds())
+	row("  decision, HTTP round trip\tp50 %s\tp95 %s\tp99 %s",
+		span(t.decide.quantile(.5)), span(t.decide.quantile(.95)), span(t.decide.quantile(.99)))
+	row("  first token\tp50 %s\tp95 %s\tp99 %s", span(t.ttft.quantile(.5)), span(t.ttft.quantile(.95)), span(t.ttft.quantile(.99)))
+	if o.Speed != 1 {
+		row("  … on a real head\tp50 %s\tp95 %s\tp99 %s", atSpeed(t.ttft.quantile(.5), o.Speed),
+			atSpeed(t.ttft.quantile(.95), o.Speed), atSpeed(t.ttft.quantile(.99), o.Speed))
+	}
+	row("  answered whole\t%s\t%s by an alternative", grouped(t.ok), grouped(p.moved))
+	row("  failed\t%s\t%s", grouped(t.failed), listed(p.fails, t.failed))
+	if p.late > 0 {
+		row("  sent late\t%s", grouped(p.late))
+	}
+	row("  strategies\t%s", listed(p.strategies, t.decisions))
+	row("  prompt tokens\t%s\t%s from the prefix cache", grouped(p.input), percent(p.cached, p.input))
+	row("  output tokens\t%s", grouped(p.out))
+	_ = table.Flush() // a closed standard output is nobody's to mend
+
+	fmt.Fprintln(w)
+	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row("head\tmodel\tregion\tdecisions\tshare\tanswered\tfailed\tregistrations\treports\t")
+	for i, u := range units {
+		if i == maxTableRows {
+			break
+		}
+		h := p.heads[u.id]
+		row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t", u.id, u.model, u.region, grouped(h.decisions),
+			percent(h.decisions, t.decisions), grouped(h.ok), grouped(h.failed),
+			u.agent.Registrations, u.agent.Reports)
+	}
+	_ = table.Flush()
+	if len(units) > maxTableRows {
+		fmt.Fprintf(w, "… and %d more heads\n", len(units)-maxTableRows)
+	}
+}
+
+// maxTableRows bounds the summary's table of heads.
+const maxTableRows = 64
+
+// span writes a duration with three digits that count.
+func span(d time.Duration) string {
+	if d == 0 {
+		return "–"
+	}
+	ms := float64(d) / float64(time.Millisecond)
+	switch {
+	case ms < 10:
+		return strconv.FormatFloat(ms, 'f', 2, 64) + " ms"
+	case ms < 100:
+		return strconv.FormatFloat(ms, 'f', 1, 64) + " ms"
+	case ms < 1000:
+		return strconv.FormatFloat(ms, 'f', 0, 64) + " ms"
+	}
+	return strconv.FormatFloat(ms/1000, 'f', 2, 64) + " s"
+}
+
+// atSpeed is a wall time as a head of speed 1 would take it.
+func atSpeed(d time.Duration, speed float64) string { return span(time.Duration(float64(d) * speed)) }
+
+func number(f float64) string { return strconv.FormatFloat(f, 'g', 4, 64) }
+
+// grouped writes a count with its thousands apart.
+func grouped(n uint64) string {
+	digits := strconv.FormatUint(n, 10)
+	var b strings.Builder
+	for i, c := range digits {
+		if i > 0 && (len(digits)-i)%3 == 0 {
+			b.WriteByte(',')
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}
+
+func percent(part, whole uint64) string {
+	if whole == 0 {
+		return "–"
+	}
+	return strconv.FormatFloat(100*float64(part)/float64(whole), 'f', 1, 64) + " %"
+}
+
+// listed names the most frequent first, with their share of the whole.
+func listed(list []count, whole uint64) string {
+	const most = 6
+	var parts []string
+	for _, c := range list[:min(len(list), most)] {
+		parts = append(parts, fmt.Sprintf("%s %s (%s)", c.name, grouped(c.n), percent(c.n, whole)))
+	}
+	if len(list) > most {
+		parts = append(parts, fmt.Sprintf("and %d more", len(list)-most))
+	}
+	return strings.Join(parts, ", ")
+}

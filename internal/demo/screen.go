@@ -1,0 +1,288 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"charm.land/lipgloss/v2"
+)
+
+// display shows a running demo.
+type display struct {
+	options *Options
+	fleet   *heads
+	stats   *stats
+	client  *http.Client
+	slots   chan struct{} // one for each request in flight
+	seen    atomic.Pointer[routerView]
+}
+
+var (
+	titleStyle = lipgloss.NewStyle().Bold(true).Foreground(lipgloss.BrightCyan)
+	labelStyle = lipgloss.NewStyle().Foreground(lipgloss.BrightBlack)
+	headStyle  = lipgloss.NewStyle().Bold(true)
+	goodStyle  = lipgloss.NewStyle().Foreground(lipgloss.Green)
+	warnStyle  = lipgloss.NewStyle().Foreground(lipgloss.Yellow)
+	badStyle   = lipgloss.NewStyle().Foreground(lipgloss.Red)
+	barStyle   = lipgloss.NewStyle().Foreground(lipgloss.Cyan)
+)
+
+// shareSeconds is what the spread over the heads looks back on: short enough
+// to see a head fall out, long enough to be calm.
+const shareSeconds = 10
+
+// live draws the screen until ctx ends or the user quits.
+func (d *display) live(ctx context.Context, out *os.File) {
+	s := &screen{display: d, width: 100, height: 30}
+	s.refresh(time.Now())
+	p := tea.NewProgram(s, tea.WithOutput(out), tea.WithoutSignalHandler())
+	over := make(chan struct{})
+	quitting := make(chan struct{})
+	go func() {
+		defer close(quitting)
+		select {
+		case <-ctx.Done():
+			p.Quit()
+		case <-over:
+		}
+	}()
+	_, err := p.Run()
+	close(over)
+	<-quitting
+	if err != nil && ctx.Err() == nil {
+		fmt.Fprintf(out, "The live screen is not to be had here (%v); one line per second instead.\n", err)
+		d.lines(ctx, out)
+	}
+}
+
+// screen is the bubbletea program: once a second it takes a picture, and draws
+// that.
+type screen struct {
+	*display
+	width, height int
+	now           time.Time
+	picture       *picture
+	units         []unitView
+	notes         []note
+	inFlight      int
+	history       []map[string]headStats // of the last shareSeconds, the oldest first
+}
+
+type tickMsg time.Time
+
+func tick() tea.Cmd {
+	return tea.Every(time.Second, func(t time.Time) tea.Msg { return tickMsg(t) })
+}
+
+// Init implements [tea.Model].
+func (s *screen) Init() tea.Cmd { return tick() }
+
+// Update implements [tea.Model].
+func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		s.width, s.height = msg.Width, msg.Height
+	case tickMsg:
+		s.refresh(time.Now())
+		return s, tick()
+	case tea.KeyPressMsg:
+		switch msg.String() {
+		case "q", "ctrl+c", "esc":
+			return s, tea.Quit
+		case "k":
+			s.fleet.kill()
+		case "s":
+			s.fleet.revive("")
+		case "d":
+			s.fleet.drain()
+		default:
+			return s, nil
+		}
+		s.units, s.notes = s.fleet.view()
+	}
+	return s, nil
+}
+
+func (s *screen) refresh(now time.Time) {
+	s.now = now
+	s.picture = s.stats.picture(now)
+	s.units, s.notes = s.fleet.view()
+	s.inFlight = len(s.slots)
+	s.history = append(s.history, s.picture.heads)
+	if len(s.history) > shareSeconds+1 {
+		s.history = s.history[1:]
+	}
+}
+
+// View implements [tea.Model].
+func (s *screen) View() tea.View {
+	v := tea.NewView(s.draw())
+	v.AltScreen = true
+	v.WindowTitle = "headway demo"
+	return v
+}
+
+// draw lays the screen out for its size: what has no room is left out from the
+// middle, never the heading or the keys.
+func (s *screen) draw() string {
+	top := s.heading()
+	bottom := []string{"", labelStyle.Render("k kill a head   s start one   d drain one   q quit")}
+	room := s.height - len(top) - len(bottom)
+	notes := s.news(min(4, room/4))
+	table := s.table(room - len(notes))
+	lines := append(top, table...)
+	lines = append(lines, notes...)
+	for len(lines) < s.height-len(bottom) {
+		lines = append(lines, "")
+	}
+	lines = append(lines, bottom...)
+	for i, l := range lines {
+		lines[i] = lipgloss.NewStyle().MaxWidth(s.width).Render(l)
+	}
+	return strings.Join(lines[:min(len(lines), s.height)], "\n")
+}
+
+func (s *screen) heading() []string {
+	p, t := s.picture, &s.picture.totals
+	field := func(name, value string) string { return labelStyle.Render(fmt.Sprintf("%-13s", name)) + value }
+	failed := listed(p.fails, t.decisions)
+	if failed == "" {
+		failed = goodStyle.Render("none")
+	} else {
+		failed = badStyle.Render(failed)
+	}
+	firstToken := quantiles(&p.ttft)
+	if s.options.Speed != 1 && p.ttft.total > 0 {
+		firstToken += labelStyle.Render(fmt.Sprintf("   a real head, %s× slower: p50 %s",
+			number(s.options.Speed), atSpeed(p.ttft.quantile(.5), s.options.Speed)))
+	}
+	return []string{
+		titleStyle.Render("Headway demo") + "  " + s.options.Server + labelStyle.Render("  "+clock(p.elapsed)),
+		"",
+		field("Decisions", fmt.Sprintf("%5.0f/s  ", p.rate)) + barStyle.Render(sparkline(p.perSecond)) +
+			labelStyle.Render(fmt.Sprintf("  %s in all", grouped(t.decisions))),
+		field("Decide", quantiles(&p.decide)+labelStyle.Render(fmt.Sprintf("   HTTP round trip, last %d s", quantileSeconds))),
+		field("First token", firstToken),
+		field("Answers", fmt.Sprintf("%s whole, %d in flight, %s by an alternative, %s of prompts from the cache",
+			grouped(t.ok), s.inFlight, grouped(p.moved), percent(p.cached, p.input))),
+		field("Failures", failed),
+		field("Strategies", listed(p.strategies, t.decisions)),
+		"",
+	}
+}
+
+func quantiles(h *histogram) string {
+	return fmt.Sprintf("p50 %8s   p95 %8s   p99 %8s", span(h.quantile(.5)), span(h.quantile(.95)), span(h.quantile(.99)))
+}
+
+func clock(d time.Duration) string {
+	n := int(d.Seconds())
+	return fmt.Sprintf("%02d:%02d:%02d", n/3600, n/60%60, n%60)
+}
+
+// sparkline draws counts, the newest to the right, against the largest.
+func sparkline(counts []uint64) string {
+	const width = 30
+	levels := []rune("▁▂▃▄▅▆▇█")
+	counts = counts[max(0, len(counts)-width):]
+	most := uint64(1)
+	for _, n := range counts {
+		most = max(most, n)
+	}
+	line := make([]rune, 0, width)
+	for range width - len(counts) {
+		line = append(line, ' ')
+	}
+	for _, n := range counts {
+		line = append(line, levels[n*uint64(len(levels)-1)/most])
+	}
+	return string(line)
+}
+
+const barWidth = 16
+
+// table draws a line for each head, as many as there is room for.
+func (s *screen) table(room int) []string {
+	share, most := s.shares()
+	lines := []string{headStyle.Render(fmt.Sprintf("%-9s %-14s %-9s %-*s %6s %4s %5s %5s %5s  %-9s %s",
+		"HEAD", "MODEL", "REGION", barWidth, "DECISIONS", "SHARE", "RUN", "WAIT", "KV", "BUSY", "STATE", "ROUTER"))}
+	seen := s.seen.Load()
+	for i, u := range s.units {
+		if len(lines) >= room-1 && i < len(s.units)-1 {
+			lines = append(lines, labelStyle.Render(fmt.Sprintf("… and %d more heads", len(s.units)-i)))
+			break
+		}
+		load := fmt.Sprintf("%4s %5s %5s %5s", "–", "–", "–", "–")
+		if u.state != stateDown {
+			load = fmt.Sprintf("%4d %5d %4.0f%% %4.0f%%", u.load.Running, u.load.Waiting,
+				100*u.load.KVUsage, 100*u.load.Utilization)
+		}
+		lines = append(lines, fmt.Sprintf("%-9s %-14s %-9s %s %5.1f%% %s  %s %s", cut(u.id, 9), cut(u.model, 14), cut(u.region, 9),
+			barStyle.Render(bar(share[u.id], most)), 100*share[u.id], load, stateStyle(u.state).Render(fmt.Sprintf("%-9s", u.state)),
+			seen.word(u.id)))
+	}
+	return append(lines, "")
+}
+
+// shares is each head's part of the decisions of the last shareSeconds, and
+// the largest part.
+func (s *screen) shares() (share map[string]float64, most float64) {
+	oldest, newest := s.history[0], s.history[len(s.history)-1]
+	var sum float64
+	share = make(map[string]float64, len(newest))
+	for id, h := range newest {
+		share[id] = float64(h.decisions - oldest[id].decisions)
+		sum += share[id]
+	}
+	for id := range share {
+		share[id] /= max(sum, 1)
+		most = max(most, share[id])
+	}
+	return share, most
+}
+
+// bar draws a part of the most in eighths of a cell.
+func bar(part, most float64) string {
+	if most <= 0 {
+		return strings.Repeat(" ", barWidth)
+	}
+	eighths := int(part/most*barWidth*8 + 0.5)
+	b := strings.Repeat("█", eighths/8)
+	if rest := eighths % 8; rest > 0 {
+		b += string([]rune(" ▏▎▍▌▋▊▉")[rest])
+	}
+	return b + strings.Repeat(" ", barWidth-len([]rune(b)))
+}
+
+func stateStyle(s state) lipgloss.Style {
+	switch s {
+	case stateUp:
+		return goodStyle
+	case stateDraining:
+		return warnStyle
+	}
+	return badStyle
+}
+
+func cut(text string, width int) string {
+	r := []rune(text)
+	if len(r) <= width {
+		return text
+	}
+	return string(r[:width-1]) + "…"
+}
+
+// news is what happened last, the newest below.
+func (s *screen) news(most int) []string {
+	var lines []string
+	for _, n := range s.notes[max(0, len(s.notes)-max(most, 0)):] {
+		lines = append(lines, labelStyle.Render(n.at.Format("15:04:05"))+"  "+n.text)
+	}
+	return lines
+}

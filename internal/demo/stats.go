@@ -1,0 +1,218 @@
+package demo
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Reasons why a request failed, or what happened to it on the way. An
+// unexpected status of the router or of a head counts under its class.
+const (
+	failRouterDown    = "router unreachable"
+	failNoHead        = "no eligible head"
+	failRouterRefused = "router refused"
+	failHeadDown      = "head unreachable"
+	failHeadBusy      = "head queue full"
+	failHeadRefused   = "head refused"
+	failHeadBroken    = "head error"
+	failCut           = "stream cut"
+	failTimeout       = "timed out"
+	failStopped       = "demo stopped"
+	failCrowded       = "generator full" // as many requests in flight as may be; not sent
+)
+
+// Sizes of what the screen looks back on, in seconds.
+const (
+	quantileSeconds  = 10
+	sparklineSeconds = 60
+	maxNames         = 64 // heads and strategies counted apart; the rest together
+)
+
+// stats counts what the load generator sees. It is safe for concurrent use.
+type stats struct {
+	start time.Time
+
+	mu      sync.Mutex
+	slots   [sparklineSeconds]slot
+	totals  slot
+	heads   map[string]*headStats
+	choices map[string]uint64 // by strategy
+	fails   map[string]uint64
+	moved   uint64 // answered by an alternative
+	late    uint64 // sent over a second after their time
+	cached  uint64 // prompt tokens
+	input   uint64
+	output  uint64
+}
+
+// slot is what was counted in one second, or in all.
+type slot struct {
+	second    int64 // since start
+	decisions uint64
+	ok        uint64
+	failed    uint64
+	decide    histogram
+	ttft      histogram
+}
+
+type headStats struct{ decisions, ok, failed uint64 }
+
+func newStats(now time.Time) *stats {
+	return &stats{
+		start: now, heads: make(map[string]*headStats),
+		choices: make(map[string]uint64), fails: make(map[string]uint64),
+	}
+}
+
+// slot returns the current second's; the caller holds the mutex.
+func (s *stats) slot(now time.Time) *slot {
+	second := int64(now.Sub(s.start) / time.Second)
+	at := &s.slots[second%sparklineSeconds]
+	if at.second != second {
+		*at = slot{second: second}
+	}
+	return at
+}
+
+// decided counts a decision that took d.
+func (s *stats) decided(now time.Time, head, strategy string, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, at := range []*slot{s.slot(now), &s.totals} {
+		at.decisions++
+		at.decide.add(d)
+	}
+	s.head(head).decisions++
+	if _, known := s.choices[strategy]; !known && len(s.choices) >= maxNames {
+		strategy = "other"
+	}
+	s.choices[strategy]++
+}
+
+// head returns a head's counts; the caller holds the mutex.
+func (s *stats) head(id string) *headStats {
+	h := s.heads[id]
+	if h == nil {
+		if len(s.heads) >= 1000+maxNames {
+			id = "other"
+		}
+		if h = s.heads[id]; h == nil {
+			h = new(headStats)
+			s.heads[id] = h
+		}
+	}
+	return h
+}
+
+// firstToken counts the time from a request's beginning to its first token.
+func (s *stats) firstToken(now time.Time, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slot(now).ttft.add(d)
+	s.totals.ttft.add(d)
+}
+
+// finished counts a whole answer of a head; moved says that it was not the
+// head decided on.
+func (s *stats) finished(now time.Time, head string, moved bool, u tokens) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slot(now).ok++
+	s.totals.ok++
+	s.head(head).ok++
+	s.input += uint64(max(0, u.input))
+	s.output += uint64(max(0, u.output))
+	s.cached += uint64(max(0, u.cached))
+	if moved {
+		s.moved++
+	}
+}
+
+// headFailed counts that a head did not answer; an alternative may yet.
+func (s *stats) headFailed(head string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.head(head).failed++
+}
+
+// failed counts a request that got no whole answer.
+func (s *stats) failed(now time.Time, reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slot(now).failed++
+	s.totals.failed++
+	s.fails[reason]++
+}
+
+func (s *stats) wasLate() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.late++
+}
+
+// count is one line of a ranking.
+type count struct {
+	name string
+	n    uint64
+}
+
+// picture is everything counted, at one moment.
+type picture struct {
+	elapsed            time.Duration
+	rate               float64   // decisions per second in the last whole second
+	perSecond          []uint64  // decisions, the oldest first, whole seconds only
+	decide, ttft       histogram // of the last quantileSeconds
+	recentOK           uint64    // in the last quantileSeconds
+	recentFailed       uint64
+	totals             slot
+	heads              map[string]headStats
+	strategies, fails  []count // the most frequent first
+	moved, late        uint64
+	cached, input, out uint64
+}
+
+func (s *stats) picture(now time.Time) *picture {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slot(now) // opens the second, so that an idle one is empty
+	p := &picture{
+		elapsed: now.Sub(s.start), totals: s.totals, heads: make(map[string]headStats, len(s.heads)),
+		strategies: ranking(s.choices), fails: ranking(s.fails),
+		moved: s.moved, late: s.late, cached: s.cached, input: s.input, out: s.output,
+	}
+	for id, h := range s.heads {
+		p.heads[id] = *h
+	}
+	current := int64(p.elapsed / time.Second)
+	for second := max(0, current-sparklineSeconds+1); second < current; second++ {
+		at := &s.slots[second%sparklineSeconds]
+		if at.second != second {
+			at = &slot{}
+		}
+		p.perSecond = append(p.perSecond, at.decisions)
+		p.rate = float64(at.decisions)
+	}
+	for second := max(0, current-quantileSeconds); second <= current; second++ {
+		if at := &s.slots[second%sparklineSeconds]; at.second == second {
+			p.decide.merge(&at.decide)
+			p.ttft.merge(&at.ttft)
+			p.recentOK += at.ok
+			p.recentFailed += at.failed
+		}
+	}
+	return p
+}
+
+func ranking(m map[string]uint64) []count {
+	var list []count
+	for name, n := range maps.All(m) {
+		list = append(list, count{name, n})
+	}
+	slices.SortFunc(list, func(a, b count) int {
+		return cmp.Or(cmp.Compare(b.n, a.n), cmp.Compare(a.name, b.name))
+	})
+	return list
+}

@@ -1,0 +1,141 @@
+package demo
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// What the generator sends to the router and to the heads.
+type (
+	decisionRequest struct {
+		ModelType   string `json:"model_type"`
+		Region      string `json:"region,omitempty"`
+		SessionKey  string `json:"session_key,omitempty"`
+		InputTokens int    `json:"input_tokens"`
+	}
+	progress struct {
+		Event string `json:"event"`
+	}
+	outcome struct {
+		Result       string   `json:"result"`
+		StatusCode   int      `json:"status_code,omitempty"`
+		TTFT         *float64 `json:"ttft_ms,omitempty"`
+		Duration     float64  `json:"duration_ms"`
+		InputTokens  *int     `json:"input_tokens,omitempty"`
+		OutputTokens *int     `json:"output_tokens,omitempty"`
+		CachedTokens *int     `json:"cached_tokens,omitempty"`
+	}
+	chatRequest struct {
+		Model         string        `json:"model"`
+		Messages      []chatMessage `json:"messages"`
+		MaxTokens     int           `json:"max_tokens"`
+		IgnoreEOS     bool          `json:"ignore_eos"` // vLLM's: exactly as long as the trace says
+		Stream        bool          `json:"stream"`
+		StreamOptions streamOptions `json:"stream_options"`
+	}
+	chatMessage struct {
+		Role    string `json:"role"`
+		Content string `json:"content"`
+	}
+	streamOptions struct {
+		IncludeUsage bool `json:"include_usage"`
+	}
+)
+
+func encode(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // the types above hold nothing that cannot be encoded
+	}
+	return b
+}
+
+// completion is the body of the request to a head.
+func (a *arrival) completion() []byte {
+	return encode(chatRequest{
+		Model: a.model, MaxTokens: a.output, IgnoreEOS: true, Stream: true,
+		Messages:      []chatMessage{{Role: "user", Content: string(a.appendPrompt(nil))}},
+		StreamOptions: streamOptions{IncludeUsage: true},
+	})
+}
+
+// newOutcome says how the decision's head did. first is zero when no token
+// came.
+func newOutcome(ctx context.Context, u tokens, err error, sent, first, now time.Time) outcome {
+	o := outcome{Result: "ok", StatusCode: 200, Duration: milliseconds(now.Sub(sent))}
+	if !first.IsZero() {
+		ms := milliseconds(first.Sub(sent))
+		o.TTFT = &ms
+	}
+	if err == nil {
+		o.InputTokens, o.OutputTokens, o.CachedTokens = &u.input, &u.output, &u.cached
+		return o
+	}
+	o.Result, o.StatusCode = "error", 0
+	var f *failure
+	if errors.As(err, &f) {
+		o.StatusCode = f.status
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		o.Result = "cancelled"
+	}
+	return o
+}
+
+func milliseconds(d time.Duration) float64 {
+	return float64(d.Microseconds()) / 1000
+}
+
+var (
+	errCut   = errors.New("the stream ended before [DONE]")
+	dataLine = []byte("data: ")
+	doneLine = []byte("[DONE]")
+)
+
+// readStream reads Server-Sent Events of a chat completion to [DONE] and calls
+// first at the first content. An error object within the stream is a failure.
+func readStream(r io.Reader, first func()) (u tokens, begun bool, err error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, maxLine)
+	for lines.Scan() {
+		data, ok := bytes.CutPrefix(lines.Bytes(), dataLine)
+		if !ok {
+			continue // a comment, or the empty line after an event
+		}
+		if bytes.Equal(data, doneLine) {
+			return u, begun, nil
+		}
+		var chunk struct {
+			Choices []struct {
+				Delta struct {
+					Content string `json:"content"`
+				} `json:"delta"`
+			} `json:"choices"`
+			Usage *struct {
+				PromptTokens     int `json:"prompt_tokens"`
+				CompletionTokens int `json:"completion_tokens"`
+				Details          struct {
+					CachedTokens int `json:"cached_tokens"`
+				} `json:"prompt_tokens_details"`
+			} `json:"usage"`
+			Error any `json:"error"`
+		}
+		if err := json.Unmarshal(data, &chunk); err != nil || chunk.Error != nil {
+			return u, begun, errCut
+		}
+		if !begun && len(chunk.Choices) > 0 && chunk.Choices[0].Delta.Content != "" {
+			begun = true
+			first()
+		}
+		if chunk.Usage != nil {
+			u = tokens{chunk.Usage.PromptTokens, chunk.Usage.CompletionTokens, chunk.Usage.Details.CachedTokens}
+		}
+	}
+	return u, begun, errCut
+}
