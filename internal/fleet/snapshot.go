@@ -1,6 +1,9 @@
 package fleet
 
-import "math"
+import (
+	"math"
+	"sync"
+)
 
 // AnyRegion is the region key of the group that holds all of a pool's heads.
 const AnyRegion = ""
@@ -13,6 +16,9 @@ type Snapshot struct {
 	Regions  map[string]int   // number of heads in each region
 	Heads    int              // registered
 	Active   int              // routable, held ones not counted
+
+	sortOnce sync.Once
+	sorted   []*Head // all by id; see Registry.sorted
 }
 
 // Pool is the heads that serve one model type. A pool whose heads did not

@@ -1,0 +1,474 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"time"
+
+	"headway/internal/event"
+)
+
+// commitQueue bounds the changes that wait to be written, commitBatch those
+// that are written together.
+const (
+	commitQueue = 4096
+	commitBatch = 1024
+)
+
+// commit is one durable change on its way: it turns the record that is stored
+// into the one to store. edit runs under r.mu in the order of the queue; cur is
+// nil when the head is not registered, next is nil to remove it.
+type commit struct {
+	id        string
+	registers bool // begins a new epoch
+	edit      func(cur *Record, e *entry) (next *Record, err error)
+	apply     func(e *entry, now time.Time) // under r.mu, after the write; not called for a removal
+	seen      func(e *entry)                // under r.mu, after the snapshot was published
+	answer    chan error                    // buffered; nil when nobody waits
+
+	next    *Record
+	epoch   uint64
+	created bool
+	writes  bool
+	err     error
+}
+
+// Registration is the answer to Register.
+type Registration struct {
+	View    View
+	Lease   Lease
+	Created bool // the id was not known
+}
+
+// Register adds a head, or gives a known one a new epoch. first, if not nil,
+// is its first status report; its epoch is ignored. The errors are
+// *InvalidError, ErrFleetFull, ErrOverloaded, the store's and ctx's; after
+// ctx's the head may still become registered.
+func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport) (Registration, error) {
+	if err := ValidateSpec(&spec, r.allowLinkLocal); err != nil {
+		return Registration{}, err
+	}
+	if first != nil {
+		if err := ValidateReport(first); err != nil {
+			return Registration{}, err
+		}
+	}
+	var done Registration
+	c := &commit{id: spec.ID, registers: true}
+	c.edit = func(cur *Record, _ *entry) (*Record, error) {
+		now := r.now().UTC().Truncate(time.Millisecond)
+		if cur == nil {
+			return &Record{Spec: spec, RegisteredAt: now, UpdatedAt: now}, nil
+		}
+		next := *cur
+		if !reflect.DeepEqual(cur.Spec, spec) {
+			next.Spec, next.UpdatedAt = spec, now
+		}
+		return &next, nil
+	}
+	c.apply = func(e *entry, now time.Time) {
+		r.newEpoch(e, c.epoch, now)
+		if first != nil {
+			report := *first
+			r.take(e, &report, now)
+		}
+		r.metrics.registrations.Inc()
+	}
+	c.seen = func(e *entry) {
+		done = Registration{View: r.view(e, r.now()), Lease: e.lease(), Created: c.created}
+	}
+	err := r.do(ctx, c)
+	return done, err
+}
+
+// Patch is the operator's change to a head; nil fields stay as they are.
+type Patch struct {
+	State  *AdminState
+	Weight *float64           // 0 gives the head's own weight back
+	Labels *map[string]string // laid over the head's own; empty takes them away
+}
+
+// Patch changes the operator's side of a head. The errors are *InvalidError,
+// ErrHeadNotFound, ErrOverloaded, the store's and ctx's.
+func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) {
+	var f faults
+	if p.Weight != nil && *p.Weight != 0 {
+		f.weight("/weight", *p.Weight)
+	}
+	if p.Labels != nil {
+		f.labels("/labels", *p.Labels)
+	}
+	if err := f.err(); err != nil {
+		return View{}, err
+	}
+	var view View
+	err := r.do(ctx, &commit{
+		id: id,
+		edit: func(cur *Record, _ *entry) (*Record, error) {
+			if cur == nil {
+				return nil, ErrHeadNotFound
+			}
+			next := *cur
+			if p.State != nil {
+				next.Admin.State = *p.State
+			}
+			if p.Weight != nil {
+				next.Admin.Weight = *p.Weight
+			}
+			if p.Labels != nil {
+				next.Admin.Labels = maps.Clone(*p.Labels)
+			}
+			if !reflect.DeepEqual(next.Admin, cur.Admin) {
+				next.UpdatedAt = r.now().UTC().Truncate(time.Millisecond)
+			}
+			return &next, nil
+		},
+		apply: func(*entry, time.Time) {},
+		seen:  func(e *entry) { view = r.view(e, r.now()) },
+	})
+	return view, err
+}
+
+// Deregister removes a head. The errors are ErrHeadNotFound, ErrOverloaded,
+// the store's and ctx's.
+func (r *Registry) Deregister(ctx context.Context, id string) error {
+	return r.do(ctx, &commit{
+		id: id,
+		edit: func(cur *Record, _ *entry) (*Record, error) {
+			if cur == nil {
+				return nil, ErrHeadNotFound
+			}
+			return nil, nil
+		},
+	})
+}
+
+// do queues a commit and waits for its end.
+func (r *Registry) do(ctx context.Context, c *commit) error {
+	c.answer = make(chan error, 1)
+	if !r.enqueue(c) {
+		return ErrOverloaded
+	}
+	select {
+	case err := <-c.answer:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the store: %w", ctx.Err())
+	}
+}
+
+func (r *Registry) enqueue(c *commit) bool {
+	select {
+	case r.commits <- c:
+		return true
+	default:
+		r.metrics.refused.Inc()
+		return false
+	}
+}
+
+// confirm notes durably that the head was healthy once, so that a restart may
+// assume it. Nobody waits; a later report tries again if it fails.
+func (r *Registry) confirm(e *entry) {
+	r.enqueue(&commit{
+		id: e.record.Spec.ID,
+		edit: func(cur *Record, _ *entry) (*Record, error) {
+			if cur == nil {
+				return nil, ErrHeadNotFound
+			}
+			next := *cur
+			next.Confirmed = true
+			return &next, nil
+		},
+		apply: func(*entry, time.Time) {},
+	})
+}
+
+// Run writes changes and watches leases until ctx ends and every queued change
+// has been answered.
+func (r *Registry) Run(ctx context.Context) error {
+	tick := time.NewTicker(r.tick())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			for {
+				select {
+				case c := <-r.commits:
+					r.commit(context.WithoutCancel(ctx), r.drain(c))
+				default:
+					return nil
+				}
+			}
+		case c := <-r.commits:
+			r.commit(context.WithoutCancel(ctx), r.drain(c))
+		case <-tick.C:
+			r.Sweep()
+		}
+	}
+}
+
+// drain takes what waits behind c, up to a batch.
+func (r *Registry) drain(c *commit) []*commit {
+	batch := []*commit{c}
+	for len(batch) < commitBatch {
+		select {
+		case c := <-r.commits:
+			batch = append(batch, c)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commitTime bounds how long the store may take over one batch.
+const commitTime = 30 * time.Second
+
+// commit writes a batch with one call of the store, applies it to the
+// registry, publishes one snapshot and answers.
+func (r *Registry) commit(ctx context.Context, batch []*commit) {
+	ctx, cancel := context.WithTimeout(ctx, commitTime)
+	defer cancel()
+	changes := r.prepare(ctx, batch)
+	if err := r.save(ctx, changes); err != nil && len(batch) > 1 && errors.Is(err, ErrConflict) {
+		// One change that cannot be written must not fail its neighbours.
+		for _, c := range batch {
+			c.err = nil
+			r.commit(ctx, []*commit{c})
+		}
+		return
+	} else if err != nil {
+		for _, c := range batch {
+			if c.writes && c.err == nil {
+				c.err = err
+			}
+		}
+	}
+	r.applyAll(batch)
+	for _, c := range batch {
+		if c.answer != nil {
+			c.answer <- c.err
+		}
+	}
+}
+
+// prepare runs the edits in order, each on what those before it leave, and
+// returns what is to be written.
+func (r *Registry) prepare(ctx context.Context, batch []*commit) []Change {
+	if r.epochsLeft < uint64(len(batch)) {
+		if err := r.grantEpochs(ctx); err != nil {
+			for _, c := range batch {
+				c.err = err
+			}
+			return nil
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pending := map[string]*Record{}
+	limit := limits{r: r, heads: len(r.heads), models: map[string]bool{}}
+	var order []string
+	for _, c := range batch {
+		e := r.heads[c.id]
+		cur, known := pending[c.id]
+		if !known && e != nil {
+			cur = &e.record
+		}
+		if c.next, c.err = c.edit(cur, e); c.err != nil {
+			continue
+		}
+		if c.created = cur == nil && c.next != nil; c.next != nil {
+			if c.err = limit.check(c); c.err != nil {
+				continue
+			}
+		}
+		if c.registers {
+			c.epoch = r.nextEpoch
+			r.nextEpoch++
+			r.epochsLeft--
+		}
+		if c.next != nil && cur != nil && reflect.DeepEqual(*c.next, *cur) {
+			c.next = cur
+			c.writes = known // rides on an earlier change of this batch
+			continue
+		}
+		switch {
+		case c.registers:
+			c.next.Epoch = c.epoch
+		case c.next != nil && e != nil:
+			c.next.Epoch = max(c.next.Epoch, e.epoch)
+		}
+		c.writes = true
+		if !known {
+			order = append(order, c.id)
+		}
+		pending[c.id] = c.next
+	}
+	return r.changes(order, pending)
+}
+
+// limits counts what a batch adds to the fleet.
+type limits struct {
+	r      *Registry
+	heads  int
+	models map[string]bool // that no registered head serves yet
+}
+
+func (l *limits) check(c *commit) error {
+	pools := l.r.snapshot.Load().Pools
+	var added []string
+	for _, m := range c.next.Spec.ModelTypes {
+		if pools[m] == nil && !l.models[m] {
+			added = append(added, m)
+		}
+	}
+	switch {
+	case c.created && l.heads >= l.r.maxHeads:
+		return fmt.Errorf("%w: %d", ErrFleetFull, l.r.maxHeads)
+	case len(added) > 0 && len(pools)+len(l.models)+len(added) > l.r.maxModelTypes:
+		return fmt.Errorf("%w: %d different model types", ErrFleetFull, l.r.maxModelTypes)
+	}
+	if c.created {
+		l.heads++
+	}
+	for _, m := range added {
+		l.models[m] = true
+	}
+	return nil
+}
+
+// changes lists what the pending records change in the store.
+func (r *Registry) changes(order []string, pending map[string]*Record) []Change {
+	changes := make([]Change, 0, len(order))
+	for _, id := range order {
+		c := Change{ID: id, Record: pending[id]}
+		if e := r.heads[id]; e != nil {
+			c.Expect = e.record.Revision
+		}
+		if c.Record == nil && c.Expect == 0 {
+			continue // came and went within the batch
+		}
+		changes = append(changes, c)
+	}
+	return changes
+}
+
+func (r *Registry) save(ctx context.Context, changes []Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	done := r.metrics.observe("save")
+	err := r.store.Save(ctx, changes)
+	done()
+	r.storeDown.Store(err != nil && !errors.Is(err, ErrConflict))
+	if err != nil {
+		r.metrics.storeErrors["save"].Inc()
+		r.log.Error("heads not written", "changes", len(changes), "error", err)
+	}
+	return err
+}
+
+// applyAll applies the commits that succeeded and publishes once.
+func (r *Registry) applyAll(batch []*commit) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	before := map[string]*Head{}
+	var order []string
+	for _, c := range batch {
+		if c.err != nil {
+			continue
+		}
+		e := r.heads[c.id]
+		if _, touched := before[c.id]; !touched {
+			order = append(order, c.id)
+			before[c.id] = nil
+			if e != nil {
+				before[c.id] = e.head
+			}
+		}
+		if c.next == nil {
+			if e != nil {
+				r.forget(e, now)
+			}
+			continue
+		}
+		if e == nil {
+			e = &entry{live: new(Live), slot: -1}
+			r.heads[c.id] = e
+		}
+		e.record = *c.next
+		c.apply(e, now)
+	}
+	r.publish(r.step(order, before, now))
+	for _, c := range batch {
+		if e := r.heads[c.id]; c.err == nil && c.seen != nil && e != nil {
+			c.seen(e)
+		}
+	}
+}
+
+// step makes the heads of the ids anew and returns how they changed.
+func (r *Registry) step(order []string, before map[string]*Head, now time.Time) []change {
+	var changes []change
+	for _, id := range order {
+		e, was := r.heads[id], before[id]
+		switch {
+		case e == nil && was == nil: // came and went within the batch
+		case e == nil:
+			changes = append(changes, change{before: was})
+		case was == nil:
+			r.instances++
+			e.head = r.makeHead(e, r.instances, now)
+			changes = append(changes, change{next: e.head})
+			r.tell(event.HeadRegistered, e, now)
+		default:
+			e.head = was
+			changes = append(changes, r.replace(e, now))
+			if e.head.Epoch != was.Epoch {
+				r.tell(event.HeadRegistered, e, now)
+			} else {
+				r.tell(event.HeadChanged, e, now)
+			}
+		}
+	}
+	return changes
+}
+
+// newEpoch begins a new registration of e: a new lease, and new counts.
+func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
+	e.epoch = epoch
+	e.live = new(Live)
+	e.status, e.health, e.sequence, e.stale = StatusUnknown, HealthPending, 0, time.Time{}
+	r.grant(e, now)
+	if e.slot < 0 {
+		e.slot = r.metrics.inFlight.take(e.record.Spec.ID)
+	}
+}
+
+// take notes a first report; the caller publishes.
+func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
+	e.live.report.Store(&Report{Load: report.Load, At: now, Sequence: report.Sequence})
+	e.status, e.sequence = report.Status, report.Sequence
+	if report.Status == StatusActive || report.Status == StatusDegraded {
+		e.health = HealthFresh
+		r.watch(e)
+		if !e.record.Confirmed {
+			r.confirm(e)
+		}
+	}
+}
+
+// forget drops a head.
+func (r *Registry) forget(e *entry, now time.Time) {
+	delete(r.heads, e.record.Spec.ID)
+	r.metrics.inFlight.give(e.slot)
+	r.metrics.removed.Inc()
+	if e.head != nil {
+		r.tell(event.HeadRemoved, e, now)
+	}
+}

@@ -1,0 +1,398 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unique"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/event"
+)
+
+// Options are what a Registry is made of.
+type Options struct {
+	Store          Store                 // required
+	Events         *event.Stream         // required
+	Metrics        prometheus.Registerer // required
+	Log            *slog.Logger          // required
+	Now            func() time.Time      // nil: time.Now
+	Lease          LeaseOptions          // zero values: defaults
+	MaxHeads       int                   // 0: DefaultMaxHeads
+	MaxModelTypes  int                   // distinct ones over the fleet; 0: DefaultMaxModelTypes
+	AllowLinkLocal bool                  // endpoints on link-local and cloud metadata addresses
+}
+
+// Defaults of Options.
+const (
+	DefaultMaxHeads      = 200_000
+	DefaultMaxModelTypes = 1000
+)
+
+// Registry is the one writer of the fleet. All methods are safe for concurrent
+// use; Snapshot takes no lock.
+type Registry struct {
+	store          Store
+	events         *event.Stream
+	log            *slog.Logger
+	now            func() time.Time
+	lease          LeaseOptions
+	maxHeads       int
+	maxModelTypes  int
+	allowLinkLocal bool
+	metrics        *metrics
+	snapshot       atomic.Pointer[Snapshot]
+	commits        chan *commit
+	storeDown      atomic.Bool
+
+	mu         sync.Mutex
+	heads      map[string]*entry
+	wheel      wheel
+	guards     map[poolKey]time.Time // when each active guard tripped
+	lastSweep  time.Time
+	loaded     bool
+	instances  uint64
+	nextEpoch  uint64
+	epochsLeft uint64
+	firstEpoch uint64 // of this process
+}
+
+// entry is all that is known of one head. Registry.mu guards it; record is
+// replaced by the committer only.
+type entry struct {
+	record   Record
+	epoch    uint64
+	status   Status
+	health   Health
+	head     *Head // as in the snapshot
+	live     *Live
+	interval time.Duration // that the head was told last
+	seen     time.Time     // of the last report, or of what stands in for it
+	sequence uint64
+	stale    time.Time // since when
+	lookAt   int64     // tick at which the wheel looks at it, 0: none
+	slot     int       // of headway_head_in_flight, -1: none
+}
+
+// New makes a registry without heads. Load fills it, Run keeps it.
+func New(o Options) (*Registry, error) {
+	if o.Store == nil || o.Events == nil || o.Metrics == nil || o.Log == nil {
+		return nil, errors.New("fleet: Store, Events, Metrics and Log are required")
+	}
+	if err := o.Lease.complete(); err != nil {
+		return nil, err
+	}
+	r := &Registry{
+		store: o.Store, events: o.Events, log: o.Log, now: o.Now, lease: o.Lease,
+		maxHeads: o.MaxHeads, maxModelTypes: o.MaxModelTypes, allowLinkLocal: o.AllowLinkLocal,
+		commits: make(chan *commit, commitQueue),
+		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{},
+	}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	if r.maxHeads == 0 {
+		r.maxHeads = DefaultMaxHeads
+	}
+	if r.maxModelTypes == 0 {
+		r.maxModelTypes = DefaultMaxModelTypes
+	}
+	r.lastSweep = r.now()
+	r.wheel.reset(r.lastSweep)
+	r.snapshot.Store(&Snapshot{Pools: map[string]*Pool{}, Regions: map[string]int{}})
+	var err error
+	if r.metrics, err = newMetrics(o.Metrics, r); err != nil {
+		return nil, fmt.Errorf("fleet: metrics: %w", err)
+	}
+	return r, nil
+}
+
+// Snapshot is the fleet now.
+func (r *Registry) Snapshot() *Snapshot { return r.snapshot.Load() }
+
+// Load replays the store. Heads that were known to be healthy come back as
+// assumed, with a lease extended by a full term: our restart is no fault of
+// theirs.
+func (r *Registry) Load(ctx context.Context) error {
+	defer r.metrics.observe("load")()
+	records, err := r.store.Heads(ctx)
+	if err != nil {
+		r.metrics.storeErrors["load"].Inc()
+		return fmt.Errorf("load the heads: %w", err)
+	}
+	if err := r.grantEpochs(ctx); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.firstEpoch = r.nextEpoch
+	now := r.now()
+	modelTypes := map[string][]string{}
+	batch := make([]change, 0, len(records))
+	for i := range records {
+		e := &entry{record: records[i], live: new(Live), seen: now, slot: -1}
+		intern(&e.record.Spec, modelTypes)
+		e.epoch = e.record.Epoch
+		if e.record.Confirmed {
+			e.status, e.health = StatusActive, HealthAssumed
+		}
+		e.interval = r.interval(len(records))
+		r.heads[e.record.Spec.ID] = e
+		r.instances++
+		r.watch(e)
+		batch = append(batch, change{next: r.makeHead(e, r.instances, now)})
+		e.head = batch[i].next
+	}
+	r.publish(batch)
+	r.loaded = true
+	return nil
+}
+
+// intern lets equal strings of different heads share memory.
+func intern(s *Spec, modelTypes map[string][]string) {
+	for _, p := range []*string{&s.Region, &s.Zone, &s.Version, &s.Engine} {
+		*p = unique.Make(*p).Value()
+	}
+	key := strings.Join(s.ModelTypes, "\n")
+	if shared, ok := modelTypes[key]; ok {
+		s.ModelTypes = shared
+		return
+	}
+	for i := range s.ModelTypes {
+		s.ModelTypes[i] = unique.Make(s.ModelTypes[i]).Value()
+	}
+	modelTypes[key] = s.ModelTypes
+}
+
+// epochBlock is how many epochs are set aside with one durable write.
+const epochBlock = 1 << 16
+
+// grantEpochs takes a new block of epochs. Only Load and the committer call it.
+func (r *Registry) grantEpochs(ctx context.Context) error {
+	defer r.metrics.observe("grant_epochs")()
+	first, err := r.store.GrantEpochs(ctx, epochBlock)
+	if err != nil {
+		r.metrics.storeErrors["grant_epochs"].Inc()
+		return fmt.Errorf("set epochs aside: %w", err)
+	}
+	r.mu.Lock()
+	r.nextEpoch, r.epochsLeft = first, epochBlock
+	r.mu.Unlock()
+	return nil
+}
+
+// makeHead makes the immutable head of e as it is now; instance is that of its
+// epoch.
+func (r *Registry) makeHead(e *entry, instance uint64, now time.Time) *Head {
+	spec := e.record.Spec
+	admin := e.record.Admin
+	if admin.Weight > 0 {
+		spec.Weight = admin.Weight
+	}
+	if len(admin.Labels) > 0 {
+		labels := make(map[string]string, len(spec.Labels)+len(admin.Labels))
+		for _, from := range []map[string]string{spec.Labels, admin.Labels} {
+			for k, v := range from {
+				labels[k] = v
+			}
+		}
+		spec.Labels = labels
+	}
+	h := &Head{
+		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health,
+		Instance: instance, Live: e.live,
+	}
+	if e.head != nil {
+		h.Hash, h.Since = e.head.Hash, e.head.Since
+		if e.head.Epoch != e.epoch {
+			h.Since = time.Time{}
+		}
+	} else {
+		f := fnv.New64a()
+		_, _ = f.Write([]byte(spec.ID))
+		h.Hash = f.Sum64()
+	}
+	if h.Since.IsZero() && h.Routable() {
+		h.Since = now
+	}
+	return h
+}
+
+// change is one head's step from one snapshot to the next; nil is absent.
+type change struct {
+	before, next *Head
+}
+
+func (c change) id() string {
+	if c.next != nil {
+		return c.next.ID
+	}
+	return c.before.ID
+}
+
+// replace makes e's head anew after its state changed and returns the change.
+func (r *Registry) replace(e *entry, now time.Time) change {
+	before := e.head
+	instance := before.Instance
+	if before.Epoch != e.epoch || before.Live != e.live {
+		r.instances++
+		instance = r.instances
+	}
+	e.head = r.makeHead(e, instance, now)
+	return change{before, e.head}
+}
+
+// publish swaps in a snapshot with the changes applied. Only the groups and
+// pools of heads that changed are made anew. r.mu must be held.
+func (r *Registry) publish(changes []change) {
+	if len(changes) == 0 {
+		return
+	}
+	old := r.snapshot.Load()
+	next := &Snapshot{
+		Revision: old.Revision + 1, Heads: old.Heads, Active: old.Active,
+		Pools: make(map[string]*Pool, len(old.Pools)+1), Regions: make(map[string]int, len(old.Regions)+1),
+	}
+	for k, v := range old.Pools {
+		next.Pools[k] = v
+	}
+	for k, v := range old.Regions {
+		next.Regions[k] = v
+	}
+	slices.SortFunc(changes, func(a, b change) int { return strings.Compare(a.id(), b.id()) })
+	touched := map[string][]change{}
+	for _, c := range changes {
+		next.count(c.before, -1)
+		next.count(c.next, 1)
+		for _, h := range []*Head{c.before, c.next} {
+			if h == nil {
+				continue
+			}
+			for _, m := range h.ModelTypes {
+				if list := touched[m]; len(list) == 0 || list[len(list)-1] != c {
+					touched[m] = append(list, c)
+				}
+			}
+		}
+	}
+	for model, changes := range touched {
+		if p := r.rebuild(old.Pools[model], model, changes); p != nil {
+			next.Pools[model] = p
+		} else {
+			delete(next.Pools, model)
+		}
+	}
+	r.snapshot.Store(next)
+}
+
+func (s *Snapshot) count(h *Head, by int) {
+	if h == nil {
+		return
+	}
+	s.Heads += by
+	if h.Routable() && h.Health != HealthHeld {
+		s.Active += by
+	}
+	if s.Regions[h.Region] += by; s.Regions[h.Region] == 0 {
+		delete(s.Regions, h.Region)
+	}
+}
+
+// rebuild makes the pool of a model type anew, nil when no head is left in it.
+func (r *Registry) rebuild(old *Pool, model string, changes []change) *Pool {
+	if old == nil {
+		old = &Pool{ModelType: model, All: newGroup(model, AnyRegion, nil)}
+	}
+	all := merge(old.All.Heads, changes, func(h *Head) bool { return slices.Contains(h.ModelTypes, model) })
+	if len(all) == 0 {
+		return nil
+	}
+	r.slowStart(old.All, changes)
+	p := &Pool{ModelType: all[0].ModelTypes[slices.Index(all[0].ModelTypes, model)], Regions: make(map[string]*Group, len(old.Regions)+1)}
+	p.All = newGroup(p.ModelType, AnyRegion, all)
+	for k, v := range old.Regions {
+		p.Regions[k] = v
+	}
+	regions := map[string]bool{}
+	for _, c := range changes {
+		for _, h := range []*Head{c.before, c.next} {
+			if h != nil {
+				regions[h.Region] = true
+			}
+		}
+	}
+	for region := range regions {
+		var heads []*Head
+		if g := old.Regions[region]; g != nil {
+			heads = g.Heads
+		}
+		heads = merge(heads, changes, func(h *Head) bool {
+			return h.Region == region && slices.Contains(h.ModelTypes, model)
+		})
+		if len(heads) == 0 {
+			delete(p.Regions, region)
+		} else {
+			p.Regions[heads[0].Region] = newGroup(p.ModelType, heads[0].Region, heads)
+		}
+	}
+	return p
+}
+
+// merge returns heads with the changes applied, both ordered by id, keeping of
+// the new heads those that belong.
+func merge(heads []*Head, changes []change, belongs func(*Head) bool) []*Head {
+	merged := make([]*Head, 0, len(heads)+len(changes))
+	for _, c := range changes {
+		at, found := slices.BinarySearchFunc(heads, c.id(), func(h *Head, id string) int { return strings.Compare(h.ID, id) })
+		merged = append(merged, heads[:at]...)
+		if heads = heads[at:]; found {
+			heads = heads[1:]
+		}
+		if c.next != nil && belongs(c.next) {
+			merged = append(merged, c.next)
+		}
+	}
+	return append(merged, heads...)
+}
+
+// slowStart gives heads that became routable just now the mean number of
+// requests in flight of those that are.
+func (r *Registry) slowStart(pool *Group, changes []change) {
+	mean := -1.0
+	for _, c := range changes {
+		joined := c.next != nil && c.next.Routable() && c.next.Health != HealthAssumed &&
+			(c.before == nil || !c.before.Routable() || c.before.Live != c.next.Live)
+		if !joined || r.lease.SlowStart == 0 {
+			continue
+		}
+		if mean < 0 {
+			mean = pool.meanInFlight()
+		}
+		if mean > 0 {
+			c.next.Live.start.Store(&slowStart{since: r.now(), window: r.lease.SlowStart, bias: mean})
+		}
+	}
+}
+
+func (g *Group) meanInFlight() float64 {
+	if len(g.Active.Heads) == 0 {
+		return 0
+	}
+	var sum int64
+	for _, h := range g.Active.Heads {
+		sum += h.Live.InFlight()
+	}
+	return float64(sum) / float64(len(g.Active.Heads))
+}
+
+// jitter spreads the heads' reports: 0.9 to 1.1.
+func jitter() float64 { return 0.9 + 0.2*rand.Float64() }

@@ -1,0 +1,163 @@
+package fleet
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Bounds of what a head may say of itself.
+const (
+	MaxIDLength        = 128
+	MaxEndpointLength  = 512
+	MaxModelTypeLength = 128
+	MaxModelTypes      = 64 // of one head
+	MaxNameLength      = 64 // of region, zone and version
+	MaxEngineLength    = 32
+	MinWeight          = 0.001
+	MaxWeight          = 1000.0
+	MaxMaxInFlight     = 1_000_000
+	MaxLabels          = 32
+	MaxLabelKey        = 63
+	MaxLabelValue      = 128
+)
+
+const (
+	idCharacters    = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-"
+	modelCharacters = idCharacters + "/@+"
+)
+
+// faults collects what is wrong with an input.
+type faults []Fault
+
+func (f *faults) add(pointer, format string, args ...any) {
+	*f = append(*f, Fault{pointer, fmt.Sprintf(format, args...)})
+}
+
+func (f faults) err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return &InvalidError{f}
+}
+
+func (f *faults) name(pointer, value string, longest int, characters string, required bool) {
+	switch {
+	case value == "" && required:
+		f.add(pointer, "is required")
+	case len(value) > longest:
+		f.add(pointer, "has %d characters; at most %d are allowed", len(value), longest)
+	case strings.Trim(value, characters) != "" || strings.ContainsFunc(value, func(r rune) bool { return !strings.ContainsRune(characters, r) }):
+		f.add(pointer, "may only have letters, digits and %s", strings.TrimLeft(characters, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
+	case value == "." || strings.Contains(value, ".."):
+		f.add(pointer, "must not be or contain a path step")
+	}
+}
+
+// ValidateSpec checks a registration, fills in its defaults and brings the
+// endpoint into its canonical form. The error is an *InvalidError whose
+// pointers lead into the body of the registration.
+func ValidateSpec(s *Spec, allowLinkLocal bool) error {
+	var f faults
+	f.name("/id", s.ID, MaxIDLength, idCharacters, true)
+	switch {
+	case s.Endpoint == "":
+		f.add("/endpoint", "is required")
+	case len(s.Endpoint) > MaxEndpointLength:
+		f.add("/endpoint", "has %d characters; at most %d are allowed", len(s.Endpoint), MaxEndpointLength)
+	default:
+		if wrong := checkEndpoint(s.Endpoint, allowLinkLocal); wrong != "" {
+			f.add("/endpoint", "%s", wrong)
+		} else {
+			s.Endpoint = canonicalEndpoint(s.Endpoint)
+		}
+	}
+	switch n := len(s.ModelTypes); {
+	case n == 0:
+		f.add("/model_types", "must name at least one model type")
+	case n > MaxModelTypes:
+		f.add("/model_types", "has %d model types; at most %d are allowed", n, MaxModelTypes)
+	default:
+		for i, m := range s.ModelTypes {
+			pointer := fmt.Sprintf("/model_types/%d", i)
+			f.name(pointer, m, MaxModelTypeLength, modelCharacters, true)
+			if slices.Contains(s.ModelTypes[:i], m) {
+				f.add(pointer, "is named twice")
+			}
+		}
+	}
+	f.name("/region", s.Region, MaxNameLength, idCharacters, true)
+	f.name("/zone", s.Zone, MaxNameLength, idCharacters, false)
+	f.name("/version", s.Version, MaxNameLength, modelCharacters, false)
+	f.name("/engine", s.Engine, MaxEngineLength, idCharacters, false)
+	if s.Weight == 0 {
+		s.Weight = 1
+	}
+	f.weight("/weight", s.Weight)
+	if s.MaxInFlight < 0 || s.MaxInFlight > MaxMaxInFlight {
+		f.add("/capacity/max_in_flight", "must be 0 to %d; 0 is no limit", MaxMaxInFlight)
+	}
+	f.labels("/labels", s.Labels)
+	return f.err()
+}
+
+func (f *faults) weight(pointer string, w float64) {
+	if !(w >= MinWeight && w <= MaxWeight) {
+		f.add(pointer, "must be %g to %g", MinWeight, MaxWeight)
+	}
+}
+
+func (f *faults) labels(pointer string, labels map[string]string) {
+	if len(labels) > MaxLabels {
+		f.add(pointer, "has %d labels; at most %d are allowed", len(labels), MaxLabels)
+		return
+	}
+	for k, v := range labels {
+		at := pointer + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(k)
+		if k == "" || len(k) > MaxLabelKey || !printable(k) {
+			f.add(at, "must have a name of 1 to %d printable ASCII characters", MaxLabelKey)
+		}
+		if len(v) > MaxLabelValue || !printable(v) {
+			f.add(at, "must have a value of at most %d printable ASCII characters", MaxLabelValue)
+		}
+	}
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// maxCount and maxTokens bound reported counts, which keeps sums over a fleet
+// far from overflowing.
+const (
+	maxCount  = 1_000_000_000
+	maxTokens = 1_000_000_000_000
+)
+
+// ValidateReport checks a status report. Pointers lead into the body of the
+// report.
+func ValidateReport(r *StatusReport) error {
+	var f faults
+	if r.Status == StatusUnknown {
+		f.add("/status", "is required: one of %s", strings.Join(statusNames[1:], ", "))
+	}
+	count := func(name string, v, highest int64) {
+		if v != Unknown && (v < 0 || v > highest) {
+			f.add("/load/"+name, "must be 0 to %d", highest)
+		}
+	}
+	number := func(name string, v, highest float64) {
+		if !math.IsNaN(v) && (v < 0 || v > highest) {
+			f.add("/load/"+name, "must be 0 to %g", highest)
+		}
+	}
+	count("in_flight", r.Load.InFlight, maxCount)
+	count("queued", r.Load.Queued, maxCount)
+	count("pending_prompt_tokens", r.Load.PendingPromptTokens, maxTokens)
+	count("kv_capacity_tokens", r.Load.KVCapacityTokens, maxTokens)
+	number("kv_cache_usage", r.Load.KVCacheUsage, 1)
+	number("utilization", r.Load.Utilization, 1)
+	number("tokens_per_second", r.Load.TokensPerSecond, maxCount)
+	return f.err()
+}
