@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"headway/internal/fleet"
 )
 
 // RegionMode says what a request's region means.

@@ -1,0 +1,167 @@
+package routing
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"headway/internal/fleet"
+)
+
+// maxFaults is the most faults of one document that are listed; one more says
+// how many there are besides.
+const maxFaults = 1000
+
+// place is where a value stands in a document. Places are linked, and written
+// out only for a fault: a document is larger than its pointers are worth.
+type place struct {
+	in   *place // nil for the whole document
+	name string // of a member
+	at   int    // index of an element, -1 for a member
+}
+
+func (p *place) member(name string) *place { return &place{p, name, -1} }
+func (p *place) element(i int) *place      { return &place{p, "", i} }
+
+// pointer is the place as a JSON Pointer (RFC 6901).
+func (p *place) pointer() string {
+	if p == nil || p.in == nil {
+		return ""
+	}
+	if p.at >= 0 {
+		return p.in.pointer() + "/" + strconv.Itoa(p.at)
+	}
+	return p.in.pointer() + "/" + escapePointer(p.name)
+}
+
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
+
+func escapePointer(name string) string { return pointerEscapes.Replace(name) }
+
+// root is the place of the whole document.
+var root = &place{}
+
+// faultList collects what is wrong with a document.
+type faultList struct {
+	list []fleet.Fault
+	more int
+}
+
+func (f *faultList) add(at *place, format string, args ...any) {
+	f.addAt(at.pointer(), fmt.Sprintf(format, args...))
+}
+
+func (f *faultList) addAt(pointer, reason string) {
+	if len(f.list) >= maxFaults {
+		f.more++
+		return
+	}
+	f.list = append(f.list, fleet.Fault{Pointer: pointer, Reason: reason})
+}
+
+// all returns the faults in the order they were found, nil when there is none.
+func (f *faultList) all() []fleet.Fault {
+	if f.more == 0 {
+		return f.list
+	}
+	return append(f.list, fleet.Fault{Reason: fmt.Sprintf("%d more faults are not listed", f.more)})
+}
+
+// unknownStrategy says that no strategy has the name, and which there are.
+func unknownStrategy(name string) string {
+	return unknownName("strategy", name, specNames())
+}
+
+// unknownName says that name is not one of known, which one was probably
+// meant, and which there are.
+func unknownName(what, name string, known []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "unknown %s %s", what, quote(name))
+	if meant := nearest(name, known); meant != "" {
+		fmt.Fprintf(&b, "; did you mean %q?", meant)
+	}
+	if len(known) == 0 {
+		b.WriteString("; there are none")
+	} else {
+		fmt.Fprintf(&b, "; allowed are %s", strings.Join(known, ", "))
+	}
+	return b.String()
+}
+
+// maxQuoted is the most bytes of somebody's input that a reason repeats.
+const maxQuoted = 64
+
+func quote(s string) string {
+	if len(s) <= maxQuoted {
+		return strconv.Quote(s)
+	}
+	cut := maxQuoted
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return strconv.Quote(s[:cut]) + "…"
+}
+
+// nearest returns the known name that name was probably meant to be, or "".
+func nearest(name string, known []string) string {
+	best, least := "", 1+max(1, len(name)/3)
+	if len(name) > maxQuoted {
+		return ""
+	}
+	for _, k := range known {
+		if d := editDistance(strings.ToLower(name), k); d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// editDistance is the number of bytes to insert, delete, replace or swap with
+// their neighbour that make b of a (optimal string alignment).
+func editDistance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}
+
+// firstToken splits a JSON Pointer into its first name, unescaped, and whether
+// there is one.
+func firstToken(pointer string) (name string, ok bool) {
+	if !strings.HasPrefix(pointer, "/") {
+		return "", false
+	}
+	name, _, _ = strings.Cut(pointer[1:], "/")
+	return strings.NewReplacer("~1", "/", "~0", "~").Replace(name), true
+}
+
+// addElsewhere adds the faults that are neither at nor inside of a place that
+// has one already: a value that could not be read is not missing too.
+func (f *faultList) addElsewhere(faults []fleet.Fault) {
+	known := slices.Clone(f.list)
+	for _, fault := range faults {
+		if !slices.ContainsFunc(known, func(k fleet.Fault) bool {
+			rest, inside := strings.CutPrefix(fault.Pointer, k.Pointer)
+			return inside && (rest == "" || rest[0] == '/' && k.Pointer != "")
+		}) {
+			f.addAt(fault.Pointer, fault.Reason)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package routing
+
+// maxPattern is the most characters of a pattern, stars not counted.
+const maxPattern = 128
+
+// glob matches text with a pattern of literal bytes, ? for any one byte and *
+// for any number. It runs the pattern's nondeterministic automaton with one
+// bit for each state, so a match takes one step for each byte of the text,
+// whatever the pattern.
+type glob struct {
+	pattern string
+	literal bool // no * and no ?
+	any     bool // matches everything
+
+	class [256]uint8 // of each byte; 0 is that of bytes not in the pattern
+	masks []states   // by class: the states that the byte leads into
+	loops states     // the states that a star keeps
+	last  int        // the state that accepts
+}
+
+// states is a set of the states 0 to maxPattern; state n means that n
+// characters of the pattern, stars not counted, are matched.
+type states [3]uint64
+
+func (s *states) set(n int)      { s[n/64] |= 1 << (n % 64) }
+func (s *states) has(n int) bool { return s[n/64]&(1<<(n%64)) != 0 }
+
+// newGlob compiles a pattern; "" is *. Without stars it has at most maxPattern
+// characters.
+func newGlob(pattern string) *glob {
+	if pattern == "" {
+		pattern = "*"
+	}
+	g := &glob{pattern: pattern, literal: true, any: true, masks: make([]states, 1)}
+	var every states // states that any byte leads into
+	for i := range len(pattern) {
+		switch c := pattern[i]; c {
+		case '*':
+			g.literal = false
+			g.loops.set(g.last)
+			continue
+		case '?':
+			g.literal, g.any = false, false
+			g.last++
+			every.set(g.last)
+		default:
+			g.any = false
+			if g.class[c] == 0 {
+				g.class[c] = uint8(len(g.masks)) //nolint:gosec // at most maxPattern classes
+				g.masks = append(g.masks, states{})
+			}
+			g.last++
+			g.masks[g.class[c]].set(g.last)
+		}
+	}
+	for i := range g.masks {
+		for w := range every {
+			g.masks[i][w] |= every[w]
+		}
+	}
+	return g
+}
+
+func (g *glob) match(text string) bool {
+	if g.any || g.literal {
+		return g.any || g.pattern == text
+	}
+	at := states{1}
+	for i := range len(text) {
+		if at = g.step(at, &g.masks[g.class[text[i]]]); at == (states{}) {
+			return false
+		}
+	}
+	return at.has(g.last)
+}
+
+// step is the states after one byte: the next of each if the byte leads there,
+// and those that a star keeps.
+func (g *glob) step(at states, into *states) states {
+	var next states
+	carry := uint64(0)
+	for w := range at {
+		shifted := at[w]<<1 | carry
+		carry = at[w] >> 63
+		next[w] = shifted&into[w] | at[w]&g.loops[w]
+	}
+	return next
+}
+
+// covers reports whether g matches all that other matches. It is exact when it
+// says yes, and may miss a yes that takes more than one of g's stars to show.
+func (g *glob) covers(other *glob) bool {
+	if g.any || other.literal {
+		return g.any || g.match(other.pattern)
+	}
+	at := states{1}
+	for i := range len(other.pattern) {
+		into := states{} // only a star of g takes in a star
+		switch c := other.pattern[i]; c {
+		case '*':
+		case '?':
+			into = g.masks[0] // only ? and * take in a ?
+		default:
+			into = g.masks[g.class[c]]
+		}
+		at = g.step(at, &into)
+	}
+	return at.has(g.last)
+}
