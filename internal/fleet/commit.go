@@ -25,7 +25,7 @@ type commit struct {
 	id        string
 	registers bool // begins a new epoch
 	edit      func(cur *Record, e *entry) (next *Record, err error)
-	apply     func(e *entry, now time.Time) // under r.mu, after the write; not called for a removal
+	apply     func(e *entry, now time.Time) // under r.mu, after the write; nil when only the record changes
 	seen      func(e *entry)                // under r.mu, after the snapshot was published
 	answer    chan error                    // buffered; nil when nobody waits
 
@@ -183,7 +183,6 @@ func (r *Registry) confirm(e *entry) {
 			next.Confirmed = true
 			return &next, nil
 		},
-		apply: func(*entry, time.Time) {},
 	})
 }
 
@@ -384,6 +383,10 @@ func (r *Registry) applyAll(batch []*commit) {
 			continue
 		}
 		e := r.heads[c.id]
+		if c.next != nil && c.apply == nil {
+			e.record = *c.next
+			continue
+		}
 		if _, touched := before[c.id]; !touched {
 			order = append(order, c.id)
 			before[c.id] = nil

@@ -63,7 +63,7 @@ func (r *Registry) due(e *entry) time.Time {
 	case HealthStale:
 		return e.stale.Add(r.lease.RemoveAfter)
 	case HealthHeld:
-		return r.lastSweep.Add(wheelTick)
+		return e.seen // every tick: the guard may let go of it
 	}
 	return e.seen.Add(leaseIntervals * e.interval)
 }

@@ -99,7 +99,7 @@ func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, e
 	}
 	r.policy.Store(policy)
 	r.events.Publish(event.Event{
-		Type: "policy.changed", Time: r.now(),
+		Type: event.PolicyChanged, Time: r.now(),
 		Data: PolicyChanged{Revision: policy.Revision, Source: change.Source, Author: change.Author},
 	})
 	return policy, nil

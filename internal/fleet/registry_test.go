@@ -1,0 +1,776 @@
+package fleet_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"pgregory.net/rapid"
+
+	"headway/internal/event"
+	"headway/internal/fleet"
+)
+
+// world is a registry that runs.
+type world struct {
+	testing.TB
+	*fleet.Registry
+	store   *fakeStore
+	metrics *prometheus.Registry
+	events  *event.Subscription
+	stop    func()
+}
+
+func start(t testing.TB, store *fakeStore, change func(*fleet.Options)) *world {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	stream, err := event.New(event.Options{Metrics: reg})
+	must(t, err)
+	o := fleet.Options{Store: store, Events: stream, Metrics: reg, Log: slog.New(slog.DiscardHandler)}
+	if change != nil {
+		change(&o)
+	}
+	r, err := fleet.New(o)
+	must(t, err)
+	must(t, r.Load(t.Context()))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		if err := r.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	w := &world{TB: t, Registry: r, store: store, metrics: reg, events: stream.Subscribe()}
+	w.stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
+	t.Cleanup(w.stop)
+	return w
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func spec(id string) fleet.Spec {
+	return fleet.Spec{ID: id, Endpoint: "http://127.0.0.1:9000", ModelTypes: []string{"m"}, Region: "us"}
+}
+
+func active() *fleet.StatusReport {
+	return &fleet.StatusReport{Status: fleet.StatusActive, Load: fleet.UnknownLoad()}
+}
+
+func (w *world) register(s fleet.Spec, first *fleet.StatusReport) fleet.Registration {
+	w.Helper()
+	r, err := w.Register(w.Context(), s, first)
+	must(w, err)
+	return r
+}
+
+func (w *world) report(id string, epoch uint64, status fleet.Status) {
+	w.Helper()
+	_, err := w.Report(id, fleet.StatusReport{Epoch: epoch, Status: status, Load: fleet.UnknownLoad()})
+	must(w, err)
+}
+
+func (w *world) health(id string) string {
+	w.Helper()
+	v, err := w.Head(id)
+	if errors.Is(err, fleet.ErrHeadNotFound) {
+		return "gone"
+	}
+	must(w, err)
+	return v.Head.Health.String()
+}
+
+func (w *world) routable() []string {
+	ids := []string{}
+	for _, p := range w.Snapshot().Pools {
+		for _, h := range p.All.Active.Heads {
+			ids = append(ids, h.ID)
+		}
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids)
+}
+
+// beat keeps heads reporting at the interval that they are told, until ctx
+// ends.
+func (w *world) beat(ctx context.Context, ids ...string) {
+	for _, id := range ids {
+		v, err := w.Head(id)
+		must(w, err)
+		epoch, wait := v.Head.Epoch, v.Lease.HeartbeatInterval
+		go func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-time.After(wait):
+				}
+				lease, err := w.Report(id, fleet.StatusReport{Epoch: epoch, Status: fleet.StatusActive, Load: fleet.UnknownLoad()})
+				if err != nil {
+					return
+				}
+				wait = lease.HeartbeatInterval
+			}
+		}()
+	}
+}
+
+func TestAHeadIsRoutableAfterItsFirstHealthyReport(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	r := w.register(spec("a"), nil)
+	if !r.Created || len(w.routable()) != 0 || w.health("a") != "pending" {
+		t.Fatalf("created %v, routable %v, health %s", r.Created, w.routable(), w.health("a"))
+	}
+	w.report("a", r.Lease.Epoch, fleet.StatusOffline)
+	if len(w.routable()) != 0 {
+		t.Fatal("routable after an unhealthy report")
+	}
+	w.report("a", r.Lease.Epoch, fleet.StatusActive)
+	if got := w.routable(); !slices.Equal(got, []string{"a"}) {
+		t.Fatalf("routable %v after a healthy report", got)
+	}
+	w.register(spec("b"), active())
+	if got := w.routable(); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("routable %v; a registration may carry the first report", got)
+	}
+}
+
+func TestEachRegistrationGrowsTheEpochAndWritesOnlyChanges(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	first := w.register(spec("a"), nil)
+	writes := w.store.writes
+	last := first
+	for range 5 {
+		again := w.register(spec("a"), nil)
+		if again.Created || again.Lease.Epoch <= last.Lease.Epoch {
+			t.Fatalf("created %v, epoch %d after %d", again.Created, again.Lease.Epoch, last.Lease.Epoch)
+		}
+		last = again
+	}
+	if w.store.writes != writes {
+		t.Errorf("%d writes for registrations that changed nothing", w.store.writes-writes)
+	}
+	changed := spec("a")
+	changed.Version = "2"
+	w.register(changed, nil)
+	if w.store.writes != writes+1 {
+		t.Errorf("%d writes for one change", w.store.writes-writes)
+	}
+	if _, err := w.Report("a", fleet.StatusReport{Epoch: first.Lease.Epoch, Status: fleet.StatusActive, Load: fleet.UnknownLoad()}); !errors.Is(err, fleet.ErrStaleEpoch) {
+		t.Errorf("a report with the first epoch: %v", err)
+	}
+	if _, err := w.Report("nobody", *active()); !errors.Is(err, fleet.ErrHeadNotFound) {
+		t.Errorf("a report of an unknown head: %v", err)
+	}
+}
+
+func TestHeartbeatsNeverWrite(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	r := w.register(spec("a"), active())
+	w.stop() // the confirmation has been written
+	writes := w.store.writes
+	for range 1000 {
+		w.report("a", r.Lease.Epoch, fleet.StatusActive)
+	}
+	if w.store.writes != writes {
+		t.Errorf("%d writes for heartbeats", w.store.writes-writes)
+	}
+}
+
+func TestLeaseExpiresInTwoSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = time.Minute })
+		r := w.register(spec("a"), active())
+		at := func(intervals float64) {
+			time.Sleep(time.Until(r.Lease.ExpiresAt.Add(-time.Duration((3 - intervals) * float64(r.Lease.HeartbeatInterval)))))
+		}
+		at(1.9)
+		if got := w.health("a"); got != "fresh" {
+			t.Errorf("after 1.9 intervals: %s", got)
+		}
+		at(2.6)
+		if got := w.health("a"); got != "suspect" || len(w.routable()) != 1 {
+			t.Errorf("after 2.6 intervals: %s, routable %v", got, w.routable())
+		}
+		at(3.6)
+		if got := w.health("a"); got != "stale" || len(w.routable()) != 0 {
+			t.Errorf("after 3.6 intervals: %s, routable %v", got, w.routable())
+		}
+		w.report("a", r.Lease.Epoch, fleet.StatusActive)
+		if got := w.health("a"); got != "fresh" || len(w.routable()) != 1 {
+			t.Errorf("after it came back: %s, routable %v", got, w.routable())
+		}
+		time.Sleep(2 * time.Minute)
+		if got := w.health("a"); got != "gone" || w.Snapshot().Heads != 0 || len(w.store.records) != 0 {
+			t.Errorf("after a long silence: %s, %d heads, %d stored", got, w.Snapshot().Heads, len(w.store.records))
+		}
+	})
+}
+
+func TestTheServerSpreadsReports(t *testing.T) {
+	w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.MaxReportsPerSecond = 10 })
+	for i := range 100 {
+		w.register(spec(fmt.Sprintf("h%d", i)), active())
+	}
+	least, most := time.Hour, time.Duration(0)
+	perSecond := 0.0
+	for i := range 100 {
+		v, err := w.Head(fmt.Sprintf("h%d", i))
+		must(t, err)
+		lease, err := w.Report(v.Head.ID, fleet.StatusReport{Epoch: v.Head.Epoch, Status: fleet.StatusActive, Load: fleet.UnknownLoad()})
+		must(t, err)
+		least, most = min(least, lease.HeartbeatInterval), max(most, lease.HeartbeatInterval)
+		perSecond += 1 / lease.HeartbeatInterval.Seconds()
+	}
+	if perSecond > 11 || least == most || least < 9*time.Second || most > 11*time.Second {
+		t.Errorf("100 heads send %.1f reports a second, every %s to %s; want about 10, every 9 to 11 s", perSecond, least, most)
+	}
+}
+
+func TestTheOperatorsWordSurvivesReportsAndRegistrations(t *testing.T) {
+	store := newFakeStore(t)
+	w := start(t, store, nil)
+	r := w.register(spec("a"), active())
+	state, weight := fleet.AdminMaintenance, 3.0
+	labels := map[string]string{"pool": "blue"}
+	_, err := w.Patch(t.Context(), "a", fleet.Patch{State: &state, Weight: &weight, Labels: &labels})
+	must(t, err)
+	w.report("a", r.Lease.Epoch, fleet.StatusActive)
+	w.register(spec("a"), active())
+	check := func(when string) {
+		t.Helper()
+		v, err := w.Head("a")
+		must(t, err)
+		if v.Head.Routable() || v.Head.Admin != state || v.Head.Weight != 3 || v.Head.Labels["pool"] != "blue" || v.Record.Spec.Weight != 1 {
+			t.Errorf("%s: routable %v, %s, weight %v of %v, labels %v", when, v.Head.Routable(), v.Head.Admin, v.Head.Weight, v.Record.Spec.Weight, v.Head.Labels)
+		}
+	}
+	check("after a registration")
+	w.stop()
+	w = start(t, store, nil)
+	check("after a restart")
+	enabled, none := fleet.AdminEnabled, 0.0
+	v, err := w.Patch(t.Context(), "a", fleet.Patch{State: &enabled, Weight: &none})
+	must(t, err)
+	if !v.Head.Routable() || v.Head.Weight != 1 {
+		t.Errorf("enabled again: routable %v, weight %v", v.Head.Routable(), v.Head.Weight)
+	}
+}
+
+func TestLeasesAreExtendedAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		w := start(t, store, nil)
+		confirmed := w.register(spec("a"), active())
+		again := w.register(spec("a"), active()) // not written: nothing changed
+		w.register(spec("never-healthy"), nil)
+		w.stop()
+		time.Sleep(time.Hour)
+
+		w = start(t, store, nil)
+		if got := w.health("a"); got != "assumed" || !slices.Equal(w.routable(), []string{"a"}) {
+			t.Fatalf("after the restart: %s, routable %v", got, w.routable())
+		}
+		if got := w.health("never-healthy"); got != "pending" {
+			t.Errorf("a head that was never healthy is %s", got)
+		}
+		time.Sleep(5 * time.Second)
+		w.report("a", again.Lease.Epoch, fleet.StatusActive)
+		if got := w.health("a"); got != "fresh" {
+			t.Errorf("reporting with its epoch, it is %s", got)
+		}
+		if _, err := w.Report("a", fleet.StatusReport{Epoch: confirmed.Lease.Epoch, Status: fleet.StatusActive, Load: fleet.UnknownLoad()}); !errors.Is(err, fleet.ErrStaleEpoch) {
+			t.Errorf("an older epoch after a newer one: %v", err)
+		}
+		if r := w.register(spec("a"), nil); r.Lease.Epoch <= again.Lease.Epoch {
+			t.Errorf("epoch %d after the restart, %d before it", r.Lease.Epoch, again.Lease.Epoch)
+		}
+	})
+}
+
+func TestAHeadThatStaysAwayAfterARestartExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		w := start(t, store, nil)
+		w.register(spec("a"), active())
+		w.stop()
+		w = start(t, store, nil)
+		time.Sleep(8 * time.Second)
+		if got := w.health("a"); got != "stale" {
+			t.Errorf("8 s after the restart it is %s", got)
+		}
+	})
+}
+
+func TestTheMassExpiryGuardHoldsAPoolThatFallsSilentAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), nil)
+		var ids []string
+		for i := range 10 {
+			ids = append(ids, fmt.Sprintf("h%d", i))
+			w.register(spec(ids[i]), active())
+		}
+		ctx, silence := context.WithCancel(t.Context())
+		w.beat(ctx, ids...)
+		time.Sleep(10 * time.Second)
+		silence()
+		time.Sleep(15 * time.Second)
+		if n := len(w.routable()); n != 10 || w.health("h0") != "held" || w.Snapshot().Active != 0 {
+			t.Fatalf("%d routable, health %s, %d active; want 10 held, none active", n, w.health("h0"), w.Snapshot().Active)
+		}
+		v, err := w.Head("h0")
+		must(t, err)
+		if !strings.Contains(v.HealthReason, "guard") || v.HealthUntil.IsZero() {
+			t.Errorf("the hold is not explained: %q until %v", v.HealthReason, v.HealthUntil)
+		}
+		w.report("h0", v.Head.Epoch, fleet.StatusActive)
+		if w.health("h0") != "fresh" {
+			t.Errorf("reporting again, it is %s", w.health("h0"))
+		}
+		time.Sleep(time.Minute)
+		if n := len(w.routable()); n != 0 {
+			t.Errorf("%d routable after the hold; want 0: the heads are gone after all", n)
+		}
+		if got := value(t, w.metrics, "headway_fleet_guard_active"); got != 0 {
+			t.Errorf("%v guards active at the end", got)
+		}
+	})
+}
+
+func TestAFewHeadsThatFallSilentExpire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), nil)
+		var ids []string
+		for i := range 10 {
+			ids = append(ids, fmt.Sprintf("h%d", i))
+			w.register(spec(ids[i]), active())
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		w.beat(ctx, ids[3:]...)
+		time.Sleep(15 * time.Second)
+		if got := w.routable(); !slices.Equal(got, ids[3:]) {
+			t.Errorf("routable %v; want %v", got, ids[3:])
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestAPauseOfOurOwnExpiresNobody(t *testing.T) {
+	now := time.Now()
+	w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Now = func() time.Time { return now } })
+	w.stop()
+	w.Sweep()
+	r := startRegistered(t, &now)
+	now = now.Add(time.Hour) // stopped, and continued
+	r.Sweep()
+	for range 4 {
+		now = now.Add(250 * time.Millisecond)
+		r.Sweep()
+	}
+	if got := r.health("a"); got != "fresh" {
+		t.Errorf("after a pause of an hour the head is %s", got)
+	}
+}
+
+// startRegistered is a registry on the given clock with head a, whose Sweep
+// the test calls.
+func startRegistered(t *testing.T, now *time.Time) *world {
+	t.Helper()
+	w := start(t, newFakeStore(t), func(o *fleet.Options) {
+		o.Now = func() time.Time { return *now }
+		o.Lease.BaseInterval = time.Hour // Run's own sweeps change nothing
+	})
+	w.register(spec("a"), active())
+	w.stop()
+	return w
+}
+
+func TestANewHeadCountsAsLoadedAsItsPool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), nil)
+		w.register(spec("a"), active())
+		live := w.Snapshot().Pools["m"].All.Heads[0].Live
+		for range 8 {
+			live.TryAcquire(0)
+		}
+		w.register(spec("b"), active())
+		b, err := w.Head("b")
+		must(t, err)
+		if b.SlowStart != 8 {
+			t.Errorf("b counts as %v; want its pool's mean, 8", b.SlowStart)
+		}
+		time.Sleep(15 * time.Second)
+		if b := b.Head.Live.SlowStart(time.Now()); b != 4 {
+			t.Errorf("after half of the window it counts as %v; want 4", b)
+		}
+		time.Sleep(15 * time.Second)
+		if b := b.Head.Live.SlowStart(time.Now()); b != 0 {
+			t.Errorf("after the window it counts as %v", b)
+		}
+	})
+}
+
+func TestAnEpochHasItsOwnCounts(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	w.register(spec("a"), active())
+	old := w.Snapshot().Pools["m"].All.Heads[0]
+	old.Live.TryAcquire(0)
+	w.register(spec("a"), active())
+	fresh := w.Snapshot().Pools["m"].All.Heads[0]
+	if fresh.Live == old.Live || fresh.Instance == old.Instance || fresh.Live.InFlight() != 0 {
+		t.Fatal("the new epoch shares the counts of the old one")
+	}
+	old.Live.Release(true)
+	if old.Live.InFlight() != 0 || fresh.Live.InFlight() != 0 {
+		t.Errorf("in flight: old %d, new %d", old.Live.InFlight(), fresh.Live.InFlight())
+	}
+}
+
+func TestLateReportsRenewTheLeaseAndKeepTheLoad(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	r := w.register(spec("a"), active())
+	send := func(sequence uint64, inFlight int64) {
+		load := fleet.UnknownLoad()
+		load.InFlight = inFlight
+		_, err := w.Report("a", fleet.StatusReport{Epoch: r.Lease.Epoch, Status: fleet.StatusActive, Load: load, Sequence: sequence})
+		must(t, err)
+	}
+	send(2, 20)
+	send(1, 10)
+	v, err := w.Head("a")
+	must(t, err)
+	if v.Report.Load.InFlight != 20 || v.Report.Sequence != 2 {
+		t.Errorf("load of report %d with %d in flight was kept", v.Report.Sequence, v.Report.Load.InFlight)
+	}
+}
+
+func TestOneBatchWritesAndPublishesOnce(t *testing.T) {
+	store := newFakeStore(t)
+	store.block = make(chan struct{})
+	w := start(t, store, nil)
+	var wait sync.WaitGroup
+	for i := range 300 {
+		wait.Go(func() { w.register(spec(fmt.Sprintf("h%03d", i)), nil) })
+	}
+	close(store.block)
+	wait.Wait()
+	if store.saves > 150 || w.Snapshot().Heads != 300 {
+		t.Errorf("%d saves for 300 registrations at once, %d heads", store.saves, w.Snapshot().Heads)
+	}
+}
+
+func TestAStoreThatIsDownRefusesChangesAndNothingElse(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	r := w.register(spec("a"), active())
+	before := w.Snapshot()
+	w.stop()
+	w.store.fail = fmt.Errorf("%w: disk on fire", fleet.ErrStoreUnavailable)
+	w = restart(t, w)
+	_, err := w.Register(t.Context(), spec("b"), nil)
+	if !errors.Is(err, fleet.ErrStoreUnavailable) {
+		t.Errorf("registering: %v", err)
+	}
+	if err := w.Deregister(t.Context(), "a"); !errors.Is(err, fleet.ErrStoreUnavailable) {
+		t.Errorf("deregistering: %v", err)
+	}
+	if w.Snapshot() != before {
+		t.Error("a change that was not written took effect")
+	}
+	if w.Ready().StoreUp {
+		t.Error("ready although the store is down")
+	}
+	w.report("a", r.Lease.Epoch, fleet.StatusActive)
+}
+
+// restart runs the same registry again.
+func restart(t *testing.T, w *world) *world {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var wait sync.WaitGroup
+	wait.Go(func() { _ = w.Run(ctx) })
+	t.Cleanup(func() { cancel(); wait.Wait() })
+	return w
+}
+
+func TestAConflictFailsOnlyItsOwnChange(t *testing.T) {
+	store := newFakeStore(t)
+	w := start(t, store, nil)
+	w.register(spec("a"), nil)
+	w.register(spec("b"), nil)
+	w.stop()
+	changed := store.records["a"]
+	changed.Revision += 100 // by somebody else
+	store.records["a"] = changed
+	store.block = make(chan struct{})
+	w = restart(t, w)
+	state := fleet.AdminDraining
+	results := map[string]error{}
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	for _, id := range []string{"a", "b"} {
+		wait.Go(func() {
+			_, err := w.Patch(t.Context(), id, fleet.Patch{State: &state})
+			mu.Lock()
+			results[id] = err
+			mu.Unlock()
+		})
+	}
+	close(store.block)
+	wait.Wait()
+	if !errors.Is(results["a"], fleet.ErrConflict) || results["b"] != nil {
+		t.Errorf("results %v", results)
+	}
+}
+
+func TestTheFleetIsBounded(t *testing.T) {
+	w := start(t, newFakeStore(t), func(o *fleet.Options) { o.MaxHeads, o.MaxModelTypes = 2, 2 })
+	w.register(spec("a"), nil)
+	w.register(spec("b"), nil)
+	if _, err := w.Register(t.Context(), spec("c"), nil); !errors.Is(err, fleet.ErrFleetFull) {
+		t.Errorf("a third head: %v", err)
+	}
+	w.register(spec("a"), nil) // known ones may come back
+	s := spec("a")
+	s.ModelTypes = []string{"m", "n", "o"}
+	if _, err := w.Register(t.Context(), s, nil); !errors.Is(err, fleet.ErrFleetFull) {
+		t.Errorf("a third model type: %v", err)
+	}
+}
+
+func TestEventsTellWhatHappensToAHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), nil)
+		r := w.register(spec("a"), active())
+		w.report("a", r.Lease.Epoch, fleet.StatusDegraded)
+		time.Sleep(10 * time.Second)
+		w.report("a", r.Lease.Epoch, fleet.StatusActive)
+		must(t, w.Deregister(t.Context(), "a"))
+		var got []string
+		for range 7 {
+			e, lost, err := w.events.Next(t.Context())
+			must(t, err)
+			if lost > 0 || e.Head != "a" || e.Region != "us" {
+				t.Errorf("event %+v, lost %d", e, lost)
+			}
+			if got = append(got, e.Type); e.Type == event.HeadRemoved {
+				break
+			}
+		}
+		want := "head.registered head.changed head.changed head.expired head.recovered head.removed"
+		if have := strings.Join(got, " "); have != want {
+			t.Errorf("events: %s\nwant:   %s", have, want)
+		}
+	})
+}
+
+// A snapshot always equals one that is built from scratch, and a pool whose
+// heads did not change is the same pointer.
+func TestSnapshotsEqualAScratchBuild(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := start(t, newFakeStore(t), nil)
+		defer w.stop()
+		epochs := map[string]uint64{}
+		id := func(rt *rapid.T) string { return fmt.Sprintf("h%d", rapid.IntRange(0, 6).Draw(rt, "head")) }
+		rt.Repeat(map[string]func(*rapid.T){
+			"register": func(rt *rapid.T) {
+				s := spec(id(rt))
+				s.Region = rapid.SampledFrom([]string{"us", "eu"}).Draw(rt, "region")
+				s.ModelTypes = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"m", "n", "o"}), 1, 3, rapid.ID).Draw(rt, "models")
+				var first *fleet.StatusReport
+				if rapid.Bool().Draw(rt, "first") {
+					first = active()
+				}
+				epochs[s.ID] = w.register(s, first).Lease.Epoch
+			},
+			"report": func(rt *rapid.T) {
+				h := id(rt)
+				status := fleet.Status(rapid.IntRange(1, 4).Draw(rt, "status"))
+				_, _ = w.Report(h, fleet.StatusReport{Epoch: epochs[h], Status: status, Load: fleet.UnknownLoad()})
+			},
+			"patch": func(rt *rapid.T) {
+				state := fleet.AdminState(rapid.IntRange(0, 2).Draw(rt, "state"))
+				_, _ = w.Patch(t.Context(), id(rt), fleet.Patch{State: &state})
+			},
+			"remove": func(rt *rapid.T) { _ = w.Deregister(t.Context(), id(rt)) },
+			"": func(rt *rapid.T) {
+				compare(rt, w)
+			},
+		})
+	})
+}
+
+func compare(rt *rapid.T, w *world) {
+	s := w.Snapshot()
+	views, _ := w.List(fleet.Query{Limit: 100})
+	want := map[string][]string{}
+	activeHeads := 0
+	regions := map[string]int{}
+	for _, v := range views {
+		h := v.Head
+		regions[h.Region]++
+		if h.Routable() {
+			activeHeads++
+		}
+		for _, m := range h.ModelTypes {
+			for _, group := range []string{m + "/", m + "/" + h.Region} {
+				want[group+" heads"] = append(want[group+" heads"], h.ID)
+				if h.Routable() {
+					key := group + " " + h.Status.String()
+					want[key] = append(want[key], h.ID)
+				}
+			}
+		}
+	}
+	got := map[string][]string{}
+	note := func(g *fleet.Group, key string) {
+		for name, heads := range map[string][]*fleet.Head{"heads": g.Heads, "active": g.Active.Heads, "degraded": g.Degraded.Heads} {
+			for _, h := range heads {
+				got[key+" "+name] = append(got[key+" "+name], h.ID)
+			}
+		}
+	}
+	for m, p := range s.Pools {
+		note(p.All, m+"/")
+		for r, g := range p.Regions {
+			note(g, m+"/"+r)
+		}
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		rt.Fatalf("groups\n%v\nwant\n%v", got, want)
+	}
+	if s.Heads != len(views) || s.Active != activeHeads || fmt.Sprint(s.Regions) != fmt.Sprint(regions) {
+		rt.Fatalf("%d heads, %d active, regions %v; want %d, %d, %v", s.Heads, s.Active, s.Regions, len(views), activeHeads, regions)
+	}
+}
+
+func TestAnUntouchedPoolIsTheSamePointer(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	r := w.register(spec("a"), active())
+	other := spec("b")
+	other.ModelTypes = []string{"n"}
+	w.register(other, active())
+	m, n := w.Snapshot().Pools["m"], w.Snapshot().Pools["n"]
+	w.report("a", r.Lease.Epoch, fleet.StatusDraining)
+	if w.Snapshot().Pools["m"] == m || w.Snapshot().Pools["n"] != n {
+		t.Error("a change of a must replace pool m and only that")
+	}
+	m = w.Snapshot().Pools["m"]
+	w.report("a", r.Lease.Epoch, fleet.StatusDraining)
+	if w.Snapshot().Pools["m"] != m {
+		t.Error("a heartbeat replaced a pool")
+	}
+}
+
+func TestListGoesThroughAllHeadsInPages(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	for i := range 25 {
+		s := spec(fmt.Sprintf("h%02d", i))
+		if i%2 == 0 {
+			s.Region = "eu"
+		}
+		w.register(s, active())
+	}
+	for _, q := range []struct {
+		fleet.Query
+		want int
+	}{
+		{fleet.Query{}, 25},
+		{fleet.Query{Region: "eu"}, 13},
+		{fleet.Query{ModelType: "m", Region: "us"}, 12},
+		{fleet.Query{ModelType: "none"}, 0},
+		{fleet.Query{Status: "active"}, 25},
+		{fleet.Query{Status: "draining"}, 0},
+	} {
+		q.Limit = 4
+		var ids []string
+		for {
+			views, next := w.List(q.Query)
+			for _, v := range views {
+				ids = append(ids, v.Head.ID)
+			}
+			if q.Cursor = next; next == "" {
+				break
+			}
+		}
+		if len(ids) != q.want || !slices.IsSorted(ids) {
+			t.Errorf("%+v lists %v", q, ids)
+		}
+	}
+}
+
+func TestMetricsExistFromTheFirstScrapeAndStayBounded(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	for _, name := range []string{"head_registrations_total", "head_status_updates_total", "active_heads", "headway_store_errors_total", "headway_reports_dropped_total"} {
+		if got := value(t, w.metrics, name); got != 0 {
+			t.Errorf("%s begins at %v", name, got)
+		}
+	}
+	for i := range 300 {
+		s := spec(fmt.Sprintf("h%d", i))
+		s.Region = fmt.Sprintf("r%d", i)
+		w.register(s, active())
+	}
+	if value(t, w.metrics, "head_registrations_total") != 300 || value(t, w.metrics, "active_heads") != 300 {
+		t.Error("registrations are not counted")
+	}
+	if n := series(t, w.metrics, "headway_head_in_flight"); n != 101 {
+		t.Errorf("%d series of heads in flight; want 100 and other", n)
+	}
+	if n := series(t, w.metrics, "headway_heads"); n != 201 {
+		t.Errorf("%d series of heads by state; want 200 pairs and other", n)
+	}
+}
+
+func family(t testing.TB, reg *prometheus.Registry, name string) (values []float64) {
+	t.Helper()
+	families, err := reg.Gather()
+	must(t, err)
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				values = append(values, m.GetCounter().GetValue()+m.GetGauge().GetValue())
+			}
+		}
+	}
+	return values
+}
+
+func value(t testing.TB, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	values := family(t, reg, name)
+	if len(values) == 0 {
+		t.Fatalf("no metric %s", name)
+	}
+	return values[0]
+}
+
+func series(t testing.TB, reg *prometheus.Registry, name string) int {
+	t.Helper()
+	return len(family(t, reg, name))
+}
+
+func TestLoadIsUnknownAndNeverZero(t *testing.T) {
+	load := fleet.UnknownLoad()
+	if load.Requests() != fleet.Unknown || !math.IsNaN(load.KVCacheUsage) {
+		t.Error("an empty report must not look idle")
+	}
+	load.Queued = 3
+	if load.Requests() != 3 {
+		t.Errorf("3 queued are %d requests", load.Requests())
+	}
+}
