@@ -82,8 +82,8 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 		return err
 	}
 	fleet := newHeads(&o, client)
-	if err := fleet.startAll(); err != nil {
-		return errors.Join(fmt.Errorf("demo: %w", err), fleet.stopAll())
+	if err := fleet.startAll(ctx); err != nil {
+		return errors.Join(fmt.Errorf("demo: %w", err), fleet.stopAll(ctx))
 	}
 	awaitHeads(ctx, fleet, &o, stdout)
 
@@ -96,8 +96,8 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	// A head would wait for the requests of connections that were dialed and
 	// never used.
 	client.CloseIdleConnections()
-	err = fleet.stopAll()
-	summarize(stdout, &o, d.stats.picture(time.Now()), units)
+	err = fleet.stopAll(ctx)
+	summarize(stdout, &o, d.stats.picture(time.Now()), d.sent, units)
 	if err != nil {
 		return fmt.Errorf("demo: stop the heads: %w", err)
 	}
@@ -232,6 +232,7 @@ func (d *display) play(ctx context.Context, work *workload, stdout io.Writer) {
 	} else {
 		d.lines(ctx, stdout)
 	}
+	d.sent = time.Since(d.stats.start)
 	cancel()
 	<-watched
 	timer := time.NewTimer(endTimeout)
@@ -265,7 +266,7 @@ func (d *display) watch(ctx context.Context) {
 				revive = time.After(chaosDowntime)
 			}
 		case <-revive:
-			d.fleet.revive(victim)
+			d.fleet.revive(ctx, victim)
 			revive = nil
 		}
 	}

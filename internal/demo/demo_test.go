@@ -297,7 +297,7 @@ func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 	client := newClient(o.Heads)
 	defer client.CloseIdleConnections()
 	fleet := newHeads(&o, client)
-	if err := fleet.startAll(); err != nil {
+	if err := fleet.startAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := fleet.awaitReady(t.Context()); n != o.Heads {
@@ -311,14 +311,14 @@ func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 		t.Error("a killed head deregistered")
 	}
 	before := fakeEndpoint(f, victim)
-	fleet.revive(victim)
+	fleet.revive(t.Context(), victim)
 	if n := fleet.awaitReady(t.Context()); n != o.Heads {
 		t.Fatalf("%d of %d heads are ready after a start", n, o.Heads)
 	}
 	if now := fakeEndpoint(f, victim); now == before {
 		t.Errorf("the new process has the address of the old one, %s", now)
 	}
-	fleet.drain()
+	fleet.drain(t.Context())
 	deadline := time.NewTimer(20 * time.Second)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
@@ -333,10 +333,10 @@ func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 	for range 5 {
 		fleet.kill() // there are three
 	}
-	if err := fleet.stopAll(); err != nil {
+	if err := fleet.stopAll(t.Context()); err != nil {
 		t.Error(err)
 	}
-	fleet.revive("") // too late, and harmless
+	fleet.revive(t.Context(), "") // too late, and harmless
 	if got := states(fleet); got[stateDown] != 4 {
 		t.Errorf("after the end: %v", got)
 	}

@@ -31,10 +31,9 @@ const (
 
 // heads are the demo's own inference servers.
 type heads struct {
-	units    []*unit
-	work     sync.WaitGroup  // agents and drains
-	draining context.Context //nolint:containedctx // ends what kill, revive and drain leave running
-	stop     context.CancelFunc
+	units []*unit
+	work  sync.WaitGroup // agents and drains
+	over  chan struct{}  // closed when drains have waited long enough
 
 	mu     sync.Mutex
 	random *rand.Rand
@@ -67,9 +66,9 @@ type unit struct {
 	gone  chan struct{}      // closed when the agent has ended
 }
 
+// newHeads makes a fleet of which nothing is started.
 func newHeads(o *Options, client *http.Client) *heads {
-	f := &heads{random: rand.New(rand.NewPCG(o.Seed, 2))}
-	f.draining, f.stop = context.WithCancel(context.Background())
+	f := &heads{random: rand.New(rand.NewPCG(o.Seed, 2)), over: make(chan struct{})}
 	for i := range o.Heads {
 		model := o.Models[i%len(o.Models)]
 		place := i / len(o.Models)
@@ -85,12 +84,13 @@ func newHeads(o *Options, client *http.Client) *heads {
 	return f
 }
 
-// startAll starts every head, or none and an error.
-func (f *heads) startAll() error {
+// startAll starts the heads, up to the first that fails. They live until
+// stopAll, not until ctx ends.
+func (f *heads) startAll(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, u := range f.units {
-		if err := f.start(u); err != nil {
+		if err := f.start(ctx, u); err != nil {
 			return err
 		}
 	}
@@ -98,8 +98,9 @@ func (f *heads) startAll() error {
 }
 
 // start brings a head up; the caller holds the mutex.
-func (f *heads) start(u *unit) error {
-	head, err := mockhead.Start(u.options)
+func (f *heads) start(ctx context.Context, u *unit) error {
+	ctx = context.WithoutCancel(ctx)
+	head, err := mockhead.Start(ctx, u.options)
 	if err != nil {
 		return err
 	}
@@ -114,7 +115,7 @@ func (f *heads) start(u *unit) error {
 		head.Close()
 		return err
 	}
-	ctx, quiet := context.WithCancel(context.Background())
+	ctx, quiet := context.WithCancel(ctx)
 	gone := make(chan struct{})
 	u.state, u.head, u.agent, u.quiet, u.gone = stateUp, head, agent, quiet, gone
 	f.work.Go(func() {
@@ -157,7 +158,7 @@ func (f *heads) kill() string {
 }
 
 // revive starts a random head that is down, or the named one.
-func (f *heads) revive(id string) {
+func (f *heads) revive(ctx context.Context, id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	u := f.pick(stateDown)
@@ -170,7 +171,7 @@ func (f *heads) revive(id string) {
 		f.note("no head is down to be started")
 		return
 	}
-	if err := f.start(u); err != nil {
+	if err := f.start(ctx, u); err != nil {
 		f.note(fmt.Sprintf("%s does not start: %v", u.id, err))
 		return
 	}
@@ -179,7 +180,7 @@ func (f *heads) revive(id string) {
 
 // drain lets a random head report draining, finish its requests and
 // deregister.
-func (f *heads) drain() {
+func (f *heads) drain(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	u := f.pick(stateUp)
@@ -190,21 +191,24 @@ func (f *heads) drain() {
 	u.state = stateDraining
 	u.agent.Drain()
 	f.note(u.id + " draining: it takes no new requests and finishes the others")
-	f.work.Go(func() { f.finish(u) })
+	f.work.Go(func() { f.finish(ctx, u) })
 }
 
 // finish waits until a draining head is idle, then takes it down.
-func (f *heads) finish(u *unit) {
-	ctx, cancel := context.WithTimeout(f.draining, drainTimeout)
-	defer cancel()
+func (f *heads) finish(ctx context.Context, u *unit) {
+	deadline := time.NewTimer(drainTimeout)
+	defer deadline.Stop()
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
 	// Requests that were placed just before the router heard of the draining
 	// are still to come, so one idle moment is not enough.
-	for idle := 0; idle < 5 && ctx.Err() == nil; {
+	for idle, waiting := 0, true; waiting && idle < 5; {
 		select {
 		case <-tick.C:
-		case <-ctx.Done():
+		case <-deadline.C:
+			waiting = false
+		case <-f.over:
+			waiting = false
 		}
 		if l := u.head.Load(); l.Running+l.Waiting == 0 {
 			idle++
@@ -234,7 +238,7 @@ func (u *unit) leave(ctx context.Context) error {
 
 // stopAll takes every head down, those that are up cleanly, and waits for
 // everything that the fleet started.
-func (f *heads) stopAll() error {
+func (f *heads) stopAll(ctx context.Context) error {
 	f.mu.Lock()
 	f.closed = true
 	var up []*unit
@@ -245,12 +249,12 @@ func (f *heads) stopAll() error {
 		}
 	}
 	f.mu.Unlock()
-	f.stop()
 	errs := make([]error, len(up))
 	var leaving sync.WaitGroup
 	for i, u := range up {
-		leaving.Go(func() { errs[i] = u.leave(context.Background()) })
+		leaving.Go(func() { errs[i] = u.leave(ctx) })
 	}
+	close(f.over)
 	leaving.Wait()
 	f.work.Wait()
 	return errors.Join(errs...)

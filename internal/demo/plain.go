@@ -66,13 +66,14 @@ func line(p *picture, units []unitView, inFlight int) string {
 		inFlight, up, len(units), grouped(p.totals.ok), grouped(p.totals.failed))
 }
 
-// summarize prints what the whole run came to.
-func summarize(w io.Writer, o *Options, p *picture, units []unitView) {
+// summarize prints what the whole run came to, of which requests were sent for
+// the time sent.
+func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []unitView) {
 	t := &p.totals
-	fmt.Fprintf(w, "\nSummary of %s\n\n", p.elapsed.Round(100*time.Millisecond))
+	fmt.Fprintf(w, "\nSummary of %s\n\n", sent.Round(100*time.Millisecond))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(format string, args ...any) { fmt.Fprintf(table, format+"\n", args...) }
-	row("  decisions\t%s\t%.1f a second", grouped(t.decisions), float64(t.decisions)/p.elapsed.Seconds())
+	row("  decisions\t%s\t%.1f a second", grouped(t.decisions), float64(t.decisions)/sent.Seconds())
 	row("  decision, HTTP round trip\tp50 %s\tp95 %s\tp99 %s",
 		span(t.decide.quantile(.5)), span(t.decide.quantile(.95)), span(t.decide.quantile(.99)))
 	row("  first token\tp50 %s\tp95 %s\tp99 %s", span(t.ttft.quantile(.5)), span(t.ttft.quantile(.95)), span(t.ttft.quantile(.99)))

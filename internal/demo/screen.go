@@ -21,6 +21,7 @@ type display struct {
 	client  *http.Client
 	slots   chan struct{} // one for each request in flight
 	seen    atomic.Pointer[routerView]
+	sent    time.Duration // that requests were sent, once it is over
 }
 
 var (
@@ -39,7 +40,7 @@ const shareSeconds = 10
 
 // live draws the screen until ctx ends or the user quits.
 func (d *display) live(ctx context.Context, out *os.File) {
-	s := &screen{display: d, width: 100, height: 30}
+	s := &screen{ctx: ctx, display: d, width: 100, height: 30}
 	s.refresh(time.Now())
 	p := tea.NewProgram(s, tea.WithOutput(out), tea.WithoutSignalHandler())
 	over := make(chan struct{})
@@ -65,6 +66,7 @@ func (d *display) live(ctx context.Context, out *os.File) {
 // that.
 type screen struct {
 	*display
+	ctx           context.Context // of live, which the program does not outlive
 	width, height int
 	now           time.Time
 	picture       *picture
@@ -98,9 +100,9 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		case "k":
 			s.fleet.kill()
 		case "s":
-			s.fleet.revive("")
+			s.fleet.revive(s.ctx, "")
 		case "d":
-			s.fleet.drain()
+			s.fleet.drain(s.ctx)
 		default:
 			return s, nil
 		}
@@ -205,27 +207,33 @@ func sparkline(counts []uint64) string {
 	return string(line)
 }
 
-const barWidth = 16
+// What the table needs beside its bars, and what the bars may take.
+const (
+	tableWidth = 76
+	minBar     = 4
+	maxBar     = 24
+)
 
 // table draws a line for each head, as many as there is room for.
 func (s *screen) table(room int) []string {
 	share, most := s.shares()
-	lines := []string{headStyle.Render(fmt.Sprintf("%-9s %-14s %-9s %-*s %6s %4s %5s %5s %5s  %-9s %s",
-		"HEAD", "MODEL", "REGION", barWidth, "DECISIONS", "SHARE", "RUN", "WAIT", "KV", "BUSY", "STATE", "ROUTER"))}
+	width := min(max(s.width-tableWidth, minBar), maxBar)
+	lines := []string{headStyle.Render(fmt.Sprintf("%-9s %-13s %-8s %-*s  SHARE  RUN+WAIT   KV BUSY  %-8s %s",
+		"HEAD", "MODEL", "REGION", width, "", "STATE", "ROUTER"))}
 	seen := s.seen.Load()
 	for i, u := range s.units {
-		if len(lines) >= room-1 && i < len(s.units)-1 {
+		if len(lines) >= room-2 && i < len(s.units)-1 {
 			lines = append(lines, labelStyle.Render(fmt.Sprintf("… and %d more heads", len(s.units)-i)))
 			break
 		}
-		load := fmt.Sprintf("%4s %5s %5s %5s", "–", "–", "–", "–")
+		load := fmt.Sprintf("%9s %4s %4s", "–", "–", "–")
 		if u.state != stateDown {
-			load = fmt.Sprintf("%4d %5d %4.0f%% %4.0f%%", u.load.Running, u.load.Waiting,
+			load = fmt.Sprintf("%9s %3.0f%% %3.0f%%", fmt.Sprintf("%d+%d", u.load.Running, u.load.Waiting),
 				100*u.load.KVUsage, 100*u.load.Utilization)
 		}
-		lines = append(lines, fmt.Sprintf("%-9s %-14s %-9s %s %5.1f%% %s  %s %s", cut(u.id, 9), cut(u.model, 14), cut(u.region, 9),
-			barStyle.Render(bar(share[u.id], most)), 100*share[u.id], load, stateStyle(u.state).Render(fmt.Sprintf("%-9s", u.state)),
-			seen.word(u.id)))
+		lines = append(lines, fmt.Sprintf("%-9s %-13s %-8s %s %5.1f%% %s  %s %s",
+			cut(u.id, 9), cut(u.model, 13), cut(u.region, 8), barStyle.Render(bar(share[u.id], most, width)),
+			100*share[u.id], load, stateStyle(u.state).Render(fmt.Sprintf("%-8s", u.state)), seen.word(u.id)))
 	}
 	return append(lines, "")
 }
@@ -248,16 +256,16 @@ func (s *screen) shares() (share map[string]float64, most float64) {
 }
 
 // bar draws a part of the most in eighths of a cell.
-func bar(part, most float64) string {
+func bar(part, most float64, width int) string {
 	if most <= 0 {
-		return strings.Repeat(" ", barWidth)
+		return strings.Repeat(" ", width)
 	}
-	eighths := int(part/most*barWidth*8 + 0.5)
+	eighths := int(part/most*float64(width)*8 + 0.5)
 	b := strings.Repeat("█", eighths/8)
 	if rest := eighths % 8; rest > 0 {
 		b += string([]rune(" ▏▎▍▌▋▊▉")[rest])
 	}
-	return b + strings.Repeat(" ", barWidth-len([]rune(b)))
+	return b + strings.Repeat(" ", width-len([]rune(b)))
 }
 
 func stateStyle(s state) lipgloss.Style {

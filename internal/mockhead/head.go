@@ -56,8 +56,8 @@ type Head struct {
 	done     sync.WaitGroup
 }
 
-// Start listens and serves.
-func Start(o Options) (*Head, error) {
+// Start listens and serves. The end of ctx does not stop the head.
+func Start(ctx context.Context, o Options) (*Head, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
@@ -66,7 +66,7 @@ func Start(o Options) (*Head, error) {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
 	var lc net.ListenConfig
-	listener, err := lc.Listen(context.Background(), "tcp", o.Addr)
+	listener, err := lc.Listen(ctx, "tcp", o.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
@@ -78,7 +78,7 @@ func Start(o Options) (*Head, error) {
 		Handler: h.routes(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	h.cancel = cancel
 	h.done.Go(func() { h.runner.run(ctx) })
 	h.done.Go(func() {

@@ -28,7 +28,7 @@ func startHead(t *testing.T, change func(*mockhead.Options)) *mockhead.Head {
 	if change != nil {
 		change(&o)
 	}
-	h, err := mockhead.Start(o)
+	h, err := mockhead.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +396,7 @@ func TestStartRefusesWhatCannotWork(t *testing.T) {
 		"bad queue":      {Models: []string{"m"}, MaxWaiting: -1},
 		"bad address":    {Models: []string{"m"}, Addr: "nowhere"},
 	} {
-		if h, err := mockhead.Start(o); err == nil {
+		if h, err := mockhead.Start(t.Context(), o); err == nil {
 			h.Close()
 			t.Errorf("%s: started", name)
 		}

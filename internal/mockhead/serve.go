@@ -108,7 +108,7 @@ func refuse(w http.ResponseWriter, err error) {
 // turn is one request being answered.
 type turn struct {
 	head    *Head
-	ctx     context.Context //nolint:containedctx // a turn lives as long as its request
+	ctx     context.Context // the request's, which a turn does not outlive
 	w       http.ResponseWriter
 	c       *completion
 	stream  *stream

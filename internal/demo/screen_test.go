@@ -1,0 +1,162 @@
+package demo
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"charm.land/lipgloss/v2"
+	"pgregory.net/rapid"
+
+	"headway/internal/mockhead"
+)
+
+func TestQuantilesAreWithinABucket(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		list := rapid.SliceOfN(rapid.Int64Range(2_000, int64(10*time.Minute)), 1, 200).Draw(t, "durations")
+		q := rapid.Float64Range(0, 1).Draw(t, "q")
+		var h histogram
+		for _, d := range list {
+			h.add(time.Duration(d))
+		}
+		sorted := slices.Clone(list)
+		slices.Sort(sorted)
+		want := sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
+		if got := float64(h.quantile(q)); math.Abs(got/float64(want)-1) > 0.026 {
+			t.Fatalf("quantile %v is %v, want %v within 2.6 %%", q, time.Duration(got), time.Duration(want))
+		}
+	})
+	var empty histogram
+	if got := empty.quantile(.5); got != 0 {
+		t.Errorf("the median of nothing is %v", got)
+	}
+	empty.add(-time.Second)
+	empty.add(100 * time.Hour) // outside on both sides, and counted
+	if empty.total != 2 {
+		t.Errorf("%d counted, want 2", empty.total)
+	}
+}
+
+func TestStatsForgetWhatIsOldButNotTheTotals(t *testing.T) {
+	start := time.Unix(1000, 0)
+	s := newStats(start)
+	at := func(d time.Duration) time.Time { return start.Add(d) }
+	for range 5 {
+		s.decided(at(500*time.Millisecond), "h", "random", time.Millisecond)
+	}
+	s.decided(at(1500*time.Millisecond), "h", "random", time.Millisecond)
+	s.failed(at(1500*time.Millisecond), failNoHead)
+	p := s.picture(at(2100 * time.Millisecond))
+	if fmt.Sprint(p.perSecond) != "[5 1]" || p.rate != 1 || p.decide.total != 6 || p.recentFailed != 1 {
+		t.Errorf("after 2 s: %v, %v a second, %d in the window, %d failed", p.perSecond, p.rate, p.decide.total, p.recentFailed)
+	}
+	p = s.picture(at(3 * time.Minute))
+	if p.rate != 0 || p.decide.total != 0 || len(p.perSecond) != sparklineSeconds-1 {
+		t.Errorf("after 3 min: %v a second, %d in the window, %d seconds", p.rate, p.decide.total, len(p.perSecond))
+	}
+	if p.totals.decisions != 6 || p.heads["h"].decisions != 6 || p.fails[0] != (count{failNoHead, 1}) {
+		t.Errorf("totals %d, head %+v, failures %v", p.totals.decisions, p.heads["h"], p.fails)
+	}
+}
+
+// Names that come from outside cannot grow the tables without bound.
+func TestStatsAreBounded(t *testing.T) {
+	s := newStats(time.Now())
+	for i := range 5000 {
+		s.decided(time.Now(), fmt.Sprint("head", i), fmt.Sprint("strategy", i), 0)
+	}
+	if len(s.heads) > 1000+maxNames+1 || len(s.choices) > maxNames+1 {
+		t.Errorf("%d heads and %d strategies are kept", len(s.heads), len(s.choices))
+	}
+	if p := s.picture(time.Now()); p.totals.decisions != 5000 {
+		t.Errorf("%d decisions counted", p.totals.decisions)
+	}
+}
+
+var escapes = regexp.MustCompile("\x1b\\[[0-9;]*m")
+
+// drawn is a screen of a given size with heads of which the second is down.
+func drawn(width, height, heads int) string {
+	now := time.Unix(1_000_000, 0)
+	d := &display{options: &Options{Server: DefaultServer, Speed: 10}, stats: newStats(now), slots: make(chan struct{}, 1)}
+	s := &screen{display: d, width: width, height: height, now: now}
+	for i := range heads {
+		u := unitView{id: fmt.Sprintf("demo-%d", i+1), model: "llama-3.1-8b", region: "us-east", state: stateUp}
+		u.load.EngineLoad = mockhead.EngineLoad{Running: i, Waiting: 1, KVUsage: 0.25}
+		if i == 1 {
+			u.state = stateDown
+		}
+		s.units = append(s.units, u)
+		s.stats.decided(now, u.id, "least_loaded", time.Millisecond)
+	}
+	s.stats.failed(now, failCut)
+	s.notes = []note{{now, "demo-2 killed"}}
+	s.picture = s.stats.picture(now.Add(1500 * time.Millisecond))
+	s.history = []map[string]headStats{{}, s.picture.heads}
+	d.seen.Store(&routerView{words: map[string]string{"demo-1": "fresh", "demo-2": "stale"}})
+	return escapes.ReplaceAllString(s.draw(), "")
+}
+
+func TestScreenShowsWhatMatters(t *testing.T) {
+	text := drawn(120, 40, 3)
+	for _, want := range []string{
+		"3/s", "3 in all", "stream cut 1", "least_loaded 3 (100.0 %)", "33.3%", "0+1", "25%",
+		"down     stale", "up       fresh", "up       unknown", "demo-2 killed", "q quit",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the screen does not say %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log("\n" + text)
+	}
+}
+
+func TestScreenFitsItsTerminal(t *testing.T) {
+	for _, size := range [][2]int{{80, 24}, {100, 30}, {200, 60}, {40, 12}, {10, 5}, {1, 1}} {
+		text := drawn(size[0], size[1], 40)
+		lines := strings.Split(text, "\n")
+		if len(lines) > size[1] {
+			t.Errorf("%d lines in a terminal of %d", len(lines), size[1])
+		}
+		for _, l := range lines {
+			if w := lipgloss.Width(l); w > size[0] {
+				t.Errorf("a line of %d cells in a terminal of %d: %q", w, size[0], l)
+			}
+		}
+		if size[1] >= 24 && (!strings.Contains(text, "more heads") == (size[1] < 60) || !strings.Contains(text, "q quit")) {
+			t.Errorf("at %v heads are left out without a word, or the keys are missing:\n%s", size, text)
+		}
+	}
+}
+
+func TestNumbersAreReadable(t *testing.T) {
+	for want, got := range map[string]string{
+		"–":                          span(0),
+		"0.25 ms":                    span(250 * time.Microsecond),
+		"12.3 ms":                    span(12345 * time.Microsecond),
+		"123 ms":                     span(123456 * time.Microsecond),
+		"1.23 s":                     span(1234 * time.Millisecond),
+		"999":                        grouped(999),
+		"1,234,567":                  grouped(1234567),
+		"12.5 %":                     percent(1, 8),
+		"a 3 (75.0 %), b 1 (25.0 %)": listed([]count{{"a", 3}, {"b", 1}}, 4),
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestSparklineIsAgainstItsLargest(t *testing.T) {
+	if got := strings.TrimLeft(sparkline([]uint64{0, 5, 10}), " "); got != "▁▄█" {
+		t.Errorf("got %q", got)
+	}
+	if got := len([]rune(sparkline(make([]uint64, 100)))); got != 30 {
+		t.Errorf("%d cells, want 30", got)
+	}
+}
