@@ -23,7 +23,8 @@ const (
 // fault and no policy. It keeps nothing of doc.
 func Compile(doc Document) (*Policy, []fleet.Fault) {
 	c := newCompiler(doc.clone())
-	if faults := c.check(); len(faults) > 0 {
+	c.check()
+	if faults := c.faults.all(); len(faults) > 0 {
 		return nil, faults
 	}
 	c.index()
@@ -51,7 +52,7 @@ func newCompiler(doc Document) *compiler {
 }
 
 // check does all that can fail.
-func (c *compiler) check() []fleet.Fault {
+func (c *compiler) check() {
 	c.strategies()
 	c.policy.fallback = plan{rule: RuleDefault, regionMode: RegionPrefer}
 	c.choose(&c.policy.fallback, c.doc.DefaultStrategy, nil, root.member("default_strategy"), nil)
@@ -59,7 +60,6 @@ func (c *compiler) check() []fleet.Fault {
 	c.distances()
 	c.aliases()
 	c.callerMay()
-	return c.faults.all()
 }
 
 // strategies makes each strategy with the parameters that the document gives.

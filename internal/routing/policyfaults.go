@@ -77,17 +77,14 @@ func unknownStrategy(name string) string {
 // unknownName says that name is not one of known, which one was probably
 // meant, and which there are.
 func unknownName(what, name string, known []string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "unknown %s %s", what, quote(name))
+	reason := fmt.Sprintf("unknown %s %s; ", what, quote(name))
 	if meant := nearest(name, known); meant != "" {
-		fmt.Fprintf(&b, "; did you mean %q?", meant)
+		reason += fmt.Sprintf("did you mean %q? ", meant)
 	}
 	if len(known) == 0 {
-		b.WriteString("; there are none")
-	} else {
-		fmt.Fprintf(&b, "; allowed are %s", strings.Join(known, ", "))
+		return reason + "there are none"
 	}
-	return b.String()
+	return reason + "allowed are " + strings.Join(known, ", ")
 }
 
 // maxQuoted is the most bytes of somebody's input that a reason repeats.
@@ -154,14 +151,17 @@ func firstToken(pointer string) (name string, ok bool) {
 
 // addElsewhere adds the faults that are neither at nor inside of a place that
 // has one already: a value that could not be read is not missing too.
-func (f *faultList) addElsewhere(faults []fleet.Fault) {
-	known := slices.Clone(f.list)
-	for _, fault := range faults {
+func (f *faultList) addElsewhere(other *faultList) {
+	known := f.list
+	for _, fault := range other.list {
 		if !slices.ContainsFunc(known, func(k fleet.Fault) bool {
 			rest, inside := strings.CutPrefix(fault.Pointer, k.Pointer)
 			return inside && (rest == "" || rest[0] == '/' && k.Pointer != "")
 		}) {
 			f.addAt(fault.Pointer, fault.Reason)
 		}
+	}
+	if len(known) == 0 {
+		f.more += other.more // with known ones, nobody can say how many of them are other
 	}
 }

@@ -1,8 +1,5 @@
 package routing
 
-// maxPattern is the most characters of a pattern, stars not counted.
-const maxPattern = 128
-
 // glob matches text with a pattern of literal bytes, ? for any one byte and *
 // for any number. It runs the pattern's nondeterministic automaton with one
 // bit for each state, so a match takes one step for each byte of the text,
@@ -18,15 +15,14 @@ type glob struct {
 	last  int        // the state that accepts
 }
 
-// states is a set of the states 0 to maxPattern; state n means that n
+// states is a set of the states 0 to maxModelName; state n means that n
 // characters of the pattern, stars not counted, are matched.
-type states [3]uint64
+type states [maxModelName/64 + 1]uint64
 
 func (s *states) set(n int)      { s[n/64] |= 1 << (n % 64) }
 func (s *states) has(n int) bool { return s[n/64]&(1<<(n%64)) != 0 }
 
-// newGlob compiles a pattern; "" is *. Without stars it has at most maxPattern
-// characters.
+// newGlob compiles a pattern; "" is *. It has at most maxModelName bytes.
 func newGlob(pattern string) *glob {
 	if pattern == "" {
 		pattern = "*"
@@ -46,7 +42,7 @@ func newGlob(pattern string) *glob {
 		default:
 			g.any = false
 			if g.class[c] == 0 {
-				g.class[c] = uint8(len(g.masks)) //nolint:gosec // at most maxPattern classes
+				g.class[c] = uint8(len(g.masks)) //nolint:gosec // at most maxModelName classes
 				g.masks = append(g.masks, states{})
 			}
 			g.last++
@@ -65,26 +61,31 @@ func (g *glob) match(text string) bool {
 	if g.any || g.literal {
 		return g.any || g.pattern == text
 	}
+	if g.last < 64 { // one word holds every state
+		at, loops := uint64(1), g.loops[0]
+		for i := range len(text) {
+			if at = at<<1&g.masks[g.class[text[i]]][0] | at&loops; at == 0 {
+				return false
+			}
+		}
+		return at>>g.last == 1
+	}
 	at := states{1}
 	for i := range len(text) {
-		if at = g.step(at, &g.masks[g.class[text[i]]]); at == (states{}) {
-			return false
-		}
+		g.step(&at, &g.masks[g.class[text[i]]])
 	}
 	return at.has(g.last)
 }
 
-// step is the states after one byte: the next of each if the byte leads there,
-// and those that a star keeps.
-func (g *glob) step(at states, into *states) states {
-	var next states
+// step leads the states on by one byte: each to the next if the byte leads
+// there, and those that a star keeps stay.
+func (g *glob) step(at, into *states) {
 	carry := uint64(0)
 	for w := range at {
-		shifted := at[w]<<1 | carry
-		carry = at[w] >> 63
-		next[w] = shifted&into[w] | at[w]&g.loops[w]
+		was := at[w]
+		at[w] = (was<<1|carry)&into[w] | was&g.loops[w]
+		carry = was >> 63
 	}
-	return next
 }
 
 // covers reports whether g matches all that other matches. It is exact when it
@@ -93,17 +94,19 @@ func (g *glob) covers(other *glob) bool {
 	if g.any || other.literal {
 		return g.any || g.match(other.pattern)
 	}
-	at := states{1}
+	at, none := states{1}, states{}
 	for i := range len(other.pattern) {
-		into := states{} // only a star of g takes in a star
+		into := &g.masks[0] // only ? and * take in a ?
 		switch c := other.pattern[i]; c {
 		case '*':
+			into = &none // only a star takes in a star
 		case '?':
-			into = g.masks[0] // only ? and * take in a ?
 		default:
-			into = g.masks[g.class[c]]
+			into = &g.masks[g.class[c]]
 		}
-		at = g.step(at, &into)
+		if g.step(&at, into); at[0]|at[1]|at[2] == 0 {
+			return false
+		}
 	}
 	return at.has(g.last)
 }

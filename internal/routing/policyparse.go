@@ -36,10 +36,10 @@ func ParsePolicy(data []byte, format string) (Document, []fleet.Fault) {
 		return Document{}, t.faults.all()
 	}
 	doc := t.document(n)
-	if faults := newCompiler(doc).check(); len(faults) > 0 {
-		t.addLines(n, faults)
-		t.faults.addElsewhere(faults)
-	}
+	c := newCompiler(doc)
+	c.check()
+	t.addLines(n, c.faults.list)
+	t.faults.addElsewhere(&c.faults)
 	if faults := t.faults.all(); len(faults) > 0 {
 		return Document{}, faults
 	}
