@@ -57,7 +57,7 @@ type Report struct {
 type Live struct {
 	inFlight atomic.Int64
 	picks    atomic.Uint64
-	tracked  atomic.Int64 // share of places given back by an outcome, 0..trackedOne
+	timedOut atomic.Int64 // share of places that ended by their time limit, 0..timedOutOne
 	report   atomic.Pointer[Report]
 	start    atomic.Pointer[slowStart]
 	_        [24]byte // two heads' counters never share a cache line
@@ -69,7 +69,7 @@ type slowStart struct {
 	bias   float64 // requests in flight that the pool had on average
 }
 
-const trackedOne = 1 << 16
+const timedOutOne = 1 << 16
 
 // TryAcquire takes a place for one request. It is refused when limit places
 // are taken; a limit of 0 is none.
@@ -90,16 +90,16 @@ func (l *Live) Release(tracked bool) {
 	l.observe(tracked)
 }
 
-// observe moves the share of tracked ends a sixteenth of the way to the last
+// observe moves the share of ends by time a sixteenth of the way to the last
 // one. Two at once may lose one of the steps, which an average can bear.
 func (l *Live) observe(tracked bool) {
-	old := l.tracked.Load()
-	target := int64(0)
+	old := l.timedOut.Load()
+	target := int64(timedOutOne)
 	if tracked {
-		target = trackedOne
+		target = 0
 	}
 	if old != target {
-		l.tracked.Store(old + (target-old)/16)
+		l.timedOut.Store(old + (target-old)/16)
 	}
 }
 
@@ -109,10 +109,10 @@ func (l *Live) InFlight() int64 { return l.inFlight.Load() }
 // Picks is the number of places ever taken.
 func (l *Live) Picks() uint64 { return l.picks.Load() }
 
-// Tracked is the share, 0 to 1, of recent places that ended with a reported
-// outcome. Near 1, InFlight is exact; near 0, places end by their time limit
-// and InFlight overstates.
-func (l *Live) Tracked() float64 { return float64(l.tracked.Load()) / trackedOne }
+// Tracked reports whether most of the places taken lately ended with a
+// reported outcome, so that InFlight is exact; it is until places end by their
+// time limit. Where they do, InFlight overstates.
+func (l *Live) Tracked() bool { return l.timedOut.Load() < timedOutOne/2 }
 
 // Report is the last accepted report, or nil before the first.
 func (l *Live) Report() *Report { return l.report.Load() }

@@ -41,6 +41,9 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 		Rule: c.plan.rule, Strategy: c.plan.spec.Name, Formula: c.plan.spec.Formula,
 		Region: c.region, RegionMode: c.mode, CacheHit: c.hit,
 	}
+	if d, ok := c.plan.strategy.(interface{ Delegate(modelType string) string }); ok {
+		e.Delegate = d.Delegate(c.pool.ModelType)
+	}
 	costs := map[*fleet.Head]float64{}
 	for in.At = range in.Tiers {
 		heads := in.Heads()

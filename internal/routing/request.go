@@ -117,6 +117,7 @@ type Explanation struct {
 	Rule             int // index into the policy's rules, -1: default_strategy
 	Strategy         string
 	Formula          string
+	Delegate         string // the strategy that Strategy hands this model type to, "": none
 	Region           string
 	RegionMode       RegionMode
 	Candidates       []Candidate

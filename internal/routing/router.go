@@ -157,7 +157,7 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 	}
 	s, _ := r.scratch.Get().(*scratch)
 	in := &s.in
-	in.Request, in.Now, in.Tiers, in.At = req, now, c.set.tiers, 0
+	in.Request, in.ModelType, in.Now, in.Tiers, in.At = req, c.pool.ModelType, now, c.set.tiers, 0
 	in.Rand = NewRand(r.random())
 	in.sessions, in.session, in.lookup = r.sessions, sessionHash(req.SessionKey, c.pool.ModelType), notLooked
 	var explanation *Explanation
@@ -279,7 +279,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Sticky:  in.lookup == found && in.rememberedHead == s.picks[i].Head,
 		nonce:   in.Rand.Uint64(),
 	}
-	if c.plan.spec.AcrossRegions && c.region != "" {
+	if c.region != "" && tier.Region != d.Head.Region {
 		d.Distance = c.policy.distance(c.region, d.Head.Region)
 	}
 	for j := range n {
@@ -300,11 +300,28 @@ func (r *Router) fillAlternatives(c *choice, d *Decision, in *Input) {
 	}
 	chosen := in.At
 	for in.At++; in.At < len(in.Tiers) && d.n < MaxAlternatives; in.At++ {
-		picks := in.more[:MaxAlternatives-d.n]
-		n := c.plan.strategy.Choose(in, picks)
-		d.n += uint8(copy(d.alternatives[d.n:], picks[:n])) //nolint:gosec // at most MaxAlternatives
+		n := c.plan.strategy.Choose(in, in.more[:])
+		for _, p := range in.more[:n] {
+			if d.n < MaxAlternatives && !d.names(p.Head) {
+				d.alternatives[d.n] = p
+				d.n++
+			}
+		}
 	}
 	in.At = chosen
+}
+
+// names reports whether the decision has the head, chosen or as an alternative.
+func (d *Decision) names(h *fleet.Head) bool {
+	if d.Head == h {
+		return true
+	}
+	for _, p := range d.Alternatives() {
+		if p.Head == h {
+			return true
+		}
+	}
+	return false
 }
 
 // note counts the decision and keeps it among the recent ones.

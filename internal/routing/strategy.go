@@ -99,11 +99,12 @@ type Tier struct {
 
 // Input is what a strategy sees of one decision. Its methods allocate nothing.
 type Input struct {
-	Request *Request
-	Now     time.Time
-	Rand    Rand
-	Tiers   []Tier
-	At      int // the tier to choose from
+	Request   *Request
+	ModelType string // of the pool, after aliases
+	Now       time.Time
+	Rand      Rand
+	Tiers     []Tier
+	At        int // the tier to choose from
 
 	sessions       *sessionTable
 	session        uint64 // hash of the session key and the model, 0: no session

@@ -1,0 +1,108 @@
+package routing
+
+import (
+	"math"
+
+	"headway/internal/fleet"
+)
+
+var geoPreferredSpec = Spec{
+	Name:          "geo_preferred",
+	Summary:       "The nearest head, unless it is so loaded that the way to a farther one is shorter than the wait.",
+	Formula:       "argmin distance_ms + load_ms · load; load = requests / (max_in_flight · weight)",
+	AcrossRegions: true,
+	Parameters: []Parameter{
+		{
+			Name: "load_ms", Kind: KindNumber, Default: 200.0, Min: 0, Max: 1e6, Unit: "ms",
+			Summary: "What a fully loaded head costs more than an idle one.",
+		},
+		{
+			Name: "unknown_distance_ms", Kind: KindNumber, Default: 100.0, Min: 0, Max: 1e6, Unit: "ms",
+			Summary: "How much farther than the farthest known region one without a distance counts.",
+		},
+	},
+	New: func(v Values, _ Build) (Strategy, []fleet.Fault) {
+		return geoPreferred{loadMs: v.Number("load_ms"), unknownMs: v.Number("unknown_distance_ms")}, nil
+	},
+}
+
+type geoPreferred struct{ loadMs, unknownMs float64 }
+
+func (g geoPreferred) Choose(in *Input, picks []Pick) int {
+	for _, degraded := range []bool{false, true} {
+		if n := g.chooseRanked(in, picks, degraded); n > 0 {
+			return n
+		}
+	}
+	return 0
+}
+
+// chooseRanked chooses among the tiers that are degraded or not. Where all
+// counts are exact it compares all heads, else the better of two of each
+// region.
+func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) int {
+	unknown := g.unknownDistance(in)
+	first := in.At
+	defer func() { in.At = first }()
+	n := 0
+	for ; in.At < len(in.Tiers); in.At++ {
+		tier := in.Tier()
+		if tier.Degraded != degraded {
+			continue
+		}
+		distance := tier.Distance
+		if math.IsNaN(distance) {
+			distance = unknown
+		}
+		var near [1 + MaxAlternatives]Pick
+		found := leastLoaded{}.Choose(in, near[:len(picks)])
+		for _, p := range near[:found] {
+			if math.IsNaN(p.Cost) { // drawn as an alternative, not compared
+				p.Cost = ownLoad(p.Head, in.Now)
+			}
+			p.Cost = distance + g.loadMs*p.Cost
+			n = insert(picks, n, p)
+		}
+	}
+	return n
+}
+
+// insert puts p into the n picks that are ordered by cost and returns how many
+// there are then.
+func insert(picks []Pick, n int, p Pick) int {
+	at := n
+	for at > 0 && p.Cost < picks[at-1].Cost {
+		at--
+	}
+	if at == len(picks) {
+		return n
+	}
+	if n < len(picks) {
+		n++
+	}
+	copy(picks[at+1:n], picks[at:n-1])
+	picks[at] = p
+	return n
+}
+
+func (g geoPreferred) unknownDistance(in *Input) float64 {
+	farthest := 0.0
+	for i := range in.Tiers {
+		if d := in.Tiers[i].Distance; d > farthest {
+			farthest = d
+		}
+	}
+	return farthest + g.unknownMs
+}
+
+func (g geoPreferred) Score(in *Input, scores []float64) {
+	heads := in.Heads()
+	scoreLoads(in, heads, scores, tracked(heads))
+	distance := in.Tier().Distance
+	if math.IsNaN(distance) {
+		distance = g.unknownDistance(in)
+	}
+	for i := range scores {
+		scores[i] = distance + g.loadMs*scores[i]
+	}
+}

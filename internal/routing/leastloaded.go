@@ -1,0 +1,28 @@
+package routing
+
+import "headway/internal/fleet"
+
+var leastLoadedSpec = Spec{
+	Name:    "least_loaded",
+	Summary: "The head with the least load: exactly, where outcomes are reported; the better of two by the heads' own reports, where they are not.",
+	Formula: "argmin in_flight / (max_in_flight · weight); without outcomes argmin over two random heads of (reported + picked since) / (max_in_flight · weight)",
+	New:     func(Values, Build) (Strategy, []fleet.Fault) { return leastLoaded{}, nil },
+}
+
+// leastLoaded never takes the minimum over reports that everybody shares:
+// between two reports all who look would choose the same head.
+type leastLoaded struct{}
+
+func (leastLoaded) Choose(in *Input, picks []Pick) int {
+	heads := in.Heads()
+	if !tracked(heads) {
+		return powerOfTwo{}.Choose(in, picks)
+	}
+	scores := in.Scores(len(heads))
+	scoreLoads(in, heads, scores, true)
+	return least(in, heads, scores, picks)
+}
+
+func (leastLoaded) Score(in *Input, scores []float64) {
+	scoreLoads(in, in.Heads(), scores, tracked(in.Heads()))
+}

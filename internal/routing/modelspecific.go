@@ -1,0 +1,115 @@
+package routing
+
+import (
+	"fmt"
+
+	"headway/internal/fleet"
+)
+
+var modelSpecificSpec = Spec{
+	Name:    "model_specific",
+	Summary: "Another strategy for each model type, by the first pattern that matches.",
+	Formula: "strategy(first of models whose match fits the model type, else fallback)",
+	Parameters: []Parameter{
+		{
+			Name: "models", Kind: KindList,
+			Summary: "Rules {match, strategy, parameters?}: match is a pattern with * and ?.",
+		},
+		{
+			Name: "fallback", Kind: KindString, Default: "least_loaded",
+			Summary: "The strategy of model types that no rule matches.",
+		},
+	},
+	New: newModelSpecific,
+}
+
+type modelSpecific struct {
+	rules    []modelRule
+	fallback modelRule
+}
+
+type modelRule struct {
+	match    *glob
+	name     string
+	strategy Strategy
+}
+
+func newModelSpecific(v Values, build Build) (Strategy, []fleet.Fault) {
+	var m modelSpecific
+	var faults []fleet.Fault
+	at := func(pointer string, list []fleet.Fault) {
+		for _, f := range list {
+			faults = append(faults, fleet.Fault{Pointer: pointer + f.Pointer, Reason: f.Reason})
+		}
+	}
+	var wrong []fleet.Fault
+	m.fallback.name = v.Text("fallback")
+	m.fallback.strategy, wrong = build(m.fallback.name, nil)
+	at("/fallback", wrong)
+	for i, element := range v.List("models") {
+		pointer := fmt.Sprintf("/models/%d", i)
+		object, ok := element.(map[string]any)
+		if !ok {
+			at(pointer, []fleet.Fault{{Reason: "want an object {match, strategy, parameters?}"}})
+			continue
+		}
+		rule, wrong := newModelRule(object, build)
+		at(pointer, wrong)
+		m.rules = append(m.rules, rule)
+	}
+	return &m, faults
+}
+
+func newModelRule(object map[string]any, build Build) (rule modelRule, faults []fleet.Fault) {
+	fault := func(pointer, reason string) { faults = append(faults, fleet.Fault{Pointer: pointer, Reason: reason}) }
+	for name := range object {
+		if name != "match" && name != "strategy" && name != "parameters" {
+			fault("/"+escapePointer(name), unknownName("field", name, []string{"match", "strategy", "parameters"}))
+		}
+	}
+	pattern, ok := object["match"].(string)
+	if !ok || pattern == "" || len(pattern) > maxModelName {
+		fault("/match", fmt.Sprintf("want a pattern of 1 to %d bytes", maxModelName))
+		pattern = "*"
+	}
+	rule.match = newGlob(pattern)
+	parameters, ok := object["parameters"].(map[string]any)
+	if !ok && object["parameters"] != nil {
+		fault("/parameters", "want an object")
+	}
+	if rule.name, ok = object["strategy"].(string); !ok {
+		fault("/strategy", "want the name of a strategy")
+		return rule, faults
+	}
+	strategy, wrong := build(rule.name, parameters)
+	for _, f := range wrong {
+		if f.Pointer == "" {
+			fault("/strategy", f.Reason)
+		} else {
+			fault("/parameters"+f.Pointer, f.Reason)
+		}
+	}
+	rule.strategy = strategy
+	return rule, faults
+}
+
+// rule is the rule of a model type.
+func (m *modelSpecific) rule(modelType string) *modelRule {
+	for i := range m.rules {
+		if m.rules[i].match.match(modelType) {
+			return &m.rules[i]
+		}
+	}
+	return &m.fallback
+}
+
+func (m *modelSpecific) Choose(in *Input, picks []Pick) int {
+	return m.rule(in.ModelType).strategy.Choose(in, picks)
+}
+
+func (m *modelSpecific) Score(in *Input, scores []float64) {
+	m.rule(in.ModelType).strategy.Score(in, scores)
+}
+
+// Delegate names the strategy that decides for a model type.
+func (m *modelSpecific) Delegate(modelType string) string { return m.rule(modelType).name }

@@ -1,0 +1,40 @@
+package routing
+
+import "headway/internal/fleet"
+
+var powerOfTwoSpec = Spec{
+	Name:    "power_of_two",
+	Summary: "The less loaded of two random heads (Mitzenmacher, 2001): nearly as good as the least of all, at a constant price and without herds.",
+	Formula: "argmin load over two random heads; load = requests / (max_in_flight · weight)",
+	New:     func(Values, Build) (Strategy, []fleet.Fault) { return powerOfTwo{}, nil },
+}
+
+type powerOfTwo struct{}
+
+func (powerOfTwo) Choose(in *Input, picks []Pick) int {
+	return fill(in, in.Heads(), picks, chooseTwo(in, in.Heads(), picks))
+}
+
+// chooseTwo writes the lighter and the heavier of two random available heads.
+func chooseTwo(in *Input, heads []*fleet.Head, picks []Pick) int {
+	a := drawAvailable(in, heads, nil)
+	if a == nil {
+		return 0
+	}
+	picks[0] = Pick{a, ownLoad(a, in.Now)}
+	b := drawAvailable(in, heads, picks[:1])
+	if b == nil {
+		return 1
+	}
+	first, second := lighter(in, a, b)
+	picks[0] = first
+	if len(picks) < 2 {
+		return 1
+	}
+	picks[1] = second
+	return 2
+}
+
+func (powerOfTwo) Score(in *Input, scores []float64) {
+	scoreLoads(in, in.Heads(), scores, tracked(in.Heads()))
+}

@@ -1,0 +1,114 @@
+package routing
+
+import (
+	"math"
+
+	"headway/internal/fleet"
+)
+
+var sessionAffinitySpec = Spec{
+	Name:    "session_affinity",
+	Summary: "The same head for the same session, so that its cache is warm, unless that head has more than its share; requests without a session go by least_loaded.",
+	Formula: "argmax hash(session, h)^(1/weight_h) over heads with in_flight < ⌈bound · (total + 1) · weight_h / Σ weight⌉",
+	Parameters: []Parameter{{
+		Name: "bound", Kind: KindNumber, Default: 1.25, Min: 1, Max: 100,
+		Summary: "How many times its fair share of requests in flight a head may have before sessions go elsewhere.",
+	}},
+	New: func(v Values, _ Build) (Strategy, []fleet.Fault) {
+		return sessionAffinity{bound: v.Number("bound")}, nil
+	},
+}
+
+// sessionAffinity is weighted rendezvous hashing (Thaler and Ravishankar, 1998)
+// with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2018): a head that
+// comes or goes moves only its own sessions.
+type sessionAffinity struct{ bound float64 }
+
+func (s sessionAffinity) Choose(in *Input, picks []Pick) int {
+	session, ok := in.Session()
+	if !ok {
+		return leastLoaded{}.Choose(in, picks)
+	}
+	heads := in.Heads()
+	scores := in.Scores(len(heads))
+	s.score(in, session, scores)
+	n := least(in, heads, scores, picks)
+	if n == 0 {
+		return 0
+	}
+	if h := in.Remembered(); h != nil && h != picks[0].Head && s.within(in, h) {
+		n = lead(picks, n, h)
+	}
+	return n
+}
+
+// lead puts h before the n picks there are.
+func lead(picks []Pick, n int, h *fleet.Head) int {
+	at := 0
+	for at < n && picks[at].Head != h {
+		at++
+	}
+	if at == n {
+		if n < len(picks) {
+			n++
+		}
+		at = n - 1
+	}
+	copy(picks[1:at+1], picks[:at])
+	picks[0] = Pick{h, 0}
+	return n
+}
+
+func (s sessionAffinity) within(in *Input, h *fleet.Head) bool {
+	return in.Available(h) && float64(h.Live.InFlight()) < s.limit(in, h.Weight)
+}
+
+// limit is how many requests in flight a head of the weight may have.
+func (s sessionAffinity) limit(in *Input, weight float64) float64 {
+	tier := in.Tier()
+	total := int64(1)
+	for _, h := range tier.Heads {
+		total += h.Live.InFlight()
+	}
+	return math.Ceil(s.bound * float64(total) * weight / tier.Weight)
+}
+
+// score writes -ln(u)/weight with u = hash(session, h) in (0, 1]: the head with
+// the least takes the session. Heads beyond the bound are not available.
+func (s sessionAffinity) score(in *Input, session uint64, scores []float64) {
+	tier := in.Tier()
+	perWeight := s.limit(in, tier.MaxWeight) // exact when weights are equal
+	even := tier.MinWeight == tier.MaxWeight
+	unit := s.bound * (float64(totalInFlight(tier.Heads)) + 1) / tier.Weight
+	for i, h := range tier.Heads {
+		limit := perWeight
+		if !even {
+			limit = math.Ceil(unit * h.Weight)
+		}
+		if !in.Available(h) || float64(h.Live.InFlight()) >= limit {
+			scores[i] = math.Inf(1)
+			continue
+		}
+		u := float64(Mix(session, h.Hash)>>11+1) / (1 << 53)
+		if even {
+			scores[i] = 1 - u // the same order as the logarithm's, and cheaper
+		} else {
+			scores[i] = -math.Log(u) / h.Weight
+		}
+	}
+}
+
+func totalInFlight(heads []*fleet.Head) (total int64) {
+	for _, h := range heads {
+		total += h.Live.InFlight()
+	}
+	return total
+}
+
+func (s sessionAffinity) Score(in *Input, scores []float64) {
+	if session, ok := in.Session(); ok {
+		s.score(in, session, scores)
+		return
+	}
+	leastLoaded{}.Score(in, scores)
+}
