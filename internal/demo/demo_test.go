@@ -227,7 +227,10 @@ func (f *fakeRouter) check(out string) {
 }
 
 func quick(server string) Options {
-	return Options{Server: server, Heads: 4, Rate: 40, Speed: 1000, Duration: 1500 * time.Millisecond, Plain: true, Seed: 1}
+	return Options{
+		Server: server, Heads: 4, Rate: 40, Speed: 1000, Duration: 1500 * time.Millisecond, Plain: true, Seed: 1,
+		Trace: "testdata/short.jsonl",
+	}
 }
 
 func run(t *testing.T, o Options) string {
