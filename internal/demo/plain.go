@@ -63,13 +63,13 @@ func line(p *picture, units []unitView, inFlight int) string {
 		int(p.elapsed.Seconds()), p.rate,
 		span(p.decide.quantile(.5)), span(p.decide.quantile(.95)), span(p.decide.quantile(.99)),
 		span(p.ttft.quantile(.5)), span(p.ttft.quantile(.95)),
-		inFlight, up, len(units), grouped(p.totals.ok), grouped(p.totals.failed))
+		inFlight, up, len(units), grouped(p.ends.ok), grouped(p.ends.failed))
 }
 
 // summarize prints what the whole run came to, of which requests were sent for
 // the time sent.
 func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []unitView) {
-	t := &p.totals
+	t := &p.all
 	fmt.Fprintf(w, "\nSummary of %s\n\n", sent.Round(100*time.Millisecond))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(format string, args ...any) { fmt.Fprintf(table, format+"\n", args...) }
@@ -81,14 +81,14 @@ func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []
 		row("  … on a real head\tp50 %s\tp95 %s\tp99 %s", atSpeed(t.ttft.quantile(.5), o.Speed),
 			atSpeed(t.ttft.quantile(.95), o.Speed), atSpeed(t.ttft.quantile(.99), o.Speed))
 	}
-	row("  answered whole\t%s\t%s by an alternative", grouped(t.ok), grouped(p.moved))
-	row("  failed\t%s\t%s", grouped(t.failed), listed(p.fails, t.failed))
-	if p.late > 0 {
-		row("  sent late\t%s", grouped(p.late))
+	row("  answered whole\t%s\t%s by an alternative", grouped(p.ends.ok), grouped(p.ends.moved))
+	row("  failed\t%s\t%s", grouped(p.ends.failed), listed(p.fails, p.ends.failed))
+	if p.ends.late > 0 {
+		row("  sent late\t%s", grouped(p.ends.late))
 	}
 	row("  strategies\t%s", listed(p.strategies, t.decisions))
-	row("  prompt tokens\t%s\t%s from the prefix cache", grouped(p.input), percent(p.cached, p.input))
-	row("  output tokens\t%s", grouped(p.out))
+	row("  prompt tokens\t%s\t%s from the prefix cache", grouped(p.ends.input), percent(p.ends.cached, p.ends.input))
+	row("  output tokens\t%s", grouped(p.ends.output))
 	_ = table.Flush() // a closed standard output is nobody's to mend
 
 	fmt.Fprintln(w)

@@ -151,7 +151,7 @@ func (s *screen) draw() string {
 }
 
 func (s *screen) heading() []string {
-	p, t := s.picture, &s.picture.totals
+	p, t := s.picture, &s.picture.all
 	field := func(name, value string) string { return labelStyle.Render(fmt.Sprintf("%-13s", name)) + value }
 	failed := listed(p.fails, t.decisions)
 	if failed == "" {
@@ -172,7 +172,7 @@ func (s *screen) heading() []string {
 		field("Decide", quantiles(&p.decide)+labelStyle.Render(fmt.Sprintf("   HTTP round trip, last %d s", quantileSeconds))),
 		field("First token", firstToken),
 		field("Answers", fmt.Sprintf("%s whole, %d in flight, %s by an alternative, %s of prompts from the cache",
-			grouped(t.ok), s.inFlight, grouped(p.moved), percent(p.cached, p.input))),
+			grouped(p.ends.ok), s.inFlight, grouped(p.ends.moved), percent(p.ends.cached, p.ends.input))),
 		field("Failures", failed),
 		field("Strategies", listed(p.strategies, t.decisions)),
 		"",

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
 	"pgregory.net/rapid"
 
@@ -49,17 +50,17 @@ func TestStatsForgetWhatIsOldButNotTheTotals(t *testing.T) {
 		s.decided(at(500*time.Millisecond), "h", "random", time.Millisecond)
 	}
 	s.decided(at(1500*time.Millisecond), "h", "random", time.Millisecond)
-	s.failed(at(1500*time.Millisecond), failNoHead)
+	s.failed(failNoHead)
 	p := s.picture(at(2100 * time.Millisecond))
-	if fmt.Sprint(p.perSecond) != "[5 1]" || p.rate != 1 || p.decide.total != 6 || p.recentFailed != 1 {
-		t.Errorf("after 2 s: %v, %v a second, %d in the window, %d failed", p.perSecond, p.rate, p.decide.total, p.recentFailed)
+	if fmt.Sprint(p.perSecond) != "[5 1]" || p.rate != 1 || p.decide.total != 6 {
+		t.Errorf("after 2 s: %v, %v a second, %d in the window", p.perSecond, p.rate, p.decide.total)
 	}
 	p = s.picture(at(3 * time.Minute))
 	if p.rate != 0 || p.decide.total != 0 || len(p.perSecond) != sparklineSeconds-1 {
 		t.Errorf("after 3 min: %v a second, %d in the window, %d seconds", p.rate, p.decide.total, len(p.perSecond))
 	}
-	if p.totals.decisions != 6 || p.heads["h"].decisions != 6 || p.fails[0] != (count{failNoHead, 1}) {
-		t.Errorf("totals %d, head %+v, failures %v", p.totals.decisions, p.heads["h"], p.fails)
+	if p.all.decisions != 6 || p.heads["h"].decisions != 6 || p.fails[0] != (count{failNoHead, 1}) {
+		t.Errorf("totals %d, head %+v, failures %v", p.all.decisions, p.heads["h"], p.fails)
 	}
 }
 
@@ -72,8 +73,8 @@ func TestStatsAreBounded(t *testing.T) {
 	if len(s.heads) > 1000+maxNames+1 || len(s.choices) > maxNames+1 {
 		t.Errorf("%d heads and %d strategies are kept", len(s.heads), len(s.choices))
 	}
-	if p := s.picture(time.Now()); p.totals.decisions != 5000 {
-		t.Errorf("%d decisions counted", p.totals.decisions)
+	if p := s.picture(time.Now()); p.all.decisions != 5000 {
+		t.Errorf("%d decisions counted", p.all.decisions)
 	}
 }
 
@@ -93,7 +94,7 @@ func drawn(width, height, heads int) string {
 		s.units = append(s.units, u)
 		s.stats.decided(now, u.id, "least_loaded", time.Millisecond)
 	}
-	s.stats.failed(now, failCut)
+	s.stats.failed(failCut)
 	s.notes = []note{{now, "demo-2 killed"}}
 	s.picture = s.stats.picture(now.Add(1500 * time.Millisecond))
 	s.history = []map[string]headStats{{}, s.picture.heads}
@@ -158,5 +159,38 @@ func TestSparklineIsAgainstItsLargest(t *testing.T) {
 	}
 	if got := len([]rune(sparkline(make([]uint64, 100)))); got != 30 {
 		t.Errorf("%d cells, want 30", got)
+	}
+}
+
+func TestKeysActOnTheFleet(t *testing.T) {
+	now := time.Now()
+	o := Options{Server: DefaultServer}
+	d := &display{options: &o, stats: newStats(now), fleet: newHeads(&o, nil), slots: make(chan struct{}, 1)}
+	s := &screen{ctx: t.Context(), display: d, width: 80, height: 24}
+	s.refresh(now)
+	press := func(key rune) tea.Cmd {
+		_, cmd := s.Update(tea.KeyPressMsg{Code: key, Text: string(key)})
+		return cmd
+	}
+	for key, want := range map[rune]string{'k': "killed", 's': "started", 'd': "drained"} {
+		if cmd := press(key); cmd != nil || !strings.HasSuffix(s.notes[len(s.notes)-1].text, want) {
+			t.Errorf("%c without heads: %v", key, s.notes)
+		}
+	}
+	if press('x') != nil || len(s.notes) != 3 {
+		t.Error("another key did something")
+	}
+	if cmd := press('q'); cmd == nil || cmd() != tea.Quit() {
+		t.Error("q does not quit")
+	}
+	s.Update(tea.WindowSizeMsg{Width: 40, Height: 10})
+	if text := s.View().Content; strings.Count(text, "\n") != 9 {
+		t.Errorf("%d lines after the terminal shrank to 10", strings.Count(text, "\n")+1)
+	}
+	for range 3 * maxNotes {
+		press('k')
+	}
+	if len(s.notes) != maxNotes {
+		t.Errorf("%d notes are kept, want %d", len(s.notes), maxNotes)
 	}
 }

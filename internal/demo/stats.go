@@ -37,25 +37,28 @@ type stats struct {
 
 	mu      sync.Mutex
 	slots   [sparklineSeconds]slot
-	totals  slot
+	all     slot // of the whole run
+	ends    ends
 	heads   map[string]*headStats
 	choices map[string]uint64 // by strategy
-	fails   map[string]uint64
-	moved   uint64 // answered by an alternative
-	late    uint64 // sent over a second after their time
-	cached  uint64 // prompt tokens
-	input   uint64
-	output  uint64
+	fails   map[string]uint64 // by reason
 }
 
-// slot is what was counted in one second, or in all.
+// slot is what was decided in one second, or in all.
 type slot struct {
 	second    int64 // since start
 	decisions uint64
-	ok        uint64
-	failed    uint64
-	decide    histogram
-	ttft      histogram
+	decide    histogram // the HTTP round trip of a decision
+	ttft      histogram // from the request's beginning
+}
+
+// ends are what became of requests.
+type ends struct {
+	ok                    uint64 // answered whole
+	moved                 uint64 // of these, by an alternative
+	failed                uint64
+	late                  uint64 // sent over a second after their time
+	input, output, cached uint64 // tokens of those answered
 }
 
 type headStats struct{ decisions, ok, failed uint64 }
@@ -81,7 +84,7 @@ func (s *stats) slot(now time.Time) *slot {
 func (s *stats) decided(now time.Time, head, strategy string, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, at := range []*slot{s.slot(now), &s.totals} {
+	for _, at := range []*slot{s.slot(now), &s.all} {
 		at.decisions++
 		at.decide.add(d)
 	}
@@ -112,22 +115,21 @@ func (s *stats) firstToken(now time.Time, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slot(now).ttft.add(d)
-	s.totals.ttft.add(d)
+	s.all.ttft.add(d)
 }
 
 // finished counts a whole answer of a head; moved says that it was not the
 // head decided on.
-func (s *stats) finished(now time.Time, head string, moved bool, u tokens) {
+func (s *stats) finished(head string, moved bool, u tokens) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.slot(now).ok++
-	s.totals.ok++
+	s.ends.ok++
 	s.head(head).ok++
-	s.input += uint64(max(0, u.input))
-	s.output += uint64(max(0, u.output))
-	s.cached += uint64(max(0, u.cached))
+	s.ends.input += uint64(max(0, u.input))
+	s.ends.output += uint64(max(0, u.output))
+	s.ends.cached += uint64(max(0, u.cached))
 	if moved {
-		s.moved++
+		s.ends.moved++
 	}
 }
 
@@ -139,18 +141,17 @@ func (s *stats) headFailed(head string) {
 }
 
 // failed counts a request that got no whole answer.
-func (s *stats) failed(now time.Time, reason string) {
+func (s *stats) failed(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.slot(now).failed++
-	s.totals.failed++
+	s.ends.failed++
 	s.fails[reason]++
 }
 
 func (s *stats) wasLate() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.late++
+	s.ends.late++
 }
 
 // count is one line of a ranking.
@@ -161,27 +162,22 @@ type count struct {
 
 // picture is everything counted, at one moment.
 type picture struct {
-	elapsed            time.Duration
-	rate               float64   // decisions per second in the last whole second
-	perSecond          []uint64  // decisions, the oldest first, whole seconds only
-	decide, ttft       histogram // of the last quantileSeconds
-	recentOK           uint64    // in the last quantileSeconds
-	recentFailed       uint64
-	totals             slot
-	heads              map[string]headStats
-	strategies, fails  []count // the most frequent first
-	moved, late        uint64
-	cached, input, out uint64
+	elapsed           time.Duration
+	rate              float64   // decisions per second in the last whole second
+	perSecond         []uint64  // decisions, the oldest first, whole seconds only
+	decide, ttft      histogram // of the last quantileSeconds
+	all               slot
+	ends              ends
+	heads             map[string]headStats
+	strategies, fails []count // the most frequent first
 }
 
 func (s *stats) picture(now time.Time) *picture {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.slot(now) // opens the second, so that an idle one is empty
 	p := &picture{
-		elapsed: now.Sub(s.start), totals: s.totals, heads: make(map[string]headStats, len(s.heads)),
+		elapsed: now.Sub(s.start), all: s.all, ends: s.ends, heads: make(map[string]headStats, len(s.heads)),
 		strategies: ranking(s.choices), fails: ranking(s.fails),
-		moved: s.moved, late: s.late, cached: s.cached, input: s.input, out: s.output,
 	}
 	for id, h := range s.heads {
 		p.heads[id] = *h
@@ -199,8 +195,6 @@ func (s *stats) picture(now time.Time) *picture {
 		if at := &s.slots[second%sparklineSeconds]; at.second == second {
 			p.decide.merge(&at.decide)
 			p.ttft.merge(&at.ttft)
-			p.recentOK += at.ok
-			p.recentFailed += at.failed
 		}
 	}
 	return p

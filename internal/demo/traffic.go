@@ -90,7 +90,7 @@ func (t *traffic) run(ctx, patience context.Context) {
 				t.serve(patience, &a)
 			})
 		default:
-			t.stats.failed(time.Now(), failCrowded)
+			t.stats.failed(failCrowded)
 		}
 	}
 }
@@ -102,7 +102,7 @@ func (t *traffic) serve(ctx context.Context, a *arrival) {
 	began := time.Now()
 	d, err := t.decide(ctx, a)
 	if err != nil {
-		t.stats.failed(time.Now(), reasonOf(err))
+		t.stats.failed(reasonOf(err))
 		return
 	}
 	now := time.Now()
@@ -119,7 +119,7 @@ func (t *traffic) serve(ctx context.Context, a *arrival) {
 			break
 		}
 	}
-	t.stats.failed(time.Now(), reasonOf(err))
+	t.stats.failed(reasonOf(err))
 }
 
 // attempt asks the i-th head. The decision's own is the first; its place is
@@ -144,7 +144,7 @@ func (t *traffic) attempt(ctx context.Context, began time.Time, d *decision, i i
 		}
 		return err
 	}
-	t.stats.finished(now, head.ID, i > 0, u)
+	t.stats.finished(head.ID, i > 0, u)
 	return nil
 }
 

@@ -47,3 +47,9 @@ func (s *lruSet) length() int {
 	}
 	return n
 }
+
+// Counters are the totals of the head's engine.
+func (h *Head) Counters() Counters {
+	_, c := h.runner.load()
+	return c
+}

@@ -163,12 +163,6 @@ func (h *Head) Load() Load {
 	return l
 }
 
-// Counters are the totals of the head's engine.
-func (h *Head) Counters() Counters {
-	_, c := h.runner.load()
-	return c
-}
-
 // Shutdown lets requests in flight finish until ctx ends, refuses new ones
 // with 503, and stops. It returns ctx's error when requests had to be cut.
 func (h *Head) Shutdown(ctx context.Context) error {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"time"
 )
@@ -64,9 +63,6 @@ var profiles = []Profile{
 		KVTokens: 448_000, StepTokens: 2048, MaxSequences: 256, MaxContext: 131_072,
 	},
 }
-
-// Profiles lists the built-in profiles. The slice is the caller's to keep.
-func Profiles() []Profile { return slices.Clone(profiles) }
 
 // ErrUnknownProfile says that no built-in profile has the name.
 var ErrUnknownProfile = errors.New("no such head profile")

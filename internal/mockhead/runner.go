@@ -36,9 +36,8 @@ type stream struct {
 	notice   chan struct{} // holds one when there is something new
 
 	// Under the runner's mutex.
-	generated int
-	done      bool
-	err       error
+	done bool
+	err  error
 }
 
 // progress is what a stream's reader sees.
@@ -98,12 +97,11 @@ func (r *runner) finish(took time.Duration) {
 	defer r.mu.Unlock()
 	for _, t := range r.engine.End() {
 		s := r.streams[t.Sequence]
-		s.generated++
 		s.done = t.Last
 		if t.Last {
 			delete(r.streams, t.Sequence)
 		}
-		if t.First || t.Last || s.generated%r.interval == 0 {
+		if t.First || t.Last || t.Sequence.Generated()%r.interval == 0 {
 			s.tell()
 		}
 	}
@@ -160,7 +158,7 @@ func (r *runner) next(ctx context.Context, s *stream) (progress, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return progress{generated: s.generated, cached: s.sequence.Cached(), done: s.done}, s.err
+	return progress{generated: s.sequence.Generated(), cached: s.sequence.Cached(), done: s.done}, s.err
 }
 
 // cancel frees the stream's sequence, if it is still there.
