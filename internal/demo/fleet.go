@@ -284,7 +284,10 @@ func (f *heads) view() ([]unitView, []note) {
 	for i, u := range f.units {
 		list[i] = unitView{id: u.id, model: u.model, region: u.region, state: u.state}
 		if u.state != stateDown {
-			list[i].load, list[i].agent = u.head.Load(), u.agent.State()
+			list[i].load = u.head.Load()
+		}
+		if u.agent != nil {
+			list[i].agent = u.agent.State()
 		}
 	}
 	return list, append([]note(nil), f.notes...)

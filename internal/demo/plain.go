@@ -16,12 +16,13 @@ func introduce(w io.Writer, o *Options) {
 	if o.Trace != "" {
 		trace = o.Trace
 	}
-	fmt.Fprintf(w, `Headway demo: %d mock heads serve %s in %s.
-They are real HTTP servers with the timing of GPUs, %s times faster than real.
-They register at %s, renew their leases and report their load.
-%s requests a second arrive as in the %s.
+	fmt.Fprintf(w, `Headway demo: %d mock heads serve %s
+in %s. They are real HTTP servers with the timing of
+GPUs, %s times faster than real. They register at %s,
+renew their leases and report their load. %s requests a second follow the
+%s.
 Look around from another terminal:
-  curl -s %s/api/v1/heads       the heads as the router sees them
+  curl -s %s/api/v1/heads       the heads, with their health
   curl -s %s/api/v1/decisions   the latest decisions
   curl -s %s/metrics            what Prometheus scrapes
 `, o.Heads, strings.Join(o.Models, " and "), strings.Join(o.Regions, ", "), number(o.Speed),
@@ -93,15 +94,14 @@ func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []
 
 	fmt.Fprintln(w)
 	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	row("head\tmodel\tregion\tdecisions\tshare\tanswered\tfailed\tregistrations\treports\t")
+	row("head\tmodel\tregion\tdecisions\tshare\tanswered\tfailed\treports\t")
 	for i, u := range units {
 		if i == maxTableRows {
 			break
 		}
 		h := p.heads[u.id]
-		row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t", u.id, u.model, u.region, grouped(h.decisions),
-			percent(h.decisions, t.decisions), grouped(h.ok), grouped(h.failed),
-			u.agent.Registrations, u.agent.Reports)
+		row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t", u.id, u.model, u.region, grouped(h.decisions),
+			percent(h.decisions, t.decisions), grouped(h.ok), grouped(h.failed), u.agent.Reports)
 	}
 	_ = table.Flush()
 	if len(units) > maxTableRows {

@@ -161,17 +161,16 @@ func (s *screen) heading() []string {
 	}
 	firstToken := quantiles(&p.ttft)
 	if s.options.Speed != 1 && p.ttft.total > 0 {
-		firstToken += labelStyle.Render(fmt.Sprintf("   a real head, %s× slower: p50 %s",
-			number(s.options.Speed), atSpeed(p.ttft.quantile(.5), s.options.Speed)))
+		firstToken += labelStyle.Render(fmt.Sprintf("   ×%s on a real head", number(s.options.Speed)))
 	}
 	return []string{
 		titleStyle.Render("Headway demo") + "  " + s.options.Server + labelStyle.Render("  "+clock(p.elapsed)),
 		"",
 		field("Decisions", fmt.Sprintf("%5.0f/s  ", p.rate)) + barStyle.Render(sparkline(p.perSecond)) +
 			labelStyle.Render(fmt.Sprintf("  %s in all", grouped(t.decisions))),
-		field("Decide", quantiles(&p.decide)+labelStyle.Render(fmt.Sprintf("   HTTP round trip, last %d s", quantileSeconds))),
+		field("Decide", quantiles(&p.decide)+labelStyle.Render(fmt.Sprintf("   over HTTP, last %d s", quantileSeconds))),
 		field("First token", firstToken),
-		field("Answers", fmt.Sprintf("%s whole, %d in flight, %s by an alternative, %s of prompts from the cache",
+		field("Answers", fmt.Sprintf("%s whole, %d in flight, %s by an alternative, %s cached",
 			grouped(p.ends.ok), s.inFlight, grouped(p.ends.moved), percent(p.ends.cached, p.ends.input))),
 		field("Failures", failed),
 		field("Strategies", listed(p.strategies, t.decisions)),
@@ -218,7 +217,7 @@ const (
 func (s *screen) table(room int) []string {
 	share, most := s.shares()
 	width := min(max(s.width-tableWidth, minBar), maxBar)
-	lines := []string{headStyle.Render(fmt.Sprintf("%-9s %-13s %-8s %-*s  SHARE  RUN+WAIT   KV BUSY  %-8s %s",
+	lines := []string{headStyle.Render(fmt.Sprintf("%-9s %-12s %-8s %-*s  SHARE RUN+WAIT   KV BUSY  %-8s %s",
 		"HEAD", "MODEL", "REGION", width, "", "STATE", "ROUTER"))}
 	seen := s.seen.Load()
 	for i, u := range s.units {
@@ -226,13 +225,13 @@ func (s *screen) table(room int) []string {
 			lines = append(lines, labelStyle.Render(fmt.Sprintf("… and %d more heads", len(s.units)-i)))
 			break
 		}
-		load := fmt.Sprintf("%9s %4s %4s", "–", "–", "–")
+		load := fmt.Sprintf("%8s %4s %4s", "–", "–", "–")
 		if u.state != stateDown {
-			load = fmt.Sprintf("%9s %3.0f%% %3.0f%%", fmt.Sprintf("%d+%d", u.load.Running, u.load.Waiting),
+			load = fmt.Sprintf("%8s %3.0f%% %3.0f%%", fmt.Sprintf("%d+%d", u.load.Running, u.load.Waiting),
 				100*u.load.KVUsage, 100*u.load.Utilization)
 		}
-		lines = append(lines, fmt.Sprintf("%-9s %-13s %-8s %s %5.1f%% %s  %s %s",
-			cut(u.id, 9), cut(u.model, 13), cut(u.region, 8), barStyle.Render(bar(share[u.id], most, width)),
+		lines = append(lines, fmt.Sprintf("%-9s %-12s %-8s %s %5.1f%% %s  %s %s",
+			cut(u.id, 9), cut(u.model, 12), cut(u.region, 8), barStyle.Render(bar(share[u.id], most, width)),
 			100*share[u.id], load, stateStyle(u.state).Render(fmt.Sprintf("%-8s", u.state)), seen.word(u.id)))
 	}
 	return append(lines, "")

@@ -26,7 +26,7 @@ import (
 //go:embed trace/mooncake_conversation.jsonl.gz
 var sampleTrace []byte
 
-const sampleName = "built-in sample of the Mooncake conversation trace"
+const sampleName = "Mooncake conversation trace (built-in sample)"
 
 // Bounds on what is read of a trace. More rows than this are left out.
 const (
