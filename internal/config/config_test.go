@@ -1,0 +1,436 @@
+package config_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+	"pgregory.net/rapid"
+
+	"headway/internal/config"
+)
+
+// failer is what *testing.T and *rapid.T share.
+type failer interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+}
+
+// load loads as a process with these arguments and variables would that finds
+// this text in each file.
+func load(t failer, file string, environ []string, args ...string) (config.Config, error) {
+	t.Helper()
+	fs := pflag.NewFlagSet("headway", pflag.ContinueOnError)
+	config.AddFlags(fs)
+	if file != "" {
+		args = append(args, "--config", "headway.yaml")
+	}
+	if err := fs.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	return config.Load(fs, environ, func(name string) ([]byte, error) {
+		if name != "headway.yaml" {
+			t.Errorf("read %q", name)
+		}
+		return []byte(file), nil
+	})
+}
+
+func mustLoad(t failer, file string, environ []string, args ...string) config.Config {
+	t.Helper()
+	c, err := load(t, file, environ, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func printed(t failer, c config.Config, provenance bool) string {
+	t.Helper()
+	var b strings.Builder
+	if err := c.Print(&b, provenance); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestDefaults(t *testing.T) {
+	want := config.Config{
+		Listen: "127.0.0.1:8080", DataDir: "./data",
+		Log: config.Log{Level: "info", Format: "text"},
+		HTTP: config.HTTP{
+			HeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
+			IdleTimeout: 120 * time.Second, MaxHeaderBytes: 16 << 10, MaxBodyBytes: 1 << 20, MaxConnections: 10000,
+			LameDuck: 3 * time.Second, ShutdownTimeout: 30 * time.Second,
+		},
+		Lease: config.Lease{
+			BaseInterval: 2 * time.Second, MaxReportsPerSecond: 2000, RemoveAfter: time.Hour,
+			SlowStart: 30 * time.Second, GuardShare: 0.5, GuardMinHeads: 4, GuardHold: time.Minute,
+		},
+		Heads:     config.Heads{Max: 200_000, MaxModelTypes: 1000},
+		Decisions: config.Decisions{ReservationTTL: 2 * time.Minute, Recent: 65536},
+		State:     config.State{MinFreeBytes: 64 << 20},
+	}
+	if got := config.Default(); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if got := mustLoad(t, "", nil); printed(t, got, true) != printed(t, want, true) {
+		t.Errorf("nothing set gives\n%s", printed(t, got, true))
+	}
+	if _, err := config.Load(nil, nil, os.ReadFile); err != nil {
+		t.Errorf("without flags: %v", err)
+	}
+}
+
+// other returns a sound value that is not the default, as a flag takes it.
+func other(t *rapid.T, s config.Setting) string {
+	switch s.Kind {
+	case config.KindDuration:
+		return fmt.Sprintf("%dms", rapid.IntRange(6000, 9000).Draw(t, s.Key))
+	case config.KindBytes:
+		return fmt.Sprint(rapid.IntRange(1<<17, 1<<18).Draw(t, s.Key))
+	case config.KindNumber:
+		return fmt.Sprint(rapid.IntRange(16, 500).Draw(t, s.Key))
+	case config.KindFraction:
+		return fmt.Sprint(rapid.Float64Range(0.01, 1).Draw(t, s.Key))
+	case config.KindBool:
+		return rapid.SampledFrom([]string{"true", "false"}).Draw(t, s.Key)
+	case config.KindChoice:
+		return rapid.SampledFrom(strings.Split(s.Allowed, ", ")).Draw(t, s.Key)
+	case config.KindList:
+		return strings.Join(rapid.SliceOfN(rapid.StringMatching(`[a-z]{1,5}\.[a-z0-9-]{1,4}`), 0, 3).Draw(t, s.Key), ",")
+	case config.KindText:
+		if s.Key == "listen" {
+			return fmt.Sprintf("localhost:%d", rapid.IntRange(0, 65535).Draw(t, s.Key))
+		}
+		return "/" + rapid.StringMatching(`[a-z /:#'"\[{ü-]{1,10}`).Draw(t, s.Key)
+	}
+	t.Fatalf("no value for kind %s", s.Kind)
+	return ""
+}
+
+// sound adds what other settings need to agree with any value of other.
+var (
+	sound      = []string{"HEADWAY_LEASE_REMOVE_AFTER=1h", "HEADWAY_HTTP_READ_TIMEOUT=1m"}
+	soundFlags = []string{"--lease-remove-after=1h", "--http-read-timeout=1m"}
+)
+
+func TestFlagsWinOverVariablesOverTheFileOverDefaults(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var file strings.Builder
+		var environ, args, want []string
+		sources := map[string]string{}
+		section := ""
+		for _, s := range config.Settings() {
+			value, from := s.Default, "default"
+			give := func(where string) (string, bool) {
+				if s.Key == "lease.remove_after" || s.Key == "http.read_timeout" || !rapid.Bool().Draw(rt, where+" "+s.Key) {
+					return "", false // those two must agree with whatever the others are
+				}
+				return other(rt, s), true
+			}
+			if v, given := give("file"); given {
+				value, from = v, "headway.yaml:"
+				before, line := written(s, v)
+				if before != section {
+					file.WriteString(before + ":\n")
+					section = before
+				}
+				file.WriteString(line)
+			}
+			if v, given := give("environment"); given && v != "" {
+				value, from = v, "environment "+s.Env
+				environ = append(environ, s.Env+"="+v)
+			}
+			if v, given := give("flag"); given {
+				value, from = v, "flag --"+s.Flag
+				args = append(args, "--"+s.Flag+"="+v)
+			}
+			sources[s.Key] = from
+			want = append(want, "--"+s.Flag+"="+value)
+		}
+		environ, want = append(environ, sound...), append(want, soundFlags...)
+		got := mustLoad(rt, file.String(), environ, args...)
+		if got, want := printed(rt, got, false), printed(rt, mustLoad(rt, "", nil, want...), false); got != want {
+			rt.Fatalf("got\n%s\nwant\n%s", got, want)
+		}
+		text := printed(rt, got, true)
+		for key, from := range sources {
+			if line := lineOf(text, key); !strings.Contains(line, "  # "+from) && !strings.Contains(strings.Join(sound, " "), envOf(key)+"=") {
+				rt.Fatalf("%q does not say that it is from %s", line, from)
+			}
+		}
+	})
+}
+
+func envOf(key string) string {
+	return "HEADWAY_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// written is how a setting stands in a file, and in which section.
+func written(s config.Setting, value string) (section, line string) {
+	switch s.Kind {
+	case config.KindText, config.KindChoice:
+		value = fmt.Sprintf("%q", value)
+	case config.KindList:
+		value = "[" + value + "]"
+	}
+	section, name, nested := strings.Cut(s.Key, ".")
+	if !nested {
+		return "", s.Key + ": " + value + "\n"
+	}
+	return section, "  " + name + ": " + value + "\n"
+}
+
+// lineOf is the line of a printed configuration with the setting.
+func lineOf(text, key string) string {
+	section, name, nested := strings.Cut(key, ".")
+	if !nested {
+		section, name = "", key
+	}
+	at := ""
+	for line := range strings.Lines(text) {
+		if line[0] != ' ' {
+			at = ""
+			if before, ok := strings.CutSuffix(line, ":\n"); ok {
+				at = before
+				continue
+			}
+		}
+		if at == section && strings.HasPrefix(strings.TrimSpace(line), name+":") {
+			return line
+		}
+	}
+	return ""
+}
+
+func TestWhatIsPrintedLoadsAsTheSame(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		environ := append([]string{}, sound...)
+		for _, s := range config.Settings() {
+			if s.Key != "lease.remove_after" && s.Key != "http.read_timeout" && rapid.Bool().Draw(rt, "set "+s.Key) {
+				environ = append(environ, s.Env+"="+other(rt, s))
+			}
+		}
+		text := printed(rt, mustLoad(rt, "", environ), rapid.Bool().Draw(rt, "provenance"))
+		if again := printed(rt, mustLoad(rt, text, nil), false); again != printed(rt, mustLoad(rt, "", environ), false) {
+			rt.Fatalf("printed\n%s\nloaded as\n%s", text, again)
+		}
+	})
+}
+
+func TestASettingHasOneNameInThreeSpellings(t *testing.T) {
+	seen := map[string]bool{"HEADWAY_CONFIG": true, "config": true}
+	for _, s := range config.Settings() {
+		spelled := strings.NewReplacer("HEADWAY_", "", "_", "-").Replace(s.Env)
+		if strings.ToLower(spelled) != s.Flag || strings.NewReplacer(".", "-", "_", "-").Replace(s.Key) != s.Flag {
+			t.Errorf("%s, --%s, %s", s.Key, s.Flag, s.Env)
+		}
+		if seen[s.Flag] || seen[s.Env] {
+			t.Errorf("%s has the flag or variable of another", s.Key)
+		}
+		seen[s.Flag], seen[s.Env] = true, true
+		if s.Description == "" || s.Allowed == "" || s.Kind == "" {
+			t.Errorf("%s is not described: %+v", s.Key, s)
+		}
+	}
+}
+
+func TestEveryFaultIsToldWithItsKeyAndSource(t *testing.T) {
+	const file = `
+listen: nonsense
+lsten: x
+log: {level: loud, format: 5}
+http:
+  max_body_bytes: 1MB
+  lame_duck: 5
+  lame_duck: 5s
+  allowed_hosts: [a, 1]
+  max_connections: "10"
+  idle_timeout: {}
+lease: [a]
+heads: {max: 0, allow_link_local: yes, base_interval: 2s}
+decisions.recent: 16
+state: {min_free_bytes: -1}
+policy: &a x
+`
+	_, err := load(t, file, []string{
+		"PATH=/bin", "HEADWAY_LEASE_GUARD_SHARE=NaN", "HEADWAY_LEASE_GUARD_SHAER=1", "HEADWAY_LISTEN=", "HEADWAY_PORT=9000",
+	}, "--data-dir=", "--heads-max=many")
+	want := []string{
+		`listen (headway.yaml:2): want host:port, such as 127.0.0.1:8080, not "nonsense"`,
+		`lsten (headway.yaml:3): unknown key; did you mean listen?`,
+		`log.level (headway.yaml:4): want one of debug, info, warn, error, not "loud"`,
+		`log.format (headway.yaml:4): want a string, not "5"; put it in quotes`,
+		`http.max_body_bytes (headway.yaml:6): want a size such as 512, 16KiB or 64MiB, not "1MB"`,
+		`http.lame_duck (headway.yaml:7): want a time with its unit, such as 250ms or 1h30m, not "5"`,
+		`http.lame_duck (headway.yaml:8): is given twice`,
+		`http.allowed_hosts (headway.yaml:9): want an array of strings without commas, not "1" in it`,
+		`http.max_connections (headway.yaml:10): want a number (1 to 1000000), not the string "10"`,
+		`http.idle_timeout (headway.yaml:11): want a duration (1ms to 24h), not an object`,
+		`lease (headway.yaml:12): want an object with the settings, not an array`,
+		`heads.max (headway.yaml:13): want a whole number from 1 to 1000000, not "0"`,
+		`heads.allow_link_local (headway.yaml:13): want a bool (true, false), not the string "yes"`,
+		`heads.base_interval (headway.yaml:13): unknown key; did you mean lease.base_interval?`,
+		`decisions.recent (headway.yaml:14): write it nested: decisions: {recent: …}`,
+		`state.min_free_bytes (headway.yaml:15): want a size such as 512, 16KiB or 64MiB, not "-1"`,
+		`policy (headway.yaml:16): anchors (&) and aliases (*) are not allowed; write the value out`,
+		`lease.guard_share (environment HEADWAY_LEASE_GUARD_SHARE): want a number from 0.01 to 1, not "NaN"`,
+		`HEADWAY_LEASE_GUARD_SHAER (environment): unknown variable; did you mean HEADWAY_LEASE_GUARD_SHARE?`,
+		`HEADWAY_PORT (environment): unknown variable`,
+		`data_dir (flag --data-dir): want a path of at most 4096 bytes, not ""`,
+		`heads.max (flag --heads-max): want a whole number from 1 to 1000000, not "many"`,
+	}
+	invalid, ok := errors.AsType[*config.Error](err)
+	if !ok {
+		t.Fatalf("error %v", err)
+	}
+	for i, f := range invalid.Faults {
+		if i >= len(want) || f.String() != want[i] {
+			t.Errorf("fault %d is %q", i, f)
+		}
+	}
+	if len(invalid.Faults) != len(want) {
+		t.Errorf("%d faults; want %d", len(invalid.Faults), len(want))
+	}
+	if !strings.HasPrefix(err.Error(), "configuration: 22 faults\n  listen (headway.yaml:2): ") {
+		t.Errorf("written as %s", err)
+	}
+}
+
+func TestFilesThatAreNoneAreRefused(t *testing.T) {
+	for file, want := range map[string]string{
+		"a: [":                 "headway.yaml: not YAML: line 1",
+		"- a":                  "headway.yaml:1: want an object with the settings, not an array",
+		"text":                 `headway.yaml:1: want an object with the settings, not "text"`,
+		"listen: a:1\n---\n{}": "headway.yaml:2: there is a second document",
+		"? [a]\n: b":           "headway.yaml:1: a name must be plain text",
+		"&a listen: b":         "headway.yaml:1",
+		"listen: !!str a:1":    "tags such as",
+		"a: &a {}\nlog: *a":    "anchors",
+		strings.Repeat("#", config.MaxFileBytes+1):       "at most 1048576 are read",
+		strings.Repeat("a", 1000) + ": 1":                "unknown key",
+		"lease: {base_interval: 20s, remove_after: 60s}": "lease.remove_after (headway.yaml:1): must be over 3 times lease.base_interval, 1m",
+		"lease: {base_interval: 1h}":                     "lease.remove_after (default): must be over 3 times lease.base_interval, 3h",
+		"http: {read_timeout: 1s}":                       "http.header_timeout (default): must not be over http.read_timeout, 1s",
+	} {
+		_, err := load(t, file, nil)
+		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 600 {
+			t.Errorf("%.60q: %v; want %s", file, err, want)
+		}
+	}
+	_, err := config.Load(nil, []string{"HEADWAY_CONFIG=gone.yaml"}, func(string) ([]byte, error) { return nil, io.ErrUnexpectedEOF })
+	if err == nil || !strings.Contains(err.Error(), "gone.yaml: cannot be read: unexpected EOF") {
+		t.Errorf("a file that cannot be read: %v", err)
+	}
+	var many strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&many, "k%d: 1\n", i)
+	}
+	if _, err := load(t, many.String(), nil); err == nil || strings.Count(err.Error(), "\n") != 101 ||
+		!strings.HasSuffix(err.Error(), "and 4900 more") {
+		t.Errorf("5000 faults are written in %d lines", strings.Count(err.Error(), "\n"))
+	}
+}
+
+func TestWhatIsLeftEmptyIsLeftOut(t *testing.T) {
+	want := printed(t, config.Default(), false)
+	for _, file := range []string{"# nothing", "{}", "lease:\nhttp: {}\nlisten:\nheads: {max: ~}\n", "null"} {
+		if got := printed(t, mustLoad(t, file, nil), false); got != want {
+			t.Errorf("%q gives\n%s", file, got)
+		}
+	}
+}
+
+func TestVariablesThatOthersSetAreLeftAlone(t *testing.T) {
+	mustLoad(t, "", []string{
+		"HEADWAY_SERVICE_HOST=10.0.0.1", "HEADWAY_SERVICE_PORT=80", "HEADWAY_SERVICE_PORT_HTTP=80", "HEADWAY_PORT=tcp://10.0.0.1:80",
+		"HEADWAY_PORT_8080_TCP=tcp://10.0.0.1:8080", "HEADWAY_PORT_8080_TCP_ADDR=10.0.0.1", "HEADWAY_API_SERVICE_HOST=10.0.0.2",
+		"HEADWAY_API_PORT=udp://10.0.0.2:53", "HEADWAY_TEST_PROCESS=1", "HEADWAYS=1", "headway_listen=x", "NONSENSE",
+	})
+}
+
+func TestAFlagOfATruthNeedsNoValue(t *testing.T) {
+	if !mustLoad(t, "", nil, "--heads-allow-link-local").Heads.AllowLinkLocal {
+		t.Error("it is false")
+	}
+}
+
+func TestListsAreWrittenWithCommasOrAgain(t *testing.T) {
+	want := []string{"a.example", "b.example", "::1"}
+	for _, c := range []config.Config{
+		mustLoad(t, "", nil, "--http-allowed-hosts=a.example,b.example", "--http-allowed-hosts=::1"),
+		mustLoad(t, "", []string{"HEADWAY_HTTP_ALLOWED_HOSTS=a.example, b.example ,::1"}),
+		mustLoad(t, `http: {allowed_hosts: [a.example, "b.example", "::1"]}`, nil),
+	} {
+		if !reflect.DeepEqual(c.HTTP.AllowedHosts, want) {
+			t.Errorf("%q", c.HTTP.AllowedHosts)
+		}
+	}
+	for _, wrong := range []string{",", "a,,b", "http://a", "a:80", "a b", strings.Repeat("a,", 100) + "a"} {
+		if _, err := load(t, "", nil, "--http-allowed-hosts="+wrong); err == nil {
+			t.Errorf("took %q", wrong)
+		}
+	}
+}
+
+func TestFormsOfText(t *testing.T) {
+	for _, listen := range []string{"127.0.0.1:0", "[::1]:8080", "localhost:65535", ":80", "0.0.0.0:80"} {
+		mustLoad(t, "", nil, "--listen="+listen)
+	}
+	for _, listen := range []string{"", "8080", "localhost", "localhost:", "localhost:http", "a:65536", "a:-1", "a:+1", "a:010", "a\n:80", "::1:80"} {
+		if _, err := load(t, "", nil, "--listen="+listen); err == nil {
+			t.Errorf("took %q to listen on", listen)
+		}
+	}
+	for _, dir := range []string{"a\x00b", "a\nb", "\xff", strings.Repeat("a", 4097)} {
+		if _, err := load(t, "", nil, "--data-dir="+dir); err == nil {
+			t.Errorf("took %q for a path", dir)
+		}
+	}
+}
+
+func TestHelpShowsDefaultsAndBounds(t *testing.T) {
+	fs := pflag.NewFlagSet("headway", pflag.ContinueOnError)
+	config.AddFlags(fs)
+	usage := fs.FlagUsages()
+	for _, want := range []string{"--http-lame-duck duration", "(1ms to 10m) (default 3s)", "--config string", "--heads-max number"} {
+		if !strings.Contains(usage, want) {
+			t.Errorf("%q is missing in\n%s", want, usage)
+		}
+	}
+}
+
+// FuzzFile holds any file to a configuration that prints and loads as the
+// same, or an error that lists faults.
+func FuzzFile(f *testing.F) {
+	f.Fuzz(func(t *testing.T, data string) {
+		c, err := load(t, data, nil)
+		if data == "" {
+			return
+		}
+		if err != nil {
+			invalid, ok := errors.AsType[*config.Error](err)
+			if !ok || len(invalid.Faults) == 0 {
+				t.Fatalf("error %v", err)
+			}
+			for _, fault := range invalid.Faults {
+				if fault.Reason == "" || fault.Source == "" {
+					t.Fatalf("fault %+v", fault)
+				}
+			}
+			return
+		}
+		text := printed(t, c, true)
+		if again := mustLoad(t, text, nil); printed(t, again, false) != printed(t, c, false) {
+			t.Fatalf("printed\n%s\nloads as\n%s", text, printed(t, again, true))
+		}
+	})
+}

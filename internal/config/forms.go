@@ -1,0 +1,91 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// The forms of text that settings want.
+var (
+	hostPort = form{"host:port, such as 127.0.0.1:8080", func(s string) bool {
+		host, port, err := net.SplitHostPort(s)
+		n, portErr := strconv.ParseUint(port, 10, 16)
+		return err == nil && portErr == nil && strconv.FormatUint(n, 10) == port && len(s) <= maxText && printable(host)
+	}}
+	path         = form{"a path of at most 4096 bytes", func(s string) bool { return s != "" && isPath(s) }}
+	optionalPath = form{"a path of at most 4096 bytes, or nothing", isPath}
+	hostName     = form{"host names or addresses without a port", func(s string) bool {
+		if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+			return true
+		}
+		return s != "" && len(s) <= 253 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == ""
+	}}
+)
+
+// maxText is the most bytes of a text.
+const maxText = 4096
+
+func isPath(s string) bool { return len(s) <= maxText && printable(s) }
+
+// printable keeps text in one line, in a log and in the file.
+func printable(s string) bool {
+	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
+
+// maxQuoted is the most bytes of somebody's input that a reason repeats.
+const maxQuoted = 80
+
+func quote(s string) string {
+	if len(s) <= maxQuoted {
+		return strconv.Quote(s)
+	}
+	return strconv.Quote(strings.ToValidUTF8(s[:maxQuoted], "")) + "…"
+}
+
+// suggest is "; did you mean X?" with the known name that was probably meant,
+// or "".
+func suggest(name string, known []string) string {
+	if meant := nearest(name, known); meant != "" {
+		return "; did you mean " + meant + "?"
+	}
+	return ""
+}
+
+// nearest returns the known name that name was probably meant to be, or "".
+func nearest(name string, known []string) string {
+	best, least := "", 1+max(1, len(name)/3)
+	if len(name) > maxQuoted {
+		return ""
+	}
+	for _, k := range known {
+		if d := editDistance(strings.ToLower(name), strings.ToLower(k)); d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// editDistance is the number of bytes to insert, delete or replace that make b
+// of a.
+func editDistance(a, b string) int {
+	last, row := make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
+		}
+		last, row = row, last
+	}
+	return last[len(b)]
+}

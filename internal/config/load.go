@@ -1,0 +1,217 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// source is where a value comes from.
+type source struct {
+	name string // flag --listen, environment HEADWAY_LISTEN, a file
+	line int    // in the file; 0: has none
+}
+
+var byDefault = source{name: "default"}
+
+func (s source) String() string {
+	if s.line > 0 {
+		return fmt.Sprintf("%s:%d", s.name, s.line)
+	}
+	return s.name
+}
+
+func (c *Config) source(key string) source {
+	if s, ok := c.sources[key]; ok {
+		return s
+	}
+	return byDefault
+}
+
+// Fault is one thing wrong with the configuration.
+type Fault struct {
+	Key    string // of the setting, or the unknown name as it was given; "" for a whole file
+	Source string
+	Reason string
+}
+
+func (f Fault) String() string {
+	if f.Key == "" {
+		return f.Source + ": " + f.Reason
+	}
+	return fmt.Sprintf("%s (%s): %s", f.Key, f.Source, f.Reason)
+}
+
+// Error lists everything that is wrong with the configuration.
+type Error struct{ Faults []Fault }
+
+// maxListed is the most faults that Error writes out.
+const maxListed = 100
+
+func (e *Error) Error() string {
+	if len(e.Faults) == 1 {
+		return "configuration: " + e.Faults[0].String()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "configuration: %d faults", len(e.Faults))
+	for i, f := range e.Faults {
+		if i == maxListed {
+			fmt.Fprintf(&b, "\n  and %d more", len(e.Faults)-i)
+			break
+		}
+		b.WriteString("\n  " + f.String())
+	}
+	return b.String()
+}
+
+// AddFlags adds a flag for each setting, and --config.
+func AddFlags(fs *pflag.FlagSet) {
+	fs.String(ConfigFlag, "", "YAML file with settings ("+ConfigEnv+")")
+	for _, s := range Settings() {
+		v := &flagValue{kind: s.Kind, text: s.Default}
+		f := fs.VarPF(v, s.Flag, "", fmt.Sprintf("%s (%s)", s.Description, s.Allowed))
+		if s.Kind == KindBool {
+			f.NoOptDefVal = "true"
+		}
+	}
+}
+
+// flagValue keeps what a flag was given; Load judges it, so that every fault
+// is found.
+type flagValue struct {
+	kind  Kind
+	text  string
+	given bool
+}
+
+func (v *flagValue) String() string { return v.text }
+func (v *flagValue) Type() string   { return string(v.kind) }
+
+func (v *flagValue) Set(text string) error {
+	if v.kind == KindList && v.given {
+		text = v.text + "," + text
+	}
+	v.text, v.given = text, true
+	return nil
+}
+
+// Load reads the configuration from the flags that AddFlags added to fs (nil:
+// none), the HEADWAY_* variables of environ (KEY=value; an empty value counts
+// as none), the file that --config or HEADWAY_CONFIG names, read by readFile,
+// and the defaults, in this order of precedence. A setting that is wrong
+// anywhere is an error even where another source overrides it. The error is an
+// *Error with every fault.
+func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byte, error)) (Config, error) {
+	var c Config
+	l := &loader{table: newTable(&c), sources: map[string]source{}}
+	vars := environment(environ)
+	l.file(configFile(fs, vars), readFile)
+	l.environment(vars)
+	l.flags(fs)
+	c.sources = l.sources
+	if len(l.faults) == 0 {
+		l.faults = c.check()
+	}
+	if len(l.faults) > 0 {
+		return Config{}, &Error{l.faults}
+	}
+	return c, nil
+}
+
+// loader gives settings their values, from the weakest source to the
+// strongest.
+type loader struct {
+	*table
+	sources map[string]source
+	faults  []Fault
+}
+
+func (l *loader) fault(key string, from source, format string, args ...any) {
+	l.faults = append(l.faults, Fault{shorten(key), from.String(), fmt.Sprintf(format, args...)})
+}
+
+func (l *loader) give(s *setting, text string, from source) {
+	if err := s.set(text); err != nil {
+		reason := err.Error()
+		if s.Secret {
+			reason = "want " + s.Allowed
+		}
+		l.fault(s.Key, from, "%s", reason)
+		return
+	}
+	l.sources[s.Key] = from
+}
+
+// configFile is the name of the file, "" for none.
+func configFile(fs *pflag.FlagSet, vars map[string]string) string {
+	if fs != nil {
+		if f := fs.Lookup(ConfigFlag); f != nil && f.Changed {
+			return f.Value.String()
+		}
+	}
+	return vars[ConfigEnv]
+}
+
+func (l *loader) flags(fs *pflag.FlagSet) {
+	if fs == nil {
+		return
+	}
+	for _, s := range l.settings {
+		f := fs.Lookup(s.Flag)
+		if f == nil || !f.Changed {
+			continue
+		}
+		if v, ours := f.Value.(*flagValue); ours {
+			l.give(s, v.text, source{name: "flag --" + s.Flag})
+		}
+	}
+}
+
+// environment returns the HEADWAY_* variables that are not empty; the last of
+// equal names counts, as it does for programs that ask the system.
+func environment(environ []string) map[string]string {
+	vars := map[string]string{}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(name, envPrefix) {
+			vars[name] = value
+		}
+	}
+	for name, value := range vars {
+		if value == "" {
+			delete(vars, name)
+		}
+	}
+	return vars
+}
+
+// foreign are the variables that are not ours to judge: those that Kubernetes
+// sets in every container for a service that is named headway, or begins so,
+// and those of the project's own tests.
+var foreign = regexp.MustCompile(`^HEADWAY_(TEST_.*=.*|(.*_)?SERVICE_(HOST|PORT)(_.*)?=.*|(.*_)?PORT=(tcp|udp|sctp)://.*|(.*_)?PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?=.*)$`)
+
+func (l *loader) environment(vars map[string]string) {
+	names := []string{strings.TrimPrefix(ConfigEnv, envPrefix)}
+	for _, s := range l.settings {
+		names = append(names, strings.TrimPrefix(s.Env, envPrefix))
+		if text, given := vars[s.Env]; given {
+			l.give(s, text, source{name: "environment " + s.Env})
+			delete(vars, s.Env)
+		}
+	}
+	delete(vars, ConfigEnv)
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		if foreign.MatchString(name + "=" + vars[name]) {
+			continue
+		}
+		hint := ""
+		if meant := nearest(strings.TrimPrefix(name, envPrefix), names); meant != "" {
+			hint = "; did you mean " + envPrefix + meant + "?"
+		}
+		l.fault(name, source{name: "environment"}, "unknown variable%s", hint)
+	}
+}

@@ -1,0 +1,253 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Setting describes one setting.
+type Setting struct {
+	Key         string // in the file, nested at the dots: lease.base_interval
+	Flag        string // --lease-base-interval
+	Env         string // HEADWAY_LEASE_BASE_INTERVAL
+	Kind        Kind
+	Default     string // as it is written; "" for none
+	Allowed     string // for people: bounds, values, form
+	Description string
+	Secret      bool // its value is never shown
+}
+
+// Kind is what a setting's value is.
+type Kind string
+
+// The kinds of values and how they are written.
+const (
+	KindText     Kind = "string"
+	KindChoice   Kind = "choice"
+	KindDuration Kind = "duration" // 1h30m, 250ms
+	KindBytes    Kind = "bytes"    // 64MiB, 16KiB, 512
+	KindNumber   Kind = "number"   // a whole one
+	KindFraction Kind = "fraction" // 0.5
+	KindBool     Kind = "bool"     // true or false
+	KindList     Kind = "list"     // an array in the file, elsewhere separated by commas
+)
+
+// Settings describes every setting, in the order of the manual.
+func Settings() []Setting {
+	t := newTable(&Config{})
+	all := make([]Setting, len(t.settings))
+	for i, s := range t.settings {
+		all[i] = s.Setting
+	}
+	return all
+}
+
+// ConfigFlag and ConfigEnv name the file; it cannot name itself.
+const (
+	ConfigFlag = "config"
+	ConfigEnv  = "HEADWAY_CONFIG"
+	envPrefix  = "HEADWAY_"
+)
+
+// table is the settings of one Config.
+type table struct {
+	settings []*setting
+}
+
+// setting is a Setting bound to where its value is.
+type setting struct {
+	Setting
+	set func(text string) error // keeps the old value when it fails
+	get func() string           // as set takes it
+	// elements are what list settings hold; nil for others.
+	elements func() []string
+}
+
+func (t *table) add(key string, kind Kind, allowed, description string, set func(string) error, get func() string) *setting {
+	s := &setting{
+		Setting: Setting{
+			Key: key, Kind: kind, Default: get(), Allowed: allowed, Description: description,
+			Flag: strings.NewReplacer(".", "-", "_", "-").Replace(key),
+			Env:  envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_")),
+		},
+		set: set, get: get,
+	}
+	t.settings = append(t.settings, s)
+	return s
+}
+
+func (t *table) find(key string) *setting {
+	i := slices.IndexFunc(t.settings, func(s *setting) bool { return s.Key == key })
+	if i < 0 {
+		return nil
+	}
+	return t.settings[i]
+}
+
+// form is a kind of text: how it is described and when it is not of that form.
+type form struct {
+	allowed string
+	valid   func(string) bool
+}
+
+func (t *table) text(key string, p *string, def string, f form, description string) *setting {
+	*p = def
+	return t.add(key, KindText, f.allowed, description, func(text string) error {
+		if !f.valid(text) {
+			return fmt.Errorf("want %s, not %s", f.allowed, quote(text))
+		}
+		*p = text
+		return nil
+	}, func() string { return *p })
+}
+
+func (t *table) choice(key string, p *string, def string, values []string, description string) {
+	*p = def
+	allowed := strings.Join(values, ", ")
+	t.add(key, KindChoice, allowed, description, func(text string) error {
+		if !slices.Contains(values, text) {
+			return fmt.Errorf("want one of %s, not %s%s", allowed, quote(text), suggest(text, values))
+		}
+		*p = text
+		return nil
+	}, func() string { return *p })
+}
+
+func (t *table) duration(key string, p *time.Duration, def, least, most time.Duration, description string) {
+	*p = def
+	allowed := formatDuration(least) + " to " + formatDuration(most)
+	t.add(key, KindDuration, allowed, description, func(text string) error {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return fmt.Errorf("want a time with its unit, such as 250ms or 1h30m, not %s", quote(text))
+		}
+		if d < least || d > most {
+			return fmt.Errorf("want %s, not %s", allowed, quote(text))
+		}
+		*p = d
+		return nil
+	}, func() string { return formatDuration(*p) })
+}
+
+func (t *table) bytes(key string, p *int64, def, least, most int64, description string) {
+	*p = def
+	allowed := formatBytes(least) + " to " + formatBytes(most)
+	t.add(key, KindBytes, allowed, description, func(text string) error {
+		n, ok := parseBytes(text)
+		if !ok {
+			return fmt.Errorf("want a size such as 512, 16KiB or 64MiB, not %s", quote(text))
+		}
+		if n < least || n > most {
+			return fmt.Errorf("want %s, not %s", allowed, quote(text))
+		}
+		*p = n
+		return nil
+	}, func() string { return formatBytes(*p) })
+}
+
+func (t *table) number(key string, p *int, def, least, most int, description string) {
+	*p = def
+	allowed := fmt.Sprintf("%d to %d", least, most)
+	t.add(key, KindNumber, allowed, description, func(text string) error {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < least || n > most {
+			return fmt.Errorf("want a whole number from %s, not %s", allowed, quote(text))
+		}
+		*p = n
+		return nil
+	}, func() string { return strconv.Itoa(*p) })
+}
+
+func (t *table) fraction(key string, p *float64, def, least, most float64, description string) {
+	*p = def
+	allowed := fmt.Sprintf("%v to %v", least, most)
+	t.add(key, KindFraction, allowed, description, func(text string) error {
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(f >= least && f <= most) { // NaN too
+			return fmt.Errorf("want a number from %s, not %s", allowed, quote(text))
+		}
+		*p = f
+		return nil
+	}, func() string { return strconv.FormatFloat(*p, 'g', -1, 64) })
+}
+
+// boolean is false unless set.
+func (t *table) boolean(key string, p *bool, description string) {
+	*p = false
+	t.add(key, KindBool, "true, false", description, func(text string) error {
+		if text != "true" && text != "false" {
+			return fmt.Errorf("want true or false, not %s", quote(text))
+		}
+		*p = text == "true"
+		return nil
+	}, func() string { return strconv.FormatBool(*p) })
+}
+
+// maxElements is the most elements of a list.
+const maxElements = 100
+
+// list is empty unless set.
+func (t *table) list(key string, p *[]string, f form, description string) {
+	*p = nil
+	allowed := fmt.Sprintf("at most %d of %s", maxElements, f.allowed)
+	s := t.add(key, KindList, allowed, description, func(text string) error {
+		var list []string
+		for _, element := range strings.Split(text, ",") {
+			if element = strings.TrimSpace(element); element == "" && text == "" {
+				break
+			}
+			if !f.valid(element) {
+				return fmt.Errorf("want %s, not %s", f.allowed, quote(element))
+			}
+			list = append(list, element)
+		}
+		if len(list) > maxElements {
+			return fmt.Errorf("want %s, not %d", allowed, len(list))
+		}
+		*p = list
+		return nil
+	}, func() string { return strings.Join(*p, ",") })
+	s.elements = func() []string { return *p }
+}
+
+// formatDuration writes d without the zeros that time.Duration appends.
+func formatDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+var byteUnits = []struct {
+	name string
+	size int64
+}{{"TiB", 1 << 40}, {"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+func formatBytes(n int64) string {
+	for _, u := range byteUnits {
+		if n >= u.size && n%u.size == 0 {
+			return strconv.FormatInt(n/u.size, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+func parseBytes(text string) (int64, bool) {
+	size := int64(1)
+	for _, u := range byteUnits {
+		if number, ok := strings.CutSuffix(text, u.name); ok {
+			text, size = number, u.size
+			break
+		}
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n * size, err == nil && n >= 0 && n <= math.MaxInt64/size
+}
