@@ -100,7 +100,7 @@ var rooms = map[string]room{
 	"internal/console":    {},
 	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing"}},
-	"internal/mockhead":   {others: []string{json, metrics, xnet}},
+	"internal/mockhead":   {ours: []string{"api"}, others: []string{json, metrics, xnet}},
 	"internal/demo": {
 		ours:   []string{"api", "client", "internal/mockhead"},
 		others: []string{bubbletea, lipgloss, xterm, json},

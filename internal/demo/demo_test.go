@@ -17,6 +17,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"go.uber.org/goleak"
+
+	"headway/api"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,13 +37,13 @@ type fakeRouter struct {
 	open     map[string]bool // decisions without outcome, and whether a token came
 	decided  int
 	results  map[string]int
-	sessions map[string]string // the model of each
-	gone     int               // deregistered
-	ghosts   []target          // come first in each decision
+	sessions map[string]string  // the model of each
+	gone     int                // deregistered
+	ghosts   []api.DecisionHead // come first in each decision
 }
 
 type fakeHead struct {
-	target
+	api.DecisionHead
 	model, status string
 	epoch         uint64
 }
@@ -77,17 +79,7 @@ func (f *fakeRouter) read(r *http.Request, v any) {
 }
 
 func (f *fakeRouter) register(w http.ResponseWriter, r *http.Request) {
-	var in struct {
-		ID         string   `json:"id"`
-		Endpoint   string   `json:"endpoint"`
-		ModelTypes []string `json:"model_types"`
-		Region     string   `json:"region"`
-		Zone       string   `json:"zone"`
-		Version    string   `json:"version"`
-		Engine     string   `json:"engine"`
-		Status     string   `json:"status"`
-		Capacity   any      `json:"capacity"`
-	}
+	var in api.Registration
 	f.read(r, &in)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -95,7 +87,7 @@ func (f *fakeRouter) register(w http.ResponseWriter, r *http.Request) {
 	if _, known := f.heads[in.ID]; !known {
 		f.ids = append(f.ids, in.ID)
 	}
-	f.heads[in.ID] = &fakeHead{target: target{in.ID, in.Endpoint}, model: in.ModelTypes[0], epoch: f.epoch}
+	f.heads[in.ID] = &fakeHead{DecisionHead: api.DecisionHead{ID: in.ID, Endpoint: in.Endpoint}, model: in.ModelTypes[0], epoch: f.epoch}
 	w.WriteHeader(http.StatusCreated)
 	f.lease(w)
 }
@@ -105,12 +97,7 @@ func (f *fakeRouter) lease(w io.Writer) {
 }
 
 func (f *fakeRouter) report(w http.ResponseWriter, r *http.Request) {
-	var in struct {
-		Epoch    uint64         `json:"epoch"`
-		Status   string         `json:"status"`
-		Load     map[string]any `json:"load"`
-		Sequence uint64         `json:"sequence"`
-	}
+	var in api.StatusReport
 	f.read(r, &in)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -147,21 +134,21 @@ func (f *fakeRouter) list(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (f *fakeRouter) decide(w http.ResponseWriter, r *http.Request) {
-	var in decisionRequest
+	var in api.DecisionRequest
 	f.read(r, &in)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if in.InputTokens < 1 || in.Region == "" {
+	if in.InputTokens == nil || *in.InputTokens < 1 || in.Region == "" {
 		f.t.Errorf("decision for %+v", in)
 	}
 	if model, known := f.sessions[in.SessionKey]; known && in.SessionKey != "" && model != in.ModelType {
 		f.t.Errorf("session %s moved from %s to %s", in.SessionKey, model, in.ModelType)
 	}
 	f.sessions[in.SessionKey] = in.ModelType
-	var live []target
+	var live []api.DecisionHead
 	for _, id := range f.ids {
 		if h := f.heads[id]; h != nil && h.status == "active" && h.model == in.ModelType {
-			live = append(live, h.target)
+			live = append(live, h.DecisionHead)
 		}
 	}
 	f.next++
@@ -177,11 +164,11 @@ func (f *fakeRouter) decide(w http.ResponseWriter, r *http.Request) {
 	f.decided++
 	id := fmt.Sprintf("dec_%d", f.decided)
 	f.open[id] = false
-	_, _ = w.Write(encode(decision{ID: id, Head: targets[0], Strategy: "round_robin", Alternatives: targets[1:]}))
+	_, _ = w.Write(encode(api.Decision{DecisionID: id, Head: targets[0], Strategy: "round_robin", Alternatives: targets[1:]}))
 }
 
 func (f *fakeRouter) progress(w http.ResponseWriter, r *http.Request) {
-	var in progress
+	var in api.Progress
 	f.read(r, &in)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -194,7 +181,7 @@ func (f *fakeRouter) progress(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *fakeRouter) outcome(w http.ResponseWriter, r *http.Request) {
-	var in outcome
+	var in api.Outcome
 	f.read(r, &in)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -202,7 +189,7 @@ func (f *fakeRouter) outcome(w http.ResponseWriter, r *http.Request) {
 	if !known {
 		f.t.Errorf("outcome of %s, which is not open", r.PathValue("id"))
 	}
-	if in.Result == "ok" && (!begun || in.TTFT == nil || *in.OutputTokens < 1 || *in.TTFT > in.Duration) {
+	if in.Result == "ok" && (!begun || in.TTFTMs == nil || *in.OutputTokens < 1 || *in.TTFTMs > *in.DurationMs) {
 		f.t.Errorf("outcome %+v, first token told %v", in, begun)
 	}
 	delete(f.open, r.PathValue("id"))
@@ -267,7 +254,7 @@ func TestRequestsGoFromDecisionToOutcome(t *testing.T) {
 
 func TestAlternativesAreAskedInOrder(t *testing.T) {
 	f, url := newFakeRouter(t)
-	f.ghosts = []target{{"ghost", "http://127.0.0.1:1"}} // nobody listens there
+	f.ghosts = []api.DecisionHead{{ID: "ghost", Endpoint: "http://127.0.0.1:1"}} // nobody listens there
 	out := run(t, quick(url))
 	f.check(out)
 	if f.results["error"] != f.decided || f.decided == 0 {
@@ -283,7 +270,9 @@ func TestWithoutAHeadRequestsFailByReason(t *testing.T) {
 	f, url := newFakeRouter(t)
 	o := quick(url)
 	o.Models = []string{"a", "b", "c"}
-	f.ghosts = []target{{"g1", "http://127.0.0.1:1"}, {"g2", "http://127.0.0.1:1"}, {"g3", "http://127.0.0.1:1"}}
+	f.ghosts = []api.DecisionHead{
+		{ID: "g1", Endpoint: "http://127.0.0.1:1"}, {ID: "g2", Endpoint: "http://127.0.0.1:1"}, {ID: "g3", Endpoint: "http://127.0.0.1:1"},
+	}
 	out := run(t, o)
 	f.check(out)
 	if !strings.Contains(out, failHeadDown) || !regexp.MustCompile(`answered whole +0 `).MatchString(out) {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"headway/api"
 	"headway/internal/mockhead"
 )
 
@@ -106,9 +107,9 @@ func (f *heads) start(ctx context.Context, u *unit) error {
 	}
 	agent, err := mockhead.NewAgent(mockhead.AgentOptions{
 		Server: u.server, Load: head.Load, Client: u.client, Logger: u.logger,
-		Registration: mockhead.Registration{
+		Registration: api.Registration{
 			ID: u.id, Endpoint: head.URL(), ModelTypes: head.Models(), Region: u.region, Zone: u.zone,
-			Version: "demo", Engine: "vllm", Capacity: &mockhead.Capacity{MaxInFlight: head.MaxInFlight()},
+			Version: "demo", Engine: "vllm", Capacity: &api.Capacity{MaxInFlight: int64(head.MaxInFlight())},
 		},
 	})
 	if err != nil {

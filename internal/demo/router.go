@@ -6,6 +6,8 @@ import (
 	"net/http"
 
 	"github.com/go-json-experiment/json"
+
+	"headway/api"
 )
 
 // routerView is what the router holds of the heads.
@@ -59,14 +61,7 @@ func (d *display) lookAt(req *http.Request, v *routerView) error {
 	if err != nil {
 		return err
 	}
-	var list struct {
-		Data []struct {
-			ID     string `json:"id"`
-			Health struct {
-				State string `json:"state"`
-			} `json:"health"`
-		} `json:"data"`
-	}
+	var list api.List[api.Head]
 	if err := json.Unmarshal(text, &list); err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"headway/api"
 )
 
 // Bounds of the load generator.
@@ -37,21 +39,8 @@ type traffic struct {
 	slots  chan struct{}
 }
 
-// decision is what the generator needs of the router's answer.
-type decision struct {
-	ID           string   `json:"decision_id"`
-	Head         target   `json:"head"`
-	Strategy     string   `json:"strategy"`
-	Alternatives []target `json:"alternatives"`
-}
-
-type target struct {
-	ID       string `json:"id"`
-	Endpoint string `json:"endpoint"`
-}
-
-// tokens are the counts of one answer; below 0 they are not known.
-type tokens struct{ input, output, cached int }
+// tokens are the counts of one answer.
+type tokens struct{ input, output, cached int64 }
 
 // failure is why a request or an attempt failed.
 type failure struct {
@@ -108,7 +97,7 @@ func (t *traffic) serve(ctx context.Context, a *arrival) {
 	now := time.Now()
 	t.stats.decided(now, d.Head.ID, d.Strategy, now.Sub(began))
 	body := a.completion()
-	targets := append([]target{d.Head}, d.Alternatives...)
+	targets := append([]api.DecisionHead{d.Head}, d.Alternatives...)
 	for i, head := range targets[:min(len(targets), maxAttempts)] {
 		err = t.attempt(ctx, began, d, i, head, body)
 		if err == nil {
@@ -124,19 +113,19 @@ func (t *traffic) serve(ctx context.Context, a *arrival) {
 
 // attempt asks the i-th head. The decision's own is the first; its place is
 // given back by the outcome, and an alternative then answers without one.
-func (t *traffic) attempt(ctx context.Context, began time.Time, d *decision, i int, head target, body []byte) error {
+func (t *traffic) attempt(ctx context.Context, began time.Time, d *api.Decision, i int, head api.DecisionHead, body []byte) error {
 	sent := time.Now()
 	var first time.Time
 	u, err := t.ask(ctx, head, body, func() {
 		first = time.Now()
 		t.stats.firstToken(first, first.Sub(began))
 		if i == 0 {
-			t.tell(ctx, d.ID, "progress", progress{Event: "first_token"})
+			t.tell(ctx, d.DecisionID, "progress", api.Progress{Event: "first_token"})
 		}
 	})
 	now := time.Now()
 	if i == 0 {
-		t.tell(ctx, d.ID, "outcome", newOutcome(ctx, u, err, sent, first, now))
+		t.tell(ctx, d.DecisionID, "outcome", newOutcome(ctx, u, err, sent, first, now))
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -149,8 +138,9 @@ func (t *traffic) attempt(ctx context.Context, began time.Time, d *decision, i i
 }
 
 // decide asks the router for a head.
-func (t *traffic) decide(ctx context.Context, a *arrival) (*decision, error) {
-	in := decisionRequest{ModelType: a.model, Region: a.region, InputTokens: a.input}
+func (t *traffic) decide(ctx context.Context, a *arrival) (*api.Decision, error) {
+	input := int64(a.input)
+	in := api.DecisionRequest{ModelType: a.model, Region: a.region, InputTokens: &input}
 	if a.session {
 		in.SessionKey = "conversation-" + strconv.FormatUint(a.key, 36)
 	}
@@ -167,13 +157,13 @@ func (t *traffic) decide(ctx context.Context, a *arrival) (*decision, error) {
 	}
 	switch {
 	case resp.StatusCode == http.StatusOK:
-	case resp.StatusCode == http.StatusServiceUnavailable && bytes.Contains(text, []byte("no_eligible_head")):
+	case resp.StatusCode == http.StatusServiceUnavailable && bytes.Contains(text, []byte(api.CodeNoEligibleHead)):
 		return nil, &failure{reason: failNoHead, status: resp.StatusCode}
 	default:
 		return nil, &failure{reason: fmt.Sprintf("%s: %d", failRouterRefused, resp.StatusCode), status: resp.StatusCode}
 	}
-	d := new(decision)
-	if err := json.Unmarshal(text, d); err != nil || d.ID == "" || d.Head.Endpoint == "" {
+	d := new(api.Decision)
+	if err := json.Unmarshal(text, d); err != nil || d.DecisionID == "" || d.Head.Endpoint == "" {
 		return nil, &failure{reason: failRouterRefused + ": no decision in its answer", status: resp.StatusCode}
 	}
 	return d, nil
@@ -203,7 +193,7 @@ func (t *traffic) post(ctx context.Context, url string, body []byte) (*http.Resp
 }
 
 // ask gets a streamed answer of a head and calls first at its first token.
-func (t *traffic) ask(ctx context.Context, head target, body []byte, first func()) (tokens, error) {
+func (t *traffic) ask(ctx context.Context, head api.DecisionHead, body []byte, first func()) (tokens, error) {
 	resp, err := t.post(ctx, strings.TrimSuffix(head.Endpoint, "/")+"/v1/chat/completions", body)
 	if err != nil {
 		return tokens{}, &failure{reason: ifOver(ctx, failHeadDown)}

@@ -6,31 +6,16 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"headway/api"
 )
 
-// What the generator sends to the router and to the heads.
+// What the generator sends to a head.
 type (
-	decisionRequest struct {
-		ModelType   string `json:"model_type"`
-		Region      string `json:"region,omitempty"`
-		SessionKey  string `json:"session_key,omitempty"`
-		InputTokens int    `json:"input_tokens"`
-	}
-	progress struct {
-		Event string `json:"event"`
-	}
-	outcome struct {
-		Result       string   `json:"result"`
-		StatusCode   int      `json:"status_code,omitempty"`
-		TTFT         *float64 `json:"ttft_ms,omitempty"`
-		Duration     float64  `json:"duration_ms"`
-		InputTokens  *int     `json:"input_tokens,omitempty"`
-		OutputTokens *int     `json:"output_tokens,omitempty"`
-		CachedTokens *int     `json:"cached_tokens,omitempty"`
-	}
 	chatRequest struct {
 		Model         string        `json:"model"`
 		Messages      []chatMessage `json:"messages"`
@@ -67,20 +52,22 @@ func (a *arrival) completion() []byte {
 
 // newOutcome says how the decision's head did. first is zero when no token
 // came.
-func newOutcome(ctx context.Context, u tokens, err error, sent, first, now time.Time) outcome {
-	o := outcome{Result: "ok", StatusCode: 200, Duration: milliseconds(now.Sub(sent))}
+func newOutcome(ctx context.Context, u tokens, err error, sent, first, now time.Time) api.Outcome {
+	status, duration := int64(http.StatusOK), milliseconds(now.Sub(sent))
+	o := api.Outcome{Result: "ok", StatusCode: &status, DurationMs: &duration}
 	if !first.IsZero() {
 		ms := milliseconds(first.Sub(sent))
-		o.TTFT = &ms
+		o.TTFTMs = &ms
 	}
 	if err == nil {
 		o.InputTokens, o.OutputTokens, o.CachedTokens = &u.input, &u.output, &u.cached
 		return o
 	}
-	o.Result, o.StatusCode = "error", 0
+	o.Result, o.StatusCode = "error", nil
 	var f *failure
-	if errors.As(err, &f) {
-		o.StatusCode = f.status
+	if errors.As(err, &f) && f.status != 0 {
+		status = int64(f.status)
+		o.StatusCode = &status
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		o.Result = "cancelled"
@@ -118,10 +105,10 @@ func readStream(r io.Reader, first func()) (u tokens, begun bool, err error) {
 				} `json:"delta"`
 			} `json:"choices"`
 			Usage *struct {
-				PromptTokens     int `json:"prompt_tokens"`
-				CompletionTokens int `json:"completion_tokens"`
+				PromptTokens     int64 `json:"prompt_tokens"`
+				CompletionTokens int64 `json:"completion_tokens"`
 				Details          struct {
-					CachedTokens int `json:"cached_tokens"`
+					CachedTokens int64 `json:"cached_tokens"`
 				} `json:"prompt_tokens_details"`
 			} `json:"usage"`
 			Error any `json:"error"`

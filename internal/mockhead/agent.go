@@ -16,6 +16,14 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+
+	"headway/api"
+)
+
+// The statuses that an agent reports.
+const (
+	statusActive   = "active"
+	statusDraining = "draining"
 )
 
 // Bounds of an agent's patience.
@@ -33,8 +41,8 @@ const (
 // AgentOptions say for which head an agent speaks, and to whom. Server,
 // Registration and Load are required.
 type AgentOptions struct {
-	Server       string // base URL of the router
-	Registration Registration
+	Server       string           // base URL of the router
+	Registration api.Registration // the status in it is the agent's to set
 	Load         func() Load
 	Client       *http.Client // nil: one of its own
 	Logger       *slog.Logger
@@ -170,9 +178,7 @@ func (a *Agent) call(ctx context.Context, epoch uint64) (time.Duration, error) {
 }
 
 func (a *Agent) register(ctx context.Context) (time.Duration, error) {
-	var answer struct {
-		Lease lease `json:"lease"`
-	}
+	var answer api.RegistrationAnswer
 	r := a.o.Registration
 	a.mu.Lock()
 	r.Status = a.status
@@ -200,21 +206,12 @@ func (a *Agent) register(ctx context.Context) (time.Duration, error) {
 }
 
 func (a *Agent) report(ctx context.Context, epoch uint64) (time.Duration, error) {
-	l := a.o.Load()
+	l := reported(a.o.Load())
 	a.mu.Lock()
 	a.sequence++
-	r := report{
-		Epoch: epoch, Status: a.status, Sequence: a.sequence,
-		Load: reportedLoad{
-			InFlight: l.Running, Queued: l.Waiting, PendingPromptTokens: l.PendingPromptTokens,
-			KVCacheUsage: l.KVUsage, KVCapacityTokens: l.KVCapacityTokens,
-			Utilization: l.Utilization, TokensPerSecond: l.TokensPerSecond,
-		},
-	}
+	r := api.StatusReport{Epoch: epoch, Status: a.status, Load: &l, Sequence: a.sequence}
 	a.mu.Unlock()
-	var answer struct {
-		Lease lease `json:"lease"`
-	}
+	var answer api.StatusAnswer
 	status, wait, err := a.send(ctx, http.MethodPut, a.headURL()+"/status", r, &answer)
 	switch {
 	case status == http.StatusNotFound, status == http.StatusConflict:
@@ -252,8 +249,8 @@ func (a *Agent) Deregister(ctx context.Context) error {
 func (a *Agent) headURL() string { return a.base + "/" + url.PathEscape(a.o.Registration.ID) }
 
 // renewed notes a good answer and returns how long until the next report.
-func (a *Agent) renewed(l *lease) time.Duration {
-	interval := time.Duration(l.HeartbeatInterval * float64(time.Second))
+func (a *Agent) renewed(l *api.Lease) time.Duration {
+	interval := time.Duration(l.HeartbeatIntervalSeconds * float64(time.Second))
 	interval = min(max(interval, minInterval), maxInterval)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -321,4 +318,27 @@ func retryAfter(h http.Header) time.Duration {
 		return 0
 	}
 	return min(time.Duration(n)*time.Second, time.Minute)
+}
+
+// reported is a load on the wire: an engine knows all of it.
+func reported(l Load) api.Load {
+	running, waiting := int64(l.Running), int64(l.Waiting)
+	pending, capacity := int64(l.PendingPromptTokens), int64(l.KVCapacityTokens)
+	return api.Load{
+		InFlight: &running, Queued: &waiting, PendingPromptTokens: &pending,
+		KVCacheUsage: &l.KVUsage, KVCapacityTokens: &capacity,
+		Utilization: &l.Utilization, TokensPerSecond: &l.TokensPerSecond,
+	}
+}
+
+// problemOf makes an error of an RFC 9457 problem, or of a status alone.
+func problemOf(status int, text []byte) error {
+	var p api.Problem
+	if json.Unmarshal(text, &p) != nil || p.Code == "" {
+		return fmt.Errorf("status %d", status)
+	}
+	for _, f := range p.Errors {
+		p.Detail += fmt.Sprintf("; %s: %s", f.Pointer, f.Reason)
+	}
+	return fmt.Errorf("status %d, %s: %s", status, p.Code, p.Detail)
 }

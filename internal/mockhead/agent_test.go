@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"headway/api"
 	"headway/internal/mockhead"
 )
 
@@ -178,9 +179,9 @@ func withAgent(t *testing.T, test func(t *testing.T, r *router, a *mockhead.Agen
 		r := &router{t: t, interval: 10}
 		a, err := mockhead.NewAgent(mockhead.AgentOptions{
 			Server: "http://router.example/",
-			Registration: mockhead.Registration{
+			Registration: api.Registration{
 				ID: "h1", Endpoint: "http://127.0.0.1:9", ModelTypes: []string{"m"}, Region: "us-east", Zone: "a",
-				Engine: "vllm", Capacity: &mockhead.Capacity{MaxInFlight: 256},
+				Engine: "vllm", Capacity: &api.Capacity{MaxInFlight: 256},
 			},
 			Load: func() mockhead.Load {
 				return mockhead.Load{EngineLoad: mockhead.EngineLoad{Running: 3, KVUsage: 0.5}, Utilization: 0.25}
@@ -340,10 +341,10 @@ func TestAgentDrains(t *testing.T) {
 func TestNewAgentRefusesWhatCannotWork(t *testing.T) {
 	load := func() mockhead.Load { return mockhead.Load{} }
 	for name, o := range map[string]mockhead.AgentOptions{
-		"no server":    {Registration: mockhead.Registration{ID: "a"}, Load: load},
-		"other scheme": {Server: "ftp://host", Registration: mockhead.Registration{ID: "a"}, Load: load},
+		"no server":    {Registration: api.Registration{ID: "a"}, Load: load},
+		"other scheme": {Server: "ftp://host", Registration: api.Registration{ID: "a"}, Load: load},
 		"no id":        {Server: "http://host", Load: load},
-		"no load":      {Server: "http://host", Registration: mockhead.Registration{ID: "a"}},
+		"no load":      {Server: "http://host", Registration: api.Registration{ID: "a"}},
 	} {
 		if _, err := mockhead.NewAgent(o); err == nil {
 			t.Errorf("%s: accepted", name)
