@@ -72,7 +72,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.server, err = httpapi.New(httpapi.Options{
 		Fleet: a.fleet, Router: a.router, Metrics: metrics, Log: a.log,
-		Limits: limits(o.Config), Version: o.Version,
+		Limits: limits(o.Config.HTTP), Version: o.Version,
 	})
 	if err != nil {
 		return nil, err
@@ -227,6 +227,14 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Info("stopped", "reservations_open", a.router.Open())
 	}
 	return err
+}
+
+func limits(c config.HTTP) httpapi.Limits {
+	return httpapi.Limits{
+		HeaderTimeout: c.HeaderTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout, IdleTimeout: c.IdleTimeout,
+		MaxHeaderBytes: int(c.MaxHeaderBytes), MaxBodyBytes: c.MaxBodyBytes, MaxConnections: c.MaxConnections,
+		LameDuck: c.LameDuck, ShutdownTimeout: c.ShutdownTimeout, AllowedHosts: c.AllowedHosts,
+	}
 }
 
 // close undoes what New opened, last-in-first-out.

@@ -12,8 +12,7 @@ import (
 // who look there first. It reads the stream like any other subscriber: when it
 // is too slow it loses events, and says how many.
 func (a *App) logEvents(ctx context.Context) error {
-	sub := a.events.Subscribe(nil)
-	defer sub.Close()
+	sub := a.events.Subscribe()
 	for {
 		e, lost, err := sub.Next(ctx)
 		if errors.Is(err, context.Canceled) {
@@ -31,10 +30,10 @@ func (a *App) logEvents(ctx context.Context) error {
 
 func level(eventType string) slog.Level {
 	switch eventType {
-	case "head.expired", "head.held", "fleet.guard_tripped":
+	case event.HeadExpired, event.HeadHeld:
 		return slog.LevelWarn
-	case "head.changed":
-		return slog.LevelDebug
+	case event.HeadChanged, event.GuardTripped, event.GuardReleased:
+		return slog.LevelDebug // the registry logs the guard itself
 	}
 	return slog.LevelInfo
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -160,4 +161,23 @@ func ValidateReport(r *StatusReport) error {
 	number("utilization", r.Load.Utilization, 1)
 	number("tokens_per_second", r.Load.TokensPerSecond, maxCount)
 	return f.err()
+}
+
+// Check validates a registration that has the given faults already and returns
+// all of them. The error is an *InvalidError, nil only if nothing is wrong.
+func (r *Registry) Check(spec Spec, already []Fault) error {
+	all := faults(already)
+	if err := ValidateSpec(&spec, r.allowLinkLocal); err != nil {
+		if invalid, ok := errors.AsType[*InvalidError](err); ok {
+			all = append(all, invalid.Faults...)
+		}
+	}
+	return all.err()
+}
+
+// CheckLabels returns what is wrong with labels, with pointers below pointer.
+func CheckLabels(pointer string, labels map[string]string) []Fault {
+	var f faults
+	f.labels(pointer, labels)
+	return f
 }

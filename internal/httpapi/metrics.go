@@ -1,0 +1,127 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// otherEndpoint is the endpoint of requests that match no route, and the
+// method of those that are no standard ones.
+const otherEndpoint = "other"
+
+// Reasons of headway_http_requests_refused_total.
+const (
+	refusedHost   = "foreign_host"
+	refusedOrigin = "cross_origin"
+)
+
+// latencyBuckets reach from a decision to the longest answer.
+var latencyBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+
+type metrics struct {
+	requests           *prometheus.CounterVec
+	duration           prometheus.Histogram
+	byEndpoint         *prometheus.HistogramVec
+	panics             prometheus.Counter
+	connections        prometheus.Gauge
+	connectionsRefused prometheus.Counter
+	refusals           map[string]prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_http_requests_refused_total", Help: "Requests refused before they reached a route, by reason.",
+	}, []string{"reason"})
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "http_requests_total",
+			Help: "HTTP requests by method, endpoint (the route's template, other if none matches) and status. 499 is a client that left.",
+		}, []string{"method", "endpoint", "status"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "http_request_duration_seconds", Help: "Time from the request's header to the end of the answer.",
+			Buckets: latencyBuckets,
+		}),
+		byEndpoint: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "headway_http_request_duration_seconds", Help: "http_request_duration_seconds by endpoint.",
+			Buckets: latencyBuckets,
+		}, []string{"endpoint"}),
+		panics: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_http_panics_total", Help: "Requests whose handler met a bug and panicked.",
+		}),
+		connections: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "headway_http_connections", Help: "Open HTTP connections.",
+		}),
+		connectionsRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_http_connections_refused_total", Help: "Connections closed at once because http.max_connections were open.",
+		}),
+		refusals: map[string]prometheus.Counter{},
+	}
+	for _, reason := range []string{refusedHost, refusedOrigin} {
+		m.refusals[reason] = refusals.WithLabelValues(reason)
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{
+		m.requests, m.duration, m.byEndpoint, m.panics, m.connections, m.connectionsRefused, refusals,
+		prometheus.NewGauge(prometheus.GaugeOpts{Name: "sse_connections", Help: "Open Server-Sent Events connections."}),
+		prometheus.NewGauge(prometheus.GaugeOpts{Name: "websocket_connections", Help: "Open WebSocket connections."}),
+	} {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+func (m *metrics) refused(reason string) { m.refusals[reason].Inc() }
+
+// counters are the held children of a route.
+type counters struct {
+	duration prometheus.Observer
+	byStatus [600]atomic.Pointer[prometheus.Counter]
+}
+
+// hold makes a route's series, so that they exist from the first scrape on.
+func (m *metrics) hold(rt *route) {
+	rt.counted.duration = m.byEndpoint.WithLabelValues(endpoint(rt.pattern))
+	m.child(rt, rt.success)
+}
+
+func endpoint(pattern string) string {
+	if pattern == "/{$}" {
+		return "/"
+	}
+	return pattern
+}
+
+func (m *metrics) child(rt *route, status int) prometheus.Counter {
+	if c := rt.counted.byStatus[status].Load(); c != nil {
+		return *c
+	}
+	c := m.requests.WithLabelValues(rt.method, endpoint(rt.pattern), strconv.Itoa(status))
+	rt.counted.byStatus[status].Store(&c)
+	return c
+}
+
+// answered counts and times one answer.
+func (m *metrics) answered(rt *route, method string, status int, took time.Duration) {
+	m.duration.Observe(took.Seconds())
+	if rt.method == method && status < len(rt.counted.byStatus) {
+		m.child(rt, status).Inc()
+		rt.counted.duration.Observe(took.Seconds())
+		return
+	}
+	m.requests.WithLabelValues(knownMethod(method), endpoint(rt.pattern), strconv.Itoa(status)).Inc()
+	m.byEndpoint.WithLabelValues(endpoint(rt.pattern)).Observe(took.Seconds())
+}
+
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
+		http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return otherEndpoint
+}

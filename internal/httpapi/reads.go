@@ -1,0 +1,144 @@
+package httpapi
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.yaml.in/yaml/v3"
+
+	"headway/api"
+	"headway/internal/routing"
+)
+
+func (s *Server) listStrategies(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	stats := s.router.StrategyStats()
+	page := api.List[api.Strategy]{}
+	for _, spec := range routing.Specs() {
+		stat := stats[spec.Name]
+		strategy := api.Strategy{
+			Name: spec.Name, Summary: spec.Summary, Formula: spec.Formula, Parameters: []api.StrategyParameter{},
+			Results: api.StrategyResults{
+				Decisions: stat.Decisions, OK: stat.OK, Errors: stat.Errors, Cancelled: stat.Cancelled, Expired: stat.Expired,
+				MeanTTFTMs: number(math.Round(stat.MeanTTFT*100) / 100),
+			},
+		}
+		for _, p := range spec.Parameters {
+			parameter := api.StrategyParameter{Name: p.Name, Type: string(p.Kind), Default: p.Default, Unit: p.Unit, Summary: p.Summary}
+			if p.Kind == routing.KindNumber {
+				parameter.Minimum, parameter.Maximum = number(p.Min), number(p.Max)
+			}
+			strategy.Parameters = append(strategy.Parameters, parameter)
+		}
+		page.Data = append(page.Data, strategy)
+	}
+	return writeJSON(w, http.StatusOK, page)
+}
+
+// getPolicy answers with the document; its revision is the ETag.
+func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	policy := s.router.Policy()
+	etag := fmt.Sprintf(`"%d"`, policy.Revision)
+	w.Header().Set("ETag", etag)
+	w.Header().Set("X-Policy-Revision", etag[1:len(etag)-1])
+	if r.Header.Get("If-None-Match") == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	body, err := policy.Document.Encode()
+	if err != nil {
+		return fmt.Errorf("encode the policy: %w", err)
+	}
+	w.Header()["Content-Type"] = jsonType
+	_, _ = w.Write(append(body, '\n'))
+	return nil
+}
+
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, api.Readiness{Status: "ok", Checks: []api.Check{{Name: "process", OK: true, Detail: "answering"}}})
+}
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) error {
+	ready := s.fleet.Ready()
+	say := func(ok bool, yes, no string) string {
+		if ok {
+			return yes
+		}
+		return no
+	}
+	fleetDetail := fmt.Sprintf("%d heads, %d take requests", s.fleet.Snapshot().Heads, s.fleet.Snapshot().Active)
+	if ready.Assumed > 0 {
+		fleetDetail += fmt.Sprintf("; %d assumed healthy since before the restart", ready.Assumed)
+	}
+	if ready.Guards > 0 {
+		fleetDetail += fmt.Sprintf("; %d mass-expiry guards hold heads", ready.Guards)
+	}
+	draining := s.draining.Load()
+	body := api.Readiness{Status: "ok", Checks: []api.Check{
+		{Name: "fleet", OK: ready.Loaded, Detail: say(ready.Loaded, fleetDetail, "the state has not been read yet")},
+		{Name: "state", OK: ready.StoreUp, Detail: say(ready.StoreUp, "the last write succeeded", "the last write failed; see the log")},
+		{Name: "policy", OK: true, Detail: fmt.Sprintf("revision %d", s.router.Policy().Revision)},
+		{Name: "stopping", OK: !draining, Detail: say(!draining, "no", "the service is stopping")},
+	}}
+	for _, c := range body.Checks {
+		if !c.OK {
+			body.Status = "unavailable"
+			return writeJSON(w, http.StatusServiceUnavailable, body)
+		}
+	}
+	return writeJSON(w, http.StatusOK, body)
+}
+
+// Bounds of a scrape.
+const (
+	maxScrapes    = 4
+	scrapeTimeout = 10 * time.Second
+)
+
+func (s *Server) metricsHandler() func(http.ResponseWriter, *http.Request) error {
+	h := promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{
+		MaxRequestsInFlight: maxScrapes, Timeout: scrapeTimeout, EnableOpenMetrics: true,
+	})
+	return func(w http.ResponseWriter, r *http.Request) error {
+		h.ServeHTTP(w, r)
+		return nil
+	}
+}
+
+func (s *Server) getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
+	w.Header()["Content-Type"] = jsonType
+	_, _ = w.Write(s.openAPI)
+	return nil
+}
+
+// openAPIJSON turns the description into JSON, which tools expect at
+// /openapi.json.
+func openAPIJSON() ([]byte, error) {
+	var document map[string]any
+	if err := yaml.Unmarshal(api.OpenAPI, &document); err != nil {
+		return nil, err
+	}
+	return json.Marshal(document, json.Deterministic(true))
+}
+
+func (s *Server) index(w http.ResponseWriter, _ *http.Request) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Headway %s\n\n", s.version)
+	for _, rt := range s.routes() {
+		fmt.Fprintf(&b, "%-6s %s\n", rt.method, strings.TrimSuffix(rt.pattern, "{$}"))
+	}
+	b.WriteString("\nThe whole interface, described: GET /openapi.json\n")
+	w.Header()["Content-Type"] = []string{"text/plain; charset=utf-8"}
+	_, _ = w.Write([]byte(b.String()))
+	return nil
+}

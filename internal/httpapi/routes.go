@@ -1,0 +1,211 @@
+package httpapi
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	"headway/api"
+)
+
+// permission is the least that a caller must be allowed to use a route.
+type permission string
+
+// The permissions. open routes are for probes and scrapers.
+const (
+	open        permission = "open"
+	readFleet   permission = "read"
+	manageFleet permission = "operate"
+	beHead      permission = "head"
+	beClient    permission = "client"
+)
+
+// route is one line of the table of routes.
+type route struct {
+	method  string
+	pattern string
+	id      string // operation of the OpenAPI document
+	needs   permission
+	success int // status of the usual answer
+	handle  func(w http.ResponseWriter, r *http.Request) error
+
+	counted counters
+}
+
+// decisionsPath is the path of the hot route, which is found without the mux.
+const decisionsPath = "/api/v1/decisions"
+
+// routes is the whole surface.
+func (s *Server) routes() []*route {
+	return []*route{
+		{method: "POST", pattern: "/api/v1/heads", id: "registerHead", needs: beHead, success: 201, handle: s.registerHead},
+		{method: "GET", pattern: "/api/v1/heads", id: "listHeads", needs: readFleet, success: 200, handle: s.listHeads},
+		{method: "GET", pattern: "/api/v1/heads/{id}", id: "getHead", needs: readFleet, success: 200, handle: s.getHead},
+		{method: "PATCH", pattern: "/api/v1/heads/{id}", id: "patchHead", needs: manageFleet, success: 200, handle: s.patchHead},
+		{method: "DELETE", pattern: "/api/v1/heads/{id}", id: "deleteHead", needs: beHead, success: 204, handle: s.deleteHead},
+		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: beHead, success: 200, handle: s.reportStatus},
+		{method: "POST", pattern: decisionsPath, id: "decide", needs: beClient, success: 200, handle: s.makeDecision},
+		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: readFleet, success: 200, handle: s.listDecisions},
+		{method: "GET", pattern: "/api/v1/decisions/{id}", id: "getDecision", needs: readFleet, success: 200, handle: s.getDecision},
+		{method: "POST", pattern: "/api/v1/decisions/{id}/progress", id: "reportProgress", needs: beClient, success: 204, handle: s.reportProgress},
+		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: beClient, success: 204, handle: s.reportOutcome},
+		{method: "GET", pattern: "/api/v1/strategies", id: "listStrategies", needs: readFleet, success: 200, handle: s.listStrategies},
+		{method: "GET", pattern: "/api/v1/policy", id: "getPolicy", needs: readFleet, success: 200, handle: s.getPolicy},
+		{method: "GET", pattern: "/livez", id: "livez", needs: open, success: 200, handle: s.livez},
+		{method: "GET", pattern: "/readyz", id: "readyz", needs: open, success: 200, handle: s.readyz},
+		{method: "GET", pattern: "/metrics", id: "metrics", needs: open, success: 200, handle: s.metricsHandler()},
+		{method: "GET", pattern: "/openapi.json", id: "openapi", needs: open, success: 200, handle: s.getOpenAPI},
+		{method: "GET", pattern: "/{$}", id: "index", needs: open, success: 200, handle: s.index},
+	}
+}
+
+// mount puts the routes into the mux.
+func (s *Server) mount() error {
+	s.mux = http.NewServeMux()
+	methods := map[string][]string{}
+	for _, rt := range s.routes() {
+		if rt.needs == "" {
+			return fmt.Errorf("httpapi: route %s %s declares no permission", rt.method, rt.pattern)
+		}
+		s.metrics.hold(rt)
+		s.mux.Handle(rt.method+" "+rt.pattern, rt)
+		methods[rt.pattern] = append(methods[rt.pattern], rt.method)
+		if rt.id == "decide" {
+			s.decide = rt
+		}
+	}
+	for pattern, allowed := range methods {
+		s.mux.Handle(pattern, &route{pattern: pattern, handle: func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			return &problem{status: http.StatusMethodNotAllowed, code: api.CodeMethodNotAllowed, detail: "Allowed here: " + strings.Join(allowed, ", ") + "."}
+		}})
+	}
+	s.mux.Handle("/", &route{pattern: otherEndpoint, handle: func(http.ResponseWriter, *http.Request) error {
+		return &problem{status: http.StatusNotFound, code: api.CodeNotFound, detail: "There is nothing at this path. GET / lists what there is."}
+	}})
+	return nil
+}
+
+// ServeHTTP exists so that a route can be what the mux finds.
+func (rt *route) ServeHTTP(http.ResponseWriter, *http.Request) {}
+
+// ServeHTTP answers one request: it finds the route, keeps strangers out, and
+// counts and times the answer.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	begin := time.Now()
+	rt := s.decide
+	if r.URL.Path != decisionsPath || r.Method != http.MethodPost {
+		h, _ := s.mux.Handler(r)
+		found, ok := h.(*route)
+		if !ok { // the mux answers itself: a redirect to a cleaned path
+			found = &route{pattern: otherEndpoint, handle: func(http.ResponseWriter, *http.Request) error {
+				return &problem{status: http.StatusNotFound, code: api.CodeNotFound, detail: "There is nothing at this path. GET / lists what there is."}
+			}}
+		}
+		rt = found
+		if strings.Contains(rt.pattern, "{id}") {
+			setID(r, rt.pattern)
+		}
+	}
+	a := &answer{ResponseWriter: w}
+	header := w.Header()
+	header["X-Request-Id"] = []string{requestID(r)}
+	header["X-Content-Type-Options"] = noSniff
+	if s.draining.Load() {
+		header["Connection"] = closeConnection
+	}
+	var err error
+	if err = s.admit(r); err == nil {
+		err = s.protect(rt, a, r)
+	}
+	if err != nil {
+		s.fail(a, r, err)
+	}
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	s.metrics.answered(rt, r.Method, a.status, time.Since(begin))
+}
+
+var (
+	noSniff         = []string{"nosniff"}
+	closeConnection = []string{"close"}
+	jsonType        = []string{"application/json"}
+)
+
+// protect calls the handler and turns a panic into an error: one request that
+// meets a bug must not end the process.
+func (s *Server) protect(rt *route, a *answer, r *http.Request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
+				panic(p)
+			}
+			s.metrics.panics.Inc()
+			s.log.Error("a handler panicked", "route", rt.pattern, "panic", p)
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return rt.handle(a, r)
+}
+
+// setID finds the {id} of a path: the mux hands path values to the handlers
+// that it calls itself only.
+func setID(r *http.Request, pattern string) {
+	prefix, suffix, _ := strings.Cut(pattern, "{id}")
+	id := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, prefix), suffix)
+	r.SetPathValue("id", id)
+}
+
+// answer remembers the status that was sent.
+type answer struct {
+	http.ResponseWriter
+	status int
+}
+
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	return a.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// requestID is the caller's X-Request-Id if it is safe to repeat, else a new
+// one.
+func requestID(r *http.Request) string {
+	if v := r.Header["X-Request-Id"]; len(v) == 1 && len(v[0]) >= 1 && len(v[0]) <= 128 && safe(v[0]) {
+		return v[0]
+	}
+	const digits = "0123456789abcdef"
+	var id [24]byte
+	hi, lo := rand.Uint64(), rand.Uint64()
+	for i := range 16 {
+		id[i] = digits[hi>>(4*i)&15]
+	}
+	for i := range 8 {
+		id[16+i] = digits[lo>>(4*i)&15]
+	}
+	return string(id[:])
+}
+
+func safe(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,181 @@
+// Package httpapi is the whole HTTP surface: heads, decisions, strategies, the
+// policy, probes and metrics. Every route stands in one table, and one
+// function turns errors into statuses.
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// Options are what a Server is made of.
+type Options struct {
+	Fleet   *fleet.Registry      // required
+	Router  *routing.Router      // required
+	Metrics *prometheus.Registry // required; what /metrics shows
+	Log     *slog.Logger         // required
+	Limits  Limits
+	Version string
+}
+
+// Limits bound what one client may take. A zero value is the default.
+type Limits struct {
+	HeaderTimeout   time.Duration // to send the header of a request; 5 s
+	ReadTimeout     time.Duration // to send a request whole; 15 s
+	WriteTimeout    time.Duration // to take an answer; 30 s
+	IdleTimeout     time.Duration // between requests; 120 s
+	MaxHeaderBytes  int           // 16 KiB
+	MaxBodyBytes    int64         // 1 MiB
+	MaxConnections  int           // at once; 10,000
+	LameDuck        time.Duration // from the failing of readiness to the closing of the listener; 3 s
+	ShutdownTimeout time.Duration // for work in flight after that; 30 s
+	AllowedHosts    []string      // names besides loopback ones that a Host header may have
+}
+
+func (l *Limits) complete() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&l.HeaderTimeout, 5*time.Second)
+	def(&l.ReadTimeout, 15*time.Second)
+	def(&l.WriteTimeout, 30*time.Second)
+	def(&l.IdleTimeout, 120*time.Second)
+	def(&l.LameDuck, 3*time.Second)
+	def(&l.ShutdownTimeout, 30*time.Second)
+	if l.MaxHeaderBytes == 0 {
+		l.MaxHeaderBytes = 16 << 10
+	}
+	if l.MaxBodyBytes == 0 {
+		l.MaxBodyBytes = 1 << 20
+	}
+	if l.MaxConnections == 0 {
+		l.MaxConnections = 10_000
+	}
+}
+
+// Server answers HTTP. All methods are safe for concurrent use.
+type Server struct {
+	fleet    *fleet.Registry
+	router   *routing.Router
+	log      *slog.Logger
+	limits   Limits
+	version  string
+	gatherer prometheus.Gatherer
+	metrics  *metrics
+	mux      *http.ServeMux
+	decide   *route
+	http     *http.Server
+	openAPI  []byte
+	draining atomic.Bool
+}
+
+// New makes a server. It fails if a route declares no permission.
+func New(o Options) (*Server, error) {
+	if o.Fleet == nil || o.Router == nil || o.Metrics == nil || o.Log == nil {
+		return nil, errors.New("httpapi: Fleet, Router, Metrics and Log are required")
+	}
+	o.Limits.complete()
+	s := &Server{
+		fleet: o.Fleet, router: o.Router, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
+	}
+	var err error
+	if s.openAPI, err = openAPIJSON(); err != nil {
+		return nil, fmt.Errorf("httpapi: the description of the interface: %w", err)
+	}
+	if s.metrics, err = newMetrics(o.Metrics); err != nil {
+		return nil, fmt.Errorf("httpapi: metrics: %w", err)
+	}
+	if err := s.mount(); err != nil {
+		return nil, err
+	}
+	s.http = &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: s.limits.HeaderTimeout,
+		ReadTimeout:       s.limits.ReadTimeout,
+		WriteTimeout:      s.limits.WriteTimeout,
+		IdleTimeout:       s.limits.IdleTimeout,
+		MaxHeaderBytes:    s.limits.MaxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Serve answers on the listener until Drain, then returns nil.
+func (s *Server) Serve(l net.Listener) error {
+	err := s.http.Serve(&boundedListener{Listener: l, limit: int64(s.limits.MaxConnections), metrics: s.metrics})
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Drain stops the server without losing a request: readiness fails at once and
+// every answer asks its client to come back on another connection; after the
+// lame duck, when clients have moved on, the listener closes and work in
+// flight finishes.
+func (s *Server) Drain(ctx context.Context) error {
+	s.draining.Store(true)
+	timer := time.NewTimer(s.limits.LameDuck)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.limits.ShutdownTimeout)
+	defer cancel()
+	if err := s.http.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", s.limits.ShutdownTimeout, err), s.http.Close())
+	}
+	return nil
+}
+
+// boundedListener closes connections beyond a limit at once.
+type boundedListener struct {
+	net.Listener
+	limit   int64
+	open    atomic.Int64
+	metrics *metrics
+}
+
+func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.open.Add(1) <= l.limit {
+			l.metrics.connections.Inc()
+			return &boundedConn{Conn: c, listener: l}, nil
+		}
+		l.open.Add(-1)
+		l.metrics.connectionsRefused.Inc()
+		_ = c.Close()
+	}
+}
+
+type boundedConn struct {
+	net.Conn
+	listener *boundedListener
+	closed   atomic.Bool
+}
+
+func (c *boundedConn) Close() error {
+	if c.closed.CompareAndSwap(false, true) {
+		c.listener.open.Add(-1)
+		c.listener.metrics.connections.Dec()
+	}
+	return c.Conn.Close()
+}
