@@ -33,7 +33,7 @@ type HTTP struct {
 	ReadTimeout     time.Duration
 	WriteTimeout    time.Duration
 	IdleTimeout     time.Duration
-	MaxHeaderBytes  int64
+	MaxHeaderBytes  int
 	MaxBodyBytes    int64
 	MaxConnections  int
 	LameDuck        time.Duration
@@ -107,7 +107,7 @@ func newTable(c *Config) *table {
 	t.number("decisions.recent", &c.Decisions.Recent, 1<<16, 16, 1<<26,
 		"decisions kept to be read back, rounded up to a power of two; the oldest reservation ends when there are more")
 
-	t.bytes("state.min_free_bytes", &c.State.MinFreeBytes, 64<<20, 1, 1<<40,
+	size(t, "state.min_free_bytes", &c.State.MinFreeBytes, 64<<20, 1, 1<<40,
 		"free space on the disk below which nothing more is written")
 	return t
 }
@@ -121,9 +121,9 @@ func (t *table) http(c *HTTP) {
 		"time for an answer")
 	t.duration("http.idle_timeout", &c.IdleTimeout, 2*time.Minute, time.Millisecond, 24*time.Hour,
 		"time that a connection may wait for its next request")
-	t.bytes("http.max_header_bytes", &c.MaxHeaderBytes, 16<<10, 1<<10, 1<<20,
+	size(t, "http.max_header_bytes", &c.MaxHeaderBytes, 16<<10, 1<<10, 1<<20,
 		"size of the headers of a request")
-	t.bytes("http.max_body_bytes", &c.MaxBodyBytes, 1<<20, 1<<10, 64<<20,
+	size(t, "http.max_body_bytes", &c.MaxBodyBytes, 1<<20, 1<<10, 64<<20,
 		"size of the body of a request")
 	t.number("http.max_connections", &c.MaxConnections, 10_000, 1, 1_000_000,
 		"connections at a time; more wait")

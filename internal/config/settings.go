@@ -133,20 +133,20 @@ func (t *table) duration(key string, p *time.Duration, def, least, most time.Dur
 	}, func() string { return formatDuration(*p) })
 }
 
-func (t *table) bytes(key string, p *int64, def, least, most int64, description string) {
+func size[N int | int64](t *table, key string, p *N, def, least, most N, description string) {
 	*p = def
-	allowed := formatBytes(least) + " to " + formatBytes(most)
+	allowed := formatBytes(int64(least)) + " to " + formatBytes(int64(most))
 	t.add(key, KindBytes, allowed, description, func(text string) error {
 		n, ok := parseBytes(text)
 		if !ok {
 			return fmt.Errorf("want a size such as 512, 16KiB or 64MiB, not %s", quote(text))
 		}
-		if n < least || n > most {
+		if n < int64(least) || n > int64(most) {
 			return fmt.Errorf("want %s, not %s", allowed, quote(text))
 		}
-		*p = n
+		*p = N(n)
 		return nil
-	}, func() string { return formatBytes(*p) })
+	}, func() string { return formatBytes(int64(*p)) })
 }
 
 func (t *table) number(key string, p *int, def, least, most int, description string) {

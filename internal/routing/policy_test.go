@@ -138,12 +138,15 @@ default_strategy: random
 rules:
   - {match: {model_type: llama, region: us}, strategy: random}
   - {match: {model_type: qwen-*, region: eu-*}, strategy: random}
+  - {match: {region: eu-*}, strategy: model_specific, parameters: {models: [{match: phi, strategy: random}, {match: mistral-*, strategy: random}]}}
+strategies:
+  model_specific: {parameters: {models: [{match: gemma, strategy: random}]}}
 regions:
   asia: {distances_ms: {mars: 1e6}}
 aliases: {gpt: ghost}
 caller_may: [explain]
 `)
-	for name, want := range map[string]bool{"llama": true, "gpt": true, "ghost": true, "qwen-*": false, "qwen-1": false, "": false} {
+	for name, want := range map[string]bool{"llama": true, "gpt": true, "ghost": true, "phi": true, "gemma": true, "mistral-*": false, "qwen-*": false, "qwen-1": false, "": false} {
 		if p.namesModel(name) != want {
 			t.Errorf("names model %q: %v", name, !want)
 		}
@@ -187,7 +190,7 @@ rules:
 		t.Errorf("the rule's strategy was made from %v; want %v", given, want)
 	}
 	s, spec, ok := p.named("zz_probe")
-	if !ok || spec.Name != "zz_probe" || !reflect.DeepEqual(s.(*probe).values, Values{"a": 1.0, "b": 5.0, "c": "x"}) {
+	if !ok || spec.Name != "zz_probe" || !reflect.DeepEqual(s, &probe{Values{"a": 1.0, "b": 5.0, "c": "x"}}) {
 		t.Errorf("by name: %+v, %v", s, ok)
 	}
 	if p.plan("m", "eu").strategy != s || p.plan("m", "").strategy != s || p.plan("m", "us").strategy == s {

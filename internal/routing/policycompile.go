@@ -28,6 +28,7 @@ func Compile(doc Document) (*Policy, []fleet.Fault) {
 		return nil, faults
 	}
 	c.index()
+	c.nameModels()
 	c.warn()
 	return c.policy, nil
 }
@@ -97,7 +98,7 @@ func (c *compiler) strategies() {
 func (c *compiler) addFaults(at *place, faults []fleet.Fault) {
 	base := at.pointer()
 	for _, f := range faults {
-		c.faults.addAt(base+f.Pointer, f.Reason)
+		c.faults.addAt(base+f.Pointer, 0, f.Reason)
 	}
 }
 
@@ -281,6 +282,25 @@ func (c *compiler) index() {
 				p.byModel[model] = append(p.byModel[model], i)
 			}
 		}
+	}
+}
+
+// nameModels adds the model types that strategies name by parameters.
+func (c *compiler) nameModels() {
+	add := func(s Strategy) {
+		if m, ok := s.(*modelSpecific); ok {
+			for i := range m.rules {
+				if g := m.rules[i].match; g.literal {
+					c.policy.models[g.pattern] = true
+				}
+			}
+		}
+	}
+	for _, i := range c.policy.byName {
+		add(i.strategy)
+	}
+	for i := range c.policy.rules {
+		add(c.policy.rules[i].strategy)
 	}
 }
 

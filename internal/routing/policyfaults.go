@@ -45,28 +45,42 @@ var root = &place{}
 
 // faultList collects what is wrong with a document.
 type faultList struct {
-	list []fleet.Fault
+	list []locatedFault
 	more int
 }
 
-func (f *faultList) add(at *place, format string, args ...any) {
-	f.addAt(at.pointer(), fmt.Sprintf(format, args...))
+type locatedFault struct {
+	fleet.Fault
+	line int // 0: not told
 }
 
-func (f *faultList) addAt(pointer, reason string) {
+func (f *faultList) add(at *place, format string, args ...any) {
+	f.addAt(at.pointer(), 0, fmt.Sprintf(format, args...))
+}
+
+func (f *faultList) addAt(pointer string, line int, reason string) {
 	if len(f.list) >= maxFaults {
 		f.more++
 		return
 	}
-	f.list = append(f.list, fleet.Fault{Pointer: pointer, Reason: reason})
+	f.list = append(f.list, locatedFault{fleet.Fault{Pointer: pointer, Reason: reason}, line})
 }
 
-// all returns the faults in the order they were found, nil when there is none.
+// all returns the faults, by line where they have one and else in the order
+// they were found, or nil when there is none.
 func (f *faultList) all() []fleet.Fault {
-	if f.more == 0 {
-		return f.list
+	slices.SortStableFunc(f.list, func(a, b locatedFault) int { return a.line - b.line })
+	var faults []fleet.Fault
+	for _, fault := range f.list {
+		if fault.line > 0 {
+			fault.Reason = fmt.Sprintf("line %d: %s", fault.line, fault.Reason)
+		}
+		faults = append(faults, fault.Fault)
 	}
-	return append(f.list, fleet.Fault{Reason: fmt.Sprintf("%d more faults are not listed", f.more)})
+	if f.more > 0 {
+		faults = append(faults, fleet.Fault{Reason: fmt.Sprintf("%d more faults are not listed", f.more)})
+	}
+	return faults
 }
 
 // unknownStrategy says that no strategy has the name, and which there are.
@@ -151,14 +165,14 @@ func firstToken(pointer string) (name string, ok bool) {
 
 // addElsewhere adds the faults that are neither at nor inside of a place that
 // has one already: a value that could not be read is not missing too.
-func (f *faultList) addElsewhere(other *faultList) {
+func (f *faultList) addElsewhere(other *faultList, lineOf func(pointer string) int) {
 	known := f.list
 	for _, fault := range other.list {
-		if !slices.ContainsFunc(known, func(k fleet.Fault) bool {
+		if !slices.ContainsFunc(known, func(k locatedFault) bool {
 			rest, inside := strings.CutPrefix(fault.Pointer, k.Pointer)
 			return inside && (rest == "" || rest[0] == '/' && k.Pointer != "")
 		}) {
-			f.addAt(fault.Pointer, fault.Reason)
+			f.addAt(fault.Pointer, lineOf(fault.Pointer), fault.Reason)
 		}
 	}
 	if len(known) == 0 {

@@ -42,7 +42,7 @@ func newGlob(pattern string) *glob {
 		default:
 			g.any = false
 			if g.class[c] == 0 {
-				g.class[c] = uint8(len(g.masks)) //nolint:gosec // at most maxModelName classes
+				g.class[c] = uint8(len(g.masks)) // at most maxModelName
 				g.masks = append(g.masks, states{})
 			}
 			g.last++

@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,24 +37,11 @@ func ParsePolicy(data []byte, format string) (Document, []fleet.Fault) {
 	doc := t.document(n)
 	c := newCompiler(doc)
 	c.check()
-	t.addLines(n, c.faults.list)
-	t.faults.addElsewhere(&c.faults)
+	t.faults.addElsewhere(&c.faults, n.lineOf)
 	if faults := t.faults.all(); len(faults) > 0 {
 		return Document{}, faults
 	}
 	return doc, nil
-}
-
-// addLines adds to faults found in the document where they stand in the text.
-func (t *tree) addLines(n *node, faults []fleet.Fault) {
-	if !t.lines {
-		return
-	}
-	for i := range faults {
-		if line := n.lineOf(faults[i].Pointer); line > 0 {
-			faults[i].Reason = fmt.Sprintf("line %d: %s", line, faults[i].Reason)
-		}
-	}
 }
 
 // fields reads the members of an object, each with the function under its

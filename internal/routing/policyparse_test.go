@@ -37,7 +37,7 @@ func TestEveryFaultIsNamedWithItsPlace(t *testing.T) {
 rules:
   - match: {model_type: "a b", regoin: eu}
     strategy: ""
-    region_mode: prefered
+    region_mode: perfer
   - strategy: 5
   - match: {}
     strategy: random
@@ -55,7 +55,7 @@ strategies: {randon: {}, random: {parameters: {n: 1}, extra: 1}}
 		"/rules/0/match/model_type":       "line 3: want at most 128 of the characters",
 		"/rules/0/match/regoin":           `line 3: unknown field "regoin"; did you mean "region"? allowed are model_type, region`,
 		"/rules/0/strategy":               "line 4: is required; allowed are ",
-		"/rules/0/region_mode":            `line 5: unknown region mode "prefered"; did you mean "prefer"? allowed are prefer, require`,
+		"/rules/0/region_mode":            `line 5: unknown region mode "perfer"; did you mean "prefer"? allowed are prefer, require`,
 		"/rules/1/match":                  "line 6: is required; {} matches every request",
 		"/rules/1/strategy":               "line 6: want a string, not a number; put it in quotes",
 		"/rules/2/parameters/nonsense":    `line 9: unknown parameter of random "nonsense"; there are none`,
@@ -270,6 +270,17 @@ func drawParameters(t *rapid.T, strategy string) map[string]any {
 			v = rapid.Float64Range(p.Min, p.Max).Draw(t, p.Name)
 		case p.Kind == KindString && len(p.OneOf) > 0:
 			v = rapid.SampledFrom(p.OneOf).Draw(t, p.Name)
+		case strategy == "model_specific" && p.Name == "models":
+			models := []any{}
+			for range rapid.IntRange(0, 3).Draw(t, "models") {
+				to := rapid.SampledFrom([]string{"geo_preferred", "least_loaded", "random", "session_affinity"}).Draw(t, "to")
+				rule := map[string]any{"match": rapid.StringMatching(`[a-z*?]{1,5}`).Draw(t, "match"), "strategy": to}
+				if parameters := drawParameters(t, to); parameters != nil {
+					rule["parameters"] = parameters
+				}
+				models = append(models, rule)
+			}
+			v = models
 		default:
 			continue
 		}
@@ -322,7 +333,8 @@ var damages = map[string]func(t *rapid.T, doc map[string]any) (pointer string){
 		return "/default_strategy"
 	},
 	"caller may": func(_ *rapid.T, doc map[string]any) string {
-		list := append(doc["caller_may"].([]any), "nonsense")
+		list, _ := doc["caller_may"].([]any)
+		list = append(list, "nonsense")
 		doc["caller_may"] = list
 		return "/caller_may/" + strconv.Itoa(len(list)-1)
 	},
@@ -386,19 +398,22 @@ var damages = map[string]func(t *rapid.T, doc map[string]any) (pointer string){
 			strategies = map[string]any{}
 			doc["strategies"] = strategies
 		}
-		var numbers [][2]any
+		type number struct {
+			strategy string
+			Parameter
+		}
+		var numbers []number
 		for _, s := range Specs() {
 			for _, p := range s.Parameters {
 				if p.Kind == KindNumber && !p.unbounded() {
-					numbers = append(numbers, [2]any{s.Name, p})
+					numbers = append(numbers, number{s.Name, p})
 				}
 			}
 		}
-		drawn := rapid.SampledFrom(numbers).Draw(t, "parameter")
-		name, p := drawn[0].(string), drawn[1].(Parameter)
+		p := rapid.SampledFrom(numbers).Draw(t, "parameter")
 		v := rapid.SampledFrom([]any{p.Max + 1, p.Min - 1, "x", nil, []any{}, map[string]any{}}).Draw(t, "v")
-		strategies[name] = map[string]any{"parameters": map[string]any{p.Name: v}}
-		return "/strategies/" + name + "/parameters/" + p.Name
+		strategies[p.strategy] = map[string]any{"parameters": map[string]any{p.Name: v}}
+		return "/strategies/" + p.strategy + "/parameters/" + p.Name
 	},
 }
 

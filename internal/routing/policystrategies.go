@@ -108,7 +108,7 @@ func checkParameters(spec *Spec, parameters map[string]any) (Values, []fleet.Fau
 	values := Values{}
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
 		i := slices.IndexFunc(spec.Parameters, func(p Parameter) bool { return p.Name == name })
-		reason := ""
+		var reason string
 		if i < 0 {
 			known := make([]string, len(spec.Parameters))
 			for j := range known {

@@ -49,17 +49,10 @@ type node struct {
 }
 
 // tree reads a document into nodes and notes what is wrong with its form.
-type tree struct {
-	faults faultList
-	lines  bool // name the line in faults
-}
+type tree struct{ faults faultList }
 
 func (t *tree) fault(at *place, line int, format string, args ...any) {
-	reason := fmt.Sprintf(format, args...)
-	if t.lines && line > 0 {
-		reason = fmt.Sprintf("line %d: %s", line, reason)
-	}
-	t.faults.addAt(at.pointer(), reason)
+	t.faults.addAt(at.pointer(), line, fmt.Sprintf(format, args...))
 }
 
 // member adds a member to an object unless its name is taken or unfit.
@@ -182,7 +175,6 @@ func (t *tree) number(text string, at *place, line int) *node {
 // readYAML reads exactly one YAML document. Anchors, aliases and tags are
 // refused: a document says what it says where it says it, and cannot grow.
 func (t *tree) readYAML(data []byte) *node {
-	t.lines = true
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	var doc yaml.Node
 	err := d.Decode(&doc)
