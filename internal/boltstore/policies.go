@@ -1,0 +1,89 @@
+package boltstore
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	bolt "go.etcd.io/bbolt"
+
+	"headway/internal/routing"
+)
+
+var errPolicyConflict = routing.ErrPolicyConflict
+
+// keptPolicies is how many revisions of the policy are kept.
+const keptPolicies = 100
+
+func policyKey(revision uint64) []byte { return binary.BigEndian.AppendUint64(nil, revision) }
+
+// Policy implements routing.PolicyStore.
+func (s *Store) Policy(ctx context.Context) (routing.StoredPolicy, error) {
+	revisions, err := s.PolicyRevisions(ctx, 1)
+	if err != nil {
+		return routing.StoredPolicy{}, err
+	}
+	if len(revisions) == 0 {
+		return routing.StoredPolicy{}, routing.ErrNoPolicy
+	}
+	return revisions[0], nil
+}
+
+// SavePolicy implements routing.PolicyStore.
+func (s *Store) SavePolicy(ctx context.Context, expect uint64, p routing.StoredPolicy) (revision uint64, err error) {
+	err = s.update(ctx, func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketPolicies)
+		total, err := getSums(tx, bucketPolicies)
+		if err != nil {
+			return err
+		}
+		current := uint64(0)
+		if key, _ := b.Cursor().Last(); key != nil {
+			current = binary.BigEndian.Uint64(key)
+		}
+		if current != expect {
+			return fmt.Errorf("%w: it is %d, not %d", routing.ErrPolicyConflict, current, expect)
+		}
+		revision = current + 1
+		p.Revision = revision
+		if err := putAt(b, policyKey(revision), &total, revision, p); err != nil {
+			return err
+		}
+		for c := b.Cursor(); total.count > keptPolicies; {
+			key, value := c.First()
+			total.del(key, value)
+			if err := b.Delete(key); err != nil {
+				return err
+			}
+		}
+		return total.put(tx, bucketPolicies)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("save the policy: %w", err)
+	}
+	return revision, nil
+}
+
+// PolicyRevisions implements routing.PolicyStore.
+func (s *Store) PolicyRevisions(ctx context.Context, limit int) (list []routing.StoredPolicy, err error) {
+	err = s.view(ctx, func(tx *bolt.Tx) error {
+		c := tx.Bucket(bucketPolicies).Cursor()
+		for key, value := c.Last(); key != nil && len(list) < limit; key, value = c.Prev() {
+			revision, payload, err := split(key, value)
+			if err != nil {
+				return err
+			}
+			var p routing.StoredPolicy
+			if err := json.Unmarshal(payload, &p); err != nil {
+				return fmt.Errorf("policy %d: %w", revision, err)
+			}
+			list = append(list, p)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the policies: %w", err)
+	}
+	return list, nil
+}

@@ -1,0 +1,452 @@
+// Package boltstore is the embedded default of durable state: heads and
+// policies in one bbolt file. Every answer waits for the disk.
+//
+// bbolt trusts its pages, so a flipped bit may come back as a wrong value or
+// hide a key. Each record therefore carries a checksum, and each bucket a count
+// and the sum of its records' hashes; all are verified when the file is opened,
+// and a file that fails is refused.
+package boltstore
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"headway/internal/fleet"
+)
+
+// Options are what a Store may be told. Zero values are the defaults.
+type Options struct {
+	MinFreeBytes int64 // free space on the disk below which nothing more is written; 64 MiB
+}
+
+// schema is the version of the layout. A file of a higher one was written by a
+// newer program.
+const schema = 1
+
+// lockTimeout is how long Open waits for another process to let go of the file.
+const lockTimeout = time.Second
+
+// The buckets. meta holds the schema, the epochs granted and the sums.
+var (
+	bucketHeads    = []byte("heads")
+	bucketPolicies = []byte("policies")
+	bucketMeta     = []byte("meta")
+
+	keySchema = []byte("schema")
+	keyEpochs = []byte("epochs")
+)
+
+// checked are the buckets whose records are counted and summed.
+var checked = [][]byte{bucketHeads, bucketPolicies}
+
+// Store is a fleet.Store and a routing.PolicyStore. All methods are safe for
+// concurrent use; writes wait for each other.
+type Store struct {
+	db      *bolt.DB
+	path    string
+	minFree int64
+
+	mu       sync.Mutex
+	lookedAt time.Time // when free space was last looked at
+	free     int64
+}
+
+// Open opens the file, or makes it. The error is one sentence that says what is
+// wrong with it and what helps.
+func Open(path string, o Options) (*Store, error) {
+	if o.MinFreeBytes == 0 {
+		o.MinFreeBytes = 64 << 20
+	}
+	db, err := openBolt(path, false)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{db: db, path: path, minFree: o.MinFreeBytes}
+	if err := guard(func() error { return s.prepare() }); err != nil {
+		return nil, errors.Join(sentence(path, err), guard(db.Close))
+	}
+	return s, nil
+}
+
+func openBolt(path string, readOnly bool) (db *bolt.DB, err error) {
+	if readOnly {
+		if _, err := os.Stat(path); err != nil {
+			return nil, err
+		}
+	}
+	err = guard(func() error {
+		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType, ReadOnly: readOnly})
+		return err
+	})
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("the state file %s is in use by another process; stop that headway, or use another --data-dir", path)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS):
+		return nil, fmt.Errorf("open the state file: %w", err)
+	}
+	return nil, sentence(path, err)
+}
+
+// guard runs f and turns what bbolt does on a damaged page, panics and memory
+// faults, into an error.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, p)
+		}
+	}()
+	return f()
+}
+
+var errDamaged = errors.New("a page cannot be read")
+
+// sentence is what an operator reads about a file that cannot be used.
+func sentence(path string, err error) error {
+	return fmt.Errorf("the state file %s cannot be used: %w; 'headway state check' lists what is wrong; move the file away and restore the last export with 'headway state import', or start without it: heads register again by themselves", path, err)
+}
+
+// prepare makes the buckets of a new file and verifies those of an old one.
+func (s *Store) prepare() error {
+	fresh := false
+	err := s.db.View(func(tx *bolt.Tx) error {
+		fresh = tx.Bucket(bucketMeta) == nil && tx.Bucket(bucketHeads) == nil && tx.Bucket(bucketPolicies) == nil
+		if fresh {
+			return nil
+		}
+		_, faults := verify(tx)
+		if len(faults) > 0 {
+			return errors.New(faults[0])
+		}
+		return nil
+	})
+	if err != nil || !fresh {
+		return err
+	}
+	return s.db.Update(func(tx *bolt.Tx) error {
+		for _, name := range [][]byte{bucketMeta, bucketHeads, bucketPolicies} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		if err := putUint(tx, keySchema, schema); err != nil {
+			return err
+		}
+		for _, name := range checked {
+			if err := (sums{}).put(tx, name); err != nil {
+				return err
+			}
+		}
+		return putUint(tx, keyEpochs, 0)
+	})
+}
+
+// Close waits for what is being written and closes the file.
+func (s *Store) Close() error { return s.db.Close() }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// seal returns the value to store under key: a CRC-32C over key and payload,
+// which finds every flip of up to 5 bits in a record of this size, and the
+// payload.
+func seal(key, payload []byte) []byte {
+	value := make([]byte, 4, 4+len(payload))
+	binary.BigEndian.PutUint32(value, crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, payload))
+	return append(value, payload...)
+}
+
+func unseal(key, value []byte) ([]byte, error) {
+	if len(value) < 4 {
+		return nil, errors.New("it is too short")
+	}
+	if binary.BigEndian.Uint32(value) != crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value[4:]) {
+		return nil, errors.New("its checksum is wrong")
+	}
+	return value[4:], nil
+}
+
+func putUint(tx *bolt.Tx, key []byte, v uint64) error {
+	return tx.Bucket(bucketMeta).Put(key, seal(key, binary.BigEndian.AppendUint64(nil, v)))
+}
+
+func getUint(tx *bolt.Tx, key []byte) (uint64, error) {
+	payload, err := unseal(key, tx.Bucket(bucketMeta).Get(key))
+	if err != nil || len(payload) != 8 {
+		return 0, fmt.Errorf("%s: %w", key, errors.Join(err, errDamaged))
+	}
+	return binary.BigEndian.Uint64(payload), nil
+}
+
+// sums is the count of a bucket's records and the sum of their hashes, which
+// does not depend on their order.
+type sums struct{ count, sum uint64 }
+
+func (s *sums) add(key, value []byte) { s.count++; s.sum += recordHash(key, value) }
+func (s *sums) del(key, value []byte) { s.count--; s.sum -= recordHash(key, value) }
+
+func recordHash(key, value []byte) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write(key)
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write(value)
+	return h.Sum64()
+}
+
+func sumsKey(bucket []byte) []byte { return append([]byte("sums:"), bucket...) }
+
+func (s sums) put(tx *bolt.Tx, bucket []byte) error {
+	key := sumsKey(bucket)
+	payload := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, s.count), s.sum)
+	return tx.Bucket(bucketMeta).Put(key, seal(key, payload))
+}
+
+func getSums(tx *bolt.Tx, bucket []byte) (sums, error) {
+	key := sumsKey(bucket)
+	payload, err := unseal(key, tx.Bucket(bucketMeta).Get(key))
+	if err != nil || len(payload) != 16 {
+		return sums{}, fmt.Errorf("%s: %w", key, errors.Join(err, errDamaged))
+	}
+	return sums{binary.BigEndian.Uint64(payload), binary.BigEndian.Uint64(payload[8:])}, nil
+}
+
+// verify reads everything and returns what is there and what is wrong with it.
+func verify(tx *bolt.Tx) (buckets []BucketReport, faults []string) {
+	add := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+	for _, name := range [][]byte{bucketMeta, bucketHeads, bucketPolicies} {
+		if tx.Bucket(name) == nil {
+			add("bucket %s is missing", name)
+		}
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	if v, err := getUint(tx, keySchema); err != nil {
+		add("%v", err)
+	} else if v > schema {
+		return nil, append(faults, fmt.Sprintf("it was written by a newer headway (schema %d; this one knows %d): upgrade headway", v, schema))
+	}
+	if _, err := getUint(tx, keyEpochs); err != nil {
+		add("%v", err)
+	}
+	for _, name := range checked {
+		var found sums
+		err := tx.Bucket(name).ForEach(func(key, value []byte) error {
+			found.add(key, value)
+			payload, err := unseal(key, value)
+			if err == nil && len(payload) < 8 {
+				err = errors.New("it is too short")
+			}
+			if err != nil {
+				add("record %q of %s: %v", key, name, err)
+			}
+			return nil
+		})
+		if err != nil {
+			add("bucket %s: %v", name, err)
+		}
+		want, err := getSums(tx, name)
+		switch {
+		case err != nil:
+			add("%v", err)
+		case want.count != found.count:
+			add("bucket %s has %d records, not %d", name, found.count, want.count)
+		case want.sum != found.sum:
+			add("the records of bucket %s are not those that were written", name)
+		}
+		buckets = append(buckets, BucketReport{Name: string(name), Records: int(found.count)}) //nolint:gosec // a count
+	}
+	return buckets, faults
+}
+
+// update runs f in a transaction and returns when it is on the disk.
+func (s *Store) update(ctx context.Context, f func(*bolt.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := s.roomLeft(); err != nil {
+		return err
+	}
+	err := guard(func() error { return s.db.Update(f) })
+	switch {
+	case err == nil, errors.Is(err, fleet.ErrConflict), errors.Is(err, errPolicyConflict):
+		return err
+	}
+	return fmt.Errorf("%w: %w", fleet.ErrStoreUnavailable, err)
+}
+
+// roomLeft refuses writes while the disk is nearly full, which leaves room for
+// the log and for people who come to help. It looks at most once a second.
+func (s *Store) roomLeft() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.lookedAt) > time.Second {
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(filepath.Dir(s.path), &st); err != nil {
+			return fmt.Errorf("%w: free space: %w", fleet.ErrStoreUnavailable, err)
+		}
+		s.free, s.lookedAt = int64(st.Bavail)*st.Bsize, time.Now() //nolint:gosec // no disk has 2^63 bytes
+	}
+	if s.free < s.minFree {
+		return fmt.Errorf("%w: %d MiB are free where %s stands, and %d MiB must be (state.min_free_bytes)",
+			fleet.ErrStoreUnavailable, s.free>>20, s.path, s.minFree>>20)
+	}
+	return nil
+}
+
+func (s *Store) view(ctx context.Context, f func(*bolt.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return guard(func() error { return s.db.View(f) })
+}
+
+// put writes a record of a checked bucket: its revision, then the JSON of v.
+// It returns the revision, the next of the bucket.
+func put(tx *bolt.Tx, bucket, key []byte, total *sums, v any) (uint64, error) {
+	b := tx.Bucket(bucket)
+	revision, err := b.NextSequence()
+	if err != nil {
+		return 0, err
+	}
+	return revision, putAt(b, key, total, revision, v)
+}
+
+func putAt(b *bolt.Bucket, key []byte, total *sums, revision uint64, v any) error {
+	payload, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	if old := b.Get(key); old != nil {
+		total.del(key, old)
+	}
+	value := seal(key, append(binary.BigEndian.AppendUint64(nil, revision), payload...))
+	total.add(key, value)
+	return b.Put(key, value)
+}
+
+// get returns the revision and the JSON of a record; revision 0 is none.
+func get(b *bolt.Bucket, key []byte) (revision uint64, payload []byte, err error) {
+	value := b.Get(key)
+	if value == nil {
+		return 0, nil, nil
+	}
+	return split(key, value)
+}
+
+func split(key, value []byte) (revision uint64, payload []byte, err error) {
+	payload, err = unseal(key, value)
+	if err == nil && len(payload) < 8 {
+		err = errDamaged
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("record %q: %w", key, err)
+	}
+	return binary.BigEndian.Uint64(payload), payload[8:], nil
+}
+
+// Heads implements fleet.Store.
+func (s *Store) Heads(ctx context.Context) ([]fleet.Record, error) {
+	var records []fleet.Record
+	err := s.view(ctx, func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketHeads)
+		total, err := getSums(tx, bucketHeads)
+		if err != nil {
+			return err
+		}
+		records = make([]fleet.Record, 0, total.count)
+		return b.ForEach(func(key, value []byte) error {
+			revision, payload, err := split(key, value)
+			if err != nil {
+				return err
+			}
+			var r fleet.Record
+			if err := json.Unmarshal(payload, &r); err != nil {
+				return fmt.Errorf("record %q: %w", key, err)
+			}
+			r.Revision = revision
+			records = append(records, r)
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the heads: %w", err)
+	}
+	return records, nil
+}
+
+// Save implements fleet.Store.
+func (s *Store) Save(ctx context.Context, changes []fleet.Change) error {
+	revisions := make([]uint64, len(changes))
+	err := s.update(ctx, func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketHeads)
+		total, err := getSums(tx, bucketHeads)
+		if err != nil {
+			return err
+		}
+		for i, c := range changes {
+			key := []byte(c.ID)
+			have, _, err := get(b, key)
+			if err != nil {
+				return err
+			}
+			if have != c.Expect {
+				return fmt.Errorf("%w: head %q has %d, not %d", fleet.ErrConflict, c.ID, have, c.Expect)
+			}
+			if c.Record == nil {
+				if old := b.Get(key); old != nil {
+					total.del(key, old)
+				}
+				if err := b.Delete(key); err != nil {
+					return err
+				}
+				continue
+			}
+			if revisions[i], err = put(tx, bucketHeads, key, &total, c.Record); err != nil {
+				return err
+			}
+		}
+		return total.put(tx, bucketHeads)
+	})
+	if err != nil {
+		return fmt.Errorf("save %d heads: %w", len(changes), err)
+	}
+	for i, c := range changes {
+		if c.Record != nil {
+			c.Record.Revision = revisions[i]
+		}
+	}
+	return nil
+}
+
+// GrantEpochs implements fleet.Store.
+func (s *Store) GrantEpochs(ctx context.Context, n uint64) (first uint64, err error) {
+	err = s.update(ctx, func(tx *bolt.Tx) error {
+		granted, err := getUint(tx, keyEpochs)
+		if err != nil {
+			return err
+		}
+		first = granted + 1
+		return putUint(tx, keyEpochs, granted+n)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("grant epochs: %w", err)
+	}
+	return first, nil
+}

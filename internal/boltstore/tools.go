@@ -1,0 +1,335 @@
+package boltstore
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	bolt "go.etcd.io/bbolt"
+
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// Report is what Check found.
+type Report struct {
+	Buckets []BucketReport
+	Faults  []string // empty: the file is sound
+}
+
+// BucketReport counts one kind of record.
+type BucketReport struct {
+	Name    string
+	Records int
+}
+
+// maxFaults bounds a report.
+const maxFaults = 100
+
+// Check reads every page and every record of a file and changes nothing. The
+// error is for a file that cannot be opened at all because of something else
+// than damage.
+func Check(path string) (Report, error) {
+	db, err := openBolt(path, true)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) || !damage(err) {
+			return Report{}, err
+		}
+		return Report{Faults: []string{err.Error()}}, nil
+	}
+	var report Report
+	add := func(fault string) {
+		if len(report.Faults) < maxFaults {
+			report.Faults = append(report.Faults, fault)
+		}
+	}
+	err = guard(func() error {
+		return db.View(func(tx *bolt.Tx) error {
+			var faults []string
+			report.Buckets, faults = verify(tx)
+			for _, f := range faults {
+				add(f)
+			}
+			return checkPages(tx, add)
+		})
+	})
+	if err != nil {
+		add(err.Error())
+	}
+	// A damaged file may not close cleanly; it was only read.
+	_ = guard(db.Close)
+	return report, nil
+}
+
+// damage reports whether an error of opening speaks of the file's content.
+func damage(err error) bool {
+	var path *os.PathError
+	return !errors.As(err, &path)
+}
+
+// checkPages runs bbolt's own check of its pages. It runs in a goroutine of
+// bbolt's, which nothing can guard, so it comes only when every record could
+// be read.
+func checkPages(tx *bolt.Tx, add func(string)) error {
+	for err := range tx.Check() {
+		add(err.Error())
+	}
+	return nil
+}
+
+// The lines of an export: a header, then records, then a closing line.
+type exportLine struct {
+	Format     string                `json:"format,omitzero"`
+	Version    int                   `json:"version,omitzero"`
+	Schema     int                   `json:"schema,omitzero"`
+	ExportedAt time.Time             `json:"exported_at,omitzero"`
+	Head       *fleet.Record         `json:"head,omitzero"`
+	Policy     *routing.StoredPolicy `json:"policy,omitzero"`
+	Epochs     uint64                `json:"epochs,omitzero"` // granted so far
+	End        *exportEnd            `json:"end,omitzero"`
+}
+
+type exportEnd struct {
+	Heads    int    `json:"heads"`
+	Policies int    `json:"policies"`
+	SHA256   string `json:"sha256"` // of all lines before
+}
+
+const (
+	exportFormat  = "headway-state"
+	exportVersion = 1
+	maxLine       = 4 << 20
+)
+
+// exporter writes lines and hashes them.
+type exporter struct {
+	w    *bufio.Writer
+	hash hash.Hash
+	end  exportEnd
+}
+
+func (e *exporter) line(l exportLine) error {
+	b, err := json.Marshal(l, json.Deterministic(true))
+	if err != nil {
+		return err
+	}
+	b = append(b, '\n')
+	_, _ = e.hash.Write(b)
+	_, err = e.w.Write(b)
+	return err
+}
+
+// Export writes the state of a file that no process has open as JSON lines.
+func Export(ctx context.Context, path string, w io.Writer) (err error) {
+	db, err := openBolt(path, true)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, guard(db.Close)) }()
+	s := &Store{db: db, path: path}
+	e := &exporter{w: bufio.NewWriter(w), hash: sha256.New()}
+	var epochs uint64
+	err = s.view(ctx, func(tx *bolt.Tx) error {
+		if _, faults := verify(tx); len(faults) > 0 {
+			return fmt.Errorf("it is damaged: %s", faults[0])
+		}
+		epochs, err = getUint(tx, keyEpochs)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("export %s: %w", path, err)
+	}
+	heads, err := s.Heads(ctx)
+	if err != nil {
+		return err
+	}
+	policies, err := s.PolicyRevisions(ctx, keptPolicies)
+	if err != nil {
+		return err
+	}
+	if err := e.line(exportLine{Format: exportFormat, Version: exportVersion, Schema: schema, ExportedAt: time.Now().UTC().Truncate(time.Second), Epochs: epochs}); err != nil {
+		return err
+	}
+	for i := range heads {
+		if err := e.line(exportLine{Head: &heads[i]}); err != nil {
+			return err
+		}
+	}
+	for i := len(policies) - 1; i >= 0; i-- {
+		if err := e.line(exportLine{Policy: &policies[i]}); err != nil {
+			return err
+		}
+	}
+	e.end = exportEnd{Heads: len(heads), Policies: len(policies), SHA256: hex.EncodeToString(e.hash.Sum(nil))}
+	return errors.Join(e.line(exportLine{End: &e.end}), e.w.Flush())
+}
+
+// importBatch is how many records are written in one transaction.
+const importBatch = 5000
+
+// Import makes a new file from an export. It is all or nothing: the file
+// appears, whole and verified, or not at all. An existing file is refused.
+func Import(ctx context.Context, r io.Reader, path string) (err error) {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s exists; move it away first", path)
+	}
+	temporary := path + ".import"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreMissing(os.Remove(temporary)))
+		}
+	}()
+	s, err := Open(temporary, Options{})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(s.restore(ctx, r), s.Close()); err != nil {
+		return fmt.Errorf("import: %w", err)
+	}
+	// A link, unlike a rename, does not replace a file that came meanwhile.
+	if err := os.Link(temporary, path); err != nil {
+		return err
+	}
+	if err := os.Remove(temporary); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// importer reads the lines of an export and checks that they are whole.
+type importer struct {
+	lines *bufio.Scanner
+	hash  hash.Hash
+	n     int
+	heads []fleet.Change
+	end   exportEnd
+}
+
+func (s *Store) restore(ctx context.Context, r io.Reader) error {
+	in := &importer{lines: bufio.NewScanner(r), hash: sha256.New()}
+	in.lines.Buffer(nil, maxLine)
+	header, _, err := in.next()
+	if err != nil {
+		return err
+	}
+	switch {
+	case header.Format != exportFormat:
+		return errors.New("line 1: this is no export of headway's state")
+	case header.Version > exportVersion || header.Schema > schema:
+		return errors.New("line 1: the export was written by a newer headway: upgrade headway")
+	}
+	if header.Epochs > 0 {
+		if _, err := s.GrantEpochs(ctx, header.Epochs); err != nil {
+			return err
+		}
+	}
+	for {
+		l, sum, err := in.next()
+		if err != nil {
+			return err
+		}
+		switch {
+		case l.Head != nil:
+			in.end.Heads++
+			in.heads = append(in.heads, fleet.Change{ID: l.Head.Spec.ID, Record: l.Head})
+			if len(in.heads) == importBatch {
+				if err := s.flush(ctx, in); err != nil {
+					return err
+				}
+			}
+		case l.Policy != nil:
+			in.end.Policies++
+			if err := s.restorePolicy(ctx, l.Policy); err != nil {
+				return fmt.Errorf("line %d: %w", in.n, err)
+			}
+		case l.End != nil:
+			in.end.SHA256 = sum
+			if *l.End != in.end {
+				return fmt.Errorf("line %d: the export was changed or cut: it should have %d heads, %d policies and checksum %.12s…, and has %d, %d and %.12s…",
+					in.n, l.End.Heads, l.End.Policies, l.End.SHA256, in.end.Heads, in.end.Policies, in.end.SHA256)
+			}
+			if in.lines.Scan() {
+				return fmt.Errorf("line %d: something follows the end", in.n+1)
+			}
+			return s.flush(ctx, in)
+		default:
+			return fmt.Errorf("line %d: neither a head, a policy nor the end", in.n)
+		}
+	}
+}
+
+// next reads a line; sum is the checksum of the lines before it.
+func (in *importer) next() (l exportLine, sum string, err error) {
+	in.n++
+	if !in.lines.Scan() {
+		if err := in.lines.Err(); err != nil {
+			return l, "", fmt.Errorf("line %d: %w", in.n, err)
+		}
+		return l, "", fmt.Errorf("line %d: the export ends before its closing line: it was cut", in.n)
+	}
+	sum = hex.EncodeToString(in.hash.Sum(nil))
+	_, _ = in.hash.Write(in.lines.Bytes())
+	_, _ = in.hash.Write([]byte{'\n'})
+	if err := json.Unmarshal(in.lines.Bytes(), &l, json.RejectUnknownMembers(true)); err != nil {
+		where := ""
+		if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
+			where = " at " + string(semantic.JSONPointer)
+		} else if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+			where = fmt.Sprintf(" at byte %d", syntactic.ByteOffset)
+		}
+		return l, "", fmt.Errorf("line %d: not as an export has it%s", in.n, where)
+	}
+	return l, sum, nil
+}
+
+func (s *Store) flush(ctx context.Context, in *importer) error {
+	if len(in.heads) == 0 {
+		return nil
+	}
+	err := s.Save(ctx, in.heads)
+	in.heads = in.heads[:0]
+	return err
+}
+
+// restorePolicy keeps the revision that the policy had.
+func (s *Store) restorePolicy(ctx context.Context, p *routing.StoredPolicy) error {
+	return s.update(ctx, func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketPolicies)
+		total, err := getSums(tx, bucketPolicies)
+		if err != nil {
+			return err
+		}
+		key := policyKey(p.Revision)
+		if last, _ := b.Cursor().Last(); last != nil && string(last) >= string(key) {
+			return fmt.Errorf("policy revision %d is out of order", p.Revision)
+		}
+		if err := putAt(b, key, &total, p.Revision, p); err != nil {
+			return err
+		}
+		return total.put(tx, bucketPolicies)
+	})
+}
