@@ -7,8 +7,8 @@ package event
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,10 +35,14 @@ func Types() []string {
 	}
 }
 
+// otherType counts events whose type is not in the list, so that a label never
+// grows by what somebody publishes.
+const otherType = "other"
+
 // Event is one thing that happened. It is immutable once published.
 type Event struct {
 	ID         uint64 // numbers the events of this process from 1
-	Type       string
+	Type       string // one of Types
 	Time       time.Time
 	Head       string // id, "" when no head is concerned
 	Region     string
@@ -57,13 +61,17 @@ const DefaultWindow = 4096
 
 // Stream is a bounded ring of events that any number of subscribers read at
 // their own pace. It is safe for concurrent use.
+//
+// Readers take no lock that a publisher needs, except to fall asleep; filters
+// run in the reader's goroutine. So neither a slow reader nor a slow filter
+// holds a publisher up.
 type Stream struct {
 	published map[string]prometheus.Counter
 	lost      prometheus.Counter
+	ring      []atomic.Pointer[Event] // the event with ID n stands at n % len
+	last      atomic.Uint64           // ID of the newest event
 
-	mu     sync.Mutex
-	ring   []Event       // the event with ID n stands at n % len
-	last   uint64        // ID of the newest event
+	mu     sync.Mutex    // orders publishers
 	wake   chan struct{} // closed when an event is published
 	asleep bool          // somebody waits for wake
 }
@@ -77,7 +85,7 @@ func New(o Options) (*Stream, error) {
 		o.Window = DefaultWindow
 	}
 	s := &Stream{
-		published: map[string]prometheus.Counter{}, ring: make([]Event, o.Window), wake: make(chan struct{}),
+		published: map[string]prometheus.Counter{}, ring: make([]atomic.Pointer[Event], o.Window), wake: make(chan struct{}),
 		lost: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headway_events_lost_total", Help: "Events that subscribers missed because they were too slow.",
 		}),
@@ -85,69 +93,123 @@ func New(o Options) (*Stream, error) {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_events_published_total", Help: "Events published on the internal stream, by type.",
 	}, []string{"type"})
-	for _, t := range Types() {
+	for _, t := range append(Types(), otherType) {
 		s.published[t] = vec.WithLabelValues(t)
 	}
 	return s, errors.Join(o.Metrics.Register(vec), o.Metrics.Register(s.lost))
 }
 
-// Publish numbers e and offers it to the subscribers. It never blocks on one.
-// e.Type must be one of Types.
+// Publish numbers e and offers it to the subscribers. It never waits for one.
 func (s *Stream) Publish(e Event) {
-	s.published[e.Type].Inc()
+	count := s.published[e.Type]
+	if count == nil {
+		count = s.published[otherType]
+	}
+	count.Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last++
-	e.ID = s.last
-	s.ring[e.ID%uint64(len(s.ring))] = e
+	e.ID = s.last.Load() + 1
+	s.ring[e.ID%uint64(len(s.ring))].Store(&e)
+	s.last.Store(e.ID)
 	if s.asleep {
 		close(s.wake)
 		s.wake, s.asleep = make(chan struct{}), false
 	}
 }
 
-// Subscription is one reader's place in the stream. One goroutine uses it.
+// ErrClosed is what Next returns once the subscription is closed.
+var ErrClosed = errors.New("the subscription is closed")
+
+// Subscription is one reader's place in the stream. One goroutine reads; Close
+// may be called from any.
 type Subscription struct {
-	stream *Stream
-	types  []string
-	next   uint64 // ID of the next event to read
+	stream  *Stream
+	filters []func(*Event) bool
+	next    uint64        // ID of the next event to read
+	closed  chan struct{} // closed by Close
+	once    sync.Once
 }
 
-// Subscribe starts reading with the next event that is published, all types or
-// only the given ones. A subscription holds nothing that has to be given back.
-func (s *Stream) Subscribe(types ...string) *Subscription {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return &Subscription{stream: s, types: types, next: s.last + 1}
+// Subscribe starts reading with the next event that is published: those that
+// every filter keeps, all without one. A nil filter keeps all; filters must
+// neither change the event nor hold on to it.
+func (s *Stream) Subscribe(filters ...func(*Event) bool) *Subscription {
+	return &Subscription{stream: s, filters: filters, next: s.last.Load() + 1, closed: make(chan struct{})}
 }
 
-// Next waits for the next event. lost is the number of events of any type that
-// were overwritten since the last call because the reader was too slow; it
-// should look at the whole again then. The error is ctx's.
+func (sub *Subscription) keeps(e *Event) bool {
+	for _, keep := range sub.filters {
+		if keep != nil && !keep(e) {
+			return false
+		}
+	}
+	return true
+}
+
+// Close ends the subscription; a waiting Next returns ErrClosed. Further calls
+// do nothing.
+func (sub *Subscription) Close() { sub.once.Do(func() { close(sub.closed) }) }
+
+// Next waits for the next event. lost is the number of events, matching or
+// not, that were overwritten before this one because the reader was too slow;
+// it should look at the whole again then. The error is ctx's or ErrClosed, and
+// then lost counts as well.
 func (sub *Subscription) Next(ctx context.Context) (e Event, lost uint64, err error) {
-	s := sub.stream
 	for {
-		s.mu.Lock()
-		if kept := uint64(len(s.ring)); s.last >= kept && sub.next <= s.last-kept {
-			lost += s.last - kept + 1 - sub.next
-			sub.next = s.last - kept + 1
+		select {
+		case <-sub.closed:
+			return Event{}, lost, ErrClosed
+		default:
 		}
-		for ; sub.next <= s.last; sub.next++ {
-			e = s.ring[sub.next%uint64(len(s.ring))]
-			if len(sub.types) == 0 || slices.Contains(sub.types, e.Type) {
-				sub.next++
-				s.mu.Unlock()
-				s.lost.Add(float64(lost))
-				return e, lost, nil
-			}
+		found, missed := sub.advance()
+		if lost += missed; missed > 0 {
+			sub.stream.lost.Add(float64(missed))
 		}
-		wake := s.wake
-		s.asleep = true
-		s.mu.Unlock()
+		if found != nil {
+			return *found, lost, nil
+		}
+		wake := sub.stream.sleep(sub.next)
+		if wake == nil {
+			continue
+		}
 		select {
 		case <-ctx.Done():
 			return Event{}, lost, ctx.Err()
+		case <-sub.closed:
 		case <-wake:
 		}
 	}
+}
+
+// advance reads up to the next event that the filter keeps, nil when there is
+// none yet, and counts those that were overwritten before.
+func (sub *Subscription) advance() (found *Event, lost uint64) {
+	s := sub.stream
+	for last := s.last.Load(); sub.next <= last; last = s.last.Load() {
+		if kept := uint64(len(s.ring)); last >= kept && sub.next <= last-kept {
+			lost += last - kept + 1 - sub.next
+			sub.next = last - kept + 1
+		}
+		e := s.ring[sub.next%uint64(len(s.ring))].Load()
+		if e.ID != sub.next {
+			continue // overwritten since last was read
+		}
+		sub.next++
+		if sub.keeps(e) {
+			return e, lost
+		}
+	}
+	return nil, lost
+}
+
+// sleep returns the channel that is closed when event next comes, nil when it
+// is there already.
+func (s *Stream) sleep(next uint64) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last.Load() >= next {
+		return nil
+	}
+	s.asleep = true
+	return s.wake
 }

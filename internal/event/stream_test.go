@@ -3,26 +3,50 @@ package event_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
 
 	"headway/internal/event"
 )
 
-func newStream(t *testing.T, window int) *event.Stream {
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newStream(t testing.TB, window int) (*event.Stream, *prometheus.Registry) {
 	t.Helper()
-	s, err := event.New(event.Options{Window: window, Metrics: prometheus.NewRegistry()})
+	reg := prometheus.NewRegistry()
+	s, err := event.New(event.Options{Window: window, Metrics: reg})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return s, reg
+}
+
+// counter is a counter's value, the sum over its series.
+func counter(t *testing.T, reg *prometheus.Registry, name string) (sum float64, series int) {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue()
+			}
+			return sum, len(f.GetMetric())
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0, 0
 }
 
 func TestSubscribersReadEverythingInOrder(t *testing.T) {
-	s := newStream(t, 100)
+	s, _ := newStream(t, 100)
 	var wait sync.WaitGroup
 	for range 4 {
 		sub := s.Subscribe()
@@ -42,8 +66,18 @@ func TestSubscribersReadEverythingInOrder(t *testing.T) {
 	wait.Wait()
 }
 
+func TestASubscriptionBeginsWithTheNextEvent(t *testing.T) {
+	s, _ := newStream(t, 8)
+	s.Publish(event.Event{Type: event.HeadChanged})
+	sub := s.Subscribe()
+	s.Publish(event.Event{Type: event.HeadChanged})
+	if e, lost, err := sub.Next(t.Context()); e.ID != 2 || lost != 0 || err != nil {
+		t.Errorf("event %d, lost %d, %v; want event 2", e.ID, lost, err)
+	}
+}
+
 func TestASlowReaderIsToldHowManyItLost(t *testing.T) {
-	s := newStream(t, 8)
+	s, reg := newStream(t, 8)
 	sub := s.Subscribe()
 	for range 20 {
 		s.Publish(event.Event{Type: event.HeadChanged})
@@ -55,42 +89,154 @@ func TestASlowReaderIsToldHowManyItLost(t *testing.T) {
 	if e, lost, _ = sub.Next(t.Context()); e.ID != 14 || lost != 0 {
 		t.Errorf("then event %d, lost %d; want 14, 0", e.ID, lost)
 	}
-}
-
-func TestASubscriptionToTypesSkipsTheOthers(t *testing.T) {
-	s := newStream(t, 8)
-	sub := s.Subscribe(event.PolicyChanged)
-	s.Publish(event.Event{Type: event.HeadChanged})
-	s.Publish(event.Event{Type: event.PolicyChanged})
-	if e, _, _ := sub.Next(t.Context()); e.Type != event.PolicyChanged {
-		t.Errorf("got %s", e.Type)
+	if n, _ := counter(t, reg, "headway_events_lost_total"); n != 12 {
+		t.Errorf("%v lost events counted; want 12", n)
 	}
 }
 
-func TestNextWaitsAndEndsWithItsContext(t *testing.T) {
+func TestALossIsToldEvenIfNothingElseComes(t *testing.T) {
+	s, reg := newStream(t, 8)
+	sub := s.Subscribe(func(*event.Event) bool { return false })
+	for range 20 {
+		s.Publish(event.Event{Type: event.HeadChanged})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, lost, err := sub.Next(ctx); lost != 12 || !errors.Is(err, context.Canceled) {
+		t.Errorf("lost %d, %v; want 12 and the context's error", lost, err)
+	}
+	if n, _ := counter(t, reg, "headway_events_lost_total"); n != 12 {
+		t.Errorf("%v lost events counted; want 12", n)
+	}
+}
+
+func TestASubscriptionSkipsWhatItsFiltersRefuse(t *testing.T) {
+	s, _ := newStream(t, 8)
+	sub := s.Subscribe(nil, func(e *event.Event) bool { return e.Type == event.PolicyChanged })
+	s.Publish(event.Event{Type: event.HeadChanged})
+	s.Publish(event.Event{Type: event.PolicyChanged})
+	if e, lost, _ := sub.Next(t.Context()); e.Type != event.PolicyChanged || lost != 0 {
+		t.Errorf("got %s, lost %d", e.Type, lost)
+	}
+}
+
+func TestNextWaitsAndEndsWithItsContextOrTheSubscription(t *testing.T) {
+	for name, end := range map[string]func(cancel func(), sub *event.Subscription){
+		context.Canceled.Error(): func(cancel func(), _ *event.Subscription) { cancel() },
+		event.ErrClosed.Error():  func(_ func(), sub *event.Subscription) { sub.Close(); sub.Close() },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := newStream(t, 8)
+			sub := s.Subscribe()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			got := make(chan error)
+			go func() {
+				_, _, err := sub.Next(ctx)
+				got <- err
+			}()
+			synctest.Wait()
+			end(cancel, sub)
+			if err := <-got; err == nil || err.Error() != name {
+				t.Errorf("ended with %v; want %s", err, name)
+			}
+		})
+	}
+}
+
+func TestPublishersNeverWaitForAReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStream(t, 8)
-		sub := s.Subscribe()
-		ctx, cancel := context.WithCancel(t.Context())
-		got := make(chan error)
+		s, _ := newStream(t, 8)
+		stuck := make(chan struct{})
+		sub := s.Subscribe(func(*event.Event) bool { <-stuck; return true })
+		read := make(chan struct{})
 		go func() {
-			_, _, err := sub.Next(ctx)
-			got <- err
+			defer close(read)
+			_, _, _ = sub.Next(t.Context())
 		}()
 		synctest.Wait()
-		cancel()
-		if err := <-got; !errors.Is(err, context.Canceled) {
-			t.Errorf("ended with %v", err)
+		for range 100 {
+			s.Publish(event.Event{Type: event.HeadChanged}) // a deadlock fails the test
 		}
+		close(stuck)
+		<-read
 	})
 }
 
-func BenchmarkPublish(b *testing.B) {
-	s, err := event.New(event.Options{Metrics: prometheus.NewRegistry()})
-	if err != nil {
-		b.Fatal(err)
+// Whatever the readers' pace, what each one read and what it was told it lost
+// add up to what was published, in order.
+func TestReadAndLostAddUp(t *testing.T) {
+	const events, publishers = 20_000, 4
+	s, _ := newStream(t, 64)
+	var wait sync.WaitGroup
+	for range 3 {
+		sub := s.Subscribe()
+		wait.Go(func() {
+			var read, missed, last uint64
+			for read+missed < events {
+				e, lost, err := sub.Next(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				read++
+				if missed += lost; e.ID != last+lost+1 {
+					t.Errorf("event %d after %d with %d lost", e.ID, last, lost)
+					return
+				}
+				last = e.ID
+			}
+			if read+missed != events {
+				t.Errorf("%d read and %d lost of %d", read, missed, events)
+			}
+		})
 	}
-	for b.Loop() {
-		s.Publish(event.Event{Type: event.HeadChanged})
+	for range publishers {
+		wait.Go(func() {
+			for range events / publishers {
+				s.Publish(event.Event{Type: event.HeadChanged})
+			}
+		})
+	}
+	wait.Wait()
+}
+
+func TestEveryTypeIsCountedFromTheStartAndNoOtherAddsASeries(t *testing.T) {
+	s, reg := newStream(t, 8)
+	for i := range 100 {
+		s.Publish(event.Event{Type: fmt.Sprintf("x.%d", i)})
+	}
+	sum, series := counter(t, reg, "headway_events_published_total")
+	if want := len(event.Types()) + 1; sum != 100 || series != want {
+		t.Errorf("%v events in %d series; want 100 in %d", sum, series, want)
+	}
+}
+
+func BenchmarkPublish(b *testing.B) {
+	for _, readers := range []int{0, 1, 10} {
+		b.Run(fmt.Sprintf("readers=%d", readers), func(b *testing.B) {
+			s, _ := newStream(b, 0)
+			var wait sync.WaitGroup
+			var subs []*event.Subscription
+			for range readers {
+				sub := s.Subscribe()
+				subs = append(subs, sub)
+				wait.Go(func() {
+					for {
+						if _, _, err := sub.Next(context.Background()); err != nil {
+							return
+						}
+					}
+				})
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Publish(event.Event{Type: event.HeadChanged})
+			}
+			for _, sub := range subs {
+				sub.Close()
+			}
+			wait.Wait()
+		})
 	}
 }

@@ -49,7 +49,7 @@ func start(t testing.TB, store *fakeStore, change func(*fleet.Options)) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{TB: t, Registry: r, store: store, metrics: reg, events: stream.Subscribe()}
+	w := &world{TB: t, Registry: r, store: store, metrics: reg, events: stream.Subscribe(nil)}
 	w.stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
 	t.Cleanup(w.stop)
 	return w
