@@ -252,9 +252,17 @@ func (c *compiler) aliases() {
 	}
 }
 
+// maxFields is how many fields of caller_may are looked at one by one.
+const maxFields = 100
+
 func (c *compiler) callerMay() {
 	at := root.member("caller_may")
-	for i, field := range c.doc.CallerMay {
+	fields := c.doc.CallerMay
+	if len(fields) > maxFields {
+		c.faults.add(at, "%d fields; at most %d are allowed", len(fields), len(CallerFields()))
+		fields = fields[:maxFields]
+	}
+	for i, field := range fields {
 		switch {
 		case !slices.Contains(CallerFields(), field):
 			c.faults.add(at.element(i), "%s", unknownName("field", field, CallerFields()))

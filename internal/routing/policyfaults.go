@@ -54,13 +54,27 @@ type locatedFault struct {
 	line int // 0: not told
 }
 
-func (f *faultList) add(at *place, format string, args ...any) {
-	f.addAt(at.pointer(), 0, fmt.Sprintf(format, args...))
+func (f *faultList) add(at *place, format string, args ...any) { f.addLine(at, 0, format, args...) }
+
+func (f *faultList) addLine(at *place, line int, format string, args ...any) {
+	if f.full() {
+		return
+	}
+	f.addAt(at.pointer(), line, fmt.Sprintf(format, args...))
+}
+
+// full counts one more fault that is not listed if the list is full. It is
+// asked before a reason is written, which nobody would read.
+func (f *faultList) full() bool {
+	if len(f.list) < maxFaults {
+		return false
+	}
+	f.more++
+	return true
 }
 
 func (f *faultList) addAt(pointer string, line int, reason string) {
-	if len(f.list) >= maxFaults {
-		f.more++
+	if f.full() {
 		return
 	}
 	f.list = append(f.list, locatedFault{fleet.Fault{Pointer: pointer, Reason: reason}, line})

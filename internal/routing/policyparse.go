@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,12 +56,10 @@ func (t *tree) fields(n *node, at *place, read map[string]func(*node, *place)) {
 			f(n.values[i], at.member(name))
 			continue
 		}
-		names := make([]string, 0, len(read))
-		for known := range read {
-			names = append(names, known)
+		if t.faults.full() {
+			continue
 		}
-		slices.Sort(names)
-		t.fault(at.member(name), n.values[i].line, "%s", unknownName("field", name, names))
+		t.fault(at.member(name), n.values[i].line, "%s", unknownName("field", name, slices.Sorted(maps.Keys(read))))
 	}
 }
 

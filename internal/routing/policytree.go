@@ -3,7 +3,6 @@ package routing
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"strconv"
@@ -52,7 +51,7 @@ type node struct {
 type tree struct{ faults faultList }
 
 func (t *tree) fault(at *place, line int, format string, args ...any) {
-	t.faults.addAt(at.pointer(), line, fmt.Sprintf(format, args...))
+	t.faults.addLine(at, line, format, args...)
 }
 
 // member adds a member to an object unless its name is taken or unfit.
