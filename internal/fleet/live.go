@@ -82,29 +82,39 @@ func (l *Live) TryAcquire(limit int64) bool {
 	return true
 }
 
-// Release gives a place back; tracked says that the request's outcome was
-// reported, not that its time ran out. The caller sees to it that each place
-// is released once.
-func (l *Live) Release(tracked bool) {
+// Release gives a place back whose request's end was reported. The caller sees
+// to it that each place is given back once, by Release, Expire or Evict.
+func (l *Live) Release() {
 	l.inFlight.Add(-1)
-	l.observe(tracked)
+	l.observe(0)
 }
 
-// observe moves the share of ends by time a sixteenth of the way to the last
-// one. Two at once may lose one of the steps, which an average can bear.
-func (l *Live) observe(tracked bool) {
-	old := l.timedOut.Load()
-	target := int64(timedOutOne)
-	if tracked {
-		target = 0
-	}
-	if old != target {
+// Expire gives a place back because its time ran out.
+func (l *Live) Expire() {
+	l.inFlight.Add(-1)
+	l.observe(timedOutOne)
+}
+
+// Evict gives a place back before its time, which says nothing about how it
+// would have ended.
+func (l *Live) Evict() { l.inFlight.Add(-1) }
+
+// observe moves the share of ends by time a sixteenth of the way to target.
+// Two at once may lose one of the steps, which an average can bear.
+func (l *Live) observe(target int64) {
+	if old := l.timedOut.Load(); old != target {
 		l.timedOut.Store(old + (target-old)/16)
 	}
 }
 
 // InFlight is the number of places taken.
 func (l *Live) InFlight() int64 { return l.inFlight.Load() }
+
+// Exact is InFlight, and whether that is all there is to know of the head's
+// load: its places end with outcomes, and it is not in its slow start.
+func (l *Live) Exact() (inFlight int64, exact bool) {
+	return l.inFlight.Load(), l.timedOut.Load() < timedOutOne/2 && l.start.Load() == nil
+}
 
 // Picks is the number of places ever taken.
 func (l *Live) Picks() uint64 { return l.picks.Load() }

@@ -435,7 +435,7 @@ func TestAnEpochHasItsOwnCounts(t *testing.T) {
 	if fresh.Live == old.Live || fresh.Instance == old.Instance || fresh.Live.InFlight() != 0 {
 		t.Fatal("the new epoch shares the counts of the old one")
 	}
-	old.Live.Release(true)
+	old.Live.Release()
 	if old.Live.InFlight() != 0 || fresh.Live.InFlight() != 0 {
 		t.Errorf("in flight: old %d, new %d", old.Live.InFlight(), fresh.Live.InFlight())
 	}

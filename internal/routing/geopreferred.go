@@ -96,8 +96,7 @@ func (g geoPreferred) unknownDistance(in *Input) float64 {
 }
 
 func (g geoPreferred) Score(in *Input, scores []float64) {
-	heads := in.Heads()
-	scoreLoads(in, heads, scores, tracked(heads))
+	bestLoads(in, &in.Tier().Ranked, scores)
 	distance := in.Tier().Distance
 	if math.IsNaN(distance) {
 		distance = g.unknownDistance(in)

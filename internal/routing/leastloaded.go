@@ -14,15 +14,12 @@ var leastLoadedSpec = Spec{
 type leastLoaded struct{}
 
 func (leastLoaded) Choose(in *Input, picks []Pick) int {
-	heads := in.Heads()
-	if !tracked(heads) {
+	tier := in.Tier()
+	scores := in.Scores(len(tier.Heads))
+	if !exactLoads(in, &tier.Ranked, scores) {
 		return powerOfTwo{}.Choose(in, picks)
 	}
-	scores := in.Scores(len(heads))
-	scoreLoads(in, heads, scores, true)
-	return least(in, heads, scores, picks)
+	return least(in, tier.Heads, scores, picks)
 }
 
-func (leastLoaded) Score(in *Input, scores []float64) {
-	scoreLoads(in, in.Heads(), scores, tracked(in.Heads()))
-}
+func (leastLoaded) Score(in *Input, scores []float64) { bestLoads(in, &in.Tier().Ranked, scores) }

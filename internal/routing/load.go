@@ -2,31 +2,21 @@ package routing
 
 import (
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"headway/internal/fleet"
 )
 
-// assumedCapacity is the number of requests that a head is taken to handle at
-// once when it names no max_in_flight: vLLM's default max_num_seqs.
-const assumedCapacity = 256
-
 // reportLifetime is the age at which a report has lost 1-1/e of its worth: a
 // few times a request's stay at a head, after which other requests are there.
 const reportLifetime = 2 * time.Second
 
-// capacity is what a head's load is divided by.
-func capacity(h *fleet.Head) float64 {
-	if h.MaxInFlight > 0 {
-		return float64(h.MaxInFlight) * h.Weight
-	}
-	return assumedCapacity * h.Weight
-}
-
 // ownLoad is the load that we put on a head ourselves, relative to its
 // capacity. It is exact where outcomes are reported.
 func ownLoad(h *fleet.Head, now time.Time) float64 {
-	return (float64(h.Live.InFlight()) + h.Live.SlowStart(now)) / capacity(h)
+	return (float64(h.Live.InFlight()) + h.Live.SlowStart(now)) / h.Capacity()
 }
 
 // reportedLoad is the load by the head's last report and our picks since,
@@ -42,7 +32,7 @@ func reportedLoad(h *fleet.Head, now time.Time) (load float64, age time.Duration
 		return 0, 0, false
 	}
 	own := float64(h.Live.Picks() - report.Picks)
-	return (float64(requests) + own + h.Live.SlowStart(now)) / capacity(h), now.Sub(report.At), true
+	return (float64(requests) + own + h.Live.SlowStart(now)) / h.Capacity(), now.Sub(report.At), true
 }
 
 // lighter returns the less loaded of two heads, and the loads that it
@@ -72,29 +62,51 @@ func lighter(in *Input, a, b *fleet.Head) (first, second Pick) {
 	return first, second
 }
 
-// tracked reports whether every head's in-flight count is exact.
-func tracked(heads []*fleet.Head) bool {
-	for _, h := range heads {
-		if !h.Live.Tracked() {
-			return false
+// exactLoads writes each head's load by our own count, +Inf for heads that are
+// not available. It returns false, and the scores are not to be used, when
+// places of some head end by their time, so that its count overstates.
+func exactLoads(in *Input, r *fleet.Ranked, scores []float64) bool {
+	limits, perLoad := r.Limits[:len(scores)], r.PerLoad[:len(scores)]
+	for i, l := range r.Lives[:len(scores)] {
+		n, exact := l.Exact()
+		scores[i] = float64(n) * perLoad[i]
+		if !exact {
+			if !l.Tracked() {
+				return false
+			}
+			scores[i] += l.SlowStart(in.Now) * perLoad[i]
+		}
+		if limits[i] > 0 && n >= limits[i] {
+			scores[i] = math.Inf(1)
 		}
 	}
+	exclude(in, r, scores)
 	return true
 }
 
-// scoreLoads writes each head's load by what is known best, +Inf for heads
-// that are not available.
-func scoreLoads(in *Input, heads []*fleet.Head, scores []float64, exact bool) {
-	for i, h := range heads {
+// exclude marks heads that the caller excluded as not available.
+func exclude(in *Input, r *fleet.Ranked, scores []float64) {
+	for _, id := range in.Request.Exclude {
+		at, found := slices.BinarySearchFunc(r.Heads, id, func(h *fleet.Head, id string) int { return strings.Compare(h.ID, id) })
+		if found {
+			scores[at] = math.Inf(1)
+		}
+	}
+}
+
+// bestLoads writes each head's load by what is known best, for explanations.
+func bestLoads(in *Input, r *fleet.Ranked, scores []float64) {
+	if exactLoads(in, r, scores) {
+		return
+	}
+	for i, h := range r.Heads {
 		if !in.Available(h) {
 			scores[i] = math.Inf(1)
 			continue
 		}
 		scores[i] = ownLoad(h, in.Now)
-		if !exact {
-			if load, _, ok := reportedLoad(h, in.Now); ok {
-				scores[i] = load
-			}
+		if load, _, ok := reportedLoad(h, in.Now); ok {
+			scores[i] = load
 		}
 	}
 }
@@ -103,8 +115,9 @@ func scoreLoads(in *Input, heads []*fleet.Head, scores []float64, exact bool) {
 // returns how many. The best is random among equals.
 func least(in *Input, heads []*fleet.Head, scores []float64, picks []Pick) int {
 	n, ties := 0, uint64(1)
+	worst := math.MaxFloat64 // above it a score changes nothing
 	for i, s := range scores {
-		if math.IsInf(s, 1) {
+		if s > worst {
 			continue
 		}
 		at := n
@@ -132,6 +145,9 @@ func least(in *Input, heads []*fleet.Head, scores []float64, picks []Pick) int {
 		if at < n {
 			copy(picks[at+1:n], picks[at:n-1])
 			picks[at] = Pick{heads[i], s}
+		}
+		if n == len(picks) {
+			worst = picks[n-1].Cost
 		}
 	}
 	return n

@@ -35,6 +35,4 @@ func chooseTwo(in *Input, heads []*fleet.Head, picks []Pick) int {
 	return 2
 }
 
-func (powerOfTwo) Score(in *Input, scores []float64) {
-	scoreLoads(in, in.Heads(), scores, tracked(in.Heads()))
-}
+func (powerOfTwo) Score(in *Input, scores []float64) { bestLoads(in, &in.Tier().Ranked, scores) }

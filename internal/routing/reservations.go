@@ -54,7 +54,14 @@ func (r *reservations) find(id string) *Decision {
 func (r *reservations) finish(d *Decision, o *Outcome) bool {
 	reported := o.Result <= ResultCancelled
 	if d.end.CompareAndSwap(nil, o) {
-		d.Head.Live.Release(reported)
+		switch live := d.Head.Live; {
+		case reported:
+			live.Release()
+		case o.Result == ResultExpired:
+			live.Expire()
+		default:
+			live.Evict()
+		}
 		r.open.Add(-1)
 		return true
 	}

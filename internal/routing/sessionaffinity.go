@@ -29,14 +29,15 @@ func (s sessionAffinity) Choose(in *Input, picks []Pick) int {
 	if !ok {
 		return leastLoaded{}.Choose(in, picks)
 	}
-	heads := in.Heads()
-	scores := in.Scores(len(heads))
-	s.score(in, session, scores)
-	n := least(in, heads, scores, picks)
+	tier := in.Tier()
+	scores := in.Scores(len(tier.Heads))
+	perWeight := s.score(in, session, scores)
+	n := least(in, tier.Heads, scores, picks)
 	if n == 0 {
 		return 0
 	}
-	if h := in.Remembered(); h != nil && h != picks[0].Head && s.within(in, h) {
+	h := in.Remembered()
+	if h != nil && h != picks[0].Head && in.Available(h) && float64(h.Live.InFlight()) < math.Ceil(perWeight*h.Weight) {
 		n = lead(picks, n, h)
 	}
 	return n
@@ -59,50 +60,37 @@ func lead(picks []Pick, n int, h *fleet.Head) int {
 	return n
 }
 
-func (s sessionAffinity) within(in *Input, h *fleet.Head) bool {
-	return in.Available(h) && float64(h.Live.InFlight()) < s.limit(in, h.Weight)
-}
-
-// limit is how many requests in flight a head of the weight may have.
-func (s sessionAffinity) limit(in *Input, weight float64) float64 {
-	tier := in.Tier()
-	total := int64(1)
-	for _, h := range tier.Heads {
-		total += h.Live.InFlight()
-	}
-	return math.Ceil(s.bound * float64(total) * weight / tier.Weight)
-}
-
 // score writes -ln(u)/weight with u = hash(session, h) in (0, 1]: the head with
-// the least takes the session. Heads beyond the bound are not available.
-func (s sessionAffinity) score(in *Input, session uint64, scores []float64) {
-	tier := in.Tier()
-	perWeight := s.limit(in, tier.MaxWeight) // exact when weights are equal
-	even := tier.MinWeight == tier.MaxWeight
-	unit := s.bound * (float64(totalInFlight(tier.Heads)) + 1) / tier.Weight
-	for i, h := range tier.Heads {
-		limit := perWeight
+// the least takes the session. Heads beyond the bound are not available. It
+// returns the bound for a weight of 1, before rounding up.
+func (s sessionAffinity) score(in *Input, session uint64, scores []float64) (perWeight float64) {
+	r := &in.Tier().Ranked
+	total := int64(1)
+	for _, l := range r.Lives {
+		total += l.InFlight()
+	}
+	perWeight = s.bound * float64(total) / r.Weight
+	even := r.MinWeight == r.MaxWeight
+	bound := int64(math.Ceil(perWeight * r.MaxWeight))
+	hashes, limits := r.Hashes[:len(scores)], r.Limits[:len(scores)]
+	for i, l := range r.Lives[:len(scores)] {
+		n := l.InFlight()
 		if !even {
-			limit = math.Ceil(unit * h.Weight)
+			bound = int64(math.Ceil(perWeight * r.Heads[i].Weight))
 		}
-		if !in.Available(h) || float64(h.Live.InFlight()) >= limit {
+		if n >= bound || limits[i] > 0 && n >= limits[i] {
 			scores[i] = math.Inf(1)
 			continue
 		}
-		u := float64(Mix(session, h.Hash)>>11+1) / (1 << 53)
+		u := float64(Mix(session, hashes[i])>>11+1) / (1 << 53)
 		if even {
 			scores[i] = 1 - u // the same order as the logarithm's, and cheaper
 		} else {
-			scores[i] = -math.Log(u) / h.Weight
+			scores[i] = -math.Log(u) / r.Heads[i].Weight
 		}
 	}
-}
-
-func totalInFlight(heads []*fleet.Head) (total int64) {
-	for _, h := range heads {
-		total += h.Live.InFlight()
-	}
-	return total
+	exclude(in, r, scores)
+	return perWeight
 }
 
 func (s sessionAffinity) Score(in *Input, scores []float64) {
