@@ -47,6 +47,7 @@ type Registration struct {
 	Capacity   *Capacity         `json:"capacity,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
 	Status     string            `json:"status,omitempty"` // the first status report
+	Load       *Load             `json:"load,omitempty"`   // beside Status
 }
 
 // Lease is what a head is told after each registration and report.
@@ -79,8 +80,8 @@ type StatusAnswer struct {
 // HeadPatch is the body of PATCH /api/v1/heads/{id}: the operator's side.
 type HeadPatch struct {
 	AdminState *string            `json:"admin_state,omitempty"` // enabled, draining or maintenance
-	Weight     *float64           `json:"weight,omitempty"`      // 0 gives the head's own weight back
-	Labels     *map[string]string `json:"labels,omitempty"`      // laid over the head's own; {} takes them away
+	Weight     *float64           `json:"weight,omitempty"`      // 0, or null, gives the head's own weight back
+	Labels     *map[string]string `json:"labels,omitempty"`      // laid over the head's own; {}, or null, takes them away
 }
 
 // Head is one head as the router sees it.
@@ -145,6 +146,7 @@ type DecisionHead struct {
 // Decision is the answer to a DecisionRequest.
 type Decision struct {
 	DecisionID     string         `json:"decision_id"`
+	ModelType      string         `json:"model_type"` // to ask the head for: aliases are resolved
 	Head           DecisionHead   `json:"head"`
 	Strategy       string         `json:"strategy"`
 	Reason         string         `json:"reason"`
@@ -213,7 +215,6 @@ type RecordedOutcome struct {
 // RecentDecision is a decision that was made.
 type RecentDecision struct {
 	Decision
-	ModelType    string           `json:"model_type"`
 	Region       string           `json:"region,omitempty"` // that the request named
 	At           time.Time        `json:"at"`
 	FirstTokenAt *time.Time       `json:"first_token_at,omitempty"`
@@ -279,10 +280,15 @@ type Problem struct {
 	Code      string  `json:"code"`
 	RequestID string  `json:"request_id"`
 	Errors    []Fault `json:"errors,omitempty"`
+
+	// Of no_eligible_head only.
+	Reason      string         `json:"reason,omitempty"`  // what stood in the way last: no_heads, region, unroutable, labels, excluded or at_capacity
+	Removed     map[string]int `json:"removed,omitempty"` // heads by the filter that removed them
+	Explanation *Explanation   `json:"explanation,omitempty"`
 }
 
 // Fault is one thing wrong with a request: where, as a JSON Pointer into the
-// body or the name of a query parameter, and why.
+// body or the name of a parameter of the path or the query, and why.
 type Fault struct {
 	Pointer   string `json:"pointer,omitempty"`
 	Parameter string `json:"parameter,omitempty"`
@@ -309,6 +315,8 @@ const (
 	CodeDecisionNotFound   = "decision_not_found"
 	CodeForeignHost        = "foreign_host"
 	CodeCrossOrigin        = "cross_origin"
+	CodeRequestTimeout     = "request_timeout"
 	CodeTimeout            = "timeout"
+	CodeClientGone         = "client_gone" // never sent; it is what the log calls it
 	CodeInternal           = "internal"
 )

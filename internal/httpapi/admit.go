@@ -12,43 +12,52 @@ import (
 )
 
 // admit refuses requests that a browser was tricked into sending: those with
-// somebody else's Host (a name that was rebound to this machine) and those
-// that come from another site's page.
+// somebody else's Host (a name that was rebound to this machine's address) and
+// those that come from another site's page.
 func (s *Server) admit(r *http.Request) error {
-	if !s.ownHost(r.Host) {
-		s.metrics.refused(refusedHost)
-		return &problem{
-			status: http.StatusMisdirectedRequest, code: api.CodeForeignHost,
-			detail: "The Host header names neither this machine's loopback address nor a name in http.allowed_hosts.",
+	if last := s.lastHost.Load(); last == nil || *last != r.Host {
+		if !s.ownHost(r) {
+			return &problem{
+				code:   api.CodeForeignHost,
+				detail: "The Host header names neither this machine's loopback address nor a name in http.allowed_hosts.",
+			}
 		}
+		host := strings.Clone(r.Host)
+		s.lastHost.Store(&host)
 	}
 	if crossOrigin(r) {
-		s.metrics.refused(refusedOrigin)
-		return &problem{
-			status: http.StatusForbidden, code: api.CodeCrossOrigin,
-			detail: "Requests from another site's page are refused.",
-		}
+		return &problem{code: api.CodeCrossOrigin, detail: "Requests from another site's page are refused."}
 	}
 	return nil
 }
 
-// ownHost reports whether a Host header means this service.
-func (s *Server) ownHost(host string) bool {
-	if host == "127.0.0.1:8080" || host == "localhost:8080" { // the usual ones
-		return true
-	}
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
+// ownHost reports whether the Host header means this service: the address that
+// the connection came to, a loopback one, or a name that the operator allows.
+// The port does not matter, since a tunnel may change it; a rebound name is
+// recognised by being a name.
+func (s *Server) ownHost(r *http.Request) bool {
+	name := r.Host
+	if host, _, err := net.SplitHostPort(r.Host); err == nil {
+		name = host
 	}
 	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]")
 	if strings.EqualFold(name, "localhost") {
 		return true
 	}
-	if ip, err := netip.ParseAddr(name); err == nil {
-		return ip.IsLoopback()
+	if ip, err := netip.ParseAddr(name); err == nil && (ip.Unmap().IsLoopback() || ip.Unmap() == localAddr(r)) {
+		return true
 	}
-	return slices.ContainsFunc(s.limits.AllowedHosts, func(h string) bool { return strings.EqualFold(h, name) || strings.EqualFold(h, host) })
+	return slices.ContainsFunc(s.limits.AllowedHosts, func(allowed string) bool {
+		return strings.EqualFold(strings.Trim(allowed, "[]"), name)
+	})
+}
+
+// localAddr is the address that the connection came to.
+func localAddr(r *http.Request) netip.Addr {
+	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr); ok {
+		return addr.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
 }
 
 // crossOrigin reports whether a browser says that the request comes from
@@ -62,5 +71,5 @@ func crossOrigin(r *http.Request) bool {
 		return false
 	}
 	u, err := url.Parse(origin[0])
-	return err != nil || len(origin) > 1 || !strings.EqualFold(u.Host, r.Host)
+	return err != nil || len(origin) > 1 || u.Host == "" || !strings.EqualFold(u.Host, r.Host)
 }

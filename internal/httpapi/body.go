@@ -1,186 +1,105 @@
 package httpapi
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"headway/api"
 )
 
-// bodies are buffers for request bodies and answers.
-var bodies = sync.Pool{New: func() any { return new(buffer) }}
-
+// buffer holds a request's body, or an answer.
 type buffer struct{ b []byte }
 
-// maxPooled is the largest buffer that is kept.
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// maxPooled is the largest buffer that is kept, so that one large body does
+// not stay in memory for the sake of small ones.
 const maxPooled = 64 << 10
+
+func newBuffer() *buffer {
+	buf, _ := buffers.Get().(*buffer)
+	buf.b = buf.b[:0]
+	return buf
+}
 
 func (b *buffer) free() {
 	if cap(b.b) <= maxPooled {
-		b.b = b.b[:0]
-		bodies.Put(b)
+		buffers.Put(b)
 	}
 }
 
-// readBody reads a request's body whole. Compressed ones are refused, so that
-// none can grow.
+// readBody reads a request's body whole; the caller frees it. Compressed bodies
+// are refused, so that none can grow.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*buffer, error) {
-	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && !strings.EqualFold(enc[0], "identity") {
-		return nil, &problem{status: http.StatusUnsupportedMediaType, code: api.CodeUnsupportedMedia, detail: "Content-Encoding: bodies must not be compressed."}
+	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && (len(enc) > 1 || !strings.EqualFold(enc[0], "identity")) {
+		return nil, &problem{code: api.CodeUnsupportedMedia, detail: "Content-Encoding: bodies must not be compressed."}
 	}
-	if ct := r.Header["Content-Type"]; len(ct) > 0 && ct[0] != "application/json" {
-		if t, _, err := mime.ParseMediaType(ct[0]); err != nil || t != "application/json" || len(ct) > 1 {
-			return nil, &problem{status: http.StatusUnsupportedMediaType, code: api.CodeUnsupportedMedia, detail: "Content-Type: want application/json."}
-		}
+	if ct := r.Header["Content-Type"]; len(ct) > 0 && (len(ct) > 1 || !isJSON(ct[0])) {
+		return nil, &problem{code: api.CodeUnsupportedMedia, detail: "Content-Type: want application/json."}
 	}
 	limit := s.limits.MaxBodyBytes
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	buf, _ := bodies.Get().(*buffer)
-	b := buf.b[:0]
-	if n := r.ContentLength; n > 0 && int64(cap(b)) <= n {
-		b = make([]byte, 0, n+1)
-	}
 	body := io.Reader(r.Body)
 	if r.ContentLength < 0 {
 		body = http.MaxBytesReader(w, r.Body, limit)
 	}
+	buf := newBuffer()
+	if n := int(r.ContentLength); n >= cap(buf.b) {
+		buf.b = make([]byte, 0, n+1) // one more, so that the end is seen without growing
+	}
 	for {
-		if len(b) == cap(b) {
-			b = append(b, 0)[:len(b)]
+		if len(buf.b) == cap(buf.b) {
+			buf.b = append(buf.b, 0)[:len(buf.b)]
 		}
-		n, err := body.Read(b[len(b):cap(b)])
-		b = b[:len(b)+n]
+		n, err := body.Read(buf.b[len(buf.b):cap(buf.b)])
+		buf.b = buf.b[:len(buf.b)+n]
+		if err == nil {
+			continue
+		}
 		if errors.Is(err, io.EOF) {
-			buf.b = b
 			return buf, nil
 		}
-		if err != nil {
-			buf.b = b
-			buf.free()
-			if _, large := errors.AsType[*http.MaxBytesError](err); large {
-				return nil, tooLarge(limit)
-			}
-			return nil, &problem{status: http.StatusBadRequest, code: api.CodeInvalidJSON, detail: "The body ended before its time."}
-		}
+		buf.free()
+		return nil, bodyProblem(err, limit)
 	}
+}
+
+func isJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true
+	}
+	t, params, err := mime.ParseMediaType(contentType)
+	charset, given := params["charset"]
+	return err == nil && t == "application/json" && (!given || strings.EqualFold(charset, "utf-8"))
 }
 
 func tooLarge(limit int64) *problem {
-	return &problem{status: http.StatusRequestEntityTooLarge, code: api.CodeTooLarge, detail: fmt.Sprintf("The body has more than %d bytes.", limit)}
+	return &problem{code: api.CodeTooLarge, detail: fmt.Sprintf("The body has more than %d bytes.", limit)}
 }
 
-// maxDepth is how deeply a body may nest.
-const maxDepth = 32
-
-// decode reads a body strictly into v: no unknown, duplicate or differently
-// cased fields, no invalid UTF-8, nothing after the value.
-func decode(body []byte, v any) error {
-	if len(bytes.TrimSpace(body)) == 0 {
-		return &problem{status: http.StatusBadRequest, code: api.CodeInvalidJSON, detail: "The body is empty; want a JSON object."}
+func bodyProblem(err error, limit int64) *problem {
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return tooLarge(limit)
 	}
-	if err := checkDepth(body); err != nil {
-		return err
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &problem{code: api.CodeRequestTimeout, detail: "The body took too long to come."}
 	}
-	err := json.Unmarshal(body, v, json.RejectUnknownMembers(true))
-	if err == nil {
-		if body = bytes.TrimSpace(body); body[0] != '{' {
-			return &problem{status: http.StatusBadRequest, code: api.CodeInvalidJSON, detail: "The body is not a JSON object."}
-		}
-		return nil
-	}
-	return decodeProblem(err)
-}
-
-func checkDepth(body []byte) error {
-	d := jsontext.NewDecoder(bytes.NewReader(body))
-	for {
-		if _, err := d.ReadToken(); err != nil {
-			return nil // json.Unmarshal says it better, or it is the end
-		}
-		if d.StackDepth() > maxDepth {
-			return &problem{
-				status: http.StatusBadRequest, code: api.CodeInvalidJSON,
-				detail: fmt.Sprintf("The body nests more than %d levels deep.", maxDepth),
-				faults: []api.Fault{{Pointer: clip(string(d.StackPointer())), Reason: "nests too deeply"}},
-			}
-		}
-	}
-}
-
-// clip bounds what a client sent when it is sent back.
-func clip(s string) string {
-	if len(s) > 200 {
-		return strings.ToValidUTF8(s[:200], "") + "…"
-	}
-	return s
-}
-
-// decodeProblem says where and why a body cannot be read.
-func decodeProblem(err error) error {
-	p := &problem{status: http.StatusBadRequest, code: api.CodeInvalidJSON, detail: "The body is not valid JSON."}
-	fault := api.Fault{Reason: "is not valid JSON"}
-	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-		fault.Pointer = clip(string(syntactic.JSONPointer))
-		switch {
-		case errors.Is(err, jsontext.ErrDuplicateName):
-			p.detail, fault.Reason = "The body has a field twice.", "is there twice"
-		case strings.Contains(syntactic.Error(), "UTF-8"):
-			fault.Reason = "is not valid UTF-8"
-		default:
-			fault.Reason = fmt.Sprintf("is not valid JSON near byte %d", syntactic.ByteOffset)
-		}
-	}
-	if semantic, ok := errors.AsType[*json.SemanticError](err); ok {
-		p.status, p.code = http.StatusUnprocessableEntity, api.CodeInvalid
-		fault.Pointer = clip(string(semantic.JSONPointer))
-		if errors.Is(err, json.ErrUnknownName) {
-			p.detail, fault.Reason = "The body has a field that is not known.", "is not a known field"
-		} else {
-			p.detail = "The body has a field of a wrong type."
-			fault.Reason = "is of the wrong type or out of range"
-			if semantic.GoType != nil {
-				fault.Reason = "want " + wanted(semantic.GoType.Kind().String())
-			}
-		}
-	}
-	p.faults = []api.Fault{fault}
-	if fault.Pointer != "" {
-		p.detail = fault.Pointer + " " + fault.Reason + "."
-	}
-	return p
-}
-
-// wanted names a Go kind in the words of JSON.
-func wanted(kind string) string {
-	switch kind {
-	case "string":
-		return "a string"
-	case "bool":
-		return "true or false"
-	case "int64", "uint64":
-		return "a whole number that fits 64 bits"
-	case "float64":
-		return "a number"
-	case "slice":
-		return "an array"
-	}
-	return "an object"
+	return invalidJSON("", "The body ended before its time.")
 }
 
 // writeJSON answers with v.
 func writeJSON(w http.ResponseWriter, status int, v any) error {
-	body, err := json.Marshal(v, json.Deterministic(true), json.FormatNilSliceAsNull(false))
+	body, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}

@@ -14,138 +14,278 @@ import (
 )
 
 func (s *Server) registerHead(w http.ResponseWriter, r *http.Request) error {
-	var body api.Registration
-	if err := s.read(w, r, &body); err != nil {
+	var in registration
+	faults, err := s.body(w, r, in.field)
+	if err != nil {
 		return err
 	}
-	spec := fleet.Spec{
-		ID: body.ID, Endpoint: body.Endpoint, ModelTypes: body.ModelTypes, Region: body.Region,
-		Zone: body.Zone, Version: body.Version, Engine: body.Engine, Labels: body.Labels,
-	}
-	var faults []fleet.Fault
-	switch {
-	case body.ModelType != "" && body.ModelTypes != nil:
-		faults = append(faults, fleet.Fault{Pointer: "/model_type", Reason: "must not stand beside model_types"})
-	case body.ModelType != "":
-		spec.ModelTypes = []string{body.ModelType}
-	}
-	if body.Weight != nil {
-		if spec.Weight = *body.Weight; spec.Weight == 0 {
-			spec.Weight = -1 // 0 is not the default when somebody says it
-		}
-	}
-	if body.Capacity != nil {
-		spec.MaxInFlight = body.Capacity.MaxInFlight
-	}
-	var first *fleet.StatusReport
-	if body.Status != "" {
-		status, ok := fleet.ParseStatus(body.Status)
-		if !ok {
-			faults = append(faults, fleet.Fault{Pointer: "/status", Reason: wantStatus})
-		}
-		first = &fleet.StatusReport{Status: status, Load: fleet.UnknownLoad()}
-	}
+	faults = append(faults, in.complete()...)
 	if len(faults) > 0 {
-		return s.fleet.Check(spec, faults)
+		return invalid(merge(faults, s.fleet.Check(in.spec, nil)))
 	}
-	done, err := s.fleet.Register(r.Context(), spec, first)
+	done, err := s.fleet.Register(r.Context(), in.spec, in.first)
 	if err != nil {
 		return err
 	}
 	status := http.StatusOK
 	if done.Created {
 		status = http.StatusCreated
-		w.Header().Set("Location", "/api/v1/heads/"+url.PathEscape(spec.ID))
+		w.Header().Set("Location", "/api/v1/heads/"+url.PathEscape(in.spec.ID))
 	}
 	return writeJSON(w, status, api.RegistrationAnswer{Head: toHead(&done.View), Lease: toLease(done.Lease)})
 }
 
-const wantStatus = "want active, degraded, draining or offline"
+// registration is an api.Registration as it is read.
+type registration struct {
+	spec   fleet.Spec
+	weight *float64
+	places *int64
+	model  string
+	report report
+	first  *fleet.StatusReport
+}
 
-// read decodes the request's body into v.
-func (s *Server) read(w http.ResponseWriter, r *http.Request, v any) error {
-	buf, err := s.readBody(w, r)
-	if err != nil {
-		return err
+func (in *registration) field(f *form, name string) bool {
+	switch name {
+	case "id":
+		f.text(&in.spec.ID)
+	case "endpoint":
+		f.text(&in.spec.Endpoint)
+	case "model_types":
+		in.spec.ModelTypes = []string{}
+		f.texts(fleet.MaxModelTypes, &in.spec.ModelTypes)
+	case "model_type":
+		f.text(&in.model)
+	case "region":
+		f.text(&in.spec.Region)
+	case "zone":
+		f.text(&in.spec.Zone)
+	case "version":
+		f.text(&in.spec.Version)
+	case "engine":
+		f.text(&in.spec.Engine)
+	case "weight":
+		f.number(&in.weight, fleet.MinWeight, fleet.MaxWeight)
+	case "capacity":
+		f.object(func(name string) bool {
+			if name != "max_in_flight" {
+				return false
+			}
+			f.whole(&in.places, 0, fleet.MaxMaxInFlight)
+			return true
+		})
+	case "labels":
+		f.labels(&in.spec.Labels)
+	case "status", "load":
+		return in.report.field(f, name)
+	default:
+		return false
 	}
-	defer buf.free()
-	return decode(buf.b, v)
+	return true
+}
+
+// complete makes the spec of what was read, and finds what does not go
+// together.
+func (in *registration) complete() (faults []fleet.Fault) {
+	if in.model != "" {
+		if in.spec.ModelTypes != nil {
+			faults = append(faults, fleet.Fault{Pointer: "/model_type", Reason: "must not stand beside model_types"})
+		} else {
+			in.spec.ModelTypes = []string{in.model}
+		}
+	}
+	if in.weight != nil {
+		in.spec.Weight = *in.weight
+	}
+	if in.places != nil {
+		in.spec.MaxInFlight = *in.places
+	}
+	switch {
+	case in.report.status != fleet.StatusUnknown:
+		in.first = &fleet.StatusReport{Status: in.report.status, Load: in.report.toLoad()}
+	case in.report.loaded:
+		faults = append(faults, fleet.Fault{Pointer: "/load", Reason: "needs a status beside it"})
+	}
+	return faults
+}
+
+// Bounds of what a head may report; beyond them sums over a fleet could
+// overflow.
+const (
+	maxReported       = 1_000_000_000
+	maxReportedTokens = 1_000_000_000_000
+)
+
+// report is an api.StatusReport as it is read.
+type report struct {
+	epoch, sequence                              *int64
+	status                                       fleet.Status
+	loaded                                       bool
+	inFlight, queued, pendingTokens, cacheTokens *int64
+	cacheUsage, utilization, tokenRate           *float64
+}
+
+func (in *report) field(f *form, name string) bool {
+	switch name {
+	case "epoch":
+		f.whole(&in.epoch, 1, maxExact)
+	case "sequence":
+		f.whole(&in.sequence, 1, maxExact)
+	case "status":
+		f.choice("active, degraded, draining or offline", func(text string) bool {
+			status, ok := fleet.ParseStatus(text)
+			if ok {
+				in.status = status
+			}
+			return ok
+		})
+	case "load":
+		in.loaded = f.d.PeekKind() == '{'
+		f.object(func(name string) bool { return in.load(f, name) })
+	default:
+		return false
+	}
+	return true
+}
+
+func (in *report) load(f *form, name string) bool {
+	switch name {
+	case "in_flight":
+		f.whole(&in.inFlight, 0, maxReported)
+	case "queued":
+		f.whole(&in.queued, 0, maxReported)
+	case "pending_prompt_tokens":
+		f.whole(&in.pendingTokens, 0, maxReportedTokens)
+	case "kv_capacity_tokens":
+		f.whole(&in.cacheTokens, 0, maxReportedTokens)
+	case "kv_cache_usage":
+		f.number(&in.cacheUsage, 0, 1)
+	case "utilization":
+		f.number(&in.utilization, 0, 1)
+	case "tokens_per_second":
+		f.number(&in.tokenRate, 0, maxReported)
+	default:
+		return false
+	}
+	return true
+}
+
+func (in *report) toLoad() fleet.Load {
+	return fleet.Load{
+		InFlight: orUnknown(in.inFlight), Queued: orUnknown(in.queued),
+		PendingPromptTokens: orUnknown(in.pendingTokens), KVCapacityTokens: orUnknown(in.cacheTokens),
+		KVCacheUsage: orNaN(in.cacheUsage), Utilization: orNaN(in.utilization), TokensPerSecond: orNaN(in.tokenRate),
+	}
+}
+
+func orUnknown(v *int64) int64 {
+	if v == nil {
+		return fleet.Unknown
+	}
+	return *v
+}
+
+func orNaN(v *float64) float64 {
+	if v == nil {
+		return math.NaN()
+	}
+	return *v
 }
 
 func (s *Server) reportStatus(w http.ResponseWriter, r *http.Request) error {
-	var body api.StatusReport
-	if err := s.read(w, r, &body); err != nil {
+	id, err := headID(r)
+	if err != nil {
 		return err
 	}
-	report := fleet.StatusReport{Epoch: body.Epoch, Sequence: body.Sequence, Load: toLoad(body.Load)}
-	if body.Status != "" {
-		var ok bool
-		if report.Status, ok = fleet.ParseStatus(body.Status); !ok {
-			return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/status", Reason: wantStatus}}}
-		}
+	var in report
+	faults, err := s.body(w, r, in.field)
+	if err != nil {
+		return err
 	}
-	if body.Epoch == 0 {
-		return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/epoch", Reason: "is required: the epoch of the head's lease"}}}
+	report := fleet.StatusReport{Status: in.status, Load: in.toLoad()}
+	if in.sequence != nil {
+		report.Sequence = uint64(*in.sequence)
 	}
-	lease, err := s.fleet.Report(r.PathValue("id"), report)
+	if in.epoch != nil {
+		report.Epoch = uint64(*in.epoch)
+	} else {
+		faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/epoch", Reason: "is required: the epoch of the head's lease"}}})
+	}
+	if len(faults) > 0 {
+		return invalid(merge(faults, fleet.ValidateReport(&report)))
+	}
+	lease, err := s.fleet.Report(id, report)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, api.StatusAnswer{Lease: toLease(lease)})
 }
 
-// toLoad turns what a head left out into what is not known. A negative number
-// that stands for unknown inside must not come from outside.
-func toLoad(l *api.Load) fleet.Load {
-	load := fleet.UnknownLoad()
-	if l == nil {
-		return load
-	}
-	for to, from := range map[*int64]*int64{
-		&load.InFlight: l.InFlight, &load.Queued: l.Queued,
-		&load.PendingPromptTokens: l.PendingPromptTokens, &load.KVCapacityTokens: l.KVCapacityTokens,
-	} {
-		if from != nil {
-			if *to = *from; *from == fleet.Unknown {
-				*to = math.MinInt64
-			}
-		}
-	}
-	for to, from := range map[*float64]*float64{
-		&load.KVCacheUsage: l.KVCacheUsage, &load.Utilization: l.Utilization, &load.TokensPerSecond: l.TokensPerSecond,
-	} {
-		if from != nil {
-			*to = *from
-		}
-	}
-	return load
-}
-
 func (s *Server) patchHead(w http.ResponseWriter, r *http.Request) error {
-	var body api.HeadPatch
-	if err := s.read(w, r, &body); err != nil {
+	id, err := headID(r)
+	if err != nil {
 		return err
 	}
-	patch := fleet.Patch{Weight: body.Weight, Labels: body.Labels}
-	if body.AdminState != nil {
-		state, ok := fleet.ParseAdminState(*body.AdminState)
-		if !ok {
-			return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/admin_state", Reason: "want enabled, draining or maintenance"}}}
-		}
-		patch.State = &state
+	var in patch
+	faults, err := s.body(w, r, in.field)
+	if err != nil {
+		return err
 	}
-	if body == (api.HeadPatch{}) {
-		return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "", Reason: "changes nothing; want admin_state, weight or labels"}}}
+	if len(faults) == 0 && in.Patch == (fleet.Patch{}) {
+		faults = append(faults, fleet.Fault{Reason: "changes nothing; want admin_state, weight or labels"})
 	}
-	view, err := s.fleet.Patch(r.Context(), r.PathValue("id"), patch)
+	if in.Labels != nil {
+		faults = append(faults, fleet.CheckLabels("/labels", *in.Labels)...)
+	}
+	if len(faults) > 0 {
+		return invalid(faults)
+	}
+	view, err := s.fleet.Patch(r.Context(), id, in.Patch)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, toHead(&view))
 }
 
+// patch is an api.HeadPatch as it is read. A null, or a weight of 0, takes the
+// operator's value away.
+type patch struct{ fleet.Patch }
+
+func (in *patch) field(f *form, name string) bool {
+	switch name {
+	case "admin_state":
+		f.choice("enabled, draining or maintenance", func(text string) bool {
+			state, ok := fleet.ParseAdminState(text)
+			if ok {
+				in.State = &state
+			}
+			return ok
+		})
+	case "weight":
+		if f.null() {
+			in.Weight = new(float64)
+			break
+		}
+		f.number(&in.Weight, 0, fleet.MaxWeight)
+		if in.Weight != nil && *in.Weight > 0 && *in.Weight < fleet.MinWeight {
+			f.fault("must be %g to %g, or 0", fleet.MinWeight, fleet.MaxWeight)
+		}
+	case "labels":
+		labels := map[string]string{}
+		f.labels(&labels)
+		in.Labels = &labels
+	default:
+		return false
+	}
+	return true
+}
+
 func (s *Server) deleteHead(w http.ResponseWriter, r *http.Request) error {
-	if err := s.fleet.Deregister(r.Context(), r.PathValue("id")); err != nil {
+	id, err := headID(r)
+	if err != nil {
+		return err
+	}
+	if err := s.fleet.Deregister(r.Context(), id); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -153,7 +293,11 @@ func (s *Server) deleteHead(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) getHead(w http.ResponseWriter, r *http.Request) error {
-	view, err := s.fleet.Head(r.PathValue("id"))
+	id, err := headID(r)
+	if err != nil {
+		return err
+	}
+	view, err := s.fleet.Head(id)
 	if err != nil {
 		return err
 	}
@@ -161,79 +305,38 @@ func (s *Server) getHead(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) listHeads(w http.ResponseWriter, r *http.Request) error {
-	q, err := query(r, "model_type", "region", "status", "limit", "cursor")
-	if err != nil {
+	q := readQuery(r, "model_type", "region", "status", "limit", "cursor")
+	limit := q.limit()
+	after := q.cursor(headCursor)
+	q.oneOf("status", fleet.Statuses())
+	if err := q.err(); err != nil {
 		return err
-	}
-	limit, err := q.limit()
-	if err != nil {
-		return err
-	}
-	if st := q["status"]; st != "" && !slices.Contains(fleet.Statuses(), st) {
-		return q.invalid("status", "want one of "+strings.Join(fleet.Statuses(), ", "))
 	}
 	views, next := s.fleet.List(fleet.Query{
-		ModelType: q["model_type"], Region: q["region"], Status: q["status"], Limit: limit, Cursor: q["cursor"],
+		ModelType: q.values["model_type"], Region: q.values["region"], Status: q.values["status"], Limit: limit, Cursor: after,
 	})
-	page := api.List[api.Head]{Data: make([]api.Head, 0, len(views)), NextCursor: next}
+	page := api.List[api.Head]{Data: make([]api.Head, 0, len(views))}
 	for i := range views {
 		page.Data = append(page.Data, toHead(&views[i]))
+	}
+	if next != "" {
+		page.NextCursor = headCursor.encode(next)
 	}
 	return writeJSON(w, http.StatusOK, page)
 }
 
-// parameters are the query parameters of a list.
-type parameters map[string]string
-
-// maxParameter is the longest value of a query parameter.
-const maxParameter = 200
-
-// query reads the known parameters of a request and refuses others.
-func query(r *http.Request, known ...string) (parameters, error) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return nil, &problem{status: http.StatusBadRequest, code: api.CodeInvalid, detail: "The query cannot be read."}
+// headID is the {id} of a head's path. One that no head can have is refused
+// before anybody looks for it.
+func headID(r *http.Request) (string, error) {
+	id := r.PathValue("id")
+	if id == "" || len(id) > fleet.MaxIDLength || strings.ContainsFunc(id, notOfID) || strings.Contains(id, "..") || id == "." {
+		return "", invalidParameter("id", "must be 1 to "+strconv.Itoa(fleet.MaxIDLength)+" letters, digits and ._:-")
 	}
-	q := parameters{}
-	for name, list := range values {
-		switch {
-		case !slices.Contains(known, name):
-			return nil, q.invalid(name, "is not known; known are "+strings.Join(known, ", "))
-		case len(list) > 1:
-			return nil, q.invalid(name, "is there twice")
-		case len(list[0]) > maxParameter:
-			return nil, q.invalid(name, "is too long")
-		}
-		q[name] = list[0]
-	}
-	return q, nil
+	return id, nil
 }
 
-func (parameters) invalid(name, reason string) error {
-	name = clip(name)
-	return &problem{
-		status: http.StatusUnprocessableEntity, code: api.CodeInvalid,
-		detail: "Parameter " + name + " " + reason + ".",
-		faults: []api.Fault{{Parameter: name, Reason: reason}},
-	}
-}
-
-// Bounds of a page.
-const (
-	defaultPage = 100
-	maxPage     = 1000
-)
-
-func (q parameters) limit() (int, error) {
-	text := q["limit"]
-	if text == "" {
-		return defaultPage, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > maxPage {
-		return 0, q.invalid("limit", "must be 1 to "+strconv.Itoa(maxPage))
-	}
-	return n, nil
+func notOfID(c rune) bool {
+	return (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '.' && c != '_' && c != ':' && c != '-'
 }
 
 func toLease(l fleet.Lease) api.Lease {
@@ -248,6 +351,7 @@ func seconds(d time.Duration) float64 {
 	return float64(d.Round(time.Millisecond)) / float64(time.Second)
 }
 
+// millis keeps hundredths of a millisecond.
 func millis(d time.Duration) float64 { return math.Round(float64(d)/1e4) / 100 }
 
 func stamp(t time.Time) time.Time { return t.UTC().Round(time.Millisecond) }
@@ -263,8 +367,8 @@ func stampPointer(t time.Time) *time.Time {
 func toHead(v *fleet.View) api.Head {
 	h := v.Head
 	head := api.Head{
-		ID: h.ID, Endpoint: h.Endpoint, ModelTypes: h.ModelTypes, Region: h.Region, Zone: h.Zone,
-		Version: h.Version, Engine: h.Engine, Weight: h.Weight, Labels: h.Labels, Epoch: h.Epoch,
+		ID: h.ID, Endpoint: h.Endpoint, ModelTypes: slices.Clone(h.ModelTypes), Region: h.Region, Zone: h.Zone,
+		Version: h.Version, Engine: h.Engine, Weight: h.Weight, Labels: h.Labels, Epoch: v.Lease.Epoch,
 		Status: h.Status.String(), AdminState: h.Admin.String(), Routable: h.Routable(),
 		Health:   api.Health{State: h.Health.String(), Reason: v.HealthReason, Until: stampPointer(v.HealthUntil)},
 		InFlight: v.InFlight, Lease: toLease(v.Lease),
@@ -284,6 +388,7 @@ func toHead(v *fleet.View) api.Head {
 	return head
 }
 
+// known is nil for what was not told.
 func known(v int64) *int64 {
 	if v == fleet.Unknown {
 		return nil
@@ -291,6 +396,7 @@ func known(v int64) *int64 {
 	return &v
 }
 
+// number is nil for what JSON cannot say.
 func number(v float64) *float64 {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return nil

@@ -8,19 +8,22 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/api"
 )
 
-// otherEndpoint is the endpoint of requests that match no route, and the
-// method of those that are no standard ones.
-const otherEndpoint = "other"
+// otherLabel is the endpoint of requests that match no route, and the method
+// of those that have no standard one.
+const otherLabel = "other"
 
-// Reasons of headway_http_requests_refused_total.
-const (
-	refusedHost   = "foreign_host"
-	refusedOrigin = "cross_origin"
-)
+// refusals are the codes that headway_http_requests_refused_total tells apart:
+// what is wrong with a request by itself, whatever the state of the fleet.
+var refusals = []string{
+	api.CodeForeignHost, api.CodeCrossOrigin, api.CodeTooLarge, api.CodeUnsupportedMedia,
+	api.CodeRequestTimeout, api.CodeInvalidJSON, api.CodeInvalid,
+}
 
-// latencyBuckets reach from a decision to the longest answer.
+// latencyBuckets reach from a decision to the longest answer, in seconds.
 var latencyBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 type metrics struct {
@@ -34,8 +37,8 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
-	refusals := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "headway_http_requests_refused_total", Help: "Requests refused before they reached a route, by reason.",
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_http_requests_refused_total", Help: "Requests refused for what they are, whatever the state of the fleet, by the code of the problem.",
 	}, []string{"reason"})
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -61,12 +64,12 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}),
 		refusals: map[string]prometheus.Counter{},
 	}
-	for _, reason := range []string{refusedHost, refusedOrigin} {
-		m.refusals[reason] = refusals.WithLabelValues(reason)
+	for _, code := range refusals {
+		m.refusals[code] = refused.WithLabelValues(code)
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.requests, m.duration, m.byEndpoint, m.panics, m.connections, m.connectionsRefused, refusals,
+		m.requests, m.duration, m.byEndpoint, m.panics, m.connections, m.connectionsRefused, refused,
 		prometheus.NewGauge(prometheus.GaugeOpts{Name: "sse_connections", Help: "Open Server-Sent Events connections."}),
 		prometheus.NewGauge(prometheus.GaugeOpts{Name: "websocket_connections", Help: "Open WebSocket connections."}),
 	} {
@@ -75,32 +78,42 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
-func (m *metrics) refused(reason string) { m.refusals[reason].Inc() }
+// refused counts a request that was answered with a problem, if it is one of
+// the refusals.
+func (m *metrics) refused(code string) {
+	if c := m.refusals[code]; c != nil {
+		c.Inc()
+	}
+}
 
-// counters are the held children of a route.
+// lastStatus is the highest status that HTTP has.
+const lastStatus = 599
+
+// counters are the held children of a route: looking one up by its labels for
+// each request would cost a tenth of a decision.
 type counters struct {
+	endpoint string
 	duration prometheus.Observer
-	byStatus [600]atomic.Pointer[prometheus.Counter]
+	byStatus [lastStatus + 1]atomic.Pointer[prometheus.Counter]
 }
 
 // hold makes a route's series, so that they exist from the first scrape on.
 func (m *metrics) hold(rt *route) {
-	rt.counted.duration = m.byEndpoint.WithLabelValues(endpoint(rt.pattern))
-	m.child(rt, rt.success)
-}
-
-func endpoint(pattern string) string {
-	if pattern == "/{$}" {
-		return "/"
+	rt.counted.endpoint = rt.pattern
+	if rt.pattern == indexPattern {
+		rt.counted.endpoint = "/"
 	}
-	return pattern
+	rt.counted.duration = m.byEndpoint.WithLabelValues(rt.counted.endpoint)
+	if rt.success != 0 {
+		m.child(rt, rt.success)
+	}
 }
 
 func (m *metrics) child(rt *route, status int) prometheus.Counter {
 	if c := rt.counted.byStatus[status].Load(); c != nil {
 		return *c
 	}
-	c := m.requests.WithLabelValues(rt.method, endpoint(rt.pattern), strconv.Itoa(status))
+	c := m.requests.WithLabelValues(rt.method, rt.counted.endpoint, strconv.Itoa(status))
 	rt.counted.byStatus[status].Store(&c)
 	return c
 }
@@ -108,20 +121,19 @@ func (m *metrics) child(rt *route, status int) prometheus.Counter {
 // answered counts and times one answer.
 func (m *metrics) answered(rt *route, method string, status int, took time.Duration) {
 	m.duration.Observe(took.Seconds())
-	if rt.method == method && status < len(rt.counted.byStatus) {
+	rt.counted.duration.Observe(took.Seconds())
+	if rt.method == method && status <= lastStatus {
 		m.child(rt, status).Inc()
-		rt.counted.duration.Observe(took.Seconds())
 		return
 	}
-	m.requests.WithLabelValues(knownMethod(method), endpoint(rt.pattern), strconv.Itoa(status)).Inc()
-	m.byEndpoint.WithLabelValues(endpoint(rt.pattern)).Observe(took.Seconds())
+	m.requests.WithLabelValues(knownMethod(method), rt.counted.endpoint, strconv.Itoa(status)).Inc()
 }
 
 func knownMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,
-		http.MethodDelete, http.MethodOptions:
+		http.MethodDelete, http.MethodOptions, http.MethodConnect, http.MethodTrace:
 		return method
 	}
-	return otherEndpoint
+	return otherLabel
 }

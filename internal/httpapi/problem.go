@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -18,139 +19,181 @@ import (
 
 // problem is an error that knows its answer.
 type problem struct {
-	status     int
 	code       string
 	detail     string
 	faults     []api.Fault
 	retryAfter time.Duration
+	noHead     *routing.NoHeadError // for what more it has to say
 }
 
 func (p *problem) Error() string { return p.code + ": " + p.detail }
 
-// toProblem is the only place that turns an error into a status. Errors that
-// it does not know are ours, and their text stays here.
-func toProblem(err error) *problem {
-	if p, ok := errors.AsType[*problem](err); ok {
-		return p
-	}
-	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
-		return invalidProblem(invalid.Faults)
-	}
-	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
-		return &problem{
-			status: http.StatusForbidden, code: api.CodeOverrideNotAllowed,
-			detail: "The policy does not let callers set " + override.Field + "; caller_may lists what they may.",
-			faults: []api.Fault{{Pointer: override.Field, Reason: "is reserved to the policy"}},
-		}
-	}
-	if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
-		return noHeadProblem(no)
-	}
-	for _, known := range []struct {
-		err    error
-		status int
-		code   string
-		detail string
-	}{
-		{fleet.ErrHeadNotFound, 404, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads."},
-		{fleet.ErrStaleEpoch, 409, api.CodeStaleEpoch, "The head has been registered again since; use the newest lease, or register."},
-		{routing.ErrDecisionNotFound, 404, api.CodeDecisionNotFound, "No recent decision has this id."},
-		{fleet.ErrConflict, 409, api.CodeConflict, "Somebody else changed this at the same time; read it again and repeat."},
-		{fleet.ErrFleetFull, 507, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types)."},
-		{fleet.ErrOverloaded, 503, api.CodeOverloaded, "Too many changes wait to be written; try again."},
-		{fleet.ErrStoreUnavailable, 503, api.CodeStateUnavailable, "The state cannot be written; nothing was changed."},
-		{context.DeadlineExceeded, 504, api.CodeTimeout, "The answer took too long; whether the change took effect is not known."},
-		{context.Canceled, 499, api.CodeTimeout, "The client left."},
-	} {
-		if errors.Is(err, known.err) {
-			p := &problem{status: known.status, code: known.code, detail: known.detail}
-			if known.status == http.StatusServiceUnavailable {
-				p.retryAfter = time.Second
-			}
-			return p
-		}
-	}
-	return &problem{status: http.StatusInternalServerError, code: api.CodeInternal, detail: "Something went wrong here; the log has it under the request's id."}
-}
-
-func invalidProblem(faults []fleet.Fault) *problem {
-	p := &problem{status: http.StatusUnprocessableEntity, code: api.CodeInvalid, detail: "The request is invalid; errors lists what is wrong with it."}
-	for _, f := range faults {
-		p.faults = append(p.faults, api.Fault{Pointer: f.Pointer, Reason: f.Reason})
-	}
-	if len(faults) == 1 {
-		p.detail = faults[0].Pointer + " " + faults[0].Reason + "."
-	}
-	return p
-}
-
-func noHeadProblem(no *routing.NoHeadError) *problem {
-	if no.Failure == routing.FailUnknownModel {
-		return &problem{
-			status: http.StatusNotFound, code: api.CodeUnknownModelType,
-			detail: "Neither a registered head nor the policy names this model type.",
-		}
-	}
-	detail := map[routing.Failure]string{
-		routing.FailNoHeads:    "No registered head serves this model type.",
-		routing.FailRegion:     "The required region has no head that takes requests.",
-		routing.FailUnroutable: "Every head of this model type is drained, offline or silent.",
-		routing.FailLabels:     "No head that takes requests has the labels.",
-		routing.FailExcluded:   "The request excludes every head that could take it.",
-		routing.FailAtCapacity: "Every head is at its max_in_flight.",
-	}[no.Failure]
-	for _, filter := range routing.Filters() {
-		if n := no.Counts[filter]; n > 0 {
-			detail += fmt.Sprintf(" Removed by %s: %d.", filter, n)
-		}
-	}
-	return &problem{
-		status: http.StatusServiceUnavailable, code: api.CodeNoEligibleHead, detail: detail,
-		retryAfter: no.RetryAfter,
-		faults:     []api.Fault{{Reason: string(no.Failure)}},
-	}
+// kinds are the status and title of each code.
+var kinds = map[string]struct {
+	status int
+	title  string
+}{
+	api.CodeInvalidJSON:        {http.StatusBadRequest, "The body is not valid JSON"},
+	api.CodeInvalid:            {http.StatusUnprocessableEntity, "The request is invalid"},
+	api.CodeTooLarge:           {http.StatusRequestEntityTooLarge, "The body is too large"},
+	api.CodeUnsupportedMedia:   {http.StatusUnsupportedMediaType, "The body is not plain JSON"},
+	api.CodeRequestTimeout:     {http.StatusRequestTimeout, "The request took too long to come"},
+	api.CodeNotFound:           {http.StatusNotFound, "There is nothing at this path"},
+	api.CodeMethodNotAllowed:   {http.StatusMethodNotAllowed, "This method does nothing here"},
+	api.CodeHeadNotFound:       {http.StatusNotFound, "The head is not registered"},
+	api.CodeStaleEpoch:         {http.StatusConflict, "The epoch is an old one"},
+	api.CodeFleetFull:          {http.StatusInsufficientStorage, "The fleet is full"},
+	api.CodeOverloaded:         {http.StatusServiceUnavailable, "Too many changes wait"},
+	api.CodeStateUnavailable:   {http.StatusServiceUnavailable, "The state cannot be written"},
+	api.CodeConflict:           {http.StatusConflict, "Somebody else changed this"},
+	api.CodeUnknownModelType:   {http.StatusNotFound, "Nobody knows this model type"},
+	api.CodeNoEligibleHead:     {http.StatusServiceUnavailable, "No head can take the request"},
+	api.CodeOverrideNotAllowed: {http.StatusForbidden, "The policy reserves this to itself"},
+	api.CodeDecisionNotFound:   {http.StatusNotFound, "The decision is not among the recent ones"},
+	api.CodeForeignHost:        {http.StatusMisdirectedRequest, "The request is for somebody else"},
+	api.CodeCrossOrigin:        {http.StatusForbidden, "The request comes from another site"},
+	api.CodeTimeout:            {http.StatusGatewayTimeout, "The answer took too long"},
+	api.CodeClientGone:         {statusClientGone, "The client left"},
+	api.CodeInternal:           {http.StatusInternalServerError, "Something went wrong here"},
 }
 
 // statusClientGone is nginx's code for a client that left before the answer:
 // an outcome of its own, neither the client's error nor ours.
 const statusClientGone = 499
 
+// known are the errors of the rooms that callers tell apart.
+var knownErrors = []struct {
+	err    error
+	code   string
+	detail string
+	retry  time.Duration
+}{
+	{fleet.ErrHeadNotFound, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads.", 0},
+	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The head has been registered again since; use the newest lease, or register.", 0},
+	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},
+	{fleet.ErrConflict, api.CodeConflict, "Somebody else changed this at the same time; read it again and repeat.", 0},
+	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types).", 0},
+	{fleet.ErrOverloaded, api.CodeOverloaded, "Too many changes wait to be written; try again.", time.Second},
+	{fleet.ErrStoreUnavailable, api.CodeStateUnavailable, "The state cannot be written; nothing was changed.", 5 * time.Second},
+	{context.DeadlineExceeded, api.CodeTimeout, "The answer took too long; whether the change took effect is not known.", 0},
+	{context.Canceled, api.CodeClientGone, "The client left before the answer.", 0},
+}
+
+// toProblem is the only place that turns an error into a code, and with it
+// into a status. Errors that it does not know are ours, and their text stays
+// here.
+func toProblem(err error) *problem {
+	if p, ok := errors.AsType[*problem](err); ok {
+		return p
+	}
+	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
+		faults := make([]api.Fault, len(invalid.Faults))
+		for i, f := range invalid.Faults {
+			faults[i] = api.Fault{Pointer: clip(f.Pointer), Reason: f.Reason}
+		}
+		return &problem{code: api.CodeInvalid, detail: detailOf(faults), faults: faults}
+	}
+	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
+		return &problem{
+			code:   api.CodeOverrideNotAllowed,
+			detail: "The policy does not let callers set " + override.Field + "; its caller_may lists what they may.",
+			faults: []api.Fault{{Pointer: override.Field, Reason: "is reserved to the policy"}},
+		}
+	}
+	if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
+		return noHeadProblem(no)
+	}
+	for _, k := range knownErrors {
+		if errors.Is(err, k.err) {
+			return &problem{code: k.code, detail: k.detail, retryAfter: k.retry}
+		}
+	}
+	return &problem{code: api.CodeInternal, detail: "Something went wrong here; the log has it under the request's id."}
+}
+
+// detailOf says the only fault, or how many there are.
+func detailOf(faults []api.Fault) string {
+	if len(faults) != 1 {
+		return strconv.Itoa(len(faults)) + " things are wrong with the request; errors lists them."
+	}
+	switch f := faults[0]; {
+	case f.Parameter != "":
+		return "Parameter " + f.Parameter + " " + f.Reason + "."
+	case f.Pointer != "":
+		return f.Pointer + " " + f.Reason + "."
+	default:
+		return strings.ToUpper(f.Reason[:1]) + f.Reason[1:] + "."
+	}
+}
+
+// noHeadDetails say what a failure means.
+var noHeadDetails = map[routing.Failure]string{
+	routing.FailNoHeads:    "No registered head serves this model type.",
+	routing.FailRegion:     "The required region has no head that takes requests.",
+	routing.FailUnroutable: "Every head of this model type is drained, offline or silent.",
+	routing.FailLabels:     "No head that takes requests has the labels.",
+	routing.FailExcluded:   "The request excludes every head that could take it.",
+	routing.FailAtCapacity: "Every head that could take the request is at its max_in_flight.",
+}
+
+func noHeadProblem(no *routing.NoHeadError) *problem {
+	if no.Failure == routing.FailUnknownModel {
+		return &problem{
+			code: api.CodeUnknownModelType, detail: "Neither a registered head nor the policy names this model type.",
+			faults: []api.Fault{{Pointer: "/model_type", Reason: "is not known"}},
+		}
+	}
+	return &problem{code: api.CodeNoEligibleHead, detail: noHeadDetails[no.Failure], retryAfter: no.RetryAfter, noHead: no}
+}
+
+// maxInstance is the longest path that a problem repeats.
+const maxInstance = 256
+
 // fail answers with a problem. Nothing can be said once an answer has begun.
 func (s *Server) fail(a *answer, r *http.Request, err error) {
 	p := toProblem(err)
+	kind := kinds[p.code]
 	id := a.Header()["X-Request-Id"][0]
+	s.metrics.refused(p.code)
 	switch {
-	case p.status == http.StatusInternalServerError:
-		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "request_id", id, "error", err)
-	case p.status == statusClientGone:
+	case kind.status == http.StatusInternalServerError:
+		s.log.Error("request failed", "method", r.Method, "path", clip(r.URL.Path), "request_id", id, "error", err)
+	case kind.status == statusClientGone && a.status == 0:
 		a.status = statusClientGone
 		return
 	}
 	if a.status != 0 {
 		return
 	}
-	body, err := json.Marshal(api.Problem{
-		Type: "urn:headway:problem:" + p.code, Title: title(p.status), Status: p.status,
+	body := api.Problem{
+		Type: "urn:headway:problem:" + p.code, Title: kind.title, Status: kind.status,
 		Detail: p.detail, Instance: r.URL.EscapedPath(), Code: p.code, RequestID: id, Errors: p.faults,
-	})
-	if err != nil { // invalid UTF-8 in the path
-		body = []byte(`{"type":"about:blank","status":` + strconv.Itoa(p.status) + `}`)
+	}
+	if len(body.Instance) > maxInstance {
+		body.Instance = body.Instance[:maxInstance]
+	}
+	if p.noHead != nil {
+		body.Reason, body.Removed = string(p.noHead.Failure), p.noHead.Counts
+		if p.noHead.Explanation != nil {
+			body.Explanation = toExplanation(p.noHead.Explanation)
+		}
+	}
+	s.send(a, p, &body)
+}
+
+func (s *Server) send(a *answer, p *problem, body *api.Problem) {
+	encoded, err := json.Marshal(body, json.Deterministic(true))
+	if err != nil {
+		encoded = fmt.Appendf(nil, `{"type":"about:blank","status":%d}`, body.Status)
 	}
 	h := a.Header()
-	h["Content-Type"] = []string{"application/problem+json"}
+	h["Content-Type"] = problemType
 	if p.retryAfter > 0 {
 		h["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(p.retryAfter.Seconds())))}
 	}
-	if p.status == http.StatusRequestEntityTooLarge {
-		h["Connection"] = closeConnection
+	if body.Status == http.StatusRequestEntityTooLarge || body.Status == http.StatusRequestTimeout {
+		h["Connection"] = closeConnection // what is left of the body is not worth reading
 	}
-	a.WriteHeader(p.status)
-	_, _ = a.Write(body)
-}
-
-func title(status int) string {
-	if t := http.StatusText(status); t != "" {
-		return t
-	}
-	return "Error"
+	a.WriteHeader(body.Status)
+	_, _ = a.Write(append(encoded, '\n'))
 }

@@ -16,7 +16,7 @@ import (
 )
 
 func (s *Server) listStrategies(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
+	if err := readQuery(r).err(); err != nil {
 		return err
 	}
 	stats := s.router.StrategyStats()
@@ -44,16 +44,17 @@ func (s *Server) listStrategies(w http.ResponseWriter, r *http.Request) error {
 
 // getPolicy answers with the document; its revision is the ETag.
 func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
+	if err := readQuery(r).err(); err != nil {
 		return err
 	}
 	policy := s.router.Policy()
 	etag := fmt.Sprintf(`"%d"`, policy.Revision)
 	w.Header().Set("ETag", etag)
-	w.Header().Set("X-Policy-Revision", etag[1:len(etag)-1])
-	if r.Header.Get("If-None-Match") == etag {
-		w.WriteHeader(http.StatusNotModified)
-		return nil
+	for _, known := range strings.Split(r.Header.Get("If-None-Match"), ",") {
+		if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == etag || known == "*" {
+			w.WriteHeader(http.StatusNotModified)
+			return nil
+		}
 	}
 	body, err := policy.Document.Encode()
 	if err != nil {
@@ -138,7 +139,7 @@ func (s *Server) index(w http.ResponseWriter, _ *http.Request) error {
 		fmt.Fprintf(&b, "%-6s %s\n", rt.method, strings.TrimSuffix(rt.pattern, "{$}"))
 	}
 	b.WriteString("\nThe whole interface, described: GET /openapi.json\n")
-	w.Header()["Content-Type"] = []string{"text/plain; charset=utf-8"}
+	w.Header()["Content-Type"] = textType
 	_, _ = w.Write([]byte(b.String()))
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -37,6 +38,9 @@ type route struct {
 // decisionsPath is the path of the hot route, which is found without the mux.
 const decisionsPath = "/api/v1/decisions"
 
+// indexPattern is how the mux writes the path / and nothing below it.
+const indexPattern = "/{$}"
+
 // routes is the whole surface.
 func (s *Server) routes() []*route {
 	return []*route{
@@ -57,7 +61,7 @@ func (s *Server) routes() []*route {
 		{method: "GET", pattern: "/readyz", id: "readyz", needs: open, success: 200, handle: s.readyz},
 		{method: "GET", pattern: "/metrics", id: "metrics", needs: open, success: 200, handle: s.metricsHandler()},
 		{method: "GET", pattern: "/openapi.json", id: "openapi", needs: open, success: 200, handle: s.getOpenAPI},
-		{method: "GET", pattern: "/{$}", id: "index", needs: open, success: 200, handle: s.index},
+		{method: "GET", pattern: indexPattern, id: "index", needs: open, success: 200, handle: s.index},
 	}
 }
 
@@ -72,52 +76,64 @@ func (s *Server) mount() error {
 		s.metrics.hold(rt)
 		s.mux.Handle(rt.method+" "+rt.pattern, rt)
 		methods[rt.pattern] = append(methods[rt.pattern], rt.method)
-		if rt.id == "decide" {
+		if rt.method == http.MethodGet {
+			methods[rt.pattern] = append(methods[rt.pattern], http.MethodHead)
+		}
+		if rt.method == http.MethodPost && rt.pattern == decisionsPath {
 			s.decide = rt
 		}
 	}
 	for pattern, allowed := range methods {
-		s.mux.Handle(pattern, &route{pattern: pattern, handle: func(w http.ResponseWriter, _ *http.Request) error {
-			w.Header().Set("Allow", strings.Join(allowed, ", "))
-			return &problem{status: http.StatusMethodNotAllowed, code: api.CodeMethodNotAllowed, detail: "Allowed here: " + strings.Join(allowed, ", ") + "."}
-		}})
+		allow := strings.Join(allowed, ", ")
+		rt := &route{pattern: pattern, needs: open, handle: func(w http.ResponseWriter, _ *http.Request) error {
+			w.Header().Set("Allow", allow)
+			return &problem{code: api.CodeMethodNotAllowed, detail: "Allowed here: " + allow + "."}
+		}}
+		s.metrics.hold(rt)
+		s.mux.Handle(pattern, rt)
 	}
-	s.mux.Handle("/", &route{pattern: otherEndpoint, handle: func(http.ResponseWriter, *http.Request) error {
-		return &problem{status: http.StatusNotFound, code: api.CodeNotFound, detail: "There is nothing at this path. GET / lists what there is."}
-	}})
+	s.nowhere = &route{pattern: otherLabel, needs: open, handle: func(http.ResponseWriter, *http.Request) error {
+		return &problem{code: api.CodeNotFound, detail: "There is nothing at this path. GET / lists what there is."}
+	}}
+	s.metrics.hold(s.nowhere)
 	return nil
 }
 
-// ServeHTTP exists so that a route can be what the mux finds.
+// ServeHTTP exists so that a route can be what the mux finds; Server calls
+// handle itself.
 func (rt *route) ServeHTTP(http.ResponseWriter, *http.Request) {}
+
+// find returns the route of a request. The mux is asked and not run: what it
+// would answer itself, such as a redirect to a cleaned path, is nowhere.
+func (s *Server) find(r *http.Request) *route {
+	if r.URL.Path == decisionsPath && r.Method == http.MethodPost {
+		return s.decide
+	}
+	h, _ := s.mux.Handler(r)
+	rt, ok := h.(*route)
+	if !ok {
+		return s.nowhere
+	}
+	// The mux hands path values to the handlers that it calls itself only.
+	if prefix, suffix, ok := strings.Cut(rt.pattern, "{id}"); ok {
+		r.SetPathValue("id", strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, prefix), suffix))
+	}
+	return rt
+}
 
 // ServeHTTP answers one request: it finds the route, keeps strangers out, and
 // counts and times the answer.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
-	rt := s.decide
-	if r.URL.Path != decisionsPath || r.Method != http.MethodPost {
-		h, _ := s.mux.Handler(r)
-		found, ok := h.(*route)
-		if !ok { // the mux answers itself: a redirect to a cleaned path
-			found = &route{pattern: otherEndpoint, handle: func(http.ResponseWriter, *http.Request) error {
-				return &problem{status: http.StatusNotFound, code: api.CodeNotFound, detail: "There is nothing at this path. GET / lists what there is."}
-			}}
-		}
-		rt = found
-		if strings.Contains(rt.pattern, "{id}") {
-			setID(r, rt.pattern)
-		}
-	}
+	rt := s.find(r)
 	a := &answer{ResponseWriter: w}
 	header := w.Header()
 	header["X-Request-Id"] = []string{requestID(r)}
-	header["X-Content-Type-Options"] = noSniff
 	if s.draining.Load() {
 		header["Connection"] = closeConnection
 	}
-	var err error
-	if err = s.admit(r); err == nil {
+	err := s.admit(r)
+	if err == nil {
 		err = s.protect(rt, a, r)
 	}
 	if err != nil {
@@ -129,10 +145,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.metrics.answered(rt, r.Method, a.status, time.Since(begin))
 }
 
+// Values of headers, shared by all answers: nobody changes them.
 var (
-	noSniff         = []string{"nosniff"}
 	closeConnection = []string{"close"}
 	jsonType        = []string{"application/json"}
+	problemType     = []string{"application/problem+json"}
+	textType        = []string{"text/plain; charset=utf-8"}
 )
 
 // protect calls the handler and turns a panic into an error: one request that
@@ -144,8 +162,7 @@ func (s *Server) protect(rt *route, a *answer, r *http.Request) (err error) {
 				panic(p)
 			}
 			s.metrics.panics.Inc()
-			s.log.Error("a handler panicked", "route", rt.pattern, "panic", p)
-			err = fmt.Errorf("panic: %v", p)
+			err = fmt.Errorf("panic: %v: %s", p, debug.Stack())
 		}
 	}()
 	return rt.handle(a, r)

@@ -77,9 +77,11 @@ type Server struct {
 	metrics  *metrics
 	mux      *http.ServeMux
 	decide   *route
+	nowhere  *route // what matches no route
 	http     *http.Server
 	openAPI  []byte
 	draining atomic.Bool
+	lastHost atomic.Pointer[string] // the Host that was admitted last
 }
 
 // New makes a server. It fails if a route declares no permission.

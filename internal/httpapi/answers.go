@@ -1,0 +1,122 @@
+package httpapi
+
+import (
+	"strconv"
+
+	"github.com/go-json-experiment/json"
+
+	"headway/api"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// appendDecision writes an api.Decision by hand: it is the hot answer. What it
+// writes are names that were checked to have nothing that JSON escapes.
+func appendDecision(b []byte, d *routing.Decision) []byte {
+	b = append(b, `{"decision_id":"`...)
+	b = d.AppendID(b)
+	b = append(b, `","model_type":"`...)
+	b = append(b, d.ModelType...)
+	b = append(b, `","head":`...)
+	b = appendHead(b, d.Head)
+	b = append(b, `,"strategy":"`...)
+	b = append(b, d.Strategy...)
+	b = append(b, `","reason":"`...)
+	b = d.AppendReason(b)
+	b = append(b, `","alternatives":[`...)
+	for i, p := range d.Alternatives() {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendHead(b, p.Head)
+	}
+	b = append(b, `],"expires_at":"`...)
+	b = stamp(d.ExpiresAt).AppendFormat(b, "2006-01-02T15:04:05.999Z07:00")
+	b = append(b, `","policy_revision":`...)
+	b = strconv.AppendUint(b, d.PolicyRevision, 10)
+	if d.Explanation != nil {
+		if raw, err := json.Marshal(toExplanation(d.Explanation)); err == nil {
+			b = append(b, `,"explanation":`...)
+			b = append(b, raw...)
+		}
+	}
+	return append(b, '}', '\n')
+}
+
+func appendHead(b []byte, h *fleet.Head) []byte {
+	b = append(b, `{"id":"`...)
+	b = append(b, h.ID...)
+	b = append(b, `","endpoint":"`...)
+	b = append(b, h.Endpoint...)
+	b = append(b, `","region":"`...)
+	b = append(b, h.Region...)
+	return append(b, '"', '}')
+}
+
+func toDecisionHead(h *fleet.Head) api.DecisionHead {
+	return api.DecisionHead{ID: h.ID, Endpoint: h.Endpoint, Region: h.Region}
+}
+
+func toExplanation(e *routing.Explanation) *api.Explanation {
+	out := &api.Explanation{
+		PolicyRevision: e.PolicyRevision, SnapshotRevision: e.SnapshotRevision, Rule: "default_strategy",
+		Strategy: e.Strategy, Delegate: e.Delegate, Formula: e.Formula, Region: e.Region, RegionMode: e.RegionMode.String(),
+		CacheHit: e.CacheHit, Omitted: e.Omitted, Candidates: make([]api.Candidate, 0, len(e.Candidates)),
+	}
+	switch {
+	case e.Rule >= 0:
+		out.Rule = "/rules/" + strconv.Itoa(e.Rule)
+	case e.Rule == routing.RuleByCaller:
+		out.Rule = "request"
+	}
+	for _, c := range e.Candidates {
+		candidate := api.Candidate{
+			Head: c.HeadID, Region: c.Region, DistanceMs: number(c.Distance), Filter: c.Filter,
+			Cost: number(c.Cost), Chosen: c.Chosen, Signals: make([]api.Signal, 0, len(c.Signals)),
+		}
+		for _, s := range c.Signals {
+			candidate.Signals = append(candidate.Signals, api.Signal{Name: s.Name, Value: s.Value, AgeMs: millis(s.Age)})
+		}
+		out.Candidates = append(out.Candidates, candidate)
+	}
+	return out
+}
+
+func toRecent(d *routing.Decision) api.RecentDecision {
+	recent := api.RecentDecision{
+		Decision: api.Decision{
+			DecisionID: d.ID(), ModelType: d.ModelType, Head: toDecisionHead(d.Head), Strategy: d.Strategy,
+			Reason: string(d.AppendReason(nil)), Alternatives: []api.DecisionHead{}, ExpiresAt: stamp(d.ExpiresAt),
+			PolicyRevision: d.PolicyRevision,
+		},
+		Region: d.Region, At: stamp(d.At), FirstTokenAt: stampPointer(d.FirstTokenAt()),
+	}
+	for _, p := range d.Alternatives() {
+		recent.Alternatives = append(recent.Alternatives, toDecisionHead(p.Head))
+	}
+	if d.Explanation != nil {
+		recent.Explanation = toExplanation(d.Explanation)
+	}
+	if o, ended := d.Outcome(); ended {
+		recent.Outcome = toRecorded(&o)
+	}
+	return recent
+}
+
+func toRecorded(o *routing.Outcome) *api.RecordedOutcome {
+	recorded := &api.RecordedOutcome{At: stampPointer(o.At), Outcome: api.Outcome{Result: o.Result.String()}}
+	if o.Result > routing.ResultCancelled { // nobody reported anything
+		return recorded
+	}
+	ms := func(v float64) *float64 {
+		if v < 0 {
+			return nil
+		}
+		return &v
+	}
+	recorded.StatusCode = known(o.StatusCode)
+	recorded.TTFTMs, recorded.DurationMs = ms(o.TTFT), ms(o.Duration)
+	recorded.InputTokens, recorded.OutputTokens = known(o.InputTokens), known(o.OutputTokens)
+	recorded.CachedTokens = known(o.CachedTokens)
+	return recorded
+}

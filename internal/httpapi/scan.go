@@ -1,0 +1,354 @@
+package httpapi
+
+import (
+	"encoding/binary"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"headway/internal/routing"
+)
+
+// work is the memory of one decision request, kept from one to the next.
+type work struct {
+	req    routing.Request
+	hashes []uint64
+	ids    []string
+}
+
+func (d *work) reset() {
+	clear(d.ids)
+	d.req = routing.Request{}
+	d.hashes, d.ids = d.hashes[:0], d.ids[:0]
+}
+
+// scan reads the usual request in one pass: an object of known fields, each at
+// most once, with strings without escapes (the prompt aside, which is
+// only measured), whole numbers without sign, and booleans. It returns false
+// for everything else, right or wrong, which decodeDecision then reads; what it
+// accepts means the same there.
+func (d *work) scan(body []byte) bool {
+	d.reset()
+	c := scanner{b: body}
+	if !c.take('{') {
+		return false
+	}
+	var seen fields
+	prompt := 0
+	for first := true; !c.take('}'); first = false {
+		if !first && !c.take(',') {
+			return false
+		}
+		name, ok := c.plain()
+		if !ok || !c.take(':') {
+			return false
+		}
+		f := fieldNamed(name)
+		if f == 0 || seen&f != 0 {
+			return false
+		}
+		seen |= f
+		if f == fieldPrompt {
+			_, prompt, ok = c.quoted()
+		} else {
+			ok = d.value(&c, f)
+		}
+		if !ok {
+			return false
+		}
+	}
+	if d.req.InputTokens == 0 && seen&fieldInputTokens == 0 {
+		d.req.InputTokens = tokensOf(prompt)
+	}
+	d.req.PrefixHashes, d.req.Exclude = d.hashes, d.ids
+	c.space()
+	return c.at == len(c.b)
+}
+
+func (d *work) value(c *scanner, f fields) (ok bool) {
+	req := &d.req
+	switch f {
+	case fieldModelType:
+		req.ModelType, ok = c.string()
+	case fieldRegion:
+		req.Region, ok = c.string()
+	case fieldStrategy:
+		req.Strategy, ok = c.string()
+	case fieldSessionKey:
+		req.SessionKey, ok = c.string()
+	case fieldRegionMode:
+		var mode []byte
+		if mode, ok = c.plain(); ok {
+			req.RegionMode, ok = routing.ParseRegionMode(string(mode))
+		}
+	case fieldInputTokens:
+		var n uint64
+		n, ok = c.number()
+		req.InputTokens, ok = int64(n), ok && n <= maxInputTokens
+	case fieldExplain:
+		req.Explain, ok = c.boolean()
+	case fieldPrefixHashes:
+		ok = c.list(maxPrefixHashes, func() bool {
+			hash, ok := c.hash()
+			d.hashes = append(d.hashes, hash)
+			return ok
+		})
+	case fieldExclude:
+		ok = c.list(maxExclude, func() bool {
+			id, ok := c.string()
+			d.ids = append(d.ids, id)
+			return ok
+		})
+	}
+	return ok
+}
+
+// tokensOf guesses the tokens of a prompt of n bytes of text.
+func tokensOf(n int) int64 { return int64(n+bytesPerToken-1) / bytesPerToken }
+
+// fields is a set of fields of a decision request.
+type fields uint16
+
+const (
+	fieldModelType fields = 1 << iota
+	fieldRegion
+	fieldStrategy
+	fieldSessionKey
+	fieldRegionMode
+	fieldPrompt
+	fieldInputTokens
+	fieldExplain
+	fieldPrefixHashes
+	fieldExclude
+)
+
+func fieldNamed(name []byte) fields {
+	switch string(name) {
+	case "model_type":
+		return fieldModelType
+	case "region":
+		return fieldRegion
+	case "strategy":
+		return fieldStrategy
+	case "session_key":
+		return fieldSessionKey
+	case "region_mode":
+		return fieldRegionMode
+	case "prompt":
+		return fieldPrompt
+	case "input_tokens":
+		return fieldInputTokens
+	case "explain":
+		return fieldExplain
+	case "prefix_hashes":
+		return fieldPrefixHashes
+	case "exclude":
+		return fieldExclude
+	}
+	return 0
+}
+
+// scanner reads JSON from b.
+type scanner struct {
+	b  []byte
+	at int
+}
+
+func (c *scanner) space() {
+	for c.at < len(c.b) && (c.b[c.at] == ' ' || c.b[c.at] == '\n' || c.b[c.at] == '\t' || c.b[c.at] == '\r') {
+		c.at++
+	}
+}
+
+// next is the next character that is no white space, 0 at the end.
+func (c *scanner) next() byte {
+	c.space()
+	if c.at < len(c.b) {
+		return c.b[c.at]
+	}
+	return 0
+}
+
+// take reads a character, white space before it aside.
+func (c *scanner) take(want byte) bool {
+	if c.next() != want {
+		return false
+	}
+	c.at++
+	return true
+}
+
+// plain reads a string without escapes.
+func (c *scanner) plain() ([]byte, bool) {
+	raw, size, ok := c.quoted()
+	return raw, ok && len(raw) == size // each escape is longer than what it stands for
+}
+
+func (c *scanner) string() (string, bool) {
+	raw, ok := c.plain()
+	return string(raw), ok
+}
+
+// quoted reads a string and returns the text between its quotes as it stands,
+// and the bytes of UTF-8 that it means.
+func (c *scanner) quoted() (raw []byte, size int, ok bool) {
+	if !c.take('"') {
+		return nil, 0, false
+	}
+	b, i, from := c.b, c.at, c.at
+	saved := 0 // bytes that escapes take beyond what they mean
+	for {
+		i += harmless(b[i:])
+		if i >= len(b) {
+			return nil, 0, false
+		}
+		switch ch := b[i]; {
+		case ch == '"':
+			c.at = i + 1
+			return b[from:i], i - from - saved, true
+		case ch == '\\':
+			n, means := escape(b[i:])
+			if n == 0 {
+				return nil, 0, false
+			}
+			i, saved = i+n, saved+n-means
+		case ch < ' ':
+			return nil, 0, false
+		case ch < utf8.RuneSelf:
+			i++
+		default:
+			r, n := utf8.DecodeRune(b[i:])
+			if r == utf8.RuneError && n == 1 {
+				return nil, 0, false
+			}
+			i += n
+		}
+	}
+}
+
+// harmless is how many bytes, in eights, b begins with that are ASCII and
+// neither a quote, a backslash nor a control character. It looks at eight at
+// once: a byte's high bit in the sum of tests is set if one of them holds (or,
+// for the bytes above one that it holds for, may be set).
+func harmless(b []byte) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	n := 0
+	for ; n+8 <= len(b); n += 8 {
+		x := binary.LittleEndian.Uint64(b[n:])
+		quote, slash := x^ones*'"', x^ones*'\\'
+		if (x|(x-ones*' ')&^x|(quote-ones)&^quote|(slash-ones)&^slash)&highs != 0 {
+			break
+		}
+	}
+	return n
+}
+
+// escape measures the escape that b begins with and the UTF-8 that it means; n
+// is 0 when it is none.
+func escape(b []byte) (n, means int) {
+	if len(b) < 2 {
+		return 0, 0
+	}
+	switch b[1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return 2, 1
+	}
+	r := codeUnit(b)
+	switch {
+	case r < 0:
+		return 0, 0
+	case utf16.IsSurrogate(r):
+		if utf16.DecodeRune(r, codeUnit(b[6:])) == utf8.RuneError {
+			return 0, 0
+		}
+		return 12, 4
+	}
+	return 6, utf8.RuneLen(r)
+}
+
+// codeUnit reads \uXXXX, or returns -1.
+func codeUnit(b []byte) rune {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return -1
+	}
+	v, ok := hex(b[2:6])
+	if !ok {
+		return -1
+	}
+	return rune(v)
+}
+
+// hex reads 1 to 16 hexadecimal digits.
+func hex(digits []byte) (v uint64, ok bool) {
+	if len(digits) < 1 || len(digits) > 16 {
+		return 0, false
+	}
+	for _, ch := range digits {
+		switch {
+		case ch >= '0' && ch <= '9':
+			v = v<<4 | uint64(ch-'0')
+		case ch >= 'a' && ch <= 'f':
+			v = v<<4 | uint64(ch-'a'+10)
+		case ch >= 'A' && ch <= 'F':
+			v = v<<4 | uint64(ch-'A'+10)
+		default:
+			return 0, false
+		}
+	}
+	return v, true
+}
+
+// number reads a whole number of at most 16 digits. What follows them is for
+// the caller to check, who wants a comma or the end of the object.
+func (c *scanner) number() (n uint64, ok bool) {
+	c.space()
+	from := c.at
+	for c.at < len(c.b) && c.b[c.at] >= '0' && c.b[c.at] <= '9' {
+		c.at++
+	}
+	digits := c.b[from:c.at]
+	if len(digits) < 1 || len(digits) > 16 || digits[0] == '0' && len(digits) > 1 {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(digits), 10, 64)
+	return n, err == nil
+}
+
+// hash reads a prefix hash: a whole number up to 2^53, or a string of 1 to 16
+// hexadecimal digits.
+func (c *scanner) hash() (uint64, bool) {
+	if c.next() == '"' {
+		raw, ok := c.plain()
+		if !ok {
+			return 0, false
+		}
+		return hex(raw)
+	}
+	n, ok := c.number()
+	return n, ok && n <= maxExact
+}
+
+func (c *scanner) boolean() (value, ok bool) {
+	word := "false"
+	if c.next() == 't' {
+		word, value = "true", true
+	}
+	if len(c.b)-c.at < len(word) || string(c.b[c.at:c.at+len(word)]) != word {
+		return false, false
+	}
+	c.at += len(word)
+	return value, true
+}
+
+// list reads an array of at most longest elements.
+func (c *scanner) list(longest int, element func() bool) bool {
+	if !c.take('[') {
+		return false
+	}
+	for n := 0; !c.take(']'); n++ {
+		if n >= longest || n > 0 && !c.take(',') || !element() {
+			return false
+		}
+	}
+	return true
+}

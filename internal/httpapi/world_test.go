@@ -1,0 +1,299 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"headway/api"
+	"headway/internal/event"
+	"headway/internal/fleet"
+	"headway/internal/httpapi"
+	"headway/internal/routing"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// memoryStore keeps records in memory and fails as it is told.
+type memoryStore struct {
+	mu      sync.Mutex
+	records map[string]fleet.Record
+	rev     uint64
+	epochs  uint64
+	saves   int
+	fail    error
+}
+
+func (s *memoryStore) Heads(context.Context) ([]fleet.Record, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []fleet.Record
+	for _, r := range s.records {
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(a, b fleet.Record) int { return strings.Compare(a.Spec.ID, b.Spec.ID) })
+	return list, s.fail
+}
+
+func (s *memoryStore) Save(_ context.Context, changes []fleet.Change) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.saves++
+	if s.fail != nil {
+		return s.fail
+	}
+	for _, c := range changes {
+		if have := s.records[c.ID].Revision; have != c.Expect {
+			return fmt.Errorf("%w: %s has %d, not %d", fleet.ErrConflict, c.ID, have, c.Expect)
+		}
+	}
+	for _, c := range changes {
+		if c.Record == nil {
+			delete(s.records, c.ID)
+			continue
+		}
+		s.rev++
+		c.Record.Revision = s.rev
+		s.records[c.ID] = *c.Record
+	}
+	return nil
+}
+
+func (s *memoryStore) GrantEpochs(_ context.Context, n uint64) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.epochs + 1
+	s.epochs += n
+	return first, nil
+}
+
+func (s *memoryStore) failWith(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = err
+}
+
+// world is a whole service over a store in memory, with what it logs.
+type world struct {
+	testing.TB
+	store   *memoryStore
+	fleet   *fleet.Registry
+	router  *routing.Router
+	server  *httpapi.Server
+	metrics *prometheus.Registry
+	log     *logBuffer
+}
+
+// logBuffer keeps what is logged.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
+	t.Helper()
+	w := &world{TB: t, store: &memoryStore{records: map[string]fleet.Record{}}, metrics: prometheus.NewRegistry(), log: &logBuffer{}}
+	log := slog.New(slog.NewTextHandler(w.log, nil))
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	events, err := event.New(event.Options{Metrics: w.metrics})
+	must(err)
+	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log})
+	must(err)
+	must(w.fleet.Load(t.Context()))
+	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Events: events, Metrics: w.metrics, Log: log})
+	must(err)
+	options := httpapi.Options{Fleet: w.fleet, Router: w.router, Metrics: w.metrics, Log: log, Version: "v0.0.0-test"}
+	for _, c := range change {
+		c(&options)
+	}
+	w.server, err = httpapi.New(options)
+	must(err)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = w.fleet.Run(ctx) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	return w
+}
+
+// listen serves on a real port until the test ends and returns its address.
+func (w *world) listen() string {
+	w.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- w.server.Serve(l) }()
+	w.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // no lame duck
+		_ = w.server.Drain(ctx)
+		if err := <-served; err != nil {
+			w.Errorf("Serve: %v", err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// answer is what a handler wrote.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (a *answer) Header() http.Header { return a.header }
+
+func (a *answer) WriteHeader(status int) {
+	if a.status == 0 {
+		a.status = status
+	}
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	a.WriteHeader(http.StatusOK)
+	a.body = append(a.body, b...)
+	return len(b), nil
+}
+
+// newRequest makes the request as a server gets it; headers are name, value,
+// name, value.
+func newRequest(t testing.TB, method, target, body string, headers ...string) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:8080"+target, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.RequestURI = target
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			r.Host = headers[i+1]
+			continue
+		}
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	return r
+}
+
+// do asks the handler.
+func (w *world) do(method, target, body string, headers ...string) *answer {
+	w.Helper()
+	return w.ask(newRequest(w, method, target, body, headers...))
+}
+
+func (w *world) ask(r *http.Request) *answer {
+	a := &answer{header: http.Header{}}
+	w.server.ServeHTTP(a, r)
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	return a
+}
+
+// must asks and wants the status.
+func (w *world) must(status int, method, target, body string, headers ...string) *answer {
+	w.Helper()
+	a := w.do(method, target, body, headers...)
+	if a.status != status {
+		w.Fatalf("%s %s %s: %d %s; want %d", method, target, body, a.status, a.body, status)
+	}
+	return a
+}
+
+// into decodes the answer, which must have no field that v lacks.
+func into[T any](t testing.TB, a *answer) T {
+	t.Helper()
+	var v T
+	if err := json.Unmarshal(a.body, &v, json.RejectUnknownMembers(true)); err != nil {
+		t.Fatalf("%v in %s", err, a.body)
+	}
+	return v
+}
+
+// problem wants a problem with the status and the code.
+func (w *world) problem(status int, code string, a *answer) api.Problem {
+	w.Helper()
+	if a.status != status || a.header.Get("Content-Type") != "application/problem+json" {
+		w.Fatalf("%d, %s: %s; want %d", a.status, a.header.Get("Content-Type"), a.body, status)
+	}
+	p := into[api.Problem](w, a)
+	if p.Code != code || p.Status != status || p.Type != "urn:headway:problem:"+code || p.Title == "" || p.Detail == "" ||
+		p.RequestID == "" || p.RequestID != a.header.Get("X-Request-Id") {
+		w.Fatalf("problem %s; want code %s and status %d", a.body, code, status)
+	}
+	return p
+}
+
+// register registers a head that is active.
+func (w *world) register(id string) api.RegistrationAnswer {
+	w.Helper()
+	a := w.do(http.MethodPost, "/api/v1/heads", headBody(id))
+	if a.status != http.StatusCreated && a.status != http.StatusOK {
+		w.Fatalf("register %s: %d %s", id, a.status, a.body)
+	}
+	return into[api.RegistrationAnswer](w, a)
+}
+
+func headBody(id string) string {
+	return fmt.Sprintf(`{"id":%q,"endpoint":"http://10.0.0.1:8000","model_types":["llama-3.1-8b"],"region":"eu-west","status":"active"}`, id)
+}
+
+func (w *world) decide(body string) api.Decision {
+	w.Helper()
+	return into[api.Decision](w, w.must(http.StatusOK, http.MethodPost, "/api/v1/decisions", body))
+}
+
+// scrape is the text of /metrics.
+func (w *world) scrape() string {
+	w.Helper()
+	return string(w.must(http.StatusOK, http.MethodGet, "/metrics", "").body)
+}
+
+// series counts the lines of a scrape that are samples.
+func series(scrape string) int {
+	n := 0
+	for line := range strings.Lines(scrape) {
+		if !strings.HasPrefix(line, "#") {
+			n++
+		}
+	}
+	return n
+}
+
+// drain reads r to its end.
+func drain(r io.Reader) []byte {
+	b, _ := io.ReadAll(r)
+	return b
+}
