@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -261,9 +262,9 @@ func (f *heads) stopAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// note keeps what happened; the caller holds the mutex.
+// note keeps what happened as one line; the caller holds the mutex.
 func (f *heads) note(text string) {
-	f.notes = append(f.notes, note{time.Now(), text})
+	f.notes = append(f.notes, note{time.Now(), strings.ReplaceAll(text, "\n", "; ")})
 	if len(f.notes) > maxNotes {
 		f.notes = f.notes[1:]
 	}
