@@ -55,7 +55,7 @@ var anyOfOurs = []string{"*"}
 // not in it has no place yet.
 var rooms = map[string]room{
 	"cmd/headway": {
-		ours:   []string{"api", "client", "internal/app", "internal/config", "internal/demo"},
+		ours:   []string{"api", "client", "internal/app", "internal/boltstore", "internal/config", "internal/demo", "internal/routing"},
 		others: []string{cobra, pflag, lipgloss, xterm},
 	},
 	"bench": {ours: anyOfOurs, others: []string{metrics}},
@@ -64,8 +64,8 @@ var rooms = map[string]room{
 	"client": {ours: []string{"api"}},
 
 	"internal/app":    {ours: anyOfOurs, others: []string{metrics}},
-	"internal/config": {others: []string{yaml}},
-	"internal/event":  {},
+	"internal/config": {others: []string{pflag, yaml}},
+	"internal/event":  {others: []string{metrics}},
 	"internal/audit":  {},
 	"internal/fleet": {
 		ours:   []string{"internal/event", "internal/audit"},
@@ -73,7 +73,7 @@ var rooms = map[string]room{
 	},
 	"internal/routing": {
 		ours:   []string{"internal/event", "internal/audit", "internal/fleet"},
-		others: []string{metrics},
+		others: []string{metrics, json, yaml},
 	},
 	"internal/probe": {ours: []string{"internal/fleet"}, others: []string{metrics}},
 	"internal/proxy": {
@@ -86,7 +86,7 @@ var rooms = map[string]room{
 	},
 	"internal/boltstore": {
 		ours:   []string{"internal/fleet", "internal/routing"},
-		others: []string{bbolt, metrics},
+		others: []string{bbolt, json},
 	},
 	"internal/natsstore": {
 		ours:   []string{"internal/fleet", "internal/routing"},

@@ -217,14 +217,19 @@ func (r *Registry) makeHead(e *entry, instance uint64, now time.Time) *Head {
 			h.Since = time.Time{}
 		}
 	} else {
-		f := fnv.New64a()
-		_, _ = f.Write([]byte(spec.ID))
-		h.Hash = f.Sum64()
+		h.Hash = idHash(spec.ID)
 	}
 	if h.Since.IsZero() && h.Routable() {
 		h.Since = now
 	}
 	return h
+}
+
+// idHash is FNV-1a, equal on every instance of the router.
+func idHash(id string) uint64 {
+	f := fnv.New64a()
+	_, _ = f.Write([]byte(id))
+	return f.Sum64()
 }
 
 // change is one head's step from one snapshot to the next; nil is absent.

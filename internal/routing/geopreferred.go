@@ -37,14 +37,14 @@ func (g geoPreferred) Choose(in *Input, picks []Pick) int {
 	return 0
 }
 
-// chooseRanked chooses among the tiers that are degraded or not. Where all
-// counts are exact it compares all heads, else the better of two of each
-// region.
+// chooseRanked chooses among the tiers that are degraded or not: within each
+// region as least_loaded does, then the region whose choice costs least.
 func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) int {
 	unknown := g.unknownDistance(in)
 	first := in.At
 	defer func() { in.At = first }()
-	n := 0
+	best := Pick{Cost: math.Inf(1)}
+	n := 0 // alternatives, in picks[1:]
 	for ; in.At < len(in.Tiers); in.At++ {
 		tier := in.Tier()
 		if tier.Degraded != degraded {
@@ -56,15 +56,24 @@ func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) int {
 		}
 		var near [1 + MaxAlternatives]Pick
 		found := leastLoaded{}.Choose(in, near[:len(picks)])
-		for _, p := range near[:found] {
+		for i, p := range near[:found] {
 			if math.IsNaN(p.Cost) { // drawn as an alternative, not compared
 				p.Cost = ownLoad(p.Head, in.Now)
 			}
 			p.Cost = distance + g.loadMs*p.Cost
-			n = insert(picks, n, p)
+			if i == 0 && p.Cost < best.Cost {
+				best, p = p, best
+			}
+			if p.Head != nil {
+				n = insert(picks[1:], n, p)
+			}
 		}
 	}
-	return n
+	if best.Head == nil {
+		return 0
+	}
+	picks[0] = best
+	return 1 + n
 }
 
 // insert puts p into the n picks that are ordered by cost and returns how many

@@ -1,0 +1,33 @@
+package fleet
+
+import "time"
+
+// NewTestHead makes a routable head for simulations, which keep time and
+// reports themselves, and the function that reports its requests. tracked says
+// whether places there end with outcomes.
+func NewTestHead(id string, instance uint64, tracked bool) (head *Head, report func(now time.Time, requests int64)) {
+	live := new(Live)
+	if !tracked {
+		live.timedOut.Store(timedOutOne)
+	}
+	head = &Head{
+		Spec:   Spec{ID: id, Endpoint: "http://127.0.0.1:1", ModelTypes: []string{"m"}, Region: "r", Weight: 1},
+		Status: StatusActive, Health: HealthFresh, Hash: idHash(id), Instance: instance, Live: live,
+	}
+	return head, func(now time.Time, requests int64) {
+		load := UnknownLoad()
+		load.InFlight = requests
+		live.report.Store(&Report{Load: load, At: now, Picks: live.Picks(), InFlight: live.InFlight()})
+	}
+}
+
+// NewTestSnapshot makes the snapshot of one pool in one region; heads are
+// ordered by id.
+func NewTestSnapshot(modelType string, heads []*Head) *Snapshot {
+	g := newGroup(modelType, AnyRegion, heads)
+	region := newGroup(modelType, heads[0].Region, heads)
+	return &Snapshot{
+		Revision: 1, Heads: len(heads), Active: len(heads), Regions: map[string]int{region.Region: len(heads)},
+		Pools: map[string]*Pool{modelType: {ModelType: modelType, All: g, Regions: map[string]*Group{region.Region: region}}},
+	}
+}
