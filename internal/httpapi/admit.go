@@ -63,8 +63,10 @@ func localAddr(r *http.Request) netip.Addr {
 // crossOrigin reports whether a browser says that the request comes from
 // another origin's page. Clients that are no browsers send neither header.
 func crossOrigin(r *http.Request) bool {
-	if site := r.Header["Sec-Fetch-Site"]; len(site) > 0 && site[0] != "same-origin" && site[0] != "none" {
-		return true
+	for _, site := range r.Header["Sec-Fetch-Site"] {
+		if site != "same-origin" && site != "none" {
+			return true
+		}
 	}
 	origin := r.Header["Origin"]
 	if len(origin) == 0 {

@@ -168,14 +168,6 @@ func (s *Server) protect(rt *route, a *answer, r *http.Request) (err error) {
 	return rt.handle(a, r)
 }
 
-// setID finds the {id} of a path: the mux hands path values to the handlers
-// that it calls itself only.
-func setID(r *http.Request, pattern string) {
-	prefix, suffix, _ := strings.Cut(pattern, "{id}")
-	id := strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, prefix), suffix)
-	r.SetPathValue("id", id)
-}
-
 // answer remembers the status that was sent.
 type answer struct {
 	http.ResponseWriter
