@@ -74,7 +74,7 @@ func run(ctx context.Context, rounds int, short time.Duration, only string) erro
 		if err != nil {
 			return err
 		}
-		if err := print(os.Stdout, s, measured); err != nil {
+		if err := report(os.Stdout, s, measured); err != nil {
 			return err
 		}
 	}
@@ -138,7 +138,7 @@ func (r results) value(bench, unit string) (float64, error) {
 	return median(values), nil
 }
 
-func print(w io.Writer, s section, r results) error {
+func report(w io.Writer, s section, r results) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight|tabwriter.TabIndent)
 	fmt.Fprintln(t, "figure\tmeasured\tto reach\t× base\tallocations\t\t")
 	var errs []error

@@ -85,7 +85,7 @@ func seed(ctx context.Context, path string, n int) error {
 	if err != nil {
 		return err
 	}
-	first, err := store.GrantEpochs(ctx, uint64(n)) //nolint:gosec // n is positive
+	first, err := store.GrantEpochs(ctx, uint64(n))
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
@@ -100,7 +100,7 @@ func seed(ctx context.Context, path string, n int) error {
 				Zone: "a", Version: "0.11.0", Engine: "vllm", Weight: 1, MaxInFlight: 256,
 				Labels: map[string]string{"gpu": "h100"},
 			},
-			Epoch: first + uint64(i), Confirmed: true, RegisteredAt: now, UpdatedAt: now, //nolint:gosec // i is not negative
+			Epoch: first + uint64(i), Confirmed: true, RegisteredAt: now, UpdatedAt: now,
 		}})
 		if len(batch) == 5000 || i == n-1 {
 			if err := store.Save(ctx, batch); err != nil {

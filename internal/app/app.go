@@ -232,7 +232,7 @@ func (a *App) Run(ctx context.Context) error {
 func limits(c config.HTTP) httpapi.Limits {
 	return httpapi.Limits{
 		HeaderTimeout: c.HeaderTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout, IdleTimeout: c.IdleTimeout,
-		MaxHeaderBytes: int(c.MaxHeaderBytes), MaxBodyBytes: c.MaxBodyBytes, MaxConnections: c.MaxConnections,
+		MaxHeaderBytes: c.MaxHeaderBytes, MaxBodyBytes: c.MaxBodyBytes, MaxConnections: c.MaxConnections,
 		LameDuck: c.LameDuck, ShutdownTimeout: c.ShutdownTimeout, AllowedHosts: c.AllowedHosts,
 	}
 }

@@ -29,7 +29,7 @@ func (s Status) String() string { return statusNames[s] }
 // draining or offline.
 func ParseStatus(s string) (Status, bool) {
 	i := slices.Index(statusNames[1:], s)
-	return Status(i + 1), i >= 0 //nolint:gosec // i is at most 3
+	return Status(i + 1), i >= 0
 }
 
 // AdminState is the operator's word on a head. It is kept apart from what the
@@ -52,7 +52,7 @@ func (a AdminState) String() string { return adminNames[a] }
 // ParseAdminState reads enabled, draining or maintenance.
 func ParseAdminState(s string) (AdminState, bool) {
 	i := slices.Index(adminNames[:], s)
-	return AdminState(max(i, 0)), i >= 0 //nolint:gosec // i is at most 2
+	return AdminState(max(i, 0)), i >= 0
 }
 
 // Health is what the router itself holds of a head's lease.

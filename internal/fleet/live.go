@@ -55,7 +55,7 @@ type Report struct {
 //
 // All methods are safe for concurrent use and never block.
 type Live struct {
-	inFlight atomic.Int64
+	load     atomic.Int64 // places taken, doubled, plus inexact
 	picks    atomic.Uint64
 	timedOut atomic.Int64 // share of places that ended by their time limit, 0..timedOutOne
 	report   atomic.Pointer[Report]
@@ -71,11 +71,16 @@ type slowStart struct {
 
 const timedOutOne = 1 << 16
 
+// inexact is the bit of Live.load that says that the count is not all there is
+// to know. It rides on the count so that comparing many heads takes one load
+// of memory each.
+const inexact = 1
+
 // TryAcquire takes a place for one request. It is refused when limit places
 // are taken; a limit of 0 is none.
 func (l *Live) TryAcquire(limit int64) bool {
-	if n := l.inFlight.Add(1); limit > 0 && n > limit {
-		l.inFlight.Add(-1)
+	if n := l.load.Add(2) >> 1; limit > 0 && n > limit {
+		l.load.Add(-2)
 		return false
 	}
 	l.picks.Add(1)
@@ -85,35 +90,62 @@ func (l *Live) TryAcquire(limit int64) bool {
 // Release gives a place back whose request's end was reported. The caller sees
 // to it that each place is given back once, by Release, Expire or Evict.
 func (l *Live) Release() {
-	l.inFlight.Add(-1)
+	l.load.Add(-2)
 	l.observe(0)
 }
 
 // Expire gives a place back because its time ran out.
 func (l *Live) Expire() {
-	l.inFlight.Add(-1)
+	l.load.Add(-2)
 	l.observe(timedOutOne)
 }
 
 // Evict gives a place back before its time, which says nothing about how it
 // would have ended.
-func (l *Live) Evict() { l.inFlight.Add(-1) }
+func (l *Live) Evict() { l.load.Add(-2) }
 
 // observe moves the share of ends by time a sixteenth of the way to target.
 // Two at once may lose one of the steps, which an average can bear.
 func (l *Live) observe(target int64) {
 	if old := l.timedOut.Load(); old != target {
-		l.timedOut.Store(old + (target-old)/16)
+		next := old + (target-old)/16
+		l.timedOut.Store(next)
+		if (old < timedOutOne/2) != (next < timedOutOne/2) {
+			l.settle()
+		}
 	}
 }
 
+// settle sets the inexact bit by what is true now, again if that changes
+// meanwhile.
+func (l *Live) settle() {
+	for {
+		exact := l.Tracked() && l.start.Load() == nil
+		if exact {
+			l.load.And(^int64(inexact))
+		} else {
+			l.load.Or(inexact)
+		}
+		if exact == (l.Tracked() && l.start.Load() == nil) {
+			return
+		}
+	}
+}
+
+// slowly lets the head's load count for more for a while.
+func (l *Live) slowly(s *slowStart) {
+	l.start.Store(s)
+	l.settle()
+}
+
 // InFlight is the number of places taken.
-func (l *Live) InFlight() int64 { return l.inFlight.Load() }
+func (l *Live) InFlight() int64 { return l.load.Load() >> 1 }
 
 // Exact is InFlight, and whether that is all there is to know of the head's
 // load: its places end with outcomes, and it is not in its slow start.
 func (l *Live) Exact() (inFlight int64, exact bool) {
-	return l.inFlight.Load(), l.timedOut.Load() < timedOutOne/2 && l.start.Load() == nil
+	n := l.load.Load()
+	return n >> 1, n&inexact == 0
 }
 
 // Picks is the number of places ever taken.
@@ -137,7 +169,9 @@ func (l *Live) SlowStart(now time.Time) float64 {
 	}
 	left := s.window - now.Sub(s.since)
 	if left <= 0 {
-		l.start.CompareAndSwap(s, nil)
+		if l.start.CompareAndSwap(s, nil) {
+			l.settle()
+		}
 		return 0
 	}
 	return s.bias * float64(left) / float64(s.window)

@@ -225,11 +225,15 @@ func (r *Registry) makeHead(e *entry, instance uint64, now time.Time) *Head {
 	return h
 }
 
-// idHash is FNV-1a, equal on every instance of the router.
+// idHash is FNV-1a with the finalizer of MurmurHash3, since ids often differ in
+// their last digits alone; equal on every instance of the router.
 func idHash(id string) uint64 {
 	f := fnv.New64a()
 	_, _ = f.Write([]byte(id))
-	return f.Sum64()
+	x := f.Sum64()
+	x = (x ^ x>>33) * 0xff51afd7ed558ccd
+	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
 }
 
 // change is one head's step from one snapshot to the next; nil is absent.
@@ -383,7 +387,7 @@ func (r *Registry) slowStart(pool *Group, changes []change) {
 			mean = pool.meanInFlight()
 		}
 		if mean > 0 {
-			c.next.Live.start.Store(&slowStart{since: r.now(), window: r.lease.SlowStart, bias: mean})
+			c.next.Live.slowly(&slowStart{since: r.now(), window: r.lease.SlowStart, bias: mean})
 		}
 	}
 }

@@ -204,8 +204,10 @@ func (r *Registry) guard(key poolKey, now time.Time) bool {
 	r.log.Warn("mass-expiry guard: most of a pool fell silent at once; its heads stay routable",
 		slog.String("model_type", key.model), slog.String("region", key.region),
 		slog.Int("overdue", overdue), slog.Int("heads", heads), slog.String("for_at_most", r.lease.GuardHold.String()))
-	r.events.Publish(event.Event{Type: event.GuardTripped, Time: now, Region: key.region,
-		Data: GuardState{key.model, key.region, overdue, heads}})
+	r.events.Publish(event.Event{
+		Type: event.GuardTripped, Time: now, Region: key.region,
+		Data: GuardState{key.model, key.region, overdue, heads},
+	})
 	return true
 }
 
@@ -246,8 +248,10 @@ func (r *Registry) releaseGuards(now time.Time) {
 		}
 		delete(r.guards, key)
 		r.log.Info("mass-expiry guard released", "model_type", key.model, "region", key.region)
-		r.events.Publish(event.Event{Type: event.GuardReleased, Time: now, Region: key.region,
-			Data: GuardState{ModelType: key.model, Region: key.region}})
+		r.events.Publish(event.Event{
+			Type: event.GuardReleased, Time: now, Region: key.region,
+			Data: GuardState{ModelType: key.model, Region: key.region},
+		})
 	}
 }
 

@@ -9,6 +9,7 @@ func NewTestHead(id string, instance uint64, tracked bool) (head *Head, report f
 	live := new(Live)
 	if !tracked {
 		live.timedOut.Store(timedOutOne)
+		live.settle()
 	}
 	head = &Head{
 		Spec:   Spec{ID: id, Endpoint: "http://127.0.0.1:1", ModelTypes: []string{"m"}, Region: "r", Weight: 1},

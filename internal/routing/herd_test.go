@@ -85,7 +85,7 @@ var herdEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newHerd(t *testing.T, replicas int, tracked bool, seed uint64) *herd {
 	t.Helper()
-	h := &herd{rand: rand.New(rand.NewPCG(seed, 1))} //nolint:gosec // a simulation
+	h := &herd{rand: rand.New(rand.NewPCG(seed, 1))}
 	for i := range replicas {
 		f := &herdFleet{}
 		var heads []*fleet.Head
@@ -104,7 +104,7 @@ func newHerd(t *testing.T, replicas int, tracked bool, seed uint64) *herd {
 		}
 		r, err := New(Options{
 			Fleet: f, Events: events, Metrics: reg, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			Now: func() time.Time { return herdEpoch.Add(h.now) }, Seed: seed + uint64(i) + 1, Recent: 1 << 12, //nolint:gosec // small
+			Now: func() time.Time { return herdEpoch.Add(h.now) }, Seed: seed + uint64(i) + 1, Recent: 1 << 12,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -215,7 +215,7 @@ func TestNoStrategyMakesAHerd(t *testing.T) {
 		settings = settings[2:]
 	}
 	out := tabwriter.NewWriter(t.Output(), 0, 0, 2, ' ', 0)
-	defer out.Flush()
+	defer func() { _ = out.Flush() }()
 	for _, outcomes := range []bool{true, false} {
 		fmt.Fprintf(out, "outcomes reported: %v\n", outcomes)
 		byChance := map[string]float64{}

@@ -14,12 +14,11 @@ var leastLoadedSpec = Spec{
 type leastLoaded struct{}
 
 func (leastLoaded) Choose(in *Input, picks []Pick) int {
-	tier := in.Tier()
-	scores := in.Scores(len(tier.Heads))
-	if !exactLoads(in, &tier.Ranked, scores) {
+	n, ok := leastExact(in, &in.Tier().Ranked, picks)
+	if !ok {
 		return powerOfTwo{}.Choose(in, picks)
 	}
-	return least(in, tier.Heads, scores, picks)
+	return n
 }
 
 func (leastLoaded) Score(in *Input, scores []float64) { bestLoads(in, &in.Tier().Ranked, scores) }

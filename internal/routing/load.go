@@ -3,7 +3,6 @@ package routing
 import (
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"headway/internal/fleet"
@@ -62,95 +61,109 @@ func lighter(in *Input, a, b *fleet.Head) (first, second Pick) {
 	return first, second
 }
 
-// exactLoads writes each head's load by our own count, +Inf for heads that are
-// not available. It returns false, and the scores are not to be used, when
-// places of some head end by their time, so that its count overstates.
-func exactLoads(in *Input, r *fleet.Ranked, scores []float64) bool {
-	limits, perLoad := r.Limits[:len(scores)], r.PerLoad[:len(scores)]
-	for i, l := range r.Lives[:len(scores)] {
-		n, exact := l.Exact()
-		scores[i] = float64(n) * perLoad[i]
-		if !exact {
-			if !l.Tracked() {
-				return false
-			}
-			scores[i] += l.SlowStart(in.Now) * perLoad[i]
-		}
-		if limits[i] > 0 && n >= limits[i] {
-			scores[i] = math.Inf(1)
-		}
-	}
-	exclude(in, r, scores)
-	return true
-}
-
-// exclude marks heads that the caller excluded as not available.
-func exclude(in *Input, r *fleet.Ranked, scores []float64) {
-	for _, id := range in.Request.Exclude {
-		at, found := slices.BinarySearchFunc(r.Heads, id, func(h *fleet.Head, id string) int { return strings.Compare(h.ID, id) })
-		if found {
-			scores[at] = math.Inf(1)
-		}
-	}
-}
-
 // bestLoads writes each head's load by what is known best, for explanations.
 func bestLoads(in *Input, r *fleet.Ranked, scores []float64) {
-	if exactLoads(in, r, scores) {
-		return
-	}
+	tracked := !slices.ContainsFunc(r.Lives, func(l *fleet.Live) bool { return !l.Tracked() })
 	for i, h := range r.Heads {
 		if !in.Available(h) {
 			scores[i] = math.Inf(1)
 			continue
 		}
 		scores[i] = ownLoad(h, in.Now)
-		if load, _, ok := reportedLoad(h, in.Now); ok {
+		if load, _, ok := reportedLoad(h, in.Now); ok && !tracked {
 			scores[i] = load
 		}
 	}
 }
 
-// least writes the heads of the lowest scores into picks, best first, and
-// returns how many. The best is random among equals.
-func least(in *Input, heads []*fleet.Head, scores []float64, picks []Pick) int {
-	n, ties := 0, uint64(1)
-	worst := math.MaxFloat64 // above it a score changes nothing
-	for i, s := range scores {
-		if s > worst {
-			continue
-		}
-		at := n
-		switch {
-		case n > 0 && s == picks[0].Cost:
-			// The k-th of equals takes the lead with probability 1/k.
-			if ties++; in.Rand.IntN(int(ties)) == 0 { //nolint:gosec // at most the number of heads
-				at = 0
-			} else if at = 1; n == len(picks) {
-				continue
-			}
-		case n == len(picks) && s >= picks[n-1].Cost:
-			continue
-		default:
-			for at > 0 && s < picks[at-1].Cost {
-				at--
-			}
-			if at == 0 {
-				ties = 1
-			}
-		}
-		if n < len(picks) {
-			n++
-		}
-		if at < n {
-			copy(picks[at+1:n], picks[at:n-1])
-			picks[at] = Pick{heads[i], s}
-		}
-		if n == len(picks) {
-			worst = picks[n-1].Cost
-		}
+// ranking keeps the best picks while heads are compared, best first. The first
+// is random among equals: each of k equals leads with probability 1/k. Of m
+// equals so far the next to take the lead is number ⌊m/u⌋+1 for a uniform u in
+// (0, 1), so that equals cost a draw only when the lead changes.
+type ranking struct {
+	picks []Pick
+	n     int
+	lead  float64 // the lowest cost
+	worst float64 // a cost above it changes nothing
+	ties  uint64  // heads that share the lowest cost
+	next  uint64  // the number of ties at which the lead changes
+}
+
+func rank(picks []Pick) ranking {
+	return ranking{picks: picks, lead: math.Inf(-1), worst: math.MaxFloat64, next: math.MaxUint64}
+}
+
+// wants reports whether a head of this cost is to be added, and counts it if
+// it is an equal of the first. Among busy heads every second may be an equal,
+// which no branch predictor foresees, so that counting must not branch.
+func (k *ranking) wants(cost float64) bool {
+	tie := uint64(0)
+	if cost == k.lead {
+		tie = 1
 	}
-	return n
+	k.ties += tie
+	return cost < k.worst || k.ties >= k.next
+}
+
+// add takes a head that is wanted.
+func (k *ranking) add(r *Rand, h *fleet.Head, cost float64) {
+	at := k.n
+	switch {
+	case cost != k.lead:
+		for at > 0 && cost < k.picks[at-1].Cost {
+			at--
+		}
+		if at == 0 {
+			k.lead, k.ties = cost, 1
+			k.draw(r)
+		}
+	case k.ties >= k.next:
+		at = 0
+		k.draw(r)
+	default:
+		at = 1
+	}
+	if k.n < len(k.picks) {
+		k.n++
+	}
+	copy(k.picks[at+1:k.n], k.picks[at:k.n-1])
+	k.picks[at] = Pick{h, cost}
+	if k.n == len(k.picks) {
+		k.worst = k.picks[k.n-1].Cost
+	}
+}
+
+// draw decides at which of the coming equals the lead changes.
+func (k *ranking) draw(r *Rand) {
+	next := float64(k.ties) / (1 - r.Float64())
+	k.next = math.MaxUint64
+	if next < 1<<62 {
+		k.next = uint64(next) + 1
+	}
+}
+
+// leastExact writes the available heads of the least load by our own count
+// into picks, best first, and returns how many. ok is false when the places of
+// some head end by their time, so that its count overstates.
+func leastExact(in *Input, r *fleet.Ranked, picks []Pick) (n int, ok bool) {
+	best := rank(picks)
+	perLoad, limits := r.PerLoad[:len(r.Lives)], r.Limits[:len(r.Lives)]
+	bounded := r.Limited || len(in.Request.Exclude) > 0
+	for i, l := range r.Lives {
+		inFlight, exact := l.Exact()
+		cost := float64(inFlight) * perLoad[i]
+		if !exact {
+			if !l.Tracked() {
+				return 0, false
+			}
+			cost += l.SlowStart(in.Now) * perLoad[i]
+		}
+		if bounded && (limits[i] > 0 && inFlight >= limits[i] || in.excluded(r.Heads[i])) || !best.wants(cost) {
+			continue
+		}
+		best.add(&in.Rand, r.Heads[i], cost)
+	}
+	return best.n, true
 }
 
 // draws is how often a random draw that hits a head without a place is

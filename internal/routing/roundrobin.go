@@ -19,7 +19,7 @@ type roundRobin struct{}
 
 func (roundRobin) Choose(in *Input, picks []Pick) int {
 	heads := in.Heads()
-	first := int(in.Turn() % uint64(len(heads))) //nolint:gosec // below the number of heads
+	first := int(in.Turn() % uint64(len(heads)))
 	n := 0
 	for i := range heads {
 		at := first + i

@@ -52,6 +52,7 @@ type Router struct {
 	events   *event.Stream
 	log      *slog.Logger
 	now      func() time.Time
+	since    func(time.Time) time.Duration
 	ttl      time.Duration
 	seed     uint64
 	seeded   atomic.Uint64
@@ -78,8 +79,9 @@ func New(o Options) (*Router, error) {
 		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: o.ReservationTTL,
 		seed: o.Seed, cache: newCandidateCache(), sessions: newSessionTable(), policies: o.Policies,
 	}
+	r.since = func(t time.Time) time.Duration { return r.now().Sub(t) }
 	if r.now == nil {
-		r.now = time.Now
+		r.now, r.since = time.Now, time.Since // Since reads one clock, Now two
 	}
 	if r.ttl == 0 {
 		r.ttl = DefaultReservationTTL
@@ -274,7 +276,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Strategy: c.plan.spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: c.plan.rule,
 		At: in.Now, ExpiresAt: in.Now.Add(r.ttl),
-		Distance: tier.Distance, Candidates: int32(min(len(tier.Heads), math.MaxInt32)), //nolint:gosec // bounded
+		Distance: tier.Distance, Candidates: int32(min(len(tier.Heads), math.MaxInt32)),
 		Spilled: c.region != "" && s.picks[i].Head.Region != c.region,
 		Sticky:  in.lookup == found && in.rememberedHead == s.picks[i].Head,
 		nonce:   in.Rand.Uint64(),
@@ -334,7 +336,7 @@ func (r *Router) note(d *Decision, s *scratch, started time.Time) {
 	if old := r.recent.add(d); old != nil && old.end.Load() == nil && r.recent.finish(old, &evicted) {
 		r.metrics.ended(old, &evicted)
 	}
-	r.metrics.duration.Observe(r.now().Sub(started).Seconds())
+	r.metrics.duration.Observe(r.since(started).Seconds())
 }
 
 // refuse finds out why none of the candidates could be taken.

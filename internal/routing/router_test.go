@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -161,7 +162,7 @@ func TestDecisionReservesUntilItsOutcome(t *testing.T) {
 		t.Errorf("in flight %d, open %d after the outcome; want 0, 0", inFlight(w), w.router.Open())
 	}
 	o, ended := d.Outcome()
-	if !ended || o.Result != routing.ResultOK || o.StatusCode != 200 {
+	if !ended || o.Result != routing.ResultOK || o.StatusCode != http.StatusOK {
 		t.Errorf("outcome %+v, %v", o, ended)
 	}
 }

@@ -2,6 +2,7 @@ package routing
 
 import (
 	"math"
+	"math/bits"
 
 	"headway/internal/fleet"
 )
@@ -29,10 +30,9 @@ func (s sessionAffinity) Choose(in *Input, picks []Pick) int {
 	if !ok {
 		return leastLoaded{}.Choose(in, picks)
 	}
-	tier := in.Tier()
-	scores := in.Scores(len(tier.Heads))
-	perWeight := s.score(in, session, scores)
-	n := least(in, tier.Heads, scores, picks)
+	r := &in.Tier().Ranked
+	perWeight := s.perWeight(r)
+	n := s.nearest(in, r, session, perWeight, picks)
 	if n == 0 {
 		return 0
 	}
@@ -60,42 +60,92 @@ func lead(picks []Pick, n int, h *fleet.Head) int {
 	return n
 }
 
-// score writes -ln(u)/weight with u = hash(session, h) in (0, 1]: the head with
-// the least takes the session. Heads beyond the bound are not available. It
-// returns the bound for a weight of 1, before rounding up.
-func (s sessionAffinity) score(in *Input, session uint64, scores []float64) (perWeight float64) {
-	r := &in.Tier().Ranked
+// perWeight is how many requests a head of weight 1 may have in flight to take
+// a session, before rounding up.
+func (s sessionAffinity) perWeight(r *fleet.Ranked) float64 {
 	total := int64(1)
 	for _, l := range r.Lives {
 		total += l.InFlight()
 	}
-	perWeight = s.bound * float64(total) / r.Weight
-	even := r.MinWeight == r.MaxWeight
-	bound := int64(math.Ceil(perWeight * r.MaxWeight))
-	hashes, limits := r.Hashes[:len(scores)], r.Limits[:len(scores)]
-	for i, l := range r.Lives[:len(scores)] {
-		n := l.InFlight()
-		if !even {
-			bound = int64(math.Ceil(perWeight * r.Heads[i].Weight))
+	return s.bound * float64(total) / r.Weight
+}
+
+// hashPair hashes a session with a head (the multiplication of wyhash); equal on
+// every machine. Both words are well mixed already.
+func hashPair(session, head uint64) uint64 {
+	hi, lo := bits.Mul64(session^0xa0761d6478bd642f, head^0xe7037ed1a0b428db)
+	return hi ^ lo
+}
+
+// distance is -ln(u)/weight with u = hash(session, h) in (0, 1]: the head with
+// the least takes the session. Where all weights are equal it is 1-u, which
+// orders heads alike.
+func distance(hash uint64, weight float64, even bool) float64 {
+	u := float64(hash>>11+1) / (1 << 53)
+	if even {
+		return 1 - u
+	}
+	return -math.Log(u) / weight
+}
+
+// nearest writes the available heads within the bound that are nearest to the
+// session into picks and returns how many.
+func (s sessionAffinity) nearest(in *Input, r *fleet.Ranked, session uint64, perWeight float64, picks []Pick) int {
+	if r.MinWeight != r.MaxWeight {
+		best := rank(picks)
+		for i, h := range r.Heads {
+			cost := distance(hashPair(session, r.Hashes[i]), h.Weight, false)
+			if cost <= best.worst && s.takes(in, r, i, perWeight) && best.wants(cost) {
+				best.add(&in.Rand, h, cost)
+			}
 		}
-		if n >= bound || limits[i] > 0 && n >= limits[i] {
-			scores[i] = math.Inf(1)
-			continue
-		}
-		u := float64(Mix(session, hashes[i])>>11+1) / (1 << 53)
-		if even {
-			scores[i] = 1 - u // the same order as the logarithm's, and cheaper
-		} else {
-			scores[i] = -math.Log(u) / r.Heads[i].Weight
+		return best.n
+	}
+	// Few heads are above the first floor, and nearly always enough.
+	const enough = 12
+	if n := uint64(len(r.Heads)); n > 2*enough {
+		if n := s.nearestAbove(in, r, session, math.MaxUint64/n*(n-enough), perWeight, picks); n == len(picks) {
+			return n
 		}
 	}
-	exclude(in, r, scores)
-	return perWeight
+	return s.nearestAbove(in, r, session, 0, perWeight, picks)
+}
+
+// nearestAbove is nearest among the heads whose hash with the session is at
+// least floor, if all weights are equal.
+func (s sessionAffinity) nearestAbove(in *Input, r *fleet.Ranked, session, floor uint64, perWeight float64, picks []Pick) int {
+	best := rank(picks)
+	for i, hash := range r.Hashes {
+		x := hashPair(session, hash)
+		if x < floor || !s.takes(in, r, i, perWeight) {
+			continue
+		}
+		if cost := distance(x, 1, true); best.wants(cost) {
+			best.add(&in.Rand, r.Heads[i], cost)
+			if best.worst < 1 {
+				floor = max(floor, uint64((1-best.worst)*(1<<53)-1)<<11)
+			}
+		}
+	}
+	return best.n
+}
+
+// takes reports whether head i of r is available and within the bound.
+func (s sessionAffinity) takes(in *Input, r *fleet.Ranked, i int, perWeight float64) bool {
+	n := r.Lives[i].InFlight()
+	return n < int64(math.Ceil(perWeight*r.Heads[i].Weight)) && (r.Limits[i] == 0 || n < r.Limits[i]) && !in.excluded(r.Heads[i])
 }
 
 func (s sessionAffinity) Score(in *Input, scores []float64) {
 	if session, ok := in.Session(); ok {
-		s.score(in, session, scores)
+		r := &in.Tier().Ranked
+		perWeight := s.perWeight(r)
+		for i, h := range r.Heads {
+			scores[i] = math.Inf(1)
+			if s.takes(in, r, i, perWeight) {
+				scores[i] = distance(hashPair(session, h.Hash), h.Weight, r.MinWeight == r.MaxWeight)
+			}
+		}
 		return
 	}
 	leastLoaded{}.Score(in, scores)

@@ -110,7 +110,6 @@ type Input struct {
 	session        uint64 // hash of the session key and the model, 0: no session
 	lookup         lookup
 	rememberedHead *fleet.Head
-	scores         []float64
 	more           [MaxAlternatives]Pick
 }
 
@@ -159,15 +158,12 @@ func (in *Input) Available(h *fleet.Head) bool {
 	if h.MaxInFlight > 0 && h.Live.InFlight() >= h.MaxInFlight {
 		return false
 	}
-	return len(in.Request.Exclude) == 0 || !slices.Contains(in.Request.Exclude, h.ID)
+	return !in.excluded(h)
 }
 
-// Scores is a scratch slice of n costs, valid until the next call.
-func (in *Input) Scores(n int) []float64 {
-	if cap(in.scores) < n {
-		in.scores = make([]float64, max(n, 128))
-	}
-	return in.scores[:n]
+// excluded reports whether the caller excluded the head.
+func (in *Input) excluded(h *fleet.Head) bool {
+	return len(in.Request.Exclude) > 0 && slices.Contains(in.Request.Exclude, h.ID)
 }
 
 // Rand is a small, fast random source (wyrand) of one decision. The zero value
@@ -187,8 +183,8 @@ func (r *Rand) Uint64() uint64 {
 // IntN returns a number from 0 to n-1; n is at least 1. Its bias is below
 // n/2^64 (Lemire's multiplication without rejection).
 func (r *Rand) IntN(n int) int {
-	hi, _ := bits.Mul64(r.Uint64(), uint64(n)) //nolint:gosec // n is positive
-	return int(hi)                             //nolint:gosec // hi is below n
+	hi, _ := bits.Mul64(r.Uint64(), uint64(n))
+	return int(hi)
 }
 
 // Float64 returns a number in [0, 1).
