@@ -168,7 +168,7 @@ type Explanation struct {
 	RegionMode       string      `json:"region_mode"`
 	CacheHit         bool        `json:"cache_hit"`
 	Candidates       []Candidate `json:"candidates"`
-	Omitted          int         `json:"omitted,omitempty"` // candidates left out of a long list
+	Omitted          int         `json:"omitted,omitzero"` // candidates left out of a long list
 }
 
 // Candidate is one head as a decision saw it.

@@ -96,7 +96,7 @@ func toProblem(err error) *problem {
 	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
 		return &problem{
 			code:   api.CodeOverrideNotAllowed,
-			detail: "The policy does not let callers set " + override.Field + "; its caller_may lists what they may.",
+			detail: "The policy does not let callers set " + strings.TrimPrefix(override.Field, "/") + "; its caller_may lists what they may.",
 			faults: []api.Fault{{Pointer: override.Field, Reason: "is reserved to the policy"}},
 		}
 	}

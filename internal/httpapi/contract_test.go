@@ -1,0 +1,452 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pb33f/libopenapi"
+	validator "github.com/pb33f/libopenapi-validator"
+	"github.com/pb33f/libopenapi-validator/config"
+	verrors "github.com/pb33f/libopenapi-validator/errors"
+	v3 "github.com/pb33f/libopenapi/datamodel/high/v3"
+
+	"headway/api"
+	"headway/internal/fleet"
+	"headway/internal/httpapi"
+	"headway/internal/routing"
+)
+
+// contract is the description of the interface as clients get it.
+type contract struct {
+	document libopenapi.Document
+	model    *v3.Document
+	validate validator.Validator
+}
+
+var described = sync.OnceValues(func() (*contract, error) {
+	raw, err := httpapi.OpenAPIJSON()
+	if err != nil {
+		return nil, err
+	}
+	c := &contract{}
+	if c.document, err = libopenapi.NewDocument(raw); err != nil {
+		return nil, err
+	}
+	model, err := c.document.BuildV3Model()
+	if err != nil {
+		return nil, err
+	}
+	c.model = &model.Model
+	var errs []error
+	c.validate, errs = validator.NewValidator(c.document, config.WithFormatAssertions(), config.WithRejectUndeclaredRequestBody())
+	return c, errors.Join(errs...)
+})
+
+func theContract(t testing.TB) *contract {
+	t.Helper()
+	c, err := described()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func describe(faults []*verrors.ValidationError) string {
+	var b strings.Builder
+	for _, f := range faults {
+		fmt.Fprintf(&b, "\n  %s: %s", f.Message, f.Reason)
+		for _, s := range f.SchemaValidationErrors {
+			fmt.Fprintf(&b, "\n    %s: %s", s.FieldPath, s.Reason)
+		}
+	}
+	return b.String()
+}
+
+// request wants a request that the description allows.
+func (c *contract) request(t testing.TB, r *http.Request, body string) {
+	t.Helper()
+	r = r.Clone(t.Context())
+	r.Body = io.NopCloser(strings.NewReader(body))
+	if ok, faults := c.validate.ValidateHttpRequestSync(r); !ok {
+		t.Errorf("%s %s %s is not in the description:%s", r.Method, r.URL, body, describe(faults))
+	}
+}
+
+// answer wants an answer that the description promises for the request.
+func (c *contract) answer(t testing.TB, r *http.Request, a *answer) {
+	t.Helper()
+	response := &http.Response{StatusCode: a.status, Header: a.header, Body: io.NopCloser(bytes.NewReader(a.body)), Request: r}
+	if ok, faults := c.validate.ValidateHttpResponse(r, response); !ok {
+		t.Errorf("%s %s: %d %s is not in the description:%s", r.Method, r.URL, a.status, a.body, describe(faults))
+	}
+}
+
+// problem wants a problem as the description has them, for requests that it
+// does not have.
+func (c *contract) problem(t testing.TB, a *answer) {
+	t.Helper()
+	c.answer(t, newRequest(t, http.MethodGet, "/api/v1/heads", ""), a)
+}
+
+func TestDescriptionIsValid(t *testing.T) {
+	c := theContract(t)
+	if c.document.GetVersion() != "3.1.0" {
+		t.Errorf("version %s; want 3.1.0", c.document.GetVersion())
+	}
+	if ok, faults := c.validate.ValidateDocument(); !ok {
+		t.Error(describe(faults))
+	}
+}
+
+func TestDescriptionAndRoutesAreTheSame(t *testing.T) {
+	c := theContract(t)
+	w := newWorld(t)
+	routes := map[string]httpapi.Operation{}
+	for _, o := range w.server.Operations() {
+		if _, twice := routes[o.ID]; twice || o.ID == "" {
+			t.Errorf("%s %s: operation %q is there twice, or has no name", o.Method, o.Pattern, o.ID)
+		}
+		routes[o.ID] = o
+	}
+	for path, item := range c.model.Paths.PathItems.FromOldest() {
+		for method, operation := range item.GetOperations().FromOldest() {
+			o, ok := routes[operation.OperationId]
+			if !ok || !strings.EqualFold(o.Method, method) || o.Pattern != path {
+				t.Errorf("described is %s %s as %q; the route is %+v", method, path, operation.OperationId, o)
+			}
+			delete(routes, operation.OperationId)
+			if operation.Responses.Codes.GetOrZero(strconv.Itoa(o.Success)) == nil {
+				t.Errorf("%s %s: the usual status %d is not described", method, path, o.Success)
+			}
+			if operation.Responses.Default == nil {
+				t.Errorf("%s %s: problems are not described", method, path)
+			}
+			if operation.Summary == "" || len(operation.Tags) != 1 {
+				t.Errorf("%s %s: no summary, or not one tag", method, path)
+			}
+		}
+	}
+	for _, o := range routes {
+		t.Errorf("%s %s is not described", o.Method, o.Pattern)
+	}
+}
+
+// What Go programs read must be what is described: a field of one that the
+// other lacks would be dropped or refused.
+func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
+	c := theContract(t)
+	for name, value := range map[string]any{
+		"Registration": api.Registration{}, "RegistrationAnswer": api.RegistrationAnswer{}, "Lease": api.Lease{},
+		"StatusReport": api.StatusReport{}, "StatusAnswer": api.StatusAnswer{}, "Load": api.Load{},
+		"ReportedLoad": api.ReportedLoad{}, "Capacity": api.Capacity{}, "HeadPatch": api.HeadPatch{}, "Head": api.Head{},
+		"Health": api.Health{}, "DecisionRequest": api.DecisionRequest{}, "DecisionHead": api.DecisionHead{},
+		"Decision": api.Decision{}, "RecentDecision": api.RecentDecision{}, "Explanation": api.Explanation{},
+		"Candidate": api.Candidate{}, "Progress": api.Progress{}, "Outcome": api.Outcome{},
+		"RecordedOutcome": api.RecordedOutcome{}, "Strategy": api.Strategy{}, "Policy": routing.Document{},
+		"Readiness": api.Readiness{}, "Problem": api.Problem{},
+	} {
+		proxy := c.model.Components.Schemas.GetOrZero(name)
+		if proxy == nil {
+			t.Errorf("%s is not described", name)
+			continue
+		}
+		schema := proxy.Schema()
+		var have []string
+		for field := range schema.Properties.KeysFromOldest() {
+			have = append(have, field)
+		}
+		want, required := fields(reflect.TypeOf(value))
+		slices.Sort(have)
+		if slices.Sort(want); !slices.Equal(have, want) {
+			t.Errorf("%s: described are %q, the type has %q", name, have, want)
+		}
+		// model_type may stand in for model_types, and a policy's fields have
+		// forms that compiling it checks.
+		slices.Sort(required)
+		got := slices.Sorted(slices.Values(schema.Required))
+		if !slices.Equal(got, required) {
+			t.Errorf("%s: required are %q, always there %q", name, got, required)
+		}
+	}
+}
+
+// fields are the JSON names of a struct's fields, and those that are always
+// there.
+func fields(t reflect.Type) (all, required []string) {
+	for f := range t.Fields() {
+		if f.Anonymous {
+			more, always := fields(f.Type)
+			all, required = append(all, more...), append(required, always...)
+			continue
+		}
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		all = append(all, name)
+		if options == "" {
+			required = append(required, name)
+		}
+	}
+	return all, required
+}
+
+// TestEveryCodeIsDescribed reads the codes from the source: Go cannot list
+// constants.
+func TestEveryCodeIsDescribed(t *testing.T) {
+	source, err := os.ReadFile("../../api/api.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, have []string
+	for _, m := range regexp.MustCompile(`(?m)^\tCode\w+ += "(\w+)"`).FindAllSubmatch(source, -1) {
+		if code := string(m[1]); code != api.CodeClientGone { // never sent
+			want = append(want, code)
+		}
+	}
+	for _, n := range theContract(t).model.Components.Schemas.GetOrZero("Problem").Schema().Properties.GetOrZero("code").Schema().Enum {
+		have = append(have, n.Value)
+	}
+	slices.Sort(want)
+	if slices.Sort(have); !slices.Equal(have, want) || len(want) < 20 {
+		t.Errorf("described are %q, sent may be %q", have, want)
+	}
+}
+
+// exchange is a request and the status that it must get.
+type exchange struct {
+	method, target, body string
+	status               int
+	headers              []string
+}
+
+const llama = "llama-3.1-8b"
+
+// Every route is asked for what usually goes well, with all that it can say.
+func TestUsualAnswersAreAsDescribed(t *testing.T) {
+	c := theContract(t)
+	w := newWorld(t)
+	covered := map[string]bool{}
+	ask := func(status int, method, target, body string, headers ...string) *answer {
+		t.Helper()
+		r := newRequest(t, method, target, body, headers...)
+		c.request(t, r, body)
+		a := w.ask(r)
+		if a.status != status {
+			t.Errorf("%s %s %s: %d %s; want %d", method, target, body, a.status, a.body, status)
+		}
+		c.answer(t, r, a)
+		path, _, _ := strings.Cut(target, "?")
+		covered[method+" "+path] = true
+		return a
+	}
+	full := `{"id":"full","endpoint":"https://gpu-7.internal:8443","model_types":["llama-3.1-8b","org/model@v2"],"region":"eu-west","zone":"b",` +
+		`"version":"0.11.2","engine":"vllm","weight":2.5,"capacity":{"max_in_flight":64},"labels":{"tier":"gold"},"status":"active",` +
+		`"load":{"in_flight":3,"queued":0,"pending_prompt_tokens":12000,"kv_cache_usage":0.25,"kv_capacity_tokens":400000,"utilization":0.5,"tokens_per_second":812.5}}`
+	registered := into[api.RegistrationAnswer](t, ask(http.StatusCreated, "POST", "/api/v1/heads", full))
+	ask(http.StatusOK, "POST", "/api/v1/heads", full)
+	bare := ask(http.StatusCreated, "POST", "/api/v1/heads", `{"id":"bare","endpoint":"http://10.0.0.2:8000","model_type":"llama-3.1-8b","region":"us-east"}`)
+	epoch := into[api.RegistrationAnswer](t, bare).Lease.Epoch
+	ask(http.StatusOK, "GET", "/api/v1/heads/bare", "")
+	ask(http.StatusOK, "PUT", "/api/v1/heads/bare/status", fmt.Sprintf(`{"epoch":%d,"status":"degraded","load":{},"sequence":1}`, epoch))
+	ask(http.StatusOK, "PUT", "/api/v1/heads/bare/status", fmt.Sprintf(`{"epoch":%d,"status":"active"}`, epoch))
+	ask(http.StatusOK, "GET", "/api/v1/heads/full", "")
+	ask(http.StatusOK, "PATCH", "/api/v1/heads/full", `{"admin_state":"maintenance","weight":3,"labels":{"x":"y"}}`)
+	ask(http.StatusOK, "PATCH", "/api/v1/heads/full", `{"admin_state":"enabled","weight":0,"labels":{}}`)
+	ask(http.StatusOK, "PATCH", "/api/v1/heads/full", `{"weight":null,"labels":null}`)
+	ask(http.StatusOK, "GET", "/api/v1/heads", "")
+	first := into[api.List[api.Head]](t, ask(http.StatusOK, "GET", "/api/v1/heads?limit=1&region=us-east&model_type="+llama, ""))
+	if first.NextCursor != "" || len(first.Data) != 1 {
+		t.Errorf("the heads of us-east are %+v", first)
+	}
+	page := into[api.List[api.Head]](t, ask(http.StatusOK, "GET", "/api/v1/heads?limit=1&status=active", ""))
+	ask(http.StatusOK, "GET", "/api/v1/heads?limit=1&cursor="+page.NextCursor, "")
+
+	ask(http.StatusOK, "POST", "/api/v1/decisions", `{"model_type":"llama-3.1-8b"}`)
+	made := into[api.Decision](t, ask(http.StatusOK, "POST", "/api/v1/decisions",
+		`{"model_type":"llama-3.1-8b","region":"ap-south","region_mode":"prefer","strategy":"least_loaded","session_key":"u-1","prompt":"Hello \"you\" \u00e9",`+
+			`"prefix_hashes":["00ff","DEADBEEF",17],"input_tokens":1200,"exclude":["nobody"],"labels":{},"explain":true}`))
+	one := "/api/v1/decisions/" + made.DecisionID
+	ask(http.StatusOK, "GET", one, "")
+	ask(http.StatusNoContent, "POST", one+"/progress", `{"event":"first_token"}`)
+	ask(http.StatusNoContent, "POST", one+"/outcome", `{"result":"ok","status_code":200,"ttft_ms":81.5,"duration_ms":900,"input_tokens":1200,"output_tokens":80,"cached_tokens":0}`)
+	ask(http.StatusNoContent, "POST", one+"/outcome", `{"result":"error"}`)
+	ask(http.StatusOK, "GET", one, "")
+	for _, strategy := range routing.Specs() {
+		ask(http.StatusOK, "POST", "/api/v1/decisions", fmt.Sprintf(`{"model_type":%q,"strategy":%q,"region":"eu-west","explain":true}`, llama, strategy.Name))
+	}
+	recent := into[api.List[api.RecentDecision]](t, ask(http.StatusOK, "GET", "/api/v1/decisions?limit=2&model_type="+llama+"&head="+made.Head.ID, ""))
+	if len(recent.Data) == 0 {
+		t.Error("no recent decision")
+	}
+	page2 := into[api.List[api.RecentDecision]](t, ask(http.StatusOK, "GET", "/api/v1/decisions?limit=1", ""))
+	ask(http.StatusOK, "GET", "/api/v1/decisions?cursor="+page2.NextCursor, "")
+
+	ask(http.StatusOK, "GET", "/api/v1/strategies", "")
+	document, faults := routing.ParsePolicy([]byte(`{"default_strategy":"round_robin","rules":[{"match":{"model_type":"llama*","region":"eu-*"},"strategy":"geo_preferred","region_mode":"require"}],`+
+		`"regions":{"eu-west":{"distances_ms":{"us-east":80}}},"strategies":{"session_affinity":{"parameters":{}}},"aliases":{"small":"llama-3.1-8b"},"caller_may":[]}`), "json")
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{}, 0); err != nil {
+		t.Fatal(err)
+	}
+	a := ask(http.StatusOK, "GET", "/api/v1/policy", "")
+	if a.header.Get("ETag") != `"1"` {
+		t.Errorf("ETag %q; want the revision, 1", a.header.Get("ETag"))
+	}
+	if again := ask(http.StatusNotModified, "GET", "/api/v1/policy", "", "If-None-Match", `"1"`); len(again.body) != 0 {
+		t.Errorf("304 with a body: %s", again.body)
+	}
+	for _, path := range []string{"/livez", "/readyz", "/metrics", "/openapi.json", "/"} {
+		ask(http.StatusOK, "GET", path, "")
+	}
+	openMetrics := ask(http.StatusOK, "GET", "/metrics", "", "Accept", "application/openmetrics-text; version=1.0.0")
+	if !strings.HasPrefix(openMetrics.header.Get("Content-Type"), "application/openmetrics-text") {
+		t.Errorf("Content-Type %s; want OpenMetrics", openMetrics.header.Get("Content-Type"))
+	}
+	w.store.failWith(fleet.ErrStoreUnavailable)
+	ask(http.StatusServiceUnavailable, "POST", "/api/v1/heads", strings.Replace(full, `"full"`, `"more"`, 1))
+	ask(http.StatusServiceUnavailable, "GET", "/readyz", "")
+	w.store.failWith(nil)
+	ask(http.StatusNoContent, "DELETE", "/api/v1/heads/full", "")
+
+	for _, o := range w.server.Operations() {
+		key := o.Method + " " + strings.NewReplacer("/heads/{id}", "/heads/bare", "/decisions/{id}", one[len("/api/v1"):]).Replace(o.Pattern)
+		if o.ID == "deleteHead" || o.ID == "patchHead" {
+			key = strings.Replace(key, "bare", "full", 1)
+		}
+		if !covered[key] {
+			t.Errorf("%s was not asked", key)
+		}
+	}
+	if registered.Head.Load == nil || registered.Head.Capacity == nil || registered.Head.Status != "active" {
+		t.Errorf("registered as %+v", registered.Head)
+	}
+}
+
+// brokenBody fails as it is read; the handler's other inputs are sound.
+type brokenBody struct{ do func() error }
+
+func (b brokenBody) Read([]byte) (int, error) { return 0, b.do() }
+func (b brokenBody) Close() error             { return nil }
+
+// Each kind of problem is brought about once, with what has to stand beside it.
+func TestEveryProblemIsAsDescribed(t *testing.T) {
+	c := theContract(t)
+	w := newWorld(t)
+	w.register("a")
+	sent := map[string]bool{}
+	want := func(status int, code string, r *http.Request, a *answer) api.Problem {
+		t.Helper()
+		p := w.problem(status, code, a)
+		if code == api.CodeNotFound || code == api.CodeMethodNotAllowed {
+			c.problem(t, a)
+		} else {
+			c.answer(t, r, a)
+		}
+		sent[code] = true
+		return p
+	}
+	const decide = `{"model_type":"llama-3.1-8b"}`
+	for _, e := range []struct {
+		exchange
+		code string
+	}{
+		{exchange{"POST", "/api/v1/decisions", `{`, 400, nil}, api.CodeInvalidJSON},
+		{exchange{"POST", "/api/v1/decisions", `{}`, 422, nil}, api.CodeInvalid},
+		{exchange{"POST", "/api/v1/decisions", decide + strings.Repeat(" ", 1<<20), 413, nil}, api.CodeTooLarge},
+		{exchange{"POST", "/api/v1/decisions", decide, 415, []string{"Content-Encoding", "gzip"}}, api.CodeUnsupportedMedia},
+		{exchange{"GET", "/api/v2/heads", "", 404, nil}, api.CodeNotFound},
+		{exchange{"PUT", "/api/v1/heads", `{}`, 405, nil}, api.CodeMethodNotAllowed},
+		{exchange{"GET", "/api/v1/heads/nobody", "", 404, nil}, api.CodeHeadNotFound},
+		{exchange{"PUT", "/api/v1/heads/nobody/status", `{"epoch":1,"status":"active"}`, 404, nil}, api.CodeHeadNotFound},
+		{exchange{"PATCH", "/api/v1/heads/nobody", `{"weight":1}`, 404, nil}, api.CodeHeadNotFound},
+		{exchange{"DELETE", "/api/v1/heads/nobody", "", 404, nil}, api.CodeHeadNotFound},
+		{exchange{"PUT", "/api/v1/heads/a/status", `{"epoch":9999,"status":"active"}`, 409, nil}, api.CodeStaleEpoch},
+		{exchange{"POST", "/api/v1/decisions", `{"model_type":"nothing"}`, 404, nil}, api.CodeUnknownModelType},
+		{exchange{"GET", "/api/v1/decisions/dec_00000000000000000000000000000000", "", 404, nil}, api.CodeDecisionNotFound},
+		{exchange{"POST", "/api/v1/decisions/dec_0/progress", `{"event":"first_token"}`, 404, nil}, api.CodeDecisionNotFound},
+		{exchange{"POST", "/api/v1/decisions/dec_0/outcome", `{"result":"ok"}`, 404, nil}, api.CodeDecisionNotFound},
+		{exchange{"GET", "/livez", "", 421, []string{"Host", "evil.example"}}, api.CodeForeignHost},
+		{exchange{"GET", "/metrics", "", 403, []string{"Origin", "https://evil.example"}}, api.CodeCrossOrigin},
+	} {
+		r := newRequest(t, e.method, e.target, e.body, e.headers...)
+		want(e.status, e.code, r, w.ask(r))
+	}
+	for err, code := range map[error]string{
+		fmt.Errorf("save: %w", fleet.ErrStoreUnavailable): api.CodeStateUnavailable,
+		fmt.Errorf("save: %w", fleet.ErrConflict):         api.CodeConflict,
+		fleet.ErrFleetFull:        api.CodeFleetFull,
+		fleet.ErrOverloaded:       api.CodeOverloaded,
+		context.DeadlineExceeded:  api.CodeTimeout,
+		errors.New("no such row"): api.CodeInternal,
+	} {
+		w.store.failWith(err)
+		r := newRequest(t, "POST", "/api/v1/heads", headBody("b"))
+		a := w.ask(r)
+		p := want(a.status, code, r, a)
+		if strings.Contains(string(a.body), "no such row") {
+			t.Errorf("%s tells what is nobody's business", a.body)
+		}
+		if retry := a.header.Get("Retry-After"); (p.Status == 503) != (retry != "") {
+			t.Errorf("%d with Retry-After %q", p.Status, retry)
+		}
+	}
+	w.store.failWith(nil)
+
+	r := newRequest(t, "POST", "/api/v1/decisions", decide)
+	r.Body, r.ContentLength = brokenBody{func() error { panic("a bug") }}, int64(len(decide))
+	want(500, api.CodeInternal, r, w.ask(r))
+	r = newRequest(t, "POST", "/api/v1/decisions", decide)
+	r.Body, r.ContentLength = brokenBody{func() error { return os.ErrDeadlineExceeded }}, int64(len(decide))
+	want(408, api.CodeRequestTimeout, r, w.ask(r))
+
+	w.must(200, "PATCH", "/api/v1/heads/a", `{"admin_state":"maintenance"}`)
+	for _, body := range []string{`{"model_type":"llama-3.1-8b"}`, `{"model_type":"llama-3.1-8b","explain":true,"region":"eu-west","region_mode":"require"}`} {
+		r = newRequest(t, "POST", "/api/v1/decisions", body)
+		a := w.ask(r)
+		p := want(503, api.CodeNoEligibleHead, r, a)
+		if a.header.Get("Retry-After") == "" || p.Reason != "unroutable" || p.Removed["admin_state"] != 1 || (p.Explanation != nil) != strings.Contains(body, "explain") {
+			t.Errorf("Retry-After %q, %s", a.header.Get("Retry-After"), a.body)
+		}
+	}
+	document := routing.DefaultDocument()
+	document.CallerMay = []string{}
+	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{}, 0); err != nil {
+		t.Fatal(err)
+	}
+	r = newRequest(t, "POST", "/api/v1/decisions", `{"model_type":"llama-3.1-8b","strategy":"round_robin"}`)
+	p := want(403, api.CodeOverrideNotAllowed, r, w.ask(r))
+	if len(p.Errors) != 1 || p.Errors[0].Pointer != "/strategy" || !strings.Contains(p.Detail, " strategy;") {
+		t.Errorf("%+v", p)
+	}
+
+	for _, n := range c.model.Components.Schemas.GetOrZero("Problem").Schema().Properties.GetOrZero("code").Schema().Enum {
+		if !sent[n.Value] {
+			t.Errorf("%s was not brought about", n.Value)
+		}
+	}
+}
+
+// A client that left gets no answer; the metrics tell it from failures.
+func TestClientThatLeft(t *testing.T) {
+	w := newWorld(t)
+	w.store.failWith(context.Canceled)
+	a := w.do("POST", "/api/v1/heads", headBody("a"))
+	if len(a.body) != 0 {
+		t.Errorf("it was told %s", a.body)
+	}
+	if want := `http_requests_total{endpoint="/api/v1/heads",method="POST",status="499"} 1`; !strings.Contains(w.scrape(), want) {
+		t.Errorf("no %s", want)
+	}
+}
