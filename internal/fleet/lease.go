@@ -94,31 +94,40 @@ func (r *Registry) Report(id string, report StatusReport) (Lease, error) {
 	if err := ValidateReport(&report); err != nil {
 		return Lease{}, err
 	}
+	lease, staged, err := r.report(id, &report)
+	if staged {
+		r.flush()
+	}
+	return lease, err
+}
+
+// report is Report up to the next snapshot; staged says that it has to be
+// published.
+func (r *Registry) report(id string, report *StatusReport) (lease Lease, staged bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.heads[id]
 	if e == nil {
 		r.metrics.dropped[dropUnknownHead].Inc()
-		return Lease{}, ErrHeadNotFound
+		return Lease{}, false, ErrHeadNotFound
 	}
 	now := r.now()
 	if report.Epoch != e.epoch {
 		if !r.grantedBefore(e, report.Epoch) {
 			r.metrics.dropped[dropStaleEpoch].Inc()
-			return Lease{}, ErrStaleEpoch
+			return Lease{}, false, ErrStaleEpoch
 		}
 		e.epoch = report.Epoch
-		r.publish([]change{r.replace(e, now)})
+		staged = r.stage(r.replace(e, now))
 	}
 	r.metrics.updates.Inc()
-	lease := r.grant(e, now)
+	lease = r.grant(e, now)
 	if report.Sequence != 0 && report.Sequence <= e.sequence {
 		r.metrics.dropped[dropOutOfOrder].Inc()
-		return lease, nil
+		return lease, staged, nil
 	}
 	e.sequence = report.Sequence
-	r.accept(e, &report, now)
-	return lease, nil
+	return lease, r.accept(e, report, now) || staged, nil
 }
 
 // grantedBefore reports whether epoch may be one that an earlier process
@@ -127,9 +136,8 @@ func (r *Registry) grantedBefore(e *entry, epoch uint64) bool {
 	return e.epoch < r.firstEpoch && epoch > e.epoch && epoch < r.firstEpoch
 }
 
-// accept notes the report's load, and publishes if the report changes what the
-// head is.
-func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) {
+// accept notes the report's load and stages what it changes of the head.
+func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged bool) {
 	e.live.report.Store(&Report{
 		Load: report.Load, At: now, Picks: e.live.Picks(), InFlight: e.live.InFlight(), Sequence: report.Sequence,
 	})
@@ -144,16 +152,17 @@ func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) {
 		r.confirm(e)
 	}
 	if e.status == status && e.health == health {
-		return
+		return false
 	}
 	r.watch(e)
-	r.publish([]change{r.replace(e, now)})
+	staged = r.stage(r.replace(e, now))
 	switch {
 	case health == HealthStale || health == HealthHeld:
 		r.tell(event.HeadRecovered, e, now)
 	default:
 		r.tell(event.HeadChanged, e, now)
 	}
+	return staged
 }
 
 // HeadState is the data of an event about a head.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -56,6 +57,7 @@ type Registry struct {
 
 	mu         sync.Mutex
 	heads      map[string]*entry
+	staged     []change // not in the snapshot yet
 	wheel      wheel
 	guards     map[poolKey]time.Time // when each active guard tripped
 	lastSweep  time.Time
@@ -260,9 +262,56 @@ func (r *Registry) replace(e *entry, now time.Time) change {
 	return change{before, e.head}
 }
 
-// publish swaps in a snapshot with the changes applied. Only the groups and
-// pools of heads that changed are made anew. r.mu must be held.
+// stage notes a change for the next snapshot, unless it changes nothing that
+// decisions see. r.mu must be held; flush is to be called once it is not.
+func (r *Registry) stage(c change) (staged bool) {
+	if c.before.looksLike(c.next) {
+		return false
+	}
+	r.staged = append(r.staged, c)
+	return true
+}
+
+// flush publishes what was staged. A snapshot costs as much as the pool is
+// large. Reports that come at the same time wait for the mutex in turn, each
+// stages its change and queues again to flush, so that the first flush
+// publishes the changes of all.
+func (r *Registry) flush() {
+	r.mu.Lock()
+	r.publish(nil)
+	r.mu.Unlock()
+}
+
+// looksLike reports whether a decision could not tell h from next, which is
+// made of h. Freshness among routable heads is not for decisions, which read
+// the ages of signals.
+func (h *Head) looksLike(next *Head) bool {
+	return h.Instance == next.Instance && h.Epoch == next.Epoch && h.Status == next.Status &&
+		h.Refusal() == next.Refusal() && (h.Health == HealthHeld) == (next.Health == HealthHeld) &&
+		(h.Health == next.Health || h.Routable())
+}
+
+// coalesce orders changes by id, makes one of those of one head and drops those
+// that came and went.
+func coalesce(changes []change) []change {
+	slices.SortStableFunc(changes, func(a, b change) int { return strings.Compare(a.id(), b.id()) })
+	kept := changes[:0]
+	for _, c := range changes {
+		if n := len(kept); n > 0 && kept[n-1].id() == c.id() {
+			kept[n-1].next = c.next
+			continue
+		}
+		kept = append(kept, c)
+	}
+	return slices.DeleteFunc(kept, func(c change) bool { return c.before == nil && c.next == nil })
+}
+
+// publish swaps in a snapshot with what was staged and the changes applied.
+// Only the groups and pools of heads that changed are made anew. r.mu must be
+// held.
 func (r *Registry) publish(changes []change) {
+	changes = coalesce(append(r.staged, changes...))
+	r.staged = nil
 	if len(changes) == 0 {
 		return
 	}
@@ -277,7 +326,6 @@ func (r *Registry) publish(changes []change) {
 	for k, v := range old.Regions {
 		next.Regions[k] = v
 	}
-	slices.SortFunc(changes, func(a, b change) int { return strings.Compare(a.id(), b.id()) })
 	touched := map[string][]change{}
 	for _, c := range changes {
 		next.count(c.before, -1)
@@ -319,17 +367,13 @@ func (s *Snapshot) count(h *Head, by int) {
 // rebuild makes the pool of a model type anew, nil when no head is left in it.
 func (r *Registry) rebuild(old *Pool, model string, changes []change) *Pool {
 	if old == nil {
-		old = &Pool{ModelType: model, All: newGroup(model, AnyRegion, nil)}
+		old = &Pool{ModelType: model, All: &Group{ModelType: model, Region: AnyRegion}, Regions: map[string]*Group{}}
 	}
-	all := merge(old.All.Heads, changes, func(h *Head) bool { return slices.Contains(h.ModelTypes, model) })
-	if len(all) == 0 {
-		return nil
-	}
+	serves := func(h *Head) bool { return slices.Contains(h.ModelTypes, model) }
 	r.slowStart(old.All, changes)
-	p := &Pool{ModelType: all[0].ModelTypes[slices.Index(all[0].ModelTypes, model)], Regions: make(map[string]*Group, len(old.Regions)+1)}
-	p.All = newGroup(p.ModelType, AnyRegion, all)
-	for k, v := range old.Regions {
-		p.Regions[k] = v
+	p := &Pool{ModelType: old.ModelType, All: old.All.change(changes, serves), Regions: maps.Clone(old.Regions)}
+	if len(p.All.Heads) == 0 {
+		return nil
 	}
 	regions := map[string]bool{}
 	for _, c := range changes {
@@ -340,37 +384,18 @@ func (r *Registry) rebuild(old *Pool, model string, changes []change) *Pool {
 		}
 	}
 	for region := range regions {
-		var heads []*Head
-		if g := old.Regions[region]; g != nil {
-			heads = g.Heads
+		g := old.Regions[region]
+		if g == nil {
+			g = &Group{ModelType: model, Region: region}
 		}
-		heads = merge(heads, changes, func(h *Head) bool {
-			return h.Region == region && slices.Contains(h.ModelTypes, model)
-		})
-		if len(heads) == 0 {
+		g = g.change(changes, func(h *Head) bool { return h.Region == region && serves(h) })
+		if len(g.Heads) == 0 {
 			delete(p.Regions, region)
 		} else {
-			p.Regions[heads[0].Region] = newGroup(p.ModelType, heads[0].Region, heads)
+			p.Regions[region] = g
 		}
 	}
 	return p
-}
-
-// merge returns heads with the changes applied, both ordered by id, keeping of
-// the new heads those that belong.
-func merge(heads []*Head, changes []change, belongs func(*Head) bool) []*Head {
-	merged := make([]*Head, 0, len(heads)+len(changes))
-	for _, c := range changes {
-		at, found := slices.BinarySearchFunc(heads, c.id(), func(h *Head, id string) int { return strings.Compare(h.ID, id) })
-		merged = append(merged, heads[:at]...)
-		if heads = heads[at:]; found {
-			heads = heads[1:]
-		}
-		if c.next != nil && belongs(c.next) {
-			merged = append(merged, c.next)
-		}
-	}
-	return append(merged, heads...)
 }
 
 // slowStart gives heads that became routable just now the mean number of

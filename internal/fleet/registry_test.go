@@ -591,6 +591,8 @@ func TestSnapshotsEqualAScratchBuild(t *testing.T) {
 				s := spec(id(rt))
 				s.Region = rapid.SampledFrom([]string{"us", "eu"}).Draw(rt, "region")
 				s.ModelTypes = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"m", "n", "o"}), 1, 3, rapid.ID).Draw(rt, "models")
+				s.Weight = rapid.SampledFrom([]float64{0, 1, 2.5}).Draw(rt, "weight")
+				s.MaxInFlight = rapid.SampledFrom([]int64{0, 7}).Draw(rt, "max_in_flight")
 				var first *fleet.StatusReport
 				if rapid.Bool().Draw(rt, "first") {
 					first = active()
@@ -614,7 +616,8 @@ func TestSnapshotsEqualAScratchBuild(t *testing.T) {
 	})
 }
 
-func compare(rt *rapid.T, w *world) {
+// compare fails t unless the snapshot is what a scratch build of the heads is.
+func compare(t interface{ Fatalf(string, ...any) }, w *world) {
 	s := w.Snapshot()
 	views, _ := w.List(fleet.Query{Limit: 100})
 	want := map[string][]string{}
@@ -643,6 +646,8 @@ func compare(rt *rapid.T, w *world) {
 				got[key+" "+name] = append(got[key+" "+name], h.ID)
 			}
 		}
+		compareRanked(t, &g.Active)
+		compareRanked(t, &g.Degraded)
 	}
 	for m, p := range s.Pools {
 		note(p.All, m+"/")
@@ -651,11 +656,61 @@ func compare(rt *rapid.T, w *world) {
 		}
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
-		rt.Fatalf("groups\n%v\nwant\n%v", got, want)
+		t.Fatalf("groups\n%v\nwant\n%v", got, want)
 	}
 	if s.Heads != len(views) || s.Active != activeHeads || fmt.Sprint(s.Regions) != fmt.Sprint(regions) {
-		rt.Fatalf("%d heads, %d active, regions %v; want %d, %d, %v", s.Heads, s.Active, s.Regions, len(views), activeHeads, regions)
+		t.Fatalf("%d heads, %d active, regions %v; want %d, %d, %v", s.Heads, s.Active, s.Regions, len(views), activeHeads, regions)
 	}
+}
+
+// compareRanked fails t unless what stands beside the heads is theirs.
+func compareRanked(t interface{ Fatalf(string, ...any) }, r *fleet.Ranked) {
+	weight, least, most, limited := 0.0, math.Inf(1), 0.0, false
+	if n := len(r.Heads); len(r.Lives) != n || len(r.Limits) != n || len(r.PerLoad) != n || len(r.Hashes) != n || len(r.Weights) != n {
+		t.Fatalf("%d heads with slices of other lengths: %+v", n, r)
+	}
+	for i, h := range r.Heads {
+		if r.Lives[i] != h.Live || r.Limits[i] != h.MaxInFlight || r.PerLoad[i] != 1/h.Capacity() || r.Hashes[i] != h.Hash || r.Weights[i] != h.Weight {
+			t.Fatalf("what stands beside head %s is not its own: %+v", h.ID, r)
+		}
+		weight, least, most, limited = weight+h.Weight, min(least, h.Weight), max(most, h.Weight), limited || h.MaxInFlight > 0
+	}
+	if len(r.Heads) == 0 {
+		least = 0
+	}
+	if r.Weight != weight || r.MinWeight != least || r.MaxWeight != most || r.Limited != limited {
+		t.Fatalf("weight %v of %v to %v, limited %v; want %v of %v to %v, %v",
+			r.Weight, r.MinWeight, r.MaxWeight, r.Limited, weight, least, most, limited)
+	}
+}
+
+// Reports that come at the same time share snapshots, and each caller finds
+// its own change in the snapshot when it is answered.
+func TestReportsAtOnceAreAllPublished(t *testing.T) {
+	const heads, rounds = 64, 20
+	w := start(t, newFakeStore(t), nil)
+	var wait sync.WaitGroup
+	for i := range heads {
+		id := fmt.Sprintf("h%02d", i)
+		epoch := w.register(spec(id), active()).Lease.Epoch
+		wait.Go(func() {
+			for n := range rounds {
+				status := []fleet.Status{fleet.StatusDraining, fleet.StatusDegraded, fleet.StatusActive}[n%3]
+				w.report(id, epoch, status)
+				if h := published(w, id); h.Status != status {
+					t.Errorf("%s reported %v, and the snapshot has %v", id, status, h.Status)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	compare(t, w)
+}
+
+func published(w *world, id string) *fleet.Head {
+	heads := w.Snapshot().Pools["m"].All.Heads
+	at, _ := slices.BinarySearchFunc(heads, id, func(h *fleet.Head, id string) int { return strings.Compare(h.ID, id) })
+	return heads[at]
 }
 
 func TestAnUntouchedPoolIsTheSamePointer(t *testing.T) {

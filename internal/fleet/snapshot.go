@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"math"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -49,6 +51,7 @@ type Ranked struct {
 	Limits    []int64   // max_in_flight, 0: none
 	PerLoad   []float64 // 1 / (capacity · weight): what a request adds to the load
 	Hashes    []uint64
+	Weights   []float64
 	Weight    float64 // sum
 	MinWeight float64
 	MaxWeight float64
@@ -68,47 +71,111 @@ func (h *Head) Capacity() float64 {
 }
 
 func newRanked(heads []*Head) Ranked {
-	r := Ranked{
-		Heads: heads, MinWeight: math.Inf(1), Lives: make([]*Live, len(heads)), Limits: make([]int64, len(heads)),
-		PerLoad: make([]float64, len(heads)), Hashes: make([]uint64, len(heads)),
-	}
-	for i, h := range heads {
-		r.Lives[i], r.Limits[i], r.PerLoad[i], r.Hashes[i] = h.Live, h.MaxInFlight, 1/h.Capacity(), h.Hash
-		r.Weight += h.Weight
-		r.MinWeight = min(r.MinWeight, h.Weight)
-		r.MaxWeight = max(r.MaxWeight, h.Weight)
-		r.Limited = r.Limited || h.MaxInFlight > 0
-	}
-	return r
+	return Ranked{}.with([]cut{{heads: heads}})
 }
 
-// newGroup ranks heads, which must be ordered by id and are not copied.
+// cut replaces the heads from one place of a list to another by others.
+type cut struct {
+	from, to int
+	heads    []*Head
+}
+
+// splice returns list with the cuts made, which are in order and do not
+// overlap; of makes an element for a head that comes in. What stays is copied
+// whole, so that one change in a large pool costs no look at each head.
+func splice[T any](list []T, cuts []cut, of func(*Head) T) []T {
+	size := len(list)
+	for _, c := range cuts {
+		size += len(c.heads) - (c.to - c.from)
+	}
+	spliced := make([]T, 0, size)
+	at := 0
+	for _, c := range cuts {
+		spliced = append(spliced, list[at:c.from]...)
+		for _, h := range c.heads {
+			spliced = append(spliced, of(h))
+		}
+		at = c.to
+	}
+	return append(spliced, list[at:]...)
+}
+
+// with returns r with the cuts made.
+func (r Ranked) with(cuts []cut) Ranked {
+	if len(cuts) == 0 {
+		return r
+	}
+	next := Ranked{
+		Heads:     splice(r.Heads, cuts, func(h *Head) *Head { return h }),
+		Lives:     splice(r.Lives, cuts, func(h *Head) *Live { return h.Live }),
+		Limits:    splice(r.Limits, cuts, func(h *Head) int64 { return h.MaxInFlight }),
+		PerLoad:   splice(r.PerLoad, cuts, func(h *Head) float64 { return 1 / h.Capacity() }),
+		Hashes:    splice(r.Hashes, cuts, func(h *Head) uint64 { return h.Hash }),
+		Weights:   splice(r.Weights, cuts, func(h *Head) float64 { return h.Weight }),
+		MinWeight: math.Inf(1),
+	}
+	for _, w := range next.Weights {
+		next.Weight += w
+		next.MinWeight = min(next.MinWeight, w)
+		next.MaxWeight = max(next.MaxWeight, w)
+	}
+	if len(next.Heads) == 0 {
+		return Ranked{}
+	}
+	next.Limited = slices.ContainsFunc(next.Limits, func(l int64) bool { return l > 0 })
+	return next
+}
+
+// cuts lists where changes, which are ordered by id, change heads, of which
+// those belong that belongs accepts.
+func cuts(heads []*Head, changes []change, belongs func(*Head) bool) []cut {
+	var list []cut
+	at := 0
+	for _, c := range changes {
+		i, found := slices.BinarySearchFunc(heads[at:], c.id(), func(h *Head, id string) int { return strings.Compare(h.ID, id) })
+		at += i
+		made := cut{from: at, to: at}
+		if found {
+			made.to++
+		}
+		if c.next != nil && belongs(c.next) {
+			made.heads = []*Head{c.next}
+		}
+		at = made.to
+		switch n := len(list); {
+		case made.from == made.to && made.heads == nil:
+		case n > 0 && list[n-1].to == made.from: // one cut for what lies together
+			list[n-1].to = made.to
+			list[n-1].heads = append(list[n-1].heads, made.heads...)
+		default:
+			list = append(list, made)
+		}
+	}
+	return list
+}
+
+// change returns g with the changes applied to the heads that belong.
+func (g *Group) change(changes []change, belongs func(*Head) bool) *Group {
+	routable := func(s Status) func(*Head) bool {
+		return func(h *Head) bool { return h.Status == s && h.Routable() && belongs(h) }
+	}
+	next := &Group{ModelType: g.ModelType, Region: g.Region}
+	next.Active = g.Active.with(cuts(g.Active.Heads, changes, routable(StatusActive)))
+	next.Degraded = g.Degraded.with(cuts(g.Degraded.Heads, changes, routable(StatusDegraded)))
+	next.Heads = splice(g.Heads, cuts(g.Heads, changes, belongs), func(h *Head) *Head { return h })
+	if len(next.Heads) == len(next.Active.Heads) {
+		next.Heads = next.Active.Heads // the usual case shares one array
+	}
+	return next
+}
+
+// newGroup makes a group of heads, which must be ordered by id.
 func newGroup(modelType, region string, heads []*Head) *Group {
-	var active, degraded []*Head
-	n := 0
-	for _, h := range heads {
-		if h.Routable() && h.Status == StatusActive {
-			n++
-		}
+	changes := make([]change, len(heads))
+	for i, h := range heads {
+		changes[i].next = h
 	}
-	if n == len(heads) {
-		active = heads // the usual case shares one array
-	} else {
-		active = make([]*Head, 0, n)
-		for _, h := range heads {
-			switch {
-			case !h.Routable():
-			case h.Status == StatusActive:
-				active = append(active, h)
-			default:
-				degraded = append(degraded, h)
-			}
-		}
-	}
-	return &Group{
-		ModelType: modelType, Region: region, Heads: heads,
-		Active: newRanked(active), Degraded: newRanked(degraded),
-	}
+	return (&Group{ModelType: modelType, Region: region}).change(changes, func(*Head) bool { return true })
 }
 
 // Filter returns the heads that keep accepts, in the same order.

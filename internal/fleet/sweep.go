@@ -118,18 +118,17 @@ func (r *Registry) Sweep() {
 		}
 		r.watch(e)
 	})
-	var changes []change
 	for _, e := range changed {
-		changes = append(changes, r.replace(e, now))
+		r.stage(r.replace(e, now))
 		r.tell(event.HeadChanged, e, now)
 	}
-	r.publish(append(changes, r.expire(overdue, now)...))
+	r.expire(overdue, now)
+	r.publish(nil)
 	r.releaseGuards(now)
 }
 
 // expire makes overdue heads stale, or holds those whose pool the guard keeps.
-func (r *Registry) expire(overdue []*entry, now time.Time) []change {
-	var changes []change
+func (r *Registry) expire(overdue []*entry, now time.Time) {
 	judged := map[poolKey]bool{}
 	for _, e := range overdue {
 		held := false
@@ -149,7 +148,7 @@ func (r *Registry) expire(overdue []*entry, now time.Time) []change {
 		if e.health == was {
 			continue
 		}
-		changes = append(changes, r.replace(e, now))
+		r.stage(r.replace(e, now))
 		if held {
 			r.tell(event.HeadHeld, e, now)
 		} else {
@@ -157,7 +156,6 @@ func (r *Registry) expire(overdue []*entry, now time.Time) []change {
 			r.tell(event.HeadExpired, e, now)
 		}
 	}
-	return changes
 }
 
 func keys(e *entry) []poolKey {
