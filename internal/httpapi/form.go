@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -71,13 +72,13 @@ func invalidJSON(pointer, detail string) *problem {
 	return p
 }
 
-// clip bounds what a client sent when it is sent back.
+// clip makes what a client sent fit to be sent back: bounded, and UTF-8.
 func clip(s string) string {
 	const longest = 200
 	if len(s) > longest {
 		return strings.ToValidUTF8(s[:longest], "") + "…"
 	}
-	return s
+	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
 // fault notes what is wrong with the value that was read last.
@@ -252,6 +253,9 @@ func (f *form) labels(to *map[string]string) {
 	}
 	m := map[string]string{}
 	f.object(func(name string) bool {
+		if f.null() {
+			return true
+		}
 		var s string
 		f.text(&s)
 		if len(m) <= fleet.MaxLabels { // one too many is enough to tell
@@ -335,7 +339,7 @@ func (f *form) number(to **float64, least, most float64) {
 }
 
 // merge adds the faults of err, an *fleet.InvalidError or nil, to those of the
-// reading, unless the reading has said something of the same place.
+// reading, unless something has been said of the same place.
 func merge(read []fleet.Fault, err error) []fleet.Fault {
 	invalid, ok := errors.AsType[*fleet.InvalidError](err)
 	if !ok {
@@ -343,9 +347,9 @@ func merge(read []fleet.Fault, err error) []fleet.Fault {
 	}
 	all := read
 	for _, f := range invalid.Faults {
-		said := false
+		said := slices.ContainsFunc(all, func(a fleet.Fault) bool { return a.Pointer == f.Pointer })
 		for _, r := range read {
-			said = said || f.Pointer == r.Pointer || strings.HasPrefix(f.Pointer, r.Pointer+"/") || strings.HasPrefix(r.Pointer, f.Pointer+"/")
+			said = said || strings.HasPrefix(f.Pointer, r.Pointer+"/") || strings.HasPrefix(r.Pointer, f.Pointer+"/")
 		}
 		if !said {
 			all = append(all, f)

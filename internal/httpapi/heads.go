@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"math"
 	"net/http"
 	"net/url"
@@ -21,11 +22,11 @@ func (s *Server) registerHead(w http.ResponseWriter, r *http.Request) error {
 	}
 	faults = append(faults, in.complete()...)
 	if len(faults) > 0 {
-		return invalid(merge(faults, s.fleet.Check(in.spec, nil)))
+		return in.named(invalid(merge(faults, s.fleet.Check(in.spec, nil))))
 	}
 	done, err := s.fleet.Register(r.Context(), in.spec, in.first)
 	if err != nil {
-		return err
+		return in.named(err)
 	}
 	status := http.StatusOK
 	if done.Created {
@@ -41,6 +42,7 @@ type registration struct {
 	weight *float64
 	places *int64
 	model  string
+	single bool // the model types are model
 	report report
 	first  *fleet.StatusReport
 }
@@ -52,8 +54,10 @@ func (in *registration) field(f *form, name string) bool {
 	case "endpoint":
 		f.text(&in.spec.Endpoint)
 	case "model_types":
-		in.spec.ModelTypes = []string{}
-		f.texts(fleet.MaxModelTypes, &in.spec.ModelTypes)
+		if !f.null() {
+			in.spec.ModelTypes = []string{}
+			f.texts(fleet.MaxModelTypes, &in.spec.ModelTypes)
+		}
 	case "model_type":
 		f.text(&in.model)
 	case "region":
@@ -91,7 +95,7 @@ func (in *registration) complete() (faults []fleet.Fault) {
 		if in.spec.ModelTypes != nil {
 			faults = append(faults, fleet.Fault{Pointer: "/model_type", Reason: "must not stand beside model_types"})
 		} else {
-			in.spec.ModelTypes = []string{in.model}
+			in.spec.ModelTypes, in.single = []string{in.model}, true
 		}
 	}
 	if in.weight != nil {
@@ -107,6 +111,21 @@ func (in *registration) complete() (faults []fleet.Fault) {
 		faults = append(faults, fleet.Fault{Pointer: "/load", Reason: "needs a status beside it"})
 	}
 	return faults
+}
+
+// named lets faults of the model type point to the field that it stood in.
+func (in *registration) named(err error) error {
+	wrong, ok := errors.AsType[*fleet.InvalidError](err)
+	if !ok || !in.single {
+		return err
+	}
+	faults := slices.Clone(wrong.Faults)
+	for i := range faults {
+		if faults[i].Pointer == "/model_types/0" {
+			faults[i].Pointer = "/model_type"
+		}
+	}
+	return invalid(faults)
 }
 
 // Bounds of what a head may report; beyond them sums over a fleet could

@@ -32,12 +32,16 @@ func readQuery(r *http.Request, known ...string) *query {
 		q.faults = append(q.faults, api.Fault{Reason: "the query cannot be read: it is not percent-encoded as it should be"})
 		return q
 	}
+	unknown := "is not known; there are none here"
+	if len(known) > 0 {
+		unknown = "is not known; known are: " + strings.Join(known, ", ")
+	}
 	for name, list := range values {
 		switch {
 		case len(q.faults) > maxFaults:
 			return q
 		case !slices.Contains(known, name):
-			q.fault(clip(name), "is not known; known are: "+strings.Join(known, ", "))
+			q.fault(clip(name), unknown)
 		case len(list) > 1:
 			q.fault(name, "is there more than once")
 		case len(list[0]) > maxParameter:
@@ -109,6 +113,7 @@ func (q *query) cursor(kind cursorKind) string {
 	place, ours := strings.CutPrefix(string(raw), string(kind))
 	if err != nil || !ours || place == "" || strings.ContainsFunc(place, notOfID) {
 		q.fault("cursor", "is not the next_cursor of this list")
+		return ""
 	}
 	return place
 }

@@ -15,10 +15,7 @@ import (
 	"headway/internal/routing"
 )
 
-func (s *Server) listStrategies(w http.ResponseWriter, r *http.Request) error {
-	if err := readQuery(r).err(); err != nil {
-		return err
-	}
+func (s *Server) listStrategies(w http.ResponseWriter, _ *http.Request) error {
 	stats := s.router.StrategyStats()
 	page := api.List[api.Strategy]{}
 	for _, spec := range routing.Specs() {
@@ -44,9 +41,6 @@ func (s *Server) listStrategies(w http.ResponseWriter, r *http.Request) error {
 
 // getPolicy answers with the document; its revision is the ETag.
 func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
-	if err := readQuery(r).err(); err != nil {
-		return err
-	}
 	policy := s.router.Policy()
 	etag := fmt.Sprintf(`"%d"`, policy.Revision)
 	w.Header().Set("ETag", etag)

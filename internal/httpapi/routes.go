@@ -29,7 +29,8 @@ type route struct {
 	pattern string
 	id      string // operation of the OpenAPI document
 	needs   permission
-	success int // status of the usual answer
+	success int  // status of the usual answer
+	query   bool // the handler reads the query; elsewhere under /api there must be none
 	handle  func(w http.ResponseWriter, r *http.Request) error
 
 	counted counters
@@ -45,13 +46,13 @@ const indexPattern = "/{$}"
 func (s *Server) routes() []*route {
 	return []*route{
 		{method: "POST", pattern: "/api/v1/heads", id: "registerHead", needs: beHead, success: 201, handle: s.registerHead},
-		{method: "GET", pattern: "/api/v1/heads", id: "listHeads", needs: readFleet, success: 200, handle: s.listHeads},
+		{method: "GET", pattern: "/api/v1/heads", id: "listHeads", needs: readFleet, success: 200, query: true, handle: s.listHeads},
 		{method: "GET", pattern: "/api/v1/heads/{id}", id: "getHead", needs: readFleet, success: 200, handle: s.getHead},
 		{method: "PATCH", pattern: "/api/v1/heads/{id}", id: "patchHead", needs: manageFleet, success: 200, handle: s.patchHead},
 		{method: "DELETE", pattern: "/api/v1/heads/{id}", id: "deleteHead", needs: beHead, success: 204, handle: s.deleteHead},
 		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: beHead, success: 200, handle: s.reportStatus},
 		{method: "POST", pattern: decisionsPath, id: "decide", needs: beClient, success: 200, handle: s.makeDecision},
-		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: readFleet, success: 200, handle: s.listDecisions},
+		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: readFleet, success: 200, query: true, handle: s.listDecisions},
 		{method: "GET", pattern: "/api/v1/decisions/{id}", id: "getDecision", needs: readFleet, success: 200, handle: s.getDecision},
 		{method: "POST", pattern: "/api/v1/decisions/{id}/progress", id: "reportProgress", needs: beClient, success: 204, handle: s.reportProgress},
 		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: beClient, success: 204, handle: s.reportOutcome},
@@ -133,6 +134,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header["Connection"] = closeConnection
 	}
 	err := s.admit(r)
+	if err == nil && r.URL.RawQuery != "" && rt.needs != open && !rt.query {
+		err = readQuery(r).err() // what nobody reads was meant to do something
+	}
 	if err == nil {
 		err = s.protect(rt, a, r)
 	}

@@ -79,6 +79,13 @@ func (s *memoryStore) GrantEpochs(_ context.Context, n uint64) (uint64, error) {
 	return first, nil
 }
 
+// saved is how often Save was called.
+func (s *memoryStore) saved() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.saves
+}
+
 func (s *memoryStore) failWith(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
