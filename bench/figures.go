@@ -26,5 +26,22 @@ func sections() []section {
 			})
 		}
 	}
-	return []section{decide}
+	return []section{decide, {
+		name: "POST /api/v1/decisions over loopback keep-alive, 64 connections; base: a bare net/http handler that reads the body and writes as many bytes",
+		pkg:  "./internal/httpapi", bench: "^(BenchmarkDecisionHTTP|BenchmarkBareHTTP)$",
+		figures: []figure{
+			{what: "bare net/http", bench: "BareHTTP", unit: "req/s", scale: 1, shown: "requests/s"},
+			{what: "decisions", bench: "DecisionHTTP", unit: "req/s", scale: 1, shown: "requests/s"},
+			{what: "decisions", bench: "DecisionHTTP", base: "BareHTTP", unit: "req/s", scale: 1, shown: "× base", limit: 0.85, least: true},
+		},
+	}, {
+		name: "Status reports in process, 100,000 heads, one processor",
+		pkg:  "./internal/fleet", bench: "^(BenchmarkReport|BenchmarkReportStatus)$",
+		figures: []figure{
+			{what: "heartbeats with load", bench: "Report", unit: "reports/s", scale: 1, shown: "reports/s", limit: 20_000, least: true},
+			{what: "a change of status, 1,000 heads", bench: "ReportStatus/heads=1000", base: "Report", unit: "ns/op", scale: 1e-3, shown: "µs"},
+			{what: "a change of status, 10,000 heads", bench: "ReportStatus/heads=10000", base: "Report", unit: "ns/op", scale: 1e-3, shown: "µs"},
+			{what: "a change of status, 100,000 heads", bench: "ReportStatus/heads=100000", base: "Report", unit: "ns/op", scale: 1e-3, shown: "µs"},
+		},
+	}}
 }
