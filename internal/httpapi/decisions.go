@@ -67,46 +67,46 @@ const (
 // decode reads a request of any shape.
 func (d *work) decode(body []byte) ([]fleet.Fault, error) {
 	d.reset()
-	var tokens *int64
-	prompt := 0
-	req := &d.req
-	faults, err := readForm(body, func(f *form, name string) bool {
-		switch name {
-		case "model_type":
-			f.text(&req.ModelType)
-		case "region":
-			f.text(&req.Region)
-		case "strategy":
-			f.text(&req.Strategy)
-		case "session_key":
-			f.text(&req.SessionKey)
-		case "region_mode":
-			f.choice("prefer or require", func(text string) (ok bool) {
-				req.RegionMode, ok = routing.ParseRegionMode(text)
-				return ok
-			})
-		case "prompt":
-			prompt = f.size()
-		case "input_tokens":
-			f.whole(&tokens, 0, maxInputTokens)
-		case "explain":
-			f.boolean(&req.Explain)
-		case "prefix_hashes":
-			f.array(maxPrefixHashes, func(int) { d.hashes = append(d.hashes, f.hash()) })
-		case "exclude":
-			f.texts(maxExclude, &d.ids)
-		case "labels":
-			f.labels(&req.Labels)
-		default:
-			return false
-		}
-		return true
-	})
-	if req.InputTokens = tokensOf(prompt); tokens != nil {
-		req.InputTokens = *tokens
+	faults, err := readForm(body, d.field)
+	if d.req.InputTokens = tokensOf(d.prompt); d.tokens != nil {
+		d.req.InputTokens = *d.tokens
 	}
-	req.PrefixHashes, req.Exclude = d.hashes, d.ids
+	d.req.PrefixHashes, d.req.Exclude = d.hashes, d.ids
 	return faults, err
+}
+
+func (d *work) field(f *form, name string) bool {
+	req := &d.req
+	switch name {
+	case "model_type":
+		f.text(&req.ModelType)
+	case "region":
+		f.text(&req.Region)
+	case "strategy":
+		f.text(&req.Strategy)
+	case "session_key":
+		f.text(&req.SessionKey)
+	case "region_mode":
+		f.choice("prefer or require", func(text string) (ok bool) {
+			req.RegionMode, ok = routing.ParseRegionMode(text)
+			return ok
+		})
+	case "prompt":
+		d.prompt = f.size()
+	case "input_tokens":
+		f.whole(&d.tokens, 0, maxInputTokens)
+	case "explain":
+		f.boolean(&req.Explain)
+	case "prefix_hashes":
+		f.array(maxPrefixHashes, func(int) { d.hashes = append(d.hashes, f.hash()) })
+	case "exclude":
+		f.texts(maxExclude, &d.ids)
+	case "labels":
+		f.labels(&req.Labels)
+	default:
+		return false
+	}
+	return true
 }
 
 // size reads past a string and returns the bytes of UTF-8 that it means: a

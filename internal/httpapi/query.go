@@ -111,7 +111,8 @@ func (q *query) cursor(kind cursorKind) string {
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	place, ours := strings.CutPrefix(string(raw), string(kind))
-	if err != nil || !ours || place == "" || strings.ContainsFunc(place, notOfID) {
+	// The decoder passes over line ends.
+	if err != nil || strings.ContainsAny(text, "\r\n") || !ours || place == "" || strings.ContainsFunc(place, notOfID) {
 		q.fault("cursor", "is not the next_cursor of this list")
 		return ""
 	}

@@ -14,18 +14,22 @@ type work struct {
 	req    routing.Request
 	hashes []uint64
 	ids    []string
+	prompt int       // bytes of the prompt
+	tokens *int64    // as the request counts them
+	again  [3]string // names of the request before, which are often those of this one
 }
 
 func (d *work) reset() {
 	clear(d.ids)
 	d.req = routing.Request{}
 	d.hashes, d.ids = d.hashes[:0], d.ids[:0]
+	d.prompt, d.tokens = 0, nil
 }
 
 // scan reads the usual request in one pass: an object of known fields, each at
 // most once, with strings without escapes (the prompt aside, which is
 // only measured), whole numbers without sign, and booleans. It returns false
-// for everything else, right or wrong, which decodeDecision then reads; what it
+// for everything else, right or wrong, which decode then reads; what it
 // accepts means the same there.
 func (d *work) scan(body []byte) bool {
 	d.reset()
@@ -34,7 +38,6 @@ func (d *work) scan(body []byte) bool {
 		return false
 	}
 	var seen fields
-	prompt := 0
 	for first := true; !c.take('}'); first = false {
 		if !first && !c.take(',') {
 			return false
@@ -49,7 +52,7 @@ func (d *work) scan(body []byte) bool {
 		}
 		seen |= f
 		if f == fieldPrompt {
-			_, prompt, ok = c.quoted()
+			_, d.prompt, ok = c.quoted()
 		} else {
 			ok = d.value(&c, f)
 		}
@@ -58,7 +61,7 @@ func (d *work) scan(body []byte) bool {
 		}
 	}
 	if d.req.InputTokens == 0 && seen&fieldInputTokens == 0 {
-		d.req.InputTokens = tokensOf(prompt)
+		d.req.InputTokens = tokensOf(d.prompt)
 	}
 	d.req.PrefixHashes, d.req.Exclude = d.hashes, d.ids
 	c.space()
@@ -69,11 +72,11 @@ func (d *work) value(c *scanner, f fields) (ok bool) {
 	req := &d.req
 	switch f {
 	case fieldModelType:
-		req.ModelType, ok = c.string()
+		req.ModelType, ok = c.again(&d.again[0])
 	case fieldRegion:
-		req.Region, ok = c.string()
+		req.Region, ok = c.again(&d.again[1])
 	case fieldStrategy:
-		req.Strategy, ok = c.string()
+		req.Strategy, ok = c.again(&d.again[2])
 	case fieldSessionKey:
 		req.SessionKey, ok = c.string()
 	case fieldRegionMode:
@@ -187,6 +190,16 @@ func (c *scanner) plain() ([]byte, bool) {
 func (c *scanner) string() (string, bool) {
 	raw, ok := c.plain()
 	return string(raw), ok
+}
+
+// again is string for names that recur: it gives last back if the name is the
+// same, which takes no memory.
+func (c *scanner) again(last *string) (string, bool) {
+	raw, ok := c.plain()
+	if string(raw) != *last {
+		*last = string(raw)
+	}
+	return *last, ok
 }
 
 // quoted reads a string and returns the text between its quotes as it stands,
