@@ -21,11 +21,11 @@ import (
 )
 
 // Defaults of the Options. Eight heads that work ten times faster than real
-// ones are about half loaded by 40 requests a second of the built-in trace.
+// ones are about half loaded by 30 requests a second of the built-in trace.
 const (
 	DefaultServer = "http://127.0.0.1:8080"
 	DefaultHeads  = 8
-	DefaultRate   = 40.0
+	DefaultRate   = 30.0
 	DefaultSpeed  = 10.0
 )
 

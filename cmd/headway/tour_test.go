@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// step is one command of the tour and what the README says that it prints.
+type step struct{ command, output string }
+
+// tour reads the commands of the section "A tour in five minutes".
+func tour(t *testing.T) []step {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(readme), "\n## A tour in five minutes\n")
+	section, _, ended := strings.Cut(section, "\n## ")
+	if !found || !ended {
+		t.Fatal("the README has no section about the tour")
+	}
+	var steps []step
+	inside := false
+	for line := range strings.Lines(section) {
+		command, isCommand := strings.CutPrefix(line, "$ ")
+		switch {
+		case strings.HasPrefix(line, "```"):
+			inside = !inside
+		case !inside:
+		case isCommand:
+			steps = append(steps, step{command: command})
+		case len(steps) == 0:
+			t.Fatalf("output before the first command: %s", line)
+		default:
+			steps[len(steps)-1].output += line
+		}
+	}
+	return steps
+}
+
+// Whatever differs from one run to the next, as the README says.
+var (
+	decisionID = regexp.MustCompile(`dec_[0-9a-f]{32}`)
+	requestID  = regexp.MustCompile(`"request_id":"[0-9a-f]{24}"`)
+	port       = regexp.MustCompile(`127\.0\.0\.1:[0-9]+`)
+	timestamp  = regexp.MustCompile(`20[0-9-]{8}T[0-9:.]+Z`)
+	cost       = regexp.MustCompile(`cost [0-9.e-]+`)
+)
+
+func withoutOwn(s string) string {
+	for _, own := range []struct {
+		pattern *regexp.Regexp
+		name    string
+	}{{decisionID, "dec_ID"}, {requestID, `"request_id":"ID"`}, {port, "127.0.0.1:PORT"}, {timestamp, "TIME"}, {cost, "cost C"}} {
+		s = own.pattern.ReplaceAllString(s, own.name)
+	}
+	return strings.TrimSuffix(s, "\n")
+}
+
+// TestTheTourInTheREADMEReproduces runs the tour's commands in one shell beside
+// a service and a demo.
+func TestTheTourInTheREADMEReproduces(t *testing.T) {
+	for _, program := range []string{"bash", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("the tour needs %s", program)
+		}
+	}
+	steps := tour(t)
+	if len(steps) < 10 {
+		t.Fatalf("found %d commands in the tour", len(steps))
+	}
+	p := serve(t, t.TempDir())
+	demo := command(t, "demo", "--plain", "--server", p.url)
+	if err := demo.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = demo.Process.Signal(os.Interrupt); _ = demo.Wait() }()
+	p.until(20*time.Second, "active_heads 8")
+
+	const end = "\x1e" // after each command's output
+	var script strings.Builder
+	for _, s := range steps {
+		fmt.Fprintf(&script, "%s\nprintf '%s'\n", strings.ReplaceAll(s.command, "localhost:8080", strings.TrimPrefix(p.url, "http://")), end)
+	}
+	shell := exec.CommandContext(t.Context(), "bash")
+	shell.Stdin = strings.NewReader(script.String())
+	var stderr bytes.Buffer
+	shell.Stderr = &stderr
+	out, err := shell.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, &stderr)
+	}
+	outputs := strings.Split(string(out), end)
+	if len(outputs) != len(steps)+1 {
+		t.Fatalf("%d outputs of %d commands", len(outputs)-1, len(steps))
+	}
+	for i, s := range steps {
+		if got, want := withoutOwn(outputs[i]), withoutOwn(s.output); got != want {
+			t.Errorf("$ %sprinted\n%s\nand the README says\n%s", s.command, outputs[i], s.output)
+		}
+	}
+}
+
+// until scrapes until the line is there.
+func (p *process) until(limit time.Duration, line string) {
+	p.Helper()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	late := time.After(limit)
+	for {
+		_, body, err := p.do("GET", "/metrics", "")
+		if err == nil && strings.Contains(string(body), "\n"+line+"\n") {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-late:
+			p.Fatalf("no scrape said %q in %v (%v)", line, limit, err)
+		}
+	}
+}
