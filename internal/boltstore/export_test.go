@@ -1,0 +1,4 @@
+package boltstore
+
+// Seal lets tests write a record with its checksum.
+var Seal = seal

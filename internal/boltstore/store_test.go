@@ -1,0 +1,300 @@
+package boltstore_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	bolt "go.etcd.io/bbolt"
+	"go.uber.org/goleak"
+
+	"headway/internal/boltstore"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+	"headway/internal/storetest"
+)
+
+const writerEnv = "HEADWAY_TEST_WRITER"
+
+func TestMain(m *testing.M) {
+	if path := os.Getenv(writerEnv); path != "" {
+		writeForever(path)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func open(t testing.TB, path string) *boltstore.Store {
+	t.Helper()
+	s, err := boltstore.Open(path, boltstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func TestConformance(t *testing.T) {
+	files := 0
+	dir := t.TempDir()
+	storetest.Run(t, func(t testing.TB) (storetest.Store, func() storetest.Store) {
+		files++
+		path := filepath.Join(dir, strconv.Itoa(files))
+		s := open(t, path)
+		return s, func() storetest.Store {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, path)
+			return s
+		}
+	})
+}
+
+func head(i int) *fleet.Record {
+	return &fleet.Record{
+		Spec: fleet.Spec{
+			ID: fmt.Sprintf("head-%06d", i), Endpoint: fmt.Sprintf("http://10.0.%d.%d:8000", i>>8&255, i&255),
+			ModelTypes: []string{"llama-3.1-8b"}, Region: "eu-west", Weight: 1,
+		},
+		Epoch: uint64(i) + 1, Confirmed: true,
+	}
+}
+
+// fill makes a file with heads and policies and returns what it holds.
+func fill(t testing.TB, path string, n int) (heads []fleet.Record, policies []routing.StoredPolicy) {
+	t.Helper()
+	s, err := boltstore.Open(path, boltstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var changes []fleet.Change
+	for i := range n {
+		changes = append(changes, fleet.Change{ID: head(i).Spec.ID, Record: head(i)})
+	}
+	_, granted := s.GrantEpochs(t.Context(), 1<<16)
+	_, saved := s.SavePolicy(t.Context(), 0, routing.StoredPolicy{Document: []byte(`{"default_strategy":"random"}`), Source: "file"})
+	err = errors.Join(granted, saved, s.Save(t.Context(), changes))
+	heads, policies, read := contents(s)
+	if err := errors.Join(err, read, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return heads, policies
+}
+
+func contents(s *boltstore.Store) ([]fleet.Record, []routing.StoredPolicy, error) {
+	heads, err := s.Heads(context.Background())
+	policies, perr := s.PolicyRevisions(context.Background(), 1000)
+	return heads, policies, errors.Join(err, perr)
+}
+
+// A file that was damaged is refused with a sentence, or what it serves is what
+// was written: never a panic, never another or a missing record.
+func TestADamagedFileIsRefusedOrServesWhatWasWritten(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "sound")
+	heads, policies := fill(t, path, 40)
+	sound, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused, tries := 0, 0
+	try := func(what string, damaged []byte) {
+		t.Helper()
+		tries++ // a page that makes bbolt panic leaves its file locked by this process
+		path := filepath.Join(dir, fmt.Sprintf("damaged-%d", tries))
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		report, err := boltstore.Check(path)
+		if err != nil {
+			t.Errorf("%s: check: %v", what, err)
+		}
+		s, err := boltstore.Open(path, boltstore.Options{})
+		if err != nil {
+			refused++
+			if msg := err.Error(); !strings.Contains(msg, "headway state") || strings.Contains(msg, "goroutine") {
+				t.Errorf("%s: the refusal is no sentence that helps: %v", what, err)
+			}
+			if len(report.Faults) == 0 {
+				t.Errorf("%s: the file is refused (%v), and check finds nothing", what, err)
+			}
+			return
+		}
+		defer func() { _ = s.Close() }()
+		gotHeads, gotPolicies, err := contents(s)
+		if err == nil && (!reflect.DeepEqual(gotHeads, heads) || !reflect.DeepEqual(gotPolicies, policies)) {
+			t.Errorf("%s: %d heads and %d policies are served, and they are not those that were written", what, len(gotHeads), len(gotPolicies))
+		}
+	}
+	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // reproducible damage
+	for range 300 {
+		damaged := bytes.Clone(sound)
+		bit := r.IntN(len(damaged) * 8)
+		damaged[bit/8] ^= 1 << (bit % 8)
+		try(fmt.Sprintf("bit %d flipped", bit), damaged)
+	}
+	for page := range 2 {
+		for at := 16; at < 80; at++ {
+			damaged := bytes.Clone(sound)
+			damaged[page*4096+at] ^= 1 << (at % 8)
+			try(fmt.Sprintf("byte %d of meta page %d changed", at, page), damaged)
+		}
+	}
+	if refused == 0 {
+		t.Error("no flip of 300 was noticed")
+	}
+	for size := 1; size < len(sound); size += 1 + len(sound)/40 {
+		try(fmt.Sprintf("cut to %d bytes", size), sound[:size])
+	}
+	for _, at := range []int{0, 4096, len(sound) / 2, len(sound) - 4096} {
+		damaged := bytes.Clone(sound)
+		clear(damaged[at : at+4096])
+		try(fmt.Sprintf("a page of zeros at %d", at), damaged)
+	}
+	try("another kind of file", []byte("# not a state file\n"))
+}
+
+func TestASecondProcessIsTold(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "headway.db")
+	open(t, path)
+	if _, err := boltstore.Open(path, boltstore.Options{}); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		t.Errorf("the second got %v", err)
+	}
+}
+
+func TestAFileOfANewerProgramIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "headway.db")
+	fill(t, path, 1)
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Schema 2 with its checksum, as seal writes it.
+	err = db.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket([]byte("meta")).Put([]byte("schema"), boltstore.Seal([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 2}))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := boltstore.Open(path, boltstore.Options{}); err == nil || !strings.Contains(err.Error(), "upgrade headway") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestANearlyFullDiskTakesNoWrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "headway.db")
+	fill(t, path, 1)
+	s, err := boltstore.Open(path, boltstore.Options{MinFreeBytes: 1 << 62})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	err = s.Save(t.Context(), []fleet.Change{{ID: "x", Record: head(7)}})
+	if !errors.Is(err, fleet.ErrStoreUnavailable) || !strings.Contains(err.Error(), "min_free_bytes") {
+		t.Errorf("got %v", err)
+	}
+	if heads, _, err := contents(s); err != nil || len(heads) != 1 {
+		t.Errorf("reading: %d heads, error %v", len(heads), err)
+	}
+}
+
+// TestKilledWriterLosesNothingThatItAcknowledged kills a process that saves
+// heads, five times, and looks for each head that it said was saved.
+func TestKilledWriterLosesNothingThatItAcknowledged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "headway.db")
+	acknowledged := map[string]bool{}
+	for round := range 5 {
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
+		cmd.Env = append(os.Environ(), writerEnv+"="+path)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for lines, want := newLines(out), 5+rand.IntN(20); want > 0 && lines.Scan(); want-- {
+			acknowledged[lines.Text()] = true
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if report, err := boltstore.Check(path); err != nil || len(report.Faults) > 0 {
+			t.Fatalf("round %d: %v, %v", round, report.Faults, err)
+		}
+	}
+	s := open(t, path)
+	heads, _, err := contents(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range heads {
+		delete(acknowledged, h.Spec.ID)
+	}
+	if len(acknowledged) > 0 {
+		t.Errorf("lost: %v", acknowledged)
+	}
+}
+
+// writeForever saves heads and names each on standard output once it is saved.
+func writeForever(path string) {
+	s, err := boltstore.Open(path, boltstore.Options{})
+	if err != nil {
+		_, _ = os.Stderr.WriteString(err.Error())
+		os.Exit(1)
+	}
+	for i := os.Getpid() * 100_000; ; i++ {
+		r := head(i)
+		r.Spec.ID = fmt.Sprintf("h%d", i)
+		if err := s.Save(context.Background(), []fleet.Change{{ID: r.Spec.ID, Record: r}}); err != nil {
+			_, _ = os.Stderr.WriteString(err.Error())
+			os.Exit(1)
+		}
+		_, _ = os.Stdout.WriteString(r.Spec.ID + "\n")
+	}
+}
+
+// BenchmarkOpen opens a file with 100,000 heads and reads them, which verifies
+// each record. BenchmarkSave writes one batch with one sync to the disk.
+func BenchmarkOpen(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "headway.db")
+	fill(b, path, 100_000)
+	for b.Loop() {
+		s, err := boltstore.Open(path, boltstore.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if heads, err := s.Heads(b.Context()); err != nil || len(heads) != 100_000 {
+			b.Fatal(len(heads), err)
+		}
+		_ = s.Close()
+	}
+}
+
+func BenchmarkSave(b *testing.B) {
+	for _, batch := range []int{1, 32, 1024} {
+		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
+			s := open(b, filepath.Join(b.TempDir(), "headway.db"))
+			n := 0
+			for b.Loop() {
+				changes := make([]fleet.Change, batch)
+				for i := range changes {
+					n++
+					changes[i] = fleet.Change{ID: head(n).Spec.ID, Record: head(n)}
+				}
+				if err := s.Save(b.Context(), changes); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.N*batch)/b.Elapsed().Seconds(), "heads/s")
+		})
+	}
+}
