@@ -40,6 +40,7 @@ const (
 	nats      = "github.com/nats-io/nats.go"
 	natsd     = "github.com/nats-io/nats-server/v2"
 	pflag     = "github.com/spf13/pflag"
+	rapid     = "pgregory.net/rapid"
 	redis     = "github.com/redis/go-redis/v9"
 	websocket = "github.com/coder/websocket"
 	xnet      = "golang.org/x/net"
@@ -98,7 +99,7 @@ var rooms = map[string]room{
 	},
 	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, metrics}},
 	"internal/console":    {},
-	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}},
+	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{rapid}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing"}},
 	"internal/mockhead":   {ours: []string{"api"}, others: []string{json, metrics, xnet}},
 	"internal/demo": {
@@ -109,7 +110,7 @@ var rooms = map[string]room{
 
 // forTests may be imported by any test, besides all that some room may import.
 var forTests = []string{
-	"pgregory.net/rapid",
+	rapid,
 	"go.uber.org/goleak",
 	"github.com/pb33f/libopenapi",
 	"github.com/pb33f/libopenapi-validator",

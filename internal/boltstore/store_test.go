@@ -135,7 +135,7 @@ func TestADamagedFileIsRefusedOrServesWhatWasWritten(t *testing.T) {
 			t.Errorf("%s: %d heads and %d policies are served, and they are not those that were written", what, len(gotHeads), len(gotPolicies))
 		}
 	}
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // reproducible damage
+	r := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		damaged := bytes.Clone(sound)
 		bit := r.IntN(len(damaged) * 8)

@@ -422,54 +422,59 @@ func fiftyRevisions(t *testing.T, open Open) {
 func likeAMap(t *testing.T, open Open) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s, reopen := open(t)
-		model := map[string]fleet.Record{}
-		id := rapid.StringMatching(`[a-d]`)
-		revision := func(rt *rapid.T, id string) uint64 {
-			if rapid.IntRange(0, 9).Draw(rt, "wrong") == 0 {
-				return model[id].Revision + 1
-			}
-			return model[id].Revision
-		}
+		model := modelMap{}
 		rt.Repeat(map[string]func(*rapid.T){
-			"save": func(rt *rapid.T) {
-				var changes []fleet.Change
-				next, fails := maps.Clone(model), false
-				for _, id := range rapid.SliceOfNDistinct(id, 1, 3, rapid.ID).Draw(rt, "ids") {
-					c := fleet.Change{ID: id, Expect: revision(rt, id)}
-					if fails = fails || c.Expect != model[id].Revision; rapid.Bool().Draw(rt, "write") {
-						c.Record = record(id)
-						c.Record.Epoch = rapid.Uint64().Draw(rt, "epoch")
-					}
-					changes = append(changes, c)
-				}
-				err := s.Save(t.Context(), changes)
-				if fails != errors.Is(err, fleet.ErrConflict) || !fails && err != nil {
-					rt.Fatalf("saving %+v: %v", changes, err)
-				}
-				if fails {
-					return
-				}
-				for _, c := range changes {
-					if delete(next, c.ID); c.Record != nil {
-						next[c.ID] = *c.Record
-					}
-				}
-				model = next
-			},
+			"save":    func(rt *rapid.T) { model.save(t.Context(), rt, s) },
 			"restart": func(*rapid.T) { s = reopen() },
-			"": func(rt *rapid.T) {
-				list, err := s.Heads(t.Context())
-				if err != nil {
-					rt.Fatal(err)
-				}
-				var want []fleet.Record
-				for _, id := range slices.Sorted(maps.Keys(model)) {
-					want = append(want, model[id])
-				}
-				if !slices.EqualFunc(list, want, equal) {
-					rt.Fatalf("the store has %+v\nwant %+v", list, want)
-				}
-			},
+			"":        func(rt *rapid.T) { model.compare(t.Context(), rt, s) },
 		})
 	})
+}
+
+// modelMap is what a store should hold.
+type modelMap map[string]fleet.Record
+
+// save makes a random batch, of which one in ten changes expects a wrong
+// revision.
+func (m modelMap) save(ctx context.Context, rt *rapid.T, s Store) {
+	var changes []fleet.Change
+	fails := false
+	for _, id := range rapid.SliceOfNDistinct(rapid.StringMatching(`[a-d]`), 1, 3, rapid.ID).Draw(rt, "ids") {
+		c := fleet.Change{ID: id, Expect: m[id].Revision}
+		if rapid.IntRange(0, 9).Draw(rt, "wrong") == 0 {
+			c.Expect++
+			fails = true
+		}
+		if rapid.Bool().Draw(rt, "write") {
+			c.Record = record(id)
+			c.Record.Epoch = rapid.Uint64().Draw(rt, "epoch")
+		}
+		changes = append(changes, c)
+	}
+	err := s.Save(ctx, changes)
+	if fails != errors.Is(err, fleet.ErrConflict) || !fails && err != nil {
+		rt.Fatalf("saving %+v: %v", changes, err)
+	}
+	if fails {
+		return
+	}
+	for _, c := range changes {
+		if delete(m, c.ID); c.Record != nil {
+			m[c.ID] = *c.Record
+		}
+	}
+}
+
+func (m modelMap) compare(ctx context.Context, rt *rapid.T, s Store) {
+	list, err := s.Heads(ctx)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	var want []fleet.Record
+	for _, id := range slices.Sorted(maps.Keys(m)) {
+		want = append(want, m[id])
+	}
+	if !slices.EqualFunc(list, want, equal) {
+		rt.Fatalf("the store has %+v\nwant %+v", list, want)
+	}
 }
