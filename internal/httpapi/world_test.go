@@ -34,6 +34,7 @@ type memoryStore struct {
 	epochs  uint64
 	saves   int
 	fail    error
+	hold    func() // called at the begin of Save; set before anything is saved
 }
 
 func (s *memoryStore) Heads(context.Context) ([]fleet.Record, error) {
@@ -48,6 +49,9 @@ func (s *memoryStore) Heads(context.Context) ([]fleet.Record, error) {
 }
 
 func (s *memoryStore) Save(_ context.Context, changes []fleet.Change) error {
+	if s.hold != nil {
+		s.hold()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.saves++
@@ -286,17 +290,6 @@ func (w *world) decide(body string) api.Decision {
 func (w *world) scrape() string {
 	w.Helper()
 	return string(w.must(http.StatusOK, http.MethodGet, "/metrics", "").body)
-}
-
-// series counts the lines of a scrape that are samples.
-func series(scrape string) int {
-	n := 0
-	for line := range strings.Lines(scrape) {
-		if !strings.HasPrefix(line, "#") {
-			n++
-		}
-	}
-	return n
 }
 
 // drain reads r to its end.

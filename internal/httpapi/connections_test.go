@@ -1,0 +1,309 @@
+package httpapi_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"headway/api"
+	"headway/internal/httpapi"
+)
+
+// limited sets limits of connections.
+func limited(l httpapi.Limits) func(*httpapi.Options) {
+	return func(o *httpapi.Options) { o.Limits = l }
+}
+
+// patience is how long a test waits for what must happen; reaching it is a
+// failure.
+const patience = 20 * time.Second
+
+// dial opens a connection that the test closes.
+func dial(t testing.TB, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// cut waits for the server to close the connection and returns what it sent
+// before.
+func cut(t testing.TB, c net.Conn) string {
+	t.Helper()
+	sent, err := io.ReadAll(c)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the connection is still open after %s", patience)
+	}
+	return string(sent)
+}
+
+func TestSlowClientsAreCut(t *testing.T) {
+	const soon = 50 * time.Millisecond
+	for _, c := range []struct {
+		name   string
+		limits httpapi.Limits
+		sends  string
+		gets   string // what the answer begins with, "" for none
+	}{
+		{"sends nothing", httpapi.Limits{HeaderTimeout: soon}, "", ""},
+		{"stops within the header", httpapi.Limits{HeaderTimeout: soon}, "POST /api/v1/decisions HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", ""},
+		{"stops within the body", httpapi.Limits{ReadTimeout: soon}, "POST /api/v1/decisions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30\r\n\r\n{\"model", "HTTP/1.1 408 "},
+		{"stops within a chunk", httpapi.Limits{ReadTimeout: soon}, "POST /api/v1/heads HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{\"id\":", "HTTP/1.1 408 "},
+		{"asks nothing more", httpapi.Limits{IdleTimeout: soon}, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 "},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, limited(c.limits))
+			conn := dial(t, w.listen())
+			if _, err := io.WriteString(conn, c.sends); err != nil {
+				t.Fatal(err)
+			}
+			got := cut(t, conn)
+			if !strings.HasPrefix(got, c.gets) || c.gets == "" && got != "" {
+				t.Errorf("it got %q; want %q", got, c.gets)
+			}
+			if strings.Contains(c.gets, "408") && (!strings.Contains(got, `"code":"request_timeout"`) || !strings.Contains(got, "Connection: close")) {
+				t.Errorf("it got %q; want a problem and the end of the connection", got)
+			}
+			if text := w.log.String(); strings.Contains(text, "level=ERROR") {
+				t.Errorf("the log says %s", text)
+			}
+		})
+	}
+}
+
+// A client that asks and does not read fills the buffers between, and then
+// would hold a goroutine and a connection for ever.
+func TestClientThatDoesNotReadIsCut(t *testing.T) {
+	w := newWorld(t, limited(httpapi.Limits{WriteTimeout: 100 * time.Millisecond}))
+	conn := dial(t, w.listen())
+	requests := strings.Repeat("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n", 100)
+	for {
+		if _, err := io.WriteString(conn, requests); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("the connection is still open")
+		} else if err != nil {
+			return
+		}
+	}
+}
+
+func TestHeadersAndConnectionsAreBounded(t *testing.T) {
+	w := newWorld(t, limited(httpapi.Limits{MaxConnections: 2, MaxHeaderBytes: 4 << 10}))
+	addr := w.listen()
+	first := dial(t, addr)
+	in := bufio.NewReader(first)
+	ask := func() string {
+		t.Helper()
+		if _, err := io.WriteString(first, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Body.Close()
+		return string(drain(r.Body))
+	}
+	ask()
+	long := dial(t, addr)
+	if _, err := io.WriteString(long, "GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: "+strings.Repeat("x", 16<<10)); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatal(err)
+	}
+	if got := cut(t, long); !strings.HasPrefix(got, "HTTP/1.1 431 ") && got != "" {
+		t.Errorf("a long header got %q", got)
+	}
+	// Two connections are open again as soon as the server has closed its side
+	// of the last one, which the gauge tells.
+	for strings.Contains(ask(), "headway_http_connections 2\n") {
+	}
+	second := dial(t, addr)
+	if _, err := io.WriteString(second, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := http.ReadResponse(bufio.NewReader(second), nil); err != nil || r.StatusCode != http.StatusOK {
+		t.Fatalf("the second connection: %v", err)
+	}
+	if got := cut(t, dial(t, addr)); got != "" {
+		t.Errorf("one connection too many got %q", got)
+	}
+	if text := ask(); !strings.Contains(text, "headway_http_connections 2\n") || !strings.Contains(text, "headway_http_connections_refused_total 1\n") {
+		t.Error("the connections are not counted")
+	}
+}
+
+// pipes is a listener in memory, so that time can stand still while nothing
+// happens.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080} }
+
+var errRefused = errors.New("connection refused")
+
+// ask sends one request over a connection of its own; a nil answer is one that
+// the server cut.
+func (p *pipes) ask(method, target, body string) (*answer, error) {
+	client, server := net.Pipe()
+	defer client.Close()
+	select {
+	case p.conns <- server:
+	case <-p.closed:
+		return nil, errRefused
+	}
+	request := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", method, target, len(body), body)
+	if _, err := io.WriteString(client, request); err != nil {
+		return nil, err
+	}
+	r, err := http.ReadResponse(bufio.NewReader(client), nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Body.Close()
+	header := r.Header
+	if r.Close {
+		header.Set("Connection", "close") // ReadResponse takes it away
+	}
+	return &answer{status: r.StatusCode, header: header, body: drain(r.Body)}, nil
+}
+
+// draining is a world with one head, a registration in flight and a server
+// that was told to stop.
+type drainingWorld struct {
+	*world
+	pipes    *pipes
+	release  chan struct{} // lets the registration go on
+	inFlight chan error    // how it ended
+	served   chan error
+	drained  chan error
+}
+
+func newDrainingWorld(t *testing.T) *drainingWorld {
+	w := &drainingWorld{
+		world: newWorld(t), pipes: newPipes(), release: make(chan struct{}),
+		inFlight: make(chan error, 1), served: make(chan error, 1), drained: make(chan error, 1),
+	}
+	w.register("a")
+	synctest.Wait()
+	w.store.mu.Lock()
+	w.store.hold = func() { <-w.release }
+	w.store.mu.Unlock()
+	go func() { w.served <- w.server.Serve(w.pipes) }()
+	go func() {
+		a, err := w.pipes.ask(http.MethodPost, "/api/v1/heads", headBody("b"))
+		if err == nil && a.status != http.StatusCreated {
+			err = fmt.Errorf("%d %s", a.status, a.body)
+		}
+		w.inFlight <- err
+	}()
+	synctest.Wait()
+	if a, err := w.pipes.ask(http.MethodGet, "/readyz", ""); err != nil || a.status != http.StatusOK || a.header.Get("Connection") != "" {
+		t.Fatalf("before: %v, %+v", err, a)
+	}
+	go func() { w.drained <- w.server.Drain(context.Background()) }()
+	synctest.Wait()
+	return w
+}
+
+func TestStoppingLosesNoRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		w := newDrainingWorld(t)
+		// For the time of the lame duck readiness fails, and everything is served
+		// and told to come back over another connection.
+		for time.Since(begin) < 3*time.Second {
+			a, err := w.pipes.ask(http.MethodGet, "/readyz", "")
+			if err != nil || a.status != http.StatusServiceUnavailable {
+				t.Fatalf("readyz after %s: %v, %+v", time.Since(begin), err, a)
+			}
+			for _, check := range into[api.Readiness](t, a).Checks {
+				if check.OK != (check.Name != "stopping") {
+					t.Errorf("check %+v", check)
+				}
+			}
+			a, err = w.pipes.ask(http.MethodPost, "/api/v1/decisions", `{"model_type":"llama-3.1-8b"}`)
+			if err != nil || a.status != http.StatusOK || a.header.Get("Connection") != "close" {
+				t.Fatalf("decision after %s: %v, %+v", time.Since(begin), err, a)
+			}
+			if a, err = w.pipes.ask(http.MethodGet, "/livez", ""); err != nil || a.status != http.StatusOK {
+				t.Fatalf("livez after %s: %v, %+v; a process that stops is alive", time.Since(begin), err, a)
+			}
+			time.Sleep(250 * time.Millisecond)
+		}
+		time.Sleep(time.Millisecond)
+		if _, err := w.pipes.ask(http.MethodGet, "/livez", ""); !errors.Is(err, errRefused) {
+			t.Errorf("after the lame duck: %v; want no listener", err)
+		}
+		time.Sleep(20 * time.Second) // less than the shutdown's timeout
+		select {
+		case err := <-w.inFlight:
+			t.Fatalf("work in flight ended before its time: %v", err)
+		case err := <-w.drained:
+			t.Fatalf("it stopped with work in flight: %v", err)
+		default:
+		}
+		close(w.release)
+		if err := <-w.inFlight; err != nil {
+			t.Errorf("work in flight: %v", err)
+		}
+		if err := errors.Join(<-w.drained, <-w.served); err != nil {
+			t.Errorf("it stopped with: %v", err)
+		}
+	})
+}
+
+func TestWorkThatDoesNotEndIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newDrainingWorld(t)
+		begin := time.Now()
+		err := <-w.drained
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "30s") {
+			t.Errorf("Drain: %v; want one that says what was waited for", err)
+		}
+		if took := time.Since(begin); took != 33*time.Second {
+			t.Errorf("it took %s; want the lame duck and the timeout, 33 s", took)
+		}
+		if err := <-w.inFlight; err == nil {
+			t.Error("work in flight was answered after its connection was cut")
+		}
+		close(w.release)
+		if err := <-w.served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}
