@@ -80,8 +80,10 @@ func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport)
 	c.seen = func(e *entry) {
 		done = Registration{View: r.view(e, r.now()), Lease: e.lease(), Created: c.created}
 	}
-	err := r.do(ctx, c)
-	return done, err
+	if err := r.do(ctx, c); err != nil {
+		return Registration{}, err // after ctx's error done may still be written to
+	}
+	return done, nil
 }
 
 // Patch is the operator's change to a head; nil fields stay as they are.
@@ -105,7 +107,7 @@ func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) 
 		return View{}, err
 	}
 	var view View
-	err := r.do(ctx, &commit{
+	if err := r.do(ctx, &commit{
 		id: id,
 		edit: func(cur *Record, _ *entry) (*Record, error) {
 			if cur == nil {
@@ -128,8 +130,10 @@ func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) 
 		},
 		apply: func(*entry, time.Time) {},
 		seen:  func(e *entry) { view = r.view(e, r.now()) },
-	})
-	return view, err
+	}); err != nil {
+		return View{}, err // after ctx's error view may still be written to
+	}
+	return view, nil
 }
 
 // Deregister removes a head. The errors are ErrHeadNotFound, ErrOverloaded,
