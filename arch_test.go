@@ -100,7 +100,7 @@ var rooms = map[string]room{
 	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, metrics}},
 	"internal/console":    {},
 	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{rapid}},
-	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing"}},
+	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{metrics}},
 	"internal/mockhead":   {ours: []string{"api"}, others: []string{json, metrics, xnet}},
 	"internal/demo": {
 		ours:   []string{"api", "client", "internal/mockhead"},

@@ -370,7 +370,7 @@ func (r *Registry) rebuild(old *Pool, model string, changes []change) *Pool {
 		old = &Pool{ModelType: model, All: &Group{ModelType: model, Region: AnyRegion}, Regions: map[string]*Group{}}
 	}
 	serves := func(h *Head) bool { return slices.Contains(h.ModelTypes, model) }
-	r.slowStart(old.All, changes)
+	r.slowStart(old, changes)
 	p := &Pool{ModelType: old.ModelType, All: old.All.change(changes, serves), Regions: maps.Clone(old.Regions)}
 	if len(p.All.Heads) == 0 {
 		return nil
@@ -399,17 +399,19 @@ func (r *Registry) rebuild(old *Pool, model string, changes []change) *Pool {
 }
 
 // slowStart gives heads that became routable just now the mean number of
-// requests in flight of those that are.
-func (r *Registry) slowStart(pool *Group, changes []change) {
-	mean := -1.0
+// requests in flight of those of their region that are, since those compare.
+func (r *Registry) slowStart(pool *Pool, changes []change) {
+	means := map[string]float64{} // by region
 	for _, c := range changes {
 		joined := c.next != nil && c.next.Routable() && c.next.Health != HealthAssumed &&
 			(c.before == nil || !c.before.Routable() || c.before.Live != c.next.Live)
 		if !joined || r.lease.SlowStart == 0 {
 			continue
 		}
-		if mean < 0 {
-			mean = pool.meanInFlight()
+		mean, known := means[c.next.Region]
+		if g := pool.Regions[c.next.Region]; !known && g != nil {
+			mean = g.meanInFlight()
+			means[c.next.Region] = mean
 		}
 		if mean > 0 {
 			c.next.Live.slowly(&slowStart{since: r.now(), window: r.lease.SlowStart, bias: mean})

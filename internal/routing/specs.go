@@ -1,7 +1,7 @@
 package routing
 
 // specs are the strategies, ordered by name. A new one is a file with its Spec,
-// a line here and a script in internal/scenario/testdata.
+// a line here and a script in testdata.
 var specs = []Spec{
 	geoPreferredSpec,
 	leastLoadedSpec,

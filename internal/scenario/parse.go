@@ -1,0 +1,176 @@
+package scenario
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds of a script, which keep a bad one from taking the machine.
+const (
+	maxLines     = 10_000
+	maxDecisions = 1_000_000
+	maxAdvance   = 24 * time.Hour
+)
+
+// Script is a parsed scenario.
+type Script struct {
+	Name  string
+	steps []step
+}
+
+// step is one line: a command with its words, its settings and what it expects.
+type step struct {
+	line     int
+	command  string
+	words    []string          // without a name
+	settings map[string]string // name=value
+	expect   []string          // what stands behind ->
+	block    string            // of policy: the lines up to end
+}
+
+// commands says what each command takes: the least and most words, and the
+// settings it knows; "label." stands for all that begin so.
+var commands = map[string]struct {
+	least, most int
+	settings    []string
+	expects     bool
+}{
+	"policy":   {0, 0, nil, false},
+	"head":     {1, 1, []string{"models", "region", "weight", "max_in_flight", "status", "label."}, false},
+	"report":   {1, 1, []string{"status", "in_flight", "queued"}, false},
+	"silent":   {1, 100, nil, false},
+	"talking":  {1, 100, nil, false},
+	"admin":    {2, 2, nil, false},
+	"remove":   {1, 1, nil, false},
+	"advance":  {1, 1, nil, false},
+	"decide":   {0, 2, []string{"model", "region", "mode", "strategy", "session", "sessions", "exclude", "label."}, true},
+	"finish":   {0, 1, nil, false},
+	"routable": {0, 1000, nil, false},
+	"health":   {2, 2, nil, false},
+	"inflight": {2, 2, nil, false},
+	"open":     {1, 1, nil, false},
+}
+
+// Parse reads a script. The error names its line.
+func Parse(name string, r io.Reader) (*Script, error) {
+	s := &Script{Name: name}
+	lines := bufio.NewScanner(r)
+	var block *step
+	n := 0
+	for lines.Scan() {
+		if n++; n > maxLines {
+			return nil, s.fault(n, errors.New("a script has at most 10,000 lines"))
+		}
+		line := lines.Text()
+		if block != nil {
+			if strings.TrimSpace(line) == "end" {
+				s.steps = append(s.steps, *block)
+				block = nil
+				continue
+			}
+			block.block += line + "\n"
+			continue
+		}
+		code, _, _ := strings.Cut(line, "#")
+		st, err := parseLine(n, code)
+		switch {
+		case err != nil:
+			return nil, s.fault(n, err)
+		case st == nil:
+		case st.command == "policy":
+			block = st
+		default:
+			s.steps = append(s.steps, *st)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, s.fault(n+1, err)
+	}
+	if block != nil {
+		return nil, s.fault(block.line, errors.New("this policy has no end"))
+	}
+	return s, nil
+}
+
+func (s *Script) fault(line int, err error) error {
+	return fmt.Errorf("%s:%d: %w", s.Name, line, err)
+}
+
+func parseLine(n int, code string) (*step, error) {
+	left, right, expects := strings.Cut(code, "->")
+	words := strings.Fields(left)
+	if len(words) == 0 {
+		if expects {
+			return nil, errors.New("nothing stands before ->")
+		}
+		return nil, nil
+	}
+	st := &step{line: n, command: words[0], settings: map[string]string{}, expect: strings.Fields(right)}
+	c, known := commands[st.command]
+	if !known {
+		return nil, fmt.Errorf("%q is no command", st.command)
+	}
+	for _, word := range words[1:] {
+		name, value, isSetting := strings.Cut(word, "=")
+		switch {
+		case !isSetting:
+			st.words = append(st.words, word)
+		case !slices.ContainsFunc(c.settings, func(s string) bool {
+			return s == name || strings.HasSuffix(s, ".") && strings.HasPrefix(name, s) && name != s
+		}):
+			return nil, fmt.Errorf("%s has no %q", st.command, name)
+		case st.settings[name] != "":
+			return nil, fmt.Errorf("%s is given twice", name)
+		case value == "":
+			return nil, fmt.Errorf("%s has no value", name)
+		default:
+			st.settings[name] = value
+		}
+	}
+	switch {
+	case len(st.words) < c.least || len(st.words) > c.most:
+		return nil, fmt.Errorf("%s takes %d to %d words, not %d", st.command, c.least, c.most, len(st.words))
+	case expects != c.expects:
+		return nil, fmt.Errorf("%s: an expectation (->) belongs to decide, and to nothing else", st.command)
+	case expects && len(st.expect) == 0:
+		return nil, errors.New("nothing stands behind ->")
+	}
+	return st, nil
+}
+
+// number reads a whole number from low to high.
+func number(s string, low, high int64) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < low || n > high {
+		return 0, fmt.Errorf("%q is no whole number from %d to %d", s, low, high)
+	}
+	return n, nil
+}
+
+// labels are the settings that begin with label.
+func (st *step) labels() map[string]string {
+	var labels map[string]string
+	for name, value := range st.settings {
+		if key, ok := strings.CutPrefix(name, "label."); ok {
+			if labels == nil {
+				labels = map[string]string{}
+			}
+			labels[key] = value
+		}
+	}
+	return labels
+}
+
+// list is a setting of names with commas between.
+func (st *step) list(name string) []string {
+	if st.settings[name] == "" {
+		return nil
+	}
+	return strings.Split(st.settings[name], ",")
+}
