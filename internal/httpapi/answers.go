@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -31,7 +32,7 @@ func appendDecision(b []byte, d *routing.Decision) []byte {
 		b = appendHead(b, p.Head)
 	}
 	b = append(b, `],"expires_at":"`...)
-	b = stamp(d.ExpiresAt).AppendFormat(b, "2006-01-02T15:04:05.999Z07:00")
+	b = stamp(d.ExpiresAt).AppendFormat(b, time.RFC3339Nano)
 	b = append(b, `","policy_revision":`...)
 	b = strconv.AppendUint(b, d.PolicyRevision, 10)
 	if d.Explanation != nil {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"headway/api"
@@ -127,7 +128,9 @@ func (s *Server) find(r *http.Request) *route {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
 	rt := s.find(r)
-	a := &answer{ResponseWriter: w}
+	a, _ := answers.Get().(*answer)
+	a.ResponseWriter, a.status = w, 0
+	defer a.free()
 	header := w.Header()
 	header["X-Request-Id"] = []string{requestID(r)}
 	if s.draining.Load() {
@@ -176,6 +179,13 @@ func (s *Server) protect(rt *route, a *answer, r *http.Request) (err error) {
 type answer struct {
 	http.ResponseWriter
 	status int
+}
+
+var answers = sync.Pool{New: func() any { return new(answer) }}
+
+func (a *answer) free() {
+	a.ResponseWriter = nil
+	answers.Put(a)
 }
 
 func (a *answer) WriteHeader(status int) {
