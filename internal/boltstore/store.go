@@ -1,10 +1,11 @@
 // Package boltstore is the embedded default of durable state: heads and
 // policies in one bbolt file. Every answer waits for the disk.
 //
-// bbolt trusts its pages, so a flipped bit may come back as a wrong value or
-// hide a key. Each record therefore carries a checksum, and each bucket a count
-// and the sum of its records' hashes; all are verified when the file is opened,
-// and a file that fails is refused.
+// bbolt trusts its pages, so a flipped bit may come back as a wrong value, hide
+// a key or have live pages overwritten. Each record therefore carries a
+// checksum, and each bucket a count and the sum of its records' hashes; all are
+// verified when the file is opened, as is its structure, before bbolt may write
+// to it, and a file that fails is refused.
 package boltstore
 
 import (
@@ -13,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -72,36 +72,49 @@ func Open(path string, o Options) (*Store, error) {
 	if o.MinFreeBytes == 0 {
 		o.MinFreeBytes = 64 << 20
 	}
+	_, err := os.Stat(path)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	if !fresh {
+		var report Report
+		if report, fresh, err = inspect(path); err != nil {
+			return nil, err
+		}
+		if len(report.Faults) > 0 {
+			return nil, sentence(path, errors.New(report.Faults[0]))
+		}
+	}
 	db, err := openBolt(path, false)
-	if err != nil {
+	if errors.Is(err, errDamaged) {
+		return nil, sentence(path, err)
+	} else if err != nil {
 		return nil, err
 	}
 	s := &Store{db: db, path: path, minFree: o.MinFreeBytes}
-	if err := guard(func() error { return s.prepare() }); err != nil {
-		return nil, errors.Join(sentence(path, err), guard(db.Close))
+	if fresh {
+		if err := s.lay(); err != nil {
+			return nil, fmt.Errorf("make the state file %s: %w", path, errors.Join(err, db.Close()))
+		}
 	}
 	return s, nil
 }
 
+// openBolt opens a file. The error wraps errDamaged when it is no file of
+// bbolt's or a damaged one.
 func openBolt(path string, readOnly bool) (db *bolt.DB, err error) {
-	if readOnly {
-		if _, err := os.Stat(path); err != nil {
-			return nil, err
-		}
-	}
 	err = guard(func() error {
 		db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType, ReadOnly: readOnly})
 		return err
 	})
+	_, system := errors.AsType[syscall.Errno](err)
 	switch {
 	case err == nil:
 		return db, nil
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("the state file %s is in use by another process; stop that headway, or use another --data-dir", path)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EROFS):
+	case system:
 		return nil, fmt.Errorf("open the state file: %w", err)
 	}
-	return nil, sentence(path, err)
+	return nil, fmt.Errorf("%w: %w", errDamaged, err)
 }
 
 // guard runs f and turns what bbolt does on a damaged page, panics and memory
@@ -110,39 +123,24 @@ func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errDamaged, p)
+			err = fmt.Errorf("a page cannot be read: %v", p)
 		}
 	}()
 	return f()
 }
 
-var errDamaged = errors.New("a page cannot be read")
+var errDamaged = errors.New("it is damaged")
 
 // sentence is what an operator reads about a file that cannot be used.
 func sentence(path string, err error) error {
 	return fmt.Errorf("the state file %s cannot be used: %w; 'headway state check' lists what is wrong; move the file away and restore the last export with 'headway state import', or start without it: heads register again by themselves", path, err)
 }
 
-// prepare makes the buckets of a new file and verifies those of an old one.
-func (s *Store) prepare() error {
-	fresh := false
-	err := s.db.View(func(tx *bolt.Tx) error {
-		fresh = tx.Bucket(bucketMeta) == nil && tx.Bucket(bucketHeads) == nil && tx.Bucket(bucketPolicies) == nil
-		if fresh {
-			return nil
-		}
-		_, faults := verify(tx)
-		if len(faults) > 0 {
-			return errors.New(faults[0])
-		}
-		return nil
-	})
-	if err != nil || !fresh {
-		return err
-	}
+// lay makes the buckets of a new file.
+func (s *Store) lay() error {
 	return s.db.Update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{bucketMeta, bucketHeads, bucketPolicies} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}
 		}
@@ -192,124 +190,6 @@ func getUint(tx *bolt.Tx, key []byte) (uint64, error) {
 		return 0, fmt.Errorf("%s: %w", key, errors.Join(err, errDamaged))
 	}
 	return binary.BigEndian.Uint64(payload), nil
-}
-
-// sums is the count of a bucket's records and the sum of their hashes, which
-// does not depend on their order.
-type sums struct{ count, sum uint64 }
-
-func (s *sums) add(key, value []byte) { s.count++; s.sum += recordHash(key, value) }
-func (s *sums) del(key, value []byte) { s.count--; s.sum -= recordHash(key, value) }
-
-func recordHash(key, value []byte) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write(key)
-	_, _ = h.Write([]byte{0})
-	_, _ = h.Write(value)
-	return h.Sum64()
-}
-
-func sumsKey(bucket []byte) []byte { return append([]byte("sums:"), bucket...) }
-
-func (s sums) put(tx *bolt.Tx, bucket []byte) error {
-	key := sumsKey(bucket)
-	payload := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, s.count), s.sum)
-	return tx.Bucket(bucketMeta).Put(key, seal(key, payload))
-}
-
-func getSums(tx *bolt.Tx, bucket []byte) (sums, error) {
-	key := sumsKey(bucket)
-	payload, err := unseal(key, tx.Bucket(bucketMeta).Get(key))
-	if err != nil || len(payload) != 16 {
-		return sums{}, fmt.Errorf("%s: %w", key, errors.Join(err, errDamaged))
-	}
-	return sums{binary.BigEndian.Uint64(payload), binary.BigEndian.Uint64(payload[8:])}, nil
-}
-
-// verify reads everything and returns what is there and what is wrong with it.
-func verify(tx *bolt.Tx) (buckets []BucketReport, faults []string) {
-	add := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	if info, err := os.Stat(tx.DB().Path()); err != nil {
-		return nil, []string{err.Error()}
-	} else if info.Size() < tx.Size() {
-		// Reading a page that is not there ends the process.
-		return nil, []string{fmt.Sprintf("it was cut: %d bytes of %d are there", info.Size(), tx.Size())}
-	}
-	if err := checkMetas(tx.DB()); err != nil {
-		add("%v", err)
-	}
-	for _, name := range [][]byte{bucketMeta, bucketHeads, bucketPolicies} {
-		if tx.Bucket(name) == nil {
-			add("bucket %s is missing", name)
-		}
-	}
-	if len(faults) > 0 {
-		return nil, faults
-	}
-	if v, err := getUint(tx, keySchema); err != nil {
-		add("%v", err)
-	} else if v > schema {
-		return nil, append(faults, fmt.Sprintf("it was written by a newer headway (schema %d; this one knows %d): upgrade headway", v, schema))
-	}
-	if _, err := getUint(tx, keyEpochs); err != nil {
-		add("%v", err)
-	}
-	for _, name := range checked {
-		var found sums
-		err := tx.Bucket(name).ForEach(func(key, value []byte) error {
-			found.add(key, value)
-			payload, err := unseal(key, value)
-			if err == nil && len(payload) < 8 {
-				err = errors.New("it is too short")
-			}
-			if err != nil {
-				add("record %q of %s: %v", key, name, err)
-			}
-			return nil
-		})
-		if err != nil {
-			add("bucket %s: %v", name, err)
-		}
-		want, err := getSums(tx, name)
-		switch {
-		case err != nil:
-			add("%v", err)
-		case want.count != found.count:
-			add("bucket %s has %d records, not %d", name, found.count, want.count)
-		case want.sum != found.sum:
-			add("the records of bucket %s are not those that were written", name)
-		}
-		buckets = append(buckets, BucketReport{Name: string(name), Records: int(found.count)})
-	}
-	return buckets, faults
-}
-
-// checkMetas checks both of bbolt's meta pages. Commits write them in turn, and
-// where one is damaged bbolt goes on from the other, without a word and without
-// the last commit. It can't be a commit that a crash cut short: what is checked
-// lies within one sector, which disks write whole.
-//
-// A meta page is 16 bytes of page header, 56 of meta and their FNV-1a (bbolt's
-// file format, version 2).
-func checkMetas(db *bolt.DB) error {
-	const header, size = 16, 56
-	file, err := os.Open(db.Path())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }()
-	for page := range int64(2) {
-		meta := make([]byte, size+8)
-		if _, err := file.ReadAt(meta, page*int64(db.Info().PageSize)+header); err != nil {
-			return fmt.Errorf("meta page %d: %w", page, err)
-		}
-		h := fnv.New64a()
-		_, _ = h.Write(meta[:size])
-		if h.Sum64() != binary.NativeEndian.Uint64(meta[size:]) {
-			return fmt.Errorf("meta page %d is damaged, and with it what was written last", page)
-		}
-	}
-	return nil
 }
 
 // update runs f in a transaction and returns when it is on the disk.
@@ -390,7 +270,7 @@ func get(b *bolt.Bucket, key []byte) (revision uint64, payload []byte, err error
 func split(key, value []byte) (revision uint64, payload []byte, err error) {
 	payload, err = unseal(key, value)
 	if err == nil && len(payload) < 8 {
-		err = errDamaged
+		err = errors.New("it is too short")
 	}
 	if err != nil {
 		return 0, nil, fmt.Errorf("record %q: %w", key, err)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -40,47 +41,8 @@ const maxFaults = 100
 // error is for a file that cannot be opened at all because of something else
 // than damage.
 func Check(path string) (Report, error) {
-	db, err := openBolt(path, true)
-	if err != nil {
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) || !damage(err) {
-			return Report{}, err
-		}
-		return Report{Faults: []string{err.Error()}}, nil
-	}
-	var report Report
-	add := func(fault string) {
-		if len(report.Faults) < maxFaults {
-			report.Faults = append(report.Faults, fault)
-		}
-	}
-	err = guard(func() error {
-		return db.View(func(tx *bolt.Tx) error {
-			var faults []string
-			report.Buckets, faults = verify(tx)
-			for _, f := range faults {
-				add(f)
-			}
-			if len(faults) > 0 {
-				return nil // bbolt's check would read the same pages where nothing guards it
-			}
-			for err := range tx.Check() {
-				add(err.Error())
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		add(err.Error())
-	}
-	// A damaged file may not close cleanly; it was only read.
-	_ = guard(db.Close)
-	return report, nil
-}
-
-// damage reports whether an error of opening speaks of the file's content.
-func damage(err error) bool {
-	var path *os.PathError
-	return !errors.As(err, &path)
+	report, _, err := inspect(path)
+	return report, err
 }
 
 // The lines of an export: a header, then records, then a closing line.
@@ -107,6 +69,31 @@ const (
 	maxLine       = 4 << 20
 )
 
+// maxNumber bounds what is counted up from an import, so that no count starts
+// over: 2^62, more than a store that counts a million times a second reaches.
+const maxNumber = 1 << 62
+
+// wrong says what is wrong with a line after the first, or "".
+func (l exportLine) wrong() string {
+	kinds := 0
+	for _, is := range []bool{l.Head != nil, l.Policy != nil, l.End != nil} {
+		if is {
+			kinds++
+		}
+	}
+	switch {
+	case kinds != 1 || l.Format != "" || l.Version != 0 || l.Schema != 0 || l.Epochs != 0 || !l.ExportedAt.IsZero():
+		return "it is not one head, one policy or the end"
+	case l.Head != nil && (l.Head.Spec.ID == "" || len(l.Head.Spec.ID) > fleet.MaxIDLength):
+		return "a head's id has 1 to " + strconv.Itoa(fleet.MaxIDLength) + " characters"
+	case l.Head != nil && l.Head.Admin.State > fleet.AdminMaintenance:
+		return fmt.Sprintf("admin state %d is unknown", l.Head.Admin.State)
+	case l.Policy != nil && (l.Policy.Revision == 0 || l.Policy.Revision > maxNumber):
+		return fmt.Sprintf("no policy has revision %d", l.Policy.Revision)
+	}
+	return ""
+}
+
 // exporter writes lines and hashes them.
 type exporter struct {
 	w    *bufio.Writer
@@ -127,6 +114,15 @@ func (e *exporter) line(l exportLine) error {
 
 // Export writes the state of a file that no process has open as JSON lines.
 func Export(ctx context.Context, path string, w io.Writer) (err error) {
+	report, fresh, err := inspect(path)
+	switch {
+	case err != nil:
+		return err
+	case len(report.Faults) > 0:
+		return fmt.Errorf("export %s: it is damaged: %s", path, report.Faults[0])
+	case fresh:
+		return fmt.Errorf("export %s: nothing was ever written to it", path)
+	}
 	db, err := openBolt(path, true)
 	if err != nil {
 		return err
@@ -136,9 +132,6 @@ func Export(ctx context.Context, path string, w io.Writer) (err error) {
 	e := &exporter{w: bufio.NewWriter(w), hash: sha256.New()}
 	var epochs uint64
 	err = s.view(ctx, func(tx *bolt.Tx) error {
-		if _, faults := verify(tx); len(faults) > 0 {
-			return fmt.Errorf("it is damaged: %s", faults[0])
-		}
 		epochs, err = getUint(tx, keyEpochs)
 		return err
 	})
@@ -228,25 +221,16 @@ type importer struct {
 func (s *Store) restore(ctx context.Context, r io.Reader) error {
 	in := &importer{lines: bufio.NewScanner(r), hash: sha256.New()}
 	in.lines.Buffer(nil, maxLine)
-	header, _, err := in.next()
-	if err != nil {
+	if err := s.restoreHeader(ctx, in); err != nil {
 		return err
-	}
-	switch {
-	case header.Format != exportFormat:
-		return errors.New("line 1: this is no export of headway's state")
-	case header.Version > exportVersion || header.Schema > schema:
-		return errors.New("line 1: the export was written by a newer headway: upgrade headway")
-	}
-	if header.Epochs > 0 {
-		if _, err := s.GrantEpochs(ctx, header.Epochs); err != nil {
-			return err
-		}
 	}
 	for {
 		l, sum, err := in.next()
 		if err != nil {
 			return err
+		}
+		if wrong := l.wrong(); wrong != "" {
+			return fmt.Errorf("line %d: %s", in.n, wrong)
 		}
 		switch {
 		case l.Head != nil:
@@ -262,20 +246,36 @@ func (s *Store) restore(ctx context.Context, r io.Reader) error {
 			if err := s.restorePolicy(ctx, l.Policy); err != nil {
 				return fmt.Errorf("line %d: %w", in.n, err)
 			}
-		case l.End != nil:
+		default:
 			in.end.SHA256 = sum
 			if *l.End != in.end {
 				return fmt.Errorf("line %d: the export was changed or cut: it should have %d heads, %d policies and checksum %.12s…, and has %d, %d and %.12s…",
 					in.n, l.End.Heads, l.End.Policies, l.End.SHA256, in.end.Heads, in.end.Policies, in.end.SHA256)
 			}
-			if in.lines.Scan() {
+			if in.lines.Scan() || in.lines.Err() != nil {
 				return fmt.Errorf("line %d: something follows the end", in.n+1)
 			}
 			return s.flush(ctx, in)
-		default:
-			return fmt.Errorf("line %d: neither a head, a policy nor the end", in.n)
 		}
 	}
+}
+
+func (s *Store) restoreHeader(ctx context.Context, in *importer) error {
+	header, _, err := in.next()
+	if err != nil {
+		return err
+	}
+	switch {
+	case header.Format != exportFormat || header.Version < 1:
+		return errors.New("line 1: this is no export of headway's state")
+	case header.Version > exportVersion || header.Schema > schema:
+		return errors.New("line 1: the export was written by a newer headway: upgrade headway")
+	case header.Epochs > maxNumber:
+		return fmt.Errorf("line 1: no headway grants %d epochs", header.Epochs)
+	case header.Epochs > 0:
+		_, err = s.GrantEpochs(ctx, header.Epochs)
+	}
+	return err
 }
 
 // next reads a line; sum is the checksum of the lines before it.

@@ -3,6 +3,9 @@ package boltstore_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,6 +14,7 @@ import (
 	"testing"
 
 	"headway/internal/boltstore"
+	"headway/internal/fleet"
 )
 
 func newLines(r io.Reader) *bufio.Scanner { return bufio.NewScanner(r) }
@@ -66,7 +70,16 @@ func TestImportRefuses(t *testing.T) {
 		"a missing head":         {without(1), "changed or cut"},
 		"a changed head":         {strings.Replace(good, "10.0.0.1", "10.0.0.9", 1), "changed or cut"},
 		"something after":        {good + "\n{}\n", "something follows"},
-		"a line that is nothing": {lines[0] + "{}\n", "line 2: neither a head, a policy nor the end"},
+		"no version":             {strings.Replace(good, `"version":1,`, "", 1), "line 1: this is no export"},
+		"impossible epochs":      {strings.Replace(good, `"epochs":65536`, `"epochs":18446744073709551615`, 1), "line 1: no headway grants"},
+		"a head twice":           {closed(lines[0] + lines[1] + lines[1]), "another revision"},
+		"a head without an id":   {closed(lines[0] + strings.Replace(lines[1], `"id":"head-000000"`, `"id":""`, 1)), "line 2: a head's id has"},
+		"an unknown admin state": {closed(lines[0] + strings.Replace(lines[1], `"state":0`, `"state":9`, 1)), "line 2: admin state 9"},
+		"a policy twice":         {closed(lines[0] + lines[4] + lines[4]), "line 3: "},
+		"a policy revision of 0": {closed(lines[0] + strings.Replace(lines[4], `"revision":1`, `"revision":0`, 1)), "line 2: no policy has revision 0"},
+		"two in one line":        {closed(lines[0] + strings.Replace(lines[1], "{", `{"epochs":1,`, 1)), "line 2: it is not one head"},
+		"a long line after":      {good + strings.Repeat(" ", 5<<20), "something follows"},
+		"a line that is nothing": {lines[0] + "{}\n", "line 2: it is not one head, one policy or the end"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -94,25 +107,69 @@ func TestImportRefuses(t *testing.T) {
 }
 
 // FuzzImport feeds the reader of exports: whatever comes, it ends with a state
-// that is sound, or with an error and no file.
+// that is sound and exports as it was read, or with an error and no file. So
+// that not all ends at the checksum, closing adds the closing line that fits.
 func FuzzImport(f *testing.F) {
 	from := filepath.Join(f.TempDir(), "from.db")
 	fill(f, from, 2)
 	good := export(f, from)
-	f.Add(good)
-	f.Add(strings.Replace(good, `"head"`, `"policy"`, 1))
-	f.Add(good[:len(good)/2])
-	f.Add("{}\n")
-	f.Add("{\"format\":\"headway-state\",\"version\":1,\"schema\":1}\n{\"head\":{\"spec\":{\"id\":\"\"}}}\n")
-	f.Fuzz(func(t *testing.T, in string) {
+	f.Add(good, false)
+	f.Add(good[:strings.Index(good, `{"end"`)], true)
+	f.Fuzz(func(t *testing.T, in string, closing bool) {
+		if closing {
+			in = closed(in)
+		}
 		path := filepath.Join(t.TempDir(), "to.db")
-		err := boltstore.Import(t.Context(), strings.NewReader(in), path)
-		report, checked := boltstore.Check(path)
-		switch {
-		case err != nil && checked == nil:
-			t.Errorf("refused (%v), and a file is there", err)
-		case err == nil && (checked != nil || len(report.Faults) > 0):
-			t.Errorf("accepted, and the file is not sound: %v, %v", report.Faults, checked)
+		if err := boltstore.Import(t.Context(), strings.NewReader(in), path); err != nil {
+			if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
+				t.Errorf("it left %v, error %v", left, err)
+			}
+			return
+		}
+		if report, err := boltstore.Check(path); err != nil || len(report.Faults) > 0 {
+			t.Fatalf("accepted, and the file is not sound: %q, %v", report.Faults, err)
+		}
+		out := export(t, path)
+		again := filepath.Join(t.TempDir(), "again.db")
+		if err := boltstore.Import(t.Context(), strings.NewReader(out), again); err != nil {
+			t.Fatalf("its own export is refused: %v", err)
+		}
+		if twice := export(t, again); records(twice) != records(out) {
+			t.Errorf("exported\n%s\nand after an import\n%s", out, twice)
+		}
+		for _, h := range must(boltstore.Open(again, boltstore.Options{}))(t) {
+			_ = h.Admin.State.String() // has a name
 		}
 	})
+}
+
+// must reads the heads of a store that was just opened and closes it.
+func must(s *boltstore.Store, err error) func(*testing.T) []fleet.Record {
+	return func(t *testing.T) []fleet.Record {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		heads, _, err := contents(s)
+		if err := errors.Join(err, s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return heads
+	}
+}
+
+// records are the lines of an export between the first, which has the time, and
+// the last, which has a checksum over it.
+func records(export string) string {
+	_, rest, _ := strings.Cut(export, "\n")
+	return rest[:strings.LastIndex(rest, `{"end"`)]
+}
+
+// closed appends the closing line of an export.
+func closed(lines string) string {
+	if !strings.HasSuffix(lines, "\n") {
+		lines += "\n"
+	}
+	return fmt.Sprintf(`%s{"end":{"heads":%d,"policies":%d,"sha256":"%x"}}`+"\n", lines,
+		strings.Count(lines, "{\"head\":"), strings.Count(lines, "{\"policy\":"), sha256.Sum256([]byte(lines)))
 }
