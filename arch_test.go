@@ -112,8 +112,7 @@ var rooms = map[string]room{
 var forTests = []string{
 	rapid,
 	"go.uber.org/goleak",
-	"github.com/pb33f/libopenapi",
-	"github.com/pb33f/libopenapi-validator",
+	"github.com/santhosh-tekuri/jsonschema/v6",
 	"github.com/openai/openai-go/v3",
 	"github.com/prometheus/common",
 	"github.com/prometheus/client_model",
