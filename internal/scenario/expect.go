@@ -3,6 +3,7 @@ package scenario
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -16,6 +17,8 @@ type outcome struct{ head, refused string }
 //	-> a                 each goes to a
 //	-> a|b               each goes to one of these
 //	-> a=3 b=1..5        so many go to each, and none elsewhere
+//	-> even 10% a b      each of these gets its equal share, give or take 10 %,
+//	                     and none goes elsewhere
 //	-> order a b c a     one after the other
 //	-> same              all go to one head
 //	-> refused REASON    each finds no head
@@ -31,6 +34,8 @@ func meet(expect []string, got []outcome) error {
 	switch {
 	case expect[0] == "order":
 		return meetOrder(expect[1:], got)
+	case expect[0] == "even":
+		return meetEven(expect[1:], got)
 	case expect[0] == "same" && len(expect) == 1:
 		for _, o := range got {
 			if o != got[0] {
@@ -75,11 +80,31 @@ func meetOrder(want []string, got []outcome) error {
 	return nil
 }
 
+// meetEven spells an even spread out as one of counts.
+func meetEven(words []string, got []outcome) error {
+	if len(words) < 2 || !strings.HasSuffix(words[0], "%") {
+		return errors.New("even takes a tolerance in % and the heads")
+	}
+	percent, err := number(strings.TrimSuffix(words[0], "%"), 0, 100)
+	if err != nil {
+		return err
+	}
+	heads := words[1:]
+	share := float64(len(got)) / float64(len(heads))
+	slack := share * float64(percent) / 100
+	spans := make([]string, len(heads))
+	for i, h := range heads {
+		spans[i] = fmt.Sprintf("%s=%d..%d", h, int64(math.Ceil(share-slack)), int64(math.Floor(share+slack)))
+	}
+	return meetSpread(spans, got)
+}
+
 func meetSpread(expect []string, got []outcome) error {
 	counts := map[string]int64{}
 	for _, o := range got {
 		counts[o.head]++
 	}
+	named := map[string]bool{}
 	for _, e := range expect {
 		head, span, ok := strings.Cut(e, "=")
 		low, high, ranged := strings.Cut(span, "..")
@@ -91,6 +116,13 @@ func meetSpread(expect []string, got []outcome) error {
 		if err := errors.Join(err, err2); err != nil || !ok {
 			return fmt.Errorf("%q is no expectation: want head=count or head=low..high", e)
 		}
+		if least > most {
+			return fmt.Errorf("%q: no count is at least %d and at most %d", e, least, most)
+		}
+		if named[head] {
+			return fmt.Errorf("%s is expected twice", head)
+		}
+		named[head] = true
 		if n := counts[head]; n < least || n > most {
 			return fmt.Errorf("%s got %d of %d, want %s; all: %s", head, n, len(got), span, spread(got))
 		}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Bounds of a script, which keep a bad one from taking the machine.
+// Bounds of a whole script, which keep a bad one from taking the machine.
 const (
 	maxLines     = 10_000
 	maxDecisions = 1_000_000

@@ -32,7 +32,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -44,9 +46,13 @@ import (
 	"headway/internal/routing"
 )
 
-// Seed makes the random choices of a run, which are the same in each run with
-// the same seed.
+// defaultSeed makes the router's random choices, which are the same in each run
+// with the same seed. Where a rotation begins and how far apart heads report is
+// left to chance, so a script has to hold wherever those fall.
 const defaultSeed = 1
+
+// epoch is when every run begins.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // theModel is the model type where a script names none.
 const theModel = "m"
@@ -61,6 +67,7 @@ type run struct {
 	router *routing.Router
 	leases map[string]*member
 	held   []*routing.Decision
+	asked  int64 // decisions so far
 
 	mu  sync.Mutex
 	now time.Time
@@ -81,7 +88,7 @@ func Run(ctx context.Context, s *Script, seed uint64) error {
 	if seed == 0 {
 		seed = defaultSeed
 	}
-	r := &run{leases: map[string]*member{}, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	r := &run{leases: map[string]*member{}, now: epoch}
 	metrics, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	events, err := event.New(event.Options{Metrics: metrics})
 	if err != nil {
@@ -138,7 +145,7 @@ func (r *run) step(ctx context.Context, st *step) error {
 	case "advance":
 		return r.advance(ctx, st.words[0])
 	case "decide":
-		return r.decide(st)
+		return r.decide(ctx, st)
 	case "finish":
 		return r.finish(st.words)
 	}
@@ -165,7 +172,8 @@ func (r *run) head(ctx context.Context, st *step) error {
 		spec.Region = "here"
 	}
 	if w := st.settings["weight"]; w != "" {
-		if _, err := fmt.Sscanf(w, "%g", &spec.Weight); err != nil {
+		var err error
+		if spec.Weight, err = strconv.ParseFloat(w, 64); err != nil {
 			return fmt.Errorf("weight %q is no number", w)
 		}
 	}
@@ -263,15 +271,21 @@ func (r *run) advance(ctx context.Context, by string) error {
 	if err != nil || d <= 0 || d > maxAdvance {
 		return fmt.Errorf("%q is no time from 1ns to %s", by, maxAdvance)
 	}
+	if total := r.clock().Sub(epoch) + d; total > maxAdvance {
+		return fmt.Errorf("a script lasts at most %s, not %s", maxAdvance, total)
+	}
 	for d > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		step := min(d, tick)
 		d -= step
 		r.mu.Lock()
 		r.now = r.now.Add(step)
 		now := r.now
 		r.mu.Unlock()
-		for id, m := range r.leases {
-			if !m.silent && !now.Before(m.next) {
+		for _, id := range slices.Sorted(maps.Keys(r.leases)) {
+			if m := r.leases[id]; !m.silent && !now.Before(m.next) {
 				if err := r.beat(id, m); err != nil {
 					return err
 				}
@@ -281,14 +295,14 @@ func (r *run) advance(ctx context.Context, by string) error {
 		r.router.Expire()
 	}
 	// The registry removes heads behind the scenes, in the order of its queue:
-	// when it has answered this, it has done so.
-	if err := r.fleet.Deregister(ctx, "nobody"); !errors.Is(err, fleet.ErrHeadNotFound) {
+	// when it has answered this, which no head can be called, it has done so.
+	if err := r.fleet.Deregister(ctx, ""); !errors.Is(err, fleet.ErrHeadNotFound) {
 		return err
 	}
 	return nil
 }
 
-func (r *run) decide(st *step) error {
+func (r *run) decide(ctx context.Context, st *step) error {
 	n, hold := int64(1), false
 	for _, word := range st.words {
 		var err error
@@ -318,8 +332,14 @@ func (r *run) decide(st *step) error {
 			return err
 		}
 	}
+	if r.asked += n; r.asked > maxDecisions {
+		return fmt.Errorf("a script makes at most %d decisions, not %d", maxDecisions, r.asked)
+	}
 	got := make([]outcome, 0, n)
 	for i := range n {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if sessions > 0 {
 			req.SessionKey = fmt.Sprintf("session-%d", i%sessions)
 		}
