@@ -78,7 +78,7 @@ func (r *Registry) interval(n int) time.Duration {
 // grant renews e's lease at now and tells the head when to report again.
 func (r *Registry) grant(e *entry, now time.Time) Lease {
 	e.seen = now
-	e.interval = time.Duration(float64(r.interval(len(r.heads))) * jitter())
+	e.interval = time.Duration(float64(r.interval(len(r.heads))) * r.jitter())
 	r.watch(e)
 	return e.lease()
 }

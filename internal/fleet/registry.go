@@ -27,6 +27,7 @@ type Options struct {
 	Metrics        prometheus.Registerer // required
 	Log            *slog.Logger          // required
 	Now            func() time.Time      // nil: time.Now
+	Random         func() float64        // in [0, 1), called by one goroutine at a time; nil: the runtime's
 	Lease          LeaseOptions          // zero values: defaults
 	MaxHeads       int                   // 0: DefaultMaxHeads
 	MaxModelTypes  int                   // distinct ones over the fleet; 0: DefaultMaxModelTypes
@@ -46,6 +47,7 @@ type Registry struct {
 	events         *event.Stream
 	log            *slog.Logger
 	now            func() time.Time
+	random         func() float64
 	lease          LeaseOptions
 	maxHeads       int
 	maxModelTypes  int
@@ -94,13 +96,16 @@ func New(o Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		store: o.Store, events: o.Events, log: o.Log, now: o.Now, lease: o.Lease,
+		store: o.Store, events: o.Events, log: o.Log, now: o.Now, random: o.Random, lease: o.Lease,
 		maxHeads: o.MaxHeads, maxModelTypes: o.MaxModelTypes, allowLinkLocal: o.AllowLinkLocal,
 		commits: make(chan *commit, commitQueue),
 		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{},
 	}
 	if r.now == nil {
 		r.now = time.Now
+	}
+	if r.random == nil {
+		r.random = rand.Float64
 	}
 	if r.maxHeads == 0 {
 		r.maxHeads = DefaultMaxHeads
@@ -431,4 +436,4 @@ func (g *Group) meanInFlight() float64 {
 }
 
 // jitter spreads the heads' reports: 0.9 to 1.1.
-func jitter() float64 { return 0.9 + 0.2*rand.Float64() }
+func (r *Registry) jitter() float64 { return 0.9 + 0.2*r.random() }

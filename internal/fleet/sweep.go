@@ -188,8 +188,10 @@ func (r *Registry) guard(key poolKey, now time.Time) bool {
 			continue
 		}
 		switch {
-		case e.health == HealthPending || e.health == HealthStale:
+		case e.health == HealthPending, e.health == HealthStale && now.Sub(e.stale) >= e.interval:
 			continue
+		case e.health == HealthStale: // the first to fall in the same silence
+			overdue++
 		case now.Sub(e.seen) >= freshIntervals*e.interval:
 			overdue++
 		}

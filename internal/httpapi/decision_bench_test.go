@@ -66,7 +66,7 @@ func hammer(b *testing.B, addr string) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer c.Close()
+		b.Cleanup(func() { _ = c.Close() })
 		conns[i] = c
 	}
 	b.ReportAllocs()

@@ -4,7 +4,6 @@ import (
 	"hash/maphash"
 	"maps"
 	"math"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -48,15 +47,17 @@ type candidates struct {
 // the set; the last one stays.
 type candidateCache struct {
 	seed      maphash.Seed
+	random    func() uint64
 	slots     []atomic.Pointer[candidates]
 	entries   atomic.Int64
 	evictions atomic.Uint64
 }
 
-func newCandidateCache() *candidateCache {
+func newCandidateCache(random func() uint64) *candidateCache {
 	return &candidateCache{
-		seed:  maphash.MakeSeed(),
-		slots: make([]atomic.Pointer[candidates], candidateSlots),
+		seed:   maphash.MakeSeed(),
+		random: random,
+		slots:  make([]atomic.Pointer[candidates], candidateSlots),
 	}
 }
 
@@ -86,7 +87,7 @@ func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *Policy) (*can
 			break
 		}
 	}
-	fresh := newCandidates(c, pool, policy, old)
+	fresh := newCandidates(c, pool, policy, old, t.random)
 	switch {
 	case at < 0: // the bucket is full of other criteria
 		at = int(hash) & (candidateWays - 1)
@@ -101,7 +102,7 @@ func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *Policy) (*can
 // newCandidates orders the pool's routable heads into tiers. It takes over the
 // turns of old, a set of the same criteria, so that a rotation goes on where it
 // was.
-func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates) *candidates {
+func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates, random func() uint64) *candidates {
 	set := &candidates{criteria: c, pool: pool, policy: policy}
 	switch {
 	case c.region == fleet.AnyRegion:
@@ -117,7 +118,7 @@ func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates
 		set.keepLabelled()
 	}
 	set.tiers = slices.DeleteFunc(set.tiers, func(t Tier) bool { return len(t.Heads) == 0 })
-	set.takeTurns(old)
+	set.takeTurns(old, random)
 	return set
 }
 
@@ -172,7 +173,7 @@ func (s *candidates) keepLabelled() {
 	}
 }
 
-func (s *candidates) takeTurns(old *candidates) {
+func (s *candidates) takeTurns(old *candidates, random func() uint64) {
 	for i := range s.tiers {
 		t := &s.tiers[i]
 		if old != nil {
@@ -185,7 +186,7 @@ func (s *candidates) takeTurns(old *candidates) {
 		if t.cursor == nil {
 			// A random first turn keeps instances that start together apart.
 			t.cursor = new(atomic.Uint64)
-			t.cursor.Store(uint64(rand.Uint32()))
+			t.cursor.Store(random() >> 32) // far from the end of the numbers
 		}
 	}
 }

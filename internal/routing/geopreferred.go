@@ -29,12 +29,11 @@ var geoPreferredSpec = Spec{
 type geoPreferred struct{ loadMs, unknownMs float64 }
 
 func (g geoPreferred) Choose(in *Input, picks []Pick) int {
-	for _, degraded := range []bool{false, true} {
-		if n := g.chooseRanked(in, picks, degraded); n > 0 {
-			return n
-		}
+	n := g.chooseRanked(in, picks, false)
+	if n < len(picks) {
+		n += g.chooseRanked(in, picks[n:], true)
 	}
-	return 0
+	return n
 }
 
 // chooseRanked chooses among the tiers that are degraded or not: within each

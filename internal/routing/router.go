@@ -77,7 +77,7 @@ func New(o Options) (*Router, error) {
 	}
 	r := &Router{
 		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: o.ReservationTTL,
-		seed: o.Seed, cache: newCandidateCache(), sessions: newSessionTable(), policies: o.Policies,
+		seed: o.Seed, sessions: newSessionTable(), policies: o.Policies,
 	}
 	r.since = func(t time.Time) time.Duration { return r.now().Sub(t) }
 	if r.now == nil {
@@ -90,6 +90,7 @@ func New(o Options) (*Router, error) {
 		o.Recent = DefaultRecent
 	}
 	r.recent = newReservations(o.Recent)
+	r.cache = newCandidateCache(r.random)
 	r.scratch.New = func() any { return new(scratch) }
 	policy, faults := Compile(DefaultDocument())
 	if len(faults) > 0 {

@@ -33,14 +33,14 @@ func (s sessionAffinity) Choose(in *Input, picks []Pick) int {
 	r := &in.Tier().Ranked
 	perWeight := s.perWeight(r)
 	n := s.nearest(in, r, session, perWeight, picks)
-	if n == 0 {
-		return 0
+	if n == 0 { // those within the bound have no place
+		return leastLoaded{}.Choose(in, picks)
 	}
 	h := in.Remembered()
 	if h != nil && h != picks[0].Head && in.Available(h) && float64(h.Live.InFlight()) < math.Ceil(perWeight*h.Weight) {
 		n = lead(picks, n, h)
 	}
-	return n
+	return fill(in, r.Heads, picks, n)
 }
 
 // lead puts h before the n picks there are.

@@ -33,6 +33,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,7 +95,10 @@ func Run(ctx context.Context, s *Script, seed uint64) error {
 	if err != nil {
 		return err
 	}
-	if r.fleet, err = fleet.New(fleet.Options{Store: &memory{}, Events: events, Metrics: metrics, Log: log, Now: r.clock}); err != nil {
+	if r.fleet, err = fleet.New(fleet.Options{
+		Store: &memory{}, Events: events, Metrics: metrics, Log: log, Now: r.clock,
+		Random: rand.New(rand.NewPCG(seed, 0)).Float64,
+	}); err != nil {
 		return err
 	}
 	if err := r.fleet.Load(ctx); err != nil {
