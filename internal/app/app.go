@@ -210,7 +210,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.router.Run)
 	start(a.logEvents)
 	wait.Go(func() { failed <- a.server.Serve(a.listener) })
-	a.log.Info("listening", "addr", a.listener.Addr().String(), "data_dir", a.config.DataDir,
+	a.log.Info("listening", "addr", a.Addr().String(), "data_dir", a.config.DataDir,
 		"heads", a.fleet.Snapshot().Heads, "policy_revision", a.router.Policy().Revision)
 
 	var err error

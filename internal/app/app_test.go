@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"github.com/spf13/pflag"
 	"go.uber.org/goleak"
 
 	"headway/api"
@@ -30,7 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // function that stops it and says how that went.
 func run(t *testing.T) (url string, stop func() error) {
 	t.Helper()
-	c := config.Default()
+	c := defaults(t)
 	c.Listen, c.DataDir, c.HTTP.LameDuck = "127.0.0.1:0", filepath.Join(t.TempDir(), "data"), time.Millisecond
 	a, err := app.New(t.Context(), app.Options{Config: c, Version: "v0.0.0-test", Commit: "0123456", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -229,8 +231,20 @@ func TestPromisedMetricsCountWhatTheySay(t *testing.T) {
 	}
 }
 
+// defaults is the configuration of an operator who set nothing.
+func defaults(t *testing.T) config.Config {
+	t.Helper()
+	flags := pflag.NewFlagSet("headway", pflag.ContinueOnError)
+	config.AddFlags(flags)
+	c, err := config.Load(flags, nil, os.ReadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func TestAFailedStartLeavesNothingBehind(t *testing.T) {
-	c := config.Default()
+	c := defaults(t)
 	c.DataDir, c.HTTP.LameDuck = t.TempDir(), time.Millisecond
 	for range 2 { // the second would not get the state file if the first had kept it
 		c.Listen = "192.0.2.1:0"

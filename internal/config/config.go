@@ -70,13 +70,6 @@ type State struct {
 	MinFreeBytes int64
 }
 
-// Default is the configuration of an operator who set nothing.
-func Default() Config {
-	var c Config
-	newTable(&c)
-	return c
-}
-
 // table is the one list of settings, bound to a Config.
 func newTable(c *Config) *table {
 	t := &table{}

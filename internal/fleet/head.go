@@ -71,9 +71,6 @@ const (
 
 var healthNames = [...]string{"pending", "fresh", "suspect", "stale", "held", "assumed"}
 
-// Healths lists every health, in the order of their values.
-func Healths() []string { return slices.Clone(healthNames[:]) }
-
 func (h Health) String() string { return healthNames[h] }
 
 // routable reports whether a lease of this health may take requests.

@@ -460,18 +460,23 @@ func TestLateReportsRenewTheLeaseAndKeepTheLoad(t *testing.T) {
 }
 
 func TestOneBatchWritesAndPublishesOnce(t *testing.T) {
-	store := newFakeStore(t)
-	store.block = make(chan struct{})
-	w := start(t, store, nil)
-	var wait sync.WaitGroup
-	for i := range 300 {
-		wait.Go(func() { w.register(spec(fmt.Sprintf("h%03d", i)), nil) })
-	}
-	close(store.block)
-	wait.Wait()
-	if store.saves > 150 || w.Snapshot().Heads != 300 {
-		t.Errorf("%d saves for 300 registrations at once, %d heads", store.saves, w.Snapshot().Heads)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		store.block = make(chan struct{})
+		w := start(t, store, nil)
+		before := w.Snapshot().Revision
+		var wait sync.WaitGroup
+		for i := range 300 {
+			wait.Go(func() { w.register(spec(fmt.Sprintf("h%03d", i)), nil) })
+		}
+		synctest.Wait() // one batch is being written, and everything else waits
+		close(store.block)
+		wait.Wait()
+		if published := w.Snapshot().Revision - before; store.saves > 2 || published > 2 || w.Snapshot().Heads != 300 {
+			t.Errorf("%d saves and %d snapshots for 300 registrations at once, %d heads", store.saves, published, w.Snapshot().Heads)
+		}
+		w.stop()
+	})
 }
 
 func TestAStoreThatIsDownRefusesChangesAndNothingElse(t *testing.T) {

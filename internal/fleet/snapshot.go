@@ -169,15 +169,6 @@ func (g *Group) change(changes []change, belongs func(*Head) bool) *Group {
 	return next
 }
 
-// newGroup makes a group of heads, which must be ordered by id.
-func newGroup(modelType, region string, heads []*Head) *Group {
-	changes := make([]change, len(heads))
-	for i, h := range heads {
-		changes[i].next = h
-	}
-	return (&Group{ModelType: modelType, Region: region}).change(changes, func(*Head) bool { return true })
-}
-
 // Filter returns the heads that keep accepts, in the same order.
 func (r Ranked) Filter(keep func(*Head) bool) Ranked {
 	var heads []*Head

@@ -32,3 +32,12 @@ func NewTestSnapshot(modelType string, heads []*Head) *Snapshot {
 		Pools: map[string]*Pool{modelType: {ModelType: modelType, All: g, Regions: map[string]*Group{region.Region: region}}},
 	}
 }
+
+// newGroup makes a group of heads, which must be ordered by id.
+func newGroup(modelType, region string, heads []*Head) *Group {
+	changes := make([]change, len(heads))
+	for i, h := range heads {
+		changes[i].next = h
+	}
+	return (&Group{ModelType: modelType, Region: region}).change(changes, func(*Head) bool { return true })
+}

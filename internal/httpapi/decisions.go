@@ -292,16 +292,17 @@ func (in *outcome) field(f *form, name string) bool {
 }
 
 func (in *outcome) toOutcome() routing.Outcome {
-	ms := func(v *float64) float64 {
-		if v == nil {
-			return float64(fleet.Unknown)
-		}
-		return *v
+	o := routing.Outcome{
+		Result: in.result, StatusCode: fleet.Unknown, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
+		InputTokens: fleet.Unknown, OutputTokens: fleet.Unknown, CachedTokens: fleet.Unknown,
 	}
-	return routing.Outcome{
-		Result: in.result, StatusCode: orUnknown(in.statusCode), TTFT: ms(in.ttft), Duration: ms(in.duration),
-		InputTokens: orUnknown(in.input), OutputTokens: orUnknown(in.output), CachedTokens: orUnknown(in.cached),
-	}
+	give(&o.StatusCode, in.statusCode)
+	give(&o.TTFT, in.ttft)
+	give(&o.Duration, in.duration)
+	give(&o.InputTokens, in.input)
+	give(&o.OutputTokens, in.output)
+	give(&o.CachedTokens, in.cached)
+	return o
 }
 
 func (s *Server) getDecision(w http.ResponseWriter, r *http.Request) error {

@@ -190,25 +190,22 @@ func (in *report) load(f *form, name string) bool {
 }
 
 func (in *report) toLoad() fleet.Load {
-	return fleet.Load{
-		InFlight: orUnknown(in.inFlight), Queued: orUnknown(in.queued),
-		PendingPromptTokens: orUnknown(in.pendingTokens), KVCapacityTokens: orUnknown(in.cacheTokens),
-		KVCacheUsage: orNaN(in.cacheUsage), Utilization: orNaN(in.utilization), TokensPerSecond: orNaN(in.tokenRate),
-	}
+	load := fleet.UnknownLoad()
+	give(&load.InFlight, in.inFlight)
+	give(&load.Queued, in.queued)
+	give(&load.PendingPromptTokens, in.pendingTokens)
+	give(&load.KVCapacityTokens, in.cacheTokens)
+	give(&load.KVCacheUsage, in.cacheUsage)
+	give(&load.Utilization, in.utilization)
+	give(&load.TokensPerSecond, in.tokenRate)
+	return load
 }
 
-func orUnknown(v *int64) int64 {
-	if v == nil {
-		return fleet.Unknown
+// give sets to what was said; what was not stays unknown.
+func give[T any](to, said *T) {
+	if said != nil {
+		*to = *said
 	}
-	return *v
-}
-
-func orNaN(v *float64) float64 {
-	if v == nil {
-		return math.NaN()
-	}
-	return *v
 }
 
 func (s *Server) reportStatus(w http.ResponseWriter, r *http.Request) error {

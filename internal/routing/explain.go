@@ -17,14 +17,6 @@ const (
 	FilterCapacity = "capacity" // the head is at its max_in_flight
 )
 
-// Filters lists every filter in the order in which they are applied.
-func Filters() []string {
-	return []string{
-		FilterRegion, string(fleet.RefusedAdmin), string(fleet.RefusedUnhealthy), string(fleet.RefusedStatus),
-		FilterLabels, FilterExclude, FilterCapacity,
-	}
-}
-
 // filter names the first filter that removes h, or "".
 func (c *choice) filter(h *fleet.Head, want map[string]string, req *Request) string {
 	switch {
