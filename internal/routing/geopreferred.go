@@ -60,6 +60,9 @@ func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) int {
 				p.Cost = ownLoad(p.Head, in.Now)
 			}
 			p.Cost = distance + g.loadMs*p.Cost
+			if i > 0 && n == len(picks)-1 && n > 0 && p.Cost >= picks[n].Cost {
+				continue // neither the least nor among the alternatives
+			}
 			if i == 0 && p.Cost < best.Cost {
 				best, p = p, best
 			}

@@ -76,21 +76,26 @@ func bestLoads(in *Input, r *fleet.Ranked, scores []float64) {
 	}
 }
 
-// ranking keeps the best picks while heads are compared, best first. The first
-// is random among equals: each of k equals leads with probability 1/k. Of m
-// equals so far the next to take the lead is number ⌊m/u⌋+1 for a uniform u in
-// (0, 1), so that equals cost a draw only when the lead changes.
+// ranking keeps the best heads while all are compared, best first. The first is
+// random among equals: each of k equals leads with probability 1/k. Of m equals
+// so far the next to take the lead is number ⌊m/u⌋+1 for a uniform u in (0, 1),
+// so that equals cost a draw only when the lead changes.
+//
+// It keeps places instead of pointers: writing a pointer costs more than
+// comparing a head.
 type ranking struct {
-	picks []Pick
+	at    [1 + MaxAlternatives]int32
+	cost  [1 + MaxAlternatives]float64
 	n     int
+	size  int     // how many are wanted
 	lead  float64 // the lowest cost
-	worst float64 // a cost above it changes nothing
+	worst float64 // a cost that is not below it changes nothing, unless it is the lead's
 	ties  uint64  // heads that share the lowest cost
 	next  uint64  // the number of ties at which the lead changes
 }
 
 func rank(picks []Pick) ranking {
-	return ranking{picks: picks, lead: math.Inf(-1), worst: math.MaxFloat64, next: math.MaxUint64}
+	return ranking{size: min(len(picks), 1+MaxAlternatives), lead: math.Inf(-1), worst: math.MaxFloat64, next: math.MaxUint64}
 }
 
 // wants reports whether a head of this cost is to be added, and counts it if
@@ -105,12 +110,12 @@ func (k *ranking) wants(cost float64) bool {
 	return cost < k.worst || k.ties >= k.next
 }
 
-// add takes a head that is wanted.
-func (k *ranking) add(r *Rand, h *fleet.Head, cost float64) {
+// add takes head i, which is wanted.
+func (k *ranking) add(r *Rand, i int, cost float64) {
 	at := k.n
 	switch {
 	case cost != k.lead:
-		for at > 0 && cost < k.picks[at-1].Cost {
+		for at > 0 && cost < k.cost[at-1] {
 			at--
 		}
 		if at == 0 {
@@ -123,13 +128,15 @@ func (k *ranking) add(r *Rand, h *fleet.Head, cost float64) {
 	default:
 		at = 1
 	}
-	if k.n < len(k.picks) {
+	if k.n < k.size {
 		k.n++
 	}
-	copy(k.picks[at+1:k.n], k.picks[at:k.n-1])
-	k.picks[at] = Pick{h, cost}
-	if k.n == len(k.picks) {
-		k.worst = k.picks[k.n-1].Cost
+	for j := k.n - 1; j > at; j-- {
+		k.at[j], k.cost[j] = k.at[j-1], k.cost[j-1]
+	}
+	k.at[at], k.cost[at] = int32(i), cost //nolint:gosec // a fleet has far fewer heads
+	if k.n == k.size {
+		k.worst = k.cost[k.n-1]
 	}
 }
 
@@ -140,6 +147,14 @@ func (k *ranking) draw(r *Rand) {
 	if next < 1<<62 {
 		k.next = uint64(next) + 1
 	}
+}
+
+// write writes the best heads into picks and returns how many.
+func (k *ranking) write(heads []*fleet.Head, picks []Pick) int {
+	for j := range k.n {
+		picks[j] = Pick{heads[k.at[j]], k.cost[j]}
+	}
+	return k.n
 }
 
 // leastExact writes the available heads of the least load by our own count
@@ -161,9 +176,9 @@ func leastExact(in *Input, r *fleet.Ranked, picks []Pick) (n int, ok bool) {
 		if bounded && (limits[i] > 0 && inFlight >= limits[i] || in.excluded(r.Heads[i])) || !best.wants(cost) {
 			continue
 		}
-		best.add(&in.Rand, r.Heads[i], cost)
+		best.add(&in.Rand, i, cost)
 	}
-	return best.n, true
+	return best.write(r.Heads, picks), true
 }
 
 // draws is how often a random draw that hits a head without a place is

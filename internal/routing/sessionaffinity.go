@@ -96,10 +96,10 @@ func (s sessionAffinity) nearest(in *Input, r *fleet.Ranked, session uint64, per
 		for i, h := range r.Heads {
 			cost := distance(hashPair(session, r.Hashes[i]), h.Weight, false)
 			if cost <= best.worst && s.takes(in, r, i, perWeight) && best.wants(cost) {
-				best.add(&in.Rand, h, cost)
+				best.add(&in.Rand, i, cost)
 			}
 		}
-		return best.n
+		return best.write(r.Heads, picks)
 	}
 	// Few heads are above the first floor, and nearly always enough.
 	const enough = 12
@@ -115,25 +115,25 @@ func (s sessionAffinity) nearest(in *Input, r *fleet.Ranked, session uint64, per
 // least floor, if all weights are equal.
 func (s sessionAffinity) nearestAbove(in *Input, r *fleet.Ranked, session, floor uint64, perWeight float64, picks []Pick) int {
 	best := rank(picks)
+	bound := int64(math.Ceil(perWeight * r.MaxWeight))
 	for i, hash := range r.Hashes {
 		x := hashPair(session, hash)
-		if x < floor || !s.takes(in, r, i, perWeight) {
+		if x < floor || r.Lives[i].InFlight() >= bound || !in.fits(r, i) {
 			continue
 		}
 		if cost := distance(x, 1, true); best.wants(cost) {
-			best.add(&in.Rand, r.Heads[i], cost)
+			best.add(&in.Rand, i, cost)
 			if best.worst < 1 {
 				floor = max(floor, uint64((1-best.worst)*(1<<53)-1)<<11)
 			}
 		}
 	}
-	return best.n
+	return best.write(r.Heads, picks)
 }
 
 // takes reports whether head i of r is available and within the bound.
 func (s sessionAffinity) takes(in *Input, r *fleet.Ranked, i int, perWeight float64) bool {
-	n := r.Lives[i].InFlight()
-	return n < int64(math.Ceil(perWeight*r.Heads[i].Weight)) && (r.Limits[i] == 0 || n < r.Limits[i]) && !in.excluded(r.Heads[i])
+	return r.Lives[i].InFlight() < int64(math.Ceil(perWeight*r.Weights[i])) && in.fits(r, i)
 }
 
 func (s sessionAffinity) Score(in *Input, scores []float64) {

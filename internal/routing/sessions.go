@@ -26,6 +26,7 @@ type sessionTable struct {
 type sessionSlot struct {
 	key  atomic.Uint64
 	head atomic.Pointer[fleet.Head]
+	at   atomic.Int64 // where the head last stood among the candidates: a hint
 }
 
 func newSessionTable() *sessionTable {
@@ -40,6 +41,9 @@ func (t *sessionTable) lookup(session uint64, heads []*fleet.Head) *fleet.Head {
 	if old == nil || slot.key.Load()^old.Instance != session {
 		return nil
 	}
+	if at := slot.at.Load(); at < int64(len(heads)) && heads[at].Instance == old.Instance {
+		return heads[at]
+	}
 	lo, hi := 0, len(heads)
 	for lo < hi {
 		if mid := (lo + hi) / 2; heads[mid].ID < old.ID {
@@ -49,6 +53,7 @@ func (t *sessionTable) lookup(session uint64, heads []*fleet.Head) *fleet.Head {
 		}
 	}
 	if lo < len(heads) && heads[lo].Instance == old.Instance {
+		slot.at.Store(int64(lo))
 		return heads[lo]
 	}
 	return nil

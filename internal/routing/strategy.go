@@ -161,6 +161,14 @@ func (in *Input) Available(h *fleet.Head) bool {
 	return !in.excluded(h)
 }
 
+// fits is Available for head i of r, which it looks at only if it has to.
+func (in *Input) fits(r *fleet.Ranked, i int) bool {
+	if limit := r.Limits[i]; limit > 0 && r.Lives[i].InFlight() >= limit {
+		return false
+	}
+	return len(in.Request.Exclude) == 0 || !in.excluded(r.Heads[i])
+}
+
 // excluded reports whether the caller excluded the head.
 func (in *Input) excluded(h *fleet.Head) bool {
 	return len(in.Request.Exclude) > 0 && slices.Contains(in.Request.Exclude, h.ID)
