@@ -134,7 +134,7 @@ func (k *ranking) add(r *Rand, i int, cost float64) {
 	for j := k.n - 1; j > at; j-- {
 		k.at[j], k.cost[j] = k.at[j-1], k.cost[j-1]
 	}
-	k.at[at], k.cost[at] = int32(i), cost //nolint:gosec // a fleet has far fewer heads
+	k.at[at], k.cost[at] = int32(i), cost
 	if k.n == k.size {
 		k.worst = k.cost[k.n-1]
 	}
