@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"errors"
+	"log/slog"
 	"time"
 
 	"headway/internal/event"
@@ -172,6 +173,14 @@ type HeadState struct {
 	Health     string `json:"health"`
 	Routable   bool   `json:"routable"`
 	Epoch      uint64 `json:"epoch"`
+}
+
+// LogValue writes the state as fields.
+func (s HeadState) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("status", s.Status), slog.String("admin_state", s.AdminState), slog.String("health", s.Health),
+		slog.Bool("routable", s.Routable), slog.Uint64("epoch", s.Epoch),
+	)
 }
 
 func (r *Registry) tell(eventType string, e *entry, now time.Time) {

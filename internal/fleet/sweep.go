@@ -175,6 +175,13 @@ type GuardState struct {
 	Heads     int    `json:"heads,omitempty"`
 }
 
+// LogValue writes the state as fields.
+func (s GuardState) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("model_type", s.ModelType), slog.String("region", s.Region), slog.Int("overdue", s.Overdue), slog.Int("heads", s.Heads),
+	)
+}
+
 // guard reports whether the pool's overdue heads are to be held. It trips when
 // more than the share of the pool is overdue at the same time: the cause is
 // then more likely here, or in the network between, than in all of them.
