@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"sync"
 	"time"
 
 	"headway/internal/event"
@@ -174,27 +175,56 @@ func (r *Registry) enqueue(c *commit) bool {
 	}
 }
 
-// confirm notes durably that the head was healthy once, so that a restart may
-// assume it. Nobody waits; a later report tries again if it fails.
-func (r *Registry) confirm(e *entry) {
-	r.enqueue(&commit{
-		id: e.record.Spec.ID,
-		edit: func(cur *Record, _ *entry) (*Record, error) {
-			if cur == nil {
-				return nil, ErrHeadNotFound
-			}
-			next := *cur
-			next.Confirmed = true
-			return &next, nil
-		},
-	})
+// mark sees to it that the store learns whether the head is healthy, which is
+// whether a restart may assume it. Nobody waits for that.
+func (r *Registry) mark(e *entry) {
+	if !e.marked {
+		e.marked = true
+		r.marks = append(r.marks, e)
+	}
+	r.writeMarks()
+}
+
+// markQueue is how much of the queue marks may fill, so that a mass outage
+// refuses no registration. What is left is written with later sweeps.
+const markQueue = commitQueue / 4
+
+func (r *Registry) writeMarks() {
+	for len(r.marks) > 0 && len(r.commits) < markQueue {
+		r.enqueue(&commit{
+			id: r.marks[0].record.Spec.ID,
+			edit: func(cur *Record, e *entry) (*Record, error) {
+				if cur == nil || e == nil {
+					return nil, ErrHeadNotFound
+				}
+				e.marked = false
+				next := *cur
+				next.Confirmed = e.healthy()
+				return &next, nil
+			},
+		})
+		r.marks = r.marks[1:]
+	}
+	if len(r.marks) == 0 {
+		r.marks = nil
+	}
+}
+
+// healthy reports whether the head takes requests as far as it and its lease
+// say.
+func (e *entry) healthy() bool {
+	return e.health.routable() && (e.status == StatusActive || e.status == StatusDegraded)
 }
 
 // Run writes changes and watches leases until ctx ends and every queued change
-// has been answered.
+// has been answered. Leases are watched beside the writing, since a disk that
+// hangs must not keep heads routable that fell silent.
 func (r *Registry) Run(ctx context.Context) error {
-	tick := time.NewTicker(r.tick())
-	defer tick.Stop()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { r.keepSweeping(ctx) })
+	probe := time.NewTicker(probeInterval)
+	defer probe.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -208,10 +238,43 @@ func (r *Registry) Run(ctx context.Context) error {
 			}
 		case c := <-r.commits:
 			r.commit(context.WithoutCancel(ctx), r.drain(c))
+		case <-probe.C:
+			if r.storeDown.Load() {
+				r.probe(ctx)
+			}
+		}
+	}
+}
+
+func (r *Registry) keepSweeping(ctx context.Context) {
+	tick := time.NewTicker(r.tick())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
 		case <-tick.C:
 			r.Sweep()
 		}
 	}
+}
+
+// probeInterval is how often a store that failed is tried again. A service that
+// is not ready gets no changes to write, and would never learn that the store
+// is back.
+const probeInterval = time.Second
+
+// probe sets one epoch aside, the smallest durable write there is.
+func (r *Registry) probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, commitTime)
+	defer cancel()
+	defer r.metrics.observe("grant_epochs")()
+	if _, err := r.store.GrantEpochs(ctx, 1); err != nil {
+		r.metrics.storeErrors["grant_epochs"].Inc()
+		return
+	}
+	r.storeDown.Store(false)
+	r.log.Info("the store works again")
 }
 
 // drain takes what waits behind c, up to a batch.
@@ -465,7 +528,7 @@ func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
 		e.health = HealthFresh
 		r.watch(e)
 		if !e.record.Confirmed {
-			r.confirm(e)
+			r.mark(e)
 		}
 	}
 }
@@ -478,4 +541,6 @@ func (r *Registry) forget(e *entry, now time.Time) {
 	if e.head != nil {
 		r.tell(event.HeadRemoved, e, now)
 	}
+	// The wheel looks at it once more, up to minutes later.
+	*e = entry{lookAt: e.lookAt, slot: -1}
 }

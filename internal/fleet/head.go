@@ -120,10 +120,9 @@ type Head struct {
 	Epoch    uint64
 	Status   Status
 	Admin    AdminState
-	Health   Health    // in a Snapshot as of the last change that decisions see; fresh, suspect and assumed are one to them
-	Hash     uint64    // of the id, for consistent hashing
-	Instance uint64    // unique in this process, one for each epoch of each head
-	Since    time.Time // when this epoch became routable; zero before
+	Health   Health // in a Snapshot as of the last change that decisions see; fresh, suspect and assumed are one to them
+	Hash     uint64 // of the id, for consistent hashing
+	Instance uint64 // unique in this process, one for each epoch of each head
 	Live     *Live
 }
 

@@ -149,8 +149,8 @@ func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged
 		e.health = HealthFresh
 	}
 	e.stale = time.Time{}
-	if healthy && !e.record.Confirmed {
-		r.confirm(e)
+	if e.healthy() != e.record.Confirmed {
+		r.mark(e)
 	}
 	if e.status == status && e.health == health {
 		return false

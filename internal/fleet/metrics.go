@@ -1,7 +1,10 @@
 package fleet
 
 import (
+	"cmp"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -171,21 +174,19 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	pairs, folded := 0, 0
 	var ages, oldest time.Duration
 	reported := 0
-	for _, p := range s.Pools {
-		for _, g := range p.Regions {
-			model, region := p.ModelType, g.Region
-			if pairs++; pairs > maxPairs {
-				model, region = other, other
-				folded++
-			}
-			for _, h := range g.Heads {
-				counts[key{state(h), region, model}]++
-				if report := h.Live.Report(); report != nil && h.Routable() {
-					age := now.Sub(report.At)
-					ages += age
-					oldest = max(oldest, age)
-					reported++
-				}
+	for _, g := range groups(s) {
+		model, region := g.ModelType, g.Region
+		if pairs++; pairs > maxPairs {
+			model, region = other, other
+			folded++
+		}
+		for _, h := range g.Heads {
+			counts[key{state(h), region, model}]++
+			if report := h.Live.Report(); report != nil && h.Routable() {
+				age := now.Sub(report.At)
+				ages += age
+				oldest = max(oldest, age)
+				reported++
 			}
 		}
 	}
@@ -204,6 +205,21 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(overflowDesc, prometheus.GaugeValue, float64(unnamed), "headway_head_in_flight")
 }
 
+// groups lists the heads by model type and region, in the order of their names,
+// so that each scrape names the same ones.
+func groups(s *Snapshot) []*Group {
+	var list []*Group
+	for _, p := range s.Pools {
+		for _, g := range p.Regions {
+			list = append(list, g)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Group) int {
+		return cmp.Or(strings.Compare(a.ModelType, b.ModelType), strings.Compare(a.Region, b.Region))
+	})
+	return list
+}
+
 // collectInFlight returns how many heads have no series of their own.
 func (c *collector) collectInFlight(ch chan<- prometheus.Metric, s *Snapshot) (unnamed int) {
 	c.slots.mu.Lock()
@@ -219,7 +235,7 @@ func (c *collector) collectInFlight(ch chan<- prometheus.Metric, s *Snapshot) (u
 		for _, h := range p.All.Heads {
 			switch {
 			case h.ModelTypes[0] != p.ModelType: // counted with its first model type
-			case named[h.ID]:
+			case named[h.ID] && h.ID != other: // a head of that name has no series beside the sum
 				ch <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(h.Live.InFlight()), h.ID)
 			default:
 				rest += h.Live.InFlight()

@@ -60,6 +60,7 @@ type Registry struct {
 	mu         sync.Mutex
 	heads      map[string]*entry
 	staged     []change // not in the snapshot yet
+	marks      []*entry // whose health the store is to learn; each once
 	wheel      wheel
 	guards     map[poolKey]time.Time // when each active guard tripped
 	lastSweep  time.Time
@@ -85,6 +86,7 @@ type entry struct {
 	stale    time.Time // since when
 	lookAt   int64     // tick at which the wheel looks at it, 0: none
 	slot     int       // of headway_head_in_flight, -1: none
+	marked   bool      // it is in Registry.marks, or on its way to the store
 }
 
 // New makes a registry without heads. Load fills it, Run keeps it.
@@ -219,15 +221,9 @@ func (r *Registry) makeHead(e *entry, instance uint64, now time.Time) *Head {
 		Instance: instance, Live: e.live,
 	}
 	if e.head != nil {
-		h.Hash, h.Since = e.head.Hash, e.head.Since
-		if e.head.Epoch != e.epoch {
-			h.Since = time.Time{}
-		}
+		h.Hash = e.head.Hash
 	} else {
 		h.Hash = idHash(spec.ID)
-	}
-	if h.Since.IsZero() && h.Routable() {
-		h.Since = now
 	}
 	return h
 }

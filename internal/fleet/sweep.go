@@ -92,7 +92,9 @@ func (r *Registry) Sweep() {
 	if gap := now.Sub(r.lastSweep); gap > pauseTicks*r.tick()+time.Second {
 		r.log.Warn("this process was paused; leases are extended by as much", "pause", gap.String())
 		for _, e := range r.heads {
-			e.seen = e.seen.Add(gap)
+			if !e.seen.After(r.lastSweep) {
+				e.seen = e.seen.Add(gap)
+			}
 		}
 	}
 	r.lastSweep = now
@@ -124,6 +126,7 @@ func (r *Registry) Sweep() {
 	}
 	r.expire(overdue, now)
 	r.publish(nil)
+	r.writeMarks()
 	r.releaseGuards(now)
 }
 
@@ -143,6 +146,7 @@ func (r *Registry) expire(overdue []*entry, now time.Time) {
 			e.health = HealthHeld
 		} else {
 			e.stale = now
+			r.mark(e)
 		}
 		r.watch(e)
 		if e.health == was {
@@ -266,8 +270,8 @@ func (r *Registry) releaseGuards(now time.Time) {
 func (r *Registry) reap(e *entry) {
 	queued := r.enqueue(&commit{
 		id: e.record.Spec.ID,
-		edit: func(cur *Record, now *entry) (*Record, error) {
-			if cur == nil || now != e || (e.health != HealthStale && e.health != HealthPending) || r.now().Before(r.due(e)) {
+		edit: func(cur *Record, is *entry) (*Record, error) {
+			if cur == nil || is != e || (e.health != HealthStale && e.health != HealthPending) || r.now().Before(r.due(e)) {
 				return nil, ErrHeadNotFound // it came back, or is gone
 			}
 			return nil, nil
