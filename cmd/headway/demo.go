@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +23,11 @@ On a terminal it draws a live screen: k kills a head, s starts one again,
 d drains one, q stops.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range []string{"heads", "rate", "speed"} {
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
+					return usageError(fmt.Errorf("--%s: 0 of them make no demo", name))
+				}
+			}
 			return demo.Run(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}

@@ -42,6 +42,7 @@ func usageError(err error) error { return &codedError{exitUsage, err} }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -59,7 +60,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	fmt.Fprintln(stderr, "headway:", err)
 	if coded, ok := errors.AsType[*codedError](err); ok {
 		if coded.code == exitUsage {
-			fmt.Fprintln(stderr, "Run 'headway --help' for the commands.")
+			fmt.Fprintln(stderr, "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one.")
 		}
 		return coded.code
 	}
@@ -77,15 +78,22 @@ ask which head to take and get a decision. Start with:
 
   headway serve     the service, on 127.0.0.1:8080
   headway demo      a small fleet beside it, and traffic`,
+		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("headway {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(newServe(), newDemo(), newState(), newPolicy(), newConfig(), newVersion())
 	wrapArgs(root)
 	return root
+}
+
+func versionLine() string {
+	v, c := buildVersion()
+	return fmt.Sprintf("%s (commit %s, %s, %s/%s)", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // wrapArgs makes wrong arguments of every command a usage error.
@@ -109,9 +117,7 @@ func newVersion() *cobra.Command {
 		Short: "Print the version, the commit and the toolchain",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v, c := buildVersion()
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "headway %s (commit %s, %s, %s/%s)\n",
-				v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "headway %s\n", versionLine())
 			return err
 		},
 	}

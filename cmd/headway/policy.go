@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,15 +34,15 @@ ends in .json), each fault with its place. Exit code 0: it would be taken; 1: no
 				policy, faults = routing.Compile(doc)
 			}
 			for _, f := range faults {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", f.Pointer, f.Reason)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
 			}
 			if len(faults) > 0 {
-				return fmt.Errorf("%s: %d faults", args[0], len(faults))
+				return fmt.Errorf("%s is no valid policy; faults: %d", args[0], len(faults))
 			}
 			for _, w := range policy.Warnings {
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s: %s\n", w.Pointer, w.Reason)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: default %s, %d rules, %d regions\n",
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: default %s, rules: %d, regions: %d\n",
 				args[0], doc.DefaultStrategy, len(doc.Rules), len(doc.Regions))
 			return err
 		},

@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"headway/internal/app"
 	"headway/internal/boltstore"
+	"headway/internal/config"
 )
 
 func newState() *cobra.Command {
@@ -22,7 +24,19 @@ func newState() *cobra.Command {
 which keeps registered heads, what operators set of them, and policies.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.PersistentFlags().StringVar(&dataDir, "data-dir", "./data", "directory of the state file")
+	flags := cmd.PersistentFlags()
+	config.AddFlags(flags)
+	flags.VisitAll(func(f *pflag.Flag) { f.Hidden = f.Name != "data-dir" && f.Name != "config" })
+	// The service's own settings say where the state is, or a check would call
+	// another file sound.
+	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := config.Load(cmd.Flags(), os.Environ(), os.ReadFile)
+		if err != nil {
+			return usageError(err)
+		}
+		dataDir = c.DataDir
+		return nil
+	}
 	path := func() string { return filepath.Join(dataDir, app.StateFile) }
 	cmd.AddCommand(
 		&cobra.Command{
@@ -45,7 +59,11 @@ Exit code 0: sound; 8: damaged.`,
 				if err != nil {
 					return err
 				}
-				return errors.Join(boltstore.Export(cmd.Context(), path(), out), out.Sync(), out.Close())
+				err = errors.Join(boltstore.Export(cmd.Context(), path(), out), out.Sync(), out.Close())
+				if err != nil { // half an export must not pass for one
+					err = errors.Join(err, os.Remove(args[0]))
+				}
+				return err
 			},
 		},
 		&cobra.Command{

@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,6 +57,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			err = errors.Join(err, a.close())
 		}
 	}()
+	if err := checkListen(o.Config.Listen); err != nil { // before anything is made
+		return nil, err
+	}
 	metrics := prometheus.NewRegistry()
 	if err := registerProcess(metrics, o); err != nil {
 		return nil, err
@@ -161,24 +165,28 @@ func (a *App) Reload(ctx context.Context) error {
 func policyError(file string, faults []fleet.Fault) error {
 	errs := []error{fmt.Errorf("the policy %s is invalid; nothing was changed", file)}
 	for _, f := range faults {
-		errs = append(errs, fmt.Errorf("  %s: %s", f.Pointer, f.Reason))
+		errs = append(errs, fmt.Errorf("  %s: %s", cmp.Or(f.Pointer, "the document"), f.Reason))
 	}
 	return errors.Join(errs...)
 }
 
-// listen opens the listener. Other addresses than loopback are refused: there
-// is no access control that could keep strangers out.
-func (a *App) listen(ctx context.Context) error {
-	host, _, err := net.SplitHostPort(a.config.Listen)
+// checkListen refuses other addresses than loopback: there is no access control
+// that could keep strangers out.
+func checkListen(address string) error {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", a.config.Listen, err)
+		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", address, err)
 	}
 	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--listen %q: only loopback addresses are served, since anybody who reaches the port may change the fleet; use 127.0.0.1, [::1] or localhost and put a proxy that authenticates in front", a.config.Listen)
+		return fmt.Errorf("--listen %q: only loopback addresses are served, since anybody who reaches the port may change the fleet; use 127.0.0.1, [::1] or localhost and put a proxy that authenticates in front", address)
 	}
+	return nil
+}
+
+func (a *App) listen(ctx context.Context) (err error) {
 	a.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", a.config.Listen)
 	if err != nil {
-		return fmt.Errorf("listen (--listen): %w", err)
+		return fmt.Errorf("listen on another address with --listen: %w", err)
 	}
 	a.stops = append(a.stops, func() error {
 		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {

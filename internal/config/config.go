@@ -119,7 +119,7 @@ func (t *table) http(c *HTTP) {
 	size(t, "http.max_body_bytes", &c.MaxBodyBytes, 1<<20, 1<<10, 64<<20,
 		"size of the body of a request")
 	t.number("http.max_connections", &c.MaxConnections, 10_000, 1, 1_000_000,
-		"connections at a time; more wait")
+		"connections at a time; more are closed at once")
 	t.duration("http.lame_duck", &c.LameDuck, 3*time.Second, time.Millisecond, 10*time.Minute,
 		"time between the failing of /readyz and the closing of the listener at a stop, for clients to move on")
 	t.duration("http.shutdown_timeout", &c.ShutdownTimeout, 30*time.Second, time.Millisecond, time.Hour,
@@ -138,7 +138,7 @@ func (t *table) lease(c *Lease) {
 	t.duration("lease.slow_start", &c.SlowStart, 30*time.Second, time.Millisecond, time.Hour,
 		"time over which a new head grows to its full share of the traffic")
 	t.fraction("lease.guard_share", &c.GuardShare, 0.5, 0.01, 1,
-		"share of a pool that goes silent at once from which on the silence is held to be ours: heads stay routable")
+		"share of a pool that goes silent at once beyond which the silence is held to be ours: heads stay routable; 1 switches this off")
 	t.number("lease.guard_min_heads", &c.GuardMinHeads, 4, 1, 1_000_000,
 		"heads of the smallest pool that is so guarded")
 	t.duration("lease.guard_hold", &c.GuardHold, time.Minute, time.Second, 24*time.Hour,

@@ -17,7 +17,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"golang.org/x/term"
+
+	"headway/api"
 )
 
 // Defaults of the Options. Eight heads that work ten times faster than real
@@ -82,6 +85,9 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 		return err
 	}
 	fleet := newHeads(&o, client)
+	if err := alone(ctx, client, &o, fleet.units[0].id); err != nil {
+		return err
+	}
 	if err := fleet.startAll(ctx); err != nil {
 		return errors.Join(fmt.Errorf("demo: %w", err), fleet.stopAll(ctx))
 	}
@@ -166,6 +172,30 @@ func awaitRouter(ctx context.Context, client *http.Client, o *Options, stdout io
 			return fmt.Errorf("demo: %w at %s: %w", ErrNoRouter, o.Server, err)
 		}
 	}
+}
+
+// alone makes sure that no other demo runs beside the router: two would take
+// their heads from each other, since those have the same names.
+func alone(ctx context.Context, client *http.Client, o *Options, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.Server+"/api/v1/heads/"+id, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var head api.Head
+	if resp.StatusCode != http.StatusOK || json.UnmarshalRead(io.LimitReader(resp.Body, maxHeadList), &head) != nil {
+		return nil //nolint:nilerr // no such head, or one that is no demo's
+	}
+	if head.Health.State == "fresh" {
+		return fmt.Errorf("demo: %s is registered at %s and reports: another demo runs beside this service; stop it first", id, o.Server)
+	}
+	return nil
 }
 
 func probe(ctx context.Context, client *http.Client, target string) error {

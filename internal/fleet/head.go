@@ -9,7 +9,8 @@ import (
 type Status uint8
 
 // The statuses a head can report. Only StatusActive and StatusDegraded take
-// new requests; a degraded head takes them only when no active one can.
+// new requests; a degraded head takes them only when no active one
+// of its region can.
 const (
 	StatusUnknown Status = iota // no report since the registration
 	StatusActive

@@ -35,8 +35,8 @@ func appendDecision(b []byte, d *routing.Decision) []byte {
 	b = stamp(d.ExpiresAt).AppendFormat(b, time.RFC3339Nano)
 	b = append(b, `","policy_revision":`...)
 	b = strconv.AppendUint(b, d.PolicyRevision, 10)
-	if d.Explanation != nil {
-		if raw, err := json.Marshal(toExplanation(d.Explanation)); err == nil {
+	if e := d.Explanation(); e != nil {
+		if raw, err := json.Marshal(toExplanation(e)); err == nil {
 			b = append(b, `,"explanation":`...)
 			b = append(b, raw...)
 		}
@@ -95,8 +95,8 @@ func toRecent(d *routing.Decision) api.RecentDecision {
 	for _, p := range d.Alternatives() {
 		recent.Alternatives = append(recent.Alternatives, toDecisionHead(p.Head))
 	}
-	if d.Explanation != nil {
-		recent.Explanation = toExplanation(d.Explanation)
+	if e := d.Explanation(); e != nil {
+		recent.Explanation = toExplanation(e)
 	}
 	if o, ended := d.Outcome(); ended {
 		recent.Outcome = toRecorded(&o)

@@ -127,6 +127,7 @@ func badInputs() []bad {
 		`{"admin_state":1}`:                    "/admin_state",
 		`{"weight":-1}`:                        "/weight",
 		`{"weight":0.0001}`:                    "/weight",
+		`{"weight":0}`:                         "/weight",
 		`{"weight":1001}`:                      "/weight",
 		`{"weight":"1"}`:                       "/weight",
 		`{"labels":[]}`:                        "/labels",

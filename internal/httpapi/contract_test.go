@@ -167,7 +167,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	ask(http.StatusOK, "PUT", "/api/v1/heads/bare/status", fmt.Sprintf(`{"epoch":%d,"status":"active"}`, epoch))
 	ask(http.StatusOK, "GET", "/api/v1/heads/full", "")
 	ask(http.StatusOK, "PATCH", "/api/v1/heads/full", `{"admin_state":"maintenance","weight":3,"labels":{"x":"y"}}`)
-	ask(http.StatusOK, "PATCH", "/api/v1/heads/full", `{"admin_state":"enabled","weight":0,"labels":{}}`)
+	ask(http.StatusOK, "PATCH", "/api/v1/heads/full", `{"admin_state":"enabled","weight":0.001,"labels":{}}`)
 	ask(http.StatusOK, "PATCH", "/api/v1/heads/full", `{"weight":null,"labels":null}`)
 	ask(http.StatusOK, "GET", "/api/v1/heads", "")
 	first := into[api.List[api.Head]](t, ask(http.StatusOK, "GET", "/api/v1/heads?limit=1&region=us-east&model_type="+llama, ""))

@@ -263,8 +263,9 @@ func (s *Server) patchHead(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, toHead(&view))
 }
 
-// patch is an api.HeadPatch as it is read. A null, or a weight of 0, takes the
-// operator's value away.
+// patch is an api.HeadPatch as it is read. A null takes the operator's value
+// away. A weight of 0 is refused: who sends it means a head without traffic,
+// which is what admin_state is for.
 type patch struct{ fleet.Patch }
 
 func (in *patch) field(f *form, name string) bool {
@@ -282,10 +283,7 @@ func (in *patch) field(f *form, name string) bool {
 			in.Weight = new(float64)
 			break
 		}
-		f.number(&in.Weight, 0, fleet.MaxWeight)
-		if in.Weight != nil && *in.Weight > 0 && *in.Weight < fleet.MinWeight {
-			f.fault("must be %g to %g, or 0", fleet.MinWeight, fleet.MaxWeight)
-		}
+		f.number(&in.Weight, fleet.MinWeight, fleet.MaxWeight)
 	case "labels":
 		labels := map[string]string{}
 		f.labels(&labels)

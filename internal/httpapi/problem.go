@@ -41,7 +41,7 @@ var kinds = map[string]struct {
 	api.CodeNotFound:           {http.StatusNotFound, "There is nothing at this path"},
 	api.CodeMethodNotAllowed:   {http.StatusMethodNotAllowed, "This method does nothing here"},
 	api.CodeHeadNotFound:       {http.StatusNotFound, "The head is not registered"},
-	api.CodeStaleEpoch:         {http.StatusConflict, "The epoch is an old one"},
+	api.CodeStaleEpoch:         {http.StatusConflict, "The epoch is not the current one"},
 	api.CodeFleetFull:          {http.StatusInsufficientStorage, "The fleet is full"},
 	api.CodeOverloaded:         {http.StatusServiceUnavailable, "Too many changes wait"},
 	api.CodeStateUnavailable:   {http.StatusServiceUnavailable, "The state cannot be written"},
@@ -61,7 +61,7 @@ var kinds = map[string]struct {
 // an outcome of its own, neither the client's error nor ours.
 const statusClientGone = 499
 
-// known are the errors of the rooms that callers tell apart.
+// knownErrors are the errors of the rooms that callers tell apart.
 var knownErrors = []struct {
 	err    error
 	code   string
@@ -69,7 +69,7 @@ var knownErrors = []struct {
 	retry  time.Duration
 }{
 	{fleet.ErrHeadNotFound, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads.", 0},
-	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The head has been registered again since; use the newest lease, or register.", 0},
+	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The epoch is not that of the head's newest lease, as when the head was registered again; use that lease, or register.", 0},
 	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},
 	{fleet.ErrConflict, api.CodeConflict, "Somebody else changed this at the same time; read it again and repeat.", 0},
 	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types).", 0},
@@ -118,9 +118,9 @@ func detailOf(faults []api.Fault) string {
 	}
 	switch f := faults[0]; {
 	case f.Parameter != "":
-		return "Parameter " + f.Parameter + " " + f.Reason + "."
+		return "Parameter " + f.Parameter + ": " + f.Reason + "."
 	case f.Pointer != "":
-		return f.Pointer + " " + f.Reason + "."
+		return f.Pointer + ": " + f.Reason + "."
 	default:
 		return strings.ToUpper(f.Reason[:1]) + f.Reason[1:] + "."
 	}
@@ -130,7 +130,7 @@ func detailOf(faults []api.Fault) string {
 var noHeadDetails = map[routing.Failure]string{
 	routing.FailNoHeads:    "No registered head serves this model type.",
 	routing.FailRegion:     "The required region has no head that takes requests.",
-	routing.FailUnroutable: "Every head of this model type is drained, offline or silent.",
+	routing.FailUnroutable: "Each head that the request may go to is drained, offline or silent, or has not reported yet; removed counts them.",
 	routing.FailLabels:     "No head that takes requests has the labels.",
 	routing.FailExcluded:   "The request excludes every head that could take it.",
 	routing.FailAtCapacity: "Every head that could take the request is at its max_in_flight.",

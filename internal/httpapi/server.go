@@ -104,13 +104,14 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.http = &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: s.limits.HeaderTimeout,
-		ReadTimeout:       s.limits.ReadTimeout,
-		WriteTimeout:      s.limits.WriteTimeout,
-		IdleTimeout:       s.limits.IdleTimeout,
-		MaxHeaderBytes:    s.limits.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler:                      s,
+		DisableGeneralOptionsHandler: true, // OPTIONS * is for ServeHTTP as well
+		ReadHeaderTimeout:            s.limits.HeaderTimeout,
+		ReadTimeout:                  s.limits.ReadTimeout,
+		WriteTimeout:                 s.limits.WriteTimeout,
+		IdleTimeout:                  s.limits.IdleTimeout,
+		MaxHeaderBytes:               s.limits.MaxHeaderBytes,
+		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	return s, nil
 }

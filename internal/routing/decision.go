@@ -29,16 +29,18 @@ type Decision struct {
 	ExpiresAt      time.Time // the reservation ends then unless its outcome came first
 	Cost           float64   // lower is better, in the strategy's unit; NaN: not compared
 	Distance       float64   // ms from the region that the request named, NaN: unknown
-	Candidates     int32     // heads in the tier that was chosen from
-	Spilled        bool      // the nearest tier had no head available
+	Candidates     int32     // heads that were compared: of a region, or of all where the strategy looks at all
+	Spilled        bool      // to another region, since that of the request had no head available
+	Cheaper        bool      // another region, by choice of a strategy that compares regions
+	Astray         bool      // the request named a region that neither a head nor the policy knows
 	Sticky         bool      // the head that served the session before
-	Explanation    *Explanation
 
 	sequence     uint64
 	nonce        uint64
 	stats        *strategyStats
 	alternatives [MaxAlternatives]Pick
 	n            uint8
+	explanation  atomic.Pointer[Explanation]
 	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen
 	end          atomic.Pointer[Outcome]
 }
@@ -86,6 +88,10 @@ func (d *Decision) Outcome() (o Outcome, ok bool) {
 	return Outcome{}, false
 }
 
+// Explanation is what the request asked to explain, for as long as the decision
+// is among the last 128 that did; else nil.
+func (d *Decision) Explanation() *Explanation { return d.explanation.Load() }
+
 // FirstTokenAt is when the head began to answer, the zero time if nobody said
 // so.
 func (d *Decision) FirstTokenAt() time.Time {
@@ -114,19 +120,28 @@ func (d *Decision) AppendReason(b []byte) []byte {
 	} else {
 		b = append(b, " candidates"...)
 	}
-	if d.Region == "" {
+	switch {
+	case d.Astray:
+		return append(b, "; no head and no policy knows the region, so all are as far"...)
+	case d.Region == "":
 		return b
-	}
-	b = append(b, " in "...)
-	b = append(b, d.Head.Region...)
-	if d.Spilled {
+	case d.Cheaper:
+		b = append(b, " in all regions; "...)
+		b = append(b, d.Head.Region...)
+		b = append(b, " is cheaper than "...)
+	case d.Spilled:
+		b = append(b, " in "...)
+		b = append(b, d.Head.Region...)
 		b = append(b, "; spilled: no head available in "...)
-		b = append(b, d.Region...)
-		if d.Distance == d.Distance { //nolint:gocritic // false for NaN only
-			b = append(b, ", "...)
-			b = strconv.AppendFloat(b, d.Distance, 'g', 4, 64)
-			b = append(b, " ms away"...)
-		}
+	default:
+		b = append(b, " in "...)
+		return append(b, d.Head.Region...)
+	}
+	b = append(b, d.Region...)
+	if d.Distance == d.Distance { //nolint:gocritic // false for NaN only
+		b = append(b, ", "...)
+		b = strconv.AppendFloat(b, d.Distance, 'g', 4, 64)
+		b = append(b, " ms away"...)
 	}
 	return b
 }

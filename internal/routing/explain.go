@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"headway/internal/fleet"
 )
@@ -32,6 +33,24 @@ func (c *choice) filter(h *fleet.Head, want map[string]string, req *Request) str
 		return FilterCapacity
 	}
 	return ""
+}
+
+// keptExplanations is how many decisions keep their explanation, of which one
+// may take 150 KB.
+const keptExplanations = 128
+
+// explained are the decisions that have an explanation.
+type explained struct {
+	slots [keptExplanations]atomic.Pointer[Decision]
+	next  atomic.Uint64
+}
+
+// keep gives d its explanation, and takes that of the oldest.
+func (e *explained) keep(d *Decision, explanation *Explanation) {
+	d.explanation.Store(explanation)
+	if old := e.slots[e.next.Add(1)%keptExplanations].Swap(d); old != nil {
+		old.explanation.Store(nil)
+	}
 }
 
 // explain writes down what the decision is about to see.

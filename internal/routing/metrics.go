@@ -124,15 +124,15 @@ func (m *metrics) child(key decisionKey) prometheus.Counter {
 	if c := (*m.children.Load())[key]; c != nil {
 		return c
 	}
+	if old := *m.children.Load(); len(old) >= maxDecisionSeries {
+		m.overflow.Inc()
+		return old[decisionKey{key.strategy, other, other}]
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old := *m.children.Load()
 	if c := old[key]; c != nil {
 		return c
-	}
-	if len(old) >= maxDecisionSeries {
-		m.overflow.Inc()
-		return old[decisionKey{key.strategy, other, other}]
 	}
 	next := make(map[decisionKey]prometheus.Counter, len(old)+1)
 	for k, c := range old {

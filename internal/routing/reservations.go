@@ -49,8 +49,8 @@ func (r *reservations) find(id string) *Decision {
 }
 
 // finish ends d and gives its place back, once: the first to store an end
-// releases. A true outcome that comes after the time ran out still replaces
-// the end, for the record. It reports whether o was taken.
+// releases. It reports whether o was the first. A true outcome that comes after
+// the time ran out still replaces the end, for the record; it was counted then.
 func (r *reservations) finish(d *Decision, o *Outcome) bool {
 	reported := o.Result <= ResultCancelled
 	if d.end.CompareAndSwap(nil, o) {
@@ -66,7 +66,7 @@ func (r *reservations) finish(d *Decision, o *Outcome) bool {
 		return true
 	}
 	if old := d.end.Load(); reported && old.Result > ResultCancelled {
-		return d.end.CompareAndSwap(old, o)
+		d.end.CompareAndSwap(old, o)
 	}
 	return false
 }

@@ -48,20 +48,21 @@ const retryAfter = time.Second
 
 // Router decides. All methods are safe for concurrent use.
 type Router struct {
-	fleet    Fleet
-	events   *event.Stream
-	log      *slog.Logger
-	now      func() time.Time
-	since    func(time.Time) time.Duration
-	ttl      time.Duration
-	seed     uint64
-	seeded   atomic.Uint64
-	metrics  *metrics
-	cache    *candidateCache
-	sessions *sessionTable
-	recent   *reservations
-	scratch  sync.Pool
-	policy   atomic.Pointer[Policy]
+	fleet     Fleet
+	events    *event.Stream
+	log       *slog.Logger
+	now       func() time.Time
+	since     func(time.Time) time.Duration
+	ttl       time.Duration
+	seed      uint64
+	seeded    atomic.Uint64
+	metrics   *metrics
+	cache     *candidateCache
+	sessions  *sessionTable
+	recent    *reservations
+	explained explained
+	scratch   sync.Pool
+	policy    atomic.Pointer[Policy]
 
 	mu       sync.Mutex // one policy change at a time
 	policies PolicyStore
@@ -169,7 +170,9 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 	}
 	d := r.reserve(&c, s)
 	if d != nil {
-		d.Explanation = explanation
+		if explanation != nil {
+			r.explained.keep(d, explanation)
+		}
 		r.note(d, s, now)
 	}
 	clear(s.picks[:])
@@ -271,16 +274,17 @@ func (r *Router) reserve(c *choice, s *scratch) *Decision {
 // decision writes down that pick i of n was taken.
 func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	in := &s.in
-	tier := in.Tier()
+	tier, across := in.Tier(), c.plan.spec.AcrossRegions
+	away := c.region != "" && s.picks[i].Head.Region != c.region
 	d := &Decision{
 		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
 		Strategy: c.plan.spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: c.plan.rule,
 		At: in.Now, ExpiresAt: in.Now.Add(r.ttl),
-		Distance: tier.Distance, Candidates: int32(min(len(tier.Heads), math.MaxInt32)),
-		Spilled: c.region != "" && s.picks[i].Head.Region != c.region,
-		Sticky:  in.lookup == found && in.rememberedHead == s.picks[i].Head,
-		nonce:   in.Rand.Uint64(),
+		Distance: tier.Distance, Candidates: candidatesOf(c, in),
+		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
+		Sticky: in.lookup == found && in.rememberedHead == s.picks[i].Head,
+		nonce:  in.Rand.Uint64(),
 	}
 	if c.region != "" && tier.Region != d.Head.Region {
 		d.Distance = c.policy.distance(c.region, d.Head.Region)
@@ -295,13 +299,25 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	return d
 }
 
+// candidatesOf is how many heads the strategy compared.
+func candidatesOf(c *choice, in *Input) int32 {
+	n := len(in.Heads())
+	if c.plan.spec.AcrossRegions {
+		n = 0
+		for i := range in.Tiers {
+			n += len(in.Tiers[i].Heads)
+		}
+	}
+	return int32(min(n, math.MaxInt32))
+}
+
 // fillAlternatives adds heads of farther tiers where the chosen one has too
 // few: a caller whose head fails must have somewhere to go.
 func (r *Router) fillAlternatives(c *choice, d *Decision, in *Input) {
 	if c.plan.spec.AcrossRegions {
 		return
 	}
-	chosen := in.At
+	chosen, lookup, remembered := in.At, in.lookup, in.rememberedHead
 	for in.At++; in.At < len(in.Tiers) && d.n < MaxAlternatives; in.At++ {
 		n := c.plan.strategy.Choose(in, in.more[:])
 		for _, p := range in.more[:n] {
@@ -311,7 +327,7 @@ func (r *Router) fillAlternatives(c *choice, d *Decision, in *Input) {
 			}
 		}
 	}
-	in.At = chosen
+	in.At, in.lookup, in.rememberedHead = chosen, lookup, remembered // alternatives say nothing of the session
 }
 
 // names reports whether the decision has the head, chosen or as an alternative.

@@ -507,7 +507,7 @@ func TestExplainShowsEveryCandidateAndWhatRemovedIt(t *testing.T) {
 		Strategy: "least_loaded", Explain: true,
 	})
 	got := map[string]string{}
-	for _, c := range d.Explanation.Candidates {
+	for _, c := range d.Explanation().Candidates {
 		got[c.HeadID] = c.Filter
 		if c.Chosen != (c.HeadID == "ok") {
 			t.Errorf("%s chosen: %v", c.HeadID, c.Chosen)
@@ -520,8 +520,8 @@ func TestExplainShowsEveryCandidateAndWhatRemovedIt(t *testing.T) {
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("filters %v; want %v", got, want)
 	}
-	if d.Explanation.Formula == "" || d.Explanation.SnapshotRevision == 0 || d.Explanation.Rule != routing.RuleByCaller {
-		t.Errorf("explanation %+v", d.Explanation)
+	if d.Explanation().Formula == "" || d.Explanation().SnapshotRevision == 0 || d.Explanation().Rule != routing.RuleByCaller {
+		t.Errorf("explanation %+v", d.Explanation())
 	}
 }
 
