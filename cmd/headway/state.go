@@ -38,61 +38,69 @@ which keeps registered heads, what operators set of them, and policies.`,
 		return nil
 	}
 	path := func() string { return filepath.Join(dataDir, app.StateFile) }
-	cmd.AddCommand(
-		&cobra.Command{
-			Use:   "check",
-			Short: "Verify every page, record and checksum of the state file",
-			Long: `Verify every page, record and checksum of the state file. It changes nothing.
+	cmd.AddCommand(newStateCheck(path), newStateExport(path), newStateImport(&dataDir, path))
+	return cmd
+}
+
+func newStateCheck(path func() string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Verify every page, record and checksum of the state file",
+		Long: `Verify every page, record and checksum of the state file. It changes nothing.
 Exit code 0: sound; 8: damaged.`,
-			Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error { return checkState(cmd.OutOrStdout(), path()) },
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return checkState(cmd.OutOrStdout(), path()) },
+	}
+}
+
+func newStateExport(path func() string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "export [FILE]",
+		Short: "Write the state as JSON lines to FILE or standard output",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return boltstore.Export(cmd.Context(), path(), cmd.OutOrStdout())
+			}
+			out, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+			if err != nil {
+				return err
+			}
+			err = errors.Join(boltstore.Export(cmd.Context(), path(), out), out.Sync(), out.Close())
+			if err != nil { // half an export must not pass for one
+				err = errors.Join(err, os.Remove(args[0]))
+			}
+			return err
 		},
-		&cobra.Command{
-			Use:   "export [FILE]",
-			Short: "Write the state as JSON lines to FILE or standard output",
-			Args:  cobra.MaximumNArgs(1),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				if len(args) == 0 {
-					return boltstore.Export(cmd.Context(), path(), cmd.OutOrStdout())
-				}
-				out, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	}
+}
+
+func newStateImport(dataDir *string, path func() string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "import FILE",
+		Short: "Make a new state file from an export; - is standard input",
+		Long: `Make a new state file from an export; - is standard input. An existing state
+file is never overwritten: move it away first.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in := io.NopCloser(cmd.InOrStdin())
+			if args[0] != "-" {
+				file, err := os.Open(args[0])
 				if err != nil {
 					return err
 				}
-				err = errors.Join(boltstore.Export(cmd.Context(), path(), out), out.Sync(), out.Close())
-				if err != nil { // half an export must not pass for one
-					err = errors.Join(err, os.Remove(args[0]))
-				}
+				in = file
+			}
+			defer in.Close()
+			if err := os.MkdirAll(*dataDir, 0o750); err != nil {
 				return err
-			},
+			}
+			if err := boltstore.Import(cmd.Context(), in, path()); err != nil {
+				return err
+			}
+			return checkState(cmd.OutOrStdout(), path())
 		},
-		&cobra.Command{
-			Use:   "import FILE",
-			Short: "Make a new state file from an export; - is standard input",
-			Long: `Make a new state file from an export; - is standard input. An existing state
-file is never overwritten: move it away first.`,
-			Args: cobra.ExactArgs(1),
-			RunE: func(cmd *cobra.Command, args []string) error {
-				in := io.NopCloser(cmd.InOrStdin())
-				if args[0] != "-" {
-					file, err := os.Open(args[0])
-					if err != nil {
-						return err
-					}
-					in = file
-				}
-				defer in.Close()
-				if err := os.MkdirAll(dataDir, 0o750); err != nil {
-					return err
-				}
-				if err := boltstore.Import(cmd.Context(), in, path()); err != nil {
-					return err
-				}
-				return checkState(cmd.OutOrStdout(), path())
-			},
-		},
-	)
-	return cmd
+	}
 }
 
 func checkState(w io.Writer, path string) error {

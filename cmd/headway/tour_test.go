@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"headway/internal/mockhead"
 )
 
 // step is one command of the tour and what the README says that it prints.
@@ -125,4 +127,42 @@ func (p *process) until(limit time.Duration, line string) {
 			p.Fatalf("no scrape said %q in %v (%v)", line, limit, err)
 		}
 	}
+}
+
+// TestTheLoopForVLLMInTheManual runs the manual's loop beside a server that
+// speaks as vLLM does: it registers, reports the load, and registers again when
+// the router has forgotten the head.
+func TestTheLoopForVLLMInTheManual(t *testing.T) {
+	for _, program := range []string{"bash", "curl", "awk", "sed"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("the loop needs %s", program)
+		}
+	}
+	manual, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, loop, found := strings.Cut(string(manual), "\n```bash\n")
+	loop, _, ended := strings.Cut(loop, "\n```\n")
+	if !found || !ended {
+		t.Fatal("the manual has no loop")
+	}
+	engine, err := mockhead.Start(t.Context(), mockhead.Options{Models: []string{"llama-3.1-8b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close()
+	p := serve(t, t.TempDir())
+	loop = strings.NewReplacer("http://127.0.0.1:8080", p.url, "http://127.0.0.1:8000", engine.URL(), "sleep 2", "sleep 0.2").Replace(loop)
+	shell := exec.CommandContext(t.Context(), "bash", "-c", loop)
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = shell.Process.Kill(); _ = shell.Wait() }()
+	p.until(20*time.Second, "active_heads 1")
+	if head := string(p.must(200, "GET", "/api/v1/heads/gpu-7", "")); !strings.Contains(head, `"in_flight":0,"queued":0`) {
+		t.Errorf("the load is not reported: %s", head)
+	}
+	p.must(204, "DELETE", "/api/v1/heads/gpu-7", "")
+	p.until(20*time.Second, "active_heads 1")
 }

@@ -190,7 +190,7 @@ func alone(ctx context.Context, client *http.Client, o *Options, id string) erro
 	defer func() { _ = resp.Body.Close() }()
 	var head api.Head
 	if resp.StatusCode != http.StatusOK || json.UnmarshalRead(io.LimitReader(resp.Body, maxHeadList), &head) != nil {
-		return nil //nolint:nilerr // no such head, or one that is no demo's
+		return nil
 	}
 	if head.Health.State == "fresh" {
 		return fmt.Errorf("demo: %s is registered at %s and reports: another demo runs beside this service; stop it first", id, o.Server)

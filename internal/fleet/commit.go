@@ -493,12 +493,12 @@ func (r *Registry) step(order []string, before map[string]*Head, now time.Time) 
 			changes = append(changes, change{before: was})
 		case was == nil:
 			r.instances++
-			e.head = r.makeHead(e, r.instances, now)
+			e.head = makeHead(e, r.instances)
 			changes = append(changes, change{next: e.head})
 			r.tell(event.HeadRegistered, e, now)
 		default:
 			e.head = was
-			changes = append(changes, r.replace(e, now))
+			changes = append(changes, r.replace(e))
 			if e.head.Epoch != was.Epoch {
 				r.tell(event.HeadRegistered, e, now)
 			} else {

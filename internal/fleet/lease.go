@@ -119,7 +119,7 @@ func (r *Registry) report(id string, report *StatusReport) (lease Lease, staged 
 			return Lease{}, false, ErrStaleEpoch
 		}
 		e.epoch = report.Epoch
-		staged = r.stage(r.replace(e, now))
+		staged = r.stage(r.replace(e))
 	}
 	r.metrics.updates.Inc()
 	lease = r.grant(e, now)
@@ -156,7 +156,7 @@ func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged
 		return false
 	}
 	r.watch(e)
-	staged = r.stage(r.replace(e, now))
+	staged = r.stage(r.replace(e))
 	switch {
 	case health == HealthStale || health == HealthHeld:
 		r.tell(event.HeadRecovered, e, now)

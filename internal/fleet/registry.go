@@ -158,7 +158,7 @@ func (r *Registry) Load(ctx context.Context) error {
 		r.heads[e.record.Spec.ID] = e
 		r.instances++
 		r.watch(e)
-		batch = append(batch, change{next: r.makeHead(e, r.instances, now)})
+		batch = append(batch, change{next: makeHead(e, r.instances)})
 		e.head = batch[i].next
 	}
 	r.publish(batch)
@@ -201,7 +201,7 @@ func (r *Registry) grantEpochs(ctx context.Context) error {
 
 // makeHead makes the immutable head of e as it is now; instance is that of its
 // epoch.
-func (r *Registry) makeHead(e *entry, instance uint64, now time.Time) *Head {
+func makeHead(e *entry, instance uint64) *Head {
 	spec := e.record.Spec
 	admin := e.record.Admin
 	if admin.Weight > 0 {
@@ -252,14 +252,14 @@ func (c change) id() string {
 }
 
 // replace makes e's head anew after its state changed and returns the change.
-func (r *Registry) replace(e *entry, now time.Time) change {
+func (r *Registry) replace(e *entry) change {
 	before := e.head
 	instance := before.Instance
 	if before.Epoch != e.epoch || before.Live != e.live {
 		r.instances++
 		instance = r.instances
 	}
-	e.head = r.makeHead(e, instance, now)
+	e.head = makeHead(e, instance)
 	return change{before, e.head}
 }
 

@@ -834,3 +834,76 @@ func TestLoadIsUnknownAndNeverZero(t *testing.T) {
 		t.Errorf("3 queued are %d requests", load.Requests())
 	}
 }
+
+func TestAStoreThatCameBackIsFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		w := start(t, store, nil)
+		store.fail = fleet.ErrStoreUnavailable
+		if _, err := w.Register(t.Context(), spec("a"), nil); !errors.Is(err, fleet.ErrStoreUnavailable) {
+			t.Fatalf("registered with error %v", err)
+		}
+		time.Sleep(3 * time.Second)
+		if w.Ready().StoreUp {
+			t.Error("a store that fails counts as up")
+		}
+		store.fail = nil
+		time.Sleep(3 * time.Second)
+		if !w.Ready().StoreUp {
+			t.Error("nobody noticed that the store is back, although nothing was registered")
+		}
+		w.stop()
+	})
+}
+
+func TestADiskThatHangsKeepsNoSilentHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		w := start(t, store, nil)
+		w.register(spec("a"), active())
+		synctest.Wait()
+		store.block = make(chan struct{})
+		go func() { _, _ = w.Register(context.WithoutCancel(t.Context()), spec("b"), nil) }()
+		time.Sleep(10 * time.Second)
+		if got := w.health("a"); got != "stale" {
+			t.Errorf("after 10 s of silence the head is %s while the disk hangs", got)
+		}
+		close(store.block)
+		synctest.Wait()
+		if got := w.health("a"); got != "stale" {
+			t.Errorf("the end of the hanging made the head %s", got)
+		}
+		w.stop()
+	})
+}
+
+// A restart assumes that those are healthy who were when they last changed.
+func TestARestartDoesNotReviveTheDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		w := start(t, store, nil)
+		for _, id := range []string{"fine", "offline", "silent", "f1", "f2", "f3"} {
+			w.register(spec(id), active())
+		}
+		epoch := w.register(spec("offline"), active()).Lease.Epoch
+		w.report("offline", epoch, fleet.StatusOffline)
+		ctx, cancel := context.WithCancel(t.Context())
+		go w.beat(ctx, "fine", "f1", "f2", "f3")
+		time.Sleep(20 * time.Second)
+		cancel()
+		w.stop()
+		again := start(t, store, nil)
+		if got := strings.Join(again.routable(), " "); got != "f1 f2 f3 fine" {
+			t.Errorf("after the restart %s are routable", got)
+		}
+		again.stop()
+	})
+}
+
+func TestAHeadCalledOtherDoesNotBreakTheScrape(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	w.register(spec("other"), active())
+	if _, err := w.metrics.Gather(); err != nil {
+		t.Error(err)
+	}
+}

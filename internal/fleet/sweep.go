@@ -121,7 +121,7 @@ func (r *Registry) Sweep() {
 		r.watch(e)
 	})
 	for _, e := range changed {
-		r.stage(r.replace(e, now))
+		r.stage(r.replace(e))
 		r.tell(event.HeadChanged, e, now)
 	}
 	r.expire(overdue, now)
@@ -152,7 +152,7 @@ func (r *Registry) expire(overdue []*entry, now time.Time) {
 		if e.health == was {
 			continue
 		}
-		r.stage(r.replace(e, now))
+		r.stage(r.replace(e))
 		if held {
 			r.tell(event.HeadHeld, e, now)
 		} else {
