@@ -21,12 +21,22 @@ type fakeStore struct {
 	epochs  uint64
 	saves   int // calls of Save
 	writes  int // records written or deleted
-	fail    error
+	fault   atomic.Pointer[error]
 	block   chan struct{} // Save waits for it
 }
 
 func newFakeStore(t testing.TB) *fakeStore {
 	return &fakeStore{t: t, records: map[string]fleet.Record{}}
+}
+
+// failWith makes each call fail from now on; nil ends that.
+func (s *fakeStore) failWith(err error) { s.fault.Store(&err) }
+
+func (s *fakeStore) failure() error {
+	if err := s.fault.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func (s *fakeStore) enter() func() {
@@ -43,7 +53,7 @@ func (s *fakeStore) Heads(context.Context) ([]fleet.Record, error) {
 		list = append(list, r)
 	}
 	slices.SortFunc(list, func(a, b fleet.Record) int { return strings.Compare(a.Spec.ID, b.Spec.ID) })
-	return list, s.fail
+	return list, s.failure()
 }
 
 func (s *fakeStore) Save(_ context.Context, changes []fleet.Change) error {
@@ -55,8 +65,8 @@ func (s *fakeStore) Save(_ context.Context, changes []fleet.Change) error {
 	if len(changes) == 0 {
 		s.t.Error("Save without changes")
 	}
-	if s.fail != nil {
-		return s.fail
+	if err := s.failure(); err != nil {
+		return err
 	}
 	seen := map[string]bool{}
 	for _, c := range changes {
@@ -83,8 +93,8 @@ func (s *fakeStore) Save(_ context.Context, changes []fleet.Change) error {
 
 func (s *fakeStore) GrantEpochs(_ context.Context, n uint64) (uint64, error) {
 	defer s.enter()()
-	if s.fail != nil {
-		return 0, s.fail
+	if err := s.failure(); err != nil {
+		return 0, err
 	}
 	first := s.epochs + 1
 	s.epochs += n

@@ -484,7 +484,7 @@ func TestAStoreThatIsDownRefusesChangesAndNothingElse(t *testing.T) {
 	r := w.register(spec("a"), active())
 	before := w.Snapshot()
 	w.stop()
-	w.store.fail = fmt.Errorf("%w: disk on fire", fleet.ErrStoreUnavailable)
+	w.store.failWith(fmt.Errorf("%w: disk on fire", fleet.ErrStoreUnavailable))
 	w = restart(t, w)
 	_, err := w.Register(t.Context(), spec("b"), nil)
 	if !errors.Is(err, fleet.ErrStoreUnavailable) {
@@ -839,16 +839,18 @@ func TestAStoreThatCameBackIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFakeStore(t)
 		w := start(t, store, nil)
-		store.fail = fleet.ErrStoreUnavailable
+		synctest.Wait()
+		store.failWith(fleet.ErrStoreUnavailable)
 		if _, err := w.Register(t.Context(), spec("a"), nil); !errors.Is(err, fleet.ErrStoreUnavailable) {
 			t.Fatalf("registered with error %v", err)
 		}
-		time.Sleep(3 * time.Second)
+		time.Sleep(2500 * time.Millisecond)
+		synctest.Wait()
 		if w.Ready().StoreUp {
 			t.Error("a store that fails counts as up")
 		}
-		store.fail = nil
-		time.Sleep(3 * time.Second)
+		store.failWith(nil)
+		time.Sleep(2 * time.Second)
 		if !w.Ready().StoreUp {
 			t.Error("nobody noticed that the store is back, although nothing was registered")
 		}
@@ -862,7 +864,7 @@ func TestADiskThatHangsKeepsNoSilentHead(t *testing.T) {
 		w := start(t, store, nil)
 		w.register(spec("a"), active())
 		synctest.Wait()
-		store.block = make(chan struct{})
+		store.block = make(chan struct{}) // after Wait: nothing is being written
 		go func() { _, _ = w.Register(context.WithoutCancel(t.Context()), spec("b"), nil) }()
 		time.Sleep(10 * time.Second)
 		if got := w.health("a"); got != "stale" {
