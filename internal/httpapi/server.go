@@ -173,6 +173,31 @@ type boundedConn struct {
 	net.Conn
 	listener *boundedListener
 	closed   atomic.Bool
+	writeBy  atomic.Int64 // the deadline of writes, Unix nanoseconds; 0: none
+}
+
+// writeSlack is how much later than asked a write may fail, so that a busy
+// connection sets its deadline once in that time and not for each answer.
+const writeSlack = time.Second
+
+// SetWriteDeadline lets writes fail at t or up to writeSlack later.
+func (c *boundedConn) SetWriteDeadline(t time.Time) error {
+	by := int64(0)
+	if !t.IsZero() {
+		if ahead := c.writeBy.Load() - t.UnixNano(); ahead >= 0 && ahead <= int64(writeSlack) {
+			return nil
+		}
+		t = t.Add(writeSlack)
+		by = t.UnixNano()
+	}
+	c.writeBy.Store(by)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline sets both deadlines at t.
+func (c *boundedConn) SetDeadline(t time.Time) error {
+	c.writeBy.Store(0)
+	return c.Conn.SetDeadline(t)
 }
 
 func (c *boundedConn) Close() error {

@@ -53,22 +53,24 @@ func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) int {
 		if math.IsNaN(distance) {
 			distance = unknown
 		}
-		var near [1 + MaxAlternatives]Pick
-		found := leastLoaded{}.Choose(in, near[:len(picks)])
-		for i, p := range near[:found] {
-			if math.IsNaN(p.Cost) { // drawn as an alternative, not compared
-				p.Cost = ownLoad(p.Head, in.Now)
+		least := rank(len(picks))
+		if !least.compare(in, &tier.Ranked) {
+			var near [1 + MaxAlternatives]Pick
+			found := powerOfTwo{}.Choose(in, near[:len(picks)])
+			for i, p := range near[:found] {
+				if math.IsNaN(p.Cost) { // drawn as an alternative, not compared
+					p.Cost = ownLoad(p.Head, in.Now)
+				}
+				best, n = g.consider(picks, best, n, i == 0, p.Head, distance+g.loadMs*p.Cost)
 			}
-			p.Cost = distance + g.loadMs*p.Cost
-			if i > 0 && n == len(picks)-1 && n > 0 && p.Cost >= picks[n].Cost {
-				continue // neither the least nor among the alternatives
+			continue
+		}
+		for i, at := range least.at[:least.n] {
+			cost := distance + g.loadMs*least.cost[i]
+			if i > 0 && n > 0 && n == len(picks)-1 && cost >= picks[n].Cost {
+				break // nor will those behind it be among the alternatives
 			}
-			if i == 0 && p.Cost < best.Cost {
-				best, p = p, best
-			}
-			if p.Head != nil {
-				n = insert(picks[1:], n, p)
-			}
+			best, n = g.consider(picks, best, n, i == 0, tier.Heads[at], cost)
 		}
 	}
 	if best.Head == nil {
@@ -76,6 +78,19 @@ func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) int {
 	}
 	picks[0] = best
 	return 1 + n
+}
+
+// consider takes a head as the best, if it leads its region and costs least, or
+// into the n alternatives in picks[1:].
+func (geoPreferred) consider(picks []Pick, best Pick, n int, leads bool, h *fleet.Head, cost float64) (Pick, int) {
+	p := Pick{h, cost}
+	if leads && cost < best.Cost {
+		best, p = p, best
+	}
+	if p.Head != nil {
+		n = insert(picks[1:], n, p)
+	}
+	return best, n
 }
 
 // insert puts p into the n picks that are ordered by cost and returns how many

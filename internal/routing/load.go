@@ -94,8 +94,8 @@ type ranking struct {
 	next  uint64  // the number of ties at which the lead changes
 }
 
-func rank(picks []Pick) ranking {
-	return ranking{size: min(len(picks), 1+MaxAlternatives), lead: math.Inf(-1), worst: math.MaxFloat64, next: math.MaxUint64}
+func rank(size int) ranking {
+	return ranking{size: min(size, 1+MaxAlternatives), lead: math.Inf(-1), worst: math.MaxFloat64, next: math.MaxUint64}
 }
 
 // wants reports whether a head of this cost is to be added, and counts it if
@@ -161,7 +161,15 @@ func (k *ranking) write(heads []*fleet.Head, picks []Pick) int {
 // into picks, best first, and returns how many. ok is false when the places of
 // some head end by their time, so that its count overstates.
 func leastExact(in *Input, r *fleet.Ranked, picks []Pick) (n int, ok bool) {
-	best := rank(picks)
+	best := rank(len(picks))
+	if !best.compare(in, r) {
+		return 0, false
+	}
+	return best.write(r.Heads, picks), true
+}
+
+// compare ranks the available heads by our own count; false as of leastExact.
+func (k *ranking) compare(in *Input, r *fleet.Ranked) bool {
 	perLoad, limits := r.PerLoad[:len(r.Lives)], r.Limits[:len(r.Lives)]
 	bounded := r.Limited || len(in.Request.Exclude) > 0
 	for i, l := range r.Lives {
@@ -169,16 +177,16 @@ func leastExact(in *Input, r *fleet.Ranked, picks []Pick) (n int, ok bool) {
 		cost := float64(inFlight) * perLoad[i]
 		if !exact {
 			if !l.Tracked() {
-				return 0, false
+				return false
 			}
 			cost += l.SlowStart(in.Now) * perLoad[i]
 		}
-		if bounded && (limits[i] > 0 && inFlight >= limits[i] || in.excluded(r.Heads[i])) || !best.wants(cost) {
+		if bounded && (limits[i] > 0 && inFlight >= limits[i] || in.excluded(r.Heads[i])) || !k.wants(cost) {
 			continue
 		}
-		best.add(&in.Rand, i, cost)
+		k.add(&in.Rand, i, cost)
 	}
-	return best.write(r.Heads, picks), true
+	return true
 }
 
 // draws is how often a random draw that hits a head without a place is

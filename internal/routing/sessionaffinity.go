@@ -92,7 +92,7 @@ func distance(hash uint64, weight float64, even bool) float64 {
 // session into picks and returns how many.
 func (s sessionAffinity) nearest(in *Input, r *fleet.Ranked, session uint64, perWeight float64, picks []Pick) int {
 	if r.MinWeight != r.MaxWeight {
-		best := rank(picks)
+		best := rank(len(picks))
 		for i, h := range r.Heads {
 			cost := distance(hashPair(session, r.Hashes[i]), h.Weight, false)
 			if cost <= best.worst && s.takes(in, r, i, perWeight) && best.wants(cost) {
@@ -114,7 +114,7 @@ func (s sessionAffinity) nearest(in *Input, r *fleet.Ranked, session uint64, per
 // nearestAbove is nearest among the heads whose hash with the session is at
 // least floor, if all weights are equal.
 func (s sessionAffinity) nearestAbove(in *Input, r *fleet.Ranked, session, floor uint64, perWeight float64, picks []Pick) int {
-	best := rank(picks)
+	best := rank(len(picks))
 	bound := int64(math.Ceil(perWeight * r.MaxWeight))
 	for i, hash := range r.Hashes {
 		x := hashPair(session, hash)
