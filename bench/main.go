@@ -57,6 +57,8 @@ type figure struct {
 	shown string  // unit as printed
 	limit float64 // 0: none
 	least bool    // limit is a minimum
+
+	allocs float64 // the most allocations; 0: any number
 }
 
 func run(ctx context.Context, rounds int, short time.Duration, only string) error {
@@ -150,11 +152,11 @@ func report(w io.Writer, s section, r results) error {
 		}
 		ratio, mark, reach, allocs := "", "", "", ""
 		if f.base != "" {
-			b, err := r.value(f.base, f.unit)
+			times, err := r.ratio(f.bench, f.base, f.unit)
 			errs = append(errs, err)
-			ratio = fmt.Sprintf("%.2f", v/b)
+			ratio = fmt.Sprintf("%.2f", times)
 			if f.shown == "× base" {
-				v /= b
+				v = times
 			}
 		}
 		v *= f.scale
@@ -171,8 +173,25 @@ func report(w io.Writer, s section, r results) error {
 		}
 		if n, err := r.value(f.bench, "allocs/op"); err == nil {
 			allocs = fmt.Sprintf("%g", n)
+			if f.allocs > 0 && n > f.allocs {
+				mark = "NOT REACHED"
+			}
 		}
 		fmt.Fprintf(t, "%s\t%.3g %s\t%s\t%s\t%s\t%s\t\n", f.what, v, f.shown, reach, ratio, allocs, mark)
 	}
 	return errors.Join(append(errs, t.Flush())...)
+}
+
+// ratio is the median of the ratios within each round, in which both ran one
+// after the other.
+func (r results) ratio(bench, base, unit string) (float64, error) {
+	ours, theirs := r[bench][unit], r[base][unit]
+	if len(ours) == 0 || len(ours) != len(theirs) {
+		return 0, fmt.Errorf("%s and %s measured %d and %d times %s", bench, base, len(ours), len(theirs), unit)
+	}
+	ratios := make([]float64, len(ours))
+	for i := range ours {
+		ratios[i] = ours[i] / theirs[i]
+	}
+	return median(ratios), nil
 }

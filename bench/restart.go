@@ -60,7 +60,7 @@ func restart(ctx context.Context, n int) (err error) {
 		}
 	}
 	if err := untilReady(ctx, url); err != nil {
-		return err
+		return errors.Join(err, cmd.Process.Kill(), cmd.Wait())
 	}
 	took := time.Since(begin).Seconds()
 	mib, err := residentMiB(cmd.Process.Pid)

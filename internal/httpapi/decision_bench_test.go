@@ -36,7 +36,9 @@ func BenchmarkBareHTTP(b *testing.B) {
 	}
 	answer := w.do(http.MethodPost, "/api/v1/decisions", benchBody).body
 	server := &http.Server{
-		ReadHeaderTimeout: 5 * time.Second,
+		// The deadlines of the service: what is measured is the handler.
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: 120 * time.Second,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if _, err := io.Copy(io.Discard, r.Body); err != nil {
 				return
