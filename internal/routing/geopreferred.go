@@ -53,6 +53,9 @@ func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) int {
 		if math.IsNaN(distance) {
 			distance = unknown
 		}
+		if n > 0 && n == len(picks)-1 && distance >= best.Cost && distance >= picks[n].Cost {
+			continue // an idle head there would be neither the least nor an alternative
+		}
 		least := rank(len(picks))
 		if !least.compare(in, &tier.Ranked) {
 			var near [1 + MaxAlternatives]Pick
