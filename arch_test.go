@@ -65,7 +65,8 @@ var rooms = map[string]room{
 	"client": {ours: []string{"api"}},
 
 	"internal/app":    {ours: anyOfOurs, others: []string{metrics}},
-	"internal/config": {others: []string{pflag, yaml}},
+	"internal/typo":   {},
+	"internal/config": {ours: []string{"internal/typo"}, others: []string{pflag, yaml}},
 	"internal/event":  {others: []string{metrics}},
 	"internal/audit":  {},
 	"internal/fleet": {
@@ -73,7 +74,7 @@ var rooms = map[string]room{
 		others: []string{metrics},
 	},
 	"internal/routing": {
-		ours:   []string{"internal/event", "internal/audit", "internal/fleet"},
+		ours:   []string{"internal/event", "internal/audit", "internal/fleet", "internal/typo"},
 		others: []string{metrics, json, yaml},
 	},
 	"internal/probe": {ours: []string{"internal/fleet"}, others: []string{metrics}},

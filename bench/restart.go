@@ -115,6 +115,8 @@ func seed(ctx context.Context, path string, n int) error {
 func untilReady(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
 		if err != nil {
@@ -128,10 +130,11 @@ func untilReady(ctx context.Context, url string) error {
 				return err
 			}
 		}
-		if ctx.Err() != nil {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			return fmt.Errorf("not ready within a minute: %w", errors.Join(err, ctx.Err()))
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 

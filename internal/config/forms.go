@@ -7,6 +7,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"headway/internal/typo"
 )
 
 // The forms of text that settings want.
@@ -49,43 +51,8 @@ func quote(s string) string {
 // suggest is "; did you mean X?" with the known name that was probably meant,
 // or "".
 func suggest(name string, known []string) string {
-	if meant := nearest(name, known); meant != "" {
+	if meant := typo.Nearest(name, known); meant != "" {
 		return "; did you mean " + meant + "?"
 	}
 	return ""
-}
-
-// nearest returns the known name that name was probably meant to be, or "".
-func nearest(name string, known []string) string {
-	best, least := "", 1+max(1, len(name)/3)
-	if len(name) > maxQuoted {
-		return ""
-	}
-	for _, k := range known {
-		if d := editDistance(strings.ToLower(name), strings.ToLower(k)); d < least {
-			best, least = k, d
-		}
-	}
-	return best
-}
-
-// editDistance is the number of bytes to insert, delete or replace that make b
-// of a.
-func editDistance(a, b string) int {
-	last, row := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
-		}
-		last, row = row, last
-	}
-	return last[len(b)]
 }

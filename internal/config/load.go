@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"headway/internal/typo"
 )
 
 // source is where a value comes from.
@@ -209,7 +211,7 @@ func (l *loader) environment(vars map[string]string) {
 			continue
 		}
 		hint := ""
-		if meant := nearest(strings.TrimPrefix(name, envPrefix), names); meant != "" {
+		if meant := typo.Nearest(strings.TrimPrefix(name, envPrefix), names); meant != "" {
 			hint = "; did you mean " + envPrefix + meant + "?"
 		}
 		l.fault(name, source{name: "environment"}, "unknown variable%s", hint)

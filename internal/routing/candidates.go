@@ -37,7 +37,13 @@ type candidates struct {
 	pool   *fleet.Pool
 	policy *Policy
 	tiers  []Tier
+
+	tallies [heldTallies]atomic.Pointer[tally] // where this set's decisions are counted
 }
+
+// heldTallies is how many tallies a set keeps at hand: the regions of one model
+// under one or two strategies.
+const heldTallies = 32
 
 // candidateCache remembers candidates. An entry is valid as long as the pool
 // and the policy it was made from are the current ones, which their pointers

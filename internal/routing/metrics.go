@@ -2,8 +2,11 @@ package routing
 
 import (
 	"errors"
+	"maps"
+	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -25,21 +28,35 @@ type decisionKey struct{ strategy, model, region string }
 // more than the rest of a decision.
 type metrics struct {
 	decisions *prometheus.CounterVec
-	children  atomic.Pointer[map[decisionKey]prometheus.Counter]
-	mu        sync.Mutex // guards the making of children
+	tallies   atomic.Pointer[map[decisionKey]*tally]
+	mu        sync.Mutex // guards the making of tallies
 	overflow  prometheus.Counter
 
-	duration   prometheus.Histogram
+	duration   *durations
 	failures   map[Failure]prometheus.Counter
 	outcomes   [ResultEvicted + 1]prometheus.Counter
-	hits       prometheus.Counter
-	misses     prometheus.Counter
 	candidates lookups
 	sessions   lookups
 	strategies map[string]*strategyStats
 }
 
-type lookups struct{ hit, miss prometheus.Counter }
+// tally is where decisions of one key are counted.
+type tally struct {
+	decisionKey
+	counter prometheus.Counter
+	stats   *strategyStats // nil for the failed ones
+}
+
+// lookups counts the look-ups of one cache.
+type lookups struct{ hit, miss atomic.Uint64 }
+
+func (l *lookups) count(hit bool) {
+	if hit {
+		l.hit.Add(1)
+	} else {
+		l.miss.Add(1)
+	}
+}
 
 // strategyStats is how well a strategy did since the start.
 type strategyStats struct {
@@ -61,11 +78,8 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 			Name: "routing_decisions_total",
 			Help: "Routing decisions by the strategy that chose, the model type and the region of the chosen head. Decisions that found no head have strategy=\"none\" and the region that was asked for; a model type or region that no head and no policy names is \"other\".",
 		}, []string{"strategy", "model_type", "region"}),
-		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "headway_decision_duration_seconds",
-			Help:    "Time from the start of a decision to its reservation, without HTTP.",
-			Buckets: []float64{5e-7, 1e-6, 2e-6, 4e-6, 8e-6, 16e-6, 64e-6, 256e-6, 1e-3, 4e-3, 16e-3},
-		}),
+		duration: newDurations("headway_decision_duration_seconds",
+			"Time from the start of a decision to its reservation, without HTTP."),
 		failures:   map[Failure]prometheus.Counter{},
 		strategies: map[string]*strategyStats{},
 	}
@@ -89,12 +103,23 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 			"Reservations that ended, by result; expired ones had no outcome within their time, evicted ones made room for newer decisions.",
 			prometheus.Labels{"result": res.String()})
 	}
-	m.hits = counter("cache_hits_total", "Look-ups of the routing cache that found a valid entry: candidates of a set of criteria, or the head of a session.", nil)
-	m.misses = counter("cache_misses_total", "Look-ups of the routing cache that found none, or one that a change of a head or of the policy had made invalid.", nil)
+	total := func(name, help string, labels prometheus.Labels, counts ...*atomic.Uint64) {
+		cs = append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 {
+			sum := uint64(0)
+			for _, c := range counts {
+				sum += c.Load()
+			}
+			return float64(sum)
+		}))
+	}
+	total("cache_hits_total", "Look-ups of the routing cache that found a valid entry: candidates of a set of criteria, or the head of a session.", nil,
+		&m.candidates.hit, &m.sessions.hit)
+	total("cache_misses_total", "Look-ups of the routing cache that found none, or one that a change of a head or of the policy had made invalid.", nil,
+		&m.candidates.miss, &m.sessions.miss)
 	for name, l := range map[string]*lookups{"candidates": &m.candidates, "sessions": &m.sessions} {
 		const n, help = "headway_cache_lookups_total", "Look-ups of the routing cache, by cache and result."
-		l.hit = counter(n, help, prometheus.Labels{"cache": name, "result": "hit"})
-		l.miss = counter(n, help, prometheus.Labels{"cache": name, "result": "miss"})
+		total(n, help, prometheus.Labels{"cache": name, "result": "hit"}, &l.hit)
+		total(n, help, prometheus.Labels{"cache": name, "result": "miss"}, &l.miss)
 	}
 	const entries, entriesHelp = "headway_cache_entries", "Entries of the routing cache; it holds at most 2,048 sets of candidates and 65,536 sessions."
 	gauge(entries, entriesHelp, prometheus.Labels{"cache": "candidates"}, func() float64 { return float64(r.cache.entries.Load()) })
@@ -105,11 +130,11 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 	gauge("headway_reservations_open", "Reservations that have neither an outcome nor expired.", nil, func() float64 { return float64(r.Open()) })
 	gauge("headway_policy_revision", "Revision of the policy in force; 0 is the default in the binary.", nil, func() float64 { return float64(r.Policy().Revision) })
 
-	m.children.Store(&map[decisionKey]prometheus.Counter{})
-	m.child(decisionKey{strategyNone, other, other})
+	m.tallies.Store(&map[decisionKey]*tally{})
+	m.tally(decisionKey{strategyNone, other, other})
 	for _, spec := range specs {
-		m.child(decisionKey{spec.Name, other, other})
 		m.strategies[spec.Name] = new(strategyStats)
+		m.tally(decisionKey{spec.Name, other, other})
 	}
 	var errs []error
 	for _, c := range cs {
@@ -118,47 +143,56 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
-// child returns the counter of key, and other's once there are as many as may
-// be. The map is replaced, never changed, so that reading it takes no lock.
-func (m *metrics) child(key decisionKey) prometheus.Counter {
-	if c := (*m.children.Load())[key]; c != nil {
-		return c
+// tally returns where to count key, and other's place once there are as many as
+// may be. The map is replaced, never changed, so that reading it takes no lock.
+func (m *metrics) tally(key decisionKey) *tally {
+	if t := (*m.tallies.Load())[key]; t != nil {
+		return t
 	}
-	if old := *m.children.Load(); len(old) >= maxDecisionSeries {
+	if old := *m.tallies.Load(); len(old) >= maxDecisionSeries {
 		m.overflow.Inc()
 		return old[decisionKey{key.strategy, other, other}]
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old := *m.children.Load()
-	if c := old[key]; c != nil {
-		return c
+	old := *m.tallies.Load()
+	if t := old[key]; t != nil {
+		return t
 	}
-	next := make(map[decisionKey]prometheus.Counter, len(old)+1)
-	for k, c := range old {
-		next[k] = c
+	next := make(map[decisionKey]*tally, len(old)+1)
+	maps.Copy(next, old)
+	t := &tally{
+		decisionKey: key,
+		counter:     m.decisions.WithLabelValues(key.strategy, key.model, key.region),
+		stats:       m.strategies[key.strategy],
 	}
-	c := m.decisions.WithLabelValues(key.strategy, key.model, key.region)
-	next[key] = c
-	m.children.Store(&next)
-	return c
+	next[key] = t
+	m.tallies.Store(&next)
+	return t
 }
 
-func (m *metrics) lookup(l *lookups, hit bool) {
-	if hit {
-		m.hits.Inc()
-		l.hit.Inc()
-	} else {
-		m.misses.Inc()
-		l.miss.Inc()
+// decided counts a decision. The set of candidates that it came from keeps the
+// tallies at hand, since a look-up by three names costs as much as all counting.
+func (m *metrics) decided(set *candidates, d *Decision) *strategyStats {
+	at := &set.tallies[tallyAt(d.Strategy, d.Head.Region)]
+	t := at.Load()
+	if t == nil || t.region != d.Head.Region || t.strategy != d.Strategy || t.model != d.ModelType {
+		t = m.tally(decisionKey{d.Strategy, d.ModelType, d.Head.Region})
+		at.Store(t)
 	}
+	t.counter.Inc()
+	t.stats.decisions.Add(1)
+	return t.stats
 }
 
-func (m *metrics) decided(d *Decision) *strategyStats {
-	m.child(decisionKey{d.Strategy, d.ModelType, d.Head.Region}).Inc()
-	s := m.strategies[d.Strategy]
-	s.decisions.Add(1)
-	return s
+// tallyAt is a hash that tells the strategies apart by their lengths and
+// regions by their ends, where names like eu-west-1 differ.
+func tallyAt(strategy, region string) int {
+	h := 5*len(strategy) + len(region)
+	if region != "" {
+		h += int(region[len(region)-1])
+	}
+	return h % heldTallies
 }
 
 // failed counts a decision that found no head; model and region are canonical
@@ -171,7 +205,7 @@ func (m *metrics) failed(f Failure, model, region string) {
 		region = other
 	}
 	m.failures[f].Inc()
-	m.child(decisionKey{strategyNone, model, region}).Inc()
+	m.tally(decisionKey{strategyNone, model, region}).counter.Inc()
 }
 
 func (m *metrics) ended(d *Decision, o *Outcome) {
@@ -181,4 +215,43 @@ func (m *metrics) ended(d *Decision, o *Outcome) {
 		d.stats.ttfts.Add(1)
 		d.stats.ttftMs.Add(uint64(o.TTFT + 0.5))
 	}
+}
+
+// durations is a histogram whose observation is two additions: bucket i counts
+// the durations below 2^(i+firstBit) ns. The library's takes five, of which the
+// sum is a loop, and doubles what a decision spends on counting.
+type durations struct {
+	desc    *prometheus.Desc
+	buckets [16]atomic.Uint64 // the last has no upper bound
+	sum     atomic.Uint64     // ns
+}
+
+// firstBit makes the first bucket's bound 512 ns and the last one's 8.4 ms.
+const firstBit = 9
+
+func newDurations(name, help string) *durations {
+	return &durations{desc: prometheus.NewDesc(name, help, nil, nil)}
+}
+
+func (h *durations) observe(d time.Duration) {
+	ns := uint64(max(d, 0))
+	h.buckets[min(bits.Len64(ns>>firstBit), len(h.buckets)-1)].Add(1)
+	h.sum.Add(ns)
+}
+
+// Describe implements prometheus.Collector.
+func (h *durations) Describe(ch chan<- *prometheus.Desc) { ch <- h.desc }
+
+// Collect implements prometheus.Collector.
+func (h *durations) Collect(ch chan<- prometheus.Metric) {
+	sum := h.sum.Load() // before the buckets: a mean is never above what was counted
+	below := make(map[float64]uint64, len(h.buckets)-1)
+	count := uint64(0)
+	for i := range h.buckets {
+		count += h.buckets[i].Load()
+		if i < len(h.buckets)-1 {
+			below[float64(uint64(1)<<(i+firstBit))/1e9] = count
+		}
+	}
+	ch <- prometheus.MustNewConstHistogram(h.desc, count, float64(sum)/1e9, below)
 }

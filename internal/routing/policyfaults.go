@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"headway/internal/fleet"
+	"headway/internal/typo"
 )
 
 // maxFaults is the most faults of one document that are listed; one more says
@@ -106,7 +107,7 @@ func unknownStrategy(name string) string {
 // meant, and which there are.
 func unknownName(what, name string, known []string) string {
 	reason := fmt.Sprintf("unknown %s %s; ", what, quote(name))
-	if meant := nearest(name, known); meant != "" {
+	if meant := typo.Nearest(name, known); meant != "" {
 		reason += fmt.Sprintf("did you mean %q? ", meant)
 	}
 	if len(known) == 0 {
@@ -127,44 +128,6 @@ func quote(s string) string {
 		cut--
 	}
 	return strconv.Quote(s[:cut]) + "…"
-}
-
-// nearest returns the known name that name was probably meant to be, or "".
-func nearest(name string, known []string) string {
-	best, least := "", 1+max(1, len(name)/3)
-	if len(name) > maxQuoted {
-		return ""
-	}
-	for _, k := range known {
-		if d := editDistance(strings.ToLower(name), k); d < least {
-			best, least = k, d
-		}
-	}
-	return best
-}
-
-// editDistance is the number of bytes to insert, delete, replace or swap with
-// their neighbour that make b of a (optimal string alignment).
-func editDistance(a, b string) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }
 
 // firstToken splits a JSON Pointer into its first name, unescaped, and whether

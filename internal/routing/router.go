@@ -173,7 +173,7 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 		if explanation != nil {
 			r.explained.keep(d, explanation)
 		}
-		r.note(d, s, now)
+		r.note(c.set, d, s)
 	}
 	clear(s.picks[:])
 	in.Request, in.Tiers = nil, nil
@@ -231,7 +231,7 @@ func (r *Router) resolve(req *Request, c *choice) error {
 	c.set, c.hit = r.cache.get(criteria{
 		model: c.pool.ModelType, region: c.region, mode: c.mode, labels: encodeLabels(req.Labels),
 	}, c.pool, c.policy)
-	r.metrics.lookup(&r.metrics.candidates, c.hit)
+	r.metrics.candidates.count(c.hit)
 	return nil
 }
 
@@ -344,16 +344,16 @@ func (d *Decision) names(h *fleet.Head) bool {
 }
 
 // note counts the decision and keeps it among the recent ones.
-func (r *Router) note(d *Decision, s *scratch, started time.Time) {
+func (r *Router) note(set *candidates, d *Decision, s *scratch) {
 	if s.in.lookup != notLooked {
-		r.metrics.lookup(&r.metrics.sessions, s.in.lookup == found)
+		r.metrics.sessions.count(s.in.lookup == found)
 		r.sessions.remember(s.in.session, d.Head)
 	}
-	d.stats = r.metrics.decided(d)
+	d.stats = r.metrics.decided(set, d)
 	if old := r.recent.add(d); old != nil && old.end.Load() == nil && r.recent.finish(old, &evicted) {
 		r.metrics.ended(old, &evicted)
 	}
-	r.metrics.duration.Observe(r.since(started).Seconds())
+	r.metrics.duration.observe(r.since(s.in.Now))
 }
 
 // refuse finds out why none of the candidates could be taken.

@@ -1,0 +1,48 @@
+// Package typo finds the known name that a misspelt one was probably meant to
+// be, for errors that say what to do.
+package typo
+
+import "strings"
+
+// maxName is the longest name that is compared, in bytes.
+const maxName = 64
+
+// Nearest returns the known name that differs least from name, case aside, or
+// "" when none is nearer than a third of its length or name is longer than 64
+// bytes.
+func Nearest(name string, known []string) string {
+	best, least := "", 1+max(1, len(name)/3)
+	if len(name) > maxName {
+		return ""
+	}
+	for _, k := range known {
+		if d := distance(strings.ToLower(name), strings.ToLower(k)); d < least {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// distance is the number of bytes to insert, delete, replace or swap with their
+// neighbour that make b of a (optimal string alignment).
+func distance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			row[j+1] = min(last[j]+cost, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}
