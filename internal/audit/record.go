@@ -1,0 +1,143 @@
+// Package audit keeps the audit trail: an ordered, hash-chained file of JSON
+// lines that is durable before the caller is answered.
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// Stage says whether a record announces an operation or tells how it ended.
+type Stage string
+
+// The stages.
+const (
+	Intent Stage = "intent"
+	Result Stage = "result"
+)
+
+// Category groups actions.
+type Category string
+
+// The categories.
+const (
+	Admin         Category = "admin"
+	Policy        Category = "policy"
+	Head          Category = "head"
+	RoutingConfig Category = "routing_config"
+	Auth          Category = "auth"
+	Trail         Category = "audit" // the trail's own life
+)
+
+// Outcome is how an operation ended.
+type Outcome string
+
+// The outcomes; an intent has none.
+const (
+	Success Outcome = "success"
+	Failure Outcome = "failure"
+	Denied  Outcome = "denied"
+)
+
+// Actor is who did it.
+type Actor struct {
+	Type string `json:"type"`          // key, jwt, certificate, local, anonymous or system
+	ID   string `json:"id,omitempty"`  // of the key, the subject, the certificate
+	Via  string `json:"via,omitempty"` // http, file, cli, nats or timer
+}
+
+// Source is where it came from.
+type Source struct {
+	IP        string `json:"ip,omitempty"`
+	UserAgent string `json:"user_agent,omitempty"`
+}
+
+// Target is what it was done to.
+type Target struct {
+	Type      string `json:"type"` // head, policy, key, audit, config or route
+	ID        string `json:"id,omitempty"`
+	Region    string `json:"region,omitempty"`
+	ModelType string `json:"model_type,omitempty"`
+}
+
+// Entry is what a caller has to say; the journal adds the rest of the record.
+// Before and After hold allow-listed fields only, never bodies or secrets.
+type Entry struct {
+	Category  Category
+	Action    string // noun.verb: head.register, policy.put, key.create
+	Outcome   Outcome
+	Reason    string
+	Actor     Actor
+	Source    Source
+	Target    Target
+	RequestID string
+	TraceID   string
+	Before    json.RawMessage // a JSON object, or nil
+	After     json.RawMessage
+}
+
+// Record is one line of the trail, in the order of its keys.
+type Record struct {
+	V         int             `json:"v"`
+	Seq       uint64          `json:"seq"`  // 1, 2, 3 … over all files of a node
+	Time      time.Time       `json:"time"` // UTC, ms
+	ID        string          `json:"id"`   // unique over all nodes
+	Node      string          `json:"node"`
+	Stage     Stage           `json:"stage"`
+	Category  Category        `json:"category"`
+	Action    string          `json:"action"`
+	Outcome   Outcome         `json:"outcome,omitempty"`
+	Reason    string          `json:"reason,omitempty"`
+	Actor     Actor           `json:"actor"`
+	Src       Source          `json:"src"`
+	Target    Target          `json:"target"`
+	RequestID string          `json:"request_id,omitempty"`
+	TraceID   string          `json:"trace_id,omitempty"`
+	Before    json.RawMessage `json:"before,omitempty"`
+	After     json.RawMessage `json:"after,omitempty"`
+	Prev      string          `json:"prev"` // hex SHA-256: the hash of the record before, 64 zeros for the first
+	Hash      string          `json:"hash"` // hex SHA-256 of this line without its hash member
+}
+
+// Sink takes the lines of the trail elsewhere.
+//
+// Publish hands over lines in their order, without newlines, and returns how
+// many of them, from the first on, are known to have arrived, and how many
+// receivers the last one had (-1: the sink cannot know). An error goes with the
+// number that arrived before it; the caller sends the rest again, so that a
+// line may arrive twice. It is called by one goroutine at a time and may keep
+// no line after it returns.
+type Sink interface {
+	Publish(ctx context.Context, lines [][]byte) (arrived, receivers int, err error)
+}
+
+// Identity is who acts in a context, and from where.
+type Identity struct {
+	Actor     Actor
+	Source    Source
+	RequestID string
+	TraceID   string
+}
+
+type identityKey struct{}
+
+// WithIdentity returns a context in which id acts.
+func WithIdentity(ctx context.Context, id *Identity) context.Context {
+	return context.WithValue(ctx, identityKey{}, id)
+}
+
+// From returns who acts in ctx; without one it is the system itself.
+func From(ctx context.Context) Identity {
+	if id, ok := ctx.Value(identityKey{}).(*Identity); ok {
+		return *id
+	}
+	return Identity{Actor: Actor{Type: "system"}}
+}
+
+// By returns e done by whoever acts in ctx.
+func (e Entry) By(ctx context.Context) Entry {
+	id := From(ctx)
+	e.Actor, e.Source, e.RequestID, e.TraceID = id.Actor, id.Source, id.RequestID, id.TraceID
+	return e
+}
