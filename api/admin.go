@@ -77,9 +77,9 @@ type PolicyRevision struct {
 	Source   string          `json:"source"` // default, file, api or restore
 	Author   string          `json:"author,omitempty"`
 	Note     string          `json:"note,omitempty"`
-	SavedAt  time.Time       `json:"saved_at"`
+	SavedAt  time.Time       `json:"saved_at,omitzero"`
 	Current  bool            `json:"current"`
-	Document json.RawMessage `json:"document"`
+	Document json.RawMessage `json:"document,omitempty"` // left out of lists
 }
 
 // AuditRecord is one record of the audit trail: one line of its file.

@@ -86,7 +86,7 @@ ask which head to take and get a decision. Start with:
 	}
 	root.SetVersionTemplate("headway {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
-	root.AddCommand(newServe(), newDemo(), newState(), newPolicy(), newConfig(), newVersion())
+	root.AddCommand(newServe(), newDemo(), newState(), newPolicy(), newTLS(), newConfig(), newMan(), newVersion())
 	wrapArgs(root)
 	return root
 }

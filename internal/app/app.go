@@ -3,7 +3,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,14 +34,15 @@ type Options struct {
 
 // App is the service, built and listening, not yet serving.
 type App struct {
-	config   config.Config
-	log      *slog.Logger
-	events   *event.Stream
-	fleet    *fleet.Registry
-	router   *routing.Router
-	server   *httpapi.Server
-	listener net.Listener
-	stops    []func() error // undone last-in-first-out
+	config     config.Config
+	log        *slog.Logger
+	events     *event.Stream
+	fleet      *fleet.Registry
+	router     *routing.Router
+	policyFile *policyFile
+	server     *httpapi.Server
+	listener   net.Listener
+	stops      []func() error // undone last-in-first-out
 }
 
 // StateFile is the name of the state file in the data directory.
@@ -129,46 +129,15 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 	if err := a.router.LoadPolicy(ctx); err != nil {
 		return err
 	}
-	return a.Reload(ctx)
-}
-
-// Reload reads the policy file again, if there is one, and swaps its policy in.
-// A file with a fault changes nothing.
-func (a *App) Reload(ctx context.Context) error {
-	if a.config.Policy == "" {
-		return nil
-	}
-	data, err := os.ReadFile(a.config.Policy)
-	if err != nil {
-		return fmt.Errorf("read the policy (--policy): %w", err)
-	}
-	format := "yaml"
-	if filepath.Ext(a.config.Policy) == ".json" {
-		format = "json"
-	}
-	doc, faults := routing.ParsePolicy(data, format)
-	if len(faults) > 0 {
-		return policyError(a.config.Policy, faults)
-	}
-	before := a.router.Policy().Revision
-	policy, err := a.router.Apply(ctx, doc, routing.PolicyChange{Source: "file", Note: filepath.Base(a.config.Policy)}, before)
-	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
-		return policyError(a.config.Policy, invalid.Faults)
-	}
-	if err != nil {
+	if a.policyFile, err = newPolicyFile(c.Policy, a.router, a.log, metrics); err != nil {
 		return err
 	}
-	a.log.Info("policy in force", "file", a.config.Policy, "revision", policy.Revision, "changed", policy.Revision != before)
-	return nil
+	return a.policyFile.Load(ctx)
 }
 
-func policyError(file string, faults []fleet.Fault) error {
-	errs := []error{fmt.Errorf("the policy %s is invalid; nothing was changed", file)}
-	for _, f := range faults {
-		errs = append(errs, fmt.Errorf("  %s: %s", cmp.Or(f.Pointer, "the document"), f.Reason))
-	}
-	return errors.Join(errs...)
-}
+// Reload reads the policy file again, if there is one. A file with a fault
+// changes nothing.
+func (a *App) Reload(ctx context.Context) error { return a.policyFile.Load(ctx) }
 
 // checkListen refuses other addresses than loopback: there is no access control
 // that could keep strangers out.
@@ -216,6 +185,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	start(a.fleet.Run)
 	start(a.router.Run)
+	start(a.policyFile.Run)
 	start(a.logEvents)
 	wait.Go(func() { failed <- a.server.Serve(a.listener) })
 	a.log.Info("listening", "addr", a.Addr().String(), "data_dir", a.config.DataDir,

@@ -141,3 +141,17 @@ func (e Entry) By(ctx context.Context) Entry {
 	e.Actor, e.Source, e.RequestID, e.TraceID = id.Actor, id.Source, id.RequestID, id.TraceID
 	return e
 }
+
+// BeginFunc records the intent of an operation durably. After an error the
+// operation must not happen. What it returns is called once, when the operation
+// has ended.
+type BeginFunc func(ctx context.Context, e Entry) (EndFunc, error)
+
+// EndFunc records how an operation ended. It does not fail: what cannot be
+// written at once is written later, flagged late.
+type EndFunc func(outcome Outcome, reason string, after json.RawMessage)
+
+// Unrecorded leaves no trail, for simulations and tests.
+func Unrecorded(context.Context, Entry) (EndFunc, error) {
+	return func(Outcome, string, json.RawMessage) {}, nil
+}

@@ -17,6 +17,10 @@ type Config struct {
 	Heads     Heads
 	Decisions Decisions
 	State     State
+	TLS       TLS
+	Access    Access
+	Audit     Audit
+	Redis     Redis
 
 	sources map[string]source // by key, of the values that are not defaults
 }
@@ -39,6 +43,10 @@ type HTTP struct {
 	LameDuck        time.Duration
 	ShutdownTimeout time.Duration
 	AllowedHosts    []string
+
+	MaxConnectionsPerAddress int
+	BehindProxy              bool
+	TrustedProxies           []string
 }
 
 // Lease says how heads renew their leases and when they lose them.
@@ -70,11 +78,60 @@ type State struct {
 	MinFreeBytes int64
 }
 
+// TLS says which certificates are served and asked for.
+type TLS struct {
+	CertFile      string
+	KeyFile       string
+	ClientCAFile  string
+	ACMEHosts     []string
+	ACMEEmail     string
+	ACMEDirectory string
+}
+
+// Access says who is let in besides the holders of API keys, and how often.
+type Access struct {
+	OIDC               OIDC
+	Certificates       []string // NAME=ROLE
+	RequestsPerKey     float64  // a second; 0: no limit
+	RequestsPerAddress float64
+	FailuresPerAddress float64
+}
+
+// OIDC says whose tokens are believed.
+type OIDC struct {
+	Issuer       string // "": nobody's
+	Audience     string
+	Algorithms   []string
+	RolesClaim   string
+	Roles        []string // VALUE=ROLE
+	HeadsClaim   string
+	RegionsClaim string
+}
+
+// Audit says how the audit trail is kept.
+type Audit struct {
+	File           string // "": /var/log/routing_audit.log where it can be written, else in the data directory
+	Strict         bool
+	MaxBytes       int64
+	Keep           int
+	SigningKeyFile string
+}
+
+// Redis says where the audit trail is published.
+type Redis struct {
+	Mode         string // embedded, external or off
+	Listen       string // of the embedded one
+	URL          string // of the external one
+	PasswordFile string
+	Channel      string
+	Stream       string // "": none
+}
+
 // table is the one list of settings, bound to a Config.
 func newTable(c *Config) *table {
 	t := &table{}
 	t.text("listen", &c.Listen, "127.0.0.1:8080", hostPort,
-		"address to listen on; only loopback addresses are served")
+		"address to listen on; another than a loopback one needs access control, and TLS or http.behind_proxy")
 	t.text("data_dir", &c.DataDir, "./data", path,
 		"directory of the state file; it is made if it is missing")
 	t.text("policy", &c.Policy, "", optionalPath,
@@ -92,7 +149,7 @@ func newTable(c *Config) *table {
 		"heads that may be registered; more are refused")
 	t.number("heads.max_model_types", &c.Heads.MaxModelTypes, 1000, 1, 100_000,
 		"different model types over all heads; more are refused")
-	t.boolean("heads.allow_link_local", &c.Heads.AllowLinkLocal,
+	t.boolean("heads.allow_link_local", &c.Heads.AllowLinkLocal, false,
 		"accept heads whose endpoint is a link-local or a cloud metadata address")
 
 	t.duration("decisions.reservation_ttl", &c.Decisions.ReservationTTL, 2*time.Minute, time.Second, 24*time.Hour,
@@ -102,7 +159,80 @@ func newTable(c *Config) *table {
 
 	size(t, "state.min_free_bytes", &c.State.MinFreeBytes, 64<<20, 1, 1<<40,
 		"free space on the disk below which nothing more is written")
+
+	t.tls(&c.TLS)
+	t.access(&c.Access)
+	t.audit(&c.Audit)
+	t.redis(&c.Redis)
 	return t
+}
+
+func (t *table) tls(c *TLS) {
+	t.text("tls.cert_file", &c.CertFile, "", optionalPath,
+		"certificate of the service with its chain, PEM; read again when it changes")
+	t.text("tls.key_file", &c.KeyFile, "", optionalPath,
+		"key of the certificate, PEM")
+	t.text("tls.client_ca_file", &c.ClientCAFile, "", optionalPath,
+		"who signs the certificates of heads and operators, PEM; none are asked for without it")
+	t.list("tls.acme_hosts", &c.ACMEHosts, hostName,
+		"names to get certificates for by ACME, instead of files; the service must be reachable as port 443 of them")
+	t.text("tls.acme_email", &c.ACMEEmail, "", line,
+		"address that the ACME authority may write to")
+	t.text("tls.acme_directory", &c.ACMEDirectory, "", optionalURL,
+		"directory of the ACME authority; without one that of Let's Encrypt")
+}
+
+func (t *table) access(c *Access) {
+	t.text("oidc.issuer", &c.OIDC.Issuer, "", optionalURL,
+		"OpenID Connect issuer whose tokens are believed")
+	t.text("oidc.audience", &c.OIDC.Audience, "", line,
+		"audience that its tokens must be for; required with an issuer")
+	t.list("oidc.algorithms", &c.OIDC.Algorithms, algorithm,
+		"signatures that are accepted; without any RS256, ES256 and EdDSA")
+	t.text("oidc.roles_claim", &c.OIDC.RolesClaim, "roles", line,
+		"claim with the roles of the bearer, a text or a list")
+	t.list("oidc.roles", &c.OIDC.Roles, mapping,
+		"what the claim's values mean: VALUE=ROLE; without any they are the names of our roles")
+	t.text("oidc.heads_claim", &c.OIDC.HeadsClaim, "headway_heads", line,
+		"claim with the ids of heads that a bearer of role head may register")
+	t.text("oidc.regions_claim", &c.OIDC.RegionsClaim, "headway_regions", line,
+		"claim with the regions that a bearer of role head may register in")
+	t.list("access.certificates", &c.Certificates, mapping,
+		"who a client's certificate is: NAME=ROLE or NAME=head:IDS[:REGIONS]; NAME is a URI, DNS or common name, * stands for any characters, several ids or regions are joined by |")
+	t.number64("access.requests_per_key", &c.RequestsPerKey, 0, 0, 1e6,
+		"requests a second of one key; 0 is no limit")
+	t.number64("access.requests_per_address", &c.RequestsPerAddress, 0, 0, 1e6,
+		"requests a second of one address; 0 is no limit")
+	t.number64("access.failures_per_address", &c.FailuresPerAddress, 10, 0.1, 1e6,
+		"failed authentications a second of one address")
+}
+
+func (t *table) audit(c *Audit) {
+	t.text("audit.file", &c.File, "", optionalPath,
+		"file of the audit trail; without one /var/log/routing_audit.log where that can be written, else routing_audit.log in the data directory")
+	t.boolean("audit.strict", &c.Strict, true,
+		"refuse administrative changes that cannot be recorded first")
+	size(t, "audit.max_bytes", &c.MaxBytes, 100<<20, 64<<10, 1<<40,
+		"size at which the file is closed and the next begins")
+	t.number("audit.keep", &c.Keep, 0, 0, 100_000,
+		"closed files that are kept; 0 is all")
+	t.text("audit.signing_key_file", &c.SigningKeyFile, "", optionalPath,
+		"Ed25519 key that signs the checkpoints, PKCS #8 in PEM")
+}
+
+func (t *table) redis(c *Redis) {
+	t.choice("redis.mode", &c.Mode, "embedded", []string{"embedded", "external", "off"},
+		"where the audit trail is published: on a small Redis server of our own, on that of redis.url, or nowhere")
+	t.text("redis.listen", &c.Listen, "127.0.0.1:6380", hostPort,
+		"loopback address of the embedded Redis server")
+	t.text("redis.url", &c.URL, "", redisURL,
+		"server of mode external, redis://user@host:port/db or rediss:// with TLS")
+	t.text("redis.password_file", &c.PasswordFile, "", optionalPath,
+		"file with the password of that server")
+	t.text("redis.channel", &c.Channel, "audit:routing:logs", line,
+		"channel that the records are published on")
+	t.text("redis.stream", &c.Stream, "", line,
+		"stream that keeps the records for consumers that must not miss any; without one there is none")
 }
 
 func (t *table) http(c *HTTP) {
@@ -126,6 +256,12 @@ func (t *table) http(c *HTTP) {
 		"time for the work in flight at a stop, after the lame duck")
 	t.list("http.allowed_hosts", &c.AllowedHosts, hostName,
 		"names, besides the loopback ones, that the Host header of a request may have")
+	t.number("http.max_connections_per_address", &c.MaxConnectionsPerAddress, 0, 0, 1_000_000,
+		"connections at a time of one address, loopback ones aside; 0 is no limit")
+	t.boolean("http.behind_proxy", &c.BehindProxy, false,
+		"serve other addresses than loopback ones without TLS, since a proxy before it has TLS")
+	t.list("http.trusted_proxies", &c.TrustedProxies, network,
+		"networks whose X-Forwarded-For is believed, with http.behind_proxy")
 }
 
 func (t *table) lease(c *Lease) {
@@ -148,17 +284,29 @@ func (t *table) lease(c *Lease) {
 // check finds what is wrong between settings that are sound one by one.
 func (c *Config) check() []Fault {
 	var faults []Fault
-	if least := 3 * c.Lease.BaseInterval; c.Lease.RemoveAfter <= least {
-		faults = append(faults, Fault{
-			"lease.remove_after", c.source("lease.remove_after").String(),
-			"must be over 3 times lease.base_interval, " + formatDuration(least) + ", or heads are forgotten that report in time",
-		})
+	need := func(key string, sound bool, reason string) {
+		if !sound {
+			faults = append(faults, Fault{key, c.source(key).String(), reason})
+		}
 	}
-	if c.HTTP.HeaderTimeout > c.HTTP.ReadTimeout {
-		faults = append(faults, Fault{
-			"http.header_timeout", c.source("http.header_timeout").String(),
-			"must not be over http.read_timeout, " + formatDuration(c.HTTP.ReadTimeout),
-		})
-	}
+	least := 3 * c.Lease.BaseInterval
+	need("lease.remove_after", c.Lease.RemoveAfter > least,
+		"must be over 3 times lease.base_interval, "+formatDuration(least)+", or heads are forgotten that report in time")
+	need("http.header_timeout", c.HTTP.HeaderTimeout <= c.HTTP.ReadTimeout,
+		"must not be over http.read_timeout, "+formatDuration(c.HTTP.ReadTimeout))
+	need("http.trusted_proxies", len(c.HTTP.TrustedProxies) == 0 || c.HTTP.BehindProxy,
+		"is only looked at with http.behind_proxy")
+	need("tls.key_file", (c.TLS.CertFile == "") == (c.TLS.KeyFile == ""),
+		"goes together with tls.cert_file: set both or none")
+	need("tls.acme_hosts", c.TLS.CertFile == "" || len(c.TLS.ACMEHosts) == 0,
+		"must be empty where tls.cert_file is set: certificates come from files or by ACME")
+	need("tls.client_ca_file", c.TLS.ClientCAFile == "" || c.TLS.CertFile != "" || len(c.TLS.ACMEHosts) > 0,
+		"needs TLS: set tls.cert_file and tls.key_file, or tls.acme_hosts")
+	need("access.certificates", len(c.Access.Certificates) == 0 || c.TLS.ClientCAFile != "",
+		"needs tls.client_ca_file, which says whose certificates are believed")
+	need("oidc.audience", c.Access.OIDC.Issuer == "" || c.Access.OIDC.Audience != "",
+		"is required with oidc.issuer, or tokens for others would be believed")
+	need("redis.url", c.Redis.Mode != "external" || c.Redis.URL != "",
+		"is required with redis.mode external")
 	return faults
 }

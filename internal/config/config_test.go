@@ -77,6 +77,12 @@ func TestDefaults(t *testing.T) {
 		Heads:     config.Heads{Max: 200_000, MaxModelTypes: 1000},
 		Decisions: config.Decisions{ReservationTTL: 2 * time.Minute, Recent: 65536},
 		State:     config.State{MinFreeBytes: 64 << 20},
+		Access: config.Access{
+			OIDC:               config.OIDC{RolesClaim: "roles", HeadsClaim: "headway_heads", RegionsClaim: "headway_regions"},
+			FailuresPerAddress: 10,
+		},
+		Audit: config.Audit{Strict: true, MaxBytes: 100 << 20},
+		Redis: config.Redis{Mode: "embedded", Listen: "127.0.0.1:6380", Channel: "audit:routing:logs"},
 	}
 	if got := mustLoad(t, "", nil); printed(t, got, true) != printed(t, want, true) {
 		t.Errorf("nothing set gives\n%s", printed(t, got, true))
@@ -84,6 +90,14 @@ func TestDefaults(t *testing.T) {
 	if _, err := config.Load(nil, nil, os.ReadFile); err != nil {
 		t.Errorf("without flags: %v", err)
 	}
+}
+
+// elements are what lists may have that want more than a host's name.
+var elements = map[string][]string{
+	"http.trusted_proxies": {"10.0.0.0/8", "192.0.2.7"},
+	"oidc.algorithms":      {"RS256", "EdDSA"},
+	"oidc.roles":           {"sre=admin", "a=b=viewer"},
+	"access.certificates":  {"spiffe://fleet.example/*=head:gpu-*|cpu-*:eu|us", "ops=operator"},
 }
 
 // other returns a sound value that is not the default, as a flag takes it.
@@ -95,6 +109,8 @@ func other(t *rapid.T, s config.Setting) string {
 		return fmt.Sprint(rapid.IntRange(1<<17, 1<<18).Draw(t, s.Key))
 	case config.KindNumber:
 		return fmt.Sprint(rapid.IntRange(16, 500).Draw(t, s.Key))
+	case config.KindDecimal:
+		return fmt.Sprint(rapid.Float64Range(1, 100).Draw(t, s.Key))
 	case config.KindFraction:
 		return fmt.Sprint(rapid.Float64Range(0.01, 1).Draw(t, s.Key))
 	case config.KindBool:
@@ -102,10 +118,18 @@ func other(t *rapid.T, s config.Setting) string {
 	case config.KindChoice:
 		return rapid.SampledFrom(strings.Split(s.Allowed, ", ")).Draw(t, s.Key)
 	case config.KindList:
+		if of, special := elements[s.Key]; special {
+			return strings.Join(rapid.SliceOfN(rapid.SampledFrom(of), 0, 3).Draw(t, s.Key), ",")
+		}
 		return strings.Join(rapid.SliceOfN(rapid.StringMatching(`[a-z]{1,5}\.[a-z0-9-]{1,4}`), 0, 3).Draw(t, s.Key), ",")
 	case config.KindText:
-		if s.Key == "listen" {
+		switch {
+		case strings.HasSuffix(s.Key, "listen"):
 			return fmt.Sprintf("localhost:%d", rapid.IntRange(0, 65535).Draw(t, s.Key))
+		case s.Key == "redis.url":
+			return "rediss://headway@redis.example:6379/1"
+		case strings.Contains(s.Allowed, "URL"):
+			return "https://" + rapid.StringMatching(`[a-z]{1,9}`).Draw(t, s.Key) + ".example/x"
 		}
 		return "/" + rapid.StringMatching(`[a-z /:#'"\[{ü-]{1,10}`).Draw(t, s.Key)
 	}
@@ -115,9 +139,23 @@ func other(t *rapid.T, s config.Setting) string {
 
 // sound adds what other settings need to agree with any value of other.
 var (
-	sound      = []string{"HEADWAY_LEASE_REMOVE_AFTER=1h", "HEADWAY_HTTP_READ_TIMEOUT=1m"}
-	soundFlags = []string{"--lease-remove-after=1h", "--http-read-timeout=1m"}
+	sound = []string{
+		"HEADWAY_LEASE_REMOVE_AFTER=1h", "HEADWAY_HTTP_READ_TIMEOUT=1m", "HEADWAY_HTTP_BEHIND_PROXY=true",
+		"HEADWAY_TLS_CERT_FILE=/a", "HEADWAY_TLS_KEY_FILE=/b", "HEADWAY_TLS_CLIENT_CA_FILE=/c",
+		"HEADWAY_OIDC_AUDIENCE=headway", "HEADWAY_REDIS_URL=redis://redis.example:6379",
+	}
+	soundFlags = []string{
+		"--lease-remove-after=1h", "--http-read-timeout=1m", "--http-behind-proxy",
+		"--tls-cert-file=/a", "--tls-key-file=/b", "--tls-client-ca-file=/c",
+		"--oidc-audience=headway", "--redis-url=redis://redis.example:6379",
+	}
 )
+
+// free reports whether a setting may have any value of its own, the others
+// being sound.
+func free(s config.Setting) bool {
+	return !strings.Contains(strings.Join(sound, " "), s.Env+"=") && s.Key != "tls.acme_hosts"
+}
 
 func TestFlagsWinOverVariablesOverTheFileOverDefaults(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -128,8 +166,8 @@ func TestFlagsWinOverVariablesOverTheFileOverDefaults(t *testing.T) {
 		for _, s := range config.Settings() {
 			value, from := s.Default, "default"
 			give := func(where string) (string, bool) {
-				if s.Key == "lease.remove_after" || s.Key == "http.read_timeout" || !rapid.Bool().Draw(rt, where+" "+s.Key) {
-					return "", false // those two must agree with whatever the others are
+				if !free(s) || !rapid.Bool().Draw(rt, where+" "+s.Key) {
+					return "", false
 				}
 				return other(rt, s), true
 			}
@@ -212,7 +250,7 @@ func TestWhatIsPrintedLoadsAsTheSame(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		environ := append([]string{}, sound...)
 		for _, s := range config.Settings() {
-			if s.Key != "lease.remove_after" && s.Key != "http.read_timeout" && rapid.Bool().Draw(rt, "set "+s.Key) {
+			if free(s) && rapid.Bool().Draw(rt, "set "+s.Key) {
 				environ = append(environ, s.Env+"="+other(rt, s))
 			}
 		}
@@ -312,11 +350,21 @@ func TestFilesThatAreNoneAreRefused(t *testing.T) {
 		"&a listen: b":         "headway.yaml:1",
 		"listen: !!str a:1":    "tags such as",
 		"a: &a {}\nlog: *a":    "anchors",
-		strings.Repeat("#", config.MaxFileBytes+1):       "at most 1048576 are read",
-		strings.Repeat("a", 1000) + ": 1":                "unknown key",
-		"lease: {base_interval: 20s, remove_after: 60s}": "lease.remove_after (headway.yaml:1): must be over 3 times lease.base_interval, 1m",
-		"lease: {base_interval: 1h}":                     "lease.remove_after (default): must be over 3 times lease.base_interval, 3h",
-		"http: {read_timeout: 1s}":                       "http.header_timeout (default): must not be over http.read_timeout, 1s",
+		strings.Repeat("#", config.MaxFileBytes+1):          "at most 1048576 are read",
+		strings.Repeat("a", 1000) + ": 1":                   "unknown key",
+		"lease: {base_interval: 20s, remove_after: 60s}":    "lease.remove_after (headway.yaml:1): must be over 3 times lease.base_interval, 1m",
+		"lease: {base_interval: 1h}":                        "lease.remove_after (default): must be over 3 times lease.base_interval, 3h",
+		"http: {read_timeout: 1s}":                          "http.header_timeout (default): must not be over http.read_timeout, 1s",
+		"http: {trusted_proxies: [10.0.0.0/8]}":             "http.trusted_proxies (headway.yaml:1): is only looked at with http.behind_proxy",
+		"tls: {cert_file: a.pem}":                           "tls.key_file (default): goes together with tls.cert_file",
+		"tls: {cert_file: a, key_file: b, acme_hosts: [c]}": "tls.acme_hosts (headway.yaml:1): must be empty where tls.cert_file is set",
+		"tls: {client_ca_file: a.pem}":                      "needs TLS",
+		"access: {certificates: [a=admin]}":                 "needs tls.client_ca_file",
+		"oidc: {issuer: 'https://id.example'}":              "oidc.audience (default): is required with oidc.issuer",
+		"redis: {mode: external}":                           "redis.url (default): is required",
+		"redis: {url: 'redis://:secret@h:1'}":               "without a password",
+		"access: {certificates: [a]}":                       "want NAME=ROLE",
+		"http: {trusted_proxies: [x]}":                      "want addresses or networks",
 	} {
 		_, err := load(t, file, nil)
 		if err == nil || !strings.Contains(err.Error(), want) || len(err.Error()) > 600 {

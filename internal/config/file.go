@@ -162,6 +162,7 @@ var tags = map[Kind][]string{
 	KindBytes:    {"!!int", "!!str", "!!float", "!!bool", "!!timestamp"},
 	KindNumber:   {"!!int", "!!float", "!!bool"},
 	KindFraction: {"!!float", "!!int", "!!bool"},
+	KindDecimal:  {"!!float", "!!int", "!!bool"},
 	KindBool:     {"!!bool", "!!int", "!!float"},
 }
 

@@ -3,6 +3,8 @@ package config
 import (
 	"net"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -26,7 +28,35 @@ var (
 		}
 		return s != "" && len(s) <= 253 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == ""
 	}}
+	line        = form{"one line of text", isPath}
+	optionalURL = form{"an https URL, or nothing", func(s string) bool { return s == "" || isURL(s, "https", "http") }}
+	redisURL    = form{"redis://host:port or rediss://host:port without a password, or nothing", func(s string) bool {
+		return s == "" || isURL(s, "redis", "rediss")
+	}}
+	network = form{"addresses or networks such as 10.0.0.0/8", func(s string) bool {
+		_, addrErr := netip.ParseAddr(s)
+		_, prefixErr := netip.ParsePrefix(s)
+		return addrErr == nil || prefixErr == nil
+	}}
+	algorithm = form{"RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA", func(s string) bool {
+		return slices.Contains([]string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}, s)
+	}}
+	mapping = form{"NAME=ROLE", func(s string) bool {
+		at := strings.LastIndexByte(s, '=')
+		return at > 0 && at < len(s)-1 && len(s) <= maxText && printable(s)
+	}}
 )
+
+// isURL reports whether s is a URL of one of the schemes. One with a password
+// is none: it would be read in lists of processes.
+func isURL(s string, schemes ...string) bool {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || len(s) > maxText || !slices.Contains(schemes, u.Scheme) {
+		return false
+	}
+	_, secret := u.User.Password()
+	return !secret
+}
 
 // maxText is the most bytes of a text.
 const maxText = 4096

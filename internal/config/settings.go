@@ -32,6 +32,7 @@ const (
 	KindBytes    Kind = "bytes"    // 64MiB, 16KiB, 512
 	KindNumber   Kind = "number"   // a whole one
 	KindFraction Kind = "fraction" // 0.5
+	KindDecimal  Kind = "decimal"  // 2.5
 	KindBool     Kind = "bool"     // true or false
 	KindList     Kind = "list"     // an array in the file, elsewhere separated by commas
 )
@@ -162,10 +163,10 @@ func (t *table) number(key string, p *int, def, least, most int, description str
 	}, func() string { return strconv.Itoa(*p) })
 }
 
-func (t *table) fraction(key string, p *float64, def, least, most float64, description string) {
+func (t *table) fraction(key string, p *float64, def, least, most float64, description string) *setting {
 	*p = def
 	allowed := fmt.Sprintf("%v to %v", least, most)
-	t.add(key, KindFraction, allowed, description, func(text string) error {
+	return t.add(key, KindFraction, allowed, description, func(text string) error {
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(f >= least && f <= most) { // NaN too
 			return fmt.Errorf("want a number from %s, not %s", allowed, quote(text))
@@ -175,9 +176,13 @@ func (t *table) fraction(key string, p *float64, def, least, most float64, descr
 	}, func() string { return strconv.FormatFloat(*p, 'g', -1, 64) })
 }
 
-// boolean is false unless set.
-func (t *table) boolean(key string, p *bool, description string) {
-	*p = false
+// number64 is a number that need not be whole.
+func (t *table) number64(key string, p *float64, def, least, most float64, description string) {
+	t.fraction(key, p, def, least, most, description).Kind = KindDecimal
+}
+
+func (t *table) boolean(key string, p *bool, def bool, description string) {
+	*p = def
 	t.add(key, KindBool, "true, false", description, func(text string) error {
 		if text != "true" && text != "false" {
 			return fmt.Errorf("want true or false, not %s", quote(text))

@@ -84,6 +84,7 @@ func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport)
 	if err := r.do(ctx, c); err != nil {
 		return Registration{}, err // after ctx's error done may still be written to
 	}
+	r.tellTrail(ctx, c, &spec)
 	return done, nil
 }
 
@@ -95,7 +96,8 @@ type Patch struct {
 }
 
 // Patch changes the operator's side of a head. The errors are *InvalidError,
-// ErrHeadNotFound, ErrOverloaded, the store's and ctx's.
+// ErrHeadNotFound, ErrOverloaded, the audit trail's, the store's and ctx's; the
+// change is recorded there before it is made, and how it ended after.
 func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) {
 	var f faults
 	if p.Weight != nil && *p.Weight != 0 {
@@ -107,23 +109,24 @@ func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) 
 	if err := f.err(); err != nil {
 		return View{}, err
 	}
+	before, err := r.Head(id)
+	if err != nil {
+		return View{}, err
+	}
+	after := p.on(before.Record.Admin)
+	end, err := r.announce(ctx, "head.patch", &before.Record, adminFields(&after))
+	if err != nil {
+		return View{}, err
+	}
 	var view View
-	if err := r.do(ctx, &commit{
+	if err := conclude(end, r.do(ctx, &commit{
 		id: id,
 		edit: func(cur *Record, _ *entry) (*Record, error) {
 			if cur == nil {
 				return nil, ErrHeadNotFound
 			}
 			next := *cur
-			if p.State != nil {
-				next.Admin.State = *p.State
-			}
-			if p.Weight != nil {
-				next.Admin.Weight = *p.Weight
-			}
-			if p.Labels != nil {
-				next.Admin.Labels = maps.Clone(*p.Labels)
-			}
+			next.Admin = p.on(cur.Admin)
 			if !reflect.DeepEqual(next.Admin, cur.Admin) {
 				next.UpdatedAt = r.now().UTC().Truncate(time.Millisecond)
 			}
@@ -131,16 +134,38 @@ func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) 
 		},
 		apply: func(*entry, time.Time) {},
 		seen:  func(e *entry) { view = r.view(e, r.now()) },
-	}); err != nil {
+	})); err != nil {
 		return View{}, err // after ctx's error view may still be written to
 	}
 	return view, nil
 }
 
-// Deregister removes a head. The errors are ErrHeadNotFound, ErrOverloaded,
-// the store's and ctx's.
+// on returns a with the change.
+func (p *Patch) on(a Admin) Admin {
+	if p.State != nil {
+		a.State = *p.State
+	}
+	if p.Weight != nil {
+		a.Weight = *p.Weight
+	}
+	if p.Labels != nil {
+		a.Labels = maps.Clone(*p.Labels)
+	}
+	return a
+}
+
+// Deregister removes a head. The errors are ErrHeadNotFound, ErrOverloaded, the
+// audit trail's, the store's and ctx's; the trail learns of it before and after.
 func (r *Registry) Deregister(ctx context.Context, id string) error {
-	return r.do(ctx, &commit{
+	before, err := r.Head(id)
+	if err != nil {
+		return err
+	}
+	end, err := r.announce(ctx, "head.deregister", &before.Record, nil)
+	if err != nil {
+		return err
+	}
+	return conclude(end, r.do(ctx, &commit{
 		id: id,
 		edit: func(cur *Record, _ *entry) (*Record, error) {
 			if cur == nil {
@@ -148,7 +173,19 @@ func (r *Registry) Deregister(ctx context.Context, id string) error {
 			}
 			return nil, nil
 		},
-	})
+	}))
+}
+
+// Settle waits until every change that was queued before is done, which a
+// simulation with a clock of its own does before it looks. The errors are
+// ErrOverloaded and ctx's.
+func (r *Registry) Settle(ctx context.Context) error {
+	nothing := errors.New("nothing to change")
+	err := r.do(ctx, &commit{edit: func(*Record, *entry) (*Record, error) { return nil, nothing }})
+	if errors.Is(err, nothing) {
+		return nil
+	}
+	return err
 }
 
 // do queues a commit and waits for its end.

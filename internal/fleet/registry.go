@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"headway/internal/audit"
 	"headway/internal/event"
 )
 
@@ -29,6 +30,8 @@ type Options struct {
 	Now            func() time.Time      // nil: time.Now
 	Random         func() float64        // in [0, 1), called by one goroutine at a time; nil: the runtime's
 	Lease          LeaseOptions          // zero values: defaults
+	Begin          audit.BeginFunc       // records what operators do; nil: audit.Unrecorded
+	Note           func(audit.Entry)     // records that a head registered, without waiting; nil: nowhere
 	MaxHeads       int                   // 0: DefaultMaxHeads
 	MaxModelTypes  int                   // distinct ones over the fleet; 0: DefaultMaxModelTypes
 	AllowLinkLocal bool                  // endpoints on link-local and cloud metadata addresses
@@ -46,6 +49,8 @@ type Registry struct {
 	store          Store
 	events         *event.Stream
 	log            *slog.Logger
+	begin          audit.BeginFunc
+	note           func(audit.Entry)
 	now            func() time.Time
 	random         func() float64
 	lease          LeaseOptions
@@ -98,7 +103,7 @@ func New(o Options) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		store: o.Store, events: o.Events, log: o.Log, now: o.Now, random: o.Random, lease: o.Lease,
+		store: o.Store, events: o.Events, log: o.Log, begin: o.Begin, note: o.Note, now: o.Now, random: o.Random, lease: o.Lease,
 		maxHeads: o.MaxHeads, maxModelTypes: o.MaxModelTypes, allowLinkLocal: o.AllowLinkLocal,
 		commits: make(chan *commit, commitQueue),
 		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{},
@@ -108,6 +113,12 @@ func New(o Options) (*Registry, error) {
 	}
 	if r.random == nil {
 		r.random = rand.Float64
+	}
+	if r.begin == nil {
+		r.begin = audit.Unrecorded
+	}
+	if r.note == nil {
+		r.note = func(audit.Entry) {}
 	}
 	if r.maxHeads == 0 {
 		r.maxHeads = DefaultMaxHeads

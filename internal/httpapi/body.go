@@ -42,7 +42,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*buffer, erro
 	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && (len(enc) > 1 || !strings.EqualFold(enc[0], "identity")) {
 		return nil, &problem{code: api.CodeUnsupportedMedia, detail: "Content-Encoding: bodies must not be compressed."}
 	}
-	if ct := r.Header["Content-Type"]; len(ct) > 0 && (len(ct) > 1 || !isJSON(ct[0])) {
+	if ct := r.Header["Content-Type"]; len(ct) > 0 && (len(ct) > 1 || !isJSON(r.Method, ct[0])) {
 		return nil, &problem{code: api.CodeUnsupportedMedia, detail: "Content-Type: want application/json."}
 	}
 	limit := s.limits.MaxBodyBytes
@@ -78,12 +78,16 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*buffer, erro
 // what curl -d calls every body unless it is told otherwise. It opens nothing to
 // other sites' pages: admit refuses them whatever the type, and what an HTML
 // form sends under this type is percent-encoded, which no JSON object is. The
-// other types that a form may have, text/plain and multipart, stay refused.
-func isJSON(contentType string) bool {
+// other types that a form may have, text/plain and multipart, stay refused. A
+// PATCH is a merge patch, by that name or as JSON.
+func isJSON(method, contentType string) bool {
 	if contentType == "application/json" || contentType == "application/x-www-form-urlencoded" {
 		return true
 	}
 	t, params, err := mime.ParseMediaType(contentType)
+	if method == http.MethodPatch && t == "application/merge-patch+json" {
+		t = "application/json"
+	}
 	charset, given := params["charset"]
 	return err == nil && (t == "application/json" || t == "application/x-www-form-urlencoded") &&
 		(!given || strings.EqualFold(charset, "utf-8"))

@@ -104,6 +104,68 @@ func TestClientThatDoesNotReadIsCut(t *testing.T) {
 	}
 }
 
+// fromAfar is a listener whose connections come from where it is told.
+type fromAfar struct {
+	net.Listener
+	addresses chan string
+}
+
+func (l *fromAfar) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &afar{c, &net.TCPAddr{IP: net.ParseIP(<-l.addresses), Port: 1}}, nil
+}
+
+type afar struct {
+	net.Conn
+	from net.Addr
+}
+
+func (c *afar) RemoteAddr() net.Addr { return c.from }
+
+func TestConnectionsOfOneAddressAreBounded(t *testing.T) {
+	w := newWorld(t, limited(httpapi.Limits{MaxPerAddress: 1}))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := &fromAfar{l, make(chan string, 1)}
+	w.serve(far)
+	ask := func(from string) net.Conn {
+		far.addresses <- from
+		c := dial(t, l.Addr().String())
+		_, _ = io.WriteString(c, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		return c
+	}
+	answered := func(c net.Conn) bool {
+		_, err := http.ReadResponse(bufio.NewReader(c), nil)
+		return err == nil
+	}
+	first := ask("192.0.2.1")
+	for from, want := range map[string]bool{
+		"192.0.2.2": true, "127.0.0.1": true, "2001:db8:0:1::1": true,
+		"192.0.2.1": false, "::ffff:192.0.2.1": false,
+	} {
+		if c := ask(from); answered(c) != want {
+			t.Errorf("a connection from %s beside one from 192.0.2.1: answered %v", from, !want)
+		}
+	}
+	if c := ask("2001:db8:0:1:ffff::"); answered(c) {
+		t.Error("a site has many addresses, and got a connection for each")
+	}
+	if c := ask("2001:db8:0:2::1"); !answered(c) {
+		t.Error("another site was refused")
+	}
+	if !answered(first) {
+		t.Error("the first connection was lost")
+	}
+	_ = first.Close()
+	for !answered(ask("192.0.2.1")) { // until the server has seen that it is closed
+	}
+}
+
 func TestHeadersAndConnectionsAreBounded(t *testing.T) {
 	w := newWorld(t, limited(httpapi.Limits{MaxConnections: 2, MaxHeaderBytes: 4 << 10}))
 	addr := w.listen()

@@ -65,7 +65,9 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 		"Decision": api.Decision{}, "RecentDecision": api.RecentDecision{}, "Explanation": api.Explanation{},
 		"Candidate": api.Candidate{}, "Progress": api.Progress{}, "Outcome": api.Outcome{},
 		"RecordedOutcome": api.RecordedOutcome{}, "Strategy": api.Strategy{}, "Policy": routing.Document{},
-		"Readiness": api.Readiness{}, "Problem": api.Problem{},
+		"Readiness": api.Readiness{}, "Problem": api.Problem{}, "Fault": api.Fault{},
+		"PolicyCheck": api.PolicyCheck{}, "Difference": api.Difference{}, "PolicyReplay": api.PolicyReplay{},
+		"ReplayedDecision": api.ReplayedDecision{}, "PolicyRevision": api.PolicyRevision{},
 	} {
 		schema, ok := c.document.Components.Schemas[name]
 		if !ok {
@@ -203,7 +205,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{}, 0); err != nil {
+	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{Source: routing.SourceFile}, 0); err != nil {
 		t.Fatal(err)
 	}
 	a := ask(http.StatusOK, "GET", "/api/v1/policy", "")
@@ -212,6 +214,22 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	}
 	if again := ask(http.StatusNotModified, "GET", "/api/v1/policy", "", "If-None-Match", `"1"`); len(again.body) != 0 {
 		t.Errorf("304 with a body: %s", again.body)
+	}
+	ask(http.StatusOK, "PUT", "/api/v1/policy", `{"default_strategy":"random","rules":[{"match":{},"strategy":"least_loaded"}],"caller_may":["strategy"]}`, "If-Match", `"1"`, "X-Change-Note", "calmer")
+	ask(http.StatusOK, "PATCH", "/api/v1/policy", `{"rules":null,"regions":{"eu-west":{"distances_ms":{"us-east":75}}}}`, "If-Match", `"2"`, "Content-Type", "application/merge-patch+json")
+	check := into[api.PolicyCheck](t, ask(http.StatusOK, "POST", "/api/v1/policy/validate", `{"default_strategy":"round_robin","caller_may":[]}`))
+	if !check.Valid || check.CurrentRevision != 3 || len(check.Differences) != 3 || check.Replay == nil || check.Replay.Decisions == 0 {
+		t.Errorf("the dry run says %+v", check)
+	}
+	ask(http.StatusOK, "GET", "/api/v1/policy/revisions?limit=2", "")
+	history := into[api.List[api.PolicyRevision]](t, ask(http.StatusOK, "GET", "/api/v1/policy/revisions", ""))
+	if len(history.Data) != 4 || !history.Data[0].Current || history.Data[1].Note != "calmer" || history.Data[3].Source != "default" {
+		t.Errorf("the history is %+v", history.Data)
+	}
+	ask(http.StatusOK, "GET", "/api/v1/policy/revisions/1", "")
+	ask(http.StatusOK, "GET", "/api/v1/policy/revisions/0", "")
+	if a := ask(http.StatusOK, "POST", "/api/v1/policy/revisions/1/restore", ""); a.header.Get("ETag") != `"4"` {
+		t.Errorf("restored as %s; want a new revision, 4", a.header.Get("ETag"))
 	}
 	for _, path := range []string{"/livez", "/readyz", "/metrics", "/openapi.json", "/"} {
 		ask(http.StatusOK, "GET", path, "")
@@ -227,7 +245,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	ask(http.StatusNoContent, "DELETE", "/api/v1/heads/full", "")
 
 	for _, o := range w.server.Operations() {
-		key := o.Method + " " + strings.NewReplacer("/heads/{id}", "/heads/bare", "/decisions/{id}", one[len("/api/v1"):]).Replace(o.Pattern)
+		key := o.Method + " " + strings.NewReplacer("/heads/{id}", "/heads/bare", "/decisions/{id}", one[len("/api/v1"):], "{n}", "1").Replace(o.Pattern)
 		if o.ID == "deleteHead" || o.ID == "patchHead" {
 			key = strings.Replace(key, "bare", "full", 1)
 		}
@@ -283,6 +301,11 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		{exchange{"GET", "/api/v1/decisions/dec_00000000000000000000000000000000", "", 404, nil}, api.CodeDecisionNotFound},
 		{exchange{"POST", "/api/v1/decisions/dec_0/progress", `{"event":"first_token"}`, 404, nil}, api.CodeDecisionNotFound},
 		{exchange{"POST", "/api/v1/decisions/dec_0/outcome", `{"result":"ok"}`, 404, nil}, api.CodeDecisionNotFound},
+		{exchange{"PUT", "/api/v1/policy", `{}`, 428, nil}, api.CodePreconditionMissing},
+		{exchange{"PATCH", "/api/v1/policy", `{}`, 412, []string{"If-Match", `"7"`}}, api.CodePreconditionFailed},
+		{exchange{"PUT", "/api/v1/policy", `{}`, 422, []string{"If-Match", "*"}}, api.CodeInvalid},
+		{exchange{"POST", "/api/v1/policy/revisions/9/restore", "", 404, nil}, api.CodeRevisionNotFound},
+		{exchange{"GET", "/api/v1/policy/revisions/nine", "", 422, nil}, api.CodeInvalid},
 		{exchange{"GET", "/livez", "", 421, []string{"Host", "evil.example"}}, api.CodeForeignHost},
 		{exchange{"GET", "/metrics", "", 403, []string{"Origin", "https://evil.example"}}, api.CodeCrossOrigin},
 	} {
@@ -309,8 +332,12 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		}
 	}
 	w.store.failWith(nil)
+	w.noTrail.Store(true)
+	r := newRequest(t, "PATCH", "/api/v1/heads/a", `{"weight":7}`)
+	want(503, api.CodeAuditUnavailable, r, w.ask(r))
+	w.noTrail.Store(false)
 
-	r := newRequest(t, "POST", "/api/v1/decisions", decide)
+	r = newRequest(t, "POST", "/api/v1/decisions", decide)
 	r.Body, r.ContentLength = brokenBody{func() error { panic("a bug") }}, int64(len(decide))
 	want(500, api.CodeInternal, r, w.ask(r))
 	r = newRequest(t, "POST", "/api/v1/decisions", decide)
@@ -328,7 +355,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 	}
 	document := routing.DefaultDocument()
 	document.CallerMay = []string{}
-	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{}, 0); err != nil {
+	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{Source: routing.SourceFile}, 0); err != nil {
 		t.Fatal(err)
 	}
 	r = newRequest(t, "POST", "/api/v1/decisions", `{"model_type":"llama-3.1-8b","strategy":"round_robin"}`)

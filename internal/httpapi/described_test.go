@@ -143,7 +143,7 @@ func (c *contract) compile(t testing.TB, names ...string) *jsonschema.Schema {
 func (c *contract) operation(r *http.Request) (template, method string, op operation, ok bool) {
 	method = strings.ToLower(r.Method)
 	for template, item := range c.document.Paths {
-		if matched, _ := path.Match(strings.ReplaceAll(template, "{id}", "*"), r.URL.Path); matched {
+		if matched, _ := path.Match(strings.NewReplacer("{id}", "*", "{n}", "*").Replace(template), r.URL.Path); matched {
 			op, ok = item.operations()[method]
 			return template, method, op, ok
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
+	"headway/internal/audit"
 	"headway/internal/fleet"
 	"headway/internal/routing"
 )
@@ -33,28 +34,32 @@ var kinds = map[string]struct {
 	status int
 	title  string
 }{
-	api.CodeInvalidJSON:        {http.StatusBadRequest, "The body is not valid JSON"},
-	api.CodeInvalid:            {http.StatusUnprocessableEntity, "The request is invalid"},
-	api.CodeTooLarge:           {http.StatusRequestEntityTooLarge, "The body is too large"},
-	api.CodeUnsupportedMedia:   {http.StatusUnsupportedMediaType, "The body is not plain JSON"},
-	api.CodeRequestTimeout:     {http.StatusRequestTimeout, "The request took too long to come"},
-	api.CodeNotFound:           {http.StatusNotFound, "There is nothing at this path"},
-	api.CodeMethodNotAllowed:   {http.StatusMethodNotAllowed, "This method does nothing here"},
-	api.CodeHeadNotFound:       {http.StatusNotFound, "The head is not registered"},
-	api.CodeStaleEpoch:         {http.StatusConflict, "The epoch is not the current one"},
-	api.CodeFleetFull:          {http.StatusInsufficientStorage, "The fleet is full"},
-	api.CodeOverloaded:         {http.StatusServiceUnavailable, "Too many changes wait"},
-	api.CodeStateUnavailable:   {http.StatusServiceUnavailable, "The state cannot be written"},
-	api.CodeConflict:           {http.StatusConflict, "Somebody else changed this"},
-	api.CodeUnknownModelType:   {http.StatusNotFound, "Nobody knows this model type"},
-	api.CodeNoEligibleHead:     {http.StatusServiceUnavailable, "No head can take the request"},
-	api.CodeOverrideNotAllowed: {http.StatusForbidden, "The policy reserves this to itself"},
-	api.CodeDecisionNotFound:   {http.StatusNotFound, "The decision is not among the recent ones"},
-	api.CodeForeignHost:        {http.StatusMisdirectedRequest, "The request is for somebody else"},
-	api.CodeCrossOrigin:        {http.StatusForbidden, "The request comes from another site"},
-	api.CodeTimeout:            {http.StatusGatewayTimeout, "The answer took too long"},
-	api.CodeClientGone:         {statusClientGone, "The client left"},
-	api.CodeInternal:           {http.StatusInternalServerError, "Something went wrong here"},
+	api.CodeInvalidJSON:         {http.StatusBadRequest, "The body is not valid JSON"},
+	api.CodeInvalid:             {http.StatusUnprocessableEntity, "The request is invalid"},
+	api.CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The body is too large"},
+	api.CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body is not plain JSON"},
+	api.CodeRequestTimeout:      {http.StatusRequestTimeout, "The request took too long to come"},
+	api.CodeNotFound:            {http.StatusNotFound, "There is nothing at this path"},
+	api.CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "This method does nothing here"},
+	api.CodeHeadNotFound:        {http.StatusNotFound, "The head is not registered"},
+	api.CodeStaleEpoch:          {http.StatusConflict, "The epoch is not the current one"},
+	api.CodeFleetFull:           {http.StatusInsufficientStorage, "The fleet is full"},
+	api.CodeOverloaded:          {http.StatusServiceUnavailable, "Too many changes wait"},
+	api.CodeStateUnavailable:    {http.StatusServiceUnavailable, "The state cannot be written"},
+	api.CodeConflict:            {http.StatusConflict, "Somebody else changed this"},
+	api.CodeUnknownModelType:    {http.StatusNotFound, "Nobody knows this model type"},
+	api.CodeNoEligibleHead:      {http.StatusServiceUnavailable, "No head can take the request"},
+	api.CodeOverrideNotAllowed:  {http.StatusForbidden, "The policy reserves this to itself"},
+	api.CodeDecisionNotFound:    {http.StatusNotFound, "The decision is not among the recent ones"},
+	api.CodePreconditionMissing: {http.StatusPreconditionRequired, "Say which revision you change"},
+	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Somebody else changed this"},
+	api.CodeRevisionNotFound:    {http.StatusNotFound, "The revision is not kept"},
+	api.CodeAuditUnavailable:    {http.StatusServiceUnavailable, "The audit trail cannot be written"},
+	api.CodeForeignHost:         {http.StatusMisdirectedRequest, "The request is for somebody else"},
+	api.CodeCrossOrigin:         {http.StatusForbidden, "The request comes from another site"},
+	api.CodeTimeout:             {http.StatusGatewayTimeout, "The answer took too long"},
+	api.CodeClientGone:          {statusClientGone, "The client left"},
+	api.CodeInternal:            {http.StatusInternalServerError, "Something went wrong here"},
 }
 
 // statusClientGone is nginx's code for a client that left before the answer:
@@ -70,7 +75,10 @@ var knownErrors = []struct {
 }{
 	{fleet.ErrHeadNotFound, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads.", 0},
 	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The epoch is not that of the head's newest lease, as when the head was registered again; use that lease, or register.", 0},
+	{routing.ErrPolicyConflict, api.CodePreconditionFailed, "The policy has another revision by now; read it again, with its ETag, and repeat the change.", 0},
+	{routing.ErrNoRevision, api.CodeRevisionNotFound, "No revision of this number is kept; GET /api/v1/policy/revisions lists those that are.", 0},
 	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},
+	{audit.ErrUnavailable, api.CodeAuditUnavailable, "The audit trail cannot be written, so nothing was changed; see the log of the service.", 5 * time.Second},
 	{fleet.ErrConflict, api.CodeConflict, "Somebody else changed this at the same time; read it again and repeat.", 0},
 	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types).", 0},
 	{fleet.ErrOverloaded, api.CodeOverloaded, "Too many changes wait to be written; try again.", time.Second},
@@ -87,10 +95,7 @@ func toProblem(err error) *problem {
 		return p
 	}
 	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
-		faults := make([]api.Fault, len(invalid.Faults))
-		for i, f := range invalid.Faults {
-			faults[i] = api.Fault{Pointer: clip(f.Pointer), Reason: f.Reason}
-		}
+		faults := toFaults(invalid.Faults)
 		return &problem{code: api.CodeInvalid, detail: detailOf(faults), faults: faults}
 	}
 	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
@@ -109,6 +114,14 @@ func toProblem(err error) *problem {
 		}
 	}
 	return &problem{code: api.CodeInternal, detail: "Something went wrong here; the log has it under the request's id."}
+}
+
+func toFaults(list []fleet.Fault) []api.Fault {
+	faults := make([]api.Fault, len(list))
+	for i, f := range list {
+		faults[i] = api.Fault{Pointer: clip(f.Pointer), Reason: f.Reason}
+	}
+	return faults
 }
 
 // detailOf says the only fault, or how many there are.

@@ -97,6 +97,7 @@ type cursorKind string
 const (
 	headCursor     cursorKind = "h:"
 	decisionCursor cursorKind = "d:"
+	revisionCursor cursorKind = "p:"
 )
 
 func (k cursorKind) encode(place string) string {

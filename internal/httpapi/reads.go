@@ -39,26 +39,6 @@ func (s *Server) listStrategies(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, page)
 }
 
-// getPolicy answers with the document; its revision is the ETag.
-func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
-	policy := s.router.Policy()
-	etag := fmt.Sprintf(`"%d"`, policy.Revision)
-	w.Header().Set("ETag", etag)
-	for _, known := range strings.Split(r.Header.Get("If-None-Match"), ",") {
-		if known = strings.TrimPrefix(strings.TrimSpace(known), "W/"); known == etag || known == "*" {
-			w.WriteHeader(http.StatusNotModified)
-			return nil
-		}
-	}
-	body, err := policy.Document.Encode()
-	if err != nil {
-		return fmt.Errorf("encode the policy: %w", err)
-	}
-	w.Header()["Content-Type"] = jsonType
-	_, _ = w.Write(append(body, '\n'))
-	return nil
-}
-
 func (s *Server) livez(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, api.Readiness{Status: "ok", Checks: []api.Check{{Name: "process", OK: true, Detail: "answering"}}})
 }

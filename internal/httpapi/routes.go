@@ -22,6 +22,7 @@ const (
 	manageFleet permission = "operate"
 	beHead      permission = "head"
 	beClient    permission = "client"
+	administer  permission = "admin"
 )
 
 // route is one line of the table of routes.
@@ -59,6 +60,12 @@ func (s *Server) routes() []*route {
 		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: beClient, success: 204, handle: s.reportOutcome},
 		{method: "GET", pattern: "/api/v1/strategies", id: "listStrategies", needs: readFleet, success: 200, handle: s.listStrategies},
 		{method: "GET", pattern: "/api/v1/policy", id: "getPolicy", needs: readFleet, success: 200, handle: s.getPolicy},
+		{method: "PUT", pattern: "/api/v1/policy", id: "putPolicy", needs: administer, success: 200, handle: s.putPolicy},
+		{method: "PATCH", pattern: "/api/v1/policy", id: "patchPolicy", needs: administer, success: 200, handle: s.patchPolicy},
+		{method: "POST", pattern: "/api/v1/policy/validate", id: "validatePolicy", needs: readFleet, success: 200, handle: s.validatePolicy},
+		{method: "GET", pattern: "/api/v1/policy/revisions", id: "listPolicyRevisions", needs: readFleet, success: 200, query: true, handle: s.listRevisions},
+		{method: "GET", pattern: "/api/v1/policy/revisions/{n}", id: "getPolicyRevision", needs: readFleet, success: 200, handle: s.getRevision},
+		{method: "POST", pattern: "/api/v1/policy/revisions/{n}/restore", id: "restorePolicy", needs: administer, success: 200, handle: s.restoreRevision},
 		{method: "GET", pattern: "/livez", id: "livez", needs: open, success: 200, handle: s.livez},
 		{method: "GET", pattern: "/readyz", id: "readyz", needs: open, success: 200, handle: s.readyz},
 		{method: "GET", pattern: "/metrics", id: "metrics", needs: open, success: 200, handle: s.metricsHandler()},
@@ -117,8 +124,9 @@ func (s *Server) find(r *http.Request) *route {
 		return s.nowhere
 	}
 	// The mux hands path values to the handlers that it calls itself only.
-	if prefix, suffix, ok := strings.Cut(rt.pattern, "{id}"); ok {
-		r.SetPathValue("id", strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, prefix), suffix))
+	if prefix, rest, ok := strings.Cut(rt.pattern, "{"); ok && rt != s.nowhere && rest != "$}" {
+		name, suffix, _ := strings.Cut(rest, "}")
+		r.SetPathValue(name, strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, prefix), suffix))
 	}
 	return rt
 }

@@ -5,6 +5,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -25,6 +26,7 @@ type Options struct {
 	Router  *routing.Router      // required
 	Metrics *prometheus.Registry // required; what /metrics shows
 	Log     *slog.Logger         // required
+	TLS     *tls.Config          // nil: no TLS
 	Limits  Limits
 	Version string
 }
@@ -38,6 +40,7 @@ type Limits struct {
 	MaxHeaderBytes  int           // 16 KiB
 	MaxBodyBytes    int64         // 1 MiB
 	MaxConnections  int           // at once; 10,000
+	MaxPerAddress   int           // connections at once of one address, loopback ones aside; 0: no limit
 	LameDuck        time.Duration // from the failing of readiness to the closing of the listener; 3 s
 	ShutdownTimeout time.Duration // for work in flight after that; 30 s
 	AllowedHosts    []string      // names besides loopback ones that a Host header may have
@@ -111,14 +114,22 @@ func New(o Options) (*Server, error) {
 		WriteTimeout:                 s.limits.WriteTimeout,
 		IdleTimeout:                  s.limits.IdleTimeout,
 		MaxHeaderBytes:               s.limits.MaxHeaderBytes,
+		TLSConfig:                    o.TLS,
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	return s, nil
 }
 
-// Serve answers on the listener until Drain, then returns nil.
+// Serve answers on the listener, by TLS if Options.TLS is set, until Drain; then
+// it returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.http.Serve(&boundedListener{Listener: l, limit: int64(s.limits.MaxConnections), metrics: s.metrics})
+	l = newBoundedListener(l, s.limits, s.metrics)
+	var err error
+	if s.http.TLSConfig != nil {
+		err = s.http.ServeTLS(l, "", "")
+	} else {
+		err = s.http.Serve(l)
+	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -143,67 +154,4 @@ func (s *Server) Drain(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", s.limits.ShutdownTimeout, err), s.http.Close())
 	}
 	return nil
-}
-
-// boundedListener closes connections beyond a limit at once.
-type boundedListener struct {
-	net.Listener
-	limit   int64
-	open    atomic.Int64
-	metrics *metrics
-}
-
-func (l *boundedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if l.open.Add(1) <= l.limit {
-			l.metrics.connections.Inc()
-			return &boundedConn{Conn: c, listener: l}, nil
-		}
-		l.open.Add(-1)
-		l.metrics.connectionsRefused.Inc()
-		_ = c.Close()
-	}
-}
-
-type boundedConn struct {
-	net.Conn
-	listener *boundedListener
-	closed   atomic.Bool
-	writeBy  atomic.Int64 // the deadline of writes, Unix nanoseconds; 0: none
-}
-
-// writeSlack is how much later than asked a write may fail, so that a busy
-// connection sets its deadline once in that time and not for each answer.
-const writeSlack = time.Second
-
-// SetWriteDeadline lets writes fail at t or up to writeSlack later.
-func (c *boundedConn) SetWriteDeadline(t time.Time) error {
-	by := int64(0)
-	if !t.IsZero() {
-		if ahead := c.writeBy.Load() - t.UnixNano(); ahead >= 0 && ahead <= int64(writeSlack) {
-			return nil
-		}
-		t = t.Add(writeSlack)
-		by = t.UnixNano()
-	}
-	c.writeBy.Store(by)
-	return c.Conn.SetWriteDeadline(t)
-}
-
-// SetDeadline sets both deadlines at t.
-func (c *boundedConn) SetDeadline(t time.Time) error {
-	c.writeBy.Store(0)
-	return c.Conn.SetDeadline(t)
-}
-
-func (c *boundedConn) Close() error {
-	if c.closed.CompareAndSwap(false, true) {
-		c.listener.open.Add(-1)
-		c.listener.metrics.connections.Dec()
-	}
-	return c.Conn.Close()
 }

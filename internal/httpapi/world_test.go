@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -18,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"headway/api"
+	"headway/internal/audit"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
@@ -28,13 +30,43 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // memoryStore keeps records in memory and fails as it is told.
 type memoryStore struct {
-	mu      sync.Mutex
-	records map[string]fleet.Record
-	rev     uint64
-	epochs  uint64
-	saves   int
-	fail    error
-	hold    func() // called at the begin of Save; set before anything is saved
+	mu       sync.Mutex
+	records  map[string]fleet.Record
+	rev      uint64
+	epochs   uint64
+	saves    int
+	policies []routing.StoredPolicy // newest first
+	fail     error
+	hold     func() // called at the begin of Save; set before anything is saved
+}
+
+func (s *memoryStore) Policy(context.Context) (routing.StoredPolicy, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.policies) == 0 {
+		return routing.StoredPolicy{}, routing.ErrNoPolicy
+	}
+	return s.policies[0], nil
+}
+
+func (s *memoryStore) SavePolicy(_ context.Context, expect uint64, p routing.StoredPolicy) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.fail != nil:
+		return 0, s.fail
+	case uint64(len(s.policies)) != expect:
+		return 0, routing.ErrPolicyConflict
+	}
+	p.Revision = expect + 1
+	s.policies = slices.Insert(s.policies, 0, p)
+	return p.Revision, nil
+}
+
+func (s *memoryStore) PolicyRevisions(_ context.Context, limit int) ([]routing.StoredPolicy, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.policies[:min(limit, len(s.policies))]), s.fail
 }
 
 func (s *memoryStore) Heads(context.Context) ([]fleet.Record, error) {
@@ -105,6 +137,15 @@ type world struct {
 	server  *httpapi.Server
 	metrics *prometheus.Registry
 	log     *logBuffer
+	noTrail atomic.Bool // the audit trail cannot be written
+}
+
+// begin is the intent of an operation.
+func (w *world) begin(ctx context.Context, e audit.Entry) (audit.EndFunc, error) {
+	if w.noTrail.Load() {
+		return nil, audit.ErrUnavailable
+	}
+	return audit.Unrecorded(ctx, e)
 }
 
 // logBuffer keeps what is logged.
@@ -137,10 +178,10 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	}
 	events, err := event.New(event.Options{Metrics: w.metrics})
 	must(err)
-	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log})
+	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin})
 	must(err)
 	must(w.fleet.Load(t.Context()))
-	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Events: events, Metrics: w.metrics, Log: log})
+	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log})
 	must(err)
 	options := httpapi.Options{Fleet: w.fleet, Router: w.router, Metrics: w.metrics, Log: log, Version: "v0.0.0-test"}
 	for _, c := range change {
@@ -162,6 +203,13 @@ func (w *world) listen() string {
 	if err != nil {
 		w.Fatal(err)
 	}
+	w.serve(l)
+	return l.Addr().String()
+}
+
+// serve serves on a listener for the rest of the test.
+func (w *world) serve(l net.Listener) {
+	w.Helper()
 	served := make(chan error, 1)
 	go func() { served <- w.server.Serve(l) }()
 	w.Cleanup(func() {
@@ -172,7 +220,6 @@ func (w *world) listen() string {
 			w.Errorf("Serve: %v", err)
 		}
 	})
-	return l.Addr().String()
 }
 
 // answer is what a handler wrote.
@@ -212,6 +259,9 @@ func newRequest(t testing.TB, method, target, body string, headers ...string) *h
 		if headers[i] == "Host" {
 			r.Host = headers[i+1]
 			continue
+		}
+		if headers[i] == "Content-Type" {
+			r.Header.Del(headers[i])
 		}
 		r.Header.Add(headers[i], headers[i+1])
 	}

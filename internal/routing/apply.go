@@ -2,13 +2,18 @@ package routing
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
+	"headway/internal/audit"
 	"headway/internal/event"
 	"headway/internal/fleet"
 )
@@ -33,10 +38,19 @@ func (r *Router) StrategyStats() map[string]StrategyStat {
 
 // PolicyChange says where a new policy comes from.
 type PolicyChange struct {
-	Source string // file or api
+	Source string // SourceFile, SourceAPI or SourceRestore
+	Action string // of the audit trail; "": policy.put
 	Author string
 	Note   string
 }
+
+// The sources of policies.
+const (
+	SourceDefault = "default" // the binary
+	SourceFile    = "file"
+	SourceAPI     = "api"
+	SourceRestore = "restore" // an earlier revision
+)
 
 // LoadPolicy takes over the policy that the store has, if it has one.
 func (r *Router) LoadPolicy(ctx context.Context) error {
@@ -65,11 +79,13 @@ func (r *Router) LoadPolicy(ctx context.Context) error {
 	return nil
 }
 
-// Apply makes doc the policy: it is compiled whole, stored if the stored
-// revision is expect, and then swapped in at once. A document equal to the
-// current one changes nothing and returns the current policy. The errors are
-// *fleet.InvalidError with every fault, ErrPolicyConflict, or the store's;
-// after each the policy in force is unchanged.
+// Apply makes doc the policy. In this order: it is compiled whole, the intent
+// is recorded in the audit trail, it is stored if the stored revision is
+// expect, swapped in at once, the outcome is recorded, and an event tells of
+// it. A document equal to the current one changes nothing and returns the
+// current policy. The errors are *fleet.InvalidError with every fault,
+// ErrPolicyConflict, the trail's or the store's; after each the policy in force
+// is unchanged.
 func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, expect uint64) (*Policy, error) {
 	policy, faults := Compile(doc)
 	if len(faults) > 0 {
@@ -88,6 +104,10 @@ func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, e
 	if same, err := current.Document.Encode(); err == nil && bytes.Equal(same, encoded) {
 		return current, nil
 	}
+	ended, err := r.announce(ctx, current, doc, change)
+	if err != nil {
+		return nil, fmt.Errorf("record the change of the policy: %w", err)
+	}
 	policy.Revision = expect + 1
 	if r.policies != nil {
 		policy.Revision, err = r.policies.SavePolicy(ctx, expect, StoredPolicy{
@@ -95,15 +115,94 @@ func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, e
 			Author: change.Author, Note: change.Note,
 		})
 		if err != nil {
+			ended(audit.Failure, err.Error(), nil)
 			return nil, fmt.Errorf("store the policy: %w", err)
 		}
 	}
 	r.policy.Store(policy)
+	ended(audit.Success, "", revisionFields(policy.Revision))
 	r.events.Publish(event.Event{
 		Type: event.PolicyChanged, Time: r.now(),
 		Data: PolicyChanged{Revision: policy.Revision, Source: change.Source, Author: change.Author},
 	})
 	return policy, nil
+}
+
+// maxAudited is how many of the differences of a policy an audit record names.
+const maxAudited = 50
+
+// announce records that the policy is to change, and where.
+func (r *Router) announce(ctx context.Context, current *Policy, doc Document, change PolicyChange) (audit.EndFunc, error) {
+	differences, err := Differences(current.Document, doc)
+	if err != nil {
+		return nil, err
+	}
+	pointers := make([]string, 0, min(len(differences), maxAudited))
+	for _, d := range differences[:min(len(differences), maxAudited)] {
+		pointers = append(pointers, d.Pointer)
+	}
+	after, err := json.Marshal(struct {
+		Source  string   `json:"source"`
+		Note    string   `json:"note,omitempty"`
+		Changed []string `json:"changed"`
+		Count   int      `json:"changed_count"`
+	}{change.Source, change.Note, pointers, len(differences)})
+	if err != nil {
+		return nil, err
+	}
+	return r.begin(ctx, audit.Entry{
+		Category: audit.Policy, Action: cmp.Or(change.Action, "policy.put"), Target: audit.Target{Type: "policy"},
+		Before: revisionFields(current.Revision), After: after,
+	}.By(ctx))
+}
+
+func revisionFields(revision uint64) []byte {
+	return fmt.Appendf(nil, `{"revision":%d}`, revision)
+}
+
+// Revisions returns the kept revisions of the policy, newest first, at most
+// limit, and last the default in the binary as revision 0.
+func (r *Router) Revisions(ctx context.Context, limit int) ([]StoredPolicy, error) {
+	var list []StoredPolicy
+	if r.policies != nil {
+		stored, err := r.policies.PolicyRevisions(ctx, limit)
+		if err != nil {
+			return nil, fmt.Errorf("read the history of the policy: %w", err)
+		}
+		list = stored
+	}
+	if len(list) >= limit {
+		return list[:limit], nil
+	}
+	encoded, err := DefaultDocument().Encode()
+	if err != nil {
+		return nil, fmt.Errorf("encode the default policy: %w", err)
+	}
+	return append(list, StoredPolicy{Document: encoded, Source: SourceDefault}), nil
+}
+
+// ErrNoRevision says that a revision of the policy is not kept any more, or
+// never was.
+var ErrNoRevision = errors.New("no such revision of the policy is kept")
+
+// Restore makes the document of an earlier revision the policy, as a new
+// revision. The errors are ErrNoRevision and those of Apply.
+func (r *Router) Restore(ctx context.Context, revision uint64, author string, expect uint64) (*Policy, error) {
+	list, err := r.Revisions(ctx, math.MaxInt)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(list, func(p StoredPolicy) bool { return p.Revision == revision })
+	if i < 0 {
+		return nil, fmt.Errorf("revision %d: %w", revision, ErrNoRevision)
+	}
+	doc, faults := ParsePolicy(list[i].Document, "json")
+	if len(faults) > 0 {
+		return nil, &fleet.InvalidError{Faults: faults}
+	}
+	return r.Apply(ctx, doc, PolicyChange{
+		Source: SourceRestore, Action: "policy.restore", Author: author, Note: fmt.Sprintf("revision %d", revision),
+	}, expect)
 }
 
 // PolicyChanged is the data of a policy.changed event.

@@ -26,7 +26,7 @@ type PolicyStore interface {
 type StoredPolicy struct {
 	Revision uint64    `json:"revision"`
 	Document []byte    `json:"document"` // JSON
-	Source   string    `json:"source"`   // default, file or api
+	Source   string    `json:"source"`   // default, file, api or restore
 	SavedAt  time.Time `json:"saved_at"`
 	Author   string    `json:"author,omitempty"`
 	Note     string    `json:"note,omitempty"`

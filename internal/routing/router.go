@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"headway/internal/audit"
 	"headway/internal/event"
 	"headway/internal/fleet"
 )
@@ -24,6 +25,7 @@ type Options struct {
 	Metrics        prometheus.Registerer // required
 	Log            *slog.Logger          // required
 	Policies       PolicyStore           // nil: policies live as long as the process
+	Begin          audit.BeginFunc       // records changes; nil: audit.Unrecorded
 	Now            func() time.Time      // nil: time.Now
 	Seed           uint64                // of all randomness; 0: random
 	ReservationTTL time.Duration         // 0: DefaultReservationTTL
@@ -66,6 +68,7 @@ type Router struct {
 
 	mu       sync.Mutex // one policy change at a time
 	policies PolicyStore
+	begin    audit.BeginFunc
 }
 
 // New makes a router that decides by the default policy.
@@ -78,11 +81,14 @@ func New(o Options) (*Router, error) {
 	}
 	r := &Router{
 		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: o.ReservationTTL,
-		seed: o.Seed, sessions: newSessionTable(), policies: o.Policies,
+		seed: o.Seed, sessions: newSessionTable(), policies: o.Policies, begin: o.Begin,
 	}
 	r.since = func(t time.Time) time.Duration { return r.now().Sub(t) }
 	if r.now == nil {
 		r.now, r.since = time.Now, time.Since // Since reads one clock, Now two
+	}
+	if r.begin == nil {
+		r.begin = audit.Unrecorded
 	}
 	if r.ttl == 0 {
 		r.ttl = DefaultReservationTTL

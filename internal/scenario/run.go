@@ -298,12 +298,7 @@ func (r *run) advance(ctx context.Context, by string) error {
 		r.fleet.Sweep()
 		r.router.Expire()
 	}
-	// The registry removes heads behind the scenes, in the order of its queue:
-	// when it has answered this, which no head can be called, it has done so.
-	if err := r.fleet.Deregister(ctx, ""); !errors.Is(err, fleet.ErrHeadNotFound) {
-		return err
-	}
-	return nil
+	return r.fleet.Settle(ctx) // it removes heads behind the scenes
 }
 
 func (r *run) decide(ctx context.Context, st *step) error {

@@ -1,0 +1,181 @@
+package app
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/audit"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// watchInterval is how often files are looked at for a change.
+const watchInterval = time.Second
+
+// policyFile brings the policy file into force whenever the file changes. A
+// policy that came over HTTP since stays in force until then, over restarts
+// too: what counts is whether the file differs from the last one taken over.
+type policyFile struct {
+	path     string
+	router   *routing.Router
+	log      *slog.Logger
+	failures prometheus.Counter
+	failed   atomic.Bool // the file as it is now is not in force
+
+	mu    sync.Mutex
+	seen  fs.FileInfo // as last looked at
+	taken []byte      // the document last taken over, encoded
+}
+
+func newPolicyFile(path string, router *routing.Router, log *slog.Logger, metrics prometheus.Registerer) (*policyFile, error) {
+	p := &policyFile{
+		path: path, router: router, log: log,
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_policy_load_failures_total",
+			Help: "Times that the policy file changed and could not be brought into force.",
+		}),
+	}
+	return p, errors.Join(metrics.Register(p.failures), metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headway_policy_last_load_successful",
+		Help: "1 if the policy file as it is now was taken over, or none is configured; else 0.",
+	}, func() float64 {
+		if p.failed.Load() {
+			return 0
+		}
+		return 1
+	})))
+}
+
+// Run looks at the file until ctx ends.
+func (p *policyFile) Run(ctx context.Context) error {
+	if p.path == "" {
+		return nil
+	}
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if !p.changed() {
+				continue
+			}
+			if err := p.Load(ctx); err != nil {
+				p.log.Error("the policy file changed and cannot be used; the policy in force is unchanged", "error", err)
+			}
+		}
+	}
+}
+
+// changed reports whether the file looks other than when it was last read.
+func (p *policyFile) changed() bool {
+	info, err := os.Stat(p.path)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		return p.seen != nil // tell once that it is gone
+	}
+	return p.seen == nil || !info.ModTime().Equal(p.seen.ModTime()) || info.Size() != p.seen.Size() || !os.SameFile(info, p.seen)
+}
+
+// Load reads the file and brings its policy into force, if it is another than
+// the last one that came from it. A file with a fault changes nothing.
+func (p *policyFile) Load(ctx context.Context) error {
+	if p.path == "" {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.load(ctx)
+	p.failed.Store(err != nil)
+	if err != nil {
+		p.failures.Inc()
+	}
+	return err
+}
+
+func (p *policyFile) load(ctx context.Context) error {
+	info, err := os.Stat(p.path)
+	p.seen = info
+	if err != nil {
+		return fmt.Errorf("read the policy (--policy): %w", err)
+	}
+	data, err := os.ReadFile(p.path)
+	if err != nil {
+		return fmt.Errorf("read the policy (--policy): %w", err)
+	}
+	format := "yaml"
+	if filepath.Ext(p.path) == ".json" {
+		format = "json"
+	}
+	doc, faults := routing.ParsePolicy(data, format)
+	if len(faults) > 0 {
+		return policyError(p.path, faults)
+	}
+	encoded, err := doc.Encode()
+	if err != nil {
+		return fmt.Errorf("read the policy (--policy): %w", err)
+	}
+	if p.taken == nil {
+		if p.taken, err = p.lastTaken(ctx); err != nil {
+			return err
+		}
+	}
+	if bytes.Equal(encoded, p.taken) {
+		p.log.Info("the policy file is as it was when last taken over", "file", p.path, "revision_in_force", p.router.Policy().Revision)
+		return nil
+	}
+	ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "system", ID: filepath.Base(p.path), Via: "file"}})
+	before := p.router.Policy().Revision
+	policy, err := p.router.Apply(ctx, doc, routing.PolicyChange{
+		Source: routing.SourceFile, Action: "policy.load", Note: filepath.Base(p.path),
+	}, before)
+	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
+		return policyError(p.path, invalid.Faults)
+	}
+	if err != nil {
+		return err
+	}
+	p.taken = encoded
+	p.log.Info("policy in force", "file", p.path, "revision", policy.Revision, "changed", policy.Revision != before)
+	return nil
+}
+
+// lastTaken is the newest document of the history that came from a file, or
+// nothing.
+func (p *policyFile) lastTaken(ctx context.Context) ([]byte, error) {
+	list, err := p.router.Revisions(ctx, maxHistory)
+	if err != nil {
+		return nil, err
+	}
+	for _, revision := range list {
+		if revision.Source == routing.SourceFile {
+			return revision.Document, nil
+		}
+	}
+	return []byte{}, nil
+}
+
+// maxHistory is more revisions than a store keeps.
+const maxHistory = 1000
+
+func policyError(file string, faults []fleet.Fault) error {
+	errs := []error{fmt.Errorf("the policy %s is invalid; nothing was changed", file)}
+	for _, f := range faults {
+		errs = append(errs, fmt.Errorf("  %s: %s", cmp.Or(f.Pointer, "the document"), f.Reason))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,161 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"headway/internal/boltstore"
+	"headway/internal/event"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// fileWorld is a router with a policy file and a store that outlives it.
+type fileWorld struct {
+	testing.TB
+	store   *boltstore.Store
+	path    string
+	router  *routing.Router
+	file    *policyFile
+	metrics *prometheus.Registry
+}
+
+func newFileWorld(t *testing.T) *fileWorld {
+	t.Helper()
+	store, err := boltstore.Open(filepath.Join(t.TempDir(), StateFile), boltstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	return &fileWorld{TB: t, store: store, path: filepath.Join(t.TempDir(), "policy.yaml")}
+}
+
+func (w *fileWorld) check(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// start is what a process does with the file at its start.
+func (w *fileWorld) start() error {
+	w.Helper()
+	w.metrics = prometheus.NewRegistry()
+	log := slog.New(slog.DiscardHandler)
+	events, err := event.New(event.Options{Metrics: w.metrics})
+	w.check(err)
+	heads, err := fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log})
+	w.check(err)
+	w.router, err = routing.New(routing.Options{Fleet: heads, Events: events, Metrics: w.metrics, Log: log, Policies: w.store})
+	w.check(err)
+	w.check(w.router.LoadPolicy(w.Context()))
+	w.file, err = newPolicyFile(w.path, w.router, log, w.metrics)
+	w.check(err)
+	return w.file.Load(w.Context())
+}
+
+func (w *fileWorld) write(strategy string) {
+	w.Helper()
+	w.check(os.WriteFile(w.path, fmt.Appendf(nil, "default_strategy: %s\ncaller_may: []\n", strategy), 0o600))
+}
+
+// put is what somebody does over HTTP.
+func (w *fileWorld) put(strategy string) {
+	w.Helper()
+	_, err := w.router.Apply(w.Context(), routing.Document{DefaultStrategy: strategy},
+		routing.PolicyChange{Source: routing.SourceAPI}, w.router.Policy().Revision)
+	w.check(err)
+}
+
+func (w *fileWorld) want(strategy string, revision uint64) {
+	w.Helper()
+	if p := w.router.Policy(); p.Document.DefaultStrategy != strategy || p.Revision != revision {
+		w.Errorf("in force is %s, revision %d; want %s, revision %d", p.Document.DefaultStrategy, p.Revision, strategy, revision)
+	}
+}
+
+func (w *fileWorld) value(name string) float64 {
+	w.Helper()
+	families, err := w.metrics.Gather()
+	w.check(err)
+	for _, f := range families {
+		if m := f.GetMetric()[0]; f.GetName() == name {
+			if f.GetType() == dto.MetricType_COUNTER {
+				return m.GetCounter().GetValue()
+			}
+			return m.GetGauge().GetValue()
+		}
+	}
+	w.Fatalf("there is no %s", name)
+	return 0
+}
+
+func TestAPolicyFileRulesUntilSomebodyElseChangesThePolicy(t *testing.T) {
+	w := newFileWorld(t)
+	w.write("random")
+	w.check(w.start())
+	w.want("random", 1)
+	if w.file.changed() {
+		t.Error("a file that was just read looks changed")
+	}
+	w.put("round_robin")
+	w.check(w.file.Load(t.Context())) // as SIGHUP does
+	w.want("round_robin", 2)
+	w.check(w.start())
+	w.want("round_robin", 2) // the file is the one of before
+
+	w.write("least_loaded")
+	if !w.file.changed() {
+		t.Error("a file that was written does not look changed")
+	}
+	w.check(w.file.Load(t.Context()))
+	w.want("least_loaded", 3)
+	w.put("power_of_two")
+	w.write("random")
+	w.check(w.start()) // it changed while nobody looked
+	w.want("random", 5)
+}
+
+func TestAPolicyFileThatCannotBeUsedChangesNothing(t *testing.T) {
+	w := newFileWorld(t)
+	w.write("rondom")
+	if err := w.start(); err == nil || !strings.Contains(err.Error(), `/default_strategy: line 1: unknown strategy "rondom"`) {
+		t.Errorf("a start with a bad file: %v", err)
+	}
+	w.write("random")
+	w.check(w.start())
+	w.write("rondom")
+	if err := w.file.Load(t.Context()); err == nil {
+		t.Error("a bad file was taken over")
+	}
+	w.want("random", 1)
+	if w.value("headway_policy_last_load_successful") != 0 || w.value("headway_policy_load_failures_total") != 1 {
+		t.Error("the metrics do not tell of the bad file")
+	}
+	w.check(os.Remove(w.path))
+	if !w.file.changed() {
+		t.Error("nobody sees that the file is gone")
+	}
+	if err := w.file.Load(t.Context()); err == nil {
+		t.Error("a file that is gone was read")
+	}
+	if w.file.changed() {
+		t.Error("that the file is gone is told again and again")
+	}
+	w.write("random")
+	if !w.file.changed() {
+		t.Error("nobody sees that the file is back")
+	}
+	w.check(w.file.Load(t.Context()))
+	w.want("random", 1)
+	if w.value("headway_policy_last_load_successful") != 1 {
+		t.Error("the metrics do not tell that all is well again")
+	}
+}

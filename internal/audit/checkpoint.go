@@ -1,0 +1,136 @@
+package audit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// Checkpoint says how far a trail had got at a time. Kept elsewhere, it shows
+// whether the trail has been shortened or written anew since.
+type Checkpoint struct {
+	Node      string    `json:"node"`
+	Seq       uint64    `json:"seq"`
+	Hash      string    `json:"hash"`                // of the record Seq, hex
+	Time      time.Time `json:"time"`                // UTC, ms
+	Signature []byte    `json:"signature,omitempty"` // Ed25519, over Signed
+}
+
+// Signed is what the signature of c covers: five lines of plain text.
+func (c Checkpoint) Signed() []byte {
+	return fmt.Appendf(nil, "headway audit checkpoint v1\n%s\n%d\n%s\n%s\n", strconv.Quote(c.Node), c.Seq, c.Hash, c.Time.UTC().Format(timeFormat))
+}
+
+// ErrSignature is of a checkpoint that the key did not sign.
+var ErrSignature = errors.New("the checkpoint was not signed with this key")
+
+// Check returns ErrSignature unless the owner of key signed c.
+func (c Checkpoint) Check(key ed25519.PublicKey) error {
+	if len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, c.Signed(), c.Signature) {
+		return ErrSignature
+	}
+	return nil
+}
+
+// CheckpointPath is the file beside a trail that holds its newest checkpoint.
+func CheckpointPath(path string) string { return path + ".checkpoint" }
+
+// ReadCheckpoint reads the file beside the trail under path, or any other that
+// holds a checkpoint as the journal writes it, if that is named. The error wraps
+// fs.ErrNotExist if there is none.
+func ReadCheckpoint(file string) (Checkpoint, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return Checkpoint{}, fmt.Errorf("read the checkpoint: %w", err)
+	}
+	c, ok := parseCheckpoint(text)
+	if !ok {
+		return Checkpoint{}, fmt.Errorf("read the checkpoint: %s is none", file)
+	}
+	return c, nil
+}
+
+func (c Checkpoint) line() []byte {
+	b := appendMember(nil, `{"node":`, c.Node)
+	b = strconv.AppendUint(append(b, `,"seq":`...), c.Seq, 10)
+	b = appendMember(b, `,"hash":`, c.Hash)
+	b = appendMember(b, `,"time":`, c.Time.UTC().Format(timeFormat))
+	if c.Signature != nil {
+		b = appendMember(b, `,"signature":`, base64.StdEncoding.EncodeToString(c.Signature))
+	}
+	return append(b, "}\n"...)
+}
+
+func parseCheckpoint(text []byte) (c Checkpoint, ok bool) {
+	s := splitter{rest: text}
+	node := s.text(`{"node":`)
+	s.literal(`,"seq":`)
+	c.Seq = s.number()
+	c.Hash = string(s.text(`,"hash":`))
+	at := s.text(`,"time":`)
+	signature := s.optional(`,"signature":`)
+	s.literal("}")
+	if s.next("\n") {
+		s.literal("\n")
+	}
+	var err, bad error
+	c.Node, bad = unescape(node)
+	c.Time, err = time.Parse(timeFormat, string(at))
+	bad = errors.Join(bad, err)
+	if signature != nil {
+		c.Signature, err = base64.StdEncoding.DecodeString(string(signature))
+		bad = errors.Join(bad, err)
+	}
+	return c, !s.failed && len(s.rest) == 0 && bad == nil && len(c.Hash) == hashLen
+}
+
+// checkpoint publishes how far the trail has got, if it has got any further.
+func (w *writer) checkpoint() {
+	w.nextCheckpoint = w.o.Now().Add(w.o.CheckpointEvery)
+	if w.trail.head.seq == w.checkpointed {
+		return
+	}
+	c := Checkpoint{Node: w.o.Node, Seq: w.trail.head.seq, Hash: w.trail.head.hash, Time: wholeMilliseconds(w.o.Now())}
+	if w.o.SigningKey != nil {
+		c.Signature = ed25519.Sign(w.o.SigningKey, c.Signed())
+	}
+	attrs := []slog.Attr{
+		slog.String("node", c.Node), slog.Uint64("seq", c.Seq), slog.String("hash", c.Hash),
+		slog.String("time", c.Time.Format(timeFormat)),
+	}
+	if c.Signature != nil {
+		attrs = append(attrs, slog.String("signature", base64.StdEncoding.EncodeToString(c.Signature)))
+	}
+	w.o.Log.LogAttrs(context.Background(), slog.LevelInfo, "audit checkpoint", attrs...)
+	if w.o.OnCheckpoint != nil {
+		w.o.OnCheckpoint(c)
+	}
+	if err := replaceFile(CheckpointPath(w.o.Path), c.line()); err != nil {
+		w.o.Log.Warn("the checkpoint of the audit trail could not be kept beside it", "error", err)
+	}
+	w.checkpointed = c.Seq
+}
+
+// replaceFile makes text the content of the file, or leaves it as it was.
+func replaceFile(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Chmod(fileMode), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return syncDir(filepath.Dir(path))
+}

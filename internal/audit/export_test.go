@@ -1,0 +1,23 @@
+package audit
+
+import "os"
+
+// WithFaults returns o with a disk that writes and syncs like this; nil leaves
+// it as it is.
+func (o Options) WithFaults(write func(*os.File, []byte) (int, error), sync func(*os.File) error) Options {
+	o.write, o.sync = write, sync
+	return o
+}
+
+// Datasync is what a journal waits for the disk with, and AppendLine how it lays
+// a record out.
+var (
+	Datasync   = datasync
+	AppendLine = appendLine
+)
+
+// Fit makes an entry short and clean.
+func (e Entry) Fit() Entry { return e.fit() }
+
+// MaxOpen is how many operations may be open.
+const MaxOpen = maxOpen

@@ -1,0 +1,394 @@
+package audit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The errors of a journal.
+var (
+	// ErrUnavailable is of a record that could not be made durable: the disk is
+	// full, read-only or too slow, or the journal is closed. Nothing of it is in
+	// the trail, unless it was the waiting that ended; then a record that comes
+	// to be written all the same is followed by a result that says so.
+	ErrUnavailable = errors.New("the audit trail cannot be written")
+
+	// ErrDamaged is of a trail that cannot be continued.
+	ErrDamaged = errors.New("the audit trail is damaged")
+
+	// ErrInUse is of a trail that another process writes.
+	ErrInUse = errors.New("the audit trail is in use by another process")
+)
+
+// Options are what a Journal is made of.
+type Options struct {
+	Path            string             // required; its directory must exist
+	Node            string             // names this instance in each record; "": the host name
+	MaxBytes        int64              // size at which the file is closed and the next begins; 0: 100 MiB
+	Keep            int                // closed files that are kept; 0: all
+	MinFreeBytes    int64              // free space on the disk below which nothing more is written; 0: to the last byte
+	MaxWait         time.Duration      // that a caller waits for the disk; 0: 5 s
+	CheckpointEvery time.Duration      // 0: 1 min
+	SigningKey      ed25519.PrivateKey // signs checkpoints; nil: they are not signed
+	OnCheckpoint    func(Checkpoint)   // called in order by the writer, which waits for it; may be nil
+	Log             *slog.Logger       // required
+	Now             func() time.Time   // nil: time.Now
+
+	// Faults of the disk, for tests.
+	write func(*os.File, []byte) (int, error)
+	sync  func(*os.File) error
+}
+
+// The bounds of a journal.
+const (
+	maxQueued = 1024             // records whose callers wait
+	maxBatch  = 512              // records in one write
+	maxNotes  = 4096             // records that nobody waits for
+	noteBytes = 8 << 20          // and their size
+	maxOpen   = 4096             // operations that have begun and not ended
+	retry     = time.Second      // after a failure, for records that nobody waits for
+	complain  = time.Minute      // between two log lines about the same failure
+	foldFor   = 10 * time.Second // denied attempts that are alike and fall into this are one record
+)
+
+// Journal writes the trail of one node. All methods are safe for concurrent
+// use. One goroutine, which ends with Close, owns the file; it takes all that
+// waits, writes it at once, waits for the disk once, and answers all.
+type Journal struct {
+	o       Options
+	queue   chan *pending
+	wake    chan struct{}   // a note waits, or a window of folding has begun
+	reopens chan chan error // each is answered once
+	quit    chan struct{}   // closed by Close
+	done    chan struct{}   // closed when the writer has ended
+	closing sync.Once
+	closed  error // of the file; read after done
+	notes   notes
+	counts  counters
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Path == "" || o.Log == nil {
+		return o, errors.New("audit: Path and Log are required")
+	}
+	if o.MaxBytes < 0 || o.Keep < 0 || o.MinFreeBytes < 0 || o.MaxWait < 0 || o.CheckpointEvery < 0 {
+		return o, errors.New("audit: no limit may be negative")
+	}
+	if o.SigningKey != nil && len(o.SigningKey) != ed25519.PrivateKeySize {
+		return o, fmt.Errorf("audit: the signing key has %d bytes, an Ed25519 key has %d", len(o.SigningKey), ed25519.PrivateKeySize)
+	}
+	if o.Node == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return o, fmt.Errorf("audit: find the name of this node: %w", err)
+		}
+		o.Node = name
+	}
+	o.Node = cut(o.Node, 256)
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 100 << 20
+	}
+	if o.MaxWait == 0 {
+		o.MaxWait = 5 * time.Second
+	}
+	if o.CheckpointEvery == 0 {
+		o.CheckpointEvery = time.Minute
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.write == nil {
+		o.write = (*os.File).Write
+	}
+	if o.sync == nil {
+		o.sync = datasync
+	}
+	path, err := filepath.Abs(o.Path)
+	o.Path = path
+	return o, err
+}
+
+// Open continues the trail under Path, or begins one, and says so in it. Intents
+// that an earlier process left without a result are marked with a record of the
+// action audit.unfinished. The error wraps ErrDamaged or ErrInUse, or is the
+// system's; it is a sentence that says what helps. A full disk is no error.
+func Open(o Options) (*Journal, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	j := &Journal{
+		o: o, queue: make(chan *pending, maxQueued), wake: make(chan struct{}, 1), reopens: make(chan chan error),
+		quit: make(chan struct{}), done: make(chan struct{}),
+	}
+	j.counts.init()
+	t, found, err := resume(o, &j.counts)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range found.entries(o.Path) {
+		j.keep(newPending(Result, e, o.Now()))
+	}
+	for _, d := range found.damage {
+		o.Log.Error("the audit trail is damaged", "file", o.Path, "found", d)
+	}
+	w := &writer{
+		Journal: j, trail: t, began: t.head.seq, checkpointed: found.checkpointed,
+		nextCheckpoint: o.Now().Add(o.CheckpointEvery),
+	}
+	w.commit(nil)
+	go w.run()
+	return j, nil
+}
+
+// pending is a record on its way to the file.
+type pending struct {
+	stage Stage
+	id    string
+	ends  string // id of the intent whose result this is
+	entry Entry  // fitted
+	at    time.Time
+	late  bool
+	state atomic.Int32
+	err   error         // read after done
+	done  chan struct{} // closed when it was answered; nil if nobody waits
+}
+
+// The states of a pending record.
+const (
+	stateWaiting   = iota
+	stateTaken     // by the writer
+	stateAnswered  // by the writer
+	stateWithdrawn // by the caller before it was taken; it is not written
+	stateGivenUp   // by the caller after it was taken; the writer sees to it
+)
+
+func newPending(stage Stage, e Entry, at time.Time) *pending {
+	return &pending{stage: stage, id: newID(at), entry: e.fit(), at: at}
+}
+
+// resultOf makes the result of the intent with this id.
+func resultOf(id string, e Entry, at time.Time) *pending {
+	return &pending{stage: Result, id: id + resultSuffix, ends: id, entry: e.fit(), at: at}
+}
+
+// again returns p as a late record that nobody waits for.
+func (p *pending) again() *pending {
+	return &pending{stage: p.stage, id: p.id, ends: p.ends, entry: p.entry, at: p.at, late: true}
+}
+
+// resultSuffix makes the id of a result from that of its intent.
+const resultSuffix = ".result"
+
+// newID returns a UUID of version 7: unique over all nodes, and in the order of
+// time.
+func newID(at time.Time) string {
+	var u [16]byte
+	_, _ = rand.Read(u[6:]) // never fails
+	ms := at.UnixMilli()
+	for i := range 6 {
+		u[i] = byte(ms >> (40 - 8*i))
+	}
+	u[6], u[8] = u[6]&0x0f|0x70, u[8]&0x3f|0x80
+	text := hex.EncodeToString(u[:])
+	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
+}
+
+// Record writes one record and returns its id when it is durable. The error
+// wraps ErrUnavailable. It waits at most MaxWait.
+func (j *Journal) Record(ctx context.Context, stage Stage, e Entry) (id string, err error) {
+	p := newPending(stage, e, j.o.Now())
+	if err := j.submit(ctx, p); err != nil {
+		return "", err
+	}
+	return p.id, nil
+}
+
+// submit hands p to the writer and waits for the answer.
+func (j *Journal) submit(ctx context.Context, p *pending) error {
+	p.done = make(chan struct{})
+	ctx, cancel := context.WithTimeoutCause(ctx, j.o.MaxWait, fmt.Errorf("the disk did not answer within %v", j.o.MaxWait))
+	defer cancel()
+	closed := fmt.Errorf("%w: the journal is closed", ErrUnavailable)
+	select {
+	case <-j.quit:
+		return closed
+	default:
+	}
+	select {
+	case j.queue <- p:
+	case <-j.quit:
+		return closed
+	case <-ctx.Done():
+		return j.refused(ctx)
+	}
+	select {
+	case <-p.done:
+		return p.err
+	case <-j.done: // the writer answers all that it has taken before it ends
+		select {
+		case <-p.done:
+			return p.err
+		default:
+			return closed
+		}
+	case <-ctx.Done():
+		if p.giveUp() {
+			return j.refused(ctx)
+		}
+		<-p.done
+		return p.err
+	}
+}
+
+func (j *Journal) refused(ctx context.Context) error {
+	j.counts.failed.Add(1)
+	return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+}
+
+// giveUp reports whether p was not answered before.
+func (p *pending) giveUp() bool {
+	return p.state.CompareAndSwap(stateWaiting, stateWithdrawn) || p.state.CompareAndSwap(stateTaken, stateGivenUp)
+}
+
+// take reports whether p is still to be written.
+func (p *pending) take() bool {
+	return p.done == nil || p.state.CompareAndSwap(stateWaiting, stateTaken)
+}
+
+// answer reports whether somebody got the answer.
+func (p *pending) answer(err error) bool {
+	if p.done == nil {
+		return true
+	}
+	p.err = err
+	answered := p.state.CompareAndSwap(stateTaken, stateAnswered)
+	close(p.done)
+	return answered
+}
+
+// Operation is what has been announced in the trail and must end there.
+type Operation struct {
+	journal *Journal
+	intent  *pending
+	noted   bool // the intent is kept and not written yet
+	ended   atomic.Bool
+}
+
+// Begin writes the intent of an operation. After an error, which wraps
+// ErrUnavailable, the operation must not happen.
+func (j *Journal) Begin(ctx context.Context, e Entry) (*Operation, error) {
+	e.Outcome = ""
+	p := newPending(Intent, e, j.o.Now())
+	if err := j.submit(ctx, p); err != nil {
+		return nil, err
+	}
+	return &Operation{journal: j, intent: p}, nil
+}
+
+// End writes the result of the operation, with the category, action, actor,
+// source, target and request of the intent, and an id that is the intent's with
+// ".result" behind it. It waits for the disk even if ctx has ended. After an
+// error, which wraps ErrUnavailable, the result is kept and written later,
+// flagged late. Only the first call counts.
+func (op *Operation) End(ctx context.Context, outcome Outcome, reason string, after json.RawMessage) error {
+	if op.ended.Swap(true) {
+		return nil
+	}
+	j := op.journal
+	e := op.intent.entry
+	e.Outcome, e.Reason, e.Before, e.After = outcome, reason, nil, after
+	p := resultOf(op.intent.id, e, j.o.Now())
+	if op.noted { // keep the order
+		j.keep(p)
+		return nil
+	}
+	err := j.submit(context.WithoutCancel(ctx), p)
+	if err != nil && p.state.Load() != stateGivenUp {
+		j.keep(p.again())
+	}
+	return err
+}
+
+// Strict is a BeginFunc: what cannot be recorded first must not happen.
+func (j *Journal) Strict(ctx context.Context, e Entry) (EndFunc, error) {
+	op, err := j.Begin(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	return op.endFunc(ctx), nil
+}
+
+// Lenient is a BeginFunc that never refuses: an intent that cannot be written is
+// kept and written later, flagged late.
+func (j *Journal) Lenient(ctx context.Context, e Entry) (EndFunc, error) {
+	op, err := j.Begin(ctx, e)
+	if err != nil {
+		e.Outcome = ""
+		intent := newPending(Intent, e, j.o.Now()).again()
+		j.keep(intent)
+		op = &Operation{journal: j, intent: intent, noted: true}
+	}
+	return op.endFunc(ctx), nil
+}
+
+func (op *Operation) endFunc(ctx context.Context) EndFunc {
+	return func(outcome Outcome, reason string, after json.RawMessage) {
+		_ = op.End(ctx, outcome, reason, after) // kept, counted and logged
+	}
+}
+
+// Note records what has happened and waits for nothing: the record is written
+// soon, or kept and written later, flagged late. When too many are kept it is
+// dropped and counted. Denied attempts that are alike and come from one address
+// within 10 s become two records, the first and one with the number of the
+// others; an address that tries many things gets 8 records and one with the
+// number of the others.
+func (j *Journal) Note(e Entry) {
+	now := j.o.Now()
+	if j.notes.fold(e, now) {
+		return
+	}
+	j.keep(newPending(Result, e, now))
+}
+
+// keep queues a record that nobody waits for.
+func (j *Journal) keep(p *pending) {
+	j.notes.add(p)
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Reopen makes the journal look at once whether another file stands under its
+// path, as logrotate leaves it, and go on in that. Without it the journal looks
+// before each write. The error wraps ErrUnavailable.
+func (j *Journal) Reopen() error {
+	answer := make(chan error, 1)
+	select {
+	case j.reopens <- answer:
+		return <-answer
+	case <-j.done:
+		return fmt.Errorf("%w: the journal is closed", ErrUnavailable)
+	}
+}
+
+// Close writes what waits, says in the trail that it ends, publishes a last
+// checkpoint and closes the file. Records after it get ErrUnavailable.
+func (j *Journal) Close() error {
+	j.closing.Do(func() { close(j.quit) })
+	<-j.done
+	return j.closed
+}

@@ -1,0 +1,265 @@
+package audit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// errNoRecord is of a line that is not laid out as a record.
+var errNoRecord = errors.New("this line is no record of an audit trail")
+
+// ParseLine reads one line of a trail, without its newline. It knows the one
+// layout that the journal writes, and checks no hash.
+func ParseLine(line []byte) (Record, error) {
+	raw, ok := split(line)
+	if !ok {
+		return Record{}, errNoRecord
+	}
+	return raw.record()
+}
+
+// members are the parts of a line as they stand in it: texts escaped and
+// without their quotes. They are valid as long as the line.
+type members struct {
+	seq                              uint64
+	time, id, node                   []byte
+	stage, category, action, outcome []byte
+	reason                           []byte
+	actorType, actorID, actorVia     []byte
+	ip, userAgent                    []byte
+	targetType, targetID             []byte
+	region, modelType                []byte
+	requestID, traceID               []byte
+	before, after                    []byte
+	prev, hash                       []byte
+}
+
+// split finds the members of a line.
+func split(line []byte) (m members, ok bool) {
+	s := splitter{rest: line}
+	s.literal(lineHead)
+	m.seq = s.number()
+	m.time = s.text(`,"time":`)
+	m.id = s.text(`,"id":`)
+	m.node = s.text(`,"node":`)
+	m.stage = s.text(`,"stage":`)
+	m.category = s.text(`,"category":`)
+	m.action = s.text(`,"action":`)
+	m.outcome = s.optional(`,"outcome":`)
+	m.reason = s.optional(`,"reason":`)
+	m.actorType = s.text(`,"actor":{"type":`)
+	m.actorID = s.optional(`,"id":`)
+	m.actorVia = s.optional(`,"via":`)
+	s.literal(`},"src":{`)
+	if m.ip = s.optional(`"ip":`); m.ip == nil {
+		m.userAgent = s.optional(`"user_agent":`)
+	} else {
+		m.userAgent = s.optional(`,"user_agent":`)
+	}
+	m.targetType = s.text(`},"target":{"type":`)
+	m.targetID = s.optional(`,"id":`)
+	m.region = s.optional(`,"region":`)
+	m.modelType = s.optional(`,"model_type":`)
+	s.literal(`}`)
+	m.requestID = s.optional(`,"request_id":`)
+	m.traceID = s.optional(`,"trace_id":`)
+	m.before = s.object(`,"before":`)
+	m.after = s.object(`,"after":`)
+	m.prev = s.text(prevKey[:len(prevKey)-1])
+	m.hash = s.text(hashKey[:len(hashKey)-1])
+	s.literal(`}`)
+	return m, !s.failed && len(s.rest) == 0 && len(m.prev) == hashLen && len(m.hash) == hashLen
+}
+
+// record unescapes what was split.
+func (m *members) record() (Record, error) {
+	at, err := time.Parse(timeFormat, string(m.time))
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: its time: %w", errNoRecord, err)
+	}
+	var bad error
+	text := func(raw []byte) string {
+		s, err := unescape(raw)
+		bad = errors.Join(bad, err)
+		return s
+	}
+	r := Record{
+		V: 1, Seq: m.seq, Time: at, ID: text(m.id), Node: text(m.node),
+		Stage: Stage(text(m.stage)), Category: Category(text(m.category)), Action: text(m.action),
+		Outcome: Outcome(text(m.outcome)), Reason: text(m.reason),
+		Actor:     Actor{Type: text(m.actorType), ID: text(m.actorID), Via: text(m.actorVia)},
+		Src:       Source{IP: text(m.ip), UserAgent: text(m.userAgent)},
+		Target:    Target{Type: text(m.targetType), ID: text(m.targetID), Region: text(m.region), ModelType: text(m.modelType)},
+		RequestID: text(m.requestID), TraceID: text(m.traceID),
+		Before: bytes.Clone(m.before), After: bytes.Clone(m.after),
+		Prev: text(m.prev), Hash: text(m.hash),
+	}
+	return r, bad
+}
+
+// splitter takes a line apart from its beginning. Once something is not as
+// expected, failed stays set and nothing more is found.
+type splitter struct {
+	rest   []byte
+	failed bool
+}
+
+func (s *splitter) literal(want string) {
+	if s.failed = s.failed || !s.next(want); !s.failed {
+		s.rest = s.rest[len(want):]
+	}
+}
+
+func (s *splitter) next(want string) bool {
+	return len(s.rest) >= len(want) && string(s.rest[:len(want)]) == want
+}
+
+func (s *splitter) number() uint64 {
+	n := 0
+	for n < len(s.rest) && s.rest[n] >= '0' && s.rest[n] <= '9' {
+		n++
+	}
+	v, err := strconv.ParseUint(string(s.rest[:n]), 10, 64)
+	s.failed = s.failed || err != nil
+	s.rest = s.rest[n:]
+	return v
+}
+
+// text finds the member with this key, which includes all up to the colon.
+func (s *splitter) text(key string) []byte {
+	s.literal(key)
+	s.literal(`"`)
+	if s.failed {
+		return nil
+	}
+	n := textLen(s.rest)
+	if n < 0 {
+		s.failed = true
+		return nil
+	}
+	value := s.rest[:n:n]
+	s.rest = s.rest[n+1:]
+	return value
+}
+
+// optional is text for a member that may be missing, nil then.
+func (s *splitter) optional(key string) []byte {
+	if s.failed || !s.next(key) {
+		return nil
+	}
+	return s.text(key)
+}
+
+// object finds the optional member whose value is a JSON object. Its inside is
+// only looked at for its end.
+func (s *splitter) object(key string) []byte {
+	if s.failed || !s.next(key+"{") {
+		return nil
+	}
+	s.rest = s.rest[len(key):]
+	depth := 0
+	for i := 0; i < len(s.rest); i++ {
+		switch s.rest[i] {
+		case '"':
+			n := textLen(s.rest[i+1:])
+			if n < 0 {
+				s.failed = true
+				return nil
+			}
+			i += n + 1
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				value := s.rest[: i+1 : i+1]
+				s.rest = s.rest[i+1:]
+				return value
+			}
+		}
+	}
+	s.failed = true
+	return nil
+}
+
+// textLen is where the text that begins b ends with a quote, -1 if it does not.
+func textLen(b []byte) int {
+	for i := 0; i < len(b); i++ {
+		switch {
+		case b[i] == '"':
+			return i
+		case b[i] == '\\':
+			i++
+		case b[i] < 0x20:
+			return -1
+		}
+	}
+	return -1
+}
+
+// unescape returns what appendEscaped was given, with U+FFFD for what was no
+// UTF-8.
+func unescape(raw []byte) (string, error) {
+	if bytes.IndexByte(raw, '\\') < 0 {
+		return string(raw), nil
+	}
+	out := make([]byte, 0, len(raw))
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			out = append(out, raw[i])
+			continue
+		}
+		if i++; i == len(raw) {
+			return "", fmt.Errorf("%w: a backslash escapes nothing", errNoRecord)
+		}
+		switch c := raw[i]; c {
+		case '"', '\\':
+			out = append(out, c)
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r, n := escapedRune(raw[i-1:])
+			if n == 0 {
+				return "", fmt.Errorf("%w: %q is no character", errNoRecord, raw[i-1:])
+			}
+			out = utf8.AppendRune(out, r)
+			i += n - 2
+		default:
+			return "", fmt.Errorf("%w: \\%c is no escape", errNoRecord, c)
+		}
+	}
+	return string(out), nil
+}
+
+// escapedRune reads the character that begins b as \uXXXX or a pair of these,
+// and how many bytes it takes, 0 if it is none.
+func escapedRune(b []byte) (r rune, n int) {
+	high, ok := escapedUnit(b)
+	if !ok {
+		return 0, 0
+	}
+	if !utf16.IsSurrogate(high) {
+		return high, 6
+	}
+	low, ok := escapedUnit(b[6:])
+	if r := utf16.DecodeRune(high, low); ok && r != utf8.RuneError {
+		return r, 12
+	}
+	return 0, 0
+}
+
+func escapedUnit(b []byte) (rune, bool) {
+	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
+		return 0, false
+	}
+	u, err := strconv.ParseUint(string(b[2:6]), 16, 16)
+	return rune(u), err == nil
+}

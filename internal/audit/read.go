@@ -1,0 +1,348 @@
+package audit
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Query says which records Search finds. Zero values find all.
+type Query struct {
+	Since    time.Time // from then on
+	Until    time.Time // before then
+	Actor    string    // its id, its type, or type:id
+	Action   string    // its beginning; with a * anywhere, all of it
+	Category Category
+	Outcome  Outcome
+	Target   string // its id, its type, or type:id
+	ID       string // of an operation's intent: that and its result; or of one record
+	Limit    int    // 1 to MaxFound; 0: 100
+	Cursor   string // what the search before returned as next
+}
+
+// MaxFound is the most records that one search returns.
+const MaxFound = 1000
+
+// ErrQuery is of a query that can't be asked.
+var ErrQuery = errors.New("the search of the audit trail is not valid")
+
+// Search finds records in the files of the trail under path, the newest first.
+// next is "" if there are no more. It reads backwards from the newest, in
+// blocks, and stops at Since or when enough is found; compressed files it has to
+// read from their beginning. Lines that are no records are left out, and no hash
+// is checked: Verify does that.
+func Search(ctx context.Context, path string, q Query) (records []Record, next string, err error) {
+	s, err := newSearch(q)
+	if err != nil {
+		return nil, "", err
+	}
+	for range 5 { // files may be renamed while they are read
+		var again bool
+		if again, err = s.files(ctx, path); err != nil {
+			return nil, "", err
+		}
+		if !again {
+			break
+		}
+	}
+	if len(s.found) > s.limit {
+		s.found = s.found[:s.limit]
+		next = strconv.FormatUint(s.found[s.limit-1].Seq, 10)
+	}
+	return s.found, next, nil
+}
+
+// search is one search on its way to older records.
+type search struct {
+	q            Query
+	since, until string // as they stand in a line, "" without limit
+	limit        int
+	before       uint64 // only records with lower sequences are still to be found
+	found        []Record
+}
+
+func newSearch(q Query) (*search, error) {
+	s := &search{q: q, limit: cmp.Or(q.Limit, 100), before: math.MaxUint64}
+	if s.limit < 1 || s.limit > MaxFound {
+		return nil, fmt.Errorf("%w: the limit must be 1 to %d", ErrQuery, MaxFound)
+	}
+	if q.Cursor != "" {
+		seq, err := strconv.ParseUint(q.Cursor, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%w: the cursor is none that a search has returned", ErrQuery)
+		}
+		s.before = seq
+	}
+	if !q.Since.IsZero() {
+		// Recorded times are cut to milliseconds.
+		s.since = q.Since.UTC().Add(time.Millisecond - 1).Format(timeFormat)
+	}
+	if !q.Until.IsZero() {
+		s.until = q.Until.UTC().Add(time.Millisecond - 1).Format(timeFormat)
+	}
+	return s, nil
+}
+
+// files searches one file after the other, the newest first. again is set when
+// one was renamed before it was opened.
+func (s *search) files(ctx context.Context, path string) (again bool, err error) {
+	files, err := listTrail(ctx, path)
+	if err != nil {
+		return false, err
+	}
+	for _, file := range slices.Backward(files) {
+		if file.first == 0 || file.first >= s.before {
+			continue
+		}
+		in, err := file.reader()
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if !os.SameFile(in.info, file.info) {
+			return true, in.Close()
+		}
+		var done bool
+		if file.compressed() {
+			done, err = s.forward(ctx, in)
+		} else {
+			done, err = s.backward(ctx, in.file, in.info.Size())
+		}
+		if err = errors.Join(err, in.Close()); err != nil || done {
+			return false, err
+		}
+		s.before = min(s.before, file.first)
+	}
+	return false, nil
+}
+
+// checkEvery is how many lines are read before the context is looked at.
+const checkEvery = 256
+
+// backward searches a file from its end. done is set when nothing older is
+// wanted.
+func (s *search) backward(ctx context.Context, in io.ReaderAt, size int64) (done bool, err error) {
+	end, err := lastNewline(in, size)
+	if err == nil {
+		end, err = s.bisect(in, end)
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the audit trail: %w", err)
+	}
+	b := backwardLines{in: in, pos: end}
+	for n := 0; ; n++ {
+		if n%checkEvery == 0 && ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		line, err := b.next()
+		if errors.Is(err, io.EOF) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read the audit trail: %w", err)
+		}
+		m, ok := split(line)
+		if !ok || m.seq >= s.before {
+			continue
+		}
+		if string(m.time) < s.since {
+			return true, nil
+		}
+		s.before = m.seq
+		if s.take(&m) {
+			return true, nil
+		}
+	}
+}
+
+// take keeps a record that is asked for, and reports whether that is enough.
+func (s *search) take(m *members) bool {
+	if !s.matches(m) {
+		return false
+	}
+	r, err := m.record()
+	if err != nil {
+		return false
+	}
+	s.found = append(s.found, r)
+	return len(s.found) > s.limit
+}
+
+// bisect finds where the first line begins that is too new, between 0 and end.
+// Sequences and times never fall in a trail.
+func (s *search) bisect(in io.ReaderAt, end int64) (int64, error) {
+	if s.before == math.MaxUint64 && s.until == "" {
+		return end, nil
+	}
+	low, high := int64(0), end // all that begins before low is old enough, all from high on too new
+	block := make([]byte, 4*MaxLine)
+	for high-low > int64(len(block)) {
+		middle := low + (high-low)/2
+		n, err := in.ReadAt(block, middle)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		at, tooNew, ok := s.firstRecord(block[:min(int64(n), high-middle)])
+		switch {
+		case !ok:
+			return high, nil // damaged; what is too new is left out later
+		case tooNew:
+			high = middle + int64(at)
+		default:
+			low = middle + int64(at)
+		}
+	}
+	return high, nil
+}
+
+// firstRecord finds the first whole record behind the first newline of b, and
+// whether it is too new.
+func (s *search) firstRecord(b []byte) (at int, tooNew, ok bool) {
+	for {
+		i := bytes.IndexByte(b[at:], '\n')
+		if i < 0 {
+			return 0, false, false
+		}
+		at += i + 1
+		j := bytes.IndexByte(b[at:], '\n')
+		if j < 0 {
+			return 0, false, false
+		}
+		if m, ok := split(b[at : at+j]); ok {
+			return at, m.seq >= s.before || s.until != "" && string(m.time) >= s.until, true
+		}
+	}
+}
+
+// forward searches a compressed file, of which it keeps no more than is wanted.
+func (s *search) forward(ctx context.Context, in io.Reader) (done bool, err error) {
+	l := newLines(in, 64<<10)
+	want := s.limit + 1 - len(s.found)
+	var kept [][]byte // a ring
+	oldest := 0
+	older := false
+	for n := 0; ; n++ {
+		if n%checkEvery == 0 && ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		line, state, err := l.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return false, fmt.Errorf("read the audit trail: %w", err)
+		}
+		m, ok := split(line)
+		if state != whole || !ok {
+			continue
+		}
+		if m.seq >= s.before {
+			break
+		}
+		if string(m.time) < s.since {
+			older = true
+			continue
+		}
+		if !s.matches(&m) {
+			continue
+		}
+		if len(kept) < want {
+			kept = append(kept, bytes.Clone(line))
+		} else {
+			kept[oldest] = append(kept[oldest][:0], line...)
+			oldest = (oldest + 1) % want
+		}
+	}
+	kept = slices.Concat(kept[oldest:], kept[:oldest])
+	for _, line := range slices.Backward(kept) {
+		if m, ok := split(line); ok && s.take(&m) {
+			return true, nil
+		}
+	}
+	return older, nil
+}
+
+// matches reports whether a record is asked for.
+func (s *search) matches(m *members) bool {
+	q := &s.q
+	return string(m.time) >= s.since && (s.until == "" || string(m.time) < s.until) &&
+		(q.Category == "" || string(m.category) == string(q.Category)) &&
+		(q.Outcome == "" || string(m.outcome) == string(q.Outcome)) &&
+		(q.Action == "" || matchesAction(m.action, q.Action)) &&
+		(q.Actor == "" || named(m.actorType, m.actorID, q.Actor)) &&
+		(q.Target == "" || named(m.targetType, m.targetID, q.Target)) &&
+		(q.ID == "" || string(m.id) == q.ID || string(m.id) == q.ID+resultSuffix || string(m.targetID) == q.ID && string(m.action) == actionUnfinished)
+}
+
+func named(kind, id []byte, name string) bool {
+	k, err1 := unescape(kind)
+	i, err2 := unescape(id)
+	return errors.Join(err1, err2) == nil && (name == i || name == k || name == k+":"+i)
+}
+
+func matchesAction(action []byte, pattern string) bool {
+	a, err := unescape(action)
+	if err != nil {
+		return false
+	}
+	first, rest, glob := strings.Cut(pattern, "*")
+	if !strings.HasPrefix(a, first) || !glob {
+		return strings.HasPrefix(a, first)
+	}
+	a = a[len(first):]
+	parts := strings.Split(rest, "*")
+	for _, part := range parts[:len(parts)-1] {
+		i := strings.Index(a, part)
+		if i < 0 {
+			return false
+		}
+		a = a[i+len(part):]
+	}
+	return strings.HasSuffix(a, parts[len(parts)-1])
+}
+
+// backwardLines reads lines from the last to the first.
+type backwardLines struct {
+	in  io.ReaderAt
+	pos int64  // where what is in buf begins
+	buf []byte // ends behind a newline, or is empty
+}
+
+// next returns a line without its newline, valid until the next call. Of one
+// that is longer than any record only a part comes.
+func (b *backwardLines) next() ([]byte, error) {
+	for {
+		if n := len(b.buf); n > 0 {
+			if i := bytes.LastIndexByte(b.buf[:n-1], '\n'); i >= 0 || b.pos == 0 {
+				line := b.buf[i+1 : n-1]
+				b.buf = b.buf[:i+1]
+				return line, nil
+			}
+		}
+		if b.pos == 0 {
+			return nil, io.EOF
+		}
+		rest := b.buf
+		if len(rest) > MaxLine {
+			rest = rest[len(rest)-1:]
+		}
+		start := max(0, b.pos-64<<10)
+		grown := make([]byte, b.pos-start, b.pos-start+int64(len(rest)))
+		if _, err := b.in.ReadAt(grown, start); err != nil {
+			return nil, err
+		}
+		b.buf, b.pos = append(grown, rest...), start
+	}
+}

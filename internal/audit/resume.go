@@ -1,0 +1,309 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The actions of the trail's own life.
+const (
+	actionStart      = "audit.start"
+	actionStop       = "audit.stop"
+	actionRotate     = "audit.rotate"
+	actionPrune      = "audit.prune"
+	actionOpen       = "audit.open"
+	actionUnfinished = "audit.unfinished"
+	actionDamaged    = "audit.damaged"
+)
+
+func trailEntry(action string, outcome Outcome, reason, target string) Entry {
+	return Entry{
+		Category: Trail, Action: action, Outcome: outcome, Reason: reason,
+		Actor: Actor{Type: "system"}, Target: Target{Type: "audit", ID: target},
+	}
+}
+
+// findings is what an earlier process has left.
+type findings struct {
+	head         head
+	segment      segment  // the file that the head is in
+	torn         int      // bytes of a line that was not written to its end
+	open         []string // intents without a result
+	actions      map[string]string
+	damage       []string // sentences
+	checkpointed uint64
+	checkpoint   Checkpoint
+}
+
+// entries are the records that say how the trail goes on.
+func (f *findings) entries(path string) []Entry {
+	name := filepath.Base(path)
+	reason := "the trail begins"
+	if f.head.seq > 0 {
+		reason = "the trail goes on behind record " + strconv.FormatUint(f.head.seq, 10)
+	}
+	if f.torn > 0 {
+		reason += fmt.Sprintf("; its last line was torn, the %d bytes are in %s", f.torn, filepath.Base(tornPath(path)))
+	}
+	entries := []Entry{trailEntry(actionStart, Success, reason, name)}
+	for _, d := range f.damage {
+		entries = append(entries, trailEntry(actionDamaged, Failure, d, name))
+	}
+	for _, id := range f.open {
+		what := "the process ended before it recorded how this ended"
+		if a := f.actions[id]; a != "" {
+			what += ": " + a
+		}
+		entries = append(entries, trailEntry(actionUnfinished, Failure, what, id))
+	}
+	return entries
+}
+
+// resume finds the end of the chain and opens the file for more.
+func resume(o Options, counts *counters) (*trail, *findings, error) {
+	if info, err := os.Stat(filepath.Dir(o.Path)); err != nil {
+		return nil, nil, fmt.Errorf("open the audit trail: %w; make its directory first", err)
+	} else if !info.IsDir() {
+		return nil, nil, fmt.Errorf("open the audit trail: %s is no directory", filepath.Dir(o.Path))
+	}
+	file, err := openTrail(o.Path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the audit trail: %w", err)
+	}
+	t := &trail{o: &o, counts: counts, file: file}
+	f := &findings{head: head{hash: firstPrev}, actions: make(map[string]string)}
+	if err := t.resume(f); err != nil {
+		return nil, nil, errors.Join(err, file.Close())
+	}
+	t.head, t.open = f.head, slices.Clone(f.open)
+	return t, f, nil
+}
+
+func (t *trail) resume(f *findings) (err error) {
+	if f.torn, err = cutTorn(t.file, t.o.Path); err != nil {
+		return err
+	}
+	if t.info, err = t.file.Stat(); err != nil {
+		return err
+	}
+	f.readCheckpoint(t.o)
+	files, err := listTrail(context.Background(), t.o.Path)
+	if err != nil {
+		return err
+	}
+	files = slices.DeleteFunc(files, func(file trailFile) bool { return file.first == 0 && file.path != t.o.Path })
+	if len(files) > 0 {
+		last := files[len(files)-1]
+		if t.info.Size() > 0 && last.path != t.o.Path {
+			return refuse(t.o.Path, "its records are older than those of "+filepath.Base(last.path))
+		}
+		if err := f.scan(last, t.o.Path); err != nil {
+			return err
+		}
+		if t.info.Size() > 0 {
+			t.size, t.records = t.info.Size(), f.segment.records
+		} else {
+			t.left, t.why = f.segment, "the file before had been renamed"
+		}
+	}
+	f.compare(t)
+	return nil
+}
+
+func refuse(path, why string) error {
+	return fmt.Errorf("%w: %s cannot be continued: %s; see what 'headway audit verify' says about it, then move the file away: the next start begins a new one and goes on counting behind the last record that is known", ErrDamaged, path, why)
+}
+
+func tornPath(path string) string { return path + ".torn" }
+
+// cutTorn moves what a killed process has left of its last line to a file of its
+// own and returns its size.
+func cutTorn(file *os.File, path string) (int, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("open the audit trail: %w", err)
+	}
+	end, err := lastNewline(file, info.Size())
+	if err != nil {
+		return 0, fmt.Errorf("read the end of the audit trail: %w", err)
+	}
+	rest := info.Size() - end
+	if rest == 0 {
+		return 0, nil
+	}
+	if rest > 2*writeBytes {
+		return 0, refuse(path, "it ends with something that is no record")
+	}
+	text := make([]byte, rest)
+	if _, err := file.ReadAt(text, end); err != nil {
+		return 0, fmt.Errorf("read the end of the audit trail: %w", err)
+	}
+	begun := len(text) < MaxLine && string(text[:min(len(text), len(lineHead))]) == lineHead[:min(len(text), len(lineHead))]
+	if !begun && len(bytes.Trim(text, "\x00")) > 0 {
+		return 0, refuse(path, "it ends with something that is no record")
+	}
+	if err := replaceFile(tornPath(path), text); err != nil {
+		return 0, fmt.Errorf("put the torn last line of the audit trail aside: %w", err)
+	}
+	if err := errors.Join(file.Truncate(end), file.Sync()); err != nil {
+		return 0, fmt.Errorf("cut the torn last line of the audit trail: %w", err)
+	}
+	return len(text), nil
+}
+
+// lastNewline is the offset behind the last newline of a file, 0 without one.
+func lastNewline(file io.ReaderAt, size int64) (int64, error) {
+	block := make([]byte, 64<<10)
+	for end := size; end > 0; {
+		start := max(0, end-int64(len(block)))
+		b := block[:end-start]
+		if _, err := file.ReadAt(b, start); err != nil {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(b, '\n'); i >= 0 {
+			return start + int64(i) + 1, nil
+		}
+		end = start
+	}
+	return 0, nil
+}
+
+// scan reads the newest file: where its chain ends, and which intents in it have
+// no result. Those of earlier files stand at its beginning.
+func (f *findings) scan(file trailFile, path string) error {
+	in, err := file.reader()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	l := newLines(in, 1<<20)
+	name := filepath.Base(file.path)
+	waiting := make(map[string]bool)
+	sound := false
+	for {
+		line, state, err := l.next()
+		if errors.Is(err, io.EOF) || err == nil && state == torn { // torn: renamed before this start
+			break
+		}
+		if err != nil {
+			return refuse(path, err.Error())
+		}
+		f.segment.records++
+		seq, fits, prev, hash := inspect(line)
+		m, ok := split(line)
+		if sound = fits && ok; !sound {
+			f.harm(fmt.Sprintf("line %d of %s is no record, or was changed", l.n, name))
+			continue
+		}
+		if f.head.seq > 0 && (seq != f.head.seq+1 || string(prev) != f.head.hash) {
+			f.harm(fmt.Sprintf("line %d of %s does not follow the one before", l.n, name))
+		}
+		if seq == f.checkpoint.Seq && string(hash) != f.checkpoint.Hash {
+			f.harm(fmt.Sprintf("record %d is not that of the last checkpoint", seq))
+		}
+		at, err := time.Parse(timeFormat, string(m.time))
+		if err != nil {
+			f.harm(fmt.Sprintf("line %d of %s has no time", l.n, name))
+		}
+		f.head = head{seq: seq, hash: string(hash), time: at}
+		f.track(&m, waiting)
+	}
+	if !sound {
+		return refuse(path, "the last line of "+name+" is no record, or was changed")
+	}
+	f.open = slices.DeleteFunc(f.open, func(id string) bool { return !waiting[id] })
+	f.segment.seq, f.segment.hash, f.segment.file = f.head.seq, f.head.hash, name
+	return nil
+}
+
+// maxHarm is how many things that are wrong with a file a start tells; verifying
+// tells all.
+const maxHarm = 5
+
+func (f *findings) harm(what string) {
+	if len(f.damage) < maxHarm {
+		f.damage = append(f.damage, what)
+	}
+}
+
+// track keeps the list of intents that wait for their result.
+func (f *findings) track(m *members, waiting map[string]bool) {
+	id := string(m.id)
+	switch action := string(m.action); {
+	case string(m.stage) == string(Intent):
+		f.open, waiting[id], f.actions[id] = append(f.open, id), true, action
+	case strings.HasSuffix(id, resultSuffix):
+		id = strings.TrimSuffix(id, resultSuffix)
+		delete(waiting, id)
+		delete(f.actions, id)
+	case string(m.category) != string(Trail):
+	case action == actionUnfinished:
+		delete(waiting, string(m.targetID))
+	case action == actionOpen:
+		for _, id := range openIDs(m.after) {
+			f.open, waiting[id] = append(f.open, id), true
+		}
+	}
+}
+
+// openIDs reads what openObject wrote.
+func openIDs(after []byte) []string {
+	s := splitter{rest: after}
+	s.literal(`{"open":[`)
+	var ids []string
+	for !s.failed && !s.next("]") {
+		if len(ids) > 0 {
+			s.literal(",")
+		}
+		if id := s.text(""); !s.failed {
+			ids = append(ids, string(id))
+		}
+	}
+	return ids
+}
+
+// readCheckpoint looks up how far the trail had got, for compare.
+func (f *findings) readCheckpoint(o *Options) {
+	c, err := ReadCheckpoint(CheckpointPath(o.Path))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err != nil:
+		f.harm("the checkpoint beside the trail cannot be read")
+		return
+	case o.SigningKey != nil && c.Signature != nil:
+		if key, ok := o.SigningKey.Public().(ed25519.PublicKey); !ok || c.Check(key) != nil {
+			f.harm("the checkpoint beside the trail was not signed with our key")
+			return
+		}
+	}
+	f.checkpoint = c
+}
+
+// compare makes the chain go on behind the last checkpoint if the files end
+// before it, so that the gap stays visible for ever.
+func (f *findings) compare(t *trail) {
+	if f.checkpointed = min(f.checkpoint.Seq, f.head.seq); f.checkpoint.Seq <= f.head.seq {
+		return
+	}
+	f.harm(fmt.Sprintf("records %d to %d are missing; the last checkpoint knows of them", f.head.seq+1, f.checkpoint.Seq))
+	f.head.seq, f.head.hash = f.checkpoint.Seq, f.checkpoint.Hash
+	if f.checkpoint.Time.After(f.head.time) {
+		f.head.time = f.checkpoint.Time
+	}
+	if t.size == 0 {
+		t.left, t.why, t.fault = segment{seq: f.head.seq, hash: f.head.hash}, "the files before are missing", true
+	}
+	f.checkpointed = f.checkpoint.Seq
+}

@@ -1,0 +1,424 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// fileMode lets the group of the file read the trail, as log shippers do.
+const fileMode = 0o640
+
+// writeBytes is about how much is written at once.
+const writeBytes = 1 << 20
+
+// openPerRecord is how many ids of open intents fit into one record.
+const openPerRecord = 300
+
+// head is the newest record of a chain.
+type head struct {
+	seq  uint64
+	hash string // firstPrev before the first record
+	time time.Time
+}
+
+// segment is how far a file had got when it was left.
+type segment struct {
+	file    string // its name then, "" if that is not known
+	records uint64
+	seq     uint64
+	hash    string
+}
+
+// trail is the file that is written, and where its chain is. One goroutine uses
+// it.
+type trail struct {
+	o      *Options
+	counts *counters
+
+	file    *os.File    // nil: it is not open
+	info    fs.FileInfo // of the file that was open last
+	size    int64       // what of it is durable and ours
+	records uint64      // in it
+	suspect bool        // behind size there may be what a failed write has left
+	head    head
+	left    segment  // the file before
+	why     string   // that was left
+	fault   bool     // that was not as it should be
+	open    []string // ids of intents without a result, the oldest first
+	buf     []byte
+
+	rotations   uint64
+	rotateAfter time.Time // a rotation failed; the next is not tried before
+}
+
+// errLost is of a file that was removed while it was written.
+var errLost = errors.New("the file before was removed while it was written")
+
+// commit makes the first n of the records durable, at least one, or none.
+func (t *trail) commit(batch []*pending) (n int, err error) {
+	for range 3 {
+		if err = t.ready(); err == nil {
+			err = t.rotateIfFull()
+		}
+		if err == nil {
+			n, err = t.append(batch)
+		}
+		if !errors.Is(err, errLost) {
+			return n, err
+		}
+		t.leave(errLost.Error(), true)
+	}
+	return 0, unavailable("write", err)
+}
+
+// append writes records behind the others.
+func (t *trail) append(batch []*pending) (n int, err error) {
+	next, buf, records := t.head, t.buf[:0], uint64(0)
+	if t.size == 0 && t.head.seq > 0 {
+		for _, p := range t.opening() {
+			buf = t.encode(buf, &next, p)
+			records++
+		}
+	}
+	for _, p := range batch {
+		buf = t.encode(buf, &next, p)
+		n, records = n+1, records+1
+		if len(buf) >= writeBytes || t.size+int64(len(buf)) >= t.o.MaxBytes {
+			break
+		}
+	}
+	if t.buf = buf[:0]; cap(buf) > 4*writeBytes {
+		t.buf = nil
+	}
+	if err := t.put(buf); err != nil {
+		return 0, err
+	}
+	t.head, t.records = next, t.records+records
+	for _, p := range batch[:n] {
+		t.track(p)
+	}
+	return n, nil
+}
+
+// encode appends the line of p, which follows h, and moves h on.
+func (t *trail) encode(buf []byte, h *head, p *pending) []byte {
+	e := &p.entry
+	at := wholeMilliseconds(t.o.Now())
+	if at.Before(h.time) {
+		at = h.time
+	}
+	reason := e.Reason
+	if p.late {
+		reason = "late, of " + p.at.UTC().Format(timeFormat)
+		if e.Reason != "" {
+			reason += ": " + e.Reason
+		}
+	}
+	r := Record{
+		V: 1, Seq: h.seq + 1, Time: at, ID: p.id, Node: t.o.Node, Stage: p.stage,
+		Category: e.Category, Action: e.Action, Outcome: e.Outcome, Reason: reason,
+		Actor: e.Actor, Src: e.Source, Target: e.Target, RequestID: e.RequestID, TraceID: e.TraceID,
+		Before: e.Before, After: e.After, Prev: h.hash,
+	}
+	buf = appendLine(buf, &r)
+	*h = head{seq: r.Seq, hash: r.Hash, time: at}
+	return buf
+}
+
+// put writes and waits for the disk. After an error the file is as before, or
+// suspect.
+func (t *trail) put(buf []byte) error {
+	if t.o.MinFreeBytes > 0 {
+		if free, err := freeBytes(t.o.Path); err != nil {
+			return unavailable("look at the free space", err)
+		} else if free < t.o.MinFreeBytes+int64(len(buf)) {
+			return unavailable("leave space on the disk", fmt.Errorf("only %d bytes are free: %w", free, syscall.ENOSPC))
+		}
+	}
+	if _, err := t.o.write(t.file, buf); err != nil {
+		t.undo()
+		return unavailable("write", err)
+	}
+	start := time.Now()
+	err := t.o.sync(t.file)
+	t.counts.synced(time.Since(start))
+	if err != nil {
+		// What the kernel still holds of the file can't be trusted now.
+		t.undo()
+		t.close()
+		t.suspect = true
+		return unavailable("wait for the disk", err)
+	}
+	info, err := t.file.Stat()
+	if err != nil {
+		t.undo()
+		return unavailable("look at the file", err)
+	}
+	if removed(info) {
+		return errLost
+	}
+	t.size += int64(len(buf))
+	return nil
+}
+
+func removed(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Nlink == 0
+}
+
+func unavailable(attempt string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, attempt, err)
+}
+
+// undo takes away what a failed write has left.
+func (t *trail) undo() { t.suspect = t.file.Truncate(t.size) != nil }
+
+// track keeps the list of open intents.
+func (t *trail) track(p *pending) {
+	switch {
+	case p.stage == Intent:
+		t.open = append(t.open, p.id)
+	case p.ends != "":
+		t.closed(p.ends)
+	case p.entry.Action == actionUnfinished:
+		t.closed(p.entry.Target.ID)
+	}
+}
+
+func (t *trail) closed(id string) {
+	if i := slices.Index(t.open, id); i >= 0 {
+		t.open = slices.Delete(t.open, i, i+1)
+	}
+}
+
+// ready opens the file if need be, and leaves one that is no longer that under
+// the path.
+func (t *trail) ready() error {
+	if t.file != nil {
+		why, fault, err := t.strange()
+		if err != nil {
+			return unavailable("look at the file", err)
+		}
+		if why != "" {
+			t.leave(why, fault)
+		}
+	}
+	if t.file == nil {
+		if err := t.reopen(); err != nil {
+			return unavailable("open the file", err)
+		}
+	}
+	if t.suspect {
+		if err := errors.Join(t.file.Truncate(t.size), t.o.sync(t.file)); err != nil {
+			return unavailable("take back what a failed write has left", err)
+		}
+		t.suspect = false
+	}
+	return nil
+}
+
+// strange says why the open file can't be written any more, "" if it can, and
+// whether that is more than a rotation by somebody else.
+func (t *trail) strange() (why string, fault bool, err error) {
+	own, err := t.file.Stat()
+	if err != nil {
+		return "", false, err
+	}
+	named, err := os.Lstat(t.o.Path)
+	gone := errors.Is(err, fs.ErrNotExist)
+	if err != nil && !gone {
+		return "", false, err
+	}
+	switch {
+	case removed(own):
+		return "the file before had been removed", true, nil
+	case gone || !os.SameFile(named, own):
+		return "the file before had been renamed", false, nil
+	case own.Size() < t.size:
+		return "the file before had been shortened", true, nil
+	case own.Size() > t.size && !t.suspect:
+		return "somebody else had written to the file before", true, nil
+	}
+	return "", false, nil
+}
+
+// leave closes a file that the chain does not go on in.
+func (t *trail) leave(why string, fault bool) {
+	t.left = segment{records: t.records, seq: t.head.seq, hash: t.head.hash}
+	t.why, t.fault, t.size, t.records, t.suspect, t.info = why, fault, 0, 0, false, nil
+	t.close()
+	t.rotations++
+}
+
+func (t *trail) close() {
+	if t.file != nil {
+		_ = t.file.Close() // all that counts is durable
+		t.file = nil
+	}
+}
+
+// reopen opens the file under the path, or makes it. One that the chain can't
+// go on in is set aside under a name like that of a rotated one.
+func (t *trail) reopen() error {
+	for range 3 {
+		f, err := openTrail(t.o.Path)
+		if err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		if err != nil {
+			return errors.Join(err, f.Close())
+		}
+		switch {
+		case info.Size() == 0:
+			if t.info != nil && t.size > 0 {
+				t.leave("the file before had been emptied", true)
+			}
+			t.size, t.records, t.suspect = 0, 0, false
+		case t.info != nil && os.SameFile(t.info, info) && info.Size() >= t.size:
+			t.suspect = t.suspect || info.Size() > t.size
+		default:
+			_ = f.Close()
+			if _, err := setAside(t.o.Path, t.o.Now()); err != nil {
+				return err
+			}
+			if t.info != nil {
+				t.leave("another file stood in the place of the file before", true)
+			}
+			continue
+		}
+		t.file, t.info = f, info
+		return nil
+	}
+	return errors.New("the file under the path changes all the time")
+}
+
+// openTrail opens the file for one writer only.
+func openTrail(path string) (*os.File, error) {
+	_, err := os.Lstat(path)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, fileMode)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%s is a symbolic link; give the file itself: %w", path, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is no regular file", path)
+	}
+	if err == nil && fresh {
+		err = errors.Join(f.Chmod(fileMode), syncDir(filepath.Dir(path)))
+	}
+	if err == nil {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
+			err = fmt.Errorf("%w: %s", ErrInUse, path)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// setAside renames the file under path to a name that sorts by time.
+func setAside(path string, now time.Time) (name string, err error) {
+	for at := wholeMilliseconds(now); ; at = at.Add(time.Millisecond) {
+		name = path + "." + at.Format(suffixFormat)
+		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
+			return name, errors.Join(os.Rename(path, name), syncDir(filepath.Dir(path)))
+		} else if err != nil {
+			return "", err
+		}
+	}
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func freeBytes(path string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(filepath.Dir(path), &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
+// rotateIfFull closes a file that is large enough, and begins the next. That
+// this fails is no reason not to go on in the file.
+func (t *trail) rotateIfFull() error {
+	if t.size < t.o.MaxBytes || t.records == 0 || t.o.Now().Before(t.rotateAfter) {
+		return nil
+	}
+	left := segment{records: t.records, seq: t.head.seq, hash: t.head.hash}
+	closing := trailEntry(actionRotate, Success, "the file is full", filepath.Base(t.o.Path))
+	closing.After = left.object("closes")
+	if _, err := t.append([]*pending{newPending(Result, closing, t.o.Now())}); err != nil {
+		return err
+	}
+	name, err := setAside(t.o.Path, t.o.Now())
+	if err != nil {
+		t.rotateAfter = t.o.Now().Add(complain)
+		t.o.Log.Error("the audit trail cannot be rotated; its file grows on", "file", t.o.Path, "error", err)
+		return nil
+	}
+	t.leave("the file before was full", false)
+	left.file = filepath.Base(name)
+	t.left = left
+	if err := t.reopen(); err != nil {
+		return unavailable("open the next file", err)
+	}
+	return nil
+}
+
+// opening returns the records that begin a file after another.
+func (t *trail) opening() []*pending {
+	outcome := Success
+	if t.fault {
+		outcome = Failure
+	}
+	first := trailEntry(actionRotate, outcome, t.why, filepath.Base(t.o.Path))
+	first.After = t.left.object("continues")
+	records := []*pending{newPending(Result, first, t.o.Now())}
+	for ids := range slices.Chunk(t.open, openPerRecord) {
+		e := trailEntry(actionOpen, Success, "operations that have begun and not ended", filepath.Base(t.o.Path))
+		e.After = openObject(ids)
+		records = append(records, newPending(Result, e, t.o.Now()))
+	}
+	return records
+}
+
+// object is a segment under a name, as it stands in a record.
+func (s segment) object(name string) []byte {
+	b := append(append([]byte(`{"`), name...), `":{`...)
+	if s.file != "" {
+		b = append(appendMember(b, `"file":`, s.file), ',')
+	}
+	b = strconv.AppendUint(append(b, `"records":`...), s.records, 10)
+	b = strconv.AppendUint(append(b, `,"seq":`...), s.seq, 10)
+	return append(appendMember(b, `,"hash":`, s.hash), "}}"...)
+}
+
+func openObject(ids []string) []byte {
+	b := []byte(`{"open":[`)
+	for i, id := range ids {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendMember(b, "", id)
+	}
+	return append(b, "]}"...)
+}

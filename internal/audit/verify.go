@@ -1,0 +1,347 @@
+package audit
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// VerifyOptions are what a trail is held against.
+type VerifyOptions struct {
+	Checkpoint *Checkpoint             // what the trail had got to at some time; nil: that its end was cut off can't be seen
+	PublicKey  ed25519.PublicKey       // must have signed the checkpoint; nil: its signature is not looked at
+	Progress   func(read, total int64) // bytes, as they are in the files; called now and then by the caller's goroutine; may be nil
+	MaxFaults  int                     // that are listed; 0: 1000
+}
+
+// Fault is one thing that is wrong with a trail.
+type Fault struct {
+	File string // its name; "" if the fault is of the whole
+	Line uint64 // from 1; 0 if it is of the whole file
+	Seq  uint64 // of the record, as the line has it; 0 if it has none
+	What string // a sentence
+}
+
+// String is one line: file:line, sequence and what is wrong.
+func (f Fault) String() string {
+	where := f.File
+	if f.Line > 0 {
+		where += ":" + strconv.FormatUint(f.Line, 10)
+	}
+	if where != "" {
+		where += ": "
+	}
+	if f.Seq > 0 {
+		where += fmt.Sprintf("record %d: ", f.Seq)
+	}
+	return where + f.What
+}
+
+// Report is what Verify found.
+type Report struct {
+	Files    []string // their names, in the order of the trail
+	Records  uint64   // lines that are records
+	Bytes    int64    // uncompressed
+	First    uint64   // sequences of the first and the last record; with First above 1 older files are not there
+	Last     uint64
+	LastHash string
+	Faults   []Fault
+	Unlisted uint64 // faults beyond MaxFaults
+}
+
+// Sound reports whether nothing is wrong.
+func (r *Report) Sound() bool { return len(r.Faults) == 0 }
+
+// Verify reads all files of the trail under path in the order of their sequences
+// and finds each edit, deletion, reordering, repetition and insertion. That the
+// end was cut off, or that all from some record on was written anew with fitting
+// hashes, shows against a checkpoint that was kept elsewhere. Whether the oldest
+// files were deleted, as Options.Keep does, shows in First. The trail may be
+// written meanwhile. The error is of reading or ctx's; faults are no error.
+func Verify(ctx context.Context, path string, o VerifyOptions) (Report, error) {
+	v := &verifier{o: o, path: path, hash: [hashLen]byte([]byte(firstPrev)), checkpoint: math.MaxUint64}
+	if o.MaxFaults == 0 {
+		v.o.MaxFaults = 1000
+	}
+	if c := o.Checkpoint; c != nil {
+		v.checkpoint = c.Seq
+		if o.PublicKey != nil && c.Check(o.PublicKey) != nil {
+			v.fault(0, "the checkpoint was not signed with this key")
+		}
+	}
+	err := v.files(ctx)
+	if v.in != nil {
+		err = errors.Join(err, v.in.Close())
+	}
+	if err != nil {
+		return v.report, err
+	}
+	v.file, v.lines = "", nil
+	v.compare()
+	v.report.Last, v.report.LastHash = v.seq, string(v.hash[:])
+	return v.report, nil
+}
+
+// verifier is a walk over a trail.
+type verifier struct {
+	o      VerifyOptions
+	path   string
+	report Report
+
+	file  string
+	in    *trailReader // stays open until the next, since it may grow
+	lines *lines
+	read  int64 // in files before
+	total int64
+
+	seq        uint64        // of the record before, 0 at the beginning
+	hash       [hashLen]byte // that it names
+	loose      bool          // it was changed, so that its hash says nothing
+	checkpoint uint64        // sequence to look for; MaxUint64: none
+	met        bool
+}
+
+func (v *verifier) fault(seq uint64, what string, args ...any) {
+	if len(v.report.Faults) >= v.o.MaxFaults {
+		v.report.Unlisted++
+		return
+	}
+	f := Fault{File: v.file, Seq: seq, What: fmt.Sprintf(what, args...)}
+	if v.lines != nil {
+		f.Line = v.lines.n
+	}
+	v.report.Faults = append(v.report.Faults, f)
+}
+
+// files walks over the files that are there, and over those that come into being
+// meanwhile.
+func (v *verifier) files(ctx context.Context) error {
+	for round := range 100 {
+		files, err := listTrail(ctx, v.path)
+		if err != nil {
+			return err
+		}
+		if round > 0 {
+			files = slices.DeleteFunc(files, func(f trailFile) bool { return f.first <= v.seq })
+			if len(files) == 0 {
+				return nil
+			}
+			// What came into the newest before it was renamed.
+			if err := v.walk(ctx); err != nil {
+				return err
+			}
+			files = slices.DeleteFunc(files, func(f trailFile) bool { return f.first <= v.seq })
+		}
+		v.total = v.read
+		for _, f := range files {
+			v.total += f.info.Size()
+		}
+		for i := range files {
+			if err := v.one(ctx, &files[i]); err != nil {
+				return err
+			}
+		}
+		if len(files) == 0 {
+			return nil
+		}
+	}
+	return nil
+}
+
+// one walks over a file.
+func (v *verifier) one(ctx context.Context, file *trailFile) error {
+	in, err := v.open(ctx, file)
+	v.file, v.lines = filepath.Base(file.path), nil
+	v.report.Files = append(v.report.Files, v.file)
+	if err != nil {
+		if ctx.Err() != nil || errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		v.fault(0, "the file cannot be read: %v", err)
+		return nil
+	}
+	if v.in != nil {
+		v.read += v.in.info.Size()
+		_ = v.in.Close() // it was only read
+	}
+	v.in, v.lines = in, newLines(in, int(min(1<<20, max(2*MaxLine, in.info.Size()))))
+	return v.walk(ctx)
+}
+
+// open opens a file that was listed, under another name if it has been renamed.
+func (v *verifier) open(ctx context.Context, file *trailFile) (*trailReader, error) {
+	for range 5 {
+		in, err := file.reader()
+		if err == nil && os.SameFile(in.info, file.info) {
+			return in, nil
+		}
+		if err == nil {
+			_ = in.Close() // it is another
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		files, err := listTrail(ctx, v.path)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(files, func(f trailFile) bool { return f.first == file.first })
+		if i < 0 {
+			return nil, errors.New("it has vanished")
+		}
+		*file = files[i]
+	}
+	return nil, errors.New("it is renamed all the time")
+}
+
+// walk reads the open file to its end.
+func (v *verifier) walk(ctx context.Context) error {
+	if v.lines == nil {
+		return nil
+	}
+	for n := 0; ; n++ {
+		if n%checkEvery == 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if v.o.Progress != nil && n%(16*checkEvery) == 0 {
+				v.o.Progress(min(v.total, v.read+v.lines.read), v.total)
+			}
+		}
+		line, state, err := v.lines.next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			v.fault(0, "the file cannot be read any further: %v", err)
+			return nil
+		case state == overlong:
+			v.fault(0, "the line is longer than any record")
+			v.loose = true
+			continue
+		case state == torn:
+			if line, err = v.rest(ctx, line); err != nil {
+				return err
+			}
+			if line == nil {
+				v.fault(0, "the line has no end: the file was cut, or its writer was killed")
+				return nil
+			}
+		}
+		v.report.Bytes += int64(len(line)) + 1
+		v.line(line)
+	}
+}
+
+// restTries and restWait are how long a line may take that is just being
+// written.
+const (
+	restTries = 10
+	restWait  = 10 * time.Millisecond
+)
+
+// rest waits for the end of a line that is just being written, nil if it does
+// not come.
+func (v *verifier) rest(ctx context.Context, begun []byte) ([]byte, error) {
+	line := slices.Clone(begun)
+	if v.in.Reader != io.Reader(v.in.file) || len(line) >= MaxLine {
+		return nil, nil
+	}
+	timer := time.NewTimer(restWait)
+	defer timer.Stop()
+	for range restTries {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-timer.C:
+			timer.Reset(restWait)
+		}
+		more, state, err := v.lines.next()
+		if errors.Is(err, io.EOF) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		v.lines.n--
+		if line = append(line, more...); state == whole {
+			return line, nil
+		}
+	}
+	return nil, nil
+}
+
+// line holds a line against the one before.
+func (v *verifier) line(line []byte) {
+	seq, sound, prev, hash := inspect(line)
+	if hash == nil {
+		v.fault(seq, "this is no record: it was changed or does not belong here")
+		v.seq, v.loose = v.seq+1, true
+		return
+	}
+	v.report.Records++
+	if !sound {
+		v.fault(seq, "the record was changed: its hash does not fit")
+		// Its sequence may be wrong as well; it counts as one in its place.
+		v.seq, v.hash, v.loose = v.seq+1, [hashLen]byte(hash), true
+		return
+	}
+	if v.report.First == 0 {
+		v.first(line, seq, prev)
+	}
+	switch {
+	case seq <= v.seq:
+		v.fault(seq, "the record stands behind record %d: it was moved, repeated or inserted", v.seq)
+		return
+	case seq > v.seq+1:
+		v.fault(seq, "the records from %d to %d are missing", v.seq+1, seq-1)
+	case [hashLen]byte(prev) != v.hash && !v.loose:
+		v.fault(seq, "the record does not follow the one before: that was replaced, or its hash made anew")
+	}
+	v.seq, v.hash, v.loose = seq, [hashLen]byte(hash), false
+	if seq == v.checkpoint {
+		v.met = true
+		if string(v.hash[:]) != v.o.Checkpoint.Hash {
+			v.fault(seq, "the record is not the one of the checkpoint: the trail was written anew from here or before")
+		}
+	}
+}
+
+// first holds the first record against the beginning of a trail or of a file.
+func (v *verifier) first(line []byte, seq uint64, prev []byte) {
+	v.report.First = seq
+	if seq == 1 {
+		return
+	}
+	damaged := v.seq > 0 // and so not the first
+	if v.seq = seq - 1; damaged {
+		return
+	}
+	v.hash = [hashLen]byte(prev)
+	m, ok := split(line)
+	if !ok || string(m.category) != string(Trail) || string(m.action) != actionRotate || len(m.after) < len(continues) || string(m.after[:len(continues)]) != continues {
+		v.fault(seq, "the trail does not begin with the beginning of a file: the records before this one are missing")
+	}
+}
+
+// continues begins the object that the first record of a later file carries.
+const continues = `{"continues":`
+
+// compare holds the end of the trail against the checkpoint.
+func (v *verifier) compare() {
+	switch c := v.o.Checkpoint; {
+	case c == nil || v.met:
+	case v.seq < c.Seq:
+		v.fault(0, "the trail ends with record %d, but the checkpoint knows of record %d: its end was cut off", v.seq, c.Seq)
+	default:
+		v.fault(0, "record %d of the checkpoint is not in the trail", c.Seq)
+	}
+}

@@ -1,0 +1,110 @@
+// Package console is the embedded web console. Its assets are built from web/
+// into dist/ by 'make console' and committed.
+package console
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"mime"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+)
+
+//go:embed dist
+var dist embed.FS
+
+// policy lets the page run its own script and style, and ask its own origin.
+// uPlot sets styles of elements by script, which needs no leave.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// asset is one file, ready to be sent.
+type asset struct {
+	kind  string
+	plain []byte
+	small []byte // gzip
+	etag  string
+}
+
+// Console serves the pages. It is safe for concurrent use.
+type Console struct {
+	index  *asset
+	assets map[string]*asset // by path below /console/
+}
+
+// New makes a console that draws the dashboards: files of the name NAME.json at
+// the root of the file system.
+func New(dashboards fs.FS) (*Console, error) {
+	c := &Console{assets: map[string]*asset{}}
+	files, err := fs.Sub(dist, "dist")
+	if err != nil {
+		return nil, err
+	}
+	if err := c.add(files, "assets/", "*"); err != nil {
+		return nil, err
+	}
+	c.index = c.assets["assets/index.html"]
+	delete(c.assets, "assets/index.html")
+	return c, c.add(dashboards, "dashboards/", "*.json")
+}
+
+func (c *Console) add(files fs.FS, below, pattern string) error {
+	names, err := fs.Glob(files, pattern)
+	if err != nil || len(names) == 0 {
+		return fmt.Errorf("console: no files %s%s: %w", below, pattern, err)
+	}
+	for _, name := range names {
+		content, err := fs.ReadFile(files, name)
+		if err != nil {
+			return fmt.Errorf("console: %w", err)
+		}
+		var small bytes.Buffer
+		w, _ := gzip.NewWriterLevel(&small, gzip.BestCompression) // the level exists
+		_, _ = w.Write(content)                                   // a buffer takes it
+		_ = w.Close()
+		sum := sha256.Sum256(content)
+		kind := mime.TypeByExtension(path.Ext(name))
+		c.assets[below+name] = &asset{kind, content, small.Bytes(), `"` + hex.EncodeToString(sum[:8]) + `"`}
+	}
+	return nil
+}
+
+// ServeHTTP serves what is below /console/; every page is the same document.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	below := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/console"), "/")
+	a := c.assets[below]
+	if a == nil {
+		if strings.Contains(below, "/") || path.Ext(below) != "" {
+			http.NotFound(w, r)
+			return
+		}
+		a = c.index
+	}
+	h := w.Header()
+	h.Set("Content-Type", a.kind)
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-cache") // asked again each time, and answered 304
+	h.Set("ETag", a.etag)
+	h.Set("Vary", "Accept-Encoding")
+	if r.Header.Get("If-None-Match") == a.etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	body := a.plain
+	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		h.Set("Content-Encoding", "gzip")
+		body = a.small
+	}
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}

@@ -1,0 +1,78 @@
+package console_test
+
+import (
+	"compress/gzip"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"headway/internal/console"
+)
+
+func newConsole(t *testing.T) *console.Console {
+	t.Helper()
+	c, err := console.New(fstest.MapFS{"one.json": {Data: []byte(`{"title":"One"}`)}, "notes.txt": {Data: []byte("x")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func ask(t *testing.T, c *console.Console, path string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	c.ServeHTTP(w, r)
+	return w
+}
+
+func TestWhatIsServed(t *testing.T) {
+	c := newConsole(t)
+	for path, kind := range map[string]string{
+		"/console/": "text/html", "/console": "text/html", "/console/monitoring": "text/html",
+		"/console/assets/main.js": "text/javascript", "/console/assets/style.css": "text/css",
+		"/console/dashboards/one.json": "application/json",
+	} {
+		w := ask(t, c, path)
+		if w.Code != 200 || !strings.HasPrefix(w.Header().Get("Content-Type"), kind) || w.Body.Len() == 0 {
+			t.Errorf("%s: %d %s; want %s", path, w.Code, w.Header().Get("Content-Type"), kind)
+		}
+		if csp := w.Header().Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe-eval") {
+			t.Errorf("%s: Content-Security-Policy %q", path, csp)
+		}
+		if again := ask(t, c, path, "If-None-Match", w.Header().Get("ETag")); again.Code != 304 || again.Body.Len() != 0 {
+			t.Errorf("%s asked again: %d with %d bytes", path, again.Code, again.Body.Len())
+		}
+		small := ask(t, c, path, "Accept-Encoding", "gzip, br")
+		unzipped, err := gzip.NewReader(small.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if plain, err := io.ReadAll(unzipped); err != nil || string(plain) != w.Body.String() {
+			t.Errorf("%s by gzip is other than without: %v", path, err)
+		}
+	}
+	for _, path := range []string{"/console/dashboards/notes.txt", "/console/dashboards/two.json", "/console/assets/index.html", "/console/../console.go", "/console/assets/../../x"} {
+		if w := ask(t, c, path); w.Code != 404 {
+			t.Errorf("%s: %d; want 404", path, w.Code)
+		}
+	}
+}
+
+// What a browser fetches for a first view, with the chart library.
+func TestThePageIsSmall(t *testing.T) {
+	c := newConsole(t)
+	total := 0
+	for _, path := range []string{"/console/monitoring", "/console/assets/main.js", "/console/assets/style.css"} {
+		total += ask(t, c, path, "Accept-Encoding", "gzip").Body.Len()
+	}
+	if t.Logf("%d bytes", total); total > 45<<10 {
+		t.Errorf("the page has %d bytes gzipped; at most 45 KiB", total)
+	}
+}

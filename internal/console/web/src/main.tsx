@@ -1,0 +1,158 @@
+import { render } from "preact";
+import { useCallback, useEffect, useMemo, useState } from "preact/hooks";
+import { api, Needed, token, type RuleGroup } from "./api";
+import { flat, labelQuery, type Dashboard, type Panel, type Values } from "./dashboard";
+import { duration, span } from "./format";
+import { PanelFrame, type View } from "./panels";
+
+const boards = [
+  { id: "routing-service", title: "Overview" },
+  { id: "routing-service-enhanced", title: "Everything" },
+];
+const alertsPage = "alerts";
+const ranges = ["5m", "15m", "1h", "6h", "24h"];
+const refreshes = ["off", "5s", "15s", "1m"];
+const scrape = 15;
+
+/** What the page shows is its address, so that it can be sent to somebody. */
+function useAddress() {
+  const read = () => new URLSearchParams(location.hash.slice(1));
+  const [params, set] = useState(read);
+  useEffect(() => {
+    const changed = () => set(read());
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+  const change = useCallback((name: string, value: string) => {
+    const next = read();
+    value ? next.set(name, value) : next.delete(name);
+    location.hash = next.toString();
+  }, []);
+  return [params, change] as const;
+}
+
+function useTheme() {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const [theme, set] = useState(localStorage.getItem("headway-theme") ?? (dark.matches ? "dark" : "light"));
+  useEffect(() => {
+    document.documentElement.dataset.theme = theme;
+  }, [theme]);
+  return [theme, (next: string) => { localStorage.setItem("headway-theme", next); set(next); }] as const;
+}
+
+function App() {
+  const [params, change] = useAddress();
+  const [theme, setTheme] = useTheme();
+  const [tick, setTick] = useState(0);
+  const [needed, setNeeded] = useState("");
+  const page = params.get("page") ?? boards[0].id;
+  const range = params.get("range") ?? "1h", refresh = params.get("refresh") ?? "15s";
+  useEffect(() => {
+    const every = duration(refresh);
+    if (!every) return;
+    const timer = setInterval(() => { if (!document.hidden) setTick((n) => n + 1); }, every * 1000);
+    return () => clearInterval(timer);
+  }, [refresh]);
+  const fail = useCallback((e: unknown) => { if (e instanceof Needed) setNeeded(e.message); }, []);
+  if (needed) return <Login why={needed} done={() => setNeeded("")} />;
+  return <>
+    <header class="top">
+      <h1>Headway</h1>
+      <nav aria-label="Pages">{[...boards, { id: alertsPage, title: "Alerts" }].map((b) =>
+        <a href={"#" + new URLSearchParams({ ...Object.fromEntries(params), page: b.id })} aria-current={page === b.id ? "page" : undefined}>{b.title}</a>)}</nav>
+      <div class="controls">
+        <Pick label="Time" value={range} options={ranges} change={(v) => change("range", v)} show={(v) => "last " + v} />
+        <Pick label="Refresh" value={refresh} options={refreshes} change={(v) => change("refresh", v)} show={(v) => v === "off" ? "off" : "every " + v} />
+        <button type="button" onClick={() => setTick((n) => n + 1)}>Refresh</button>
+        <button type="button" onClick={() => setTheme(theme === "dark" ? "light" : "dark")}>{theme === "dark" ? "Light" : "Dark"}</button>
+      </div>
+    </header>
+    <main>{page === alertsPage ? <Alerts tick={tick} fail={fail} /> : <Board key={page} id={page} params={params} change={change} range={duration(range) || 3600} tick={tick} dark={theme === "dark"} fail={fail} />}</main>
+  </>;
+}
+
+function Pick({ label, value, options, change, show = (v) => v }: { label: string; value: string; options: string[]; change: (v: string) => void; show?: (v: string) => string }) {
+  return <label>{label} <select value={value} onChange={(e) => change(e.currentTarget.value)}>{options.map((o) => <option value={o}>{show(o)}</option>)}</select></label>;
+}
+
+function Login({ why, done }: { why: string; done: () => void }) {
+  return <form class="login" onSubmit={(e) => { e.preventDefault(); token.set(String(new FormData(e.currentTarget).get("key"))); done(); }}>
+    <h1>Headway</h1><p>{why}</p>
+    <label>API key, at least of role viewer <input type="password" name="key" autocomplete="current-password" required /></label>
+    <button>Show</button><p class="note">It stays in this tab.</p>
+  </form>;
+}
+
+function Board({ id, params, change, range, tick, dark, fail }: { id: string; params: URLSearchParams; change: (n: string, v: string) => void; range: number; tick: number; dark: boolean; fail: (e: unknown) => void }) {
+  const [board, setBoard] = useState<Dashboard>();
+  const [error, setError] = useState("");
+  const [choices, setChoices] = useState<Record<string, string[]>>({});
+  const [closed, setClosed] = useState<Record<string, boolean>>({});
+  useEffect(() => {
+    api.dashboard<Dashboard>(id).then((b) => {
+      setBoard(b);
+      setClosed(Object.fromEntries(b.panels.filter((p) => p.type === "row" && p.collapsed).map((p) => [p.id, true])));
+    }, (e) => { fail(e); setError(e.message); });
+  }, [id]);
+  const variables = useMemo(() => (board?.templating?.list ?? []).filter((v) => v.type === "query" && labelQuery(v)), [board]);
+  useEffect(() => {
+    for (const v of variables) {
+      const q = labelQuery(v)!;
+      const match = q.match.replace(/\$\{?\w+\}?/g, ".*").replace(/=(?!~)"\.\*"/g, '=~".*"');
+      api.values(q.label, match).then((list) => setChoices((c) => ({ ...c, [v.name]: list })), (e) => { fail(e); setError(e.message); });
+    }
+  }, [variables, tick]);
+  const view: View = useMemo(() => {
+    const step = Math.max(scrape, Math.ceil(range / 240 / scrape) * scrape);
+    const to = Math.floor(Date.now() / 1000 / step) * step;
+    const values: Values = {}, all: Record<string, string> = {};
+    for (const v of board?.templating?.list ?? []) {
+      const chosen = params.get("var-" + v.name);
+      values[v.name] = v.type === "query" ? (chosen ? [chosen] : []) : [v.current?.value ?? ""].flat();
+      all[v.name] = v.allValue || ".*";
+    }
+    return { from: to - Math.round(range / step) * step, to, step, scrape, values, all, tick, dark };
+  }, [board, params, range, tick, dark]);
+  if (!board) return <p class="boot">{error || "Loading…"}</p>;
+  let row: Panel | undefined;
+  return <>
+    {variables.length > 0 && <div class="variables">{variables.filter((v) => v.hide !== 2).map((v) =>
+      <Pick label={v.label || v.name} value={params.get("var-" + v.name) ?? ""} options={["", ...(choices[v.name] ?? [])]} change={(x) => change("var-" + v.name, x)} show={(x) => x || "all"} />)}
+      <span class="note">one point every {span(view.step)}</span></div>}
+    {error && <p class="failed" role="alert">{error}</p>}
+    <div class="grid">{flat(board.panels).map((p) => {
+      if (p.type === "row") {
+        row = p;
+        return <h2 class="row"><button type="button" aria-expanded={!closed[p.id]} onClick={() => setClosed({ ...closed, [p.id]: !closed[p.id] })}>{closed[p.id] ? "▸" : "▾"} {p.title}</button></h2>;
+      }
+      if (row && closed[row.id]) return null;
+      return <div class="cell" style={{ "--x": p.gridPos.x + 1, "--w": p.gridPos.w, "--h": p.gridPos.h } as any}><PanelFrame panel={p} view={view} /></div>;
+    })}</div>
+  </>;
+}
+
+function Alerts({ tick, fail }: { tick: number; fail: (e: unknown) => void }) {
+  const [groups, set] = useState<RuleGroup[]>();
+  const [error, setError] = useState("");
+  useEffect(() => {
+    const stop = new AbortController();
+    api.rules(stop.signal).then((g) => { set(g); setError(""); }, (e) => { if (!stop.signal.aborted) { fail(e); setError(e.message); } });
+    return () => stop.abort();
+  }, [tick]);
+  if (!groups) return <p class="boot">{error || "Loading…"}</p>;
+  const rank: Record<string, number> = { firing: 0, pending: 1, inactive: 2 };
+  const rules = groups.flatMap((g) => g.rules.filter((r) => r.type === "alerting").map((r) => ({ g, r }))).sort((a, b) => rank[a.r.state!] - rank[b.r.state!]);
+  const count = (s: string) => rules.filter(({ r }) => r.state === s).length;
+  return <section class="alerts">
+    <p class="summary"><b class="firing">{count("firing")}</b> firing, <b class="pending">{count("pending")}</b> pending, {count("inactive")} quiet</p>
+    {error && <p class="failed" role="alert">{error}</p>}
+    <ul>{rules.map(({ g, r }) => <li class={r.state}>
+      <div><b>{r.name}</b> <span class={"state " + r.state}>{r.state}</span>{r.labels.severity && <span class="note">{r.labels.severity}</span>}<span class="note">{g.name}</span>
+        {r.annotations?.runbook_url && <a href={r.annotations.runbook_url}>runbook</a>}</div>
+      {r.lastError && <p class="failed">{r.lastError}</p>}
+      {r.alerts?.map((a) => <p><span>{a.annotations.summary ?? ""}</span> <span class="note">{a.annotations.description ?? ""} Since {new Date(a.activeAt).toLocaleString()}.</span></p>)}
+      <code>{r.query}</code></li>)}</ul>
+  </section>;
+}
+
+render(<App />, (document.getElementById("app")!.replaceChildren(), document.getElementById("app")!));

@@ -1,0 +1,112 @@
+package fleet_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+
+	"headway/internal/audit"
+	"headway/internal/fleet"
+)
+
+// trail writes down what a registry records.
+type trail struct {
+	mu     sync.Mutex
+	lines  []string
+	refuse error
+}
+
+func (t *trail) line(s string) {
+	t.mu.Lock()
+	t.lines = append(t.lines, s)
+	t.mu.Unlock()
+}
+
+func (t *trail) take() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := t.lines
+	t.lines = nil
+	return lines
+}
+
+func (t *trail) attach(o *fleet.Options) {
+	o.Note = func(e audit.Entry) {
+		t.line(e.Actor.ID + " " + e.Action + " " + e.Target.ID + " " + string(e.Outcome) + " " + string(e.After))
+	}
+	o.Begin = func(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
+		if t.refuse != nil {
+			return nil, t.refuse
+		}
+		t.line(e.Actor.ID + " " + e.Action + " " + e.Target.ID + " " + string(e.Before) + string(e.After))
+		return func(o audit.Outcome, reason string, _ json.RawMessage) { t.line(string(o) + reason) }, nil
+	}
+}
+
+func TestWhatTheAuditTrailLearns(t *testing.T) {
+	tr := &trail{}
+	store := newFakeStore(t)
+	w := start(t, store, tr.attach)
+	ctx := audit.WithIdentity(t.Context(), &audit.Identity{Actor: audit.Actor{Type: "key", ID: "ada"}})
+	expect := func(what string, want ...string) {
+		t.Helper()
+		if got := tr.take(); !slices.Equal(got, want) {
+			t.Errorf("%s: recorded %q, want %q", what, got, want)
+		}
+	}
+	register := func(s fleet.Spec) {
+		t.Helper()
+		_, err := w.Register(ctx, s, active())
+		must(t, err)
+	}
+	register(spec("a"))
+	expect("a new head", `ada head.register a success {"endpoint":"http://127.0.0.1:9000","model_types":["m"],"own_weight":1}`)
+	register(spec("a"))
+	expect("a new epoch, which changes nothing that lasts")
+	moved := spec("a")
+	moved.Endpoint = "http://127.0.0.1:9001"
+	register(moved)
+	expect("another endpoint", `ada head.register a success {"endpoint":"http://127.0.0.1:9001","model_types":["m"],"own_weight":1}`)
+
+	drain := fleet.AdminDraining
+	_, err := w.Patch(ctx, "a", fleet.Patch{State: &drain})
+	must(t, err)
+	expect("a drain", `ada head.patch a {"admin_state":"enabled"}{"admin_state":"draining"}`, "success")
+
+	store.failWith(fleet.ErrStoreUnavailable)
+	enable := fleet.AdminEnabled
+	if _, err := w.Patch(ctx, "a", fleet.Patch{State: &enable}); !errors.Is(err, fleet.ErrStoreUnavailable) {
+		t.Errorf("a store that is down: %v", err)
+	}
+	if got := tr.take(); len(got) != 2 || got[1][:len("failure")] != "failure" {
+		t.Errorf("a store that is down: recorded %q; want an intent and a failure", got)
+	}
+	store.failWith(nil)
+
+	tr.refuse = errors.New("no trail")
+	if err := w.Deregister(ctx, "a"); !errors.Is(err, tr.refuse) {
+		t.Errorf("a trail that cannot be written: %v", err)
+	}
+	if _, err := w.Patch(ctx, "a", fleet.Patch{State: &enable}); !errors.Is(err, tr.refuse) {
+		t.Errorf("a trail that cannot be written: %v", err)
+	}
+	if v, err := w.Head("a"); err != nil || v.Record.Admin.State != fleet.AdminDraining {
+		t.Errorf("without an intent a head changed: %+v, %v", v.Record.Admin, err)
+	}
+	register(spec("b")) // heads come back whatever becomes of the trail
+	tr.refuse = nil
+	tr.take()
+
+	must(t, w.Deregister(ctx, "a"))
+	expect("a removal", `ada head.deregister a {"admin_state":"draining"}`, "success")
+	if err := w.Deregister(ctx, "nobody"); !errors.Is(err, fleet.ErrHeadNotFound) {
+		t.Errorf("deregister: %v", err)
+	}
+	if _, err := w.Patch(ctx, "nobody", fleet.Patch{State: &drain}); !errors.Is(err, fleet.ErrHeadNotFound) {
+		t.Errorf("patch: %v", err)
+	}
+	expect("heads that are not there")
+}

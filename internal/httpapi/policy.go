@@ -1,0 +1,257 @@
+package httpapi
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"headway/api"
+	"headway/internal/audit"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// getPolicy answers with the document; its revision is the ETag.
+func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
+	policy := s.router.Policy()
+	if etagListed(r.Header["If-None-Match"], policy.Revision, true) {
+		w.Header().Set("ETag", etagOf(policy.Revision))
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	return writePolicy(w, policy)
+}
+
+func writePolicy(w http.ResponseWriter, policy *routing.Policy) error {
+	body, err := policy.Document.Encode()
+	if err != nil {
+		return fmt.Errorf("encode the policy: %w", err)
+	}
+	w.Header().Set("ETag", etagOf(policy.Revision))
+	w.Header()["Content-Type"] = jsonType
+	_, _ = w.Write(append(body, '\n'))
+	return nil
+}
+
+func etagOf(revision uint64) string { return `"` + strconv.FormatUint(revision, 10) + `"` }
+
+// etagListed reports whether the headers name the revision, or any by *. A weak
+// tag says that documents mean the same, which is enough to read, not to write.
+func etagListed(headers []string, revision uint64, weak bool) bool {
+	etag := etagOf(revision)
+	for _, header := range headers {
+		for known := range strings.SplitSeq(header, ",") {
+			known = strings.TrimSpace(known)
+			if weak {
+				known = strings.TrimPrefix(known, "W/")
+			}
+			if known == etag || known == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// expected is the revision that a write must meet, which is the current one or
+// the write is refused.
+func (s *Server) expected(r *http.Request, required bool) (uint64, error) {
+	current := s.router.Policy().Revision
+	headers := r.Header["If-Match"]
+	switch {
+	case len(headers) == 0 && required:
+		return 0, &problem{
+			code:   api.CodePreconditionMissing,
+			detail: "Send If-Match with the ETag of the policy that you changed, which GET /api/v1/policy answers with.",
+		}
+	case len(headers) > 0 && !etagListed(headers, current, false):
+		return 0, &problem{
+			code:   api.CodePreconditionFailed,
+			detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current),
+		}
+	}
+	return current, nil
+}
+
+func (s *Server) putPolicy(w http.ResponseWriter, r *http.Request) error {
+	return s.changePolicy(w, r, "policy.put", func(body []byte) (routing.Document, []fleet.Fault) {
+		return routing.ParsePolicy(body, "json")
+	})
+}
+
+func (s *Server) patchPolicy(w http.ResponseWriter, r *http.Request) error {
+	return s.changePolicy(w, r, "policy.patch", s.router.Policy().Document.Merge)
+}
+
+func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func([]byte) (routing.Document, []fleet.Fault)) error {
+	expect, err := s.expected(r, true)
+	if err != nil {
+		return err
+	}
+	note := r.Header.Get("X-Change-Note")
+	if len(note) > maxNote || !utf8.ValidString(note) {
+		return invalidParameter("X-Change-Note", fmt.Sprintf("want at most %d bytes of UTF-8", maxNote))
+	}
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return err
+	}
+	defer body.free()
+	doc, faults := read(body.b)
+	if len(faults) > 0 {
+		return invalid(faults)
+	}
+	policy, err := s.router.Apply(r.Context(), doc, routing.PolicyChange{
+		Source: routing.SourceAPI, Action: action, Author: author(r), Note: note,
+	}, expect)
+	if err != nil {
+		return err
+	}
+	return writePolicy(w, policy)
+}
+
+// maxNote is the longest note to a change, in bytes.
+const maxNote = 500
+
+// author is who changes the policy, for its history.
+func author(r *http.Request) string {
+	actor := audit.From(r.Context()).Actor
+	return cmp.Or(actor.ID, actor.Type)
+}
+
+// validatePolicy is a dry run: what is wrong with a document, or what it would
+// change.
+func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
+	body, err := s.readBody(w, r)
+	if err != nil {
+		return err
+	}
+	defer body.free()
+	current := s.router.Policy()
+	check := api.PolicyCheck{CurrentRevision: current.Revision, Errors: []api.Fault{}, Differences: []api.Difference{}}
+	doc, faults := routing.ParsePolicy(body.b, "json")
+	if len(faults) > 0 {
+		check.Errors = toFaults(faults)
+		return writeJSON(w, http.StatusOK, check)
+	}
+	next, faults := routing.Compile(doc)
+	if len(faults) > 0 {
+		return invalid(faults)
+	}
+	differences, err := routing.Differences(current.Document, doc)
+	if err != nil {
+		return fmt.Errorf("compare the policies: %w", err)
+	}
+	for _, d := range differences {
+		check.Differences = append(check.Differences, api.Difference{Pointer: d.Pointer, Before: d.Before, After: d.After})
+	}
+	check.Valid, check.Replay = true, s.replay(next)
+	return writeJSON(w, http.StatusOK, check)
+}
+
+func (s *Server) replay(next *routing.Policy) *api.PolicyReplay {
+	result := s.router.Replay(next)
+	replay := &api.PolicyReplay{
+		Decisions: result.Decisions, Moved: result.Moved, Failed: result.Failed, Examples: []api.ReplayedDecision{},
+	}
+	id := func(h *fleet.Head) string {
+		if h == nil {
+			return ""
+		}
+		return h.ID
+	}
+	for _, e := range result.Examples {
+		replay.Examples = append(replay.Examples, api.ReplayedDecision{
+			DecisionID: e.Decision.ID(), ModelType: e.Decision.ModelType, Region: e.Decision.Region,
+			HeadBefore: id(e.Before), StrategyBefore: e.StrategyBefore, HeadAfter: id(e.After), StrategyAfter: e.StrategyNext,
+		})
+	}
+	return replay
+}
+
+// listRevisions lists the history without the documents, which may be large.
+func (s *Server) listRevisions(w http.ResponseWriter, r *http.Request) error {
+	q := readQuery(r, "limit", "cursor")
+	limit, place := q.limit(), q.cursor(revisionCursor)
+	before, err := strconv.ParseUint(place, 10, 64)
+	if place != "" && err != nil {
+		q.fault("cursor", "is not the next_cursor of this list")
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	list, err := s.router.Revisions(r.Context(), maxRevisions)
+	if err != nil {
+		return err
+	}
+	if place != "" {
+		list = slices.DeleteFunc(list, func(p routing.StoredPolicy) bool { return p.Revision >= before })
+	}
+	page := api.List[api.PolicyRevision]{Data: []api.PolicyRevision{}}
+	if len(list) > limit {
+		list = list[:limit]
+		page.NextCursor = revisionCursor.encode(strconv.FormatUint(list[limit-1].Revision, 10))
+	}
+	current := s.router.Policy().Revision
+	for _, p := range list {
+		revision := toRevision(p, current)
+		revision.Document = nil
+		page.Data = append(page.Data, revision)
+	}
+	return writeJSON(w, http.StatusOK, page)
+}
+
+// maxRevisions is more than a store keeps.
+const maxRevisions = 1000
+
+func toRevision(p routing.StoredPolicy, current uint64) api.PolicyRevision {
+	return api.PolicyRevision{
+		Revision: p.Revision, Source: p.Source, Author: p.Author, Note: p.Note,
+		SavedAt: p.SavedAt, Current: p.Revision == current, Document: p.Document,
+	}
+}
+
+func (s *Server) getRevision(w http.ResponseWriter, r *http.Request) error {
+	n, err := revisionOf(r)
+	if err != nil {
+		return err
+	}
+	list, err := s.router.Revisions(r.Context(), maxRevisions)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if p.Revision == n {
+			return writeJSON(w, http.StatusOK, toRevision(p, s.router.Policy().Revision))
+		}
+	}
+	return fmt.Errorf("revision %d: %w", n, routing.ErrNoRevision)
+}
+
+func revisionOf(r *http.Request) (uint64, error) {
+	n, err := strconv.ParseUint(r.PathValue("n"), 10, 53)
+	if err != nil {
+		return 0, invalidParameter("n", "want the number of a revision")
+	}
+	return n, nil
+}
+
+func (s *Server) restoreRevision(w http.ResponseWriter, r *http.Request) error {
+	n, err := revisionOf(r)
+	if err != nil {
+		return err
+	}
+	expect, err := s.expected(r, false)
+	if err != nil {
+		return err
+	}
+	policy, err := s.router.Restore(r.Context(), n, author(r), expect)
+	if err != nil {
+		return err
+	}
+	return writePolicy(w, policy)
+}

@@ -1,0 +1,464 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/timestamp"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/util/annotations"
+)
+
+// Limits of the read API.
+const (
+	maxPoints = 11_000   // of one series in a range query, as in Prometheus
+	maxForm   = 64 << 10 // bytes of the parameters
+	maxListed = 20_000   // of series, names and values in one answer
+)
+
+// The kinds of errors that Prometheus' clients know.
+const (
+	badData       = "bad_data"
+	execution     = "execution"
+	queryTimedOut = "timeout"
+	canceled      = "canceled"
+	unavailable   = "unavailable"
+	notFound      = "not_found"
+)
+
+// apiError is an error of the read API.
+type apiError struct {
+	kind string
+	err  error
+}
+
+func (e *apiError) Error() string { return e.err.Error() }
+
+func bad(format string, args ...any) error { return &apiError{badData, fmt.Errorf(format, args...)} }
+
+func (e *apiError) status() int {
+	switch e.kind {
+	case badData:
+		return http.StatusBadRequest
+	case execution:
+		return http.StatusUnprocessableEntity
+	case notFound:
+		return http.StatusNotFound
+	}
+	return http.StatusServiceUnavailable
+}
+
+// answer is the body of every answer.
+type answer struct {
+	Status    string   `json:"status"`
+	Data      any      `json:"data,omitempty"`
+	ErrorType string   `json:"errorType,omitempty"`
+	Error     string   `json:"error,omitempty"`
+	Warnings  []string `json:"warnings,omitempty"`
+	Infos     []string `json:"infos,omitempty"`
+}
+
+// result is what a call answers with.
+type result struct {
+	data  any
+	notes annotations.Annotations
+	expr  string
+}
+
+type call func(ctx context.Context, form url.Values, r *http.Request) (result, error)
+
+// api is the whole read API.
+func (m *Monitor) api() http.Handler {
+	mux := http.NewServeMux()
+	for path, do := range map[string]call{
+		"/api/v1/query":               m.query,
+		"/api/v1/query_range":         m.queryRange,
+		"/api/v1/series":              m.series,
+		"/api/v1/labels":              m.labelNames,
+		"/api/v1/label/{name}/values": m.labelValues,
+		"/api/v1/metadata":            m.metadata,
+		"/api/v1/rules":               m.listRules,
+		"/api/v1/alerts":              m.listAlerts,
+		"/api/v1/query_exemplars":     func(context.Context, url.Values, *http.Request) (result, error) { return result{data: []any{}}, nil },
+		"/api/v1/status/buildinfo":    m.buildInfo,
+		"/api/v1/status/runtimeinfo":  m.runtimeInfo,
+	} {
+		mux.HandleFunc("GET "+path, m.serve(do))
+		mux.HandleFunc("POST "+path, m.serve(do))
+	}
+	for _, path := range []string{"/-/healthy", "/-/ready"} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ready\n") })
+	}
+	mux.HandleFunc("/", m.serve(func(_ context.Context, _ url.Values, r *http.Request) (result, error) {
+		return result{}, &apiError{notFound, fmt.Errorf("there is nothing at %q", r.URL.Path)}
+	}))
+	return mux
+}
+
+// serve makes a handler of a call: it bounds the parameters, waits for a place
+// and writes the answer.
+func (m *Monitor) serve(do call) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		res, err := m.admit(w, r, do)
+		a := answer{Status: "success", Data: res.data}
+		if err != nil {
+			var known *apiError
+			if !errors.As(err, &known) {
+				known = toAPIError(err)
+			}
+			m.metrics.refused(known.kind)
+			if known.status() == http.StatusServiceUnavailable {
+				w.Header().Set("Retry-After", "1")
+			}
+			w.WriteHeader(known.status())
+			a = answer{Status: "error", ErrorType: known.kind, Error: known.Error()}
+		}
+		a.Warnings, a.Infos = res.notes.AsStrings(res.expr, 10, 10)
+		_ = json.NewEncoder(w).Encode(a) // what fails is the connection
+	}
+}
+
+func (m *Monitor) admit(w http.ResponseWriter, r *http.Request, do call) (result, error) {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	if len(r.URL.RawQuery) > maxForm {
+		return result{}, bad("the parameters have more than %d bytes", maxForm)
+	}
+	if err := r.ParseForm(); err != nil {
+		return result{}, bad("the parameters cannot be read: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
+	defer cancel()
+	if m.waiting.Add(1) > maxWaiting {
+		m.waiting.Add(-1)
+		return result{}, &apiError{unavailable, errors.New("too many queries wait; ask again in a second")}
+	}
+	select {
+	case m.places <- struct{}{}:
+		m.waiting.Add(-1)
+	case <-ctx.Done():
+		m.waiting.Add(-1)
+		return result{}, &apiError{unavailable, errors.New("too many queries are under way; ask again in a second")}
+	}
+	defer func() { <-m.places }()
+	return do(ctx, r.Form, r)
+}
+
+func toAPIError(err error) *apiError {
+	switch {
+	case errors.As(err, new(promql.ErrQueryTimeout)), errors.Is(err, context.DeadlineExceeded):
+		return &apiError{queryTimedOut, err}
+	case errors.As(err, new(promql.ErrQueryCanceled)), errors.Is(err, context.Canceled):
+		return &apiError{canceled, err}
+	case errors.As(err, new(parser.ParseErrors)):
+		return &apiError{badData, err}
+	}
+	return &apiError{execution, err}
+}
+
+// parseTime reads a time as Prometheus does: seconds since 1970 or RFC 3339.
+func parseTime(form url.Values, name string, def time.Time) (time.Time, error) {
+	text := form.Get(name)
+	if text == "" {
+		if def.IsZero() {
+			return def, bad("invalid parameter %q: it is required", name)
+		}
+		return def, nil
+	}
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && math.Abs(seconds) < 1e12 {
+		whole, fraction := math.Modf(seconds)
+		return time.Unix(int64(whole), int64(math.Round(fraction*1000))*int64(time.Millisecond)).UTC(), nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		return t, bad("invalid parameter %q: cannot parse %q to a valid timestamp", name, text)
+	}
+	return t, nil
+}
+
+// parseDuration reads a time as Prometheus does: seconds, or 5m.
+func parseDuration(name, text string) (time.Duration, error) {
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
+		d := seconds * float64(time.Second)
+		if math.IsNaN(d) || d > math.MaxInt64 || d < math.MinInt64 {
+			return 0, bad("invalid parameter %q: cannot parse %q to a valid duration", name, text)
+		}
+		return time.Duration(d), nil
+	}
+	d, err := model.ParseDuration(text)
+	if err != nil {
+		return 0, bad("invalid parameter %q: cannot parse %q to a valid duration", name, text)
+	}
+	return time.Duration(d), nil
+}
+
+// options are what a query may ask of the engine.
+func options(form url.Values) (promql.QueryOpts, error) {
+	back := time.Duration(0)
+	if text := form.Get("lookback_delta"); text != "" {
+		var err error
+		if back, err = parseDuration("lookback_delta", text); err != nil {
+			return nil, err
+		}
+	}
+	return promql.NewPrometheusQueryOpts(false, back, nil), nil
+}
+
+func timeout(ctx context.Context, form url.Values) (context.Context, context.CancelFunc, error) {
+	text := form.Get("timeout")
+	if text == "" {
+		ctx, cancel := context.WithCancel(ctx)
+		return ctx, cancel, nil
+	}
+	d, err := parseDuration("timeout", text)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, d)
+	return ctx, cancel, nil
+}
+
+func (m *Monitor) query(ctx context.Context, form url.Values, _ *http.Request) (result, error) {
+	at, err := parseTime(form, "time", m.o.Now())
+	if err != nil {
+		return result{}, err
+	}
+	return m.evaluate(ctx, form, func(opts promql.QueryOpts, expr string) (promql.Query, error) {
+		return m.engine.NewInstantQuery(ctx, m.store, opts, expr, at)
+	})
+}
+
+func (m *Monitor) queryRange(ctx context.Context, form url.Values, _ *http.Request) (result, error) {
+	from, err := parseTime(form, "start", time.Time{})
+	if err != nil {
+		return result{}, err
+	}
+	to, err := parseTime(form, "end", time.Time{})
+	if err != nil {
+		return result{}, err
+	}
+	step, err := parseDuration("step", form.Get("step"))
+	switch {
+	case err != nil:
+		return result{}, err
+	case to.Before(from):
+		return result{}, bad("invalid parameter \"end\": end timestamp must not be before start time")
+	case step <= 0:
+		return result{}, bad("invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer")
+	case to.Sub(from)/step > maxPoints:
+		return result{}, bad("exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)")
+	}
+	return m.evaluate(ctx, form, func(opts promql.QueryOpts, expr string) (promql.Query, error) {
+		return m.engine.NewRangeQuery(ctx, m.store, opts, expr, from, to, step)
+	})
+}
+
+func (m *Monitor) evaluate(ctx context.Context, form url.Values, prepare func(promql.QueryOpts, string) (promql.Query, error)) (result, error) {
+	ctx, cancel, err := timeout(ctx, form)
+	if err != nil {
+		return result{}, err
+	}
+	defer cancel()
+	opts, err := options(form)
+	if err != nil {
+		return result{}, err
+	}
+	expr := form.Get("query")
+	q, err := prepare(opts, expr)
+	if err != nil {
+		return result{}, bad("invalid parameter \"query\": %w", err)
+	}
+	defer q.Close()
+	res := q.Exec(ctx)
+	if res.Err != nil {
+		return result{notes: res.Warnings, expr: expr}, res.Err
+	}
+	// The query's memory is given back when it is closed, so it is written now.
+	data, err := json.Marshal(queryData{res.Value.Type(), encodeValue(res.Value)})
+	return result{data: json.RawMessage(data), notes: res.Warnings, expr: expr}, err
+}
+
+type queryData struct {
+	Type   parser.ValueType `json:"resultType"`
+	Result any              `json:"result"`
+}
+
+// point writes a sample as Prometheus does: [seconds, "value"].
+type point struct {
+	t int64
+	v float64
+}
+
+// MarshalJSON implements json.Marshaler.
+func (p point) MarshalJSON() ([]byte, error) {
+	b := append([]byte(nil), '[')
+	b = strconv.AppendFloat(b, float64(p.t)/1000, 'f', -1, 64)
+	b = append(b, ',', '"')
+	b = strconv.AppendFloat(b, p.v, 'f', -1, 64)
+	return append(b, '"', ']'), nil
+}
+
+type vectorSample struct {
+	Metric labels.Labels `json:"metric"`
+	Value  point         `json:"value"`
+}
+
+type matrixSeries struct {
+	Metric labels.Labels `json:"metric"`
+	Values []point       `json:"values"`
+}
+
+func encodeValue(v parser.Value) any {
+	switch v := v.(type) {
+	case promql.Scalar:
+		return point{v.T, v.V}
+	case promql.String:
+		return []any{float64(v.T) / 1000, v.V}
+	case promql.Vector:
+		list := make([]vectorSample, len(v))
+		for i, s := range v {
+			list[i] = vectorSample{s.Metric, point{s.T, s.F}}
+		}
+		return list
+	case promql.Matrix:
+		list := make([]matrixSeries, len(v))
+		for i, s := range v {
+			list[i] = matrixSeries{s.Metric, make([]point, len(s.Floats))}
+			for j, p := range s.Floats {
+				list[i].Values[j] = point{p.T, p.F}
+			}
+		}
+		return list
+	}
+	return nil
+}
+
+// span is the time that a call about series looks at: by default all.
+func (m *Monitor) span(form url.Values) (from, to int64, err error) {
+	begin, err := parseTime(form, "start", time.UnixMilli(1))
+	if err != nil {
+		return 0, 0, err
+	}
+	end, err := parseTime(form, "end", m.o.Now())
+	return timestamp.FromTime(begin), timestamp.FromTime(end), err
+}
+
+func (m *Monitor) selectors(form url.Values, required bool) ([][]*labels.Matcher, error) {
+	texts := form["match[]"]
+	if len(texts) == 0 {
+		if required {
+			return nil, bad("no match[] parameter provided")
+		}
+		return [][]*labels.Matcher{nil}, nil
+	}
+	var sets [][]*labels.Matcher
+	for _, text := range texts {
+		set, err := m.parser.ParseMetricSelector(text)
+		if err != nil {
+			return nil, bad("invalid parameter \"match[]\": %w", err)
+		}
+		sets = append(sets, set)
+	}
+	return sets, nil
+}
+
+// atMost is how many entries an answer may have.
+func atMost(form url.Values) (int, error) {
+	text := form.Get("limit")
+	if text == "" {
+		return maxListed, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, bad("invalid parameter \"limit\": it must not be negative")
+	}
+	if n == 0 || n > maxListed {
+		return maxListed, nil
+	}
+	return n, nil
+}
+
+// gatherEach runs f on a querier for each selector.
+func (m *Monitor) gatherEach(form url.Values, required bool, f func(q storage.Querier, matchers []*labels.Matcher)) (int, error) {
+	limit, err := atMost(form)
+	if err != nil {
+		return 0, err
+	}
+	from, to, err := m.span(form)
+	if err != nil {
+		return 0, err
+	}
+	sets, err := m.selectors(form, required)
+	if err != nil {
+		return 0, err
+	}
+	q := &querier{m.store, from, to}
+	for _, matchers := range sets {
+		f(q, matchers)
+	}
+	return limit, nil
+}
+
+func (m *Monitor) series(ctx context.Context, form url.Values, _ *http.Request) (result, error) {
+	seen := map[string]labels.Labels{}
+	limit, err := m.gatherEach(form, true, func(q storage.Querier, matchers []*labels.Matcher) {
+		set := q.Select(ctx, false, nil, matchers...)
+		for set.Next() {
+			l := set.At().Labels()
+			seen[l.String()] = l
+		}
+	})
+	if err != nil {
+		return result{}, err
+	}
+	list := make([]labels.Labels, 0, len(seen))
+	for _, l := range seen {
+		list = append(list, l)
+	}
+	slices.SortFunc(list, labels.Compare)
+	return result{data: list[:min(limit, len(list))]}, nil
+}
+
+func (m *Monitor) labelNames(ctx context.Context, form url.Values, _ *http.Request) (result, error) {
+	return m.names(form, func(q storage.Querier, matchers []*labels.Matcher) []string {
+		list, _, _ := q.LabelNames(ctx, nil, matchers...) // ours do not fail
+		return list
+	})
+}
+
+func (m *Monitor) labelValues(ctx context.Context, form url.Values, r *http.Request) (result, error) {
+	name := model.UnescapeName(r.PathValue("name"), model.ValueEncodingEscaping)
+	if !model.UTF8Validation.IsValidLabelName(name) {
+		return result{}, bad("invalid label name: %q", name)
+	}
+	return m.names(form, func(q storage.Querier, matchers []*labels.Matcher) []string {
+		list, _, _ := q.LabelValues(ctx, name, nil, matchers...)
+		return list
+	})
+}
+
+func (m *Monitor) names(form url.Values, each func(storage.Querier, []*labels.Matcher) []string) (result, error) {
+	all := []string{}
+	limit, err := m.gatherEach(form, false, func(q storage.Querier, matchers []*labels.Matcher) {
+		all = append(all, each(q, matchers)...)
+	})
+	if err != nil {
+		return result{}, err
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	return result{data: all[:min(limit, len(all))]}, nil
+}

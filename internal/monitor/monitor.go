@@ -1,0 +1,236 @@
+// Package monitor is monitoring without installing anything: it keeps the
+// service's own metrics for a bounded time in memory, answers PromQL on
+// Prometheus' read API, evaluates the same rule files and tells alerts to
+// Alertmanager and webhooks.
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/timestamp"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+)
+
+// Options are what a Monitor is made of.
+type Options struct {
+	Gatherer   prometheus.Gatherer   // required; what is watched
+	Metrics    prometheus.Registerer // required; where the monitor's own metrics go
+	Log        *slog.Logger          // required
+	Rules      []byte                // a rule file of Prometheus'
+	RulesFile  string                // read instead of Rules if set, and again when it changes
+	Instance   string                // label of every series; "localhost:8080"
+	Job        string                // label of every series; "routing-service"
+	Interval   time.Duration         // between scrapes and evaluations; 15 s
+	Retention  time.Duration         // 24 h
+	MaxSeries  int                   // 20,000
+	MaxSamples int                   // in memory at once, of one query; 5,000,000
+	Snapshot   string                // file that keeps the history over restarts; "": none
+	URL        *url.URL              // of the console, that alerts link to; nil: /
+	Receivers  []Receiver            // told of alerts
+	Now        func() time.Time      // nil: time.Now
+}
+
+// Limits of queries: a dashboard needs far less.
+const (
+	queryTimeout  = 10 * time.Second // of one query
+	maxConcurrent = 4                // queries at once
+	maxWaiting    = 64               // queries that wait for one of those places
+	lookback      = 5 * time.Minute
+)
+
+// snapshotEvery is how often the history is written to the disk.
+const snapshotEvery = 10 * time.Minute
+
+// Monitor watches one gatherer. All methods are safe for concurrent use.
+type Monitor struct {
+	o       Options
+	store   *store
+	engine  *promql.Engine
+	parser  parser.Parser
+	rules   *rules
+	scraper *scraper
+	metrics *metrics
+	teller  *teller
+	started time.Time
+	places  chan struct{}
+	waiting atomic.Int64
+	last    map[*series]bool // that the last scrape wrote
+	seen    time.Time        // when RulesFile was changed
+}
+
+// New makes a monitor with the history of the last snapshot. A snapshot that
+// cannot be read costs only the history.
+func New(o Options) (*Monitor, error) {
+	if o.Gatherer == nil || o.Metrics == nil || o.Log == nil {
+		return nil, errors.New("monitor: Gatherer, Metrics and Log are required")
+	}
+	o.complete()
+	m := &Monitor{
+		o: o, store: newStore(o.MaxSeries), scraper: newScraper(o.Gatherer, o.Job, o.Instance), started: o.Now(),
+		places: make(chan struct{}, maxConcurrent), parser: parser.NewParser(parser.Options{}),
+	}
+	m.engine = promql.NewEngine(promql.EngineOpts{
+		Logger: o.Log, MaxSamples: o.MaxSamples, Timeout: queryTimeout, LookbackDelta: lookback, Parser: m.parser,
+		EnableAtModifier: true, EnableNegativeOffset: true,
+		NoStepSubqueryIntervalFn: func(int64) int64 { return o.Interval.Milliseconds() },
+	})
+	m.rules = &rules{store: m.store, query: m.instant, url: o.URL, log: o.Log, parser: m.parser}
+	m.teller = newTeller(o.Receivers, o.Log)
+	var err error
+	if m.metrics, err = newMetrics(o.Metrics, m); err != nil {
+		return nil, fmt.Errorf("monitor: metrics: %w", err)
+	}
+	content := o.Rules
+	if o.RulesFile != "" {
+		if content, err = os.ReadFile(o.RulesFile); err != nil {
+			return nil, fmt.Errorf("read the rules: %w", err)
+		}
+		m.rulesChanged()
+	}
+	if err := m.rules.load(content); err != nil {
+		return nil, err
+	}
+	if o.Snapshot != "" {
+		if err := m.restore(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			o.Log.Warn("the history of the monitor cannot be read; it begins anew", "file", o.Snapshot, "error", err)
+		}
+	}
+	return m, nil
+}
+
+func (o *Options) complete() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.Interval, 15*time.Second)
+	def(&o.Retention, 24*time.Hour)
+	if o.MaxSeries == 0 {
+		o.MaxSeries = 20_000
+	}
+	if o.MaxSamples == 0 {
+		o.MaxSamples = 5_000_000
+	}
+	if o.Job == "" {
+		o.Job = "routing-service"
+	}
+	if o.Instance == "" {
+		o.Instance = "localhost:8080"
+	}
+	if o.URL == nil {
+		o.URL = &url.URL{Path: "/"}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+// Run scrapes, evaluates and tells until ctx ends, and then writes the history.
+func (m *Monitor) Run(ctx context.Context) error {
+	var wait sync.WaitGroup
+	wait.Go(func() { m.teller.run(ctx) })
+	defer wait.Wait()
+	tick := time.NewTicker(m.o.Interval)
+	defer tick.Stop()
+	save := time.NewTicker(snapshotEvery)
+	defer save.Stop()
+	m.Step(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			m.save()
+			return nil
+		case <-tick.C:
+			m.Step(ctx)
+		case <-save.C:
+			m.save()
+		}
+	}
+}
+
+// Step scrapes and evaluates once. Run calls it; a test that has its own clock
+// calls it itself, from one goroutine.
+func (m *Monitor) Step(ctx context.Context) {
+	begin := time.Now()
+	now := m.o.Now()
+	at := timestamp.FromTime(now)
+	samples, err := m.scraper.scrape(nil)
+	up := 1.0
+	if err != nil {
+		up = 0
+		m.metrics.failures.Inc()
+		m.o.Log.Warn("some metrics could not be gathered", "error", err)
+	}
+	samples = append(samples, m.scraper.own("up", up), m.scraper.own("scrape_samples_scraped", float64(len(samples))),
+		m.scraper.own("scrape_duration_seconds", time.Since(begin).Seconds()))
+	if m.last, err = m.store.add(at, samples, m.last); err != nil {
+		m.o.Log.Error("the monitor cannot keep samples", "error", err)
+	}
+	m.store.forget(at - m.o.Retention.Milliseconds())
+	m.reloadRules()
+	m.rules.evaluate(ctx, now, m.o.Interval)
+	m.teller.tell(batch{m.rules.due(now, repeatAfter), now})
+	m.metrics.took.Set(time.Since(begin).Seconds())
+}
+
+// instant evaluates an instant query of ours, which waits for no place.
+func (m *Monitor) instant(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
+	q, err := m.engine.NewInstantQuery(ctx, m.store, nil, expr, at)
+	if err != nil {
+		return nil, err
+	}
+	defer q.Close()
+	result := q.Exec(ctx)
+	if result.Err != nil {
+		return nil, result.Err
+	}
+	switch v := result.Value.(type) {
+	case promql.Vector:
+		return v, nil
+	case promql.Scalar:
+		return promql.Vector{{T: v.T, F: v.V}}, nil
+	}
+	return nil, errors.New("the expression gives neither a vector nor a number")
+}
+
+func (m *Monitor) rulesChanged() bool {
+	info, err := os.Stat(m.o.RulesFile)
+	if err != nil || info.ModTime().Equal(m.seen) {
+		return false
+	}
+	m.seen = info.ModTime()
+	return true
+}
+
+// reloadRules takes a changed rule file over; one with an error changes
+// nothing.
+func (m *Monitor) reloadRules() {
+	if m.o.RulesFile == "" || !m.rulesChanged() {
+		return
+	}
+	content, err := os.ReadFile(m.o.RulesFile)
+	if err == nil {
+		err = m.rules.load(content)
+	}
+	if err != nil {
+		m.metrics.ruleFailures.Inc()
+		m.o.Log.Error("the rule file changed and cannot be used; the rules of before stay", "file", m.o.RulesFile, "error", err)
+		return
+	}
+	m.o.Log.Info("rules read again", "file", m.o.RulesFile)
+}
+
+// Handler serves Prometheus' read API below prefix, such as /prometheus.
+func (m *Monitor) Handler(prefix string) http.Handler { return http.StripPrefix(prefix, m.api()) }

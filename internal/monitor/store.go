@@ -1,0 +1,312 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/util/annotations"
+)
+
+// chunkSamples is how many samples a chunk has, as in Prometheus: longer ones
+// compress no better.
+const chunkSamples = 120
+
+// store keeps the samples of a bounded time and number of series in memory, in
+// Gorilla chunks (Pelkonen et al., VLDB 2015). Full chunks never change, so
+// that queries read them without a lock.
+type store struct {
+	maxSeries int
+
+	mu      sync.RWMutex
+	series  map[uint64][]*series // by the hash of their labels
+	byName  map[string][]*series // by metric name
+	count   int
+	refused uint64 // samples of series beyond maxSeries
+}
+
+// series is one time series. store.mu guards it.
+type series struct {
+	labels labels.Labels
+	chunks []*chunk
+	head   chunkenc.Appender // of the last chunk
+	stale  bool              // ended by a stale marker
+}
+
+type chunk struct {
+	*chunkenc.XORChunk
+	from, to int64 // ms, of the first and last sample
+}
+
+func newStore(maxSeries int) *store {
+	return &store{maxSeries: maxSeries, series: map[uint64][]*series{}, byName: map[string][]*series{}}
+}
+
+// find returns the series, or makes it if there is room.
+func (s *store) find(l labels.Labels) *series {
+	hash := l.Hash()
+	for _, known := range s.series[hash] {
+		if labels.Equal(known.labels, l) {
+			return known
+		}
+	}
+	if s.count >= s.maxSeries {
+		return nil
+	}
+	fresh := &series{labels: l}
+	s.series[hash] = append(s.series[hash], fresh)
+	name := l.Get(model.MetricNameLabel)
+	s.byName[name] = append(s.byName[name], fresh)
+	s.count++
+	return fresh
+}
+
+// append adds one sample; s.mu must be held. Samples that are not newer than
+// the last one are left out, as Prometheus does.
+func (s *series) append(t int64, v float64) error {
+	if n := len(s.chunks); n > 0 && t <= s.chunks[n-1].to {
+		return nil
+	}
+	if n := len(s.chunks); n == 0 || s.head == nil || s.chunks[n-1].NumSamples() >= chunkSamples {
+		if n > 0 {
+			s.chunks[n-1].Compact()
+		}
+		fresh := chunkenc.NewXORChunk()
+		app, err := fresh.Appender()
+		if err != nil {
+			return fmt.Errorf("begin a chunk: %w", err)
+		}
+		s.chunks, s.head = append(s.chunks, &chunk{fresh, t, t}), app
+	}
+	s.head.Append(0, t, v)
+	s.chunks[len(s.chunks)-1].to = t
+	s.stale = value.IsStaleNaN(v)
+	return nil
+}
+
+// sample is one value of one series.
+type sample struct {
+	labels labels.Labels
+	value  float64
+}
+
+// add appends samples that were taken at t. Series of before, which the caller
+// no longer has, get a stale marker. It returns the series that it wrote.
+func (s *store) add(t int64, samples []sample, before map[*series]bool) (map[*series]bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := make(map[*series]bool, len(samples))
+	for _, sample := range samples {
+		one := s.find(sample.labels)
+		if one == nil {
+			s.refused++
+			continue
+		}
+		if err := one.append(t, sample.value); err != nil {
+			return now, err
+		}
+		now[one] = true
+	}
+	for gone := range before {
+		if !now[gone] && !gone.stale {
+			if err := gone.append(t, staleNaN); err != nil {
+				return now, err
+			}
+		}
+	}
+	return now, nil
+}
+
+// forget drops the chunks that end before t, and series without any.
+func (s *store) forget(t int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for hash, list := range s.series {
+		for _, one := range list {
+			// A copy: queries hold the old slice.
+			if n := slices.IndexFunc(one.chunks, func(c *chunk) bool { return c.to >= t }); n > 0 {
+				one.chunks = slices.Clone(one.chunks[n:])
+			} else if n < 0 {
+				one.chunks = nil
+			}
+		}
+		list = slices.DeleteFunc(list, func(one *series) bool { return len(one.chunks) == 0 })
+		if len(list) == 0 {
+			delete(s.series, hash)
+		} else {
+			s.series[hash] = list
+		}
+	}
+	s.count = 0
+	for name, list := range s.byName {
+		list = slices.DeleteFunc(slices.Clone(list), func(one *series) bool { return len(one.chunks) == 0 })
+		if s.count += len(list); len(list) == 0 {
+			delete(s.byName, name)
+		} else {
+			s.byName[name] = list
+		}
+	}
+}
+
+// usage is what the store holds.
+func (s *store) usage() (seriesCount int, bytes, refused uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, list := range s.byName {
+		for _, one := range list {
+			for _, c := range one.chunks {
+				bytes += uint64(len(c.Bytes()))
+			}
+		}
+	}
+	return s.count, bytes, s.refused
+}
+
+// Querier implements storage.Queryable.
+func (s *store) Querier(from, to int64) (storage.Querier, error) {
+	return &querier{s, from, to}, nil
+}
+
+type querier struct {
+	store    *store
+	from, to int64
+}
+
+// matching returns the series that all matchers match and that have samples in
+// the time; s.mu must be held.
+func (q *querier) matching(matchers []*labels.Matcher) []*series {
+	var found []*series
+	look := func(list []*series) {
+		for _, one := range list {
+			if one.within(q.from, q.to) && matches(one.labels, matchers) {
+				found = append(found, one)
+			}
+		}
+	}
+	for _, m := range matchers {
+		if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
+			look(q.store.byName[m.Value])
+			return found
+		}
+	}
+	for _, list := range q.store.byName {
+		look(list)
+	}
+	return found
+}
+
+func (s *series) within(from, to int64) bool {
+	return len(s.chunks) > 0 && s.chunks[0].from <= to && s.chunks[len(s.chunks)-1].to >= from
+}
+
+func matches(l labels.Labels, matchers []*labels.Matcher) bool {
+	for _, m := range matchers {
+		if !m.Matches(l.Get(m.Name)) {
+			return false
+		}
+	}
+	return true
+}
+
+// Select implements storage.Querier. What it returns is a view of this moment.
+func (q *querier) Select(ctx context.Context, sorted bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+	q.store.mu.RLock()
+	defer q.store.mu.RUnlock()
+	set := &seriesSet{at: -1}
+	for _, one := range q.matching(matchers) {
+		if ctx.Err() != nil {
+			return storage.ErrSeriesSet(ctx.Err())
+		}
+		set.views = append(set.views, one.view(q.from, q.to))
+	}
+	if sorted {
+		slices.SortFunc(set.views, func(a, b *view) int { return labels.Compare(a.labels, b.labels) })
+	}
+	return set
+}
+
+// view copies the chunk that still grows and shares the others.
+func (s *series) view(from, to int64) *view {
+	v := &view{labels: s.labels}
+	for i, c := range s.chunks {
+		if c.to < from || c.from > to {
+			continue
+		}
+		data := c.Bytes()
+		if i == len(s.chunks)-1 {
+			data = slices.Clone(data)
+		}
+		v.chunks = append(v.chunks, data)
+	}
+	return v
+}
+
+// LabelValues implements storage.LabelQuerier.
+func (q *querier) LabelValues(_ context.Context, name string, _ *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return q.collect(matchers, func(l labels.Labels, add func(string)) {
+		if v := l.Get(name); v != "" {
+			add(v)
+		}
+	}), nil, nil
+}
+
+// LabelNames implements storage.LabelQuerier.
+func (q *querier) LabelNames(_ context.Context, _ *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return q.collect(matchers, func(l labels.Labels, add func(string)) {
+		l.Range(func(one labels.Label) { add(one.Name) })
+	}), nil, nil
+}
+
+func (q *querier) collect(matchers []*labels.Matcher, each func(labels.Labels, func(string))) []string {
+	q.store.mu.RLock()
+	defer q.store.mu.RUnlock()
+	seen := map[string]bool{}
+	for _, one := range q.matching(matchers) {
+		each(one.labels, func(s string) { seen[s] = true })
+	}
+	list := make([]string, 0, len(seen))
+	for s := range seen {
+		list = append(list, s)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Close implements storage.Querier.
+func (*querier) Close() error { return nil }
+
+type seriesSet struct {
+	views []*view
+	at    int
+}
+
+func (s *seriesSet) Next() bool                      { s.at++; return s.at < len(s.views) }
+func (s *seriesSet) At() storage.Series              { return s.views[s.at] }
+func (*seriesSet) Err() error                        { return nil }
+func (*seriesSet) Warnings() annotations.Annotations { return nil }
+
+// view is a series as it was when it was selected.
+type view struct {
+	labels labels.Labels
+	chunks [][]byte
+}
+
+// Labels implements storage.Series.
+func (v *view) Labels() labels.Labels { return v.labels }
+
+// Iterator implements storage.Series.
+func (v *view) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
+	parts := make([]chunkenc.Iterator, 0, len(v.chunks))
+	for _, data := range v.chunks {
+		c := chunkenc.NewXORChunk()
+		c.Reset(data)
+		parts = append(parts, c.Iterator(nil))
+	}
+	return storage.ChainSampleIteratorFromIterators(reuse, parts)
+}

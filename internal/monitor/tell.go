@@ -1,0 +1,176 @@
+package monitor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
+)
+
+// Receiver is somebody who is told of alerts.
+type Receiver struct {
+	URL    string // of an Alertmanager, such as http://localhost:9093, or of a webhook
+	Kind   string // alertmanager or webhook
+	Client *http.Client
+}
+
+// The kinds of receivers.
+const (
+	Alertmanager = "alertmanager" // POST /api/v2/alerts
+	Webhook      = "webhook"      // POST of Alertmanager's webhook format, version 4
+)
+
+// Bounds of telling.
+const (
+	repeatAfter = time.Minute      // an alert that still fires is told again
+	endsAfter   = 4 * time.Minute  // and ends by itself if it is not
+	tellTimeout = 10 * time.Second // of one call
+	tellTries   = 5
+	tellQueue   = 64 // batches that wait for one receiver
+	minWait     = 500 * time.Millisecond
+	maxWait     = 10 * time.Second
+)
+
+// teller hands alerts to the receivers, each at its own pace.
+type teller struct {
+	log                   *slog.Logger
+	lanes                 []*lane
+	sent, failed, dropped prometheus.Counter
+}
+
+type lane struct {
+	Receiver
+	queue chan batch
+}
+
+// batch is what is told in one call.
+type batch struct {
+	alerts []*alert
+	at     time.Time
+}
+
+func newTeller(receivers []Receiver, log *slog.Logger) *teller {
+	t := &teller{log: log}
+	for _, r := range receivers {
+		if r.Client == nil {
+			r.Client = &http.Client{Timeout: tellTimeout}
+		}
+		t.lanes = append(t.lanes, &lane{r, make(chan batch, tellQueue)})
+	}
+	return t
+}
+
+// tell queues alerts for every receiver; for one that is too slow they are
+// dropped, and told again after repeatAfter.
+func (t *teller) tell(b batch) {
+	if len(b.alerts) == 0 {
+		return
+	}
+	for _, l := range t.lanes {
+		select {
+		case l.queue <- b:
+		default:
+			t.dropped.Inc()
+		}
+	}
+}
+
+func (t *teller) run(ctx context.Context) {
+	var wait sync.WaitGroup
+	for _, l := range t.lanes {
+		wait.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case b := <-l.queue:
+					t.deliver(ctx, l, b)
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// deliver sends one batch, again if the receiver is away.
+func (t *teller) deliver(ctx context.Context, l *lane, b batch) {
+	wait := minWait
+	for try := 1; ; try++ {
+		err := l.send(ctx, b)
+		if err == nil {
+			t.sent.Inc()
+			return
+		}
+		if try == tellTries || ctx.Err() != nil {
+			t.failed.Inc()
+			t.log.Warn("alerts could not be told", "receiver", l.URL, "alerts", len(b.alerts), "error", err)
+			return
+		}
+		timer := time.NewTimer(wait/2 + rand.N(wait/2))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+		wait = min(2*wait, maxWait)
+	}
+}
+
+// postedAlert is an alert as Alertmanager takes it.
+type postedAlert struct {
+	Labels       labels.Labels `json:"labels"`
+	Annotations  labels.Labels `json:"annotations"`
+	StartsAt     time.Time     `json:"startsAt"`
+	EndsAt       time.Time     `json:"endsAt,omitzero"`
+	GeneratorURL string        `json:"generatorURL,omitempty"`
+	Status       string        `json:"status,omitempty"` // of webhooks
+}
+
+func (l *lane) send(ctx context.Context, b batch) error {
+	path, status := "/api/v2/alerts", "resolved"
+	list := make([]postedAlert, len(b.alerts))
+	for i, a := range b.alerts {
+		list[i] = postedAlert{Labels: a.labels, Annotations: a.annotations, StartsAt: a.firedAt.UTC(), EndsAt: b.at.Add(endsAfter).UTC()}
+		if a.state == inactive {
+			list[i].EndsAt = a.resolvedAt.UTC()
+		}
+	}
+	var body any = list
+	if l.Kind == Webhook {
+		path = ""
+		for i, a := range b.alerts {
+			if list[i].Status = "resolved"; a.state == firing {
+				list[i].Status, list[i].EndsAt, status = "firing", time.Time{}, "firing"
+			}
+		}
+		body = map[string]any{"version": "4", "status": status, "receiver": "headway", "alerts": list}
+	}
+	content, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encode alerts: %w", err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.URL+path, bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := l.Client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // so that the connection serves again
+	if res.StatusCode/100 != 2 {
+		return fmt.Errorf("the receiver answered %s", res.Status)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+// Package pki has the certificates of the service: those that it reads from
+// files and reads again when they change, those that it gets by ACME, and a
+// small authority of its own for a first installation.
+package pki
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options say where certificates come from. CertFile and KeyFile, or ACME, are
+// required.
+type Options struct {
+	CertFile     string // PEM: the certificate and its chain
+	KeyFile      string // PEM
+	ClientCAFile string // PEM: who signs the certificates of clients; "": none are asked for
+	ACME         ACME
+	Log          *slog.Logger // required
+	Now          func() time.Time
+}
+
+// Certificates keep what is served. All methods are safe for concurrent use.
+type Certificates struct {
+	o        Options
+	server   atomic.Pointer[tls.Certificate]
+	clients  atomic.Pointer[x509.CertPool]
+	failures atomic.Uint64
+
+	mu       sync.Mutex // one reload at a time
+	modified map[string]time.Time
+}
+
+// Open reads every file once; after that a file with a fault changes nothing.
+func Open(o Options) (*Certificates, error) {
+	if o.Log == nil {
+		return nil, errors.New("pki: Log is required")
+	}
+	if (o.CertFile == "") != (o.KeyFile == "") {
+		return nil, errors.New("a certificate and its key go together: set both tls.cert_file and tls.key_file")
+	}
+	if o.CertFile != "" && len(o.ACME.Hosts) > 0 {
+		return nil, errors.New("certificates come from files or by ACME: set tls.cert_file or tls.acme_hosts, not both")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	c := &Certificates{o: o, modified: map[string]time.Time{}}
+	if _, err := c.reload(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Reload reads the files that changed. After an error what was served before
+// goes on.
+func (c *Certificates) Reload() error {
+	changed, err := c.reload()
+	if err != nil {
+		c.failures.Add(1)
+		return err
+	}
+	if changed {
+		c.o.Log.Info("certificates read again", "cert_file", c.o.CertFile, "until", c.NotAfter())
+	}
+	return nil
+}
+
+// Failures is how many reloads failed.
+func (c *Certificates) Failures() uint64 { return c.failures.Load() }
+
+// NotAfter is when the certificate from the file ends; zero without one.
+func (c *Certificates) NotAfter() time.Time {
+	if cert := c.server.Load(); cert != nil {
+		return cert.Leaf.NotAfter
+	}
+	return time.Time{}
+}
+
+func (c *Certificates) reload() (changed bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	modified := map[string]time.Time{}
+	if c.o.CertFile != "" && c.touched(modified, c.o.CertFile, c.o.KeyFile) {
+		cert, err := tls.LoadX509KeyPair(c.o.CertFile, c.o.KeyFile)
+		if err != nil {
+			return false, fmt.Errorf("read the certificate %s and its key %s: %w", c.o.CertFile, c.o.KeyFile, err)
+		}
+		if now := c.o.Now(); now.After(cert.Leaf.NotAfter) && c.server.Load() == nil {
+			return false, fmt.Errorf("the certificate %s ended at %s", c.o.CertFile, cert.Leaf.NotAfter.Format(time.RFC3339))
+		}
+		c.server.Store(&cert)
+		changed = true
+	}
+	if c.o.ClientCAFile != "" && c.touched(modified, c.o.ClientCAFile) {
+		data, err := os.ReadFile(c.o.ClientCAFile)
+		if err != nil {
+			return changed, fmt.Errorf("read who signs the certificates of clients: %w", err)
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(data) {
+			return changed, fmt.Errorf("%s has no certificate in PEM", c.o.ClientCAFile)
+		}
+		c.clients.Store(pool)
+		changed = true
+	}
+	c.modified = modified // only now: after an error all are read again
+	return changed, nil
+}
+
+// touched reports whether one of the files changed since the last reload, and
+// notes when each was modified. One that cannot be looked at counts as touched,
+// so that reading it says why.
+func (c *Certificates) touched(modified map[string]time.Time, files ...string) (yes bool) {
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			return true
+		}
+		modified[f] = info.ModTime()
+		if before, known := c.modified[f]; !known || !before.Equal(info.ModTime()) {
+			yes = true
+		}
+	}
+	return yes
+}
+
+// Config is what a TLS listener needs. Clients may show a certificate if
+// ClientCAFile is set, and one that is shown must be good.
+func (c *Certificates) Config() *tls.Config {
+	base := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	if len(c.o.ACME.Hosts) > 0 {
+		c.o.ACME.configure(base)
+	} else {
+		base.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.server.Load(), nil }
+	}
+	if c.o.ClientCAFile == "" {
+		return base
+	}
+	base.ClientAuth = tls.VerifyClientCertIfGiven
+	config := base.Clone()
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := base.Clone()
+		now.ClientCAs = c.clients.Load()
+		return now, nil
+	}
+	return config
+}
