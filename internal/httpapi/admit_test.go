@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bufio"
+	"crypto/rand"
 	"io"
 	"net"
 	"net/http"
@@ -213,5 +214,34 @@ func TestForeignHostsAreRefused(t *testing.T) {
 	}
 	if !strings.Contains(w.scrape(), `headway_http_requests_refused_total{reason="foreign_host"} `) {
 		t.Error("refusals are not counted")
+	}
+}
+
+// What other rooms serve goes through the same door.
+func TestSubtrees(t *testing.T) {
+	served := func(name string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, name+" "+r.URL.RequestURI()) })
+	}
+	w := newWorld(t, func(o *httpapi.Options) { o.Monitor, o.Console = served("monitor"), served("console") })
+	for target, want := range map[string]string{
+		"/prometheus/api/v1/query?query=up": "monitor /prometheus/api/v1/query?query=up",
+		"/console":                          "console /console",
+		"/console/monitoring":               "console /console/monitoring",
+	} {
+		if a := w.do("GET", target, ""); a.status != http.StatusOK || string(a.body) != want {
+			t.Errorf("GET %s: %d %s", target, a.status, a.body)
+		}
+	}
+	if a := w.do("POST", "/prometheus/api/v1/query", "query=up", "Content-Type", "application/x-www-form-urlencoded"); string(a.body) != "monitor /prometheus/api/v1/query" {
+		t.Errorf("POST: %d %s", a.status, a.body)
+	}
+	w.problem(http.StatusMethodNotAllowed, api.CodeMethodNotAllowed, w.do("POST", "/console/monitoring", ""))
+	w.problem(http.StatusNotFound, api.CodeNotFound, w.do("GET", "/prometheus/../metrics", ""))
+	w.problem(http.StatusForbidden, api.CodeCrossOrigin, w.do("GET", "/prometheus/api/v1/query", "", "Origin", "https://evil.example"))
+	for range 1000 {
+		w.do("GET", "/console/"+rand.Text(), "")
+	}
+	if n := strings.Count(w.scrape(), `endpoint="/console/"`); n > 40 {
+		t.Errorf("a thousand paths have %d series", n)
 	}
 }

@@ -46,7 +46,7 @@ const indexPattern = "/{$}"
 
 // routes is the whole surface.
 func (s *Server) routes() []*route {
-	return []*route{
+	return append([]*route{
 		{method: "POST", pattern: "/api/v1/heads", id: "registerHead", needs: beHead, success: 201, handle: s.registerHead},
 		{method: "GET", pattern: "/api/v1/heads", id: "listHeads", needs: readFleet, success: 200, query: true, handle: s.listHeads},
 		{method: "GET", pattern: "/api/v1/heads/{id}", id: "getHead", needs: readFleet, success: 200, handle: s.getHead},
@@ -71,7 +71,27 @@ func (s *Server) routes() []*route {
 		{method: "GET", pattern: "/metrics", id: "metrics", needs: open, success: 200, handle: s.metricsHandler()},
 		{method: "GET", pattern: "/openapi.json", id: "openapi", needs: open, success: 200, handle: s.getOpenAPI},
 		{method: "GET", pattern: indexPattern, id: "index", needs: open, success: 200, handle: s.index},
+	}, s.subtrees()...)
+}
+
+// subtrees are what other rooms serve below a path of their own, if they are
+// there.
+func (s *Server) subtrees() (list []*route) {
+	serve := func(h http.Handler) func(http.ResponseWriter, *http.Request) error {
+		return func(w http.ResponseWriter, r *http.Request) error { h.ServeHTTP(w, r); return nil }
 	}
+	if s.monitor != nil {
+		list = append(list,
+			&route{method: "GET", pattern: "/prometheus/", needs: readFleet, success: 200, query: true, handle: serve(s.monitor)},
+			&route{method: "POST", pattern: "/prometheus/", needs: readFleet, success: 200, query: true, handle: serve(s.monitor)})
+	}
+	if s.console != nil {
+		// What the page shows is asked for elsewhere, with a key if one is needed.
+		list = append(list,
+			&route{method: "GET", pattern: "/console", needs: open, success: 200, handle: serve(s.console)},
+			&route{method: "GET", pattern: "/console/", needs: open, success: 200, handle: serve(s.console)})
+	}
+	return list
 }
 
 // mount puts the routes into the mux.

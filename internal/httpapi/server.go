@@ -27,6 +27,8 @@ type Options struct {
 	Metrics *prometheus.Registry // required; what /metrics shows
 	Log     *slog.Logger         // required
 	TLS     *tls.Config          // nil: no TLS
+	Monitor http.Handler         // of what is below /prometheus/; nil: nothing
+	Console http.Handler         // of what is below /console/; nil: nothing
 	Limits  Limits
 	Version string
 }
@@ -83,6 +85,8 @@ type Server struct {
 	nowhere  *route // what matches no route
 	http     *http.Server
 	openAPI  []byte
+	monitor  http.Handler
+	console  http.Handler
 	draining atomic.Bool
 	lastHost atomic.Pointer[string] // the Host that was admitted last
 }
@@ -95,6 +99,7 @@ func New(o Options) (*Server, error) {
 	o.Limits.complete()
 	s := &Server{
 		fleet: o.Fleet, router: o.Router, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
+		monitor: o.Monitor, console: o.Console,
 	}
 	var err error
 	if s.openAPI, err = openAPIJSON(); err != nil {
