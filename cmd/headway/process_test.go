@@ -62,7 +62,7 @@ var listening = regexp.MustCompile(`msg=listening addr=(\S+)`)
 // serve starts a service on port 0 and returns when it listens.
 func serve(t testing.TB, dataDir string, args ...string) *process {
 	t.Helper()
-	cmd := command(t, append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dataDir}, args...)...)
+	cmd := command(t, append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dataDir, "--audit-file", filepath.Join(dataDir, "audit.log"), "--redis-mode", "off"}, args...)...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -387,7 +387,7 @@ func TestRestartLosesNoRequest(t *testing.T) {
 
 func TestOtherAddressesThanLoopbackAreRefused(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:80", "example.com:80", "nonsense"} {
-		out, err := command(t, "serve", "--listen", addr, "--data-dir", t.TempDir()).CombinedOutput()
+		out, err := command(t, "serve", "--listen", addr, "--data-dir", t.TempDir(), "--audit-file", filepath.Join(t.TempDir(), "audit.log")).CombinedOutput()
 		if code := exitCode(err); code == 0 || !strings.Contains(string(out), "--listen") {
 			t.Errorf("--listen %s: exit %d: %s", addr, code, out)
 		}
@@ -423,7 +423,7 @@ func TestADamagedStateFileIsRefusedWithAWayOut(t *testing.T) {
 	if err := os.WriteFile(file, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := command(t, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir).CombinedOutput()
+	out, err := command(t, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--audit-file", filepath.Join(dir, "audit.log")).CombinedOutput()
 	if exitCode(err) != 1 || !strings.Contains(string(out), "headway state") {
 		t.Errorf("serve on a damaged file: %v: %s", err, out)
 	}

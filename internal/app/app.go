@@ -16,11 +16,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"headway/internal/audit"
 	"headway/internal/boltstore"
 	"headway/internal/config"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
+	"headway/internal/pki"
 	"headway/internal/routing"
 )
 
@@ -41,6 +43,9 @@ type App struct {
 	router     *routing.Router
 	policyFile *policyFile
 	server     *httpapi.Server
+	journal    *audit.Journal
+	trail      string            // path of the audit file
+	certs      *pki.Certificates // nil: no TLS
 	listener   net.Listener
 	stops      []func() error // undone last-in-first-out
 }
@@ -71,12 +76,18 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.openTrail(metrics); err != nil {
+		return nil, err
+	}
+	if err := a.openCertificates(metrics); err != nil {
+		return nil, err
+	}
 	if err := a.buildRooms(ctx, store, metrics); err != nil {
 		return nil, err
 	}
 	a.server, err = httpapi.New(httpapi.Options{
 		Fleet: a.fleet, Router: a.router, Metrics: metrics, Log: a.log,
-		Limits: limits(o.Config.HTTP), Version: o.Version,
+		TLS: a.tlsConfig(), Limits: limits(o.Config.HTTP), Version: o.Version,
 	})
 	if err != nil {
 		return nil, err
@@ -98,10 +109,19 @@ func (a *App) openStore() (*boltstore.Store, error) {
 	return store, nil
 }
 
+func (a *App) openTrail(metrics prometheus.Registerer) (err error) {
+	if a.journal, a.trail, err = openTrail(a.config, a.log); err != nil {
+		return err
+	}
+	a.stops = append(a.stops, a.journal.Close)
+	return metrics.Register(newTrailMetrics(a.journal))
+}
+
 func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics prometheus.Registerer) (err error) {
 	c := a.config
+	begin := beginning(a.journal, c.Audit.Strict)
 	a.fleet, err = fleet.New(fleet.Options{
-		Store: store, Events: a.events, Metrics: metrics, Log: a.log,
+		Store: store, Events: a.events, Metrics: metrics, Log: a.log, Begin: begin, Note: a.journal.Note,
 		Lease: fleet.LeaseOptions{
 			BaseInterval:        c.Lease.BaseInterval,
 			MaxReportsPerSecond: c.Lease.MaxReportsPerSecond,
@@ -120,7 +140,7 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 		return err
 	}
 	a.router, err = routing.New(routing.Options{
-		Fleet: a.fleet, Events: a.events, Metrics: metrics, Log: a.log, Policies: store,
+		Fleet: a.fleet, Events: a.events, Metrics: metrics, Log: a.log, Policies: store, Begin: begin,
 		ReservationTTL: c.Decisions.ReservationTTL, Recent: c.Decisions.Recent,
 	})
 	if err != nil {
@@ -135,9 +155,16 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 	return a.policyFile.Load(ctx)
 }
 
-// Reload reads the policy file again, if there is one. A file with a fault
-// changes nothing.
-func (a *App) Reload(ctx context.Context) error { return a.policyFile.Load(ctx) }
+// Reload reads the policy file and the certificates again and writes the audit
+// trail to the file that stands under its path now. Whatever has a fault stays
+// as it was.
+func (a *App) Reload(ctx context.Context) error {
+	errs := []error{a.policyFile.Load(ctx), a.journal.Reopen()}
+	if a.certs != nil {
+		errs = append(errs, a.certs.Reload())
+	}
+	return errors.Join(errs...)
+}
 
 // checkListen refuses other addresses than loopback: there is no access control
 // that could keep strangers out.
@@ -186,6 +213,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.fleet.Run)
 	start(a.router.Run)
 	start(a.policyFile.Run)
+	start(a.watchCertificates)
 	start(a.logEvents)
 	wait.Go(func() { failed <- a.server.Serve(a.listener) })
 	a.log.Info("listening", "addr", a.Addr().String(), "data_dir", a.config.DataDir,
@@ -212,6 +240,7 @@ func limits(c config.HTTP) httpapi.Limits {
 		HeaderTimeout: c.HeaderTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout, IdleTimeout: c.IdleTimeout,
 		MaxHeaderBytes: c.MaxHeaderBytes, MaxBodyBytes: c.MaxBodyBytes, MaxConnections: c.MaxConnections,
 		LameDuck: c.LameDuck, ShutdownTimeout: c.ShutdownTimeout, AllowedHosts: c.AllowedHosts,
+		MaxPerAddress: c.MaxConnectionsPerAddress,
 	}
 }
 

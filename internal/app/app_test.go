@@ -34,6 +34,7 @@ func run(t *testing.T) (url string, stop func() error) {
 	t.Helper()
 	c := defaults(t)
 	c.Listen, c.DataDir, c.HTTP.LameDuck = "127.0.0.1:0", filepath.Join(t.TempDir(), "data"), time.Millisecond
+	c.Audit.File, c.Redis.Mode = filepath.Join(t.TempDir(), "audit.log"), "off"
 	a, err := app.New(t.Context(), app.Options{Config: c, Version: "v0.0.0-test", Commit: "0123456", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -253,6 +254,7 @@ func TestAFailedStartLeavesNothingBehind(t *testing.T) {
 		}
 	}
 	c.Listen = "127.0.0.1:0"
+	c.Audit.File = filepath.Join(c.DataDir, "audit.log")
 	a, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,76 @@
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"math"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/pki"
+)
+
+// openCertificates reads what TLS needs, if it is configured.
+func (a *App) openCertificates(metrics prometheus.Registerer) (err error) {
+	c := a.config.TLS
+	if c.CertFile == "" && len(c.ACMEHosts) == 0 {
+		return nil
+	}
+	a.certs, err = pki.Open(pki.Options{
+		CertFile: c.CertFile, KeyFile: c.KeyFile, ClientCAFile: c.ClientCAFile, Log: a.log,
+		ACME: pki.ACME{
+			Hosts: c.ACMEHosts, Email: c.ACMEEmail, Directory: c.ACMEDirectory,
+			CacheDir: filepath.Join(a.config.DataDir, "acme"),
+		},
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "headway_tls_certificate_not_after_seconds", Help: "Time at which the certificate from tls.cert_file ends, in seconds since 1970.",
+		}, func() float64 {
+			if end := a.certs.NotAfter(); !end.IsZero() {
+				return float64(end.Unix())
+			}
+			return math.NaN()
+		})),
+		metrics.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "headway_tls_reload_failures_total", Help: "Times that a certificate changed and could not be read.",
+		}, func() float64 { return float64(a.certs.Failures()) })),
+	)
+}
+
+// tlsConfig is nil without TLS.
+func (a *App) tlsConfig() *tls.Config {
+	if a.certs == nil {
+		return nil
+	}
+	return a.certs.Config()
+}
+
+// watchCertificates reads certificates again when their files change.
+func (a *App) watchCertificates(ctx context.Context) error {
+	if a.certs == nil {
+		return nil
+	}
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := a.certs.Reload(); err == nil {
+			said = ""
+		} else if err.Error() != said { // a fault is told once
+			said = err.Error()
+			a.log.Error("the certificates changed and cannot be read; those of before are served", "error", err)
+		}
+	}
+}
