@@ -77,13 +77,16 @@ var rooms = map[string]room{
 	"internal/audit":  {},
 	"internal/access": {ours: []string{"internal/audit", "internal/typo"}, others: []string{metrics, oidc, "golang.org/x/time"}},
 	"internal/live": {
-		ours:   []string{"api", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{metrics, json, websocket},
 	},
-	"internal/mixin": {},
+	"internal/mixin":          {},
+	"internal/mixin/generate": {ours: []string{"internal/mixin", "internal/config"}, others: []string{yaml, "github.com/grafana/grafana-foundation-sdk/go"}},
+	"prometheus":              {},
+	"grafana":                 {},
 	"internal/fleet": {
 		ours:   []string{"internal/event", "internal/audit"},
-		others: []string{metrics},
+		others: []string{metrics, json},
 	},
 	"internal/routing": {
 		ours:   []string{"internal/event", "internal/audit", "internal/fleet", "internal/typo"},
@@ -95,7 +98,7 @@ var rooms = map[string]room{
 		others: []string{metrics, json},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/audit", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/live", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{metrics, json, yaml, websocket},
 	},
 	"internal/boltstore": {
@@ -107,7 +110,7 @@ var rooms = map[string]room{
 		others: []string{nats, metrics},
 	},
 	"internal/natsmq": {
-		ours:   []string{"api", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{nats, natsd, metrics, json},
 	},
 	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, redcon, metrics}},

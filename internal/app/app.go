@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"headway/internal/access"
 	"headway/internal/audit"
 	"headway/internal/boltstore"
 	"headway/internal/config"
@@ -46,6 +46,8 @@ type App struct {
 	journal    *audit.Journal
 	trail      string            // path of the audit file
 	certs      *pki.Certificates // nil: no TLS
+	keys       *access.Keys
+	guard      *access.Guard
 	listener   net.Listener
 	stops      []func() error // undone last-in-first-out
 }
@@ -62,9 +64,6 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 			err = errors.Join(err, a.close())
 		}
 	}()
-	if err := checkListen(o.Config.Listen); err != nil { // before anything is made
-		return nil, err
-	}
 	metrics := prometheus.NewRegistry()
 	if err := registerProcess(metrics, o); err != nil {
 		return nil, err
@@ -76,10 +75,16 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.openTrail(metrics); err != nil {
+	if err := a.openTrail(metrics); err != nil { //nolint:contextcheck // the trail outlasts the start
 		return nil, err
 	}
 	if err := a.openCertificates(metrics); err != nil {
+		return nil, err
+	}
+	if err := a.openAccess(ctx, store, metrics); err != nil {
+		return nil, err
+	}
+	if err := a.checkListen(); err != nil {
 		return nil, err
 	}
 	if err := a.buildRooms(ctx, store, metrics); err != nil {
@@ -87,12 +92,16 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.server, err = httpapi.New(httpapi.Options{
 		Fleet: a.fleet, Router: a.router, Metrics: metrics, Log: a.log,
+		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Limits: limits(o.Config.HTTP), Version: o.Version,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return a, a.listen(ctx)
+	if err := a.listen(ctx); err != nil {
+		return nil, err
+	}
+	return a, a.announce()
 }
 
 func (a *App) openStore() (*boltstore.Store, error) {
@@ -159,24 +168,15 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 // trail to the file that stands under its path now. Whatever has a fault stays
 // as it was.
 func (a *App) Reload(ctx context.Context) error {
+	a.journal.Note(audit.Entry{
+		Category: audit.RoutingConfig, Action: "config.reload", Outcome: audit.Success,
+		Actor: audit.Actor{Type: "system", Via: "signal"}, Target: audit.Target{Type: "config"},
+	})
 	errs := []error{a.policyFile.Load(ctx), a.journal.Reopen()}
 	if a.certs != nil {
 		errs = append(errs, a.certs.Reload())
 	}
 	return errors.Join(errs...)
-}
-
-// checkListen refuses other addresses than loopback: there is no access control
-// that could keep strangers out.
-func checkListen(address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", address, err)
-	}
-	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--listen %q: only loopback addresses are served, since anybody who reaches the port may change the fleet; use 127.0.0.1, [::1] or localhost and put a proxy that authenticates in front", address)
-	}
-	return nil
 }
 
 func (a *App) listen(ctx context.Context) (err error) {
@@ -216,6 +216,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.watchCertificates)
 	start(a.logEvents)
 	wait.Go(func() { failed <- a.server.Serve(a.listener) })
+	a.tellTrail()
 	a.log.Info("listening", "addr", a.Addr().String(), "data_dir", a.config.DataDir,
 		"heads", a.fleet.Snapshot().Heads, "policy_revision", a.router.Policy().Revision)
 

@@ -247,14 +247,14 @@ func defaults(t *testing.T) config.Config {
 func TestAFailedStartLeavesNothingBehind(t *testing.T) {
 	c := defaults(t)
 	c.DataDir, c.HTTP.LameDuck = t.TempDir(), time.Millisecond
+	c.Audit.File = filepath.Join(c.DataDir, "audit.log")
 	for range 2 { // the second would not get the state file if the first had kept it
 		c.Listen = "192.0.2.1:0"
-		if _, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "loopback") {
-			t.Fatalf("listening on %s: %v; want a refusal that says why", c.Listen, err)
+		if _, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "headway keys create") {
+			t.Fatalf("listening on %s: %v; want a refusal that says what to do", c.Listen, err)
 		}
 	}
 	c.Listen = "127.0.0.1:0"
-	c.Audit.File = filepath.Join(c.DataDir, "audit.log")
 	a, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

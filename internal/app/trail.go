@@ -3,6 +3,7 @@ package app
 import (
 	"crypto/ed25519"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -66,7 +67,7 @@ func openTrail(c config.Config, log *slog.Logger) (*audit.Journal, string, error
 func writable(path string) bool {
 	_, err := os.Stat(path)
 	fresh := errors.Is(err, os.ErrNotExist)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640) //nolint:gosec // the group of a log file reads it, as with others of /var/log
 	if err != nil {
 		return false
 	}
@@ -106,6 +107,18 @@ func beginning(journal *audit.Journal, strict bool) audit.BeginFunc {
 		return journal.Strict
 	}
 	return journal.Lenient
+}
+
+// tellTrail records with which settings the service starts.
+func (a *App) tellTrail() {
+	set, err := json.Marshal(a.config.Set())
+	if err != nil {
+		set = nil
+	}
+	a.journal.Note(audit.Entry{
+		Category: audit.RoutingConfig, Action: "config.load", Outcome: audit.Success,
+		Actor: audit.Actor{Type: "system", Via: "cli"}, Target: audit.Target{Type: "config"}, After: set,
+	})
 }
 
 // trailMetrics shows what a journal counts.

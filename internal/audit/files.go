@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -36,35 +37,24 @@ type trailFile struct {
 // sequences; those that begin with no record come last. Empty ones are left
 // out, and compressed ones that also stand there uncompressed.
 func listTrail(ctx context.Context, path string) ([]trailFile, error) {
-	entries, err := os.ReadDir(filepath.Dir(path))
+	names, err := trailNames(path)
 	if err != nil {
-		return nil, fmt.Errorf("list the files of the audit trail: %w", err)
+		return nil, err
 	}
-	base := filepath.Base(path)
-	names := make(map[string]bool)
-	for _, e := range entries {
-		if suffix, ok := strings.CutPrefix(e.Name(), base); ok && (suffix == "" || rotatedSuffix.MatchString(suffix)) {
-			names[e.Name()] = true
-		}
-	}
-	files := make([]trailFile, 0, len(names))
-	for name := range names {
-		if plain, ok := strings.CutSuffix(name, ".gz"); ok && names[plain] {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
+	var files []trailFile
+	for range 10 {
+		if files, err = describeAll(ctx, filepath.Dir(path), names); err != nil {
 			return nil, err
 		}
-		f, err := describe(filepath.Join(filepath.Dir(path), name))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // renamed meanwhile
-		}
+		// A file that was renamed meanwhile may have been seen twice or not at all.
+		again, err := trailNames(path)
 		if err != nil {
 			return nil, err
 		}
-		if f.info.Mode().IsRegular() && f.info.Size() > 0 {
-			files = append(files, f)
+		if maps.Equal(names, again) {
+			break
 		}
+		names = again
 	}
 	slices.SortFunc(files, func(a, b trailFile) int {
 		switch {
@@ -75,6 +65,44 @@ func listTrail(ctx context.Context, path string) ([]trailFile, error) {
 		}
 		return strings.Compare(a.path, b.path)
 	})
+	return files, nil
+}
+
+// trailNames are the names of the files of a trail.
+func trailNames(path string) (map[string]bool, error) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return nil, fmt.Errorf("list the files of the audit trail: %w", err)
+	}
+	names := make(map[string]bool)
+	for _, e := range entries {
+		if suffix, ok := strings.CutPrefix(e.Name(), filepath.Base(path)); ok && (suffix == "" || rotatedSuffix.MatchString(suffix)) {
+			names[e.Name()] = true
+		}
+	}
+	return names, nil
+}
+
+func describeAll(ctx context.Context, dir string, names map[string]bool) ([]trailFile, error) {
+	files := make([]trailFile, 0, len(names))
+	for name := range names {
+		if plain, ok := strings.CutSuffix(name, ".gz"); ok && names[plain] {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		f, err := describe(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if f.info.Mode().IsRegular() && f.info.Size() > 0 {
+			files = append(files, f)
+		}
+	}
 	return files, nil
 }
 
@@ -103,7 +131,7 @@ func describe(path string) (trailFile, error) {
 	l := newLines(io.LimitReader(in, describeBytes), 64<<10)
 	for {
 		line, state, err := l.next()
-		if err != nil || state != whole {
+		if err != nil || state == torn {
 			return file, nil
 		}
 		seq, sound, _, _ := inspect(line)

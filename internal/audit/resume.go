@@ -190,7 +190,7 @@ func (f *findings) scan(file trailFile, path string) error {
 	l := newLines(in, 1<<20)
 	name := filepath.Base(file.path)
 	waiting := make(map[string]bool)
-	sound := false
+	sound := false // whether the line is sound
 	for {
 		line, state, err := l.next()
 		if errors.Is(err, io.EOF) || err == nil && state == torn { // torn: renamed before this start
@@ -202,11 +202,12 @@ func (f *findings) scan(file trailFile, path string) error {
 		f.segment.records++
 		seq, fits, prev, hash := inspect(line)
 		m, ok := split(line)
+		after := sound // whether the one before was
 		if sound = fits && ok; !sound {
 			f.harm(fmt.Sprintf("line %d of %s is no record, or was changed", l.n, name))
 			continue
 		}
-		if f.head.seq > 0 && (seq != f.head.seq+1 || string(prev) != f.head.hash) {
+		if after && (seq != f.head.seq+1 || string(prev) != f.head.hash) {
 			f.harm(fmt.Sprintf("line %d of %s does not follow the one before", l.n, name))
 		}
 		if seq == f.checkpoint.Seq && string(hash) != f.checkpoint.Hash {

@@ -59,7 +59,7 @@ type Report struct {
 }
 
 // Sound reports whether nothing is wrong.
-func (r *Report) Sound() bool { return len(r.Faults) == 0 }
+func (r Report) Sound() bool { return len(r.Faults) == 0 }
 
 // Verify reads all files of the trail under path in the order of their sequences
 // and finds each edit, deletion, reordering, repetition and insertion. That the
@@ -329,6 +329,8 @@ func (v *verifier) first(line []byte, seq uint64, prev []byte) {
 	m, ok := split(line)
 	if !ok || string(m.category) != string(Trail) || string(m.action) != actionRotate || len(m.after) < len(continues) || string(m.after[:len(continues)]) != continues {
 		v.fault(seq, "the trail does not begin with the beginning of a file: the records before this one are missing")
+	} else if string(m.outcome) == string(Failure) {
+		v.fault(seq, "the records before this one are missing: %s", m.reason)
 	}
 }
 

@@ -54,29 +54,27 @@ func (d *damaged) found(what string, text []byte) audit.Report {
 	return report
 }
 
-func TestVerifyFindsEachFlippedBit(t *testing.T) {
+func TestVerifyFindsEachFlippedByte(t *testing.T) {
 	d := newDamaged(t, 6)
 	line, start := 1, 0
 	for i := range d.text {
-		for bit := range 8 {
-			flipped := bytes.Clone(d.text)
-			flipped[i] ^= 1 << bit
-			report := d.found(fmt.Sprintf("bit %d of byte %d", bit, i), flipped)
-			if first := report.Faults[0]; d.text[i] != '\n' && (first.Line != uint64(line) && first.Line != 0) {
-				t.Fatalf("bit %d of byte %d, which is in line %d: %v", bit, i-start, line, report.Faults)
-			}
+		flipped := bytes.Clone(d.text)
+		flipped[i] ^= 1 << (i % 8)
+		report := d.found(fmt.Sprintf("byte %d of line %d", i-start, line), flipped)
+		if first := report.Faults[0]; d.text[i] != '\n' && first.Line != uint64(line) {
+			t.Fatalf("byte %d of line %d: %v", i-start, line, report.Faults)
 		}
 		if d.text[i] == '\n' {
-			line, start = line+1, i
+			line, start = line+1, i+1
 		}
 	}
 }
 
 func TestVerifyFindsEachInsertedAndEachRemovedByte(t *testing.T) {
-	d := newDamaged(t, 4)
+	d := newDamaged(t, 1)
 	for i := range d.text {
 		d.found(fmt.Sprintf("without byte %d", i), slices.Delete(bytes.Clone(d.text), i, i+1))
-		for _, c := range []byte("0 \n\"}") {
+		for _, c := range []byte("0\n") {
 			d.found(fmt.Sprintf("with %q before byte %d", c, i), slices.Insert(bytes.Clone(d.text), i, c))
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,10 +123,9 @@ func (w *world) records() []audit.Record {
 		if err != nil {
 			w.t.Fatalf("Search: %v", err)
 		}
-		for _, r := range found {
-			all = append([]audit.Record{r}, all...)
-		}
+		all = append(all, found...)
 		if next == "" {
+			slices.Reverse(all)
 			return all
 		}
 		q.Cursor = next

@@ -104,6 +104,7 @@ func (w *writer) commit(batch []*pending) {
 			return
 		}
 		if len(batch) == 0 && tries == 0 && w.o.Now().Before(w.nextTry) {
+			w.notes.delay()
 			return // the disk has just failed, and nobody waits
 		}
 		all := slices.Concat(notes, batch)

@@ -1,5 +1,5 @@
-// Package boltstore is the embedded default of durable state: heads and
-// policies in one bbolt file. Every answer waits for the disk.
+// Package boltstore is the embedded default of durable state: heads, policies
+// and API keys in one bbolt file. Every answer waits for the disk.
 //
 // bbolt trusts its pages, so a flipped bit may come back as a wrong value, hide
 // a key or have live pages overwritten. Each record therefore carries a
@@ -36,7 +36,7 @@ type Options struct {
 
 // schema is the version of the layout. A file of a higher one was written by a
 // newer program.
-const schema = 1
+const schema = schemaKeys
 
 // lockTimeout is how long Open waits for another process to let go of the file.
 const lockTimeout = time.Second
@@ -45,6 +45,7 @@ const lockTimeout = time.Second
 var (
 	bucketHeads    = []byte("heads")
 	bucketPolicies = []byte("policies")
+	bucketKeys     = []byte("keys")
 	bucketMeta     = []byte("meta")
 
 	keySchema = []byte("schema")
@@ -52,9 +53,17 @@ var (
 )
 
 // checked are the buckets whose records are counted and summed.
-var checked = [][]byte{bucketHeads, bucketPolicies}
+var checked = [][]byte{bucketHeads, bucketPolicies, bucketKeys}
 
-// Store is a fleet.Store and a routing.PolicyStore. All methods are safe for
+// checkedOf are those that a file of the version has.
+func checkedOf(version uint64) [][]byte {
+	if version < schemaKeys {
+		return checked[:2]
+	}
+	return checked
+}
+
+// Store is a fleet.Store, a routing.PolicyStore and an access.KeyStore. All methods are safe for
 // concurrent use; writes wait for each other.
 type Store struct {
 	db      *bolt.DB
@@ -94,6 +103,9 @@ func Open(path string, o Options) (*Store, error) {
 		if err := s.lay(); err != nil {
 			return nil, fmt.Errorf("make the state file %s: %w", path, errors.Join(err, db.Close()))
 		}
+	}
+	if err := s.migrate(); err != nil {
+		return nil, fmt.Errorf("bring the state file %s up to this version: %w", path, errors.Join(err, db.Close()))
 	}
 	return s, nil
 }
@@ -139,7 +151,7 @@ func sentence(path string, err error) error {
 // lay makes the buckets of a new file.
 func (s *Store) lay() error {
 	return s.db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketMeta, bucketHeads, bucketPolicies} {
+		for _, name := range append([][]byte{bucketMeta}, checked...) {
 			if _, err := tx.CreateBucket(name); err != nil {
 				return err
 			}

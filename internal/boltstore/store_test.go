@@ -143,9 +143,9 @@ func TestAFileOfANewerProgramIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Schema 2 with its checksum, as seal writes it.
+	// Schema 3 with its checksum, as seal writes it.
 	err = db.Update(func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte("meta")).Put([]byte("schema"), boltstore.Seal([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 2}))
+		return tx.Bucket([]byte("meta")).Put([]byte("schema"), boltstore.Seal([]byte("schema"), []byte{0, 0, 0, 0, 0, 0, 0, 3}))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	bolt "go.etcd.io/bbolt"
 
+	"headway/internal/access"
 	"headway/internal/fleet"
 	"headway/internal/routing"
 )
@@ -53,6 +54,7 @@ type exportLine struct {
 	ExportedAt time.Time             `json:"exported_at,omitzero"`
 	Head       *fleet.Record         `json:"head,omitzero"`
 	Policy     *routing.StoredPolicy `json:"policy,omitzero"`
+	Key        *access.Key           `json:"key,omitzero"`    // with the hash of its secret
 	Epochs     uint64                `json:"epochs,omitzero"` // granted so far
 	End        *exportEnd            `json:"end,omitzero"`
 }
@@ -60,6 +62,7 @@ type exportLine struct {
 type exportEnd struct {
 	Heads    int    `json:"heads"`
 	Policies int    `json:"policies"`
+	Keys     int    `json:"keys,omitzero"`
 	SHA256   string `json:"sha256"` // of all lines before
 }
 
@@ -76,18 +79,20 @@ const maxNumber = 1 << 62
 // wrong says what is wrong with a line after the first, or "".
 func (l exportLine) wrong() string {
 	kinds := 0
-	for _, is := range []bool{l.Head != nil, l.Policy != nil, l.End != nil} {
+	for _, is := range []bool{l.Head != nil, l.Policy != nil, l.Key != nil, l.End != nil} {
 		if is {
 			kinds++
 		}
 	}
 	switch {
 	case kinds != 1 || l.Format != "" || l.Version != 0 || l.Schema != 0 || l.Epochs != 0 || !l.ExportedAt.IsZero():
-		return "it is not one head, one policy or the end"
+		return "it is not one head, one policy, one key or the end"
 	case l.Head != nil && (l.Head.Spec.ID == "" || len(l.Head.Spec.ID) > fleet.MaxIDLength):
 		return "a head's id has 1 to " + strconv.Itoa(fleet.MaxIDLength) + " characters"
 	case l.Head != nil && l.Head.Admin.State > fleet.AdminMaintenance:
 		return fmt.Sprintf("admin state %d is unknown", l.Head.Admin.State)
+	case l.Key != nil && (l.Key.ID == "" || len(l.Key.ID) > fleet.MaxIDLength || len(l.Key.Hash) != sha256.Size):
+		return "a key has an id and the SHA-256 of its secret"
 	case l.Policy != nil && (l.Policy.Revision == 0 || l.Policy.Revision > maxNumber):
 		return fmt.Sprintf("no policy has revision %d", l.Policy.Revision)
 	}
@@ -146,6 +151,10 @@ func Export(ctx context.Context, path string, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	keys, err := s.keysIfAny(ctx)
+	if err != nil {
+		return err
+	}
 	if err := e.line(exportLine{Format: exportFormat, Version: exportVersion, Schema: schema, ExportedAt: time.Now().UTC().Truncate(time.Second), Epochs: epochs}); err != nil {
 		return err
 	}
@@ -159,7 +168,12 @@ func Export(ctx context.Context, path string, w io.Writer) (err error) {
 			return err
 		}
 	}
-	e.end = exportEnd{Heads: len(heads), Policies: len(policies), SHA256: hex.EncodeToString(e.hash.Sum(nil))}
+	for i := range keys {
+		if err := e.line(exportLine{Key: &keys[i]}); err != nil {
+			return err
+		}
+	}
+	e.end = exportEnd{Heads: len(heads), Policies: len(policies), Keys: len(keys), SHA256: hex.EncodeToString(e.hash.Sum(nil))}
 	return errors.Join(e.line(exportLine{End: &e.end}), e.w.Flush())
 }
 
@@ -246,11 +260,16 @@ func (s *Store) restore(ctx context.Context, r io.Reader) error {
 			if err := s.restorePolicy(ctx, l.Policy); err != nil {
 				return fmt.Errorf("line %d: %w", in.n, err)
 			}
+		case l.Key != nil:
+			in.end.Keys++
+			if err := s.SaveKey(ctx, *l.Key); err != nil {
+				return fmt.Errorf("line %d: %w", in.n, err)
+			}
 		default:
 			in.end.SHA256 = sum
 			if *l.End != in.end {
-				return fmt.Errorf("line %d: the export was changed or cut: it should have %d heads, %d policies and checksum %.12s…, and has %d, %d and %.12s…",
-					in.n, l.End.Heads, l.End.Policies, l.End.SHA256, in.end.Heads, in.end.Policies, in.end.SHA256)
+				return fmt.Errorf("line %d: the export was changed or cut: it should have %d heads, %d policies, %d keys and checksum %.12s…, and has %d, %d, %d and %.12s…",
+					in.n, l.End.Heads, l.End.Policies, l.End.Keys, l.End.SHA256, in.end.Heads, in.end.Policies, in.end.Keys, in.end.SHA256)
 			}
 			if in.lines.Scan() || in.lines.Err() != nil {
 				return fmt.Errorf("line %d: something follows the end", in.n+1)

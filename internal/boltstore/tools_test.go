@@ -79,7 +79,7 @@ func TestImportRefuses(t *testing.T) {
 		"a policy revision of 0": {closed(lines[0] + strings.Replace(lines[4], `"revision":1`, `"revision":0`, 1)), "line 2: no policy has revision 0"},
 		"two in one line":        {closed(lines[0] + strings.Replace(lines[1], "{", `{"epochs":1,`, 1)), "line 2: it is not one head"},
 		"a long line after":      {good + strings.Repeat(" ", 5<<20), "something follows"},
-		"a line that is nothing": {lines[0] + "{}\n", "line 2: it is not one head, one policy or the end"},
+		"a line that is nothing": {lines[0] + "{}\n", "line 2: it is not one head, one policy, one key or the end"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

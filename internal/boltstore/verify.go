@@ -100,23 +100,32 @@ func getSums(tx *bolt.Tx, bucket []byte) (sums, error) {
 // verify reads everything and returns what is there and what is wrong with it.
 func verify(tx *bolt.Tx) (buckets []BucketReport, faults []string) {
 	add := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	for _, name := range [][]byte{bucketMeta, bucketHeads, bucketPolicies} {
+	if tx.Bucket(bucketMeta) == nil {
+		return nil, []string{"bucket meta is missing"}
+	}
+	v, err := getUint(tx, keySchema)
+	if err != nil {
+		add("%v", err)
+		v = schema
+	}
+	for _, name := range checkedOf(v) {
 		if tx.Bucket(name) == nil {
 			add("bucket %s is missing", name)
 		}
 	}
-	if len(faults) > 0 {
+	if len(faults) > 0 && err == nil {
 		return nil, faults
 	}
-	if v, err := getUint(tx, keySchema); err != nil {
-		add("%v", err)
-	} else if v > schema {
+	if v > schema {
 		return nil, append(faults, fmt.Sprintf("it was written by a newer headway (schema %d; this one knows %d): upgrade headway", v, schema))
 	}
 	if _, err := getUint(tx, keyEpochs); err != nil {
 		add("%v", err)
 	}
-	for _, name := range checked {
+	for _, name := range checkedOf(v) {
+		if tx.Bucket(name) == nil {
+			continue
+		}
 		var found sums
 		highest := uint64(0)
 		err := tx.Bucket(name).ForEach(func(key, value []byte) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
 	"strings"
@@ -478,4 +479,20 @@ func FuzzFile(f *testing.F) {
 			t.Fatalf("printed\n%s\nloads as\n%s", text, printed(t, again, true))
 		}
 	})
+}
+
+// The audit trail tells of what an operator has set, and of no secret.
+func TestSetAreTheSettingsThatAreNotDefaults(t *testing.T) {
+	flags := pflag.NewFlagSet("headway", pflag.ContinueOnError)
+	config.AddFlags(flags)
+	if err := flags.Parse([]string{"--listen", "127.0.0.1:7"}); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(flags, []string{"HEADWAY_HEADS_MAX=7"}, os.ReadFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Set(), map[string]string{"listen": "127.0.0.1:7", "heads.max": "7"}; !maps.Equal(got, want) {
+		t.Errorf("set are %v; want %v", got, want)
+	}
 }

@@ -76,3 +76,22 @@ func (s *setting) yaml() (string, error) {
 	}
 	return s.get(), nil
 }
+
+// Set returns the settings that are not defaults, by their names, with secrets
+// masked.
+func (c *Config) Set() map[string]string {
+	var shown Config
+	t := newTable(&shown)
+	shown = *c
+	set := map[string]string{}
+	for _, s := range t.settings {
+		switch {
+		case c.source(s.Key) == byDefault:
+		case s.Secret:
+			set[s.Key] = masked
+		default:
+			set[s.Key] = s.get()
+		}
+	}
+	return set
+}

@@ -2,7 +2,8 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
+
+	"github.com/go-json-experiment/json"
 
 	"headway/internal/audit"
 )
@@ -27,7 +28,7 @@ func adminFields(a *Admin) []byte {
 }
 
 func fields(a audited) []byte {
-	b, err := json.Marshal(a)
+	b, err := json.Marshal(a, json.Deterministic(true))
 	if err != nil {
 		return nil // text that was validated always encodes
 	}

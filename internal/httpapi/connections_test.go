@@ -223,7 +223,7 @@ func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(
 func (p *pipes) Accept() (net.Conn, error) {
 	select {
 	case c := <-p.conns:
-		return c, nil
+		return &afar{c, p.Addr()}, nil
 	case <-p.closed:
 		return nil, net.ErrClosed
 	}

@@ -68,6 +68,7 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 		"Readiness": api.Readiness{}, "Problem": api.Problem{}, "Fault": api.Fault{},
 		"PolicyCheck": api.PolicyCheck{}, "Difference": api.Difference{}, "PolicyReplay": api.PolicyReplay{},
 		"ReplayedDecision": api.ReplayedDecision{}, "PolicyRevision": api.PolicyRevision{},
+		"Key": api.Key{}, "KeyRequest": api.KeyRequest{}, "AuditRecord": api.AuditRecord{},
 	} {
 		schema, ok := c.document.Components.Schemas[name]
 		if !ok {
@@ -231,6 +232,19 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	if a := ask(http.StatusOK, "POST", "/api/v1/policy/revisions/1/restore", ""); a.header.Get("ETag") != `"4"` {
 		t.Errorf("restored as %s; want a new revision, 4", a.header.Get("ETag"))
 	}
+	ask(http.StatusOK, "GET", "/api/v1/audit", "")
+	ask(http.StatusOK, "GET", "/api/v1/audit?since=2026-01-01T00:00:00Z&actor=key:x&action=policy.*&limit=3", "")
+	admin := into[api.Key](t, ask(http.StatusCreated, "POST", "/api/v1/keys", `{"name":"first","role":"admin"}`))
+	bearer := []string{"Authorization", "Bearer " + admin.Secret}
+	gpu := into[api.Key](t, ask(http.StatusCreated, "POST", "/api/v1/keys",
+		`{"name":"gpu rack 7","role":"head","scopes":["head"],"heads":["gpu-7-*"],"regions":["eu-*"],"expires_in_seconds":3600}`, bearer...))
+	ask(http.StatusOK, "GET", "/api/v1/keys", "", bearer...)
+	if page := into[api.List[api.Key]](t, ask(http.StatusOK, "GET", "/api/v1/keys?limit=1", "", bearer...)); page.NextCursor == "" || page.Data[0].Secret != "" {
+		t.Errorf("the first of two keys is %+v", page)
+	}
+	ask(http.StatusNoContent, "DELETE", "/api/v1/keys/"+gpu.ID, "", bearer...)
+	ask(http.StatusNoContent, "DELETE", "/api/v1/keys/"+admin.ID, "", bearer...) // nobody else needs it
+	covered["DELETE /api/v1/keys/{id}"] = true
 	for _, path := range []string{"/livez", "/readyz", "/metrics", "/openapi.json", "/"} {
 		ask(http.StatusOK, "GET", path, "")
 	}
@@ -364,6 +378,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 
+	w.accessProblems(want)
 	for _, n := range c.document.Components.Schemas["Problem"].Properties["code"].Enum {
 		if !sent[fmt.Sprint(n)] {
 			t.Errorf("%s was not brought about", n)

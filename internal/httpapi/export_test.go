@@ -1,5 +1,7 @@
 package httpapi
 
+import "headway/internal/access"
+
 // Operation is a line of the table of routes, as the description of the
 // interface must have it.
 type Operation struct {
@@ -18,6 +20,16 @@ func (s *Server) Operations() []Operation {
 		list = append(list, Operation{rt.method, pattern, rt.id, rt.success})
 	}
 	return list
+}
+
+// Needs is the permission that a route wants.
+func (s *Server) Needs(method, pattern string) access.Permission {
+	for _, rt := range s.routes() {
+		if rt.method == method && rt.pattern == pattern {
+			return rt.needs
+		}
+	}
+	return ""
 }
 
 // OpenAPIJSON is what GET /openapi.json answers with.

@@ -18,8 +18,7 @@ func FuzzHTTP(f *testing.F) {
 	shared.register("a")
 	shared.decide(`{"model_type":"llama-3.1-8b"}`)
 	f.Fuzz(func(t *testing.T, method, target, header, body string) {
-		w := *shared
-		w.TB = t
+		w := &world{TB: t, store: shared.store, fleet: shared.fleet, router: shared.router, server: shared.server, metrics: shared.metrics, log: shared.log}
 		u, err := url.ParseRequestURI(target)
 		if err != nil || !strings.HasPrefix(target, "/") {
 			return // net/http answers that itself

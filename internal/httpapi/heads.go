@@ -24,6 +24,9 @@ func (s *Server) registerHead(w http.ResponseWriter, r *http.Request) error {
 	if len(faults) > 0 {
 		return in.named(invalid(merge(faults, s.fleet.Check(in.spec, nil))))
 	}
+	if err := s.mayRegister(w, &in.spec); err != nil {
+		return err
+	}
 	done, err := s.fleet.Register(r.Context(), in.spec, in.first)
 	if err != nil {
 		return in.named(err)
@@ -209,7 +212,7 @@ func give[T any](to, said *T) {
 }
 
 func (s *Server) reportStatus(w http.ResponseWriter, r *http.Request) error {
-	id, err := headID(r)
+	id, err := s.ownHead(w, r)
 	if err != nil {
 		return err
 	}
@@ -295,7 +298,7 @@ func (in *patch) field(f *form, name string) bool {
 }
 
 func (s *Server) deleteHead(w http.ResponseWriter, r *http.Request) error {
-	id, err := headID(r)
+	id, err := s.ownHead(w, r)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
+	"headway/internal/access"
 	"headway/internal/audit"
 	"headway/internal/fleet"
 	"headway/internal/routing"
@@ -54,6 +55,11 @@ var kinds = map[string]struct {
 	api.CodePreconditionMissing: {http.StatusPreconditionRequired, "Say which revision you change"},
 	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Somebody else changed this"},
 	api.CodeRevisionNotFound:    {http.StatusNotFound, "The revision is not kept"},
+	api.CodeUnauthenticated:     {http.StatusUnauthorized, "Who asks?"},
+	api.CodeForbidden:           {http.StatusForbidden, "This is not allowed"},
+	api.CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests"},
+	api.CodeKeyNotFound:         {http.StatusNotFound, "There is no such key"},
+	api.CodeLastAdmin:           {http.StatusConflict, "Nobody could administer any more"},
 	api.CodeAuditUnavailable:    {http.StatusServiceUnavailable, "The audit trail cannot be written"},
 	api.CodeForeignHost:         {http.StatusMisdirectedRequest, "The request is for somebody else"},
 	api.CodeCrossOrigin:         {http.StatusForbidden, "The request comes from another site"},
@@ -78,6 +84,9 @@ var knownErrors = []struct {
 	{routing.ErrPolicyConflict, api.CodePreconditionFailed, "The policy has another revision by now; read it again, with its ETag, and repeat the change.", 0},
 	{routing.ErrNoRevision, api.CodeRevisionNotFound, "No revision of this number is kept; GET /api/v1/policy/revisions lists those that are.", 0},
 	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},
+	{access.ErrKeyNotFound, api.CodeKeyNotFound, "No key has this id; GET /api/v1/keys lists those that there are.", 0},
+	{access.ErrLastAdmin, api.CodeLastAdmin, "This is the last key that may administer while others are in use; make another one first.", 0},
+	{audit.ErrQuery, api.CodeInvalid, "The search cannot be made: the cursor is not the next_cursor of this search.", 0},
 	{audit.ErrUnavailable, api.CodeAuditUnavailable, "The audit trail cannot be written, so nothing was changed; see the log of the service.", 5 * time.Second},
 	{fleet.ErrConflict, api.CodeConflict, "Somebody else changed this at the same time; read it again and repeat.", 0},
 	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types).", 0},
@@ -97,6 +106,9 @@ func toProblem(err error) *problem {
 	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
 		faults := toFaults(invalid.Faults)
 		return &problem{code: api.CodeInvalid, detail: detailOf(faults), faults: faults}
+	}
+	if p := accessProblem(err); p != nil {
+		return p
 	}
 	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
 		return &problem{
@@ -182,6 +194,9 @@ func (s *Server) fail(a *answer, r *http.Request, err error) {
 		Type: "urn:headway:problem:" + p.code, Title: kind.title, Status: kind.status,
 		Detail: p.detail, Instance: r.URL.EscapedPath(), Code: p.code, RequestID: id, Errors: p.faults,
 	}
+	if errors.Is(err, access.ErrInURL) {
+		body.Instance = "" // it may hold a key
+	}
 	if len(body.Instance) > maxInstance {
 		body.Instance = body.Instance[:maxInstance]
 	}
@@ -201,6 +216,9 @@ func (s *Server) send(a *answer, p *problem, body *api.Problem) {
 	}
 	h := a.Header()
 	h["Content-Type"] = problemType
+	if body.Status == http.StatusUnauthorized {
+		h["Www-Authenticate"] = []string{`Bearer realm="headway"`}
+	}
 	if p.retryAfter > 0 {
 		h["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(p.retryAfter.Seconds())))}
 	}

@@ -98,6 +98,7 @@ const (
 	headCursor     cursorKind = "h:"
 	decisionCursor cursorKind = "d:"
 	revisionCursor cursorKind = "p:"
+	keyCursor      cursorKind = "k:"
 )
 
 func (k cursorKind) encode(place string) string {

@@ -10,19 +10,8 @@ import (
 	"time"
 
 	"headway/api"
-)
-
-// permission is the least that a caller must be allowed to use a route.
-type permission string
-
-// The permissions. open routes are for probes and scrapers.
-const (
-	open        permission = "open"
-	readFleet   permission = "read"
-	manageFleet permission = "operate"
-	beHead      permission = "head"
-	beClient    permission = "client"
-	administer  permission = "admin"
+	"headway/internal/access"
+	"headway/internal/audit"
 )
 
 // route is one line of the table of routes.
@@ -30,9 +19,10 @@ type route struct {
 	method  string
 	pattern string
 	id      string // operation of the OpenAPI document
-	needs   permission
-	success int  // status of the usual answer
-	query   bool // the handler reads the query; elsewhere under /api there must be none
+	needs   access.Permission
+	action  string // what the audit trail calls it, "" for what is not sensitive
+	success int    // status of the usual answer
+	query   bool   // the handler reads the query; elsewhere under /api there must be none
 	handle  func(w http.ResponseWriter, r *http.Request) error
 
 	counted counters
@@ -47,30 +37,34 @@ const indexPattern = "/{$}"
 // routes is the whole surface.
 func (s *Server) routes() []*route {
 	return append([]*route{
-		{method: "POST", pattern: "/api/v1/heads", id: "registerHead", needs: beHead, success: 201, handle: s.registerHead},
-		{method: "GET", pattern: "/api/v1/heads", id: "listHeads", needs: readFleet, success: 200, query: true, handle: s.listHeads},
-		{method: "GET", pattern: "/api/v1/heads/{id}", id: "getHead", needs: readFleet, success: 200, handle: s.getHead},
-		{method: "PATCH", pattern: "/api/v1/heads/{id}", id: "patchHead", needs: manageFleet, success: 200, handle: s.patchHead},
-		{method: "DELETE", pattern: "/api/v1/heads/{id}", id: "deleteHead", needs: beHead, success: 204, handle: s.deleteHead},
-		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: beHead, success: 200, handle: s.reportStatus},
-		{method: "POST", pattern: decisionsPath, id: "decide", needs: beClient, success: 200, handle: s.makeDecision},
-		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: readFleet, success: 200, query: true, handle: s.listDecisions},
-		{method: "GET", pattern: "/api/v1/decisions/{id}", id: "getDecision", needs: readFleet, success: 200, handle: s.getDecision},
-		{method: "POST", pattern: "/api/v1/decisions/{id}/progress", id: "reportProgress", needs: beClient, success: 204, handle: s.reportProgress},
-		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: beClient, success: 204, handle: s.reportOutcome},
-		{method: "GET", pattern: "/api/v1/strategies", id: "listStrategies", needs: readFleet, success: 200, handle: s.listStrategies},
-		{method: "GET", pattern: "/api/v1/policy", id: "getPolicy", needs: readFleet, success: 200, handle: s.getPolicy},
-		{method: "PUT", pattern: "/api/v1/policy", id: "putPolicy", needs: administer, success: 200, handle: s.putPolicy},
-		{method: "PATCH", pattern: "/api/v1/policy", id: "patchPolicy", needs: administer, success: 200, handle: s.patchPolicy},
-		{method: "POST", pattern: "/api/v1/policy/validate", id: "validatePolicy", needs: readFleet, success: 200, handle: s.validatePolicy},
-		{method: "GET", pattern: "/api/v1/policy/revisions", id: "listPolicyRevisions", needs: readFleet, success: 200, query: true, handle: s.listRevisions},
-		{method: "GET", pattern: "/api/v1/policy/revisions/{n}", id: "getPolicyRevision", needs: readFleet, success: 200, handle: s.getRevision},
-		{method: "POST", pattern: "/api/v1/policy/revisions/{n}/restore", id: "restorePolicy", needs: administer, success: 200, handle: s.restoreRevision},
-		{method: "GET", pattern: "/livez", id: "livez", needs: open, success: 200, handle: s.livez},
-		{method: "GET", pattern: "/readyz", id: "readyz", needs: open, success: 200, handle: s.readyz},
-		{method: "GET", pattern: "/metrics", id: "metrics", needs: open, success: 200, handle: s.metricsHandler()},
-		{method: "GET", pattern: "/openapi.json", id: "openapi", needs: open, success: 200, handle: s.getOpenAPI},
-		{method: "GET", pattern: indexPattern, id: "index", needs: open, success: 200, handle: s.index},
+		{method: "POST", pattern: "/api/v1/heads", id: "registerHead", action: "head.register", needs: access.BeHead, success: 201, handle: s.registerHead},
+		{method: "GET", pattern: "/api/v1/heads", id: "listHeads", needs: access.Read, success: 200, query: true, handle: s.listHeads},
+		{method: "GET", pattern: "/api/v1/heads/{id}", id: "getHead", needs: access.Read, success: 200, handle: s.getHead},
+		{method: "PATCH", pattern: "/api/v1/heads/{id}", id: "patchHead", action: "head.patch", needs: access.Operate, success: 200, handle: s.patchHead},
+		{method: "DELETE", pattern: "/api/v1/heads/{id}", id: "deleteHead", action: "head.deregister", needs: access.BeHead, success: 204, handle: s.deleteHead},
+		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: access.BeHead, success: 200, handle: s.reportStatus},
+		{method: "POST", pattern: decisionsPath, id: "decide", needs: access.Decide, success: 200, handle: s.makeDecision},
+		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: access.Read, success: 200, query: true, handle: s.listDecisions},
+		{method: "GET", pattern: "/api/v1/decisions/{id}", id: "getDecision", needs: access.Read, success: 200, handle: s.getDecision},
+		{method: "POST", pattern: "/api/v1/decisions/{id}/progress", id: "reportProgress", needs: access.Decide, success: 204, handle: s.reportProgress},
+		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: access.Decide, success: 204, handle: s.reportOutcome},
+		{method: "GET", pattern: "/api/v1/strategies", id: "listStrategies", needs: access.Read, success: 200, handle: s.listStrategies},
+		{method: "GET", pattern: "/api/v1/policy", id: "getPolicy", needs: access.Read, success: 200, handle: s.getPolicy},
+		{method: "PUT", pattern: "/api/v1/policy", id: "putPolicy", action: "policy.put", needs: access.Admin, success: 200, handle: s.putPolicy},
+		{method: "PATCH", pattern: "/api/v1/policy", id: "patchPolicy", action: "policy.patch", needs: access.Admin, success: 200, handle: s.patchPolicy},
+		{method: "POST", pattern: "/api/v1/policy/validate", id: "validatePolicy", needs: access.Read, success: 200, handle: s.validatePolicy},
+		{method: "GET", pattern: "/api/v1/policy/revisions", id: "listPolicyRevisions", needs: access.Read, success: 200, query: true, handle: s.listRevisions},
+		{method: "GET", pattern: "/api/v1/policy/revisions/{n}", id: "getPolicyRevision", needs: access.Read, success: 200, handle: s.getRevision},
+		{method: "POST", pattern: "/api/v1/policy/revisions/{n}/restore", id: "restorePolicy", action: "policy.restore", needs: access.Admin, success: 200, handle: s.restoreRevision},
+		{method: "GET", pattern: "/api/v1/keys", id: "listKeys", needs: access.Admin, success: 200, query: true, handle: s.listKeys},
+		{method: "POST", pattern: "/api/v1/keys", id: "createKey", action: "key.create", needs: access.Admin, success: 201, handle: s.createKey},
+		{method: "DELETE", pattern: "/api/v1/keys/{id}", id: "revokeKey", action: "key.revoke", needs: access.Admin, success: 204, handle: s.revokeKey},
+		{method: "GET", pattern: "/api/v1/audit", id: "listAudit", needs: access.Read, success: 200, query: true, handle: s.listAudit},
+		{method: "GET", pattern: "/livez", id: "livez", needs: access.Open, success: 200, handle: s.livez},
+		{method: "GET", pattern: "/readyz", id: "readyz", needs: access.Open, success: 200, handle: s.readyz},
+		{method: "GET", pattern: "/metrics", id: "metrics", needs: access.Open, success: 200, handle: s.metricsHandler()},
+		{method: "GET", pattern: "/openapi.json", id: "openapi", needs: access.Open, success: 200, handle: s.getOpenAPI},
+		{method: "GET", pattern: indexPattern, id: "index", needs: access.Open, success: 200, handle: s.index},
 	}, s.subtrees()...)
 }
 
@@ -82,14 +76,14 @@ func (s *Server) subtrees() (list []*route) {
 	}
 	if s.monitor != nil {
 		list = append(list,
-			&route{method: "GET", pattern: "/prometheus/", needs: readFleet, success: 200, query: true, handle: serve(s.monitor)},
-			&route{method: "POST", pattern: "/prometheus/", needs: readFleet, success: 200, query: true, handle: serve(s.monitor)})
+			&route{method: "GET", pattern: "/prometheus/", needs: access.Read, success: 200, query: true, handle: serve(s.monitor)},
+			&route{method: "POST", pattern: "/prometheus/", needs: access.Read, success: 200, query: true, handle: serve(s.monitor)})
 	}
 	if s.console != nil {
 		// What the page shows is asked for elsewhere, with a key if one is needed.
 		list = append(list,
-			&route{method: "GET", pattern: "/console", needs: open, success: 200, handle: serve(s.console)},
-			&route{method: "GET", pattern: "/console/", needs: open, success: 200, handle: serve(s.console)})
+			&route{method: "GET", pattern: "/console", needs: access.Open, success: 200, handle: serve(s.console)},
+			&route{method: "GET", pattern: "/console/", needs: access.Open, success: 200, handle: serve(s.console)})
 	}
 	return list
 }
@@ -114,14 +108,14 @@ func (s *Server) mount() error {
 	}
 	for pattern, allowed := range methods {
 		allow := strings.Join(allowed, ", ")
-		rt := &route{pattern: pattern, needs: open, handle: func(w http.ResponseWriter, _ *http.Request) error {
+		rt := &route{pattern: pattern, needs: access.Open, handle: func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Allow", allow)
 			return &problem{code: api.CodeMethodNotAllowed, detail: "Allowed here: " + allow + "."}
 		}}
 		s.metrics.hold(rt)
 		s.mux.Handle(pattern, rt)
 	}
-	s.nowhere = &route{pattern: otherLabel, needs: open, handle: func(http.ResponseWriter, *http.Request) error {
+	s.nowhere = &route{pattern: otherLabel, needs: access.Open, handle: func(http.ResponseWriter, *http.Request) error {
 		return &problem{code: api.CodeNotFound, detail: "There is nothing at this path. GET / lists what there is."}
 	}}
 	s.metrics.hold(s.nowhere)
@@ -157,7 +151,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
 	rt := s.find(r)
 	a, _ := answers.Get().(*answer)
-	a.ResponseWriter, a.status = w, 0
+	a.ResponseWriter, a.status, a.principal = w, 0, nil
 	defer a.free()
 	header := w.Header()
 	header["X-Request-Id"] = []string{requestID(r)}
@@ -165,13 +159,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header["Connection"] = closeConnection
 	}
 	err := s.admit(r)
-	if err == nil && r.URL.RawQuery != "" && rt.needs != open && !rt.query {
+	if err == nil {
+		err = s.enter(rt, a, r)
+	}
+	if err == nil && r.URL.RawQuery != "" && rt.needs != access.Open && !rt.query {
 		err = readQuery(r).err() // what nobody reads was meant to do something
 	}
 	if err == nil {
+		if rt.action != "" { // who acts, for the audit trail
+			r = r.WithContext(audit.WithIdentity(r.Context(), s.identity(a, r)))
+		}
 		err = s.protect(rt, a, r)
 	}
 	if err != nil {
+		s.denied(rt, a, r, err)
 		s.fail(a, r, err)
 	}
 	if a.status == 0 {
@@ -206,13 +207,14 @@ func (s *Server) protect(rt *route, a *answer, r *http.Request) (err error) {
 // answer remembers the status that was sent.
 type answer struct {
 	http.ResponseWriter
-	status int
+	status    int
+	principal *access.Principal
 }
 
 var answers = sync.Pool{New: func() any { return new(answer) }}
 
 func (a *answer) free() {
-	a.ResponseWriter = nil
+	a.ResponseWriter, a.principal = nil, nil
 	answers.Put(a)
 }
 

@@ -16,6 +16,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"headway/internal/access"
+	"headway/internal/audit"
 	"headway/internal/fleet"
 	"headway/internal/routing"
 )
@@ -26,6 +28,10 @@ type Options struct {
 	Router  *routing.Router      // required
 	Metrics *prometheus.Registry // required; what /metrics shows
 	Log     *slog.Logger         // required
+	Guard   *access.Guard        // required; who is let in
+	Keys    *access.Keys         // required
+	Trail   string               // required; path of the audit trail
+	Note    func(audit.Entry)    // required; records attempts that are refused
 	TLS     *tls.Config          // nil: no TLS
 	Monitor http.Handler         // of what is below /prometheus/; nil: nothing
 	Console http.Handler         // of what is below /console/; nil: nothing
@@ -85,6 +91,10 @@ type Server struct {
 	nowhere  *route // what matches no route
 	http     *http.Server
 	openAPI  []byte
+	guard    *access.Guard
+	keys     *access.Keys
+	trail    string
+	note     func(audit.Entry)
 	monitor  http.Handler
 	console  http.Handler
 	draining atomic.Bool
@@ -93,13 +103,13 @@ type Server struct {
 
 // New makes a server. It fails if a route declares no permission.
 func New(o Options) (*Server, error) {
-	if o.Fleet == nil || o.Router == nil || o.Metrics == nil || o.Log == nil {
-		return nil, errors.New("httpapi: Fleet, Router, Metrics and Log are required")
+	if o.Fleet == nil || o.Router == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.Trail == "" || o.Note == nil {
+		return nil, errors.New("httpapi: Fleet, Router, Metrics, Log, Guard, Keys, Trail and Note are required")
 	}
 	o.Limits.complete()
 	s := &Server{
 		fleet: o.Fleet, router: o.Router, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
-		monitor: o.Monitor, console: o.Console,
+		monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note,
 	}
 	var err error
 	if s.openAPI, err = openAPIJSON(); err != nil {

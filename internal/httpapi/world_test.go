@@ -3,22 +3,26 @@ package httpapi_test
 import (
 	"bytes"
 	"context"
+	stdjson "encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"headway/api"
+	"headway/internal/access"
 	"headway/internal/audit"
 	"headway/internal/event"
 	"headway/internal/fleet"
@@ -67,6 +71,14 @@ func (s *memoryStore) PolicyRevisions(_ context.Context, limit int) ([]routing.S
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.policies[:min(limit, len(s.policies))]), s.fail
+}
+
+func (s *memoryStore) Keys(context.Context) ([]access.Key, error) { return nil, nil }
+
+func (s *memoryStore) SaveKey(context.Context, access.Key) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fail
 }
 
 func (s *memoryStore) Heads(context.Context) ([]fleet.Record, error) {
@@ -131,21 +143,70 @@ func (s *memoryStore) failWith(err error) {
 // world is a whole service over a store in memory, with what it logs.
 type world struct {
 	testing.TB
-	store   *memoryStore
-	fleet   *fleet.Registry
-	router  *routing.Router
-	server  *httpapi.Server
-	metrics *prometheus.Registry
-	log     *logBuffer
-	noTrail atomic.Bool // the audit trail cannot be written
+	store    *memoryStore
+	fleet    *fleet.Registry
+	router   *routing.Router
+	server   *httpapi.Server
+	metrics  *prometheus.Registry
+	log      *logBuffer
+	noTrail  atomic.Bool // the audit trail cannot be written
+	keys     *access.Keys
+	guard    *access.Guard
+	trail    string // an audit file
+	recorded entries
+	ahead    atomic.Int64 // nanoseconds that keys are ahead of the clock
 }
 
-// begin is the intent of an operation.
+// entries keeps what is recorded.
+type entries struct {
+	mu   sync.Mutex
+	list []audit.Entry
+}
+
+func (w *world) note(e audit.Entry) {
+	w.recorded.mu.Lock()
+	defer w.recorded.mu.Unlock()
+	w.recorded.list = append(w.recorded.list, e)
+}
+
+// take returns what was recorded since the last call.
+func (e *entries) take() []audit.Entry {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	list := e.list
+	e.list = nil
+	return list
+}
+
+// openAccess lets everybody in by loopback until there is a key.
+func (w *world) openAccess(o access.Options) {
+	w.Helper()
+	w.trail = filepath.Join(w.TempDir(), "audit.log")
+	var err error
+	now := func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+	if w.keys, err = access.OpenKeys(w.Context(), w.store, w.begin, 0, now); err != nil {
+		w.Fatal(err)
+	}
+	o.Keys, o.Metrics, o.Now = w.keys, w.metrics, now
+	if w.guard, err = access.New(o); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// later lets time pass for keys.
+func (w *world) later(d time.Duration) { w.ahead.Add(int64(d)) }
+
+// begin is the intent of an operation; how it ends is recorded as well.
 func (w *world) begin(ctx context.Context, e audit.Entry) (audit.EndFunc, error) {
 	if w.noTrail.Load() {
 		return nil, audit.ErrUnavailable
 	}
-	return audit.Unrecorded(ctx, e)
+	e = e.By(ctx)
+	w.note(e)
+	return func(outcome audit.Outcome, reason string, after stdjson.RawMessage) {
+		e.Outcome, e.Reason, e.After = outcome, reason, after
+		w.note(e)
+	}, nil
 }
 
 // logBuffer keeps what is logged.
@@ -178,12 +239,16 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	}
 	events, err := event.New(event.Options{Metrics: w.metrics})
 	must(err)
-	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin})
+	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin, Note: w.note})
 	must(err)
 	must(w.fleet.Load(t.Context()))
-	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log})
+	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin})
 	must(err)
-	options := httpapi.Options{Fleet: w.fleet, Router: w.router, Metrics: w.metrics, Log: log, Version: "v0.0.0-test"}
+	w.openAccess(access.Options{Failures: 100})
+	options := httpapi.Options{
+		Fleet: w.fleet, Router: w.router, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
+		Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note,
+	}
 	for _, c := range change {
 		c(&options)
 	}
@@ -252,6 +317,7 @@ func newRequest(t testing.TB, method, target, body string, headers ...string) *h
 		t.Fatal(err)
 	}
 	r.RequestURI = target
+	r.RemoteAddr = "127.0.0.1:50000"
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}

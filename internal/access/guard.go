@@ -1,0 +1,321 @@
+package access
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options are what a Guard is made of.
+type Options struct {
+	Keys           *Keys                 // required
+	Metrics        prometheus.Registerer // required
+	Now            func() time.Time      // required
+	OIDC           *OIDC                 // nil: no tokens are believed
+	Certificates   []Holder              // who clients' certificates are
+	LocalToken     string                // file to write the local credential to; "": there is none
+	PerAddress     float64               // requests a second of one address; 0: no limit
+	Failures       float64               // failed authentications a second of one address; 0: no limit
+	BehindProxy    bool                  // whoever asks is named by X-Forwarded-For, if TrustedProxies say so
+	TrustedProxies []netip.Prefix
+}
+
+// Guard finds out who asks. All methods are safe for concurrent use.
+type Guard struct {
+	o        Options
+	requests *addresses
+	failures *addresses
+	local    [sha256.Size]byte // of the local credential; zero: none
+	hasLocal bool
+	counted  map[string]prometheus.Counter // failures by reason
+	limited  map[string]prometheus.Counter
+}
+
+// reasons name the errors in headway_auth_failures_total.
+var reasons = []struct {
+	name string
+	err  error
+}{
+	{"none", ErrNoCredential},
+	{"malformed", ErrMalformed},
+	{"several", ErrSeveral},
+	{"in_url", ErrInURL},
+	{"elsewhere", ErrElsewhere},
+	{"unknown", ErrUnknown},
+	{"expired", ErrExpired},
+	{"revoked", ErrRevoked},
+	{"unbelieved", ErrUnbelieved},
+	{"issuer_away", ErrIssuerAway},
+}
+
+// The limits that headway_rate_limited_total tells apart.
+const (
+	limitKey      = "key"
+	limitAddress  = "address"
+	limitFailures = "failures"
+)
+
+// New makes a guard and writes the local credential, a new one at each start.
+func New(o Options) (*Guard, error) {
+	if o.Keys == nil || o.Metrics == nil || o.Now == nil {
+		return nil, errors.New("access: Keys, Metrics and Now are required")
+	}
+	g := &Guard{
+		o: o, requests: newAddresses(o.PerAddress), failures: newAddresses(o.Failures),
+		counted: map[string]prometheus.Counter{}, limited: map[string]prometheus.Counter{},
+	}
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_auth_failures_total", Help: "Requests whose credential was missing or not good, by reason.",
+	}, []string{"reason"})
+	for _, r := range reasons {
+		g.counted[r.name] = failures.WithLabelValues(r.name)
+	}
+	limited := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_rate_limited_total", Help: "Requests refused because one key or address asked too often, by limit.",
+	}, []string{"limit"})
+	for _, l := range []string{limitKey, limitAddress, limitFailures} {
+		g.limited[l] = limited.WithLabelValues(l)
+	}
+	if o.LocalToken != "" {
+		if err := g.writeLocal(); err != nil {
+			return nil, err
+		}
+	}
+	return g, errors.Join(o.Metrics.Register(failures), o.Metrics.Register(limited), o.Metrics.Register(prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Name: "headway_keys", Help: "API keys that can be used."}, func() float64 {
+			n := 0
+			for _, k := range o.Keys.List() {
+				if k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || o.Now().Before(k.ExpiresAt)) {
+					n++
+				}
+			}
+			return float64(n)
+		})))
+}
+
+// localPrefix begins the local credential.
+const localPrefix = "hwlocal_"
+
+func (g *Guard) writeLocal() error {
+	token := localPrefix + rand.Text()
+	fresh := g.o.LocalToken + ".new"
+	err := os.WriteFile(fresh, []byte(token+"\n"), 0o600)
+	if err == nil {
+		err = os.Chmod(fresh, 0o600) // it may have been there
+	}
+	if err == nil {
+		err = os.Rename(fresh, g.o.LocalToken)
+	}
+	if err != nil {
+		return fmt.Errorf("write the local credential: %w", err)
+	}
+	g.local, g.hasLocal = sha256.Sum256([]byte(token)), true
+	return nil
+}
+
+// Closed reports whether a credential is needed. While there is no key, no
+// issuer and no certificate, whoever reaches the service by loopback may do
+// all.
+func (g *Guard) Closed() bool {
+	return g.o.Keys.Any() || g.o.OIDC != nil || len(g.o.Certificates) > 0
+}
+
+// anonymous is who reaches an open service.
+var anonymous = &Principal{Type: "anonymous", Role: RoleAdmin}
+
+// localUser is the user of the service, who could also read its files.
+var localUser = &Principal{Type: "local", ID: "local", Role: RoleAdmin}
+
+// Authenticate finds out who asks. The errors are those of this package; none
+// of them repeats what was sent.
+func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
+	address := g.Address(r)
+	now := g.o.Now()
+	if wait, ok := g.requests.of(address, now).take(now); !ok {
+		return nil, g.limit(limitAddress, wait)
+	}
+	if wait, blocked := g.failures.known(address).empty(now); blocked {
+		return nil, g.limit(limitFailures, wait)
+	}
+	p, err := g.identify(r, address)
+	if err != nil {
+		g.count(err)
+		// Asking without a key is how a client learns that one is needed.
+		if !errors.Is(err, ErrNoCredential) && !errors.Is(err, ErrIssuerAway) {
+			g.failures.of(address, now).take(now)
+		}
+		return nil, err
+	}
+	if wait, ok := p.rate.take(now); !ok {
+		return nil, g.limit(limitKey, wait)
+	}
+	return p, nil
+}
+
+// AuthenticateToken finds out whose a credential is that came otherwise than
+// in a header.
+func (g *Guard) AuthenticateToken(ctx context.Context, token string, address netip.Addr) (*Principal, error) {
+	p, err := g.token(ctx, token, address)
+	if err != nil {
+		g.count(err)
+		now := g.o.Now()
+		g.failures.of(address, now).take(now)
+	}
+	return p, err
+}
+
+func (g *Guard) limit(which string, wait time.Duration) error {
+	g.limited[which].Inc()
+	return &LimitedError{which, wait}
+}
+
+func (g *Guard) count(err error) {
+	for _, r := range reasons {
+		if errors.Is(err, r.err) {
+			g.counted[r.name].Inc()
+			return
+		}
+	}
+}
+
+// elsewhere are the headers that other products take keys from.
+var elsewhere = []string{"X-Api-Key", "Api-Key", "X-Auth-Token", "X-Access-Token", "Proxy-Authorization"}
+
+func (g *Guard) identify(r *http.Request, address netip.Addr) (*Principal, error) {
+	token, err := bearer(r)
+	switch {
+	case err != nil:
+		return nil, err
+	case token != "":
+		return g.token(r.Context(), token, address)
+	}
+	if p := g.certificate(r); p != nil {
+		return p, nil
+	}
+	if !g.Closed() && address.IsLoopback() && peer(r).IsLoopback() {
+		return anonymous, nil
+	}
+	return nil, ErrNoCredential
+}
+
+// bearer is the one place that takes a credential from a request; "" if there
+// is none.
+func bearer(r *http.Request) (string, error) {
+	headers := r.Header["Authorization"]
+	if q := r.URL.RawQuery; q != "" && keyInQuery(q) || strings.Contains(r.URL.Path, "/"+keyPrefix) {
+		return "", ErrInURL
+	}
+	for _, name := range elsewhere {
+		if len(r.Header[name]) > 0 {
+			if len(headers) > 0 {
+				return "", ErrSeveral
+			}
+			return "", ErrElsewhere
+		}
+	}
+	switch len(headers) {
+	case 0:
+		return "", nil
+	case 1:
+	default:
+		return "", ErrSeveral
+	}
+	scheme, token, ok := strings.Cut(headers[0], " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxToken || strings.ContainsFunc(token, notOfToken) {
+		return "", ErrMalformed
+	}
+	return token, nil
+}
+
+// maxToken is the longest credential, in bytes; the headers are bounded too.
+const maxToken = 12 << 10
+
+// notOfToken reports whether a character is not of RFC 6750's b64token.
+func notOfToken(r rune) bool {
+	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._~+/=", r)
+}
+
+// keyInQuery reports whether a query carries a credential, by a name that
+// others give it or by how our keys begin.
+func keyInQuery(query string) bool {
+	for part := range strings.SplitSeq(query, "&") {
+		name, value, _ := strings.Cut(part, "=")
+		switch strings.ToLower(name) {
+		case "api_key", "apikey", "access_token", "token", "key", "authorization":
+			return true
+		}
+		if strings.HasPrefix(value, keyPrefix) || strings.HasPrefix(value, localPrefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func (g *Guard) token(ctx context.Context, token string, address netip.Addr) (*Principal, error) {
+	switch {
+	case strings.HasPrefix(token, keyPrefix):
+		return g.o.Keys.Look(token)
+	case strings.HasPrefix(token, localPrefix):
+		sum := sha256.Sum256([]byte(token))
+		if g.hasLocal && address.IsLoopback() && subtle.ConstantTimeCompare(sum[:], g.local[:]) == 1 {
+			return localUser, nil
+		}
+		return nil, ErrUnknown
+	case g.o.OIDC != nil && strings.Count(token, ".") == 2:
+		return g.o.OIDC.principal(ctx, token)
+	}
+	return nil, ErrUnknown
+}
+
+// peer is the address that the connection comes from.
+func peer(r *http.Request) netip.Addr {
+	a, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Addr().Unmap()
+}
+
+// Address is who asks: the connection's address or, behind proxies that are
+// trusted, the last one in X-Forwarded-For that none of them has.
+func (g *Guard) Address(r *http.Request) netip.Addr {
+	a := peer(r)
+	if !g.o.BehindProxy || !g.trusted(a) {
+		return a
+	}
+	chain := strings.Split(strings.Join(r.Header["X-Forwarded-For"], ","), ",")
+	for i := len(chain) - 1; i >= 0; i-- {
+		hop := strings.TrimSpace(chain[i])
+		if host, _, err := net.SplitHostPort(hop); err == nil {
+			hop = host
+		}
+		next, err := netip.ParseAddr(strings.Trim(hop, "[]"))
+		if err != nil {
+			return a
+		}
+		if a = next.Unmap(); !g.trusted(a) {
+			return a
+		}
+	}
+	return a
+}
+
+func (g *Guard) trusted(a netip.Addr) bool {
+	for _, p := range g.o.TrustedProxies {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}

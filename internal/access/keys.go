@@ -1,0 +1,368 @@
+package access
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"headway/internal/audit"
+)
+
+// Key is an API key as it is stored: of the secret only a hash.
+type Key struct {
+	ID        string       `json:"id"`
+	Name      string       `json:"name"`
+	Role      Role         `json:"role"`
+	Scopes    []Permission `json:"scopes,omitempty"`
+	Heads     []string     `json:"heads,omitempty"`
+	Regions   []string     `json:"regions,omitempty"`
+	Hash      []byte       `json:"hash"` // SHA-256 of the whole key; it has 256 random bits, so that no slow hash is needed
+	CreatedAt time.Time    `json:"created_at"`
+	CreatedBy string       `json:"created_by"`
+	ExpiresAt time.Time    `json:"expires_at,omitzero"` // zero: never
+	RevokedAt time.Time    `json:"revoked_at,omitzero"` // zero: it was not
+}
+
+// KeyStore keeps keys durably. Implementations are safe for concurrent use;
+// what they return is the caller's to keep. SaveKey adds a key or replaces the
+// one with its id and returns when that is durable.
+type KeyStore interface {
+	Keys(ctx context.Context) ([]Key, error)
+	SaveKey(ctx context.Context, k Key) error
+}
+
+// Request says what a new key is to be.
+type Request struct {
+	Name      string
+	Role      string
+	Scopes    []string
+	Heads     []string
+	Regions   []string
+	ExpiresIn time.Duration // 0: never
+}
+
+// Bounds of keys.
+const (
+	MaxKeys     = 10_000
+	maxName     = 100
+	maxPatterns = 100
+	maxPattern  = 128
+	minLife     = time.Minute
+	maxLife     = 10 * 365 * 24 * time.Hour
+)
+
+// keyPrefix begins every key, so that one is recognised where it must not be.
+const keyPrefix = "hw_"
+
+// Keys is the book of keys. Looking one up takes no lock; all methods are safe
+// for concurrent use.
+type Keys struct {
+	store KeyStore
+	begin audit.BeginFunc
+	now   func() time.Time
+	rate  float64 // requests a second of one key; 0: no limit
+	book  atomic.Pointer[map[string]*entry]
+
+	mu sync.Mutex // one change at a time
+}
+
+// entry is a key that can be used, or could.
+type entry struct {
+	key       Key
+	principal *Principal
+	used      atomic.Int64 // Unix seconds of the last use
+}
+
+// OpenKeys reads the keys of the store. rate bounds the requests a second of
+// each key; 0 is no limit.
+func OpenKeys(ctx context.Context, store KeyStore, begin audit.BeginFunc, rate float64, now func() time.Time) (*Keys, error) {
+	k := &Keys{store: store, begin: begin, now: now, rate: rate}
+	stored, err := store.Keys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the keys: %w", err)
+	}
+	book := make(map[string]*entry, len(stored))
+	for _, key := range stored {
+		book[key.ID] = k.entry(key)
+	}
+	k.book.Store(&book)
+	return k, nil
+}
+
+func (k *Keys) entry(key Key) *entry {
+	return &entry{key: key, principal: &Principal{
+		Type: "key", ID: key.ID, Name: key.Name, Role: key.Role, Scopes: key.Scopes,
+		Heads: key.Heads, Regions: key.Regions, Expires: key.ExpiresAt, rate: newBucket(k.rate, k.now()),
+	}}
+}
+
+// Any reports whether there is a key that was not revoked.
+func (k *Keys) Any() bool {
+	for _, e := range *k.book.Load() {
+		if e.key.RevokedAt.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// Look finds the principal of a key. The errors are ErrUnknown, ErrExpired and
+// ErrRevoked.
+func (k *Keys) Look(secret string) (*Principal, error) {
+	id, _, ok := strings.Cut(strings.TrimPrefix(secret, keyPrefix), "_")
+	e := (*k.book.Load())[id]
+	if !ok || e == nil {
+		return nil, ErrUnknown
+	}
+	hash := sha256.Sum256([]byte(secret))
+	if subtle.ConstantTimeCompare(hash[:], e.key.Hash) != 1 {
+		return nil, ErrUnknown
+	}
+	now := k.now()
+	switch {
+	case !e.key.RevokedAt.IsZero():
+		return nil, ErrRevoked
+	case !e.key.ExpiresAt.IsZero() && !now.Before(e.key.ExpiresAt):
+		return nil, ErrExpired
+	}
+	if seconds := now.Unix(); e.used.Load() != seconds {
+		e.used.Store(seconds)
+	}
+	return e.principal, nil
+}
+
+// Listed is a key as it is shown.
+type Listed struct {
+	Key
+	LastUsed time.Time // since the start of the process, to the second; zero: not yet
+}
+
+// List returns all keys, the newest first.
+func (k *Keys) List() []Listed {
+	book := *k.book.Load()
+	list := make([]Listed, 0, len(book))
+	for _, e := range book {
+		l := Listed{Key: e.key}
+		if s := e.used.Load(); s != 0 {
+			l.LastUsed = time.Unix(s, 0).UTC()
+		}
+		list = append(list, l)
+	}
+	slices.SortFunc(list, func(a, b Listed) int {
+		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return list
+}
+
+// Create makes a key and returns it with its secret, which nobody can see
+// again. by may give only what it may do itself. The errors are *InvalidError,
+// the audit trail's and the store's; after each there is no such key.
+func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	key, faults := k.check(by, r)
+	if len(faults) > 0 {
+		return Key{}, "", &InvalidError{faults}
+	}
+	var id [6]byte
+	var secret [32]byte
+	_, _ = rand.Read(id[:]) // never fails
+	_, _ = rand.Read(secret[:])
+	key.ID = fmt.Sprintf("%x", id)
+	text := keyPrefix + key.ID + "_" + base64.RawURLEncoding.EncodeToString(secret[:])
+	hash := sha256.Sum256([]byte(text))
+	key.Hash = hash[:]
+	if err := k.change(ctx, "key.create", nil, key); err != nil {
+		return Key{}, "", err
+	}
+	return key, text, nil
+}
+
+func (k *Keys) check(by *Principal, r Request) (Key, []Fault) {
+	var faults []Fault
+	fault := func(pointer, format string, args ...any) {
+		faults = append(faults, Fault{pointer, fmt.Sprintf(format, args...)})
+	}
+	key := Key{
+		Name: r.Name, Role: Role(r.Role), Heads: r.Heads, Regions: r.Regions,
+		CreatedAt: k.now().UTC().Truncate(time.Millisecond), CreatedBy: by.Type,
+	}
+	if by.ID != "" {
+		key.CreatedBy = by.Type + ":" + by.ID
+	}
+	if n := len(r.Name); n == 0 || n > maxName || !printable(r.Name) {
+		fault("/name", "is required: 1 to %d bytes without control characters", maxName)
+	}
+	if !slices.Contains(Roles(), key.Role) {
+		fault("/role", "want one of viewer, operator, admin, head, client")
+	}
+	for i, s := range r.Scopes {
+		p := Permission(s)
+		switch at := fmt.Sprintf("/scopes/%d", i); {
+		case !slices.Contains(Permissions(), p):
+			fault(at, "want one of read, operate, decide, head, admin")
+		case !key.Role.Allows(p):
+			fault(at, "the role %s does not have it; scopes only narrow", key.Role)
+		case slices.Contains(key.Scopes, p):
+			fault(at, "is there twice")
+		}
+		key.Scopes = append(key.Scopes, p)
+	}
+	faults = append(faults, checkPatterns("/heads", r.Heads)...)
+	faults = append(faults, checkPatterns("/regions", r.Regions)...)
+	switch {
+	case key.Role == RoleHead && len(r.Heads) == 0:
+		fault("/heads", "is required of the role head: the ids that it may register, such as gpu-*")
+	case key.Role != RoleHead && len(r.Heads)+len(r.Regions) > 0:
+		fault("/heads", "only keys of the role head have heads and regions")
+	}
+	if r.ExpiresIn != 0 {
+		if r.ExpiresIn < minLife || r.ExpiresIn > maxLife {
+			fault("/expires_in_seconds", "want 60 to %d", int64(maxLife/time.Second))
+		}
+		key.ExpiresAt = key.CreatedAt.Add(r.ExpiresIn)
+	}
+	faults = append(faults, k.checkWidth(by, &key)...)
+	if len(*k.book.Load()) >= MaxKeys {
+		fault("", "there are %d keys already; revoked ones count for 90 days", MaxKeys)
+	}
+	return key, faults
+}
+
+// checkWidth refuses what is wider than its maker, and a first key that would
+// lock everybody out.
+func (k *Keys) checkWidth(by *Principal, key *Key) (faults []Fault) {
+	for _, p := range allows[key.Role] {
+		if (len(key.Scopes) == 0 || slices.Contains(key.Scopes, p)) && !by.May(p) {
+			faults = append(faults, Fault{"/role", fmt.Sprintf("a key that may %s can only be made by who may %s", p, p)})
+		}
+	}
+	if by.Role == RoleHead && (!covers(by.Heads, key.Heads) || len(by.Regions) > 0 && (len(key.Regions) == 0 || !covers(by.Regions, key.Regions))) {
+		faults = append(faults, Fault{"/heads", "are more than those of the key that makes it"})
+	}
+	if !by.Expires.IsZero() && (key.ExpiresAt.IsZero() || key.ExpiresAt.After(by.Expires)) {
+		faults = append(faults, Fault{"/expires_in_seconds", "a key cannot outlive the one that makes it, which expires at " + by.Expires.UTC().Format(time.RFC3339)})
+	}
+	if !k.Any() && (key.Role != RoleAdmin || len(key.Scopes) > 0) {
+		faults = append(faults, Fault{"/role", "the first key must be of the role admin: from then on everybody needs a key, you too"})
+	}
+	return faults
+}
+
+func checkPatterns(at string, list []string) (faults []Fault) {
+	if len(list) > maxPatterns {
+		return []Fault{{at, fmt.Sprintf("has more than %d entries", maxPatterns)}}
+	}
+	for i, p := range list {
+		if p == "" || len(p) > maxPattern || strings.ContainsFunc(p, func(r rune) bool {
+			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-*", r)
+		}) {
+			faults = append(faults, Fault{fmt.Sprintf("%s/%d", at, i), fmt.Sprintf("want 1 to %d letters, digits, . _ : - and *", maxPattern)})
+		}
+	}
+	return faults
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd })
+}
+
+// Revoke ends a key at once and for ever. The errors are ErrKeyNotFound,
+// ErrLastAdmin, the audit trail's and the store's.
+func (k *Keys) Revoke(ctx context.Context, id string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	book := *k.book.Load()
+	e := book[id]
+	switch {
+	case e == nil:
+		return ErrKeyNotFound
+	case !e.key.RevokedAt.IsZero():
+		return nil
+	case administers(&e.key, k.now()) && k.others(id) && !k.administered(id):
+		return ErrLastAdmin
+	}
+	revoked := e.key
+	revoked.RevokedAt = k.now().UTC().Truncate(time.Millisecond)
+	return k.change(ctx, "key.revoke", &e.key, revoked)
+}
+
+func administers(key *Key, now time.Time) bool {
+	return key.Role == RoleAdmin && key.RevokedAt.IsZero() && (key.ExpiresAt.IsZero() || now.Before(key.ExpiresAt)) &&
+		(len(key.Scopes) == 0 || slices.Contains(key.Scopes, Admin))
+}
+
+// others reports whether other keys are in use.
+func (k *Keys) others(id string) bool {
+	for other, e := range *k.book.Load() {
+		if other != id && e.key.RevokedAt.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// administered reports whether another key may administer.
+func (k *Keys) administered(id string) bool {
+	for other, e := range *k.book.Load() {
+		if other != id && administers(&e.key, k.now()) {
+			return true
+		}
+	}
+	return false
+}
+
+// audited is what the trail says of a key: nothing of its secret.
+type audited struct {
+	Name      string       `json:"name"`
+	Role      Role         `json:"role"`
+	Scopes    []Permission `json:"scopes,omitempty"`
+	Heads     []string     `json:"heads,omitempty"`
+	Regions   []string     `json:"regions,omitempty"`
+	ExpiresAt time.Time    `json:"expires_at,omitzero"`
+	RevokedAt time.Time    `json:"revoked_at,omitzero"`
+}
+
+func fields(k *Key) json.RawMessage {
+	if k == nil {
+		return nil
+	}
+	b, err := json.Marshal(audited{k.Name, k.Role, k.Scopes, k.Heads, k.Regions, k.ExpiresAt, k.RevokedAt})
+	if err != nil {
+		return nil // text that was checked always encodes
+	}
+	return b
+}
+
+// change records the intent, stores the key, puts it into force, and records
+// the outcome.
+func (k *Keys) change(ctx context.Context, action string, before *Key, after Key) error {
+	end, err := k.begin(ctx, audit.Entry{
+		Category: audit.Admin, Action: action, Target: audit.Target{Type: "key", ID: after.ID},
+		Before: fields(before), After: fields(&after),
+	}.By(ctx))
+	if err != nil {
+		return err
+	}
+	if err := k.store.SaveKey(ctx, after); err != nil {
+		end(audit.Failure, err.Error(), nil)
+		return errors.Join(ErrStoreUnavailable, err)
+	}
+	book := maps.Clone(*k.book.Load())
+	book[after.ID] = k.entry(after)
+	k.book.Store(&book)
+	end(audit.Success, "", nil)
+	return nil
+}

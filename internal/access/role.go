@@ -1,0 +1,167 @@
+// Package access decides who is let in and what they may do: API keys, tokens
+// of an OpenID Connect issuer, certificates of clients, and the user of the
+// service itself.
+package access
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Permission is one kind of thing to be allowed. A route wants exactly one.
+type Permission string
+
+// The permissions. Open routes want none: they are for probes and scrapers.
+const (
+	Open    Permission = "open"
+	Read    Permission = "read"    // see everything but secrets
+	Operate Permission = "operate" // manage heads
+	Decide  Permission = "decide"  // ask for decisions and report outcomes
+	BeHead  Permission = "head"    // register heads and report their status
+	Admin   Permission = "admin"   // change policy, keys and configuration
+)
+
+// Permissions lists those that can be given.
+func Permissions() []Permission { return []Permission{Read, Operate, Decide, BeHead, Admin} }
+
+// Role is a named set of permissions.
+type Role string
+
+// The roles.
+const (
+	RoleViewer   Role = "viewer"
+	RoleOperator Role = "operator"
+	RoleAdmin    Role = "admin"
+	RoleHead     Role = "head"
+	RoleClient   Role = "client"
+)
+
+// Roles lists the roles.
+func Roles() []Role { return []Role{RoleViewer, RoleOperator, RoleAdmin, RoleHead, RoleClient} }
+
+// allows is what each role may do.
+var allows = map[Role][]Permission{
+	RoleViewer:   {Read},
+	RoleOperator: {Read, Operate, Decide, BeHead},
+	RoleAdmin:    {Read, Operate, Decide, BeHead, Admin},
+	RoleHead:     {BeHead},
+	RoleClient:   {Decide},
+}
+
+// Allows reports whether the role has the permission.
+func (r Role) Allows(p Permission) bool { return slices.Contains(allows[r], p) }
+
+// Principal is who asks. The zero value may nothing. It is immutable.
+type Principal struct {
+	Type    string // key, jwt, certificate, local or anonymous
+	ID      string // of the key, the subject, the certificate
+	Name    string // for people
+	Role    Role
+	Scopes  []Permission // of what the role may do; empty: all of it
+	Heads   []string     // patterns of the ids that a head may have; of other roles empty
+	Regions []string     // patterns of the regions that a head may be in; empty: any
+	Expires time.Time    // zero: never
+	rate    *bucket
+}
+
+// May reports whether the principal has the permission.
+func (p *Principal) May(want Permission) bool {
+	return p != nil && p.Role.Allows(want) && (len(p.Scopes) == 0 || slices.Contains(p.Scopes, want))
+}
+
+// MayBe reports whether the principal may speak for the head. Of others than
+// heads only the permission is asked.
+func (p *Principal) MayBe(id string) bool {
+	if p == nil || p.Role != RoleHead {
+		return p.May(BeHead)
+	}
+	return p.May(BeHead) && matchesAny(p.Heads, id)
+}
+
+// MayBeIn reports whether the principal may register heads in the region.
+func (p *Principal) MayBeIn(region string) bool {
+	if p == nil || p.Role != RoleHead {
+		return p.May(BeHead)
+	}
+	return p.May(BeHead) && (len(p.Regions) == 0 || matchesAny(p.Regions, region))
+}
+
+func matchesAny(patterns []string, s string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, s) })
+}
+
+// match reports whether s has the form of the pattern, in which * stands for
+// any characters.
+func match(pattern, s string) bool {
+	first, rest, wild := strings.Cut(pattern, "*")
+	if !wild {
+		return pattern == s
+	}
+	if !strings.HasPrefix(s, first) {
+		return false
+	}
+	s = s[len(first):]
+	for {
+		var part string
+		if part, rest, wild = strings.Cut(rest, "*"); !wild {
+			return strings.HasSuffix(s, part)
+		}
+		at := strings.Index(s, part)
+		if at < 0 {
+			return false
+		}
+		s = s[at+len(part):]
+	}
+}
+
+// covers reports whether every text that narrow matches is matched by wide, as
+// far as that can be told from the patterns: it errs on the side of no.
+func covers(wide, narrow []string) bool {
+	return !slices.ContainsFunc(narrow, func(n string) bool {
+		return !slices.ContainsFunc(wide, func(w string) bool { return w == "*" || w == n || match(w, n) })
+	})
+}
+
+// Fault is one thing wrong with a request: where, as a JSON Pointer, and why.
+type Fault struct{ Pointer, Reason string }
+
+// InvalidError lists everything that is wrong with a request.
+type InvalidError struct{ Faults []Fault }
+
+func (e *InvalidError) Error() string {
+	texts := make([]string, len(e.Faults))
+	for i, f := range e.Faults {
+		texts[i] = f.Pointer + ": " + f.Reason
+	}
+	return strings.Join(texts, "; ")
+}
+
+// The errors of those who are not let in. None of them repeats a secret.
+var (
+	ErrNoCredential     = errors.New("this needs a key: send it as Authorization: Bearer KEY")
+	ErrMalformed        = errors.New("the Authorization header is not of the form Bearer KEY")
+	ErrSeveral          = errors.New("there is more than one credential; send exactly one Authorization header")
+	ErrInURL            = errors.New("a key stands in the URL, where logs and histories keep it; revoke it, and send keys as Authorization: Bearer KEY")
+	ErrElsewhere        = errors.New("a key stands in another header than Authorization; send it as Authorization: Bearer KEY")
+	ErrUnknown          = errors.New("the credential is not known here")
+	ErrExpired          = errors.New("the credential has expired")
+	ErrRevoked          = errors.New("the key was revoked")
+	ErrUnbelieved       = errors.New("the token is not believed")
+	ErrIssuerAway       = errors.New("the issuer of tokens cannot be reached, so that none can be checked")
+	ErrKeyNotFound      = errors.New("there is no key with this id")
+	ErrLastAdmin        = errors.New("this is the last key that may administer; make another first")
+	ErrStoreUnavailable = errors.New("the keys cannot be written")
+)
+
+// LimitedError says that somebody asks too often.
+type LimitedError struct {
+	Limit      string // key, address or failures
+	RetryAfter time.Duration
+}
+
+func (e *LimitedError) Error() string {
+	return fmt.Sprintf("too many requests of one %s; ask again in %s", e.Limit, e.RetryAfter.Round(time.Millisecond))
+}

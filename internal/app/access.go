@@ -1,0 +1,97 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/access"
+	"headway/internal/config"
+)
+
+// LocalTokenFile is the name of the file in the data directory with the
+// credential of the service's own user.
+const LocalTokenFile = "local.token"
+
+// openAccess makes the book of keys and the guard.
+func (a *App) openAccess(ctx context.Context, store access.KeyStore, metrics prometheus.Registerer) (err error) {
+	c := a.config
+	a.keys, err = access.OpenKeys(ctx, store, beginning(a.journal, c.Audit.Strict), c.Access.RequestsPerKey, time.Now)
+	if err != nil {
+		return err
+	}
+	o := access.Options{
+		Keys: a.keys, Metrics: metrics, Now: time.Now,
+		LocalToken:  filepath.Join(c.DataDir, LocalTokenFile),
+		PerAddress:  c.Access.RequestsPerAddress,
+		Failures:    c.Access.FailuresPerAddress,
+		BehindProxy: c.HTTP.BehindProxy,
+	}
+	if o.OIDC, err = openIssuer(c.Access.OIDC); err != nil {
+		return err
+	}
+	for _, text := range c.Access.Certificates {
+		holder, err := access.ParseHolder(text)
+		if err != nil {
+			return fmt.Errorf("access.certificates: %w", err)
+		}
+		o.Certificates = append(o.Certificates, holder)
+	}
+	if len(o.Certificates) > 0 && c.TLS.ClientCAFile == "" {
+		return errors.New("access.certificates names holders of certificates, but tls.client_ca_file does not say who signs them")
+	}
+	for _, text := range c.HTTP.TrustedProxies {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("http.trusted_proxies: %w", err)
+		}
+		o.TrustedProxies = append(o.TrustedProxies, prefix.Masked())
+	}
+	a.guard, err = access.New(o)
+	return err
+}
+
+// openIssuer is nil if nobody's tokens are believed.
+func openIssuer(c config.OIDC) (*access.OIDC, error) {
+	if c.Issuer == "" {
+		return nil, nil
+	}
+	o := access.OIDCOptions{
+		Issuer: c.Issuer, Audience: c.Audience, Algorithms: c.Algorithms, RolesClaim: c.RolesClaim,
+		HeadsClaim: c.HeadsClaim, RegionsClaim: c.RegionsClaim, Roles: map[string]access.Role{}, Now: time.Now,
+	}
+	for _, text := range c.Roles {
+		at := strings.LastIndexByte(text, '=') // the configuration has checked that there is one
+		o.Roles[text[:at]] = access.Role(text[at+1:])
+	}
+	return access.NewOIDC(o)
+}
+
+// checkListen refuses an address that strangers could reach, unless the service
+// asks for credentials and they do not travel in the clear.
+func (a *App) checkListen() error {
+	host, _, err := net.SplitHostPort(a.config.Listen)
+	if err != nil {
+		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", a.config.Listen, err)
+	}
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		return nil
+	}
+	switch {
+	case !a.guard.Closed():
+		return fmt.Errorf("--listen %q: there is no key yet, so anybody who reaches this address could change the fleet. "+
+			"Make an administrator's key first: headway keys create --role admin --name NAME --data-dir %s. "+
+			"Or listen on 127.0.0.1", a.config.Listen, a.config.DataDir)
+	case a.certs == nil && !a.config.HTTP.BehindProxy:
+		return fmt.Errorf("--listen %q: keys would travel in the clear. Give a certificate with --tls-cert-file and --tls-key-file "+
+			"(headway tls init makes one), or say --http-behind-proxy if a proxy in front ends TLS. Or listen on 127.0.0.1", a.config.Listen)
+	}
+	return nil
+}

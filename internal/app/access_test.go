@@ -1,0 +1,211 @@
+package app_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"headway/api"
+	"headway/internal/app"
+	"headway/internal/config"
+	"headway/internal/pki"
+)
+
+var plainly = &http.Client{Timeout: 30 * time.Second}
+
+// private is a configuration in directories of the test.
+func private(t *testing.T) config.Config {
+	t.Helper()
+	c := defaults(t)
+	c.Listen, c.DataDir, c.HTTP.LameDuck = "127.0.0.1:0", filepath.Join(t.TempDir(), "data"), time.Millisecond
+	c.Audit.File, c.Redis.Mode = filepath.Join(t.TempDir(), "audit.log"), "off"
+	return c
+}
+
+// serve runs the service until the test ends.
+func serve(t *testing.T, c config.Config) *app.App {
+	t.Helper()
+	a, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("it stopped with: %v", err)
+		}
+	})
+	return a
+}
+
+// announced is what the service tells the command line.
+func announced(t *testing.T, c config.Config) (said app.Announcement, token string) {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(c.DataDir, app.AnnounceFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(raw, &said); err != nil {
+		t.Fatal(err)
+	}
+	credential, err := os.ReadFile(said.TokenFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return said, strings.TrimSpace(string(credential))
+}
+
+// send asks with a bearer token.
+func send(t *testing.T, client *http.Client, status int, method, url, token, body string) []byte {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	r.Close = true
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != status {
+		t.Fatalf("%s %s: %d %s; want %d", method, url, resp.StatusCode, answer, status)
+	}
+	return answer
+}
+
+// With the first key the service is closed, and whoever can read its files
+// still gets in.
+func TestTheFirstKeyClosesTheService(t *testing.T) {
+	c := private(t)
+	serve(t, c)
+	said, token := announced(t, c)
+	if info, err := os.Stat(said.TokenFile); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the local credential: %v, %v; want mode 0600", info.Mode(), err)
+	}
+	send(t, plainly, 200, "GET", said.URL+"/api/v1/heads", "", "")
+	send(t, plainly, 422, "POST", said.URL+"/api/v1/keys", "", `{"name":"me","role":"viewer"}`) // nobody could make another
+	var key api.Key
+	if err := json.Unmarshal(send(t, plainly, 201, "POST", said.URL+"/api/v1/keys", "", `{"name":"me","role":"admin"}`), &key); err != nil {
+		t.Fatal(err)
+	}
+	send(t, plainly, 401, "GET", said.URL+"/api/v1/heads", "", "")
+	send(t, plainly, 200, "GET", said.URL+"/api/v1/heads", key.Secret, "")
+	send(t, plainly, 200, "GET", said.URL+"/api/v1/heads", token, "")
+	send(t, plainly, 200, "GET", said.URL+"/metrics", "", "") // as prometheus.yml expects
+}
+
+// Keys outlast the process; the local credential does not.
+func TestKeysOutlastTheProcess(t *testing.T) {
+	c := private(t)
+	var key api.Key
+	var old string
+	t.Run("before", func(t *testing.T) {
+		serve(t, c)
+		said, token := announced(t, c)
+		old = token
+		if err := json.Unmarshal(send(t, plainly, 201, "POST", said.URL+"/api/v1/keys", "", `{"name":"me","role":"admin"}`), &key); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if _, err := os.Stat(filepath.Join(c.DataDir, app.AnnounceFile)); err == nil {
+		t.Error("the service is gone and still announced")
+	}
+	serve(t, c)
+	said, _ := announced(t, c)
+	send(t, plainly, 200, "GET", said.URL+"/api/v1/heads", key.Secret, "")
+	send(t, plainly, 401, "GET", said.URL+"/api/v1/heads", old, "")
+	send(t, plainly, 401, "GET", said.URL+"/api/v1/heads", "", "")
+}
+
+// Beyond loopback credentials must be asked for, and must not travel in the
+// clear.
+func TestListeningBeyondLoopback(t *testing.T) {
+	c := private(t)
+	refused := func(want string) {
+		t.Helper()
+		c.Listen = "0.0.0.0:0"
+		a, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Fatalf("%v; want a refusal that says %q", err, want)
+		}
+		_ = a
+	}
+	refused("headway keys create")
+	c.HTTP.BehindProxy = true
+	refused("headway keys create")
+	c.HTTP.BehindProxy, c.Listen = false, "127.0.0.1:0"
+	t.Run("make a key", func(t *testing.T) {
+		serve(t, c)
+		said, _ := announced(t, c)
+		send(t, plainly, 201, "POST", said.URL+"/api/v1/keys", "", `{"name":"me","role":"admin"}`)
+	})
+	refused("headway tls init")
+	c.HTTP.BehindProxy = true
+	t.Run("behind a proxy", func(t *testing.T) {
+		serve(t, c)
+		said, token := announced(t, c)
+		send(t, plainly, 200, "GET", said.URL+"/api/v1/heads", token, "")
+	})
+	c.HTTP.BehindProxy = false
+
+	dir := t.TempDir()
+	authority, _, err := pki.OpenAuthority(dir, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.TLS.CertFile, c.TLS.KeyFile = filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
+	if err := authority.Server([]string{"localhost", "127.0.0.1"}, c.TLS.CertFile, c.TLS.KeyFile); err != nil {
+		t.Fatal(err)
+	}
+	cert, key := filepath.Join(dir, "op.pem"), filepath.Join(dir, "op-key.pem")
+	if err := authority.Client("ops-laptop", cert, key); err != nil {
+		t.Fatal(err)
+	}
+	c.Access.Certificates = []string{"ops-*=viewer"}
+	refused("tls.client_ca_file")
+	c.TLS.ClientCAFile = filepath.Join(dir, pki.CACertFile)
+	c.Listen = "0.0.0.0:0"
+	serve(t, c)
+	said, token := announced(t, c)
+	if !strings.HasPrefix(said.URL, "https://127.0.0.1:") || len(said.CertSHA256) != 64 {
+		t.Errorf("announced as %+v", said)
+	}
+	roots := x509.NewCertPool()
+	pem, err := os.ReadFile(c.TLS.ClientCAFile)
+	if err != nil || !roots.AppendCertsFromPEM(pem) {
+		t.Fatal("no authority:", err)
+	}
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	mutual := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}}}
+	send(t, plain, 401, "GET", said.URL+"/api/v1/heads", "", "")
+	send(t, plain, 200, "GET", said.URL+"/api/v1/heads", token, "")
+	send(t, mutual, 200, "GET", said.URL+"/api/v1/heads", "", "")
+	send(t, mutual, 403, "POST", said.URL+"/api/v1/decisions", "", `{"model_type":"x"}`)
+	plain.CloseIdleConnections()
+	mutual.CloseIdleConnections()
+}

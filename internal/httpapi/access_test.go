@@ -1,0 +1,372 @@
+package httpapi_test
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"headway/api"
+	"headway/internal/access"
+	"headway/internal/audit"
+)
+
+// accessProblems brings about the problems of those who are not let in. It
+// comes last: the service is closed afterwards.
+func (w *world) accessProblems(want func(int, string, *http.Request, *answer) api.Problem) {
+	w.Helper()
+	admin := w.key(w.admin(), access.Request{Name: "admin", Role: "admin"})
+	viewer := w.key(w.admin(), access.Request{Name: "viewer", Role: "viewer"})
+	ask := func(status int, code, method, target string, headers ...string) *answer {
+		w.Helper()
+		r := newRequest(w, method, target, "", headers...)
+		a := w.ask(r)
+		want(status, code, r, a)
+		return a
+	}
+	if a := ask(401, api.CodeUnauthenticated, "GET", "/api/v1/heads"); a.header.Get("WWW-Authenticate") != `Bearer realm="headway"` {
+		w.Errorf("WWW-Authenticate %q", a.header.Get("WWW-Authenticate"))
+	}
+	ask(403, api.CodeForbidden, "DELETE", "/api/v1/heads/a", "Authorization", "Bearer "+viewer)
+	ask(404, api.CodeKeyNotFound, "DELETE", "/api/v1/keys/nobody", "Authorization", "Bearer "+admin)
+	ask(409, api.CodeLastAdmin, "DELETE", "/api/v1/keys/"+strings.Split(admin, "_")[1], "Authorization", "Bearer "+admin)
+	for range 1000 { // guesses of one address
+		a := w.do("GET", "/api/v1/heads", "", "Authorization", "Bearer hw_000000000000_guess")
+		if a.status == 429 {
+			break
+		}
+	}
+	if a := ask(429, api.CodeRateLimited, "GET", "/api/v1/heads", "Authorization", "Bearer hw_000000000000_guess"); a.header.Get("Retry-After") == "" {
+		w.Error("429 without Retry-After")
+	}
+}
+
+// admin may do all.
+func (w *world) admin() *access.Principal {
+	return &access.Principal{Type: "local", ID: "local", Role: access.RoleAdmin}
+}
+
+// key makes a key and returns its secret.
+func (w *world) key(by *access.Principal, r access.Request) string {
+	w.Helper()
+	_, secret, err := w.keys.Create(context.WithoutCancel(w.Context()), by, r)
+	if err != nil {
+		w.Fatalf("%+v: %v", r, err)
+	}
+	return secret
+}
+
+// closed is a service that asks for keys, with one of each role.
+func closed(t testing.TB) (w *world, secrets map[access.Role]string) {
+	w = newWorld(t)
+	w.register("gpu-1")
+	secrets = map[access.Role]string{}
+	for _, role := range []access.Role{access.RoleAdmin, access.RoleOperator, access.RoleViewer, access.RoleClient, access.RoleHead} {
+		r := access.Request{Name: string(role), Role: string(role)}
+		if role == access.RoleHead {
+			r.Heads, r.Regions = []string{"gpu-*"}, []string{"eu-*"}
+		}
+		secrets[role] = w.key(w.admin(), r)
+	}
+	return w, secrets
+}
+
+// may is the table of docs/access.md: what each role may ask for, by the
+// operation of the description. What is not here nobody may.
+var may = map[string][]access.Role{
+	"registerHead": {access.RoleOperator, access.RoleAdmin, access.RoleHead},
+	"reportStatus": {access.RoleOperator, access.RoleAdmin, access.RoleHead},
+	"deleteHead":   {access.RoleOperator, access.RoleAdmin, access.RoleHead},
+	"patchHead":    {access.RoleOperator, access.RoleAdmin},
+
+	"decide":         {access.RoleOperator, access.RoleAdmin, access.RoleClient},
+	"reportProgress": {access.RoleOperator, access.RoleAdmin, access.RoleClient},
+	"reportOutcome":  {access.RoleOperator, access.RoleAdmin, access.RoleClient},
+
+	"listHeads": readers, "getHead": readers, "listDecisions": readers, "getDecision": readers,
+	"listStrategies": readers, "getPolicy": readers, "validatePolicy": readers,
+	"listPolicyRevisions": readers, "getPolicyRevision": readers, "listAudit": readers,
+
+	"putPolicy": admins, "patchPolicy": admins, "restorePolicy": admins,
+	"listKeys": admins, "createKey": admins, "revokeKey": admins,
+
+	"livez": everybody, "readyz": everybody, "metrics": everybody, "openapi": everybody, "index": everybody,
+}
+
+var (
+	readers   = []access.Role{access.RoleViewer, access.RoleOperator, access.RoleAdmin}
+	admins    = []access.Role{access.RoleAdmin}
+	everybody = []access.Role{access.RoleViewer, access.RoleOperator, access.RoleAdmin, access.RoleHead, access.RoleClient, ""}
+)
+
+// concrete is a path of a pattern.
+func concrete(pattern string) string {
+	return strings.NewReplacer("/heads/{id}", "/heads/gpu-1", "{id}", "x", "{n}", "1").Replace(pattern)
+}
+
+// Every route is asked with a key of every role, with none, with one that has
+// expired, with one that was revoked, and with one of the admin's whose scopes
+// lack what the route needs.
+func TestRoutesByRoles(t *testing.T) {
+	w, secrets := closed(t)
+	secrets[""] = ""
+	past := w.admin()
+	expired := w.key(past, access.Request{Name: "expired", Role: "admin", ExpiresIn: time.Minute})
+	w.later(2 * time.Minute)
+	revoked := w.key(w.admin(), access.Request{Name: "revoked", Role: "admin"})
+	if err := w.keys.Revoke(t.Context(), strings.Split(revoked, "_")[1]); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(o routeUnderTest, secret string) int {
+		headers := []string{}
+		if secret != "" {
+			headers = []string{"Authorization", "Bearer " + secret}
+		}
+		return w.do(o.Method, concrete(o.Pattern), "", headers...).status
+	}
+	seen := 0
+	for _, o := range w.server.Operations() {
+		roles, known := may[o.ID]
+		if !known {
+			t.Errorf("%s %s (%s) is in no line of the table", o.Method, o.Pattern, o.ID)
+		}
+		seen++
+		open := slices.Contains(roles, "")
+		for role, secret := range secrets {
+			if o.ID == "deleteHead" && slices.Contains(roles, role) {
+				continue // below; it would take the head away from the others
+			}
+			status := ask(routeUnderTest{o.Method, o.Pattern}, secret)
+			want := "let in"
+			switch {
+			case slices.Contains(roles, role):
+			case role == "":
+				want = "401"
+			default:
+				want = "403"
+			}
+			if got := entered(status); got != want {
+				t.Errorf("%s %s as %q: %d; want to be %s", o.Method, o.Pattern, role, status, want)
+			}
+		}
+		for name, secret := range map[string]string{"expired": expired, "revoked": revoked, "unknown": "hw_000000000000_x"} {
+			status := ask(routeUnderTest{o.Method, o.Pattern}, secret)
+			if want := map[bool]string{true: "let in", false: "401"}[open]; entered(status) != want {
+				t.Errorf("%s %s with an %s key: %d; want %s", o.Method, o.Pattern, name, status, want)
+			}
+		}
+		if open {
+			continue
+		}
+		for _, scope := range access.Permissions() {
+			narrow := w.key(w.admin(), access.Request{Name: "narrow", Role: "admin", Scopes: []string{string(scope)}})
+			status := ask(routeUnderTest{o.Method, o.Pattern}, narrow)
+			want := "403"
+			if scope == w.server.Needs(o.Method, o.Pattern) {
+				want = "let in"
+			}
+			if got := entered(status); got != want && o.ID != "deleteHead" {
+				t.Errorf("%s %s with an admin's key narrowed to %s: %d; want to be %s", o.Method, o.Pattern, scope, status, want)
+			}
+		}
+	}
+	if seen != len(may) {
+		t.Errorf("%d routes, and %d in the table", seen, len(may))
+	}
+}
+
+type routeUnderTest struct{ Method, Pattern string }
+
+// entered says whether whoever asked was let in; what came of it is another
+// matter.
+func entered(status int) string {
+	switch status {
+	case 401, 403:
+		return fmt.Sprint(status)
+	}
+	return "let in"
+}
+
+// A head speaks for itself, where its key says, and for nobody else.
+func TestAHeadsKeyNamesItsIdsAndRegions(t *testing.T) {
+	w, secrets := closed(t)
+	as := []string{"Authorization", "Bearer " + secrets[access.RoleHead]}
+	in := func(id, region string) string {
+		return strings.Replace(headBody(id), "eu-west", region, 1)
+	}
+	w.must(201, "POST", "/api/v1/heads", in("gpu-2", "eu-north"), as...)
+	w.must(403, "POST", "/api/v1/heads", in("cpu-1", "eu-north"), as...)
+	w.must(403, "POST", "/api/v1/heads", in("gpu-3", "us-east"), as...)
+	admin := []string{"Authorization", "Bearer " + secrets[access.RoleAdmin]}
+	w.must(201, "POST", "/api/v1/heads", in("gpu-far", "us-east"), admin...)
+	w.must(201, "POST", "/api/v1/heads", in("cpu-1", "eu-north"), admin...)
+	for _, id := range []string{"cpu-1", "gpu-far", "nobody"} {
+		w.must(403, "PUT", "/api/v1/heads/"+id+"/status", `{"epoch":1,"status":"offline"}`, as...)
+		w.must(403, "DELETE", "/api/v1/heads/"+id, "", as...)
+	}
+	// A head that is known elsewhere cannot be moved to a region of the key.
+	w.must(403, "POST", "/api/v1/heads", in("gpu-far", "eu-north"), as...)
+	w.must(200, "POST", "/api/v1/heads", in("gpu-2", "eu-west"), as...)
+	w.must(204, "DELETE", "/api/v1/heads/gpu-2", "", as...)
+}
+
+// Whatever goes wrong with a credential has one clear answer that does not
+// repeat it, and nothing is counted as anything else.
+func TestCredentialsThatAreNotGood(t *testing.T) {
+	w, secrets := closed(t)
+	good := secrets[access.RoleAdmin]
+	for name, c := range map[string]struct {
+		target  string
+		headers []string
+		detail  string
+	}{
+		"none":               {"/api/v1/heads", nil, "needs a key"},
+		"another scheme":     {"/api/v1/heads", []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("a:b"))}, "not of the form"},
+		"no token":           {"/api/v1/heads", []string{"Authorization", "Bearer "}, "not of the form"},
+		"a space in it":      {"/api/v1/heads", []string{"Authorization", "Bearer a b"}, "not of the form"},
+		"a new line":         {"/api/v1/heads", []string{"Authorization", "Bearer a\nb"}, "not of the form"},
+		"too long":           {"/api/v1/heads", []string{"Authorization", "Bearer " + strings.Repeat("a", 13<<10)}, "not of the form"},
+		"twice the same":     {"/api/v1/heads", []string{"Authorization", "Bearer " + good, "Authorization", "Bearer " + good}, "more than one"},
+		"two headers":        {"/api/v1/heads", []string{"Authorization", "Bearer " + good, "X-Api-Key", good}, "more than one"},
+		"another header":     {"/api/v1/heads", []string{"X-Api-Key", good}, "another header"},
+		"in the query":       {"/api/v1/heads?api_key=" + good, nil, "in the URL"},
+		"any name there":     {"/api/v1/heads?x=" + good, nil, "in the URL"},
+		"in the path":        {"/api/v1/heads/" + good, nil, "in the URL"},
+		"both":               {"/api/v1/heads?token=" + good, []string{"Authorization", "Bearer " + good}, "in the URL"},
+		"unknown id":         {"/api/v1/heads", []string{"Authorization", "Bearer hw_000000000000_" + strings.Split(good, "_")[2]}, "not known"},
+		"one character less": {"/api/v1/heads", []string{"Authorization", "Bearer " + good[:len(good)-1]}, "not known"},
+		"one character more": {"/api/v1/heads", []string{"Authorization", "Bearer " + good + "A"}, "not known"},
+		"in capitals":        {"/api/v1/heads", []string{"Authorization", "Bearer " + strings.ToUpper(good)}, "not known"},
+		"a token of nobody":  {"/api/v1/heads", []string{"Authorization", "Bearer eyJhbGciOiJub25lIn0.e30."}, "not known"},
+	} {
+		a := w.do("GET", c.target, "", c.headers...)
+		p := w.problem(401, api.CodeUnauthenticated, a)
+		if !strings.Contains(p.Detail, c.detail) {
+			t.Errorf("%s: told %q; want %q", name, p.Detail, c.detail)
+		}
+		if strings.Contains(string(a.body), strings.Split(good, "_")[2]) {
+			t.Errorf("%s: the answer repeats the secret: %s", name, a.body)
+		}
+	}
+	if log := w.log.String(); strings.Contains(log, strings.Split(good, "_")[2]) || strings.Contains(log, "ERROR") {
+		t.Errorf("logged: %s", log)
+	}
+	w.must(200, "GET", "/api/v1/heads", "", "Authorization", "bearer "+good) // schemes have no case
+}
+
+// A path that means another after cleaning is not the route that it looks like.
+func TestNobodyWalksAroundARoute(t *testing.T) {
+	w, secrets := closed(t)
+	viewer := []string{"Authorization", "Bearer " + secrets[access.RoleViewer]}
+	for _, target := range []string{
+		"/livez/../api/v1/keys", "/api/v1/heads/../keys", "/api/v1/./keys", "//api/v1/keys", "/api/v1/keys/",
+		"/api/v1/heads/%2e%2e/keys", "/api/v1/heads/..%2fkeys", "/console/../api/v1/keys", "/API/v1/keys", "/api/v1/keys;x",
+		"/livez%2f..%2fapi%2fv1%2fkeys",
+	} {
+		for _, headers := range [][]string{nil, viewer} {
+			if a := w.do("GET", target, "", headers...); a.status == 200 || strings.Contains(string(a.body), `"role"`) {
+				t.Errorf("GET %s: %d %s", target, a.status, a.body)
+			}
+		}
+	}
+	for _, h := range []string{"X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Forwarded-Prefix"} {
+		if a := w.do("GET", "/livez", "", h, "/api/v1/keys"); strings.Contains(string(a.body), "role") {
+			t.Errorf("%s is believed: %s", h, a.body)
+		}
+	}
+	if a := w.do("POST", "/api/v1/heads", headBody("x"), append(viewer, "X-Http-Method-Override", "GET")...); a.status != 403 {
+		t.Errorf("X-HTTP-Method-Override is believed: %d", a.status)
+	}
+}
+
+// sensitive are requests for every operation that the audit trail must tell
+// of, each of which succeeds in the order that it stands here.
+var sensitive = []struct{ id, action, method, target, body string }{
+	{"registerHead", "head.register", "POST", "/api/v1/heads", headBody("gpu-9")},
+	{"patchHead", "head.patch", "PATCH", "/api/v1/heads/gpu-9", `{"admin_state":"draining"}`},
+	{"deleteHead", "head.deregister", "DELETE", "/api/v1/heads/gpu-9", ""},
+	{"putPolicy", "policy.put", "PUT", "/api/v1/policy", `{"default_strategy":"random"}`},
+	{"patchPolicy", "policy.patch", "PATCH", "/api/v1/policy", `{"default_strategy":"round_robin"}`},
+	{"restorePolicy", "policy.restore", "POST", "/api/v1/policy/revisions/1/restore", ""},
+	{"createKey", "key.create", "POST", "/api/v1/keys", `{"name":"x","role":"viewer"}`},
+	{"revokeKey", "key.revoke", "DELETE", "/api/v1/keys/{last}", ""},
+}
+
+// notSensitive are the operations that change something and are not recorded:
+// they are the traffic itself.
+var notSensitive = []string{"reportStatus", "decide", "reportProgress", "reportOutcome", "validatePolicy"}
+
+// Each sensitive operation leaves an entry with who did it, from where and to
+// what; each that is refused leaves one, too.
+func TestEverySensitiveOperationIsRecorded(t *testing.T) {
+	w, secrets := closed(t)
+	for _, o := range w.server.Operations() {
+		listed := slices.ContainsFunc(sensitive, func(s struct{ id, action, method, target, body string }) bool { return s.id == o.ID })
+		if o.Method != http.MethodGet && listed == slices.Contains(notSensitive, o.ID) {
+			t.Errorf("%s %s: want it either sensitive or not", o.Method, o.Pattern)
+		}
+	}
+	headers := func(secret string) []string {
+		h := []string{"If-Match", "*", "User-Agent", "walk/1", "X-Request-Id", "walk-7"}
+		if secret != "" {
+			h = append(h, "Authorization", "Bearer "+secret)
+		}
+		return h
+	}
+	admin := strings.Split(secrets[access.RoleAdmin], "_")[1]
+	for _, s := range sensitive {
+		target := strings.Replace(s.target, "{last}", w.keys.List()[0].ID, 1)
+		w.recorded.take()
+		for role, secret := range map[string]string{"": "", "viewer": secrets[access.RoleViewer], "guess": "hw_000000000000_guess"} {
+			if a := w.do(s.method, target, s.body, headers(secret)...); a.status != 401 && a.status != 403 {
+				t.Fatalf("%s as %q: %d", s.id, role, a.status)
+			}
+			entries := w.recorded.take()
+			if len(entries) != 1 {
+				t.Fatalf("%s refused to %q: %d entries; want 1", s.id, role, len(entries))
+			}
+			e := entries[0]
+			if e.Action != s.action || e.Outcome != audit.Denied || e.Category != audit.Auth || e.Reason == "" || e.Source.IP != "127.0.0.1" ||
+				e.Source.UserAgent != "walk/1" || e.RequestID != "walk-7" || !strings.HasPrefix(e.Target.ID, s.method+" /api/v1/") ||
+				(e.Actor.ID == "") != (role != "viewer") {
+				t.Errorf("%s refused to %q is recorded as %+v", s.id, role, e)
+			}
+		}
+		if a := w.do(s.method, target, s.body, headers(secrets[access.RoleAdmin])...); a.status >= 300 {
+			t.Fatalf("%s: %d %s", s.id, a.status, a.body)
+		}
+		entries := w.recorded.take()
+		if len(entries) == 0 {
+			t.Fatalf("%s left no entry", s.id)
+		}
+		last := entries[len(entries)-1]
+		if last.Action != s.action || last.Outcome != audit.Success || last.Actor.Type != "key" || last.Actor.ID != admin || last.Actor.Via != "http" ||
+			last.Source.IP != "127.0.0.1" || last.RequestID != "walk-7" || last.Target.Type == "" {
+			t.Errorf("%s is recorded as %+v", s.id, last)
+		}
+		for _, e := range entries {
+			for _, raw := range []json.RawMessage{e.Before, e.After} {
+				if strings.Contains(string(raw), "hw_") || strings.Contains(string(raw), "hash") {
+					t.Errorf("%s: the trail tells of a secret: %s", s.id, raw)
+				}
+			}
+		}
+	}
+}
+
+// What callers name themselves reaches the trail as text, whatever it looks
+// like.
+func TestNobodyWritesLinesOfTheirOwn(t *testing.T) {
+	w, _ := closed(t)
+	w.recorded.take()
+	w.do("PUT", "/api/v1/policy", "{}", "User-Agent", "x\",\"outcome\":\"success\"}\n{\"v\":1", "X-Request-Id", "a\nb", "Traceparent", "00-\n-\n-00")
+	entries := w.recorded.take()
+	if len(entries) != 1 || entries[0].RequestID == "a\nb" || entries[0].TraceID != "" || len(entries[0].Source.UserAgent) > 256 {
+		t.Errorf("recorded: %+v", entries)
+	}
+}

@@ -1,0 +1,51 @@
+package httpapi
+
+import (
+	"net/http"
+	"time"
+
+	"headway/api"
+	"headway/internal/audit"
+)
+
+// listAudit searches the audit trail, newest first.
+func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
+	q := readQuery(r, "since", "until", "actor", "action", "category", "outcome", "target", "limit", "cursor")
+	find := audit.Query{
+		Actor: q.values["actor"], Action: q.values["action"], Target: q.values["target"],
+		Category: audit.Category(q.values["category"]), Outcome: audit.Outcome(q.values["outcome"]),
+		Since: q.time("since"), Until: q.time("until"), Limit: q.limit(), Cursor: q.values["cursor"],
+	}
+	q.oneOf("category", []string{"admin", "policy", "head", "routing_config", "auth", "audit"})
+	q.oneOf("outcome", []string{"success", "failure", "denied"})
+	if err := q.err(); err != nil {
+		return err
+	}
+	records, next, err := audit.Search(r.Context(), s.trail, find)
+	if err != nil {
+		return err
+	}
+	page := api.List[api.AuditRecord]{Data: make([]api.AuditRecord, len(records)), NextCursor: next}
+	for i, rec := range records {
+		page.Data[i] = api.AuditRecord{
+			V: rec.V, Seq: rec.Seq, Time: rec.Time, ID: rec.ID, Node: rec.Node, Stage: string(rec.Stage),
+			Category: string(rec.Category), Action: rec.Action, Outcome: string(rec.Outcome), Reason: rec.Reason,
+			Actor: api.AuditActor(rec.Actor), Src: api.AuditSource(rec.Src), Target: api.AuditTarget(rec.Target),
+			RequestID: rec.RequestID, TraceID: rec.TraceID, Before: rec.Before, After: rec.After, Prev: rec.Prev, Hash: rec.Hash,
+		}
+	}
+	return writeJSON(w, http.StatusOK, page)
+}
+
+// time is a time of the query, zero if it is not there.
+func (q *query) time(name string) time.Time {
+	text := q.values[name]
+	if text == "" {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		q.fault(name, "want a time such as 2026-01-31T15:04:05Z")
+	}
+	return t
+}

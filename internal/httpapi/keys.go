@@ -1,0 +1,109 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"headway/api"
+	"headway/internal/access"
+)
+
+func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
+	q := readQuery(r, "limit", "cursor")
+	limit, after := q.limit(), q.cursor(keyCursor)
+	if err := q.err(); err != nil {
+		return err
+	}
+	page := api.List[api.Key]{Data: []api.Key{}}
+	skip := after != ""
+	for _, k := range s.keys.List() {
+		if skip {
+			skip = k.ID != after
+			continue
+		}
+		if len(page.Data) == limit {
+			page.NextCursor = keyCursor.encode(page.Data[limit-1].ID)
+			break
+		}
+		page.Data = append(page.Data, toKey(k))
+	}
+	return writeJSON(w, http.StatusOK, page)
+}
+
+func toKey(k access.Listed) api.Key {
+	out := api.Key{
+		ID: k.ID, Name: k.Name, Role: string(k.Role), Heads: k.Heads, Regions: k.Regions,
+		CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy,
+		ExpiresAt: moment(k.ExpiresAt), RevokedAt: moment(k.RevokedAt), LastUsedAt: moment(k.LastUsed),
+	}
+	for _, p := range k.Scopes {
+		out.Scopes = append(out.Scopes, string(p))
+	}
+	return out
+}
+
+// moment is nil for no time.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
+	var in access.Request
+	var seconds *int64
+	faults, err := s.body(w, r, func(f *form, name string) bool {
+		switch name {
+		case "name":
+			f.text(&in.Name)
+		case "role":
+			f.text(&in.Role)
+		case "scopes":
+			f.texts(maxListed, &in.Scopes)
+		case "heads":
+			f.texts(maxListed, &in.Heads)
+		case "regions":
+			f.texts(maxListed, &in.Regions)
+		case "expires_in_seconds":
+			f.whole(&seconds, 60, maxKeySeconds)
+		default:
+			return false
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if len(faults) > 0 {
+		return invalid(faults)
+	}
+	if seconds != nil {
+		in.ExpiresIn = time.Duration(*seconds) * time.Second
+	}
+	key, secret, err := s.keys.Create(r.Context(), principalOf(w), in)
+	if err != nil {
+		return err
+	}
+	out := toKey(access.Listed{Key: key})
+	out.Secret = secret
+	w.Header().Set("Location", "/api/v1/keys/"+url.PathEscape(key.ID))
+	w.Header().Set("Cache-Control", "no-store")
+	return writeJSON(w, http.StatusCreated, out)
+}
+
+// Bounds of a key's request; access says the rest.
+const (
+	maxListed     = 100
+	maxKeySeconds = 315_360_000
+)
+
+func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
+	if err := s.keys.Revoke(r.Context(), strings.Clone(r.PathValue("id"))); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
