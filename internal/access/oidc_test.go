@@ -1,0 +1,177 @@
+package access_test
+
+import (
+	"crypto"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"maps"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"headway/internal/access"
+)
+
+// issuer is an OpenID Connect issuer with one key.
+type issuer struct {
+	testing.TB
+	url   string
+	key   *rsa.PrivateKey
+	away  atomic.Bool
+	asked atomic.Int64
+}
+
+func newIssuer(t testing.TB) *issuer {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &issuer{TB: t, key: key}
+	mux := http.NewServeMux()
+	answer := func(path string, v func() any) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			i.asked.Add(1)
+			if i.away.Load() {
+				http.Error(w, "away", http.StatusBadGateway)
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(v())
+		})
+	}
+	answer("/.well-known/openid-configuration", func() any {
+		return map[string]any{"issuer": i.url, "jwks_uri": i.url + "/keys", "id_token_signing_alg_values_supported": []string{"RS256"}}
+	})
+	answer("/keys", func() any {
+		return map[string]any{"keys": []any{map[string]any{
+			"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", "n": b64(key.N.Bytes()), "e": b64(big.NewInt(int64(key.E)).Bytes()),
+		}}}
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	i.url = server.URL
+	return i
+}
+
+func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+func encoded(v any) string {
+	b, _ := json.Marshal(v)
+	return b64(b)
+}
+
+// sign makes a token, by default one that is good.
+func (i *issuer) sign(header, claims map[string]any) string {
+	h := map[string]any{"alg": "RS256", "kid": "1", "typ": "JWT"}
+	maps.Copy(h, header)
+	text := encoded(h) + "." + encoded(claims)
+	sum := sha256.Sum256([]byte(text))
+	signature, err := rsa.SignPKCS1v15(rand.Reader, i.key, crypto.SHA256, sum[:])
+	if err != nil {
+		i.Fatal(err)
+	}
+	return text + "." + b64(signature)
+}
+
+func TestTokensOfAnIssuer(t *testing.T) {
+	i := newIssuer(t)
+	var d *door
+	issued, err := access.NewOIDC(access.OIDCOptions{
+		Issuer: i.url, Audience: "headway", RolesClaim: "groups", HeadsClaim: "heads", RegionsClaim: "regions",
+		Roles: map[string]access.Role{"ml-ops": access.RoleOperator, "ml-read": access.RoleViewer, "gpu": access.RoleHead},
+		Now:   func() time.Time { return d.now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = open(t, access.Options{OIDC: issued, Failures: 1e6})
+	good := func(change map[string]any) map[string]any {
+		c := map[string]any{"iss": i.url, "aud": "headway", "sub": "ana", "exp": d.now.Add(time.Hour).Unix(), "iat": d.now.Unix(), "groups": []string{"x", "ml-ops", "ml-read"}}
+		maps.Copy(c, change)
+		return c
+	}
+	try := func(token string) (*access.Principal, error) {
+		return d.guard.Authenticate(ask(far, "Authorization", "Bearer "+token))
+	}
+	i.away.Store(true)
+	if _, err := try(i.sign(nil, good(nil))); !errors.Is(err, access.ErrIssuerAway) {
+		t.Errorf("while the issuer is away: %v", err)
+	}
+	i.away.Store(false)
+	asked := i.asked.Load()
+	if _, err := try(i.sign(nil, good(nil))); !errors.Is(err, access.ErrIssuerAway) || i.asked.Load() != asked {
+		t.Errorf("at once again: %v; the issuer must not be flooded", err)
+	}
+	d.now = d.now.Add(10 * time.Second)
+
+	p, err := try(i.sign(nil, good(nil)))
+	if err != nil || p.Type != "jwt" || p.ID != "ana" || p.Role != access.RoleOperator {
+		t.Fatalf("a good token: %+v, %v", p, err)
+	}
+	p, err = try(i.sign(nil, good(map[string]any{"groups": "gpu", "heads": []string{"gpu-*"}, "regions": "eu-west"})))
+	if err != nil || !p.MayBe("gpu-1") || p.MayBe("cpu") || !p.MayBeIn("eu-west") || p.MayBeIn("us") {
+		t.Fatalf("a head's token: %+v, %v", p, err)
+	}
+
+	token := i.sign(nil, good(nil))
+	parts := strings.Split(token, ".")
+	mac := hmac.New(sha256.New, i.key.N.Bytes())
+	symmetric := encoded(map[string]any{"alg": "HS256", "kid": "1"}) + "." + parts[1]
+	mac.Write([]byte(symmetric))
+	stranger := newIssuer(t)
+	for name, attack := range map[string]struct {
+		token string
+		want  error
+	}{
+		"no signature":            {encoded(map[string]any{"alg": "none"}) + "." + parts[1] + ".", access.ErrUnbelieved},
+		"signature taken off":     {parts[0] + "." + parts[1] + ".", access.ErrUnbelieved},
+		"public key as a secret":  {symmetric + "." + b64(mac.Sum(nil)), access.ErrUnbelieved},
+		"another's key":           {stranger.sign(nil, good(nil)), access.ErrUnbelieved},
+		"a key of its own":        {stranger.sign(map[string]any{"jwk": map[string]any{"kty": "RSA", "n": b64(stranger.key.N.Bytes()), "e": "AQAB"}}, good(nil)), access.ErrUnbelieved},
+		"a key from elsewhere":    {stranger.sign(map[string]any{"jku": stranger.url + "/keys"}, good(nil)), access.ErrUnbelieved},
+		"an unknown key":          {i.sign(map[string]any{"kid": "2"}, good(nil))[:20], access.ErrUnknown},
+		"another algorithm named": {i.sign(map[string]any{"alg": "PS256"}, good(nil)), access.ErrUnbelieved},
+		"claims exchanged":        {parts[0] + "." + encoded(good(map[string]any{"groups": "admin"})) + "." + parts[2], access.ErrUnbelieved},
+		"another issuer":          {i.sign(nil, good(map[string]any{"iss": "https://evil.example"})), access.ErrUnbelieved},
+		"another audience":        {i.sign(nil, good(map[string]any{"aud": "other"})), access.ErrUnbelieved},
+		"no audience":             {i.sign(nil, good(map[string]any{"aud": nil})), access.ErrUnbelieved},
+		"expired":                 {i.sign(nil, good(map[string]any{"exp": d.now.Add(-time.Hour).Unix()})), access.ErrExpired},
+		"no end":                  {i.sign(nil, good(map[string]any{"exp": nil})), access.ErrUnbelieved},
+		"not yet":                 {i.sign(nil, good(map[string]any{"nbf": d.now.Add(time.Hour).Unix()})), access.ErrUnbelieved},
+		"no role of ours":         {i.sign(nil, good(map[string]any{"groups": []string{"admin", "root"}})), access.ErrUnbelieved},
+		"a role in another form":  {i.sign(nil, good(map[string]any{"groups": map[string]any{"ml-ops": true}})), access.ErrUnbelieved},
+		"a head without ids":      {i.sign(nil, good(map[string]any{"groups": "gpu"})), access.ErrUnbelieved},
+		"no JSON":                 {"e30.e30.e30", access.ErrUnbelieved},
+		"five parts":              {token + ".a.b", access.ErrUnknown},
+	} {
+		if p, err := try(attack.token); !errors.Is(err, attack.want) {
+			t.Errorf("%s: %+v, %v; want %v", name, p, err, attack.want)
+		}
+	}
+
+	// A token that was good stays so without asking again, until it ends.
+	i.away.Store(true)
+	asked = i.asked.Load()
+	for range 100 {
+		if _, err := try(token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if i.asked.Load() != asked {
+		t.Errorf("the issuer was asked %d times", i.asked.Load()-asked)
+	}
+	d.now = d.now.Add(2 * time.Hour)
+	if _, err := try(token); !errors.Is(err, access.ErrExpired) {
+		t.Errorf("two hours later: %v", err)
+	}
+}
