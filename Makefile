@@ -28,7 +28,7 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help: ## print the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: need-go ## build bin/headway
@@ -76,6 +76,40 @@ tools: $(TOOLS) ## build the checkers into bin/ (the other targets do it as need
 .PHONY: clean
 clean: ## remove what make built
 	@rm -rf bin
+
+## Packaging
+
+# All of it is of the one static binary that scripts/release/build makes, and all
+# of it goes to bin/dist. ARCH is that of Go: amd64 or arm64.
+ARCH ?= amd64
+
+.PHONY: dist
+dist: need-go ## make the archives for Linux, with their bills of materials, in bin/dist
+	@scripts/release/dist
+
+.PHONY: image
+image: need-go ## build the container image without docker (ARCH=arm64 for the other)
+	@scripts/release/image $(ARCH)
+
+.PHONY: deb
+deb: need-go bin/nfpm ## build the Debian package (ARCH=arm64 for the other)
+	@scripts/release/deb $(ARCH)
+
+.PHONY: sbom
+sbom: need-go ## write the bill of materials, bin/dist/headway-ARCH.cdx.json
+	@scripts/release/build $(ARCH) bin/dist/headway-$(ARCH)
+	@scripts/release/sbom bin/dist/headway-$(ARCH) bin/dist/headway-$(ARCH).cdx.json
+
+.PHONY: reproducible
+reproducible: need-go bin/nfpm ## build binary, package and image twice and compare the hashes
+	@scripts/release/reproducible
+
+# The packager has a module of its own: in tools/go.mod it would lift versions
+# that the linters pin.
+bin/nfpm: tools/packaging/go.mod tools/packaging/go.sum | need-go
+	@echo 'building $@'
+	@$(GO) -C tools/packaging build -trimpath -buildvcs=false -o '$(CURDIR)/$@' github.com/goreleaser/nfpm/v2/cmd/nfpm
+	@touch $@
 
 # One check each, so that one can be run alone.
 .PHONY: check-format check-vet check-lint check-dead check-modules check-house

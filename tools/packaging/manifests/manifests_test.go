@@ -1,0 +1,240 @@
+// Package manifests_test checks what deploy/kubernetes asks of a cluster, and
+// that the program takes the configuration files that are passed on.
+package manifests_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	root = "../../.."
+	dir  = root + "/deploy/kubernetes/"
+)
+
+// load decodes one file; a field that Kubernetes does not know is a failure.
+func load[T any](t *testing.T, name, apiVersion, kind string) *T {
+	t.Helper()
+	text, err := os.ReadFile(dir + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var meta metav1.TypeMeta
+	if err := yaml.Unmarshal(text, &meta); err != nil {
+		t.Fatal(err)
+	}
+	if meta.APIVersion != apiVersion || meta.Kind != kind {
+		t.Fatalf("%s is a %s %s, want %s %s", name, meta.APIVersion, meta.Kind, apiVersion, kind)
+	}
+	into := new(T)
+	if err := strict(text, into); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return into
+}
+
+// strict refuses unknown and repeated fields and other cases of known ones, as
+// the API server does with fieldValidation=Strict.
+func strict(text []byte, into any) error {
+	asJSON, err := yaml.YAMLToJSONStrict(text)
+	if err != nil {
+		return err
+	}
+	faults, err := json.UnmarshalStrict(asJSON, into)
+	return errors.Join(append(faults, err)...)
+}
+
+func statefulSet(t *testing.T) *appsv1.StatefulSet {
+	return load[appsv1.StatefulSet](t, "statefulset.yaml", "apps/v1", "StatefulSet")
+}
+
+func configMap(t *testing.T) *corev1.ConfigMap {
+	return load[corev1.ConfigMap](t, "configmap.yaml", "v1", "ConfigMap")
+}
+
+func service(t *testing.T) *corev1.Service {
+	return load[corev1.Service](t, "service.yaml", "v1", "Service")
+}
+
+func networkPolicy(t *testing.T) *networkingv1.NetworkPolicy {
+	return load[networkingv1.NetworkPolicy](t, "networkpolicy.yaml", "networking.k8s.io/v1", "NetworkPolicy")
+}
+
+func TestEveryFileIsChecked(t *testing.T) {
+	known := map[string]bool{"configmap.yaml": true, "service.yaml": true, "statefulset.yaml": true, "networkpolicy.yaml": true}
+	files, err := filepath.Glob(dir + "*")
+	if err != nil || len(files) != len(known) {
+		t.Fatalf("found %q (%v), want exactly %v", files, err, known)
+	}
+	for _, file := range files {
+		if !known[filepath.Base(file)] {
+			t.Errorf("%s is checked by no test", file)
+		}
+	}
+}
+
+func TestUnknownFieldIsRefused(t *testing.T) {
+	text, err := os.ReadFile(dir + "statefulset.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := bytes.Replace(text, []byte("readOnlyRootFilesystem"), []byte("readOnlyRootFileSystem"), 1)
+	if bytes.Equal(text, wrong) {
+		t.Fatal("nothing was replaced")
+	}
+	if err := strict(wrong, new(appsv1.StatefulSet)); err == nil {
+		t.Error("a misspelt field was taken, so these tests would find nothing")
+	}
+}
+
+func TestNoNamespaceIsFixed(t *testing.T) {
+	for name, meta := range map[string]metav1.ObjectMeta{
+		"statefulset": statefulSet(t).ObjectMeta, "configmap": configMap(t).ObjectMeta,
+		"service": service(t).ObjectMeta, "networkpolicy": networkPolicy(t).ObjectMeta,
+	} {
+		if meta.Namespace != "" || meta.Name != "headway" {
+			t.Errorf("%s is %s/%s, want headway without a namespace", name, meta.Namespace, meta.Name)
+		}
+	}
+}
+
+func TestSelectorsMeetThePod(t *testing.T) {
+	set := statefulSet(t)
+	pod := labels.Set(set.Spec.Template.Labels)
+	for name, selector := range map[string]map[string]string{
+		"statefulset":   set.Spec.Selector.MatchLabels,
+		"service":       service(t).Spec.Selector,
+		"networkpolicy": networkPolicy(t).Spec.PodSelector.MatchLabels,
+	} {
+		if len(selector) == 0 || !labels.SelectorFromSet(selector).Matches(pod) {
+			t.Errorf("%s selects %v, the pod has %v", name, selector, pod)
+		}
+	}
+	if set.Spec.ServiceName != service(t).Name {
+		t.Errorf("serviceName is %q", set.Spec.ServiceName)
+	}
+}
+
+func TestOneReplicaWithAVolumeOfItsOwn(t *testing.T) {
+	set := statefulSet(t)
+	if set.Spec.Replicas == nil || *set.Spec.Replicas != 1 {
+		t.Error("the state has one writer, so there must be one replica")
+	}
+	mounted := make(map[string]string)
+	for _, m := range set.Spec.Template.Spec.Containers[0].VolumeMounts {
+		mounted[m.Name] = m.MountPath
+	}
+	if len(set.Spec.VolumeClaimTemplates) != 1 || mounted[set.Spec.VolumeClaimTemplates[0].Name] != "/var/lib/headway" {
+		t.Error("the data directory is not on the claimed volume")
+	}
+	for _, v := range set.Spec.Template.Spec.Volumes {
+		if mounted[v.Name] == "" {
+			t.Errorf("volume %s is not mounted", v.Name)
+		}
+	}
+}
+
+func TestPodHasNoPrivileges(t *testing.T) {
+	pod := statefulSet(t).Spec.Template.Spec
+	c := pod.Containers[0].SecurityContext
+	for what, ok := range map[string]bool{
+		"runAsNonRoot":             *pod.SecurityContext.RunAsNonRoot,
+		"a user that is not root":  *pod.SecurityContext.RunAsUser > 0,
+		"seccomp":                  pod.SecurityContext.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault,
+		"no escalation":            !*c.AllowPrivilegeEscalation,
+		"a read-only root":         *c.ReadOnlyRootFilesystem,
+		"all capabilities dropped": len(c.Capabilities.Drop) == 1 && c.Capabilities.Drop[0] == "ALL" && len(c.Capabilities.Add) == 0,
+		"no token of the cluster":  !*pod.AutomountServiceAccountToken,
+		"no namespace of the host": !pod.HostNetwork && !pod.HostPID && !pod.HostIPC,
+	} {
+		if !ok {
+			t.Errorf("the pod does not have: %s", what)
+		}
+	}
+}
+
+func TestProbesAndPortsAreThoseOfTheService(t *testing.T) {
+	pod := statefulSet(t).Spec.Template.Spec
+	c := pod.Containers[0]
+	for want, probes := range map[string][]*corev1.Probe{
+		"/livez":  {c.StartupProbe, c.LivenessProbe},
+		"/readyz": {c.ReadinessProbe},
+	} {
+		for _, p := range probes {
+			if get := p.HTTPGet; get.Path != want || get.Scheme != corev1.URISchemeHTTPS || get.Port.StrVal != c.Ports[0].Name {
+				t.Errorf("probe %v, want %s with TLS on port %s", get, want, c.Ports[0].Name)
+			}
+		}
+	}
+	if target := service(t).Spec.Ports[0].TargetPort.StrVal; target != c.Ports[0].Name {
+		t.Errorf("the service goes to port %q", target)
+	}
+	if g := pod.TerminationGracePeriodSeconds; g == nil || *g != 45 {
+		t.Error("terminationGracePeriodSeconds is not 45")
+	}
+	if !strings.Contains(configMap(t).Data["headway.yaml"], "listen: 0.0.0.0:8080\n") || c.Ports[0].ContainerPort != 8080 {
+		t.Error("the container's port is not the one that is listened on")
+	}
+}
+
+// Without an address of its own for each peer the policy would let all in.
+func TestNetworkPolicyClosesBothWays(t *testing.T) {
+	p := networkPolicy(t).Spec
+	if len(p.PolicyTypes) != 2 {
+		t.Errorf("policyTypes %v, want Ingress and Egress", p.PolicyTypes)
+	}
+	for _, rule := range p.Ingress {
+		if len(rule.From) == 0 || len(rule.Ports) == 0 {
+			t.Error("an ingress rule lets everybody or every port in")
+		}
+	}
+	for _, rule := range p.Egress {
+		if len(rule.To) == 0 {
+			t.Error("an egress rule lets everything out")
+		}
+	}
+}
+
+// The program refuses keys that it does not know, so this finds those that were
+// renamed.
+func TestProgramTakesTheConfigurations(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	program := filepath.Join(t.TempDir(), "headway")
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", program, "./cmd/headway")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	packaged, err := os.ReadFile(root + "/deploy/headway.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"deploy/headway.yaml": string(packaged),
+		"the ConfigMap":       configMap(t).Data["headway.yaml"],
+	} {
+		file := filepath.Join(t.TempDir(), "headway.yaml")
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.CommandContext(ctx, program, "config", "print", "--config", file).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
