@@ -47,6 +47,7 @@ const (
 	pflag     = "github.com/spf13/pflag"
 	rapid     = "pgregory.net/rapid"
 	redcon    = "github.com/tidwall/redcon"
+	match     = "github.com/tidwall/match"
 	redis     = "github.com/redis/go-redis/v9"
 	websocket = "github.com/coder/websocket"
 	xnet      = "golang.org/x/net"
@@ -113,7 +114,7 @@ var rooms = map[string]room{
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{nats, natsd, metrics, json},
 	},
-	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, redcon, metrics}},
+	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, redcon, match}},
 	"internal/console":    {},
 	"internal/monitor":    {others: []string{metrics, model, common, prom}},
 	"internal/pki":        {others: []string{acme}},

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -208,4 +209,40 @@ func TestListeningBeyondLoopback(t *testing.T) {
 	send(t, mutual, 403, "POST", said.URL+"/api/v1/decisions", "", `{"model_type":"x"}`)
 	plain.CloseIdleConnections()
 	mutual.CloseIdleConnections()
+}
+
+// Without a Redis the trail is published all the same; a second service on the
+// machine does without.
+func TestTheTrailIsPublished(t *testing.T) {
+	c := private(t)
+	c.Redis.Mode, c.Redis.Listen = "embedded", "127.0.0.1:0"
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := l.Addr().String()
+	serve(t, c)
+	said, _ := announced(t, c)
+	send(t, plainly, 201, "POST", said.URL+"/api/v1/keys", "", `{"name":"me","role":"admin"}`)
+	for end := time.Now().Add(20 * time.Second); ; <-time.After(10 * time.Millisecond) {
+		text := string(send(t, plainly, 200, "GET", said.URL+"/metrics", "", ""))
+		if strings.Contains(text, `headway_audit_ship_lag_records{sink="redis"} 0`) && !strings.Contains(text, `headway_audit_shipped_total{sink="redis"} 0`) &&
+			!strings.Contains(text, `external_service_calls_total{service="redis",status="success"} 0`) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("not published: %s", text)
+		}
+	}
+	second := private(t)
+	second.Redis.Mode, second.Redis.Listen = "embedded", taken
+	serve(t, second)
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	third := private(t)
+	third.Redis.Mode = "external"
+	if _, err := app.New(t.Context(), app.Options{Config: third, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "redis.url") {
+		t.Errorf("an external Redis that is not named: %v", err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -23,6 +24,7 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
 	"headway/internal/pki"
+	"headway/internal/redisaudit"
 	"headway/internal/routing"
 )
 
@@ -44,8 +46,11 @@ type App struct {
 	policyFile *policyFile
 	server     *httpapi.Server
 	journal    *audit.Journal
-	trail      string            // path of the audit file
-	certs      *pki.Certificates // nil: no TLS
+	trail      string                        // path of the audit file
+	certs      *pki.Certificates             // nil: no TLS
+	shipper    atomic.Pointer[audit.Shipper] // nil: the trail is not published
+	redis      *redisaudit.Embedded          // nil: there is none
+	outside    *outside
 	keys       *access.Keys
 	guard      *access.Guard
 	listener   net.Listener
@@ -68,6 +73,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := registerProcess(metrics, o); err != nil {
 		return nil, err
 	}
+	if a.outside, err = registerOutside(metrics); err != nil {
+		return nil, err
+	}
 	if a.events, err = event.New(event.Options{Metrics: metrics}); err != nil {
 		return nil, err
 	}
@@ -79,6 +87,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	if err := a.openCertificates(metrics); err != nil {
+		return nil, err
+	}
+	if err := a.openRedis(ctx, metrics); err != nil {
 		return nil, err
 	}
 	if err := a.openAccess(ctx, store, metrics); err != nil {
@@ -119,7 +130,7 @@ func (a *App) openStore() (*boltstore.Store, error) {
 }
 
 func (a *App) openTrail(metrics prometheus.Registerer) (err error) {
-	if a.journal, a.trail, err = openTrail(a.config, a.log); err != nil {
+	if a.journal, a.trail, err = openTrail(a.config, a.log, a.publishCheckpoint); err != nil {
 		return err
 	}
 	a.stops = append(a.stops, a.journal.Close)
@@ -215,8 +226,12 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.policyFile.Run)
 	start(a.watchCertificates)
 	start(a.logEvents)
+	start(a.ship)
 	wait.Go(func() { failed <- a.server.Serve(a.listener) })
 	a.tellTrail()
+	if a.redis != nil {
+		a.log.Info("the audit trail is published", "redis", a.redis.Addr().String(), "channel", a.config.Redis.Channel)
+	}
 	a.log.Info("listening", "addr", a.Addr().String(), "data_dir", a.config.DataDir,
 		"heads", a.fleet.Snapshot().Heads, "policy_revision", a.router.Policy().Revision)
 
@@ -269,6 +284,5 @@ func registerProcess(metrics prometheus.Registerer, o Options) error {
 		metrics.Register(collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(
 			collectors.GoRuntimeMetricsRule{Matcher: schedLatency},
 		))),
-		registerOutside(metrics),
 	)
 }

@@ -23,10 +23,16 @@ var (
 	}
 )
 
+// outside counts the traffic with what is not of this process.
+type outside struct {
+	messages *prometheus.CounterVec // by queue and status
+	calls    *prometheus.CounterVec // by service and status
+}
+
 // registerOutside registers the counters of traffic with the message queue and
 // with external services. Every series exists from the first scrape on, since
 // a rate over a series that appears with its first error misses that error.
-func registerOutside(metrics prometheus.Registerer) error {
+func registerOutside(metrics prometheus.Registerer) (*outside, error) {
 	messages := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "message_queue_messages_total",
 		Help: "Messages of the message queue, by queue and status.",
@@ -45,5 +51,5 @@ func registerOutside(metrics prometheus.Registerer) error {
 			calls.WithLabelValues(service, status)
 		}
 	}
-	return errors.Join(metrics.Register(messages), metrics.Register(calls))
+	return &outside{messages, calls}, errors.Join(metrics.Register(messages), metrics.Register(calls))
 }

@@ -26,14 +26,14 @@ const (
 // openTrail opens the audit trail. A file that the configuration names must be
 // writable; without one the system's is taken if it can be, and its own
 // directory's if not.
-func openTrail(c config.Config, log *slog.Logger) (*audit.Journal, string, error) {
+func openTrail(c config.Config, log *slog.Logger, onCheckpoint func(audit.Checkpoint)) (*audit.Journal, string, error) {
 	key, err := signingKey(c.Audit.SigningKeyFile)
 	if err != nil {
 		return nil, "", err
 	}
 	open := func(path string) (*audit.Journal, error) {
 		return audit.Open(audit.Options{
-			Path: path, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: key, Log: log,
+			Path: path, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: key, Log: log, OnCheckpoint: onCheckpoint,
 			MinFreeBytes: c.State.MinFreeBytes / 4, // the trail must still tell of a state that cannot be written
 		})
 	}

@@ -103,8 +103,8 @@ type Record struct {
 // Sink takes the lines of the trail elsewhere.
 //
 // Publish hands over lines in their order, without newlines, and returns how
-// many of them, from the first on, are known to have arrived, and how many
-// receivers the last one had (-1: the sink cannot know). An error goes with the
+// many of them, from the first on, are known to have arrived, and the fewest
+// receivers that one of these had (-1: the sink cannot know). An error goes with the
 // number that arrived before it; the caller sends the rest again, so that a
 // line may arrive twice. It is called by one goroutine at a time and may keep
 // no line after it returns.

@@ -1,0 +1,119 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/audit"
+	"headway/internal/redisaudit"
+)
+
+// cursorFile keeps in the data directory how far the audit trail was published.
+const cursorFile = "redis.cursor"
+
+// openRedis makes what publishes the audit trail on its Redis channel.
+func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) error {
+	c := a.config.Redis
+	counted := func(status string) { a.outside.calls.WithLabelValues("redis", status).Inc() }
+	var sink audit.Sink
+	switch c.Mode {
+	case "off":
+		return nil
+	case "external":
+		if c.URL == "" {
+			return errors.New("redis.mode is external, but redis.url names no server")
+		}
+		external, err := redisaudit.Open(redisaudit.Options{
+			URL: c.URL, PasswordFile: c.PasswordFile, Channel: c.Channel, Stream: c.Stream, Counted: counted,
+		})
+		if err != nil {
+			return err
+		}
+		a.stops = append(a.stops, external.Close)
+		sink = external
+	default:
+		embedded, err := redisaudit.Listen(ctx, redisaudit.EmbeddedOptions{Listen: c.Listen, Channel: c.Channel, Log: a.log, Counted: counted})
+		if errors.Is(err, syscall.EADDRINUSE) {
+			// A second service on this machine must start all the same.
+			a.log.Warn("the audit trail is not published: another process has the address of the embedded Redis; choose another with redis.listen, or say redis.mode: external or off", "addr", c.Listen)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		a.stops = append(a.stops, embedded.Close)
+		a.redis, sink = embedded, embedded
+	}
+	shipper, err := audit.NewShipper(audit.ShipperOptions{
+		Path: a.trail, CursorPath: filepath.Join(a.config.DataDir, cursorFile), Sink: sink, Log: a.log,
+		Durable: func() uint64 { return a.journal.Stats().LastSeq },
+	})
+	if err != nil {
+		return err
+	}
+	a.shipper.Store(shipper)
+	return metrics.Register(newShipMetrics(shipper))
+}
+
+// ship publishes the audit trail until ctx ends.
+func (a *App) ship(ctx context.Context) error {
+	if s := a.shipper.Load(); s != nil {
+		return s.Run(ctx)
+	}
+	return nil
+}
+
+// publishCheckpoint has a checkpoint published after the records it covers.
+func (a *App) publishCheckpoint(c audit.Checkpoint) {
+	if s := a.shipper.Load(); s != nil {
+		s.Checkpoint(c)
+	}
+}
+
+// shipMetrics shows what a shipper counts.
+type shipMetrics struct {
+	shipper *audit.Shipper
+	values  []shipValue
+}
+
+type shipValue struct {
+	desc *prometheus.Desc
+	kind prometheus.ValueType
+	of   func(*audit.ShipperStats) float64
+}
+
+func newShipMetrics(shipper *audit.Shipper) *shipMetrics {
+	m := &shipMetrics{shipper: shipper}
+	add := func(kind prometheus.ValueType, name, help string, of func(*audit.ShipperStats) float64) {
+		desc := prometheus.NewDesc(name, help, nil, prometheus.Labels{"sink": "redis"})
+		m.values = append(m.values, shipValue{desc, kind, of})
+	}
+	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
+	add(counter, "headway_audit_shipped_total", "Records of the audit trail that arrived at the sink, repetitions included.", func(s *audit.ShipperStats) float64 { return float64(s.Shipped) })
+	add(counter, "headway_audit_unheard_total", "Records that arrived at the sink and were received by nobody.", func(s *audit.ShipperStats) float64 { return float64(s.Unheard) })
+	add(counter, "headway_audit_ship_missed_total", "Records whose file was gone before they were shipped.", func(s *audit.ShipperStats) float64 { return float64(s.Missed) })
+	add(counter, "headway_audit_ship_failures_total", "Attempts to ship that failed and were repeated.", func(s *audit.ShipperStats) float64 { return float64(s.Failures) })
+	add(gauge, "headway_audit_ship_lag_records", "Records that have not arrived at the sink.", func(s *audit.ShipperStats) float64 { return float64(s.Lag) })
+	add(gauge, "headway_audit_ship_lag_seconds", "Age of the oldest record that has not arrived at the sink.", func(s *audit.ShipperStats) float64 { return s.LagTime.Seconds() })
+	add(gauge, "headway_audit_receivers", "Subscribers that received the last records.", func(s *audit.ShipperStats) float64 { return float64(max(0, s.Receivers)) })
+	return m
+}
+
+// Describe implements prometheus.Collector.
+func (m *shipMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, v := range m.values {
+		ch <- v.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *shipMetrics) Collect(ch chan<- prometheus.Metric) {
+	s := m.shipper.Stats()
+	for _, v := range m.values {
+		ch <- prometheus.MustNewConstMetric(v.desc, v.kind, v.of(&s))
+	}
+}

@@ -1,0 +1,495 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// ShipperOptions are what a Shipper is made of.
+type ShipperOptions struct {
+	Path       string        // required; of the trail
+	CursorPath string        // required; file that keeps how far the sink has got
+	Sink       Sink          // required
+	Log        *slog.Logger  // required
+	Durable    func() uint64 // sequence of the last record that is on the disk; nil: every whole line is
+	Grace      time.Duration // that receivers who went away may take to come back; 0: 60 s
+	Poll       time.Duration // between looks at the file; 0: 200 ms
+	Now        func() time.Time
+}
+
+// Bounds of shipping.
+const (
+	shipLines  = 512     // lines in one call of the sink
+	shipBytes  = 1 << 20 // and their size
+	settling   = time.Second
+	firstPause = 100 * time.Millisecond // after a failure
+	longPause  = 10 * time.Second
+)
+
+// Cursor says how far a sink has got.
+type Cursor struct {
+	Seq       uint64 `json:"seq"`
+	Hash      string `json:"hash,omitempty"` // of the record Seq
+	Receivers int    `json:"receivers"`      // that the last lines had; -1: unknown
+}
+
+// ShipperStats are what a Shipper has done.
+type ShipperStats struct {
+	Shipped   uint64        // records that arrived, repetitions included
+	Missed    uint64        // records that were gone before they could be shipped
+	Failures  uint64        // calls of the sink that failed
+	Unheard   uint64        // records that nobody received
+	Lag       uint64        // records that have not arrived; 0 without Options.Durable
+	LagTime   time.Duration // age of the oldest of them
+	Receivers int           // of the last lines; -1: unknown
+}
+
+// Shipper gives the lines of a trail to a sink in their order. It reads the
+// files, not the journal, so that whatever becomes of the sink, the journal and
+// its callers never wait for it, and nothing is kept in memory.
+//
+// A line arrives at least once: after a failure those of the last second are
+// sent again, with the same ids. Where lines had receivers and then have none,
+// the receivers get Options.Grace to come back before the cursor moves on.
+type Shipper struct {
+	o    ShipperOptions
+	wake chan struct{}
+
+	position Cursor // what has arrived
+	marked   Cursor // what had arrived when things settled last
+	settled  Cursor // what had arrived at least a second ago
+	settleAt time.Time
+	saved    Cursor
+	known    bool      // the trail is the one that was shipped before
+	alone    time.Time // since when nobody receives what was received before; zero: somebody does
+
+	mu         sync.Mutex
+	stats      ShipperStats
+	arrived    uint64    // sequence of the last record that did
+	oldest     time.Time // of the records that have not arrived
+	checkpoint *Checkpoint
+}
+
+// NewShipper reads the cursor. A cursor that cannot be read is set aside with a
+// warning: everything is sent again.
+func NewShipper(o ShipperOptions) (*Shipper, error) {
+	if o.Path == "" || o.CursorPath == "" || o.Sink == nil || o.Log == nil {
+		return nil, errors.New("audit: Path, CursorPath, Sink and Log are required")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Grace == 0 {
+		o.Grace = time.Minute
+	}
+	if o.Poll == 0 {
+		o.Poll = 200 * time.Millisecond
+	}
+	s := &Shipper{o: o, wake: make(chan struct{}, 1)}
+	raw, err := os.ReadFile(o.CursorPath)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("read how far the audit trail was shipped: %w", err)
+	default:
+		if err := json.Unmarshal(raw, &s.position); err != nil { //nolint:forbidigo // our own file
+			o.Log.Warn("how far the audit trail was shipped cannot be read; it is shipped from its beginning", "file", o.CursorPath, "error", err)
+			s.position = Cursor{}
+		}
+	}
+	s.settled, s.marked, s.saved = s.position, s.position, s.position
+	s.known, s.arrived = s.position.Seq == 0, s.position.Seq
+	s.stats.Receivers = s.position.Receivers
+	return s, nil
+}
+
+// Wake says that there are new records.
+func (s *Shipper) Wake() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Checkpoint has a checkpoint sent after the records that it covers. Of several
+// that wait the newest is sent.
+func (s *Shipper) Checkpoint(c Checkpoint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.checkpoint = &c
+}
+
+// Stats returns what was done so far.
+func (s *Shipper) Stats() ShipperStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := s.stats
+	if s.o.Durable != nil {
+		durable := s.o.Durable()
+		st.Lag = durable - min(durable, s.arrived)
+	}
+	if !s.oldest.IsZero() {
+		st.LagTime = max(0, s.o.Now().Sub(s.oldest))
+	}
+	return st
+}
+
+// Run ships until ctx ends and then keeps how far it got. It returns no other
+// error than that of keeping it.
+func (s *Shipper) Run(ctx context.Context) error {
+	pause := firstPause
+	for ctx.Err() == nil {
+		err := s.follow(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err == nil || errors.Is(err, errMoved):
+			pause = firstPause
+			if err == nil {
+				s.sleep(ctx, s.o.Poll)
+			}
+		default:
+			s.failed(err, pause == firstPause)
+			s.sleep(ctx, pause/2+rand.N(pause/2))
+			pause = min(2*pause, longPause)
+		}
+	}
+	s.settled = s.position
+	return s.save()
+}
+
+// failed goes back to where things had settled.
+func (s *Shipper) failed(err error, first bool) {
+	if first {
+		s.o.Log.Warn("the audit trail is not shipped; it stays in its file and is shipped later", "error", err, "after", s.position.Seq)
+	}
+	receivers := s.position.Receivers
+	s.position, s.marked = s.settled, s.settled
+	s.position.Receivers = receivers
+	s.mu.Lock()
+	s.stats.Failures++
+	s.mu.Unlock()
+}
+
+// sleep waits, or until there are new records.
+func (s *Shipper) sleep(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-s.wake:
+	}
+}
+
+// errMoved is of a file that was shipped whole, after which there is another.
+var errMoved = errors.New("the trail goes on in another file")
+
+// follow ships the file with the record after the position. It returns errMoved
+// if the trail goes on in another, and nil if there is nothing to ship now.
+func (s *Shipper) follow(ctx context.Context) error {
+	files, err := listTrail(ctx, s.o.Path)
+	if err != nil {
+		return err
+	}
+	at := s.choose(files)
+	if at < 0 {
+		return s.rest(ctx)
+	}
+	in, err := files[at].reader()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }() // it was only read
+	t := &tail{in: in, closed: files[at].compressed()}
+	for ctx.Err() == nil {
+		// Asked first: what comes before the renaming is read after it.
+		current := sameFile(s.o.Path, in.info)
+		for more := true; more; {
+			if more, err = s.batch(ctx, t); err != nil {
+				return err
+			}
+		}
+		if !s.known {
+			s.anew("it ends before the record that was shipped last")
+			return errMoved
+		}
+		if err := s.rest(ctx); err != nil {
+			return err
+		}
+		if !current && !t.held {
+			return s.moveOn(ctx, files[at].first)
+		}
+		s.sleep(ctx, s.o.Poll)
+	}
+	return nil
+}
+
+// moveOn finds where the trail goes on after the file that begins with first.
+// It returns nil if nowhere yet.
+func (s *Shipper) moveOn(ctx context.Context, first uint64) error {
+	files, err := listTrail(ctx, s.o.Path)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if f.first > first {
+			if f.first > s.position.Seq+1 {
+				s.miss(f.first - s.position.Seq - 1)
+				s.position.Seq, s.position.Hash = f.first-1, ""
+			}
+			return errMoved
+		}
+	}
+	return nil
+}
+
+// sameFile reports whether the file that was opened still stands under path.
+func sameFile(path string, opened fs.FileInfo) bool {
+	info, err := os.Stat(path)
+	return err == nil && os.SameFile(info, opened)
+}
+
+// choose returns the index of the file that has the record after the position,
+// -1 if there is none.
+func (s *Shipper) choose(files []trailFile) int {
+	at := -1
+	for i, f := range files {
+		if f.first == 0 {
+			continue
+		}
+		if at < 0 || f.first <= s.position.Seq+1 {
+			at = i
+		}
+	}
+	return at
+}
+
+// rest is what there is to do when everything was shipped: the checkpoint and
+// the cursor.
+func (s *Shipper) rest(ctx context.Context) error {
+	s.mu.Lock()
+	s.oldest = time.Time{}
+	c := s.checkpoint
+	s.mu.Unlock()
+	if c != nil && c.Seq <= s.position.Seq {
+		line, err := json.Marshal(struct {
+			V          int         `json:"v"`
+			Checkpoint *Checkpoint `json:"checkpoint"`
+		}{1, c})
+		if err != nil {
+			return err
+		}
+		if _, _, err := s.o.Sink.Publish(ctx, [][]byte{line}); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		if s.checkpoint == c {
+			s.checkpoint = nil
+		}
+		s.mu.Unlock()
+	}
+	return s.settle()
+}
+
+// settle keeps the position of a second ago, once a second.
+func (s *Shipper) settle() error {
+	now := s.o.Now()
+	if now.Sub(s.settleAt) < settling {
+		return nil
+	}
+	s.settleAt = now
+	s.settled, s.marked = s.marked, s.position
+	return s.save()
+}
+
+func (s *Shipper) save() error {
+	if s.saved == s.settled {
+		return nil
+	}
+	raw, err := json.Marshal(s.settled)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(s.o.CursorPath, append(raw, '\n')); err != nil {
+		return fmt.Errorf("keep how far the audit trail was shipped: %w", err)
+	}
+	s.saved = s.settled
+	return nil
+}
+
+// anew ships a trail that is not the one that was shipped before.
+func (s *Shipper) anew(why string) {
+	s.o.Log.Warn("the audit trail is another than the one that was shipped; it is shipped from its beginning", "because", why, "shipped", s.position.Seq)
+	s.position = Cursor{Receivers: s.position.Receivers}
+	s.settled, s.marked, s.known = s.position, s.position, true
+}
+
+func (s *Shipper) miss(n uint64) {
+	s.o.Log.Error("records of the audit trail were gone before they were shipped", "records", n, "after", s.position.Seq)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.Missed += n
+}
+
+// batch ships the lines that can be read now, up to the bounds of one call, and
+// reports whether there were any.
+func (s *Shipper) batch(ctx context.Context, t *tail) (more bool, err error) {
+	limit := ^uint64(0)
+	if s.o.Durable != nil {
+		limit = s.o.Durable()
+	}
+	var lines [][]byte
+	var cursors []Cursor
+	last, size := s.position, 0
+	for len(lines) < shipLines && size < shipBytes {
+		line, err := t.next()
+		if err != nil {
+			return false, err
+		}
+		if t.held = false; line == nil {
+			break
+		}
+		seq, _, prev, hash := inspect(line)
+		if seq > limit {
+			t.back()
+			break
+		}
+		if seq == 0 { // no record: Verify tells of it
+			continue
+		}
+		if !s.known && seq >= last.Seq {
+			if shipped := map[uint64][]byte{last.Seq: hash, last.Seq + 1: prev}[seq]; shipped != nil && last.Hash != "" && last.Hash != string(shipped) {
+				s.anew("the record that was shipped last is another one now")
+				return false, errMoved
+			}
+			s.known = true
+		}
+		if seq <= last.Seq {
+			continue
+		}
+		if seq > last.Seq+1 && last.Seq > 0 {
+			s.miss(seq - last.Seq - 1)
+		}
+		lines = append(lines, bytes.Clone(line))
+		size += len(line)
+		last.Seq, last.Hash = seq, string(hash)
+		cursors = append(cursors, last)
+	}
+	if len(lines) == 0 {
+		return false, nil
+	}
+	return true, s.publish(ctx, lines, cursors)
+}
+
+// publish gives lines to the sink until they have arrived.
+func (s *Shipper) publish(ctx context.Context, lines [][]byte, cursors []Cursor) error {
+	for {
+		s.waiting(lines[0])
+		arrived, receivers, err := s.o.Sink.Publish(ctx, lines)
+		if err == nil && receivers == 0 && s.hold() {
+			s.sleep(ctx, time.Second)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
+		if receivers != 0 {
+			s.alone = time.Time{}
+		}
+		if arrived > 0 && (receivers != 0 || err == nil) {
+			s.position = cursors[arrived-1]
+			s.position.Receivers = receivers
+			s.mu.Lock()
+			s.stats.Shipped += uint64(arrived)
+			s.arrived, s.stats.Receivers = s.position.Seq, receivers
+			if receivers == 0 {
+				s.stats.Unheard += uint64(arrived)
+			}
+			s.mu.Unlock()
+		}
+		if err != nil {
+			return err
+		}
+		return s.settle()
+	}
+}
+
+// hold reports whether to wait for receivers that were there before.
+func (s *Shipper) hold() bool {
+	if s.position.Receivers == 0 {
+		return false
+	}
+	now := s.o.Now()
+	if s.alone.IsZero() {
+		s.alone = now
+	}
+	return now.Sub(s.alone) < s.o.Grace
+}
+
+// waiting notes the age of a line that has not arrived.
+func (s *Shipper) waiting(line []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, err := ParseLine(line); err == nil {
+		s.oldest = r.Time
+	}
+}
+
+// tail reads the lines of a file that may still grow.
+type tail struct {
+	in     io.Reader
+	closed bool // a file that does not grow: what of it cannot be read is for Verify to tell
+	buf    []byte
+	at     int  // of the next line in buf
+	prev   int  // of the line that was returned last
+	held   bool // there is a line that was returned and taken back
+	skip   bool // the rest of a line that is too long
+}
+
+// next returns a whole line without its newline, valid until the next call, or
+// nil if there is none yet. Lines that are too long for a record are skipped.
+func (t *tail) next() ([]byte, error) {
+	for {
+		if n := bytes.IndexByte(t.buf[t.at:], '\n'); n >= 0 {
+			t.prev = t.at
+			t.at += n + 1
+			if t.skip {
+				t.skip = false
+				continue
+			}
+			return t.buf[t.prev : t.prev+n], nil
+		}
+		if len(t.buf)-t.at > maxTail {
+			t.at, t.skip = len(t.buf), true
+		}
+		t.buf = append(t.buf[:0], t.buf[t.at:]...)
+		t.at = 0
+		at := len(t.buf)
+		t.buf = slices.Grow(t.buf, 64<<10)[:at+64<<10]
+		n, err := t.in.Read(t.buf[at:])
+		t.buf = t.buf[:at+n]
+		if n == 0 {
+			if err == nil || errors.Is(err, io.EOF) || t.closed {
+				return nil, nil
+			}
+			return nil, fmt.Errorf("read the audit trail: %w", err)
+		}
+	}
+}
+
+// back has the line that was returned last returned again.
+func (t *tail) back() { t.at, t.held = t.prev, true }
+
+// maxTail is longer than any record.
+const maxTail = 4 * MaxLine

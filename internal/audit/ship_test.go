@@ -1,0 +1,323 @@
+package audit_test
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"headway/internal/audit"
+)
+
+// listening is a sink that does as it is told.
+type listening struct {
+	mu        sync.Mutex
+	seqs      []uint64
+	extra     []string // lines that are no records
+	receivers int
+	fail      error
+	partly    int // of the lines that arrive before fail
+}
+
+func (l *listening) Publish(_ context.Context, lines [][]byte) (int, int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fail != nil {
+		lines = lines[:min(l.partly, len(lines))]
+	}
+	for _, line := range lines {
+		if r, err := audit.ParseLine(line); err == nil {
+			l.seqs = append(l.seqs, r.Seq)
+		} else {
+			l.extra = append(l.extra, string(line))
+		}
+	}
+	return len(lines), l.receivers, l.fail
+}
+
+func (l *listening) set(receivers int, fail error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.receivers, l.fail = receivers, fail
+}
+
+func (l *listening) take() []uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seqs := l.seqs
+	l.seqs = nil
+	return seqs
+}
+
+// upTo is 1 to n.
+func upTo(from, to uint64) []uint64 {
+	var list []uint64
+	for seq := from; seq <= to; seq++ {
+		list = append(list, seq)
+	}
+	return list
+}
+
+// ship runs a shipper over the trail of w until the returned function is
+// called, which says what the shipper counted.
+func (w *world) ship(sink audit.Sink, change func(*audit.ShipperOptions)) (*audit.Shipper, func() audit.ShipperStats) {
+	w.t.Helper()
+	o := audit.ShipperOptions{Path: w.path, CursorPath: w.path + "-cursor", Sink: sink, Log: w.log.logger()}
+	if change != nil {
+		change(&o)
+	}
+	s, err := audit.NewShipper(o)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	return s, func() audit.ShipperStats {
+		cancel()
+		if err := <-ended; err != nil {
+			w.t.Errorf("the shipper ended with: %v", err)
+		}
+		return s.Stats()
+	}
+}
+
+// What was received and then is received by nobody is kept back for a while,
+// so that the receivers can come back; what nobody ever received is not.
+func TestShippingHoldsForReceivers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &listening{receivers: 0}
+		w.fill(10)
+		s, stop := w.ship(sink, nil)
+		time.Sleep(5 * time.Second)
+		if st := s.Stats(); st.Shipped != 12 || st.Unheard != 12 { // 10, the start and the end
+			t.Errorf("to nobody: %+v", st)
+		}
+		sink.set(1, nil)
+		w.fill(5)
+		time.Sleep(5 * time.Second)
+		sink.take()
+		sink.set(0, nil)
+		w.fill(3) // 20 to 24
+		time.Sleep(30 * time.Second)
+		if st := s.Stats(); st.Shipped != 19 || st.Receivers != 1 || st.LagTime < 29*time.Second {
+			t.Errorf("half a minute alone: %+v; want the records kept back", st)
+		}
+		sink.take()
+		sink.set(1, nil)
+		time.Sleep(2 * time.Second)
+		if got := sink.take(); !slices.Equal(got, upTo(20, 24)) {
+			t.Errorf("the receivers are back and get %v", got)
+		}
+		sink.set(0, nil)
+		w.fill(1)
+		time.Sleep(59 * time.Second)
+		if st := s.Stats(); st.Shipped != 24 {
+			t.Errorf("within the grace: %+v", st)
+		}
+		time.Sleep(3 * time.Second)
+		if st := stop(); st.Shipped != 27 || st.Receivers != 0 || st.LagTime != 0 {
+			t.Errorf("after the grace: %+v", st)
+		}
+	})
+}
+
+// A failure is tried again, less and less often, from a second before; it is
+// logged once.
+func TestShippingGoesBackAfterAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &listening{receivers: 1}
+		w.fill(20)
+		s, stop := w.ship(sink, nil)
+		time.Sleep(10 * time.Second)
+		w.fill(2) // 23 to 26
+		time.Sleep(250 * time.Millisecond)
+		if got := sink.take(); !slices.Equal(got, upTo(1, 26)) {
+			t.Fatalf("got %v", got)
+		}
+		sink.partly = 2
+		sink.set(1, errors.New("gone"))
+		w.fill(4) // 27 to 32
+		time.Sleep(time.Minute)
+		if st := s.Stats(); st.Failures < 6 || st.Failures > 25 || st.LagTime < 59*time.Second {
+			t.Errorf("a minute of failures: %+v", st)
+		}
+		sink.take()
+		sink.set(1, nil)
+		time.Sleep(15 * time.Second)
+		if got := sink.take(); !slices.Equal(got, upTo(23, 32)) {
+			t.Errorf("after the failure: %v; want what arrived in the second before, too", got)
+		}
+		if n := strings.Count(w.log.String(), "is not shipped"); n != 1 {
+			t.Errorf("logged %d times", n)
+		}
+		stop()
+	})
+}
+
+// Files that were closed, renamed by others, compressed, or removed: what is
+// there is shipped once and in order, what is gone is counted.
+func TestShippingOverFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &listening{receivers: 1}
+		w.o.MaxBytes = 4096
+		w.fill(40)
+		rotated, err := filepath.Glob(w.path + ".2*")
+		if err != nil || len(rotated) < 3 {
+			t.Fatal(rotated, err)
+		}
+		slices.Sort(rotated)
+		pack(t, rotated[1])
+		s, stop := w.ship(sink, nil)
+		time.Sleep(5 * time.Second)
+		last := s.Stats().Shipped
+		if got := sink.take(); !slices.Equal(got, upTo(1, last)) || last < 42 {
+			t.Errorf("got %v", got)
+		}
+		// While it runs: logrotate renames, another file appears.
+		w.fill(30)
+		if err := os.Rename(w.path, w.path+".1"); err != nil {
+			t.Fatal(err)
+		}
+		w.fill(10)
+		time.Sleep(5 * time.Second)
+		stop()
+		got := sink.take()
+		if len(got) < 40 || !slices.Equal(got, upTo(last+1, last+uint64(len(got)))) {
+			t.Errorf("after %d got %v", last, got)
+		}
+		last += uint64(len(got))
+		// While nobody ships, files go.
+		w.fill(40)
+		files, err := filepath.Glob(w.path + ".2*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(files)
+		for _, f := range files[:len(files)-1] {
+			if err := os.Remove(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Remove(w.path + ".1"); err != nil {
+			t.Fatal(err)
+		}
+		_, stop = w.ship(sink, nil)
+		time.Sleep(5 * time.Second)
+		st := stop()
+		got = sink.take()
+		if st.Missed == 0 || len(got) == 0 || got[0] != last+st.Missed+1 || !slices.Equal(got, upTo(got[0], got[0]+uint64(len(got))-1)) {
+			t.Errorf("after %d: %+v, got %v", last, st, got)
+		}
+	})
+}
+
+func pack(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := os.Create(file + ".gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := gzip.NewWriter(out)
+	_, err = z.Write(text)
+	if err := errors.Join(err, z.Close(), out.Close(), os.Remove(file)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Only whole records that are on the disk are shipped.
+func TestShippingOnlyWhatIsDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &listening{receivers: 1}
+		w.fill(10)
+		var durable atomic.Uint64
+		durable.Store(4)
+		s, stop := w.ship(sink, func(o *audit.ShipperOptions) { o.Durable = durable.Load })
+		time.Sleep(time.Second)
+		if got := sink.take(); !slices.Equal(got, upTo(1, 4)) {
+			t.Errorf("got %v", got)
+		}
+		durable.Store(12)
+		s.Wake()
+		time.Sleep(time.Second)
+		if got := sink.take(); !slices.Equal(got, upTo(5, 12)) {
+			t.Errorf("got %v", got)
+		}
+		f, err := os.OpenFile(w.path, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		durable.Store(100)
+		_, err = f.WriteString("no record\n" + strings.Repeat("x", 100_000) + "\n" + `{"v":1,"seq":13,"ti`)
+		if err := errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got := sink.take(); len(got) != 0 {
+			t.Errorf("got %v", got)
+		}
+		if st := stop(); st.Lag != 88 || st.Failures != 0 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// A trail that was replaced is shipped from its beginning, and it is said.
+func TestShippingAnotherTrail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &listening{receivers: 1}
+		w.fill(10)
+		_, stop := w.ship(sink, nil)
+		time.Sleep(time.Second)
+		stop()
+		sink.take()
+		for _, n := range []int{2, 10, 30} { // shorter, as long, longer
+			if err := os.Remove(w.path); err != nil {
+				t.Fatal(err)
+			}
+			_ = os.Remove(audit.CheckpointPath(w.path))
+			w.fill(n)
+			_, stop = w.ship(sink, nil)
+			time.Sleep(time.Second)
+			stop()
+			if got := sink.take(); !slices.Equal(got, upTo(1, uint64(n)+2)) {
+				t.Errorf("of another trail with %d records: %v", n+2, got)
+			}
+		}
+		if n := strings.Count(w.log.String(), "is another than"); n != 3 {
+			t.Errorf("said %d times", n)
+		}
+	})
+}
+
+// Checkpoints are sent after what they cover.
+func TestShippingCheckpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &listening{receivers: 1}
+		w.fill(3)
+		s, stop := w.ship(sink, nil)
+		s.Checkpoint(audit.Checkpoint{Node: "n", Seq: 7, Hash: "x"})
+		time.Sleep(time.Second)
+		if len(sink.extra) != 0 {
+			t.Errorf("too early: %v", sink.extra)
+		}
+		w.fill(3)
+		time.Sleep(time.Second)
+		stop()
+		if len(sink.extra) != 1 || !strings.Contains(sink.extra[0], `"checkpoint":{"node":"n","seq":7`) {
+			t.Errorf("%v", sink.extra)
+		}
+	})
+}

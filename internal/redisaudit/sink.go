@@ -1,0 +1,123 @@
+// Package redisaudit publishes the audit trail on a Redis channel: on a server
+// of the operator's, or on a small one of our own.
+package redisaudit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Channel is the channel of the audit trail.
+const Channel = "audit:routing:logs"
+
+// Options are what a Sink is made of.
+type Options struct {
+	URL          string              // required: redis://, rediss:// with TLS, or unix://
+	PasswordFile string              // "": none, or that of the URL
+	Channel      string              // required
+	Stream       string              // "": none
+	StreamLength int64               // entries that the stream keeps, about; 0: 1,000,000
+	Counted      func(status string) // required; told success or error for each call of the server
+}
+
+// Time limits of a call.
+const (
+	dialTimeout = 2 * time.Second
+	callTimeout = 3 * time.Second
+)
+
+// Sink publishes on a Redis server. It implements audit.Sink.
+type Sink struct {
+	o      Options
+	client *redis.Client
+}
+
+// Open does not connect yet: Redis may come up after us. The errors are of the
+// options.
+func Open(o Options) (*Sink, error) {
+	if o.URL == "" || o.Channel == "" || o.Counted == nil {
+		return nil, errors.New("redisaudit: URL, Channel and Counted are required")
+	}
+	if o.StreamLength == 0 {
+		o.StreamLength = 1_000_000
+	}
+	options, err := redis.ParseURL(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("redis.url: %w", err)
+	}
+	if o.PasswordFile != "" {
+		raw, err := os.ReadFile(o.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("read redis.password_file: %w", err)
+		}
+		options.Password = strings.TrimSpace(string(raw))
+	}
+	quiet.Do(func() { redis.SetLogger(silence{}) })
+	options.DialTimeout, options.ReadTimeout, options.WriteTimeout = dialTimeout, callTimeout, callTimeout
+	options.MaxRetries = -1 // the shipper repeats, and counts each attempt
+	options.DialerRetries = 1
+	options.PoolSize, options.MaxActiveConns = 1, 2
+	options.DisableIdentity = true
+	return &Sink{o: o, client: redis.NewClient(options)}, nil
+}
+
+// quiet takes from go-redis the log of the whole process that it writes to
+// standard error: whatever fails is returned, and the shipper says it once.
+var quiet sync.Once
+
+type silence struct{}
+
+func (silence) Printf(context.Context, string, ...any) {}
+
+// Close closes the connection.
+func (s *Sink) Close() error { return s.client.Close() }
+
+// Publish implements audit.Sink with one round trip.
+func (s *Sink) Publish(ctx context.Context, lines [][]byte) (arrived, receivers int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout+2*callTimeout)
+	defer cancel()
+	published := make([]*redis.IntCmd, len(lines))
+	added := make([]*redis.StringCmd, len(lines))
+	_, err = s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, line := range lines {
+			published[i] = p.Publish(ctx, s.o.Channel, line)
+			if s.o.Stream != "" {
+				added[i] = p.XAdd(ctx, &redis.XAddArgs{
+					Stream: s.o.Stream, MaxLen: s.o.StreamLength, Approx: true, Values: []any{"record", line},
+				})
+			}
+		}
+		return nil
+	})
+	status := "success"
+	if err != nil {
+		status = "error"
+	}
+	s.o.Counted(status)
+	receivers = -1
+	if err != nil && !slices.ContainsFunc(published, func(p *redis.IntCmd) bool { return p.Err() != nil }) {
+		// Nothing was sent: go-redis tells that of the whole, not of its parts.
+		return 0, -1, fmt.Errorf("publish on the Redis channel %s: %w", s.o.Channel, err)
+	}
+	for i, p := range published {
+		n, failed := p.Result()
+		if failed == nil && added[i] != nil {
+			failed = added[i].Err()
+		}
+		if failed != nil {
+			return i, receivers, fmt.Errorf("publish on the Redis channel %s: %w", s.o.Channel, failed)
+		}
+		if i == 0 || int(n) < receivers {
+			receivers = int(n)
+		}
+	}
+	return len(lines), receivers, nil
+}
