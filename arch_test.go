@@ -120,7 +120,7 @@ var rooms = map[string]room{
 	"internal/pki":        {others: []string{acme}},
 	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{rapid}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{metrics}},
-	"internal/mockhead":   {ours: []string{"api"}, others: []string{json, metrics, xnet}},
+	"internal/mockhead":   {ours: []string{"api", "client"}, others: []string{json, metrics, xnet}},
 	"internal/demo": {
 		ours:   []string{"api", "client", "internal/mockhead"},
 		others: []string{bubbletea, lipgloss, xterm, json},

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"headway/client"
 )
 
 // Set by the linker; a plain go build leaves them to the build information.
@@ -23,10 +25,15 @@ var (
 
 // Exit codes, the same for every command.
 const (
-	exitOK     = 0
-	exitError  = 1
-	exitUsage  = 2
-	exitDamage = 8 // a verification found damage
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitRefused     = 4 // by the service: no key, not allowed, or invalid
+	exitConflict    = 5 // with what others did meanwhile
+	exitUnavailable = 6 // no service, or none that can do it now
+	exitDifferent   = 7 // a comparison found differences
+	exitDamage      = 8 // a verification found damage
 )
 
 // codedError is an error that has an exit code of its own.
@@ -64,6 +71,29 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return coded.code
 	}
+	return exitOf(err)
+}
+
+// exitOf is the exit code of what a service answered.
+func exitOf(err error) int {
+	for _, e := range []struct {
+		is   error
+		code int
+	}{
+		{client.ErrNotFound, exitNotFound},
+		{client.ErrUnauthorized, exitRefused},
+		{client.ErrForbidden, exitRefused},
+		{client.ErrInvalid, exitRefused},
+		{client.ErrTooLarge, exitRefused},
+		{client.ErrConflict, exitConflict},
+		{client.ErrUnavailable, exitUnavailable},
+		{client.ErrRateLimited, exitUnavailable},
+		{client.ErrNoHead, exitUnavailable},
+	} {
+		if errors.Is(err, e.is) {
+			return e.code
+		}
+	}
 	return exitError
 }
 
@@ -77,7 +107,15 @@ Heads (inference servers) register themselves and report their load; callers
 ask which head to take and get a decision. Start with:
 
   headway serve     the service, on 127.0.0.1:8080
-  headway demo      a small fleet beside it, and traffic`,
+  headway demo      a small fleet beside it, and traffic
+  headway status    how it is
+
+The commands that ask a service find the one of this machine, and its
+credential, by themselves; --server names another.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 refused; 5 in
+conflict with another change; 6 unavailable; 7 differences found; 8 damage
+found.`,
 		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -86,7 +124,7 @@ ask which head to take and get a decision. Start with:
 	}
 	root.SetVersionTemplate("headway {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
-	root.AddCommand(newServe(), newDemo(), newState(), newPolicy(), newTLS(), newConfig(), newMan(), newVersion())
+	root.AddCommand(newServe(), newDemo(), newStatus(), newDoctor(), newHeads(), newDecide(), newPolicy(), newKeys(), newAudit(), newState(), newTLS(), newConfig(), newMan(), newVersion())
 	wrapArgs(root)
 	return root
 }

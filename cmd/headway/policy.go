@@ -2,33 +2,85 @@ package main
 
 import (
 	"cmp"
+	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
 
+	"headway/api"
+	"headway/client"
+	"headway/internal/fleet"
 	"headway/internal/routing"
 )
 
 func newPolicy() *cobra.Command {
-	cmd := &cobra.Command{Use: "policy", Short: "Check a policy file", Args: cobra.NoArgs}
-	cmd.AddCommand(&cobra.Command{
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "Show, check and change the policy",
+		Long: `Show, check and change the policy: which strategy serves which traffic. Files are
+YAML, or JSON when the name ends in .json; - is standard input.`,
+		Args: cobra.NoArgs,
+	}
+	r := new(remote)
+	r.addFlags(cmd)
+	cmd.AddCommand(newPolicyGet(r), newPolicyCheck(), newPolicyDiff(r), newPolicyValidate(r), newPolicyApply(r), newPolicyHistory(r), newPolicyRestore(r))
+	return cmd
+}
+
+func newPolicyGet(r *remote) *cobra.Command {
+	out := output{}
+	var revision int64
+	cmd := &cobra.Command{
+		Use:   "get",
+		Short: "Print the policy, as a file that apply takes",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return r.do(&out, func(c *client.Client) error {
+				document, err := documentOf(cmd.Context(), c, revision)
+				if err != nil {
+					return err
+				}
+				if out.format == "json" {
+					return out.write(cmd.OutOrStdout(), document, nil)
+				}
+				return writeYAML(cmd.OutOrStdout(), document)
+			})
+		},
+	}
+	out.addFlag(cmd)
+	cmd.Flags().Int64Var(&revision, "revision", -1, "of the history; without one that in force")
+	return cmd
+}
+
+// documentOf is the document of a revision, or with -1 of the one in force.
+func documentOf(ctx context.Context, c *client.Client, revision int64) (json.RawMessage, error) {
+	if revision < 0 {
+		p, err := c.Policy(ctx)
+		return p.Document, err
+	}
+	p, err := c.PolicyRevision(ctx, uint64(revision))
+	return p.Document, err
+}
+
+func newPolicyCheck() *cobra.Command {
+	return &cobra.Command{
 		Use:   "check FILE",
-		Short: "Say everything that is wrong with a policy file",
-		Long: `Say everything that is wrong with a policy file (YAML, or JSON when the name
-ends in .json), each fault with its place. Exit code 0: it would be taken; 1: not.`,
+		Short: "Say everything that is wrong with a policy file, without a service",
+		Long: `Say everything that is wrong with a policy file, each fault with its place,
+without a service. Exit code 0: it would be taken; 1: not.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			data, err := os.ReadFile(args[0])
+			doc, faults, err := readPolicy(args[0], cmd.InOrStdin())
 			if err != nil {
 				return err
 			}
-			format := "yaml"
-			if filepath.Ext(args[0]) == ".json" {
-				format = "json"
-			}
-			doc, faults := routing.ParsePolicy(data, format)
 			var policy *routing.Policy
 			if len(faults) == 0 {
 				policy, faults = routing.Compile(doc)
@@ -46,6 +98,226 @@ ends in .json), each fault with its place. Exit code 0: it would be taken; 1: no
 				args[0], doc.DefaultStrategy, len(doc.Rules), len(doc.Regions))
 			return err
 		},
-	})
+	}
+}
+
+func readFile(name string, stdin io.Reader) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(stdin)
+	}
+	return os.ReadFile(name)
+}
+
+func readPolicy(name string, stdin io.Reader) (doc routing.Document, faults []fleet.Fault, err error) {
+	data, err := readFile(name, stdin)
+	if err != nil {
+		return doc, nil, err
+	}
+	format := "yaml"
+	if filepath.Ext(name) == ".json" {
+		format = "json"
+	}
+	doc, faults = routing.ParsePolicy(data, format)
+	return doc, faults, nil
+}
+
+// rawPolicy is the file as JSON, with whatever is wrong in it: the service says
+// that, with places that fit the file.
+func rawPolicy(name string, stdin io.Reader) (json.RawMessage, error) {
+	data, err := readFile(name, stdin)
+	if err != nil {
+		return nil, err
+	}
+	if filepath.Ext(name) == ".json" {
+		return data, nil
+	}
+	var v any
+	if err := yaml.Unmarshal(data, &v); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return json.Marshal(v)
+}
+
+func newPolicyDiff(r *remote) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "diff FILE",
+		Short: "Say where a file differs from the policy in force",
+		Long: `Say where a file differs from the policy in force. Exit code 0: nowhere; 7: there
+are differences; 4: the file is no valid policy.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.checked(cmd, &out, args[0], func(check *api.PolicyCheck) error {
+				if err := writeDifferences(cmd.OutOrStdout(), &out, check.Differences); err != nil {
+					return err
+				}
+				if n := len(check.Differences); n > 0 {
+					return &codedError{exitDifferent, fmt.Errorf("%s differs from revision %d in %d places", args[0], check.CurrentRevision, n)}
+				}
+				return nil
+			})
+		},
+	}
+	out.addFlag(cmd)
 	return cmd
+}
+
+func writeDifferences(w io.Writer, out *output, list []api.Difference) error {
+	if out.format == "json" || out.format == "yaml" {
+		return out.write(w, list, nil)
+	}
+	for _, d := range list {
+		if d.Before != nil {
+			fmt.Fprintf(w, "- %s: %s\n", d.Pointer, d.Before)
+		}
+		if d.After != nil {
+			fmt.Fprintf(w, "+ %s: %s\n", d.Pointer, d.After)
+		}
+	}
+	return nil
+}
+
+// checked has a file checked by the service and says what is wrong with it.
+func (r *remote) checked(cmd *cobra.Command, out *output, file string, do func(*api.PolicyCheck) error) error {
+	return r.do(out, func(c *client.Client) error {
+		document, err := rawPolicy(file, cmd.InOrStdin())
+		if err != nil {
+			return err
+		}
+		check, err := c.ValidatePolicy(cmd.Context(), document)
+		if err != nil {
+			return err
+		}
+		if !check.Valid {
+			for _, f := range check.Errors {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
+			}
+			return &codedError{exitRefused, fmt.Errorf("%s is no valid policy; faults: %d", file, len(check.Errors))}
+		}
+		return do(&check)
+	})
+}
+
+func newPolicyValidate(r *remote) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "validate FILE",
+		Short: "Try a file: its differences, and which recent decisions would go elsewhere",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.checked(cmd, &out, args[0], func(check *api.PolicyCheck) error {
+				if out.format == "json" || out.format == "yaml" {
+					return out.write(cmd.OutOrStdout(), check, nil)
+				}
+				w := cmd.OutOrStdout()
+				fmt.Fprintf(w, "%s is valid; it differs from revision %d in %d places\n", args[0], check.CurrentRevision, len(check.Differences))
+				if err := writeDifferences(w, &out, check.Differences); err != nil {
+					return err
+				}
+				p := check.Replay
+				if p == nil {
+					return nil
+				}
+				fmt.Fprintf(w, "of the last %d decisions %d would go elsewhere, and %d would find no head\n", p.Decisions, p.Moved, p.Failed)
+				if len(p.Examples) == 0 {
+					return nil
+				}
+				t := &table{columns: []string{"MODEL", "REGION", "BY", "HEAD", "BY", "HEAD THEN"}}
+				for _, e := range p.Examples {
+					t.add(e.ModelType, orDash(e.Region), e.StrategyBefore, e.HeadBefore, orDash(e.StrategyAfter), orDash(e.HeadAfter))
+				}
+				return out.write(w, nil, t)
+			})
+		},
+	}
+	out.addFlag(cmd)
+	return cmd
+}
+
+func newPolicyApply(r *remote) *cobra.Command {
+	var note, ifMatch string
+	cmd := &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Bring a file into force",
+		Long: `Bring a file into force. It replaces the policy that is in force when the command
+begins; if somebody else changes it meanwhile, nothing happens and the exit code
+is 5. --if-revision names the revision that the change was made for.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.do(nil, func(c *client.Client) error {
+				document, err := rawPolicy(args[0], cmd.InOrStdin())
+				if err != nil {
+					return err
+				}
+				etag := strconv.Quote(ifMatch)
+				before, err := c.Policy(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if ifMatch == "" {
+					etag = before.ETag
+				}
+				p, err := c.PutPolicy(cmd.Context(), document, client.PolicyChange{IfMatch: etag, Note: note})
+				if err != nil {
+					return err
+				}
+				if p.Revision == before.Revision {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "revision %d is in force already; nothing changed\n", p.Revision)
+					return err
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "revision %d is in force\n", p.Revision)
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&note, "note", "", "why, for the history")
+	cmd.Flags().StringVar(&ifMatch, "if-revision", "", "only if this revision is in force")
+	return cmd
+}
+
+func newPolicyHistory(r *remote) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "history",
+		Short: "List the revisions of the policy",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return r.do(&out, func(c *client.Client) error {
+				list, err := client.Collect(c.PolicyRevisions(cmd.Context()), 0)
+				if err != nil {
+					return err
+				}
+				t := &table{columns: []string{"REVISION", "IN FORCE", "FROM", "BY", "SAVED", "NOTE"}}
+				for _, p := range list {
+					saved := p.SavedAt
+					t.add(fmt.Sprint(p.Revision), yesNo(p.Current), p.Source, orDash(p.Author), ago(&saved, time.Now()), p.Note)
+				}
+				return out.write(cmd.OutOrStdout(), list, t)
+			})
+		},
+	}
+	out.addFlag(cmd)
+	return cmd
+}
+
+func newPolicyRestore(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:   "restore REVISION",
+		Short: "Bring an old revision into force, as a new one",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			revision, err := strconv.ParseUint(args[0], 10, 64)
+			if err != nil {
+				return usageError(fmt.Errorf("%q: want the number of a revision, as 'headway policy history' lists them", args[0]))
+			}
+			return r.do(nil, func(c *client.Client) error {
+				p, err := c.RestorePolicy(cmd.Context(), revision, client.PolicyChange{})
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "revision %d is in force, with the document of revision %d\n", p.Revision, revision)
+				return err
+			})
+		},
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -94,4 +95,23 @@ func (a *App) checkListen() error {
 			"(headway tls init makes one), or say --http-behind-proxy if a proxy in front ends TLS. Or listen on 127.0.0.1", a.config.Listen)
 	}
 	return nil
+}
+
+// OfflineKeys does something with the keys in the data directory of a service
+// that does not run, and records it in the audit trail of that service.
+func OfflineKeys(ctx context.Context, c config.Config, do func(context.Context, *access.Keys) error) (err error) {
+	a := &App{config: c, log: slog.New(slog.DiscardHandler)}
+	defer func() { err = errors.Join(err, a.close()) }()
+	store, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	if err := a.openTrail(prometheus.NewRegistry()); err != nil { //nolint:contextcheck // the trail outlasts the start
+		return err
+	}
+	keys, err := access.OpenKeys(ctx, store, beginning(a.journal, c.Audit.Strict), 0, time.Now)
+	if err != nil {
+		return err
+	}
+	return do(ctx, keys)
 }

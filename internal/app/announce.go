@@ -23,6 +23,7 @@ type Announcement struct {
 	URL        string `json:"url"`
 	CertSHA256 string `json:"cert_sha256,omitempty"` // of the certificate that is served
 	TokenFile  string `json:"token_file,omitempty"`  // with the local credential
+	AuditFile  string `json:"audit_file"`
 	PID        int    `json:"pid"`
 }
 
@@ -33,7 +34,11 @@ func (a *App) announce() error {
 	if err != nil {
 		return err
 	}
-	said := Announcement{URL: "http://" + reachable(a.listener.Addr()), TokenFile: tokenFile, PID: os.Getpid()}
+	trail, err := filepath.Abs(a.trail)
+	if err != nil {
+		return err
+	}
+	said := Announcement{URL: "http://" + reachable(a.listener.Addr()), TokenFile: tokenFile, AuditFile: trail, PID: os.Getpid()}
 	if a.certs != nil {
 		said.URL = "https://" + reachable(a.listener.Addr())
 		if cert, err := a.certs.Config().GetCertificate(&tls.ClientHelloInfo{}); err == nil && cert != nil {

@@ -12,6 +12,15 @@ import (
 	"headway/internal/typo"
 )
 
+// Variables of the commands that ask a service; the service has no use for them.
+const (
+	EnvServer    = "HEADWAY_SERVER"
+	EnvToken     = "HEADWAY_TOKEN"
+	EnvTokenFile = "HEADWAY_TOKEN_FILE"
+	EnvCAFile    = "HEADWAY_CA_FILE"
+	EnvDataDir   = "HEADWAY_DATA_DIR" // which is a setting, too
+)
+
 // source is where a value comes from.
 type source struct {
 	name string // flag --listen, environment HEADWAY_LISTEN, a file
@@ -206,6 +215,9 @@ func (l *loader) environment(vars map[string]string) {
 		}
 	}
 	delete(vars, ConfigEnv)
+	for _, name := range []string{EnvServer, EnvToken, EnvTokenFile, EnvCAFile} {
+		delete(vars, name)
+	}
 	for _, name := range slices.Sorted(maps.Keys(vars)) {
 		if foreign.MatchString(name + "=" + vars[name]) {
 			continue

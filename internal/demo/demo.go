@@ -225,8 +225,8 @@ func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer)
 	fmt.Fprintf(stdout, "%d of %d heads are registered and report.\n", n, o.Heads)
 	if units, _ := fleet.view(); n < o.Heads {
 		for _, u := range units {
-			if u.agent.LastError != "" {
-				fmt.Fprintf(stdout, "  %s: %s\n", u.id, u.agent.LastError)
+			if u.agent.LastError != nil {
+				fmt.Fprintf(stdout, "  %s: %v\n", u.id, u.agent.LastError)
 				break
 			}
 		}

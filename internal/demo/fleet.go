@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"headway/api"
+	"headway/client"
 	"headway/internal/mockhead"
 )
 
@@ -63,13 +63,13 @@ type unit struct {
 	// Under the mutex of heads.
 	state state
 	head  *mockhead.Head
-	agent *mockhead.Agent
+	agent *client.Agent
 	quiet context.CancelFunc // ends the agent
 	gone  chan struct{}      // closed when the agent has ended
 }
 
 // newHeads makes a fleet of which nothing is started.
-func newHeads(o *Options, client *http.Client) *heads {
+func newHeads(o *Options, connections *http.Client) *heads {
 	f := &heads{random: rand.New(rand.NewPCG(o.Seed, 2)), over: make(chan struct{})}
 	for i := range o.Heads {
 		model := o.Models[i%len(o.Models)]
@@ -77,7 +77,7 @@ func newHeads(o *Options, client *http.Client) *heads {
 		f.units = append(f.units, &unit{
 			id: fmt.Sprintf("demo-%0*d", len(fmt.Sprint(o.Heads)), i+1), model: model,
 			region: o.Regions[place%len(o.Regions)], zone: string(rune('a' + place/len(o.Regions)%3)),
-			server: o.Server, client: client, logger: o.Logger, state: stateDown,
+			server: o.Server, client: connections, logger: o.Logger, state: stateDown,
 			options: mockhead.Options{
 				Models: []string{model}, Speed: o.Speed, StreamInterval: streamInterval, Logger: o.Logger,
 			},
@@ -106,13 +106,7 @@ func (f *heads) start(ctx context.Context, u *unit) error {
 	if err != nil {
 		return err
 	}
-	agent, err := mockhead.NewAgent(mockhead.AgentOptions{
-		Server: u.server, Load: head.Load, Client: u.client, Logger: u.logger,
-		Registration: api.Registration{
-			ID: u.id, Endpoint: head.URL(), ModelTypes: head.Models(), Region: u.region, Zone: u.zone,
-			Version: "demo", Engine: "vllm", Capacity: &api.Capacity{MaxInFlight: int64(head.MaxInFlight())},
-		},
-	})
+	agent, err := u.newAgent(head)
 	if err != nil {
 		head.Close()
 		return err
@@ -125,6 +119,14 @@ func (f *heads) start(ctx context.Context, u *unit) error {
 		agent.Run(ctx)
 	})
 	return nil
+}
+
+func (u *unit) newAgent(head *mockhead.Head) (*client.Agent, error) {
+	router, err := client.New(u.server, client.WithHTTPClient(u.client), client.WithLogger(u.logger), client.WithUserAgent("headway-demo"))
+	if err != nil {
+		return nil, err
+	}
+	return head.NewAgent(router, mockhead.Place{ID: u.id, Region: u.region, Zone: u.zone, Version: "demo"})
 }
 
 // pick chooses one of the heads in a state at random, or nil; the caller holds
@@ -275,7 +277,7 @@ type unitView struct {
 	id, model, region string
 	state             state
 	load              mockhead.Load
-	agent             mockhead.AgentState
+	agent             client.AgentState
 }
 
 // view is the fleet now, and what happened to it last.
@@ -299,7 +301,7 @@ func (f *heads) view() ([]unitView, []note) {
 // ctx ends. It returns how many are ready.
 func (f *heads) awaitReady(ctx context.Context) int {
 	f.mu.Lock()
-	var agents []*mockhead.Agent
+	var agents []*client.Agent
 	for _, u := range f.units {
 		agents = append(agents, u.agent)
 	}

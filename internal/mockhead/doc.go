@@ -4,6 +4,6 @@
 //
 // [Engine] is the model: pure, deterministic and without a clock, so that it
 // runs in virtual time as well. [Head] plays an engine in real time, scaled by
-// a speed, behind a real listener. [Agent] registers a head with Headway and
+// a speed, behind a real listener. [Head.NewAgent] registers it with Headway and
 // renews its lease with the engine's load.
 package mockhead

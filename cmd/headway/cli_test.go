@@ -1,0 +1,242 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"headway/api"
+)
+
+// shell runs commands in a directory of its own, as a user would.
+type shell struct {
+	testing.TB
+	dir string
+	env []string
+}
+
+// cli wants an exit code and returns standard output and standard error.
+func (s *shell) cli(code int, args ...string) (stdout, stderr string) {
+	s.Helper()
+	cmd := command(s, args...)
+	var out, errs bytes.Buffer
+	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, &out, &errs
+	cmd.Env = append(cmd.Env, s.env...)
+	err := cmd.Run()
+	got := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else if err != nil {
+		s.Fatal(err)
+	}
+	if got != code {
+		s.Fatalf("headway %s: exit code %d; want %d\n%s%s", strings.Join(args, " "), got, code, out.String(), errs.String())
+	}
+	return out.String(), errs.String()
+}
+
+func (s *shell) write(name, text string) {
+	s.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+		s.Fatal(err)
+	}
+}
+
+// has wants each text in what was printed.
+func has(t testing.TB, printed string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(printed, text) {
+			t.Errorf("no %q in\n%s", text, printed)
+		}
+	}
+}
+
+// A day of an operator, from one directory, without naming the service or a
+// credential once.
+func TestTheCommandLineFindsTheServiceByItself(t *testing.T) {
+	dir := t.TempDir()
+	p := serve(t, filepath.Join(dir, "data"))
+	s := &shell{TB: t, dir: dir}
+
+	out, _ := s.cli(exitOK, "status")
+	has(t, out, p.url, "ready", "heads    0")
+	s.cli(exitOK, "heads", "register", "gpu-1", "--endpoint", "http://127.0.0.1:9", "--model-type", "m", "--region", "eu", "--status", "active", "--label", "rack=7")
+	s.cli(exitRefused, "heads", "register", "gpu-2", "--endpoint", "ftp://x", "--model-type", "m", "--region", "eu")
+	out, _ = s.cli(exitOK, "heads", "list", "-o", "wide", "--region", "eu")
+	has(t, out, "gpu-1", "active", "http://127.0.0.1:9", "rack=7")
+	out, _ = s.cli(exitOK, "heads", "get", "gpu-1", "-o", "json")
+	var head api.Head
+	if err := json.Unmarshal([]byte(out), &head); err != nil || head.ID != "gpu-1" {
+		t.Errorf("%v: %s", err, out)
+	}
+	out, _ = s.cli(exitOK, "heads", "get", "gpu-1", "-o", "yaml")
+	var fields map[string]any
+	if err := yaml.Unmarshal([]byte(out), &fields); err != nil || fields["region"] != "eu" {
+		t.Errorf("%v: %s", err, out)
+	}
+	_, errs := s.cli(exitNotFound, "heads", "get", "nobody")
+	has(t, errs, "head_not_found")
+
+	out, _ = s.cli(exitOK, "decide", "--model-type", "m", "--explain")
+	has(t, out, "gpu-1", "because", "formula", "in_flight=0")
+	s.cli(exitNotFound, "decide", "--model-type", "other")
+	s.cli(exitOK, "heads", "drain", "gpu-1")
+	out, _ = s.cli(exitUnavailable, "decide", "--model-type", "m", "--explain", "--timeout", "1s")
+	has(t, out, "gpu-1", "admin_state")
+	s.cli(exitOK, "heads", "maintenance", "gpu-1")
+	s.cli(exitOK, "heads", "undrain", "gpu-1")
+
+	out, _ = s.cli(exitOK, "policy", "get")
+	s.write("policy.yaml", out)
+	s.cli(exitOK, "policy", "diff", "policy.yaml")
+	s.write("policy.yaml", "default_strategy: random\n")
+	out, _ = s.cli(exitDifferent, "policy", "diff", "policy.yaml")
+	has(t, out, `+ /default_strategy: "random"`)
+	out, _ = s.cli(exitOK, "policy", "validate", "policy.yaml")
+	has(t, out, "of the last", "decisions")
+	s.cli(exitConflict, "policy", "apply", "policy.yaml", "--if-revision", "7")
+	out, _ = s.cli(exitOK, "policy", "apply", "policy.yaml", "--note", "calmer")
+	has(t, out, "revision 1 is in force")
+	s.write("wrong.yaml", "default_strategy: fastest\nrules: [{}]\n")
+	_, errs = s.cli(exitRefused, "policy", "validate", "wrong.yaml")
+	has(t, errs, "/default_strategy", "/rules/0")
+	s.cli(exitRefused, "policy", "apply", "wrong.yaml")
+	s.cli(exitError, "policy", "check", "wrong.yaml")
+	out, _ = s.cli(exitOK, "policy", "restore", "0")
+	has(t, out, "revision 2 is in force")
+	out, _ = s.cli(exitOK, "policy", "history")
+	has(t, out, "calmer", "restore")
+	s.cli(exitNotFound, "policy", "restore", "99")
+	s.cli(exitUsage, "policy", "restore", "x")
+
+	out, _ = s.cli(exitOK, "audit", "search", "--action", "policy.*", "--outcome", "success")
+	has(t, out, "policy.put", "policy.restore", "local:local")
+	out, _ = s.cli(exitOK, "audit", "tail", "-n", "3")
+	if n := strings.Count(out, "\n"); n != 4 {
+		t.Errorf("%d lines; want a header and 3 records:\n%s", n, out)
+	}
+	out, _ = s.cli(exitOK, "audit", "export", "--since", "1h")
+	first, _, _ := strings.Cut(out, "\n")
+	line, err := os.ReadFile(filepath.Join(dir, "data", "audit.log"))
+	if err != nil || !strings.HasPrefix(string(line), first+"\n") {
+		t.Errorf("exported as %s, which is not the line of the trail; %v", first, err)
+	}
+	out, _ = s.cli(exitOK, "audit", "export", "--format", "ocsf")
+	has(t, out, `"class_uid":6003`)
+	out, _ = s.cli(exitOK, "audit", "verify")
+	has(t, out, "is sound")
+	s.cli(exitUsage, "audit", "search", "--since", "yesterday")
+
+	out, _ = s.cli(exitOK, "doctor")
+	has(t, out, "file limit", "disk of the state", "audit trail", "headway keys create")
+	s.cli(exitOK, "heads", "remove", "gpu-1")
+	s.cli(exitUsage, "heads", "list", "-o", "xml")
+
+	p.stop()
+	out, _ = s.cli(exitUnavailable, "status", "--data-dir", "data")
+	if out != "" {
+		t.Errorf("of a service that is gone: %s", out)
+	}
+	text := strings.Replace(string(line), `"outcome":"success"`, `"outcome":"failure"`, 1)
+	s.write("changed.log", text)
+	s.cli(exitDamage, "audit", "verify", "--file", "changed.log")
+}
+
+// Five commands secure a fresh installation; the README has them.
+func TestSecureInFiveCommands(t *testing.T) {
+	dir := t.TempDir()
+	s := &shell{TB: t, dir: dir, env: []string{"HEADWAY_AUDIT_FILE=" + filepath.Join(dir, "data", "audit.log")}}
+	flags, _ := s.cli(exitOK, "tls", "init", "--host", "localhost,127.0.0.1")
+	admin, errs := s.cli(exitOK, "keys", "create", "--role", "admin", "--name", "me", "--data-dir", "data")
+	has(t, errs, "working on its files")
+	var args []string
+	for _, f := range strings.Fields(flags) {
+		if !strings.HasPrefix(f, "--") {
+			f = filepath.Join(dir, f)
+		}
+		args = append(args, f)
+	}
+	p := serve(t, filepath.Join(dir, "data"), append([]string{"--listen", "0.0.0.0:0"}, args...)...)
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	headKey, _ := s.cli(exitOK, "keys", "create", "--role", "head", "--name", "rack-7", "--head", "gpu-*")
+	clientKey, _ := s.cli(exitOK, "keys", "create", "--role", "client", "--name", "chat")
+
+	url := "https://127.0.0.1:" + port
+	as := func(key string) *shell {
+		return &shell{TB: t, dir: t.TempDir(), env: []string{
+			"HEADWAY_SERVER=" + url, "HEADWAY_TOKEN=" + strings.TrimSpace(key), "HEADWAY_CA_FILE=" + filepath.Join(dir, "data", "tls", "ca.pem"),
+		}}
+	}
+	register := []string{"heads", "register", "gpu-1", "--endpoint", "http://127.0.0.1:9", "--model-type", "m", "--region", "eu", "--status", "active"}
+	as("").cli(exitRefused, "heads", "list")
+	as(clientKey).cli(exitRefused, register...)
+	as(headKey).cli(exitOK, register...)
+	as(headKey).cli(exitRefused, "heads", "list")
+	as(clientKey).cli(exitOK, "decide", "--model-type", "m")
+	as(clientKey).cli(exitRefused, "keys", "list")
+	out, _ := as(admin).cli(exitOK, "keys", "list")
+	has(t, out, "rack-7", "chat")
+	var keys []api.Key
+	out, _ = as(admin).cli(exitOK, "keys", "list", "-o", "json")
+	if err := json.Unmarshal([]byte(out), &keys); err != nil || len(keys) != 3 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, k := range keys {
+		if k.Name == "chat" {
+			as(admin).cli(exitOK, "keys", "revoke", k.ID)
+		}
+	}
+	as(clientKey).cli(exitRefused, "decide", "--model-type", "m")
+	as(admin).cli(exitNotFound, "keys", "revoke", "000000000000")
+
+	// Without the authority's certificate the service is not believed.
+	stranger := &shell{TB: t, dir: t.TempDir(), env: []string{"HEADWAY_SERVER=" + url, "HEADWAY_TOKEN=" + strings.TrimSpace(admin)}}
+	stranger.cli(exitUnavailable, "heads", "list", "--timeout", "2s")
+	out, _ = s.cli(exitOK, "audit", "search", "--outcome", "denied", "--limit", "100")
+	if n := strings.Count(out, "denied"); n == 0 {
+		t.Errorf("no denied attempt is in the trail:\n%s", out)
+	}
+}
+
+// Every command has a man page, help, and completion.
+func TestEveryCommandIsDescribed(t *testing.T) {
+	s := &shell{TB: t, dir: t.TempDir()}
+	s.cli(exitOK, "man", ".")
+	for _, args := range [][]string{
+		{"heads", "list"},
+		{"heads", "register"},
+		{"decide"},
+		{"policy", "apply"},
+		{"policy", "restore"},
+		{"keys", "create"},
+		{"audit", "verify"},
+		{"doctor"},
+		{"status"},
+		{"config", "print"},
+		{"tls", "init"},
+	} {
+		if _, err := os.Stat(filepath.Join(s.dir, "headway-"+strings.Join(args, "-")+".1")); err != nil {
+			t.Error(err)
+		}
+		out, _ := s.cli(exitOK, append(args, "--help")...)
+		has(t, out, "Usage:")
+	}
+	out, _ := s.cli(exitOK, "__complete", "keys", "create", "--role", "")
+	has(t, out, "operator")
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		out, _ := s.cli(exitOK, "completion", shell)
+		has(t, out, "headway")
+	}
+}

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"headway/api"
+	"headway/client"
+	"headway/internal/access"
+	"headway/internal/app"
+	"headway/internal/audit"
+	"headway/internal/config"
+)
+
+func newKeys() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Make, list and revoke API keys",
+		Long: `Make, list and revoke API keys. With the first key, an administrator's, the
+service asks everybody for one. Without a service that runs, and without
+--server, keys are made in the files of --data-dir.`,
+		Args: cobra.NoArgs,
+	}
+	r := new(remote)
+	r.addFlags(cmd)
+	cmd.PersistentFlags().StringVar(&r.configFile, "config", os.Getenv(config.ConfigEnv), "configuration of a service that does not run, for its data directory and audit trail ("+config.ConfigEnv+")")
+	cmd.AddCommand(newKeysCreate(r), newKeysList(r), newKeysRevoke(r))
+	return cmd
+}
+
+// keybook is where keys are kept: at a service, or in files that no service has
+// open.
+type keybook interface {
+	CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error)
+	ListKeys(ctx context.Context) ([]api.Key, error)
+	RevokeKey(ctx context.Context, id string) error
+}
+
+// withKeys does something with the keys.
+func (r *remote) withKeys(cmd *cobra.Command, do func(context.Context, keybook) error) error {
+	_, running, err := r.announced()
+	if err != nil {
+		return err
+	}
+	if r.server != "" || running || r.dataDir == "" && r.configFile == "" {
+		return r.do(nil, func(c *client.Client) error { return do(cmd.Context(), remoteKeys{c}) })
+	}
+	environ := append(os.Environ(), config.ConfigEnv+"="+r.configFile)
+	if r.dataDir != "" {
+		environ = append(environ, config.EnvDataDir+"="+r.dataDir)
+	}
+	c, err := config.Load(nil, environ, os.ReadFile)
+	if err != nil {
+		return usageError(err)
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "no service runs on %s: working on its files\n", c.DataDir)
+	return app.OfflineKeys(cmd.Context(), c, func(ctx context.Context, keys *access.Keys) error {
+		id := "unknown"
+		if u, err := user.Current(); err == nil {
+			id = u.Username
+		}
+		ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "local", ID: id, Via: "cli"}})
+		return do(ctx, fileKeys{keys, id})
+	})
+}
+
+type remoteKeys struct{ *client.Client }
+
+func (k remoteKeys) ListKeys(ctx context.Context) ([]api.Key, error) {
+	return client.Collect(k.Keys(ctx), 0)
+}
+
+type fileKeys struct {
+	keys *access.Keys
+	user string
+}
+
+func (k fileKeys) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error) {
+	in := access.Request{Name: r.Name, Role: r.Role, Scopes: r.Scopes, Heads: r.Heads, Regions: r.Regions}
+	if r.ExpiresInSeconds != nil {
+		in.ExpiresIn = time.Duration(*r.ExpiresInSeconds) * time.Second
+	}
+	key, secret, err := k.keys.Create(ctx, &access.Principal{Type: "local", ID: k.user, Role: access.RoleAdmin}, in)
+	if err != nil {
+		return api.Key{}, &codedError{exitRefused, err}
+	}
+	out := shownKey(access.Listed{Key: key})
+	out.Secret = secret
+	return out, nil
+}
+
+func (k fileKeys) ListKeys(context.Context) ([]api.Key, error) {
+	var list []api.Key
+	for _, l := range k.keys.List() {
+		list = append(list, shownKey(l))
+	}
+	return list, nil
+}
+
+func (k fileKeys) RevokeKey(ctx context.Context, id string) error {
+	if err := k.keys.Revoke(ctx, id); err != nil {
+		return &codedError{exitRefused, err}
+	}
+	return nil
+}
+
+func shownKey(l access.Listed) api.Key {
+	k := api.Key{
+		ID: l.ID, Name: l.Name, Role: string(l.Role), Heads: l.Heads, Regions: l.Regions,
+		CreatedAt: l.CreatedAt, CreatedBy: l.CreatedBy,
+	}
+	for _, s := range l.Scopes {
+		k.Scopes = append(k.Scopes, string(s))
+	}
+	if !l.ExpiresAt.IsZero() {
+		k.ExpiresAt = &l.ExpiresAt
+	}
+	if !l.RevokedAt.IsZero() {
+		k.RevokedAt = &l.RevokedAt
+	}
+	return k
+}
+
+func newKeysCreate(r *remote) *cobra.Command {
+	var out output
+	var req api.KeyRequest
+	var expires time.Duration
+	cmd := &cobra.Command{
+		Use:   "create --role ROLE --name NAME",
+		Short: "Make a key; its secret is printed once",
+		Long: `Make a key. Its secret is printed once, alone on standard output, and stored
+nowhere: of it only a hash is kept.
+
+  headway keys create --role admin --name me > admin.key
+  headway keys create --role head --name rack-7 --head 'gpu-7-*' --in-region eu-west > rack-7.key
+  headway keys create --role client --name chat --expires 2160h > chat.key
+
+Roles: viewer reads; operator also manages heads and decides; admin also
+changes policy and keys; head registers and reports for the ids and regions
+that are named; client decides and uses /v1.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			if expires != 0 {
+				seconds := int64(expires / time.Second)
+				req.ExpiresInSeconds = &seconds
+			}
+			return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+				key, err := book.CreateKey(ctx, req)
+				if err != nil {
+					return err
+				}
+				if out.format == "json" || out.format == "yaml" {
+					return out.write(cmd.OutOrStdout(), key, nil)
+				}
+				fmt.Fprintf(cmd.ErrOrStderr(), "made key %s of role %s; this is the only time that it is shown:\n", key.ID, key.Role)
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), key.Secret)
+				return err
+			})
+		},
+	}
+	out.addFlag(cmd)
+	f := cmd.Flags()
+	f.StringVar(&req.Name, "name", "", "name, for people")
+	f.StringVar(&req.Role, "role", "", "viewer, operator, admin, head or client")
+	f.StringSliceVar(&req.Scopes, "scope", nil, "of what the role may do only this: read, operate, decide, head or admin; may be given several times")
+	f.StringSliceVar(&req.Heads, "head", nil, "of role head: an id that it may register, * stands for any characters; may be given several times")
+	f.StringSliceVar(&req.Regions, "in-region", nil, "of role head: a region that it may register in; may be given several times")
+	f.DurationVar(&expires, "expires", 0, "time until it ends, 1m to 87600h; without one it does not")
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"viewer", "operator", "admin", "head", "client"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func newKeysList(r *remote) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List keys, without their secrets",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+				keys, err := book.ListKeys(ctx)
+				if err != nil {
+					return err
+				}
+				return writeKeys(cmd.OutOrStdout(), &out, keys, time.Now())
+			})
+		},
+	}
+	out.addFlag(cmd)
+	return cmd
+}
+
+func writeKeys(w io.Writer, out *output, keys []api.Key, now time.Time) error {
+	t := &table{columns: []string{"ID", "NAME", "ROLE", "STATE", "LAST USED", "CREATED", "SCOPES", "HEADS", "REGIONS", "CREATED BY"}, wide: 6}
+	for i := range keys {
+		k := &keys[i]
+		state := "good"
+		switch {
+		case k.RevokedAt != nil:
+			state = "revoked " + ago(k.RevokedAt, now)
+		case k.ExpiresAt != nil && !now.Before(*k.ExpiresAt):
+			state = "expired " + ago(k.ExpiresAt, now)
+		case k.ExpiresAt != nil:
+			state = "good for " + short(k.ExpiresAt.Sub(now))
+		}
+		t.add(k.ID, k.Name, k.Role, state, ago(k.LastUsedAt, now), ago(&k.CreatedAt, now),
+			orDash(strings.Join(k.Scopes, ",")), orDash(strings.Join(k.Heads, ",")), orDash(strings.Join(k.Regions, ",")), k.CreatedBy)
+	}
+	return out.write(w, keys, t)
+}
+
+func newKeysRevoke(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke ID...",
+		Short: "End keys at once and for ever",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+				for _, id := range args {
+					if err := book.RevokeKey(ctx, id); err != nil {
+						return err
+					}
+					fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked\n", id)
+				}
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"headway/client"
+	"headway/internal/app"
+	"headway/internal/config"
+)
+
+// remote says which service a command talks to, and as whom.
+type remote struct {
+	server, tokenFile, caFile, certFile, keyFile, dataDir string
+	configFile                                            string // of the keys in files
+	timeout                                               time.Duration
+}
+
+// dataDirs are where a service of this machine has its data directory.
+var dataDirs = []string{"./data", "/var/lib/headway"}
+
+func (r *remote) addFlags(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&r.server, "server", os.Getenv(config.EnvServer), "URL of the service ("+config.EnvServer+"); without one the service of this machine is found")
+	f.StringVar(&r.tokenFile, "token-file", os.Getenv(config.EnvTokenFile), "file with an API key ("+config.EnvTokenFile+", or the key itself in "+config.EnvToken+")")
+	f.StringVar(&r.caFile, "ca-file", os.Getenv(config.EnvCAFile), "who signs the certificate of the service, PEM ("+config.EnvCAFile+")")
+	f.StringVar(&r.certFile, "cert-file", "", "certificate to show to the service, PEM")
+	f.StringVar(&r.keyFile, "key-file", "", "key of that certificate, PEM")
+	f.StringVar(&r.dataDir, "data-dir", os.Getenv(config.EnvDataDir), "data directory of the service of this machine ("+config.EnvDataDir+"); without one ./data and /var/lib/headway are looked at")
+	f.DurationVar(&r.timeout, "timeout", 30*time.Second, "time for each request, its repetitions included")
+}
+
+// connect makes a client of the service.
+func (r *remote) connect() (*client.Client, error) {
+	url, secure := r.server, &tls.Config{MinVersion: tls.VersionTLS12}
+	token, err := r.token()
+	if err != nil {
+		return nil, err
+	}
+	if url == "" {
+		local, err := r.local()
+		if err != nil {
+			return nil, err
+		}
+		url = local.URL
+		if token == "" && local.TokenFile != "" {
+			if raw, err := os.ReadFile(local.TokenFile); err == nil {
+				token = strings.TrimSpace(string(raw))
+			}
+		}
+		if local.CertSHA256 != "" && r.caFile == "" {
+			pin(secure, local.CertSHA256)
+		}
+	}
+	if r.caFile != "" {
+		raw, err := os.ReadFile(r.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("read --ca-file: %w", err)
+		}
+		secure.RootCAs = x509.NewCertPool()
+		if !secure.RootCAs.AppendCertsFromPEM(raw) {
+			return nil, fmt.Errorf("--ca-file %s has no certificate in PEM", r.caFile)
+		}
+	}
+	if r.certFile != "" || r.keyFile != "" {
+		pair, err := tls.LoadX509KeyPair(r.certFile, r.keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("read --cert-file and --key-file: %w", err)
+		}
+		secure.Certificates = []tls.Certificate{pair}
+	}
+	options := []client.Option{client.WithTLSConfig(secure), client.WithUserAgent("headway-cli"), client.WithTimeout(r.timeout)}
+	if token != "" {
+		options = append(options, client.WithToken(token))
+	}
+	return client.New(url, options...)
+}
+
+// token is the key that flags and variables name, "" if none.
+func (r *remote) token() (string, error) {
+	if r.tokenFile == "" {
+		return os.Getenv(config.EnvToken), nil
+	}
+	raw, err := os.ReadFile(r.tokenFile)
+	if err != nil {
+		return "", fmt.Errorf("read the API key: %w", err)
+	}
+	return strings.TrimSpace(string(raw)), nil
+}
+
+// local finds the service of this machine: the one that announced itself in
+// its data directory, else whatever answers at the default address.
+func (r *remote) local() (app.Announcement, error) {
+	said, found, err := r.announced()
+	if err != nil || found {
+		return said, err
+	}
+	if r.dataDir != "" {
+		return said, &codedError{exitUnavailable, fmt.Errorf("no service runs on the data directory %s; start one with 'headway serve --data-dir %s', or name one with --server", r.dataDir, r.dataDir)}
+	}
+	return app.Announcement{URL: "http://127.0.0.1:8080"}, nil
+}
+
+// announced reads what a service of this machine says of itself. found is false
+// if none runs.
+func (r *remote) announced() (said app.Announcement, found bool, err error) {
+	for _, dir := range r.dirs() {
+		file := filepath.Join(dir, app.AnnounceFile)
+		raw, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			if r.dataDir == "" {
+				continue // of another user
+			}
+			return said, false, err
+		}
+		if err := json.Unmarshal(raw, &said); err != nil { //nolint:forbidigo // our own file
+			return said, false, fmt.Errorf("%s cannot be read: %w", file, err)
+		}
+		if alive(said.PID) {
+			return said, true, nil
+		}
+	}
+	return app.Announcement{}, false, nil
+}
+
+func (r *remote) dirs() []string {
+	if r.dataDir != "" {
+		return []string{r.dataDir}
+	}
+	return dataDirs
+}
+
+// alive reports whether there is a process; what was killed leaves its file.
+func alive(pid int) bool {
+	err := syscall.Kill(pid, 0)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}
+
+// pin believes exactly one certificate: that which the service of this machine
+// says it serves. Its names do not matter then.
+func pin(c *tls.Config, want string) {
+	c.InsecureSkipVerify = true //nolint:gosec // the certificate itself is compared below
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		sum := sha256.Sum256(s.PeerCertificates[0].Raw)
+		if hex.EncodeToString(sum[:]) != want {
+			return errors.New("the service has another certificate than the one that it announced")
+		}
+		return nil
+	}
+}
+
+// do connects, does something and hangs up. out may be nil.
+func (r *remote) do(out *output, f func(*client.Client) error) error {
+	if out != nil {
+		if err := out.check(); err != nil {
+			return err
+		}
+	}
+	c, err := r.connect()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(c)
+}
+
+// where is the URL of the service.
+func (r *remote) where() (string, error) {
+	if r.server != "" {
+		return r.server, nil
+	}
+	said, err := r.local()
+	return said.URL, err
+}
