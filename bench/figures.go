@@ -28,11 +28,12 @@ func sections() []section {
 	}
 	return []section{decide, {
 		name: "POST /api/v1/decisions over loopback keep-alive, 64 connections; base: a handler in the same net/http server that reads the body and writes as many bytes",
-		pkg:  "./internal/httpapi", bench: "^(BenchmarkDecisionHTTP|BenchmarkBareHTTP)$",
+		pkg:  "./internal/httpapi", bench: "^(BenchmarkDecisionHTTP|BenchmarkAuthorisedDecisionHTTP|BenchmarkBareHTTP)$",
 		figures: []figure{
 			{what: "bare net/http", bench: "BareHTTP", unit: "req/s", scale: 1, shown: "requests/s"},
 			{what: "decisions", bench: "DecisionHTTP", unit: "req/s", scale: 1, shown: "requests/s"},
 			{what: "decisions", bench: "DecisionHTTP", base: "BareHTTP", unit: "req/s", scale: 1, shown: "× base", limit: 0.85, least: true},
+			{what: "with an API key", bench: "AuthorisedDecisionHTTP", base: "DecisionHTTP", unit: "req/s", scale: 1, shown: "× without", limit: 0.9, least: true},
 		},
 	}, {
 		name: "Status reports in process, 100,000 heads, one processor",
@@ -42,6 +43,14 @@ func sections() []section {
 			{what: "a change of status, 1,000 heads", bench: "ReportStatus/heads=1000", base: "Report", unit: "ns/op", scale: 1e-3, shown: "µs"},
 			{what: "a change of status, 10,000 heads", bench: "ReportStatus/heads=10000", base: "Report", unit: "ns/op", scale: 1e-3, shown: "µs"},
 			{what: "a change of status, 100,000 heads", bench: "ReportStatus/heads=100000", base: "Report", unit: "ns/op", scale: 1e-3, shown: "µs"},
+		},
+	}, {
+		name: "Audit trail: durable records of 32 writers; base: a bare line and fdatasync, one after the other",
+		pkg:  "./internal/audit", bench: "^(BenchmarkGroupCommit|BenchmarkVerify)$",
+		figures: []figure{
+			{what: "bare fdatasync", bench: "GroupCommit/bare_fdatasync", unit: "syncs/s", scale: 1, shown: "/s"},
+			{what: "32 writers", bench: "GroupCommit/32_writers", unit: "records/s", scale: 1, shown: "records/s", limit: 2000, least: true},
+			{what: "verify", bench: "Verify", unit: "MB/s", scale: 1, shown: "MB/s", limit: 200, least: true},
 		},
 	}}
 }

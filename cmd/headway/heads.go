@@ -89,11 +89,11 @@ func repeat(ctx context.Context, w io.Writer, again bool, show func(io.Writer) e
 			}
 			return err
 		}
-		clear := ""
+		before := ""
 		if isTerminal(w) {
-			clear = "\x1b[H\x1b[2J"
+			before = "\x1b[H\x1b[2J"
 		}
-		if _, err := io.WriteString(w, clear+page.String()); err != nil {
+		if _, err := io.WriteString(w, before+page.String()); err != nil {
 			return err
 		}
 		select {

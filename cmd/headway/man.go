@@ -16,7 +16,7 @@ func newMan() *cobra.Command {
 is that of the variable SOURCE_DATE_EPOCH if it is set.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(args[0], 0o755); err != nil {
+			if err := os.MkdirAll(args[0], 0o755); err != nil { //nolint:gosec // manual pages are for everybody
 				return err
 			}
 			root := cmd.Root()

@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"headway/internal/access"
 )
 
 // benchConns is the number of keep-alive connections of the load.
@@ -27,6 +30,18 @@ func BenchmarkDecisionHTTP(b *testing.B) {
 		w.register(fmt.Sprintf("head-%d", i))
 	}
 	hammer(b, w.listen())
+}
+
+// BenchmarkAuthorisedDecisionHTTP is BenchmarkDecisionHTTP with an API key,
+// whose rate is limited, on each request.
+func BenchmarkAuthorisedDecisionHTTP(b *testing.B) {
+	w := newWorld(b)
+	for i := range 8 {
+		w.register(fmt.Sprintf("head-%d", i))
+	}
+	w.key(w.admin(), access.Request{Name: "admin", Role: "admin"})
+	secret := w.key(w.admin(), access.Request{Name: "chat", Role: "client"})
+	hammer(b, w.listen(), "Authorization: Bearer "+secret+"\r\n")
 }
 
 func BenchmarkBareHTTP(b *testing.B) {
@@ -59,9 +74,9 @@ func BenchmarkBareHTTP(b *testing.B) {
 
 // hammer sends b.N requests over benchConns connections. The client is as cheap
 // as Go allows: it writes constant bytes and looks for the length of the answer.
-func hammer(b *testing.B, addr string) {
+func hammer(b *testing.B, addr string, headers ...string) {
 	request := []byte("POST /api/v1/decisions HTTP/1.1\r\nHost: " + addr + "\r\nContent-Type: application/json\r\nContent-Length: " +
-		strconv.Itoa(len(benchBody)) + "\r\n\r\n" + benchBody)
+		strconv.Itoa(len(benchBody)) + "\r\n" + strings.Join(headers, "") + "\r\n" + benchBody)
 	conns := make([]net.Conn, benchConns)
 	for i := range conns {
 		c, err := net.Dial("tcp", addr)
