@@ -39,11 +39,12 @@ func TestMain(m *testing.M) {
 // process is a headway that runs.
 type process struct {
 	testing.TB
-	cmd    *exec.Cmd
-	url    string
-	client *http.Client
-	lines  chan string // of standard error, from "listening" on
-	exited chan error
+	cmd     *exec.Cmd
+	url     string
+	client  *http.Client
+	lines   chan string // of standard error, from "listening" on
+	exited  chan error
+	dataDir string
 }
 
 func command(t testing.TB, args ...string) *exec.Cmd {
@@ -71,7 +72,7 @@ func serve(t testing.TB, dataDir string, args ...string) *process {
 		t.Fatal(err)
 	}
 	p := &process{
-		TB: t, cmd: cmd, lines: make(chan string, 1000), exited: make(chan error, 1),
+		TB: t, dataDir: dataDir, cmd: cmd, lines: make(chan string, 1000), exited: make(chan error, 1),
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}, Timeout: 10 * time.Second},
 	}
 	addr := make(chan string, 1)

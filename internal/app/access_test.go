@@ -176,7 +176,7 @@ func TestListeningBeyondLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.TLS.CertFile, c.TLS.KeyFile = filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
-	if err := authority.Server([]string{"localhost", "127.0.0.1"}, c.TLS.CertFile, c.TLS.KeyFile); err != nil {
+	if err := authority.Server([]string{"localhost", "127.0.0.1", "gateway.example"}, c.TLS.CertFile, c.TLS.KeyFile); err != nil {
 		t.Fatal(err)
 	}
 	cert, key := filepath.Join(dir, "op.pem"), filepath.Join(dir, "op-key.pem")
@@ -207,6 +207,20 @@ func TestListeningBeyondLoopback(t *testing.T) {
 	send(t, plain, 200, "GET", said.URL+"/api/v1/heads", token, "")
 	send(t, mutual, 200, "GET", said.URL+"/api/v1/heads", "", "")
 	send(t, mutual, 403, "POST", said.URL+"/api/v1/decisions", "", `{"model_type":"x"}`)
+	for host, status := range map[string]int{"gateway.example:8443": 200, "evil.example": 421} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, said.URL+"/livez", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host, r.Close = host, true
+		resp, err := plain.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = resp.Body.Close(); resp.StatusCode != status {
+			t.Errorf("as %s: %d; want %d: the names of the certificate are ours", host, resp.StatusCode, status)
+		}
+	}
 	plain.CloseIdleConnections()
 	mutual.CloseIdleConnections()
 }

@@ -104,7 +104,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	a.server, err = httpapi.New(httpapi.Options{
 		Fleet: a.fleet, Router: a.router, Metrics: metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
-		TLS: a.tlsConfig(), Limits: limits(o.Config.HTTP), Version: o.Version,
+		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
 	})
 	if err != nil {
 		return nil, err

@@ -52,6 +52,9 @@ func (a *App) tlsConfig() *tls.Config {
 	return a.certs.Config()
 }
 
+// ownName reports whether the certificate names this service so.
+func (a *App) ownName(name string) bool { return a.certs != nil && a.certs.Covers(name) }
+
 // watchCertificates reads certificates again when their files change.
 func (a *App) watchCertificates(ctx context.Context) error {
 	if a.certs == nil {

@@ -19,7 +19,7 @@ func (s *Server) admit(r *http.Request) error {
 		if !s.ownHost(r) {
 			return &problem{
 				code:   api.CodeForeignHost,
-				detail: "The Host header names neither this machine's loopback address nor a name in http.allowed_hosts.",
+				detail: "The Host header names neither an address of this machine, nor a name of its certificate or in http.allowed_hosts.",
 			}
 		}
 		host := strings.Clone(r.Host)
@@ -32,7 +32,8 @@ func (s *Server) admit(r *http.Request) error {
 }
 
 // ownHost reports whether the Host header means this service: the address that
-// the connection came to, a loopback one, or a name that the operator allows.
+// the connection came to, a loopback one, a name of our certificate, or one that
+// the operator allows.
 // The port does not matter, since a tunnel may change it; a rebound name is
 // recognised by being a name.
 func (s *Server) ownHost(r *http.Request) bool {
@@ -45,6 +46,9 @@ func (s *Server) ownHost(r *http.Request) bool {
 		return true
 	}
 	if ip, err := netip.ParseAddr(name); err == nil && (ip.Unmap().IsLoopback() || ip.Unmap() == localAddr(r)) {
+		return true
+	}
+	if s.names != nil && s.names(name) {
 		return true
 	}
 	return slices.ContainsFunc(s.limits.AllowedHosts, func(allowed string) bool {

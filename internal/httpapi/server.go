@@ -35,6 +35,7 @@ type Options struct {
 	TLS     *tls.Config          // nil: no TLS
 	Monitor http.Handler         // of what is below /prometheus/; nil: nothing
 	Console http.Handler         // of what is below /console/; nil: nothing
+	Names   func(string) bool    // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
 	Limits  Limits
 	Version string
 }
@@ -97,6 +98,7 @@ type Server struct {
 	note     func(audit.Entry)
 	monitor  http.Handler
 	console  http.Handler
+	names    func(string) bool
 	draining atomic.Bool
 	lastHost atomic.Pointer[string] // the Host that was admitted last
 }
@@ -109,7 +111,7 @@ func New(o Options) (*Server, error) {
 	o.Limits.complete()
 	s := &Server{
 		fleet: o.Fleet, router: o.Router, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
-		monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note,
+		monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error
 	if s.openAPI, err = openAPIJSON(); err != nil {

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,6 +83,14 @@ func (c *Certificates) NotAfter() time.Time {
 		return cert.Leaf.NotAfter
 	}
 	return time.Time{}
+}
+
+// Covers reports whether the certificate that is served is good for a name.
+func (c *Certificates) Covers(name string) bool {
+	if cert := c.server.Load(); cert != nil {
+		return cert.Leaf.VerifyHostname(name) == nil
+	}
+	return slices.ContainsFunc(c.o.ACME.Hosts, func(host string) bool { return strings.EqualFold(host, name) })
 }
 
 func (c *Certificates) reload() (changed bool, err error) {

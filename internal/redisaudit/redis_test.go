@@ -265,7 +265,7 @@ func (tr *trail) write(n int) uint64 {
 func TestRedisGoesAndComesBack(t *testing.T) {
 	r := newRedis(t)
 	tr := newTrail(t, 64<<10) // rotates now and then
-	l := listen(t, r.url()) // first: what nobody hears is not kept
+	l := listen(t, r.url())   // first: what nobody hears is not kept
 	tr.ship(tr.sink(r.url()), nil)
 	last := tr.write(300)
 	within(t, "the first records", func() bool { return l.has(last) })
