@@ -491,3 +491,28 @@ func list(names []string) string {
 	}
 	return "(" + strings.Join(slices.Sorted(slices.Values(names)), ", ") + ")"
 }
+
+// The page of threats names tests that exist.
+func TestTheThreatsAreTried(t *testing.T) {
+	page, err := os.ReadFile("docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, f := range goFiles(t) {
+		for _, d := range f.syntax.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && f.isTest && fn.Recv == nil {
+				have[fn.Name.Name] = true
+			}
+		}
+	}
+	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)`").FindAllStringSubmatch(string(page), -1)
+	if len(named) < 30 {
+		t.Fatalf("the page names %d tests", len(named))
+	}
+	for _, n := range named {
+		if !have[n[1]] {
+			t.Errorf("docs/security.md names %s, which is no test", n[1])
+		}
+	}
+}

@@ -8,9 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
 	"headway/api"
@@ -239,4 +242,24 @@ func TestEveryCommandIsDescribed(t *testing.T) {
 		out, _ := s.cli(exitOK, "completion", shell)
 		has(t, out, "headway")
 	}
+}
+
+// Arguments are visible to every user of the machine: no flag takes a secret,
+// only files with one.
+func TestNoFlagTakesASecret(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			words := strings.Split(f.Name, "-")
+			for _, secret := range []string{"token", "password", "secret", "key"} {
+				if slices.Contains(words, secret) && !strings.HasSuffix(f.Name, "-file") && f.Name != "public-key" && f.Name != "access-requests-per-key" {
+					t.Errorf("%s --%s", cmd.CommandPath(), f.Name)
+				}
+			}
+		})
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot())
 }
