@@ -1,0 +1,139 @@
+// Package mixin is the one table of alerts: from it come the rules, the tests
+// of the rules, the runbooks and the tables of the guide.
+package mixin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Group is a group of rules, as Prometheus evaluates them.
+type Group struct {
+	Name    string
+	Intro   string // one sentence for the guide
+	Records []Record
+	Alerts  []Alert
+}
+
+// Record is a recording rule.
+type Record struct {
+	Name   string
+	Expr   string
+	Labels map[string]string
+}
+
+// Alert is an alerting rule with all that is said of it.
+type Alert struct {
+	Name        string
+	Expr        string
+	For         time.Duration
+	Severity    string // critical: somebody must act now; warning: within a working day; none: for machines
+	Labels      map[string]string
+	Summary     string
+	Description string // of a firing alert; may use Prometheus' templates
+	Meaning     string // for the runbook: what it is
+	Causes      []string
+	Do          []string
+	Fires       Case
+	Quiet       Case
+}
+
+// Case is a test of an alert: samples, and whether it fires at a time.
+type Case struct {
+	Series  []Series
+	Every   time.Duration     // between samples; 0: 1 m
+	At      time.Duration     // when it is looked at
+	Labels  map[string]string // of the firing alert besides alertname, severity and Alert.Labels
+	Says    string            // the description then
+	Several []Firing          // if more than one fires
+}
+
+// Firing is one of several alerts of a rule that fire.
+type Firing struct {
+	Labels map[string]string
+	Says   string
+}
+
+// Series are samples in the notation of promtool.
+type Series struct{ Name, Values string }
+
+// The severities.
+const (
+	Critical = "critical"
+	Warning  = "warning"
+	None     = "none"
+)
+
+// Anchor is where the runbook of an alert stands in docs/runbooks.md.
+func (a *Alert) Anchor() string { return strings.ToLower(a.Name) }
+
+// RunbookURL is where people find the runbook. The console serves it.
+func (a *Alert) RunbookURL() string { return RunbookBase + "#" + a.Anchor() }
+
+// RunbookBase is the page of the runbooks. Whoever keeps it elsewhere changes it
+// here and generates the rules anew.
+const RunbookBase = "http://localhost:8080/console/runbooks"
+
+// Groups are all groups, the document's first.
+func Groups() []Group {
+	return slices.Concat(documented(), availability(), objectives(), fleetRules(), operations())
+}
+
+// Scaled returns the groups with every "for" and every window of a rate divided,
+// so that a test does not have to wait; the rest is the same.
+func Scaled(groups []Group, by int) []Group {
+	out := make([]Group, len(groups))
+	for i, g := range groups {
+		g.Records = slices.Clone(g.Records)
+		for j := range g.Records {
+			g.Records[j].Expr = scaleWindows(g.Records[j].Expr, by)
+		}
+		g.Alerts = slices.Clone(g.Alerts)
+		for j := range g.Alerts {
+			a := &g.Alerts[j]
+			a.For /= time.Duration(by)
+			a.Expr = scaleWindows(a.Expr, by)
+		}
+		out[i] = g
+	}
+	return out
+}
+
+// scaleWindows divides the durations in square brackets.
+func scaleWindows(expr string, by int) string {
+	var b strings.Builder
+	for {
+		before, rest, found := strings.Cut(expr, "[")
+		b.WriteString(before)
+		if !found {
+			return b.String()
+		}
+		window, after, _ := strings.Cut(rest, "]")
+		if d, err := time.ParseDuration(strings.Replace(window, "d", "h", 1)); err == nil {
+			if strings.HasSuffix(window, "d") {
+				d *= 24
+			}
+			window = Duration(max(d/time.Duration(by), 4*time.Second))
+		}
+		b.WriteString("[" + window + "]")
+		expr = after
+	}
+}
+
+// Duration writes a duration as Prometheus does.
+func Duration(d time.Duration) string {
+	if d == 0 {
+		return "0s"
+	}
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if d%u.unit == 0 {
+			return fmt.Sprintf("%d%s", d/u.unit, u.name)
+		}
+	}
+	return fmt.Sprintf("%dms", d/time.Millisecond)
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/grafana/grafana-foundation-sdk/go/bargauge"
+	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
+	"github.com/grafana/grafana-foundation-sdk/go/common"
+	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+	"github.com/grafana/grafana-foundation-sdk/go/heatmap"
+	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
+	"github.com/grafana/grafana-foundation-sdk/go/stat"
+	"github.com/grafana/grafana-foundation-sdk/go/table"
+	"github.com/grafana/grafana-foundation-sdk/go/text"
+	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
+)
+
+// panel says what one panel shows.
+type panel struct {
+	kind    string // stat, timeseries, bargauge, table, heatmap or text
+	title   string
+	about   string // without the metrics, which are appended
+	unit    string
+	queries []query
+	width   uint32 // of 24
+	height  uint32
+	min     *float64
+	max     *float64
+	steps   []step            // thresholds; the first has no bound
+	texts   map[string]string // values and what is shown for them
+	none    string            // shown when there is nothing
+	stacked bool
+	runbook string // alert whose runbook is linked
+	content string // of text
+	rename  map[string]string
+	hide    []string // columns of a table
+	area    bool     // a stat with its course
+}
+
+type query struct{ expr, legend string }
+
+type step struct {
+	color string
+	from  float64
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// of selects a metric of the chosen job and instances.
+func of(metric string, more ...string) string {
+	return metric + "{" + strings.Join(append([]string{`job=~"$job"`, `instance=~"$instance"`}, more...), ",") + "}"
+}
+
+// Selectors of the variables region and model.
+const (
+	byRegion = `region=~"$region"`
+	byModel  = `model_type=~"$model"`
+)
+
+func rate(selector string) string { return "rate(" + selector + "[$__rate_interval])" }
+
+// datasource is the variable that every panel asks.
+var datasource = common.DataSourceRef{Type: ptr("prometheus"), Uid: ptr("${datasource}")}
+
+func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
+	out := dashboard.Panel{
+		Type: p.kind, Id: &id, Title: &p.title, Description: ptr(p.description()), Datasource: &datasource,
+		GridPos: &at, FieldConfig: &dashboard.FieldConfigSource{Defaults: p.field(), Overrides: []dashboard.DashboardFieldConfigSourceOverrides{}},
+		Options: p.options(),
+	}
+	if p.kind == "text" {
+		out.Datasource, out.Description, out.Targets = nil, nil, nil
+		return out
+	}
+	for i, q := range p.queries {
+		d := prometheus.Dataquery{Expr: q.expr, RefId: ptr(string(rune('A' + i))), Datasource: &datasource, LegendFormat: ptr(q.legend), EditorMode: ptr(prometheus.QueryEditorModeCode)}
+		switch p.kind {
+		case "table":
+			d.Instant, d.Range, d.Format = ptr(true), ptr(false), ptr(prometheus.PromQueryFormatTable)
+		case "heatmap":
+			d.Range, d.Format = ptr(true), ptr(prometheus.PromQueryFormatHeatmap)
+		default:
+			d.Range = ptr(true)
+		}
+		out.Targets = append(out.Targets, variants.Dataquery(d))
+	}
+	if p.runbook != "" {
+		out.Links = []dashboard.DashboardLink{{
+			Title: "Runbook: " + p.runbook, Type: dashboard.DashboardLinkTypeLink, Url: ptr(runbookURL(p.runbook)), Tags: []string{}, TargetBlank: true,
+		}}
+	}
+	if p.kind == "table" {
+		excluded := map[string]bool{"Time": true, "__name__": true}
+		for _, h := range p.hide {
+			excluded[h] = true
+		}
+		if len(p.queries) > 1 {
+			out.Transformations = append(out.Transformations, dashboard.DataTransformerConfig{Id: "merge", Options: map[string]any{}})
+		}
+		out.Transformations = append(out.Transformations, dashboard.DataTransformerConfig{
+			Id: "organize", Options: map[string]any{"excludeByName": excluded, "renameByName": p.rename, "indexByName": map[string]int{}},
+		})
+	}
+	return out
+}
+
+// description ends with the metrics, so that whoever wants more knows what to
+// look for.
+func (p *panel) description() string {
+	var names []string
+	for _, q := range p.queries {
+		for _, name := range metricsOf(q.expr) {
+			if !contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return p.about + " Metric: " + strings.Join(names, ", ") + "."
+}
+
+func (p *panel) field() dashboard.FieldConfig {
+	f := dashboard.FieldConfig{Min: p.min, Max: p.max}
+	if p.unit != "" {
+		f.Unit = &p.unit
+	}
+	if p.none != "" {
+		f.NoValue = &p.none
+		f.Mappings = append(f.Mappings, dashboard.ValueMapping{SpecialValueMap: &dashboard.SpecialValueMap{
+			Type:    dashboard.MappingTypeSpecialValue,
+			Options: dashboard.DashboardSpecialValueMapOptions{Match: dashboard.SpecialValueMatchNullAndNan, Result: dashboard.ValueMappingResult{Text: &p.none, Color: ptr("text")}},
+		}})
+	}
+	if len(p.texts) > 0 {
+		options := map[string]dashboard.ValueMappingResult{}
+		for value, text := range p.texts {
+			options[value] = dashboard.ValueMappingResult{Text: &text}
+		}
+		f.Mappings = append(f.Mappings, dashboard.ValueMapping{ValueMap: &dashboard.ValueMap{Type: dashboard.MappingTypeValueToText, Options: options}})
+	}
+	steps := p.steps
+	if len(steps) == 0 {
+		steps = []step{{color: "blue"}} // the default paints what is well red
+	}
+	f.Thresholds = &dashboard.ThresholdsConfig{Mode: dashboard.ThresholdsModeAbsolute}
+	for i, s := range steps {
+		t := dashboard.Threshold{Color: s.color}
+		if i > 0 {
+			t.Value = ptr(s.from)
+		}
+		f.Thresholds.Steps = append(f.Thresholds.Steps, t)
+	}
+	switch p.kind {
+	case "timeseries":
+		f.Color = &dashboard.FieldColor{Mode: dashboard.FieldColorModeIdPaletteClassic}
+		f.Custom = p.lines()
+		f.Thresholds = &dashboard.ThresholdsConfig{Mode: dashboard.ThresholdsModeAbsolute, Steps: []dashboard.Threshold{{Color: "blue"}}}
+	case "stat", "bargauge":
+		f.Color = &dashboard.FieldColor{Mode: dashboard.FieldColorModeIdThresholds}
+	}
+	return f
+}
+
+func (p *panel) lines() any {
+	c := timeseries.NewFieldConfig()
+	c.LineWidth, c.FillOpacity = ptr(1.5), ptr(8.0)
+	c.ShowPoints = ptr(common.VisibilityModeNever)
+	if p.stacked {
+		c.FillOpacity = ptr(30.0)
+		c.Stacking = &common.StackingConfig{Mode: ptr(common.StackingModeNormal), Group: ptr("A")}
+	}
+	return c
+}
+
+func last() common.ReduceDataOptions {
+	return common.ReduceDataOptions{Calcs: []string{"lastNotNull"}, Values: ptr(false)}
+}
+
+func (p *panel) options() any {
+	switch p.kind {
+	case "stat":
+		o := stat.NewOptions()
+		o.ReduceOptions, o.ColorMode, o.TextMode, o.WideLayout = last(), common.BigValueColorModeValue, common.BigValueTextModeAuto, true
+		o.GraphMode = common.BigValueGraphModeNone
+		if p.area {
+			o.GraphMode = common.BigValueGraphModeArea
+		}
+		return o
+	case "bargauge":
+		o := bargauge.NewOptions()
+		o.ReduceOptions, o.DisplayMode, o.Orientation, o.ShowUnfilled = last(), common.BarGaugeDisplayModeBasic, common.VizOrientationHorizontal, true
+		return o
+	case "table":
+		o := table.NewOptions()
+		o.ShowHeader = true
+		return o
+	case "heatmap":
+		o := heatmap.NewOptions()
+		o.YAxis.Unit = &p.unit
+		o.Color.Scheme, o.Color.Mode = "Blues", ptr(heatmap.HeatmapColorModeScheme)
+		o.Color.Steps = 32
+		return o
+	case "text":
+		o := text.NewOptions()
+		o.Mode, o.Content = text.TextModeMarkdown, p.content
+		return o
+	}
+	o := timeseries.NewOptions()
+	o.Legend = common.VizLegendOptions{DisplayMode: common.LegendDisplayModeList, Placement: common.LegendPlacementBottom, ShowLegend: true, Calcs: []string{}}
+	o.Tooltip = common.VizTooltipOptions{Mode: common.TooltipDisplayModeMulti, Sort: common.SortOrderDescending}
+	return o
+}

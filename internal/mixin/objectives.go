@@ -1,0 +1,116 @@
+package mixin
+
+import (
+	"fmt"
+	"time"
+)
+
+// The objectives, over 30 days.
+const (
+	decisionObjective = 0.999 // of decisions that find a head
+	latencyObjective  = 0.99  // of decisions over HTTP within latencyLimit
+	latencyLimit      = "0.1" // seconds, a bound of the histogram's buckets
+)
+
+// burn is one pair of windows: the long one says that it matters, the short one
+// that it goes on. Factors and windows are those of Google's SRE workbook,
+// chapter 5, table 5-8, with the pair of factor 3 of sloth's.
+type burn struct {
+	long, short string
+	factor      float64
+	severity    string
+	wait        time.Duration
+	budget      string // of 30 days that is spent then
+}
+
+var burns = []burn{
+	{"1h", "5m", 14.4, Critical, 2 * minute, "2 % in an hour"},
+	{"6h", "30m", 6, Critical, 15 * minute, "5 % in six hours"},
+	{"1d", "2h", 3, Warning, time.Hour, "10 % in a day"},
+	{"3d", "6h", 1, Warning, 3 * time.Hour, "10 % in three days"},
+}
+
+var burnWindows = []string{"5m", "30m", "1h", "2h", "6h", "1d", "3d"}
+
+// objectives are burn rates: they fire when the errors of an objective come so
+// fast that its budget would be spent early.
+func objectives() []Group {
+	availability, latency := Group{
+		Name:  "routing-service-objective-decisions",
+		Intro: "99.9 % of decisions find a head, over 30 days. Each alert looks at two windows; the factor says how much too fast the budget of errors is spent.",
+	}, Group{
+		Name:  "routing-service-objective-latency",
+		Intro: "99 % of decisions over HTTP are answered within 100 ms, over 30 days.",
+	}
+	for _, w := range burnWindows {
+		availability.Records = append(availability.Records, Record{
+			Name: "routing:decision_errors:ratio_rate" + w,
+			Expr: fmt.Sprintf(`sum by (job) (rate(routing_decisions_total{strategy="none"}[%[1]s])) / sum by (job) (rate(routing_decisions_total[%[1]s]))`, w),
+		})
+		latency.Records = append(latency.Records, Record{
+			Name: "routing:decision_slow:ratio_rate" + w,
+			Expr: fmt.Sprintf(`1 - sum by (job) (rate(headway_http_request_duration_seconds_bucket{endpoint="/api/v1/decisions",le="%[2]s"}[%[1]s]))`+
+				` / sum by (job) (rate(headway_http_request_duration_seconds_count{endpoint="/api/v1/decisions"}[%[1]s]))`, w, latencyLimit),
+		})
+	}
+	for i, b := range burns {
+		availability.Alerts = append(availability.Alerts, burnAlert(i, b, "DecisionErrorBudgetBurn", "routing:decision_errors:ratio_rate", 1-decisionObjective,
+			"decisions find no head", "failed decisions",
+			[]Series{
+				{`routing_decisions_total{strategy="none",job="routing-service"}`, ""},
+				{`routing_decisions_total{strategy="random",job="routing-service"}`, ""},
+			}))
+		latency.Alerts = append(latency.Alerts, burnAlert(i, b, "DecisionLatencyBudgetBurn", "routing:decision_slow:ratio_rate", 1-latencyObjective,
+			"decisions take longer than 100 ms", "slow decisions",
+			[]Series{
+				{`headway_http_request_duration_seconds_count{endpoint="/api/v1/decisions",job="routing-service"}`, ""},
+				{`headway_http_request_duration_seconds_bucket{endpoint="/api/v1/decisions",le="0.1",job="routing-service"}`, ""},
+			}))
+	}
+	return []Group{availability, latency}
+}
+
+// burnAlert is one alert of an objective. Its name has the number of its windows
+// since promtool and people tell alerts apart by name.
+func burnAlert(n int, b burn, name, record string, budget float64, what, of string, series []Series) Alert {
+	limit := b.factor * budget
+	a := Alert{
+		Name:     fmt.Sprintf("%s%s", name, map[int]string{0: "1h", 1: "6h", 2: "1d", 3: "3d"}[n]),
+		Expr:     fmt.Sprintf(`%[1]s%[2]s > %[4]g and %[1]s%[3]s > %[4]g`, record, b.long, b.short, limit),
+		For:      b.wait,
+		Severity: b.severity,
+		Labels:   map[string]string{"long_window": b.long, "short_window": b.short},
+		Summary:  fmt.Sprintf("The budget of %s is spent %g times too fast", of, b.factor),
+		Description: fmt.Sprintf("{{ $value | humanizePercentage }} of %s over %s, more than %g times what the objective allows. At this rate %s of the budget of 30 days is spent.",
+			what, b.long, b.factor, b.budget),
+		Meaning: fmt.Sprintf("Over %s and over %s more than %.4g %% of %s. The objective allows %.4g %% over 30 days.", b.long, b.short, 100*limit, what, 100*budget),
+		Causes:  []string{"as of HighRoutingErrors and HighHTTPLatency, which look at five minutes only"},
+		Do:      []string{"with severity critical: act as for an outage", "with severity warning: find the cause within the day; the panels \"Routing Errors\" and \"HTTP Request Latency\" show when it began"},
+	}
+	// The windows must be full for the test to mean what it says.
+	long := map[string]time.Duration{"1h": time.Hour, "6h": 6 * time.Hour, "1d": 24 * time.Hour, "3d": 72 * time.Hour}[b.long]
+	at := long + b.wait + 30*minute
+	steps := int(at/(2*minute)) + 2
+	samples := func(share float64) []Series {
+		out := make([]Series, len(series))
+		copy(out, series)
+		total := 100_000.0
+		first, second := share*total, (1-share)*total
+		if name == "DecisionLatencyBudgetBurn" {
+			first, second = total, (1-share)*total
+		}
+		out[0].Values = fmt.Sprintf("0+%.0fx%d", first, steps)
+		out[1].Values = fmt.Sprintf("0+%.0fx%d", second, steps)
+		return out
+	}
+	shown := fmt.Sprintf("%.4g%%", 100*2*limit)
+	if 2*limit > 1 {
+		panic("a burn rate of more than all")
+	}
+	a.Fires = Case{
+		Series: samples(2 * limit), Every: 2 * minute, At: at, Labels: map[string]string{"job": "routing-service"},
+		Says: fmt.Sprintf("%s of %s over %s, more than %g times what the objective allows. At this rate %s of the budget of 30 days is spent.", shown, what, b.long, b.factor, b.budget),
+	}
+	a.Quiet = Case{Series: samples(0.9 * limit), Every: 2 * minute, At: at}
+	return a
+}

@@ -1,0 +1,270 @@
+package mixin
+
+import "time"
+
+// availability are the alerts that fire when there is nothing to look at.
+func availability() []Group {
+	return []Group{{
+		Name:  "routing-service-availability",
+		Intro: "Whether there is a service to look at.",
+		Alerts: []Alert{
+			{
+				Name: "RoutingServiceDown", Expr: `up{job="routing-service"} == 0`, For: minute, Severity: Critical,
+				Summary:     "The routing service at {{ $labels.instance }} is down",
+				Description: "Prometheus cannot scrape {{ $labels.instance }}.",
+				Meaning:     "Prometheus cannot scrape the service: it is down, or the network between them is.",
+				Causes:      []string{"the process ended", "the port or address changed", "a full machine"},
+				Do:          []string{"`curl -s localhost:8080/livez` on its machine; `headway doctor`", "its log says why it ended; `systemctl status headway` where it is a unit"},
+				Fires: Case{
+					Series: []Series{{`up{job="routing-service",instance="a"}`, "1 0x5"}}, At: 3 * minute,
+					Labels: map[string]string{"job": "routing-service", "instance": "a"}, Says: "Prometheus cannot scrape a.",
+				},
+				Quiet: Case{Series: []Series{{`up{job="routing-service",instance="a"}`, "1x5"}}, At: 3 * minute},
+			},
+			{
+				Name: "RoutingServiceMetricsAbsent", Expr: `absent(active_heads)`, For: 5 * minute, Severity: Critical,
+				Summary:     "There are no metrics of the routing service",
+				Description: "No instance of the routing service has been scraped for 5 minutes.",
+				Meaning:     "No target delivers `active_heads`. All alerts about the service are silent for that reason, so this one is not.",
+				Causes:      []string{"the target is not in prometheus.yml any more", "service discovery finds nothing", "all instances are down"},
+				Do:          []string{"look at Status, Targets in Prometheus", "compare with prometheus/prometheus.yml"},
+				Fires:       Case{Series: []Series{{`other`, "1x15"}}, At: 10 * minute, Says: "No instance of the routing service has been scraped for 5 minutes."},
+				Quiet:       Case{Series: []Series{{`active_heads{job="routing-service"}`, "0x15"}}, At: 10 * minute},
+			},
+			{
+				Name: "Watchdog", Expr: `vector(1)`, Severity: None,
+				Summary:     "Alerting works",
+				Description: "This alert always fires. Where it goes to tells when it stops.",
+				Meaning:     "It always fires, so that a receiver outside (a dead man's switch) notices when alerting itself fails.",
+				Causes:      []string{"it is meant to fire"},
+				Do:          []string{"nothing while it fires; when it stops: look at Prometheus and Alertmanager"},
+				Fires:       Case{Series: []Series{{`other`, "1x5"}}, At: minute, Says: "This alert always fires. Where it goes to tells when it stops."},
+				// There is no case in which it is quiet.
+			},
+		},
+	}}
+}
+
+// fleetRules are about heads.
+func fleetRules() []Group {
+	return []Group{{
+		Name:  "routing-service-fleet",
+		Intro: "The heads.",
+		Alerts: []Alert{
+			{
+				Name: "HeadFlapping", Expr: `sum by (job, instance) (increase(headway_lease_expirations_total[15m])) > 5`, For: 5 * minute, Severity: Warning,
+				Summary:     "Heads lose their leases again and again",
+				Description: "{{ $value | humanize }} leases ran out in 15 minutes.",
+				Meaning:     "Heads fall silent and come back. Each time their traffic moves and their caches are cold.",
+				Causes:      []string{"heads that are restarted again and again", "reports that come late: an overloaded head or network", "a clock that jumps on the head's side does not matter"},
+				Do:          []string{"`headway audit search --action head.*` and the log (`head.expired`) name the heads", "look at the log of the heads"},
+				Fires: Case{
+					Series: []Series{{`headway_lease_expirations_total{job="j",instance="a"}`, "0+1x40"}}, At: 30 * minute,
+					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "15 leases ran out in 15 minutes.",
+				},
+				Quiet: Case{Series: []Series{{`headway_lease_expirations_total{job="j",instance="a"}`, "0+0x20 5+0x20"}}, At: 30 * minute},
+			},
+			{
+				Name: "ModelWithoutHeads", For: 2 * minute, Severity: Critical,
+				Expr:        `max by (model_type) (max_over_time(headway_heads[1h])) > 0 unless max by (model_type) (headway_heads{status=~"active|degraded|held"}) > 0`,
+				Summary:     "No head takes requests for {{ $labels.model_type }}",
+				Description: "Heads that serve {{ $labels.model_type }} were there within the hour, and none takes requests now.",
+				Meaning:     "Every request for this model type fails.",
+				Causes:      []string{"all its heads crashed, were drained, or are silent"},
+				Do:          []string{"`headway heads list --model-type NAME -o wide` says why none is routable"},
+				Fires: Case{
+					Series: []Series{
+						{`headway_heads{model_type="m",region="eu",status="active"}`, "2x5 0x20"},
+						{`headway_heads{model_type="m",region="eu",status="stale"}`, "0x5 2x20"},
+						{`headway_heads{model_type="n",region="eu",status="active"}`, "1x30"},
+					},
+					At: 12 * minute, Labels: map[string]string{"model_type": "m"}, Says: "Heads that serve m were there within the hour, and none takes requests now.",
+				},
+				Quiet: Case{
+					Series: []Series{
+						{`headway_heads{model_type="m",region="eu",status="active"}`, "2x5 0x20"},
+						{`headway_heads{model_type="m",region="us",status="degraded"}`, "1x30"},
+					},
+					At: 12 * minute,
+				},
+			},
+			{
+				Name: "RegionWithoutHeads", For: 2 * minute, Severity: Warning,
+				Expr:        `max by (region) (max_over_time(headway_heads[1h])) > 0 unless max by (region) (headway_heads{status=~"active|degraded|held"}) > 0`,
+				Summary:     "No head takes requests in {{ $labels.region }}",
+				Description: "Heads in {{ $labels.region }} were there within the hour, and none takes requests now.",
+				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region.",
+				Causes:      []string{"the region lost its network", "all its heads crashed or were drained"},
+				Do:          []string{"`headway heads list --region NAME -o wide` says why none is routable"},
+				Fires: Case{
+					Series: []Series{{`headway_heads{model_type="m",region="eu",status="active"}`, "2x5 0x20"}, {`headway_heads{model_type="m",region="us",status="active"}`, "2x30"}},
+					At:     12 * minute, Labels: map[string]string{"region": "eu"}, Says: "Heads in eu were there within the hour, and none takes requests now.",
+				},
+				Quiet: Case{Series: []Series{{`headway_heads{model_type="m",region="eu",status="active"}`, "2x5 1x20"}}, At: 12 * minute},
+			},
+			{
+				Name: "MassExpiryGuardActive", Expr: `max by (job, instance) (headway_fleet_guard_active) > 0`, Severity: Critical,
+				Summary:     "Many heads fell silent at once",
+				Description: "{{ $value }} pools are held: more than half of their heads would lose their leases at once.",
+				Meaning:     "So many heads fell silent together that the cause is more likely here or in the network. They stay routable for `lease.guard_hold` (60 s).",
+				Causes:      []string{"a network between heads and service", "this service stalled", "a whole region is down"},
+				Do:          []string{"look at the network and at the machine of the service first", "if the heads are really gone, wait: the hold ends by itself"},
+				Fires: Case{
+					Series: []Series{{`headway_fleet_guard_active{job="j",instance="a"}`, "0 2x5"}}, At: 3 * minute,
+					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "2 pools are held: more than half of their heads would lose their leases at once.",
+				},
+				Quiet: Case{Series: []Series{{`headway_fleet_guard_active{job="j",instance="a"}`, "0x5"}}, At: 3 * minute},
+			},
+			{
+				Name: "SignalsOld", Expr: `max by (job, instance) (headway_signal_age_seconds{stat="mean"}) > 3 * max by (job, instance) (headway_heartbeat_interval_seconds)`, For: 5 * minute, Severity: Warning,
+				Summary:     "Decisions rely on old reports",
+				Description: "The reports of heads are {{ $value | humanizeDuration }} old on average.",
+				Meaning:     "Reports come late, so that strategies trust them less and spread by chance.",
+				Causes:      []string{"heads that report less often than they are told", "an overloaded network"},
+				Do:          []string{"`headway heads list` shows when each head reported", "let heads report at the interval that their lease names"},
+				Fires: Case{
+					Series: []Series{{`headway_signal_age_seconds{stat="mean",job="j",instance="a"}`, "9x15"}, {`headway_heartbeat_interval_seconds{job="j",instance="a"}`, "2x15"}},
+					At:     10 * minute, Labels: map[string]string{"job": "j", "instance": "a"}, Says: "The reports of heads are 9s old on average.",
+				},
+				Quiet: Case{
+					Series: []Series{{`headway_signal_age_seconds{stat="mean",job="j",instance="a"}`, "5x15"}, {`headway_heartbeat_interval_seconds{job="j",instance="a"}`, "2x15"}},
+					At:     10 * minute,
+				},
+			},
+		},
+	}}
+}
+
+// simple is an alert of one metric of one instance.
+func simple(a Alert, metric, fires, quiet string, at time.Duration, extra map[string]string, says string) Alert {
+	labels := map[string]string{"job": "j", "instance": "a"}
+	for k, v := range extra {
+		labels[k] = v
+	}
+	a.Fires = Case{Series: []Series{{metric, fires}}, At: at, Labels: labels, Says: says}
+	a.Quiet = Case{Series: []Series{{metric, quiet}}, At: at}
+	return a
+}
+
+// operations are about what the service depends on, and its own record.
+func operations() []Group {
+	return []Group{{
+		Name:  "routing-service-operations",
+		Intro: "What the service depends on, and its own record.",
+		Alerts: []Alert{
+			{
+				Name: "HighRoutingErrorRatio", For: 5 * minute, Severity: Warning,
+				Expr: `sum by (job) (rate(routing_decisions_total{strategy="none"}[5m])) / sum by (job) (rate(routing_decisions_total[5m])) > 0.05` +
+					` and sum by (job) (rate(routing_decisions_total[5m])) > 0.01`,
+				Summary:     "High share of routing errors",
+				Description: "{{ $value | humanizePercentage }} of decisions find no head.",
+				Meaning:     "More than 5 % of decisions failed. HighRoutingErrors counts them absolutely and is blind in a small service.",
+				Causes:      []string{"as of HighRoutingErrors"},
+				Do:          []string{"as of HighRoutingErrors"},
+				Fires: Case{
+					Series: []Series{{`routing_decisions_total{strategy="none",job="j"}`, "0+1x15"}, {`routing_decisions_total{strategy="random",job="j"}`, "0+3x15"}},
+					At:     10 * minute, Labels: map[string]string{"job": "j"}, Says: "25% of decisions find no head.",
+				},
+				Quiet: Case{
+					Series: []Series{{`routing_decisions_total{strategy="none",job="j"}`, "0+1x15"}, {`routing_decisions_total{strategy="random",job="j"}`, "0+99x15"}},
+					At:     10 * minute,
+				},
+			},
+			simple(Alert{
+				Name: "AuditTrailFailing", Expr: `headway_audit_up == 0 or increase(headway_audit_write_failures_total[5m]) > 0`, Severity: Critical,
+				Summary:     "The audit trail cannot be written",
+				Description: "{{ $labels.instance }} cannot write its audit trail; administrative changes are refused.",
+				Meaning:     "Records do not reach the disk. With `audit.strict` administrative changes are refused with 503; decisions go on.",
+				Causes:      []string{"a full disk", "a file or directory that is not writable any more"},
+				Do:          []string{"`headway doctor` names the disk; the log has the system's reason", "make room or mend the permissions; the trail goes on by itself"},
+			}, `headway_audit_up{job="j",instance="a"}`, "1 0x5", "1x5", 3*minute, nil, "a cannot write its audit trail; administrative changes are refused."),
+			simple(Alert{
+				Name: "AuditRecordsLost", Expr: `increase(headway_audit_dropped_total[15m]) > 0`, Severity: Critical,
+				Summary:     "Records of the audit trail were lost",
+				Description: "{{ $value | humanize }} records were lost at {{ $labels.instance }}.",
+				Meaning:     "More records waited than fit in memory while the disk did not take them. The trail itself has a record that says how many.",
+				Causes:      []string{"a disk that hung or was full for long"},
+				Do:          []string{"`headway audit search --category audit` shows when", "mend the disk"},
+			}, `headway_audit_dropped_total{job="j",instance="a"}`, "0 0 0 4x20", "4x25", 5*minute, nil, "4 records were lost at a."),
+			simple(Alert{
+				Name: "RedisBehind", Expr: `headway_audit_ship_lag_seconds > 120`, For: 5 * minute, Severity: Warning,
+				Summary:     "The audit trail on {{ $labels.sink }} is behind",
+				Description: "The oldest record that has not arrived is {{ $value | humanizeDuration }} old.",
+				Meaning:     "Records are in the file and not on the Redis channel. Nothing is lost while the files are kept.",
+				Causes:      []string{"Redis is down, refuses the password, or hangs", "subscribers went away a moment ago"},
+				Do:          []string{"`rate(external_service_calls_total{service=\"redis\",status=\"error\"}[5m])`, and the log", "start Redis; what is missing follows by itself"},
+			}, `headway_audit_ship_lag_seconds{job="j",instance="a",sink="redis"}`, "600x15", "60x15", 10*minute, map[string]string{"sink": "redis"}, "The oldest record that has not arrived is 10m 0s old."),
+			{
+				Name: "QueueFailing", For: 5 * minute, Severity: Warning,
+				Expr:        `sum by (job, queue) (rate(message_queue_messages_total{status=~"failed|publish_failed|dead_lettered|dropped"}[5m])) > 0.1`,
+				Summary:     "Messages of {{ $labels.queue }} fail",
+				Description: "{{ $value | humanize }} messages a second of {{ $labels.queue }} fail.",
+				Meaning:     "Messages of the queue cannot be processed or published.",
+				Causes:      []string{"the NATS cluster is away", "a producer sends what cannot be processed"},
+				Do:          []string{"`sum by (queue, status) (rate(message_queue_messages_total[5m]))` says which", "the dead letters have the reason with them"},
+				Fires: Case{
+					Series: []Series{{`message_queue_messages_total{job="j",queue="heads.status",status="failed"}`, "0+60x15"}},
+					At:     10 * minute, Labels: map[string]string{"job": "j", "queue": "heads.status"}, Says: "1 messages a second of heads.status fail.",
+				},
+				Quiet: Case{Series: []Series{{`message_queue_messages_total{job="j",queue="heads.status",status="processed"}`, "0+6000x15"}}, At: 10 * minute},
+			},
+			{
+				Name: "ExternalCallsFailing", For: 5 * minute, Severity: Warning,
+				Expr:        `sum by (job, service) (rate(external_service_calls_total{status="error"}[5m])) / sum by (job, service) (rate(external_service_calls_total[5m])) > 0.1`,
+				Summary:     "Calls of {{ $labels.service }} fail",
+				Description: "{{ $value | humanizePercentage }} of the calls of {{ $labels.service }} fail.",
+				Meaning:     "A service that ours calls does not answer as it should.",
+				Causes:      []string{"it is down, refuses the credential, or is slow"},
+				Do:          []string{"the log has the reason", "for redis see RedisBehind"},
+				Fires: Case{
+					Series: []Series{{`external_service_calls_total{job="j",service="redis",status="error"}`, "0+1x15"}, {`external_service_calls_total{job="j",service="redis",status="success"}`, "0+4x15"}},
+					At:     10 * minute, Labels: map[string]string{"job": "j", "service": "redis"}, Says: "20% of the calls of redis fail.",
+				},
+				Quiet: Case{
+					Series: []Series{{`external_service_calls_total{job="j",service="redis",status="error"}`, "0+0x15"}, {`external_service_calls_total{job="j",service="redis",status="success"}`, "0+4x15"}},
+					At:     10 * minute,
+				},
+			},
+			simple(Alert{
+				Name: "LabelOverflow", Expr: `headway_label_overflow > 0`, For: 15 * minute, Severity: Warning,
+				Summary:     "{{ $labels.metric }} sums some of its series as other",
+				Description: "{{ $value }} values of {{ $labels.metric }} are summed as other.",
+				Meaning:     "There are more heads, model types or regions than a metric has series for. Nothing but detail in the metric is lost.",
+				Causes:      []string{"a very large fleet", "names that change with each start of a head"},
+				Do:          []string{"give heads stable ids and regions", "`headway heads list` has all of them"},
+			}, `headway_label_overflow{job="j",instance="a",metric="headway_heads"}`, "3x30", "0x30", 20*minute, map[string]string{"metric": "headway_heads"}, "3 values of headway_heads are summed as other."),
+			simple(Alert{
+				Name: "PolicyLoadFailed", Expr: `headway_policy_last_load_successful == 0`, For: minute, Severity: Warning,
+				Summary:     "The policy file is not in force",
+				Description: "The policy file at {{ $labels.instance }} cannot be used; the policy of before stays in force.",
+				Meaning:     "The file changed and has a fault, or could not be stored.",
+				Causes:      []string{"a slip of the pen in the file"},
+				Do:          []string{"`headway policy check FILE` lists every fault with its place", "mend it; it is read again within a second"},
+			}, `headway_policy_last_load_successful{job="j",instance="a"}`, "1 0x10", "1x10", 5*minute, nil, "The policy file at a cannot be used; the policy of before stays in force."),
+			simple(Alert{
+				Name: "StateStoreFailing", Expr: `increase(headway_store_errors_total[5m]) > 0`, Severity: Critical,
+				Summary:     "The state cannot be written",
+				Description: "{{ $value | humanize }} calls {{ $labels.operation }} of the state store failed at {{ $labels.instance }}.",
+				Meaning:     "Registrations and operators' changes are refused with 503; heads that are there, and decisions, go on.",
+				Causes:      []string{"a full disk (`state.min_free_bytes`)", "a disk that fails"},
+				Do:          []string{"`headway doctor` names the disk", "make room; writing goes on by itself"},
+			}, `headway_store_errors_total{job="j",instance="a",operation="save"}`, "0 0 0 4x20", "4x25", 5*minute, map[string]string{"operation": "save"}, "4 calls save of the state store failed at a."),
+			simple(Alert{
+				Name: "CertificateEnding", Expr: `headway_tls_certificate_not_after_seconds - time() < 14 * 86400`, For: 5 * minute, Severity: Warning,
+				Summary:     "The certificate ends soon",
+				Description: "The certificate of {{ $labels.instance }} ends in {{ $value | humanizeDuration }}.",
+				Meaning:     "In less than 14 days clients will refuse the service.",
+				Causes:      []string{"whatever renews it does not"},
+				Do:          []string{"put a new certificate and key in the place of the old ones; they are read within a second"},
+			}, `headway_tls_certificate_not_after_seconds{job="j",instance="a"}`, "864600x15", "8640000x15", 10*minute, nil, "The certificate of a ends in 10d 0h 0m 0s."),
+			simple(Alert{
+				Name: "CredentialsRefused", Expr: `sum by (job, instance) (rate(headway_auth_failures_total{reason!="none"}[5m])) > 1`, For: 5 * minute, Severity: Warning,
+				Summary:     "Many credentials are refused",
+				Description: "{{ $value | humanize }} credentials a second are refused.",
+				Meaning:     "Somebody guesses, or many use a key that has ended.",
+				Causes:      []string{"a key that expired or was revoked and is still in use", "guessing"},
+				Do:          []string{"`headway audit search --outcome denied -o wide` names addresses and reasons", "`access.failures_per_address` bounds one address"},
+			}, `headway_auth_failures_total{job="j",instance="a",reason="unknown"}`, "0+120x15", "0+6x15", 10*minute, nil, "2 credentials a second are refused."),
+		},
+	}}
+}

@@ -1,0 +1,220 @@
+package mixin
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const generated = "# Made from internal/mixin by 'go run ./internal/mixin/generate'; change it there.\n"
+
+type ruleFile struct {
+	Groups []ruleGroup `yaml:"groups"`
+}
+
+type ruleGroup struct {
+	Name  string `yaml:"name"`
+	Rules []rule `yaml:"rules"`
+}
+
+type rule struct {
+	Record      string            `yaml:"record,omitempty"`
+	Alert       string            `yaml:"alert,omitempty"`
+	Expr        string            `yaml:"expr"`
+	For         string            `yaml:"for,omitempty"`
+	Labels      map[string]string `yaml:"labels,omitempty"`
+	Annotations map[string]string `yaml:"annotations,omitempty"`
+}
+
+// RuleFile is a rule file of Prometheus'.
+func RuleFile(groups []Group) ([]byte, error) {
+	var f ruleFile
+	for _, g := range groups {
+		out := ruleGroup{Name: g.Name}
+		for _, r := range g.Records {
+			out.Rules = append(out.Rules, rule{Record: r.Name, Expr: r.Expr, Labels: r.Labels})
+		}
+		for i := range g.Alerts {
+			a := &g.Alerts[i]
+			out.Rules = append(out.Rules, rule{Alert: a.Name, Expr: a.Expr, For: forOf(a), Labels: a.labels(), Annotations: map[string]string{
+				"summary": a.Summary, "description": a.Description, "runbook_url": a.RunbookURL(),
+			}})
+		}
+		f.Groups = append(f.Groups, out)
+	}
+	return encode(f)
+}
+
+func forOf(a *Alert) string {
+	if a.For == 0 {
+		return ""
+	}
+	return Duration(a.For)
+}
+
+func (a *Alert) labels() map[string]string {
+	labels := maps.Clone(a.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels["severity"] = a.Severity
+	return labels
+}
+
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString(generated)
+	e := yaml.NewEncoder(&b)
+	e.SetIndent(2)
+	if err := e.Encode(v); err != nil {
+		return nil, fmt.Errorf("write as YAML: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+type testFile struct {
+	RuleFiles          []string   `yaml:"rule_files"`
+	EvaluationInterval string     `yaml:"evaluation_interval"`
+	Tests              []ruleTest `yaml:"tests"`
+}
+
+type ruleTest struct {
+	Name           string          `yaml:"name"`
+	Interval       string          `yaml:"interval"`
+	InputSeries    []inputSeries   `yaml:"input_series"`
+	AlertRuleTests []alertRuleTest `yaml:"alert_rule_test"`
+}
+
+type inputSeries struct {
+	Series string `yaml:"series"`
+	Values string `yaml:"values"`
+}
+
+type alertRuleTest struct {
+	EvalTime  string     `yaml:"eval_time"`
+	Alertname string     `yaml:"alertname"`
+	ExpAlerts []expAlert `yaml:"exp_alerts"`
+}
+
+type expAlert struct {
+	ExpLabels      map[string]string `yaml:"exp_labels"`
+	ExpAnnotations map[string]string `yaml:"exp_annotations"`
+}
+
+// TestFiles are tests of promtool's, by file name: each alert fires in one case,
+// with its labels and annotations, and does not in another. The objectives, with
+// their long windows, have a file of their own.
+func TestFiles(groups []Group, rules string) (map[string][]byte, error) {
+	files := map[string]*testFile{}
+	for _, g := range groups {
+		name, every := "alerts.test.yml", "1m"
+		if len(g.Records) > 0 {
+			name, every = "objectives.test.yml", "5m"
+		}
+		f := files[name]
+		if f == nil {
+			f = &testFile{RuleFiles: []string{rules}, EvaluationInterval: every}
+			files[name] = f
+		}
+		for i := range g.Alerts {
+			a := &g.Alerts[i]
+			f.Tests = append(f.Tests, a.test("fires", &a.Fires, true))
+			if len(a.Quiet.Series) > 0 {
+				f.Tests = append(f.Tests, a.test("is quiet", &a.Quiet, false))
+			}
+		}
+	}
+	out := map[string][]byte{}
+	for name, f := range files {
+		content, err := encode(f)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = content
+	}
+	return out, nil
+}
+
+func (a *Alert) test(what string, c *Case, fires bool) ruleTest {
+	every := c.Every
+	if every == 0 {
+		every = minute
+	}
+	t := ruleTest{Name: a.Name + " " + what, Interval: Duration(every)}
+	for _, s := range c.Series {
+		t.InputSeries = append(t.InputSeries, inputSeries{s.Name, s.Values})
+	}
+	expected := alertRuleTest{EvalTime: Duration(c.At), Alertname: a.Name, ExpAlerts: []expAlert{}}
+	if fires {
+		labels := a.labels()
+		maps.Copy(labels, c.Labels)
+		expected.ExpAlerts = append(expected.ExpAlerts, expAlert{labels, map[string]string{
+			"summary": fillLabels(a.Summary, labels), "description": c.Says, "runbook_url": a.RunbookURL(),
+		}})
+	}
+	t.AlertRuleTests = []alertRuleTest{expected}
+	return t
+}
+
+// fillLabels puts labels into a template that uses nothing else.
+func fillLabels(text string, labels map[string]string) string {
+	for name, value := range labels {
+		text = strings.ReplaceAll(text, "{{ $labels."+name+" }}", value)
+	}
+	return text
+}
+
+// Runbooks is the page of the runbooks.
+func Runbooks(groups []Group) []byte {
+	var b bytes.Buffer
+	b.WriteString("# Runbooks\n\n<!-- Made from internal/mixin by 'go run ./internal/mixin/generate'; change it there. -->\n\n" +
+		"One for each alert of [prometheus/rules/routing-service.rules.yml](../prometheus/rules/routing-service.rules.yml). " +
+		"`critical`: somebody must act now; `warning`: within a working day.\n\n")
+	b.WriteString("| alert | severity | fires after | when |\n|---|---|---|---|\n")
+	for _, g := range groups {
+		for i := range g.Alerts {
+			a := &g.Alerts[i]
+			fmt.Fprintf(&b, "| [%s](#%s) | %s | %s | %s |\n", a.Name, a.Anchor(), a.Severity, Duration(a.For), cell(a.Meaning))
+		}
+	}
+	for _, g := range groups {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n", g.Name, g.Intro)
+		for i := range g.Alerts {
+			a := &g.Alerts[i]
+			fmt.Fprintf(&b, "\n### %s\n\n%s\n\n```promql\n%s\n```\n\n", a.Name, a.Meaning, a.Expr)
+			list(&b, "Causes", a.Causes)
+			list(&b, "What to do", a.Do)
+		}
+	}
+	return b.Bytes()
+}
+
+// cell is the first sentence, for a table.
+func cell(s string) string {
+	first, _, _ := strings.Cut(s, ". ")
+	return strings.TrimSuffix(strings.ReplaceAll(first, "|", `\|`), ".")
+}
+
+func list(b *bytes.Buffer, title string, items []string) {
+	fmt.Fprintf(b, "%s:\n\n", title)
+	for _, i := range items {
+		b.WriteString("- " + i + "\n")
+	}
+	b.WriteString("\n")
+}
+
+// Names are the names of all alerts, in order.
+func Names(groups []Group) []string {
+	var names []string
+	for _, g := range groups {
+		for i := range g.Alerts {
+			names = append(names, g.Alerts[i].Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
