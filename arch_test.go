@@ -77,11 +77,15 @@ var rooms = map[string]room{
 	"internal/event":  {others: []string{metrics}},
 	"internal/audit":  {},
 	"internal/access": {ours: []string{"internal/audit", "internal/typo"}, others: []string{metrics, oidc, "golang.org/x/time"}},
+	"internal/calls": {
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/fleet", "internal/routing"},
+		others: []string{json},
+	},
 	"internal/live": {
-		ours:   []string{"api", "internal/access", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/calls", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{metrics, json, websocket},
 	},
-	"internal/mixin":          {},
+	"internal/mixin":          {others: []string{yaml}},
 	"internal/mixin/generate": {ours: []string{"internal/mixin", "internal/config"}, others: []string{yaml, "github.com/grafana/grafana-foundation-sdk/go"}},
 	"prometheus":              {},
 	"grafana":                 {},
@@ -99,7 +103,7 @@ var rooms = map[string]room{
 		others: []string{metrics, json},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/live", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/live", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{metrics, json, yaml, websocket},
 	},
 	"internal/boltstore": {
@@ -111,7 +115,7 @@ var rooms = map[string]room{
 		others: []string{nats, metrics},
 	},
 	"internal/natsmq": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{nats, natsd, metrics, json},
 	},
 	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, redcon, match}},

@@ -19,6 +19,7 @@ import (
 	"headway/internal/access"
 	"headway/internal/audit"
 	"headway/internal/boltstore"
+	"headway/internal/calls"
 	"headway/internal/config"
 	"headway/internal/event"
 	"headway/internal/fleet"
@@ -43,6 +44,7 @@ type App struct {
 	events     *event.Stream
 	fleet      *fleet.Registry
 	router     *routing.Router
+	desk       *calls.Desk
 	policyFile *policyFile
 	server     *httpapi.Server
 	journal    *audit.Journal
@@ -102,7 +104,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.server, err = httpapi.New(httpapi.Options{
-		Fleet: a.fleet, Router: a.router, Metrics: metrics, Log: a.log,
+		Fleet: a.fleet, Router: a.router, Desk: a.desk, Metrics: metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
 	})
@@ -167,6 +169,9 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 		return err
 	}
 	if err := a.router.LoadPolicy(ctx); err != nil {
+		return err
+	}
+	if a.desk, err = calls.New(a.fleet, a.router); err != nil {
 		return err
 	}
 	if a.policyFile, err = newPolicyFile(c.Policy, a.router, a.log, metrics); err != nil {

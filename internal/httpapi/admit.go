@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"headway/api"
+	"headway/internal/calls"
 )
 
 // admit refuses requests that a browser was tricked into sending: those with
@@ -17,16 +18,16 @@ import (
 func (s *Server) admit(r *http.Request) error {
 	if last := s.lastHost.Load(); last == nil || *last != r.Host {
 		if !s.ownHost(r) {
-			return &problem{
-				code:   api.CodeForeignHost,
-				detail: "The Host header names neither an address of this machine, nor a name of its certificate or in http.allowed_hosts.",
+			return &calls.Problem{
+				Code:   api.CodeForeignHost,
+				Detail: "The Host header names neither an address of this machine, nor a name of its certificate or in http.allowed_hosts.",
 			}
 		}
 		host := strings.Clone(r.Host)
 		s.lastHost.Store(&host)
 	}
 	if crossOrigin(r) {
-		return &problem{code: api.CodeCrossOrigin, detail: "Requests from another site's page are refused."}
+		return &calls.Problem{Code: api.CodeCrossOrigin, Detail: "Requests from another site's page are refused."}
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
+	"headway/internal/calls"
 )
 
 // buffer holds a request's body, or an answer.
@@ -40,10 +41,10 @@ func (b *buffer) free() {
 // are refused, so that none can grow.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*buffer, error) {
 	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && (len(enc) > 1 || !strings.EqualFold(enc[0], "identity")) {
-		return nil, &problem{code: api.CodeUnsupportedMedia, detail: "Content-Encoding: bodies must not be compressed."}
+		return nil, &calls.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Encoding: bodies must not be compressed."}
 	}
 	if ct := r.Header["Content-Type"]; len(ct) > 0 && (len(ct) > 1 || !isJSON(r.Method, ct[0])) {
-		return nil, &problem{code: api.CodeUnsupportedMedia, detail: "Content-Type: want application/json."}
+		return nil, &calls.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Type: want application/json."}
 	}
 	limit := s.limits.MaxBodyBytes
 	if r.ContentLength > limit {
@@ -93,18 +94,18 @@ func isJSON(method, contentType string) bool {
 		(!given || strings.EqualFold(charset, "utf-8"))
 }
 
-func tooLarge(limit int64) *problem {
-	return &problem{code: api.CodeTooLarge, detail: fmt.Sprintf("The body has more than %d bytes.", limit)}
+func tooLarge(limit int64) *calls.Problem {
+	return &calls.Problem{Code: api.CodeTooLarge, Detail: fmt.Sprintf("The body has more than %d bytes.", limit)}
 }
 
-func bodyProblem(err error, limit int64) *problem {
+func bodyProblem(err error, limit int64) *calls.Problem {
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return tooLarge(limit)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return &problem{code: api.CodeRequestTimeout, detail: "The body took too long to come."}
+		return &calls.Problem{Code: api.CodeRequestTimeout, Detail: "The body took too long to come."}
 	}
-	return invalidJSON("", "The body ended before its time.")
+	return calls.InvalidJSON("", "The body ended before its time.")
 }
 
 // writeJSON answers with v.

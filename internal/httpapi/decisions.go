@@ -1,20 +1,14 @@
 package httpapi
 
 import (
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
-
-	"github.com/go-json-experiment/json"
 
 	"headway/api"
-	"headway/internal/fleet"
+	"headway/internal/calls"
 	"headway/internal/routing"
 )
-
-var works = sync.Pool{New: func() any { return new(work) }}
 
 // makeDecision is the hot route: it is found without the mux, its body is read
 // by hand and its answer written by hand into the buffer that held the body.
@@ -24,24 +18,9 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer buf.free()
-	d, _ := works.Get().(*work)
-	defer works.Put(d)
-	if !d.scan(buf.b) {
-		faults, err := d.decode(buf.b)
-		if err != nil {
-			return err
-		}
-		if faults = append(faults, checkDecision(&d.req, faults)...); len(faults) > 0 {
-			return invalid(faults)
-		}
-	} else if !plausible(&d.req) {
-		return invalid(checkDecision(&d.req, nil))
-	}
-	decision, err := s.router.Decide(&d.req)
-	if err != nil {
+	if buf.b, err = s.desk.Decide(buf.b, buf.b[:0]); err != nil {
 		return err
 	}
-	buf.b = appendDecision(buf.b[:0], decision)
 	h := w.Header()
 	h["Content-Type"] = jsonType
 	if len(buf.b) > bufferedByNet {
@@ -55,254 +34,31 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 // without the header map and for less.
 const bufferedByNet = 2048
 
-// Bounds of a decision request.
-const (
-	maxSessionKey   = 256 // bytes
-	maxPrefixHashes = 4096
-	maxExclude      = 256
-	maxInputTokens  = 1_000_000_000
-	bytesPerToken   = 4 // of a prompt whose tokens were not counted: English in the usual vocabularies
-)
-
-// decode reads a request of any shape.
-func (d *work) decode(body []byte) ([]fleet.Fault, error) {
-	d.reset()
-	faults, err := readForm(body, d.field)
-	if d.req.InputTokens = tokensOf(d.prompt); d.tokens != nil {
-		d.req.InputTokens = *d.tokens
-	}
-	d.req.PrefixHashes, d.req.Exclude = d.hashes, d.ids
-	return faults, err
-}
-
-func (d *work) field(f *form, name string) bool {
-	req := &d.req
-	switch name {
-	case "model_type":
-		f.text(&req.ModelType)
-	case "region":
-		f.text(&req.Region)
-	case "strategy":
-		f.text(&req.Strategy)
-	case "session_key":
-		f.text(&req.SessionKey)
-	case "region_mode":
-		f.choice("prefer or require", func(text string) (ok bool) {
-			req.RegionMode, ok = routing.ParseRegionMode(text)
-			return ok
-		})
-	case "prompt":
-		d.prompt = f.size()
-	case "input_tokens":
-		f.whole(&d.tokens, 0, maxInputTokens)
-	case "explain":
-		f.boolean(&req.Explain)
-	case "prefix_hashes":
-		f.array(maxPrefixHashes, func(int) { d.hashes = append(d.hashes, f.hash()) })
-	case "exclude":
-		f.texts(maxExclude, &d.ids)
-	case "labels":
-		f.labels(&req.Labels)
-	default:
-		return false
-	}
-	return true
-}
-
-// size reads past a string and returns the bytes of UTF-8 that it means: a
-// prompt is measured and never copied.
-func (f *form) size() int {
-	if f.d.PeekKind() != '"' {
-		if !f.null() {
-			f.want("a string")
-		}
-		return 0
-	}
-	raw, err := f.d.ReadValue()
-	if err != nil {
-		f.fail(err)
-		return 0
-	}
-	c := scanner{b: raw}
-	_, size, _ := c.quoted()
-	return size
-}
-
-// hash reads a prefix hash.
-func (f *form) hash() uint64 {
-	const want = "1 to 16 hexadecimal digits in a string, or a whole number of at most 2^53"
-	if kind := f.d.PeekKind(); kind != '"' && kind != '0' {
-		f.want(want)
-		return 0
-	}
-	raw, err := f.d.ReadValue()
-	if err != nil {
-		f.fail(err)
-		return 0
-	}
-	if raw[0] != '"' {
-		n, err := strconv.ParseUint(string(raw), 10, 64)
-		if err != nil { // perhaps 1e3 or 12.0
-			v, err := strconv.ParseFloat(string(raw), 64)
-			if n = uint64(max(v, 0)); err != nil || float64(n) != v {
-				n = math.MaxUint64
-			}
-		}
-		if n > maxExact {
-			f.fault("want %s", want)
-		}
-		return n
-	}
-	var text string
-	if err := json.Unmarshal(raw, &text); err != nil {
-		f.fault("want %s", want)
-		return 0
-	}
-	v, ok := hex([]byte(text))
-	if !ok {
-		f.fault("want %s", want)
-	}
-	return v
-}
-
-// plausible reports whether checkDecision would find nothing, for the usual
-// request.
-func plausible(req *routing.Request) bool {
-	return req.ModelType != "" && len(req.ModelType) <= fleet.MaxModelTypeLength && len(req.Region) <= fleet.MaxNameLength &&
-		len(req.SessionKey) <= maxSessionKey && len(req.Strategy) <= fleet.MaxNameLength && len(req.Exclude) == 0 &&
-		len(req.Labels) == 0 && (req.RegionMode != routing.RegionRequire || req.Region != "")
-}
-
-// checkDecision returns what is wrong with a request beyond the given faults.
-func checkDecision(req *routing.Request, already []fleet.Fault) []fleet.Fault {
-	var faults []fleet.Fault
-	add := func(pointer, reason string) { faults = append(faults, fleet.Fault{Pointer: pointer, Reason: reason}) }
-	text := func(pointer, value string, longest int) {
-		if len(value) > longest {
-			add(pointer, "has "+strconv.Itoa(len(value))+" bytes; at most "+strconv.Itoa(longest)+" are allowed")
-		}
-	}
-	if req.ModelType == "" {
-		add("/model_type", "is required")
-	}
-	text("/model_type", req.ModelType, fleet.MaxModelTypeLength)
-	text("/region", req.Region, fleet.MaxNameLength)
-	text("/strategy", req.Strategy, fleet.MaxNameLength)
-	text("/session_key", req.SessionKey, maxSessionKey)
-	if req.RegionMode == routing.RegionRequire && req.Region == "" {
-		add("/region", "is required beside region_mode require")
-	}
-	for i, id := range req.Exclude {
-		if id == "" || len(id) > fleet.MaxIDLength || strings.ContainsFunc(id, notOfID) {
-			add("/exclude/"+strconv.Itoa(i), "is no id of a head")
-		}
-	}
-	faults = append(faults, fleet.CheckLabels("/labels", req.Labels)...)
-	return merge(already, invalid(faults))[len(already):]
-}
-
 func (s *Server) reportProgress(w http.ResponseWriter, r *http.Request) error {
-	id, err := decisionID(r)
-	if err != nil {
-		return err
-	}
-	event := ""
-	faults, err := s.body(w, r, func(f *form, name string) bool {
-		if name != "event" {
-			return false
-		}
-		f.choice("first_token", func(text string) bool { event = text; return text == "first_token" })
-		return true
-	})
-	if err != nil {
-		return err
-	}
-	if event == "" {
-		faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/event", Reason: "is required: first_token"}}})
-	}
-	if len(faults) > 0 {
-		return invalid(faults)
-	}
-	if err := s.router.FirstToken(id); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return s.ofDecision(w, r, s.desk.Progress)
 }
-
-// Bounds of an outcome.
-const (
-	maxDurationMs = 1_000_000_000
-	maxTokens     = 1_000_000_000
-)
 
 func (s *Server) reportOutcome(w http.ResponseWriter, r *http.Request) error {
+	return s.ofDecision(w, r, s.desk.Outcome)
+}
+
+// ofDecision hands the body over with the id of the decision that the path
+// names.
+func (s *Server) ofDecision(w http.ResponseWriter, r *http.Request, call func(id string, body []byte) error) error {
 	id, err := decisionID(r)
 	if err != nil {
 		return err
 	}
-	var in outcome
-	faults, err := s.body(w, r, in.field)
+	buf, err := s.readBody(w, r)
 	if err != nil {
 		return err
 	}
-	if in.result == routing.ResultNone {
-		faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/result", Reason: "is required: ok, error or cancelled"}}})
-	}
-	if len(faults) > 0 {
-		return invalid(faults)
-	}
-	if err := s.router.Finish(id, in.toOutcome()); err != nil {
+	defer buf.free()
+	if err := call(id, buf.b); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
-}
-
-// outcome is an api.Outcome as it is read.
-type outcome struct {
-	result                            routing.Result
-	statusCode, input, output, cached *int64
-	ttft, duration                    *float64
-}
-
-func (in *outcome) field(f *form, name string) bool {
-	switch name {
-	case "result":
-		f.choice("ok, error or cancelled", func(text string) (ok bool) {
-			in.result, ok = routing.ParseResult(text)
-			return ok
-		})
-	case "status_code":
-		f.whole(&in.statusCode, 100, lastStatus)
-	case "ttft_ms":
-		f.number(&in.ttft, 0, maxDurationMs)
-	case "duration_ms":
-		f.number(&in.duration, 0, maxDurationMs)
-	case "input_tokens":
-		f.whole(&in.input, 0, maxTokens)
-	case "output_tokens":
-		f.whole(&in.output, 0, maxTokens)
-	case "cached_tokens":
-		f.whole(&in.cached, 0, maxTokens)
-	default:
-		return false
-	}
-	return true
-}
-
-func (in *outcome) toOutcome() routing.Outcome {
-	o := routing.Outcome{
-		Result: in.result, StatusCode: fleet.Unknown, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
-		InputTokens: fleet.Unknown, OutputTokens: fleet.Unknown, CachedTokens: fleet.Unknown,
-	}
-	give(&o.StatusCode, in.statusCode)
-	give(&o.TTFT, in.ttft)
-	give(&o.Duration, in.duration)
-	give(&o.InputTokens, in.input)
-	give(&o.OutputTokens, in.output)
-	give(&o.CachedTokens, in.cached)
-	return o
 }
 
 func (s *Server) getDecision(w http.ResponseWriter, r *http.Request) error {
@@ -314,7 +70,7 @@ func (s *Server) getDecision(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, toRecent(d))
+	return writeJSON(w, http.StatusOK, calls.RecentOf(d))
 }
 
 // maxDecisionID is longer than any id of a decision.
@@ -323,7 +79,7 @@ const maxDecisionID = 64
 // decisionID is the {id} of a decision's path.
 func decisionID(r *http.Request) (string, error) {
 	id := r.PathValue("id")
-	if id == "" || len(id) > maxDecisionID || strings.ContainsFunc(id, func(c rune) bool { return c == '.' || c == ':' || c == '-' || notOfID(c) }) {
+	if id == "" || len(id) > maxDecisionID || strings.ContainsFunc(id, func(c rune) bool { return c == '.' || c == ':' || c == '-' || calls.NotOfID(c) }) {
 		return "", invalidParameter("id", "must be the decision_id of a decision")
 	}
 	return id, nil
@@ -351,7 +107,7 @@ func (s *Server) listDecisions(w http.ResponseWriter, r *http.Request) error {
 		page.NextCursor = decisionCursor.encode(strconv.FormatUint(found[limit-1].Sequence(), 10))
 	}
 	for _, d := range found {
-		page.Data = append(page.Data, toRecent(d))
+		page.Data = append(page.Data, calls.RecentOf(d))
 	}
 	return writeJSON(w, http.StatusOK, page)
 }

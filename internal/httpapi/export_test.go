@@ -1,6 +1,8 @@
 package httpapi
 
-import "headway/internal/access"
+import (
+	"headway/internal/access"
+)
 
 // Operation is a line of the table of routes, as the description of the
 // interface must have it.

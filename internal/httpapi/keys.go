@@ -8,6 +8,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
+	"headway/internal/calls"
 )
 
 func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
@@ -53,35 +54,14 @@ func moment(t time.Time) *time.Time {
 }
 
 func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
-	var in access.Request
-	var seconds *int64
-	faults, err := s.body(w, r, func(f *form, name string) bool {
-		switch name {
-		case "name":
-			f.text(&in.Name)
-		case "role":
-			f.text(&in.Role)
-		case "scopes":
-			f.texts(maxListed, &in.Scopes)
-		case "heads":
-			f.texts(maxListed, &in.Heads)
-		case "regions":
-			f.texts(maxListed, &in.Regions)
-		case "expires_in_seconds":
-			f.whole(&seconds, 60, maxKeySeconds)
-		default:
-			return false
-		}
-		return true
-	})
+	buf, err := s.readBody(w, r)
 	if err != nil {
 		return err
 	}
-	if len(faults) > 0 {
-		return invalid(faults)
-	}
-	if seconds != nil {
-		in.ExpiresIn = time.Duration(*seconds) * time.Second
+	defer buf.free()
+	in, err := calls.ReadKey(buf.b)
+	if err != nil {
+		return err
 	}
 	key, secret, err := s.keys.Create(r.Context(), principalOf(w), in)
 	if err != nil {
@@ -93,12 +73,6 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Cache-Control", "no-store")
 	return writeJSON(w, http.StatusCreated, out)
 }
-
-// Bounds of a key's request; access says the rest.
-const (
-	maxListed     = 100
-	maxKeySeconds = 315_360_000
-)
 
 func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	if err := s.keys.Revoke(r.Context(), strings.Clone(r.PathValue("id"))); err != nil {

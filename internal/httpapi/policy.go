@@ -11,6 +11,7 @@ import (
 
 	"headway/api"
 	"headway/internal/audit"
+	"headway/internal/calls"
 	"headway/internal/fleet"
 	"headway/internal/routing"
 )
@@ -64,14 +65,14 @@ func (s *Server) expected(r *http.Request, required bool) (uint64, error) {
 	headers := r.Header["If-Match"]
 	switch {
 	case len(headers) == 0 && required:
-		return 0, &problem{
-			code:   api.CodePreconditionMissing,
-			detail: "Send If-Match with the ETag of the policy that you changed, which GET /api/v1/policy answers with.",
+		return 0, &calls.Problem{
+			Code:   api.CodePreconditionMissing,
+			Detail: "Send If-Match with the ETag of the policy that you changed, which GET /api/v1/policy answers with.",
 		}
 	case len(headers) > 0 && !etagListed(headers, current, false):
-		return 0, &problem{
-			code:   api.CodePreconditionFailed,
-			detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current),
+		return 0, &calls.Problem{
+			Code:   api.CodePreconditionFailed,
+			Detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current),
 		}
 	}
 	return current, nil
@@ -103,7 +104,7 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action str
 	defer body.free()
 	doc, faults := read(body.b)
 	if len(faults) > 0 {
-		return invalid(faults)
+		return calls.Invalid(faults)
 	}
 	policy, err := s.router.Apply(r.Context(), doc, routing.PolicyChange{
 		Source: routing.SourceAPI, Action: action, Author: author(r), Note: note,
@@ -135,12 +136,12 @@ func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
 	check := api.PolicyCheck{CurrentRevision: current.Revision, Errors: []api.Fault{}, Differences: []api.Difference{}}
 	doc, faults := routing.ParsePolicy(body.b, "json")
 	if len(faults) > 0 {
-		check.Errors = toFaults(faults)
+		check.Errors = calls.FaultsOf(faults)
 		return writeJSON(w, http.StatusOK, check)
 	}
 	next, faults := routing.Compile(doc)
 	if len(faults) > 0 {
-		return invalid(faults)
+		return calls.Invalid(faults)
 	}
 	differences, err := routing.Differences(current.Document, doc)
 	if err != nil {

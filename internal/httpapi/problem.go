@@ -1,198 +1,37 @@
 package httpapi
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/audit"
-	"headway/internal/fleet"
-	"headway/internal/routing"
+	"headway/internal/calls"
 )
-
-// problem is an error that knows its answer.
-type problem struct {
-	code       string
-	detail     string
-	faults     []api.Fault
-	retryAfter time.Duration
-	noHead     *routing.NoHeadError // for what more it has to say
-}
-
-func (p *problem) Error() string { return p.code + ": " + p.detail }
-
-// kinds are the status and title of each code.
-var kinds = map[string]struct {
-	status int
-	title  string
-}{
-	api.CodeInvalidJSON:         {http.StatusBadRequest, "The body is not valid JSON"},
-	api.CodeInvalid:             {http.StatusUnprocessableEntity, "The request is invalid"},
-	api.CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The body is too large"},
-	api.CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body is not plain JSON"},
-	api.CodeRequestTimeout:      {http.StatusRequestTimeout, "The request took too long to come"},
-	api.CodeNotFound:            {http.StatusNotFound, "There is nothing at this path"},
-	api.CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "This method does nothing here"},
-	api.CodeHeadNotFound:        {http.StatusNotFound, "The head is not registered"},
-	api.CodeStaleEpoch:          {http.StatusConflict, "The epoch is not the current one"},
-	api.CodeFleetFull:           {http.StatusInsufficientStorage, "The fleet is full"},
-	api.CodeOverloaded:          {http.StatusServiceUnavailable, "Too many changes wait"},
-	api.CodeStateUnavailable:    {http.StatusServiceUnavailable, "The state cannot be written"},
-	api.CodeConflict:            {http.StatusConflict, "Somebody else changed this"},
-	api.CodeUnknownModelType:    {http.StatusNotFound, "Nobody knows this model type"},
-	api.CodeNoEligibleHead:      {http.StatusServiceUnavailable, "No head can take the request"},
-	api.CodeOverrideNotAllowed:  {http.StatusForbidden, "The policy reserves this to itself"},
-	api.CodeDecisionNotFound:    {http.StatusNotFound, "The decision is not among the recent ones"},
-	api.CodePreconditionMissing: {http.StatusPreconditionRequired, "Say which revision you change"},
-	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Somebody else changed this"},
-	api.CodeRevisionNotFound:    {http.StatusNotFound, "The revision is not kept"},
-	api.CodeUnauthenticated:     {http.StatusUnauthorized, "Who asks?"},
-	api.CodeForbidden:           {http.StatusForbidden, "This is not allowed"},
-	api.CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests"},
-	api.CodeKeyNotFound:         {http.StatusNotFound, "There is no such key"},
-	api.CodeLastAdmin:           {http.StatusConflict, "Nobody could administer any more"},
-	api.CodeAuditUnavailable:    {http.StatusServiceUnavailable, "The audit trail cannot be written"},
-	api.CodeForeignHost:         {http.StatusMisdirectedRequest, "The request is for somebody else"},
-	api.CodeCrossOrigin:         {http.StatusForbidden, "The request comes from another site"},
-	api.CodeTimeout:             {http.StatusGatewayTimeout, "The answer took too long"},
-	api.CodeClientGone:          {statusClientGone, "The client left"},
-	api.CodeInternal:            {http.StatusInternalServerError, "Something went wrong here"},
-}
-
-// statusClientGone is nginx's code for a client that left before the answer:
-// an outcome of its own, neither the client's error nor ours.
-const statusClientGone = 499
-
-// knownErrors are the errors of the rooms that callers tell apart.
-var knownErrors = []struct {
-	err    error
-	code   string
-	detail string
-	retry  time.Duration
-}{
-	{fleet.ErrHeadNotFound, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads.", 0},
-	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The epoch is not that of the head's newest lease, as when the head was registered again; use that lease, or register.", 0},
-	{routing.ErrPolicyConflict, api.CodePreconditionFailed, "The policy has another revision by now; read it again, with its ETag, and repeat the change.", 0},
-	{routing.ErrNoRevision, api.CodeRevisionNotFound, "No revision of this number is kept; GET /api/v1/policy/revisions lists those that are.", 0},
-	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},
-	{access.ErrKeyNotFound, api.CodeKeyNotFound, "No key has this id; GET /api/v1/keys lists those that there are.", 0},
-	{access.ErrLastAdmin, api.CodeLastAdmin, "This is the last key that may administer while others are in use; make another one first.", 0},
-	{audit.ErrQuery, api.CodeInvalid, "The search cannot be made: the cursor is not the next_cursor of this search.", 0},
-	{audit.ErrUnavailable, api.CodeAuditUnavailable, "The audit trail cannot be written, so nothing was changed; see the log of the service.", 5 * time.Second},
-	{fleet.ErrConflict, api.CodeConflict, "Somebody else changed this at the same time; read it again and repeat.", 0},
-	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types).", 0},
-	{fleet.ErrOverloaded, api.CodeOverloaded, "Too many changes wait to be written; try again.", time.Second},
-	{fleet.ErrStoreUnavailable, api.CodeStateUnavailable, "The state cannot be written; nothing was changed.", 5 * time.Second},
-	{context.DeadlineExceeded, api.CodeTimeout, "The answer took too long; whether the change took effect is not known.", 0},
-	{context.Canceled, api.CodeClientGone, "The client left before the answer.", 0},
-}
-
-// toProblem is the only place that turns an error into a code, and with it
-// into a status. Errors that it does not know are ours, and their text stays
-// here.
-func toProblem(err error) *problem {
-	if p, ok := errors.AsType[*problem](err); ok {
-		return p
-	}
-	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
-		faults := toFaults(invalid.Faults)
-		return &problem{code: api.CodeInvalid, detail: detailOf(faults), faults: faults}
-	}
-	if p := accessProblem(err); p != nil {
-		return p
-	}
-	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
-		return &problem{
-			code:   api.CodeOverrideNotAllowed,
-			detail: "The policy does not let callers set " + strings.TrimPrefix(override.Field, "/") + "; its caller_may lists what they may.",
-			faults: []api.Fault{{Pointer: override.Field, Reason: "is reserved to the policy"}},
-		}
-	}
-	if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
-		return noHeadProblem(no)
-	}
-	for _, k := range knownErrors {
-		if errors.Is(err, k.err) {
-			return &problem{code: k.code, detail: k.detail, retryAfter: k.retry}
-		}
-	}
-	return &problem{code: api.CodeInternal, detail: "Something went wrong here; the log has it under the request's id."}
-}
-
-func toFaults(list []fleet.Fault) []api.Fault {
-	faults := make([]api.Fault, len(list))
-	for i, f := range list {
-		faults[i] = api.Fault{Pointer: clip(f.Pointer), Reason: f.Reason}
-	}
-	return faults
-}
-
-// detailOf says the only fault, or how many there are.
-func detailOf(faults []api.Fault) string {
-	if len(faults) != 1 {
-		return strconv.Itoa(len(faults)) + " things are wrong with the request; errors lists them."
-	}
-	switch f := faults[0]; {
-	case f.Parameter != "":
-		return "Parameter " + f.Parameter + ": " + f.Reason + "."
-	case f.Pointer != "":
-		return f.Pointer + ": " + f.Reason + "."
-	default:
-		return strings.ToUpper(f.Reason[:1]) + f.Reason[1:] + "."
-	}
-}
-
-// noHeadDetails say what a failure means.
-var noHeadDetails = map[routing.Failure]string{
-	routing.FailNoHeads:    "No registered head serves this model type.",
-	routing.FailRegion:     "The required region has no head that takes requests.",
-	routing.FailUnroutable: "Each head that the request may go to is drained, offline or silent, or has not reported yet; removed counts them.",
-	routing.FailLabels:     "No head that takes requests has the labels.",
-	routing.FailExcluded:   "The request excludes every head that could take it.",
-	routing.FailAtCapacity: "Every head that could take the request is at its max_in_flight.",
-}
-
-func noHeadProblem(no *routing.NoHeadError) *problem {
-	if no.Failure == routing.FailUnknownModel {
-		return &problem{
-			code: api.CodeUnknownModelType, detail: "Neither a registered head nor the policy names this model type.",
-			faults: []api.Fault{{Pointer: "/model_type", Reason: "is not known"}},
-		}
-	}
-	return &problem{code: api.CodeNoEligibleHead, detail: noHeadDetails[no.Failure], retryAfter: no.RetryAfter, noHead: no}
-}
 
 // maxInstance is the longest path that a problem repeats.
 const maxInstance = 256
 
 // fail answers with a problem. Nothing can be said once an answer has begun.
 func (s *Server) fail(a *answer, r *http.Request, err error) {
-	p := toProblem(err)
-	kind := kinds[p.code]
-	id := a.Header()["X-Request-Id"][0]
-	s.metrics.refused(p.code)
+	p := calls.ProblemOf(err)
+	body := p.Answer()
+	body.RequestID, body.Instance = a.Header()["X-Request-Id"][0], r.URL.EscapedPath()
+	s.metrics.refused(p.Code)
 	switch {
-	case kind.status == http.StatusInternalServerError:
-		s.log.Error("request failed", "method", r.Method, "path", clip(r.URL.Path), "request_id", id, "error", err)
-	case kind.status == statusClientGone && a.status == 0:
-		a.status = statusClientGone
+	case body.Status == http.StatusInternalServerError:
+		s.log.Error("request failed", "method", r.Method, "path", calls.Clip(r.URL.Path), "request_id", body.RequestID, "error", err)
+	case body.Status == calls.StatusClientGone && a.status == 0:
+		a.status = calls.StatusClientGone
 		return
 	}
 	if a.status != 0 {
 		return
-	}
-	body := api.Problem{
-		Type: "urn:headway:problem:" + p.code, Title: kind.title, Status: kind.status,
-		Detail: p.detail, Instance: r.URL.EscapedPath(), Code: p.code, RequestID: id, Errors: p.faults,
 	}
 	if errors.Is(err, access.ErrInURL) {
 		body.Instance = "" // it may hold a key
@@ -200,16 +39,10 @@ func (s *Server) fail(a *answer, r *http.Request, err error) {
 	if len(body.Instance) > maxInstance {
 		body.Instance = body.Instance[:maxInstance]
 	}
-	if p.noHead != nil {
-		body.Reason, body.Removed = string(p.noHead.Failure), p.noHead.Counts
-		if p.noHead.Explanation != nil {
-			body.Explanation = toExplanation(p.noHead.Explanation)
-		}
-	}
 	s.send(a, p, &body)
 }
 
-func (s *Server) send(a *answer, p *problem, body *api.Problem) {
+func (s *Server) send(a *answer, p *calls.Problem, body *api.Problem) {
 	encoded, err := json.Marshal(body, json.Deterministic(true))
 	if err != nil {
 		encoded = fmt.Appendf(nil, `{"type":"about:blank","status":%d}`, body.Status)
@@ -219,8 +52,8 @@ func (s *Server) send(a *answer, p *problem, body *api.Problem) {
 	if body.Status == http.StatusUnauthorized {
 		h["Www-Authenticate"] = []string{`Bearer realm="headway"`}
 	}
-	if p.retryAfter > 0 {
-		h["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(p.retryAfter.Seconds())))}
+	if p.RetryAfter > 0 {
+		h["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds())))}
 	}
 	if body.Status == http.StatusRequestEntityTooLarge || body.Status == http.StatusRequestTimeout {
 		h["Connection"] = closeConnection // what is left of the body is not worth reading

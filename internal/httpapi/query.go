@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"headway/api"
+	"headway/internal/calls"
 )
 
 // Bounds of a query.
@@ -38,10 +39,10 @@ func readQuery(r *http.Request, known ...string) *query {
 	}
 	for name, list := range values {
 		switch {
-		case len(q.faults) > maxFaults:
+		case len(q.faults) > calls.MaxFaults:
 			return q
 		case !slices.Contains(known, name):
-			q.fault(clip(name), unknown)
+			q.fault(calls.Clip(name), unknown)
 		case len(list) > 1:
 			q.fault(name, "is there more than once")
 		case len(list[0]) > maxParameter:
@@ -62,13 +63,13 @@ func (q *query) err() error {
 		return nil
 	}
 	slices.SortFunc(q.faults, func(a, b api.Fault) int { return strings.Compare(a.Parameter, b.Parameter) })
-	return &problem{code: api.CodeInvalid, detail: detailOf(q.faults), faults: q.faults}
+	return &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(q.faults), Faults: q.faults}
 }
 
 // invalidParameter is the error for one parameter of the path.
 func invalidParameter(name, reason string) error {
 	faults := []api.Fault{{Parameter: name, Reason: reason}}
-	return &problem{code: api.CodeInvalid, detail: detailOf(faults), faults: faults}
+	return &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(faults), Faults: faults}
 }
 
 // limit is the size of a page.
@@ -114,7 +115,7 @@ func (q *query) cursor(kind cursorKind) string {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	place, ours := strings.CutPrefix(string(raw), string(kind))
 	// The decoder passes over line ends.
-	if err != nil || strings.ContainsAny(text, "\r\n") || !ours || place == "" || strings.ContainsFunc(place, notOfID) {
+	if err != nil || strings.ContainsAny(text, "\r\n") || !ours || place == "" || strings.ContainsFunc(place, calls.NotOfID) {
 		q.fault("cursor", "is not the next_cursor of this list")
 		return ""
 	}

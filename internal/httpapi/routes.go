@@ -12,6 +12,7 @@ import (
 	"headway/api"
 	"headway/internal/access"
 	"headway/internal/audit"
+	"headway/internal/calls"
 )
 
 // route is one line of the table of routes.
@@ -110,13 +111,13 @@ func (s *Server) mount() error {
 		allow := strings.Join(allowed, ", ")
 		rt := &route{pattern: pattern, needs: access.Open, handle: func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Allow", allow)
-			return &problem{code: api.CodeMethodNotAllowed, detail: "Allowed here: " + allow + "."}
+			return &calls.Problem{Code: api.CodeMethodNotAllowed, Detail: "Allowed here: " + allow + "."}
 		}}
 		s.metrics.hold(rt)
 		s.mux.Handle(pattern, rt)
 	}
 	s.nowhere = &route{pattern: otherLabel, needs: access.Open, handle: func(http.ResponseWriter, *http.Request) error {
-		return &problem{code: api.CodeNotFound, detail: "There is nothing at this path. GET / lists what there is."}
+		return &calls.Problem{Code: api.CodeNotFound, Detail: "There is nothing at this path. GET / lists what there is."}
 	}}
 	s.metrics.hold(s.nowhere)
 	return nil

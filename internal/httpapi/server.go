@@ -18,6 +18,7 @@ import (
 
 	"headway/internal/access"
 	"headway/internal/audit"
+	"headway/internal/calls"
 	"headway/internal/fleet"
 	"headway/internal/routing"
 )
@@ -26,6 +27,7 @@ import (
 type Options struct {
 	Fleet   *fleet.Registry      // required
 	Router  *routing.Router      // required
+	Desk    *calls.Desk          // required
 	Metrics *prometheus.Registry // required; what /metrics shows
 	Log     *slog.Logger         // required
 	Guard   *access.Guard        // required; who is let in
@@ -82,6 +84,7 @@ func (l *Limits) complete() {
 type Server struct {
 	fleet    *fleet.Registry
 	router   *routing.Router
+	desk     *calls.Desk
 	log      *slog.Logger
 	limits   Limits
 	version  string
@@ -105,12 +108,12 @@ type Server struct {
 
 // New makes a server. It fails if a route declares no permission.
 func New(o Options) (*Server, error) {
-	if o.Fleet == nil || o.Router == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.Trail == "" || o.Note == nil {
-		return nil, errors.New("httpapi: Fleet, Router, Metrics, Log, Guard, Keys, Trail and Note are required")
+	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.Trail == "" || o.Note == nil {
+		return nil, errors.New("httpapi: Fleet, Router, Desk, Metrics, Log, Guard, Keys, Trail and Note are required")
 	}
 	o.Limits.complete()
 	s := &Server{
-		fleet: o.Fleet, router: o.Router, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
+		fleet: o.Fleet, router: o.Router, desk: o.Desk, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
 		monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error

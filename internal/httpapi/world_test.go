@@ -24,6 +24,7 @@ import (
 	"headway/api"
 	"headway/internal/access"
 	"headway/internal/audit"
+	"headway/internal/calls"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
@@ -244,9 +245,11 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin})
 	must(err)
+	desk, err := calls.New(w.fleet, w.router)
+	must(err)
 	w.openAccess(access.Options{Failures: 100})
 	options := httpapi.Options{
-		Fleet: w.fleet, Router: w.router, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
+		Fleet: w.fleet, Router: w.router, Desk: desk, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
 		Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note,
 	}
 	for _, c := range change {

@@ -1,4 +1,4 @@
-package httpapi
+package calls
 
 import (
 	"strconv"
@@ -72,8 +72,8 @@ func toExplanation(e *routing.Explanation) *api.Explanation {
 	}
 	for _, c := range e.Candidates {
 		candidate := api.Candidate{
-			Head: c.HeadID, Region: c.Region, DistanceMs: number(c.Distance), Filter: c.Filter,
-			Cost: number(c.Cost), Chosen: c.Chosen, Signals: make([]api.Signal, 0, len(c.Signals)),
+			Head: c.HeadID, Region: c.Region, DistanceMs: Number(c.Distance), Filter: c.Filter,
+			Cost: Number(c.Cost), Chosen: c.Chosen, Signals: make([]api.Signal, 0, len(c.Signals)),
 		}
 		for _, s := range c.Signals {
 			candidate.Signals = append(candidate.Signals, api.Signal{Name: s.Name, Value: s.Value, AgeMs: millis(s.Age)})
@@ -83,7 +83,8 @@ func toExplanation(e *routing.Explanation) *api.Explanation {
 	return out
 }
 
-func toRecent(d *routing.Decision) api.RecentDecision {
+// RecentOf is a recent decision as it is sent.
+func RecentOf(d *routing.Decision) api.RecentDecision {
 	recent := api.RecentDecision{
 		Decision: api.Decision{
 			DecisionID: d.ID(), ModelType: d.ModelType, Head: toDecisionHead(d.Head), Strategy: d.Strategy,

@@ -1,4 +1,4 @@
-package httpapi
+package calls
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,8 +19,8 @@ import (
 // maxDepth is how deeply a body may nest.
 const maxDepth = 32
 
-// maxFaults is the most faults that one answer lists.
-const maxFaults = 50
+// MaxFaults is the most faults that one answer lists.
+const MaxFaults = 50
 
 // maxExact is the largest whole number up to which every JSON reader agrees on
 // all of them (RFC 8259, section 6).
@@ -35,7 +34,7 @@ const maxExact = 1 << 53
 type form struct {
 	d      *jsontext.Decoder
 	faults []fleet.Fault
-	broken *problem
+	broken *Problem
 }
 
 // readForm reads a body strictly: no duplicate names, no invalid UTF-8, nothing
@@ -48,16 +47,16 @@ func readForm(body []byte, field func(f *form, name string) bool) ([]fleet.Fault
 	case kind == '{':
 		f.object(func(name string) bool { return field(f, name) })
 	case len(bytes.TrimSpace(body)) == 0:
-		return nil, invalidJSON("", "The body is empty; want a JSON object.")
+		return nil, InvalidJSON("", "The body is empty; want a JSON object.")
 	default:
 		if !f.skip() {
 			return nil, f.broken
 		}
-		return nil, invalidJSON("", "The body is not a JSON object.")
+		return nil, InvalidJSON("", "The body is not a JSON object.")
 	}
 	if f.broken == nil {
 		if _, err := f.d.ReadToken(); !errors.Is(err, io.EOF) {
-			f.broken = invalidJSON("", "There is something after the JSON object.")
+			f.broken = InvalidJSON("", "There is something after the JSON object.")
 		}
 	}
 	if f.broken != nil {
@@ -66,14 +65,16 @@ func readForm(body []byte, field func(f *form, name string) bool) ([]fleet.Fault
 	return f.faults, nil
 }
 
-func invalidJSON(pointer, detail string) *problem {
-	p := &problem{code: api.CodeInvalidJSON, detail: detail}
-	p.faults = []api.Fault{{Pointer: clip(pointer), Reason: strings.ToLower(detail[:1]) + strings.TrimSuffix(detail[1:], ".")}}
+// InvalidJSON is the problem of a body that is not JSON at the place that the
+// pointer names.
+func InvalidJSON(pointer, detail string) *Problem {
+	p := &Problem{Code: api.CodeInvalidJSON, Detail: detail}
+	p.Faults = []api.Fault{{Pointer: Clip(pointer), Reason: strings.ToLower(detail[:1]) + strings.TrimSuffix(detail[1:], ".")}}
 	return p
 }
 
-// clip makes what a client sent fit to be sent back: bounded, and UTF-8.
-func clip(s string) string {
+// Clip makes what a client sent fit to be sent back: bounded, and UTF-8.
+func Clip(s string) string {
 	const longest = 200
 	if len(s) > longest {
 		return strings.ToValidUTF8(s[:longest], "") + "…"
@@ -84,9 +85,9 @@ func clip(s string) string {
 // fault notes what is wrong with the value that was read last.
 func (f *form) fault(format string, args ...any) {
 	switch {
-	case len(f.faults) < maxFaults:
-		f.faults = append(f.faults, fleet.Fault{Pointer: clip(string(f.d.StackPointer())), Reason: fmt.Sprintf(format, args...)})
-	case len(f.faults) == maxFaults:
+	case len(f.faults) < MaxFaults:
+		f.faults = append(f.faults, fleet.Fault{Pointer: Clip(string(f.d.StackPointer())), Reason: fmt.Sprintf(format, args...)})
+	case len(f.faults) == MaxFaults:
 		f.faults = append(f.faults, fleet.Fault{Reason: "and more"})
 	}
 }
@@ -99,16 +100,16 @@ func (f *form) fail(err error) bool {
 	syntax, ok := errors.AsType[*jsontext.SyntacticError](err)
 	switch {
 	case !ok: // the end of the body
-		f.broken = invalidJSON("", "The body ends in the middle of its JSON.")
+		f.broken = InvalidJSON("", "The body ends in the middle of its JSON.")
 	case errors.Is(err, jsontext.ErrDuplicateName):
-		f.broken = &problem{
-			code: api.CodeInvalidJSON, detail: "The body has a field twice: " + clip(string(syntax.JSONPointer)) + ".",
-			faults: []api.Fault{{Pointer: clip(string(syntax.JSONPointer)), Reason: "is there twice"}},
+		f.broken = &Problem{
+			Code: api.CodeInvalidJSON, Detail: "The body has a field twice: " + Clip(string(syntax.JSONPointer)) + ".",
+			Faults: []api.Fault{{Pointer: Clip(string(syntax.JSONPointer)), Reason: "is there twice"}},
 		}
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		f.broken = invalidJSON(string(syntax.JSONPointer), "The body ends in the middle of its JSON.")
+		f.broken = InvalidJSON(string(syntax.JSONPointer), "The body ends in the middle of its JSON.")
 	default:
-		f.broken = invalidJSON(string(syntax.JSONPointer), "The body is not valid JSON in UTF-8 at byte "+strconv.FormatInt(syntax.ByteOffset, 10)+".")
+		f.broken = InvalidJSON(string(syntax.JSONPointer), "The body is not valid JSON in UTF-8 at byte "+strconv.FormatInt(syntax.ByteOffset, 10)+".")
 	}
 	return false
 }
@@ -124,7 +125,7 @@ func (f *form) skip() bool {
 		case depth == outside:
 			return true
 		case depth > maxDepth:
-			f.broken = invalidJSON(string(f.d.StackPointer()), fmt.Sprintf("The body nests more than %d levels deep.", maxDepth))
+			f.broken = InvalidJSON(string(f.d.StackPointer()), fmt.Sprintf("The body nests more than %d levels deep.", maxDepth))
 			return false
 		}
 	}
@@ -358,20 +359,10 @@ func merge(read []fleet.Fault, err error) []fleet.Fault {
 	return all
 }
 
-// invalid is the error for faults, nil when there are none.
-func invalid(faults []fleet.Fault) error {
+// Invalid is the error for faults, nil when there are none.
+func Invalid(faults []fleet.Fault) error {
 	if len(faults) == 0 {
 		return nil
 	}
 	return &fleet.InvalidError{Faults: faults}
-}
-
-// body reads the request's body as a form.
-func (s *Server) body(w http.ResponseWriter, r *http.Request, field func(f *form, name string) bool) ([]fleet.Fault, error) {
-	buf, err := s.readBody(w, r)
-	if err != nil {
-		return nil, err
-	}
-	defer buf.free()
-	return readForm(buf.b, field)
 }

@@ -1,0 +1,262 @@
+// Package calls is what callers ask for, whatever carries it: the JSON that
+// comes over HTTP, WebSocket or the message queue is read strictly, carried out
+// for whoever asks, and answered alike.
+package calls
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+
+	"headway/api"
+	"headway/internal/access"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// Desk carries out calls. Whether whoever asks may call at all is for the
+// carrier to know, by the permission that it declares; for which head somebody
+// may speak is seen to here. All methods are safe for concurrent use. No method
+// keeps the body; errors are what ProblemOf turns into an answer.
+type Desk struct {
+	fleet  *fleet.Registry
+	router *routing.Router
+}
+
+// New makes a desk.
+func New(f *fleet.Registry, r *routing.Router) (*Desk, error) {
+	if f == nil || r == nil {
+		return nil, errors.New("calls: the fleet and the router are required")
+	}
+	return &Desk{f, r}, nil
+}
+
+// Register reads an api.Registration and registers the head. Created says that
+// its id was not known.
+func (d *Desk) Register(ctx context.Context, p *access.Principal, body []byte) (answer api.RegistrationAnswer, created bool, err error) {
+	var in registration
+	faults, err := readForm(body, in.field)
+	if err != nil {
+		return answer, false, err
+	}
+	faults = append(faults, in.complete()...)
+	if len(faults) > 0 {
+		return answer, false, in.named(Invalid(merge(faults, d.fleet.Check(in.spec, nil))))
+	}
+	if err := d.mayRegister(p, &in.spec); err != nil {
+		return answer, false, err
+	}
+	done, err := d.fleet.Register(ctx, in.spec, in.first)
+	if err != nil {
+		return answer, false, in.named(err)
+	}
+	return api.RegistrationAnswer{Head: HeadOf(&done.View), Lease: toLease(done.Lease)}, done.Created, nil
+}
+
+// Report reads an api.StatusReport of the head. With no id, as where there is
+// no path to hold it, the body has it in a field of its own: id.
+func (d *Desk) Report(p *access.Principal, id string, body []byte) (api.StatusAnswer, error) {
+	in := report{id: id, named: id == ""}
+	if id != "" {
+		if err := d.maySpeak(p, id); err != nil {
+			return api.StatusAnswer{}, err
+		}
+	}
+	faults, err := readForm(body, in.field)
+	if err != nil {
+		return api.StatusAnswer{}, err
+	}
+	report := fleet.StatusReport{Status: in.status, Load: in.toLoad()}
+	if in.sequence != nil {
+		report.Sequence = uint64(*in.sequence)
+	}
+	require := func(missing bool, pointer, what string) {
+		if missing {
+			faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: pointer, Reason: "is required: " + what}}})
+		}
+	}
+	require(in.id == "", "/id", "the id of the head")
+	require(in.epoch == nil, "/epoch", "the epoch of the head's lease")
+	if len(faults) > 0 {
+		return api.StatusAnswer{}, Invalid(merge(faults, fleet.ValidateReport(&report)))
+	}
+	report.Epoch = uint64(*in.epoch)
+	if in.named {
+		if err := d.maySpeak(p, in.id); err != nil {
+			return api.StatusAnswer{}, err
+		}
+	}
+	lease, err := d.fleet.Report(in.id, report)
+	if err != nil {
+		return api.StatusAnswer{}, err
+	}
+	return api.StatusAnswer{Lease: toLease(lease)}, nil
+}
+
+// Patch reads an api.HeadPatch, the operator's side of a head.
+func (d *Desk) Patch(ctx context.Context, id string, body []byte) (api.Head, error) {
+	var in patch
+	faults, err := readForm(body, in.field)
+	if err != nil {
+		return api.Head{}, err
+	}
+	if len(faults) == 0 && in.Patch == (fleet.Patch{}) {
+		faults = append(faults, fleet.Fault{Reason: "changes nothing; want admin_state, weight or labels"})
+	}
+	if in.Labels != nil {
+		faults = append(faults, fleet.CheckLabels("/labels", *in.Labels)...)
+	}
+	if len(faults) > 0 {
+		return api.Head{}, Invalid(faults)
+	}
+	view, err := d.fleet.Patch(ctx, id, in.Patch)
+	if err != nil {
+		return api.Head{}, err
+	}
+	return HeadOf(&view), nil
+}
+
+// Deregister removes the head.
+func (d *Desk) Deregister(ctx context.Context, p *access.Principal, id string) error {
+	if err := d.maySpeak(p, id); err != nil {
+		return err
+	}
+	return d.fleet.Deregister(ctx, id)
+}
+
+var works = sync.Pool{New: func() any { return new(work) }}
+
+// Decide reads an api.DecisionRequest, makes the decision, and appends the
+// api.Decision to the answer, which may be the memory of the body: the hot call
+// is read and written by hand.
+func (d *Desk) Decide(body, answer []byte) ([]byte, error) {
+	in, _ := works.Get().(*work)
+	defer works.Put(in)
+	if !in.scan(body) {
+		faults, err := in.decode(body)
+		if err != nil {
+			return answer, err
+		}
+		if faults = append(faults, checkDecision(&in.req, faults)...); len(faults) > 0 {
+			return answer, Invalid(faults)
+		}
+	} else if !plausible(&in.req) {
+		return answer, Invalid(checkDecision(&in.req, nil))
+	}
+	decision, err := d.router.Decide(&in.req)
+	if err != nil {
+		return answer, err
+	}
+	return appendDecision(answer, decision), nil
+}
+
+// Progress reads an api.Progress of the decision; see Outcome for its id.
+func (d *Desk) Progress(id string, body []byte) error {
+	event, named := "", id == ""
+	faults, err := readForm(body, func(f *form, name string) bool {
+		switch {
+		case name == "event":
+			f.choice("first_token", func(text string) bool { event = text; return text == "first_token" })
+		case name == "decision_id" && named:
+			f.text(&id)
+		default:
+			return false
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	if event == "" {
+		faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/event", Reason: "is required: first_token"}}})
+	}
+	if faults = requireDecision(faults, id); len(faults) > 0 {
+		return Invalid(faults)
+	}
+	return d.router.FirstToken(strings.Clone(id))
+}
+
+// Outcome reads an api.Outcome of the decision. With no id the body has it in a
+// field of its own: decision_id.
+func (d *Desk) Outcome(id string, body []byte) error {
+	in := outcome{id: id, named: id == ""}
+	faults, err := readForm(body, in.field)
+	if err != nil {
+		return err
+	}
+	if in.result == routing.ResultNone {
+		faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/result", Reason: "is required: ok, error or cancelled"}}})
+	}
+	if faults = requireDecision(faults, in.id); len(faults) > 0 {
+		return Invalid(faults)
+	}
+	return d.router.Finish(in.id, in.toOutcome())
+}
+
+func requireDecision(faults []fleet.Fault, id string) []fleet.Fault {
+	if id != "" {
+		return faults
+	}
+	return merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/decision_id", Reason: "is required: the id of the decision"}}})
+}
+
+// DeniedError is of somebody who is known and may not.
+type DeniedError struct{ Reason string }
+
+func (e *DeniedError) Error() string { return e.Reason }
+
+// Allow refuses whoever does not have a permission.
+func Allow(p *access.Principal, needs access.Permission) error {
+	if p.May(needs) {
+		return nil
+	}
+	return &DeniedError{"this needs the permission " + string(needs) + ", which the " + p.Type + " does not have"}
+}
+
+// mayRegister refuses a registration that whoever asks may not make, or that
+// would take a head away from a region that they have no say in.
+func (d *Desk) mayRegister(p *access.Principal, spec *fleet.Spec) error {
+	if err := mayBeIn(p, spec.Region); err != nil {
+		return err
+	}
+	return d.maySpeak(p, spec.ID)
+}
+
+// maySpeak refuses a head that speaks for another, or for one that is known in
+// another region than its own.
+func (d *Desk) maySpeak(p *access.Principal, id string) error {
+	if !p.MayBe(id) {
+		return &DeniedError{"the " + p.Type + " may not speak for this head"}
+	}
+	if p != nil && len(p.Regions) > 0 {
+		if view, err := d.fleet.Head(id); err == nil {
+			return mayBeIn(p, view.Head.Region)
+		}
+	}
+	return nil
+}
+
+// mayBeIn refuses a head that registers where it does not belong.
+func mayBeIn(p *access.Principal, region string) error {
+	if !p.MayBeIn(region) {
+		return &DeniedError{"the " + p.Type + " may not register heads in this region"}
+	}
+	return nil
+}
+
+// named lets faults of the model type point to the field that it stood in.
+func (in *registration) named(err error) error {
+	wrong, ok := errors.AsType[*fleet.InvalidError](err)
+	if !ok || !in.single {
+		return err
+	}
+	faults := slices.Clone(wrong.Faults)
+	for i := range faults {
+		if faults[i].Pointer == "/model_types/0" {
+			faults[i].Pointer = "/model_type"
+		}
+	}
+	return Invalid(faults)
+}

@@ -1,0 +1,277 @@
+package calls
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"headway/api"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// depth is how deeply valid JSON nests.
+func depth(body []byte) int {
+	deepest := 0
+	d := jsontext.NewDecoder(strings.NewReader(string(body)))
+	for {
+		if _, err := d.ReadToken(); err != nil {
+			return deepest
+		}
+		deepest = max(deepest, d.StackDepth())
+	}
+}
+
+// read reads a body as a form and checks what holds for all of them: it is
+// refused as a whole if and only if it is no JSON object or nests too deeply,
+// and what is said of it is bounded. ok is true for a body without a fault.
+func read(t *testing.T, body []byte, field func(f *form, name string) bool) (ok bool) {
+	t.Helper()
+	copied := slices.Clone(body)
+	faults, err := readForm(body, field)
+	if !slices.Equal(copied, body) {
+		t.Fatalf("the body was changed to %q", body)
+	}
+	value := jsontext.Value(body)
+	object := value.IsValid() && value.Kind() == '{' && depth(body) <= maxDepth
+	if (err == nil) != object {
+		t.Fatalf("error %v; want one: %t", err, !object)
+	}
+	if err != nil {
+		if faults != nil {
+			t.Fatalf("faults %v beside error %v", faults, err)
+		}
+		p := ProblemOf(err)
+		if p.Code != api.CodeInvalidJSON || !utf8.ValidString(p.Detail) || len(p.Detail) > 300 {
+			t.Fatalf("%+v", p)
+		}
+		return false
+	}
+	if len(faults) > MaxFaults+1 {
+		t.Fatalf("%d faults", len(faults))
+	}
+	for _, f := range faults {
+		if f.Reason == "" || len(f.Reason) > 300 || len(f.Pointer) > 300 || !utf8.ValidString(f.Pointer) {
+			t.Fatalf("fault %+v", f)
+		}
+	}
+	return len(faults) == 0
+}
+
+// strictly decodes a body with the library alone, into the public type; ok is
+// false when it refuses what the form takes: numbers such as 12.0 or 1e3 for
+// whole ones, and everything that has a rule beyond its type.
+func strictly[T any](body []byte) (v T, ok bool) {
+	err := json.Unmarshal(body, &v, json.RejectUnknownMembers(true))
+	return v, err == nil
+}
+
+func within(t *testing.T, name string, v *int64, least, most int64) {
+	t.Helper()
+	if v != nil && (*v < least || *v > most) {
+		t.Fatalf("%s is %d", name, *v)
+	}
+}
+
+func between(t *testing.T, name string, v *float64, least, most float64) {
+	t.Helper()
+	if v != nil && !(*v >= least && *v <= most) {
+		t.Fatalf("%s is %g", name, *v)
+	}
+}
+
+func same(t *testing.T, name string, got, want any) {
+	t.Helper()
+	if g, w := reflect.ValueOf(got), reflect.ValueOf(want); (g.Kind() == reflect.Slice || g.Kind() == reflect.Map) && g.Len() == 0 && w.Len() == 0 {
+		return // absent and empty mean the same
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("%s is %v; the library says %v", name, got, want)
+	}
+}
+
+// value is what a pointer points to, nil for a nil pointer.
+func value[T any](p *T) any {
+	if p == nil {
+		return nil
+	}
+	return *p
+}
+
+func FuzzRegistration(f *testing.F) {
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var in registration
+		if !read(t, body, in.field) {
+			return
+		}
+		between(t, "weight", in.weight, fleet.MinWeight, fleet.MaxWeight)
+		within(t, "max_in_flight", in.places, 0, fleet.MaxMaxInFlight)
+		wrong := in.complete()
+		err := fleet.ValidateSpec(&in.spec, false)
+		if len(wrong) > 0 || err != nil {
+			return
+		}
+		v, ok := strictly[api.Registration](body)
+		if !ok {
+			return
+		}
+		if v.ModelType != "" {
+			v.ModelTypes = []string{v.ModelType}
+		}
+		same(t, "id", in.spec.ID, v.ID)
+		same(t, "model_types", in.spec.ModelTypes, v.ModelTypes)
+		same(t, "region", in.spec.Region, v.Region)
+		same(t, "zone", in.spec.Zone, v.Zone)
+		same(t, "version", in.spec.Version, v.Version)
+		same(t, "engine", in.spec.Engine, v.Engine)
+		same(t, "weight", value(in.weight), value(v.Weight))
+		if v.Capacity != nil {
+			same(t, "max_in_flight", in.spec.MaxInFlight, v.Capacity.MaxInFlight)
+		}
+		if (in.first != nil) != (v.Status != "") || in.first != nil && in.first.Status.String() != v.Status {
+			t.Fatalf("first report %+v; want status %q", in.first, v.Status)
+		}
+	})
+}
+
+func FuzzReport(f *testing.F) {
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var in report
+		if !read(t, body, in.field) {
+			return
+		}
+		within(t, "epoch", in.epoch, 1, maxExact)
+		within(t, "sequence", in.sequence, 1, maxExact)
+		whole := fleet.StatusReport{Status: max(in.status, fleet.StatusActive), Load: in.toLoad()}
+		if err := fleet.ValidateReport(&whole); err != nil {
+			t.Fatalf("%+v was read and is invalid: %v", whole, err)
+		}
+		v, ok := strictly[api.StatusReport](body)
+		if !ok {
+			return
+		}
+		if in.epoch != nil {
+			same(t, "epoch", uint64(*in.epoch), v.Epoch)
+		}
+		if in.status != fleet.StatusUnknown {
+			same(t, "status", in.status.String(), v.Status)
+		}
+		if v.Load == nil {
+			v.Load = new(api.Load)
+		}
+		same(t, "in_flight", value(in.inFlight), value(v.Load.InFlight))
+		same(t, "queued", value(in.queued), value(v.Load.Queued))
+		same(t, "pending_prompt_tokens", value(in.pendingTokens), value(v.Load.PendingPromptTokens))
+		same(t, "kv_cache_usage", value(in.cacheUsage), value(v.Load.KVCacheUsage))
+		same(t, "kv_capacity_tokens", value(in.cacheTokens), value(v.Load.KVCapacityTokens))
+		same(t, "utilization", value(in.utilization), value(v.Load.Utilization))
+		same(t, "tokens_per_second", value(in.tokenRate), value(v.Load.TokensPerSecond))
+	})
+}
+
+func FuzzPatch(f *testing.F) {
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var in patch
+		if !read(t, body, in.field) {
+			return
+		}
+		if in.Weight != nil && *in.Weight != 0 {
+			between(t, "weight", in.Weight, fleet.MinWeight, fleet.MaxWeight)
+		}
+		v, ok := strictly[api.HeadPatch](body)
+		if !ok {
+			return
+		}
+		if v.Weight != nil {
+			same(t, "weight", value(in.Weight), *v.Weight)
+		}
+		if in.State != nil {
+			same(t, "admin_state", in.State.String(), value(v.AdminState))
+		}
+	})
+}
+
+func FuzzOutcome(f *testing.F) {
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var in outcome
+		if !read(t, body, in.field) {
+			return
+		}
+		if in.result > routing.ResultCancelled {
+			t.Fatalf("result %v can be reported", in.result)
+		}
+		within(t, "status_code", in.statusCode, 100, 599)
+		for name, n := range map[string]*int64{"input_tokens": in.input, "output_tokens": in.output, "cached_tokens": in.cached} {
+			within(t, name, n, 0, maxTokens)
+		}
+		between(t, "ttft_ms", in.ttft, 0, maxDurationMs)
+		between(t, "duration_ms", in.duration, 0, maxDurationMs)
+		if v, ok := strictly[api.Outcome](body); ok {
+			same(t, "status_code", value(in.statusCode), value(v.StatusCode))
+			same(t, "ttft_ms", value(in.ttft), value(v.TTFTMs))
+			same(t, "duration_ms", value(in.duration), value(v.DurationMs))
+			same(t, "input_tokens", value(in.input), value(v.InputTokens))
+			same(t, "output_tokens", value(in.output), value(v.OutputTokens))
+			same(t, "cached_tokens", value(in.cached), value(v.CachedTokens))
+		}
+	})
+}
+
+// copied is a request that owns its memory.
+func copied(r routing.Request) routing.Request {
+	r.PrefixHashes = append([]uint64{}, r.PrefixHashes...)
+	r.Exclude = append([]string{}, r.Exclude...)
+	return r
+}
+
+// FuzzDecision compares the two readers of a decision request: what the fast
+// one takes, the strict one takes without a fault, and it means the same.
+func FuzzDecision(f *testing.F) {
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var d work
+		fast := d.scan(body)
+		scanned := copied(d.req)
+		faults, err := d.decode(body)
+		decoded := copied(d.req)
+		if fast {
+			if err != nil || len(faults) > 0 || !reflect.DeepEqual(scanned, decoded) {
+				t.Fatalf("scanned as %+v, decoded as %+v, %v, %v", scanned, decoded, faults, err)
+			}
+			if plausible(&scanned) && len(checkDecision(&scanned, nil)) > 0 {
+				t.Fatalf("%+v is plausible and has the faults %v", scanned, checkDecision(&scanned, nil))
+			}
+		}
+		// Nothing of one request is left for the next.
+		if !d.scan([]byte(`{"model_type":"m"}`)) || !reflect.DeepEqual(copied(d.req), copied(routing.Request{ModelType: "m"})) {
+			t.Fatalf("the next request is %+v", d.req)
+		}
+
+		var again work
+		ok := read(t, body, func(f *form, name string) bool { return again.field(f, name) })
+		if ok != (err == nil && len(faults) == 0) {
+			t.Fatalf("read again: %t, before %v, %v", ok, faults, err)
+		}
+		v, strict := strictly[api.DecisionRequest](body)
+		if !ok || !strict {
+			return
+		}
+		same(t, "model_type", decoded.ModelType, v.ModelType)
+		same(t, "region", decoded.Region, v.Region)
+		same(t, "strategy", decoded.Strategy, v.Strategy)
+		same(t, "session_key", decoded.SessionKey, v.SessionKey)
+		same(t, "explain", decoded.Explain, v.Explain)
+		same(t, "exclude", decoded.Exclude, v.Exclude)
+		same(t, "prefix_hashes", len(decoded.PrefixHashes), len(v.PrefixHashes))
+		tokens := int64(math.Ceil(float64(len(v.Prompt)) / bytesPerToken))
+		if v.InputTokens != nil {
+			tokens = *v.InputTokens
+		}
+		same(t, "input_tokens", decoded.InputTokens, tokens)
+	})
+}

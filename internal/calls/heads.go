@@ -1,0 +1,276 @@
+package calls
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"headway/api"
+	"headway/internal/fleet"
+)
+
+// registration is an api.Registration as it is read.
+type registration struct {
+	spec   fleet.Spec
+	weight *float64
+	places *int64
+	model  string
+	single bool // the model types are model
+	report report
+	first  *fleet.StatusReport
+}
+
+func (in *registration) field(f *form, name string) bool {
+	switch name {
+	case "id":
+		f.text(&in.spec.ID)
+	case "endpoint":
+		f.text(&in.spec.Endpoint)
+	case "model_types":
+		if !f.null() {
+			in.spec.ModelTypes = []string{}
+			f.texts(fleet.MaxModelTypes, &in.spec.ModelTypes)
+		}
+	case "model_type":
+		f.text(&in.model)
+	case "region":
+		f.text(&in.spec.Region)
+	case "zone":
+		f.text(&in.spec.Zone)
+	case "version":
+		f.text(&in.spec.Version)
+	case "engine":
+		f.text(&in.spec.Engine)
+	case "weight":
+		f.number(&in.weight, fleet.MinWeight, fleet.MaxWeight)
+	case "capacity":
+		f.object(func(name string) bool {
+			if name != "max_in_flight" {
+				return false
+			}
+			f.whole(&in.places, 0, fleet.MaxMaxInFlight)
+			return true
+		})
+	case "labels":
+		f.labels(&in.spec.Labels)
+	case "status", "load":
+		return in.report.field(f, name)
+	default:
+		return false
+	}
+	return true
+}
+
+// complete makes the spec of what was read, and finds what does not go
+// together.
+func (in *registration) complete() (faults []fleet.Fault) {
+	if in.model != "" {
+		if in.spec.ModelTypes != nil {
+			faults = append(faults, fleet.Fault{Pointer: "/model_type", Reason: "must not stand beside model_types"})
+		} else {
+			in.spec.ModelTypes, in.single = []string{in.model}, true
+		}
+	}
+	if in.weight != nil {
+		in.spec.Weight = *in.weight
+	}
+	if in.places != nil {
+		in.spec.MaxInFlight = *in.places
+	}
+	switch {
+	case in.report.status != fleet.StatusUnknown:
+		in.first = &fleet.StatusReport{Status: in.report.status, Load: in.report.toLoad()}
+	case in.report.loaded:
+		faults = append(faults, fleet.Fault{Pointer: "/load", Reason: "needs a status beside it"})
+	}
+	return faults
+}
+
+// Bounds of what a head may report; beyond them sums over a fleet could
+// overflow.
+const (
+	maxReported       = 1_000_000_000
+	maxReportedTokens = 1_000_000_000_000
+)
+
+// report is an api.StatusReport as it is read.
+type report struct {
+	id                                           string
+	named                                        bool // the body names the head
+	epoch, sequence                              *int64
+	status                                       fleet.Status
+	loaded                                       bool
+	inFlight, queued, pendingTokens, cacheTokens *int64
+	cacheUsage, utilization, tokenRate           *float64
+}
+
+func (in *report) field(f *form, name string) bool {
+	switch name {
+	case "id":
+		if !in.named {
+			return false
+		}
+		f.text(&in.id)
+	case "epoch":
+		f.whole(&in.epoch, 1, maxExact)
+	case "sequence":
+		f.whole(&in.sequence, 1, maxExact)
+	case "status":
+		f.choice("active, degraded, draining or offline", func(text string) bool {
+			status, ok := fleet.ParseStatus(text)
+			if ok {
+				in.status = status
+			}
+			return ok
+		})
+	case "load":
+		in.loaded = f.d.PeekKind() == '{'
+		f.object(func(name string) bool { return in.load(f, name) })
+	default:
+		return false
+	}
+	return true
+}
+
+func (in *report) load(f *form, name string) bool {
+	switch name {
+	case "in_flight":
+		f.whole(&in.inFlight, 0, maxReported)
+	case "queued":
+		f.whole(&in.queued, 0, maxReported)
+	case "pending_prompt_tokens":
+		f.whole(&in.pendingTokens, 0, maxReportedTokens)
+	case "kv_capacity_tokens":
+		f.whole(&in.cacheTokens, 0, maxReportedTokens)
+	case "kv_cache_usage":
+		f.number(&in.cacheUsage, 0, 1)
+	case "utilization":
+		f.number(&in.utilization, 0, 1)
+	case "tokens_per_second":
+		f.number(&in.tokenRate, 0, maxReported)
+	default:
+		return false
+	}
+	return true
+}
+
+func (in *report) toLoad() fleet.Load {
+	load := fleet.UnknownLoad()
+	give(&load.InFlight, in.inFlight)
+	give(&load.Queued, in.queued)
+	give(&load.PendingPromptTokens, in.pendingTokens)
+	give(&load.KVCapacityTokens, in.cacheTokens)
+	give(&load.KVCacheUsage, in.cacheUsage)
+	give(&load.Utilization, in.utilization)
+	give(&load.TokensPerSecond, in.tokenRate)
+	return load
+}
+
+// give sets to what was said; what was not stays unknown.
+func give[T any](to, said *T) {
+	if said != nil {
+		*to = *said
+	}
+}
+
+// patch is an api.HeadPatch as it is read. A null takes the operator's value
+// away. A weight of 0 is refused: who sends it means a head without traffic,
+// which is what admin_state is for.
+type patch struct{ fleet.Patch }
+
+func (in *patch) field(f *form, name string) bool {
+	switch name {
+	case "admin_state":
+		f.choice("enabled, draining or maintenance", func(text string) bool {
+			state, ok := fleet.ParseAdminState(text)
+			if ok {
+				in.State = &state
+			}
+			return ok
+		})
+	case "weight":
+		if f.null() {
+			in.Weight = new(float64)
+			break
+		}
+		f.number(&in.Weight, fleet.MinWeight, fleet.MaxWeight)
+	case "labels":
+		labels := map[string]string{}
+		f.labels(&labels)
+		in.Labels = &labels
+	default:
+		return false
+	}
+	return true
+}
+
+// NotOfID reports whether an id of a head cannot have the character.
+func NotOfID(c rune) bool {
+	return (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '.' && c != '_' && c != ':' && c != '-'
+}
+
+func toLease(l fleet.Lease) api.Lease {
+	return api.Lease{
+		Epoch: l.Epoch, TTLSeconds: seconds(l.TTL), HeartbeatIntervalSeconds: seconds(l.HeartbeatInterval),
+		ExpiresAt: stamp(l.ExpiresAt),
+	}
+}
+
+// seconds keeps milliseconds.
+func seconds(d time.Duration) float64 {
+	return float64(d.Round(time.Millisecond)) / float64(time.Second)
+}
+
+// millis keeps hundredths of a millisecond.
+func millis(d time.Duration) float64 { return math.Round(float64(d)/1e4) / 100 }
+
+func stamp(t time.Time) time.Time { return t.UTC().Round(time.Millisecond) }
+
+func stampPointer(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = stamp(t)
+	return &t
+}
+
+// HeadOf is a head as it is sent.
+func HeadOf(v *fleet.View) api.Head {
+	h := v.Head
+	head := api.Head{
+		ID: h.ID, Endpoint: h.Endpoint, ModelTypes: slices.Clone(h.ModelTypes), Region: h.Region, Zone: h.Zone,
+		Version: h.Version, Engine: h.Engine, Weight: h.Weight, Labels: h.Labels, Epoch: v.Lease.Epoch,
+		Status: h.Status.String(), AdminState: h.Admin.String(), Routable: h.Routable(),
+		Health:   api.Health{State: h.Health.String(), Reason: v.HealthReason, Until: stampPointer(v.HealthUntil)},
+		InFlight: v.InFlight, Lease: toLease(v.Lease),
+		RegisteredAt: stamp(v.Record.RegisteredAt), UpdatedAt: stamp(v.Record.UpdatedAt),
+	}
+	if h.MaxInFlight > 0 {
+		head.Capacity = &api.Capacity{MaxInFlight: h.MaxInFlight}
+	}
+	if report := v.Report; report != nil {
+		head.Load = &api.ReportedLoad{AgeMs: millis(v.ReportAge), Load: api.Load{
+			InFlight: known(report.Load.InFlight), Queued: known(report.Queued),
+			PendingPromptTokens: known(report.PendingPromptTokens), KVCapacityTokens: known(report.KVCapacityTokens),
+			KVCacheUsage: Number(report.KVCacheUsage), Utilization: Number(report.Utilization),
+			TokensPerSecond: Number(report.TokensPerSecond),
+		}}
+	}
+	return head
+}
+
+// known is nil for what was not told.
+func known(v int64) *int64 {
+	if v == fleet.Unknown {
+		return nil
+	}
+	return &v
+}
+
+// Number is nil for what JSON cannot say.
+func Number(v float64) *float64 {
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return nil
+	}
+	return &v
+}

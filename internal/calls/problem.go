@@ -1,0 +1,219 @@
+package calls
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"headway/api"
+	"headway/internal/access"
+	"headway/internal/audit"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// Problem is an error that knows its answer.
+type Problem struct {
+	Code       string // one of api.Code…
+	Detail     string // a sentence
+	Faults     []api.Fault
+	RetryAfter time.Duration
+	noHead     *routing.NoHeadError // for what more it has to say
+}
+
+func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
+
+// Status is the problem's status in HTTP.
+func (p *Problem) Status() int { return kinds[p.Code].status }
+
+// Answer is the problem as it is sent, without what only the carrier knows:
+// the instance and the request's id.
+func (p *Problem) Answer() api.Problem {
+	kind := kinds[p.Code]
+	a := api.Problem{
+		Type: "urn:headway:problem:" + p.Code, Title: kind.title, Status: kind.status,
+		Detail: p.Detail, Code: p.Code, Errors: p.Faults,
+	}
+	if p.noHead != nil {
+		a.Reason, a.Removed = string(p.noHead.Failure), p.noHead.Counts
+		if p.noHead.Explanation != nil {
+			a.Explanation = toExplanation(p.noHead.Explanation)
+		}
+	}
+	return a
+}
+
+// kinds are the status and title of each code.
+var kinds = map[string]struct {
+	status int
+	title  string
+}{
+	api.CodeInvalidJSON:         {http.StatusBadRequest, "The body is not valid JSON"},
+	api.CodeInvalid:             {http.StatusUnprocessableEntity, "The request is invalid"},
+	api.CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The body is too large"},
+	api.CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body is not plain JSON"},
+	api.CodeRequestTimeout:      {http.StatusRequestTimeout, "The request took too long to come"},
+	api.CodeNotFound:            {http.StatusNotFound, "There is nothing at this path"},
+	api.CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "This method does nothing here"},
+	api.CodeHeadNotFound:        {http.StatusNotFound, "The head is not registered"},
+	api.CodeStaleEpoch:          {http.StatusConflict, "The epoch is not the current one"},
+	api.CodeFleetFull:           {http.StatusInsufficientStorage, "The fleet is full"},
+	api.CodeOverloaded:          {http.StatusServiceUnavailable, "Too many changes wait"},
+	api.CodeStateUnavailable:    {http.StatusServiceUnavailable, "The state cannot be written"},
+	api.CodeConflict:            {http.StatusConflict, "Somebody else changed this"},
+	api.CodeUnknownModelType:    {http.StatusNotFound, "Nobody knows this model type"},
+	api.CodeNoEligibleHead:      {http.StatusServiceUnavailable, "No head can take the request"},
+	api.CodeOverrideNotAllowed:  {http.StatusForbidden, "The policy reserves this to itself"},
+	api.CodeDecisionNotFound:    {http.StatusNotFound, "The decision is not among the recent ones"},
+	api.CodePreconditionMissing: {http.StatusPreconditionRequired, "Say which revision you change"},
+	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Somebody else changed this"},
+	api.CodeRevisionNotFound:    {http.StatusNotFound, "The revision is not kept"},
+	api.CodeUnauthenticated:     {http.StatusUnauthorized, "Who asks?"},
+	api.CodeForbidden:           {http.StatusForbidden, "This is not allowed"},
+	api.CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests"},
+	api.CodeKeyNotFound:         {http.StatusNotFound, "There is no such key"},
+	api.CodeLastAdmin:           {http.StatusConflict, "Nobody could administer any more"},
+	api.CodeAuditUnavailable:    {http.StatusServiceUnavailable, "The audit trail cannot be written"},
+	api.CodeForeignHost:         {http.StatusMisdirectedRequest, "The request is for somebody else"},
+	api.CodeCrossOrigin:         {http.StatusForbidden, "The request comes from another site"},
+	api.CodeTimeout:             {http.StatusGatewayTimeout, "The answer took too long"},
+	api.CodeClientGone:          {StatusClientGone, "The client left"},
+	api.CodeInternal:            {http.StatusInternalServerError, "Something went wrong here"},
+}
+
+// StatusClientGone is nginx's code for a client that left before the answer:
+// an outcome of its own, neither the client's error nor ours.
+const StatusClientGone = 499
+
+// knownErrors are the errors of the rooms that callers tell apart.
+var knownErrors = []struct {
+	err    error
+	code   string
+	detail string
+	retry  time.Duration
+}{
+	{fleet.ErrHeadNotFound, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads.", 0},
+	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The epoch is not that of the head's newest lease, as when the head was registered again; use that lease, or register.", 0},
+	{routing.ErrPolicyConflict, api.CodePreconditionFailed, "The policy has another revision by now; read it again, with its ETag, and repeat the change.", 0},
+	{routing.ErrNoRevision, api.CodeRevisionNotFound, "No revision of this number is kept; GET /api/v1/policy/revisions lists those that are.", 0},
+	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},
+	{access.ErrKeyNotFound, api.CodeKeyNotFound, "No key has this id; GET /api/v1/keys lists those that there are.", 0},
+	{access.ErrLastAdmin, api.CodeLastAdmin, "This is the last key that may administer while others are in use; make another one first.", 0},
+	{audit.ErrQuery, api.CodeInvalid, "The search cannot be made: the cursor is not the next_cursor of this search.", 0},
+	{audit.ErrUnavailable, api.CodeAuditUnavailable, "The audit trail cannot be written, so nothing was changed; see the log of the service.", 5 * time.Second},
+	{fleet.ErrConflict, api.CodeConflict, "Somebody else changed this at the same time; read it again and repeat.", 0},
+	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types).", 0},
+	{fleet.ErrOverloaded, api.CodeOverloaded, "Too many changes wait to be written; try again.", time.Second},
+	{fleet.ErrStoreUnavailable, api.CodeStateUnavailable, "The state cannot be written; nothing was changed.", 5 * time.Second},
+	{context.DeadlineExceeded, api.CodeTimeout, "The answer took too long; whether the change took effect is not known.", 0},
+	{context.Canceled, api.CodeClientGone, "The client left before the answer.", 0},
+}
+
+// ProblemOf is the only place that turns an error into a code, and with it
+// into a status. Errors that it does not know are ours, and their text stays
+// here.
+func ProblemOf(err error) *Problem {
+	if p, ok := errors.AsType[*Problem](err); ok {
+		return p
+	}
+	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
+		faults := FaultsOf(invalid.Faults)
+		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(faults), Faults: faults}
+	}
+	if p := AccessProblem(err); p != nil {
+		return p
+	}
+	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
+		return &Problem{
+			Code:   api.CodeOverrideNotAllowed,
+			Detail: "The policy does not let callers set " + strings.TrimPrefix(override.Field, "/") + "; its caller_may lists what they may.",
+			Faults: []api.Fault{{Pointer: override.Field, Reason: "is reserved to the policy"}},
+		}
+	}
+	if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
+		return noHeadProblem(no)
+	}
+	for _, k := range knownErrors {
+		if errors.Is(err, k.err) {
+			return &Problem{Code: k.code, Detail: k.detail, RetryAfter: k.retry}
+		}
+	}
+	return &Problem{Code: api.CodeInternal, Detail: "Something went wrong here; the log has it under the request's id."}
+}
+
+// FaultsOf are faults as they are sent.
+func FaultsOf(list []fleet.Fault) []api.Fault {
+	faults := make([]api.Fault, len(list))
+	for i, f := range list {
+		faults[i] = api.Fault{Pointer: Clip(f.Pointer), Reason: f.Reason}
+	}
+	return faults
+}
+
+// DetailOf says the only fault, or how many there are.
+func DetailOf(faults []api.Fault) string {
+	if len(faults) != 1 {
+		return strconv.Itoa(len(faults)) + " things are wrong with the request; errors lists them."
+	}
+	switch f := faults[0]; {
+	case f.Parameter != "":
+		return "Parameter " + f.Parameter + ": " + f.Reason + "."
+	case f.Pointer != "":
+		return f.Pointer + ": " + f.Reason + "."
+	default:
+		return strings.ToUpper(f.Reason[:1]) + f.Reason[1:] + "."
+	}
+}
+
+// noHeadDetails say what a failure means.
+var noHeadDetails = map[routing.Failure]string{
+	routing.FailNoHeads:    "No registered head serves this model type.",
+	routing.FailRegion:     "The required region has no head that takes requests.",
+	routing.FailUnroutable: "Each head that the request may go to is drained, offline or silent, or has not reported yet; removed counts them.",
+	routing.FailLabels:     "No head that takes requests has the labels.",
+	routing.FailExcluded:   "The request excludes every head that could take it.",
+	routing.FailAtCapacity: "Every head that could take the request is at its max_in_flight.",
+}
+
+func noHeadProblem(no *routing.NoHeadError) *Problem {
+	if no.Failure == routing.FailUnknownModel {
+		return &Problem{
+			Code: api.CodeUnknownModelType, Detail: "Neither a registered head nor the policy names this model type.",
+			Faults: []api.Fault{{Pointer: "/model_type", Reason: "is not known"}},
+		}
+	}
+	return &Problem{Code: api.CodeNoEligibleHead, Detail: noHeadDetails[no.Failure], RetryAfter: no.RetryAfter, noHead: no}
+}
+
+// AccessProblem turns the errors of access into problems; nil for others.
+func AccessProblem(err error) *Problem {
+	if denied, ok := errors.AsType[*DeniedError](err); ok {
+		return &Problem{Code: api.CodeForbidden, Detail: sentence(denied.Reason)}
+	}
+	if limited, ok := errors.AsType[*access.LimitedError](err); ok {
+		return &Problem{Code: api.CodeRateLimited, Detail: sentence("too many requests of one " + limited.Limit), RetryAfter: max(limited.RetryAfter, time.Second)}
+	}
+	if invalid, ok := errors.AsType[*access.InvalidError](err); ok {
+		faults := make([]fleet.Fault, len(invalid.Faults))
+		for i, f := range invalid.Faults {
+			faults[i] = fleet.Fault(f)
+		}
+		list := FaultsOf(faults)
+		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(list), Faults: list}
+	}
+	for _, unknown := range []error{
+		access.ErrNoCredential, access.ErrMalformed, access.ErrSeveral, access.ErrInURL, access.ErrElsewhere,
+		access.ErrUnknown, access.ErrExpired, access.ErrRevoked, access.ErrUnbelieved, access.ErrIssuerAway,
+	} {
+		if errors.Is(err, unknown) {
+			return &Problem{Code: api.CodeUnauthenticated, Detail: sentence(unknown.Error())}
+		}
+	}
+	return nil
+}
+
+// sentence makes a sentence of an error.
+func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }
