@@ -77,6 +77,17 @@ tools: $(TOOLS) ## build the checkers into bin/ (the other targets do it as need
 clean: ## remove what make built
 	@rm -rf bin
 
+## What is generated and committed
+
+.PHONY: generate
+generate: need-go ## write rules, their tests, dashboards and runbooks from internal/mixin
+	@$(GO) run ./internal/mixin/generate
+
+.PHONY: console
+console: ## build the web console's assets into internal/console/dist (needs npm)
+	@command -v npm >/dev/null || { echo 'make: npm is missing; get it with: apt-get install -y nodejs npm' >&2; exit 1; }
+	@cd internal/console/web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent build
+
 ## Packaging
 
 # All of it is of the one static binary that scripts/release/build makes, and all

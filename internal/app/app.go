@@ -21,9 +21,11 @@ import (
 	"headway/internal/boltstore"
 	"headway/internal/calls"
 	"headway/internal/config"
+	"headway/internal/console"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
+	"headway/internal/monitor"
 	"headway/internal/pki"
 	"headway/internal/redisaudit"
 	"headway/internal/routing"
@@ -54,6 +56,8 @@ type App struct {
 	redis      *redisaudit.Embedded          // nil: there is none
 	outside    *outside
 	keys       *access.Keys
+	monitor    *monitor.Monitor // nil: switched off
+	console    *console.Console // nil: switched off
 	guard      *access.Guard
 	listener   net.Listener
 	stops      []func() error // undone last-in-first-out
@@ -103,15 +107,19 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.buildRooms(ctx, store, metrics); err != nil {
 		return nil, err
 	}
+	if err := a.listen(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.openMonitor(metrics); err != nil {
+		return nil, err
+	}
 	a.server, err = httpapi.New(httpapi.Options{
 		Fleet: a.fleet, Router: a.router, Desk: a.desk, Metrics: metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
+		Monitor: a.monitorHandler(), Console: a.consoleHandler(),
 	})
 	if err != nil {
-		return nil, err
-	}
-	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
 	return a, a.announce()
@@ -232,6 +240,9 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.watchCertificates)
 	start(a.logEvents)
 	start(a.ship)
+	if a.monitor != nil {
+		start(a.monitor.Run)
+	}
 	wait.Go(func() { failed <- a.server.Serve(a.listener) })
 	a.tellTrail()
 	if a.redis != nil {

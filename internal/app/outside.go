@@ -5,6 +5,8 @@ import (
 	"regexp"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/monitor"
 )
 
 // schedLatency adds the time that goroutines wait for a processor, which shows
@@ -46,7 +48,7 @@ func registerOutside(metrics prometheus.Registerer) (*outside, error) {
 		Name: "external_service_calls_total",
 		Help: "Calls to services outside of this process, by service and status.",
 	}, []string{"service", "status"})
-	for _, service := range []string{"redis", "webhook"} {
+	for _, service := range []string{"redis", "webhook", monitor.Alertmanager} {
 		for _, status := range []string{"success", "error"} {
 			calls.WithLabelValues(service, status)
 		}

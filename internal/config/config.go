@@ -21,6 +21,7 @@ type Config struct {
 	Access    Access
 	Audit     Audit
 	Redis     Redis
+	Monitor   Monitor
 
 	sources map[string]source // by key, of the values that are not defaults
 }
@@ -127,6 +128,18 @@ type Redis struct {
 	Stream       string // "": none
 }
 
+// Monitor says what the embedded monitor keeps and whom it tells.
+type Monitor struct {
+	Enabled       bool
+	Interval      time.Duration
+	Retention     time.Duration
+	MaxSeries     int
+	RulesFile     string // "": the rules of the binary
+	Alertmanagers []string
+	AlertWebhooks []string
+	Timeout       time.Duration
+}
+
 // table is the one list of settings, bound to a Config.
 func newTable(c *Config) *table {
 	t := &table{}
@@ -164,7 +177,27 @@ func newTable(c *Config) *table {
 	t.access(&c.Access)
 	t.audit(&c.Audit)
 	t.redis(&c.Redis)
+	t.monitor(&c.Monitor)
 	return t
+}
+
+func (t *table) monitor(c *Monitor) {
+	t.boolean("monitor.enabled", &c.Enabled, true,
+		"keep a history of the metrics, evaluate the alerts, and show both at /console/ and /prometheus/")
+	t.duration("monitor.interval", &c.Interval, 15*time.Second, time.Second, 5*time.Minute,
+		"time between two samples of each metric, and between evaluations of the alerts")
+	t.duration("monitor.retention", &c.Retention, 24*time.Hour, 10*time.Minute, 7*24*time.Hour,
+		"age at which samples are forgotten")
+	t.number("monitor.max_series", &c.MaxSeries, 20_000, 100, 1_000_000,
+		"series that are kept; what is beyond is counted and left out")
+	t.text("monitor.rules_file", &c.RulesFile, "", optionalPath,
+		"rule file of Prometheus' in the place of that of the binary; read again when it changes")
+	t.list("monitor.alertmanagers", &c.Alertmanagers, webURL,
+		"Alertmanagers that are told of alerts, such as http://localhost:9093")
+	t.list("monitor.alert_webhooks", &c.AlertWebhooks, webURL,
+		"addresses that alerts are posted to, in the form of Alertmanager's webhooks")
+	t.duration("monitor.timeout", &c.Timeout, 10*time.Second, 100*time.Millisecond, time.Minute,
+		"time for one call of a receiver of alerts")
 }
 
 func (t *table) tls(c *TLS) {

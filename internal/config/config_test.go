@@ -82,8 +82,9 @@ func TestDefaults(t *testing.T) {
 			OIDC:               config.OIDC{RolesClaim: "roles", HeadsClaim: "headway_heads", RegionsClaim: "headway_regions"},
 			FailuresPerAddress: 10,
 		},
-		Audit: config.Audit{Strict: true, MaxBytes: 100 << 20},
-		Redis: config.Redis{Mode: "embedded", Listen: "127.0.0.1:6380", Channel: "audit:routing:logs"},
+		Audit:   config.Audit{Strict: true, MaxBytes: 100 << 20},
+		Redis:   config.Redis{Mode: "embedded", Listen: "127.0.0.1:6380", Channel: "audit:routing:logs"},
+		Monitor: config.Monitor{Enabled: true, Interval: 15 * time.Second, Retention: 24 * time.Hour, MaxSeries: 20_000, Timeout: 10 * time.Second},
 	}
 	if got := mustLoad(t, "", nil); printed(t, got, true) != printed(t, want, true) {
 		t.Errorf("nothing set gives\n%s", printed(t, got, true))
@@ -95,21 +96,26 @@ func TestDefaults(t *testing.T) {
 
 // elements are what lists may have that want more than a host's name.
 var elements = map[string][]string{
-	"http.trusted_proxies": {"10.0.0.0/8", "192.0.2.7"},
-	"oidc.algorithms":      {"RS256", "EdDSA"},
-	"oidc.roles":           {"sre=admin", "a=b=viewer"},
-	"access.certificates":  {"spiffe://fleet.example/*=head:gpu-*|cpu-*:eu|us", "ops=operator"},
+	"http.trusted_proxies":   {"10.0.0.0/8", "192.0.2.7"},
+	"oidc.algorithms":        {"RS256", "EdDSA"},
+	"oidc.roles":             {"sre=admin", "a=b=viewer"},
+	"monitor.alertmanagers":  {"http://localhost:9093", "https://alerts.example/am"},
+	"monitor.alert_webhooks": {"https://pager.example/headway"},
+	"access.certificates":    {"spiffe://fleet.example/*=head:gpu-*|cpu-*:eu|us", "ops=operator"},
 }
 
 // other returns a sound value that is not the default, as a flag takes it.
 func other(t *rapid.T, s config.Setting) string {
 	switch s.Kind {
 	case config.KindDuration:
+		if s.Key == "monitor.retention" {
+			return fmt.Sprintf("%dm", rapid.IntRange(10, 600).Draw(t, s.Key))
+		}
 		return fmt.Sprintf("%dms", rapid.IntRange(6000, 9000).Draw(t, s.Key))
 	case config.KindBytes:
 		return fmt.Sprint(rapid.IntRange(1<<17, 1<<18).Draw(t, s.Key))
 	case config.KindNumber:
-		return fmt.Sprint(rapid.IntRange(16, 500).Draw(t, s.Key))
+		return fmt.Sprint(rapid.IntRange(100, 500).Draw(t, s.Key))
 	case config.KindDecimal:
 		return fmt.Sprint(rapid.Float64Range(1, 100).Draw(t, s.Key))
 	case config.KindFraction:

@@ -30,6 +30,7 @@ var (
 	}}
 	line        = form{"one line of text", isPath}
 	optionalURL = form{"an https URL, or nothing", func(s string) bool { return s == "" || isURL(s, "https", "http") }}
+	webURL      = form{"http or https URLs", func(s string) bool { return isURL(s, "https", "http") }}
 	redisURL    = form{"redis://host:port or rediss://host:port without a password, or nothing", func(s string) bool {
 		return s == "" || isURL(s, "redis", "rediss")
 	}}

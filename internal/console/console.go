@@ -1,5 +1,6 @@
 // Package console is the embedded web console. Its assets are built from web/
-// into dist/ by 'make console' and committed.
+// into dist/ by 'make console' and committed, as are the pages that need no
+// script, which internal/mixin writes.
 package console
 
 import (
@@ -17,8 +18,8 @@ import (
 	"strings"
 )
 
-//go:embed dist
-var dist embed.FS
+//go:embed dist pages
+var files embed.FS
 
 // policy lets the page run its own script and style, and ask its own origin.
 // uPlot sets styles of elements by script, which needs no leave.
@@ -42,12 +43,14 @@ type Console struct {
 // the root of the file system.
 func New(dashboards fs.FS) (*Console, error) {
 	c := &Console{assets: map[string]*asset{}}
-	files, err := fs.Sub(dist, "dist")
-	if err != nil {
-		return nil, err
-	}
-	if err := c.add(files, "assets/", "*"); err != nil {
-		return nil, err
+	for _, from := range []struct{ dir, below string }{{"dist", "assets/"}, {"pages", "pages/"}} {
+		sub, err := fs.Sub(files, from.dir)
+		if err == nil {
+			err = c.add(sub, from.below, "*")
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	c.index = c.assets["assets/index.html"]
 	delete(c.assets, "assets/index.html")
@@ -75,10 +78,14 @@ func (c *Console) add(files fs.FS, below, pattern string) error {
 	return nil
 }
 
-// ServeHTTP serves what is below /console/; every page is the same document.
+// ServeHTTP serves what is below /console/: the pages that are written, and the
+// one document that draws all others.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	below := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/console"), "/")
 	a := c.assets[below]
+	if a == nil {
+		a = c.assets["pages/"+below+".html"]
+	}
 	if a == nil {
 		if strings.Contains(below, "/") || path.Ext(below) != "" {
 			http.NotFound(w, r)

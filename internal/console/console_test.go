@@ -36,7 +36,7 @@ func TestWhatIsServed(t *testing.T) {
 	c := newConsole(t)
 	for path, kind := range map[string]string{
 		"/console/": "text/html", "/console": "text/html", "/console/monitoring": "text/html",
-		"/console/assets/main.js": "text/javascript", "/console/assets/style.css": "text/css",
+		"/console/runbooks": "text/html", "/console/assets/main.js": "text/javascript", "/console/assets/style.css": "text/css",
 		"/console/dashboards/one.json": "application/json",
 	} {
 		w := ask(t, c, path)

@@ -24,21 +24,22 @@ import (
 
 // Options are what a Monitor is made of.
 type Options struct {
-	Gatherer   prometheus.Gatherer   // required; what is watched
-	Metrics    prometheus.Registerer // required; where the monitor's own metrics go
-	Log        *slog.Logger          // required
-	Rules      []byte                // a rule file of Prometheus'
-	RulesFile  string                // read instead of Rules if set, and again when it changes
-	Instance   string                // label of every series; "localhost:8080"
-	Job        string                // label of every series; "routing-service"
-	Interval   time.Duration         // between scrapes and evaluations; 15 s
-	Retention  time.Duration         // 24 h
-	MaxSeries  int                   // 20,000
-	MaxSamples int                   // in memory at once, of one query; 5,000,000
-	Snapshot   string                // file that keeps the history over restarts; "": none
-	URL        *url.URL              // of the console, that alerts link to; nil: /
-	Receivers  []Receiver            // told of alerts
-	Now        func() time.Time      // nil: time.Now
+	Gatherer   prometheus.Gatherer          // required; what is watched
+	Metrics    prometheus.Registerer        // required; where the monitor's own metrics go
+	Log        *slog.Logger                 // required
+	Rules      []byte                       // a rule file of Prometheus'
+	RulesFile  string                       // read instead of Rules if set, and again when it changes
+	Instance   string                       // label of every series; "localhost:8080"
+	Job        string                       // label of every series; "routing-service"
+	Interval   time.Duration                // between scrapes and evaluations; 15 s
+	Retention  time.Duration                // 24 h
+	MaxSeries  int                          // 20,000
+	MaxSamples int                          // in memory at once, of one query; 5,000,000
+	Snapshot   string                       // file that keeps the history over restarts; "": none
+	URL        *url.URL                     // of the console, that alerts link to; nil: /
+	Receivers  []Receiver                   // told of alerts
+	Told       func(kind string, err error) // counts each call of a receiver by its kind; nil: nobody counts
+	Now        func() time.Time             // nil: time.Now
 }
 
 // Limits of queries: a dashboard needs far less.
@@ -86,7 +87,7 @@ func New(o Options) (*Monitor, error) {
 		NoStepSubqueryIntervalFn: func(int64) int64 { return o.Interval.Milliseconds() },
 	})
 	m.rules = &rules{store: m.store, query: m.instant, url: o.URL, log: o.Log, parser: m.parser}
-	m.teller = newTeller(o.Receivers, o.Log)
+	m.teller = newTeller(&o)
 	var err error
 	if m.metrics, err = newMetrics(o.Metrics, m); err != nil {
 		return nil, fmt.Errorf("monitor: metrics: %w", err)
@@ -131,6 +132,9 @@ func (o *Options) complete() {
 	}
 	if o.URL == nil {
 		o.URL = &url.URL{Path: "/"}
+	}
+	if o.Told == nil {
+		o.Told = func(string, error) {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -43,6 +43,8 @@ const (
 // teller hands alerts to the receivers, each at its own pace.
 type teller struct {
 	log                   *slog.Logger
+	source                string              // page that alerts link to
+	told                  func(string, error) // of each call, by the kind of its receiver
 	lanes                 []*lane
 	sent, failed, dropped prometheus.Counter
 }
@@ -58,9 +60,9 @@ type batch struct {
 	at     time.Time
 }
 
-func newTeller(receivers []Receiver, log *slog.Logger) *teller {
-	t := &teller{log: log}
-	for _, r := range receivers {
+func newTeller(o *Options) *teller {
+	t := &teller{log: o.Log, told: o.Told, source: o.URL.JoinPath("console", "monitoring").String() + "#page=alerts"}
+	for _, r := range o.Receivers {
 		if r.Client == nil {
 			r.Client = &http.Client{Timeout: tellTimeout}
 		}
@@ -105,7 +107,8 @@ func (t *teller) run(ctx context.Context) {
 func (t *teller) deliver(ctx context.Context, l *lane, b batch) {
 	wait := minWait
 	for try := 1; ; try++ {
-		err := l.send(ctx, b)
+		err := l.send(ctx, b, t.source)
+		t.told(l.Kind, err)
 		if err == nil {
 			t.sent.Inc()
 			return
@@ -135,11 +138,11 @@ type postedAlert struct {
 	Status       string        `json:"status,omitempty"` // of webhooks
 }
 
-func (l *lane) send(ctx context.Context, b batch) error {
+func (l *lane) send(ctx context.Context, b batch, source string) error {
 	path, status := "/api/v2/alerts", "resolved"
 	list := make([]postedAlert, len(b.alerts))
 	for i, a := range b.alerts {
-		list[i] = postedAlert{Labels: a.labels, Annotations: a.annotations, StartsAt: a.firedAt.UTC(), EndsAt: b.at.Add(endsAfter).UTC()}
+		list[i] = postedAlert{Labels: a.labels, Annotations: a.annotations, StartsAt: a.firedAt.UTC(), EndsAt: b.at.Add(endsAfter).UTC(), GeneratorURL: source}
 		if a.state == inactive {
 			list[i].EndsAt = a.resolvedAt.UTC()
 		}

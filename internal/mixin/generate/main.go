@@ -41,7 +41,8 @@ func generate() (map[string][]byte, error) {
 		files["prometheus/tests/"+name] = content
 	}
 	files["docs/runbooks.md"] = mixin.Runbooks(groups)
-	return files, nil
+	files["internal/console/pages/runbooks.html"], err = mixin.RunbookPage(groups)
+	return files, err
 }
 
 func write(root string, files map[string][]byte) error {
