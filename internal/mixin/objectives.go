@@ -74,9 +74,10 @@ func objectives() []Group {
 // since promtool and people tell alerts apart by name.
 func burnAlert(n int, b burn, name, record string, budget float64, what, of string, series []Series) Alert {
 	limit := b.factor * budget
+	threshold := fmt.Sprintf("%.6g", limit)
 	a := Alert{
 		Name:     fmt.Sprintf("%s%s", name, map[int]string{0: "1h", 1: "6h", 2: "1d", 3: "3d"}[n]),
-		Expr:     fmt.Sprintf(`%[1]s%[2]s > %[4]g and %[1]s%[3]s > %[4]g`, record, b.long, b.short, limit),
+		Expr:     record + b.long + " > " + threshold + " and " + record + b.short + " > " + threshold,
 		For:      b.wait,
 		Severity: b.severity,
 		Labels:   map[string]string{"long_window": b.long, "short_window": b.short},
@@ -104,9 +105,6 @@ func burnAlert(n int, b burn, name, record string, budget float64, what, of stri
 		return out
 	}
 	shown := fmt.Sprintf("%.4g%%", 100*2*limit)
-	if 2*limit > 1 {
-		panic("a burn rate of more than all")
-	}
 	a.Fires = Case{
 		Series: samples(2 * limit), Every: 2 * minute, At: at, Labels: map[string]string{"job": "routing-service"},
 		Says: fmt.Sprintf("%s of %s over %s, more than %g times what the objective allows. At this rate %s of the budget of 30 days is spent.", shown, what, b.long, b.factor, b.budget),

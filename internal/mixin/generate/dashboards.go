@@ -10,9 +10,8 @@ import (
 
 // section is a row of panels.
 type section struct {
-	title     string
-	collapsed bool
-	panels    []panel
+	title  string
+	panels []panel
 }
 
 // The panels of the monitoring guide, under its titles.
