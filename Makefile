@@ -88,6 +88,10 @@ console: ## build the web console's assets into internal/console/dist (needs npm
 	@command -v npm >/dev/null || { echo 'make: npm is missing; get it with: apt-get install -y nodejs npm' >&2; exit 1; }
 	@cd internal/console/web && npm ci --silent --no-audit --no-fund && npm run --silent check && npm run --silent build
 
+.PHONY: screenshots
+screenshots: build ## take the pictures of docs/images in Chromium under load, and let axe look (5 minutes)
+	@scripts/screenshots/run
+
 ## Packaging
 
 # All of it is of the one static binary that scripts/release/build makes, and all

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -13,20 +14,20 @@ import (
 	"headway/internal/mockhead"
 )
 
-// step is one command of the tour and what the README says that it prints.
+// step is one command of a tour and what the page says that it prints.
 type step struct{ command, output string }
 
-// tour reads the commands of the section "A tour in five minutes".
-func tour(t *testing.T) []step {
+// tour reads the commands of a section of a page.
+func tour(t *testing.T, page, title string) []step {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../" + page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, found := strings.Cut(string(readme), "\n## A tour in five minutes\n")
+	_, section, found := strings.Cut(string(text), "\n## "+title+"\n")
 	section, _, ended := strings.Cut(section, "\n## ")
 	if !found || !ended {
-		t.Fatal("the README has no section about the tour")
+		t.Fatalf("%s has no section %q", page, title)
 	}
 	var steps []step
 	inside := false
@@ -35,7 +36,7 @@ func tour(t *testing.T) []step {
 		switch {
 		case strings.HasPrefix(line, "```"):
 			inside = !inside
-		case !inside:
+		case !inside, strings.HasPrefix(line, "# "): // root's commands change the machine
 		case isCommand:
 			steps = append(steps, step{command: command})
 		case len(steps) == 0:
@@ -53,6 +54,8 @@ var (
 	requestID  = regexp.MustCompile(`"request_id":"[0-9a-f]{24}"`)
 	port       = regexp.MustCompile(`127\.0\.0\.1:[0-9]+`)
 	timestamp  = regexp.MustCompile(`20[0-9-]{8}T[0-9:.]+Z`)
+	instance   = regexp.MustCompile(`localhost:[0-9]+`)
+	unixTime   = regexp.MustCompile(`\[[0-9]{10}(\.[0-9]+)?,`)
 	cost       = regexp.MustCompile(`cost [0-9.e-]+`)
 )
 
@@ -60,38 +63,25 @@ func withoutOwn(s string) string {
 	for _, own := range []struct {
 		pattern *regexp.Regexp
 		name    string
-	}{{decisionID, "dec_ID"}, {requestID, `"request_id":"ID"`}, {port, "127.0.0.1:PORT"}, {timestamp, "TIME"}, {cost, "cost C"}} {
+	}{{decisionID, "dec_ID"}, {requestID, `"request_id":"ID"`}, {port, "127.0.0.1:PORT"}, {timestamp, "TIME"}, {instance, "localhost:8080"}, {unixTime, "[TIME,"}, {cost, "cost C"}} {
 		s = own.pattern.ReplaceAllString(s, own.name)
 	}
 	return strings.TrimSuffix(s, "\n")
 }
 
-// TestTheTourInTheREADMEReproduces runs the tour's commands in one shell beside
-// a service and a demo.
-func TestTheTourInTheREADMEReproduces(t *testing.T) {
-	for _, program := range []string{"bash", "curl"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("the tour needs %s", program)
-		}
-	}
-	steps := tour(t)
-	if len(steps) < 10 {
-		t.Fatalf("found %d commands in the tour", len(steps))
-	}
-	p := serve(t, t.TempDir())
-	demo := command(t, "demo", "--plain", "--server", p.url)
-	if err := demo.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = demo.Process.Signal(os.Interrupt); _ = demo.Wait() }()
-	p.until(20*time.Second, "active_heads 8")
-
+// reproduces runs the commands of a tour in one shell, with the names that
+// replace gives for those of the page, and compares what they print.
+func reproduces(t *testing.T, steps []step, dir string, replace *strings.Replacer) {
+	t.Helper()
+	debian(t, "bash", "bash")
+	debian(t, "curl", "curl")
 	const end = "\x1e" // after each command's output
 	var script strings.Builder
 	for _, s := range steps {
-		fmt.Fprintf(&script, "%s\nprintf '%s'\n", strings.ReplaceAll(s.command, "localhost:8080", strings.TrimPrefix(p.url, "http://")), end)
+		fmt.Fprintf(&script, "%s\nprintf '%s'\n", replace.Replace(s.command), end)
 	}
 	shell := exec.CommandContext(t.Context(), "bash")
+	shell.Dir = dir
 	shell.Stdin = strings.NewReader(script.String())
 	var stderr bytes.Buffer
 	shell.Stderr = &stderr
@@ -101,13 +91,63 @@ func TestTheTourInTheREADMEReproduces(t *testing.T) {
 	}
 	outputs := strings.Split(string(out), end)
 	if len(outputs) != len(steps)+1 {
-		t.Fatalf("%d outputs of %d commands", len(outputs)-1, len(steps))
+		t.Fatalf("%d outputs of %d commands; %s", len(outputs)-1, len(steps), &stderr)
 	}
 	for i, s := range steps {
 		if got, want := withoutOwn(outputs[i]), withoutOwn(s.output); got != want {
-			t.Errorf("$ %sprinted\n%s\nand the README says\n%s", s.command, outputs[i], s.output)
+			t.Errorf("$ %sprinted\n%s\nand the page says\n%s%s", s.command, outputs[i], s.output, &stderr)
 		}
 	}
+}
+
+// withDemo is a service with the demo's eight heads.
+func withDemo(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := serve(t, t.TempDir(), args...)
+	demo := command(t, "demo", "--plain", "--server", p.url)
+	if err := demo.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = demo.Process.Signal(os.Interrupt); _ = demo.Wait() })
+	p.until(20*time.Second, "active_heads 8")
+	return p
+}
+
+func TestTheTourInTheREADMEReproduces(t *testing.T) {
+	steps := tour(t, "README.md", "A tour in five minutes")
+	if len(steps) < 10 {
+		t.Fatalf("found %d commands in the tour", len(steps))
+	}
+	p := withDemo(t)
+	reproduces(t, steps, "", strings.NewReplacer("localhost:8080", strings.TrimPrefix(p.url, "http://")))
+}
+
+// The way from nothing to an alert, with the real Prometheus and Alertmanager.
+func TestTheTourInTheMonitoringGuideReproduces(t *testing.T) {
+	t.Parallel()
+	debian(t, "prometheus", "prometheus")
+	debian(t, "prometheus-alertmanager", "prometheus-alertmanager")
+	steps := tour(t, "docs/monitoring.md", "From nothing to an alert")
+	if len(steps) < 8 {
+		t.Fatalf("found %d commands in the tour", len(steps))
+	}
+	p := withDemo(t, "--monitor-interval", "1s")
+	dir, service, prometheus, alertmanager := t.TempDir(), strings.TrimPrefix(p.url, "http://"), freePort(t), freePort(t)
+	names := strings.NewReplacer(
+		"localhost:8080", service, "localhost:9090", prometheus, "localhost:9093", alertmanager,
+		"prometheus --config.file=prometheus/prometheus.yml", "prometheus --config.file=prometheus/prometheus.yml --web.listen-address="+prometheus,
+		"prometheus-alertmanager --config", "prometheus-alertmanager --web.listen-address="+alertmanager+" --config")
+	for _, file := range []string{"prometheus/prometheus.yml", "prometheus/rules/routing-service.rules.yml", "alertmanager/alertmanager.yml"} {
+		content, err := os.ReadFile("../../" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, file), names.Replace(string(content)))
+	}
+	if err := os.Mkdir(filepath.Join(dir, "data"), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	reproduces(t, steps, dir, names)
 }
 
 // until scrapes until the line is there.

@@ -193,6 +193,22 @@ func Runbooks(groups []Group) []byte {
 	return b.Bytes()
 }
 
+// AlertTable lists the alerts by group, for the guide.
+func AlertTable(groups []Group) string {
+	var b strings.Builder
+	for _, g := range groups {
+		if len(g.Alerts) == 0 {
+			continue
+		}
+		fmt.Fprintf(&b, "\n**`%s`**: %s\n\n| alert | severity | for | expression |\n|---|---|---|---|\n", g.Name, g.Intro)
+		for i := range g.Alerts {
+			a := &g.Alerts[i]
+			fmt.Fprintf(&b, "| [%s](runbooks.md#%s) | %s | %s | `%s` |\n", a.Name, a.Anchor(), a.Severity, Duration(a.For), strings.ReplaceAll(a.Expr, "|", `\|`))
+		}
+	}
+	return b.String() + "\n"
+}
+
 // cell is the first sentence, for a table.
 func cell(s string) string {
 	first, _, _ := strings.Cut(s, ". ")

@@ -91,8 +91,11 @@ var (
 	}
 	queueActivity = panel{
 		kind: "timeseries", title: "Message Queue Activity", unit: "mps", min: ptr(0.0), runbook: "QueueFailing",
-		about:   "Messages a second by queue and what became of them.",
-		queries: []query{{"sum by (queue, status) (" + rate(of("message_queue_messages_total")) + ") > 0 or sum(" + rate(of("message_queue_messages_total")) + ")", "{{queue}} {{status}}"}},
+		about: "Messages a second by queue and what became of them.",
+		queries: []query{
+			{"sum by (queue, status) (" + rate(of("message_queue_messages_total")) + ") > 0", "{{queue}} {{status}}"},
+			{"sum(" + rate(of("message_queue_messages_total")) + ")", "all"},
+		},
 	}
 	byModelAndRegion = panel{
 		kind: "timeseries", title: "Routing Decisions by Model Type and Region", unit: "ops", stacked: true, none: "No traffic",
@@ -317,21 +320,28 @@ func labelVariable(name, label, definition string) *dashboard.QueryVariableBuild
 		Current(dashboard.VariableOption{Selected: ptr(true), Text: shown("All"), Value: shown("$__all")})
 }
 
+// board is one dashboard.
+type board struct {
+	uid, title, about string
+	sections          []section
+}
+
+func boards() []board {
+	return []board{
+		{"routing-service", "Routing Service", "The five panels of the monitoring guide.", basic()},
+		{"routing-service-enhanced", "Routing Service, enhanced", "Everything that the routing service tells.", enhanced()},
+	}
+}
+
 // dashboards are the files by their names.
 func dashboards() (map[string][]byte, error) {
 	files := map[string][]byte{}
-	for _, d := range []struct {
-		uid, title, about string
-		sections          []section
-	}{
-		{"routing-service", "Routing Service", "The five panels of the monitoring guide.", basic()},
-		{"routing-service-enhanced", "Routing Service, enhanced", "Everything that the routing service tells.", enhanced()},
-	} {
-		board, err := compose(d.uid, d.title, d.about, d.sections)
+	for _, d := range boards() {
+		made, err := compose(d.uid, d.title, d.about, d.sections)
 		if err != nil {
 			return nil, err
 		}
-		raw, err := json.MarshalIndent(board, "", "  ")
+		raw, err := json.MarshalIndent(made, "", "  ")
 		if err != nil {
 			return nil, err
 		}
@@ -348,7 +358,7 @@ var (
 
 func metricsOf(expr string) (names []string) {
 	for _, m := range metricName.FindAllStringSubmatch(expr, -1) {
-		if !contains(names, m[1]) {
+		if !slices.Contains(names, m[1]) {
 			names = append(names, m[1])
 		}
 	}
@@ -357,5 +367,3 @@ func metricsOf(expr string) (names []string) {
 	}
 	return names
 }
-
-func contains(list []string, s string) bool { return slices.Contains(list, s) }

@@ -21,7 +21,7 @@ var endsWithMetric = regexp.MustCompile(`Metric: [a-zA-Z_, ]+\.$`)
 
 // What is committed is what the code writes.
 func TestTheFilesAreGenerated(t *testing.T) {
-	files, err := generate()
+	files, err := generate(root)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,12 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"headway/internal/mixin"
 )
 
 func main() {
-	files, err := generate()
+	files, err := generate(".")
 	if err == nil {
 		err = write(".", files)
 	}
@@ -23,8 +24,9 @@ func main() {
 	}
 }
 
-// generate returns the files by their paths.
-func generate() (map[string][]byte, error) {
+// generate returns the files by their paths below root, where the guide is that
+// gets its tables.
+func generate(root string) (map[string][]byte, error) {
 	files, err := dashboards()
 	if err != nil {
 		return nil, err
@@ -41,7 +43,10 @@ func generate() (map[string][]byte, error) {
 		files["prometheus/tests/"+name] = content
 	}
 	files["docs/runbooks.md"] = mixin.Runbooks(groups)
-	files["internal/console/pages/runbooks.html"], err = mixin.RunbookPage(groups)
+	if files["internal/console/pages/runbooks.html"], err = mixin.RunbookPage(groups); err != nil {
+		return nil, err
+	}
+	files[guide], err = fillGuide(root, groups)
 	return files, err
 }
 
@@ -65,4 +70,43 @@ func runbookURL(alert string) string {
 	}
 	a := mixin.Alert{Name: alert}
 	return a.RunbookURL()
+}
+
+const guide = "docs/monitoring.md"
+
+// fillGuide puts the tables of panels and alerts into the monitoring guide.
+func fillGuide(root string, groups []mixin.Group) ([]byte, error) {
+	text, err := os.ReadFile(filepath.Join(root, guide)) //nolint:gosec // a file of the repository
+	if err != nil {
+		return nil, err
+	}
+	for name, table := range map[string]string{"panels": panelTable(), "alerts": mixin.AlertTable(groups)} {
+		begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
+		before, rest, found := strings.Cut(string(text), begin)
+		_, after, ended := strings.Cut(rest, end)
+		if !found || !ended {
+			return nil, fmt.Errorf("%s has no place for the table of %s", guide, name)
+		}
+		text = []byte(before + begin + table + end + after)
+	}
+	return text, nil
+}
+
+// panelTable lists the panels of both dashboards.
+func panelTable() string {
+	var b strings.Builder
+	for _, d := range boards() {
+		fmt.Fprintf(&b, "\n### %s: `grafana/dashboards/%s.json`\n\n| panel | what it shows | metrics |\n|---|---|---|\n", d.title, d.uid)
+		for _, s := range d.sections {
+			for i := range s.panels {
+				p := &s.panels[i]
+				var metrics []string
+				for _, name := range p.metrics() {
+					metrics = append(metrics, "`"+name+"`")
+				}
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", p.title, p.about, strings.Join(metrics, ", "))
+			}
+		}
+	}
+	return b.String() + "\n"
 }

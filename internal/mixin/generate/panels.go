@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/bargauge"
@@ -107,15 +108,18 @@ func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
 // description ends with the metrics, so that whoever wants more knows what to
 // look for.
 func (p *panel) description() string {
-	var names []string
+	return p.about + " Metric: " + strings.Join(p.metrics(), ", ") + "."
+}
+
+func (p *panel) metrics() (names []string) {
 	for _, q := range p.queries {
 		for _, name := range metricsOf(q.expr) {
-			if !contains(names, name) {
+			if !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
 	}
-	return p.about + " Metric: " + strings.Join(names, ", ") + "."
+	return names
 }
 
 func (p *panel) field() dashboard.FieldConfig {

@@ -57,7 +57,7 @@ export function labelQuery(v: Variable): { label: string; match: string } | unde
 /** legend names a series as its target wants. */
 export function legend(target: Target, metric: Record<string, string>): string {
   const wanted = target.legendFormat;
-  if (wanted && wanted !== "__auto") return wanted.replace(/\{\{\s*([\w]+)\s*\}\}/g, (_, name) => metric[name] ?? "");
+  if (wanted && wanted !== "__auto") return wanted.replace(/\{\{\s*([\w]+)\s*\}\}/g, (_, name) => metric[name] ?? "").trim() || "all";
   const { __name__: name = "", ...rest } = metric;
   const labels = Object.entries(rest).map(([k, v]) => `${k}="${v}"`).join(", ");
   if (name || labels) return labels ? `${name}{${labels}}` : name;
@@ -84,10 +84,16 @@ export function paint(color: string): string {
   return named[color] ?? named[color.replace(/^(super-light|light|semi-dark|dark)-/, "")] ?? color;
 }
 
+const inks: Record<string, string> = { green: "var(--good)", red: "var(--bad)", orange: "var(--warn)", yellow: "var(--warn)", blue: "var(--accent)" };
+/** ink is a colour that text can be read in, on light and on dark. */
+export function ink(color: string): string {
+  return inks[color.replace(/^(super-light|light|semi-dark|dark)-/, "")] ?? paint(color);
+}
+
 export function threshold(v: number, c: FieldConfig): string | undefined {
   let color: string | undefined;
   for (const s of c.thresholds?.steps ?? []) if (s.value === null || s.value === undefined || v >= s.value) color = s.color;
-  return color && paint(color);
+  return color && ink(color);
 }
 
 /** configFor lays the overrides of a series over the defaults. */

@@ -48,3 +48,10 @@ export function span(s: number): string {
   for (const [f, n] of [[86400, "d"], [3600, "h"], [60, "m"]] as [number, string][]) if (s >= f && s % f === 0) return s / f + n;
   return Math.max(1, Math.round(s)) + "s";
 }
+
+/** clock writes a time for an axis whose marks are some seconds apart. */
+export function clock(t: number, every: number): string {
+  const d = new Date(t * 1000), two = (n: number) => String(n).padStart(2, "0");
+  if (every >= 86400) return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}`;
+  return `${two(d.getHours())}:${two(d.getMinutes())}` + (every < 60 ? ":" + two(d.getSeconds()) : "");
+}

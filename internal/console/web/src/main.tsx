@@ -120,6 +120,7 @@ function Board({ id, params, change, range, tick, dark, fail }: { id: string; pa
       <Pick label={v.label || v.name} value={params.get("var-" + v.name) ?? ""} options={["", ...(choices[v.name] ?? [])]} change={(x) => change("var-" + v.name, x)} show={(x) => x || "all"} />)}
       <span class="note">one point every {span(view.step)}</span></div>}
     {error && <p class="failed" role="alert">{error}</p>}
+    {board.panels[0]?.type !== "row" && <h2 class="unseen">{board.title}</h2>}
     <div class="grid">{flat(board.panels).map((p) => {
       if (p.type === "row") {
         row = p;
@@ -130,6 +131,9 @@ function Board({ id, params, change, range, tick, dark, fail }: { id: string; pa
     })}</div>
   </>;
 }
+
+/** near leads to our own page of the runbooks, wherever the service is reached. */
+const near = (url: string) => url.replace(/^https?:\/\/[^/]+(?=\/console\/runbooks#)/, "");
 
 function Alerts({ tick, fail }: { tick: number; fail: (e: unknown) => void }) {
   const [groups, set] = useState<RuleGroup[]>();
@@ -148,9 +152,9 @@ function Alerts({ tick, fail }: { tick: number; fail: (e: unknown) => void }) {
     {error && <p class="failed" role="alert">{error}</p>}
     <ul>{rules.map(({ g, r }) => <li class={r.state}>
       <div><b>{r.name}</b> <span class={"state " + r.state}>{r.state}</span>{r.labels.severity && <span class="note">{r.labels.severity}</span>}<span class="note">{g.name}</span>
-        {r.annotations?.runbook_url && <a href={r.annotations.runbook_url}>runbook</a>}</div>
+        {r.annotations?.runbook_url && <a href={near(r.annotations.runbook_url)}>runbook</a>}</div>
       {r.lastError && <p class="failed">{r.lastError}</p>}
-      {r.alerts?.map((a) => <p><span>{a.annotations.summary ?? ""}</span> <span class="note">{a.annotations.description ?? ""} Since {new Date(a.activeAt).toLocaleString()}.</span></p>)}
+      {r.alerts?.map((a) => <p><span>{a.annotations.summary ?? ""}</span> <span class="note">{a.annotations.description ?? ""} Since {new Date(a.activeAt).toISOString().slice(0, 19).replace("T", " ")}.</span></p>)}
       <code>{r.query}</code></li>)}</ul>
   </section>;
 }

@@ -2,8 +2,8 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { api, type Instant, type Series } from "./api";
-import { configFor, fill, legend, mapped, paint, threshold, type FieldConfig, type Panel, type Target, type Values } from "./dashboard";
-import { format } from "./format";
+import { configFor, fill, ink, legend, mapped, paint, threshold, type FieldConfig, type Panel, type Target, type Values } from "./dashboard";
+import { clock, format } from "./format";
 
 export interface View { from: number; to: number; step: number; scrape: number; values: Values; all: Record<string, string>; tick: number; dark: boolean }
 
@@ -80,7 +80,7 @@ function inline(text: string): ComponentChildren[] {
 function number(v: number | undefined, c: FieldConfig): { text: string; color?: string } {
   const m = mapped(v as number, c);
   if (v === undefined) return { text: m?.text ?? c.noValue ?? "No data" };
-  return { text: m?.text ?? format(v, c.unit, c.decimals), color: m?.color ? paint(m.color) : threshold(v, c) };
+  return { text: m?.text ?? format(v, c.unit, c.decimals), color: m?.color ? ink(m.color) : threshold(v, c) };
 }
 
 function reduce(line: Line, how: string): number | undefined {
@@ -209,8 +209,8 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
     const stacked = panel.fieldConfig?.defaults.custom?.stacking?.mode === "normal";
     const columns = kept.map(({ l }) => times.map((t) => { const v = l.points.get(t); return v === undefined || !Number.isFinite(v) ? null : v; }));
     if (stacked) for (let i = 1; i < columns.length; i++) columns[i] = columns[i].map((v, j) => v === null ? columns[i - 1][j] : v + (columns[i - 1][j] ?? 0));
-    const ink = getComputedStyle(box);
-    const stroke = ink.getPropertyValue("--soft"), grid = { stroke: ink.getPropertyValue("--line"), width: 1 };
+    const style = getComputedStyle(box);
+    const stroke = style.getPropertyValue("--soft"), grid = { stroke: style.getPropertyValue("--line"), width: 1 };
     const d = panel.fieldConfig?.defaults ?? {};
     const plot = new uPlot({
       width: box.clientWidth, height: box.clientHeight, legend: { show: false },
@@ -219,10 +219,12 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
         const a = d.min ?? Math.min(0, low ?? 0), b = d.max ?? (high > a ? high : a + 1);
         return [a, d.max === undefined ? a + (b - a) * 1.08 : b];
       } } },
-      axes: [{ stroke, grid, ticks: grid, font: "11px system-ui", space: 60 }, { stroke, grid, ticks: grid, font: "11px system-ui", size: 66, space: 26, values: (_, list) => list.map((v) => format(v, d.unit)) }],
+      // Of stacked series each is filled down to the one below it.
+      bands: stacked ? kept.slice(1).map((_, i) => ({ series: [i + 2, i + 1] as [number, number] })) : [],
+      axes: [{ stroke, grid, ticks: grid, font: "11px system-ui", space: 70, values: (_, list, __, ___, every) => list.map((t) => clock(t, every)) }, { stroke, grid, ticks: grid, font: "11px system-ui", size: 66, space: 26, values: (_, list) => list.map((v) => format(v, d.unit)) }],
       series: [{}, ...kept.map(({ l, color }) => ({
         label: l.name, stroke: color, width: 1.5, points: { show: l.points.size < 2 },
-        fill: (stacked || (l.config.custom?.fillOpacity ?? 0) > 0) ? color + (stacked ? "38" : "1c") : undefined,
+        fill: (stacked || (l.config.custom?.fillOpacity ?? 0) > 0) ? color + (stacked ? "66" : "1c") : undefined,
       }))],
       hooks: { setCursor: [(u) => {
         const i = u.cursor.idx;
@@ -230,7 +232,7 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
         if (i === null || i === undefined || (u.cursor.left ?? -1) < 0) { tip.hidden = true; return; }
         const rows = kept.map(({ l, color }) => ({ l, color, v: l.points.get(times[i]) })).filter((r) => r.v !== undefined).sort((a, b) => b.v! - a.v!).slice(0, 12);
         tip.hidden = rows.length === 0;
-        tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: new Date(times[i] * 1000).toLocaleTimeString() }), ...rows.map((r) => {
+        tip.replaceChildren(Object.assign(document.createElement("b"), { textContent: clock(times[i], 1) }), ...rows.map((r) => {
           const line = document.createElement("div"), dot = document.createElement("i"), text = document.createElement("span");
           dot.style.background = r.color;
           text.textContent = `${r.l.name}: ${format(r.v!, r.l.config.unit, r.l.config.decimals)}`;
