@@ -128,6 +128,10 @@ func (m *Monitor) serve(do call) http.HandlerFunc {
 			a = answer{Status: "error", ErrorType: known.kind, Error: known.Error()}
 		}
 		a.Warnings, a.Infos = res.notes.AsStrings(res.expr, 10, 10)
+		if written, ok := res.data.(encoded); ok && err == nil && len(a.Warnings)+len(a.Infos) == 0 {
+			_, _ = w.Write(written) // a whole answer
+			return
+		}
 		_ = json.NewEncoder(w).Encode(a) // what fails is the connection
 	}
 }
@@ -287,63 +291,7 @@ func (m *Monitor) evaluate(ctx context.Context, form url.Values, prepare func(pr
 		return result{notes: res.Warnings, expr: expr}, res.Err
 	}
 	// The query's memory is given back when it is closed, so it is written now.
-	data, err := json.Marshal(queryData{res.Value.Type(), encodeValue(res.Value)})
-	return result{data: json.RawMessage(data), notes: res.Warnings, expr: expr}, err
-}
-
-type queryData struct {
-	Type   parser.ValueType `json:"resultType"`
-	Result any              `json:"result"`
-}
-
-// point writes a sample as Prometheus does: [seconds, "value"].
-type point struct {
-	t int64
-	v float64
-}
-
-// MarshalJSON implements json.Marshaler.
-func (p point) MarshalJSON() ([]byte, error) {
-	b := append([]byte(nil), '[')
-	b = strconv.AppendFloat(b, float64(p.t)/1000, 'f', -1, 64)
-	b = append(b, ',', '"')
-	b = strconv.AppendFloat(b, p.v, 'f', -1, 64)
-	return append(b, '"', ']'), nil
-}
-
-type vectorSample struct {
-	Metric labels.Labels `json:"metric"`
-	Value  point         `json:"value"`
-}
-
-type matrixSeries struct {
-	Metric labels.Labels `json:"metric"`
-	Values []point       `json:"values"`
-}
-
-func encodeValue(v parser.Value) any {
-	switch v := v.(type) {
-	case promql.Scalar:
-		return point{v.T, v.V}
-	case promql.String:
-		return []any{float64(v.T) / 1000, v.V}
-	case promql.Vector:
-		list := make([]vectorSample, len(v))
-		for i, s := range v {
-			list[i] = vectorSample{s.Metric, point{s.T, s.F}}
-		}
-		return list
-	case promql.Matrix:
-		list := make([]matrixSeries, len(v))
-		for i, s := range v {
-			list[i] = matrixSeries{s.Metric, make([]point, len(s.Floats))}
-			for j, p := range s.Floats {
-				list[i].Values[j] = point{p.T, p.F}
-			}
-		}
-		return list
-	}
-	return nil
+	return result{data: appendAnswer(nil, res.Value), notes: res.Warnings, expr: expr}, nil
 }
 
 // span is the time that a call about series looks at: by default all.

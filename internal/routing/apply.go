@@ -21,9 +21,13 @@ import (
 // StrategyStats is how well each strategy did since the start, by name.
 func (r *Router) StrategyStats() map[string]StrategyStat {
 	stats := make(map[string]StrategyStat, len(r.metrics.strategies))
+	decisions := map[string]uint64{}
+	for key, t := range *r.metrics.tallies.Load() {
+		decisions[key.strategy] += t.count.Load()
+	}
 	for name, s := range r.metrics.strategies {
 		stat := StrategyStat{
-			Decisions: s.decisions.Load(),
+			Decisions: decisions[name],
 			OK:        s.results[ResultOK].Load(), Errors: s.results[ResultError].Load(),
 			Cancelled: s.results[ResultCancelled].Load(), Expired: s.results[ResultExpired].Load(),
 			MeanTTFT: math.NaN(),

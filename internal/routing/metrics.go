@@ -27,14 +27,13 @@ type decisionKey struct{ strategy, model, region string }
 // metrics counts with held children: looking a child up by its labels costs
 // more than the rest of a decision.
 type metrics struct {
-	decisions *prometheus.CounterVec
+	decisions *prometheus.Desc
 	tallies   atomic.Pointer[map[decisionKey]*tally]
 	mu        sync.Mutex // guards the making of tallies
 	overflow  prometheus.Counter
 
 	duration   *durations
 	failures   map[Failure]prometheus.Counter
-	outcomes   [ResultEvicted + 1]prometheus.Counter
 	candidates lookups
 	sessions   lookups
 	strategies map[string]*strategyStats
@@ -43,8 +42,8 @@ type metrics struct {
 // tally is where decisions of one key are counted.
 type tally struct {
 	decisionKey
-	counter prometheus.Counter
-	stats   *strategyStats // nil for the failed ones
+	count atomic.Uint64
+	stats *strategyStats // nil for the failed ones
 }
 
 // lookups counts the look-ups of one cache.
@@ -60,10 +59,9 @@ func (l *lookups) count(hit bool) {
 
 // strategyStats is how well a strategy did since the start.
 type strategyStats struct {
-	decisions atomic.Uint64
-	results   [ResultEvicted + 1]atomic.Uint64
-	ttfts     atomic.Uint64 // number of reported times to the first token
-	ttftMs    atomic.Uint64 // their sum, in whole ms
+	results [ResultEvicted + 1]atomic.Uint64
+	ttfts   atomic.Uint64 // number of reported times to the first token
+	ttftMs  atomic.Uint64 // their sum, in whole ms
 }
 
 // StrategyStat is how well a strategy did since the start of the process.
@@ -74,16 +72,15 @@ type StrategyStat struct {
 
 func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 	m := &metrics{
-		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "routing_decisions_total",
-			Help: "Routing decisions by the strategy that chose, the model type and the region of the chosen head. Decisions that found no head have strategy=\"none\" and the region that was asked for; a model type or region that no head and no policy names is \"other\".",
-		}, []string{"strategy", "model_type", "region"}),
+		decisions: prometheus.NewDesc("routing_decisions_total",
+			"Routing decisions by the strategy that chose, the model type and the region of the chosen head. Decisions that found no head have strategy=\"none\" and the region that was asked for; a model type or region that no head and no policy names is \"other\".",
+			[]string{"strategy", "model_type", "region"}, nil),
 		duration: newDurations("headway_decision_duration_seconds",
 			"Time from the start of a decision to its reservation, without HTTP."),
 		failures:   map[Failure]prometheus.Counter{},
 		strategies: map[string]*strategyStats{},
 	}
-	cs := []prometheus.Collector{m.decisions, m.duration}
+	cs := []prometheus.Collector{m, m.duration}
 	counter := func(name, help string, labels prometheus.Labels) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels})
 		cs = append(cs, c)
@@ -97,11 +94,6 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 	for _, f := range Failures() {
 		m.failures[f] = counter("headway_decision_failures_total", "Decisions that found no head, by reason.",
 			prometheus.Labels{"reason": string(f)})
-	}
-	for res := ResultOK; res <= ResultEvicted; res++ {
-		m.outcomes[res] = counter("headway_decision_outcomes_total",
-			"Reservations that ended, by result; expired ones had no outcome within their time, evicted ones made room for newer decisions.",
-			prometheus.Labels{"result": res.String()})
 	}
 	total := func(name, help string, labels prometheus.Labels, counts ...*atomic.Uint64) {
 		cs = append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 {
@@ -136,6 +128,15 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 		m.strategies[spec.Name] = new(strategyStats)
 		m.tally(decisionKey{spec.Name, other, other})
 	}
+	for res := ResultOK; res <= ResultEvicted; res++ {
+		var counts []*atomic.Uint64
+		for _, stats := range m.strategies {
+			counts = append(counts, &stats.results[res])
+		}
+		total("headway_decision_outcomes_total",
+			"Reservations that ended, by result; expired ones had no outcome within their time, evicted ones made room for newer decisions.",
+			prometheus.Labels{"result": res.String()}, counts...)
+	}
 	var errs []error
 	for _, c := range cs {
 		errs = append(errs, reg.Register(c))
@@ -163,7 +164,6 @@ func (m *metrics) tally(key decisionKey) *tally {
 	maps.Copy(next, old)
 	t := &tally{
 		decisionKey: key,
-		counter:     m.decisions.WithLabelValues(key.strategy, key.model, key.region),
 		stats:       m.strategies[key.strategy],
 	}
 	next[key] = t
@@ -180,8 +180,7 @@ func (m *metrics) decided(set *candidates, d *Decision) *strategyStats {
 		t = m.tally(decisionKey{d.Strategy, d.ModelType, d.Head.Region})
 		at.Store(t)
 	}
-	t.counter.Inc()
-	t.stats.decisions.Add(1)
+	t.count.Add(1)
 	return t.stats
 }
 
@@ -195,6 +194,16 @@ func tallyAt(strategy, region string) int {
 	return h % heldTallies
 }
 
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) { ch <- m.decisions }
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	for key, t := range *m.tallies.Load() {
+		ch <- prometheus.MustNewConstMetric(m.decisions, prometheus.CounterValue, float64(t.count.Load()), key.strategy, key.model, key.region)
+	}
+}
+
 // failed counts a decision that found no head; model and region are canonical
 // or "".
 func (m *metrics) failed(f Failure, model, region string) {
@@ -205,11 +214,10 @@ func (m *metrics) failed(f Failure, model, region string) {
 		region = other
 	}
 	m.failures[f].Inc()
-	m.tally(decisionKey{strategyNone, model, region}).counter.Inc()
+	m.tally(decisionKey{strategyNone, model, region}).count.Add(1)
 }
 
 func (m *metrics) ended(d *Decision, o *Outcome) {
-	m.outcomes[o.Result].Inc()
 	d.stats.results[o.Result].Add(1)
 	if o.TTFT > 0 {
 		d.stats.ttfts.Add(1)

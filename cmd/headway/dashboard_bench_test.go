@@ -1,0 +1,97 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"headway/internal/monitor"
+	rules "headway/prometheus"
+)
+
+// BenchmarkDashboard draws an hour of the enhanced dashboard: every query of its
+// panels over what a service with 40 heads says, sampled every 15 s.
+func BenchmarkDashboard(b *testing.B) {
+	p := serve(b, b.TempDir(), "--monitor-enabled=false")
+	for i := range 40 {
+		p.must(201, "POST", "/api/v1/heads", fmt.Sprintf(`{"id":"h%d","endpoint":"http://127.0.0.1:9","model_types":["m%d"],"region":"r%d","status":"active"}`, i, i%5, i%4))
+	}
+	for i := range 100 {
+		p.must(200, "POST", "/api/v1/decisions", fmt.Sprintf(`{"model_type":"m%d"}`, i%5))
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(bufio.NewReader(bytes.NewReader(p.must(200, "GET", "/metrics", ""))))
+	if err != nil {
+		b.Fatal(err)
+	}
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	m, err := monitor.New(monitor.Options{
+		Gatherer: prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+			return slices.Collect(maps.Values(families)), nil
+		}),
+		Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: rules.Rules,
+		Now: func() time.Time { return now },
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range 250 {
+		now = now.Add(15 * time.Second)
+		m.Step(b.Context())
+	}
+	content, err := os.ReadFile("../../grafana/dashboards/routing-service-enhanced.json")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var d struct {
+		Panels []struct{ Targets []struct{ Expr string } }
+	}
+	if err := json.Unmarshal(content, &d); err != nil {
+		b.Fatal(err)
+	}
+	fill := strings.NewReplacer("$__rate_interval", "1m", `"$job"`, `".*"`, `"$instance"`, `".*"`, `"$model"`, `".*"`, `"$region"`, `".*"`)
+	var queries []string
+	for _, panel := range d.Panels {
+		for _, target := range panel.Targets {
+			queries = append(queries, "/prometheus/api/v1/query_range?"+url.Values{
+				"query": {fill.Replace(target.Expr)}, "step": {"15"},
+				"start": {fmt.Sprint(now.Add(-time.Hour).Unix())}, "end": {fmt.Sprint(now.Unix())},
+			}.Encode())
+		}
+	}
+	h := m.Handler("/prometheus")
+	for b.Loop() {
+		var next atomic.Int64
+		var wait sync.WaitGroup
+		for range 6 { // a browser's connections
+			wait.Go(func() {
+				for i := next.Add(1) - 1; i < int64(len(queries)); i = next.Add(1) - 1 {
+					w := httptest.NewRecorder()
+					h.ServeHTTP(w, httptest.NewRequestWithContext(b.Context(), "GET", queries[i], nil))
+					if w.Code != 200 {
+						b.Errorf("%s: %d %s", queries[i], w.Code, w.Body)
+					}
+				}
+			})
+		}
+		wait.Wait()
+	}
+	b.ReportMetric(float64(len(queries)), "queries")
+}
