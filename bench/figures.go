@@ -9,37 +9,6 @@ func sections() []section {
 		name: "Router.Decide in process, reservation and counters included; base: the minimum of as many counters",
 		pkg:  "./internal/routing", bench: "^(BenchmarkDecide|BenchmarkArgmin)$",
 	}
-	metrics := section{
-		name: "Metrics: all that a decision counts; base: one atomic addition",
-		pkg:  "./internal/routing", bench: "^BenchmarkCount$",
-		figures: []figure{
-			{what: "an atomic addition", bench: "Count/addition", unit: "ns/op", scale: 1, shown: "ns"},
-			{what: "counting a decision", bench: "Count/decision", base: "Count/addition", unit: "ns/op", scale: 1, shown: "ns", limit: 25},
-			{what: "counting its end", bench: "Count/end", base: "Count/addition", unit: "ns/op", scale: 1, shown: "ns"},
-		},
-	}
-	scrape := section{
-		name: "Metrics: a scrape with 1,000 heads, 50 model types, 20 regions",
-		pkg:  "./internal/httpapi", bench: "^BenchmarkScrape$",
-		figures: []figure{
-			{what: "time", bench: "Scrape", unit: "ns/op", scale: 1e-6, shown: "ms", limit: 15},
-			{what: "size, not compressed", bench: "Scrape", unit: "bytes", scale: 1e-6, shown: "MB", limit: 2},
-		},
-	}
-	monitor := section{
-		name: "Embedded monitor: 24 h of 2,000 series every 15 s",
-		pkg:  "./internal/monitor", bench: "^BenchmarkDay$",
-		figures: []figure{
-			{what: "memory", bench: "Day/step", unit: "MiB/day", scale: 1, shown: "MiB", limit: 50},
-			{what: "a scrape and the rules, of each 15 s", bench: "Day/step", unit: "ns/op", scale: 1e-6 / 150, shown: "% of a core", limit: 1},
-			{what: "a query over an hour of 1,700 series", bench: "Day/range", unit: "ns/op", scale: 1e-6, shown: "ms"},
-		},
-	}
-	dashboard := section{
-		name: "Embedded monitor: an hour of the enhanced dashboard, all its queries",
-		pkg:  "./cmd/headway", bench: "^BenchmarkDashboard$",
-		figures: []figure{{what: "time", bench: "Dashboard", unit: "ns/op", scale: 1e-6, shown: "ms", limit: 100}},
-	}
 	limits := map[string]map[string]float64{
 		"heads=100":   {"": 1.5},
 		"heads=1000":  {"": 12},
@@ -57,7 +26,7 @@ func sections() []section {
 			})
 		}
 	}
-	return []section{decide, {
+	return append([]section{decide, {
 		name: "POST /api/v1/decisions over loopback keep-alive, 64 connections; base: a handler in the same net/http server that reads the body and writes as many bytes",
 		pkg:  "./internal/httpapi", bench: "^(BenchmarkDecisionHTTP|BenchmarkAuthorisedDecisionHTTP|BenchmarkBareHTTP)$",
 		figures: []figure{
@@ -83,7 +52,7 @@ func sections() []section {
 			{what: "32 writers", bench: "GroupCommit/32_writers", unit: "records/s", scale: 1, shown: "records/s", limit: 2000, least: true},
 			{what: "verify", bench: "Verify", unit: "MB/s", scale: 1, shown: "MB/s", limit: 200, least: true},
 		},
-	}, metrics, scrape, monitor, dashboard}
+	}}, monitoring()...)
 }
 
 // allocs is the most allocations of a decision that has a limit.
@@ -92,4 +61,36 @@ func allocs(limit float64) float64 {
 		return 1
 	}
 	return 0
+}
+
+// monitoring are the figures of metrics and of the embedded monitor.
+func monitoring() []section {
+	return []section{{
+		name: "Metrics: all that a decision counts; base: one atomic addition",
+		pkg:  "./internal/routing", bench: "^BenchmarkCount$",
+		figures: []figure{
+			{what: "an atomic addition", bench: "Count/addition", unit: "ns/op", scale: 1, shown: "ns"},
+			{what: "counting a decision", bench: "Count/decision", base: "Count/addition", unit: "ns/op", scale: 1, shown: "ns", limit: 25},
+			{what: "counting its end", bench: "Count/end", base: "Count/addition", unit: "ns/op", scale: 1, shown: "ns"},
+		},
+	}, {
+		name: "Metrics: a scrape with 1,000 heads, 50 model types, 20 regions",
+		pkg:  "./internal/httpapi", bench: "^BenchmarkScrape$",
+		figures: []figure{
+			{what: "time", bench: "Scrape", unit: "ns/op", scale: 1e-6, shown: "ms", limit: 15},
+			{what: "size, not compressed", bench: "Scrape", unit: "bytes", scale: 1e-6, shown: "MB", limit: 2},
+		},
+	}, {
+		name: "Embedded monitor: 24 h of 2,000 series every 15 s",
+		pkg:  "./internal/monitor", bench: "^BenchmarkDay$",
+		figures: []figure{
+			{what: "memory", bench: "Day/step", unit: "MiB/day", scale: 1, shown: "MiB", limit: 50},
+			{what: "a scrape and the rules, of each 15 s", bench: "Day/step", unit: "ns/op", scale: 1e-6 / 150, shown: "% of a core", limit: 1},
+			{what: "a query over an hour of 1,700 series", bench: "Day/range", unit: "ns/op", scale: 1e-6, shown: "ms"},
+		},
+	}, {
+		name: "Embedded monitor: an hour of the enhanced dashboard, all its queries",
+		pkg:  "./cmd/headway", bench: "^BenchmarkDashboard$",
+		figures: []figure{{what: "time", bench: "Dashboard", unit: "ns/op", scale: 1e-6, shown: "ms", limit: 100}},
+	}}
 }

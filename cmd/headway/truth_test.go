@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -92,7 +92,7 @@ func driven(t *testing.T) *process {
 				}
 			}
 			for range 2 { // too often for one address
-				req, _ := http.NewRequestWithContext(ctx, "GET", p.url+"/api/v1/heads", nil)
+				req, _ := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/heads", nil)
 				req.Header.Set("Authorization", "Bearer hw_nobody")
 				if res, err := strangers.Do(req); err == nil {
 					_ = res.Body.Close()
@@ -129,7 +129,7 @@ func unknown(t *testing.T, prom prometheusOf, expr parser.Expr) (missing []strin
 			return nil
 		}
 		for _, m := range selector.LabelMatchers {
-			if m.Name == labels.MetricName {
+			if m.Name == model.MetricNameLabel {
 				continue
 			}
 			if !slices.ContainsFunc(series, func(s map[string]string) bool { return s[m.Name] != "" }) {

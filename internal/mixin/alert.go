@@ -81,47 +81,6 @@ func Groups() []Group {
 	return slices.Concat(documented(), availability(), objectives(), fleetRules(), operations())
 }
 
-// Scaled returns the groups with every "for" and every window of a rate divided,
-// so that a test does not have to wait; the rest is the same.
-func Scaled(groups []Group, by int) []Group {
-	out := make([]Group, len(groups))
-	for i, g := range groups {
-		g.Records = slices.Clone(g.Records)
-		for j := range g.Records {
-			g.Records[j].Expr = scaleWindows(g.Records[j].Expr, by)
-		}
-		g.Alerts = slices.Clone(g.Alerts)
-		for j := range g.Alerts {
-			a := &g.Alerts[j]
-			a.For /= time.Duration(by)
-			a.Expr = scaleWindows(a.Expr, by)
-		}
-		out[i] = g
-	}
-	return out
-}
-
-// scaleWindows divides the durations in square brackets.
-func scaleWindows(expr string, by int) string {
-	var b strings.Builder
-	for {
-		before, rest, found := strings.Cut(expr, "[")
-		b.WriteString(before)
-		if !found {
-			return b.String()
-		}
-		window, after, _ := strings.Cut(rest, "]")
-		if d, err := time.ParseDuration(strings.Replace(window, "d", "h", 1)); err == nil {
-			if strings.HasSuffix(window, "d") {
-				d *= 24
-			}
-			window = Duration(max(d/time.Duration(by), 4*time.Second))
-		}
-		b.WriteString("[" + window + "]")
-		expr = after
-	}
-}
-
 // Duration writes a duration as Prometheus does.
 func Duration(d time.Duration) string {
 	if d == 0 {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -221,16 +220,4 @@ func list(b *bytes.Buffer, title string, items []string) {
 		b.WriteString("- " + i + "\n")
 	}
 	b.WriteString("\n")
-}
-
-// Names are the names of all alerts, in order.
-func Names(groups []Group) []string {
-	var names []string
-	for _, g := range groups {
-		for i := range g.Alerts {
-			names = append(names, g.Alerts[i].Name)
-		}
-	}
-	slices.Sort(names)
-	return names
 }

@@ -128,15 +128,7 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 		m.strategies[spec.Name] = new(strategyStats)
 		m.tally(decisionKey{spec.Name, other, other})
 	}
-	for res := ResultOK; res <= ResultEvicted; res++ {
-		var counts []*atomic.Uint64
-		for _, stats := range m.strategies {
-			counts = append(counts, &stats.results[res])
-		}
-		total("headway_decision_outcomes_total",
-			"Reservations that ended, by result; expired ones had no outcome within their time, evicted ones made room for newer decisions.",
-			prometheus.Labels{"result": res.String()}, counts...)
-	}
+	cs = append(cs, m.outcomes()...)
 	var errs []error
 	for _, c := range cs {
 		errs = append(errs, reg.Register(c))
@@ -192,6 +184,23 @@ func tallyAt(strategy, region string) int {
 		h += int(region[len(region)-1])
 	}
 	return h % heldTallies
+}
+
+// outcomes sums what each strategy counts.
+func (m *metrics) outcomes() (cs []prometheus.Collector) {
+	for res := ResultOK; res <= ResultEvicted; res++ {
+		cs = append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "headway_decision_outcomes_total",
+			Help:        "Reservations that ended, by result; expired ones had no outcome within their time, evicted ones made room for newer decisions.",
+			ConstLabels: prometheus.Labels{"result": res.String()},
+		}, func() (sum float64) {
+			for _, stats := range m.strategies {
+				sum += float64(stats.results[res].Load())
+			}
+			return sum
+		}))
+	}
+	return cs
 }
 
 // Describe implements prometheus.Collector.
