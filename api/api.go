@@ -325,6 +325,7 @@ const (
 	CodeForeignHost         = "foreign_host"
 	CodeCrossOrigin         = "cross_origin"
 	CodeRequestTimeout      = "request_timeout"
+	CodeUpgradeRequired     = "upgrade_required"
 	CodeTimeout             = "timeout"
 	CodeClientGone          = "client_gone" // never sent; it is what the log calls it
 	CodeInternal            = "internal"

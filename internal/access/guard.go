@@ -319,3 +319,33 @@ func (g *Guard) trusted(a netip.Addr) bool {
 	}
 	return false
 }
+
+// Ended reports whether whoever was let in would not be let in any more: the
+// key was revoked or has expired, or the service, open then, has keys now.
+// Connections that live for long ask it again and again.
+func (g *Guard) Ended(p *Principal) bool {
+	switch {
+	case p == nil:
+		return true
+	case !p.Expires.IsZero() && !g.o.Now().Before(p.Expires):
+		return true
+	case p == anonymous:
+		return g.Closed()
+	case p.Type == "key":
+		e := (*g.o.Keys.book.Load())[p.ID]
+		return e == nil || !e.key.RevokedAt.IsZero()
+	}
+	return false
+}
+
+// Spend takes one request from what whoever asks may ask in a second. It is for
+// requests that come on a connection whose owner is known.
+func (g *Guard) Spend(p *Principal) error {
+	if p == nil || p.rate == nil {
+		return nil
+	}
+	if wait, ok := p.rate.take(g.o.Now()); !ok {
+		return g.limit(limitKey, wait)
+	}
+	return nil
+}

@@ -25,6 +25,7 @@ import (
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
+	"headway/internal/live"
 	"headway/internal/monitor"
 	"headway/internal/pki"
 	"headway/internal/redisaudit"
@@ -47,6 +48,7 @@ type App struct {
 	fleet      *fleet.Registry
 	router     *routing.Router
 	desk       *calls.Desk
+	live       *live.Hub
 	policyFile *policyFile
 	server     *httpapi.Server
 	journal    *audit.Journal
@@ -114,7 +116,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	a.server, err = httpapi.New(httpapi.Options{
-		Fleet: a.fleet, Router: a.router, Desk: a.desk, Metrics: metrics, Log: a.log,
+		Fleet: a.fleet, Router: a.router, Desk: a.desk, Live: a.live, Metrics: metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
 		Monitor: a.monitorHandler(), Console: a.consoleHandler(),
@@ -182,6 +184,15 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 	if a.desk, err = calls.New(a.fleet, a.router); err != nil {
 		return err
 	}
+	a.live, err = live.New(live.Options{
+		Fleet: a.fleet, Router: a.router, Desk: a.desk, Events: a.events, Metrics: metrics, Log: a.log,
+		Ended: a.guard.Ended, Spend: a.guard.Spend,
+		MaxStreams: c.Realtime.MaxStreams, MaxMessage: c.Realtime.MaxMessageBytes, MaxRate: c.Realtime.MaxRate,
+		Timing: live.Timing{Heartbeat: c.Realtime.Heartbeat},
+	})
+	if err != nil {
+		return err
+	}
 	if a.policyFile, err = newPolicyFile(c.Policy, a.router, a.log, metrics); err != nil {
 		return err
 	}
@@ -236,6 +247,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	start(a.fleet.Run)
 	start(a.router.Run)
+	start(a.live.Run)
 	start(a.policyFile.Run)
 	start(a.watchCertificates)
 	start(a.logEvents)

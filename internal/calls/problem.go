@@ -56,6 +56,7 @@ var kinds = map[string]struct {
 	api.CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The body is too large"},
 	api.CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body is not plain JSON"},
 	api.CodeRequestTimeout:      {http.StatusRequestTimeout, "The request took too long to come"},
+	api.CodeUpgradeRequired:     {http.StatusUpgradeRequired, "This is for WebSocket"},
 	api.CodeNotFound:            {http.StatusNotFound, "There is nothing at this path"},
 	api.CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "This method does nothing here"},
 	api.CodeHeadNotFound:        {http.StatusNotFound, "The head is not registered"},

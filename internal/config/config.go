@@ -22,6 +22,9 @@ type Config struct {
 	Audit     Audit
 	Redis     Redis
 	Monitor   Monitor
+	Realtime  Realtime
+	Queue     Queue
+	Webhooks  Webhooks
 
 	sources map[string]source // by key, of the values that are not defaults
 }
@@ -140,6 +143,33 @@ type Monitor struct {
 	Timeout       time.Duration
 }
 
+// Realtime bounds Server-Sent Events and WebSocket.
+type Realtime struct {
+	MaxStreams      int
+	MaxMessageBytes int64
+	MaxRate         float64 // messages a second of one WebSocket
+	Heartbeat       time.Duration
+}
+
+// Queue says where the message queue is.
+type Queue struct {
+	Mode      string // embedded, external or off
+	Listen    string // of the embedded one, "": no port
+	URL       string // of the external one
+	CredsFile string
+	TokenFile string
+	CAFile    string
+	CertFile  string
+	KeyFile   string
+	MaxBytes  int64 // of each stream
+}
+
+// Webhooks says who is told of events.
+type Webhooks struct {
+	File           string // "": nobody
+	AllowLinkLocal bool
+}
+
 // table is the one list of settings, bound to a Config.
 func newTable(c *Config) *table {
 	t := &table{}
@@ -178,7 +208,45 @@ func newTable(c *Config) *table {
 	t.audit(&c.Audit)
 	t.redis(&c.Redis)
 	t.monitor(&c.Monitor)
+	t.realtime(&c.Realtime)
+	t.queue(&c.Queue)
+	t.text("webhooks.file", &c.Webhooks.File, "", optionalPath,
+		"file with the endpoints that events are posted to, YAML; see docs/webhooks.md")
+	t.boolean("webhooks.allow_link_local", &c.Webhooks.AllowLinkLocal, false,
+		"post to endpoints whose address is a link-local or a cloud metadata one")
 	return t
+}
+
+func (t *table) realtime(c *Realtime) {
+	t.number("realtime.max_streams", &c.MaxStreams, 5000, 1, 1_000_000,
+		"Server-Sent Events and WebSocket connections at a time; they count for http.max_connections as well")
+	size(t, "realtime.max_message_bytes", &c.MaxMessageBytes, 64<<10, 1<<10, 16<<20,
+		"size of a message that comes over WebSocket")
+	t.number64("realtime.max_rate", &c.MaxRate, 100_000, 1, 1e7,
+		"messages a second of one WebSocket; reading waits when there are more")
+	t.duration("realtime.heartbeat", &c.Heartbeat, 10*time.Second, 100*time.Millisecond, 14*time.Second,
+		"silence after which a stream gets a comment, or a WebSocket a ping")
+}
+
+func (t *table) queue(c *Queue) {
+	t.choice("queue.mode", &c.Mode, "embedded", []string{"embedded", "external", "off"},
+		"where the message queue is: a NATS server of our own, that of queue.url, or nowhere")
+	t.text("queue.listen", &c.Listen, "", optionalHostPort,
+		"loopback address of the embedded NATS server; empty opens no port")
+	t.text("queue.url", &c.URL, "", optionalNATS,
+		"servers of mode external, nats://host:4222 or tls://host:4222, several with commas")
+	t.text("queue.creds_file", &c.CredsFile, "", optionalPath,
+		"credentials of that server, as nsc writes them")
+	t.text("queue.token_file", &c.TokenFile, "", optionalPath,
+		"file with the token of that server")
+	t.text("queue.ca_file", &c.CAFile, "", optionalPath,
+		"who signs that server's certificate, PEM; without one whom the system trusts")
+	t.text("queue.cert_file", &c.CertFile, "", optionalPath,
+		"certificate of this service for that server, PEM")
+	t.text("queue.key_file", &c.KeyFile, "", optionalPath,
+		"key of that certificate, PEM")
+	size(t, "queue.max_bytes", &c.MaxBytes, 256<<20, 64<<10, 1<<40,
+		"size of each stream of the queue on the disk; more is refused until there is room")
 }
 
 func (t *table) monitor(c *Monitor) {
@@ -339,6 +407,10 @@ func (c *Config) check() []Fault {
 		"needs tls.client_ca_file, which says whose certificates are believed")
 	need("oidc.audience", c.Access.OIDC.Issuer == "" || c.Access.OIDC.Audience != "",
 		"is required with oidc.issuer, or tokens for others would be believed")
+	need("queue.url", c.Queue.Mode != "external" || c.Queue.URL != "",
+		"is required with queue.mode external")
+	need("queue.key_file", (c.Queue.CertFile == "") == (c.Queue.KeyFile == ""),
+		"goes together with queue.cert_file: set both or none")
 	need("redis.url", c.Redis.Mode != "external" || c.Redis.URL != "",
 		"is required with redis.mode external")
 	return faults

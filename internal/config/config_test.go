@@ -82,9 +82,11 @@ func TestDefaults(t *testing.T) {
 			OIDC:               config.OIDC{RolesClaim: "roles", HeadsClaim: "headway_heads", RegionsClaim: "headway_regions"},
 			FailuresPerAddress: 10,
 		},
-		Audit:   config.Audit{Strict: true, MaxBytes: 100 << 20},
-		Redis:   config.Redis{Mode: "embedded", Listen: "127.0.0.1:6380", Channel: "audit:routing:logs"},
-		Monitor: config.Monitor{Enabled: true, Interval: 15 * time.Second, Retention: 24 * time.Hour, MaxSeries: 20_000, Timeout: 10 * time.Second},
+		Audit:    config.Audit{Strict: true, MaxBytes: 100 << 20},
+		Redis:    config.Redis{Mode: "embedded", Listen: "127.0.0.1:6380", Channel: "audit:routing:logs"},
+		Monitor:  config.Monitor{Enabled: true, Interval: 15 * time.Second, Retention: 24 * time.Hour, MaxSeries: 20_000, Timeout: 10 * time.Second},
+		Realtime: config.Realtime{MaxStreams: 5000, MaxMessageBytes: 64 << 10, MaxRate: 100_000, Heartbeat: 10 * time.Second},
+		Queue:    config.Queue{Mode: "embedded", MaxBytes: 256 << 20},
 	}
 	if got := mustLoad(t, "", nil); printed(t, got, true) != printed(t, want, true) {
 		t.Errorf("nothing set gives\n%s", printed(t, got, true))
@@ -133,6 +135,8 @@ func other(t *rapid.T, s config.Setting) string {
 		switch {
 		case strings.HasSuffix(s.Key, "listen"):
 			return fmt.Sprintf("localhost:%d", rapid.IntRange(0, 65535).Draw(t, s.Key))
+		case s.Key == "queue.url":
+			return "nats://headway@a.example:4222,tls://b.example:4222"
 		case s.Key == "redis.url":
 			return "rediss://headway@redis.example:6379/1"
 		case strings.Contains(s.Allowed, "URL"):
@@ -150,11 +154,13 @@ var (
 		"HEADWAY_LEASE_REMOVE_AFTER=1h", "HEADWAY_HTTP_READ_TIMEOUT=1m", "HEADWAY_HTTP_BEHIND_PROXY=true",
 		"HEADWAY_TLS_CERT_FILE=/a", "HEADWAY_TLS_KEY_FILE=/b", "HEADWAY_TLS_CLIENT_CA_FILE=/c",
 		"HEADWAY_OIDC_AUDIENCE=headway", "HEADWAY_REDIS_URL=redis://redis.example:6379",
+		"HEADWAY_QUEUE_URL=nats://nats.example:4222", "HEADWAY_QUEUE_CERT_FILE=/d", "HEADWAY_QUEUE_KEY_FILE=/e",
 	}
 	soundFlags = []string{
 		"--lease-remove-after=1h", "--http-read-timeout=1m", "--http-behind-proxy",
 		"--tls-cert-file=/a", "--tls-key-file=/b", "--tls-client-ca-file=/c",
 		"--oidc-audience=headway", "--redis-url=redis://redis.example:6379",
+		"--queue-url=nats://nats.example:4222", "--queue-cert-file=/d", "--queue-key-file=/e",
 	}
 )
 

@@ -20,6 +20,10 @@ var (
 		n, portErr := strconv.ParseUint(port, 10, 16)
 		return err == nil && portErr == nil && strconv.FormatUint(n, 10) == port && len(s) <= maxText && printable(host)
 	}}
+	optionalHostPort = form{hostPort.allowed + ", or nothing", func(s string) bool { return s == "" || hostPort.valid(s) }}
+	optionalNATS     = form{"nats://host:port or tls://host:port without a password, several with commas, or nothing", func(s string) bool {
+		return s == "" || len(s) <= maxText && !slices.ContainsFunc(strings.Split(s, ","), func(u string) bool { return !isURL(strings.TrimSpace(u), "nats", "tls") })
+	}}
 	path         = form{"a path of at most 4096 bytes", func(s string) bool { return s != "" && isPath(s) }}
 	optionalPath = form{"a path of at most 4096 bytes, or nothing", isPath}
 	hostName     = form{"host names or addresses without a port", func(s string) bool {

@@ -69,6 +69,8 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 		"PolicyCheck": api.PolicyCheck{}, "Difference": api.Difference{}, "PolicyReplay": api.PolicyReplay{},
 		"ReplayedDecision": api.ReplayedDecision{}, "PolicyRevision": api.PolicyRevision{},
 		"Key": api.Key{}, "KeyRequest": api.KeyRequest{}, "AuditRecord": api.AuditRecord{},
+		"Event": api.Event{}, "Snapshot": api.Snapshot{}, "Lost": api.Lost{}, "Subscription": api.Subscription{},
+		"Envelope": api.Envelope{}, "AdminNotice": api.AdminNotice{},
 	} {
 		schema, ok := c.document.Components.Schemas[name]
 		if !ok {
@@ -252,6 +254,8 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	if !strings.HasPrefix(openMetrics.header.Get("Content-Type"), "application/openmetrics-text") {
 		t.Errorf("Content-Type %s; want OpenMetrics", openMetrics.header.Get("Content-Type"))
 	}
+	ask(http.StatusUpgradeRequired, "GET", "/api/v1/ws", "")
+	covered["GET /api/v1/events"] = true // it has no end; live_test.go reads it
 	w.store.failWith(fleet.ErrStoreUnavailable)
 	ask(http.StatusServiceUnavailable, "POST", "/api/v1/heads", strings.Replace(full, `"full"`, `"more"`, 1))
 	ask(http.StatusServiceUnavailable, "GET", "/readyz", "")
@@ -306,6 +310,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		{exchange{"POST", "/api/v1/decisions", decide, 415, []string{"Content-Encoding", "gzip"}}, api.CodeUnsupportedMedia},
 		{exchange{"GET", "/api/v2/heads", "", 404, nil}, api.CodeNotFound},
 		{exchange{"PUT", "/api/v1/heads", `{}`, 405, nil}, api.CodeMethodNotAllowed},
+		{exchange{"GET", "/api/v1/ws", "", 426, nil}, api.CodeUpgradeRequired},
 		{exchange{"GET", "/api/v1/heads/nobody", "", 404, nil}, api.CodeHeadNotFound},
 		{exchange{"PUT", "/api/v1/heads/nobody/status", `{"epoch":1,"status":"active"}`, 404, nil}, api.CodeHeadNotFound},
 		{exchange{"PATCH", "/api/v1/heads/nobody", `{"weight":1}`, 404, nil}, api.CodeHeadNotFound},
@@ -329,10 +334,10 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 	for err, code := range map[error]string{
 		fmt.Errorf("save: %w", fleet.ErrStoreUnavailable): api.CodeStateUnavailable,
 		fmt.Errorf("save: %w", fleet.ErrConflict):         api.CodeConflict,
-		fleet.ErrFleetFull:        api.CodeFleetFull,
-		fleet.ErrOverloaded:       api.CodeOverloaded,
-		context.DeadlineExceeded:  api.CodeTimeout,
-		errors.New("no such row"): api.CodeInternal,
+		fleet.ErrFleetFull:                                api.CodeFleetFull,
+		fleet.ErrOverloaded:                               api.CodeOverloaded,
+		context.DeadlineExceeded:                          api.CodeTimeout,
+		errors.New("no such row"):                         api.CodeInternal,
 	} {
 		w.store.failWith(err)
 		r := newRequest(t, "POST", "/api/v1/heads", headBody("b"))

@@ -46,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "HTTP requests by method, endpoint (the route's template, other if none matches) and status. 499 is a client that left.",
 		}, []string{"method", "endpoint", "status"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "http_request_duration_seconds", Help: "Time from the request's header to the end of the answer.",
+			Name: "http_request_duration_seconds", Help: "Time from the request's header to the end of the answer; of streams, to its header.",
 			Buckets: latencyBuckets,
 		}),
 		byEndpoint: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -70,8 +70,6 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.requests, m.duration, m.byEndpoint, m.panics, m.connections, m.connectionsRefused, refused,
-		prometheus.NewGauge(prometheus.GaugeOpts{Name: "sse_connections", Help: "Open Server-Sent Events connections."}),
-		prometheus.NewGauge(prometheus.GaugeOpts{Name: "websocket_connections", Help: "Open WebSocket connections."}),
 	} {
 		errs = append(errs, reg.Register(c))
 	}

@@ -24,6 +24,7 @@ type route struct {
 	action  string // what the audit trail calls it, "" for what is not sensitive
 	success int    // status of the usual answer
 	query   bool   // the handler reads the query; elsewhere under /api there must be none
+	stream  bool   // the answer has no end: it is counted when it begins
 	handle  func(w http.ResponseWriter, r *http.Request) error
 
 	counted counters
@@ -61,6 +62,8 @@ func (s *Server) routes() []*route {
 		{method: "POST", pattern: "/api/v1/keys", id: "createKey", action: "key.create", needs: access.Admin, success: 201, handle: s.createKey},
 		{method: "DELETE", pattern: "/api/v1/keys/{id}", id: "revokeKey", action: "key.revoke", needs: access.Admin, success: 204, handle: s.revokeKey},
 		{method: "GET", pattern: "/api/v1/audit", id: "listAudit", needs: access.Read, success: 200, query: true, handle: s.listAudit},
+		{method: "GET", pattern: "/api/v1/events", id: "streamEvents", needs: access.Read, success: 200, query: true, stream: true, handle: s.getEvents},
+		{method: "GET", pattern: "/api/v1/ws", id: "openWebSocket", needs: access.Open, success: 101, query: true, stream: true, handle: s.serveWebSocket},
 		{method: "GET", pattern: "/livez", id: "livez", needs: access.Open, success: 200, handle: s.livez},
 		{method: "GET", pattern: "/readyz", id: "readyz", needs: access.Open, success: 200, handle: s.readyz},
 		{method: "GET", pattern: "/metrics", id: "metrics", needs: access.Open, success: 200, handle: s.metricsHandler()},
@@ -152,8 +155,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
 	rt := s.find(r)
 	a, _ := answers.Get().(*answer)
-	a.ResponseWriter, a.status, a.principal = w, 0, nil
+	a.ResponseWriter, a.status, a.principal, a.begun = w, 0, nil, nil
 	defer a.free()
+	if rt.stream {
+		a.begun = func(status int) { s.metrics.answered(rt, r.Method, status, time.Since(begin)) }
+	}
 	header := w.Header()
 	header["X-Request-Id"] = []string{requestID(r)}
 	if s.draining.Load() {
@@ -175,6 +181,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		s.denied(rt, a, r, err)
 		s.fail(a, r, err)
+	}
+	if rt.stream && a.status != 0 {
+		return
 	}
 	if a.status == 0 {
 		a.status = http.StatusOK
@@ -210,25 +219,29 @@ type answer struct {
 	http.ResponseWriter
 	status    int
 	principal *access.Principal
+	begun     func(status int) // is called with the header, or nil
 }
 
 var answers = sync.Pool{New: func() any { return new(answer) }}
 
 func (a *answer) free() {
-	a.ResponseWriter, a.principal = nil, nil
+	a.ResponseWriter, a.principal, a.begun = nil, nil, nil
 	answers.Put(a)
 }
 
 func (a *answer) WriteHeader(status int) {
 	if a.status == 0 {
 		a.status = status
+		if a.begun != nil {
+			a.begun(status)
+		}
 	}
 	a.ResponseWriter.WriteHeader(status)
 }
 
 func (a *answer) Write(b []byte) (int, error) {
 	if a.status == 0 {
-		a.status = http.StatusOK
+		a.WriteHeader(http.StatusOK)
 	}
 	return a.ResponseWriter.Write(b)
 }

@@ -1,5 +1,5 @@
 // Package httpapi is the whole HTTP surface: heads, decisions, strategies, the
-// policy, probes and metrics. Every route stands in one table, and one
+// policy, streams, probes and metrics. Every route stands in one table, and one
 // function turns errors into statuses.
 package httpapi
 
@@ -20,6 +20,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/calls"
 	"headway/internal/fleet"
+	"headway/internal/live"
 	"headway/internal/routing"
 )
 
@@ -28,6 +29,7 @@ type Options struct {
 	Fleet   *fleet.Registry      // required
 	Router  *routing.Router      // required
 	Desk    *calls.Desk          // required
+	Live    *live.Hub            // required; ended by Drain
 	Metrics *prometheus.Registry // required; what /metrics shows
 	Log     *slog.Logger         // required
 	Guard   *access.Guard        // required; who is let in
@@ -85,6 +87,7 @@ type Server struct {
 	fleet    *fleet.Registry
 	router   *routing.Router
 	desk     *calls.Desk
+	live     *live.Hub
 	log      *slog.Logger
 	limits   Limits
 	version  string
@@ -108,12 +111,12 @@ type Server struct {
 
 // New makes a server. It fails if a route declares no permission.
 func New(o Options) (*Server, error) {
-	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.Trail == "" || o.Note == nil {
-		return nil, errors.New("httpapi: Fleet, Router, Desk, Metrics, Log, Guard, Keys, Trail and Note are required")
+	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.Trail == "" || o.Note == nil {
+		return nil, errors.New("httpapi: Fleet, Router, Desk, Live, Metrics, Log, Guard, Keys, Trail and Note are required")
 	}
 	o.Limits.complete()
 	s := &Server{
-		fleet: o.Fleet, router: o.Router, desk: o.Desk, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
+		fleet: o.Fleet, router: o.Router, desk: o.Desk, live: o.Live, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
 		monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error
@@ -170,6 +173,9 @@ func (s *Server) Drain(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.limits.ShutdownTimeout)
 	defer cancel()
+	if err := s.live.Shutdown(ctx); err != nil {
+		return errors.Join(err, s.http.Close())
+	}
 	if err := s.http.Shutdown(ctx); err != nil {
 		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", s.limits.ShutdownTimeout, err), s.http.Close())
 	}

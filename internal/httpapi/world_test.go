@@ -28,6 +28,7 @@ import (
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
+	"headway/internal/live"
 	"headway/internal/routing"
 )
 
@@ -248,8 +249,12 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	desk, err := calls.New(w.fleet, w.router)
 	must(err)
 	w.openAccess(access.Options{Failures: 100})
+	hub, err := live.New(live.Options{
+		Fleet: w.fleet, Router: w.router, Desk: desk, Events: events, Metrics: w.metrics, Log: log, Ended: w.guard.Ended, Spend: w.guard.Spend,
+	})
+	must(err)
 	options := httpapi.Options{
-		Fleet: w.fleet, Router: w.router, Desk: desk, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
+		Fleet: w.fleet, Router: w.router, Desk: desk, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
 		Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note,
 	}
 	for _, c := range change {
@@ -260,6 +265,7 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.fleet.Run(ctx) })
+	running.Go(func() { _ = hub.Run(ctx) })
 	t.Cleanup(func() { stop(); running.Wait() })
 	return w
 }

@@ -1,0 +1,83 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"headway/api"
+	"headway/internal/access"
+	"headway/internal/audit"
+	"headway/internal/calls"
+	"headway/internal/live"
+)
+
+// getEvents streams what happens.
+func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
+	q := readQuery(r, "types", "head", "model_type", "region", "last_event_id")
+	if err := q.err(); err != nil {
+		return err
+	}
+	want := api.Subscription{
+		Head: q.values["head"], ModelType: q.values["model_type"], Region: q.values["region"], LastEventID: q.values["last_event_id"],
+	}
+	if types := q.values["types"]; types != "" {
+		want.Types = strings.Split(types, ",")
+	}
+	if last := r.Header.Get("Last-Event-Id"); last != "" { // what a browser sends when it connects again
+		want.LastEventID = calls.Clip(last)
+	}
+	if r.Method == http.MethodHead {
+		w.Header()["Content-Type"] = []string{"text/event-stream"}
+		return nil
+	}
+	return s.live.ServeEvents(w, r, principalOf(w), want)
+}
+
+// serveWebSocket lets in who has a credential, and who has none yet: a browser
+// cannot send one with the upgrade, so the first message may hold it. What each
+// message needs is in the table of live.
+func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
+	a, ok := w.(*answer)
+	if !ok {
+		return errors.New("httpapi: the answer is not ours")
+	}
+	p, err := s.guard.Authenticate(r)
+	if err != nil && !errors.Is(err, access.ErrNoCredential) {
+		return err
+	}
+	if err := readQuery(r).err(); err != nil {
+		return err
+	}
+	a.principal = p
+	base := *s.identity(a, r)
+	base.Actor.Via = "websocket"
+	as := func(p *access.Principal) *audit.Identity {
+		id := base
+		if p != nil {
+			id.Actor.Type, id.Actor.ID = p.Type, p.ID
+		}
+		return &id
+	}
+	address := s.guard.Address(r)
+	return s.live.ServeWebSocket(w, r, live.Peer{
+		Principal: p,
+		Authenticate: func(ctx context.Context, token string) (*access.Principal, error) {
+			return s.guard.AuthenticateToken(ctx, token, address)
+		},
+		Context: func(ctx context.Context, p *access.Principal) context.Context {
+			return audit.WithIdentity(ctx, as(p))
+		},
+		Denied: func(p *access.Principal, action string, err error) {
+			id := as(p)
+			if denied := calls.AccessProblem(err); denied != nil && denied.Code != api.CodeRateLimited {
+				s.note(audit.Entry{
+					Category: audit.Auth, Action: action, Outcome: audit.Denied, Reason: denied.Detail,
+					Actor: id.Actor, Source: id.Source, RequestID: id.RequestID,
+					Target: audit.Target{Type: "route", ID: "GET /api/v1/ws"},
+				})
+			}
+		},
+	})
+}

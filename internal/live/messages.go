@@ -1,0 +1,335 @@
+package live
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"headway/api"
+	"headway/internal/access"
+	"headway/internal/calls"
+	"headway/internal/fleet"
+)
+
+// request is one kind of message that clients send.
+type request struct {
+	needs  access.Permission // Open: nothing, not even to have said who one is
+	action string            // what the audit trail calls it, "" for what is not sensitive
+	serve  func(s *session, data []byte) ([]byte, error)
+}
+
+// requests are the kinds, by the type of the envelope.
+var requests map[string]*request
+
+func init() { //nolint:gochecknoinits // the table and what it calls name each other
+	requests = map[string]*request{
+		api.MessageAuth:        {needs: access.Open, serve: (*session).auth},
+		api.MessagePing:        {needs: access.Open, serve: func(*session, []byte) ([]byte, error) { return nil, nil }},
+		api.MessageSubscribe:   {needs: access.Read, serve: (*session).subscribe},
+		api.MessageUnsubscribe: {needs: access.Read, serve: (*session).unsubscribe},
+		api.MessageRegister:    {needs: access.BeHead, action: "head.register", serve: (*session).register},
+		api.MessageDeregister:  {needs: access.BeHead, action: "head.deregister", serve: (*session).deregister},
+		api.MessageStatus:      {needs: access.BeHead, serve: (*session).status},
+		api.MessageDecide:      {needs: access.Decide, serve: (*session).decide},
+		api.MessageProgress:    {needs: access.Decide, serve: (*session).progress},
+		api.MessageOutcome:     {needs: access.Decide, serve: (*session).outcome},
+	}
+}
+
+// message is an envelope as it is read; its parts are those of the buffer.
+type message struct {
+	id   []byte
+	kind string
+	data []byte
+}
+
+// maxID is the longest id of a message, in bytes.
+const maxID = 128
+
+// readMessage reads an envelope strictly.
+func readMessage(b []byte) (m message, err error) {
+	if !utf8.Valid(b) {
+		return m, errNotUTF8
+	}
+	d := jsontext.NewDecoder(bytes.NewBuffer(b))
+	if d.PeekKind() != '{' {
+		return m, calls.InvalidJSON("", "The message is not a JSON object.")
+	}
+	broken := func(err error) (message, error) {
+		return m, calls.InvalidJSON("", "The message is not valid JSON: "+calls.Clip(strings.TrimPrefix(err.Error(), "jsontext: "))+".")
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return broken(err)
+	}
+	var faults []api.Fault
+	for d.PeekKind() != '}' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return broken(err)
+		}
+		field := name.String()
+		kind := d.PeekKind()
+		value, err := d.ReadValue()
+		if err != nil {
+			return broken(err)
+		}
+		switch {
+		case field == "id" && (kind == '"' || kind == '0') && len(value) <= maxID:
+			m.id = bytes.Clone(value)
+		case field == "id" && kind != 'n':
+			faults = append(faults, api.Fault{Pointer: "/id", Reason: fmt.Sprintf("want a string or a number of at most %d bytes", maxID)})
+		case field == "type" && kind == '"':
+			raw, _ := jsontext.AppendUnquote(nil, value)
+			m.kind = string(raw)
+		case field == "type":
+			faults = append(faults, api.Fault{Pointer: "/type", Reason: "want a string"})
+		case field == "data":
+			m.data = bytes.Clone(value)
+		case field != "id":
+			faults = append(faults, api.Fault{Pointer: "/" + calls.Clip(field), Reason: "is not a known field"})
+		}
+	}
+	if _, err := d.ReadToken(); err != nil {
+		return broken(err)
+	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return m, calls.InvalidJSON("", "There is something after the JSON object.")
+	}
+	if requests[m.kind] == nil && len(faults) == 0 {
+		faults = append(faults, api.Fault{Pointer: "/type", Reason: "is not a known type of message; known are " + knownRequests})
+	}
+	if len(faults) > 0 {
+		return m, &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(faults), Faults: faults}
+	}
+	return m, nil
+}
+
+const knownRequests = "auth, subscribe, unsubscribe, register, status, deregister, decide, progress, outcome and ping"
+
+// errNotUTF8 ends a connection.
+var errNotUTF8 = errors.New("the message is not UTF-8")
+
+// handle answers one message and reports whether the connection goes on.
+func (s *session) handle(b []byte) bool {
+	m, err := readMessage(b)
+	if errors.Is(err, errNotUTF8) {
+		s.end(websocket.StatusInvalidFramePayloadData, droppedInvalid, err.Error())
+		return false
+	}
+	if err == nil {
+		var data []byte
+		if data, err = s.serve(requests[m.kind], m.data); err == nil {
+			s.hub.metrics.messages[m.kind][true].Inc()
+			s.answer = envelope(s.answer[:0], m.id, api.MessageAnswer, bytes.TrimSuffix(data, newline))
+			return s.answered()
+		}
+	}
+	kind := m.kind
+	if requests[kind] == nil {
+		kind = ""
+	}
+	s.hub.metrics.messages[kind][false].Inc()
+	body := calls.ProblemOf(err).Answer()
+	if body.Code == api.CodeInternal {
+		s.hub.o.Log.Error("request over WebSocket failed", "type", kind, "error", err)
+	}
+	encoded, err := json.Marshal(body, json.Deterministic(true))
+	if err != nil {
+		encoded = nil
+	}
+	s.answer = envelope(s.answer[:0], m.id, api.MessageError, encoded)
+	return s.answered()
+}
+
+var newline = []byte("\n")
+
+// answered queues the answer and does what was to come after it.
+func (s *session) answered() bool {
+	err := s.wire.answer(s.answer)
+	if cap(s.answer) > maxKept {
+		s.answer = nil
+	}
+	if s.after != nil {
+		s.after()
+		s.after = nil
+	}
+	return err == nil
+}
+
+// serve carries out a request if the peer may ask for it.
+func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
+	p := s.principal.Load()
+	if q.needs != access.Open {
+		switch {
+		case p == nil:
+			err = access.ErrNoCredential
+		case s.hub.o.Ended(p):
+			err = access.ErrRevoked
+		default:
+			err = calls.Allow(p, q.needs)
+		}
+		if err == nil {
+			err = s.hub.o.Spend(p)
+		}
+		if err != nil {
+			s.denied(p, q, err)
+			return nil, err
+		}
+	}
+	defer func() {
+		if r := recover(); r != nil { // a bug must not end the process
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	if len(data) == 0 {
+		data = []byte("{}")
+	}
+	answer, err = q.serve(s, data)
+	if _, denied := errors.AsType[*calls.DeniedError](err); denied {
+		s.denied(p, q, err)
+	}
+	return answer, err
+}
+
+func (s *session) denied(p *access.Principal, q *request, err error) {
+	action := q.action
+	if action == "" {
+		action = "access"
+	}
+	s.peer.Denied(p, action, err)
+}
+
+func (s *session) decide(data []byte) ([]byte, error) { return s.hub.o.Desk.Decide(data, data[:0]) }
+
+func (s *session) progress(data []byte) ([]byte, error) {
+	return nil, s.hub.o.Desk.Progress("", data)
+}
+
+func (s *session) outcome(data []byte) ([]byte, error) {
+	return nil, s.hub.o.Desk.Outcome("", data)
+}
+
+func (s *session) status(data []byte) ([]byte, error) {
+	lease, err := s.hub.o.Desk.Report(s.principal.Load(), "", data)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(lease)
+}
+
+// maxHeadsPerSession bounds the heads whose admin state one WebSocket is told of.
+const maxHeadsPerSession = 1000
+
+func (s *session) register(data []byte) ([]byte, error) {
+	place := s.hub.events.newest()
+	answer, _, err := s.hub.o.Desk.Register(s.ctx, s.principal.Load(), data)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if len(s.heads) == 0 {
+		s.heads, s.told = map[string]string{}, place
+	}
+	if len(s.heads) < maxHeadsPerSession {
+		s.heads[answer.Head.ID] = answer.Head.AdminState
+	}
+	s.mu.Unlock()
+	return json.Marshal(answer)
+}
+
+// only reads data that has the one field.
+func only[T any](data []byte) (in T, err error) {
+	if err := json.Unmarshal(data, &in, json.RejectUnknownMembers(true)); err != nil {
+		if wrong, ok := errors.AsType[*json.SemanticError](err); ok {
+			reason := "has the wrong type"
+			if errors.Is(err, json.ErrUnknownName) {
+				reason = "is not a known field"
+			}
+			return in, calls.Invalid([]fleet.Fault{{Pointer: "/data" + calls.Clip(string(wrong.JSONPointer)), Reason: reason}})
+		}
+		return in, calls.InvalidJSON("/data", "The data is not valid JSON.")
+	}
+	return in, nil
+}
+
+func (s *session) deregister(data []byte) ([]byte, error) {
+	in, err := only[struct {
+		ID string `json:"id"`
+	}](data)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.hub.o.Desk.Deregister(s.ctx, s.principal.Load(), in.ID); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	delete(s.heads, in.ID)
+	s.mu.Unlock()
+	return nil, nil
+}
+
+func (s *session) auth(data []byte) ([]byte, error) {
+	in, err := only[struct {
+		Token string `json:"token"`
+	}](data)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.peer.Authenticate(context.WithoutCancel(s.ctx), in.Token)
+	if err != nil {
+		s.peer.Denied(nil, "access", err)
+		s.after = func() { // a guess costs a connection, which are counted by address
+			s.end(websocket.StatusPolicyViolation, droppedInvalid, "the credential is not good")
+		}
+		return nil, err
+	}
+	s.become(p)
+	return json.Marshal(struct {
+		Type string `json:"type"`
+		ID   string `json:"id,omitempty"`
+		Role string `json:"role"`
+	}{p.Type, p.ID, string(p.Role)})
+}
+
+func (s *session) subscribe(data []byte) ([]byte, error) {
+	want, err := only[api.Subscription](data)
+	if err != nil {
+		return nil, err
+	}
+	f, faults := newFilter(want)
+	if len(faults) > 0 {
+		for i := range faults {
+			faults[i].Pointer = "/data/" + faults[i].Pointer
+		}
+		return nil, &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(faults), Faults: faults}
+	}
+	s.after = func() {
+		sub, first := s.hub.subscribe(overWebSocket, want.LastEventID, f)
+		s.mu.Lock()
+		if s.sub != nil {
+			s.sub.close()
+		}
+		s.sub, s.first = sub, first
+		s.mu.Unlock()
+		s.hub.nudge()
+	}
+	return nil, nil
+}
+
+func (s *session) unsubscribe([]byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sub != nil {
+		s.sub.close()
+	}
+	s.sub, s.first = nil, nil
+	return nil, nil
+}

@@ -1,0 +1,68 @@
+package live
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The kinds of streams, and why one is dropped by us.
+const (
+	overSSE       = "sse"
+	overWebSocket = "websocket"
+
+	droppedSlow    = "slow"    // did not take what was sent
+	droppedSilent  = "silent"  // did not answer a ping
+	droppedRevoked = "revoked" // may no longer listen
+	droppedInvalid = "invalid" // sent what is no message
+	droppedStopped = "stopped" // the service stopped
+)
+
+type counts struct {
+	sse, webSocket prometheus.Gauge
+	refused        prometheus.Counter
+	throttled      prometheus.Counter
+	lost           map[string]prometheus.Counter
+	dropped        map[string]map[string]prometheus.Counter
+	messages       map[string]map[bool]prometheus.Counter // by type and whether it was carried out
+}
+
+func newCounts(reg prometheus.Registerer) (*counts, error) {
+	lost := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_live_lost_total", Help: "Events that streams missed because they were too slow, by transport.",
+	}, []string{"transport"})
+	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_live_dropped_total", Help: "Streams that were ended by the service, by transport and reason.",
+	}, []string{"transport", "reason"})
+	messages := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_live_messages_total", Help: "Messages received over WebSocket, by type (other: none that is known) and result.",
+	}, []string{"type", "result"})
+	c := &counts{
+		sse:       prometheus.NewGauge(prometheus.GaugeOpts{Name: "sse_connections", Help: "Open Server-Sent Events connections."}),
+		webSocket: prometheus.NewGauge(prometheus.GaugeOpts{Name: "websocket_connections", Help: "Open WebSocket connections."}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_live_refused_total", Help: "Streams refused because realtime.max_streams were open.",
+		}),
+		throttled: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_live_throttled_total", Help: "Times that reading from a WebSocket waited because it sent more than realtime.max_rate.",
+		}),
+		lost: map[string]prometheus.Counter{}, dropped: map[string]map[string]prometheus.Counter{},
+		messages: map[string]map[bool]prometheus.Counter{},
+	}
+	for _, transport := range []string{overSSE, overWebSocket} {
+		c.lost[transport] = lost.WithLabelValues(transport)
+		c.dropped[transport] = map[string]prometheus.Counter{}
+		for _, reason := range []string{droppedSlow, droppedSilent, droppedRevoked, droppedInvalid, droppedStopped} {
+			c.dropped[transport][reason] = dropped.WithLabelValues(transport, reason)
+		}
+	}
+	for name := range requests {
+		c.messages[name] = map[bool]prometheus.Counter{true: messages.WithLabelValues(name, "ok"), false: messages.WithLabelValues(name, "error")}
+	}
+	c.messages[""] = map[bool]prometheus.Counter{false: messages.WithLabelValues("other", "error")}
+	var errs []error
+	for _, m := range []prometheus.Collector{c.sse, c.webSocket, c.refused, c.throttled, lost, dropped, messages} {
+		errs = append(errs, reg.Register(m))
+	}
+	return c, errors.Join(errs...)
+}

@@ -1,0 +1,108 @@
+package live
+
+import (
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"headway/api"
+	"headway/internal/calls"
+	"headway/internal/fleet"
+)
+
+// Bounds of snapshots. One that was just taken serves all who ask for the same,
+// so that many who connect at once, as after a restart, cost one.
+const (
+	snapshotAge  = time.Second
+	snapshotPart = 64 << 10 // bytes of heads
+	maxSnapshots = 64       // kept, by what was asked for
+)
+
+type snapshots struct {
+	mu    sync.Mutex
+	taken map[string]*snapshot
+}
+
+// snapshot is the fleet at one time, encoded. What came after the place is not
+// in it, or is and does no harm.
+type snapshot struct {
+	at    time.Time
+	place uint64
+	sse   []byte
+	ws    []byte
+}
+
+// snapshot returns the part of the fleet that the filter is about, at or after a
+// place.
+func (h *Hub) snapshot(f *filter, since uint64) *snapshot {
+	key := f.Head + "\x00" + f.ModelType + "\x00" + f.Region
+	c := &h.snapshots
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.taken[key]; s != nil && s.place >= since && time.Since(s.at) < snapshotAge {
+		return s
+	}
+	s := h.newSnapshot(f)
+	if len(c.taken) >= maxSnapshots || c.taken == nil {
+		c.taken = map[string]*snapshot{}
+	}
+	c.taken[key] = s
+	return s
+}
+
+func (h *Hub) newSnapshot(f *filter) *snapshot {
+	s := &snapshot{at: time.Now(), place: h.events.newest()} // the place first
+	revision := h.o.Router.Policy().Revision
+	parts := [][]api.Head{{}}
+	size := 0
+	add := func(v *fleet.View) {
+		head := calls.HeadOf(v)
+		raw, err := json.Marshal(head)
+		if err != nil {
+			return
+		}
+		if size += len(raw); size > snapshotPart && len(parts[len(parts)-1]) > 0 {
+			parts, size = append(parts, nil), len(raw)
+		}
+		parts[len(parts)-1] = append(parts[len(parts)-1], head)
+	}
+	if f.Head != "" {
+		if view, err := h.o.Fleet.Head(f.Head); err == nil {
+			add(&view)
+		}
+	} else {
+		q := fleet.Query{ModelType: f.ModelType, Region: f.Region, Limit: 1000}
+		for more := true; more; more = q.Cursor != "" {
+			var views []fleet.View
+			views, q.Cursor = h.o.Fleet.List(q)
+			for i := range views {
+				add(&views[i])
+			}
+		}
+	}
+	for i, heads := range parts {
+		fr := &frame{kind: api.MessageSnapshot}
+		id := ""
+		if i == len(parts)-1 {
+			id = h.id(s.place) // whoever has all of it goes on after it
+		}
+		fr.encode(api.MessageSnapshot, id, api.Snapshot{Part: i + 1, Parts: len(parts), PolicyRevision: revision, Heads: heads})
+		s.sse, s.ws = append(s.sse, fr.sse...), append(s.ws, fr.ws...)
+	}
+	return s
+}
+
+// Why events are missing.
+const (
+	lostSlow    = "slow"    // the subscriber did not keep up
+	lostWindow  = "window"  // they are too old to be resumed after
+	lostRestart = "restart" // they are of another run of the service
+)
+
+// lost encodes how many events are missing.
+func lost(count uint64, reason string) *frame {
+	fr := &frame{kind: api.MessageLost}
+	fr.encode(api.MessageLost, "", api.Lost{Count: count, Reason: reason})
+	return fr
+}

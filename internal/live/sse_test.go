@@ -1,0 +1,375 @@
+package live_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.uber.org/goleak"
+
+	"headway/api"
+	"headway/internal/event"
+	"headway/internal/fleet"
+	"headway/internal/live"
+	"headway/internal/routing"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestAStreamBeginsWithASnapshotAndGoesOnWithEvents(t *testing.T) {
+	w := newWorld(t)
+	w.register("gpu-1", "us-east")
+	l := w.listen("")
+	if got := l.header.Get("Content-Type"); got != "text/event-stream" || l.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("Content-Type %q", got)
+	}
+	if first := <-l.text; first.event != "retry" {
+		t.Errorf("first %+v; want a retry", first)
+	}
+	shot := l.want("snapshot", `"gpu-1"`)
+	var s api.Snapshot
+	if err := json.Unmarshal([]byte(shot.data), &s); err != nil || s.Part != 1 || s.Parts != 1 || len(s.Heads) != 1 || s.PolicyRevision != w.router.Policy().Revision || shot.id == "" {
+		t.Errorf("snapshot %+v, %v", shot, err)
+	}
+	w.drain("gpu-1", fleet.AdminDraining)
+	told := l.want("head.changed", `"draining"`)
+	var e api.Event
+	if err := json.Unmarshal([]byte(told.data), &e); err != nil || e.ID != told.id || e.Type != "head.changed" || e.Head != "gpu-1" ||
+		e.Region != "us-east" || len(e.ModelTypes) != 1 || time.Since(e.Time) > time.Minute {
+		t.Errorf("event %+v, %v", e, err)
+	}
+	if n := w.value("sse_connections"); n != 1 {
+		t.Errorf("sse_connections is %v", n)
+	}
+	l.stop()
+	w.until("the gauge falls", func() bool { return w.value("sse_connections") == 0 })
+}
+
+func TestFiltersKeepWhatIsAskedFor(t *testing.T) {
+	publish := func(w *world) {
+		w.events.Publish(event.Event{Type: event.HeadExpired, Head: "a", Region: "us", ModelTypes: []string{"llama"}})
+		w.events.Publish(event.Event{Type: event.HeadExpired, Head: "b", Region: "eu", ModelTypes: []string{"qwen", "phi"}})
+		w.events.Publish(event.Event{Type: event.HeadRemoved, Head: "a", Region: "us", ModelTypes: []string{"llama"}})
+		w.events.Publish(event.Event{Type: event.PolicyChanged})
+	}
+	for query, want := range map[string]string{
+		"":                                   "head.expired a,head.expired b,head.removed a,policy.changed ",
+		"?types=head.*":                      "head.expired a,head.expired b,head.removed a",
+		"?types=head.removed,policy.*":       "head.removed a,policy.changed ",
+		"?types=*":                           "head.expired a,head.expired b,head.removed a,policy.changed ",
+		"?head=b":                            "head.expired b,policy.changed ",
+		"?region=us":                         "head.expired a,head.removed a,policy.changed ",
+		"?model_type=phi&types=head.expired": "head.expired b",
+		"?model_type=llama&region=eu":        "policy.changed ",
+		"?types=decision.*":                  "",
+	} {
+		w := newWorld(t)
+		l := w.listen(query)
+		l.want("snapshot", "")
+		publish(w)
+		var got []string
+		for range strings.Count(want, ",") + min(1, len(want)) {
+			var e api.Event
+			told := l.next()
+			if err := json.Unmarshal([]byte(told.data), &e); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, e.Type+" "+e.Head)
+		}
+		if strings.Join(got, ",") != want {
+			t.Errorf("%s: %q; want %q", query, got, want)
+		}
+	}
+}
+
+func TestBadFiltersAreRefusedByName(t *testing.T) {
+	w := newWorld(t)
+	for query, want := range map[string]string{
+		"?types=heads.*":                           "types",
+		"?types=head":                              "types",
+		"?types=he*":                               "types",
+		"?head=" + strings.Repeat("x", 1000):       "head",
+		"?region=" + strings.Repeat("x", 1000):     "region",
+		"?model_type=" + strings.Repeat("x", 1000): "model_type",
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.server.URL+"/events"+query, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := w.server.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := bufio.NewReader(answer.Body).ReadString('\n')
+		_ = answer.Body.Close()
+		if answer.StatusCode != 422 || !strings.Contains(text, "Parameter "+want) {
+			t.Errorf("%.40s: %d %s", query, answer.StatusCode, text)
+		}
+	}
+	if n := w.value("sse_connections"); n != 0 {
+		t.Errorf("sse_connections is %v", n)
+	}
+}
+
+func TestAClientResumesAfterTheLastEventItSaw(t *testing.T) {
+	w := newWorld(t)
+	l := w.listen("")
+	l.want("snapshot", "")
+	w.events.Publish(event.Event{Type: event.HeadExpired, Head: "a"})
+	seen := l.want("head.expired", `"a"`)
+	l.stop()
+	w.events.Publish(event.Event{Type: event.HeadExpired, Head: "b"})
+	w.events.Publish(event.Event{Type: event.HeadExpired, Head: "c"})
+	again := w.listen("", "Last-Event-ID", seen.id)
+	again.want("head.expired", `"b"`)
+	again.want("head.expired", `"c"`)
+}
+
+func TestASnapshotCanBeResumedAfter(t *testing.T) {
+	w := newWorld(t)
+	l := w.listen("")
+	shot := l.want("snapshot", "")
+	w.events.Publish(event.Event{Type: event.HeadExpired, Head: "a"})
+	w.listen("", "Last-Event-ID", shot.id).want("head.expired", `"a"`)
+}
+
+func TestWhoeverCannotResumeLearnsItAndStartsAfresh(t *testing.T) {
+	w := newWorld(t, func(o *live.Options) { o.Window = 4 })
+	l := w.listen("")
+	shot := l.want("snapshot", "")
+	for range 10 {
+		w.events.Publish(event.Event{Type: event.HeadExpired, Head: "a"})
+	}
+	w.until("all are told or lost", func() bool {
+		probe := w.listen("", "Last-Event-ID", shot.id)
+		defer probe.stop()
+		first := probe.next()
+		return first.event == "lost" && strings.Contains(first.data, `"count":6`) && strings.Contains(first.data, `"window"`) && probe.next().event == "snapshot"
+	})
+	for _, other := range []string{"another-7", "garbage", "x-y-z", strings.SplitN(shot.id, "-", 2)[0] + "-99999"} {
+		probe := w.listen("", "Last-Event-ID", other)
+		probe.want("lost", `"restart"`)
+		probe.want("snapshot", "")
+	}
+}
+
+// A reader that stalls is told how much it lost, and sees the fleet anew.
+func TestASlowReaderIsToldWhatItLost(t *testing.T) {
+	w := newWorld(t, func(o *live.Options) { o.Window = 8; o.Timing.Beat, o.Timing.Heartbeat = time.Hour, time.Hour })
+	l := w.listen("")
+	l.want("snapshot", "")
+	// The ring of 8 turns over while the subscriber sleeps between two wakes.
+	total := 0
+	for range 200 {
+		for range 50 {
+			w.events.Publish(event.Event{Type: event.HeadExpired, Head: "a"})
+			total++
+		}
+	}
+	w.events.Publish(event.Event{Type: event.HeadRemoved, Head: "end"})
+	lost, seen := 0, 0
+	for done := false; !done; {
+		switch told := l.next(); told.event {
+		case "lost":
+			var v api.Lost
+			if err := json.Unmarshal([]byte(told.data), &v); err != nil || v.Reason != "slow" || v.Count == 0 {
+				t.Fatalf("%+v, %v", told, err)
+			}
+			lost += int(v.Count)
+			l.want("snapshot", "")
+		case "head.expired":
+			seen++
+		case "head.removed":
+			done = true
+		}
+		done = done || lost+seen >= total+1 // the last one may be among the lost
+	}
+	if lost == 0 || lost+seen > total+1 || lost+seen < total || w.value("headway_live_lost_total", "sse") != float64(lost) {
+		t.Errorf("%d seen, %d lost of %d; counted %v", seen, lost, total, w.value("headway_live_lost_total", "sse"))
+	}
+}
+
+func TestALargeSnapshotComesInParts(t *testing.T) {
+	w := newWorld(t)
+	for i := range 300 {
+		w.register(fmt.Sprintf("gpu-%03d", i), "us-east")
+	}
+	l := w.listen("")
+	heads := 0
+	for part := 1; ; part++ {
+		told := l.want("snapshot", "")
+		var s api.Snapshot
+		if err := json.Unmarshal([]byte(told.data), &s); err != nil || s.Part != part || len(told.data) > 80<<10 || (told.id != "") != (part == s.Parts) {
+			t.Fatalf("part %d: %d of %d, %d bytes, id %q, %v", part, s.Part, s.Parts, len(told.data), told.id, err)
+		}
+		if heads += len(s.Heads); s.Part == s.Parts {
+			if part < 2 {
+				t.Error("one part holds all")
+			}
+			break
+		}
+	}
+	if heads != 300 {
+		t.Errorf("%d heads", heads)
+	}
+}
+
+func TestDecisionsAreToldToThoseWhoAsk(t *testing.T) {
+	w := newWorld(t)
+	w.register("gpu-1", "us-east")
+	l := w.listen("?types=decision.*")
+	l.want("snapshot", "")
+	deny := w.listen("?types=head.removed,policy.*")
+	deny.want("snapshot", "")
+	var told api.Event
+	var d *routing.Decision
+	w.until("a decision is told", func() bool { // those before the first look are not
+		var err error
+		if d, err = w.router.Decide(&routing.Request{ModelType: "llama"}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case next := <-l.text:
+			if next.event == "decision.made" {
+				if err := json.Unmarshal([]byte(next.data), &told); err != nil {
+					t.Fatal(err)
+				}
+				return true
+			}
+		default:
+		}
+		return false
+	})
+	var made api.RecentDecision
+	if err := json.Unmarshal(told.Data, &made); err != nil || told.Head != "gpu-1" || told.ID != "" || made.Head.ID != "gpu-1" || made.Strategy == "" {
+		t.Errorf("%+v, %v", told, err)
+	}
+	if err := w.router.Finish(d.ID(), routing.Outcome{Result: routing.ResultOK, Duration: 12}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		next := l.next()
+		if next.event != "decision.ended" {
+			continue
+		}
+		if !strings.Contains(next.data, `"result":"ok"`) || !strings.Contains(next.data, d.ID()) {
+			t.Errorf("%s", next.data)
+		}
+		break
+	}
+	w.events.Publish(event.Event{Type: event.HeadRemoved, Head: "z"})
+	deny.want("head.removed", "z") // and no decision before it
+}
+
+func TestTooManyDecisionsAreToldAsLost(t *testing.T) {
+	w := newWorld(t, func(o *live.Options) { o.Timing.Beat = 500 * time.Millisecond })
+	w.register("gpu-1", "us-east")
+	l := w.listen("?types=decision.made")
+	l.want("snapshot", "")
+	w.until("a loss is told", func() bool {
+		for range 5000 {
+			if _, err := w.router.Decide(&routing.Request{ModelType: "llama"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for {
+			select {
+			case next := <-l.text:
+				if next.event == "lost" {
+					return strings.Contains(next.data, `"decision.*"`)
+				}
+			default:
+				return false
+			}
+		}
+	})
+}
+
+func TestAQuietStreamIsKeptAlive(t *testing.T) {
+	w := newWorld(t)
+	begin := time.Now()
+	l := w.listen("")
+	for {
+		if told := <-l.text; told.event == "comment" {
+			if took := time.Since(begin); took < quick.Heartbeat {
+				t.Errorf("after %s", took)
+			}
+			return
+		}
+	}
+}
+
+func TestAReaderThatStoppedIsDroppedAndCounted(t *testing.T) {
+	w := newWorld(t)
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", w.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
+	if _, err := fmt.Fprintf(conn, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	w.until("it is connected", func() bool { return w.value("sse_connections") == 1 })
+	big := strings.Repeat("x", 60_000)
+	w.until("it is dropped", func() bool {
+		w.events.Publish(event.Event{Type: event.PolicyChanged, Data: big})
+		return w.value("sse_connections") == 0
+	})
+	if n := w.value("headway_live_dropped_total", "sse", "slow"); n != 1 {
+		t.Errorf("%v dropped as slow", n)
+	}
+}
+
+func TestARevokedStreamEnds(t *testing.T) {
+	w := newWorld(t)
+	l := w.listen("")
+	l.want("snapshot", "")
+	w.ended.Store(true)
+	if told := l.next(); told.event != "end" {
+		t.Errorf("told %+v", told)
+	}
+	w.until("the gauge falls", func() bool { return w.value("sse_connections") == 0 })
+	if n := w.value("headway_live_dropped_total", "sse", "revoked"); n != 1 {
+		t.Errorf("%v dropped as revoked", n)
+	}
+}
+
+func TestShutdownSaysGoodbye(t *testing.T) {
+	w := newWorld(t)
+	l := w.listen("")
+	l.want("snapshot", "")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := w.hub.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	l.want("bye", "connect again")
+	if told := l.next(); told.event != "end" {
+		t.Errorf("then %+v", told)
+	}
+	if late := w.listen(""); late.status != 503 {
+		t.Errorf("a late one gets %d", late.status)
+	}
+	if n := w.value("sse_connections"); n != 0 {
+		t.Errorf("sse_connections is %v", n)
+	}
+}
+
+func TestThereAreNotMoreStreamsThanAllowed(t *testing.T) {
+	w := newWorld(t, func(o *live.Options) { o.MaxStreams = 2 })
+	w.listen("").want("snapshot", "")
+	w.listen("").want("snapshot", "")
+	if third := w.listen(""); third.status != 503 {
+		t.Errorf("the third gets %d", third.status)
+	}
+	if n := w.value("headway_live_refused_total"); n != 1 {
+		t.Errorf("%v counted", n)
+	}
+}

@@ -1,0 +1,143 @@
+package live
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// wire is the connection of a WebSocket. The library reads from it, and writes
+// control frames; what we say to the client is framed here, since an event is
+// the same bytes for all, and since answers to requests that came together
+// belong into one system call. Control frames are short, so that the library
+// writes each in one piece, between ours.
+//
+// Answers wait until nothing more was received: they are sent before anything
+// waits for input, so that none ever waits for the client.
+type wire struct {
+	net.Conn
+	timeout time.Duration
+	heard   atomic.Int64 // Unix nanoseconds of the last input
+
+	mu  sync.Mutex
+	out []byte // answers that wait
+	err error  // of the first write that failed
+}
+
+// Sizes in bytes.
+const (
+	maxWaiting  = 32 << 10 // of answers that wait
+	maxKept     = 4 << 10  // of memory for answers, while there are none
+	readBuffer  = 4 << 10
+	writeBuffer = 256 // a control frame has at most 127
+)
+
+// Read implements net.Conn.
+func (w *wire) Read(p []byte) (int, error) {
+	w.mu.Lock()
+	err := w.flush()
+	w.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	n, err := w.Conn.Read(p)
+	if n > 0 {
+		w.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// Write implements net.Conn.
+func (w *wire) Write(p []byte) (int, error) {
+	if err := w.send(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// send sends frames, after the answers that wait.
+func (w *wire) send(frames []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return w.put(frames)
+}
+
+// answer has a message sent soon.
+func (w *wire) answer(message []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.out = appendText(w.out, message)
+	if len(w.out) < maxWaiting {
+		return nil
+	}
+	return w.flush()
+}
+
+// flush sends the answers that wait; w.mu must be held.
+func (w *wire) flush() error {
+	if len(w.out) == 0 {
+		return w.err
+	}
+	err := w.put(w.out)
+	if w.out = w.out[:0]; cap(w.out) > maxKept {
+		w.out = nil
+	}
+	return err
+}
+
+// put writes; w.mu must be held.
+func (w *wire) put(b []byte) error {
+	for len(b) > 0 && w.err == nil {
+		n := min(len(b), maxWrite)
+		_ = w.SetWriteDeadline(time.Now().Add(w.timeout))
+		_, w.err = w.Conn.Write(b[:n])
+		b = b[n:]
+	}
+	return w.err
+}
+
+// failure is the error of the first write that failed, or nil.
+func (w *wire) failure() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err
+}
+
+// hijacked hands a wire to the library instead of the connection.
+type hijacked struct {
+	http.ResponseWriter
+	timeout time.Duration
+	wire    *wire
+}
+
+// Hijack implements http.Hijacker.
+func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	h.wire = &wire{Conn: conn, timeout: h.timeout}
+	h.wire.heard.Store(time.Now().UnixNano())
+	return h.wire, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(h.wire, writeBuffer)), nil
+}
+
+// appendText appends a text message in one frame of a server (RFC 6455, section
+// 5.2).
+func appendText(b, message []byte) []byte {
+	const finalText = 0x81
+	switch n := len(message); {
+	case n < 126:
+		b = append(b, finalText, byte(n))
+	case n <= 0xffff:
+		b = append(b, finalText, 126, byte(n>>8), byte(n))
+	default:
+		b = append(b, finalText, 127, 0, 0, 0, 0, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	}
+	return append(b, message...)
+}

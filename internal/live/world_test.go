@@ -1,0 +1,291 @@
+package live_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/api"
+	"headway/internal/access"
+	"headway/internal/audit"
+	"headway/internal/boltstore"
+	"headway/internal/calls"
+	"headway/internal/event"
+	"headway/internal/fleet"
+	"headway/internal/live"
+	"headway/internal/routing"
+
+	stdjson "encoding/json"
+)
+
+// world is a hub over a real fleet and router, behind a real HTTP server.
+type world struct {
+	testing.TB
+	events  *event.Stream
+	fleet   *fleet.Registry
+	router  *routing.Router
+	hub     *live.Hub
+	metrics *prometheus.Registry
+	server  *httptest.Server
+	who     atomic.Pointer[access.Principal] // whoever connects is
+	ended   atomic.Bool                      // nobody may stay
+	denied  atomic.Int64
+}
+
+var root = &access.Principal{Type: "key", ID: "root", Role: access.RoleAdmin}
+
+// token is the credential that the world knows, of root.
+const token = "open sesame"
+
+var quick = live.Timing{Beat: 20 * time.Millisecond, Heartbeat: 100 * time.Millisecond, Write: 300 * time.Millisecond, Auth: 300 * time.Millisecond, Pong: 200 * time.Millisecond}
+
+func begin(context.Context, audit.Entry) (audit.EndFunc, error) {
+	return func(audit.Outcome, string, stdjson.RawMessage) {}, nil
+}
+
+func newWorld(t testing.TB, change ...func(*live.Options)) *world {
+	t.Helper()
+	w := &world{TB: t, metrics: prometheus.NewRegistry()}
+	log := slog.New(slog.DiscardHandler)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	store, err := boltstore.Open(filepath.Join(t.TempDir(), "state.db"), boltstore.Options{MinFreeBytes: 1})
+	must(err)
+	w.events, err = event.New(event.Options{Metrics: w.metrics})
+	must(err)
+	w.fleet, err = fleet.New(fleet.Options{Store: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin, Note: func(audit.Entry) {}})
+	must(err)
+	must(w.fleet.Load(t.Context()))
+	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})
+	must(err)
+	must(w.router.LoadPolicy(t.Context()))
+	desk, err := calls.New(w.fleet, w.router)
+	must(err)
+	options := live.Options{
+		Fleet: w.fleet, Router: w.router, Desk: desk, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
+		Ended: func(*access.Principal) bool { return w.ended.Load() }, Spend: func(*access.Principal) error { return nil },
+	}
+	for _, c := range change {
+		c(&options)
+	}
+	w.hub, err = live.New(options)
+	must(err)
+	w.who.Store(root)
+	w.server = httptest.NewServer(http.HandlerFunc(w.serve))
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = w.fleet.Run(ctx) })
+	running.Go(func() { _ = w.hub.Run(ctx) })
+	t.Cleanup(func() {
+		enough, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := w.hub.Shutdown(enough); err != nil {
+			t.Error(err)
+		}
+		w.server.Close()
+		stop()
+		running.Wait()
+		must(store.Close())
+	})
+	return w
+}
+
+func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
+	var err error
+	if r.URL.Path == "/events" {
+		q := r.URL.Query()
+		want := api.Subscription{Head: q.Get("head"), ModelType: q.Get("model_type"), Region: q.Get("region"), LastEventID: r.Header.Get("Last-Event-ID")}
+		if types := q.Get("types"); types != "" {
+			want.Types = strings.Split(types, ",")
+		}
+		err = w.hub.ServeEvents(rw, r, w.who.Load(), want)
+	} else {
+		err = w.hub.ServeWebSocket(rw, r, live.Peer{
+			Principal: w.who.Load(),
+			Authenticate: func(_ context.Context, secret string) (*access.Principal, error) {
+				if secret != token {
+					return nil, access.ErrUnknown
+				}
+				return root, nil
+			},
+			Context: func(ctx context.Context, _ *access.Principal) context.Context { return ctx },
+			Denied:  func(*access.Principal, string, error) { w.denied.Add(1) },
+		})
+	}
+	if problem, ok := errors.AsType[*calls.Problem](err); ok {
+		http.Error(rw, problem.Error(), problem.Status())
+	}
+}
+
+// register registers a head that is healthy at once.
+func (w *world) register(id, region string) {
+	w.Helper()
+	_, err := w.fleet.Register(w.Context(), fleet.Spec{
+		ID: id, Endpoint: "http://10.0.0.1:8000", Region: region, ModelTypes: []string{"llama"},
+	}, &fleet.StatusReport{Status: fleet.StatusActive, Load: fleet.UnknownLoad()})
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// drain has the operator drain a head.
+func (w *world) drain(id string, state fleet.AdminState) {
+	w.Helper()
+	if _, err := w.fleet.Patch(w.Context(), id, fleet.Patch{State: &state}); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// value is the sum over the series of a metric whose labels have the values.
+func (w *world) value(name string, labels ...string) (sum float64) {
+	w.Helper()
+	families, err := w.metrics.Gather()
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+	series:
+		for _, m := range f.GetMetric() {
+			for _, want := range labels {
+				found := false
+				for _, l := range m.GetLabel() {
+					found = found || l.GetValue() == want
+				}
+				if !found {
+					continue series
+				}
+			}
+			sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return sum
+}
+
+// until waits for something that happens soon.
+func (w *world) until(what string, is func() bool) {
+	w.Helper()
+	for limit := time.Now().Add(20 * time.Second); !is(); {
+		if time.Now().After(limit) {
+			w.Fatalf("%s: not within 20 s", what)
+		}
+		<-time.After(2 * time.Millisecond)
+	}
+}
+
+// told is one event of SSE as a client gets it.
+type told struct{ id, event, data string }
+
+// listener reads Server-Sent Events.
+type listener struct {
+	w      *world
+	body   io.ReadCloser
+	header http.Header
+	status int
+	text   chan told // comments have the event "comment"
+}
+
+// listen subscribes; header are pairs of a name and a value.
+func (w *world) listen(query string, header ...string) *listener {
+	w.Helper()
+	r, err := http.NewRequestWithContext(w.Context(), http.MethodGet, w.server.URL+"/events"+query, http.NoBody)
+	if err != nil {
+		w.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	answer, err := w.server.Client().Do(r) //nolint:bodyclose // by stop
+	if err != nil {
+		w.Fatal(err)
+	}
+	l := &listener{w: w, body: answer.Body, header: answer.Header, status: answer.StatusCode, text: make(chan told, 256)}
+	w.Cleanup(l.stop)
+	go l.read()
+	return l
+}
+
+func (l *listener) stop() { _ = l.body.Close() }
+
+func (l *listener) read() {
+	defer close(l.text)
+	raw := make([]byte, 0, 1<<16)
+	chunk := make([]byte, 1<<16)
+	for {
+		n, err := l.body.Read(chunk)
+		raw = append(raw, chunk[:n]...)
+		for {
+			block, rest, whole := strings.Cut(string(raw), "\n\n")
+			if !whole {
+				break
+			}
+			raw = []byte(rest)
+			var t told
+			for line := range strings.SplitSeq(block, "\n") {
+				name, value, _ := strings.Cut(line, ":")
+				value = strings.TrimPrefix(value, " ")
+				switch name {
+				case "":
+					t = told{event: "comment", data: value}
+				case "id":
+					t.id = value
+				case "event":
+					t.event = value
+				case "data":
+					t.data = value
+				case "retry":
+					t = told{event: "retry", data: value}
+				}
+			}
+			l.text <- t
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// next returns the next thing told that is neither a comment nor a retry.
+func (l *listener) next() told {
+	l.w.Helper()
+	for {
+		select {
+		case t, ok := <-l.text:
+			if !ok {
+				return told{event: "end"}
+			}
+			if t.event != "comment" && t.event != "retry" {
+				return t
+			}
+		case <-time.After(20 * time.Second):
+			l.w.Fatal("nothing was told for 20 s")
+		}
+	}
+}
+
+// want reads what is told next and demands its event and a part of its data.
+func (l *listener) want(event, part string) told {
+	l.w.Helper()
+	t := l.next()
+	if t.event != event || !strings.Contains(t.data, part) {
+		l.w.Fatalf("told %+v; want %s with %s", t, event, part)
+	}
+	return t
+}
