@@ -78,7 +78,7 @@ var rooms = map[string]room{
 	"internal/audit":  {},
 	"internal/access": {ours: []string{"internal/audit", "internal/typo"}, others: []string{metrics, oidc, "golang.org/x/time"}},
 	"internal/calls": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{json},
 	},
 	"internal/live": {
@@ -118,6 +118,7 @@ var rooms = map[string]room{
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{nats, natsd, metrics, json},
 	},
+	"internal/webhook":    {ours: []string{"api", "internal/calls", "internal/event"}, others: []string{metrics, json, yaml}},
 	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, redcon, match}},
 	"internal/console":    {},
 	"internal/monitor":    {others: []string{metrics, model, common, prom}},
@@ -140,6 +141,7 @@ var forTests = []string{
 	"github.com/prometheus/common",
 	"github.com/prometheus/client_model",
 	"github.com/rogpeppe/go-internal",
+	"github.com/gobwas/ws", // a second WebSocket library, which has to agree with the first
 }
 
 // forbiddenNames say what a package is made of, and not what it is about.

@@ -326,6 +326,8 @@ const (
 	CodeCrossOrigin         = "cross_origin"
 	CodeRequestTimeout      = "request_timeout"
 	CodeUpgradeRequired     = "upgrade_required"
+	CodeQueueUnavailable    = "queue_unavailable"
+	CodeLetterNotFound      = "dead_letter_not_found"
 	CodeTimeout             = "timeout"
 	CodeClientGone          = "client_gone" // never sent; it is what the log calls it
 	CodeInternal            = "internal"

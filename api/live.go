@@ -78,3 +78,17 @@ const (
 	MessageAdmin    = "admin"
 	MessageBye      = "bye"
 )
+
+// DeadLetter is a command of the message queue that could not be carried out.
+type DeadLetter struct {
+	Number     uint64    `json:"number"`
+	Time       time.Time `json:"time"`
+	Queue      string    `json:"queue"`
+	Subject    string    `json:"subject"`
+	Code       string    `json:"code"`
+	Reason     string    `json:"reason"`
+	Deliveries uint64    `json:"deliveries"`
+	MessageID  string    `json:"message_id,omitempty"`
+	Body       string    `json:"body"`  // the first 4096 bytes
+	Bytes      int       `json:"bytes"` // of the whole body
+}

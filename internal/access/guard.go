@@ -349,3 +349,25 @@ func (g *Guard) Spend(p *Principal) error {
 	}
 	return nil
 }
+
+// Anonymous is who comes without a credential over loopback, nil when nobody
+// may.
+func (g *Guard) Anonymous() *Principal {
+	if g.Closed() {
+		return nil
+	}
+	return anonymous
+}
+
+// Known is the holder of the key with the id, or the local user, nil when there
+// is none who may still do anything. It is for messages whose sender somebody
+// else has checked.
+func (g *Guard) Known(id string) *Principal {
+	if id == localUser.ID && g.hasLocal {
+		return localUser
+	}
+	if e := (*g.o.Keys.book.Load())[id]; e != nil && !g.Ended(e.principal) {
+		return e.principal
+	}
+	return nil
+}

@@ -24,6 +24,7 @@ type Announcement struct {
 	CertSHA256 string `json:"cert_sha256,omitempty"` // of the certificate that is served
 	TokenFile  string `json:"token_file,omitempty"`  // with the local credential
 	AuditFile  string `json:"audit_file"`
+	QueueURL   string `json:"queue_url,omitempty"` // of the embedded message queue, if it has a port
 	PID        int    `json:"pid"`
 }
 
@@ -45,6 +46,9 @@ func (a *App) announce() error {
 			sum := sha256.Sum256(cert.Certificate[0])
 			said.CertSHA256 = hex.EncodeToString(sum[:])
 		}
+	}
+	if a.queue != nil && a.queue.Addr() != "" {
+		said.QueueURL = "nats://" + a.queue.Addr()
 	}
 	content, err := json.Marshal(said)
 	if err != nil {

@@ -4,12 +4,14 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -27,6 +29,7 @@ import (
 	"headway/internal/httpapi"
 	"headway/internal/live"
 	"headway/internal/monitor"
+	"headway/internal/natsmq"
 	"headway/internal/pki"
 	"headway/internal/redisaudit"
 	"headway/internal/routing"
@@ -49,6 +52,8 @@ type App struct {
 	router     *routing.Router
 	desk       *calls.Desk
 	live       *live.Hub
+	queue      *natsmq.Queue // nil: switched off
+	instance   string        // of this run; begins the ids of events
 	policyFile *policyFile
 	server     *httpapi.Server
 	journal    *audit.Journal
@@ -71,7 +76,7 @@ const StateFile = "headway.db"
 // New builds the service and opens its listener. Whatever was opened is closed
 // again if a later step fails.
 func New(ctx context.Context, o Options) (_ *App, err error) {
-	a := &App{config: o.Config, log: o.Log}
+	a := &App{config: o.Config, log: o.Log, instance: strings.ToLower(rand.Text()[:10])}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -109,6 +114,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.buildRooms(ctx, store, metrics); err != nil {
 		return nil, err
 	}
+	if err := a.openQueue(metrics, o.Version); err != nil { //nolint:contextcheck // the queue outlasts the start
+		return nil, err
+	}
 	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
@@ -119,7 +127,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Fleet: a.fleet, Router: a.router, Desk: a.desk, Live: a.live, Metrics: metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
-		Monitor: a.monitorHandler(), Console: a.consoleHandler(),
+		Queue: a.queueHandler(), Monitor: a.monitorHandler(), Console: a.consoleHandler(),
 	})
 	if err != nil {
 		return nil, err
@@ -185,7 +193,8 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 		return err
 	}
 	a.live, err = live.New(live.Options{
-		Fleet: a.fleet, Router: a.router, Desk: a.desk, Events: a.events, Metrics: metrics, Log: a.log,
+		Instance: a.instance,
+		Fleet:    a.fleet, Router: a.router, Desk: a.desk, Events: a.events, Metrics: metrics, Log: a.log,
 		Ended: a.guard.Ended, Spend: a.guard.Spend,
 		MaxStreams: c.Realtime.MaxStreams, MaxMessage: c.Realtime.MaxMessageBytes, MaxRate: c.Realtime.MaxRate,
 		Timing: live.Timing{Heartbeat: c.Realtime.Heartbeat},
@@ -252,6 +261,10 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.watchCertificates)
 	start(a.logEvents)
 	start(a.ship)
+	if a.queue != nil {
+		start(a.queue.Run)
+		a.log.Info("message queue", "mode", a.config.Queue.Mode, "addr", a.queue.Addr())
+	}
 	if a.monitor != nil {
 		start(a.monitor.Run)
 	}

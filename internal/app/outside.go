@@ -27,8 +27,8 @@ var (
 
 // outside counts the traffic with what is not of this process.
 type outside struct {
-	messages *prometheus.CounterVec // by queue and status
-	calls    *prometheus.CounterVec // by service and status
+	messages map[string]prometheus.Counter // by queue and status
+	calls    *prometheus.CounterVec        // by service and status
 }
 
 // registerOutside registers the counters of traffic with the message queue and
@@ -39,19 +39,27 @@ func registerOutside(metrics prometheus.Registerer) (*outside, error) {
 		Name: "message_queue_messages_total",
 		Help: "Messages of the message queue, by queue and status.",
 	}, []string{"queue", "status"})
+	o := &outside{messages: map[string]prometheus.Counter{}}
 	for _, q := range queues {
 		for _, s := range queueStatuses {
-			messages.WithLabelValues(q, s)
+			o.messages[q+" "+s] = messages.WithLabelValues(q, s)
 		}
 	}
-	calls := prometheus.NewCounterVec(prometheus.CounterOpts{
+	o.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "external_service_calls_total",
 		Help: "Calls to services outside of this process, by service and status.",
 	}, []string{"service", "status"})
 	for _, service := range []string{"redis", "webhook", monitor.Alertmanager} {
 		for _, status := range []string{"success", "error"} {
-			calls.WithLabelValues(service, status)
+			o.calls.WithLabelValues(service, status)
 		}
 	}
-	return &outside{messages, calls}, errors.Join(metrics.Register(messages), metrics.Register(calls))
+	return o, errors.Join(metrics.Register(messages), metrics.Register(o.calls))
+}
+
+// message counts n messages of a queue.
+func (o *outside) message(queue, status string, n uint64) {
+	if c := o.messages[queue+" "+status]; c != nil {
+		c.Add(float64(n))
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
+	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/routing"
 )
@@ -121,4 +122,21 @@ func toRecorded(o *routing.Outcome) *api.RecordedOutcome {
 	recorded.InputTokens, recorded.OutputTokens = known(o.InputTokens), known(o.OutputTokens)
 	recorded.CachedTokens = known(o.CachedTokens)
 	return recorded
+}
+
+// EventOf is an event as it is sent. The instance begins its id, so that events
+// of another run are not taken for those of this one.
+func EventOf(instance string, e *event.Event) api.Event {
+	data, err := json.Marshal(e.Data)
+	if err != nil || e.Data == nil {
+		data = nil
+	}
+	return api.Event{
+		ID: EventID(instance, e.ID), Type: e.Type, Time: e.Time.UTC(), Head: e.Head, Region: e.Region, ModelTypes: e.ModelTypes, Data: data,
+	}
+}
+
+// EventID is the id of an event as it is sent.
+func EventID(instance string, number uint64) string {
+	return instance + "-" + strconv.FormatUint(number, 10)
 }

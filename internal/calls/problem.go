@@ -24,6 +24,9 @@ type Problem struct {
 	noHead     *routing.NoHeadError // for what more it has to say
 }
 
+// ErrNoLetter says that no dead letter of the message queue has a number.
+var ErrNoLetter = errors.New("there is no dead letter with this number")
+
 func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
 
 // Status is the problem's status in HTTP.
@@ -57,6 +60,8 @@ var kinds = map[string]struct {
 	api.CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body is not plain JSON"},
 	api.CodeRequestTimeout:      {http.StatusRequestTimeout, "The request took too long to come"},
 	api.CodeUpgradeRequired:     {http.StatusUpgradeRequired, "This is for WebSocket"},
+	api.CodeQueueUnavailable:    {http.StatusServiceUnavailable, "The message queue is away"},
+	api.CodeLetterNotFound:      {http.StatusNotFound, "There is no such dead letter"},
 	api.CodeNotFound:            {http.StatusNotFound, "There is nothing at this path"},
 	api.CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "This method does nothing here"},
 	api.CodeHeadNotFound:        {http.StatusNotFound, "The head is not registered"},
@@ -101,6 +106,7 @@ var knownErrors = []struct {
 	{routing.ErrPolicyConflict, api.CodePreconditionFailed, "The policy has another revision by now; read it again, with its ETag, and repeat the change.", 0},
 	{routing.ErrNoRevision, api.CodeRevisionNotFound, "No revision of this number is kept; GET /api/v1/policy/revisions lists those that are.", 0},
 	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},
+	{ErrNoLetter, api.CodeLetterNotFound, "No dead letter has this number; GET /api/v1/queue/dead-letters lists those that there are.", 0},
 	{access.ErrKeyNotFound, api.CodeKeyNotFound, "No key has this id; GET /api/v1/keys lists those that there are.", 0},
 	{access.ErrLastAdmin, api.CodeLastAdmin, "This is the last key that may administer while others are in use; make another one first.", 0},
 	{audit.ErrQuery, api.CodeInvalid, "The search cannot be made: the cursor is not the next_cursor of this search.", 0},

@@ -91,6 +91,8 @@ var may = map[string][]access.Role{
 	"listHeads": readers, "getHead": readers, "listDecisions": readers, "getDecision": readers,
 	"listStrategies": readers, "getPolicy": readers, "validatePolicy": readers,
 	"listPolicyRevisions": readers, "getPolicyRevision": readers, "listAudit": readers, "streamEvents": readers,
+	"listDeadLetters": readers, "getDeadLetter": readers,
+	"retryDeadLetter": {access.RoleOperator, access.RoleAdmin}, "purgeDeadLetter": {access.RoleOperator, access.RoleAdmin},
 
 	"putPolicy": admins, "patchPolicy": admins, "restorePolicy": admins,
 	"listKeys": admins, "createKey": admins, "revokeKey": admins,
@@ -294,6 +296,8 @@ var sensitive = []struct{ id, action, method, target, body string }{
 	{"putPolicy", "policy.put", "PUT", "/api/v1/policy", `{"default_strategy":"random"}`},
 	{"patchPolicy", "policy.patch", "PATCH", "/api/v1/policy", `{"default_strategy":"round_robin"}`},
 	{"restorePolicy", "policy.restore", "POST", "/api/v1/policy/revisions/1/restore", ""},
+	{"retryDeadLetter", "queue.retry", "POST", "/api/v1/queue/dead-letters/1/retry", ""},
+	{"purgeDeadLetter", "queue.purge", "DELETE", "/api/v1/queue/dead-letters/2", ""},
 	{"createKey", "key.create", "POST", "/api/v1/keys", `{"name":"x","role":"viewer"}`},
 	{"revokeKey", "key.revoke", "DELETE", "/api/v1/keys/{last}", ""},
 }

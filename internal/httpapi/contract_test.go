@@ -70,7 +70,7 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 		"ReplayedDecision": api.ReplayedDecision{}, "PolicyRevision": api.PolicyRevision{},
 		"Key": api.Key{}, "KeyRequest": api.KeyRequest{}, "AuditRecord": api.AuditRecord{},
 		"Event": api.Event{}, "Snapshot": api.Snapshot{}, "Lost": api.Lost{}, "Subscription": api.Subscription{},
-		"Envelope": api.Envelope{}, "AdminNotice": api.AdminNotice{},
+		"Envelope": api.Envelope{}, "AdminNotice": api.AdminNotice{}, "DeadLetter": api.DeadLetter{},
 	} {
 		schema, ok := c.document.Components.Schemas[name]
 		if !ok {
@@ -255,6 +255,13 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 		t.Errorf("Content-Type %s; want OpenMetrics", openMetrics.header.Get("Content-Type"))
 	}
 	ask(http.StatusUpgradeRequired, "GET", "/api/v1/ws", "")
+	ask(http.StatusOK, "GET", "/api/v1/queue/dead-letters", "")
+	letters := into[api.List[api.DeadLetter]](t, ask(http.StatusOK, "GET", "/api/v1/queue/dead-letters?limit=1", ""))
+	ask(http.StatusOK, "GET", "/api/v1/queue/dead-letters?cursor="+letters.NextCursor, "")
+	ask(http.StatusOK, "GET", "/api/v1/queue/dead-letters/1", "")
+	ask(http.StatusNoContent, "POST", "/api/v1/queue/dead-letters/1/retry", "")
+	ask(http.StatusNoContent, "DELETE", "/api/v1/queue/dead-letters/2", "")
+	covered["DELETE /api/v1/queue/dead-letters/1"] = true
 	covered["GET /api/v1/events"] = true // it has no end; live_test.go reads it
 	w.store.failWith(fleet.ErrStoreUnavailable)
 	ask(http.StatusServiceUnavailable, "POST", "/api/v1/heads", strings.Replace(full, `"full"`, `"more"`, 1))
@@ -311,6 +318,8 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		{exchange{"GET", "/api/v2/heads", "", 404, nil}, api.CodeNotFound},
 		{exchange{"PUT", "/api/v1/heads", `{}`, 405, nil}, api.CodeMethodNotAllowed},
 		{exchange{"GET", "/api/v1/ws", "", 426, nil}, api.CodeUpgradeRequired},
+		{exchange{"GET", "/api/v1/queue/dead-letters/9", "", 404, nil}, api.CodeLetterNotFound},
+		{exchange{"DELETE", "/api/v1/queue/dead-letters/7", "", 503, nil}, api.CodeQueueUnavailable},
 		{exchange{"GET", "/api/v1/heads/nobody", "", 404, nil}, api.CodeHeadNotFound},
 		{exchange{"PUT", "/api/v1/heads/nobody/status", `{"epoch":1,"status":"active"}`, 404, nil}, api.CodeHeadNotFound},
 		{exchange{"PATCH", "/api/v1/heads/nobody", `{"weight":1}`, 404, nil}, api.CodeHeadNotFound},

@@ -100,6 +100,7 @@ const (
 	decisionCursor cursorKind = "d:"
 	revisionCursor cursorKind = "p:"
 	keyCursor      cursorKind = "k:"
+	letterCursor   cursorKind = "l:"
 )
 
 func (k cursorKind) encode(place string) string {

@@ -66,6 +66,10 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) error {
 		{Name: "policy", OK: true, Detail: fmt.Sprintf("revision %d", s.router.Policy().Revision)},
 		{Name: "stopping", OK: !draining, Detail: say(!draining, "no", "the service is stopping")},
 	}}
+	if s.queue != nil { // decisions do not depend on it, and so readiness does not
+		_, detail := s.queue.Ready()
+		body.Checks = append(body.Checks, api.Check{Name: "queue", OK: true, Detail: detail})
+	}
 	for _, c := range body.Checks {
 		if !c.OK {
 			body.Status = "unavailable"

@@ -37,6 +37,7 @@ type Options struct {
 	Trail   string               // required; path of the audit trail
 	Note    func(audit.Entry)    // required; records attempts that are refused
 	TLS     *tls.Config          // nil: no TLS
+	Queue   Queue                // nil: there is none
 	Monitor http.Handler         // of what is below /prometheus/; nil: nothing
 	Console http.Handler         // of what is below /console/; nil: nothing
 	Names   func(string) bool    // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
@@ -102,6 +103,7 @@ type Server struct {
 	keys     *access.Keys
 	trail    string
 	note     func(audit.Entry)
+	queue    Queue
 	monitor  http.Handler
 	console  http.Handler
 	names    func(string) bool
@@ -117,7 +119,7 @@ func New(o Options) (*Server, error) {
 	o.Limits.complete()
 	s := &Server{
 		fleet: o.Fleet, router: o.Router, desk: o.Desk, live: o.Live, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
-		monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
+		queue: o.Queue, monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error
 	if s.openAPI, err = openAPIJSON(); err != nil {

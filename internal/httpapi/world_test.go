@@ -250,12 +250,12 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	must(err)
 	w.openAccess(access.Options{Failures: 100})
 	hub, err := live.New(live.Options{
-		Fleet: w.fleet, Router: w.router, Desk: desk, Events: events, Metrics: w.metrics, Log: log, Ended: w.guard.Ended, Spend: w.guard.Spend,
+		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: events, Metrics: w.metrics, Log: log, Ended: w.guard.Ended, Spend: w.guard.Spend,
 	})
 	must(err)
 	options := httpapi.Options{
 		Fleet: w.fleet, Router: w.router, Desk: desk, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
-		Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note,
+		Queue: &letters{w: w, list: []uint64{1, 2}}, Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note,
 	}
 	for _, c := range change {
 		c(&options)
@@ -421,4 +421,66 @@ func (w *world) scrape() string {
 func drain(r io.Reader) []byte {
 	b, _ := io.ReadAll(r)
 	return b
+}
+
+// letters is a queue with a few dead letters; the seventh cannot be reached.
+type letters struct {
+	w    *world
+	mu   sync.Mutex
+	list []uint64
+}
+
+func (l *letters) Ready() (bool, string) { return true, "it is there" }
+
+func letter(n uint64) api.DeadLetter {
+	return api.DeadLetter{
+		Number: n, Time: time.Unix(1, 0).UTC(), Queue: "decisions.outcome", Subject: "headway.v1.decisions.outcome",
+		Code: api.CodeInvalidJSON, Reason: "no", Deliveries: 1, MessageID: "m", Body: "{", Bytes: 1,
+	}
+}
+
+func (l *letters) DeadLetters(_ context.Context, after uint64, limit int) ([]api.DeadLetter, uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []api.DeadLetter
+	for _, n := range l.list {
+		if n > after && len(list) < limit {
+			list = append(list, letter(n))
+		}
+	}
+	return list, uint64(len(l.list)), nil
+}
+
+func (l *letters) DeadLetter(_ context.Context, n uint64) (api.DeadLetter, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.Contains(l.list, n) {
+		return api.DeadLetter{}, calls.ErrNoLetter
+	}
+	return letter(n), nil
+}
+
+func (l *letters) remove(ctx context.Context, action string, n uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case n == 7:
+		return &calls.Problem{Code: api.CodeQueueUnavailable, Detail: "It is away."}
+	case !slices.Contains(l.list, n):
+		return calls.ErrNoLetter
+	}
+	end, err := l.w.begin(ctx, audit.Entry{Action: action, Target: audit.Target{Type: "dead_letter"}})
+	if err != nil {
+		return err
+	}
+	l.list = slices.DeleteFunc(l.list, func(have uint64) bool { return have == n })
+	end(audit.Success, "", nil)
+	return nil
+}
+
+func (l *letters) RetryDeadLetter(ctx context.Context, n uint64) error {
+	return l.remove(ctx, "queue.retry", n)
+}
+func (l *letters) PurgeDeadLetter(ctx context.Context, n uint64) error {
+	return l.remove(ctx, "queue.purge", n)
 }

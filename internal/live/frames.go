@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
+	"headway/internal/calls"
 	"headway/internal/event"
 	"headway/internal/fleet"
 )
@@ -32,13 +33,8 @@ func (h *Hub) frameOf(e *event.Event) *frame {
 	if state, ok := e.Data.(fleet.HeadState); ok {
 		f.admin = state.AdminState
 	}
-	data, err := json.Marshal(e.Data)
-	if err != nil {
-		data = nil
-	}
-	f.encode(api.MessageEvent, h.id(e.ID), api.Event{
-		ID: h.id(e.ID), Type: e.Type, Time: e.Time.UTC(), Head: e.Head, Region: e.Region, ModelTypes: e.ModelTypes, Data: data,
-	})
+	told := calls.EventOf(h.o.Instance, e)
+	f.encode(api.MessageEvent, told.ID, told)
 	return f
 }
 
@@ -71,7 +67,7 @@ func envelope(b, id []byte, kind string, data []byte) []byte {
 }
 
 // id is what a subscriber resumes after.
-func (h *Hub) id(seq uint64) string { return h.instance + "-" + strconv.FormatUint(seq, 10) }
+func (h *Hub) id(seq uint64) string { return calls.EventID(h.o.Instance, seq) }
 
 // ring keeps the last frames by their place.
 type ring struct {

@@ -8,11 +8,9 @@ package live
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +35,7 @@ type Options struct {
 	Log        *slog.Logger                  // required
 	Ended      func(*access.Principal) bool  // required; reports whether somebody who was let in no longer is
 	Spend      func(*access.Principal) error // required; takes one request from what somebody may ask in a second
+	Instance   string                        // required; begins the ids of events, so that those of another run are recognised
 	MaxStreams int                           // SSE and WebSocket connections at once; 0: 5,000
 	Timing     Timing
 	MaxMessage int64   // bytes of a message that comes over WebSocket; 0: 64 KiB
@@ -81,7 +80,6 @@ func (o *Options) complete() {
 // Hub serves all who listen. All methods are safe for concurrent use.
 type Hub struct {
 	o         Options
-	instance  string // begins the ids of events, so that those of another run are recognised
 	source    *event.Subscription
 	events    *ring
 	decisions *ring
@@ -103,12 +101,12 @@ type Hub struct {
 
 // New makes a hub. It remembers events from now on.
 func New(o Options) (*Hub, error) {
-	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Ended == nil || o.Spend == nil {
-		return nil, errors.New("live: Fleet, Router, Desk, Events, Metrics, Log, Ended and Spend are required")
+	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Ended == nil || o.Spend == nil || o.Instance == "" {
+		return nil, errors.New("live: Fleet, Router, Desk, Events, Metrics, Log, Ended, Spend and Instance are required")
 	}
 	o.complete()
 	h := &Hub{
-		o: o, instance: strings.ToLower(rand.Text()[:10]), source: o.Events.Subscribe(),
+		o: o, source: o.Events.Subscribe(),
 		events: newRing(o.Window), decisions: newRing(decisionWindow),
 		fresh: make(chan struct{}, 1), stop: make(chan struct{}),
 	}

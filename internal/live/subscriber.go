@@ -28,7 +28,7 @@ func (h *Hub) subscribe(transport, last string, f filter) (*subscriber, []byte) 
 	}
 	count, reason := uint64(0), lostRestart
 	instance, number, _ := strings.Cut(last, "-")
-	if n, err := strconv.ParseUint(number, 10, 64); err == nil && instance == h.instance && n <= h.events.newest() {
+	if n, err := strconv.ParseUint(number, 10, 64); err == nil && instance == h.o.Instance && n <= h.events.newest() {
 		if _, count = h.events.after(n, func(*frame) {}); count == 0 {
 			s.at.event = n
 			return s, nil

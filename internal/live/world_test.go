@@ -77,7 +77,7 @@ func newWorld(t testing.TB, change ...func(*live.Options)) *world {
 	desk, err := calls.New(w.fleet, w.router)
 	must(err)
 	options := live.Options{
-		Fleet: w.fleet, Router: w.router, Desk: desk, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
+		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
 		Ended: func(*access.Principal) bool { return w.ended.Load() }, Spend: func(*access.Principal) error { return nil },
 	}
 	for _, c := range change {
@@ -200,6 +200,8 @@ type listener struct {
 	header http.Header
 	status int
 	text   chan told // comments have the event "comment"
+	done   chan struct{}
+	once   sync.Once
 }
 
 // listen subscribes; header are pairs of a name and a value.
@@ -216,13 +218,16 @@ func (w *world) listen(query string, header ...string) *listener {
 	if err != nil {
 		w.Fatal(err)
 	}
-	l := &listener{w: w, body: answer.Body, header: answer.Header, status: answer.StatusCode, text: make(chan told, 256)}
+	l := &listener{w: w, body: answer.Body, header: answer.Header, status: answer.StatusCode, text: make(chan told, 256), done: make(chan struct{})}
 	w.Cleanup(l.stop)
 	go l.read()
 	return l
 }
 
-func (l *listener) stop() { _ = l.body.Close() }
+func (l *listener) stop() {
+	l.once.Do(func() { close(l.done) })
+	_ = l.body.Close()
+}
 
 func (l *listener) read() {
 	defer close(l.text)
@@ -254,7 +259,11 @@ func (l *listener) read() {
 					t = told{event: "retry", data: value}
 				}
 			}
-			l.text <- t
+			select {
+			case l.text <- t:
+			case <-l.done:
+				return
+			}
 		}
 		if err != nil {
 			return

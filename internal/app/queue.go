@@ -1,0 +1,51 @@
+package app
+
+import (
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/httpapi"
+	"headway/internal/natsmq"
+)
+
+// queueDir is where the embedded message queue keeps its streams, in the data
+// directory.
+const queueDir = "queue"
+
+// openQueue starts the message queue, or reaches for an external one.
+func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
+	c := a.config.Queue
+	if c.Mode == "off" {
+		return nil
+	}
+	o := natsmq.Options{
+		Dir: filepath.Join(a.config.DataDir, queueDir), Listen: c.Listen, TLS: a.tlsConfig(), MaxBytes: c.MaxBytes,
+		Desk: a.desk, Events: a.events, Metrics: metrics, Log: a.log, Instance: a.instance, Version: version,
+		Begin: beginning(a.journal, a.config.Audit.Strict),
+		Count: a.outside.message,
+		Access: natsmq.Access{
+			Authenticate: a.guard.AuthenticateToken, Anonymous: a.guard.Anonymous, Ended: a.guard.Ended, Known: a.guard.Known,
+		},
+	}
+	if c.Mode == "external" {
+		o.External = natsmq.External{
+			URL: c.URL, CredsFile: c.CredsFile, TokenFile: c.TokenFile, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
+		}
+	}
+	queue, err := natsmq.Open(o)
+	if err != nil {
+		return err
+	}
+	a.queue = queue
+	a.stops = append(a.stops, queue.Close)
+	return nil
+}
+
+// queueHandler is the queue for the HTTP surface, nil if there is none.
+func (a *App) queueHandler() httpapi.Queue {
+	if a.queue == nil {
+		return nil
+	}
+	return a.queue
+}

@@ -1,0 +1,101 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"headway/api"
+	"headway/internal/calls"
+)
+
+// Queue is the message queue, as far as operators look after it here.
+type Queue interface {
+	Ready() (ok bool, detail string)
+	DeadLetters(ctx context.Context, after uint64, limit int) (letters []api.DeadLetter, total uint64, err error)
+	DeadLetter(ctx context.Context, number uint64) (api.DeadLetter, error)
+	RetryDeadLetter(ctx context.Context, number uint64) error
+	PurgeDeadLetter(ctx context.Context, number uint64) error
+}
+
+// queueOr refuses what needs a message queue when there is none.
+func (s *Server) queueOr() error {
+	if s.queue != nil {
+		return nil
+	}
+	return &calls.Problem{Code: api.CodeQueueUnavailable, Detail: "The service runs without a message queue: queue.mode is off."}
+}
+
+func (s *Server) listDeadLetters(w http.ResponseWriter, r *http.Request) error {
+	q := readQuery(r, "limit", "cursor")
+	limit := q.limit()
+	after := uint64(0)
+	if place := q.cursor(letterCursor); place != "" {
+		var err error
+		if after, err = strconv.ParseUint(place, 10, 64); err != nil {
+			q.fault("cursor", "is not the next_cursor of this list")
+		}
+	}
+	if err := q.err(); err != nil {
+		return err
+	}
+	if err := s.queueOr(); err != nil {
+		return err
+	}
+	letters, _, err := s.queue.DeadLetters(r.Context(), after, limit+1)
+	if err != nil {
+		return err
+	}
+	page := api.List[api.DeadLetter]{Data: []api.DeadLetter{}}
+	if len(letters) > limit {
+		letters = letters[:limit]
+		page.NextCursor = letterCursor.encode(strconv.FormatUint(letters[limit-1].Number, 10))
+	}
+	page.Data = append(page.Data, letters...)
+	return writeJSON(w, http.StatusOK, page)
+}
+
+func (s *Server) getDeadLetter(w http.ResponseWriter, r *http.Request) error {
+	number, err := s.letterNumber(r)
+	if err != nil {
+		return err
+	}
+	letter, err := s.queue.DeadLetter(r.Context(), number)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, letter)
+}
+
+func (s *Server) retryDeadLetter(w http.ResponseWriter, r *http.Request) error {
+	number, err := s.letterNumber(r)
+	if err == nil {
+		err = s.queue.RetryDeadLetter(r.Context(), number)
+	}
+	return done(w, err)
+}
+
+func (s *Server) purgeDeadLetter(w http.ResponseWriter, r *http.Request) error {
+	number, err := s.letterNumber(r)
+	if err == nil {
+		err = s.queue.PurgeDeadLetter(r.Context(), number)
+	}
+	return done(w, err)
+}
+
+// done answers that something was done, unless there is an error.
+func done(w http.ResponseWriter, err error) error {
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return err
+}
+
+// letterNumber is the {n} of a dead letter's path.
+func (s *Server) letterNumber(r *http.Request) (uint64, error) {
+	n, err := strconv.ParseUint(r.PathValue("n"), 10, 64)
+	if err != nil || n == 0 {
+		return 0, invalidParameter("n", "must be the number of a dead letter")
+	}
+	return n, s.queueOr()
+}

@@ -1,0 +1,231 @@
+package natsmq
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"headway/api"
+	"headway/internal/audit"
+	"headway/internal/calls"
+)
+
+// Headers of a dead letter.
+const (
+	headerReason     = "Headway-Reason"     // a sentence
+	headerCode       = "Headway-Code"       // of the problem
+	headerSubject    = "Headway-Subject"    // of the command
+	headerDeliveries = "Headway-Deliveries" // attempts
+	headerMessageID  = "Headway-Message-Id" // the command's Nats-Msg-Id
+)
+
+// deadLetter is a command that could not be applied.
+type deadLetter struct {
+	subject    string
+	data       []byte
+	id         string
+	sequence   uint64 // in the stream of commands
+	deliveries uint64
+	problem    *calls.Problem
+}
+
+// bury writes a dead letter. Writing the same one again changes nothing.
+func (q *Queue) bury(ctx context.Context, l *deadLetter) error {
+	m := nats.NewMsg(prefix + queueDead + "." + queueOf(l.subject))
+	m.Data = l.data
+	m.Header.Set(headerReason, l.problem.Detail)
+	m.Header.Set(headerCode, l.problem.Code)
+	m.Header.Set(headerSubject, l.subject)
+	m.Header.Set(headerDeliveries, strconv.FormatUint(l.deliveries, 10))
+	if l.id != "" {
+		m.Header.Set(headerMessageID, l.id)
+	}
+	_, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID("dead-"+strconv.FormatUint(l.sequence, 10)+"-"+l.id))
+	if err != nil {
+		q.o.Count(queueDead, publishFailed, 1)
+		return err
+	}
+	q.o.Count(queueDead, published, 1)
+	return nil
+}
+
+// DeadLetters returns dead letters, oldest first, after the one with the given
+// number and at most limit of them, and how many there are in all.
+func (q *Queue) DeadLetters(ctx context.Context, after uint64, limit int) (letters []api.DeadLetter, total uint64, err error) {
+	stream, err := q.js.Stream(ctx, deadStream)
+	if err != nil {
+		return nil, 0, unavailable(err)
+	}
+	info := stream.CachedInfo()
+	for n := max(after+1, info.State.FirstSeq); n <= info.State.LastSeq && len(letters) < limit; n++ {
+		raw, err := stream.GetMsg(ctx, n)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, unavailable(err)
+		}
+		letters = append(letters, letterOf(raw))
+	}
+	return letters, info.State.Msgs, nil
+}
+
+// DeadLetter returns one.
+func (q *Queue) DeadLetter(ctx context.Context, number uint64) (api.DeadLetter, error) {
+	stream, err := q.js.Stream(ctx, deadStream)
+	if err != nil {
+		return api.DeadLetter{}, unavailable(err)
+	}
+	raw, err := stream.GetMsg(ctx, number)
+	if err != nil {
+		return api.DeadLetter{}, unavailable(err)
+	}
+	return letterOf(raw), nil
+}
+
+// maxShown is how much of a dead letter's body is shown, in bytes.
+const maxShown = 4096
+
+func letterOf(raw *jetstream.RawStreamMsg) api.DeadLetter {
+	deliveries, _ := strconv.ParseUint(raw.Header.Get(headerDeliveries), 10, 64)
+	body := string(raw.Data)
+	if len(body) > maxShown {
+		body = body[:maxShown]
+	}
+	return api.DeadLetter{
+		Number: raw.Sequence, Time: raw.Time.UTC(), Queue: queueOf(raw.Header.Get(headerSubject)), Subject: raw.Header.Get(headerSubject),
+		Code: raw.Header.Get(headerCode), Reason: raw.Header.Get(headerReason), Deliveries: deliveries,
+		MessageID: raw.Header.Get(headerMessageID), Body: strings.ToValidUTF8(body, "\uFFFD"), Bytes: len(raw.Data),
+	}
+}
+
+// RetryDeadLetter puts a command back into the queue and forgets the letter.
+func (q *Queue) RetryDeadLetter(ctx context.Context, number uint64) error {
+	return q.withLetter(ctx, "queue.retry", number, func(raw *jetstream.RawStreamMsg) error {
+		// A name of its own, and one that is the same if this is done twice.
+		m := &nats.Msg{Subject: raw.Header.Get(headerSubject), Data: raw.Data}
+		_, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID("retry-"+strconv.FormatUint(number, 10)+"-"+strconv.FormatInt(raw.Time.UnixNano(), 36)))
+		return err
+	})
+}
+
+// PurgeDeadLetter forgets one.
+func (q *Queue) PurgeDeadLetter(ctx context.Context, number uint64) error {
+	return q.withLetter(ctx, "queue.purge", number, func(*jetstream.RawStreamMsg) error { return nil })
+}
+
+// withLetter does something with a dead letter and forgets it, on the record.
+func (q *Queue) withLetter(ctx context.Context, action string, number uint64, do func(*jetstream.RawStreamMsg) error) error {
+	stream, err := q.js.Stream(ctx, deadStream)
+	if err != nil {
+		return unavailable(err)
+	}
+	raw, err := stream.GetMsg(ctx, number)
+	if err != nil {
+		return unavailable(err)
+	}
+	end, err := q.o.Begin(ctx, audit.Entry{
+		Category: audit.Admin, Action: action, Target: audit.Target{Type: "dead_letter", ID: strconv.FormatUint(number, 10)},
+	}.By(ctx))
+	if err != nil {
+		return err
+	}
+	if err = do(raw); err == nil {
+		err = stream.DeleteMsg(ctx, number)
+	}
+	if err != nil {
+		end(audit.Failure, err.Error(), nil)
+		return unavailable(err)
+	}
+	end(audit.Success, "", nil)
+	return nil
+}
+
+// unavailable is the error of a server that did not do what was asked.
+func unavailable(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return calls.ErrNoLetter
+	}
+	return &calls.Problem{Code: api.CodeQueueUnavailable, Detail: "The message queue did not answer as it should; see GET /readyz.", RetryAfter: 5 * time.Second}
+}
+
+// sweep buries commands that were delivered as often as they may be without an
+// end, as when the service died of each. The server tells of these once, to
+// whoever listens then, so looking is the only way to be sure: they are in the
+// stream still although they were delivered, and either no delivery is under way
+// or they have been so for longer than all deliveries take.
+func (q *Queue) sweep(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	stream, err := q.js.Stream(ctx, commandStream)
+	if err != nil {
+		return // consume says so
+	}
+	q.regress(stream.CachedInfo().State.LastSeq)
+	consumer, err := stream.Consumer(ctx, consumerName)
+	if err != nil {
+		return
+	}
+	info := consumer.CachedInfo()
+	var delivered []*jetstream.RawStreamMsg
+	for n := uint64(1); n <= info.Delivered.Stream && len(delivered) < maxSwept; {
+		raw, err := stream.GetMsg(ctx, n, jetstream.WithGetMsgSubject(">")) // the next that there is
+		if err != nil || raw.Sequence > info.Delivered.Stream {
+			break
+		}
+		delivered = append(delivered, raw)
+		n = raw.Sequence + 1
+	}
+	if info, err = consumer.Info(ctx); err != nil {
+		return
+	}
+	since := map[uint64]time.Time{}
+	for _, raw := range delivered {
+		at, known := q.delivered[raw.Sequence]
+		if !known {
+			at = time.Now()
+		}
+		if since[raw.Sequence] = at; info.NumAckPending > 0 && time.Since(at) < q.o.Timing.longest() {
+			continue
+		}
+		letter := deadLetter{
+			subject: raw.Subject, data: raw.Data, id: raw.Header.Get(nats.MsgIdHdr), sequence: raw.Sequence, deliveries: maxDeliver,
+			problem: &calls.Problem{Code: api.CodeTimeout, Detail: "It was delivered as often as it may be, and never carried out."},
+		}
+		if q.bury(ctx, &letter) == nil {
+			q.metrics.swept.Inc()
+			_ = stream.DeleteMsg(ctx, raw.Sequence)
+			delete(since, raw.Sequence)
+		}
+	}
+	q.delivered = since
+}
+
+// maxSwept bounds one look.
+const maxSwept = 10_000
+
+// longest is longer than all deliveries of a command take.
+func (t *Timing) longest() time.Duration {
+	sum := time.Minute
+	for _, d := range t.BackOff {
+		sum += 2 * d
+	}
+	return sum
+}
+
+// regress raises the alarm when the stream has fewer messages than it had: a
+// damaged file is cut off without another sign.
+func (q *Queue) regress(last uint64) {
+	if was := q.metrics.last.Swap(last); last < was {
+		q.metrics.regressions.Inc()
+		q.o.Log.Error("the stream of commands lost messages that were acknowledged: its last number went back", "from", was, "to", last)
+	}
+}

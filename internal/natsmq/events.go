@@ -1,0 +1,102 @@
+package natsmq
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"errors"
+
+	"headway/api"
+	"headway/internal/calls"
+	"headway/internal/event"
+)
+
+// cloudEvent is a CloudEvent 1.0 in JSON (structured mode).
+type cloudEvent struct {
+	SpecVersion     string    `json:"specversion"`
+	ID              string    `json:"id"`
+	Source          string    `json:"source"`
+	Type            string    `json:"type"`
+	Subject         string    `json:"subject,omitempty"`
+	Time            time.Time `json:"time"`
+	DataContentType string    `json:"datacontenttype"`
+	Data            any       `json:"data"`
+}
+
+// publishEvents publishes what happens until ctx ends: an event of type
+// head.expired on headway.v1.events.head.expired.
+func (q *Queue) publishEvents(ctx context.Context) {
+	sub := q.o.Events.Subscribe()
+	defer sub.Close()
+	for {
+		e, lost, err := sub.Next(ctx)
+		if err != nil {
+			return
+		}
+		source := "/headway/" + q.o.Instance
+		if lost > 0 {
+			q.publishEvent(api.MessageLost, &cloudEvent{
+				SpecVersion: "1.0", ID: calls.EventID(q.o.Instance, e.ID) + "-lost", Source: source, Type: "headway." + api.MessageLost,
+				Time: time.Now().UTC(), DataContentType: "application/json", Data: api.Lost{Count: lost, Reason: "slow"},
+			})
+		}
+		q.publishEvent(e.Type, q.cloudEventOf(source, &e))
+	}
+}
+
+func (q *Queue) cloudEventOf(source string, e *event.Event) *cloudEvent {
+	told := calls.EventOf(q.o.Instance, e)
+	return &cloudEvent{
+		SpecVersion: "1.0", ID: told.ID, Source: source, Type: "headway." + e.Type, Subject: e.Head,
+		Time: told.Time, DataContentType: "application/json", Data: told,
+	}
+}
+
+func (q *Queue) publishEvent(kind string, e *cloudEvent) {
+	m := nats.NewMsg(prefix + queueEvents + "." + kind)
+	m.Header.Set("Content-Type", "application/cloudevents+json")
+	var err error
+	if m.Data, err = json.Marshal(e); err == nil {
+		err = q.nc.PublishMsg(m)
+	}
+	if err != nil {
+		q.o.Count(queueEvents, publishFailed, 1)
+		return
+	}
+	q.o.Count(queueEvents, published, 1)
+}
+
+// gauges are what the queue has to tell of itself.
+type gauges struct {
+	swept       prometheus.Counter
+	regressions prometheus.Counter
+	last        atomic.Uint64 // number of the newest command
+}
+
+func (q *Queue) newGauges() (*gauges, error) {
+	g := &gauges{
+		swept: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_queue_swept_total", Help: "Commands that were stuck, and buried by the sweep.",
+		}),
+		regressions: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_queue_regressions_total", Help: "Times that the stream of commands had fewer messages than before: acknowledged ones were lost.",
+		}),
+	}
+	up := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headway_queue_up", Help: "Whether the message queue can be used: 1 or 0.",
+	}, func() float64 {
+		if ok, _ := q.Ready(); ok {
+			return 1
+		}
+		return 0
+	})
+	reconnects := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "headway_queue_reconnects_total", Help: "Times that the connection to the message queue was made again.",
+	}, func() float64 { return float64(q.nc.Stats().Reconnects) })
+	return g, errors.Join(q.o.Metrics.Register(g.swept), q.o.Metrics.Register(g.regressions), q.o.Metrics.Register(up), q.o.Metrics.Register(reconnects))
+}

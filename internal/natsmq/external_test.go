@@ -1,0 +1,257 @@
+package natsmq_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"headway/internal/event"
+	"headway/internal/natsmq"
+)
+
+// The environment of a process of this test that is a NATS server.
+const (
+	serverDir  = "HEADWAY_TEST_NATS_DIR"
+	serverPort = "HEADWAY_TEST_NATS_PORT"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(serverDir); dir != "" {
+		beServer(dir, os.Getenv(serverPort))
+		return
+	}
+	goleak.VerifyTestMain(m,
+		// The library's timers and parked goroutines of servers that were shut down.
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).sendStatszUpdate"))
+}
+
+// beServer is a NATS server, with what its operator has to set, until it is
+// killed.
+func beServer(dir, port string) {
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		panic(err)
+	}
+	s, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: n, JetStream: true, StoreDir: dir, SyncAlways: true, NoLog: true, NoSigs: true,
+	})
+	if err != nil {
+		panic(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(20 * time.Second) {
+		panic("not ready")
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin) // whoever started us is gone
+	s.Shutdown()
+}
+
+// natsServer is a NATS server in a process of its own, which can be killed.
+type natsServer struct {
+	t     *testing.T
+	dir   string
+	port  int
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+}
+
+func newServer(t *testing.T) *natsServer {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &natsServer{t: t, dir: t.TempDir(), port: l.Addr().(*net.TCPAddr).Port}
+	_ = l.Close()
+	s.start()
+	t.Cleanup(func() { s.stop() })
+	return s
+}
+
+func (s *natsServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.port) }
+
+func (s *natsServer) start() {
+	s.t.Helper()
+	s.cmd = exec.CommandContext(s.t.Context(), os.Args[0]) //nolint:gosec // this test's own program
+	s.cmd.Env = append(os.Environ(), serverDir+"="+s.dir, fmt.Sprintf("%s=%d", serverPort, s.port))
+	s.cmd.Stderr = os.Stderr
+	out, err := s.cmd.StdoutPipe()
+	if err == nil {
+		s.stdin, err = s.cmd.StdinPipe()
+	}
+	if err == nil {
+		err = s.cmd.Start()
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		s.t.Fatalf("the server says %q, %v", line, err)
+	}
+}
+
+// stop lets the server end as it should.
+func (s *natsServer) stop() {
+	_ = s.stdin.Close()
+	_ = s.cmd.Wait()
+}
+
+// kill lets it end as in a power cut.
+func (s *natsServer) kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+}
+
+func external(s *natsServer) func(*natsmq.Options) {
+	return func(o *natsmq.Options) { o.External.URL, o.Listen, o.Dir = s.url(), "", "" }
+}
+
+// The server is killed and restarted under load: what it acknowledged is
+// applied, and applied once.
+func TestEveryAcknowledgedCommandIsAppliedOnce(t *testing.T) {
+	s := newServer(t)
+	w := newWorld(t, external(s))
+	w.ready()
+	registered := w.events.Subscribe(func(e *event.Event) bool { return e.Type == event.HeadRegistered })
+	applied := map[string]int{}
+	var counting sync.WaitGroup
+	ctx, enough := context.WithCancel(t.Context())
+	counting.Go(func() {
+		for {
+			e, lost, err := registered.Next(ctx)
+			if err != nil {
+				return
+			}
+			if lost > 0 {
+				t.Errorf("%d events were lost to the test", lost)
+			}
+			applied[e.Head]++
+		}
+	})
+
+	nc, err := nats.Connect(s.url(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.RetryOnFailedConnect(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	acknowledged := map[string]bool{}
+	var next atomic.Int64
+	load, stop := context.WithCancel(t.Context())
+	var publishers sync.WaitGroup
+	for range 8 {
+		publishers.Go(func() {
+			for load.Err() == nil {
+				id := fmt.Sprint("gpu-", next.Add(1))
+				for load.Err() == nil { // whoever gets no answer asks again, by the same name
+					ctx, cancel := context.WithTimeout(load, time.Second)
+					_, err := js.Publish(ctx, "headway.v1.commands.heads.register", []byte(registration(id)), jetstream.WithMsgID(id))
+					cancel()
+					if err == nil {
+						mu.Lock()
+						acknowledged[id] = true
+						mu.Unlock()
+						break
+					}
+				}
+			}
+		})
+	}
+	count := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(acknowledged)
+	}
+	for round, end := range []func(){s.kill, s.stop, s.kill, s.kill} {
+		reached := count() + 100
+		w.until(fmt.Sprint("load before round ", round), func() bool { return count() >= reached })
+		end()
+		s.start()
+	}
+	reached := count() + 100
+	w.until("load after the last round", func() bool { return count() >= reached })
+	stop()
+	publishers.Wait()
+	w.until("all that was acknowledged is applied", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for id := range acknowledged {
+			if _, err := w.fleet.Head(id); err != nil {
+				return false
+			}
+		}
+		return true
+	})
+	w.agree()
+	<-time.After(200 * time.Millisecond) // for what would come twice
+	enough()
+	counting.Wait()
+	for id, n := range applied {
+		if n != 1 {
+			t.Errorf("%s was applied %d times", id, n)
+		}
+	}
+	if len(applied) < len(acknowledged) {
+		t.Errorf("%d applied, %d acknowledged", len(applied), len(acknowledged))
+	}
+	t.Logf("%d acknowledged, %d applied, %d recognised as duplicates", len(acknowledged), len(applied), w.of("heads.register", "duplicate"))
+}
+
+func TestTheServiceStartsWhileTheServerIsAway(t *testing.T) {
+	s := newServer(t)
+	s.stop()
+	w := newWorld(t, external(s))
+	if ok, detail := w.queue.Ready(); ok || !strings.Contains(detail, "cannot be reached") {
+		t.Errorf("ready %v: %s", ok, detail)
+	}
+	s.start()
+	w.ready()
+	nc, err := nats.Connect(s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	w.until("it answers", func() bool {
+		m, err := nc.Request("headway.v1.decisions.request", []byte(`{"model_type":"x"}`), time.Second)
+		return err == nil && strings.Contains(string(m.Data), "unknown_model_type")
+	})
+}
+
+func TestAnExternalServersCredentialsAreChecked(t *testing.T) {
+	w := newWorld(t)
+	for want, e := range map[string]natsmq.External{
+		"one credential is enough": {CredsFile: "a", TokenFile: "b"},
+		"queue.creds_file":         {CredsFile: "/does/not/exist"},
+		"queue.token_file":         {TokenFile: "/does/not/exist"},
+		"queue.ca_file":            {CAFile: "/does/not/exist"},
+		"no certificate":           {CAFile: os.Args[0]},
+		"queue.cert_file":          {CertFile: "/does/not/exist", KeyFile: "/x"},
+	} {
+		o := w.options
+		e.URL = "nats://127.0.0.1:1"
+		o.External = e
+		if _, err := natsmq.Open(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v; want %s", e, err, want)
+		}
+	}
+}

@@ -1,0 +1,367 @@
+// Package natsmq is the message queue: calls, commands that must not be lost and
+// events over NATS, on a server in this process or on an external cluster.
+//
+// Frequent things go over core subjects, where a message that nobody takes is
+// gone. Commands go through a stream on the disk and are acknowledged once they
+// were applied; what cannot be applied ends as a dead letter, with the reason.
+package natsmq
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/access"
+	"headway/internal/audit"
+	"headway/internal/calls"
+	"headway/internal/event"
+)
+
+// Options are what a Queue is made of.
+type Options struct {
+	External External // without a URL a server of our own is started
+	Dir      string   // of our own server's streams; required with it
+	Listen   string   // of our own server, host:port; "": it has no port
+	TLS      *tls.Config
+	MaxBytes int64 // of each stream on the disk; 0: 256 MiB
+	Timing   Timing
+
+	Desk     *calls.Desk                          // required
+	Events   *event.Stream                        // required
+	Begin    audit.BeginFunc                      // required
+	Count    func(queue, status string, n uint64) // required; see the queues and statuses
+	Metrics  prometheus.Registerer                // required
+	Log      *slog.Logger                         // required
+	Access   Access
+	Instance string // required; begins the ids of events
+	Version  string
+}
+
+// External is a NATS server, or a cluster, of somebody else's.
+type External struct {
+	URL       string // several with commas
+	CredsFile string
+	TokenFile string
+	CAFile    string
+	CertFile  string
+	KeyFile   string
+}
+
+// Access says who may come to our own server, and who speaks on a subject that
+// ends in an id. All functions are required.
+type Access struct {
+	Authenticate func(ctx context.Context, token string, from netip.Addr) (*access.Principal, error)
+	Anonymous    func() *access.Principal // who comes without a credential; nil: nobody may
+	Ended        func(*access.Principal) bool
+	Known        func(id string) *access.Principal
+}
+
+// Timing is how long things take. A zero value is the default.
+type Timing struct {
+	BackOff []time.Duration // before each delivery of a command but the first; 1 s, 5 s, 30 s, 2 min
+	Watch   time.Duration   // between looks at connections, losses and streams; 250 ms
+	Sweep   time.Duration   // between looks for commands that are stuck; 30 s
+	Retry   time.Duration   // the first wait after a failure, doubled up to 10 s; 100 ms
+	Age     time.Duration   // of dead letters; 14 days
+}
+
+func (t *Timing) complete() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	if t.BackOff == nil {
+		t.BackOff = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute}
+	}
+	def(&t.Watch, 250*time.Millisecond)
+	def(&t.Sweep, 30*time.Second)
+	def(&t.Retry, 100*time.Millisecond)
+	def(&t.Age, 14*24*time.Hour)
+}
+
+// The queues and the statuses of their messages. Each delivery is received once
+// and then processed, failed, duplicate, invalid, dropped or dead_lettered;
+// beside that it may be retried.
+const (
+	queueRegister = "heads.register"
+	queueStatus   = "heads.status"
+	queueRequest  = "decisions.request"
+	queueOutcome  = "decisions.outcome"
+	queueEvents   = "events"
+	queueDead     = "dead_letters"
+
+	published     = "published"
+	publishFailed = "publish_failed"
+	received      = "received"
+	processed     = "processed"
+	failed        = "failed"
+	retried       = "retried"
+	duplicate     = "duplicate"
+	invalid       = "invalid"
+	dropped       = "dropped"
+	deadLettered  = "dead_lettered"
+)
+
+// Subjects begin with this, and with another word for commands that are not
+// named in the contract: those that go through the stream although the same call
+// can be made directly.
+const (
+	prefix   = "headway.v1."
+	commands = prefix + "commands."
+)
+
+// maxPayload is the longest body of a message, in bytes. The server allows a
+// little more, for the headers of dead letters.
+const (
+	maxPayload = 64 << 10
+	headroom   = 8 << 10
+)
+
+// maxDeliver is how often a command is delivered at most.
+const maxDeliver = 5
+
+// Queue is the message queue. All methods are safe for concurrent use.
+type Queue struct {
+	o         Options
+	server    *server.Server // nil: external
+	guests    *guests        // of our own server
+	nc        *nats.Conn
+	js        jetstream.JetStream
+	service   micro.Service
+	seen      *seen // commands that were applied
+	lost      losses
+	ready     atomic.Bool // the streams are there
+	metrics   *gauges
+	delivered map[uint64]time.Time // commands without an end, and when the sweep first saw them; only it uses this
+	workers   chan struct{}        // has room for changes that are made at once
+	working   sync.WaitGroup
+}
+
+// maxWorkers bounds the changes that wait for the disk at once.
+const maxWorkers = 64
+
+// Open starts or reaches the server. An external one may be away: the service
+// starts all the same, and Run goes on trying.
+func Open(o Options) (_ *Queue, err error) {
+	if o.Desk == nil || o.Events == nil || o.Begin == nil || o.Count == nil || o.Metrics == nil || o.Log == nil || o.Instance == "" ||
+		o.Access.Authenticate == nil || o.Access.Anonymous == nil || o.Access.Ended == nil || o.Access.Known == nil {
+		return nil, errors.New("natsmq: Desk, Events, Begin, Count, Metrics, Log, Instance and all of Access are required")
+	}
+	o.Timing.complete()
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 256 << 20
+	}
+	q := &Queue{o: o, seen: newSeen(), workers: make(chan struct{}, maxWorkers), lost: losses{of: map[*nats.Subscription]loss{}}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, q.Close())
+		}
+	}()
+	options := q.options()
+	url := o.External.URL
+	if url == "" {
+		secret := rand.Text()
+		if err := q.startServer(secret); err != nil {
+			return nil, fmt.Errorf("message queue: %w", err)
+		}
+		options = append(options, nats.InProcessServer(q.server), nats.Token(secret))
+	} else {
+		more, err := o.External.options()
+		if err != nil {
+			return nil, fmt.Errorf("message queue: %w", err)
+		}
+		options = append(options, more...)
+	}
+	if q.nc, err = nats.Connect(url, options...); err != nil {
+		return nil, fmt.Errorf("message queue: %w", err)
+	}
+	if q.js, err = jetstream.New(q.nc, jetstream.WithDefaultTimeout(5*time.Second)); err != nil {
+		return nil, fmt.Errorf("message queue: %w", err)
+	}
+	if q.metrics, err = q.newGauges(); err != nil {
+		return nil, err
+	}
+	return q, q.serve()
+}
+
+// options of the connection. A server that is gone is noticed within 15 s, and
+// tried again for ever.
+func (q *Queue) options() []nats.Option {
+	return []nats.Option{
+		nats.Name("headway " + q.o.Instance),
+		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2),
+		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.ReconnectJitter(100*time.Millisecond, time.Second),
+		nats.ReconnectWait(q.o.Timing.Retry), nats.Timeout(5 * time.Second), nats.FlusherTimeout(5 * time.Second),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				q.o.Log.Warn("the message queue is away; it is tried again", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { q.o.Log.Info("the message queue is back") }),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrSlowConsumer) && sub != nil {
+				q.lost.watch(sub)
+				return
+			}
+			q.o.Log.Warn("message queue", "error", err)
+		}),
+	}
+}
+
+// Run serves until ctx ends.
+func (q *Queue) Run(ctx context.Context) error {
+	var wait sync.WaitGroup
+	wait.Go(func() { q.publishEvents(ctx) })
+	wait.Go(func() { q.consume(ctx) })
+	wait.Go(func() { q.watch(ctx) })
+	<-ctx.Done()
+	wait.Wait()
+	q.working.Wait()
+	return nil
+}
+
+// Close ends the connection, and our own server.
+func (q *Queue) Close() error {
+	var err error
+	if q.service != nil {
+		err = q.service.Stop()
+		if errors.Is(err, nats.ErrConnectionClosed) {
+			err = nil
+		}
+	}
+	if q.nc != nil {
+		_ = q.nc.FlushTimeout(time.Second)
+		q.nc.Close()
+	}
+	q.working.Wait()
+	if q.server != nil {
+		q.server.Shutdown()
+		q.server.WaitForShutdown()
+	}
+	return err
+}
+
+// Ready reports whether the queue can be used, and what stands in the way.
+func (q *Queue) Ready() (ok bool, detail string) {
+	switch {
+	case !q.nc.IsConnected():
+		return false, "the NATS server cannot be reached; it is tried again"
+	case !q.ready.Load():
+		return false, "the streams are not there yet"
+	case q.server == nil:
+		return true, "connected to " + q.nc.ConnectedUrlRedacted()
+	case q.o.Listen == "":
+		return true, "the embedded server runs; it has no port"
+	}
+	return true, "the embedded server runs at " + q.Addr()
+}
+
+// Addr is the address of our own server, "" if it has none.
+func (q *Queue) Addr() string {
+	if q.server == nil || q.o.Listen == "" {
+		return ""
+	}
+	return q.server.Addr().String()
+}
+
+// watch looks after what nobody tells of: messages that were dropped, guests
+// that may not stay, streams that lost messages, commands that are stuck.
+func (q *Queue) watch(ctx context.Context) {
+	tick := time.NewTicker(q.o.Timing.Watch)
+	defer tick.Stop()
+	sweep := time.NewTicker(q.o.Timing.Sweep)
+	defer sweep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			q.lost.count(q.o.Count)
+			return
+		case <-tick.C:
+			q.lost.count(q.o.Count)
+			if q.guests != nil {
+				q.guests.check(q.server)
+			}
+		case <-sweep.C:
+			q.sweep(ctx)
+		}
+	}
+}
+
+// losses counts what subscriptions dropped because they were too slow.
+type losses struct {
+	mu sync.Mutex
+	of map[*nats.Subscription]loss
+}
+
+type loss struct {
+	queue string
+	count int
+}
+
+// watch begins to count the losses of a subscription.
+func (l *losses) watch(sub *nats.Subscription) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, known := l.of[sub]; !known {
+		l.of[sub] = loss{queue: queueOf(sub.Subject)}
+	}
+}
+
+// count counts what was lost since the last time: received, and dropped.
+func (l *losses) count(count func(queue, status string, n uint64)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for sub, was := range l.of {
+		if now, err := sub.Dropped(); err == nil && now > was.count && was.queue != "" {
+			count(was.queue, received, uint64(now-was.count))
+			count(was.queue, dropped, uint64(now-was.count))
+			l.of[sub] = loss{was.queue, now}
+		}
+	}
+}
+
+// queueOf is the queue of a subject, "" if it is of none.
+func queueOf(subject string) string {
+	rest := strings.TrimPrefix(strings.TrimPrefix(subject, commands), prefix)
+	for _, queue := range []string{queueRegister, queueStatus, queueRequest, queueOutcome} {
+		if rest == queue || strings.HasPrefix(rest, queue+".") {
+			return queue
+		}
+	}
+	return ""
+}
+
+// senderOf is the id that ends a subject, "" if it has none.
+func senderOf(subject string) string {
+	rest := strings.TrimPrefix(strings.TrimPrefix(subject, commands), prefix)
+	return strings.TrimPrefix(strings.TrimPrefix(rest, queueOf(subject)), ".")
+}
+
+// pause waits, longer after each failure and never for the same time, and
+// reports whether ctx goes on.
+func (q *Queue) pause(ctx context.Context, failures int) bool {
+	wait := min(10*time.Second, q.o.Timing.Retry<<min(failures, 10))
+	timer := time.NewTimer(wait/2 + time.Duration(randomUpTo(int64(wait/2))))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,266 @@
+package natsmq_test
+
+import (
+	"context"
+	stdjson "encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/access"
+	"headway/internal/audit"
+	"headway/internal/boltstore"
+	"headway/internal/calls"
+	"headway/internal/event"
+	"headway/internal/fleet"
+	"headway/internal/natsmq"
+	"headway/internal/routing"
+)
+
+// world is a queue over a real fleet and router, with its own server on a port
+// of its own.
+type world struct {
+	testing.TB
+	fleet   *fleet.Registry
+	router  *routing.Router
+	events  *event.Stream
+	queue   *natsmq.Queue
+	metrics *prometheus.Registry
+	options natsmq.Options
+
+	mu      sync.Mutex
+	counted map[string]uint64 // by queue and status
+	keys    map[string]*access.Principal
+	revoked map[string]bool
+	closed  bool // a credential is needed
+	acted   []audit.Entry
+	broken  bool // the store cannot be written
+	desk    *calls.Desk
+}
+
+// quick lets what takes minutes take milliseconds.
+var quick = natsmq.Timing{
+	BackOff: []time.Duration{20 * time.Millisecond, 30 * time.Millisecond, 40 * time.Millisecond, 50 * time.Millisecond},
+	Watch:   20 * time.Millisecond, Sweep: 100 * time.Millisecond, Retry: 20 * time.Millisecond,
+}
+
+func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
+	t.Helper()
+	w := &world{TB: t, metrics: prometheus.NewRegistry(), counted: map[string]uint64{}, keys: map[string]*access.Principal{}, revoked: map[string]bool{}}
+	log := slog.New(slog.DiscardHandler)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	note := func(e audit.Entry) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.acted = append(w.acted, e)
+	}
+	begin := func(ctx context.Context, e audit.Entry) (audit.EndFunc, error) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.acted = append(w.acted, e.By(ctx))
+		return func(audit.Outcome, string, stdjson.RawMessage) {}, nil
+	}
+	dir := t.TempDir()
+	store, err := boltstore.Open(filepath.Join(dir, "state.db"), boltstore.Options{MinFreeBytes: 1})
+	must(err)
+	w.events, err = event.New(event.Options{Metrics: w.metrics})
+	must(err)
+	w.fleet, err = fleet.New(fleet.Options{Store: &fragile{store, w}, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin, Note: note})
+	must(err)
+	must(w.fleet.Load(t.Context()))
+	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})
+	must(err)
+	must(w.router.LoadPolicy(t.Context()))
+	w.desk, err = calls.New(w.fleet, w.router)
+	must(err)
+	o := natsmq.Options{
+		Dir: filepath.Join(dir, "queue"), Listen: "127.0.0.1:0", Timing: quick, MaxBytes: 16 << 20,
+		Desk: w.desk, Events: w.events, Begin: begin, Count: w.count, Metrics: w.metrics, Log: log, Instance: "test", Version: "v1.2.3-4-gabc",
+		Access: natsmq.Access{Authenticate: w.authenticate, Anonymous: w.anonymous, Ended: w.ended, Known: w.known},
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	w.options = o
+	w.queue, err = natsmq.Open(o)
+	must(err)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = w.fleet.Run(ctx) })
+	queue, quit := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = w.queue.Run(queue) })
+	t.Cleanup(func() {
+		quit()
+		serving.Wait()
+		must(w.queue.Close())
+		stop()
+		running.Wait()
+		must(store.Close())
+	})
+	return w
+}
+
+// fragile is a store that can be broken.
+type fragile struct {
+	*boltstore.Store
+	w *world
+}
+
+func (f *fragile) Save(ctx context.Context, changes []fleet.Change) error {
+	f.w.mu.Lock()
+	broken := f.w.broken
+	f.w.mu.Unlock()
+	if broken {
+		return fleet.ErrStoreUnavailable
+	}
+	return f.Store.Save(ctx, changes)
+}
+
+// storing lets the store be written, or not.
+func (w *world) storing(possible bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.broken = !possible
+}
+
+func (w *world) count(queue, status string, n uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counted[queue+" "+status] += n
+}
+
+// of is how many messages of a queue have a status.
+func (w *world) of(queue, status string) uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counted[queue+" "+status]
+}
+
+// agree demands that each delivery was received once and ended once.
+func (w *world) agree() {
+	w.Helper()
+	w.until("the sums agree", func() bool {
+		for _, queue := range []string{"heads.register", "heads.status", "decisions.request", "decisions.outcome"} {
+			ended := uint64(0)
+			for _, status := range []string{"processed", "failed", "duplicate", "invalid", "dropped", "dead_lettered"} {
+				ended += w.of(queue, status)
+			}
+			if ended != w.of(queue, "received") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (w *world) authenticate(_ context.Context, token string, from netip.Addr) (*access.Principal, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p := w.keys[token]; p != nil && !w.revoked[p.ID] && from.IsLoopback() {
+		return p, nil
+	}
+	return nil, access.ErrUnknown
+}
+
+var nobody = &access.Principal{Type: "anonymous", Role: access.RoleAdmin}
+
+func (w *world) anonymous() *access.Principal {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil
+	}
+	return nobody
+}
+
+func (w *world) ended(p *access.Principal) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.revoked[p.ID] || p == nobody && w.closed
+}
+
+func (w *world) known(id string) *access.Principal {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.keys {
+		if p.ID == id && !w.revoked[id] {
+			return p
+		}
+	}
+	return nil
+}
+
+// key adds a key whose secret is its id.
+func (w *world) key(id string, role access.Role, heads ...string) *access.Principal {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := &access.Principal{Type: "key", ID: id, Role: role, Heads: heads}
+	w.keys[id], w.closed = p, true
+	return p
+}
+
+// connect connects as a client; options say who it is.
+func (w *world) connect(options ...nats.Option) *nats.Conn {
+	w.Helper()
+	nc, err := nats.Connect("nats://"+w.queue.Addr(), append(options, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))...)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(nc.Close)
+	return nc
+}
+
+// as is the options of who has a key.
+func as(id string) []nats.Option {
+	return []nats.Option{nats.Token(id), nats.CustomInboxPrefix("_INBOX." + id)}
+}
+
+// ask makes a request and demands an answer with a part.
+func (w *world) ask(nc *nats.Conn, subject, body, part string) *nats.Msg {
+	w.Helper()
+	m, err := nc.Request(subject, []byte(body), 10*time.Second)
+	if err != nil {
+		w.Fatalf("%s: %v", subject, err)
+	}
+	if !strings.Contains(string(m.Data), part) {
+		w.Fatalf("%s: %s %v; want %s", subject, m.Data, m.Header, part)
+	}
+	return m
+}
+
+// until waits for something that happens soon.
+func (w *world) until(what string, is func() bool) {
+	w.Helper()
+	for limit := time.Now().Add(30 * time.Second); !is(); {
+		if time.Now().After(limit) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.Fatalf("%s: not within 30 s; counted %v", what, w.counted)
+		}
+		<-time.After(2 * time.Millisecond)
+	}
+}
+
+// ready waits until the streams are there.
+func (w *world) ready() {
+	w.Helper()
+	w.until("the queue is ready", func() bool { ok, _ := w.queue.Ready(); return ok })
+}
+
+func registration(id string) string {
+	return fmt.Sprintf(`{"id":%q,"endpoint":"http://10.0.0.1:8000","model_type":"llama","region":"us-east","status":"active"}`, id)
+}
