@@ -33,6 +33,7 @@ import (
 	"headway/internal/pki"
 	"headway/internal/redisaudit"
 	"headway/internal/routing"
+	"headway/internal/webhook"
 )
 
 // Options are what an App is made of.
@@ -52,8 +53,9 @@ type App struct {
 	router     *routing.Router
 	desk       *calls.Desk
 	live       *live.Hub
-	queue      *natsmq.Queue // nil: switched off
-	instance   string        // of this run; begins the ids of events
+	queue      *natsmq.Queue   // nil: switched off
+	webhooks   *webhook.Sender // nil: nobody is told
+	instance   string          // of this run; begins the ids of events
 	policyFile *policyFile
 	server     *httpapi.Server
 	journal    *audit.Journal
@@ -115,6 +117,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	if err := a.openQueue(metrics, o.Version); err != nil { //nolint:contextcheck // the queue outlasts the start
+		return nil, err
+	}
+	if err := a.openWebhooks(metrics); err != nil {
 		return nil, err
 	}
 	if err := a.listen(ctx); err != nil {
@@ -261,6 +266,9 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.watchCertificates)
 	start(a.logEvents)
 	start(a.ship)
+	if a.webhooks != nil {
+		start(a.webhooks.Run)
+	}
 	if a.queue != nil {
 		start(a.queue.Run)
 		a.log.Info("message queue", "mode", a.config.Queue.Mode, "addr", a.queue.Addr())

@@ -7,6 +7,7 @@ package event
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,15 @@ func Types() []string {
 		HeadRegistered, HeadChanged, HeadExpired, HeadRecovered, HeadHeld, HeadRemoved,
 		GuardTripped, GuardReleased, PolicyChanged,
 	}
+}
+
+// Matches reports whether a pattern, a type or a beginning up to a dot and an
+// asterisk, is of the type.
+func Matches(pattern, kind string) bool {
+	if begin, wild := strings.CutSuffix(pattern, "*"); wild {
+		return strings.HasPrefix(kind, begin) && (begin == "" || strings.HasSuffix(begin, "."))
+	}
+	return pattern == kind
 }
 
 // otherType counts events whose type is not in the list, so that a label never

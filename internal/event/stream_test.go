@@ -240,3 +240,24 @@ func BenchmarkPublish(b *testing.B) {
 		})
 	}
 }
+
+func TestPatternsMatchTypes(t *testing.T) {
+	for _, c := range []struct {
+		pattern, kind string
+		want          bool
+	}{
+		{"head.expired", "head.expired", true},
+		{"head.expired", "head.expired.x", false},
+		{"head.*", "head.expired", true},
+		{"*", "head.expired", true},
+		{"head*", "head.expired", false},
+		{"he*", "head.expired", false},
+		{"", "head.expired", false},
+		{"policy.*", "head.expired", false},
+		{"head.", "head.expired", false},
+	} {
+		if got := event.Matches(c.pattern, c.kind); got != c.want {
+			t.Errorf("%q of %q: %v", c.pattern, c.kind, got)
+		}
+	}
+}

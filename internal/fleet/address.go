@@ -53,15 +53,17 @@ func checkEndpoint(endpoint string, allowLinkLocal bool) string {
 			return "has a port outside of 1 to 65535"
 		}
 	}
-	return checkHost(u.Hostname(), allowLinkLocal)
+	return CheckHost(u.Hostname(), allowLinkLocal, "heads.allow_link_local")
 }
 
-func checkHost(host string, allowLinkLocal bool) string {
+// CheckHost says why a host must not be connected to, "" if it may. The setting
+// is what allows link-local and cloud metadata addresses.
+func CheckHost(host string, allowLinkLocal bool, setting string) string {
 	if strings.Contains(host, "%") {
 		return "must not name an IPv6 zone"
 	}
 	if addr, err := netip.ParseAddr(host); err == nil {
-		return checkAddr(addr, allowLinkLocal)
+		return CheckAddr(addr, allowLinkLocal, setting)
 	}
 	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
 	last := labels[len(labels)-1]
@@ -81,14 +83,16 @@ func checkHost(host string, allowLinkLocal bool) string {
 	if !allowLinkLocal {
 		for _, name := range metadataNames {
 			if strings.EqualFold(strings.TrimSuffix(host, "."), name) {
-				return "is a cloud metadata service; heads.allow_link_local allows it"
+				return "is a cloud metadata service; " + setting + " allows it"
 			}
 		}
 	}
 	return ""
 }
 
-func checkAddr(addr netip.Addr, allowLinkLocal bool) string {
+// CheckAddr says why an address must not be connected to, "" if it may. The
+// setting is what allows link-local and cloud metadata addresses.
+func CheckAddr(addr netip.Addr, allowLinkLocal bool, setting string) string {
 	addr = embedded(addr)
 	switch {
 	case addr.IsUnspecified() || addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
@@ -96,11 +100,11 @@ func checkAddr(addr netip.Addr, allowLinkLocal bool) string {
 	case allowLinkLocal:
 		return ""
 	case addr.IsLinkLocalUnicast():
-		return "is a link-local address; heads.allow_link_local allows it"
+		return "is a link-local address; " + setting + " allows it"
 	}
 	for _, m := range metadataAddrs {
 		if addr == m {
-			return "is a cloud metadata service; heads.allow_link_local allows it"
+			return "is a cloud metadata service; " + setting + " allows it"
 		}
 	}
 	return ""

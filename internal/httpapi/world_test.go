@@ -481,6 +481,7 @@ func (l *letters) remove(ctx context.Context, action string, n uint64) error {
 func (l *letters) RetryDeadLetter(ctx context.Context, n uint64) error {
 	return l.remove(ctx, "queue.retry", n)
 }
+
 func (l *letters) PurgeDeadLetter(ctx context.Context, n uint64) error {
 	return l.remove(ctx, "queue.purge", n)
 }

@@ -140,11 +140,11 @@ func newFilter(s api.Subscription) (filter, []api.Fault) {
 	f := filter{Subscription: s}
 	var faults []api.Fault
 	for _, pattern := range s.Types {
-		if !slices.ContainsFunc(knownTypes, func(kind string) bool { return matches(pattern, kind) }) {
+		if !slices.ContainsFunc(knownTypes, func(kind string) bool { return event.Matches(pattern, kind) }) {
 			faults = append(faults, api.Fault{Pointer: "types", Reason: "no event has such a type; there are " + strings.Join(knownTypes, ", ") + ", and patterns as head.*"})
 			break
 		}
-		f.decisions = f.decisions || matches(pattern, decisionMade) || matches(pattern, decisionEnded)
+		f.decisions = f.decisions || event.Matches(pattern, decisionMade) || event.Matches(pattern, decisionEnded)
 	}
 	if len(s.Types) > len(knownTypes) {
 		faults = append(faults, api.Fault{Pointer: "types", Reason: "has more types than there are"})
@@ -160,22 +160,13 @@ func newFilter(s api.Subscription) (filter, []api.Fault) {
 	return f, faults
 }
 
-// matches reports whether a pattern, a type or a beginning and an asterisk, is
-// of the type.
-func matches(pattern, kind string) bool {
-	if begin, wild := strings.CutSuffix(pattern, "*"); wild {
-		return strings.HasPrefix(kind, begin) && (begin == "" || strings.HasSuffix(begin, "."))
-	}
-	return pattern == kind
-}
-
 // keeps reports whether the frame is wanted. What concerns no head, region or
 // model type in particular concerns all.
 func (f *filter) keeps(fr *frame) bool {
 	switch {
 	case len(f.Types) == 0 && strings.HasPrefix(fr.kind, "decision."):
 		return false
-	case len(f.Types) > 0 && fr.kind != api.MessageLost && !slices.ContainsFunc(f.Types, func(p string) bool { return matches(p, fr.kind) }):
+	case len(f.Types) > 0 && fr.kind != api.MessageLost && !slices.ContainsFunc(f.Types, func(p string) bool { return event.Matches(p, fr.kind) }):
 		return false
 	case f.Head != "" && fr.head != "" && fr.head != f.Head:
 		return false

@@ -2,14 +2,13 @@ package natsmq
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
-
-	"errors"
 
 	"headway/api"
 	"headway/internal/calls"
