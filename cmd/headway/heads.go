@@ -30,7 +30,7 @@ is set here stays over the head's own reports and restarts.`,
 	r := new(remote)
 	r.addFlags(cmd)
 	cmd.AddCommand(
-		newHeadsList(r), newHeadsGet(r), newHeadsRegister(r),
+		newHeadsList(r), newHeadsWatch(r), newHeadsGet(r), newHeadsRegister(r),
 		newHeadsState(r, "drain", "draining", "Give heads no new requests"),
 		newHeadsState(r, "undrain", "enabled", "Give heads requests again"),
 		newHeadsState(r, "maintenance", "maintenance", "Take heads out for maintenance"),

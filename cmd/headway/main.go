@@ -124,7 +124,7 @@ found.`,
 	}
 	root.SetVersionTemplate("headway {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
-	root.AddCommand(newServe(), newDemo(), newStatus(), newDoctor(), newHeads(), newDecide(), newPolicy(), newKeys(), newAudit(), newState(), newTLS(), newConfig(), newMan(), newVersion())
+	root.AddCommand(newServe(), newDemo(), newStatus(), newDoctor(), newHeads(), newWatch(), newDecide(), newPolicy(), newKeys(), newAudit(), newQueue(), newState(), newTLS(), newConfig(), newMan(), newVersion())
 	wrapArgs(root)
 	return root
 }

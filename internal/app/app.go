@@ -116,7 +116,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.buildRooms(ctx, store, metrics); err != nil {
 		return nil, err
 	}
-	if err := a.openQueue(metrics, o.Version); err != nil { //nolint:contextcheck // the queue outlasts the start
+	if err := a.openQueue(metrics, o.Version); err != nil {
 		return nil, err
 	}
 	if err := a.openWebhooks(metrics); err != nil {
@@ -128,13 +128,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.openMonitor(metrics); err != nil {
 		return nil, err
 	}
-	a.server, err = httpapi.New(httpapi.Options{
+	surface := httpapi.Options{
 		Fleet: a.fleet, Router: a.router, Desk: a.desk, Live: a.live, Metrics: metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
-		Queue: a.queueHandler(), Monitor: a.monitorHandler(), Console: a.consoleHandler(),
-	})
-	if err != nil {
+		Monitor: a.monitorHandler(), Console: a.consoleHandler(),
+	}
+	a.withQueue(&surface)
+	if a.server, err = httpapi.New(surface); err != nil {
 		return nil, err
 	}
 	return a, a.announce()

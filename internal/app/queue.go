@@ -42,10 +42,14 @@ func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
 	return nil
 }
 
-// queueHandler is the queue for the HTTP surface, nil if there is none.
-func (a *App) queueHandler() httpapi.Queue {
+// withQueue lets the HTTP surface show the queue, if there is one.
+func (a *App) withQueue(o *httpapi.Options) {
 	if a.queue == nil {
-		return nil
+		return
 	}
-	return a.queue
+	o.Letters = a.queue
+	o.Queue = func() string {
+		_, detail := a.queue.Ready()
+		return detail
+	}
 }

@@ -9,9 +9,9 @@ import (
 	"headway/internal/calls"
 )
 
-// Queue is the message queue, as far as operators look after it here.
-type Queue interface {
-	Ready() (ok bool, detail string)
+// DeadLetters are the commands of the message queue that could not be carried
+// out.
+type DeadLetters interface {
 	DeadLetters(ctx context.Context, after uint64, limit int) (letters []api.DeadLetter, total uint64, err error)
 	DeadLetter(ctx context.Context, number uint64) (api.DeadLetter, error)
 	RetryDeadLetter(ctx context.Context, number uint64) error
@@ -20,7 +20,7 @@ type Queue interface {
 
 // queueOr refuses what needs a message queue when there is none.
 func (s *Server) queueOr() error {
-	if s.queue != nil {
+	if s.letters != nil {
 		return nil
 	}
 	return &calls.Problem{Code: api.CodeQueueUnavailable, Detail: "The service runs without a message queue: queue.mode is off."}
@@ -42,7 +42,7 @@ func (s *Server) listDeadLetters(w http.ResponseWriter, r *http.Request) error {
 	if err := s.queueOr(); err != nil {
 		return err
 	}
-	letters, _, err := s.queue.DeadLetters(r.Context(), after, limit+1)
+	letters, _, err := s.letters.DeadLetters(r.Context(), after, limit+1)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (s *Server) getDeadLetter(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	letter, err := s.queue.DeadLetter(r.Context(), number)
+	letter, err := s.letters.DeadLetter(r.Context(), number)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (s *Server) getDeadLetter(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) retryDeadLetter(w http.ResponseWriter, r *http.Request) error {
 	number, err := s.letterNumber(r)
 	if err == nil {
-		err = s.queue.RetryDeadLetter(r.Context(), number)
+		err = s.letters.RetryDeadLetter(r.Context(), number)
 	}
 	return done(w, err)
 }
@@ -78,7 +78,7 @@ func (s *Server) retryDeadLetter(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) purgeDeadLetter(w http.ResponseWriter, r *http.Request) error {
 	number, err := s.letterNumber(r)
 	if err == nil {
-		err = s.queue.PurgeDeadLetter(r.Context(), number)
+		err = s.letters.PurgeDeadLetter(r.Context(), number)
 	}
 	return done(w, err)
 }

@@ -3,7 +3,6 @@ package httpapi_test
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -42,7 +41,7 @@ func TestAStreamOutlivesTheDeadlinesOfRequests(t *testing.T) {
 	base := "http://" + w.listen()
 	answer := w.stream(t.Context(), base, "/api/v1/events?types=head.*")
 	defer func() { _ = answer.Body.Close() }()
-	if answer.StatusCode != 200 || answer.Header.Get("Content-Type") != "text/event-stream" || answer.Header.Get("X-Request-Id") == "" {
+	if answer.StatusCode != http.StatusOK || answer.Header.Get("Content-Type") != "text/event-stream" || answer.Header.Get("X-Request-Id") == "" {
 		t.Fatalf("%d %v", answer.StatusCode, answer.Header)
 	}
 	if page := w.scrape(); !strings.Contains(page, `http_requests_total{endpoint="/api/v1/events",method="GET",status="200"} 1`) || !strings.Contains(page, "sse_connections 1") {
@@ -167,6 +166,6 @@ func TestAStopSaysGoodbyeToStreams(t *testing.T) {
 		t.Errorf("Drain: %v; goodbye %v", err, bye)
 	}
 	if page := w.scrape(); !strings.Contains(page, "sse_connections 0") || !strings.Contains(page, "websocket_connections 0") {
-		t.Error(fmt.Sprint("gauges are not 0"))
+		t.Error("gauges are not 0")
 	}
 }

@@ -67,8 +67,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) error {
 		{Name: "stopping", OK: !draining, Detail: say(!draining, "no", "the service is stopping")},
 	}}
 	if s.queue != nil { // decisions do not depend on it, and so readiness does not
-		_, detail := s.queue.Ready()
-		body.Checks = append(body.Checks, api.Check{Name: "queue", OK: true, Detail: detail})
+		body.Checks = append(body.Checks, api.Check{Name: "queue", OK: true, Detail: s.queue()})
 	}
 	for _, c := range body.Checks {
 		if !c.OK {

@@ -37,7 +37,8 @@ type Options struct {
 	Trail   string               // required; path of the audit trail
 	Note    func(audit.Entry)    // required; records attempts that are refused
 	TLS     *tls.Config          // nil: no TLS
-	Queue   Queue                // nil: there is none
+	Letters DeadLetters          // of the message queue; nil: there is none
+	Queue   func() string        // tells how the message queue is; nil: there is none
 	Monitor http.Handler         // of what is below /prometheus/; nil: nothing
 	Console http.Handler         // of what is below /console/; nil: nothing
 	Names   func(string) bool    // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
@@ -103,7 +104,8 @@ type Server struct {
 	keys     *access.Keys
 	trail    string
 	note     func(audit.Entry)
-	queue    Queue
+	letters  DeadLetters
+	queue    func() string
 	monitor  http.Handler
 	console  http.Handler
 	names    func(string) bool
@@ -119,7 +121,7 @@ func New(o Options) (*Server, error) {
 	o.Limits.complete()
 	s := &Server{
 		fleet: o.Fleet, router: o.Router, desk: o.Desk, live: o.Live, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
-		queue: o.Queue, monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
+		letters: o.Letters, queue: o.Queue, monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error
 	if s.openAPI, err = openAPIJSON(); err != nil {

@@ -255,7 +255,7 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	must(err)
 	options := httpapi.Options{
 		Fleet: w.fleet, Router: w.router, Desk: desk, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
-		Queue: &letters{w: w, list: []uint64{1, 2}}, Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note,
+		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note,
 	}
 	for _, c := range change {
 		c(&options)
@@ -429,8 +429,6 @@ type letters struct {
 	mu   sync.Mutex
 	list []uint64
 }
-
-func (l *letters) Ready() (bool, string) { return true, "it is there" }
 
 func letter(n uint64) api.DeadLetter {
 	return api.DeadLetter{

@@ -108,7 +108,7 @@ func TestBadFiltersAreRefusedByName(t *testing.T) {
 		}
 		text, _ := bufio.NewReader(answer.Body).ReadString('\n')
 		_ = answer.Body.Close()
-		if answer.StatusCode != 422 || !strings.Contains(text, "Parameter "+want) {
+		if answer.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(text, "Parameter "+want) {
 			t.Errorf("%.40s: %d %s", query, answer.StatusCode, text)
 		}
 	}

@@ -68,7 +68,7 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request, peer Peer) 
 		CompressionMode:    websocket.CompressionDisabled,
 	})
 	if err != nil {
-		return nil //nolint:nilerr // the library has answered
+		return nil // the library has answered
 	}
 	defer func() { _ = conn.CloseNow() }()
 	conn.SetReadLimit(h.o.MaxMessage)
@@ -80,7 +80,7 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request, peer Peer) 
 	}
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watch(ctx) })
-	s.read()
+	s.read() //nolint:contextcheck // a read ends with its connection
 	cancel()
 	watch.Wait()
 	if s.sub != nil {

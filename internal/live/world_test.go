@@ -214,7 +214,7 @@ func (w *world) listen(query string, header ...string) *listener {
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	answer, err := w.server.Client().Do(r) //nolint:bodyclose // by stop
+	answer, err := w.server.Client().Do(r)
 	if err != nil {
 		w.Fatal(err)
 	}

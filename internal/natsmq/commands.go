@@ -109,13 +109,13 @@ func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer) error {
 		}
 		if queueOf(m.Subject()) == queueRegister {
 			q.workers <- struct{}{}
-			q.working.Go(func() {
+			q.working.Go(func() { //nolint:contextcheck // what was begun ends, also at a stop
 				defer func() { <-q.workers }()
 				q.apply(m)
 			})
 			continue
 		}
-		q.apply(m)
+		q.apply(m) //nolint:contextcheck // as above
 	}
 }
 

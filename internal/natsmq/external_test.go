@@ -57,7 +57,7 @@ func beServer(dir, port string) {
 	if !s.ReadyForConnections(20 * time.Second) {
 		panic("not ready")
 	}
-	fmt.Println("ready")
+	_, _ = os.Stdout.WriteString("ready\n")
 	_, _ = io.Copy(io.Discard, os.Stdin) // whoever started us is gone
 	s.Shutdown()
 }
@@ -88,7 +88,7 @@ func (s *natsServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.
 
 func (s *natsServer) start() {
 	s.t.Helper()
-	s.cmd = exec.CommandContext(s.t.Context(), os.Args[0]) //nolint:gosec // this test's own program
+	s.cmd = exec.CommandContext(s.t.Context(), os.Args[0])
 	s.cmd.Env = append(os.Environ(), serverDir+"="+s.dir, fmt.Sprintf("%s=%d", serverPort, s.port))
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()

@@ -5,6 +5,7 @@ import (
 	stdjson "encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -248,8 +249,9 @@ func (w *world) until(what string, is func() bool) {
 	for limit := time.Now().Add(30 * time.Second); !is(); {
 		if time.Now().After(limit) {
 			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.Fatalf("%s: not within 30 s; counted %v", what, w.counted)
+			counted := maps.Clone(w.counted)
+			w.mu.Unlock()
+			w.Fatalf("%s: not within 30 s; counted %v", what, counted)
 		}
 		<-time.After(2 * time.Millisecond)
 	}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+
+	"headway/api"
+	"headway/client"
+	"headway/internal/app"
+)
+
+// announced is what the service says of itself.
+func (p *process) announced() (said app.Announcement) {
+	p.Helper()
+	raw, err := os.ReadFile(filepath.Join(p.dataDir, app.AnnounceFile))
+	if err == nil {
+		err = json.Unmarshal(raw, &said)
+	}
+	if err != nil {
+		p.Fatal(err)
+	}
+	return said
+}
+
+// natsTool builds the nats command of the Go module.
+func natsTool(t *testing.T) string {
+	t.Helper()
+	tool, err := filepath.Abs("../../bin/nats")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "go", "-C", "../../tools/nats", "build", "-o", tool, "github.com/nats-io/natscli/nats").CombinedOutput()
+	if err != nil {
+		t.Fatalf("the nats tool cannot be built; its modules have to be fetched once: %v\n%s", err, out)
+	}
+	return tool
+}
+
+// watched collects the ids of events that one way of watching shows.
+type watched struct {
+	mu  sync.Mutex
+	ids map[string][]string // by the name of the way
+}
+
+func (w *watched) add(way, id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if id != "" && !slices.Contains(w.ids[way], id) {
+		w.ids[way] = append(w.ids[way], id)
+	}
+}
+
+func (w *watched) of(way string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ids[way])
+}
+
+// program runs a program and hands each line that it prints on.
+func program(t *testing.T, line func(string), cmd *exec.Cmd) {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			line(lines.Text())
+		}
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-done
+		_ = cmd.Wait()
+	})
+}
+
+// idIn is the id of an event's JSON, wherever it begins in the line.
+func idIn(line string) string {
+	at := strings.Index(line, `{"id":`)
+	if at < 0 {
+		return ""
+	}
+	var e api.Event
+	if json.NewDecoder(strings.NewReader(line[at:])).Decode(&e) != nil || e.Type == "" {
+		return ""
+	}
+	return e.ID
+}
+
+// Every way to watch shows the same events of a demo run: curl, our command,
+// our Go client, two WebSocket libraries and the nats tool.
+func TestEveryWayToWatchShowsTheSameEvents(t *testing.T) {
+	tool := natsTool(t)
+	p := serve(t, t.TempDir(), "--queue-listen", "127.0.0.1:0", "--lease-base-interval", "200ms")
+	seen := &watched{ids: map[string][]string{}}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+
+	program(t, func(line string) { seen.add("curl", idIn(strings.TrimPrefix(line, "data: "))) },
+		exec.CommandContext(ctx, "curl", "-sN", p.url+"/api/v1/events?types=head.*"))
+	program(t, func(line string) { seen.add("headway watch", idIn(line)) },
+		command(t, "watch", "--json", "--types", "head.*", "--server", p.url))
+	c, err := client.New(p.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	running.Go(func() {
+		for n, err := range c.Watch(ctx, api.Subscription{Types: []string{"head.*"}}) {
+			if err == nil && n.Event != nil {
+				seen.add("the Go client", n.Event.ID)
+			}
+		}
+	})
+	const subscribe = `{"id":1,"type":"subscribe","data":{"types":["head.*"]}}`
+	one, _, err := websocket.Dial(ctx, p.url+"/api/v1/ws", nil)
+	if err == nil {
+		err = one.Write(ctx, websocket.MessageText, []byte(subscribe))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	one.SetReadLimit(1 << 20)
+	running.Go(func() {
+		defer func() { _ = one.CloseNow() }()
+		for {
+			_, raw, err := one.Read(ctx)
+			if err != nil {
+				return
+			}
+			seen.add("one WebSocket library", idIn(strings.TrimPrefix(string(raw), `{"type":"event","data":`)))
+		}
+	})
+	two, _, _, err := ws.Dial(ctx, "ws"+strings.TrimPrefix(p.url, "http")+"/api/v1/ws")
+	if err == nil {
+		err = wsutil.WriteClientText(two, []byte(subscribe))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	running.Go(func() {
+		defer func() { _ = two.Close() }()
+		for ctx.Err() == nil {
+			_ = two.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			raw, err := wsutil.ReadServerText(two)
+			if err == nil {
+				seen.add("the other", idIn(strings.TrimPrefix(string(raw), `{"type":"event","data":`)))
+			}
+		}
+	})
+	program(t, func(line string) {
+		if _, data, found := strings.Cut(line, `"data":`); found {
+			seen.add("nats", idIn(data))
+		}
+	}, exec.CommandContext(ctx, tool, "--server", p.announced().QueueURL, "subscribe", "--raw", "headway.v1.events.head.>"))
+	eventually(t, 20*time.Second, "all watch", func() error {
+		if sse, sockets := gauge(p, "sse_connections"), gauge(p, "websocket_connections"); sse != "3" || sockets != "2" {
+			return fmt.Errorf("%s streams and %s WebSockets", sse, sockets)
+		}
+		return nil
+	})
+	<-time.After(500 * time.Millisecond) // for the nats tool, whose subscription nothing tells of
+
+	if out, err := command(t, "demo", "--server", p.url, "--plain", "--duration", "3s").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ways := []string{"curl", "headway watch", "the Go client", "one WebSocket library", "the other", "nats"}
+	eventually(t, 20*time.Second, "all have shown the same", func() error {
+		want := seen.of(ways[0])
+		for _, way := range ways {
+			if got := seen.of(way); !slices.Equal(got, want) || len(got) < 8 {
+				return fmt.Errorf("%s shows %d events %q, %s %d", way, len(got), got, ways[0], len(want))
+			}
+		}
+		return nil
+	})
+}
+
+// The nats tool finds the service, asks it, and sees why it refuses.
+func TestTheNatsToolTalksToTheService(t *testing.T) {
+	tool := natsTool(t)
+	p := serve(t, t.TempDir(), "--queue-listen", "127.0.0.1:0")
+	p.must(http.StatusCreated, "POST", "/api/v1/heads", headBody("a"))
+	queue := p.announced().QueueURL
+	run := func(want string, args ...string) {
+		t.Helper()
+		eventually(t, 20*time.Second, strings.Join(args, " "), func() error {
+			out, err := exec.CommandContext(t.Context(), tool, append([]string{"--server", queue}, args...)...).CombinedOutput()
+			if err != nil || !bytes.Contains(out, []byte(want)) {
+				return fmt.Errorf("%w: %s; want %s", err, out, want)
+			}
+			return nil
+		})
+	}
+	run("headway", "micro", "ls")
+	run(`"unknown_model_type"`, "request", "--raw", "headway.v1.decisions.request", `{"model_type":"nobody"}`)
+	run("HEADWAY_COMMANDS", "stream", "ls", "--names")
+	run("Published", "publish", "headway.v1.decisions.outcome", `{"decision_id":"x","result":"ok"}`)
+	eventually(t, 20*time.Second, "the dead letter is listed", func() error {
+		out, err := command(t, "queue", "ls", "--server", p.url).CombinedOutput()
+		if err != nil || !bytes.Contains(out, []byte("decision_not_found")) {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	for _, args := range [][]string{{"queue", "peek", "1"}, {"queue", "retry", "1"}, {"queue", "purge", "--all"}} {
+		if out, err := command(t, append(args, "--server", p.url)...).CombinedOutput(); err != nil {
+			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+}

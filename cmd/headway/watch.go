@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"headway/api"
+	"headway/client"
+	"headway/internal/fleet"
+)
+
+// subscription are the flags that say what is watched.
+type subscription struct{ api.Subscription }
+
+func (s *subscription) addFlags(cmd *cobra.Command, types bool) {
+	f := cmd.Flags()
+	if types {
+		f.StringSliceVar(&s.Types, "types", nil, "types of events, such as head.expired, head.* or decision.*; without it all but decision.*")
+	}
+	f.StringVar(&s.Head, "head", "", "what concerns this head")
+	f.StringVar(&s.ModelType, "model-type", "", "what concerns heads that serve this model type")
+	f.StringVar(&s.Region, "region", "", "what concerns this region")
+}
+
+func newWatch() *cobra.Command {
+	var want subscription
+	var asJSON bool
+	var most int
+	r := new(remote)
+	cmd := &cobra.Command{
+		Use:   "watch",
+		Short: "Show what happens as it happens",
+		Long: `Show what happens as it happens, one line for each event, until interrupted.
+When the connection breaks it is made again, and nothing that happened in
+between is left out without saying so.
+
+  headway watch
+  headway watch --types 'head.*,policy.*' --region eu-west
+  headway watch --types 'decision.*' --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return r.do(nil, func(c *client.Client) error {
+				w := cmd.OutOrStdout()
+				show := showNotice
+				if asJSON {
+					show = showNoticeJSON
+				}
+				shown := 0
+				for n, err := range c.Watch(cmd.Context(), want.Subscription) {
+					if err != nil {
+						return err
+					}
+					if err := show(w, n); err != nil {
+						return err
+					}
+					if n.Event != nil {
+						if shown++; shown == most {
+							return nil
+						}
+					}
+				}
+				return nil
+			})
+		},
+	}
+	r.addFlags(cmd)
+	want.addFlags(cmd, true)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print each event as one line of JSON")
+	cmd.Flags().IntVar(&most, "count", 0, "end after so many events; 0 is never")
+	return cmd
+}
+
+func showNoticeJSON(w io.Writer, n client.Notice) error {
+	var v any
+	switch {
+	case n.Event != nil:
+		v = n.Event
+	case n.Lost != nil:
+		v = map[string]any{"type": api.MessageLost, "data": n.Lost}
+	default:
+		return nil
+	}
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// showNotice writes one line for people.
+func showNotice(w io.Writer, n client.Notice) (err error) {
+	switch {
+	case n.Snapshot != nil:
+		routable := 0
+		for _, h := range n.Snapshot.Heads {
+			if h.Routable {
+				routable++
+			}
+		}
+		if n.Snapshot.Part == 1 {
+			part := ""
+			if n.Snapshot.Parts > 1 {
+				part = fmt.Sprintf(" in the first of %d parts", n.Snapshot.Parts)
+			}
+			_, err = fmt.Fprintf(w, "%s  %-18s  %d heads%s, %d take requests; policy revision %d\n",
+				time.Now().Format(time.TimeOnly), "now", len(n.Snapshot.Heads), part, routable, n.Snapshot.PolicyRevision)
+		}
+	case n.Lost != nil:
+		count := "an unknown number of"
+		if n.Lost.Count > 0 {
+			count = strconv.FormatUint(n.Lost.Count, 10)
+		}
+		_, err = fmt.Fprintf(w, "%s  %-18s  %s events are missing (%s)\n", time.Now().Format(time.TimeOnly), "lost", count, n.Lost.Reason)
+	default:
+		e := n.Event
+		cells := []string{e.Time.Local().Format(time.TimeOnly), fmt.Sprintf("%-18s", e.Type)}
+		if e.Head != "" {
+			cells = append(cells, e.Head)
+		}
+		if e.Region != "" {
+			cells = append(cells, e.Region)
+		}
+		if len(e.ModelTypes) > 0 {
+			cells = append(cells, strings.Join(e.ModelTypes, ","))
+		}
+		if about := aboutEvent(e); about != "" {
+			cells = append(cells, about)
+		}
+		_, err = fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "  "), " "))
+	}
+	return err
+}
+
+// aboutEvent says in a few words what an event's data has.
+func aboutEvent(e *api.Event) string {
+	if strings.HasPrefix(e.Type, "decision.") {
+		var d api.RecentDecision
+		if json.Unmarshal(e.Data, &d) != nil {
+			return ""
+		}
+		if d.Outcome != nil {
+			took := ""
+			if d.Outcome.DurationMs != nil {
+				took = fmt.Sprintf(" in %.0f ms", *d.Outcome.DurationMs)
+			}
+			return d.DecisionID + " " + d.Outcome.Result + took
+		}
+		return d.DecisionID + " by " + d.Strategy + ": " + d.Reason
+	}
+	var fields map[string]any
+	if json.Unmarshal(e.Data, &fields) != nil {
+		return ""
+	}
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if text := fmt.Sprint(fields[name]); text != "" {
+			parts = append(parts, name+"="+text)
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+// redrawEvery bounds how often a table is drawn anew.
+const redrawEvery = 200 * time.Millisecond
+
+func newHeadsWatch(r *remote) *cobra.Command {
+	var want subscription
+	cmd := &cobra.Command{
+		Use:   "watch",
+		Short: "Show the heads, and each change as it happens",
+		Long: `Show the heads, and each change as it happens, until interrupted. On a terminal
+it is a table that changes; elsewhere a line for each change. For load, see
+headway heads list --watch.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			want.Types = []string{"head.*"}
+			return r.do(nil, func(c *client.Client) error {
+				if isTerminal(cmd.OutOrStdout()) {
+					return drawHeads(cmd.Context(), cmd.OutOrStdout(), c, want.Subscription)
+				}
+				for n, err := range c.Watch(cmd.Context(), want.Subscription) {
+					if err == nil {
+						err = showNotice(cmd.OutOrStdout(), n)
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+	want.addFlags(cmd, false)
+	return cmd
+}
+
+// drawHeads keeps a table of the heads on a terminal.
+func drawHeads(ctx context.Context, w io.Writer, c *client.Client, want api.Subscription) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	heads := map[string]api.Head{}
+	changed := map[string]time.Time{}
+	type told struct {
+		n   client.Notice
+		err error
+	}
+	got := make(chan told)
+	go func() {
+		defer close(got)
+		for n, err := range c.Watch(ctx, want) {
+			select {
+			case got <- told{n, err}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	dirty := time.NewTimer(0)
+	defer dirty.Stop()
+	for {
+		select {
+		case t, more := <-got:
+			if !more || t.err != nil {
+				return t.err
+			}
+			takeNotice(heads, changed, t.n)
+			dirty.Reset(redrawEvery)
+		case <-dirty.C:
+			if _, err := io.WriteString(w, "\x1b[H\x1b[2J"+headsPage(heads, changed, time.Now())); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// takeNotice brings the heads up to date.
+func takeNotice(heads map[string]api.Head, changed map[string]time.Time, n client.Notice) {
+	switch {
+	case n.Snapshot != nil:
+		if n.Snapshot.Part == 1 {
+			clear(heads)
+		}
+		for _, h := range n.Snapshot.Heads {
+			heads[h.ID] = h
+		}
+	case n.Event != nil:
+		changed[n.Event.Head] = n.Event.Time
+		if n.Event.Type == "head.removed" {
+			delete(heads, n.Event.Head)
+			return
+		}
+		h := heads[n.Event.Head]
+		h.ID, h.Region, h.ModelTypes = n.Event.Head, n.Event.Region, n.Event.ModelTypes
+		var state fleet.HeadState
+		if json.Unmarshal(n.Event.Data, &state) == nil {
+			h.Status, h.AdminState, h.Routable, h.Epoch, h.Health.State = state.Status, state.AdminState, state.Routable, state.Epoch, state.Health
+		}
+		heads[h.ID] = h
+	}
+}
+
+func headsPage(heads map[string]api.Head, changed map[string]time.Time, now time.Time) string {
+	t := &table{columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "CHANGED"}}
+	routable := 0
+	for _, id := range slices.Sorted(maps.Keys(heads)) {
+		h := heads[id]
+		if h.Routable {
+			routable++
+		}
+		since := "-"
+		if at, known := changed[id]; known {
+			since = ago(&at, now)
+		}
+		t.add(h.ID, h.Region, strings.Join(h.ModelTypes, ","), h.Status, h.AdminState, h.Health.State, yesNo(h.Routable), since)
+	}
+	var page strings.Builder
+	fmt.Fprintf(&page, "%d heads, %d take requests; %s\n\n", len(heads), routable, now.Format(time.TimeOnly))
+	_ = new(output).write(&page, nil, t) // a strings.Builder takes everything
+	return page.String()
+}
