@@ -119,6 +119,11 @@ var errNotUTF8 = errors.New("the message is not UTF-8")
 
 // handle answers one message and reports whether the connection goes on.
 func (s *session) handle(b []byte) bool {
+	if id, data, usual := usualDecision(b); usual {
+		if done := s.decideAtOnce(id, data); done {
+			return s.answered()
+		}
+	}
 	m, err := readMessage(b)
 	if errors.Is(err, errNotUTF8) {
 		s.end(websocket.StatusInvalidFramePayloadData, droppedInvalid, err.Error())
@@ -136,6 +141,12 @@ func (s *session) handle(b []byte) bool {
 	if requests[kind] == nil {
 		kind = ""
 	}
+	s.refuse(kind, m.id, err)
+	return s.answered()
+}
+
+// refuse makes the answer of a request that was not carried out.
+func (s *session) refuse(kind string, id []byte, err error) {
 	s.hub.metrics.messages[kind][false].Inc()
 	body := calls.ProblemOf(err).Answer()
 	if body.Code == api.CodeInternal {
@@ -145,8 +156,63 @@ func (s *session) handle(b []byte) bool {
 	if err != nil {
 		encoded = nil
 	}
-	s.answer = envelope(s.answer[:0], m.id, api.MessageError, encoded)
-	return s.answered()
+	s.answer = envelope(s.answer[:0], id, api.MessageError, encoded)
+}
+
+// usualDecision takes a request for a decision apart that is written as most
+// programs write it: the three fields in their order, without white space. That
+// is for speed alone; whatever else is JSON is read by readMessage. The data is
+// what stands in its place, and may not be JSON.
+func usualDecision(b []byte) (id, data []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(b, []byte(`{"id":`))
+	if !ok {
+		return nil, nil, false
+	}
+	end := 0
+	if len(rest) > 0 && rest[0] == '"' {
+		for end = 1; end < len(rest) && (rest[end] >= '0' && rest[end] <= '9' || rest[end]|0x20 >= 'a' && rest[end]|0x20 <= 'z' || rest[end] == '-' || rest[end] == '_'); end++ {
+		}
+		if end == len(rest) || rest[end] != '"' {
+			return nil, nil, false
+		}
+		end++
+	} else {
+		for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
+			end++
+		}
+		if end == 0 || end > 1 && rest[0] == '0' {
+			return nil, nil, false
+		}
+	}
+	if end > maxID {
+		return nil, nil, false
+	}
+	data, ok = bytes.CutPrefix(rest[end:], []byte(`,"type":"decide","data":`))
+	if !ok || len(data) < 3 || data[0] != '{' || data[len(data)-1] != '}' {
+		return nil, nil, false
+	}
+	return rest[:end], data[:len(data)-1], true
+}
+
+// decideAtOnce answers a usual request for a decision. It reports false, having
+// done nothing, if the data is not what it should be: then the envelope may not
+// be what it seemed, and reading it with care tells what is wrong.
+func (s *session) decideAtOnce(id, data []byte) bool {
+	if s.may(requests[api.MessageDecide]) != nil || s.hub.o.Spend(s.principal.Load()) != nil {
+		return false // it is refused, and recorded, with care as well
+	}
+	s.answer = append(append(append(s.answer[:0], `{"id":`...), id...), `,"type":"answer","data":`...)
+	answer, err := s.hub.o.Desk.Decide(data, s.answer)
+	if err == nil {
+		s.answer = append(bytes.TrimSuffix(answer, newline), '}')
+		s.hub.metrics.messages[api.MessageDecide][true].Inc()
+		return true
+	}
+	if code := calls.ProblemOf(err).Code; code == api.CodeInvalidJSON || code == api.CodeInvalid {
+		return false
+	}
+	s.refuse(api.MessageDecide, id, err)
+	return true
 }
 
 var newline = []byte("\n")
@@ -166,21 +232,12 @@ func (s *session) answered() bool {
 
 // serve carries out a request if the peer may ask for it.
 func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
-	p := s.principal.Load()
+	if err := s.may(q); err != nil {
+		s.denied(s.principal.Load(), q, err)
+		return nil, err
+	}
 	if q.needs != access.Open {
-		switch {
-		case p == nil:
-			err = access.ErrNoCredential
-		case s.hub.o.Ended(p):
-			err = access.ErrRevoked
-		default:
-			err = calls.Allow(p, q.needs)
-		}
-		if err == nil {
-			err = s.hub.o.Spend(p)
-		}
-		if err != nil {
-			s.denied(p, q, err)
+		if err := s.hub.o.Spend(s.principal.Load()); err != nil {
 			return nil, err
 		}
 	}
@@ -194,9 +251,23 @@ func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
 	}
 	answer, err = q.serve(s, data)
 	if _, denied := errors.AsType[*calls.DeniedError](err); denied {
-		s.denied(p, q, err)
+		s.denied(s.principal.Load(), q, err)
 	}
 	return answer, err
+}
+
+// may refuses a request that the peer may not make, or not any more.
+func (s *session) may(q *request) error {
+	p := s.principal.Load()
+	switch {
+	case q.needs == access.Open:
+		return nil
+	case p == nil:
+		return access.ErrNoCredential
+	case s.hub.o.Ended(p):
+		return access.ErrRevoked
+	}
+	return calls.Allow(p, q.needs)
 }
 
 func (s *session) denied(p *access.Principal, q *request, err error) {
