@@ -1,6 +1,10 @@
 package main
 
-import "headway/internal/routing"
+import (
+	"slices"
+
+	"headway/internal/routing"
+)
 
 // sections lists every figure that is promised, and what it is measured
 // against.
@@ -52,7 +56,7 @@ func sections() []section {
 			{what: "32 writers", bench: "GroupCommit/32_writers", unit: "records/s", scale: 1, shown: "records/s", limit: 2000, least: true},
 			{what: "verify", bench: "Verify", unit: "MB/s", scale: 1, shown: "MB/s", limit: 200, least: true},
 		},
-	}}, monitoring()...)
+	}}, append(monitoring(), realtime()...)...)
 }
 
 // allocs is the most allocations of a decision that has a limit.
@@ -92,5 +96,47 @@ func monitoring() []section {
 		name: "Embedded monitor: an hour of the enhanced dashboard, all its queries",
 		pkg:  "./cmd/headway", bench: "^BenchmarkDashboard$",
 		figures: []figure{{what: "time", bench: "Dashboard", unit: "ns/op", scale: 1e-6, shown: "ms", limit: 100}},
+	}}
+}
+
+// realtime are the figures of streams and of the message queue.
+func realtime() []section {
+	listeners := func(each string, limit float64) []figure {
+		name := "Subscribers/each=" + each
+		return []figure{
+			{what: each + " + " + each + ": memory of one over SSE", bench: name, unit: "KiB/sse", scale: 1, shown: "KiB", limit: 60},
+			{what: each + " + " + each + ": memory of one over WebSocket", bench: name, unit: "KiB/websocket", scale: 1, shown: "KiB", limit: 60},
+			{what: each + " + " + each + ": an event reaches the last", bench: name, unit: "ms/last", scale: 1, shown: "ms", limit: limit},
+			{what: each + " + " + each + ": the service's processors", bench: name, unit: "cores", scale: 1, shown: "cores"},
+			{what: each + " + " + each + ": events", bench: name, unit: "events/s", scale: 1, shown: "/s"},
+		}
+	}
+	return []section{{
+		name: "Real time: listeners over SSE + as many over WebSocket, 100 events a second, all on this machine",
+		pkg:  "./cmd/headway", bench: "^BenchmarkSubscribers$",
+		figures: slices.Concat(listeners("1000", 1000), listeners("4000", 1000), listeners("10000", 1000)),
+	}, {
+		name: "Real time: a decision beside 10,000 listeners and 100 events a second; base: nobody listens",
+		pkg:  "./internal/live", bench: "^BenchmarkDecideBesideSubscribers$",
+		figures: []figure{{
+			what: "Router.Decide, the median at 10,000 a second", bench: "DecideBesideSubscribers/subscribers=10000", base: "DecideBesideSubscribers/subscribers=0",
+			unit: "ns/decision", scale: 1, shown: "× base", limit: 1.1,
+		}},
+	}, {
+		name: "Real time: decisions for each second of the service's processor; base: a request of HTTP for each",
+		pkg:  "./cmd/headway", bench: "^(BenchmarkDecisionsByHTTP|BenchmarkDecisionsPipelined|BenchmarkDecisionsByNATS)$",
+		figures: []figure{
+			{what: "HTTP, over the time of one over WebSocket", bench: "DecisionsByHTTP", base: "DecisionsPipelined", unit: "cpu-ns/decision", scale: 1, shown: "× base", limit: 2.5, least: true},
+			{what: "HTTP, over the time of one over NATS", bench: "DecisionsByHTTP", base: "DecisionsByNATS", unit: "cpu-ns/decision", scale: 1, shown: "× base"},
+			{what: "NATS request and reply, 8 callers", bench: "DecisionsByNATS", unit: "decisions/s", scale: 1, shown: "/s"},
+		},
+	}, {
+		name: "Message queue: 20,000 status reports a second for a minute",
+		pkg:  "./cmd/headway", bench: "^BenchmarkStatusByNATS$",
+		figures: []figure{
+			{what: "the service's processors", bench: "StatusByNATS", unit: "cores", scale: 1, shown: "cores", limit: 0.6},
+			{what: "sent", bench: "StatusByNATS", unit: "messages/s", scale: 1, shown: "/s"},
+			{what: "lost", bench: "StatusByNATS", unit: "lost", scale: 1, shown: "messages"},
+		},
 	}}
 }

@@ -150,6 +150,31 @@ func TestTheTourInTheMonitoringGuideReproduces(t *testing.T) {
 	reproduces(t, steps, dir, names)
 }
 
+func TestTheTourOfRealTimeReproduces(t *testing.T) {
+	steps := tour(t, "docs/realtime.md", "A tour")
+	if len(steps) < 4 {
+		t.Fatalf("found %d commands in the tour", len(steps))
+	}
+	p := withDemo(t)
+	reproduces(t, steps, "", strings.NewReplacer("localhost:8080", strings.TrimPrefix(p.url, "http://")))
+}
+
+func TestTheTourOfTheQueueReproduces(t *testing.T) {
+	steps := tour(t, "docs/queue.md", "A tour")
+	if len(steps) < 6 {
+		t.Fatalf("found %d commands in the tour", len(steps))
+	}
+	p := withDemo(t, "--queue-listen", "127.0.0.1:0")
+	t.Setenv(asHeadway, "1")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	reproduces(t, steps, "", strings.NewReplacer(
+		"nats ", natsTool(t)+" --server "+p.announced().QueueURL+" ",
+		"bin/headway queue ls", self+" queue ls --server "+p.url, "bin/headway queue purge", self+" queue purge --server "+p.url))
+}
+
 // until scrapes until the line is there.
 func (p *process) until(limit time.Duration, line string) {
 	p.Helper()

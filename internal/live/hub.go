@@ -88,9 +88,10 @@ type Hub struct {
 	snapshots snapshots
 	metrics   *counts
 
-	wake    atomic.Pointer[chan struct{}] // closed when there may be something to send
-	fresh   chan struct{}                 // has a token when an event came since the last wake
-	wanted  atomic.Int64                  // streams that want decisions
+	wakes   [turns]atomic.Pointer[chan struct{}] // closed when there may be something to send
+	turn    atomic.Uint64                        // counts streams, each of which has one of the wakes
+	fresh   chan struct{}                        // has a token when an event came since the last wake
+	wanted  atomic.Int64                         // streams that want decisions
 	streams atomic.Int64
 	stop    chan struct{} // closed by Shutdown
 
@@ -110,8 +111,9 @@ func New(o Options) (*Hub, error) {
 		events: newRing(o.Window), decisions: newRing(decisionWindow),
 		fresh: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	wake := make(chan struct{})
-	h.wake.Store(&wake)
+	for i := range h.wakes {
+		h.wakes[i].Store(new(make(chan struct{})))
+	}
 	var err error
 	h.metrics, err = newCounts(o.Metrics)
 	return h, err
@@ -148,10 +150,12 @@ func (h *Hub) nudge() {
 }
 
 // The pace of wakes. Waking all for each event would cost a system call for each
-// of them: the more there are, the more is sent at once.
+// of them: the more there are, the more is sent at once. Many are woken in
+// turns, so that those who decide do not wait behind all of them.
 const (
-	pacePerStream = 20 * time.Microsecond
-	maxPace       = 250 * time.Millisecond
+	turns         = 16
+	pacePerStream = 30 * time.Microsecond
+	maxPace       = 600 * time.Millisecond
 	followEvery   = 100 * time.Millisecond // decisions are looked for
 )
 
@@ -181,15 +185,26 @@ func (h *Hub) beat(ctx context.Context) {
 		case <-h.fresh:
 		case <-timer.C:
 		}
-		h.follow()
-		h.batches.clear()
-		next := make(chan struct{})
-		close(*h.wake.Swap(&next))
-		if !sleep(min(maxPace, time.Duration(h.streams.Load())*pacePerStream)) {
-			return
+		pace := min(maxPace, time.Duration(h.streams.Load())*pacePerStream)
+		steps := 1
+		if pace >= turns*time.Millisecond {
+			steps = turns
+		}
+		for step := range steps {
+			h.follow()
+			h.batches.clear()
+			for i := step; i < turns; i += steps {
+				close(*h.wakes[i].Swap(new(make(chan struct{}))))
+			}
+			if !sleep(pace / time.Duration(steps)) {
+				return
+			}
 		}
 	}
 }
+
+// takeTurn gives a stream one of the wakes.
+func (h *Hub) takeTurn() *atomic.Pointer[chan struct{}] { return &h.wakes[h.turn.Add(1)%turns] }
 
 // enter counts a stream in; leave must follow. It refuses when there are too
 // many, and once the service stops.

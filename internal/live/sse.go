@@ -31,6 +31,11 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 	header["Content-Type"] = []string{"text/event-stream"}
 	header["Cache-Control"] = []string{"no-store"}
 	header["X-Accel-Buffering"] = []string{"no"} // nginx would hold events back
+	if r.ProtoMajor == 1 {
+		// Without chunks a write is one system call: net/http hands what is longer
+		// than its buffers through. The end of the connection ends the stream.
+		header["Transfer-Encoding"] = []string{"identity"}
+	}
 	w.WriteHeader(http.StatusOK)
 	s, first := h.subscribe(overSSE, want.LastEventID, f)
 	defer s.close()
@@ -40,8 +45,9 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 	if !out.write([]byte(retry)) || !out.write(first) {
 		return nil
 	}
+	turn := h.takeTurn()
 	for {
-		wake := *h.wake.Load()
+		wake := *turn.Load()
 		if b := s.next(); len(b) > 0 {
 			if !out.write(b) {
 				return nil

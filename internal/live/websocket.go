@@ -209,8 +209,9 @@ func (s *session) end(code websocket.StatusCode, reason, text string) {
 // watch sends what happens until the connection ends.
 func (s *session) watch(ctx context.Context) {
 	var pinged atomic.Bool
+	turn := s.hub.takeTurn()
 	for {
-		wake := *s.hub.wake.Load()
+		wake := *turn.Load()
 		s.mu.Lock()
 		b := s.first
 		s.first = nil
