@@ -44,7 +44,7 @@ demo: build ## start a small fleet and a stream of requests beside a running ser
 
 .PHONY: test
 test: need-go need-cc ## run every test with the race detector (PKG=./internal/fleet/... for a part)
-	@$(GO) test -race $(PKG)
+	@$(GO) test -race -timeout 20m $(PKG)
 	@echo 'make test: every package passed'
 
 .PHONY: check
