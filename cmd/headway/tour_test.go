@@ -131,7 +131,7 @@ func TestTheTourInTheMonitoringGuideReproduces(t *testing.T) {
 	if len(steps) < 8 {
 		t.Fatalf("found %d commands in the tour", len(steps))
 	}
-	p := withDemo(t, "--monitor-interval", "1s")
+	p := withDemo(t, "--monitor-interval", "1s", "--lease-base-interval", "10s") // a busy machine is no alert
 	dir, service, prometheus, alertmanager := t.TempDir(), strings.TrimPrefix(p.url, "http://"), freePort(t), freePort(t)
 	names := strings.NewReplacer(
 		"localhost:8080", service, "localhost:9090", prometheus, "localhost:9093", alertmanager,

@@ -230,7 +230,7 @@ func (a *App) Reload(ctx context.Context) error {
 }
 
 func (a *App) listen(ctx context.Context) (err error) {
-	a.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", a.config.Listen)
+	a.listener, err = (&net.ListenConfig{Control: noticeVanished}).Listen(ctx, "tcp", a.config.Listen)
 	if err != nil {
 		return fmt.Errorf("listen on another address with --listen: %w", err)
 	}

@@ -168,8 +168,9 @@ func TestTheSameCommandIsAppliedOnce(t *testing.T) {
 	}
 	w.until("it is applied", func() bool { return w.of("heads.register", "processed") == 1 })
 	w.agree()
-	if n := w.of("heads.register", "received"); n != 1 {
-		t.Errorf("%d deliveries", n)
+	// A busy machine may acknowledge later than the next delivery is due here.
+	if received, known := w.of("heads.register", "received"), w.of("heads.register", "duplicate"); received != known+1 {
+		t.Errorf("%d deliveries, %d recognised", received, known)
 	}
 }
 
