@@ -45,12 +45,14 @@ func (q *Queue) bury(ctx context.Context, l *deadLetter) error {
 	if l.id != "" {
 		m.Header.Set(headerMessageID, l.id)
 	}
-	_, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID("dead-"+strconv.FormatUint(l.sequence, 10)+"-"+l.id))
+	ack, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID("dead-"+strconv.FormatUint(l.sequence, 10)+"-"+l.id))
 	if err != nil {
 		q.o.Count(queueDead, publishFailed, 1)
 		return err
 	}
-	q.o.Count(queueDead, published, 1)
+	if !ack.Duplicate {
+		q.o.Count(queueDead, published, 1)
+	}
 	return nil
 }
 

@@ -35,9 +35,11 @@ func TestMain(m *testing.M) {
 		beServer(dir, os.Getenv(serverPort))
 		return
 	}
+	// A server that was shut down leaves its stores a moment to end.
 	goleak.VerifyTestMain(m,
-		// The library's timers and parked goroutines of servers that were shut down.
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*Server).sendStatszUpdate"))
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*msgBlock).flushLoop"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*consumerFileStore).flushLoop"))
 }
 
 // beServer is a NATS server, with what its operator has to set, until it is

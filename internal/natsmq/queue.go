@@ -38,6 +38,7 @@ type Options struct {
 	Listen   string   // of our own server, host:port; "": it has no port
 	TLS      *tls.Config
 	MaxBytes int64 // of each stream on the disk; 0: 256 MiB
+	Pending  int   // messages of each core subject that may wait for us, the rest is dropped and counted; 0: 65,536
 	Timing   Timing
 
 	Desk     *calls.Desk                          // required
@@ -165,6 +166,9 @@ func Open(o Options) (_ *Queue, err error) {
 	o.Timing.complete()
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 256 << 20
+	}
+	if o.Pending == 0 {
+		o.Pending = 64 << 10
 	}
 	q := &Queue{o: o, seen: newSeen(), workers: make(chan struct{}, maxWorkers), lost: losses{of: map[*nats.Subscription]loss{}}}
 	defer func() {

@@ -18,11 +18,9 @@ import (
 	"headway/internal/calls"
 )
 
-// What waits for us is bounded; what is beyond is dropped and counted.
-const (
-	pendingMessages = 64 << 10
-	pendingBytes    = 64 << 20
-)
+// pendingBytes bounds what waits for us of each subject, beside the number of
+// messages.
+const pendingBytes = 64 << 20
 
 // changeTimeout is how long a change may wait for the disk.
 const changeTimeout = 10 * time.Second
@@ -56,7 +54,7 @@ func (q *Queue) serve() (err error) {
 		"heads-register-by-owner": {prefix + queueRegister + ".*", q.register, map[string]string{"request": "Registration", "answer": "RegistrationAnswer"}},
 	} {
 		err := q.service.AddEndpoint(name, e.handle, micro.WithEndpointSubject(e.subject),
-			micro.WithEndpointMetadata(e.about), micro.WithEndpointPendingLimits(pendingMessages, pendingBytes))
+			micro.WithEndpointMetadata(e.about), micro.WithEndpointPendingLimits(q.o.Pending, pendingBytes))
 		if err != nil {
 			return fmt.Errorf("message queue: %w", err)
 		}
@@ -64,7 +62,7 @@ func (q *Queue) serve() (err error) {
 	for _, subject := range []string{prefix + queueStatus, prefix + queueStatus + ".*"} {
 		sub, err := q.nc.QueueSubscribe(subject, "headway", q.report)
 		if err == nil {
-			err = sub.SetPendingLimits(pendingMessages, pendingBytes)
+			err = sub.SetPendingLimits(q.o.Pending, pendingBytes)
 		}
 		if err != nil {
 			return fmt.Errorf("message queue: %w", err)
