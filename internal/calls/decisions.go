@@ -121,8 +121,8 @@ func (f *form) hash() uint64 {
 	return v
 }
 
-// plausible reports whether checkDecision would find nothing, for the usual
-// request.
+// plausible reports, for the usual request, that checkDecision would find
+// nothing. Of any other it says no, whether there is something to find or not.
 func plausible(req *routing.Request) bool {
 	return req.ModelType != "" && len(req.ModelType) <= fleet.MaxModelTypeLength && len(req.Region) <= fleet.MaxNameLength &&
 		len(req.SessionKey) <= maxSessionKey && len(req.Strategy) <= fleet.MaxNameLength && len(req.Exclude) == 0 &&

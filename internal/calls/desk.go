@@ -134,16 +134,18 @@ var works = sync.Pool{New: func() any { return new(work) }}
 func (d *Desk) Decide(body, answer []byte) ([]byte, error) {
 	in, _ := works.Get().(*work)
 	defer works.Put(in)
-	if !in.scan(body) {
-		faults, err := in.decode(body)
-		if err != nil {
+	var faults []fleet.Fault
+	scanned := in.scan(body)
+	if !scanned {
+		var err error
+		if faults, err = in.decode(body); err != nil {
 			return answer, err
 		}
+	}
+	if !scanned || !plausible(&in.req) {
 		if faults = append(faults, checkDecision(&in.req, faults)...); len(faults) > 0 {
 			return answer, Invalid(faults)
 		}
-	} else if !plausible(&in.req) {
-		return answer, Invalid(checkDecision(&in.req, nil))
 	}
 	decision, err := d.router.Decide(&in.req)
 	if err != nil {

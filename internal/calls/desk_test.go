@@ -1,0 +1,78 @@
+package calls
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/api"
+	"headway/internal/event"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// still is a fleet that does not change.
+type still struct{ snapshot *fleet.Snapshot }
+
+func (s still) Snapshot() *fleet.Snapshot { return s.snapshot }
+
+// newDesk makes a desk for decisions among the heads a and b, which serve m.
+func newDesk(t testing.TB) *Desk {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	events, err := event.New(event.Options{Metrics: reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := fleet.NewTestHead("a", 1, true)
+	b, _ := fleet.NewTestHead("b", 2, true)
+	router, err := routing.New(routing.Options{
+		Fleet:  still{fleet.NewTestSnapshot("m", []*fleet.Head{a, b})},
+		Events: events, Metrics: reg, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Desk{router: router}
+}
+
+// Whatever of a request is out of the usual, its answer is a decision or an
+// error.
+func TestExcludedHeadsAreNotTaken(t *testing.T) {
+	d := newDesk(t)
+	for _, body := range []string{
+		`{"model_type":"m","exclude":["a"]}`,
+		`{"model_type":"m","exclude":["a","nobody"],"session_key":"s"}`,
+		`{"model_type":"m","exclude":["a"],"strategy":"round_robin","explain":true}`,
+		`{"model_type":"m","exclude":["a"],"labels":{}}`, // read by the other reader
+	} {
+		for range 20 {
+			answer, err := d.Decide([]byte(body), nil)
+			if err != nil {
+				t.Fatalf("%s: %v", body, err)
+			}
+			var decision api.Decision
+			if err := json.Unmarshal(answer, &decision); err != nil {
+				t.Fatalf("%s: %q: %v", body, answer, err)
+			}
+			if decision.Head.ID != "b" || len(decision.Alternatives) > 0 {
+				t.Fatalf("%s: %s", body, answer)
+			}
+		}
+	}
+	answer, err := d.Decide([]byte(`{"model_type":"m","exclude":["a"],"strategy":"random"}`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var decision api.Decision
+	if err := json.Unmarshal(answer, &decision); err != nil || decision.Reason != "random, of 1 candidate" {
+		t.Errorf("%v: reason %q", err, decision.Reason)
+	}
+	_, err = d.Decide([]byte(`{"model_type":"m","exclude":["a","b"]}`), nil)
+	if none, ok := errors.AsType[*routing.NoHeadError](err); !ok || none.Failure != routing.FailExcluded {
+		t.Errorf("with all heads excluded: %v", err)
+	}
+}
