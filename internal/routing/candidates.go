@@ -13,10 +13,13 @@ import (
 
 // candidateSlots and candidateWays bound the sets of candidates that are
 // remembered: slots in buckets of ways, so that a new set replaces at worst
-// another of its bucket.
+// another of its bucket. maxCopied bounds the places that all sets together hold
+// beside those of the snapshot, 48 bytes each: callers choose the labels, and
+// each choice may leave most of a large fleet.
 const (
 	candidateSlots = 1 << 11
 	candidateWays  = 4
+	maxCopied      = 1 << 20
 )
 
 // criteria are what decides which heads may serve a request, apart from what
@@ -37,6 +40,7 @@ type candidates struct {
 	pool   *fleet.Pool
 	policy *Policy
 	tiers  []Tier
+	copied int64 // places of tiers that are not the snapshot's own
 
 	tallies [heldTallies]atomic.Pointer[tally] // where this set's decisions are counted
 }
@@ -57,6 +61,8 @@ type candidateCache struct {
 	slots     []atomic.Pointer[candidates]
 	entries   atomic.Int64
 	evictions atomic.Uint64
+	copied    atomic.Int64
+	hand      atomic.Uint64 // the slot that was emptied last to make room
 }
 
 func newCandidateCache(random func() uint64) *candidateCache {
@@ -101,8 +107,51 @@ func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *Policy) (*can
 	case old == nil:
 		t.entries.Add(1)
 	}
-	bucket[at].Store(fresh)
+	t.copied.Add(fresh.copied)
+	if was := bucket[at].Swap(fresh); was != nil {
+		t.copied.Add(-was.copied)
+	}
+	t.makeRoom(fresh)
 	return fresh, false
+}
+
+// makeRoom empties sets in turn until all are within maxCopied, or fresh is all
+// there is.
+func (t *candidateCache) makeRoom(fresh *candidates) {
+	for range t.slots {
+		if t.copied.Load() <= maxCopied {
+			return
+		}
+		slot := &t.slots[t.hand.Add(1)%uint64(len(t.slots))]
+		if e := slot.Load(); e != nil && e != fresh && e.copied > 0 && t.empty(slot, e) {
+			t.evictions.Add(1)
+		}
+	}
+}
+
+// forget empties the sets of pools and policies that are no longer current: what
+// they hold of an old snapshot would stay in memory until the same criteria come
+// again.
+func (t *candidateCache) forget(s *fleet.Snapshot, policy *Policy) {
+	for i := range t.slots {
+		if e := t.slots[i].Load(); e != nil && e.pool != nil && (e.policy != policy || e.pool != s.Pools[e.model]) {
+			t.empty(&t.slots[i], e)
+		}
+	}
+}
+
+// empty leaves of a set its criteria and its turns, so that a rotation goes on
+// where it was.
+func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) bool {
+	rest := &candidates{criteria: e.criteria, tiers: make([]Tier, len(e.tiers))}
+	for i := range e.tiers {
+		rest.tiers[i] = Tier{Region: e.tiers[i].Region, Degraded: e.tiers[i].Degraded, cursor: e.tiers[i].cursor}
+	}
+	if !slot.CompareAndSwap(e, rest) {
+		return false
+	}
+	t.copied.Add(-e.copied)
+	return true
 }
 
 // newCandidates orders the pool's routable heads into tiers. It takes over the
@@ -111,12 +160,12 @@ func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *Policy) (*can
 func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates, random func() uint64) *candidates {
 	set := &candidates{criteria: c, pool: pool, policy: policy}
 	switch {
-	case c.region == fleet.AnyRegion:
-		set.addTier(pool.All, 0)
-	case c.mode == RegionRequire:
+	case c.mode == RegionRequire: // also without a region: it fails closed
 		if g := pool.Regions[c.region]; g != nil {
 			set.addTier(g, 0)
 		}
+	case c.region == fleet.AnyRegion:
+		set.addTier(pool.All, 0)
 	default:
 		set.addByDistance()
 	}
@@ -160,7 +209,7 @@ func (s *candidates) addByDistance() {
 	if len(unknown) > 0 {
 		all := s.pool.All
 		rest := func(r fleet.Ranked) fleet.Ranked {
-			return r.Filter(func(h *fleet.Head) bool { return unknown[h.Region] })
+			return s.filtered(r, func(h *fleet.Head) bool { return unknown[h.Region] })
 		}
 		s.addTier(&fleet.Group{Active: rest(all.Active), Degraded: rest(all.Degraded)}, math.NaN())
 	}
@@ -175,8 +224,14 @@ func (s *candidates) addTier(g *fleet.Group, distance float64) {
 func (s *candidates) keepLabelled() {
 	want := decodeLabels(s.labels)
 	for i := range s.tiers {
-		s.tiers[i].Ranked = s.tiers[i].Filter(func(h *fleet.Head) bool { return hasLabels(h, want) })
+		s.tiers[i].Ranked = s.filtered(s.tiers[i].Ranked, func(h *fleet.Head) bool { return hasLabels(h, want) })
 	}
+}
+
+func (s *candidates) filtered(r fleet.Ranked, keep func(*fleet.Head) bool) fleet.Ranked {
+	kept := r.Filter(keep)
+	s.copied += int64(len(kept.Heads))
+	return kept
 }
 
 func (s *candidates) takeTurns(old *candidates, random func() uint64) {

@@ -12,14 +12,16 @@ import (
 )
 
 // fill registers n heads of one model in four regions.
-func (w *world) fill(n int) {
+func (w *world) fill(n int) { w.fillWith(n, nil) }
+
+func (w *world) fillWith(n int, change func(*fleet.Spec)) {
 	w.Helper()
 	var wait sync.WaitGroup
 	var next atomic.Int64
 	for range min(n, 256) {
 		wait.Go(func() {
 			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
-				w.head(fmt.Sprintf("head-%05d", i), fmt.Sprintf("region-%d", i%4), nil)
+				w.head(fmt.Sprintf("head-%05d", i), fmt.Sprintf("region-%d", i%4), change)
 			}
 		})
 	}

@@ -21,7 +21,7 @@ const (
 // filter names the first filter that removes h, or "".
 func (c *choice) filter(h *fleet.Head, want map[string]string, req *Request) string {
 	switch {
-	case c.mode == RegionRequire && c.region != "" && h.Region != c.region:
+	case c.mode == RegionRequire && h.Region != c.region:
 		return FilterRegion
 	case !h.Routable():
 		return string(h.Refusal())

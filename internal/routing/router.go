@@ -114,7 +114,8 @@ func New(o Options) (*Router, error) {
 // expiryTick is how late the end of a reservation's time may be noticed.
 const expiryTick = 250 * time.Millisecond
 
-// Run ends reservations whose time ran out, until ctx ends.
+// Run ends reservations whose time ran out and forgets candidates that are no
+// longer any, until ctx ends.
 func (r *Router) Run(ctx context.Context) error {
 	tick := time.NewTicker(expiryTick)
 	defer tick.Stop()
@@ -124,6 +125,7 @@ func (r *Router) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			r.Expire()
+			r.cache.forget(r.fleet.Snapshot(), r.policy.Load())
 		}
 	}
 }
@@ -229,6 +231,9 @@ func (r *Router) resolve(req *Request, c *choice) error {
 	case req.Explain && !c.policy.callerMay("explain"):
 		return &OverrideError{Field: "/explain"}
 	}
+	if req.Region == "" && c.mode == RegionRequire {
+		return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/region", Reason: "is required: the policy serves this model type only in the region that a request names"}}}
+	}
 	if req.Region != "" {
 		if c.region = c.canonicalRegion(req.Region); c.region == "" && c.mode == RegionRequire {
 			return r.fail(&NoHeadError{Failure: FailRegion, ModelType: c.pool.ModelType, Region: req.Region}, model, "", c)
@@ -287,7 +292,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Strategy: c.plan.spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: c.plan.rule,
 		At: in.Now, ExpiresAt: in.Now.Add(r.ttl),
-		Distance: tier.Distance, Candidates: candidatesOf(c, in),
+		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
 		Sticky: in.lookup == found && in.rememberedHead == s.picks[i].Head,
 		nonce:  in.Rand.Uint64(),
@@ -305,13 +310,21 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	return d
 }
 
-// candidatesOf is how many heads the strategy compared.
-func candidatesOf(c *choice, in *Input) int32 {
-	n := len(in.Heads())
+// compared is how many heads the strategy had to choose from.
+func (c *choice) compared(in *Input) int32 {
+	tiers := in.Tiers[in.At : in.At+1]
 	if c.plan.spec.AcrossRegions {
-		n = 0
-		for i := range in.Tiers {
-			n += len(in.Tiers[i].Heads)
+		tiers = in.Tiers
+	}
+	n := 0
+	for i := range tiers {
+		n += len(tiers[i].Heads)
+		if len(in.Request.Exclude) > 0 {
+			for _, h := range tiers[i].Heads {
+				if in.excluded(h) {
+					n--
+				}
+			}
 		}
 	}
 	return int32(min(n, math.MaxInt32))

@@ -359,6 +359,9 @@ func (r *run) once(req *routing.Request, hold bool) (outcome, error) {
 	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
 		return outcome{refused: "override:" + override.Field}, nil
 	}
+	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
+		return outcome{refused: "invalid:" + invalid.Faults[0].Pointer}, nil
+	}
 	if err != nil {
 		return outcome{}, err
 	}
