@@ -71,26 +71,28 @@ func TestForgottenCandidatesKeepTheirTurns(t *testing.T) {
 // Callers choose the labels, so what is kept for their sake has a bound in
 // memory and not only in number.
 func TestCandidatesByLabelsAreBounded(t *testing.T) {
-	w := newWorld(t, nil)
-	const heads, labels = 1200, 10
-	all := map[string]string{}
-	for i := range labels {
-		all["l"+strconv.Itoa(i)] = "1"
-	}
-	w.fillWith(heads, func(s *fleet.Spec) { s.Labels = all })
-	for subset := range 1 << labels {
-		want := map[string]string{}
+	synctest.Test(t, func(t *testing.T) { // no head goes silent meanwhile
+		w := newWorld(t, nil)
+		const heads, labels = 1200, 10
+		all := map[string]string{}
 		for i := range labels {
-			if subset>>i&1 == 1 {
-				want["l"+strconv.Itoa(i)] = "1"
-			}
+			all["l"+strconv.Itoa(i)] = "1"
 		}
-		w.decide(routing.Request{Labels: want})
-	}
-	held, limit := routing.CopiedPlaces(w.router)
-	if held > limit || held < limit-heads {
-		t.Errorf("%d places are held; at most %d may be, and one set fewer is enough", held, limit)
-	}
+		w.fillWith(heads, func(s *fleet.Spec) { s.Labels = all })
+		for subset := range 1 << labels {
+			want := map[string]string{}
+			for i := range labels {
+				if subset>>i&1 == 1 {
+					want["l"+strconv.Itoa(i)] = "1"
+				}
+			}
+			w.decide(routing.Request{Labels: want})
+		}
+		held, limit := routing.CopiedPlaces(w.router)
+		if held > limit || held < limit-heads {
+			t.Errorf("%d places are held; at most %d may be, and one set fewer is enough", held, limit)
+		}
+	})
 }
 
 // A rule that requires the request's region serves nobody who names none.
