@@ -300,6 +300,7 @@ func (s *Store) Heads(ctx context.Context) ([]fleet.Record, error) {
 			return err
 		}
 		records = make([]fleet.Record, 0, total.count)
+		defer release(tx)
 		return b.ForEach(func(key, value []byte) error {
 			revision, payload, err := split(key, value)
 			if err != nil {

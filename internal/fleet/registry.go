@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unique"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -74,6 +73,7 @@ type Registry struct {
 	nextEpoch  uint64
 	epochsLeft uint64
 	firstEpoch uint64 // of this process
+	shared     shared
 }
 
 // entry is all that is known of one head. Registry.mu guards it; record is
@@ -156,11 +156,10 @@ func (r *Registry) Load(ctx context.Context) error {
 	defer r.mu.Unlock()
 	r.firstEpoch = r.nextEpoch
 	now := r.now()
-	modelTypes := map[string][]string{}
 	batch := make([]change, 0, len(records))
 	for i := range records {
 		e := &entry{record: records[i], live: new(Live), seen: now, slot: -1}
-		intern(&e.record.Spec, modelTypes)
+		r.shared.share(&e.record.Spec)
 		e.epoch = e.record.Epoch
 		if e.record.Confirmed {
 			e.status, e.health = StatusActive, HealthAssumed
@@ -175,22 +174,6 @@ func (r *Registry) Load(ctx context.Context) error {
 	r.publish(batch)
 	r.loaded = true
 	return nil
-}
-
-// intern lets equal strings of different heads share memory.
-func intern(s *Spec, modelTypes map[string][]string) {
-	for _, p := range []*string{&s.Region, &s.Zone, &s.Version, &s.Engine} {
-		*p = unique.Make(*p).Value()
-	}
-	key := strings.Join(s.ModelTypes, "\n")
-	if shared, ok := modelTypes[key]; ok {
-		s.ModelTypes = shared
-		return
-	}
-	for i := range s.ModelTypes {
-		s.ModelTypes[i] = unique.Make(s.ModelTypes[i]).Value()
-	}
-	modelTypes[key] = s.ModelTypes
 }
 
 // epochBlock is how many epochs are set aside with one durable write.

@@ -1,0 +1,147 @@
+package fleet
+
+import (
+	"context"
+	"maps"
+	"reflect"
+	"time"
+)
+
+// Registration is the answer to Register.
+type Registration struct {
+	View    View
+	Lease   Lease
+	Created bool // the id was not known
+}
+
+// Register adds a head, or gives a known one a new epoch. first, if not nil,
+// is its first status report; its epoch is ignored. The errors are
+// *InvalidError, ErrFleetFull, ErrOverloaded, the store's and ctx's; after
+// ctx's the head may still become registered.
+func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport) (Registration, error) {
+	if err := ValidateSpec(&spec, r.allowLinkLocal); err != nil {
+		return Registration{}, err
+	}
+	if first != nil {
+		if err := ValidateReport(first); err != nil {
+			return Registration{}, err
+		}
+	}
+	var done Registration
+	c := &commit{id: spec.ID, registers: true}
+	c.edit = func(cur *Record, _ *entry) (*Record, error) {
+		now := r.now().UTC().Truncate(time.Millisecond)
+		if cur == nil {
+			return &Record{Spec: spec, RegisteredAt: now, UpdatedAt: now}, nil
+		}
+		next := *cur
+		if !reflect.DeepEqual(cur.Spec, spec) {
+			next.Spec, next.UpdatedAt = spec, now
+		}
+		return &next, nil
+	}
+	c.apply = func(e *entry, now time.Time) {
+		r.newEpoch(e, c.epoch, now)
+		if first != nil {
+			report := *first
+			r.take(e, &report, now)
+		}
+		r.metrics.registrations.Inc()
+	}
+	c.seen = func(e *entry) {
+		done = Registration{View: r.view(e, r.now()), Lease: e.lease(), Created: c.created}
+	}
+	if err := r.do(ctx, c); err != nil {
+		return Registration{}, err // after ctx's error done may still be written to
+	}
+	r.tellTrail(ctx, c, &spec)
+	return done, nil
+}
+
+// Patch is the operator's change to a head; nil fields stay as they are.
+type Patch struct {
+	State  *AdminState
+	Weight *float64           // 0 gives the head's own weight back
+	Labels *map[string]string // laid over the head's own; empty takes them away
+}
+
+// Patch changes the operator's side of a head. The errors are *InvalidError,
+// ErrHeadNotFound, ErrOverloaded, the audit trail's, the store's and ctx's; the
+// change is recorded there before it is made, and how it ended after.
+func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) {
+	var f faults
+	if p.Weight != nil && *p.Weight != 0 {
+		f.weight("/weight", *p.Weight)
+	}
+	if p.Labels != nil {
+		f.labels("/labels", *p.Labels)
+	}
+	if err := f.err(); err != nil {
+		return View{}, err
+	}
+	before, err := r.Head(id)
+	if err != nil {
+		return View{}, err
+	}
+	after := p.on(before.Record.Admin)
+	end, err := r.announce(ctx, "head.patch", &before.Record, adminFields(&after))
+	if err != nil {
+		return View{}, err
+	}
+	var view View
+	if err := conclude(end, r.do(ctx, &commit{
+		id: id,
+		edit: func(cur *Record, _ *entry) (*Record, error) {
+			if cur == nil {
+				return nil, ErrHeadNotFound
+			}
+			next := *cur
+			next.Admin = p.on(cur.Admin)
+			if !reflect.DeepEqual(next.Admin, cur.Admin) {
+				next.UpdatedAt = r.now().UTC().Truncate(time.Millisecond)
+			}
+			return &next, nil
+		},
+		apply: func(*entry, time.Time) {},
+		seen:  func(e *entry) { view = r.view(e, r.now()) },
+	})); err != nil {
+		return View{}, err // after ctx's error view may still be written to
+	}
+	return view, nil
+}
+
+// on returns a with the change.
+func (p *Patch) on(a Admin) Admin {
+	if p.State != nil {
+		a.State = *p.State
+	}
+	if p.Weight != nil {
+		a.Weight = *p.Weight
+	}
+	if p.Labels != nil {
+		a.Labels = maps.Clone(*p.Labels)
+	}
+	return a
+}
+
+// Deregister removes a head. The errors are ErrHeadNotFound, ErrOverloaded, the
+// audit trail's, the store's and ctx's; the trail learns of it before and after.
+func (r *Registry) Deregister(ctx context.Context, id string) error {
+	before, err := r.Head(id)
+	if err != nil {
+		return err
+	}
+	end, err := r.announce(ctx, "head.deregister", &before.Record, nil)
+	if err != nil {
+		return err
+	}
+	return conclude(end, r.do(ctx, &commit{
+		id: id,
+		edit: func(cur *Record, _ *entry) (*Record, error) {
+			if cur == nil {
+				return nil, ErrHeadNotFound
+			}
+			return nil, nil
+		},
+	}))
+}
