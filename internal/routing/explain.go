@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
-	"sync/atomic"
+	"sync"
 
 	"headway/internal/fleet"
 )
@@ -35,21 +35,35 @@ func (c *choice) filter(h *fleet.Head, want map[string]string, req *Request) str
 	return ""
 }
 
-// keptExplanations is how many decisions keep their explanation, of which one
-// may take 150 KB.
-const keptExplanations = 128
+// Bounds of the explanations that are kept: the newest, as long as all of them
+// list at most maxKeptCandidates, about 600 bytes each. In a fleet of a dozen
+// heads that is the explanations of the last 4,000 decisions.
+const (
+	maxExplanations   = 10_000
+	maxKeptCandidates = 50_000
+)
 
-// explained are the decisions that have an explanation.
+// explained are the decisions that have an explanation, oldest first. Only
+// decisions that are to be explained take the lock.
 type explained struct {
-	slots [keptExplanations]atomic.Pointer[Decision]
-	next  atomic.Uint64
+	mu         sync.Mutex
+	decisions  []*Decision
+	candidates int
 }
 
-// keep gives d its explanation, and takes that of the oldest.
+// keep gives d its explanation, and takes those of the oldest where there are
+// too many.
 func (e *explained) keep(d *Decision, explanation *Explanation) {
 	d.explanation.Store(explanation)
-	if old := e.slots[e.next.Add(1)%keptExplanations].Swap(d); old != nil {
-		old.explanation.Store(nil)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.decisions = append(e.decisions, d)
+	e.candidates += len(explanation.Candidates)
+	for len(e.decisions) > maxExplanations || e.candidates > maxKeptCandidates {
+		old := e.decisions[0]
+		e.decisions[0] = nil
+		e.decisions = e.decisions[1:]
+		e.candidates -= len(old.explanation.Swap(nil).Candidates)
 	}
 }
 

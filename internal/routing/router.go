@@ -178,7 +178,7 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 	}
 	d := r.reserve(&c, s)
 	if d != nil {
-		if explanation != nil {
+		if explanation.finish(d.Head.ID); explanation != nil {
 			r.explained.keep(d, explanation)
 		}
 		r.note(c.set, d, s)
@@ -190,7 +190,6 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 		explanation.finish("")
 		return nil, r.refuse(req, &c, explanation)
 	}
-	explanation.finish(d.Head.ID)
 	return d, nil
 }
 

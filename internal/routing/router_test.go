@@ -525,6 +525,25 @@ func TestExplainShowsEveryCandidateAndWhatRemovedIt(t *testing.T) {
 	}
 }
 
+// Explanations are long, so the newest are kept that have room together.
+func TestExplanationsAreReadBackWithinTheirBound(t *testing.T) {
+	w := newWorld(t, nil)
+	const heads, kept = 100, 50_000 / 100
+	w.fill(heads)
+	var made []*routing.Decision
+	for range kept + 2 {
+		made = append(made, w.decide(routing.Request{Explain: true}))
+		w.decide(routing.Request{}) // takes no room
+	}
+	for i, d := range made {
+		found, err := w.router.Decision(d.ID())
+		check(t, err)
+		if e := found.Explanation(); (e != nil) != (i >= 2) || e != nil && len(e.Candidates) != heads {
+			t.Fatalf("explanation of decision %d of %d: %+v", i+1, len(made), e)
+		}
+	}
+}
+
 // After any mix of decisions, outcomes, cancellations, re-registrations and
 // removals, ending what is open leaves nothing in flight anywhere.
 func TestAccountingIsExactAfterChaos(t *testing.T) {
