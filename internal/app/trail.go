@@ -33,7 +33,7 @@ func openTrail(c config.Config, log *slog.Logger, onCheckpoint func(audit.Checkp
 	}
 	open := func(path string) (*audit.Journal, error) {
 		return audit.Open(audit.Options{
-			Path: path, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: key, Log: log, OnCheckpoint: onCheckpoint,
+			Path: path, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: key, Log: log, OnCheckpoint: onCheckpoint,
 			MinFreeBytes: c.State.MinFreeBytes / 4, // the trail must still tell of a state that cannot be written
 		})
 	}

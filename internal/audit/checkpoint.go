@@ -6,10 +6,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -28,6 +30,12 @@ func (c Checkpoint) Signed() []byte {
 	return fmt.Appendf(nil, "headway audit checkpoint v1\n%s\n%d\n%s\n%s\n", strconv.Quote(c.Node), c.Seq, c.Hash, c.Time.UTC().Format(timeFormat))
 }
 
+// What the names of files that belong to a trail have behind its own.
+const (
+	checkpointSuffix = ".checkpoint"
+	tornSuffix       = ".torn"
+)
+
 // ErrSignature is of a checkpoint that the key did not sign.
 var ErrSignature = errors.New("the checkpoint was not signed with this key")
 
@@ -40,7 +48,52 @@ func (c Checkpoint) Check(key ed25519.PublicKey) error {
 }
 
 // CheckpointPath is the file beside a trail that holds its newest checkpoint.
-func CheckpointPath(path string) string { return path + ".checkpoint" }
+func CheckpointPath(path string) string { return path + checkpointSuffix }
+
+// sidePath is where a file of the trail stands whose place beside it, path with
+// this suffix, cannot be written. The name tells the trails of all directories
+// apart.
+func sidePath(dir, path, suffix string) string {
+	return filepath.Join(dir, strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", "-")+suffix)
+}
+
+// keep writes a file that belongs to the trail: beside it, else into SideDir.
+func (o *Options) keep(suffix string, text []byte) (file string, err error) {
+	file = o.Path + suffix
+	if err = replaceFile(file, text); err == nil || o.SideDir == "" {
+		return file, err
+	}
+	file = sidePath(o.SideDir, o.Path, suffix)
+	if other := replaceFile(file, text); other != nil {
+		return "", errors.Join(err, other)
+	}
+	return file, nil
+}
+
+// NewestCheckpoint reads what a journal has kept of the trail under path, beside
+// it or, where it could not, in one of the directories that were its SideDir.
+// The error wraps fs.ErrNotExist if there is none.
+func NewestCheckpoint(path string, sideDirs ...string) (Checkpoint, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	newest, none := ReadCheckpoint(CheckpointPath(path))
+	if none != nil && !errors.Is(none, fs.ErrNotExist) {
+		return newest, none
+	}
+	for _, dir := range sideDirs {
+		c, err := ReadCheckpoint(sidePath(dir, path, checkpointSuffix))
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission): // of another user's service
+		case err != nil:
+			return newest, err
+		case none != nil || c.Seq > newest.Seq:
+			newest, none = c, nil
+		}
+	}
+	return newest, none
+}
 
 // ReadCheckpoint reads the file beside the trail under path, or any other that
 // holds a checkpoint as the journal writes it, if that is named. The error wraps
@@ -112,8 +165,8 @@ func (w *writer) checkpoint() {
 	if w.o.OnCheckpoint != nil {
 		w.o.OnCheckpoint(c)
 	}
-	if err := replaceFile(CheckpointPath(w.o.Path), c.line()); err != nil {
-		w.o.Log.Warn("the checkpoint of the audit trail could not be kept beside it", "error", err)
+	if _, err := w.o.keep(checkpointSuffix, c.line()); err != nil {
+		w.o.Log.Warn("the checkpoint of the audit trail could not be kept in a file", "error", err)
 	}
 	w.checkpointed = c.Seq
 }

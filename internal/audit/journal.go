@@ -34,6 +34,7 @@ var (
 // Options are what a Journal is made of.
 type Options struct {
 	Path            string             // required; its directory must exist
+	SideDir         string             // takes the checkpoint and a torn line where the directory of Path lets nobody make files, as /var/log; "": there is none
 	Node            string             // names this instance in each record; "": the host name
 	MaxBytes        int64              // size at which the file is closed and the next begins; 0: 100 MiB
 	Keep            int                // closed files that are kept; 0: all

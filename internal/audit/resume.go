@@ -39,6 +39,7 @@ type findings struct {
 	head         head
 	segment      segment  // the file that the head is in
 	torn         int      // bytes of a line that was not written to its end
+	tornFile     string   // that they were put into
 	open         []string // intents without a result
 	actions      map[string]string
 	damage       []string // sentences
@@ -54,7 +55,11 @@ func (f *findings) entries(path string) []Entry {
 		reason = "the trail goes on behind record " + strconv.FormatUint(f.head.seq, 10)
 	}
 	if f.torn > 0 {
-		reason += fmt.Sprintf("; its last line was torn, the %d bytes are in %s", f.torn, filepath.Base(tornPath(path)))
+		file := f.tornFile
+		if filepath.Dir(file) == filepath.Dir(path) {
+			file = filepath.Base(file)
+		}
+		reason += fmt.Sprintf("; its last line was torn, the %d bytes are in %s", f.torn, file)
 	}
 	entries := []Entry{trailEntry(actionStart, Success, reason, name)}
 	for _, d := range f.damage {
@@ -91,7 +96,7 @@ func resume(o Options, counts *counters) (*trail, *findings, error) {
 }
 
 func (t *trail) resume(f *findings) (err error) {
-	if f.torn, err = cutTorn(t.file, t.o.Path); err != nil {
+	if err = f.cutTorn(t.file, t.o); err != nil {
 		return err
 	}
 	if t.info, err = t.file.Stat(); err != nil {
@@ -125,41 +130,40 @@ func refuse(path, why string) error {
 	return fmt.Errorf("%w: %s cannot be continued: %s; see what 'headway audit verify' says about it, then move the file away: the next start begins a new one and goes on counting behind the last record that is known", ErrDamaged, path, why)
 }
 
-func tornPath(path string) string { return path + ".torn" }
-
 // cutTorn moves what a killed process has left of its last line to a file of its
-// own and returns its size.
-func cutTorn(file *os.File, path string) (int, error) {
+// own.
+func (f *findings) cutTorn(file *os.File, o *Options) error {
 	info, err := file.Stat()
 	if err != nil {
-		return 0, fmt.Errorf("open the audit trail: %w", err)
+		return fmt.Errorf("open the audit trail: %w", err)
 	}
 	end, err := lastNewline(file, info.Size())
 	if err != nil {
-		return 0, fmt.Errorf("read the end of the audit trail: %w", err)
+		return fmt.Errorf("read the end of the audit trail: %w", err)
 	}
 	rest := info.Size() - end
 	if rest == 0 {
-		return 0, nil
+		return nil
 	}
 	if rest > 2*writeBytes {
-		return 0, refuse(path, "it ends with something that is no record")
+		return refuse(o.Path, "it ends with something that is no record")
 	}
 	text := make([]byte, rest)
 	if _, err := file.ReadAt(text, end); err != nil {
-		return 0, fmt.Errorf("read the end of the audit trail: %w", err)
+		return fmt.Errorf("read the end of the audit trail: %w", err)
 	}
 	begun := len(text) < MaxLine && string(text[:min(len(text), len(lineHead))]) == lineHead[:min(len(text), len(lineHead))]
 	if !begun && len(bytes.Trim(text, "\x00")) > 0 {
-		return 0, refuse(path, "it ends with something that is no record")
+		return refuse(o.Path, "it ends with something that is no record")
 	}
-	if err := replaceFile(tornPath(path), text); err != nil {
-		return 0, fmt.Errorf("put the torn last line of the audit trail aside: %w", err)
+	if f.tornFile, err = o.keep(tornSuffix, text); err != nil {
+		return fmt.Errorf("put the torn last line of the audit trail aside, for which one of these places must be writable: %w", err)
 	}
 	if err := errors.Join(file.Truncate(end), file.Sync()); err != nil {
-		return 0, fmt.Errorf("cut the torn last line of the audit trail: %w", err)
+		return fmt.Errorf("cut the torn last line of the audit trail: %w", err)
 	}
-	return len(text), nil
+	f.torn = len(text)
+	return nil
 }
 
 // lastNewline is the offset behind the last newline of a file, 0 without one.
@@ -276,20 +280,29 @@ func openIDs(after []byte) []string {
 
 // readCheckpoint looks up how far the trail had got, for compare.
 func (f *findings) readCheckpoint(o *Options) {
-	c, err := ReadCheckpoint(CheckpointPath(o.Path))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return
-	case err != nil:
-		f.harm("the checkpoint beside the trail cannot be read")
-		return
-	case o.SigningKey != nil && c.Signature != nil:
-		if key, ok := o.SigningKey.Public().(ed25519.PublicKey); !ok || c.Check(key) != nil {
-			f.harm("the checkpoint beside the trail was not signed with our key")
-			return
+	files := []string{CheckpointPath(o.Path)}
+	if o.SideDir != "" {
+		files = append(files, sidePath(o.SideDir, o.Path, checkpointSuffix))
+	}
+	for i, file := range files {
+		where := [...]string{"beside the trail", "of the trail in " + o.SideDir}[i]
+		c, err := ReadCheckpoint(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			f.harm("the checkpoint " + where + " cannot be read")
+			continue
+		case o.SigningKey != nil && c.Signature != nil:
+			if key, ok := o.SigningKey.Public().(ed25519.PublicKey); !ok || c.Check(key) != nil {
+				f.harm("the checkpoint " + where + " was not signed with our key")
+				continue
+			}
+		}
+		if c.Seq > f.checkpoint.Seq {
+			f.checkpoint = c
 		}
 	}
-	f.checkpoint = c
 }
 
 // compare makes the chain go on behind the last checkpoint if the files end

@@ -22,6 +22,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childPath) != "" {
 		writeUntilKilled()
 	}
+	if os.Getenv(visitPath) != "" {
+		visit()
+	}
 	goleak.VerifyTestMain(m)
 }
 
