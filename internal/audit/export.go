@@ -101,7 +101,7 @@ type ocsfHTTP struct {
 }
 
 // WriteOCSF writes r as one line of JSON in the Open Cybersecurity Schema
-// Framework, version 1.3: changes of keys as Account Change (3001), other auth
+// Framework, version 1.3, with hidden characters escaped: changes of keys as Account Change (3001), other auth
 // records as Authentication (3002), all else as API Activity (6003). What the
 // schema has no place for stands under unmapped.
 func WriteOCSF(w io.Writer, r Record) error {
@@ -109,7 +109,7 @@ func WriteOCSF(w io.Writer, r Record) error {
 	if err != nil {
 		return fmt.Errorf("write record %d as OCSF: %w", r.Seq, err)
 	}
-	if _, err := w.Write(append(line, '\n')); err != nil {
+	if _, err := w.Write(append(escapeCompact(line), '\n')); err != nil {
 		return fmt.Errorf("write record %d as OCSF: %w", r.Seq, err)
 	}
 	return nil

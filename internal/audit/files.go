@@ -31,6 +31,7 @@ type trailFile struct {
 	path  string
 	info  fs.FileInfo
 	first uint64 // sequence that it begins with, 0 if none of its first lines is a record
+	began string // time of that record, "" if it is not sound
 }
 
 // listTrail finds the files of the trail under path, in the order of their
@@ -139,6 +140,9 @@ func describe(path string) (trailFile, error) {
 			file.first = seq
 		}
 		if sound {
+			if m, ok := split(line); ok {
+				file.began = string(m.time)
+			}
 			file.first = seq
 			return file, nil
 		}

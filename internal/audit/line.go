@@ -124,7 +124,7 @@ func appendRune(dst []byte, r rune, size int, as string) []byte {
 		return append(dst, `\t`...)
 	case r == utf8.RuneError && size == 1:
 		return append(dst, `\ufffd`...)
-	case !hidden(r):
+	case !Hidden(r):
 		return append(dst, as...)
 	case r > 0xffff:
 		r -= 0x10000
@@ -139,9 +139,9 @@ func appendUnit(dst []byte, u rune) []byte {
 	return append(dst, '\\', 'u', hexDigits[u>>12&15], hexDigits[u>>8&15], hexDigits[u>>4&15], hexDigits[u&15])
 }
 
-// hidden reports whether r shows nothing of itself or breaks a line: control
+// Hidden reports whether r shows nothing of itself or breaks a line: control
 // and formatting characters, U+2028 and U+2029.
-func hidden(r rune) bool {
+func Hidden(r rune) bool {
 	if r < 0xa0 {
 		return r < 0x20 || r >= 0x7f
 	}
@@ -236,8 +236,13 @@ func cleanObject(raw json.RawMessage) json.RawMessage {
 	if err := json.Compact(&compact, raw); err != nil || compact.Bytes()[0] != '{' {
 		return json.RawMessage(`{"invalid":"not a JSON object"}`)
 	}
-	clean := make([]byte, 0, compact.Len())
-	for rest := compact.Bytes(); len(rest) > 0; {
+	return escapeCompact(compact.Bytes())
+}
+
+// escapeCompact returns compact JSON with its hidden characters escaped.
+func escapeCompact(text []byte) []byte {
+	clean := make([]byte, 0, len(text))
+	for rest := text; len(rest) > 0; {
 		r, size := utf8.DecodeRune(rest)
 		if r == '"' || r == '\\' {
 			clean = append(clean, rest[0]) // part of the syntax here
