@@ -1,19 +1,16 @@
 package main
 
 import (
-	"context"
+	"bufio"
+	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,127 +26,15 @@ func newAudit() *cobra.Command {
 		Short: "Read and verify the audit trail",
 		Long: `Read and verify the audit trail. tail and search ask the service, or read --file;
 verify and export read the file, which without --file is that of the service of
-this machine.`,
+this machine, or of --data-dir or --config.`,
 		Args: cobra.NoArgs,
 	}
 	t := &trailSource{remote: new(remote)}
 	t.addFlags(cmd)
 	cmd.PersistentFlags().StringVar(&t.file, "file", "", "audit file to read, with those that were rotated beside it")
+	t.addConfigFlag(cmd)
 	cmd.AddCommand(newAuditTail(t), newAuditSearch(t), newAuditVerify(t), newAuditExport(t))
 	return cmd
-}
-
-// trailSource is where records come from.
-type trailSource struct {
-	*remote
-	file  string
-	query client.AuditQuery
-	since string
-	until string
-}
-
-// path is the audit file.
-func (t *trailSource) path() (string, error) {
-	if t.file != "" {
-		return t.file, nil
-	}
-	said, found, err := t.announced()
-	if err != nil {
-		return "", err
-	}
-	if found {
-		return said.AuditFile, nil
-	}
-	candidates := []string{"/var/log/routing_audit.log"}
-	for _, dir := range t.dirs() {
-		candidates = append(candidates, filepath.Join(dir, "routing_audit.log"))
-	}
-	for _, file := range candidates {
-		if _, err := os.Stat(file); err == nil {
-			return file, nil
-		}
-	}
-	return "", fmt.Errorf("no audit file found at %s; name it with --file", strings.Join(candidates, " or "))
-}
-
-func (t *trailSource) addQuery(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&t.since, "since", "", "from then on: a time such as 2026-01-31T15:04:05Z, or how long ago, such as 24h")
-	f.StringVar(&t.until, "until", "", "before then, in the same forms")
-	f.StringVar(&t.query.Actor, "actor", "", "who: an id, a type, or TYPE:ID")
-	f.StringVar(&t.query.Action, "action", "", "what, such as policy.put; its beginning, or with * anywhere all of it")
-	f.StringVar(&t.query.Category, "category", "", "admin, policy, head, routing_config, auth or audit")
-	f.StringVar(&t.query.Outcome, "outcome", "", "success, failure or denied")
-	f.StringVar(&t.query.Target, "target", "", "to what: an id, a type, or TYPE:ID")
-}
-
-func (t *trailSource) times(now time.Time) error {
-	for _, e := range []struct {
-		flag, text string
-		to         *time.Time
-	}{{"since", t.since, &t.query.Since}, {"until", t.until, &t.query.Until}} {
-		if e.text == "" {
-			continue
-		}
-		if ago, err := time.ParseDuration(e.text); err == nil && ago >= 0 {
-			*e.to = now.Add(-ago)
-			continue
-		}
-		at, err := time.Parse(time.RFC3339, e.text)
-		if err != nil {
-			return usageError(fmt.Errorf("--%s %q: want a time such as 2026-01-31T15:04:05Z, or how long ago, such as 24h", e.flag, e.text))
-		}
-		*e.to = at
-	}
-	return nil
-}
-
-// records returns up to most records, the newest first; 0 is all.
-func (t *trailSource) records(ctx context.Context, most int) ([]api.AuditRecord, error) {
-	if t.file != "" {
-		return fromFile(ctx, t.file, t.query, most)
-	}
-	var list []api.AuditRecord
-	err := t.do(nil, func(c *client.Client) (err error) {
-		list, err = client.Collect(c.Audit(ctx, t.query), most)
-		return err
-	})
-	return list, err
-}
-
-func fromFile(ctx context.Context, file string, find client.AuditQuery, most int) ([]api.AuditRecord, error) {
-	if _, err := os.Stat(file); err != nil {
-		return nil, err
-	}
-	q := audit.Query{
-		Since: find.Since, Until: find.Until, Actor: find.Actor, Action: find.Action, Target: find.Target,
-		Category: audit.Category(find.Category), Outcome: audit.Outcome(find.Outcome), Limit: audit.MaxFound,
-	}
-	var list []api.AuditRecord
-	for {
-		records, next, err := audit.Search(ctx, file, q)
-		if err != nil {
-			return nil, err
-		}
-		for i := range records {
-			list = append(list, shownRecord(&records[i]))
-			if most > 0 && len(list) == most {
-				return list, nil
-			}
-		}
-		if q.Cursor = next; next == "" {
-			return list, nil
-		}
-	}
-}
-
-func shownRecord(r *audit.Record) api.AuditRecord {
-	return api.AuditRecord{
-		V: r.V, Seq: r.Seq, Time: r.Time, ID: r.ID, Node: r.Node, Stage: string(r.Stage),
-		Category: string(r.Category), Action: r.Action, Outcome: string(r.Outcome), Reason: r.Reason,
-		Actor: api.AuditActor(r.Actor), Src: api.AuditSource(r.Src), Target: api.AuditTarget(r.Target),
-		RequestID: r.RequestID, TraceID: r.TraceID, Before: r.Before, After: r.After, Prev: r.Prev, Hash: r.Hash,
-	}
 }
 
 func recordTable(list []api.AuditRecord) *table {
@@ -181,10 +66,10 @@ func newAuditSearch(t *trailSource) *cobra.Command {
 		Short: "Find records, the newest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(out.check(), t.times(time.Now())); err != nil {
+			if err := errors.Join(out.check(), atLeastNone("limit", limit), t.times(time.Now())); err != nil {
 				return err
 			}
-			list, err := t.records(cmd.Context(), limit)
+			list, err := t.records(cmd.Context(), t.query, limit)
 			if err != nil {
 				return err
 			}
@@ -206,58 +91,79 @@ func newAuditTail(t *trailSource) *cobra.Command {
 		Short: "Show the newest records, and with -f those that come",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(out.check(), t.times(time.Now())); err != nil {
+			if err := errors.Join(out.check(), atLeastNone("lines", count), t.times(time.Now())); err != nil {
 				return err
 			}
-			list, err := t.records(cmd.Context(), count)
-			if err != nil {
+			if !follow {
+				_, err := t.last(cmd, &out, count)
 				return err
 			}
-			slices.Reverse(list)
-			if err := out.write(cmd.OutOrStdout(), list, recordTable(list)); err != nil || !follow {
-				return err
-			}
-			return t.followRecords(cmd.Context(), cmd.OutOrStdout(), &out, list)
+			tick := time.NewTicker(time.Second)
+			defer tick.Stop()
+			return t.follow(cmd, &out, count, tick.C)
 		},
 	}
 	t.addQuery(cmd)
 	out.addFlag(cmd)
-	cmd.Flags().IntVarP(&count, "lines", "n", 20, "records to begin with")
+	cmd.Flags().IntVarP(&count, "lines", "n", 20, "records to begin with; 0 is none")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "wait for more")
 	return cmd
 }
 
-// followRecords shows records as they come, once a second.
-func (t *trailSource) followRecords(ctx context.Context, w io.Writer, out *output, shown []api.AuditRecord) error {
-	last := uint64(0)
-	if len(shown) > 0 {
-		last = shown[len(shown)-1].Seq
+// atLeastNone refuses a number of records below 0.
+func atLeastNone(flag string, n int) error {
+	if n < 0 {
+		return usageError(fmt.Errorf("--%s %d: want 0 or more", flag, n))
 	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	return nil
+}
+
+// last shows the newest records, the oldest of them first.
+func (t *trailSource) last(cmd *cobra.Command, out *output, count int) (list []api.AuditRecord, err error) {
+	if count > 0 {
+		if list, err = t.records(cmd.Context(), t.query, count); err != nil {
+			return nil, err
+		}
+	}
+	shown := slices.Clone(list)
+	slices.Reverse(shown)
+	return list, out.write(cmd.OutOrStdout(), shown, recordTable(shown))
+}
+
+// follow shows the newest records and then, at each tick, those that have come.
+func (t *trailSource) follow(cmd *cobra.Command, out *output, count int, tick <-chan time.Time) error {
+	ctx := cmd.Context()
+	newest, err := t.records(ctx, client.AuditQuery{}, 1)
+	if err != nil {
+		return err
+	}
+	list, err := t.last(cmd, out, count)
+	if err != nil {
+		return err
+	}
+	var from position
+	from.reach(newest)
+	from.reach(list)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-tick:
 		}
-		fresh, err := t.records(ctx, 0)
+		list, err := t.fresh(ctx, &from)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		fresh = slices.DeleteFunc(fresh, func(r api.AuditRecord) bool { return r.Seq <= last })
-		if len(fresh) == 0 {
+		if len(list) == 0 {
 			continue
 		}
-		last = fresh[0].Seq
-		t.query.Since = fresh[0].Time.Add(-time.Minute) // others of the same moment may follow
-		slices.Reverse(fresh)
-		table := recordTable(fresh)
+		slices.Reverse(list)
+		table := recordTable(list)
 		table.bare = true
-		if err := out.write(w, fresh, table); err != nil {
+		if err := out.write(cmd.OutOrStdout(), list, table); err != nil {
 			return err
 		}
 	}
@@ -274,7 +180,7 @@ Redis channel, or a copy of the file .checkpoint) it also finds that the end was
 cut off or written anew. Exit code 0: sound; 8: not.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := t.path()
+			path, err := t.path(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
@@ -289,11 +195,8 @@ cut off or written anew. Exit code 0: sound; 8: not.`,
 					return err
 				}
 			}
-			file := checkpoint
-			if file == "" {
-				file = audit.CheckpointPath(path)
-			}
-			switch c, err := audit.ReadCheckpoint(file); {
+			c, err := t.checkpoint(path, checkpoint)
+			switch {
 			case err == nil:
 				o.Checkpoint = &c
 			case checkpoint != "" || publicKey != "" || !errors.Is(err, fs.ErrNotExist):
@@ -302,13 +205,22 @@ cut off or written anew. Exit code 0: sound; 8: not.`,
 			return verifyTrail(cmd, path, o)
 		},
 	}
-	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "file with a checkpoint; without one that beside the trail, if there is one")
+	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "file with a checkpoint; without one that beside the trail or in the data directory, if there is one")
 	cmd.Flags().StringVar(&publicKey, "public-key", "", "file with the Ed25519 key that signed the checkpoint, PEM")
 	return cmd
 }
 
+// checkpoint is what a trail is held against: what the file has or, without one,
+// the newest that its service has kept.
+func (t *trailSource) checkpoint(path, file string) (audit.Checkpoint, error) {
+	if file != "" {
+		return audit.ReadCheckpoint(file)
+	}
+	return audit.NewestCheckpoint(path, t.dirs()...)
+}
+
 func verifyTrail(cmd *cobra.Command, path string, o audit.VerifyOptions) error {
-	if _, err := os.Stat(path); err != nil {
+	if err := found(path); err != nil {
 		return err
 	}
 	report, err := audit.Verify(cmd.Context(), path, o)
@@ -359,8 +271,9 @@ func newAuditExport(t *trailSource) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write records as JSON lines, the oldest first",
-		Long: `Write records to standard output as JSON lines, the oldest first: as they are in
-the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
+		Long: `Write records to standard output as JSON lines, the oldest first: byte for byte as
+they are in the trail, so that 'audit verify --file' reads a whole export as it
+reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "jsonl" && format != "ocsf" {
@@ -369,38 +282,26 @@ the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
 			if err := t.times(time.Now()); err != nil {
 				return err
 			}
-			path, err := t.path()
+			path, err := t.path(cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			list, err := fromFile(cmd.Context(), path, t.query, 0)
-			if err != nil {
-				return err
-			}
-			w := cmd.OutOrStdout()
-			for i := len(list) - 1; i >= 0; i-- {
-				if err := exportRecord(w, &list[i], format); err != nil {
+			w := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+			err = audit.Copy(cmd.Context(), path, trailQuery(t.query), func(line []byte) error {
+				if format == "jsonl" {
+					_, err := w.Write(line)
 					return err
 				}
-			}
-			return nil
+				r, err := audit.ParseLine(bytes.TrimSuffix(line, []byte("\n")))
+				if err != nil {
+					return err
+				}
+				return audit.WriteOCSF(w, r)
+			})
+			return errors.Join(err, w.Flush())
 		},
 	}
 	t.addQuery(cmd)
 	cmd.Flags().StringVar(&format, "format", "jsonl", "jsonl or ocsf")
 	return cmd
-}
-
-func exportRecord(w io.Writer, r *api.AuditRecord, format string) error {
-	if format == "jsonl" {
-		e := json.NewEncoder(w)
-		e.SetEscapeHTML(false)
-		return e.Encode(r)
-	}
-	return audit.WriteOCSF(w, audit.Record{
-		V: r.V, Seq: r.Seq, Time: r.Time, ID: r.ID, Node: r.Node, Stage: audit.Stage(r.Stage),
-		Category: audit.Category(r.Category), Action: r.Action, Outcome: audit.Outcome(r.Outcome), Reason: r.Reason,
-		Actor: audit.Actor(r.Actor), Src: audit.Source(r.Src), Target: audit.Target(r.Target),
-		RequestID: r.RequestID, TraceID: r.TraceID, Before: r.Before, After: r.After, Prev: r.Prev, Hash: r.Hash,
-	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,7 +17,6 @@ import (
 	"headway/internal/access"
 	"headway/internal/app"
 	"headway/internal/audit"
-	"headway/internal/config"
 )
 
 func newKeys() *cobra.Command {
@@ -30,7 +30,7 @@ service asks everybody for one. Without a service that runs, and without
 	}
 	r := new(remote)
 	r.addFlags(cmd)
-	cmd.PersistentFlags().StringVar(&r.configFile, "config", os.Getenv(config.ConfigEnv), "configuration of a service that does not run, for its data directory and audit trail ("+config.ConfigEnv+")")
+	r.addConfigFlag(cmd)
 	cmd.AddCommand(newKeysCreate(r), newKeysList(r), newKeysRevoke(r))
 	return cmd
 }
@@ -45,30 +45,31 @@ type keybook interface {
 
 // withKeys does something with the keys.
 func (r *remote) withKeys(cmd *cobra.Command, do func(context.Context, keybook) error) error {
+	if err := r.useConfig(); err != nil {
+		return err
+	}
 	_, running, err := r.announced()
 	if err != nil {
 		return err
 	}
-	if r.server != "" || running || r.dataDir == "" && r.configFile == "" {
+	if r.server != "" || running || r.dataDir == "" {
 		return r.do(nil, func(c *client.Client) error { return do(cmd.Context(), remoteKeys{c}) })
 	}
-	environ := append(os.Environ(), config.ConfigEnv+"="+r.configFile)
-	if r.dataDir != "" {
-		environ = append(environ, config.EnvDataDir+"="+r.dataDir)
-	}
-	c, err := config.Load(nil, environ, os.ReadFile)
+	c, err := r.settings()
 	if err != nil {
-		return usageError(err)
+		return err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "no service runs on %s: working on its files\n", c.DataDir)
-	return app.OfflineKeys(cmd.Context(), c, func(ctx context.Context, keys *access.Keys) error {
-		id := "unknown"
-		if u, err := user.Current(); err == nil {
-			id = u.Username
-		}
-		ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "local", ID: id, Via: "cli"}})
-		return do(ctx, fileKeys{keys, id})
-	})
+	id := "unknown"
+	if u, err := user.Current(); err == nil {
+		id = u.Username
+	}
+	return asOwner(func() error {
+		return app.OfflineKeys(cmd.Context(), c, func(ctx context.Context, keys *access.Keys) error {
+			ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "local", ID: id, Via: "cli"}})
+			return do(ctx, fileKeys{keys, id})
+		})
+	}, c.DataDir)
 }
 
 type remoteKeys struct{ *client.Client }
@@ -132,15 +133,17 @@ func newKeysCreate(r *remote) *cobra.Command {
 	var out output
 	var req api.KeyRequest
 	var expires time.Duration
+	var file string
 	cmd := &cobra.Command{
 		Use:   "create --role ROLE --name NAME",
-		Short: "Make a key; its secret is printed once",
-		Long: `Make a key. Its secret is printed once, alone on standard output, and stored
-nowhere: of it only a hash is kept.
+		Short: "Make a key; its secret is shown once",
+		Long: `Make a key. Its secret goes once, alone, to the file that --out names, which only
+you can read, or to standard output. It is stored nowhere else: of it only a hash
+is kept.
 
-  headway keys create --role admin --name me > admin.key
-  headway keys create --role head --name rack-7 --head 'gpu-7-*' --in-region eu-west > rack-7.key
-  headway keys create --role client --name chat --expires 2160h > chat.key
+  headway keys create --role admin --name me --out admin.key
+  headway keys create --role head --name rack-7 --head 'gpu-7-*' --in-region eu-west --out rack-7.key
+  headway keys create --role client --name chat --expires 2160h --out chat.key
 
 Roles: viewer reads; operator also manages heads and decides; admin also
 changes policy and keys; head registers and reports for the ids and regions
@@ -154,22 +157,29 @@ that are named; client decides and uses /v1.`,
 				seconds := int64(expires / time.Second)
 				req.ExpiresInSeconds = &seconds
 			}
-			return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
-				key, err := book.CreateKey(ctx, req)
-				if err != nil {
+			return withOwnFile(file, cmd.OutOrStdout(), func(w io.Writer) error {
+				return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+					key, err := book.CreateKey(ctx, req)
+					if err != nil {
+						return err
+					}
+					if out.format == "json" || out.format == "yaml" {
+						return out.write(w, key, nil)
+					}
+					shown := "this is the only time that it is shown:"
+					if file != "" {
+						shown = "it is in " + file
+					}
+					fmt.Fprintf(cmd.ErrOrStderr(), "made key %s of role %s; %s\n", key.ID, key.Role, shown)
+					_, err = fmt.Fprintln(w, key.Secret)
 					return err
-				}
-				if out.format == "json" || out.format == "yaml" {
-					return out.write(cmd.OutOrStdout(), key, nil)
-				}
-				fmt.Fprintf(cmd.ErrOrStderr(), "made key %s of role %s; this is the only time that it is shown:\n", key.ID, key.Role)
-				_, err = fmt.Fprintln(cmd.OutOrStdout(), key.Secret)
-				return err
+				})
 			})
 		},
 	}
 	out.addFlag(cmd)
 	f := cmd.Flags()
+	f.StringVar(&file, "out", "", "file to make for the secret, mode 0600, which must not exist; without one it goes to standard output")
 	f.StringVar(&req.Name, "name", "", "name, for people")
 	f.StringVar(&req.Role, "role", "", "viewer, operator, admin, head or client")
 	f.StringSliceVar(&req.Scopes, "scope", nil, "of what the role may do only this: read, operate, decide, head or admin; may be given several times")
@@ -178,6 +188,24 @@ that are named; client decides and uses /v1.`,
 	f.DurationVar(&expires, "expires", 0, "time until it ends, 1m to 87600h; without one it does not")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"viewer", "operator", "admin", "head", "client"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// withOwnFile has f write to a new file that only its owner reads, or to w
+// without one. The file is there before anything else happens, so that no key is
+// made which has no place; it goes if f fails.
+func withOwnFile(name string, w io.Writer, f func(io.Writer) error) error {
+	if name == "" {
+		return f(w)
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	err = f(file)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
 }
 
 func newKeysList(r *remote) *cobra.Command {

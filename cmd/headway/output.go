@@ -1,16 +1,22 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+
+	"headway/internal/audit"
 )
 
 // The formats of output.
@@ -46,10 +52,15 @@ func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 func (o *output) write(w io.Writer, v any, t *table) error {
 	switch o.format {
 	case "json":
-		e := json.NewEncoder(w)
+		var text bytes.Buffer
+		e := json.NewEncoder(&text)
 		e.SetEscapeHTML(false)
 		e.SetIndent("", "  ")
-		return e.Encode(v)
+		if err := e.Encode(v); err != nil {
+			return err
+		}
+		_, err := io.WriteString(w, visibly(text.String(), isLayout, escapeJSON))
+		return err
 	case "yaml":
 		return writeYAML(w, v)
 	}
@@ -59,7 +70,11 @@ func (o *output) write(w io.Writer, v any, t *table) error {
 	}
 	tab := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	line := func(cells []string) {
-		fmt.Fprintln(tab, strings.TrimRight(strings.Join(cells[:shown], "\t"), "\t "))
+		visible := make([]string, shown)
+		for i, cell := range cells[:shown] {
+			visible[i] = visibly(cell, isNoLayout, escapeJSON)
+		}
+		fmt.Fprintln(tab, strings.TrimRight(strings.Join(visible, "\t"), "\t "))
 	}
 	if !t.bare {
 		line(t.columns)
@@ -81,14 +96,55 @@ func writeYAML(w io.Writer, v any) error {
 		return err
 	}
 	plain(&node)
-	e := yaml.NewEncoder(w)
+	var text bytes.Buffer
+	e := yaml.NewEncoder(&text)
 	e.SetIndent(2)
-	return e.Encode(&node)
+	if err := errors.Join(e.Encode(&node), e.Close()); err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, visibly(text.String(), isLayout, escapeYAML))
+	return err
 }
+
+// What others have named may hold characters that move the cursor or turn the
+// text around. They are written as escapes; in JSON and YAML they mean the same.
+
+// visibly returns text with its hidden characters escaped, except for the layout.
+func visibly(text string, layout func(rune) bool, escape func([]byte, rune) []byte) string {
+	hidden := func(r rune) bool { return audit.Hidden(r) && !layout(r) }
+	if !strings.ContainsFunc(text, hidden) {
+		return text
+	}
+	out := make([]byte, 0, len(text)+16)
+	for _, r := range text {
+		if hidden(r) {
+			out = escape(out, r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return string(out)
+}
+
+func isLayout(r rune) bool { return r == '\n' || r == '\t' }
+
+func isNoLayout(rune) bool { return false }
+
+func escapeJSON(b []byte, r rune) []byte {
+	if high, low := utf16.EncodeRune(r); high != utf8.RuneError {
+		return fmt.Appendf(b, `\u%04x\u%04x`, high, low)
+	}
+	return fmt.Appendf(b, `\u%04x`, r)
+}
+
+func escapeYAML(b []byte, r rune) []byte { return fmt.Appendf(b, `\U%08x`, r) }
 
 // plain takes the JSON style off, so that it is written as people write YAML.
 func plain(n *yaml.Node) {
 	n.Style = 0
+	if strings.ContainsFunc(n.Value, func(r rune) bool { return audit.Hidden(r) && !isLayout(r) }) {
+		n.Style = yaml.DoubleQuotedStyle // the only one that has escapes
+	}
 	for _, c := range n.Content {
 		plain(c)
 	}

@@ -63,7 +63,12 @@ var listening = regexp.MustCompile(`msg=listening addr=(\S+)`)
 // serve starts a service on port 0 and returns when it listens.
 func serve(t testing.TB, dataDir string, args ...string) *process {
 	t.Helper()
-	cmd := command(t, append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dataDir, "--audit-file", filepath.Join(dataDir, "audit.log"), "--redis-mode", "off"}, args...)...)
+	return start(t, dataDir, command(t, append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dataDir, "--audit-file", filepath.Join(dataDir, "audit.log"), "--redis-mode", "off"}, args...)...))
+}
+
+// start starts a command that serves, and returns when it listens.
+func start(t testing.TB, dataDir string, cmd *exec.Cmd) *process {
+	t.Helper()
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -114,29 +114,68 @@ func (r *remote) local() (app.Announcement, error) {
 	return app.Announcement{URL: "http://127.0.0.1:8080"}, nil
 }
 
+// addConfigFlag adds the flag that names the configuration of a service.
+func (r *remote) addConfigFlag(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&r.configFile, "config", os.Getenv(config.ConfigEnv), "configuration of a service that does not run, for its data directory and audit trail ("+config.ConfigEnv+")")
+}
+
+// settings are those of the service that the flags and variables name.
+func (r *remote) settings() (config.Config, error) {
+	environ := append(os.Environ(), config.ConfigEnv+"="+r.configFile)
+	if r.dataDir != "" {
+		environ = append(environ, config.EnvDataDir+"="+r.dataDir)
+	}
+	c, err := config.Load(nil, environ, os.ReadFile)
+	if err != nil {
+		return c, usageError(err)
+	}
+	return c, nil
+}
+
+// useConfig makes the data directory that a configuration names the one that is
+// looked at.
+func (r *remote) useConfig() error {
+	if r.configFile == "" || r.server != "" {
+		return nil
+	}
+	c, err := r.settings()
+	r.dataDir = c.DataDir
+	return err
+}
+
 // announced reads what a service of this machine says of itself. found is false
 // if none runs.
 func (r *remote) announced() (said app.Announcement, found bool, err error) {
 	for _, dir := range r.dirs() {
-		file := filepath.Join(dir, app.AnnounceFile)
-		raw, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		said, found, err := announcement(dir)
+		if _, unread := errors.AsType[*fs.PathError](err); unread && r.dataDir == "" {
+			continue // of another user
 		}
 		if err != nil {
-			if r.dataDir == "" {
-				continue // of another user
-			}
 			return said, false, err
 		}
-		if err := json.Unmarshal(raw, &said); err != nil {
-			return said, false, fmt.Errorf("%s cannot be read: %w", file, err)
-		}
-		if alive(said.PID) {
+		if found && alive(said.PID) {
 			return said, true, nil
 		}
 	}
 	return app.Announcement{}, false, nil
+}
+
+// announcement reads what a service has said of itself in its data directory,
+// which it may not have taken back. found is false if there is none.
+func announcement(dir string) (said app.Announcement, found bool, err error) {
+	file := filepath.Join(dir, app.AnnounceFile)
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return said, false, nil
+	}
+	if err != nil {
+		return said, false, err
+	}
+	if err := json.Unmarshal(raw, &said); err != nil {
+		return said, false, fmt.Errorf("%s cannot be read: %w", file, err)
+	}
+	return said, true, nil
 }
 
 func (r *remote) dirs() []string {

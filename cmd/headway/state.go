@@ -95,7 +95,7 @@ file is never overwritten: move it away first.`,
 			if err := os.MkdirAll(*dataDir, 0o750); err != nil {
 				return err
 			}
-			if err := boltstore.Import(cmd.Context(), in, path()); err != nil {
+			if err := asOwner(func() error { return boltstore.Import(cmd.Context(), in, path()) }, *dataDir); err != nil {
 				return err
 			}
 			return checkState(cmd.OutOrStdout(), path())

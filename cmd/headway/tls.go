@@ -35,16 +35,20 @@ func newTLSInit() *cobra.Command {
 		Short: "Make an authority and a certificate for the service",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			authority, created, err := pki.OpenAuthority(dir, time.Now())
+			dir = filepath.Clean(dir)
+			cert, key := filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
+			err := asOwner(func() error {
+				authority, created, err := pki.OpenAuthority(dir, time.Now())
+				if err != nil {
+					return err
+				}
+				if created {
+					fmt.Fprintf(cmd.ErrOrStderr(), "made an authority; clients need its certificate: %s\n", filepath.Join(dir, pki.CACertFile))
+				}
+				return authority.Server(hosts, cert, key)
+			}, dir, filepath.Dir(dir))
 			if err != nil {
 				return err
-			}
-			cert, key := filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
-			if err := authority.Server(hosts, cert, key); err != nil {
-				return err
-			}
-			if created {
-				fmt.Fprintf(cmd.ErrOrStderr(), "made an authority; clients need its certificate: %s\n", filepath.Join(dir, pki.CACertFile))
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "--tls-cert-file %s --tls-key-file %s\n", cert, key)
 			return err
