@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -128,10 +129,9 @@ func TestTheCommandLineFindsTheServiceByItself(t *testing.T) {
 		t.Errorf("%d lines; want a header and 3 records:\n%s", n, out)
 	}
 	out, _ = s.cli(exitOK, "audit", "export", "--since", "1h")
-	first, _, _ := strings.Cut(out, "\n")
-	line, err := os.ReadFile(filepath.Join(dir, "data", "audit.log"))
-	if err != nil || !strings.HasPrefix(string(line), first+"\n") {
-		t.Errorf("exported as %s, which is not the line of the trail; %v", first, err)
+	trail, err := os.ReadFile(filepath.Join(dir, "data", "audit.log"))
+	if err != nil || strings.Count(out, "\n") < 10 || !strings.HasPrefix(string(trail), out) {
+		t.Errorf("%v: exported as\n%s\nthe trail is\n%s", err, out, trail)
 	}
 	out, _ = s.cli(exitOK, "audit", "export", "--format", "ocsf")
 	has(t, out, `"class_uid":6003`)
@@ -149,32 +149,61 @@ func TestTheCommandLineFindsTheServiceByItself(t *testing.T) {
 	if out != "" {
 		t.Errorf("of a service that is gone: %s", out)
 	}
-	text := strings.Replace(string(line), `"outcome":"success"`, `"outcome":"failure"`, 1)
+	text := strings.Replace(string(trail), `"outcome":"success"`, `"outcome":"failure"`, 1)
 	s.write("changed.log", text)
 	s.cli(exitDamage, "audit", "verify", "--file", "changed.log")
+}
+
+// secured runs the README's five commands and returns the service with its keys.
+func secured(t *testing.T, s *shell) (p *process, admin, head, client string) {
+	t.Helper()
+	steps := tour(t, "README.md", "Secure it, for other machines to reach")
+	if len(steps) != 5 {
+		t.Fatalf("the README has %d commands; it promises five", len(steps))
+	}
+	for _, step := range steps {
+		command := strings.ReplaceAll(strings.TrimSpace(step.command), "'", "")
+		if args, isCommand := strings.CutPrefix(command, "bin/headway "); isCommand {
+			s.cli(exitOK, strings.Fields(args)...)
+			continue
+		}
+		args, isRun := strings.CutPrefix(command, "make run ARGS=")
+		if !isRun {
+			t.Fatalf("the README has the command %q", command)
+		}
+		flags := strings.Fields(strings.ReplaceAll(args, ":8443", ":0"))
+		for i, f := range flags {
+			if strings.HasPrefix(f, "data/") {
+				flags[i] = filepath.Join(s.dir, f)
+			}
+		}
+		p = serve(t, filepath.Join(s.dir, "data"), flags...)
+	}
+	key := func(name string) string {
+		file := filepath.Join(s.dir, name)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(file); err != nil {
+			t.Fatal(err)
+		} else if info.Mode() != 0o600 {
+			t.Errorf("%s has mode %v; only its owner is to read it", name, info.Mode())
+		}
+		return string(text)
+	}
+	return p, key("admin.key"), key("head.key"), key("client.key")
 }
 
 // Five commands secure a fresh installation; the README has them.
 func TestSecureInFiveCommands(t *testing.T) {
 	dir := t.TempDir()
 	s := &shell{TB: t, dir: dir, env: []string{"HEADWAY_AUDIT_FILE=" + filepath.Join(dir, "data", "audit.log")}}
-	flags, _ := s.cli(exitOK, "tls", "init", "--host", "localhost,127.0.0.1")
-	admin, errs := s.cli(exitOK, "keys", "create", "--role", "admin", "--name", "me", "--data-dir", "data")
-	has(t, errs, "working on its files")
-	var args []string
-	for _, f := range strings.Fields(flags) {
-		if !strings.HasPrefix(f, "--") {
-			f = filepath.Join(dir, f)
-		}
-		args = append(args, f)
-	}
-	p := serve(t, filepath.Join(dir, "data"), append([]string{"--listen", "0.0.0.0:0"}, args...)...)
+	p, admin, headKey, clientKey := secured(t, s)
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(p.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	headKey, _ := s.cli(exitOK, "keys", "create", "--role", "head", "--name", "rack-7", "--head", "gpu-*")
-	clientKey, _ := s.cli(exitOK, "keys", "create", "--role", "client", "--name", "chat")
 
 	url := "https://127.0.0.1:" + port
 	as := func(key string) *shell {
@@ -210,6 +239,36 @@ func TestSecureInFiveCommands(t *testing.T) {
 	out, _ = s.cli(exitOK, "audit", "search", "--outcome", "denied", "--limit", "100")
 	if n := strings.Count(out, "denied"); n == 0 {
 		t.Errorf("no denied attempt is in the trail:\n%s", out)
+	}
+}
+
+// The file of a key is made for one key: nothing is overwritten, and nothing is
+// left where no key was made.
+func TestAKeyGoesIntoAFileOfItsOwn(t *testing.T) {
+	s := &shell{TB: t, dir: t.TempDir()}
+	s.env = []string{"HEADWAY_AUDIT_FILE=" + filepath.Join(s.dir, "audit.log")}
+	create := func(role, file string) []string {
+		return []string{"keys", "create", "--data-dir", "data", "--name", "me", "--role", role, "--out", file}
+	}
+	s.cli(exitRefused, create("emperor", "a.key")...)
+	if _, err := os.Stat(filepath.Join(s.dir, "a.key")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file of a key that was not made: %v", err)
+	}
+	out, errs := s.cli(exitOK, create("admin", "a.key")...)
+	has(t, errs, "it is in a.key")
+	key, err := os.ReadFile(filepath.Join(s.dir, "a.key"))
+	if err != nil || !strings.HasPrefix(string(key), "hw_") || strings.Contains(out+errs, strings.TrimSpace(string(key))) {
+		t.Errorf("%v: the file has %d bytes; printed were %q and %q", err, len(key), out, errs)
+	}
+	_, errs = s.cli(exitError, create("viewer", "a.key")...)
+	has(t, errs, "a.key", "file exists")
+	s.cli(exitError, create("viewer", "missing/b.key")...)
+	if again, err := os.ReadFile(filepath.Join(s.dir, "a.key")); err != nil || string(again) != string(key) {
+		t.Errorf("the file was changed: %v", err)
+	}
+	out, _ = s.cli(exitOK, "keys", "list", "--data-dir", "data", "-o", "json")
+	if n := strings.Count(out, `"id"`); n != 1 {
+		t.Errorf("%d keys were made:\n%s", n, out)
 	}
 }
 

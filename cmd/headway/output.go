@@ -92,7 +92,8 @@ func writeYAML(w io.Writer, v any) error {
 		return err
 	}
 	var node yaml.Node
-	if err := yaml.Unmarshal(raw, &node); err != nil {
+	// JSON is YAML but for characters that break a line there.
+	if err := yaml.Unmarshal([]byte(visibly(string(raw), isLayout, escapeYAML)), &node); err != nil {
 		return err
 	}
 	plain(&node)
