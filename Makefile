@@ -9,6 +9,7 @@ export PATH := $(patsubst %/,%,$(dir $(GO))):$(PATH)
 ARGS     ?=
 PKG      ?= ./...
 FUZZTIME ?= 10s
+KILLS    ?= 1000
 
 # Both are empty in an unpacked archive, or where git is missing or refuses the
 # directory; the binary then says so.
@@ -54,6 +55,10 @@ check: check-format check-vet check-lint check-dead check-modules check-house ##
 .PHONY: bench
 bench: need-go ## measure the figures we promise, as ratios within one run
 	@$(GO) run ./bench $(ARGS)
+
+.PHONY: kills
+kills: need-go ## kill the service 1,000 times during administrative changes (minutes; KILLS=100 for fewer)
+	@$(GO) test ./cmd/headway -run '^TestKilledDuringAdministrativeChanges$$' -count 1 -v -timeout 2h -kills $(KILLS)
 
 .PHONY: fuzz
 fuzz: need-go ## fuzz each target for FUZZTIME (10s)

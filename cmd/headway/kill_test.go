@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -26,13 +26,16 @@ var kills = flag.Int("kills", 20, "how often the service is killed during admini
 type changed struct {
 	mu       sync.Mutex
 	answered []string // request ids of changes that succeeded
-	label    int      // the last that was answered
-	sent     int      // the last that was asked for
+	label    int      // of the head, the last that was answered
+	distance int      // of the policy, the last that was answered
+	sent     int      // of both, the last that was asked for
 	keys     []string // ids
 }
 
-// change makes administrative changes until the service is gone.
-func (c *changed) change(p *process, life int) {
+// change makes administrative changes until the service is gone. It calls enough
+// when so many of them were answered, or there are no more.
+func (c *changed) change(p *process, life, answers int, enough func()) {
+	defer enough()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	for {
@@ -48,6 +51,9 @@ func (c *changed) change(p *process, life int) {
 			id := fmt.Sprintf("life-%d-%d-%d", life, n, kind)
 			if !c.ask(client, p, kind, n, id, r.method, r.path, r.body) {
 				return
+			}
+			if answers--; answers <= 0 {
+				enough()
 			}
 		}
 	}
@@ -80,6 +86,8 @@ func (c *changed) ask(client *http.Client, p *process, kind, n int, id, method, 
 	switch kind {
 	case 0:
 		c.label = n
+	case 1:
+		c.distance = n
 	case 2:
 		if err == nil { // else the answer was cut off
 			c.keys = append(c.keys, key.ID)
@@ -101,13 +109,15 @@ func (p *process) token() string {
 // it is changed. What was answered is in the trail and in effect; what was
 // announced and did not come to an end is marked; the trail is whole.
 //
-//	go test ./cmd/headway -run Killed -kills 1000
+// make kills does it 1,000 times.
 func TestKilledDuringAdministrativeChanges(t *testing.T) {
 	dir := t.TempDir()
 	c := &changed{}
 	for life := range *kills {
 		p := serve(t, dir)
-		if life == 0 {
+		if life > 0 {
+			c.inEffect(p)
+		} else {
 			if status, body, err := p.do(http.MethodPost, "/api/v1/heads", headBody("gpu")); err != nil || status != http.StatusCreated {
 				t.Fatal(status, string(body), err)
 			}
@@ -116,8 +126,10 @@ func TestKilledDuringAdministrativeChanges(t *testing.T) {
 			}
 		}
 		var changing sync.WaitGroup
-		changing.Go(func() { c.change(p, life) })
-		<-time.After(time.Duration(rand.IntN(30)) * time.Millisecond)
+		due, enough := context.WithCancel(t.Context())
+		changing.Go(func() { c.change(p, life, rand.IntN(10), enough) })
+		<-due.Done()
+		<-time.After(time.Duration(rand.IntN(10_000)) * time.Microsecond) // in the middle of any step of the next
 		p.signal(syscall.SIGKILL)
 		changing.Wait()
 		<-p.exited
@@ -127,38 +139,62 @@ func TestKilledDuringAdministrativeChanges(t *testing.T) {
 	}
 	p := serve(t, dir)
 	defer p.stop()
+	c.inEffect(p)
 	s := &shell{TB: t, dir: dir, env: []string{"HEADWAY_DATA_DIR=" + dir}}
-	out, _ := s.cli(exitOK, "heads", "get", "gpu", "-o", "json")
-	var head api.Head
-	if err := json.Unmarshal([]byte(out), &head); err != nil {
+	out, _ := s.cli(exitOK, "keys", "list", "-o", "json")
+	var keys []api.Key
+	if err := json.Unmarshal([]byte(out), &keys); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := strconv.Atoi(head.Labels["n"]); err != nil || n < c.label || n > c.sent {
-		t.Errorf("the label is %q, %v; answered was %d, asked for %d", head.Labels["n"], err, c.label, c.sent)
+	made := map[string]bool{}
+	for _, k := range keys {
+		made[k.ID] = true
 	}
-	out, _ = s.cli(exitOK, "keys", "list", "-o", "json")
 	for _, id := range c.keys {
-		if !strings.Contains(out, id) {
+		if !made[id] {
 			t.Errorf("key %s was answered and is not there", id)
 		}
 	}
 	s.cli(exitOK, "audit", "verify")
-	c.checkTrail(t, filepath.Join(dir, "audit.log"))
+	trail, _ := s.cli(exitOK, "audit", "export")
+	c.checkTrail(t, trail)
+}
+
+// inEffect wants the last answered change of the head and of the policy to be in
+// effect, or one that was asked for after it.
+func (c *changed) inEffect(p *process) {
+	p.Helper()
+	p.client.Transport = bearer(p.token())
+	var head api.Head
+	var policy struct {
+		Regions map[string]struct {
+			Distances map[string]int `json:"distances_ms"`
+		}
+	}
+	for path, to := range map[string]any{"/api/v1/heads/gpu": &head, "/api/v1/policy": &policy} {
+		if err := json.Unmarshal(p.must(http.StatusOK, http.MethodGet, path, ""), to); err != nil {
+			p.Fatal(err)
+		}
+	}
+	label, _ := strconv.Atoi(head.Labels["n"]) // 0 before the first
+	for _, change := range []struct {
+		what          string
+		now, answered int
+	}{{"the head's label", label, c.label}, {"the policy's distance", policy.Regions["eu"].Distances["us"], c.distance}} {
+		if change.now < change.answered || change.now > c.sent {
+			p.Errorf("%s is %d; answered was %d, asked for %d", change.what, change.now, change.answered, c.sent)
+		}
+	}
 }
 
 // checkTrail looks for each answered change, and for how each intent ended.
-func (c *changed) checkTrail(t *testing.T, path string) {
+func (c *changed) checkTrail(t *testing.T, trail string) {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
 	succeeded, intents, ended := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	marked := map[string]bool{}
-	for scan := bufio.NewScanner(f); scan.Scan(); {
+	for line := range strings.Lines(trail) {
 		var r api.AuditRecord
-		if err := json.Unmarshal(scan.Bytes(), &r); err != nil {
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			t.Fatal(err)
 		}
 		switch {
@@ -186,6 +222,9 @@ func (c *changed) checkTrail(t *testing.T, path string) {
 		if unfinished++; !marked[id] {
 			t.Errorf("intent %s did not end and is not marked", id)
 		}
+	}
+	if len(c.answered) < *kills || c.label == 0 || c.distance == 0 || len(c.keys) == 0 {
+		t.Errorf("too little was answered to show anything: %d changes", len(c.answered))
 	}
 	t.Logf("killed %d times: %d changes answered, %d intents, of which %d were cut off and are marked", *kills, len(c.answered), len(intents), unfinished)
 }
