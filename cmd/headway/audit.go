@@ -151,10 +151,7 @@ func (t *trailSource) follow(cmd *cobra.Command, out *output, count int, tick <-
 		case <-tick:
 		}
 		list, err := t.fresh(ctx, &from)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 		if len(list) == 0 {

@@ -30,7 +30,7 @@ func newPackaged(t *testing.T) *packaged {
 	k.shell = &shell{TB: t, dir: dir}
 	k.write("headway.yaml", "listen: 127.0.0.1:0\ndata_dir: "+k.data+"\naudit: {file: "+k.trail+"}\nredis: {mode: off}\nhttp: {lame_duck: 1ms}\n")
 	err := errors.Join(
-		os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755), os.Chmod(filepath.Join(dir, "headway.yaml"), 0o644), //nolint:gosec // another user reads them
+		os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755), os.Chmod(filepath.Join(dir, "headway.yaml"), 0o644),
 		os.Mkdir(k.data, 0o750), os.Chown(k.data, nobody, nobody),
 		os.Mkdir(filepath.Dir(k.trail), 0o755), os.WriteFile(k.trail, nil, 0o600), os.Chown(k.trail, nobody, nobody))
 	if err != nil {

@@ -225,11 +225,12 @@ func (t *trailSource) fresh(ctx context.Context, from *position) (list []api.Aud
 		list = append(list, *r)
 		return true
 	})
-	if err == nil {
-		from.reach(newest)
-		from.reach(list)
+	if err != nil {
+		return nil, err
 	}
-	return list, err
+	from.reach(newest)
+	from.reach(list)
+	return list, nil
 }
 
 func shownRecord(r *audit.Record) api.AuditRecord {

@@ -53,16 +53,16 @@ func newClosedDir(t *testing.T) *closedDir {
 		t.Fatal(err)
 	}
 	if os.Getuid() != 0 {
-		if err := os.Chmod(filepath.Dir(w.path), 0o500); err != nil { //nolint:gosec // a directory is entered
+		if err := os.Chmod(filepath.Dir(w.path), 0o500); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = os.Chmod(filepath.Dir(w.path), 0o700) }) //nolint:gosec // as above
+		t.Cleanup(func() { _ = os.Chmod(filepath.Dir(w.path), 0o700) })
 		return d
 	}
 	const nobody = 65534
 	d.who = &syscall.Credential{Uid: nobody, Gid: nobody}
 	for _, dir := range []string{filepath.Dir(filepath.Dir(w.path)), filepath.Dir(w.path)} {
-		if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another user is to enter it
+		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
