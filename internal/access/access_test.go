@@ -222,6 +222,50 @@ func TestARevokedKeyStopsAtOnce(t *testing.T) {
 	}
 }
 
+// Whoever waits for a change, as a stream does, is woken once the key is revoked
+// and not before, and by each other change of the book as well.
+func TestAChangeOfTheBookIsTold(t *testing.T) {
+	d := open(t, access.Options{})
+	told := func(changed <-chan struct{}) bool {
+		select {
+		case <-changed:
+			return true
+		default:
+			return false
+		}
+	}
+	changed := d.guard.Changed()
+	d.key(access.Request{Name: "first", Role: "admin"})
+	if !told(changed) || !d.guard.Ended(d.guard.Anonymous()) {
+		t.Error("the first key closes the service, and nobody is told")
+	}
+	secret := d.key(access.Request{Name: "x", Role: "viewer"})
+	p, err := d.keys.Look(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed = d.guard.Changed()
+	if told(changed) || d.guard.Ended(p) {
+		t.Error("nothing has changed, and somebody is told")
+	}
+	woken := make(chan bool)
+	go func() {
+		<-changed
+		woken <- d.guard.Ended(p)
+	}()
+	if err := d.keys.Revoke(t.Context(), strings.Split(secret, "_")[1]); err != nil {
+		t.Fatal(err)
+	}
+	if !<-woken {
+		t.Error("whoever is woken still finds the key good")
+	}
+	d.store.fail = errors.New("no")
+	changed = d.guard.Changed()
+	if _, _, err := d.keys.Create(t.Context(), owner, access.Request{Name: "y", Role: "viewer"}); err == nil || told(changed) {
+		t.Errorf("%v; a change that failed is told", err)
+	}
+}
+
 // What cannot be recorded or stored does not happen.
 func TestAChangeThatFailsChangesNothing(t *testing.T) {
 	d := open(t, access.Options{})

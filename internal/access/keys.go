@@ -73,7 +73,7 @@ type Keys struct {
 	begin audit.BeginFunc
 	now   func() time.Time
 	rate  float64 // requests a second of one key; 0: no limit
-	book  atomic.Pointer[map[string]*entry]
+	book  book
 
 	mu sync.Mutex // one change at a time
 }

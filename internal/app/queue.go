@@ -25,7 +25,7 @@ func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
 		Begin: beginning(a.journal, a.config.Audit.Strict),
 		Count: a.outside.message,
 		Access: natsmq.Access{
-			Authenticate: a.guard.AuthenticateToken, Anonymous: a.guard.Anonymous, Ended: a.guard.Ended, Known: a.guard.Known,
+			Authenticate: a.guard.AuthenticateToken, Anonymous: a.guard.Anonymous, Ended: a.guard.Ended, Changed: a.guard.Changed, Known: a.guard.Known,
 		},
 	}
 	if c.Mode == "external" {

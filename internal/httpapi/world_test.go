@@ -250,7 +250,7 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	must(err)
 	w.openAccess(access.Options{Failures: 100})
 	hub, err := live.New(live.Options{
-		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: events, Metrics: w.metrics, Log: log, Ended: w.guard.Ended, Spend: w.guard.Spend,
+		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: events, Metrics: w.metrics, Log: log, Ended: w.guard.Ended, Changed: w.guard.Changed, Spend: w.guard.Spend,
 	})
 	must(err)
 	options := httpapi.Options{

@@ -34,6 +34,7 @@ type Options struct {
 	Metrics    prometheus.Registerer         // required
 	Log        *slog.Logger                  // required
 	Ended      func(*access.Principal) bool  // required; reports whether somebody who was let in no longer is
+	Changed    func() <-chan struct{}        // required; closed when Ended may answer otherwise than before
 	Spend      func(*access.Principal) error // required; takes one request from what somebody may ask in a second
 	Instance   string                        // required; begins the ids of events, so that those of another run are recognised
 	MaxStreams int                           // SSE and WebSocket connections at once; 0: 5,000
@@ -102,8 +103,8 @@ type Hub struct {
 
 // New makes a hub. It remembers events from now on.
 func New(o Options) (*Hub, error) {
-	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Ended == nil || o.Spend == nil || o.Instance == "" {
-		return nil, errors.New("live: Fleet, Router, Desk, Events, Metrics, Log, Ended, Spend and Instance are required")
+	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Ended == nil || o.Changed == nil || o.Spend == nil || o.Instance == "" {
+		return nil, errors.New("live: Fleet, Router, Desk, Events, Metrics, Log, Ended, Changed, Spend and Instance are required")
 	}
 	o.complete()
 	h := &Hub{
@@ -123,6 +124,7 @@ func New(o Options) (*Hub, error) {
 func (h *Hub) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
 	wait.Go(func() { h.read(ctx) })
+	wait.Go(func() { h.dismiss(ctx) })
 	h.beat(ctx)
 	wait.Wait()
 	return nil
@@ -140,6 +142,25 @@ func (h *Hub) read(ctx context.Context) {
 		h.nudge()
 	}
 }
+
+// dismiss wakes all streams at once, whatever the pace, when some of them may
+// have to end: a key that was revoked must not hear anything more.
+func (h *Hub) dismiss(ctx context.Context) {
+	for {
+		changed := h.o.Changed()
+		for i := range h.wakes { // also for what changed before Changed was called
+			h.wake(i)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
+}
+
+// wake has the streams of a turn look.
+func (h *Hub) wake(turn int) { close(*h.wakes[turn].Swap(new(make(chan struct{})))) }
 
 // nudge has all streams look soon.
 func (h *Hub) nudge() {
@@ -194,7 +215,7 @@ func (h *Hub) beat(ctx context.Context) {
 			h.follow()
 			h.batches.clear()
 			for i := step; i < turns; i += steps {
-				close(*h.wakes[i].Swap(new(make(chan struct{}))))
+				h.wake(i)
 			}
 			if !sleep(pace / time.Duration(steps)) {
 				return

@@ -47,7 +47,11 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 	}
 	turn := h.takeTurn()
 	for {
-		wake := *turn.Load()
+		wake := *turn.Load() // before Ended is asked, so that no change is missed
+		if h.o.Ended(p) {
+			h.metrics.dropped[overSSE][droppedRevoked].Inc()
+			return nil
+		}
 		if b := s.next(); len(b) > 0 {
 			if !out.write(b) {
 				return nil
@@ -63,10 +67,6 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 			out.write(bye().sse)
 			return nil
 		case <-wake:
-		}
-		if h.o.Ended(p) {
-			h.metrics.dropped[overSSE][droppedRevoked].Inc()
-			return nil
 		}
 	}
 }

@@ -341,6 +341,26 @@ func TestARevokedStreamEnds(t *testing.T) {
 	}
 }
 
+// idle is a hub that looks at the clock only once an hour.
+func idle(o *live.Options) { o.Timing.Beat, o.Timing.Heartbeat = time.Hour, time.Hour }
+
+// What ends a stream is the change itself; no look at the clock comes before it.
+func TestAStreamEndsWithTheChangeThatEndsItsKey(t *testing.T) {
+	w := newWorld(t, idle)
+	l := w.listen("")
+	l.want("snapshot", "")
+	w.end()
+	if told := l.next(); told.event != "end" {
+		t.Errorf("told %+v", told)
+	}
+	late := w.listen("") // let in before the change, and served after it
+	for told := late.next(); told.event != "end"; told = late.next() {
+		if told.event != "snapshot" {
+			t.Errorf("told %+v", told)
+		}
+	}
+}
+
 func TestShutdownSaysGoodbye(t *testing.T) {
 	w := newWorld(t)
 	l := w.listen("")

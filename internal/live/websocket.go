@@ -211,7 +211,11 @@ func (s *session) watch(ctx context.Context) {
 	var pinged atomic.Bool
 	turn := s.hub.takeTurn()
 	for {
-		wake := *turn.Load()
+		wake := *turn.Load() // before Ended is asked, so that no change is missed
+		if p := s.principal.Load(); p != nil && s.hub.o.Ended(p) {
+			s.end(websocket.StatusPolicyViolation, droppedRevoked, "the credential is not good any more")
+			return
+		}
 		s.mu.Lock()
 		b := s.first
 		s.first = nil
@@ -236,10 +240,6 @@ func (s *session) watch(ctx context.Context) {
 			s.end(websocket.StatusGoingAway, droppedStopped, "the service stops; connect again")
 			return
 		case <-wake:
-		}
-		if p := s.principal.Load(); p != nil && s.hub.o.Ended(p) {
-			s.end(websocket.StatusPolicyViolation, droppedRevoked, "the credential is not good any more")
-			return
 		}
 		silent := time.Since(time.Unix(0, s.wire.heard.Load()))
 		if silent > s.hub.o.Timing.Heartbeat && pinged.CompareAndSwap(false, true) {

@@ -316,6 +316,17 @@ func TestARevokedWebSocketEnds(t *testing.T) {
 	w.until("the gauge falls", func() bool { return w.value("websocket_connections") == 0 })
 }
 
+// What ends a WebSocket is the change itself; no look at the clock comes before
+// it, and no message.
+func TestAWebSocketEndsWithTheChangeThatEndsItsKey(t *testing.T) {
+	w := newWorld(t, idle)
+	p := w.connect()
+	p.send(`{"id":1,"type":"ping"}`)
+	p.want("answer", "1", "")
+	w.end()
+	p.closes(websocket.StatusPolicyViolation, "credential")
+}
+
 func TestShutdownSaysGoodbyeOverWebSocket(t *testing.T) {
 	w := newWorld(t)
 	p := w.connect()

@@ -40,7 +40,14 @@ type world struct {
 	server  *httptest.Server
 	who     atomic.Pointer[access.Principal] // whoever connects is
 	ended   atomic.Bool                      // nobody may stay
+	changed chan struct{}                    // closed by end
 	denied  atomic.Int64
+}
+
+// end ends the rights of all, and tells of it.
+func (w *world) end() {
+	w.ended.Store(true)
+	close(w.changed)
 }
 
 var root = &access.Principal{Type: "key", ID: "root", Role: access.RoleAdmin}
@@ -56,7 +63,7 @@ func begin(context.Context, audit.Entry) (audit.EndFunc, error) {
 
 func newWorld(t testing.TB, change ...func(*live.Options)) *world {
 	t.Helper()
-	w := &world{TB: t, metrics: prometheus.NewRegistry()}
+	w := &world{TB: t, metrics: prometheus.NewRegistry(), changed: make(chan struct{})}
 	log := slog.New(slog.DiscardHandler)
 	must := func(err error) {
 		t.Helper()
@@ -79,6 +86,12 @@ func newWorld(t testing.TB, change ...func(*live.Options)) *world {
 	options := live.Options{
 		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
 		Ended: func(*access.Principal) bool { return w.ended.Load() }, Spend: func(*access.Principal) error { return nil },
+		Changed: func() <-chan struct{} {
+			if w.ended.Load() { // there is one change in all
+				return nil
+			}
+			return w.changed
+		},
 	}
 	for _, c := range change {
 		c(&options)

@@ -68,6 +68,7 @@ type Access struct {
 	Authenticate func(ctx context.Context, token string, from netip.Addr) (*access.Principal, error)
 	Anonymous    func() *access.Principal // who comes without a credential; nil: nobody may
 	Ended        func(*access.Principal) bool
+	Changed      func() <-chan struct{} // closed when Ended may answer otherwise than before
 	Known        func(id string) *access.Principal
 }
 
@@ -160,7 +161,7 @@ const maxWorkers = 64
 // starts all the same, and Run goes on trying.
 func Open(o Options) (_ *Queue, err error) {
 	if o.Desk == nil || o.Events == nil || o.Begin == nil || o.Count == nil || o.Metrics == nil || o.Log == nil || o.Instance == "" ||
-		o.Access.Authenticate == nil || o.Access.Anonymous == nil || o.Access.Ended == nil || o.Access.Known == nil {
+		o.Access.Authenticate == nil || o.Access.Anonymous == nil || o.Access.Ended == nil || o.Access.Changed == nil || o.Access.Known == nil {
 		return nil, errors.New("natsmq: Desk, Events, Begin, Count, Metrics, Log, Instance and all of Access are required")
 	}
 	o.Timing.complete()
@@ -233,6 +234,9 @@ func (q *Queue) Run(ctx context.Context) error {
 	wait.Go(func() { q.publishEvents(ctx) })
 	wait.Go(func() { q.consume(ctx) })
 	wait.Go(func() { q.watch(ctx) })
+	if q.guests != nil {
+		wait.Go(func() { q.guests.watch(ctx, q.server) })
+	}
 	<-ctx.Done()
 	wait.Wait()
 	q.working.Wait()

@@ -1,8 +1,10 @@
 package natsmq_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -451,19 +453,41 @@ func TestWrongCredentialsAreRefused(t *testing.T) {
 	w.connect(nats.UserInfo("anybody", "k-1"))
 }
 
+// What ends a connection is the change itself: nobody looks otherwise.
 func TestARevokedKeyIsDisconnected(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Watch = time.Hour })
 	w.key("k-1", access.RoleClient)
 	gone := make(chan struct{}, 8)
 	nc := w.connect(append(as("k-1"), nats.DisconnectErrHandler(func(*nats.Conn, error) { gone <- struct{}{} }))...)
 	w.ask(nc, "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
-	w.mu.Lock()
-	w.revoked["k-1"] = true
-	w.mu.Unlock()
+	w.revoke("k-1")
 	select {
 	case <-gone:
 	case <-time.After(10 * time.Second):
 		t.Error("it is still connected")
+	}
+}
+
+// A key that is revoked while it is looked at lets nobody in afterwards: the
+// look that ends connections has passed then.
+func TestAKeyThatIsRevokedMeanwhileLetsNobodyIn(t *testing.T) {
+	var w *world
+	w = newWorld(t, func(o *natsmq.Options) {
+		o.Timing.Watch = time.Hour
+		authenticate := o.Access.Authenticate
+		o.Access.Authenticate = func(ctx context.Context, token string, from netip.Addr) (*access.Principal, error) {
+			p, err := authenticate(ctx, token, from)
+			w.revoke(token)
+			return p, err
+		}
+	})
+	w.key("k-1", access.RoleClient)
+	nc, err := nats.Connect("nats://"+w.queue.Addr(), as("k-1")...)
+	if !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("%v; want a refusal", err)
+	}
+	if nc != nil {
+		nc.Close()
 	}
 }
 

@@ -172,6 +172,9 @@ func (g *guests) Check(c server.ClientAuthentication) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.o.Ended(p) { // since it was authenticated: the look that ends others has passed
+		return false
+	}
 	g.here[c.GetID()] = p
 	c.RegisterUser(&server.User{Username: subjectID(p), Permissions: permissions(p), ConnectionDeadline: p.Expires})
 	return true
@@ -187,6 +190,20 @@ func (g *guests) known(id string) *access.Principal {
 		}
 	}
 	return nil
+}
+
+// watch ends the connections of those who may not stay as soon as that changes,
+// until ctx ends.
+func (g *guests) watch(ctx context.Context, s *server.Server) {
+	for {
+		changed := g.o.Changed() // before the look, so that no change is missed
+		g.check(s)
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+	}
 }
 
 // check ends the connections of those who may not stay and forgets those who

@@ -41,7 +41,8 @@ type world struct {
 	counted map[string]uint64 // by queue and status
 	keys    map[string]*access.Principal
 	revoked map[string]bool
-	closed  bool // a credential is needed
+	closed  bool          // a credential is needed
+	changed chan struct{} // closed by the next change of who may stay
 	acted   []audit.Entry
 	broken  bool // the store cannot be written
 	desk    *calls.Desk
@@ -55,7 +56,7 @@ var quick = natsmq.Timing{
 
 func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	t.Helper()
-	w := &world{TB: t, metrics: prometheus.NewRegistry(), counted: map[string]uint64{}, keys: map[string]*access.Principal{}, revoked: map[string]bool{}}
+	w := &world{TB: t, metrics: prometheus.NewRegistry(), counted: map[string]uint64{}, keys: map[string]*access.Principal{}, revoked: map[string]bool{}, changed: make(chan struct{})}
 	log := slog.New(slog.DiscardHandler)
 	must := func(err error) {
 		t.Helper()
@@ -90,7 +91,7 @@ func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	o := natsmq.Options{
 		Dir: filepath.Join(dir, "queue"), Listen: "127.0.0.1:0", Timing: quick, MaxBytes: 16 << 20,
 		Desk: w.desk, Events: w.events, Begin: begin, Count: w.count, Metrics: w.metrics, Log: log, Instance: "test", Version: "v1.2.3-4-gabc",
-		Access: natsmq.Access{Authenticate: w.authenticate, Anonymous: w.anonymous, Ended: w.ended, Known: w.known},
+		Access: natsmq.Access{Authenticate: w.authenticate, Anonymous: w.anonymous, Ended: w.ended, Changed: w.change, Known: w.known},
 	}
 	for _, c := range change {
 		c(&o)
@@ -192,6 +193,21 @@ func (w *world) ended(p *access.Principal) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.revoked[p.ID] || p == nobody && w.closed
+}
+
+func (w *world) change() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changed
+}
+
+// revoke ends a key, and tells of it.
+func (w *world) revoke(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.revoked[id] = true
+	close(w.changed)
+	w.changed = make(chan struct{})
 }
 
 func (w *world) known(id string) *access.Principal {
