@@ -1,11 +1,13 @@
 package access
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Holder says who the holder of a client's certificate is.
@@ -47,20 +49,85 @@ func ParseHolder(text string) (Holder, error) {
 }
 
 // certificate is the principal of the certificate that the client showed, if
-// it was verified and somebody is named by it.
-func (g *Guard) certificate(r *http.Request) *Principal {
+// it was verified and somebody is named by it. It lasts as long as the
+// certificate and those who signed it, however old the connection is. The errors
+// wrap ErrExpired or ErrUnbelieved.
+func (g *Guard) certificate(r *http.Request) (*Principal, error) {
 	if len(g.o.Certificates) == 0 || r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		return nil
+		return nil, nil //nolint:nilnil // nobody, which is no error: there may be another credential
 	}
-	names := namesOf(r.TLS.VerifiedChains[0][0])
+	shown := r.TLS.PeerCertificates
+	names := namesOf(shown[0])
 	for _, h := range g.o.Certificates {
 		for _, name := range names {
-			if match(h.Name, name) {
-				return &Principal{Type: "certificate", ID: name, Name: name, Role: h.Role, Heads: h.Heads, Regions: h.Regions}
+			if !match(h.Name, name) {
+				continue
 			}
+			if !g.o.Now().Before(shown[0].NotAfter) {
+				return nil, ErrExpired
+			}
+			if !g.trusts(shown) {
+				return nil, fmt.Errorf("%w: no authority signs it any more", ErrUnbelieved)
+			}
+			return &Principal{
+				Type: "certificate", ID: name, Name: name, Role: h.Role, Heads: h.Heads, Regions: h.Regions,
+				Expires: shown[0].NotAfter, shown: shown,
+			}, nil
 		}
 	}
-	return nil
+	return nil, nil //nolint:nilnil // as above
+}
+
+// trust remembers which certificates are signed by an authority, so that only
+// the first request of a connection pays for the look.
+type trust struct {
+	authorities *x509.CertPool
+
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]bool
+}
+
+// trusts reports whether a certificate is signed by who is an authority now. The
+// handshake has found it so; that holds as long as the authorities are the same.
+func (g *Guard) trusts(shown []*x509.Certificate) bool {
+	if g.o.Authorities == nil {
+		return true
+	}
+	authorities := g.o.Authorities()
+	if authorities == g.first {
+		return true
+	}
+	t := g.trust.Load()
+	if t == nil || t.authorities != authorities {
+		t = &trust{authorities: authorities, known: map[[sha256.Size]byte]bool{}}
+		g.trust.Store(t)
+	}
+	hash := sha256.New()
+	for _, c := range shown {
+		hash.Write(c.Raw)
+	}
+	sum := [sha256.Size]byte(hash.Sum(nil))
+	t.mu.Lock()
+	good, known := t.known[sum]
+	t.mu.Unlock()
+	if known {
+		return good
+	}
+	o := x509.VerifyOptions{
+		Roots: authorities, Intermediates: x509.NewCertPool(), CurrentTime: g.o.Now(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	for _, c := range shown[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := shown[0].Verify(o)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.known) >= maxRemembered {
+		clear(t.known)
+	}
+	t.known[sum] = err == nil
+	return err == nil
 }
 
 func namesOf(c *x509.Certificate) []string {

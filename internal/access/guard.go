@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +26,7 @@ type Options struct {
 	Now            func() time.Time      // required
 	OIDC           *OIDC                 // nil: no tokens are believed
 	Certificates   []Holder              // who clients' certificates are
+	Authorities    func() *x509.CertPool // who signs them now, another pool after each change; nil: never another than at the handshake
 	LocalToken     string                // file to write the local credential to; "": there is none
 	PerAddress     float64               // requests a second of one address; 0: no limit
 	Failures       float64               // failed authentications a second of one address; 0: no limit
@@ -38,6 +41,8 @@ type Guard struct {
 	failures *addresses
 	local    [sha256.Size]byte // of the local credential; zero: none
 	hasLocal bool
+	first    *x509.CertPool                // the authorities at the start
+	trust    atomic.Pointer[trust]         // in certificates, once there are other authorities
 	counted  map[string]prometheus.Counter // failures by reason
 	limited  map[string]prometheus.Counter
 }
@@ -86,6 +91,9 @@ func New(o Options) (*Guard, error) {
 	}, []string{"limit"})
 	for _, l := range []string{limitKey, limitAddress, limitFailures} {
 		g.limited[l] = limited.WithLabelValues(l)
+	}
+	if o.Authorities != nil {
+		g.first = o.Authorities()
 	}
 	if o.LocalToken != "" {
 		if err := g.writeLocal(); err != nil {
@@ -200,8 +208,8 @@ func (g *Guard) identify(r *http.Request, address netip.Addr) (*Principal, error
 	case token != "":
 		return g.token(r.Context(), token, address)
 	}
-	if p := g.certificate(r); p != nil {
-		return p, nil
+	if p, err := g.certificate(r); p != nil || err != nil {
+		return p, err
 	}
 	if !g.Closed() && address.IsLoopback() && peer(r).IsLoopback() {
 		return anonymous, nil
@@ -321,8 +329,8 @@ func (g *Guard) trusted(a netip.Addr) bool {
 }
 
 // Ended reports whether whoever was let in would not be let in any more: the
-// key was revoked or has expired, or the service, open then, has keys now.
-// Connections that live for long ask it again and again.
+// key was revoked or has expired, nobody who signed the certificate is an
+// authority any more, or the service, open then, has keys now. Connections that live for long ask it again and again.
 func (g *Guard) Ended(p *Principal) bool {
 	switch {
 	case p == nil:
@@ -334,6 +342,8 @@ func (g *Guard) Ended(p *Principal) bool {
 	case p.Type == "key":
 		e := (*g.o.Keys.book.Load())[p.ID]
 		return e == nil || !e.key.RevokedAt.IsZero()
+	case p.shown != nil:
+		return !g.trusts(p.shown)
 	}
 	return false
 }

@@ -4,6 +4,7 @@
 package access
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -65,6 +66,7 @@ type Principal struct {
 	Regions []string     // patterns of the regions that a head may be in; empty: any
 	Expires time.Time    // zero: never
 	rate    *bucket
+	shown   []*x509.Certificate // by a client that has no other credential: its own and those between
 }
 
 // May reports whether the principal has the permission.
@@ -149,7 +151,7 @@ var (
 	ErrUnknown          = errors.New("the credential is not known here")
 	ErrExpired          = errors.New("the credential has expired")
 	ErrRevoked          = errors.New("the key was revoked")
-	ErrUnbelieved       = errors.New("the token is not believed")
+	ErrUnbelieved       = errors.New("the token or certificate is not believed")
 	ErrIssuerAway       = errors.New("the issuer of tokens cannot be reached, so that none can be checked")
 	ErrKeyNotFound      = errors.New("there is no key with this id")
 	ErrLastAdmin        = errors.New("this is the last key that may administer; make another first")

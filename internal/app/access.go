@@ -48,6 +48,9 @@ func (a *App) openAccess(ctx context.Context, store access.KeyStore, metrics pro
 	if len(o.Certificates) > 0 && c.TLS.ClientCAFile == "" {
 		return errors.New("access.certificates names holders of certificates, but tls.client_ca_file does not say who signs them")
 	}
+	if a.certs != nil {
+		o.Authorities = a.certs.ClientCAs
+	}
 	for _, text := range c.HTTP.TrustedProxies {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // AnnounceFile is the name of the file in the data directory that tells the
@@ -28,9 +29,18 @@ type Announcement struct {
 	PID        int    `json:"pid"`
 }
 
+// announcer keeps the file true while certificates change.
+type announcer struct {
+	file string
+
+	mu      sync.Mutex
+	said    Announcement
+	written bool // the file is as said
+	over    bool // it was removed for good
+}
+
 // announce writes the file, and has it removed at the end.
 func (a *App) announce() error {
-	file := filepath.Join(a.config.DataDir, AnnounceFile)
 	tokenFile, err := filepath.Abs(filepath.Join(a.config.DataDir, LocalTokenFile))
 	if err != nil {
 		return err
@@ -42,31 +52,63 @@ func (a *App) announce() error {
 	said := Announcement{URL: "http://" + reachable(a.listener.Addr()), TokenFile: tokenFile, AuditFile: trail, PID: os.Getpid()}
 	if a.certs != nil {
 		said.URL = "https://" + reachable(a.listener.Addr())
-		if cert, err := a.certs.Config().GetCertificate(&tls.ClientHelloInfo{}); err == nil && cert != nil {
-			sum := sha256.Sum256(cert.Certificate[0])
-			said.CertSHA256 = hex.EncodeToString(sum[:])
-		}
 	}
 	if a.queue != nil && a.queue.Addr() != "" {
 		said.QueueURL = "nats://" + a.queue.Addr()
 	}
-	content, err := json.Marshal(said)
+	a.announcer = &announcer{file: filepath.Join(a.config.DataDir, AnnounceFile), said: said}
+	a.stops = append(a.stops, a.announcer.end)
+	return a.announcer.say(a.served)
+}
+
+// served is the hash of the certificate that is served, in hexadecimal; "" if
+// there is none, or if it depends on the name that a client asks for, as with
+// ACME.
+func (a *App) served() string {
+	if a.certs == nil {
+		return ""
+	}
+	cert, err := a.certs.Config().GetCertificate(&tls.ClientHelloInfo{})
+	if err != nil || cert == nil {
+		return ""
+	}
+	sum := sha256.Sum256(cert.Certificate[0])
+	return hex.EncodeToString(sum[:])
+}
+
+// say has the file name the certificate that is served. Nothing is written if it
+// does already.
+func (n *announcer) say(served func() string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	cert := served()
+	if n.over || n.written && n.said.CertSHA256 == cert {
+		return nil
+	}
+	n.said.CertSHA256, n.written = cert, false
+	content, err := json.Marshal(n.said)
 	if err != nil {
 		return err
 	}
-	fresh := file + ".new"
+	fresh := n.file + ".new"
 	if err := os.WriteFile(fresh, append(content, '\n'), 0o600); err != nil {
 		return fmt.Errorf("tell the command line where the service is: %w", err)
 	}
-	if err := os.Rename(fresh, file); err != nil {
+	if err := os.Rename(fresh, n.file); err != nil {
 		return fmt.Errorf("tell the command line where the service is: %w", err)
 	}
-	a.stops = append(a.stops, func() error {
-		if err := os.Remove(file); !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
-	})
+	n.written = true
+	return nil
+}
+
+// end removes the file; nothing is said any more.
+func (n *announcer) end() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.over = true
+	if err := os.Remove(n.file); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return nil
 }
 

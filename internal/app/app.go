@@ -69,6 +69,7 @@ type App struct {
 	console    *console.Console // nil: switched off
 	guard      *access.Guard
 	listener   net.Listener
+	announcer  *announcer
 	stops      []func() error // undone last-in-first-out
 }
 
@@ -224,7 +225,7 @@ func (a *App) Reload(ctx context.Context) error {
 	})
 	errs := []error{a.policyFile.Load(ctx), a.journal.Reopen()}
 	if a.certs != nil {
-		errs = append(errs, a.certs.Reload())
+		errs = append(errs, a.reloadCertificates())
 	}
 	return errors.Join(errs...)
 }

@@ -69,11 +69,24 @@ func (a *App) watchCertificates(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := a.certs.Reload(); err == nil {
+		if err := a.reloadCertificates(); err == nil {
 			said = ""
 		} else if err.Error() != said { // a fault is told once
 			said = err.Error()
-			a.log.Error("the certificates changed and cannot be read; those of before are served", "error", err)
+			a.log.Error("the certificates changed, and not all that changed is in force", "error", err)
 		}
 	}
+}
+
+// reloadCertificates reads what changed, and tells those who have to know: the
+// command line which certificate is served, and whoever holds a connection of a
+// client whose certificate may not be good any more. One file may have a fault
+// and the other not, so they are told after an error, too.
+func (a *App) reloadCertificates() error {
+	before := a.certs.ClientCAs()
+	err := a.certs.Reload()
+	if a.certs.ClientCAs() != before {
+		a.guard.AuthoritiesChanged()
+	}
+	return errors.Join(err, a.announcer.say(a.served))
 }

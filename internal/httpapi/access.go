@@ -20,6 +20,8 @@ func (s *Server) enter(rt *route, a *answer, r *http.Request) error {
 	p, err := s.guard.Authenticate(r)
 	if err == nil {
 		err = calls.Allow(p, rt.needs)
+	} else if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		a.Header()["Connection"] = closeConnection // a certificate is shown to a new one only
 	}
 	a.principal = p
 	return err

@@ -85,6 +85,10 @@ func (c *Certificates) NotAfter() time.Time {
 	return time.Time{}
 }
 
+// ClientCAs are who signs the certificates of clients, as last read; nil if none
+// are asked for. It is another pool after each change.
+func (c *Certificates) ClientCAs() *x509.CertPool { return c.clients.Load() }
+
 // Covers reports whether the certificate that is served is good for a name.
 func (c *Certificates) Covers(name string) bool {
 	if cert := c.server.Load(); cert != nil {
