@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"net/http"
+
 	"headway/internal/access"
 )
 
@@ -24,14 +26,11 @@ func (s *Server) Operations() []Operation {
 	return list
 }
 
-// Needs is the permission that a route wants.
-func (s *Server) Needs(method, pattern string) access.Permission {
-	for _, rt := range s.routes() {
-		if rt.method == method && rt.pattern == pattern {
-			return rt.needs
-		}
-	}
-	return ""
+// Mount puts the table of routes into the mux once more, with a route beside it
+// that needs a permission.
+func (s *Server) Mount(needs access.Permission) error {
+	nothing := func(http.ResponseWriter, *http.Request) error { return nil }
+	return s.mount(append(s.routes(), &route{method: "GET", pattern: "/beside", needs: needs, handle: nothing}))
 }
 
 // OpenAPIJSON is what GET /openapi.json answers with.

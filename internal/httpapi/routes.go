@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -96,13 +97,14 @@ func (s *Server) subtrees() (list []*route) {
 	return list
 }
 
-// mount puts the routes into the mux.
-func (s *Server) mount() error {
+// mount puts routes into the mux. It fails if one of them declares no
+// permission, or none that there is.
+func (s *Server) mount(routes []*route) error {
 	s.mux = http.NewServeMux()
 	methods := map[string][]string{}
-	for _, rt := range s.routes() {
-		if rt.needs == "" {
-			return fmt.Errorf("httpapi: route %s %s declares no permission", rt.method, rt.pattern)
+	for _, rt := range routes {
+		if rt.needs != access.Open && !slices.Contains(access.Permissions(), rt.needs) {
+			return fmt.Errorf("httpapi: route %s %s declares no permission that there is: %q", rt.method, rt.pattern, rt.needs)
 		}
 		s.metrics.hold(rt)
 		s.mux.Handle(rt.method+" "+rt.pattern, rt)

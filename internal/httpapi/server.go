@@ -130,7 +130,7 @@ func New(o Options) (*Server, error) {
 	if s.metrics, err = newMetrics(o.Metrics); err != nil {
 		return nil, fmt.Errorf("httpapi: metrics: %w", err)
 	}
-	if err := s.mount(); err != nil {
+	if err := s.mount(s.routes()); err != nil {
 		return nil, err
 	}
 	s.http = &http.Server{
