@@ -210,6 +210,34 @@ func TestHeadersAndConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// A header may have as many bytes as is documented, and not one more.
+func TestTheLimitOfHeadersIsExact(t *testing.T) {
+	for _, limit := range []int{0, 8 << 10} {
+		w := newWorld(t, limited(httpapi.Limits{MaxHeaderBytes: limit}))
+		addr := w.listen()
+		if limit == 0 {
+			limit = 16 << 10 // docs/configuration.md
+		}
+		ask := func(size int) string {
+			t.Helper()
+			c := dial(t, addr)
+			header := "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nX-Long: "
+			header += strings.Repeat("x", size-len(header)-4) + "\r\n\r\n"
+			// The rest of one that is too long is not read.
+			if _, err := io.WriteString(c, header); err != nil && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatal(err)
+			}
+			return cut(t, c)
+		}
+		if got := ask(limit); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+			t.Errorf("a header of %d bytes, as many as may be, got %.80q", limit, got)
+		}
+		if got := ask(limit + 1); !strings.HasPrefix(got, "HTTP/1.1 431 ") {
+			t.Errorf("a header of %d bytes, one too many, got %.80q", limit+1, got)
+		}
+	}
+}
+
 // pipes is a listener in memory, so that time can stand still while nothing
 // happens.
 type pipes struct {
