@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"cmp"
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -58,38 +60,64 @@ func etagListed(headers []string, revision uint64, weak bool) bool {
 	return false
 }
 
-// expected is the revision that a write must meet, which is the current one or
-// the write is refused.
-func (s *Server) expected(r *http.Request, required bool) (uint64, error) {
-	current := s.router.Policy().Revision
+// replaceable is the policy that a change must meet: the current one, if that is
+// what If-Match says or need not say. whatever is set if any other would do.
+func (s *Server) replaceable(r *http.Request, required bool) (current *routing.Policy, whatever bool, err error) {
+	current = s.router.Policy()
 	headers := r.Header["If-Match"]
 	switch {
 	case len(headers) == 0 && required:
-		return 0, &calls.Problem{
+		return nil, false, &calls.Problem{
 			Code:   api.CodePreconditionMissing,
 			Detail: "Send If-Match with the ETag of the policy that you changed, which GET /api/v1/policy answers with.",
 		}
-	case len(headers) > 0 && !etagListed(headers, current, false):
-		return 0, &calls.Problem{
+	case len(headers) > 0 && !etagListed(headers, current.Revision, false):
+		return nil, false, &calls.Problem{
 			Code:   api.CodePreconditionFailed,
-			Detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current),
+			Detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current.Revision),
 		}
 	}
-	return current, nil
+	return current, len(headers) == 0 || etagListed(headers, 0, false), nil
+}
+
+// maxRepeats bounds how often a change is made again because another came
+// between.
+const maxRepeats = 100
+
+// replace makes a change of the policy. If any policy will do, such changes take
+// turns, and one is made again if something else came between, such as the
+// policy file.
+func (s *Server) replace(ctx context.Context, current *routing.Policy, whatever bool, change func(*routing.Policy) (*routing.Policy, error)) (policy *routing.Policy, err error) {
+	if !whatever {
+		return change(current)
+	}
+	s.replacing.Lock()
+	defer s.replacing.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	for range maxRepeats {
+		if policy, err = change(s.router.Policy()); !errors.Is(err, routing.ErrPolicyConflict) {
+			break
+		}
+	}
+	return policy, err
 }
 
 func (s *Server) putPolicy(w http.ResponseWriter, r *http.Request) error {
-	return s.changePolicy(w, r, "policy.put", func(body []byte) (routing.Document, []fleet.Fault) {
+	return s.changePolicy(w, r, "policy.put", func(_ *routing.Policy, body []byte) (routing.Document, []fleet.Fault) {
 		return routing.ParsePolicy(body, "json")
 	})
 }
 
 func (s *Server) patchPolicy(w http.ResponseWriter, r *http.Request) error {
-	return s.changePolicy(w, r, "policy.patch", s.router.Policy().Document.Merge)
+	return s.changePolicy(w, r, "policy.patch", func(current *routing.Policy, body []byte) (routing.Document, []fleet.Fault) {
+		return current.Document.Merge(body)
+	})
 }
 
-func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func([]byte) (routing.Document, []fleet.Fault)) error {
-	expect, err := s.expected(r, true)
+func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func(current *routing.Policy, body []byte) (routing.Document, []fleet.Fault)) error {
+	current, whatever, err := s.replaceable(r, true)
 	if err != nil {
 		return err
 	}
@@ -102,13 +130,15 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action str
 		return err
 	}
 	defer body.free()
-	doc, faults := read(body.b)
-	if len(faults) > 0 {
-		return calls.Invalid(faults)
-	}
-	policy, err := s.router.Apply(r.Context(), doc, routing.PolicyChange{
-		Source: routing.SourceAPI, Action: action, Author: author(r), Note: note,
-	}, expect)
+	policy, err := s.replace(r.Context(), current, whatever, func(current *routing.Policy) (*routing.Policy, error) {
+		doc, faults := read(current, body.b)
+		if len(faults) > 0 {
+			return nil, calls.Invalid(faults)
+		}
+		return s.router.Apply(r.Context(), doc, routing.PolicyChange{
+			Source: routing.SourceAPI, Action: action, Author: author(r), Note: note,
+		}, current.Revision)
+	})
 	if err != nil {
 		return err
 	}
@@ -246,11 +276,13 @@ func (s *Server) restoreRevision(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	expect, err := s.expected(r, false)
+	current, whatever, err := s.replaceable(r, false)
 	if err != nil {
 		return err
 	}
-	policy, err := s.router.Restore(r.Context(), n, author(r), expect)
+	policy, err := s.replace(r.Context(), current, whatever, func(current *routing.Policy) (*routing.Policy, error) {
+		return s.router.Restore(r.Context(), n, author(r), current.Revision)
+	})
 	if err != nil {
 		return err
 	}

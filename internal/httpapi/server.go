@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -110,6 +111,9 @@ type Server struct {
 	console  http.Handler
 	names    func(string) bool
 	draining atomic.Bool
+
+	replacing sync.Mutex // held by a change of whatever policy is current
+
 	lastHost atomic.Pointer[string] // the Host that was admitted last
 }
 

@@ -1,0 +1,117 @@
+package httpapi_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"headway/api"
+	"headway/internal/routing"
+)
+
+// late is a body before whose begin something happens.
+type late struct {
+	io.Reader
+	happens func()
+}
+
+func (l *late) Read(b []byte) (int, error) {
+	if l.happens != nil {
+		l.happens()
+		l.happens = nil
+	}
+	return l.Reader.Read(b)
+}
+
+func (l *late) Close() error { return nil }
+
+// alias adds an alias to the policy in force, as the policy file might.
+func (w *world) alias(name string) error {
+	current := w.router.Policy()
+	doc, faults := current.Document.Merge(fmt.Appendf(nil, `{"aliases":{%q:"llama"}}`, name))
+	if len(faults) > 0 {
+		return fmt.Errorf("%v", faults)
+	}
+	_, err := w.router.Apply(w.Context(), doc, routing.PolicyChange{Source: routing.SourceFile}, current.Revision)
+	return err
+}
+
+// If-Match: * asks for a change of whatever is current, also when that becomes
+// another while the request comes; a tag asks for that one policy.
+func TestAChangeOfWhateverIsCurrent(t *testing.T) {
+	w := newWorld(t)
+	ask := func(method, target, body, match string) *answer {
+		r := newRequest(t, method, target, body)
+		if match != "" {
+			r.Header.Set("If-Match", match)
+		}
+		r.Body = &late{strings.NewReader(body), func() {
+			if err := w.alias(fmt.Sprintf("before-%d", w.router.Policy().Revision)); err != nil {
+				t.Error(err)
+			}
+		}}
+		return w.ask(r)
+	}
+	a := ask("PATCH", "/api/v1/policy", `{"aliases":{"mine":"llama"}}`, "*")
+	aliases := w.router.Policy().Document.Aliases
+	if a.status != http.StatusOK || a.header.Get("ETag") != `"2"` || aliases["mine"] == "" || aliases["before-0"] == "" {
+		t.Errorf("PATCH: %d %s, aliases %v", a.status, a.body, aliases)
+	}
+	if a = ask("PUT", "/api/v1/policy", `{"default_strategy":"random"}`, "*"); a.status != http.StatusOK || a.header.Get("ETag") != `"4"` {
+		t.Errorf("PUT: %d %s", a.status, a.body)
+	}
+	for _, match := range []string{`"4"`, `W/"4"`, `"3", "4"`} {
+		a := ask("PATCH", "/api/v1/policy", `{"default_strategy":"round_robin"}`, match)
+		w.problem(http.StatusPreconditionFailed, api.CodePreconditionFailed, a)
+	}
+}
+
+// Many at once say that whatever is current will do, while the policy file
+// changes, too: each change is made, and none undoes another.
+func TestManyChangesOfWhateverIsCurrent(t *testing.T) {
+	w := newWorld(t)
+	const callers, changes = 4, 10
+	var callersDone, all sync.WaitGroup
+	stop := make(chan struct{})
+	all.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			current := w.router.Policy()
+			doc := current.Document
+			doc.DefaultStrategy = []string{"random", "round_robin"}[i%2]
+			if _, err := w.router.Apply(t.Context(), doc, routing.PolicyChange{Source: routing.SourceFile}, current.Revision); err != nil && !errors.Is(err, routing.ErrPolicyConflict) {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for c := range callers {
+		callersDone.Go(func() {
+			for i := range changes {
+				body := fmt.Sprintf(`{"aliases":{"a-%d-%d":"llama"}}`, c, i)
+				if a := w.ask(newRequest(t, "PATCH", "/api/v1/policy", body, "If-Match", "*")); a.status != http.StatusOK {
+					t.Errorf("%d %s", a.status, a.body)
+				}
+			}
+		})
+	}
+	callersDone.Wait()
+	close(stop)
+	all.Wait()
+	aliases := w.router.Policy().Document.Aliases
+	for c := range callers {
+		for i := range changes {
+			if name := fmt.Sprintf("a-%d-%d", c, i); aliases[name] == "" {
+				t.Errorf("the change that adds %s is lost", name)
+			}
+		}
+	}
+}
