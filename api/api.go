@@ -319,6 +319,7 @@ const (
 	CodeUnauthenticated     = "unauthenticated"
 	CodeForbidden           = "forbidden"
 	CodeRateLimited         = "rate_limited"
+	CodeKeyInURL            = "key_in_url"
 	CodeKeyNotFound         = "key_not_found"
 	CodeLastAdmin           = "last_admin"
 	CodeAuditUnavailable    = "audit_unavailable"

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -574,10 +575,12 @@ func FuzzCredential(f *testing.F) {
 	for _, s := range []string{"", "Bearer", "Bearer ", "Bearer " + secret, "bearer " + secret, "Basic x", "Bearer hw__", "Bearer hw_a_b_c", "Bearer a.b.c", "Bearer \x00"} {
 		f.Add(s, "")
 	}
-	f.Add("", "token="+secret)
+	for _, query := range []string{"token=" + secret, "a=%zz&x=" + secret, "%68w" + secret[2:]} {
+		f.Add("", query)
+	}
 	f.Fuzz(func(t *testing.T, header, query string) {
 		r := ask(far, "Authorization", header)
-		r.URL.RawQuery = query
+		r.URL.RawQuery, r.RequestURI = query, "/api/v1/heads?"+query
 		p, err := d.guard.Authenticate(r)
 		scheme, token, _ := strings.Cut(header, " ")
 		good := strings.EqualFold(scheme, "Bearer") && token == secret
@@ -587,7 +590,27 @@ func FuzzCredential(f *testing.F) {
 		if err != nil && strings.Contains(err.Error(), secret) {
 			t.Fatalf("the error tells the key: %v", err)
 		}
+		plain, bad := url.QueryUnescape(query)
+		if err := d.guard.CheckURL(r); err == nil && (strings.Contains(query, secret) || bad == nil && strings.Contains(plain, secret)) {
+			t.Fatalf("%q: the key is not found in it", query)
+		}
 	})
+}
+
+// BenchmarkCheckURL is what the search for keys costs a request.
+func BenchmarkCheckURL(b *testing.B) {
+	d := open(b, access.Options{})
+	for _, target := range []string{"/api/v1/heads/gpu-0001/status", "/api/v1/heads?region=eu%2Dwest&limit=100"} {
+		r := httptest.NewRequest(http.MethodGet, target, nil)
+		b.Run(target, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := d.guard.CheckURL(r); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
 
 // BenchmarkAuthenticate is what a key costs a request.

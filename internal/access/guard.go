@@ -145,8 +145,9 @@ var anonymous = &Principal{Type: "anonymous", Role: RoleAdmin}
 // localUser is the user of the service, who could also read its files.
 var localUser = &Principal{Type: "local", ID: "local", Role: RoleAdmin}
 
-// Authenticate finds out who asks. The errors are those of this package; none
-// of them repeats what was sent.
+// Authenticate finds out who asks. What stands in the URL is no credential, and
+// CheckURL's to refuse. The errors are those of this package; none of them
+// repeats what was sent.
 func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
 	address := g.Address(r)
 	now := g.o.Now()
@@ -221,9 +222,6 @@ func (g *Guard) identify(r *http.Request, address netip.Addr) (*Principal, error
 // is none.
 func bearer(r *http.Request) (string, error) {
 	headers := r.Header["Authorization"]
-	if q := r.URL.RawQuery; q != "" && keyInQuery(q) || strings.Contains(r.URL.Path, "/"+keyPrefix) {
-		return "", ErrInURL
-	}
 	for _, name := range elsewhere {
 		if len(r.Header[name]) > 0 {
 			if len(headers) > 0 {
@@ -252,22 +250,6 @@ const maxToken = 12 << 10
 // notOfToken reports whether a character is not of RFC 6750's b64token.
 func notOfToken(r rune) bool {
 	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._~+/=", r)
-}
-
-// keyInQuery reports whether a query carries a credential, by a name that
-// others give it or by how our keys begin.
-func keyInQuery(query string) bool {
-	for part := range strings.SplitSeq(query, "&") {
-		name, value, _ := strings.Cut(part, "=")
-		switch strings.ToLower(name) {
-		case "api_key", "apikey", "access_token", "token", "key", "authorization":
-			return true
-		}
-		if strings.HasPrefix(value, keyPrefix) || strings.HasPrefix(value, localPrefix) {
-			return true
-		}
-	}
-	return false
 }
 
 func (g *Guard) token(ctx context.Context, token string, address netip.Addr) (*Principal, error) {

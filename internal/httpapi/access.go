@@ -27,12 +27,12 @@ func (s *Server) enter(rt *route, a *answer, r *http.Request) error {
 	return err
 }
 
-// denied records an attempt that was refused for who made it. Those who ask too
-// often are counted, and too many to write down; reading without a key is how a
-// client learns that it needs one.
+// denied records an attempt that was refused for who made it or where it came
+// from, or because it was to make a key that may not be made. The journal bounds
+// what that writes.
 func (s *Server) denied(rt *route, a *answer, r *http.Request, err error) {
-	p := calls.AccessProblem(err)
-	if p == nil || p.Code != api.CodeUnauthenticated && p.Code != api.CodeForbidden || errors.Is(err, access.ErrNoCredential) && rt.action == "" {
+	reason, attempt := attempted(rt, err)
+	if !attempt {
 		return
 	}
 	action := rt.action
@@ -41,10 +41,30 @@ func (s *Server) denied(rt *route, a *answer, r *http.Request, err error) {
 	}
 	id := s.identity(a, r)
 	s.note(audit.Entry{
-		Category: audit.Auth, Action: action, Outcome: audit.Denied, Reason: p.Detail,
+		Category: audit.Auth, Action: action, Outcome: audit.Denied, Reason: reason,
 		Actor: id.Actor, Source: id.Source, RequestID: id.RequestID,
 		Target: audit.Target{Type: "route", ID: rt.method + " " + rt.pattern},
 	})
+}
+
+// attempted reports whether an error refuses an attempt that the trail tells of,
+// and what it says of it. Those who ask too often are counted, and too many to
+// write down; reading without a key is how a client learns that it needs one.
+func attempted(rt *route, err error) (reason string, yes bool) {
+	if p, is := errors.AsType[*calls.Problem](err); is {
+		return p.Detail, p.Code == api.CodeForeignHost || p.Code == api.CodeCrossOrigin
+	}
+	if refused, is := errors.AsType[*access.InvalidError](err); is { // by the book of keys
+		return refused.Error(), true
+	}
+	p := calls.AccessProblem(err)
+	switch {
+	case p == nil:
+		return "", false
+	case errors.Is(err, access.ErrNoCredential) && rt.action == "":
+		return "", false
+	}
+	return p.Detail, p.Code == api.CodeUnauthenticated || p.Code == api.CodeForbidden
 }
 
 // identity is who acts in a request, for the audit trail.

@@ -291,11 +291,7 @@ func TestCredentialsThatAreNotGood(t *testing.T) {
 		"twice the same":     {"/api/v1/heads", []string{"Authorization", "Bearer " + good, "Authorization", "Bearer " + good}, "more than one"},
 		"two headers":        {"/api/v1/heads", []string{"Authorization", "Bearer " + good, "X-Api-Key", good}, "more than one"},
 		"another header":     {"/api/v1/heads", []string{"X-Api-Key", good}, "another header"},
-		"in the query":       {"/api/v1/heads?api_key=" + good, nil, "in the URL"},
-		"any name there":     {"/api/v1/heads?x=" + good, nil, "in the URL"},
-		"in the path":        {"/api/v1/heads/" + good, nil, "in the URL"},
-		"both":               {"/api/v1/heads?token=" + good, []string{"Authorization", "Bearer " + good}, "in the URL"},
-		"unknown id":         {"/api/v1/heads", []string{"Authorization", "Bearer hw_000000000000_" + strings.Split(good, "_")[2]}, "not known"},
+		"unknown id":         {"/api/v1/heads", []string{"Authorization", "Bearer hw_000000000000_" + strings.SplitN(good, "_", 3)[2]}, "not known"},
 		"one character less": {"/api/v1/heads", []string{"Authorization", "Bearer " + good[:len(good)-1]}, "not known"},
 		"one character more": {"/api/v1/heads", []string{"Authorization", "Bearer " + good + "A"}, "not known"},
 		"in capitals":        {"/api/v1/heads", []string{"Authorization", "Bearer " + strings.ToUpper(good)}, "not known"},
@@ -306,14 +302,72 @@ func TestCredentialsThatAreNotGood(t *testing.T) {
 		if !strings.Contains(p.Detail, c.detail) {
 			t.Errorf("%s: told %q; want %q", name, p.Detail, c.detail)
 		}
-		if strings.Contains(string(a.body), strings.Split(good, "_")[2]) {
+		if strings.Contains(string(a.body), strings.SplitN(good, "_", 3)[2]) {
 			t.Errorf("%s: the answer repeats the secret: %s", name, a.body)
 		}
 	}
-	if log := w.log.String(); strings.Contains(log, strings.Split(good, "_")[2]) || strings.Contains(log, "ERROR") {
+	if log := w.log.String(); strings.Contains(log, strings.SplitN(good, "_", 3)[2]) || strings.Contains(log, "ERROR") {
 		t.Errorf("logged: %s", log)
 	}
 	w.must(200, "GET", "/api/v1/heads", "", "Authorization", "bearer "+good) // schemes have no case
+}
+
+// A key anywhere in a URL is refused on every route, also if it is right, and is
+// repeated nowhere.
+func TestAKeyInTheURLIsRefusedAndNotRepeated(t *testing.T) {
+	w, secrets := closed(t)
+	const local = "hwlocal_ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	good := secrets[access.RoleAdmin]
+	encoded := ""
+	for i := range len(good) {
+		encoded += fmt.Sprintf("%%%02X", good[i])
+	}
+	var targets []string
+	for i, key := range []string{good, local, encoded, strings.Replace(good, "_", "%5f", 1)} {
+		for _, o := range w.server.Operations() {
+			path := concrete(o.Pattern)
+			if i > 1 && o.Method != "POST" {
+				continue
+			}
+			targets = append(targets, path+"?x="+key, path+"?"+key, path+"?a=1&"+key+"=1", path+"?%zz&x="+key, path+"?x=%&y="+key)
+		}
+		targets = append(targets,
+			"/api/v1/heads/"+key, "/api/v1/heads/x"+key, "/api/v1/heads/"+key+"/status", "/"+key, "/no/such/x"+key+"/path", "/api/v1/heads?cursor=a"+key,
+			"/console/"+key, "/api/v1/decisions/"+key+"/outcome", "/livez/../"+key)
+	}
+	for _, name := range []string{"api_key", "apikey", "access_token", "token", "key", "Authorization", "%74oken"} {
+		targets = append(targets, "/livez?"+name+"=of-somebody-else", "/api/v1/heads?a=1&"+name+"=of-somebody-else")
+	}
+	secret := strings.SplitN(good, "_", 3)[2]
+	w.recorded.take()
+	for _, target := range targets {
+		for _, headers := range [][]string{nil, {"Authorization", "Bearer " + good}, {"Host", "evil.example"}} {
+			for _, method := range []string{"GET", "POST"} {
+				a := w.do(method, target, "", headers...)
+				p := w.problem(http.StatusBadRequest, api.CodeKeyInURL, a)
+				if text := fmt.Sprint(a.header) + string(a.body); strings.Contains(text, secret) || strings.Contains(text, local) || strings.Contains(text, encoded) || p.Instance != "" {
+					t.Fatalf("%s %s: the answer repeats it: %s", method, target, text)
+				}
+			}
+		}
+	}
+	for _, e := range w.recorded.take() {
+		if text := fmt.Sprintf("%+v", e); e.Outcome != audit.Denied || strings.Contains(text, secret) || strings.Contains(text, local) {
+			t.Fatalf("recorded: %s", text)
+		}
+	}
+	if log := w.log.String(); strings.Contains(log, secret) || strings.Contains(log, local) {
+		t.Errorf("logged: %s", log)
+	}
+	if !strings.Contains(w.scrape(), `headway_auth_failures_total{reason="in_url"}`) {
+		t.Error("it is not counted")
+	}
+	// What only looks a little like one is no key: a head may be called so.
+	admin := []string{"Authorization", "Bearer " + good}
+	for _, id := range []string{"hw_1", "gpu-hw_a100", "hw_" + strings.Repeat("a", 12), "hw_abcdefabcdeg_x", "hw"} {
+		w.must(http.StatusCreated, "POST", "/api/v1/heads", headBody(id), admin...)
+		w.must(http.StatusOK, "GET", "/api/v1/heads/"+id, "", admin...)
+	}
 }
 
 // A path that means another after cleaning is not the route that it looks like.
@@ -416,6 +470,55 @@ func TestEverySensitiveOperationIsRecorded(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// What is refused for where it comes from, and what would make a key wider than
+// its maker, is recorded as well. It is the journal that bounds how much.
+func TestAttemptsFromElsewhereAndAtWiderKeysAreRecorded(t *testing.T) {
+	w, secrets := closed(t)
+	narrow := w.key(w.admin(), access.Request{Name: "narrow", Role: "admin", Scopes: []string{"admin"}, ExpiresIn: time.Hour})
+	as := func(secret string) []string { return []string{"Authorization", "Bearer " + secret} }
+	for _, c := range []struct {
+		name, method, target, body string
+		headers                    []string
+		status                     int
+		action, reason, actor      string
+	}{
+		{"a foreign name", "GET", "/livez", "", []string{"Host", "evil.example"}, 421, "access", "Host header", ""},
+		{"a foreign name, with a key", "GET", "/api/v1/heads", "", append(as(secrets[access.RoleAdmin]), "Host", "evil.example"), 421, "access", "Host header", ""},
+		{"another site's page", "PUT", "/api/v1/policy", "{}", []string{"Origin", "https://evil.example"}, 403, "policy.put", "another site", ""},
+		{"a page that reads", "GET", "/metrics", "", []string{"Sec-Fetch-Site", "cross-site"}, 403, "access", "another site", ""},
+		{"a WebSocket of a page", "GET", "/api/v1/ws", "", []string{"Origin", "https://evil.example"}, 403, "access", "another site", ""},
+		{"a wider key", "POST", "/api/v1/keys", `{"name":"x","role":"operator"}`, as(narrow), 422, "key.create", "can only be made by who may operate", narrow},
+		{"a longer key", "POST", "/api/v1/keys", `{"name":"x","role":"admin","scopes":["admin"]}`, as(narrow), 422, "key.create", "cannot outlive", narrow},
+		{"a key in the URL", "GET", "/livez?token=x", "", nil, 400, "access", "in the URL", ""},
+	} {
+		w.recorded.take()
+		if a := w.do(c.method, c.target, c.body, c.headers...); a.status != c.status {
+			t.Fatalf("%s: %d %s; want %d", c.name, a.status, a.body, c.status)
+		}
+		entries := w.recorded.take()
+		if len(entries) != 1 {
+			t.Errorf("%s: %d entries; want 1", c.name, len(entries))
+			continue
+		}
+		e := entries[0]
+		actor := ""
+		if c.actor != "" {
+			actor = strings.Split(c.actor, "_")[1]
+		}
+		if e.Outcome != audit.Denied || e.Category != audit.Auth || e.Action != c.action || !strings.Contains(e.Reason, c.reason) || e.Actor.ID != actor ||
+			e.Source.IP != "127.0.0.1" || e.RequestID == "" || !strings.HasPrefix(e.Target.ID, c.method+" /") || strings.Contains(fmt.Sprint(e), "evil") {
+			t.Errorf("%s is recorded as %+v", c.name, e)
+		}
+	}
+	// What is only badly written is no attempt.
+	w.recorded.take()
+	w.must(400, "POST", "/api/v1/keys", `{`, as(narrow)...)
+	w.must(422, "POST", "/api/v1/keys", `{"name":"x","role":"admin","what":1}`, as(narrow)...)
+	if entries := w.recorded.take(); len(entries) != 0 {
+		t.Errorf("recorded: %+v", entries)
 	}
 }
 

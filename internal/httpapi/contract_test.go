@@ -334,6 +334,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		{exchange{"PUT", "/api/v1/policy", `{}`, 422, []string{"If-Match", "*"}}, api.CodeInvalid},
 		{exchange{"POST", "/api/v1/policy/revisions/9/restore", "", 404, nil}, api.CodeRevisionNotFound},
 		{exchange{"GET", "/api/v1/policy/revisions/nine", "", 422, nil}, api.CodeInvalid},
+		{exchange{"GET", "/livez?token=x", "", 400, nil}, api.CodeKeyInURL},
 		{exchange{"GET", "/livez", "", 421, []string{"Host", "evil.example"}}, api.CodeForeignHost},
 		{exchange{"GET", "/metrics", "", 403, []string{"Origin", "https://evil.example"}}, api.CodeCrossOrigin},
 	} {

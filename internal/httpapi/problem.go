@@ -33,8 +33,10 @@ func (s *Server) fail(a *answer, r *http.Request, err error) {
 	if a.status != 0 {
 		return
 	}
-	if errors.Is(err, access.ErrInURL) {
-		body.Instance = "" // it may hold a key
+	if errors.Is(err, access.ErrInURL) { // the path may hold it
+		body.Instance = ""
+		body.Status, body.Code, body.Title = http.StatusBadRequest, api.CodeKeyInURL, "A key stands in the URL"
+		body.Type = "urn:headway:problem:" + body.Code
 	}
 	if len(body.Instance) > maxInstance {
 		body.Instance = body.Instance[:maxInstance]

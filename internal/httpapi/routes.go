@@ -171,7 +171,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
 		header["Connection"] = closeConnection
 	}
-	err := s.admit(r)
+	var err error
+	if r.RequestURI != decisionsPath { // which spares the hot route the search
+		err = s.guard.CheckURL(r)
+	}
+	if err == nil {
+		err = s.admit(r)
+	}
 	if err == nil {
 		err = s.enter(rt, a, r)
 	}
