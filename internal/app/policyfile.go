@@ -24,7 +24,14 @@ import (
 // watchInterval is how often files are looked at for a change.
 const watchInterval = time.Second
 
-// policyFile brings the policy file into force whenever the file changes. A
+// The pause after a fault that may pass, doubled after each.
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+// policyFile brings the policy file into force whenever the file changes, and
+// tries again what failed for another reason than what the file says. A
 // policy that came over HTTP since stays in force until then, over restarts
 // too: what counts is whether the file differs from the last one taken over.
 type policyFile struct {
@@ -34,9 +41,11 @@ type policyFile struct {
 	failures prometheus.Counter
 	failed   atomic.Bool // the file as it is now is not in force
 
-	mu    sync.Mutex
-	seen  fs.FileInfo // as last looked at
-	taken []byte      // the document last taken over, encoded
+	mu      sync.Mutex
+	seen    fs.FileInfo   // as last looked at
+	taken   []byte        // the document last taken over, encoded
+	pause   time.Duration // after the last failure; 0: it is not tried again until the file changes
+	retryAt time.Time
 }
 
 func newPolicyFile(path string, router *routing.Router, log *slog.Logger, metrics prometheus.Registerer) (*policyFile, error) {
@@ -44,7 +53,7 @@ func newPolicyFile(path string, router *routing.Router, log *slog.Logger, metric
 		path: path, router: router, log: log,
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headway_policy_load_failures_total",
-			Help: "Times that the policy file changed and could not be brought into force.",
+			Help: "Times that the policy file could not be brought into force, each time that it is tried again included.",
 		}),
 	}
 	return p, errors.Join(metrics.Register(p.failures), metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -70,10 +79,15 @@ func (p *policyFile) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if !p.changed() {
+			again := p.due()
+			if !again && !p.changed() {
 				continue
 			}
-			if err := p.Load(ctx); err != nil {
+			err := p.Load(ctx)
+			switch {
+			case err != nil && again:
+				p.log.Error("the policy file still cannot be brought into force; it is tried again", "error", err)
+			case err != nil:
 				p.log.Error("the policy file changed and cannot be used; the policy in force is unchanged", "error", err)
 			}
 		}
@@ -91,6 +105,19 @@ func (p *policyFile) changed() bool {
 	return p.seen == nil || !info.ModTime().Equal(p.seen.ModTime()) || info.Size() != p.seen.Size() || !os.SameFile(info, p.seen)
 }
 
+// due reports whether it is time to try again what may succeed by now.
+func (p *policyFile) due() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pause > 0 && !time.Now().Before(p.retryAt)
+}
+
+// fileError is what is wrong with the file itself: it stays so until somebody
+// writes it.
+type fileError struct{ error }
+
+func (e *fileError) Unwrap() error { return e.error }
+
 // Load reads the file and brings its policy into force, if it is another than
 // the last one that came from it. A file with a fault changes nothing.
 func (p *policyFile) Load(ctx context.Context) error {
@@ -104,14 +131,20 @@ func (p *policyFile) Load(ctx context.Context) error {
 	if err != nil {
 		p.failures.Inc()
 	}
+	if _, written := errors.AsType[*fileError](err); err == nil || written {
+		p.pause = 0
+		return err
+	}
+	p.pause = min(lastRetry, max(firstRetry, 2*p.pause))
+	p.retryAt = time.Now().Add(p.pause)
 	return err
 }
 
 func (p *policyFile) load(ctx context.Context) error {
 	info, err := os.Stat(p.path)
 	p.seen = info
-	if err != nil {
-		return fmt.Errorf("read the policy (--policy): %w", err)
+	if err != nil { // changed tells when it is there again
+		return &fileError{fmt.Errorf("read the policy (--policy): %w", err)}
 	}
 	data, err := os.ReadFile(p.path)
 	if err != nil {
@@ -172,10 +205,11 @@ func (p *policyFile) lastTaken(ctx context.Context) ([]byte, error) {
 // maxHistory is more revisions than a store keeps.
 const maxHistory = 1000
 
+// policyError lists what is wrong with the document.
 func policyError(file string, faults []fleet.Fault) error {
 	errs := []error{fmt.Errorf("the policy %s is invalid; nothing was changed", file)}
 	for _, f := range faults {
 		errs = append(errs, fmt.Errorf("  %s: %s", cmp.Or(f.Pointer, "the document"), f.Reason))
 	}
-	return errors.Join(errs...)
+	return &fileError{errors.Join(errs...)}
 }

@@ -1,12 +1,17 @@
 package app
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -20,7 +25,7 @@ import (
 // fileWorld is a router with a policy file and a store that outlives it.
 type fileWorld struct {
 	testing.TB
-	store   *boltstore.Store
+	store   *away
 	path    string
 	router  *routing.Router
 	file    *policyFile
@@ -34,7 +39,34 @@ func newFileWorld(t *testing.T) *fileWorld {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	return &fileWorld{TB: t, store: store, path: filepath.Join(t.TempDir(), "policy.yaml")}
+	return &fileWorld{TB: t, store: &away{Store: store}, path: filepath.Join(t.TempDir(), "policy.yaml")}
+}
+
+// away is a store that cannot always be written.
+type away struct {
+	*boltstore.Store
+
+	mu     sync.Mutex
+	fails  error
+	failed []time.Time // when somebody tried to write
+}
+
+func (s *away) SavePolicy(ctx context.Context, expect uint64, p routing.StoredPolicy) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fails != nil {
+		s.failed = append(s.failed, time.Now())
+		return 0, s.fails
+	}
+	return s.Store.SavePolicy(ctx, expect, p)
+}
+
+// failWith lets writing fail, and returns when it was tried before.
+func (s *away) failWith(err error) []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fails = err
+	return s.failed
 }
 
 func (w *fileWorld) check(err error) {
@@ -158,4 +190,45 @@ func TestAPolicyFileThatCannotBeUsedChangesNothing(t *testing.T) {
 	if w.value("headway_policy_last_load_successful") != 1 {
 		t.Error("the metrics do not tell that all is well again")
 	}
+}
+
+// What failed for another reason than what the file says is tried again, less
+// and less often, without anybody touching the file; a bad document is not.
+func TestAPolicyFileIsTriedAgainAfterAFaultThatPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newFileWorld(t)
+		w.write("random")
+		w.check(w.start())
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.file.Run(ctx) }()
+		w.store.failWith(errors.New("no space left on device"))
+		w.write("round_robin")
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		w.want("random", 1)
+		if w.value("headway_policy_last_load_successful") != 0 {
+			t.Error("the metrics do not tell of the policy that is not in force")
+		}
+		tried := w.store.failWith(nil)
+		if len(tried) < 12 || len(tried) > 20 || tried[1].Sub(tried[0]) > 2*firstRetry {
+			t.Errorf("it was tried at %v in ten minutes; want soon again, and then about once a minute", tried)
+		}
+		time.Sleep(lastRetry + watchInterval)
+		synctest.Wait()
+		w.want("round_robin", 2)
+		if w.value("headway_policy_last_load_successful") != 1 {
+			t.Error("the metrics do not tell that all is well again")
+		}
+
+		w.write("rondom")
+		failures := w.value("headway_policy_load_failures_total")
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if again := w.value("headway_policy_load_failures_total") - failures; again != 1 {
+			t.Errorf("a bad document was tried %v times; want once", again)
+		}
+		stop()
+		w.check(<-ended)
+	})
 }
