@@ -299,6 +299,7 @@ type Fault struct {
 const (
 	CodeInvalidJSON         = "invalid_json"
 	CodeInvalid             = "invalid_request"
+	CodeMalformed           = "malformed_request"
 	CodeTooLarge            = "body_too_large"
 	CodeUnsupportedMedia    = "unsupported_media_type"
 	CodeNotFound            = "not_found"

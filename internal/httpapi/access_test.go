@@ -326,7 +326,7 @@ func TestAKeyInTheURLIsRefusedAndNotRepeated(t *testing.T) {
 	for i, key := range []string{good, local, encoded, strings.Replace(good, "_", "%5f", 1)} {
 		for _, o := range w.server.Operations() {
 			path := concrete(o.Pattern)
-			if i > 1 && o.Method != "POST" {
+			if i > 1 && o.Method != http.MethodPost {
 				continue
 			}
 			targets = append(targets, path+"?x="+key, path+"?"+key, path+"?a=1&"+key+"=1", path+"?%zz&x="+key, path+"?x=%&y="+key)

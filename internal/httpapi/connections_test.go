@@ -238,6 +238,45 @@ func TestTheLimitOfHeadersIsExact(t *testing.T) {
 	}
 }
 
+// noRequest sends what net/http refuses before it is a request; the answers are
+// problems like all others. It returns their code.
+func (w *world) noRequest(c *contract) string {
+	w.Helper()
+	addr := w.listen()
+	for request, want := range map[string]struct {
+		status int
+		detail string
+	}{
+		"GET /livez HTTP/1.1\r\n\r\n":              {400, "missing required Host header"},
+		"GET /livez HTTP/1.1\r\nHost: a b\r\n\r\n": {400, "malformed Host header"},
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n": {400, "RFC 9112"},
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\nX y: 1\r\n\r\n":                                 {400, "invalid header name"},
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n":                {501, "transfer encoding"},
+		"GET /livez HTTP/7.0\r\nHost: localhost\r\n\r\n":                                           {505, "unsupported protocol version"},
+		"GET /" + "\x00" + " HTTP/1.1\r\nHost: localhost\r\n\r\n":                                  {400, "RFC 9112"},
+		"nonsense\r\n\r\n": {400, "RFC 9112"},
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: " + strings.Repeat("x", 16<<10) + "\r\n\r\n": {431, "http.max_header_bytes"},
+	} {
+		conn := dial(w, addr)
+		_, _ = io.WriteString(conn, request) // the rest of one that is too long is not read
+		r, err := http.ReadResponse(bufio.NewReader(strings.NewReader(cut(w, conn))), nil)
+		if err != nil {
+			w.Fatalf("%.60q: %v", request, err)
+		}
+		a := &answer{status: r.StatusCode, header: r.Header, body: drain(r.Body)}
+		_ = r.Body.Close()
+		if !r.Close {
+			w.Errorf("%.60q: the answer does not say that the connection ends", request)
+		}
+		p := w.problem(want.status, api.CodeMalformed, a)
+		c.problem(w, a)
+		if !strings.Contains(p.Detail, want.detail) || a.header.Get("Date") == "" {
+			w.Errorf("%.60q: told %q, %v; want %q", request, p.Detail, a.header, want.detail)
+		}
+	}
+	return api.CodeMalformed
+}
+
 // pipes is a listener in memory, so that time can stand still while nothing
 // happens.
 type pipes struct {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"sync"
@@ -115,6 +116,32 @@ func (c *boundedConn) SetDeadline(t time.Time) error {
 	c.writeBy.Store(0)
 	return c.Conn.SetDeadline(t)
 }
+
+// plainError ends the header of the answers that net/http writes without asking
+// anybody, for what is no request. All others have a Date.
+const plainError = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
+
+// Write writes b or, if b is such an answer, the problem that says the same.
+// net/http writes it at once and closes the connection then. Over TLS it is
+// encrypted by now and goes out as it is.
+func (c *boundedConn) Write(b []byte) (int, error) {
+	if len(b) > maxPlainError || len(b) <= len(plainErrorBegin) || b[len(plainErrorBegin)] < '4' || !bytes.HasPrefix(b, plainErrorBegin) {
+		return c.Conn.Write(b)
+	}
+	status, detail, ours := bytes.Cut(b[len(plainErrorBegin):], []byte(plainError))
+	if !ours || len(status) < 3 {
+		return c.Conn.Write(b)
+	}
+	if _, err := c.Conn.Write(problemOfNet(string(status[:3]), string(detail))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// maxPlainError is longer than any answer that net/http writes so.
+const maxPlainError = 512
+
+var plainErrorBegin = []byte("HTTP/1.1 ")
 
 func (c *boundedConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -87,13 +86,13 @@ const maxRepeats = 100
 // replace makes a change of the policy. If any policy will do, such changes take
 // turns, and one is made again if something else came between, such as the
 // policy file.
-func (s *Server) replace(ctx context.Context, current *routing.Policy, whatever bool, change func(*routing.Policy) (*routing.Policy, error)) (policy *routing.Policy, err error) {
+func (s *Server) replace(r *http.Request, current *routing.Policy, whatever bool, change func(*routing.Policy) (*routing.Policy, error)) (policy *routing.Policy, err error) {
 	if !whatever {
 		return change(current)
 	}
 	s.replacing.Lock()
 	defer s.replacing.Unlock()
-	if err := ctx.Err(); err != nil {
+	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
 	for range maxRepeats {
@@ -130,7 +129,7 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action str
 		return err
 	}
 	defer body.free()
-	policy, err := s.replace(r.Context(), current, whatever, func(current *routing.Policy) (*routing.Policy, error) {
+	policy, err := s.replace(r, current, whatever, func(current *routing.Policy) (*routing.Policy, error) {
 		doc, faults := read(current, body.b)
 		if len(faults) > 0 {
 			return nil, calls.Invalid(faults)
@@ -280,7 +279,7 @@ func (s *Server) restoreRevision(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	policy, err := s.replace(r.Context(), current, whatever, func(current *routing.Policy) (*routing.Policy, error) {
+	policy, err := s.replace(r, current, whatever, func(current *routing.Policy) (*routing.Policy, error) {
 		return s.router.Restore(r.Context(), n, author(r), current.Revision)
 	})
 	if err != nil {

@@ -1,11 +1,14 @@
 package httpapi
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -62,4 +65,29 @@ func (s *Server) send(a *answer, p *calls.Problem, body *api.Problem) {
 	}
 	a.WriteHeader(body.Status)
 	_, _ = a.Write(append(encoded, '\n'))
+}
+
+// problemOfNet is the answer, with its header, to what net/http has refused
+// before it was a request. detail may begin with the status and its text.
+func problemOfNet(status, detail string) []byte {
+	code, err := strconv.Atoi(status)
+	if err != nil {
+		code = http.StatusBadRequest
+	}
+	body := api.Problem{
+		Status: code, Code: api.CodeMalformed, Type: "urn:headway:problem:" + api.CodeMalformed,
+		Title: "This is no HTTP request", RequestID: newRequestID(),
+	}
+	text := http.StatusText(code)
+	reason := strings.TrimPrefix(strings.TrimPrefix(detail, status+" "+text), ": ")
+	if code == http.StatusRequestHeaderFieldsTooLarge {
+		reason = "the header is longer than http.max_header_bytes allows"
+	}
+	body.Detail = "The request cannot be read: " + cmp.Or(reason, "it is not as RFC 9112 wants it") + "."
+	encoded, err := json.Marshal(body, json.Deterministic(true))
+	if err != nil {
+		encoded = nil // text that net/http has made always encodes
+	}
+	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: %d\r\nContent-Type: %s\r\nDate: %s\r\nX-Request-Id: %s\r\n\r\n%s\n",
+		code, text, len(encoded)+1, problemType[0], time.Now().UTC().Format(http.TimeFormat), body.RequestID, encoded)
 }

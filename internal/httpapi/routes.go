@@ -267,6 +267,10 @@ func requestID(r *http.Request) string {
 	if v := r.Header["X-Request-Id"]; len(v) == 1 && len(v[0]) >= 1 && len(v[0]) <= 128 && safe(v[0]) {
 		return v[0]
 	}
+	return newRequestID()
+}
+
+func newRequestID() string {
 	const digits = "0123456789abcdef"
 	var id [24]byte
 	hi, lo := rand.Uint64(), rand.Uint64()
