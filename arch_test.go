@@ -496,7 +496,60 @@ func list(names []string) string {
 	return "(" + strings.Join(slices.Sorted(slices.Values(names)), ", ") + ")"
 }
 
-// The page of threats names tests that exist.
+// hardCoded are the forms of what must be made where it is used, and never be in
+// the repository: everybody who has the program would have it.
+var hardCoded = map[string]*regexp.Regexp{
+	"an API key":                regexp.MustCompile(`hw_[0-9a-f]{12}_[A-Za-z0-9_-]{43}`),
+	"a local credential":        regexp.MustCompile(`hwlocal_[A-Z2-7]{26}`),
+	"a private key":             regexp.MustCompile(`-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/=]`),
+	"a private key without PEM": regexp.MustCompile(`\bMC4CAQAwBQYDK2VwBCIEI[A-Za-z0-9+/]{20}|\bMIGHAgEAMBMGByqGSM49[A-Za-z0-9+/]{20}`),
+	"a seed of NATS":            regexp.MustCompile(`\bS[ACOPUNX][A-Z2-7]{56}\b`),
+	"a password in a URL":       regexp.MustCompile(`\b(?:nats|rediss?)://[^\s/:@"'$<>{}%]+:[^\s/:@"'$<>{}%]{4,}@`),
+}
+
+// No key is the same for two installations: none stands in the repository, in
+// code, tests or what users copy.
+func TestNoKeyIsHardCoded(t *testing.T) {
+	for _, name := range files(t) {
+		text := read(t, name)
+		for what, form := range hardCoded {
+			if found := form.Find(text); found != nil {
+				t.Errorf("%s has %s: %.40q", name, what, found)
+			}
+		}
+	}
+	examples := map[string]string{
+		"an API key":                "hw_" + strings.Repeat("0a", 6) + "_" + strings.Repeat("_-aZ", 11),
+		"a local credential":        "hwlocal_" + strings.Repeat("A2", 13),
+		"a private key without PEM": "MC4CAQAwBQYDK2VwBCIEI" + strings.Repeat("Ab+/", 5),
+		"a private key":             "-----BEGIN EC " + "PRIVATE KEY-----\nMHc",
+		"a seed of NATS":            "SU" + strings.Repeat("A7", 28),
+		"a password in a URL":       "redis" + "://me:letmein@host",
+	}
+	for what, form := range hardCoded {
+		if example := examples[what]; !form.MatchString(example) {
+			t.Errorf("%s as %q is not recognised", what, example)
+		}
+	}
+}
+
+// attacks are those that others of its kind fell to, by words of the page.
+var attacks = []string{
+	"administrative interface without authentication",
+	"route outside the authenticated prefix",
+	"Tricks with the path",
+	"Tricks with the Host header",
+	"makes a wider or longer key",
+	"second header with the same key",
+	"SSRF by a registered address",
+	"False load reports",
+	"Series without bound",
+	"Secrets in arguments",
+	"Hard-coded keys",
+	"another site's page",
+}
+
+// The page of threats names all attacks, with tests that exist.
 func TestTheThreatsAreTried(t *testing.T) {
 	page, err := os.ReadFile("docs/security.md")
 	if err != nil {
@@ -508,6 +561,11 @@ func TestTheThreatsAreTried(t *testing.T) {
 			if fn, ok := d.(*ast.FuncDecl); ok && f.isTest && fn.Recv == nil {
 				have[fn.Name.Name] = true
 			}
+		}
+	}
+	for _, attack := range attacks {
+		if !regexp.MustCompile(`(?m)^\| [^|]*` + regexp.QuoteMeta(attack) + "[^|]*\\|[^|]*\\| `(?:Test|Fuzz)").Match(page) {
+			t.Errorf("docs/security.md has no line for %q with a test", attack)
 		}
 	}
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z]+)`").FindAllStringSubmatch(string(page), -1)
