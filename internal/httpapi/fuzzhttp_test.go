@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"testing"
 
@@ -11,14 +12,27 @@ import (
 	"headway/api"
 )
 
+// answersJSON reports whether a call that goes well has an answer, which is JSON.
+func answersJSON(method, path string) bool {
+	switch path {
+	case "/livez", "/readyz", "/openapi.json":
+		return method != http.MethodHead
+	case "/api/v1/events", "/api/v1/ws":
+		return false
+	}
+	return method != http.MethodHead && strings.HasPrefix(path, "/api/v1/")
+}
+
 // FuzzHTTP sends anything anywhere: the answer is one of the table's, a
-// problem is whole, and no request meets a bug.
+// problem is whole, a success says something, and no request meets a bug. In a
+// target DECISION stands for the id of a decision that there is.
 func FuzzHTTP(f *testing.F) {
 	shared := newWorld(f)
 	shared.register("a")
-	shared.decide(`{"model_type":"llama-3.1-8b"}`)
+	decision := shared.decide(`{"model_type":"llama-3.1-8b"}`).DecisionID
 	f.Fuzz(func(t *testing.T, method, target, header, body string) {
 		w := &world{TB: t, store: shared.store, fleet: shared.fleet, router: shared.router, server: shared.server, metrics: shared.metrics, log: shared.log}
+		target = strings.Replace(target, "DECISION", decision, 1)
 		u, err := url.ParseRequestURI(target)
 		if err != nil || !strings.HasPrefix(target, "/") {
 			return // net/http answers that itself
@@ -34,7 +48,11 @@ func FuzzHTTP(f *testing.F) {
 		if a.header.Get("X-Request-Id") == "" {
 			t.Fatal("no X-Request-Id")
 		}
-		switch kind := a.header.Get("Content-Type"); {
+		kind := a.header.Get("Content-Type")
+		if success := a.status == http.StatusOK || a.status == http.StatusCreated; success && answersJSON(method, u.Path) && (len(a.body) == 0 || kind != "application/json") {
+			t.Fatalf("%s %s: %d with %q, %q; want JSON", method, target, a.status, kind, a.body)
+		}
+		switch {
 		case a.status >= 400 && kind == "application/problem+json":
 			var p api.Problem
 			if err := json.Unmarshal(a.body, &p, json.RejectUnknownMembers(true)); err != nil || p.Code == "" || p.Status != a.status || len(a.body) > 64<<10 {
@@ -48,8 +66,14 @@ func FuzzHTTP(f *testing.F) {
 		case a.status >= 400:
 			t.Fatalf("%d with %s: %s", a.status, kind, a.body)
 		}
-		if a.status == http.StatusCreated { // so that the fleet does not grow
-			w.must(http.StatusNoContent, http.MethodDelete, a.header.Get("Location"), "")
+		switch made := a.header.Get("Location"); {
+		case a.status != http.StatusCreated:
+		case strings.HasPrefix(made, "/api/v1/keys/"): // so that the service stays open
+			if err := shared.keys.Revoke(t.Context(), path.Base(made)); err != nil {
+				t.Fatal(err)
+			}
+		default: // so that the fleet does not grow
+			w.must(http.StatusNoContent, http.MethodDelete, made, "")
 		}
 	})
 }
