@@ -32,7 +32,7 @@ strategy. The place that the decision reserves is given back at once, unless
 			}
 			return r.do(&out, func(c *client.Client) error {
 				d, err := c.Decide(cmd.Context(), req)
-				if refused, ok := errors.AsType[*client.Error](err); ok && refused.Problem.Explanation != nil && out.format != "json" && out.format != "yaml" {
+				if refused, ok := errors.AsType[*client.Error](err); ok && refused.Problem.Explanation != nil && !out.structured() {
 					explain(cmd.OutOrStdout(), refused.Problem.Explanation)
 				}
 				if err != nil {
@@ -43,7 +43,7 @@ strategy. The place that the decision reserves is given back at once, unless
 						return err
 					}
 				}
-				if out.format == "json" || out.format == "yaml" {
+				if out.structured() {
 					return out.write(cmd.OutOrStdout(), d.Decision, nil)
 				}
 				printDecision(cmd.OutOrStdout(), &d.Decision)

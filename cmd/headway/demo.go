@@ -25,7 +25,7 @@ d drains one, q stops.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, name := range []string{"heads", "rate", "speed"} {
 				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
-					return usageError(fmt.Errorf("--%s: 0 of them make no demo", name))
+					return usageError(fmt.Errorf("--%s 0: want more than 0", name))
 				}
 			}
 			return demo.Run(cmd.Context(), o, cmd.OutOrStdout())

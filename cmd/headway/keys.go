@@ -163,7 +163,7 @@ that are named; client decides and uses /v1.`,
 					if err != nil {
 						return err
 					}
-					if out.format == "json" || out.format == "yaml" {
+					if out.structured() {
 						return out.write(w, key, nil)
 					}
 					shown := "this is the only time that it is shown:"

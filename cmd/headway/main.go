@@ -60,6 +60,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	strict(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -119,13 +120,9 @@ found.`,
 		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("headway {{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(newServe(), newDemo(), newStatus(), newDoctor(), newHeads(), newWatch(), newDecide(), newPolicy(), newKeys(), newAudit(), newQueue(), newState(), newTLS(), newConfig(), newMan(), newVersion())
-	wrapArgs(root)
 	return root
 }
 
@@ -134,31 +131,34 @@ func versionLine() string {
 	return fmt.Sprintf("%s (commit %s, %s, %s/%s)", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// wrapArgs makes wrong arguments of every command a usage error.
-func wrapArgs(cmd *cobra.Command) {
-	if check := cmd.Args; check != nil {
-		cmd.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return usageError(err)
-			}
-			return nil
-		}
-	}
-	for _, sub := range cmd.Commands() {
-		wrapArgs(sub)
-	}
+// built is the version as it is printed.
+type built struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
 }
 
 func newVersion() *cobra.Command {
-	return &cobra.Command{
+	var out output
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version, the commit and the toolchain",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			if out.structured() {
+				v, c := buildVersion()
+				return out.write(cmd.OutOrStdout(), built{v, c, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, nil)
+			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "headway %s\n", versionLine())
 			return err
 		},
 	}
+	out.addFlag(cmd)
+	return cmd
 }
 
 // buildVersion is what the linker set, else what the build recorded.

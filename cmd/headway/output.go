@@ -37,6 +37,9 @@ func (o *output) check() error {
 	return nil
 }
 
+// structured reports whether the output is for programs.
+func (o *output) structured() bool { return o.format == "json" || o.format == "yaml" }
+
 // table is what people read: columns, of which those after the first wide are
 // shown in the wide format only.
 type table struct {

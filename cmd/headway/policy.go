@@ -163,7 +163,7 @@ are differences; 4: the file is no valid policy.`,
 }
 
 func writeDifferences(w io.Writer, out *output, list []api.Difference) error {
-	if out.format == "json" || out.format == "yaml" {
+	if out.structured() {
 		return out.write(w, list, nil)
 	}
 	for _, d := range list {
@@ -206,7 +206,7 @@ func newPolicyValidate(r *remote) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.checked(cmd, &out, args[0], func(check *api.PolicyCheck) error {
-				if out.format == "json" || out.format == "yaml" {
+				if out.structured() {
 					return out.write(cmd.OutOrStdout(), check, nil)
 				}
 				w := cmd.OutOrStdout()

@@ -61,7 +61,7 @@ func newStatus() *cobra.Command {
 					if s.URL, err = r.where(); err != nil {
 						return err
 					}
-					if out.format == "json" || out.format == "yaml" {
+					if out.structured() {
 						err = out.write(w, s, nil)
 					} else {
 						err = s.print(w)

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// here runs a command in this process.
+func here(t testing.TB, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// groups calls f for each command that has others.
+func groups(f func(path []string, group *cobra.Command)) {
+	root := newRoot()
+	strict(root)
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if !cmd.HasSubCommands() {
+			return
+		}
+		f(strings.Fields(cmd.CommandPath())[1:], cmd)
+		for _, sub := range cmd.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
+}
+
+// A script whose command does not exist must not go on as if it had been done.
+func TestEveryGroupRefusesACommandThatItDoesNotHave(t *testing.T) {
+	seen := 0
+	groups(func(path []string, group *cobra.Command) {
+		seen++
+		for _, args := range [][]string{{"nonsense"}, {"nonsense", "x"}, {"nonsense", "--no-such-flag"}} {
+			args = append(path[:len(path):len(path)], args...)
+			code, out, errs := here(t, args...)
+			if code != exitUsage || out != "" || !strings.HasPrefix(errs, `headway: unknown command "nonsense" of "`+group.CommandPath()+`"`) {
+				t.Errorf("headway %s: exit %d, printed %q, said %q", strings.Join(args, " "), code, out, errs)
+			}
+		}
+		for _, sub := range group.Commands() {
+			slip := sub.Name()[:len(sub.Name())-1]
+			if len(slip) < 3 || sub.Hidden {
+				continue
+			}
+			code, _, errs := here(t, append(path[:len(path):len(path)], slip)...)
+			if code != exitUsage || !strings.Contains(errs, "; did you mean "+sub.Name()+"?") {
+				t.Errorf("headway %s %s: exit %d, said %q", strings.Join(path, " "), slip, code, errs)
+			}
+		}
+	})
+	if seen < 9 {
+		t.Errorf("%d groups", seen)
+	}
+}
+
+func TestAGroupAloneShowsItsHelp(t *testing.T) {
+	groups(func(path []string, group *cobra.Command) {
+		code, out, errs := here(t, path...)
+		if code != exitOK || errs != "" {
+			t.Errorf("headway %s: exit %d, said %q", strings.Join(path, " "), code, errs)
+		}
+		has(t, out, "Usage:\n  "+group.CommandPath()+" ", "Available Commands:")
+	})
+}
+
+func TestSlipsAreNamed(t *testing.T) {
+	for args, want := range map[string]string{
+		"decide --modeltype m":         "unknown flag: --modeltype; did you mean --model-type?",
+		"heads list --regoin eu":       "unknown flag: --regoin; did you mean --region?",
+		"serve --lsten 127.0.0.1:0":    "unknown flag: --lsten; did you mean --listen?",
+		"heads lst --region eu":        `unknown command "lst" of "headway heads"; did you mean list?`,
+		"policy app policy.yaml":       "did you mean apply?",
+		"help heads lst":               `unknown command "lst" of "headway heads"; did you mean list?`,
+		"help nonsense":                `unknown command "nonsense" of "headway"`,
+		"heads list --nothing-like-it": "unknown flag: --nothing-like-it\n",
+		"heads list -Q":                "unknown shorthand flag",
+		"demo --speed 0":               "--speed 0: want more than 0",
+		"demo --heads 0":               "--heads 0: want more than 0",
+		"version -o xml":               `-o "xml": want one of`,
+	} {
+		code, out, errs := here(t, strings.Fields(args)...)
+		if code != exitUsage || out != "" || !strings.Contains(errs, want) {
+			t.Errorf("headway %s: exit %d, printed %q, said %q; want %q", args, code, out, errs, want)
+		}
+	}
+}
+
+func TestTheVersionIsForProgramsToo(t *testing.T) {
+	_, out, _ := here(t, "version")
+	has(t, out, "headway ", " (commit ")
+	_, out, _ = here(t, "version", "-o", "json")
+	has(t, out, `"version": "`, `"commit": "`, `"platform": "`)
+	_, out, _ = here(t, "version", "-o", "yaml")
+	has(t, out, "\ncommit: ", "\nplatform: ")
+}
