@@ -114,7 +114,7 @@ func TestTheCommandLineFindsTheServiceByItself(t *testing.T) {
 	_, errs = s.cli(exitRefused, "policy", "validate", "wrong.yaml")
 	has(t, errs, "/default_strategy", "/rules/0")
 	s.cli(exitRefused, "policy", "apply", "wrong.yaml")
-	s.cli(exitError, "policy", "check", "wrong.yaml")
+	s.cli(exitRefused, "policy", "check", "wrong.yaml")
 	out, _ = s.cli(exitOK, "policy", "restore", "0")
 	has(t, out, "revision 2 is in force")
 	out, _ = s.cli(exitOK, "policy", "history")

@@ -12,11 +12,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"headway/api"
 	"headway/client"
-	"headway/internal/fleet"
 	"headway/internal/routing"
 )
 
@@ -74,23 +72,14 @@ func newPolicyCheck() *cobra.Command {
 		Use:   "check FILE",
 		Short: "Say everything that is wrong with a policy file, without a service",
 		Long: `Say everything that is wrong with a policy file, each fault with its place,
-without a service. Exit code 0: it would be taken; 1: not.`,
+without a service. Exit code 0: it would be taken; 4: not.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			doc, faults, err := readPolicy(args[0], cmd.InOrStdin())
+			doc, err := readPolicy(args[0], cmd.InOrStdin(), cmd.OutOrStdout())
 			if err != nil {
 				return err
 			}
-			var policy *routing.Policy
-			if len(faults) == 0 {
-				policy, faults = routing.Compile(doc)
-			}
-			for _, f := range faults {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
-			}
-			if len(faults) > 0 {
-				return fmt.Errorf("%s is no valid policy; faults: %d", args[0], len(faults))
-			}
+			policy, _ := routing.Compile(doc) // what was read without a fault compiles
 			for _, w := range policy.Warnings {
 				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s: %s\n", w.Pointer, w.Reason)
 			}
@@ -101,41 +90,44 @@ without a service. Exit code 0: it would be taken; 1: not.`,
 	}
 }
 
-func readFile(name string, stdin io.Reader) ([]byte, error) {
+// readPolicy reads a file as the service reads that of --policy, so that every
+// command takes and refuses the same files. Faults are written to w.
+func readPolicy(name string, stdin io.Reader, w io.Writer) (routing.Document, error) {
+	var data []byte
+	var err error
 	if name == "-" {
-		return io.ReadAll(stdin)
+		data, err = io.ReadAll(stdin)
+	} else {
+		data, err = os.ReadFile(name)
 	}
-	return os.ReadFile(name)
-}
-
-func readPolicy(name string, stdin io.Reader) (doc routing.Document, faults []fleet.Fault, err error) {
-	data, err := readFile(name, stdin)
 	if err != nil {
-		return doc, nil, err
+		return routing.Document{}, err
 	}
 	format := "yaml"
 	if filepath.Ext(name) == ".json" {
 		format = "json"
 	}
-	doc, faults = routing.ParsePolicy(data, format)
-	return doc, faults, nil
+	doc, faults := routing.ParsePolicy(data, format)
+	if len(faults) == 0 {
+		return doc, nil
+	}
+	for _, f := range faults {
+		fmt.Fprintf(w, "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
+	}
+	return routing.Document{}, noPolicy(name, len(faults))
 }
 
-// rawPolicy is the file as JSON, with whatever is wrong in it: the service says
-// that, with places that fit the file.
-func rawPolicy(name string, stdin io.Reader) (json.RawMessage, error) {
-	data, err := readFile(name, stdin)
+func noPolicy(file string, faults int) error {
+	return &codedError{exitRefused, fmt.Errorf("%s is no valid policy; faults: %d", file, faults)}
+}
+
+// encodedPolicy is the document of a file as the service takes it.
+func encodedPolicy(cmd *cobra.Command, file string) (json.RawMessage, error) {
+	doc, err := readPolicy(file, cmd.InOrStdin(), cmd.ErrOrStderr())
 	if err != nil {
 		return nil, err
 	}
-	if filepath.Ext(name) == ".json" {
-		return data, nil
-	}
-	var v any
-	if err := yaml.Unmarshal(data, &v); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return json.Marshal(v)
+	return doc.Encode()
 }
 
 func newPolicyDiff(r *remote) *cobra.Command {
@@ -179,11 +171,11 @@ func writeDifferences(w io.Writer, out *output, list []api.Difference) error {
 
 // checked has a file checked by the service and says what is wrong with it.
 func (r *remote) checked(cmd *cobra.Command, out *output, file string, do func(*api.PolicyCheck) error) error {
+	document, err := encodedPolicy(cmd, file)
+	if err != nil {
+		return err
+	}
 	return r.do(out, func(c *client.Client) error {
-		document, err := rawPolicy(file, cmd.InOrStdin())
-		if err != nil {
-			return err
-		}
 		check, err := c.ValidatePolicy(cmd.Context(), document)
 		if err != nil {
 			return err
@@ -192,7 +184,7 @@ func (r *remote) checked(cmd *cobra.Command, out *output, file string, do func(*
 			for _, f := range check.Errors {
 				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
 			}
-			return &codedError{exitRefused, fmt.Errorf("%s is no valid policy; faults: %d", file, len(check.Errors))}
+			return noPolicy(file, len(check.Errors))
 		}
 		return do(&check)
 	})
@@ -203,7 +195,9 @@ func newPolicyValidate(r *remote) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate FILE",
 		Short: "Try a file: its differences, and which recent decisions would go elsewhere",
-		Args:  cobra.ExactArgs(1),
+		Long: `Try a file: where it differs from the policy in force, and which recent decisions
+would go elsewhere. Exit code 0: it is valid; 4: not.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.checked(cmd, &out, args[0], func(check *api.PolicyCheck) error {
 				if out.structured() {
@@ -241,14 +235,15 @@ func newPolicyApply(r *remote) *cobra.Command {
 		Short: "Bring a file into force",
 		Long: `Bring a file into force. It replaces the policy that is in force when the command
 begins; if somebody else changes it meanwhile, nothing happens and the exit code
-is 5. --if-revision names the revision that the change was made for.`,
+is 5. A file that is no valid policy changes nothing, and the exit code is 4.
+--if-revision names the revision that the change was made for.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			document, err := encodedPolicy(cmd, args[0])
+			if err != nil {
+				return err
+			}
 			return r.do(nil, func(c *client.Client) error {
-				document, err := rawPolicy(args[0], cmd.InOrStdin())
-				if err != nil {
-					return err
-				}
 				etag := strconv.Quote(ifMatch)
 				before, err := c.Policy(cmd.Context())
 				if err != nil {
