@@ -53,6 +53,17 @@ func (b *book) SaveKey(_ context.Context, k access.Key) error {
 	return b.fail
 }
 
+func (b *book) ForgetKeys(_ context.Context, ids []string) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fail == nil {
+		for _, id := range ids {
+			delete(b.keys, id)
+		}
+	}
+	return b.fail
+}
+
 // door is a guard with what stands around it.
 type door struct {
 	testing.TB

@@ -16,6 +16,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"headway/internal/audit"
 )
@@ -37,10 +39,12 @@ type Key struct {
 
 // KeyStore keeps keys durably. Implementations are safe for concurrent use;
 // what they return is the caller's to keep. SaveKey adds a key or replaces the
-// one with its id and returns when that is durable.
+// one with its id, ForgetKeys removes those with the ids, all or none, of which
+// some may not be there; both return when that is durable.
 type KeyStore interface {
 	Keys(ctx context.Context) ([]Key, error)
 	SaveKey(ctx context.Context, k Key) error
+	ForgetKeys(ctx context.Context, ids []string) error
 }
 
 // Request says what a new key is to be.
@@ -61,6 +65,7 @@ const (
 	maxPattern  = 128
 	minLife     = time.Minute
 	maxLife     = 10 * 365 * 24 * time.Hour
+	keepEnded   = 90 * 24 * time.Hour // keys that were revoked or have expired stay in the book so long
 )
 
 // keyPrefix begins every key, so that one is recognised where it must not be.
@@ -85,8 +90,8 @@ type entry struct {
 	used      atomic.Int64 // Unix seconds of the last use
 }
 
-// OpenKeys reads the keys of the store. rate bounds the requests a second of
-// each key; 0 is no limit.
+// OpenKeys reads the keys of the store and forgets those that ended more than 90
+// days ago. rate bounds the requests a second of each key; 0 is no limit.
 func OpenKeys(ctx context.Context, store KeyStore, begin audit.BeginFunc, rate float64, now func() time.Time) (*Keys, error) {
 	k := &Keys{store: store, begin: begin, now: now, rate: rate}
 	stored, err := store.Keys(ctx)
@@ -98,7 +103,53 @@ func OpenKeys(ctx context.Context, store KeyStore, begin audit.BeginFunc, rate f
 		book[key.ID] = k.entry(key)
 	}
 	k.book.Store(&book)
+	_ = k.forget(ctx) // a store that cannot write now is asked again when the book is full
 	return k, nil
+}
+
+// forget removes the keys that ended more than 90 days ago. Only the audit trail
+// knows them then.
+func (k *Keys) forget(ctx context.Context) error {
+	book := *k.book.Load()
+	ids := forgettable(book, k.now().Add(-keepEnded))
+	if len(ids) == 0 {
+		return nil
+	}
+	if err := k.store.ForgetKeys(ctx, ids); err != nil {
+		return errors.Join(ErrStoreUnavailable, err)
+	}
+	book = maps.Clone(book)
+	for _, id := range ids {
+		delete(book, id)
+	}
+	k.book.Store(&book)
+	return nil
+}
+
+// forgettable are the keys that ended before a time. Of those that were not
+// revoked the one that lasts longest stays: a book without any opens the
+// service, and time alone must not do that.
+func forgettable(book map[string]*entry, before time.Time) (ids []string) {
+	var last *Key
+	for id, e := range book {
+		if e.key.RevokedAt.IsZero() && (last == nil || e.key.outlasts(last)) {
+			last = &e.key
+		}
+		if e.key.endedBefore(before) {
+			ids = append(ids, id)
+		}
+	}
+	return slices.DeleteFunc(ids, func(id string) bool { return last != nil && id == last.ID })
+}
+
+func (k *Key) endedBefore(t time.Time) bool {
+	return !k.RevokedAt.IsZero() && k.RevokedAt.Before(t) || !k.ExpiresAt.IsZero() && k.ExpiresAt.Before(t)
+}
+
+// outlasts reports whether, unless somebody revokes one of them, a key can be
+// used for longer than another.
+func (k *Key) outlasts(other *Key) bool {
+	return !other.ExpiresAt.IsZero() && (k.ExpiresAt.IsZero() || k.ExpiresAt.After(other.ExpiresAt))
 }
 
 func (k *Keys) entry(key Key) *entry {
@@ -172,6 +223,11 @@ func (k *Keys) List() []Listed {
 func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if len(*k.book.Load()) >= MaxKeys {
+		if err := k.forget(ctx); err != nil {
+			return Key{}, "", err
+		}
+	}
 	key, faults := k.check(by, r)
 	if len(faults) > 0 {
 		return Key{}, "", &InvalidError{faults}
@@ -203,7 +259,7 @@ func (k *Keys) check(by *Principal, r Request) (Key, []Fault) {
 		key.CreatedBy = by.Type + ":" + by.ID
 	}
 	if n := len(r.Name); n == 0 || n > maxName || !printable(r.Name) {
-		fault("/name", "is required: 1 to %d bytes without control characters", maxName)
+		fault("/name", "is required: 1 to %d bytes of characters that can be seen, and spaces", maxName)
 	}
 	if !slices.Contains(Roles(), key.Role) {
 		fault("/role", "want one of viewer, operator, admin, head, client")
@@ -236,7 +292,7 @@ func (k *Keys) check(by *Principal, r Request) (Key, []Fault) {
 	}
 	faults = append(faults, k.checkWidth(by, &key)...)
 	if len(*k.book.Load()) >= MaxKeys {
-		fault("", "there are %d keys already; revoked ones count for 90 days", MaxKeys)
+		fault("", "there are %d keys already; those that were revoked or have expired count for 90 days more", MaxKeys)
 	}
 	return key, faults
 }
@@ -275,8 +331,10 @@ func checkPatterns(at string, list []string) (faults []Fault) {
 	return faults
 }
 
+// printable refuses what a terminal obeys and what makes text look like other
+// text: control characters, also of C1, and those that turn or join letters.
 func printable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd })
+	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
 }
 
 // Revoke ends a key at once and for ever. The errors are ErrKeyNotFound,

@@ -72,6 +72,33 @@ func (s *Store) SaveKey(ctx context.Context, k access.Key) error {
 	return nil
 }
 
+// ForgetKeys implements access.KeyStore.
+func (s *Store) ForgetKeys(ctx context.Context, ids []string) error {
+	err := s.update(ctx, func(tx *bolt.Tx) error {
+		total, err := getSums(tx, bucketKeys)
+		if err != nil {
+			return err
+		}
+		b := tx.Bucket(bucketKeys)
+		for _, id := range ids {
+			key := []byte(id)
+			old := b.Get(key)
+			if old == nil {
+				continue
+			}
+			total.del(key, old)
+			if err := b.Delete(key); err != nil {
+				return err
+			}
+		}
+		return total.put(tx, bucketKeys)
+	})
+	if err != nil {
+		return fmt.Errorf("forget keys: %w", err)
+	}
+	return nil
+}
+
 // keysIfAny is Keys for a file that may be of a layout without keys.
 func (s *Store) keysIfAny(ctx context.Context) ([]access.Key, error) {
 	has := false

@@ -70,6 +70,30 @@ func TestKeysLastAndMove(t *testing.T) {
 	}
 }
 
+func TestForgottenKeysStayAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.db")
+	s := open(t, path)
+	for _, id := range []string{"a", "b", "c"} {
+		if err := s.SaveKey(t.Context(), key(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.ForgetKeys(t.Context(), []string{"a", "nobody", "c"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if report, err := boltstore.Check(path); err != nil || len(report.Faults) > 0 {
+		t.Errorf("the file: %+v, %v", report, err)
+	}
+	s = open(t, path)
+	defer s.Close()
+	if got, want := keysOf(t, s), []access.Key{key("b")}; !reflect.DeepEqual(got, want) {
+		t.Errorf("after a restart: %+v; want %+v", got, want)
+	}
+}
+
 // A file from before there were keys is sound, can be exported, and gets a
 // place for keys when it is opened.
 func TestAFileWithoutKeys(t *testing.T) {

@@ -83,6 +83,12 @@ func (s *memoryStore) SaveKey(context.Context, access.Key) error {
 	return s.fail
 }
 
+func (s *memoryStore) ForgetKeys(context.Context, []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fail
+}
+
 func (s *memoryStore) Heads(context.Context) ([]fleet.Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
