@@ -68,23 +68,23 @@ strategy. The place that the decision reserves is given back at once, unless
 }
 
 func printDecision(w io.Writer, d *api.Decision) {
-	fmt.Fprintf(w, "%s  %s  (%s)\n", d.Head.ID, d.Head.Endpoint, d.Head.Region)
-	fmt.Fprintf(w, "because   %s\n", d.Reason)
-	fmt.Fprintf(w, "strategy  %s, policy revision %d\n", d.Strategy, d.PolicyRevision)
+	fmt.Fprintf(w, "%s  %s  (%s)\n", seen(d.Head.ID), seen(d.Head.Endpoint), seen(d.Head.Region))
+	fmt.Fprintf(w, "because   %s\n", seen(d.Reason))
+	fmt.Fprintf(w, "strategy  %s, policy revision %d\n", seen(d.Strategy), d.PolicyRevision)
 	var others []string
 	for _, a := range d.Alternatives {
 		others = append(others, a.ID)
 	}
-	fmt.Fprintf(w, "then      %s\n", orDash(strings.Join(others, ", ")))
+	fmt.Fprintf(w, "then      %s\n", orDash(seen(strings.Join(others, ", "))))
 	if d.Explanation != nil {
 		explain(w, d.Explanation)
 	}
 }
 
 func explain(w io.Writer, e *api.Explanation) {
-	fmt.Fprintf(w, "rule      %s\nformula   %s\n", e.Rule, e.Formula)
+	fmt.Fprintf(w, "rule      %s\nformula   %s\n", seen(e.Rule), seen(e.Formula))
 	if e.Region != "" {
-		fmt.Fprintf(w, "region    %s, %s\n", e.Region, e.RegionMode)
+		fmt.Fprintf(w, "region    %s, %s\n", seen(e.Region), seen(e.RegionMode))
 	}
 	fmt.Fprintln(w)
 	t := &table{columns: []string{"", "HEAD", "REGION", "COST", "REMOVED BY", "SIGNALS"}}

@@ -218,7 +218,7 @@ func newHeadsState(r *remote, use, state, summary string) *cobra.Command {
 					if err != nil {
 						return err
 					}
-					fmt.Fprintf(cmd.OutOrStdout(), "%s is %s, with %d in flight\n", h.ID, h.AdminState, h.InFlight)
+					fmt.Fprintf(cmd.OutOrStdout(), "%s is %s, with %d in flight\n", seen(h.ID), seen(h.AdminState), h.InFlight)
 				}
 				return nil
 			})

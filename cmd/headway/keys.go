@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,7 +92,7 @@ func (k fileKeys) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, err
 	}
 	key, secret, err := k.keys.Create(ctx, &access.Principal{Type: "local", ID: k.user, Role: access.RoleAdmin}, in)
 	if err != nil {
-		return api.Key{}, &codedError{exitRefused, err}
+		return api.Key{}, offline(err)
 	}
 	out := shownKey(access.Listed{Key: key})
 	out.Secret = secret
@@ -107,9 +109,24 @@ func (k fileKeys) ListKeys(context.Context) ([]api.Key, error) {
 
 func (k fileKeys) RevokeKey(ctx context.Context, id string) error {
 	if err := k.keys.Revoke(ctx, id); err != nil {
-		return &codedError{exitRefused, err}
+		return offline(fmt.Errorf("revoke key %s: %w", id, err))
 	}
 	return nil
+}
+
+// offline gives an error of the keys in files the exit code that the answer of a
+// service would have.
+func offline(err error) error {
+	code := exitRefused
+	switch {
+	case errors.Is(err, access.ErrKeyNotFound):
+		code = exitNotFound
+	case errors.Is(err, access.ErrLastAdmin):
+		code = exitConflict
+	case errors.Is(err, access.ErrStoreUnavailable), errors.Is(err, audit.ErrUnavailable):
+		code = exitUnavailable
+	}
+	return &codedError{code, err}
 }
 
 func shownKey(l access.Listed) api.Key {
@@ -251,20 +268,71 @@ func writeKeys(w io.Writer, out *output, keys []api.Key, now time.Time) error {
 }
 
 func newKeysRevoke(r *remote) *cobra.Command {
-	return &cobra.Command{
+	var yes bool
+	cmd := &cobra.Command{
 		Use:   "revoke ID...",
 		Short: "End keys at once and for ever",
-		Args:  cobra.MinimumNArgs(1),
+		Long: `End keys at once and for ever. To revoke the last one opens the service on
+loopback again; that is asked about first, or wants --yes.`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+				keys, err := book.ListKeys(ctx)
+				if err != nil {
+					return err
+				}
+				opens := noneLeft(keys, args)
+				if opens && !yes {
+					if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), "no key would be left, and "+openService); err != nil {
+						return err
+					}
+				}
 				for _, id := range args {
 					if err := book.RevokeKey(ctx, id); err != nil {
 						return err
 					}
 					fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked\n", id)
 				}
+				if opens {
+					fmt.Fprintln(cmd.ErrOrStderr(), "no key is left, and "+openService)
+				}
 				return nil
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "revoke the last key without a question")
+	return cmd
+}
+
+const openService = "without one whoever reaches the service by loopback may do everything (unless oidc.issuer or access.certificates say who may), and others nothing"
+
+// noneLeft reports whether there are keys that were not revoked, and none of
+// them is left without those with the ids.
+func noneLeft(keys []api.Key, ids []string) bool {
+	before := 0
+	for i := range keys {
+		if keys[i].RevokedAt != nil {
+			continue
+		}
+		if before++; !slices.Contains(ids, keys[i].ID) {
+			return false
+		}
+	}
+	return before > 0
+}
+
+// confirm asks whoever is at the terminal. Without one it takes nothing for yes.
+func confirm(in io.Reader, out io.Writer, what string) error {
+	if !isTerminal(in) {
+		return usageError(fmt.Errorf("%s; say --yes if that is wanted", what))
+	}
+	fmt.Fprintf(out, "%s. Do it? [y/N] ", what)
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errors.New("nothing was done")
+	}
+	return nil
 }

@@ -65,7 +65,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(stderr, "headway:", err)
+	fmt.Fprintln(stderr, "headway:", seenLines(err.Error()))
 	if coded, ok := errors.AsType[*codedError](err); ok {
 		if coded.code == exitUsage {
 			fmt.Fprintln(stderr, "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one.")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -53,17 +54,12 @@ func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
 // write writes v as it is asked for; t is its table.
 func (o *output) write(w io.Writer, v any, t *table) error {
+	if list := reflect.ValueOf(v); list.Kind() == reflect.Slice && list.IsNil() {
+		v = []any{} // programs want a list that is empty, not none
+	}
 	switch o.format {
 	case "json":
-		var text bytes.Buffer
-		e := json.NewEncoder(&text)
-		e.SetEscapeHTML(false)
-		e.SetIndent("", "  ")
-		if err := e.Encode(v); err != nil {
-			return err
-		}
-		_, err := io.WriteString(w, visibly(text.String(), isLayout, escapeJSON))
-		return err
+		return writeJSON(w, v, "  ")
 	case "yaml":
 		return writeYAML(w, v)
 	}
@@ -75,7 +71,7 @@ func (o *output) write(w io.Writer, v any, t *table) error {
 	line := func(cells []string) {
 		visible := make([]string, shown)
 		for i, cell := range cells[:shown] {
-			visible[i] = visibly(cell, isNoLayout, escapeJSON)
+			visible[i] = seen(cell)
 		}
 		fmt.Fprintln(tab, strings.TrimRight(strings.Join(visible, "\t"), "\t "))
 	}
@@ -86,6 +82,18 @@ func (o *output) write(w io.Writer, v any, t *table) error {
 		line(row)
 	}
 	return tab.Flush()
+}
+
+func writeJSON(w io.Writer, v any, indent string) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, visibly(text.String(), isLayout, escapeJSON))
+	return err
 }
 
 // writeYAML writes v under the names that its JSON has.
@@ -128,6 +136,16 @@ func visibly(text string, layout func(rune) bool, escape func([]byte, rune) []by
 		}
 	}
 	return string(out)
+}
+
+// seen is one line of text that somebody else has written, for people.
+func seen(text string) string {
+	return visibly(strings.ToValidUTF8(text, "\ufffd"), isNoLayout, escapeJSON)
+}
+
+// seenLines is text of several lines that somebody else has written, for people.
+func seenLines(text string) string {
+	return visibly(strings.ToValidUTF8(text, "\ufffd"), isLayout, escapeJSON)
 }
 
 func isLayout(r rune) bool { return r == '\n' || r == '\t' }

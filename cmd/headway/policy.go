@@ -81,7 +81,7 @@ without a service. Exit code 0: it would be taken; 4: not.`,
 			}
 			policy, _ := routing.Compile(doc) // what was read without a fault compiles
 			for _, w := range policy.Warnings {
-				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s: %s\n", w.Pointer, w.Reason)
+				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s: %s\n", seen(w.Pointer), seen(w.Reason))
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: default %s, rules: %d, regions: %d\n",
 				args[0], doc.DefaultStrategy, len(doc.Rules), len(doc.Regions))
@@ -112,7 +112,7 @@ func readPolicy(name string, stdin io.Reader, w io.Writer) (routing.Document, er
 		return doc, nil
 	}
 	for _, f := range faults {
-		fmt.Fprintf(w, "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
+		fmt.Fprintf(w, "%s: %s\n", seen(cmp.Or(f.Pointer, "the document")), seen(f.Reason))
 	}
 	return routing.Document{}, noPolicy(name, len(faults))
 }
@@ -160,10 +160,10 @@ func writeDifferences(w io.Writer, out *output, list []api.Difference) error {
 	}
 	for _, d := range list {
 		if d.Before != nil {
-			fmt.Fprintf(w, "- %s: %s\n", d.Pointer, d.Before)
+			fmt.Fprintf(w, "- %s: %s\n", seen(d.Pointer), seen(string(d.Before)))
 		}
 		if d.After != nil {
-			fmt.Fprintf(w, "+ %s: %s\n", d.Pointer, d.After)
+			fmt.Fprintf(w, "+ %s: %s\n", seen(d.Pointer), seen(string(d.After)))
 		}
 	}
 	return nil
@@ -182,7 +182,7 @@ func (r *remote) checked(cmd *cobra.Command, out *output, file string, do func(*
 		}
 		if !check.Valid {
 			for _, f := range check.Errors {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", seen(cmp.Or(f.Pointer, "the document")), seen(f.Reason))
 			}
 			return noPolicy(file, len(check.Errors))
 		}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"headway/api"
 	"headway/client"
 )
 
@@ -42,9 +41,6 @@ func newQueueList(r *remote) *cobra.Command {
 				letters, err := client.Collect(c.DeadLetters(cmd.Context()), most)
 				if err != nil {
 					return err
-				}
-				if letters == nil {
-					letters = []api.DeadLetter{}
 				}
 				t := &table{columns: []string{"NUMBER", "AGE", "QUEUE", "DELIVERIES", "CODE", "REASON", "BYTES", "MESSAGE ID"}, wide: 6}
 				now := time.Now()

@@ -15,9 +15,9 @@ import (
 	"headway/client"
 )
 
-// isTerminal reports whether people read what is written to w.
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
+// isTerminal reports whether people are at the other end of a stream.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
@@ -142,12 +142,12 @@ func (s *summary) print(w io.Writer) error {
 	}
 	var statuses []string
 	for _, name := range slices.Sorted(maps.Keys(s.Statuses)) {
-		statuses = append(statuses, fmt.Sprintf("%d %s", s.Statuses[name], name))
+		statuses = append(statuses, fmt.Sprintf("%d %s", s.Statuses[name], seen(name)))
 	}
 	fmt.Fprintf(w, "service  %s, %s\n", s.URL, state)
 	for _, c := range s.Checks {
 		if !c.OK {
-			fmt.Fprintf(w, "         %s: %s\n", c.Name, c.Detail)
+			fmt.Fprintf(w, "         %s: %s\n", seen(c.Name), seen(c.Detail))
 		}
 	}
 	fmt.Fprintf(w, "heads    %d, of which %d take requests (%s); %d in flight\n", s.Heads, s.Routable, orDash(strings.Join(statuses, ", ")), s.InFlight)

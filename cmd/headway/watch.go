@@ -89,9 +89,7 @@ func showNoticeJSON(w io.Writer, n client.Notice) error {
 	default:
 		return nil
 	}
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	return writeJSON(w, v, "")
 }
 
 // showNotice writes one line for people.
@@ -117,7 +115,7 @@ func showNotice(w io.Writer, n client.Notice) (err error) {
 		if n.Lost.Count > 0 {
 			count = strconv.FormatUint(n.Lost.Count, 10)
 		}
-		_, err = fmt.Fprintf(w, "%s  %-18s  %s events are missing (%s)\n", time.Now().Format(time.TimeOnly), "lost", count, n.Lost.Reason)
+		_, err = fmt.Fprintf(w, "%s  %-18s  %s events are missing (%s)\n", time.Now().Format(time.TimeOnly), "lost", count, seen(n.Lost.Reason))
 	default:
 		e := n.Event
 		cells := []string{e.Time.Local().Format(time.TimeOnly), fmt.Sprintf("%-18s", e.Type)}
@@ -133,7 +131,7 @@ func showNotice(w io.Writer, n client.Notice) (err error) {
 		if about := aboutEvent(e); about != "" {
 			cells = append(cells, about)
 		}
-		_, err = fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "  "), " "))
+		_, err = fmt.Fprintln(w, seen(strings.TrimRight(strings.Join(cells, "  "), " ")))
 	}
 	return err
 }

@@ -78,6 +78,9 @@ func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	if err := s.keys.Revoke(r.Context(), strings.Clone(r.PathValue("id"))); err != nil {
 		return err
 	}
+	if s.guard.Anonymous() != nil {
+		s.log.Warn("the last key was revoked: until there is a key again, whoever reaches the service by loopback may do everything, and others nothing; make one with: headway keys create --role admin --name NAME")
+	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"headway/api"
+)
+
+// only is the one key that there is.
+func (s *shell) only(args ...string) api.Key {
+	s.Helper()
+	out, _ := s.cli(exitOK, append([]string{"keys", "list", "-o", "json"}, args...)...)
+	var keys []api.Key
+	if err := json.Unmarshal([]byte(out), &keys); err != nil || len(keys) != 1 {
+		s.Fatalf("%v: %s", err, out)
+	}
+	return keys[0]
+}
+
+// Without a key the service lets everybody in by loopback, so the last one does
+// not go by a slip.
+func TestTheLastKeyIsRevokedOnlyOnPurpose(t *testing.T) {
+	dir := t.TempDir()
+	p := serve(t, filepath.Join(dir, "data"))
+	s := &shell{TB: t, dir: dir}
+	s.cli(exitOK, "keys", "create", "--role", "admin", "--name", "me")
+	id := s.only().ID
+	out, errs := s.cli(exitUsage, "keys", "revoke", id)
+	has(t, errs, "no key would be left", "loopback may do everything", "say --yes")
+	if out != "" || s.only().RevokedAt != nil {
+		t.Errorf("it was revoked: %s", out)
+	}
+	p.must(401, "GET", "/api/v1/keys", "")
+
+	// With another one it needs no question.
+	s.cli(exitOK, "keys", "create", "--role", "admin", "--name", "other")
+	out, errs = s.cli(exitOK, "keys", "revoke", id)
+	has(t, out, "key "+id+" is revoked")
+	if errs != "" {
+		t.Errorf("said %s", errs)
+	}
+	p.must(401, "GET", "/api/v1/keys", "")
+
+	out, _ = s.cli(exitOK, "keys", "list", "-o", "json")
+	var keys []api.Key
+	if err := json.Unmarshal([]byte(out), &keys); err != nil || len(keys) != 2 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	last := keys[0].ID
+	if last == id {
+		last = keys[1].ID
+	}
+	// Also if the revoked one is named with it.
+	s.cli(exitUsage, "keys", "revoke", id, last)
+	out, errs = s.cli(exitOK, "keys", "revoke", "--yes", last)
+	has(t, out, "key "+last+" is revoked")
+	has(t, errs, "no key is left", "loopback may do everything")
+	p.must(200, "GET", "/api/v1/keys", "")
+	for line := range p.lines {
+		if strings.Contains(line, "level=WARN") && strings.Contains(line, "the last key was revoked") {
+			break
+		}
+	}
+	p.stop()
+}
+
+func TestTheLastKeyIsAskedAboutOnATerminal(t *testing.T) {
+	script, err := exec.LookPath("script")
+	if err != nil {
+		t.Skip("there is no script(1) to be the terminal")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &shell{TB: t, dir: t.TempDir(), env: []string{"HEADWAY_DATA_DIR=data", "HEADWAY_AUDIT_FILE=audit.log"}}
+	s.cli(exitOK, "keys", "create", "--role", "admin", "--name", "me")
+	id := s.only().ID
+	for _, c := range []struct {
+		answer  string
+		code    int
+		revoked bool
+	}{{"no\n", exitError, false}, {"\n", exitError, false}, {"y\n", exitOK, true}} {
+		terminal := command(t, "-qec", self+" keys revoke "+id, "/dev/null")
+		terminal.Path, terminal.Args[0] = script, script
+		terminal.Dir, terminal.Env, terminal.Stdin = s.dir, append(terminal.Env, s.env...), strings.NewReader(c.answer)
+		out, err := terminal.CombinedOutput()
+		has(t, string(out), "no key would be left", "Do it? [y/N]")
+		if code := exitCode(err); code != c.code || (s.only().RevokedAt != nil) != c.revoked {
+			t.Errorf("answered %q: exit %d, revoked at %v: %s", c.answer, code, s.only().RevokedAt, out)
+		}
+	}
+}
+
+// Keys in files are worked on with the exit codes of a service that runs.
+func TestKeysInFilesHaveTheExitCodesOfAService(t *testing.T) {
+	dir := t.TempDir()
+	s := &shell{TB: t, dir: dir, env: []string{"HEADWAY_DATA_DIR=data", "HEADWAY_AUDIT_FILE=audit.log"}}
+	s.cli(exitRefused, "keys", "create", "--role", "viewer", "--name", "first")
+	s.cli(exitOK, "keys", "create", "--role", "admin", "--name", "me")
+	admin := s.only().ID
+	both := func() {
+		t.Helper()
+		_, errs := s.cli(exitNotFound, "keys", "revoke", "nobody")
+		has(t, errs, "revoke key nobody: ")
+		_, errs = s.cli(exitConflict, "keys", "revoke", admin)
+		has(t, errs, "the last key that may administer")
+		s.cli(exitRefused, "keys", "create", "--role", "king", "--name", "x")
+	}
+	s.cli(exitOK, "keys", "create", "--role", "viewer", "--name", "chat")
+	both()
+	s.env = nil
+	serve(t, filepath.Join(dir, "data"))
+	both()
+}
