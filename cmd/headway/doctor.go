@@ -41,7 +41,10 @@ func newDoctor() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look for what is wrong, and say what helps",
 		Long: `Look for what is wrong with the service of this machine, or with --server, and
-say what helps. It changes nothing. Exit code 0: no faults; 1: there are.`,
+say what helps: the clock, the disk, the file limit, what the service is ready
+for (its state, its message queue), the audit trail and Redis, certificates and
+keys, what Prometheus scrapes, the alert rules and the dashboards. It changes
+nothing. Exit code 0: no faults; 1: there are.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := out.check(); err != nil {
@@ -97,7 +100,12 @@ func (r *remote) examine(ctx context.Context) []finding {
 		return append(found, finding{"service", fault, err.Error(), "start it with 'headway serve', or name it with --server"})
 	}
 	defer c.Close()
-	return append(found, examineService(ctx, c)...)
+	found = append(found, examineService(ctx, c)...)
+	p, err := r.pages()
+	if err != nil {
+		return append(found, finding{"alert rules", fault, err.Error(), "name the service with --server"})
+	}
+	return append(found, p.examine(ctx)...)
 }
 
 func examineService(ctx context.Context, c *client.Client) (found []finding) {
@@ -130,9 +138,9 @@ func examineService(ctx context.Context, c *client.Client) (found []finding) {
 	}
 	values, err := scrape(ctx, c)
 	if err != nil {
-		return append(found, finding{"metrics", fault, err.Error(), "let Prometheus reach /metrics as this command does"})
+		return append(found, finding{"scrape", fault, err.Error(), "let Prometheus, and this command, reach /metrics"})
 	}
-	found = append(found, finding{"metrics", fine, fmt.Sprintf("%d series", len(values)), ""})
+	found = append(found, scrapeFinding(values))
 	return append(found, metricFindings(values, time.Now())...)
 }
 

@@ -45,15 +45,28 @@ func (r *remote) addFlags(cmd *cobra.Command) {
 
 // connect makes a client of the service.
 func (r *remote) connect() (*client.Client, error) {
-	url, secure := r.server, &tls.Config{MinVersion: tls.VersionTLS12}
-	token, err := r.token()
+	url, token, secure, err := r.reach()
 	if err != nil {
 		return nil, err
+	}
+	options := []client.Option{client.WithTLSConfig(secure), client.WithUserAgent("headway-cli"), client.WithTimeout(r.timeout)}
+	if token != "" {
+		options = append(options, client.WithToken(token))
+	}
+	return client.New(url, options...)
+}
+
+// reach says where the service is, as whom it is asked, and whom it is believed
+// to be.
+func (r *remote) reach() (url, token string, secure *tls.Config, err error) {
+	url, secure = r.server, &tls.Config{MinVersion: tls.VersionTLS12}
+	if token, err = r.token(); err != nil {
+		return "", "", nil, err
 	}
 	if url == "" {
 		local, err := r.local()
 		if err != nil {
-			return nil, err
+			return "", "", nil, err
 		}
 		url = local.URL
 		if token == "" && local.TokenFile != "" {
@@ -68,25 +81,21 @@ func (r *remote) connect() (*client.Client, error) {
 	if r.caFile != "" {
 		raw, err := os.ReadFile(r.caFile)
 		if err != nil {
-			return nil, fmt.Errorf("read --ca-file: %w", err)
+			return "", "", nil, fmt.Errorf("read --ca-file: %w", err)
 		}
 		secure.RootCAs = x509.NewCertPool()
 		if !secure.RootCAs.AppendCertsFromPEM(raw) {
-			return nil, fmt.Errorf("--ca-file %s has no certificate in PEM", r.caFile)
+			return "", "", nil, fmt.Errorf("--ca-file %s has no certificate in PEM", r.caFile)
 		}
 	}
 	if r.certFile != "" || r.keyFile != "" {
 		pair, err := tls.LoadX509KeyPair(r.certFile, r.keyFile)
 		if err != nil {
-			return nil, fmt.Errorf("read --cert-file and --key-file: %w", err)
+			return "", "", nil, fmt.Errorf("read --cert-file and --key-file: %w", err)
 		}
 		secure.Certificates = []tls.Certificate{pair}
 	}
-	options := []client.Option{client.WithTLSConfig(secure), client.WithUserAgent("headway-cli"), client.WithTimeout(r.timeout)}
-	if token != "" {
-		options = append(options, client.WithToken(token))
-	}
-	return client.New(url, options...)
+	return url, token, secure, nil
 }
 
 // token is the key that flags and variables name, "" if none.
