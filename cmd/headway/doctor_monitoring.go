@@ -28,8 +28,10 @@ func scrapeFinding(values map[string]float64) finding {
 	}
 	missing := slices.DeleteFunc(slices.Clone(promised), func(name string) bool { return there[name] })
 	if len(missing) > 0 {
-		return finding{"scrape", fault, "/metrics lacks " + strings.Join(missing, ", "),
-			"is there a proxy that answers in the place of the service? Dashboards and alerts need them"}
+		return finding{
+			"scrape", fault, "/metrics lacks " + strings.Join(missing, ", "),
+			"is there a proxy that answers in the place of the service? Dashboards and alerts need them",
+		}
 	}
 	return finding{"scrape", fine, fmt.Sprintf("/metrics has %d series, and all that the guide names", len(values)), ""}
 }

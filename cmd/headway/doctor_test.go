@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -62,27 +63,34 @@ func TestTheDoctorSeesWhatIsNoService(t *testing.T) {
 		"/prometheus/api/v1/rules": `{"data":{"groups":[{"file":"mine.yml","rules":[{"name":"A","health":"err","lastError":"many-to-many"},{"name":"B","health":"ok","state":"firing"}]}]}}`,
 		"/console/dashboards/routing-service.json": "<html>",
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if answers[r.URL.Path] == "" {
-			http.NotFound(w, r)
-			return
-		}
-		_, _ = w.Write([]byte(answers[r.URL.Path]))
-	}))
-	defer server.Close()
 	s := &shell{TB: t, dir: t.TempDir()}
-	wants := func(check, state, detail string) {
+	found := func() map[string]finding {
 		t.Helper()
-		if f := s.found(exitError, "--server", server.URL)[check]; f.State != state || !strings.Contains(f.Detail, detail) {
+		served := maps.Clone(answers)
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if served[r.URL.Path] == "" {
+				http.NotFound(w, r)
+				return
+			}
+			_, _ = w.Write([]byte(served[r.URL.Path]))
+		}))
+		defer server.Close()
+		return s.found(exitError, "--server", server.URL)
+	}
+	wants := func(f finding, state, detail string) {
+		t.Helper()
+		if f.State != state || !strings.Contains(f.Detail, detail) {
 			t.Errorf("%+v; want %s with %q", f, state, detail)
 		}
 	}
-	wants("scrape", fault, "lacks routing_decisions_total")
-	wants("alert rules", fault, "1 of 2 (mine.yml) fail: A: many-to-many")
-	wants("alerts", warning, "firing: B")
-	wants("dashboards", fault, "cannot be read")
+	all := found()
+	wants(all["scrape"], fault, "lacks routing_decisions_total")
+	wants(all["alert rules"], fault, "1 of 2 (mine.yml) fail: A: many-to-many")
+	wants(all["alerts"], warning, "firing: B")
+	wants(all["dashboards"], fault, "cannot be read")
 	answers["/prometheus/api/v1/rules"] = `{"data":{"groups":[]}}`
-	wants("alert rules", fault, "there are none")
 	answers["/console/dashboards/routing-service.json"] = `{"title":"x","panels":[]}`
-	wants("dashboards", fault, "nothing to draw")
+	all = found()
+	wants(all["alert rules"], fault, "there are none")
+	wants(all["dashboards"], fault, "nothing to draw")
 }

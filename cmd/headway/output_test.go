@@ -94,9 +94,9 @@ func noneObeyed(t *testing.T, what, page string) {
 
 func TestTextOfSeveralLinesKeepsThem(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain":          "plain",
-		"a\nb\x1bc":      "a\nb" + `\u001bc`,
-		"a\x9bb":         "a\ufffdb",
+		"plain":            "plain",
+		"a\nb\x1bc":        "a\nb" + `\u001bc`,
+		"a\x9bb":           "a\ufffdb",
 		"ok \u00e9 \u65e5": "ok é 日",
 	} {
 		if got := seenLines(in); got != want {

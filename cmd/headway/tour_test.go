@@ -57,13 +57,17 @@ var (
 	instance   = regexp.MustCompile(`localhost:[0-9]+`)
 	unixTime   = regexp.MustCompile(`\[[0-9]{10}(\.[0-9]+)?,`)
 	cost       = regexp.MustCompile(`cost [0-9.e-]+`)
+	request    = regexp.MustCompile(`\[request [0-9a-f]{24}\]`)
+	keyID      = regexp.MustCompile(`\b[0-9a-f]{12}\b`)
+	howLong    = regexp.MustCompile(`\b[0-9]+(\.[0-9]+)?[smhd]\b`)
+	columns    = regexp.MustCompile(` {2,}`) // of a table, as wide as what is in them
 )
 
 func withoutOwn(s string) string {
 	for _, own := range []struct {
 		pattern *regexp.Regexp
 		name    string
-	}{{decisionID, "dec_ID"}, {requestID, `"request_id":"ID"`}, {port, "127.0.0.1:PORT"}, {timestamp, "TIME"}, {instance, "localhost:8080"}, {unixTime, "[TIME,"}, {cost, "cost C"}} {
+	}{{decisionID, "dec_ID"}, {requestID, `"request_id":"ID"`}, {port, "127.0.0.1:PORT"}, {timestamp, "TIME"}, {instance, "localhost:8080"}, {unixTime, "[TIME,"}, {cost, "cost C"}, {request, "[request ID]"}, {keyID, "KEY"}, {howLong, "T"}, {columns, "  "}} {
 		s = own.pattern.ReplaceAllString(s, own.name)
 	}
 	return strings.TrimSuffix(s, "\n")
@@ -78,8 +82,9 @@ func reproduces(t *testing.T, steps []step, dir string, replace *strings.Replace
 	const end = "\x1e" // after each command's output
 	var script strings.Builder
 	for _, s := range steps {
-		fmt.Fprintf(&script, "%s\nprintf '%s'\n", replace.Replace(s.command), end)
+		fmt.Fprintf(&script, "%s\nstatus=$?; printf '%s'; (exit $status)\n", replace.Replace(s.command), end)
 	}
+	script.WriteString("exit 0\n")
 	shell := exec.CommandContext(t.Context(), "bash")
 	shell.Dir = dir
 	shell.Stdin = strings.NewReader(script.String())

@@ -59,10 +59,10 @@ func noSuchCommand(group *cobra.Command, args []string) error {
 
 func helpTopic(help *cobra.Command, args []string) error {
 	found, rest, err := help.Root().Find(args)
-	if err != nil || len(rest) == 0 || !found.HasSubCommands() {
-		return nil
+	if err == nil && found.HasSubCommands() {
+		err = noSuchCommand(found, rest)
 	}
-	return noSuchCommand(found, rest)
+	return err
 }
 
 // unknownFlag is the error of flags that cannot be read.
