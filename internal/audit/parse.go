@@ -17,7 +17,7 @@ var errNoRecord = errors.New("this line is no record of an audit trail")
 // layout that the journal writes, and checks no hash.
 func ParseLine(line []byte) (Record, error) {
 	raw, ok := split(line)
-	if !ok {
+	if !ok || !utf8.Valid(line) { // the journal writes no other
 		return Record{}, errNoRecord
 	}
 	return raw.record()
