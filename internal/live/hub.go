@@ -229,7 +229,7 @@ func (h *Hub) takeTurn() *atomic.Pointer[chan struct{}] { return &h.wakes[h.turn
 
 // enter counts a stream in; leave must follow. It refuses when there are too
 // many, and once the service stops.
-func (h *Hub) enter(gauge prometheus.Gauge) (leave func(), err error) {
+func (h *Hub) enter(transport string) (leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
@@ -244,9 +244,11 @@ func (h *Hub) enter(gauge prometheus.Gauge) (leave func(), err error) {
 	}
 	h.streams.Add(1)
 	h.active.Add(1)
-	gauge.Inc()
+	begin := time.Now()
+	h.metrics.open[transport].Inc()
 	return func() {
-		gauge.Dec()
+		h.metrics.open[transport].Dec()
+		h.metrics.seconds[transport].Observe(time.Since(begin).Seconds())
 		h.active.Done()
 		h.streams.Add(-1)
 	}, nil

@@ -22,7 +22,7 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 		}
 		return &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(faults), Faults: faults}
 	}
-	leave, err := h.enter(h.metrics.sse)
+	leave, err := h.enter(overSSE)
 	if err != nil {
 		return err
 	}

@@ -393,3 +393,21 @@ func TestThereAreNotMoreStreamsThanAllowed(t *testing.T) {
 		t.Errorf("%v counted", n)
 	}
 }
+
+// How long streams were open is told by transport once they end, and not before.
+func TestStreamsHaveAHistogramOfTheirOwn(t *testing.T) {
+	w := newWorld(t)
+	l, p := w.listen(""), w.connect()
+	l.want("snapshot", "")
+	w.until("both are open", func() bool { return w.value("sse_connections") == 1 && w.value("websocket_connections") == 1 })
+	if n := w.value("headway_stream_duration_seconds"); n != 0 {
+		t.Errorf("%v streams are said to have ended", n)
+	}
+	l.stop()
+	w.until("one has ended", func() bool { return w.value("headway_stream_duration_seconds", "sse") == 1 })
+	if n := w.value("headway_stream_duration_seconds", "websocket"); n != 0 {
+		t.Errorf("%v WebSockets are said to have ended", n)
+	}
+	_ = p.conn.CloseNow()
+	w.until("the other has ended", func() bool { return w.value("headway_stream_duration_seconds", "websocket") == 1 })
+}

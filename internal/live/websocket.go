@@ -56,7 +56,7 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request, peer Peer) 
 		w.Header()["Upgrade"] = []string{"websocket"}
 		return &calls.Problem{Code: api.CodeUpgradeRequired, Detail: "This path is for WebSocket (RFC 6455, version 13) over HTTP/1.1."}
 	}
-	leave, err := h.enter(h.metrics.webSocket)
+	leave, err := h.enter(overWebSocket)
 	if err != nil {
 		return err
 	}

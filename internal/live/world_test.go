@@ -186,7 +186,7 @@ func (w *world) value(name string, labels ...string) (sum float64) {
 					continue series
 				}
 			}
-			sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			sum += m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
 		}
 	}
 	return sum
