@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -18,13 +19,17 @@ const (
 	dropOutOfOrder  = "out_of_order"
 )
 
-// maxPairs bounds the (model type, region) pairs that headway_heads tells
-// apart, maxSlots the heads of headway_head_in_flight.
+// maxNames bounds the model types, the regions and the pairs of both that
+// metrics tell apart, maxSlots the heads of headway_head_in_flight.
 const (
-	maxPairs = 200
+	maxNames = 1000
 	maxSlots = 100
 	other    = "other"
 )
+
+// remembered is how long a model type or region without heads keeps its series:
+// as long as the alerts look back that tell of it.
+const remembered = time.Hour
 
 type metrics struct {
 	registrations prometheus.Counter
@@ -87,7 +92,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 	gauge("headway_heartbeat_interval_seconds", "Time between reports that heads are told, before jitter.", func() float64 {
 		return r.interval(r.Snapshot().Heads).Seconds()
 	})
-	cs = append(cs, &collector{r: r, slots: &m.inFlight})
+	cs = append(cs, newCollector(r, &m.inFlight))
 	var errs []error
 	for _, c := range cs {
 		errs = append(errs, reg.Register(c))
@@ -128,29 +133,57 @@ func (s *slots) give(slot int) {
 	}
 }
 
+// pair is a model type in a region.
+type pair struct{ model, region string }
+
 // collector derives gauges from the snapshot when somebody asks.
 type collector struct {
 	r     *Registry
 	slots *slots
+
+	mu      sync.Mutex
+	models  named[string]
+	regions named[string]
+	pairs   named[pair]
+}
+
+func newCollector(r *Registry, s *slots) *collector {
+	return &collector{
+		r: r, slots: s,
+		models: newNamed[string](maxNames, remembered), regions: newNamed[string](maxNames, remembered), pairs: newNamed[pair](maxNames, 0),
+	}
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
 }
 
 var (
-	headsDesc = prometheus.NewDesc("headway_heads",
-		"Registered heads by state, region and model type (a head that serves two counts in both). state is active or degraded for heads that take requests, else why they do not: pending, draining, offline, stale, maintenance; held ones take requests only because the mass-expiry guard keeps them. Pairs beyond 200 are summed as other.",
-		[]string{"status", "region", "model_type"}, nil)
-	inFlightDesc = prometheus.NewDesc("headway_head_in_flight",
-		"Requests in flight by head, for the first 100 heads that registered; the rest is summed as other.", []string{"head"}, nil)
-	ageDesc = prometheus.NewDesc("headway_signal_age_seconds",
-		"Age of the last report of heads that take requests: the mean and the oldest. NaN when no such head has reported.", []string{"stat"}, nil)
-	overflowDesc = prometheus.NewDesc("headway_label_overflow",
-		"Label values that are summed as other at this scrape, by metric.", []string{"metric"}, nil)
+	headsDesc = desc("headway_heads",
+		"Registered heads by status, region and model type (a head that serves two counts in both). status is active or degraded for heads that take requests, else why they do not: pending, draining, offline, stale, maintenance; held ones take requests only because the mass-expiry guard keeps them. Pairs beyond 1,000 are summed as other.",
+		"status", "region", "model_type")
+	modelRegisteredDesc = desc("headway_model_registered_heads",
+		"Registered heads by model type, 0 for an hour after the last; model types beyond 1,000 are summed as other.", "model_type")
+	modelRoutableDesc = desc("headway_model_routable_heads",
+		"Heads that take requests by model type, held ones too; model types beyond 1,000 are summed as other.", "model_type")
+	regionRegisteredDesc = desc("headway_region_registered_heads",
+		"Registered heads by region, 0 for an hour after the last; regions beyond 1,000 are summed as other.", "region")
+	regionRoutableDesc = desc("headway_region_routable_heads",
+		"Heads that take requests by region, held ones too; regions beyond 1,000 are summed as other.", "region")
+	inFlightDesc = desc("headway_head_in_flight",
+		"Requests in flight by head, for the first 100 heads that registered; the rest is summed as other.", "head")
+	ageDesc = desc("headway_signal_age_seconds",
+		"Age of the last report of heads that take requests: the mean and the oldest. NaN when no such head has reported.", "stat")
+	overflowDesc = desc("headway_label_overflow",
+		"Model types, regions or pairs of both that are summed as other at this scrape, by metric.", "metric")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- headsDesc
-	ch <- inFlightDesc
-	ch <- ageDesc
-	ch <- overflowDesc
+	for _, d := range []*prometheus.Desc{
+		headsDesc, modelRegisteredDesc, modelRoutableDesc, regionRegisteredDesc, regionRoutableDesc, inFlightDesc, ageDesc, overflowDesc,
+	} {
+		ch <- d
+	}
 }
 
 // state is the one word that says whether a head takes requests, or why not.
@@ -169,44 +202,16 @@ func state(h *Head) string {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.r.Snapshot()
 	now := c.r.now()
-	type key struct{ state, region, model string }
-	counts := map[key]int{}
-	pairs, folded := 0, 0
-	var ages, oldest time.Duration
-	reported := 0
-	for _, g := range groups(s) {
-		model, region := g.ModelType, g.Region
-		if pairs++; pairs > maxPairs {
-			model, region = other, other
-			folded++
-		}
-		for _, h := range g.Heads {
-			counts[key{state(h), region, model}]++
-			if report := h.Live.Report(); report != nil && h.Routable() {
-				age := now.Sub(report.At)
-				ages += age
-				oldest = max(oldest, age)
-				reported++
-			}
-		}
-	}
-	for k, n := range counts {
-		ch <- prometheus.MustNewConstMetric(headsDesc, prometheus.GaugeValue, float64(n), k.state, k.region, k.model)
-	}
-	mean := ages.Seconds() / float64(reported) // NaN without any
-	high := oldest.Seconds()
-	if reported == 0 {
-		high = mean
-	}
-	ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, mean, "mean")
-	ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, high, "max")
-	unnamed := c.collectInFlight(ch, s)
-	ch <- prometheus.MustNewConstMetric(overflowDesc, prometheus.GaugeValue, float64(folded), "headway_heads")
-	ch <- prometheus.MustNewConstMetric(overflowDesc, prometheus.GaugeValue, float64(unnamed), "headway_head_in_flight")
+	list := groups(s)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.collectHeads(ch, now, list)
+	c.collectRoutable(ch, now, list)
+	collectAges(ch, now, list)
+	c.collectInFlight(ch, s)
 }
 
-// groups lists the heads by model type and region, in the order of their names,
-// so that each scrape names the same ones.
+// groups lists the heads by model type and region, in the order of their names.
 func groups(s *Snapshot) []*Group {
 	var list []*Group
 	for _, p := range s.Pools {
@@ -220,8 +225,108 @@ func groups(s *Snapshot) []*Group {
 	return list
 }
 
-// collectInFlight returns how many heads have no series of their own.
-func (c *collector) collectInFlight(ch chan<- prometheus.Metric, s *Snapshot) (unnamed int) {
+func gaugeOf(ch chan<- prometheus.Metric, d *prometheus.Desc, value float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+}
+
+// collectHeads counts heads by state in each pair.
+func (c *collector) collectHeads(ch chan<- prometheus.Metric, now time.Time, list []*Group) {
+	present := make([]pair, 0, len(list))
+	for _, g := range list {
+		if p := (pair{g.ModelType, g.Region}); len(g.Heads) > 0 {
+			present = append(present, p)
+		}
+	}
+	gaugeOf(ch, overflowDesc, float64(c.pairs.update(now, present)), "headway_heads")
+	type key struct {
+		state string
+		pair
+	}
+	counts := map[key]int{}
+	for _, g := range list {
+		p := pair{g.ModelType, g.Region}
+		if !c.pairs.has(p) {
+			p = pair{other, other}
+		}
+		for _, h := range g.Heads {
+			counts[key{state(h), p}]++
+		}
+	}
+	for k, n := range counts {
+		gaugeOf(ch, headsDesc, float64(n), k.state, k.region, k.model)
+	}
+}
+
+// have is how many heads there are, and how many of them take requests.
+type have struct{ registered, routable int }
+
+func (a have) plus(h *Head) have {
+	a.registered++
+	if h.Routable() {
+		a.routable++
+	}
+	return a
+}
+
+// collectRoutable counts the heads of each model type and of each region.
+func (c *collector) collectRoutable(ch chan<- prometheus.Metric, now time.Time, list []*Group) {
+	models, regions := map[string]have{}, map[string]have{}
+	for _, g := range list {
+		for _, h := range g.Heads {
+			models[g.ModelType] = models[g.ModelType].plus(h)
+			if h.ModelTypes[0] == g.ModelType { // once, though it serves several
+				regions[g.Region] = regions[g.Region].plus(h)
+			}
+		}
+	}
+	each(ch, now, &c.models, models, modelRegisteredDesc, modelRoutableDesc, "headway_model_routable_heads")
+	each(ch, now, &c.regions, regions, regionRegisteredDesc, regionRoutableDesc, "headway_region_routable_heads")
+}
+
+func each(ch chan<- prometheus.Metric, now time.Time, n *named[string], all map[string]have, registered, routable *prometheus.Desc, metric string) {
+	gaugeOf(ch, overflowDesc, float64(n.update(now, slices.Sorted(maps.Keys(all)))), metric)
+	shown := map[string]have{}
+	for name := range n.last {
+		shown[name] = have{}
+	}
+	for name, of := range all {
+		if !n.has(name) {
+			name = other
+		}
+		sum := shown[name]
+		shown[name] = have{sum.registered + of.registered, sum.routable + of.routable}
+	}
+	for name, of := range shown {
+		gaugeOf(ch, registered, float64(of.registered), name)
+		gaugeOf(ch, routable, float64(of.routable), name)
+	}
+}
+
+// collectAges looks how old the reports are that decisions rely on.
+func collectAges(ch chan<- prometheus.Metric, now time.Time, list []*Group) {
+	var ages, oldest time.Duration
+	reported := 0
+	for _, g := range list {
+		for _, h := range g.Heads {
+			if report := h.Live.Report(); report != nil && h.Routable() {
+				age := now.Sub(report.At)
+				ages += age
+				oldest = max(oldest, age)
+				reported++
+			}
+		}
+	}
+	mean := ages.Seconds() / float64(reported) // NaN without any
+	high := oldest.Seconds()
+	if reported == 0 {
+		high = mean
+	}
+	gaugeOf(ch, ageDesc, mean, "mean")
+	gaugeOf(ch, ageDesc, high, "max")
+}
+
+// collectInFlight tells of the heads that have slots, and of the others together.
+func (c *collector) collectInFlight(ch chan<- prometheus.Metric, s *Snapshot) {
 	c.slots.mu.Lock()
 	named := make(map[string]bool, maxSlots)
 	for _, id := range c.slots.heads {
@@ -236,13 +341,11 @@ func (c *collector) collectInFlight(ch chan<- prometheus.Metric, s *Snapshot) (u
 			switch {
 			case h.ModelTypes[0] != p.ModelType: // counted with its first model type
 			case named[h.ID] && h.ID != other: // a head of that name has no series beside the sum
-				ch <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(h.Live.InFlight()), h.ID)
+				gaugeOf(ch, inFlightDesc, float64(h.Live.InFlight()), h.ID)
 			default:
 				rest += h.Live.InFlight()
-				unnamed++
 			}
 		}
 	}
-	ch <- prometheus.MustNewConstMetric(inFlightDesc, prometheus.GaugeValue, float64(rest), other)
-	return unnamed
+	gaugeOf(ch, inFlightDesc, float64(rest), other)
 }

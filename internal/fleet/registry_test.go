@@ -780,19 +780,19 @@ func TestMetricsExistFromTheFirstScrapeAndStayBounded(t *testing.T) {
 			t.Errorf("%s begins at %v", name, got)
 		}
 	}
-	for i := range 300 {
+	for i := range 1200 {
 		s := spec(fmt.Sprintf("h%d", i))
 		s.Region = fmt.Sprintf("r%d", i)
 		w.register(s, active())
 	}
-	if value(t, w.metrics, "head_registrations_total") != 300 || value(t, w.metrics, "active_heads") != 300 {
+	if value(t, w.metrics, "head_registrations_total") != 1200 || value(t, w.metrics, "active_heads") != 1200 {
 		t.Error("registrations are not counted")
 	}
 	if n := series(t, w.metrics, "headway_head_in_flight"); n != 101 {
 		t.Errorf("%d series of heads in flight; want 100 and other", n)
 	}
-	if n := series(t, w.metrics, "headway_heads"); n != 201 {
-		t.Errorf("%d series of heads by state; want 200 pairs and other", n)
+	if n := series(t, w.metrics, "headway_heads"); n != 1001 {
+		t.Errorf("%d series of heads by status; want 1,000 pairs and other", n)
 	}
 }
 
