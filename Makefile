@@ -49,8 +49,8 @@ test: need-go need-cc ## run every test with the race detector (PKG=./internal/f
 	@echo 'make test: every package passed'
 
 .PHONY: check
-check: check-format check-vet check-lint check-dead check-modules check-house ## format, vet, lint, dead code, modules, the rules of the house
-	@echo 'make check: all six checks passed'
+check: check-format check-vet check-lint check-dead check-modules check-house check-dashboards ## format, vet, lint, dead code, modules, the rules of the house, dashboards
+	@echo 'make check: all seven checks passed'
 
 .PHONY: bench
 bench: need-go ## measure the figures we promise, as ratios within one run
@@ -76,7 +76,7 @@ fmt: bin/gofumpt ## format the source
 	@bin/gofumpt -l -w .
 
 .PHONY: tools
-tools: $(TOOLS) ## build the checkers into bin/ (the other targets do it as needed)
+tools: $(TOOLS) bin/dashboard-linter ## build the checkers into bin/ (the other targets do it as needed)
 
 .PHONY: clean
 clean: ## remove what make built
@@ -132,7 +132,7 @@ bin/nfpm: tools/packaging/go.mod tools/packaging/go.sum | need-go
 	@touch $@
 
 # One check each, so that one can be run alone.
-.PHONY: check-format check-vet check-lint check-dead check-modules check-house
+.PHONY: check-format check-vet check-lint check-dead check-modules check-house check-dashboards
 
 check-format: bin/gofumpt
 	@diff="$$(bin/gofumpt -d .)" && [ -z "$$diff" ] || { printf '%s\n' "$$diff"; echo 'make check: the source is not formatted; run: make fmt' >&2; exit 1; }
@@ -154,6 +154,19 @@ check-modules: need-go
 
 check-house: need-go
 	@$(GO) test .
+
+# Grafana's linter, strict; tools/dashboards/lint.yml lists what is excluded, and
+# why.
+check-dashboards: bin/dashboard-linter
+	@for f in grafana/dashboards/*.json; do \
+		said="$$(bin/dashboard-linter lint --strict -c tools/dashboards/lint.yml "$$f" 2>&1)" || { printf '%s\n' "$$said"; echo "make check: Grafana's linter refuses $$f" >&2; exit 1; }; \
+	done
+
+# The linter has a module of its own, as it needs a whole Prometheus.
+bin/dashboard-linter: tools/dashboards/go.mod tools/dashboards/go.sum | need-go
+	@echo 'building $@'
+	@$(GO) -C tools/dashboards build -trimpath -buildvcs=false -o '$(CURDIR)/$@' github.com/grafana/dashboard-linter
+	@touch $@
 
 bin/golangci-lint: PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 bin/gofumpt:       PACKAGE := mvdan.cc/gofumpt
