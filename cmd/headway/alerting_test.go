@@ -1,7 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -33,8 +38,11 @@ func TestAlertsReachPeople(t *testing.T) {
 	alertmanager := startAlertmanager(t, people.url)
 	p := serve(t, t.TempDir(), "--http-lame-duck", "1ms", "--monitor-enabled=false", "--lease-base-interval", "1m")
 	prom := startPrometheus(t, p.url[len("http://"):], alertmanager, 60)
+	head := func(id string) string {
+		return fmt.Sprintf(`{"id":%q,"endpoint":"http://127.0.0.1:9","model_types":["m-%[1]s"],"region":"r-%[1]s","status":"active"}`, id)
+	}
 	for _, id := range []string{"a", "b", "c"} {
-		p.must(201, "POST", "/api/v1/heads", headBody(id))
+		p.must(201, "POST", "/api/v1/heads", head(id))
 	}
 	eventually(t, 20*time.Second, "the dead man's switch fires", func() error { return people.has("/watchdog", "Watchdog", "firing") })
 	if err := people.has("/on-call", "LowActiveHeads", "firing"); err == nil {
@@ -44,19 +52,143 @@ func TestAlertsReachPeople(t *testing.T) {
 	p.must(204, "DELETE", "/api/v1/heads/b", "")
 	eventually(t, 40*time.Second, "LowActiveHeads is told", func() error { return people.has("/on-call", "LowActiveHeads", "firing") })
 	p.must(204, "DELETE", "/api/v1/heads/c", "")
-	p.traffic(50*time.Millisecond, `{"model_type":"m"}`)
+	p.traffic(50*time.Millisecond, `{"model_type":"m-a"}`)
 	eventually(t, 40*time.Second, "HighRoutingErrors is told", func() error { return people.has("/team", "HighRoutingErrors", "firing") })
 	if err := people.has("/team", "HighHTTPErrors", "firing"); err == nil {
 		t.Error("HighHTTPErrors is told although HighRoutingErrors explains it")
 	}
 	p.must(200, "PATCH", "/api/v1/heads/a", `{"admin_state":"enabled"}`)
-	p.must(201, "POST", "/api/v1/heads", headBody("b"))
+	p.must(201, "POST", "/api/v1/heads", head("b"))
 	eventually(t, 40*time.Second, "LowActiveHeads is over", func() error { return people.has("/on-call", "LowActiveHeads", "resolved") })
-	p.stop()
-	eventually(t, 40*time.Second, "RoutingServiceDown is told", func() error { return people.has("/on-call", "RoutingServiceDown", "firing") })
-	if _, err := prom.query("up"); err != nil {
-		t.Error(err)
+	for _, told := range []string{"DecisionErrorBudgetBurn1h", "DecisionErrorBudgetBurn6h", "ModelWithoutHeads"} {
+		eventually(t, 40*time.Second, told+" is told", func() error { return people.has("/on-call", told, "firing") })
 	}
+	begin := time.Now()
+	p.stop()
+	eventually(t, 40*time.Second, "RoutingServiceDown is told", func() error {
+		if len(people.since(begin)) == 0 {
+			return errors.New("not yet")
+		}
+		return people.has("/on-call", "RoutingServiceDown", "firing")
+	})
+	// As long as any alert waits for, and two of its windows of five minutes.
+	eventually(t, 40*time.Second, "the service has been away for long", func() error {
+		away, err := prom.query(`sum_over_time((up{job="routing-service"} == bool 0)[1m:1s]) > 14`)
+		if err == nil && len(away) == 0 {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	for _, told := range people.since(begin) {
+		if told.Labels["alertname"] != "RoutingServiceDown" {
+			t.Errorf("told although RoutingServiceDown explains it: %v", told)
+		}
+	}
+}
+
+// What Alertmanager keeps back of what it is told, by the shipped configuration:
+// what follows from something else, and nothing besides.
+func TestAlertmanagerKeepsBackWhatFollows(t *testing.T) {
+	t.Parallel()
+	type labels = map[string]string
+	const down, absent = "RoutingServiceDown", "RoutingServiceMetricsAbsent"
+	for name, c := range map[string]struct {
+		told []labels
+		kept []string // names of those that are kept back
+	}{
+		"the service is gone": {
+			[]labels{
+				{"alertname": down, "job": "j", "instance": "a"},
+				{"alertname": absent},
+				{"alertname": "Watchdog"},
+				{"alertname": "HighRoutingErrors"},
+				{"alertname": "LowActiveHeads", "job": "j"},
+				{"alertname": "ModelWithoutHeads", "job": "j", "model_type": "m"},
+				{"alertname": "HighMemoryUsage", "job": "j", "instance": "a"},
+				{"alertname": "AnothersAlert", "app": "shop", "job": "j"},
+			},
+			[]string{"HighMemoryUsage", "HighRoutingErrors", "LowActiveHeads", "ModelWithoutHeads", absent},
+		},
+		"one instance of several is gone": {
+			[]labels{
+				{"alertname": down, "job": "j", "instance": "a"},
+				{"alertname": "LowActiveHeads", "job": "j"},
+				{"alertname": "HighHTTPErrors"},
+				{"alertname": "HighMemoryUsage", "job": "j", "instance": "a"},
+				{"alertname": "PolicyLoadFailed", "job": "j", "instance": "b"},
+			},
+			[]string{"HighMemoryUsage"},
+		},
+		"it is slow and fails": {
+			[]labels{
+				{"alertname": "HighHTTPLatency"},
+				{"alertname": "HighLatency", "endpoint": "/x"},
+				{"alertname": "HighRoutingErrors"},
+				{"alertname": "HighRoutingErrorRatio", "job": "j"},
+				{"alertname": "HighHTTPErrors"},
+				{"alertname": "ModelWithoutHeads", "job": "j"},
+			},
+			[]string{"HighHTTPErrors", "HighLatency", "HighRoutingErrorRatio"},
+		},
+		"budgets are burnt": {
+			[]labels{
+				{"alertname": "DecisionErrorBudgetBurn1h", "severity": "critical", "job": "j"},
+				{"alertname": "DecisionErrorBudgetBurn3d", "severity": "warning", "job": "j"},
+				{"alertname": "DecisionLatencyBudgetBurn1d", "severity": "warning", "job": "j"},
+				{"alertname": "DecisionErrorBudgetBurn1d", "severity": "warning", "job": "k"},
+			},
+			[]string{"DecisionErrorBudgetBurn3d"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			addr := startAlertmanager(t, startPager(t).url)
+			var posted []map[string]labels
+			for _, l := range c.told {
+				if l["app"] == "" {
+					l["app"] = "routing-service"
+				}
+				posted = append(posted, map[string]labels{"labels": l})
+			}
+			raw, err := json.Marshal(posted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := http.Client{Timeout: 10 * time.Second}
+			res, err := client.Post("http://"+addr+"/api/v2/alerts", "application/json", bytes.NewReader(raw))
+			if err != nil || res.StatusCode != http.StatusOK {
+				t.Fatalf("%v, %v", res, err)
+			}
+			_ = res.Body.Close()
+			eventually(t, 20*time.Second, "it knows what to keep back", func() error { return keepsBack(addr, len(c.told), c.kept) })
+		})
+	}
+}
+
+// keepsBack is nil if Alertmanager has so many alerts, and keeps back those of
+// the names.
+func keepsBack(addr string, n int, names []string) error {
+	raw, err := fetch("http://" + addr + "/api/v2/alerts")
+	var known []struct {
+		Labels map[string]string
+		Status struct{ State string }
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &known)
+	}
+	if err != nil {
+		return err
+	}
+	states := map[string][]string{}
+	for _, a := range known {
+		states[a.Status.State] = append(states[a.Status.State], a.Labels["alertname"])
+	}
+	kept := states["suppressed"]
+	slices.Sort(kept)
+	if len(states["active"])+len(kept) != n || !slices.Equal(kept, names) {
+		return fmt.Errorf("of %d it has %v; want %v kept back", n, states, names)
+	}
+	return nil
 }
 
 // The embedded monitor tells the same without a Prometheus: to Alertmanager, and

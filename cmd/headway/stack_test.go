@@ -192,6 +192,7 @@ type page struct {
 	Receiver string // the path
 	Status   string
 	Labels   map[string]string
+	StartsAt time.Time
 }
 
 func startPager(t testing.TB) *pager {
@@ -229,6 +230,19 @@ func (p *pager) has(receiver, alert, status string) error {
 		}
 	}
 	return fmt.Errorf("no %s of %s at %s among %v", status, alert, receiver, p.got)
+}
+
+// since are the alerts that came and began to fire after a time, the dead man's
+// switch aside.
+func (p *pager) since(begin time.Time) (pages []page) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.got {
+		if a.Status == "firing" && a.Receiver != "/watchdog" && a.StartsAt.After(begin) {
+			pages = append(pages, a)
+		}
+	}
+	return pages
 }
 
 // scaled returns the groups with every "for" and every window of a rate divided,

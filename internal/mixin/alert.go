@@ -37,11 +37,13 @@ type Alert struct {
 	Causes      []string
 	Do          []string
 	Fires       Case
+	Also        []Case // in which it fires too
 	Quiet       Case
 }
 
 // Case is a test of an alert: samples, and whether it fires at a time.
 type Case struct {
+	Name    string // of a further case
 	Series  []Series
 	Every   time.Duration     // between samples; 0: 1 m
 	At      time.Duration     // when it is looked at
@@ -58,6 +60,15 @@ type Firing struct {
 
 // Series are samples in the notation of promtool.
 type Series struct{ Name, Values string }
+
+// Every alert has the label AppLabel with the value App, beside those of its
+// expression: what Alertmanager keeps back together, and what tells our alerts
+// from others in a Prometheus that many share. It is not "service", which alerts
+// about external services have.
+const (
+	AppLabel = "app"
+	App      = "routing-service"
+)
 
 // The severities.
 const (

@@ -38,6 +38,12 @@ func documented() []Group {
 					},
 					At: 10 * minute, Says: "Routing service is making too many failed routing decisions: 133.3m a second find no head.",
 				},
+				Also: []Case{{
+					Name:   "as early as the plain expression",
+					Series: []Series{{`routing_decisions_total{strategy="none",model_type="m",region="eu",instance="a"}`, "0+3.5x21 73.5x20"}},
+					Every:  30 * time.Second, At: 10*minute + 30*time.Second,
+					Says: "Routing service is making too many failed routing decisions: 116.7m a second find no head.",
+				}},
 				Quiet: Case{
 					Series: []Series{
 						{`routing_decisions_total{strategy="none",model_type="m",region="eu"}`, "0+5x15"},
@@ -48,12 +54,12 @@ func documented() []Group {
 			},
 			{
 				Name:        "LowActiveHeads",
-				Expr:        `min by (job) (max_over_time(active_heads[2m])) < 2`,
+				Expr:        `min by (job) (last_over_time(active_heads[2m])) < 2`,
 				For:         5 * minute,
 				Severity:    Critical,
 				Summary:     "Low active heads",
 				Description: "Number of active heads is below minimum threshold: {{ $value }}.",
-				Meaning:     "For five minutes fewer than two heads took requests. With one head, the next failure is an outage. Several instances each report the same fleet, so the least of them counts.",
+				Meaning:     "For five minutes fewer than two heads took requests. With one head, the next failure is an outage. Several instances each report the same fleet, so the least of them counts; a scrape that fails does not begin the five minutes anew.",
 				Causes:      []string{"heads crashed or lost their network", "a rollout drained too many at once", "the heads cannot reach this service, so that their leases ran out"},
 				Do: []string{
 					"`headway heads list -o wide` shows what each head reported last and how its lease is",
@@ -64,6 +70,17 @@ func documented() []Group {
 					Series: []Series{{`active_heads{job="routing-service",instance="a"}`, "8 8 1x20"}},
 					At:     12 * minute, Labels: map[string]string{"job": "routing-service"}, Says: "Number of active heads is below minimum threshold: 1.",
 				},
+				Also: []Case{{
+					Name:   "as early as the plain expression",
+					Series: []Series{{`active_heads{job="routing-service",instance="a"}`, "8x9 1x12 8x10"}},
+					Every:  30 * time.Second, At: 10*minute + 30*time.Second,
+					Labels: map[string]string{"job": "routing-service"}, Says: "Number of active heads is below minimum threshold: 1.",
+				}, {
+					Name:   "though a scrape fails",
+					Series: []Series{{`active_heads{job="routing-service",instance="a"}`, "8x4 1 1 1 stale 1x10"}},
+					At:     10 * minute,
+					Labels: map[string]string{"job": "routing-service"}, Says: "Number of active heads is below minimum threshold: 1.",
+				}},
 				Quiet: Case{Series: []Series{{`active_heads{job="routing-service",instance="a"}`, "2x4 0 2x20"}}, At: 12 * minute},
 			},
 			{

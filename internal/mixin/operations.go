@@ -1,6 +1,9 @@
 package mixin
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // availability are the alerts that fire when there is nothing to look at.
 func availability() []Group {
@@ -22,13 +25,13 @@ func availability() []Group {
 				Quiet: Case{Series: []Series{{`up{job="routing-service",instance="a"}`, "1x5"}}, At: 3 * minute},
 			},
 			{
-				Name: "RoutingServiceMetricsAbsent", Expr: `absent(active_heads)`, For: 5 * minute, Severity: Critical,
+				Name: "RoutingServiceMetricsAbsent", Expr: `absent(active_heads)`, For: minute, Severity: Critical,
 				Summary:     "There are no metrics of the routing service",
-				Description: "No instance of the routing service has been scraped for 5 minutes.",
-				Meaning:     "No target delivers `active_heads`. All alerts about the service are silent for that reason, so this one is not.",
+				Description: "No instance of the routing service has been scraped for a minute.",
+				Meaning:     "No target delivers `active_heads`. All alerts about the service are silent for that reason, so this one is not; while RoutingServiceDown fires, which names the instance, this one is inhibited.",
 				Causes:      []string{"the target is not in prometheus.yml any more", "service discovery finds nothing", "all instances are down"},
 				Do:          []string{"look at Status, Targets in Prometheus", "compare with prometheus/prometheus.yml"},
-				Fires:       Case{Series: []Series{{`other`, "1x15"}}, At: 10 * minute, Says: "No instance of the routing service has been scraped for 5 minutes."},
+				Fires:       Case{Series: []Series{{`other`, "1x15"}}, At: 10 * minute, Says: "No instance of the routing service has been scraped for a minute."},
 				Quiet:       Case{Series: []Series{{`active_heads{job="routing-service"}`, "0x15"}}, At: 10 * minute},
 			},
 			{
@@ -64,44 +67,22 @@ func fleetRules() []Group {
 				},
 				Quiet: Case{Series: []Series{{`headway_lease_expirations_total{job="j",instance="a"}`, "0+0x20 5+0x20"}}, At: 30 * minute},
 			},
-			{
-				Name: "ModelWithoutHeads", For: 2 * minute, Severity: Critical,
-				Expr:        `max by (model_type) (max_over_time(headway_heads[1h])) > 0 unless max by (model_type) (headway_heads{status=~"active|degraded|held"}) > 0`,
+			withoutHeads("model", Alert{
+				Name: "ModelWithoutHeads", Severity: Critical,
 				Summary:     "No head takes requests for {{ $labels.model_type }}",
 				Description: "Heads that serve {{ $labels.model_type }} were there within the hour, and none takes requests now.",
 				Meaning:     "Every request for this model type fails.",
 				Causes:      []string{"all its heads crashed, were drained, or are silent"},
 				Do:          []string{"`headway heads list --model-type NAME -o wide` says why none is routable"},
-				Fires: Case{
-					Series: []Series{
-						{`headway_heads{model_type="m",region="eu",status="active"}`, "2x5 0x20"},
-						{`headway_heads{model_type="m",region="eu",status="stale"}`, "0x5 2x20"},
-						{`headway_heads{model_type="n",region="eu",status="active"}`, "1x30"},
-					},
-					At: 12 * minute, Labels: map[string]string{"model_type": "m"}, Says: "Heads that serve m were there within the hour, and none takes requests now.",
-				},
-				Quiet: Case{
-					Series: []Series{
-						{`headway_heads{model_type="m",region="eu",status="active"}`, "2x5 0x20"},
-						{`headway_heads{model_type="m",region="us",status="degraded"}`, "1x30"},
-					},
-					At: 12 * minute,
-				},
-			},
-			{
-				Name: "RegionWithoutHeads", For: 2 * minute, Severity: Warning,
-				Expr:        `max by (region) (max_over_time(headway_heads[1h])) > 0 unless max by (region) (headway_heads{status=~"active|degraded|held"}) > 0`,
+			}, "model_type", "Heads that serve lost were there within the hour, and none takes requests now."),
+			withoutHeads("region", Alert{
+				Name: "RegionWithoutHeads", Severity: Warning,
 				Summary:     "No head takes requests in {{ $labels.region }}",
 				Description: "Heads in {{ $labels.region }} were there within the hour, and none takes requests now.",
 				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region.",
 				Causes:      []string{"the region lost its network", "all its heads crashed or were drained"},
 				Do:          []string{"`headway heads list --region NAME -o wide` says why none is routable"},
-				Fires: Case{
-					Series: []Series{{`headway_heads{model_type="m",region="eu",status="active"}`, "2x5 0x20"}, {`headway_heads{model_type="m",region="us",status="active"}`, "2x30"}},
-					At:     12 * minute, Labels: map[string]string{"region": "eu"}, Says: "Heads in eu were there within the hour, and none takes requests now.",
-				},
-				Quiet: Case{Series: []Series{{`headway_heads{model_type="m",region="eu",status="active"}`, "2x5 1x20"}}, At: 12 * minute},
-			},
+			}, "region", "Heads in lost were there within the hour, and none takes requests now."),
 			{
 				Name: "MassExpiryGuardActive", Expr: `max by (job, instance) (headway_fleet_guard_active) > 0`, Severity: Critical,
 				Summary:     "Many heads fell silent at once",
@@ -133,6 +114,45 @@ func fleetRules() []Group {
 			},
 		},
 	}}
+}
+
+// withoutHeads is an alert about a model type or region that had heads and has
+// none that takes requests. It is silent when the service says nothing at all,
+// which other alerts tell.
+func withoutHeads(of string, a Alert, label, says string) Alert {
+	registered, routable := "headway_"+of+"_registered_heads", "headway_"+of+"_routable_heads"
+	a.For = 2 * minute
+	a.Expr = fmt.Sprintf("max by (job, %[1]s) (max_over_time(%[2]s[1h])) > 0 unless max by (job, %[1]s) (%[3]s) > 0 and on (job) active_heads", label, registered, routable)
+	series := func(metric, name, instance, values string) Series {
+		return Series{fmt.Sprintf("%s{%s=%q,job=\"j\",instance=%q}", metric, label, name, instance), values}
+	}
+	a.Fires = Case{
+		Series: []Series{
+			{`active_heads{job="j",instance="a"}`, "5x30"},
+			{`active_heads{job="k",instance="b"}`, "5x30"},
+			series(registered, "lost", "a", "2x30"), series(routable, "lost", "a", "2x5 0x20"),
+			series(registered, "kept", "a", "2x30"), series(routable, "kept", "a", "1x30"),
+			{fmt.Sprintf(`%s{%s="lost",job="k",instance="b"}`, routable, label), "2x30"}, // another service's fleet does not count
+		},
+		At: 12 * minute, Labels: map[string]string{"job": "j", label: "lost"}, Says: says,
+	}
+	removed := a.Fires
+	removed.Name = "when its heads are removed"
+	removed.Series = []Series{{`active_heads{job="j",instance="a"}`, "5x30"}, series(registered, "lost", "a", "2x5 0x20"), series(routable, "lost", "a", "2x5 0x20")}
+	a.Also = []Case{removed}
+	a.Quiet = Case{
+		Series: []Series{
+			{`active_heads{job="j",instance="a"}`, "5x5 stale"},
+			{`active_heads{job="j",instance="b"}`, "5x30"},
+			{`active_heads{job="gone",instance="c"}`, "5x5 stale"},
+			series(registered, "kept", "a", "2x5 stale"), series(routable, "kept", "a", "2x5 stale"),
+			series(registered, "kept", "b", "2x30"), series(routable, "kept", "b", "2x5 1x20"),
+			{fmt.Sprintf(`%s{%s="kept",job="gone",instance="c"}`, registered, label), "2x5 stale"},
+			{fmt.Sprintf(`%s{%s="kept",job="gone",instance="c"}`, routable, label), "2x5 stale"},
+		},
+		At: 12 * minute,
+	}
+	return a
 }
 
 // simple is an alert of one metric of one instance.
@@ -168,6 +188,44 @@ func operations() []Group {
 				Quiet: Case{
 					Series: []Series{{`routing_decisions_total{strategy="none",job="j"}`, "0+1x15"}, {`routing_decisions_total{strategy="random",job="j"}`, "0+99x15"}},
 					At:     10 * minute,
+				},
+			},
+			{
+				Name: "HighMemoryLimitUsage", For: 5 * minute, Severity: Warning,
+				Expr: `(go_memstats_sys_bytes - go_memstats_heap_released_bytes) / (go_gc_gomemlimit_bytes < 9.2e18) > 0.9` +
+					` and on (job, instance) active_heads`,
+				Summary:     "The memory limit is nearly reached",
+				Description: "{{ $labels.instance }} uses {{ $value | humanizePercentage }} of its GOMEMLIMIT.",
+				Meaning:     "GOMEMLIMIT is set, and Go's memory has come within 10 % of it. The nearer it comes, the more time goes into collecting garbage, until decisions wait. HighMemoryUsage compares with 1 GB instead, whatever the limit.",
+				Causes:      []string{"as of HighMemoryUsage", "a limit that is too low for the fleet"},
+				Do: []string{
+					"`rate(go_gc_duration_seconds_count[5m])` shows how often garbage is collected",
+					"give the process a higher GOMEMLIMIT, and its unit or container the memory for it",
+				},
+				Fires: Case{
+					Series: []Series{
+						{`go_memstats_sys_bytes{job="j",instance="a"}`, "6e8x15"},
+						{`go_memstats_heap_released_bytes{job="j",instance="a"}`, "1.2e8x15"},
+						{`go_gc_gomemlimit_bytes{job="j",instance="a"}`, "5e8x15"},
+						{`active_heads{job="j",instance="a"}`, "3x15"},
+						{`go_memstats_sys_bytes{job="other",instance="b"}`, "6e8x15"},
+						{`go_memstats_heap_released_bytes{job="other",instance="b"}`, "0x15"},
+						{`go_gc_gomemlimit_bytes{job="other",instance="b"}`, "5e8x15"},
+					},
+					At: 10 * minute, Labels: map[string]string{"job": "j", "instance": "a"}, Says: "a uses 96% of its GOMEMLIMIT.",
+				},
+				Quiet: Case{
+					Series: []Series{
+						{`go_memstats_sys_bytes{job="j",instance="a"}`, "6e8x15"},
+						{`go_memstats_heap_released_bytes{job="j",instance="a"}`, "2e8x15"},
+						{`go_gc_gomemlimit_bytes{job="j",instance="a"}`, "5e8x15"},
+						{`active_heads{job="j",instance="a"}`, "3x15"},
+						{`go_memstats_sys_bytes{job="j",instance="b"}`, "6e18x15"},
+						{`go_memstats_heap_released_bytes{job="j",instance="b"}`, "0x15"},
+						{`go_gc_gomemlimit_bytes{job="j",instance="b"}`, "9223372036854775807x15"},
+						{`active_heads{job="j",instance="b"}`, "3x15"},
+					},
+					At: 10 * minute,
 				},
 			},
 			simple(Alert{
@@ -229,9 +287,9 @@ func operations() []Group {
 				Name: "LabelOverflow", Expr: `headway_label_overflow > 0`, For: 15 * minute, Severity: Warning,
 				Summary:     "{{ $labels.metric }} sums some of its series as other",
 				Description: "{{ $value }} values of {{ $labels.metric }} are summed as other.",
-				Meaning:     "There are more heads, model types or regions than a metric has series for. Nothing but detail in the metric is lost.",
-				Causes:      []string{"a very large fleet", "names that change with each start of a head"},
-				Do:          []string{"give heads stable ids and regions", "`headway heads list` has all of them"},
+				Meaning:     "There are more model types, regions or pairs of both than the metric has series for: 1,000. A name that has a series keeps it; those that came later are one sum, so that ModelWithoutHeads and RegionWithoutHeads see them only together. `headway_head_in_flight` names 100 heads by design and does not count.",
+				Causes:      []string{"a very large fleet", "model types or regions whose names change with each start of a head"},
+				Do:          []string{"give model types and regions stable names; one that had no heads for an hour makes room", "`headway heads list` has all of them"},
 			}, `headway_label_overflow{job="j",instance="a",metric="headway_heads"}`, "3x30", "0x30", 20*minute, map[string]string{"metric": "headway_heads"}, "3 values of headway_heads are summed as other."),
 			simple(Alert{
 				Name: "PolicyLoadFailed", Expr: `headway_policy_last_load_successful == 0`, For: minute, Severity: Warning,

@@ -60,7 +60,7 @@ func (a *Alert) labels() map[string]string {
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	labels["severity"] = a.Severity
+	labels["severity"], labels[AppLabel] = a.Severity, App
 	return labels
 }
 
@@ -122,6 +122,9 @@ func TestFiles(groups []Group, rules string) (map[string][]byte, error) {
 		for i := range g.Alerts {
 			a := &g.Alerts[i]
 			f.Tests = append(f.Tests, a.test("fires", &a.Fires, true))
+			for j := range a.Also {
+				f.Tests = append(f.Tests, a.test("fires, "+a.Also[j].Name, &a.Also[j], true))
+			}
 			if len(a.Quiet.Series) > 0 {
 				f.Tests = append(f.Tests, a.test("is quiet", &a.Quiet, false))
 			}

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+
+	"headway/internal/mixin"
 )
 
 // section is a row of panels.
@@ -52,25 +54,25 @@ var (
 		kind: "timeseries", title: "HTTP Request Latency", unit: "s", none: "No traffic", runbook: "HighHTTPLatency",
 		about: "Time to answer; of streams to the header of the answer.",
 		queries: []query{
-			{"histogram_quantile(0.5, sum by (le) (" + rate(of("http_request_duration_seconds_bucket")) + "))", "p50"},
-			{"histogram_quantile(0.95, sum by (le) (" + rate(of("http_request_duration_seconds_bucket")) + "))", "p95"},
-			{"histogram_quantile(0.99, sum by (le) (" + rate(of("http_request_duration_seconds_bucket")) + "))", "p99"},
+			{quantile("0.5", of("http_request_duration_seconds_bucket")), "p50"},
+			{quantile("0.95", of("http_request_duration_seconds_bucket")), "p95"},
+			{quantile("0.99", of("http_request_duration_seconds_bucket")), "p99"},
 		},
 	}
 	httpErrors = panel{
 		kind: "timeseries", title: "HTTP Error Rates", unit: "percentunit", min: ptr(0.0), none: "No traffic", runbook: "HighHTTPErrors",
 		about: "Share of answers that are errors: 5xx are ours, 4xx the callers'.",
 		queries: []query{
-			{"(sum(" + rate(of("http_requests_total", `status=~"5.."`)) + ") or vector(0)) / sum(" + rate(of("http_requests_total")) + ")", "5xx"},
-			{"(sum(" + rate(of("http_requests_total", `status=~"4.."`)) + ") or vector(0)) / sum(" + rate(of("http_requests_total")) + ")", "4xx"},
+			{"(sum(" + rate(of("http_requests_total", `status=~"5.."`)) + ") or vector(0)) / sum(" + rate(of("http_requests_total")) + ") >= 0", "5xx"},
+			{"(sum(" + rate(of("http_requests_total", `status=~"4.."`)) + ") or vector(0)) / sum(" + rate(of("http_requests_total")) + ") >= 0", "4xx"},
 		},
 	}
 	routingErrors = panel{
 		kind: "timeseries", title: "Routing Errors", unit: "ops", min: ptr(0.0), runbook: "HighRoutingErrors",
-		about: "Decisions a second that found no head, in all and by reason.",
+		about: "Decisions a second that found no head: for the chosen model types and regions, and by reason for all of them.",
 		queries: []query{
-			{"sum(" + rate(of("routing_decisions_total", `strategy="none"`)) + ")", "all"},
-			{"sum by (reason) (" + rate(of("headway_decision_failures_total")) + ") > 0", "{{reason}}"},
+			{"sum(" + rate(of("routing_decisions_total", byModel, byRegion, `strategy="none"`)) + ")", "all chosen"},
+			{"sum by (reason) (" + rate(of("headway_decision_failures_total")) + ") > 0", "{{reason}}, everywhere"},
 		},
 	}
 	system = panel{
@@ -133,34 +135,34 @@ func enhanced() []section {
 	return []section{
 		{title: "Is it well?", panels: sized(4, 4,
 			panel{
-				kind: "stat", title: "Instances", unit: "short", none: "Unreachable", runbook: "RoutingServiceDown", area: false,
+				kind: "stat", title: "Instances", unit: "short", none: "Unreachable", runbook: "RoutingServiceDown",
 				about: "Instances that can be scraped.", steps: []step{{color: "red"}, {"green", 1}},
-				queries: []query{{"count(" + of("active_heads") + ")", "instances"}},
+				queries: []query{{"count(" + of("active_heads") + ") or vector(0)", "instances"}},
 			},
 			panel{
-				kind: "stat", title: "Heads that take requests", unit: "short", none: "Unreachable", runbook: "LowActiveHeads", area: true,
+				kind: "stat", title: "Heads that take requests", unit: "short", none: "Unreachable", runbook: "LowActiveHeads",
 				about: "Heads that take new requests now.", steps: []step{{color: "red"}, {"orange", 2}, {"green", 3}},
 				queries: []query{{"max(" + of("active_heads") + ")", "heads"}},
 			},
 			panel{
-				kind: "stat", title: "Decisions", unit: "ops", none: "No traffic", area: true,
+				kind: "stat", title: "Decisions", unit: "ops", none: "No traffic",
 				about: "Decisions a second.", steps: []step{{color: "blue"}},
 				queries: []query{{"sum(" + rate(of("routing_decisions_total")) + ")", "decisions"}},
 			},
 			panel{
 				kind: "stat", title: "Decisions that fail", unit: "percentunit", none: "No traffic", runbook: "HighRoutingErrorRatio",
 				about: "Share of decisions that found no head.", steps: well,
-				queries: []query{{"sum(" + rate(of("routing_decisions_total", `strategy="none"`)) + ") / sum(" + rate(of("routing_decisions_total")) + ")", "failed"}},
+				queries: []query{{"sum(" + rate(of("routing_decisions_total", `strategy="none"`)) + ") / sum(" + rate(of("routing_decisions_total")) + ") >= 0", "failed"}},
 			},
 			panel{
 				kind: "stat", title: "Latency, p95", unit: "s", none: "No traffic", runbook: "HighHTTPLatency",
 				about: "95th percentile of the time to answer.", steps: []step{{color: "green"}, {"orange", 0.1}, {"red", 1}},
-				queries: []query{{"histogram_quantile(0.95, sum by (le) (" + rate(of("http_request_duration_seconds_bucket")) + "))", "p95"}},
+				queries: []query{{quantile("0.95", of("http_request_duration_seconds_bucket")), "p95"}},
 			},
 			panel{
 				kind: "stat", title: "Alerts that fire", unit: "short", none: "0",
-				about: "Alerts that fire now, the watchdog aside.", steps: []step{{color: "green"}, {"orange", 1}, {"red", 3}},
-				queries: []query{{`count(ALERTS{alertstate="firing",alertname!="Watchdog"}) or vector(0)`, "alerts"}},
+				about: "Alerts of the routing service that fire now, the watchdog aside.", steps: []step{{color: "green"}, {"orange", 1}, {"red", 3}},
+				queries: []query{{`count(ALERTS{alertstate="firing",alertname!="Watchdog",` + mixin.AppLabel + `="` + mixin.App + `"}) or vector(0)`, "alerts"}},
 			},
 		)},
 		{title: "Decisions", panels: slices.Concat(
@@ -174,8 +176,8 @@ func enhanced() []section {
 				kind: "timeseries", title: "Time to decide", unit: "s", none: "No traffic",
 				about: "Time of a decision in process, without HTTP.",
 				queries: []query{
-					{"histogram_quantile(0.5, sum by (le) (" + rate(of("headway_decision_duration_seconds_bucket")) + "))", "p50"},
-					{"histogram_quantile(0.99, sum by (le) (" + rate(of("headway_decision_duration_seconds_bucket")) + "))", "p99"},
+					{quantile("0.5", of("headway_decision_duration_seconds_bucket")), "p50"},
+					{quantile("0.99", of("headway_decision_duration_seconds_bucket")), "p99"},
 				},
 			}),
 			sized(12, 9, panel{
@@ -199,7 +201,7 @@ func enhanced() []section {
 				kind: "timeseries", title: "Age of load reports", unit: "s", min: ptr(0.0), none: "No reports", runbook: "SignalsOld",
 				about: "How old the reports are that decisions rely on, and how often heads are told to report.",
 				queries: []query{
-					{"max by (stat) (" + of("headway_signal_age_seconds") + ")", "{{stat}}"},
+					{"max by (stat) (" + of("headway_signal_age_seconds") + ") >= 0", "{{stat}}"},
 					{"max(" + of("headway_heartbeat_interval_seconds") + ")", "interval"},
 				},
 			}, panel{
@@ -230,12 +232,19 @@ func enhanced() []section {
 				kind: "timeseries", title: "The disk", unit: "s", min: ptr(0.0), none: "Nothing written", runbook: "StateStoreFailing",
 				about: "Time that the state store and the audit trail took to make things durable, 99th percentile.",
 				queries: []query{
-					{"histogram_quantile(0.99, sum by (operation, le) (" + rate(of("headway_store_duration_seconds_bucket")) + "))", "state, {{operation}}"},
-					{"histogram_quantile(0.99, sum by (le) (" + rate(of("headway_audit_sync_duration_seconds_bucket")) + "))", "audit trail"},
+					{quantile("0.99", of("headway_store_duration_seconds_bucket"), "operation"), "state, {{operation}}"},
+					{quantile("0.99", of("headway_audit_sync_duration_seconds_bucket")), "audit trail"},
 				},
 			}),
 		)},
-		{title: "Real time, queue and outside", panels: sized(8, 9, connections, queueActivity, externalServices)},
+		{title: "Real time, queue and outside", panels: sized(12, 9, connections, panel{
+			kind: "timeseries", title: "How long streams last", unit: "s", min: ptr(0.0), none: "No stream ended",
+			about: "Time that Server-Sent Events and WebSocket connections were open, of those that ended: median and 95th percentile.",
+			queries: []query{
+				{quantile("0.5", of("headway_stream_duration_seconds_bucket"), "transport"), "p50 {{transport}}"},
+				{quantile("0.95", of("headway_stream_duration_seconds_bucket"), "transport"), "p95 {{transport}}"},
+			},
+		}, queueActivity, externalServices)},
 		{title: "Audit and access", panels: sized(12, 8,
 			panel{
 				kind: "timeseries", title: "Audit records", unit: "cps", min: ptr(0.0), runbook: "AuditTrailFailing",
@@ -269,21 +278,27 @@ func enhanced() []section {
 	}
 }
 
+// schemaVersion is that of Grafana 10.0, and later ones migrate from it. The
+// SDK's own is that of Grafana 12, and one that is newer than theirs is refused
+// by those that migrate on the server.
+const schemaVersion = 38
+
 // compose makes a dashboard.
 func compose(uid, title, about string, sections []section) (dashboard.Dashboard, error) {
 	b := dashboard.NewDashboardBuilder(title).Uid(uid).Description(about).Tags([]string{"headway", "routing-service"}).
-		Refresh("15s").Time("now-1h", "now").Timezone("browser").Tooltip(dashboard.DashboardCursorSyncCrosshair).Editable().
+		Refresh("15s").Time("now-1h", "now").Timezone("browser").Tooltip(dashboard.DashboardCursorSyncCrosshair).Readonly().
 		WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Label("Data source").Type("prometheus").
 			Current(dashboard.VariableOption{Selected: ptr(true), Text: shown("default"), Value: shown("default")})).
-		WithVariable(labelVariable("job", "Job", "label_values(active_heads, job)")).
-		WithVariable(labelVariable("instance", "Instance", `label_values(active_heads{job=~"$job"}, instance)`)).
-		WithVariable(labelVariable("region", "Region", `label_values(routing_decisions_total{job=~"$job"}, region)`)).
-		WithVariable(labelVariable("model", "Model type", `label_values(routing_decisions_total{job=~"$job"}, model_type)`)).
+		WithVariable(labelVariable("job", "Job", ".+", "label_values(active_heads, job)")).
+		WithVariable(labelVariable("instance", "Instance", ".+", `label_values(active_heads{job=~"$job"}, instance)`)).
+		WithVariable(labelVariable("region", "Region", ".*", `label_values(routing_decisions_total{job=~"$job"}, region)`)).
+		WithVariable(labelVariable("model", "Model type", ".*", `label_values(routing_decisions_total{job=~"$job"}, model_type)`)).
 		Link(dashboard.NewDashboardLinkBuilder("Runbooks").Url(runbookURL("")).Type(dashboard.DashboardLinkTypeLink).TargetBlank(true))
 	d, err := b.Build()
 	if err != nil {
 		return d, err
 	}
+	d.SchemaVersion = schemaVersion
 	id, y := uint32(1), uint32(0)
 	for _, s := range sections {
 		if s.title != "" {
@@ -312,11 +327,13 @@ func shown(s string) dashboard.StringOrArrayOfString {
 	return dashboard.StringOrArrayOfString{String: &s}
 }
 
-func labelVariable(name, label, definition string) *dashboard.QueryVariableBuilder {
+// labelVariable chooses values of a label, which all stands for: ".*" where
+// series may lack it, as failed decisions lack the region that nobody asked for.
+func labelVariable(name, label, all, definition string) *dashboard.QueryVariableBuilder {
 	return dashboard.NewQueryVariableBuilder(name).Label(label).Datasource(datasource).
 		Query(dashboard.StringOrMap{String: &definition}).Definition(definition).
 		Refresh(dashboard.VariableRefreshOnTimeRangeChanged).Sort(dashboard.VariableSortAlphabeticalAsc).
-		Multi(true).IncludeAll(true).AllValue(".*").
+		Multi(true).IncludeAll(true).AllValue(all).
 		Current(dashboard.VariableOption{Selected: ptr(true), Text: shown("All"), Value: shown("$__all")})
 }
 

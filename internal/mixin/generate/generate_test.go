@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
+	"go.yaml.in/yaml/v3"
 
 	"headway/internal/mixin"
 )
@@ -155,5 +157,114 @@ func TestTheDashboardsAreGrafanas(t *testing.T) {
 		if file == "routing-service.json" && len(got) != len(basic) {
 			t.Errorf("%s has the panels %q", file, got)
 		}
+	}
+}
+
+// drawn is a panel as its JSON has it.
+type drawn struct {
+	Type, Title string
+	Targets     []struct {
+		Expr           string
+		Instant, Range bool
+	}
+	FieldConfig struct {
+		Defaults struct {
+			NoValue    string
+			Thresholds struct {
+				Steps []struct {
+					Color string
+					Value *float64
+				}
+			}
+		}
+	}
+	Options struct{ GraphMode string }
+}
+
+func panelsOf(t *testing.T, file string) (schemaVersion int, panels []drawn) {
+	t.Helper()
+	content, err := os.ReadFile(root + "/grafana/dashboards/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		SchemaVersion int
+		Panels        []drawn
+	}
+	if err := json.Unmarshal(content, &d); err != nil {
+		t.Fatal(err)
+	}
+	return d.SchemaVersion, d.Panels
+}
+
+// What says how it is asks an instant: a range would show the last value that
+// there was, long after the service went. Every stat has thresholds of its own,
+// as the default ones paint what is well red. Nothing that has no traffic is left
+// blank.
+func TestPanelsTellHowItIsNow(t *testing.T) {
+	kinds := map[string]int{}
+	for _, file := range []string{"routing-service.json", "routing-service-enhanced.json"} {
+		version, panels := panelsOf(t, file)
+		if version > 38 {
+			t.Errorf("%s has the schema version %d; Grafana 10.0 has 38, and a server refuses one that is newer than its own", file, version)
+		}
+		for _, p := range panels {
+			kinds[p.Type]++
+			now := slices.Contains([]string{"stat", "bargauge", "table"}, p.Type)
+			for _, target := range p.Targets {
+				if target.Instant != now || target.Range == now {
+					t.Errorf("%s, %s: instant is %v and range %v", file, p.Title, target.Instant, target.Range)
+				}
+				if strings.Contains(target.Expr, "histogram_quantile") && !strings.HasSuffix(target.Expr, ">= 0") {
+					t.Errorf("%s, %s shows NaN without traffic, as an empty axis: %s", file, p.Title, target.Expr)
+				}
+				if strings.Contains(target.Expr, "histogram_quantile") && p.FieldConfig.Defaults.NoValue == "" {
+					t.Errorf("%s, %s does not say when there is no traffic", file, p.Title)
+				}
+			}
+			steps := p.FieldConfig.Defaults.Thresholds.Steps
+			if p.Type == "stat" && (len(steps) == 0 || len(steps) == 2 && steps[1].Value != nil && *steps[1].Value == 80 || p.Options.GraphMode != "none") {
+				t.Errorf("%s, %s has the thresholds %v and the graph %q", file, p.Title, steps, p.Options.GraphMode)
+			}
+		}
+	}
+	if kinds["stat"] < 6 || kinds["bargauge"] < 2 || kinds["table"] < 1 || kinds["timeseries"] < 20 {
+		t.Errorf("there are %v", kinds)
+	}
+}
+
+// Every alert carries the label that Alertmanager keeps alerts back by and that
+// tells ours from others, and no expression has a label of that name.
+func TestEveryAlertCarriesTheLabelOfTheService(t *testing.T) {
+	content, err := os.ReadFile(root + "/prometheus/rules/routing-service.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f struct {
+		Groups []struct {
+			Rules []struct {
+				Alert, Expr string
+				Labels      map[string]string
+			}
+		}
+	}
+	if err := yaml.Unmarshal(content, &f); err != nil {
+		t.Fatal(err)
+	}
+	alerts := 0
+	own := regexp.MustCompile(`\b` + mixin.AppLabel + `\b`)
+	for _, g := range f.Groups {
+		for _, r := range g.Rules {
+			if r.Alert == "" {
+				continue
+			}
+			alerts++
+			if r.Labels[mixin.AppLabel] != mixin.App || own.MatchString(r.Expr) {
+				t.Errorf("%s has the labels %v and the expression %s", r.Alert, r.Labels, r.Expr)
+			}
+		}
+	}
+	if alerts < 30 {
+		t.Errorf("there are %d alerts", alerts)
 	}
 }

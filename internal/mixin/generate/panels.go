@@ -35,7 +35,6 @@ type panel struct {
 	content string // of text
 	rename  map[string]string
 	hide    []string // columns of a table
-	area    bool     // a stat with its course
 }
 
 type query struct{ expr, legend string }
@@ -60,6 +59,12 @@ const (
 
 func rate(selector string) string { return "rate(" + selector + "[$__rate_interval])" }
 
+// quantile is one of a histogram, by what is told apart. Without observations
+// there is none, rather than NaN, so that the panel says so.
+func quantile(q, selector string, by ...string) string {
+	return "histogram_quantile(" + q + ", sum by (" + strings.Join(append(by, "le"), ", ") + ") (" + rate(selector) + ")) >= 0"
+}
+
 // datasource is the variable that every panel asks.
 var datasource = common.DataSourceRef{Type: ptr("prometheus"), Uid: ptr("${datasource}")}
 
@@ -76,6 +81,8 @@ func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
 	for i, q := range p.queries {
 		d := prometheus.Dataquery{Expr: q.expr, RefId: ptr(string(rune('A' + i))), Datasource: &datasource, LegendFormat: ptr(q.legend), EditorMode: ptr(prometheus.QueryEditorModeCode)}
 		switch p.kind {
+		case "stat", "bargauge":
+			d.Instant, d.Range = ptr(true), ptr(false) // what is now, which a range would hold up after it is gone
 		case "table":
 			d.Instant, d.Range, d.Format = ptr(true), ptr(false), ptr(prometheus.PromQueryFormatTable)
 		case "heatmap":
@@ -185,9 +192,6 @@ func (p *panel) options() any {
 		o := stat.NewOptions()
 		o.ReduceOptions, o.ColorMode, o.TextMode, o.WideLayout = last(), common.BigValueColorModeValue, common.BigValueTextModeAuto, true
 		o.GraphMode = common.BigValueGraphModeNone
-		if p.area {
-			o.GraphMode = common.BigValueGraphModeArea
-		}
 		return o
 	case "bargauge":
 		o := bargauge.NewOptions()
