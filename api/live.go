@@ -8,7 +8,7 @@ import (
 // Event is one thing that happened, as Server-Sent Events, WebSocket and the
 // message queue tell it.
 type Event struct {
-	ID         string          `json:"id,omitempty"` // what to resume after; of decision.* there is none
+	ID         string          `json:"id,omitempty"` // what to resume after
 	Type       string          `json:"type"`         // as head.expired
 	Time       time.Time       `json:"time"`
 	Head       string          `json:"head,omitempty"`

@@ -1,6 +1,8 @@
 package live
 
 import (
+	"sync"
+
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
@@ -17,25 +19,48 @@ const (
 	maxOpen        = 10_000 // made ones whose end is waited for
 )
 
-// follower knows how far the decisions were told. Only beat uses it.
+// follower knows how far the decisions were told.
 type follower struct {
+	mu     sync.Mutex
 	active bool
 	seen   uint64 // sequence of the last decision that was told
-	place  uint64 // in the ring
+	left   uint64 // place in the ring when somebody wanted decisions last
 	open   []*routing.Decision
 	list   []*routing.Decision
 }
 
-// follow puts what happened to decisions since the last look into the ring.
-func (h *Hub) follow() {
+// wantDecisions counts somebody in who wants decisions: from now on they are
+// told. Those that were made since anybody wanted them are passed over, which
+// whoever resumes from then is told.
+func (h *Hub) wantDecisions() {
+	h.wanted.Add(1)
 	f := &h.follower
-	if h.wanted.Load() == 0 {
-		f.active, f.open, f.list = false, nil, nil
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.active {
 		return
 	}
+	newest := h.o.Router.Newest()
+	h.rings.skipDecisions(newest - f.seen)
+	f.active, f.seen = true, newest
+}
+
+// follow puts what happened to decisions since the last look into the ring, and
+// reports whether it is to be called again soon. It goes on after the last who
+// wanted them has left until the ring has nothing that they could resume after:
+// most of them come back.
+func (h *Hub) follow() bool {
+	f := &h.follower
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if !f.active {
-		f.active, f.seen = true, h.o.Router.Newest()
-		return
+		return false
+	}
+	if told := h.rings.newest().decision; h.wanted.Load() > 0 {
+		f.left = told
+	} else if told-f.left > decisionWindow {
+		f.active, f.open, f.list = false, nil, nil
+		return false
 	}
 	var lost uint64
 	f.list, f.seen, lost = h.o.Router.Since(f.seen, maxFollowed, f.list[:0])
@@ -63,11 +88,10 @@ func (h *Hub) follow() {
 	f.open = kept
 	clear(f.list)
 	if lost > 0 {
-		f.place++
-		fr := &frame{seq: f.place, kind: api.MessageLost}
-		fr.encode(api.MessageLost, "", api.Lost{Count: lost, Reason: lostSlow, Types: decisionAll})
-		h.decisions.put(fr)
+		fr := lostDecisions(lost, lostSlow)
+		h.rings.putDecision(fr, lost, func(place) {})
 	}
+	return true
 }
 
 func (h *Hub) tellDecision(kind string, d *routing.Decision) {
@@ -80,10 +104,11 @@ func (h *Hub) tellDecision(kind string, d *routing.Decision) {
 	if err != nil {
 		return
 	}
-	h.follower.place++
-	fr := &frame{seq: h.follower.place, kind: kind, head: d.Head.ID, region: d.Head.Region, models: []string{d.ModelType}}
-	fr.encode(api.MessageEvent, "", api.Event{
-		Type: kind, Time: at, Head: fr.head, Region: fr.region, ModelTypes: fr.models, Data: data,
+	fr := &frame{kind: kind, head: d.Head.ID, region: d.Head.Region, models: []string{d.ModelType}}
+	h.rings.putDecision(fr, 1, func(told place) {
+		id := h.id(told)
+		fr.encode(api.MessageEvent, id, api.Event{
+			ID: id, Type: kind, Time: at, Head: fr.head, Region: fr.region, ModelTypes: fr.models, Data: data,
+		})
 	})
-	h.decisions.put(fr)
 }

@@ -17,7 +17,9 @@ import (
 // frame is one event, encoded for both transports. It is immutable once it is in
 // a ring.
 type frame struct {
-	seq    uint64 // place in its ring
+	seq    uint64 // place in its ring, which is how many there were up to it
+	weight uint64 // how many of them it stands for
+	beside uint64 // place of the newest frame of the other ring before it
 	kind   string // type of the event
 	head   string
 	region string
@@ -29,7 +31,7 @@ type frame struct {
 
 // frameOf encodes an event. The numbers of the stream are the places in the ring.
 func (h *Hub) frameOf(e *event.Event) *frame {
-	f := &frame{seq: e.ID, kind: e.Type, head: e.Head, region: e.Region, models: e.ModelTypes}
+	f := &frame{seq: e.ID, weight: 1, kind: e.Type, head: e.Head, region: e.Region, models: e.ModelTypes}
 	if state, ok := e.Data.(fleet.HeadState); ok {
 		f.admin = state.AdminState
 	}
@@ -64,58 +66,6 @@ func envelope(b, id []byte, kind string, data []byte) []byte {
 		b = append(append(b, `,"data":`...), data...)
 	}
 	return append(b, '}')
-}
-
-// id is what a subscriber resumes after.
-func (h *Hub) id(seq uint64) string { return calls.EventID(h.o.Instance, seq) }
-
-// ring keeps the last frames by their place.
-type ring struct {
-	mu     sync.RWMutex
-	frames []*frame
-	last   uint64 // place of the newest
-	first  uint64 // place of the oldest that was put without a gap; 0: none was
-}
-
-func newRing(size int) *ring { return &ring{frames: make([]*frame, size)} }
-
-func (r *ring) put(f *frame) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if f.seq != r.last+1 || r.first == 0 {
-		r.first = f.seq // what lies between was lost to us as well
-	}
-	r.frames[f.seq%uint64(len(r.frames))] = f
-	r.last = f.seq
-}
-
-// newest is the place of the newest frame.
-func (r *ring) newest() uint64 {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.last
-}
-
-// after calls see for each frame after the place and returns the newest one's
-// place, and how many frames after the given place are gone.
-func (r *ring) after(place uint64, see func(*frame)) (newest, lost uint64) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if place >= r.last {
-		return place, 0
-	}
-	oldest := r.first
-	if size := uint64(len(r.frames)); r.last > size {
-		oldest = max(oldest, r.last-size+1)
-	}
-	if place+1 < oldest {
-		lost = oldest - place - 1
-		place = oldest - 1
-	}
-	for n := place + 1; n <= r.last; n++ {
-		see(r.frames[n%uint64(len(r.frames))])
-	}
-	return r.last, lost
 }
 
 // The types of events that are made here, of decisions.
@@ -178,14 +128,11 @@ func (f *filter) keeps(fr *frame) bool {
 	return true
 }
 
-// place is how far a subscriber has read.
-type place struct{ event, decision uint64 }
-
 // batch is what a subscriber gets next. Those who want the same share it.
 type batch struct {
 	b             []byte
 	next          place
-	lost          uint64 // events; a snapshot is to follow
+	lost          uint64 // events; a snapshot is to follow instead of b
 	lostDecisions uint64 // what is told of these is in b
 }
 
@@ -218,10 +165,26 @@ func (h *Hub) take(f *filter, transport string, from place) *batch {
 	if b := h.batches.made[key]; b != nil {
 		return b
 	}
+	b := h.newBatch(f, transport, from)
+	if len(h.batches.made) < maxBatches {
+		if h.batches.made == nil {
+			h.batches.made = map[batchKey]*batch{}
+		}
+		h.batches.made[key] = b
+	}
+	return b
+}
+
+// newBatch has events and decisions in the order in which they were told, so
+// that whoever has one of them has all before it.
+func (h *Hub) newBatch(f *filter, transport string, from place) *batch {
 	b := &batch{next: from}
-	see := func(fr *frame) {
+	put := func(fr *frame) {
 		if !f.keeps(fr) {
 			return
+		}
+		if fr.kind == api.MessageLost {
+			b.lostDecisions += fr.weight
 		}
 		if transport == overSSE {
 			b.b = append(b.b, fr.sse...)
@@ -229,25 +192,29 @@ func (h *Hub) take(f *filter, transport string, from place) *batch {
 			b.b = append(b.b, fr.ws...)
 		}
 	}
-	b.next.event, b.lost = h.events.after(from.event, see)
-	if f.decisions {
-		events := len(b.b)
-		b.next.decision, b.lostDecisions = h.decisions.after(from.decision, see)
-		if b.lostDecisions > 0 {
-			fr := &frame{kind: api.MessageLost}
-			fr.encode(api.MessageLost, "", api.Lost{Count: b.lostDecisions, Reason: lostSlow, Types: decisionAll})
-			told := fr.sse
-			if transport == overWebSocket {
-				told = fr.ws
-			}
-			b.b = slices.Insert(b.b, events, told...)
-		}
+	r := &h.rings
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if !f.decisions {
+		b.next.event, b.lost = r.events.after(from.event, put)
+		return b
 	}
-	if len(h.batches.made) < maxBatches {
-		if h.batches.made == nil {
-			h.batches.made = map[batchKey]*batch{}
+	var decisions []*frame
+	var missed uint64
+	b.next.decision, missed = r.decisions.after(from.decision, func(fr *frame) { decisions = append(decisions, fr) })
+	if missed > 0 {
+		b.lostDecisions = missed
+		put(lostDecisions(missed, lostSlow))
+	}
+	b.next.event, b.lost = r.events.after(from.event, func(fr *frame) {
+		for len(decisions) > 0 && decisions[0].seq <= fr.beside {
+			put(decisions[0])
+			decisions = decisions[1:]
 		}
-		h.batches.made[key] = b
+		put(fr)
+	})
+	for _, fr := range decisions {
+		put(fr)
 	}
 	return b
 }

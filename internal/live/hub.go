@@ -82,8 +82,7 @@ func (o *Options) complete() {
 type Hub struct {
 	o         Options
 	source    *event.Subscription
-	events    *ring
-	decisions *ring
+	rings     rings
 	follower  follower
 	batches   batches
 	snapshots snapshots
@@ -109,7 +108,7 @@ func New(o Options) (*Hub, error) {
 	o.complete()
 	h := &Hub{
 		o: o, source: o.Events.Subscribe(),
-		events: newRing(o.Window), decisions: newRing(decisionWindow),
+		rings: rings{events: newRing(o.Window), decisions: newRing(decisionWindow)},
 		fresh: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	for i := range h.wakes {
@@ -138,7 +137,7 @@ func (h *Hub) read(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		h.events.put(h.frameOf(&e))
+		h.rings.putEvent(h.frameOf(&e))
 		h.nudge()
 	}
 }
@@ -194,9 +193,10 @@ func (h *Hub) beat(ctx context.Context) {
 			return true
 		}
 	}
+	following := false
 	for {
 		every := h.o.Timing.Beat
-		if h.wanted.Load() > 0 {
+		if following || h.wanted.Load() > 0 {
 			every = min(every, followEvery)
 		}
 		timer.Reset(every)
@@ -212,7 +212,7 @@ func (h *Hub) beat(ctx context.Context) {
 			steps = turns
 		}
 		for step := range steps {
-			h.follow()
+			following = h.follow()
 			h.batches.clear()
 			for i := step; i < turns; i += steps {
 				h.wake(i)

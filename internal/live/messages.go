@@ -300,7 +300,7 @@ func (s *session) status(data []byte) ([]byte, error) {
 const maxHeadsPerSession = 1000
 
 func (s *session) register(data []byte) ([]byte, error) {
-	place := s.hub.events.newest()
+	place := s.hub.rings.newest().event
 	answer, _, err := s.hub.o.Desk.Register(s.ctx, s.principal.Load(), data)
 	if err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ var streamBuckets = []float64{0.1, 1, 10, 60, 300, 900, 3600, 4 * 3600, 24 * 360
 
 func newCounts(reg prometheus.Registerer) (*counts, error) {
 	lost := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "headway_live_lost_total", Help: "Events that streams missed because they were too slow, by transport.",
+		Name: "headway_live_lost_total", Help: "Events and decisions that streams were told they missed, by transport.",
 	}, []string{"transport"})
 	dropped := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_live_dropped_total", Help: "Streams that were ended by the service, by transport and reason.",

@@ -28,7 +28,8 @@ type snapshots struct {
 // in it, or is and does no harm.
 type snapshot struct {
 	at    time.Time
-	place uint64
+	place place
+	id    int    // where in sse the line with the id begins
 	sse   []byte
 	ws    []byte
 }
@@ -40,7 +41,7 @@ func (h *Hub) snapshot(f *filter, since uint64) *snapshot {
 	c := &h.snapshots
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.taken[key]; s != nil && s.place >= since && time.Since(s.at) < snapshotAge {
+	if s := c.taken[key]; s != nil && s.place.event >= since && time.Since(s.at) < snapshotAge {
 		return s
 	}
 	s := h.newSnapshot(f)
@@ -52,7 +53,7 @@ func (h *Hub) snapshot(f *filter, since uint64) *snapshot {
 }
 
 func (h *Hub) newSnapshot(f *filter) *snapshot {
-	s := &snapshot{at: time.Now(), place: h.events.newest()} // the place first
+	s := &snapshot{at: time.Now(), place: h.rings.newest()} // the place first
 	revision := h.o.Router.Policy().Revision
 	parts := [][]api.Head{{}}
 	size := 0
@@ -83,15 +84,16 @@ func (h *Hub) newSnapshot(f *filter) *snapshot {
 	}
 	for i, heads := range parts {
 		fr := &frame{kind: api.MessageSnapshot}
-		id := ""
-		if i == len(parts)-1 {
-			id = h.id(s.place) // whoever has all of it goes on after it
-		}
-		fr.encode(api.MessageSnapshot, id, api.Snapshot{Part: i + 1, Parts: len(parts), PolicyRevision: revision, Heads: heads})
+		fr.encode(api.MessageSnapshot, "", api.Snapshot{Part: i + 1, Parts: len(parts), PolicyRevision: revision, Heads: heads})
 		s.sse, s.ws = append(s.sse, fr.sse...), append(s.ws, fr.ws...)
 	}
+	s.id = len(s.sse) - 1 // the empty line that ends the last part
+	s.sse = append(s.sse[:s.id], h.idLine(s.place)...)
 	return s
 }
+
+// idLine ends an event of SSE; whoever has all of it goes on after the place.
+func (h *Hub) idLine(at place) string { return "id: " + h.id(at) + "\n\n" }
 
 // Why events are missing.
 const (
@@ -104,5 +106,12 @@ const (
 func lost(count uint64, reason string) *frame {
 	fr := &frame{kind: api.MessageLost}
 	fr.encode(api.MessageLost, "", api.Lost{Count: count, Reason: reason})
+	return fr
+}
+
+// lostDecisions encodes how many decisions are missing; nothing follows them.
+func lostDecisions(count uint64, reason string) *frame {
+	fr := &frame{kind: api.MessageLost, weight: count}
+	fr.encode(api.MessageLost, "", api.Lost{Count: count, Reason: reason, Types: decisionAll})
 	return fr
 }

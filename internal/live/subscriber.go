@@ -1,11 +1,6 @@
 package live
 
-import (
-	"strconv"
-	"strings"
-
-	"headway/api"
-)
+import "headway/api"
 
 // subscriber is one who reads the ring. One goroutine uses it.
 type subscriber struct {
@@ -19,23 +14,42 @@ type subscriber struct {
 // after the last event that was seen, with what came then. It returns what is to
 // be sent first.
 func (h *Hub) subscribe(transport, last string, f filter) (*subscriber, []byte) {
-	s := &subscriber{hub: h, transport: transport, filter: f, at: place{decision: h.decisions.newest()}}
+	s := &subscriber{hub: h, transport: transport, filter: f}
 	if f.decisions {
-		h.wanted.Add(1)
+		h.wantDecisions()
 	}
+	s.at = h.rings.newest()
 	if last == "" {
 		return s, s.afresh(0)
 	}
-	count, reason := uint64(0), lostRestart
-	instance, number, _ := strings.Cut(last, "-")
-	if n, err := strconv.ParseUint(number, 10, 64); err == nil && instance == h.o.Instance && n <= h.events.newest() {
-		if _, count = h.events.after(n, func(*frame) {}); count == 0 {
-			s.at.event = n
-			return s, nil
-		}
-		reason = lostWindow
+	at, whole, ours := h.placeOf(last)
+	if !ours {
+		return s, append(s.of(lost(0, lostRestart)), s.afresh(0)...)
 	}
-	return s, append(s.of(lost(count, reason)), s.afresh(0)...)
+	var first []byte
+	oldest := h.rings.oldest()
+	switch {
+	case !f.decisions:
+	case !whole: // the event is gone from which the place would be known
+		first = s.of(lostDecisions(0, lostWindow))
+	case at.decision < oldest.decision:
+		first = s.of(lostDecisions(s.missed(oldest.decision-at.decision), lostWindow))
+		s.at.decision = oldest.decision
+	default:
+		s.at.decision = at.decision
+	}
+	if at.event >= oldest.event {
+		s.at.event = at.event
+		return s, first
+	}
+	_, count := h.rings.eventsAfter(at.event, func(*frame) {})
+	return s, append(append(first, s.of(lost(s.missed(count), lostWindow))...), s.afresh(0)...)
+}
+
+// missed counts what is told as lost.
+func (s *subscriber) missed(count uint64) uint64 {
+	s.hub.metrics.lost[s.transport].Add(float64(count))
+	return count
 }
 
 // close stops reading.
@@ -49,11 +63,14 @@ func (s *subscriber) close() {
 // it.
 func (s *subscriber) afresh(since uint64) []byte {
 	shot := s.hub.snapshot(&s.filter, since)
-	s.at.event = shot.place
-	if s.transport == overSSE {
+	s.at.event = shot.place.event
+	switch {
+	case s.transport == overWebSocket:
+		return shot.ws
+	case !s.filter.decisions || s.at == shot.place:
 		return shot.sse
 	}
-	return shot.ws
+	return append(shot.sse[:shot.id:shot.id], s.hub.idLine(s.at)...)
 }
 
 // of returns a frame's bytes for the transport.
@@ -66,20 +83,17 @@ func (s *subscriber) of(f *frame) []byte {
 
 // next returns what is to be sent now, nothing when there is nothing new.
 func (s *subscriber) next() []byte {
-	from := s.at.event
+	from := s.at
 	b := s.hub.take(&s.filter, s.transport, s.at)
-	s.at = b.next
-	if b.lostDecisions > 0 {
-		s.hub.metrics.lost[s.transport].Add(float64(b.lostDecisions))
-	}
 	if b.lost == 0 {
+		s.at = b.next
+		s.missed(b.lostDecisions)
 		return b.b
 	}
-	// Those that are left are in the snapshot as well.
+	// The events that are left are in the snapshot as well; the decisions come
+	// after it.
 	fresh := s.afresh(b.next.event)
-	count := s.at.event - from
-	s.hub.metrics.lost[s.transport].Add(float64(count))
-	return append(s.of(lost(count, lostSlow)), fresh...)
+	return append(s.of(lost(s.missed(s.at.event-from.event), lostSlow)), fresh...)
 }
 
 // bye is the last that a stream is told.

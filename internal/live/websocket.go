@@ -152,7 +152,7 @@ func (s *session) pause(d time.Duration) {
 // broken ends a connection that cannot be read from any more.
 func (s *session) broken(err error) {
 	switch {
-	case errors.Is(err, websocket.ErrMessageTooBig):
+	case errors.Is(err, websocket.ErrMessageTooBig), s.wire.rude.Load():
 		s.hub.metrics.dropped[overWebSocket][droppedInvalid].Inc() // the library has said so
 	case s.wire.failure() != nil:
 		s.hub.failed(overWebSocket, s.wire.failure())
@@ -269,7 +269,7 @@ func (s *session) adminNotices() (b []byte) {
 	if len(s.heads) == 0 {
 		return nil
 	}
-	s.told, _ = s.hub.events.after(s.told, func(f *frame) {
+	s.told, _ = s.hub.rings.eventsAfter(s.told, func(f *frame) {
 		if state, here := s.heads[f.head]; here && f.admin != "" && f.admin != state {
 			s.heads[f.head] = f.admin
 			notice := frame{kind: api.MessageAdmin}

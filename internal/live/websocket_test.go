@@ -442,6 +442,7 @@ func TestFramesOfEveryForm(t *testing.T) {
 		"an unknown control opcode":         {[]ws.Frame{text(true, 11, "")}, ws.StatusProtocolError},
 		"a reserved bit":                    {[]ws.Frame{{Header: ws.Header{Fin: true, Rsv: ws.Rsv(true, false, false), OpCode: ws.OpText, Length: int64(len(ping))}, Payload: []byte(ping)}}, ws.StatusProtocolError},
 		"a goodbye":                         {[]ws.Frame{ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "done"))}, ws.StatusNormalClosure},
+		"a goodbye that is not UTF-8":       {[]ws.Frame{ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "\xff\xfe"))}, ws.StatusInvalidFramePayloadData},
 		"a goodbye with a code that is not": {[]ws.Frame{ws.NewCloseFrame(ws.NewCloseFrameBody(999, ""))}, ws.StatusProtocolError},
 	} {
 		w := newWorld(t)
@@ -452,6 +453,10 @@ func TestFramesOfEveryForm(t *testing.T) {
 		}
 		_ = conn.Close()
 		w.until(name+": it is gone", func() bool { return w.value("websocket_connections") == 0 })
+		faulty := c.want != 0 && c.want != ws.StatusNormalClosure
+		if n := w.value("headway_live_dropped_total", "websocket", "invalid"); (n == 1) != faulty {
+			t.Errorf("%s: %v counted as invalid", name, n)
+		}
 	}
 }
 

@@ -7,6 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
 )
 
 // wire is the connection of a WebSocket. The library reads from it, and writes
@@ -21,6 +24,7 @@ type wire struct {
 	net.Conn
 	timeout time.Duration
 	heard   atomic.Int64 // Unix nanoseconds of the last input
+	rude    atomic.Bool  // the client's goodbye was no text
 
 	mu  sync.Mutex
 	out []byte // answers that wait
@@ -52,7 +56,12 @@ func (w *wire) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (w *wire) Write(p []byte) (int, error) {
-	if err := w.send(p); err != nil {
+	frame := p
+	if rudeGoodbye(p) {
+		w.rude.Store(true)
+		frame = appendClose(nil, websocket.StatusInvalidFramePayloadData, "the reason of the goodbye is not UTF-8")
+	}
+	if err := w.send(frame); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -127,10 +136,30 @@ func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return h.wire, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(h.wire, writeBuffer)), nil
 }
 
+// rudeGoodbye reports whether the library is about to answer a goodbye whose
+// reason is not UTF-8, which it repeats: it looks at the code alone, and what is
+// not UTF-8 must end the connection as such (RFC 6455, section 8.1).
+func rudeGoodbye(p []byte) bool {
+	const header, code = 2, 2
+	return len(p) > header+code && p[0] == finalClose && len(p) == header+int(p[1]) && !utf8.Valid(p[header+code:])
+}
+
+// The first bytes of frames that are whole.
+const (
+	finalText  = 0x81
+	finalClose = 0x88
+)
+
+// appendClose appends a goodbye in one frame of a server; the reason is of at
+// most 123 bytes.
+func appendClose(b []byte, code websocket.StatusCode, reason string) []byte {
+	b = append(b, finalClose, byte(2+len(reason)), byte(code>>8), byte(code))
+	return append(b, reason...)
+}
+
 // appendText appends a text message in one frame of a server (RFC 6455, section
 // 5.2).
 func appendText(b, message []byte) []byte {
-	const finalText = 0x81
 	switch n := len(message); {
 	case n < 126:
 		b = append(b, finalText, byte(n))

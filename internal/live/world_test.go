@@ -164,6 +164,16 @@ func (w *world) drain(id string, state fleet.AdminState) {
 	}
 }
 
+// decide makes a decision that somebody may be told of.
+func (w *world) decide() *routing.Decision {
+	w.Helper()
+	d, err := w.router.Decide(&routing.Request{ModelType: "llama"})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return d
+}
+
 // value is the sum over the series of a metric whose labels have the values.
 func (w *world) value(name string, labels ...string) (sum float64) {
 	w.Helper()
