@@ -118,7 +118,7 @@ var rooms = map[string]room{
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{nats, natsd, metrics, json},
 	},
-	"internal/webhook":    {ours: []string{"api", "internal/calls", "internal/event", "internal/fleet"}, others: []string{metrics, json, yaml}},
+	"internal/webhook":    {ours: []string{"api", "internal/calls", "internal/event", "internal/fleet", "internal/typo"}, others: []string{metrics, json, yaml}},
 	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, redcon, match}},
 	"internal/console":    {},
 	"internal/monitor":    {others: []string{metrics, model, common, prom}},

@@ -257,7 +257,13 @@ func takeNotice(heads map[string]api.Head, changed map[string]time.Time, n clien
 		h := heads[n.Event.Head]
 		h.ID, h.Region, h.ModelTypes = n.Event.Head, n.Event.Region, n.Event.ModelTypes
 		var state fleet.HeadState
-		if json.Unmarshal(n.Event.Data, &state) == nil {
+		switch n.Event.Type {
+		case "head.routable", "head.unroutable":
+			h.Routable = n.Event.Type == "head.routable"
+		default:
+			if json.Unmarshal(n.Event.Data, &state) != nil {
+				break
+			}
 			h.Status, h.AdminState, h.Routable, h.Epoch, h.Health.State = state.Status, state.AdminState, state.Routable, state.Epoch, state.Health
 		}
 		heads[h.ID] = h

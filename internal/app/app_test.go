@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"headway/api"
+	"headway/client"
 	"headway/internal/app"
 	"headway/internal/config"
 )
@@ -30,9 +31,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // run starts the whole service on a free port and returns its address and a
 // function that stops it and says how that went.
-func run(t *testing.T) (url string, stop func() error) {
+func run(t *testing.T, change ...func(*config.Config)) (url string, stop func() error) {
 	t.Helper()
 	c := defaults(t)
+	for _, f := range change {
+		f(&c)
+	}
 	c.Listen, c.DataDir, c.HTTP.LameDuck = "127.0.0.1:0", filepath.Join(t.TempDir(), "data"), time.Millisecond
 	c.Audit.File, c.Redis.Mode = filepath.Join(t.TempDir(), "audit.log"), "off"
 	a, err := app.New(t.Context(), app.Options{Config: c, Version: "v0.0.0-test", Commit: "0123456", Log: slog.New(slog.DiscardHandler)})
@@ -263,5 +267,56 @@ func TestAFailedStartLeavesNothingBehind(t *testing.T) {
 	cancel()
 	if err := a.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+}
+
+// An alert of the monitor is an event when it begins and when it ends, for
+// whoever watches and for webhooks.
+func TestAlertsAreEvents(t *testing.T) {
+	rules := filepath.Join(t.TempDir(), "rules.yml")
+	text := `groups: [{name: g, rules: [{alert: Crowded, expr: sse_connections > 1, labels: {severity: warning, region: us}, annotations: {summary: two listen}}]}]`
+	if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	url, stop := run(t, func(c *config.Config) { c.Monitor.Interval, c.Monitor.RulesFile = 50*time.Millisecond, rules })
+	defer func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	c, err := client.New(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	second, leave := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	defer func() { leave(); <-gone }()
+	var got []string
+	for n, err := range c.Watch(t.Context(), api.Subscription{Types: []string{"alert.*"}}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case n.Snapshot != nil:
+			go func() {
+				defer close(gone)
+				for range c.Watch(second, api.Subscription{}) {
+				}
+			}()
+			continue
+		case n.Event == nil:
+			t.Fatalf("%+v", n)
+		}
+		if !strings.Contains(string(n.Event.Data), `"alert":"Crowded","severity":"warning"`) || !strings.Contains(string(n.Event.Data), `"summary":"two listen"`) || n.Event.Region != "us" {
+			t.Errorf("%+v, %s", n.Event, n.Event.Data)
+		}
+		leave()
+		if got = append(got, n.Event.Type); len(got) == 2 {
+			break
+		}
+	}
+	if strings.Join(got, " ") != "alert.firing alert.resolved" {
+		t.Errorf("told %v", got)
 	}
 }

@@ -30,9 +30,9 @@ func (a *App) logEvents(ctx context.Context) error {
 
 func level(eventType string) slog.Level {
 	switch eventType {
-	case event.HeadExpired, event.HeadHeld:
+	case event.HeadExpired, event.HeadHeld, event.PoolExhausted, event.AlertFiring:
 		return slog.LevelWarn
-	case event.HeadChanged, event.GuardTripped, event.GuardReleased:
+	case event.HeadChanged, event.HeadRoutable, event.HeadUnroutable, event.GuardTripped, event.GuardReleased:
 		return slog.LevelDebug // the registry logs the guard itself
 	}
 	return slog.LevelInfo

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"headway/grafana"
 	"headway/internal/config"
 	"headway/internal/console"
+	"headway/internal/event"
 	"headway/internal/monitor"
 	rules "headway/prometheus"
 )
@@ -38,6 +40,7 @@ func (a *App) openMonitor(metrics *prometheus.Registry) (err error) {
 			}
 			a.outside.calls.WithLabelValues(kind, status).Inc()
 		},
+		Alerted: a.publishAlert,
 	}
 	client := &http.Client{Timeout: c.Timeout}
 	for _, receiver := range receivers(c) {
@@ -49,6 +52,35 @@ func (a *App) openMonitor(metrics *prometheus.Registry) (err error) {
 	}
 	a.console, err = console.New(grafana.Dashboards())
 	return err
+}
+
+// AlertState is the data of an event about an alert.
+type AlertState struct {
+	Alert       string            `json:"alert"`
+	Severity    string            `json:"severity,omitempty"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"` // what it means, and the runbook
+}
+
+// LogValue writes the state as fields.
+func (s AlertState) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("alert", s.Alert), slog.String("severity", s.Severity), slog.String("summary", s.Annotations["summary"]))
+}
+
+// publishAlert tells whoever listens of an alert, so that webhooks can be told
+// of what only the metrics show.
+func (a *App) publishAlert(c monitor.AlertChange) {
+	e := event.Event{
+		Type: event.AlertResolved, Time: c.At, Region: c.Labels["region"],
+		Data: AlertState{Alert: c.Labels["alertname"], Severity: c.Labels["severity"], Labels: c.Labels, Annotations: c.Annotations},
+	}
+	if c.Firing {
+		e.Type = event.AlertFiring
+	}
+	if m := c.Labels["model_type"]; m != "" {
+		e.ModelTypes = []string{m}
+	}
+	a.events.Publish(e)
 }
 
 func receivers(c config.Monitor) (list []monitor.Receiver) {

@@ -23,16 +23,23 @@ const (
 	HeadRecovered  = "head.recovered"  // an expired or held head reported again
 	HeadHeld       = "head.held"       // would have expired, but the mass-expiry guard keeps it
 	HeadRemoved    = "head.removed"    // deregistered, or silent for too long
+	HeadRoutable   = "head.routable"   // takes new requests from now on
+	HeadUnroutable = "head.unroutable" // takes none any more, for whatever reason
+	PoolExhausted  = "pool.exhausted"  // no head of a model type, or of one in a region, takes requests
+	PoolAvailable  = "pool.available"  // one does again, or for the first time
 	GuardTripped   = "fleet.guard_tripped"
 	GuardReleased  = "fleet.guard_released"
 	PolicyChanged  = "policy.changed"
+	AlertFiring    = "alert.firing"   // of the monitor
+	AlertResolved  = "alert.resolved" // it fires no more
 )
 
 // Types lists every type of event.
 func Types() []string {
 	return []string{
 		HeadRegistered, HeadChanged, HeadExpired, HeadRecovered, HeadHeld, HeadRemoved,
-		GuardTripped, GuardReleased, PolicyChanged,
+		HeadRoutable, HeadUnroutable, PoolExhausted, PoolAvailable,
+		GuardTripped, GuardReleased, PolicyChanged, AlertFiring, AlertResolved,
 	}
 }
 

@@ -344,6 +344,9 @@ func (r *Registry) publish(changes []change) {
 		}
 	}
 	r.snapshot.Store(next)
+	if r.loaded { // what a restart finds is no news
+		r.tellRoutable(changes, old, next, touched)
+	}
 }
 
 func (s *Snapshot) count(h *Head, by int) {

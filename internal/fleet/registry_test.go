@@ -41,6 +41,7 @@ func start(t testing.TB, store *fakeStore, change func(*fleet.Options)) *world {
 	}
 	r, err := fleet.New(o)
 	must(t, err)
+	told := stream.Subscribe(nil)
 	must(t, r.Load(t.Context()))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wait sync.WaitGroup
@@ -49,7 +50,7 @@ func start(t testing.TB, store *fakeStore, change func(*fleet.Options)) *world {
 			t.Error(err)
 		}
 	})
-	w := &world{TB: t, Registry: r, store: store, metrics: reg, events: stream.Subscribe(nil)}
+	w := &world{TB: t, Registry: r, store: store, metrics: reg, events: told}
 	w.stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
 	t.Cleanup(w.stop)
 	return w
@@ -557,6 +558,34 @@ func TestTheFleetIsBounded(t *testing.T) {
 	}
 }
 
+// told reads the events up to and with one of a type, each as its type, what it
+// is about and the reason.
+func (w *world) told(last string) string {
+	w.Helper()
+	var got []string
+	for {
+		e, lost, err := w.events.Next(w.Context())
+		must(w, err)
+		if lost > 0 {
+			w.Errorf("%d events are lost", lost)
+		}
+		text := e.Type
+		switch data := e.Data.(type) {
+		case fleet.HeadState:
+			text += " " + e.Head
+		case fleet.Refused:
+			text += fmt.Sprintf(" %s %s %s", e.Head, data.Reason, data.Detail)
+		case fleet.PoolState:
+			text += fmt.Sprintf(" %s/%s %d of %d", data.ModelType, data.Region, data.Routable, data.Heads)
+		default:
+			text += " " + e.Head
+		}
+		if got = append(got, text); e.Type == last {
+			return strings.Join(got, "\n")
+		}
+	}
+}
+
 func TestEventsTellWhatHappensToAHead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, newFakeStore(t), nil)
@@ -565,20 +594,66 @@ func TestEventsTellWhatHappensToAHead(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		w.report("a", r.Lease.Epoch, fleet.StatusActive)
 		must(t, w.Deregister(t.Context(), "a"))
-		var got []string
-		for range 7 {
-			e, lost, err := w.events.Next(t.Context())
-			must(t, err)
-			if lost > 0 || e.Head != "a" || e.Region != "us" {
-				t.Errorf("event %+v, lost %d", e, lost)
-			}
-			if got = append(got, e.Type); e.Type == event.HeadRemoved {
-				break
-			}
+		want := `head.registered a
+head.routable a
+pool.available m/ 1 of 1
+pool.available m/us 1 of 1
+head.changed a
+head.changed a
+head.expired a
+head.unroutable a health stale
+pool.exhausted m/ 0 of 1
+pool.exhausted m/us 0 of 1
+head.recovered a
+head.routable a
+pool.available m/ 1 of 1
+pool.available m/us 1 of 1
+head.removed a
+pool.exhausted m/ 0 of 0
+pool.exhausted m/us 0 of 0`
+		if have := w.told(event.HeadRemoved) + "\n" + w.told(event.PoolExhausted) + "\n" + w.told(event.PoolExhausted); have != want {
+			t.Errorf("events:\n%s\nwant:\n%s", have, want)
 		}
-		want := "head.registered head.changed head.changed head.expired head.recovered head.removed"
-		if have := strings.Join(got, " "); have != want {
-			t.Errorf("events: %s\nwant:   %s", have, want)
+	})
+}
+
+// Whatever takes a head out of rotation is told with its reason, and once the
+// last one of a region is out, that as well.
+func TestEventsTellWhoTakesNoRequestsAndWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), nil)
+		east := spec("a")
+		west := spec("b")
+		west.Region = "west"
+		w.register(east, active())
+		r := w.register(west, active())
+		w.told(event.PoolAvailable)
+		w.told(event.PoolAvailable) // of the whole model
+		w.told(event.PoolAvailable)
+		state := fleet.AdminMaintenance
+		_, err := w.Patch(t.Context(), "a", fleet.Patch{State: &state})
+		must(t, err)
+		if have, want := w.told(event.PoolExhausted), "head.changed a\nhead.unroutable a admin_state maintenance\npool.exhausted m/us 0 of 1"; have != want {
+			t.Errorf("events:\n%s\nwant:\n%s", have, want)
+		}
+		w.report("b", r.Lease.Epoch, fleet.StatusDraining)
+		if have, want := w.told(event.PoolExhausted), "head.changed b\nhead.unroutable b status draining\npool.exhausted m/ 0 of 2"; have != want {
+			t.Errorf("events:\n%s\nwant:\n%s", have, want)
+		}
+	})
+}
+
+// What a restart finds is no news.
+func TestAHeadThatARestartFindsIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		w := start(t, store, nil)
+		w.register(spec("a"), active())
+		w.stop()
+		again := start(t, store, nil)
+		must(t, again.Deregister(t.Context(), "a"))
+		if have, want := again.told(event.HeadRemoved), "head.removed a"; have != want {
+			t.Errorf("events:\n%s\nwant:\n%s", have, want)
 		}
 	})
 }

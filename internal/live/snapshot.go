@@ -29,7 +29,7 @@ type snapshots struct {
 type snapshot struct {
 	at    time.Time
 	place place
-	id    int    // where in sse the line with the id begins
+	id    int // where in sse the line with the id begins
 	sse   []byte
 	ws    []byte
 }

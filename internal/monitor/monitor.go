@@ -39,6 +39,7 @@ type Options struct {
 	URL        *url.URL                     // of the console, that alerts link to; nil: /
 	Receivers  []Receiver                   // told of alerts
 	Told       func(kind string, err error) // counts each call of a receiver by its kind; nil: nobody counts
+	Alerted    func(AlertChange)            // called in turn for each alert that begins to fire or ends; nil: nobody is told
 	Now        func() time.Time             // nil: time.Now
 }
 
@@ -185,7 +186,9 @@ func (m *Monitor) Step(ctx context.Context) {
 	m.store.forget(at - m.o.Retention.Milliseconds())
 	m.reloadRules()
 	m.rules.evaluate(ctx, now, m.o.Interval)
-	m.teller.tell(batch{m.rules.due(now, repeatAfter), now})
+	due := batch{m.rules.due(now, repeatAfter), now}
+	m.teller.tell(due)
+	m.alerted(due)
 	m.metrics.took.Set(time.Since(begin).Seconds())
 }
 

@@ -474,8 +474,12 @@ func TestAlertsAreTold(t *testing.T) {
 	amServer, hookServer := httptest.NewServer(am), httptest.NewServer(hook)
 	defer amServer.Close()
 	defer hookServer.Close()
+	var changes []string
 	w := newWorld(t, func(o *monitor.Options) {
 		o.Rules = []byte(rules)
+		o.Alerted = func(c monitor.AlertChange) {
+			changes = append(changes, fmt.Sprint(c.Labels["alertname"], " ", c.Firing))
+		}
 		o.Receivers = []monitor.Receiver{{URL: amServer.URL, Kind: monitor.Alertmanager}, {URL: hookServer.URL, Kind: monitor.Webhook}}
 	})
 	ctx, stop := context.WithCancel(t.Context())
@@ -506,5 +510,8 @@ func TestAlertsAreTold(t *testing.T) {
 	receive(hook) // it fires on, since it is kept
 	if body := receive(hook); !strings.Contains(body, `"status":"resolved"`) {
 		t.Errorf("the webhook was told %s", body)
+	}
+	if got := strings.Join(changes, ", "); got != "NoHeads true, NoHeads false" { // and no repetition
+		t.Errorf("changes: %s", got)
 	}
 }

@@ -79,6 +79,7 @@ type alert struct {
 	keptSince           time.Time
 	resolvedAt          time.Time
 	toldAt              time.Time // when receivers were told last
+	changed             bool      // of what receivers are told: it began to fire, or ended
 }
 
 // load reads a rule file and takes its groups over. A file with an error
@@ -304,8 +305,9 @@ func (r *rules) due(now time.Time, again time.Duration) []*alert {
 			for _, a := range one.active {
 				ended := a.state == inactive && a.resolvedAt.After(a.toldAt) && !a.firedAt.IsZero()
 				if a.state == firing && now.Sub(a.toldAt) >= again || ended || a.state == inactive && !a.toldAt.IsZero() && now.Sub(a.toldAt) >= again {
-					a.toldAt = now
 					told := *a
+					told.changed = ended || a.state == firing && a.toldAt.Before(a.firedAt)
+					a.toldAt = now
 					list = append(list, &told)
 				}
 			}

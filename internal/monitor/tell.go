@@ -86,6 +86,26 @@ func (t *teller) tell(b batch) {
 	}
 }
 
+// AlertChange is an alert that began to fire, or that fires no more.
+type AlertChange struct {
+	Firing      bool
+	At          time.Time
+	Labels      map[string]string // alertname among them
+	Annotations map[string]string
+}
+
+// alerted hands on what changed, which is not what is repeated.
+func (m *Monitor) alerted(b batch) {
+	if m.o.Alerted == nil {
+		return
+	}
+	for _, a := range b.alerts {
+		if a.changed {
+			m.o.Alerted(AlertChange{Firing: a.state == firing, At: b.at, Labels: a.labels.Map(), Annotations: a.annotations.Map()})
+		}
+	}
+}
+
 func (t *teller) run(ctx context.Context) {
 	var wait sync.WaitGroup
 	for _, l := range t.lanes {

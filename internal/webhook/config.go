@@ -17,6 +17,7 @@ import (
 
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/typo"
 )
 
 // Endpoint is somebody who is told of events.
@@ -55,7 +56,7 @@ func Read(path string, allowLinkLocal bool) ([]Endpoint, error) {
 	d := yaml.NewDecoder(bytes.NewReader(raw))
 	d.KnownFields(true)
 	if err := d.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("webhooks.file %s: %w", path, err)
+		return nil, fmt.Errorf("webhooks.file %s: %s", path, inWords(err))
 	}
 	var errs []error
 	var list []Endpoint
@@ -77,7 +78,7 @@ func Read(path string, allowLinkLocal bool) ([]Endpoint, error) {
 		}
 		for _, pattern := range e.Types {
 			if !slices.ContainsFunc(event.Types(), func(kind string) bool { return event.Matches(pattern, kind) }) {
-				fault("types", "no event is %q; there are %s, and patterns as head.*", pattern, strings.Join(event.Types(), ", "))
+				fault("types", "no event is %q%s; there are %s, and patterns as head.*", pattern, suggest(pattern, event.Types()), strings.Join(event.Types(), ", "))
 			}
 		}
 		secret, err := readSecret(filepath.Dir(path), e.SecretFile)
@@ -90,6 +91,39 @@ func Read(path string, allowLinkLocal bool) ([]Endpoint, error) {
 		return nil, fmt.Errorf("webhooks.file %s: %w", path, err)
 	}
 	return list, nil
+}
+
+// fields are those of the file.
+var fields = []string{"endpoints", "name", "url", "secret_file", "types"}
+
+var unknownField = regexp.MustCompile(`field (.+) not found in type .+`)
+
+// inWords is what is wrong with the file, without the names that its parts have
+// in the program.
+func inWords(err error) string {
+	wrong, ok := errors.AsType[*yaml.TypeError](err)
+	if !ok {
+		return err.Error()
+	}
+	texts := slices.Clone(wrong.Errors)
+	for i, text := range texts {
+		line, _, _ := strings.Cut(text, ": ")
+		if found := unknownField.FindStringSubmatch(text); found != nil {
+			texts[i] = fmt.Sprintf("%s: unknown field %q%s; there are %s", line, found[1], suggest(found[1], fields), strings.Join(fields, ", "))
+		} else {
+			texts[i] = line + ": has the wrong form; want endpoints, a list of entries with name, url, secret_file and types"
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// suggest is "; did you mean X?" with the known name that was probably meant,
+// or "".
+func suggest(name string, known []string) string {
+	if meant := typo.Nearest(name, known); meant != "" {
+		return "; did you mean " + meant + "?"
+	}
+	return ""
 }
 
 func readBounded(path string, most int64) ([]byte, error) {

@@ -72,9 +72,10 @@ type Sender struct {
 type target struct {
 	Endpoint
 	queue     chan *message
-	gone      atomic.Bool // it said that it wants no more
-	failures  int         // in a row; only its goroutine uses it
-	open      atomic.Bool // the breaker, for its gauge
+	busy      atomic.Int64 // 1 while a message is on its way, or tried again
+	gone      atomic.Bool  // it said that it wants no more
+	failures  int          // in a row; only its goroutine uses it
+	open      atomic.Bool  // the breaker, for its gauge
 	delivered prometheus.Counter
 	given     prometheus.Counter // up
 	dropped   prometheus.Counter
@@ -114,8 +115,8 @@ func New(o Options) (*Sender, error) {
 		}
 		s.targets = append(s.targets, t)
 		errs = append(errs, o.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "headway_webhook_waiting", Help: "Messages that wait for an endpoint.", ConstLabels: prometheus.Labels{"endpoint": e.Name},
-		}, func() float64 { return float64(len(t.queue)) })), o.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "headway_webhook_waiting", Help: "Messages that wait for an endpoint, with the one that is being sent or tried again.", ConstLabels: prometheus.Labels{"endpoint": e.Name},
+		}, func() float64 { return float64(int64(len(t.queue)) + t.busy.Load()) })), o.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "headway_webhook_breaker_open", Help: "Whether an endpoint is left alone for a while because it fails: 1 or 0.", ConstLabels: prometheus.Labels{"endpoint": e.Name},
 		}, func() float64 {
 			if t.open.Load() {
@@ -207,6 +208,7 @@ func (t *target) wants(kind string) bool {
 // serve delivers what waits for an endpoint, one after the other.
 func (s *Sender) serve(ctx context.Context, t *target) {
 	for m := range t.queue {
+		t.busy.Store(1)
 		switch {
 		case t.gone.Load():
 			t.dropped.Inc()
@@ -215,6 +217,7 @@ func (s *Sender) serve(ctx context.Context, t *target) {
 		default:
 			t.given.Inc()
 		}
+		t.busy.Store(0)
 	}
 }
 
