@@ -32,21 +32,33 @@ const (
 	steadySeconds = 60 // of a stream after which the next retry is soon again
 )
 
-// Notice is one thing that Watch tells; exactly one of its fields is set.
+// Notice is one thing that [Client.Watch] or a [Socket] tells; exactly one of its
+// fields is set.
 type Notice struct {
-	Snapshot *api.Snapshot // the fleet as it is, or one part of it
-	Event    *api.Event    // something that happened
-	Lost     *api.Lost     // events are missing; snapshots follow
+	Snapshot *api.Snapshot    // the fleet as it is, or one part of it
+	Event    *api.Event       // something that happened
+	Lost     *api.Lost        // events are missing; snapshots follow, unless it is of decisions alone
+	Admin    *api.AdminNotice // what the operator wants of a head that was registered on this Socket
 }
+
+// A WatchOption changes how Watch works.
+type WatchOption func(*watcher)
+
+// OnConnection has f called with nil whenever a connection was made, and with
+// what went wrong whenever one could not be made or broke and is made again.
+func OnConnection(f func(error)) WatchOption { return func(w *watcher) { w.tell = f } }
 
 // Watch follows what happens until ctx ends: first the fleet as it is, then each
 // event. When the connection breaks it connects again, and goes on after the
 // last event or, where that cannot be, with a Lost and new Snapshots. It ends
 // with an error that asking again would not mend, such as ErrUnauthorized or
 // ErrInvalid; what does mend is only logged.
-func (c *Client) Watch(ctx context.Context, s api.Subscription) iter.Seq2[Notice, error] {
+func (c *Client) Watch(ctx context.Context, s api.Subscription, options ...WatchOption) iter.Seq2[Notice, error] {
 	return func(yield func(Notice, error) bool) {
-		w := &watcher{client: c, want: s, last: s.LastEventID, retry: firstRetry}
+		w := &watcher{client: c, want: s, last: s.LastEventID, retry: firstRetry, tell: func(error) {}}
+		for _, o := range options {
+			o(w)
+		}
 		for failures := 0; ; failures++ {
 			begin := time.Now()
 			stopped, err := w.stream(ctx, yield)
@@ -58,6 +70,7 @@ func (c *Client) Watch(ctx context.Context, s api.Subscription) iter.Seq2[Notice
 				yield(Notice{}, fmt.Errorf("watch: %w", err))
 				return
 			}
+			w.tell(err)
 			if time.Since(begin) > steadySeconds*time.Second {
 				failures = 0
 			}
@@ -74,7 +87,8 @@ func (c *Client) Watch(ctx context.Context, s api.Subscription) iter.Seq2[Notice
 type watcher struct {
 	client *Client
 	want   api.Subscription
-	last   string // id of the last event
+	tell   func(error) // of connections
+	last   string      // id of the last event
 	retry  time.Duration
 }
 
@@ -101,6 +115,7 @@ func (w *watcher) stream(ctx context.Context, yield func(Notice, error) bool) (s
 		text, _ := readAll(resp.Body, maxAnswer)
 		return false, newError(resp.StatusCode, resp.Header, text, time.Now())
 	}
+	w.tell(nil)
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(make([]byte, 0, 4096), maxEventLine)
 	var event, id string

@@ -55,8 +55,11 @@ func TestWatchResumes(t *testing.T) {
 		func(w http.ResponseWriter, _ *http.Request) {
 			say(w, "id: b-9\nevent: head.removed\ndata: {\"type\":\"head.removed\",\"head\":\"gpu-1\"}\n\n")
 		})
-	var got []string
-	for n, err := range c.Watch(t.Context(), api.Subscription{Types: []string{"head.*", "policy.*"}, Region: "eu"}) {
+	var got, connections []string
+	connection := func(err error) {
+		connections = append(connections, fmt.Sprint(errors.Is(err, client.ErrUnavailable)))
+	}
+	for n, err := range c.Watch(t.Context(), api.Subscription{Types: []string{"head.*", "policy.*"}, Region: "eu"}, client.OnConnection(connection)) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,6 +77,9 @@ func TestWatchResumes(t *testing.T) {
 	}
 	if text := strings.Join(got, ", "); text != "snapshot of 1, head.expired, lost 7, head.removed" {
 		t.Errorf("told %s", text)
+	}
+	if text := strings.Join(connections, " "); text != "false true true false true false" {
+		t.Errorf("connections failed: %s", text)
 	}
 	if text := strings.Join(asked, "; "); text != "region=eu&types=head.%2A%2Cpolicy.%2A  text/event-stream; a-2" {
 		t.Errorf("asked %s", text)

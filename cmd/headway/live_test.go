@@ -253,3 +253,47 @@ func TestTheTableOfHeadsFollowsEvents(t *testing.T) {
 		t.Errorf("%+v", heads)
 	}
 }
+
+// Whoever watches learns that the service is away, and that it is there again.
+func TestWatchTellsOfTheConnection(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"watch", "--server", "http://127.0.0.1:1"}, &out, &errs); code != exitUnavailable || !strings.Contains(errs.String(), "connection refused") {
+		t.Fatalf("exit code %d\n%s", code, &errs)
+	}
+	dir := t.TempDir()
+	p := serve(t, dir)
+	said := make(chan string, 100)
+	watch := command(t, "watch", "--types", "policy.*", "--server", p.url)
+	text, err := watch.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	t.Cleanup(func() { <-read })
+	program(t, func(line string) { said <- line }, watch)
+	go func() {
+		defer close(read)
+		for lines := bufio.NewScanner(text); lines.Scan(); {
+			said <- lines.Text()
+		}
+	}()
+	want := func(part string) {
+		t.Helper()
+		late := time.After(40 * time.Second)
+		for {
+			select {
+			case line := <-said:
+				if strings.Contains(line, part) {
+					return
+				}
+			case <-late:
+				t.Fatalf("%q was not said", part)
+			}
+		}
+	}
+	want("0 heads")
+	p.stop()
+	want("the connection is lost")
+	serve(t, dir, "--listen", strings.TrimPrefix(p.url, "http://"))
+	want("connected again")
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -40,8 +41,9 @@ func newWatch() *cobra.Command {
 		Use:   "watch",
 		Short: "Show what happens as it happens",
 		Long: `Show what happens as it happens, one line for each event, until interrupted.
-When the connection breaks it is made again, and nothing that happened in
-between is left out without saying so.
+When the connection breaks it is made again, which standard error says, and
+nothing that happened in between is left out without saying so. If the service
+is away at the beginning the exit code is 6.
 
   headway watch
   headway watch --types 'head.*,policy.*' --region eu-west
@@ -55,7 +57,7 @@ between is left out without saying so.
 					show = showNoticeJSON
 				}
 				shown := 0
-				for n, err := range c.Watch(cmd.Context(), want.Subscription) {
+				for n, err := range follow(cmd, c, want.Subscription) {
 					if err != nil {
 						return err
 					}
@@ -77,6 +79,40 @@ between is left out without saying so.
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print each event as one line of JSON")
 	cmd.Flags().IntVar(&most, "count", 0, "end after so many events; 0 is never")
 	return cmd
+}
+
+// follow watches, and says on standard error when the connection is lost and when
+// it is there again. It fails if there was none to begin with.
+func follow(cmd *cobra.Command, c *client.Client, want api.Subscription) iter.Seq2[client.Notice, error] {
+	return func(yield func(client.Notice, error) bool) {
+		ctx, cancel := context.WithCancel(cmd.Context())
+		defer cancel()
+		say := func(format string, args ...any) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
+		}
+		var away error
+		met, lost := false, false
+		connection := func(err error) {
+			switch {
+			case err == nil && lost:
+				say("connected again")
+			case err != nil && !met:
+				away = fmt.Errorf("watch: %w", err)
+				cancel()
+			case err != nil && !lost:
+				say("the connection is lost, and made again as soon as the service answers: %v", err)
+			}
+			met, lost = true, err != nil
+		}
+		for n, err := range c.Watch(ctx, want, client.OnConnection(connection)) {
+			if !yield(n, err) {
+				return
+			}
+		}
+		if away != nil {
+			yield(client.Notice{}, away)
+		}
+	}
 }
 
 func showNoticeJSON(w io.Writer, n client.Notice) error {
@@ -181,9 +217,9 @@ headway heads list --watch.`,
 			want.Types = []string{"head.*"}
 			return r.do(nil, func(c *client.Client) error {
 				if isTerminal(cmd.OutOrStdout()) {
-					return drawHeads(cmd.Context(), cmd.OutOrStdout(), c, want.Subscription)
+					return drawHeads(cmd, c, want.Subscription)
 				}
-				for n, err := range c.Watch(cmd.Context(), want.Subscription) {
+				for n, err := range follow(cmd, c, want.Subscription) {
 					if err == nil {
 						err = showNotice(cmd.OutOrStdout(), n)
 					}
@@ -200,8 +236,9 @@ headway heads list --watch.`,
 }
 
 // drawHeads keeps a table of the heads on a terminal.
-func drawHeads(ctx context.Context, w io.Writer, c *client.Client, want api.Subscription) error {
-	ctx, cancel := context.WithCancel(ctx)
+func drawHeads(cmd *cobra.Command, c *client.Client, want api.Subscription) error {
+	w := cmd.OutOrStdout()
+	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	heads := map[string]api.Head{}
 	changed := map[string]time.Time{}
@@ -212,7 +249,7 @@ func drawHeads(ctx context.Context, w io.Writer, c *client.Client, want api.Subs
 	got := make(chan told)
 	go func() {
 		defer close(got)
-		for n, err := range c.Watch(ctx, want) {
+		for n, err := range follow(cmd, c, want) {
 			select {
 			case got <- told{n, err}:
 			case <-ctx.Done():
