@@ -69,7 +69,7 @@ var rooms = map[string]room{
 	"bench": {ours: anyOfOurs, others: []string{metrics}},
 
 	"api":    {},
-	"client": {ours: []string{"api"}},
+	"client": {ours: []string{"api"}, others: []string{websocket}},
 
 	"internal/app":    {ours: anyOfOurs, others: []string{metrics}},
 	"internal/typo":   {},
