@@ -116,12 +116,19 @@ func realtime() []section {
 		pkg:  "./cmd/headway", bench: "^BenchmarkSubscribers$",
 		figures: slices.Concat(listeners("1000", 1000), listeners("4000", 1000), listeners("10000", 1000)),
 	}, {
-		name: "Real time: a decision beside 10,000 listeners and 100 events a second; base: nobody listens",
+		name: "Real time: a decision beside 5,000 listeners over SSE + 5,000 over WebSocket and 100 events a second, over one while nobody is told of them, in slices of one run",
 		pkg:  "./internal/live", bench: "^BenchmarkDecideBesideSubscribers$",
-		figures: []figure{{
-			what: "Router.Decide, the median at 10,000 a second", bench: "DecideBesideSubscribers/subscribers=10000", base: "DecideBesideSubscribers/subscribers=0",
-			unit: "ns/decision", scale: 1, shown: "× base", limit: 1.1,
-		}},
+		figures: []figure{
+			{what: "Router.Decide at 10,000 a second, the median", bench: "DecideBesideSubscribers", unit: "×median", scale: 1, shown: "× alone", limit: 1.1},
+			{what: "the same, the 99th percentile", bench: "DecideBesideSubscribers", unit: "×p99", scale: 1, shown: "× alone"},
+		},
+	}, {
+		name: "Real time: what 1,000 connections leave that come and go in random order, half of them abruptly",
+		pkg:  "./internal/live", bench: "^BenchmarkConnectionsLeft$",
+		figures: []figure{
+			{what: "goroutines", bench: "ConnectionsLeft", unit: "goroutines", scale: 1, shown: "left", limit: 2},
+			{what: "memory", bench: "ConnectionsLeft", unit: "KiB", scale: 1, shown: "KiB left", limit: 256},
+		},
 	}, {
 		name: "Real time: decisions for each second of the service's processor; base: a request of HTTP for each",
 		pkg:  "./cmd/headway", bench: "^(BenchmarkDecisionsByHTTP|BenchmarkDecisionsPipelined|BenchmarkDecisionsByNATS)$",

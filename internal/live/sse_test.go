@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,12 @@ import (
 	"headway/internal/routing"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if address := os.Getenv(crowdOf); address != "" {
+		os.Exit(crowd(address))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestAStreamBeginsWithASnapshotAndGoesOnWithEvents(t *testing.T) {
 	w := newWorld(t)

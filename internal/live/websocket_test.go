@@ -3,12 +3,9 @@ package live_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -553,85 +550,4 @@ func TestAFloodWaits(t *testing.T) {
 	if w.value("headway_live_throttled_total") == 0 {
 		t.Error("nothing was counted")
 	}
-}
-
-// Whatever the ending, the gauges are right, and nothing is left behind.
-func TestAThousandConnectionsLeaveNothingBehind(t *testing.T) {
-	w := newWorld(t)
-	address := w.server.Listener.Addr().String()
-	kinds := []func(i int){
-		func(int) { // a stream that the client leaves
-			l := w.listen("")
-			<-l.text
-			l.stop()
-		},
-		func(int) { // one that is reset
-			c := w.dial(address, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
-			_ = c.SetLinger(0)
-			_ = c.Close()
-		},
-		func(int) { // a goodbye
-			p := w.connect()
-			_ = p.conn.Close(websocket.StatusNormalClosure, "")
-		},
-		func(int) { // no goodbye
-			p := w.connect()
-			p.send(`{"type":"subscribe"}`)
-			_ = p.conn.CloseNow()
-		},
-		func(int) { // reset in the middle of a frame
-			c := w.dial(address, "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-			_, _ = c.Read(make([]byte, 4096))
-			_, _ = c.Write(binary.BigEndian.AppendUint16([]byte{0x81, 0xfe}, 4000))
-			_ = c.SetLinger(0)
-			_ = c.Close()
-		},
-	}
-	run := func(n int) {
-		var wait sync.WaitGroup
-		places := make(chan struct{}, 50)
-		for i := range n {
-			places <- struct{}{}
-			wait.Go(func() {
-				kinds[rand.IntN(len(kinds))](i)
-				<-places
-			})
-		}
-		wait.Wait()
-		w.until("all are gone", func() bool { return w.value("sse_connections") == 0 && w.value("websocket_connections") == 0 })
-		w.server.Client().CloseIdleConnections()
-	}
-	settled := func() (goroutines int, memory uint64) {
-		least := 0
-		w.until("the goroutines settle", func() bool {
-			now := runtime.NumGoroutine()
-			same := now == least
-			least = now
-			return same
-		})
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return runtime.NumGoroutine(), m.HeapAlloc
-	}
-	run(100)
-	goroutines, memory := settled()
-	run(1000)
-	w.until("the goroutines return", func() bool { now, _ := settled(); return now <= goroutines+5 })
-	if _, after := settled(); after > memory+8<<20 {
-		t.Errorf("the heap grew from %d to %d bytes", memory, after)
-	}
-}
-
-func (w *world) dial(address, request string) *net.TCPConn {
-	conn, err := new(net.Dialer).DialContext(w.Context(), "tcp", address)
-	if err != nil {
-		w.Fatal(err)
-	}
-	if _, err := io.WriteString(conn, request); err != nil {
-		w.Fatal(err)
-	}
-	tcp, _ := conn.(*net.TCPConn)
-	return tcp
 }

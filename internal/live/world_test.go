@@ -156,6 +156,18 @@ func (w *world) register(id, region string) {
 	}
 }
 
+// report renews the lease of a head.
+func (w *world) report(id string) {
+	w.Helper()
+	view, err := w.fleet.Head(id)
+	if err == nil {
+		_, err = w.fleet.Report(id, fleet.StatusReport{Epoch: view.Lease.Epoch, Status: fleet.StatusActive, Load: fleet.UnknownLoad()})
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
 // drain has the operator drain a head.
 func (w *world) drain(id string, state fleet.AdminState) {
 	w.Helper()
