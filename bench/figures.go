@@ -101,9 +101,10 @@ func monitoring() []section {
 
 // realtime are the figures of streams and of the message queue.
 func realtime() []section {
-	listeners := func(each string, limit float64) []figure {
+	listeners := func(each string, all, limit float64) []figure {
 		name := "Subscribers/each=" + each
 		return []figure{
+			{what: each + " + " + each + ": listeners; fewer if the machine allows fewer files", bench: name, unit: "listeners", scale: 1, shown: "connections", limit: all, least: true},
 			{what: each + " + " + each + ": memory of one over SSE", bench: name, unit: "KiB/sse", scale: 1, shown: "KiB", limit: 60},
 			{what: each + " + " + each + ": memory of one over WebSocket", bench: name, unit: "KiB/websocket", scale: 1, shown: "KiB", limit: 60},
 			{what: each + " + " + each + ": an event reaches the last", bench: name, unit: "ms/last", scale: 1, shown: "ms", limit: limit},
@@ -114,7 +115,7 @@ func realtime() []section {
 	return []section{{
 		name: "Real time: listeners over SSE + as many over WebSocket, 100 events a second, all on this machine",
 		pkg:  "./cmd/headway", bench: "^BenchmarkSubscribers$",
-		figures: slices.Concat(listeners("1000", 1000), listeners("4000", 1000), listeners("10000", 1000)),
+		figures: slices.Concat(listeners("1000", 2000, 1000), listeners("4000", 8000, 1000), listeners("10000", 20_000, 1000)),
 	}, {
 		name: "Real time: a decision beside 5,000 listeners over SSE + 5,000 over WebSocket and 100 events a second, over one while nobody is told of them, in slices of one run",
 		pkg:  "./internal/live", bench: "^BenchmarkDecideBesideSubscribers$",

@@ -50,20 +50,26 @@ func (p *process) resident() float64 {
 	return float64(pages * os.Getpagesize())
 }
 
-// needFiles lets this process and those that it starts have so many files open,
-// or fails and says how to allow it.
-func needFiles(b *testing.B, want uint64) {
+// manyFiles lets this process and those that it starts have as many files open
+// as they want, or as the machine allows, and returns how many. If they are
+// fewer it says how to allow them.
+func manyFiles(b *testing.B, want uint64) uint64 {
 	b.Helper()
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		b.Fatal(err)
 	}
-	if limit.Cur >= want {
-		return
+	for _, most := range []uint64{want, limit.Max} {
+		raised := syscall.Rlimit{Cur: most, Max: max(limit.Max, most)}
+		if most <= limit.Cur || syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised) == nil {
+			limit.Cur = max(limit.Cur, most)
+			break
+		}
 	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: want, Max: max(limit.Max, want)}); err != nil {
-		b.Fatalf("%d open files are needed, and %d are allowed (%v); allow them as root with: ulimit -n %d", want, limit.Max, err, want)
+	if limit.Cur < want {
+		b.Logf("FEWER LISTENERS than promised: %d open files are needed, and %d are allowed; allow them as root with: ulimit -n %d", want, limit.Cur, want)
 	}
+	return limit.Cur
 }
 
 // crowd are connections that listen.
@@ -188,8 +194,8 @@ func BenchmarkSubscribers(b *testing.B) {
 	const spare = 150 // files of other things
 	for _, each := range []int{1000, 4000, 10_000} {
 		b.Run(fmt.Sprintf("each=%d", each), func(b *testing.B) {
-			needFiles(b, uint64(2*each+spare)) //nolint:gosec // above 0
-			subscribers(b, each)
+			files := manyFiles(b, uint64(2*each+spare))   //nolint:gosec // above 0
+			subscribers(b, min(each, int(files-spare)/2)) //nolint:gosec // as above
 		})
 	}
 }

@@ -52,6 +52,66 @@ func natsTool(t *testing.T) string {
 	return tool
 }
 
+// browser is a program that listens as a page in a browser does, with the
+// EventSource and the WebSocket that Node has from there.
+func browser(t *testing.T) (listen func(ctx context.Context, kind, url, types string) *exec.Cmd) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("testdata/browser")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Fatalf("%s is missing; get it with: apt-get install -y nodejs npm", name)
+		}
+	}
+	install := exec.CommandContext(t.Context(), "npm", "ci", "--silent", "--no-audit", "--no-fund", "--ignore-scripts")
+	install.Dir = dir
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("npm ci in cmd/headway/testdata/browser: %v\n%s", err, out)
+	}
+	return func(ctx context.Context, kind, url, types string) *exec.Cmd {
+		cmd := exec.CommandContext(ctx, "node", "--no-warnings", "listen.mjs", kind, url, types)
+		cmd.Dir = dir
+		return cmd
+	}
+}
+
+// A browser comes back by itself, and goes on where it was or learns that it
+// cannot.
+func TestABrowsersEventSourceComesBack(t *testing.T) {
+	listen := browser(t)
+	dir := t.TempDir()
+	p := serve(t, dir)
+	said := make(chan string, 1000)
+	program(t, func(line string) { said <- line }, listen(t.Context(), "EventSource", p.url, "head.*"))
+	want := func(parts ...string) {
+		t.Helper()
+		for _, part := range parts {
+			select {
+			case line := <-said:
+				if !strings.HasPrefix(line, part) {
+					t.Fatalf("it was told %.200s; want %s", line, part)
+				}
+			case <-time.After(40 * time.Second):
+				t.Fatalf("it was not told %s", part)
+			}
+		}
+	}
+	want("open", `snapshot {"part":1,"parts":1`)
+	p.must(http.StatusCreated, "POST", "/api/v1/heads", headBody("a"))
+	want("head.registered")
+	for line := range said {
+		if strings.HasPrefix(line, "head.routable") {
+			break
+		}
+	}
+	p.stop()
+	want("bye")
+	serve(t, dir, "--listen", strings.TrimPrefix(p.url, "http://"))
+	want("open", `lost {"count":0,"reason":"restart"}`, `snapshot {"part":1,"parts":1`)
+}
+
 // watched collects the ids of events that one way of watching shows.
 type watched struct {
 	mu  sync.Mutex
@@ -110,9 +170,10 @@ func idIn(line string) string {
 }
 
 // Every way to watch shows the same events of a demo run: curl, our command,
-// our Go client, two WebSocket libraries and the nats tool.
+// our Go client, a browser's EventSource and WebSocket, two WebSocket libraries of
+// Go and the nats tool.
 func TestEveryWayToWatchShowsTheSameEvents(t *testing.T) {
-	tool := natsTool(t)
+	tool, listen := natsTool(t), browser(t)
 	p := serve(t, t.TempDir(), "--queue-listen", "127.0.0.1:0", "--lease-base-interval", "200ms")
 	seen := &watched{ids: map[string][]string{}}
 	ctx, stop := context.WithCancel(t.Context())
@@ -122,6 +183,12 @@ func TestEveryWayToWatchShowsTheSameEvents(t *testing.T) {
 		exec.CommandContext(ctx, "curl", "-sN", p.url+"/api/v1/events?types=head.*"))
 	program(t, func(line string) { seen.add("headway watch", idIn(line)) },
 		command(t, "watch", "--json", "--types", "head.*", "--server", p.url))
+	for _, kind := range []string{"EventSource", "WebSocket"} {
+		program(t, func(line string) {
+			_, data, _ := strings.Cut(line, " ")
+			seen.add("a browser's "+kind, idIn(data))
+		}, listen(ctx, kind, p.url, "head.*"))
+	}
 	c, err := client.New(p.url)
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +245,7 @@ func TestEveryWayToWatchShowsTheSameEvents(t *testing.T) {
 		}
 	}, exec.CommandContext(ctx, tool, "--server", p.announced().QueueURL, "subscribe", "--raw", "headway.v1.events.head.>"))
 	eventually(t, 20*time.Second, "all watch", func() error {
-		if sse, sockets := gauge(p, "sse_connections"), gauge(p, "websocket_connections"); sse != "3" || sockets != "2" {
+		if sse, sockets := gauge(p, "sse_connections"), gauge(p, "websocket_connections"); sse != "4" || sockets != "3" {
 			return fmt.Errorf("%s streams and %s WebSockets", sse, sockets)
 		}
 		return nil
@@ -188,7 +255,7 @@ func TestEveryWayToWatchShowsTheSameEvents(t *testing.T) {
 	if out, err := command(t, "demo", "--server", p.url, "--plain", "--duration", "3s").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	ways := []string{"curl", "headway watch", "the Go client", "one WebSocket library", "the other", "nats"}
+	ways := []string{"curl", "headway watch", "the Go client", "a browser's EventSource", "a browser's WebSocket", "one WebSocket library", "the other", "nats"}
 	eventually(t, 20*time.Second, "all have shown the same", func() error {
 		want := seen.of(ways[0])
 		for _, way := range ways {
