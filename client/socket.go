@@ -20,6 +20,7 @@ const socketPath = "/api/v1/ws"
 // Bounds of a Socket.
 const (
 	maxSocketMessage = 4 << 20
+	maxRefusal       = 4 << 10          // of an answer that is no upgrade
 	socketNotices    = 256              // that wait to be taken
 	socketGoodbye    = 2 * time.Second  // to write what is under way when it is closed
 	maxSocketQuiet   = 45 * time.Second // without a message before the router is asked whether it is there
@@ -65,10 +66,10 @@ func (c *Client) OpenSocket(ctx context.Context) (*Socket, error) {
 	}
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	conn, resp, err := websocket.Dial(limited, c.base.String()+socketPath, &websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header})
+	conn, resp, err := websocket.Dial(limited, c.base.String()+socketPath, &websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header}) //nolint:bodyclose // the library closes it
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			text, _ := readAll(resp.Body, maxAnswer)
+			text, _ := readAll(resp.Body, maxRefusal)
 			return nil, fmt.Errorf("%s: %w", what, newError(resp.StatusCode, resp.Header, text, time.Now()))
 		}
 		return nil, fmt.Errorf("%s: %w", what, noAnswer(ctx, err))
@@ -79,7 +80,7 @@ func (c *Client) OpenSocket(ctx context.Context) (*Socket, error) {
 		pending: map[uint64]chan<- api.Envelope{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	go s.read()
+	go s.read() //nolint:contextcheck,gosec // a read ends with its connection
 	return s, nil
 }
 
@@ -250,9 +251,9 @@ func (s *Socket) write(ctx context.Context, raw []byte) error {
 	if s.ctx.Err() != nil {
 		return s.Err()
 	}
-	limited, cancel := context.WithTimeout(context.Background(), s.client.timeout)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.client.timeout)
 	defer cancel()
-	defer context.AfterFunc(s.ctx, func() { time.AfterFunc(socketGoodbye, cancel) })()
+	defer context.AfterFunc(s.ctx, func() { time.AfterFunc(socketGoodbye, cancel) })() //nolint:contextcheck // the connection's
 	if err := s.conn.Write(limited, websocket.MessageText, raw); err != nil {
 		s.cancel(fmt.Errorf("%w: %w", ErrUnavailable, err))
 		return s.Err()

@@ -194,8 +194,8 @@ func BenchmarkSubscribers(b *testing.B) {
 	const spare = 150 // files of other things
 	for _, each := range []int{1000, 4000, 10_000} {
 		b.Run(fmt.Sprintf("each=%d", each), func(b *testing.B) {
-			files := manyFiles(b, uint64(2*each+spare))   //nolint:gosec // above 0
-			subscribers(b, min(each, int(files-spare)/2)) //nolint:gosec // as above
+			files := manyFiles(b, uint64(2*each+spare))
+			subscribers(b, min(each, int(files-spare)/2))
 		})
 	}
 }

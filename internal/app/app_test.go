@@ -301,7 +301,10 @@ func TestAlertsAreEvents(t *testing.T) {
 		case n.Snapshot != nil:
 			go func() {
 				defer close(gone)
-				for range c.Watch(second, api.Subscription{}) {
+				for _, err := range c.Watch(second, api.Subscription{}) {
+					if err != nil {
+						t.Error(err)
+					}
 				}
 			}()
 			continue

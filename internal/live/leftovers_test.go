@@ -111,7 +111,7 @@ func (w *world) settled() (goroutines, memory int) {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return last, int(m.HeapAlloc) //nolint:gosec // far from the bound
+	return last, int(m.HeapAlloc)
 }
 
 // leftovers is what 1,000 connections leave behind, after some that fill what is

@@ -105,7 +105,7 @@ func (r *ring) oldest() uint64 {
 
 // index is that of the first frame after a place.
 func (r *ring) index(place uint64) uint64 {
-	return uint64(sort.Search(int(r.kept), func(i int) bool { return r.at(uint64(i)).seq > place })) //nolint:gosec // a ring is small
+	return uint64(sort.Search(int(r.kept), func(i int) bool { return r.at(uint64(i)).seq > place }))
 }
 
 // after calls see for each frame after the place and returns the newest one's
