@@ -3,11 +3,13 @@ package client_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -39,11 +41,26 @@ func exampleService() (url, queue string, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
+	for begin := time.Now(); !queueRuns(said.URL); <-time.After(10 * time.Millisecond) {
+		if time.Since(begin) > 20*time.Second {
+			panic("the message queue is not ready")
+		}
+	}
 	return said.URL, said.QueueURL, func() {
 		cancel()
 		check(<-ended)
 		check(os.RemoveAll(dir))
 	}
+}
+
+// queueRuns asks whether the queue takes commands and publishes events.
+func queueRuns(url string) bool {
+	answer, err := http.Get(url + "/readyz") //nolint:noctx // it answers at once
+	check(err)
+	defer func() { _ = answer.Body.Close() }()
+	text, err := io.ReadAll(answer.Body)
+	check(err)
+	return strings.Contains(string(text), "the embedded server runs at")
 }
 
 func check(err error) {
@@ -164,10 +181,6 @@ func Example_nats() {
 			return err
 		}
 		m, err := nc.Request("headway.v1."+subject, body, 10*time.Second)
-		for wait := 10 * time.Millisecond; errors.Is(err, nats.ErrNoResponders) && wait < 10*time.Second; wait *= 2 {
-			<-time.After(wait) // the service starts
-			m, err = nc.Request("headway.v1."+subject, body, 10*time.Second)
-		}
 		if err != nil {
 			return err
 		}

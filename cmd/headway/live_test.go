@@ -53,7 +53,7 @@ func natsTool(t *testing.T) string {
 }
 
 // browser is a program that listens as a page in a browser does, with the
-// EventSource and the WebSocket that Node has from there.
+// EventSource and the WebSocket that there are of it for Node.
 func browser(t *testing.T) (listen func(ctx context.Context, kind, url, types string) *exec.Cmd) {
 	t.Helper()
 	dir := t.TempDir()

@@ -278,7 +278,9 @@ func TestAlertsAreEvents(t *testing.T) {
 	if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	url, stop := run(t, func(c *config.Config) { c.Monitor.Interval, c.Monitor.RulesFile = 50*time.Millisecond, rules })
+	url, stop := run(t, func(c *config.Config) {
+		c.Monitor.Interval, c.Monitor.RulesFile, c.Queue.Mode = 50*time.Millisecond, rules, "off"
+	})
 	defer func() {
 		if err := stop(); err != nil {
 			t.Error(err)

@@ -1,6 +1,7 @@
 // Listens as a page in a browser does: node listen.mjs EventSource|WebSocket URL
 // TYPES. Each event is a line: its type, a space and its data.
-import { EventSource, WebSocket } from 'undici'
+import { EventSource } from 'eventsource'
+import { WebSocket } from 'undici'
 
 const [kind, url, types] = process.argv.slice(2)
 const say = (type, data) => process.stdout.write(`${type} ${data}\n`)
