@@ -89,15 +89,31 @@ func monitoring() []section {
 		pkg:  "./internal/monitor", bench: "^BenchmarkDay$",
 		figures: []figure{
 			{what: "memory", bench: "Day/step", unit: "MiB/day", scale: 1, shown: "MiB", limit: 50},
-			{what: "a scrape and the rules, of each 15 s", bench: "Day/step", unit: "ns/op", scale: 1e-6 / 150, shown: "% of a core", limit: 1},
+			{what: "a scrape and the shipped rules, of each 15 s", bench: "Day/step", unit: "ns/op", scale: 1e-6 / 150, shown: "% of a core", limit: 1},
 			{what: "a query over an hour of 1,700 series", bench: "Day/range", unit: "ns/op", scale: 1e-6, shown: "ms"},
 		},
 	}, {
 		name: "Embedded monitor: an hour of the enhanced dashboard, all its queries",
 		pkg:  "./cmd/headway", bench: "^BenchmarkDashboard$",
 		figures: []figure{{what: "time", bench: "Dashboard", unit: "ns/op", scale: 1e-6, shown: "ms", limit: 100}},
+	}, {
+		name: "Embedded monitor: 300 decisions a second beside six clients that ask for 10,800 points of 300 series; base: nobody asks",
+		pkg:  "./cmd/headway", bench: "^BenchmarkDecisionsBesideQueries$",
+		figures: []figure{
+			{what: "the median decision", bench: besideQueries + "6", base: besideQueries + "0", unit: "p50-ms", scale: 1, shown: "ms"},
+			{what: "the 99th percentile", bench: besideQueries + "6", base: besideQueries + "0", unit: "p99-ms", scale: 1, shown: "ms", limit: 20},
+		},
+	}, {
+		name: "Embedded monitor: what it adds to the stripped binary",
+		pkg:  "./internal/monitor", bench: "^BenchmarkBinary$",
+		figures: []figure{
+			{what: "all of it", bench: "Binary", unit: "MB/monitor", scale: 1, shown: "MB", limit: 2.5},
+			{what: "PromQL's engine and the chunks alone", bench: "Binary", unit: "MB/promql", scale: 1, shown: "MB"},
+		},
 	}}
 }
+
+const besideQueries = "DecisionsBesideQueries/clients="
 
 // realtime are the figures of streams and of the message queue.
 func realtime() []section {

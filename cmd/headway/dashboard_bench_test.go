@@ -26,32 +26,45 @@ import (
 	rules "headway/prometheus"
 )
 
-// BenchmarkDashboard draws an hour of the enhanced dashboard: every query of its
-// panels over what a service with 40 heads says, sampled every 15 s.
-func BenchmarkDashboard(b *testing.B) {
-	p := serve(b, b.TempDir(), "--monitor-enabled=false")
+// withHeads is a service with 40 heads, which stay, that has decided.
+func withHeads(b *testing.B, dataDir string, args ...string) *process {
+	b.Helper()
+	p := serve(b, dataDir, append(args, "--lease-base-interval", "1m", "--decisions-reservation-ttl", "1s", "--queue-mode", "off")...)
 	for i := range 40 {
 		p.must(201, "POST", "/api/v1/heads", fmt.Sprintf(`{"id":"h%d","endpoint":"http://127.0.0.1:9","model_types":["m%d"],"region":"r%d","status":"active"}`, i, i%5, i%4))
 	}
 	for i := range 100 {
 		p.must(200, "POST", "/api/v1/decisions", fmt.Sprintf(`{"model_type":"m%d"}`, i%5))
 	}
+	return p
+}
+
+// remembering is a monitor that finds at each step what the service says now.
+func remembering(b *testing.B, p *process, now *time.Time, snapshot string) *monitor.Monitor {
+	b.Helper()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(bufio.NewReader(bytes.NewReader(p.must(200, "GET", "/metrics", ""))))
 	if err != nil {
 		b.Fatal(err)
 	}
-	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	m, err := monitor.New(monitor.Options{
 		Gatherer: prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 			return slices.Collect(maps.Values(families)), nil
 		}),
-		Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: rules.Rules,
-		Now: func() time.Time { return now },
+		Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: rules.Rules, Snapshot: snapshot,
+		Now: func() time.Time { return *now },
 	})
 	if err != nil {
 		b.Fatal(err)
 	}
+	return m
+}
+
+// BenchmarkDashboard draws an hour of the enhanced dashboard: every query of its
+// panels over what a service with 40 heads says, sampled every 15 s.
+func BenchmarkDashboard(b *testing.B) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	m := remembering(b, withHeads(b, b.TempDir(), "--monitor-enabled=false"), &now, "")
 	for range 250 {
 		now = now.Add(15 * time.Second)
 		m.Step(b.Context())

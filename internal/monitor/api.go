@@ -80,25 +80,31 @@ type result struct {
 
 type call func(ctx context.Context, form url.Values, r *http.Request) (result, error)
 
-// api is the whole read API.
+// api is the whole read API. What reads series or gathers takes a place; what
+// is known already is answered whatever else is under way.
 func (m *Monitor) api() http.Handler {
 	mux := http.NewServeMux()
-	for path, do := range map[string]call{
-		"/api/v1/query":               m.query,
-		"/api/v1/query_range":         m.queryRange,
-		"/api/v1/series":              m.series,
-		"/api/v1/labels":              m.labelNames,
-		"/api/v1/label/{name}/values": m.labelValues,
-		"/api/v1/metadata":            m.metadata,
-		"/api/v1/rules":               m.listRules,
-		"/api/v1/alerts":              m.listAlerts,
-		"/api/v1/query_exemplars":     func(context.Context, url.Values, *http.Request) (result, error) { return result{data: []any{}}, nil },
-		"/api/v1/status/buildinfo":    m.buildInfo,
-		"/api/v1/status/runtimeinfo":  m.runtimeInfo,
-	} {
-		mux.HandleFunc("GET "+path, m.serve(do))
-		mux.HandleFunc("POST "+path, m.serve(do))
+	mount := func(calls map[string]call, admit func(call) call) {
+		for path, do := range calls {
+			mux.HandleFunc("GET /api/v1/"+path, m.serve(admit(do)))
+			mux.HandleFunc("POST /api/v1/"+path, m.serve(admit(do)))
+		}
 	}
+	mount(map[string]call{
+		"query":               m.query,
+		"query_range":         m.queryRange,
+		"series":              m.series,
+		"labels":              m.labelNames,
+		"label/{name}/values": m.labelValues,
+		"metadata":            m.metadata,
+	}, m.inPlace)
+	mount(map[string]call{
+		"rules":              m.listRules,
+		"alerts":             m.listAlerts,
+		"query_exemplars":    func(context.Context, url.Values, *http.Request) (result, error) { return result{data: []any{}}, nil },
+		"status/buildinfo":   m.buildInfo,
+		"status/runtimeinfo": m.runtimeInfo,
+	}, func(do call) call { return do })
 	for _, path := range []string{"/-/healthy", "/-/ready"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ready\n") })
 	}
@@ -108,12 +114,12 @@ func (m *Monitor) api() http.Handler {
 	return mux
 }
 
-// serve makes a handler of a call: it bounds the parameters, waits for a place
-// and writes the answer.
+// serve makes a handler of a call: it bounds the parameters and the time, and
+// writes the answer.
 func (m *Monitor) serve(do call) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		res, err := m.admit(w, r, do)
+		res, err := bounded(w, r, do)
 		a := answer{Status: "success", Data: res.data}
 		if err != nil {
 			var known *apiError
@@ -136,7 +142,7 @@ func (m *Monitor) serve(do call) http.HandlerFunc {
 	}
 }
 
-func (m *Monitor) admit(w http.ResponseWriter, r *http.Request, do call) (result, error) {
+func bounded(w http.ResponseWriter, r *http.Request, do call) (result, error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if len(r.URL.RawQuery) > maxForm {
 		return result{}, bad("the parameters have more than %d bytes", maxForm)
@@ -146,19 +152,25 @@ func (m *Monitor) admit(w http.ResponseWriter, r *http.Request, do call) (result
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), queryTimeout)
 	defer cancel()
-	if m.waiting.Add(1) > maxWaiting {
-		m.waiting.Add(-1)
-		return result{}, &apiError{unavailable, errors.New("too many queries wait; ask again in a second")}
-	}
-	select {
-	case m.places <- struct{}{}:
-		m.waiting.Add(-1)
-	case <-ctx.Done():
-		m.waiting.Add(-1)
-		return result{}, &apiError{unavailable, errors.New("too many queries are under way; ask again in a second")}
-	}
-	defer func() { <-m.places }()
 	return do(ctx, r.Form, r)
+}
+
+// inPlace makes a call wait for a place, as long as it has time.
+func (m *Monitor) inPlace(do call) call {
+	return func(ctx context.Context, form url.Values, r *http.Request) (result, error) {
+		if m.asked.Add(1) > maxWaiting+int64(cap(m.places)) {
+			m.asked.Add(-1)
+			return result{}, &apiError{unavailable, errors.New("too many queries wait; ask again in a second")}
+		}
+		defer m.asked.Add(-1)
+		select {
+		case m.places <- struct{}{}:
+		case <-ctx.Done():
+			return result{}, &apiError{unavailable, errors.New("too many queries are under way; ask again in a second")}
+		}
+		defer func() { <-m.places }()
+		return do(ctx, form, r)
+	}
 }
 
 func toAPIError(err error) *apiError {

@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/monitor"
+	shipped "headway/prometheus"
 )
 
 // PromQL is all that is linked of Prometheus: its storage, its scraping and
@@ -36,10 +39,10 @@ func TestOnlyPromQLIsLinked(t *testing.T) {
 }
 
 // day fills a monitor with a day of 2,000 series, most of which change as
-// counters under load do.
+// counters under load do, and with what the shipped rules make of them.
 func day(t testing.TB) *world {
 	t.Helper()
-	w := newWorld(t, nil)
+	w := newWorld(t, func(o *monitor.Options) { o.Rules = shipped.Rules })
 	counters := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "work_total", Help: "Work."}, []string{"head"})
 	gauges := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "load", Help: "Load."}, []string{"head"})
 	w.watched.MustRegister(counters, gauges)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,11 +46,14 @@ type Options struct {
 
 // Limits of queries: a dashboard needs far less.
 const (
-	queryTimeout  = 10 * time.Second // of one query
-	maxConcurrent = 4                // queries at once
-	maxWaiting    = 64               // queries that wait for one of those places
-	lookback      = 5 * time.Minute
+	queryTimeout = 10 * time.Second // of one query, its wait for a place included
+	maxWaiting   = 64               // queries that wait for a place
+	lookback     = 5 * time.Minute
 )
+
+// places is how many queries are evaluated at once: on half of the processors,
+// so that the other half decides.
+func places() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 // snapshotEvery is how often the history is written to the disk.
 const snapshotEvery = 10 * time.Minute
@@ -66,7 +70,7 @@ type Monitor struct {
 	teller  *teller
 	started time.Time
 	places  chan struct{}
-	waiting atomic.Int64
+	asked   atomic.Int64     // queries that have a place or wait for one
 	last    map[*series]bool // that the last scrape wrote
 	seen    time.Time        // when RulesFile was changed
 }
@@ -80,7 +84,7 @@ func New(o Options) (*Monitor, error) {
 	o.complete()
 	m := &Monitor{
 		o: o, store: newStore(o.MaxSeries), scraper: newScraper(o.Gatherer, o.Job, o.Instance), started: o.Now(),
-		places: make(chan struct{}, maxConcurrent), parser: parser.NewParser(parser.Options{}),
+		places: make(chan struct{}, places()), parser: parser.NewParser(parser.Options{}),
 	}
 	m.engine = promql.NewEngine(promql.EngineOpts{
 		Logger: o.Log, MaxSamples: o.MaxSamples, Timeout: queryTimeout, LookbackDelta: lookback, Parser: m.parser,

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -308,5 +309,30 @@ func (v *view) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
 		c.Reset(data)
 		parts = append(parts, c.Iterator(nil))
 	}
-	return storage.ChainSampleIteratorFromIterators(reuse, parts)
+	polite, ok := reuse.(*politeIterator)
+	if !ok {
+		polite = &politeIterator{}
+	}
+	polite.Iterator = storage.ChainSampleIteratorFromIterators(polite.Iterator, parts)
+	return polite
+}
+
+// yieldEvery is how many samples a query reads before it lets others run: some
+// ten microseconds.
+const yieldEvery = 256
+
+// politeIterator hands its processor over now and then. Evaluation reads
+// samples all along, and the scheduler by itself would let it go on for 10 ms
+// while decisions wait.
+type politeIterator struct {
+	chunkenc.Iterator
+	read int
+}
+
+// Next implements chunkenc.Iterator.
+func (i *politeIterator) Next() chunkenc.ValueType {
+	if i.read++; i.read%yieldEvery == 0 {
+		runtime.Gosched()
+	}
+	return i.Iterator.Next()
 }
