@@ -1,4 +1,5 @@
 // What the page reads: dashboards, and Prometheus' read API of the service.
+import { scrapeInterval } from "./dashboard";
 
 export type Labels = Record<string, string>;
 export type Sample = [number, string];
@@ -42,11 +43,13 @@ export const api = {
   dashboard: <T>(name: string) => get<T>(`/console/dashboards/${name}.json`, {}),
   range: async (query: string, start: number, end: number, step: number, signal: AbortSignal) =>
     (await get<Reply<{ result: Series[] }>>(`${base}/query_range`, { query, start: `${start}`, end: `${end}`, step: `${step}` }, signal)).data.result,
-  instant: async (query: string, time: number, signal: AbortSignal) => {
-    const data = (await get<Reply<{ resultType: string; result: Instant[] | Sample }>>(`${base}/query`, { query, time: `${time}` }, signal)).data;
+  /** instant evaluates at the service's present, whatever the clock here says. */
+  instant: async (query: string, signal: AbortSignal) => {
+    const data = (await get<Reply<{ resultType: string; result: Instant[] | Sample }>>(`${base}/query`, { query }, signal)).data;
     return data.resultType === "scalar" ? [{ metric: {}, value: data.result as Sample }] : data.result as Instant[];
   },
   values: async (label: string, match: string, signal?: AbortSignal) =>
     (await get<Reply<string[]>>(`${base}/label/${encodeURIComponent(label)}/values`, match ? { "match[]": match } : {}, signal)).data,
+  scrape: async () => scrapeInterval((await get<Reply<{ yaml: string }>>(`${base}/status/config`, {})).data.yaml),
   rules: async (signal?: AbortSignal) => (await get<Reply<{ groups: RuleGroup[] }>>(`${base}/rules`, {}, signal)).data.groups,
 };

@@ -1,6 +1,7 @@
 // The part of Grafana's dashboard model that is drawn.
+import { duration } from "./format";
 
-export interface Target { expr: string; legendFormat?: string; refId: string; instant?: boolean; format?: string; hide?: boolean }
+export interface Target { expr: string; legendFormat?: string; refId: string; instant?: boolean; range?: boolean; format?: string; hide?: boolean }
 export interface Threshold { color: string; value: number | null }
 export interface Mapping { type: string; options: any }
 export interface FieldConfig {
@@ -24,6 +25,22 @@ export interface Dashboard { title: string; description?: string; panels: Panel[
 /** flat puts the panels of collapsed rows behind their row. */
 export function flat(panels: Panel[]): Panel[] {
   return panels.flatMap((p) => p.type === "row" ? [p, ...(p.panels ?? [])] : [p]);
+}
+
+/**
+ * asksNow tells whether a panel shows what a target is at present: a value that
+ * ended long ago is no answer to "how many?". A reduction over the range, such as
+ * the highest value, asks for the range.
+ */
+export function asksNow(p: Panel, t: Target): boolean {
+  if (p.type === "table" || t.instant) return true;
+  if (!["stat", "gauge", "bargauge"].includes(p.type)) return false;
+  return ["last", "lastNotNull"].includes(p.options?.reduceOptions?.calcs?.[0] ?? "lastNotNull");
+}
+
+/** scrapeInterval reads how often the service samples itself from its configuration, in seconds. */
+export function scrapeInterval(yaml: string): number {
+  return duration(/^\s*scrape_interval:\s*(\S+)\s*$/m.exec(yaml)?.[1] ?? "") || 15;
 }
 
 export type Values = Record<string, string[]>;

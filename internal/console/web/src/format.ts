@@ -37,11 +37,11 @@ export function format(v: number, unit = "short", decimals?: number): string {
   return scaled(v, short) + (perSecond[unit] ?? (unit === "short" || unit === "" ? "" : " " + unit.replace(/^suffix:/, "")));
 }
 
-/** duration reads 5m as seconds. */
+/** duration reads 5m or 1m30s as seconds; what it cannot read is 0. */
 export function duration(text: string): number {
-  const units: Record<string, number> = { s: 1, m: 60, h: 3600, d: 86400, w: 604800 };
-  const m = /^(\d+)([smhdw])$/.exec(text);
-  return m ? Number(m[1]) * units[m[2]] : 0;
+  const units: Record<string, number> = { ms: 1e-3, s: 1, m: 60, h: 3600, d: 86400, w: 604800 };
+  if (!/^(\d+(ms|[smhdw]))+$/.test(text)) return 0;
+  return [...text.matchAll(/(\d+)(ms|[smhdw])/g)].reduce((sum, m) => sum + Number(m[1]) * units[m[2]], 0);
 }
 
 export function span(s: number): string {
@@ -54,4 +54,13 @@ export function clock(t: number, every: number): string {
   const d = new Date(t * 1000), two = (n: number) => String(n).padStart(2, "0");
   if (every >= 86400) return `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}`;
   return `${two(d.getHours())}:${two(d.getMinutes())}` + (every < 60 ? ":" + two(d.getSeconds()) : "");
+}
+
+/** ticks are the marks of a time axis, at most so many, at times that people round to. */
+export function ticks(from: number, to: number, most: number): { times: number[]; every: number } {
+  const steps = [1, 5, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
+  const every = steps.find((s) => (to - from) / s <= most) ?? Math.ceil((to - from) / most / 86400) * 86400;
+  const shift = new Date(from * 1000).getTimezoneOffset() * 60, times: number[] = [];
+  for (let t = Math.ceil((from - shift) / every) * every + shift; t <= to; t += every) times.push(t);
+  return { times, every };
 }

@@ -3,6 +3,7 @@ import { useCallback, useEffect, useMemo, useState } from "preact/hooks";
 import { api, Needed, token, type RuleGroup } from "./api";
 import { flat, labelQuery, type Dashboard, type Panel, type Values } from "./dashboard";
 import { duration, span } from "./format";
+import { standings } from "./alerts";
 import { PanelFrame, type View } from "./panels";
 
 const boards = [
@@ -12,7 +13,6 @@ const boards = [
 const alertsPage = "alerts";
 const ranges = ["5m", "15m", "1h", "6h", "24h"];
 const refreshes = ["off", "5s", "15s", "1m"];
-const scrape = 15;
 
 /** What the page shows is its address, so that it can be sent to somebody. */
 function useAddress() {
@@ -88,8 +88,10 @@ function Board({ id, params, change, range, tick, dark, fail }: { id: string; pa
   const [error, setError] = useState("");
   const [choices, setChoices] = useState<Record<string, string[]>>({});
   const [closed, setClosed] = useState<Record<string, boolean>>({});
+  const [scrape, setScrape] = useState(15);
   useEffect(() => {
-    api.dashboard<Dashboard>(id).then((b) => {
+    Promise.all([api.dashboard<Dashboard>(id), api.scrape()]).then(([b, every]) => {
+      setScrape(every);
       setBoard(b);
       setClosed(Object.fromEntries(b.panels.filter((p) => p.type === "row" && p.collapsed).map((p) => [p.id, true])));
     }, (e) => { fail(e); setError(e.message); });
@@ -112,7 +114,7 @@ function Board({ id, params, change, range, tick, dark, fail }: { id: string; pa
       all[v.name] = v.allValue || ".*";
     }
     return { from: to - Math.round(range / step) * step, to, step, scrape, values, all, tick, dark };
-  }, [board, params, range, tick, dark]);
+  }, [board, params, range, scrape, tick, dark]);
   if (!board) return <p class="boot">{error || "Loading…"}</p>;
   let row: Panel | undefined;
   return <>
@@ -144,14 +146,14 @@ function Alerts({ tick, fail }: { tick: number; fail: (e: unknown) => void }) {
     return () => stop.abort();
   }, [tick]);
   if (!groups) return <p class="boot">{error || "Loading…"}</p>;
-  const rank: Record<string, number> = { firing: 0, pending: 1, inactive: 2 };
-  const rules = groups.flatMap((g) => g.rules.filter((r) => r.type === "alerting").map((r) => ({ g, r }))).sort((a, b) => rank[a.r.state!] - rank[b.r.state!]);
-  const count = (s: string) => rules.filter(({ r }) => r.state === s).length;
+  const rules = standings(groups);
+  const count = (s: string) => rules.filter((r) => r.state === s).length;
   return <section class="alerts">
-    <p class="summary"><b class="firing">{count("firing")}</b> firing, <b class="pending">{count("pending")}</b> pending, {count("inactive")} quiet</p>
+    <p class="summary"><b class={count("firing") ? "firing" : ""}>{count("firing")}</b> firing, <b class={count("pending") ? "pending" : ""}>{count("pending")}</b> pending, {count("inactive")} quiet
+      {count("alive") > 0 && <>; the watchdog is <b class="alive">alive</b></>}{count("silent") > 0 && <>; the watchdog is <b class="silent">silent</b>: alerts do not work</>}</p>
     {error && <p class="failed" role="alert">{error}</p>}
-    <ul>{rules.map(({ g, r }) => <li class={r.state}>
-      <div><b>{r.name}</b> <span class={"state " + r.state}>{r.state}</span>{r.labels.severity && <span class="note">{r.labels.severity}</span>}<span class="note">{g.name}</span>
+    <ul>{rules.map(({ group, rule: r, state }) => <li class={state}>
+      <div><b>{r.name}</b> <span class={"state " + state}>{state}</span>{r.labels.severity && r.labels.severity !== "none" && <span class="note">{r.labels.severity}</span>}<span class="note">{group}</span>
         {r.annotations?.runbook_url && <a href={near(r.annotations.runbook_url)}>runbook</a>}</div>
       {r.lastError && <p class="failed">{r.lastError}</p>}
       {r.alerts?.map((a) => <p><span>{a.annotations.summary ?? ""}</span> <span class="note">{a.annotations.description ?? ""} Since {new Date(a.activeAt).toISOString().slice(0, 19).replace("T", " ")}.</span></p>)}

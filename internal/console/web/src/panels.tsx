@@ -1,9 +1,9 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
-import { api, type Instant, type Series } from "./api";
-import { configFor, fill, ink, legend, mapped, paint, threshold, type FieldConfig, type Panel, type Target, type Values } from "./dashboard";
-import { clock, format } from "./format";
+import { api, type Instant, type Sample, type Series } from "./api";
+import { asksNow, configFor, fill, ink, legend, mapped, paint, threshold, type FieldConfig, type Panel, type Target, type Values } from "./dashboard";
+import { clock, format, ticks } from "./format";
 
 export interface View { from: number; to: number; step: number; scrape: number; values: Values; all: Record<string, string>; tick: number; dark: boolean }
 
@@ -29,16 +29,27 @@ const shown = (p: Panel) => (p.targets ?? []).filter((t) => !t.hide && t.expr);
 const expression = (t: Target, v: View) => fill(t.expr, v.values, v.all, v.step, v.to - v.from, v.scrape);
 const keyOf = (p: Panel, v: View) => shown(p).map((t) => expression(t, v)).join("\n") + v.step;
 
+function line(p: Panel, target: Target, metric: Record<string, string>, samples: Sample[]): Line {
+  const name = legend(target, metric);
+  return { name, target, metric, points: new Map(samples.map(([t, x]) => [t, Number(x)])), config: configFor(p, name, target.refId) };
+}
+
+/** ranges are a panel's series over the range. */
 async function ranges(p: Panel, v: View, signal: AbortSignal): Promise<Line[]> {
   const answers = await Promise.all(shown(p).map(async (t) => [t, await api.range(expression(t, v), v.from, v.to, v.step, signal)] as [Target, Series[]]));
-  return answers.flatMap(([target, list]) => list.map((s) => {
-    const name = legend(target, s.metric);
-    return { name, target, metric: s.metric, points: new Map(s.values.map(([t, x]) => [t, Number(x)])), config: configFor(p, name, target.refId) };
-  }));
+  return answers.flatMap(([target, list]) => list.map((s) => line(p, target, s.metric, s.values)));
+}
+
+/** values are a panel's series as it counts them: as they are now, or reduced over the range. */
+async function values(p: Panel, v: View, signal: AbortSignal): Promise<Line[]> {
+  const answers = await Promise.all(shown(p).map(async (t) => asksNow(p, t)
+    ? (await api.instant(expression(t, v), signal)).map((s) => line(p, t, s.metric, [s.value]))
+    : (await api.range(expression(t, v), v.from, v.to, v.step, signal)).map((s) => line(p, t, s.metric, s.values))));
+  return answers.flat();
 }
 
 async function instants(p: Panel, v: View, signal: AbortSignal): Promise<[Target, Instant[]][]> {
-  return Promise.all(shown(p).map(async (t) => [t, await api.instant(expression(t, v), v.to, signal)] as [Target, Instant[]]));
+  return Promise.all(shown(p).map(async (t) => [t, await api.instant(expression(t, v), signal)] as [Target, Instant[]]));
 }
 
 export function PanelFrame({ panel, view }: { panel: Panel; view: View }) {
@@ -97,7 +108,9 @@ function reduce(line: Line, how: string): number | undefined {
 }
 
 function Stat({ panel, view }: { panel: Panel; view: View }) {
-  const { data, error } = useQuery(view, keyOf(panel, view), (s) => ranges(panel, view, s));
+  const area = panel.options?.graphMode === "area" && !shown(panel).some((t) => t.instant);
+  const { data: both, error } = useQuery(view, keyOf(panel, view), (s) => Promise.all([values(panel, view, s), area ? ranges(panel, view, s) : []]));
+  const [data, history] = both ?? [];
   const how = panel.options?.reduceOptions?.calcs?.[0] ?? "lastNotNull";
   const mode: string = panel.options?.textMode ?? "auto";
   const lines = data ?? [];
@@ -111,7 +124,7 @@ function Stat({ panel, view }: { panel: Panel; view: View }) {
     return <div class="stat">
       <strong style={{ color: n.color }}>{n.text}</strong>
       {(lines.length > 1 || mode === "value_and_name") && mode !== "value" && <span>{l.name}</span>}
-      {panel.options?.graphMode === "area" && l.points.size > 1 && <Spark line={l} color={n.color} view={view} />}
+      {history?.filter((h) => h.name === l.name && h.target.refId === l.target.refId).map((h) => <Spark line={h} color={n.color} view={view} />)}
     </div>;
   })}<Failed error={error} /></div>;
 }
@@ -127,7 +140,7 @@ function Spark({ line, color, view }: { line: Line; color?: string; view: View }
 }
 
 function BarGauge({ panel, view }: { panel: Panel; view: View }) {
-  const { data, error } = useQuery(view, keyOf(panel, view), (s) => ranges(panel, view, s));
+  const { data, error } = useQuery(view, keyOf(panel, view), (s) => values(panel, view, s));
   const how = panel.options?.reduceOptions?.calcs?.[0] ?? "lastNotNull";
   const rows = (data ?? []).map((l) => ({ l, v: reduce(l, how) }));
   const most = Math.max(...rows.map(({ l, v }) => l.config.max ?? (Number.isFinite(v) ? v! : 0)), 1e-12);
@@ -189,10 +202,23 @@ function Heatmap({ panel, view }: { panel: Panel; view: View }) {
     }));
   });
   if (data && lines.length === 0) return <Note>{panel.fieldConfig?.defaults.noValue ?? "No data"}</Note>;
-  const marks = lines.filter((_, i) => i % Math.ceil(lines.length / 6) === 0);
-  return <div class="heat"><ol aria-hidden="true">{[...marks].reverse().map((x) => <li>{x.le === Infinity ? "∞" : format(x.le, unit)}</li>)}</ol>
-    <canvas ref={ref} role="img" aria-label={panel.title + ": share of requests by time and bucket"} /><Failed error={error} /></div>;
+  const every = Math.ceil(lines.length / 6), x = ticks(view.from, view.to, 5);
+  const across = (t: number) => `${(t - view.from) / (view.to - view.from + view.step) * 100}%`;
+  return <div class="heat">
+    <ol class="buckets" aria-hidden="true">{lines.map((b, i) => i % every === 0 && <li style={{ bottom: `${(i + .5) / lines.length * 100}%` }}>{b.le === Infinity ? "∞" : format(b.le, unit)}</li>)}</ol>
+    <canvas ref={ref} role="img" aria-label={panel.title + ": share of requests by time and bucket"} />
+    <ol class="times" aria-hidden="true">{x.times.map((t) => <li style={{ left: across(t) }}>{clock(t, x.every)}</li>)}</ol>
+    <Failed error={error} /></div>;
 }
+
+/** widest is the width of the longest of some labels as an axis draws them. */
+function widest(labels: string[]): number {
+  const c = document.createElement("canvas").getContext("2d")!;
+  c.font = axisFont;
+  return Math.max(0, ...labels.map((l) => c.measureText(l).width));
+}
+
+const axisFont = "11px system-ui";
 
 function Graph({ panel, view }: { panel: Panel; view: View }) {
   const { data, error } = useQuery(view, keyOf(panel, view), (s) => ranges(panel, view, s));
@@ -221,7 +247,7 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
       } } },
       // Of stacked series each is filled down to the one below it.
       bands: stacked ? kept.slice(1).map((_, i) => ({ series: [i + 2, i + 1] as [number, number] })) : [],
-      axes: [{ stroke, grid, ticks: grid, font: "11px system-ui", space: 70, values: (_, list, __, ___, every) => list.map((t) => clock(t, every)) }, { stroke, grid, ticks: grid, font: "11px system-ui", size: 66, space: 26, values: (_, list) => list.map((v) => format(v, d.unit)) }],
+      axes: [{ stroke, grid, ticks: grid, font: axisFont, space: 70, values: (_, list, __, ___, every) => list.map((t) => clock(t, every)) }, { stroke, grid, ticks: grid, font: axisFont, space: 26, size: (_, labels) => Math.ceil(widest(labels ?? [])) + 18, values: (_, list) => list.map((v) => format(v, d.unit)) }],
       series: [{}, ...kept.map(({ l, color }) => ({
         label: l.name, stroke: color, width: 1.5, points: { show: l.points.size < 2 },
         fill: (stacked || (l.config.custom?.fillOpacity ?? 0) > 0) ? color + (stacked ? "66" : "1c") : undefined,
@@ -239,7 +265,7 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
           line.append(dot, text);
           return line;
         }));
-        const left = (u.cursor.left ?? 0) + 66;
+        const left = (u.cursor.left ?? 0) + u.bbox.left / devicePixelRatio;
         tip.style.left = left > box.clientWidth / 2 ? "" : `${left + 12}px`;
         tip.style.right = left > box.clientWidth / 2 ? `${box.clientWidth - left + 12}px` : "";
       }] },
