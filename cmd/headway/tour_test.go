@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -127,32 +128,36 @@ func TestTheTourInTheREADMEReproduces(t *testing.T) {
 	reproduces(t, steps, "", strings.NewReplacer("localhost:8080", strings.TrimPrefix(p.url, "http://")))
 }
 
-// The way from nothing to an alert, with the real Prometheus and Alertmanager.
+// The way from nothing to an alert that arrives, with the real Prometheus and
+// Alertmanager. Only their waits are shorter than the page's.
 func TestTheTourInTheMonitoringGuideReproduces(t *testing.T) {
 	t.Parallel()
 	debian(t, "prometheus", "prometheus")
 	debian(t, "prometheus-alertmanager", "prometheus-alertmanager")
+	debian(t, "perl", "perl-base")
 	steps := tour(t, "docs/monitoring.md", "From nothing to an alert")
-	if len(steps) < 8 {
+	if len(steps) < 11 {
 		t.Fatalf("found %d commands in the tour", len(steps))
 	}
 	p := withDemo(t, "--monitor-interval", "1s", "--lease-base-interval", "10s") // a busy machine is no alert
 	dir, service, prometheus, alertmanager := t.TempDir(), strings.TrimPrefix(p.url, "http://"), freePort(t), freePort(t)
-	names := strings.NewReplacer(
-		"localhost:8080", service, "localhost:9090", prometheus, "localhost:9093", alertmanager,
+	own := []string{"localhost:8080", service, "localhost:9090", prometheus, "localhost:9093", alertmanager, "localhost:9095", freePort(t)}
+	commands := strings.NewReplacer(append(own,
 		"prometheus --config.file=prometheus/prometheus.yml", "prometheus --config.file=prometheus/prometheus.yml --web.listen-address="+prometheus,
-		"prometheus-alertmanager --config", "prometheus-alertmanager --web.listen-address="+alertmanager+" --config")
-	for _, file := range []string{"prometheus/prometheus.yml", "prometheus/rules/routing-service.rules.yml", "alertmanager/alertmanager.yml"} {
+		"prometheus-alertmanager --config", "prometheus-alertmanager --web.listen-address="+alertmanager+" --config",
+		"pkill -INT -f 'headway serve'", fmt.Sprint("kill -INT ", p.cmd.Process.Pid))...)
+	files := strings.NewReplacer(append(own, "_interval: 15s", "_interval: 1s", "for: 1m\n", "for: 2s\n", "group_wait: 10s", "group_wait: 1s")...)
+	for _, file := range []string{"prometheus/prometheus.yml", "prometheus/rules/routing-service.rules.yml", "alertmanager/alertmanager.yml", "alertmanager/receiver"} {
 		content, err := os.ReadFile("../../" + file)
 		if err != nil {
 			t.Fatal(err)
 		}
-		write(t, filepath.Join(dir, file), names.Replace(string(content)))
+		write(t, filepath.Join(dir, file), files.Replace(string(content)))
 	}
-	if err := os.Mkdir(filepath.Join(dir, "data"), 0o750); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "data"), 0o750), os.Chmod(filepath.Join(dir, "alertmanager/receiver"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	reproduces(t, steps, dir, names)
+	reproduces(t, steps, dir, commands)
 }
 
 func TestTheTourOfRealTimeReproduces(t *testing.T) {

@@ -103,6 +103,7 @@ func (m *Monitor) api() http.Handler {
 		"alerts":             m.listAlerts,
 		"query_exemplars":    func(context.Context, url.Values, *http.Request) (result, error) { return result{data: []any{}}, nil },
 		"status/buildinfo":   m.buildInfo,
+		"status/config":      m.config,
 		"status/runtimeinfo": m.runtimeInfo,
 	}, func(do call) call { return do })
 	for _, path := range []string{"/-/healthy", "/-/ready"} {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 )
 
@@ -156,6 +157,13 @@ func (m *Monitor) buildInfo(context.Context, url.Values, *http.Request) (result,
 	return result{data: map[string]string{
 		"version": promqlVersion, "revision": "headway", "branch": "", "buildUser": "", "buildDate": "", "goVersion": "",
 	}}, nil
+}
+
+// config is the part of Prometheus' configuration that there is here. The
+// console reads from it how often there are samples.
+func (m *Monitor) config(context.Context, url.Values, *http.Request) (result, error) {
+	every := model.Duration(m.o.Interval).String()
+	return result{data: map[string]string{"yaml": "global:\n  scrape_interval: " + every + "\n  evaluation_interval: " + every + "\n"}}, nil
 }
 
 // promqlVersion is the release whose PromQL is evaluated.

@@ -413,7 +413,7 @@ func TestHugeAndManyQueries(t *testing.T) {
 }
 
 func TestWhatADataSourceAsks(t *testing.T) {
-	w := newWorld(t, func(o *monitor.Options) { o.Rules = []byte(rules) })
+	w := newWorld(t, func(o *monitor.Options) { o.Rules, o.Interval = []byte(rules), 90*time.Second })
 	w.requests.WithLabelValues("200").Inc()
 	w.pass(2, nil)
 	for path, want := range map[string]string{
@@ -423,6 +423,7 @@ func TestWhatADataSourceAsks(t *testing.T) {
 		"/api/v1/series?match[]=up":              `[{"__name__":"up","instance":"here","job":"test"}]`,
 		"/api/v1/metadata?metric=requests_total": `{"requests_total":[{"type":"counter","help":"Requests.","unit":""}]}`,
 		"/api/v1/query_exemplars":                `[]`,
+		"/api/v1/status/config":                  `{"yaml":"global:\n  scrape_interval: 1m30s\n  evaluation_interval: 1m30s\n"}`,
 	} {
 		path, query, _ := strings.Cut(path, "?")
 		params, err := url.ParseQuery(query)

@@ -1,0 +1,58 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { standings } from "../src/alerts";
+import type { Rule } from "../src/api";
+import { asksNow, fill, scrapeInterval, type Panel } from "../src/dashboard";
+import { clock, duration, format, ticks } from "../src/format";
+
+const panel = (type: string, calc?: string): Panel =>
+  ({ id: 1, type, title: "", gridPos: { x: 0, y: 0, w: 1, h: 1 }, options: calc ? { reduceOptions: { calcs: [calc] } } : {} });
+const target = { expr: "up", refId: "A" };
+
+test("a number on the page is of now, and not the last of the range", () => {
+  for (const type of ["stat", "gauge", "bargauge", "table"]) {
+    assert.equal(asksNow(panel(type), target), true, type);
+    assert.equal(asksNow(panel(type, "lastNotNull"), target), true, type);
+    assert.equal(asksNow(panel(type, "max"), { ...target, instant: true }), true, type);
+  }
+  assert.equal(asksNow(panel("stat", "max"), target), false);
+  assert.equal(asksNow(panel("timeseries"), target), false);
+  assert.equal(asksNow(panel("heatmap"), target), false);
+});
+
+test("the interval is the service's", () => {
+  assert.equal(scrapeInterval("global:\n  scrape_interval: 1m30s\n  evaluation_interval: 15s\n"), 90);
+  assert.equal(scrapeInterval("global:\n  scrape_interval: 1m\n"), 60);
+  assert.equal(scrapeInterval("nothing of the kind"), 15);
+  // A rate needs two samples: with one a minute it reaches over four of them.
+  assert.equal(fill("rate(x[$__rate_interval])", {}, {}, 60, 3600, 60), "rate(x[240s])");
+});
+
+test("durations", () => {
+  for (const [text, seconds] of [["5m", 300], ["1h30m", 5400], ["500ms", .5], ["1d", 86400], ["off", 0], ["", 0], ["5", 0]] as [string, number][]) {
+    assert.equal(duration(text), seconds, text);
+  }
+});
+
+test("time axes have round marks, few enough", () => {
+  const noon = Date.UTC(2026, 0, 1, 12) / 1000;
+  for (const range of [60, 300, 900, 3600, 6 * 3600, 86400, 7 * 86400]) {
+    const { times, every } = ticks(noon + 7, noon + 7 + range, 5);
+    assert.ok(times.length >= 2 && times.length <= 6, `${range}: ${times.length} marks`);
+    for (const t of times) assert.ok(t % every === 0 && t >= noon + 7 && t <= noon + 7 + range, `${range}: ${t}`);
+  }
+  assert.deepEqual(ticks(noon, noon + 300, 5).times.map((t) => clock(t, 60)), ["12:00", "12:01", "12:02", "12:03", "12:04", "12:05"]);
+});
+
+test("the watchdog that fires is alive, and is no alert", () => {
+  const rule = (name: string, severity: string, state: string): Rule => ({ name, type: "alerting", state, health: "ok", query: "", labels: { severity } });
+  const of = (...rules: Rule[]) => standings([{ name: "g", rules }]).map((s) => `${s.rule.name} ${s.state}`);
+  assert.deepEqual(of(rule("Watchdog", "none", "firing"), rule("A", "warning", "inactive"), rule("B", "critical", "firing"), rule("C", "warning", "pending")),
+    ["B firing", "C pending", "Watchdog alive", "A inactive"]);
+  assert.deepEqual(of(rule("A", "warning", "firing"), rule("Watchdog", "none", "inactive")), ["Watchdog silent", "A firing"]);
+});
+
+test("numbers", () => {
+  assert.equal(format(.15, "mps"), "0.15 msg/s");
+  assert.equal(format(0, "percentunit"), "0 %");
+});
