@@ -95,7 +95,7 @@ var rooms = map[string]room{
 	},
 	"internal/routing": {
 		ours:   []string{"internal/event", "internal/audit", "internal/fleet", "internal/typo"},
-		others: []string{metrics, json, yaml},
+		others: []string{metrics, model, json, yaml},
 	},
 	"internal/probe": {ours: []string{"internal/fleet"}, others: []string{metrics}},
 	"internal/proxy": {

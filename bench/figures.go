@@ -78,10 +78,11 @@ func monitoring() []section {
 			{what: "counting its end", bench: "Count/end", base: "Count/addition", unit: "ns/op", scale: 1, shown: "ns"},
 		},
 	}, {
-		name: "Metrics: a scrape with 1,000 heads, 50 model types, 20 regions",
-		pkg:  "./internal/httpapi", bench: "^BenchmarkScrape$",
+		name: "Metrics: a scrape of the whole service, 1,000 heads of as many pairs of 50 model types and 20 regions, decisions by each strategy",
+		pkg:  "./cmd/headway", bench: "^BenchmarkScrape$",
 		figures: []figure{
-			{what: "time", bench: "Scrape", unit: "ns/op", scale: 1e-6, shown: "ms", limit: 15},
+			{what: "until it has arrived", bench: "Scrape", unit: "ns/op", scale: 1e-6, shown: "ms", limit: 15},
+			{what: "the service's processor time", bench: "Scrape", unit: "cpu-ns/scrape", scale: 1e-6, shown: "ms"},
 			{what: "size, not compressed", bench: "Scrape", unit: "bytes", scale: 1e-6, shown: "MB", limit: 2},
 		},
 	}, {
@@ -89,7 +90,7 @@ func monitoring() []section {
 		pkg:  "./internal/monitor", bench: "^BenchmarkDay$",
 		figures: []figure{
 			{what: "memory", bench: "Day/step", unit: "MiB/day", scale: 1, shown: "MiB", limit: 50},
-			{what: "a scrape and the shipped rules, of each 15 s", bench: "Day/step", unit: "ns/op", scale: 1e-6 / 150, shown: "% of a core", limit: 1},
+			{what: "a scrape and the shipped rules, of each 15 s", bench: "Day/step", unit: "cpu-ns/step", scale: 1e-6 / 150, shown: "% of a core", limit: 1},
 			{what: "a query over an hour of 510 series", bench: "Day/range", unit: "ns/op", scale: 1e-6, shown: "ms"},
 		},
 	}, {

@@ -1,14 +1,17 @@
 package routing
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // maxDecisionSeries bounds the series of routing_decisions_total; more
@@ -30,6 +33,7 @@ type metrics struct {
 	decisions *prometheus.Desc
 	tallies   atomic.Pointer[map[decisionKey]*tally]
 	mu        sync.Mutex // guards the making of tallies
+	ordered   []*tally   // as the library sorts metrics; replaced, never changed
 	overflow  prometheus.Counter
 
 	duration   *durations
@@ -39,11 +43,27 @@ type metrics struct {
 	strategies map[string]*strategyStats
 }
 
-// tally is where decisions of one key are counted.
+// tally is where decisions of one key are counted. It is its own metric, with
+// the labels made once: of thousands, they are half of a scrape.
 type tally struct {
 	decisionKey
-	count atomic.Uint64
-	stats *strategyStats // nil for the failed ones
+	count  atomic.Uint64
+	stats  *strategyStats // nil for the failed ones
+	desc   *prometheus.Desc
+	labels []*dto.LabelPair
+}
+
+// Desc implements prometheus.Metric.
+func (t *tally) Desc() *prometheus.Desc { return t.desc }
+
+// Write implements prometheus.Metric.
+func (t *tally) Write(out *dto.Metric) error {
+	out.Label, out.Counter = t.labels, &dto.Counter{Value: new(float64(t.count.Load()))}
+	return nil
+}
+
+func (t *tally) compare(o *tally) int {
+	return cmp.Or(cmp.Compare(t.model, o.model), cmp.Compare(t.region, o.region), cmp.Compare(t.strategy, o.strategy))
 }
 
 // lookups counts the look-ups of one cache.
@@ -157,8 +177,12 @@ func (m *metrics) tally(key decisionKey) *tally {
 	t := &tally{
 		decisionKey: key,
 		stats:       m.strategies[key.strategy],
+		desc:        m.decisions,
+		labels:      prometheus.MakeLabelPairs(m.decisions, []string{key.strategy, key.model, key.region}),
 	}
 	next[key] = t
+	at, _ := slices.BinarySearchFunc(m.ordered, t, (*tally).compare)
+	m.ordered = slices.Insert(slices.Clone(m.ordered), at, t)
 	m.tallies.Store(&next)
 	return t
 }
@@ -208,8 +232,11 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) { ch <- m.decisions }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	for key, t := range *m.tallies.Load() {
-		ch <- prometheus.MustNewConstMetric(m.decisions, prometheus.CounterValue, float64(t.count.Load()), key.strategy, key.model, key.region)
+	m.mu.Lock()
+	list := m.ordered
+	m.mu.Unlock()
+	for _, t := range list {
+		ch <- t
 	}
 }
 
