@@ -75,8 +75,12 @@ func TestTheComposeFile(t *testing.T) {
 		path, token string
 		want        int
 	}{
-		{"/console/", "", 200}, {"/console/runbooks", "", 200}, {"/metrics", "", 200},
-		{"/api/v1/heads", "", 401}, {"/prometheus/api/v1/rules", "", 401}, {"/api/v1/heads", strings.TrimSpace(string(key)), 200},
+		{"/console/", "", 200},
+		{"/console/runbooks", "", 200},
+		{"/metrics", "", 200},
+		{"/api/v1/heads", "", 401},
+		{"/prometheus/api/v1/rules", "", 401},
+		{"/api/v1/heads", strings.TrimSpace(string(key)), 200},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, p.url+c.path, nil)
 		if err != nil {

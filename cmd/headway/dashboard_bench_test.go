@@ -74,7 +74,12 @@ func BenchmarkDashboard(b *testing.B) {
 		b.Fatal(err)
 	}
 	var d struct {
-		Panels []struct{ Targets []struct{ Expr string } }
+		Panels []struct {
+			Targets []struct {
+				Expr    string
+				Instant bool
+			}
+		}
 	}
 	if err := json.Unmarshal(content, &d); err != nil {
 		b.Fatal(err)
@@ -83,6 +88,10 @@ func BenchmarkDashboard(b *testing.B) {
 	var queries []string
 	for _, panel := range d.Panels {
 		for _, target := range panel.Targets {
+			if target.Instant {
+				queries = append(queries, "/prometheus/api/v1/query?"+url.Values{"query": {fill.Replace(target.Expr)}}.Encode())
+				continue
+			}
 			queries = append(queries, "/prometheus/api/v1/query_range?"+url.Values{
 				"query": {fill.Replace(target.Expr)}, "step": {"15"},
 				"start": {fmt.Sprint(now.Add(-time.Hour).Unix())}, "end": {fmt.Sprint(now.Unix())},

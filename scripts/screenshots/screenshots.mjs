@@ -59,7 +59,7 @@ for (const theme of ["light", "dark"]) {
       await page.evaluate(axe);
       const found = await page.evaluate(async () => (await axe.run(document, { resultTypes: ["violations"] })).violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.slice(0, 3).map((n) => n.target.join(" ")).join("; ")}`));
       const picture = `${name}-${width}-${theme}`;
-      if (kept.includes(picture)) await page.screenshot({ path: `${out}/${picture}.${format}`, type: format, fullPage: true, ...(format === "webp" ? { quality: 80 } : {}) });
+      if (kept.includes(picture) || process.env.KEEP === "all") await page.screenshot({ path: `${out}/${picture}.${format}`, type: format, fullPage: true, ...(format === "webp" ? { quality: 80 } : {}) });
       console.log(`${name} ${width} ${theme}: first paint ${Math.round(paint)} ms, ${look.panels} panels`);
       paints.push(paint);
       for (const fault of [...said, ...found, ...look.overlaps.map((o) => "overlap: " + o), ...look.empty, ...(look.timeless ? ["a heat map without times"] : []), ...(look.wide ? ["wider than the window"] : [])]) {
