@@ -207,7 +207,7 @@ function Heatmap({ panel, view }: { panel: Panel; view: View }) {
   return <div class="heat">
     <ol class="buckets" aria-hidden="true">{lines.map((b, i) => i % every === 0 && <li style={{ bottom: `${(i + .5) / lines.length * 100}%` }}>{b.le === Infinity ? "∞" : format(b.le, unit)}</li>)}</ol>
     <canvas ref={ref} role="img" aria-label={panel.title + ": share of requests by time and bucket"} />
-    <ol class="times" aria-hidden="true">{x.times.map((t) => <li style={{ left: across(t) }}>{clock(t, x.every)}</li>)}</ol>
+    <ol class="times" aria-hidden="true">{x.times.map((t) => <li class={t > view.to - (view.to - view.from) / 12 ? "last" : ""} style={{ left: across(t) }}>{clock(t, x.every)}</li>)}</ol>
     <Failed error={error} /></div>;
 }
 
@@ -219,6 +219,12 @@ function widest(labels: string[]): number {
 }
 
 const axisFont = "11px system-ui";
+
+/** between is the least distance of two marks of a time axis; whole minutes are shorter than what has seconds. */
+function between(_: uPlot, __: number, from: number, to: number, width: number): number {
+  const minute = width * 60 / (to - from);
+  return minute >= 38 && minute < 52 ? 38 : 52;
+}
 
 function Graph({ panel, view }: { panel: Panel; view: View }) {
   const { data, error } = useQuery(view, keyOf(panel, view), (s) => ranges(panel, view, s));
@@ -234,7 +240,9 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
     const kept = lines.map((l, i) => ({ l, color: colors[i] })).filter(({ l }) => !off[l.name]);
     const stacked = panel.fieldConfig?.defaults.custom?.stacking?.mode === "normal";
     const columns = kept.map(({ l }) => times.map((t) => { const v = l.points.get(t); return v === undefined || !Number.isFinite(v) ? null : v; }));
-    if (stacked) for (let i = 1; i < columns.length; i++) columns[i] = columns[i].map((v, j) => v === null ? columns[i - 1][j] : v + (columns[i - 1][j] ?? 0));
+    // What a series lacks at a time that others have is nothing to stand on.
+    if (stacked) times.forEach((_, j) => { if (columns.some((c) => c[j] !== null)) for (const c of columns) c[j] ??= 0; });
+    if (stacked) for (let i = 1; i < columns.length; i++) columns[i] = columns[i].map((v, j) => v === null ? null : v + columns[i - 1][j]!);
     const style = getComputedStyle(box);
     const stroke = style.getPropertyValue("--soft"), grid = { stroke: style.getPropertyValue("--line"), width: 1 };
     const d = panel.fieldConfig?.defaults ?? {};
@@ -247,7 +255,7 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
       } } },
       // Of stacked series each is filled down to the one below it.
       bands: stacked ? kept.slice(1).map((_, i) => ({ series: [i + 2, i + 1] as [number, number] })) : [],
-      axes: [{ stroke, grid, ticks: grid, font: axisFont, space: 70, values: (_, list, __, ___, every) => list.map((t) => clock(t, every)) }, { stroke, grid, ticks: grid, font: axisFont, space: 26, size: (_, labels) => Math.ceil(widest(labels ?? [])) + 18, values: (_, list) => list.map((v) => format(v, d.unit)) }],
+      axes: [{ stroke, grid, ticks: grid, font: axisFont, space: between, values: (_, list, __, ___, every) => list.map((t) => clock(t, every)) }, { stroke, grid, ticks: grid, font: axisFont, space: 26, size: (_, labels) => Math.ceil(widest(labels ?? [])) + 18, values: (_, list) => list.map((v) => format(v, d.unit)) }],
       series: [{}, ...kept.map(({ l, color }) => ({
         label: l.name, stroke: color, width: 1.5, points: { show: l.points.size < 2 },
         fill: (stacked || (l.config.custom?.fillOpacity ?? 0) > 0) ? color + (stacked ? "66" : "1c") : undefined,
