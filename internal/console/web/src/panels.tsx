@@ -223,7 +223,7 @@ const axisFont = "11px system-ui";
 /** between is the least distance of two marks of a time axis; whole minutes are shorter than what has seconds. */
 function between(_: uPlot, __: number, from: number, to: number, width: number): number {
   const minute = width * 60 / (to - from);
-  return minute >= 38 && minute < 52 ? 38 : 52;
+  return minute >= 38 && minute < 64 ? 38 : 64;
 }
 
 function Graph({ panel, view }: { panel: Panel; view: View }) {
