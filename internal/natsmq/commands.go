@@ -26,8 +26,15 @@ const (
 // Nats-Msg-Id.
 const duplicateWindow = 2 * time.Minute
 
-// ensure makes the streams and the consumer, or brings them up to date.
+// ensure makes the streams and the consumer, or brings them up to date. With our
+// own server what was begun ends, also at a stop: a stream that is being made
+// while the server shuts down would be missed by it and stay open.
 func (q *Queue) ensure(ctx context.Context) (jetstream.Consumer, error) {
+	if q.server != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+		defer cancel()
+	}
 	commandsConfig := jetstream.StreamConfig{
 		Name: commandStream, Description: "Commands to Headway that must not be lost.",
 		Subjects:  []string{prefix + queueOutcome, commands + ">"},

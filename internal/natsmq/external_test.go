@@ -35,12 +35,7 @@ func TestMain(m *testing.M) {
 		beServer(dir, os.Getenv(serverPort))
 		return
 	}
-	// A server that was shut down leaves its stores a moment to end.
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server/ats.Register.func1"),
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*fileStore).flushStreamStateLoop"),
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*msgBlock).flushLoop"),
-		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.(*consumerFileStore).flushLoop"))
+	goleak.VerifyTestMain(m)
 }
 
 // beServer is a NATS server, with what its operator has to set, until it is
