@@ -41,8 +41,9 @@ type Guard struct {
 	failures *addresses
 	local    [sha256.Size]byte // of the local credential; zero: none
 	hasLocal bool
-	first    *x509.CertPool                // the authorities at the start
-	trust    atomic.Pointer[trust]         // in certificates, once there are other authorities
+	first    *x509.CertPool        // the authorities at the start
+	trust    atomic.Pointer[trust] // in certificates, once there are other authorities
+	unnamed  *Principal
 	counted  map[string]prometheus.Counter // failures by reason
 	limited  map[string]prometheus.Counter
 }
@@ -78,6 +79,7 @@ func New(o Options) (*Guard, error) {
 	}
 	g := &Guard{
 		o: o, requests: newAddresses(o.PerAddress), failures: newAddresses(o.Failures),
+		unnamed: &Principal{Type: "system", ID: "unnamed", Role: RoleOperator, rate: newBucket(o.Keys.rate, o.Now())},
 		counted: map[string]prometheus.Counter{}, limited: map[string]prometheus.Counter{},
 	}
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -349,6 +351,17 @@ func (g *Guard) Anonymous() *Principal {
 		return nil
 	}
 	return anonymous
+}
+
+// Unnamed is all who send messages on subjects that they share with others, so
+// that nobody can say whose a message is: together they may send as often as one
+// key. It is nil while no credential is needed. Whoever lets somebody use such a
+// subject has to know what they may do.
+func (g *Guard) Unnamed() *Principal {
+	if !g.Closed() {
+		return nil
+	}
+	return g.unnamed
 }
 
 // Known is the holder of the key with the id, or the local user, nil when there

@@ -3,8 +3,6 @@ package natsmq
 import (
 	"container/list"
 	"context"
-	"errors"
-	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -12,73 +10,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"headway/internal/access"
 	"headway/internal/calls"
 )
-
-// The streams, and the consumer that all instances share.
-const (
-	commandStream = "HEADWAY_COMMANDS"
-	deadStream    = "HEADWAY_DEAD_LETTERS"
-	consumerName  = "headway"
-)
-
-// duplicateWindow is how long the server itself recognises a message by its
-// Nats-Msg-Id.
-const duplicateWindow = 2 * time.Minute
-
-// ensure makes the streams and the consumer, or brings them up to date. With our
-// own server what was begun ends, also at a stop: a stream that is being made
-// while the server shuts down would be missed by it and stay open.
-func (q *Queue) ensure(ctx context.Context) (jetstream.Consumer, error) {
-	if q.server != nil {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
-		defer cancel()
-	}
-	commandsConfig := jetstream.StreamConfig{
-		Name: commandStream, Description: "Commands to Headway that must not be lost.",
-		Subjects:  []string{prefix + queueOutcome, commands + ">"},
-		Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Storage: jetstream.FileStorage,
-		MaxBytes: q.o.MaxBytes, MaxMsgSize: maxPayload, Duplicates: duplicateWindow, Replicas: q.replicas(),
-	}
-	deadConfig := jetstream.StreamConfig{
-		Name: deadStream, Description: "Commands that could not be applied, with the reason.",
-		Subjects: []string{prefix + queueDead + ".>"},
-		Discard:  jetstream.DiscardNew, Storage: jetstream.FileStorage,
-		MaxBytes: q.o.MaxBytes, MaxAge: q.o.Timing.Age, Duplicates: duplicateWindow, Replicas: q.replicas(),
-	}
-	for _, config := range []jetstream.StreamConfig{deadConfig, commandsConfig} {
-		if err := q.makeStream(ctx, config); err != nil {
-			return nil, fmt.Errorf("stream %s: %w", config.Name, err)
-		}
-	}
-	return q.js.CreateOrUpdateConsumer(ctx, commandStream, jetstream.ConsumerConfig{
-		Durable: consumerName, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: maxDeliver,
-		AckWait: 30 * time.Second, BackOff: q.o.Timing.BackOff, MaxAckPending: 4096,
-	})
-}
-
-// replicas of a stream: three where there are that many servers to hold them.
-func (q *Queue) replicas() int {
-	if q.server == nil && len(q.nc.DiscoveredServers())+1 >= 3 {
-		return 3
-	}
-	return 1
-}
-
-// makeStream makes a stream, or leaves one as the operator of the cluster has
-// set it up.
-func (q *Queue) makeStream(ctx context.Context, config jetstream.StreamConfig) error {
-	if q.server != nil {
-		_, err := q.js.CreateOrUpdateStream(ctx, config)
-		return err
-	}
-	_, err := q.js.Stream(ctx, config.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		_, err = q.js.CreateStream(ctx, config)
-	}
-	return err
-}
 
 // consume takes commands until ctx ends. Whatever ends a consumer, it is made
 // anew: after a restart of the server it may be silent without an error.
@@ -103,7 +37,7 @@ func (q *Queue) consume(ctx context.Context) {
 
 // take hands commands on until the consumer ends.
 func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer) error {
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(512), jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(2*time.Second))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(2*maxWorkers), jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(2*time.Second))
 	if err != nil {
 		return err
 	}
@@ -118,6 +52,7 @@ func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer) error {
 			q.workers <- struct{}{}
 			q.working.Go(func() { //nolint:contextcheck // what was begun ends, also at a stop
 				defer func() { <-q.workers }()
+				defer q.hold(m)()
 				q.apply(m)
 			})
 			continue
@@ -126,11 +61,37 @@ func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer) error {
 	}
 }
 
+// hold tells the server, until release is called, that a command is being
+// carried out: else another instance would get it as well.
+func (q *Queue) hold(m jetstream.Msg) (release func()) {
+	every := q.o.Timing.AckWait / 3
+	released, done := make(chan struct{}), make(chan struct{})
+	timer := time.AfterFunc(every, func() {
+		defer close(done)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			_ = m.InProgress() // it fails once the command is acknowledged
+			select {
+			case <-released:
+				return
+			case <-tick.C:
+			}
+		}
+	})
+	return func() {
+		if !timer.Stop() {
+			close(released)
+			<-done
+		}
+	}
+}
+
 // apply carries a command out and says so to the server.
 func (q *Queue) apply(m jetstream.Msg) {
 	queue := queueOf(m.Subject())
 	meta, err := m.Metadata()
-	if err != nil || queue == "" { // of another subject of the stream
+	if err != nil || commandOf(m.Subject()) == "" { // of another subject of the stream
 		_ = m.TermWithReason("no such command")
 		return
 	}
@@ -139,25 +100,53 @@ func (q *Queue) apply(m jetstream.Msg) {
 	if id == "" {
 		id = strconv.FormatUint(meta.Sequence.Stream, 10) + "@" + strconv.FormatInt(meta.Timestamp.UnixNano(), 10)
 	}
-	if fresh, applied := q.seen.claim(id); !fresh {
+	id = queue + " " + id
+	if fresh, applied := q.seen.claim(id, meta.Timestamp, time.Duration(q.window.Load())); !fresh {
 		q.o.Count(queue, duplicate, 1)
 		if applied { // else it is being applied, and what comes of that counts for this delivery as well
 			_ = m.Ack()
 		}
 		return
 	}
-	if queue == queueRegister {
-		_, err = q.registerHead(m.Subject(), m.Data())
-	} else if err = tooLong(m.Data()); err == nil {
-		err = q.o.Desk.Outcome("", m.Data())
-	}
-	if err == nil {
+	if err = q.carryOut(m.Subject(), m.Data()); err == nil {
 		q.seen.applied(id)
 		q.o.Count(queue, processed, 1)
 		_ = m.Ack()
 		return
 	}
 	q.seen.release(id)
+	q.end(m, meta, err)
+}
+
+// carryOut does what a command says.
+func (q *Queue) carryOut(subject string, body []byte) error {
+	p, err := q.sender(subject)
+	if queueOf(subject) == queueRegister {
+		if err == nil {
+			err = calls.Allow(p, access.BeHead)
+		}
+		if err == nil {
+			_, err = q.registerHead(p, body)
+		}
+	} else {
+		if err == nil {
+			err = calls.Allow(p, access.Decide)
+		}
+		if err == nil {
+			err = tooLong(body)
+		}
+		if err == nil {
+			err = q.o.Desk.Outcome("", body)
+		}
+	}
+	q.denied(subject, p, err)
+	return err
+}
+
+// end ends the delivery of a command that was not carried out: it comes again
+// later, or becomes a dead letter.
+func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
+	queue := queueOf(m.Subject())
 	last := meta.NumDelivered >= maxDeliver
 	if !final(err) && !last {
 		q.o.Count(queue, failed, 1)
@@ -193,6 +182,7 @@ type seen struct {
 
 type sighting struct {
 	id   string
+	at   time.Time // when the stream got it
 	done bool
 }
 
@@ -202,15 +192,20 @@ const maxSeen = 64 << 10
 func newSeen() *seen { return &seen{ids: map[string]*list.Element{}, order: list.New()} }
 
 // claim reports whether the command is new, and then remembers it, or else
-// whether it was applied.
-func (s *seen) claim(id string) (fresh, applied bool) {
+// whether it was applied. Another one with the same id is new if the stream got
+// it later than the window, in which it recognises an id itself, since then its
+// acknowledgement did not say that it was there already.
+func (s *seen) claim(id string, at time.Time, window time.Duration) (fresh, applied bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e := s.ids[id]; e != nil {
 		sight, _ := e.Value.(*sighting)
-		return false, sight.done
+		if at.Sub(sight.at).Abs() < window {
+			return false, sight.done
+		}
+		s.order.Remove(e)
 	}
-	s.ids[id] = s.order.PushBack(&sighting{id: id})
+	s.ids[id] = s.order.PushBack(&sighting{id: id, at: at})
 	if s.order.Len() > maxSeen {
 		oldest, _ := s.order.Remove(s.order.Front()).(*sighting)
 		delete(s.ids, oldest.id)

@@ -36,11 +36,15 @@ type deadLetter struct {
 
 // bury writes a dead letter. Writing the same one again changes nothing.
 func (q *Queue) bury(ctx context.Context, l *deadLetter) error {
-	m := nats.NewMsg(prefix + queueDead + "." + queueOf(l.subject))
+	subject := l.subject
+	if command := commandOf(subject); command != "" {
+		subject = command
+	}
+	m := nats.NewMsg(prefix + queueDead + "." + queueOf(subject))
 	m.Data = l.data
 	m.Header.Set(headerReason, l.problem.Detail)
 	m.Header.Set(headerCode, l.problem.Code)
-	m.Header.Set(headerSubject, l.subject)
+	m.Header.Set(headerSubject, subject)
 	m.Header.Set(headerDeliveries, strconv.FormatUint(l.deliveries, 10))
 	if l.id != "" {
 		m.Header.Set(headerMessageID, l.id)
@@ -109,8 +113,12 @@ func letterOf(raw *jetstream.RawStreamMsg) api.DeadLetter {
 // RetryDeadLetter puts a command back into the queue and forgets the letter.
 func (q *Queue) RetryDeadLetter(ctx context.Context, number uint64) error {
 	return q.withLetter(ctx, "queue.retry", number, func(raw *jetstream.RawStreamMsg) error {
+		subject := raw.Header.Get(headerSubject)
+		if commandOf(subject) != subject || subject == "" { // of somebody else's making
+			return errNotACommand
+		}
 		// A name of its own, and one that is the same if this is done twice.
-		m := &nats.Msg{Subject: raw.Header.Get(headerSubject), Data: raw.Data}
+		m := &nats.Msg{Subject: q.inStream(subject), Data: raw.Data}
 		_, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID("retry-"+strconv.FormatUint(number, 10)+"-"+strconv.FormatInt(raw.Time.UnixNano(), 36)))
 		return err
 	})
@@ -150,20 +158,30 @@ func (q *Queue) withLetter(ctx context.Context, action string, number uint64, do
 
 // unavailable is the error of a server that did not do what was asked.
 func unavailable(err error) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.Is(err, jetstream.ErrMsgNotFound):
+	}
+	if p, ok := errors.AsType[*calls.Problem](err); ok {
+		return p
+	}
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return calls.ErrNoLetter
 	}
 	return &calls.Problem{Code: api.CodeQueueUnavailable, Detail: "The message queue did not answer as it should; see GET /readyz.", RetryAfter: 5 * time.Second}
+}
+
+// sighted is what the sweep remembers of a command.
+type sighted struct {
+	since time.Time // it was first seen
+	stuck bool      // when it was last seen
 }
 
 // sweep buries commands that were delivered as often as they may be without an
 // end, as when the service died of each. The server tells of these once, to
 // whoever listens then, so looking is the only way to be sure: they are in the
 // stream still although they were delivered, and either no delivery is under way
-// or they have been so for longer than all deliveries take.
+// or they have been so for longer than all deliveries take. What was just
+// acknowledged may look like that for a moment, so it takes two looks.
 func (q *Queue) sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
@@ -177,38 +195,52 @@ func (q *Queue) sweep(ctx context.Context) {
 		return
 	}
 	info := consumer.CachedInfo()
-	var delivered []*jetstream.RawStreamMsg
+	var delivered []uint64
 	for n := uint64(1); n <= info.Delivered.Stream && len(delivered) < maxSwept; {
 		raw, err := stream.GetMsg(ctx, n, jetstream.WithGetMsgSubject(">")) // the next that there is
 		if err != nil || raw.Sequence > info.Delivered.Stream {
 			break
 		}
-		delivered = append(delivered, raw)
+		delivered = append(delivered, raw.Sequence)
 		n = raw.Sequence + 1
 	}
 	if info, err = consumer.Info(ctx); err != nil {
 		return
 	}
-	since := map[uint64]time.Time{}
-	for _, raw := range delivered {
-		at, known := q.delivered[raw.Sequence]
+	now := time.Now()
+	seen := map[uint64]sighted{}
+	for _, n := range delivered {
+		s, known := q.delivered[n]
 		if !known {
-			at = time.Now()
+			s.since = now
 		}
-		if since[raw.Sequence] = at; info.NumAckPending > 0 && time.Since(at) < q.o.Timing.longest() {
+		before := s.stuck
+		s.stuck = info.NumAckPending == 0 || now.Sub(s.since) >= q.o.Timing.longest()
+		seen[n] = s
+		if !s.stuck || !before {
 			continue
 		}
-		letter := deadLetter{
-			subject: raw.Subject, data: raw.Data, id: raw.Header.Get(nats.MsgIdHdr), sequence: raw.Sequence, deliveries: maxDeliver,
-			problem: &calls.Problem{Code: api.CodeTimeout, Detail: "It was delivered as often as it may be, and never carried out."},
+		raw, err := stream.GetMsg(ctx, n)
+		if err == nil {
+			err = q.buryStuck(ctx, stream, raw)
 		}
-		if q.bury(ctx, &letter) == nil {
-			q.metrics.swept.Inc()
-			_ = stream.DeleteMsg(ctx, raw.Sequence)
-			delete(since, raw.Sequence)
+		if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+			delete(seen, n)
 		}
 	}
-	q.delivered = since
+	q.delivered = seen
+}
+
+func (q *Queue) buryStuck(ctx context.Context, stream jetstream.Stream, raw *jetstream.RawStreamMsg) error {
+	err := q.bury(ctx, &deadLetter{
+		subject: raw.Subject, data: raw.Data, id: raw.Header.Get(nats.MsgIdHdr), sequence: raw.Sequence, deliveries: maxDeliver,
+		problem: &calls.Problem{Code: api.CodeTimeout, Detail: "It was delivered as often as it may be, and never carried out."},
+	})
+	if err != nil {
+		return err
+	}
+	q.metrics.swept.Inc()
+	return stream.DeleteMsg(ctx, raw.Sequence)
 }
 
 // maxSwept bounds one look.
@@ -216,7 +248,7 @@ const maxSwept = 10_000
 
 // longest is longer than all deliveries of a command take.
 func (t *Timing) longest() time.Duration {
-	sum := time.Minute
+	sum := time.Minute + maxDeliver*t.AckWait
 	for _, d := range t.BackOff {
 		sum += 2 * d
 	}

@@ -212,6 +212,9 @@ func TestEveryAcknowledgedCommandIsAppliedOnce(t *testing.T) {
 	if len(applied) < len(acknowledged) {
 		t.Errorf("%d applied, %d acknowledged", len(applied), len(acknowledged))
 	}
+	if letters, total, err := w.queue.DeadLetters(t.Context(), 0, 3); err != nil || total != 0 {
+		t.Errorf("%d dead letters: %+v, %v", total, letters, err)
+	}
 	t.Logf("%d acknowledged, %d applied, %d recognised as duplicates", len(acknowledged), len(applied), w.of("heads.register", "duplicate"))
 }
 

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net/netip"
 	"strings"
 	"sync"
@@ -44,6 +45,7 @@ type Options struct {
 	Desk     *calls.Desk                          // required
 	Events   *event.Stream                        // required
 	Begin    audit.BeginFunc                      // required
+	Note     func(audit.Entry)                    // required; records an attempt that was refused
 	Count    func(queue, status string, n uint64) // required; see the queues and statuses
 	Metrics  prometheus.Registerer                // required
 	Log      *slog.Logger                         // required
@@ -70,11 +72,15 @@ type Access struct {
 	Ended        func(*access.Principal) bool
 	Changed      func() <-chan struct{} // closed when Ended may answer otherwise than before
 	Known        func(id string) *access.Principal
+	Spend        func(*access.Principal) error // takes one message from what somebody may send in a second
+	Unnamed      func() *access.Principal      // all who send on subjects that do not name the sender, while a credential is needed; else nil
 }
 
 // Timing is how long things take. A zero value is the default.
 type Timing struct {
 	BackOff []time.Duration // before each delivery of a command but the first; 1 s, 5 s, 30 s, 2 min
+	AckWait time.Duration   // without a word about a command until it is delivered again; 30 s
+	Window  time.Duration   // in which the server recognises a message by its Nats-Msg-Id; 2 min
 	Watch   time.Duration   // between looks at connections, losses and streams; 250 ms
 	Sweep   time.Duration   // between looks for commands that are stuck; 30 s
 	Retry   time.Duration   // the first wait after a failure, doubled up to 10 s; 100 ms
@@ -90,6 +96,8 @@ func (t *Timing) complete() {
 	if t.BackOff == nil {
 		t.BackOff = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute}
 	}
+	def(&t.AckWait, 30*time.Second)
+	def(&t.Window, 2*time.Minute)
 	def(&t.Watch, 250*time.Millisecond)
 	def(&t.Sweep, 30*time.Second)
 	def(&t.Retry, 100*time.Millisecond)
@@ -121,10 +129,12 @@ const (
 
 // Subjects begin with this, and with another word for commands that are not
 // named in the contract: those that go through the stream although the same call
-// can be made directly.
+// can be made directly. In the stream of our own server commands have a word of
+// their own, because there the service puts them in.
 const (
 	prefix   = "headway.v1."
 	commands = prefix + "commands."
+	stored   = prefix + "stored."
 )
 
 // maxPayload is the longest body of a message, in bytes. The server allows a
@@ -143,14 +153,19 @@ type Queue struct {
 	server    *server.Server // nil: external
 	guests    *guests        // of our own server
 	nc        *nats.Conn
+	voice     *nats.Conn // takes what others send and answers; with our own server one that may publish to inboxes only
 	js        jetstream.JetStream
 	service   micro.Service
-	seen      *seen // commands that were applied
+	seen      *seen  // commands that were applied
+	quiet     *quiet // for what others cause
+	serverLog *quiet // for what our own server says otherwise
 	lost      losses
-	ready     atomic.Bool // the streams are there
+	ready     atomic.Bool  // the streams are there
+	window    atomic.Int64 // in which the stream recognises a message by its Nats-Msg-Id, a time.Duration
 	metrics   *gauges
-	delivered map[uint64]time.Time // commands without an end, and when the sweep first saw them; only it uses this
-	workers   chan struct{}        // has room for changes that are made at once
+	delivered map[uint64]sighted // commands without an end; only the sweep uses this
+	workers   chan struct{}      // has room for changes that are made at once
+	storing   chan struct{}      // has room for commands that are put into the stream at once
 	working   sync.WaitGroup
 }
 
@@ -160,9 +175,10 @@ const maxWorkers = 64
 // Open starts or reaches the server. An external one may be away: the service
 // starts all the same, and Run goes on trying.
 func Open(o Options) (_ *Queue, err error) {
-	if o.Desk == nil || o.Events == nil || o.Begin == nil || o.Count == nil || o.Metrics == nil || o.Log == nil || o.Instance == "" ||
-		o.Access.Authenticate == nil || o.Access.Anonymous == nil || o.Access.Ended == nil || o.Access.Changed == nil || o.Access.Known == nil {
-		return nil, errors.New("natsmq: Desk, Events, Begin, Count, Metrics, Log, Instance and all of Access are required")
+	if o.Desk == nil || o.Events == nil || o.Begin == nil || o.Note == nil || o.Count == nil || o.Metrics == nil || o.Log == nil || o.Instance == "" ||
+		o.Access.Authenticate == nil || o.Access.Anonymous == nil || o.Access.Ended == nil || o.Access.Changed == nil || o.Access.Known == nil ||
+		o.Access.Spend == nil || o.Access.Unnamed == nil {
+		return nil, errors.New("natsmq: Desk, Events, Begin, Note, Count, Metrics, Log, Instance and all of Access are required")
 	}
 	o.Timing.complete()
 	if o.MaxBytes == 0 {
@@ -171,28 +187,18 @@ func Open(o Options) (_ *Queue, err error) {
 	if o.Pending == 0 {
 		o.Pending = 64 << 10
 	}
-	q := &Queue{o: o, seen: newSeen(), workers: make(chan struct{}, maxWorkers), lost: losses{of: map[*nats.Subscription]loss{}}}
+	q := &Queue{
+		o: o, seen: newSeen(), quiet: &quiet{log: o.Log}, serverLog: &quiet{log: o.Log},
+		workers: make(chan struct{}, maxWorkers), storing: make(chan struct{}, maxWorkers),
+		lost: losses{of: map[*nats.Subscription]loss{}},
+	}
+	q.window.Store(int64(o.Timing.Window))
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, q.Close())
 		}
 	}()
-	options := q.options()
-	url := o.External.URL
-	if url == "" {
-		secret := rand.Text()
-		if err := q.startServer(secret); err != nil {
-			return nil, fmt.Errorf("message queue: %w", err)
-		}
-		options = append(options, nats.InProcessServer(q.server), nats.Token(secret))
-	} else {
-		more, err := o.External.options()
-		if err != nil {
-			return nil, fmt.Errorf("message queue: %w", err)
-		}
-		options = append(options, more...)
-	}
-	if q.nc, err = nats.Connect(url, options...); err != nil {
+	if err := q.connect(); err != nil {
 		return nil, fmt.Errorf("message queue: %w", err)
 	}
 	if q.js, err = jetstream.New(q.nc, jetstream.WithDefaultTimeout(5*time.Second)); err != nil {
@@ -202,6 +208,28 @@ func Open(o Options) (_ *Queue, err error) {
 		return nil, err
 	}
 	return q, q.serve()
+}
+
+// connect connects to our own server, which it starts, or to somebody else's.
+func (q *Queue) connect() (err error) {
+	if url := q.o.External.URL; url != "" {
+		more, err := q.o.External.options()
+		if err != nil {
+			return err
+		}
+		q.nc, err = nats.Connect(url, append(q.options(), more...)...)
+		q.voice = q.nc
+		return err
+	}
+	secret, voice := rand.Text(), rand.Text()
+	if err := q.startServer(secret, voice); err != nil {
+		return err
+	}
+	if q.nc, err = nats.Connect("", append(q.options(), nats.InProcessServer(q.server), nats.Token(secret))...); err != nil {
+		return err
+	}
+	q.voice, err = nats.Connect("", append(q.options(), nats.InProcessServer(q.server), nats.Token(voice))...)
+	return err
 }
 
 // options of the connection. A server that is gone is noticed within 15 s, and
@@ -223,7 +251,7 @@ func (q *Queue) options() []nats.Option {
 				q.lost.watch(sub)
 				return
 			}
-			q.o.Log.Warn("message queue", "error", err)
+			q.quiet.warn("message queue", "error", err)
 		}),
 	}
 }
@@ -252,15 +280,19 @@ func (q *Queue) Close() error {
 			err = nil
 		}
 	}
-	if q.nc != nil {
-		_ = q.nc.FlushTimeout(time.Second)
-		q.nc.Close()
+	for _, nc := range []*nats.Conn{q.voice, q.nc} {
+		if nc != nil {
+			_ = nc.FlushTimeout(time.Second)
+			nc.Close()
+		}
 	}
 	q.working.Wait()
 	if q.server != nil {
 		q.server.Shutdown()
 		q.server.WaitForShutdown()
 	}
+	q.quiet.flush()
+	q.serverLog.flush()
 	return err
 }
 
@@ -301,11 +333,14 @@ func (q *Queue) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 			q.lost.count(q.o.Count)
+			q.quiet.tick()
+			q.serverLog.tick()
 			if q.guests != nil {
 				q.guests.check(q.server)
 			}
 		case <-sweep.C:
 			q.sweep(ctx)
+			q.grow(ctx)
 		}
 	}
 }
@@ -343,9 +378,14 @@ func (l *losses) count(count func(queue, status string, n uint64)) {
 	}
 }
 
+// tail is what follows in a subject of ours after the words that all begin with.
+func tail(subject string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(subject, stored), commands), prefix)
+}
+
 // queueOf is the queue of a subject, "" if it is of none.
 func queueOf(subject string) string {
-	rest := strings.TrimPrefix(strings.TrimPrefix(subject, commands), prefix)
+	rest := tail(subject)
 	for _, queue := range []string{queueRegister, queueStatus, queueRequest, queueOutcome} {
 		if rest == queue || strings.HasPrefix(rest, queue+".") {
 			return queue
@@ -356,15 +396,14 @@ func queueOf(subject string) string {
 
 // senderOf is the id that ends a subject, "" if it has none.
 func senderOf(subject string) string {
-	rest := strings.TrimPrefix(strings.TrimPrefix(subject, commands), prefix)
-	return strings.TrimPrefix(strings.TrimPrefix(rest, queueOf(subject)), ".")
+	return strings.TrimPrefix(strings.TrimPrefix(tail(subject), queueOf(subject)), ".")
 }
 
 // pause waits, longer after each failure and never for the same time, and
 // reports whether ctx goes on.
 func (q *Queue) pause(ctx context.Context, failures int) bool {
 	wait := min(10*time.Second, q.o.Timing.Retry<<min(failures, 10))
-	timer := time.NewTimer(wait/2 + time.Duration(randomUpTo(int64(wait/2))))
+	timer := time.NewTimer(wait/2 + mathrand.N(max(wait/2, 1)))
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -1,10 +1,8 @@
 package natsmq_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"headway/api"
-	"headway/internal/access"
 	"headway/internal/calls"
 	"headway/internal/natsmq"
 )
@@ -312,205 +309,6 @@ func TestAFloodIsDroppedAndCounted(t *testing.T) {
 		t.Error("nothing was dropped")
 	}
 	w.ask(w.connect(), "headway.v1.heads.register", registration("gpu-2"), `"lease"`) // the rest is undisturbed
-}
-
-// Answers go to inboxes only: whoever names another subject would have us write
-// where they may not.
-func TestNobodyIsMadeToSpeakForOthers(t *testing.T) {
-	w := newWorld(t)
-	nc := w.connect()
-	w.ask(nc, "headway.v1.heads.register", registration("gpu-1"), `"lease"`)
-	sub, err := nc.SubscribeSync("headway.v1.events.head.expired")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, queue := range []string{"decisions.request", "heads.register", "heads.status"} {
-		if err := nc.PublishRequest("headway.v1."+queue, "headway.v1.events.head.expired", []byte(`{"model_type":"llama"}`)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.until("they are taken", func() bool {
-		return w.of("decisions.request", "received")+w.of("heads.register", "received")+w.of("heads.status", "received") == 4
-	})
-	w.agree()
-	w.ask(nc, "headway.v1.decisions.request", `{"model_type":"llama"}`, `"decision_id"`)
-	if m, err := sub.NextMsg(50 * time.Millisecond); err == nil {
-		t.Errorf("published %s", m.Data)
-	}
-}
-
-// denied reports whether the server refuses to let a connection publish.
-func denied(t *testing.T, nc *nats.Conn, errs <-chan error, subject string, subscribe bool) bool {
-	t.Helper()
-	for len(errs) > 0 {
-		<-errs
-	}
-	if subscribe {
-		sub, err := nc.SubscribeSync(subject)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = sub.Unsubscribe() }()
-	} else if err := nc.Publish(subject, []byte("{}")); err != nil {
-		t.Fatal(err)
-	}
-	if err := nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-errs:
-		return errors.Is(err, nats.ErrPermissionViolation)
-	case <-time.After(50 * time.Millisecond): // the server answers a violation before the flush
-		return false
-	}
-}
-
-func TestEachRoleMayUseItsSubjectsOnly(t *testing.T) {
-	w := newWorld(t)
-	w.ready()
-	for _, role := range access.Roles() {
-		w.key("k-"+string(role), role, map[bool][]string{true: {"gpu-*"}}[role == access.RoleHead]...)
-	}
-	everybody := "viewer operator admin head client"
-	for subject, may := range map[string]string{
-		"pub headway.v1.decisions.request":               "operator admin client",
-		"pub headway.v1.decisions.outcome":               "operator admin client",
-		"pub headway.v1.heads.register":                  "operator admin",
-		"pub headway.v1.heads.status":                    "operator admin",
-		"pub headway.v1.commands.heads.register":         "operator admin",
-		"pub headway.v1.heads.status.ME":                 "operator admin head",
-		"pub headway.v1.heads.register.ME":               "operator admin head",
-		"pub headway.v1.commands.heads.register.ME":      "operator admin head",
-		"pub headway.v1.heads.status.k-other":            "admin",
-		"pub headway.v1.heads.status.ME.more":            "admin",
-		"pub headway.v1.events.head.expired":             "admin",
-		"pub headway.v1.dead_letters.x":                  "admin",
-		"pub $JS.API.STREAM.DELETE.HEADWAY_DEAD_LETTERS": "admin",
-		"pub $SRV.PING":                                  "viewer operator admin",
-		"pub $SYS.REQ.SERVER.PING":                       "",
-		"pub _INBOX.k-other.x":                           "",
-		"sub headway.v1.events.>":                        "viewer operator admin",
-		"sub headway.v1.decisions.request":               "admin",
-		"sub headway.v1.heads.>":                         "admin",
-		"sub >":                                          "",
-		"sub _INBOX.>":                                   "admin",
-		"sub _INBOX.k-other.>":                           "admin",
-		"sub _INBOX.ME.>":                                everybody,
-		"sub $JS.API.>":                                  "",
-	} {
-		kind, template, _ := strings.Cut(subject, " ")
-		for _, role := range access.Roles() {
-			errs := make(chan error, 16)
-			id := "k-" + string(role)
-			nc := w.connect(append(as(id), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-				select {
-				case errs <- err:
-				default:
-				}
-			}))...)
-			want := !strings.Contains(" "+may+" ", " "+string(role)+" ")
-			if strings.Contains(template, "STREAM.DELETE") && !want {
-				continue // it would do it
-			}
-			if got := denied(t, nc, errs, strings.ReplaceAll(template, "ME", id), kind == "sub"); got != want {
-				t.Errorf("%s as %s: denied %v; want %v", subject, role, got, want)
-			}
-			nc.Close()
-		}
-	}
-}
-
-func TestAHeadSpeaksForItselfOnly(t *testing.T) {
-	w := newWorld(t)
-	w.key("k-1", access.RoleHead, "gpu-*")
-	w.key("k-2", access.RoleHead, "cpu-*")
-	one, two := w.connect(as("k-1")...), w.connect(as("k-2")...)
-	w.ask(one, "headway.v1.heads.register.k-1", registration("gpu-1"), `"lease"`)
-	w.ask(one, "headway.v1.heads.register.k-1", registration("cpu-1"), `"forbidden"`)
-	w.ask(two, "headway.v1.heads.status.k-2", `{"id":"gpu-1","epoch":1,"status":"offline"}`, `"forbidden"`)
-	w.mu.Lock()
-	actor := w.acted[len(w.acted)-1].Actor
-	w.mu.Unlock()
-	if actor.ID != "k-1" || actor.Type != "key" || actor.Via != "nats" {
-		t.Errorf("the trail has %+v", actor)
-	}
-	w.agree()
-}
-
-func TestWrongCredentialsAreRefused(t *testing.T) {
-	w := newWorld(t)
-	w.key("k-1", access.RoleClient)
-	for name, options := range map[string][]nats.Option{
-		"none": nil, "a guess": {nats.Token("guess")}, "a password": {nats.UserInfo("x", "guess")},
-	} {
-		if nc, err := nats.Connect("nats://"+w.queue.Addr(), options...); !errors.Is(err, nats.ErrAuthorization) {
-			t.Errorf("%s: %v", name, err)
-			if nc != nil {
-				nc.Close()
-			}
-		}
-	}
-	w.connect(nats.UserInfo("anybody", "k-1"))
-}
-
-// What ends a connection is the change itself: nobody looks otherwise.
-func TestARevokedKeyIsDisconnected(t *testing.T) {
-	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Watch = time.Hour })
-	w.key("k-1", access.RoleClient)
-	gone := make(chan struct{}, 8)
-	nc := w.connect(append(as("k-1"), nats.DisconnectErrHandler(func(*nats.Conn, error) { gone <- struct{}{} }))...)
-	w.ask(nc, "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
-	w.revoke("k-1")
-	select {
-	case <-gone:
-	case <-time.After(10 * time.Second):
-		t.Error("it is still connected")
-	}
-}
-
-// A key that is revoked while it is looked at lets nobody in afterwards: the
-// look that ends connections has passed then.
-func TestAKeyThatIsRevokedMeanwhileLetsNobodyIn(t *testing.T) {
-	var w *world
-	w = newWorld(t, func(o *natsmq.Options) {
-		o.Timing.Watch = time.Hour
-		authenticate := o.Access.Authenticate
-		o.Access.Authenticate = func(ctx context.Context, token string, from netip.Addr) (*access.Principal, error) {
-			p, err := authenticate(ctx, token, from)
-			w.revoke(token)
-			return p, err
-		}
-	})
-	w.key("k-1", access.RoleClient)
-	nc, err := nats.Connect("nats://"+w.queue.Addr(), as("k-1")...)
-	if !errors.Is(err, nats.ErrAuthorization) {
-		t.Errorf("%v; want a refusal", err)
-	}
-	if nc != nil {
-		nc.Close()
-	}
-}
-
-func TestAnOpenServiceThatIsClosedSendsStrangersAway(t *testing.T) {
-	w := newWorld(t)
-	gone := make(chan struct{}, 8)
-	nc := w.connect(nats.DisconnectErrHandler(func(*nats.Conn, error) { gone <- struct{}{} }))
-	w.ask(nc, "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
-	w.key("first", access.RoleAdmin)
-	<-gone
-}
-
-func TestAnotherAddressThanLoopbackNeedsKeysAndTLS(t *testing.T) {
-	_, err := natsmq.Open(natsmq.Options{})
-	if err == nil {
-		t.Error("nothing is required")
-	}
-	w := newWorld(t)
-	o := w.options
-	o.Dir, o.Listen = t.TempDir(), "0.0.0.0:0"
-	if _, err := natsmq.Open(o); err == nil || !strings.Contains(err.Error(), "needs a key") {
-		t.Errorf("0.0.0.0: %v", err)
-	}
 }
 
 func TestAllStatusReportsOfABusyFleetArrive(t *testing.T) {

@@ -36,7 +36,7 @@ func (q *Queue) serve() (err error) {
 	if m := semantic.FindStringSubmatch(q.o.Version); m != nil {
 		version = m[1]
 	}
-	q.service, err = micro.AddService(q.nc, micro.Config{
+	q.service, err = micro.AddService(q.voice, micro.Config{
 		Name: "headway", Version: version, QueueGroup: "headway",
 		Description: "decides which head takes a request, and registers heads",
 		Metadata:    map[string]string{"version": q.o.Version, "instance": q.o.Instance},
@@ -50,6 +50,7 @@ func (q *Queue) serve() (err error) {
 		about   map[string]string
 	}{
 		"decisions-request":       {prefix + queueRequest, q.decide, map[string]string{"request": "DecisionRequest", "answer": "Decision"}},
+		"decisions-request-by-id": {prefix + queueRequest + ".*", q.decide, map[string]string{"request": "DecisionRequest", "answer": "Decision"}},
 		"heads-register":          {prefix + queueRegister, q.register, map[string]string{"request": "Registration", "answer": "RegistrationAnswer"}},
 		"heads-register-by-owner": {prefix + queueRegister + ".*", q.register, map[string]string{"request": "Registration", "answer": "RegistrationAnswer"}},
 	} {
@@ -59,31 +60,50 @@ func (q *Queue) serve() (err error) {
 			return fmt.Errorf("message queue: %w", err)
 		}
 	}
-	for _, subject := range []string{prefix + queueStatus, prefix + queueStatus + ".*"} {
-		sub, err := q.nc.QueueSubscribe(subject, "headway", q.report)
-		if err == nil {
-			err = sub.SetPendingLimits(q.o.Pending, pendingBytes)
+	take := map[string]nats.MsgHandler{prefix + queueStatus: q.report}
+	if q.server != nil {
+		take[prefix+queueOutcome], take[commands+queueRegister] = q.store, q.store
+	}
+	for subject, handle := range take {
+		for _, subject := range []string{subject, subject + ".*"} {
+			sub, err := q.voice.QueueSubscribe(subject, "headway", handle)
+			if err == nil {
+				err = sub.SetPendingLimits(q.o.Pending, pendingBytes)
+			}
+			if err != nil {
+				return fmt.Errorf("message queue: %w", err)
+			}
+			q.lost.watch(sub)
 		}
-		if err != nil {
-			return fmt.Errorf("message queue: %w", err)
-		}
-		q.lost.watch(sub)
+	}
+	if q.server == nil {
+		return nil // it may be away
+	}
+	if err := q.voice.Flush(); err != nil { // whoever comes now finds the service
+		return fmt.Errorf("message queue: %w", err)
 	}
 	return nil
 }
 
-// trusted is who speaks on a subject without an id: a server lets only those
-// publish there who may speak for all.
+// trusted is who speaks on a subject without an id where nobody has to say who
+// it is: an open service, or a server of somebody else's, whose accounts say who
+// may publish there.
 var trusted = &access.Principal{Type: "system", ID: "nats", Role: access.RoleOperator}
 
 // sender finds out who speaks on a subject.
 func (q *Queue) sender(subject string) (*access.Principal, error) {
 	id := senderOf(subject)
 	if id == "" {
+		if p := q.o.Access.Unnamed(); p != nil && q.guests != nil {
+			return p, nil
+		}
 		return trusted, nil
 	}
 	if q.guests != nil {
 		if p := q.guests.known(id); p != nil {
+			if q.o.Access.Ended(p) {
+				return nil, access.ErrRevoked
+			}
 			return p, nil
 		}
 	}
@@ -96,40 +116,76 @@ func (q *Queue) sender(subject string) (*access.Principal, error) {
 	return nil, access.ErrUnknown
 }
 
+// admit finds out who speaks on a subject, and refuses those who send too much
+// or may not do what the subject is for.
+func (q *Queue) admit(subject string, needs access.Permission) (*access.Principal, error) {
+	p, err := q.sender(subject)
+	if err == nil {
+		err = q.o.Access.Spend(p)
+	}
+	if err == nil {
+		err = calls.Allow(p, needs)
+	}
+	return p, err
+}
+
+// denied records an attempt that was refused for who made it, as over HTTP:
+// those who ask too often are too many to write down.
+func (q *Queue) denied(subject string, p *access.Principal, err error) {
+	problem := calls.AccessProblem(err)
+	if problem == nil || problem.Code == api.CodeRateLimited {
+		return
+	}
+	queue := queueOf(subject)
+	e := audit.Entry{
+		Category: audit.Auth, Action: "access", Outcome: audit.Denied, Reason: problem.Detail,
+		Actor: audit.Actor{Type: "anonymous", Via: "nats"}, Target: audit.Target{Type: "route", ID: "NATS " + prefix + queue},
+	}
+	if queue == queueRegister {
+		e.Action = "head.register"
+	}
+	if p != nil {
+		e.Actor.Type, e.Actor.ID = p.Type, p.ID
+	}
+	q.o.Note(e)
+}
+
 // decide answers a request for a decision.
 func (q *Queue) decide(r micro.Request) {
 	q.o.Count(queueRequest, received, 1)
 	body := r.Data()
-	err := tooLong(body)
+	p, err := q.admit(r.Subject(), access.Decide)
+	if err == nil {
+		err = tooLong(body)
+	}
 	var answer []byte
 	if err == nil {
 		answer, err = q.o.Desk.Decide(body, nil)
 	}
-	q.counted(queueRequest, err)
-	q.reply(r, answer, err)
+	q.counted(r.Subject(), p, err)
+	q.reply(r, p, answer, err)
 }
 
 // register answers a registration. It waits for the disk, together with others.
 func (q *Queue) register(r micro.Request) {
 	q.o.Count(queueRegister, received, 1)
+	p, err := q.admit(r.Subject(), access.BeHead)
+	if err != nil {
+		q.counted(r.Subject(), p, err)
+		q.reply(r, p, nil, err)
+		return
+	}
 	q.workers <- struct{}{}
 	q.working.Go(func() {
 		defer func() { <-q.workers }()
-		answer, err := q.registerHead(r.Subject(), r.Data())
-		q.counted(queueRegister, err)
-		q.reply(r, answer, err)
+		answer, err := q.registerHead(p, r.Data())
+		q.counted(r.Subject(), p, err)
+		q.reply(r, p, answer, err)
 	})
 }
 
-func (q *Queue) registerHead(subject string, body []byte) ([]byte, error) {
+func (q *Queue) registerHead(p *access.Principal, body []byte) ([]byte, error) {
 	if err := tooLong(body); err != nil {
-		return nil, err
-	}
-	p, err := q.sender(subject)
-	if err == nil {
-		err = calls.Allow(p, access.BeHead)
-	}
-	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(audit.WithIdentity(context.Background(), &audit.Identity{
@@ -146,35 +202,48 @@ func (q *Queue) registerHead(subject string, body []byte) ([]byte, error) {
 // report takes a status report. It needs no answer, and gets one if it asks.
 func (q *Queue) report(m *nats.Msg) {
 	q.o.Count(queueStatus, received, 1)
-	err := tooLong(m.Data)
+	p, err := q.admit(m.Subject, access.BeHead)
+	if err == nil {
+		err = tooLong(m.Data)
+	}
 	var lease api.StatusAnswer
 	if err == nil {
-		var p *access.Principal
-		if p, err = q.sender(m.Subject); err == nil {
-			if err = calls.Allow(p, access.BeHead); err == nil {
-				lease, err = q.o.Desk.Report(p, "", m.Data)
-			}
-		}
+		lease, err = q.o.Desk.Report(p, "", m.Data)
 	}
-	q.counted(queueStatus, err)
-	if !mayAnswer(m.Reply) {
+	q.counted(m.Subject, p, err)
+	if m.Reply == "" {
+		return
+	}
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(lease)
+	}
+	q.answer(m, p, body, err)
+}
+
+// answer answers a message, with a problem if there is an error.
+func (q *Queue) answer(m *nats.Msg, p *access.Principal, body []byte, err error) {
+	if !q.mayAnswer(p, m.Subject, m.Reply) {
 		return
 	}
 	answer := nats.NewMsg(m.Reply)
-	if err == nil {
-		answer.Data, err = json.Marshal(lease)
-	}
+	answer.Data = body
 	if err != nil {
 		problem := calls.ProblemOf(err)
-		answer.Data = bodyOf(problem)
+		if body == nil {
+			answer.Data = bodyOf(problem)
+		}
 		answer.Header.Set(micro.ErrorCodeHeader, strconv.Itoa(problem.Status()))
 		answer.Header.Set(micro.ErrorHeader, problem.Code)
 	}
-	_ = q.nc.PublishMsg(answer) // it fails only while the server is away, and so is who asked
+	_ = q.voice.PublishMsg(answer) // it fails only while the server is away, and so is who asked
 }
 
-// counted counts how a delivery ended.
-func (q *Queue) counted(queue string, err error) {
+// counted counts how a delivery ended, and records it if it was refused for who
+// sent it.
+func (q *Queue) counted(subject string, p *access.Principal, err error) {
+	q.denied(subject, p, err)
+	queue := queueOf(subject)
 	switch {
 	case err == nil:
 		q.o.Count(queue, processed, 1)
@@ -192,8 +261,8 @@ func final(err error) bool {
 }
 
 // reply answers a request of the micro service.
-func (q *Queue) reply(r micro.Request, answer []byte, err error) {
-	if !mayAnswer(r.Reply()) {
+func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err error) {
+	if !q.mayAnswer(p, r.Subject(), r.Reply()) {
 		return
 	}
 	if err == nil {
@@ -208,8 +277,20 @@ func (q *Queue) reply(r micro.Request, answer []byte, err error) {
 }
 
 // mayAnswer reports whether somebody waits for an answer, in an inbox: whoever
-// names another subject wants us to write where they may not.
-func mayAnswer(reply string) bool { return strings.HasPrefix(reply, "_INBOX") }
+// names another subject wants us to write where they may not. Of a guest whom
+// the subject names it must be the guest's own inbox, since no guest but an
+// administrator reads another.
+func (q *Queue) mayAnswer(p *access.Principal, subject, reply string) bool {
+	whose, ok := strings.CutPrefix(reply, inbox)
+	id := senderOf(subject)
+	switch {
+	case !ok:
+		return false
+	case q.guests == nil || id == "" || p != nil && p.May(access.Admin):
+		return true
+	}
+	return strings.HasPrefix(whose, id+".")
+}
 
 func bodyOf(p *calls.Problem) []byte {
 	body, err := json.Marshal(p.Answer(), json.Deterministic(true))

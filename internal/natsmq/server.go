@@ -1,22 +1,16 @@
 package natsmq
 
 import (
-	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -34,15 +28,19 @@ const (
 	authenticateTime = 2 * time.Second
 )
 
-// startServer starts our own server. Whoever has the secret is ourselves.
-func (q *Queue) startServer(secret string) error {
+// startServer starts our own server. Whoever has the secret is ourselves, and
+// whoever has the other one the connection that answers others.
+func (q *Queue) startServer(secret, voice string) error {
 	if q.o.Dir == "" {
 		return errors.New("the directory of the streams is required")
 	}
 	if err := os.MkdirAll(q.o.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of the streams: %w", err)
 	}
-	q.guests = &guests{o: q.o.Access, log: q.o.Log, secret: sha256.Sum256([]byte(secret)), here: map[uint64]*access.Principal{}}
+	q.guests = &guests{
+		o: q.o.Access, note: q.o.Note, log: q.quiet, secret: sha256.Sum256([]byte(secret)), voice: sha256.Sum256([]byte(voice)),
+		here: map[uint64]*access.Principal{}, named: map[string]named{},
+	}
 	o := &server.Options{
 		ServerName: "headway", DontListen: q.o.Listen == "", NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 		MaxPayload: maxPayload + headroom, MaxConn: maxConnections, MaxSubs: maxSubscriptions, MaxPending: maxOutgoing,
@@ -76,7 +74,7 @@ func (q *Queue) startServer(secret string) error {
 	if err != nil {
 		return err
 	}
-	s.SetLoggerV2(&logger{q.o.Log}, false, false, false)
+	s.SetLoggerV2(&logger{clients: q.quiet, rest: q.serverLog}, false, false, false)
 	q.server = s
 	s.Start()
 	if !s.ReadyForConnections(startTime) {
@@ -130,165 +128,3 @@ func (e *External) options() ([]nats.Option, error) {
 	}
 	return append(list, nats.Secure(config)), nil
 }
-
-// guests lets connections to our own server in, and says which subjects they may
-// use. It implements server.Authentication.
-type guests struct {
-	o      Access
-	log    *slog.Logger
-	secret [sha256.Size]byte // of our own connection
-
-	mu   sync.Mutex
-	here map[uint64]*access.Principal // by the number of the connection
-}
-
-// Check implements server.Authentication. The credential is the token or the
-// password of the connection; the name of the user does not matter.
-func (g *guests) Check(c server.ClientAuthentication) bool {
-	opts := c.GetOpts()
-	token := opts.Token
-	if token == "" {
-		token = opts.Password
-	}
-	if sum := sha256.Sum256([]byte(token)); subtle.ConstantTimeCompare(sum[:], g.secret[:]) == 1 {
-		c.RegisterUser(&server.User{Username: "headway"})
-		return true
-	}
-	p, from := g.o.Anonymous(), netip.Addr{}
-	if a, ok := c.RemoteAddress().(*net.TCPAddr); ok {
-		from = a.AddrPort().Addr().Unmap()
-	}
-	if token != "" {
-		ctx, cancel := context.WithTimeout(context.Background(), authenticateTime)
-		defer cancel()
-		var err error
-		if p, err = g.o.Authenticate(ctx, token, from); err != nil {
-			g.log.Warn("a connection to the message queue was refused", "from", from.String(), "reason", err)
-			return false
-		}
-	}
-	if p == nil || token == "" && !from.IsLoopback() {
-		return false
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.o.Ended(p) { // since it was authenticated: the look that ends others has passed
-		return false
-	}
-	g.here[c.GetID()] = p
-	c.RegisterUser(&server.User{Username: subjectID(p), Permissions: permissions(p), ConnectionDeadline: p.Expires})
-	return true
-}
-
-// known is who is connected under the id that subjects name.
-func (g *guests) known(id string) *access.Principal {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, p := range g.here {
-		if subjectID(p) == id {
-			return p
-		}
-	}
-	return nil
-}
-
-// watch ends the connections of those who may not stay as soon as that changes,
-// until ctx ends.
-func (g *guests) watch(ctx context.Context, s *server.Server) {
-	for {
-		changed := g.o.Changed() // before the look, so that no change is missed
-		g.check(s)
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		}
-	}
-}
-
-// check ends the connections of those who may not stay and forgets those who
-// have left.
-func (g *guests) check(s *server.Server) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for id, p := range g.here {
-		switch {
-		case s.GetClient(id) == nil:
-			delete(g.here, id)
-		case g.o.Ended(p):
-			delete(g.here, id)
-			_ = s.DisconnectClientByID(id)
-		}
-	}
-}
-
-// subjectID is how a subject names somebody: by the id, or by a hash of one that
-// would not be one word of a subject.
-func subjectID(p *access.Principal) string {
-	odd := func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r != '-' && r != '_'
-	}
-	switch {
-	case p.ID == "":
-		return p.Type
-	case !strings.ContainsFunc(p.ID, odd):
-		return p.ID
-	}
-	sum := sha256.Sum256([]byte(p.Type + ":" + p.ID))
-	return hex.EncodeToString(sum[:8])
-}
-
-// permissions are the subjects that somebody may use. Answers go to an inbox of
-// one's own, or others could read them. What concerns heads has the sender's id
-// at the end of the subject, which the server enforces: so the service knows who
-// speaks.
-func permissions(p *access.Principal) *server.Permissions {
-	id := subjectID(p)
-	var publish []string
-	subscribe := []string{"_INBOX." + id + ".>", "_INBOX_" + id + ".>"}
-	if p.May(access.Decide) {
-		publish = append(publish, prefix+queueRequest, prefix+queueOutcome)
-	}
-	if p.May(access.BeHead) {
-		for _, subject := range []string{prefix + queueRegister, prefix + queueStatus, commands + queueRegister} {
-			publish = append(publish, subject+"."+id)
-			if p.Role != access.RoleHead {
-				publish = append(publish, subject)
-			}
-		}
-	}
-	if p.May(access.Read) {
-		publish = append(publish, "$SRV.>")
-		subscribe = append(subscribe, prefix+queueEvents+".>")
-	}
-	if p.May(access.Admin) {
-		publish = append(publish, prefix+">", "$JS.API.>", "$JS.ACK.>")
-		subscribe = append(subscribe, prefix+">", "_INBOX.>", "$JS.EVENT.>")
-	}
-	if publish == nil { // an empty list would allow all
-		publish = []string{"_INBOX." + id + ".>"}
-	}
-	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: publish},
-		Subscribe: &server.SubjectPermission{Allow: subscribe},
-	}
-}
-
-// logger hands what the server says to our log. What it calls a notice is of no
-// interest to an operator of ours.
-type logger struct{ log *slog.Logger }
-
-func (l *logger) say(level slog.Level, format string, v []any) {
-	l.log.Log(context.Background(), level, "message queue", "server", fmt.Sprintf(format, v...))
-}
-
-// The rest implements server.Logger.
-
-func (l *logger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
-func (l *logger) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v) }
-func (l *logger) Fatalf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
-func (l *logger) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v) }
-func (l *logger) Debugf(format string, v ...any)  { l.say(slog.LevelDebug, format, v) }
-func (l *logger) Tracef(string, ...any)           {}
-
-func randomUpTo(n int64) int64 { return rand.Int64N(max(n, 1)) }

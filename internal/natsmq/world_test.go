@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,13 +45,16 @@ type world struct {
 	closed  bool          // a credential is needed
 	changed chan struct{} // closed by the next change of who may stay
 	acted   []audit.Entry
-	broken  bool // the store cannot be written
+	broken  bool           // the store cannot be written
+	slow    time.Duration  // the store takes so long
+	budget  map[string]int // messages that somebody may send yet, by id; who is not in it has no limit
 	desk    *calls.Desk
 }
 
 // quick lets what takes minutes take milliseconds.
 var quick = natsmq.Timing{
 	BackOff: []time.Duration{20 * time.Millisecond, 30 * time.Millisecond, 40 * time.Millisecond, 50 * time.Millisecond},
+	AckWait: time.Second,
 	Watch:   20 * time.Millisecond, Sweep: 100 * time.Millisecond, Retry: 20 * time.Millisecond,
 }
 
@@ -90,8 +94,8 @@ func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	must(err)
 	o := natsmq.Options{
 		Dir: filepath.Join(dir, "queue"), Listen: "127.0.0.1:0", Timing: quick, MaxBytes: 16 << 20,
-		Desk: w.desk, Events: w.events, Begin: begin, Count: w.count, Metrics: w.metrics, Log: log, Instance: "test", Version: "v1.2.3-4-gabc",
-		Access: natsmq.Access{Authenticate: w.authenticate, Anonymous: w.anonymous, Ended: w.ended, Changed: w.change, Known: w.known},
+		Desk: w.desk, Events: w.events, Begin: begin, Note: note, Count: w.count, Metrics: w.metrics, Log: log, Instance: "test", Version: "v1.2.3-4-gabc",
+		Access: natsmq.Access{Authenticate: w.authenticate, Anonymous: w.anonymous, Ended: w.ended, Changed: w.change, Known: w.known, Spend: w.spend, Unnamed: w.unnamed},
 	}
 	for _, c := range change {
 		c(&o)
@@ -124,8 +128,11 @@ type fragile struct {
 
 func (f *fragile) Save(ctx context.Context, changes []fleet.Change) error {
 	f.w.mu.Lock()
-	broken := f.w.broken
+	broken, slow := f.w.broken, f.w.slow
 	f.w.mu.Unlock()
+	if slow > 0 {
+		<-time.After(slow)
+	}
 	if broken {
 		return fleet.ErrStoreUnavailable
 	}
@@ -137,6 +144,20 @@ func (w *world) storing(possible bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.broken = !possible
+}
+
+// slowly lets each write take so long.
+func (w *world) slowly(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.slow = d
+}
+
+// trail is what was recorded so far.
+func (w *world) trail() []audit.Entry {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.acted)
 }
 
 func (w *world) count(queue, status string, n uint64) {
@@ -219,6 +240,42 @@ func (w *world) known(id string) *access.Principal {
 		}
 	}
 	return nil
+}
+
+// everybody is who sends on subjects that all share.
+var everybody = &access.Principal{Type: "system", ID: "unnamed", Role: access.RoleOperator}
+
+func (w *world) unnamed() *access.Principal {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return everybody
+	}
+	return nil
+}
+
+func (w *world) spend(p *access.Principal) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left, limited := w.budget[p.ID]
+	switch {
+	case !limited:
+		return nil
+	case left == 0:
+		return &access.LimitedError{Limit: "key", RetryAfter: time.Second}
+	}
+	w.budget[p.ID]--
+	return nil
+}
+
+// allow lets somebody send so many messages more.
+func (w *world) allow(id string, messages int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.budget == nil {
+		w.budget = map[string]int{}
+	}
+	w.budget[id] = messages
 }
 
 // key adds a key whose secret is its id.

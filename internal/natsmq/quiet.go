@@ -1,0 +1,97 @@
+package natsmq
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A quiet log takes so many lines in so long and counts the rest.
+const (
+	quietLines = 10
+	quietFor   = 10 * time.Second
+)
+
+// quiet is the log for what others can cause as often as they like.
+type quiet struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	ends    time.Time // of the time that said counts for
+	said    int
+	leftOut int
+}
+
+func (l *quiet) warn(message string, args ...any) {
+	l.mu.Lock()
+	now := time.Now()
+	if now.After(l.ends) {
+		l.tell()
+		l.ends, l.said = now.Add(quietFor), 0
+	}
+	l.said++
+	much := l.said > quietLines
+	if much {
+		l.leftOut++
+	}
+	l.mu.Unlock()
+	if !much {
+		l.log.Warn(message, args...)
+	}
+}
+
+// flush says how much was left out.
+func (l *quiet) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tell()
+}
+
+// tell is flush while the lock is held.
+func (l *quiet) tell() {
+	if l.leftOut > 0 {
+		l.log.Warn("message queue: more of the same was left out of this log", "left_out", l.leftOut)
+		l.leftOut = 0
+	}
+}
+
+// tick says how much was left out, once in a while.
+func (l *quiet) tick() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Now().After(l.ends) {
+		l.tell()
+	}
+}
+
+// logger hands what the server says to our log: mostly what clients did, as
+// publishing where they may not, and that must not hide the rest. What it calls
+// a notice is of no interest to an operator of ours.
+type logger struct{ clients, rest *quiet }
+
+// The rest implements server.Logger.
+
+func (l *logger) Noticef(format string, v ...any) { l.Debugf(format, v...) }
+func (l *logger) Errorf(format string, v ...any)  { l.Warnf(format, v...) }
+func (l *logger) Tracef(string, ...any)           {}
+
+func (l *logger) Warnf(format string, v ...any) {
+	to := l.rest
+	if strings.Contains(format, "cid:") { // of a connection
+		to = l.clients
+	}
+	to.warn("message queue", "server", fmt.Sprintf(format, v...))
+}
+
+func (l *logger) Fatalf(format string, v ...any) {
+	l.rest.log.Error("message queue", "server", fmt.Sprintf(format, v...))
+}
+
+func (l *logger) Debugf(format string, v ...any) {
+	if l.rest.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.rest.log.Debug("message queue", "server", fmt.Sprintf(format, v...))
+	}
+}

@@ -1,0 +1,111 @@
+package natsmq
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"headway/api"
+	"headway/internal/access"
+	"headway/internal/calls"
+)
+
+// acknowledgement is what a stream answers, so that clients of streams
+// understand it.
+type acknowledgement struct {
+	Error     *refusal `json:"error,omitzero"`
+	Stream    string   `json:"stream"`
+	Sequence  uint64   `json:"seq"`
+	Duplicate bool     `json:"duplicate,omitzero"`
+}
+
+type refusal struct {
+	Code        int    `json:"code"`
+	ErrorCode   int    `json:"err_code,omitzero"` // of NATS
+	Description string `json:"description"`
+}
+
+// store puts a command into the stream of our own server and acknowledges it.
+// If the stream took the subject itself, the server would acknowledge wherever
+// the sender's reply subject points, whoever may not publish there.
+func (q *Queue) store(m *nats.Msg) {
+	needs := access.Decide
+	if queueOf(m.Subject) == queueRegister {
+		needs = access.BeHead
+	}
+	p, err := q.admit(m.Subject, needs)
+	if err == nil {
+		err = tooLong(m.Data)
+	}
+	if err != nil {
+		q.notStored(m, p, err, refusalOf(err))
+		return
+	}
+	q.storing <- struct{}{}
+	q.working.Go(func() {
+		defer func() { <-q.storing }()
+		ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)
+		defer cancel()
+		done, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: q.inStream(m.Subject), Header: m.Header, Data: m.Data})
+		if err != nil {
+			no := refusalOf(unavailable(err))
+			if e, ok := errors.AsType[*jetstream.APIError](err); ok {
+				no = &refusal{e.Code, int(e.ErrorCode), e.Description}
+			}
+			q.notStored(m, p, unavailable(err), no)
+			return
+		}
+		q.acknowledge(m, p, &acknowledgement{Stream: done.Stream, Sequence: done.Sequence, Duplicate: done.Duplicate}, nil)
+	})
+}
+
+// notStored ends the only delivery of a command that the stream does not have.
+func (q *Queue) notStored(m *nats.Msg, p *access.Principal, err error, no *refusal) {
+	q.o.Count(queueOf(m.Subject), received, 1)
+	q.counted(m.Subject, p, err)
+	q.acknowledge(m, p, &acknowledgement{Error: no}, err)
+}
+
+func refusalOf(err error) *refusal {
+	problem := calls.ProblemOf(err)
+	return &refusal{Code: problem.Status(), Description: problem.Detail}
+}
+
+func (q *Queue) acknowledge(m *nats.Msg, p *access.Principal, a *acknowledgement, err error) {
+	if body, e := json.Marshal(a); e == nil {
+		q.answer(m, p, body, err)
+	}
+}
+
+// inStream is the subject of a command in the stream. With somebody else's
+// server the stream takes commands itself, so that they need not wait for us.
+func (q *Queue) inStream(subject string) string {
+	if q.server == nil || strings.HasPrefix(subject, stored) {
+		return subject
+	}
+	return stored + tail(subject)
+}
+
+// commandOf is the subject that a command of the stream was sent on, "" if it is
+// no command.
+func commandOf(subject string) string {
+	if strings.ContainsAny(senderOf(subject), ".*> \t\r\n") {
+		return ""
+	}
+	switch queue := queueOf(subject); {
+	case queue == queueOutcome && !strings.HasPrefix(subject, commands):
+		return prefix + tail(subject)
+	case queue == queueRegister && !strings.HasPrefix(subject, prefix+queueRegister):
+		return commands + tail(subject)
+	}
+	return ""
+}
+
+// errNotACommand refuses to put a letter back into the queue.
+var errNotACommand = &calls.Problem{
+	Code: api.CodeInvalid, Detail: "The letter is of no command that this service has, so it cannot be put back; look at it with headway queue peek, and purge it.",
+}

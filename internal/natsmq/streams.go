@@ -1,0 +1,115 @@
+package natsmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The streams, and the consumer that all instances share.
+const (
+	commandStream = "HEADWAY_COMMANDS"
+	deadStream    = "HEADWAY_DEAD_LETTERS"
+	consumerName  = "headway"
+)
+
+// ensure makes the streams and the consumer, or brings them up to date. With our
+// own server what was begun ends, also at a stop: a stream that is being made
+// while the server shuts down would be missed by it and stay open.
+func (q *Queue) ensure(ctx context.Context) (jetstream.Consumer, error) {
+	// Somebody else's server lets the stream itself take commands, so that they
+	// need not wait for us. See store for why ours does not.
+	subjects := []string{prefix + queueOutcome, prefix + queueOutcome + ".*", commands + ">"}
+	if q.server != nil {
+		subjects = []string{stored + ">"}
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+		defer cancel()
+	}
+	commandsConfig := jetstream.StreamConfig{
+		Name: commandStream, Description: "Commands to Headway that must not be lost.",
+		Subjects: subjects, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Storage: jetstream.FileStorage,
+		MaxBytes: q.o.MaxBytes, MaxMsgSize: maxPayload, Duplicates: q.o.Timing.Window, Replicas: 1,
+	}
+	deadConfig := jetstream.StreamConfig{
+		Name: deadStream, Description: "Commands that could not be applied, with the reason.",
+		Subjects: []string{prefix + queueDead + ".>"}, Discard: jetstream.DiscardNew, Storage: jetstream.FileStorage,
+		MaxBytes: q.o.MaxBytes, MaxAge: q.o.Timing.Age, Duplicates: q.o.Timing.Window, Replicas: 1,
+	}
+	for _, config := range []jetstream.StreamConfig{deadConfig, commandsConfig} {
+		if err := q.makeStream(ctx, config); err != nil {
+			return nil, fmt.Errorf("stream %s: %w", config.Name, err)
+		}
+	}
+	return q.js.CreateOrUpdateConsumer(ctx, commandStream, jetstream.ConsumerConfig{
+		Durable: consumerName, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: maxDeliver,
+		// No BackOff: its first step would be the time to acknowledge in.
+		AckWait: q.o.Timing.AckWait, MaxAckPending: 4096,
+	})
+}
+
+// makeStream makes a stream, or leaves one as the operator of the cluster has
+// set it up.
+func (q *Queue) makeStream(ctx context.Context, config jetstream.StreamConfig) error {
+	if q.server != nil {
+		_, err := q.js.CreateOrUpdateStream(ctx, config)
+		return err
+	}
+	stream, err := q.js.Stream(ctx, config.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		config.Metadata = map[string]string{replicasKey: replicasOurs}
+		config.Replicas = q.replicas()
+		stream, err = q.js.CreateStream(ctx, config)
+		if _, refused := errors.AsType[*jetstream.APIError](err); refused && config.Replicas > 1 {
+			config.Replicas = 1 // until there are servers for more, see grow
+			stream, err = q.js.CreateStream(ctx, config)
+		}
+	}
+	if err == nil && config.Name == commandStream {
+		q.window.Store(int64(stream.CachedInfo().Config.Duplicates))
+	}
+	return err
+}
+
+// A stream whose metadata say so has as many replicas as we think right.
+const (
+	replicasKey  = "headway_replicas"
+	replicasOurs = "automatic"
+)
+
+// replicas of a stream: three where there are that many servers to hold them.
+func (q *Queue) replicas() int {
+	if len(q.nc.Servers()) >= 3 {
+		return 3
+	}
+	return 1
+}
+
+// grow gives the streams that we made more replicas once the cluster has the
+// servers for them.
+func (q *Queue) grow(ctx context.Context) {
+	want := q.replicas()
+	if q.server != nil || want == 1 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	for _, name := range []string{deadStream, commandStream} {
+		stream, err := q.js.Stream(ctx, name)
+		if err != nil {
+			return // consume says so
+		}
+		config := stream.CachedInfo().Config
+		if config.Replicas >= want || config.Metadata[replicasKey] != replicasOurs {
+			continue
+		}
+		config.Replicas = want
+		if _, err := q.js.UpdateStream(ctx, config); err != nil {
+			q.quiet.warn("a stream has fewer replicas than there are servers for; it is tried again", "stream", name, "error", err)
+			continue
+		}
+		q.o.Log.Info("a stream has more replicas now", "stream", name, "replicas", want)
+	}
+}
