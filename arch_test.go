@@ -141,6 +141,8 @@ var forTests = []string{
 	"github.com/prometheus/common",
 	"github.com/prometheus/client_model",
 	"github.com/rogpeppe/go-internal",
+	"github.com/nats-io/jwt/v2", // credentials of a server of somebody else's
+	"github.com/nats-io/nkeys",
 	"github.com/gobwas/ws", // a second WebSocket library, which has to agree with the first
 }
 

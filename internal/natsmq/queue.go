@@ -238,7 +238,7 @@ func (q *Queue) options() []nats.Option {
 	return []nats.Option{
 		nats.Name("headway " + q.o.Instance),
 		nats.PingInterval(5 * time.Second), nats.MaxPingsOutstanding(2),
-		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.ReconnectJitter(100*time.Millisecond, time.Second),
+		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.IgnoreAuthErrorAbort(), nats.ReconnectJitter(100*time.Millisecond, time.Second),
 		nats.ReconnectWait(q.o.Timing.Retry), nats.Timeout(5 * time.Second), nats.FlusherTimeout(5 * time.Second),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
