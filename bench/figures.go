@@ -157,11 +157,13 @@ func realtime() []section {
 		},
 	}, {
 		name: "Message queue: 20,000 status reports a second for a minute",
-		pkg:  "./cmd/headway", bench: "^BenchmarkStatusByNATS$",
+		pkg:  "./cmd/headway", bench: "^BenchmarkStatusByNATS",
 		figures: []figure{
 			{what: "the service's processors", bench: "StatusByNATS", unit: "cores", scale: 1, shown: "cores", limit: 0.6},
 			{what: "sent", bench: "StatusByNATS", unit: "messages/s", scale: 1, shown: "/s"},
 			{what: "lost", bench: "StatusByNATS", unit: "lost", scale: 1, shown: "messages"},
+			{what: "of 300 heads with a key and a connection each: processors", bench: "StatusByNATSOfManyKeys", unit: "cores", scale: 1, shown: "cores", limit: 0.6},
+			{what: "of 300 heads with a key and a connection each: lost", bench: "StatusByNATSOfManyKeys", unit: "lost", scale: 1, shown: "messages"},
 		},
 	}}
 }

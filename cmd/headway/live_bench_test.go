@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,9 @@ import (
 
 	"github.com/gobwas/ws"
 	"github.com/nats-io/nats.go"
+
+	"headway/api"
+	"headway/client"
 )
 
 // cpuTime is the processor time that the service has used.
@@ -386,25 +390,77 @@ func BenchmarkDecisionsByNATS(b *testing.B) {
 	}
 }
 
-// BenchmarkStatusByNATS sends 20,000 status reports a second for a minute.
+// BenchmarkStatusByNATS sends 20,000 status reports a second for a minute, on one
+// connection.
 func BenchmarkStatusByNATS(b *testing.B) {
-	const heads, rate, seconds = 1000, 20_000, 60
+	const heads = 1000
 	p := serve(b, b.TempDir(), "--queue-listen", "127.0.0.1:0", "--monitor-enabled=false", "--lease-base-interval", "10s")
-	bodies := make([][]byte, heads)
-	for i := range bodies {
-		id := fmt.Sprint("h", i)
-		var epoch int
-		answer := string(p.must(http.StatusCreated, "POST", "/api/v1/heads", headBody(id)))
-		if _, err := fmt.Sscanf(answer[strings.Index(answer, `"epoch":`):], `"epoch":%d`, &epoch); err != nil {
-			b.Fatal(err)
-		}
-		bodies[i] = fmt.Appendf(nil, `{"id":%q,"epoch":%d,"status":"active","load":{"in_flight":3,"queued":1,"kv_cache_usage":0.4}}`, id, epoch)
-	}
 	nc, err := nats.Connect(p.announced().QueueURL)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer nc.Close()
+	bodies := make([][]byte, heads)
+	for i := range bodies {
+		id := fmt.Sprint("h", i)
+		bodies[i] = statusOf(b, id, string(p.must(http.StatusCreated, "POST", "/api/v1/heads", headBody(id))))
+	}
+	sendStatus(b, p, func(i int) error { return nc.Publish("headway.v1.heads.status", bodies[i%heads]) })
+}
+
+// BenchmarkStatusByNATSOfManyKeys sends as many, each head with a key and a
+// connection of its own.
+func BenchmarkStatusByNATSOfManyKeys(b *testing.B) {
+	const heads = 300
+	manyFiles(b, 10_000)
+	s := &shell{TB: b, dir: b.TempDir()}
+	admin, _ := s.cli(exitOK, "keys", "create", "--role", "admin", "--name", "me", "--data-dir", "data")
+	p := serve(b, filepath.Join(s.dir, "data"), "--queue-listen", "127.0.0.1:0", "--monitor-enabled=false", "--lease-base-interval", "10s")
+	c, err := client.New(p.url, client.WithToken(strings.TrimSpace(admin)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	type sender struct {
+		nc      *nats.Conn
+		subject string
+		body    []byte
+	}
+	var senders []sender
+	for i := range heads {
+		id := fmt.Sprint("h", i)
+		key, err := c.CreateKey(b.Context(), api.KeyRequest{Name: id, Role: "head", Heads: []string{id}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		nc, err := nats.Connect(p.announced().QueueURL, nats.Token(key.Secret), nats.CustomInboxPrefix("_INBOX."+key.ID))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer nc.Close()
+		answer, err := nc.Request("headway.v1.heads.register."+key.ID, []byte(headBody(id)), 10*time.Second)
+		if err != nil {
+			b.Fatal(err)
+		}
+		senders = append(senders, sender{nc, "headway.v1.heads.status." + key.ID, statusOf(b, id, string(answer.Data))})
+	}
+	sendStatus(b, p, func(i int) error { s := senders[i%heads]; return s.nc.Publish(s.subject, s.body) })
+}
+
+// statusOf is a status report of the head that was registered with this answer.
+func statusOf(b *testing.B, id, answer string) []byte {
+	b.Helper()
+	var epoch int
+	if _, err := fmt.Sscanf(answer[strings.Index(answer, `"epoch":`):], `"epoch":%d`, &epoch); err != nil {
+		b.Fatal(err)
+	}
+	return fmt.Appendf(nil, `{"id":%q,"epoch":%d,"status":"active","load":{"in_flight":3,"queued":1,"kv_cache_usage":0.4}}`, id, epoch)
+}
+
+// sendStatus sends 20,000 a second for a minute and waits until all are
+// processed.
+func sendStatus(b *testing.B, p *process, send func(i int) error) {
+	const rate, seconds = 20_000, 60
 	for b.Loop() {
 		used := p.cpuTime()
 		tick := time.NewTicker(time.Millisecond)
@@ -413,14 +469,11 @@ func BenchmarkStatusByNATS(b *testing.B) {
 			for i%100 == 0 && time.Since(from) < time.Duration(i)*time.Second/rate {
 				<-tick.C
 			}
-			if err := nc.Publish("headway.v1.heads.status", bodies[i%heads]); err != nil {
+			if err := send(i); err != nil {
 				b.Fatal(err)
 			}
 		}
 		tick.Stop()
-		if err := nc.Flush(); err != nil {
-			b.Fatal(err)
-		}
 		took := time.Since(from)
 		lost := 0.0
 		eventually(b, 30*time.Second, "all are processed", func() error {

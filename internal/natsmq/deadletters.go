@@ -173,7 +173,7 @@ func unavailable(err error) error {
 // sighted is what the sweep remembers of a command.
 type sighted struct {
 	since time.Time // it was first seen
-	stuck bool      // when it was last seen
+	stuck time.Time // it has looked stuck since then; zero: it does not
 }
 
 // sweep buries commands that were delivered as often as they may be without an
@@ -181,7 +181,8 @@ type sighted struct {
 // whoever listens then, so looking is the only way to be sure: they are in the
 // stream still although they were delivered, and either no delivery is under way
 // or they have been so for longer than all deliveries take. What was just
-// acknowledged may look like that for a moment, so it takes two looks.
+// acknowledged looks like that until the server has written it down, so it takes
+// two looks with some time between them.
 func (q *Queue) sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
@@ -214,10 +215,14 @@ func (q *Queue) sweep(ctx context.Context) {
 		if !known {
 			s.since = now
 		}
-		before := s.stuck
-		s.stuck = info.NumAckPending == 0 || now.Sub(s.since) >= q.o.Timing.longest()
+		switch stuck := info.NumAckPending == 0 || now.Sub(s.since) >= q.o.Timing.longest(); {
+		case !stuck:
+			s.stuck = time.Time{}
+		case s.stuck.IsZero():
+			s.stuck = now
+		}
 		seen[n] = s
-		if !s.stuck || !before {
+		if s.stuck.IsZero() || now.Sub(s.stuck) < q.o.Timing.AckWait/2 {
 			continue
 		}
 		raw, err := stream.GetMsg(ctx, n)
