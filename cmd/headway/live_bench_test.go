@@ -437,7 +437,7 @@ func BenchmarkStatusByNATSOfManyKeys(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer nc.Close()
+		b.Cleanup(nc.Close)
 		answer, err := nc.Request("headway.v1.heads.register."+key.ID, []byte(headBody(id)), 10*time.Second)
 		if err != nil {
 			b.Fatal(err)

@@ -18,13 +18,17 @@ import (
 // freePorts finds ports for servers that have to know each other's beforehand.
 func freePorts(t *testing.T, n int) (ports []int) {
 	t.Helper()
+	var found []net.Listener
 	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = l.Close() }() // all at once, so that none is found twice
+		found = append(found, l)
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	for _, l := range found { // all at once, so that none is found twice
+		_ = l.Close()
 	}
 	return ports
 }
@@ -51,7 +55,7 @@ func cluster(t *testing.T) ([]string, jetstream.JetStream) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(10*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,15 +99,11 @@ func TestStreamsHaveThreeReplicasOnThreeServers(t *testing.T) {
 	}
 	config := stream.CachedInfo().Config
 	config.Replicas = 1
-	if _, err := js.UpdateStream(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
+	w.until("the stream is changed", func() bool { _, err := js.UpdateStream(t.Context(), config); return err == nil })
 	w.until("the stream has grown", func() bool { return replicasOf(t, js, ours) == 3 })
 
 	config.Metadata = map[string]string{"owner": "operator"}
-	if _, err := js.UpdateStream(t.Context(), config); err != nil {
-		t.Fatal(err)
-	}
+	w.until("the stream is changed", func() bool { _, err := js.UpdateStream(t.Context(), config); return err == nil })
 	<-time.After(3 * quick.Sweep) // for looks that would change it
 	if n := replicasOf(t, js, ours); n != 1 {
 		t.Errorf("the operator's stream has %d replicas", n)

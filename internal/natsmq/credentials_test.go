@@ -172,9 +172,9 @@ func operated(t *testing.T) (*server.Options, func(p jwt.Permissions) (file stri
 			t.Fatal(err)
 		}
 	}
-	pair := func(make func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
+	pair := func(create func() (nkeys.KeyPair, error)) (nkeys.KeyPair, string) {
 		t.Helper()
-		k, err := make()
+		k, err := create()
 		must(err)
 		public, err := k.PublicKey()
 		must(err)

@@ -238,6 +238,33 @@ func TestTheServiceStartsWhileTheServerIsAway(t *testing.T) {
 	})
 }
 
+// Somebody else's server would let the service publish anywhere.
+func TestNobodyIsMadeToSpeakOnAnotherServer(t *testing.T) {
+	s := newServer(t)
+	w := newWorld(t, external(s))
+	nc, err := nats.Connect(s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	heard, err := nc.SubscribeSync("headway.v1.events.head.expired")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, queue := range []string{"decisions.request", "decisions.request.k-1", "heads.status"} {
+		w.until("it is answered", func() bool { // the service may come later
+			if err := nc.PublishRequest("headway.v1."+queue, "headway.v1.events.head.expired", []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+			_, err := nc.Request("headway.v1."+queue, []byte("{}"), time.Second)
+			return err == nil
+		})
+	}
+	if m, err := heard.NextMsg(50 * time.Millisecond); err == nil {
+		t.Errorf("published %s", m.Data)
+	}
+}
+
 func TestAnExternalServersCredentialsAreChecked(t *testing.T) {
 	w := newWorld(t)
 	for want, e := range map[string]natsmq.External{
