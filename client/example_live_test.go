@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,10 +53,12 @@ func exampleService() (url, queue string, stop func()) {
 
 // queueRuns asks whether the queue takes commands and publishes events.
 func queueRuns(url string) bool {
-	answer, err := http.Get(url + "/readyz") //nolint:noctx // it answers at once
+	c, err := client.New(url)
 	check(err)
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
+	defer c.Close()
+	ready, err := c.Ready(context.Background())
+	check(err)
+	text, err := json.Marshal(ready)
 	check(err)
 	return strings.Contains(string(text), "the embedded server runs at")
 }
