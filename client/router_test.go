@@ -30,7 +30,7 @@ type service struct {
 	stop   func()
 }
 
-func startService(t testing.TB) *service {
+func startService(t testing.TB, change ...func(*config.Config)) *service {
 	t.Helper()
 	flags := pflag.NewFlagSet("headway", pflag.ContinueOnError)
 	config.AddFlags(flags)
@@ -40,6 +40,10 @@ func startService(t testing.TB) *service {
 	}
 	c.Listen, c.DataDir, c.HTTP.LameDuck = "127.0.0.1:0", filepath.Join(t.TempDir(), "data"), time.Millisecond
 	c.Audit.File, c.Redis.Mode, c.Lease.BaseInterval = filepath.Join(t.TempDir(), "audit.log"), "off", 100*time.Millisecond
+	c.Queue.Mode = "off" // the examples try it
+	for _, f := range change {
+		f(&c)
+	}
 	s := &service{t: t, config: c}
 	s.start()
 	t.Cleanup(func() { s.stop() })

@@ -15,6 +15,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/config"
 )
 
 func openSocket(t testing.TB, c *client.Client) *client.Socket {
@@ -47,11 +48,7 @@ func notice(t testing.TB, s *client.Socket, what string, is func(client.Notice) 
 // patientService gives a head that reports once time for the whole test.
 func patientService(t testing.TB) *service {
 	t.Helper()
-	s := startService(t)
-	s.stop()
-	s.config.Lease.BaseInterval = 10 * time.Second
-	s.start()
-	return s
+	return startService(t, func(c *config.Config) { c.Lease.BaseInterval = 10 * time.Second })
 }
 
 func TestAHeadAndACallerLiveOnOneSocket(t *testing.T) {
