@@ -55,7 +55,7 @@ func (w *world) decideAndHold(rt *rapid.T, strategy string) {
 	}
 	var may []*fleet.Head
 	for _, h := range w.fleet.Snapshot().Pools["m"].All.Heads {
-		if h.Routable() && (req.RegionMode == routing.RegionPrefer || req.Region == "" || h.Region == req.Region) &&
+		if h.Routable() && (req.RegionMode == routing.RegionPrefer || h.Region == req.Region) &&
 			!slices.Contains(req.Exclude, h.ID) && (h.MaxInFlight == 0 || h.Live.InFlight() < h.MaxInFlight) {
 			may = append(may, h)
 		}
