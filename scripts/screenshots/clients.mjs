@@ -8,6 +8,11 @@ const [base, queue] = process.argv.slice(2);
 for (let i = 0; i < 5; i++) {
   fetch(base + "/api/v1/events").then(async (answer) => { for await (const _ of answer.body); });
 }
+// One that comes and goes: how long streams last is drawn as well.
+for (const wait of [5000, 13000]) {
+  setInterval(() => fetch(base + "/api/v1/events", { signal: AbortSignal.timeout(wait * 0.8) })
+    .then(async (answer) => { for await (const _ of answer.body); }).catch(() => {}), wait);
+}
 for (let i = 0; i < 3; i++) {
   const ws = new WebSocket(base.replace(/^http/, "ws") + "/api/v1/ws");
   ws.on("open", () => setInterval(() => ws.send(JSON.stringify({ id: 1, type: "decide", data: { model_type: "llama-3.1-8b" } })), 2000));

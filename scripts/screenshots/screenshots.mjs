@@ -45,14 +45,14 @@ for (const theme of ["light", "dark"]) {
       await new Promise((r) => setTimeout(r, 1500));
       const paint = await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime);
       const look = await page.evaluate(() => {
-        const panels = [...document.querySelectorAll(".cell")].map((c) => ({ title: c.querySelector("h3")?.textContent, text: c.innerText, failed: c.querySelector(".failed")?.textContent, box: c.getBoundingClientRect().toJSON(), canvas: !!c.querySelector("canvas") }));
+        const panels = [...document.querySelectorAll(".cell")].map((c) => ({ title: c.querySelector("h3")?.textContent, text: c.innerText, failed: c.querySelector(".failed")?.textContent, box: c.getBoundingClientRect().toJSON(), note: c.querySelector(".panel > .note")?.textContent }));
         const overlaps = [];
         panels.forEach((a, i) => panels.slice(i + 1).forEach((b) => {
           if (a.box.left < b.box.right - 1 && b.box.left < a.box.right - 1 && a.box.top < b.box.bottom - 1 && b.box.top < a.box.bottom - 1) overlaps.push(a.title + " / " + b.title);
         }));
         return {
           panels: panels.length, overlaps, wide: document.documentElement.scrollWidth > innerWidth,
-          empty: panels.filter((p) => /no data|no traffic/i.test(p.text) || p.failed).map((p) => p.title + ": " + (p.failed ?? p.text.trim().split("\n").at(-1))),
+          empty: panels.filter((p) => p.note || /no data|no traffic/i.test(p.text) || p.failed).map((p) => p.title + ": " + (p.failed ?? p.note ?? "no data")),
           timeless: [...document.querySelectorAll(".heat")].filter((h) => h.querySelectorAll(".times li").length < 2).length,
         };
       });
