@@ -11,10 +11,11 @@ import (
 
 // Group is a group of rules, as Prometheus evaluates them.
 type Group struct {
-	Name    string
-	Intro   string // one sentence for the guide
-	Records []Record
-	Alerts  []Alert
+	Name     string
+	Intro    string        // one sentence for the guide
+	Interval time.Duration // between evaluations; 0: as configured
+	Records  []Record
+	Alerts   []Alert
 }
 
 // Record is a recording rule.

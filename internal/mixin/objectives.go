@@ -32,6 +32,11 @@ var burns = []burn{
 
 var burnWindows = []string{"5m", "30m", "1h", "2h", "6h", "1d", "3d"}
 
+// slowly is how often the windows from 6 hours on are looked at. They move by
+// less than a percent meanwhile, and over a day of samples they cost more than
+// all other rules together.
+const slowly = 2 * minute
+
 // objectives are burn rates: they fire when the errors of an objective come so
 // fast that its budget would be spent early.
 func objectives() []Group {
@@ -42,12 +47,17 @@ func objectives() []Group {
 		Name:  "routing-service-objective-latency",
 		Intro: "99 % of decisions over HTTP are answered within 100 ms, over 30 days.",
 	}
+	long := Group{Name: "routing-service-objective-windows", Interval: slowly}
 	for _, w := range burnWindows {
-		availability.Records = append(availability.Records, Record{
+		ofDecisions, ofLatency := &availability.Records, &latency.Records
+		if w == "6h" || w == "1d" || w == "3d" {
+			ofDecisions, ofLatency = &long.Records, &long.Records
+		}
+		*ofDecisions = append(*ofDecisions, Record{
 			Name: "routing:decision_errors:ratio_rate" + w,
 			Expr: fmt.Sprintf(`sum by (job) (rate(routing_decisions_total{strategy="none"}[%[1]s])) / sum by (job) (rate(routing_decisions_total[%[1]s]))`, w),
 		})
-		latency.Records = append(latency.Records, Record{
+		*ofLatency = append(*ofLatency, Record{
 			Name: "routing:decision_slow:ratio_rate" + w,
 			Expr: fmt.Sprintf(`1 - sum by (job) (rate(headway_http_request_duration_seconds_bucket{endpoint="/api/v1/decisions",le="%[2]s"}[%[1]s]))`+
 				` / sum by (job) (rate(headway_http_request_duration_seconds_count{endpoint="/api/v1/decisions"}[%[1]s]))`, w, latencyLimit),
@@ -67,7 +77,7 @@ func objectives() []Group {
 				{`headway_http_request_duration_seconds_bucket{endpoint="/api/v1/decisions",le="0.1",job="routing-service"}`, ""},
 			}))
 	}
-	return []Group{availability, latency}
+	return []Group{long, availability, latency}
 }
 
 // burnAlert is one alert of an objective. Its name has the number of its windows

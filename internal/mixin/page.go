@@ -23,7 +23,7 @@ var page = template.Must(template.New("runbooks").Funcs(template.FuncMap{"code":
 <header class="top"><h1>Headway</h1><nav aria-label="Pages"><a href="/console/monitoring">Overview</a><a href="/console/monitoring#page=routing-service-enhanced">Everything</a><a href="/console/monitoring#page=alerts">Alerts</a><a href="/console/runbooks" aria-current="page">Runbooks</a></nav></header>
 <main class="runbooks">
 <p>One for each alert. Critical: somebody must act now; warning: within a working day.</p>
-{{range .}}<section>
+{{range .}}{{if .Alerts}}<section>
 <h2>{{.Name}}</h2>
 <p>{{code .Intro}}</p>
 {{range .Alerts}}<article id="{{.Anchor}}">
@@ -36,7 +36,7 @@ var page = template.Must(template.New("runbooks").Funcs(template.FuncMap{"code":
 <ul>{{range .Do}}<li>{{code .}}</li>{{end}}</ul>
 </article>
 {{end}}</section>
-{{end}}</main>
+{{end}}{{end}}</main>
 </body>
 </html>
 `))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -16,8 +17,9 @@ type ruleFile struct {
 }
 
 type ruleGroup struct {
-	Name  string `yaml:"name"`
-	Rules []rule `yaml:"rules"`
+	Name     string `yaml:"name"`
+	Interval string `yaml:"interval,omitempty"`
+	Rules    []rule `yaml:"rules"`
 }
 
 type rule struct {
@@ -33,13 +35,13 @@ type rule struct {
 func RuleFile(groups []Group) ([]byte, error) {
 	var f ruleFile
 	for _, g := range groups {
-		out := ruleGroup{Name: g.Name}
+		out := ruleGroup{Name: g.Name, Interval: durationOf(g.Interval)}
 		for _, r := range g.Records {
 			out.Rules = append(out.Rules, rule{Record: r.Name, Expr: r.Expr, Labels: r.Labels})
 		}
 		for i := range g.Alerts {
 			a := &g.Alerts[i]
-			out.Rules = append(out.Rules, rule{Alert: a.Name, Expr: a.Expr, For: forOf(a), Labels: a.labels(), Annotations: map[string]string{
+			out.Rules = append(out.Rules, rule{Alert: a.Name, Expr: a.Expr, For: durationOf(a.For), Labels: a.labels(), Annotations: map[string]string{
 				"summary": a.Summary, "description": a.Description, "runbook_url": a.RunbookURL(),
 			}})
 		}
@@ -48,11 +50,12 @@ func RuleFile(groups []Group) ([]byte, error) {
 	return encode(f)
 }
 
-func forOf(a *Alert) string {
-	if a.For == 0 {
+// durationOf is Duration, and nothing for none.
+func durationOf(d time.Duration) string {
+	if d == 0 {
 		return ""
 	}
-	return Duration(a.For)
+	return Duration(d)
 }
 
 func (a *Alert) labels() map[string]string {
@@ -184,6 +187,9 @@ func Runbooks(groups []Group) []byte {
 		}
 	}
 	for _, g := range groups {
+		if len(g.Alerts) == 0 {
+			continue // nobody is called for a record
+		}
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", g.Name, g.Intro)
 		for i := range g.Alerts {
 			a := &g.Alerts[i]
