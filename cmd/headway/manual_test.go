@@ -111,3 +111,28 @@ func TestThePageOfThePolicyReproduces(t *testing.T) {
 	}
 	onATerminal(t, steps, dir, "headway serve --policy", "headway serve --listen 127.0.0.1:0 --policy")
 }
+
+func TestThePageOfTheAuditTrailReproduces(t *testing.T) {
+	debian(t, "openssl", "openssl")
+	debian(t, "redis-cli", "redis-tools")
+	steps := consoles(t, "docs/audit.md")
+	if len(steps) < 20 {
+		t.Fatalf("%d commands", len(steps))
+	}
+	address, redis := freePort(t), freePort(t)
+	_, redisPort, _ := strings.Cut(redis, ":")
+	const (
+		subscribe = "subscribe audit:routing:logs > channel"
+		compare   = "grep policy.put channel | cmp"
+	)
+	until := func(condition string) string {
+		return "for i in {1..300}; do " + condition + " && break; sleep 0.1; done; "
+	}
+	onATerminal(t, steps, t.TempDir(),
+		"headway serve --audit", "headway serve --listen "+address+" --redis-mode embedded --redis-listen "+redis+" --audit",
+		"localhost:8080", address,
+		// The service ends it, of which a shell that waits for it would tell.
+		"redis-cli -p 6380 "+subscribe+" &", "(redis-cli -p "+redisPort+" "+subscribe+" 2>/dev/null &); "+until("grep -qsx 1 channel"),
+		compare, until("[ $(grep -c policy.put channel) -ge 2 ]")+compare,
+		"pkill -INT -f 'headway serve'; sleep 5", "kill $(jobs -p); wait")
+}

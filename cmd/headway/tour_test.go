@@ -59,6 +59,10 @@ var (
 	unixTime   = regexp.MustCompile(`\[[0-9]{10}(\.[0-9]+)?,`)
 	cost       = regexp.MustCompile(`cost [0-9.e-]+`)
 	request    = regexp.MustCompile(`\[request [0-9a-f]{24}\]`)
+	hash       = regexp.MustCompile(`\b[0-9a-f]{64}\b`)
+	recordID   = regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`)
+	node       = regexp.MustCompile(`"node":"[^"]+"`)
+	requestRow = regexp.MustCompile(`\b[0-9a-f]{24}\b`) // of a table
 	keyID      = regexp.MustCompile(`\b[0-9a-f]{12}\b`)
 	howLong    = regexp.MustCompile(`\b[0-9]+(\.[0-9]+)?[smhd]\b`)
 	columns    = regexp.MustCompile(` {2,}`) // of a table, as wide as what is in them
@@ -68,7 +72,7 @@ func withoutOwn(s string) string {
 	for _, own := range []struct {
 		pattern *regexp.Regexp
 		name    string
-	}{{decisionID, "dec_ID"}, {requestID, `"request_id":"ID"`}, {port, "127.0.0.1:PORT"}, {timestamp, "TIME"}, {instance, "localhost:8080"}, {unixTime, "[TIME,"}, {cost, "cost C"}, {request, "[request ID]"}, {keyID, "KEY"}, {howLong, "T"}, {columns, "  "}} {
+	}{{decisionID, "dec_ID"}, {requestID, `"request_id":"ID"`}, {port, "127.0.0.1:PORT"}, {timestamp, "TIME"}, {instance, "localhost:8080"}, {unixTime, "[TIME,"}, {cost, "cost C"}, {request, "[request ID]"}, {hash, "HASH"}, {recordID, "UUID"}, {node, `"node":"NODE"`}, {requestRow, "REQUEST"}, {keyID, "KEY"}, {howLong, "T"}, {columns, "  "}} {
 		s = own.pattern.ReplaceAllString(s, own.name)
 	}
 	return strings.TrimSuffix(s, "\n")
