@@ -110,19 +110,20 @@ func (m *metrics) observe(operation string) func() {
 type slots struct {
 	mu    sync.Mutex
 	heads [maxSlots]string // "": free
+	taken int
 }
 
 // take returns a free slot, -1 if there is none.
 func (s *slots) take(id string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, h := range s.heads {
-		if h == "" {
-			s.heads[i] = id
-			return i
-		}
+	if s.taken == len(s.heads) {
+		return -1
 	}
-	return -1
+	s.taken++
+	i := slices.Index(s.heads[:], "")
+	s.heads[i] = id
+	return i
 }
 
 func (s *slots) give(slot int) {
@@ -130,6 +131,7 @@ func (s *slots) give(slot int) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.heads[slot] = ""
+		s.taken--
 	}
 }
 

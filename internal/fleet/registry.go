@@ -158,7 +158,7 @@ func (r *Registry) Load(ctx context.Context) error {
 	now := r.now()
 	batch := make([]change, 0, len(records))
 	for i := range records {
-		e := &entry{record: records[i], live: new(Live), seen: now, slot: -1}
+		e := &entry{record: records[i], live: new(Live), seen: now, slot: r.metrics.inFlight.take(records[i].Spec.ID)}
 		r.shared.share(&e.record.Spec)
 		e.epoch = e.record.Epoch
 		if e.record.Confirmed {

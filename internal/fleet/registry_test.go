@@ -869,6 +869,12 @@ func TestMetricsExistFromTheFirstScrapeAndStayBounded(t *testing.T) {
 	if n := series(t, w.metrics, "headway_heads"); n != 1001 {
 		t.Errorf("%d series of heads by status; want 1,000 pairs and other", n)
 	}
+	// After a restart the heads have their names before they register again.
+	w.stop()
+	w = start(t, w.store, nil)
+	if n := series(t, w.metrics, "headway_head_in_flight"); n != 101 {
+		t.Errorf("%d series of heads in flight after a restart; want 100 and other", n)
+	}
 }
 
 func family(t testing.TB, reg *prometheus.Registry, name string) (values []float64) {
