@@ -25,12 +25,19 @@ type Options struct {
 	URL                   *url.URL
 	Receivers             []Receiver
 	Told                  func(kind string, err error)
+	Alerted               func(AlertChange)
 	Now                   func() time.Time
 }
 
 type Receiver struct {
 	URL, Kind string
 	Client    *http.Client
+}
+
+type AlertChange struct {
+	Firing              bool
+	At                  time.Time
+	Labels, Annotations map[string]string
 }
 
 const (
