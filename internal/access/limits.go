@@ -63,10 +63,14 @@ func newAddresses(perSecond float64) *addresses {
 // a site gets.
 func site(a netip.Addr) netip.Addr {
 	a = a.Unmap()
-	if p, err := a.Prefix(64); err == nil && a.Is6() && !a.IsLoopback() {
-		return p.Addr()
+	if !a.Is6() || a.IsLoopback() {
+		return a
 	}
-	return a
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return a
+	}
+	return p.Addr()
 }
 
 // of returns the bucket of an address, nil without a limit.
