@@ -38,17 +38,16 @@ func scrapeFinding(values map[string]float64) finding {
 
 // pages reads what the service serves besides its API.
 type pages struct {
-	url, token string
-	http       *http.Client
+	url  string
+	http *http.Client
 }
 
 func (r *remote) pages() (*pages, error) {
-	url, token, secure, err := r.reach()
+	d, now, err := r.open()
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{TLSClientConfig: secure, DisableKeepAlives: true}
-	return &pages{strings.TrimSuffix(url, "/"), token, &http.Client{Transport: transport, Timeout: r.timeout}}, nil
+	return &pages{strings.TrimSuffix(now.url, "/"), &http.Client{Transport: d, Timeout: r.timeout}}, nil
 }
 
 // maxPage is the longest page that is read, in bytes.
@@ -59,9 +58,6 @@ func (p *pages) get(ctx context.Context, path string, into any) (found bool, err
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, http.NoBody)
 	if err != nil {
 		return false, err
-	}
-	if p.token != "" {
-		req.Header.Set("Authorization", "Bearer "+p.token)
 	}
 	resp, err := p.http.Do(req)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"headway/client"
 	"headway/internal/app"
 	"headway/internal/config"
+	"headway/internal/demo"
 )
 
 // remote says which service a command talks to, and as whom.
@@ -33,6 +35,12 @@ type remote struct {
 var dataDirs = []string{"./data", "/var/lib/headway"}
 
 func (r *remote) addFlags(cmd *cobra.Command) {
+	r.addConnectionFlags(cmd)
+	cmd.PersistentFlags().DurationVar(&r.timeout, "timeout", 30*time.Second, "time for each request, its repetitions included")
+}
+
+// addConnectionFlags adds the flags that say which service, and as whom.
+func (r *remote) addConnectionFlags(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
 	f.StringVar(&r.server, "server", os.Getenv(config.EnvServer), "URL of the service ("+config.EnvServer+"); without one the service of this machine is found")
 	f.StringVar(&r.tokenFile, "token-file", os.Getenv(config.EnvTokenFile), "file with an API key ("+config.EnvTokenFile+", or the key itself in "+config.EnvToken+")")
@@ -40,79 +48,92 @@ func (r *remote) addFlags(cmd *cobra.Command) {
 	f.StringVar(&r.certFile, "cert-file", "", "certificate to show to the service, PEM")
 	f.StringVar(&r.keyFile, "key-file", "", "key of that certificate, PEM")
 	f.StringVar(&r.dataDir, "data-dir", os.Getenv(config.EnvDataDir), "data directory of the service of this machine ("+config.EnvDataDir+"); without one ./data and /var/lib/headway are looked at")
-	f.DurationVar(&r.timeout, "timeout", 30*time.Second, "time for each request, its repetitions included")
 }
 
 // connect makes a client of the service.
 func (r *remote) connect() (*client.Client, error) {
-	url, token, secure, err := r.reach()
+	d, now, err := r.open()
 	if err != nil {
 		return nil, err
 	}
-	options := []client.Option{client.WithTLSConfig(secure), client.WithUserAgent("headway-cli"), client.WithTimeout(r.timeout)}
-	if token != "" {
-		options = append(options, client.WithToken(token))
-	}
-	return client.New(url, options...)
+	return client.New(now.url, client.WithHTTPClient(&http.Client{Transport: d}), client.WithUserAgent("headway-cli"), client.WithTimeout(r.timeout))
 }
 
-// reach says where the service is, as whom it is asked, and whom it is believed
-// to be.
-func (r *remote) reach() (url, token string, secure *tls.Config, err error) {
-	url, secure = r.server, &tls.Config{MinVersion: tls.VersionTLS12}
-	if token, err = r.token(); err != nil {
-		return "", "", nil, err
+// reached says where a service is and as whom it is asked.
+type reached struct {
+	url, token string
+	local      bool   // it is the service of this machine
+	cert       string // that it announced, as a hash
+	dir        string // its data directory, if it announced itself
+}
+
+// reach finds the service.
+func (r *remote) reach() (now reached, err error) {
+	now.url = r.server
+	if now.token, err = r.token(); err != nil || now.url != "" {
+		return now, err
 	}
-	if url == "" {
-		local, err := r.local()
-		if err != nil {
-			return "", "", nil, err
-		}
-		url = local.URL
-		if token == "" && local.TokenFile != "" {
-			if raw, err := os.ReadFile(local.TokenFile); err == nil {
-				token = strings.TrimSpace(string(raw))
-			}
-		}
-		if local.CertSHA256 != "" && r.caFile == "" {
-			pin(secure, local.CertSHA256)
+	said, err := r.local()
+	if err != nil {
+		return now, err
+	}
+	now.url, now.local, now.cert, now.dir = said.URL, true, said.CertSHA256, said.dir
+	if now.token == "" && said.TokenFile != "" {
+		if raw, err := os.ReadFile(said.TokenFile); err == nil {
+			now.token = strings.TrimSpace(string(raw))
 		}
 	}
+	return now, nil
+}
+
+// secure says whom the service is believed to be.
+func (r *remote) secure() (*tls.Config, error) {
+	secure := &tls.Config{MinVersion: tls.VersionTLS12}
 	if r.caFile != "" {
 		raw, err := os.ReadFile(r.caFile)
 		if err != nil {
-			return "", "", nil, fmt.Errorf("read --ca-file: %w", err)
+			return nil, fmt.Errorf("read --ca-file: %w", err)
 		}
 		secure.RootCAs = x509.NewCertPool()
 		if !secure.RootCAs.AppendCertsFromPEM(raw) {
-			return "", "", nil, fmt.Errorf("--ca-file %s has no certificate in PEM", r.caFile)
+			return nil, fmt.Errorf("--ca-file %s has no certificate in PEM", r.caFile)
 		}
 	}
 	if r.certFile != "" || r.keyFile != "" {
 		pair, err := tls.LoadX509KeyPair(r.certFile, r.keyFile)
 		if err != nil {
-			return "", "", nil, fmt.Errorf("read --cert-file and --key-file: %w", err)
+			return nil, fmt.Errorf("read --cert-file and --key-file: %w", err)
 		}
 		secure.Certificates = []tls.Certificate{pair}
 	}
-	return url, token, secure, nil
+	return secure, nil
+}
+
+// checkToken refuses what cannot stand in a header.
+func checkToken(token string) error {
+	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return errors.New("the API key has white space or other characters that no key has; name a file with the key alone by --token-file")
+	}
+	return nil
 }
 
 // token is the key that flags and variables name, "" if none.
 func (r *remote) token() (string, error) {
 	if r.tokenFile == "" {
-		return os.Getenv(config.EnvToken), nil
+		token := os.Getenv(config.EnvToken)
+		return token, checkToken(token)
 	}
 	raw, err := os.ReadFile(r.tokenFile)
 	if err != nil {
 		return "", fmt.Errorf("read the API key: %w", err)
 	}
-	return strings.TrimSpace(string(raw)), nil
+	token := strings.TrimSpace(string(raw))
+	return token, checkToken(token)
 }
 
 // local finds the service of this machine: the one that announced itself in
 // its data directory, else whatever answers at the default address.
-func (r *remote) local() (app.Announcement, error) {
+func (r *remote) local() (announced, error) {
 	said, found, err := r.announced()
 	if err != nil || found {
 		return said, err
@@ -120,7 +141,7 @@ func (r *remote) local() (app.Announcement, error) {
 	if r.dataDir != "" {
 		return said, &codedError{exitUnavailable, fmt.Errorf("no service runs on the data directory %s; start one with 'headway serve --data-dir %s', or name one with --server", r.dataDir, r.dataDir)}
 	}
-	return app.Announcement{URL: "http://127.0.0.1:8080"}, nil
+	return announced{Announcement: app.Announcement{URL: demo.DefaultServer}}, nil
 }
 
 // addConfigFlag adds the flag that names the configuration of a service.
@@ -152,22 +173,28 @@ func (r *remote) useConfig() error {
 	return err
 }
 
+// announced is what a service of this machine said of itself, and where.
+type announced struct {
+	app.Announcement
+	dir string
+}
+
 // announced reads what a service of this machine says of itself. found is false
 // if none runs.
-func (r *remote) announced() (said app.Announcement, found bool, err error) {
+func (r *remote) announced() (said announced, found bool, err error) {
 	for _, dir := range r.dirs() {
 		said, found, err := announcement(dir)
 		if _, unread := errors.AsType[*fs.PathError](err); unread && r.dataDir == "" {
 			continue // of another user
 		}
 		if err != nil {
-			return said, false, err
+			return announced{}, false, err
 		}
 		if found && alive(said.PID) {
-			return said, true, nil
+			return announced{said, dir}, true, nil
 		}
 	}
-	return app.Announcement{}, false, nil
+	return announced{}, false, nil
 }
 
 // announcement reads what a service has said of itself in its data directory,
