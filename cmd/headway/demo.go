@@ -11,13 +11,15 @@ import (
 
 func newDemo() *cobra.Command {
 	var o demo.Options
+	r := new(remote)
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Start a small fleet beside a running service and send it traffic",
 		Long: `Start a small fleet beside a running service and send it traffic. The heads are
 real HTTP servers on this machine that answer OpenAI chat completions with the
 timing of a simulated GPU; they register themselves, renew their leases and
-report the load of the work they get.
+report the load of the work they get. A key, if it is to use one, needs the role
+admin or operator.
 
 On a terminal it draws a live screen: k kills a head, s starts one again,
 d drains one, q stops.`,
@@ -28,11 +30,16 @@ d drains one, q stops.`,
 					return usageError(fmt.Errorf("--%s 0: want more than 0", name))
 				}
 			}
+			d, now, err := r.open()
+			if err != nil {
+				return err
+			}
+			o.Server, o.Way = now.url, d
 			return demo.Run(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}
+	r.addConnectionFlags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.Server, "server", "http://127.0.0.1:8080", "URL of the service")
 	f.IntVar(&o.Heads, "heads", 8, "number of heads, 1 to 1000")
 	f.StringSliceVar(&o.Models, "models", []string{"llama-3.1-8b", "qwen2.5-32b"}, "model types")
 	f.StringSliceVar(&o.Regions, "regions", []string{"us-east", "us-west", "eu-west"}, "regions")

@@ -40,17 +40,18 @@ func DefaultRegions() []string { return []string{"us-east", "us-west", "eu-west"
 
 // Options say what the demo runs. The zero value of each is its default.
 type Options struct {
-	Server   string        // base URL of the router
-	Heads    int           // 1 to 1000
-	Models   []string      // the heads serve them in turn
-	Regions  []string      // the heads of each model stand in them in turn
-	Rate     float64       // mean requests per second, 0.01 to 10000
-	Duration time.Duration // 0: until the context ends or q is pressed
-	Speed    float64       // times faster than real that the heads work, 0.01 to 1000
-	Seed     uint64        // of the arrivals and of what is killed
-	Plain    bool          // a line per second even on a terminal
-	Trace    string        // a Mooncake JSONL or Azure CSV file, gzipped or not; empty: the sample
-	Chaos    bool          // kill a head every 15 s and start it again
+	Server   string            // base URL of the router
+	Way      http.RoundTripper // to the router, for whoever shows it a credential; nil: as to the heads
+	Heads    int               // 1 to 1000
+	Models   []string          // the heads serve them in turn
+	Regions  []string          // the heads of each model stand in them in turn
+	Rate     float64           // mean requests per second, 0.01 to 10000
+	Duration time.Duration     // 0: until the context ends or q is pressed
+	Speed    float64           // times faster than real that the heads work, 0.01 to 1000
+	Seed     uint64            // of the arrivals and of what is killed
+	Plain    bool              // a line per second even on a terminal
+	Trace    string            // a Mooncake JSONL or Azure CSV file, gzipped or not; empty: the sample
+	Chaos    bool              // kill a head every 15 s and start it again
 	Logger   *slog.Logger
 }
 
@@ -80,12 +81,16 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	}
 	client := newClient(o.Heads)
 	defer client.CloseIdleConnections()
+	router := client
+	if o.Way != nil {
+		router = &http.Client{Transport: o.Way, CheckRedirect: client.CheckRedirect}
+	}
 	introduce(stdout, &o)
-	if err := awaitRouter(ctx, client, &o, stdout); err != nil {
+	if err := awaitRouter(ctx, router, &o, stdout); err != nil {
 		return err
 	}
-	fleet := newHeads(&o, client)
-	if err := alone(ctx, client, &o, fleet.units[0].id); err != nil {
+	fleet := newHeads(&o, router)
+	if err := alone(ctx, router, &o, fleet.units[0].id); err != nil {
 		return err
 	}
 	if err := fleet.startAll(ctx); err != nil {
@@ -94,7 +99,7 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	awaitHeads(ctx, fleet, &o, stdout)
 
 	d := &display{
-		options: &o, fleet: fleet, stats: newStats(time.Now()), client: client,
+		options: &o, fleet: fleet, stats: newStats(time.Now()), router: router, client: client,
 		slots: make(chan struct{}, maxConcurrent),
 	}
 	d.play(ctx, newWorkload(rows, o.Rate, o.Models, o.Regions, o.Seed), stdout)
@@ -246,7 +251,7 @@ func (d *display) play(ctx context.Context, work *workload, stdout io.Writer) {
 	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 
-	t := &traffic{server: d.options.Server, client: d.client, work: work, stats: d.stats, slots: d.slots}
+	t := &traffic{server: d.options.Server, router: d.router, client: d.client, work: work, stats: d.stats, slots: d.slots}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

@@ -52,7 +52,7 @@ func (d *display) look(ctx context.Context) {
 }
 
 func (d *display) lookAt(req *http.Request, v *routerView) error {
-	resp, err := d.client.Do(req) //nolint:gosec // the operator names the router
+	resp, err := d.router.Do(req) //nolint:gosec // the operator names the router
 	if err != nil {
 		return err
 	}

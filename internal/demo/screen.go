@@ -18,7 +18,8 @@ type display struct {
 	options *Options
 	fleet   *heads
 	stats   *stats
-	client  *http.Client
+	router  *http.Client  // to the router
+	client  *http.Client  // to the heads
 	slots   chan struct{} // one for each request in flight
 	seen    atomic.Pointer[routerView]
 	sent    time.Duration // that requests were sent, once it is over

@@ -33,7 +33,8 @@ const (
 // traffic plays a workload against the router and the heads that it names.
 type traffic struct {
 	server string // base URL, no slash at its end
-	client *http.Client
+	router *http.Client
+	client *http.Client // to the heads
 	work   *workload
 	stats  *stats
 	slots  chan struct{}
@@ -146,7 +147,7 @@ func (t *traffic) decide(ctx context.Context, a *arrival) (*api.Decision, error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
-	resp, err := t.post(ctx, t.server+"/api/v1/decisions", encode(in))
+	resp, err := post(ctx, t.router, t.server+"/api/v1/decisions", encode(in))
 	if err != nil {
 		return nil, &failure{reason: ifOver(ctx, failRouterDown)}
 	}
@@ -175,7 +176,7 @@ func (t *traffic) decide(ctx context.Context, a *arrival) (*api.Decision, error)
 func (t *traffic) tell(ctx context.Context, id, what string, v any) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTimeout)
 	defer cancel()
-	resp, err := t.post(ctx, t.server+"/api/v1/decisions/"+id+"/"+what, encode(v))
+	resp, err := post(ctx, t.router, t.server+"/api/v1/decisions/"+id+"/"+what, encode(v))
 	if err != nil {
 		return
 	}
@@ -183,18 +184,18 @@ func (t *traffic) tell(ctx context.Context, id, what string, v any) {
 	_ = resp.Body.Close()
 }
 
-func (t *traffic) post(ctx context.Context, url string, body []byte) (*http.Response, error) {
+func post(ctx context.Context, client *http.Client, url string, body []byte) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	return t.client.Do(req)
+	return client.Do(req)
 }
 
 // ask gets a streamed answer of a head and calls first at its first token.
 func (t *traffic) ask(ctx context.Context, head api.DecisionHead, body []byte, first func()) (tokens, error) {
-	resp, err := t.post(ctx, strings.TrimSuffix(head.Endpoint, "/")+"/v1/chat/completions", body)
+	resp, err := post(ctx, t.client, strings.TrimSuffix(head.Endpoint, "/")+"/v1/chat/completions", body)
 	if err != nil {
 		return tokens{}, &failure{reason: ifOver(ctx, failHeadDown)}
 	}

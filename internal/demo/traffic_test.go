@@ -30,7 +30,7 @@ func withTraffic(t *testing.T, limit int, router http.RoundTripper, test func(s 
 		}
 		s := newStats(time.Now())
 		g := &traffic{
-			server: "http://router.example", client: &http.Client{Transport: router}, stats: s,
+			server: "http://router.example", router: &http.Client{Transport: router}, client: &http.Client{Transport: router}, stats: s,
 			work:  newWorkload(rows, 10, []string{"m"}, []string{"r"}, 1),
 			slots: make(chan struct{}, limit),
 		}
