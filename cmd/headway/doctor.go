@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"headway/api"
 	"headway/client"
 	"headway/internal/app"
 	"headway/internal/boltstore"
@@ -124,16 +125,7 @@ func examineService(ctx context.Context, c *client.Client) (found []finding) {
 	if err != nil {
 		found = append(found, finding{"credential", fault, err.Error(), "name a key with --token-file, or run this as the user of the service on its machine"})
 	} else {
-		routable := 0
-		for i := range heads {
-			if heads[i].Routable {
-				routable++
-			}
-		}
-		f := finding{"heads", fine, fmt.Sprintf("%d of %d take requests", routable, len(heads)), ""}
-		if routable == 0 {
-			f.State, f.Fix = warning, "register heads, or see 'headway heads list -o wide' for why they take none; 'headway demo' starts a small fleet"
-		}
+		f := headsFinding(heads)
 		found = append(found, f)
 	}
 	values, err := scrape(ctx, c)
@@ -143,6 +135,33 @@ func examineService(ctx context.Context, c *client.Client) (found []finding) {
 	found = append(found, scrapeFinding(values))
 	return append(found, metricFindings(values, time.Now())...)
 }
+
+// headsFinding counts as the service's own readiness does: heads that are only
+// held do not count.
+func headsFinding(heads []api.Head) finding {
+	routable, held := 0, 0
+	for i := range heads {
+		switch {
+		case isHeld(&heads[i]):
+			held++
+		case heads[i].Routable:
+			routable++
+		}
+	}
+	f := finding{"heads", fine, fmt.Sprintf("%d heads, %d take requests", len(heads), routable), ""}
+	switch {
+	case held > 0:
+		f.State = warning
+		f.Detail += fmt.Sprintf("; %d are silent and get requests only because the mass-expiry guard holds them", held)
+		f.Fix = "look for what they have in common, most likely the network between them and the service; 'headway heads list -o wide' shows them"
+	case routable == 0:
+		f.State, f.Fix = warning, "register heads, or see 'headway heads list -o wide' for why they take none; 'headway demo' starts a small fleet"
+	}
+	return f
+}
+
+// isHeld reports whether a head gets requests although it is silent.
+func isHeld(h *api.Head) bool { return h.Routable && h.Health.State == "held" }
 
 // scrape reads the values of the metrics by their name and labels.
 func scrape(ctx context.Context, c *client.Client) (map[string]float64, error) {
@@ -173,6 +192,9 @@ func parseMetrics(r io.Reader) (map[string]float64, error) {
 	return values, scan.Err()
 }
 
+// lateOnRedis is how long a record may be on its way to Redis.
+const lateOnRedis = 10 * time.Second
+
 // metricFindings judge what the service counts.
 func metricFindings(v map[string]float64, now time.Time) (found []finding) {
 	audit := finding{"audit trail", fine, fmt.Sprintf("record %.0f", v["headway_audit_sequence"]), ""}
@@ -185,13 +207,14 @@ func metricFindings(v map[string]float64, now time.Time) (found []finding) {
 	found = append(found, audit)
 	redis := finding{"audit on Redis", fine, "", ""}
 	lag, shipped := v[`headway_audit_ship_lag_records{sink="redis"}`]
+	late := v[`headway_audit_ship_lag_seconds{sink="redis"}`]
 	switch {
 	case !shipped:
 		redis.State, redis.Detail, redis.Fix = warning, "it is not published", "unless redis.mode is off by intent, see the log: another process may have the address of redis.listen"
-	case lag > 0:
-		redis.State, redis.Detail, redis.Fix = warning, fmt.Sprintf("%.0f records behind, the oldest of %.0f s ago", lag, v[`headway_audit_ship_lag_seconds{sink="redis"}`]), "check that the Redis of redis.url answers; nothing is lost while the audit files are there"
+	case lag > 0 && late > lateOnRedis.Seconds():
+		redis.State, redis.Detail, redis.Fix = warning, fmt.Sprintf("%.0f records behind, the oldest of %.0f s ago", lag, late), "check that the Redis of redis.url answers; nothing is lost while the audit files are there"
 	default:
-		redis.Detail = fmt.Sprintf("all is published; %.0f subscribers", v["headway_audit_receivers{sink=\"redis\"}"])
+		redis.Detail = fmt.Sprintf("what is older than %s is published; %.0f subscribers", lateOnRedis, v["headway_audit_receivers{sink=\"redis\"}"])
 	}
 	found = append(found, redis)
 	if v["headway_policy_last_load_successful"] == 0 {

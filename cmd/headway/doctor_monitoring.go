@@ -110,7 +110,10 @@ func (p *pages) rules(ctx context.Context) []finding {
 }
 
 // rule is a rule as Prometheus' API shows it.
-type rule struct{ Name, State, Health, LastError string }
+type rule struct {
+	Name, State, Health, LastError string
+	Labels                         map[string]string
+}
 
 func judgeRules(rules []rule, from string) []finding {
 	var broken, firing []string
@@ -118,7 +121,7 @@ func judgeRules(rules []rule, from string) []finding {
 		if r.Health == "err" {
 			broken = append(broken, r.Name+": "+r.LastError)
 		}
-		if r.State == "firing" {
+		if r.State == "firing" && r.Labels["severity"] != "none" { // of which that it fires is no news
 			firing = append(firing, r.Name)
 		}
 	}

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"headway/api"
 )
 
 // found is what the doctor says, by check.
@@ -60,7 +63,7 @@ func TestTheDoctorSeesWhatIsNoService(t *testing.T) {
 	answers := map[string]string{
 		"/readyz":                  `{"status":"ok","checks":[]}`,
 		"/metrics":                 "active_heads 3\n",
-		"/prometheus/api/v1/rules": `{"data":{"groups":[{"file":"mine.yml","rules":[{"name":"A","health":"err","lastError":"many-to-many"},{"name":"B","health":"ok","state":"firing"}]}]}}`,
+		"/prometheus/api/v1/rules": `{"data":{"groups":[{"file":"mine.yml","rules":[{"name":"A","health":"err","lastError":"many-to-many"},{"name":"B","health":"ok","state":"firing","labels":{"severity":"warning"}},{"name":"Watchdog","health":"ok","state":"firing","labels":{"severity":"none"}}]}]}}`,
 		"/console/dashboards/routing-service.json": "<html>",
 	}
 	s := &shell{TB: t, dir: t.TempDir()}
@@ -85,12 +88,44 @@ func TestTheDoctorSeesWhatIsNoService(t *testing.T) {
 	}
 	all := found()
 	wants(all["scrape"], fault, "lacks routing_decisions_total")
-	wants(all["alert rules"], fault, "1 of 2 (mine.yml) fail: A: many-to-many")
+	wants(all["alert rules"], fault, "1 of 3 (mine.yml) fail: A: many-to-many")
 	wants(all["alerts"], warning, "firing: B")
+	if strings.Contains(all["alerts"].Detail, "Watchdog") {
+		t.Errorf("%+v", all["alerts"])
+	}
 	wants(all["dashboards"], fault, "cannot be read")
 	answers["/prometheus/api/v1/rules"] = `{"data":{"groups":[]}}`
 	answers["/console/dashboards/routing-service.json"] = `{"title":"x","panels":[]}`
 	all = found()
 	wants(all["alert rules"], fault, "there are none")
 	wants(all["dashboards"], fault, "nothing to draw")
+}
+
+// Heads that only the guard holds count as they do in the service's readiness
+// and in active_heads.
+func TestHeldHeadsAreNamed(t *testing.T) {
+	held := api.Head{ID: "a", Status: "active", Routable: true, Health: api.Health{State: "held"}}
+	f := headsFinding([]api.Head{held, held})
+	if f.State != warning || !strings.HasPrefix(f.Detail, "2 heads, 0 take requests; 2 are silent") || f.Fix == "" {
+		t.Errorf("%+v", f)
+	}
+	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	s.add(&held)
+	s.add(&api.Head{ID: "b", Status: "active", Routable: true, Health: api.Health{State: "fresh"}})
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "heads    2, of which 1 take requests (2 active)", "1 more are silent and get requests only because the mass-expiry guard holds them")
+}
+
+// A record takes a moment to Redis; that alone is no trouble.
+func TestOnlyOldRecordsAreBehind(t *testing.T) {
+	for late, want := range map[float64]string{0.4: fine, 11: warning} {
+		for _, f := range metricFindings(map[string]float64{`headway_audit_ship_lag_records{sink="redis"}`: 1, `headway_audit_ship_lag_seconds{sink="redis"}`: late}, time.Now()) {
+			if f.Check == "audit on Redis" && f.State != want {
+				t.Errorf("%v s: %+v", late, f)
+			}
+		}
+	}
 }

@@ -28,6 +28,7 @@ type summary struct {
 	Checks   []api.Check          `json:"checks"`
 	Heads    int                  `json:"heads"`
 	Routable int                  `json:"routable"`
+	Held     int                  `json:"held"` // of the routable: silent, and kept by the mass-expiry guard
 	InFlight int64                `json:"in_flight"`
 	Statuses map[string]int       `json:"statuses"`
 	Models   map[string]*headSums `json:"models"`
@@ -126,6 +127,9 @@ func (s *summary) add(h *api.Head) {
 	if h.Routable {
 		s.Routable++
 	}
+	if isHeld(h) {
+		s.Held++
+	}
 }
 
 func at(m map[string]*headSums, name string) *headSums {
@@ -150,7 +154,14 @@ func (s *summary) print(w io.Writer) error {
 			fmt.Fprintf(w, "         %s: %s\n", seen(c.Name), seen(c.Detail))
 		}
 	}
-	fmt.Fprintf(w, "heads    %d, of which %d take requests (%s); %d in flight\n", s.Heads, s.Routable, orDash(strings.Join(statuses, ", ")), s.InFlight)
+	of := ""
+	if len(statuses) > 0 {
+		of = " (" + strings.Join(statuses, ", ") + ")"
+	}
+	fmt.Fprintf(w, "heads    %d, of which %d take requests%s; %d in flight\n", s.Heads, s.Routable-s.Held, of, s.InFlight)
+	if s.Held > 0 {
+		fmt.Fprintf(w, "         %d more are silent and get requests only because the mass-expiry guard holds them\n", s.Held)
+	}
 	fmt.Fprintf(w, "policy   revision %d\n\n", s.Revision)
 	t := &table{columns: []string{"", "HEADS", "TAKE REQUESTS", "IN FLIGHT"}}
 	for _, group := range []struct {
