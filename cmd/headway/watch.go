@@ -186,7 +186,7 @@ func aboutEvent(e *api.Event) string {
 			}
 			return d.DecisionID + " " + d.Outcome.Result + took
 		}
-		return d.DecisionID + " by " + d.Strategy + ": " + d.Reason
+		return d.DecisionID + " by " + d.Strategy + ": " + strings.TrimPrefix(d.Reason, d.Strategy+": ")
 	}
 	var fields map[string]any
 	if json.Unmarshal(e.Data, &fields) != nil {
