@@ -261,7 +261,7 @@ func TestAKeyGoesIntoAFileOfItsOwn(t *testing.T) {
 		t.Errorf("%v: the file has %d bytes; printed were %q and %q", err, len(key), out, errs)
 	}
 	_, errs = s.cli(exitError, create("viewer", "a.key")...)
-	has(t, errs, "a.key", "file exists")
+	has(t, errs, "a.key", "file exists", "name another file with --out")
 	s.cli(exitError, create("viewer", "missing/b.key")...)
 	if again, err := os.ReadFile(filepath.Join(s.dir, "a.key")); err != nil || string(again) != string(key) {
 		t.Errorf("the file was changed: %v", err)

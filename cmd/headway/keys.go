@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/user"
 	"slices"
@@ -215,6 +216,9 @@ func withOwnFile(name string, w io.Writer, f func(io.Writer) error) error {
 		return f(w)
 	}
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w; name another file with --out, or move that one away if its key is not used any more", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	fmt.Fprintln(stderr, "headway:", seenLines(err.Error()))
+	if errors.Is(err, client.ErrUnavailable) && errors.Is(err, syscall.ECONNREFUSED) {
+		fmt.Fprintln(stderr, "Nothing listens there: start the service with 'headway serve', or name another with --server.")
+	}
 	if coded, ok := errors.AsType[*codedError](err); ok {
 		if coded.code == exitUsage {
 			fmt.Fprintln(stderr, "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one.")

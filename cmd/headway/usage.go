@@ -23,6 +23,8 @@ func strict(root *cobra.Command) {
 		}
 	}
 	strictArgs(root)
+	cobra.AddTemplateFunc("plainFlags", plainFlags)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsages | plainFlags"))
 }
 
 func strictArgs(cmd *cobra.Command) {
@@ -33,7 +35,7 @@ func strictArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
-				return usageError(err)
+				return usageError(fmt.Errorf("%s%s", err, wanted(c, len(args))))
 			}
 			return nil
 		}
@@ -41,6 +43,49 @@ func strictArgs(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		strictArgs(sub)
 	}
+}
+
+// exampleArgs are arguments as they might be, by group and name in the usage.
+var exampleArgs = map[string]string{
+	"heads ID": "gpu-7", "keys ID": "0123456789ab", "policy FILE": "policy.yaml", "policy REVISION": "3",
+	"queue NUMBER": "4", "state FILE": "state.json", "tls NAME": "rack-7", "headway DIR": "man",
+}
+
+// wanted is "; ARGUMENT is missing" or the like, with how the command is used; ""
+// where that does not depend on arguments.
+func wanted(cmd *cobra.Command, given int) string {
+	if cmd.HasSubCommands() || cmd.Name() == "help" {
+		return ""
+	}
+	var names []string
+	_, use, _ := strings.Cut(cmd.Use, " ")
+	for _, word := range strings.Fields(use) {
+		if strings.HasPrefix(word, "-") {
+			break
+		}
+		names = append(names, strings.TrimSuffix(word, "..."))
+	}
+	said := ""
+	if given < len(names) {
+		said = "; " + names[given] + " is missing"
+	}
+	said += ". Usage: " + cmd.UseLine()
+	for line := range strings.Lines(cmd.Long) {
+		if example := strings.TrimSpace(line); strings.HasPrefix(line, "  ") && strings.HasPrefix(example, cmd.CommandPath()+" ") {
+			return said + "\nFor example: " + example
+		}
+	}
+	if len(names) == 0 || strings.Contains(use, "--") {
+		return said
+	}
+	value := exampleArgs[cmd.Parent().Name()+" "+strings.Trim(names[0], "[]")]
+	return said + "\nFor example: " + cmd.CommandPath() + " " + value
+}
+
+// plainFlags shows flags without the values of those that the name alone turns on.
+func plainFlags(usages string) string {
+	const values = "[=true|false]"
+	return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
 }
 
 // noSuchCommand refuses whatever stands where a command of a group should.

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"headway/api"
 )
 
 // here runs a command in this process.
@@ -81,6 +83,10 @@ func TestSlipsAreNamed(t *testing.T) {
 		"help heads lst":               `unknown command "lst" of "headway heads"; did you mean list?`,
 		"help nonsense":                `unknown command "nonsense" of "headway"`,
 		"heads list --nothing-like-it": "unknown flag: --nothing-like-it\n",
+		"heads drain":                  "; ID is missing. Usage: headway heads drain ID... [flags]\nFor example: headway heads drain gpu-7",
+		"heads get":                    "; ID is missing. Usage: headway heads get ID [flags]",
+		"policy apply":                 "; FILE is missing. Usage: headway policy apply FILE [flags]\nFor example: headway policy apply policy.yaml",
+		"policy apply a b":             "accepts 1 arg(s), received 2. Usage: headway policy apply FILE",
 		"heads list -Q":                "unknown shorthand flag",
 		"demo --speed 0":               "--speed 0: want more than 0",
 		"demo --heads 0":               "--heads 0: want more than 0",
@@ -100,4 +106,42 @@ func TestTheVersionIsForProgramsToo(t *testing.T) {
 	has(t, out, `"version": "`, `"commit": "`, `"platform": "`)
 	_, out, _ = here(t, "version", "-o", "yaml")
 	has(t, out, "\ncommit: ", "\nplatform: ")
+}
+
+func TestHelpShowsFlagsPlainly(t *testing.T) {
+	_, out, _ := here(t, "serve", "--help")
+	has(t, out, "  -h, --help  ")
+	if strings.Contains(out, "true|false") {
+		t.Errorf("printed %s", out)
+	}
+}
+
+func TestAServiceThatIsAwayIsHelped(t *testing.T) {
+	code, _, errs := here(t, "status", "--server", "http://"+freePort(t), "--timeout", "1s")
+	if code != exitUnavailable {
+		t.Errorf("exit code %d", code)
+	}
+	has(t, errs, "connection refused", "start the service with 'headway serve'")
+}
+
+func TestADecisionIsExplainedOnce(t *testing.T) {
+	e := &api.Event{Type: "decision.made", Data: []byte(`{"decision_id":"dec_1","strategy":"least_loaded","reason":"least_loaded: cost 1, of 2 candidates"}`)}
+	if got, want := aboutEvent(e), "dec_1 by least_loaded: cost 1, of 2 candidates"; got != want {
+		t.Errorf("%q; want %q", got, want)
+	}
+}
+
+func TestEveryCommandWithAnArgumentHasAnExample(t *testing.T) {
+	groups(func(path []string, group *cobra.Command) {
+		for _, sub := range group.Commands() {
+			_, use, _ := strings.Cut(sub.Use, " ")
+			if use == "" || strings.HasPrefix(use, "[") || strings.Contains(use, "-") {
+				continue
+			}
+			code, _, errs := here(t, append(path[:len(path):len(path)], sub.Name())...)
+			if command := "\nFor example: " + sub.CommandPath() + " "; code != exitUsage || !strings.Contains(errs, command) || strings.Contains(errs, command+"\n") {
+				t.Errorf("exit %d, said %q", code, errs)
+			}
+		}
+	})
 }
