@@ -35,7 +35,7 @@ func strictArgs(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
-				return usageError(fmt.Errorf("%s%s", err, wanted(c, len(args))))
+				return usageError(fmt.Errorf("%w%s", err, wanted(c, len(args))))
 			}
 			return nil
 		}
