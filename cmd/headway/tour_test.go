@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"headway/internal/app"
 	"headway/internal/mockhead"
 )
 
@@ -148,8 +149,7 @@ func TestTheTourInTheMonitoringGuideReproduces(t *testing.T) {
 	own := []string{"localhost:8080", service, "localhost:9090", prometheus, "localhost:9093", alertmanager, "localhost:9095", freePort(t)}
 	commands := strings.NewReplacer(append(own,
 		"prometheus --config.file=prometheus/prometheus.yml", "prometheus --config.file=prometheus/prometheus.yml --web.listen-address="+prometheus,
-		"prometheus-alertmanager --config", "prometheus-alertmanager --web.listen-address="+alertmanager+" --config",
-		"pkill -INT -f 'headway serve'", fmt.Sprint("kill -INT ", p.cmd.Process.Pid))...)
+		"prometheus-alertmanager --config", "prometheus-alertmanager --web.listen-address="+alertmanager+" --config")...)
 	files := strings.NewReplacer(append(own, "_interval: 15s", "_interval: 1s", "for: 1m\n", "for: 2s\n", "group_wait: 10s", "group_wait: 1s")...)
 	for _, file := range []string{"prometheus/prometheus.yml", "prometheus/rules/routing-service.rules.yml", "alertmanager/alertmanager.yml", "alertmanager/receiver"} {
 		content, err := os.ReadFile("../../" + file)
@@ -161,6 +161,11 @@ func TestTheTourInTheMonitoringGuideReproduces(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, "data"), 0o750), os.Chmod(filepath.Join(dir, "alertmanager/receiver"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
+	said, err := os.ReadFile(filepath.Join(p.dataDir, app.AnnounceFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "data", app.AnnounceFile), string(said)) // whose data directory the page has as well
 	reproduces(t, steps, dir, commands)
 }
 
