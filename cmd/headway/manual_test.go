@@ -134,5 +134,5 @@ func TestThePageOfTheAuditTrailReproduces(t *testing.T) {
 		// The service ends it, of which a shell that waits for it would tell.
 		"redis-cli -p 6380 "+subscribe+" &", "(redis-cli -p "+redisPort+" "+subscribe+" 2>/dev/null &); "+until("grep -qsx 1 channel"),
 		compare, until("[ $(grep -c policy.put channel) -ge 2 ]")+compare,
-		"pkill -INT -f 'headway serve'; sleep 5", "kill $(jobs -p); wait")
+		`kill -INT $(grep -o '"pid":[0-9]*' data/server.json | cut -d: -f2); sleep 5`, "kill $(jobs -p); wait")
 }
