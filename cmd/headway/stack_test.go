@@ -245,11 +245,14 @@ func (p *pager) since(begin time.Time) (pages []page) {
 	return pages
 }
 
-// scaled returns the groups with every "for" and every window of a rate divided,
-// so that a test does not have to wait; the rest is the same.
+// scaled returns the groups with every "for", every window of a rate and every
+// interval divided, so that a test does not have to wait; the rest is the same.
 func scaled(groups []mixin.Group, by int) []mixin.Group {
 	out := make([]mixin.Group, len(groups))
 	for i, g := range groups {
+		if g.Interval > 0 {
+			g.Interval = max(g.Interval/time.Duration(by), time.Second)
+		}
 		g.Records = slices.Clone(g.Records)
 		for j := range g.Records {
 			g.Records[j].Expr = scaleWindows(g.Records[j].Expr, by)
