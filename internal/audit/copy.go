@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 )
 
 // Copy gives write the lines of the trail under path that q asks for, the oldest
@@ -52,15 +50,9 @@ func (c *copier) files(ctx context.Context, path string) (again bool, err error)
 		if i+1 < len(files) && files[i+1].began != "" && files[i+1].began < c.since {
 			continue // all of it is older
 		}
-		in, err := file.reader()
-		if errors.Is(err, fs.ErrNotExist) {
-			return true, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		if !os.SameFile(in.info, file.info) {
-			return true, in.Close()
+		in, renamed, err := file.listed()
+		if err != nil || renamed {
+			return renamed, err
 		}
 		if err := errors.Join(c.lines(ctx, in), in.Close()); err != nil {
 			return false, err

@@ -161,6 +161,21 @@ func (r *trailReader) Close() error { return r.file.Close() }
 
 func (f *trailFile) compressed() bool { return strings.HasSuffix(f.path, ".gz") }
 
+// listed opens the file that was listed. renamed is set when another one, or
+// none, has its name by now.
+func (f *trailFile) listed() (in *trailReader, renamed bool, err error) {
+	in, err = f.reader()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, true, nil
+	case err != nil:
+		return nil, false, err
+	case !os.SameFile(in.info, f.info):
+		return nil, true, in.Close()
+	}
+	return in, false, nil
+}
+
 func (f *trailFile) reader() (*trailReader, error) {
 	file, err := os.Open(f.path)
 	if err != nil {

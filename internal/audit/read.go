@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,15 +102,9 @@ func (s *search) files(ctx context.Context, path string) (again bool, err error)
 		if file.first == 0 || file.first >= s.before {
 			continue
 		}
-		in, err := file.reader()
-		if errors.Is(err, fs.ErrNotExist) {
-			return true, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		if !os.SameFile(in.info, file.info) {
-			return true, in.Close()
+		in, renamed, err := file.listed()
+		if err != nil || renamed {
+			return renamed, err
 		}
 		var done bool
 		if file.compressed() {
