@@ -24,12 +24,15 @@ func (a *App) logEvents(ctx context.Context) error {
 		if lost > 0 {
 			a.log.Warn("events not logged", "lost", lost)
 		}
-		a.log.LogAttrs(ctx, level(e.Type), e.Type, attributes(&e)...)
+		a.log.LogAttrs(ctx, level(&e), e.Type, attributes(&e)...)
 	}
 }
 
-func level(eventType string) slog.Level {
-	switch eventType {
+func level(e *event.Event) slog.Level {
+	if alert, ok := e.Data.(AlertState); ok && alert.Severity == "none" {
+		return slog.LevelDebug // it is for machines: that it fires says that all is well
+	}
+	switch e.Type {
 	case event.HeadExpired, event.HeadHeld, event.PoolExhausted, event.AlertFiring:
 		return slog.LevelWarn
 	case event.HeadChanged, event.HeadRoutable, event.HeadUnroutable, event.GuardTripped, event.GuardReleased:
