@@ -10,6 +10,7 @@ ARGS     ?=
 PKG      ?= ./...
 FUZZTIME ?= 10s
 KILLS    ?= 1000
+ROOM     ?=
 
 # Both are empty in an unpacked archive, or where git is missing or refuses the
 # directory; the binary then says so.
@@ -63,6 +64,10 @@ kills: need-go ## kill the service 1,000 times during administrative changes (mi
 .PHONY: fuzz
 fuzz: need-go ## fuzz each target for FUZZTIME (10s)
 	@scripts/fuzz $(FUZZTIME)
+
+.PHONY: mutants
+mutants: need-go ## change one thing at a time and see that tests notice it (20 minutes; ROOM=fleet for a part)
+	@$(GO) run ./mutants -room '$(ROOM)' $(ARGS)
 
 .PHONY: cover
 cover: need-go ## measure test coverage into bin/cover.html

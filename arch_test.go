@@ -66,7 +66,8 @@ var rooms = map[string]room{
 		ours:   []string{"api", "client", "internal/app", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "internal/routing", "internal/typo"},
 		others: []string{cobra, pflag, lipgloss, xterm, yaml},
 	},
-	"bench": {ours: anyOfOurs, others: []string{metrics}},
+	"bench":   {ours: anyOfOurs, others: []string{metrics}},
+	"mutants": {},
 
 	"api":    {},
 	"client": {ours: []string{"api"}, others: []string{websocket}},
@@ -464,7 +465,7 @@ func files(t *testing.T) []string {
 			return err
 		case entry.IsDir() && slices.Contains(outside, filepath.ToSlash(name)), entry.IsDir() && entry.Name() == "node_modules":
 			return filepath.SkipDir
-		case entry.Type().IsRegular():
+		case entry.Type().IsRegular() && name != ".git": // a worktree's is a file
 			all = append(all, filepath.ToSlash(name))
 		}
 		return nil
