@@ -24,9 +24,10 @@ import (
 
 // Limits of the read API.
 const (
-	maxPoints = 11_000   // of one series in a range query, as in Prometheus
-	maxForm   = 64 << 10 // bytes of the parameters
-	maxListed = 20_000   // of series, names and values in one answer
+	maxPoints    = 11_000   // of one series in a range query, as in Prometheus
+	maxForm      = 64 << 10 // bytes of the parameters
+	maxListed    = 20_000   // of series, names and values in one answer
+	maxSelectors = 64       // of one call about series
 )
 
 // The kinds of errors that Prometheus' clients know.
@@ -253,7 +254,10 @@ func (m *Monitor) query(ctx context.Context, form url.Values, _ *http.Request) (
 	if err != nil {
 		return result{}, err
 	}
-	return m.evaluate(ctx, form, func(opts promql.QueryOpts, expr string) (promql.Query, error) {
+	return m.evaluate(ctx, form, func(ctx context.Context, opts promql.QueryOpts, expr string) (promql.Query, error) {
+		if err := m.weigh(ctx, expr, at, at, 0); err != nil {
+			return nil, err
+		}
 		return m.engine.NewInstantQuery(ctx, m.store, opts, expr, at)
 	})
 }
@@ -273,17 +277,22 @@ func (m *Monitor) queryRange(ctx context.Context, form url.Values, _ *http.Reque
 		return result{}, err
 	case to.Before(from):
 		return result{}, bad("invalid parameter \"end\": end timestamp must not be before start time")
+	case step > 0 && step < time.Millisecond:
+		return result{}, bad("invalid parameter \"step\": the shortest step is 1ms")
 	case step <= 0:
 		return result{}, bad("invalid parameter \"step\": zero or negative query resolution step widths are not accepted. Try a positive integer")
 	case to.Sub(from)/step > maxPoints:
 		return result{}, bad("exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)")
 	}
-	return m.evaluate(ctx, form, func(opts promql.QueryOpts, expr string) (promql.Query, error) {
+	return m.evaluate(ctx, form, func(ctx context.Context, opts promql.QueryOpts, expr string) (promql.Query, error) {
+		if err := m.weigh(ctx, expr, from, to, step); err != nil {
+			return nil, err
+		}
 		return m.engine.NewRangeQuery(ctx, m.store, opts, expr, from, to, step)
 	})
 }
 
-func (m *Monitor) evaluate(ctx context.Context, form url.Values, prepare func(promql.QueryOpts, string) (promql.Query, error)) (result, error) {
+func (m *Monitor) evaluate(ctx context.Context, form url.Values, prepare func(context.Context, promql.QueryOpts, string) (promql.Query, error)) (result, error) {
 	ctx, cancel, err := timeout(ctx, form)
 	if err != nil {
 		return result{}, err
@@ -294,9 +303,9 @@ func (m *Monitor) evaluate(ctx context.Context, form url.Values, prepare func(pr
 		return result{}, err
 	}
 	expr := form.Get("query")
-	q, err := prepare(opts, expr)
+	q, err := prepare(ctx, opts, expr)
 	if err != nil {
-		return result{}, bad("invalid parameter \"query\": %w", err)
+		return result{}, inQuery(err)
 	}
 	defer q.Close()
 	res := q.Exec(ctx)
@@ -304,7 +313,21 @@ func (m *Monitor) evaluate(ctx context.Context, form url.Values, prepare func(pr
 		return result{notes: res.Warnings, expr: expr}, res.Err
 	}
 	// The query's memory is given back when it is closed, so it is written now.
-	return result{data: appendAnswer(nil, res.Value), notes: res.Warnings, expr: expr}, nil
+	written, err := appendAnswer(nil, res.Value)
+	return result{data: written, notes: res.Warnings, expr: expr}, err
+}
+
+// inQuery is an error that was found before evaluation. Unless it is one of
+// time or size, the query is wrong.
+func inQuery(err error) error {
+	var known *apiError
+	if errors.As(err, &known) && known.kind != badData {
+		return err
+	}
+	if other := toAPIError(err); other.kind == queryTimedOut || other.kind == canceled {
+		return other
+	}
+	return bad("invalid parameter \"query\": %w", err)
 }
 
 // span is the time that a call about series looks at: by default all.
@@ -324,6 +347,9 @@ func (m *Monitor) selectors(form url.Values, required bool) ([][]*labels.Matcher
 			return nil, bad("no match[] parameter provided")
 		}
 		return [][]*labels.Matcher{nil}, nil
+	}
+	if len(texts) > maxSelectors {
+		return nil, bad("%d match[] parameters, at most %d are allowed", len(texts), maxSelectors)
 	}
 	var sets [][]*labels.Matcher
 	for _, text := range texts {
@@ -353,7 +379,7 @@ func atMost(form url.Values) (int, error) {
 }
 
 // gatherEach runs f on a querier for each selector.
-func (m *Monitor) gatherEach(form url.Values, required bool, f func(q storage.Querier, matchers []*labels.Matcher)) (int, error) {
+func (m *Monitor) gatherEach(ctx context.Context, form url.Values, required bool, f func(q storage.Querier, matchers []*labels.Matcher)) (int, error) {
 	limit, err := atMost(form)
 	if err != nil {
 		return 0, err
@@ -368,14 +394,17 @@ func (m *Monitor) gatherEach(form url.Values, required bool, f func(q storage.Qu
 	}
 	q := &querier{m.store, from, to}
 	for _, matchers := range sets {
+		if ctx.Err() != nil {
+			return 0, ctx.Err()
+		}
 		f(q, matchers)
 	}
-	return limit, nil
+	return limit, ctx.Err()
 }
 
 func (m *Monitor) series(ctx context.Context, form url.Values, _ *http.Request) (result, error) {
 	seen := map[string]labels.Labels{}
-	limit, err := m.gatherEach(form, true, func(q storage.Querier, matchers []*labels.Matcher) {
+	limit, err := m.gatherEach(ctx, form, true, func(q storage.Querier, matchers []*labels.Matcher) {
 		set := q.Select(ctx, false, nil, matchers...)
 		for set.Next() {
 			l := set.At().Labels()
@@ -394,8 +423,8 @@ func (m *Monitor) series(ctx context.Context, form url.Values, _ *http.Request) 
 }
 
 func (m *Monitor) labelNames(ctx context.Context, form url.Values, _ *http.Request) (result, error) {
-	return m.names(form, func(q storage.Querier, matchers []*labels.Matcher) []string {
-		list, _, _ := q.LabelNames(ctx, nil, matchers...) // ours do not fail
+	return m.names(ctx, form, func(q storage.Querier, matchers []*labels.Matcher) []string {
+		list, _, _ := q.LabelNames(ctx, nil, matchers...) // it fails only when ctx ends
 		return list
 	})
 }
@@ -405,15 +434,15 @@ func (m *Monitor) labelValues(ctx context.Context, form url.Values, r *http.Requ
 	if !model.UTF8Validation.IsValidLabelName(name) {
 		return result{}, bad("invalid label name: %q", name)
 	}
-	return m.names(form, func(q storage.Querier, matchers []*labels.Matcher) []string {
+	return m.names(ctx, form, func(q storage.Querier, matchers []*labels.Matcher) []string {
 		list, _, _ := q.LabelValues(ctx, name, nil, matchers...)
 		return list
 	})
 }
 
-func (m *Monitor) names(form url.Values, each func(storage.Querier, []*labels.Matcher) []string) (result, error) {
+func (m *Monitor) names(ctx context.Context, form url.Values, each func(storage.Querier, []*labels.Matcher) []string) (result, error) {
 	all := []string{}
-	limit, err := m.gatherEach(form, false, func(q storage.Querier, matchers []*labels.Matcher) {
+	limit, err := m.gatherEach(ctx, form, false, func(q storage.Querier, matchers []*labels.Matcher) {
 		all = append(all, each(q, matchers)...)
 	})
 	if err != nil {

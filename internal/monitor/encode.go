@@ -22,7 +22,12 @@ func (e encoded) MarshalJSON() ([]byte, error) {
 	return bytes.TrimSuffix(bytes.TrimPrefix(e, []byte(answerBegin)), []byte(answerEnd)), nil
 }
 
-func appendAnswer(b []byte, v parser.Value) encoded {
+// maxAnswer bounds an answer: what is longer nobody reads. A query may hold some
+// million points, and each may take 300 bytes.
+const maxAnswer = 64 << 20
+
+// appendAnswer writes a value, unless it is too long.
+func appendAnswer(b []byte, v parser.Value) (encoded, error) {
 	b = append(b, answerBegin...)
 	b = append(b, `{"resultType":"`...)
 	b = append(b, v.Type()...)
@@ -39,6 +44,9 @@ func appendAnswer(b []byte, v parser.Value) encoded {
 			b = appendMetric(b, i, v[i].Metric)
 			b = append(b, `,"value":`...)
 			b = append(appendPoint(b, v[i].T, v[i].F), '}')
+			if len(b) > maxAnswer {
+				return nil, errLongAnswer
+			}
 		}
 		b = append(b, ']')
 	case promql.Matrix:
@@ -51,13 +59,16 @@ func appendAnswer(b []byte, v parser.Value) encoded {
 					b = append(b, ',')
 				}
 				b = appendPoint(b, p.T, p.F)
+				if len(b) > maxAnswer {
+					return nil, errLongAnswer
+				}
 			}
 			b = append(b, "]}"...)
 		}
 		b = append(b, ']')
 	}
 	b = append(b, '}')
-	return append(b, answerEnd...)
+	return append(b, answerEnd...), nil
 }
 
 // appendMetric begins the i-th series of a list.

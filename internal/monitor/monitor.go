@@ -84,11 +84,12 @@ func New(o Options) (*Monitor, error) {
 	o.complete()
 	m := &Monitor{
 		o: o, store: newStore(o.MaxSeries), scraper: newScraper(o.Gatherer, o.Job, o.Instance), started: o.Now(),
-		places: make(chan struct{}, places()), parser: parser.NewParser(parser.Options{}),
+		places: make(chan struct{}, places()), parser: boundedParser{parser.NewParser(parser.Options{})},
 	}
 	m.engine = promql.NewEngine(promql.EngineOpts{
 		Logger: o.Log, MaxSamples: o.MaxSamples, Timeout: queryTimeout, LookbackDelta: lookback, Parser: m.parser,
 		EnableAtModifier: true, EnableNegativeOffset: true,
+		EnableQueryCost:          true, // without limits: with it the time is looked at while samples are read, too
 		NoStepSubqueryIntervalFn: func(int64) int64 { return o.Interval.Milliseconds() },
 	})
 	m.rules = &rules{store: m.store, query: m.instant, url: o.URL, log: o.Log, parser: m.parser}
@@ -198,6 +199,11 @@ func (m *Monitor) Step(ctx context.Context) {
 
 // instant evaluates an instant query of ours, which waits for no place.
 func (m *Monitor) instant(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	if err := m.weigh(ctx, expr, at, at, 0); err != nil {
+		return nil, err
+	}
 	q, err := m.engine.NewInstantQuery(ctx, m.store, nil, expr, at)
 	if err != nil {
 		return nil, err

@@ -88,7 +88,16 @@ type reply struct {
 
 func (w *world) get(path string, params url.Values) reply {
 	w.Helper()
-	res, err := client.Get(w.url + path + "?" + params.Encode())
+	return w.read(client.Get(w.url + path + "?" + params.Encode()))
+}
+
+func (w *world) post(path string, params url.Values) reply {
+	w.Helper()
+	return w.read(client.PostForm(w.url+path, params))
+}
+
+func (w *world) read(res *http.Response, err error) reply {
+	w.Helper()
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -99,7 +108,7 @@ func (w *world) get(path string, params url.Values) reply {
 	}
 	r := reply{code: res.StatusCode}
 	if err := json.Unmarshal(body, &r); err != nil {
-		w.Fatalf("%s answered %q: %v", path, body, err)
+		w.Fatalf("%s answered %.1000q: %v", res.Request.URL.Path, body, err)
 	}
 	return r
 }

@@ -35,6 +35,9 @@ const resolvedFor = 15 * time.Minute
 // maxAlerts bounds the alerts of one rule.
 const maxAlerts = 1000
 
+// maxRules bounds a rule file.
+const maxRules = 1 << 20
+
 // rules evaluates rule groups.
 type rules struct {
 	store  *store
@@ -85,6 +88,9 @@ type alert struct {
 // load reads a rule file and takes its groups over. A file with an error
 // leaves the groups as they are. Alerts of rules that stay keep their state.
 func (r *rules) load(content []byte) error {
+	if len(content) > maxRules {
+		return fmt.Errorf("the rules have %d bytes, at most %d are read", len(content), maxRules)
+	}
 	parsed, errs := rulefmt.Parse(content, false, model.UTF8Validation, r.parser, r.log)
 	if len(errs) > 0 {
 		return fmt.Errorf("the rules are invalid: %w", errors.Join(errs...))

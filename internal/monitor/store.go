@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"sync"
@@ -29,7 +30,7 @@ type store struct {
 	series  map[uint64][]*series // by the hash of their labels
 	byName  map[string][]*series // by metric name
 	count   int
-	refused uint64 // samples of series beyond maxSeries
+	refused uint64 // samples of series beyond maxSeries and maxLabels
 }
 
 // series is one time series. store.mu guards it.
@@ -49,6 +50,16 @@ func newStore(maxSeries int) *store {
 	return &store{maxSeries: maxSeries, series: map[uint64][]*series{}, byName: map[string][]*series{}}
 }
 
+// maxLabels bounds the bytes of the labels of one series. What is scraped has
+// some hundred; a recording rule may join them.
+const maxLabels = 16 << 10
+
+func size(l labels.Labels) int {
+	bytes := 0
+	l.Range(func(one labels.Label) { bytes += len(one.Name) + len(one.Value) })
+	return bytes
+}
+
 // find returns the series, or makes it if there is room.
 func (s *store) find(l labels.Labels) *series {
 	hash := l.Hash()
@@ -57,7 +68,7 @@ func (s *store) find(l labels.Labels) *series {
 			return known
 		}
 	}
-	if s.count >= s.maxSeries {
+	if s.count >= s.maxSeries || size(l) > maxLabels {
 		return nil
 	}
 	fresh := &series{labels: l}
@@ -179,27 +190,45 @@ type querier struct {
 	from, to int64
 }
 
-// matching returns the series that all matchers match and that have samples in
-// the time; s.mu must be held.
-func (q *querier) matching(matchers []*labels.Matcher) []*series {
+// candidates are the series that may match, by their name. Lists only grow or
+// are replaced, so that they are read without the lock.
+func (s *store) candidates(matchers []*labels.Matcher) [][]*series {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, m := range matchers {
+		if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
+			return [][]*series{s.byName[m.Value]}
+		}
+	}
+	return slices.Collect(maps.Values(s.byName))
+}
+
+// matching returns the series that all matchers match, until ctx ends. The lock
+// is not held meanwhile: a regular expression may take its time.
+func (s *store) matching(ctx context.Context, matchers []*labels.Matcher) ([]*series, error) {
 	var found []*series
-	look := func(list []*series) {
+	for _, list := range s.candidates(matchers) {
 		for _, one := range list {
-			if one.within(q.from, q.to) && matches(one.labels, matchers) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if matches(one.labels, matchers) {
 				found = append(found, one)
 			}
 		}
 	}
-	for _, m := range matchers {
-		if m.Name == model.MetricNameLabel && m.Type == labels.MatchEqual {
-			look(q.store.byName[m.Value])
-			return found
-		}
+	return found, nil
+}
+
+// extent is how many series there are that match, and how long their labels.
+func (s *store) extent(ctx context.Context, matchers []*labels.Matcher) (extent, error) {
+	found, err := s.matching(ctx, matchers)
+	e := extent{series: float64(len(found))}
+	for _, one := range found {
+		e.labels = max(e.labels, float64(size(one.labels)))
+		one.labels.Range(func(l labels.Label) { e.longest = max(e.longest, float64(len(l.Value))) })
 	}
-	for _, list := range q.store.byName {
-		look(list)
-	}
-	return found
+	return e, err
 }
 
 func (s *series) within(from, to int64) bool {
@@ -217,15 +246,18 @@ func matches(l labels.Labels, matchers []*labels.Matcher) bool {
 
 // Select implements storage.Querier. What it returns is a view of this moment.
 func (q *querier) Select(ctx context.Context, sorted bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-	q.store.mu.RLock()
-	defer q.store.mu.RUnlock()
-	set := &seriesSet{at: -1}
-	for _, one := range q.matching(matchers) {
-		if ctx.Err() != nil {
-			return storage.ErrSeriesSet(ctx.Err())
-		}
-		set.views = append(set.views, one.view(q.from, q.to))
+	found, err := q.store.matching(ctx, matchers)
+	if err != nil {
+		return storage.ErrSeriesSet(err)
 	}
+	set := &seriesSet{at: -1}
+	q.store.mu.RLock()
+	for _, one := range found {
+		if one.within(q.from, q.to) {
+			set.views = append(set.views, one.view(q.from, q.to))
+		}
+	}
+	q.store.mu.RUnlock()
 	if sorted {
 		slices.SortFunc(set.views, func(a, b *view) int { return labels.Compare(a.labels, b.labels) })
 	}
@@ -249,34 +281,40 @@ func (s *series) view(from, to int64) *view {
 }
 
 // LabelValues implements storage.LabelQuerier.
-func (q *querier) LabelValues(_ context.Context, name string, _ *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
-	return q.collect(matchers, func(l labels.Labels, add func(string)) {
+func (q *querier) LabelValues(ctx context.Context, name string, _ *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return q.collect(ctx, matchers, func(l labels.Labels, add func(string)) {
 		if v := l.Get(name); v != "" {
 			add(v)
 		}
-	}), nil, nil
+	})
 }
 
 // LabelNames implements storage.LabelQuerier.
-func (q *querier) LabelNames(_ context.Context, _ *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
-	return q.collect(matchers, func(l labels.Labels, add func(string)) {
+func (q *querier) LabelNames(ctx context.Context, _ *storage.LabelHints, matchers ...*labels.Matcher) ([]string, annotations.Annotations, error) {
+	return q.collect(ctx, matchers, func(l labels.Labels, add func(string)) {
 		l.Range(func(one labels.Label) { add(one.Name) })
-	}), nil, nil
+	})
 }
 
-func (q *querier) collect(matchers []*labels.Matcher, each func(labels.Labels, func(string))) []string {
-	q.store.mu.RLock()
-	defer q.store.mu.RUnlock()
-	seen := map[string]bool{}
-	for _, one := range q.matching(matchers) {
-		each(one.labels, func(s string) { seen[s] = true })
+func (q *querier) collect(ctx context.Context, matchers []*labels.Matcher, each func(labels.Labels, func(string))) ([]string, annotations.Annotations, error) {
+	found, err := q.store.matching(ctx, matchers)
+	if err != nil {
+		return nil, nil, err
 	}
+	seen := map[string]bool{}
+	q.store.mu.RLock()
+	for _, one := range found {
+		if one.within(q.from, q.to) {
+			each(one.labels, func(s string) { seen[s] = true })
+		}
+	}
+	q.store.mu.RUnlock()
 	list := make([]string, 0, len(seen))
 	for s := range seen {
 		list = append(list, s)
 	}
 	slices.Sort(list)
-	return list
+	return list, nil, nil
 }
 
 // Close implements storage.Querier.

@@ -1,0 +1,327 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp/syntax"
+	"strings"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/util/strutil"
+)
+
+// Bounds of one expression. PromQL's engine counts the samples that a query
+// holds and looks at the time between its steps; what is neither, such as the
+// length of labels, the number of steps and regular expressions, is bounded
+// here, before it has cost anything.
+const (
+	maxExpression = 16 << 10 // bytes
+	maxTokens     = 4000
+	maxNesting    = 100     // of brackets
+	maxPattern    = 20_000  // parts of a regular expression, its repetitions written out
+	maxSteps      = 250_000 // of a subquery
+	maxLabelValue = 64 << 10
+	maxMatching   = 3e8 // parts of a regular expression times bytes that label_replace reads: some seconds
+)
+
+// Memory that a query may take by our estimate. For each sample that it may
+// hold there are bytesPerSample: the engine holds it twice at times, with its
+// series beside it.
+const (
+	bytesPerSample = 100
+	minQueryBytes  = 64 << 20
+)
+
+// Bytes that the engine takes for a series: fixed ones, those of a view of the
+// store, and for each step a point, made room for beforehand up to a bound.
+const (
+	seriesBytes    = 256
+	viewBytes      = 2 << 10
+	pointBytes     = 16
+	pointsMadeRoom = 5000
+)
+
+// boundedParser parses only expressions that are within the bounds. It stands
+// wherever expressions come in: queries, selectors and rule files.
+type boundedParser struct{ parser.Parser }
+
+// ParseExpr implements parser.Parser.
+func (p boundedParser) ParseExpr(input string) (parser.Expr, error) {
+	if err := checkText(input); err != nil {
+		return nil, err
+	}
+	return p.Parser.ParseExpr(input)
+}
+
+// ParseMetricSelector implements parser.Parser.
+func (p boundedParser) ParseMetricSelector(input string) ([]*labels.Matcher, error) {
+	if err := checkText(input); err != nil {
+		return nil, err
+	}
+	return p.Parser.ParseMetricSelector(input)
+}
+
+// checkText looks at the words of an expression before they are parsed: the
+// parser compiles regular expressions, and its time grows with the square of
+// the nesting.
+func checkText(input string) error {
+	if len(input) > maxExpression {
+		return bad("the expression has %d bytes, at most %d are allowed", len(input), maxExpression)
+	}
+	lexer := parser.Lex(input)
+	var word parser.Item
+	open := 0
+	for n := 0; ; n++ {
+		lexer.NextItem(&word)
+		switch word.Typ {
+		case parser.EOF, parser.ERROR:
+			return nil // the parser tells what is wrong
+		case parser.LEFT_PAREN, parser.LEFT_BRACE, parser.LEFT_BRACKET:
+			open++
+		case parser.RIGHT_PAREN, parser.RIGHT_BRACE, parser.RIGHT_BRACKET:
+			open--
+		case parser.STRING:
+			if text, err := strutil.Unquote(word.Val); err == nil && patternSize(text) > maxPattern {
+				return bad("a regular expression has more than %d parts when its repetitions are written out", maxPattern)
+			}
+		}
+		if n > maxTokens {
+			return bad("the expression has more than %d words", maxTokens)
+		}
+		if open > maxNesting {
+			return bad("the expression has more than %d brackets within each other", maxNesting)
+		}
+	}
+}
+
+// patternSize is how many parts a regular expression has when its repetitions
+// are written out, as they are when it is compiled. What is none has no parts.
+func patternSize(text string) int {
+	parsed, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return 0
+	}
+	return parts(parsed)
+}
+
+func parts(re *syntax.Regexp) int {
+	n := 1 + len(re.Rune)
+	for _, sub := range re.Sub {
+		n += parts(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(1, re.Min+1, re.Max)
+	}
+	return n
+}
+
+// extent is how much a part of an expression can give, at most.
+type extent struct {
+	series  float64
+	labels  float64 // bytes, of one series
+	longest float64 // bytes, of one value of a label
+}
+
+func (a extent) or(b extent) extent {
+	return extent{max(a.series, b.series), max(a.labels, b.labels), max(a.longest, b.longest)}
+}
+
+// grid is the times at which a part is evaluated.
+type grid struct{ span, step float64 } // ms
+
+func (g grid) steps() float64 {
+	if g.step <= 0 {
+		return 1
+	}
+	return 1 + g.span/g.step
+}
+
+// weighing adds up what an expression can take.
+type weighing struct {
+	m     *Monitor
+	ctx   context.Context
+	text  string
+	bytes float64
+}
+
+// weigh refuses an expression that could take more memory or time than a query
+// may. It knows what is in the store, and nothing of the values.
+func (m *Monitor) weigh(ctx context.Context, text string, from, to time.Time, step time.Duration) error {
+	expr, err := m.parser.ParseExpr(text)
+	if err != nil {
+		return err
+	}
+	if expr, err = promql.PreprocessExpr(expr, from, to, step); err != nil {
+		return err
+	}
+	w := &weighing{m: m, ctx: ctx, text: text}
+	_, err = w.weigh(expr, grid{float64(to.Sub(from).Milliseconds()), float64(step.Milliseconds())})
+	return err
+}
+
+// weigh returns the extent of a part, after it has added what it takes.
+func (w *weighing) weigh(expr parser.Expr, g grid) (extent, error) {
+	if expr == nil {
+		return extent{}, nil
+	}
+	e, err := w.extent(expr, g)
+	if err != nil {
+		return e, err
+	}
+	if e.longest > maxLabelValue {
+		return e, tooMuch("a label value could get %.0f bytes long, at most %d are allowed", e.longest, maxLabelValue)
+	}
+	w.bytes += e.series * (seriesBytes + 2*e.labels + pointBytes*min(g.steps(), pointsMadeRoom))
+	if most := max(minQueryBytes, bytesPerSample*float64(w.m.o.MaxSamples)); w.bytes > most {
+		return e, tooMuch("the query could take more than %.0f MiB of memory; ask for fewer series, labels or steps", most/(1<<20))
+	}
+	return e, nil
+}
+
+func (w *weighing) extent(expr parser.Expr, g grid) (extent, error) {
+	switch e := expr.(type) {
+	case *parser.ParenExpr:
+		return w.extent(e.Expr, g)
+	case *parser.UnaryExpr:
+		return w.weigh(e.Expr, g)
+	case *parser.StepInvariantExpr:
+		return w.weigh(e.Expr, grid{})
+	case *parser.MatrixSelector:
+		return w.extent(e.VectorSelector, g)
+	case *parser.VectorSelector:
+		found, err := w.m.store.extent(w.ctx, e.LabelMatchers)
+		w.bytes += found.series * viewBytes
+		return found, err
+	case *parser.SubqueryExpr:
+		return w.subquery(e, g)
+	case *parser.AggregateExpr:
+		return w.aggregate(e, g)
+	case *parser.BinaryExpr:
+		return w.binary(e, g)
+	case *parser.Call:
+		return w.call(e, g)
+	case *parser.NumberLiteral, *parser.StringLiteral:
+		return extent{series: 1}, nil
+	}
+	return extent{}, fmt.Errorf("%T is not known", expr)
+}
+
+// subquery weighs a subquery, whose steps lie in the whole time that the steps
+// around it look back at.
+func (w *weighing) subquery(e *parser.SubqueryExpr, g grid) (extent, error) {
+	step := e.Step
+	if step == 0 {
+		step = w.m.o.Interval
+	}
+	if step < time.Millisecond {
+		return extent{}, bad("the step of a subquery is %s, at least 1ms is allowed", step)
+	}
+	inner := grid{g.span + float64(e.Range.Milliseconds()), float64(step.Milliseconds())}
+	if e.Timestamp != nil {
+		inner.span = float64(e.Range.Milliseconds())
+	}
+	if inner.steps() > maxSteps {
+		return extent{}, bad("a subquery has %.0f steps, at most %d are allowed; shorten its range or lengthen its step", inner.steps(), maxSteps)
+	}
+	return w.weigh(e.Expr, inner)
+}
+
+func (w *weighing) aggregate(e *parser.AggregateExpr, g grid) (extent, error) {
+	of, err := w.weigh(e.Expr, g)
+	if err != nil {
+		return of, err
+	}
+	if e.Op == parser.COUNT_VALUES { // each value is a series
+		name, _ := e.Param.(*parser.StringLiteral)
+		if name != nil {
+			of.labels += float64(len(name.Val))
+		}
+		return extent{of.series * g.steps(), of.labels + longestNumber, max(of.longest, longestNumber)}, nil
+	}
+	if _, err := w.weigh(e.Param, g); err != nil {
+		return of, err
+	}
+	return of, nil
+}
+
+// longestNumber is the length of the longest number that count_values writes.
+const longestNumber = 330
+
+func (w *weighing) binary(e *parser.BinaryExpr, g grid) (extent, error) {
+	left, err := w.weigh(e.LHS, g)
+	if err != nil {
+		return left, err
+	}
+	right, err := w.weigh(e.RHS, g)
+	if err != nil {
+		return right, err
+	}
+	both := left.or(right)
+	switch {
+	case e.Op == parser.LOR:
+		both.series = left.series + right.series
+	case e.VectorMatching != nil && len(e.VectorMatching.Include) > 0:
+		both.labels = left.labels + right.labels
+	}
+	return both, nil
+}
+
+func (w *weighing) call(e *parser.Call, g grid) (extent, error) {
+	var of extent
+	for _, arg := range e.Args {
+		one, err := w.weigh(arg, g)
+		if err != nil {
+			return of, err
+		}
+		of = of.or(one)
+	}
+	switch e.Func.Name {
+	case "absent", "absent_over_time": // labels from the matchers
+		return extent{1, float64(len(w.text)), float64(len(w.text))}, nil
+	case "label_join":
+		sources := float64(len(e.Args) - 3)
+		return of.with(argument(e, 1), sources*(of.longest+float64(len(argument(e, 2))))), nil
+	case "label_replace":
+		replacement, pattern := argument(e, 2), argument(e, 4)
+		if work := of.series * float64(patternSize(pattern)) * of.longest; work > maxMatching {
+			return of, tooMuch("label_replace of %.0f series with such a regular expression would take too long", of.series)
+		}
+		return of.with(argument(e, 1), float64(len(replacement))+float64(strings.Count(replacement, "$"))*of.longest), nil
+	}
+	return of, nil
+}
+
+// with is the extent after each series got a label.
+func (a extent) with(name string, length float64) extent {
+	return extent{a.series, a.labels + float64(len(name)) + length, max(a.longest, length)}
+}
+
+func argument(e *parser.Call, i int) string {
+	var arg parser.Expr
+	if i < len(e.Args) {
+		arg = e.Args[i]
+	}
+	for {
+		switch inner := arg.(type) {
+		case *parser.ParenExpr:
+			arg = inner.Expr
+		case *parser.StepInvariantExpr:
+			arg = inner.Expr
+		case *parser.StringLiteral:
+			return inner.Val
+		default:
+			return ""
+		}
+	}
+}
+
+func tooMuch(format string, args ...any) error {
+	return &apiError{execution, fmt.Errorf(format, args...)}
+}
+
+// errLongAnswer ends an answer that nobody could read.
+var errLongAnswer = &apiError{execution, errors.New("the answer has more than 64 MiB; ask for fewer series or points")}
