@@ -46,8 +46,6 @@ const (
 	oidc      = "github.com/coreos/go-oidc/v3"
 	pflag     = "github.com/spf13/pflag"
 	rapid     = "pgregory.net/rapid"
-	redcon    = "github.com/tidwall/redcon"
-	match     = "github.com/tidwall/match"
 	redis     = "github.com/redis/go-redis/v9"
 	websocket = "github.com/coder/websocket"
 	xnet      = "golang.org/x/net"
@@ -120,7 +118,7 @@ var rooms = map[string]room{
 		others: []string{nats, natsd, metrics, json},
 	},
 	"internal/webhook":    {ours: []string{"api", "internal/calls", "internal/event", "internal/fleet", "internal/typo"}, others: []string{metrics, json, yaml}},
-	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis, redcon, match}},
+	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis}},
 	"internal/console":    {},
 	"internal/monitor":    {others: []string{metrics, model, common, prom}},
 	"internal/pki":        {others: []string{acme}},

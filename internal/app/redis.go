@@ -36,7 +36,17 @@ func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) erro
 		a.stops = append(a.stops, external.Close)
 		sink = external
 	default:
-		embedded, err := redisaudit.Listen(ctx, redisaudit.EmbeddedOptions{Listen: c.Listen, Channel: c.Channel, Log: a.log, Counted: counted})
+		ended := prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "headway_redis_clients_ended_total",
+			Help: "Clients that the embedded Redis refused or ended, by reason.",
+		}, []string{"reason"})
+		for _, reason := range redisaudit.Reasons {
+			ended.WithLabelValues(reason)
+		}
+		embedded, err := redisaudit.Listen(ctx, redisaudit.EmbeddedOptions{
+			Listen: c.Listen, Channel: c.Channel, Log: a.log, Counted: counted,
+			Ended: func(reason string) { ended.WithLabelValues(reason).Inc() },
+		})
 		if errors.Is(err, syscall.EADDRINUSE) {
 			// A second service on this machine must start all the same.
 			a.log.Warn("the audit trail is not published: another process has the address of the embedded Redis; choose another with redis.listen, or say redis.mode: external or off", "addr", c.Listen)
@@ -47,6 +57,9 @@ func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) erro
 		}
 		a.stops = append(a.stops, embedded.Close)
 		a.redis, sink = embedded, embedded
+		if err := metrics.Register(ended); err != nil {
+			return err
+		}
 	}
 	shipper, err := audit.NewShipper(audit.ShipperOptions{
 		Path: a.trail, CursorPath: filepath.Join(a.config.DataDir, cursorFile), Sink: sink, Log: a.log,

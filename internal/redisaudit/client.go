@@ -1,0 +1,257 @@
+package redisaudit
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// client is one connection of the embedded server.
+type client struct {
+	e    *Embedded
+	conn net.Conn
+	id   int
+	from netip.Addr
+	gone chan struct{} // closed by end
+	once sync.Once
+
+	spoke    atomic.Int64         // when its last command came, in nanoseconds of Unix time
+	receives atomic.Pointer[[]by] // never changed: what of its subscriptions matches the channel
+	lines    chan string          // that wait for it; made before receives first has something
+
+	read      int // bytes since readSince; both are of the reading goroutine
+	readSince time.Time
+
+	mu     sync.Mutex // of writing, and of what commands change
+	reply  reply
+	quit   bool
+	name   string
+	topics map[by]bool
+}
+
+// by is what a client subscribed: a channel, or a pattern of channels.
+type by struct {
+	pattern bool
+	name    string
+}
+
+func newClient(e *Embedded, conn net.Conn) *client {
+	c := &client{e: e, conn: conn, gone: make(chan struct{}), topics: map[by]bool{}}
+	if a, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
+		c.from = a.Addr().Unmap()
+	}
+	c.spoke.Store(time.Now().UnixNano())
+	c.receives.Store(&[]by{})
+	return c
+}
+
+// end ends the connection, upon which both goroutines return, and counts the
+// first reason for it; without one the client itself has left.
+func (c *client) end(reason string, cause any) {
+	c.once.Do(func() {
+		if reason != "" {
+			c.e.ended(c, reason, cause)
+		}
+		close(c.gone)
+		_ = c.conn.Close()
+	})
+}
+
+// recovered ends the client whose goroutine panicked, and nothing else.
+func (c *client) recovered() {
+	if cause := recover(); cause != nil {
+		c.end(reasonPanic, cause)
+	}
+}
+
+// serve reads commands and answers them until the connection ends.
+func (c *client) serve() {
+	defer func() {
+		c.e.mu.Lock()
+		defer c.e.mu.Unlock()
+		delete(c.e.clients, c)
+	}()
+	defer c.recovered()
+	r := bufio.NewReaderSize(metered{c}, 2*maxInline)
+	for {
+		cmd, err := c.next(r)
+		if err == nil {
+			c.spoke.Store(time.Now().UnixNano())
+			err = c.obey(cmd)
+		}
+		if err != nil {
+			c.fail(err)
+			return
+		}
+	}
+}
+
+// fail ends the client for an error of reading or writing.
+func (c *client) fail(err error) {
+	var fault protocolError
+	switch {
+	case errors.As(err, &fault):
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.reply.fault("ERR " + err.Error())
+		_ = c.flush()
+		c.end(reasonProtocol, err)
+	case errors.Is(err, errHTTP):
+		c.end(reasonHTTP, err)
+	case errors.Is(err, errTalkative):
+		c.end(reasonTalkative, err)
+	case errors.Is(err, errSlow):
+		c.end(reasonSlow, err)
+	default:
+		c.end("", nil)
+	}
+}
+
+// next waits for a command: for ever where the client has a subscription.
+func (c *client) next(r *bufio.Reader) (command, error) {
+	if r.Buffered() == 0 {
+		deadline := time.Now().Add(idleDeadline)
+		if len(c.topics) > 0 { // only this goroutine changes them
+			deadline = time.Time{}
+		}
+		if err := c.conn.SetReadDeadline(deadline); err != nil {
+			return command{}, err
+		}
+		if _, err := r.Peek(1); err != nil {
+			return command{}, err
+		}
+	}
+	if err := c.conn.SetReadDeadline(time.Now().Add(commandDeadline)); err != nil {
+		return command{}, err
+	}
+	return readCommand(r)
+}
+
+// metered reads from the connection at most maxPerMinute.
+type metered struct{ c *client }
+
+// errTalkative ends a client that sends more than a subscriber has to say.
+var errTalkative = errors.New("too much was sent")
+
+func (m metered) Read(b []byte) (int, error) {
+	n, err := m.c.conn.Read(b)
+	if now := time.Now(); now.Sub(m.c.readSince) > time.Minute {
+		m.c.readSince, m.c.read = now, 0
+	}
+	if m.c.read += n; m.c.read > maxPerMinute {
+		return 0, errTalkative
+	}
+	return n, err
+}
+
+// errSlow ends a client that does not take what is written.
+var errSlow = errors.New("nothing was read for too long")
+
+// errQuit ends a client that asked for it.
+var errQuit = errors.New("quit")
+
+// obey carries out a command and writes the answer.
+func (c *client) obey(cmd command) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.answer(cmd); err != nil {
+		return err
+	}
+	if err := c.flush(); err != nil {
+		return err
+	}
+	if c.quit {
+		return errQuit
+	}
+	return nil
+}
+
+// flush writes what the reply holds. The caller holds mu.
+func (c *client) flush() error {
+	if len(c.reply.bytes) == 0 {
+		return nil
+	}
+	if err := c.conn.SetWriteDeadline(time.Now().Add(writeDeadline)); err != nil {
+		return err
+	}
+	_, err := c.conn.Write(c.reply.bytes)
+	c.reply.bytes = c.reply.bytes[:0]
+	if cap(c.reply.bytes) > 2*maxReply {
+		c.reply.bytes = nil
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return errSlow
+	}
+	return err
+}
+
+// offer queues lines for a client, or drops the client: a subscriber that is too
+// slow must not make the others wait.
+func (c *client) offer(lines []string) bool {
+	for _, line := range lines {
+		select {
+		case c.lines <- line:
+		default:
+			c.end(reasonSlow, errSlow)
+			return false
+		}
+	}
+	return true
+}
+
+// deliver writes the lines that wait.
+func (c *client) deliver() {
+	defer c.recovered()
+	for {
+		select {
+		case <-c.gone:
+			return
+		case line := <-c.lines:
+			if err := c.send(line); err != nil {
+				c.fail(err)
+				return
+			}
+		}
+	}
+}
+
+// maxReply is about how many bytes of lines are written at once.
+const maxReply = 64 << 10
+
+// send writes a line, and those that wait behind it, for each subscription that
+// still is: what was unsubscribed must not come between other answers.
+func (c *client) send(line string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		for _, topic := range *c.receives.Load() {
+			c.message(topic, line)
+		}
+		if len(c.reply.bytes) < maxReply {
+			select {
+			case line = <-c.lines:
+				continue
+			default:
+			}
+		}
+		return c.flush()
+	}
+}
+
+func (c *client) message(topic by, line string) {
+	if topic.pattern {
+		c.reply.push(4)
+		c.reply.bulk("pmessage")
+		c.reply.bulk(topic.name)
+	} else {
+		c.reply.push(3)
+		c.reply.bulk("message")
+	}
+	c.reply.bulk(c.e.o.Channel)
+	c.reply.bulk(line)
+}

@@ -1,0 +1,264 @@
+package redisaudit
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// Bounds of one command. Everything that the embedded server knows fits many
+// times over; what announces more is refused before anything is kept for it.
+const (
+	maxArguments = 64
+	maxArgument  = 1 << 10
+	maxCommand   = 8 << 10 // all arguments together
+	maxInline    = 1 << 10 // the line of an inline command
+)
+
+// protocolError is what a client did against the protocol. It gets the text,
+// and its connection ends.
+type protocolError string
+
+func (e protocolError) Error() string { return "Protocol error: " + string(e) }
+
+// errHTTP ends a connection that speaks HTTP, without an answer: a web page of
+// another site can have a browser send such a request, whose body must not be
+// read as commands.
+var errHTTP = errors.New("HTTP on the port of the embedded Redis")
+
+// command is one request of a client.
+type command struct {
+	args   []string // at least one
+	inline bool     // typed as a line, not framed
+}
+
+// readCommand reads one command. It keeps at most maxCommand bytes, whatever the
+// client announces, and returns an error after a bounded number of bytes that
+// are none.
+func readCommand(r *bufio.Reader) (command, error) {
+	for range maxArguments {
+		first, err := r.Peek(1)
+		if err != nil {
+			return command{}, err
+		}
+		if first[0] == '*' {
+			args, err := readFramed(r)
+			return command{args: args}, err
+		}
+		line, err := readLine(r)
+		if err != nil {
+			return command{}, err
+		}
+		args := strings.Fields(line)
+		if len(args) == 0 {
+			continue // an empty line is no command
+		}
+		if strings.HasPrefix(args[len(args)-1], "HTTP/") || strings.HasSuffix(args[0], ":") {
+			return command{}, errHTTP
+		}
+		if len(args) > maxArguments {
+			return command{}, protocolError("too many arguments")
+		}
+		return command{args: args, inline: true}, nil
+	}
+	return command{}, protocolError("too many empty lines")
+}
+
+func readFramed(r *bufio.Reader) ([]string, error) {
+	count, err := readLength(r, '*', maxArguments, "invalid multibulk length")
+	if err != nil {
+		return nil, err
+	}
+	if count == 0 {
+		return nil, protocolError("invalid multibulk length")
+	}
+	args := make([]string, 0, count)
+	left := maxCommand
+	for range count {
+		size, err := readLength(r, '$', min(maxArgument, left), "invalid bulk length")
+		if err != nil {
+			return nil, err
+		}
+		left -= size
+		arg := make([]byte, size+2)
+		if _, err := io.ReadFull(r, arg); err != nil {
+			return nil, err
+		}
+		if string(arg[size:]) != "\r\n" {
+			return nil, protocolError("a string does not end where it should")
+		}
+		args = append(args, string(arg[:size]))
+	}
+	return args, nil
+}
+
+// readLength reads the line of a count or a length.
+func readLength(r *bufio.Reader, kind byte, most int, fault protocolError) (int, error) {
+	line, err := readLine(r)
+	if err != nil {
+		return 0, err
+	}
+	if line == "" || line[0] != kind {
+		return 0, protocolError(fmt.Sprintf("expected '%c'", kind))
+	}
+	n, err := strconv.ParseUint(line[1:], 10, 31)
+	if err != nil || int(n) > most {
+		return 0, fault
+	}
+	return int(n), nil
+}
+
+// readLine reads a line without its end. The bound is that of the reader's
+// buffer.
+func readLine(r *bufio.Reader) (string, error) {
+	line, err := r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) || len(line) > maxInline {
+		return "", protocolError("too big inline request")
+	}
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSuffix(string(line[:len(line)-1]), "\r"), nil
+}
+
+// reply builds what is sent to a client: RESP3 has types of its own for maps,
+// null and what was not asked for, and RESP2 shows all of them as arrays.
+type reply struct {
+	bytes []byte
+	resp3 bool
+}
+
+func (r *reply) line(kind byte, text string) {
+	r.bytes = append(r.bytes, kind)
+	r.bytes = append(r.bytes, text...)
+	r.bytes = append(r.bytes, '\r', '\n')
+}
+
+func (r *reply) header(kind byte, n int) { r.line(kind, strconv.Itoa(n)) }
+func (r *reply) ok()                     { r.line('+', "OK") }
+func (r *reply) status(text string)      { r.line('+', text) }
+func (r *reply) fault(text string)       { r.line('-', text) }
+func (r *reply) integer(n int)           { r.header(':', n) }
+func (r *reply) array(n int)             { r.header('*', n) }
+
+func (r *reply) bulk(text string) {
+	r.header('$', len(text))
+	r.bytes = append(r.bytes, text...)
+	r.bytes = append(r.bytes, '\r', '\n')
+}
+
+func (r *reply) bulks(texts ...string) {
+	r.array(len(texts))
+	for _, text := range texts {
+		r.bulk(text)
+	}
+}
+
+// pairs begins a map of n keys with their values.
+func (r *reply) pairs(n int) {
+	if r.resp3 {
+		r.header('%', n)
+		return
+	}
+	r.array(2 * n)
+}
+
+// push begins what a subscriber receives without having asked for it.
+func (r *reply) push(n int) {
+	if r.resp3 {
+		r.header('>', n)
+		return
+	}
+	r.array(n)
+}
+
+func (r *reply) null() {
+	if r.resp3 {
+		r.line('_', "")
+		return
+	}
+	r.header('$', -1)
+}
+
+// text is for people to read.
+func (r *reply) text(text string) {
+	if r.resp3 {
+		r.header('=', len("txt:")+len(text))
+		r.bytes = append(append(r.bytes, "txt:"...), text...)
+		r.bytes = append(r.bytes, '\r', '\n')
+		return
+	}
+	r.bulk(text)
+}
+
+// printable makes what a client sent fit for an answer and a log.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s[:min(len(s), 32)])
+}
+
+// matches reports whether a Redis pattern matches a name: * ? [a-z] [^a] and \.
+// A star goes back at most once for each byte of the name, so that no pattern
+// takes longer than the product of both lengths.
+func matches(pattern, name string) bool {
+	p, n := 0, 0
+	star, from := -1, 0
+	for n < len(name) {
+		if p < len(pattern) && pattern[p] == '*' {
+			star, from = p, n
+			p++
+			continue
+		}
+		if p < len(pattern) {
+			if ok, size := matchesOne(pattern[p:], name[n]); ok {
+				p, n = p+size, n+1
+				continue
+			}
+		}
+		if star < 0 {
+			return false
+		}
+		from++
+		p, n = star+1, from
+	}
+	return strings.Trim(pattern[p:], "*") == ""
+}
+
+// matchesOne compares the first element of a pattern with one byte; size is
+// that of the element.
+func matchesOne(pattern string, c byte) (ok bool, size int) {
+	switch {
+	case pattern[0] == '?':
+		return true, 1
+	case pattern[0] == '\\' && len(pattern) > 1:
+		return pattern[1] == c, 2
+	case pattern[0] != '[':
+		return pattern[0] == c, 1
+	}
+	i := 1
+	not := i < len(pattern) && pattern[i] == '^'
+	if not {
+		i++
+	}
+	for ; i < len(pattern) && pattern[i] != ']'; i++ {
+		if pattern[i] == '\\' && i+1 < len(pattern) {
+			i++
+			ok = ok || pattern[i] == c
+			continue
+		}
+		low, high := pattern[i], pattern[i]
+		if i+2 < len(pattern) && pattern[i+1] == '-' {
+			high = pattern[i+2]
+			i += 2
+		}
+		ok = ok || min(low, high) <= c && c <= max(low, high)
+	}
+	return ok != not, min(i+1, len(pattern))
+}
