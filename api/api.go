@@ -270,6 +270,19 @@ type Check struct {
 	Detail string `json:"detail"`
 }
 
+// StateReport is the answer of GET /api/v1/state/check.
+type StateReport struct {
+	Sound   bool          `json:"sound"`
+	Buckets []StateBucket `json:"buckets"`
+	Faults  []string      `json:"faults"` // up to 100
+}
+
+// StateBucket counts the records of one kind.
+type StateBucket struct {
+	Name    string `json:"name"`
+	Records int    `json:"records"`
+}
+
 // Problem is the body of every error (RFC 9457).
 type Problem struct {
 	Type      string  `json:"type"`

@@ -175,36 +175,59 @@ func (c *Client) Ready(ctx context.Context) (api.Readiness, error) {
 	return out, nil
 }
 
-// maxMetrics is the longest text of metrics that is read, in bytes.
-const maxMetrics = 256 << 20
+// The longest streams that are read, in bytes.
+const (
+	maxMetrics = 256 << 20
+	maxState   = 4 << 30
+)
 
 // Metrics returns the metrics in Prometheus' text format. The caller closes it,
 // and until then ctx must not end. Beyond 256 MiB reading fails with
 // ErrTooLarge.
 func (c *Client) Metrics(ctx context.Context) (io.ReadCloser, error) {
-	const what = "get the metrics"
-	k := &call{method: http.MethodGet, path: "/metrics", header: http.Header{"Accept": {"text/plain; version=0.0.4"}}}
+	k := &call{what: "get the metrics", method: http.MethodGet, path: "/metrics", header: http.Header{"Accept": {"text/plain; version=0.0.4"}}}
+	return c.read(ctx, k, maxMetrics)
+}
+
+// ExportState returns a copy of the router's state as JSON lines, for 'headway
+// state import'. The caller closes it, and until then ctx must not end. Reading
+// fails when the copy ends before it is whole, and with ErrTooLarge beyond
+// 4 GiB.
+func (c *Client) ExportState(ctx context.Context) (io.ReadCloser, error) {
+	return c.read(ctx, &call{what: "export the state", method: http.MethodGet, path: "/api/v1/state/export"}, maxState)
+}
+
+// CheckState has the router verify its state file. Damage is no error.
+func (c *Client) CheckState(ctx context.Context) (api.StateReport, error) {
+	var out api.StateReport
+	_, err := c.do(ctx, &call{what: "check the state", method: http.MethodGet, path: "/api/v1/state/check", out: &out, idempotent: true})
+	return out, err
+}
+
+// read makes a call once and returns its answer, of at most most bytes.
+func (c *Client) read(ctx context.Context, k *call, most int64) (io.ReadCloser, error) {
 	resp, err := c.send(ctx, k, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, noAnswer(ctx, err))
+		return nil, fmt.Errorf("%s: %w", k.what, noAnswer(ctx, err))
 	}
 	if resp.StatusCode != http.StatusOK {
 		defer func() { _ = resp.Body.Close() }()
 		text, _ := readAll(resp.Body, maxAnswer) // without it there is still the status
-		return nil, fmt.Errorf("%s: %w", what, newError(resp.StatusCode, resp.Header, text, time.Now()))
+		return nil, fmt.Errorf("%s: %w", k.what, newError(resp.StatusCode, resp.Header, text, time.Now()))
 	}
-	return &boundedBody{body: resp.Body, left: maxMetrics}, nil
+	return &boundedBody{what: k.what, body: resp.Body, left: most}, nil
 }
 
 // boundedBody fails where a limit alone would end as if that were all.
 type boundedBody struct {
+	what string
 	body io.ReadCloser
 	left int64
 }
 
 func (b *boundedBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
-		return 0, fmt.Errorf("read the metrics: %w", ErrTooLarge)
+		return 0, fmt.Errorf("%s: %w", b.what, ErrTooLarge)
 	}
 	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)

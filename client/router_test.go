@@ -242,6 +242,16 @@ func TestTheOperatorsSide(t *testing.T) {
 	if !strings.Contains(string(text), "\nrouting_decisions_total{") {
 		t.Errorf("metrics without routing_decisions_total: %d bytes", len(text))
 	}
+	copied, err := c.ExportState(ctx)
+	must(t, err)
+	text, err = io.ReadAll(copied)
+	must(t, errors.Join(err, copied.Close()))
+	if !strings.HasPrefix(string(text), `{"format":"headway-state"`) || !strings.Contains(string(text), `"id":"h1"`) {
+		t.Errorf("the state is %s", text)
+	}
+	if report, err := c.CheckState(ctx); err != nil || !report.Sound || len(report.Buckets) == 0 {
+		t.Errorf("the check says %+v, error %v", report, err)
+	}
 }
 
 func TestThePolicyIsChangedByWhoHasRead(t *testing.T) {

@@ -1,88 +1,150 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
+	"headway/api"
+	"headway/client"
 	"headway/internal/app"
 	"headway/internal/boltstore"
-	"headway/internal/config"
 )
 
 func newState() *cobra.Command {
-	var dataDir string
 	cmd := &cobra.Command{
 		Use:   "state",
 		Short: "Check, export and import the state file",
 		Long: `Check, export and import the state file (headway.db in the data directory),
-which keeps registered heads, what operators set of them, and policies.`,
+which keeps registered heads, what operators set of them, policies and the hashes
+of API keys. While the service runs, it is asked for the copy or the check, which
+needs the role admin; else the file itself is read.`,
 		Args: cobra.NoArgs,
 	}
-	flags := cmd.PersistentFlags()
-	config.AddFlags(flags)
-	flags.VisitAll(func(f *pflag.Flag) { f.Hidden = f.Name != "data-dir" && f.Name != "config" })
-	// The service's own settings say where the state is, or a check would call
-	// another file sound.
-	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := config.Load(cmd.Flags(), os.Environ(), os.ReadFile)
-		if err != nil {
-			return usageError(err)
-		}
-		dataDir = c.DataDir
-		return nil
-	}
-	path := func() string { return filepath.Join(dataDir, app.StateFile) }
-	cmd.AddCommand(newStateCheck(path), newStateExport(path), newStateImport(&dataDir, path))
+	r := new(remote)
+	r.addFlags(cmd)
+	r.addConfigFlag(cmd)
+	cmd.AddCommand(newStateCheck(r), newStateExport(r), newStateImport(r))
 	return cmd
 }
 
-func newStateCheck(path func() string) *cobra.Command {
+// withState does something with the state: of the service that is named or runs,
+// or else with the file that no service has open. A data directory that is named
+// is nearer than a service that the environment names.
+func (r *remote) withState(cmd *cobra.Command, service func(*client.Client) error, file func(path string) error) error {
+	if cmd.Flags().Changed("data-dir") && !cmd.Flags().Changed("server") {
+		r.server = ""
+	}
+	if err := r.useConfig(); err != nil {
+		return err
+	}
+	_, running, err := r.announced()
+	if err != nil {
+		return err
+	}
+	if r.server != "" || running {
+		return r.do(nil, service)
+	}
+	c, err := r.settings()
+	if err != nil {
+		return err
+	}
+	return file(filepath.Join(c.DataDir, app.StateFile))
+}
+
+func newStateCheck(r *remote) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
 		Short: "Verify every page, record and checksum of the state file",
-		Long: `Verify every page, record and checksum of the state file. It changes nothing.
-Exit code 0: sound; 8: damaged.`,
+		Long: `Verify every page, record and checksum of the state file. It changes nothing. A
+service that runs makes no change of its state meanwhile, mostly for less than a
+second. Exit code 0: sound; 8: damaged.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return checkState(cmd.OutOrStdout(), path()) },
-	}
-}
-
-func newStateExport(path func() string) *cobra.Command {
-	return &cobra.Command{
-		Use:   "export [FILE]",
-		Short: "Write the state as JSON lines to FILE or standard output",
-		Args:  cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return boltstore.Export(cmd.Context(), path(), cmd.OutOrStdout())
-			}
-			out, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-			if err != nil {
-				return err
-			}
-			err = errors.Join(boltstore.Export(cmd.Context(), path(), out), out.Sync(), out.Close())
-			if err != nil { // half an export must not pass for one
-				err = errors.Join(err, os.Remove(args[0]))
-			}
-			return err
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w := cmd.OutOrStdout()
+			return r.withState(cmd, func(c *client.Client) error {
+				report, err := c.CheckState(cmd.Context())
+				if err != nil {
+					return err
+				}
+				where, err := r.where()
+				return errors.Join(err, printCheck(w, "the state of "+where, report))
+			}, func(path string) error { return checkState(w, path) })
 		},
 	}
 }
 
-func newStateImport(dataDir *string, path func() string) *cobra.Command {
+func newStateExport(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:   "export [FILE]",
+		Short: "Write the state as JSON lines to FILE or standard output",
+		Long: `Write the state as JSON lines to FILE, which must not exist, or to standard output:
+a copy of one moment, also while the service runs and changes it. Its last line
+has a checksum, without which 'state import' refuses it.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				name = args[0]
+			}
+			return withOwnFile(name, cmd.OutOrStdout(), func(w io.Writer) error {
+				return r.withState(cmd,
+					func(c *client.Client) error { return copyState(cmd.Context(), c, r.timeout, w) },
+					func(path string) error { return boltstore.Export(cmd.Context(), path, w) },
+				)
+			})
+		},
+	}
+}
+
+// copyState writes what the service exports. It gives up when nothing comes for
+// so long.
+func copyState(ctx context.Context, c *client.Client, patience time.Duration, w io.Writer) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silence := time.AfterFunc(patience, func() { cancel(fmt.Errorf("%w: nothing came for %v", client.ErrUnavailable, patience)) })
+	defer silence.Stop()
+	state, err := c.ExportState(ctx)
+	if err != nil {
+		return cmp.Or(context.Cause(ctx), err)
+	}
+	defer func() { _ = state.Close() }()
+	if _, err := io.Copy(w, &heard{state, func() { silence.Reset(patience) }}); err != nil {
+		return fmt.Errorf("export the state: %w", cmp.Or(context.Cause(ctx), err))
+	}
+	return nil
+}
+
+// heard calls a function whenever something was read.
+type heard struct {
+	io.Reader
+	call func()
+}
+
+func (h *heard) Read(b []byte) (int, error) {
+	n, err := h.Reader.Read(b)
+	h.call()
+	return n, err
+}
+
+func newStateImport(r *remote) *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE",
 		Short: "Make a new state file from an export; - is standard input",
 		Long: `Make a new state file from an export; - is standard input. An existing state
-file is never overwritten: move it away first.`,
+file is never overwritten: stop the service and move it away first.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("server") {
+				return usageError(errors.New("a state is imported where the service will run, with --data-dir, and not over --server"))
+			}
 			in := io.NopCloser(cmd.InOrStdin())
 			if args[0] != "-" {
 				file, err := os.Open(args[0])
@@ -92,31 +154,44 @@ file is never overwritten: move it away first.`,
 				in = file
 			}
 			defer in.Close()
-			if err := os.MkdirAll(*dataDir, 0o750); err != nil {
+			c, err := r.settings()
+			if err != nil {
 				return err
 			}
-			if err := asOwner(func() error { return boltstore.Import(cmd.Context(), in, path()) }, *dataDir); err != nil {
+			if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
 				return err
 			}
-			return checkState(cmd.OutOrStdout(), path())
+			path := filepath.Join(c.DataDir, app.StateFile)
+			if err := asOwner(func() error { return boltstore.Import(cmd.Context(), in, path) }, c.DataDir); err != nil {
+				return err
+			}
+			return checkState(cmd.OutOrStdout(), path)
 		},
 	}
 }
 
 func checkState(w io.Writer, path string) error {
-	report, err := boltstore.Check(path)
+	found, err := boltstore.Check(path)
 	if err != nil {
 		return err
 	}
+	report := api.StateReport{Sound: len(found.Faults) == 0, Faults: found.Faults}
+	for _, b := range found.Buckets {
+		report.Buckets = append(report.Buckets, api.StateBucket(b))
+	}
+	return printCheck(w, path, report)
+}
+
+func printCheck(w io.Writer, what string, report api.StateReport) error {
 	for _, b := range report.Buckets {
-		fmt.Fprintf(w, "%-10s %8d records\n", b.Name, b.Records)
+		fmt.Fprintf(w, "%-10s %8d records\n", seen(b.Name), b.Records)
 	}
 	for _, fault := range report.Faults {
-		fmt.Fprintf(w, "damaged    %s\n", fault)
+		fmt.Fprintf(w, "damaged    %s\n", seen(fault))
 	}
-	if len(report.Faults) > 0 {
-		return &codedError{exitDamage, fmt.Errorf("%s is damaged in %d places; restore it from an export with 'headway state import'", path, len(report.Faults))}
+	if !report.Sound {
+		return &codedError{exitDamage, fmt.Errorf("%s is damaged in %d places; restore it from an export with 'headway state import'", what, len(report.Faults))}
 	}
-	_, err = fmt.Fprintf(w, "%s is sound\n", path)
+	_, err := fmt.Fprintf(w, "%s is sound\n", seen(what))
 	return err
 }

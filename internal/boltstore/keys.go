@@ -35,23 +35,29 @@ func (s *Store) migrate() error {
 // Keys implements access.KeyStore.
 func (s *Store) Keys(ctx context.Context) (list []access.Key, err error) {
 	err = s.view(ctx, func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketKeys).ForEach(func(key, value []byte) error {
-			_, payload, err := split(key, value)
-			if err != nil {
-				return err
-			}
-			var k access.Key
-			if err := json.Unmarshal(payload, &k); err != nil {
-				return fmt.Errorf("key %q: %w", key, err)
-			}
-			list = append(list, k)
-			return nil
-		})
+		list, err = keysOf(tx)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the keys: %w", err)
 	}
 	return list, nil
+}
+
+func keysOf(tx *bolt.Tx) (list []access.Key, err error) {
+	err = tx.Bucket(bucketKeys).ForEach(func(key, value []byte) error {
+		_, payload, err := split(key, value)
+		if err != nil {
+			return err
+		}
+		var k access.Key
+		if err := json.Unmarshal(payload, &k); err != nil {
+			return fmt.Errorf("key %q: %w", key, err)
+		}
+		list = append(list, k)
+		return nil
+	})
+	return list, err
 }
 
 // SaveKey implements access.KeyStore.
@@ -97,13 +103,4 @@ func (s *Store) ForgetKeys(ctx context.Context, ids []string) error {
 		return fmt.Errorf("forget keys: %w", err)
 	}
 	return nil
-}
-
-// keysIfAny is Keys for a file that may be of a layout without keys.
-func (s *Store) keysIfAny(ctx context.Context) ([]access.Key, error) {
-	has := false
-	if err := s.view(ctx, func(tx *bolt.Tx) error { has = tx.Bucket(bucketKeys) != nil; return nil }); err != nil || !has {
-		return nil, err
-	}
-	return s.Keys(ctx)
 }

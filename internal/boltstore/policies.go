@@ -68,22 +68,28 @@ func (s *Store) SavePolicy(ctx context.Context, expect uint64, p routing.StoredP
 // PolicyRevisions implements routing.PolicyStore.
 func (s *Store) PolicyRevisions(ctx context.Context, limit int) (list []routing.StoredPolicy, err error) {
 	err = s.view(ctx, func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketPolicies).Cursor()
-		for key, value := c.Last(); key != nil && len(list) < limit; key, value = c.Prev() {
-			revision, payload, err := split(key, value)
-			if err != nil {
-				return err
-			}
-			var p routing.StoredPolicy
-			if err := json.Unmarshal(payload, &p); err != nil {
-				return fmt.Errorf("policy %d: %w", revision, err)
-			}
-			list = append(list, p)
-		}
-		return nil
+		list, err = policiesOf(tx, limit)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the policies: %w", err)
+	}
+	return list, nil
+}
+
+// policiesOf are the newest policies, newest first.
+func policiesOf(tx *bolt.Tx, limit int) (list []routing.StoredPolicy, err error) {
+	c := tx.Bucket(bucketPolicies).Cursor()
+	for key, value := c.Last(); key != nil && len(list) < limit; key, value = c.Prev() {
+		revision, payload, err := split(key, value)
+		if err != nil {
+			return nil, err
+		}
+		var p routing.StoredPolicy
+		if err := json.Unmarshal(payload, &p); err != nil {
+			return nil, fmt.Errorf("policy %d: %w", revision, err)
+		}
+		list = append(list, p)
 	}
 	return list, nil
 }

@@ -291,32 +291,39 @@ func split(key, value []byte) (revision uint64, payload []byte, err error) {
 }
 
 // Heads implements fleet.Store.
-func (s *Store) Heads(ctx context.Context) ([]fleet.Record, error) {
-	var records []fleet.Record
-	err := s.view(ctx, func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketHeads)
-		total, err := getSums(tx, bucketHeads)
-		if err != nil {
-			return err
-		}
-		records = make([]fleet.Record, 0, total.count)
-		defer release(tx)
-		return b.ForEach(func(key, value []byte) error {
-			revision, payload, err := split(key, value)
-			if err != nil {
-				return err
-			}
-			var r fleet.Record
-			if err := json.Unmarshal(payload, &r); err != nil {
-				return fmt.Errorf("record %q: %w", key, err)
-			}
-			r.Revision = revision
-			records = append(records, r)
-			return nil
-		})
+func (s *Store) Heads(ctx context.Context) (records []fleet.Record, err error) {
+	err = s.view(ctx, func(tx *bolt.Tx) error {
+		records, err = headsOf(tx)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the heads: %w", err)
+	}
+	return records, nil
+}
+
+func headsOf(tx *bolt.Tx) ([]fleet.Record, error) {
+	total, err := getSums(tx, bucketHeads)
+	if err != nil {
+		return nil, err
+	}
+	records := make([]fleet.Record, 0, total.count)
+	defer release(tx)
+	err = tx.Bucket(bucketHeads).ForEach(func(key, value []byte) error {
+		revision, payload, err := split(key, value)
+		if err != nil {
+			return err
+		}
+		var r fleet.Record
+		if err := json.Unmarshal(payload, &r); err != nil {
+			return fmt.Errorf("record %q: %w", key, err)
+		}
+		r.Revision = revision
+		records = append(records, r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return records, nil
 }

@@ -133,47 +133,93 @@ func Export(ctx context.Context, path string, w io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, guard(db.Close)) }()
-	s := &Store{db: db, path: path}
-	e := &exporter{w: bufio.NewWriter(w), hash: sha256.New()}
-	var epochs uint64
-	err = s.view(ctx, func(tx *bolt.Tx) error {
-		epochs, err = getUint(tx, keyEpochs)
-		return err
+	return (&Store{db: db, path: path}).Export(ctx, w)
+}
+
+// Export writes the state as JSON lines while the service goes on: all of it is
+// of one moment. It is read whole before the first byte is written, so that a
+// slow reader keeps no transaction open, which would hold up commits.
+func (s *Store) Export(ctx context.Context, w io.Writer) error {
+	var c contents
+	if err := s.view(ctx, c.read); err != nil {
+		return fmt.Errorf("export %s: %w", s.path, err)
+	}
+	return c.write(w)
+}
+
+// Check reads every page and every record of the open file. Commits wait until
+// it is done, so that no page changes meanwhile.
+func (s *Store) Check(ctx context.Context) (report Report, err error) {
+	if err := ctx.Err(); err != nil {
+		return Report{}, err
+	}
+	err = guard(func() error {
+		tx, err := s.db.Begin(true)
+		if err != nil {
+			return fmt.Errorf("check %s: %w", s.path, err)
+		}
+		defer func() { _ = tx.Rollback() }() // nothing was changed
+		if err := checkFile(s.path, int64(s.db.Info().PageSize)); err != nil {
+			report.Faults = append(report.Faults, err.Error())
+			return nil
+		}
+		report.Buckets, report.Faults = verify(tx)
+		report.Faults = report.Faults[:min(len(report.Faults), maxFaults)]
+		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("export %s: %w", path, err)
+	return report, err
+}
+
+// contents are what an export has.
+type contents struct {
+	epochs   uint64
+	heads    []fleet.Record
+	policies []routing.StoredPolicy // newest first
+	keys     []access.Key
+}
+
+// read fills c with what a transaction sees, or refuses what is damaged.
+func (c *contents) read(tx *bolt.Tx) (err error) {
+	if _, faults := verify(tx); len(faults) > 0 {
+		return fmt.Errorf("%w: %s", errDamaged, faults[0])
 	}
-	heads, err := s.Heads(ctx)
-	if err != nil {
+	if c.epochs, err = getUint(tx, keyEpochs); err != nil {
 		return err
 	}
-	policies, err := s.PolicyRevisions(ctx, keptPolicies)
-	if err != nil {
+	if c.heads, err = headsOf(tx); err != nil {
 		return err
 	}
-	keys, err := s.keysIfAny(ctx)
-	if err != nil {
+	if c.policies, err = policiesOf(tx, keptPolicies); err != nil {
 		return err
 	}
-	if err := e.line(exportLine{Format: exportFormat, Version: exportVersion, Schema: schema, ExportedAt: time.Now().UTC().Truncate(time.Second), Epochs: epochs}); err != nil {
+	if tx.Bucket(bucketKeys) == nil { // of a layout without keys
+		return nil
+	}
+	c.keys, err = keysOf(tx)
+	return err
+}
+
+func (c *contents) write(w io.Writer) error {
+	e := &exporter{w: bufio.NewWriter(w), hash: sha256.New()}
+	if err := e.line(exportLine{Format: exportFormat, Version: exportVersion, Schema: schema, ExportedAt: time.Now().UTC().Truncate(time.Second), Epochs: c.epochs}); err != nil {
 		return err
 	}
-	for i := range heads {
-		if err := e.line(exportLine{Head: &heads[i]}); err != nil {
+	for i := range c.heads {
+		if err := e.line(exportLine{Head: &c.heads[i]}); err != nil {
 			return err
 		}
 	}
-	for i := len(policies) - 1; i >= 0; i-- {
-		if err := e.line(exportLine{Policy: &policies[i]}); err != nil {
+	for i := len(c.policies) - 1; i >= 0; i-- {
+		if err := e.line(exportLine{Policy: &c.policies[i]}); err != nil {
 			return err
 		}
 	}
-	for i := range keys {
-		if err := e.line(exportLine{Key: &keys[i]}); err != nil {
+	for i := range c.keys {
+		if err := e.line(exportLine{Key: &c.keys[i]}); err != nil {
 			return err
 		}
 	}
-	e.end = exportEnd{Heads: len(heads), Policies: len(policies), Keys: len(keys), SHA256: hex.EncodeToString(e.hash.Sum(nil))}
+	e.end = exportEnd{Heads: len(c.heads), Policies: len(c.policies), Keys: len(c.keys), SHA256: hex.EncodeToString(e.hash.Sum(nil))}
 	return errors.Join(e.line(exportLine{End: &e.end}), e.w.Flush())
 }
 

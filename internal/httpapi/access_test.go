@@ -109,6 +109,8 @@ var needs = map[string]access.Permission{
 	"POST /api/v1/policy/revisions/{n}/restore": access.Admin,
 
 	"GET /api/v1/keys":         access.Admin,
+	"GET /api/v1/state/export": access.Admin,
+	"GET /api/v1/state/check":  access.Admin,
 	"POST /api/v1/keys":        access.Admin,
 	"DELETE /api/v1/keys/{id}": access.Admin,
 	"GET /api/v1/audit":        access.Read,
@@ -406,6 +408,8 @@ var sensitive = []struct{ id, action, method, target, body string }{
 	{"restorePolicy", "policy.restore", "POST", "/api/v1/policy/revisions/1/restore", ""},
 	{"retryDeadLetter", "queue.retry", "POST", "/api/v1/queue/dead-letters/1/retry", ""},
 	{"purgeDeadLetter", "queue.purge", "DELETE", "/api/v1/queue/dead-letters/2", ""},
+	{"exportState", "state.export", "GET", "/api/v1/state/export", ""},
+	{"checkState", "state.check", "GET", "/api/v1/state/check", ""},
 	{"createKey", "key.create", "POST", "/api/v1/keys", `{"name":"x","role":"viewer"}`},
 	{"revokeKey", "key.revoke", "DELETE", "/api/v1/keys/{last}", ""},
 }

@@ -71,6 +71,7 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 		"Key": api.Key{}, "KeyRequest": api.KeyRequest{}, "AuditRecord": api.AuditRecord{},
 		"Event": api.Event{}, "Snapshot": api.Snapshot{}, "Lost": api.Lost{}, "Subscription": api.Subscription{},
 		"Envelope": api.Envelope{}, "AdminNotice": api.AdminNotice{}, "DeadLetter": api.DeadLetter{},
+		"StateReport": api.StateReport{},
 	} {
 		schema, ok := c.document.Components.Schemas[name]
 		if !ok {
@@ -255,6 +256,8 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 		t.Errorf("Content-Type %s; want OpenMetrics", openMetrics.header.Get("Content-Type"))
 	}
 	ask(http.StatusUpgradeRequired, "GET", "/api/v1/ws", "")
+	ask(http.StatusOK, "GET", "/api/v1/state/export", "")
+	ask(http.StatusOK, "GET", "/api/v1/state/check", "")
 	ask(http.StatusOK, "GET", "/api/v1/queue/dead-letters", "")
 	letters := into[api.List[api.DeadLetter]](t, ask(http.StatusOK, "GET", "/api/v1/queue/dead-letters?limit=1", ""))
 	ask(http.StatusOK, "GET", "/api/v1/queue/dead-letters?cursor="+letters.NextCursor, "")
@@ -344,10 +347,10 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 	for err, code := range map[error]string{
 		fmt.Errorf("save: %w", fleet.ErrStoreUnavailable): api.CodeStateUnavailable,
 		fmt.Errorf("save: %w", fleet.ErrConflict):         api.CodeConflict,
-		fleet.ErrFleetFull:        api.CodeFleetFull,
-		fleet.ErrOverloaded:       api.CodeOverloaded,
-		context.DeadlineExceeded:  api.CodeTimeout,
-		errors.New("no such row"): api.CodeInternal,
+		fleet.ErrFleetFull:                                api.CodeFleetFull,
+		fleet.ErrOverloaded:                               api.CodeOverloaded,
+		context.DeadlineExceeded:                          api.CodeTimeout,
+		errors.New("no such row"):                         api.CodeInternal,
 	} {
 		w.store.failWith(err)
 		r := newRequest(t, "POST", "/api/v1/heads", headBody("b"))

@@ -235,7 +235,7 @@ func (c *contract) answer(t testing.TB, r *http.Request, a *answer) {
 		t.Errorf("%s as %q; described is %v", what, a.header.Get("Content-Type"), response.Content)
 		return
 	}
-	if strings.HasSuffix(mediaType, "json") {
+	if strings.HasSuffix(mediaType, "/json") || strings.HasSuffix(mediaType, "+json") {
 		c.matches(t, what, a.body, append(where, "content", mediaType, "schema")...)
 	}
 }

@@ -62,6 +62,8 @@ func (s *Server) routes() []*route {
 		{method: "GET", pattern: "/api/v1/keys", id: "listKeys", needs: access.Admin, success: 200, query: true, handle: s.listKeys},
 		{method: "POST", pattern: "/api/v1/keys", id: "createKey", action: "key.create", needs: access.Admin, success: 201, handle: s.createKey},
 		{method: "DELETE", pattern: "/api/v1/keys/{id}", id: "revokeKey", action: "key.revoke", needs: access.Admin, success: 204, handle: s.revokeKey},
+		{method: "GET", pattern: "/api/v1/state/export", id: "exportState", action: "state.export", needs: access.Admin, success: 200, handle: s.exportState},
+		{method: "GET", pattern: "/api/v1/state/check", id: "checkState", action: "state.check", needs: access.Admin, success: 200, handle: s.checkState},
 		{method: "GET", pattern: "/api/v1/audit", id: "listAudit", needs: access.Read, success: 200, query: true, handle: s.listAudit},
 		{method: "GET", pattern: "/api/v1/queue/dead-letters", id: "listDeadLetters", needs: access.Read, success: 200, query: true, handle: s.listDeadLetters},
 		{method: "GET", pattern: "/api/v1/queue/dead-letters/{n}", id: "getDeadLetter", needs: access.Read, success: 200, handle: s.getDeadLetter},

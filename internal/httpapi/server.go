@@ -39,6 +39,7 @@ type Options struct {
 	Note    func(audit.Entry)    // required; records attempts that are refused
 	TLS     *tls.Config          // nil: no TLS
 	Letters DeadLetters          // of the message queue; nil: there is none
+	State   State                // what the service keeps; nil: there is no file of it
 	Queue   func() string        // tells how the message queue is; nil: there is none
 	Monitor http.Handler         // of what is below /prometheus/; nil: nothing
 	Console http.Handler         // of what is below /console/; nil: nothing
@@ -106,12 +107,14 @@ type Server struct {
 	trail    string
 	note     func(audit.Entry)
 	letters  DeadLetters
+	state    State
 	queue    func() string
 	monitor  http.Handler
 	console  http.Handler
 	names    func(string) bool
 	draining atomic.Bool
 
+	reading   sync.Mutex // held by the one export or check of the state at a time
 	replacing sync.Mutex // held by a change of whatever policy is current
 
 	lastHost atomic.Pointer[string] // the Host that was admitted last
@@ -125,7 +128,7 @@ func New(o Options) (*Server, error) {
 	o.Limits.complete()
 	s := &Server{
 		fleet: o.Fleet, router: o.Router, desk: o.Desk, live: o.Live, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
-		letters: o.Letters, queue: o.Queue, monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
+		letters: o.Letters, state: o.State, queue: o.Queue, monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error
 	if s.openAPI, err = openAPIJSON(); err != nil {

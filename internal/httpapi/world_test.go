@@ -162,6 +162,7 @@ type world struct {
 	guard    *access.Guard
 	trail    string // an audit file
 	recorded entries
+	state    *stateFile
 	ahead    atomic.Int64 // nanoseconds that keys are ahead of the clock
 }
 
@@ -237,7 +238,7 @@ func (l *logBuffer) String() string {
 
 func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	t.Helper()
-	w := &world{TB: t, store: &memoryStore{records: map[string]fleet.Record{}}, metrics: prometheus.NewRegistry(), log: &logBuffer{}}
+	w := &world{TB: t, store: &memoryStore{records: map[string]fleet.Record{}}, metrics: prometheus.NewRegistry(), log: &logBuffer{}, state: &stateFile{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	must := func(err error) {
 		t.Helper()
@@ -261,7 +262,7 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	must(err)
 	options := httpapi.Options{
 		Fleet: w.fleet, Router: w.router, Desk: desk, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
-		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note,
+		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note, State: w.state,
 	}
 	for _, c := range change {
 		c(&options)
