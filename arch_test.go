@@ -142,7 +142,8 @@ var forTests = []string{
 	"github.com/rogpeppe/go-internal",
 	"github.com/nats-io/jwt/v2", // credentials of a server of somebody else's
 	"github.com/nats-io/nkeys",
-	"github.com/gobwas/ws", // a second WebSocket library, which has to agree with the first
+	"github.com/anishathalye/porcupine", // checks that calls at once are answered as if one after the other
+	"github.com/gobwas/ws",              // a second WebSocket library, which has to agree with the first
 }
 
 // forbiddenNames say what a package is made of, and not what it is about.

@@ -26,13 +26,14 @@ type commit struct {
 	registers bool // begins a new epoch
 	edit      func(cur *Record, e *entry) (next *Record, err error)
 	apply     func(e *entry, now time.Time) // under r.mu, after the write; nil when only the record changes
-	seen      func(e *entry)                // under r.mu, after the snapshot was published
+	seen      func(e *entry)                // under r.mu, right after apply
 	answer    chan error                    // buffered; nil when nobody waits
 
 	next    *Record
 	epoch   uint64
 	created bool
-	writes  bool
+	writes  bool // changes what is stored
+	rests   bool // its end, whichever it is, rests on what the batch writes
 	err     error
 }
 
@@ -119,7 +120,9 @@ func (e *entry) healthy() bool {
 func (r *Registry) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	watching.Go(func() { r.keepSweeping(ctx) })
+	watched, stop := context.WithCancel(ctx)
+	defer stop() // on a panic too, which must not end in waiting
+	watching.Go(func() { r.keepSweeping(watched) })
 	probe := time.NewTicker(probeInterval)
 	defer probe.Stop()
 	for {
@@ -206,7 +209,7 @@ func (r *Registry) commit(ctx context.Context, batch []*commit) {
 		return
 	} else if err != nil {
 		for _, c := range batch {
-			if c.writes && c.err == nil {
+			if c.rests {
 				c.err = err
 			}
 		}
@@ -241,11 +244,13 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []Change {
 		if !known && e != nil {
 			cur = &e.record
 		}
+		c.writes, c.rests = false, known
 		if c.next, c.err = c.edit(cur, e); c.err != nil {
 			continue
 		}
 		if c.created = cur == nil && c.next != nil; c.next != nil {
 			if c.err = limit.check(c); c.err != nil {
+				c.rests = true
 				continue
 			}
 		}
@@ -256,7 +261,6 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []Change {
 		}
 		if c.next != nil && cur != nil && reflect.DeepEqual(*c.next, *cur) {
 			c.next = cur
-			c.writes = known // rides on an earlier change of this batch
 			continue
 		}
 		switch {
@@ -265,7 +269,7 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []Change {
 		case c.next != nil && e != nil:
 			c.next.Epoch = max(c.next.Epoch, e.epoch)
 		}
-		c.writes = true
+		c.writes, c.rests = true, true
 		if !known {
 			order = append(order, c.id)
 		}
@@ -335,76 +339,53 @@ func (r *Registry) save(ctx context.Context, changes []Change) error {
 	return err
 }
 
-// applyAll applies the commits that succeeded and publishes once.
+// applyAll applies the commits that succeeded, each on what those before it
+// left, and publishes once. What a caller is answered is read right after its
+// own change: a later one of the batch may change the head again, or remove it.
 func (r *Registry) applyAll(batch []*commit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	before := map[string]*Head{}
-	var order []string
+	var changes []change
 	for _, c := range batch {
 		if c.err != nil {
 			continue
 		}
 		e := r.heads[c.id]
-		if c.next != nil && c.apply == nil {
+		switch {
+		case c.next == nil && e == nil: // came and went within the batch
+		case c.next == nil:
+			changes = append(changes, change{before: e.head})
+			r.forget(e, now)
+		case c.apply == nil:
 			e.record = *c.next
-			continue
-		}
-		if _, touched := before[c.id]; !touched {
-			order = append(order, c.id)
-			before[c.id] = nil
-			if e != nil {
-				before[c.id] = e.head
-			}
-		}
-		if c.next == nil {
-			if e != nil {
-				r.forget(e, now)
-			}
-			continue
-		}
-		if e == nil {
+		case e == nil:
 			e = &entry{live: new(Live), slot: -1}
 			r.heads[c.id] = e
-		}
-		e.record = *c.next
-		r.shared.share(&e.record.Spec)
-		c.apply(e, now)
-	}
-	r.publish(r.step(order, before, now))
-	for _, c := range batch {
-		if e := r.heads[c.id]; c.err == nil && c.seen != nil && e != nil {
-			c.seen(e)
+			changes = append(changes, r.applyTo(e, c, now))
+		default:
+			changes = append(changes, r.applyTo(e, c, now))
 		}
 	}
+	r.publish(changes)
 }
 
-// step makes the heads of the ids anew and returns how they changed.
-func (r *Registry) step(order []string, before map[string]*Head, now time.Time) []change {
-	var changes []change
-	for _, id := range order {
-		e, was := r.heads[id], before[id]
-		switch {
-		case e == nil && was == nil: // came and went within the batch
-		case e == nil:
-			changes = append(changes, change{before: was})
-		case was == nil:
-			r.instances++
-			e.head = makeHead(e, r.instances)
-			changes = append(changes, change{next: e.head})
-			r.tell(event.HeadRegistered, e, now)
-		default:
-			e.head = was
-			changes = append(changes, r.replace(e))
-			if e.head.Epoch != was.Epoch {
-				r.tell(event.HeadRegistered, e, now)
-			} else {
-				r.tell(event.HeadChanged, e, now)
-			}
-		}
+// applyTo applies a commit to the head that it concerns.
+func (r *Registry) applyTo(e *entry, c *commit, now time.Time) change {
+	e.record = *c.next
+	r.shared.share(&e.record.Spec)
+	before := e.head
+	c.apply(e, now)
+	made := r.replace(e)
+	if before == nil || before.Epoch != e.epoch {
+		r.tell(event.HeadRegistered, e, now)
+	} else {
+		r.tell(event.HeadChanged, e, now)
 	}
-	return changes
+	if c.seen != nil {
+		c.seen(e)
+	}
+	return made
 }
 
 // newEpoch begins a new registration of e: a new lease, and new counts.
@@ -436,9 +417,7 @@ func (r *Registry) forget(e *entry, now time.Time) {
 	delete(r.heads, e.record.Spec.ID)
 	r.metrics.inFlight.give(e.slot)
 	r.metrics.removed.Inc()
-	if e.head != nil {
-		r.tell(event.HeadRemoved, e, now)
-	}
+	r.tell(event.HeadRemoved, e, now)
 	// The wheel looks at it once more, up to minutes later.
 	*e = entry{lookAt: e.lookAt, slot: -1}
 }

@@ -166,10 +166,8 @@ func (r *Registry) Load(ctx context.Context) error {
 		}
 		e.interval = r.interval(len(records))
 		r.heads[e.record.Spec.ID] = e
-		r.instances++
 		r.watch(e)
-		batch = append(batch, change{next: makeHead(e, r.instances)})
-		e.head = batch[i].next
+		batch = append(batch, r.replace(e))
 	}
 	r.publish(batch)
 	r.loaded = true
@@ -245,13 +243,16 @@ func (c change) id() string {
 	return c.before.ID
 }
 
-// replace makes e's head anew after its state changed and returns the change.
+// replace makes e's head again after its state changed, or for the first time,
+// and returns the change.
 func (r *Registry) replace(e *entry) change {
 	before := e.head
-	instance := before.Instance
-	if before.Epoch != e.epoch || before.Live != e.live {
+	var instance uint64
+	if before == nil || before.Epoch != e.epoch || before.Live != e.live {
 		r.instances++
 		instance = r.instances
+	} else {
+		instance = before.Instance
 	}
 	e.head = makeHead(e, instance)
 	return change{before, e.head}
@@ -291,12 +292,13 @@ func (h *Head) looksLike(next *Head) bool {
 func coalesce(changes []change) []change {
 	slices.SortStableFunc(changes, func(a, b change) int { return strings.Compare(a.id(), b.id()) })
 	kept := changes[:0]
+	last := "" // the id of the last that was kept; both of its heads may be nil by now
 	for _, c := range changes {
-		if n := len(kept); n > 0 && kept[n-1].id() == c.id() {
-			kept[n-1].next = c.next
+		if id := c.id(); len(kept) == 0 || id != last {
+			kept, last = append(kept, c), id
 			continue
 		}
-		kept = append(kept, c)
+		kept[len(kept)-1].next = c.next
 	}
 	return slices.DeleteFunc(kept, func(c change) bool { return c.before == nil && c.next == nil })
 }
