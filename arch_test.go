@@ -67,6 +67,8 @@ var rooms = map[string]room{
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
 	"mutants": {},
 
+	"scripts/suite": {},
+
 	"api":    {},
 	"client": {ours: []string{"api"}, others: []string{websocket}},
 

@@ -354,7 +354,7 @@ func freeBytes(path string) (int64, error) {
 	if err := syscall.Statfs(filepath.Dir(path), &st); err != nil {
 		return 0, err
 	}
-	return int64(st.Bavail) * st.Bsize, nil
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // outside Linux it is another type
 }
 
 // rotateIfFull closes a file that is large enough, and begins the next. That

@@ -230,7 +230,8 @@ func (s *Store) roomLeft() error {
 		if err := syscall.Statfs(filepath.Dir(s.path), &st); err != nil {
 			return fmt.Errorf("%w: free space: %w", fleet.ErrStoreUnavailable, err)
 		}
-		s.free, s.lookedAt = int64(st.Bavail)*st.Bsize, time.Now()
+		s.free = int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // outside Linux it is another type
+		s.lookedAt = time.Now()
 	}
 	if s.free < s.minFree {
 		return fmt.Errorf("%w: %d MiB are free where %s stands, and %d MiB must be (state.min_free_bytes)",

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// event is one line of go test -json.
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string // of a build
+	Test       string
+	Output     string
+}
+
+// suite is what the events say so far.
+type suite struct {
+	out            io.Writer
+	packages       map[string]*pkg
+	passed, failed int
+	skipped        []skipped
+}
+
+// pkg holds what tests have printed until it is known whether they passed.
+type pkg struct {
+	order []string // of the tests, "" for the package itself
+	text  map[string][]string
+	ended map[string]string // action
+}
+
+type skipped struct{ pkg, test, reason string }
+
+func (s *suite) read(in io.Reader) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 64<<20)
+	for lines.Scan() {
+		var e event
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil { //nolint:forbidigo // go test's own
+			fmt.Fprintln(s.out, lines.Text()) // not of go test -json
+			continue
+		}
+		s.take(e)
+	}
+	return lines.Err()
+}
+
+func (s *suite) take(e event) {
+	if e.Package == "" {
+		fmt.Fprint(s.out, e.Output) // of the compiler
+		return
+	}
+	p := s.packages[e.Package]
+	if p == nil {
+		p = &pkg{text: map[string][]string{}, ended: map[string]string{}}
+		s.packages[e.Package] = p
+	}
+	switch e.Action {
+	case "output":
+		if p.text[e.Test] == nil {
+			p.order = append(p.order, e.Test)
+		}
+		p.text[e.Test] = append(p.text[e.Test], e.Output)
+	case "pass", "fail", "skip":
+		p.ended[e.Test] = e.Action
+		if e.Test == "" {
+			s.finish(e.Package, e.Action)
+			return
+		}
+		s.count(e, p)
+	}
+}
+
+func (s *suite) count(e event, p *pkg) {
+	top := !strings.Contains(e.Test, "/")
+	switch {
+	case e.Action == "skip":
+		s.skipped = append(s.skipped, skipped{e.Package, e.Test, reason(p.text[e.Test])})
+	case e.Action == "fail" && top:
+		s.failed++
+	case e.Action == "pass" && top:
+		s.passed++
+	}
+	if e.Action != "fail" {
+		p.text[e.Test] = p.text[e.Test][:0]
+	}
+}
+
+// finish prints the line of a package, and of one that failed all that is not
+// of a test that passed: one that never ended is why.
+func (s *suite) finish(name, action string) {
+	p := s.packages[name]
+	delete(s.packages, name)
+	if action == "fail" {
+		for _, test := range p.order {
+			if test != "" {
+				fmt.Fprint(s.out, strings.Join(p.text[test], ""))
+			}
+		}
+		fmt.Fprint(s.out, strings.Join(p.text[""], ""))
+		return
+	}
+	for _, line := range p.text[""] {
+		if line != "PASS\n" && strings.Contains(line, name) {
+			fmt.Fprint(s.out, line)
+		}
+	}
+}
+
+// reason is what a test said when it was skipped: the lines between its
+// beginning and its end, without the place in the file.
+func reason(text []string) string {
+	var said []string
+	for _, line := range text {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "===") || strings.HasPrefix(line, "---") {
+			continue
+		}
+		if _, after, found := strings.Cut(line, ".go:"); found {
+			if _, words, found := strings.Cut(after, ": "); found {
+				line = words
+			}
+		}
+		said = append(said, line)
+	}
+	if len(said) == 0 {
+		return "no reason is given"
+	}
+	return strings.Join(said, " ")
+}
