@@ -360,7 +360,7 @@ func (r *Registry) applyAll(batch []*commit) {
 		case c.apply == nil:
 			e.record = *c.next
 		case e == nil:
-			e = &entry{live: new(Live), slot: -1}
+			e = &entry{slot: -1}
 			r.heads[c.id] = e
 			changes = append(changes, r.applyTo(e, c, now))
 		default:
@@ -388,10 +388,16 @@ func (r *Registry) applyTo(e *entry, c *commit, now time.Time) change {
 	return made
 }
 
-// newEpoch begins a new registration of e: a new lease, and new counts.
+// newEpoch begins a new registration of e and a new lease. A head that registers
+// again at the same endpoint, as after it lost its lease or was not heard, still
+// works on the requests that it has: their count goes on. A head that said that
+// it is offline, or is at another endpoint, has none.
 func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	e.epoch = epoch
-	e.live = new(Live)
+	if e.head == nil || e.head.Endpoint != e.record.Spec.Endpoint || e.status == StatusOffline {
+		e.live = new(Live)
+	}
+	e.live.report.Store(nil)
 	e.status, e.health, e.sequence, e.stale = StatusUnknown, HealthPending, 0, time.Time{}
 	r.grant(e, now)
 	if e.slot < 0 {
@@ -401,7 +407,7 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 
 // take notes a first report; the caller publishes.
 func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
-	e.live.report.Store(&Report{Load: report.Load, At: now, Sequence: report.Sequence})
+	e.live.take(report, now)
 	e.status, e.sequence = report.Status, report.Sequence
 	if report.Status == StatusActive || report.Status == StatusDegraded {
 		e.health = HealthFresh

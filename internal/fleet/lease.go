@@ -139,9 +139,7 @@ func (r *Registry) grantedBefore(e *entry, epoch uint64) bool {
 
 // accept notes the report's load and stages what it changes of the head.
 func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged bool) {
-	e.live.report.Store(&Report{
-		Load: report.Load, At: now, Picks: e.live.Picks(), InFlight: e.live.InFlight(), Sequence: report.Sequence,
-	})
+	e.live.take(report, now)
 	status, health := e.status, e.health
 	e.status = report.Status
 	healthy := report.Status == StatusActive || report.Status == StatusDegraded

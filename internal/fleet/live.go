@@ -48,10 +48,11 @@ type Report struct {
 	Sequence uint64
 }
 
-// Live holds the numbers of one epoch of one head that change with every
-// request and every report. Whoever takes a place keeps the pointer and gives
-// it back to the same Live, so that a head that registered again never
-// inherits or loses a count.
+// Live holds the numbers of one head that change with every request and every
+// report. It lasts until the head is offline, moves to another endpoint or is
+// removed; a registration at the same endpoint keeps it. Whoever takes a place
+// keeps the pointer and gives it back to the same Live, so that no count is
+// lost or inherited.
 //
 // All methods are safe for concurrent use and never block.
 type Live struct {
@@ -158,6 +159,11 @@ func (l *Live) Tracked() bool { return l.timedOut.Load() < timedOutOne/2 }
 
 // Report is the last accepted report, or nil before the first.
 func (l *Live) Report() *Report { return l.report.Load() }
+
+// take notes an accepted report.
+func (l *Live) take(report *StatusReport, now time.Time) {
+	l.report.Store(&Report{Load: report.Load, At: now, Picks: l.Picks(), InFlight: l.InFlight(), Sequence: report.Sequence})
+}
 
 // SlowStart is the number of requests to add to a new head's count at now: its
 // pool's mean when it joined, falling linearly to 0 over the slow-start

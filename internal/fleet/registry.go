@@ -398,8 +398,9 @@ func (r *Registry) rebuild(old *Pool, model string, changes []change) *Pool {
 	return p
 }
 
-// slowStart gives heads that became routable just now the mean number of
-// requests in flight of those of their region that are, since those compare.
+// slowStart lets heads that became routable just now count as having what they
+// lack of the mean number of requests in flight in their region, since those
+// compare.
 func (r *Registry) slowStart(pool *Pool, changes []change) {
 	means := map[string]float64{} // by region
 	for _, c := range changes {
@@ -413,8 +414,8 @@ func (r *Registry) slowStart(pool *Pool, changes []change) {
 			mean = g.meanInFlight()
 			means[c.next.Region] = mean
 		}
-		if mean > 0 {
-			c.next.Live.slowly(&slowStart{since: r.now(), window: r.lease.SlowStart, bias: mean})
+		if lacks := mean - float64(c.next.Live.InFlight()); lacks > 0 {
+			c.next.Live.slowly(&slowStart{since: r.now(), window: r.lease.SlowStart, bias: lacks})
 		}
 	}
 }

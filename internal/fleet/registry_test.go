@@ -371,36 +371,6 @@ func TestAFewHeadsThatFallSilentExpire(t *testing.T) {
 	})
 }
 
-func TestAPauseOfOurOwnExpiresNobody(t *testing.T) {
-	now := time.Now()
-	w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Now = func() time.Time { return now } })
-	w.stop()
-	w.Sweep()
-	r := startRegistered(t, &now)
-	now = now.Add(time.Hour) // stopped, and continued
-	r.Sweep()
-	for range 4 {
-		now = now.Add(250 * time.Millisecond)
-		r.Sweep()
-	}
-	if got := r.health("a"); got != "fresh" {
-		t.Errorf("after a pause of an hour the head is %s", got)
-	}
-}
-
-// startRegistered is a registry on the given clock with head a, whose Sweep
-// the test calls.
-func startRegistered(t *testing.T, now *time.Time) *world {
-	t.Helper()
-	w := start(t, newFakeStore(t), func(o *fleet.Options) {
-		o.Now = func() time.Time { return *now }
-		o.Lease.BaseInterval = time.Hour // Run's own sweeps change nothing
-	})
-	w.register(spec("a"), active())
-	w.stop()
-	return w
-}
-
 func TestANewHeadCountsAsLoadedAsItsPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, newFakeStore(t), nil)
@@ -424,22 +394,6 @@ func TestANewHeadCountsAsLoadedAsItsPool(t *testing.T) {
 			t.Errorf("after the window it counts as %v", b)
 		}
 	})
-}
-
-func TestAnEpochHasItsOwnCounts(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
-	w.register(spec("a"), active())
-	old := w.Snapshot().Pools["m"].All.Heads[0]
-	old.Live.TryAcquire(0)
-	w.register(spec("a"), active())
-	fresh := w.Snapshot().Pools["m"].All.Heads[0]
-	if fresh.Live == old.Live || fresh.Instance == old.Instance || fresh.Live.InFlight() != 0 {
-		t.Fatal("the new epoch shares the counts of the old one")
-	}
-	old.Live.Release()
-	if old.Live.InFlight() != 0 || fresh.Live.InFlight() != 0 {
-		t.Errorf("in flight: old %d, new %d", old.Live.InFlight(), fresh.Live.InFlight())
-	}
 }
 
 func TestLateReportsRenewTheLeaseAndKeepTheLoad(t *testing.T) {

@@ -91,9 +91,9 @@ func (r *Registry) Sweep() {
 	now := r.now()
 	if gap := now.Sub(r.lastSweep); gap > pauseTicks*r.tick()+time.Second {
 		r.log.Warn("this process was paused; leases are extended by as much", "pause", gap.String())
-		for _, e := range r.heads {
-			if !e.seen.After(r.lastSweep) {
-				e.seen = e.seen.Add(gap)
+		for _, e := range r.heads { // also those that reported between the last sweep and the pause
+			if e.seen = e.seen.Add(gap); e.seen.After(now) {
+				e.seen = now
 			}
 		}
 	}
