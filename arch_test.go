@@ -34,6 +34,7 @@ const (
 	bbolt     = "go.etcd.io/bbolt"
 	bubbletea = "charm.land/bubbletea/v2"
 	cobra     = "github.com/spf13/cobra"
+	jose      = "github.com/go-jose/go-jose/v4"
 	json      = "github.com/go-json-experiment/json"
 	lipgloss  = "charm.land/lipgloss/v2"
 	metrics   = "github.com/prometheus/client_golang"
@@ -77,7 +78,7 @@ var rooms = map[string]room{
 	"internal/config": {ours: []string{"internal/typo"}, others: []string{pflag, yaml}},
 	"internal/event":  {others: []string{metrics}},
 	"internal/audit":  {},
-	"internal/access": {ours: []string{"internal/audit", "internal/typo"}, others: []string{metrics, oidc, "golang.org/x/time"}},
+	"internal/access": {ours: []string{"internal/audit", "internal/typo"}, others: []string{metrics, oidc, jose, "golang.org/x/time"}},
 	"internal/calls": {
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{json},

@@ -331,6 +331,7 @@ const (
 	CodePreconditionFailed  = "precondition_failed"
 	CodeRevisionNotFound    = "revision_not_found"
 	CodeUnauthenticated     = "unauthenticated"
+	CodeIssuerUnavailable   = "issuer_unavailable"
 	CodeForbidden           = "forbidden"
 	CodeRateLimited         = "rate_limited"
 	CodeKeyInURL            = "key_in_url"

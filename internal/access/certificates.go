@@ -130,6 +130,9 @@ func (g *Guard) trusts(shown []*x509.Certificate) bool {
 	return err == nil
 }
 
+// namesOf are the names that a certificate may be matched by: its URIs and DNS
+// names, without any its common name. One that does not look like what it is
+// names nobody.
 func namesOf(c *x509.Certificate) []string {
 	var names []string
 	for _, u := range c.URIs {
@@ -139,5 +142,5 @@ func namesOf(c *x509.Certificate) []string {
 	if len(names) == 0 && c.Subject.CommonName != "" {
 		names = append(names, c.Subject.CommonName)
 	}
-	return names
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" || !printable(name) })
 }

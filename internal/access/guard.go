@@ -29,8 +29,8 @@ type Options struct {
 	Authorities    func() *x509.CertPool // who signs them now, another pool after each change; nil: never another than at the handshake
 	LocalToken     string                // file to write the local credential to; "": there is none
 	PerAddress     float64               // requests a second of one address; 0: no limit
-	Failures       float64               // failed authentications a second of one address; 0: no limit
-	BehindProxy    bool                  // whoever asks is named by X-Forwarded-For, if TrustedProxies say so
+	Failures       float64               // failed authentications a second of one address, of tokens and of all others; 0: no limit
+	BehindProxy    bool                  // X-Forwarded-For names the caller, if TrustedProxies say so
 	TrustedProxies []netip.Prefix
 }
 
@@ -38,7 +38,8 @@ type Options struct {
 type Guard struct {
 	o        Options
 	requests *addresses
-	failures *addresses
+	failures *addresses        // of keys, the local credential and certificates
+	tokens   *addresses        // failures of an issuer's tokens
 	local    [sha256.Size]byte // of the local credential; zero: none
 	hasLocal bool
 	first    *x509.CertPool        // the authorities at the start
@@ -78,7 +79,7 @@ func New(o Options) (*Guard, error) {
 		return nil, errors.New("access: Keys, Metrics and Now are required")
 	}
 	g := &Guard{
-		o: o, requests: newAddresses(o.PerAddress), failures: newAddresses(o.Failures),
+		o: o, requests: newAddresses(o.PerAddress), failures: newAddresses(o.Failures), tokens: newAddresses(o.Failures),
 		unnamed: &Principal{Type: "system", ID: "unnamed", Role: RoleOperator, rate: newBucket(o.Keys.rate, o.Now())},
 		counted: map[string]prometheus.Counter{}, limited: map[string]prometheus.Counter{},
 	}
@@ -150,22 +151,19 @@ var localUser = &Principal{Type: "local", ID: "local", Role: RoleAdmin}
 // Authenticate finds out who asks. What stands in the URL is no credential, and
 // CheckURL's to refuse. The errors are those of this package; none of them
 // repeats what was sent.
+//
+// A failure costs the caller's address, and only a credential that was looked at
+// and is not good is one. An address that has none left gets *LimitedError for
+// further failures; good credentials from there are let in, since keys have too
+// many random bits to be guessed at any rate.
 func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
 	address := g.Address(r)
 	now := g.o.Now()
 	if wait, ok := g.requests.of(address, now).take(now); !ok {
 		return nil, g.limit(limitAddress, wait)
 	}
-	if wait, blocked := g.failures.known(address).empty(now); blocked {
-		return nil, g.limit(limitFailures, wait)
-	}
 	p, err := g.identify(r, address)
 	if err != nil {
-		g.count(err)
-		// Asking without a key is how a client learns that one is needed.
-		if !errors.Is(err, ErrNoCredential) && !errors.Is(err, ErrIssuerAway) {
-			g.failures.of(address, now).take(now)
-		}
 		return nil, err
 	}
 	if wait, ok := p.rate.take(now); !ok {
@@ -175,29 +173,33 @@ func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
 }
 
 // AuthenticateToken finds out whose a credential is that came otherwise than
-// in a header.
+// in a header. Failures count as those of Authenticate.
 func (g *Guard) AuthenticateToken(ctx context.Context, token string, address netip.Addr) (*Principal, error) {
-	p, err := g.token(ctx, token, address)
-	if err != nil {
-		g.count(err)
-		now := g.o.Now()
-		g.failures.of(address, now).take(now)
+	return g.token(ctx, token, address)
+}
+
+// failed counts an error and takes a failure from the address's allowance in the
+// table, nil if the error is no failure of the caller. It returns the error to
+// answer with.
+func (g *Guard) failed(err error, table *addresses, address netip.Addr) error {
+	now := g.o.Now()
+	if table != nil {
+		if wait, ok := table.of(address, now).take(now); !ok {
+			return g.limit(limitFailures, wait)
+		}
 	}
-	return p, err
+	for _, r := range reasons {
+		if errors.Is(err, r.err) {
+			g.counted[r.name].Inc()
+			break
+		}
+	}
+	return err
 }
 
 func (g *Guard) limit(which string, wait time.Duration) error {
 	g.limited[which].Inc()
 	return &LimitedError{which, wait}
-}
-
-func (g *Guard) count(err error) {
-	for _, r := range reasons {
-		if errors.Is(err, r.err) {
-			g.counted[r.name].Inc()
-			return
-		}
-	}
 }
 
 // elsewhere are the headers that other products take keys from.
@@ -207,17 +209,20 @@ func (g *Guard) identify(r *http.Request, address netip.Addr) (*Principal, error
 	token, err := bearer(r)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, g.failed(err, nil, address)
 	case token != "":
 		return g.token(r.Context(), token, address)
 	}
-	if p, err := g.certificate(r); p != nil || err != nil {
-		return p, err
+	if p, err := g.certificate(r); err != nil {
+		return nil, g.failed(err, g.failures, address)
+	} else if p != nil {
+		return p, nil
 	}
 	if !g.Closed() && address.IsLoopback() && peer(r).IsLoopback() {
 		return anonymous, nil
 	}
-	return nil, ErrNoCredential
+	// Asking without a key is how a client learns that one is needed.
+	return nil, g.failed(ErrNoCredential, nil, address)
 }
 
 // bearer is the one place that takes a credential from a request; "" if there
@@ -254,20 +259,45 @@ func notOfToken(r rune) bool {
 	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._~+/=", r)
 }
 
-func (g *Guard) token(ctx context.Context, token string, address netip.Addr) (*Principal, error) {
+func (g *Guard) token(ctx context.Context, token string, address netip.Addr) (p *Principal, err error) {
 	switch {
 	case strings.HasPrefix(token, keyPrefix):
-		return g.o.Keys.Look(token)
+		p, err = g.o.Keys.Look(token)
 	case strings.HasPrefix(token, localPrefix):
 		sum := sha256.Sum256([]byte(token))
 		if g.hasLocal && address.IsLoopback() && subtle.ConstantTimeCompare(sum[:], g.local[:]) == 1 {
 			return localUser, nil
 		}
-		return nil, ErrUnknown
+		err = ErrUnknown
 	case g.o.OIDC != nil && strings.Count(token, ".") == 2:
-		return g.o.OIDC.principal(ctx, token)
+		return g.issued(ctx, token, address)
+	default:
+		err = ErrUnknown
 	}
-	return nil, ErrUnknown
+	if err != nil {
+		return nil, g.failed(err, g.failures, address)
+	}
+	return p, nil
+}
+
+// issued is the bearer of an issuer's token. Its signature costs more than a
+// look at a key does, so that an address with no failures of tokens left gets
+// none checked; those that were good lately need no check.
+func (g *Guard) issued(ctx context.Context, token string, address netip.Addr) (*Principal, error) {
+	if p := g.o.OIDC.recall(token); p != nil {
+		return p, nil
+	}
+	if wait, none := g.tokens.known(address).empty(g.o.Now()); none {
+		return nil, g.limit(limitFailures, wait)
+	}
+	p, err := g.o.OIDC.principal(ctx, token)
+	switch {
+	case errors.Is(err, ErrUnbelieved), errors.Is(err, ErrExpired):
+		return nil, g.failed(err, g.tokens, address)
+	case err != nil: // the issuer is away, or the caller left
+		return nil, g.failed(err, nil, address)
+	}
+	return p, nil
 }
 
 // peer is the address that the connection comes from.

@@ -29,12 +29,11 @@ type OIDCOptions struct {
 // OIDC believes the tokens of one issuer. All methods are safe for concurrent
 // use.
 type OIDC struct {
-	o OIDCOptions
+	o    OIDCOptions
+	keys *issuerKeys
 
-	mu       sync.Mutex
-	verifier *oidc.IDTokenVerifier // nil until the issuer was reached
-	retryAt  time.Time
-	known    map[[sha256.Size]byte]remembered // tokens that were checked
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]remembered // tokens that were checked
 }
 
 type remembered struct {
@@ -42,12 +41,11 @@ type remembered struct {
 	until     time.Time
 }
 
-// Bounds of tokens and of asking the issuer.
+// Bounds of tokens.
 const (
-	issuerTimeout = 5 * time.Second
-	issuerRetry   = 5 * time.Second // between attempts to reach it
 	maxRemembered = 10_000
 	rememberedFor = time.Minute // so that a role that was taken away does not last
+	maxSubject    = 255         // bytes, as OpenID Connect has it
 )
 
 // NewOIDC does not ask the issuer yet: it may come up after us.
@@ -66,69 +64,53 @@ func NewOIDC(o OIDCOptions) (*OIDC, error) {
 	if o.Client == nil {
 		o.Client = &http.Client{Timeout: issuerTimeout}
 	}
-	return &OIDC{o: o, known: map[[sha256.Size]byte]remembered{}}, nil
+	return &OIDC{o: o, keys: newIssuerKeys(&o), known: map[[sha256.Size]byte]remembered{}}, nil
 }
 
-// principal is the bearer of a token. The errors wrap ErrUnbelieved,
-// ErrExpired or ErrIssuerAway.
-func (i *OIDC) principal(ctx context.Context, token string) (*Principal, error) {
+// recall returns the bearer of a token that was checked lately, or nil. It costs
+// no signature.
+func (i *OIDC) recall(token string) *Principal {
 	sum, now := sha256.Sum256([]byte(token)), i.o.Now()
 	i.mu.Lock()
-	seen, ok := i.known[sum]
-	i.mu.Unlock()
-	if ok && now.Before(seen.until) {
-		return seen.principal, nil
+	defer i.mu.Unlock()
+	if seen, ok := i.known[sum]; ok && now.Before(seen.until) {
+		return seen.principal
 	}
-	verifier, err := i.reach(now) //nolint:contextcheck // what it learns outlasts the request
-	if err != nil {
-		return nil, err
+	return nil
+}
+
+// principal is the bearer of a token. The errors wrap ErrUnbelieved, ErrExpired,
+// ErrIssuerAway or context.Canceled; only the first two are about the token.
+func (i *OIDC) principal(ctx context.Context, token string) (*Principal, error) {
+	now := i.o.Now()
+	check := &signature{keys: i.keys}
+	checked, err := oidc.NewVerifier(i.o.Issuer, check, &oidc.Config{
+		ClientID: i.o.Audience, SupportedSigningAlgs: i.o.Algorithms, Now: i.o.Now,
+	}).Verify(ctx, token)
+	if check.err != nil { // the library keeps only its text
+		return nil, check.err
 	}
-	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, i.o.Client), issuerTimeout)
-	defer cancel()
-	checked, err := verifier.Verify(ctx, token)
-	if _, expired := errors.AsType[*oidc.TokenExpiredError](err); expired {
+	if _, expired := errors.AsType[*oidc.TokenExpiredError](err); expired || err == nil && !now.Before(checked.Expiry) {
 		return nil, ErrExpired
 	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ErrIssuerAway
-		}
 		return nil, fmt.Errorf("%w: %w", ErrUnbelieved, err)
 	}
 	p, err := i.bearer(checked)
 	if err != nil {
 		return nil, err
 	}
-	i.remember(sum, p, now)
+	i.remember(sha256.Sum256([]byte(token)), p, now)
 	return p, nil
-}
-
-// reach learns the issuer's keys, once.
-func (i *OIDC) reach(now time.Time) (*oidc.IDTokenVerifier, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.verifier != nil {
-		return i.verifier, nil
-	}
-	if now.Before(i.retryAt) {
-		return nil, ErrIssuerAway
-	}
-	i.retryAt = now.Add(issuerRetry)
-	// The provider keeps the context to fetch keys later, so it must not end.
-	provider, err := oidc.NewProvider(oidc.ClientContext(context.Background(), i.o.Client), i.o.Issuer)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrIssuerAway, err)
-	}
-	i.verifier = provider.Verifier(&oidc.Config{
-		ClientID: i.o.Audience, SupportedSigningAlgs: i.o.Algorithms, Now: i.o.Now,
-	})
-	return i.verifier, nil
 }
 
 func (i *OIDC) bearer(token *oidc.IDToken) (*Principal, error) {
 	var claims map[string]any
 	if err := token.Claims(&claims); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnbelieved, err)
+	}
+	if n := len(token.Subject); n == 0 || n > maxSubject || !printable(token.Subject) {
+		return nil, fmt.Errorf("%w: its claim sub must name the bearer in 1 to %d bytes of text that can be printed", ErrUnbelieved, maxSubject)
 	}
 	p := &Principal{Type: "jwt", ID: token.Subject, Name: token.Subject, Expires: token.Expiry}
 	// Several roles: the first of ours in the order of their width.

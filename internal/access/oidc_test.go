@@ -9,11 +9,13 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,28 +23,38 @@ import (
 	"headway/internal/access"
 )
 
-// issuer is an OpenID Connect issuer with one key.
+// issuer is an OpenID Connect issuer with one key at a time.
 type issuer struct {
 	testing.TB
 	url   string
-	key   *rsa.PrivateKey
 	away  atomic.Bool
 	asked atomic.Int64
+	hold  func() // called before each answer, if set
+
+	instead map[string]string // answers by path; URL stands for the issuer's
+
+	mu  sync.Mutex
+	key *rsa.PrivateKey
+	kid string
 }
 
 func newIssuer(t testing.TB) *issuer {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	i := &issuer{TB: t, key: key}
+	i := &issuer{TB: t}
+	i.rotate("1")
 	mux := http.NewServeMux()
 	answer := func(path string, v func() any) {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			i.asked.Add(1)
+			if i.hold != nil {
+				i.hold()
+			}
 			if i.away.Load() {
 				http.Error(w, "away", http.StatusBadGateway)
+				return
+			}
+			if text, ok := i.instead[path]; ok {
+				_, _ = io.WriteString(w, strings.ReplaceAll(text, "URL", i.url))
 				return
 			}
 			w.Header().Set("Content-Type", "application/json")
@@ -53,14 +65,30 @@ func newIssuer(t testing.TB) *issuer {
 		return map[string]any{"issuer": i.url, "jwks_uri": i.url + "/keys", "id_token_signing_alg_values_supported": []string{"RS256"}}
 	})
 	answer("/keys", func() any {
-		return map[string]any{"keys": []any{map[string]any{
-			"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", "n": b64(key.N.Bytes()), "e": b64(big.NewInt(int64(key.E)).Bytes()),
-		}}}
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return map[string]any{"keys": []any{
+			map[string]any{"kty": "oct", "kid": "odd", "k": b64([]byte("secret"))}, // for others
+			map[string]any{"kty": "from the future"},
+			map[string]any{"kty": "RSA", "kid": i.kid, "use": "sig", "alg": "RS256", "n": b64(i.key.N.Bytes()), "e": b64(big.NewInt(int64(i.key.E)).Bytes())},
+		}}
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	i.url = server.URL
 	return i
+}
+
+// rotate has the issuer sign with a new key.
+func (i *issuer) rotate(kid string) {
+	i.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		i.Fatal(err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.key, i.kid = key, kid
 }
 
 func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
@@ -72,7 +100,7 @@ func encoded(v any) string {
 
 // sign makes a token, by default one that is good.
 func (i *issuer) sign(header, claims map[string]any) string {
-	h := map[string]any{"alg": "RS256", "kid": "1", "typ": "JWT"}
+	h := map[string]any{"alg": "RS256", "kid": i.kid, "typ": "JWT"}
 	maps.Copy(h, header)
 	text := encoded(h) + "." + encoded(claims)
 	sum := sha256.Sum256([]byte(text))

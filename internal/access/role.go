@@ -152,7 +152,7 @@ var (
 	ErrExpired          = errors.New("the credential has expired")
 	ErrRevoked          = errors.New("the key was revoked")
 	ErrUnbelieved       = errors.New("the token or certificate is not believed")
-	ErrIssuerAway       = errors.New("the issuer of tokens cannot be reached, so that none can be checked")
+	ErrIssuerAway       = errors.New("the issuer of tokens cannot be reached, so that this one cannot be checked; it may be good")
 	ErrKeyNotFound      = errors.New("there is no key with this id")
 	ErrLastAdmin        = errors.New("this is the last key that may administer; make another first")
 	ErrStoreUnavailable = errors.New("the keys cannot be written")

@@ -2,19 +2,19 @@ package access
 
 import (
 	"net/http"
+	"net/netip"
 	"strings"
 )
 
 // CheckURL refuses a request with a credential anywhere in its URL, where logs
 // and histories keep it, whether it is a good one or not. The error is ErrInURL.
+// It costs the caller nothing: the credential is not looked at, and a foreign
+// page can have a browser send such a request.
 func (g *Guard) CheckURL(r *http.Request) error {
 	if !keyIn(r.RequestURI) && (r.URL.RawQuery == "" || !namesKey(r.URL.RawQuery)) {
 		return nil
 	}
-	g.count(ErrInURL)
-	now := g.o.Now()
-	g.failures.of(g.Address(r), now).take(now)
-	return ErrInURL
+	return g.failed(ErrInURL, nil, netip.Addr{})
 }
 
 // namesKey reports whether a query has a parameter by a name under which others

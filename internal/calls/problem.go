@@ -78,6 +78,7 @@ var kinds = map[string]struct {
 	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Somebody else changed this"},
 	api.CodeRevisionNotFound:    {http.StatusNotFound, "The revision is not kept"},
 	api.CodeUnauthenticated:     {http.StatusUnauthorized, "Who asks?"},
+	api.CodeIssuerUnavailable:   {http.StatusServiceUnavailable, "The issuer of tokens cannot be reached"},
 	api.CodeForbidden:           {http.StatusForbidden, "This is not allowed"},
 	api.CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests"},
 	api.CodeKeyNotFound:         {http.StatusNotFound, "There is no such key"},
@@ -211,9 +212,12 @@ func AccessProblem(err error) *Problem {
 		list := FaultsOf(faults)
 		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(list), Faults: list}
 	}
+	if errors.Is(err, access.ErrIssuerAway) {
+		return &Problem{Code: api.CodeIssuerUnavailable, Detail: sentence(access.ErrIssuerAway.Error()), RetryAfter: issuerRetry}
+	}
 	for _, unknown := range []error{
 		access.ErrNoCredential, access.ErrMalformed, access.ErrSeveral, access.ErrInURL, access.ErrElsewhere,
-		access.ErrUnknown, access.ErrExpired, access.ErrRevoked, access.ErrUnbelieved, access.ErrIssuerAway,
+		access.ErrUnknown, access.ErrExpired, access.ErrRevoked, access.ErrUnbelieved,
 	} {
 		if errors.Is(err, unknown) {
 			return &Problem{Code: api.CodeUnauthenticated, Detail: sentence(unknown.Error())}
@@ -221,6 +225,9 @@ func AccessProblem(err error) *Problem {
 	}
 	return nil
 }
+
+// issuerRetry is when an issuer that was away is asked again.
+const issuerRetry = 5 * time.Second
 
 // sentence makes a sentence of an error.
 func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/api"
 	"headway/internal/access"
@@ -33,6 +36,9 @@ func (w *world) accessProblems(want func(int, string, *http.Request, *answer) ap
 	if a := ask(401, api.CodeUnauthenticated, "GET", "/api/v1/heads"); a.header.Get("WWW-Authenticate") != `Bearer realm="headway"` {
 		w.Errorf("WWW-Authenticate %q", a.header.Get("WWW-Authenticate"))
 	}
+	away := newWorld(w.TB, issuerAway)
+	r := newRequest(w, "GET", "/api/v1/heads", "", "Authorization", "Bearer "+someToken)
+	want(503, api.CodeIssuerUnavailable, r, away.ask(r))
 	ask(403, api.CodeForbidden, "DELETE", "/api/v1/heads/a", "Authorization", "Bearer "+viewer)
 	ask(404, api.CodeKeyNotFound, "DELETE", "/api/v1/keys/nobody", "Authorization", "Bearer "+admin)
 	ask(409, api.CodeLastAdmin, "DELETE", "/api/v1/keys/"+strings.Split(admin, "_")[1], "Authorization", "Bearer "+admin)
@@ -45,6 +51,29 @@ func (w *world) accessProblems(want func(int, string, *http.Request, *answer) ap
 	if a := ask(429, api.CodeRateLimited, "GET", "/api/v1/heads", "Authorization", "Bearer hw_000000000000_guess"); a.header.Get("Retry-After") == "" {
 		w.Error("429 without Retry-After")
 	}
+}
+
+// someToken is a signed token whose issuer has to be asked for its key.
+const someToken = "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.e30.AAAA"
+
+// issuerAway has the service believe an issuer that nobody can reach.
+func issuerAway(o *httpapi.Options) {
+	issuer, err := access.NewOIDC(access.OIDCOptions{
+		Issuer: "https://issuer.invalid", Audience: "headway", RolesClaim: "roles", Now: time.Now,
+		Client: &http.Client{Transport: unreachable{}},
+	})
+	if err != nil {
+		panic(err)
+	}
+	if o.Guard, err = access.New(access.Options{Keys: o.Keys, Metrics: prometheus.NewRegistry(), Now: time.Now, OIDC: issuer, Failures: 1}); err != nil {
+		panic(err)
+	}
+}
+
+type unreachable struct{}
+
+func (unreachable) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, errors.New("no route to host")
 }
 
 // admin may do all.

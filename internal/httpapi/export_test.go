@@ -35,3 +35,6 @@ func (s *Server) Mount(needs access.Permission) error {
 
 // OpenAPIJSON is what GET /openapi.json answers with.
 var OpenAPIJSON = openAPIJSON
+
+// Author is who changes the policy, as its history has it.
+var Author = author

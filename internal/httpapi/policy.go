@@ -147,9 +147,13 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action str
 // maxNote is the longest note to a change, in bytes.
 const maxNote = 500
 
-// author is who changes the policy, for its history.
+// author is who changes the policy, for its history. The subject of a token or
+// certificate is for others to choose, and may look like the id of a key.
 func author(r *http.Request) string {
 	actor := audit.From(r.Context()).Actor
+	if actor.Type == "jwt" || actor.Type == "certificate" {
+		return actor.Type + ":" + actor.ID
+	}
 	return cmp.Or(actor.ID, actor.Type)
 }
 
