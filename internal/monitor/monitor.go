@@ -73,6 +73,9 @@ type Monitor struct {
 	asked   atomic.Int64     // queries that have a place or wait for one
 	last    map[*series]bool // that the last scrape wrote
 	seen    time.Time        // when RulesFile was changed
+	recent  recent           // log of what the snapshot lacks
+	unsaved bool             // whether the last process left such a log
+	failing bool             // whether the last snapshot could not be written
 }
 
 // New makes a monitor with the history of the last snapshot. A snapshot that
@@ -84,6 +87,7 @@ func New(o Options) (*Monitor, error) {
 	o.complete()
 	m := &Monitor{
 		o: o, store: newStore(o.MaxSeries), scraper: newScraper(o.Gatherer, o.Job, o.Instance), started: o.Now(),
+		recent: recent{path: o.Snapshot + "-recent"},
 		places: make(chan struct{}, places()), parser: boundedParser{parser.NewParser(parser.Options{})},
 	}
 	m.engine = promql.NewEngine(promql.EngineOpts{
@@ -108,11 +112,7 @@ func New(o Options) (*Monitor, error) {
 	if err := m.rules.load(content); err != nil {
 		return nil, err
 	}
-	if o.Snapshot != "" {
-		if err := m.restore(); err != nil && !errors.Is(err, os.ErrNotExist) {
-			o.Log.Warn("the history of the monitor cannot be read; it begins anew", "file", o.Snapshot, "error", err)
-		}
-	}
+	m.restore()
 	return m, nil
 }
 
@@ -161,7 +161,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			m.save()
-			return nil
+			return m.recent.close()
 		case <-tick.C:
 			m.Step(ctx)
 		case <-save.C:
@@ -176,6 +176,11 @@ func (m *Monitor) Step(ctx context.Context) {
 	begin := time.Now()
 	now := m.o.Now()
 	at := timestamp.FromTime(now)
+	if m.last == nil {
+		if err := m.store.cut(at); err != nil { // once
+			m.o.Log.Error("samples of a clock that was ahead could not be dropped", "error", err)
+		}
+	}
 	samples, err := m.scraper.scrape(nil)
 	up := 1.0
 	if err != nil {
@@ -194,6 +199,7 @@ func (m *Monitor) Step(ctx context.Context) {
 	due := batch{m.rules.due(now, repeatAfter), now}
 	m.teller.tell(due)
 	m.alerted(due)
+	m.keep(now)
 	m.metrics.took.Set(time.Since(begin).Seconds())
 }
 

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +21,9 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/template"
 )
+
+// alertState is the label of ALERTS that has the state.
+const alertState = "alertstate"
 
 // The states of an alert, as Prometheus names them.
 const (
@@ -67,6 +71,7 @@ type rule struct {
 	expr    parser.Expr
 	active  map[uint64]*alert
 	written map[*series]bool // by the last evaluation
+	resumed bool             // whether the alerts of before the start were taken over
 	err     error            // of the last evaluation
 	last    time.Time
 	took    time.Duration
@@ -116,6 +121,9 @@ func (r *rules) load(content []byte) error {
 	defer r.mu.Unlock()
 	for _, g := range groups {
 		r.inherit(g)
+		for _, one := range g.rules {
+			one.resumed = one.resumed || r.groups != nil // what comes later has no alerts of before the start
+		}
 	}
 	r.groups = groups
 	return nil
@@ -131,7 +139,7 @@ func (r *rules) inherit(g *group) {
 		for _, fresh := range g.rules {
 			for _, was := range old.rules {
 				if was.Alert == fresh.Alert && was.Record == fresh.Record && was.Expr == fresh.Expr && maps.Equal(was.labels, fresh.labels) {
-					fresh.active, fresh.written = was.active, was.written
+					fresh.active, fresh.written, fresh.resumed = was.active, was.written, was.resumed
 				}
 			}
 		}
@@ -221,6 +229,10 @@ func (r *rules) alerts(ctx context.Context, one *rule, result promql.Vector, now
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !one.resumed {
+		one.resumed = true
+		r.resume(one, found, now)
+	}
 	for hash, fresh := range found {
 		if known := one.active[hash]; known != nil && known.state != inactive {
 			known.value, known.annotations = fresh.value, fresh.annotations
@@ -267,12 +279,15 @@ func (one *rule) keep(hash uint64, a *alert, now time.Time) bool {
 func (a *alert) samples() []sample {
 	b := labels.NewBuilder(a.labels)
 	b.Set(model.MetricNameLabel, "ALERTS")
-	b.Set("alertstate", a.state)
+	b.Set(alertState, a.state)
 	shown := b.Labels()
 	b.Reset(a.labels)
 	b.Set(model.MetricNameLabel, "ALERTS_FOR_STATE")
 	return []sample{{shown, 1}, {b.Labels(), float64(a.activeAt.Unix())}}
 }
+
+// isTemplate says whether a label or an annotation has to be expanded.
+func isTemplate(text string) bool { return strings.Contains(text, "{{") }
 
 // variables are what templates of alerts may use.
 const variables = `{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}{{$externalURL := .ExternalURL}}{{$value := .Value}}`

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
@@ -36,13 +37,37 @@ func (m *Monitor) save() {
 	if m.o.Snapshot == "" {
 		return
 	}
-	if err := m.write(); err != nil {
+	err := m.write()
+	if err == nil {
+		err = m.recent.begin(m.o.Now())
+	}
+	if err != nil && !m.failing {
 		m.o.Log.Warn("the history of the monitor could not be written; it is kept in memory", "file", m.o.Snapshot, "error", err)
+	}
+	m.failing = err != nil
+}
+
+// keep writes what a step brought to the log beside the snapshot. If that cannot
+// be done, or the log gets too long, a snapshot is taken.
+func (m *Monitor) keep(now time.Time) {
+	if m.o.Snapshot == "" {
+		return
+	}
+	samples := m.store.taken()
+	if m.unsaved || !m.recent.begun() && !m.failing {
+		m.unsaved = false
+		m.save() // it has the samples
+		return
+	}
+	if err := m.recent.write(samples, now); err != nil || m.recent.size > maxRecent {
+		if m.save(); m.failing {
+			_ = m.recent.close()
+		}
 	}
 }
 
 func (m *Monitor) write() (err error) {
-	f, err := os.CreateTemp(filepath.Dir(m.o.Snapshot), filepath.Base(m.o.Snapshot)+".*")
+	f, err := os.OpenFile(m.o.Snapshot+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -55,7 +80,18 @@ func (m *Monitor) write() (err error) {
 	if err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), m.o.Snapshot)
+	if err = os.Rename(f.Name(), m.o.Snapshot); err != nil {
+		return err
+	}
+	return syncDirectory(filepath.Dir(m.o.Snapshot)) // or a failure of power may bring the old one back
+}
+
+func syncDirectory(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func (m *Monitor) encode(w io.Writer) error {
@@ -97,8 +133,34 @@ func (s *store) all() []storedSeries {
 	return list
 }
 
-// restore reads the history. What is too old is left out.
-func (m *Monitor) restore() error {
+// restore reads the history: the snapshot, and the log of what came after it.
+// What cannot be read costs only the history; what is too old is left out.
+func (m *Monitor) restore() {
+	if m.o.Snapshot == "" {
+		return
+	}
+	if err := m.restoreSnapshot(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		m.o.Log.Warn("the history of the monitor cannot be read; it begins anew", "file", m.o.Snapshot, "error", err)
+	}
+	oldest := timestamp.FromTime(m.o.Now()) - m.o.Retention.Milliseconds()
+	m.store.mu.Lock()
+	defer m.store.mu.Unlock()
+	err := readRecent(m.recent.path, func(l labels.Labels, at int64, value float64) {
+		m.unsaved = true
+		if at < oldest {
+			return
+		}
+		if one := m.store.find(l); one != nil {
+			_ = m.store.write(one, at, value) // in memory
+		}
+	})
+	if err != nil {
+		m.o.Log.Warn("the recent history of the monitor cannot be read to its end", "file", m.recent.path, "error", err)
+	}
+	m.store.logged = true
+}
+
+func (m *Monitor) restoreSnapshot() error {
 	f, err := os.Open(m.o.Snapshot)
 	if err != nil {
 		return err

@@ -31,6 +31,9 @@ type store struct {
 	byName  map[string][]*series // by metric name
 	count   int
 	refused uint64 // samples of series beyond maxSeries and maxLabels
+
+	logged bool      // whether what is written is collected for the log
+	recent []written // since it was taken last
 }
 
 // series is one time series. store.mu guards it.
@@ -79,12 +82,29 @@ func (s *store) find(l labels.Labels) *series {
 	return fresh
 }
 
-// append adds one sample; s.mu must be held. Samples that are not newer than
+// write adds one sample; s.mu must be held. Samples that are not newer than
 // the last one are left out, as Prometheus does.
-func (s *series) append(t int64, v float64) error {
-	if n := len(s.chunks); n > 0 && t <= s.chunks[n-1].to {
+func (s *store) write(one *series, t int64, v float64) error {
+	if n := len(one.chunks); n > 0 && t <= one.chunks[n-1].to {
 		return nil
 	}
+	if s.logged {
+		s.recent = append(s.recent, written{one, t, v})
+	}
+	return one.append(t, v)
+}
+
+// taken returns what was written since the last call.
+func (s *store) taken() []written {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.recent
+	s.recent = nil
+	return list
+}
+
+// append adds one sample; store.mu must be held.
+func (s *series) append(t int64, v float64) error {
 	if n := len(s.chunks); n == 0 || s.head == nil || s.chunks[n-1].NumSamples() >= chunkSamples {
 		if n > 0 {
 			s.chunks[n-1].Compact()
@@ -120,14 +140,14 @@ func (s *store) add(t int64, samples []sample, before map[*series]bool) (map[*se
 			s.refused++
 			continue
 		}
-		if err := one.append(t, sample.value); err != nil {
+		if err := s.write(one, t, sample.value); err != nil {
 			return now, err
 		}
 		now[one] = true
 	}
 	for gone := range before {
 		if !now[gone] && !gone.stale {
-			if err := gone.append(t, staleNaN); err != nil {
+			if err := s.write(gone, t, staleNaN); err != nil {
 				return now, err
 			}
 		}
@@ -164,6 +184,33 @@ func (s *store) forget(t int64) {
 			s.byName[name] = list
 		}
 	}
+}
+
+// cut drops the samples after t. A clock that was ahead has left them, and they
+// would keep all samples away until then.
+func (s *store) cut(t int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, list := range s.byName {
+		for _, one := range list {
+			n := slices.IndexFunc(one.chunks, func(c *chunk) bool { return c.to > t })
+			if n < 0 {
+				continue
+			}
+			beyond := one.chunks[n]
+			one.chunks, one.head = slices.Clone(one.chunks[:n]), nil
+			for it := beyond.Iterator(nil); it.Next() == chunkenc.ValFloat; {
+				at, v := it.At()
+				if at > t {
+					break
+				}
+				if err := one.append(at, v); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // usage is what the store holds.

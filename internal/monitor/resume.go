@@ -1,0 +1,96 @@
+package monitor
+
+import (
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/timestamp"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// outageTolerance is how old the history may be that alerts are resumed from, as
+// in Prometheus: what was longer ago says nothing of now.
+const outageTolerance = time.Hour
+
+// ending is the last sample of a series.
+type ending struct {
+	series *series
+	at     time.Time
+	value  float64
+}
+
+// endings are the last samples of the series of a name that have a label, if
+// they are not older than since and the series did not end.
+func (s *store) endings(name string, l labels.Label, since time.Time) []ending {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var list []ending
+	for _, one := range s.byName[name] {
+		n := len(one.chunks)
+		if one.labels.Get(l.Name) != l.Value || n == 0 || one.chunks[n-1].to < timestamp.FromTime(since) {
+			continue
+		}
+		last := ending{series: one}
+		for it := one.chunks[n-1].Iterator(nil); it.Next() == chunkenc.ValFloat; {
+			t, v := it.At()
+			last.at, last.value = timestamp.Time(t), v
+		}
+		if !value.IsStaleNaN(last.value) {
+			list = append(list, last)
+		}
+	}
+	return list
+}
+
+// resume takes the alerts over that a rule had when the service ended, from
+// ALERTS_FOR_STATE as Prometheus does. The time without the service does not
+// count as waited. An alert that fired fires on, and one whose reason has gone
+// meanwhile ends by the rules of every other. found are the alerts of now;
+// rules.mu must be held.
+func (r *rules) resume(one *rule, found map[uint64]*alert, now time.Time) {
+	name := labels.Label{Name: labels.AlertName, Value: one.Alert}
+	since := now.Add(-outageTolerance)
+	firedAt := map[uint64]time.Time{}
+	one.written = map[*series]bool{}
+	for _, e := range r.store.endings("ALERTS", name, since) {
+		one.written[e.series] = true
+		if e.series.labels.Get(alertState) == firing {
+			firedAt[ofAlert(e.series.labels).Hash()] = e.at
+		}
+	}
+	for _, e := range r.store.endings("ALERTS_FOR_STATE", name, since) {
+		one.written[e.series] = true
+		was := &alert{labels: ofAlert(e.series.labels), state: pending, activeAt: time.Unix(int64(e.value), 0).Add(now.Sub(e.at))}
+		hash := was.labels.Hash()
+		if last, fired := firedAt[hash]; fired {
+			was.activeAt = time.Unix(int64(e.value), 0)
+			was.state, was.firedAt, was.toldAt = firing, was.activeAt.Add(time.Duration(one.For)), last
+		}
+		if of := found[hash]; of != nil {
+			was.labels, was.annotations, was.value = of.labels, of.annotations, of.value
+		} else if was.state == pending || !one.makes(was.labels) {
+			continue
+		}
+		if len(one.active) < maxAlerts {
+			one.active[hash] = was
+		}
+	}
+}
+
+// makes says whether a rule gives alerts of such labels: those that it sets
+// itself without a template must be there.
+func (one *rule) makes(l labels.Labels) bool {
+	for name, value := range one.labels {
+		if !isTemplate(value) && l.Get(name) != value {
+			return false
+		}
+	}
+	return true
+}
+
+// ofAlert are the labels of an alert whose series this is.
+func ofAlert(l labels.Labels) labels.Labels {
+	return labels.NewBuilder(l).Del(model.MetricNameLabel, alertState).Labels()
+}
