@@ -2,9 +2,9 @@ package access
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -52,11 +52,11 @@ func ParseHolder(text string) (Holder, error) {
 // it was verified and somebody is named by it. It lasts as long as the
 // certificate and those who signed it, however old the connection is. The errors
 // wrap ErrExpired or ErrUnbelieved.
-func (g *Guard) certificate(r *http.Request) (*Principal, error) {
-	if len(g.o.Certificates) == 0 || r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+func (g *Guard) certificate(c *tls.ConnectionState) (*Principal, error) {
+	if len(g.o.Certificates) == 0 || c == nil || len(c.VerifiedChains) == 0 {
 		return nil, nil //nolint:nilnil // nobody, which is no error: there may be another credential
 	}
-	shown := r.TLS.PeerCertificates
+	shown := c.PeerCertificates
 	names := namesOf(shown[0])
 	for _, h := range g.o.Certificates {
 		for _, name := range names {

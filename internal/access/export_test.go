@@ -20,7 +20,7 @@ var Match = match
 // Remembered is how many addresses are known.
 func (g *Guard) Remembered() int {
 	n := 0
-	for _, t := range []*addresses{g.requests, g.failures, g.tokens} {
+	for _, t := range []*addresses{g.requests, g.failures.keys, g.failures.tokens, g.openings.keys, g.openings.tokens} {
 		t.mu.Lock()
 		n += len(t.seen)
 		t.mu.Unlock()

@@ -38,8 +38,8 @@ type Options struct {
 type Guard struct {
 	o        Options
 	requests *addresses
-	failures *addresses        // of keys, the local credential and certificates
-	tokens   *addresses        // failures of an issuer's tokens
+	failures failures          // over HTTP
+	openings failures          // of connections that are no HTTP requests
 	local    [sha256.Size]byte // of the local credential; zero: none
 	hasLocal bool
 	first    *x509.CertPool        // the authorities at the start
@@ -79,7 +79,7 @@ func New(o Options) (*Guard, error) {
 		return nil, errors.New("access: Keys, Metrics and Now are required")
 	}
 	g := &Guard{
-		o: o, requests: newAddresses(o.PerAddress), failures: newAddresses(o.Failures), tokens: newAddresses(o.Failures),
+		o: o, requests: newAddresses(o.PerAddress), failures: newFailures(o.Failures), openings: newFailures(o.Failures),
 		unnamed: &Principal{Type: "system", ID: "unnamed", Role: RoleOperator, rate: newBucket(o.Keys.rate, o.Now())},
 		counted: map[string]prometheus.Counter{}, limited: map[string]prometheus.Counter{},
 	}
@@ -175,7 +175,7 @@ func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
 // AuthenticateToken finds out whose a credential is that came otherwise than
 // in a header. Failures count as those of Authenticate.
 func (g *Guard) AuthenticateToken(ctx context.Context, token string, address netip.Addr) (*Principal, error) {
-	return g.token(ctx, token, address)
+	return g.token(ctx, token, address, &g.failures)
 }
 
 // failed counts an error and takes a failure from the address's allowance in the
@@ -211,10 +211,10 @@ func (g *Guard) identify(r *http.Request, address netip.Addr) (*Principal, error
 	case err != nil:
 		return nil, g.failed(err, nil, address)
 	case token != "":
-		return g.token(r.Context(), token, address)
+		return g.token(r.Context(), token, address, &g.failures)
 	}
-	if p, err := g.certificate(r); err != nil {
-		return nil, g.failed(err, g.failures, address)
+	if p, err := g.certificate(r.TLS); err != nil {
+		return nil, g.failed(err, g.failures.keys, address)
 	} else if p != nil {
 		return p, nil
 	}
@@ -259,7 +259,7 @@ func notOfToken(r rune) bool {
 	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._~+/=", r)
 }
 
-func (g *Guard) token(ctx context.Context, token string, address netip.Addr) (p *Principal, err error) {
+func (g *Guard) token(ctx context.Context, token string, address netip.Addr, f *failures) (p *Principal, err error) {
 	switch {
 	case strings.HasPrefix(token, keyPrefix):
 		p, err = g.o.Keys.Look(token)
@@ -270,12 +270,12 @@ func (g *Guard) token(ctx context.Context, token string, address netip.Addr) (p 
 		}
 		err = ErrUnknown
 	case g.o.OIDC != nil && strings.Count(token, ".") == 2:
-		return g.issued(ctx, token, address)
+		return g.issued(ctx, token, address, f.tokens)
 	default:
 		err = ErrUnknown
 	}
 	if err != nil {
-		return nil, g.failed(err, g.failures, address)
+		return nil, g.failed(err, f.keys, address)
 	}
 	return p, nil
 }
@@ -283,17 +283,17 @@ func (g *Guard) token(ctx context.Context, token string, address netip.Addr) (p 
 // issued is the bearer of an issuer's token. Its signature costs more than a
 // look at a key does, so that an address with no failures of tokens left gets
 // none checked; those that were good lately need no check.
-func (g *Guard) issued(ctx context.Context, token string, address netip.Addr) (*Principal, error) {
+func (g *Guard) issued(ctx context.Context, token string, address netip.Addr, failures *addresses) (*Principal, error) {
 	if p := g.o.OIDC.recall(token); p != nil {
 		return p, nil
 	}
-	if wait, none := g.tokens.known(address).empty(g.o.Now()); none {
+	if wait, none := failures.known(address).empty(g.o.Now()); none {
 		return nil, g.limit(limitFailures, wait)
 	}
 	p, err := g.o.OIDC.principal(ctx, token)
 	switch {
 	case errors.Is(err, ErrUnbelieved), errors.Is(err, ErrExpired):
-		return nil, g.failed(err, g.tokens, address)
+		return nil, g.failed(err, failures, address)
 	case err != nil: // the issuer is away, or the caller left
 		return nil, g.failed(err, nil, address)
 	}
