@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"headway/internal/app"
 	"headway/internal/config"
@@ -28,7 +31,7 @@ type secured struct {
 	app       *app.App
 }
 
-func newSecured(t *testing.T) *secured {
+func newSecured(t *testing.T, change ...func(*config.Config)) *secured {
 	t.Helper()
 	s := &secured{TB: t, config: private(t)}
 	c, dir := &s.config, t.TempDir()
@@ -36,6 +39,9 @@ func newSecured(t *testing.T) *secured {
 	c.TLS.CertFile, c.TLS.KeyFile = filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
 	c.TLS.ClientCAFile = filepath.Join(dir, pki.CACertFile)
 	c.Access.Certificates = []string{"ops-*=operator"}
+	for _, more := range change {
+		more(c)
+	}
 	s.issue()
 	s.app = serve(t, s.config)
 	return s
@@ -192,5 +198,75 @@ func TestACertificateOfAnAuthorityThatIsNoneAnyMore(t *testing.T) {
 	}
 	if code, text := status(mutual(next)); code != http.StatusOK {
 		t.Errorf("with a certificate of the new authority: %d %s", code, text)
+	}
+}
+
+// A client's certificate lets in over the queue as it does over HTTP, with the
+// same rights, and loses them at the same time.
+func TestACertificateOpensTheQueue(t *testing.T) {
+	s := newSecured(t, func(c *config.Config) {
+		c.Queue.Listen = "127.0.0.1:0"
+		c.Access.Certificates = append(c.Access.Certificates, "gpu-*=head:gpu-*")
+	})
+	said, _ := announced(t, s.config)
+	shown := func(a *pki.Authority, name string) (tls.Certificate, string) {
+		dir := t.TempDir()
+		cert, key := filepath.Join(dir, "c.pem"), filepath.Join(dir, "k.pem")
+		s.check(a.Client(name, cert, key))
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		s.check(err)
+		sum := sha256.Sum256(pair.Certificate[0])
+		return pair, "certificate-" + hex.EncodeToString(sum[:16])
+	}
+	connect := func(id string, pairs ...tls.Certificate) (*nats.Conn, error) {
+		return nats.Connect(strings.Replace(said.QueueURL, "nats:", "tls:", 1), nats.Secure(&tls.Config{InsecureSkipVerify: true, Certificates: pairs}), nats.CustomInboxPrefix("_INBOX."+id), nats.NoReconnect())
+	}
+	pair, id := shown(s.authority, "gpu-rack-1")
+	nc, err := connect(id, pair)
+	s.check(err)
+	defer nc.Close()
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}}}}
+	defer web.CloseIdleConnections()
+	for head, want := range map[string]string{"gpu-7": `"lease"`, "cpu-7": `"forbidden"`} {
+		body := `{"id":"` + head + `","endpoint":"http://10.0.0.1:8000","model_type":"llama","region":"us-east","status":"active"}`
+		m, err := nc.Request("headway.v1.heads.register."+id, []byte(body), time.Minute)
+		if err != nil || !strings.Contains(string(m.Data), want) {
+			t.Errorf("%s over the queue: %+v, %v; want %s", head, m, err, want)
+		}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, said.URL+"/api/v1/heads", strings.NewReader(body))
+		s.check(err)
+		r.Header.Set("Content-Type", "application/json")
+		answer, err := web.Do(r)
+		s.check(err)
+		text, err := io.ReadAll(answer.Body)
+		s.check(errors.Join(err, answer.Body.Close()))
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s over HTTP: %s; want %s", head, text, want)
+		}
+	}
+	stranger, strangerID := shown(s.newAuthority(t.TempDir()), "gpu-rack-1")
+	unlisted, unlistedID := shown(s.authority, "somebody")
+	for what, try := range map[string]func() (*nats.Conn, error){
+		"a certificate of another authority": func() (*nats.Conn, error) { return connect(strangerID, stranger) },
+		"a certificate of no listed name":    func() (*nats.Conn, error) { return connect(unlistedID, unlisted) },
+		"no certificate":                     func() (*nats.Conn, error) { return connect("x") },
+	} {
+		if other, err := try(); err == nil {
+			other.Close()
+			t.Errorf("%s opens the queue", what)
+		}
+	}
+
+	dir := t.TempDir()
+	s.newAuthority(dir)
+	fresh, err := os.ReadFile(filepath.Join(dir, pki.CACertFile))
+	s.check(err)
+	gone := nc.StatusChanged(nats.CLOSED)
+	s.check(os.WriteFile(s.config.TLS.ClientCAFile, fresh, 0o600))
+	s.check(s.app.Reload(context.Background()))
+	select {
+	case <-gone:
+	case <-time.After(time.Minute):
+		t.Error("it is still connected once the authority is none any more")
 	}
 }

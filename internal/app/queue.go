@@ -20,12 +20,12 @@ func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
 		return nil
 	}
 	o := natsmq.Options{
-		Dir: filepath.Join(a.config.DataDir, queueDir), Listen: c.Listen, TLS: a.tlsConfig(), MaxBytes: c.MaxBytes,
+		Dir: filepath.Join(a.config.DataDir, queueDir), Listen: c.Listen, TLS: a.tlsConfig(), MaxBytes: c.MaxBytes, MinFree: a.config.State.MinFreeBytes,
 		Desk: a.desk, Events: a.events, Metrics: metrics, Log: a.log, Instance: a.instance, Version: version,
 		Begin: beginning(a.journal, a.config.Audit.Strict), Note: a.journal.Note,
 		Count: a.outside.message,
 		Access: natsmq.Access{
-			Authenticate: a.guard.AuthenticateToken, Anonymous: a.guard.Anonymous, Ended: a.guard.Ended, Changed: a.guard.Changed, Known: a.guard.Known,
+			Authenticate: a.guard.AuthenticateConnection, Anonymous: a.guard.Anonymous, Ended: a.guard.Ended, Changed: a.guard.Changed, Known: a.guard.Known,
 			Spend: a.guard.Spend, Unnamed: a.guard.Unnamed,
 		},
 	}

@@ -8,8 +8,8 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -22,124 +22,167 @@ import (
 // inbox begins the subjects that answers go to.
 const inbox = "_INBOX."
 
-// guests lets connections to our own server in, and says which subjects they may
-// use. It implements server.Authentication.
-type guests struct {
+// authenticator lets connections to our own server in, and says which subjects
+// they may use. It implements server.Authentication.
+//
+// Subjects name a credential and not the subject of a token or the name in a
+// certificate, which several credentials may share: each has the rights that it
+// was given, until it ends, whichever others are connected.
+type authenticator struct {
 	o      Access
 	note   func(audit.Entry)
 	log    *quiet
 	secret [sha256.Size]byte // of our own connection
 	voice  [sha256.Size]byte // of the one that answers others
+	grace  time.Duration     // for which a credential is known after its last connection has ended
 
-	mu    sync.RWMutex
-	here  map[uint64]*access.Principal // by the number of the connection
-	named map[string]named             // by the id that subjects name
+	mu     sync.RWMutex
+	here   map[uint64]*credential // by the number of the connection
+	known  map[string]*credential // by the id that subjects name
+	shares shares[int]            // connections of each principal
 }
 
-// named is who is connected under an id, and how often.
-type named struct {
-	p     *access.Principal
-	times int
+// credential is what at least one connection was let in with.
+type credential struct {
+	id          string
+	principal   *access.Principal
+	connections int
+	left        time.Time // when the last connection was found to have ended
 }
 
 // Check implements server.Authentication. The credential is the token or the
-// password of the connection; the name of the user does not matter.
-func (g *guests) Check(c server.ClientAuthentication) bool {
+// password of the connection or, without either, its certificate; the name of
+// the user does not matter.
+func (a *authenticator) Check(c server.ClientAuthentication) bool {
 	opts := c.GetOpts()
 	token := opts.Token
 	if token == "" {
 		token = opts.Password
 	}
 	switch sum := sha256.Sum256([]byte(token)); {
-	case subtle.ConstantTimeCompare(sum[:], g.secret[:]) == 1:
+	case subtle.ConstantTimeCompare(sum[:], a.secret[:]) == 1:
 		c.RegisterUser(&server.User{Username: "headway"})
 		return true
-	case subtle.ConstantTimeCompare(sum[:], g.voice[:]) == 1:
-		// Whoever asks names the subject of the answer: nothing but inboxes.
+	case subtle.ConstantTimeCompare(sum[:], a.voice[:]) == 1:
+		// Callers name the subject of the answer: nothing but inboxes.
 		c.RegisterUser(&server.User{Username: "headway-answers", Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Allow: []string{inbox + ">"}},
 		}})
 		return true
 	}
-	p, from := g.o.Anonymous(), netip.Addr{}
-	if a, ok := c.RemoteAddress().(*net.TCPAddr); ok {
-		from = a.AddrPort().Addr().Unmap()
+	from := netip.Addr{}
+	if remote, ok := c.RemoteAddress().(*net.TCPAddr); ok {
+		from = remote.AddrPort().Addr().Unmap()
 	}
-	if token != "" {
-		ctx, cancel := context.WithTimeout(context.Background(), authenticateTime)
-		defer cancel()
-		var err error
-		if p, err = g.o.Authenticate(ctx, token, from); err != nil {
-			g.log.warn("a connection to the message queue was refused", "from", from.String(), "reason", err)
-			g.refused(from, err)
-			return false
-		}
-	}
-	if p == nil || token == "" && !from.IsLoopback() {
+	ctx, cancel := context.WithTimeout(context.Background(), authenticateTime)
+	defer cancel()
+	state := c.GetTLSConnectionState()
+	p, err := a.o.Authenticate(ctx, token, state, from)
+	if err != nil {
+		a.log.warn("a connection to the message queue was refused", "from", from.String(), "reason", err)
+		a.refused(from, err)
 		return false
 	}
-	if !g.enter(c.GetID(), p) {
+	shown := []byte(token)
+	if token == "" && state != nil && len(state.PeerCertificates) > 0 {
+		shown = state.PeerCertificates[0].Raw
+	}
+	id := credentialID(p, shown)
+	if !a.enter(c.GetID(), id, p) {
 		return false
 	}
-	c.RegisterUser(&server.User{Username: subjectID(p), Permissions: permissions(p), ConnectionDeadline: p.Expires})
+	c.RegisterUser(&server.User{Username: id, Permissions: permissions(id, p), ConnectionDeadline: p.Expires})
 	return true
 }
 
+// credentialID is how subjects name a credential: a key by its id, the local
+// credential and the absence of any by their type, and a token or a certificate
+// by a hash of itself, which its holder can compute and no other credential has.
+func credentialID(p *access.Principal, shown []byte) string {
+	switch p.Type {
+	case "key":
+		return p.ID
+	case "local", "anonymous":
+		return p.Type
+	}
+	sum := sha256.Sum256(shown)
+	return p.Type + "-" + hex.EncodeToString(sum[:16])
+}
+
+// account is whose share of connections and of the stream something is: all
+// credentials of one principal have it together.
+func account(p *access.Principal) string { return p.Type + ":" + p.ID }
+
 // refused records a credential that is not good.
-func (g *guests) refused(from netip.Addr, err error) {
+func (a *authenticator) refused(from netip.Addr, err error) {
 	problem := calls.AccessProblem(err)
 	if problem == nil || problem.Code != api.CodeUnauthenticated {
 		return
 	}
-	g.note(audit.Entry{
+	a.note(audit.Entry{
 		Category: audit.Auth, Action: "access", Outcome: audit.Denied, Reason: problem.Detail,
 		Actor: audit.Actor{Type: "anonymous", Via: "nats"}, Source: audit.Source{IP: from.String()},
 		Target: audit.Target{Type: "route", ID: "NATS CONNECT"},
 	})
 }
 
-// enter lets a connection in, unless whoever it is may not stay any more.
-func (g *guests) enter(connection uint64, p *access.Principal) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.o.Ended(p) { // since it was authenticated: the look that ends others has passed
+// enter lets a connection in, unless its credential has ended or its principal
+// has as many connections as are left for all others.
+func (a *authenticator) enter(connection uint64, id string, p *access.Principal) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p.ID == "" && p.Type != "anonymous" { // a token without a subject is nobody's
 		return false
 	}
-	g.leave(connection)
-	g.here[connection] = p
-	id := subjectID(p)
-	g.named[id] = named{p, g.named[id].times + 1}
+	if a.o.Ended(p) { // since it was authenticated: the look that ends others has passed
+		return false
+	}
+	a.leave(connection)
+	if !a.shares.take(account(p), 1) {
+		a.log.warn("a connection to the message queue was refused: its principal has as many as are left for others", "type", p.Type, "id", p.ID)
+		return false
+	}
+	c := a.known[id]
+	if c == nil {
+		c = &credential{id: id}
+		a.known[id] = c
+	}
+	c.principal = p
+	c.connections++
+	a.here[connection] = c
 	return true
 }
 
 // leave forgets a connection. The lock is held.
-func (g *guests) leave(connection uint64) {
-	p := g.here[connection]
-	if p == nil {
+func (a *authenticator) leave(connection uint64) {
+	c := a.here[connection]
+	if c == nil {
 		return
 	}
-	delete(g.here, connection)
-	id := subjectID(p)
-	if n := g.named[id]; n.times > 1 {
-		g.named[id] = named{n.p, n.times - 1}
-	} else {
-		delete(g.named, id)
+	delete(a.here, connection)
+	a.shares.give(account(c.principal), 1)
+	if c.connections--; c.connections == 0 {
+		c.left = time.Now()
 	}
 }
 
-// known is who is connected under the id that subjects name.
-func (g *guests) known(id string) *access.Principal {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return g.named[id].p
+// named is the principal of the credential that a subject names, nil if there is
+// none.
+func (a *authenticator) named(id string) *access.Principal {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if c := a.known[id]; c != nil {
+		return c.principal
+	}
+	return nil
 }
 
-// watch ends the connections of those who may not stay as soon as that changes,
+// watch ends the connections whose credential has ended as soon as that changes,
 // until ctx ends.
-func (g *guests) watch(ctx context.Context, s *server.Server) {
+func (a *authenticator) watch(ctx context.Context, s *server.Server) {
 	for {
-		changed := g.o.Changed() // before the look, so that no change is missed
-		g.check(s)
+		changed := a.o.Changed() // before the look, so that no change is missed
+		a.check(s)
 		select {
 		case <-ctx.Done():
 			return
@@ -148,49 +191,39 @@ func (g *guests) watch(ctx context.Context, s *server.Server) {
 	}
 }
 
-// check ends the connections of those who may not stay and forgets those who
-// have left.
-func (g *guests) check(s *server.Server) {
-	g.mu.RLock()
-	here := maps.Clone(g.here)
-	g.mu.RUnlock()
-	for id, p := range here {
-		gone, ended := s.GetClient(id) == nil, g.o.Ended(p)
+// check ends the connections whose credential has ended. It forgets connections
+// that are gone and, a while later, their credentials: messages that were sent
+// before may still wait.
+func (a *authenticator) check(s *server.Server) {
+	here := map[uint64]*access.Principal{}
+	a.mu.RLock()
+	for connection, c := range a.here {
+		here[connection] = c.principal
+	}
+	a.mu.RUnlock()
+	for connection, p := range here {
+		gone, ended := s.GetClient(connection) == nil, a.o.Ended(p)
 		if !gone && !ended {
 			continue
 		}
-		g.mu.Lock()
-		g.leave(id)
-		g.mu.Unlock()
+		a.mu.Lock()
+		a.leave(connection)
+		a.mu.Unlock()
 		if !gone {
-			_ = s.DisconnectClientByID(id)
+			_ = s.DisconnectClientByID(connection)
 		}
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.known, func(_ string, c *credential) bool { return c.connections == 0 && time.Since(c.left) > a.grace })
 }
 
-// subjectID is how a subject names somebody: by the id, or by a hash of one that
-// would not be one word of a subject.
-func subjectID(p *access.Principal) string {
-	odd := func(r rune) bool {
-		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && r != '-' && r != '_'
-	}
-	switch {
-	case p.ID == "":
-		return p.Type
-	case !strings.ContainsFunc(p.ID, odd):
-		return p.ID
-	}
-	sum := sha256.Sum256([]byte(p.Type + ":" + p.ID))
-	return hex.EncodeToString(sum[:8])
-}
-
-// permissions are the subjects that somebody may use. Answers go to an inbox of
-// one's own, or others could read them. Subjects with the sender's id at the end
-// are enforced by the server: so the service knows who speaks. What concerns
-// heads has to have it, what concerns decisions may.
-func permissions(p *access.Principal) *server.Permissions {
-	id := subjectID(p)
-	var publish []string
+// permissions are the subjects that a credential may use. Answers go to an inbox
+// of its own, or others could read them. Subjects with its id at the end are
+// enforced by the server: so the service knows who speaks. What concerns heads
+// has to have the id, what concerns decisions may.
+func permissions(id string, p *access.Principal) *server.Permissions {
+	var publish, never []string
 	subscribe := []string{inbox + id + ".>"}
 	if p.May(access.Decide) {
 		for _, subject := range []string{prefix + queueRequest, prefix + queueOutcome} {
@@ -207,17 +240,18 @@ func permissions(p *access.Principal) *server.Permissions {
 	}
 	if p.May(access.Read) {
 		publish = append(publish, "$SRV.>")
-		subscribe = append(subscribe, prefix+queueEvents+".>")
+		subscribe = append(subscribe, prefix+queueEvents+".>", prefix+queueAudit)
 	}
 	if p.May(access.Admin) {
 		publish = append(publish, prefix+">", "$JS.API.>", "$JS.ACK.>")
+		never = []string{prefix + queueEvents + ".>", prefix + queueAudit, stored + ">"} // what the service says, it alone says
 		subscribe = append(subscribe, prefix+">", inbox+">", "$JS.EVENT.>")
 	}
 	if publish == nil { // an empty list would allow all
 		publish = []string{inbox + id + ".>"}
 	}
 	return &server.Permissions{
-		Publish:   &server.SubjectPermission{Allow: publish},
+		Publish:   &server.SubjectPermission{Allow: publish, Deny: never},
 		Subscribe: &server.SubjectPermission{Allow: subscribe},
 	}
 }

@@ -14,13 +14,14 @@ import (
 	"headway/internal/calls"
 )
 
-// consume takes commands until ctx ends. Whatever ends a consumer, it is made
-// anew: after a restart of the server it may be silent without an error.
+// consume takes commands until ctx ends. A consumer that has ended is made again,
+// for any reason: after a restart of the server it may be silent without an error.
 func (q *Queue) consume(ctx context.Context) {
 	for failures := 0; ; failures++ {
 		consumer, err := q.ensure(ctx)
 		if err == nil {
 			failures = 0
+			q.measured.Do(func() { q.room.add(earlier, q.waiting(ctx)) })
 			q.ready.Store(true)
 			err = q.take(ctx, consumer)
 		}
@@ -33,6 +34,15 @@ func (q *Queue) consume(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// waiting is how many bytes of commands are in the stream.
+func (q *Queue) waiting(ctx context.Context) int64 {
+	stream, err := q.js.Stream(ctx, commandStream)
+	if err != nil {
+		return 0
+	}
+	return int64(stream.CachedInfo().State.Bytes)
 }
 
 // take hands commands on until the consumer ends.
@@ -92,7 +102,7 @@ func (q *Queue) apply(m jetstream.Msg) {
 	queue := queueOf(m.Subject())
 	meta, err := m.Metadata()
 	if err != nil || commandOf(m.Subject()) == "" { // of another subject of the stream
-		_ = m.TermWithReason("no such command")
+		q.done(m, m.TermWithReason("no such command"))
 		return
 	}
 	q.o.Count(queue, received, 1)
@@ -100,27 +110,35 @@ func (q *Queue) apply(m jetstream.Msg) {
 	if id == "" {
 		id = strconv.FormatUint(meta.Sequence.Stream, 10) + "@" + strconv.FormatInt(meta.Timestamp.UnixNano(), 10)
 	}
-	id = queue + " " + id
+	id = commandID(m.Subject(), id, m.Data())
 	if fresh, applied := q.seen.claim(id, meta.Timestamp, time.Duration(q.window.Load())); !fresh {
 		q.o.Count(queue, duplicate, 1)
 		if applied { // else it is being applied, and what comes of that counts for this delivery as well
-			_ = m.Ack()
+			q.done(m, m.Ack())
 		}
 		return
 	}
-	if err = q.carryOut(m.Subject(), m.Data()); err == nil {
+	if err = q.carryOut(m.Subject(), m.Headers(), m.Data()); err == nil {
 		q.seen.applied(id)
 		q.o.Count(queue, processed, 1)
-		_ = m.Ack()
+		q.done(m, m.Ack())
 		return
 	}
 	q.seen.release(id)
 	q.end(m, meta, err)
 }
 
+// done gives back the room of a command that leaves the stream, unless the server
+// was not told so.
+func (q *Queue) done(m jetstream.Msg, err error) {
+	if err == nil {
+		q.room.give(accountOf(m.Headers()), sizeOf(m.Subject(), m.Headers(), m.Data()))
+	}
+}
+
 // carryOut does what a command says.
-func (q *Queue) carryOut(subject string, body []byte) error {
-	p, err := q.sender(subject)
+func (q *Queue) carryOut(subject string, header nats.Header, body []byte) error {
+	p, err := q.senderOfCommand(subject, header)
 	if queueOf(subject) == queueRegister {
 		if err == nil {
 			err = calls.Allow(p, access.BeHead)
@@ -155,12 +173,12 @@ func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 		return
 	}
 	letter := deadLetter{
-		subject: m.Subject(), data: m.Data(), sequence: meta.Sequence.Stream, deliveries: meta.NumDelivered,
-		id: m.Headers().Get(nats.MsgIdHdr), problem: calls.ProblemOf(err),
+		subject: m.Subject(), header: m.Headers(), data: m.Data(), sequence: meta.Sequence.Stream, deliveries: meta.NumDelivered,
+		problem: calls.ProblemOf(err), final: final(err),
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)
 	defer cancel()
-	if err := q.bury(ctx, &letter); err != nil {
+	if err := q.write(ctx, &letter); err != nil {
 		q.o.Count(queue, failed, 1) // it stays in the stream; the sweep finds it
 		q.o.Log.Warn("a dead letter could not be written; it is tried again", "error", err)
 		return
@@ -170,7 +188,7 @@ func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 	} else {
 		q.o.Count(queue, deadLettered, 1)
 	}
-	_ = m.TermWithReason(letter.problem.Code)
+	q.done(m, m.TermWithReason(letter.problem.Code))
 }
 
 // seen remembers the commands that were applied last, or are being applied.

@@ -21,36 +21,54 @@ const (
 	headerCode       = "Headway-Code"       // of the problem
 	headerSubject    = "Headway-Subject"    // of the command
 	headerDeliveries = "Headway-Deliveries" // attempts
-	headerMessageID  = "Headway-Message-Id" // the command's Nats-Msg-Id
+	headerMessageID  = "Headway-Message-Id" // the Nats-Msg-Id that the command was sent with; of commands in the stream as well
+	headerBytes      = "Headway-Bytes"      // of the command's body, where the letter has only its beginning
 )
 
 // deadLetter is a command that could not be applied.
 type deadLetter struct {
 	subject    string
+	header     nats.Header // of the command
 	data       []byte
-	id         string
 	sequence   uint64 // in the stream of commands
 	deliveries uint64
 	problem    *calls.Problem
+	final      bool // it can never be applied
 }
 
-// bury writes a dead letter. Writing the same one again changes nothing.
-func (q *Queue) bury(ctx context.Context, l *deadLetter) error {
+// maxKept is how much of the body of a command that can never be applied is kept,
+// in bytes: enough to see what it was.
+const maxKept = 4096
+
+// write writes a dead letter. Writing the same one again changes nothing.
+func (q *Queue) write(ctx context.Context, l *deadLetter) error {
 	subject := l.subject
 	if command := commandOf(subject); command != "" {
 		subject = command
 	}
-	m := nats.NewMsg(prefix + queueDead + "." + queueOf(subject))
+	m := nats.NewMsg(prefix + queueDead + "." + tail(subject))
 	m.Data = l.data
+	if l.final && len(l.data) > maxKept {
+		m.Data = l.data[:maxKept]
+		m.Header.Set(headerBytes, strconv.Itoa(len(l.data)))
+	}
 	m.Header.Set(headerReason, l.problem.Detail)
 	m.Header.Set(headerCode, l.problem.Code)
 	m.Header.Set(headerSubject, subject)
 	m.Header.Set(headerDeliveries, strconv.FormatUint(l.deliveries, 10))
-	if l.id != "" {
-		m.Header.Set(headerMessageID, l.id)
+	given, id := l.header.Get(headerMessageID), l.header.Get(nats.MsgIdHdr)
+	if given == "" || q.server == nil {
+		given = calls.Clip(id)
 	}
-	ack, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID("dead-"+strconv.FormatUint(l.sequence, 10)+"-"+l.id))
+	if given != "" {
+		m.Header.Set(headerMessageID, given)
+	}
+	if who := l.header.Get(headerSender); who != "" && q.server != nil {
+		m.Header.Set(headerSender, who)
+	}
+	ack, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID(commandID(l.subject, strconv.FormatUint(l.sequence, 10)+"-"+id, nil)))
 	if err != nil {
+		q.noticeFailure(err)
 		q.o.Count(queueDead, publishFailed, 1)
 		return err
 	}
@@ -103,10 +121,14 @@ func letterOf(raw *jetstream.RawStreamMsg) api.DeadLetter {
 	if len(body) > maxShown {
 		body = body[:maxShown]
 	}
+	size := len(raw.Data)
+	if n, err := strconv.Atoi(raw.Header.Get(headerBytes)); err == nil {
+		size = n
+	}
 	return api.DeadLetter{
 		Number: raw.Sequence, Time: raw.Time.UTC(), Queue: queueOf(raw.Header.Get(headerSubject)), Subject: raw.Header.Get(headerSubject),
 		Code: raw.Header.Get(headerCode), Reason: raw.Header.Get(headerReason), Deliveries: deliveries,
-		MessageID: raw.Header.Get(headerMessageID), Body: strings.ToValidUTF8(body, "\uFFFD"), Bytes: len(raw.Data),
+		MessageID: raw.Header.Get(headerMessageID), Body: strings.ToValidUTF8(body, "\uFFFD"), Bytes: size,
 	}
 }
 
@@ -114,12 +136,23 @@ func letterOf(raw *jetstream.RawStreamMsg) api.DeadLetter {
 func (q *Queue) RetryDeadLetter(ctx context.Context, number uint64) error {
 	return q.withLetter(ctx, "queue.retry", number, func(raw *jetstream.RawStreamMsg) error {
 		subject := raw.Header.Get(headerSubject)
-		if commandOf(subject) != subject || subject == "" { // of somebody else's making
+		switch {
+		case commandOf(subject) != subject || subject == "": // the letter was not written by this service
 			return errNotACommand
+		case raw.Header.Get(headerBytes) != "":
+			return errCut
 		}
-		// A name of its own, and one that is the same if this is done twice.
-		m := &nats.Msg{Subject: q.inStream(subject), Data: raw.Data}
+		// An id of its own, and one that is the same if this is done twice.
+		m := &nats.Msg{Subject: q.inStream(subject), Data: raw.Data, Header: nats.Header{}}
+		for _, name := range []string{headerSender, headerMessageID} {
+			if value := raw.Header.Get(name); value != "" && q.server != nil {
+				m.Header.Set(name, value)
+			}
+		}
 		_, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID("retry-"+strconv.FormatUint(number, 10)+"-"+strconv.FormatInt(raw.Time.UnixNano(), 36)))
+		if err == nil && q.server != nil {
+			q.room.add(accountOf(m.Header), sizeOf(m.Subject, m.Header, m.Data))
+		}
 		return err
 	})
 }
@@ -147,6 +180,7 @@ func (q *Queue) withLetter(ctx context.Context, action string, number uint64, do
 	}
 	if err = do(raw); err == nil {
 		err = stream.DeleteMsg(ctx, number)
+		q.letters.ours.Add(1)
 	}
 	if err != nil {
 		end(audit.Failure, err.Error(), nil)
@@ -176,7 +210,7 @@ type sighted struct {
 	stuck time.Time // it has looked stuck since then; zero: it does not
 }
 
-// sweep buries commands that were delivered as often as they may be without an
+// sweep makes dead letters of commands that were delivered as often as they may be without an
 // end, as when the service died of each. The server tells of these once, to
 // whoever listens then, so looking is the only way to be sure: they are in the
 // stream still although they were delivered, and either no delivery is under way
@@ -227,7 +261,7 @@ func (q *Queue) sweep(ctx context.Context) {
 		}
 		raw, err := stream.GetMsg(ctx, n)
 		if err == nil {
-			err = q.buryStuck(ctx, stream, raw)
+			err = q.endStuck(ctx, stream, raw)
 		}
 		if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
 			delete(seen, n)
@@ -236,16 +270,20 @@ func (q *Queue) sweep(ctx context.Context) {
 	q.delivered = seen
 }
 
-func (q *Queue) buryStuck(ctx context.Context, stream jetstream.Stream, raw *jetstream.RawStreamMsg) error {
-	err := q.bury(ctx, &deadLetter{
-		subject: raw.Subject, data: raw.Data, id: raw.Header.Get(nats.MsgIdHdr), sequence: raw.Sequence, deliveries: maxDeliver,
+func (q *Queue) endStuck(ctx context.Context, stream jetstream.Stream, raw *jetstream.RawStreamMsg) error {
+	err := q.write(ctx, &deadLetter{
+		subject: raw.Subject, header: raw.Header, data: raw.Data, sequence: raw.Sequence, deliveries: maxDeliver,
 		problem: &calls.Problem{Code: api.CodeTimeout, Detail: "It was delivered as often as it may be, and never carried out."},
 	})
 	if err != nil {
 		return err
 	}
 	q.metrics.swept.Inc()
-	return stream.DeleteMsg(ctx, raw.Sequence)
+	if err := stream.DeleteMsg(ctx, raw.Sequence); err != nil {
+		return err
+	}
+	q.room.give(accountOf(raw.Header), sizeOf(raw.Subject, raw.Header, raw.Data))
+	return nil
 }
 
 // maxSwept bounds one look.

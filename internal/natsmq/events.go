@@ -74,13 +74,21 @@ func (q *Queue) publishEvent(kind string, e *cloudEvent) {
 type gauges struct {
 	swept       prometheus.Counter
 	regressions prometheus.Counter
+	discarded   prometheus.Counter
+	healed      prometheus.Counter
 	last        atomic.Uint64 // number of the newest command
 }
 
 func (q *Queue) newGauges() (*gauges, error) {
 	g := &gauges{
 		swept: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "headway_queue_swept_total", Help: "Commands that were stuck, and buried by the sweep.",
+			Name: "headway_queue_swept_total", Help: "Commands that were stuck, and made dead letters by the sweep.",
+		}),
+		discarded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_queue_discarded_total", Help: "Dead letters that were lost without a retry or a purge: too old, or gone to make room for newer ones.",
+		}),
+		healed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_queue_heals_total", Help: "Times that the streams of the embedded message queue were opened again after a write had failed.",
 		}),
 		regressions: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headway_queue_regressions_total", Help: "Times that the stream of commands had fewer messages than before: acknowledged ones were lost.",
@@ -97,5 +105,16 @@ func (q *Queue) newGauges() (*gauges, error) {
 	reconnects := prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "headway_queue_reconnects_total", Help: "Times that the connection to the message queue was made again.",
 	}, func() float64 { return float64(q.nc.Stats().Reconnects) })
-	return g, errors.Join(q.o.Metrics.Register(g.swept), q.o.Metrics.Register(g.regressions), q.o.Metrics.Register(up), q.o.Metrics.Register(reconnects))
+	all := []prometheus.Collector{g.swept, g.regressions, g.discarded, g.healed, up, reconnects}
+	for stream, filled := range map[string]func() float64{"commands": q.filled, "dead_letters": q.letters.filled} {
+		all = append(all, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "headway_queue_fill_ratio", Help: "Share of a stream's room that is taken, 0 to 1. At 1 commands are refused, and the oldest dead letters give way.",
+			ConstLabels: prometheus.Labels{"stream": stream},
+		}, filled))
+	}
+	var errs []error
+	for _, c := range all {
+		errs = append(errs, q.o.Metrics.Register(c))
+	}
+	return g, errors.Join(errs...)
 }

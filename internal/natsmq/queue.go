@@ -39,6 +39,7 @@ type Options struct {
 	Listen   string   // of our own server, host:port; "": it has no port
 	TLS      *tls.Config
 	MaxBytes int64 // of each stream on the disk; 0: 256 MiB
+	MinFree  int64 // bytes of our own server's disk below which no command is taken; at least 1 MiB
 	Pending  int   // messages of each core subject that may wait for us, the rest is dropped and counted; 0: 65,536
 	Timing   Timing
 
@@ -64,16 +65,18 @@ type External struct {
 	KeyFile   string
 }
 
-// Access says who may come to our own server, and who speaks on a subject that
+// Access says who may connect to our own server, and who speaks on a subject that
 // ends in an id. All functions are required.
 type Access struct {
-	Authenticate func(ctx context.Context, token string, from netip.Addr) (*access.Principal, error)
-	Anonymous    func() *access.Principal // who comes without a credential; nil: nobody may
+	// Authenticate finds out who connects, by a token or, without one, by the
+	// certificate that was shown; state is nil without TLS.
+	Authenticate func(ctx context.Context, token string, state *tls.ConnectionState, from netip.Addr) (*access.Principal, error)
+	Anonymous    func() *access.Principal // who comes without a credential; nil: a credential is needed
 	Ended        func(*access.Principal) bool
-	Changed      func() <-chan struct{} // closed when Ended may answer otherwise than before
-	Known        func(id string) *access.Principal
-	Spend        func(*access.Principal) error // takes one message from what somebody may send in a second
-	Unnamed      func() *access.Principal      // all who send on subjects that do not name the sender, while a credential is needed; else nil
+	Changed      func() <-chan struct{}            // closed when Ended may answer otherwise than before
+	Known        func(id string) *access.Principal // the holder of the key with the id
+	Spend        func(*access.Principal) error     // takes one message from what a principal may send in a second
+	Unnamed      func() *access.Principal          // all who send on subjects that do not name the sender, while a credential is needed; else nil
 }
 
 // Timing is how long things take. A zero value is the default.
@@ -113,6 +116,7 @@ const (
 	queueRequest  = "decisions.request"
 	queueOutcome  = "decisions.outcome"
 	queueEvents   = "events"
+	queueAudit    = "audit"
 	queueDead     = "dead_letters"
 
 	published     = "published"
@@ -137,11 +141,11 @@ const (
 	stored   = prefix + "stored."
 )
 
-// maxPayload is the longest body of a message, in bytes. The server allows a
-// little more, for the headers of dead letters.
+// maxPayload is the longest body of a message, in bytes. Our own server allows
+// more, for the headers of commands and dead letters.
 const (
 	maxPayload = 64 << 10
-	headroom   = 8 << 10
+	headroom   = 32 << 10
 )
 
 // maxDeliver is how often a command is delivered at most.
@@ -151,7 +155,7 @@ const maxDeliver = 5
 type Queue struct {
 	o         Options
 	server    *server.Server // nil: external
-	guests    *guests        // of our own server
+	auth      *authenticator // of our own server
 	nc        *nats.Conn
 	voice     *nats.Conn // takes what others send and answers; with our own server one that may publish to inboxes only
 	js        jetstream.JetStream
@@ -164,8 +168,13 @@ type Queue struct {
 	window    atomic.Int64 // in which the stream recognises a message by its Nats-Msg-Id, a time.Duration
 	metrics   *gauges
 	delivered map[uint64]sighted // commands without an end; only the sweep uses this
-	workers   chan struct{}      // has room for changes that are made at once
-	storing   chan struct{}      // has room for commands that are put into the stream at once
+	room      *room              // of our own server
+	measured  sync.Once          // what the stream had at the start
+	commands  fill               // of the stream of commands
+	letters   letters            // only look writes its plain fields
+	health    health
+	workers   chan struct{} // has room for changes that are made at once
+	storing   chan struct{} // has room for commands that are put into the stream at once
 	working   sync.WaitGroup
 }
 
@@ -191,6 +200,10 @@ func Open(o Options) (_ *Queue, err error) {
 		o: o, seen: newSeen(), quiet: &quiet{log: o.Log}, serverLog: &quiet{log: o.Log},
 		workers: make(chan struct{}, maxWorkers), storing: make(chan struct{}, maxWorkers),
 		lost: losses{of: map[*nats.Subscription]loss{}},
+		room: &room{dir: o.Dir, minFree: max(o.MinFree, leastFree), shares: newShares(o.MaxBytes)},
+	}
+	if o.External.URL != "" {
+		q.room.minFree = 0
 	}
 	q.window.Store(int64(o.Timing.Window))
 	defer func() {
@@ -262,8 +275,8 @@ func (q *Queue) Run(ctx context.Context) error {
 	wait.Go(func() { q.publishEvents(ctx) })
 	wait.Go(func() { q.consume(ctx) })
 	wait.Go(func() { q.watch(ctx) })
-	if q.guests != nil {
-		wait.Go(func() { q.guests.watch(ctx, q.server) })
+	if q.auth != nil {
+		wait.Go(func() { q.auth.watch(ctx, q.server) })
 	}
 	<-ctx.Done()
 	wait.Wait()
@@ -296,21 +309,6 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// Ready reports whether the queue can be used, and what stands in the way.
-func (q *Queue) Ready() (ok bool, detail string) {
-	switch {
-	case !q.nc.IsConnected():
-		return false, "the NATS server cannot be reached; it is tried again"
-	case !q.ready.Load():
-		return false, "the streams are not there yet"
-	case q.server == nil:
-		return true, "connected to " + q.nc.ConnectedUrlRedacted()
-	case q.o.Listen == "":
-		return true, "the embedded server runs; it has no port"
-	}
-	return true, "the embedded server runs at " + q.Addr()
-}
-
 // Addr is the address of our own server, "" if it has none.
 func (q *Queue) Addr() string {
 	if q.server == nil || q.o.Listen == "" {
@@ -319,8 +317,9 @@ func (q *Queue) Addr() string {
 	return q.server.Addr().String()
 }
 
-// watch looks after what nobody tells of: messages that were dropped, guests
-// that may not stay, streams that lost messages, commands that are stuck.
+// watch looks after what no message announces: messages that were dropped,
+// connections whose credential has ended, streams that cannot be written or have
+// lost messages, commands that are stuck.
 func (q *Queue) watch(ctx context.Context) {
 	tick := time.NewTicker(q.o.Timing.Watch)
 	defer tick.Stop()
@@ -333,13 +332,15 @@ func (q *Queue) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 			q.lost.count(q.o.Count)
+			q.heal()
 			q.quiet.tick()
 			q.serverLog.tick()
-			if q.guests != nil {
-				q.guests.check(q.server)
+			if q.auth != nil {
+				q.auth.check(q.server)
 			}
 		case <-sweep.C:
 			q.sweep(ctx)
+			q.look(ctx)
 			q.grow(ctx)
 		}
 	}

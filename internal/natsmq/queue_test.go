@@ -81,8 +81,8 @@ func TestWhatIsWrongIsTold(t *testing.T) {
 			t.Errorf("%s %.30s: %s, %v", c.queue, c.body, m.Data, err)
 		}
 	}
-	if err := nc.Publish("headway.v1.decisions.request", make([]byte, 80<<10)); !errors.Is(err, nats.ErrMaxPayload) {
-		t.Errorf("80 KiB: %v", err)
+	if err := nc.Publish("headway.v1.decisions.request", make([]byte, 100<<10)); !errors.Is(err, nats.ErrMaxPayload) {
+		t.Errorf("100 KiB: %v", err)
 	}
 	w.agree()
 	if n := w.of("decisions.request", "invalid"); n != 5 {

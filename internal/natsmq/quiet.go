@@ -70,13 +70,22 @@ func (l *quiet) tick() {
 // logger hands what the server says to our log: mostly what clients did, as
 // publishing where they may not, and that must not hide the rest. What it calls
 // a notice is of no interest to an operator of ours.
-type logger struct{ clients, rest *quiet }
+type logger struct {
+	clients, rest *quiet
+	failed        func() // called when a stream cannot be written
+}
 
 // The rest implements server.Logger.
 
 func (l *logger) Noticef(format string, v ...any) { l.Debugf(format, v...) }
-func (l *logger) Errorf(format string, v ...any)  { l.Warnf(format, v...) }
 func (l *logger) Tracef(string, ...any)           {}
+
+func (l *logger) Errorf(format string, v ...any) {
+	if strings.Contains(format, "write error") { // the server refuses every further write, and does not answer
+		l.failed()
+	}
+	l.Warnf(format, v...)
+}
 
 func (l *logger) Warnf(format string, v ...any) {
 	to := l.rest

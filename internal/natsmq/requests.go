@@ -85,35 +85,50 @@ func (q *Queue) serve() (err error) {
 	return nil
 }
 
-// trusted is who speaks on a subject without an id where nobody has to say who
-// it is: an open service, or a server of somebody else's, whose accounts say who
-// may publish there.
+// trusted is who speaks on a subject without an id where the sender need not say
+// who it is: an open service, or an external server, whose accounts say who may
+// publish there.
 var trusted = &access.Principal{Type: "system", ID: "nats", Role: access.RoleOperator}
 
 // sender finds out who speaks on a subject.
 func (q *Queue) sender(subject string) (*access.Principal, error) {
 	id := senderOf(subject)
 	if id == "" {
-		if p := q.o.Access.Unnamed(); p != nil && q.guests != nil {
+		if p := q.o.Access.Unnamed(); p != nil && q.auth != nil {
 			return p, nil
 		}
 		return trusted, nil
 	}
-	if q.guests != nil {
-		if p := q.guests.known(id); p != nil {
-			if q.o.Access.Ended(p) {
-				return nil, access.ErrRevoked
-			}
-			return p, nil
+	if q.auth != nil {
+		if p := q.auth.named(id); p != nil {
+			return p, q.ended(p)
 		}
 	}
-	if p := q.o.Access.Known(id); p != nil {
+	return q.holder(id)
+}
+
+// holder is the principal that an id alone names, wherever it comes from: the
+// holder of a key or, while no credential is needed, who comes without one. No
+// other credential is known by its id without a connection.
+func (q *Queue) holder(id string) (*access.Principal, error) {
+	if p := q.o.Access.Known(id); p != nil && p.Type == "key" {
 		return p, nil
 	}
-	if p := q.o.Access.Anonymous(); p != nil && id == subjectID(p) {
+	if p := q.o.Access.Anonymous(); p != nil && id == p.Type {
 		return p, nil
 	}
 	return nil, access.ErrUnknown
+}
+
+// ended is why a credential that was good is so no more.
+func (q *Queue) ended(p *access.Principal) error {
+	switch {
+	case !p.Expires.IsZero() && !time.Now().Before(p.Expires):
+		return access.ErrExpired
+	case q.o.Access.Ended(p):
+		return access.ErrRevoked
+	}
+	return nil
 }
 
 // admit finds out who speaks on a subject, and refuses those who send too much
@@ -276,17 +291,17 @@ func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err e
 	_ = r.Error(strconv.Itoa(problem.Status()), problem.Code, bodyOf(problem))
 }
 
-// mayAnswer reports whether somebody waits for an answer, in an inbox: whoever
-// names another subject wants us to write where they may not. Of a guest whom
-// the subject names it must be the guest's own inbox, since no guest but an
-// administrator reads another.
+// mayAnswer reports whether an answer is asked for, in an inbox: a caller that
+// names another subject wants us to publish where it may not. Where the subject
+// names a credential it must be the inbox of that one, since none but an
+// administrator's may read another.
 func (q *Queue) mayAnswer(p *access.Principal, subject, reply string) bool {
 	whose, ok := strings.CutPrefix(reply, inbox)
 	id := senderOf(subject)
 	switch {
 	case !ok:
 		return false
-	case q.guests == nil || id == "" || p != nil && p.May(access.Admin):
+	case q.auth == nil || id == "" || p != nil && p.May(access.Admin):
 		return true
 	}
 	return strings.HasPrefix(whose, id+".")

@@ -15,21 +15,21 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-
-	"headway/internal/access"
 )
 
 // Bounds of our own server.
 const (
-	maxConnections   = 4096
+	maxConnections   = 8192
 	maxSubscriptions = 1000 // of one connection
 	maxOutgoing      = 16 << 20
 	startTime        = 20 * time.Second
 	authenticateTime = 2 * time.Second
+	leastFree        = 1 << 20  // of the disk, without which the streams are not written
+	maxMemory        = 64 << 20 // of streams in memory, which administrators may make
 )
 
-// startServer starts our own server. Whoever has the secret is ourselves, and
-// whoever has the other one the connection that answers others.
+// startServer starts our own server. The secret is of our own connection, voice of
+// the one that answers callers.
 func (q *Queue) startServer(secret, voice string) error {
 	if q.o.Dir == "" {
 		return errors.New("the directory of the streams is required")
@@ -37,18 +37,16 @@ func (q *Queue) startServer(secret, voice string) error {
 	if err := os.MkdirAll(q.o.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of the streams: %w", err)
 	}
-	q.guests = &guests{
+	q.auth = &authenticator{
 		o: q.o.Access, note: q.o.Note, log: q.quiet, secret: sha256.Sum256([]byte(secret)), voice: sha256.Sum256([]byte(voice)),
-		here: map[uint64]*access.Principal{}, named: map[string]named{},
+		grace: 20 * q.o.Timing.Watch, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(maxConnections),
 	}
 	o := &server.Options{
 		ServerName: "headway", DontListen: q.o.Listen == "", NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 		MaxPayload: maxPayload + headroom, MaxConn: maxConnections, MaxSubs: maxSubscriptions, MaxPending: maxOutgoing,
 		WriteDeadline: 5 * time.Second, AuthTimeout: authenticateTime.Seconds() + 1, PingInterval: 20 * time.Second, MaxPingsOut: 2,
-		JetStream: true, StoreDir: q.o.Dir, JetStreamMaxStore: 3*q.o.MaxBytes + 64<<20, JetStreamMaxMemory: 64 << 20,
-		// Without it a power cut loses what was acknowledged in the last two minutes.
-		SyncAlways:                 true,
-		CustomClientAuthentication: q.guests,
+		JetStream: true, StoreDir: q.o.Dir, JetStreamMaxStore: q.jetStream().MaxStore, JetStreamMaxMemory: q.jetStream().MaxMemory, SyncAlways: q.jetStream().SyncAlways,
+		CustomClientAuthentication: q.auth,
 	}
 	if q.o.Listen != "" {
 		host, port, err := net.SplitHostPort(q.o.Listen)
@@ -74,7 +72,7 @@ func (q *Queue) startServer(secret, voice string) error {
 	if err != nil {
 		return err
 	}
-	s.SetLoggerV2(&logger{clients: q.quiet, rest: q.serverLog}, false, false, false)
+	s.SetLoggerV2(&logger{clients: q.quiet, rest: q.serverLog, failed: func() { q.health.failed.Store(true) }}, false, false, false)
 	q.server = s
 	s.Start()
 	if !s.ReadyForConnections(startTime) {

@@ -31,15 +31,22 @@ type refusal struct {
 
 // store puts a command into the stream of our own server and acknowledges it.
 // If the stream took the subject itself, the server would acknowledge wherever
-// the sender's reply subject points, whoever may not publish there.
+// the sender's reply subject points, also where the sender may not publish.
 func (q *Queue) store(m *nats.Msg) {
 	needs := access.Decide
 	if queueOf(m.Subject) == queueRegister {
 		needs = access.BeHead
 	}
 	p, err := q.admit(m.Subject, needs)
+	var command *nats.Msg
 	if err == nil {
 		err = tooLong(m.Data)
+	}
+	if err == nil {
+		command, err = q.command(m, p)
+	}
+	if err == nil {
+		err = q.room.take(accountOf(command.Header), sizeOf(command.Subject, command.Header, command.Data))
 	}
 	if err != nil {
 		q.notStored(m, p, err, refusalOf(err))
@@ -50,8 +57,12 @@ func (q *Queue) store(m *nats.Msg) {
 		defer func() { <-q.storing }()
 		ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)
 		defer cancel()
-		done, err := q.js.PublishMsg(ctx, &nats.Msg{Subject: q.inStream(m.Subject), Header: m.Header, Data: m.Data})
+		done, err := q.js.PublishMsg(ctx, command)
+		if err != nil || done.Duplicate {
+			q.room.give(accountOf(command.Header), sizeOf(command.Subject, command.Header, command.Data))
+		}
 		if err != nil {
+			q.noticeFailure(err)
 			no := refusalOf(unavailable(err))
 			if e, ok := errors.AsType[*jetstream.APIError](err); ok {
 				no = &refusal{e.Code, int(e.ErrorCode), e.Description}
@@ -61,6 +72,30 @@ func (q *Queue) store(m *nats.Msg) {
 		}
 		q.acknowledge(m, p, &acknowledgement{Stream: done.Stream, Sequence: done.Sequence, Duplicate: done.Duplicate}, nil)
 	})
+}
+
+// command is what the stream gets of a message: its body, an id that belongs to
+// the sender, and who that is. None of the sender's other headers has a say in
+// what the stream does.
+func (q *Queue) command(m *nats.Msg, p *access.Principal) (*nats.Msg, error) {
+	command := nats.NewMsg(q.inStream(m.Subject))
+	command.Data = m.Data
+	if stream := m.Header.Get(nats.ExpectedStreamHdr); stream != "" {
+		command.Header.Set(nats.ExpectedStreamHdr, stream)
+	}
+	if given := m.Header.Get(nats.MsgIdHdr); given != "" {
+		command.Header.Set(nats.MsgIdHdr, commandID(m.Subject, given, m.Data))
+		command.Header.Set(headerMessageID, calls.Clip(given))
+	}
+	if senderOf(m.Subject) == "" {
+		return command, nil
+	}
+	who, err := senderHeader(p)
+	if err == nil && len(who) > maxSender {
+		err = &calls.Problem{Code: api.CodeTooLarge, Detail: "The credential names too many heads and regions for a command; make the call itself, or use a credential with fewer."}
+	}
+	command.Header.Set(headerSender, who)
+	return command, err
 }
 
 // notStored ends the only delivery of a command that the stream does not have.
@@ -81,8 +116,8 @@ func (q *Queue) acknowledge(m *nats.Msg, p *access.Principal, a *acknowledgement
 	}
 }
 
-// inStream is the subject of a command in the stream. With somebody else's
-// server the stream takes commands itself, so that they need not wait for us.
+// inStream is the subject of a command in the stream. With an external server the
+// stream takes commands itself, so that they need not wait for us.
 func (q *Queue) inStream(subject string) string {
 	if q.server == nil || strings.HasPrefix(subject, stored) {
 		return subject
@@ -103,6 +138,11 @@ func commandOf(subject string) string {
 		return commands + tail(subject)
 	}
 	return ""
+}
+
+// errCut refuses to put back a letter that has only the beginning of its command.
+var errCut = &calls.Problem{
+	Code: api.CodeInvalid, Detail: "The letter has only the beginning of a command that could never be applied, so it cannot be put back; see its reason, send the command again as it should be, and purge the letter.",
 }
 
 // errNotACommand refuses to put a letter back into the queue.

@@ -31,11 +31,14 @@ func (q *Queue) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	commandsConfig := jetstream.StreamConfig{
 		Name: commandStream, Description: "Commands to Headway that must not be lost.",
 		Subjects: subjects, Retention: jetstream.WorkQueuePolicy, Discard: jetstream.DiscardNew, Storage: jetstream.FileStorage,
-		MaxBytes: q.o.MaxBytes, MaxMsgSize: maxPayload, Duplicates: q.o.Timing.Window, Replicas: 1,
+		MaxBytes: q.o.MaxBytes, MaxMsgSize: maxPayload + headroom, Duplicates: q.o.Timing.Window, Replicas: 1,
 	}
 	deadConfig := jetstream.StreamConfig{
 		Name: deadStream, Description: "Commands that could not be applied, with the reason.",
-		Subjects: []string{prefix + queueDead + ".>"}, Discard: jetstream.DiscardNew, Storage: jetstream.FileStorage,
+		Subjects: []string{prefix + queueDead + ".>"}, Storage: jetstream.FileStorage,
+		// The oldest give way, those of the same sender first: a full stream would
+		// keep commands that can never be applied in theirs.
+		Discard: jetstream.DiscardOld, MaxMsgsPerSubject: max(100, min(10_000, q.o.MaxBytes/(16<<10))),
 		MaxBytes: q.o.MaxBytes, MaxAge: q.o.Timing.Age, Duplicates: q.o.Timing.Window, Replicas: 1,
 	}
 	for _, config := range []jetstream.StreamConfig{deadConfig, commandsConfig} {
@@ -66,6 +69,11 @@ func (q *Queue) makeStream(ctx context.Context, config jetstream.StreamConfig) e
 			config.Replicas = 1 // until there are servers for more, see grow
 			stream, err = q.js.CreateStream(ctx, config)
 		}
+	}
+	if err == nil && stream.CachedInfo().Config.Discard != config.Discard && stream.CachedInfo().Config.Metadata[replicasKey] == replicasOurs {
+		ours := stream.CachedInfo().Config // as an earlier version has made it
+		ours.Discard, ours.MaxMsgsPerSubject = config.Discard, config.MaxMsgsPerSubject
+		stream, err = q.js.UpdateStream(ctx, ours)
 	}
 	if err == nil && config.Name == commandStream {
 		q.window.Store(int64(stream.CachedInfo().Config.Duplicates))

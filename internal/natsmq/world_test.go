@@ -2,6 +2,9 @@ package natsmq_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
 	stdjson "encoding/json"
 	"fmt"
 	"log/slog"
@@ -190,9 +193,15 @@ func (w *world) agree() {
 	})
 }
 
-func (w *world) authenticate(_ context.Context, token string, from netip.Addr) (*access.Principal, error) {
+func (w *world) authenticate(_ context.Context, token string, _ *tls.ConnectionState, from netip.Addr) (*access.Principal, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if token == "" {
+		if !w.closed && from.IsLoopback() {
+			return nobody, nil
+		}
+		return nil, access.ErrNoCredential
+	}
 	if p := w.keys[token]; p != nil && !w.revoked[p.ID] && from.IsLoopback() {
 		return p, nil
 	}
@@ -213,7 +222,7 @@ func (w *world) anonymous() *access.Principal {
 func (w *world) ended(p *access.Principal) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.revoked[p.ID] || p == nobody && w.closed
+	return w.revoked[p.ID] || p == nobody && w.closed || !p.Expires.IsZero() && !time.Now().Before(p.Expires)
 }
 
 func (w *world) change() <-chan struct{} {
@@ -234,13 +243,19 @@ func (w *world) revoke(id string) {
 func (w *world) known(id string) *access.Principal {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if id == local.ID {
+		return local
+	}
 	for _, p := range w.keys {
-		if p.ID == id && !w.revoked[id] {
+		if p.Type == "key" && p.ID == id && !w.revoked[id] {
 			return p
 		}
 	}
 	return nil
 }
+
+// local is the user of the service.
+var local = &access.Principal{Type: "local", ID: "local", Role: access.RoleAdmin}
 
 // everybody is who sends on subjects that all share.
 var everybody = &access.Principal{Type: "system", ID: "unnamed", Role: access.RoleOperator}
@@ -285,6 +300,22 @@ func (w *world) key(id string, role access.Role, heads ...string) *access.Princi
 	p := &access.Principal{Type: "key", ID: id, Role: role, Heads: heads}
 	w.keys[id], w.closed = p, true
 	return p
+}
+
+// token adds a token of an issuer, and returns the id by which subjects name it.
+func (w *world) token(text string, p access.Principal) (id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.Type = "jwt"
+	w.keys[text], w.closed = &p, true
+	sum := sha256.Sum256([]byte(text))
+	return "jwt-" + hex.EncodeToString(sum[:16])
+}
+
+// bearer connects with a token.
+func (w *world) bearer(text, id string, options ...nats.Option) *nats.Conn {
+	w.Helper()
+	return w.connect(append(options, nats.Token(text), nats.CustomInboxPrefix("_INBOX."+id))...)
 }
 
 // connect connects as a client; options say who it is.

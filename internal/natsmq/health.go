@@ -1,0 +1,204 @@
+package natsmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"headway/internal/calls"
+)
+
+// health is how the streams are.
+type health struct {
+	failed atomic.Bool // a write failed, after which our own server refuses every further one
+
+	// Of heal only:
+	tried   time.Time // when the streams were opened again last
+	said    bool      // the log has it that they cannot be
+	refuses bool      // the log has it that the disk is nearly full
+}
+
+// noticeFailure notices that our own server does not answer a write: it never
+// does after one that the disk has refused.
+func (q *Queue) noticeFailure(err error) {
+	silent := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse)
+	if q.server != nil && silent && q.ready.Load() {
+		q.health.failed.Store(true)
+	}
+}
+
+// healEvery is the least time between attempts to open the streams again.
+const healEvery = 5 * time.Second
+
+// heal opens the streams of our own server again after a write has failed: a
+// restart of the whole service is not needed. While the disk has no room it
+// waits.
+func (q *Queue) heal() {
+	if q.server == nil {
+		return
+	}
+	broken := q.broken()
+	if broken {
+		q.room.lookAgain()
+	}
+	h, err := &q.health, q.room.diskLeft()
+	if refuses := err != nil; refuses != h.refuses {
+		if h.refuses = refuses; refuses {
+			q.o.Log.Warn("commands of the message queue are refused", "error", err)
+		} else {
+			q.o.Log.Info("commands of the message queue are taken again: the disk has room")
+		}
+	}
+	if !broken || time.Since(h.tried) < healEvery {
+		return
+	}
+	h.tried = time.Now()
+	if err == nil {
+		err = q.reopen()
+	}
+	if err != nil {
+		if !h.said {
+			q.o.Log.Error("the streams of the message queue cannot be written; they are opened again once they can be", "error", err)
+		}
+		h.said = true
+		return
+	}
+	h.said = false
+	h.failed.Store(false)
+	q.metrics.healed.Inc()
+	q.o.Log.Warn("the streams of the message queue were opened again after a write had failed")
+}
+
+// reopen closes and opens the streams. What they have acknowledged is on the disk.
+func (q *Queue) reopen() error {
+	q.ready.Store(false)
+	if err := q.server.ShutdownJetStream(); err != nil {
+		return fmt.Errorf("close the streams: %w", err)
+	}
+	if err := q.server.EnableJetStream(q.jetStream()); err != nil {
+		return fmt.Errorf("open the streams: %w", err)
+	}
+	return nil
+}
+
+// jetStream is the configuration of the streams of our own server.
+func (q *Queue) jetStream() *server.JetStreamConfig {
+	return &server.JetStreamConfig{
+		StoreDir: q.o.Dir, MaxStore: 3*q.o.MaxBytes + 64<<20, MaxMemory: maxMemory,
+		// Without it a power cut loses what was acknowledged in the last two minutes.
+		SyncAlways: true,
+	}
+}
+
+func (q *Queue) broken() bool { return q.health.failed.Load() || !q.server.JetStreamEnabled() }
+
+// Ready reports whether the queue can be used, and how it is or what stands in
+// the way.
+func (q *Queue) Ready() (ok bool, detail string) {
+	switch {
+	case !q.nc.IsConnected():
+		return false, "the NATS server cannot be reached; it is tried again"
+	case q.server != nil && q.broken():
+		return false, "the streams cannot be written; they are opened again once they can be, see the log"
+	case !q.ready.Load():
+		return false, "the streams are not there yet"
+	}
+	if err := q.room.diskLeft(); err != nil {
+		return false, calls.ProblemOf(err).Detail
+	}
+	switch filled, letters := q.filled(), q.letters.filled(); {
+	case filled >= full:
+		return false, fmt.Sprintf("the stream of commands is full to %.0f %%, and commands are refused", 100*filled)
+	case filled >= nearlyFull:
+		detail = fmt.Sprintf("; the stream of commands is full to %.0f %%", 100*filled)
+	case letters >= nearlyFull:
+		detail = fmt.Sprintf("; dead letters take %.0f %% of their room, and then the oldest give way", 100*letters)
+	}
+	switch {
+	case q.server == nil:
+		return true, "connected to " + q.nc.ConnectedUrlRedacted() + detail
+	case q.o.Listen == "":
+		return true, "the embedded server runs; it has no port" + detail
+	}
+	return true, "the embedded server runs at " + q.Addr() + detail
+}
+
+// From these shares of a stream on it is worth saying how full it is, or it takes
+// hardly anything.
+const (
+	nearlyFull = 0.8
+	full       = 0.98
+)
+
+// filled is the share of the stream of commands that is taken. Our own server's
+// is known at any time.
+func (q *Queue) filled() float64 {
+	if q.server != nil {
+		return q.room.filled()
+	}
+	return q.commands.filled()
+}
+
+// fill is how full a stream was when it was looked at last.
+type fill struct{ permille atomic.Int64 }
+
+func (f *fill) filled() float64 { return float64(f.permille.Load()) / 1000 }
+
+func (f *fill) set(share float64) { f.permille.Store(int64(1000*share + 0.5)) }
+
+// letters is what is known of the stream of dead letters.
+type letters struct {
+	fill
+	ours atomic.Uint64 // that this process retried or purged
+	gone uint64        // that had left the stream at the last look
+	was  uint64        // of ours, then
+	seen bool          // there was a look
+}
+
+// look measures the streams. It counts the dead letters that have left theirs
+// without being retried or purged: the oldest give way to newer ones, and each
+// is kept for some time only.
+func (q *Queue) look(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	if stream, err := q.js.Stream(ctx, commandStream); err == nil {
+		info := stream.CachedInfo()
+		q.commands.set(share(info.State.Bytes, info.Config.MaxBytes))
+		if q.server != nil && info.State.Msgs == 0 && len(q.storing) == 0 {
+			q.room.empty()
+		}
+	}
+	stream, err := q.js.Stream(ctx, deadStream)
+	if err != nil {
+		return // consume says so
+	}
+	ours := q.letters.ours.Load()
+	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(prefix+queueDead+".>"))
+	if err != nil {
+		return
+	}
+	filled := share(info.State.Bytes, info.Config.MaxBytes)
+	for _, n := range info.State.Subjects {
+		filled = max(filled, share(n, info.Config.MaxMsgsPerSubject))
+	}
+	q.letters.set(filled)
+	gone := info.State.LastSeq - info.State.Msgs
+	l := &q.letters
+	if lost := gone - l.gone - (ours - l.was); l.seen && gone >= l.gone && int64(lost) > 0 {
+		q.metrics.discarded.Add(float64(lost))
+	}
+	l.gone, l.was, l.seen = gone, ours, true
+}
+
+func share(n uint64, of int64) float64 {
+	if of <= 0 {
+		return 0
+	}
+	return min(1, float64(n)/float64(of))
+}

@@ -1,0 +1,121 @@
+package natsmq
+
+import (
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"headway/api"
+	"headway/internal/calls"
+)
+
+// room is what our own server has left for commands: of the stream, which its
+// senders share, and of the disk. It is safe for concurrent use.
+type room struct {
+	dir     string
+	minFree int64 // bytes of the disk below which no command is taken; 0: it is not looked at
+
+	mu     sync.Mutex
+	shares shares[int64]
+	looked time.Time
+	free   int64 // of the disk, when it was looked at last
+}
+
+// earlier is the account of commands that were in the stream when the service
+// started, whoever sent them.
+const earlier = "earlier"
+
+// take takes room for a command, or says why there is none.
+func (r *room) take(account string, n int64) error {
+	if err := r.diskLeft(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.shares.take(account, n) {
+		return &calls.Problem{
+			Code: api.CodeQueueUnavailable, RetryAfter: 5 * time.Second,
+			Detail: "The commands of this sender that wait take as much room as is left for all others (queue.max_bytes); send more once some were carried out.",
+		}
+	}
+	return nil
+}
+
+// add takes room for what is in the stream whatever is left.
+func (r *room) add(account string, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shares.add(account, n)
+}
+
+// give gives back the room of a command that has left the stream. One that was
+// there before the service started has its room from that account.
+func (r *room) give(account string, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	own := min(n, r.shares.of[account])
+	r.shares.give(account, own)
+	r.shares.give(earlier, n-own)
+}
+
+// empty forgets what was taken: the stream has nothing.
+func (r *room) empty() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.shares = newShares(r.shares.total)
+}
+
+// filled is the share of the stream that is taken.
+func (r *room) filled() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return float64(r.shares.used) / float64(r.shares.total)
+}
+
+// diskLeft refuses commands while the disk is nearly full, which leaves the
+// server room for ending those that it has. It looks at most once a second.
+func (r *room) diskLeft() error {
+	if r.minFree == 0 {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.looked) >= time.Second {
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(r.dir, &st); err != nil {
+			return fmt.Errorf("free space of %s: %w", r.dir, err)
+		}
+		r.free, r.looked = int64(st.Bavail)*int64(st.Bsize), time.Now() //nolint:unconvert // of other types on other systems
+	}
+	if r.free >= r.minFree {
+		return nil
+	}
+	return &calls.Problem{
+		Code: api.CodeQueueUnavailable, RetryAfter: 5 * time.Second,
+		Detail: fmt.Sprintf("No command is taken: the disk of the queue has %d MiB free, and %d MiB must be (state.min_free_bytes).", r.free>>20, r.minFree>>20),
+	}
+}
+
+// lookAgain has the next call of diskLeft look at the disk.
+func (r *room) lookAgain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.looked = time.Time{}
+}
+
+// sizeOf is how many bytes of a stream a message takes.
+func sizeOf(subject string, header nats.Header, body []byte) int64 {
+	n := 30 + len(subject) + len(body)
+	if len(header) > 0 {
+		n += 16
+	}
+	for name, values := range header {
+		for _, v := range values {
+			n += len(name) + len(v) + 4
+		}
+	}
+	return int64(n)
+}
