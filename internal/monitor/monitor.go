@@ -196,7 +196,7 @@ func (m *Monitor) Step(ctx context.Context) {
 	m.store.forget(at - m.o.Retention.Milliseconds())
 	m.reloadRules()
 	m.rules.evaluate(ctx, now, m.o.Interval)
-	due := batch{m.rules.due(now, repeatAfter), now}
+	due := m.rules.due(now, repeatAfter)
 	m.teller.tell(due)
 	m.alerted(due)
 	m.keep(now)

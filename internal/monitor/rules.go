@@ -315,25 +315,46 @@ func (r *rules) instance(ctx context.Context, one *rule, s promql.Sample, now ti
 	return &alert{labels: b.Labels(), annotations: labels.FromMap(notes), state: pending, value: s.F, activeAt: now}
 }
 
-// due returns the alerts that receivers are to be told of at now: those that
-// fire, each again after a while, and those that ended.
-func (r *rules) due(now time.Time, again time.Duration) []*alert {
+// due returns what receivers are to be told at now: the alerts that fire, each
+// again after a while, and those that ended; and all of the same names.
+func (r *rules) due(now time.Time, again time.Duration) batch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var list []*alert
+	b := batch{at: now}
+	names := map[string]bool{}
+	for _, a := range r.fired() {
+		ended := a.state == inactive && a.resolvedAt.After(a.toldAt)
+		if ended || now.Sub(a.toldAt) >= again && (a.state == firing || !a.toldAt.IsZero()) {
+			told := *a
+			told.changed = ended || a.state == firing && a.toldAt.Before(a.firedAt)
+			a.toldAt = now
+			b.alerts = append(b.alerts, &told)
+			names[a.labels.Get(labels.AlertName)] = true
+		}
+	}
+	for _, a := range r.fired() {
+		if names[a.labels.Get(labels.AlertName)] {
+			copied := *a
+			b.groups = append(b.groups, &copied)
+		}
+	}
+	for _, list := range [][]*alert{b.alerts, b.groups} {
+		slices.SortFunc(list, func(a, b *alert) int { return labels.Compare(a.labels, b.labels) })
+	}
+	return b
+}
+
+// fired are the alerts that fire, and those that ended and are not forgotten
+// yet; r.mu must be held.
+func (r *rules) fired() (list []*alert) {
 	for _, g := range r.groups {
 		for _, one := range g.rules {
 			for _, a := range one.active {
-				ended := a.state == inactive && a.resolvedAt.After(a.toldAt) && !a.firedAt.IsZero()
-				if a.state == firing && now.Sub(a.toldAt) >= again || ended || a.state == inactive && !a.toldAt.IsZero() && now.Sub(a.toldAt) >= again {
-					told := *a
-					told.changed = ended || a.state == firing && a.toldAt.Before(a.firedAt)
-					a.toldAt = now
-					list = append(list, &told)
+				if a.state != pending && !a.firedAt.IsZero() {
+					list = append(list, a)
 				}
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b *alert) int { return labels.Compare(a.labels, b.labels) })
 	return list
 }

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -51,12 +54,16 @@ type teller struct {
 
 type lane struct {
 	Receiver
-	queue chan batch
+	source, external string // pages that alerts link to, and of the service
+	queue            chan batch
+	delivered        map[string]delivered // to a webhook, by the name of alerts
 }
 
-// batch is what is told in one call.
+// batch is what is told at one time: the alerts that are due, and all of the
+// same names that fire or ended a short while ago.
 type batch struct {
 	alerts []*alert
+	groups []*alert
 	at     time.Time
 }
 
@@ -66,7 +73,10 @@ func newTeller(o *Options) *teller {
 		if r.Client == nil {
 			r.Client = &http.Client{Timeout: tellTimeout}
 		}
-		t.lanes = append(t.lanes, &lane{r, make(chan batch, tellQueue)})
+		t.lanes = append(t.lanes, &lane{
+			Receiver: r, source: t.source, external: strings.TrimSuffix(o.URL.String(), "/"),
+			queue: make(chan batch, tellQueue), delivered: map[string]delivered{},
+		})
 	}
 	return t
 }
@@ -123,20 +133,35 @@ func (t *teller) run(ctx context.Context) {
 	wait.Wait()
 }
 
-// deliver sends one batch, again if the receiver is away.
+// deliver sends one batch. To a webhook each group of alerts is a message, and
+// what did not arrive is in the next one.
 func (t *teller) deliver(ctx context.Context, l *lane, b batch) {
+	if l.Kind != Webhook {
+		t.post(ctx, l, "/api/v2/alerts", l.posted(b))
+		return
+	}
+	names, groups := groupsOf(b.groups)
+	for _, name := range names {
+		if m, after := l.message(name, groups[name], b.at); m != nil && t.post(ctx, l, "", m) {
+			l.delivered[name] = after
+		}
+	}
+}
+
+// post sends one body, again if the receiver is away.
+func (t *teller) post(ctx context.Context, l *lane, path string, body any) bool {
 	wait := minWait
 	for try := 1; ; try++ {
-		err := l.send(ctx, b, t.source)
+		err := l.send(ctx, path, body)
 		t.told(l.Kind, err)
 		if err == nil {
 			t.sent.Inc()
-			return
+			return true
 		}
 		if try == tellTries || ctx.Err() != nil {
 			t.failed.Inc()
-			t.log.Warn("alerts could not be told", "receiver", l.URL, "alerts", len(b.alerts), "error", err)
-			return
+			t.log.Warn("alerts could not be told", "receiver", l.name(), "error", err)
+			return false
 		}
 		timer := time.NewTimer(wait/2 + rand.N(wait/2))
 		select {
@@ -148,46 +173,51 @@ func (t *teller) deliver(ctx context.Context, l *lane, b batch) {
 	}
 }
 
+// name is the receiver's address without what may be secret in it.
+func (l *lane) name() string {
+	u, err := url.Parse(l.URL)
+	if err != nil {
+		return l.Kind
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 // postedAlert is an alert as Alertmanager takes it.
 type postedAlert struct {
 	Labels       labels.Labels `json:"labels"`
 	Annotations  labels.Labels `json:"annotations"`
 	StartsAt     time.Time     `json:"startsAt"`
-	EndsAt       time.Time     `json:"endsAt,omitzero"`
-	GeneratorURL string        `json:"generatorURL,omitempty"`
-	Status       string        `json:"status,omitempty"` // of webhooks
+	EndsAt       time.Time     `json:"endsAt"`
+	GeneratorURL string        `json:"generatorURL"`
 }
 
-func (l *lane) send(ctx context.Context, b batch, source string) error {
-	path, status := "/api/v2/alerts", "resolved"
+func (l *lane) posted(b batch) []postedAlert {
 	list := make([]postedAlert, len(b.alerts))
 	for i, a := range b.alerts {
-		list[i] = postedAlert{Labels: a.labels, Annotations: a.annotations, StartsAt: a.firedAt.UTC(), EndsAt: b.at.Add(endsAfter).UTC(), GeneratorURL: source}
+		list[i] = postedAlert{Labels: a.labels, Annotations: a.annotations, StartsAt: a.firedAt.UTC(), EndsAt: b.at.Add(endsAfter).UTC(), GeneratorURL: l.source}
 		if a.state == inactive {
 			list[i].EndsAt = a.resolvedAt.UTC()
 		}
 	}
-	var body any = list
-	if l.Kind == Webhook {
-		path = ""
-		for i, a := range b.alerts {
-			if list[i].Status = "resolved"; a.state == firing {
-				list[i].Status, list[i].EndsAt, status = "firing", time.Time{}, "firing"
-			}
-		}
-		body = map[string]any{"version": "4", "status": status, "receiver": "headway", "alerts": list}
-	}
+	return list
+}
+
+func (l *lane) send(ctx context.Context, path string, body any) error {
 	content, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode alerts: %w", err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.URL+path, bytes.NewReader(content))
 	if err != nil {
-		return err
+		return errors.New("the address of the receiver is no URL")
 	}
 	req.Header.Set("Content-Type", "application/json")
 	res, err := l.Client.Do(req)
 	if err != nil {
+		var inURL *url.Error
+		if errors.As(err, &inURL) {
+			return inURL.Err // without the address, in which there may be a secret
+		}
 		return err
 	}
 	defer res.Body.Close()
