@@ -397,7 +397,7 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	if e.head == nil || e.head.Endpoint != e.record.Spec.Endpoint || e.status == StatusOffline {
 		e.live = new(Live)
 	}
-	e.live.report.Store(nil)
+	e.live.forget()
 	e.status, e.health, e.sequence, e.stale = StatusUnknown, HealthPending, 0, time.Time{}
 	r.grant(e, now)
 	if e.slot < 0 {
@@ -407,7 +407,7 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 
 // take notes a first report; the caller publishes.
 func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
-	e.live.take(report, now)
+	e.live.take(&report.Load, now, e.record.Spec.MaxInFlight, e.interval, report.Sequence)
 	e.status, e.sequence = report.Status, report.Sequence
 	if report.Status == StatusActive || report.Status == StatusDegraded {
 		e.health = HealthFresh

@@ -139,7 +139,7 @@ func (r *Registry) grantedBefore(e *entry, epoch uint64) bool {
 
 // accept notes the report's load and stages what it changes of the head.
 func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged bool) {
-	e.live.take(report, now)
+	e.live.take(&report.Load, now, e.record.Spec.MaxInFlight, e.interval, report.Sequence)
 	status, health := e.status, e.health
 	e.status = report.Status
 	healthy := report.Status == StatusActive || report.Status == StatusDegraded

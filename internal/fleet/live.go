@@ -42,11 +42,117 @@ func (l *Load) Requests() int64 {
 // Report is one accepted status report with what was known here when it came.
 type Report struct {
 	Load
-	At       time.Time // received, by this process's monotonic clock
-	Picks    uint64    // Live.Picks at that moment
-	InFlight int64     // Live.InFlight at that moment; Load.InFlight is the head's own count
+	At       time.Time     // received, by this process's monotonic clock
+	Picks    uint64        // Live.Picks at that moment
+	InFlight int64         // Live.InFlight at that moment; Load.InFlight is the head's own count
+	Interval time.Duration // until the next report is due
 	Sequence uint64
 }
+
+// TokensPerRequest is how many pending prompt tokens count as one request more:
+// a prompt of that length keeps a current accelerator busy about as long as the
+// answer of a short request does.
+const TokensPerRequest = 2048
+
+// FullKVCache is the usage of the KV cache from which on a head is full: it is
+// about to preempt requests to make room.
+const FullKVCache = 0.95
+
+// requests is what the report says is at the head, in requests, pending tokens
+// not counted; ok is false when it says nothing of that kind. Utilization stands
+// in where there is no count. limit is the head's max_in_flight, 0: unknown.
+func (l *Load) requests(limit int64) (n float64, ok bool) {
+	if counted := l.Requests(); counted != Unknown {
+		return float64(counted), true
+	}
+	if !math.IsNaN(l.Utilization) {
+		return l.Utilization * float64(capacity(limit)), true
+	}
+	return 0, false
+}
+
+// Everything is what the report says is at the head, in requests: those that it
+// counts, or what its utilization amounts to, and its pending prompt tokens. ok
+// is false when it says nothing of that kind. limit is the head's max_in_flight,
+// 0: unknown.
+func (l *Load) Everything(limit int64) (n float64, ok bool) {
+	n, ok = l.requests(limit)
+	if l.PendingPromptTokens != Unknown {
+		return n + float64(l.PendingPromptTokens)/TokensPerRequest, true
+	}
+	return n, ok
+}
+
+// full reports whether the head has no room by its own word: more requests than
+// it takes at once, or a KV cache that is as good as full. Where the head names
+// no limit, requests that wait have to say so too: the assumed capacity alone
+// proves nothing.
+func (l *Load) full(limit int64) bool {
+	if l.KVCacheUsage >= FullKVCache {
+		return true
+	}
+	return l.Requests() > capacity(limit) && (limit > 0 || l.Queued > 0)
+}
+
+// capacity is the number of requests that a head takes at once.
+func capacity(limit int64) int64 {
+	if limit > 0 {
+		return limit
+	}
+	return AssumedCapacity
+}
+
+// minFull is how long a head's word that it is full holds at least; it holds
+// for as long as its lease is fresh.
+const minFull = 10 * time.Second
+
+// saysFull reports whether the report says that the head is full, and is not
+// too old to say so at now.
+func (r *Report) saysFull(now time.Time) bool {
+	return now.Sub(r.At) < max(minFull, freshIntervals*r.Interval)
+}
+
+// Beyond is what a head's last report says beyond our own count at that moment,
+// with the time of the report, in one word. The zero value is no report.
+type Beyond uint64
+
+// The parts of a Beyond: the time in the upper half, then the bits, then the
+// requests in sixteenths.
+const (
+	beyondCounted  = 1 << 31 // the report had a count of some kind
+	beyondFull     = 1 << 30 // the head says that it is full
+	beyondRequests = beyondFull - 1
+)
+
+// BeyondUnit is how many of Beyond.Units are one request.
+const BeyondUnit = 16
+
+// Counted reports whether the head reported how loaded it is.
+func (b Beyond) Counted() bool { return b&beyondCounted != 0 }
+
+// Full reports whether the report said that the head was full; see Live.Full.
+func (b Beyond) Full() bool { return b&beyondFull != 0 }
+
+// Matters reports whether the report says anything that our own count does not.
+func (b Beyond) Matters() bool { return b&(beyondRequests|beyondFull) != 0 }
+
+// Units is the number of requests beyond our own count in parts of BeyondUnit.
+func (b Beyond) Units() uint64 { return uint64(b & beyondRequests) }
+
+// Requests is the number of requests beyond our own count.
+func (b Beyond) Requests() float64 { return float64(b&beyondRequests) / BeyondUnit }
+
+// Age is the age of the report in milliseconds, for a clock of Clock.
+func (b Beyond) Age(clock uint32) uint32 {
+	return uint32(max(int32(clock-uint32(b>>32)), 0)) // a report may be newer than the caller's clock
+}
+
+// started is when this process began to count milliseconds.
+var started = time.Now()
+
+// Clock is a time in milliseconds for Beyond.Age. It wraps after 49 days, which
+// no lease lasts.
+func Clock(t time.Time) uint32 { return uint32(t.Sub(started) / time.Millisecond) }
 
 // Live holds the numbers of one head that change with every request and every
 // report. It lasts until the head is offline, moves to another endpoint or is
@@ -56,12 +162,15 @@ type Report struct {
 //
 // All methods are safe for concurrent use and never block.
 type Live struct {
-	load     atomic.Int64 // places taken, doubled, plus inexact
-	picks    atomic.Uint64
-	timedOut atomic.Int64 // share of places that ended by their time limit, 0..timedOutOne
-	report   atomic.Pointer[Report]
-	start    atomic.Pointer[slowStart]
-	_        [24]byte // two heads' counters never share a cache line
+	load   atomic.Int64  // places taken, doubled, plus exact
+	beyond atomic.Uint64 // a Beyond
+	picks  atomic.Uint64
+	// ends says how the places of late have ended: below 0 most with an outcome,
+	// above 0 most by their time, 0 before any has; within endsOne.
+	ends   atomic.Int64
+	report atomic.Pointer[Report]
+	start  atomic.Pointer[slowStart]
+	_      [16]byte // two heads' counters never share a cache line
 }
 
 type slowStart struct {
@@ -70,12 +179,15 @@ type slowStart struct {
 	bias   float64 // requests in flight that the pool had on average
 }
 
-const timedOutOne = 1 << 16
+// endsOne is Live.ends when all places end by their time; -endsOne when all end
+// with an outcome.
+const endsOne = 1 << 15
 
-// inexact is the bit of Live.load that says that the count is not all there is
-// to know. It rides on the count so that comparing many heads takes one load
-// of memory each.
-const inexact = 1
+// exact is the bit of Live.load that says that the count of places is our whole
+// part of the head's load. It rides on the count so that comparing many heads
+// takes few loads of memory. The zero value of Live is not exact: nothing is
+// known of how places end there.
+const exact = 1
 
 // TryAcquire takes a place for one request. It is refused when limit places
 // are taken; a limit of 0 is none.
@@ -92,44 +204,92 @@ func (l *Live) TryAcquire(limit int64) bool {
 // to it that each place is given back once, by Release, Expire or Evict.
 func (l *Live) Release() {
 	l.load.Add(-2)
-	l.observe(0)
+	l.observe(-endsOne)
 }
 
 // Expire gives a place back because its time ran out.
 func (l *Live) Expire() {
 	l.load.Add(-2)
-	l.observe(timedOutOne)
+	l.observe(endsOne)
 }
 
 // Evict gives a place back before its time, which says nothing about how it
 // would have ended.
 func (l *Live) Evict() { l.load.Add(-2) }
 
-// observe moves the share of ends by time a sixteenth of the way to target.
-// Two at once may lose one of the steps, which an average can bear.
+// observe moves ends a sixteenth of the way to target. Two at once may lose one
+// of the steps, which an average can bear.
 func (l *Live) observe(target int64) {
-	if old := l.timedOut.Load(); old != target {
+	if old := l.ends.Load(); old != target {
 		next := old + (target-old)/16
-		l.timedOut.Store(next)
-		if (old < timedOutOne/2) != (next < timedOutOne/2) {
+		l.ends.Store(next)
+		if (old < 0) != (next < 0) {
 			l.settle()
 		}
 	}
 }
 
-// settle sets the inexact bit by what is true now, again if that changes
+// expect takes over how places end from the heads that a new one joins: the
+// callers are the same. It changes nothing that is known already.
+func (l *Live) expect(tracked bool) {
+	if tracked && l.ends.CompareAndSwap(0, -1) {
+		l.settle()
+	}
+}
+
+// settle sets the exact bit by what is true now, again if that changes
 // meanwhile.
 func (l *Live) settle() {
 	for {
-		exact := l.Tracked() && l.start.Load() == nil
-		if exact {
-			l.load.And(^int64(inexact))
+		is := l.OwnCounts() && l.start.Load() == nil
+		if is {
+			l.load.Or(exact)
 		} else {
-			l.load.Or(inexact)
+			l.load.And(^int64(exact))
 		}
-		if exact == (l.Tracked() && l.start.Load() == nil) {
+		if is == (l.OwnCounts() && l.start.Load() == nil) {
 			return
 		}
+	}
+}
+
+// forget drops the last report: the head registers again.
+func (l *Live) forget() {
+	l.beyond.Store(0)
+	l.report.Store(nil)
+	l.settle()
+}
+
+// take notes a report that came at now. limit is the head's max_in_flight, 0:
+// unknown; interval is when the next report is due.
+//
+// A report shows our own requests as they were some time ago, at most about one
+// report. What counts as ours is therefore the most that we had at this report
+// and the one before: requests that have just ended here are not taken for the
+// load of others.
+func (l *Live) take(load *Load, now time.Time, limit int64, interval time.Duration, sequence uint64) {
+	own := l.InFlight()
+	ours := own
+	if last := l.report.Load(); last != nil {
+		ours = max(ours, last.InFlight)
+	}
+	word := uint64(Clock(now)) << 32
+	requests, counted := load.requests(limit)
+	more := max(requests-float64(ours), 0)
+	if load.PendingPromptTokens != Unknown {
+		counted = true
+		more += float64(load.PendingPromptTokens) / TokensPerRequest
+	}
+	if counted {
+		word |= beyondCounted
+	}
+	if load.full(limit) {
+		word |= beyondFull
+	}
+	word |= uint64(min(more*BeyondUnit, beyondRequests))
+	l.report.Store(&Report{Load: *load, At: now, Picks: l.Picks(), InFlight: own, Interval: interval, Sequence: sequence})
+	if was := Beyond(l.beyond.Swap(word)); was.Counted() != counted || was == 0 {
+		l.settle()
 	}
 }
 
@@ -142,28 +302,55 @@ func (l *Live) slowly(s *slowStart) {
 // InFlight is the number of places taken.
 func (l *Live) InFlight() int64 { return l.load.Load() >> 1 }
 
-// Exact is InFlight, and whether that is all there is to know of the head's
-// load: its places end with outcomes, and it is not in its slow start.
-func (l *Live) Exact() (inFlight int64, exact bool) {
+// Exact is InFlight, and whether that is our whole part of the head's load:
+// OwnCounts, and the head is not in its slow start.
+func (l *Live) Exact() (inFlight int64, whole bool) {
 	n := l.load.Load()
-	return n >> 1, n&inexact == 0
+	return n >> 1, n&exact != 0
+}
+
+// Beyond is what the last report says beyond our own count.
+func (l *Live) Beyond() Beyond { return Beyond(l.beyond.Load()) }
+
+// Full reports whether the head is full by its own word, and that word is not
+// too old at now.
+func (l *Live) Full(now time.Time) bool {
+	return l.Beyond().Full() && l.saysFull(now)
+}
+
+func (l *Live) saysFull(now time.Time) bool {
+	report := l.report.Load()
+	return report != nil && report.saysFull(now)
+}
+
+// Runs reports whether the head says by itself that as many requests as we
+// count there still run: its last report counts at least the places that were
+// taken then and still are. It is asked before a place whose time ran out is
+// given to another request.
+func (l *Live) Runs(now time.Time) bool {
+	report := l.report.Load()
+	if report == nil || now.Sub(report.At) > leaseIntervals*report.Interval {
+		return false
+	}
+	since := int64(l.Picks() - report.Picks)
+	counted := report.Requests()
+	return counted > 0 && counted >= l.InFlight()-since
 }
 
 // Picks is the number of places ever taken.
 func (l *Live) Picks() uint64 { return l.picks.Load() }
 
 // Tracked reports whether most of the places taken lately ended with a
-// reported outcome, so that InFlight is exact; it is until places end by their
-// time limit. Where they do, InFlight overstates.
-func (l *Live) Tracked() bool { return l.timedOut.Load() < timedOutOne/2 }
+// reported outcome, so that InFlight is exact. Where places end by their time
+// InFlight overstates, and before any has ended it may.
+func (l *Live) Tracked() bool { return l.ends.Load() < 0 }
+
+// OwnCounts reports whether a comparison begins with our own count: outcomes
+// are reported, or the head's reports have no count to begin with.
+func (l *Live) OwnCounts() bool { return l.Tracked() || !l.Beyond().Counted() }
 
 // Report is the last accepted report, or nil before the first.
 func (l *Live) Report() *Report { return l.report.Load() }
-
-// take notes an accepted report.
-func (l *Live) take(report *StatusReport, now time.Time) {
-	l.report.Store(&Report{Load: report.Load, At: now, Picks: l.Picks(), InFlight: l.InFlight(), Sequence: report.Sequence})
-}
 
 // SlowStart is the number of requests to add to a new head's count at now: its
 // pool's mean when it joined, falling linearly to 0 over the slow-start

@@ -400,35 +400,46 @@ func (r *Registry) rebuild(old *Pool, model string, changes []change) *Pool {
 
 // slowStart lets heads that became routable just now count as having what they
 // lack of the mean number of requests in flight in their region, since those
-// compare.
+// compare, and takes over what is known there of how places end.
 func (r *Registry) slowStart(pool *Pool, changes []change) {
-	means := map[string]float64{} // by region
+	type habit struct {
+		mean    float64
+		tracked bool
+	}
+	habits := map[string]habit{} // by region
 	for _, c := range changes {
 		joined := c.next != nil && c.next.Routable() && c.next.Health != HealthAssumed &&
 			(c.before == nil || !c.before.Routable() || c.before.Live != c.next.Live)
-		if !joined || r.lease.SlowStart == 0 {
+		if !joined {
 			continue
 		}
-		mean, known := means[c.next.Region]
+		has, known := habits[c.next.Region]
 		if g := pool.Regions[c.next.Region]; !known && g != nil {
-			mean = g.meanInFlight()
-			means[c.next.Region] = mean
+			has.mean, has.tracked = g.Active.habit()
+			habits[c.next.Region] = has
 		}
-		if lacks := mean - float64(c.next.Live.InFlight()); lacks > 0 {
+		c.next.Live.expect(has.tracked)
+		if lacks := has.mean - float64(c.next.Live.InFlight()); lacks > 0 && r.lease.SlowStart > 0 {
 			c.next.Live.slowly(&slowStart{since: r.now(), window: r.lease.SlowStart, bias: lacks})
 		}
 	}
 }
 
-func (g *Group) meanInFlight() float64 {
-	if len(g.Active.Heads) == 0 {
-		return 0
+// habit is the mean number of requests in flight, and whether the places of
+// most heads end with outcomes.
+func (r *Ranked) habit() (mean float64, tracked bool) {
+	if len(r.Lives) == 0 {
+		return 0, false
 	}
 	var sum int64
-	for _, h := range g.Active.Heads {
-		sum += h.Live.InFlight()
+	n := 0
+	for _, l := range r.Lives {
+		sum += l.InFlight()
+		if l.Tracked() {
+			n++
+		}
 	}
-	return float64(sum) / float64(len(g.Active.Heads))
+	return float64(sum) / float64(len(r.Lives)), 2*n > len(r.Lives)
 }
 
 // jitter spreads the heads' reports: 0.9 to 1.1.

@@ -53,9 +53,11 @@ type Ranked struct {
 	Hashes    []uint64
 	Weights   []float64
 	Weight    float64 // sum
+	Capacity  float64 // sum of capacity · weight
 	MinWeight float64
 	MaxWeight float64
-	Limited   bool // some head has a limit
+	MinLoad   float64 // the least of PerLoad: that of the largest head
+	Limited   bool    // some head has a limit
 }
 
 // AssumedCapacity is the number of requests that a head is taken to handle at
@@ -63,12 +65,7 @@ type Ranked struct {
 const AssumedCapacity = 256
 
 // Capacity is the number of requests at once that counts as a load of 1.
-func (h *Head) Capacity() float64 {
-	if h.MaxInFlight > 0 {
-		return float64(h.MaxInFlight) * h.Weight
-	}
-	return AssumedCapacity * h.Weight
-}
+func (h *Head) Capacity() float64 { return float64(capacity(h.MaxInFlight)) * h.Weight }
 
 func newRanked(heads []*Head) Ranked {
 	return Ranked{}.with([]cut{{heads: heads}})
@@ -112,7 +109,11 @@ func (r Ranked) with(cuts []cut) Ranked {
 		PerLoad:   splice(r.PerLoad, cuts, func(h *Head) float64 { return 1 / h.Capacity() }),
 		Hashes:    splice(r.Hashes, cuts, func(h *Head) uint64 { return h.Hash }),
 		Weights:   splice(r.Weights, cuts, func(h *Head) float64 { return h.Weight }),
-		MinWeight: math.Inf(1),
+		MinWeight: math.Inf(1), MinLoad: math.Inf(1),
+	}
+	for _, perLoad := range next.PerLoad {
+		next.Capacity += 1 / perLoad
+		next.MinLoad = min(next.MinLoad, perLoad)
 	}
 	for _, w := range next.Weights {
 		next.Weight += w

@@ -7,10 +7,11 @@ import "time"
 // whether places there end with outcomes.
 func NewTestHead(id string, instance uint64, tracked bool) (head *Head, report func(now time.Time, requests int64)) {
 	live := new(Live)
-	if !tracked {
-		live.timedOut.Store(timedOutOne)
-		live.settle()
+	live.ends.Store(endsOne)
+	if tracked {
+		live.ends.Store(-endsOne)
 	}
+	live.settle()
 	head = &Head{
 		Spec:   Spec{ID: id, Endpoint: "http://127.0.0.1:1", ModelTypes: []string{"m"}, Region: "r", Weight: 1},
 		Status: StatusActive, Health: HealthFresh, Hash: idHash(id), Instance: instance, Live: live,
@@ -18,7 +19,7 @@ func NewTestHead(id string, instance uint64, tracked bool) (head *Head, report f
 	return head, func(now time.Time, requests int64) {
 		load := UnknownLoad()
 		load.InFlight = requests
-		live.report.Store(&Report{Load: load, At: now, Picks: live.Picks(), InFlight: live.InFlight()})
+		live.take(&load, now, 0, time.Second, 0)
 	}
 }
 

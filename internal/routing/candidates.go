@@ -145,7 +145,7 @@ func (t *candidateCache) forget(s *fleet.Snapshot, policy *Policy) {
 func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) bool {
 	rest := &candidates{criteria: e.criteria, tiers: make([]Tier, len(e.tiers))}
 	for i := range e.tiers {
-		rest.tiers[i] = Tier{Region: e.tiers[i].Region, Degraded: e.tiers[i].Degraded, cursor: e.tiers[i].cursor}
+		rest.tiers[i] = Tier{Region: e.tiers[i].Region, Degraded: e.tiers[i].Degraded, shared: e.tiers[i].shared}
 	}
 	if !slot.CompareAndSwap(e, rest) {
 		return false
@@ -240,14 +240,14 @@ func (s *candidates) takeTurns(old *candidates, random func() uint64) {
 		if old != nil {
 			for j := range old.tiers {
 				if o := &old.tiers[j]; o.Region == t.Region && o.Degraded == t.Degraded {
-					t.cursor = o.cursor
+					t.shared = o.shared
 				}
 			}
 		}
-		if t.cursor == nil {
+		if t.shared == nil {
 			// A random first turn keeps instances that start together apart.
-			t.cursor = new(atomic.Uint64)
-			t.cursor.Store(random() >> 32) // far from the end of the numbers
+			t.shared = new(shared)
+			t.shared.turns.Store(random() >> 32) // far from the end of the numbers
 		}
 	}
 }

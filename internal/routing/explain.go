@@ -16,6 +16,7 @@ const (
 	FilterLabels   = "labels"   // the head lacks a label that the request wants
 	FilterExclude  = "exclude"  // the caller excluded the head
 	FilterCapacity = "capacity" // the head is at its max_in_flight
+	FilterFull     = "full"     // the head is full by its own word, and others are not
 )
 
 // filter names the first filter that removes h, or "".
@@ -78,15 +79,19 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 		e.Delegate = d.Delegate(c.pool.ModelType)
 	}
 	costs := map[*fleet.Head]float64{}
-	for in.At = range in.Tiers {
-		heads := in.Heads()
-		scores := make([]float64, len(heads))
-		c.plan.strategy.Score(in, scores)
-		for i, h := range heads {
-			costs[h] = scores[i]
+	for _, in.resort = range []bool{true, false} {
+		for in.At = range in.Tiers {
+			heads := in.Heads()
+			scores := make([]float64, len(heads))
+			c.plan.strategy.Score(in, scores)
+			for i, h := range heads {
+				if _, scored := costs[h]; !scored || !math.IsInf(scores[i], 1) {
+					costs[h] = scores[i]
+				}
+			}
 		}
 	}
-	in.At = 0
+	in.At, in.passed = 0, false
 	for _, h := range c.pool.All.Heads {
 		cost, scored := costs[h]
 		if !scored {
@@ -96,10 +101,13 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 		if c.region != "" {
 			distance = c.policy.distance(c.region, h.Region)
 		}
+		filter := c.filter(h, in.Request.Labels, in.Request)
+		if filter == "" && h.Live.Full(in.Now) {
+			filter = FilterFull
+		}
 		e.Candidates = append(e.Candidates, Candidate{
 			HeadID: h.ID, Region: h.Region, Distance: distance,
-			Filter: c.filter(h, in.Request.Labels, in.Request),
-			Cost:   cost, Signals: signals(h, in.Now),
+			Filter: filter, Cost: cost, Signals: signals(h, in.Now, scored && !math.IsNaN(cost)),
 		})
 	}
 	// The heads that nothing removed, cheapest first, are what people look for.
@@ -132,6 +140,13 @@ func (e *Explanation) finish(id string) {
 	taken := slices.IndexFunc(e.Candidates, func(c Candidate) bool { return c.HeadID == id })
 	if taken >= 0 {
 		e.Candidates[taken].Chosen = true
+		if e.Candidates[taken].Filter == FilterFull { // the last resort: it removed none of them
+			for i := range e.Candidates {
+				if e.Candidates[i].Filter == FilterFull {
+					e.Candidates[i].Filter = ""
+				}
+			}
+		}
 	}
 	if extra := len(e.Candidates) - MaxExplained; extra > 0 {
 		if taken >= MaxExplained {

@@ -9,7 +9,7 @@ import (
 var geoPreferredSpec = Spec{
 	Name:          "geo_preferred",
 	Summary:       "The nearest head, unless it is so loaded that the way to a farther one is shorter than the wait.",
-	Formula:       "argmin distance_ms + load_ms · load; load = requests / (max_in_flight · weight)",
+	Formula:       "argmin distance_ms + load_ms · load; load as of least_loaded",
 	AcrossRegions: true,
 	Parameters: []Parameter{
 		{
@@ -57,7 +57,7 @@ func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) int {
 			continue // an idle head there would be neither the least nor an alternative
 		}
 		least := rank(len(picks))
-		if !least.compare(in, &tier.Ranked) {
+		if !least.compare(in, tier) {
 			var near [1 + MaxAlternatives]Pick
 			found := powerOfTwo{}.Choose(in, near[:len(picks)])
 			for i, p := range near[:found] {

@@ -4,8 +4,8 @@ import "headway/internal/fleet"
 
 var leastLoadedSpec = Spec{
 	Name:    "least_loaded",
-	Summary: "The head with the least load: exactly, where outcomes are reported; the better of two by the heads' own reports, where they are not.",
-	Formula: "argmin in_flight / (max_in_flight · weight); without outcomes argmin over two random heads of (reported + picked since) / (max_in_flight · weight)",
+	Summary: "The head with the least load: of all heads where outcomes are reported, the better of two by the heads' own reports where they are not.",
+	Formula: "argmin load; load = (in_flight + share · beyond + 1) / (max_in_flight · weight); without outcomes argmin over two random heads of (reported + picked since + 1) / (max_in_flight · weight)",
 	New:     func(Values, Build) (Strategy, []fleet.Fault) { return leastLoaded{}, nil },
 }
 
@@ -14,7 +14,7 @@ var leastLoadedSpec = Spec{
 type leastLoaded struct{}
 
 func (leastLoaded) Choose(in *Input, picks []Pick) int {
-	n, ok := leastExact(in, &in.Tier().Ranked, picks)
+	n, ok := leastExact(in, in.Tier(), picks)
 	if !ok {
 		return powerOfTwo{}.Choose(in, picks)
 	}

@@ -5,24 +5,25 @@ import "headway/internal/fleet"
 var powerOfTwoSpec = Spec{
 	Name:    "power_of_two",
 	Summary: "The less loaded of two random heads (Mitzenmacher, 2001): nearly as good as the least of all, at a constant price and without herds.",
-	Formula: "argmin load over two random heads; load = requests / (max_in_flight · weight)",
+	Formula: "argmin load over two heads drawn by max_in_flight · weight; load as of least_loaded",
 	New:     func(Values, Build) (Strategy, []fleet.Fault) { return powerOfTwo{}, nil },
 }
 
 type powerOfTwo struct{}
 
 func (powerOfTwo) Choose(in *Input, picks []Pick) int {
-	return fill(in, in.Heads(), picks, chooseTwo(in, in.Heads(), picks))
+	r := &in.Tier().Ranked
+	return fill(in, r.Heads, picks, chooseTwo(in, r, picks))
 }
 
 // chooseTwo writes the lighter and the heavier of two random available heads.
-func chooseTwo(in *Input, heads []*fleet.Head, picks []Pick) int {
-	a := drawAvailable(in, heads, nil)
+func chooseTwo(in *Input, r *fleet.Ranked, picks []Pick) int {
+	a := drawLarge(in, r, nil)
 	if a == nil {
 		return 0
 	}
 	picks[0] = Pick{a, ownLoad(a, in.Now)}
-	b := drawAvailable(in, heads, picks[:1])
+	b := drawLarge(in, r, picks[:1])
 	if b == nil {
 		return 1
 	}

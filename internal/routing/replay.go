@@ -94,16 +94,12 @@ func (r *rehearsal) choose(d *Decision) (*fleet.Head, string) {
 	}
 	in := Input{
 		Request: &Request{ModelType: pool.ModelType, Region: d.Region}, ModelType: pool.ModelType,
-		Now: r.now, Rand: NewRand(d.nonce), Tiers: set.tiers, session: d.nonce | 1,
+		Now: r.now, clock: fleet.Clock(r.now), Rand: NewRand(d.nonce), Tiers: set.tiers, session: d.nonce | 1,
 	}
 	var picks [1 + MaxAlternatives]Pick
-	for ; in.At < len(in.Tiers); in.At++ {
-		if plan.strategy.Choose(&in, picks[:]) > 0 {
-			return picks[0].Head, plan.spec.Name
-		}
-		if plan.spec.AcrossRegions {
-			break
-		}
+	found := in.eachTier(plan.spec.AcrossRegions, func() bool { return plan.strategy.Choose(&in, picks[:]) > 0 })
+	if !found {
+		return nil, plan.spec.Name
 	}
-	return nil, plan.spec.Name
+	return picks[0].Head, plan.spec.Name
 }

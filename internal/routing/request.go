@@ -139,11 +139,12 @@ type Candidate struct {
 	Signals  []Signal
 }
 
-// Signal is one number that a decision looked at and how old it was.
+// Signal is one number that is known of a head and how old it was.
 type Signal struct {
-	Name  string // in_flight, reported_requests, pending_prompt_tokens, kv_cache_usage, …
+	Name  string // in_flight, reported_in_flight, pending_prompt_tokens, kv_cache_usage, …
 	Value float64
 	Age   time.Duration // 0 for what the router itself counts
+	Used  bool          // the cost, or the filter that removed the head, comes of it
 }
 
 // Result is how a request ended.

@@ -170,6 +170,7 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 	s, _ := r.scratch.Get().(*scratch)
 	in := &s.in
 	in.Request, in.ModelType, in.Now, in.Tiers, in.At = req, c.pool.ModelType, now, c.set.tiers, 0
+	in.clock, in.resort, in.passed = fleet.Clock(now), false, false
 	in.Rand = NewRand(r.random())
 	in.sessions, in.session, in.lookup = r.sessions, sessionHash(req.SessionKey, c.pool.ModelType), notLooked
 	var explanation *Explanation
@@ -259,26 +260,44 @@ func (c *choice) canonicalRegion(region string) string {
 const attempts = 3
 
 // reserve goes through the tiers until a head of one has a place.
-func (r *Router) reserve(c *choice, s *scratch) *Decision {
-	in := &s.in
-	for ; in.At < len(in.Tiers); in.At++ {
+func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
+	s.in.eachTier(c.plan.spec.AcrossRegions, func() bool {
 		for range attempts {
-			n := c.plan.strategy.Choose(in, s.picks[:])
+			n := c.plan.strategy.Choose(&s.in, s.picks[:])
 			if n == 0 {
 				break
 			}
 			for i := range n {
 				h := s.picks[i].Head
 				if h.Live.TryAcquire(h.MaxInFlight) {
-					return r.decision(c, s, i, n)
+					d = r.decision(c, s, i, n)
+					return true
 				}
 			}
 		}
-		if c.plan.spec.AcrossRegions {
-			break
+		return false
+	})
+	return d
+}
+
+// eachTier calls choose with each tier in turn, or once where a strategy looks
+// at all of them, until it says true. Heads that are full by their own word are
+// the last resort: they are looked at when no tier has another.
+func (in *Input) eachTier(across bool, choose func() bool) bool {
+	for {
+		for in.At = 0; in.At < len(in.Tiers); in.At++ {
+			if choose() {
+				return true
+			}
+			if across {
+				break
+			}
 		}
+		if in.resort || !in.passed {
+			return false
+		}
+		in.resort = true
 	}
-	return nil
 }
 
 // decision writes down that pick i of n was taken.
@@ -332,17 +351,21 @@ func (c *choice) compared(in *Input) int32 {
 // fillAlternatives adds heads of farther tiers where the chosen one has too
 // few: a caller whose head fails must have somewhere to go.
 func (r *Router) fillAlternatives(c *choice, d *Decision, in *Input) {
-	if c.plan.spec.AcrossRegions {
-		return
-	}
+	across := c.plan.spec.AcrossRegions
 	chosen, lookup, remembered := in.At, in.lookup, in.rememberedHead
-	for in.At++; in.At < len(in.Tiers) && d.n < MaxAlternatives; in.At++ {
+	for in.At++; !across && in.At < len(in.Tiers) && d.n < MaxAlternatives; in.At++ {
 		n := c.plan.strategy.Choose(in, in.more[:])
 		for _, p := range in.more[:n] {
 			if d.n < MaxAlternatives && !d.names(p.Head) {
 				d.alternatives[d.n] = p
 				d.n++
 			}
+		}
+	}
+	if !in.resort && in.passed { // last of all those that are full by their own word, in no order
+		in.resort = true
+		for i := range in.Tiers {
+			d.n = uint8(fill(in, in.Tiers[i].Heads, d.alternatives[:], int(d.n)))
 		}
 	}
 	in.At, in.lookup, in.rememberedHead = chosen, lookup, remembered // alternatives say nothing of the session

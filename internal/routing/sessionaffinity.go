@@ -10,20 +10,34 @@ import (
 var sessionAffinitySpec = Spec{
 	Name:    "session_affinity",
 	Summary: "The same head for the same session, so that its cache is warm, unless that head has more than its share; requests without a session go by least_loaded.",
-	Formula: "argmax hash(session, h)^(1/weight_h) over heads with in_flight < ⌈bound · (total + 1) · weight_h / Σ weight⌉",
-	Parameters: []Parameter{{
-		Name: "bound", Kind: KindNumber, Default: 1.25, Min: 1, Max: 100,
-		Summary: "How many times its fair share of requests in flight a head may have before sessions go elsewhere.",
-	}},
+	Formula: "argmax hash(session, h)^(1/weight_h) over heads with requests < max(floor, ⌈bound · (Σ requests + 1) · capacity_h / Σ capacity⌉); requests = in_flight + beyond, capacity = max_in_flight · weight",
+	Parameters: []Parameter{
+		{
+			Name: "bound", Kind: KindNumber, Default: 1.25, Min: 1, Max: 100,
+			Summary: "How many times its fair share of requests a head may have before sessions go elsewhere.",
+		},
+		{
+			Name: "floor", Kind: KindNumber, Default: 4.0, Min: 0, Max: 1e6, Unit: "requests",
+			Summary: "As many requests a head may have whatever its share, so that a quiet fleet keeps its sessions together.",
+		},
+	},
 	New: func(v Values, _ Build) (Strategy, []fleet.Fault) {
-		return sessionAffinity{bound: v.Number("bound")}, nil
+		return sessionAffinity{bound: v.Number("bound"), floor: v.Number("floor")}, nil
 	},
 }
 
 // sessionAffinity is weighted rendezvous hashing (Thaler and Ravishankar, 1998)
 // with bounded loads (Mirrokni, Thorup and Zadimoghaddam, 2018): a head that
 // comes or goes moves only its own sessions.
-type sessionAffinity struct{ bound float64 }
+type sessionAffinity struct{ bound, floor float64 }
+
+// allowance is how many requests heads may have to take a session.
+type allowance struct {
+	field
+	perCapacity float64 // requests for each unit of capacity · weight, before rounding up
+	fair        float64 // the same without the bound
+	floor       float64
+}
 
 func (s sessionAffinity) Choose(in *Input, picks []Pick) int {
 	session, ok := in.Session()
@@ -31,13 +45,13 @@ func (s sessionAffinity) Choose(in *Input, picks []Pick) int {
 		return leastLoaded{}.Choose(in, picks)
 	}
 	r := &in.Tier().Ranked
-	perWeight := s.perWeight(r)
-	n := s.nearest(in, r, session, perWeight, picks)
+	allowed := s.allowance(in, r)
+	n := allowed.nearest(in, r, session, picks)
 	if n == 0 { // those within the bound have no place
 		return leastLoaded{}.Choose(in, picks)
 	}
 	h := in.Remembered()
-	if h != nil && h != picks[0].Head && in.Available(h) && float64(h.Live.InFlight()) < math.Ceil(perWeight*h.Weight) {
+	if h != nil && h != picks[0].Head && in.Available(h) && allowed.takes(h.Live, 1/h.Capacity(), h.MaxInFlight) {
 		n = lead(picks, n, h)
 	}
 	return fill(in, r.Heads, picks, n)
@@ -60,14 +74,37 @@ func lead(picks []Pick, n int, h *fleet.Head) int {
 	return n
 }
 
-// perWeight is how many requests a head of weight 1 may have in flight to take
-// a session, before rounding up.
-func (s sessionAffinity) perWeight(r *fleet.Ranked) float64 {
-	total := int64(1)
-	for _, l := range r.Lives {
-		total += l.InFlight()
+func (s sessionAffinity) allowance(in *Input, r *fleet.Ranked) allowance {
+	total := newSums()
+	known := 0. // by heads whose reports are gone by, beyond our own count
+	for i, l := range r.Lives {
+		inFlight, exact := l.Exact()
+		total.add(inFlight, l.Beyond())
+		if !exact && !l.OwnCounts() {
+			requests, _ := reported(l, r.Limits[i])
+			known += requests - float64(inFlight) - l.Beyond().Requests()
+		}
 	}
-	return s.bound * float64(total) / r.Weight
+	mean, share := total.of(r)
+	fair := max(float64(total.own)+mean*r.Capacity+known+1, 1) / r.Capacity
+	return allowance{field: in.field(mean, share), perCapacity: s.bound * fair, fair: fair, floor: s.floor}
+}
+
+// takes reports whether a head is within its allowance.
+func (a *allowance) takes(l *fleet.Live, perLoad float64, limit int64) bool {
+	inFlight, exact := l.Exact()
+	most := max(a.floor, math.Ceil(a.perCapacity/perLoad))
+	b := l.Beyond()
+	if !exact && !l.OwnCounts() {
+		fair := a.fair / perLoad
+		requests, _ := reported(l, limit)
+		return fair+(requests-fair)*a.trust(b) < most
+	}
+	requests := float64(inFlight)
+	if a.mean != 0 || b.Matters() {
+		requests += a.beyond(b, perLoad)
+	}
+	return requests < most
 }
 
 // hashPair hashes a session with a head (the multiplication of wyhash); equal on
@@ -90,12 +127,12 @@ func distance(hash uint64, weight float64, even bool) float64 {
 
 // nearest writes the available heads within the bound that are nearest to the
 // session into picks and returns how many.
-func (s sessionAffinity) nearest(in *Input, r *fleet.Ranked, session uint64, perWeight float64, picks []Pick) int {
+func (a *allowance) nearest(in *Input, r *fleet.Ranked, session uint64, picks []Pick) int {
 	if r.MinWeight != r.MaxWeight {
 		best := rank(len(picks))
 		for i, h := range r.Heads {
 			cost := distance(hashPair(session, r.Hashes[i]), h.Weight, false)
-			if cost <= best.worst && s.takes(in, r, i, perWeight) && best.wants(cost) {
+			if cost <= best.worst && in.fits(r, i) && a.takes(r.Lives[i], r.PerLoad[i], r.Limits[i]) && best.wants(cost) {
 				best.add(&in.Rand, i, cost)
 			}
 		}
@@ -104,21 +141,20 @@ func (s sessionAffinity) nearest(in *Input, r *fleet.Ranked, session uint64, per
 	// Few heads are above the first floor, and nearly always enough.
 	const enough = 12
 	if n := uint64(len(r.Heads)); n > 2*enough {
-		if n := s.nearestAbove(in, r, session, math.MaxUint64/n*(n-enough), perWeight, picks); n == len(picks) {
+		if n := a.nearestAbove(in, r, session, math.MaxUint64/n*(n-enough), picks); n == len(picks) {
 			return n
 		}
 	}
-	return s.nearestAbove(in, r, session, 0, perWeight, picks)
+	return a.nearestAbove(in, r, session, 0, picks)
 }
 
 // nearestAbove is nearest among the heads whose hash with the session is at
 // least floor, if all weights are equal.
-func (s sessionAffinity) nearestAbove(in *Input, r *fleet.Ranked, session, floor uint64, perWeight float64, picks []Pick) int {
+func (a *allowance) nearestAbove(in *Input, r *fleet.Ranked, session, floor uint64, picks []Pick) int {
 	best := rank(len(picks))
-	bound := int64(math.Ceil(perWeight * r.MaxWeight))
 	for i, hash := range r.Hashes {
 		x := hashPair(session, hash)
-		if x < floor || r.Lives[i].InFlight() >= bound || !in.fits(r, i) {
+		if x < floor || !in.fits(r, i) || !a.takes(r.Lives[i], r.PerLoad[i], r.Limits[i]) {
 			continue
 		}
 		if cost := distance(x, 1, true); best.wants(cost) {
@@ -131,18 +167,13 @@ func (s sessionAffinity) nearestAbove(in *Input, r *fleet.Ranked, session, floor
 	return best.write(r.Heads, picks)
 }
 
-// takes reports whether head i of r is available and within the bound.
-func (s sessionAffinity) takes(in *Input, r *fleet.Ranked, i int, perWeight float64) bool {
-	return r.Lives[i].InFlight() < int64(math.Ceil(perWeight*r.Weights[i])) && in.fits(r, i)
-}
-
 func (s sessionAffinity) Score(in *Input, scores []float64) {
 	if session, ok := in.Session(); ok {
 		r := &in.Tier().Ranked
-		perWeight := s.perWeight(r)
+		allowed := s.allowance(in, r)
 		for i, h := range r.Heads {
 			scores[i] = math.Inf(1)
-			if s.takes(in, r, i, perWeight) {
+			if in.fits(r, i) && allowed.takes(h.Live, r.PerLoad[i], r.Limits[i]) {
 				scores[i] = distance(hashPair(session, h.Hash), h.Weight, r.MinWeight == r.MaxWeight)
 			}
 		}

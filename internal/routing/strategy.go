@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"math"
 	"math/bits"
 	"slices"
 	"sync/atomic"
@@ -94,7 +95,33 @@ type Tier struct {
 	Region   string  // fleet.AnyRegion when the request names none
 	Distance float64 // ms from the request's region; 0 when it is the same or none was named; NaN when the policy has no distance
 	Degraded bool
-	cursor   *atomic.Uint64
+	shared   *shared
+}
+
+// shared is what a tier keeps from one decision to the next, and from one set of
+// candidates to the next of the same criteria.
+type shared struct {
+	turns       atomic.Uint64
+	mean, share atomic.Uint64 // of a field, as bits; 0 before the first scan
+}
+
+// usual is what the last scan of the tier found; see field.
+func (s *shared) usual() (mean, share float64) {
+	if bits := s.share.Load(); bits != 0 {
+		return math.Float64frombits(s.mean.Load()), math.Float64frombits(bits)
+	}
+	return 0, 1
+}
+
+// learn keeps what a scan found, unless it is nearly what was known: a write
+// takes the cache line from all others who decide.
+func (s *shared) learn(mean, share float64) {
+	const near = 1. / 64
+	m, sh := s.usual()
+	if math.Abs(mean-m) > near*m || math.Abs(share-sh) > near*sh {
+		s.mean.Store(math.Float64bits(mean))
+		s.share.Store(math.Float64bits(share))
+	}
 }
 
 // Input is what a strategy sees of one decision. Its methods allocate nothing.
@@ -106,6 +133,9 @@ type Input struct {
 	Tiers     []Tier
 	At        int // the tier to choose from
 
+	clock          uint32 // Now, for the ages of reports
+	resort         bool   // only heads that are full by their own word are available, else only others
+	passed         bool   // such a head was passed over
 	sessions       *sessionTable
 	session        uint64 // hash of the session key and the model, 0: no session
 	lookup         lookup
@@ -130,7 +160,12 @@ func (in *Input) Heads() []*fleet.Head { return in.Tiers[in.At].Heads }
 
 // Turn is the tier's next turn, for strategies that rotate: each call, from
 // whichever goroutine, gets the next number.
-func (in *Input) Turn() uint64 { return in.Tiers[in.At].cursor.Add(1) }
+func (in *Input) Turn() uint64 { return in.Tiers[in.At].shared.turns.Add(1) }
+
+// field is what a comparison begins with.
+func (in *Input) field(mean, share float64) field {
+	return field{mean: mean, share: share, clock: in.clock, dither: in.Rand.Uint64()}
+}
 
 // Session is a hash of the request's session key that is the same on every
 // instance of the router; ok is false when the request has none.
@@ -152,21 +187,33 @@ func (in *Input) Remembered() *fleet.Head {
 	return in.rememberedHead
 }
 
-// Available reports whether the head has a place and the caller did not
-// exclude it.
+// Available reports whether the head has a place, is not full by its own word,
+// and the caller did not exclude it. Where no other head is left the router asks
+// again for those that are full by their own word; they alone are available then.
 func (in *Input) Available(h *fleet.Head) bool {
-	if h.MaxInFlight > 0 && h.Live.InFlight() >= h.MaxInFlight {
+	if h.MaxInFlight > 0 && h.Live.InFlight() >= h.MaxInFlight || in.excluded(h) {
 		return false
 	}
-	return !in.excluded(h)
+	b := h.Live.Beyond()
+	return b.Full() == in.resort || !in.passes(h.Live, b)
 }
 
 // fits is Available for head i of r, which it looks at only if it has to.
 func (in *Input) fits(r *fleet.Ranked, i int) bool {
-	if limit := r.Limits[i]; limit > 0 && r.Lives[i].InFlight() >= limit {
+	l := r.Lives[i]
+	if limit := r.Limits[i]; limit > 0 && l.InFlight() >= limit || in.excluded(r.Heads[i]) {
 		return false
 	}
-	return len(in.Request.Exclude) == 0 || !in.excluded(r.Heads[i])
+	b := l.Beyond()
+	return b.Full() == in.resort || !in.passes(l, b)
+}
+
+// passes reports whether a head is passed over for being full by its own word,
+// or for not being so where only those are looked for.
+func (in *Input) passes(l *fleet.Live, b fleet.Beyond) bool {
+	full := b.Full() && l.Full(in.Now)
+	in.passed = in.passed || full && !in.resort
+	return full != in.resort
 }
 
 // excluded reports whether the caller excluded the head.

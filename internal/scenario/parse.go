@@ -34,6 +34,9 @@ type step struct {
 	block    string            // of policy: the lines up to end
 }
 
+// reported are the settings of a report.
+var reported = []string{"status", "in_flight", "queued", "pending_prompt_tokens", "kv_cache_usage", "utilization"}
+
 // commands says what each command takes: the least and most words, and the
 // settings it knows; "label." stands for all that begin so.
 var commands = map[string]struct {
@@ -42,8 +45,8 @@ var commands = map[string]struct {
 	expects     bool
 }{
 	"policy":   {0, 0, nil, false},
-	"head":     {1, 1, []string{"models", "region", "weight", "max_in_flight", "status", "label."}, false},
-	"report":   {1, 1, []string{"status", "in_flight", "queued"}, false},
+	"head":     {1, 1, append([]string{"models", "region", "weight", "max_in_flight", "label."}, reported...), false},
+	"report":   {1, 1, reported, false},
 	"silent":   {1, 100, nil, false},
 	"talking":  {1, 100, nil, false},
 	"admin":    {2, 2, nil, false},

@@ -7,7 +7,9 @@
 //	head a region=eu weight=2      registers head a and reports it active;
 //	                               status=none leaves out the report;
 //	                               models=m,n max_in_flight=8 label.gpu=h100
-//	report a status=draining       reports; in_flight=5 queued=2 too
+//	report a status=draining       reports, and so each time from now on;
+//	                               in_flight=5 queued=2 pending_prompt_tokens=9000
+//	                               kv_cache_usage=0.5 utilization=0.5 too
 //	silent a b                     they report no more while time passes
 //	talking a                      it does again
 //	admin a draining               the operator's word
@@ -215,13 +217,24 @@ func (m *member) take(st *step) error {
 		}
 		m.status = status
 	}
-	for name, count := range map[string]*int64{"in_flight": &m.load.InFlight, "queued": &m.load.Queued} {
+	for name, count := range map[string]*int64{
+		"in_flight": &m.load.InFlight, "queued": &m.load.Queued, "pending_prompt_tokens": &m.load.PendingPromptTokens,
+	} {
 		if v := st.settings[name]; v != "" {
-			n, err := number(v, 0, 1e6)
+			n, err := number(v, 0, 1e9)
 			if err != nil {
 				return err
 			}
 			*count = n
+		}
+	}
+	for name, share := range map[string]*float64{"kv_cache_usage": &m.load.KVCacheUsage, "utilization": &m.load.Utilization} {
+		if v := st.settings[name]; v != "" {
+			n, err := strconv.ParseFloat(v, 64)
+			if err != nil {
+				return fmt.Errorf("%s %q is no number", name, v)
+			}
+			*share = n
 		}
 	}
 	return nil
