@@ -182,11 +182,12 @@ type Candidate struct {
 	Signals    []Signal `json:"signals"`
 }
 
-// Signal is one number that a decision looked at.
+// Signal is one number that was known of a head.
 type Signal struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
 	AgeMs float64 `json:"age_ms"` // 0: the router counts it itself
+	Used  bool    `json:"used"`   // the cost, or what removed the head, comes of it
 }
 
 // Progress is the body of POST /api/v1/decisions/{id}/progress.

@@ -100,6 +100,9 @@ func explain(w io.Writer, e *api.Explanation) {
 		var signals []string
 		for _, s := range c.Signals {
 			text := fmt.Sprintf("%s=%.4g", s.Name, s.Value)
+			if s.Used {
+				text = "*" + text
+			}
 			if s.AgeMs > 0 {
 				text += fmt.Sprintf(" (%.0f ms old)", s.AgeMs)
 			}

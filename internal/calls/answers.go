@@ -77,7 +77,7 @@ func toExplanation(e *routing.Explanation) *api.Explanation {
 			Cost: Number(c.Cost), Chosen: c.Chosen, Signals: make([]api.Signal, 0, len(c.Signals)),
 		}
 		for _, s := range c.Signals {
-			candidate.Signals = append(candidate.Signals, api.Signal{Name: s.Name, Value: s.Value, AgeMs: millis(s.Age)})
+			candidate.Signals = append(candidate.Signals, api.Signal{Name: s.Name, Value: s.Value, AgeMs: millis(s.Age), Used: s.Used})
 		}
 		out.Candidates = append(out.Candidates, candidate)
 	}
