@@ -1,0 +1,136 @@
+package routing
+
+import (
+	"math"
+
+	"headway/internal/fleet"
+)
+
+// attempts is how often a decision chooses again when others took the last
+// place of each head that it chose.
+const attempts = 3
+
+// reserve goes through the tiers until a head of one has a place.
+func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
+	s.in.eachTier(c.plan.spec.AcrossRegions, func() bool {
+		for range attempts {
+			n := c.plan.strategy.Choose(&s.in, s.picks[:])
+			if n == 0 {
+				break
+			}
+			for i := range n {
+				h := s.picks[i].Head
+				if h.Live.TryAcquire(h.MaxInFlight) {
+					d = r.decision(c, s, i, n)
+					return true
+				}
+			}
+		}
+		return false
+	})
+	return d
+}
+
+// eachTier calls choose with each tier in turn, or once where a strategy looks
+// at all of them, until it says true. Heads that are full by their own word are
+// the last resort: they are looked at when no tier has another.
+func (in *Input) eachTier(across bool, choose func() bool) bool {
+	for {
+		for in.At = 0; in.At < len(in.Tiers); in.At++ {
+			if choose() {
+				return true
+			}
+			if across {
+				break
+			}
+		}
+		if in.resort || !in.passed {
+			return false
+		}
+		in.resort = true
+	}
+}
+
+// decision writes down that pick i of n was taken.
+func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
+	in := &s.in
+	tier, across := in.Tier(), c.plan.spec.AcrossRegions
+	away := c.region != "" && s.picks[i].Head.Region != c.region
+	d := &Decision{
+		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
+		Strategy: c.plan.spec.Name, ModelType: c.pool.ModelType, Region: c.region,
+		PolicyRevision: c.policy.Revision, Rule: c.plan.rule,
+		At: in.Now, ExpiresAt: in.Now.Add(r.ttl),
+		Distance: tier.Distance, Candidates: c.compared(in),
+		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
+		Sticky: in.lookup == found && in.rememberedHead == s.picks[i].Head,
+		nonce:  in.Rand.Uint64(),
+	}
+	if c.region != "" && tier.Region != d.Head.Region {
+		d.Distance = c.policy.distance(c.region, d.Head.Region)
+	}
+	for j := range n {
+		if j != i {
+			d.alternatives[d.n] = s.picks[j]
+			d.n++
+		}
+	}
+	r.fillAlternatives(c, d, in)
+	return d
+}
+
+// compared is how many heads the strategy had to choose from.
+func (c *choice) compared(in *Input) int32 {
+	tiers := in.Tiers[in.At : in.At+1]
+	if c.plan.spec.AcrossRegions {
+		tiers = in.Tiers
+	}
+	n := 0
+	for i := range tiers {
+		n += len(tiers[i].Heads)
+		if len(in.Request.Exclude) > 0 {
+			for _, h := range tiers[i].Heads {
+				if in.excluded(h) {
+					n--
+				}
+			}
+		}
+	}
+	return int32(min(n, math.MaxInt32))
+}
+
+// fillAlternatives adds heads of farther tiers where the chosen one has too
+// few: a caller whose head fails must have somewhere to go.
+func (r *Router) fillAlternatives(c *choice, d *Decision, in *Input) {
+	across := c.plan.spec.AcrossRegions
+	chosen, lookup, remembered := in.At, in.lookup, in.rememberedHead
+	for in.At++; !across && in.At < len(in.Tiers) && d.n < MaxAlternatives; in.At++ {
+		n := c.plan.strategy.Choose(in, in.more[:])
+		for _, p := range in.more[:n] {
+			if d.n < MaxAlternatives && !d.names(p.Head) {
+				d.alternatives[d.n] = p
+				d.n++
+			}
+		}
+	}
+	if !in.resort && in.passed { // last of all those that are full by their own word, in no order
+		in.resort = true
+		for i := range in.Tiers {
+			d.n = uint8(fill(in, in.Tiers[i].Heads, d.alternatives[:], int(d.n)))
+		}
+	}
+	in.At, in.lookup, in.rememberedHead = chosen, lookup, remembered // alternatives say nothing of the session
+}
+
+// names reports whether the decision has the head, chosen or as an alternative.
+func (d *Decision) names(h *fleet.Head) bool {
+	if d.Head == h {
+		return true
+	}
+	for _, p := range d.Alternatives() {
+		if p.Head == h {
+			return true
+		}
+	}
+	return false
+}
