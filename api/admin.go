@@ -92,7 +92,7 @@ type AuditRecord struct {
 	Stage     string          `json:"stage"`    // intent or result
 	Category  string          `json:"category"` // admin, policy, head, routing_config, auth or audit
 	Action    string          `json:"action"`
-	Outcome   string          `json:"outcome,omitempty"` // success, failure or denied; not of an intent
+	Outcome   string          `json:"outcome,omitempty"` // success, failure, denied or unknown; not of an intent
 	Reason    string          `json:"reason,omitempty"`
 	Actor     AuditActor      `json:"actor"`
 	Src       AuditSource     `json:"src"`

@@ -147,7 +147,7 @@ type AuditQuery struct {
 	Actor    string    // id, type, or type:id
 	Action   string    // how it begins, such as policy; with a * anywhere, all of it
 	Category string    // admin, policy, head, routing_config, auth or audit
-	Outcome  string    // success, failure or denied
+	Outcome  string    // success, failure, denied or unknown
 	Target   string    // id, type, or type:id
 	PageSize int       // 1 to 1000; 0: the router's default
 }

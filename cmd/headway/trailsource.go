@@ -108,7 +108,7 @@ func (t *trailSource) addQuery(cmd *cobra.Command) {
 	f.StringVar(&t.query.Actor, "actor", "", "who: an id, a type, or TYPE:ID")
 	f.StringVar(&t.query.Action, "action", "", "what, such as policy.put; its beginning, or with * anywhere all of it")
 	f.StringVar(&t.query.Category, "category", "", "admin, policy, head, routing_config, auth or audit")
-	f.StringVar(&t.query.Outcome, "outcome", "", "success, failure or denied")
+	f.StringVar(&t.query.Outcome, "outcome", "", "success, failure, denied or unknown")
 	f.StringVar(&t.query.Target, "target", "", "to what: an id, a type, or TYPE:ID")
 }
 

@@ -168,7 +168,7 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 	c := a.config
 	begin := beginning(a.journal, c.Audit.Strict)
 	a.fleet, err = fleet.New(fleet.Options{
-		Store: store, Events: a.events, Metrics: metrics, Log: a.log, Begin: begin, Note: a.journal.Note,
+		Store: store, Events: a.events, Metrics: metrics, Log: a.log, Begin: begin, Note: a.journal.Happened,
 		Lease: fleet.LeaseOptions{
 			BaseInterval:        c.Lease.BaseInterval,
 			MaxReportsPerSecond: c.Lease.MaxReportsPerSecond,

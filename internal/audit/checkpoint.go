@@ -60,11 +60,11 @@ func sidePath(dir, path, suffix string) string {
 // keep writes a file that belongs to the trail: beside it, else into SideDir.
 func (o *Options) keep(suffix string, text []byte) (file string, err error) {
 	file = o.Path + suffix
-	if err = replaceFile(file, text); err == nil || o.SideDir == "" {
+	if err = o.replaceFile(file, text); err == nil || o.SideDir == "" {
 		return file, err
 	}
 	file = sidePath(o.SideDir, o.Path, suffix)
-	if other := replaceFile(file, text); other != nil {
+	if other := o.replaceFile(file, text); other != nil {
 		return "", errors.Join(err, other)
 	}
 	return file, nil
@@ -172,18 +172,18 @@ func (w *writer) checkpoint() {
 }
 
 // replaceFile makes text the content of the file, or leaves it as it was.
-func replaceFile(path string, text []byte) error {
+func (o *Options) replaceFile(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(text)
-	err = errors.Join(err, f.Chmod(fileMode), f.Sync(), f.Close())
+	err = errors.Join(err, f.Chmod(fileMode), o.sync(f), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return syncDir(filepath.Dir(path))
+	return o.syncDir(path)
 }

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"headway/internal/audit"
 )
@@ -115,6 +116,143 @@ func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// What has happened and cannot be refused waits for the disk as long as that
+// works, and never for one that does not.
+func TestWhatHasHappenedIsDurableOrKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		disk := &faultyDisk{}
+		hang := make(chan struct{})
+		var hangs atomic.Bool
+		w.o = disk.options(w.o)
+		w.o = w.o.WithFaults(w.o.Write(), func(f *os.File) error {
+			if hangs.Load() {
+				<-hang
+				return syscall.EIO
+			}
+			return audit.Datasync(f)
+		})
+		j := w.open()
+		happened := func(what string) {
+			j.Happened(audit.Entry{Category: audit.Head, Action: "head.register", Outcome: audit.Success, Target: audit.Target{Type: "head", ID: what}})
+		}
+		inFile := func(what string) bool { return strings.Contains(strings.Join(w.lines(), ""), `"id":"`+what+`"`) }
+		happened("well")
+		if !inFile("well") {
+			t.Error("it returned before the record was durable")
+		}
+		disk.full.Store(true)
+		began := time.Now()
+		happened("full")
+		happened("still full")
+		if took := time.Since(began); took > 0 {
+			t.Errorf("a full disk held it for %v", took)
+		}
+		disk.full.Store(false)
+		time.Sleep(2 * time.Second)
+		hangs.Store(true)
+		began = time.Now()
+		happened("hanging")
+		if took := time.Since(began); took != time.Second {
+			t.Errorf("a disk that hangs held it for %v, want 1s", took)
+		}
+		hangs.Store(false)
+		close(hang)
+		time.Sleep(2 * time.Second)
+		for _, what := range []string{"full", "still full", "hanging"} {
+			if !inFile(what) {
+				t.Errorf("%s: the record is not in the trail", what)
+			}
+		}
+		if s := j.Stats(); s.Late != 3 || s.Dropped != 0 {
+			t.Errorf("%+v", s)
+		}
+		w.close(j)
+		happened("closed")
+		if s := j.Stats(); s.Dropped != 1 {
+			t.Errorf("after the end %d are counted as lost, want 1", s.Dropped)
+		}
+		w.sound()
+	})
+}
+
+// A process that is killed, or stopped, while its records wait for the disk
+// leaves their number: the next start counts them and says so in the trail.
+func TestWhatIsLostWithAProcessIsCounted(t *testing.T) {
+	for _, stops := range []bool{false, true} {
+		for _, aside := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				w, next := newWorld(t), newWorld(t)
+				if aside {
+					w.o.SideDir, next.o.SideDir = t.TempDir(), t.TempDir()
+					if err := os.MkdirAll(w.path+".waiting", 0o700); err != nil { // in the place of the file
+						t.Fatal(err)
+					}
+				}
+				disk := &faultyDisk{}
+				w.o = disk.options(w.o)
+				j := w.open()
+				disk.full.Store(true)
+				for range 7 {
+					j.Happened(change("head.register"))
+				}
+				time.Sleep(5 * time.Second)
+				want := uint64(7)
+				if stops {
+					if err := j.Close(); !errors.Is(err, audit.ErrUnavailable) {
+						t.Errorf("Close got %v", err)
+					}
+					want++ // the stop itself
+				}
+				// What a kill leaves is what the disk has now.
+				copyFile(t, w.path, next.path)
+				if aside {
+					side := strings.ReplaceAll(strings.TrimPrefix(w.path, "/"), "/", "-") + ".waiting"
+					other := strings.ReplaceAll(strings.TrimPrefix(next.path, "/"), "/", "-") + ".waiting"
+					copyFile(t, filepath.Join(w.o.SideDir, side), filepath.Join(next.o.SideDir, other))
+				} else {
+					copyFile(t, w.path+".waiting", next.path+".waiting")
+				}
+				disk.full.Store(false)
+
+				again := next.open()
+				if s := again.Stats(); s.Dropped != want {
+					t.Errorf("the next start counts %d lost records, want %d", s.Dropped, want)
+				}
+				next.close(again)
+				if r := next.one("audit.lost"); r.Outcome != audit.Failure || !strings.HasPrefix(r.Reason, fmt.Sprintf("%d records waited", want)) {
+					t.Errorf("recorded is %+v", r)
+				}
+				once := next.open()
+				if s := once.Stats(); s.Dropped != 0 {
+					t.Errorf("they are counted twice: %d", s.Dropped)
+				}
+				next.close(once)
+				next.sound()
+
+				if !stops {
+					time.Sleep(5 * time.Second)
+					if _, err := os.ReadFile(w.path + ".waiting"); !aside && !errors.Is(err, os.ErrNotExist) {
+						t.Errorf("the disk is back, and the file of those that wait is there: %v", err)
+					}
+					w.close(j)
+				}
+			})
+		}
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -9,6 +9,9 @@ func (o Options) WithFaults(write func(*os.File, []byte) (int, error), sync func
 	return o
 }
 
+// Write is how the disk of o writes.
+func (o Options) Write() func(*os.File, []byte) (int, error) { return o.write }
+
 // Datasync is what a journal waits for the disk with, and AppendLine how it lays
 // a record out.
 var (

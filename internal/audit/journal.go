@@ -53,14 +53,15 @@ type Options struct {
 
 // The bounds of a journal.
 const (
-	maxQueued = 1024             // records whose callers wait
-	maxBatch  = 512              // records in one write
-	maxNotes  = 4096             // records that nobody waits for
-	noteBytes = 8 << 20          // and their size
-	maxOpen   = 4096             // operations that have begun and not ended
-	retry     = time.Second      // after a failure, for records that nobody waits for
-	complain  = time.Minute      // between two log lines about the same failure
-	foldFor   = 10 * time.Second // denied attempts that are alike and fall into this are one record
+	maxQueued    = 1024             // records whose callers wait
+	maxBatch     = 512              // records in one write
+	maxNotes     = 4096             // records that nobody waits for
+	noteBytes    = 8 << 20          // and their size
+	maxOpen      = 4096             // operations that have begun and not ended
+	happenedWait = time.Second      // of Happened
+	retry        = time.Second      // after a failure, for records that nobody waits for
+	complain     = time.Minute      // between two log lines about the same failure
+	foldFor      = 10 * time.Second // denied attempts that are alike and fall into this are one record
 )
 
 // Journal writes the trail of one node. All methods are safe for concurrent
@@ -77,6 +78,8 @@ type Journal struct {
 	closed  error // of the file; read after done
 	notes   notes
 	counts  counters
+
+	lostBefore uint64 // records that the process before took with it
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -138,6 +141,12 @@ func Open(o Options) (*Journal, error) {
 	if err != nil {
 		return nil, err
 	}
+	known := ledger{o: &j.o}
+	known.open()
+	if j.lostBefore = known.before; known.before > 0 {
+		found.lost = known.before
+		o.Log.Error("records of the audit trail are lost", "records", known.before)
+	}
 	for _, e := range found.entries(o.Path) {
 		j.keep(newPending(Result, e, o.Now()))
 	}
@@ -146,7 +155,7 @@ func Open(o Options) (*Journal, error) {
 	}
 	w := &writer{
 		Journal: j, trail: t, began: t.head.seq, checkpointed: found.checkpointed,
-		nextCheckpoint: o.Now().Add(o.CheckpointEvery),
+		nextCheckpoint: o.Now().Add(o.CheckpointEvery), ledger: known,
 	}
 	w.commit(nil)
 	go w.run()
@@ -161,6 +170,7 @@ type pending struct {
 	entry Entry  // fitted
 	at    time.Time
 	late  bool
+	keeps bool // is kept where the disk fails after its caller has left
 	state atomic.Int32
 	err   error         // read after done
 	done  chan struct{} // closed when it was answered; nil if nobody waits
@@ -181,12 +191,12 @@ func newPending(stage Stage, e Entry, at time.Time) *pending {
 
 // resultOf makes the result of the intent with this id.
 func resultOf(id string, e Entry, at time.Time) *pending {
-	return &pending{stage: Result, id: id + resultSuffix, ends: id, entry: e.fit(), at: at}
+	return &pending{stage: Result, id: id + resultSuffix, ends: id, entry: e.fit(), at: at, keeps: true}
 }
 
 // again returns p as a late record that nobody waits for.
 func (p *pending) again() *pending {
-	return &pending{stage: p.stage, id: p.id, ends: p.ends, entry: p.entry, at: p.at, late: true}
+	return &pending{stage: p.stage, id: p.id, ends: p.ends, entry: p.entry, at: p.at, keeps: p.keeps, late: true}
 }
 
 // resultSuffix makes the id of a result from that of its intent.
@@ -362,6 +372,23 @@ func (j *Journal) Note(e Entry) {
 		return
 	}
 	j.keep(newPending(Result, e, now))
+}
+
+// Happened records what has happened and cannot be refused any more. While the
+// trail can be written it returns when the record is durable; otherwise, and
+// after a second in any case, the record is kept and written later as Note does.
+func (j *Journal) Happened(e Entry) {
+	p := newPending(Result, e, j.o.Now())
+	if j.counts.down() {
+		j.keep(p)
+		return
+	}
+	p.keeps = true
+	ctx, cancel := context.WithTimeout(context.Background(), happenedWait)
+	defer cancel()
+	if err := j.submit(ctx, p); err != nil && p.state.Load() != stateGivenUp {
+		j.keep(p.again())
+	}
 }
 
 // keep queues a record that nobody waits for.

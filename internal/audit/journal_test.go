@@ -264,6 +264,9 @@ func TestIntentsWithoutResultAreMarkedAtTheNextStart(t *testing.T) {
 	var marked []string
 	for _, r := range of("audit.unfinished", w.records()) {
 		marked = append(marked, r.Target.ID)
+		if r.Outcome != audit.Unknown {
+			t.Errorf("an operation that nobody saw end is marked as a %s", r.Outcome)
+		}
 	}
 	if !reflect.DeepEqual(marked, open) {
 		t.Errorf("marked are %v, want %v", marked, open)

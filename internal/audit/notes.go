@@ -71,6 +71,13 @@ func (n *notes) next(most int) []*pending {
 	return append([]*pending(nil), n.waiting[:min(most, len(n.waiting))]...)
 }
 
+// count is how many wait.
+func (n *notes) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.waiting)
+}
+
 // remove takes the oldest notes away, which have been written.
 func (n *notes) remove(written int) {
 	n.mu.Lock()

@@ -38,6 +38,7 @@ const (
 	Success Outcome = "success"
 	Failure Outcome = "failure"
 	Denied  Outcome = "denied"
+	Unknown Outcome = "unknown" // the process ended, or the store failed, in a way that leaves it open
 )
 
 // Actor is who did it.

@@ -25,6 +25,7 @@ const (
 	actionOpen       = "audit.open"
 	actionUnfinished = "audit.unfinished"
 	actionDamaged    = "audit.damaged"
+	actionLost       = "audit.lost"
 )
 
 func trailEntry(action string, outcome Outcome, reason, target string) Entry {
@@ -43,6 +44,7 @@ type findings struct {
 	open         []string // intents without a result
 	actions      map[string]string
 	damage       []string // sentences
+	lost         uint64   // records that waited for the disk
 	checkpointed uint64
 	checkpoint   Checkpoint
 }
@@ -65,12 +67,15 @@ func (f *findings) entries(path string) []Entry {
 	for _, d := range f.damage {
 		entries = append(entries, trailEntry(actionDamaged, Failure, d, name))
 	}
+	if f.lost > 0 {
+		entries = append(entries, trailEntry(actionLost, Failure, fmt.Sprintf("%d records waited for the disk when the process before ended, and are lost", f.lost), name))
+	}
 	for _, id := range f.open {
 		what := "the process ended before it recorded how this ended"
 		if a := f.actions[id]; a != "" {
 			what += ": " + a
 		}
-		entries = append(entries, trailEntry(actionUnfinished, Failure, what, id))
+		entries = append(entries, trailEntry(actionUnfinished, Unknown, what, id))
 	}
 	return entries
 }
@@ -82,7 +87,7 @@ func resume(o Options, counts *counters) (*trail, *findings, error) {
 	} else if !info.IsDir() {
 		return nil, nil, fmt.Errorf("open the audit trail: %s is no directory", filepath.Dir(o.Path))
 	}
-	file, err := openTrail(o.Path)
+	file, err := o.openTrail()
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the audit trail: %w", err)
 	}
@@ -159,7 +164,7 @@ func (f *findings) cutTorn(file *os.File, o *Options) error {
 	if f.tornFile, err = o.keep(tornSuffix, text); err != nil {
 		return fmt.Errorf("put the torn last line of the audit trail aside, for which one of these places must be writable: %w", err)
 	}
-	if err := errors.Join(file.Truncate(end), file.Sync()); err != nil {
+	if err := errors.Join(file.Truncate(end), o.sync(file)); err != nil {
 		return fmt.Errorf("cut the torn last line of the audit trail: %w", err)
 	}
 	f.torn = len(text)

@@ -2,12 +2,14 @@ package audit_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"headway/internal/audit"
@@ -44,6 +46,45 @@ func TestRotationClosesAndContinuesWithTheSameNumbers(t *testing.T) {
 		}
 		if got, want := string(next.After), `{"continues":{"file":"`+name+`",`+numbers; got != want || next.Action != "audit.rotate" {
 			t.Errorf("the file after %s begins with %s, want %s", name, got, want)
+		}
+	}
+}
+
+// Many records that are written at once fill as many files as one by one.
+func TestABatchIsSpreadOverFiles(t *testing.T) {
+	w := newWorld(t)
+	w.o.MaxBytes = 64 << 10
+	begun, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var armed atomic.Bool
+	w.o = w.o.WithFaults(nil, func(f *os.File) error {
+		if armed.Load() {
+			once.Do(func() { close(begun); <-release })
+		}
+		return audit.Datasync(f)
+	})
+	j := w.open()
+	armed.Store(true)
+	var writers sync.WaitGroup
+	big := change("policy.put")
+	big.After = json.RawMessage(`{"x":"` + strings.Repeat("x", 4000) + `"}`)
+	record := func() {
+		if _, err := j.Record(context.Background(), audit.Result, big); err != nil {
+			t.Error(err)
+		}
+	}
+	writers.Go(record)
+	<-begun
+	for range 200 { // 800 KB wait and are one batch
+		writers.Go(record)
+	}
+	until(t, "not all wait", func() bool { return j.Stats().Waiting == 200 })
+	close(release)
+	writers.Wait()
+	w.close(j)
+	for _, name := range w.sound().Files {
+		if info, err := os.Stat(filepath.Join(filepath.Dir(w.path), name)); err != nil || info.Size() > 64<<10+20_000 {
+			t.Errorf("%s has %d bytes (%v)", name, info.Size(), err)
 		}
 	}
 }

@@ -321,7 +321,8 @@ func (s *Shipper) save() error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(s.o.CursorPath, append(raw, '\n')); err != nil {
+	disk := Options{sync: datasync}
+	if err := disk.replaceFile(s.o.CursorPath, append(raw, '\n')); err != nil {
 		return fmt.Errorf("keep how far the audit trail was shipped: %w", err)
 	}
 	s.saved = s.settled

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -158,6 +159,74 @@ func TestShippingGoesBackAfterAFailure(t *testing.T) {
 		}
 		if n := strings.Count(w.log.String(), "is not shipped"); n != 1 {
 			t.Errorf("logged %d times", n)
+		}
+		stop()
+	})
+}
+
+// half is a sink that takes three lines, and ends the shipping with the rest.
+type half struct {
+	stop  func()
+	taken int
+}
+
+func (h *half) Publish(_ context.Context, lines [][]byte) (int, int, error) {
+	h.taken = min(3, len(lines))
+	h.stop()
+	return h.taken, 1, errors.New("gone")
+}
+
+func keptCursor(t *testing.T, w *world) (c audit.Cursor) {
+	t.Helper()
+	text, err := os.ReadFile(w.path + "-cursor")
+	if err == nil {
+		err = json.Unmarshal(text, &c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// What arrived before a failure is not sent again after an end.
+func TestShippingKeepsWhatArrivedInPart(t *testing.T) {
+	w := newWorld(t)
+	w.fill(10)
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := audit.NewShipper(audit.ShipperOptions{Path: w.path, CursorPath: w.path + "-cursor", Sink: &half{stop: cancel}, Log: w.log.logger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if c := keptCursor(t, w); c.Seq != 3 || c.Hash == "" {
+		t.Errorf("three lines arrived; kept is %+v", c)
+	}
+}
+
+// While it goes on, the place that is kept is that of a second ago: what has
+// just been sent may not have been received.
+func TestShippingKeepsThePlaceOfASecondAgo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, sink := newWorld(t), &listening{receivers: 1}
+		w.fill(3) // 1 to 5
+		_, stop := w.ship(sink, nil)
+		time.Sleep(5 * time.Second)
+		if c := keptCursor(t, w); c.Seq != 5 {
+			t.Errorf("after 5 s of rest kept is %+v", c)
+		}
+		w.fill(3) // to 10
+		time.Sleep(900 * time.Millisecond)
+		if got := sink.take(); len(got) != 10 {
+			t.Fatalf("got %v", got)
+		}
+		if c := keptCursor(t, w); c.Seq != 5 {
+			t.Errorf("just after they were sent kept is %+v, want 5", c)
+		}
+		time.Sleep(5 * time.Second)
+		if c := keptCursor(t, w); c.Seq != 10 {
+			t.Errorf("after 5 s of rest kept is %+v", c)
 		}
 		stop()
 	})

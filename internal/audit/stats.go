@@ -12,7 +12,7 @@ type Stats struct {
 	Written   uint64 // records that are durable
 	Failed    uint64 // records whose callers got ErrUnavailable
 	Late      uint64 // records that were written later than they happened
-	Dropped   uint64 // records that nobody waited for and that were lost
+	Dropped   uint64 // records that nobody waited for and that were lost, those of the process before included
 	Folded    uint64 // denied attempts that another record stands for
 	Rotations uint64 // files begun after others
 	LastSeq   uint64
@@ -51,6 +51,12 @@ func (c *counters) update(f func(*Stats)) {
 	f(&c.s)
 }
 
+func (c *counters) down() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.s.Down
+}
+
 func (c *counters) synced(d time.Duration) {
 	c.update(func(s *Stats) {
 		i, _ := slices.BinarySearch(syncBounds, d.Seconds())
@@ -68,7 +74,7 @@ func (j *Journal) Stats() Stats {
 	j.counts.mu.Unlock()
 	s.Failed += j.counts.failed.Load()
 	j.notes.mu.Lock()
-	s.Dropped, s.Folded, s.Waiting = j.notes.dropped, j.notes.folded, len(j.notes.waiting)+len(j.queue)
+	s.Dropped, s.Folded, s.Waiting = j.lostBefore+j.notes.dropped, j.notes.folded, len(j.notes.waiting)+len(j.queue)
 	j.notes.mu.Unlock()
 	return s
 }

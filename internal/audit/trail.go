@@ -268,7 +268,7 @@ func (t *trail) close() {
 // go on in is set aside under a name like that of a rotated one.
 func (t *trail) reopen() error {
 	for range 3 {
-		f, err := openTrail(t.o.Path)
+		f, err := t.o.openTrail()
 		if err != nil {
 			return err
 		}
@@ -286,7 +286,7 @@ func (t *trail) reopen() error {
 			t.suspect = t.suspect || info.Size() > t.size
 		default:
 			_ = f.Close()
-			if _, err := setAside(t.o.Path, t.o.Now()); err != nil {
+			if _, err := t.o.setAside(); err != nil {
 				return err
 			}
 			if t.info != nil {
@@ -301,7 +301,8 @@ func (t *trail) reopen() error {
 }
 
 // openTrail opens the file for one writer only.
-func openTrail(path string) (*os.File, error) {
+func (o *Options) openTrail() (*os.File, error) {
+	path := o.Path
 	_, err := os.Lstat(path)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, fileMode)
@@ -316,7 +317,7 @@ func openTrail(path string) (*os.File, error) {
 		err = fmt.Errorf("%s is no regular file", path)
 	}
 	if err == nil && fresh {
-		err = errors.Join(f.Chmod(fileMode), syncDir(filepath.Dir(path)))
+		err = errors.Join(f.Chmod(fileMode), o.syncDir(path))
 	}
 	if err == nil {
 		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); errors.Is(err, syscall.EWOULDBLOCK) {
@@ -329,24 +330,25 @@ func openTrail(path string) (*os.File, error) {
 	return f, nil
 }
 
-// setAside renames the file under path to a name that sorts by time.
-func setAside(path string, now time.Time) (name string, err error) {
-	for at := wholeMilliseconds(now); ; at = at.Add(time.Millisecond) {
-		name = path + "." + at.Format(suffixFormat)
+// setAside renames the file under the path to a name that sorts by time.
+func (o *Options) setAside() (name string, err error) {
+	for at := wholeMilliseconds(o.Now()); ; at = at.Add(time.Millisecond) {
+		name = o.Path + "." + at.Format(suffixFormat)
 		if _, err := os.Lstat(name); errors.Is(err, fs.ErrNotExist) {
-			return name, errors.Join(os.Rename(path, name), syncDir(filepath.Dir(path)))
+			return name, errors.Join(os.Rename(o.Path, name), o.syncDir(o.Path))
 		} else if err != nil {
 			return "", err
 		}
 	}
 }
 
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// syncDir returns when the name of the file is on the disk, or that it is gone.
+func (o *Options) syncDir(file string) error {
+	d, err := os.Open(filepath.Dir(file))
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(o.sync(d), d.Close())
 }
 
 func freeBytes(path string) (int64, error) {
@@ -369,7 +371,7 @@ func (t *trail) rotateIfFull() error {
 	if _, err := t.append([]*pending{newPending(Result, closing, t.o.Now())}); err != nil {
 		return err
 	}
-	name, err := setAside(t.o.Path, t.o.Now())
+	name, err := t.o.setAside()
 	if err != nil {
 		t.rotateAfter = t.o.Now().Add(complain)
 		t.o.Log.Error("the audit trail cannot be rotated; its file grows on", "file", t.o.Path, "error", err)

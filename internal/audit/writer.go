@@ -19,7 +19,9 @@ type writer struct {
 	nextCheckpoint time.Time
 	nextTry        time.Time // to write notes after a failure; zero: the last write succeeded
 	nextComplaint  time.Time
-	failures       uint64 // since the last success
+	nextCount      time.Time // of the records that wait, into the ledger
+	failures       uint64    // since the last success
+	ledger         ledger
 }
 
 // run writes until Close.
@@ -101,6 +103,7 @@ func (w *writer) commit(batch []*pending) {
 			notes = nil
 		}
 		if len(notes) == 0 && len(batch) == 0 {
+			w.settled()
 			return
 		}
 		if len(batch) == 0 && tries == 0 && w.o.Now().Before(w.nextTry) {
@@ -124,6 +127,13 @@ func (w *writer) commit(batch []*pending) {
 	}
 }
 
+// settled says that no record waits.
+func (w *writer) settled() {
+	if err := w.ledger.clear(); err != nil {
+		w.o.Log.Warn("the count of records that waited for the disk cannot be removed", "error", err)
+	}
+}
+
 // disown ends an intent that nobody waited for any more: its operation did not
 // happen.
 func (w *writer) disown(p *pending) {
@@ -142,7 +152,7 @@ func (w *writer) succeeded(records []*pending) {
 		}
 	}
 	for i := 0; i < len(w.trail.open)-maxOpen; i++ {
-		w.notes.add(newPending(Result, trailEntry(actionUnfinished, Failure, "too many operations have begun and not ended", w.trail.open[i]), w.o.Now()))
+		w.notes.add(newPending(Result, trailEntry(actionUnfinished, Unknown, "too many operations have begun and not ended", w.trail.open[i]), w.o.Now()))
 	}
 	w.counts.update(func(s *Stats) {
 		s.Written = w.trail.head.seq - w.began
@@ -168,9 +178,13 @@ func (w *writer) failed(batch []*pending, err error) {
 		s.Down, s.LastError, s.FailedAt = true, err.Error(), now
 	})
 	for _, p := range batch {
-		if !p.answer(err) && p.ends != "" {
+		if !p.answer(err) && p.keeps {
 			w.notes.add(p.again())
 		}
+	}
+	if !now.Before(w.nextCount) {
+		w.nextCount = now.Add(retry)
+		_ = w.ledger.keep(w.notes.count()) // as far as there is a place for it
 	}
 	if !now.Before(w.nextComplaint) {
 		w.nextComplaint = now.Add(complain)
@@ -213,6 +227,7 @@ func (w *writer) finish() {
 	w.nextTry = time.Time{}
 	w.commit(nil)
 	if lost := w.notes.close(); lost > 0 {
+		_ = w.ledger.keep(lost) // as far as there is a place for it
 		w.o.Log.Error("records of the audit trail are lost", "records", lost)
 		w.closed = fmt.Errorf("%w: %d records are lost", ErrUnavailable, lost)
 	}

@@ -17,7 +17,7 @@ type Registration struct {
 // Register adds a head, or gives a known one a new epoch. first, if not nil,
 // is its first status report; its epoch is ignored. The errors are
 // *InvalidError, ErrFleetFull, ErrOverloaded, the store's and ctx's; after
-// ctx's the head may still become registered.
+// each nothing has changed.
 func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport) (Registration, error) {
 	if err := ValidateSpec(&spec, r.allowLinkLocal); err != nil {
 		return Registration{}, err
@@ -52,7 +52,7 @@ func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport)
 		done = Registration{View: r.view(e, r.now()), Lease: e.lease(), Created: c.created}
 	}
 	if err := r.do(ctx, c); err != nil {
-		return Registration{}, err // after ctx's error done may still be written to
+		return Registration{}, err
 	}
 	r.tellTrail(ctx, c, &spec)
 	return done, nil
@@ -105,7 +105,7 @@ func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) 
 		apply: func(*entry, time.Time) {},
 		seen:  func(e *entry) { view = r.view(e, r.now()) },
 	})); err != nil {
-		return View{}, err // after ctx's error view may still be written to
+		return View{}, err
 	}
 	return view, nil
 }

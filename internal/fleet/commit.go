@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"headway/internal/event"
@@ -28,6 +29,7 @@ type commit struct {
 	apply     func(e *entry, now time.Time) // under r.mu, after the write; nil when only the record changes
 	seen      func(e *entry)                // under r.mu, right after apply
 	answer    chan error                    // buffered; nil when nobody waits
+	fate      atomic.Int32                  // waiting, taken or withdrawn
 
 	next    *Record
 	epoch   uint64
@@ -36,6 +38,13 @@ type commit struct {
 	rests   bool // its end, whichever it is, rests on what the batch writes
 	err     error
 }
+
+// The fates of a commit.
+const (
+	waiting = iota
+	taken
+	withdrawn // by its caller; it is not carried out
+)
 
 // Settle waits until every change that was queued before is done, which a
 // simulation with a clock of its own does before it looks. The errors are
@@ -49,7 +58,9 @@ func (r *Registry) Settle(ctx context.Context) error {
 	return err
 }
 
-// do queues a commit and waits for its end.
+// do queues a commit and waits for its end. After ctx's error nothing of it has
+// happened or will: one that is being written is waited for, so that no change
+// is in effect that its caller, and the trail, take for failed.
 func (r *Registry) do(ctx context.Context, c *commit) error {
 	c.answer = make(chan error, 1)
 	if !r.enqueue(c) {
@@ -59,7 +70,10 @@ func (r *Registry) do(ctx context.Context, c *commit) error {
 	case err := <-c.answer:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("waiting for the store: %w", ctx.Err())
+		if c.fate.CompareAndSwap(waiting, withdrawn) {
+			return fmt.Errorf("waiting for the store: %w", ctx.Err())
+		}
+		return <-c.answer
 	}
 }
 
@@ -177,18 +191,22 @@ func (r *Registry) probe(ctx context.Context) {
 	r.log.Info("the store works again")
 }
 
-// drain takes what waits behind c, up to a batch.
+// drain takes c and what waits behind it, up to a batch.
 func (r *Registry) drain(c *commit) []*commit {
-	batch := []*commit{c}
-	for len(batch) < commitBatch {
-		select {
-		case c := <-r.commits:
+	var batch []*commit
+	for {
+		if c.fate.CompareAndSwap(waiting, taken) {
 			batch = append(batch, c)
+		}
+		if len(batch) >= commitBatch {
+			return batch
+		}
+		select {
+		case c = <-r.commits:
 		default:
 			return batch
 		}
 	}
-	return batch
 }
 
 // commitTime bounds how long the store may take over one batch.

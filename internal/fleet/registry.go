@@ -30,7 +30,7 @@ type Options struct {
 	Random         func() float64        // in [0, 1), called by one goroutine at a time; nil: the runtime's
 	Lease          LeaseOptions          // zero values: defaults
 	Begin          audit.BeginFunc       // records what operators do; nil: audit.Unrecorded
-	Note           func(audit.Entry)     // records that a head registered, without waiting; nil: nowhere
+	Note           func(audit.Entry)     // records that a head registered; it returns soon, whatever becomes of the trail; nil: nowhere
 	MaxHeads       int                   // 0: DefaultMaxHeads
 	MaxModelTypes  int                   // distinct ones over the fleet; 0: DefaultMaxModelTypes
 	AllowLinkLocal bool                  // endpoints on link-local and cloud metadata addresses

@@ -46,8 +46,8 @@ func headTarget(id string, s *Spec) audit.Target {
 	return t
 }
 
-// tellTrail records that a head registered. It does not wait for the disk:
-// heads must be able to come back whatever becomes of the trail.
+// tellTrail records that a head registered. It cannot be refused: heads must be
+// able to come back whatever becomes of the trail.
 func (r *Registry) tellTrail(ctx context.Context, c *commit, spec *Spec) {
 	if !c.writes {
 		return // a known head with a new epoch changes nothing that lasts

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"headway/internal/audit"
 	"headway/internal/fleet"
@@ -44,6 +45,58 @@ func (t *trail) attach(o *fleet.Options) {
 		t.line(e.Actor.ID + " " + e.Action + " " + e.Target.ID + " " + string(e.Before) + string(e.After))
 		return func(o audit.Outcome, reason string, _ json.RawMessage) { t.line(string(o) + reason) }, nil
 	}
+}
+
+// A caller that leaves while its change is written changes nothing about it: the
+// trail has what is in effect. What is not taken yet does not happen.
+func TestACallerThatLeavesIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &trail{}
+		store := newFakeStore(t)
+		w := start(t, store, tr.attach)
+		w.register(spec("a"), active())
+		w.register(spec("b"), active())
+		tr.take()
+		store.block = make(chan struct{})
+		ctx, leave := context.WithCancel(t.Context())
+		drain := fleet.AdminDraining
+		errs := make(chan error, 3)
+		go func() { _, err := w.Patch(ctx, "a", fleet.Patch{State: &drain}); errs <- err }()
+		synctest.Wait() // it is written
+		go func() { errs <- w.Deregister(ctx, "b") }()
+		synctest.Wait() // it waits
+		go func() { _, err := w.Register(ctx, spec("c"), nil); errs <- err }()
+		synctest.Wait()
+		leave()
+		for range 2 {
+			if err := <-errs; !errors.Is(err, context.Canceled) {
+				t.Errorf("a change that waited got %v", err)
+			}
+		}
+		close(store.block)
+		if err := <-errs; err != nil {
+			t.Errorf("a change that was written got %v", err)
+		}
+		w.stop()
+		lines := tr.take()
+		slices.Sort(lines)
+		want := []string{
+			` head.deregister b {"admin_state":"enabled"}`, ` head.patch a {"admin_state":"enabled"}{"admin_state":"draining"}`,
+			"failurewaiting for the store: context canceled", "success",
+		}
+		if !slices.Equal(lines, want) {
+			t.Errorf("recorded %q, want %q", lines, want)
+		}
+		if v, err := w.Head("a"); err != nil || v.Record.Admin.State != fleet.AdminDraining {
+			t.Errorf("a: %+v, %v", v.Record.Admin, err)
+		}
+		if _, err := w.Head("b"); err != nil {
+			t.Errorf("b: %v; want it there", err)
+		}
+		if _, err := w.Head("c"); !errors.Is(err, fleet.ErrHeadNotFound) {
+			t.Errorf("c: %v; want it never registered", err)
+		}
+	})
 }
 
 func TestWhatTheAuditTrailLearns(t *testing.T) {

@@ -17,7 +17,7 @@ func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
 		Since: q.time("since"), Until: q.time("until"), Limit: q.limit(), Cursor: q.values["cursor"],
 	}
 	q.oneOf("category", []string{"admin", "policy", "head", "routing_config", "auth", "audit"})
-	q.oneOf("outcome", []string{"success", "failure", "denied"})
+	q.oneOf("outcome", []string{"success", "failure", "denied", "unknown"})
 	if err := q.err(); err != nil {
 		return err
 	}

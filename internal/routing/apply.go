@@ -114,12 +114,12 @@ func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, e
 	}
 	policy.Revision = expect + 1
 	if r.policies != nil {
-		policy.Revision, err = r.policies.SavePolicy(ctx, expect, StoredPolicy{
-			Document: encoded, Source: change.Source, SavedAt: r.now().UTC().Truncate(time.Millisecond),
+		outcome, err := r.save(ctx, StoredPolicy{
+			Revision: policy.Revision, Document: encoded, Source: change.Source, SavedAt: r.now().UTC().Truncate(time.Millisecond),
 			Author: change.Author, Note: change.Note,
 		})
-		if err != nil {
-			ended(audit.Failure, err.Error(), nil)
+		if outcome != audit.Success {
+			ended(outcome, err.Error(), nil)
 			return nil, fmt.Errorf("store the policy: %w", err)
 		}
 	}
@@ -130,6 +130,27 @@ func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, e
 		Data: PolicyChanged{Revision: policy.Revision, Source: change.Source, Author: change.Author},
 	})
 	return policy, nil
+}
+
+// save stores the policy of the next revision. A store that fails may have
+// stored it all the same, so that it is asked: what is stored is in force at the
+// next start and must not stand as a failure in the trail.
+func (r *Router) save(ctx context.Context, p StoredPolicy) (audit.Outcome, error) {
+	_, err := r.policies.SavePolicy(ctx, p.Revision-1, p)
+	if err == nil {
+		return audit.Success, nil
+	}
+	if errors.Is(err, ErrPolicyConflict) {
+		return audit.Failure, err
+	}
+	stored, unread := r.policies.Policy(context.WithoutCancel(ctx))
+	switch {
+	case unread != nil && !errors.Is(unread, ErrNoPolicy):
+		return audit.Unknown, errors.Join(err, unread)
+	case unread == nil && stored.Revision == p.Revision && stored.SavedAt.Equal(p.SavedAt):
+		return audit.Success, nil
+	}
+	return audit.Failure, err
 }
 
 // maxAudited is how many of the differences of a policy an audit record names.

@@ -1,6 +1,7 @@
 package routing_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -144,6 +145,8 @@ type diary struct {
 	lines  []string
 	refuse error // of the intent
 	fail   error // of the store
+	keeps  bool  // what it fails to store
+	unread error // of a look at what is stored
 	stored []routing.StoredPolicy
 }
 
@@ -162,17 +165,18 @@ func (d *diary) begin(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
 }
 
 func (d *diary) Policy(context.Context) (routing.StoredPolicy, error) {
-	return routing.StoredPolicy{}, routing.ErrNoPolicy
+	if d.unread != nil || len(d.stored) == 0 {
+		return routing.StoredPolicy{}, cmp.Or(d.unread, routing.ErrNoPolicy)
+	}
+	return d.stored[0], nil
 }
 
 func (d *diary) SavePolicy(_ context.Context, expect uint64, p routing.StoredPolicy) (uint64, error) {
 	d.note("store")
-	if d.fail != nil {
-		return 0, d.fail
+	if p.Revision = expect + 1; d.fail == nil || d.keeps {
+		d.stored = slices.Insert(d.stored, 0, p)
 	}
-	p.Revision = expect + 1
-	d.stored = slices.Insert(d.stored, 0, p)
-	return p.Revision, nil
+	return p.Revision, d.fail
 }
 
 func (d *diary) PolicyRevisions(_ context.Context, limit int) ([]routing.StoredPolicy, error) {
@@ -217,6 +221,27 @@ func TestAChangeOfPolicyIsRecordedBeforeAndAfter(t *testing.T) {
 	}
 	if d.lines != nil || w.router.Policy() != policy {
 		t.Errorf("without an intent: noted %q; want nothing done", d.lines)
+	}
+}
+
+// A store may fail after it has stored, as with a disk that answers late. The
+// trail says failure only of what is not in force, now or after a restart.
+func TestAPolicyInForceIsNoFailureInTheTrail(t *testing.T) {
+	d := &diary{fail: errors.New("the disk answered late"), keeps: true}
+	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Begin = d, d.begin })
+	next := document(t, `{"default_strategy":"random","caller_may":[]}`)
+	policy, err := w.router.Apply(t.Context(), next, routing.PolicyChange{}, 0)
+	check(t, err)
+	if last := d.lines[len(d.lines)-1]; last != `success {"revision":1}` || w.router.Policy() != policy || policy.Revision != 1 {
+		t.Errorf("stored with an error: noted %q, in force is revision %d", last, w.router.Policy().Revision)
+	}
+
+	d.unread = errors.New("the disk is gone")
+	if _, err := w.router.Apply(t.Context(), routing.DefaultDocument(), routing.PolicyChange{}, 1); !errors.Is(err, d.fail) {
+		t.Errorf("a store that does not say what it has: %v", err)
+	}
+	if last := d.lines[len(d.lines)-1]; !strings.HasPrefix(last, "unknown") {
+		t.Errorf("a store that does not say what it has: noted %q; want unknown", last)
 	}
 }
 
