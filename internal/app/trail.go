@@ -144,7 +144,7 @@ func newTrailMetrics(journal *audit.Journal) *trailMetrics {
 	add(counter, "headway_audit_records_total", "Records of the audit trail that are durable.", func(s *audit.Stats) float64 { return float64(s.Written) })
 	add(counter, "headway_audit_write_failures_total", "Records that could not be made durable when they had to be, so that what they announced did not happen.", func(s *audit.Stats) float64 { return float64(s.Failed) })
 	add(counter, "headway_audit_late_total", "Records that were written later than they happened.", func(s *audit.Stats) float64 { return float64(s.Late) })
-	add(counter, "headway_audit_dropped_total", "Records that were lost because too many waited for the disk.", func(s *audit.Stats) float64 { return float64(s.Dropped) })
+	add(counter, "headway_audit_dropped_total", "Records that were lost because too many waited for the disk, or because the process before ended while they did.", func(s *audit.Stats) float64 { return float64(s.Dropped) })
 	add(counter, "headway_audit_folded_total", "Denied attempts that another record stands for.", func(s *audit.Stats) float64 { return float64(s.Folded) })
 	add(counter, "headway_audit_rotations_total", "Files of the audit trail begun after others.", func(s *audit.Stats) float64 { return float64(s.Rotations) })
 	add(gauge, "headway_audit_sequence", "Sequence number of the last record of the audit trail.", func(s *audit.Stats) float64 { return float64(s.LastSeq) })

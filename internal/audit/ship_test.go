@@ -217,7 +217,7 @@ func TestShippingKeepsThePlaceOfASecondAgo(t *testing.T) {
 			t.Errorf("after 5 s of rest kept is %+v", c)
 		}
 		w.fill(3) // to 10
-		time.Sleep(900 * time.Millisecond)
+		time.Sleep(1100 * time.Millisecond)
 		if got := sink.take(); len(got) != 10 {
 			t.Fatalf("got %v", got)
 		}
