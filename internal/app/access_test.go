@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"headway/api"
 	"headway/internal/app"
 	"headway/internal/config"
@@ -259,4 +261,74 @@ func TestTheTrailIsPublished(t *testing.T) {
 	if _, err := app.New(t.Context(), app.Options{Config: third, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "redis.url") {
 		t.Errorf("an external Redis that is not named: %v", err)
 	}
+}
+
+// The trail is published over the queue without a gap to those who listen.
+func TestTheTrailIsPublishedOverTheQueue(t *testing.T) {
+	c := private(t)
+	c.Queue.Listen = "127.0.0.1:0"
+	listen := func(t *testing.T) func() (seq uint64, action string) {
+		t.Helper()
+		said, token := announced(t, c)
+		nc, err := nats.Connect(said.QueueURL, nats.Token(token))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		heard, err := nc.SubscribeSync("headway.v1.audit")
+		if err == nil {
+			err = nc.Flush()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() (uint64, string) {
+			t.Helper()
+			m, err := heard.NextMsg(time.Minute)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var r struct {
+				Seq    uint64 `json:"seq"`
+				Action string `json:"action"`
+			}
+			if err := json.Unmarshal(m.Data, &r); err != nil {
+				t.Fatalf("%s: %v", m.Data, err)
+			}
+			return r.Seq, r.Action
+		}
+	}
+	var last uint64
+	until := func(t *testing.T, next func() (uint64, string), action string) {
+		t.Helper()
+		for {
+			seq, got := next()
+			if seq == 0 { // a checkpoint
+				continue
+			}
+			if last > 0 && seq > last+1 {
+				t.Errorf("record %d follows %d", seq, last)
+			}
+			if last = max(last, seq); got == action {
+				return
+			}
+		}
+	}
+	t.Run("the first time", func(t *testing.T) {
+		serve(t, c)
+		next := listen(t)
+		said, token := announced(t, c)
+		send(t, plainly, 201, "POST", said.URL+"/api/v1/keys", token, `{"name":"me","role":"admin"}`)
+		until(t, next, "key.create")
+		if text := string(send(t, plainly, 200, "GET", said.URL+"/metrics", "", "")); strings.Contains(text, `message_queue_messages_total{queue="audit",status="published"} 0`) ||
+			!strings.Contains(text, `headway_audit_shipped_total{sink="nats"}`) {
+			t.Error("it is not counted")
+		}
+	})
+	serve(t, c)
+	next := listen(t)
+	said, token := announced(t, c)
+	send(t, plainly, 201, "POST", said.URL+"/api/v1/keys", token, `{"name":"you","role":"viewer"}`)
+	last = 0
+	until(t, next, "key.create")
 }

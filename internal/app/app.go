@@ -46,31 +46,32 @@ type Options struct {
 
 // App is the service, built and listening, not yet serving.
 type App struct {
-	config     config.Config
-	log        *slog.Logger
-	events     *event.Stream
-	fleet      *fleet.Registry
-	router     *routing.Router
-	desk       *calls.Desk
-	live       *live.Hub
-	queue      *natsmq.Queue   // nil: switched off
-	webhooks   *webhook.Sender // nil: nobody is told
-	instance   string          // of this run; begins the ids of events
-	policyFile *policyFile
-	server     *httpapi.Server
-	journal    *audit.Journal
-	trail      string                        // path of the audit file
-	certs      *pki.Certificates             // nil: no TLS
-	shipper    atomic.Pointer[audit.Shipper] // nil: the trail is not published
-	redis      *redisaudit.Embedded          // nil: there is none
-	outside    *outside
-	keys       *access.Keys
-	monitor    *monitor.Monitor // nil: switched off
-	console    *console.Console // nil: switched off
-	guard      *access.Guard
-	listener   net.Listener
-	announcer  *announcer
-	stops      []func() error // undone last-in-first-out
+	config       config.Config
+	log          *slog.Logger
+	events       *event.Stream
+	fleet        *fleet.Registry
+	router       *routing.Router
+	desk         *calls.Desk
+	live         *live.Hub
+	queue        *natsmq.Queue   // nil: switched off
+	webhooks     *webhook.Sender // nil: nobody is told
+	instance     string          // of this run; begins the ids of events
+	policyFile   *policyFile
+	server       *httpapi.Server
+	journal      *audit.Journal
+	trail        string                        // path of the audit file
+	certs        *pki.Certificates             // nil: no TLS
+	shipper      atomic.Pointer[audit.Shipper] // nil: the trail is not published
+	queueShipper atomic.Pointer[audit.Shipper] // nil: nor over the queue
+	redis        *redisaudit.Embedded          // nil: there is none
+	outside      *outside
+	keys         *access.Keys
+	monitor      *monitor.Monitor // nil: switched off
+	console      *console.Console // nil: switched off
+	guard        *access.Guard
+	listener     net.Listener
+	announcer    *announcer
+	stops        []func() error // undone last-in-first-out
 }
 
 // StateFile is the name of the state file in the data directory.
@@ -273,6 +274,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	if a.queue != nil {
 		start(a.queue.Run)
+		start(a.shipOverQueue)
 		a.log.Info("message queue", "mode", a.config.Queue.Mode, "addr", a.queue.Addr())
 	}
 	if a.monitor != nil {

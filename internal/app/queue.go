@@ -1,10 +1,17 @@
 package app
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"headway/internal/audit"
 	"headway/internal/httpapi"
 	"headway/internal/natsmq"
 )
@@ -40,6 +47,46 @@ func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
 	}
 	a.queue = queue
 	a.stops = append(a.stops, queue.Close)
+	return a.openQueueTrail(metrics)
+}
+
+// queueCursorFile keeps in the data directory how far the audit trail was
+// published over the queue.
+const queueCursorFile = "queue.cursor"
+
+// openQueueTrail makes what publishes the audit trail over the queue, where there
+// can be subscribers. It begins with what is recorded from the first time on: an
+// old trail would be published to none.
+func (a *App) openQueueTrail(metrics prometheus.Registerer) error {
+	if c := a.config.Queue; c.Mode == "embedded" && c.Listen == "" || c.Mode == "external" && !c.Audit {
+		return nil
+	}
+	cursor := filepath.Join(a.config.DataDir, queueCursorFile)
+	if _, err := os.Stat(cursor); errors.Is(err, fs.ErrNotExist) {
+		now, err := json.Marshal(audit.Cursor{Seq: a.journal.Stats().LastSeq, Receivers: -1})
+		if err == nil {
+			err = os.WriteFile(cursor, now, 0o600)
+		}
+		if err != nil {
+			return fmt.Errorf("keep how far the audit trail was published over the queue: %w", err)
+		}
+	}
+	shipper, err := audit.NewShipper(audit.ShipperOptions{
+		Path: a.trail, CursorPath: cursor, Sink: a.queue, Log: a.log,
+		Durable: func() uint64 { return a.journal.Stats().LastSeq },
+	})
+	if err != nil {
+		return err
+	}
+	a.queueShipper.Store(shipper)
+	return metrics.Register(newShipMetrics(shipper, "nats"))
+}
+
+// shipOverQueue publishes the audit trail over the queue until ctx ends.
+func (a *App) shipOverQueue(ctx context.Context) error {
+	if s := a.queueShipper.Load(); s != nil {
+		return s.Run(ctx)
+	}
 	return nil
 }
 

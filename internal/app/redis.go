@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,7 +70,7 @@ func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) erro
 		return err
 	}
 	a.shipper.Store(shipper)
-	return metrics.Register(newShipMetrics(shipper))
+	return metrics.Register(newShipMetrics(shipper, "redis"))
 }
 
 // ship publishes the audit trail until ctx ends.
@@ -82,8 +83,10 @@ func (a *App) ship(ctx context.Context) error {
 
 // publishCheckpoint has a checkpoint published after the records it covers.
 func (a *App) publishCheckpoint(c audit.Checkpoint) {
-	if s := a.shipper.Load(); s != nil {
-		s.Checkpoint(c)
+	for _, shipper := range []*atomic.Pointer[audit.Shipper]{&a.shipper, &a.queueShipper} {
+		if s := shipper.Load(); s != nil {
+			s.Checkpoint(c)
+		}
 	}
 }
 
@@ -99,10 +102,10 @@ type shipValue struct {
 	of   func(*audit.ShipperStats) float64
 }
 
-func newShipMetrics(shipper *audit.Shipper) *shipMetrics {
+func newShipMetrics(shipper *audit.Shipper, sink string) *shipMetrics {
 	m := &shipMetrics{shipper: shipper}
 	add := func(kind prometheus.ValueType, name, help string, of func(*audit.ShipperStats) float64) {
-		desc := prometheus.NewDesc(name, help, nil, prometheus.Labels{"sink": "redis"})
+		desc := prometheus.NewDesc(name, help, nil, prometheus.Labels{"sink": sink})
 		m.values = append(m.values, shipValue{desc, kind, of})
 	}
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue

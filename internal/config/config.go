@@ -162,6 +162,7 @@ type Queue struct {
 	CertFile  string
 	KeyFile   string
 	MaxBytes  int64 // of each stream
+	Audit     bool  // publishes the audit trail on the external one as well
 }
 
 // Webhooks says who is told of events.
@@ -247,6 +248,8 @@ func (t *table) queue(c *Queue) {
 		"key of that certificate, PEM")
 	size(t, "queue.max_bytes", &c.MaxBytes, 256<<20, 64<<10, 1<<40,
 		"size of each stream of the queue on the disk; more is refused until there is room")
+	t.boolean("queue.audit", &c.Audit, false,
+		"publish the audit trail on an external server too; on the embedded one those who may read it can always subscribe to it")
 }
 
 func (t *table) monitor(c *Monitor) {
