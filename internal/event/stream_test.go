@@ -261,3 +261,60 @@ func TestPatternsMatchTypes(t *testing.T) {
 		}
 	}
 }
+
+// Without a window a reader may lie so many events behind as the default says, and
+// loses none of them.
+func TestTheDefaultWindow(t *testing.T) {
+	s, reg := newStream(t, 0)
+	sub := s.Subscribe()
+	for range event.DefaultWindow {
+		s.Publish(event.Event{Type: event.HeadChanged})
+	}
+	if e, lost, err := sub.Next(t.Context()); e.ID != 1 || lost != 0 || err != nil {
+		t.Errorf("event %d, lost %d, %v; want the first", e.ID, lost, err)
+	}
+	s.Publish(event.Event{Type: event.HeadChanged})
+	s.Publish(event.Event{Type: event.HeadChanged})
+	if e, lost, err := sub.Next(t.Context()); e.ID != 3 || lost != 1 || err != nil {
+		t.Errorf("then event %d, lost %d, %v; want the third", e.ID, lost, err)
+	}
+	if n, _ := counter(t, reg, "headway_events_lost_total"); n != 1 {
+		t.Errorf("%v lost events counted", n)
+	}
+	if _, err := event.New(event.Options{Window: -1, Metrics: prometheus.NewRegistry()}); err == nil {
+		t.Error("a window of -1 is accepted")
+	}
+}
+
+// A reader that has waited is woken by each event, and a subscription that is
+// closed returns nothing more, also if there is something.
+func TestAReaderIsWokenByEachEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := newStream(t, 8)
+		sub := s.Subscribe()
+		got := make(chan uint64)
+		go func() {
+			defer close(got)
+			for {
+				e, _, err := sub.Next(t.Context())
+				if err != nil {
+					return
+				}
+				got <- e.ID
+			}
+		}()
+		for want := uint64(1); want <= 20; want++ {
+			synctest.Wait()
+			s.Publish(event.Event{Type: event.HeadChanged})
+			if id := <-got; id != want {
+				t.Errorf("event %d; want %d", id, want)
+			}
+		}
+		synctest.Wait()
+		sub.Close()
+		s.Publish(event.Event{Type: event.HeadChanged})
+		if id, more := <-got; more {
+			t.Errorf("event %d after the end", id)
+		}
+	})
+}

@@ -167,7 +167,10 @@ func TestTheOldestDeadLettersGiveWay(t *testing.T) {
 	nc := w.connect(as("k-a")...)
 	const n = 250
 	for range n {
-		w.ask(nc, "headway.v1.decisions.outcome.k-a", body, `"HEADWAY_COMMANDS"`)
+		w.until("it is stored", func() bool { // the stream is small, and its commands may wait
+			m, err := nc.Request("headway.v1.decisions.outcome.k-a", []byte(body), time.Minute)
+			return err == nil && strings.Contains(string(m.Data), `"HEADWAY_COMMANDS"`)
+		})
 	}
 	w.until("all have a letter", func() bool { return w.of("dead_letters", "published") == n+1 })
 	w.agree()

@@ -150,6 +150,34 @@ func TestATokenWithoutASubjectIsNobodys(t *testing.T) {
 	}
 }
 
+// The server itself ends the connection of a token when it expires.
+func TestATokensConnectionEndsWithIt(t *testing.T) {
+	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Watch = time.Hour }) // no look ends it
+	id := w.token("s.s.s", access.Principal{ID: "robots", Role: access.RoleClient, Expires: time.Now().Add(1500 * time.Millisecond)})
+	gone := make(chan struct{}, 8)
+	w.bearer("s.s.s", id, nats.DisconnectErrHandler(func(*nats.Conn, error) { gone <- struct{}{} }))
+	select {
+	case <-gone:
+	case <-time.After(time.Minute):
+		t.Error("it is still connected")
+	}
+}
+
+// Tokens are forgotten a while after their last connection has ended, so that
+// those that come and go need no more room than those that are here.
+func TestTokensAreForgotten(t *testing.T) {
+	w := newWorld(t)
+	for i := range 20 {
+		text := fmt.Sprint("t.o.", i)
+		nc := w.bearer(text, w.token(text, access.Principal{ID: "robots", Role: access.RoleClient}))
+		nc.Close()
+	}
+	if w.queue.Credentials() == 0 {
+		t.Error("none is known")
+	}
+	w.until("they are forgotten", func() bool { return w.queue.Credentials() == 0 })
+}
+
 // waiting is a world whose commands stay in the stream, in dir, until another one
 // takes them.
 func waiting(t *testing.T, dir string, change ...func(*natsmq.Options)) *world {

@@ -50,6 +50,8 @@ type world struct {
 	acted   []audit.Entry
 	broken  bool           // the store cannot be written
 	slow    time.Duration  // the store takes so long
+	blocked chan struct{}  // the store waits until it is closed; nil: it does not
+	stop    func()         // has Run return, and waits for that
 	budget  map[string]int // messages that somebody may send yet, by id; who is not in it has no limit
 	desk    *calls.Desk
 }
@@ -112,9 +114,12 @@ func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	queue, quit := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = w.queue.Run(queue) })
-	t.Cleanup(func() {
+	w.stop = func() {
 		quit()
 		serving.Wait()
+	}
+	t.Cleanup(func() {
+		w.stop()
 		must(w.queue.Close())
 		stop()
 		running.Wait()
@@ -131,8 +136,11 @@ type fragile struct {
 
 func (f *fragile) Save(ctx context.Context, changes []fleet.Change) error {
 	f.w.mu.Lock()
-	broken, slow := f.w.broken, f.w.slow
+	broken, slow, blocked := f.w.broken, f.w.slow, f.w.blocked
 	f.w.mu.Unlock()
+	if blocked != nil {
+		<-blocked
+	}
 	if slow > 0 {
 		<-time.After(slow)
 	}
@@ -154,6 +162,20 @@ func (w *world) slowly(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.slow = d
+}
+
+// block lets each write wait until release is called.
+func (w *world) block() (release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	blocked := make(chan struct{})
+	w.blocked = blocked
+	return sync.OnceFunc(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.blocked = nil
+		close(blocked)
+	})
 }
 
 // trail is what was recorded so far.

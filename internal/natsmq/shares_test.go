@@ -1,0 +1,94 @@
+package natsmq
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestNoAccountHoldsMoreThanItLeaves(t *testing.T) {
+	s := newShares(120)
+	most := func(account string) (n int) {
+		for s.take(account, 1) {
+			n++
+		}
+		return n
+	}
+	for i, want := range []int{60, 30, 15, 7, 4, 2, 1} {
+		if got := most(fmt.Sprint("account ", i)); got != want {
+			t.Errorf("account %d takes %d; want %d", i, got, want)
+		}
+	}
+	if got := most("account 0"); got != 0 {
+		t.Errorf("the first takes %d more", got)
+	}
+	s.give("account 0", 60)
+	if _, kept := s.of["account 0"]; kept || s.used != 59 {
+		t.Errorf("it is remembered, and %d are used", s.used)
+	}
+	s.give("account 1", 99) // more than it has
+	if s.used != 29 {
+		t.Errorf("%d are used", s.used)
+	}
+	if !s.take("account 1", 45) || s.take("account 1", 1) {
+		t.Error("a share is not what the others leave")
+	}
+}
+
+func TestRoomOfBeforeIsGivenBackLast(t *testing.T) {
+	r := &room{shares: newShares(int64(100))}
+	r.add(earlier, 20)
+	if err := r.take("a", 10); err != nil {
+		t.Fatal(err)
+	}
+	r.give("a", 15) // 10 of its own, 5 of before
+	if r.shares.used != 15 || r.shares.of[earlier] != 15 {
+		t.Errorf("%+v", r.shares)
+	}
+	if r.filled() != 0.15 {
+		t.Errorf("filled is %v", r.filled())
+	}
+	if r.take("a", 43) == nil || r.take("a", 42) != nil {
+		t.Error("a may take what is left for others, 42")
+	}
+}
+
+// What is remembered of commands is bounded, and the oldest is forgotten.
+func TestCommandsThatWereSeenAreBounded(t *testing.T) {
+	s, now := newSeen(), time.Now()
+	for i := range maxSeen + 100 {
+		if fresh, _ := s.claim(fmt.Sprint(i), now, time.Minute); !fresh {
+			t.Fatalf("%d is not new", i)
+		}
+	}
+	if len(s.ids) != maxSeen || s.order.Len() != maxSeen {
+		t.Errorf("%d are remembered; want %d", len(s.ids), maxSeen)
+	}
+	if fresh, _ := s.claim(fmt.Sprint(maxSeen), now, time.Minute); fresh {
+		t.Error("one of the last is forgotten")
+	}
+	if fresh, _ := s.claim("0", now, time.Minute); !fresh {
+		t.Error("the oldest is remembered")
+	}
+}
+
+func TestCommandIDs(t *testing.T) {
+	const named, shared = "headway.v1.decisions.outcome.k-1", "headway.v1.decisions.outcome"
+	one := commandID(named, "id", []byte("body"))
+	if other := commandID("headway.v1.stored.decisions.outcome.k-1", "id", []byte("another")); other != one {
+		t.Error("the same id of the same sender is another one in the stream, or with another body")
+	}
+	for what, other := range map[string]string{
+		"another sender": commandID("headway.v1.decisions.outcome.k-2", "id", []byte("body")),
+		"another queue":  commandID("headway.v1.commands.heads.register.k-1", "id", []byte("body")),
+		"another id":     commandID(named, "id2", []byte("body")),
+		"no sender":      commandID(shared, "id", []byte("body")),
+	} {
+		if other == one {
+			t.Errorf("%s has the same", what)
+		}
+	}
+	if commandID(shared, "id", []byte("body")) == commandID(shared, "id", []byte("another")) {
+		t.Error("without a sender another body has the same")
+	}
+}
