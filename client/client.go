@@ -19,6 +19,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -208,12 +209,21 @@ func New(baseURL string, opts ...Option) (*Client, error) {
 
 func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || !validPort(u.Port()) || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		// The text is not repeated: it may hold a password.
 		return nil, errors.New("the base URL of a router is http or https, a host and perhaps a path, such as http://127.0.0.1:8080")
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	return u, nil
+}
+
+// validPort reports whether a port of a URL can be dialed; "" is the scheme's.
+func validPort(port string) bool {
+	if port == "" {
+		return true
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n > 0
 }
 
 func newTransport(config *tls.Config) *http.Transport {

@@ -44,7 +44,7 @@ func TestAlertsReachPeople(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		p.must(201, "POST", "/api/v1/heads", head(id))
 	}
-	eventually(t, 20*time.Second, "the dead man's switch fires", func() error { return people.has("/watchdog", "Watchdog", "firing") })
+	eventually(t, patience, "the dead man's switch fires", func() error { return people.has("/watchdog", "Watchdog", "firing") })
 	if err := people.has("/on-call", "LowActiveHeads", "firing"); err == nil {
 		t.Error("LowActiveHeads fires with three heads")
 	}
@@ -160,7 +160,7 @@ func TestAlertmanagerKeepsBackWhatFollows(t *testing.T) {
 				t.Fatalf("%v, %v", res, err)
 			}
 			_ = res.Body.Close()
-			eventually(t, 20*time.Second, "it knows what to keep back", func() error { return keepsBack(addr, len(c.told), c.kept) })
+			eventually(t, patience, "it knows what to keep back", func() error { return keepsBack(addr, len(c.told), c.kept) })
 		})
 	}
 }
@@ -209,11 +209,11 @@ func TestTheMonitorTellsAlertsByItself(t *testing.T) {
 `)
 	p := serve(t, t.TempDir(), "--http-lame-duck", "1ms", "--monitor-interval", "1s", "--monitor-rules-file", rules,
 		"--monitor-alertmanagers", "http://"+alertmanager, "--monitor-alert-webhooks", direct.url+"/hook")
-	eventually(t, 20*time.Second, "the webhook is told", func() error { return direct.has("/hook", "LowActiveHeads", "firing") })
-	eventually(t, 20*time.Second, "Alertmanager tells it", func() error { return people.has("/on-call", "LowActiveHeads", "firing") })
+	eventually(t, patience, "the webhook is told", func() error { return direct.has("/hook", "LowActiveHeads", "firing") })
+	eventually(t, patience, "Alertmanager tells it", func() error { return people.has("/on-call", "LowActiveHeads", "firing") })
 	p.must(201, "POST", "/api/v1/heads", headBody("a"))
 	p.must(201, "POST", "/api/v1/heads", headBody("b"))
-	eventually(t, 20*time.Second, "its end is told", func() error { return direct.has("/hook", "LowActiveHeads", "resolved") })
+	eventually(t, patience, "its end is told", func() error { return direct.has("/hook", "LowActiveHeads", "resolved") })
 	for _, service := range []string{"alertmanager", "webhook"} {
 		if v := gauge(p, fmt.Sprintf(`external_service_calls_total{service=%q,status="success"}`, service)); v == "0" {
 			t.Errorf("calls of %s were not counted", service)

@@ -283,7 +283,7 @@ reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
 			if err != nil {
 				return err
 			}
-			w := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+			w := bufio.NewWriterSize(forReading(cmd.OutOrStdout()), 64<<10)
 			err = audit.Copy(cmd.Context(), path, trailQuery(t.query), func(line []byte) error {
 				if format == "jsonl" {
 					_, err := w.Write(line)

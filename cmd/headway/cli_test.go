@@ -68,7 +68,7 @@ func has(t testing.TB, printed string, texts ...string) {
 // credential once.
 func TestTheCommandLineFindsTheServiceByItself(t *testing.T) {
 	dir := t.TempDir()
-	p := serve(t, filepath.Join(dir, "data"))
+	p := serve(t, filepath.Join(dir, "data"), "--lease-base-interval", "60s") // one registration is to last for all
 	s := &shell{TB: t, dir: dir}
 
 	out, _ := s.cli(exitOK, "status")

@@ -51,6 +51,7 @@ strategy. The place that the decision reserves is given back at once, unless
 			})
 		},
 	}
+	required(cmd, "model-type")
 	r.addFlags(cmd)
 	out.addFlag(cmd)
 	f := cmd.Flags()
@@ -68,26 +69,39 @@ strategy. The place that the decision reserves is given back at once, unless
 }
 
 func printDecision(w io.Writer, d *api.Decision) {
-	fmt.Fprintf(w, "%s  %s  (%s)\n", seen(d.Head.ID), seen(d.Head.Endpoint), seen(d.Head.Region))
-	fmt.Fprintf(w, "because   %s\n", seen(d.Reason))
-	fmt.Fprintf(w, "strategy  %s, policy revision %d\n", seen(d.Strategy), d.PolicyRevision)
+	for _, line := range wrap(fmt.Sprintf("%s  %s  (%s)", seen(d.Head.ID), seen(d.Head.Endpoint), seen(d.Head.Region)), pageWidth) {
+		fmt.Fprintln(w, line)
+	}
+	paragraph(w, "because", d.Reason)
+	paragraph(w, "strategy", fmt.Sprintf("%s, policy revision %d", d.Strategy, d.PolicyRevision))
 	var others []string
 	for _, a := range d.Alternatives {
 		others = append(others, a.ID)
 	}
-	fmt.Fprintf(w, "then      %s\n", orDash(seen(strings.Join(others, ", "))))
+	paragraph(w, "then", orDash(strings.Join(others, ", ")))
 	if d.Explanation != nil {
 		explain(w, d.Explanation)
 	}
 }
 
+// paragraph writes a name and what is said of it beside it, on lines that a page
+// shows whole.
+func paragraph(w io.Writer, name, text string) {
+	const indent = 10
+	for _, line := range wrap(seen(text), pageWidth-indent) {
+		fmt.Fprintf(w, "%-*s%s\n", indent, name, line)
+		name = ""
+	}
+}
+
 func explain(w io.Writer, e *api.Explanation) {
-	fmt.Fprintf(w, "rule      %s\nformula   %s\n", seen(e.Rule), seen(e.Formula))
+	paragraph(w, "rule", e.Rule)
+	paragraph(w, "formula", e.Formula)
 	if e.Region != "" {
-		fmt.Fprintf(w, "region    %s, %s\n", seen(e.Region), seen(e.RegionMode))
+		paragraph(w, "region", e.Region+", "+e.RegionMode)
 	}
 	fmt.Fprintln(w)
-	t := &table{columns: []string{"", "HEAD", "REGION", "COST", "REMOVED BY", "SIGNALS"}}
+	t := &table{columns: []string{"", "HEAD", "REGION", "COST", "REMOVED BY", "SIGNALS"}, limit: pageWidth}
 	for i := range e.Candidates {
 		c := &e.Candidates[i]
 		mark, cost := "", "-"
@@ -110,7 +124,7 @@ func explain(w io.Writer, e *api.Explanation) {
 		}
 		t.add(mark, c.Head, c.Region, cost, orDash(c.Filter), orDash(strings.Join(signals, ", ")))
 	}
-	_ = (&output{format: "table"}).write(w, nil, t)
+	_ = t.write(w, false)
 	if e.Omitted > 0 {
 		fmt.Fprintf(w, "and %d more\n", e.Omitted)
 	}

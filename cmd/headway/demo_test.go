@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
-	"time"
 )
 
 var decided = regexp.MustCompile(`(?m)^routing_decisions_total\{.*strategy="least_loaded"\} [1-9]`)
@@ -16,7 +15,7 @@ func TestADemoOutlivesTheFirstKeyAndARestart(t *testing.T) {
 	p := serve(t, filepath.Join(s.dir, "data"))
 	goesOn := func(p *process) {
 		t.Helper()
-		eventually(t, 30*time.Second, "the demo's requests are decided", func() error {
+		eventually(t, patience, "the demo's requests are decided", func() error {
 			if text := p.must(http.StatusOK, http.MethodGet, "/metrics", ""); !decided.Match(text) {
 				return errors.New("none is")
 			}

@@ -190,6 +190,7 @@ servers that stay do that themselves, with the SDK or over HTTP.`,
 			})
 		},
 	}
+	required(cmd, "endpoint", "model-type", "region")
 	out.addFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&reg.Endpoint, "endpoint", "", "URL that requests are sent to")
@@ -213,14 +214,14 @@ func newHeadsState(r *remote, use, state, summary string) *cobra.Command {
 		ValidArgsFunction: r.completeHeads,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.do(nil, func(c *client.Client) error {
-				for _, id := range args {
+				return each(cmd, use, "head", args, func(id string) error {
 					h, err := c.PatchHead(cmd.Context(), id, api.HeadPatch{AdminState: &state})
 					if err != nil {
 						return err
 					}
-					fmt.Fprintf(cmd.OutOrStdout(), "%s is %s, with %d in flight\n", seen(h.ID), seen(h.AdminState), h.InFlight)
-				}
-				return nil
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is %s, with %d in flight\n", seen(h.ID), seen(h.AdminState), h.InFlight)
+					return err
+				})
 			})
 		},
 	}
@@ -234,13 +235,13 @@ func newHeadsRemove(r *remote) *cobra.Command {
 		ValidArgsFunction: r.completeHeads,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return r.do(nil, func(c *client.Client) error {
-				for _, id := range args {
+				return each(cmd, "remove", "head", args, func(id string) error {
 					if err := c.DeleteHead(cmd.Context(), id); err != nil {
 						return err
 					}
-					fmt.Fprintf(cmd.OutOrStdout(), "%s is removed\n", id)
-				}
-				return nil
+					_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s is removed\n", seen(id))
+					return err
+				})
 			})
 		},
 	}

@@ -188,13 +188,14 @@ that are named; client decides and uses /v1.`,
 					if file != "" {
 						shown = "it is in " + file
 					}
-					fmt.Fprintf(cmd.ErrOrStderr(), "made key %s of role %s; %s\n", key.ID, key.Role, shown)
-					_, err = fmt.Fprintln(w, key.Secret)
+					fmt.Fprintf(cmd.ErrOrStderr(), "made key %s of role %s; %s\n", seen(key.ID), seen(key.Role), shown)
+					_, err = fmt.Fprintln(w, seen(key.Secret))
 					return err
 				})
 			})
 		},
 	}
+	required(cmd, "role", "name")
 	out.addFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&file, "out", "", "file to make for the secret, mode 0600, which must not exist; without one it goes to standard output")
@@ -291,11 +292,15 @@ loopback again; that is asked about first, or wants --yes.`,
 						return err
 					}
 				}
-				for _, id := range args {
+				err = each(cmd, "revoke", "key", args, func(id string) error {
 					if err := book.RevokeKey(ctx, id); err != nil {
 						return err
 					}
-					fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked\n", id)
+					_, err := fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked\n", seen(id))
+					return err
+				})
+				if err != nil {
+					return err
 				}
 				if opens {
 					fmt.Fprintln(cmd.ErrOrStderr(), "no key is left, and "+openService)

@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,6 +19,23 @@ func (s *shell) only(args ...string) api.Key {
 		s.Fatalf("%v: %s", err, out)
 	}
 	return keys[0]
+}
+
+// named is the id of the key with a name.
+func (s *shell) named(name string) string {
+	s.Helper()
+	out, _ := s.cli(exitOK, "keys", "list", "-o", "json", "--token-file", "admin.key")
+	var keys []api.Key
+	if err := json.Unmarshal([]byte(out), &keys); err != nil {
+		s.Fatal(err)
+	}
+	for i := range keys {
+		if keys[i].Name == name {
+			return keys[i].ID
+		}
+	}
+	s.Fatalf("no key %s in %s", name, out)
+	return ""
 }
 
 // Without a key the service lets everybody in by loopback, so the last one does
@@ -70,10 +86,7 @@ func TestTheLastKeyIsRevokedOnlyOnPurpose(t *testing.T) {
 }
 
 func TestTheLastKeyIsAskedAboutOnATerminal(t *testing.T) {
-	script, err := exec.LookPath("script")
-	if err != nil {
-		t.Skip("there is no script(1) to be the terminal")
-	}
+	script := debian(t, "script", "bsdutils")
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

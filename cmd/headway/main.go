@@ -69,10 +69,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if errors.Is(err, client.ErrUnavailable) && errors.Is(err, syscall.ECONNREFUSED) {
 		fmt.Fprintln(stderr, "Nothing listens there: start the service with 'headway serve', or name another with --server.")
 	}
+	code := codeOf(err)
+	if code == exitUsage {
+		fmt.Fprintln(stderr, "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one.")
+	}
+	return code
+}
+
+// codeOf is the exit code of an error.
+func codeOf(err error) int {
 	if coded, ok := errors.AsType[*codedError](err); ok {
-		if coded.code == exitUsage {
-			fmt.Fprintln(stderr, "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one.")
-		}
 		return coded.code
 	}
 	return exitOf(err)

@@ -9,7 +9,6 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -24,14 +23,26 @@ import (
 var formats = []string{"table", "wide", "json", "yaml"}
 
 // output writes what a command found, as the user wants it.
-type output struct{ format string }
+type output struct {
+	format string
+	json   bool // --json: the format is json
+	cmd    *cobra.Command
+}
 
 func (o *output) addFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&o.format, "output", "o", "table", "format: "+strings.Join(formats, ", "))
+	cmd.Flags().BoolVar(&o.json, "json", false, "the same as --output json")
+	o.cmd = cmd
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 }
 
 func (o *output) check() error {
+	if o.json {
+		if o.format != "json" && o.cmd.Flags().Changed("output") {
+			return usageError(fmt.Errorf("--json and -o %s: want one of them", o.format))
+		}
+		o.format = "json"
+	}
 	if !slices.Contains(formats, o.format) {
 		return usageError(fmt.Errorf("-o %q: want one of %s", o.format, strings.Join(formats, ", ")))
 	}
@@ -40,17 +51,6 @@ func (o *output) check() error {
 
 // structured reports whether the output is for programs.
 func (o *output) structured() bool { return o.format == "json" || o.format == "yaml" }
-
-// table is what people read: columns, of which those after the first wide are
-// shown in the wide format only.
-type table struct {
-	columns []string
-	wide    int  // columns that the narrow format shows; 0: all
-	bare    bool // without the line of columns
-	rows    [][]string
-}
-
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
 // write writes v as it is asked for; t is its table.
 func (o *output) write(w io.Writer, v any, t *table) error {
@@ -63,25 +63,7 @@ func (o *output) write(w io.Writer, v any, t *table) error {
 	case "yaml":
 		return writeYAML(w, v)
 	}
-	shown := len(t.columns)
-	if t.wide > 0 && o.format != "wide" {
-		shown = t.wide
-	}
-	tab := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	line := func(cells []string) {
-		visible := make([]string, shown)
-		for i, cell := range cells[:shown] {
-			visible[i] = seen(cell)
-		}
-		fmt.Fprintln(tab, strings.TrimRight(strings.Join(visible, "\t"), "\t "))
-	}
-	if !t.bare {
-		line(t.columns)
-	}
-	for _, row := range t.rows {
-		line(row)
-	}
-	return tab.Flush()
+	return t.write(w, o.format == "wide")
 }
 
 func writeJSON(w io.Writer, v any, indent string) error {
@@ -146,6 +128,38 @@ func seen(text string) string {
 // seenLines is text of several lines that somebody else has written, for people.
 func seenLines(text string) string {
 	return visibly(strings.ToValidUTF8(text, "\ufffd"), isLayout, escapeJSON)
+}
+
+// forReading is w or, where a person reads it, one that shows hidden characters.
+func forReading(w io.Writer) io.Writer {
+	if isTerminal(w) {
+		return &shownWriter{w: w}
+	}
+	return w
+}
+
+// shownWriter escapes hidden characters as JSON has it.
+type shownWriter struct {
+	w    io.Writer
+	part []byte // of a character whose rest is to come
+}
+
+func (s *shownWriter) Write(b []byte) (int, error) {
+	text := append(s.part, b...)
+	whole := len(text)
+	for back := 1; back < utf8.UTFMax && back <= len(text); back++ {
+		if at := len(text) - back; utf8.RuneStart(text[at]) {
+			if !utf8.FullRune(text[at:]) {
+				whole = at
+			}
+			break
+		}
+	}
+	s.part = append([]byte(nil), text[whole:]...)
+	if _, err := io.WriteString(s.w, seenLines(string(text[:whole]))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 func isLayout(r rune) bool { return r == '\n' || r == '\t' }

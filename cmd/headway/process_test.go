@@ -278,7 +278,7 @@ func TestNothingStaysInFlightAfterChaos(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	p.until(20*time.Second, "headway_reservations_open 0")
+	p.until(patience, "headway_reservations_open 0")
 	places := regexp.MustCompile(`(?m)^headway_head_in_flight\{head="([^"]+)"\} (\S+)$`)
 	heads := places.FindAllStringSubmatch(string(p.must(200, "GET", "/metrics", "")), -1)
 	if len(heads) < 2 {

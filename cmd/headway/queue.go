@@ -118,37 +118,16 @@ func newQueueEach(r *remote, use, short string, do func(*client.Client, context.
 						numbers = append(numbers, l.Number)
 					}
 				}
-				return eachLetter(cmd, use, numbers, func(n uint64) error { return do(c, cmd.Context(), n) })
+				if err := each(cmd, use, "dead letter", numbers, func(n uint64) error { return do(c, cmd.Context(), n) }); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d dead letters\n", use, len(numbers))
+				return err
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all that there are")
 	return cmd
-}
-
-// eachLetter does something with each dead letter. What fails for one is told,
-// and the rest go on, unless it would fail for all.
-func eachLetter(cmd *cobra.Command, use string, numbers []uint64, do func(uint64) error) error {
-	var first error
-	failed := 0
-	for i, n := range numbers {
-		err := do(n)
-		if err == nil {
-			continue
-		}
-		if errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrUnauthorized) || errors.Is(err, client.ErrForbidden) || cmd.Context().Err() != nil {
-			return fmt.Errorf("%s: after %d of %d dead letters, of which %d failed: %w", use, i, len(numbers), failed, err)
-		}
-		if failed++; first == nil {
-			first = err
-		}
-		fmt.Fprintf(cmd.ErrOrStderr(), "dead letter %d: %v\n", n, err)
-	}
-	if failed > 0 {
-		return fmt.Errorf("%s: %d of %d dead letters failed: %w", use, failed, len(numbers), first)
-	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d dead letters\n", use, len(numbers))
-	return nil
 }
 
 func letterNumber(text string) (uint64, error) {

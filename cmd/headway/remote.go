@@ -41,6 +41,7 @@ func (r *remote) addFlags(cmd *cobra.Command) {
 
 // addConnectionFlags adds the flags that say which service, and as whom.
 func (r *remote) addConnectionFlags(cmd *cobra.Command) {
+	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return r.check(cmd) }
 	f := cmd.PersistentFlags()
 	f.StringVar(&r.server, "server", os.Getenv(config.EnvServer), "URL of the service ("+config.EnvServer+"); without one the service of this machine is found")
 	f.StringVar(&r.tokenFile, "token-file", os.Getenv(config.EnvTokenFile), "file with an API key ("+config.EnvTokenFile+", or the key itself in "+config.EnvToken+")")
@@ -48,6 +49,24 @@ func (r *remote) addConnectionFlags(cmd *cobra.Command) {
 	f.StringVar(&r.certFile, "cert-file", "", "certificate to show to the service, PEM")
 	f.StringVar(&r.keyFile, "key-file", "", "key of that certificate, PEM")
 	f.StringVar(&r.dataDir, "data-dir", os.Getenv(config.EnvDataDir), "data directory of the service of this machine ("+config.EnvDataDir+"); without one ./data and /var/lib/headway are looked at")
+}
+
+// check refuses flags that no service can be reached with.
+func (r *remote) check(cmd *cobra.Command) error {
+	if f := cmd.Flags().Lookup("timeout"); f != nil && r.timeout <= 0 {
+		return usageError(fmt.Errorf("--timeout %s: want more than 0", f.Value))
+	}
+	if r.server != "" {
+		c, err := client.New(r.server)
+		if err != nil {
+			return usageError(fmt.Errorf("--server: %w", err))
+		}
+		c.Close()
+	}
+	if (r.certFile == "") != (r.keyFile == "") {
+		return usageError(errors.New("--cert-file and --key-file: want both or neither"))
+	}
+	return nil
 }
 
 // connect makes a client of the service.

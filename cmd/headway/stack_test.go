@@ -21,12 +21,15 @@ import (
 	"headway/internal/mixin"
 )
 
+// patience is for what happens at once on a machine that is not busy.
+const patience = 3 * time.Minute
+
 // debian finds a program of Debian's, or skips the test and says how to get it.
 func debian(t testing.TB, program, pkg string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
-		t.Skipf("%s is not installed; on Debian: apt-get install -y --no-install-recommends %s", program, pkg)
+		t.Skipf("%s is missing; get it with: apt-get install -y --no-install-recommends %s", program, pkg)
 	}
 	return path
 }
@@ -60,7 +63,7 @@ func started(t testing.TB, ready string, path string, args ...string) {
 			t.Logf("%s said:\n%s", filepath.Base(path), out.String())
 		}
 	})
-	eventually(t, 30*time.Second, filepath.Base(path)+" is ready", func() error {
+	eventually(t, patience, filepath.Base(path)+" is ready", func() error {
 		_, err := fetch(ready)
 		return err
 	})

@@ -94,7 +94,7 @@ has a checksum, without which 'state import' refuses it.`,
 			if len(args) > 0 {
 				name = args[0]
 			}
-			return withOwnFile(name, cmd.OutOrStdout(), func(w io.Writer) error {
+			return withOwnFile(name, forReading(cmd.OutOrStdout()), func(w io.Writer) error {
 				return r.withState(cmd,
 					func(c *client.Client) error { return copyState(cmd.Context(), c, r.timeout, w) },
 					func(path string) error { return boltstore.Export(cmd.Context(), path, w) },

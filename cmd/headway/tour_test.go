@@ -120,7 +120,7 @@ func withDemo(t *testing.T, args ...string) *process {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = demo.Process.Signal(os.Interrupt); _ = demo.Wait() })
-	p.until(20*time.Second, "active_heads 8")
+	p.until(patience, "active_heads 8")
 	return p
 }
 
@@ -217,10 +217,8 @@ func (p *process) until(limit time.Duration, line string) {
 // speaks as vLLM does: it registers, reports the load, and registers again when
 // the router has forgotten the head.
 func TestTheLoopForVLLMInTheManual(t *testing.T) {
-	for _, program := range []string{"bash", "curl", "awk", "sed"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("the loop needs %s", program)
-		}
+	for program, pkg := range map[string]string{"bash": "bash", "curl": "curl", "awk": "mawk", "sed": "sed"} {
+		debian(t, program, pkg)
 	}
 	manual, err := os.ReadFile("../../docs/operating.md")
 	if err != nil {
@@ -243,10 +241,10 @@ func TestTheLoopForVLLMInTheManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = shell.Process.Kill(); _ = shell.Wait() }()
-	p.until(20*time.Second, "active_heads 1")
+	p.until(patience, "active_heads 1")
 	if head := string(p.must(200, "GET", "/api/v1/heads/gpu-7", "")); !strings.Contains(head, `"in_flight":0,"queued":0`) {
 		t.Errorf("the load is not reported: %s", head)
 	}
 	p.must(204, "DELETE", "/api/v1/heads/gpu-7", "")
-	p.until(20*time.Second, "active_heads 1")
+	p.until(patience, "active_heads 1")
 }

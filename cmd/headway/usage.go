@@ -45,6 +45,18 @@ func strictArgs(cmd *cobra.Command) {
 	}
 }
 
+// required makes it wrong usage to leave one of the flags out, or empty.
+func required(cmd *cobra.Command, flags ...string) {
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		for _, name := range flags {
+			if v := cmd.Flags().Lookup(name).Value.String(); v == "" || v == "[]" {
+				return usageError(fmt.Errorf("--%s is missing. Usage: %s", name, cmd.UseLine()))
+			}
+		}
+		return nil
+	}
+}
+
 // exampleArgs are arguments as they might be, by group and name in the usage.
 var exampleArgs = map[string]string{
 	"heads ID": "gpu-7", "keys ID": "0123456789ab", "policy FILE": "policy.yaml", "policy REVISION": "3",

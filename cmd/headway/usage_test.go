@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -75,27 +76,103 @@ func TestAGroupAloneShowsItsHelp(t *testing.T) {
 
 func TestSlipsAreNamed(t *testing.T) {
 	for args, want := range map[string]string{
-		"decide --modeltype m":         "unknown flag: --modeltype; did you mean --model-type?",
-		"heads list --regoin eu":       "unknown flag: --regoin; did you mean --region?",
-		"serve --lsten 127.0.0.1:0":    "unknown flag: --lsten; did you mean --listen?",
-		"heads lst --region eu":        `unknown command "lst" of "headway heads"; did you mean list?`,
-		"policy app policy.yaml":       "did you mean apply?",
-		"help heads lst":               `unknown command "lst" of "headway heads"; did you mean list?`,
-		"help nonsense":                `unknown command "nonsense" of "headway"`,
-		"heads list --nothing-like-it": "unknown flag: --nothing-like-it\n",
-		"heads drain":                  "; ID is missing. Usage: headway heads drain ID... [flags]\nFor example: headway heads drain gpu-7",
-		"heads get":                    "; ID is missing. Usage: headway heads get ID [flags]",
-		"policy apply":                 "; FILE is missing. Usage: headway policy apply FILE [flags]\nFor example: headway policy apply policy.yaml",
-		"policy apply a b":             "accepts 1 arg(s), received 2. Usage: headway policy apply FILE",
-		"heads list -Q":                "unknown shorthand flag",
-		"demo --speed 0":               "--speed 0: want more than 0",
-		"demo --heads 0":               "--heads 0: want more than 0",
-		"version -o xml":               `-o "xml": want one of`,
+		"decide --modeltype m":             "unknown flag: --modeltype; did you mean --model-type?",
+		"heads list --regoin eu":           "unknown flag: --regoin; did you mean --region?",
+		"serve --lsten 127.0.0.1:0":        "unknown flag: --lsten; did you mean --listen?",
+		"heads lst --region eu":            `unknown command "lst" of "headway heads"; did you mean list?`,
+		"policy app policy.yaml":           "did you mean apply?",
+		"help heads lst":                   `unknown command "lst" of "headway heads"; did you mean list?`,
+		"help nonsense":                    `unknown command "nonsense" of "headway"`,
+		"heads list --nothing-like-it":     "unknown flag: --nothing-like-it\n",
+		"heads drain":                      "; ID is missing. Usage: headway heads drain ID... [flags]\nFor example: headway heads drain gpu-7",
+		"heads get":                        "; ID is missing. Usage: headway heads get ID [flags]",
+		"policy apply":                     "; FILE is missing. Usage: headway policy apply FILE [flags]\nFor example: headway policy apply policy.yaml",
+		"policy apply a b":                 "accepts 1 arg(s), received 2. Usage: headway policy apply FILE",
+		"heads list -Q":                    "unknown shorthand flag",
+		"demo --speed 0":                   "--speed 0: want more than 0",
+		"demo --heads 0":                   "--heads 0: want more than 0",
+		"version -o xml":                   `-o "xml": want one of`,
+		"version --json -o yaml":           "--json and -o yaml: want one of them",
+		"decide":                           "--model-type is missing. Usage: headway decide --model-type NAME",
+		"decide --model-type=":             "--model-type is missing",
+		"heads register a":                 "--endpoint is missing",
+		"keys create --role admin":         "--name is missing",
+		"status --server nonsense":         "--server: ",
+		"demo --server ftp://x":            "--server: ",
+		"doctor --server http://x:0":       "--server: ",
+		"watch --server http://:80":        "--server: ",
+		"state check --server x y":         "unknown command",
+		"audit tail --server http://u:p@x": "--server: ",
+		"status --timeout 0s":              "--timeout 0s: want more than 0",
+		"status --cert-file x":             "--cert-file and --key-file: want both or neither",
 	} {
 		code, out, errs := here(t, strings.Fields(args)...)
 		if code != exitUsage || out != "" || !strings.Contains(errs, want) {
 			t.Errorf("headway %s: exit %d, printed %q, said %q; want %q", args, code, out, errs, want)
 		}
+	}
+}
+
+// --json is -o json wherever that is, and nothing else where it is not.
+func TestJSONIsTheSameAsOutputJSON(t *testing.T) {
+	both := 0
+	groups(func(_ []string, group *cobra.Command) {
+		for _, sub := range group.Commands() {
+			hasOutput, hasJSON := sub.Flags().Lookup("output") != nil, sub.Flags().Lookup("json") != nil
+			if hasOutput && !hasJSON {
+				t.Errorf("%s has -o and not --json", sub.CommandPath())
+			}
+			if hasOutput {
+				both++
+			}
+		}
+	})
+	if both < 15 {
+		t.Errorf("%d commands", both)
+	}
+	_, long, _ := here(t, "version", "-o", "json")
+	if code, short, errs := here(t, "version", "--json"); code != exitOK || short != long {
+		t.Errorf("exit %d, %q and %q: %s", code, short, long, errs)
+	}
+}
+
+// Several heads or keys are each tried; each failure is named, and the exit code
+// is theirs.
+func TestOneFailureDoesNotEndTheRest(t *testing.T) {
+	s := &shell{TB: t, dir: t.TempDir()}
+	p := serve(t, filepath.Join(s.dir, "data"), "--lease-base-interval", "60s")
+	for _, id := range []string{"a", "b", "c"} {
+		p.must(201, "POST", "/api/v1/heads", headBody(id))
+	}
+	for _, command := range []string{"drain", "maintenance", "undrain", "remove"} {
+		out, errs := s.cli(exitNotFound, "heads", command, "a", "nobody", "b", "nothing")
+		has(t, out, "a is ", "b is ")
+		has(t, errs, "head nobody: ", "head nothing: ", command+": 2 of 4 failed: ", "head_not_found")
+	}
+	out, _ := s.cli(exitOK, "heads", "list")
+	has(t, out, "\nc ")
+	s.cli(exitOK, "keys", "create", "--role", "admin", "--name", "me", "--out", "admin.key")
+	s.cli(exitOK, "keys", "create", "--role", "viewer", "--name", "you", "--out", "viewer.key")
+	out, errs := s.cli(exitNotFound, "keys", "revoke", "000000000000", s.named("you"), "--token-file", "admin.key")
+	has(t, out, "is revoked")
+	has(t, errs, "key 000000000000: ", "1 of 2 failed")
+	p.stop()
+	_, errs = s.cli(exitUnavailable, "heads", "drain", "a", "b", "--server", p.url, "--timeout", "1s")
+	has(t, errs, "head b: not tried", "1 of 2 failed, 1 were not tried")
+}
+
+// An unknown model type is answered with the known one that it resembles.
+func TestAnUnknownModelTypeNamesTheNearest(t *testing.T) {
+	s := &shell{TB: t, dir: t.TempDir()}
+	p := serve(t, filepath.Join(s.dir, "data"), "--lease-base-interval", "60s")
+	p.must(201, "POST", "/api/v1/heads", strings.Replace(headBody("a"), `["m"]`, `["llama-3.1-8b"]`, 1))
+	_, errs := s.cli(exitNotFound, "decide", "--model-type", "llama-3.1-8")
+	has(t, errs, "Did you mean llama-3.1-8b?")
+	answer := string(p.must(404, "POST", "/api/v1/decisions", `{"model_type":"lama-3.1-8b"}`))
+	has(t, answer, `"is not known; did you mean llama-3.1-8b?"`)
+	_, errs = s.cli(exitNotFound, "decide", "--model-type", "gpt-5")
+	if strings.Contains(errs, "id you mean") {
+		t.Errorf("said %s", errs)
 	}
 }
 

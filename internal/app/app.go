@@ -96,14 +96,19 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if a.events, err = event.New(event.Options{Metrics: metrics}); err != nil {
 		return nil, err
 	}
+	// What can be in the way of a start is found before anything is written: an
+	// address that another process has, and certificates that cannot be read.
+	if err := a.listen(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.openCertificates(metrics); err != nil {
+		return nil, err
+	}
 	store, err := a.openStore()
 	if err != nil {
 		return nil, err
 	}
 	if err := a.openTrail(metrics); err != nil { //nolint:contextcheck // the trail outlasts the start
-		return nil, err
-	}
-	if err := a.openCertificates(metrics); err != nil {
 		return nil, err
 	}
 	if err := a.openRedis(ctx, metrics); err != nil {
@@ -122,9 +127,6 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	if err := a.openWebhooks(metrics); err != nil {
-		return nil, err
-	}
-	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.openMonitor(metrics); err != nil {
@@ -231,7 +233,21 @@ func (a *App) Reload(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// listen opens the listener, and sees that those of the message queue can be
+// opened. Nothing is accepted before the service is built.
 func (a *App) listen(ctx context.Context) (err error) {
+	if _, _, err := net.SplitHostPort(a.config.Listen); err != nil {
+		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", a.config.Listen, err)
+	}
+	if q := a.config.Queue; q.Mode == "embedded" && q.Listen != "" {
+		free, err := (&net.ListenConfig{}).Listen(ctx, "tcp", q.Listen)
+		if err != nil {
+			return fmt.Errorf("listen for the message queue on another address with --queue-listen: %w", err)
+		}
+		if err := free.Close(); err != nil {
+			return err
+		}
+	}
 	a.listener, err = (&net.ListenConfig{Control: noticeVanished}).Listen(ctx, "tcp", a.config.Listen)
 	if err != nil {
 		return fmt.Errorf("listen on another address with --listen: %w", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -253,7 +254,7 @@ func TestAFailedStartLeavesNothingBehind(t *testing.T) {
 	c.DataDir, c.HTTP.LameDuck = t.TempDir(), time.Millisecond
 	c.Audit.File = filepath.Join(c.DataDir, "audit.log")
 	for range 2 { // the second would not get the state file if the first had kept it
-		c.Listen = "192.0.2.1:0"
+		c.Listen = "0.0.0.0:0"
 		if _, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "headway keys create") {
 			t.Fatalf("listening on %s: %v; want a refusal that says what to do", c.Listen, err)
 		}
@@ -323,5 +324,31 @@ func TestAlertsAreEvents(t *testing.T) {
 	}
 	if strings.Join(got, " ") != "alert.firing alert.resolved" {
 		t.Errorf("told %v", got)
+	}
+}
+
+// An address that another process has is found before anything is written.
+func TestABusyAddressLeavesNothing(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = busy.Close() })
+	for name, change := range map[string]func(*config.Config){
+		"the service's":  func(c *config.Config) { c.Listen = busy.Addr().String() },
+		"the queue's":    func(c *config.Config) { c.Queue.Listen = busy.Addr().String() },
+		"no address":     func(c *config.Config) { c.Listen = "nonsense" },
+		"no certificate": func(c *config.Config) { c.TLS.CertFile, c.TLS.KeyFile = "missing.pem", "missing.pem" },
+	} {
+		dir := t.TempDir()
+		c := defaults(t)
+		c.Listen, c.DataDir, c.Audit.File, c.Redis.Mode = "127.0.0.1:0", filepath.Join(dir, "data"), filepath.Join(dir, "log", "audit.log"), "off"
+		change(&c)
+		if a, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)}); err == nil {
+			t.Errorf("%s: it started at %s", name, a.Addr())
+		}
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+			t.Errorf("%s: %v was left, error %v", name, left, err)
+		}
 	}
 }

@@ -188,9 +188,14 @@ var noHeadDetails = map[routing.Failure]string{
 
 func noHeadProblem(no *routing.NoHeadError) *Problem {
 	if no.Failure == routing.FailUnknownModel {
+		detail, reason := "Neither a registered head nor the policy names this model type.", "is not known"
+		if no.Nearest != "" {
+			detail += " Did you mean " + no.Nearest + "?"
+			reason += "; did you mean " + no.Nearest + "?"
+		}
 		return &Problem{
-			Code: api.CodeUnknownModelType, Detail: "Neither a registered head nor the policy names this model type.",
-			Faults: []api.Fault{{Pointer: "/model_type", Reason: "is not known"}},
+			Code: api.CodeUnknownModelType, Detail: detail,
+			Faults: []api.Fault{{Pointer: "/model_type", Reason: reason}},
 		}
 	}
 	return &Problem{Code: api.CodeNoEligibleHead, Detail: noHeadDetails[no.Failure], RetryAfter: no.RetryAfter, noHead: no}

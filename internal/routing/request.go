@@ -76,6 +76,7 @@ func Failures() []Failure {
 type NoHeadError struct {
 	Failure     Failure
 	ModelType   string
+	Nearest     string // of an unknown model type: the known one that was probably meant, or ""
 	Region      string
 	Counts      map[string]int // heads by the filter that removed them
 	RetryAfter  time.Duration

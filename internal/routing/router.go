@@ -198,11 +198,11 @@ func (r *Router) resolve(req *Request, c *choice) error {
 	model := c.policy.model(req.ModelType)
 	c.pool = c.snapshot.Pools[model]
 	if c.pool == nil {
-		failure := FailUnknownModel
-		if c.policy.namesModel(model) {
-			failure = FailNoHeads
+		no := &NoHeadError{Failure: FailNoHeads, ModelType: model, Region: req.Region}
+		if !c.policy.namesModel(model) {
+			no.Failure, no.Nearest = FailUnknownModel, nearestModel(model, c.policy, c.snapshot)
 		}
-		return r.fail(&NoHeadError{Failure: failure, ModelType: model, Region: req.Region}, model, req.Region, c)
+		return r.fail(no, model, req.Region, c)
 	}
 	c.plan = c.policy.plan(model, req.Region)
 	if req.Strategy != "" {

@@ -1,0 +1,49 @@
+package routing
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"headway/internal/fleet"
+	"headway/internal/typo"
+)
+
+// maxNearest bounds the names that a misspelt one is compared with, those first
+// that begin alike: a caller who asks for unknown model types all day must cost
+// little.
+const maxNearest = 32
+
+// nearestModel is the model type or alias that name was probably meant to be, ""
+// without one.
+func nearestModel(name string, p *Policy, s *fleet.Snapshot) string {
+	var known []string
+	add := func(k string) {
+		if typo.Comparable(name, k) {
+			known = append(known, k)
+		}
+	}
+	for k := range s.Pools {
+		add(k)
+	}
+	for k := range p.models {
+		add(k)
+	}
+	for k := range p.Document.Aliases {
+		add(k)
+	}
+	slices.SortFunc(known, func(a, b string) int {
+		return cmp.Or(alike(name, b)-alike(name, a), strings.Compare(a, b))
+	})
+	known = slices.Compact(known)
+	return typo.Nearest(name, known[:min(len(known), maxNearest)])
+}
+
+// alike is how many bytes two names begin with alike.
+func alike(a, b string) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
