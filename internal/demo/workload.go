@@ -3,6 +3,7 @@ package demo
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	_ "embed" // the sample trace
 	"encoding/csv"
@@ -32,9 +33,10 @@ const sampleName = "Mooncake conversation trace (built-in sample)"
 const (
 	maxRows      = 500_000
 	maxLine      = 1 << 20
-	maxTokens    = 1 << 20         // in one request
-	bucket       = 3 * time.Second // Mooncake's timestamps are that coarse
-	maxTraceText = 1 << 30         // unpacked
+	maxTokens    = 1 << 20                    // in one request
+	maxSpan      = 1 << 40 * time.Millisecond // between two rows, 35 years
+	bucket       = 3 * time.Second            // Mooncake's timestamps are that coarse
+	maxTraceText = 1 << 30                    // unpacked
 )
 
 // row is one request of a trace.
@@ -95,7 +97,7 @@ func readTrace(r io.Reader, seed uint64) ([]row, error) {
 	if len(rows) < 2 {
 		return nil, fmt.Errorf("%w: %d rows, want at least 2", ErrTrace, len(rows))
 	}
-	slices.SortStableFunc(rows, func(a, b row) int { return int(a.at - b.at) })
+	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.at, b.at) })
 	first := rows[0].at
 	for i := range rows {
 		rows[i].at -= first
@@ -120,7 +122,7 @@ func readMooncake(r io.Reader) ([]row, error) {
 		if err := json.Unmarshal(lines.Bytes(), &in); err != nil {
 			return nil, fmt.Errorf("%w: line %d: %w", ErrTrace, n, err)
 		}
-		if err := checkRow(in.Timestamp >= 0 && in.Timestamp < 1<<40, in.Input, in.Output); err != nil {
+		if err := checkRow(in.Timestamp >= 0 && in.Timestamp < maxSpan.Milliseconds(), in.Input, in.Output); err != nil {
 			return nil, fmt.Errorf("%w: line %d: %w", ErrTrace, n, err)
 		}
 		rows = append(rows, row{
@@ -158,12 +160,13 @@ func readAzure(r io.Reader) ([]row, error) {
 		at, err1 := time.Parse("2006-01-02 15:04:05", fields[0]) // a fraction may follow
 		input, err2 := strconv.Atoi(fields[1])
 		output, err3 := strconv.Atoi(fields[2])
-		err = errors.Join(err1, err2, err3, checkRow(true, input, output))
+		if len(rows) == 0 {
+			start = at
+		}
+		// The difference of times that are 292 years apart is the longest there is.
+		err = errors.Join(err1, err2, err3, checkRow(at.Sub(start).Abs() < maxSpan/2, input, output))
 		if err != nil {
 			return nil, fmt.Errorf("%w: row %d: %w", ErrTrace, len(rows)+2, err)
-		}
-		if start.IsZero() {
-			start = at
 		}
 		rows = append(rows, row{at: at.Sub(start), input: input, output: max(1, output)})
 	}
@@ -172,7 +175,7 @@ func readAzure(r io.Reader) ([]row, error) {
 
 func checkRow(timeOK bool, input, output int) error {
 	if !timeOK || input < 1 || input > maxTokens || output < 0 || output > maxTokens {
-		return fmt.Errorf("a time below 0 or lengths outside 1 to %d tokens", maxTokens)
+		return fmt.Errorf("a time below 0 or too far from the others, or lengths outside 1 to %d tokens", maxTokens)
 	}
 	return nil
 }

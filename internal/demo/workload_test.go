@@ -85,6 +85,9 @@ func FuzzReadTrace(f *testing.F) {
 	f.Add([]byte(mooncake))
 	f.Add([]byte(azure))
 	f.Add(sampleTrace[:600])
+	for _, years := range []string{"0001", "1700", "2100", "9999"} { // further apart than a duration reaches
+		f.Add([]byte("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00,1,1\n" + years + "-05-10 00:00:00,1,1\n0001-01-01 00:00:00,1,1\n"))
+	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		rows, err := readTrace(bytes.NewReader(text), 1)
 		if err != nil {
