@@ -19,6 +19,11 @@ var (
 	AppendLine = appendLine
 )
 
+// Line is how a checkpoint is written, and ParseCheckpoint how it is read.
+func (c Checkpoint) Line() []byte { return c.line() }
+
+func ParseCheckpoint(text []byte) (Checkpoint, bool) { return parseCheckpoint(text) }
+
 // Fit makes an entry short and clean.
 func (e Entry) Fit() Entry { return e.fit() }
 

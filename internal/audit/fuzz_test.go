@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -58,6 +59,7 @@ func FuzzReaders(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		_, _, _ = audit.Search(context.Background(), path, audit.Query{Limit: 10, Cursor: strconv.FormatUint(cursor, 10)}) // any answer but a panic
 		found, _, err := audit.Search(context.Background(), path, audit.Query{Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
@@ -77,6 +79,33 @@ func FuzzReaders(f *testing.F) {
 		if j, err := audit.Open(o); err == nil {
 			_ = j.Close()
 		}
+	})
+}
+
+// A checkpoint that is read is the same when it is written again, and no file
+// beside the trail keeps the service from starting.
+func FuzzCheckpoint(f *testing.F) {
+	f.Add([]byte(`{"node":"n","seq":5,"hash":"`+strings.Repeat("a", 64)+`","time":"2026-11-23T21:42:18.000Z"}`+"\n"), []byte("7\n"))
+	f.Add([]byte(`{"node":"\u0000\ud83d","seq":18446744073709551615,"hash":"`+strings.Repeat("0", 64)+`","time":"2026-11-23T21:42:18.000Z","signature":"AA=="}`), []byte("99999999999999999999"))
+	f.Add([]byte("{}"), []byte("-1"))
+	f.Fuzz(func(t *testing.T, text, waiting []byte) {
+		w := newWorld(t)
+		for file, content := range map[string][]byte{audit.CheckpointPath(w.path): text, w.path + ".waiting": waiting} {
+			if err := os.WriteFile(file, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c, err := audit.ReadCheckpoint(audit.CheckpointPath(w.path)); err == nil {
+			again, ok := audit.ParseCheckpoint(c.Line())
+			if !ok || again.Seq != c.Seq || again.Hash != c.Hash || !again.Time.Equal(c.Time) {
+				t.Fatalf("%q was read as %+v and written as %q", text, c, c.Line())
+			}
+		}
+		j, err := audit.Open(w.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.close(j)
 	})
 }
 

@@ -26,7 +26,7 @@ type damagedFile struct {
 	tries, refused int
 }
 
-func newDamagedFile(t *testing.T) *damagedFile {
+func newDamagedFile(t testing.TB) *damagedFile {
 	f := &damagedFile{dir: t.TempDir()}
 	path := filepath.Join(f.dir, "sound")
 	f.heads, f.policies = fill(t, path, 40)
