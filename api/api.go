@@ -258,6 +258,21 @@ type List[T any] struct {
 	NextCursor string `json:"next_cursor"` // "" on the last page
 }
 
+// Index is the answer of GET / to clients that are no browsers.
+type Index struct {
+	Name    string  `json:"name"` // headway
+	Version string  `json:"version"`
+	OpenAPI string  `json:"openapi"`           // URL of the description of the interface, relative to this one
+	Console string  `json:"console,omitempty"` // URL of the console, relative to this one; empty: there is none
+	Routes  []Route `json:"routes"`
+}
+
+// Route is a method and the pattern of a path.
+type Route struct {
+	Method string `json:"method"`
+	Path   string `json:"path"`
+}
+
 // Readiness is the body of the probes.
 type Readiness struct {
 	Status string  `json:"status"` // ok or unavailable

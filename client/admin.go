@@ -53,8 +53,8 @@ func (c *Client) PatchPolicy(ctx context.Context, patch json.RawMessage, p Polic
 	return c.policy(ctx, &call{what: "change the policy", method: http.MethodPatch, path: policyPath, in: patch, header: p.header()})
 }
 
-// RestorePolicy makes an old revision the policy, as a new revision. Here
-// IfMatch may be empty, and the note is not kept.
+// RestorePolicy makes an old revision the policy, as a new revision. It is as
+// PutPolicy, but the note is not kept.
 func (c *Client) RestorePolicy(ctx context.Context, revision uint64, p PolicyChange) (Policy, error) {
 	return c.policy(ctx, &call{
 		what: fmt.Sprintf("restore revision %d of the policy", revision), method: http.MethodPost,

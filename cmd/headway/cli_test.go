@@ -115,6 +115,7 @@ func TestTheCommandLineFindsTheServiceByItself(t *testing.T) {
 	has(t, errs, "/default_strategy", "/rules/0")
 	s.cli(exitRefused, "policy", "apply", "wrong.yaml")
 	s.cli(exitRefused, "policy", "check", "wrong.yaml")
+	s.cli(exitConflict, "policy", "restore", "0", "--if-revision", "0")
 	out, _ = s.cli(exitOK, "policy", "restore", "0")
 	has(t, out, "revision 2 is in force")
 	out, _ = s.cli(exitOK, "policy", "history")

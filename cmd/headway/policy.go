@@ -296,17 +296,29 @@ func newPolicyHistory(r *remote) *cobra.Command {
 }
 
 func newPolicyRestore(r *remote) *cobra.Command {
-	return &cobra.Command{
+	var ifMatch string
+	cmd := &cobra.Command{
 		Use:   "restore REVISION",
 		Short: "Bring an old revision into force, as a new one",
-		Args:  cobra.ExactArgs(1),
+		Long: `Bring an old revision into force, as a new one. It replaces the policy that is in
+force when the command begins; if somebody else changes it meanwhile, nothing
+happens and the exit code is 5. --if-revision names the revision to replace.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			revision, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil {
 				return usageError(fmt.Errorf("%q: want the number of a revision, as 'headway policy history' lists them", args[0]))
 			}
 			return r.do(nil, func(c *client.Client) error {
-				p, err := c.RestorePolicy(cmd.Context(), revision, client.PolicyChange{})
+				etag := strconv.Quote(ifMatch)
+				if ifMatch == "" {
+					before, err := c.Policy(cmd.Context())
+					if err != nil {
+						return err
+					}
+					etag = before.ETag
+				}
+				p, err := c.RestorePolicy(cmd.Context(), revision, client.PolicyChange{IfMatch: etag})
 				if err != nil {
 					return err
 				}
@@ -315,4 +327,6 @@ func newPolicyRestore(r *remote) *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&ifMatch, "if-revision", "", "only if this revision is in force")
+	return cmd
 }

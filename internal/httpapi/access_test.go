@@ -518,7 +518,7 @@ func TestAttemptsFromElsewhereAndAtWiderKeysAreRecorded(t *testing.T) {
 		status                     int
 		action, reason, actor      string
 	}{
-		{"a foreign name", "GET", "/livez", "", []string{"Host", "evil.example"}, 421, "access", "Host header", ""},
+		{"a foreign name", "GET", "/openapi.json", "", []string{"Host", "evil.example"}, 421, "access", "Host header", ""},
 		{"a foreign name, with a key", "GET", "/api/v1/heads", "", append(as(secrets[access.RoleAdmin]), "Host", "evil.example"), 421, "access", "Host header", ""},
 		{"another site's page", "PUT", "/api/v1/policy", "{}", []string{"Origin", "https://evil.example"}, 403, "policy.put", "another site", ""},
 		{"a page that reads", "GET", "/metrics", "", []string{"Sec-Fetch-Site", "cross-site"}, 403, "access", "another site", ""},

@@ -14,10 +14,14 @@ import (
 
 // admit refuses requests that a browser was tricked into sending: those with
 // somebody else's Host (a name that was rebound to this machine's address) and
-// those that come from another site's page.
-func (s *Server) admit(r *http.Request) error {
+// those that come from another site's page. Health checks and scrapes of load
+// balancers name any Host or none; a browser's request is told by its language.
+func (s *Server) admit(rt *route, r *http.Request) error {
 	if last := s.lastHost.Load(); last == nil || *last != r.Host {
-		if !s.ownHost(r) {
+		switch own := s.ownHost(r); {
+		case !own && rt.anyHost && len(r.Header["Accept-Language"]) == 0:
+			return refuseForeign(r)
+		case !own:
 			return &calls.Problem{
 				Code:   api.CodeForeignHost,
 				Detail: "The Host header names neither an address of this machine, nor a name of its certificate or in http.allowed_hosts.",
@@ -26,6 +30,11 @@ func (s *Server) admit(r *http.Request) error {
 		host := strings.Clone(r.Host)
 		s.lastHost.Store(&host)
 	}
+	return refuseForeign(r)
+}
+
+// refuseForeign refuses a request that comes from another site's page.
+func refuseForeign(r *http.Request) error {
 	if crossOrigin(r) {
 		return &calls.Problem{Code: api.CodeCrossOrigin, Detail: "Requests from another site's page are refused."}
 	}

@@ -197,7 +197,7 @@ func TestForeignHostsAreRefused(t *testing.T) {
 		"2130706433":             false,
 	} {
 		for range 2 { // the Host that was admitted last is remembered
-			a := w.do(http.MethodGet, "/livez", "", "Host", host)
+			a := w.do(http.MethodGet, "/openapi.json", "", "Host", host)
 			if ok && a.status != http.StatusOK {
 				t.Errorf("Host %q: %d %s", host, a.status, a.body)
 			}
@@ -207,7 +207,7 @@ func TestForeignHostsAreRefused(t *testing.T) {
 		}
 	}
 	addr := w.listen()
-	a := w.send(addr, "GET /livez HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
+	a := w.send(addr, "GET /openapi.json HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n")
 	w.problem(http.StatusMisdirectedRequest, api.CodeForeignHost, a)
 	if a := w.send(addr, "GET /livez HTTP/1.1\r\nHost: "+addr+"\r\nConnection: close\r\n\r\n"); a.status != http.StatusOK {
 		t.Errorf("our own address: %d %s", a.status, a.body)

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"mime"
+	"net"
 	"net/http"
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -71,7 +73,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*buffer, erro
 			return buf, nil
 		}
 		buf.free()
-		return nil, bodyProblem(err, limit)
+		return nil, bodyProblem(r, err, limit)
 	}
 }
 
@@ -98,14 +100,50 @@ func tooLarge(limit int64) *calls.Problem {
 	return &calls.Problem{Code: api.CodeTooLarge, Detail: fmt.Sprintf("The body has more than %d bytes.", limit)}
 }
 
-func bodyProblem(err error, limit int64) *calls.Problem {
+func bodyProblem(r *http.Request, err error, limit int64) *calls.Problem {
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return tooLarge(limit)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return &calls.Problem{Code: api.CodeRequestTimeout, Detail: "The body took too long to come."}
 	}
-	return calls.InvalidJSON("", "The body ended before its time.")
+	if _, lost := errors.AsType[net.Error](err); lost || errors.Is(err, io.ErrUnexpectedEOF) || r.Context().Err() != nil {
+		return &calls.Problem{Code: api.CodeClientGone, Detail: "The client left in the middle of the body."}
+	}
+	return calls.InvalidJSON("", "The body cannot be read: it is not framed as its header says.")
+}
+
+// Bounds of reading on.
+const (
+	maxReadOn   = 16 << 20               // bytes
+	readOnTime  = 5 * time.Second        // in all
+	readOnQuiet = 500 * time.Millisecond // without a byte
+)
+
+// readOn reads for a while what is left of the body of a request that was
+// refused. A client that sends all before it reads would else find its
+// connection reset and the answer lost. HTTP/2 ends the stream and not the
+// connection; and who expects a 100 has sent nothing yet.
+func readOn(w http.ResponseWriter, r *http.Request) {
+	if r.Body == nil || r.ContentLength == 0 || r.ProtoMajor > 1 || len(r.Header["Expect"]) > 0 {
+		return
+	}
+	c := http.NewResponseController(w)
+	if c.Flush() != nil {
+		return
+	}
+	b := make([]byte, 32<<10)
+	end := time.Now().Add(readOnTime)
+	for left := maxReadOn; left > 0; {
+		quiet := time.Now().Add(readOnQuiet)
+		if quiet.After(end) || c.SetReadDeadline(quiet) != nil {
+			return
+		}
+		n, err := r.Body.Read(b)
+		if left -= n; err != nil {
+			return
+		}
+	}
 }
 
 // writeJSON answers with v.

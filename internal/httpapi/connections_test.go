@@ -243,6 +243,7 @@ func TestTheLimitOfHeadersIsExact(t *testing.T) {
 func (w *world) noRequest(c *contract) string {
 	w.Helper()
 	addr := w.listen()
+	wants := map[int]int{}
 	for request, want := range map[string]struct {
 		status int
 		detail string
@@ -255,6 +256,8 @@ func (w *world) noRequest(c *contract) string {
 		"GET /livez HTTP/7.0\r\nHost: localhost\r\n\r\n":                                           {505, "unsupported protocol version"},
 		"GET /" + "\x00" + " HTTP/1.1\r\nHost: localhost\r\n\r\n":                                  {400, "RFC 9112"},
 		"nonsense\r\n\r\n": {400, "RFC 9112"},
+		"GET /livez HTTP/1.1\r\nHost: localhost\r\nExpect: a-miracle\r\n\r\n":                           {417, "100-continue"},
+		"GET /livez HTTP/1.0\r\nExpect: a-miracle\r\n\r\n":                                              {417, "100-continue"},
 		"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: " + strings.Repeat("x", 16<<10) + "\r\n\r\n": {431, "http.max_header_bytes"},
 	} {
 		conn := dial(w, addr)
@@ -272,6 +275,13 @@ func (w *world) noRequest(c *contract) string {
 		c.problem(w, a)
 		if !strings.Contains(p.Detail, want.detail) || a.header.Get("Date") == "" {
 			w.Errorf("%.60q: told %q, %v; want %q", request, p.Detail, a.header, want.detail)
+		}
+		wants[want.status]++
+	}
+	page := w.scrape()
+	for status, n := range wants {
+		if line := fmt.Sprintf("http_requests_total{endpoint=\"other\",method=\"other\",status=\"%d\"} %d\n", status, n); !strings.Contains(page, line) {
+			w.Errorf("no %s", line)
 		}
 	}
 	return api.CodeMalformed

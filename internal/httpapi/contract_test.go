@@ -232,7 +232,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	}
 	ask(http.StatusOK, "GET", "/api/v1/policy/revisions/1", "")
 	ask(http.StatusOK, "GET", "/api/v1/policy/revisions/0", "")
-	if a := ask(http.StatusOK, "POST", "/api/v1/policy/revisions/1/restore", ""); a.header.Get("ETag") != `"4"` {
+	if a := ask(http.StatusOK, "POST", "/api/v1/policy/revisions/1/restore", "", "If-Match", `"3"`); a.header.Get("ETag") != `"4"` {
 		t.Errorf("restored as %s; want a new revision, 4", a.header.Get("ETag"))
 	}
 	ask(http.StatusOK, "GET", "/api/v1/audit", "")
@@ -335,10 +335,12 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		{exchange{"PUT", "/api/v1/policy", `{}`, 428, nil}, api.CodePreconditionMissing},
 		{exchange{"PATCH", "/api/v1/policy", `{}`, 412, []string{"If-Match", `"7"`}}, api.CodePreconditionFailed},
 		{exchange{"PUT", "/api/v1/policy", `{}`, 422, []string{"If-Match", "*"}}, api.CodeInvalid},
-		{exchange{"POST", "/api/v1/policy/revisions/9/restore", "", 404, nil}, api.CodeRevisionNotFound},
+		{exchange{"POST", "/api/v1/policy/revisions/0/restore", "", 428, nil}, api.CodePreconditionMissing},
+		{exchange{"POST", "/api/v1/policy/revisions/0/restore", "", 412, []string{"If-Match", `"7"`}}, api.CodePreconditionFailed},
+		{exchange{"POST", "/api/v1/policy/revisions/9/restore", "", 404, []string{"If-Match", "*"}}, api.CodeRevisionNotFound},
 		{exchange{"GET", "/api/v1/policy/revisions/nine", "", 422, nil}, api.CodeInvalid},
 		{exchange{"GET", "/livez?token=x", "", 400, nil}, api.CodeKeyInURL},
-		{exchange{"GET", "/livez", "", 421, []string{"Host", "evil.example"}}, api.CodeForeignHost},
+		{exchange{"GET", "/openapi.json", "", 421, []string{"Host", "evil.example"}}, api.CodeForeignHost},
 		{exchange{"GET", "/metrics", "", 403, []string{"Origin", "https://evil.example"}}, api.CodeCrossOrigin},
 	} {
 		r := newRequest(t, e.method, e.target, e.body, e.headers...)

@@ -3,7 +3,9 @@ package httpapi
 import (
 	"bytes"
 	"net"
+	"net/http"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -117,31 +119,49 @@ func (c *boundedConn) SetDeadline(t time.Time) error {
 	return c.Conn.SetDeadline(t)
 }
 
-// plainError ends the header of the answers that net/http writes without asking
-// anybody, for what is no request. All others have a Date.
-const plainError = "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
-
-// Write writes b or, if b is such an answer, the problem that says the same.
-// net/http writes it at once and closes the connection then. Over TLS it is
-// encrypted by now and goes out as it is.
+// Write writes b or, if b is an answer that net/http has made itself, the
+// problem that says the same, and counts it.
 func (c *boundedConn) Write(b []byte) (int, error) {
-	if len(b) > maxPlainError || len(b) <= len(plainErrorBegin) || b[len(plainErrorBegin)] < '4' || !bytes.HasPrefix(b, plainErrorBegin) {
+	status, detail, own := answerOfNet(b)
+	if !own {
 		return c.Conn.Write(b)
 	}
-	status, detail, ours := bytes.Cut(b[len(plainErrorBegin):], []byte(plainError))
-	if !ours || len(status) < 3 {
-		return c.Conn.Write(b)
-	}
-	if _, err := c.Conn.Write(problemOfNet(string(status[:3]), string(detail))); err != nil {
+	c.listener.metrics.other(status)
+	if _, err := c.Conn.Write(problemOfNet(status, detail)); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-// maxPlainError is longer than any answer that net/http writes so.
-const maxPlainError = 512
+// What tells the answers that net/http writes itself: the end of the header of
+// an error, to which no handler's answer is equal since it has a Date, and the
+// one status that no handler here answers with.
+var (
+	errorOfNet  = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
+	expectation = []byte(" 417 ")
+)
 
-var plainErrorBegin = []byte("HTTP/1.1 ")
+// maxOfNet is longer than any answer that net/http writes itself.
+const maxOfNet = 512
+
+// answerOfNet reports whether net/http has made an answer itself, for what is no
+// request or for one with an Expect that it does not know. It writes such an
+// answer at once, and closes the connection then.
+func answerOfNet(b []byte) (status int, detail string, own bool) {
+	const begin = "HTTP/1.1 "
+	if len(b) > maxOfNet || len(b) < len(begin)+len("400") || b[len(begin)] < '4' || string(b[:5]) != begin[:5] {
+		return 0, "", false
+	}
+	if bytes.HasPrefix(b[len(begin)-1:], expectation) {
+		return http.StatusExpectationFailed, "", true
+	}
+	_, text, own := bytes.Cut(b, errorOfNet)
+	if !own {
+		return 0, "", false
+	}
+	status, err := strconv.Atoi(string(b[len(begin) : len(begin)+3]))
+	return status, string(text), err == nil
+}
 
 func (c *boundedConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {

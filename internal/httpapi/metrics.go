@@ -127,6 +127,11 @@ func (m *metrics) answered(rt *route, method string, status int, took time.Durat
 	m.requests.WithLabelValues(knownMethod(method), rt.counted.endpoint, strconv.Itoa(status)).Inc()
 }
 
+// other counts an answer that net/http made itself.
+func (m *metrics) other(status int) {
+	m.requests.WithLabelValues(otherLabel, otherLabel, strconv.Itoa(status)).Inc()
+}
+
 func knownMethod(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch,

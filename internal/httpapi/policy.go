@@ -60,23 +60,23 @@ func etagListed(headers []string, revision uint64, weak bool) bool {
 }
 
 // replaceable is the policy that a change must meet: the current one, if that is
-// what If-Match says or need not say. whatever is set if any other would do.
-func (s *Server) replaceable(r *http.Request, required bool) (current *routing.Policy, whatever bool, err error) {
+// what If-Match says. anyOther is set if any other would do.
+func (s *Server) replaceable(r *http.Request) (current *routing.Policy, anyOther bool, err error) {
 	current = s.router.Policy()
 	headers := r.Header["If-Match"]
 	switch {
-	case len(headers) == 0 && required:
+	case len(headers) == 0:
 		return nil, false, &calls.Problem{
 			Code:   api.CodePreconditionMissing,
 			Detail: "Send If-Match with the ETag of the policy that you changed, which GET /api/v1/policy answers with.",
 		}
-	case len(headers) > 0 && !etagListed(headers, current.Revision, false):
+	case !etagListed(headers, current.Revision, false):
 		return nil, false, &calls.Problem{
 			Code:   api.CodePreconditionFailed,
 			Detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current.Revision),
 		}
 	}
-	return current, len(headers) == 0 || etagListed(headers, 0, false), nil
+	return current, etagListed(headers, 0, false), nil
 }
 
 // maxRepeats bounds how often a change is made again because another came
@@ -86,8 +86,8 @@ const maxRepeats = 100
 // replace makes a change of the policy. If any policy will do, such changes take
 // turns, and one is made again if something else came between, such as the
 // policy file.
-func (s *Server) replace(r *http.Request, current *routing.Policy, whatever bool, change func(*routing.Policy) (*routing.Policy, error)) (policy *routing.Policy, err error) {
-	if !whatever {
+func (s *Server) replace(r *http.Request, current *routing.Policy, anyOther bool, change func(*routing.Policy) (*routing.Policy, error)) (policy *routing.Policy, err error) {
+	if !anyOther {
 		return change(current)
 	}
 	s.replacing.Lock()
@@ -116,7 +116,7 @@ func (s *Server) patchPolicy(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func(current *routing.Policy, body []byte) (routing.Document, []fleet.Fault)) error {
-	current, whatever, err := s.replaceable(r, true)
+	current, anyOther, err := s.replaceable(r)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action str
 		return err
 	}
 	defer body.free()
-	policy, err := s.replace(r, current, whatever, func(current *routing.Policy) (*routing.Policy, error) {
+	policy, err := s.replace(r, current, anyOther, func(current *routing.Policy) (*routing.Policy, error) {
 		doc, faults := read(current, body.b)
 		if len(faults) > 0 {
 			return nil, calls.Invalid(faults)
@@ -279,11 +279,11 @@ func (s *Server) restoreRevision(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	current, whatever, err := s.replaceable(r, false)
+	current, anyOther, err := s.replaceable(r)
 	if err != nil {
 		return err
 	}
-	policy, err := s.replace(r, current, whatever, func(current *routing.Policy) (*routing.Policy, error) {
+	policy, err := s.replace(r, current, anyOther, func(current *routing.Policy) (*routing.Policy, error) {
 		return s.router.Restore(r.Context(), n, author(r), current.Revision)
 	})
 	if err != nil {

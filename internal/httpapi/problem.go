@@ -44,10 +44,10 @@ func (s *Server) fail(a *answer, r *http.Request, err error) {
 	if len(body.Instance) > maxInstance {
 		body.Instance = body.Instance[:maxInstance]
 	}
-	s.send(a, p, &body)
+	s.send(a, r, p, &body)
 }
 
-func (s *Server) send(a *answer, p *calls.Problem, body *api.Problem) {
+func (s *Server) send(a *answer, r *http.Request, p *calls.Problem, body *api.Problem) {
 	encoded, err := json.Marshal(body, json.Deterministic(true))
 	if err != nil {
 		encoded = fmt.Appendf(nil, `{"type":"about:blank","status":%d}`, body.Status)
@@ -60,28 +60,29 @@ func (s *Server) send(a *answer, p *calls.Problem, body *api.Problem) {
 	if p.RetryAfter > 0 {
 		h["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds())))}
 	}
-	if body.Status == http.StatusRequestEntityTooLarge || body.Status == http.StatusRequestTimeout {
+	encoded = append(encoded, '\n')
+	h["Content-Length"] = []string{strconv.Itoa(len(encoded))} // it may be flushed before the request ends
+	if r.ProtoMajor == 1 && (body.Status == http.StatusRequestEntityTooLarge || body.Status == http.StatusRequestTimeout) {
 		h["Connection"] = closeConnection // what is left of the body is not worth reading
 	}
 	a.WriteHeader(body.Status)
-	_, _ = a.Write(append(encoded, '\n'))
+	_, _ = a.Write(encoded)
 }
 
 // problemOfNet is the answer, with its header, to what net/http has refused
 // before it was a request. detail may begin with the status and its text.
-func problemOfNet(status, detail string) []byte {
-	code, err := strconv.Atoi(status)
-	if err != nil {
-		code = http.StatusBadRequest
-	}
+func problemOfNet(code int, detail string) []byte {
 	body := api.Problem{
 		Status: code, Code: api.CodeMalformed, Type: "urn:headway:problem:" + api.CodeMalformed,
 		Title: "This is no HTTP request", RequestID: newRequestID(),
 	}
 	text := http.StatusText(code)
-	reason := strings.TrimPrefix(strings.TrimPrefix(detail, status+" "+text), ": ")
-	if code == http.StatusRequestHeaderFieldsTooLarge {
+	reason := strings.TrimPrefix(strings.TrimPrefix(detail, strconv.Itoa(code)+" "+text), ": ")
+	switch code {
+	case http.StatusRequestHeaderFieldsTooLarge:
 		reason = "the header is longer than http.max_header_bytes allows"
+	case http.StatusExpectationFailed:
+		reason = "the only Expect that is known is 100-continue"
 	}
 	body.Detail = "The request cannot be read: " + cmp.Or(reason, "it is not as RFC 9112 wants it") + "."
 	encoded, err := json.Marshal(body, json.Deterministic(true))

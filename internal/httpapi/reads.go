@@ -110,14 +110,20 @@ func openAPIJSON() ([]byte, error) {
 	return json.Marshal(document, json.Deterministic(true))
 }
 
-func (s *Server) index(w http.ResponseWriter, _ *http.Request) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "Headway %s\n\n", s.version)
-	for _, rt := range s.routes() {
-		fmt.Fprintf(&b, "%-6s %s\n", rt.method, strings.TrimSuffix(rt.pattern, "{$}"))
+// index leads a browser to the console and lists the routes for others. Its URLs
+// are relative, so that they hold below the path of a proxy, too.
+func (s *Server) index(w http.ResponseWriter, r *http.Request) error {
+	index := api.Index{Name: "headway", Version: s.version, OpenAPI: "openapi.json"}
+	if s.console != nil {
+		index.Console = "console/"
+		if strings.Contains(strings.Join(r.Header["Accept"], ","), "text/html") {
+			w.Header()["Location"] = []string{index.Console}
+			w.WriteHeader(http.StatusFound)
+			return nil
+		}
 	}
-	b.WriteString("\nThe whole interface, described: GET /openapi.json\n")
-	w.Header()["Content-Type"] = textType
-	_, _ = w.Write([]byte(b.String()))
-	return nil
+	for _, rt := range s.routes() {
+		index.Routes = append(index.Routes, api.Route{Method: rt.method, Path: strings.TrimSuffix(rt.pattern, "{$}")})
+	}
+	return writeJSON(w, http.StatusOK, index)
 }

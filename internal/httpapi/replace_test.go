@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -64,9 +65,59 @@ func TestAChangeOfWhateverIsCurrent(t *testing.T) {
 	if a = ask("PUT", "/api/v1/policy", `{"default_strategy":"random"}`, "*"); a.status != http.StatusOK || a.header.Get("ETag") != `"4"` {
 		t.Errorf("PUT: %d %s", a.status, a.body)
 	}
-	for _, match := range []string{`"4"`, `W/"4"`, `"3", "4"`} {
+	for _, match := range []string{`"4"`, `"3", "4"`} {
 		a := ask("PATCH", "/api/v1/policy", `{"default_strategy":"round_robin"}`, match)
 		w.problem(http.StatusPreconditionFailed, api.CodePreconditionFailed, a)
+	}
+}
+
+// Each change names the policy that it is made for, by a strong tag.
+func TestAChangeNamesThePolicyThatItChanges(t *testing.T) {
+	w := newWorld(t)
+	if err := w.alias("first"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ method, target, body string }{
+		{"PUT", "/api/v1/policy", `{"default_strategy":"random"}`},
+		{"PATCH", "/api/v1/policy", `{"default_strategy":"round_robin"}`},
+		{"POST", "/api/v1/policy/revisions/0/restore", ""},
+	} {
+		tag := w.do("GET", "/api/v1/policy", "").header.Get("ETag")
+		w.problem(http.StatusPreconditionRequired, api.CodePreconditionMissing, w.do(c.method, c.target, c.body))
+		for _, match := range []string{"W/" + tag, `"0"`, `""`, strings.Trim(tag, `"`), `"*"`} {
+			w.problem(http.StatusPreconditionFailed, api.CodePreconditionFailed, w.do(c.method, c.target, c.body, "If-Match", match))
+		}
+		if now := w.do("GET", "/api/v1/policy", "").header.Get("ETag"); now != tag {
+			t.Fatalf("%s: a change that was refused made %s of %s", c.method, now, tag)
+		}
+		a := w.must(http.StatusOK, c.method, c.target, c.body, "If-Match", `"0", `+tag)
+		if a.header.Get("ETag") == tag {
+			t.Errorf("%s: the tag is still %s", c.method, tag)
+		}
+		w.must(http.StatusOK, c.method, c.target, c.body, "If-Match", "*")
+	}
+}
+
+// Each revision is on one page.
+func TestPagesOfRevisions(t *testing.T) {
+	w := newWorld(t)
+	for n := range 5 {
+		if err := w.alias(fmt.Sprint("a", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var seen []uint64
+	for cursor := ""; ; {
+		page := into[api.List[api.PolicyRevision]](t, w.must(http.StatusOK, "GET", "/api/v1/policy/revisions?limit=2&cursor="+cursor, ""))
+		for _, p := range page.Data {
+			seen = append(seen, p.Revision)
+		}
+		if cursor = page.NextCursor; cursor == "" {
+			break
+		}
+	}
+	if !slices.Equal(seen, []uint64{5, 4, 3, 2, 1, 0}) {
+		t.Errorf("the pages have revisions %v", seen)
 	}
 }
 

@@ -24,6 +24,7 @@ type route struct {
 	needs   access.Permission
 	action  string // what the audit trail calls it, "" for what is not sensitive
 	success int    // status of the usual answer
+	anyHost bool   // for health checks and scrapes, which name any Host or none
 	query   bool   // the handler reads the query; elsewhere under /api there must be none
 	stream  bool   // the answer has no end: it is counted when it begins
 	handle  func(w http.ResponseWriter, r *http.Request) error
@@ -71,9 +72,9 @@ func (s *Server) routes() []*route {
 		{method: "DELETE", pattern: "/api/v1/queue/dead-letters/{n}", id: "purgeDeadLetter", action: "queue.purge", needs: access.Operate, success: 204, handle: s.purgeDeadLetter},
 		{method: "GET", pattern: "/api/v1/events", id: "streamEvents", needs: access.Read, success: 200, query: true, stream: true, handle: s.getEvents},
 		{method: "GET", pattern: "/api/v1/ws", id: "openWebSocket", needs: access.Open, success: 101, query: true, stream: true, handle: s.serveWebSocket},
-		{method: "GET", pattern: "/livez", id: "livez", needs: access.Open, success: 200, handle: s.livez},
-		{method: "GET", pattern: "/readyz", id: "readyz", needs: access.Open, success: 200, handle: s.readyz},
-		{method: "GET", pattern: "/metrics", id: "metrics", needs: access.Open, success: 200, handle: s.metricsHandler()},
+		{method: "GET", pattern: "/livez", id: "livez", needs: access.Open, anyHost: true, success: 200, handle: s.livez},
+		{method: "GET", pattern: "/readyz", id: "readyz", needs: access.Open, anyHost: true, success: 200, handle: s.readyz},
+		{method: "GET", pattern: "/metrics", id: "metrics", needs: access.Open, anyHost: true, success: 200, handle: s.metricsHandler()},
 		{method: "GET", pattern: "/openapi.json", id: "openapi", needs: access.Open, success: 200, handle: s.getOpenAPI},
 		{method: "GET", pattern: indexPattern, id: "index", needs: access.Open, success: 200, handle: s.index},
 	}, s.subtrees()...)
@@ -178,7 +179,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = s.guard.CheckURL(r)
 	}
 	if err == nil {
-		err = s.admit(r)
+		err = s.admit(rt, r)
 	}
 	if err == nil {
 		err = s.enter(rt, a, r)
@@ -196,13 +197,18 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.denied(rt, a, r, err)
 		s.fail(a, r, err)
 	}
-	if rt.stream && a.status != 0 {
-		return
+	if !rt.stream || a.status == 0 || a.status == calls.StatusClientGone {
+		if a.status == 0 {
+			a.status = http.StatusOK
+		}
+		s.metrics.answered(rt, r.Method, a.status, time.Since(begin))
 	}
-	if a.status == 0 {
-		a.status = http.StatusOK
+	switch {
+	case a.status == calls.StatusClientGone:
+		panic(http.ErrAbortHandler) // or net/http would answer with an empty 200
+	case err != nil:
+		readOn(a, r)
 	}
-	s.metrics.answered(rt, r.Method, a.status, time.Since(begin))
 }
 
 // Values of headers, shared by all answers: nobody changes them.
@@ -210,7 +216,6 @@ var (
 	closeConnection = []string{"close"}
 	jsonType        = []string{"application/json"}
 	problemType     = []string{"application/problem+json"}
-	textType        = []string{"text/plain; charset=utf-8"}
 )
 
 // protect calls the handler and turns a panic into an error: one request that

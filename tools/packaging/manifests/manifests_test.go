@@ -179,6 +179,10 @@ func TestProbesAndPortsAreThoseOfTheService(t *testing.T) {
 			if get := p.HTTPGet; get.Path != want || get.Scheme != corev1.URISchemeHTTPS || get.Port.StrVal != c.Ports[0].Name {
 				t.Errorf("probe %v, want %s with TLS on port %s", get, want, c.Ports[0].Name)
 			}
+			// One answer that was late is no outage.
+			if p.FailureThreshold < 3 {
+				t.Errorf("the probe of %s allows %d misses; want at least 3", want, p.FailureThreshold)
+			}
 		}
 	}
 	if target := service(t).Spec.Ports[0].TargetPort.StrVal; target != c.Ports[0].Name {
