@@ -108,9 +108,10 @@ type Head struct {
 	UpdatedAt    time.Time         `json:"updated_at"` // of what is stored, not of the load
 }
 
-// Health is what the router holds of a head's lease.
+// Health is what the router holds of a head: of its lease and, as ejected, of
+// how requests there end.
 type Health struct {
-	State  string     `json:"state"` // pending, fresh, suspect, stale, held or assumed
+	State  string     `json:"state"` // pending, fresh, suspect, stale, held, assumed or ejected
 	Reason string     `json:"reason,omitempty"`
 	Until  *time.Time `json:"until,omitempty"` // when it changes if nothing happens
 }
@@ -335,6 +336,7 @@ const (
 	CodeMethodNotAllowed    = "method_not_allowed"
 	CodeHeadNotFound        = "head_not_found"
 	CodeStaleEpoch          = "stale_epoch"
+	CodeNotEjected          = "not_ejected"
 	CodeFleetFull           = "fleet_full"
 	CodeOverloaded          = "overloaded"
 	CodeStateUnavailable    = "state_unavailable"

@@ -70,6 +70,15 @@ func (c *Client) PatchHead(ctx context.Context, id string, p api.HeadPatch) (api
 	return out, err
 }
 
+// EndEjection lets a head that was ejected for failed requests take requests
+// again. It fails with ErrNotFound when the head is not ejected.
+func (c *Client) EndEjection(ctx context.Context, id string) error {
+	_, err := c.do(ctx, &call{
+		what: "end the ejection of head " + id, method: http.MethodDelete, path: headPath(id) + "/ejection", success: []int{http.StatusNoContent},
+	})
+	return err
+}
+
 // DeleteHead deregisters a head. It fails with ErrNotFound when there was none,
 // unless it had to be tried more than once: then a try before may have done it.
 func (c *Client) DeleteHead(ctx context.Context, id string) error {

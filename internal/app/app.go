@@ -181,6 +181,7 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 			GuardMinHeads:       c.Lease.GuardMinHeads,
 			GuardHold:           c.Lease.GuardHold,
 		},
+		Eject:    ejectOptions(&c.Eject),
 		MaxHeads: c.Heads.Max, MaxModelTypes: c.Heads.MaxModelTypes, AllowLinkLocal: c.Heads.AllowLinkLocal,
 	})
 	if err != nil {
@@ -216,6 +217,18 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 		return err
 	}
 	return a.policyFile.Load(ctx)
+}
+
+// ejectOptions turns the settings around whose 0 means "off".
+func ejectOptions(c *config.Eject) fleet.EjectOptions {
+	o := fleet.EjectOptions{
+		Enabled: c.Enabled, ConsecutiveErrors: c.ConsecutiveErrors, ErrorShare: c.ErrorShare, MinRequests: c.MinRequests,
+		Window: c.Window, BaseTime: c.BaseTime, MaxTime: c.MaxTime, MaxShare: c.MaxShare,
+	}
+	if c.ConsecutiveErrors == 0 {
+		o.ConsecutiveErrors = -1
+	}
+	return o
 }
 
 // Reload reads the policy file and the certificates again and writes the audit

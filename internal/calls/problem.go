@@ -66,6 +66,7 @@ var kinds = map[string]struct {
 	api.CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "This method does nothing here"},
 	api.CodeHeadNotFound:        {http.StatusNotFound, "The head is not registered"},
 	api.CodeStaleEpoch:          {http.StatusConflict, "The epoch is not the current one"},
+	api.CodeNotEjected:          {http.StatusNotFound, "The head is not ejected"},
 	api.CodeFleetFull:           {http.StatusInsufficientStorage, "The fleet is full"},
 	api.CodeOverloaded:          {http.StatusServiceUnavailable, "Too many changes wait"},
 	api.CodeStateUnavailable:    {http.StatusServiceUnavailable, "The state cannot be written"},
@@ -104,6 +105,7 @@ var knownErrors = []struct {
 }{
 	{fleet.ErrHeadNotFound, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads.", 0},
 	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The epoch is not that of the head's newest lease, as when the head was registered again; use that lease, or register.", 0},
+	{fleet.ErrNotEjected, api.CodeNotEjected, "The head is not out of rotation for failed requests, so that there is no ejection to end; GET /api/v1/heads/{id} says why it takes no requests, if it does not.", 0},
 	{routing.ErrPolicyConflict, api.CodePreconditionFailed, "The policy has another revision by now; read it again, with its ETag, and repeat the change.", 0},
 	{routing.ErrNoRevision, api.CodeRevisionNotFound, "No revision of this number is kept; GET /api/v1/policy/revisions lists those that are.", 0},
 	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},

@@ -14,6 +14,7 @@ type Config struct {
 	Log       Log
 	HTTP      HTTP
 	Lease     Lease
+	Eject     Eject
 	Heads     Heads
 	Decisions Decisions
 	State     State
@@ -62,6 +63,18 @@ type Lease struct {
 	GuardShare          float64
 	GuardMinHeads       int
 	GuardHold           time.Duration
+}
+
+// Eject says when heads are taken out of rotation for failed requests.
+type Eject struct {
+	Enabled           bool
+	ConsecutiveErrors int     // 0: no number of errors in a row ejects
+	ErrorShare        float64 // 1: no share of errors ejects
+	MinRequests       int
+	Window            time.Duration
+	BaseTime          time.Duration
+	MaxTime           time.Duration
+	MaxShare          float64
 }
 
 // Heads bounds the fleet.
@@ -188,6 +201,7 @@ func newTable(c *Config) *table {
 
 	t.http(&c.HTTP)
 	t.lease(&c.Lease)
+	t.eject(&c.Eject)
 
 	t.number("heads.max", &c.Heads.Max, 200_000, 1, 1_000_000,
 		"heads that may be registered; more are refused")
@@ -383,6 +397,25 @@ func (t *table) lease(c *Lease) {
 		"heads of the smallest pool that is so guarded")
 	t.duration("lease.guard_hold", &c.GuardHold, time.Minute, time.Second, 24*time.Hour,
 		"time that the guard holds heads before it lets them expire after all")
+}
+
+func (t *table) eject(c *Eject) {
+	t.boolean("eject.enabled", &c.Enabled, true,
+		"take heads out of rotation whose requests are reported to fail")
+	t.number("eject.consecutive_errors", &c.ConsecutiveErrors, 5, 0, 1_000_000,
+		"errors in a row, none of them the caller's fault, that eject a head; 0 switches this off")
+	t.fraction("eject.error_share", &c.ErrorShare, 0.5, 0.01, 1,
+		"share of errors of a window that ejects a head; 1 switches this off")
+	t.number("eject.min_requests", &c.MinRequests, 20, 1, 1_000_000,
+		"requests of a window below which the share of errors does not count")
+	t.duration("eject.window", &c.Window, 30*time.Second, time.Second, time.Hour,
+		"time over which the share of errors is taken")
+	t.duration("eject.base_time", &c.BaseTime, 10*time.Second, 100*time.Millisecond, time.Hour,
+		"time that a head is out at its first ejection; each that follows lasts twice as long")
+	t.duration("eject.max_time", &c.MaxTime, 5*time.Minute, 100*time.Millisecond, 24*time.Hour,
+		"longest time that a head is out, but never under eject.base_time")
+	t.fraction("eject.max_share", &c.MaxShare, 0.5, 0.01, 1,
+		"share of the heads of a model type in a region that may be out at once; one always stays")
 }
 
 // check finds what is wrong between settings that are sound one by one.

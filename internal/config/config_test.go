@@ -75,6 +75,10 @@ func TestDefaults(t *testing.T) {
 			BaseInterval: 2 * time.Second, MaxReportsPerSecond: 2000, RemoveAfter: time.Hour,
 			SlowStart: 30 * time.Second, GuardShare: 0.5, GuardMinHeads: 4, GuardHold: time.Minute,
 		},
+		Eject: config.Eject{
+			Enabled: true, ConsecutiveErrors: 5, ErrorShare: 0.5, MinRequests: 20, Window: 30 * time.Second,
+			BaseTime: 10 * time.Second, MaxTime: 5 * time.Minute, MaxShare: 0.5,
+		},
 		Heads:     config.Heads{Max: 200_000, MaxModelTypes: 1000},
 		Decisions: config.Decisions{ReservationTTL: 2 * time.Minute, Recent: 65536},
 		State:     config.State{MinFreeBytes: 64 << 20},

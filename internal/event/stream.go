@@ -22,6 +22,8 @@ const (
 	HeadExpired    = "head.expired"    // the lease ran out: not routable any more
 	HeadRecovered  = "head.recovered"  // an expired or held head reported again
 	HeadHeld       = "head.held"       // would have expired, but the mass-expiry guard keeps it
+	HeadEjected    = "head.ejected"    // out of rotation for a time, since requests there failed
+	HeadReinstated = "head.reinstated" // its ejection ended
 	HeadRemoved    = "head.removed"    // deregistered, or silent for too long
 	HeadRoutable   = "head.routable"   // takes new requests from now on
 	HeadUnroutable = "head.unroutable" // takes none any more, for whatever reason
@@ -37,7 +39,7 @@ const (
 // Types lists every type of event.
 func Types() []string {
 	return []string{
-		HeadRegistered, HeadChanged, HeadExpired, HeadRecovered, HeadHeld, HeadRemoved,
+		HeadRegistered, HeadChanged, HeadExpired, HeadRecovered, HeadHeld, HeadEjected, HeadReinstated, HeadRemoved,
 		HeadRoutable, HeadUnroutable, PoolExhausted, PoolAvailable,
 		GuardTripped, GuardReleased, PolicyChanged, AlertFiring, AlertResolved,
 	}

@@ -417,6 +417,11 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	}
 	e.live.forget()
 	e.status, e.health, e.sequence, e.stale = StatusUnknown, HealthPending, 0, time.Time{}
+	e.outcomes = &outcomes{registry: r}
+	if e.ejection != nil && !e.relapse.forgiven { // once: a head that fails again stays out for its time
+		e.relapse.forgiven = true
+		r.in(e, reinstatedByRegistration, now)
+	}
 	r.grant(e, now)
 	if e.slot < 0 {
 		e.slot = r.metrics.inFlight.take(e.record.Spec.ID)
@@ -439,6 +444,7 @@ func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
 // forget drops a head.
 func (r *Registry) forget(e *entry, now time.Time) {
 	delete(r.heads, e.record.Spec.ID)
+	delete(r.ejected, e)
 	r.metrics.inFlight.give(e.slot)
 	r.metrics.removed.Inc()
 	r.tell(event.HeadRemoved, e, now)

@@ -68,9 +68,10 @@ const (
 	HealthStale                 // over 3 intervals: not routable
 	HealthHeld                  // would be stale, but the mass-expiry guard keeps it routable
 	HealthAssumed               // known healthy before our own restart, lease extended
+	HealthEjected               // its lease holds, but requests there failed: not routable
 )
 
-var healthNames = [...]string{"pending", "fresh", "suspect", "stale", "held", "assumed"}
+var healthNames = [...]string{"pending", "fresh", "suspect", "stale", "held", "assumed", "ejected"}
 
 func (h Health) String() string { return healthNames[h] }
 
@@ -125,6 +126,9 @@ type Head struct {
 	Hash     uint64 // of the id, for consistent hashing
 	Instance uint64 // unique in this process, one for each epoch of each head
 	Live     *Live
+	Trial    bool // ejected, and may be tried with one request; see TryTrial
+
+	outcomes *outcomes // nil: nothing is concluded from how requests end
 }
 
 // Refusal names the first reason why a head takes no new requests.

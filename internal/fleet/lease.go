@@ -147,6 +147,7 @@ func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged
 		e.health = HealthFresh
 	}
 	e.stale = time.Time{}
+	e.outcomes.held.Store(false)
 	if e.healthy() != e.record.Confirmed {
 		r.mark(e)
 	}
@@ -185,7 +186,7 @@ func (r *Registry) tell(eventType string, e *entry, now time.Time) {
 	r.events.Publish(event.Event{
 		Type: eventType, Time: now, Head: e.head.ID, Region: e.head.Region, ModelTypes: e.head.ModelTypes,
 		Data: HeadState{
-			Status: e.status.String(), AdminState: e.head.Admin.String(), Health: e.health.String(),
+			Status: e.status.String(), AdminState: e.head.Admin.String(), Health: e.head.Health.String(),
 			Routable: e.head.Routable(), Epoch: e.epoch,
 		},
 	})

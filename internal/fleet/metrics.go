@@ -41,6 +41,10 @@ type metrics struct {
 	storeTime     map[string]prometheus.Observer
 	storeErrors   map[string]prometheus.Counter
 	inFlight      slots
+
+	ejections        map[string]prometheus.Counter
+	reinstatements   map[string]prometheus.Counter
+	ejectionsRefused prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
@@ -73,6 +77,12 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 			dropUnknownHead, dropStaleEpoch, dropOutOfOrder),
 		storeErrors: vec("headway_store_errors_total", "Failed calls of the state store, by operation.", "operation", operations...),
 		storeTime:   map[string]prometheus.Observer{},
+		ejections: vec("headway_ejections_total", "Heads that were taken out of rotation for failed requests, by reason.", "reason",
+			ejectedForErrors, ejectedForShare, ejectedForTrial),
+		reinstatements: vec("headway_reinstatements_total", "Ejections of heads that ended, by what ended them.", "reason",
+			reinstatedByTrial, reinstatedByOperator, reinstatedByRegistration, reinstatedByPool, reinstatedBySilence),
+		ejectionsRefused: counter("headway_ejections_refused_total",
+			"Times that a head at fault stayed in rotation because too many of its pool were ejected, or it was the last one."),
 	}
 	times := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "headway_store_duration_seconds", Help: "Time that calls of the state store took, by operation.",
@@ -88,6 +98,11 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return float64(len(r.guards))
+	})
+	gauge("headway_ejected_heads", "Heads that are out of rotation for failed requests now.", func() float64 {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return float64(len(r.ejected))
 	})
 	gauge("headway_heartbeat_interval_seconds", "Time between reports that heads are told, before jitter.", func() float64 {
 		return r.interval(r.Snapshot().Heads).Seconds()
@@ -162,7 +177,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	headsDesc = desc("headway_heads",
-		"Registered heads by status, region and model type (a head that serves two counts in both). status is active or degraded for heads that take requests, else why they do not: pending, draining, offline, stale, maintenance; held ones take requests only because the mass-expiry guard keeps them. Pairs beyond 1,000 are summed as other.",
+		"Registered heads by status, region and model type (a head that serves two counts in both). status is active or degraded for heads that take requests, else why they do not: pending, draining, offline, stale, ejected, maintenance; held ones take requests only because the mass-expiry guard keeps them. Pairs beyond 1,000 are summed as other.",
 		"status", "region", "model_type")
 	modelRegisteredDesc = desc("headway_model_registered_heads",
 		"Registered heads by model type, 0 for an hour after the last; model types beyond 1,000 are summed as other.", "model_type")
@@ -195,7 +210,7 @@ func state(h *Head) string {
 		return "maintenance"
 	case h.Admin == AdminDraining || h.Status == StatusDraining:
 		return "draining"
-	case h.Health == HealthPending || h.Health == HealthStale || h.Health == HealthHeld:
+	case h.Health == HealthPending || h.Health == HealthStale || h.Health == HealthHeld || h.Health == HealthEjected:
 		return h.Health.String()
 	}
 	return h.Status.String()

@@ -29,6 +29,7 @@ type Options struct {
 	Now            func() time.Time      // nil: time.Now
 	Random         func() float64        // in [0, 1), called by one goroutine at a time; nil: the runtime's
 	Lease          LeaseOptions          // zero values: defaults
+	Eject          EjectOptions          // zero values: defaults, but that nothing is ejected unless Enabled
 	Begin          audit.BeginFunc       // records what operators do; nil: audit.Unrecorded
 	Note           func(audit.Entry)     // records that a head registered; it returns soon, whatever becomes of the trail; nil: nowhere
 	MaxHeads       int                   // 0: DefaultMaxHeads
@@ -53,6 +54,8 @@ type Registry struct {
 	now            func() time.Time
 	random         func() float64
 	lease          LeaseOptions
+	eject          EjectOptions
+	began          time.Time // windows of outcomes count from here
 	maxHeads       int
 	maxModelTypes  int
 	allowLinkLocal bool
@@ -67,6 +70,7 @@ type Registry struct {
 	marks      []*entry // whose health the store is to learn; each once
 	wheel      wheel
 	guards     map[poolKey]time.Time // when each active guard tripped
+	ejected    map[*entry]bool       // those with an ejection
 	lastSweep  time.Time
 	loaded     bool
 	instances  uint64
@@ -92,6 +96,9 @@ type entry struct {
 	lookAt   int64     // tick at which the wheel looks at it, 0: none
 	slot     int       // of headway_head_in_flight, -1: none
 	marked   bool      // it is in Registry.marks, or on its way to the store
+	outcomes *outcomes // of this epoch, or since it was ejected or reinstated
+	ejection *ejection // nil: it is not ejected
+	relapse  relapse
 }
 
 // New makes a registry without heads. Load fills it, Run keeps it.
@@ -99,14 +106,14 @@ func New(o Options) (*Registry, error) {
 	if o.Store == nil || o.Events == nil || o.Metrics == nil || o.Log == nil {
 		return nil, errors.New("fleet: Store, Events, Metrics and Log are required")
 	}
-	if err := o.Lease.complete(); err != nil {
+	if err := errors.Join(o.Lease.complete(), o.Eject.complete()); err != nil {
 		return nil, err
 	}
 	r := &Registry{
-		store: o.Store, events: o.Events, log: o.Log, begin: o.Begin, note: o.Note, now: o.Now, random: o.Random, lease: o.Lease,
+		store: o.Store, events: o.Events, log: o.Log, begin: o.Begin, note: o.Note, now: o.Now, random: o.Random, lease: o.Lease, eject: o.Eject,
 		maxHeads: o.MaxHeads, maxModelTypes: o.MaxModelTypes, allowLinkLocal: o.AllowLinkLocal,
 		commits: make(chan *commit, commitQueue),
-		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{},
+		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{},
 	}
 	if r.now == nil {
 		r.now = time.Now
@@ -128,6 +135,7 @@ func New(o Options) (*Registry, error) {
 	}
 	r.lastSweep = r.now()
 	r.wheel.reset(r.lastSweep)
+	r.began = r.lastSweep
 	r.snapshot.Store(&Snapshot{Pools: map[string]*Pool{}, Regions: map[string]int{}})
 	var err error
 	if r.metrics, err = newMetrics(o.Metrics, r); err != nil {
@@ -158,7 +166,7 @@ func (r *Registry) Load(ctx context.Context) error {
 	now := r.now()
 	batch := make([]change, 0, len(records))
 	for i := range records {
-		e := &entry{record: records[i], live: new(Live), seen: now, slot: r.metrics.inFlight.take(records[i].Spec.ID)}
+		e := &entry{record: records[i], live: new(Live), outcomes: &outcomes{registry: r}, seen: now, slot: r.metrics.inFlight.take(records[i].Spec.ID)}
 		r.shared.share(&e.record.Spec)
 		e.epoch = e.record.Epoch
 		if e.record.Confirmed {
@@ -210,7 +218,11 @@ func makeHead(e *entry, instance uint64) *Head {
 	}
 	h := &Head{
 		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health,
-		Instance: instance, Live: e.live,
+		Instance: instance, Live: e.live, outcomes: e.outcomes,
+	}
+	if e.ejection != nil && e.health.routable() {
+		h.Health = HealthEjected
+		h.Trial = e.mayBeTried()
 	}
 	if e.head != nil {
 		h.Hash = e.head.Hash
@@ -284,7 +296,7 @@ func (r *Registry) flush() {
 func (h *Head) looksLike(next *Head) bool {
 	return h.Instance == next.Instance && h.Epoch == next.Epoch && h.Status == next.Status &&
 		h.Refusal() == next.Refusal() && (h.Health == HealthHeld) == (next.Health == HealthHeld) &&
-		(h.Health == next.Health || h.Routable())
+		(h.Health == next.Health || h.Routable()) && h.outcomes == next.outcomes && h.Trial == next.Trial
 }
 
 // coalesce orders changes by id, makes one of those of one head and drops those
@@ -324,6 +336,7 @@ func (r *Registry) publish(changes []change) {
 		next.Regions[k] = v
 	}
 	touched := map[string][]change{}
+	var crowded []*Group
 	for _, c := range changes {
 		next.count(c.before, -1)
 		next.count(c.next, 1)
@@ -341,6 +354,11 @@ func (r *Registry) publish(changes []change) {
 	for model, changes := range touched {
 		if p := r.rebuild(old.Pools[model], model, changes); p != nil {
 			next.Pools[model] = p
+			for _, g := range p.Regions {
+				if r.eject.excess(g, 0) > 0 {
+					crowded = append(crowded, g)
+				}
+			}
 		} else {
 			delete(next.Pools, model)
 		}
@@ -348,6 +366,9 @@ func (r *Registry) publish(changes []change) {
 	r.snapshot.Store(next)
 	if r.loaded { // what a restart finds is no news
 		r.tellRoutable(changes, old, next, touched)
+	}
+	if len(crowded) > 0 {
+		r.relieve(crowded)
 	}
 }
 

@@ -660,22 +660,30 @@ func compare(t interface{ Fatalf(string, ...any) }, w *world) {
 	for _, v := range views {
 		h := v.Head
 		regions[h.Region]++
-		if h.Routable() {
+		if h.Routable() && h.Health != fleet.HealthHeld {
 			activeHeads++
 		}
 		for _, m := range h.ModelTypes {
 			for _, group := range []string{m + "/", m + "/" + h.Region} {
 				want[group+" heads"] = append(want[group+" heads"], h.ID)
-				if h.Routable() {
+				switch serves := h.Status == fleet.StatusActive || h.Status == fleet.StatusDegraded; {
+				case h.Routable():
 					key := group + " " + h.Status.String()
 					want[key] = append(want[key], h.ID)
+				case h.Health == fleet.HealthEjected && h.Admin == fleet.AdminEnabled && serves:
+					want[group+" ejected"] = append(want[group+" ejected"], h.ID)
+					if h.Trial {
+						want[group+" trials"] = append(want[group+" trials"], h.ID)
+					}
 				}
 			}
 		}
 	}
 	got := map[string][]string{}
 	note := func(g *fleet.Group, key string) {
-		for name, heads := range map[string][]*fleet.Head{"heads": g.Heads, "active": g.Active.Heads, "degraded": g.Degraded.Heads} {
+		for name, heads := range map[string][]*fleet.Head{
+			"heads": g.Heads, "active": g.Active.Heads, "degraded": g.Degraded.Heads, "ejected": g.Ejected, "trials": g.Trials,
+		} {
 			for _, h := range heads {
 				got[key+" "+name] = append(got[key+" "+name], h.ID)
 			}

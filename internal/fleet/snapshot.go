@@ -39,6 +39,8 @@ type Group struct {
 	Heads     []*Head // all of them
 	Active    Ranked  // routable, reporting active
 	Degraded  Ranked  // routable, reporting degraded
+	Ejected   []*Head // would be routable, had they not failed requests
+	Trials    []*Head // those of them that may be tried with one request
 }
 
 // Ranked is a list of routable heads of one rank, with the sums that picking
@@ -163,11 +165,28 @@ func (g *Group) change(changes []change, belongs func(*Head) bool) *Group {
 	next := &Group{ModelType: g.ModelType, Region: g.Region}
 	next.Active = g.Active.with(cuts(g.Active.Heads, changes, routable(StatusActive)))
 	next.Degraded = g.Degraded.with(cuts(g.Degraded.Heads, changes, routable(StatusDegraded)))
+	next.Ejected = spliced(g.Ejected, changes, func(h *Head) bool { return h.ejected() && belongs(h) })
+	next.Trials = spliced(g.Trials, changes, func(h *Head) bool { return h.Trial && belongs(h) })
 	next.Heads = splice(g.Heads, cuts(g.Heads, changes, belongs), func(h *Head) *Head { return h })
 	if len(next.Heads) == len(next.Active.Heads) {
 		next.Heads = next.Active.Heads // the usual case shares one array
 	}
 	return next
+}
+
+// spliced returns the heads with the changes applied to those that belong; the
+// usual case, none before and after, makes nothing.
+func spliced(heads []*Head, changes []change, belongs func(*Head) bool) []*Head {
+	made := cuts(heads, changes, belongs)
+	if len(made) == 0 {
+		return heads
+	}
+	return splice(heads, made, func(h *Head) *Head { return h })
+}
+
+// ejected reports whether nothing but its ejection keeps h from new requests.
+func (h *Head) ejected() bool {
+	return h.Health == HealthEjected && h.Admin == AdminEnabled && (h.Status == StatusActive || h.Status == StatusDegraded)
 }
 
 // Filter returns the heads that keep accepts, in the same order.

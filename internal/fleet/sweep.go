@@ -125,6 +125,7 @@ func (r *Registry) Sweep() {
 		r.tell(event.HeadChanged, e, now)
 	}
 	r.expire(overdue, now)
+	r.offerTrials(now)
 	r.publish(nil)
 	r.writeMarks()
 	r.releaseGuards(now)
@@ -141,25 +142,27 @@ func (r *Registry) expire(overdue []*entry, now time.Time) {
 			}
 			held = held || judged[key]
 		}
-		was := e.health
-		if e.health = HealthStale; held {
+		switch {
+		case !held:
+			r.expireNow(e, now)
+		case e.health != HealthHeld:
 			e.health = HealthHeld
-		} else {
-			e.stale = now
-			r.mark(e)
+			e.outcomes.held.Store(true)
+			r.stage(r.replace(e))
+			r.tell(event.HeadHeld, e, now)
 		}
 		r.watch(e)
-		if e.health == was {
-			continue
-		}
-		r.stage(r.replace(e))
-		if held {
-			r.tell(event.HeadHeld, e, now)
-		} else {
-			r.metrics.expirations.Inc()
-			r.tell(event.HeadExpired, e, now)
-		}
 	}
+}
+
+// expireNow makes a head stale.
+func (r *Registry) expireNow(e *entry, now time.Time) {
+	e.health, e.stale = HealthStale, now
+	e.outcomes.held.Store(false)
+	r.mark(e)
+	r.stage(r.replace(e))
+	r.metrics.expirations.Inc()
+	r.tell(event.HeadExpired, e, now)
 }
 
 func keys(e *entry) []poolKey {

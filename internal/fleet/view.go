@@ -17,6 +17,7 @@ type View struct {
 	Report       *Report   // nil before the first
 	ReportAge    time.Duration
 	InFlight     int64
+	Ejected      bool
 	SlowStart    float64 // requests that the head counts as having, for being new
 }
 
@@ -24,13 +25,15 @@ type View struct {
 func (r *Registry) view(e *entry, now time.Time) View {
 	v := View{
 		Head: e.head, Record: e.record, Lease: e.lease(), Report: e.live.Report(),
-		InFlight: e.live.InFlight(), SlowStart: e.live.SlowStart(now),
+		InFlight: e.live.InFlight(), Ejected: e.ejection != nil, SlowStart: e.live.SlowStart(now),
 	}
 	if v.Report != nil {
 		v.ReportAge = now.Sub(v.Report.At)
 	}
 	silent := now.Sub(e.seen).Truncate(time.Millisecond)
-	switch e.health {
+	switch e.head.Health {
+	case HealthEjected:
+		v.HealthReason, v.HealthUntil = e.ejection.say(e.outcomes.trial.Load())
 	case HealthPending:
 		v.HealthReason, v.HealthUntil = "no healthy report since the registration", r.due(e)
 	case HealthSuspect:

@@ -75,6 +75,18 @@ func (s *Server) deleteHead(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+func (s *Server) endEjection(w http.ResponseWriter, r *http.Request) error {
+	id, err := headID(r)
+	if err != nil {
+		return err
+	}
+	if err := s.fleet.EndEjection(r.Context(), id); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (s *Server) getHead(w http.ResponseWriter, r *http.Request) error {
 	id, err := headID(r)
 	if err != nil {

@@ -46,6 +46,7 @@ func (s *Server) routes() []*route {
 		{method: "GET", pattern: "/api/v1/heads/{id}", id: "getHead", needs: access.Read, success: 200, handle: s.getHead},
 		{method: "PATCH", pattern: "/api/v1/heads/{id}", id: "patchHead", action: "head.patch", needs: access.Operate, success: 200, handle: s.patchHead},
 		{method: "DELETE", pattern: "/api/v1/heads/{id}", id: "deleteHead", action: "head.deregister", needs: access.BeHead, success: 204, handle: s.deleteHead},
+		{method: "DELETE", pattern: "/api/v1/heads/{id}/ejection", id: "endEjection", action: "head.reinstate", needs: access.Operate, success: 204, handle: s.endEjection},
 		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: access.BeHead, success: 200, handle: s.reportStatus},
 		{method: "POST", pattern: decisionsPath, id: "decide", needs: access.Decide, success: 200, handle: s.makeDecision},
 		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: access.Read, success: 200, query: true, handle: s.listDecisions},

@@ -40,7 +40,8 @@ type candidates struct {
 	pool   *fleet.Pool
 	policy *Policy
 	tiers  []Tier
-	copied int64 // places of tiers that are not the snapshot's own
+	trials []*fleet.Head // ejected heads of the nearest regions that one request may try
+	copied int64         // places of tiers that are not the snapshot's own
 
 	tallies [heldTallies]atomic.Pointer[tally] // where this set's decisions are counted
 }
@@ -172,7 +173,11 @@ func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates
 	if c.labels != "" {
 		set.keepLabelled()
 	}
+	set.findTrials()
 	set.tiers = slices.DeleteFunc(set.tiers, func(t Tier) bool { return len(t.Heads) == 0 })
+	if len(set.tiers) == 0 && len(set.trials) > 0 { // a trial has a tier to stand in
+		set.tiers = []Tier{{Region: c.region, Distance: math.NaN()}}
+	}
 	set.takeTurns(old, random)
 	return set
 }
@@ -211,14 +216,33 @@ func (s *candidates) addByDistance() {
 		rest := func(r fleet.Ranked) fleet.Ranked {
 			return s.filtered(r, func(h *fleet.Head) bool { return unknown[h.Region] })
 		}
-		s.addTier(&fleet.Group{Active: rest(all.Active), Degraded: rest(all.Degraded)}, math.NaN())
+		s.addTier(&fleet.Group{
+			Active: rest(all.Active), Degraded: rest(all.Degraded),
+			Trials: slices.DeleteFunc(slices.Clone(all.Trials), func(h *fleet.Head) bool { return !unknown[h.Region] }),
+		}, math.NaN())
 	}
 }
 
 func (s *candidates) addTier(g *fleet.Group, distance float64) {
 	s.tiers = append(s.tiers,
-		Tier{Ranked: g.Active, Region: g.Region, Distance: distance},
+		Tier{Ranked: g.Active, Region: g.Region, Distance: distance, trials: g.Trials},
 		Tier{Ranked: g.Degraded, Region: g.Region, Distance: distance, Degraded: true})
+}
+
+// findTrials takes the trials of each tier up to the first that has a head:
+// farther ones are for requests that come that far.
+func (s *candidates) findTrials() {
+	want := decodeLabels(s.labels)
+	for i := range s.tiers {
+		for _, h := range s.tiers[i].trials {
+			if hasLabels(h, want) {
+				s.trials = append(s.trials, h)
+			}
+		}
+		if len(s.tiers[i].Heads) > 0 {
+			return
+		}
+	}
 }
 
 func (s *candidates) keepLabelled() {

@@ -34,6 +34,7 @@ type Decision struct {
 	Cheaper        bool      // another region, by choice of a strategy that compares regions
 	Astray         bool      // the request named a region that neither a head nor the policy knows
 	Sticky         bool      // the head that served the session before
+	Trial          bool      // an ejected head, to see whether it is well again
 
 	sequence     uint64
 	nonce        uint64
@@ -104,6 +105,8 @@ func (d *Decision) FirstTokenAt() time.Time {
 // AppendReason appends, in words, why this head was chosen.
 func (d *Decision) AppendReason(b []byte) []byte {
 	switch {
+	case d.Trial:
+		b = append(b, "trial request of an ejected head"...)
 	case d.Sticky:
 		b = append(b, "the session's head"...)
 	default:

@@ -10,8 +10,14 @@ import (
 // place of each head that it chose.
 const attempts = 3
 
-// reserve goes through the tiers until a head of one has a place.
+// reserve goes through the tiers until a head of one has a place. An ejected
+// head whose trial is due comes first.
 func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
+	if len(c.set.trials) > 0 {
+		if d = r.tryEjected(c, s); d != nil || len(s.in.Heads()) == 0 {
+			return d
+		}
+	}
 	s.in.eachTier(c.plan.spec.AcrossRegions, func() bool {
 		for range attempts {
 			n := c.plan.strategy.Choose(&s.in, s.picks[:])

@@ -133,7 +133,7 @@ func (r *Router) Run(ctx context.Context) error {
 // has its own clock calls it itself, from one goroutine.
 func (r *Router) Expire() {
 	now := r.now()
-	r.recent.expire(now, &Outcome{Result: ResultExpired, At: now}, r.metrics.ended)
+	r.recent.expire(now, &Outcome{Result: ResultExpired, At: now}, r.ended)
 }
 
 // evicted is the end of every reservation that made room for a newer one; it
@@ -262,7 +262,7 @@ func (r *Router) note(set *candidates, d *Decision, s *scratch) {
 	}
 	d.stats = r.metrics.decided(set, d)
 	if old := r.recent.add(d); old != nil && old.end.Load() == nil && r.recent.finish(old, &evicted) {
-		r.metrics.ended(old, &evicted)
+		r.ended(old, &evicted)
 	}
 	r.metrics.duration.observe(r.since(s.in.Now))
 }
@@ -377,7 +377,7 @@ func (r *Router) Finish(id string, o Outcome) error {
 func (r *Router) End(d *Decision, o Outcome) {
 	o.At = r.now()
 	if r.recent.finish(d, &o) {
-		r.metrics.ended(d, &o)
+		r.ended(d, &o)
 	}
 }
 

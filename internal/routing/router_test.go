@@ -64,7 +64,7 @@ func newWorld(t testing.TB, change func(*routing.Options)) *world {
 	events, err := event.New(event.Options{Metrics: reg})
 	check(t, err)
 	log := slog.New(slog.DiscardHandler)
-	heads, err := fleet.New(fleet.Options{Store: &memory{}, Events: events, Metrics: reg, Log: log})
+	heads, err := fleet.New(fleet.Options{Store: &memory{}, Events: events, Metrics: reg, Log: log, Eject: fleet.EjectOptions{Enabled: true}})
 	check(t, err)
 	check(t, heads.Load(t.Context()))
 	o := routing.Options{Fleet: heads, Events: events, Metrics: reg, Log: log, Seed: 1}

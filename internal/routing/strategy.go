@@ -96,6 +96,7 @@ type Tier struct {
 	Distance float64 // ms from the request's region; 0 when it is the same or none was named; NaN when the policy has no distance
 	Degraded bool
 	shared   *shared
+	trials   []*fleet.Head
 }
 
 // shared is what a tier keeps from one decision to the next, and from one set of

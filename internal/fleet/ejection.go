@@ -1,0 +1,341 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"headway/internal/audit"
+	"headway/internal/event"
+)
+
+// EjectOptions say when a head is taken out of rotation for the errors that
+// requests there end with, and for how long. A zero value but Enabled is the
+// default.
+type EjectOptions struct {
+	Enabled           bool
+	ConsecutiveErrors int           // in a row that eject a head; 5; negative: none do
+	ErrorShare        float64       // of the requests of a window that ejects; 0.5; 1: none does
+	MinRequests       int           // of a window before its share counts; 20
+	Window            time.Duration // 30 s; the share is of its last half to all of it
+	BaseTime          time.Duration // of the first ejection, doubled with each that follows; 10 s
+	MaxTime           time.Duration // 5 min
+	MaxShare          float64       // of a pool's heads that may be out at once; 0.5
+}
+
+func (o *EjectOptions) complete() error {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.Window, 30*time.Second)
+	def(&o.BaseTime, 10*time.Second)
+	def(&o.MaxTime, 5*time.Minute)
+	if o.ConsecutiveErrors == 0 {
+		o.ConsecutiveErrors = 5
+	}
+	if o.ErrorShare == 0 {
+		o.ErrorShare = 0.5
+	}
+	if o.MinRequests == 0 {
+		o.MinRequests = 20
+	}
+	if o.MaxShare == 0 {
+		o.MaxShare = 0.5
+	}
+	o.MaxTime = max(o.MaxTime, o.BaseTime)
+	switch {
+	case o.Window < 2 || o.BaseTime < 0 || o.MaxTime < 0 || o.MinRequests < 0:
+		return errors.New("fleet: the window and times of ejections must be positive")
+	case !(o.ErrorShare > 0 && o.ErrorShare <= 1) || !(o.MaxShare > 0 && o.MaxShare <= 1):
+		return errors.New("fleet: ErrorShare and MaxShare must be over 0 and at most 1")
+	}
+	return nil
+}
+
+// ErrNotEjected says that a head is not out of rotation for errors.
+var ErrNotEjected = errors.New("the head is not ejected")
+
+// ejection is why and until when a head is out of rotation. It is soft state: a
+// restart forgets it. A head comes back when a trial request after its time
+// ended well.
+type ejection struct {
+	why        string
+	detail     string
+	until      time.Time
+	unreported int // trials whose end said nothing
+}
+
+// say returns why the head is out and until when, the zero time when it waits
+// for the end of its trial.
+func (j *ejection) say(trial int32) (reason string, until time.Time) {
+	switch trial {
+	case trialOffered:
+		return j.detail + "; the next request is its trial", time.Time{}
+	case trialTaken:
+		return j.detail + "; its trial request is under way", time.Time{}
+	}
+	return j.detail, j.until
+}
+
+// relapse is what is remembered of a head's ejections after they ended.
+type relapse struct {
+	doublings int
+	term      time.Duration // of the last ejection
+	ended     time.Time
+	forgiven  bool // a registration ended an ejection early
+}
+
+// next is how long an ejection at now lasts. Each time as long as the last
+// ejection that passed without another takes one doubling back.
+func (l *relapse) next(o *EjectOptions, now time.Time) time.Duration {
+	if l.term > 0 && !l.ended.IsZero() {
+		l.doublings = max(l.doublings-int(min(now.Sub(l.ended)/l.term, 64)), 0)
+	}
+	if l.doublings == 0 {
+		l.forgiven = false
+	}
+	l.term = min(o.BaseTime<<l.doublings, o.MaxTime)
+	if l.term < o.MaxTime || l.doublings == 0 {
+		l.doublings++
+	}
+	l.ended = time.Time{}
+	return l.term
+}
+
+// EjectionState is the data of an event about a head that was ejected or
+// reinstated.
+type EjectionState struct {
+	Reason string     `json:"reason"`
+	Detail string     `json:"detail,omitempty"`
+	Until  *time.Time `json:"until,omitempty"`
+}
+
+// LogValue writes the state as fields.
+func (s EjectionState) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("reason", s.Reason)}
+	if s.Detail != "" {
+		attrs = append(attrs, slog.String("detail", s.Detail))
+	}
+	if s.Until != nil {
+		attrs = append(attrs, slog.Time("until", *s.Until))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// Reasons of headway_reinstatements_total: what ended an ejection.
+const (
+	reinstatedByTrial        = "trial"
+	reinstatedByOperator     = "operator"
+	reinstatedByRegistration = "registration"
+	reinstatedByPool         = "pool"       // too few other heads of its pool take requests
+	reinstatedBySilence      = "unreported" // the trials' outcomes are not reported
+)
+
+// unreportedTrials is how many trials in a row may end without an outcome: where
+// none is reported any more, errors would keep a head out for ever.
+const unreportedTrials = 2
+
+// at returns the entry of h if it still counts what h counts; r.mu must be held.
+func (r *Registry) at(h *Head) *entry {
+	if e := r.heads[h.ID]; e != nil && e.outcomes == h.outcomes {
+		return e
+	}
+	return nil
+}
+
+// refusalPause is how long a head at fault that may not be ejected is not judged
+// again.
+const refusalPause = time.Second
+
+// judgeHead ejects a head that was found at fault, unless too many of its pool
+// are out.
+func (r *Registry) judgeHead(h *Head, why, detail string) {
+	defer r.flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.publish(nil) // what is staged counts
+	e, now := r.at(h), r.now()
+	switch {
+	case e == nil || !e.head.Routable():
+		h.outcomes.silence(now.Add(refusalPause))
+	case !r.mayEject(e):
+		h.outcomes.silence(now.Add(refusalPause))
+		r.metrics.ejectionsRefused.Inc()
+		r.log.Warn("a head is not ejected for its errors: too many of its pool are, or it is the last",
+			"head", h.ID, "region", h.Region, "detail", detail)
+	default:
+		h.outcomes.silence(time.Time{})
+		r.out(e, why, detail, now)
+	}
+}
+
+// out takes e out of rotation; r.mu must be held.
+func (r *Registry) out(e *entry, why, detail string, now time.Time) {
+	e.ejection = &ejection{why: why, detail: detail, until: now.Add(e.relapse.next(&r.eject, now))}
+	e.outcomes = &outcomes{registry: r}
+	r.ejected[e] = true
+	r.metrics.ejections[why].Inc()
+	r.stage(r.replace(e))
+	r.tellEjection(event.HeadEjected, e, EjectionState{Reason: why, Detail: detail, Until: &e.ejection.until}, now)
+}
+
+// in ends e's ejection; r.mu must be held, and the caller replaces the head.
+func (r *Registry) in(e *entry, by string, now time.Time) {
+	e.ejection = nil
+	e.relapse.ended = now
+	e.outcomes = &outcomes{registry: r}
+	e.outcomes.held.Store(e.health == HealthHeld)
+	delete(r.ejected, e)
+	r.metrics.reinstatements[by].Inc()
+	r.tellEjection(event.HeadReinstated, e, EjectionState{Reason: by}, now)
+}
+
+func (r *Registry) tellEjection(kind string, e *entry, s EjectionState, now time.Time) {
+	r.events.Publish(event.Event{
+		Type: kind, Time: now, Head: e.head.ID, Region: e.head.Region, ModelTypes: e.head.ModelTypes, Data: s,
+	})
+}
+
+// mayEject reports whether each pool of the head, the heads of a model type in
+// a region, keeps enough that take requests.
+func (r *Registry) mayEject(e *entry) bool {
+	s := r.snapshot.Load()
+	for _, m := range e.head.ModelTypes {
+		if p := s.Pools[m]; p == nil || r.eject.excess(p.Regions[e.head.Region], 1) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// allowed is how many of a pool's heads, of those that would take requests, may
+// be out: never the last.
+func (o *EjectOptions) allowed(heads int) int {
+	return min(int(o.MaxShare*float64(heads)), heads-1)
+}
+
+// excess is how many more of a pool's heads are out than may be, with so many
+// more.
+func (o *EjectOptions) excess(g *Group, more int) int {
+	if g == nil || len(g.Ejected)+more == 0 {
+		return 0
+	}
+	return len(g.Ejected) + more - o.allowed(len(g.Ejected)+g.routable())
+}
+
+// relieve brings heads back whose pool has too few others left, those first
+// whose time ends first. r.mu must be held.
+func (r *Registry) relieve(groups []*Group) {
+	now := r.now()
+	for _, g := range groups {
+		for range r.eject.excess(g, 0) {
+			var first *entry
+			for _, h := range g.Ejected {
+				if e := r.heads[h.ID]; e != nil && e.ejection != nil && (first == nil || e.ejection.until.Before(first.ejection.until)) {
+					first = e
+				}
+			}
+			if first == nil {
+				break // those of the snapshot are on their way back
+			}
+			r.in(first, reinstatedByPool, now)
+			r.stage(r.replace(first))
+		}
+	}
+	r.publish(nil)
+}
+
+// endTrial takes the outcome of the trial request of an ejected head.
+func (r *Registry) endTrial(h *Head, end Ending) {
+	defer r.flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, now := r.at(h), r.now()
+	switch {
+	case e == nil || e.ejection == nil:
+	case end == EndedWell:
+		r.in(e, reinstatedByTrial, now)
+		r.stage(r.replace(e))
+	default:
+		r.out(e, ejectedForTrial, "the trial request ended with an error", now)
+	}
+}
+
+// offerTrials lets heads whose time is over have a trial request, and takes
+// those that are taken from the offers. Sweep calls it.
+func (r *Registry) offerTrials(now time.Time) {
+	for e := range r.ejected {
+		trial := &e.outcomes.trial
+		if trial.CompareAndSwap(trialUnreported, trialNone) {
+			if e.ejection.unreported++; e.ejection.unreported >= unreportedTrials {
+				r.in(e, reinstatedBySilence, now)
+				r.stage(r.replace(e))
+				continue
+			}
+		}
+		if !now.Before(e.ejection.until) {
+			trial.CompareAndSwap(trialNone, trialOffered)
+		}
+		if e.mayBeTried() != e.head.Trial {
+			r.stage(r.replace(e))
+		}
+	}
+}
+
+// mayBeTried reports whether a decision may take e's trial.
+func (e *entry) mayBeTried() bool {
+	return e.outcomes.trial.Load() == trialOffered && e.healthy() && e.record.Admin.State == AdminEnabled
+}
+
+// letGo expires a held head at which a request failed: it is not only its
+// reports that are missing.
+func (r *Registry) letGo(h *Head) {
+	defer r.flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.at(h); e != nil && e.health == HealthHeld {
+		r.log.Warn("a head that the mass-expiry guard held failed a request: it is let go", "head", h.ID, "region", h.Region)
+		now := r.now()
+		r.expireNow(e, now)
+		r.watch(e)
+	}
+}
+
+// EndEjection ends the ejection of a head before its time, and forgets those
+// before. The errors are ErrHeadNotFound, ErrNotEjected and the audit trail's.
+func (r *Registry) EndEjection(ctx context.Context, id string) error {
+	before, err := r.Head(id)
+	if err != nil {
+		return err
+	}
+	if !before.Ejected {
+		return ErrNotEjected
+	}
+	end, err := r.begin(ctx, audit.Entry{
+		Category: audit.Head, Action: "head.reinstate", Target: headTarget(id, &before.Record.Spec),
+	}.By(ctx))
+	if err != nil {
+		return err
+	}
+	return conclude(end, r.endEjection(id))
+}
+
+func (r *Registry) endEjection(id string) error {
+	defer r.flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.heads[id]
+	switch {
+	case e == nil:
+		return ErrHeadNotFound
+	case e.ejection == nil:
+		return ErrNotEjected
+	}
+	r.in(e, reinstatedByOperator, r.now())
+	e.relapse = relapse{}
+	r.stage(r.replace(e))
+	return nil
+}

@@ -1,0 +1,472 @@
+package fleet_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"headway/internal/fleet"
+)
+
+// startEjecting is a registry that ejects, with heads that report for as long
+// as the test lasts.
+func startEjecting(t *testing.T, change func(*fleet.Options), ids ...string) *world {
+	t.Helper()
+	w := start(t, newFakeStore(t), func(o *fleet.Options) {
+		o.Eject.Enabled = true
+		if change != nil {
+			change(o)
+		}
+	})
+	for _, id := range ids {
+		w.register(spec(id), active())
+	}
+	w.beat(t.Context(), ids...)
+	return w
+}
+
+// end lets n requests at a head end, placed by a decision of now.
+func (w *world) end(id string, end fleet.Ending, n int) {
+	w.Helper()
+	h := published(w, id)
+	if h == nil {
+		v, err := w.Head(id)
+		must(w, err)
+		h = v.Head
+	}
+	for range n {
+		h.Observe(end, time.Now())
+	}
+}
+
+// try takes the trial of an ejected head.
+func (w *world) try(id string) *fleet.Head {
+	w.Helper()
+	v, err := w.Head(id)
+	must(w, err)
+	if !v.Head.Trial || !v.Head.TryTrial() {
+		w.Fatalf("%s has no trial to take: %+v", id, v)
+	}
+	v.Head.Live.Release()
+	return v.Head
+}
+
+func TestErrorsInARowEject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b")
+		w.end("a", fleet.EndedBadly, 4)
+		w.end("a", fleet.EndedWell, 1)
+		w.end("a", fleet.EndedBadly, 4)
+		w.end("a", fleet.EndedUnknown, 10)
+		if got := w.routable(); !slices.Equal(got, []string{"a", "b"}) {
+			t.Fatalf("four errors in a row: routable %v", got)
+		}
+		old := published(w, "a")
+		w.end("a", fleet.EndedBadly, 1)
+		if got := w.routable(); !slices.Equal(got, []string{"b"}) || w.Snapshot().Active != 1 {
+			t.Fatalf("five errors in a row: routable %v, active %d", got, w.Snapshot().Active)
+		}
+		v, err := w.Head("a")
+		must(t, err)
+		if v.Head.Health.String() != "ejected" || v.HealthReason != "5 requests in a row ended with an error" ||
+			!v.HealthUntil.Equal(time.Now().Add(10*time.Second)) {
+			t.Errorf("health %s, %q until %s", v.Head.Health, v.HealthReason, v.HealthUntil)
+		}
+		for range 20 {
+			old.Observe(fleet.EndedBadly, time.Now()) // of requests that were placed before
+		}
+		if n := sum(family(t, w.metrics, "headway_ejections_total")); n != 1 || value(t, w.metrics, "headway_ejected_heads") != 1 {
+			t.Errorf("%g ejections counted", n)
+		}
+		if told := w.told("head.ejected"); !strings.Contains(told, "head.ejected a") {
+			t.Errorf("told\n%s", told)
+		}
+		if told := w.told("head.unroutable"); !strings.Contains(told, "head.unroutable a health ejected") {
+			t.Errorf("told\n%s", told)
+		}
+	})
+}
+
+func sum(values []float64) (total float64) {
+	for _, v := range values {
+		total += v
+	}
+	return total
+}
+
+func TestAShareOfErrorsEjectsWhereThereAreEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, func(o *fleet.Options) { o.Eject.MaxShare = 0.9 }, "a", "b", "c")
+		alternate := func(id string, n int) {
+			for range n {
+				w.end(id, fleet.EndedWell, 1)
+				w.end(id, fleet.EndedBadly, 1)
+			}
+		}
+		alternate("a", 9)
+		time.Sleep(31 * time.Second) // over a window
+		alternate("a", 9)
+		if got := w.health("a"); got != "fresh" {
+			t.Fatalf("two times 18 requests in different windows: %s", got)
+		}
+		time.Sleep(14 * time.Second) // the half after
+		alternate("a", 1)
+		if got := w.health("a"); got != "ejected" {
+			t.Errorf("half of 20 requests of a window failed: %s", got)
+		}
+		for range 30 {
+			w.end("b", fleet.EndedWell, 11)
+			w.end("b", fleet.EndedBadly, 4)
+			w.end("b", fleet.EndedWell, 1)
+			w.end("b", fleet.EndedBadly, 3)
+		}
+		if got := w.health("b"); got != "fresh" {
+			t.Errorf("7 of 19 requests failed: %s", got)
+		}
+		if v, _ := w.Head("a"); v.HealthReason != "10 of the last 20 requests ended with an error" {
+			t.Errorf("reason %q", v.HealthReason)
+		}
+	})
+}
+
+func TestExactlyOneRequestTriesAnEjectedHead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b")
+		w.end("a", fleet.EndedBadly, 5)
+		trials := func() []*fleet.Head { return w.Snapshot().Pools["m"].Regions["us"].Trials }
+		time.Sleep(9 * time.Second)
+		if v, _ := w.Head("a"); len(trials()) != 0 || v.Head.TryTrial() {
+			t.Fatal("a trial before the time is over")
+		}
+		time.Sleep(1500 * time.Millisecond)
+		list := trials()
+		if len(list) != 1 || list[0].ID != "a" || len(w.routable()) != 1 {
+			t.Fatalf("after its time: %d trials, routable %v", len(list), w.routable())
+		}
+		var taken atomic.Int64
+		var all sync.WaitGroup
+		for range 50 {
+			all.Go(func() {
+				if list[0].TryTrial() {
+					taken.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if taken.Load() != 1 || list[0].Live.InFlight() != 1 {
+			t.Fatalf("%d requests took the trial, %d in flight", taken.Load(), list[0].Live.InFlight())
+		}
+		time.Sleep(time.Second)
+		if v, _ := w.Head("a"); len(trials()) != 0 || !strings.HasSuffix(v.HealthReason, "trial request is under way") || !v.HealthUntil.IsZero() {
+			t.Errorf("while the trial is under way: %d offers, %q until %s", len(trials()), v.HealthReason, v.HealthUntil)
+		}
+		list[0].Observe(fleet.EndedWell, time.Now())
+		if got := w.health("a"); got != "fresh" || len(w.routable()) != 2 {
+			t.Errorf("after a good trial: %s, routable %v", got, w.routable())
+		}
+		w.end("a", fleet.EndedBadly, 4)
+		if got := w.health("a"); got != "fresh" {
+			t.Errorf("a reinstated head begins with clean counts: %s", got)
+		}
+	})
+}
+
+// terms lets the head fail, and its trials too, and returns how long each
+// ejection lasted.
+func (w *world) terms(id string, n int) (terms []time.Duration) {
+	w.Helper()
+	w.end(id, fleet.EndedBadly, 5)
+	for range n {
+		v, err := w.Head(id)
+		must(w, err)
+		terms = append(terms, time.Until(v.HealthUntil))
+		time.Sleep(time.Until(v.HealthUntil) + time.Second)
+		w.try(id).Observe(fleet.EndedBadly, time.Now())
+	}
+	return terms
+}
+
+func TestTheTimeOutGrowsAndDecays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b")
+		want := []time.Duration{10, 20, 40, 80, 160, 300, 300}
+		for i, got := range w.terms("a", len(want)) {
+			if got != want[i]*time.Second {
+				t.Errorf("ejection %d lasts %s, want %ds", i+1, got, want[i])
+			}
+		}
+		time.Sleep(301 * time.Second)
+		w.try("a").Observe(fleet.EndedWell, time.Now())
+		next := func(good time.Duration) time.Duration {
+			time.Sleep(good)
+			w.end("a", fleet.EndedBadly, 5)
+			v, err := w.Head("a")
+			must(t, err)
+			term := time.Until(v.HealthUntil)
+			time.Sleep(term + time.Second)
+			w.try("a").Observe(fleet.EndedWell, time.Now())
+			return term
+		}
+		for _, c := range []struct{ good, want time.Duration }{
+			{time.Second, 300 * time.Second},       // good for less than the last ejection lasted
+			{300 * time.Second, 160 * time.Second}, // as long: one doubling less
+			{480 * time.Second, 40 * time.Second},  // three times
+			{time.Hour, 10 * time.Second},
+		} {
+			if got := next(c.good); got != c.want {
+				t.Errorf("good for %s, the next ejection lasts %s, want %s", c.good, got, c.want)
+			}
+		}
+	})
+}
+
+func TestATrialWithoutAnOutcomeEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b")
+		w.end("a", fleet.EndedBadly, 5)
+		time.Sleep(11 * time.Second)
+		w.try("a").Observe(fleet.EndedUnknown, time.Now())
+		if got := w.health("a"); got != "ejected" {
+			t.Fatalf("after a trial that says nothing: %s", got)
+		}
+		time.Sleep(time.Second)
+		w.try("a").Observe(fleet.EndedUnknown, time.Now())
+		time.Sleep(time.Second)
+		if got := w.health("a"); got != "fresh" {
+			t.Errorf("after two trials that were not reported: %s", got)
+		}
+	})
+}
+
+func TestAPoolKeepsHalfOfItsHeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ids := []string{"a", "b", "c", "d", "e"}
+		w := startEjecting(t, nil, ids...)
+		other := spec("z") // another region is another pool
+		other.Region = "eu"
+		w.register(other, active())
+		w.beat(t.Context(), "z")
+		for range 3 {
+			for _, id := range append(ids, "z") {
+				w.end(id, fleet.EndedBadly, 5)
+			}
+		}
+		if got := w.routable(); !slices.Equal(got, []string{"c", "d", "e", "z"}) {
+			t.Fatalf("a fleet that fails as a whole keeps %v", got)
+		}
+		if value(t, w.metrics, "headway_ejections_refused_total") == 0 {
+			t.Error("no refusal was counted")
+		}
+		offline := func(id string) {
+			v, err := w.Head(id)
+			must(t, err)
+			w.report(id, v.Lease.Epoch, fleet.StatusOffline)
+		}
+		offline("d") // three take requests, of five that could: two of four may be out
+		if got := w.routable(); !slices.Equal(got, []string{"c", "e", "z"}) {
+			t.Fatalf("routable %v", got)
+		}
+		must(t, w.Deregister(t.Context(), "e"))
+		if got := w.routable(); !slices.Equal(got, []string{"a", "c", "z"}) {
+			t.Fatalf("one of three may be out: routable %v", got)
+		}
+		drain := fleet.AdminDraining
+		for _, id := range []string{"a", "c"} {
+			_, err := w.Patch(t.Context(), id, fleet.Patch{State: &drain})
+			must(t, err)
+		}
+		if got := w.routable(); !slices.Equal(got, []string{"b", "z"}) {
+			t.Errorf("never the last: routable %v", got)
+		}
+	})
+}
+
+func TestARegistrationBeginsCleanOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b", "c")
+		term := func() time.Duration {
+			v, err := w.Head("a")
+			must(t, err)
+			return time.Until(v.HealthUntil)
+		}
+		w.end("a", fleet.EndedBadly, 5)
+		w.register(spec("a"), active())
+		w.beat(t.Context(), "a")
+		if got := w.health("a"); got != "fresh" {
+			t.Fatalf("a new registration begins %s", got)
+		}
+		w.end("a", fleet.EndedBadly, 5)
+		if got := term(); got != 20*time.Second {
+			t.Errorf("a relapse lasts %s", got)
+		}
+		w.register(spec("a"), active())
+		w.beat(t.Context(), "a")
+		if got := w.health("a"); got != "ejected" || term() != 20*time.Second {
+			t.Errorf("after a relapse a registration makes it %s, for %s", got, term())
+		}
+		time.Sleep(21 * time.Second)
+		w.try("a").Observe(fleet.EndedWell, time.Now())
+		time.Sleep(10 * time.Minute)
+		w.end("a", fleet.EndedBadly, 5)
+		w.register(spec("a"), active())
+		if got := w.health("a"); got != "fresh" {
+			t.Errorf("long after, a registration begins %s", got)
+		}
+	})
+}
+
+func TestAHeldHeadThatFailsIsLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil)
+		ids := []string{"a", "b", "c", "d"}
+		for _, id := range ids {
+			w.register(spec(id), active())
+		}
+		before := published(w, "b") // a request that was placed while all was well
+		time.Sleep(8 * time.Second)
+		for _, id := range ids {
+			if got := w.health(id); got != "held" {
+				t.Fatalf("%s is %s", id, got)
+			}
+		}
+		w.end("a", fleet.EndedWell, 1)
+		w.end("a", fleet.EndedUnknown, 1)
+		if got := w.health("a"); got != "held" {
+			t.Fatalf("a held head that answers is %s", got)
+		}
+		w.end("a", fleet.EndedBadly, 1)
+		before.Observe(fleet.EndedBadly, time.Now())
+		if got := w.routable(); !slices.Equal(got, []string{"c", "d"}) || w.health("a") != "stale" || w.health("b") != "stale" {
+			t.Errorf("after a failure at a and b: routable %v, a %s, b %s", got, w.health("a"), w.health("b"))
+		}
+		v, err := w.Head("a")
+		must(t, err)
+		w.report("a", v.Lease.Epoch, fleet.StatusActive)
+		w.end("a", fleet.EndedBadly, 1)
+		if got := w.health("a"); got != "fresh" {
+			t.Errorf("reporting again it is %s", got)
+		}
+	})
+}
+
+func TestAnOperatorEndsAnEjection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &trail{}
+		w := startEjecting(t, tr.attach, "a", "b")
+		if err := w.EndEjection(t.Context(), "a"); !errors.Is(err, fleet.ErrNotEjected) {
+			t.Errorf("of a head that is not ejected: %v", err)
+		}
+		if err := w.EndEjection(t.Context(), "x"); !errors.Is(err, fleet.ErrHeadNotFound) {
+			t.Errorf("of an unknown head: %v", err)
+		}
+		w.end("a", fleet.EndedBadly, 5)
+		tr.take()
+		tr.refuse = errors.New("no trail")
+		if err := w.EndEjection(t.Context(), "a"); err == nil || w.health("a") != "ejected" {
+			t.Errorf("without a trail: %v, %s", err, w.health("a"))
+		}
+		tr.refuse = nil
+		must(t, w.EndEjection(t.Context(), "a"))
+		if got := w.health("a"); got != "fresh" {
+			t.Errorf("after the operator's word: %s", got)
+		}
+		if got := tr.take(); len(got) != 2 || !strings.Contains(got[0], "head.reinstate a") || got[1] != "success" {
+			t.Errorf("recorded %q", got)
+		}
+		if got := w.terms("a", 1); got[0] != 10*time.Second {
+			t.Errorf("the next ejection lasts %s", got[0])
+		}
+	})
+}
+
+func TestNothingIsEjectedWhereItIsSwitchedOff(t *testing.T) {
+	w := start(t, newFakeStore(t), nil)
+	w.register(spec("a"), active())
+	w.register(spec("b"), active())
+	w.end("a", fleet.EndedBadly, 1000)
+	if got := w.routable(); len(got) != 2 {
+		t.Errorf("routable %v", got)
+	}
+	w = startEjecting(t, func(o *fleet.Options) { o.Eject.ConsecutiveErrors = -1; o.Eject.ErrorShare = 1 }, "a", "b")
+	w.end("a", fleet.EndedBadly, 1000)
+	if got := w.routable(); len(got) != 2 {
+		t.Errorf("without thresholds: routable %v", got)
+	}
+}
+
+func TestAnOutcomeAllocatesNothing(t *testing.T) {
+	w := startEjecting(t, nil, "a", "b")
+	h, now := published(w, "a"), time.Now()
+	if n := testing.AllocsPerRun(1000, func() {
+		h.Observe(fleet.EndedBadly, now)
+		h.Observe(fleet.EndedWell, now)
+		h.Observe(fleet.EndedWell, now)
+	}); n != 0 {
+		t.Errorf("%g allocations", n)
+	}
+}
+
+// Whatever happens, no pool has more than half of its heads ejected, and none
+// is left without a head that takes requests for ejections alone.
+func TestEjectionsNeverEmptyAPool(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var past atomic.Int64
+		now := func() time.Time { return time.Unix(0, past.Load()) }
+		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Eject.Enabled, o.Now = true, now })
+		defer w.stop()
+		id := func(rt *rapid.T) string { return fmt.Sprintf("h%d", rapid.IntRange(0, 6).Draw(rt, "head")) }
+		rt.Repeat(map[string]func(*rapid.T){
+			"register": func(rt *rapid.T) {
+				s := spec(id(rt))
+				s.Region = rapid.SampledFrom([]string{"us", "eu"}).Draw(rt, "region")
+				s.ModelTypes = rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"m", "n"}), 1, 2, rapid.ID).Draw(rt, "models")
+				w.register(s, active())
+			},
+			"fail": func(rt *rapid.T) {
+				if v, err := w.Head(id(rt)); err == nil {
+					for range 5 {
+						v.Head.Observe(fleet.EndedBadly, now())
+					}
+				}
+			},
+			"try": func(rt *rapid.T) {
+				if v, err := w.Head(id(rt)); err == nil && v.Head.TryTrial() {
+					v.Head.Live.Release()
+					v.Head.Observe(fleet.Ending(rapid.IntRange(0, 2).Draw(rt, "end")), now())
+				}
+			},
+			"report": func(rt *rapid.T) {
+				if v, err := w.Head(id(rt)); err == nil {
+					w.report(v.Head.ID, v.Lease.Epoch, fleet.Status(rapid.IntRange(1, 4).Draw(rt, "status")))
+				}
+			},
+			"patch": func(rt *rapid.T) {
+				state := fleet.AdminState(rapid.IntRange(0, 2).Draw(rt, "state"))
+				_, _ = w.Patch(t.Context(), id(rt), fleet.Patch{State: &state})
+			},
+			"remove": func(rt *rapid.T) { _ = w.Deregister(t.Context(), id(rt)) },
+			"wait": func(rt *rapid.T) {
+				past.Add(int64(rapid.IntRange(1, 5).Draw(rt, "seconds")) * int64(time.Second))
+				w.Sweep()
+			},
+			"": func(rt *rapid.T) {
+				compare(rt, w)
+				for _, p := range w.Snapshot().Pools {
+					for region, g := range p.Regions {
+						if in := len(g.Active.Heads) + len(g.Degraded.Heads); len(g.Ejected) > in {
+							rt.Fatalf("%s in %s: %d are out and %d are in", p.ModelType, region, len(g.Ejected), in)
+						}
+					}
+				}
+			},
+		})
+	})
+}

@@ -1,0 +1,150 @@
+package fleet
+
+import (
+	"fmt"
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// Ending is what the end of a request says of the head that it was at.
+type Ending uint8
+
+// The endings. A request that was cancelled, that the head refused for the
+// caller's fault or for lack of room, or whose end was not reported says nothing
+// of the head.
+const (
+	EndedUnknown Ending = iota
+	EndedWell
+	EndedBadly
+)
+
+// outcomes counts how the requests at one head ended since it began to take
+// requests, or since it was ejected. It is replaced then, so that requests that
+// were placed before count no more. All of it is lock-free: an outcome takes the
+// registry's mutex only when a threshold is crossed.
+type outcomes struct {
+	registry *Registry
+	errors   atomic.Int64     // since the last request that ended well
+	halves   [2]atomic.Uint64 // of the window: number, requests and errors in one word each
+	quiet    atomic.Int64     // Unix nanoseconds up to which no threshold is acted on
+	held     atomic.Bool      // the mass-expiry guard keeps the head
+	trial    atomic.Int32     // of an ejected head
+}
+
+// The states of a trial: exactly one decision takes an offered trial.
+const (
+	trialNone int32 = iota
+	trialOffered
+	trialTaken
+	trialUnreported // it was taken, and its end says nothing of the head
+)
+
+// Observe takes how a request at the head ended, at a time of the registry's
+// clock. It is called once for each place that was taken, and does no I/O.
+func (h *Head) Observe(end Ending, at time.Time) {
+	if h.outcomes != nil {
+		h.outcomes.observe(h, end, at)
+	}
+}
+
+func (o *outcomes) observe(h *Head, end Ending, at time.Time) {
+	r := o.registry
+	if !r.eject.Enabled {
+		return
+	}
+	switch {
+	case end == EndedUnknown:
+		o.trial.CompareAndSwap(trialTaken, trialUnreported)
+	case o.trial.Load() == trialTaken:
+		r.endTrial(h, end)
+	case end == EndedWell:
+		if o.errors.Load() != 0 {
+			o.errors.Store(0)
+		}
+		o.count(at, 0)
+	case o.held.Load():
+		r.letGo(h)
+	default:
+		failures := o.errors.Add(1)
+		requests, errors := o.count(at, 1)
+		if why, detail := r.eject.judge(failures, requests, errors); why != "" && at.UnixNano() >= o.quiet.Load() {
+			r.judgeHead(h, why, detail)
+		}
+	}
+}
+
+// A half of the window is one word: its number, the requests that ended in it
+// and how many of them with an error.
+const (
+	halfBits = 20
+	halfMask = 1<<halfBits - 1
+)
+
+// count notes a request that ended and returns the sums over the last half to
+// whole of the window.
+func (o *outcomes) count(at time.Time, failed uint64) (requests, errors uint64) {
+	number := uint64(at.Sub(o.registry.began) / (o.registry.eject.Window / 2)) // of the half
+	tag := (number & (1<<(64-2*halfBits) - 1)) << (2 * halfBits)
+	half := &o.halves[number&1]
+	for {
+		old := half.Load()
+		next := old
+		if old&^(1<<(2*halfBits)-1) != tag {
+			next = tag
+		}
+		if next>>halfBits&halfMask < halfMask { // full: what is counted is enough to judge by
+			next += 1<<halfBits + failed
+		}
+		if half.CompareAndSwap(old, next) {
+			requests, errors = next>>halfBits&halfMask, next&halfMask
+			break
+		}
+	}
+	if before := o.halves[(number+1)&1].Load(); before>>(2*halfBits) == (tag>>(2*halfBits)-1)&(1<<(64-2*halfBits)-1) {
+		requests, errors = requests+before>>halfBits&halfMask, errors+before&halfMask
+	}
+	return requests, errors
+}
+
+// TryTrial takes the trial request of an ejected head, and a place for it. Only
+// one caller succeeds for each trial that is offered.
+func (h *Head) TryTrial() bool {
+	o := h.outcomes
+	if o == nil || !o.trial.CompareAndSwap(trialOffered, trialTaken) {
+		return false
+	}
+	if !h.Live.TryAcquire(h.MaxInFlight) {
+		o.trial.CompareAndSwap(trialTaken, trialOffered)
+		return false
+	}
+	return true
+}
+
+// Why a head was ejected.
+const (
+	ejectedForErrors = "consecutive_errors"
+	ejectedForShare  = "error_share"
+	ejectedForTrial  = "trial_failed"
+)
+
+// judge returns why a head with these counts is at fault, "" if it is not.
+func (o *EjectOptions) judge(failures int64, requests, errors uint64) (why, detail string) {
+	switch {
+	case o.ConsecutiveErrors > 0 && failures >= int64(o.ConsecutiveErrors):
+		return ejectedForErrors, fmt.Sprintf("%d requests in a row ended with an error", failures)
+	case o.ErrorShare < 1 && requests >= uint64(o.MinRequests) && float64(errors) >= o.ErrorShare*float64(requests):
+		return ejectedForShare, fmt.Sprintf("%d of the last %d requests ended with an error", errors, requests)
+	}
+	return "", ""
+}
+
+// silence lets no threshold be acted on before until; the zero time is never
+// again.
+func (o *outcomes) silence(until time.Time) {
+	if until.IsZero() {
+		o.quiet.Store(math.MaxInt64)
+		return
+	}
+	o.quiet.Store(until.UnixNano())
+}

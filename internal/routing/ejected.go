@@ -1,0 +1,60 @@
+package routing
+
+import (
+	"math"
+
+	"headway/internal/fleet"
+)
+
+// trialsLooked is how many of the ejected heads that may be tried a decision
+// looks at, and trialShare which part of the decisions while several wait: a
+// fleet that fails must not get all requests as trials.
+const (
+	trialsLooked = 4
+	trialShare   = 4
+)
+
+// tryEjected gives the request to an ejected head as its trial. The heads that
+// the strategy chooses are the alternatives.
+func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
+	in, trials := &s.in, c.set.trials
+	if len(trials) > 1 && in.Rand.Uint64()%trialShare != 0 {
+		return nil
+	}
+	from := in.Rand.Uint64() % uint64(len(trials))
+	for i := range uint64(min(len(trials), trialsLooked)) {
+		h := trials[(from+i)%uint64(len(trials))]
+		if in.excluded(h) || !h.TryTrial() {
+			continue
+		}
+		n := 1
+		if len(in.Heads()) > 0 {
+			n += c.plan.strategy.Choose(in, s.picks[1:])
+			in.lookup = notLooked // the session keeps its head
+		}
+		s.picks[0] = Pick{Head: h, Cost: math.NaN()}
+		d := r.decision(c, s, 0, n)
+		d.Trial = true
+		return d
+	}
+	return nil
+}
+
+// ended counts the end of a decision's reservation, once, and lets the fleet
+// know what it says of the head.
+func (r *Router) ended(d *Decision, o *Outcome) {
+	r.metrics.ended(d, o)
+	d.Head.Observe(o.ending(), o.At)
+}
+
+// ending is what the outcome says of the head: an answer of 4xx is the caller's
+// fault, or for 429 the head's word that it is full.
+func (o *Outcome) ending() fleet.Ending {
+	switch {
+	case o.Result == ResultOK:
+		return fleet.EndedWell
+	case o.Result == ResultError && (o.StatusCode < 400 || o.StatusCode > 499):
+		return fleet.EndedBadly
+	}
+	return fleet.EndedUnknown
+}
