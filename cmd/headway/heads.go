@@ -24,7 +24,8 @@ func newHeads() *cobra.Command {
 
 drain lets a head finish what it has and gives it nothing new; maintenance is
 the same under another name, for people; undrain gives it requests again. What
-is set here stays over the head's own reports and restarts.`,
+is set here stays over the head's own reports and restarts. reinstate gives
+requests to a head again that was ejected because requests there failed.`,
 		Args: cobra.NoArgs,
 	}
 	r := new(remote)
@@ -34,6 +35,7 @@ is set here stays over the head's own reports and restarts.`,
 		newHeadsState(r, "drain", "draining", "Give heads no new requests"),
 		newHeadsState(r, "undrain", "enabled", "Give heads requests again"),
 		newHeadsState(r, "maintenance", "maintenance", "Take heads out for maintenance"),
+		newHeadsReinstate(r),
 		newHeadsRemove(r),
 	)
 	return cmd
@@ -222,6 +224,26 @@ func newHeadsState(r *remote, use, state, summary string) *cobra.Command {
 					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is %s, with %d in flight\n", seen(h.ID), seen(h.AdminState), h.InFlight)
 					return err
 				})
+			})
+		},
+	}
+}
+
+func newHeadsReinstate(r *remote) *cobra.Command {
+	return &cobra.Command{
+		Use:   "reinstate ID",
+		Short: "Give an ejected head requests again",
+		Long: `Give a head requests again that was ejected because requests there failed,
+before its time is over. Its earlier ejections are forgotten.`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: r.completeHeads,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.do(nil, func(c *client.Client) error {
+				if err := c.EndEjection(cmd.Context(), args[0]); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s takes requests again\n", seen(args[0]))
+				return err
 			})
 		},
 	}

@@ -431,6 +431,7 @@ func TestNobodyWalksAroundARoute(t *testing.T) {
 // of, each of which succeeds in the order that it stands here.
 var sensitive = []struct{ id, action, method, target, body string }{
 	{"registerHead", "head.register", "POST", "/api/v1/heads", headBody("gpu-9")},
+	{"endEjection", "head.reinstate", "DELETE", "/api/v1/heads/gpu-9/ejection", ""},
 	{"patchHead", "head.patch", "PATCH", "/api/v1/heads/gpu-9", `{"admin_state":"draining"}`},
 	{"deleteHead", "head.deregister", "DELETE", "/api/v1/heads/gpu-9", ""},
 	{"putPolicy", "policy.put", "PUT", "/api/v1/policy", `{"default_strategy":"random"}`},
@@ -469,6 +470,9 @@ func TestEverySensitiveOperationIsRecorded(t *testing.T) {
 	admin := strings.Split(secrets[access.RoleAdmin], "_")[1]
 	for _, s := range sensitive {
 		target := strings.Replace(s.target, "{last}", w.keys.List()[0].ID, 1)
+		if s.id == "endEjection" {
+			w.eject("gpu-9")
+		}
 		w.recorded.take()
 		for role, secret := range map[string]string{"": "", "viewer": secrets[access.RoleViewer], "guess": "hw_000000000000_guess"} {
 			if a := w.do(s.method, target, s.body, headers(secret)...); a.status != 401 && a.status != 403 {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"headway/api"
 	"headway/internal/fleet"
@@ -266,6 +267,15 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	ask(http.StatusNoContent, "DELETE", "/api/v1/queue/dead-letters/2", "")
 	covered["DELETE /api/v1/queue/dead-letters/1"] = true
 	covered["GET /api/v1/events"] = true // it has no end; live_test.go reads it
+	w.eject("bare")
+	ejected := into[api.Head](t, ask(http.StatusOK, "GET", "/api/v1/heads/bare", ""))
+	if h := ejected.Health; ejected.Routable || h.State != "ejected" || h.Reason == "" || h.Until == nil || h.Until.Before(time.Now()) {
+		t.Errorf("an ejected head is shown as %+v", ejected)
+	}
+	ask(http.StatusNoContent, "DELETE", "/api/v1/heads/bare/ejection", "")
+	if back := into[api.Head](t, ask(http.StatusOK, "GET", "/api/v1/heads/bare", "")); !back.Routable || back.Health.State != "fresh" {
+		t.Errorf("a reinstated head is shown as %+v", back)
+	}
 	w.store.failWith(fleet.ErrStoreUnavailable)
 	ask(http.StatusServiceUnavailable, "POST", "/api/v1/heads", strings.Replace(full, `"full"`, `"more"`, 1))
 	ask(http.StatusServiceUnavailable, "GET", "/readyz", "")
@@ -328,6 +338,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		{exchange{"PATCH", "/api/v1/heads/nobody", `{"weight":1}`, 404, nil}, api.CodeHeadNotFound},
 		{exchange{"DELETE", "/api/v1/heads/nobody", "", 404, nil}, api.CodeHeadNotFound},
 		{exchange{"PUT", "/api/v1/heads/a/status", `{"epoch":9999,"status":"active"}`, 409, nil}, api.CodeStaleEpoch},
+		{exchange{"DELETE", "/api/v1/heads/a/ejection", "", 404, nil}, api.CodeNotEjected},
 		{exchange{"POST", "/api/v1/decisions", `{"model_type":"nothing"}`, 404, nil}, api.CodeUnknownModelType},
 		{exchange{"GET", "/api/v1/decisions/dec_00000000000000000000000000000000", "", 404, nil}, api.CodeDecisionNotFound},
 		{exchange{"POST", "/api/v1/decisions/dec_0/progress", `{"event":"first_token"}`, 404, nil}, api.CodeDecisionNotFound},

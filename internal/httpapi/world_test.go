@@ -248,7 +248,7 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	}
 	events, err := event.New(event.Options{Metrics: w.metrics})
 	must(err)
-	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin, Note: w.note})
+	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin, Note: w.note, Eject: fleet.EjectOptions{Enabled: true}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin})
@@ -412,6 +412,24 @@ func (w *world) register(id string) api.RegistrationAnswer {
 		w.Fatalf("register %s: %d %s", id, a.status, a.body)
 	}
 	return into[api.RegistrationAnswer](w, a)
+}
+
+// eject lets requests at the head fail until it is ejected; its pool needs
+// another head for that.
+func (w *world) eject(id string) {
+	w.Helper()
+	v, err := w.fleet.Head(id)
+	if err != nil {
+		w.Fatal(err)
+	}
+	other := v.Record.Spec
+	other.ID = "beside-" + id
+	if _, err := w.fleet.Register(w.Context(), other, &fleet.StatusReport{Status: fleet.StatusActive, Load: fleet.UnknownLoad()}); err != nil {
+		w.Fatal(err)
+	}
+	for range 5 {
+		v.Head.Observe(fleet.EndedBadly, time.Now())
+	}
 }
 
 func headBody(id string) string {

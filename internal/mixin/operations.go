@@ -97,6 +97,32 @@ func fleetRules() []Group {
 				Quiet: Case{Series: []Series{{`headway_fleet_guard_active{job="j",instance="a"}`, "0x5"}}, At: 3 * minute},
 			},
 			{
+				Name: "HeadEjected", Expr: `max by (job, instance) (headway_ejected_heads) > 0`, For: 5 * minute, Severity: Warning,
+				Summary:     "Heads are out of rotation because requests there fail",
+				Description: "{{ $value }} heads are ejected: requests there fail, and their trial requests too.",
+				Meaning:     "A head that fails is out for a time that doubles with each failed trial. That it lasts says that the head does not recover by itself.",
+				Causes:      []string{"an engine that hung, lost its accelerator or ran out of memory while its agent still reports", "a model that is not loaded or under another name", "callers that cannot reach the head, or report errors falsely"},
+				Do:          []string{"`headway heads list -o wide` names the heads, `headway heads get ID` says why and until when", "send it a request by hand, from where the callers are", "restart it, or `headway heads drain ID`; once it works `headway heads reinstate ID` does not wait for its time"},
+				Fires: Case{
+					Series: []Series{{`headway_ejected_heads{job="j",instance="a"}`, "0 2x15"}}, At: 10 * minute,
+					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "2 heads are ejected: requests there fail, and their trial requests too.",
+				},
+				Quiet: Case{Series: []Series{{`headway_ejected_heads{job="j",instance="a"}`, "0 2 2 2 0x15"}}, At: 10 * minute},
+			},
+			{
+				Name: "PoolFailing", Expr: `sum by (job, instance) (increase(headway_ejections_refused_total[5m])) > 0`, For: 2 * minute, Severity: Critical,
+				Summary:     "A pool of heads fails as a whole",
+				Description: "Heads whose requests fail stay in rotation, since as many of their pool are out as may be.",
+				Meaning:     "More of the heads of a model type in a region fail than may be ejected (`eject.max_share`), or the only one does. Requests go on to heads that fail.",
+				Causes:      []string{"a wrong configuration or version of the model on all of them", "the network between the callers and the heads", "one caller that reports errors for all"},
+				Do:          []string{"the log of the service names the heads (\"a head is not ejected\")", "what changed last on the heads? go back to it", "look at who reports errors: `headway_decision_outcomes_total` by result, and the callers' logs"},
+				Fires: Case{
+					Series: []Series{{`headway_ejections_refused_total{job="j",instance="a"}`, "0x2 1+1x15"}}, At: 10 * minute,
+					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "Heads whose requests fail stay in rotation, since as many of their pool are out as may be.",
+				},
+				Quiet: Case{Series: []Series{{`headway_ejections_refused_total{job="j",instance="a"}`, "4x15"}}, At: 10 * minute},
+			},
+			{
 				Name: "SignalsOld", Expr: `max by (job, instance) (headway_signal_age_seconds{stat="mean"}) > 3 * max by (job, instance) (headway_heartbeat_interval_seconds)`, For: 5 * minute, Severity: Warning,
 				Summary:     "Decisions rely on old reports",
 				Description: "The reports of heads are {{ $value | humanizeDuration }} old on average.",
