@@ -39,7 +39,7 @@ func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) erro
 	default:
 		ended := prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headway_redis_clients_ended_total",
-			Help: "Clients that the embedded Redis refused or ended, by reason.",
+			Help: "Clients that the embedded Redis refused or ended: full (subscribers have all places), displaced (it subscribed nothing, and its place was needed), protocol, http, talkative, slow, panic.",
 		}, []string{"reason"})
 		for _, reason := range redisaudit.Reasons {
 			ended.WithLabelValues(reason)
