@@ -561,3 +561,130 @@ func TestAcceptGoesOnAfterAFailure(t *testing.T) {
 		e.EndAll()
 	})
 }
+
+// converse sends lines one after the other and returns what each is answered,
+// with the ends of lines as bars.
+func converse(t *testing.T, lines ...string) []string {
+	t.Helper()
+	e := redisaudit.NewEmbedded(options(&ends{}))
+	defer e.EndAll()
+	c := join(e, "127.0.0.1")
+	defer func() { _ = c.Close() }()
+	in := bufio.NewReader(c)
+	answers := make([]string, len(lines))
+	for i, line := range lines {
+		if _, err := io.WriteString(c, line+"\r\n"); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		if _, err := in.Peek(1); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		answer, _ := in.Peek(in.Buffered()) // each answer is one write
+		answers[i] = strings.TrimSuffix(strings.ReplaceAll(string(answer), "\r\n", "|"), "|")
+		_, _ = in.Discard(len(answer))
+	}
+	return answers
+}
+
+// What clients ask is answered as Redis answers it.
+func TestAConversation(t *testing.T) {
+	const allowed = "only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
+	for _, talk := range [][][2]string{
+		{
+			{"PING", "+PONG"}, {"ping a", "$1|a"}, {"PING a b", "-ERR wrong number of arguments for 'ping' command"},
+			{"ECHO", "-ERR wrong number of arguments for 'echo' command"}, {"ECHO a", "$1|a"},
+			{"SELECT 0", "+OK"}, {"SELECT 1", "-ERR DB index is out of range"}, {"SELECT x", "-ERR value is not an integer or out of range"},
+			{"UNSUBSCRIBE", "*3|$11|unsubscribe|$-1|:0"}, {"PUNSUBSCRIBE a", "*3|$12|punsubscribe|$1|a|:0"},
+			{"ROLE", "*3|$6|master|:0|*0"}, {"CONFIG GET save", "*0"}, {"CONFIG SET save 1", "-ERR unknown subcommand or wrong number of arguments for 'SET'. Try CONFIG HELP."},
+			{"CLUSTER INFO", "-ERR This instance has cluster support disabled"},
+			{"INFO persistence", "$26|# Persistence|loading:0|"},
+			{"COMMAND COUNT", ":19"}, {"COMMAND INFO ping x", "*2|*6|$4|ping|:-1|*2|+loading|+fast|:0|:0|:0|$-1"}, {"COMMAND DOCS", "*0"}, {"COMMAND X", "-ERR unknown subcommand or wrong number of arguments for 'X'. Try COMMAND HELP."},
+			{"QUIT", "+OK"},
+		},
+		{
+			{"CLIENT ID", ":1"}, {"CLIENT GETNAME", "$-1"}, {"CLIENT SETNAME me", "+OK"}, {"CLIENT GETNAME", "$2|me"}, {"CLIENT SETNAME \x01", "-ERR Client names cannot contain spaces, newlines or special characters."},
+			{"CLIENT SETINFO LIB-NAME x", "+OK"}, {"CLIENT SETINFO x y", "-ERR Unrecognized option 'x'"}, {"CLIENT NO-EVICT ON", "+OK"}, {"CLIENT KILL x", "-ERR unknown subcommand or wrong number of arguments for 'KILL'. Try CLIENT HELP."},
+			{"AUTH x", "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"},
+			{"AUTH default x", "+OK"}, {"AUTH me x", "-WRONGPASS invalid username-password pair or user is disabled."}, {"AUTH a b c", "-ERR syntax error"},
+			{"RESET", "+RESET"}, {"CLIENT GETNAME", "$-1"},
+		},
+		{
+			{"HELLO 4", "-NOPROTO unsupported protocol version"}, {"HELLO x", "-ERR Protocol version is not an integer or out of range"},
+			{"HELLO 3 NO", "-ERR Syntax error in HELLO option 'NO'"}, {"HELLO 3 AUTH me x", "-WRONGPASS invalid username-password pair or user is disabled."}, {"HELLO 3 AUTH default", "-ERR Syntax error in HELLO option 'AUTH'"},
+			{"HELLO", "*14|$6|server|$5|redis|$7|version|$5|7.2.0|$5|proto|:2|$2|id|:1|$4|mode|$10|standalone|$4|role|$6|master|$7|modules|*0"},
+			{"HELLO 3 AUTH default x SETNAME me", "%7|$6|server|$5|redis|$7|version|$5|7.2.0|$5|proto|:3|$2|id|:1|$4|mode|$10|standalone|$4|role|$6|master|$7|modules|*0"},
+			{"CLIENT GETNAME", "$2|me"}, {"CONFIG GET a", "%0"}, {"INFO persistence", "=30|txt:# Persistence|loading:0|"},
+			{"SUBSCRIBE a b", ">3|$9|subscribe|$1|a|:1|>3|$9|subscribe|$1|b|:2"}, {"PING", "+PONG"}, {"CLIENT ID", ":1"}, {"UNSUBSCRIBE", ">3|$11|unsubscribe|$1|a|:1|>3|$11|unsubscribe|$1|b|:0"}, {"UNSUBSCRIBE", ">3|$11|unsubscribe|_|:0"},
+			{"PSUBSCRIBE a", ">3|$10|psubscribe|$1|a|:1"}, {"RESET", "+RESET"}, {"UNSUBSCRIBE a", "*3|$11|unsubscribe|$1|a|:0"},
+		},
+		{
+			{"SUBSCRIBE", "-ERR wrong number of arguments for 'subscribe' command"},
+			{"SUBSCRIBE a", "*3|$9|subscribe|$1|a|:1"}, {"SUBSCRIBE a", "*3|$9|subscribe|$1|a|:1"}, {"PSUBSCRIBE a", "*3|$10|psubscribe|$1|a|:2"},
+			{"PING", "*2|$4|pong|$0|"}, {"PING x", "*2|$4|pong|$1|x"}, {"ECHO a", "-ERR Can't execute 'echo': " + allowed}, {"HELLO 3", "-ERR Can't execute 'hello': " + allowed},
+			{"UNSUBSCRIBE", "*3|$11|unsubscribe|$1|a|:1"}, {"ECHO a", "-ERR Can't execute 'echo': " + allowed}, {"PUNSUBSCRIBE", "*3|$12|punsubscribe|$1|a|:0"}, {"ECHO a", "$1|a"},
+			{"SUBSCRIBE " + strings.Repeat("a", 257), "-ERR at most 16 channels, of at most 256 bytes"},
+			{"SUBSCRIBE a b c d e f g h i j k l m n o", strings.TrimSuffix(subscribedTo("abcdefghijklmno"), "|")}, {"SUBSCRIBE p q", "*3|$9|subscribe|$1|p|:16|-ERR at most 16 channels, of at most 256 bytes"},
+			{"RESET", "+RESET"}, {"ECHO a", "$1|a"},
+		},
+		{
+			{"PUBSUB NUMSUB a", "*2|$1|a|:0"}, {"PUBSUB CHANNELS", "*0"}, {"PUBSUB NUMPAT", ":0"}, {"PUBSUB X", "-ERR unknown subcommand or wrong number of arguments for 'X'. Try PUBSUB HELP."},
+			{"HELLO 3", "%7|$6|server|$5|redis|$7|version|$5|7.2.0|$5|proto|:3|$2|id|:1|$4|mode|$10|standalone|$4|role|$6|master|$7|modules|*0"},
+			{subscribeLine, ">3|$9|subscribe|$18|audit:routing:logs|:1"}, {"PSUBSCRIBE audit:* b*", ">3|$10|psubscribe|$7|audit:*|:2|>3|$10|psubscribe|$2|b*|:3"},
+			{"PUBSUB NUMSUB audit:routing:logs", "*2|$18|audit:routing:logs|:1"}, {"PUBSUB CHANNELS", "*1|$18|audit:routing:logs"}, {"PUBSUB CHANNELS a*", "*1|$18|audit:routing:logs"}, {"PUBSUB CHANNELS b*", "*0"}, {"PUBSUB NUMPAT", ":1"},
+		},
+	} {
+		var lines []string
+		for _, step := range talk {
+			lines = append(lines, step[0])
+		}
+		for i, got := range converse(t, lines...) {
+			if got != talk[i][1] {
+				t.Errorf("%s was answered\n%s, want\n%s", talk[i][0], got, talk[i][1])
+			}
+		}
+	}
+}
+
+func subscribedTo(names string) string {
+	var all strings.Builder
+	for i, name := range names {
+		fmt.Fprintf(&all, "*3|$9|subscribe|$1|%c|:%d|", name, i+1)
+	}
+	return all.String()
+}
+
+// A message that waits while the client unsubscribes must not come as the
+// answer to what it asks next.
+func TestNoMessageFollowsTheUnsubscription(t *testing.T) {
+	e := redisaudit.NewEmbedded(options(&ends{}))
+	defer e.EndAll()
+	c := join(e, "127.0.0.1")
+	subscribe(t, c)
+	// Each is a write of its own, and nothing is read while they come.
+	lines := make([][]byte, 500)
+	for i := range lines {
+		lines[i] = bytes.Repeat([]byte("x"), 64<<10)
+	}
+	if _, n, _ := e.Publish(t.Context(), lines); n != 1 {
+		t.Fatalf("%d receivers", n)
+	}
+	fmt.Fprint(c, "UNSUBSCRIBE\r\n")
+	in := bufio.NewReaderSize(c, 128<<10)
+	messages := 0
+	for line := ""; line != ":0\r\n"; {
+		var err error
+		if line, err = in.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		if line == "message\r\n" {
+			messages++
+		}
+	}
+	if messages == len(lines) {
+		t.Fatal("all lines came before the client was obeyed")
+	}
+	fmt.Fprint(c, "PING\r\n")
+	if got, err := in.ReadString('\n'); got != "+PONG\r\n" || err != nil {
+		t.Errorf("answered %.40q, %v", got, err)
+	}
+}
