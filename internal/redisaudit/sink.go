@@ -103,7 +103,9 @@ func (s *Sink) Publish(ctx context.Context, lines [][]byte) (arrived, receivers 
 	}
 	s.o.Counted(status)
 	receivers = -1
-	if err != nil && !slices.ContainsFunc(published, func(p *redis.IntCmd) bool { return p.Err() != nil }) {
+	refused := slices.ContainsFunc(published, func(p *redis.IntCmd) bool { return p.Err() != nil }) ||
+		slices.ContainsFunc(added, func(a *redis.StringCmd) bool { return a != nil && a.Err() != nil })
+	if err != nil && !refused {
 		// Nothing was sent: go-redis tells that of the whole, not of its parts.
 		return 0, -1, fmt.Errorf("publish on the Redis channel %s: %w", s.o.Channel, err)
 	}

@@ -69,7 +69,7 @@ func TestTheStreamIsBounded(t *testing.T) {
 	}
 }
 
-// scripted is a Redis that answers each PUBLISH with the next of its answers.
+// scripted is a Redis that answers each PUBLISH and XADD with the next of its answers.
 func scripted(t *testing.T, answers ...string) (url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -91,7 +91,7 @@ func scripted(t *testing.T, answers ...string) (url string) {
 					switch {
 					case err != nil:
 						return
-					case name == "PUBLISH" && len(answers) > 0:
+					case (name == "PUBLISH" || name == "XADD") && len(answers) > 0:
 						fmt.Fprintf(c, "%s\r\n", answers[0])
 						answers = answers[1:]
 					default:
@@ -131,7 +131,7 @@ func commandName(in *bufio.Reader) (name string, err error) {
 // number counts. What was refused in the middle has not arrived.
 func TestReceiversAreTheLeast(t *testing.T) {
 	for _, c := range []struct {
-		answers            []string
+		answers            []string // of the server, to three lines
 		arrived, receivers int
 		fault              string
 	}{
@@ -140,9 +140,15 @@ func TestReceiversAreTheLeast(t *testing.T) {
 		{[]string{":0", ":2", ":2"}, 3, 0, ""},
 		{[]string{":2", "-ERR no memory", ":2"}, 1, 2, "no memory"},
 		{[]string{"-ERR no memory", ":1", ":1"}, 0, -1, "no memory"},
+		// With a stream, whose answers stand between the others.
+		{[]string{":2", "+1-1", ":1", "+1-2", ":1", "+1-3"}, 3, 1, ""},
+		{[]string{":2", "+1-1", ":1", "-ERR no memory", ":1", "+1-3"}, 1, 2, "no memory"},
 	} {
-		counted := map[string]int{}
-		sink, err := redisaudit.Open(redisaudit.Options{URL: scripted(t, c.answers...), Channel: redisaudit.Channel, Counted: func(status string) { counted[status]++ }})
+		counted, stream := map[string]int{}, ""
+		if len(c.answers) > 3 {
+			stream = "s"
+		}
+		sink, err := redisaudit.Open(redisaudit.Options{URL: scripted(t, c.answers...), Channel: redisaudit.Channel, Stream: stream, Counted: func(status string) { counted[status]++ }})
 		if err != nil {
 			t.Fatal(err)
 		}
