@@ -55,13 +55,21 @@ func TestAlertsReachPeople(t *testing.T) {
 	p.traffic(50*time.Millisecond, `{"model_type":"m-a"}`)
 	eventually(t, 40*time.Second, "HighRoutingErrors is told", func() error { return people.has("/team", "HighRoutingErrors", "firing") })
 	if err := people.has("/team", "HighHTTPErrors", "firing"); err == nil {
-		t.Error("HighHTTPErrors is told although HighRoutingErrors explains it")
+		t.Error("HighHTTPErrors is told although the failed decisions explain it")
 	}
 	p.must(200, "PATCH", "/api/v1/heads/a", `{"admin_state":"enabled"}`)
 	p.must(201, "POST", "/api/v1/heads", head("b"))
 	eventually(t, 40*time.Second, "LowActiveHeads is over", func() error { return people.has("/on-call", "LowActiveHeads", "resolved") })
 	for _, told := range []string{"DecisionErrorBudgetBurn1h", "DecisionErrorBudgetBurn6h", "ModelWithoutHeads"} {
 		eventually(t, 40*time.Second, told+" is told", func() error { return people.has("/on-call", told, "firing") })
+	}
+	for _, told := range people.since(time.Time{}) {
+		if told.Labels["alertname"] == "ModelWithoutHeads" && told.Labels["model_type"] != "m-a" {
+			t.Errorf("a model type that was retired is missed: %v", told)
+		}
+		if told.Labels["severity"] == "info" {
+			t.Errorf("what only keeps others back is told: %v", told)
+		}
 	}
 	begin := time.Now()
 	p.stop()
@@ -126,9 +134,18 @@ func TestAlertmanagerKeepsBackWhatFollows(t *testing.T) {
 				{"alertname": "HighRoutingErrors"},
 				{"alertname": "HighRoutingErrorRatio", "job": "j"},
 				{"alertname": "HighHTTPErrors"},
+				{"alertname": "DecisionsExplainHTTPErrors", "severity": "info"},
 				{"alertname": "ModelWithoutHeads", "job": "j"},
 			},
 			[]string{"HighHTTPErrors", "HighLatency", "HighRoutingErrorRatio"},
+		},
+		"it fails beside callers that ask for what nobody has": {
+			[]labels{
+				{"alertname": "HighRoutingErrors"},
+				{"alertname": "HighRoutingErrorRatio", "job": "j"},
+				{"alertname": "HighHTTPErrors"},
+			},
+			[]string{"HighRoutingErrorRatio"},
 		},
 		"budgets are burnt": {
 			[]labels{

@@ -136,7 +136,7 @@ func (r *Registry) Deregister(ctx context.Context, id string) error {
 		return err
 	}
 	return conclude(end, r.do(ctx, &commit{
-		id: id,
+		id: id, onPurpose: true,
 		edit: func(cur *Record, _ *entry) (*Record, error) {
 			if cur == nil {
 				return nil, ErrHeadNotFound

@@ -25,6 +25,7 @@ const (
 type commit struct {
 	id        string
 	registers bool // begins a new epoch
+	onPurpose bool // a removal that was asked for, and not one after a long silence
 	edit      func(cur *Record, e *entry) (next *Record, err error)
 	apply     func(e *entry, now time.Time) // under r.mu, after the write; nil when only the record changes
 	seen      func(e *entry)                // under r.mu, right after apply
@@ -374,7 +375,7 @@ func (r *Registry) applyAll(batch []*commit) {
 		case c.next == nil && e == nil: // came and went within the batch
 		case c.next == nil:
 			changes = append(changes, change{before: e.head})
-			r.forget(e, now)
+			r.forget(e, c.onPurpose, now)
 		case c.apply == nil:
 			e.record = *c.next
 		case e == nil:
@@ -442,7 +443,9 @@ func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
 }
 
 // forget drops a head.
-func (r *Registry) forget(e *entry, now time.Time) {
+func (r *Registry) forget(e *entry, onPurpose bool, now time.Time) {
+	r.metrics.retiredModels.left(onPurpose, e.record.Spec.ModelTypes...)
+	r.metrics.retiredRegions.left(onPurpose, e.record.Spec.Region)
 	delete(r.heads, e.record.Spec.ID)
 	delete(r.ejected, e)
 	r.metrics.inFlight.give(e.slot)

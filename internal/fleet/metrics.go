@@ -45,6 +45,8 @@ type metrics struct {
 	ejections        map[string]prometheus.Counter
 	reinstatements   map[string]prometheus.Counter
 	ejectionsRefused prometheus.Counter
+
+	retiredModels, retiredRegions retired
 }
 
 func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
@@ -83,6 +85,8 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 			reinstatedByTrial, reinstatedByOperator, reinstatedByRegistration, reinstatedByPool, reinstatedBySilence),
 		ejectionsRefused: counter("headway_ejections_refused_total",
 			"Times that a head at fault stayed in rotation because too many of its pool were ejected, or it was the last one."),
+
+		retiredModels: retired{names: map[string]bool{}}, retiredRegions: retired{names: map[string]bool{}},
 	}
 	times := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "headway_store_duration_seconds", Help: "Time that calls of the state store took, by operation.",
@@ -94,6 +98,10 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 	}
 	gauge("active_heads", "Heads that take new requests: enabled, reporting active or degraded, with a lease that holds.",
 		func() float64 { return float64(r.Snapshot().Active) })
+	gauge("headway_held_heads", "Heads that take new requests though their lease ran out, since the mass-expiry guard holds them; active_heads leaves them out.",
+		func() float64 { return float64(r.Ready().Held) })
+	gauge("headway_flapping_heads", "Heads whose lease ran out more than twice in the last 15 minutes.",
+		func() float64 { return float64(r.flapping()) })
 	gauge("headway_fleet_guard_active", "Mass-expiry guards that hold heads now.", func() float64 {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -107,7 +115,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 	gauge("headway_heartbeat_interval_seconds", "Time between reports that heads are told, before jitter.", func() float64 {
 		return r.interval(r.Snapshot().Heads).Seconds()
 	})
-	cs = append(cs, newCollector(r, &m.inFlight))
+	cs = append(cs, newCollector(r, m))
 	var errs []error
 	for _, c := range cs {
 		errs = append(errs, reg.Register(c))
@@ -155,8 +163,9 @@ type pair struct{ model, region string }
 
 // collector derives gauges from the snapshot when somebody asks.
 type collector struct {
-	r     *Registry
-	slots *slots
+	r       *Registry
+	slots   *slots
+	metrics *metrics
 
 	mu      sync.Mutex
 	models  named[string]
@@ -164,9 +173,9 @@ type collector struct {
 	pairs   named[pair]
 }
 
-func newCollector(r *Registry, s *slots) *collector {
+func newCollector(r *Registry, m *metrics) *collector {
 	return &collector{
-		r: r, slots: s,
+		r: r, slots: &m.inFlight, metrics: m,
 		models: newNamed[string](maxNames, remembered), regions: newNamed[string](maxNames, remembered), pairs: newNamed[pair](maxNames, 0),
 	}
 }
@@ -180,11 +189,11 @@ var (
 		"Registered heads by status, region and model type (a head that serves two counts in both). status is active or degraded for heads that take requests, else why they do not: pending, draining, offline, stale, ejected, maintenance; held ones take requests only because the mass-expiry guard keeps them. Pairs beyond 1,000 are summed as other.",
 		"status", "region", "model_type")
 	modelRegisteredDesc = desc("headway_model_registered_heads",
-		"Registered heads by model type, 0 for an hour after the last; model types beyond 1,000 are summed as other.", "model_type")
+		"Registered heads by model type, 0 for an hour after the last unless that was deregistered; model types beyond 1,000 are summed as other.", "model_type")
 	modelRoutableDesc = desc("headway_model_routable_heads",
 		"Heads that take requests by model type, held ones too; model types beyond 1,000 are summed as other.", "model_type")
 	regionRegisteredDesc = desc("headway_region_registered_heads",
-		"Registered heads by region, 0 for an hour after the last; regions beyond 1,000 are summed as other.", "region")
+		"Registered heads by region, 0 for an hour after the last unless that was deregistered; regions beyond 1,000 are summed as other.", "region")
 	regionRoutableDesc = desc("headway_region_routable_heads",
 		"Heads that take requests by region, held ones too; regions beyond 1,000 are summed as other.", "region")
 	inFlightDesc = desc("headway_head_in_flight",
@@ -296,6 +305,8 @@ func (c *collector) collectRoutable(ch chan<- prometheus.Metric, now time.Time, 
 			}
 		}
 	}
+	c.models.drop(c.metrics.retiredModels.take(models))
+	c.regions.drop(c.metrics.retiredRegions.take(regions))
 	each(ch, now, &c.models, models, modelRegisteredDesc, modelRoutableDesc, "headway_model_routable_heads")
 	each(ch, now, &c.regions, regions, regionRegisteredDesc, regionRoutableDesc, "headway_region_routable_heads")
 }

@@ -44,3 +44,10 @@ func (n *named[K]) has(name K) bool {
 	_, held := n.last[name]
 	return held
 }
+
+// drop forgets names at once.
+func (n *named[K]) drop(names []K) {
+	for _, name := range names {
+		delete(n.last, name)
+	}
+}

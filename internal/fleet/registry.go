@@ -93,6 +93,7 @@ type entry struct {
 	seen     time.Time     // of the last report, or of what stands in for it
 	sequence uint64
 	stale    time.Time // since when
+	expired  expiries
 	lookAt   int64     // tick at which the wheel looks at it, 0: none
 	slot     int       // of headway_head_in_flight, -1: none
 	marked   bool      // it is in Registry.marks, or on its way to the store

@@ -332,6 +332,9 @@ func TestTheMassExpiryGuardHoldsAPoolThatFallsSilentAtOnce(t *testing.T) {
 		if n := len(w.routable()); n != 10 || w.health("h0") != "held" || w.Snapshot().Active != 0 {
 			t.Fatalf("%d routable, health %s, %d active; want 10 held, none active", n, w.health("h0"), w.Snapshot().Active)
 		}
+		if got, ready := value(t, w.metrics, "headway_held_heads"), w.Ready(); got != 10 || ready.Held != 10 {
+			t.Errorf("%v heads are said to be held, %d for readiness; want 10", got, ready.Held)
+		}
 		v, err := w.Head("h0")
 		must(t, err)
 		if !strings.Contains(v.HealthReason, "guard") || v.HealthUntil.IsZero() {
@@ -341,7 +344,16 @@ func TestTheMassExpiryGuardHoldsAPoolThatFallsSilentAtOnce(t *testing.T) {
 		if w.health("h0") != "fresh" {
 			t.Errorf("reporting again, it is %s", w.health("h0"))
 		}
+		draining := fleet.AdminDraining
+		_, err = w.Patch(t.Context(), "h1", fleet.Patch{State: &draining})
+		must(t, err)
+		if got := value(t, w.metrics, "headway_held_heads"); got != 8 {
+			t.Errorf("with one that reports again and one that is drained %v heads are held, want 8", got)
+		}
 		time.Sleep(time.Minute)
+		if got := value(t, w.metrics, "headway_held_heads"); got != 0 {
+			t.Errorf("%v heads are held after the hold", got)
+		}
 		if n := len(w.routable()); n != 0 {
 			t.Errorf("%d routable after the hold; want 0: the heads are gone after all", n)
 		}

@@ -162,6 +162,7 @@ func (r *Registry) expireNow(e *entry, now time.Time) {
 	r.mark(e)
 	r.stage(r.replace(e))
 	r.metrics.expirations.Inc()
+	e.expired = e.expired.and(now)
 	r.tell(event.HeadExpired, e, now)
 }
 

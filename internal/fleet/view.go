@@ -132,6 +132,7 @@ type Readiness struct {
 	StoreUp bool // the last write to it succeeded
 	Assumed int  // heads that have not reported since our restart
 	Guards  int  // mass-expiry guards that hold heads
+	Held    int  // heads that take requests because of them
 }
 
 // Ready tells how ready the registry is. Heads that were healthy before a
@@ -141,8 +142,11 @@ func (r *Registry) Ready() Readiness {
 	defer r.mu.Unlock()
 	ready := Readiness{Loaded: r.loaded, StoreUp: !r.storeDown.Load(), Guards: len(r.guards)}
 	for _, e := range r.heads {
-		if e.health == HealthAssumed {
+		switch {
+		case e.health == HealthAssumed:
 			ready.Assumed++
+		case e.health == HealthHeld && e.head.Routable():
+			ready.Held++
 		}
 	}
 	return ready

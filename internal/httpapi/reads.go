@@ -56,8 +56,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) error {
 	if ready.Assumed > 0 {
 		fleetDetail += fmt.Sprintf("; %d assumed healthy since before the restart", ready.Assumed)
 	}
-	if ready.Guards > 0 {
-		fleetDetail += fmt.Sprintf("; %d mass-expiry guards hold heads", ready.Guards)
+	if ready.Held > 0 {
+		fleetDetail += fmt.Sprintf("; %d more take requests though their leases ran out, since the mass-expiry guard holds them", ready.Held)
 	}
 	draining := s.draining.Load()
 	body := api.Readiness{Status: "ok", Checks: []api.Check{

@@ -30,7 +30,7 @@ type Alert struct {
 	Name        string
 	Expr        string
 	For         time.Duration
-	Severity    string // critical: somebody must act now; warning: within a working day; none: for machines
+	Severity    string // critical: act now; warning: within a working day; info: for Alertmanager; none: the watchdog
 	Labels      map[string]string
 	Summary     string
 	Description string // of a firing alert; may use Prometheus' templates
@@ -40,6 +40,7 @@ type Alert struct {
 	Fires       Case
 	Also        []Case // in which it fires too
 	Quiet       Case
+	Still       []Case // in which it is quiet too
 }
 
 // Case is a test of an alert: samples, and whether it fires at a time.
@@ -75,6 +76,7 @@ const (
 const (
 	Critical = "critical"
 	Warning  = "warning"
+	Info     = "info"
 	None     = "none"
 )
 

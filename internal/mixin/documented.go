@@ -4,6 +4,9 @@ import "time"
 
 const minute = time.Minute
 
+// heldHeads is a sentence about the heads that the guard holds, if there are any.
+const heldHeads = `{{ with printf "max by (job) (headway_held_heads{job=%q}) > 0" $labels.job | query }} {{ . | first | value }} more take requests though their leases ran out: the mass-expiry guard holds them.{{ end }}`
+
 // documented are the alerts of the monitoring guide, under its names, with its
 // thresholds.
 func documented() []Group {
@@ -58,8 +61,8 @@ func documented() []Group {
 				For:         5 * minute,
 				Severity:    Critical,
 				Summary:     "Low active heads",
-				Description: "Number of active heads is below minimum threshold: {{ $value }}.",
-				Meaning:     "For five minutes fewer than two heads took requests. With one head, the next failure is an outage. Several instances each report the same fleet, so the least of them counts; a scrape that fails does not begin the five minutes anew.",
+				Description: "Number of active heads is below minimum threshold: {{ $value }}." + heldHeads,
+				Meaning:     "For five minutes fewer than two heads had a lease that holds. Those that the mass-expiry guard holds take requests without one and do not count; the description says how many there are. With one head, the next failure is an outage. Several instances each report the same fleet, so the least of them counts; a scrape that fails does not begin the five minutes anew.",
 				Causes:      []string{"heads crashed or lost their network", "a rollout drained too many at once", "the heads cannot reach this service, so that their leases ran out"},
 				Do: []string{
 					"`headway heads list -o wide` shows what each head reported last and how its lease is",
@@ -75,6 +78,15 @@ func documented() []Group {
 					Series: []Series{{`active_heads{job="routing-service",instance="a"}`, "8x9 1x12 8x10"}},
 					Every:  30 * time.Second, At: 10*minute + 30*time.Second,
 					Labels: map[string]string{"job": "routing-service"}, Says: "Number of active heads is below minimum threshold: 1.",
+				}, {
+					Name: "while the guard holds the others",
+					Series: []Series{
+						{`active_heads{job="routing-service",instance="a"}`, "8 8 0x20"},
+						{`headway_held_heads{job="routing-service",instance="a"}`, "0 0 8x20"},
+						{`headway_held_heads{job="other",instance="a"}`, "9x20"},
+					},
+					At: 12 * minute, Labels: map[string]string{"job": "routing-service"},
+					Says: "Number of active heads is below minimum threshold: 0. 8 more take requests though their leases ran out: the mass-expiry guard holds them.",
 				}, {
 					Name:   "though a scrape fails",
 					Series: []Series{{`active_heads{job="routing-service",instance="a"}`, "8x4 1 1 1 stale 1x10"}},
@@ -112,6 +124,46 @@ func documented() []Group {
 					},
 					At: 10 * minute,
 				},
+			},
+			{
+				Name: "DecisionsExplainHTTPErrors", For: 5 * minute, Severity: Info,
+				Expr: `sum(rate(` + owed + `[5m])) > 0.1` +
+					` and (sum(rate(http_requests_total{status=~"5.."}[5m])) - (sum(rate(http_requests_total{status="503",endpoint="/api/v1/decisions"}[5m])) or vector(0)))` +
+					` / sum(rate(http_requests_total[5m])) <= 0.05`,
+				Summary:     "The HTTP errors are decisions without a head",
+				Description: "{{ $value | humanize }} decisions a second find no head or no place at one, and without their 503 the answers are well.",
+				Meaning:     "For Alertmanager: while it fires, HighRoutingErrors says all that HighHTTPErrors would, which is kept back. When 5xx of another kind pass 5 % it ends, and so it does when the failed decisions are callers' mistakes, which are answered with 404 and are no server errors.",
+				Causes:      []string{"as of HighRoutingErrors"},
+				Do:          []string{"nothing: HighRoutingErrors has what to do"},
+				Fires: Case{
+					Series: []Series{
+						{`headway_decision_failures_total{reason="unroutable"}`, "0+10x15"},
+						{`http_requests_total{status="503",method="POST",endpoint="/api/v1/decisions"}`, "0+10x15"},
+						{`http_requests_total{status="500",method="GET",endpoint="/api/v1/heads"}`, "0+4x15"},
+						{`http_requests_total{status="200",method="POST",endpoint="/api/v1/decisions"}`, "0+86x15"},
+					},
+					At: 10 * minute, Says: "166.7m decisions a second find no head or no place at one, and without their 503 the answers are well.",
+				},
+				Quiet: Case{
+					Name: "while callers ask for what nobody has",
+					Series: []Series{
+						{`headway_decision_failures_total{reason="unknown_model_type"}`, "0+50x15"},
+						{`headway_decision_failures_total{reason="unroutable"}`, "0+5x15"},
+						{`http_requests_total{status="500",method="GET",endpoint="/api/v1/heads"}`, "0+4x15"},
+						{`http_requests_total{status="200",method="POST",endpoint="/api/v1/decisions"}`, "0+96x15"},
+					},
+					At: 10 * minute,
+				},
+				Still: []Case{{
+					Name: "while other answers fail beside them",
+					Series: []Series{
+						{`headway_decision_failures_total{reason="at_capacity"}`, "0+10x15"},
+						{`http_requests_total{status="503",method="POST",endpoint="/api/v1/decisions"}`, "0+10x15"},
+						{`http_requests_total{status="500",method="GET",endpoint="/api/v1/heads"}`, "0+6x15"},
+						{`http_requests_total{status="200",method="POST",endpoint="/api/v1/decisions"}`, "0+84x15"},
+					},
+					At: 10 * minute,
+				}},
 			},
 			{
 				Name: "HighLatency",

@@ -7,10 +7,15 @@ import (
 
 // The objectives, over 30 days.
 const (
-	decisionObjective = 0.999 // of decisions that find a head
+	decisionObjective = 0.999 // of decisions that the service owes a head
 	latencyObjective  = 0.99  // of decisions over HTTP within latencyLimit
 	latencyLimit      = "0.1" // seconds, a bound of the histogram's buckets
 )
+
+// owed are the failures that the service answers for: there is no head, or no
+// place at one. A model type that nobody has, labels that no head has and heads
+// that are excluded are what the caller asked for.
+const owed = `headway_decision_failures_total{reason!~"unknown_model_type|labels|excluded"}`
 
 // burn is one pair of windows: the long one says that it matters, the short one
 // that it goes on. Factors and windows are those of Google's SRE workbook,
@@ -42,7 +47,7 @@ const slowly = 2 * minute
 func objectives() []Group {
 	availability, latency := Group{
 		Name:  "routing-service-objective-decisions",
-		Intro: "99.9 % of decisions find a head, over 30 days. Each alert looks at two windows; the factor says how much too fast the budget of errors is spent.",
+		Intro: "99.9 % of decisions find a head, over 30 days. What a caller got wrong does not count: a model type that nobody has, labels that no head has, all heads excluded. Each alert looks at two windows; the factor says how much too fast the budget of errors is spent.",
 	}, Group{
 		Name:  "routing-service-objective-latency",
 		Intro: "99 % of decisions over HTTP are answered within 100 ms, over 30 days.",
@@ -55,7 +60,7 @@ func objectives() []Group {
 		}
 		*ofDecisions = append(*ofDecisions, Record{
 			Name: "routing:decision_errors:ratio_rate" + w,
-			Expr: fmt.Sprintf(`sum by (job) (rate(routing_decisions_total{strategy="none"}[%[1]s])) / sum by (job) (rate(routing_decisions_total[%[1]s]))`, w),
+			Expr: fmt.Sprintf(`sum by (job) (rate(%[2]s[%[1]s])) / (sum by (job) (rate(%[2]s[%[1]s])) + sum by (job) (rate(routing_decisions_total{strategy!="none"}[%[1]s])))`, w, owed),
 		})
 		*ofLatency = append(*ofLatency, Record{
 			Name: "routing:decision_slow:ratio_rate" + w,
@@ -67,9 +72,20 @@ func objectives() []Group {
 		availability.Alerts = append(availability.Alerts, burnAlert(i, b, "DecisionErrorBudgetBurn", "routing:decision_errors:ratio_rate", 1-decisionObjective,
 			"decisions find no head", "failed decisions",
 			[]Series{
-				{`routing_decisions_total{strategy="none",job="routing-service"}`, ""},
+				{`headway_decision_failures_total{reason="unroutable",job="routing-service"}`, ""},
 				{`routing_decisions_total{strategy="random",job="routing-service"}`, ""},
 			}))
+		burnt := &availability.Alerts[i]
+		typos := burnt.Fires
+		typos.Name = "whatever callers get wrong"
+		typos.Series = nil
+		for _, reason := range []string{"unknown_model_type", "labels", "excluded"} {
+			typos.Series = append(typos.Series, Series{fmt.Sprintf(`headway_decision_failures_total{reason=%q,job="routing-service"}`, reason), burnt.Fires.Series[0].Values})
+		}
+		typos.Series = append(typos.Series, burnt.Fires.Series[1],
+			Series{`headway_decision_failures_total{reason="unroutable",job="routing-service"}`, burnt.Quiet.Series[0].Values},
+			Series{`routing_decisions_total{strategy="none",job="routing-service"}`, burnt.Fires.Series[0].Values})
+		burnt.Still = []Case{typos}
 		latency.Alerts = append(latency.Alerts, burnAlert(i, b, "DecisionLatencyBudgetBurn", "routing:decision_slow:ratio_rate", 1-latencyObjective,
 			"decisions take longer than 100 ms", "slow decisions",
 			[]Series{

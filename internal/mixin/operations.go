@@ -55,23 +55,60 @@ func fleetRules() []Group {
 		Intro: "The heads.",
 		Alerts: []Alert{
 			{
-				Name: "HeadFlapping", Expr: `sum by (job, instance) (increase(headway_lease_expirations_total[15m])) > 5`, For: 5 * minute, Severity: Warning,
+				Name: "HeadFlapping", For: 5 * minute, Severity: Warning,
+				Expr: `sum by (job, instance) (increase(headway_lease_expirations_total[15m])) > 1` +
+					` and (max by (job, instance) (headway_flapping_heads) > 0 or sum by (job, instance) (increase(headway_lease_expirations_total[15m]))` +
+					` > clamp_min(0.2 * sum by (job, instance) (headway_region_registered_heads), 2))`,
 				Summary:     "Heads lose their leases again and again",
-				Description: "{{ $value | humanize }} leases ran out in 15 minutes.",
-				Meaning:     "Heads fall silent and come back. Each time their traffic moves and their caches are cold.",
+				Description: "{{ $value | humanize }} leases ran out in 15 minutes: the same head more than twice, or those of a fifth of the fleet.",
+				Meaning:     "Heads fall silent and come back: the same one more than twice in 15 minutes, or more than two and more than a fifth of the fleet. Each time their traffic moves and their caches are cold. Single leases that run out are restarts and do not count, nor do heads that an operator drained.",
 				Causes:      []string{"heads that are restarted again and again", "reports that come late: an overloaded head or network", "a clock that jumps on the head's side does not matter"},
-				Do:          []string{"`headway audit search --action head.*` and the log (`head.expired`) name the heads", "look at the log of the heads"},
+				Do:          []string{"the log (`head.expired`) names the heads; `headway_flapping_heads` is how many do it again and again", "look at the log of the heads", "let heads deregister before they are stopped: a lease that was given back does not run out"},
 				Fires: Case{
-					Series: []Series{{`headway_lease_expirations_total{job="j",instance="a"}`, "0+1x40"}}, At: 30 * minute,
-					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "15 leases ran out in 15 minutes.",
+					Name: "one head again and again in a large fleet",
+					Series: []Series{
+						{`headway_lease_expirations_total{job="j",instance="a"}`, "0x10 1x3 2x3 3x30"},
+						{`headway_flapping_heads{job="j",instance="a"}`, "0x17 1x30"},
+						{`headway_region_registered_heads{job="j",instance="a",region="eu"}`, "500x60"},
+					},
+					At:     24 * minute,
+					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "3 leases ran out in 15 minutes: the same head more than twice, or those of a fifth of the fleet.",
 				},
-				Quiet: Case{Series: []Series{{`headway_lease_expirations_total{job="j",instance="a"}`, "0+0x20 5+0x20"}}, At: 30 * minute},
+				Also: []Case{{
+					Name: "a third of the fleet",
+					Series: []Series{
+						{`headway_lease_expirations_total{job="j",instance="a"}`, "0+1x40"},
+						{`headway_flapping_heads{job="j",instance="a"}`, "0x40"},
+						{`headway_region_registered_heads{job="j",instance="a",region="eu"}`, "20x40"},
+						{`headway_region_registered_heads{job="j",instance="a",region="us"}`, "25x40"},
+					},
+					At:     30 * minute,
+					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "15 leases ran out in 15 minutes: the same head more than twice, or those of a fifth of the fleet.",
+				}},
+				Quiet: Case{
+					Name: "six single leases in a fleet of 50",
+					Series: []Series{
+						{`headway_lease_expirations_total{job="j",instance="a"}`, "0x19 1 2 3 4 5 6x30"},
+						{`headway_flapping_heads{job="j",instance="a"}`, "0x60"},
+						{`headway_region_registered_heads{job="j",instance="a",region="eu"}`, "50x60"},
+					},
+					At: 30 * minute,
+				},
+				Still: []Case{{
+					Name: "two of a fleet of four",
+					Series: []Series{
+						{`headway_lease_expirations_total{job="j",instance="a"}`, "0x19 1x5 2x30"},
+						{`headway_flapping_heads{job="j",instance="a"}`, "0x60"},
+						{`headway_region_registered_heads{job="j",instance="a",region="eu"}`, "4x60"},
+					},
+					At: 32 * minute,
+				}},
 			},
 			withoutHeads("model", Alert{
 				Name: "ModelWithoutHeads", Severity: Critical,
 				Summary:     "No head takes requests for {{ $labels.model_type }}",
 				Description: "Heads that serve {{ $labels.model_type }} were there within the hour, and none takes requests now.",
-				Meaning:     "Every request for this model type fails.",
+				Meaning:     "Every request for this model type fails. Its heads are registered and take no requests, or the last one was removed within the hour after a long silence. A model type whose last head was deregistered is retired and missed by nobody.",
 				Causes:      []string{"all its heads crashed, were drained, or are silent"},
 				Do:          []string{"`headway heads list --model-type NAME -o wide` says why none is routable"},
 			}, "model_type", "Heads that serve lost were there within the hour, and none takes requests now."),
@@ -79,7 +116,7 @@ func fleetRules() []Group {
 				Name: "RegionWithoutHeads", Severity: Warning,
 				Summary:     "No head takes requests in {{ $labels.region }}",
 				Description: "Heads in {{ $labels.region }} were there within the hour, and none takes requests now.",
-				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region.",
+				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region. As with ModelWithoutHeads, a region whose last head was deregistered does not count.",
 				Causes:      []string{"the region lost its network", "all its heads crashed or were drained"},
 				Do:          []string{"`headway heads list --region NAME -o wide` says why none is routable"},
 			}, "region", "Heads in lost were there within the hour, and none takes requests now."),
@@ -143,19 +180,17 @@ func fleetRules() []Group {
 }
 
 // withoutHeads is an alert about a model type or region that had heads and has
-// none that takes requests. It is silent when the service says nothing at all,
-// which other alerts tell.
+// none that takes requests. The service ends the series of those whose last head
+// was deregistered, and keeps those of others for an hour at 0.
 func withoutHeads(of string, a Alert, label, says string) Alert {
 	registered, routable := "headway_"+of+"_registered_heads", "headway_"+of+"_routable_heads"
 	a.For = 2 * minute
-	a.Expr = fmt.Sprintf("max by (job, %[1]s) (max_over_time(%[2]s[1h])) > 0 unless max by (job, %[1]s) (%[3]s) > 0 and on (job) active_heads", label, registered, routable)
+	a.Expr = fmt.Sprintf("max by (job, %[1]s) (%[2]s) >= 0 unless max by (job, %[1]s) (%[3]s) > 0", label, registered, routable)
 	series := func(metric, name, instance, values string) Series {
 		return Series{fmt.Sprintf("%s{%s=%q,job=\"j\",instance=%q}", metric, label, name, instance), values}
 	}
 	a.Fires = Case{
 		Series: []Series{
-			{`active_heads{job="j",instance="a"}`, "5x30"},
-			{`active_heads{job="k",instance="b"}`, "5x30"},
 			series(registered, "lost", "a", "2x30"), series(routable, "lost", "a", "2x5 0x20"),
 			series(registered, "kept", "a", "2x30"), series(routable, "kept", "a", "1x30"),
 			{fmt.Sprintf(`%s{%s="lost",job="k",instance="b"}`, routable, label), "2x30"}, // another service's fleet does not count
@@ -164,13 +199,10 @@ func withoutHeads(of string, a Alert, label, says string) Alert {
 	}
 	removed := a.Fires
 	removed.Name = "when its heads are removed"
-	removed.Series = []Series{{`active_heads{job="j",instance="a"}`, "5x30"}, series(registered, "lost", "a", "2x5 0x20"), series(routable, "lost", "a", "2x5 0x20")}
+	removed.Series = []Series{series(registered, "lost", "a", "2x5 0x20"), series(routable, "lost", "a", "2x5 0x20")}
 	a.Also = []Case{removed}
 	a.Quiet = Case{
 		Series: []Series{
-			{`active_heads{job="j",instance="a"}`, "5x5 stale"},
-			{`active_heads{job="j",instance="b"}`, "5x30"},
-			{`active_heads{job="gone",instance="c"}`, "5x5 stale"},
 			series(registered, "kept", "a", "2x5 stale"), series(routable, "kept", "a", "2x5 stale"),
 			series(registered, "kept", "b", "2x30"), series(routable, "kept", "b", "2x5 1x20"),
 			{fmt.Sprintf(`%s{%s="kept",job="gone",instance="c"}`, registered, label), "2x5 stale"},
@@ -178,6 +210,11 @@ func withoutHeads(of string, a Alert, label, says string) Alert {
 		},
 		At: 12 * minute,
 	}
+	a.Still = []Case{{
+		Name:   "when its last head was deregistered",
+		Series: []Series{series(registered, "retired", "a", "2 1x4 stale"), series(routable, "retired", "a", "2 1x4 stale"), series(routable, "kept", "a", "2x30")},
+		At:     12 * minute,
+	}}
 	return a
 }
 
@@ -278,6 +315,39 @@ func operations() []Group {
 				Causes:      []string{"Redis is down, refuses the password, or hangs", "subscribers went away a moment ago"},
 				Do:          []string{"`rate(external_service_calls_total{service=\"redis\",status=\"error\"}[5m])`, and the log", "start Redis; what is missing follows by itself"},
 			}, `headway_audit_ship_lag_seconds{job="j",instance="a",sink="redis"}`, "600x15", "60x15", 10*minute, map[string]string{"sink": "redis"}, "The oldest record that has not arrived is 10m 0s old."),
+			{
+				Name: "AuditUnheard", Severity: Warning,
+				Expr:        `increase(headway_audit_unheard_total[15m]) > 0 and on (job, instance, sink) max_over_time(headway_audit_receivers[1d]) > 0`,
+				Summary:     "Nobody received records of the audit trail on {{ $labels.sink }}",
+				Description: "{{ $value | humanize }} records were published on {{ $labels.sink }} at {{ $labels.instance }} while nobody subscribed, though somebody did within the day.",
+				Meaning:     "Records went to the Redis channel when it had no subscriber, so that whoever listened before has missed them. They are in the file. A channel that had no subscriber for a day misses nobody, and does not count.",
+				Causes:      []string{"the subscriber ended or lost its connection for longer than the grace of a minute"},
+				Do:          []string{"start the subscriber; `headway_audit_receivers` says how many there are", "`headway audit search --since TIME` has what it missed", "with `redis.stream` a consumer reads on where it was, and misses none"},
+				Fires: Case{
+					Series: []Series{
+						{`headway_audit_unheard_total{job="j",instance="a",sink="redis"}`, "0x20 7x20"},
+						{`headway_audit_receivers{job="j",instance="a",sink="redis"}`, "1x18 0x20"},
+					},
+					At: 25 * minute, Labels: map[string]string{"job": "j", "instance": "a", "sink": "redis"},
+					Says: "7 records were published on redis at a while nobody subscribed, though somebody did within the day.",
+				},
+				Quiet: Case{
+					Name: "while nobody ever subscribed",
+					Series: []Series{
+						{`headway_audit_unheard_total{job="j",instance="a",sink="redis"}`, "0+7x40"},
+						{`headway_audit_receivers{job="j",instance="a",sink="redis"}`, "0x40"},
+					},
+					At: 25 * minute,
+				},
+				Still: []Case{{
+					Name: "while all are received",
+					Series: []Series{
+						{`headway_audit_unheard_total{job="j",instance="a",sink="redis"}`, "3x40"},
+						{`headway_audit_receivers{job="j",instance="a",sink="redis"}`, "1x40"},
+					},
+					At: 25 * minute,
+				}},
+			},
 			{
 				Name: "QueueFailing", For: 5 * minute, Severity: Warning,
 				Expr:        `sum by (job, queue) (rate(message_queue_messages_total{status=~"failed|publish_failed|dead_lettered|dropped"}[5m])) > 0.1`,

@@ -131,6 +131,9 @@ func TestFiles(groups []Group, rules string) (map[string][]byte, error) {
 			if len(a.Quiet.Series) > 0 {
 				f.Tests = append(f.Tests, a.test("is quiet", &a.Quiet, false))
 			}
+			for j := range a.Still {
+				f.Tests = append(f.Tests, a.test("is quiet, "+a.Still[j].Name, &a.Still[j], false))
+			}
 		}
 	}
 	out := map[string][]byte{}

@@ -25,8 +25,11 @@ var (
 	}
 	activeHeads = panel{
 		kind: "timeseries", title: "Active Heads", unit: "short", min: ptr(0.0), runbook: "LowActiveHeads",
-		about:   "Heads that take new requests. Several instances each report the same fleet.",
-		queries: []query{{"max by (job) (" + of("active_heads") + ")", "active heads"}},
+		about: "Heads that take new requests: those whose lease holds, and above them those that the mass-expiry guard holds though theirs ran out. Several instances each report the same fleet.",
+		queries: []query{
+			{"max by (job) (" + of("active_heads") + ")", "active heads"},
+			{"max by (job) (" + of("headway_held_heads") + ") > 0", "held by the guard"},
+		},
 	}
 	httpRequests = panel{
 		kind: "timeseries", title: "HTTP Requests", unit: "reqps", stacked: true, none: "No traffic",

@@ -1,0 +1,42 @@
+package httpapi_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// While the mass-expiry guard holds heads, readiness says that they take
+// requests, and a decision goes to one of them.
+func TestReadinessCountsTheHeadsThatAreHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		detail := func() string {
+			a := w.do(http.MethodGet, "/readyz", "")
+			return string(a.body)
+		}
+		for i := range 6 {
+			body := fmt.Sprintf(`{"id":"h%d","endpoint":"http://127.0.0.1:9","model_types":["m"],"region":"eu","status":"active"}`, i)
+			if a := w.do(http.MethodPost, "/api/v1/heads", body); a.status != http.StatusCreated {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+		}
+		if got := detail(); !strings.Contains(got, `"6 heads, 6 take requests"`) {
+			t.Errorf("at first: %s", got)
+		}
+		time.Sleep(15 * time.Second)
+		if a := w.do(http.MethodPost, "/api/v1/decisions", `{"model_type":"m"}`); a.status != http.StatusOK {
+			t.Fatalf("a decision is answered with %d %s", a.status, a.body)
+		}
+		if got := detail(); !strings.Contains(got, `"6 heads, 0 take requests; 6 more take requests though their leases ran out, since the mass-expiry guard holds them"`) {
+			t.Errorf("while they are held: %s", got)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := detail(); !strings.Contains(got, `"6 heads, 0 take requests"`) {
+			t.Errorf("in the end: %s", got)
+		}
+	})
+}
