@@ -131,7 +131,7 @@ func (a *authenticator) refused(from netip.Addr, err error) {
 func (a *authenticator) enter(connection uint64, id string, p *access.Principal) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p.ID == "" && p.Type != "anonymous" { // a token without a subject is nobody's
+	if p.ID == "" && p.Type != "anonymous" { // a token without a subject names no principal
 		return false
 	}
 	if a.o.Ended(p) { // since it was authenticated: the look that ends others has passed

@@ -71,7 +71,7 @@ func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer) error {
 	}
 }
 
-// hold tells the server, until release is called, that a command is being
+// hold lets the server know, until release is called, that a command is being
 // carried out: else another instance would get it as well.
 func (q *Queue) hold(m jetstream.Msg) (release func()) {
 	every := q.o.Timing.AckWait / 3
@@ -129,7 +129,7 @@ func (q *Queue) apply(m jetstream.Msg) {
 }
 
 // done gives back the room of a command that leaves the stream, unless the server
-// was not told so.
+// could not be asked to remove it.
 func (q *Queue) done(m jetstream.Msg, err error) {
 	if err == nil {
 		q.room.give(accountOf(m.Headers()), sizeOf(m.Subject(), m.Headers(), m.Data()))

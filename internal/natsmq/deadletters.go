@@ -211,8 +211,8 @@ type sighted struct {
 }
 
 // sweep makes dead letters of commands that were delivered as often as they may be without an
-// end, as when the service died of each. The server tells of these once, to
-// whoever listens then, so looking is the only way to be sure: they are in the
+// end, as when the service died of each. The server announces these once, to
+// those who are subscribed then, so looking is the only way to be sure: they are in the
 // stream still although they were delivered, and either no delivery is under way
 // or they have been so for longer than all deliveries take. What was just
 // acknowledged looks like that until the server has written it down, so it takes

@@ -49,10 +49,10 @@ func (q *Queue) publishEvents(ctx context.Context) {
 }
 
 func (q *Queue) cloudEventOf(source string, e *event.Event) *cloudEvent {
-	told := calls.EventOf(q.o.Instance, e)
+	data := calls.EventOf(q.o.Instance, e)
 	return &cloudEvent{
-		SpecVersion: "1.0", ID: told.ID, Source: source, Type: "headway." + e.Type, Subject: e.Head,
-		Time: told.Time, DataContentType: "application/json", Data: told,
+		SpecVersion: "1.0", ID: data.ID, Source: source, Type: "headway." + e.Type, Subject: e.Head,
+		Time: data.Time, DataContentType: "application/json", Data: data,
 	}
 }
 
@@ -70,7 +70,7 @@ func (q *Queue) publishEvent(kind string, e *cloudEvent) {
 	q.o.Count(queueEvents, published, 1)
 }
 
-// gauges are what the queue has to tell of itself.
+// gauges are the metrics of the queue itself.
 type gauges struct {
 	swept       prometheus.Counter
 	regressions prometheus.Counter

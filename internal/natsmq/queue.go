@@ -1,7 +1,7 @@
 // Package natsmq is the message queue: calls, commands that must not be lost and
 // events over NATS, on a server in this process or on an external cluster.
 //
-// Frequent things go over core subjects, where a message that nobody takes is
+// Frequent things go over core subjects, where a message without a receiver is
 // gone. Commands go through a stream on the disk and are acknowledged once they
 // were applied; what cannot be applied ends as a dead letter, with the reason.
 package natsmq
@@ -55,7 +55,7 @@ type Options struct {
 	Version  string
 }
 
-// External is a NATS server, or a cluster, of somebody else's.
+// External is a NATS server, or a cluster, that another process runs.
 type External struct {
 	URL       string // several with commas
 	CredsFile string
@@ -223,7 +223,7 @@ func Open(o Options) (_ *Queue, err error) {
 	return q, q.serve()
 }
 
-// connect connects to our own server, which it starts, or to somebody else's.
+// connect connects to our own server, which it starts, or to the external one.
 func (q *Queue) connect() (err error) {
 	if url := q.o.External.URL; url != "" {
 		more, err := q.o.External.options()

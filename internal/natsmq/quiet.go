@@ -29,7 +29,7 @@ func (l *quiet) warn(message string, args ...any) {
 	l.mu.Lock()
 	now := time.Now()
 	if now.After(l.ends) {
-		l.tell()
+		l.report()
 		l.ends, l.said = now.Add(quietFor), 0
 	}
 	l.said++
@@ -47,11 +47,11 @@ func (l *quiet) warn(message string, args ...any) {
 func (l *quiet) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tell()
+	l.report()
 }
 
-// tell is flush while the lock is held.
-func (l *quiet) tell() {
+// report is flush while the lock is held.
+func (l *quiet) report() {
 	if l.leftOut > 0 {
 		l.log.Warn("message queue: more of the same was left out of this log", "left_out", l.leftOut)
 		l.leftOut = 0
@@ -63,7 +63,7 @@ func (l *quiet) tick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if time.Now().After(l.ends) {
-		l.tell()
+		l.report()
 	}
 }
 

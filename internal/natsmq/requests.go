@@ -79,7 +79,7 @@ func (q *Queue) serve() (err error) {
 	if q.server == nil {
 		return nil // it may be away
 	}
-	if err := q.voice.Flush(); err != nil { // whoever comes now finds the service
+	if err := q.voice.Flush(); err != nil { // callers that come now find the service
 		return fmt.Errorf("message queue: %w", err)
 	}
 	return nil

@@ -25,7 +25,7 @@ type room struct {
 }
 
 // earlier is the account of commands that were in the stream when the service
-// started, whoever sent them.
+// started, of any sender.
 const earlier = "earlier"
 
 // take takes room for a command, or says why there is none.
@@ -44,7 +44,7 @@ func (r *room) take(account string, n int64) error {
 	return nil
 }
 
-// add takes room for what is in the stream whatever is left.
+// add takes room for what is in the stream, also beyond what is left.
 func (r *room) add(account string, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -65,7 +65,7 @@ func (q *Queue) senderOfCommand(subject string, header nats.Header) (*access.Pri
 }
 
 // commandID is the id by which a command is recognised when it comes again. It
-// belongs to the sender and the queue, so that nobody makes the command of
+// belongs to the sender and the queue, so that no sender makes the command of
 // another a repetition. On a subject that does not name the sender, where all
 // share the ids, a repetition has to have the same body as well.
 func commandID(subject, given string, body []byte) string {

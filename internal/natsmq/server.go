@@ -84,7 +84,7 @@ func (q *Queue) startServer(secret, voice string) error {
 	return nil
 }
 
-// options of a connection to somebody else's server.
+// options of a connection to an external server.
 func (e *External) options() ([]nats.Option, error) {
 	var list []nats.Option
 	if e.CredsFile != "" && e.TokenFile != "" {

@@ -3,7 +3,7 @@ package natsmq
 // shares divides a bounded quantity among accounts without a fixed number of
 // them: an account may hold no more than is left for all others. So one alone
 // gets half, two get a third each, and one that comes later always finds room,
-// whatever those before it took. It is not safe for concurrent use.
+// however much those before it took. It is not safe for concurrent use.
 type shares[N int | int64] struct {
 	total N
 	used  N

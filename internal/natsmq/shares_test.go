@@ -2,9 +2,45 @@ package natsmq
 
 import (
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
+
+	"headway/internal/access"
 )
+
+// A principal has no more connections than it leaves for others, by however many
+// credentials, and gets back what its connections that have ended took.
+func TestAPrincipalLeavesConnectionsForOthers(t *testing.T) {
+	a := &authenticator{
+		o:   Access{Ended: func(*access.Principal) bool { return false }},
+		log: &quiet{log: slog.New(slog.DiscardHandler)}, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(12),
+	}
+	one, two := &access.Principal{Type: "jwt", ID: "one"}, &access.Principal{Type: "jwt", ID: "two"}
+	number := uint64(0)
+	most := func(p *access.Principal) (n int) {
+		for number++; a.enter(number, fmt.Sprint("jwt-", number), p); number++ {
+			n++
+		}
+		return n
+	}
+	if n := most(one); n != 6 {
+		t.Errorf("one has %d connections of 12", n)
+	}
+	if n := most(two); n != 3 {
+		t.Errorf("two has %d connections of the 6 that are left", n)
+	}
+	for connection := range uint64(4) {
+		a.leave(connection + 1)
+		a.leave(connection + 1)
+	}
+	if n := most(one); n != 2 {
+		t.Errorf("one has %d connections more after 4 of 6 have ended, with 3 of two", n)
+	}
+	if a.enter(1000, "jwt-x", &access.Principal{Type: "jwt"}) {
+		t.Error("a principal without an id is let in")
+	}
+}
 
 func TestNoAccountHoldsMoreThanItLeaves(t *testing.T) {
 	s := newShares(120)

@@ -19,7 +19,7 @@ const (
 // own server what was begun ends, also at a stop: a stream that is being made
 // while the server shuts down would be missed by it and stay open.
 func (q *Queue) ensure(ctx context.Context) (jetstream.Consumer, error) {
-	// Somebody else's server lets the stream itself take commands, so that they
+	// An external server lets the stream itself take commands, so that they
 	// need not wait for us. See store for why ours does not.
 	subjects := []string{prefix + queueOutcome, prefix + queueOutcome + ".*", commands + ">"}
 	if q.server != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	stdjson "encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -340,15 +341,21 @@ func (w *world) bearer(text, id string, options ...nats.Option) *nats.Conn {
 	return w.connect(append(options, nats.Token(text), nats.CustomInboxPrefix("_INBOX."+id))...)
 }
 
-// connect connects as a client; options say who it is.
+// connect connects as a client; options say who it is. A busy machine may need
+// more time for it than the server gives.
 func (w *world) connect(options ...nats.Option) *nats.Conn {
 	w.Helper()
-	nc, err := nats.Connect("nats://"+w.queue.Addr(), append(options, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))...)
-	if err != nil {
-		w.Fatal(err)
+	options = append(options, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.Timeout(30*time.Second))
+	for limit := time.Now().Add(time.Minute); ; {
+		nc, err := nats.Connect("nats://"+w.queue.Addr(), options...)
+		if err == nil {
+			w.Cleanup(nc.Close)
+			return nc
+		}
+		if errors.Is(err, nats.ErrAuthorization) || time.Now().After(limit) {
+			w.Fatal(err)
+		}
 	}
-	w.Cleanup(nc.Close)
-	return nc
 }
 
 // as is the options of who has a key.
