@@ -452,7 +452,7 @@ func TestATokenIsKnownWhileConnected(t *testing.T) {
 	subject := "headway.v1.heads.register." + id
 	w.ask(first, subject, registration("gpu-1"), `"lease"`)
 	first.Close()
-	for range 5 { // the connection is forgotten meanwhile
+	for range 30 { // the connection is forgotten meanwhile, and what has no other
 		<-time.After(quick.Watch)
 		w.ask(second, subject, registration("gpu-1"), `"lease"`)
 	}

@@ -319,3 +319,56 @@ func (w *world) ids() (ids []string) {
 	}
 	return ids
 }
+
+// Streams that an earlier version has made let old letters give way now; those that
+// an operator has made stay as they are.
+func TestStreamsOfAnEarlierVersionAreBroughtUpToDate(t *testing.T) {
+	s := newServer(t)
+	nc, err := nats.Connect(s.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := jetstream.StreamConfig{
+		Name: "HEADWAY_DEAD_LETTERS", Subjects: []string{"headway.v1.dead_letters.>"}, Discard: jetstream.DiscardNew, MaxBytes: 1 << 20,
+		Metadata: map[string]string{"headway_replicas": "automatic"},
+	}
+	if _, err := js.CreateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	newWorld(t, external(s)).ready()
+	stream, err := js.Stream(t.Context(), config.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := stream.CachedInfo().Config; c.Discard != jetstream.DiscardOld || c.MaxMsgsPerSubject != 1024 || c.MaxBytes != config.MaxBytes {
+		t.Errorf("%+v", c)
+	}
+
+	dir := t.TempDir()
+	first := newWorld(t, func(o *natsmq.Options) { o.Dir = dir })
+	first.ready()
+	own, err := jetstream.New(first.queue.Own())
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Metadata = nil
+	if _, err := own.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.queue.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := newWorld(t, func(o *natsmq.Options) { o.Dir = dir })
+	second.ready()
+	if own, err = jetstream.New(second.queue.Own()); err != nil {
+		t.Fatal(err)
+	}
+	if stream, err = own.Stream(t.Context(), config.Name); err != nil || stream.CachedInfo().Config.Discard != jetstream.DiscardOld {
+		t.Errorf("our own: %v", err)
+	}
+}
