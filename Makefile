@@ -11,6 +11,7 @@ PKG      ?= ./...
 FUZZTIME ?= 10s
 KILLS    ?= 1000
 ROOM     ?=
+SOAK_TIME ?= 60s
 
 # Both are empty in an unpacked archive, or where git is missing or refuses the
 # directory; the binary then says so.
@@ -65,6 +66,10 @@ bench: need-go ## measure the figures we promise, as ratios within one run
 .PHONY: kills
 kills: need-go ## kill the service 1,000 times during administrative changes (minutes; KILLS=100 for fewer)
 	@$(GO) test ./cmd/headway -run '^TestKilledDuringAdministrativeChanges$$' -count 1 -v -timeout 2h -kills $(KILLS)
+
+.PHONY: soak
+soak: need-go ## overload, 50,000 flapping heads, full tables, scarce files and memory, ten minutes of mixed use (SOAK_TIME=20s for a third)
+	@$(GO) test ./cmd/headway -run '^TestSoak' -count 1 -v -timeout 2h -soak $(SOAK_TIME)
 
 .PHONY: fuzz
 fuzz: need-go ## fuzz each target for FUZZTIME (10s)

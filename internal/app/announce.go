@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -32,6 +33,7 @@ type Announcement struct {
 // announcer keeps the file true while certificates change.
 type announcer struct {
 	file string
+	log  *slog.Logger
 
 	mu      sync.Mutex
 	said    Announcement
@@ -56,7 +58,7 @@ func (a *App) announce() error {
 	if a.queue != nil && a.queue.Addr() != "" {
 		said.QueueURL = "nats://" + a.queue.Addr()
 	}
-	a.announcer = &announcer{file: filepath.Join(a.config.DataDir, AnnounceFile), said: said}
+	a.announcer = &announcer{file: filepath.Join(a.config.DataDir, AnnounceFile), log: a.log, said: said}
 	a.stops = append(a.stops, a.announcer.end)
 	return a.announcer.say(a.served)
 }
@@ -101,13 +103,14 @@ func (n *announcer) say(served func() string) error {
 	return nil
 }
 
-// end removes the file; nothing is said any more.
+// end removes the file; nothing is said any more. One that stays is as after a
+// kill: the process that it names is gone.
 func (n *announcer) end() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.over = true
-	if err := os.Remove(n.file); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if err := os.Remove(n.file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		n.log.Warn("the file that leads the command line here cannot be removed", "file", n.file, "error", err)
 	}
 	return nil
 }
