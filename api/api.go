@@ -132,6 +132,7 @@ type DecisionRequest struct {
 	Prompt       string            `json:"prompt,omitempty"`
 	PrefixHashes []string          `json:"prefix_hashes,omitempty"` // 1 to 16 hexadecimal digits each
 	InputTokens  *int64            `json:"input_tokens,omitempty"`
+	TTLSeconds   int64             `json:"ttl_seconds,omitempty"` // of the reservation; 0: as configured
 	Exclude      []string          `json:"exclude,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
 	Explain      bool              `json:"explain,omitempty"`
@@ -214,9 +215,13 @@ type RecordedOutcome struct {
 	At *time.Time `json:"at,omitempty"`
 }
 
-// RecentDecision is a decision that was made.
+// RecentDecision is a decision that was made, or one that found no head: that
+// has the strategy none and a failure.
 type RecentDecision struct {
 	Decision
+	Head         DecisionHead     `json:"head,omitzero"`
+	ExpiresAt    time.Time        `json:"expires_at,omitzero"`
+	Failure      string           `json:"failure,omitempty"`
 	Region       string           `json:"region,omitempty"` // that the request named
 	At           time.Time        `json:"at"`
 	FirstTokenAt *time.Time       `json:"first_token_at,omitempty"`

@@ -192,7 +192,8 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 	}
 	a.router, err = routing.New(routing.Options{
 		Fleet: a.fleet, Events: a.events, Metrics: metrics, Log: a.log, Policies: store, Begin: begin,
-		ReservationTTL: c.Decisions.ReservationTTL, Recent: c.Decisions.Recent,
+		ReservationTTL: c.Decisions.ReservationTTL, MaxTTL: c.Decisions.MaxTTL, Recent: c.Decisions.Recent,
+		ExplainShare: c.Decisions.ExplainShare,
 	})
 	if err != nil {
 		return err

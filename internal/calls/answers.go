@@ -14,7 +14,7 @@ import (
 
 // appendDecision writes an api.Decision by hand: it is the hot answer. What it
 // writes are names that were checked to have nothing that JSON escapes.
-func appendDecision(b []byte, d *routing.Decision) []byte {
+func appendDecision(b []byte, d *routing.Decision, explain bool) []byte {
 	b = append(b, `{"decision_id":"`...)
 	b = d.AppendID(b)
 	b = append(b, `","model_type":"`...)
@@ -33,10 +33,10 @@ func appendDecision(b []byte, d *routing.Decision) []byte {
 		b = appendHead(b, p.Head)
 	}
 	b = append(b, `],"expires_at":"`...)
-	b = stamp(d.ExpiresAt).AppendFormat(b, time.RFC3339Nano)
+	b = stamp(d.ExpiresAt()).AppendFormat(b, time.RFC3339Nano)
 	b = append(b, `","policy_revision":`...)
 	b = strconv.AppendUint(b, d.PolicyRevision, 10)
-	if e := d.Explanation(); e != nil {
+	if e := d.Explanation(); explain && e != nil {
 		if raw, err := json.Marshal(toExplanation(e)); err == nil {
 			b = append(b, `,"explanation":`...)
 			b = append(b, raw...)
@@ -84,15 +84,18 @@ func toExplanation(e *routing.Explanation) *api.Explanation {
 	return out
 }
 
-// RecentOf is a recent decision as it is sent.
+// RecentOf is a recent decision as it is sent; one that found no head has none.
 func RecentOf(d *routing.Decision) api.RecentDecision {
 	recent := api.RecentDecision{
 		Decision: api.Decision{
-			DecisionID: d.ID(), ModelType: d.ModelType, Head: toDecisionHead(d.Head), Strategy: d.Strategy,
-			Reason: string(d.AppendReason(nil)), Alternatives: []api.DecisionHead{}, ExpiresAt: stamp(d.ExpiresAt),
+			DecisionID: d.ID(), ModelType: d.ModelType, Strategy: d.Strategy,
+			Reason: string(d.AppendReason(nil)), Alternatives: []api.DecisionHead{},
 			PolicyRevision: d.PolicyRevision,
 		},
-		Region: d.Region, At: stamp(d.At), FirstTokenAt: stampPointer(d.FirstTokenAt()),
+		Region: d.Region, At: stamp(d.At), FirstTokenAt: stampPointer(d.FirstTokenAt()), Failure: string(d.Failure),
+	}
+	if d.Head != nil {
+		recent.Head, recent.ExpiresAt = toDecisionHead(d.Head), stamp(d.ExpiresAt())
 	}
 	for _, p := range d.Alternatives() {
 		recent.Alternatives = append(recent.Alternatives, toDecisionHead(p.Head))

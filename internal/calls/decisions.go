@@ -4,6 +4,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -17,6 +18,7 @@ const (
 	maxPrefixHashes = 4096
 	maxExclude      = 256
 	maxInputTokens  = 1_000_000_000
+	maxTTLSeconds   = 86_400
 	bytesPerToken   = 4 // of a prompt whose tokens were not counted: English in the usual vocabularies
 )
 
@@ -26,6 +28,9 @@ func (d *work) decode(body []byte) ([]fleet.Fault, error) {
 	faults, err := readForm(body, d.field)
 	if d.req.InputTokens = tokensOf(d.prompt); d.tokens != nil {
 		d.req.InputTokens = *d.tokens
+	}
+	if d.ttl != nil {
+		d.req.TTL = time.Duration(*d.ttl) * time.Second
 	}
 	d.req.PrefixHashes, d.req.Exclude = d.hashes, d.ids
 	return faults, err
@@ -51,6 +56,8 @@ func (d *work) field(f *form, name string) bool {
 		d.prompt = f.size()
 	case "input_tokens":
 		f.whole(&d.tokens, 0, maxInputTokens)
+	case "ttl_seconds":
+		f.whole(&d.ttl, 1, maxTTLSeconds)
 	case "explain":
 		f.boolean(&req.Explain)
 	case "prefix_hashes":

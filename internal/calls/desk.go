@@ -151,7 +151,7 @@ func (d *Desk) Decide(body, answer []byte) ([]byte, error) {
 	if err != nil {
 		return answer, err
 	}
-	return appendDecision(answer, decision), nil
+	return appendDecision(answer, decision, in.req.Explain), nil
 }
 
 // Progress reads an api.Progress of the decision; see Outcome for its id.

@@ -16,6 +16,7 @@ type work struct {
 	ids    []string
 	prompt int       // bytes of the prompt
 	tokens *int64    // as the request counts them
+	ttl    *int64    // in seconds
 	again  [3]string // names of the request before, which are often those of this one
 }
 
@@ -23,7 +24,7 @@ func (d *work) reset() {
 	clear(d.ids)
 	d.req = routing.Request{}
 	d.hashes, d.ids = d.hashes[:0], d.ids[:0]
-	d.prompt, d.tokens = 0, nil
+	d.prompt, d.tokens, d.ttl = 0, nil, nil
 }
 
 // scan reads the usual request in one pass: an object of known fields, each at

@@ -87,6 +87,8 @@ type Heads struct {
 // Decisions says what is kept of decisions.
 type Decisions struct {
 	ReservationTTL time.Duration
+	MaxTTL         time.Duration
+	ExplainShare   float64
 	Recent         int
 }
 
@@ -211,7 +213,11 @@ func newTable(c *Config) *table {
 		"accept heads whose endpoint is a link-local or a cloud metadata address")
 
 	t.duration("decisions.reservation_ttl", &c.Decisions.ReservationTTL, 2*time.Minute, time.Second, 24*time.Hour,
-		"time after which a decision without an outcome gives its place back")
+		"time after which a decision without an outcome gives its place back, unless the request asks for another or its head reports that it runs")
+	t.duration("decisions.max_reservation_ttl", &c.Decisions.MaxTTL, time.Hour, time.Second, 24*time.Hour,
+		"longest ttl_seconds that a request may ask for, and how long a head's own count keeps a place; at least decisions.reservation_ttl")
+	t.fraction("decisions.explain_share", &c.Decisions.ExplainShare, 0.01, 0, 1,
+		"share of decisions whose explanation is kept without being asked for; those that spilled or found no head always are, as far as there is room")
 	t.number("decisions.recent", &c.Decisions.Recent, 1<<16, 16, 1<<26,
 		"decisions kept to be read back, rounded up to a power of two; the oldest reservation ends when there are more")
 

@@ -80,7 +80,7 @@ func TestDefaults(t *testing.T) {
 			BaseTime: 10 * time.Second, MaxTime: 5 * time.Minute, MaxShare: 0.5,
 		},
 		Heads:     config.Heads{Max: 200_000, MaxModelTypes: 1000},
-		Decisions: config.Decisions{ReservationTTL: 2 * time.Minute, Recent: 65536},
+		Decisions: config.Decisions{ReservationTTL: 2 * time.Minute, MaxTTL: time.Hour, ExplainShare: 0.01, Recent: 65536},
 		State:     config.State{MinFreeBytes: 64 << 20},
 		Access: config.Access{
 			OIDC:               config.OIDC{RolesClaim: "roles", HeadsClaim: "headway_heads", RegionsClaim: "headway_regions"},

@@ -217,6 +217,10 @@ func (l *Live) Expire() {
 // would have ended.
 func (l *Live) Evict() { l.load.Add(-2) }
 
+// ReportedLate notes the outcome of a request whose place was given back before:
+// outcomes are reported, if late.
+func (l *Live) ReportedLate() { l.observe(-endsOne) }
+
 // observe moves ends a sixteenth of the way to target. Two at once may lose one
 // of the steps, which an average can bear.
 func (l *Live) observe(target int64) {

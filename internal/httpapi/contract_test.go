@@ -98,10 +98,19 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 // fields are the JSON names of a struct's fields, and those that are always
 // there.
 func fields(t reflect.Type) (all, required []string) {
+	own := func(name string) bool { // it stands in for the embedded field of its name
+		for f := range t.Fields() {
+			if mine, _, _ := strings.Cut(f.Tag.Get("json"), ","); mine == name {
+				return true
+			}
+		}
+		return false
+	}
 	for f := range t.Fields() {
 		if f.Anonymous {
 			more, always := fields(f.Type)
-			all, required = append(all, more...), append(required, always...)
+			all = append(all, slices.DeleteFunc(more, own)...)
+			required = append(required, slices.DeleteFunc(always, own)...)
 			continue
 		}
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")

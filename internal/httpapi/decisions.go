@@ -88,10 +88,10 @@ func decisionID(r *http.Request) (string, error) {
 func (s *Server) listDecisions(w http.ResponseWriter, r *http.Request) error {
 	q := readQuery(r, "model_type", "head", "limit", "cursor")
 	limit := q.limit()
-	before := uint64(0)
+	var before routing.Place
 	if place := q.cursor(decisionCursor); place != "" {
-		var err error
-		if before, err = strconv.ParseUint(place, 10, 64); err != nil || before == 0 {
+		var ok bool
+		if before, ok = routing.ParsePlace(place); !ok {
 			q.fault("cursor", "is not the next_cursor of this list")
 		}
 	}
@@ -104,7 +104,7 @@ func (s *Server) listDecisions(w http.ResponseWriter, r *http.Request) error {
 	page := api.List[api.RecentDecision]{Data: []api.RecentDecision{}}
 	if len(found) > limit {
 		found = found[:limit]
-		page.NextCursor = decisionCursor.encode(strconv.FormatUint(found[limit-1].Sequence(), 10))
+		page.NextCursor = decisionCursor.encode(found[limit-1].Place().String())
 	}
 	for _, d := range found {
 		page.Data = append(page.Data, calls.RecentOf(d))

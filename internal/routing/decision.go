@@ -19,14 +19,14 @@ const MaxAlternatives = 3
 // place there. Its fields do not change once Decide has returned it; its end
 // does, once.
 type Decision struct {
-	Head           *fleet.Head
-	Strategy       string // the name of the strategy that chose
-	ModelType      string // of the pool, after aliases
-	Region         string // that the request named, "" when it named none that is known
+	Head           *fleet.Head // nil: none was found
+	Failure        Failure     // why none was found
+	Strategy       string      // the name of the strategy that chose, none if no head was found
+	ModelType      string      // of the pool, after aliases
+	Region         string      // that the request named, "" when it named none that is known
 	PolicyRevision uint64
 	Rule           int       // index into the policy's rules, -1: default_strategy, -2: the caller chose the strategy
 	At             time.Time // of the choice
-	ExpiresAt      time.Time // the reservation ends then unless its outcome came first
 	Cost           float64   // lower is better, in the strategy's unit; NaN: not compared
 	Distance       float64   // ms from the region that the request named, NaN: unknown
 	Candidates     int32     // heads that were compared: of a region, or of all where the strategy looks at all
@@ -37,12 +37,15 @@ type Decision struct {
 	Trial          bool      // an ejected head, to see whether it is well again
 
 	sequence     uint64
+	failed       uint64 // number among those that found no head, 0: it found one
 	nonce        uint64
 	stats        *strategyStats
 	alternatives [MaxAlternatives]Pick
 	n            uint8
 	explanation  atomic.Pointer[Explanation]
 	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen
+	lasts        atomic.Int64 // nanoseconds after At
+	ttl          time.Duration
 	end          atomic.Pointer[Outcome]
 }
 
@@ -57,7 +60,11 @@ func (d *Decision) ID() string { return string(d.AppendID(nil)) }
 // AppendID appends the ID to b.
 func (d *Decision) AppendID(b []byte) []byte {
 	var raw [16]byte
-	binary.BigEndian.PutUint64(raw[:8], d.sequence)
+	number := d.sequence
+	if d.Head == nil {
+		number = d.failed | failedBit
+	}
+	binary.BigEndian.PutUint64(raw[:8], number)
 	binary.BigEndian.PutUint64(raw[8:], d.nonce)
 	return hex.AppendEncode(append(b, idPrefix...), raw[:])
 }
@@ -89,9 +96,23 @@ func (d *Decision) Outcome() (o Outcome, ok bool) {
 	return Outcome{}, false
 }
 
-// Explanation is what the request asked to explain, for as long as the decision
-// is among the last 128 that did; else nil.
+// Explanation is what the decision saw, for as long as it is kept; nil where that
+// was not written down.
 func (d *Decision) Explanation() *Explanation { return d.explanation.Load() }
+
+// ExpiresAt is when the reservation ends unless its outcome comes first. It moves
+// on as long as progress is reported or the head reports that the request runs.
+func (d *Decision) ExpiresAt() time.Time { return d.At.Add(time.Duration(d.lasts.Load())) }
+
+// renew lets the reservation last at least until then.
+func (d *Decision) renew(until time.Time) {
+	for lasts := int64(until.Sub(d.At)); ; {
+		old := d.lasts.Load()
+		if old >= lasts || d.lasts.CompareAndSwap(old, lasts) {
+			return
+		}
+	}
+}
 
 // FirstTokenAt is when the head began to answer, the zero time if nobody said
 // so.
@@ -104,6 +125,9 @@ func (d *Decision) FirstTokenAt() time.Time {
 
 // AppendReason appends, in words, why this head was chosen.
 func (d *Decision) AppendReason(b []byte) []byte {
+	if d.Head == nil {
+		return append(append(b, "no head: "...), d.Failure...)
+	}
 	switch {
 	case d.Trial:
 		b = append(b, "trial request of an ejected head"...)

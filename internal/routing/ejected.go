@@ -40,11 +40,13 @@ func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 	return nil
 }
 
-// ended counts the end of a decision's reservation, once, and lets the fleet
-// know what it says of the head.
-func (r *Router) ended(d *Decision, o *Outcome) {
-	r.metrics.ended(d, o)
-	d.Head.Observe(o.ending(), o.At)
+// finish ends the decision's reservation. It counts that, and a true outcome that
+// comes after another end, and lets the fleet know what it says of the head.
+func (r *Router) finish(d *Decision, o *Outcome) {
+	if counts, late := r.recent.finish(d, o); counts {
+		r.metrics.ended(d, o, late)
+		d.Head.Observe(o.ending(), o.At)
+	}
 }
 
 // ending is what the outcome says of the head: an answer of 4xx is the caller's

@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"headway/internal/fleet"
 )
@@ -44,12 +45,32 @@ const (
 	maxKeptCandidates = 50_000
 )
 
+// explainRate bounds the candidates a second that are written down of decisions
+// that did not ask for it: about a hundredth of a processor.
+const explainRate = 10_000
+
 // explained are the decisions that have an explanation, oldest first. Only
 // decisions that are to be explained take the lock.
 type explained struct {
 	mu         sync.Mutex
 	decisions  []*Decision
 	candidates int
+	allowance  float64 // candidates that may be written down unasked
+	at         time.Time
+}
+
+// affords takes n candidates from what may be written down unasked, and reports
+// whether they were there.
+func (e *explained) affords(n int, now time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.allowance = min(e.allowance+max(now.Sub(e.at).Seconds(), 0)*explainRate, maxKeptCandidates)
+	e.at = now
+	if float64(n) > e.allowance {
+		return false
+	}
+	e.allowance -= float64(n)
+	return true
 }
 
 // keep gives d its explanation, and takes those of the oldest where there are
@@ -79,6 +100,7 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 		e.Delegate = d.Delegate(c.pool.ModelType)
 	}
 	costs := map[*fleet.Head]float64{}
+	at, resort, passed := in.At, in.resort, in.passed
 	for _, in.resort = range []bool{true, false} {
 		for in.At = range in.Tiers {
 			heads := in.Heads()
@@ -91,7 +113,7 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 			}
 		}
 	}
-	in.At, in.passed = 0, false
+	in.At, in.resort, in.passed = at, resort, passed
 	for _, h := range c.pool.All.Heads {
 		cost, scored := costs[h]
 		if !scored {

@@ -6,12 +6,15 @@ import (
 	"maps"
 	"math/bits"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"headway/internal/fleet"
 )
 
 // maxDecisionSeries bounds the series of routing_decisions_total; more
@@ -30,14 +33,19 @@ type decisionKey struct{ strategy, model, region string }
 // metrics counts with held children: looking a child up by its labels costs
 // more than the rest of a decision.
 type metrics struct {
+	router    *Router
 	decisions *prometheus.Desc
 	tallies   atomic.Pointer[map[decisionKey]*tally]
 	mu        sync.Mutex // guards the making of tallies
 	ordered   []*tally   // as the library sorts metrics; replaced, never changed
 	overflow  prometheus.Counter
 
+	foreseen   atomic.Pointer[foreseen]
 	duration   *durations
 	failures   map[Failure]prometheus.Counter
+	keyless    prometheus.Counter
+	late       [ResultCancelled + 1]prometheus.Counter
+	kept       prometheus.Counter
 	candidates lookups
 	sessions   lookups
 	strategies map[string]*strategyStats
@@ -92,6 +100,7 @@ type StrategyStat struct {
 
 func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 	m := &metrics{
+		router: r,
 		decisions: prometheus.NewDesc("routing_decisions_total",
 			"Routing decisions by the strategy that chose, the model type and the region of the chosen head. Decisions that found no head have strategy=\"none\" and the region that was asked for; a model type or region that no head and no policy names is \"other\".",
 			[]string{"strategy", "model_type", "region"}, nil),
@@ -111,8 +120,17 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 	}
 	m.overflow = counter("headway_decision_label_overflow_total",
 		"Decisions counted under model_type and region \"other\" because routing_decisions_total has as many series as it may have.", nil)
-	for _, f := range Failures() {
-		m.failures[f] = counter("headway_decision_failures_total", "Decisions that found no head, by reason.",
+	m.keyless = counter("headway_decisions_without_session_total",
+		"Decisions by session_affinity for requests without a session key, which go by load instead.", nil)
+	m.kept = counter("headway_reservations_kept_total",
+		"Times that a reservation was kept although its time had run out, since its head reported that as many requests as are counted there still run.", nil)
+	for res := ResultOK; res <= ResultCancelled; res++ {
+		m.late[res] = counter("headway_decision_late_outcomes_total",
+			"Outcomes that came after their reservation had expired or was evicted, by result. They are among headway_decision_outcomes_total, which counted that end, too.",
+			prometheus.Labels{"result": res.String()})
+	}
+	for _, f := range append(Failures(), failUnknownRegion) {
+		m.failures[f] = counter("headway_decision_failures_total", "Decisions that found no head, by reason. unknown_model_type and unknown_region name what neither a head nor the policy knows, excluded and labels what the caller ruled out; the rest is for the fleet to answer for.",
 			prometheus.Labels{"reason": string(f)})
 	}
 	total := func(name, help string, labels prometheus.Labels, counts ...*atomic.Uint64) {
@@ -166,25 +184,92 @@ func (m *metrics) tally(key decisionKey) *tally {
 		m.overflow.Inc()
 		return old[decisionKey{key.strategy, other, other}]
 	}
+	m.add(key)
+	return (*m.tallies.Load())[key]
+}
+
+// add makes the tallies of keys that have none yet.
+func (m *metrics) add(keys ...decisionKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	old := *m.tallies.Load()
-	if t := old[key]; t != nil {
-		return t
-	}
-	next := make(map[decisionKey]*tally, len(old)+1)
+	next := make(map[decisionKey]*tally, len(old)+len(keys))
 	maps.Copy(next, old)
-	t := &tally{
-		decisionKey: key,
-		stats:       m.strategies[key.strategy],
-		desc:        m.decisions,
-		labels:      prometheus.MakeLabelPairs(m.decisions, []string{key.strategy, key.model, key.region}),
+	ordered := slices.Clone(m.ordered)
+	for _, key := range keys {
+		if next[key] != nil {
+			continue
+		}
+		key.model, key.region = strings.Clone(key.model), strings.Clone(key.region) // of a request that is not kept
+		next[key] = &tally{
+			decisionKey: key,
+			stats:       m.strategies[key.strategy],
+			desc:        m.decisions,
+			labels:      prometheus.MakeLabelPairs(m.decisions, []string{key.strategy, key.model, key.region}),
+		}
+		ordered = append(ordered, next[key])
 	}
-	next[key] = t
-	at, _ := slices.BinarySearchFunc(m.ordered, t, (*tally).compare)
-	m.ordered = slices.Insert(slices.Clone(m.ordered), at, t)
+	slices.SortFunc(ordered, (*tally).compare)
+	m.ordered = ordered
 	m.tallies.Store(&next)
-	return t
+}
+
+// maxForeseen bounds the series that are made before anything is counted there.
+const maxForeseen = 2000
+
+// foreseen is what the series of failures were made for last.
+type foreseen struct {
+	snapshot *fleet.Snapshot
+	policy   *Policy
+}
+
+// foresee makes the series of decisions that will find no head for the model
+// types and regions that are known, so that a scrape has a 0 before the first
+// failure: a rate does not see a series that begins at 1.
+func (m *metrics) foresee(s *fleet.Snapshot, p *Policy) {
+	if now := (foreseen{s, p}); m.foreseen.Load() == nil || *m.foreseen.Load() != now {
+		m.foreseen.Store(&now)
+	} else {
+		return
+	}
+	known := *m.tallies.Load()
+	zeros := 0
+	for key, t := range known {
+		if key.strategy == strategyNone && t.count.Load() == 0 {
+			zeros++
+		}
+	}
+	var keys []decisionKey
+	want := func(model, region string) {
+		key := decisionKey{strategyNone, model, region}
+		if known[key] == nil && zeros+len(keys) < maxForeseen && len(known)+len(keys) < maxDecisionSeries {
+			keys = append(keys, key)
+		}
+	}
+	regions := slices.Sorted(maps.Keys(s.Regions))
+	for _, r := range slices.Sorted(maps.Keys(p.regions)) {
+		if s.Regions[r] == 0 {
+			regions = append(regions, r)
+		}
+	}
+	models := slices.Sorted(maps.Keys(s.Pools))
+	for _, name := range slices.Sorted(maps.Keys(p.models)) {
+		if _, alias := p.Document.Aliases[name]; s.Pools[name] == nil && !alias {
+			models = append(models, name)
+		}
+	}
+	for _, model := range models {
+		want(model, other)
+	}
+	for _, region := range regions {
+		want(other, region)
+		for _, model := range models {
+			want(model, region)
+		}
+	}
+	if len(keys) > 0 {
+		m.add(keys...)
+	}
 }
 
 // decided counts a decision. The set of candidates that it came from keeps the
@@ -232,6 +317,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) { ch <- m.decisions }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
+	m.foresee(m.router.fleet.Snapshot(), m.router.Policy())
 	m.mu.Lock()
 	list := m.ordered
 	m.mu.Unlock()
@@ -253,7 +339,12 @@ func (m *metrics) failed(f Failure, model, region string) {
 	m.tally(decisionKey{strategyNone, model, region}).count.Add(1)
 }
 
-func (m *metrics) ended(d *Decision, o *Outcome) {
+// ended counts the end of a reservation; late says that it had ended otherwise
+// before.
+func (m *metrics) ended(d *Decision, o *Outcome, late bool) {
+	if late {
+		m.late[o.Result].Inc()
+	}
 	d.stats.results[o.Result].Add(1)
 	if o.TTFT > 0 {
 		d.stats.ttfts.Add(1)

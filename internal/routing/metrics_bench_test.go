@@ -30,7 +30,7 @@ func BenchmarkCount(b *testing.B) {
 	b.Run("end", func(b *testing.B) {
 		o := Outcome{Result: ResultOK, TTFT: 120}
 		for b.Loop() {
-			m.ended(d, &o)
+			m.ended(d, &o, false)
 		}
 	})
 	b.Run("addition", func(b *testing.B) {

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"cmp"
 	"math"
 
 	"headway/internal/fleet"
@@ -18,7 +19,12 @@ func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
 			return d
 		}
 	}
-	s.in.eachTier(c.plan.spec.AcrossRegions, func() bool {
+	across := c.plan.spec.AcrossRegions
+	s.in.eachTier(across, func() bool {
+		spills := c.region != "" && !across && s.in.Tier().Region != c.region
+		if spills && c.explanation == nil && r.affords(c, s.in.Now) {
+			c.explanation = r.explain(c, &s.in)
+		}
 		for range attempts {
 			n := c.plan.strategy.Choose(&s.in, s.picks[:])
 			if n == 0 {
@@ -66,7 +72,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
 		Strategy: c.plan.spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: c.plan.rule,
-		At: in.Now, ExpiresAt: in.Now.Add(r.ttl),
+		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.ttl),
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
 		Sticky: in.lookup == found && in.rememberedHead == s.picks[i].Head,
@@ -75,6 +81,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	if c.region != "" && tier.Region != d.Head.Region {
 		d.Distance = c.policy.distance(c.region, d.Head.Region)
 	}
+	d.lasts.Store(int64(d.ttl))
 	for j := range n {
 		if j != i {
 			d.alternatives[d.n] = s.picks[j]

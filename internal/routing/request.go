@@ -40,11 +40,12 @@ type Request struct {
 	ModelType    string
 	Region       string // "": any
 	RegionMode   RegionMode
-	Strategy     string   // "": the policy's
-	SessionKey   string   // "": none
-	PrefixHashes []uint64 // chained hashes of the prompt's blocks
-	InputTokens  int64    // 0: unknown
-	Exclude      []string // ids of heads not to take
+	Strategy     string        // "": the policy's
+	SessionKey   string        // "": none
+	PrefixHashes []uint64      // chained hashes of the prompt's blocks
+	InputTokens  int64         // 0: unknown
+	TTL          time.Duration // of the reservation; 0: Options.ReservationTTL
+	Exclude      []string      // ids of heads not to take
 	Labels       map[string]string
 	Explain      bool
 }
@@ -64,6 +65,10 @@ const (
 	FailAtCapacity   Failure = "at_capacity"        // every candidate is at its max_in_flight
 )
 
+// failUnknownRegion is what the metric has for a FailRegion of a request that
+// names a region which neither a head nor the policy knows.
+const failUnknownRegion Failure = "unknown_region"
+
 // Failures lists every failure.
 func Failures() []Failure {
 	return []Failure{
@@ -81,6 +86,8 @@ type NoHeadError struct {
 	Counts      map[string]int // heads by the filter that removed them
 	RetryAfter  time.Duration
 	Explanation *Explanation // when the request asked for one
+
+	stray bool // nothing and nobody knows the region
 }
 
 func (e *NoHeadError) Error() string {

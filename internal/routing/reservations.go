@@ -1,9 +1,6 @@
 package routing
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "sync/atomic"
 
 // reservations keeps the recent decisions in a ring by their sequence. A
 // decision that is overwritten while its reservation is open gives its place
@@ -12,7 +9,7 @@ type reservations struct {
 	slots    []atomic.Pointer[Decision]
 	sequence atomic.Uint64 // of the newest decision
 	open     atomic.Int64
-	tail     uint64 // all up to here have ended; only expire uses it
+	wheel    wheel // of the one goroutine that expires
 }
 
 // newReservations rounds size up to a power of two.
@@ -21,7 +18,7 @@ func newReservations(size int) *reservations {
 	for n < size {
 		n *= 2
 	}
-	return &reservations{slots: make([]atomic.Pointer[Decision], n)}
+	return &reservations{slots: make([]atomic.Pointer[Decision], n), wheel: newWheel(n)}
 }
 
 func (r *reservations) slot(sequence uint64) *atomic.Pointer[Decision] {
@@ -36,12 +33,8 @@ func (r *reservations) add(d *Decision) (old *Decision) {
 	return r.slot(d.sequence).Swap(d)
 }
 
-// find returns the decision with the id, or nil.
-func (r *reservations) find(id string) *Decision {
-	sequence, nonce, ok := parseID(id)
-	if !ok {
-		return nil
-	}
+// find returns the decision of that sequence, or nil.
+func (r *reservations) find(sequence, nonce uint64) *Decision {
 	if d := r.slot(sequence).Load(); d != nil && d.sequence == sequence && d.nonce == nonce {
 		return d
 	}
@@ -49,12 +42,14 @@ func (r *reservations) find(id string) *Decision {
 }
 
 // finish ends d and gives its place back, once: the first to store an end
-// releases. It reports whether o was the first. A true outcome that comes after
-// the time ran out still replaces the end, for the record; it was counted then.
-func (r *reservations) finish(d *Decision, o *Outcome) bool {
+// releases. It reports whether o counts. An outcome that comes after the
+// reservation had ended otherwise is late: it counts, too, and takes the place of
+// that end in the record.
+func (r *reservations) finish(d *Decision, o *Outcome) (counts, late bool) {
 	reported := o.Result <= ResultCancelled
+	live := d.Head.Live
 	if d.end.CompareAndSwap(nil, o) {
-		switch live := d.Head.Live; {
+		switch {
 		case reported:
 			live.Release()
 		case o.Result == ResultExpired:
@@ -63,37 +58,13 @@ func (r *reservations) finish(d *Decision, o *Outcome) bool {
 			live.Evict()
 		}
 		r.open.Add(-1)
-		return true
+		return true, false
 	}
-	if old := d.end.Load(); reported && old.Result > ResultCancelled {
-		d.end.CompareAndSwap(old, o)
+	if old := d.end.Load(); reported && old.Result > ResultCancelled && d.end.CompareAndSwap(old, o) {
+		live.ReportedLate()
+		return true, true
 	}
-	return false
-}
-
-// expire ends every reservation whose time ran out at now with o and calls
-// ended for each. Reservations all last equally long, so they run out in the order of
-// their sequence and the first open one ends the walk. One goroutine calls it.
-func (r *reservations) expire(now time.Time, o *Outcome, ended func(*Decision, *Outcome)) {
-	newest := r.sequence.Load()
-	if newest-r.tail > uint64(len(r.slots)) {
-		r.tail = newest - uint64(len(r.slots))
-	}
-	for r.tail < newest {
-		d := r.slot(r.tail + 1).Load()
-		switch {
-		case d == nil || d.sequence < r.tail+1:
-			return // numbered, and about to be stored
-		case d.sequence > r.tail+1 || d.end.Load() != nil:
-		case now.Before(d.ExpiresAt):
-			return
-		default:
-			if r.finish(d, o) {
-				ended(d, o)
-			}
-		}
-		r.tail++
-	}
+	return false, false
 }
 
 // RecentQuery selects among the recent decisions.
@@ -101,15 +72,18 @@ type RecentQuery struct {
 	Limit     int    // at most this many, at least 1
 	ModelType string // "": any
 	Head      string // id, "": any
-	Before    uint64 // only decisions of a lower sequence; 0: from the newest on
+	Before    Place  // only decisions that stand before it; zero: from the newest on
 }
 
 // recent returns decisions that q selects, newest first.
 func (r *reservations) recent(q RecentQuery) []*Decision {
 	newest := r.sequence.Load()
 	from := newest
-	if q.Before > 0 {
-		from = min(from, q.Before-1)
+	switch {
+	case q.Before.failed > 0:
+		from = min(from, q.Before.made)
+	case q.Before.made > 0:
+		from = min(from, q.Before.made-1)
 	}
 	oldest := uint64(1)
 	if newest > uint64(len(r.slots)) {

@@ -1,11 +1,13 @@
 package routing
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +29,9 @@ type Options struct {
 	Begin          audit.BeginFunc       // records changes; nil: audit.Unrecorded
 	Now            func() time.Time      // nil: time.Now
 	Seed           uint64                // of all randomness; 0: random
-	ReservationTTL time.Duration         // 0: DefaultReservationTTL
+	ReservationTTL time.Duration         // of requests that ask for none; 0: DefaultReservationTTL
+	MaxTTL         time.Duration         // the longest that a request may ask for, at least ReservationTTL; 0: DefaultMaxTTL
+	ExplainShare   float64               // of decisions whose explanation is kept without being asked for, 0 to 1
 	Recent         int                   // decisions kept, rounded up to a power of two; 0: DefaultRecent
 }
 
@@ -40,6 +44,7 @@ type Fleet interface {
 // Defaults of Options.
 const (
 	DefaultReservationTTL = 2 * time.Minute
+	DefaultMaxTTL         = time.Hour
 	DefaultRecent         = 1 << 16
 )
 
@@ -55,12 +60,15 @@ type Router struct {
 	now       func() time.Time
 	since     func(time.Time) time.Duration
 	ttl       time.Duration
+	maxTTL    time.Duration
+	share     float64
 	seed      uint64
 	seeded    atomic.Uint64
 	metrics   *metrics
 	cache     *candidateCache
 	sessions  *sessionTable
 	recent    *reservations
+	failed    failed
 	explained explained
 	scratch   sync.Pool
 	policy    atomic.Pointer[Policy]
@@ -75,12 +83,12 @@ func New(o Options) (*Router, error) {
 	switch {
 	case o.Fleet == nil || o.Events == nil || o.Metrics == nil || o.Log == nil:
 		return nil, errors.New("routing: Fleet, Events, Metrics and Log are required")
-	case o.ReservationTTL < 0 || o.Recent < 0 || o.Recent > 1<<26:
-		return nil, errors.New("routing: ReservationTTL and Recent must not be negative, Recent at most 2^26")
+	case o.ReservationTTL < 0 || o.MaxTTL < 0 || o.Recent < 0 || o.Recent > 1<<26:
+		return nil, errors.New("routing: ReservationTTL, MaxTTL and Recent must not be negative, Recent at most 2^26")
 	}
 	r := &Router{
 		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: o.ReservationTTL,
-		seed: o.Seed, sessions: newSessionTable(), policies: o.Policies, begin: o.Begin,
+		share: o.ExplainShare, seed: o.Seed, sessions: newSessionTable(), policies: o.Policies, begin: o.Begin,
 	}
 	r.since = func(t time.Time) time.Duration { return r.now().Sub(t) }
 	if r.now == nil {
@@ -92,6 +100,7 @@ func New(o Options) (*Router, error) {
 	if r.ttl == 0 {
 		r.ttl = DefaultReservationTTL
 	}
+	r.maxTTL = max(cmp.Or(o.MaxTTL, DefaultMaxTTL), r.ttl)
 	if o.Recent == 0 {
 		o.Recent = DefaultRecent
 	}
@@ -110,9 +119,6 @@ func New(o Options) (*Router, error) {
 	return r, nil
 }
 
-// expiryTick is how late the end of a reservation's time may be noticed.
-const expiryTick = 250 * time.Millisecond
-
 // Run ends reservations whose time ran out and forgets candidates that are no
 // longer any, until ctx ends.
 func (r *Router) Run(ctx context.Context) error {
@@ -129,11 +135,24 @@ func (r *Router) Run(ctx context.Context) error {
 	}
 }
 
-// Expire ends reservations whose time ran out. Run calls it; a simulation that
-// has its own clock calls it itself, from one goroutine.
+// Expire ends reservations whose time ran out, unless their head says that as
+// many requests as are counted there still run: a place is not given twice while
+// both are there. Run calls it; a simulation that has its own clock calls it
+// itself, from one goroutine.
 func (r *Router) Expire() {
 	now := r.now()
-	r.recent.expire(now, &Outcome{Result: ResultExpired, At: now}, r.ended)
+	var end *Outcome // shared by all that end now
+	r.recent.expire(now, func(d *Decision) {
+		if now.Before(d.At.Add(r.maxTTL)) && d.Head.Live.Runs(now) {
+			d.renew(now.Add(max(d.ttl/8, expiryTick)))
+			r.metrics.kept.Inc()
+			return
+		}
+		if end == nil {
+			end = &Outcome{Result: ResultExpired, At: now}
+		}
+		r.finish(d, end)
+	})
 }
 
 // evicted is the end of every reservation that made room for a newer one; it
@@ -156,6 +175,8 @@ type choice struct {
 	region   string // canonical, "" when none was named or nobody knows it
 	set      *candidates
 	hit      bool
+
+	explanation *Explanation // nil: there is none so far
 }
 
 // Decide chooses a head for the request and reserves a place there. The errors
@@ -169,28 +190,34 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 	s, _ := r.scratch.Get().(*scratch)
 	in := &s.in
 	in.Request, in.ModelType, in.Now, in.Tiers, in.At = req, c.pool.ModelType, now, c.set.tiers, 0
-	in.clock, in.resort, in.passed = fleet.Clock(now), false, false
+	in.clock, in.resort, in.passed, in.keyless = fleet.Clock(now), false, false, false
 	in.Rand = NewRand(r.random())
 	in.sessions, in.session, in.lookup = r.sessions, sessionHash(req.SessionKey, c.pool.ModelType), notLooked
-	var explanation *Explanation
-	if req.Explain {
-		explanation = r.explain(&c, in)
+	if req.Explain || r.share > 0 && in.Rand.Float64() < r.share && r.affords(&c, now) {
+		c.explanation = r.explain(&c, in)
 	}
 	d := r.reserve(&c, s)
 	if d != nil {
-		if explanation.finish(d.Head.ID); explanation != nil {
-			r.explained.keep(d, explanation)
+		if c.explanation.finish(d.Head.ID); c.explanation != nil {
+			r.explained.keep(d, c.explanation)
 		}
 		r.note(c.set, d, s)
+	} else if c.explanation == nil && r.affords(&c, now) {
+		c.explanation = r.explain(&c, in)
 	}
 	clear(s.picks[:])
 	in.Request, in.Tiers = nil, nil
 	r.scratch.Put(s)
 	if d == nil {
-		explanation.finish("")
-		return nil, r.refuse(req, &c, explanation)
+		c.explanation.finish("")
+		return nil, r.refuse(req, &c)
 	}
 	return d, nil
+}
+
+// affords reports whether an explanation that was not asked for may be written.
+func (r *Router) affords(c *choice, now time.Time) bool {
+	return r.explained.affords(len(c.pool.All.Heads), now)
 }
 
 // resolve finds the pool, the strategy and the candidates of a request.
@@ -229,13 +256,17 @@ func (r *Router) resolve(req *Request, c *choice) error {
 		return &OverrideError{Field: "/labels"}
 	case req.Explain && !c.policy.callerMay("explain"):
 		return &OverrideError{Field: "/explain"}
+	case req.TTL < 0 || req.TTL > r.maxTTL:
+		return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/ttl_seconds", Reason: fmt.Sprintf("must be 1 to %d, the longest that decisions.max_reservation_ttl lets a reservation last", int64(r.maxTTL/time.Second))}}}
 	}
 	if req.Region == "" && c.mode == RegionRequire {
 		return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/region", Reason: "is required: the policy serves this model type only in the region that a request names"}}}
 	}
 	if req.Region != "" {
 		if c.region = c.canonicalRegion(req.Region); c.region == "" && c.mode == RegionRequire {
-			return r.fail(&NoHeadError{Failure: FailRegion, ModelType: c.pool.ModelType, Region: req.Region}, model, "", c)
+			e := &NoHeadError{Failure: FailRegion, ModelType: c.pool.ModelType, Region: req.Region}
+			e.stray = c.snapshot.Regions[req.Region] == 0
+			return r.fail(e, model, req.Region, c)
 		}
 	}
 	c.set, c.hit = r.cache.get(criteria{
@@ -256,22 +287,25 @@ func (c *choice) canonicalRegion(region string) string {
 
 // note counts the decision and keeps it among the recent ones.
 func (r *Router) note(set *candidates, d *Decision, s *scratch) {
+	if s.in.keyless {
+		r.metrics.keyless.Inc()
+	}
 	if s.in.lookup != notLooked {
 		r.metrics.sessions.count(s.in.lookup == found)
 		r.sessions.remember(s.in.session, d.Head)
 	}
 	d.stats = r.metrics.decided(set, d)
-	if old := r.recent.add(d); old != nil && old.end.Load() == nil && r.recent.finish(old, &evicted) {
-		r.ended(old, &evicted)
+	if old := r.recent.add(d); old != nil && old.end.Load() == nil {
+		r.finish(old, &evicted)
 	}
 	r.metrics.duration.observe(r.since(s.in.Now))
 }
 
 // refuse finds out why none of the candidates could be taken.
-func (r *Router) refuse(req *Request, c *choice, explanation *Explanation) error {
-	e := &NoHeadError{
-		ModelType: c.pool.ModelType, Region: req.Region, Explanation: explanation,
-		Counts: map[string]int{},
+func (r *Router) refuse(req *Request, c *choice) error {
+	e := &NoHeadError{ModelType: c.pool.ModelType, Region: req.Region, Counts: map[string]int{}}
+	if req.Explain {
+		e.Explanation = c.explanation
 	}
 	want := req.Labels
 	for _, h := range c.pool.All.Heads {
@@ -311,7 +345,23 @@ func (r *Router) fail(e *NoHeadError, model, region string, c *choice) error {
 	if region != "" && c.snapshot.Regions[region] == 0 && c.policy.region(region) == "" {
 		region = ""
 	}
-	r.metrics.failed(e.Failure, model, region)
+	reason := e.Failure
+	if e.stray {
+		reason = failUnknownRegion
+	}
+	r.metrics.failed(reason, model, region)
+	d := &Decision{
+		Failure: e.Failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
+		PolicyRevision: c.policy.Revision, Rule: c.plan.rule, At: r.now(), nonce: r.random(),
+	}
+	r.failed.add(d, r.recent.sequence.Load())
+	if c.explanation == nil { // there was nothing to choose from
+		c.explanation = &Explanation{
+			PolicyRevision: c.policy.Revision, SnapshotRevision: c.snapshot.Revision, Rule: c.plan.rule,
+			Strategy: strategyNone, Region: d.Region, RegionMode: c.mode,
+		}
+	}
+	r.explained.keep(d, c.explanation)
 	return e
 }
 
@@ -322,10 +372,11 @@ func (r *Router) random() uint64 {
 	return Mix(r.seed, r.seeded.Add(1))
 }
 
-// sessionHash is FNV-1a over the model and the key, 0 for no key. It is the
+// sessionHash is FNV-1a over the model and the key, 0 for no key; a blank one is
+// none, or all who send it would share a session. It is the
 // same on every instance, so that instances agree on a session's head.
 func sessionHash(key, model string) uint64 {
-	if key == "" {
+	if strings.TrimSpace(key) == "" {
 		return 0
 	}
 	const offset, prime = 14695981039346656037, 1099511628211
@@ -340,32 +391,49 @@ func sessionHash(key, model string) uint64 {
 	return max(Mix(h, 0), 1)
 }
 
-// Decision returns a recent decision, or ErrDecisionNotFound.
+// Decision returns a recent decision, also one that found no head, or
+// ErrDecisionNotFound.
 func (r *Router) Decision(id string) (*Decision, error) {
-	if d := r.recent.find(id); d != nil {
+	number, nonce, ok := parseID(id)
+	if d := r.failed.find(number&^failedBit, nonce); ok && number&failedBit != 0 && d != nil {
 		return d, nil
+	}
+	return r.made(id)
+}
+
+// made returns a recent decision that found a head, or ErrDecisionNotFound.
+func (r *Router) made(id string) (*Decision, error) {
+	if number, nonce, ok := parseID(id); ok {
+		if d := r.recent.find(number, nonce); d != nil {
+			return d, nil
+		}
 	}
 	return nil, ErrDecisionNotFound
 }
 
-// Recent returns the recent decisions that q selects, newest first.
-func (r *Router) Recent(q RecentQuery) []*Decision { return r.recent.recent(q) }
+// Recent returns the recent decisions that q selects, newest first, those that
+// found no head among them.
+func (r *Router) Recent(q RecentQuery) []*Decision {
+	return merge(r.recent.recent(q), r.failed.recent(q), q.Limit)
+}
 
 // FirstToken notes that the head began to answer, at the first call for a
-// decision.
+// decision. Each call renews the reservation by the time that it was made for.
 func (r *Router) FirstToken(id string) error {
-	d, err := r.Decision(id)
+	d, err := r.made(id)
 	if err != nil {
 		return err
 	}
-	d.firstToken.CompareAndSwap(0, max(int64(r.now().Sub(d.At)), 1))
+	now := r.now()
+	d.firstToken.CompareAndSwap(0, max(int64(now.Sub(d.At)), 1))
+	d.renew(now.Add(d.ttl))
 	return nil
 }
 
 // Finish ends a decision's reservation with what the caller reports. Only the
-// first outcome counts.
+// first outcome counts, also when it comes after the reservation's time.
 func (r *Router) Finish(id string, o Outcome) error {
-	d, err := r.Decision(id)
+	d, err := r.made(id)
 	if err != nil {
 		return err
 	}
@@ -376,9 +444,7 @@ func (r *Router) Finish(id string, o Outcome) error {
 // End is Finish for a caller that still holds the decision.
 func (r *Router) End(d *Decision, o Outcome) {
 	o.At = r.now()
-	if r.recent.finish(d, &o) {
-		r.ended(d, &o)
-	}
+	r.finish(d, &o)
 }
 
 // Open is the number of reservations that have not ended.

@@ -228,7 +228,7 @@ func TestRecentDecisionsAreReadBackNewestFirst(t *testing.T) {
 			t.Fatalf("decision %d has lost its outcome", i)
 		}
 	}
-	page := w.router.Recent(routing.RecentQuery{Limit: 5, Head: "b", Before: recent[0].Sequence()})
+	page := w.router.Recent(routing.RecentQuery{Limit: 5, Head: "b", Before: recent[0].Place()})
 	for _, d := range page {
 		if d.Head.ID != "b" || d.Sequence() >= recent[0].Sequence() {
 			t.Errorf("page has %s at %d", d.Head.ID, d.Sequence())
@@ -603,5 +603,23 @@ func value(t testing.TB, reg *prometheus.Registry, name string) float64 {
 		}
 	}
 	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// labelled is the value of the metric's sample that has the label.
+func labelled(t testing.TB, reg *prometheus.Registry, name, label, is string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	check(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == name && l.GetName() == label && l.GetValue() == is {
+					return m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	t.Fatalf("no metric %s with %s=%q", name, label, is)
 	return 0
 }

@@ -137,6 +137,7 @@ type Input struct {
 	clock          uint32 // Now, for the ages of reports
 	resort         bool   // only heads that are full by their own word are available, else only others
 	passed         bool   // such a head was passed over
+	keyless        bool   // a strategy looked for a session key and found none
 	sessions       *sessionTable
 	session        uint64 // hash of the session key and the model, 0: no session
 	lookup         lookup
@@ -170,7 +171,10 @@ func (in *Input) field(mean, share float64) field {
 
 // Session is a hash of the request's session key that is the same on every
 // instance of the router; ok is false when the request has none.
-func (in *Input) Session() (hash uint64, ok bool) { return in.session, in.session != 0 }
+func (in *Input) Session() (hash uint64, ok bool) {
+	in.keyless = in.session == 0
+	return in.session, !in.keyless
+}
 
 // Remembered is the head that last served the request's session, if it is
 // still a candidate of the tier; else nil.

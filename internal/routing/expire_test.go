@@ -1,0 +1,130 @@
+package routing
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"headway/internal/fleet"
+)
+
+// Whatever the times of reservations, each ends when its own has run out and no
+// later than a tick after, also where the ring has dropped others meanwhile.
+func TestEachReservationEndsInItsTime(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	head := &fleet.Head{Live: new(fleet.Live)}
+	rapid.Check(t, func(rt *rapid.T) {
+		const size = 16
+		r := newReservations(size)
+		now := start
+		all := map[*Decision]time.Time{} // open ones, and when they end
+		end := func(d *Decision) {
+			if due, open := all[d]; !open || now.Before(due) {
+				rt.Fatalf("%v after the start a reservation was ended that lasts until %v (open %v)", now.Sub(start), due.Sub(start), open)
+			}
+			r.finish(d, &Outcome{Result: ResultExpired})
+			delete(all, d)
+		}
+		times := rapid.OneOf(rapid.IntRange(1, 2000), rapid.IntRange(1, 1_000_000))
+		rt.Repeat(map[string]func(*rapid.T){
+			"decide": func(rt *rapid.T) {
+				d := &Decision{Head: head, At: now}
+				d.lasts.Store(int64(times.Draw(rt, "ms")) * int64(time.Millisecond))
+				if old := r.add(d); old != nil && old.end.Load() == nil {
+					r.finish(old, &evicted)
+					delete(all, old)
+				}
+				all[d] = d.ExpiresAt()
+			},
+			"renew": func(rt *rapid.T) {
+				for d := range all {
+					d.renew(now.Add(time.Duration(times.Draw(rt, "ms")) * time.Millisecond))
+					all[d] = d.ExpiresAt()
+					break
+				}
+			},
+			"finish": func(*rapid.T) {
+				for d := range all {
+					r.finish(d, &Outcome{Result: ResultOK})
+					delete(all, d)
+					break
+				}
+			},
+			"": func(rt *rapid.T) {
+				now = now.Add(time.Duration(rapid.SampledFrom([]int{0, 1, 250, 400, 5000, 300_000}).Draw(rt, "pass")) * time.Millisecond)
+				r.expire(now, end)
+				for d, due := range all {
+					if now.Sub(due) > expiryTick {
+						rt.Fatalf("a reservation is open %v after its end, %v after it was made", now.Sub(due), now.Sub(d.At))
+					}
+				}
+				if int(r.open.Load()) != len(all) {
+					rt.Fatalf("%d are counted as open, %d are", r.open.Load(), len(all))
+				}
+			},
+		})
+	})
+}
+
+// Looking for what has run out costs each reservation the same, however many
+// there are that last longer.
+func TestLongReservationsAreNotLookedAtAgainAndAgain(t *testing.T) {
+	r := newReservations(1 << 12)
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	head := &fleet.Head{Live: new(fleet.Live)}
+	for range 1 << 12 {
+		d := &Decision{Head: head, At: now}
+		d.lasts.Store(int64(time.Hour))
+		r.add(d)
+	}
+	r.expire(now, func(*Decision) {})
+	visited := 0
+	for range 4 * 60 { // a minute
+		now = now.Add(expiryTick)
+		visited += len(chain(&r.wheel, r.wheel.at+1))
+		r.expire(now, func(*Decision) { t.Error("ended before its time") })
+	}
+	if visited > 1<<12 {
+		t.Errorf("in a minute %d looks at %d reservations of an hour", visited, 1<<12)
+	}
+}
+
+func chain(w *wheel, tick int64) (slots []int) {
+	for i := w.first[tick&(spokes-1)]; i > 0; i = w.next[i-1] {
+		slots = append(slots, int(i-1))
+	}
+	return slots
+}
+
+// The end of a reservation that came otherwise gives way to a true outcome, once.
+func TestOnlyTheFirstOutcomeIsRecorded(t *testing.T) {
+	r := newReservations(1)
+	head := &fleet.Head{Live: new(fleet.Live)}
+	take := func() *Decision {
+		head.Live.TryAcquire(0)
+		d := &Decision{Head: head}
+		r.add(d)
+		return d
+	}
+	finish := func(d *Decision, result Result, counts, late bool, recorded Result) {
+		t.Helper()
+		if c, l := r.finish(d, &Outcome{Result: result}); c != counts || l != late {
+			t.Errorf("%v: counts %v, late %v; want %v, %v", result, c, l, counts, late)
+		}
+		if o, _ := d.Outcome(); o.Result != recorded || head.Live.InFlight() != 0 || r.open.Load() != 0 {
+			t.Errorf("%v: recorded is %v, %d in flight, %d open; want %v", result, o.Result, head.Live.InFlight(), r.open.Load(), recorded)
+		}
+	}
+	d := take()
+	finish(d, ResultOK, true, false, ResultOK)
+	finish(d, ResultError, false, false, ResultOK)
+	finish(d, ResultExpired, false, false, ResultOK)
+	for _, end := range []Result{ResultExpired, ResultEvicted} {
+		d = take()
+		finish(d, end, true, false, end)
+		finish(d, ResultExpired, false, false, end)
+		finish(d, ResultCancelled, true, true, ResultCancelled)
+		finish(d, ResultOK, false, false, ResultCancelled)
+	}
+}
