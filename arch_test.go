@@ -62,7 +62,7 @@ var anyOfOurs = []string{"*"}
 // not in it has no place yet.
 var rooms = map[string]room{
 	"cmd/headway": {
-		ours:   []string{"api", "client", "internal/app", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "internal/routing", "internal/typo"},
+		ours:   []string{"api", "client", "internal/app", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/routing", "internal/typo"},
 		others: []string{cobra, pflag, lipgloss, xterm, yaml},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},

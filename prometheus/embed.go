@@ -2,9 +2,30 @@
 // binary needs as well.
 package prometheus
 
-import _ "embed"
+import (
+	"bytes"
+	_ "embed"
+)
 
-// Rules is rules/routing-service.rules.yml.
-//
-//go:embed rules/routing-service.rules.yml
-var Rules []byte
+var (
+	//go:embed rules/routing-service.rules.yml
+	rules []byte
+	//go:embed prometheus.yml
+	config []byte
+)
+
+// The console that the files link to, and what they scrape.
+const (
+	console = "http://localhost:8080/console"
+	target  = "localhost:8080"
+)
+
+// RulesFor is rules/routing-service.rules.yml with links to the service at a URL.
+func RulesFor(external string) []byte {
+	return bytes.ReplaceAll(rules, []byte(console), []byte(external+"/console"))
+}
+
+// ConfigFor is prometheus.yml, which scrapes the targets, each HOST:PORT.
+func ConfigFor(targets string) []byte {
+	return bytes.ReplaceAll(config, []byte(target), []byte(targets))
+}

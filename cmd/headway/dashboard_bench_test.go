@@ -51,7 +51,7 @@ func remembering(b *testing.B, p *process, now *time.Time, snapshot string) *mon
 		Gatherer: prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 			return slices.Collect(maps.Values(families)), nil
 		}),
-		Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: rules.Rules, Snapshot: snapshot,
+		Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: rules.RulesFor("http://localhost:8080"), Snapshot: snapshot,
 		Now: func() time.Time { return *now },
 	})
 	if err != nil {

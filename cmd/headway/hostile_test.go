@@ -160,7 +160,8 @@ var (
 		"serve": "prints no answers; the log has a test of its own", "demo": "internal/demo has a test of its own",
 		"policy check": "TestATerminalObeysNoFile", "audit verify": "TestATerminalObeysNoFile", "audit export": "TestATerminalObeysNoFile", "state import": "TestATerminalObeysNoFile",
 		"tls init": "prints names of files that its flags give", "tls client": "prints names of files that its flags give",
-		"config print": "prints its own flags and files", "man": "prints nothing", "version": "prints what the build gave it",
+		"monitoring export": "prints its own arguments",
+		"config print":      "prints its own flags and files", "man": "prints nothing", "version": "prints what the build gave it",
 	}
 )
 

@@ -131,7 +131,7 @@ found.`,
 		SilenceUsage:  true,
 	}
 	root.SetVersionTemplate("headway {{.Version}}\n")
-	root.AddCommand(newServe(), newDemo(), newStatus(), newDoctor(), newHeads(), newWatch(), newDecide(), newPolicy(), newKeys(), newAudit(), newQueue(), newState(), newTLS(), newConfig(), newMan(), newVersion())
+	root.AddCommand(newServe(), newDemo(), newStatus(), newDoctor(), newHeads(), newWatch(), newDecide(), newPolicy(), newKeys(), newAudit(), newQueue(), newState(), newMonitoring(), newTLS(), newConfig(), newMan(), newVersion())
 	return root
 }
 

@@ -136,7 +136,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Fleet: a.fleet, Router: a.router, Desk: a.desk, Live: a.live, Metrics: metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
-		Monitor: a.monitorHandler(), Console: a.consoleHandler(), State: state{store},
+		Monitor: a.monitorHandler(), Console: a.consoleHandler(), State: state{store}, External: a.external(),
 	}
 	a.withQueue(&surface)
 	if a.server, err = httpapi.New(surface); err != nil {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -30,7 +31,7 @@ func (a *App) openMonitor(metrics *prometheus.Registry) (err error) {
 	}
 	base := a.baseURL()
 	o := monitor.Options{
-		Gatherer: metrics, Metrics: metrics, Log: a.log, Rules: rules.Rules, RulesFile: c.RulesFile, Instance: base.Host,
+		Gatherer: metrics, Metrics: metrics, Log: a.log, Rules: rules.RulesFor(base.String()), RulesFile: c.RulesFile, Instance: a.ownURL().Host,
 		Interval: c.Interval, Retention: c.Retention, MaxSeries: c.MaxSeries,
 		Snapshot: filepath.Join(a.config.DataDir, historyFile), URL: base,
 		Told: func(kind string, err error) {
@@ -50,7 +51,7 @@ func (a *App) openMonitor(metrics *prometheus.Registry) (err error) {
 	if a.monitor, err = monitor.New(o); err != nil {
 		return err
 	}
-	a.console, err = console.New(grafana.Dashboards())
+	a.console, err = console.New(grafana.DashboardsFor(base.String()))
 	return err
 }
 
@@ -93,9 +94,30 @@ func receivers(c config.Monitor) (list []monitor.Receiver) {
 	return list
 }
 
-// baseURL is where people reach the service. A loopback address is localhost, as
-// in prometheus.yml, so that the history goes by the same name in both.
+// external is the URL that the configuration says the service is reached by, nil
+// without one.
+func (a *App) external() *url.URL {
+	if a.config.External == "" {
+		return nil
+	}
+	u, err := url.Parse(strings.TrimSuffix(a.config.External, "/"))
+	if err != nil {
+		return nil // the configuration has checked it
+	}
+	return u
+}
+
+// baseURL is where people reach the service.
 func (a *App) baseURL() *url.URL {
+	if u := a.external(); u != nil {
+		return u
+	}
+	return a.ownURL()
+}
+
+// ownURL is where the service listens. A loopback address is localhost, as in
+// prometheus.yml, so that the history goes by the same name in both.
+func (a *App) ownURL() *url.URL {
 	u := &url.URL{Scheme: "http", Host: a.Addr().String()}
 	if a.certs != nil {
 		u.Scheme = "https"

@@ -11,6 +11,7 @@ type Config struct {
 	Listen    string
 	DataDir   string
 	Policy    string // "": the policy of the binary
+	External  string // URL that people reach the service by; "": that of Listen
 	Log       Log
 	HTTP      HTTP
 	Lease     Lease
@@ -195,6 +196,9 @@ func newTable(c *Config) *table {
 		"directory of the state file; it is made if it is missing")
 	t.text("policy", &c.Policy, "", optionalPath,
 		"file with the policy, YAML or with the ending .json JSON; without one the last policy in force is kept, at first that of the binary")
+
+	t.text("external_url", &c.External, "", ownURL,
+		"URL that people and other machines reach the service by, such as https://gateway.example/headway behind a proxy: links in alerts, dashboards and events begin with it, requests to its host and path are taken; without one that of listen")
 
 	t.choice("log.level", &c.Log.Level, "info", []string{"debug", "info", "warn", "error"},
 		"least level that is logged")

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	urlpath "path"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,6 +35,7 @@ var (
 	}}
 	line        = form{"one line of text", isPath}
 	optionalURL = form{"an https URL, or nothing", func(s string) bool { return s == "" || isURL(s, "https", "http") }}
+	ownURL      = form{"an http or https URL whose path begins with none of ours, or nothing", isOwnURL}
 	webURL      = form{"http or https URLs", func(s string) bool { return isURL(s, "https", "http") }}
 	redisURL    = form{"redis://host:port or rediss://host:port without a password, or nothing", func(s string) bool {
 		return s == "" || isURL(s, "redis", "rediss")
@@ -90,4 +92,22 @@ func suggest(name string, known []string) string {
 		return "; did you mean " + meant + "?"
 	}
 	return ""
+}
+
+// ourPaths are the first parts of the paths that the service serves.
+var ourPaths = []string{"api", "console", "livez", "metrics", "openapi.json", "prometheus", "readyz", "v1"}
+
+// isOwnURL reports whether the service can be reached by s. A path that begins as
+// one of the service's could not be told from it.
+func isOwnURL(s string) bool {
+	if s == "" {
+		return true
+	}
+	u, err := url.Parse(s)
+	if err != nil || !isURL(s, "https", "http") || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Hostname() == "" || u.RawPath != "" {
+		return false
+	}
+	first, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	clean := urlpath.Clean("/" + u.Path)
+	return !slices.Contains(ourPaths, first) && (u.Path == "" || strings.TrimSuffix(u.Path, "/") == strings.TrimSuffix(clean, "/"))
 }

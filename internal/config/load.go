@@ -14,11 +14,12 @@ import (
 
 // Variables of the commands that ask a service; the service has no use for them.
 const (
-	EnvServer    = "HEADWAY_SERVER"
-	EnvToken     = "HEADWAY_TOKEN"
-	EnvTokenFile = "HEADWAY_TOKEN_FILE"
-	EnvCAFile    = "HEADWAY_CA_FILE"
-	EnvDataDir   = "HEADWAY_DATA_DIR" // which is a setting, too
+	EnvServer      = "HEADWAY_SERVER"
+	EnvExternalURL = "HEADWAY_EXTERNAL_URL" // a setting, which other commands take as well
+	EnvToken       = "HEADWAY_TOKEN"
+	EnvTokenFile   = "HEADWAY_TOKEN_FILE"
+	EnvCAFile      = "HEADWAY_CA_FILE"
+	EnvDataDir     = "HEADWAY_DATA_DIR" // which is a setting, too
 )
 
 // source is where a value comes from.

@@ -81,6 +81,11 @@ func (c *Console) add(files fs.FS, below, pattern string) error {
 // ServeHTTP serves what is below /console/: the pages that are written, and the
 // one document that draws all others.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/console" { // links are relative, so that they hold behind a proxy's prefix
+		w.Header().Set("Location", "console/")
+		w.WriteHeader(http.StatusPermanentRedirect)
+		return
+	}
 	below := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/console"), "/")
 	a := c.assets[below]
 	if a == nil {

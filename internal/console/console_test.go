@@ -32,10 +32,24 @@ func ask(t *testing.T, c *console.Console, path string, headers ...string) *http
 	return w
 }
 
+// Links are relative to a path with a slash at its end, so that they hold below
+// the prefix of a proxy.
+func TestLinksHoldBelowAnyPrefix(t *testing.T) {
+	c := newConsole(t)
+	if w := ask(t, c, "/console"); w.Code != 308 || w.Header().Get("Location") != "console/" {
+		t.Errorf("%d, Location %q", w.Code, w.Header().Get("Location"))
+	}
+	for _, page := range []string{"/console/", "/console/runbooks"} {
+		if body := ask(t, c, page).Body.String(); strings.Contains(body, `="/`) {
+			t.Errorf("%s has a link from the root", page)
+		}
+	}
+}
+
 func TestWhatIsServed(t *testing.T) {
 	c := newConsole(t)
 	for path, kind := range map[string]string{
-		"/console/": "text/html", "/console": "text/html", "/console/monitoring": "text/html",
+		"/console/": "text/html", "/console/monitoring": "text/html",
 		"/console/runbooks": "text/html", "/console/assets/main.js": "text/javascript", "/console/assets/style.css": "text/css",
 		"/console/dashboards/one.json": "application/json",
 	} {

@@ -58,7 +58,7 @@ func (s *Server) ownHost(r *http.Request) bool {
 	if ip, err := netip.ParseAddr(name); err == nil && (ip.Unmap().IsLoopback() || ip.Unmap() == localAddr(r)) {
 		return true
 	}
-	if s.names != nil && s.names(name) {
+	if s.names != nil && s.names(name) || name != "" && strings.EqualFold(name, s.external.host) {
 		return true
 	}
 	return slices.ContainsFunc(s.limits.AllowedHosts, func(allowed string) bool {

@@ -24,7 +24,7 @@ func (s *Server) registerHead(w http.ResponseWriter, r *http.Request) error {
 	status := http.StatusOK
 	if created {
 		status = http.StatusCreated
-		w.Header().Set("Location", "/api/v1/heads/"+url.PathEscape(answer.Head.ID))
+		w.Header().Set("Location", s.external.prefix+"/api/v1/heads/"+url.PathEscape(answer.Head.ID))
 	}
 	return writeJSON(w, status, answer)
 }

@@ -69,7 +69,7 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 	}
 	out := toKey(access.Listed{Key: key})
 	out.Secret = secret
-	w.Header().Set("Location", "/api/v1/keys/"+url.PathEscape(key.ID))
+	w.Header().Set("Location", s.external.prefix+"/api/v1/keys/"+url.PathEscape(key.ID))
 	w.Header().Set("Cache-Control", "no-store")
 	return writeJSON(w, http.StatusCreated, out)
 }

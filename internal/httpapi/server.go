@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,25 +28,26 @@ import (
 
 // Options are what a Server is made of.
 type Options struct {
-	Fleet   *fleet.Registry      // required
-	Router  *routing.Router      // required
-	Desk    *calls.Desk          // required
-	Live    *live.Hub            // required; ended by Drain
-	Metrics *prometheus.Registry // required; what /metrics shows
-	Log     *slog.Logger         // required
-	Guard   *access.Guard        // required; who is let in
-	Keys    *access.Keys         // required
-	Trail   string               // required; path of the audit trail
-	Note    func(audit.Entry)    // required; records attempts that are refused
-	TLS     *tls.Config          // nil: no TLS
-	Letters DeadLetters          // of the message queue; nil: there is none
-	State   State                // what the service keeps; nil: there is no file of it
-	Queue   func() string        // tells how the message queue is; nil: there is none
-	Monitor http.Handler         // of what is below /prometheus/; nil: nothing
-	Console http.Handler         // of what is below /console/; nil: nothing
-	Names   func(string) bool    // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
-	Limits  Limits
-	Version string
+	Fleet    *fleet.Registry      // required
+	Router   *routing.Router      // required
+	Desk     *calls.Desk          // required
+	Live     *live.Hub            // required; ended by Drain
+	Metrics  *prometheus.Registry // required; what /metrics shows
+	Log      *slog.Logger         // required
+	Guard    *access.Guard        // required; who is let in
+	Keys     *access.Keys         // required
+	Trail    string               // required; path of the audit trail
+	Note     func(audit.Entry)    // required; records attempts that are refused
+	TLS      *tls.Config          // nil: no TLS
+	Letters  DeadLetters          // of the message queue; nil: there is none
+	State    State                // what the service keeps; nil: there is no file of it
+	Queue    func() string        // tells how the message queue is; nil: there is none
+	Monitor  http.Handler         // of what is below /prometheus/; nil: nothing
+	Console  http.Handler         // of what is below /console/; nil: nothing
+	Names    func(string) bool    // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
+	External *url.URL             // that people reach the service by; nil: the one of the listener
+	Limits   Limits
+	Version  string
 }
 
 // Limits bound what one client may take. A zero value is the default.
@@ -108,6 +110,7 @@ type Server struct {
 	note     func(audit.Entry)
 	letters  DeadLetters
 	state    State
+	external external
 	queue    func() string
 	monitor  http.Handler
 	console  http.Handler
@@ -128,7 +131,7 @@ func New(o Options) (*Server, error) {
 	o.Limits.complete()
 	s := &Server{
 		fleet: o.Fleet, router: o.Router, desk: o.Desk, live: o.Live, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
-		letters: o.Letters, state: o.State, queue: o.Queue, monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
+		letters: o.Letters, state: o.State, external: newExternal(o.External), queue: o.Queue, monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error
 	if s.openAPI, err = openAPIJSON(); err != nil {
@@ -141,7 +144,7 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	s.http = &http.Server{
-		Handler:                      s,
+		Handler:                      s.external.handler(s),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is for ServeHTTP as well
 		ReadHeaderTimeout:            s.limits.HeaderTimeout,
 		ReadTimeout:                  s.limits.ReadTimeout,

@@ -17,10 +17,10 @@ var page = template.Must(template.New("runbooks").Funcs(template.FuncMap{"code":
 <meta name="color-scheme" content="light dark">
 <title>Headway runbooks</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="/console/assets/style.css">
+<link rel="stylesheet" href="assets/style.css">
 </head>
 <body>
-<header class="top"><h1>Headway</h1><nav aria-label="Pages"><a href="/console/monitoring">Overview</a><a href="/console/monitoring#page=routing-service-enhanced">Everything</a><a href="/console/monitoring#page=alerts">Alerts</a><a href="/console/runbooks" aria-current="page">Runbooks</a></nav></header>
+<header class="top"><h1>Headway</h1><nav aria-label="Pages"><a href="monitoring">Overview</a><a href="monitoring#page=routing-service-enhanced">Everything</a><a href="monitoring#page=alerts">Alerts</a><a href="runbooks" aria-current="page">Runbooks</a></nav></header>
 <main class="runbooks">
 <p>One for each alert. Critical: somebody must act now; warning: within a working day.</p>
 {{range .}}{{if .Alerts}}<section>

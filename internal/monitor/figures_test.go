@@ -100,7 +100,7 @@ func day(t testing.TB) *world {
 			other.WithLabelValues(fmt.Sprint(i)).Add(float64(random.IntN(100)))
 		}
 	})
-	write(shipped.Rules, w.now)
+	write(shipped.RulesFor("http://localhost:8080"), w.now)
 	return w
 }
 

@@ -36,11 +36,12 @@ async function message(answer: Response): Promise<string> {
   }
 }
 
-const base = "/prometheus/api/v1";
+// Relative to the page, which is below console/ whatever a proxy puts before it.
+const base = "../prometheus/api/v1";
 interface Reply<T> { data: T }
 
 export const api = {
-  dashboard: <T>(name: string) => get<T>(`/console/dashboards/${name}.json`, {}),
+  dashboard: <T>(name: string) => get<T>(`dashboards/${name}.json`, {}),
   range: async (query: string, start: number, end: number, step: number, signal: AbortSignal) =>
     (await get<Reply<{ result: Series[] }>>(`${base}/query_range`, { query, start: `${start}`, end: `${end}`, step: `${step}` }, signal)).data.result,
   /** instant evaluates at the service's present, whatever the clock here says. */

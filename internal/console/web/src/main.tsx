@@ -59,7 +59,7 @@ function App() {
     <header class="top">
       <h1>Headway</h1>
       <nav aria-label="Pages">{[...boards, { id: alertsPage, title: "Alerts" }].map((b) =>
-        <a href={"#" + new URLSearchParams({ ...Object.fromEntries(params), page: b.id })} aria-current={page === b.id ? "page" : undefined}>{b.title}</a>)}<a href="/console/runbooks">Runbooks</a></nav>
+        <a href={"#" + new URLSearchParams({ ...Object.fromEntries(params), page: b.id })} aria-current={page === b.id ? "page" : undefined}>{b.title}</a>)}<a href="runbooks">Runbooks</a></nav>
       <div class="controls">
         <Pick label="Time" value={range} options={ranges} change={(v) => change("range", v)} show={(v) => "last " + v} />
         <Pick label="Refresh" value={refresh} options={refreshes} change={(v) => change("refresh", v)} show={(v) => v === "off" ? "off" : "every " + v} />
@@ -135,7 +135,7 @@ function Board({ id, params, change, range, tick, dark, fail }: { id: string; pa
 }
 
 /** near leads to our own page of the runbooks, wherever the service is reached. */
-const near = (url: string) => url.replace(/^https?:\/\/[^/]+(?=\/console\/runbooks#)/, "");
+const near = (url: string) => url.replace(/^https?:\/\/[^#]*\/console\/(?=runbooks#)/, "");
 
 function Alerts({ tick, fail }: { tick: number; fail: (e: unknown) => void }) {
   const [groups, set] = useState<RuleGroup[]>();
