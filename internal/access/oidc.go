@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+
+	"headway/internal/address"
+	"headway/internal/outbound"
 )
 
 // OIDCOptions say whose tokens are believed.
@@ -22,7 +26,7 @@ type OIDCOptions struct {
 	Roles        map[string]Role // what its values mean; empty: they are the names of roles
 	HeadsClaim   string          // with the ids of a head
 	RegionsClaim string          // with its regions
-	Client       *http.Client    // nil: one with a time limit
+	Client       *http.Client    // nil: one of internal/outbound with a time limit
 	Now          func() time.Time
 }
 
@@ -53,6 +57,13 @@ func NewOIDC(o OIDCOptions) (*OIDC, error) {
 	if o.Issuer == "" || o.Audience == "" || o.RolesClaim == "" || o.Now == nil {
 		return nil, errors.New("access: Issuer, Audience, RolesClaim and Now are required")
 	}
+	issuer, err := url.Parse(o.Issuer)
+	if err != nil {
+		return nil, fmt.Errorf("access.oidc.issuer: %w", errors.Unwrap(err))
+	}
+	if wrong := address.CheckHost(issuer.Hostname(), false, ""); wrong != "" {
+		return nil, fmt.Errorf("access.oidc.issuer %s", wrong)
+	}
 	if len(o.Algorithms) == 0 {
 		o.Algorithms = []string{oidc.RS256, oidc.ES256, oidc.EdDSA}
 	}
@@ -62,7 +73,7 @@ func NewOIDC(o OIDCOptions) (*OIDC, error) {
 		}
 	}
 	if o.Client == nil {
-		o.Client = &http.Client{Timeout: issuerTimeout}
+		o.Client = outbound.NewClient(outbound.Options{Timeout: issuerTimeout})
 	}
 	return &OIDC{o: o, keys: newIssuerKeys(&o), known: map[[sha256.Size]byte]remembered{}}, nil
 }

@@ -203,3 +203,13 @@ func TestTokensOfAnIssuer(t *testing.T) {
 		t.Errorf("two hours later: %v", err)
 	}
 }
+
+// An issuer is no address that hands out credentials, whatever form it has.
+func TestIssuersThatAreRefused(t *testing.T) {
+	for _, host := range []string{"169.254.169.254", "[::a9fe:a9fe]", "[::ffff:169.254.169.254]", "[fe80::1]", "2852039166", "metadata.google.internal", "[fe80::1%25eth0]"} {
+		_, err := access.NewOIDC(access.OIDCOptions{Issuer: "https://" + host + "/realm", Audience: "headway", RolesClaim: "roles", Now: time.Now})
+		if err == nil || !strings.HasPrefix(err.Error(), "access.oidc.issuer ") {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}

@@ -35,7 +35,7 @@ func (a *App) openAccess(ctx context.Context, store access.KeyStore, metrics pro
 		Failures:    c.Access.FailuresPerAddress,
 		BehindProxy: c.HTTP.BehindProxy,
 	}
-	if o.OIDC, err = openIssuer(c.Access.OIDC); err != nil {
+	if o.OIDC, err = a.openIssuer(c.Access.OIDC); err != nil {
 		return err
 	}
 	for _, text := range c.Access.Certificates {
@@ -62,14 +62,18 @@ func (a *App) openAccess(ctx context.Context, store access.KeyStore, metrics pro
 	return err
 }
 
+// issuerTimeout is for one request to the issuer.
+const issuerTimeout = 5 * time.Second
+
 // openIssuer is nil if nobody's tokens are believed.
-func openIssuer(c config.OIDC) (*access.OIDC, error) {
+func (a *App) openIssuer(c config.OIDC) (*access.OIDC, error) {
 	if c.Issuer == "" {
 		return nil, nil
 	}
 	o := access.OIDCOptions{
 		Issuer: c.Issuer, Audience: c.Audience, Algorithms: c.Algorithms, RolesClaim: c.RolesClaim,
 		HeadsClaim: c.HeadsClaim, RegionsClaim: c.RegionsClaim, Roles: map[string]access.Role{}, Now: time.Now,
+		Client: a.client("oidc", issuerTimeout),
 	}
 	for _, text := range c.Roles {
 		at := strings.LastIndexByte(text, '=') // the configuration has checked that there is one

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -279,19 +278,12 @@ func (a *App) listen(ctx context.Context) (err error) {
 func (a *App) Addr() net.Addr { return a.listener.Addr() }
 
 // Run serves until ctx ends, then lets readiness fail, finishes the work in
-// flight and stops everything. It returns the first failure.
+// flight and stops everything. It returns what failed.
 func (a *App) Run(ctx context.Context) error {
 	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRooms()
-	var wait sync.WaitGroup
-	failed := make(chan error, 4)
-	start := func(run func(context.Context) error) {
-		wait.Go(func() {
-			if err := run(rooms); err != nil {
-				failed <- err
-			}
-		})
-	}
+	running := newRunning()
+	start := func(run func(context.Context) error) { running.start(rooms, run) }
 	start(a.fleet.Run)
 	start(a.router.Run)
 	start(a.live.Run)
@@ -310,7 +302,7 @@ func (a *App) Run(ctx context.Context) error {
 	if a.monitor != nil {
 		start(a.monitor.Run)
 	}
-	wait.Go(func() { failed <- a.server.Serve(a.listener) })
+	start(func(context.Context) error { return a.server.Serve(a.listener) })
 	a.tellTrail()
 	if a.redis != nil {
 		a.log.Info("the audit trail is published", "redis", a.redis.Addr().String(), "channel", a.config.Redis.Channel)
@@ -318,16 +310,14 @@ func (a *App) Run(ctx context.Context) error {
 	a.log.Info("listening", "addr", a.Addr().String(), "data_dir", a.config.DataDir,
 		"heads", a.fleet.Snapshot().Heads, "policy_revision", a.router.Policy().Revision)
 
-	var err error
 	select {
 	case <-ctx.Done():
 		a.log.Info("stopping: not ready any more, work in flight is finished", "lame_duck", a.config.HTTP.LameDuck.String())
-	case err = <-failed:
+	case <-running.failed:
 	}
-	err = errors.Join(err, a.server.Drain(context.WithoutCancel(ctx)))
+	err := a.server.Drain(context.WithoutCancel(ctx))
 	stopRooms()
-	wait.Wait()
-	err = errors.Join(err, a.close())
+	err = errors.Join(running.wait(), err, a.close())
 	if err == nil {
 		a.log.Info("stopped", "reservations_open", a.router.Open())
 	}

@@ -13,6 +13,9 @@ import (
 	"headway/internal/pki"
 )
 
+// acmeTimeout is for one request to the authority.
+const acmeTimeout = 30 * time.Second
+
 // openCertificates reads what TLS needs, if it is configured.
 func (a *App) openCertificates(metrics prometheus.Registerer) (err error) {
 	c := a.config.TLS
@@ -24,6 +27,7 @@ func (a *App) openCertificates(metrics prometheus.Registerer) (err error) {
 		ACME: pki.ACME{
 			Hosts: c.ACMEHosts, Email: c.ACMEEmail, Directory: c.ACMEDirectory,
 			CacheDir: filepath.Join(a.config.DataDir, "acme"),
+			Client:   a.client("acme", acmeTimeout),
 		},
 	})
 	if err != nil {

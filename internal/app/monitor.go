@@ -15,6 +15,7 @@ import (
 	"headway/internal/console"
 	"headway/internal/event"
 	"headway/internal/monitor"
+	"headway/internal/outbound"
 	rules "headway/prometheus"
 )
 
@@ -43,7 +44,7 @@ func (a *App) openMonitor(metrics *prometheus.Registry) (err error) {
 		},
 		Alerted: a.publishAlert,
 	}
-	client := &http.Client{Timeout: c.Timeout}
+	client := outbound.NewClient(outbound.Options{Timeout: c.Timeout}) // Told counts
 	for _, receiver := range receivers(c) {
 		receiver.Client = client
 		o.Receivers = append(o.Receivers, receiver)

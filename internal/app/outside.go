@@ -2,11 +2,14 @@ package app
 
 import (
 	"errors"
+	"net/http"
 	"regexp"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/monitor"
+	"headway/internal/outbound"
 )
 
 // schedLatency adds the time that goroutines wait for a processor, which shows
@@ -24,6 +27,9 @@ var (
 		"duplicate", "invalid", "dropped", "dead_lettered",
 	}
 )
+
+// services are what the process calls, as external_service_calls_total has them.
+var services = []string{"acme", monitor.Alertmanager, "nats", "oidc", "redis", "webhook"}
 
 // outside counts the traffic with what is not of this process.
 type outside struct {
@@ -47,14 +53,26 @@ func registerOutside(metrics prometheus.Registerer) (*outside, error) {
 	}
 	o.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "external_service_calls_total",
-		Help: "Calls to services outside of this process, by service and status.",
+		Help: "Calls to services outside of this process, by service and status: requests to acme, alertmanager, oidc and webhook, batches of records to redis, connections to an external nats.",
 	}, []string{"service", "status"})
-	for _, service := range []string{"redis", "webhook", monitor.Alertmanager} {
+	for _, service := range services {
 		for _, status := range []string{"success", "error"} {
 			o.calls.WithLabelValues(service, status)
 		}
 	}
 	return o, errors.Join(metrics.Register(messages), metrics.Register(o.calls))
+}
+
+// counts is what counts the calls of a service by status.
+func (o *outside) counts(service string) func(status string) {
+	return func(status string) { o.calls.WithLabelValues(service, status).Inc() }
+}
+
+// client is for HTTP to a service, whose requests it counts.
+func (a *App) client(service string, timeout time.Duration) *http.Client {
+	c := outbound.NewClient(outbound.Options{Timeout: timeout, Count: a.outside.counts(service)})
+	a.stops = append(a.stops, func() error { c.CloseIdleConnections(); return nil })
+	return c
 }
 
 // message counts n messages of a queue.

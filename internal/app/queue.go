@@ -8,17 +8,22 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/audit"
 	"headway/internal/httpapi"
 	"headway/internal/natsmq"
+	"headway/internal/outbound"
 )
 
 // queueDir is where the embedded message queue keeps its streams, in the data
 // directory.
 const queueDir = "queue"
+
+// queueTimeout is for connecting to an external one.
+const queueTimeout = 5 * time.Second
 
 // openQueue starts the message queue, or reaches for an external one.
 func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
@@ -39,6 +44,7 @@ func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
 	if c.Mode == "external" {
 		o.External = natsmq.External{
 			URL: c.URL, CredsFile: c.CredsFile, TokenFile: c.TokenFile, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
+			Dialer: outbound.NewDialer(outbound.Options{Timeout: queueTimeout, AllowLinkLocal: true, Count: a.outside.counts("nats")}),
 		}
 	}
 	queue, err := natsmq.Open(o)

@@ -19,7 +19,7 @@ const cursorFile = "redis.cursor"
 // openRedis makes what publishes the audit trail on its Redis channel.
 func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) error {
 	c := a.config.Redis
-	counted := func(status string) { a.outside.calls.WithLabelValues("redis", status).Inc() }
+	counted := a.outside.counts("redis")
 	var sink audit.Sink
 	switch c.Mode {
 	case "off":

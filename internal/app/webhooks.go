@@ -18,7 +18,7 @@ func (a *App) openWebhooks(metrics prometheus.Registerer) error {
 	}
 	a.webhooks, err = webhook.New(webhook.Options{
 		Endpoints: endpoints, AllowLinkLocal: c.AllowLinkLocal, Events: a.events, Metrics: metrics, Log: a.log, Instance: a.instance,
-		Count: func(status string) { a.outside.calls.WithLabelValues("webhook", status).Inc() },
+		Count: a.outside.counts("webhook"),
 	})
 	return err
 }

@@ -14,7 +14,7 @@ func TestEndpointsThatAreRefused(t *testing.T) {
 		"http://user@h:1", "http://user:pass@h:1", "http://h:1/path", "http://h:1/..", "http://h:1?q", "http://h:1#f", "http://h:1#",
 		"http://169.254.169.254", "http://169.254.1.1:80", "http://[fe80::1]:80", "http://[fe80::1%25eth0]:80", "http://[fd00:ec2::254]",
 		"http://metadata.google.internal", "http://METADATA.google.internal.:80", "http://100.100.100.200", "http://192.0.0.192",
-		"http://[::ffff:169.254.169.254]", "http://[64:ff9b::a9fe:a9fe]", "http://[2002:a9fe:a9fe::1]",
+		"http://[::ffff:169.254.169.254]", "http://[64:ff9b::a9fe:a9fe]", "http://[2002:a9fe:a9fe::1]", "http://[::a9fe:a9fe]", "http://[::169.254.169.254]", "http://[64:ff9b:1::a9fe:a9fe]", "http://[2001:0:4136:e378:8000:63bf:5601:5601]",
 		"http://0.0.0.0:80", "http://[::]:80", "http://224.0.0.1", "http://255.255.255.255", "http://[ff02::1]",
 		"http://2130706433", "http://0x7f.1", "http://127.1", "http://0177.0.0.1", "http://0xa9fea9fe", "http://1.2.3.4.5", "http://h.1",
 		"http://a b", "http://h\n:1", "http://-h", "http://h..i", "http://h_%41", "http://ho\u0435st:1", "http://" + strings.Repeat("a", 64),

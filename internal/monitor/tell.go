@@ -17,6 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
+
+	"headway/internal/outbound"
 )
 
 // Receiver is somebody who is told of alerts.
@@ -71,7 +73,7 @@ func newTeller(o *Options) *teller {
 	t := &teller{log: o.Log, told: o.Told, source: o.URL.JoinPath("console", "monitoring").String() + "#page=alerts"}
 	for _, r := range o.Receivers {
 		if r.Client == nil {
-			r.Client = &http.Client{Timeout: tellTimeout}
+			r.Client = outbound.NewClient(outbound.Options{Timeout: tellTimeout})
 		}
 		t.lanes = append(t.lanes, &lane{
 			Receiver: r, source: t.source, external: strings.TrimSuffix(o.URL.String(), "/"),

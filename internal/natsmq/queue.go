@@ -63,6 +63,7 @@ type External struct {
 	CAFile    string
 	CertFile  string
 	KeyFile   string
+	Dialer    nats.CustomDialer // nil: that of the library
 }
 
 // Access says who may connect to our own server, and who speaks on a subject that

@@ -87,6 +87,9 @@ func (q *Queue) startServer(secret, voice string) error {
 // options of a connection to an external server.
 func (e *External) options() ([]nats.Option, error) {
 	var list []nats.Option
+	if e.Dialer != nil {
+		list = append(list, nats.SetCustomDialer(e.Dialer))
+	}
 	if e.CredsFile != "" && e.TokenFile != "" {
 		return nil, errors.New("queue.creds_file and queue.token_file are both set; one credential is enough")
 	}

@@ -15,8 +15,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"headway/internal/address"
 	"headway/internal/event"
-	"headway/internal/fleet"
 	"headway/internal/typo"
 )
 
@@ -171,7 +171,7 @@ func checkURL(text string, allowLinkLocal bool) string {
 	case u.Fragment != "":
 		return "must not have a fragment"
 	}
-	return fleet.CheckHost(u.Hostname(), allowLinkLocal, setting)
+	return address.CheckHost(u.Hostname(), allowLinkLocal, setting)
 }
 
 // setting allows link-local addresses.

@@ -10,19 +10,15 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -31,7 +27,7 @@ import (
 	"headway/api"
 	"headway/internal/calls"
 	"headway/internal/event"
-	"headway/internal/fleet"
+	"headway/internal/outbound"
 )
 
 // Options are what a Sender is made of.
@@ -98,11 +94,7 @@ func New(o Options) (*Sender, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
 	if o.Transport == nil {
-		s.client.Transport = &http.Transport{
-			DialContext:         (&net.Dialer{Timeout: timeout, Control: s.mayDial}).DialContext,
-			TLSHandshakeTimeout: timeout, ResponseHeaderTimeout: timeout, IdleConnTimeout: time.Minute,
-			MaxIdleConnsPerHost: 1, MaxResponseHeaderBytes: 64 << 10,
-		}
+		s.client.Transport = outbound.NewTransport(outbound.Options{Timeout: timeout, AllowLinkLocal: o.AllowLinkLocal, Setting: setting})
 	}
 	deliveries := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_webhook_messages_total", Help: "Messages for webhooks by endpoint and result: delivered, given_up after all attempts or an answer that refuses it, dropped because too many waited.",
@@ -127,23 +119,6 @@ func New(o Options) (*Sender, error) {
 	}
 	return s, errors.Join(errs...)
 }
-
-// mayDial refuses addresses that must not be called, whatever name they have.
-func (s *Sender) mayDial(_, address string, _ syscall.RawConn) error {
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	if wrong := fleet.CheckAddr(at.Addr(), s.o.AllowLinkLocal, setting); wrong != "" {
-		return &forbiddenError{fmt.Sprintf("%s %s", at.Addr(), wrong)}
-	}
-	return nil
-}
-
-// forbiddenError is of an address that must not be called.
-type forbiddenError struct{ reason string }
-
-func (e *forbiddenError) Error() string { return e.reason }
 
 // Run tells of events until ctx ends, and then for a short time of those that
 // wait.
@@ -239,7 +214,7 @@ func (s *Sender) deliver(ctx context.Context, t *target, m *message) bool {
 		}
 		t.failures++
 		s.o.Count("error")
-		_, forbidden := errors.AsType[*forbiddenError](err)
+		_, forbidden := errors.AsType[*outbound.ForbiddenError](err)
 		final := forbidden || status == http.StatusGone || status/100 == 3 || status/100 == 4 && status != http.StatusRequestTimeout &&
 			status != http.StatusTooEarly && status != http.StatusTooManyRequests
 		s.o.Log.Warn("webhook", "endpoint", t.Name, "type", m.kind, "id", m.id, "attempt", try, "status", status, "error", reason(err))

@@ -452,6 +452,8 @@ func TestTheFileIsReadStrictly(t *testing.T) {
 		"endpoints: [{name: a, url: 'ftp://a', secret_file: secret}]":            "endpoints[0].url",
 		"endpoints: [{name: a, url: 'http://u:p@a', secret_file: secret}]":       "must not carry a user name or password",
 		"endpoints: [{name: a, url: 'http://169.254.169.254/', secret_file: s}]": "webhooks.allow_link_local allows it",
+		"endpoints: [{name: a, url: 'http://[::a9fe:a9fe]/', secret_file: s}]":   "webhooks.allow_link_local allows it",
+		"endpoints: [{name: a, url: 'http://0xa9fea9fe/', secret_file: s}]":      "neither a name nor an address",
 		"endpoints: [{name: a, url: 'http://a.example'}]":                        "endpoints[0].secret_file: is required",
 		"endpoints: [{name: a, url: 'http://a.example', secret_file: nowhere}]":  "endpoints[0].secret_file",
 		"endpoints: [{name: a, url: 'http://a.example', secret_file: short}]":    "24 to 64 bytes in base64",

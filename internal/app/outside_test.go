@@ -1,0 +1,104 @@
+package app_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"headway/internal/config"
+)
+
+// refusing is an address of this machine that nothing listens on.
+func refusing(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// calls are those that external_service_calls_total has for a service.
+func calls(t *testing.T, url, service string) (success, failed float64) {
+	t.Helper()
+	for _, m := range scrape(t, url)["external_service_calls_total"].GetMetric() {
+		labels := map[string]string{}
+		for _, l := range m.GetLabel() {
+			labels[l.GetName()] = l.GetValue()
+		}
+		switch {
+		case labels["service"] != service:
+		case labels["status"] == "success":
+			success = m.GetCounter().GetValue()
+		default:
+			failed = m.GetCounter().GetValue()
+		}
+	}
+	return success, failed
+}
+
+// token is a token whose signature no key has made, and which no key is known
+// for.
+func token() string {
+	part := base64.RawURLEncoding.EncodeToString
+	return part([]byte(`{"alg":"ES256","kid":"1"}`)) + "." + part([]byte(`{"sub":"a"}`)) + "." + part(bytes.Repeat([]byte{1}, 64))
+}
+
+// What is asked of the issuer and of an external message queue is counted,
+// whether it succeeds or not.
+func TestCallsThatLeaveTheProcessAreCounted(t *testing.T) {
+	t.Run("oidc", func(t *testing.T) {
+		var issuer *httptest.Server
+		issuer = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/.well-known/openid-configuration" {
+				http.Error(w, "away", http.StatusServiceUnavailable)
+				return
+			}
+			_, _ = w.Write([]byte(`{"issuer":"` + issuer.URL + `","jwks_uri":"` + issuer.URL + `/keys"}`))
+		}))
+		defer issuer.Close()
+		url, stop := run(t, func(c *config.Config) {
+			c.Access.OIDC.Issuer, c.Access.OIDC.Audience = issuer.URL, "headway"
+		})
+		defer func() { done(t, stop()) }()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/api/v1/heads", http.NoBody)
+		done(t, err)
+		r.Header.Set("Authorization", "Bearer "+token())
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		answer, err := client.Do(r)
+		done(t, err)
+		_ = answer.Body.Close()
+		if success, failed := calls(t, url, "oidc"); success != 1 || failed != 1 {
+			t.Errorf("counted %v successes and %v errors, want discovery and keys", success, failed)
+		}
+	})
+	t.Run("nats", func(t *testing.T) {
+		url, stop := run(t, func(c *config.Config) {
+			c.Queue.Mode, c.Queue.URL = "external", "nats://"+refusing(t)
+		})
+		defer func() { done(t, stop()) }()
+		eventually(t, "a failed connection", func() bool { _, failed := calls(t, url, "nats"); return failed > 0 })
+	})
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("gave up waiting for %s", what)
+		}
+	}
+}
+
+func done(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,117 @@
+// Package outbound makes the connections that leave the process: with time
+// limits, to no address that must not be called, and counted.
+package outbound
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"headway/internal/address"
+)
+
+// Options are what a connection may do.
+type Options struct {
+	Timeout        time.Duration       // of connecting, and of a whole request
+	AllowLinkLocal bool                // link-local and cloud metadata addresses
+	Setting        string              // that allows them, for the error; "": there is none
+	Count          func(status string) // success or error, of each request or connection; nil: counted elsewhere
+}
+
+// ForbiddenError is of an address that must not be called.
+type ForbiddenError struct {
+	Addr   netip.Addr
+	Reason string
+}
+
+func (e *ForbiddenError) Error() string { return fmt.Sprintf("%s %s", e.Addr, e.Reason) }
+
+// Dialer makes connections and counts them. Addresses are checked when names
+// have been resolved, for each that is tried.
+type Dialer struct {
+	net   net.Dialer
+	count func(string)
+}
+
+// NewDialer makes a dialer.
+func NewDialer(o Options) *Dialer {
+	control := func(_, to string, _ syscall.RawConn) error {
+		at, err := netip.ParseAddrPort(to)
+		if err != nil {
+			return err
+		}
+		if wrong := address.CheckAddr(at.Addr(), o.AllowLinkLocal, o.Setting); wrong != "" {
+			return &ForbiddenError{at.Addr(), wrong}
+		}
+		return nil
+	}
+	return &Dialer{net.Dialer{Timeout: o.Timeout, Control: control}, o.Count}
+}
+
+// Dial connects.
+func (d *Dialer) Dial(network, to string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, to)
+}
+
+// DialContext connects.
+func (d *Dialer) DialContext(ctx context.Context, network, to string) (net.Conn, error) {
+	conn, err := d.net.DialContext(ctx, network, to)
+	if d.count != nil {
+		d.count(status(err == nil))
+	}
+	return conn, err
+}
+
+func status(good bool) string {
+	if good {
+		return "success"
+	}
+	return "error"
+}
+
+// NewTransport makes a transport of HTTP, without a proxy, that counts nothing.
+func NewTransport(o Options) *http.Transport {
+	o.Count = nil
+	return &http.Transport{
+		DialContext:         NewDialer(o).DialContext,
+		TLSHandshakeTimeout: o.Timeout, ResponseHeaderTimeout: o.Timeout, IdleConnTimeout: time.Minute,
+		MaxIdleConnsPerHost: 1, MaxResponseHeaderBytes: 64 << 10,
+	}
+}
+
+// NewClient makes a client of HTTP by way of the proxy that the environment
+// names. Each request is counted, also those of a redirect: an answer below 400
+// is a success.
+func NewClient(o Options) *http.Client {
+	transport := NewTransport(o)
+	transport.Proxy = http.ProxyFromEnvironment
+	transport.ForceAttemptHTTP2 = true
+	c := &http.Client{Transport: transport, Timeout: o.Timeout}
+	if o.Count != nil {
+		c.Transport = &counted{transport, o.Count}
+	}
+	return c
+}
+
+type counted struct {
+	next  http.RoundTripper
+	count func(string)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := c.next.RoundTrip(r)
+	c.count(status(err == nil && answer.StatusCode < http.StatusBadRequest))
+	return answer, err
+}
+
+// CloseIdleConnections closes those of the transport.
+func (c *counted) CloseIdleConnections() {
+	if idle, ok := c.next.(*http.Transport); ok {
+		idle.CloseIdleConnections()
+	}
+}
