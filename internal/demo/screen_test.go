@@ -27,7 +27,7 @@ func TestQuantilesAreWithinABucket(t *testing.T) {
 		sorted := slices.Clone(list)
 		slices.Sort(sorted)
 		want := sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
-		if got := float64(h.quantile(q)); math.Abs(got/float64(want)-1) > 0.026 {
+		if got := float64(h.quantile(q)); !(math.Abs(got/float64(want)-1) <= 0.026) {
 			t.Fatalf("quantile %v is %v, want %v within 2.6 %%", q, time.Duration(got), time.Duration(want))
 		}
 	})

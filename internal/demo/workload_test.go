@@ -175,16 +175,16 @@ func TestWorkloadKeepsItsRateAndConversations(t *testing.T) {
 		regions[a.region]++
 		last = a
 	}
-	if rate := float64(n) / last.at.Seconds(); math.Abs(rate/40-1) > 0.02 {
+	if rate := float64(n) / last.at.Seconds(); !(math.Abs(rate/40-1) <= 0.02) {
 		t.Errorf("%.1f requests a second, want 40", rate)
 	}
 	for _, m := range models {
-		if share := float64(m) / float64(n); math.Abs(share-0.5) > 0.05 {
+		if share := float64(m) / float64(n); !(math.Abs(share-0.5) <= 0.05) {
 			t.Errorf("models %v, want halves", models)
 		}
 	}
 	for _, r := range regions {
-		if share := float64(r) / float64(n); math.Abs(share-1./3) > 0.05 {
+		if share := float64(r) / float64(n); !(math.Abs(share-1./3) <= 0.05) {
 			t.Errorf("regions %v, want thirds", regions)
 		}
 	}

@@ -202,7 +202,7 @@ func TestTheSameNumbersAsPrometheus(t *testing.T) {
 				continue
 			}
 			for l, v := range want {
-				if g, ok := got[l]; !ok || math.Abs(g-v) > 1e-9*math.Abs(v) && !(math.IsNaN(g) && math.IsNaN(v)) {
+				if g, ok := got[l]; !ok || !(math.Abs(g-v) <= 1e-9*math.Abs(v)) && !(math.IsNaN(g) && math.IsNaN(v)) {
 					t.Errorf("%s at step %d: %s is %v, Prometheus has %v", expr, step, l, g, v)
 				}
 			}

@@ -19,8 +19,8 @@ type section struct {
 // The panels of the monitoring guide, under its titles.
 var (
 	decisionsByStrategy = panel{
-		kind: "timeseries", title: "Routing Decisions by Strategy", unit: "ops", stacked: true, none: "No traffic", runbook: "HighRoutingErrors",
-		about:   "Decisions a second by the strategy that chose; none found no head.",
+		kind: "timeseries", title: "Routing Decisions by Strategy", unit: "ops", stacked: true, apart: "none", none: "No traffic", runbook: "HighRoutingErrors",
+		about:   "Decisions a second by the strategy that chose, stacked; none, which found no head, stands apart.",
 		queries: []query{{"sum by (strategy) (" + rate(of("routing_decisions_total", byModel, byRegion)) + ") > 0", "{{strategy}}"}},
 	}
 	activeHeads = panel{
@@ -144,8 +144,8 @@ func enhanced() []section {
 			},
 			panel{
 				kind: "stat", title: "Heads that take requests", unit: "short", none: "Unreachable", runbook: "LowActiveHeads",
-				about: "Heads that take new requests now.", steps: []step{{color: "red"}, {"orange", 2}, {"green", 3}},
-				queries: []query{{"max(" + of("active_heads") + ")", "heads"}},
+				about: "Heads that take new requests now, those that the mass-expiry guard holds among them.", steps: []step{{color: "red"}, {"orange", 2}, {"green", 3}},
+				queries: []query{{"max(" + of("active_heads") + " + " + of("headway_held_heads") + ")", "heads"}},
 			},
 			panel{
 				kind: "stat", title: "Decisions", unit: "ops", none: "No traffic",
@@ -164,8 +164,8 @@ func enhanced() []section {
 			},
 			panel{
 				kind: "stat", title: "Alerts that fire", unit: "short", none: "0",
-				about: "Alerts of the routing service that fire now, the watchdog aside.", steps: []step{{color: "green"}, {"orange", 1}, {"red", 3}},
-				queries: []query{{`count(ALERTS{alertstate="firing",alertname!="Watchdog",` + mixin.AppLabel + `="` + mixin.App + `"}) or vector(0)`, "alerts"}},
+				about: "Alerts of the routing service that fire now, the watchdog and what only keeps others back aside.", steps: []step{{color: "green"}, {"orange", 1}, {"red", 3}},
+				queries: []query{{`count(ALERTS{alertstate="firing",severity!~"none|info",` + mixin.AppLabel + `="` + mixin.App + `"}) or vector(0)`, "alerts"}},
 			},
 		)},
 		{title: "Decisions", panels: slices.Concat(

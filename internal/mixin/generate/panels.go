@@ -31,6 +31,7 @@ type panel struct {
 	texts   map[string]string // values and what is shown for them
 	none    string            // shown when there is nothing
 	stacked bool
+	apart   string // the one series that is not stacked, since it is no part of the sum
 	runbook string // alert whose runbook is linked
 	content string // of text
 	rename  map[string]string
@@ -71,7 +72,7 @@ var datasource = common.DataSourceRef{Type: ptr("prometheus"), Uid: ptr("${datas
 func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
 	out := dashboard.Panel{
 		Type: p.kind, Id: &id, Title: &p.title, Description: ptr(p.description()), Datasource: &datasource,
-		GridPos: &at, FieldConfig: &dashboard.FieldConfigSource{Defaults: p.field(), Overrides: []dashboard.DashboardFieldConfigSourceOverrides{}},
+		GridPos: &at, FieldConfig: &dashboard.FieldConfigSource{Defaults: p.field(), Overrides: p.overrides()},
 		Options: p.options(),
 	}
 	if p.kind == "text" {
@@ -180,6 +181,20 @@ func (p *panel) lines() any {
 		c.Stacking = &common.StackingConfig{Mode: ptr(common.StackingModeNormal), Group: ptr("A")}
 	}
 	return c
+}
+
+// overrides paint the series that stands apart red, from the ground up.
+func (p *panel) overrides() []dashboard.DashboardFieldConfigSourceOverrides {
+	if p.apart == "" {
+		return []dashboard.DashboardFieldConfigSourceOverrides{}
+	}
+	return []dashboard.DashboardFieldConfigSourceOverrides{{
+		Matcher: dashboard.MatcherConfig{Id: "byName", Options: p.apart},
+		Properties: []dashboard.DynamicConfigValue{
+			{Id: "custom.stacking", Value: map[string]any{"group": "A", "mode": "none"}},
+			{Id: "color", Value: map[string]any{"fixedColor": "red", "mode": "fixed"}},
+		},
+	}}
 }
 
 func last() common.ReduceDataOptions {

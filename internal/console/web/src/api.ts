@@ -51,6 +51,11 @@ export const api = {
   },
   values: async (label: string, match: string, signal?: AbortSignal) =>
     (await get<Reply<string[]>>(`${base}/label/${encodeURIComponent(label)}/values`, match ? { "match[]": match } : {}, signal)).data,
+  /** age is how far back the history goes, in seconds, up to an hour. */
+  age: async () => {
+    const found = await api.instant("time() - min(min_over_time(timestamp(up)[1h:15s]))", new AbortController().signal);
+    return found.length ? Number(found[0].value[1]) : 0;
+  },
   scrape: async () => scrapeInterval((await get<Reply<{ yaml: string }>>(`${base}/status/config`, {})).data.yaml),
   rules: async (signal?: AbortSignal) => (await get<Reply<{ groups: RuleGroup[] }>>(`${base}/rules`, {}, signal)).data.groups,
 };

@@ -43,6 +43,31 @@ export function scrapeInterval(yaml: string): number {
   return duration(/^\s*scrape_interval:\s*(\S+)\s*$/m.exec(yaml)?.[1] ?? "") || 15;
 }
 
+/** openings bound, in seconds, what the page shows at first: what exists, up to an hour. */
+const openings = { least: 60, most: 3600 };
+
+/** opening is the range to show of a history that is so old, in whole minutes. */
+export function opening(age: number | undefined): number {
+  return Math.min(openings.most, Math.max(openings.least, Math.ceil((age || 0) / 60) * 60));
+}
+
+export type Column = (number | null)[];
+
+/**
+ * stack puts columns on top of each other. areas are what is filled; lines are the same without the
+ * times at which a series is 0: its line on top of the others would read as if it had their value.
+ */
+export function stack(columns: Column[]): { areas: Column[]; lines: Column[] } {
+  const areas: Column[] = [], lines: Column[] = [];
+  const there = columns[0]?.map((_, j) => columns.some((c) => c[j] !== null)) ?? [];
+  columns.forEach((own, i) => {
+    const area = own.map((v, j) => there[j] ? (i ? areas[i - 1][j]! : 0) + (v ?? 0) : null);
+    areas.push(area);
+    lines.push(area.map((v, j) => own[j - 1] || own[j] || own[j + 1] ? v : null));
+  });
+  return { areas, lines };
+}
+
 export type Values = Record<string, string[]>;
 
 const escape = (s: string) => s.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replace(/\\/g, "\\\\");

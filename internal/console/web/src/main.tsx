@@ -1,7 +1,7 @@
 import { render } from "preact";
 import { useCallback, useEffect, useMemo, useState } from "preact/hooks";
 import { api, Needed, token, type RuleGroup } from "./api";
-import { flat, labelQuery, type Dashboard, type Panel, type Values } from "./dashboard";
+import { flat, labelQuery, opening, type Dashboard, type Panel, type Values } from "./dashboard";
 import { duration, span } from "./format";
 import { standings } from "./alerts";
 import { PanelFrame, type View } from "./panels";
@@ -11,7 +11,8 @@ const boards = [
   { id: "routing-service-enhanced", title: "Everything" },
 ];
 const alertsPage = "alerts";
-const ranges = ["5m", "15m", "1h", "6h", "24h"];
+const existing = "what exists"; // up to an hour
+const ranges = [existing, "5m", "15m", "1h", "6h", "24h"];
 const refreshes = ["off", "5s", "15s", "1m"];
 
 /** What the page shows is its address, so that it can be sent to somebody. */
@@ -46,7 +47,7 @@ function App() {
   const [tick, setTick] = useState(0);
   const [needed, setNeeded] = useState("");
   const page = params.get("page") ?? boards[0].id;
-  const range = params.get("range") ?? "1h", refresh = params.get("refresh") ?? "15s";
+  const range = params.get("range") ?? existing, refresh = params.get("refresh") ?? "15s";
   useEffect(() => {
     const every = duration(refresh);
     if (!every) return;
@@ -54,6 +55,11 @@ function App() {
     return () => clearInterval(timer);
   }, [refresh]);
   const fail = useCallback((e: unknown) => { if (e instanceof Needed) setNeeded(e.message); }, []);
+  const [age, setAge] = useState<number>();
+  useEffect(() => {
+    if (range === existing && page !== alertsPage) api.age().then(setAge, (e) => { fail(e); setAge(3600); });
+  }, [range, page, tick]);
+  const seconds = range === existing ? opening(age) : duration(range) || 3600;
   if (needed) return <Login why={needed} done={() => setNeeded("")} />;
   return <>
     <header class="top">
@@ -61,13 +67,13 @@ function App() {
       <nav aria-label="Pages">{[...boards, { id: alertsPage, title: "Alerts" }].map((b) =>
         <a href={"#" + new URLSearchParams({ ...Object.fromEntries(params), page: b.id })} aria-current={page === b.id ? "page" : undefined}>{b.title}</a>)}<a href="runbooks">Runbooks</a></nav>
       <div class="controls">
-        <Pick label="Time" value={range} options={ranges} change={(v) => change("range", v)} show={(v) => "last " + v} />
+        <Pick label="Time" value={range} options={ranges} change={(v) => change("range", v)} show={(v) => v === existing ? v : "last " + v} />
         <Pick label="Refresh" value={refresh} options={refreshes} change={(v) => change("refresh", v)} show={(v) => v === "off" ? "off" : "every " + v} />
         <button type="button" onClick={() => setTick((n) => n + 1)}>Refresh</button>
         <button type="button" onClick={() => setTheme(theme === "dark" ? "light" : "dark")}>{theme === "dark" ? "Light" : "Dark"}</button>
       </div>
     </header>
-    <main>{page === alertsPage ? <Alerts tick={tick} fail={fail} /> : <Board key={page} id={page} params={params} change={change} range={duration(range) || 3600} tick={tick} dark={theme === "dark"} fail={fail} />}</main>
+    <main>{page === alertsPage ? <Alerts tick={tick} fail={fail} /> : range === existing && age === undefined ? <p class="boot">Loading…</p> : <Board key={page} id={page} params={params} change={change} range={seconds} tick={tick} dark={theme === "dark"} fail={fail} />}</main>
   </>;
 }
 

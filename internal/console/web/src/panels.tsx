@@ -2,7 +2,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import { api, type Instant, type Sample, type Series } from "./api";
-import { asksNow, configFor, fill, ink, legend, mapped, paint, threshold, type FieldConfig, type Panel, type Target, type Values } from "./dashboard";
+import { asksNow, configFor, fill, ink, legend, mapped, paint, stack, threshold, type FieldConfig, type Panel, type Target, type Values } from "./dashboard";
 import { clock, format, ticks } from "./format";
 
 export interface View { from: number; to: number; step: number; scrape: number; values: Values; all: Record<string, string>; tick: number; dark: boolean }
@@ -237,12 +237,13 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
     if (!box || lines.length === 0) return;
     const times: number[] = [];
     for (let t = view.from; t <= view.to; t += view.step) times.push(t);
-    const kept = lines.map((l, i) => ({ l, color: colors[i] })).filter(({ l }) => !off[l.name]);
-    const stacked = panel.fieldConfig?.defaults.custom?.stacking?.mode === "normal";
+    const all = lines.map((l, i) => ({ l, color: colors[i], stacked: l.config.custom?.stacking?.mode === "normal" })).filter(({ l }) => !off[l.name]);
+    const kept = [...all.filter((k) => k.stacked), ...all.filter((k) => !k.stacked)];
     const columns = kept.map(({ l }) => times.map((t) => { const v = l.points.get(t); return v === undefined || !Number.isFinite(v) ? null : v; }));
-    // What a series lacks at a time that others have is nothing to stand on.
-    if (stacked) times.forEach((_, j) => { if (columns.some((c) => c[j] !== null)) for (const c of columns) c[j] ??= 0; });
-    if (stacked) for (let i = 1; i < columns.length; i++) columns[i] = columns[i].map((v, j) => v === null ? null : v + columns[i - 1][j]!);
+    // Stacked series have an area each, which comes first, and a line.
+    const depth = all.filter((k) => k.stacked).length;
+    const { areas, lines: tops } = stack(columns.slice(0, depth));
+    columns.splice(0, depth, ...tops);
     const style = getComputedStyle(box);
     const stroke = style.getPropertyValue("--soft"), grid = { stroke: style.getPropertyValue("--line"), width: 1 };
     const d = panel.fieldConfig?.defaults ?? {};
@@ -254,11 +255,11 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
         return [a, d.max === undefined ? a + (b - a) * 1.08 : b];
       } } },
       // Of stacked series each is filled down to the one below it.
-      bands: stacked ? kept.slice(1).map((_, i) => ({ series: [i + 2, i + 1] as [number, number] })) : [],
+      bands: areas.slice(1).map((_, i) => ({ series: [i + 2, i + 1] as [number, number] })),
       axes: [{ stroke, grid, ticks: grid, font: axisFont, space: between, values: (_, list, __, ___, every) => list.map((t) => clock(t, every)) }, { stroke, grid, ticks: grid, font: axisFont, space: 26, size: (_, labels) => Math.ceil(widest(labels ?? [])) + 18, values: (_, list) => list.map((v) => format(v, d.unit)) }],
-      series: [{}, ...kept.map(({ l, color }) => ({
+      series: [{}, ...areas.map((_, i) => ({ width: 0, points: { show: false }, fill: kept[i].color + "66" })), ...kept.map(({ l, color, stacked }) => ({
         label: l.name, stroke: color, width: 1.5, points: { show: l.points.size < 2 },
-        fill: (stacked || (l.config.custom?.fillOpacity ?? 0) > 0) ? color + (stacked ? "66" : "1c") : undefined,
+        fill: !stacked && (l.config.custom?.fillOpacity ?? 0) > 0 ? color + "1c" : undefined,
       }))],
       hooks: { setCursor: [(u) => {
         const i = u.cursor.idx;
@@ -277,7 +278,7 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
         tip.style.left = left > box.clientWidth / 2 ? "" : `${left + 12}px`;
         tip.style.right = left > box.clientWidth / 2 ? `${box.clientWidth - left + 12}px` : "";
       }] },
-    }, [times, ...columns] as uPlot.AlignedData, box);
+    }, [times, ...areas, ...columns] as uPlot.AlignedData, box);
     const resized = new ResizeObserver(() => plot.setSize({ width: box.clientWidth, height: box.clientHeight }));
     resized.observe(box);
     return () => { resized.disconnect(); plot.destroy(); };

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { standings } from "../src/alerts";
 import type { Rule } from "../src/api";
-import { asksNow, fill, scrapeInterval, type Panel } from "../src/dashboard";
+import { asksNow, fill, opening, scrapeInterval, stack, type Panel } from "../src/dashboard";
 import { clock, duration, format, ticks } from "../src/format";
 
 const panel = (type: string, calc?: string): Panel =>
@@ -55,4 +55,19 @@ test("the watchdog that fires is alive, and is no alert", () => {
 test("numbers", () => {
   assert.equal(format(.15, "mps"), "0.15 msg/s");
   assert.equal(format(0, "percentunit"), "0 %");
+});
+
+test("a series that is 0 has no line on top of the others", () => {
+  const { areas, lines } = stack([[10, 10, 10, 10, 10], [null, null, null, 2, 0], [0, 0, 0, 0, 0]]);
+  assert.deepEqual(areas, [[10, 10, 10, 10, 10], [10, 10, 10, 12, 10], [10, 10, 10, 12, 10]]);
+  assert.deepEqual(lines, [[10, 10, 10, 10, 10], [null, null, 10, 12, 10], [null, null, null, null, null]]);
+  // Where nobody has a value there is nothing to fill.
+  assert.deepEqual(stack([[1, null, 1], [null, null, 2]]).areas, [[1, null, 1], [1, null, 3]]);
+  assert.deepEqual(stack([]), { areas: [], lines: [] });
+});
+
+test("the page opens with what exists", () => {
+  for (const [age, shown] of [[undefined, 60], [0, 60], [61, 120], [601, 660], [3599, 3600], [3600, 3600], [86400, 3600], [NaN, 60]] as [number | undefined, number][]) {
+    assert.equal(opening(age), shown, String(age));
+  }
 });
