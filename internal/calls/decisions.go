@@ -209,6 +209,23 @@ func (in *outcome) field(f *form, name string) bool {
 	return true
 }
 
+// contradictions are what cannot be true of one request: such figures would
+// move what is learnt of the head.
+func (in *outcome) contradictions() (faults []fleet.Fault) {
+	add := func(pointer, reason string) { faults = append(faults, fleet.Fault{Pointer: pointer, Reason: reason}) }
+	if in.ttft != nil && in.duration != nil && *in.ttft > *in.duration {
+		add("/ttft_ms", "is over duration_ms: the first token cannot come after the end")
+	}
+	if in.cached != nil && in.input != nil && *in.cached > *in.input {
+		add("/cached_tokens", "is over input_tokens, of which it is a part")
+	}
+	// An error may have a status of success: that of an answer that broke off.
+	if in.statusCode != nil && in.result == routing.ResultOK && (*in.statusCode < 200 || *in.statusCode >= 400) {
+		add("/status_code", "must be 200 to 399 beside the result ok")
+	}
+	return faults
+}
+
 func (in *outcome) toOutcome() routing.Outcome {
 	o := routing.Outcome{
 		Result: in.result, StatusCode: fleet.Unknown, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),

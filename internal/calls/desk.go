@@ -191,6 +191,7 @@ func (d *Desk) Outcome(id string, body []byte) error {
 	if in.result == routing.ResultNone {
 		faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/result", Reason: "is required: ok, error or cancelled"}}})
 	}
+	faults = merge(faults, Invalid(in.contradictions()))
 	if faults = requireDecision(faults, in.id); len(faults) > 0 {
 		return Invalid(faults)
 	}

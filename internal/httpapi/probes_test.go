@@ -62,7 +62,7 @@ func TestProbesAnswerAnyHost(t *testing.T) {
 func TestHAProxyFindsTheServiceHealthy(t *testing.T) {
 	haproxy, err := exec.LookPath("haproxy")
 	if err != nil {
-		t.Skip("haproxy is not there")
+		t.Skip("haproxy is missing; get it with: apt-get install -y --no-install-recommends haproxy")
 	}
 	w := newWorld(t)
 	addr := w.listen()
