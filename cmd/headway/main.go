@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/client"
+	"headway/internal/config"
 )
 
 // Set by the linker; a plain go build leaves them to the build information.
@@ -65,7 +66,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(stderr, "headway:", seenLines(err.Error()))
+	fmt.Fprintln(stderr, "headway:", seenLines(config.Scrub(err.Error())))
 	if errors.Is(err, client.ErrUnavailable) && errors.Is(err, syscall.ECONNREFUSED) {
 		fmt.Fprintln(stderr, "Nothing listens there: start the service with 'headway serve', or name another with --server.")
 	}

@@ -289,7 +289,7 @@ func (t *table) monitor(c *Monitor) {
 		"rule file of Prometheus' in the place of that of the binary; read again when it changes")
 	t.list("monitor.alertmanagers", &c.Alertmanagers, webURL,
 		"Alertmanagers that are told of alerts, such as http://localhost:9093")
-	t.list("monitor.alert_webhooks", &c.AlertWebhooks, webURL,
+	t.list("monitor.alert_webhooks", &c.AlertWebhooks, hookURL,
 		"addresses that alerts are posted to, in the form of Alertmanager's webhooks")
 	t.duration("monitor.timeout", &c.Timeout, 10*time.Second, 100*time.Millisecond, time.Minute,
 		"time for one call of a receiver of alerts")

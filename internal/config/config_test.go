@@ -361,11 +361,11 @@ func TestFilesThatAreNoneAreRefused(t *testing.T) {
 	for file, want := range map[string]string{
 		"a: [":                 "headway.yaml: not YAML: line 1",
 		"- a":                  "headway.yaml:1: want an object with the settings, not an array",
-		"text":                 `headway.yaml:1: want an object with the settings, not "text"`,
+		"text":                 `headway.yaml:1: want an object with the settings, not text`,
 		"listen: a:1\n---\n{}": "headway.yaml:2: there is a second document",
 		"? [a]\n: b":           "headway.yaml:1: a name must be plain text",
 		"&a listen: b":         "headway.yaml:1",
-		"listen: !!str a:1":    "tags such as",
+		"listen: !!str a:1":    "tags (!) are not allowed",
 		"a: &a {}\nlog: *a":    "anchors",
 		strings.Repeat("#", config.MaxFileBytes+1):          "at most 1048576 are read",
 		strings.Repeat("a", 1000) + ": 1":                   "unknown key",

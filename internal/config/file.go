@@ -52,7 +52,11 @@ func (l *loader) yaml(data []byte, from source) {
 		l.fault("", from, "there is a second document; want one")
 		return
 	}
-	l.fault("", from, "not YAML: %s", shorten(strings.TrimPrefix(err.Error(), "yaml: ")))
+	said := strings.TrimPrefix(err.Error(), "yaml: ")
+	if strings.Contains(said, "anchor") { // which it repeats: text that begins with * and is in no quotes
+		said = "anchors (&) and aliases (*) are not allowed; put text that begins so in quotes"
+	}
+	l.fault("", from, "not YAML: %s", shorten(said))
 }
 
 // shorten bounds text that a library composed of the file's.
@@ -75,7 +79,11 @@ func (l *loader) section(prefix string, n *yaml.Node, from source) {
 	case isNull(n):
 		return
 	case n.Kind != yaml.MappingNode:
-		l.fault(name, from, "want an object with the settings, not %s", describe(n))
+		said := describe(n)
+		if n.Kind == yaml.ScalarNode { // a colon without its space makes text of a setting
+			said = "text"
+		}
+		l.fault(name, from, "want an object with the settings, not %s", said)
 		return
 	}
 	seen := map[string]bool{}
@@ -141,13 +149,13 @@ func (l *loader) value(s *setting, n *yaml.Node, from source) {
 	case s.Kind == KindList:
 		l.listValue(s, n, from)
 	case n.Kind != yaml.ScalarNode:
-		l.fault(s.Key, from, "want %s (%s), not %s", article(s.Kind), s.Allowed, describe(n))
+		l.fault(s.Key, from, "want %s (%s), not %s", article(s.Kind), s.Allowed, s.describe(n))
 	case !slices.Contains(tags[s.Kind], n.ShortTag()):
 		if tags[s.Kind][0] == "!!str" && n.ShortTag() != "!!str" {
-			l.fault(s.Key, from, "want a string, not %s; put it in quotes", quote(n.Value))
+			l.fault(s.Key, from, "want a string, not %s; put it in quotes", s.say(n.Value))
 			return
 		}
-		l.fault(s.Key, from, "want %s (%s), not the string %s", article(s.Kind), s.Allowed, quote(n.Value))
+		l.fault(s.Key, from, "want %s (%s), not the string %s", article(s.Kind), s.Allowed, s.say(n.Value))
 	default:
 		l.give(s, n.Value, from)
 	}
@@ -168,7 +176,7 @@ var tags = map[Kind][]string{
 
 func (l *loader) listValue(s *setting, n *yaml.Node, from source) {
 	if n.Kind != yaml.SequenceNode {
-		l.fault(s.Key, from, "want an array, not %s", describe(n))
+		l.fault(s.Key, from, "want an array, not %s", s.describe(n))
 		return
 	}
 	var list []string
@@ -178,7 +186,7 @@ func (l *loader) listValue(s *setting, n *yaml.Node, from source) {
 		case l.refused(s.Key, element, at):
 			return
 		case element.Kind != yaml.ScalarNode || element.ShortTag() != "!!str" || strings.Contains(element.Value, ",") || element.Value == "":
-			l.fault(s.Key, at, "want an array of strings without commas, not %s in it", describe(element))
+			l.fault(s.Key, at, "want an array of strings without commas, not %s in it", s.describe(element))
 			return
 		}
 		list = append(list, element.Value)
@@ -193,7 +201,7 @@ func (l *loader) refused(key string, n *yaml.Node, from source) bool {
 		l.fault(key, from, "anchors (&) and aliases (*) are not allowed; write the value out")
 		return true
 	case n.Style&yaml.TaggedStyle != 0:
-		l.fault(key, from, "tags such as %s are not allowed", quote(n.Tag))
+		l.fault(key, from, "tags (!) are not allowed; put text that begins so in quotes")
 		return true
 	}
 	return false
@@ -207,6 +215,14 @@ func article(k Kind) string {
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+
+// describe is what stands in the place of a setting's value.
+func (s *setting) describe(n *yaml.Node) string {
+	if s.Secret && n.Kind == yaml.ScalarNode {
+		return unsaid
+	}
+	return describe(n)
+}
 
 func describe(n *yaml.Node) string {
 	switch n.Kind {

@@ -16,39 +16,40 @@ import (
 
 // The forms of text that settings want.
 var (
-	hostPort = form{"host:port, such as 127.0.0.1:8080", func(s string) bool {
+	hostPort = form{allowed: "host:port, such as 127.0.0.1:8080", valid: func(s string) bool {
 		host, port, err := net.SplitHostPort(s)
 		n, portErr := strconv.ParseUint(port, 10, 16)
 		return err == nil && portErr == nil && strconv.FormatUint(n, 10) == port && len(s) <= maxText && printable(host)
 	}}
-	optionalHostPort = form{hostPort.allowed + ", or nothing", func(s string) bool { return s == "" || hostPort.valid(s) }}
-	optionalNATS     = form{"nats://host:port or tls://host:port without a password, several with commas, or nothing", func(s string) bool {
+	optionalHostPort = form{allowed: hostPort.allowed + ", or nothing", valid: func(s string) bool { return s == "" || hostPort.valid(s) }}
+	optionalNATS     = form{show: withoutUser, allowed: "nats://host:port or tls://host:port without a password, several with commas, or nothing", valid: func(s string) bool {
 		return s == "" || len(s) <= maxText && !slices.ContainsFunc(strings.Split(s, ","), func(u string) bool { return !isURL(strings.TrimSpace(u), "nats", "tls") })
 	}}
-	path         = form{"a path of at most 4096 bytes", func(s string) bool { return s != "" && isPath(s) }}
-	optionalPath = form{"a path of at most 4096 bytes, or nothing", isPath}
-	hostName     = form{"host names or addresses without a port", func(s string) bool {
+	path         = form{allowed: "a path of at most 4096 bytes", valid: func(s string) bool { return s != "" && isPath(s) }}
+	optionalPath = form{allowed: "a path of at most 4096 bytes, or nothing", valid: isPath}
+	hostName     = form{allowed: "host names or addresses without a port", valid: func(s string) bool {
 		if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
 			return true
 		}
 		return s != "" && len(s) <= 253 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-") == ""
 	}}
-	line        = form{"one line of text", isPath}
-	optionalURL = form{"an https URL, or nothing", func(s string) bool { return s == "" || isURL(s, "https", "http") }}
-	ownURL      = form{"an http or https URL whose path begins with none of ours, or nothing", isOwnURL}
-	webURL      = form{"http or https URLs", func(s string) bool { return isURL(s, "https", "http") }}
-	redisURL    = form{"redis://host:port or rediss://host:port without a password, or nothing", func(s string) bool {
+	line        = form{allowed: "one line of text", valid: isPath}
+	optionalURL = form{show: withoutUser, allowed: "an https URL, or nothing", valid: func(s string) bool { return s == "" || isURL(s, "https", "http") }}
+	ownURL      = form{show: withoutUser, allowed: "an http or https URL whose path begins with none of ours, or nothing", valid: isOwnURL}
+	webURL      = form{show: withoutUser, allowed: "http or https URLs", valid: func(s string) bool { return isURL(s, "https", "http") }}
+	hookURL     = form{show: withoutPath, allowed: "http or https URLs", valid: webURL.valid}
+	redisURL    = form{show: withoutUser, allowed: "redis://host:port or rediss://host:port without a password, or nothing", valid: func(s string) bool {
 		return s == "" || isURL(s, "redis", "rediss")
 	}}
-	network = form{"addresses or networks such as 10.0.0.0/8", func(s string) bool {
+	network = form{allowed: "addresses or networks such as 10.0.0.0/8", valid: func(s string) bool {
 		_, addrErr := netip.ParseAddr(s)
 		_, prefixErr := netip.ParsePrefix(s)
 		return addrErr == nil || prefixErr == nil
 	}}
-	algorithm = form{"RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA", func(s string) bool {
+	algorithm = form{allowed: "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA", valid: func(s string) bool {
 		return slices.Contains([]string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}, s)
 	}}
-	mapping = form{"NAME=ROLE", func(s string) bool {
+	mapping = form{allowed: "NAME=ROLE", valid: func(s string) bool {
 		at := strings.LastIndexByte(s, '=')
 		return at > 0 && at < len(s)-1 && len(s) <= maxText && printable(s)
 	}}
@@ -79,6 +80,7 @@ func printable(s string) bool {
 const maxQuoted = 80
 
 func quote(s string) string {
+	s = Scrub(s)
 	if len(s) <= maxQuoted {
 		return strconv.Quote(s)
 	}

@@ -143,16 +143,12 @@ type loader struct {
 }
 
 func (l *loader) fault(key string, from source, format string, args ...any) {
-	l.faults = append(l.faults, Fault{shorten(key), from.String(), fmt.Sprintf(format, args...)})
+	l.faults = append(l.faults, Fault{keyOf(shorten(key)), from.String(), fmt.Sprintf(format, args...)})
 }
 
 func (l *loader) give(s *setting, text string, from source) {
 	if err := s.set(text); err != nil {
-		reason := err.Error()
-		if s.Secret {
-			reason = "want " + s.Allowed
-		}
-		l.fault(s.Key, from, "%s", reason)
+		l.fault(s.Key, from, "%s", err)
 		return
 	}
 	l.sources[s.Key] = from

@@ -3,16 +3,15 @@ package config
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
 
-// masked stands for the value of a secret.
-const masked = "********"
-
-// Print writes every setting as a file that Load reads, with secrets masked.
+// Print writes every setting as a file that Load reads, with what may be a
+// secret masked.
 // With provenance each line ends in a comment that says where its value comes
 // from.
 func (c *Config) Print(w io.Writer, provenance bool) error {
@@ -61,36 +60,45 @@ func (t *table) print(w io.Writer, provenance bool, from func(key string) source
 
 // yaml writes the value in one line.
 func (s *setting) yaml() (string, error) {
-	switch {
-	case s.Secret && s.get() != "":
-		return "'" + masked + "'", nil
-	case s.Kind == KindList:
+	switch s.Kind {
+	case KindList:
 		quoted := []string{}
-		for _, element := range s.elements() {
+		for _, element := range s.shown() {
 			quoted = append(quoted, strconv.Quote(element))
 		}
 		return "[" + strings.Join(quoted, ", ") + "]", nil
-	case s.Kind == KindText || s.Kind == KindChoice:
-		text, err := yaml.Marshal(s.get())
+	case KindText, KindChoice:
+		text, err := yaml.Marshal(s.shown()[0])
 		return strings.TrimSpace(string(text)), err
 	}
 	return s.get(), nil
 }
 
-// Set returns the settings that are not defaults, by their names, with secrets
-// masked.
+// shown are the elements of a list, or the one value, without what may be a
+// secret.
+func (s *setting) shown() []string {
+	list := []string{s.get()}
+	if s.elements != nil {
+		list = slices.Clone(s.elements())
+	}
+	for i, text := range list {
+		if s.show != nil && text != "" {
+			list[i] = s.show(text)
+		}
+	}
+	return list
+}
+
+// Set returns the settings that are not defaults, by their names, with what may
+// be a secret masked.
 func (c *Config) Set() map[string]string {
 	var shown Config
 	t := newTable(&shown)
 	shown = *c
 	set := map[string]string{}
 	for _, s := range t.settings {
-		switch {
-		case c.source(s.Key) == byDefault:
-		case s.Secret:
-			set[s.Key] = masked
-		default:
-			set[s.Key] = s.get()
+		if c.source(s.Key) != byDefault {
+			set[s.Key] = strings.Join(s.shown(), ",")
 		}
 	}
 	return set

@@ -18,7 +18,7 @@ type Setting struct {
 	Default     string // as it is written; "" for none
 	Allowed     string // for people: bounds, values, form
 	Description string
-	Secret      bool // its value is never shown
+	Secret      bool // its value may hold a secret, so that it is shown without
 }
 
 // Kind is what a setting's value is.
@@ -66,6 +66,17 @@ type setting struct {
 	get func() string           // as set takes it
 	// elements are what list settings hold; nil for others.
 	elements func() []string
+	// show is a value, of a list an element, without what may be a secret in it;
+	// nil where there is none.
+	show func(text string) string
+}
+
+// say is a value in a reason.
+func (s *setting) say(text string) string {
+	if s.Secret {
+		return unsaid
+	}
+	return quote(text)
 }
 
 func (t *table) add(key string, kind Kind, allowed, description string, set func(string) error, get func() string) *setting {
@@ -89,21 +100,26 @@ func (t *table) find(key string) *setting {
 	return t.settings[i]
 }
 
-// form is a kind of text: how it is described and when it is not of that form.
+// form is a kind of text: how it is described, when it is not of that form, and
+// how it is shown if there may be a secret in it.
 type form struct {
 	allowed string
 	valid   func(string) bool
+	show    func(string) string
 }
 
 func (t *table) text(key string, p *string, def string, f form, description string) *setting {
 	*p = def
-	return t.add(key, KindText, f.allowed, description, func(text string) error {
+	var s *setting
+	s = t.add(key, KindText, f.allowed, description, func(text string) error {
 		if !f.valid(text) {
-			return fmt.Errorf("want %s, not %s", f.allowed, quote(text))
+			return fmt.Errorf("want %s, not %s", f.allowed, s.say(text))
 		}
 		*p = text
 		return nil
 	}, func() string { return *p })
+	s.show, s.Secret = f.show, f.show != nil
+	return s
 }
 
 func (t *table) choice(key string, p *string, def string, values []string, description string) {
@@ -199,14 +215,15 @@ const maxElements = 100
 func (t *table) list(key string, p *[]string, f form, description string) {
 	*p = nil
 	allowed := fmt.Sprintf("at most %d of %s", maxElements, f.allowed)
-	s := t.add(key, KindList, allowed, description, func(text string) error {
+	var s *setting
+	s = t.add(key, KindList, allowed, description, func(text string) error {
 		var list []string
 		for _, element := range strings.Split(text, ",") {
 			if element = strings.TrimSpace(element); element == "" && text == "" {
 				break
 			}
 			if !f.valid(element) {
-				return fmt.Errorf("want %s, not %s", f.allowed, quote(element))
+				return fmt.Errorf("want %s, not %s", f.allowed, s.say(element))
 			}
 			list = append(list, element)
 		}
@@ -217,6 +234,7 @@ func (t *table) list(key string, p *[]string, f form, description string) {
 		return nil
 	}, func() string { return strings.Join(*p, ",") })
 	s.elements = func() []string { return *p }
+	s.show, s.Secret = f.show, f.show != nil
 }
 
 // formatDuration writes d without the zeros that time.Duration appends.

@@ -122,7 +122,7 @@ func (q *Queue) Ready() (ok bool, detail string) {
 	}
 	switch {
 	case q.server == nil:
-		return true, "connected to " + q.nc.ConnectedUrlRedacted() + detail
+		return true, "connected to " + q.nc.ConnectedAddr() + detail
 	case q.o.Listen == "":
 		return true, "the embedded server runs; it has no port" + detail
 	}

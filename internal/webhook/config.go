@@ -96,6 +96,10 @@ func Read(path string, allowLinkLocal bool) ([]Endpoint, error) {
 // fields are those of the file.
 var fields = []string{"endpoints", "name", "url", "secret_file", "types"}
 
+// unquoted is what the library repeats of text that begins with * or !, as a
+// secret may.
+var unquoted = regexp.MustCompile(`'[^']*'`)
+
 var unknownField = regexp.MustCompile(`field (.+) not found in type .+`)
 
 // inWords is what is wrong with the file, without the names that its parts have
@@ -103,7 +107,7 @@ var unknownField = regexp.MustCompile(`field (.+) not found in type .+`)
 func inWords(err error) string {
 	wrong, ok := errors.AsType[*yaml.TypeError](err)
 	if !ok {
-		return err.Error()
+		return unquoted.ReplaceAllString(err.Error(), "'…'")
 	}
 	texts := slices.Clone(wrong.Errors)
 	for i, text := range texts {
@@ -143,6 +147,9 @@ func readBounded(path string, most int64) ([]byte, error) {
 func readSecret(dir, path string) ([]byte, error) {
 	if path == "" {
 		return nil, errors.New("is required: a file with the secret that signs, as made with: echo whsec_$(openssl rand -base64 32)")
+	}
+	if strings.HasPrefix(path, "whsec_") {
+		return nil, errors.New("want the path of a file, and this is a secret itself; put it into a file that only this user can read")
 	}
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(dir, path)

@@ -430,6 +430,30 @@ func write(t *testing.T, dir, name, text string) string {
 	return path
 }
 
+// Whatever is wrong with the file, what may be a secret in it is not repeated.
+func TestTheFileRepeatsNoSecret(t *testing.T) {
+	const hidden = "hunter2"
+	dir := t.TempDir()
+	good := "whsec_" + base64.StdEncoding.EncodeToString(secret)
+	write(t, dir, "secret", good)
+	write(t, dir, "wrong", "whsec_"+hidden)
+	write(t, dir, "bare", hidden)
+	for _, text := range []string{
+		"{name: a, url: 'https://u:hunter2@h/', secret_file: secret}", "{name: a, url: 'https://hunter2@h/', secret_file: secret}",
+		"{name: a, url: 'htp://h/hunter2', secret_file: secret}", "{name: a, url: 'https://h:hunter2/', secret_file: secret}",
+		"{name: a, url: 'https://h/#hunter2', secret_file: secret}", "{name: a, url: {a: hunter2}, secret_file: secret}",
+		"{name: a, url: *hunter2, secret_file: secret}", "{name: a, url: !hunter2 x, secret_file: secret}", "{name: a, url: &hunter2 [x], secret_file: secret}",
+		"{name: a, url: 'https://h/hunter2', secret_file: wrong}", "{name: a, url: 'https://h/hunter2', secret_file: bare}",
+		"{name: a, url: 'https://h/hunter2', secret_file: whsec_hunter2}", "{name: a, url: 'https://h/hunter2'}",
+		"{name: a, url: 'http://169.254.169.254/hunter2', secret_file: secret}", "{name: a, url: 'https://h/hunter2', secret_file: [hunter2]}",
+	} {
+		_, err := webhook.Read(write(t, dir, "hooks.yaml", "endpoints: ["+text+"]"), false)
+		if err == nil || strings.Contains(err.Error(), hidden) || strings.Contains(err.Error(), good[6:]) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func TestTheFileIsReadStrictly(t *testing.T) {
 	dir := t.TempDir()
 	good := "whsec_" + base64.StdEncoding.EncodeToString(secret)
