@@ -46,8 +46,9 @@ type Registration struct {
 	Weight     *float64          `json:"weight,omitempty"` // 0.001 to 1000, default 1
 	Capacity   *Capacity         `json:"capacity,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
-	Status     string            `json:"status,omitempty"` // the first status report
-	Load       *Load             `json:"load,omitempty"`   // beside Status
+	Status     string            `json:"status,omitempty"`    // the first status report
+	Load       *Load             `json:"load,omitempty"`      // beside Status
+	TakeOver   bool              `json:"take_over,omitempty"` // though another endpoint holds the lease
 }
 
 // Lease is what a head is told after each registration and report.
@@ -342,6 +343,7 @@ const (
 	CodeHeadNotFound        = "head_not_found"
 	CodeStaleEpoch          = "stale_epoch"
 	CodeNotEjected          = "not_ejected"
+	CodeHeadContested       = "head_contested"
 	CodeFleetFull           = "fleet_full"
 	CodeOverloaded          = "overloaded"
 	CodeStateUnavailable    = "state_unavailable"

@@ -33,7 +33,9 @@ const (
 // Agent keeps one head registered: it registers, renews the lease by reporting
 // the head's load as often as the router asks for, registers again when the
 // router does not know it or knows a newer epoch, and backs off while the
-// router is away. It is safe for concurrent use.
+// router is away. Where another endpoint holds the lease it tries again until
+// that has ended; TakeOver in its registration is for the first one that is
+// accepted. It is safe for concurrent use.
 type Agent struct {
 	client       *Client
 	registration api.Registration
@@ -237,6 +239,7 @@ func (a *Agent) register(ctx context.Context) (time.Duration, error) {
 	a.mu.Lock()
 	a.state.Epoch = out.Lease.Epoch
 	a.state.Registrations++
+	a.registration.TakeOver = false // once: two agents must not take the head from each other for ever
 	a.sequence = 0
 	a.mu.Unlock()
 	a.client.log.Info("registered", "head", r.ID, "epoch", out.Lease.Epoch)

@@ -27,17 +27,20 @@ type router struct {
 	t        *testing.T
 	interval float64
 
-	mu       sync.Mutex
-	epoch    uint64 // of the last registration
-	known    bool
-	down     bool
-	busy     int // answers 503 with Retry-After as often
-	sequence uint64
-	log      []string // what was asked for and how it was answered
-	times    []time.Time
-	last     wireReport
-	refusal  network // answers everything, if set
-	draws    []float64
+	mu    sync.Mutex
+	epoch uint64 // of the last registration
+	known bool
+	down  bool
+
+	contested bool // another endpoint holds the lease
+	takeOver  bool // the agent's registration says so
+	busy      int  // answers 503 with Retry-After as often
+	sequence  uint64
+	log       []string // what was asked for and how it was answered
+	times     []time.Time
+	last      wireReport
+	refusal   network // answers everything, if set
+	draws     []float64
 }
 
 // chance draws one number after the other: 1 is as late as may be.
@@ -98,6 +101,7 @@ func (r *router) register(req *http.Request) network {
 		Capacity   struct {
 			MaxInFlight int `json:"max_in_flight"`
 		} `json:"capacity"`
+		TakeOver bool `json:"take_over"`
 	}
 	r.decode(req, &in)
 	if in.ID != "h1" || in.Endpoint != "http://127.0.0.1:9" || !slices.Equal(in.ModelTypes, []string{"m"}) ||
@@ -108,6 +112,13 @@ func (r *router) register(req *http.Request) network {
 	status := 201
 	if r.known {
 		status = 200
+	}
+	if r.contested && !in.TakeOver {
+		r.note("contested")
+		return refuse(409, api.CodeHeadContested)
+	}
+	if in.TakeOver {
+		r.note("take over")
 	}
 	r.known = true
 	r.epoch++
@@ -184,14 +195,18 @@ func (r *router) seen() (log string, times []time.Time) {
 // withAgent runs a test in virtual time with an agent that reports to a fake.
 func withAgent(t *testing.T, test func(t *testing.T, r *router, a *client.Agent)) {
 	t.Helper()
+	withAgentOf(t, &router{t: t, interval: 10, draws: []float64{1}}, test)
+}
+
+func withAgentOf(t *testing.T, r *router, test func(t *testing.T, r *router, a *client.Agent)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r := &router{t: t, interval: 10, draws: []float64{1}}
 		in, queued, pending, capacity := int64(3), int64(0), int64(0), int64(1000)
 		usage, busy, speed := 0.5, 0.25, 0.0
 		c := over(t, r, client.WithRandom(r.chance))
 		a, err := c.NewAgent(api.Registration{
 			ID: "h1", Endpoint: "http://127.0.0.1:9", ModelTypes: []string{"m"}, Region: "us-east", Zone: "a",
-			Engine: "vllm", Capacity: &api.Capacity{MaxInFlight: 256},
+			Engine: "vllm", Capacity: &api.Capacity{MaxInFlight: 256}, TakeOver: r.takeOver,
 		}, func() api.Load {
 			return api.Load{
 				InFlight: &in, Queued: &queued, PendingPromptTokens: &pending, KVCacheUsage: &usage, KVCapacityTokens: &capacity,
@@ -282,6 +297,30 @@ func TestAgentDoesNotFightForItsID(t *testing.T) {
 		if len(times) > 60 {
 			t.Errorf("%d calls in a minute", len(times))
 		}
+	})
+}
+
+func TestAgentWaitsWhileAnotherEndpointHoldsItsID(t *testing.T) {
+	withAgentOf(t, &router{t: t, interval: 10, draws: []float64{1}, known: true, epoch: 3, contested: true}, func(t *testing.T, r *router, a *client.Agent) {
+		time.Sleep(time.Minute)
+		if log, times := r.seen(); len(times) < 8 || len(times) > 20 || strings.Trim(log, "contesd ") != "" {
+			t.Errorf("in a minute the router saw %q", log)
+		}
+		if refused, ok := errors.AsType[*client.Error](a.State().LastError); !ok || refused.Problem.Code != api.CodeHeadContested {
+			t.Errorf("last error %v", a.State().LastError)
+		}
+		r.set(func() { r.contested = false }) // its lease has ended
+		time.Sleep(6 * time.Second)
+		expect(t, r, "register active")
+	})
+}
+
+func TestAgentTakesOverOnce(t *testing.T) {
+	withAgentOf(t, &router{t: t, interval: 10, draws: []float64{1}, known: true, epoch: 3, contested: true, takeOver: true}, func(t *testing.T, r *router, _ *client.Agent) {
+		expect(t, r, "take over register active")
+		r.set(func() { r.epoch = 9 }) // another took it back
+		time.Sleep(10 * time.Second)
+		expect(t, r, "stale contested")
 	})
 }
 

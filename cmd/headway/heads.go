@@ -202,6 +202,7 @@ servers that stay do that themselves, with the SDK or over HTTP.`,
 	f.StringVar(&reg.Engine, "engine", "", "engine, such as vllm")
 	f.StringVar(&reg.Version, "engine-version", "", "version of the engine")
 	f.StringVar(&reg.Status, "status", "", "its first status: active, degraded, draining or offline; without one it gets no requests")
+	f.BoolVar(&reg.TakeOver, "take-over", false, "take the id over though another endpoint holds its lease")
 	f.Float64Var(&weight, "weight", 1, "share of requests by weight")
 	f.Int64Var(&maxInFlight, "max-in-flight", 0, "requests that it takes at a time")
 	f.StringToStringVar(&labels, "label", nil, "label NAME=VALUE; may be given several times")

@@ -33,7 +33,7 @@ func level(e *event.Event) slog.Level {
 		return slog.LevelDebug // it is for machines: that it fires says that all is well
 	}
 	switch e.Type {
-	case event.HeadExpired, event.HeadHeld, event.HeadEjected, event.PoolExhausted, event.AlertFiring:
+	case event.HeadExpired, event.HeadHeld, event.HeadEjected, event.HeadContested, event.PoolExhausted, event.AlertFiring:
 		return slog.LevelWarn
 	case event.HeadChanged, event.HeadRoutable, event.HeadUnroutable, event.GuardTripped, event.GuardReleased:
 		return slog.LevelDebug // the registry logs the guard itself

@@ -48,7 +48,11 @@ func (d *Desk) Register(ctx context.Context, p *access.Principal, body []byte) (
 	if err := d.mayRegister(p, &in.spec); err != nil {
 		return answer, false, err
 	}
-	done, err := d.fleet.Register(ctx, in.spec, in.first)
+	register := d.fleet.Register
+	if in.takeOver {
+		register = d.fleet.TakeOver
+	}
+	done, err := register(ctx, in.spec, in.first)
 	if err != nil {
 		return answer, false, in.named(err)
 	}

@@ -18,6 +18,8 @@ type registration struct {
 	single bool // the model types are model
 	report report
 	first  *fleet.StatusReport
+
+	takeOver bool
 }
 
 func (in *registration) field(f *form, name string) bool {
@@ -53,6 +55,8 @@ func (in *registration) field(f *form, name string) bool {
 		})
 	case "labels":
 		f.labels(&in.spec.Labels)
+	case "take_over":
+		f.boolean(&in.takeOver)
 	case "status", "load":
 		return in.report.field(f, name)
 	default:

@@ -66,6 +66,7 @@ var kinds = map[string]struct {
 	api.CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "This method does nothing here"},
 	api.CodeHeadNotFound:        {http.StatusNotFound, "The head is not registered"},
 	api.CodeStaleEpoch:          {http.StatusConflict, "The epoch is not the current one"},
+	api.CodeHeadContested:       {http.StatusConflict, "Another endpoint holds this id"},
 	api.CodeNotEjected:          {http.StatusNotFound, "The head is not ejected"},
 	api.CodeFleetFull:           {http.StatusInsufficientStorage, "The fleet is full"},
 	api.CodeOverloaded:          {http.StatusServiceUnavailable, "Too many changes wait"},
@@ -145,6 +146,15 @@ func ProblemOf(err error) *Problem {
 	}
 	if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
 		return noHeadProblem(no)
+	}
+	if contested, ok := errors.AsType[*fleet.ContestedError](err); ok {
+		return &Problem{
+			Code: api.CodeHeadContested,
+			Detail: "Another endpoint registered this id, and its lease ends in " + contested.Left.Round(100*time.Millisecond).String() +
+				" unless it reports. If that is another machine, give each an id of its own. If this head has moved, report the old one as offline, wait until its lease has ended, or register with take_over.",
+			Faults:     []api.Fault{{Pointer: "/endpoint", Reason: "is another than the one that holds the lease"}},
+			RetryAfter: max(contested.Left, time.Second),
+		}
 	}
 	for _, k := range knownErrors {
 		if errors.Is(err, k.err) {

@@ -126,7 +126,7 @@ func (u *unit) newAgent(head *mockhead.Head) (*client.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	return head.NewAgent(router, mockhead.Place{ID: u.id, Region: u.region, Zone: u.zone, Version: "demo"})
+	return head.NewAgent(router, mockhead.Place{ID: u.id, Region: u.region, Zone: u.zone, Version: "demo", TakeOver: true})
 }
 
 // pick chooses one of the heads in a state at random, or nil; the caller holds

@@ -24,6 +24,7 @@ const (
 	HeadHeld       = "head.held"       // would have expired, but the mass-expiry guard keeps it
 	HeadEjected    = "head.ejected"    // out of rotation for a time, since requests there failed
 	HeadReinstated = "head.reinstated" // its ejection ended
+	HeadContested  = "head.contested"  // two endpoints register its id
 	HeadRemoved    = "head.removed"    // deregistered, or silent for too long
 	HeadRoutable   = "head.routable"   // takes new requests from now on
 	HeadUnroutable = "head.unroutable" // takes none any more, for whatever reason
@@ -39,7 +40,7 @@ const (
 // Types lists every type of event.
 func Types() []string {
 	return []string{
-		HeadRegistered, HeadChanged, HeadExpired, HeadRecovered, HeadHeld, HeadEjected, HeadReinstated, HeadRemoved,
+		HeadRegistered, HeadChanged, HeadExpired, HeadRecovered, HeadHeld, HeadEjected, HeadReinstated, HeadContested, HeadRemoved,
 		HeadRoutable, HeadUnroutable, PoolExhausted, PoolAvailable,
 		GuardTripped, GuardReleased, PolicyChanged, AlertFiring, AlertResolved,
 	}

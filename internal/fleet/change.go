@@ -16,9 +16,19 @@ type Registration struct {
 
 // Register adds a head, or gives a known one a new epoch. first, if not nil,
 // is its first status report; its epoch is ignored. The errors are
-// *InvalidError, ErrFleetFull, ErrOverloaded, the store's and ctx's; after
-// each nothing has changed.
+// *InvalidError, *ContestedError, ErrFleetFull, ErrOverloaded, the store's and
+// ctx's; after each nothing has changed.
 func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport) (Registration, error) {
+	return r.register(ctx, spec, first, false)
+}
+
+// TakeOver is Register for a head that moved to another endpoint while its lease
+// holds at the old one: it never fails with *ContestedError.
+func (r *Registry) TakeOver(ctx context.Context, spec Spec, first *StatusReport) (Registration, error) {
+	return r.register(ctx, spec, first, true)
+}
+
+func (r *Registry) register(ctx context.Context, spec Spec, first *StatusReport, takeOver bool) (Registration, error) {
 	if err := ValidateSpec(&spec, r.allowLinkLocal); err != nil {
 		return Registration{}, err
 	}
@@ -28,7 +38,7 @@ func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport)
 		}
 	}
 	var done Registration
-	c := &commit{id: spec.ID, registers: true}
+	c := &commit{id: spec.ID, registers: true, endpoint: spec.Endpoint, takeOver: takeOver}
 	c.edit = func(cur *Record, _ *entry) (*Record, error) {
 		now := r.now().UTC().Truncate(time.Millisecond)
 		if cur == nil {
@@ -48,13 +58,19 @@ func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport)
 		}
 		r.metrics.registrations.Inc()
 	}
+	record, skipped := false, 0 // in the audit trail: a known head with a new epoch changes nothing that lasts
 	c.seen = func(e *entry) {
+		if c.writes {
+			record, skipped = e.recordings.take(r.now())
+		}
 		done = Registration{View: r.view(e, r.now()), Lease: e.lease(), Created: c.created}
 	}
 	if err := r.do(ctx, c); err != nil {
 		return Registration{}, err
 	}
-	r.tellTrail(ctx, c, &spec)
+	if record {
+		r.tellTrail(ctx, c.id, &spec, skipped)
+	}
 	return done, nil
 }
 

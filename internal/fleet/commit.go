@@ -24,8 +24,10 @@ const (
 // nil when the head is not registered, next is nil to remove it.
 type commit struct {
 	id        string
-	registers bool // begins a new epoch
-	onPurpose bool // a removal that was asked for, and not one after a long silence
+	registers bool   // begins a new epoch
+	onPurpose bool   // a removal that was asked for, and not one after a long silence
+	endpoint  string // of a registration
+	takeOver  bool   // it may take the head from another endpoint
 	edit      func(cur *Record, e *entry) (next *Record, err error)
 	apply     func(e *entry, now time.Time) // under r.mu, after the write; nil when only the record changes
 	seen      func(e *entry)                // under r.mu, right after apply
@@ -254,7 +256,7 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []Change {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pending := map[string]*Record{}
+	pending, registered := map[string]*Record{}, map[string]bool{}
 	limit := limits{r: r, heads: len(r.heads), models: map[string]bool{}}
 	var order []string
 	for _, c := range batch {
@@ -264,6 +266,9 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []Change {
 			cur = &e.record
 		}
 		c.writes, c.rests = false, known
+		if c.err = r.contested(c, cur, e, registered[c.id]); c.err != nil {
+			continue
+		}
 		if c.next, c.err = c.edit(cur, e); c.err != nil {
 			continue
 		}
@@ -273,6 +278,7 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []Change {
 				continue
 			}
 		}
+		registered[c.id] = c.registers || registered[c.id] && c.next != nil
 		if c.registers {
 			c.epoch = r.nextEpoch
 			r.nextEpoch++
@@ -394,8 +400,13 @@ func (r *Registry) applyTo(e *entry, c *commit, now time.Time) change {
 	e.record = *c.next
 	r.shared.share(&e.record.Spec)
 	before := e.head
+	takenOver := c.takeOver && before != nil && before.Endpoint != c.endpoint && e.holds(now)
 	c.apply(e, now)
 	made := r.replace(e)
+	if takenOver {
+		r.metrics.contested[contestTakenOver].Inc()
+		r.tellContest(e, contestTakenOver, now)
+	}
 	if before == nil || before.Epoch != e.epoch {
 		r.tell(event.HeadRegistered, e, now)
 	} else {

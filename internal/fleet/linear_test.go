@@ -37,10 +37,12 @@ type call struct {
 	kind, id string
 	epoch    uint64  // of a report
 	weight   float64 // of a patch
+	endpoint string  // of a registration
+	takeOver bool
 }
 
 type answer struct {
-	err     string // "", not_found, stale, unavailable
+	err     string // "", not_found, stale, contested, unavailable
 	created bool
 	epoch   uint64
 	weight  float64 // the operator's
@@ -51,6 +53,7 @@ type known struct {
 	registered bool
 	epoch      uint64 // the last that was given, over deregistrations too
 	weight     float64
+	endpoint   string
 }
 
 // heads says which answers are right when calls of one head follow each other.
@@ -74,8 +77,11 @@ var heads = porcupine.Model{
 		case out.err == "unavailable":
 			return in.kind != "report" && in.kind != "read", is
 		case in.kind == "register":
+			if is.registered && in.endpoint != is.endpoint && !in.takeOver {
+				return out.err == "contested", is
+			}
 			right := out.err == "" && out.created != is.registered && out.epoch > is.epoch && out.weight == is.weight
-			return right, known{true, out.epoch, is.weight}
+			return right, known{true, out.epoch, is.weight, in.endpoint}
 		case !is.registered:
 			return out.err == "not_found", is
 		case in.kind == "deregister":
@@ -110,7 +116,13 @@ func (w *world) do(c call) answer {
 	}
 	switch c.kind {
 	case "register":
-		r, err := w.Register(w.Context(), spec(c.id), active())
+		register := w.Register
+		if c.takeOver {
+			register = w.TakeOver
+		}
+		s := spec(c.id)
+		s.Endpoint = c.endpoint
+		r, err := register(w.Context(), s, active())
 		a := seen(r.View, err)
 		a.created = r.Created
 		if r.Lease.Epoch != a.epoch {
@@ -135,6 +147,9 @@ func reason(t testing.TB, err error) string {
 		if errors.Is(err, known) {
 			return text
 		}
+	}
+	if _, contested := errors.AsType[*fleet.ContestedError](err); contested {
+		return "contested"
 	}
 	must(t, err)
 	return ""
@@ -169,6 +184,8 @@ func tryClients(t *testing.T, seed uint64, fails float64) []porcupine.Operation 
 			for range 40 {
 				kinds := []string{"register", "register", "deregister", "report", "patch", "read"}
 				c := call{kind: kinds[random.IntN(len(kinds))], id: []string{"a", "b"}[random.IntN(2)]}
+				c.endpoint = []string{"http://10.0.0.1:1", "http://10.0.0.2:1"}[random.IntN(8)/7]
+				c.takeOver = random.IntN(3) == 0
 				c.epoch, c.weight = epoch[c.id], float64(1+random.IntN(9))
 				at := clock.Add(1)
 				a := w.do(c)

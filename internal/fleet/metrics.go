@@ -47,6 +47,7 @@ type metrics struct {
 	ejectionsRefused prometheus.Counter
 
 	retiredModels, retiredRegions retired
+	contested                     map[string]prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
@@ -83,6 +84,9 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 			ejectedForErrors, ejectedForShare, ejectedForTrial),
 		reinstatements: vec("headway_reinstatements_total", "Ejections of heads that ended, by what ended them.", "reason",
 			reinstatedByTrial, reinstatedByOperator, reinstatedByRegistration, reinstatedByPool, reinstatedBySilence),
+		contested: vec("headway_heads_contested_total",
+			"Registrations of an id from another endpoint than the one that holds its lease: refused, or taken over because they said so.", "outcome",
+			contestRefused, contestTakenOver),
 		ejectionsRefused: counter("headway_ejections_refused_total",
 			"Times that a head at fault stayed in rotation because too many of its pool were ejected, or it was the last one."),
 

@@ -83,23 +83,25 @@ type Registry struct {
 // entry is all that is known of one head. Registry.mu guards it; record is
 // replaced by the committer only.
 type entry struct {
-	record   Record
-	epoch    uint64
-	status   Status
-	health   Health
-	head     *Head // as in the snapshot
-	live     *Live
-	interval time.Duration // that the head was told last
-	seen     time.Time     // of the last report, or of what stands in for it
-	sequence uint64
-	stale    time.Time // since when
-	expired  expiries
-	lookAt   int64     // tick at which the wheel looks at it, 0: none
-	slot     int       // of headway_head_in_flight, -1: none
-	marked   bool      // it is in Registry.marks, or on its way to the store
-	outcomes *outcomes // of this epoch, or since it was ejected or reinstated
-	ejection *ejection // nil: it is not ejected
-	relapse  relapse
+	record     Record
+	epoch      uint64
+	status     Status
+	health     Health
+	head       *Head // as in the snapshot
+	live       *Live
+	interval   time.Duration // that the head was told last
+	seen       time.Time     // of the last report, or of what stands in for it
+	sequence   uint64
+	stale      time.Time // since when
+	expired    expiries
+	lookAt     int64     // tick at which the wheel looks at it, 0: none
+	slot       int       // of headway_head_in_flight, -1: none
+	marked     bool      // it is in Registry.marks, or on its way to the store
+	outcomes   *outcomes // of this epoch, or since it was ejected or reinstated
+	ejection   *ejection // nil: it is not ejected
+	relapse    relapse
+	quarrel    quarrel
+	recordings recordings
 }
 
 // New makes a registry without heads. Load fills it, Run keeps it.

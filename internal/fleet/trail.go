@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/go-json-experiment/json"
 
@@ -48,13 +49,14 @@ func headTarget(id string, s *Spec) audit.Target {
 
 // tellTrail records that a head registered. It cannot be refused: heads must be
 // able to come back whatever becomes of the trail.
-func (r *Registry) tellTrail(ctx context.Context, c *commit, spec *Spec) {
-	if !c.writes {
-		return // a known head with a new epoch changes nothing that lasts
+func (r *Registry) tellTrail(ctx context.Context, id string, spec *Spec, skipped int) {
+	reason := ""
+	if skipped > 0 {
+		reason = fmt.Sprintf("%d registrations of this head were not recorded before this one", skipped)
 	}
 	r.note(audit.Entry{
-		Category: audit.Head, Action: "head.register", Outcome: audit.Success,
-		Target: headTarget(c.id, spec), After: specFields(spec),
+		Category: audit.Head, Action: "head.register", Outcome: audit.Success, Reason: reason,
+		Target: headTarget(id, spec), After: specFields(spec),
 	}.By(ctx))
 }
 

@@ -36,7 +36,7 @@ func (t *trail) take() []string {
 
 func (t *trail) attach(o *fleet.Options) {
 	o.Note = func(e audit.Entry) {
-		t.line(e.Actor.ID + " " + e.Action + " " + e.Target.ID + " " + string(e.Outcome) + " " + string(e.After))
+		t.line(e.Actor.ID + " " + e.Action + " " + e.Target.ID + " " + string(e.Outcome) + " " + string(e.After) + e.Reason)
 	}
 	o.Begin = func(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
 		if t.refuse != nil {
@@ -121,11 +121,12 @@ func TestWhatTheAuditTrailLearns(t *testing.T) {
 	expect("a new epoch, which changes nothing that lasts")
 	moved := spec("a")
 	moved.Endpoint = "http://127.0.0.1:9001"
-	register(moved)
+	_, err := w.TakeOver(ctx, moved, active())
+	must(t, err)
 	expect("another endpoint", `ada head.register a success {"endpoint":"http://127.0.0.1:9001","model_types":["m"],"own_weight":1}`)
 
 	drain := fleet.AdminDraining
-	_, err := w.Patch(ctx, "a", fleet.Patch{State: &drain})
+	_, err = w.Patch(ctx, "a", fleet.Patch{State: &drain})
 	must(t, err)
 	expect("a drain", `ada head.patch a {"admin_state":"enabled"}{"admin_state":"draining"}`, "success")
 

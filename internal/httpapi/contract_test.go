@@ -176,6 +176,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 		`"load":{"in_flight":3,"queued":0,"pending_prompt_tokens":12000,"kv_cache_usage":0.25,"kv_capacity_tokens":400000,"utilization":0.5,"tokens_per_second":812.5}}`
 	registered := into[api.RegistrationAnswer](t, ask(http.StatusCreated, "POST", "/api/v1/heads", full))
 	ask(http.StatusOK, "POST", "/api/v1/heads", full)
+	ask(http.StatusOK, "POST", "/api/v1/heads", strings.Replace(full, `"id"`, `"take_over":true,"id"`, 1))
 	bare := ask(http.StatusCreated, "POST", "/api/v1/heads", `{"id":"bare","endpoint":"http://10.0.0.2:8000","model_type":"llama-3.1-8b","region":"us-east"}`)
 	epoch := into[api.RegistrationAnswer](t, bare).Lease.Epoch
 	ask(http.StatusOK, "GET", "/api/v1/heads/bare", "")
@@ -348,6 +349,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		{exchange{"DELETE", "/api/v1/heads/nobody", "", 404, nil}, api.CodeHeadNotFound},
 		{exchange{"PUT", "/api/v1/heads/a/status", `{"epoch":9999,"status":"active"}`, 409, nil}, api.CodeStaleEpoch},
 		{exchange{"DELETE", "/api/v1/heads/a/ejection", "", 404, nil}, api.CodeNotEjected},
+		{exchange{"POST", "/api/v1/heads", strings.Replace(headBody("a"), "10.0.0.1", "10.0.0.2", 1), 409, nil}, api.CodeHeadContested},
 		{exchange{"POST", "/api/v1/decisions", `{"model_type":"nothing"}`, 404, nil}, api.CodeUnknownModelType},
 		{exchange{"GET", "/api/v1/decisions/dec_00000000000000000000000000000000", "", 404, nil}, api.CodeDecisionNotFound},
 		{exchange{"POST", "/api/v1/decisions/dec_0/progress", `{"event":"first_token"}`, 404, nil}, api.CodeDecisionNotFound},

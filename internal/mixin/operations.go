@@ -134,6 +134,19 @@ func fleetRules() []Group {
 				Quiet: Case{Series: []Series{{`headway_fleet_guard_active{job="j",instance="a"}`, "0x5"}}, At: 3 * minute},
 			},
 			{
+				Name: "HeadContested", Expr: `sum by (job, instance) (increase(headway_heads_contested_total[10m])) > 3`, Severity: Warning,
+				Summary:     "Several endpoints register under one id",
+				Description: "{{ $value | humanize }} registrations in 10 minutes came from another endpoint than the one that holds the head's lease.",
+				Meaning:     "Most often two machines have one id. Only the one that holds the lease gets requests; with take_over they take it from each other, and each loses its requests' counts and its session affinity each time.",
+				Causes:      []string{"a machine or container that was cloned with its configuration", "a head that restarted on another port and did not report offline before: it waits for the end of its old lease", "an agent that registers with take_over in a loop"},
+				Do:          []string{"the log (`head.contested`) and `headway heads watch` name the head; `headway heads get ID` has the endpoint that holds it", "give each machine an id of its own", "let a head that moves report `offline` before it goes"},
+				Fires: Case{
+					Series: []Series{{`headway_heads_contested_total{outcome="refused",job="j",instance="a"}`, "0+1x20"}}, At: 15 * minute,
+					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "10 registrations in 10 minutes came from another endpoint than the one that holds the head's lease.",
+				},
+				Quiet: Case{Series: []Series{{`headway_heads_contested_total{outcome="refused",job="j",instance="a"}`, "0x10 2x10"}}, At: 15 * minute},
+			},
+			{
 				Name: "HeadEjected", Expr: `max by (job, instance) (headway_ejected_heads) > 0`, For: 5 * minute, Severity: Warning,
 				Summary:     "Heads are out of rotation because requests there fail",
 				Description: "{{ $value }} heads are ejected: requests there fail, and their trial requests too.",

@@ -13,6 +13,8 @@ type Place struct {
 	Region  string
 	Zone    string
 	Version string
+
+	TakeOver bool // from the endpoint that has the id now
 }
 
 // NewAgent makes an agent that registers the head with a router and reports its
@@ -21,6 +23,7 @@ func (h *Head) NewAgent(router *client.Client, p Place) (*client.Agent, error) {
 	agent, err := router.NewAgent(api.Registration{
 		ID: p.ID, Endpoint: h.URL(), ModelTypes: h.Models(), Region: p.Region, Zone: p.Zone,
 		Version: p.Version, Engine: "vllm", Capacity: &api.Capacity{MaxInFlight: int64(h.MaxInFlight())},
+		TakeOver: p.TakeOver,
 	}, func() api.Load { return reported(h.Load()) })
 	if err != nil {
 		return nil, fmt.Errorf("register the head at %s: %w", h.URL(), err)

@@ -9,7 +9,7 @@ const say = (type, data) => process.stdout.write(`${type} ${data}\n`)
 if (kind === 'EventSource') {
   const events = new EventSource(`${url}/api/v1/events?types=${types}`)
   for (const type of ['snapshot', 'lost', 'bye', 'head.registered', 'head.changed', 'head.expired', 'head.recovered',
-    'head.held', 'head.ejected', 'head.reinstated', 'head.removed', 'head.routable', 'head.unroutable']) {
+    'head.held', 'head.ejected', 'head.reinstated', 'head.contested', 'head.removed', 'head.routable', 'head.unroutable']) {
     events.addEventListener(type, e => say(type, e.data))
   }
   events.addEventListener('open', () => say('open', events.readyState))
