@@ -57,6 +57,7 @@ func TestACallerThatLeavesIsNoFailure(t *testing.T) {
 		w.register(spec("a"), active())
 		w.register(spec("b"), active())
 		tr.take()
+		synctest.Wait() // what follows the registrations is written
 		store.block = make(chan struct{})
 		ctx, leave := context.WithCancel(t.Context())
 		drain := fleet.AdminDraining
