@@ -1,5 +1,11 @@
 package live
 
+import (
+	"errors"
+
+	"headway/api"
+)
+
 // UsualDecision and ReadMessage are the two readers of envelopes.
 func UsualDecision(b []byte) (id, data []byte, ok bool) { return usualDecision(b) }
 
@@ -7,4 +13,41 @@ func UsualDecision(b []byte) (id, data []byte, ok bool) { return usualDecision(b
 func ReadMessage(b []byte) (id, kind string, data []byte, err error) {
 	m, err := readMessage(b)
 	return string(m.id), m.kind, m.data, err
+}
+
+// Streams is how many are open.
+func (h *Hub) Streams() int64 { return h.streams.Load() }
+
+// Wanted is how many streams want decisions.
+func (h *Hub) Wanted() int64 { return h.wanted.Load() }
+
+// OpenDecisions is how many decisions are kept whose end is waited for.
+func (h *Hub) OpenDecisions() int {
+	h.follower.mu.Lock()
+	defer h.follower.mu.Unlock()
+	return len(h.follower.open)
+}
+
+// Followed is the sequence of the last decision that was read.
+func (h *Hub) Followed() uint64 {
+	h.follower.mu.Lock()
+	defer h.follower.mu.Unlock()
+	return h.follower.seen
+}
+
+// Take makes the batch of a subscription.
+func (h *Hub) Take(s api.Subscription) error {
+	f, faults := newFilter(s)
+	if len(faults) > 0 {
+		return errors.New(faults[0].Reason)
+	}
+	h.take(&f, overSSE, place{})
+	return nil
+}
+
+// Batches is how many are kept.
+func (h *Hub) Batches() int {
+	h.batches.mu.Lock()
+	defer h.batches.mu.Unlock()
+	return len(h.batches.made)
 }

@@ -263,7 +263,11 @@ func TestAQuietStreamIsKeptAlive(t *testing.T) {
 	begin := time.Now()
 	l := w.listen("")
 	for {
-		if told := <-l.text; told.event == "comment" {
+		told, ok := <-l.text
+		if !ok {
+			t.Fatal("the stream has ended")
+		}
+		if told.event == "comment" {
 			if took := time.Since(begin); took < quick.Heartbeat {
 				t.Errorf("after %s", took)
 			}
@@ -273,7 +277,7 @@ func TestAQuietStreamIsKeptAlive(t *testing.T) {
 }
 
 func TestAReaderThatStoppedIsDroppedAndCounted(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, impatient)
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", w.server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -358,6 +362,35 @@ func TestThereAreNotMoreStreamsThanAllowed(t *testing.T) {
 	}
 	if n := w.value("headway_live_refused_total"); n != 1 {
 		t.Errorf("%v counted", n)
+	}
+}
+
+// Streams that end make room for others, of either kind.
+func TestStreamsThatEndMakeRoom(t *testing.T) {
+	w := newWorld(t, func(o *live.Options) { o.MaxStreams = 2 })
+	for range 10 {
+		l, p := w.listen(""), w.connect()
+		l.want("snapshot", "")
+		l.stop()
+		_ = p.conn.CloseNow()
+		w.until("both have left", func() bool { return w.hub.Streams() == 0 })
+	}
+}
+
+// When Shutdown returns, no stream is left.
+func TestShutdownWaitsForTheLastStream(t *testing.T) {
+	w := newWorld(t)
+	for range 50 {
+		w.listen("").want("snapshot", "")
+		w.connect()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := w.hub.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if sse, ws := w.value("sse_connections"), w.value("websocket_connections"); sse+ws != 0 {
+		t.Errorf("%v and %v streams are left", sse, ws)
 	}
 }
 
