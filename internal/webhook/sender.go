@@ -71,6 +71,7 @@ type target struct {
 	busy      atomic.Int64 // 1 while a message is on its way, or tried again
 	gone      atomic.Bool  // it said that it wants no more
 	failures  int          // in a row; only its goroutine uses it
+	missed    uint64       // events that found no room; only Run uses it
 	open      atomic.Bool  // the breaker, for its gauge
 	delivered prometheus.Counter
 	given     prometheus.Counter // up
@@ -133,12 +134,12 @@ func (s *Sender) Run(ctx context.Context) error {
 	for {
 		e, lost, err := sub.Next(ctx)
 		if lost > 0 {
-			s.put(api.MessageLost, time.Now(), api.Lost{Count: lost, Reason: "slow"})
+			s.put(api.MessageLost, time.Now(), api.Lost{Count: lost, Reason: "slow"}, lost)
 		}
 		if err != nil {
 			break
 		}
-		s.put(e.Type, e.Time, calls.EventOf(s.o.Instance, &e))
+		s.put(e.Type, e.Time, calls.EventOf(s.o.Instance, &e), 1)
 	}
 	for _, t := range s.targets {
 		close(t.queue)
@@ -150,29 +151,48 @@ func (s *Sender) Run(ctx context.Context) error {
 	return nil
 }
 
-// put queues a message for those who want it.
-func (s *Sender) put(kind string, at time.Time, data any) {
+// put queues a message about a number of events for the endpoints that want it.
+// What finds no room is reported as lost once there is room again.
+func (s *Sender) put(kind string, at time.Time, data any, events uint64) {
 	var m *message
 	for _, t := range s.targets {
 		if t.gone.Load() || !t.wants(kind) {
 			continue
 		}
 		if m == nil {
-			body, err := json.Marshal(struct {
-				Type      string    `json:"type"`
-				Timestamp time.Time `json:"timestamp"`
-				Data      any       `json:"data"`
-			}{kind, at.UTC(), data})
-			if err != nil {
+			if m = newMessage(kind, at, data); m == nil {
 				return // our own types do not fail
 			}
-			m = &message{id: "msg_" + rand.Text(), kind: kind, body: body}
 		}
-		select {
-		case t.queue <- m:
-		default:
+		if t.missed > 0 && t.offer(newMessage(api.MessageLost, at, api.Lost{Count: t.missed, Reason: "slow"})) {
+			t.missed = 0
+		}
+		if t.missed > 0 || !t.offer(m) {
+			t.missed += events
 			t.dropped.Inc()
 		}
+	}
+}
+
+func newMessage(kind string, at time.Time, data any) *message {
+	body, err := json.Marshal(struct {
+		Type      string    `json:"type"`
+		Timestamp time.Time `json:"timestamp"`
+		Data      any       `json:"data"`
+	}{kind, at.UTC(), data})
+	if err != nil {
+		return nil
+	}
+	return &message{id: "msg_" + rand.Text(), kind: kind, body: body}
+}
+
+// offer queues a message if there is room.
+func (t *target) offer(m *message) bool {
+	select {
+	case t.queue <- m:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -44,6 +44,7 @@ type world struct {
 	mu      sync.Mutex
 	counted map[string]int
 	asked   []*request
+	text    io.Reader // of answers
 	answer  func(n int, r *request) (status int, header http.Header, err error)
 }
 
@@ -53,21 +54,25 @@ type request struct {
 	path   string
 	header http.Header
 	body   []byte
+	gone   <-chan struct{} // closed when the sender waits no longer
 }
 
 // RoundTrip implements http.RoundTripper.
 func (w *world) RoundTrip(r *http.Request) (*http.Response, error) {
 	body, _ := io.ReadAll(r.Body)
-	got := &request{time.Now(), r.URL.Path, r.Header, body}
+	got := &request{time.Now(), r.URL.Path, r.Header, body, r.Context().Done()}
 	w.mu.Lock()
 	w.asked = append(w.asked, got)
 	n := len(w.asked)
 	w.mu.Unlock()
 	status, header, err := w.answer(n, got)
+	if w.text == nil {
+		w.text = strings.NewReader("")
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(strings.NewReader("{}")), Request: r}, nil
+	return &http.Response{StatusCode: status, Header: header, Body: io.NopCloser(w.text), Request: r}, nil
 }
 
 func always(status int) func(int, *request) (int, http.Header, error) {
@@ -359,9 +364,13 @@ func TestASlowEndpointHoldsUpNobodyElse(t *testing.T) {
 func TestWhatWaitsIsSentBeforeAStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
-		w.answer = func(int, *request) (int, http.Header, error) {
-			<-time.After(100 * time.Millisecond)
-			return 200, http.Header{}, nil
+		w.answer = func(_ int, r *request) (int, http.Header, error) {
+			select {
+			case <-r.gone:
+				return 0, nil, context.Canceled
+			case <-time.After(100 * time.Millisecond):
+				return 200, http.Header{}, nil
+			}
 		}
 		stop := w.run(t, webhook.Options{}, endpoint())
 		synctest.Wait()
@@ -370,8 +379,8 @@ func TestWhatWaitsIsSentBeforeAStop(t *testing.T) {
 		}
 		synctest.Wait()
 		stop()
-		if n := len(w.requests()); n != 10 {
-			t.Errorf("%d were sent", n)
+		if n := len(w.requests()); n != 10 || w.value("headway_webhook_messages_total", "delivered") != 10 {
+			t.Errorf("%d were sent, %v arrived", n, w.value("headway_webhook_messages_total", "delivered"))
 		}
 	})
 }
