@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -88,5 +89,45 @@ func TestThePageIsSmall(t *testing.T) {
 	}
 	if t.Logf("%d bytes", total); total > 45<<10 {
 		t.Errorf("the page has %d bytes gzipped; at most 45 KiB", total)
+	}
+}
+
+// Every answer says how it may be used and kept, and one to HEAD has all but the
+// content.
+func TestTheHeadersOfAnAnswer(t *testing.T) {
+	c := newConsole(t)
+	for path := range map[string]bool{"/console/": true, "/console/assets/main.js": true, "/console/dashboards/one.json": true} {
+		whole := ask(t, c, path)
+		for name, want := range map[string]string{
+			"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache", "Vary": "Accept-Encoding", "Content-Encoding": "",
+		} {
+			if got := whole.Header().Get(name); got != want {
+				t.Errorf("%s: %s is %q, want %q", path, name, got, want)
+			}
+		}
+		for _, part := range []string{"script-src 'self';", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'none'", "connect-src 'self'"} {
+			if csp := whole.Header().Get("Content-Security-Policy"); !strings.Contains(csp, part) {
+				t.Errorf("%s: Content-Security-Policy %q lacks %s", path, csp, part)
+			}
+		}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodHead, path, nil)
+		w := httptest.NewRecorder()
+		c.ServeHTTP(w, r)
+		if w.Body.Len() != 0 || w.Header().Get("Content-Length") != whole.Header().Get("Content-Length") || w.Header().Get("ETag") != whole.Header().Get("ETag") {
+			t.Errorf("%s by HEAD: %d bytes, %v", path, w.Body.Len(), w.Header())
+		}
+		if got := whole.Header().Get("Content-Length"); got != strconv.Itoa(whole.Body.Len()) {
+			t.Errorf("%s has %d bytes and says %s", path, whole.Body.Len(), got)
+		}
+	}
+	if a, b := ask(t, c, "/console/assets/main.js").Header().Get("ETag"), ask(t, c, "/console/assets/style.css").Header().Get("ETag"); a == b {
+		t.Errorf("two files have one ETag %s", a)
+	}
+}
+
+// A console without a dashboard is a mistake of who builds it.
+func TestAConsoleNeedsDashboards(t *testing.T) {
+	if _, err := console.New(fstest.MapFS{"notes.txt": {Data: []byte("x")}}); err == nil || !strings.Contains(err.Error(), "dashboards/") {
+		t.Errorf("without a dashboard: %v", err)
 	}
 }
