@@ -1,7 +1,11 @@
 package httpapi
 
 import (
+	"log/slog"
+	"net"
 	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
 )
@@ -38,3 +42,23 @@ var OpenAPIJSON = openAPIJSON
 
 // Author is who changes the policy, as its history has it.
 var Author = author
+
+// BoundedListener is a listener within limits.
+func BoundedListener(l net.Listener, limits Limits) net.Listener {
+	m, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		panic(err)
+	}
+	return newBoundedListener(l, limits, m, slog.New(slog.DiscardHandler))
+}
+
+// UseBuffer takes a buffer, fills and frees it, and returns how large it was.
+func UseBuffer(size int) (had int) {
+	b := newBuffer()
+	had = cap(b.b)
+	if size > 0 {
+		b.b = make([]byte, size)
+	}
+	b.free()
+	return had
+}

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"bytes"
+	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,15 +19,17 @@ type boundedListener struct {
 	limit      int
 	perAddress int // 0: no limit
 	metrics    *metrics
+	log        *slog.Logger
+	said       time.Time // when an error was logged last; only Accept uses it
 
 	mu        sync.Mutex
 	open      int
 	addresses map[netip.Addr]int // open connections, if there is a limit
 }
 
-func newBoundedListener(l net.Listener, limits Limits, m *metrics) *boundedListener {
+func newBoundedListener(l net.Listener, limits Limits, m *metrics, log *slog.Logger) *boundedListener {
 	return &boundedListener{
-		Listener: l, limit: limits.MaxConnections, perAddress: limits.MaxPerAddress, metrics: m,
+		Listener: l, limit: limits.MaxConnections, perAddress: limits.MaxPerAddress, metrics: m, log: log,
 		addresses: map[netip.Addr]int{},
 	}
 }
@@ -35,6 +39,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if err != nil {
+			l.failed(err)
 			return nil, err
 		}
 		address := remoteAddr(c)
@@ -45,6 +50,22 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		_ = c.Close()
 	}
 }
+
+// failed counts and logs that no connection could be accepted, as when there are
+// no file descriptors left. net/http waits then and tries again.
+func (l *boundedListener) failed(err error) {
+	if errors.Is(err, net.ErrClosed) {
+		return
+	}
+	l.metrics.acceptErrors.Inc()
+	if now := time.Now(); now.Sub(l.said) > acceptLogged {
+		l.said = now
+		l.log.Warn("no connection could be accepted; it is tried again", "error", err)
+	}
+}
+
+// acceptLogged is how often it is logged that no connection can be accepted.
+const acceptLogged = 5 * time.Second
 
 // remoteAddr is who a connection counts for: an IPv4 address, or the 64 bits
 // of an IPv6 one that a site gets to itself.

@@ -33,6 +33,7 @@ type metrics struct {
 	panics             prometheus.Counter
 	connections        prometheus.Gauge
 	connectionsRefused prometheus.Counter
+	acceptErrors       prometheus.Counter
 	refusals           map[string]prometheus.Counter
 }
 
@@ -62,6 +63,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		connectionsRefused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headway_http_connections_refused_total", Help: "Connections closed at once because http.max_connections were open.",
 		}),
+		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_http_accept_errors_total", Help: "Times that no connection could be accepted, as when no file descriptors are left.",
+		}),
 		refusals: map[string]prometheus.Counter{},
 	}
 	for _, code := range refusals {
@@ -69,7 +73,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.requests, m.duration, m.byEndpoint, m.panics, m.connections, m.connectionsRefused, refused,
+		m.requests, m.duration, m.byEndpoint, m.panics, m.connections, m.connectionsRefused, m.acceptErrors, refused,
 	} {
 		errs = append(errs, reg.Register(c))
 	}

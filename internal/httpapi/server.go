@@ -163,7 +163,7 @@ const readAhead = 4096
 // Serve answers on the listener, by TLS if Options.TLS is set, until Drain; then
 // it returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	l = newBoundedListener(l, s.limits, s.metrics)
+	l = newBoundedListener(l, s.limits, s.metrics, s.log)
 	var err error
 	if s.http.TLSConfig != nil {
 		err = s.http.ServeTLS(l, "", "")
