@@ -42,6 +42,10 @@ const maxKept = 4096
 
 // write writes a dead letter. Writing the same one again changes nothing.
 func (q *Queue) write(ctx context.Context, l *deadLetter) error {
+	if q.broken() {
+		q.o.Count(queueDead, publishFailed, 1)
+		return errBroken
+	}
 	subject := l.subject
 	if command := commandOf(subject); command != "" {
 		subject = command

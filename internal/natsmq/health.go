@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"headway/api"
 	"headway/internal/calls"
 )
 
@@ -96,7 +97,16 @@ func (q *Queue) jetStream() *server.JetStreamConfig {
 	}
 }
 
-func (q *Queue) broken() bool { return q.health.failed.Load() || !q.server.JetStreamEnabled() }
+// broken reports whether the streams of our own server cannot be written.
+func (q *Queue) broken() bool {
+	return q.server != nil && (q.health.failed.Load() || !q.server.JetStreamEnabled())
+}
+
+// errBroken refuses a write that would not be answered.
+var errBroken = &calls.Problem{
+	Code: api.CodeQueueUnavailable, RetryAfter: healEvery,
+	Detail: "The streams of the message queue cannot be written; they are opened again once they can be.",
+}
 
 // Ready reports whether the queue can be used, and how it is or what stands in
 // the way.
@@ -104,7 +114,7 @@ func (q *Queue) Ready() (ok bool, detail string) {
 	switch {
 	case !q.nc.IsConnected():
 		return false, "the NATS server cannot be reached; it is tried again"
-	case q.server != nil && q.broken():
+	case q.broken():
 		return false, "the streams cannot be written; they are opened again once they can be, see the log"
 	case !q.ready.Load():
 		return false, "the streams are not there yet"

@@ -340,6 +340,9 @@ func (q *Queue) watch(ctx context.Context) {
 				q.auth.check(q.server)
 			}
 		case <-sweep.C:
+			if q.broken() { // its streams would not answer, and heal has to go on
+				continue
+			}
 			q.sweep(ctx)
 			q.look(ctx)
 			q.grow(ctx)

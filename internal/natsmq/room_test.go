@@ -264,14 +264,17 @@ func TestTheQueueHealsAfterAFullDisk(t *testing.T) {
 	})
 	w.ready()
 	nc := w.connect()
-	w.storing(false) // what comes first waits to be carried out
-	w.ask(nc, "headway.v1.commands.heads.register", registration("gpu-1"), `"HEADWAY_COMMANDS"`)
+	w.storing(false)
+	release := w.block() // what comes first waits to be carried out, and fails then
+	defer release()
+	w.ask(nc, "headway.v1.commands.heads.register", registration("gpu-1")+strings.Repeat(" ", 50_000), `"HEADWAY_COMMANDS"`) // more than fits into a block that is there
 	w.until("it was tried", func() bool { return w.of("heads.register", "received") > 0 })
 
 	ballast := filepath.Join(disk, "ballast")
 	fillDisk(t, ballast)
+	release()
 	w.until("a write fails", func() bool { return w.of("dead_letters", "publish_failed") > 0 })
-	w.ask(nc, "headway.v1.decisions.outcome", `{}`, "state.min_free_bytes")
+	w.ask(nc, "headway.v1.decisions.outcome", `{}`, `"code":503`)
 	w.until("it is said", func() bool {
 		ok, detail := w.queue.Ready()
 		return !ok && strings.Contains(detail, "cannot be written") && w.value("headway_queue_up", "") == 0 && said.has("cannot be written") > 0

@@ -42,6 +42,9 @@ func (q *Queue) store(m *nats.Msg) {
 	if err == nil {
 		err = tooLong(m.Data)
 	}
+	if err == nil && q.broken() {
+		err = errBroken
+	}
 	if err == nil {
 		command, err = q.command(m, p)
 	}
