@@ -65,6 +65,8 @@ func TestReadTraceRefuses(t *testing.T) {
 		"no JSON":          mooncake + "{\n",
 		"a duplicate":      mooncake + `{"timestamp":1,"timestamp":2,"input_length":1,"output_length":1}`,
 		"no tokens":        mooncake + `{"timestamp":1,"input_length":0,"output_length":1}`,
+		"too many tokens":  mooncake + `{"timestamp":1,"input_length":2000000,"output_length":1}`,
+		"too long answer":  mooncake + `{"timestamp":1,"input_length":1,"output_length":2000000}`,
 		"negative time":    mooncake + `{"timestamp":-1,"input_length":1,"output_length":1}`,
 		"other columns":    "TIMESTAMP,Tokens,More\n",
 		"no time":          azure + "yesterday,1,1\n",

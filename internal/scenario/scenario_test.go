@@ -104,6 +104,15 @@ func TestMistakesNameTheirLine(t *testing.T) {
 	}
 }
 
+func TestAScriptHasALastLine(t *testing.T) {
+	if _, err := scenario.Parse("test", strings.NewReader(strings.Repeat("# nothing\n", 10_000))); err != nil {
+		t.Errorf("10,000 lines: %v", err)
+	}
+	if _, err := scenario.Parse("test", strings.NewReader(strings.Repeat("# nothing\n", 10_001))); err == nil || !strings.Contains(err.Error(), "test:10001") {
+		t.Errorf("10,001 lines: %v", err)
+	}
+}
+
 func TestARunIsTheSameEachTime(t *testing.T) {
 	script := "policy\n  default_strategy: random\nend\nhead a\nhead b\n" +
 		strings.Repeat("decide 1 -> order a\n", 40)

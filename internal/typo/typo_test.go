@@ -7,6 +7,29 @@ import (
 	"headway/internal/typo"
 )
 
+// The border of what is near, and which of several is nearest.
+func TestTheBorderOfNear(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		known []string
+		want  string
+	}{
+		{"lesat", []string{"least"}, "least"},                            // a swap is one
+		{"abcdef", []string{"abcdxy"}, "abcdxy"},                         // two of six
+		{"abcdef", []string{"abcxyz"}, ""},                               // three of six
+		{"ab", []string{"ac"}, "ac"},                                     // one is always allowed
+		{"REGION", []string{"region"}, "region"},                         // case aside
+		{"abcdef", []string{"abcdex", "abcdxy"}, "abcdex"},               // the nearest, wherever it stands
+		{"abcdef", []string{"abcdxy", "abcdex"}, "abcdex"},               //
+		{strings.Repeat("x", 65), []string{strings.Repeat("x", 65)}, ""}, // too long to be compared
+		{strings.Repeat("x", 64), []string{strings.Repeat("x", 64)}, strings.Repeat("x", 64)},
+	} {
+		if got := typo.Nearest(c.name, c.known); got != c.want {
+			t.Errorf("Nearest(%q, %q) = %q, want %q", c.name, c.known, got, c.want)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	known := []string{"listen", "log_level", "max_in_flight", "region"}
 	for name, want := range map[string]string{
