@@ -43,7 +43,8 @@ type Difference struct {
 // PolicyCheck is the answer to POST /api/v1/policy/validate, a dry run.
 type PolicyCheck struct {
 	Valid           bool          `json:"valid"`
-	Errors          []Fault       `json:"errors"` // every fault; empty when valid
+	Errors          []Fault       `json:"errors"`             // every fault; empty when valid
+	Warnings        []Fault       `json:"warnings,omitempty"` // what is allowed and probably not meant, also for the fleet as it is
 	CurrentRevision uint64        `json:"current_revision"`
 	Differences     []Difference  `json:"differences"`      // to the policy in force
 	Replay          *PolicyReplay `json:"replay,omitempty"` // only when valid

@@ -61,8 +61,9 @@ type Lease struct {
 
 // RegistrationAnswer is the answer to a registration.
 type RegistrationAnswer struct {
-	Head  Head  `json:"head"`
-	Lease Lease `json:"lease"`
+	Head     Head     `json:"head"`
+	Lease    Lease    `json:"lease"`
+	Warnings []string `json:"warnings,omitempty"` // what keeps requests from the head for all that it does right
 }
 
 // StatusReport is the body of PUT /api/v1/heads/{id}/status.

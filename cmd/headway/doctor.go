@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,6 +20,7 @@ import (
 	"headway/client"
 	"headway/internal/app"
 	"headway/internal/boltstore"
+	"headway/internal/routing"
 )
 
 // finding is what the doctor found: fine, or what is wrong and what helps.
@@ -125,8 +128,10 @@ func examineService(ctx context.Context, c *client.Client) (found []finding) {
 	if err != nil {
 		found = append(found, finding{"credential", fault, err.Error(), "name a key with --token-file, or run this as the user of the service on its machine"})
 	} else {
-		f := headsFinding(heads)
-		found = append(found, f)
+		found = append(found, headsFinding(heads))
+		if p, err := c.Policy(ctx); err == nil {
+			found = append(found, aliasFindings(heads, p.Document)...)
+		}
 	}
 	values, err := scrape(ctx, c)
 	if err != nil {
@@ -158,6 +163,25 @@ func headsFinding(heads []api.Head) finding {
 		f.State, f.Fix = warning, "register heads, or see 'headway heads list -o wide' for why they take none; 'headway demo' starts a small fleet"
 	}
 	return f
+}
+
+// aliasFindings warns of aliases over model types that heads serve.
+func aliasFindings(heads []api.Head, document []byte) (found []finding) {
+	doc, faults := routing.ParsePolicy(document, "json")
+	if len(faults) > 0 {
+		return nil // the service took it
+	}
+	served := map[string]bool{}
+	for i := range heads {
+		for _, m := range heads[i].ModelTypes {
+			served[m] = true
+		}
+	}
+	policy, _ := routing.Compile(doc)
+	for _, f := range policy.Hidden(slices.Sorted(maps.Keys(served))) {
+		found = append(found, finding{"policy " + f.Pointer, warning, f.Reason, "'headway policy apply' a file without it"})
+	}
+	return found
 }
 
 // isHeld reports whether a head gets requests although it is silent.

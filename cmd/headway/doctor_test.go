@@ -129,3 +129,14 @@ func TestOnlyOldRecordsAreBehind(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDoctorFindsAnAliasOverAServedModelType(t *testing.T) {
+	heads := []api.Head{{ID: "a", ModelTypes: []string{"m"}}, {ID: "b", ModelTypes: []string{"m", "n"}}}
+	found := aliasFindings(heads, []byte(`{"default_strategy":"random","aliases":{"m":"other","free":"n"}}`))
+	if len(found) != 1 || found[0].State != warning || found[0].Check != "policy /aliases/m" || found[0].Fix == "" {
+		t.Errorf("found %+v", found)
+	}
+	if found := aliasFindings(heads, []byte(`{"default_strategy":"random","aliases":{"free":"n"}}`)); len(found) != 0 {
+		t.Errorf("found %+v", found)
+	}
+}

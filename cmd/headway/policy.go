@@ -28,7 +28,7 @@ YAML, or JSON when the name ends in .json; - is standard input.`,
 	}
 	r := new(remote)
 	r.addFlags(cmd)
-	cmd.AddCommand(newPolicyGet(r), newPolicyCheck(), newPolicyDiff(r), newPolicyValidate(r), newPolicyApply(r), newPolicyHistory(r), newPolicyRestore(r))
+	cmd.AddCommand(newPolicyGet(r), newPolicyCheck(r), newPolicyDiff(r), newPolicyValidate(r), newPolicyApply(r), newPolicyHistory(r), newPolicyRestore(r))
 	return cmd
 }
 
@@ -67,12 +67,14 @@ func documentOf(ctx context.Context, c *client.Client, revision int64) (json.Raw
 	return p.Document, err
 }
 
-func newPolicyCheck() *cobra.Command {
+func newPolicyCheck(r *remote) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say everything that is wrong with a policy file, without a service",
 		Long: `Say everything that is wrong with a policy file, each fault with its place,
-without a service. Exit code 0: it would be taken; 4: not.`,
+without a service. With --server it also warns of what does not fit the heads of
+that service, such as an alias over a model type that they serve, as 'policy
+validate' does. Exit code 0: it would be taken; 4: not.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			doc, err := readPolicy(args[0], cmd.InOrStdin(), cmd.OutOrStdout())
@@ -81,13 +83,41 @@ without a service. Exit code 0: it would be taken; 4: not.`,
 			}
 			policy, _ := routing.Compile(doc) // what was read without a fault compiles
 			for _, w := range policy.Warnings {
-				fmt.Fprintf(cmd.OutOrStdout(), "warning: %s: %s\n", seen(w.Pointer), seen(w.Reason))
+				warn(cmd.OutOrStdout(), w.Pointer, w.Reason)
+			}
+			if r.server != "" {
+				if err := r.warnOfFleet(cmd, doc, len(policy.Warnings)); err != nil {
+					return err
+				}
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: default %s, rules: %d, regions: %d\n",
 				args[0], doc.DefaultStrategy, len(doc.Rules), len(doc.Regions))
 			return err
 		},
 	}
+}
+
+func warn(w io.Writer, pointer, reason string) {
+	fmt.Fprintf(w, "warning: %s: %s\n", seen(pointer), seen(reason))
+}
+
+// warnOfFleet has the service compare a document with its heads, and leaves out
+// the warnings that were said.
+func (r *remote) warnOfFleet(cmd *cobra.Command, doc routing.Document, said int) error {
+	document, err := doc.Encode()
+	if err != nil {
+		return err
+	}
+	return r.do(nil, func(c *client.Client) error {
+		check, err := c.ValidatePolicy(cmd.Context(), document)
+		if err != nil {
+			return err
+		}
+		for _, w := range check.Warnings[min(said, len(check.Warnings)):] {
+			warn(cmd.OutOrStdout(), w.Pointer, w.Reason)
+		}
+		return nil
+	})
 }
 
 // readPolicy reads a file as the service reads that of --policy, so that every
@@ -205,6 +235,9 @@ would go elsewhere. Exit code 0: it is valid; 4: not.`,
 				}
 				w := cmd.OutOrStdout()
 				fmt.Fprintf(w, "%s is valid; it differs from revision %d in %d places\n", args[0], check.CurrentRevision, len(check.Differences))
+				for _, f := range check.Warnings {
+					warn(w, f.Pointer, f.Reason)
+				}
 				if err := writeDifferences(w, &out, check.Differences); err != nil {
 					return err
 				}

@@ -56,7 +56,11 @@ func (d *Desk) Register(ctx context.Context, p *access.Principal, body []byte) (
 	if err != nil {
 		return answer, false, in.named(err)
 	}
-	return api.RegistrationAnswer{Head: HeadOf(&done.View), Lease: toLease(done.Lease)}, done.Created, nil
+	answer = api.RegistrationAnswer{Head: HeadOf(&done.View), Lease: toLease(done.Lease)}
+	for _, f := range d.router.Registered(in.spec.ID, in.spec.ModelTypes, done.Created) {
+		answer.Warnings = append(answer.Warnings, "The policy's "+f.Pointer+": "+f.Reason+".")
+	}
+	return answer, done.Created, nil
 }
 
 // Report reads an api.StatusReport of the head. With no id, as where there is

@@ -236,6 +236,10 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	if !check.Valid || check.CurrentRevision != 3 || len(check.Differences) != 3 || check.Replay == nil || check.Replay.Decisions == 0 {
 		t.Errorf("the dry run says %+v", check)
 	}
+	hiding := into[api.PolicyCheck](t, ask(http.StatusOK, "POST", "/api/v1/policy/validate", `{"default_strategy":"round_robin","aliases":{"llama-3.1-8b":"other"},"caller_may":[]}`))
+	if !hiding.Valid || len(hiding.Warnings) != 1 || hiding.Warnings[0].Pointer != "/aliases/llama-3.1-8b" {
+		t.Errorf("an alias over a model type that heads serve: %+v", hiding)
+	}
 	ask(http.StatusOK, "GET", "/api/v1/policy/revisions?limit=2", "")
 	history := into[api.List[api.PolicyRevision]](t, ask(http.StatusOK, "GET", "/api/v1/policy/revisions", ""))
 	if len(history.Data) != 4 || !history.Data[0].Current || history.Data[1].Note != "calmer" || history.Data[3].Source != "default" {
@@ -285,6 +289,10 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	ask(http.StatusNoContent, "DELETE", "/api/v1/heads/bare/ejection", "")
 	if back := into[api.Head](t, ask(http.StatusOK, "GET", "/api/v1/heads/bare", "")); !back.Routable || back.Health.State != "fresh" {
 		t.Errorf("a reinstated head is shown as %+v", back)
+	}
+	named := ask(http.StatusCreated, "POST", "/api/v1/heads", `{"id":"hidden","endpoint":"http://10.0.0.3:8000","model_type":"small","region":"us-east"}`)
+	if got := into[api.RegistrationAnswer](t, named).Warnings; len(got) != 1 || !strings.Contains(got[0], "/aliases/small") {
+		t.Errorf("a head whose model type an alias hides is told %q", got)
 	}
 	w.store.failWith(fleet.ErrStoreUnavailable)
 	ask(http.StatusServiceUnavailable, "POST", "/api/v1/heads", strings.Replace(full, `"full"`, `"more"`, 1))

@@ -183,6 +183,9 @@ func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
 	for _, d := range differences {
 		check.Differences = append(check.Differences, api.Difference{Pointer: d.Pointer, Before: d.Before, After: d.After})
 	}
+	if warnings := append(slices.Clone(next.Warnings), s.router.HiddenBy(next)...); len(warnings) > 0 {
+		check.Warnings = calls.FaultsOf(warnings)
+	}
 	check.Valid, check.Replay = true, s.replay(next)
 	return writeJSON(w, http.StatusOK, check)
 }

@@ -124,6 +124,7 @@ func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, e
 		}
 	}
 	r.policy.Store(policy)
+	r.logHidden(r.HiddenBy(policy))
 	ended(audit.Success, "", revisionFields(policy.Revision))
 	r.events.Publish(event.Event{
 		Type: event.PolicyChanged, Time: r.now(),
