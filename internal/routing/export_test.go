@@ -6,3 +6,13 @@ const RaceEnabled = raceEnabled
 // CopiedPlaces is how many places the remembered candidates hold beside those of
 // the snapshot, and how many they may.
 func CopiedPlaces(r *Router) (held, limit int) { return int(r.cache.copied.Load()), maxCopied }
+
+// SumOfCopiedPlaces is what the sets have, one by one.
+func SumOfCopiedPlaces(r *Router) (sum int) {
+	for i := range r.cache.slots {
+		if e := r.cache.slots[i].Load(); e != nil {
+			sum += int(e.copied)
+		}
+	}
+	return sum
+}

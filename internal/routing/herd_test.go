@@ -71,6 +71,7 @@ type herd struct {
 	fleets   []*herdFleet
 	total    time.Duration
 	counted  int
+	late     time.Duration // of reports
 }
 
 // herdFleet is one replica's view of the heads.
@@ -129,9 +130,11 @@ func (h *herd) run(t *testing.T, strategy string, reportEvery time.Duration, out
 		var report func()
 		report = func() {
 			requests := int64(h.heads[id].running + len(h.heads[id].waiting))
-			for _, f := range h.fleets {
-				f.reports[id](requests)
-			}
+			h.at(h.late, func() {
+				for _, f := range h.fleets {
+					f.reports[id](requests)
+				}
+			})
 			h.at(time.Duration(float64(reportEvery)*(0.9+0.2*h.rand.Float64())), report)
 		}
 		h.at(time.Duration(h.rand.Float64()*float64(reportEvery)), report)
@@ -239,6 +242,21 @@ func TestNoStrategyMakesAHerd(t *testing.T) {
 				}
 			}
 			fmt.Fprintln(out)
+		}
+	}
+}
+
+// Reports that count our own requests as they were a second ago, of which most
+// have ended since, are no load of others: counting them twice must not
+// make heads swing between too much and too little.
+func TestNoStrategyMakesAHerdOfLateReports(t *testing.T) {
+	for _, replicas := range []int{1, 2} {
+		for _, strategy := range []string{"least_loaded", "power_of_two", "session_affinity"} {
+			h := newHerd(t, replicas, true, 7)
+			h.late = time.Second
+			if mean := h.run(t, strategy, time.Second, true); mean > 1.15 {
+				t.Errorf("%s, %d replicas, reports late by 1 s: mean response %.2f s; want at most 1.15 s", strategy, replicas, mean)
+			}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -261,12 +262,16 @@ func TestADecisionIDCannotBeGuessed(t *testing.T) {
 
 func TestMaxInFlightIsNeverPassed(t *testing.T) {
 	w := newWorld(t, nil)
+	const limit = 2
+	held := map[string]*atomic.Int64{}
 	for i := range 4 {
-		w.head(fmt.Sprintf("h%d", i), "us", func(s *fleet.Spec) { s.MaxInFlight = 8 })
+		id := fmt.Sprintf("h%d", i)
+		held[id] = new(atomic.Int64)
+		w.head(id, "us", func(s *fleet.Spec) { s.MaxInFlight = limit })
 	}
 	var over, taken atomic.Int64
 	var wait sync.WaitGroup
-	for range 8 {
+	for range 32 { // ask for 8 places
 		wait.Go(func() {
 			for range 500 {
 				d, err := w.router.Decide(&routing.Request{ModelType: "m"})
@@ -274,9 +279,11 @@ func TestMaxInFlightIsNeverPassed(t *testing.T) {
 					continue
 				}
 				taken.Add(1)
-				if d.Head.Live.InFlight() > 8+8 { // 8 askers may be about to be refused
+				if held[d.Head.ID].Add(1) > limit {
 					over.Add(1)
 				}
+				runtime.Gosched()
+				held[d.Head.ID].Add(-1)
 				_ = w.router.Finish(d.ID(), routing.Outcome{Result: routing.ResultOK})
 			}
 		})
@@ -285,15 +292,15 @@ func TestMaxInFlightIsNeverPassed(t *testing.T) {
 	if over.Load() > 0 || taken.Load() == 0 || inFlight(w) != 0 {
 		t.Errorf("over the limit %d times, %d taken, in flight at the end %d", over.Load(), taken.Load(), inFlight(w))
 	}
-	for range 32 {
+	for range 4 * limit {
 		w.decide(routing.Request{})
 	}
 	if f := w.refused(routing.Request{}); f != routing.FailAtCapacity {
 		t.Errorf("a full fleet refuses with %q", f)
 	}
 	for _, p := range w.fleet.Snapshot().Pools["m"].All.Heads {
-		if p.Live.InFlight() != 8 {
-			t.Errorf("%s has %d in flight; want exactly 8", p.ID, p.Live.InFlight())
+		if p.Live.InFlight() != limit {
+			t.Errorf("%s has %d in flight; want exactly %d", p.ID, p.Live.InFlight(), limit)
 		}
 	}
 }

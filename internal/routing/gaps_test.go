@@ -1,0 +1,241 @@
+package routing_test
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"headway/internal/fleet"
+	"headway/internal/routing"
+)
+
+// Each field of a request that the policy may reserve to itself is reserved alone.
+func TestEachOverrideIsAllowedByItsOwnName(t *testing.T) {
+	w := newWorld(t, nil)
+	w.head("a", "us", func(s *fleet.Spec) { s.Labels = map[string]string{"a": "b"} })
+	fields := map[string]routing.Request{
+		"strategy":    {Strategy: "random"},
+		"region_mode": {Region: "us", RegionMode: routing.RegionRequire},
+		"exclude":     {Exclude: []string{"b"}},
+		"labels":      {Labels: map[string]string{"a": "b"}},
+		"explain":     {Explain: true},
+	}
+	for allowed := range fields {
+		w.policy("default_strategy: round_robin\ncaller_may: [" + allowed + "]")
+		for field, req := range fields {
+			req.ModelType = "m"
+			_, err := w.router.Decide(&req)
+			override, refused := errors.AsType[*routing.OverrideError](err)
+			if refused == (field == allowed) || refused && override.Field != "/"+field {
+				t.Errorf("with %s allowed, %s: %v", allowed, field, err)
+			}
+		}
+	}
+}
+
+// Looking for alternatives in the next region says nothing of the session.
+func TestAlternativesDoNotTouchTheSession(t *testing.T) {
+	w := newWorld(t, nil)
+	w.policy("default_strategy: session_affinity\nregions:\n  us: {distances_ms: {eu: 80}}\ncaller_may: [strategy]")
+	w.head("near", "us", nil)
+	w.head("far", "eu", nil)
+	req := routing.Request{Region: "us", SessionKey: "alice"}
+	lookups := func() (hits, misses float64) {
+		families, err := w.metrics.Gather()
+		check(t, err)
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() != "headway_cache_lookups_total" || m.GetLabel()[0].GetValue() != "sessions" {
+					continue
+				}
+				if m.GetLabel()[1].GetValue() == "hit" {
+					hits = m.GetCounter().GetValue()
+				} else {
+					misses = m.GetCounter().GetValue()
+				}
+			}
+		}
+		return hits, misses
+	}
+	for i := range 3 {
+		d := w.decide(req)
+		if len(d.Alternatives()) != 1 || d.Head.ID != "near" || d.Sticky != (i > 0) {
+			t.Errorf("decision %d: %s, %d alternatives, sticky %v", i, d.Head.ID, len(d.Alternatives()), d.Sticky)
+		}
+		w.router.End(d, routing.Outcome{Result: routing.ResultOK})
+	}
+	if hits, misses := lookups(); hits != 2 || misses != 1 {
+		t.Errorf("%v sessions were found and %v not; want 2 and 1", hits, misses)
+	}
+}
+
+// A new policy holds from the very next decision on, whatever is remembered.
+func TestANewPolicyHoldsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // no tick of Run comes between
+		w := newWorld(t, nil)
+		for _, region := range []string{"us", "eu", "ap"} {
+			w.head(region, region, func(s *fleet.Spec) { s.MaxInFlight = 1 })
+		}
+		for _, near := range []string{"eu", "ap", "eu"} {
+			w.policy(fmt.Sprintf("default_strategy: round_robin\nregions:\n  us: {distances_ms: {eu: %d, ap: %d}}",
+				map[bool]int{true: 10, false: 90}[near == "eu"], map[bool]int{true: 10, false: 90}[near == "ap"]))
+			home := w.decide(routing.Request{Region: "us"})
+			away := w.decide(routing.Request{Region: "us"})
+			if away.Head.ID != near {
+				t.Errorf("with %s near it went to %s", near, away.Head.ID)
+			}
+			w.router.End(home, routing.Outcome{Result: routing.ResultOK})
+			w.router.End(away, routing.Outcome{Result: routing.ResultOK})
+		}
+	})
+}
+
+// However often a pool changes, what is counted of remembered candidates is what
+// they hold.
+func TestRememberedCandidatesAreCountedAsTheyAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		lease := w.head("flapping", "us", nil)
+		for i := range 10 {
+			w.head("h"+strconv.Itoa(i), "us", func(s *fleet.Spec) { s.Labels = map[string]string{"n": strconv.Itoa(i % 5)} })
+		}
+		for i := range 1000 {
+			w.report("flapping", lease, []fleet.Status{fleet.StatusDegraded, fleet.StatusActive}[i%2])
+			w.decide(routing.Request{Labels: map[string]string{"n": strconv.Itoa(i % 5)}})
+		}
+		held, _ := routing.CopiedPlaces(w.router)
+		if sum := routing.SumOfCopiedPlaces(w.router); held != sum || sum == 0 {
+			t.Errorf("%d places are counted, the sets have %d", held, sum)
+		}
+	})
+}
+
+// Of two reports the older says how far a comparison is to be believed.
+func TestTheOlderReportDecidesTheTrust(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		old, young := w.head("old", "us", nil), w.head("young", "us", nil)
+		w.counts("old", old, 50, 0)
+		w.counts("young", young, 0, 0)
+		share := func() float64 { // of the head that reported more
+			n := 0
+			const draws = 4000
+			for range draws {
+				d := w.decide(routing.Request{Strategy: "power_of_two"})
+				if d.Head.ID == "old" {
+					n++
+				}
+				d.Head.Live.Evict() // neither an outcome nor a place
+				w.counts("young", young, 0, 0)
+			}
+			return float64(n) / draws
+		}
+		if got := share(); got > 0.01 {
+			t.Errorf("by fresh reports the busy head gets %.3f of the requests", got)
+		}
+		time.Sleep(3 * time.Second)
+		w.counts("young", young, 0, 0)
+		// exp(-3/2) of the draws go by the reports, the rest to either alike.
+		if got := share(); got < 0.33 || got > 0.45 {
+			t.Errorf("with a report of 3 s it gets %.3f; want 0.39", got)
+		}
+	})
+}
+
+// A replay keeps the strategy that a caller chose, while callers may.
+func TestAReplayKeepsTheCallersStrategy(t *testing.T) {
+	w := newWorld(t, nil)
+	w.policy("default_strategy: round_robin\ncaller_may: [strategy]")
+	for i := range 4 {
+		w.head(fmt.Sprintf("h%d", i), "us", nil)
+	}
+	for range 40 {
+		w.decide(routing.Request{Strategy: "random"})
+	}
+	for _, c := range []struct {
+		may   string
+		moved bool
+	}{{"[strategy]", false}, {"[]", true}} {
+		policy, faults := routing.Compile(parse(t, "default_strategy: least_loaded\ncaller_may: "+c.may))
+		if len(faults) > 0 {
+			t.Fatal(faults)
+		}
+		if got := w.router.Replay(policy); got.Decisions != 40 || (got.Moved > 0) != c.moved {
+			t.Errorf("callers may %s: %d of %d moved", c.may, got.Moved, got.Decisions)
+		}
+	}
+}
+
+func parse(t *testing.T, yaml string) routing.Document {
+	t.Helper()
+	doc, faults := routing.ParsePolicy([]byte(yaml), "yaml")
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	return doc
+}
+
+// Whoever is k decisions behind what is kept has lost k.
+func TestSinceCountsWhatIsLost(t *testing.T) {
+	w := newWorld(t, func(o *routing.Options) { o.Recent = 16 })
+	w.head("a", "us", nil)
+	for range 40 {
+		w.decide(routing.Request{})
+	}
+	for _, c := range []struct{ from, lost, first uint64 }{
+		{0, 24, 25}, {22, 2, 25}, {23, 1, 25}, {24, 0, 25}, {25, 0, 26}, {39, 0, 40},
+	} {
+		list, seen, lost := w.router.Since(c.from, 100, nil)
+		if lost != c.lost || seen != 40 || len(list) != int(40-c.first+1) || list[0].Sequence() != c.first {
+			t.Errorf("since %d: %d lost, %d listed, up to %d; want %d lost", c.from, lost, len(list), seen, c.lost)
+		}
+	}
+	if list, seen, lost := w.router.Since(30, 4, nil); len(list) != 4 || seen != 34 || lost != 0 {
+		t.Errorf("at most 4 since 30: %d listed, up to %d, %d lost", len(list), seen, lost)
+	}
+}
+
+// A head that registered anew as another is not the one that served the session.
+func TestASessionDoesNotRememberAnotherHeadOfTheSameID(t *testing.T) {
+	w := newWorld(t, nil)
+	lease := w.head("a", "us", nil)
+	w.head("b", "us", nil)
+	req := routing.Request{Strategy: "session_affinity", SessionKey: "s", Exclude: []string{"b"}}
+	w.decide(req)
+	if d := w.decide(req); !d.Sticky {
+		t.Fatal("the session is not remembered")
+	}
+	w.report("a", lease, fleet.StatusOffline)
+	w.head("a", "us", nil)
+	if d := w.decide(req); d.Sticky {
+		t.Error("a head that registered anew is remembered by a session of the one before")
+	}
+}
+
+// The chosen head is in its explanation however many there are.
+func TestTheChosenHeadIsExplainedAmongManyOthers(t *testing.T) {
+	w := newWorld(t, nil)
+	w.fill(300)
+	last := 0
+	for range 200 {
+		d := w.decide(routing.Request{Strategy: "round_robin", Explain: true})
+		e, chosen := d.Explanation(), 0
+		for _, c := range e.Candidates {
+			if c.Chosen && c.HeadID == d.Head.ID {
+				chosen++
+			}
+		}
+		if chosen != 1 || len(e.Candidates) != routing.MaxExplained || e.Omitted != 300-routing.MaxExplained {
+			t.Fatalf("%s is chosen %d times among %d candidates, %d omitted", d.Head.ID, chosen, len(e.Candidates), e.Omitted)
+		}
+		if e.Candidates[routing.MaxExplained-1].Chosen {
+			last++
+		}
+	}
+	if last == 0 {
+		t.Error("no decision was for a head beyond those that are listed")
+	}
+}
