@@ -260,3 +260,12 @@ func TestNoStrategyMakesAHerdOfLateReports(t *testing.T) {
 		}
 	}
 }
+
+// Ten routers that see the same differences in the reports even out a tenth each.
+func TestNoStrategyMakesAHerdOfTen(t *testing.T) {
+	for _, strategy := range []string{"least_loaded", "geo_preferred"} {
+		if mean := newHerd(t, 10, true, 3).run(t, strategy, time.Second, true); mean > 1.10 {
+			t.Errorf("%s: mean response %.2f s; want at most 1.10 s", strategy, mean)
+		}
+	}
+}
