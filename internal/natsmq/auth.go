@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"fmt"
 	"maps"
 	"net"
 	"net/netip"
@@ -53,7 +54,13 @@ type credential struct {
 // Check implements server.Authentication. The credential is the token or the
 // password of the connection or, without either, its certificate; the name of
 // the user does not matter.
-func (a *authenticator) Check(c server.ClientAuthentication) bool {
+func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
+	defer func() { // a credential that meets a bug must not end the process
+		if cause := recover(); cause != nil {
+			a.log.warn("a connection to the message queue was refused", "panic", fmt.Sprint(cause))
+			good = false
+		}
+	}()
 	opts := c.GetOpts()
 	token := opts.Token
 	if token == "" {

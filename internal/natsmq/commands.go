@@ -118,7 +118,8 @@ func (q *Queue) apply(m jetstream.Msg) {
 		}
 		return
 	}
-	if err = q.carryOut(m.Subject(), m.Headers(), m.Data()); err == nil {
+	err = q.caught(func() error { return q.carryOut(m.Subject(), m.Headers(), m.Data()) })
+	if err == nil {
 		q.seen.applied(id)
 		q.o.Count(queue, processed, 1)
 		q.done(m, m.Ack())

@@ -169,14 +169,17 @@ func (q *Queue) denied(subject string, p *access.Principal, err error) {
 func (q *Queue) decide(r micro.Request) {
 	q.o.Count(queueRequest, received, 1)
 	body := r.Data()
-	p, err := q.admit(r.Subject(), access.Decide)
-	if err == nil {
-		err = tooLong(body)
-	}
+	var p *access.Principal
 	var answer []byte
-	if err == nil {
-		answer, err = q.o.Desk.Decide(body, nil)
-	}
+	err := q.caught(func() (err error) {
+		if p, err = q.admit(r.Subject(), access.Decide); err == nil {
+			err = tooLong(body)
+		}
+		if err == nil {
+			answer, err = q.o.Desk.Decide(body, nil)
+		}
+		return err
+	})
 	q.counted(r.Subject(), p, err)
 	q.reply(r, p, answer, err)
 }
@@ -184,7 +187,11 @@ func (q *Queue) decide(r micro.Request) {
 // register answers a registration. It waits for the disk, together with others.
 func (q *Queue) register(r micro.Request) {
 	q.o.Count(queueRegister, received, 1)
-	p, err := q.admit(r.Subject(), access.BeHead)
+	var p *access.Principal
+	err := q.caught(func() (err error) {
+		p, err = q.admit(r.Subject(), access.BeHead)
+		return err
+	})
 	if err != nil {
 		q.counted(r.Subject(), p, err)
 		q.reply(r, p, nil, err)
@@ -193,7 +200,11 @@ func (q *Queue) register(r micro.Request) {
 	q.workers <- struct{}{}
 	q.working.Go(func() {
 		defer func() { <-q.workers }()
-		answer, err := q.registerHead(p, r.Data())
+		var answer []byte
+		err := q.caught(func() (err error) {
+			answer, err = q.registerHead(p, r.Data())
+			return err
+		})
 		q.counted(r.Subject(), p, err)
 		q.reply(r, p, answer, err)
 	})
@@ -217,14 +228,17 @@ func (q *Queue) registerHead(p *access.Principal, body []byte) ([]byte, error) {
 // report takes a status report. It needs no answer, and gets one if it asks.
 func (q *Queue) report(m *nats.Msg) {
 	q.o.Count(queueStatus, received, 1)
-	p, err := q.admit(m.Subject, access.BeHead)
-	if err == nil {
-		err = tooLong(m.Data)
-	}
+	var p *access.Principal
 	var lease api.StatusAnswer
-	if err == nil {
-		lease, err = q.o.Desk.Report(p, "", m.Data)
-	}
+	err := q.caught(func() (err error) {
+		if p, err = q.admit(m.Subject, access.BeHead); err == nil {
+			err = tooLong(m.Data)
+		}
+		if err == nil {
+			lease, err = q.o.Desk.Report(p, "", m.Data)
+		}
+		return err
+	})
 	q.counted(m.Subject, p, err)
 	if m.Reply == "" {
 		return

@@ -37,17 +37,20 @@ func (q *Queue) store(m *nats.Msg) {
 	if queueOf(m.Subject) == queueRegister {
 		needs = access.BeHead
 	}
-	p, err := q.admit(m.Subject, needs)
+	var p *access.Principal
 	var command *nats.Msg
-	if err == nil {
-		err = tooLong(m.Data)
-	}
-	if err == nil && q.broken() {
-		err = errBroken
-	}
-	if err == nil {
-		command, err = q.command(m, p)
-	}
+	err := q.caught(func() (err error) {
+		if p, err = q.admit(m.Subject, needs); err == nil {
+			err = tooLong(m.Data)
+		}
+		if err == nil && q.broken() {
+			err = errBroken
+		}
+		if err == nil {
+			command, err = q.command(m, p)
+		}
+		return err
+	})
 	if err == nil {
 		err = q.room.take(accountOf(command.Header), sizeOf(command.Subject, command.Header, command.Data))
 	}

@@ -15,44 +15,60 @@ import (
 )
 
 // Events that came faster than they were read are reported as lost, with how
-// many, and so are those that found no room: with those that were sent they are
-// all.
+// many, and so are those that found no room, and reports that found none: with
+// the events that were sent they are all.
 func TestLostEventsAreReported(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{answer: always(200)}
+		release := make(chan struct{})
+		w := &world{answer: func(_ int, r *request) (int, http.Header, error) {
+			select {
+			case <-release:
+				return 200, http.Header{}, nil
+			case <-r.gone:
+				return 0, nil, errors.New("away")
+			}
+		}}
 		stop := w.run(t, webhook.Options{}, endpoint("head.expired"))
 		synctest.Wait()
-		total, lost, sent := 0, uint64(0), 0
-		for lost == 0 {
-			for range 50_000 {
-				w.events.Publish(event.Event{Type: event.HeadExpired})
-				total++
-			}
-			synctest.Wait()
-			// Reports what found no room.
+		total := 0
+		publish := func() {
 			w.events.Publish(event.Event{Type: event.HeadExpired})
 			total++
-			synctest.Wait()
-			lost, sent = 0, 0
-			for _, r := range w.requests() {
-				var m struct {
-					Type string   `json:"type"`
-					Data api.Lost `json:"data"`
-				}
-				if err := json.Unmarshal(r.body, &m); err != nil {
-					t.Fatal(err)
-				}
-				if m.Type != api.MessageLost {
-					sent++
-					continue
-				}
-				if m.Data.Count == 0 || m.Data.Reason != "slow" {
-					t.Fatalf("sent %s", r.body)
-				}
-				lost += m.Data.Count
-			}
 		}
-		if uint64(sent)+lost != uint64(total) {
+		for range 1100 { // 1,000 wait, one is being sent, the others find no room
+			publish()
+			synctest.Wait()
+		}
+		for lost := false; !lost; { // more than the stream keeps, and the report finds no room
+			for range 50_000 {
+				publish()
+			}
+			synctest.Wait()
+			lost = int(w.value("headway_webhook_messages_total", "dropped")) < total-1001
+		}
+		close(release)
+		synctest.Wait()
+		publish()
+		synctest.Wait()
+		sent, lost := 0, uint64(0)
+		for _, r := range w.requests() {
+			var m struct {
+				Type string   `json:"type"`
+				Data api.Lost `json:"data"`
+			}
+			if err := json.Unmarshal(r.body, &m); err != nil {
+				t.Fatal(err)
+			}
+			if m.Type != api.MessageLost {
+				sent++
+				continue
+			}
+			if m.Data.Count == 0 || m.Data.Reason != "slow" {
+				t.Fatalf("sent %s", r.body)
+			}
+			lost += m.Data.Count
+		}
+		if sent != 1002 || uint64(sent)+lost != uint64(total) {
 			t.Errorf("of %d events %d were sent and %d reported as lost", total, sent, lost)
 		}
 		stop()
