@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -117,4 +118,25 @@ func TestAnAnswerWithoutEnd(t *testing.T) {
 		}
 		stop()
 	})
+}
+
+// What must not be called is not tried again.
+func TestAForbiddenAddressIsNotTriedAgain(t *testing.T) {
+	w := &world{}
+	stop := w.run(t, webhook.Options{}, webhook.Endpoint{Name: "metadata", URL: "http://[::a9fe:a9fe]/", Secret: secret})
+	failures := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.counted["error"]
+	}
+	for end := time.Now().Add(time.Minute); failures() < 3; <-time.After(5 * time.Millisecond) {
+		w.events.Publish(event.Event{Type: event.HeadExpired})
+		if time.Now().After(end) {
+			t.Fatal("nothing is tried")
+		}
+	}
+	stop()
+	if text := w.log.String(); strings.Contains(text, "attempt=2") || !strings.Contains(text, "link-local") {
+		t.Errorf("the log says %.2000s", text)
+	}
 }
