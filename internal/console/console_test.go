@@ -65,6 +65,9 @@ func TestWhatIsServed(t *testing.T) {
 			t.Errorf("%s asked again: %d with %d bytes", path, again.Code, again.Body.Len())
 		}
 		small := ask(t, c, path, "Accept-Encoding", "gzip, br")
+		if got := small.Header().Get("Content-Encoding"); got != "gzip" {
+			t.Errorf("%s by gzip is said to be %q", path, got)
+		}
 		unzipped, err := gzip.NewReader(small.Body)
 		if err != nil {
 			t.Fatal(err)
