@@ -64,7 +64,7 @@ func TestWhatAQueryMayTake(t *testing.T) {
 		{"label_replace", replace(8, replace(8, replace(8, one))), replace(8, replace(8, replace(8, replace(8, one)))), "label value", 0},
 		{"the time of label_replace", `label_replace(x, "a", "$1", "head", "(a{50})")`, `label_replace(x, "a", "$1", "head", "(a{900})")`, "too long", 0},
 		{"labels of many series", join(8, "x"), join(8, join(30, "x")), "memory", 0},
-		{"or", strings.Join([]string{"x", "x", "x"}, " or "), "(x or x) or (x or x) or ((x or x) or (x or x)) or ((x or x) or (x or x)) or ((x or x) or (x or x)) or ((x or x) or (x or x))", "memory", 0},
+		{"or", "x or x or x or x", "x or x or x or x or x or x or x or x", "memory", 0},
 		{"many selectors", strings.Join([]string{"sum(x)", "sum(x)", "sum(x)", "sum(x)"}, "+"), "sum(x)" + strings.Repeat("+sum(x)", 100), "memory", 0},
 		{"count_values", `count_values("v", ` + one + ")", `count_values("v", x)`, "memory", 60},
 		{"steps of many series", "sum(x)", "x * x + x", "memory", 60},

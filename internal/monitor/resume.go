@@ -70,7 +70,7 @@ func (r *rules) resume(one *rule, found map[uint64]*alert, now time.Time) {
 		}
 		if of := found[hash]; of != nil {
 			was.labels, was.annotations, was.value = of.labels, of.annotations, of.value
-		} else if was.state == pending || !one.makes(was.labels) {
+		} else if !one.makes(was.labels) {
 			continue
 		}
 		if len(one.active) < maxAlerts {
