@@ -124,7 +124,7 @@ func TestADamagedFileIsRefusedOrServesWhatWasWritten(t *testing.T) {
 	// What bbolt keeps of its own has no checksum but in its meta pages.
 	t.Run("the head of each page", func(t *testing.T) {
 		f := newDamagedFile(t)
-		const head = 48 // the header and the first elements, or all of a meta
+		const head = 80 // the header and the first elements, or all of a meta
 		for page := range len(f.sound) / pageSize {
 			for bit := page % 31; bit < head*8; bit += 31 {
 				if f.sound[page*pageSize+bit/8]|f.sound[page*pageSize+8] != 0 {
