@@ -1,14 +1,53 @@
 package main
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 )
+
+// The archive of a release has each file that its compose file mounts.
+func TestTheArchiveHasWhatItsComposeFileMounts(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "../../scripts/release/tree", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	content, err := os.ReadFile(filepath.Join(dir, "deploy", "docker-compose.yml"))
+	var file struct {
+		Services map[string]struct{ Volumes []string }
+		Volumes  map[string]any
+	}
+	if err = errors.Join(err, yaml.Unmarshal(content, &file)); err != nil {
+		t.Fatal(err)
+	}
+	mounted := 0
+	for name, s := range file.Services {
+		for _, v := range s.Volumes {
+			from, _, _ := strings.Cut(v, ":")
+			if _, kept := file.Volumes[from]; kept {
+				continue
+			}
+			mounted++
+			if found, err := os.ReadDir(filepath.Join(dir, "deploy", from)); err != nil || len(found) == 0 {
+				t.Errorf("%s mounts %s, of which the archive has %v: %v", name, from, found, err)
+			}
+		}
+	}
+	if mounted < 4 {
+		t.Errorf("%d mounts were found", mounted)
+	}
+	for _, want := range []string{"prometheus/rules/routing-service.rules.yml", "grafana/dashboards/routing-service.json", "alertmanager/receiver", "examples/python/head.py", "CHANGELOG.md"} {
+		if _, err := os.Stat(filepath.Join(dir, want)); err != nil {
+			t.Error(err)
+		}
+	}
+}
 
 // What the compose file sets lets a browser of this machine reach the service,
 // and nobody without a key: it starts with one only.

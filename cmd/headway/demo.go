@@ -11,6 +11,7 @@ import (
 
 func newDemo() *cobra.Command {
 	var o demo.Options
+	var ports string
 	r := new(remote)
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -30,6 +31,10 @@ d drains one, q stops.`,
 					return usageError(fmt.Errorf("--%s 0: want more than 0", name))
 				}
 			}
+			var err error
+			if o.Ports, err = demo.ParsePorts(ports); err != nil {
+				return usageError(fmt.Errorf("--ports: %w", err))
+			}
 			d, now, err := r.open()
 			if err != nil {
 				return err
@@ -41,6 +46,7 @@ d drains one, q stops.`,
 	r.addConnectionFlags(cmd)
 	f := cmd.Flags()
 	f.IntVar(&o.Heads, "heads", 8, "number of heads, 1 to 1000")
+	f.StringVar(&ports, "ports", "", "ports of 127.0.0.1 that the heads listen on, FIRST-LAST, one for each; without it free ones")
 	f.StringSliceVar(&o.Models, "models", []string{"llama-3.1-8b", "qwen2.5-32b"}, "model types")
 	f.StringSliceVar(&o.Regions, "regions", []string{"us-east", "us-west", "eu-west"}, "regions")
 	f.Float64Var(&o.Rate, "rate", demo.DefaultRate, "requests per second")

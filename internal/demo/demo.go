@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,6 +48,7 @@ type Options struct {
 	Models   []string          // the heads serve them in turn
 	Regions  []string          // the heads of each model stand in them in turn
 	Rate     float64           // mean requests per second, 0.01 to 10000
+	Ports    Ports             // that the heads listen on; zero: free ones
 	Duration time.Duration     // 0: until the context ends or q is pressed
 	Speed    float64           // times faster than real that the heads work, 0.01 to 1000
 	Seed     uint64            // of the arrivals and of what is killed
@@ -53,6 +56,34 @@ type Options struct {
 	Trace    string            // a Mooncake JSONL or Azure CSV file, gzipped or not; empty: the sample
 	Chaos    bool              // kill a head every 15 s and start it again
 	Logger   *slog.Logger
+}
+
+// Ports is a range of ports, both ends included.
+type Ports struct{ First, Last int }
+
+// ParsePorts reads FIRST-LAST, such as 9001-9008; "" is no range.
+func ParsePorts(text string) (p Ports, err error) {
+	if text == "" {
+		return Ports{}, nil
+	}
+	first, last, found := strings.Cut(text, "-")
+	p.First, err = strconv.Atoi(first)
+	if err == nil {
+		p.Last, err = strconv.Atoi(last)
+	}
+	if err != nil || !found || p.First < 1 || p.Last > 65535 || p.First > p.Last {
+		return Ports{}, fmt.Errorf("ports %q, want FIRST-LAST such as 9001-9008, of 1 to 65535", text)
+	}
+	return p, nil
+}
+
+// address is where a head listens: each has a port of its own, also after it was
+// started again.
+func (p Ports) address(head int) string {
+	if p == (Ports{}) {
+		return ""
+	}
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.First+head))
 }
 
 // Bounds on waiting.
@@ -151,6 +182,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("a speed of %v, want 0.01 to 1000", o.Speed)
 	case o.Duration < 0:
 		return fmt.Errorf("a duration of %v", o.Duration)
+	case o.Ports != Ports{} && o.Ports.Last-o.Ports.First+1 < o.Heads:
+		return fmt.Errorf("ports %d-%d are %d, fewer than the %d heads", o.Ports.First, o.Ports.Last, o.Ports.Last-o.Ports.First+1, o.Heads)
 	case o.Heads < len(o.Models):
 		return fmt.Errorf("%d heads cannot serve %d models", o.Heads, len(o.Models))
 	}

@@ -52,7 +52,7 @@ type note struct {
 const maxNotes = 20
 
 // unit is one head with its agent. A dead one can be started again, on a new
-// port and with an empty cache, as a new process would.
+// port, unless they are given, and with an empty cache, as a new process would.
 type unit struct {
 	id, model, region, zone string
 	options                 mockhead.Options
@@ -79,7 +79,7 @@ func newHeads(o *Options, connections *http.Client) *heads {
 			region: o.Regions[place%len(o.Regions)], zone: string(rune('a' + place/len(o.Regions)%3)),
 			server: o.Server, client: connections, logger: o.Logger, state: stateDown,
 			options: mockhead.Options{
-				Models: []string{model}, Speed: o.Speed, StreamInterval: streamInterval, Logger: o.Logger,
+				Addr: o.Ports.address(i), Models: []string{model}, Speed: o.Speed, StreamInterval: streamInterval, Logger: o.Logger,
 			},
 		})
 	}

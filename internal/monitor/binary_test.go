@@ -45,7 +45,7 @@ func build(t testing.TB, flags ...string) float64 {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "headway")
 	args := append([]string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", binary}, flags...)
-	if out, err := exec.CommandContext(t.Context(), "go", append(args, "headway/cmd/headway")...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", append(args, "../../cmd/headway")...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	info, err := os.Stat(binary)

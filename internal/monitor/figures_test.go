@@ -27,7 +27,7 @@ func TestOnlyPromQLIsLinked(t *testing.T) {
 	if err != nil {
 		t.Skipf("the go command is needed: %v", err)
 	}
-	out, err := exec.CommandContext(t.Context(), tool, "list", "-deps", "headway/"+"internal/monitor").CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), tool, "list", "-deps", ".").CombinedOutput()
 	if err != nil {
 		t.Fatalf("go list: %v: %s", err, out)
 	}

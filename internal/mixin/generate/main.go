@@ -46,6 +46,9 @@ func generate(root string) (map[string][]byte, error) {
 	if files["internal/console/pages/runbooks.html"], err = mixin.RunbookPage(groups); err != nil {
 		return nil, err
 	}
+	if err := kubernetes(files); err != nil {
+		return nil, err
+	}
 	files[guide], err = fillGuide(root, groups)
 	return files, err
 }

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// kubernetes adds what the operators of Prometheus and Grafana in a cluster read:
+// the rules as a PrometheusRule, and each dashboard as a ConfigMap with the label
+// that Grafana's sidecar looks for.
+func kubernetes(files map[string][]byte) error {
+	var rules struct {
+		Groups []any `yaml:"groups"`
+	}
+	if err := yaml.Unmarshal(files["prometheus/rules/routing-service.rules.yml"], &rules); err != nil {
+		return err
+	}
+	const dir = "deploy/kubernetes/monitoring/"
+	var err error
+	files[dir+"prometheusrule.yaml"], err = manifests(manifest{
+		APIVersion: "monitoring.coreos.com/v1", Kind: "PrometheusRule", Metadata: named("headway", nil), Spec: rules,
+	})
+	if err != nil {
+		return err
+	}
+	var boards []manifest
+	for _, name := range slices.Sorted(keysOf(files, "grafana/dashboards/")) {
+		file := path.Base(name)
+		boards = append(boards, manifest{
+			APIVersion: "v1", Kind: "ConfigMap", Metadata: named(strings.TrimSuffix(file, ".json"), map[string]string{"grafana_dashboard": "1"}),
+			Data: map[string]string{file: string(files[name])},
+		})
+	}
+	if len(boards) == 0 {
+		return fmt.Errorf("there are no dashboards for %s", dir)
+	}
+	files[dir+"dashboards.yaml"], err = manifests(boards...)
+	return err
+}
+
+// manifest is one object of Kubernetes.
+type manifest struct {
+	APIVersion string            `yaml:"apiVersion"`
+	Kind       string            `yaml:"kind"`
+	Metadata   metadata          `yaml:"metadata"`
+	Spec       any               `yaml:"spec,omitempty"`
+	Data       map[string]string `yaml:"data,omitempty"`
+}
+
+type metadata struct {
+	Name   string            `yaml:"name"`
+	Labels map[string]string `yaml:"labels"`
+}
+
+func named(name string, labels map[string]string) metadata {
+	all := map[string]string{"app.kubernetes.io/name": "headway"}
+	for k, v := range labels {
+		all[k] = v
+	}
+	return metadata{name, all}
+}
+
+func manifests(list ...manifest) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString("# Made from internal/mixin by 'go run ./internal/mixin/generate'; change it there.\n")
+	e := yaml.NewEncoder(&b)
+	e.SetIndent(2)
+	for _, m := range list {
+		if err := e.Encode(m); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), e.Close()
+}
+
+// keysOf are the names of files below a directory.
+func keysOf(files map[string][]byte, dir string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for name := range files {
+			if strings.HasPrefix(name, dir) && !yield(name) {
+				return
+			}
+		}
+	}
+}
