@@ -221,6 +221,9 @@ func TestSubmitRefuses(t *testing.T) {
 	if _, err = e.Submit(mockhead.Request{PromptTokens: 0, OutputTokens: 1}); err == nil {
 		t.Error("an empty prompt was accepted")
 	}
+	if _, err = e.Submit(mockhead.Request{PromptTokens: 1, OutputTokens: 0}); err == nil {
+		t.Error("a request for no output was accepted")
+	}
 	if _, err = e.Submit(mockhead.Request{PromptTokens: p.KVTokens - 1, OutputTokens: 1}); err != nil {
 		t.Errorf("a sequence as large as the cache: %v", err)
 	}
