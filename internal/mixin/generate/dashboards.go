@@ -28,7 +28,7 @@ var (
 		about: "Heads that take new requests: those whose lease holds, and above them those that the mass-expiry guard holds though theirs ran out. Several instances each report the same fleet.",
 		queries: []query{
 			{"max by (job) (" + of("active_heads") + ")", "active heads"},
-			{"max by (job) (" + of("headway_held_heads") + ") > 0", "held by the guard"},
+			{"max by (job) (" + of("headway_held_heads") + ")", "held by the guard"},
 		},
 	}
 	httpRequests = panel{
