@@ -206,7 +206,8 @@ func (q *Queue) register(r micro.Request) {
 			return err
 		})
 		q.counted(r.Subject(), p, err)
-		q.reply(r, p, answer, err)
+		// The service is done with the request, and looks at what Error notes in it.
+		q.answer(&nats.Msg{Subject: r.Subject(), Reply: r.Reply()}, p, answer, err)
 	})
 }
 
@@ -272,6 +273,9 @@ func (q *Queue) answer(m *nats.Msg, p *access.Principal, body []byte, err error)
 // sent it.
 func (q *Queue) counted(subject string, p *access.Principal, err error) {
 	q.denied(subject, p, err)
+	if err != nil && calls.ProblemOf(err).Code == api.CodeInternal {
+		q.o.Log.Error("message failed", "subject", subject, "error", err)
+	}
 	queue := queueOf(subject)
 	switch {
 	case err == nil:
@@ -299,9 +303,6 @@ func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err e
 		return
 	}
 	problem := calls.ProblemOf(err)
-	if problem.Code == api.CodeInternal {
-		q.o.Log.Error("message failed", "subject", r.Subject(), "error", err)
-	}
 	_ = r.Error(strconv.Itoa(problem.Status()), problem.Code, bodyOf(problem))
 }
 
