@@ -61,9 +61,10 @@ func (c *client) end(reason string, cause any) {
 	})
 }
 
-// recovered ends the client whose goroutine panicked, and nothing else.
-func (c *client) recovered() {
-	if cause := recover(); cause != nil {
+// recovered ends the client whose goroutine panicked, and nothing else. The
+// cause is nil where it did not.
+func (c *client) recovered(cause any) {
+	if cause != nil {
 		c.end(reasonPanic, cause)
 	}
 }
@@ -75,7 +76,7 @@ func (c *client) serve() {
 		defer c.e.mu.Unlock()
 		delete(c.e.clients, c)
 	}()
-	defer c.recovered()
+	defer func() { c.recovered(recover()) }()
 	r := bufio.NewReaderSize(metered{c}, 2*maxInline)
 	for {
 		cmd, err := c.next(r)
@@ -206,7 +207,7 @@ func (c *client) offer(lines []string) bool {
 
 // deliver writes the lines that wait.
 func (c *client) deliver() {
-	defer c.recovered()
+	defer func() { c.recovered(recover()) }()
 	for {
 		select {
 		case <-c.gone:

@@ -201,7 +201,7 @@ func tryRedisCLI(t *testing.T, options []string) {
 	var said []string
 	for len(said) < 6 && lines.Scan() {
 		if said = append(said, lines.Text()); len(said) == 3 {
-			e.Publish(t.Context(), [][]byte{[]byte("first")})
+			_, _, _ = e.Publish(t.Context(), [][]byte{[]byte("first")})
 		}
 	}
 	_ = cmd.Process.Kill()
