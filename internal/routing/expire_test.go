@@ -128,3 +128,31 @@ func TestOnlyTheFirstOutcomeIsRecorded(t *testing.T) {
 		finish(d, ResultOK, false, false, ResultCancelled)
 	}
 }
+
+// A slot that a newer decision takes leaves its place among those that end with
+// the older one.
+func TestANewerDecisionTakesTheSlotOutOfTheOldersPlace(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	r := newReservations(2)
+	head := &fleet.Head{Live: new(fleet.Live)}
+	ended := map[*Decision]bool{}
+	end := func(d *Decision) { ended[d] = true; r.finish(d, &Outcome{Result: ResultExpired}) }
+	add := func(at, lasts time.Duration) *Decision {
+		d := &Decision{Head: head, At: start.Add(at)}
+		d.lasts.Store(int64(lasts))
+		if old := r.add(d); old != nil {
+			r.finish(old, &evicted)
+		}
+		r.expire(start.Add(at), end)
+		return d
+	}
+	first := add(0, time.Second)
+	second := add(0, 10*time.Second)
+	first.renew(start.Add(10 * time.Second))
+	r.expire(start.Add(2*time.Second), end) // now both end at once, the first before the second
+	third := add(2*time.Second, time.Minute)
+	r.expire(start.Add(11*time.Second), end)
+	if !ended[second] || ended[third] {
+		t.Errorf("after its time the second ended: %v; the third: %v", ended[second], ended[third])
+	}
+}
