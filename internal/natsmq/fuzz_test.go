@@ -1,6 +1,7 @@
 package natsmq_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,9 @@ func FuzzMessages(f *testing.F) {
 			m.Header[key] = []string{value}
 		}
 		answer, err := nc.RequestMsg(m, 30*time.Second)
+		if errors.Is(err, nats.ErrBadHeaderMsg) {
+			return // the client does not send it
+		}
 		if err != nil {
 			t.Fatalf("%s with %q: %q and %q: %v", queue, key, value, body, err)
 		}
