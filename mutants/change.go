@@ -19,7 +19,8 @@ import (
 //	test TestLateReportsRenewTheLease|TestReports
 //
 // The lines after - are the old text and stand exactly once in the file; those
-// after + are the new text. The tests run in the package of the file, or in
+// after + are the new text. TestA/part runs the parts of TestA whose names hold
+// that. The tests run in the package of the file, or in
 // that of a first word such as ./cmd/headway. In place of the line of tests,
 // "unnoticed REASON" marks a change that no test notices.
 type change struct {
@@ -40,7 +41,28 @@ type test struct {
 
 type changes []change
 
-var testNames = regexp.MustCompile(`^(Test|Fuzz|Example)\w*(\|(Test|Fuzz|Example)\w*)*$`)
+var testNames = regexp.MustCompile(`^(Test|Fuzz|Example)\w*(/[^|/]+)?(\|(Test|Fuzz|Example)\w*(/[^|/]+)?)*$`)
+
+// top is the test of a name that may be TestA/part.
+func top(name string) string {
+	name, _, _ = strings.Cut(name, "/")
+	return name
+}
+
+// pattern is what -test.run takes for the names: the whole name of each test,
+// and of its parts those that hold the text behind the slash.
+func (t test) pattern() string {
+	var patterns []string
+	for name := range strings.SplitSeq(t.names, "|") {
+		_, part, inPart := strings.Cut(name, "/")
+		p := "^" + top(name) + "$"
+		if inPart {
+			p += "/" + part
+		}
+		patterns = append(patterns, p)
+	}
+	return strings.Join(patterns, "|")
+}
 
 func readAll(root string) (changes, error) {
 	names, err := filepath.Glob(filepath.Join(root, "mutants", "*.txt"))

@@ -136,10 +136,10 @@ func (t *trial) unchanged(ctx context.Context, chosen changes) (map[test]string,
 		defer t.mu.Unlock()
 		for _, w := range wanted[pkg] {
 			for name := range strings.SplitSeq(w.names, "|") {
-				if d, ok := took[name]; ok {
+				if d, ok := took[top(name)]; ok {
 					t.base[w] += d
 				} else {
-					broken[w] = fmt.Sprintf("%s does not pass without the change: it fails, is skipped, or %s has no such test%s", name, pkg, failing(out, name))
+					broken[w] = fmt.Sprintf("%s does not pass without the change: it fails, is skipped, or %s has no such test%s", name, pkg, failing(out, top(name)))
 				}
 			}
 		}
@@ -219,7 +219,7 @@ func (t *trial) compile(ctx context.Context, pkg, overlay, binary string) ([]byt
 func (t *trial) start(ctx context.Context, what test, binary, overlay string, limit time.Duration) (out []byte, late bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "-test.v", "-test.failfast="+strconv.FormatBool(overlay != ""), "-test.run", "^("+what.names+")$")
+	cmd := exec.CommandContext(ctx, binary, "-test.v", "-test.failfast="+strconv.FormatBool(overlay != ""), "-test.run", what.pattern())
 	cmd.Dir = filepath.Join(t.root, filepath.FromSlash(what.pkg))
 	cmd.Env = os.Environ()
 	if overlay != "" {

@@ -20,6 +20,11 @@ func TestCount(t *testing.T) {
 	}
 }
 
+func TestParts(t *testing.T) {
+	t.Run("below", TestBelow)
+	t.Run("border", TestBorder)
+}
+
 func TestSkipped(t *testing.T) { t.Skip("always") }
 
 func TestFailing(t *testing.T) { t.Error("always") }
