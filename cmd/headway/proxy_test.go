@@ -226,8 +226,13 @@ func TestTheFilesOfMonitoringLinkToTheService(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	for _, args := range [][]string{
-		{"m"}, {"m", "--external-url", "gateway.example"}, {"m", "--external-url", "https://x/console"}, {"m", "--external-url", "https://u:p@x"},
-		{"m", "--external-url", "https://x/?a=b"}, {"m", "--external-url", "https://x", "--target", "nonsense"}, {"m", "--external-url", "https://x/a/../b"},
+		{"m"},
+		{"m", "--external-url", "gateway.example"},
+		{"m", "--external-url", "https://x/console"},
+		{"m", "--external-url", "https://u:p@x"},
+		{"m", "--external-url", "https://x/?a=b"},
+		{"m", "--external-url", "https://x", "--target", "nonsense"},
+		{"m", "--external-url", "https://x/a/../b"},
 	} {
 		s.cli(exitUsage, append([]string{"monitoring", "export"}, args...)...)
 	}

@@ -256,8 +256,17 @@ func TestWhatIsNoNumberIsLikeNone(t *testing.T) {
 		a, b, largest float64
 		want          bool
 	}{
-		{1, 1, 1, true}, {1, 1.3, 1, true}, {1, 1.5, 1, false}, {1, 4, 100, true}, {0, 0, 0, true}, {0, 1, 1, false},
-		{nan, nan, 1, true}, {1, nan, 1, false}, {nan, 1, 1, false}, {1, inf, 1, false}, {inf, inf, inf, true},
+		{1, 1, 1, true},
+		{1, 1.3, 1, true},
+		{1, 1.5, 1, false},
+		{1, 4, 100, true},
+		{0, 0, 0, true},
+		{0, 1, 1, false},
+		{nan, nan, 1, true},
+		{1, nan, 1, false},
+		{nan, 1, 1, false},
+		{1, inf, 1, false},
+		{inf, inf, inf, true},
 	} {
 		if got := alike(c.a, c.b, c.largest); got != c.want {
 			t.Errorf("%v and %v of %v are alike: %v", c.a, c.b, c.largest, got)
