@@ -183,8 +183,10 @@ func (q *Queue) withLetter(ctx context.Context, action string, number uint64, do
 		return err
 	}
 	if err = do(raw); err == nil {
-		err = stream.DeleteMsg(ctx, number)
 		q.letters.ours.Add(1)
+		if err = stream.DeleteMsg(ctx, number); err != nil {
+			q.letters.ours.Add(^uint64(0))
+		}
 	}
 	if err != nil {
 		end(audit.Failure, err.Error(), nil)

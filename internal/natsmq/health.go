@@ -166,9 +166,10 @@ func (f *fill) set(share float64) { f.permille.Store(int64(1000*share + 0.5)) }
 type letters struct {
 	fill
 	ours atomic.Uint64 // that this process retried or purged
-	gone uint64        // that had left the stream at the last look
-	was  uint64        // of ours, then
 	seen bool          // there was a look
+	gone uint64        // that had left the stream at the last one
+	base int64         // of those, without ours, before the first
+	lost int64         // since then, as counted
 }
 
 // look measures the streams. It counts the dead letters that have left theirs
@@ -188,7 +189,6 @@ func (q *Queue) look(ctx context.Context) {
 	if err != nil {
 		return // consume says so
 	}
-	ours := q.letters.ours.Load()
 	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(prefix+queueDead+".>"))
 	if err != nil {
 		return
@@ -198,12 +198,16 @@ func (q *Queue) look(ctx context.Context) {
 		filled = max(filled, share(n, info.Config.MaxMsgsPerSubject))
 	}
 	q.letters.set(filled)
-	gone := info.State.LastSeq - info.State.Msgs
-	l := &q.letters
-	if lost := gone - l.gone - (ours - l.was); l.seen && gone >= l.gone && int64(lost) > 0 {
-		q.metrics.discarded.Add(float64(lost))
+	// Asked last, and counted before each removal: what we remove never looks lost.
+	l, gone, ours := &q.letters, info.State.LastSeq-info.State.Msgs, q.letters.ours.Load()
+	if !l.seen || gone < l.gone { // the first look, or another stream
+		l.seen, l.base, l.lost = true, int64(gone)-int64(ours), 0
 	}
-	l.gone, l.was, l.seen = gone, ours, true
+	l.gone = gone
+	if lost := int64(gone) - int64(ours) - l.base; lost > l.lost {
+		q.metrics.discarded.Add(float64(lost - l.lost))
+		l.lost = lost
+	}
 }
 
 func share(n uint64, of int64) float64 {
