@@ -160,6 +160,33 @@ func TestReadingOnIsBounded(t *testing.T) {
 	}
 }
 
+// What is left of a body is taken, so that its sender comes to read the answer.
+func TestWhatIsLeftOfABodyIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := newPipes()
+		go func() { _ = w.server.Serve(p) }()
+		defer func() { _ = p.Close() }()
+		client, server := net.Pipe()
+		p.conns <- server
+		answered := make(chan string)
+		go func() {
+			got, _ := io.ReadAll(client)
+			answered <- string(got)
+		}()
+		if _, err := io.WriteString(client, "POST /api/v1/decisions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2097152\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := client.Write(make([]byte, 2<<20)); err != nil {
+			t.Errorf("%d bytes were taken: %v", n, err)
+		}
+		if got := <-answered; !strings.HasPrefix(got, "HTTP/1.1 413 ") {
+			t.Errorf("%.100q", got)
+		}
+		_ = client.Close()
+	})
+}
+
 // A client that leaves in the middle of its body made no mistake in it: it is
 // counted as one that left, by whatever it came.
 func TestAClientThatLeavesInItsBody(t *testing.T) {
