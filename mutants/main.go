@@ -74,7 +74,7 @@ func run(ctx context.Context, out io.Writer, o options) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	t := &trial{options: o, dir: dir, out: out, base: map[test]time.Duration{}}
 	results, err := t.all(ctx, chosen)
 	if err != nil {

@@ -120,7 +120,7 @@ func (t *trial) unchanged(ctx context.Context, chosen changes) (map[test]string,
 	t.each(len(packages), func(i int) {
 		pkg := packages[i]
 		binary := filepath.Join(t.dir, fmt.Sprintf("unchanged-%d.test", i))
-		defer os.Remove(binary)
+		defer func() { _ = os.Remove(binary) }()
 		if out, err := t.compile(ctx, pkg, "", binary); err != nil {
 			errs[i] = fmt.Errorf("%s does not compile without a change: %w\n%s", pkg, err, out)
 			return
@@ -177,7 +177,7 @@ func (t *trial) try(ctx context.Context, i int, c change) (outcome, string) {
 	changed := filepath.Join(t.dir, fmt.Sprintf("%d.go", i))
 	overlay := filepath.Join(t.dir, fmt.Sprintf("%d.json", i))
 	binary := filepath.Join(t.dir, fmt.Sprintf("%d.test", i))
-	defer os.Remove(binary)
+	defer func() { _ = os.Remove(binary) }()
 	replace, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(t.root, filepath.FromSlash(c.file)): changed}})
 	if err == nil {
 		err = errors.Join(os.WriteFile(changed, text, 0o600), os.WriteFile(overlay, replace, 0o600))

@@ -439,7 +439,7 @@ func TestSoakRapidReset(t *testing.T) {
 	s.cli(exitOK, "tls", "init", "--host", "127.0.0.1", "--dir", "tls")
 	p := serve(t, filepath.Join(s.dir, "data"), "--http-lame-duck", "1ms", "--tls-cert-file", filepath.Join(s.dir, "tls", "server.pem"), "--tls-key-file", filepath.Join(s.dir, "tls", "server-key.pem"))
 	p.url = strings.Replace(p.url, "http:", "https:", 1)
-	p.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 16} //nolint:gosec // whom it trusts is another test's
+	p.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 16} // whom it trusts is another test
 	p.must(http.StatusOK, http.MethodGet, "/livez", "")
 	before := p.used()
 	sent := 0
@@ -466,7 +466,7 @@ func TestSoakRapidReset(t *testing.T) {
 // resets opens n streams over one connection and resets each, until the server
 // ends it.
 func resets(ctx context.Context, address string, n int) (sent int, err error) {
-	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}} //nolint:gosec // whom it trusts is another test's
+	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}} // whom it trusts is another test
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return 0, err
@@ -514,7 +514,7 @@ func TestSoakReadOnlyDirectory(t *testing.T) {
 	k := newPackaged(t)
 	p := k.serve()
 	p.must(http.StatusCreated, http.MethodPost, "/api/v1/heads", headBody("a"))
-	if err := os.Chmod(k.data, 0o550); err != nil { //nolint:gosec // it shall not be written
+	if err := os.Chmod(k.data, 0o550); err != nil {
 		t.Fatal(err)
 	}
 	p.must(http.StatusCreated, http.MethodPost, "/api/v1/heads", headBody("b"))
