@@ -488,7 +488,7 @@ func resets(ctx context.Context, address string, n int) (sent int, err error) {
 	}
 	for ; sent < n; sent++ {
 		block.Reset()
-		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", address}, {":path", "/metrics"}} {
+		for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", address}, {":path", "/api/v1/heads"}} {
 			if err := encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
 				return sent, err
 			}
