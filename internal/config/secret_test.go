@@ -163,6 +163,12 @@ func TestWhatIsShownOfAURL(t *testing.T) {
 			t.Errorf("%s of a webhook is shown as %s", c.text, got)
 		}
 	}
+	if got := withoutUser("nats://a@b:1, tls://c@d:2,nats://e:3"); got != "nats://********@b:1,tls://********@d:2,nats://e:3" {
+		t.Errorf("several servers are shown as %s", got)
+	}
+	if isURL("redis://u:p@h", "redis") || isURL("redis://:@h", "redis") || !isURL("redis://u@h", "redis") {
+		t.Error("a URL with a password is taken, or one without is not")
+	}
 	for text, want := range map[string]string{
 		"unknown flag: --x":                "unknown flag: --x",
 		"mail me@example.com":              "mail me@example.com",
