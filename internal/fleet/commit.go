@@ -25,6 +25,7 @@ const (
 type commit struct {
 	id        string
 	registers bool   // begins a new epoch
+	reaps     bool   // removes a head for its silence, unless it registered in the same batch
 	onPurpose bool   // a removal that was asked for, and not one after a long silence
 	endpoint  string // of a registration
 	takeOver  bool   // it may take the head from another endpoint
@@ -100,12 +101,13 @@ func (r *Registry) mark(e *entry) {
 	r.writeMarks()
 }
 
-// markQueue is how much of the queue marks may fill, so that a mass outage
-// refuses no registration. What is left is written with later sweeps.
-const markQueue = commitQueue / 4
+// ownQueue is how much of the queue may be filled with marks and with removals
+// of silent heads, so that a mass outage refuses no registration. What is left
+// is written with later sweeps.
+const ownQueue = commitQueue / 4
 
 func (r *Registry) writeMarks() {
-	for len(r.marks) > 0 && len(r.commits) < markQueue {
+	for len(r.marks) > 0 && len(r.commits) < ownQueue {
 		r.enqueue(&commit{
 			id: r.marks[0].record.Spec.ID,
 			edit: func(cur *Record, e *entry) (*Record, error) {
@@ -267,6 +269,10 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []Change {
 		}
 		c.writes, c.rests = false, known
 		if c.err = r.contested(c, cur, e, registered[c.id]); c.err != nil {
+			continue
+		}
+		if c.reaps && registered[c.id] {
+			c.err = ErrHeadNotFound
 			continue
 		}
 		if c.next, c.err = c.edit(cur, e); c.err != nil {

@@ -1,6 +1,8 @@
 package fleet_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -163,4 +165,185 @@ func TestFlappingHeadsLeaveNothingBehind(t *testing.T) {
 			t.Fatalf("after round %d: %d heads, %d pools", round, s.Heads, len(s.Pools))
 		}
 	}
+}
+
+// blocked makes the store hang and gives the registry something to write, so
+// that whatever is queued from now on waits. release lets the store go on.
+func (w *world) blocked() (release func()) {
+	synctest.Wait() // nothing is being written
+	w.store.block = make(chan struct{})
+	go func() { _, _ = w.Register(context.WithoutCancel(w.Context()), spec("blocks"), nil) }()
+	synctest.Wait()
+	return func() { close(w.store.block); synctest.Wait() }
+}
+
+// The removal of a silent head may wait behind a slow store; the head that
+// comes back meanwhile stays.
+func TestAHeadThatCameBackIsNotRemoved(t *testing.T) {
+	for name, back := range map[string]func(w *world, epoch uint64){
+		"it reports": func(w *world, epoch uint64) { w.report("a", epoch, fleet.StatusActive) },
+		"it registers": func(w *world, _ uint64) {
+			go func() { _, _ = w.Register(context.WithoutCancel(w.Context()), spec("a"), active()) }()
+			synctest.Wait()
+		},
+	} {
+		for _, before := range []bool{false, true} { // whether it comes back before the removal is queued
+			t.Run(fmt.Sprintf("%s %v", name, before), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = 10 * time.Second })
+					epoch := w.register(spec("a"), active()).Lease.Epoch
+					time.Sleep(8 * time.Second)
+					if got := w.health("a"); got != "stale" {
+						t.Fatalf("it is %s", got)
+					}
+					release := w.blocked()
+					if before {
+						back(w, epoch)
+					}
+					time.Sleep(9 * time.Second)
+					if !before {
+						back(w, epoch)
+					}
+					release()
+					if got := w.health("a"); got == "gone" {
+						t.Error("it was removed")
+					}
+					w.stop()
+				})
+			})
+		}
+	}
+}
+
+// A store that fails when a head's time has come leaves no head for ever.
+func TestASilentHeadIsRemovedOnceTheStoreWorks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = 10 * time.Second })
+		w.register(spec("a"), active())
+		time.Sleep(10 * time.Second)
+		w.store.failWith(fleet.ErrStoreUnavailable)
+		time.Sleep(20 * time.Second)
+		if got := w.health("a"); got != "stale" {
+			t.Fatalf("while the store fails it is %s", got)
+		}
+		w.store.failWith(nil)
+		time.Sleep(time.Minute)
+		if got := w.health("a"); got != "gone" {
+			t.Errorf("a minute after the store works again it is %s", got)
+		}
+	})
+}
+
+// What the registry itself wants to write in a mass outage, that heads are
+// silent and later that they are gone, leaves room for those that register.
+func TestAMassOutageLeavesRoomForRegistrations(t *testing.T) {
+	for name, from := range map[string]time.Duration{"expired": 0, "removed": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newFakeStore(t)
+				const n = 5000 // more than the queue holds
+				for i := range n {
+					s := spec(fmt.Sprintf("h%d", i))
+					store.records[s.ID] = fleet.Record{Spec: s, Epoch: 1, Confirmed: true, Revision: 1}
+				}
+				store.epochs, store.rev = 1, 1
+				w := start(t, store, func(o *fleet.Options) { o.Lease.RemoveAfter, o.Lease.GuardMinHeads = 90*time.Second, n+2 })
+				time.Sleep(from)
+				release := w.blocked()
+				time.Sleep(time.Minute)
+				done := make(chan error, 1)
+				go func() {
+					_, err := w.Register(context.WithoutCancel(t.Context()), spec("new"), active())
+					done <- err
+				}()
+				synctest.Wait()
+				release()
+				must(t, <-done)
+				time.Sleep(2 * time.Minute)
+				if got := w.Snapshot().Heads; got > 2 {
+					t.Errorf("%d heads are left of the silent ones", got-2)
+				}
+				w.stop()
+			})
+		})
+	}
+}
+
+// Every epoch lies in a block that the store set aside, also where a batch
+// crosses the border of one, and none comes twice.
+func TestEpochsAreOfTheBlocksSetAside(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		w := start(t, store, nil)
+		const left, n = 3, 4
+		release := w.blocked()
+		w.SpendEpochs(left)
+		epochs := make(chan uint64, n)
+		for i := range n {
+			go func() {
+				r, err := w.Register(context.WithoutCancel(t.Context()), spec(fmt.Sprintf("h%d", i)), nil)
+				if err != nil {
+					t.Error(err)
+				}
+				epochs <- r.Lease.Epoch
+			}()
+		}
+		synctest.Wait()
+		release()
+		seen := map[uint64]bool{}
+		for range n {
+			epoch := <-epochs
+			if seen[epoch] || epoch == 0 || epoch > store.epochs {
+				t.Errorf("epoch %d; %d are set aside, given before: %v", epoch, store.epochs, seen[epoch])
+			}
+			seen[epoch] = true
+		}
+		w.SpendEpochs(0)
+		store.failWith(fleet.ErrStoreUnavailable)
+		if r, err := w.Register(t.Context(), spec("none"), nil); !errors.Is(err, fleet.ErrStoreUnavailable) {
+			t.Errorf("without a block epoch %d was given (%v)", r.Lease.Epoch, err)
+		}
+		w.stop()
+	})
+}
+
+// A registration that changes nothing is not written, its epoch is with the
+// next change of the head.
+func TestAPatchKeepsTheNewestEpoch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), nil)
+		old := w.register(spec("a"), active()).Lease.Epoch
+		newest := w.register(spec("a"), active()).Lease.Epoch
+		weight := 2.0
+		_, err := w.Patch(t.Context(), "a", fleet.Patch{Weight: &weight})
+		must(t, err)
+		w.stop()
+		w = start(t, w.store, nil)
+		if _, err := w.Report("a", fleet.StatusReport{Epoch: old, Status: fleet.StatusActive, Load: fleet.UnknownLoad()}); !errors.Is(err, fleet.ErrStaleEpoch) {
+			t.Errorf("a report of the epoch before the newest: %v", err)
+		}
+		w.report("a", newest, fleet.StatusActive)
+	})
+}
+
+func TestTheSlowStartIsThatOfTheRegion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), nil)
+		for region, places := range map[string]int{"us": 8, "eu": 2} {
+			w.register(headOf(region, "m", region), active())
+			v, err := w.Head(region)
+			must(t, err)
+			for range places {
+				v.Head.Live.TryAcquire(0)
+			}
+		}
+		for region, want := range map[string]float64{"us": 8, "eu": 2, "ap": 0} {
+			w.register(headOf("new-"+region, "m", region), active())
+			v, err := w.Head("new-" + region)
+			must(t, err)
+			if v.SlowStart != want {
+				t.Errorf("in %s it counts as %v; want %v", region, v.SlowStart, want)
+			}
+		}
+	})
 }

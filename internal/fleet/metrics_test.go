@@ -37,39 +37,41 @@ func headOf(id, model, region string) fleet.Spec {
 // A fleet of 50 model types in 20 regions is told apart whole, and nothing
 // overflows though there are more heads than have series of their own.
 func TestEveryModelAndRegionHasItsSeries(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
-	for i := range 1000 {
-		w.register(headOf(fmt.Sprintf("h%d", i), fmt.Sprintf("model-%d", i/20), fmt.Sprintf("region-%d", i%20)), active())
-	}
-	for name, want := range map[string]struct {
-		series int
-		value  float64
-	}{
-		"headway_model_registered_heads": {50, 20}, "headway_model_routable_heads": {50, 20},
-		"headway_region_registered_heads": {20, 50}, "headway_region_routable_heads": {20, 50},
-	} {
-		got := gauges(t, w.metrics, name)
-		if len(got) != want.series {
-			t.Errorf("%s has %d series; want %d", name, len(got), want.series)
+	synctest.Test(t, func(t *testing.T) { // its clock stands: no lease ends however long this takes
+		w := start(t, newFakeStore(t), nil)
+		for i := range 1000 {
+			w.register(headOf(fmt.Sprintf("h%d", i), fmt.Sprintf("model-%d", i/20), fmt.Sprintf("region-%d", i%20)), active())
 		}
-		for label, value := range got {
-			if value != want.value {
-				t.Errorf("%s of %s is %v; want %v", name, label, value, want.value)
+		for name, want := range map[string]struct {
+			series int
+			value  float64
+		}{
+			"headway_model_registered_heads": {50, 20}, "headway_model_routable_heads": {50, 20},
+			"headway_region_registered_heads": {20, 50}, "headway_region_routable_heads": {20, 50},
+		} {
+			got := gauges(t, w.metrics, name)
+			if len(got) != want.series {
+				t.Errorf("%s has %d series; want %d", name, len(got), want.series)
+			}
+			for label, value := range got {
+				if value != want.value {
+					t.Errorf("%s of %s is %v; want %v", name, label, value, want.value)
+				}
 			}
 		}
-	}
-	if n := series(t, w.metrics, "headway_heads"); n != 1000 {
-		t.Errorf("headway_heads has %d series; want 1,000", n)
-	}
-	overflow := gauges(t, w.metrics, "headway_label_overflow")
-	if len(overflow) != 3 {
-		t.Errorf("overflow is told of %v", overflow)
-	}
-	for metric, n := range overflow {
-		if n != 0 {
-			t.Errorf("%v values of %s are said to be summed as other", n, metric)
+		if n := series(t, w.metrics, "headway_heads"); n != 1000 {
+			t.Errorf("headway_heads has %d series; want 1,000", n)
 		}
-	}
+		overflow := gauges(t, w.metrics, "headway_label_overflow")
+		if len(overflow) != 3 {
+			t.Errorf("overflow is told of %v", overflow)
+		}
+		for metric, n := range overflow {
+			if n != 0 {
+				t.Errorf("%v values of %s are said to be summed as other", n, metric)
+			}
+		}
+	})
 }
 
 // Who has a series keeps it: what comes later is summed, whatever its name, and

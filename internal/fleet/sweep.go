@@ -271,17 +271,19 @@ func (r *Registry) releaseGuards(now time.Time) {
 }
 
 // reap removes a head that was silent for so long that it will not come back.
+// It is tried again as long as the head is there: the store may have failed.
 func (r *Registry) reap(e *entry) {
-	queued := r.enqueue(&commit{
-		id: e.record.Spec.ID,
+	again := wheelTick
+	if len(r.commits) < ownQueue && r.enqueue(&commit{
+		id: e.record.Spec.ID, reaps: true,
 		edit: func(cur *Record, is *entry) (*Record, error) {
 			if cur == nil || is != e || (e.health != HealthStale && e.health != HealthPending) || r.now().Before(r.due(e)) {
 				return nil, ErrHeadNotFound // it came back, or is gone
 			}
 			return nil, nil
 		},
-	})
-	if !queued {
-		r.wheel.add(e, r.lastSweep.Add(wheelTick))
+	}) {
+		again = commitTime
 	}
+	r.wheel.add(e, r.lastSweep.Add(again))
 }

@@ -1,0 +1,9 @@
+package fleet
+
+// SpendEpochs leaves n epochs of the block that was set aside last.
+func (r *Registry) SpendEpochs(n uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nextEpoch += r.epochsLeft - n
+	r.epochsLeft = n
+}
