@@ -80,7 +80,7 @@ var rooms = map[string]room{
 	"internal/config":   {ours: []string{"internal/typo"}, others: []string{pflag, yaml}},
 	"internal/event":    {others: []string{metrics}},
 	"internal/audit":    {},
-	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/outbound", "internal/typo"}, others: []string{metrics, oidc, jose, "golang.org/x/time"}},
+	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/outbound", "internal/typo"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
 	"internal/calls": {
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing"},
 		others: []string{json},

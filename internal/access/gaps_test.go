@@ -21,10 +21,24 @@ func TestPatterns(t *testing.T) {
 		pattern, text string
 		want          bool
 	}{
-		{"gpu-*-a", "gpu-a", false}, {"gpu-*-a", "gpu--a", true}, {"gpu-*-a", "gpu-1-a", true},
-		{"ab*b", "ab", false}, {"ab*b", "abb", true}, {"a*a*a", "aa", false}, {"a*a*a", "aaa", true},
-		{"*ab*ab*", "ab", false}, {"*ab*ab*", "abab", true}, {"*ab*ab*", "xabyabz", true},
-		{"*", "", true}, {"**", "", true}, {"a", "a", true}, {"a", "aa", false}, {"a*", "a", true}, {"*a", "ba", true}, {"", "", true}, {"", "a", false},
+		{"gpu-*-a", "gpu-a", false},
+		{"gpu-*-a", "gpu--a", true},
+		{"gpu-*-a", "gpu-1-a", true},
+		{"ab*b", "ab", false},
+		{"ab*b", "abb", true},
+		{"a*a*a", "aa", false},
+		{"a*a*a", "aaa", true},
+		{"*ab*ab*", "ab", false},
+		{"*ab*ab*", "abab", true},
+		{"*ab*ab*", "xabyabz", true},
+		{"*", "", true},
+		{"**", "", true},
+		{"a", "a", true},
+		{"a", "aa", false},
+		{"a*", "a", true},
+		{"*a", "ba", true},
+		{"", "", true},
+		{"", "a", false},
 	} {
 		if got := access.Match(c.pattern, c.text); got != c.want {
 			t.Errorf("%q matches %q: %v", c.pattern, c.text, got)

@@ -2,7 +2,6 @@ package access
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/time/rate"
 )
 
@@ -65,7 +66,7 @@ func (s *signature) VerifySignature(ctx context.Context, token string) (payload 
 // verify returns what a token says. The errors wrap ErrUnbelieved, ErrIssuerAway
 // or context.Canceled.
 func (k *issuerKeys) verify(ctx context.Context, token string) ([]byte, error) {
-	jws, err := jose.ParseSigned(token, k.algs)
+	jws, err := jose.ParseSignedCompact(token, k.algs)
 	if err != nil || len(jws.Signatures) != 1 {
 		return nil, fmt.Errorf("%w: it is no signed token", ErrUnbelieved)
 	}
@@ -171,7 +172,7 @@ func (k *issuerKeys) ask(ctx context.Context, url string) (string, []jose.JSONWe
 		url = about.Keys
 	}
 	var answer struct {
-		Keys []json.RawMessage `json:"keys"`
+		Keys []jsontext.Value `json:"keys"`
 	}
 	if err := k.get(ctx, url, &answer); err != nil {
 		return "", nil, err
@@ -204,7 +205,7 @@ func (k *issuerKeys) get(ctx context.Context, url string, into any) error {
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("the issuer answers with status %d", answer.StatusCode)
 	}
-	if err := json.NewDecoder(io.LimitReader(answer.Body, maxDocument)).Decode(into); err != nil {
+	if err := json.UnmarshalRead(io.LimitReader(answer.Body, maxDocument), into); err != nil {
 		return fmt.Errorf("read the answer of the issuer: %w", err)
 	}
 	return nil

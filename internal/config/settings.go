@@ -108,7 +108,7 @@ type form struct {
 	show    func(string) string
 }
 
-func (t *table) text(key string, p *string, def string, f form, description string) *setting {
+func (t *table) text(key string, p *string, def string, f form, description string) {
 	*p = def
 	var s *setting
 	s = t.add(key, KindText, f.allowed, description, func(text string) error {
@@ -119,7 +119,6 @@ func (t *table) text(key string, p *string, def string, f form, description stri
 		return nil
 	}, func() string { return *p })
 	s.show, s.Secret = f.show, f.show != nil
-	return s
 }
 
 func (t *table) choice(key string, p *string, def string, values []string, description string) {

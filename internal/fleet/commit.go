@@ -268,21 +268,16 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []Change {
 			cur = &e.record
 		}
 		c.writes, c.rests = false, known
-		if c.err = r.contested(c, cur, e, registered[c.id]); c.err != nil {
-			continue
-		}
-		if c.reaps && registered[c.id] {
+		switch {
+		case c.reaps && registered[c.id]: // it came back in this batch
 			c.err = ErrHeadNotFound
-			continue
-		}
-		if c.next, c.err = c.edit(cur, e); c.err != nil {
-			continue
-		}
-		if c.created = cur == nil && c.next != nil; c.next != nil {
-			if c.err = limit.check(c); c.err != nil {
-				c.rests = true
-				continue
+		default:
+			if c.err = r.contested(c, cur, e, registered[c.id]); c.err == nil {
+				c.err = limit.edit(c, cur, e)
 			}
+		}
+		if c.err != nil {
+			continue
 		}
 		registered[c.id] = c.registers || registered[c.id] && c.next != nil
 		if c.registers {
@@ -314,6 +309,19 @@ type limits struct {
 	r      *Registry
 	heads  int
 	models map[string]bool // that no registered head serves yet
+}
+
+// edit runs the edit of c, which may not go beyond the limits.
+func (l *limits) edit(c *commit, cur *Record, e *entry) (err error) {
+	if c.next, err = c.edit(cur, e); err != nil {
+		return err
+	}
+	if c.created = cur == nil && c.next != nil; c.next == nil {
+		return nil
+	}
+	err = l.check(c)
+	c.rests = c.rests || err != nil
+	return err
 }
 
 func (l *limits) check(c *commit) error {

@@ -110,8 +110,9 @@ func TestARegistrationKeepsWhatTheHeadStillWorksOn(t *testing.T) {
 			if got := fresh.Live.InFlight(); got != want || again.View.InFlight != want {
 				t.Errorf("%d in flight, %d answered; want %d", got, again.View.InFlight, want)
 			}
-			if second := fresh.Live.TryAcquire(2) && fresh.Live.TryAcquire(2); second == c.keeps {
-				t.Errorf("two more places of two: %v", second)
+			one, two := fresh.Live.TryAcquire(2), fresh.Live.TryAcquire(2)
+			if both := one && two; both == c.keeps {
+				t.Errorf("two more places of two: %v", both)
 			}
 			fresh.Live.Release()
 			old.Live.Release()

@@ -66,9 +66,6 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 		}
 		return held
 	}
-	gauge := func(name, help string, value func() float64) {
-		cs = append(cs, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
-	}
 	operations := []string{"load", "save", "grant_epochs"}
 	m := &metrics{
 		registrations: counter("head_registrations_total", "Head registrations, of new and of known ids."),
@@ -100,6 +97,19 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 	for _, op := range operations {
 		m.storeTime[op] = times.WithLabelValues(op)
 	}
+	cs = append(append(cs, r.gauges()...), newCollector(r, m))
+	var errs []error
+	for _, c := range cs {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+// gauges are functions of what is known now.
+func (r *Registry) gauges() (cs []prometheus.Collector) {
+	gauge := func(name, help string, value func() float64) {
+		cs = append(cs, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
 	gauge("active_heads", "Heads that take new requests: enabled, reporting active or degraded, with a lease that holds.",
 		func() float64 { return float64(r.Snapshot().Active) })
 	gauge("headway_held_heads", "Heads that take new requests though their lease ran out, since the mass-expiry guard holds them; active_heads leaves them out.",
@@ -119,12 +129,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 	gauge("headway_heartbeat_interval_seconds", "Time between reports that heads are told, before jitter.", func() float64 {
 		return r.interval(r.Snapshot().Heads).Seconds()
 	})
-	cs = append(cs, newCollector(r, m))
-	var errs []error
-	for _, c := range cs {
-		errs = append(errs, reg.Register(c))
-	}
-	return m, errors.Join(errs...)
+	return cs
 }
 
 // observe starts the clock of a store call; the result stops it.

@@ -80,7 +80,7 @@ func TestStreamsThatAreResetAtOnce(t *testing.T) {
 				break // it was thrown out, which is as good
 			}
 		}
-		r, err := http.NewRequestWithContext(t.Context(), "POST", "https://"+addr+"/api/v1/decisions", strings.NewReader(`{"model_type":"llama-3.1-8b"}`))
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+addr+"/api/v1/decisions", strings.NewReader(`{"model_type":"llama-3.1-8b"}`))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -90,7 +90,7 @@ func TestABodyThatIsTooLargeByHTTP2(t *testing.T) {
 				connections++
 			}
 		}})
-		r, err := http.NewRequestWithContext(ctx, "POST", base+"/api/v1/decisions", bytes.NewReader(bytes.Repeat([]byte(" "), 2<<20)))
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/api/v1/decisions", bytes.NewReader(bytes.Repeat([]byte(" "), 2<<20)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -238,7 +238,7 @@ func TestAClientThatLeavesInItsBody(t *testing.T) {
 		client := &http.Transport{TLSClientConfig: trusts, ForceAttemptHTTP2: true}
 		defer client.CloseIdleConnections()
 		body, writer := io.Pipe()
-		r, err := http.NewRequestWithContext(t.Context(), "POST", "https://"+w.listen()+"/api/v1/decisions", body)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+w.listen()+"/api/v1/decisions", body)
 		if err != nil {
 			t.Fatal(err)
 		}

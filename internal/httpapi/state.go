@@ -24,7 +24,7 @@ type State interface {
 // exportState sends the whole state. It holds the hashes of keys, so the trail
 // has who took a copy.
 func (s *Server) exportState(w http.ResponseWriter, r *http.Request) error {
-	return s.readState(w, r, func() error {
+	return s.readState(func() error {
 		out := &stateWriter{w: w, timeout: s.limits.WriteTimeout, control: http.NewResponseController(w)}
 		out.begin = func() { s.noteState(r, "state.export", nil) }
 		err := s.state.Export(r.Context(), out)
@@ -37,7 +37,7 @@ func (s *Server) exportState(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) checkState(w http.ResponseWriter, r *http.Request) error {
-	return s.readState(w, r, func() error {
+	return s.readState(func() error {
 		report, err := s.state.Check(r.Context())
 		if err != nil {
 			return err
@@ -49,7 +49,7 @@ func (s *Server) checkState(w http.ResponseWriter, r *http.Request) error {
 
 // readState lets one request at a time read the state, since each holds all of
 // it in memory.
-func (s *Server) readState(w http.ResponseWriter, r *http.Request, read func() error) error {
+func (s *Server) readState(read func() error) error {
 	if s.state == nil {
 		return &calls.Problem{Code: api.CodeStateUnavailable, Detail: "The service keeps no state in a file."}
 	}

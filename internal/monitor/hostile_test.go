@@ -200,7 +200,9 @@ func runHostile(t *testing.T) {
 	current.Store("")
 	go func() {
 		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-		for range time.Tick(2 * time.Millisecond) {
+		beat := time.NewTicker(2 * time.Millisecond)
+		defer beat.Stop()
+		for range beat.C {
 			metrics.Read(sample)
 			now := sample[0].Value.Uint64()
 			peak.Store(max(peak.Load(), now))
@@ -219,7 +221,7 @@ func runHostile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Printf("\n%s\n", line)
+		fmt.Fprintf(os.Stdout, "\n%s\n", line)
 	}
 	for name, query := range hostile {
 		for path, params := range map[string]url.Values{
@@ -227,7 +229,7 @@ func runHostile(t *testing.T) {
 			"/api/v1/query_range": {"query": {query}, "start": {fmt.Sprint(w.now.Unix() - 10_999)}, "end": {end}, "step": {"1"}},
 		} {
 			current.Store(name + " " + path)
-			fmt.Printf("\nbegin %s %s\n", name, path)
+			fmt.Fprintf(os.Stdout, "\nbegin %s %s\n", name, path)
 			begin := time.Now()
 			r := w.post(path, params)
 			say(outcome{

@@ -154,7 +154,7 @@ func decodeRecent(in io.Reader, each func(l labels.Labels, at int64, value float
 	d := &decoder{each: each}
 	var header [frameHeader]byte
 	for {
-		if _, err := io.ReadFull(in, header[:]); err != nil {
+		if n, _ := io.ReadFull(in, header[:]); n < len(header) {
 			return nil // the end, or a torn one
 		}
 		length := binary.LittleEndian.Uint32(header[:])
@@ -162,7 +162,7 @@ func decodeRecent(in io.Reader, each func(l labels.Labels, at int64, value float
 			return errTorn
 		}
 		payload := bytes.Buffer{} // grows with what is there, not with what the header says
-		if n, err := io.CopyN(&payload, in, int64(length)); err != nil || n < int64(length) {
+		if n, _ := io.CopyN(&payload, in, int64(length)); n < int64(length) {
 			return nil
 		}
 		if crc32.Checksum(payload.Bytes(), castagnoli) != binary.LittleEndian.Uint32(header[4:]) {

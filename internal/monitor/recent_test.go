@@ -34,7 +34,7 @@ func someRecent(t testing.TB, path string) (all []logged, ends []int64) {
 		known = append(known, &series{labels: labels.FromStrings("__name__", fmt.Sprint("m", step), "x", string([]byte{byte(step), 0xff}))})
 		var samples []written
 		for i, one := range known {
-			v := []float64{float64(step), staleNaN, math.Inf(-1), random.NormFloat64(), 0, -0.0}[(step+i)%6]
+			v := []float64{float64(step), staleNaN, math.Inf(-1), random.NormFloat64(), 0, math.Copysign(0, -1)}[(step+i)%6]
 			samples = append(samples, written{one, int64(step) * 1000, v})
 			all = append(all, logged{one.labels.String(), int64(step) * 1000, math.Float64bits(v)})
 		}

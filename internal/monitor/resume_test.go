@@ -161,7 +161,7 @@ func TestAKillCostsNoStepBefore(t *testing.T) {
 			w.heads.Set(float64(i))
 			w.Step(t.Context())
 			w.now = w.now.Add(15 * time.Second)
-			fmt.Println("step", i)
+			fmt.Fprintln(os.Stdout, "step", i)
 		}
 	}
 	file := filepath.Join(t.TempDir(), "monitor.history")

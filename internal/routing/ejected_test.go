@@ -70,9 +70,12 @@ func TestWhatIsNoFaultOfTheHeadEjectsNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := ejecting(t, "a", "b")
 		for _, o := range []routing.Outcome{
-			{Result: routing.ResultCancelled}, {Result: routing.ResultCancelled, StatusCode: 500},
-			{Result: routing.ResultError, StatusCode: 400}, {Result: routing.ResultError, StatusCode: 404},
-			{Result: routing.ResultError, StatusCode: 429}, {Result: routing.ResultError, StatusCode: 499},
+			{Result: routing.ResultCancelled},
+			{Result: routing.ResultCancelled, StatusCode: 500},
+			{Result: routing.ResultError, StatusCode: 400},
+			{Result: routing.ResultError, StatusCode: 404},
+			{Result: routing.ResultError, StatusCode: 429},
+			{Result: routing.ResultError, StatusCode: 499},
 		} {
 			for range 50 {
 				w.router.End(w.decide(routing.Request{ModelType: "m", Exclude: []string{"b"}}), o)

@@ -160,7 +160,7 @@ func compareTwo(in *Input, pair [2]*fleet.Head) (loads [2]float64, worth float64
 	var oldest time.Duration
 	for i, h := range pair {
 		perLoad := 1 / h.Capacity()
-		requests := 0.
+		var requests float64
 		switch own := h.Live.OwnCounts(); {
 		case both:
 			requests = float64(h.Live.InFlight()) + f.extra(h.Live.Beyond(), perLoad)

@@ -109,7 +109,7 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 		failures:   map[Failure]prometheus.Counter{},
 		strategies: map[string]*strategyStats{},
 	}
-	cs := []prometheus.Collector{m, m.duration}
+	cs := append([]prometheus.Collector{m, m.duration}, m.cacheMetrics(r)...)
 	counter := func(name, help string, labels prometheus.Labels) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels})
 		cs = append(cs, c)
@@ -133,6 +133,25 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 		m.failures[f] = counter("headway_decision_failures_total", "Decisions that found no head, by reason. unknown_model_type and unknown_region name what neither a head nor the policy knows, excluded and labels what the caller ruled out; the rest is for the fleet to answer for.",
 			prometheus.Labels{"reason": string(f)})
 	}
+	gauge("headway_reservations_open", "Reservations that have neither an outcome nor expired.", nil, func() float64 { return float64(r.Open()) })
+	gauge("headway_policy_revision", "Revision of the policy in force; 0 is the default in the binary.", nil, func() float64 { return float64(r.Policy().Revision) })
+
+	m.tallies.Store(&map[decisionKey]*tally{})
+	m.tally(decisionKey{strategyNone, other, other})
+	for _, spec := range specs {
+		m.strategies[spec.Name] = new(strategyStats)
+		m.tally(decisionKey{spec.Name, other, other})
+	}
+	cs = append(cs, m.outcomes()...)
+	var errs []error
+	for _, c := range cs {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+// cacheMetrics are those of the routing cache.
+func (m *metrics) cacheMetrics(r *Router) (cs []prometheus.Collector) {
 	total := func(name, help string, labels prometheus.Labels, counts ...*atomic.Uint64) {
 		cs = append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 {
 			sum := uint64(0)
@@ -151,27 +170,18 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 		total(n, help, prometheus.Labels{"cache": name, "result": "hit"}, &l.hit)
 		total(n, help, prometheus.Labels{"cache": name, "result": "miss"}, &l.miss)
 	}
-	const entries, entriesHelp = "headway_cache_entries", "Entries of the routing cache; it holds at most 2,048 sets of candidates and 65,536 sessions."
-	gauge(entries, entriesHelp, prometheus.Labels{"cache": "candidates"}, func() float64 { return float64(r.cache.entries.Load()) })
-	gauge(entries, entriesHelp, prometheus.Labels{"cache": "sessions"}, func() float64 { return float64(r.sessions.count.Load()) })
-	cs = append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{
+	for name, value := range map[string]func() float64{
+		"candidates": func() float64 { return float64(r.cache.entries.Load()) },
+		"sessions":   func() float64 { return float64(r.sessions.count.Load()) },
+	} {
+		cs = append(cs, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "headway_cache_entries", Help: "Entries of the routing cache; it holds at most 2,048 sets of candidates and 65,536 sessions.",
+			ConstLabels: prometheus.Labels{"cache": name},
+		}, value))
+	}
+	return append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "headway_cache_evictions_total", Help: "Sets of candidates that were forgotten to make room for others.",
 	}, func() float64 { return float64(r.cache.evictions.Load()) }))
-	gauge("headway_reservations_open", "Reservations that have neither an outcome nor expired.", nil, func() float64 { return float64(r.Open()) })
-	gauge("headway_policy_revision", "Revision of the policy in force; 0 is the default in the binary.", nil, func() float64 { return float64(r.Policy().Revision) })
-
-	m.tallies.Store(&map[decisionKey]*tally{})
-	m.tally(decisionKey{strategyNone, other, other})
-	for _, spec := range specs {
-		m.strategies[spec.Name] = new(strategyStats)
-		m.tally(decisionKey{spec.Name, other, other})
-	}
-	cs = append(cs, m.outcomes()...)
-	var errs []error
-	for _, c := range cs {
-		errs = append(errs, reg.Register(c))
-	}
-	return m, errors.Join(errs...)
 }
 
 // tally returns where to count key, and other's place once there are as many as
@@ -227,11 +237,11 @@ type foreseen struct {
 // types and regions that are known, so that a scrape has a 0 before the first
 // failure: a rate does not see a series that begins at 1.
 func (m *metrics) foresee(s *fleet.Snapshot, p *Policy) {
-	if now := (foreseen{s, p}); m.foreseen.Load() == nil || *m.foreseen.Load() != now {
-		m.foreseen.Store(&now)
-	} else {
+	now := foreseen{s, p}
+	if last := m.foreseen.Load(); last != nil && *last == now {
 		return
 	}
+	m.foreseen.Store(&now)
 	known := *m.tallies.Load()
 	zeros := 0
 	for key, t := range known {
