@@ -278,3 +278,29 @@ func BenchmarkSave(b *testing.B) {
 		})
 	}
 }
+
+// Revisions of the policy beyond those that are kept leave their pages to later
+// ones: the file is as large after a thousand as after two hundred.
+func TestAThousandPoliciesDoNotGrowTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s := open(t, path)
+	revision := uint64(0)
+	size := func(upTo uint64) int64 {
+		for revision < upTo {
+			next, err := s.SavePolicy(t.Context(), revision, routing.StoredPolicy{Document: fmt.Appendf(nil, `{"n":%q}`, strings.Repeat("x", 4000+int(revision)%100)), Source: "api"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			revision = next
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	before := size(200)
+	if after := size(1000); after > before+before/4 {
+		t.Errorf("the file has %d bytes after 200 policies and %d after 1,000", before, after)
+	}
+}
