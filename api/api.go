@@ -18,7 +18,7 @@ var OpenAPI []byte
 
 // Capacity is what a head can take at once.
 type Capacity struct {
-	MaxInFlight int64 `json:"max_in_flight,omitempty"` // requests, 1 to 1,000,000; left out: not known
+	MaxInFlight int64 `json:"max_in_flight,omitzero"` // requests, 1 to 1,000,000; left out: not known
 }
 
 // Load is what a head reports of its work. Every field may be left out: what
@@ -48,7 +48,7 @@ type Registration struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 	Status     string            `json:"status,omitempty"`    // the first status report
 	Load       *Load             `json:"load,omitempty"`      // beside Status
-	TakeOver   bool              `json:"take_over,omitempty"` // though another endpoint holds the lease
+	TakeOver   bool              `json:"take_over,omitzero"` // though another endpoint holds the lease
 }
 
 // Lease is what a head is told after each registration and report.
@@ -71,7 +71,7 @@ type StatusReport struct {
 	Epoch    uint64 `json:"epoch"`
 	Status   string `json:"status"` // active, degraded, draining or offline
 	Load     *Load  `json:"load,omitempty"`
-	Sequence uint64 `json:"sequence,omitempty"` // grows with each report of an epoch
+	Sequence uint64 `json:"sequence,omitzero"` // grows with each report of an epoch
 }
 
 // StatusAnswer is the answer to a status report.
@@ -134,10 +134,10 @@ type DecisionRequest struct {
 	Prompt       string            `json:"prompt,omitempty"`
 	PrefixHashes []string          `json:"prefix_hashes,omitempty"` // 1 to 16 hexadecimal digits each
 	InputTokens  *int64            `json:"input_tokens,omitempty"`
-	TTLSeconds   int64             `json:"ttl_seconds,omitempty"` // of the reservation; 0: as configured
+	TTLSeconds   int64             `json:"ttl_seconds,omitzero"` // of the reservation; 0: as configured
 	Exclude      []string          `json:"exclude,omitempty"`
 	Labels       map[string]string `json:"labels,omitempty"`
-	Explain      bool              `json:"explain,omitempty"`
+	Explain      bool              `json:"explain,omitzero"`
 }
 
 // DecisionHead is the head that a decision names.

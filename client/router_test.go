@@ -287,8 +287,11 @@ func TestThePolicyIsChangedByWhoHasRead(t *testing.T) {
 	}
 	put, err := c.PutPolicy(ctx, before.Document, client.PolicyChange{IfMatch: changed.ETag})
 	must(t, err)
-	back, err := c.RestorePolicy(ctx, changed.Revision, client.PolicyChange{})
+	back, err := c.RestorePolicy(ctx, changed.Revision, client.PolicyChange{IfMatch: put.ETag})
 	must(t, err)
+	if _, err := c.RestorePolicy(ctx, changed.Revision, client.PolicyChange{}); !errors.Is(err, client.ErrInvalid) {
+		t.Errorf("a restoration without an ETag: %v", err)
+	}
 	if put.Revision <= changed.Revision || back.Revision <= put.Revision || string(back.Document) != string(changed.Document) {
 		t.Errorf("revisions %d, %d, %d", changed.Revision, put.Revision, back.Revision)
 	}

@@ -210,10 +210,11 @@ func TestListeningBeyondLoopback(t *testing.T) {
 	send(t, mutual, 200, "GET", said.URL+"/api/v1/heads", "", "")
 	send(t, mutual, 403, "POST", said.URL+"/api/v1/decisions", "", `{"model_type":"x"}`)
 	for host, status := range map[string]int{"gateway.example:8443": 200, "evil.example": 421} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, said.URL+"/livez", nil)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, said.URL+"/api/v1/heads", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
+		r.Header.Set("Authorization", "Bearer "+token)
 		r.Host, r.Close = host, true
 		resp, err := plain.Do(r)
 		if err != nil {

@@ -13,9 +13,9 @@ const (
 )
 
 // owed are the failures that the service answers for: there is no head, or no
-// place at one. A model type that nobody has, labels that no head has and heads
-// that are excluded are what the caller asked for.
-const owed = `headway_decision_failures_total{reason!~"unknown_model_type|labels|excluded"}`
+// place at one. A model type or region that no head and no policy names, labels
+// that no head has and heads that are excluded are what the caller asked for.
+const owed = `headway_decision_failures_total{reason!~"unknown_model_type|unknown_region|labels|excluded"}`
 
 // burn is one pair of windows: the long one says that it matters, the short one
 // that it goes on. Factors and windows are those of Google's SRE workbook,
@@ -47,7 +47,7 @@ const slowly = 2 * minute
 func objectives() []Group {
 	availability, latency := Group{
 		Name:  "routing-service-objective-decisions",
-		Intro: "99.9 % of decisions find a head, over 30 days. What a caller got wrong does not count: a model type that nobody has, labels that no head has, all heads excluded. Each alert looks at two windows; the factor says how much too fast the budget of errors is spent.",
+		Intro: "99.9 % of decisions find a head, over 30 days. What a caller got wrong does not count: a model type or region that no head and no policy names, labels that no head has, all heads excluded. Each alert looks at two windows; the factor says how much too fast the budget of errors is spent.",
 	}, Group{
 		Name:  "routing-service-objective-latency",
 		Intro: "99 % of decisions over HTTP are answered within 100 ms, over 30 days.",
