@@ -46,8 +46,8 @@ type Registration struct {
 	Weight     *float64          `json:"weight,omitempty"` // 0.001 to 1000, default 1
 	Capacity   *Capacity         `json:"capacity,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
-	Status     string            `json:"status,omitempty"`    // the first status report
-	Load       *Load             `json:"load,omitempty"`      // beside Status
+	Status     string            `json:"status,omitempty"`   // the first status report
+	Load       *Load             `json:"load,omitempty"`     // beside Status
 	TakeOver   bool              `json:"take_over,omitzero"` // though another endpoint holds the lease
 }
 
