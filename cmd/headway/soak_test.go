@@ -626,7 +626,7 @@ func TestSoakLeaks(t *testing.T) {
 		return done.Load()
 	}
 	mixed(either(time.Second, time.Minute)) // what is made once is made
-	if *soak > 0 { // and the ring of the newest decisions is full
+	if *soak > 0 {                          // and the ring of the newest decisions is full
 		p.callers(0).good(t.Context(), 8, 20*time.Second)
 	}
 	rest := either(time.Second, 3*time.Minute)
