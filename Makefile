@@ -47,7 +47,7 @@ demo: build ## start a small fleet and a stream of requests beside a running ser
 
 .PHONY: test
 test: need-go need-cc ## run every test with the race detector (PKG=./internal/fleet/... for a part, ARGS=-short without the long simulations)
-	@$(GO) run ./scripts/suite -skips scripts/suite/skips.txt -- -race -timeout 20m $(ARGS) $(PKG)
+	@$(GO) run ./scripts/suite -skips scripts/suite/skips.txt -- -race -timeout 40m $(ARGS) $(PKG)
 
 # Some promises cannot be measured under the race detector: allocations, and
 # simulations of millions of requests. Here no test may be skipped.

@@ -150,7 +150,7 @@ var (
 	hostileCalls = map[string]string{
 		"status": "", "doctor": "", "watch": "--count 1", "decide": "--model-type m --explain",
 		"heads list": "", "heads watch": "", "heads get": "x", "heads register": "x --endpoint http://127.0.0.1:1 --model-type m --region r",
-		"heads drain": "x", "heads undrain": "x", "heads maintenance": "x", "heads remove": "x",
+		"heads drain": "x", "heads undrain": "x", "heads maintenance": "x", "heads remove": "x", "heads reinstate": "x",
 		"policy get": "", "policy diff": "policy.yaml", "policy validate": "policy.yaml", "policy apply": "policy.yaml", "policy history": "", "policy restore": "1",
 		"keys create": "--role viewer --name x", "keys list": "", "keys revoke": "x --yes",
 		"audit tail": "", "audit search": "", "queue ls": "", "queue peek": "1", "queue retry": "1", "queue purge": "1",
