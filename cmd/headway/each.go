@@ -9,8 +9,8 @@ import (
 	"headway/client"
 )
 
-// each does something with each of several things. What fails alone is the
-// command's error. Of several a failure is printed and the
+// each does something with each of several things. If there is only one, its
+// failure is the command's error. Of several each failure is printed and the
 // rest go on, unless it would be the same for all; what was not tried then is
 // named as well. The exit code is that of the failures if they agree, else 1.
 func each[T any](cmd *cobra.Command, verb, kind string, list []T, do func(T) error) error {
