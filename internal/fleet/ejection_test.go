@@ -388,7 +388,7 @@ func TestAnOperatorEndsAnEjection(t *testing.T) {
 }
 
 func TestNothingIsEjectedWhereItIsSwitchedOff(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	w.register(spec("a"), active())
 	w.register(spec("b"), active())
 	w.end("a", fleet.EndedBadly, 1000)

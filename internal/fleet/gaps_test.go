@@ -41,11 +41,11 @@ func TestReportsOutOfOrderRenewTheLeaseOnly(t *testing.T) {
 
 func TestAHeadThatWentOfflineIsNotAssumedAfterARestart(t *testing.T) {
 	store := newFakeStore(t)
-	w := start(t, store, nil)
+	w := start(t, store, lasting)
 	r := w.register(spec("a"), active())
 	w.report("a", r.Lease.Epoch, fleet.StatusOffline)
 	w.stop()
-	w = start(t, store, nil)
+	w = start(t, store, lasting)
 	if got := w.health("a"); got != "pending" {
 		t.Errorf("after the restart it is %s", got)
 	}
@@ -141,7 +141,7 @@ func TestChangesThatWaitAreMadeBeforeTheEnd(t *testing.T) {
 }
 
 func TestLabelsAreSharedByNameAndValue(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	one, two := spec("a"), spec("b")
 	one.Labels, two.Labels = map[string]string{"a": "bc"}, map[string]string{"ab": "c"}
 	w.register(one, nil)
@@ -153,7 +153,7 @@ func TestLabelsAreSharedByNameAndValue(t *testing.T) {
 
 // A fleet that loses and gains its leases again and again does not grow.
 func TestFlappingHeadsLeaveNothingBehind(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	for round := range 3 {
 		for i := range 500 {
 			w.register(spec(fmt.Sprintf("h%d", i)), active())

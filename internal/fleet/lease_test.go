@@ -87,7 +87,7 @@ func TestARegistrationKeepsWhatTheHeadStillWorksOn(t *testing.T) {
 		"another endpoint": {func(w *world, epoch uint64) { w.report("a", epoch, fleet.StatusOffline) }, elsewhere, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, newFakeStore(t), nil)
+			w := start(t, newFakeStore(t), lasting)
 			first := w.register(spec("a"), active())
 			old := published(w, "a")
 			old.Live.TryAcquire(2)
@@ -124,7 +124,7 @@ func TestARegistrationKeepsWhatTheHeadStillWorksOn(t *testing.T) {
 }
 
 func TestAHeadThatRegistersAgainCountsItsRequestsOnce(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	w.register(spec("a"), active())
 	w.register(spec("b"), active())
 	for range 8 {

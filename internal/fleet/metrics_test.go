@@ -117,7 +117,7 @@ func TestANameThatHasASeriesKeepsIt(t *testing.T) {
 // A head of several model types counts in each of them and once in its region;
 // one in maintenance is registered and takes no requests.
 func TestRoutableHeadsAreCounted(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	two := headOf("two", "m", "eu")
 	two.ModelTypes = []string{"m", "n"}
 	w.register(two, active())

@@ -56,6 +56,10 @@ func start(t testing.TB, store *fakeStore, change func(*fleet.Options)) *world {
 	return w
 }
 
+// lasting gives tests on the real clock leases that they do not outlast, however
+// slow the machine is.
+func lasting(o *fleet.Options) { o.Lease.BaseInterval = time.Hour }
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -130,7 +134,7 @@ func (w *world) beat(ctx context.Context, ids ...string) {
 }
 
 func TestAHeadIsRoutableAfterItsFirstHealthyReport(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	r := w.register(spec("a"), nil)
 	if !r.Created || len(w.routable()) != 0 || w.health("a") != "pending" {
 		t.Fatalf("created %v, routable %v, health %s", r.Created, w.routable(), w.health("a"))
@@ -150,7 +154,7 @@ func TestAHeadIsRoutableAfterItsFirstHealthyReport(t *testing.T) {
 }
 
 func TestEachRegistrationGrowsTheEpochAndWritesOnlyChanges(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	first := w.register(spec("a"), nil)
 	writes := w.store.writes
 	last := first
@@ -179,7 +183,7 @@ func TestEachRegistrationGrowsTheEpochAndWritesOnlyChanges(t *testing.T) {
 }
 
 func TestHeartbeatsNeverWrite(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	r := w.register(spec("a"), active())
 	w.stop() // the confirmation has been written
 	writes := w.store.writes
@@ -243,7 +247,7 @@ func TestTheServerSpreadsReports(t *testing.T) {
 
 func TestTheOperatorsWordSurvivesReportsAndRegistrations(t *testing.T) {
 	store := newFakeStore(t)
-	w := start(t, store, nil)
+	w := start(t, store, lasting)
 	r := w.register(spec("a"), active())
 	state, weight := fleet.AdminMaintenance, 3.0
 	labels := map[string]string{"pool": "blue"}
@@ -261,7 +265,7 @@ func TestTheOperatorsWordSurvivesReportsAndRegistrations(t *testing.T) {
 	}
 	check("after a registration")
 	w.stop()
-	w = start(t, store, nil)
+	w = start(t, store, lasting)
 	check("after a restart")
 	enabled, none := fleet.AdminEnabled, 0.0
 	v, err := w.Patch(t.Context(), "a", fleet.Patch{State: &enabled, Weight: &none})
@@ -409,7 +413,7 @@ func TestANewHeadCountsAsLoadedAsItsPool(t *testing.T) {
 }
 
 func TestLateReportsRenewTheLeaseAndKeepTheLoad(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	r := w.register(spec("a"), active())
 	send := func(sequence uint64, inFlight int64) {
 		load := fleet.UnknownLoad()
@@ -447,7 +451,7 @@ func TestOneBatchWritesAndPublishesOnce(t *testing.T) {
 }
 
 func TestAStoreThatIsDownRefusesChangesAndNothingElse(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	r := w.register(spec("a"), active())
 	before := w.Snapshot()
 	w.stop()
@@ -481,7 +485,7 @@ func restart(t *testing.T, w *world) *world {
 
 func TestAConflictFailsOnlyItsOwnChange(t *testing.T) {
 	store := newFakeStore(t)
-	w := start(t, store, nil)
+	w := start(t, store, lasting)
 	w.register(spec("a"), nil)
 	w.register(spec("b"), nil)
 	w.stop()
@@ -628,7 +632,7 @@ func TestAHeadThatARestartFindsIsNotTold(t *testing.T) {
 // heads did not change is the same pointer.
 func TestSnapshotsEqualAScratchBuild(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, newFakeStore(t), lasting)
 		defer w.stop()
 		epochs := map[string]uint64{}
 		id := func(rt *rapid.T) string { return fmt.Sprintf("h%d", rapid.IntRange(0, 6).Draw(rt, "head")) }
@@ -742,7 +746,7 @@ func compareRanked(t interface{ Fatalf(string, ...any) }, r *fleet.Ranked) {
 // its own change in the snapshot when it is answered.
 func TestReportsAtOnceAreAllPublished(t *testing.T) {
 	const heads, rounds = 64, 20
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	var wait sync.WaitGroup
 	for i := range heads {
 		id := fmt.Sprintf("h%02d", i)
@@ -768,7 +772,7 @@ func published(w *world, id string) *fleet.Head {
 }
 
 func TestAnUntouchedPoolIsTheSamePointer(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	r := w.register(spec("a"), active())
 	other := spec("b")
 	other.ModelTypes = []string{"n"}
@@ -786,7 +790,7 @@ func TestAnUntouchedPoolIsTheSamePointer(t *testing.T) {
 }
 
 func TestListGoesThroughAllHeadsInPages(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	for i := range 25 {
 		s := spec(fmt.Sprintf("h%02d", i))
 		if i%2 == 0 {
@@ -960,7 +964,7 @@ func TestARestartDoesNotReviveTheDead(t *testing.T) {
 }
 
 func TestAHeadCalledOtherDoesNotBreakTheScrape(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	w.register(spec("other"), active())
 	if _, err := w.metrics.Gather(); err != nil {
 		t.Error(err)

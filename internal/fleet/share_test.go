@@ -10,7 +10,7 @@ import (
 // Heads that say the same share its memory, also those that register while the
 // service runs, and what an operator says of one changes nothing of another.
 func TestHeadsThatSayTheSameShareIt(t *testing.T) {
-	w := start(t, newFakeStore(t), nil)
+	w := start(t, newFakeStore(t), lasting)
 	labelled := func(id, gpu string) fleet.Spec {
 		s := spec(id)
 		s.Labels = map[string]string{"gpu": gpu, "tier": "gold"}

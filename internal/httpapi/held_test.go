@@ -7,13 +7,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"headway/internal/fleet"
 )
 
 // While the mass-expiry guard holds heads, readiness says that they take
 // requests, and a decision goes to one of them.
 func TestReadinessCountsTheHeadsThatAreHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+		w := newWorldOf(t, fleet.LeaseOptions{})
 		detail := func() string {
 			a := w.do(http.MethodGet, "/readyz", "")
 			return string(a.body)

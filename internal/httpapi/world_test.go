@@ -236,7 +236,16 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
+// lasting are leases that no test outlasts, however slow the machine is.
+var lasting = fleet.LeaseOptions{BaseInterval: time.Hour}
+
 func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
+	t.Helper()
+	return newWorldOf(t, lasting, change...)
+}
+
+// newWorldOf is newWorld for tests about leases, which run on fake time.
+func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*httpapi.Options)) *world {
 	t.Helper()
 	w := &world{TB: t, store: &memoryStore{records: map[string]fleet.Record{}}, metrics: prometheus.NewRegistry(), log: &logBuffer{}, state: &stateFile{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
@@ -248,7 +257,7 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	}
 	events, err := event.New(event.Options{Metrics: w.metrics})
 	must(err)
-	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin, Note: w.note, Eject: fleet.EjectOptions{Enabled: true}})
+	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Begin: w.begin, Note: w.note, Eject: fleet.EjectOptions{Enabled: true}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin})

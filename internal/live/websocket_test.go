@@ -146,7 +146,7 @@ func TestEverythingCanBeDoneOverOneWebSocket(t *testing.T) {
 // A head whose connection breaks has its lease still, and is counted gone when
 // that runs out and no sooner.
 func TestAHeadOutlivesItsConnectionByItsLease(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldOf(t, fleet.LeaseOptions{})
 	p := w.connect()
 	p.send(`{"id":1,"type":"register","data":{"id":"gpu-1","endpoint":"http://10.0.0.1:8000","model_type":"llama","region":"us-east","status":"active"}}`)
 	p.want("answer", "1", "")

@@ -67,7 +67,16 @@ func begin(context.Context, audit.Entry) (audit.EndFunc, error) {
 	return func(audit.Outcome, string, stdjson.RawMessage) {}, nil
 }
 
+// lasting are leases that no test outlasts, however slow the machine is.
+var lasting = fleet.LeaseOptions{BaseInterval: time.Hour}
+
 func newWorld(t testing.TB, change ...func(*live.Options)) *world {
+	t.Helper()
+	return newWorldOf(t, lasting, change...)
+}
+
+// newWorldOf is newWorld for tests that wait for the end of a lease.
+func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Options)) *world {
 	t.Helper()
 	w := &world{TB: t, metrics: prometheus.NewRegistry(), changed: make(chan struct{})}
 	log := slog.New(slog.DiscardHandler)
@@ -81,7 +90,7 @@ func newWorld(t testing.TB, change ...func(*live.Options)) *world {
 	must(err)
 	w.events, err = event.New(event.Options{Metrics: w.metrics})
 	must(err)
-	w.fleet, err = fleet.New(fleet.Options{Store: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin, Note: func(audit.Entry) {}})
+	w.fleet, err = fleet.New(fleet.Options{Store: store, Events: w.events, Metrics: w.metrics, Log: log, Lease: lease, Begin: begin, Note: func(audit.Entry) {}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})

@@ -64,6 +64,9 @@ var quick = natsmq.Timing{
 	Watch:   20 * time.Millisecond, Sweep: 100 * time.Millisecond, Retry: 20 * time.Millisecond,
 }
 
+// lasting are leases that no test outlasts, however slow the machine is.
+var lasting = fleet.LeaseOptions{BaseInterval: time.Hour}
+
 func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	t.Helper()
 	w := &world{TB: t, metrics: prometheus.NewRegistry(), counted: map[string]uint64{}, keys: map[string]*access.Principal{}, revoked: map[string]bool{}, changed: make(chan struct{})}
@@ -90,7 +93,7 @@ func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	must(err)
 	w.events, err = event.New(event.Options{Metrics: w.metrics})
 	must(err)
-	w.fleet, err = fleet.New(fleet.Options{Store: &fragile{store, w}, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin, Note: note})
+	w.fleet, err = fleet.New(fleet.Options{Store: &fragile{store, w}, Events: w.events, Metrics: w.metrics, Log: log, Lease: lasting, Begin: begin, Note: note})
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})

@@ -59,13 +59,22 @@ func (m *memory) GrantEpochs(_ context.Context, n uint64) (uint64, error) {
 	return first, nil
 }
 
+// lasting are leases that no test outlasts, however slow the machine is.
+var lasting = fleet.LeaseOptions{BaseInterval: time.Hour}
+
 func newWorld(t testing.TB, change func(*routing.Options)) *world {
+	t.Helper()
+	return newWorldOf(t, lasting, change)
+}
+
+// newWorldOf is newWorld for tests about leases, which run on fake time.
+func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change func(*routing.Options)) *world {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	events, err := event.New(event.Options{Metrics: reg})
 	check(t, err)
 	log := slog.New(slog.DiscardHandler)
-	heads, err := fleet.New(fleet.Options{Store: &memory{}, Events: events, Metrics: reg, Log: log, Eject: fleet.EjectOptions{Enabled: true}})
+	heads, err := fleet.New(fleet.Options{Store: &memory{}, Events: events, Metrics: reg, Log: log, Lease: lease, Eject: fleet.EjectOptions{Enabled: true}})
 	check(t, err)
 	check(t, heads.Load(t.Context()))
 	o := routing.Options{Fleet: heads, Events: events, Metrics: reg, Log: log, Seed: 1}
