@@ -282,7 +282,8 @@ func (g *Guard) token(ctx context.Context, token string, address netip.Addr, f *
 
 // issued is the bearer of an issuer's token. Its signature costs more than a
 // look at a key does, so that an address with no failures of tokens left gets
-// none checked; those that were good lately need no check.
+// none checked; those that were good lately need no check. One of a key that is
+// not known costs neither us a signature nor its address a failure.
 func (g *Guard) issued(ctx context.Context, token string, address netip.Addr, failures *addresses) (*Principal, error) {
 	if p := g.o.OIDC.recall(token); p != nil {
 		return p, nil
@@ -291,8 +292,9 @@ func (g *Guard) issued(ctx context.Context, token string, address netip.Addr, fa
 		return nil, g.limit(limitFailures, wait)
 	}
 	p, err := g.o.OIDC.principal(ctx, token)
+	away, _ := errors.AsType[*AwayError](err)
 	switch {
-	case errors.Is(err, ErrUnbelieved), errors.Is(err, ErrExpired):
+	case errors.Is(err, ErrUnbelieved), errors.Is(err, ErrExpired), away != nil && away.checked:
 		return nil, g.failed(err, failures, address)
 	case err != nil: // the issuer is away, or the caller left
 		return nil, g.failed(err, nil, address)

@@ -65,6 +65,10 @@ func (s *signature) VerifySignature(ctx context.Context, token string) (payload 
 
 // verify returns what a token says. The errors wrap ErrUnbelieved, ErrIssuerAway
 // or context.Canceled.
+//
+// Only a token that may be of a key that is not known yet has the keys fetched:
+// one that names a key of the set is of that key or of none, while the set is
+// young.
 func (k *issuerKeys) verify(ctx context.Context, token string) ([]byte, error) {
 	jws, err := jose.ParseSignedCompact(token, k.algs)
 	if err != nil || len(jws.Signatures) != 1 {
@@ -73,42 +77,73 @@ func (k *issuerKeys) verify(ctx context.Context, token string) ([]byte, error) {
 	now := k.o.Now()
 	k.mu.Lock()
 	set, old := k.set, now.Sub(k.at) > keysFresh
-	// Whoever has a good key does not wait for the fetch of another.
 	busy := k.fetching != nil
 	k.mu.Unlock()
-	payload, good := open(jws, set)
-	if good && (!old || busy) {
-		return payload, nil
-	}
-	set, err = k.refresh(ctx, now)
+	named := jws.Signatures[0].Header.KeyID != ""
+	payload, is := open(jws, set)
 	switch {
-	case err != nil && good:
-		return payload, nil // the issuer is away, and this was good when it was there
-	case err != nil:
-		return nil, err
+	case is == signed && (!old || busy): // a good token does not wait for the fetch of another
+		return payload, nil
+	case is == forged && named && !old:
+		return nil, errNotSigned
 	}
-	if payload, good = open(jws, set); !good {
-		return nil, fmt.Errorf("%w: no key of the issuer has signed it", ErrUnbelieved)
+	set, own, err := k.refresh(ctx, now)
+	if err != nil {
+		switch away, _ := errors.AsType[*AwayError](err); {
+		case away == nil:
+			return nil, err
+		case is == signed:
+			return payload, nil // the issuer is away, and this was good when it was there
+		default:
+			away.checked = is == forged
+			return nil, err
+		}
 	}
-	return payload, nil
+	payload, is = open(jws, set)
+	switch {
+	case is == signed:
+		return payload, nil
+	case !own && (is == unknownKey || !named): // that fetch may be of before the issuer made the key
+		return nil, &AwayError{checked: is == forged}
+	}
+	return nil, errNotSigned
 }
 
-// open returns what is signed, if one of the keys has signed it.
-func open(jws *jose.JSONWebSignature, set []jose.JSONWebKey) (payload []byte, good bool) {
+var errNotSigned = fmt.Errorf("%w: no key of the issuer has signed it", ErrUnbelieved)
+
+// verdict is what a set of keys knows of a token.
+type verdict int
+
+const (
+	unknownKey verdict = iota // it names none of the keys
+	forged                    // none of the keys that it may be of has signed it
+	signed
+)
+
+// open returns what is signed, if one of the keys has signed it. A token that
+// names no key may be of any; one that names none of the set costs no check of a
+// signature.
+func open(jws *jose.JSONWebSignature, set []jose.JSONWebKey) (payload []byte, is verdict) {
 	header := jws.Signatures[0].Header
 	for i := range set {
-		if key := &set[i]; (header.KeyID == "" || key.KeyID == header.KeyID) && (key.Algorithm == "" || key.Algorithm == header.Algorithm) {
+		key := &set[i]
+		if header.KeyID != "" && key.KeyID != header.KeyID {
+			continue
+		}
+		is = forged
+		if key.Algorithm == "" || key.Algorithm == header.Algorithm {
 			if payload, err := jws.Verify(key); err == nil {
-				return payload, true
+				return payload, signed
 			}
 		}
 	}
-	return nil, false
+	return nil, is
 }
 
-// refresh fetches the keys, or waits for the fetch under way, and returns what
-// is known then. Where the rate allows no fetch, that is what was known before.
-func (k *issuerKeys) refresh(ctx context.Context, now time.Time) ([]jose.JSONWebKey, error) {
+// refresh fetches the keys, or waits for the fetch under way, and returns the
+// new set and whether the fetch is the caller's own. The error is *AwayError
+// where the fetch fails or the rate allows none, or that of a caller that left.
+func (k *issuerKeys) refresh(ctx context.Context, now time.Time) (set []jose.JSONWebKey, own bool, err error) {
 	k.mu.Lock()
 	done := k.fetching
 	if done != nil {
@@ -117,36 +152,46 @@ func (k *issuerKeys) refresh(ctx context.Context, now time.Time) ([]jose.JSONWeb
 		case <-done:
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.Canceled) {
-				return nil, ctx.Err()
+				return nil, false, ctx.Err()
 			}
-			return nil, ErrIssuerAway
+			return nil, false, &AwayError{}
 		}
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		return k.set, k.err
+		return k.set, false, k.away(now)
 	}
 	if now.Before(k.retryAt) || !k.fetch.AllowN(now, 1) {
 		defer k.mu.Unlock()
-		return k.set, k.err
+		next := time.Duration((1 - k.fetch.TokensAt(now)) * float64(fetchEvery))
+		return nil, false, &AwayError{RetryAfter: max(next, k.retryAt.Sub(now)), err: k.err}
 	}
 	done = make(chan struct{})
 	k.fetching = done
 	url := k.url
 	k.mu.Unlock()
 
-	url, set, err := k.ask(ctx, url)
+	url, set, err = k.ask(ctx, url)
 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer close(done)
-	k.fetching, k.err = nil, nil
+	k.fetching, k.err = nil, err
 	if err != nil {
 		// The issuer may have moved its keys.
-		k.url, k.retryAt, k.err = "", now.Add(issuerRetry), fmt.Errorf("%w: %w", ErrIssuerAway, err)
-		return k.set, k.err
+		k.url, k.retryAt = "", now.Add(issuerRetry)
+		return nil, true, k.away(now)
 	}
 	k.url, k.set, k.at = url, set, now
-	return k.set, nil
+	return set, true, nil
+}
+
+// away is the error of a fetch that failed, nil after one that did not. mu is
+// held.
+func (k *issuerKeys) away(now time.Time) error {
+	if k.err == nil {
+		return nil
+	}
+	return &AwayError{RetryAfter: k.retryAt.Sub(now), err: k.err}
 }
 
 // ask fetches the keys, from the URL if it is known. Others wait for them, so

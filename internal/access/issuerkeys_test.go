@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -69,8 +71,12 @@ func TestAnIssuerThatRotatesItsKeysAndIsAway(t *testing.T) {
 	if _, err := i.try(key); err != nil {
 		t.Errorf("a key of the same address: %v", err)
 	}
-	if _, err := i.try(i.token(map[string]any{"kid": "1"}, nil)); !errors.Is(err, access.ErrIssuerAway) {
+	asked := i.issuer.asked.Load()
+	if _, err := i.try(i.token(map[string]any{"kid": "1"}, nil)); !errors.Is(err, access.ErrUnbelieved) {
 		t.Errorf("a token that the known key has not signed: %v", err)
+	}
+	if n := i.issuer.asked.Load(); n != asked {
+		t.Errorf("a bad signature of a known key made %d requests", n-asked)
 	}
 	i.now = i.now.Add(time.Hour)
 	i.issuer.rotate("1") // another of the same name
@@ -115,25 +121,124 @@ func TestAKeyThatTheIssuerTookAwayEnds(t *testing.T) {
 	}
 }
 
-// Tokens that name keys that nobody has make no request each.
+// Tokens that name invented keys make no request each, and those beyond the rate
+// cost their sender nothing, since they may be of a new key.
 func TestUnknownKeysDoNotFloodTheIssuer(t *testing.T) {
 	i := newIssued(t, access.Options{Failures: 1e6})
 	if _, err := i.try(i.token(nil, nil)); err != nil {
 		t.Fatal(err)
 	}
+	unbelieved := 0
 	for n := range 1000 {
 		i.now = i.now.Add(10 * time.Millisecond)
-		if _, err := i.try(i.token(map[string]any{"kid": fmt.Sprint("x", n)}, nil)); !errors.Is(err, access.ErrUnbelieved) {
+		_, err := i.try(i.token(map[string]any{"kid": fmt.Sprint("x", n)}, nil))
+		if errors.Is(err, access.ErrUnbelieved) {
+			unbelieved++
+		} else if !errors.Is(err, access.ErrIssuerAway) {
 			t.Fatalf("%d: %v", n, err)
 		}
 	}
-	if asked := i.issuer.asked.Load(); asked > 2+5+1 {
+	asked := i.issuer.asked.Load()
+	if asked > 2+5+1 {
 		t.Errorf("a thousand unknown keys in 10 s made %d requests", asked)
+	}
+	if unbelieved != int(asked)-2 {
+		t.Errorf("%d of a thousand are not believed after %d requests; want those for which the issuer was asked", unbelieved, asked)
 	}
 	i.issuer.rotate("2")
 	i.now = i.now.Add(10 * time.Second)
 	if _, err := i.try(i.token(nil, nil)); err != nil {
 		t.Errorf("a new key 10 s later: %v", err)
+	}
+}
+
+// Tokens with invented keys do not make the tokens of a new key failures of
+// those who send them: until the issuer may be asked again they cannot be
+// checked, at any door.
+func TestInventedKeysDoNotMakeNewOnesFailures(t *testing.T) {
+	for name, way := range map[string]func(*issued, string) error{
+		"a header": func(i *issued, token string) error { _, err := i.try(token); return err },
+		"a message": func(i *issued, token string) error {
+			_, err := i.guard.AuthenticateToken(t.Context(), token, netip.MustParseAddrPort(far).Addr())
+			return err
+		},
+		"a connection": func(i *issued, token string) error {
+			_, err := i.guard.AuthenticateConnection(t.Context(), token, nil, netip.MustParseAddrPort(far).Addr())
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := newIssued(t, access.Options{Failures: 1})
+			if _, err := i.try(i.token(nil, nil)); err != nil {
+				t.Fatal(err)
+			}
+			known := i.token(nil, map[string]any{"jti": "known"})
+			eve := newIssuer(t)
+			for n := range 50 {
+				forged := eve.sign(map[string]any{"kid": fmt.Sprint("x", n)}, map[string]any{"iss": i.issuer.url, "aud": "headway", "sub": "eve", "exp": i.now.Add(time.Hour).Unix(), "roles": "admin"})
+				if _, err := i.guard.Authenticate(ask("192.0.2.66:1", "Authorization", "Bearer "+forged)); err == nil {
+					t.Fatal("an invented key is good")
+				}
+			}
+			asked := i.issuer.asked.Load()
+			i.issuer.rotate("2")
+			for n := range 100 {
+				err := way(i, i.token(nil, map[string]any{"jti": n}))
+				away, is := errors.AsType[*access.AwayError](err)
+				if !is || away.RetryAfter <= 0 || away.RetryAfter > 10*time.Second {
+					t.Fatalf("token %d of the new key: %v, %+v", n, err, away)
+				}
+			}
+			if n := i.issuer.asked.Load(); n != asked {
+				t.Errorf("%d requests beyond the rate", n-asked)
+			}
+			if err := way(i, known); err != nil {
+				t.Errorf("a token of the known key: %v", err)
+			}
+			i.now = i.now.Add(10 * time.Second)
+			if err := way(i, i.token(nil, nil)); err != nil {
+				t.Errorf("10 s later: %v", err)
+			}
+			// The allowance is whole: five at once are refused as what they are.
+			wrong := func() error {
+				return way(i, eve.sign(map[string]any{"kid": "2"}, map[string]any{"iss": i.issuer.url, "aud": "headway", "sub": "eve", "exp": i.now.Add(time.Hour).Unix(), "roles": "admin"}))
+			}
+			for n := range 5 {
+				if err := wrong(); !errors.Is(err, access.ErrUnbelieved) {
+					t.Errorf("failure %d: %v", n, err)
+				}
+			}
+			if _, is := errors.AsType[*access.LimitedError](wrong()); !is {
+				t.Error("guesses at a known key have no bound")
+			}
+		})
+	}
+}
+
+// A token that names no key may be of a new one, but it has us compute a
+// signature: where the issuer may not be asked it is told to come again, and
+// takes from its address's allowance.
+func TestTokensThatNameNoKey(t *testing.T) {
+	i := newIssued(t, access.Options{Failures: 1})
+	none := map[string]any{"kid": ""}
+	if _, err := i.try(i.token(none, nil)); err != nil {
+		t.Fatalf("of the only key: %v", err)
+	}
+	for n := range 20 {
+		_, _ = i.guard.Authenticate(ask("192.0.2.66:1", "Authorization", "Bearer "+i.token(map[string]any{"kid": fmt.Sprint("x", n)}, nil)))
+	}
+	i.issuer.rotate("2")
+	for n := range 5 {
+		if _, err := i.try(i.token(none, map[string]any{"jti": n})); !errors.Is(err, access.ErrIssuerAway) {
+			t.Fatalf("of a new key, %d: %v", n, err)
+		}
+	}
+	if _, is := errors.AsType[*access.LimitedError](func() error { _, err := i.try(i.token(none, map[string]any{"jti": 5})); return err }()); !is {
+		t.Error("signatures are computed without a bound")
+	}
+	i.now = i.now.Add(10 * time.Second)
+	if _, err := i.try(i.token(none, nil)); err != nil {
+		t.Errorf("10 s later: %v", err)
 	}
 }
 
@@ -162,6 +267,49 @@ func TestOneFetchServesAll(t *testing.T) {
 	all.Wait()
 	if n := i.issuer.asked.Load(); n != 2 {
 		t.Errorf("the issuer was asked %d times; want once for where the keys are and once for them", n)
+	}
+}
+
+// A fetch that was under way when a token came may be of before the issuer made
+// the token's key, so that it says nothing of it.
+func TestAFetchOfAnotherProvesNothing(t *testing.T) {
+	i := newIssued(t, access.Options{Failures: 1})
+	if _, err := i.try(i.token(nil, nil)); err != nil {
+		t.Fatal(err)
+	}
+	invented := func(n int) error {
+		_, err := i.try(i.token(map[string]any{"kid": fmt.Sprint("x", n)}, nil))
+		return err
+	}
+	for n := range 3 { // of five at once
+		if err := invented(n); !errors.Is(err, access.ErrUnbelieved) {
+			t.Fatal(err)
+		}
+	}
+	asked, answer := make(chan struct{}, 1), make(chan struct{})
+	i.issuer.hold = func() { asked <- struct{}{}; <-answer }
+	const others = 20
+	errs := make(chan error, 1+others)
+	go func() { errs <- invented(3) }()
+	<-asked
+	for n := range others {
+		go func() { errs <- invented(4 + n) }()
+	}
+	stacks := make([]byte, 1<<20)
+	for strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "issuerKeys).refresh(") < 1+others {
+		runtime.Gosched()
+	}
+	close(answer)
+	unbelieved := 0
+	for range 1 + others {
+		if err := <-errs; errors.Is(err, access.ErrUnbelieved) {
+			unbelieved++
+		} else if !errors.Is(err, access.ErrIssuerAway) {
+			t.Error(err)
+		}
+	}
+	if unbelieved != 1 {
+		t.Errorf("%d tokens are not believed after one fetch; want the one that it was made for", unbelieved)
 	}
 }
 

@@ -6,7 +6,6 @@ package access
 import (
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -158,12 +157,37 @@ var (
 	ErrStoreUnavailable = errors.New("the keys cannot be written")
 )
 
-// LimitedError says that somebody asks too often.
+// LimitedError is a rate limit that was reached. Its text has no figures, so
+// that callers may be sent it.
 type LimitedError struct {
 	Limit      string // key, address or failures
 	RetryAfter time.Duration
 }
 
 func (e *LimitedError) Error() string {
-	return fmt.Sprintf("too many requests of one %s; ask again in %s", e.Limit, e.RetryAfter.Round(time.Millisecond))
+	switch e.Limit {
+	case limitKey:
+		return "this credential sends too many requests"
+	case limitAddress:
+		return "this address sends too many requests"
+	default:
+		return "too many credentials from this address were not good"
+	}
 }
+
+// AwayError is an ErrIssuerAway that tells when the issuer may be asked again.
+type AwayError struct {
+	RetryAfter time.Duration // 0 or less: at once
+	checked    bool          // a signature was computed for it in vain
+	err        error         // of the fetch, nil if none was allowed
+}
+
+func (e *AwayError) Error() string {
+	if e.err == nil {
+		return ErrIssuerAway.Error()
+	}
+	return ErrIssuerAway.Error() + ": " + e.err.Error()
+}
+
+// Unwrap returns the errors that it is.
+func (e *AwayError) Unwrap() []error { return []error{ErrIssuerAway, e.err} }
