@@ -71,26 +71,26 @@ var kinds = map[string]struct {
 	api.CodeFleetFull:           {http.StatusInsufficientStorage, "The fleet is full"},
 	api.CodeOverloaded:          {http.StatusServiceUnavailable, "Too many changes wait"},
 	api.CodeStateUnavailable:    {http.StatusServiceUnavailable, "The state cannot be written"},
-	api.CodeConflict:            {http.StatusConflict, "Somebody else changed this"},
-	api.CodeUnknownModelType:    {http.StatusNotFound, "Nobody knows this model type"},
+	api.CodeConflict:            {http.StatusConflict, "Conflict"},
+	api.CodeUnknownModelType:    {http.StatusNotFound, "The model type is not known"},
 	api.CodeNoEligibleHead:      {http.StatusServiceUnavailable, "No head can take the request"},
 	api.CodeOverrideNotAllowed:  {http.StatusForbidden, "The policy reserves this to itself"},
 	api.CodeDecisionNotFound:    {http.StatusNotFound, "The decision is not among the recent ones"},
-	api.CodePreconditionMissing: {http.StatusPreconditionRequired, "Say which revision you change"},
-	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Somebody else changed this"},
+	api.CodePreconditionMissing: {http.StatusPreconditionRequired, "Precondition Required"},
+	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Precondition Failed"},
 	api.CodeRevisionNotFound:    {http.StatusNotFound, "The revision is not kept"},
-	api.CodeUnauthenticated:     {http.StatusUnauthorized, "Who asks?"},
+	api.CodeUnauthenticated:     {http.StatusUnauthorized, "Unauthorized"},
 	api.CodeIssuerUnavailable:   {http.StatusServiceUnavailable, "The issuer of tokens cannot be reached"},
-	api.CodeForbidden:           {http.StatusForbidden, "This is not allowed"},
+	api.CodeForbidden:           {http.StatusForbidden, "Forbidden"},
 	api.CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests"},
 	api.CodeKeyNotFound:         {http.StatusNotFound, "There is no such key"},
-	api.CodeLastAdmin:           {http.StatusConflict, "Nobody could administer any more"},
+	api.CodeLastAdmin:           {http.StatusConflict, "This is the last administrator"},
 	api.CodeAuditUnavailable:    {http.StatusServiceUnavailable, "The audit trail cannot be written"},
-	api.CodeForeignHost:         {http.StatusMisdirectedRequest, "The request is for somebody else"},
+	api.CodeForeignHost:         {http.StatusMisdirectedRequest, "Misdirected Request"},
 	api.CodeCrossOrigin:         {http.StatusForbidden, "The request comes from another site"},
 	api.CodeTimeout:             {http.StatusGatewayTimeout, "The answer took too long"},
 	api.CodeClientGone:          {StatusClientGone, "The client left"},
-	api.CodeInternal:            {http.StatusInternalServerError, "Something went wrong here"},
+	api.CodeInternal:            {http.StatusInternalServerError, "Internal Server Error"},
 }
 
 // StatusClientGone is nginx's code for a client that left before the answer:
@@ -115,7 +115,7 @@ var knownErrors = []struct {
 	{access.ErrLastAdmin, api.CodeLastAdmin, "This is the last key that may administer while others are in use; make another one first.", 0},
 	{audit.ErrQuery, api.CodeInvalid, "The search cannot be made: the cursor is not the next_cursor of this search.", 0},
 	{audit.ErrUnavailable, api.CodeAuditUnavailable, "The audit trail cannot be written, so nothing was changed; see the log of the service.", 5 * time.Second},
-	{fleet.ErrConflict, api.CodeConflict, "Somebody else changed this at the same time; read it again and repeat.", 0},
+	{fleet.ErrConflict, api.CodeConflict, "It was changed at the same time; read it again and repeat.", 0},
 	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types).", 0},
 	{fleet.ErrOverloaded, api.CodeOverloaded, "Too many changes wait to be written; try again.", time.Second},
 	{fleet.ErrStoreUnavailable, api.CodeStateUnavailable, "The state cannot be written; nothing was changed.", 5 * time.Second},
@@ -219,7 +219,7 @@ func AccessProblem(err error) *Problem {
 		return &Problem{Code: api.CodeForbidden, Detail: sentence(denied.Reason)}
 	}
 	if limited, ok := errors.AsType[*access.LimitedError](err); ok {
-		return &Problem{Code: api.CodeRateLimited, Detail: sentence("too many requests of one " + limited.Limit), RetryAfter: max(limited.RetryAfter, time.Second)}
+		return &Problem{Code: api.CodeRateLimited, Detail: sentence(limited.Error()), RetryAfter: max(limited.RetryAfter, time.Second)}
 	}
 	if invalid, ok := errors.AsType[*access.InvalidError](err); ok {
 		faults := make([]fleet.Fault, len(invalid.Faults))
@@ -229,8 +229,8 @@ func AccessProblem(err error) *Problem {
 		list := FaultsOf(faults)
 		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(list), Faults: list}
 	}
-	if errors.Is(err, access.ErrIssuerAway) {
-		return &Problem{Code: api.CodeIssuerUnavailable, Detail: sentence(access.ErrIssuerAway.Error()), RetryAfter: issuerRetry}
+	if away, ok := errors.AsType[*access.AwayError](err); ok {
+		return &Problem{Code: api.CodeIssuerUnavailable, Detail: sentence(access.ErrIssuerAway.Error()), RetryAfter: max(away.RetryAfter, time.Second)}
 	}
 	for _, unknown := range []error{
 		access.ErrNoCredential, access.ErrMalformed, access.ErrSeveral, access.ErrInURL, access.ErrElsewhere,
@@ -242,9 +242,6 @@ func AccessProblem(err error) *Problem {
 	}
 	return nil
 }
-
-// issuerRetry is when an issuer that was away is asked again.
-const issuerRetry = 5 * time.Second
 
 // sentence makes a sentence of an error.
 func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }

@@ -19,7 +19,7 @@ import (
 func (s *Server) admit(rt *route, r *http.Request) error {
 	if last := s.lastHost.Load(); last == nil || *last != r.Host {
 		switch own := s.ownHost(r); {
-		case !own && rt.anyHost && len(r.Header["Accept-Language"]) == 0:
+		case !own && rt.probe && len(r.Header["Accept-Language"]) == 0:
 			return refuseForeign(r)
 		case !own:
 			return &calls.Problem{

@@ -424,6 +424,9 @@ func TestWrongMethods(t *testing.T) {
 		if o.Method == http.MethodGet {
 			allowed[o.Pattern] = append(allowed[o.Pattern], http.MethodHead)
 		}
+		if slices.Contains(probes, o.Pattern) {
+			allowed[o.Pattern] = append(allowed[o.Pattern], http.MethodOptions)
+		}
 	}
 	for pattern, methods := range allowed {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"} {

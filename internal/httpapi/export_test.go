@@ -38,7 +38,7 @@ func (s *Server) Mount(needs access.Permission) error {
 }
 
 // OpenAPIJSON is what GET /openapi.json answers with.
-var OpenAPIJSON = openAPIJSON
+func OpenAPIJSON() ([]byte, error) { return openAPIJSON("") }
 
 // Author is who changes the policy, as its history has it.
 var Author = author
@@ -62,3 +62,6 @@ func UseBuffer(size int) (had int) {
 	b.free()
 	return had
 }
+
+// Handler is what a listener's requests come to.
+func (s *Server) Handler() http.Handler { return s.http.Handler }

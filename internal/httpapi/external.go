@@ -8,6 +8,7 @@ import (
 
 // external is the URL that a proxy in front gives the service.
 type external struct {
+	url    string // the whole, without a slash at its end; "" if there is none
 	origin string // scheme://host, as browsers write it
 	host   string // without the port
 	prefix string // of paths, without a slash at its end
@@ -17,8 +18,10 @@ func newExternal(u *url.URL) external {
 	if u == nil {
 		return external{}
 	}
+	prefix := strings.TrimSuffix(u.Path, "/")
 	return external{
-		origin: strings.ToLower(u.Scheme + "://" + u.Host), host: u.Hostname(), prefix: strings.TrimSuffix(u.Path, "/"),
+		url:    u.Scheme + "://" + u.Host + prefix,
+		origin: strings.ToLower(u.Scheme + "://" + u.Host), host: u.Hostname(), prefix: prefix,
 	}
 }
 

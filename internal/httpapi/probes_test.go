@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -25,7 +26,7 @@ func TestProbesAnswerAnyHost(t *testing.T) {
 	addr := w.listen()
 	for _, path := range probes {
 		for _, host := range []string{"", "10.0.0.7", "10.0.0.7:80", "vip.example", "[2001:db8::1]:80", "a_b", "127.0.0.1"} {
-			for _, method := range []string{"GET", "HEAD"} {
+			for _, method := range []string{"GET", "HEAD", "OPTIONS"} {
 				if a := w.do(method, path, "", "Host", host); a.status != http.StatusOK {
 					t.Errorf("%s %s for %q: %d %s", method, path, host, a.status, a.body)
 				}
@@ -36,6 +37,7 @@ func TestProbesAnswerAnyHost(t *testing.T) {
 			"HEAD " + path + " HTTP/1.0\r\n\r\n",
 			"GET " + path + " HTTP/1.0\r\nHost: vip.example\r\n\r\n",
 			"GET " + path + " HTTP/1.1\r\nHost: vip.example\r\nConnection: close\r\n\r\n",
+			"OPTIONS " + path + " HTTP/1.0\r\n\r\n",
 			"GET " + path + " HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n",
 		} {
 			conn := dial(t, addr)
@@ -50,11 +52,24 @@ func TestProbesAnswerAnyHost(t *testing.T) {
 		// refused as before.
 		w.problem(http.StatusMisdirectedRequest, api.CodeForeignHost, w.do("GET", path, "", "Host", "evil.example", "Accept-Language", "en"))
 		w.problem(http.StatusForbidden, api.CodeCrossOrigin, w.do("GET", path, "", "Host", "vip.example", "Origin", "https://evil.example"))
+		w.problem(http.StatusMisdirectedRequest, api.CodeForeignHost, w.do("OPTIONS", path, "", "Host", "evil.example", "Accept-Language", "en"))
+		w.problem(http.StatusForbidden, api.CodeCrossOrigin, w.do("OPTIONS", path, "", "Origin", "https://evil.example", "Access-Control-Request-Method", "GET"))
 		w.problem(http.StatusMisdirectedRequest, api.CodeForeignHost, w.do("POST", path, "", "Host", "vip.example"))
+		if got := w.must(http.StatusMethodNotAllowed, "POST", path, "").header.Get("Allow"); got != "GET, HEAD, OPTIONS" {
+			t.Errorf("%s allows %s", path, got)
+		}
+		if a := w.do("OPTIONS", path, ""); !bytes.Equal(a.body, w.do("GET", path, "").body) && path != "/metrics" {
+			t.Errorf("OPTIONS %s: %s; want what GET says", path, a.body)
+		}
+	}
+	if !strings.Contains(w.scrape(), `http_requests_total{endpoint="/readyz",method="OPTIONS",status="200"}`) {
+		t.Error("probes by OPTIONS are not counted as such")
 	}
 	// An admitted Host of a probe is admitted for probes only.
 	for _, path := range []string{"/api/v1/heads", "/", "/openapi.json", "/console/"} {
-		w.problem(http.StatusMisdirectedRequest, api.CodeForeignHost, w.do("GET", path, "", "Host", "vip.example"))
+		for _, method := range []string{"GET", "OPTIONS"} {
+			w.problem(http.StatusMisdirectedRequest, api.CodeForeignHost, w.do(method, path, "", "Host", "vip.example"))
+		}
 	}
 }
 
@@ -69,10 +84,15 @@ func TestHAProxyFindsTheServiceHealthy(t *testing.T) {
 	dir := t.TempDir()
 	front := filepath.Join(dir, "front.sock")
 	var servers strings.Builder
-	for i, path := range probes {
-		// One backend for each probe, so that one that fails shows.
-		fmt.Fprintf(&servers, "frontend f%d\n  bind unix@%s/%d.sock\n  default_backend b%d\nbackend b%d\n  option httpchk GET %s\n  server headway %s check inter 100ms rise 1 fall 1\n",
-			i, dir, i, i, i, path, addr)
+	// One backend for each probe and method, so that one that fails shows. Without
+	// a method HAProxy asks by OPTIONS.
+	var checks []string
+	for _, path := range probes {
+		checks = append(checks, "GET "+path, path)
+	}
+	for i, check := range checks {
+		fmt.Fprintf(&servers, "frontend f%d\n  bind unix@%s/%d.sock\n  default_backend b%d\nbackend b%d\n  option httpchk %s\n  server headway %s check inter 100ms rise 1 fall 1\n",
+			i, dir, i, i, i, check, addr)
 	}
 	config := filepath.Join(dir, "haproxy.cfg")
 	text := "global\n  stats socket " + dir + "/stats.sock\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 10s\n  timeout server 10s\n  timeout check 10s\n" +
@@ -107,7 +127,7 @@ func TestHAProxyFindsTheServiceHealthy(t *testing.T) {
 				checked++
 			}
 		}
-		if checked != len(probes)+1 {
+		if checked != len(checks)+1 {
 			return string(text)
 		}
 		return ""

@@ -24,7 +24,7 @@ const maxInstance = 256
 func (s *Server) fail(a *answer, r *http.Request, err error) {
 	p := calls.ProblemOf(err)
 	body := p.Answer()
-	body.RequestID, body.Instance = a.Header()["X-Request-Id"][0], r.URL.EscapedPath()
+	body.RequestID, body.Instance = a.Header()["X-Request-Id"][0], s.external.prefix+r.URL.EscapedPath()
 	s.metrics.refused(p.Code)
 	switch {
 	case body.Status == http.StatusInternalServerError:

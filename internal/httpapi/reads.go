@@ -102,10 +102,13 @@ func (s *Server) getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
 
 // openAPIJSON turns the description into JSON, which tools expect at
 // /openapi.json.
-func openAPIJSON() ([]byte, error) {
+func openAPIJSON(external string) ([]byte, error) {
 	var document map[string]any
 	if err := yaml.Unmarshal(api.OpenAPI, &document); err != nil {
 		return nil, err
+	}
+	if external != "" {
+		document["servers"] = []map[string]string{{"url": external}}
 	}
 	return json.Marshal(document, json.Deterministic(true))
 }

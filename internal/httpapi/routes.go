@@ -24,7 +24,7 @@ type route struct {
 	needs   access.Permission
 	action  string // what the audit trail calls it, "" for what is not sensitive
 	success int    // status of the usual answer
-	anyHost bool   // for health checks and scrapes, which name any Host or none
+	probe   bool   // for health checks and scrapes, which name any Host or none, and may ask by OPTIONS
 	query   bool   // the handler reads the query; elsewhere under /api there must be none
 	stream  bool   // the answer has no end: it is counted when it begins
 	handle  func(w http.ResponseWriter, r *http.Request) error
@@ -73,9 +73,9 @@ func (s *Server) routes() []*route {
 		{method: "DELETE", pattern: "/api/v1/queue/dead-letters/{n}", id: "purgeDeadLetter", action: "queue.purge", needs: access.Operate, success: 204, handle: s.purgeDeadLetter},
 		{method: "GET", pattern: "/api/v1/events", id: "streamEvents", needs: access.Read, success: 200, query: true, stream: true, handle: s.getEvents},
 		{method: "GET", pattern: "/api/v1/ws", id: "openWebSocket", needs: access.Open, success: 101, query: true, stream: true, handle: s.serveWebSocket},
-		{method: "GET", pattern: "/livez", id: "livez", needs: access.Open, anyHost: true, success: 200, handle: s.livez},
-		{method: "GET", pattern: "/readyz", id: "readyz", needs: access.Open, anyHost: true, success: 200, handle: s.readyz},
-		{method: "GET", pattern: "/metrics", id: "metrics", needs: access.Open, anyHost: true, success: 200, handle: s.metricsHandler()},
+		{method: "GET", pattern: "/livez", id: "livez", needs: access.Open, probe: true, success: 200, handle: s.livez},
+		{method: "GET", pattern: "/readyz", id: "readyz", needs: access.Open, probe: true, success: 200, handle: s.readyz},
+		{method: "GET", pattern: "/metrics", id: "metrics", needs: access.Open, probe: true, success: 200, handle: s.metricsHandler()},
 		{method: "GET", pattern: "/openapi.json", id: "openapi", needs: access.Open, success: 200, handle: s.getOpenAPI},
 		{method: "GET", pattern: indexPattern, id: "index", needs: access.Open, success: 200, handle: s.index},
 	}, s.subtrees()...)
@@ -115,6 +115,10 @@ func (s *Server) mount(routes []*route) error {
 		methods[rt.pattern] = append(methods[rt.pattern], rt.method)
 		if rt.method == http.MethodGet {
 			methods[rt.pattern] = append(methods[rt.pattern], http.MethodHead)
+		}
+		if rt.probe {
+			s.mux.Handle(http.MethodOptions+" "+rt.pattern, rt)
+			methods[rt.pattern] = append(methods[rt.pattern], http.MethodOptions)
 		}
 		if rt.method == http.MethodPost && rt.pattern == decisionsPath {
 			s.decide = rt

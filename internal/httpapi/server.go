@@ -134,7 +134,7 @@ func New(o Options) (*Server, error) {
 		letters: o.Letters, state: o.State, external: newExternal(o.External), queue: o.Queue, monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error
-	if s.openAPI, err = openAPIJSON(); err != nil {
+	if s.openAPI, err = openAPIJSON(s.external.url); err != nil {
 		return nil, fmt.Errorf("httpapi: the description of the interface: %w", err)
 	}
 	if s.metrics, err = newMetrics(o.Metrics); err != nil {
