@@ -189,5 +189,8 @@ func (e *AwayError) Error() string {
 	return ErrIssuerAway.Error() + ": " + e.err.Error()
 }
 
-// Unwrap returns the errors that it is.
-func (e *AwayError) Unwrap() []error { return []error{ErrIssuerAway, e.err} }
+// Is reports that it is an ErrIssuerAway.
+func (e *AwayError) Is(target error) bool { return target == ErrIssuerAway } //nolint:errorlint // as errors.Is asks
+
+// Unwrap returns why the fetch failed.
+func (e *AwayError) Unwrap() error { return e.err }
