@@ -39,7 +39,7 @@ func TestEachOverrideIsAllowedByItsOwnName(t *testing.T) {
 // Looking for alternatives in the next region says nothing of the session.
 func TestAlternativesDoNotTouchTheSession(t *testing.T) {
 	w := newWorld(t, nil)
-	w.policy("default_strategy: session_affinity\nregions:\n  us: {distances_ms: {eu: 80}}\ncaller_may: [strategy]")
+	w.policy("default_strategy: session_affinity\nregions:\n  us: {distances_ms: {eu: 80}}\ncaller_may: [strategy, exclude]")
 	w.head("near", "us", nil)
 	w.head("far", "eu", nil)
 	req := routing.Request{Region: "us", SessionKey: "alice"}
@@ -70,6 +70,50 @@ func TestAlternativesDoNotTouchTheSession(t *testing.T) {
 	if hits, misses := lookups(); hits != 2 || misses != 1 {
 		t.Errorf("%v sessions were found and %v not; want 2 and 1", hits, misses)
 	}
+
+	// Served far away, the session is not found among the near heads, though the
+	// look for alternatives comes upon it.
+	req.SessionKey, req.Exclude = "bob", []string{"near"}
+	if d := w.decide(req); d.Head.ID != "far" || d.Sticky {
+		t.Fatalf("%s, sticky %v; want far", d.Head.ID, d.Sticky)
+	}
+	req.Exclude = nil
+	hits, misses := lookups()
+	if d := w.decide(req); d.Head.ID != "near" || d.Sticky || len(d.Alternatives()) != 1 {
+		t.Errorf("%s, sticky %v; want near", d.Head.ID, d.Sticky)
+	}
+	if h, m := lookups(); h != hits || m != misses+1 {
+		t.Errorf("%v sessions were found and %v not; want 0 and 1", h-hits, m-misses)
+	}
+}
+
+// A head whose report says that it has more than its share of requests from
+// elsewhere takes no session, though none of ours is there.
+func TestASessionGoesElsewhereForTheLoadOfOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldOf(t, fleet.LeaseOptions{}, nil)
+		leases := map[string]fleet.Lease{}
+		for _, id := range []string{"a", "b"} {
+			leases[id] = w.head(id, "us", func(s *fleet.Spec) { s.MaxInFlight = 100 })
+			w.router.End(w.decide(routing.Request{Exclude: []string{map[string]string{"a": "b", "b": "a"}[id]}}),
+				routing.Outcome{Result: routing.ResultOK}) // outcomes are reported
+		}
+		req := routing.Request{Strategy: "session_affinity", SessionKey: "s"}
+		serve := func() string {
+			d := w.decide(req)
+			w.router.End(d, routing.Outcome{Result: routing.ResultOK})
+			return d.Head.ID
+		}
+		home := serve()
+		for _, others := range []int64{3, 90} {
+			for id, lease := range leases {
+				w.counts(id, lease, map[bool]int64{true: others}[id == home], 0)
+			}
+			if got := serve(); (got == home) != (others == 3) {
+				t.Errorf("with %d requests of others at %s the session goes to %s", others, home, got)
+			}
+		}
+	})
 }
 
 // A new policy holds from the very next decision on, whatever is remembered.
