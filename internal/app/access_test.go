@@ -241,10 +241,12 @@ func TestTheTrailIsPublished(t *testing.T) {
 	serve(t, c)
 	said, _ := announced(t, c)
 	send(t, plainly, 201, "POST", said.URL+"/api/v1/keys", "", `{"name":"me","role":"admin"}`)
-	for end := time.Now().Add(20 * time.Second); ; <-time.After(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
 		text := string(send(t, plainly, 200, "GET", said.URL+"/metrics", "", ""))
-		if strings.Contains(text, `headway_audit_ship_lag_records{sink="redis"} 0`) && !strings.Contains(text, `headway_audit_shipped_total{sink="redis"} 0`) &&
-			!strings.Contains(text, `external_service_calls_total{service="redis",status="success"} 0`) {
+		if strings.Contains(text, `headway_audit_ship_lag_records{sink="redis"} 0`) && !strings.Contains(text, `headway_audit_shipped_total{sink="redis"} 0`) {
+			if !strings.Contains(text, `external_service_calls_total{service="redis",status="success"} 0`) {
+				t.Error("the embedded Redis counts as a service outside of the process")
+			}
 			break
 		}
 		if time.Now().After(end) {

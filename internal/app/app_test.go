@@ -35,11 +35,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func run(t *testing.T, change ...func(*config.Config)) (url string, stop func() error) {
 	t.Helper()
 	c := defaults(t)
+	c.Redis.Mode = "off"
 	for _, f := range change {
 		f(&c)
 	}
 	c.Listen, c.DataDir, c.HTTP.LameDuck = "127.0.0.1:0", filepath.Join(t.TempDir(), "data"), time.Millisecond
-	c.Audit.File, c.Redis.Mode = filepath.Join(t.TempDir(), "audit.log"), "off"
+	c.Audit.File = filepath.Join(t.TempDir(), "audit.log")
 	a, err := app.New(t.Context(), app.Options{Config: c, Version: "v0.0.0-test", Commit: "0123456", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,8 +33,10 @@ var makers = map[string][]string{
 	"net/smtp":                            {"Dial", "SendMail"},
 	"net/rpc":                             {"Dial", "DialHTTP", "DialHTTPPath"},
 	"log/syslog":                          {"Dial", "New", "NewLogger"},
-	"os/exec":                             {"Command", "CommandContext"},
+	"os/exec":                             {"Command", "CommandContext", "Cmd"},
+	"syscall":                             {"Connect", "Sendto"},
 	"golang.org/x/crypto/acme":            {"Client"},
+	"golang.org/x/crypto/acme/autocert":   {"Manager"},
 	"github.com/nats-io/nats.go":          {"Connect", "Options"},
 	"github.com/redis/go-redis/v9":        {"NewClient", "NewClusterClient", "NewFailoverClient", "NewFailoverClusterClient", "NewUniversalClient", "NewRing", "NewSentinelClient"},
 	"github.com/coder/websocket":          {"Dial"},
@@ -43,21 +46,31 @@ var makers = map[string][]string{
 	"github.com/prometheus/common/config": {"NewClientFromConfig", "NewRoundTripperFromConfig"},
 }
 
+// silent are the packages of other modules that connect to nothing by themselves,
+// as we use them. The embedded NATS server has no routes, gateways or leaf nodes.
+var silent = []string{
+	"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/nats-io/nats-server/v2/server",
+	"github.com/nats-io/nats.go/jetstream", "github.com/nats-io/nats.go/micro", "github.com/prometheus/client_golang/prometheus",
+	"github.com/prometheus/client_model/go", "github.com/prometheus/common/model", "github.com/prometheus/prometheus",
+	"github.com/spf13/pflag", "go.etcd.io/bbolt", "go.yaml.in/yaml/v3", "golang.org/x/time/rate",
+}
+
 // dialers are all places that make connections in the packages of the service,
 // by package and what they use, with the service that counts them.
 var dialers = map[string]string{
-	"internal/outbound net.Dialer":                 "-", // counts for those below
-	"internal/outbound net/http.Client":            "-",
-	"internal/outbound net/http.Transport":         "-",
-	"internal/access outbound.NewClient":           "oidc", // for tests; the app gives its own
-	"internal/app outbound.NewClient":              "oidc acme alertmanager webhook",
-	"internal/app outbound.NewDialer":              "nats",
-	"internal/monitor outbound.NewClient":          "alertmanager webhook", // for tests; the app gives its own
-	"internal/natsmq nats.go.Connect":              "nats",                 // with the dialer of the app; else within the process
-	"internal/pki golang.org/x/crypto/acme.Client": "acme",                 // with the client of the app
-	"internal/redisaudit go-redis/v9.NewClient":    "redis",                // each call is counted
-	"internal/webhook net/http.Client":             "webhook",              // each attempt is counted
-	"internal/webhook outbound.NewTransport":       "webhook",
+	"internal/outbound net.Dialer":                           "-", // counts for those below
+	"internal/outbound net/http.Client":                      "-",
+	"internal/outbound net/http.Transport":                   "-",
+	"internal/access outbound.NewClient":                     "oidc", // for tests; the app gives its own
+	"internal/app outbound.NewClient":                        "oidc acme alertmanager webhook",
+	"internal/app outbound.NewDialer":                        "nats",
+	"internal/monitor outbound.NewClient":                    "alertmanager webhook", // for tests; the app gives its own
+	"internal/natsmq nats.go.Connect":                        "nats",                 // with the dialer of the app; else within the process
+	"internal/pki golang.org/x/crypto/acme.Client":           "acme",                 // with the client of the app
+	"internal/pki golang.org/x/crypto/acme/autocert.Manager": "acme",                 // with that client
+	"internal/redisaudit go-redis/v9.NewClient":              "redis",                // each call is counted
+	"internal/webhook net/http.Client":                       "webhook",              // each attempt is counted
+	"internal/webhook outbound.NewTransport":                 "webhook",
 }
 
 // Every place of the service that can reach beyond the process is listed, with
@@ -73,7 +86,7 @@ func TestEveryDialerIsCounted(t *testing.T) {
 	}
 	for use := range found {
 		if dialers[use] == "" {
-			t.Errorf("%s makes connections that no service in the list counts", use)
+			t.Errorf("%s makes connections, or may do so, and no service in the list counts them", use)
 		}
 	}
 	counted := map[string]bool{}
@@ -88,6 +101,41 @@ func TestEveryDialerIsCounted(t *testing.T) {
 	delete(counted, "-")
 	if got := slices.Sorted(maps.Keys(counted)); !slices.Equal(got, services) {
 		t.Errorf("the dialers are counted as %v, and the metric has %v", got, services)
+	}
+}
+
+// A dialer that is added is found, however the source writes it; what only names a
+// type is none.
+func TestTheWalkFindsEachDialer(t *testing.T) {
+	for source, want := range map[string]string{
+		`import "net"; var c, _ = net.Dial("tcp", "a:1")`:                                    "net.Dial",
+		`import n "net"; func f() { var d n.Dialer; _ = d }`:                                 "net.Dialer",
+		`import . "net"; var c, _ = Dial("tcp", "a:1")`:                                      "net, imported with a dot",
+		`import "crypto/tls"; var d = &tls.Dialer{}`:                                         "crypto/tls.Dialer",
+		`import "net/http"; var c = new(http.Client)`:                                        "net/http.Client",
+		`import "net/http"; var c = []*http.Client{{}}`:                                      "net/http.Client",
+		`import "net/http"; type c struct{ http.Transport }`:                                 "net/http.Transport",
+		`import "net/http"; var get = http.Get`:                                              "net/http.Get",
+		`import "net/http"; var c = *http.DefaultClient`:                                     "net/http.DefaultClient",
+		`import "github.com/nats-io/nats.go"; var c, _ = nats.Connect("")`:                   "nats.go.Connect",
+		`import "github.com/redis/go-redis/v9"; var c = redis.NewRing(nil)`:                  "go-redis/v9.NewRing",
+		`import "github.com/coreos/go-oidc/v3/oidc"; var k = oidc.NewRemoteKeySet`:           "github.com/coreos/go-oidc/v3/oidc.NewRemoteKeySet",
+		`import "headway/internal/outbound"; var c = outbound.NewClient(outbound.Options{})`: "outbound.NewClient",
+		`import "os/exec"; var c = exec.Command("curl")`:                                     "os/exec.Command",
+		`import "github.com/segmentio/kafka-go"; var w = kafka.Writer{}`:                     "github.com/segmentio/kafka-go, which no list has",
+		`import _ "github.com/lib/pq"`:                                                       "github.com/lib/pq, which no list has",
+		`import "net/http"; func f(c *http.Client) { _ = []*http.Client{c} }`:                "",
+		`import "net"; var l, _ = net.Listen("tcp", "a:1")`:                                  "",
+		`import "github.com/prometheus/prometheus/promql"; var e promql.Engine`:              "",
+		`type net struct{ Dial func() }; func f(n net) { n.Dial() }`:                         "",
+	} {
+		f, err := parser.ParseFile(token.NewFileSet(), "a.go", "package a; "+source, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(slices.Sorted(maps.Keys(uses(f))), ", "); got != want {
+			t.Errorf("in %s the walk finds %q, want %q", source, got, want)
+		}
 	}
 }
 
@@ -143,43 +191,77 @@ func parse(t *testing.T, dir string) (files []*ast.File) {
 	return files
 }
 
-// uses are the makers that a file uses; a pointer to one as a type is no use.
+// uses are the makers that a file uses, and the packages that nothing is known of.
+// A pointer to a maker as a type is no use.
 func uses(f *ast.File) map[string]bool {
+	found := map[string]bool{}
 	names := map[string]string{} // in the file: import path
 	for _, spec := range f.Imports {
 		full := imported(spec)
-		local := path.Base(full)
 		switch {
+		case makers[full] == nil && strings.Contains(full, ".") && !isSilent(full):
+			found[full+", which no list has"] = true
+		case spec.Name != nil && spec.Name.Name == "." && makers[full] != nil:
+			found[full+", imported with a dot"] = true
 		case spec.Name != nil:
-			local = spec.Name.Name
-		case local == "v9":
-			local = "redis"
-		case local == "nats.go":
-			local = "nats"
+			names[spec.Name.Name] = full
+		default:
+			names[nameOf(full)] = full
 		}
-		names[local] = full
 	}
 	types := map[ast.Node]bool{}
-	found := map[string]bool{}
 	ast.Inspect(f, func(n ast.Node) bool {
-		if star, ok := n.(*ast.StarExpr); ok {
-			types[star.X] = true
-		}
-		s, ok := n.(*ast.SelectorExpr)
-		if !ok || types[s] {
-			return true
-		}
-		if x, ok := s.X.(*ast.Ident); ok && slices.Contains(makers[names[x.Name]], s.Sel.Name) {
-			short := strings.TrimPrefix(names[x.Name], "headway/internal/")
-			for _, host := range []string{"github.com/nats-io/", "github.com/redis/"} {
-				short = strings.TrimPrefix(short, host)
+		switch n := n.(type) {
+		case *ast.StarExpr:
+			if s, ok := n.X.(*ast.SelectorExpr); ok && !strings.HasPrefix(s.Sel.Name, "Default") && !types[n] {
+				types[s] = true
 			}
-			found[short+"."+s.Sel.Name] = true
+		case *ast.CompositeLit: // of pointers, whose elements may leave out the type
+			if list, ok := n.Type.(*ast.ArrayType); ok && slices.ContainsFunc(n.Elts, isBare) {
+				types[list.Elt] = true
+			}
+			if list, ok := n.Type.(*ast.MapType); ok && slices.ContainsFunc(n.Elts, isBare) {
+				types[list.Value] = true
+			}
+		case *ast.SelectorExpr:
+			x, ok := n.X.(*ast.Ident)
+			if ok && !types[n] && slices.Contains(makers[names[x.Name]], n.Sel.Name) {
+				short := strings.TrimPrefix(names[x.Name], "headway/internal/")
+				for _, host := range []string{"github.com/nats-io/", "github.com/redis/"} {
+					short = strings.TrimPrefix(short, host)
+				}
+				found[short+"."+n.Sel.Name] = true
+			}
 		}
 		return true
 	})
 	return found
 }
+
+func isSilent(full string) bool {
+	return slices.ContainsFunc(silent, func(s string) bool { return full == s || strings.HasPrefix(full, s+"/") })
+}
+
+// isBare reports whether an element of a composite literal has no type of its own.
+func isBare(e ast.Expr) bool {
+	if pair, ok := e.(*ast.KeyValueExpr); ok {
+		e = pair.Value
+	}
+	literal, ok := e.(*ast.CompositeLit)
+	return ok && literal.Type == nil
+}
+
+// nameOf is the name of a package by its import path: without the version, and as
+// Go modules are named by habit.
+func nameOf(full string) string {
+	name := path.Base(full)
+	if version.MatchString(name) {
+		name = path.Base(path.Dir(full))
+	}
+	return strings.TrimPrefix(strings.TrimSuffix(name, ".go"), "go-")
+}
+
+var version = regexp.MustCompile(`^v[0-9]+$`)
 
 // What is asked of the authority that issues certificates is counted.
 func TestCallsOfTheAuthorityAreCounted(t *testing.T) {

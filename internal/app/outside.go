@@ -53,7 +53,7 @@ func registerOutside(metrics prometheus.Registerer) (*outside, error) {
 	}
 	o.calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "external_service_calls_total",
-		Help: "Calls to services outside of this process, by service and status: requests to acme, alertmanager, oidc and webhook, batches of records to redis, connections to an external nats.",
+		Help: "Calls to services outside of this process, by service and status: requests to acme, alertmanager, oidc and webhook, batches of records to an external redis, connections to an external nats. What is embedded does not count.",
 	}, []string{"service", "status"})
 	for _, service := range services {
 		for _, status := range []string{"success", "error"} {

@@ -77,6 +77,13 @@ func TestCallsThatLeaveTheProcessAreCounted(t *testing.T) {
 			t.Errorf("counted %v successes and %v errors, want discovery and keys", success, failed)
 		}
 	})
+	t.Run("redis", func(t *testing.T) {
+		url, stop := run(t, func(c *config.Config) {
+			c.Redis.Mode, c.Redis.URL = "external", "redis://"+refusing(t)
+		})
+		defer func() { done(t, stop()) }()
+		eventually(t, "a failed call", func() bool { _, failed := calls(t, url, "redis"); return failed > 0 })
+	})
 	t.Run("nats", func(t *testing.T) {
 		url, stop := run(t, func(c *config.Config) {
 			c.Queue.Mode, c.Queue.URL = "external", "nats://"+refusing(t)

@@ -19,7 +19,6 @@ const cursorFile = "redis.cursor"
 // openRedis makes what publishes the audit trail on its Redis channel.
 func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) error {
 	c := a.config.Redis
-	counted := a.outside.counts("redis")
 	var sink audit.Sink
 	switch c.Mode {
 	case "off":
@@ -29,7 +28,7 @@ func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) erro
 			return errors.New("redis.mode is external, but redis.url names no server")
 		}
 		external, err := redisaudit.Open(redisaudit.Options{
-			URL: c.URL, PasswordFile: c.PasswordFile, Channel: c.Channel, Stream: c.Stream, Counted: counted,
+			URL: c.URL, PasswordFile: c.PasswordFile, Channel: c.Channel, Stream: c.Stream, Counted: a.outside.counts("redis"),
 		})
 		if err != nil {
 			return err
@@ -45,7 +44,7 @@ func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) erro
 			ended.WithLabelValues(reason)
 		}
 		embedded, err := redisaudit.Listen(ctx, redisaudit.EmbeddedOptions{
-			Listen: c.Listen, Channel: c.Channel, Log: a.log, Counted: counted,
+			Listen: c.Listen, Channel: c.Channel, Log: a.log,
 			Ended: func(reason string) { ended.WithLabelValues(reason).Inc() },
 		})
 		if errors.Is(err, syscall.EADDRINUSE) {

@@ -17,7 +17,6 @@ type EmbeddedOptions struct {
 	Listen  string              // required: a loopback address
 	Channel string              // required
 	Log     *slog.Logger        // required
-	Counted func(status string) // required; called with success for each call of Publish
 	Ended   func(reason string) // required; called with one of Reasons for each client that the server refused or ended
 }
 
@@ -65,8 +64,8 @@ type Embedded struct {
 // Listen begins to serve. The error wraps syscall.EADDRINUSE if another process
 // has the address.
 func Listen(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
-	if o.Listen == "" || o.Channel == "" || o.Log == nil || o.Counted == nil || o.Ended == nil {
-		return nil, errors.New("redisaudit: Listen, Channel, Log, Counted and Ended are required")
+	if o.Listen == "" || o.Channel == "" || o.Log == nil || o.Ended == nil {
+		return nil, errors.New("redisaudit: Listen, Channel, Log and Ended are required")
 	}
 	host, _, err := net.SplitHostPort(o.Listen)
 	if ip, parseErr := netip.ParseAddr(host); err != nil || host != "localhost" && (parseErr != nil || !ip.IsLoopback()) {
@@ -199,7 +198,6 @@ func (e *Embedded) Publish(_ context.Context, lines [][]byte) (arrived, receiver
 			receivers++
 		}
 	}
-	e.o.Counted("success")
 	return len(lines), receivers, nil
 }
 

@@ -47,7 +47,7 @@ func (e *ends) count(reason string) int {
 func options(ended *ends) redisaudit.EmbeddedOptions {
 	return redisaudit.EmbeddedOptions{
 		Listen: "127.0.0.1:0", Channel: redisaudit.Channel, Log: slog.New(slog.DiscardHandler),
-		Counted: func(string) {}, Ended: ended.add,
+		Ended: ended.add,
 	}
 }
 
