@@ -42,7 +42,9 @@ func driven(t *testing.T) *process {
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "secret"), "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
 	write(t, filepath.Join(dir, "webhooks.yaml"), "endpoints: [{name: pager, url: "+hook.URL+", secret_file: secret, types: [head.*, policy.*]}]")
-	p := serve(t, t.TempDir(), "--lease-base-interval", "200ms", "--redis-mode", "embedded", "--redis-listen", "127.0.0.1:0",
+	// Where the machine stands still for a moment all heads fall silent at once, and
+	// the mass-expiry guard would keep leases from running out for a minute.
+	p := serve(t, t.TempDir(), "--lease-base-interval", "200ms", "--lease-guard-min-heads", "1000", "--redis-mode", "embedded", "--redis-listen", "127.0.0.1:0",
 		"--queue-listen", "127.0.0.1:0", "--webhooks-file", filepath.Join(dir, "webhooks.yaml"), "--monitor-interval", "1s")
 	queue, err := nats.Connect(p.announced().QueueURL)
 	if err != nil {

@@ -442,7 +442,8 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 		e.live = new(Live)
 	}
 	e.live.forget()
-	e.status, e.health, e.sequence, e.stale = StatusUnknown, HealthPending, 0, time.Time{}
+	e.say(StatusUnknown)
+	e.health, e.sequence, e.stale = HealthPending, 0, time.Time{}
 	e.outcomes = &outcomes{registry: r}
 	if e.ejection != nil && !e.relapse.forgiven { // once: a head that fails again stays out for its time
 		e.relapse.forgiven = true
@@ -457,7 +458,8 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 // take notes a first report; the caller publishes.
 func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
 	e.live.take(&report.Load, now, e.record.Spec.MaxInFlight, e.interval, report.Sequence)
-	e.status, e.sequence = report.Status, report.Sequence
+	e.say(report.Status)
+	e.sequence = report.Sequence
 	if report.Status == StatusActive || report.Status == StatusDegraded {
 		e.health = HealthFresh
 		r.watch(e)
@@ -469,8 +471,15 @@ func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
 
 // forget drops a head.
 func (r *Registry) forget(e *entry, onPurpose bool, now time.Time) {
-	r.metrics.retiredModels.left(onPurpose, e.record.Spec.ModelTypes...)
-	r.metrics.retiredRegions.left(onPurpose, e.record.Spec.Region)
+	how := wentLost
+	switch {
+	case onPurpose:
+		how = wentDeregistered
+	case e.head.withdrawn():
+		how = wentDrained
+	}
+	r.metrics.leftModels.left(how, now, e.record.Spec.ModelTypes...)
+	r.metrics.leftRegions.left(how, now, e.record.Spec.Region)
 	delete(r.heads, e.record.Spec.ID)
 	delete(r.ejected, e)
 	r.metrics.inFlight.give(e.slot)

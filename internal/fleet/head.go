@@ -129,6 +129,7 @@ type Head struct {
 	Trial    bool // ejected, and may be tried with one request; see TryTrial
 
 	outcomes *outcomes // nil: nothing is concluded from how requests end
+	leaving  bool      // it drains by its own word, or went offline after that
 }
 
 // Refusal names the first reason why a head takes no new requests.
@@ -154,6 +155,10 @@ func (h *Head) Refusal() Refusal {
 	}
 	return Eligible
 }
+
+// withdrawn reports whether the head is out on purpose: by the operator's word,
+// or since it said that it drains. offline alone may be an engine that failed.
+func (h *Head) withdrawn() bool { return h.Admin != AdminEnabled || h.leaving }
 
 // Routable reports whether the head takes new requests.
 func (h *Head) Routable() bool { return h.Refusal() == Eligible }

@@ -141,7 +141,7 @@ func (r *Registry) grantedBefore(e *entry, epoch uint64) bool {
 func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged bool) {
 	e.live.take(&report.Load, now, e.record.Spec.MaxInFlight, e.interval, report.Sequence)
 	status, health := e.status, e.health
-	e.status = report.Status
+	e.say(report.Status)
 	healthy := report.Status == StatusActive || report.Status == StatusDegraded
 	if e.health != HealthPending || healthy {
 		e.health = HealthFresh
@@ -163,6 +163,12 @@ func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged
 		r.tell(event.HeadChanged, e, now)
 	}
 	return staged
+}
+
+// say notes what the head says of itself.
+func (e *entry) say(status Status) {
+	e.leaving = status == StatusDraining || status == StatusOffline && e.leaving
+	e.status = status
 }
 
 // HeadState is the data of an event about a head.

@@ -46,8 +46,8 @@ type metrics struct {
 	reinstatements   map[string]prometheus.Counter
 	ejectionsRefused prometheus.Counter
 
-	retiredModels, retiredRegions retired
-	contested                     map[string]prometheus.Counter
+	leftModels, leftRegions departures
+	contested               map[string]prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
@@ -71,7 +71,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 		registrations: counter("head_registrations_total", "Head registrations, of new and of known ids."),
 		updates:       counter("head_status_updates_total", "Status reports accepted from heads."),
 		removed:       counter("headway_heads_removed_total", "Heads that deregistered or were removed after a long silence."),
-		expirations:   counter("headway_lease_expirations_total", "Leases that ran out: the head takes no new requests until it reports again."),
+		expirations:   counter("headway_lease_expirations_total", "Leases that ran out: the head takes no new requests until it reports again. Those of heads that were drained, in maintenance, or said that they drain or are offline do not count."),
 		refused:       counter("headway_fleet_changes_refused_total", "Changes of heads refused because too many waited to be written."),
 		dropped: vec("headway_reports_dropped_total", "Status reports whose load was not taken, by reason.", "reason",
 			dropUnknownHead, dropStaleEpoch, dropOutOfOrder),
@@ -87,7 +87,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 		ejectionsRefused: counter("headway_ejections_refused_total",
 			"Times that a head at fault stayed in rotation because too many of its pool were ejected, or it was the last one."),
 
-		retiredModels: retired{names: map[string]bool{}}, retiredRegions: retired{names: map[string]bool{}},
+		leftModels: newDepartures(), leftRegions: newDepartures(),
 	}
 	times := prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "headway_store_duration_seconds", Help: "Time that calls of the state store took, by operation.",
@@ -121,10 +121,16 @@ func (r *Registry) gauges() (cs []prometheus.Collector) {
 		defer r.mu.Unlock()
 		return float64(len(r.guards))
 	})
-	gauge("headway_ejected_heads", "Heads that are out of rotation for failed requests now.", func() float64 {
+	gauge("headway_ejected_heads", "Heads that are out of rotation for failed requests now; not those that are drained or in maintenance as well.", func() float64 {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return float64(len(r.ejected))
+		n := 0
+		for e := range r.ejected {
+			if !e.head.withdrawn() {
+				n++
+			}
+		}
+		return float64(n)
 	})
 	gauge("headway_heartbeat_interval_seconds", "Time between reports that heads are told, before jitter.", func() float64 {
 		return r.interval(r.Snapshot().Heads).Seconds()
@@ -201,10 +207,14 @@ var (
 		"Registered heads by model type, 0 for an hour after the last unless that was deregistered; model types beyond 1,000 are summed as other.", "model_type")
 	modelRoutableDesc = desc("headway_model_routable_heads",
 		"Heads that take requests by model type, held ones too; model types beyond 1,000 are summed as other.", "model_type")
+	modelMissingDesc = desc("headway_model_missing_heads",
+		"Heads that should take requests and do not, by model type: not those that drain by their own word or the operator's or are in maintenance. Heads that were lost, not deregistered, count as one for an hour or until a head takes requests; model types beyond 1,000 are summed as other.", "model_type")
 	regionRegisteredDesc = desc("headway_region_registered_heads",
 		"Registered heads by region, 0 for an hour after the last unless that was deregistered; regions beyond 1,000 are summed as other.", "region")
 	regionRoutableDesc = desc("headway_region_routable_heads",
 		"Heads that take requests by region, held ones too; regions beyond 1,000 are summed as other.", "region")
+	regionMissingDesc = desc("headway_region_missing_heads",
+		"Heads that should take requests and do not, by region, as headway_model_missing_heads; regions beyond 1,000 are summed as other.", "region")
 	inFlightDesc = desc("headway_head_in_flight",
 		"Requests in flight by head, for the first 100 heads that registered; the rest is summed as other.", "head")
 	ageDesc = desc("headway_signal_age_seconds",
@@ -215,7 +225,8 @@ var (
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		headsDesc, modelRegisteredDesc, modelRoutableDesc, regionRegisteredDesc, regionRoutableDesc, inFlightDesc, ageDesc, overflowDesc,
+		headsDesc, modelRegisteredDesc, modelRoutableDesc, modelMissingDesc, regionRegisteredDesc, regionRoutableDesc, regionMissingDesc,
+		inFlightDesc, ageDesc, overflowDesc,
 	} {
 		ch <- d
 	}
@@ -292,15 +303,23 @@ func (c *collector) collectHeads(ch chan<- prometheus.Metric, now time.Time, lis
 	}
 }
 
-// have is how many heads there are, and how many of them take requests.
-type have struct{ registered, routable int }
+// have is how many heads there are, how many of them take requests, and how many
+// of the others should.
+type have struct{ registered, routable, missing int }
 
 func (a have) plus(h *Head) have {
 	a.registered++
-	if h.Routable() {
+	switch {
+	case h.Routable():
 		a.routable++
+	case !h.withdrawn():
+		a.missing++
 	}
 	return a
+}
+
+func (a have) and(b have) have {
+	return have{a.registered + b.registered, a.routable + b.routable, a.missing + b.missing}
 }
 
 // collectRoutable counts the heads of each model type and of each region.
@@ -314,28 +333,30 @@ func (c *collector) collectRoutable(ch chan<- prometheus.Metric, now time.Time, 
 			}
 		}
 	}
-	c.models.drop(c.metrics.retiredModels.take(models))
-	c.regions.drop(c.metrics.retiredRegions.take(regions))
-	each(ch, now, &c.models, models, modelRegisteredDesc, modelRoutableDesc, "headway_model_routable_heads")
-	each(ch, now, &c.regions, regions, regionRegisteredDesc, regionRoutableDesc, "headway_region_routable_heads")
+	c.models.drop(c.metrics.leftModels.take(now, models))
+	c.regions.drop(c.metrics.leftRegions.take(now, regions))
+	each(ch, now, &c.models, models, "headway_model_routable_heads", modelRegisteredDesc, modelRoutableDesc, modelMissingDesc)
+	each(ch, now, &c.regions, regions, "headway_region_routable_heads", regionRegisteredDesc, regionRoutableDesc, regionMissingDesc)
 }
 
-func each(ch chan<- prometheus.Metric, now time.Time, n *named[string], all map[string]have, registered, routable *prometheus.Desc, metric string) {
+func each(ch chan<- prometheus.Metric, now time.Time, n *named[string], all map[string]have, metric string, registered, routable, missing *prometheus.Desc) {
 	gaugeOf(ch, overflowDesc, float64(n.update(now, slices.Sorted(maps.Keys(all)))), metric)
 	shown := map[string]have{}
 	for name := range n.last {
-		shown[name] = have{}
+		if _, there := all[name]; !there {
+			shown[name] = have{missing: 1} // its heads went, and not on purpose
+		}
 	}
 	for name, of := range all {
 		if !n.has(name) {
 			name = other
 		}
-		sum := shown[name]
-		shown[name] = have{sum.registered + of.registered, sum.routable + of.routable}
+		shown[name] = shown[name].and(of)
 	}
 	for name, of := range shown {
 		gaugeOf(ch, registered, float64(of.registered), name)
 		gaugeOf(ch, routable, float64(of.routable), name)
+		gaugeOf(ch, missing, float64(of.missing), name)
 	}
 }
 

@@ -26,47 +26,79 @@ func (e expiries) flapping(now time.Time) bool {
 }
 
 // flapping counts the heads that flap. One that was drained or is in maintenance
-// may come and go.
+// since may come and go.
 func (r *Registry) flapping() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
 	for _, e := range r.heads {
-		if e.record.Admin.State == AdminEnabled && e.expired.flapping(now) {
+		if !e.head.withdrawn() && e.expired.flapping(now) {
 			n++
 		}
 	}
 	return n
 }
 
-// retired are the names whose last head was deregistered on purpose: their
-// series end at once, since nobody misses them. Other names without heads keep
-// theirs for a while, and alerts look at them.
-type retired struct {
-	mu    sync.Mutex
-	names map[string]bool
+// departure is how a head went.
+type departure int
+
+const (
+	wentDrained      departure = iota // silent for long, after it was drained or said that it drains
+	wentLost                          // silent for long
+	wentDeregistered                  // on purpose
+)
+
+// departures are the model types, or the regions, that heads left.
+type departures struct {
+	mu   sync.Mutex
+	last map[string]departure // since the last take
+	lost map[string]time.Time // when a head was lost
 }
 
-// left notes that a head with these names is gone. The last one to go counts.
-func (r *retired) left(purposely bool, names ...string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func newDepartures() departures {
+	return departures{last: map[string]departure{}, lost: map[string]time.Time{}}
+}
+
+// left notes that a head with these names is gone.
+func (d *departures) left(how departure, now time.Time, names ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, name := range names {
-		if delete(r.names, name); purposely && len(r.names) < maxNames {
-			r.names[name] = true
+		if _, known := d.last[name]; known || len(d.last) < maxNames {
+			d.last[name] = how
+		}
+		if _, known := d.lost[name]; how == wentLost && (known || len(d.lost) < maxNames) {
+			d.lost[name] = now
 		}
 	}
 }
 
-// take returns the names that are retired and not present.
-func (r *retired) take(present map[string]have) (gone []string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for name := range r.names {
-		if _, there := present[name]; !there {
-			gone = append(gone, name)
+// take returns the names without heads that nobody misses, so that their series
+// end at once: the last head was deregistered, or none was lost. Other names
+// without heads keep theirs for a while, and alerts look at them.
+//
+// In all it counts the heads that were lost as one that is missing, until a head
+// takes requests.
+func (d *departures) take(now time.Time, all map[string]have) (gone []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, how := range d.last {
+		_, there := all[name]
+		if _, missed := d.lost[name]; there || how == wentLost || how == wentDrained && missed {
+			continue
+		}
+		gone = append(gone, name)
+		delete(d.lost, name)
+	}
+	clear(d.last)
+	for name, at := range d.lost {
+		switch have, there := all[name]; {
+		case now.Sub(at) > remembered || have.routable > 0:
+			delete(d.lost, name)
+		case there:
+			have.missing++
+			all[name] = have
 		}
 	}
-	clear(r.names)
 	return gone
 }

@@ -50,6 +50,97 @@ func TestWhatIsDeregisteredIsForgotten(t *testing.T) {
 	})
 }
 
+// Heads that are out on purpose are missed by nobody, however they go on. The
+// others are, also those beside them.
+func TestHeadsThatLeaveOnPurposeAreNotMissed(t *testing.T) {
+	draining, maintenance := fleet.AdminDraining, fleet.AdminMaintenance
+	type step = func(w *world, id string, epoch uint64)
+	says := func(s fleet.Status) step {
+		return func(w *world, id string, epoch uint64) { w.report(id, epoch, s) }
+	}
+	patch := func(state *fleet.AdminState) step {
+		return func(w *world, id string, _ uint64) {
+			_, err := w.Patch(w.Context(), id, fleet.Patch{State: state})
+			must(w, err)
+		}
+	}
+	for name, c := range map[string]struct {
+		a, b    []step
+		missing float64 // once both are silent, and as long as they are registered
+		lost    bool    // still missed once both were removed
+	}{
+		"both drain by their own word":          {[]step{says(fleet.StatusDraining)}, []step{says(fleet.StatusDraining)}, 0, false},
+		"drained, in maintenance":               {[]step{patch(&draining)}, []step{patch(&maintenance)}, 0, false},
+		"draining, then offline":                {[]step{says(fleet.StatusDraining), says(fleet.StatusOffline)}, []step{patch(&draining)}, 0, false},
+		"draining, then back and dead":          {[]step{says(fleet.StatusDraining), says(fleet.StatusActive)}, []step{patch(&draining)}, 1, true},
+		"one drains, the other dies":            {[]step{says(fleet.StatusDraining)}, nil, 1, true},
+		"one in maintenance, the other offline": {[]step{patch(&maintenance)}, []step{says(fleet.StatusOffline)}, 1, true},
+		"both die":                              {nil, nil, 2, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = 10 * time.Minute })
+				check := func(when string, want float64, there bool) {
+					t.Helper()
+					for _, metric := range []string{"headway_model_missing_heads", "headway_region_missing_heads"} {
+						if got, has := gauges(t, w.metrics, metric)["p"]; got != want || has != there {
+							t.Errorf("%s: %s %v, %v; want %v, %v", when, metric, got, has, want, there)
+						}
+					}
+				}
+				epochs := map[string]uint64{}
+				for _, id := range []string{"a", "b"} {
+					epochs[id] = w.register(headOf(id, "p", "p"), active()).Lease.Epoch
+				}
+				check("both take requests", 0, true)
+				for id, steps := range map[string][]step{"a": c.a, "b": c.b} {
+					for _, step := range steps {
+						step(w, id, epochs[id])
+					}
+				}
+				time.Sleep(time.Minute)
+				check("silent", c.missing, true)
+				time.Sleep(20 * time.Minute)
+				want := 0.0
+				if c.lost {
+					want = 1
+				}
+				check("removed", want, c.lost)
+			})
+		})
+	}
+}
+
+// A head that was lost is missed beside others that drain, until one of its model
+// type takes requests or an hour is over.
+func TestALostHeadIsMissedBesideThoseThatDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = time.Minute })
+		missing := func(when string, want float64) {
+			t.Helper()
+			if got := gauges(t, w.metrics, "headway_model_missing_heads")["p"]; got != want {
+				t.Errorf("%s: %v heads are missing, want %v", when, got, want)
+			}
+		}
+		ctx, silence := context.WithCancel(t.Context())
+		defer silence()
+		w.register(headOf("dies", "p", "p"), active())
+		w.report("drains", w.register(headOf("drains", "p", "p"), active()).Lease.Epoch, fleet.StatusDraining)
+		w.beatAs(ctx, fleet.StatusDraining, "drains")
+		time.Sleep(5 * time.Minute)
+		missing("removed", 1)
+		w.register(headOf("new", "p", "p"), active())
+		missing("another takes requests", 0)
+		must(t, w.Deregister(t.Context(), "new"))
+		missing("that one was deregistered", 0)
+		w.register(headOf("dies", "p", "p"), active())
+		time.Sleep(5 * time.Minute)
+		missing("removed again", 1)
+		time.Sleep(time.Hour)
+		missing("an hour later", 0)
+	})
+}
+
 // A head flaps when its lease runs out more than twice in a quarter of an hour.
 func TestAHeadThatComesAndGoesFlaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -75,6 +166,16 @@ func TestAHeadThatComesAndGoesFlaps(t *testing.T) {
 		_, err := w.Patch(t.Context(), "a", fleet.Patch{State: &maintenance})
 		must(t, err)
 		flapping("in maintenance", 0)
+		for range 3 { // each says before that it leaves
+			for id, status := range map[string]fleet.Status{"g": fleet.StatusDraining, "h": fleet.StatusOffline} {
+				w.report(id, w.register(spec(id), active()).Lease.Epoch, status)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		flapping("heads that said before that they leave", 0)
+		if got := value(t, w.metrics, "headway_lease_expirations_total"); got != 8 {
+			t.Errorf("%v leases ran out, want the 8 of heads that fell silent", got)
+		}
 		enabled := fleet.AdminEnabled
 		_, err = w.Patch(t.Context(), "a", fleet.Patch{State: &enabled})
 		must(t, err)

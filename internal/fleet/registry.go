@@ -86,6 +86,7 @@ type entry struct {
 	record     Record
 	epoch      uint64
 	status     Status
+	leaving    bool // it drains by its own word, or went offline after that
 	health     Health
 	head       *Head // as in the snapshot
 	live       *Live
@@ -221,7 +222,7 @@ func makeHead(e *entry, instance uint64) *Head {
 	}
 	h := &Head{
 		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health,
-		Instance: instance, Live: e.live, outcomes: e.outcomes,
+		Instance: instance, Live: e.live, outcomes: e.outcomes, leaving: e.leaving,
 	}
 	if e.ejection != nil && e.health.routable() {
 		h.Health = HealthEjected

@@ -111,7 +111,9 @@ func (w *world) routable() []string {
 
 // beat keeps heads reporting at the interval that they are told, until ctx
 // ends.
-func (w *world) beat(ctx context.Context, ids ...string) {
+func (w *world) beat(ctx context.Context, ids ...string) { w.beatAs(ctx, fleet.StatusActive, ids...) }
+
+func (w *world) beatAs(ctx context.Context, status fleet.Status, ids ...string) {
 	for _, id := range ids {
 		v, err := w.Head(id)
 		must(w, err)
@@ -123,7 +125,7 @@ func (w *world) beat(ctx context.Context, ids ...string) {
 					return
 				case <-time.After(wait):
 				}
-				lease, err := w.Report(id, fleet.StatusReport{Epoch: epoch, Status: fleet.StatusActive, Load: fleet.UnknownLoad()})
+				lease, err := w.Report(id, fleet.StatusReport{Epoch: epoch, Status: status, Load: fleet.UnknownLoad()})
 				if err != nil {
 					return
 				}

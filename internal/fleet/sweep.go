@@ -161,8 +161,10 @@ func (r *Registry) expireNow(e *entry, now time.Time) {
 	e.outcomes.held.Store(false)
 	r.mark(e)
 	r.stage(r.replace(e))
-	r.metrics.expirations.Inc()
-	e.expired = e.expired.and(now)
+	if !e.head.withdrawn() && e.status != StatusOffline { // else it said before that it takes no requests
+		r.metrics.expirations.Inc()
+		e.expired = e.expired.and(now)
+	}
 	r.tell(event.HeadExpired, e, now)
 }
 

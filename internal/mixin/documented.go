@@ -128,11 +128,12 @@ func documented() []Group {
 			{
 				Name: "DecisionsExplainHTTPErrors", For: 5 * minute, Severity: Info,
 				Expr: `sum(rate(` + owed + `[5m])) > 0.1` +
-					` and (sum(rate(http_requests_total{status=~"5.."}[5m])) - (sum(rate(http_requests_total{status="503",endpoint="/api/v1/decisions"}[5m])) or vector(0)))` +
+					` and (sum(rate(http_requests_total{status=~"5.."}[5m])) -` + // the smaller of 503 and failures
+					` (((sum(rate(http_requests_total{status="503",endpoint="/api/v1/decisions"}[5m])) or vector(0)) < sum(rate(` + owed + `[5m]))) or sum(rate(` + owed + `[5m]))))` +
 					` / sum(rate(http_requests_total[5m])) <= 0.05`,
 				Summary:     "The HTTP errors are decisions without a head",
 				Description: "{{ $value | humanize }} decisions a second find no head or no place at one, and without their 503 the answers are well.",
-				Meaning:     "For Alertmanager: while it fires, HighRoutingErrors says all that HighHTTPErrors would, which is kept back. When 5xx of another kind pass 5 % it ends, and so it does when the failed decisions are callers' mistakes, which are answered with 404 and are no server errors.",
+				Meaning:     "For Alertmanager: while it fires, HighRoutingErrors says all that HighHTTPErrors would, which is kept back. When other 5xx pass 5 % it ends, those of decisions that are refused for another reason (overload, an issuer that is away) among them: as many 503 of decisions are left out as there are failed decisions. It ends also when the failed decisions are callers' mistakes, which are answered with 404 and are no server errors.",
 				Causes:      []string{"as of HighRoutingErrors"},
 				Do:          []string{"nothing: HighRoutingErrors has what to do"},
 				Fires: Case{
@@ -144,6 +145,17 @@ func documented() []Group {
 					},
 					At: 10 * minute, Says: "166.7m decisions a second find no head or no place at one, and without their 503 the answers are well.",
 				},
+				Also: []Case{{
+					Name: "for failed decisions of all kinds that the service owes",
+					Series: []Series{
+						{`headway_decision_failures_total{reason="region"}`, "0+20x15"},
+						{`headway_decision_failures_total{reason="no_heads"}`, "0+20x15"},
+						{`headway_decision_failures_total{reason="unknown_region"}`, "0+60x15"},
+						{`http_requests_total{status="503",method="POST",endpoint="/api/v1/decisions"}`, "0+42x15"},
+						{`http_requests_total{status="200",method="POST",endpoint="/api/v1/decisions"}`, "0+60x15"},
+					},
+					At: 10 * minute, Says: "666.7m decisions a second find no head or no place at one, and without their 503 the answers are well.",
+				}},
 				Quiet: Case{
 					Name: "while callers ask for what nobody has",
 					Series: []Series{
@@ -163,6 +175,22 @@ func documented() []Group {
 						{`http_requests_total{status="200",method="POST",endpoint="/api/v1/decisions"}`, "0+84x15"},
 					},
 					At: 10 * minute,
+				}, {
+					Name: "while decisions are refused before they are made",
+					Series: []Series{
+						{`headway_decision_failures_total{reason="unroutable"}`, "0+12x30"},
+						{`http_requests_total{status="503",method="POST",endpoint="/api/v1/decisions"}`, "0+612x30"},
+						{`http_requests_total{status="200",method="POST",endpoint="/api/v1/decisions"}`, "0+600x30"},
+					},
+					At: 20 * minute,
+				}, {
+					Name: "while failed decisions are not answered over HTTP, and other answers fail",
+					Series: []Series{
+						{`headway_decision_failures_total{reason="no_heads"}`, "0+60x30"},
+						{`http_requests_total{status="500",method="GET",endpoint="/api/v1/heads"}`, "0+60x30"},
+						{`http_requests_total{status="200",method="GET",endpoint="/api/v1/heads"}`, "0+600x30"},
+					},
+					At: 20 * minute,
 				}},
 			},
 			{

@@ -2,6 +2,7 @@ package mixin
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -12,10 +13,18 @@ const (
 	latencyLimit      = "0.1" // seconds, a bound of the histogram's buckets
 )
 
-// owed are the failures that the service answers for: there is no head, or no
-// place at one. A model type or region that no head and no policy names, labels
-// that no head has and heads that are excluded are what the caller asked for.
-const owed = `headway_decision_failures_total{reason!~"unknown_model_type|unknown_region|labels|excluded"}`
+// Owed are the reasons of failed decisions that the service answers for: there is
+// no head, or no place at one. Asked are those that come from what the caller asked
+// for: a model type or region that no head and no policy names, labels that no head
+// has, heads that are excluded.
+var (
+	Owed  = []string{"no_heads", "region", "unroutable", "at_capacity"}
+	Asked = []string{"unknown_model_type", "unknown_region", "labels", "excluded"}
+)
+
+// owed are the failures that the service answers for. A reason that is on no list,
+// as of a newer service, counts among them.
+var owed = fmt.Sprintf(`headway_decision_failures_total{reason!~%q}`, strings.Join(Asked, "|"))
 
 // burn is one pair of windows: the long one says that it matters, the short one
 // that it goes on. Factors and windows are those of Google's SRE workbook,
@@ -79,7 +88,7 @@ func objectives() []Group {
 		typos := burnt.Fires
 		typos.Name = "whatever callers get wrong"
 		typos.Series = nil
-		for _, reason := range []string{"unknown_model_type", "labels", "excluded"} {
+		for _, reason := range Asked {
 			typos.Series = append(typos.Series, Series{fmt.Sprintf(`headway_decision_failures_total{reason=%q,job="routing-service"}`, reason), burnt.Fires.Series[0].Values})
 		}
 		typos.Series = append(typos.Series, burnt.Fires.Series[1],

@@ -61,7 +61,7 @@ func fleetRules() []Group {
 					` > clamp_min(0.2 * sum by (job, instance) (headway_region_registered_heads), 2))`,
 				Summary:     "Heads lose their leases again and again",
 				Description: "{{ $value | humanize }} leases ran out in 15 minutes: the same head more than twice, or those of a fifth of the fleet.",
-				Meaning:     "Heads fall silent and come back: the same one more than twice in 15 minutes, or more than two and more than a fifth of the fleet. Each time their traffic moves and their caches are cold. Single leases that run out are restarts and do not count, nor do heads that an operator drained.",
+				Meaning:     "Heads fall silent and come back: the same one more than twice in 15 minutes, or more than two and more than a fifth of the fleet. Each time their traffic moves and their caches are cold. Single leases that run out are restarts and do not count, nor do heads that were drained or said that they drain or are offline.",
 				Causes:      []string{"heads that are restarted again and again", "reports that come late: an overloaded head or network", "a clock that jumps on the head's side does not matter"},
 				Do:          []string{"the log (`head.expired`) names the heads; `headway_flapping_heads` is how many do it again and again", "look at the log of the heads", "let heads deregister before they are stopped: a lease that was given back does not run out"},
 				Fires: Case{
@@ -108,16 +108,16 @@ func fleetRules() []Group {
 				Name: "ModelWithoutHeads", Severity: Critical,
 				Summary:     "No head takes requests for {{ $labels.model_type }}",
 				Description: "Heads that serve {{ $labels.model_type }} were there within the hour, and none takes requests now.",
-				Meaning:     "Every request for this model type fails. Its heads are registered and take no requests, or the last one was removed within the hour after a long silence. A model type whose last head was deregistered is retired and missed by nobody.",
-				Causes:      []string{"all its heads crashed, were drained, or are silent"},
+				Meaning:     "Every request for this model type fails, and not as planned: at least one of its heads should take requests and is silent, offline, ejected or has not reported yet, or was removed within the hour after a long silence. A model type whose heads are all drained, in maintenance, or draining by their own word does not count, nor does one whose last head was deregistered.",
+				Causes:      []string{"all its heads crashed or are silent", "some were drained while the others are dead"},
 				Do:          []string{"`headway heads list --model-type NAME -o wide` says why none is routable"},
 			}, "model_type", "Heads that serve lost were there within the hour, and none takes requests now."),
 			withoutHeads("region", Alert{
 				Name: "RegionWithoutHeads", Severity: Warning,
 				Summary:     "No head takes requests in {{ $labels.region }}",
 				Description: "Heads in {{ $labels.region }} were there within the hour, and none takes requests now.",
-				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region. As with ModelWithoutHeads, a region whose last head was deregistered does not count.",
-				Causes:      []string{"the region lost its network", "all its heads crashed or were drained"},
+				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region. As with ModelWithoutHeads, a region whose heads are all drained, in maintenance, or draining by their own word does not count, nor does one whose last head was deregistered.",
+				Causes:      []string{"the region lost its network", "all its heads crashed, or some did and the others were drained"},
 				Do:          []string{"`headway heads list --region NAME -o wide` says why none is routable"},
 			}, "region", "Heads in lost were there within the hour, and none takes requests now."),
 			{
@@ -192,40 +192,44 @@ func fleetRules() []Group {
 	}}
 }
 
-// withoutHeads is an alert about a model type or region that had heads and has
-// none that takes requests. The service ends the series of those whose last head
-// was deregistered, and keeps those of others for an hour at 0.
+// withoutHeads is an alert about a model type or region that misses heads and has
+// none that takes requests. Heads that are out on purpose are not missed; those
+// that were lost are for an hour.
 func withoutHeads(of string, a Alert, label, says string) Alert {
-	registered, routable := "headway_"+of+"_registered_heads", "headway_"+of+"_routable_heads"
+	missing, routable := "headway_"+of+"_missing_heads", "headway_"+of+"_routable_heads"
 	a.For = 2 * minute
-	a.Expr = fmt.Sprintf("max by (job, %[1]s) (%[2]s) >= 0 unless max by (job, %[1]s) (%[3]s) > 0", label, registered, routable)
+	a.Expr = fmt.Sprintf("max by (job, %[1]s) (%[2]s) > 0 unless max by (job, %[1]s) (%[3]s) > 0", label, missing, routable)
 	series := func(metric, name, instance, values string) Series {
 		return Series{fmt.Sprintf("%s{%s=%q,job=\"j\",instance=%q}", metric, label, name, instance), values}
 	}
 	a.Fires = Case{
 		Series: []Series{
-			series(registered, "lost", "a", "2x30"), series(routable, "lost", "a", "2x5 0x20"),
-			series(registered, "kept", "a", "2x30"), series(routable, "kept", "a", "1x30"),
+			series(missing, "lost", "a", "0x5 2x20"), series(routable, "lost", "a", "2x5 0x20"),
+			series(missing, "kept", "a", "1x30"), series(routable, "kept", "a", "1x30"),
 			{fmt.Sprintf(`%s{%s="lost",job="k",instance="b"}`, routable, label), "2x30"}, // another service's fleet does not count
 		},
 		At: 12 * minute, Labels: map[string]string{"job": "j", label: "lost"}, Says: says,
 	}
-	removed := a.Fires
-	removed.Name = "when its heads are removed"
-	removed.Series = []Series{series(registered, "lost", "a", "2x5 0x20"), series(routable, "lost", "a", "2x5 0x20")}
-	a.Also = []Case{removed}
+	mixed := a.Fires
+	mixed.Name = "when one drains and the other is dead"
+	mixed.Series = []Series{series(missing, "lost", "a", "0x5 1x20"), series(routable, "lost", "a", "2x4 1 0x20")}
+	a.Also = []Case{mixed}
 	a.Quiet = Case{
 		Series: []Series{
-			series(registered, "kept", "a", "2x5 stale"), series(routable, "kept", "a", "2x5 stale"),
-			series(registered, "kept", "b", "2x30"), series(routable, "kept", "b", "2x5 1x20"),
-			{fmt.Sprintf(`%s{%s="kept",job="gone",instance="c"}`, registered, label), "2x5 stale"},
-			{fmt.Sprintf(`%s{%s="kept",job="gone",instance="c"}`, routable, label), "2x5 stale"},
+			series(missing, "kept", "a", "0x5 stale"), series(routable, "kept", "a", "2x5 stale"),
+			series(missing, "kept", "b", "0x5 1x20"), series(routable, "kept", "b", "2x5 1x20"),
+			{fmt.Sprintf(`%s{%s="kept",job="gone",instance="c"}`, missing, label), "1x5 stale"},
+			{fmt.Sprintf(`%s{%s="kept",job="gone",instance="c"}`, routable, label), "0x5 stale"},
 		},
 		At: 12 * minute,
 	}
 	a.Still = []Case{{
 		Name:   "when its last head was deregistered",
-		Series: []Series{series(registered, "retired", "a", "2 1x4 stale"), series(routable, "retired", "a", "2 1x4 stale"), series(routable, "kept", "a", "2x30")},
+		Series: []Series{series(missing, "retired", "a", "0x4 stale"), series(routable, "retired", "a", "2 1x4 stale"), series(routable, "kept", "a", "2x30")},
+		At:     12 * minute,
+	}, {
+		Name:   "while all its heads drain",
+		Series: []Series{series(missing, "draining", "a", "0x30"), series(routable, "draining", "a", "2x4 1 0x20")},
 		At:     12 * minute,
 	}}
 	return a
@@ -305,6 +309,14 @@ func operations() []Group {
 				},
 			},
 			simple(Alert{
+				Name: "ConnectionsNotAccepted", Expr: `increase(headway_http_accept_errors_total[5m]) > 10`, Severity: Critical,
+				Summary:     "Connections cannot be accepted",
+				Description: "{{ $value | humanize }} times within five minutes {{ $labels.instance }} could not accept a connection.",
+				Meaning:     "The system gives the service no connection that waits, most often since its file descriptors are used up. Those that are open go on; new callers and heads wait, and soon leases run out.",
+				Causes:      []string{"a limit of open files that is too low for the connections (`ulimit -n`, `LimitNOFILE` of the unit)", "callers that open connections and do not close them", "a machine without memory for sockets"},
+				Do:          []string{"the log (\"no connection could be accepted\") has the system's reason", "compare `process_open_fds` with `process_max_fds`, and `headway_http_connections` with what is usual", "raise the limit of open files and restart; with `http.max_connections` a few hundred below it connections beyond that are closed at once, and files are left for all else"},
+			}, `headway_http_accept_errors_total{job="j",instance="a"}`, "0 0 0 30x20", "0 0 0 4x20", 5*minute, nil, "30 times within five minutes a could not accept a connection."),
+			simple(Alert{
 				Name: "AuditTrailFailing", Expr: `headway_audit_up == 0 or increase(headway_audit_write_failures_total[5m]) > 0`, Severity: Critical,
 				Summary:     "The audit trail cannot be written",
 				Description: "{{ $labels.instance }} cannot write its audit trail; administrative changes are refused.",
@@ -326,7 +338,7 @@ func operations() []Group {
 				Description: "The oldest record that has not arrived is {{ $value | humanizeDuration }} old.",
 				Meaning:     "Records are in the file and not on the Redis channel. Nothing is lost while the files are kept.",
 				Causes:      []string{"Redis is down, refuses the password, or hangs", "subscribers went away a moment ago"},
-				Do:          []string{"`rate(external_service_calls_total{service=\"redis\",status=\"error\"}[5m])`, and the log", "start Redis; what is missing follows by itself"},
+				Do:          []string{"`rate(headway_audit_ship_failures_total[5m])`, with an external Redis `rate(external_service_calls_total{service=\"redis\",status=\"error\"}[5m])`, and the log", "start Redis; what is missing follows by itself"},
 			}, `headway_audit_ship_lag_seconds{job="j",instance="a",sink="redis"}`, "600x15", "60x15", 10*minute, map[string]string{"sink": "redis"}, "The oldest record that has not arrived is 10m 0s old."),
 			{
 				Name: "AuditUnheard", Severity: Warning,

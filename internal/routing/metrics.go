@@ -129,7 +129,7 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 			"Outcomes that came after their reservation had expired or was evicted, by result. They are among headway_decision_outcomes_total, which counted that end, too.",
 			prometheus.Labels{"result": res.String()})
 	}
-	for _, f := range append(Failures(), failUnknownRegion) {
+	for _, f := range FailureReasons() {
 		m.failures[f] = counter("headway_decision_failures_total", "Decisions that found no head, by reason. unknown_model_type and unknown_region name what neither a head nor the policy knows, excluded and labels what the caller ruled out; the rest is for the fleet to answer for.",
 			prometheus.Labels{"reason": string(f)})
 	}

@@ -77,6 +77,9 @@ func Failures() []Failure {
 	}
 }
 
+// FailureReasons lists the reasons of headway_decision_failures_total.
+func FailureReasons() []Failure { return append(Failures(), failUnknownRegion) }
+
 // NoHeadError says that a decision found no head.
 type NoHeadError struct {
 	Failure     Failure

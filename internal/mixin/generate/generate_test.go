@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"headway/internal/mixin"
+	"headway/internal/routing"
 )
 
 const root = "../../.."
@@ -118,6 +119,26 @@ func TestTheGuidesAlertsAreThere(t *testing.T) {
 	}
 	if len(want) > 0 {
 		t.Errorf("missing: %v", want)
+	}
+}
+
+// Each reason of a failed decision is one that the service owes or one that the
+// caller asked for.
+func TestEveryFailureIsOwedOrAskedFor(t *testing.T) {
+	lists := map[string][]string{}
+	for list, reasons := range map[string][]string{"owed": mixin.Owed, "asked": mixin.Asked} {
+		for _, reason := range reasons {
+			lists[reason] = append(lists[reason], list)
+		}
+	}
+	for _, f := range routing.FailureReasons() {
+		if on := lists[string(f)]; len(on) != 1 {
+			t.Errorf("%s is on the lists %q, want one of owed and asked", f, on)
+		}
+		delete(lists, string(f))
+	}
+	if len(lists) > 0 {
+		t.Errorf("these are no reasons of headway_decision_failures_total: %v", lists)
 	}
 }
 
