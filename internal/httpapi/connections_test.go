@@ -240,9 +240,8 @@ func TestTheLimitOfHeadersIsExact(t *testing.T) {
 
 // noRequest sends what net/http refuses before it is a request; the answers are
 // problems like all others. It returns their code.
-func (w *world) noRequest(c *contract) string {
+func (w *world) noRequest(c *contract, connect func() net.Conn) string {
 	w.Helper()
-	addr := w.listen()
 	wants := map[int]int{}
 	for request, want := range map[string]struct {
 		status int
@@ -260,7 +259,7 @@ func (w *world) noRequest(c *contract) string {
 		"GET /livez HTTP/1.0\r\nExpect: a-miracle\r\n\r\n":                                              {417, "100-continue"},
 		"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Long: " + strings.Repeat("x", 16<<10) + "\r\n\r\n": {431, "http.max_header_bytes"},
 	} {
-		conn := dial(w, addr)
+		conn := connect()
 		_, _ = io.WriteString(conn, request) // the rest of one that is too long is not read
 		r, err := http.ReadResponse(bufio.NewReader(strings.NewReader(cut(w, conn))), nil)
 		if err != nil {

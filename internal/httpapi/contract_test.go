@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"reflect"
@@ -428,7 +429,8 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 
-	sent[w.noRequest(c)] = true
+	addr := w.listen()
+	sent[w.noRequest(c, func() net.Conn { return dial(t, addr) })] = true
 	w.accessProblems(want)
 	for _, n := range c.document.Components.Schemas["Problem"].Properties["code"].Enum {
 		if !sent[fmt.Sprint(n)] {

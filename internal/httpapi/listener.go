@@ -140,18 +140,9 @@ func (c *boundedConn) SetDeadline(t time.Time) error {
 	return c.Conn.SetDeadline(t)
 }
 
-// Write writes b or, if b is an answer that net/http has made itself, the
-// problem that says the same, and counts it.
+// Write writes b as writeAnswer does. Below TLS no b is such an answer.
 func (c *boundedConn) Write(b []byte) (int, error) {
-	status, detail, own := answerOfNet(b)
-	if !own {
-		return c.Conn.Write(b)
-	}
-	c.listener.metrics.other(status)
-	if _, err := c.Conn.Write(problemOfNet(status, detail)); err != nil {
-		return 0, err
-	}
-	return len(b), nil
+	return writeAnswer(c.Conn, c.listener.metrics, b)
 }
 
 // What tells the answers that net/http writes itself: the end of the header of

@@ -34,6 +34,7 @@ type metrics struct {
 	connections        prometheus.Gauge
 	connectionsRefused prometheus.Counter
 	acceptErrors       prometheus.Counter
+	handshakesFailed   prometheus.Counter
 	refusals           map[string]prometheus.Counter
 }
 
@@ -66,6 +67,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headway_http_accept_errors_total", Help: "Times that no connection could be accepted, as when no file descriptors are left.",
 		}),
+		handshakesFailed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "headway_tls_handshake_failures_total", Help: "HTTP connections whose TLS handshake failed or took too long, and those that came without TLS.",
+		}),
 		refusals: map[string]prometheus.Counter{},
 	}
 	for _, code := range refusals {
@@ -73,7 +77,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.requests, m.duration, m.byEndpoint, m.panics, m.connections, m.connectionsRefused, m.acceptErrors, refused,
+		m.requests, m.duration, m.byEndpoint, m.panics, m.connections, m.connectionsRefused, m.acceptErrors, m.handshakesFailed, refused,
 	} {
 		errs = append(errs, reg.Register(c))
 	}

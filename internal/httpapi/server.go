@@ -38,7 +38,7 @@ type Options struct {
 	Keys     *access.Keys         // required
 	Trail    string               // required; path of the audit trail
 	Note     func(audit.Entry)    // required; records attempts that are refused
-	TLS      *tls.Config          // nil: no TLS
+	TLS      *tls.Config          // nil: no TLS; NextProtos say which of h2 and http/1.1 are served
 	Letters  DeadLetters          // of the message queue; nil: there is none
 	State    State                // what the service keeps; nil: there is no file of it
 	Queue    func() string        // tells how the message queue is; nil: there is none
@@ -103,6 +103,7 @@ type Server struct {
 	decide   *route
 	nowhere  *route // what matches no route
 	http     *http.Server
+	tls      *tls.Config // nil: no TLS
 	openAPI  []byte
 	guard    *access.Guard
 	keys     *access.Keys
@@ -131,7 +132,7 @@ func New(o Options) (*Server, error) {
 	o.Limits.complete()
 	s := &Server{
 		fleet: o.Fleet, router: o.Router, desk: o.Desk, live: o.Live, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
-		letters: o.Letters, state: o.State, external: newExternal(o.External), queue: o.Queue, monitor: o.Monitor, console: o.Console, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
+		letters: o.Letters, state: o.State, external: newExternal(o.External), queue: o.Queue, monitor: o.Monitor, console: o.Console, tls: o.TLS, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error
 	if s.openAPI, err = openAPIJSON(s.external.url); err != nil {
@@ -151,7 +152,6 @@ func New(o Options) (*Server, error) {
 		WriteTimeout:                 s.limits.WriteTimeout,
 		IdleTimeout:                  s.limits.IdleTimeout,
 		MaxHeaderBytes:               max(1, s.limits.MaxHeaderBytes-readAhead),
-		TLSConfig:                    o.TLS,
 		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	return s, nil
@@ -164,16 +164,13 @@ const readAhead = 4096
 // it returns nil.
 func (s *Server) Serve(l net.Listener) error {
 	l = newBoundedListener(l, s.limits, s.metrics, s.log)
-	var err error
-	if s.http.TLSConfig != nil {
-		err = s.http.ServeTLS(l, "", "")
-	} else {
-		err = s.http.Serve(l)
+	if s.tls != nil {
+		l = newShakingListener(l, s.tls, s.limits.HeaderTimeout, s.metrics, s.log)
 	}
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // Drain stops the server without losing a request: readiness fails at once and
