@@ -179,15 +179,15 @@ func New(baseURL string, opts ...Option) (*Client, error) {
 	}
 	base, err := parseBase(baseURL)
 	if err != nil {
-		return nil, fmt.Errorf("make a client: %w", err)
+		return nil, err
 	}
 	for _, opt := range opts {
 		if err := opt(&s); err != nil {
-			return nil, fmt.Errorf("make a client of %s: %w", base.Host, err)
+			return nil, fmt.Errorf("the service at %s: %w", base.Host, err)
 		}
 	}
 	if s.http != nil && s.tls != nil {
-		return nil, fmt.Errorf("make a client of %s: a TLS configuration beside an HTTP client has no effect; set it there", base.Host)
+		return nil, fmt.Errorf("the service at %s: a TLS configuration beside an HTTP client has no effect; set it there", base.Host)
 	}
 	c := &Client{
 		base: base, token: s.token, agent: s.agent, log: s.log, timeout: s.timeout,
@@ -211,7 +211,7 @@ func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || !validPort(u.Port()) || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		// The text is not repeated: it may hold a password.
-		return nil, errors.New("the base URL of a router is http or https, a host and perhaps a path, such as http://127.0.0.1:8080")
+		return nil, errors.New("the URL of a service begins with http:// or https://, and has a host and perhaps a path, as http://127.0.0.1:8080 does")
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	return u, nil

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -111,7 +112,57 @@ func noSuchCommand(group *cobra.Command, args []string) error {
 			known = append(append(known, sub.Name()), sub.Aliases...)
 		}
 	}
-	return fmt.Errorf("unknown command %q of %q%s", args[0], group.CommandPath(), didYouMean("", args[0], known))
+	hint := didYouMean("", args[0], known)
+	if hint == "" {
+		hint = sameVerb(args[0], known)
+	}
+	if hint == "" && group.HasParent() {
+		hint = "; it has " + strings.Join(known, ", ")
+	}
+	return fmt.Errorf("unknown command %q of %q%s", args[0], group.CommandPath(), hint)
+}
+
+// verbs are names that other command lines have for the same.
+var verbs = [][]string{
+	{"get", "show", "describe", "view", "cat", "inspect", "print", "peek", "read"},
+	{"list", "ls", "all", "search", "find", "query", "history", "revisions", "versions", "log", "logs"},
+	{"create", "add", "new", "make", "issue", "register", "join", "init", "generate"},
+	{"remove", "rm", "delete", "del", "destroy", "deregister", "unregister", "revoke", "purge", "drop"},
+	{"apply", "set", "put", "update", "edit", "replace", "load"},
+	{"check", "validate", "verify", "lint", "test", "fsck"},
+	{"restore", "rollback", "undo", "revert", "reset"},
+	{"drain", "cordon", "disable"},
+	{"undrain", "uncordon", "enable", "resume"},
+	{"reinstate", "uneject", "unban"},
+	{"tail", "follow", "watch", "events", "stream"},
+	{"export", "backup", "dump", "save"},
+	{"import", "recover"},
+	{"retry", "requeue", "replay"},
+	{"diff", "compare"},
+	{"serve", "start", "run", "up", "daemon", "server"},
+	{"heads", "head", "nodes", "servers", "backends", "fleet"},
+	{"decide", "route", "decision", "decisions", "pick", "choose"},
+	{"keys", "key", "tokens", "token", "users", "credentials"},
+	{"policy", "policies", "strategy", "strategies", "rules"},
+	{"audit", "trail"},
+	{"status", "health", "info", "top"},
+	{"tls", "certs", "certificates", "pki"},
+}
+
+// sameVerb is "; did you mean X?" with the known name that means the same, "" if
+// there is none.
+func sameVerb(name string, known []string) string {
+	for _, same := range verbs {
+		if !slices.Contains(same, strings.ToLower(name)) {
+			continue
+		}
+		for _, v := range same {
+			if slices.Contains(known, v) {
+				return fmt.Sprintf("; did you mean %s?", v)
+			}
+		}
+	}
+	return ""
 }
 
 func helpTopic(help *cobra.Command, args []string) error {

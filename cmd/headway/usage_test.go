@@ -47,6 +47,9 @@ func TestEveryGroupRefusesACommandThatItDoesNotHave(t *testing.T) {
 			if code != exitUsage || out != "" || !strings.HasPrefix(errs, `headway: unknown command "nonsense" of "`+group.CommandPath()+`"`) {
 				t.Errorf("headway %s: exit %d, printed %q, said %q", strings.Join(args, " "), code, out, errs)
 			}
+			if group.HasParent() && !strings.Contains(errs, "; it has ") {
+				t.Errorf("headway %s: %q; want what there is", strings.Join(args, " "), errs)
+			}
 		}
 		for _, sub := range group.Commands() {
 			slip := sub.Name()[:len(sub.Name())-1]
@@ -82,6 +85,16 @@ func TestSlipsAreNamed(t *testing.T) {
 		"heads lst --region eu":            `unknown command "lst" of "headway heads"; did you mean list?`,
 		"policy app policy.yaml":           "did you mean apply?",
 		"help heads lst":                   `unknown command "lst" of "headway heads"; did you mean list?`,
+		"policy show":                      `unknown command "show" of "headway policy"; did you mean get?`,
+		"help policy show":                 "; did you mean get?",
+		"heads ls":                         "; did you mean list?",
+		"heads delete gpu-7":               "; did you mean remove?",
+		"keys rm 0123456789ab":             "; did you mean revoke?",
+		"config show":                      "; did you mean print?",
+		"state backup":                     "; did you mean export?",
+		"audit LIST":                       "; did you mean search?",
+		"nodes":                            "; did you mean heads?",
+		"tls renew":                        `unknown command "renew" of "headway tls"; it has client, init`,
 		"help nonsense":                    `unknown command "nonsense" of "headway"`,
 		"heads list --nothing-like-it":     "unknown flag: --nothing-like-it\n",
 		"heads drain":                      "; ID is missing. Usage: headway heads drain ID... [flags]\nFor example: headway heads drain gpu-7",
@@ -97,7 +110,7 @@ func TestSlipsAreNamed(t *testing.T) {
 		"decide --model-type=":             "--model-type is missing",
 		"heads register a":                 "--endpoint is missing",
 		"keys create --role admin":         "--name is missing",
-		"status --server nonsense":         "--server: ",
+		"status --server nonsense":         "headway: --server: the URL of a service begins with http:// or https://",
 		"demo --server ftp://x":            "--server: ",
 		"doctor --server http://x:0":       "--server: ",
 		"watch --server http://:80":        "--server: ",

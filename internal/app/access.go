@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,32 +23,28 @@ import (
 // credential of the service's own user.
 const LocalTokenFile = "local.token"
 
-// openAccess makes the book of keys and the guard.
-func (a *App) openAccess(ctx context.Context, store access.KeyStore, metrics prometheus.Registerer) (err error) {
+// readAccess makes of the configuration who is let in, without the keys.
+func (a *App) readAccess() (o access.Options, err error) {
 	c := a.config
-	a.keys, err = access.OpenKeys(ctx, store, beginning(a.journal, c.Audit.Strict), c.Access.RequestsPerKey, time.Now)
-	if err != nil {
-		return err
-	}
-	o := access.Options{
-		Keys: a.keys, Metrics: metrics, Now: time.Now,
+	o = access.Options{
+		Now:         time.Now,
 		LocalToken:  filepath.Join(c.DataDir, LocalTokenFile),
 		PerAddress:  c.Access.RequestsPerAddress,
 		Failures:    c.Access.FailuresPerAddress,
 		BehindProxy: c.HTTP.BehindProxy,
 	}
 	if o.OIDC, err = a.openIssuer(c.Access.OIDC); err != nil {
-		return err
+		return o, err
 	}
 	for _, text := range c.Access.Certificates {
 		holder, err := access.ParseHolder(text)
 		if err != nil {
-			return fmt.Errorf("access.certificates: %w", err)
+			return o, fmt.Errorf("access.certificates: %w", err)
 		}
 		o.Certificates = append(o.Certificates, holder)
 	}
 	if len(o.Certificates) > 0 && c.TLS.ClientCAFile == "" {
-		return errors.New("access.certificates names holders of certificates, but tls.client_ca_file does not say who signs them")
+		return o, errors.New("access.certificates names holders of certificates, but tls.client_ca_file does not say who signs them")
 	}
 	if a.certs != nil {
 		o.Authorities = a.certs.ClientCAs
@@ -54,12 +52,32 @@ func (a *App) openAccess(ctx context.Context, store access.KeyStore, metrics pro
 	for _, text := range c.HTTP.TrustedProxies {
 		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
-			return fmt.Errorf("http.trusted_proxies: %w", err)
+			return o, fmt.Errorf("http.trusted_proxies: %w", err)
 		}
 		o.TrustedProxies = append(o.TrustedProxies, prefix.Masked())
 	}
-	a.guard, err = access.New(o)
-	return err
+	return o, nil
+}
+
+// openAccess makes the book of keys and the guard.
+func (a *App) openAccess(ctx context.Context, store access.KeyStore, metrics prometheus.Registerer, o access.Options) (err error) {
+	c := a.config
+	o.Metrics = metrics
+	if o.Keys, err = access.OpenKeys(ctx, store, beginning(a.journal, c.Audit.Strict), c.Access.RequestsPerKey, time.Now); err != nil {
+		return err
+	}
+	a.keys = o.Keys
+	if a.guard, err = access.New(o); err != nil {
+		return err
+	}
+	return a.checkListen(a.guard.Closed())
+}
+
+// mayBeClosed reports whether the guard will ask for credentials, as far as that
+// is known before anything is opened: a state file may hold a key.
+func (a *App) mayBeClosed(o access.Options) bool {
+	_, err := os.Stat(filepath.Join(a.config.DataDir, StateFile))
+	return o.OIDC != nil || len(o.Certificates) > 0 || !errors.Is(err, fs.ErrNotExist)
 }
 
 // issuerTimeout is for one request to the issuer.
@@ -83,8 +101,8 @@ func (a *App) openIssuer(c config.OIDC) (*access.OIDC, error) {
 }
 
 // checkListen refuses an address that strangers could reach, unless the service
-// asks for credentials and they do not travel in the clear.
-func (a *App) checkListen() error {
+// asks for credentials, as closed says, and they do not travel in the clear.
+func (a *App) checkListen(closed bool) error {
 	host, _, err := net.SplitHostPort(a.config.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", a.config.Listen, err)
@@ -93,7 +111,7 @@ func (a *App) checkListen() error {
 		return nil
 	}
 	switch {
-	case !a.guard.Closed():
+	case !closed:
 		return fmt.Errorf("--listen %q: there is no key yet, so anybody who reaches this address could change the fleet. "+
 			"Make an administrator's key first: headway keys create --role admin --name NAME --data-dir %s. "+
 			"Or listen on 127.0.0.1", a.config.Listen, a.config.DataDir)

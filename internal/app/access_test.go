@@ -158,6 +158,9 @@ func TestListeningBeyondLoopback(t *testing.T) {
 	c.HTTP.BehindProxy = true
 	refused("headway keys create")
 	c.HTTP.BehindProxy, c.Listen = false, "127.0.0.1:0"
+	t.Run("make a state file without a key", func(t *testing.T) { serve(t, c) })
+	refused("headway keys create")
+	c.Listen = "127.0.0.1:0"
 	t.Run("make a key", func(t *testing.T) {
 		serve(t, c)
 		said, _ := announced(t, c)

@@ -96,11 +96,22 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	// What can be in the way of a start is found before anything is written: an
-	// address that another process has, and certificates that cannot be read.
+	// address that another process has or that strangers could reach, certificates
+	// and other files that cannot be read.
 	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
 	if err := a.openCertificates(metrics); err != nil {
+		return nil, err
+	}
+	entry, err := a.readAccess()
+	if err != nil {
+		return nil, err
+	}
+	if err := a.checkListen(a.mayBeClosed(entry)); err != nil {
+		return nil, err
+	}
+	if err := a.openWebhooks(metrics); err != nil {
 		return nil, err
 	}
 	store, err := a.openStore()
@@ -113,19 +124,13 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.openRedis(ctx, metrics); err != nil {
 		return nil, err
 	}
-	if err := a.openAccess(ctx, store, metrics); err != nil {
-		return nil, err
-	}
-	if err := a.checkListen(); err != nil {
+	if err := a.openAccess(ctx, store, metrics, entry); err != nil {
 		return nil, err
 	}
 	if err := a.buildRooms(ctx, store, metrics); err != nil {
 		return nil, err
 	}
 	if err := a.openQueue(metrics, o.Version); err != nil {
-		return nil, err
-	}
-	if err := a.openWebhooks(metrics); err != nil {
 		return nil, err
 	}
 	if err := a.openMonitor(metrics); err != nil {

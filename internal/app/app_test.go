@@ -328,18 +328,28 @@ func TestAlertsAreEvents(t *testing.T) {
 	}
 }
 
-// An address that another process has is found before anything is written.
-func TestABusyAddressLeavesNothing(t *testing.T) {
+// What is in the way of a start is found before anything is written.
+func TestARefusedStartLeavesNothing(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = busy.Close() })
 	for name, change := range map[string]func(*config.Config){
-		"the service's":  func(c *config.Config) { c.Listen = busy.Addr().String() },
-		"the queue's":    func(c *config.Config) { c.Queue.Listen = busy.Addr().String() },
-		"no address":     func(c *config.Config) { c.Listen = "nonsense" },
-		"no certificate": func(c *config.Config) { c.TLS.CertFile, c.TLS.KeyFile = "missing.pem", "missing.pem" },
+		"the service's":          func(c *config.Config) { c.Listen = busy.Addr().String() },
+		"the queue's":            func(c *config.Config) { c.Queue.Listen = busy.Addr().String() },
+		"no address":             func(c *config.Config) { c.Listen = "nonsense" },
+		"no certificate":         func(c *config.Config) { c.TLS.CertFile, c.TLS.KeyFile = "missing.pem", "missing.pem" },
+		"no key":                 func(c *config.Config) { c.Listen = "0.0.0.0:0" },
+		"no key, behind a proxy": func(c *config.Config) { c.Listen, c.HTTP.BehindProxy = "0.0.0.0:0", true },
+		"in the clear": func(c *config.Config) {
+			c.Listen, c.Access.OIDC.Issuer, c.Access.OIDC.Audience, c.Access.OIDC.RolesClaim = "0.0.0.0:0", "https://issuer.example", "headway", "roles"
+		},
+		"an issuer that must not be dialed": func(c *config.Config) {
+			c.Access.OIDC.Issuer, c.Access.OIDC.Audience, c.Access.OIDC.RolesClaim = "http://169.254.169.254", "headway", "roles"
+		},
+		"nobody signs certificates": func(c *config.Config) { c.Access.Certificates = []string{"ops-*=viewer"} },
+		"no file of webhooks":       func(c *config.Config) { c.Webhooks.File = "missing.yaml" },
 	} {
 		dir := t.TempDir()
 		c := defaults(t)
