@@ -425,7 +425,7 @@ func (t *table) eject(c *Eject) {
 	t.duration("eject.max_time", &c.MaxTime, 5*time.Minute, 100*time.Millisecond, 24*time.Hour,
 		"longest time that a head is out, but never under eject.base_time")
 	t.fraction("eject.max_share", &c.MaxShare, 0.5, 0.01, 1,
-		"share of the heads of a model type in a region that may be out at once; one always stays")
+		"share of the heads of a model type, over all its regions, that may be out at once; one always stays")
 }
 
 // check finds what is wrong between settings that are sound one by one.

@@ -435,19 +435,24 @@ func (r *Registry) applyTo(e *entry, c *commit, now time.Time) change {
 // newEpoch begins a new registration of e and a new lease. A head that registers
 // again at the same endpoint, as after it lost its lease or was not heard, still
 // works on the requests that it has: their count goes on. A head that said that
-// it is offline, or is at another endpoint, has none.
+// it is offline, or is at another endpoint, has none. What was held against a
+// machine is not against the one at another endpoint that replaces it.
 func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	e.epoch = epoch
-	if e.head == nil || e.head.Endpoint != e.record.Spec.Endpoint || e.status == StatusOffline {
+	moved := e.head == nil || e.head.Endpoint != e.record.Spec.Endpoint
+	if moved || e.status == StatusOffline {
 		e.live = new(Live)
 	}
 	e.live.forget()
 	e.say(StatusUnknown)
 	e.health, e.sequence, e.stale = HealthPending, 0, time.Time{}
 	e.outcomes = &outcomes{registry: r}
-	if e.ejection != nil && !e.relapse.forgiven { // once: a head that fails again stays out for its time
+	if e.ejection != nil && (moved || !e.relapse.forgiven) { // once: a head that fails again stays out for its time
 		e.relapse.forgiven = true
 		r.in(e, reinstatedByRegistration, now)
+	}
+	if moved {
+		e.relapse = relapse{}
 	}
 	r.grant(e, now)
 	if e.slot < 0 {

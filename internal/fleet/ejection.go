@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"headway/internal/audit"
@@ -21,7 +22,7 @@ type EjectOptions struct {
 	Window            time.Duration // 30 s; the share is of its last half to all of it
 	BaseTime          time.Duration // of the first ejection, doubled with each that follows; 10 s
 	MaxTime           time.Duration // 5 min
-	MaxShare          float64       // of a pool's heads that may be out at once; 0.5
+	MaxShare          float64       // of the heads of a model type that may be out at once; 0.5
 }
 
 func (o *EjectOptions) complete() error {
@@ -65,16 +66,17 @@ type ejection struct {
 	why        string
 	detail     string
 	until      time.Time
-	unreported int // trials whose end said nothing
+	unreported int // trials that were taken, and of which nothing was said
+	overdue    int // those of them that have not ended
 }
 
 // say returns why the head is out and until when, the zero time when it waits
 // for the end of its trial.
-func (j *ejection) say(trial int32) (reason string, until time.Time) {
-	switch trial {
-	case trialOffered:
+func (j *ejection) say(trial int64) (reason string, until time.Time) {
+	switch {
+	case trial == trialOffered:
 		return j.detail + "; the next request is its trial", time.Time{}
-	case trialTaken:
+	case trial >= trialTaken:
 		return j.detail + "; its trial request is under way", time.Time{}
 	}
 	return j.detail, j.until
@@ -134,9 +136,13 @@ const (
 	reinstatedBySilence      = "unreported" // the trials' outcomes are not reported
 )
 
-// unreportedTrials is how many trials in a row may end without an outcome: where
-// none is reported any more, errors would keep a head out for ever.
+// unreportedTrials is how many trials in a row may end, or go on, without a word:
+// where nothing is reported any more, errors would keep a head out for ever.
 const unreportedTrials = 2
+
+// trialTime is how long a trial is waited for at least, before another is
+// offered: a request may last an hour.
+const trialTime = 30 * time.Second
 
 // at returns the entry of h if it still counts what h counts; r.mu must be held.
 func (r *Registry) at(h *Head) *entry {
@@ -150,8 +156,8 @@ func (r *Registry) at(h *Head) *entry {
 // again.
 const refusalPause = time.Second
 
-// judgeHead ejects a head that was found at fault, unless too many of its pool
-// are out.
+// judgeHead ejects a head that was found at fault, unless too many of its model
+// types are out.
 func (r *Registry) judgeHead(h *Head, why, detail string) {
 	defer r.flush()
 	r.mu.Lock()
@@ -164,7 +170,7 @@ func (r *Registry) judgeHead(h *Head, why, detail string) {
 	case !r.mayEject(e):
 		h.outcomes.silence(now.Add(refusalPause))
 		r.metrics.ejectionsRefused.Inc()
-		r.log.Warn("a head is not ejected for its errors: too many of its pool are, or it is the last",
+		r.log.Warn("a head is not ejected for its errors: too many of its model types are, or it is the last",
 			"head", h.ID, "region", h.Region, "detail", detail)
 	default:
 		h.outcomes.silence(time.Time{})
@@ -182,11 +188,13 @@ func (r *Registry) out(e *entry, why, detail string, now time.Time) {
 	r.tellEjection(event.HeadEjected, e, EjectionState{Reason: why, Detail: detail, Until: &e.ejection.until}, now)
 }
 
-// in ends e's ejection; r.mu must be held, and the caller replaces the head.
+// in ends e's ejection; r.mu must be held, and the caller replaces the head. What
+// the requests of its trials end with counts from now on, of those that were
+// placed before nothing does.
 func (r *Registry) in(e *entry, by string, now time.Time) {
 	e.ejection = nil
 	e.relapse.ended = now
-	e.outcomes = &outcomes{registry: r}
+	e.outcomes.trial.Store(trialNone)
 	e.outcomes.held.Store(e.health == HealthHeld)
 	delete(r.ejected, e)
 	r.metrics.reinstatements[by].Inc()
@@ -199,69 +207,82 @@ func (r *Registry) tellEjection(kind string, e *entry, s EjectionState, now time
 	})
 }
 
-// mayEject reports whether each pool of the head, the heads of a model type in
-// a region, keeps enough that take requests.
+// mayEject reports whether one of the model types of the head keeps enough heads,
+// of all its regions, that take requests. One is enough: a head that serves
+// another one alone stays the last resort of that.
 func (r *Registry) mayEject(e *entry) bool {
 	s := r.snapshot.Load()
-	for _, m := range e.head.ModelTypes {
-		if p := s.Pools[m]; p == nil || r.eject.excess(p.Regions[e.head.Region], 1) > 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// allowed is how many of a pool's heads, of those that would take requests, may
-// be out: never the last.
-func (o *EjectOptions) allowed(heads int) int {
-	return min(int(o.MaxShare*float64(heads)), heads-1)
+	return slices.ContainsFunc(e.head.ModelTypes, func(m string) bool {
+		return s.Pools[m] != nil && r.eject.excess(s.Pools[m], 1) <= 0
+	})
 }
 
 // excess is how many more of a pool's heads are out than may be, with so many
-// more.
-func (o *EjectOptions) excess(g *Group, more int) int {
-	if g == nil || len(g.Ejected)+more == 0 {
-		return 0
-	}
-	return len(g.Ejected) + more - o.allowed(len(g.Ejected)+g.routable())
+// more. Of those that would take requests one always stays.
+func (o *EjectOptions) excess(p *Pool, more int) int {
+	out := len(p.All.Ejected.Heads)
+	heads := out + p.All.routable()
+	return out + more - min(int(o.MaxShare*float64(heads)), heads-1)
 }
 
-// relieve brings heads back whose pool has too few others left, those first
-// whose time ends first. r.mu must be held.
-func (r *Registry) relieve(groups []*Group) {
-	now := r.now()
-	for _, g := range groups {
-		for range r.eject.excess(g, 0) {
-			var first *entry
-			for _, h := range g.Ejected {
-				if e := r.heads[h.ID]; e != nil && e.ejection != nil && (first == nil || e.ejection.until.Before(first.ejection.until)) {
-					first = e
-				}
+// relieve brings heads back all of whose model types have too few others left,
+// those first whose time ends first. r.mu must be held.
+func (r *Registry) relieve(s *Snapshot, models []string) {
+	now, back := r.now(), map[string]int{} // by model type
+	excess := func(model string) int {
+		if s.Pools[model] == nil {
+			return 0 // the next snapshot has it, and is looked at
+		}
+		return r.eject.excess(s.Pools[model], -back[model])
+	}
+	for _, model := range models {
+		var out []*entry
+		for _, h := range s.Pools[model].All.Ejected.Heads {
+			if e := r.heads[h.ID]; e != nil && e.ejection != nil {
+				out = append(out, e)
 			}
-			if first == nil {
-				break // those of the snapshot are on their way back
+		}
+		slices.SortStableFunc(out, func(a, b *entry) int { return a.ejection.until.Compare(b.ejection.until) })
+		for _, e := range out {
+			if excess(model) <= 0 {
+				break
 			}
-			r.in(first, reinstatedByPool, now)
-			r.stage(r.replace(first))
+			if slices.ContainsFunc(e.head.ModelTypes, func(m string) bool { return excess(m) <= 0 }) {
+				continue
+			}
+			for _, m := range e.head.ModelTypes {
+				back[m]++
+			}
+			r.in(e, reinstatedByPool, now)
+			r.stage(r.replace(e))
 		}
 	}
 	r.publish(nil)
 }
 
-// endTrial takes the outcome of the trial request of an ejected head.
-func (r *Registry) endTrial(h *Head, end Ending) {
+// endTrial takes what is known of the trial request of an ejected head. It
+// reports false where the ejection was over before.
+func (r *Registry) endTrial(h *Head, end Ending) bool {
 	defer r.flush()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e, now := r.at(h), r.now()
 	switch {
 	case e == nil || e.ejection == nil:
+		return false
 	case end == EndedWell:
 		r.in(e, reinstatedByTrial, now)
 		r.stage(r.replace(e))
-	default:
+	case end == EndedBadly:
 		r.out(e, ejectedForTrial, "the trial request ended with an error", now)
+	case e.ejection.overdue > 0:
+		e.ejection.overdue--
+	default:
+		if trial := e.outcomes.trial.Load(); trial >= trialTaken {
+			e.outcomes.trial.CompareAndSwap(trial, trialUnreported)
+		}
 	}
+	return true
 }
 
 // offerTrials lets heads whose time is over have a trial request, and takes
@@ -269,6 +290,10 @@ func (r *Registry) endTrial(h *Head, end Ending) {
 func (r *Registry) offerTrials(now time.Time) {
 	for e := range r.ejected {
 		trial := &e.outcomes.trial
+		if is := trial.Load(); is >= trialTaken && r.sinceTrial(is, now) >= max(r.eject.BaseTime, trialTime) &&
+			trial.CompareAndSwap(is, trialUnreported) {
+			e.ejection.overdue++
+		}
 		if trial.CompareAndSwap(trialUnreported, trialNone) {
 			if e.ejection.unreported++; e.ejection.unreported >= unreportedTrials {
 				r.in(e, reinstatedBySilence, now)
@@ -283,6 +308,11 @@ func (r *Registry) offerTrials(now time.Time) {
 			r.stage(r.replace(e))
 		}
 	}
+}
+
+// sinceTrial is how long ago a trial was taken.
+func (r *Registry) sinceTrial(trial int64, now time.Time) time.Duration {
+	return now.Sub(r.began) - time.Duration(trial-trialTaken)
 }
 
 // mayBeTried reports whether a decision may take e's trial.

@@ -168,7 +168,7 @@ func TestExactlyOneRequestTriesAnEjectedHead(t *testing.T) {
 		if v, _ := w.Head("a"); len(trials()) != 0 || !strings.HasSuffix(v.HealthReason, "trial request is under way") || !v.HealthUntil.IsZero() {
 			t.Errorf("while the trial is under way: %d offers, %q until %s", len(trials()), v.HealthReason, v.HealthUntil)
 		}
-		list[0].Observe(fleet.EndedWell, time.Now())
+		list[0].ObserveTrial(fleet.EndedWell, time.Now())
 		if got := w.health("a"); got != "fresh" || len(w.routable()) != 2 {
 			t.Errorf("after a good trial: %s, routable %v", got, w.routable())
 		}
@@ -189,7 +189,7 @@ func (w *world) terms(id string, n int) (terms []time.Duration) {
 		must(w, err)
 		terms = append(terms, time.Until(v.HealthUntil))
 		time.Sleep(time.Until(v.HealthUntil) + time.Second)
-		w.try(id).Observe(fleet.EndedBadly, time.Now())
+		w.try(id).ObserveTrial(fleet.EndedBadly, time.Now())
 	}
 	return terms
 }
@@ -204,7 +204,7 @@ func TestTheTimeOutGrowsAndDecays(t *testing.T) {
 			}
 		}
 		time.Sleep(301 * time.Second)
-		w.try("a").Observe(fleet.EndedWell, time.Now())
+		w.try("a").ObserveTrial(fleet.EndedWell, time.Now())
 		next := func(good time.Duration) time.Duration {
 			time.Sleep(good)
 			w.end("a", fleet.EndedBadly, 5)
@@ -212,7 +212,7 @@ func TestTheTimeOutGrowsAndDecays(t *testing.T) {
 			must(t, err)
 			term := time.Until(v.HealthUntil)
 			time.Sleep(term + time.Second)
-			w.try("a").Observe(fleet.EndedWell, time.Now())
+			w.try("a").ObserveTrial(fleet.EndedWell, time.Now())
 			return term
 		}
 		for _, c := range []struct{ good, want time.Duration }{
@@ -228,17 +228,157 @@ func TestTheTimeOutGrowsAndDecays(t *testing.T) {
 	})
 }
 
+// A trial may last an hour: another is offered after half a minute, and what
+// becomes of the first counts when it ends.
+func TestATrialHasATimeOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b")
+		tried := func() *fleet.Head {
+			t.Helper()
+			w.end("a", fleet.EndedBadly, 5)
+			v, err := w.Head("a")
+			must(t, err)
+			time.Sleep(time.Until(v.HealthUntil) + time.Second)
+			first := w.try("a")
+			time.Sleep(29 * time.Second)
+			if v, _ := w.Head("a"); v.Head.Trial || v.Head.TryTrial() {
+				t.Fatal("a second trial after 29 s")
+			}
+			time.Sleep(2 * time.Second)
+			return first
+		}
+		w.end("a", fleet.EndedWell, 1)
+		first := tried()
+		first.ObserveTrial(fleet.EndedWell, time.Now())
+		if got := w.health("a"); got != "fresh" {
+			t.Fatalf("the first trial ended well: %s", got)
+		}
+		time.Sleep(time.Hour)
+		first = tried()
+		second := w.try("a")
+		first.ObserveTrial(fleet.EndedUnknown, time.Now()) // counted when it was overdue
+		time.Sleep(time.Second)
+		if got := w.health("a"); got != "ejected" {
+			t.Fatalf("after one trial without a word: %s", got)
+		}
+		second.ObserveTrial(fleet.EndedBadly, time.Now())
+		if v, _ := w.Head("a"); v.HealthReason != "the trial request ended with an error" {
+			t.Fatalf("after a bad trial: %q", v.HealthReason)
+		}
+		must(t, w.EndEjection(t.Context(), "a"))
+		tried()
+		w.try("a")
+		time.Sleep(31 * time.Second)
+		if got := w.health("a"); got != "fresh" {
+			t.Errorf("after two trials that nothing is known of: %s", got)
+		}
+	})
+}
+
+// A trial that is answered ends the ejection; how it ends counts as usual.
+func TestATrialThatIsAnsweredEndsTheEjection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b")
+		w.end("a", fleet.EndedBadly, 5)
+		time.Sleep(11 * time.Second)
+		h := w.try("a")
+		h.TrialAnswers()
+		if got := w.health("a"); got != "fresh" {
+			t.Fatalf("after a first token: %s", got)
+		}
+		h.TrialAnswers()
+		w.end("a", fleet.EndedBadly, 4)
+		h.ObserveTrial(fleet.EndedBadly, time.Now())
+		if got := w.health("a"); got != "ejected" {
+			t.Errorf("after five errors in a row, one of them the trial's: %s", got)
+		}
+	})
+}
+
+// What an ejected head does as the last resort neither ends its ejection nor
+// makes it longer.
+func TestTheLastResortIsNoTrial(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b")
+		w.end("a", fleet.EndedBadly, 5)
+		v, err := w.Head("a")
+		must(t, err)
+		until := v.HealthUntil
+		for _, end := range []fleet.Ending{fleet.EndedWell, fleet.EndedBadly, fleet.EndedUnknown} {
+			w.end("a", end, 10)
+		}
+		if v, _ = w.Head("a"); v.Head.Health != fleet.HealthEjected || !v.HealthUntil.Equal(until) {
+			t.Errorf("%s until %s, not %s", v.Head.Health, v.HealthUntil, until)
+		}
+		time.Sleep(11 * time.Second)
+		w.try("a")
+		w.end("a", fleet.EndedUnknown, 10)
+		w.end("a", fleet.EndedWell, 10)
+		time.Sleep(time.Second)
+		if v, _ = w.Head("a"); v.Head.Health != fleet.HealthEjected || v.Head.Trial {
+			t.Errorf("while the trial is under way: %s, %v", v.Head.Health, v.Head.Trial)
+		}
+	})
+}
+
+// Who replaces a machine that failed begins clean.
+func TestAnotherEndpointBeginsClean(t *testing.T) {
+	elsewhere := spec("a")
+	elsewhere.Endpoint = "http://127.0.0.1:9001"
+	for _, c := range []struct {
+		name    string
+		offline bool
+		again   fleet.Spec
+		clean   bool
+	}{
+		{"taken over", false, elsewhere, true},
+		{"offline, and elsewhere", true, elsewhere, true},
+		{"taken over by itself", false, spec("a"), false},
+		{"offline, and at the same endpoint", true, spec("a"), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := startEjecting(t, nil, "a", "b")
+				w.end("a", fleet.EndedBadly, 5)
+				w.register(spec("a"), active()) // forgiven
+				w.end("a", fleet.EndedBadly, 5)
+				v, err := w.Head("a")
+				must(t, err)
+				if c.offline {
+					w.report("a", v.Head.Epoch, fleet.StatusOffline)
+				}
+				_, err = w.TakeOver(t.Context(), c.again, active())
+				must(t, err)
+				if got := w.health("a"); (got == "fresh") != c.clean {
+					t.Fatalf("it begins %s", got)
+				}
+				if !c.clean {
+					return
+				}
+				w.beat(t.Context(), "a")
+				w.end("a", fleet.EndedBadly, 4)
+				if got := w.health("a"); got != "fresh" {
+					t.Errorf("after four errors it is %s", got)
+				}
+				if got := w.terms("a", 1); got[0] != 10*time.Second {
+					t.Errorf("its first ejection lasts %s", got[0])
+				}
+			})
+		})
+	}
+}
+
 func TestATrialWithoutAnOutcomeEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startEjecting(t, nil, "a", "b")
 		w.end("a", fleet.EndedBadly, 5)
 		time.Sleep(11 * time.Second)
-		w.try("a").Observe(fleet.EndedUnknown, time.Now())
+		w.try("a").ObserveTrial(fleet.EndedUnknown, time.Now())
 		if got := w.health("a"); got != "ejected" {
 			t.Fatalf("after a trial that says nothing: %s", got)
 		}
 		time.Sleep(time.Second)
-		w.try("a").Observe(fleet.EndedUnknown, time.Now())
+		w.try("a").ObserveTrial(fleet.EndedUnknown, time.Now())
 		time.Sleep(time.Second)
 		if got := w.health("a"); got != "fresh" {
 			t.Errorf("after two trials that were not reported: %s", got)
@@ -246,11 +386,11 @@ func TestATrialWithoutAnOutcomeEnds(t *testing.T) {
 	})
 }
 
-func TestAPoolKeepsHalfOfItsHeads(t *testing.T) {
+func TestAModelTypeKeepsHalfOfItsHeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ids := []string{"a", "b", "c", "d", "e"}
 		w := startEjecting(t, nil, ids...)
-		other := spec("z") // another region is another pool
+		other := spec("z") // another region is the same pool
 		other.Region = "eu"
 		w.register(other, active())
 		w.beat(t.Context(), "z")
@@ -259,32 +399,58 @@ func TestAPoolKeepsHalfOfItsHeads(t *testing.T) {
 				w.end(id, fleet.EndedBadly, 5)
 			}
 		}
-		if got := w.routable(); !slices.Equal(got, []string{"c", "d", "e", "z"}) {
-			t.Fatalf("a fleet that fails as a whole keeps %v", got)
+		left := func(when string, want ...string) {
+			t.Helper()
+			if got := w.routable(); !slices.Equal(got, want) {
+				t.Fatalf("%s: routable %v, want %v", when, got, want)
+			}
 		}
+		left("a fleet that fails as a whole", "d", "e", "z")
 		if value(t, w.metrics, "headway_ejections_refused_total") == 0 {
 			t.Error("no refusal was counted")
 		}
-		offline := func(id string) {
-			v, err := w.Head(id)
-			must(t, err)
-			w.report(id, v.Lease.Epoch, fleet.StatusOffline)
-		}
-		offline("d") // three take requests, of five that could: two of four may be out
-		if got := w.routable(); !slices.Equal(got, []string{"c", "e", "z"}) {
-			t.Fatalf("routable %v", got)
-		}
+		v, err := w.Head("d")
+		must(t, err)
+		w.report("d", v.Lease.Epoch, fleet.StatusOffline)
+		left("two of five may be out", "a", "e", "z")
 		must(t, w.Deregister(t.Context(), "e"))
-		if got := w.routable(); !slices.Equal(got, []string{"a", "c", "z"}) {
-			t.Fatalf("one of three may be out: routable %v", got)
-		}
-		drain := fleet.AdminDraining
-		for _, id := range []string{"a", "c"} {
-			_, err := w.Patch(t.Context(), id, fleet.Patch{State: &drain})
+		left("two of four may be out", "a", "z")
+		for _, step := range []struct{ drain, left string }{{"a", "b z"}, {"z", "b"}, {"b", "c"}} {
+			drain := fleet.AdminDraining
+			_, err := w.Patch(t.Context(), step.drain, fleet.Patch{State: &drain})
 			must(t, err)
+			left("without "+step.drain, strings.Fields(step.left)...)
 		}
-		if got := w.routable(); !slices.Equal(got, []string{"b", "z"}) {
-			t.Errorf("never the last: routable %v", got)
+	})
+}
+
+// A head is out for what others of any of its model types can do in its place,
+// and stays where it is alone for all of them.
+func TestAHeadIsEjectedWhereOneOfItsModelTypesHasOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil)
+		for id, models := range map[string][]string{"x1": {"m", "n"}, "x2": {"m", "n"}, "y": {"m"}, "z": {"m"}, "w": {"m"}, "alone": {"k"}} {
+			s := spec(id)
+			s.ModelTypes = models
+			w.register(s, active())
+			w.beat(t.Context(), id)
+		}
+		for _, id := range []string{"x1", "x2", "alone", "y"} {
+			w.end(id, fleet.EndedBadly, 5)
+		}
+		if got := w.routable(); !slices.Equal(got, []string{"alone", "w", "y", "z"}) {
+			t.Errorf("routable %v", got)
+		}
+		if got := w.health("alone"); got != "fresh" {
+			t.Errorf("the only head of k is %s", got)
+		}
+		must(t, w.Deregister(t.Context(), "y"))
+		if told := w.told("head.removed"); strings.Contains(told, "pool.exhausted") {
+			t.Errorf("n has a last resort; told\n%s", told)
+		}
+		must(t, w.Deregister(t.Context(), "z"))
+		if got := w.routable(); !slices.Equal(got, []string{"alone", "w", "x1"}) {
+			t.Errorf("one of three of m may be out: routable %v", got)
 		}
 	})
 }
@@ -313,7 +479,7 @@ func TestARegistrationBeginsCleanOnce(t *testing.T) {
 			t.Errorf("after a relapse a registration makes it %s, for %s", got, term())
 		}
 		time.Sleep(21 * time.Second)
-		w.try("a").Observe(fleet.EndedWell, time.Now())
+		w.try("a").ObserveTrial(fleet.EndedWell, time.Now())
 		time.Sleep(10 * time.Minute)
 		w.end("a", fleet.EndedBadly, 5)
 		w.register(spec("a"), active())
@@ -414,8 +580,8 @@ func TestAnOutcomeAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Whatever happens, no pool has more than half of its heads ejected, and none
-// is left without a head that takes requests for ejections alone.
+// Whatever happens, each head that is ejected has a model type of which no more
+// than half of the heads are.
 func TestEjectionsNeverEmptyAPool(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var past atomic.Int64
@@ -440,7 +606,7 @@ func TestEjectionsNeverEmptyAPool(t *testing.T) {
 			"try": func(rt *rapid.T) {
 				if v, err := w.Head(id(rt)); err == nil && v.Head.TryTrial() {
 					v.Head.Live.Release()
-					v.Head.Observe(fleet.Ending(rapid.IntRange(0, 2).Draw(rt, "end")), now())
+					v.Head.ObserveTrial(fleet.Ending(rapid.IntRange(0, 2).Draw(rt, "end")), now())
 				}
 			},
 			"report": func(rt *rapid.T) {
@@ -459,10 +625,14 @@ func TestEjectionsNeverEmptyAPool(t *testing.T) {
 			},
 			"": func(rt *rapid.T) {
 				compare(rt, w)
+				keeps := func(model string) bool {
+					g := w.Snapshot().Pools[model].All
+					return len(g.Ejected.Heads) <= len(g.Active.Heads)+len(g.Degraded.Heads)
+				}
 				for _, p := range w.Snapshot().Pools {
-					for region, g := range p.Regions {
-						if in := len(g.Active.Heads) + len(g.Degraded.Heads); len(g.Ejected) > in {
-							rt.Fatalf("%s in %s: %d are out and %d are in", p.ModelType, region, len(g.Ejected), in)
+					for _, h := range p.All.Ejected.Heads {
+						if !slices.ContainsFunc(h.ModelTypes, keeps) {
+							rt.Fatalf("%s is out, and of each of %v most are", h.ID, h.ModelTypes)
 						}
 					}
 				}

@@ -68,7 +68,7 @@ const (
 	HealthStale                 // over 3 intervals: not routable
 	HealthHeld                  // would be stale, but the mass-expiry guard keeps it routable
 	HealthAssumed               // known healthy before our own restart, lease extended
-	HealthEjected               // its lease holds, but requests there failed: not routable
+	HealthEjected               // its lease holds, but requests there failed: only where no other head has room
 )
 
 var healthNames = [...]string{"pending", "fresh", "suspect", "stale", "held", "assumed", "ejected"}

@@ -85,7 +85,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 			"Registrations of an id from another endpoint than the one that holds its lease: refused, or taken over because they said so.", "outcome",
 			contestRefused, contestTakenOver),
 		ejectionsRefused: counter("headway_ejections_refused_total",
-			"Times that a head at fault stayed in rotation because too many of its pool were ejected, or it was the last one."),
+			"Times that a head at fault stayed in rotation because too many of its model types were ejected, or it was the last one."),
 
 		leftModels: newDepartures(), leftRegions: newDepartures(),
 	}

@@ -29,24 +29,37 @@ type outcomes struct {
 	halves   [2]atomic.Uint64 // of the window: number, requests and errors in one word each
 	quiet    atomic.Int64     // Unix nanoseconds up to which no threshold is acted on
 	held     atomic.Bool      // the mass-expiry guard keeps the head
-	trial    atomic.Int32     // of an ejected head
+	trial    atomic.Int64     // of an ejected head
 }
 
 // The states of a trial: exactly one decision takes an offered trial.
 const (
-	trialNone int32 = iota
+	trialNone int64 = iota
 	trialOffered
-	trialTaken
-	trialUnreported // it was taken, and its end says nothing of the head
+	trialUnreported // it was taken, and nothing was said of the head for too long, or at its end
+	trialTaken      // and above: the nanoseconds after Registry.began at which it was taken
 )
 
 // Observe takes how a request at the head ended, at a time of the registry's
-// clock. It is called once for each place that was taken, and does no I/O.
+// clock. It is called once for each place that was taken but that of a trial, and
+// does no I/O. What an ejected head does with the requests that no other could
+// take says nothing: its trials do.
 func (h *Head) Observe(end Ending, at time.Time) {
-	if h.outcomes != nil {
+	if h.outcomes != nil && h.Health != HealthEjected {
 		h.outcomes.observe(h, end, at)
 	}
 }
+
+// ObserveTrial is Observe for a trial. Where the ejection is over by then, the
+// request counts as any other.
+func (h *Head) ObserveTrial(end Ending, at time.Time) {
+	if r := h.outcomes.registry; r.eject.Enabled && !r.endTrial(h, end) {
+		h.outcomes.observe(h, end, at)
+	}
+}
+
+// TrialAnswers notes that a trial began to be answered, which ends the ejection.
+func (h *Head) TrialAnswers() { h.outcomes.registry.endTrial(h, EndedWell) }
 
 func (o *outcomes) observe(h *Head, end Ending, at time.Time) {
 	r := o.registry
@@ -55,9 +68,6 @@ func (o *outcomes) observe(h *Head, end Ending, at time.Time) {
 	}
 	switch {
 	case end == EndedUnknown:
-		o.trial.CompareAndSwap(trialTaken, trialUnreported)
-	case o.trial.Load() == trialTaken:
-		r.endTrial(h, end)
 	case end == EndedWell:
 		if o.errors.Load() != 0 {
 			o.errors.Store(0)
@@ -111,11 +121,15 @@ func (o *outcomes) count(at time.Time, failed uint64) (requests, errors uint64) 
 // one caller succeeds for each trial that is offered.
 func (h *Head) TryTrial() bool {
 	o := h.outcomes
-	if o == nil || !o.trial.CompareAndSwap(trialOffered, trialTaken) {
+	if o == nil || o.trial.Load() != trialOffered {
+		return false
+	}
+	taken := trialTaken + int64(o.registry.now().Sub(o.registry.began))
+	if !o.trial.CompareAndSwap(trialOffered, taken) {
 		return false
 	}
 	if !h.Live.TryAcquire(h.MaxInFlight) {
-		o.trial.CompareAndSwap(trialTaken, trialOffered)
+		o.trial.CompareAndSwap(taken, trialOffered)
 		return false
 	}
 	return true

@@ -340,7 +340,7 @@ func (r *Registry) publish(changes []change) {
 		next.Regions[k] = v
 	}
 	touched := map[string][]change{}
-	var crowded []*Group
+	var crowded []string // model types
 	for _, c := range changes {
 		next.count(c.before, -1)
 		next.count(c.next, 1)
@@ -358,10 +358,8 @@ func (r *Registry) publish(changes []change) {
 	for model, changes := range touched {
 		if p := r.rebuild(old.Pools[model], model, changes); p != nil {
 			next.Pools[model] = p
-			for _, g := range p.Regions {
-				if r.eject.excess(g, 0) > 0 {
-					crowded = append(crowded, g)
-				}
+			if r.eject.excess(p, 0) > 0 {
+				crowded = append(crowded, model)
 			}
 		} else {
 			delete(next.Pools, model)
@@ -372,7 +370,7 @@ func (r *Registry) publish(changes []change) {
 		r.tellRoutable(changes, old, next, touched)
 	}
 	if len(crowded) > 0 {
-		r.relieve(crowded)
+		r.relieve(next, crowded)
 	}
 }
 

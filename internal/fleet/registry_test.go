@@ -700,7 +700,7 @@ func compare(t interface{ Fatalf(string, ...any) }, w *world) {
 	got := map[string][]string{}
 	note := func(g *fleet.Group, key string) {
 		for name, heads := range map[string][]*fleet.Head{
-			"heads": g.Heads, "active": g.Active.Heads, "degraded": g.Degraded.Heads, "ejected": g.Ejected, "trials": g.Trials,
+			"heads": g.Heads, "active": g.Active.Heads, "degraded": g.Degraded.Heads, "ejected": g.Ejected.Heads, "trials": g.Trials,
 		} {
 			for _, h := range heads {
 				got[key+" "+name] = append(got[key+" "+name], h.ID)

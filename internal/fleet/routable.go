@@ -26,7 +26,7 @@ type PoolState struct {
 	ModelType string `json:"model_type"`
 	Region    string `json:"region,omitempty"` // "": all regions
 	Heads     int    `json:"heads"`            // registered
-	Routable  int    `json:"routable"`
+	Routable  int    `json:"routable"`         // ejected ones, which are the last resort, among them
 }
 
 // LogValue writes the state as fields.
@@ -37,7 +37,8 @@ func (s PoolState) LogValue() slog.Value {
 }
 
 // tellRoutable publishes which heads take requests from now on and which do not
-// any more, and which pools have none left that does. r.mu must be held.
+// any more, and which pools have none left that does, not even as the last
+// resort. r.mu must be held.
 func (r *Registry) tellRoutable(changes []change, old, next *Snapshot, touched map[string][]change) {
 	now := r.now()
 	for _, c := range changes {
@@ -79,7 +80,7 @@ func (r *Registry) tellPool(before, after *Pool, now time.Time) {
 	regions := maps.Clone(was)
 	maps.Copy(regions, is)
 	for _, region := range slices.Sorted(maps.Keys(regions)) {
-		had, has := was[region].routable(), is[region].routable()
+		had, has := was[region].inReach(), is[region].inReach()
 		if (had > 0) == (has > 0) {
 			continue
 		}
@@ -104,10 +105,14 @@ func (p *Pool) groups() map[string]*Group {
 	return all
 }
 
-// routable is the number of heads that take requests; a nil group has none.
-func (g *Group) routable() int {
+// routable is the number of heads that take requests.
+func (g *Group) routable() int { return len(g.Active.Heads) + len(g.Degraded.Heads) }
+
+// inReach is the number of heads that take requests, those among them that are
+// ejected and take them as the last resort; a nil group has none.
+func (g *Group) inReach() int {
 	if g == nil {
 		return 0
 	}
-	return len(g.Active.Heads) + len(g.Degraded.Heads)
+	return g.routable() + len(g.Ejected.Heads)
 }

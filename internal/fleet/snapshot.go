@@ -39,7 +39,7 @@ type Group struct {
 	Heads     []*Head // all of them
 	Active    Ranked  // routable, reporting active
 	Degraded  Ranked  // routable, reporting degraded
-	Ejected   []*Head // would be routable, had they not failed requests
+	Ejected   Ranked  // would be routable, had they not failed requests: the last resort
 	Trials    []*Head // those of them that may be tried with one request
 }
 
@@ -165,8 +165,11 @@ func (g *Group) change(changes []change, belongs func(*Head) bool) *Group {
 	next := &Group{ModelType: g.ModelType, Region: g.Region}
 	next.Active = g.Active.with(cuts(g.Active.Heads, changes, routable(StatusActive)))
 	next.Degraded = g.Degraded.with(cuts(g.Degraded.Heads, changes, routable(StatusDegraded)))
-	next.Ejected = spliced(g.Ejected, changes, func(h *Head) bool { return h.ejected() && belongs(h) })
-	next.Trials = spliced(g.Trials, changes, func(h *Head) bool { return h.Trial && belongs(h) })
+	next.Ejected = g.Ejected.with(cuts(g.Ejected.Heads, changes, func(h *Head) bool { return h.Ejected() && belongs(h) }))
+	next.Trials = g.Trials
+	if made := cuts(g.Trials, changes, func(h *Head) bool { return h.Trial && belongs(h) }); len(made) > 0 {
+		next.Trials = splice(g.Trials, made, func(h *Head) *Head { return h })
+	}
 	next.Heads = splice(g.Heads, cuts(g.Heads, changes, belongs), func(h *Head) *Head { return h })
 	if len(next.Heads) == len(next.Active.Heads) {
 		next.Heads = next.Active.Heads // the usual case shares one array
@@ -174,18 +177,9 @@ func (g *Group) change(changes []change, belongs func(*Head) bool) *Group {
 	return next
 }
 
-// spliced returns the heads with the changes applied to those that belong; the
-// usual case, none before and after, makes nothing.
-func spliced(heads []*Head, changes []change, belongs func(*Head) bool) []*Head {
-	made := cuts(heads, changes, belongs)
-	if len(made) == 0 {
-		return heads
-	}
-	return splice(heads, made, func(h *Head) *Head { return h })
-}
-
-// ejected reports whether nothing but its ejection keeps h from new requests.
-func (h *Head) ejected() bool {
+// Ejected reports whether nothing but its ejection keeps h from new requests. It
+// gets those that no other head can take.
+func (h *Head) Ejected() bool {
 	return h.Health == HealthEjected && h.Admin == AdminEnabled && (h.Status == StatusActive || h.Status == StatusDegraded)
 }
 

@@ -163,7 +163,7 @@ func fleetRules() []Group {
 				Name: "PoolFailing", Expr: `sum by (job, instance) (increase(headway_ejections_refused_total[5m])) > 0`, For: 2 * minute, Severity: Critical,
 				Summary:     "A pool of heads fails as a whole",
 				Description: "Heads whose requests fail stay in rotation, since as many of their pool are out as may be.",
-				Meaning:     "More of the heads of a model type in a region fail than may be ejected (`eject.max_share`), or the only one does. Requests go on to heads that fail.",
+				Meaning:     "More of the heads of a model type fail, over all its regions, than may be ejected (`eject.max_share`), or the only one does. Requests go on to heads that fail.",
 				Causes:      []string{"a wrong configuration or version of the model on all of them", "the network between the callers and the heads", "one caller that reports errors for all"},
 				Do:          []string{"the log of the service names the heads (\"a head is not ejected\")", "what changed last on the heads? go back to it", "look at who reports errors: `headway_decision_outcomes_total` by result, and the callers' logs"},
 				Fires: Case{

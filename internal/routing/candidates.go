@@ -39,7 +39,8 @@ type candidates struct {
 	criteria
 	pool   *fleet.Pool
 	policy *Policy
-	tiers  []Tier
+	tiers  []Tier        // those of ejected heads at the end
+	usual  int           // tiers of heads that are not ejected
 	trials []*fleet.Head // ejected heads of the nearest regions that one request may try
 	copied int64         // places of tiers that are not the snapshot's own
 
@@ -146,7 +147,7 @@ func (t *candidateCache) forget(s *fleet.Snapshot, policy *Policy) {
 func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) bool {
 	rest := &candidates{criteria: e.criteria, tiers: make([]Tier, len(e.tiers))}
 	for i := range e.tiers {
-		rest.tiers[i] = Tier{Region: e.tiers[i].Region, Degraded: e.tiers[i].Degraded, shared: e.tiers[i].shared}
+		rest.tiers[i] = Tier{Region: e.tiers[i].Region, Degraded: e.tiers[i].Degraded, Ejected: e.tiers[i].Ejected, shared: e.tiers[i].shared}
 	}
 	if !slot.CompareAndSwap(e, rest) {
 		return false
@@ -155,9 +156,8 @@ func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) 
 	return true
 }
 
-// newCandidates orders the pool's routable heads into tiers. It takes over the
-// turns of old, a set of the same criteria, so that a rotation goes on where it
-// was.
+// newCandidates orders the pool's heads into tiers. It takes over the turns of old,
+// a set of the same criteria, so that a rotation goes on where it was.
 func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates, random func() uint64) *candidates {
 	set := &candidates{criteria: c, pool: pool, policy: policy}
 	switch {
@@ -175,8 +175,9 @@ func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates
 	}
 	set.findTrials()
 	set.tiers = slices.DeleteFunc(set.tiers, func(t Tier) bool { return len(t.Heads) == 0 })
-	if len(set.tiers) == 0 && len(set.trials) > 0 { // a trial has a tier to stand in
-		set.tiers = []Tier{{Region: c.region, Distance: math.NaN()}}
+	slices.SortStableFunc(set.tiers, func(a, b Tier) int { return rankOf(a) - rankOf(b) })
+	if set.usual = slices.IndexFunc(set.tiers, func(t Tier) bool { return t.Ejected }); set.usual < 0 {
+		set.usual = len(set.tiers)
 	}
 	set.takeTurns(old, random)
 	return set
@@ -217,7 +218,7 @@ func (s *candidates) addByDistance() {
 			return s.filtered(r, func(h *fleet.Head) bool { return unknown[h.Region] })
 		}
 		s.addTier(&fleet.Group{
-			Active: rest(all.Active), Degraded: rest(all.Degraded),
+			Active: rest(all.Active), Degraded: rest(all.Degraded), Ejected: rest(all.Ejected),
 			Trials: slices.DeleteFunc(slices.Clone(all.Trials), func(h *fleet.Head) bool { return !unknown[h.Region] }),
 		}, math.NaN())
 	}
@@ -226,7 +227,16 @@ func (s *candidates) addByDistance() {
 func (s *candidates) addTier(g *fleet.Group, distance float64) {
 	s.tiers = append(s.tiers,
 		Tier{Ranked: g.Active, Region: g.Region, Distance: distance, trials: g.Trials},
-		Tier{Ranked: g.Degraded, Region: g.Region, Distance: distance, Degraded: true})
+		Tier{Ranked: g.Degraded, Region: g.Region, Distance: distance, Degraded: true},
+		Tier{Ranked: g.Ejected, Region: g.Region, Distance: distance, Ejected: true})
+}
+
+// rankOf orders tiers of ejected heads after all others.
+func rankOf(t Tier) int {
+	if t.Ejected {
+		return 1
+	}
+	return 0
 }
 
 // findTrials takes the trials of each tier up to the first that has a head:
@@ -239,7 +249,7 @@ func (s *candidates) findTrials() {
 				s.trials = append(s.trials, h)
 			}
 		}
-		if len(s.tiers[i].Heads) > 0 {
+		if len(s.tiers[i].Heads) > 0 && !s.tiers[i].Ejected {
 			return
 		}
 	}
@@ -263,7 +273,7 @@ func (s *candidates) takeTurns(old *candidates, random func() uint64) {
 		t := &s.tiers[i]
 		if old != nil {
 			for j := range old.tiers {
-				if o := &old.tiers[j]; o.Region == t.Region && o.Degraded == t.Degraded {
+				if o := &old.tiers[j]; o.Region == t.Region && o.Degraded == t.Degraded && o.Ejected == t.Ejected {
 					t.shared = o.shared
 				}
 			}

@@ -131,6 +131,8 @@ func (d *Decision) AppendReason(b []byte) []byte {
 	switch {
 	case d.Trial:
 		b = append(b, "trial request of an ejected head"...)
+	case d.Head.Ejected():
+		b = append(b, "an ejected head, since no other has room"...)
 	case d.Sticky:
 		b = append(b, "the session's head"...)
 	default:

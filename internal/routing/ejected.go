@@ -28,9 +28,11 @@ func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 			continue
 		}
 		n := 1
-		if len(in.Heads()) > 0 {
+		if len(in.Tiers) > 0 {
 			n += c.plan.strategy.Choose(in, s.picks[1:])
 			in.lookup = notLooked // the session keeps its head
+		} else {
+			in.Tiers, in.last = in.last, nil // it has a tier to stand in
 		}
 		s.picks[0] = Pick{Head: h, Cost: math.NaN()}
 		d := r.decision(c, s, 0, n)
@@ -45,7 +47,11 @@ func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 func (r *Router) finish(d *Decision, o *Outcome) {
 	if counts, late := r.recent.finish(d, o); counts {
 		r.metrics.ended(d, o, late)
-		d.Head.Observe(o.ending(), o.At)
+		if d.Trial {
+			d.Head.ObserveTrial(o.ending(), o.At)
+		} else {
+			d.Head.Observe(o.ending(), o.At)
+		}
 	}
 }
 

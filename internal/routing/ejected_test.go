@@ -42,28 +42,147 @@ func (w *world) healthOf(id string) string {
 	return v.Head.Health.String()
 }
 
+// fleets are those of which the head bad fails every request at once.
+var fleets = []struct {
+	name    string
+	heads   map[string]string // their regions
+	others  bool              // bad serves another model type too, alone
+	request routing.Request
+}{
+	{"two of one region", map[string]string{"bad": "us", "good": "us"}, false, routing.Request{}},
+	{"one in each region", map[string]string{"bad": "eu", "b": "us", "c": "ap"}, false, routing.Request{}},
+	{"alone for another model type", map[string]string{"bad": "us", "x": "us", "y": "us", "z": "us"}, true, routing.Request{}},
+	{"the only one of the region that is preferred", map[string]string{"bad": "eu", "b": "us", "c": "us"}, false, routing.Request{Region: "eu"}},
+}
+
 func TestAHeadThatFailsAtOnceDrawsFewRequests(t *testing.T) {
+	for _, f := range fleets {
+		for _, spec := range routing.Specs() {
+			t.Run(f.name+"/"+spec.Name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := ejecting(t)
+					for id, region := range f.heads {
+						w.reporting(id, w.head(id, region, func(s *fleet.Spec) {
+							if f.others && id == "bad" {
+								s.ModelTypes = []string{"m", "n"}
+							}
+						}))
+					}
+					bad := 0
+					for range 300 {
+						req := f.request
+						req.Strategy, req.SessionKey = spec.Name, "s"
+						d := w.decide(req)
+						o := routing.Outcome{Result: routing.ResultOK}
+						if d.Head.ID == "bad" {
+							bad++
+							o.Result = routing.ResultError
+						}
+						w.router.End(d, o)
+						time.Sleep(100 * time.Millisecond) // 30 s in all: one trial at 10 s, the next after 20 s more
+					}
+					if bad > 5+2 {
+						t.Errorf("the head that fails got %d of 300 requests", bad)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Where no other head may serve a request, or has room, ejected ones do: for a
+// region that is required, for labels, and for a model type of their own.
+func TestEjectedHeadsAreTheLastResort(t *testing.T) {
 	for _, spec := range routing.Specs() {
 		t.Run(spec.Name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := ejecting(t, "bad", "good")
-				bad := 0
-				for range 300 {
-					d := w.decide(routing.Request{ModelType: "m", Strategy: spec.Name, SessionKey: "s"})
-					o := routing.Outcome{Result: routing.ResultOK}
-					if d.Head.ID == "bad" {
-						bad++
-						o.Result = routing.ResultError
+				w := ejecting(t)
+				w.reporting("bad", w.head("bad", "eu", func(s *fleet.Spec) {
+					s.ModelTypes, s.Labels, s.MaxInFlight = []string{"m", "n"}, map[string]string{"gpu": "h100"}, 100
+				}))
+				full := w.head("full", "us", func(s *fleet.Spec) { s.MaxInFlight = 2 })
+				w.reporting("ok", w.head("ok", "us", func(s *fleet.Spec) { s.MaxInFlight = 2 }))
+				w.eject("bad", "full", "ok")
+				for _, req := range []routing.Request{
+					{Region: "eu", RegionMode: routing.RegionRequire},
+					{Labels: map[string]string{"gpu": "h100"}},
+					{ModelType: "n"},
+				} {
+					for range 20 {
+						req.Strategy, req.SessionKey = spec.Name, "s"
+						d := w.decide(req)
+						if d.Head.ID != "bad" || d.Trial || d.Spilled || len(d.Alternatives()) != 0 {
+							t.Fatalf("%+v: decided for %s, %s", req, d.Head.ID, d.AppendReason(nil))
+						}
+						if reason := string(d.AppendReason(nil)); !strings.HasPrefix(reason, "an ejected head, since no other has room, of 1 candidate") {
+							t.Errorf("reason %q", reason)
+						}
+						w.router.End(d, routing.Outcome{Result: routing.ResultOK})
 					}
-					w.router.End(d, o)
-					time.Sleep(100 * time.Millisecond) // 30 s in all: one trial at 10 s, the next after 20 s more
 				}
-				if bad > 5+2 {
-					t.Errorf("the head that fails got %d of 300 requests", bad)
+				w.counts("full", full, 2, 3)
+				held := map[string]int{}
+				for _, want := range []string{"ok", "ok", "full", "full", "bad", "bad"} { // a head that says it is full comes before one that fails
+					d := w.decide(routing.Request{Region: "eu", Strategy: spec.Name, SessionKey: "s", Explain: true})
+					if held[d.Head.ID]++; d.Head.ID != want {
+						t.Fatalf("decided for %s of %v, want %s", d.Head.ID, held, want)
+					}
+					for _, c := range d.Explanation().Candidates {
+						if wanted := map[bool]string{true: "", false: "ejected"}[want == "bad"]; c.HeadID == "bad" && (c.Filter != wanted || c.Chosen != (want == "bad")) {
+							t.Errorf("for %s bad is removed by %q, chosen %v", want, c.Filter, c.Chosen)
+						}
+					}
 				}
 			})
 		})
 	}
+}
+
+func TestTheTrialsFirstTokenEndsTheEjection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := ejecting(t, "a", "b")
+		w.eject("a", "b")
+		time.Sleep(11 * time.Second)
+		d := w.decide(routing.Request{ModelType: "m", TTL: time.Hour})
+		if d.Head.ID != "a" {
+			t.Fatalf("the trial is at %s", d.Head.ID)
+		}
+		check(t, w.router.FirstToken(d.ID()))
+		if got := w.healthOf("a"); got != "fresh" {
+			t.Fatalf("after its first token a is %s", got)
+		}
+		for range 4 {
+			w.router.End(w.decide(routing.Request{Exclude: []string{"b"}}), routing.Outcome{Result: routing.ResultError})
+		}
+		w.router.End(d, routing.Outcome{Result: routing.ResultError})
+		if got := w.healthOf("a"); got != "ejected" {
+			t.Errorf("after five errors a is %s", got)
+		}
+	})
+}
+
+// A trial that lasts for an hour does not keep its head out for as long.
+func TestALongTrialIsFollowedByAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := ejecting(t, "a", "b")
+		w.eject("a", "b")
+		time.Sleep(11 * time.Second)
+		for n := range 2 {
+			if d := w.decide(routing.Request{TTL: time.Hour}); d.Head.ID != "a" || !d.Trial {
+				t.Fatalf("trial %d is at %s", n, d.Head.ID)
+			}
+			for range 28 {
+				time.Sleep(time.Second)
+				if d := w.decide(routing.Request{}); d.Head.ID == "a" {
+					t.Fatal("a second trial beside the first")
+				}
+			}
+			time.Sleep(3 * time.Second)
+		}
+		if got := w.healthOf("a"); got != "fresh" {
+			t.Errorf("after two trials of 31 s without a word a is %s", got)
+		}
+	})
 }
 
 func TestWhatIsNoFaultOfTheHeadEjectsNobody(t *testing.T) {
@@ -171,15 +290,14 @@ func TestATrialThatIsNotReportedIsGivenAgain(t *testing.T) {
 	})
 }
 
-// A request that only ejected heads could serve is refused, and is their trial
-// when that is due.
+// A request that only ejected heads could serve is their trial when that is due.
 func TestATrialServesWhatNoOtherHeadMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := ejecting(t, "a", "b")
 		w.eject("a", "b")
 		wanted := routing.Request{ModelType: "m", Labels: map[string]string{"name": "a"}, Explain: true}
-		if _, err := w.router.Decide(&wanted); err == nil {
-			t.Fatal("an ejected head took a request")
+		if d := w.decide(wanted); d.Trial || d.Head.ID != "a" {
+			t.Fatalf("decided for %s, a trial: %v", d.Head.ID, d.Trial)
 		}
 		time.Sleep(11 * time.Second)
 		for range 10 {
@@ -191,8 +309,8 @@ func TestATrialServesWhatNoOtherHeadMay(t *testing.T) {
 		if d.Head.ID != "a" || !d.Trial || len(ids(d)) != 0 || string(d.AppendReason(nil)) == "" {
 			t.Errorf("decided for %s, alternatives %v", d.Head.ID, ids(d))
 		}
-		if _, err := w.router.Decide(&wanted); err == nil {
-			t.Error("a second request got the trial")
+		if d = w.decide(wanted); d.Head.ID != "a" || d.Trial {
+			t.Errorf("the second request is a trial: %v", d.Trial)
 		}
 	})
 }

@@ -18,6 +18,7 @@ const (
 	FilterExclude  = "exclude"  // the caller excluded the head
 	FilterCapacity = "capacity" // the head is at its max_in_flight
 	FilterFull     = "full"     // the head is full by its own word, and others are not
+	FilterEjected  = "ejected"  // the head is ejected, and others have room
 )
 
 // filter names the first filter that removes h, or "".
@@ -25,7 +26,7 @@ func (c *choice) filter(h *fleet.Head, want map[string]string, req *Request) str
 	switch {
 	case c.mode == RegionRequire && h.Region != c.region:
 		return FilterRegion
-	case !h.Routable():
+	case !h.Routable() && !h.Ejected():
 		return string(h.Refusal())
 	case !hasLabels(h, want):
 		return FilterLabels
@@ -101,7 +102,12 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 	}
 	costs := map[*fleet.Head]float64{}
 	at, resort, passed := in.At, in.resort, in.passed
-	for _, in.resort = range []bool{true, false} {
+	tiers := in.Tiers
+	for round := range 4 {
+		in.Tiers, in.resort = c.set.tiers[:c.set.usual], round&1 == 0
+		if round > 1 {
+			in.Tiers = c.set.tiers[c.set.usual:]
+		}
 		for in.At = range in.Tiers {
 			heads := in.Heads()
 			scores := make([]float64, len(heads))
@@ -113,7 +119,7 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 			}
 		}
 	}
-	in.At, in.resort, in.passed = at, resort, passed
+	in.Tiers, in.At, in.resort, in.passed = tiers, at, resort, passed
 	for _, h := range c.pool.All.Heads {
 		cost, scored := costs[h]
 		if !scored {
@@ -124,7 +130,11 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 			distance = c.policy.distance(c.region, h.Region)
 		}
 		filter := c.filter(h, in.Request.Labels, in.Request)
-		if filter == "" && h.Live.Full(in.Now) {
+		switch {
+		case filter != "":
+		case h.Ejected():
+			filter = FilterEjected
+		case h.Live.Full(in.Now):
 			filter = FilterFull
 		}
 		e.Candidates = append(e.Candidates, Candidate{
@@ -153,18 +163,19 @@ func orInf(cost float64) float64 {
 	return cost
 }
 
-// finish marks the head that was taken, "" for none, and keeps at most
+// finish marks the head that was taken, "" for none, maybe as a trial, and keeps at most
 // MaxExplained candidates, that head among them.
-func (e *Explanation) finish(id string) {
+func (e *Explanation) finish(id string, trial bool) {
 	if e == nil {
 		return
 	}
 	taken := slices.IndexFunc(e.Candidates, func(c Candidate) bool { return c.HeadID == id })
 	if taken >= 0 {
-		e.Candidates[taken].Chosen = true
-		if e.Candidates[taken].Filter == FilterFull { // the last resort: it removed none of them
+		filter := e.Candidates[taken].Filter
+		e.Candidates[taken].Chosen, e.Candidates[taken].Filter = true, ""
+		if !trial && filter != "" { // the last resort: it removed none of them
 			for i := range e.Candidates {
-				if e.Candidates[i].Filter == FilterFull {
+				if e.Candidates[i].Filter == filter {
 					e.Candidates[i].Filter = ""
 				}
 			}

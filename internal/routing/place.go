@@ -15,7 +15,7 @@ const attempts = 3
 // head whose trial is due comes first.
 func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
 	if len(c.set.trials) > 0 {
-		if d = r.tryEjected(c, s); d != nil || len(s.in.Heads()) == 0 {
+		if d = r.tryEjected(c, s); d != nil {
 			return d
 		}
 	}
@@ -45,7 +45,7 @@ func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
 
 // eachTier calls choose with each tier in turn, or once where a strategy looks
 // at all of them, until it says true. Heads that are full by their own word are
-// the last resort: they are looked at when no tier has another.
+// looked at when no tier has another, and ejected ones after those.
 func (in *Input) eachTier(across bool, choose func() bool) bool {
 	for {
 		for in.At = 0; in.At < len(in.Tiers); in.At++ {
@@ -56,10 +56,14 @@ func (in *Input) eachTier(across bool, choose func() bool) bool {
 				break
 			}
 		}
-		if in.resort || !in.passed {
+		switch {
+		case !in.resort && in.passed:
+			in.resort = true
+		case len(in.last) > 0:
+			in.Tiers, in.last, in.resort, in.passed = in.last, nil, false, false
+		default:
 			return false
 		}
-		in.resort = true
 	}
 }
 

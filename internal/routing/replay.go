@@ -94,7 +94,8 @@ func (r *rehearsal) choose(d *Decision) (*fleet.Head, string) {
 	}
 	in := Input{
 		Request: &Request{ModelType: pool.ModelType, Region: d.Region}, ModelType: pool.ModelType,
-		Now: r.now, clock: fleet.Clock(r.now), Rand: NewRand(d.nonce), Tiers: set.tiers, session: d.nonce | 1,
+		Now: r.now, clock: fleet.Clock(r.now), Rand: NewRand(d.nonce), session: d.nonce | 1,
+		Tiers: set.tiers[:set.usual], last: set.tiers[set.usual:],
 	}
 	var picks [1 + MaxAlternatives]Pick
 	found := in.eachTier(plan.spec.AcrossRegions, func() bool { return plan.strategy.Choose(&in, picks[:]) > 0 })

@@ -189,7 +189,8 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 	}
 	s, _ := r.scratch.Get().(*scratch)
 	in := &s.in
-	in.Request, in.ModelType, in.Now, in.Tiers, in.At = req, c.pool.ModelType, now, c.set.tiers, 0
+	in.Request, in.ModelType, in.Now, in.At = req, c.pool.ModelType, now, 0
+	in.Tiers, in.last = c.set.tiers[:c.set.usual], c.set.tiers[c.set.usual:]
 	in.clock, in.resort, in.passed, in.keyless = fleet.Clock(now), false, false, false
 	in.Rand = NewRand(r.random())
 	in.sessions, in.session, in.lookup = r.sessions, sessionHash(req.SessionKey, c.pool.ModelType), notLooked
@@ -198,7 +199,7 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 	}
 	d := r.reserve(&c, s)
 	if d != nil {
-		if c.explanation.finish(d.Head.ID); c.explanation != nil {
+		if c.explanation.finish(d.Head.ID, d.Trial); c.explanation != nil {
 			r.explained.keep(d, c.explanation)
 		}
 		r.note(c.set, d, s)
@@ -206,10 +207,10 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 		c.explanation = r.explain(&c, in)
 	}
 	clear(s.picks[:])
-	in.Request, in.Tiers = nil, nil
+	in.Request, in.Tiers, in.last = nil, nil, nil
 	r.scratch.Put(s)
 	if d == nil {
-		c.explanation.finish("")
+		c.explanation.finish("", false)
 		return nil, r.refuse(req, &c)
 	}
 	return d, nil
@@ -418,14 +419,16 @@ func (r *Router) Recent(q RecentQuery) []*Decision {
 }
 
 // FirstToken notes that the head began to answer, at the first call for a
-// decision. Each call renews the reservation by the time that it was made for.
+// decision, which reinstates an ejected head whose trial this is. Each call renews the reservation by the time that it was made for.
 func (r *Router) FirstToken(id string) error {
 	d, err := r.made(id)
 	if err != nil {
 		return err
 	}
 	now := r.now()
-	d.firstToken.CompareAndSwap(0, max(int64(now.Sub(d.At)), 1))
+	if d.firstToken.CompareAndSwap(0, max(int64(now.Sub(d.At)), 1)) && d.Trial {
+		d.Head.TrialAnswers()
+	}
 	d.renew(now.Add(d.ttl))
 	return nil
 }

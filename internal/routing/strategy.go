@@ -88,13 +88,14 @@ type Pick struct {
 }
 
 // Tier is a set of candidates of equal rank: the routable heads of one region
-// that report the same status. Tiers are ordered from near to far and, within
-// a region, active before degraded.
+// that report the same status, or its ejected ones. Tiers are ordered from near
+// to far and, within a region, active before degraded.
 type Tier struct {
 	fleet.Ranked
 	Region   string  // fleet.AnyRegion when the request names none
 	Distance float64 // ms from the request's region; 0 when it is the same or none was named; NaN when the policy has no distance
 	Degraded bool
+	Ejected  bool
 	shared   *shared
 	trials   []*fleet.Head
 }
@@ -134,6 +135,7 @@ type Input struct {
 	Tiers     []Tier
 	At        int // the tier to choose from
 
+	last           []Tier // the last resort: tiers of ejected heads
 	clock          uint32 // Now, for the ages of reports
 	resort         bool   // only heads that are full by their own word are available, else only others
 	passed         bool   // such a head was passed over
