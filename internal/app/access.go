@@ -4,18 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
+	"headway/internal/boltstore"
 	"headway/internal/config"
 )
 
@@ -74,10 +74,14 @@ func (a *App) openAccess(ctx context.Context, store access.KeyStore, metrics pro
 }
 
 // mayBeClosed reports whether the guard will ask for credentials, as far as that
-// is known before anything is opened: a state file may hold a key.
-func (a *App) mayBeClosed(o access.Options) bool {
-	_, err := os.Stat(filepath.Join(a.config.DataDir, StateFile))
-	return o.OIDC != nil || len(o.Certificates) > 0 || !errors.Is(err, fs.ErrNotExist)
+// is known before anything is written. Of a state file that cannot be read it
+// says that it has keys: its opening tells what is wrong with it.
+func (a *App) mayBeClosed(ctx context.Context, o access.Options) bool {
+	if o.OIDC != nil || len(o.Certificates) > 0 {
+		return true
+	}
+	keys, err := boltstore.ReadKeys(ctx, filepath.Join(a.config.DataDir, StateFile))
+	return err != nil || slices.ContainsFunc(keys, func(k access.Key) bool { return k.RevokedAt.IsZero() })
 }
 
 // issuerTimeout is for one request to the issuer.

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -159,7 +160,14 @@ func TestListeningBeyondLoopback(t *testing.T) {
 	refused("headway keys create")
 	c.HTTP.BehindProxy, c.Listen = false, "127.0.0.1:0"
 	t.Run("make a state file without a key", func(t *testing.T) { serve(t, c) })
+	trail, err := os.ReadFile(c.Audit.File)
+	if err != nil {
+		t.Fatal(err)
+	}
 	refused("headway keys create")
+	if now, err := os.ReadFile(c.Audit.File); err != nil || !bytes.Equal(now, trail) {
+		t.Errorf("a start that is refused writes: %v", err)
+	}
 	c.Listen = "127.0.0.1:0"
 	t.Run("make a key", func(t *testing.T) {
 		serve(t, c)

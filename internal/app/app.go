@@ -108,7 +108,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.checkListen(a.mayBeClosed(entry)); err != nil {
+	if err := a.checkListen(a.mayBeClosed(ctx, entry)); err != nil {
 		return nil, err
 	}
 	if err := a.openWebhooks(metrics); err != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -393,4 +394,25 @@ func (s *Store) restorePolicy(ctx context.Context, p *routing.StoredPolicy) erro
 		}
 		return total.put(tx, bucketPolicies)
 	})
+}
+
+// ReadKeys reads the keys of a file that no process has open and changes
+// nothing. Without a file there are none.
+func ReadKeys(ctx context.Context, path string) (list []access.Key, err error) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	db, err := openBolt(path, true)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, guard(db.Close)) }()
+	err = (&Store{db: db, path: path}).view(ctx, func(tx *bolt.Tx) error {
+		if tx.Bucket(bucketKeys) == nil { // it is new, or of before there were keys
+			return nil
+		}
+		list, err = keysOf(tx)
+		return err
+	})
+	return list, err
 }
