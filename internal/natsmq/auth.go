@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -182,6 +183,31 @@ func (a *authenticator) named(id string) *access.Principal {
 		return c.principal
 	}
 	return nil
+}
+
+// listens reports whether a connection of a credential would receive what is
+// published on a subject.
+func (a *authenticator) listens(s *server.Server, id, subject string) bool {
+	var connections []uint64
+	a.mu.RLock()
+	for connection, c := range a.here {
+		if c.id == id {
+			connections = append(connections, connection)
+		}
+	}
+	a.mu.RUnlock()
+	for _, connection := range connections {
+		found, err := s.Connz(&server.ConnzOptions{CID: connection, Subscriptions: true})
+		if err != nil {
+			return true // nothing is known of it
+		}
+		for _, c := range found.Conns {
+			if slices.ContainsFunc(c.Subs, func(sub string) bool { return server.SubjectsCollide(sub, subject) }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // watch ends the connections whose credential has ended as soon as that changes,

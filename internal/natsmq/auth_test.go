@@ -323,6 +323,56 @@ func TestOnlyTheSendersOwnInboxIsAnswered(t *testing.T) {
 	w.ask(w.connect(nats.Token("k-admin")), "headway.v1.decisions.request.k-admin", `{"model_type":"x"}`, `"unknown_model_type"`)
 }
 
+// A subject that does not name its sender says nothing of who asks, so that it
+// is answered only where the answer finds none but those who asked: never in an
+// inbox that others can guess, and to the libraries' own inboxes as ever.
+func TestNoAnswerReachesAnotherWhoDidNotAsk(t *testing.T) {
+	w := newWorld(t)
+	w.ready()
+	w.key("k-a", access.RoleOperator)
+	w.key("k-b", access.RoleClient)
+	w.key("k-c", access.RoleClient)
+	w.key("k-admin", access.RoleAdmin)
+	a, b, c := w.connect(as("k-a")...), w.connect(as("k-b")...), w.connect(as("k-c")...)
+	listen := func(nc *nats.Conn, subject string) *nats.Subscription {
+		t.Helper()
+		sub, err := nc.SubscribeSync(subject)
+		if err == nil {
+			err = nc.Flush()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sub
+	}
+	all, fixed := listen(b, "_INBOX.k-b.>"), listen(c, "_INBOX.k-c.answers")
+	listen(w.connect(nats.Token("k-admin")), "_INBOX.>") // does not keep others from their answers
+	random := strings.Repeat("z", 22)
+	for _, subject := range []string{"decisions.request", "decisions.outcome", "heads.register", "heads.status", "commands.heads.register"} {
+		for _, reply := range []string{"k-b.x", "k-b." + random, "k-b." + random + ".1", "k-b." + random + ".1.2", "k-b.", "k-b", "k-c.answers"} {
+			if err := a.PublishRequest("headway.v1."+subject, "_INBOX."+reply, []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// One at a time: what was asked before has been looked at then.
+		if m, err := a.Request("headway.v1."+subject, []byte("{}"), 10*time.Second); err != nil {
+			t.Errorf("%s in the inbox of the library: %v", subject, err)
+		} else if len(m.Data) == 0 {
+			t.Errorf("%s: an empty answer", subject)
+		}
+	}
+	w.agree()
+	for name, sub := range map[string]*nats.Subscription{"all inboxes of b": all, "an inbox of c with a fixed name": fixed} {
+		if m, err := sub.NextMsg(50 * time.Millisecond); err == nil {
+			t.Errorf("%s: %s %s", name, m.Subject, m.Data)
+		}
+	}
+	w.ask(c, "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
+	c.Opts.UseOldRequestStyle = true // an inbox for each request
+	w.ask(c, "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
+	w.ask(w.connect(nats.Token("k-admin")), "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
+}
+
 // A key has the same allowance here as elsewhere; those who do not say who they
 // are have one together.
 func TestWhoAsksTooOftenIsRefused(t *testing.T) {

@@ -157,6 +157,7 @@ type Queue struct {
 	o         Options
 	server    *server.Server // nil: external
 	auth      *authenticator // of our own server
+	unasked   string         // what no inbox is named
 	nc        *nats.Conn
 	voice     *nats.Conn // takes what others send and answers; with our own server one that may publish to inboxes only
 	js        jetstream.JetStream
@@ -198,7 +199,7 @@ func Open(o Options) (_ *Queue, err error) {
 		o.Pending = 64 << 10
 	}
 	q := &Queue{
-		o: o, seen: newSeen(), quiet: &quiet{log: o.Log}, serverLog: &quiet{log: o.Log},
+		o: o, unasked: rand.Text(), seen: newSeen(), quiet: &quiet{log: o.Log}, serverLog: &quiet{log: o.Log},
 		workers: make(chan struct{}, maxWorkers), storing: make(chan struct{}, maxWorkers),
 		lost: losses{of: map[*nats.Subscription]loss{}},
 		room: &room{dir: o.Dir, minFree: max(o.MinFree, leastFree), shares: newShares(o.MaxBytes)},

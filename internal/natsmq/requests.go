@@ -309,17 +309,43 @@ func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err e
 // mayAnswer reports whether an answer is asked for, in an inbox: a caller that
 // names another subject wants us to publish where it may not. Where the subject
 // names a credential it must be the inbox of that one, since none but an
-// administrator's may read another.
+// administrator's may read another. Where it does not, it must be an inbox whose
+// holder alone can have named it.
 func (q *Queue) mayAnswer(p *access.Principal, subject, reply string) bool {
 	whose, ok := strings.CutPrefix(reply, inbox)
 	id := senderOf(subject)
 	switch {
 	case !ok:
 		return false
-	case q.auth == nil || id == "" || p != nil && p.May(access.Admin):
+	case q.auth == nil || p != nil && p.May(access.Admin):
 		return true
+	case id == "":
+		return q.unguessed(whose)
 	}
 	return strings.HasPrefix(whose, id+".")
+}
+
+// minSecret is the length from which a part of an inbox is taken as random: the
+// libraries of NATS make it of 22 characters.
+const minSecret = 20
+
+// unguessed reports whether none but the holder of an inbox can have named it:
+// the inbox names no credential that is known, or what follows is random and the
+// credential receives there by a subscription of that very part. One that listens
+// to all of its inboxes would also receive what it has not asked for.
+func (q *Queue) unguessed(inboxOf string) bool {
+	id, rest, _ := strings.Cut(inboxOf, ".")
+	if q.auth.named(id) == nil {
+		return true
+	}
+	secret, _, _ := strings.Cut(rest, ".")
+	if len(secret) < minSecret {
+		return false
+	}
+	// Who listens where nothing is ever asked for listens to more than that part.
+	nowhere := inbox + id + "." + q.unasked + rest[len(secret):]
+	return !q.server.GlobalAccount().SubscriptionInterest(nowhere) || // an administrator may listen there, too
+		!q.auth.listens(q.server, id, nowhere)
 }
 
 func bodyOf(p *calls.Problem) []byte {
