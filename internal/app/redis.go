@@ -38,7 +38,7 @@ func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) erro
 	default:
 		ended := prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headway_redis_clients_ended_total",
-			Help: "Clients that the embedded Redis refused or ended: full (subscribers have all places), displaced (it subscribed nothing, and its place was needed), protocol, http, talkative, slow, panic.",
+			Help: "Clients that the embedded Redis refused or ended: full (subscribers have all places), displaced (it subscribed nothing, and its place was needed), silent (it subscribed, sent nothing for a minute, and its place was needed), protocol, http, talkative, slow, idle (it subscribed nothing for five minutes), unfinished (the rest of a command did not come), panic.",
 		}, []string{"reason"})
 		for _, reason := range redisaudit.Reasons {
 			ended.WithLabelValues(reason)

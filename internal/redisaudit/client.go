@@ -107,10 +107,20 @@ func (c *client) fail(err error) {
 		c.end(reasonTalkative, err)
 	case errors.Is(err, errSlow):
 		c.end(reasonSlow, err)
+	case errors.Is(err, errIdle):
+		c.end(reasonIdle, err)
+	case errors.Is(err, errUnfinished):
+		c.end(reasonUnfinished, err)
 	default:
 		c.end("", nil)
 	}
 }
+
+// What ends a client that sends too little.
+var (
+	errIdle       = errors.New("nothing was subscribed or sent for too long")
+	errUnfinished = errors.New("the rest of a command did not come")
+)
 
 // next waits for a command: for ever where the client has a subscription.
 func (c *client) next(r *bufio.Reader) (command, error) {
@@ -123,13 +133,23 @@ func (c *client) next(r *bufio.Reader) (command, error) {
 			return command{}, err
 		}
 		if _, err := r.Peek(1); err != nil {
-			return command{}, err
+			return command{}, orTimeout(err, errIdle)
 		}
 	}
 	if err := c.conn.SetReadDeadline(time.Now().Add(commandDeadline)); err != nil {
 		return command{}, err
 	}
-	return readCommand(r)
+	cmd, err := readCommand(r)
+	return cmd, orTimeout(err, errUnfinished)
+}
+
+// orTimeout is an error of the connection, or what it means where time ran out.
+func orTimeout(err, meaning error) error {
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return meaning
+	}
+	return err
 }
 
 // metered reads from the connection at most maxPerMinute.
@@ -184,11 +204,7 @@ func (c *client) flush() error {
 	if cap(c.reply.bytes) > 2*maxReply {
 		c.reply.bytes = nil
 	}
-	var timeout net.Error
-	if errors.As(err, &timeout) && timeout.Timeout() {
-		return errSlow
-	}
-	return err
+	return orTimeout(err, errSlow)
 }
 
 // offer queues lines for a client, or drops the client: a subscriber that is too

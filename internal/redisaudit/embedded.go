@@ -30,19 +30,23 @@ const (
 	writeDeadline   = 5 * time.Second
 	commandDeadline = 10 * time.Second // from the first byte of a command to its last
 	idleDeadline    = 5 * time.Minute  // of clients that subscribe nothing
+	silentFor       = time.Minute      // after which a subscriber gives way to a new client, where there is no room
 )
 
 // Reasons are why the embedded server refuses or ends a client.
-var Reasons = []string{reasonFull, reasonDisplaced, reasonProtocol, reasonHTTP, reasonTalkative, reasonSlow, reasonPanic}
+var Reasons = []string{reasonFull, reasonDisplaced, reasonSilent, reasonProtocol, reasonHTTP, reasonTalkative, reasonSlow, reasonIdle, reasonUnfinished, reasonPanic}
 
 const (
-	reasonFull      = "full"      // maxClients or maxOfAddress subscribe already
-	reasonDisplaced = "displaced" // it subscribed nothing, and a new client needed the place
-	reasonProtocol  = "protocol"
-	reasonHTTP      = "http"
-	reasonTalkative = "talkative" // more than maxPerMinute
-	reasonSlow      = "slow"      // more than maxWaiting, or writeDeadline
-	reasonPanic     = "panic"
+	reasonFull       = "full"      // maxClients or maxOfAddress subscribe already, and have all sent something within silentFor
+	reasonDisplaced  = "displaced" // it subscribed nothing, and a new client needed the place
+	reasonSilent     = "silent"    // it subscribed and sent nothing for silentFor, and a new client needed the place
+	reasonProtocol   = "protocol"
+	reasonHTTP       = "http"
+	reasonTalkative  = "talkative"  // more than maxPerMinute
+	reasonSlow       = "slow"       // more than maxWaiting, or writeDeadline
+	reasonIdle       = "idle"       // idleDeadline
+	reasonUnfinished = "unfinished" // commandDeadline
+	reasonPanic      = "panic"
 )
 
 // Embedded is a Redis server that only publishes and lets clients subscribe, so
@@ -140,25 +144,21 @@ func (e *Embedded) admit(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// enter starts to serve a client. Where there is no room, the client that has
-// been silent longest gives way if it receives nothing anyway: silent
-// connections must not keep subscribers out.
+// enter starts to serve a client, if there is room or a client that gives way.
 func (e *Embedded) enter(c *client) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	same := 0
+	of := map[netip.Addr]int{}
 	for other := range e.clients {
-		if other.from == c.from {
-			same++
-		}
+		of[other.from]++
 	}
-	if len(e.clients) >= maxClients || same >= maxOfAddress {
-		idle := e.idlest(same >= maxOfAddress, c.from)
-		if idle == nil {
+	if same := of[c.from] >= maxOfAddress; same || len(e.clients) >= maxClients {
+		gives, reason := e.givesWay(same, c.from, of)
+		if gives == nil {
 			return false
 		}
-		delete(e.clients, idle)
-		idle.end(reasonDisplaced, nil)
+		delete(e.clients, gives)
+		gives.end(reason, nil)
 	}
 	e.lastID++
 	c.id = e.lastID
@@ -170,19 +170,36 @@ func (e *Embedded) enter(c *client) bool {
 	return true
 }
 
-// idlest returns the client without a subscription to the channel that has been
-// silent longest, of all or of one address. The caller holds mu.
-func (e *Embedded) idlest(sameAddress bool, from netip.Addr) *client {
-	var found *client
+// givesWay returns the client whose place a new one takes, of all or of one
+// address: silent connections must not keep subscribers out. It is the one that
+// has been silent longest of those that receive nothing anyway and, where all
+// receive, of those of the address with most clients that were silent for a
+// while: a process that subscribes often must not have all places for ever, and
+// a subscriber that sends PING keeps its own. The caller holds mu.
+func (e *Embedded) givesWay(sameAddress bool, from netip.Addr, of map[netip.Addr]int) (*client, string) {
+	most := 0
+	for _, n := range of {
+		most = max(most, n)
+	}
+	var idle, silent *client
+	earlier := func(a, b *client) bool { return b == nil || a.spoke.Load() < b.spoke.Load() }
 	for c := range e.clients {
-		if len(*c.receives.Load()) > 0 || sameAddress && c.from != from {
-			continue
-		}
-		if found == nil || c.spoke.Load() < found.spoke.Load() {
-			found = c
+		receives := len(*c.receives.Load()) > 0
+		switch {
+		case sameAddress && c.from != from:
+		case !receives && earlier(c, idle):
+			idle = c
+		case receives && of[c.from] == most && earlier(c, silent):
+			silent = c
 		}
 	}
-	return found
+	switch {
+	case idle != nil:
+		return idle, reasonDisplaced
+	case silent != nil && time.Since(time.Unix(0, silent.spoke.Load())) >= silentFor:
+		return silent, reasonSilent
+	}
+	return nil, ""
 }
 
 // Publish implements audit.Sink. It never waits for a subscriber.
@@ -210,6 +227,8 @@ func (e *Embedded) ended(c *client, reason string, cause any) {
 		e.o.Log.Error("a connection of the embedded Redis failed and was ended", "address", c.conn.RemoteAddr(), "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))
 	case reasonSlow:
 		e.o.Log.Warn("a subscriber of the audit trail is too slow and was dropped", "address", c.conn.RemoteAddr())
+	case reasonSilent:
+		e.o.Log.Warn("a subscriber of the audit trail that sent nothing for a while was ended, since a new client needed its place", "address", c.conn.RemoteAddr())
 	default:
 		e.o.Log.Debug("a client of the embedded Redis was ended", "address", c.conn.RemoteAddr(), "reason", reason, "error", cause)
 	}

@@ -403,10 +403,67 @@ func TestSubscribersAreBounded(t *testing.T) {
 	})
 }
 
+// Subscribers that were silent for a while give way to new clients, the longest
+// silent first and those of the address with most clients, so that none has all
+// places for ever. One that sends PING keeps its place.
+func TestSilentSubscribersGiveWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := &ends{}
+		e := redisaudit.NewEmbedded(options(ended))
+		defer e.EndAll()
+		var all []net.Conn
+		for i := range redisaudit.MaxClients {
+			from := "127.0.0.1"
+			if i < redisaudit.MaxClients-redisaudit.MaxOfAddress {
+				from = "::1" // silent for longer, and few
+			}
+			all = append(all, join(e, from))
+			subscribe(t, all[i])
+			time.Sleep(time.Millisecond)
+		}
+		crowd := all[redisaudit.MaxClients-redisaudit.MaxOfAddress:]
+		ping := func() {
+			t.Helper()
+			if got := say(t, crowd[0], "PING", 5); got[2] != "pong" {
+				t.Fatalf("PING: %q", got)
+			}
+		}
+		time.Sleep(redisaudit.SilentFor - redisaudit.MaxClients*time.Millisecond)
+		ping()
+		time.Sleep(time.Millisecond * redisaudit.MaxClients)
+		for i, from := range []string{"127.0.0.1", "::2", "::2", "127.0.0.1"} {
+			subscribe(t, join(e, from))
+			synctest.Wait()
+			if ended.count("silent") != i+1 || !closed(crowd[i+1]) {
+				t.Errorf("the newcomer %d from %s: the longest silent of the crowd has not given way; counted %v", i, from, ended.of)
+			}
+		}
+		if len(ended.of) != 1 {
+			t.Errorf("counted %v", ended.of)
+		}
+		for _, c := range append(all[:redisaudit.MaxClients-redisaudit.MaxOfAddress], crowd[0]) {
+			if closed(c) {
+				t.Error("a subscriber of another address, or one that sends PING, has given way")
+			}
+		}
+		// One that receives nothing gives way first.
+		_ = crowd[5].Close()
+		synctest.Wait()
+		mute := join(e, "127.0.0.1")
+		synctest.Wait()
+		subscribe(t, join(e, "127.0.0.1"))
+		synctest.Wait()
+		if !closed(mute) || ended.count("displaced") != 1 || ended.count("silent") != 4 {
+			t.Errorf("counted %v", ended.of)
+		}
+	})
+}
+
 // Idle clients end, half commands end, and a subscriber may be silent for ever.
 func TestIdleClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := redisaudit.NewEmbedded(options(&ends{}))
+		ended := &ends{}
+		e := redisaudit.NewEmbedded(options(ended))
 		defer e.EndAll()
 		silent, half, there, torn := join(e, "127.0.0.1"), join(e, "127.0.0.1"), join(e, "127.0.0.1"), join(e, "127.0.0.1")
 		subscribe(t, there)
@@ -421,6 +478,9 @@ func TestIdleClients(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		if !closed(half) || !closed(torn) {
 			t.Error("half a command holds its place")
+		}
+		if ended.count("unfinished") != 2 || len(ended.of) != 1 {
+			t.Errorf("counted %v, want 2 unfinished", ended.of)
 		}
 		time.Sleep(redisaudit.IdleDeadline - redisaudit.CommandDeadline - 3*time.Second)
 		if closed(silent) {
@@ -441,6 +501,9 @@ func TestIdleClients(t *testing.T) {
 		time.Sleep(redisaudit.IdleDeadline + time.Second)
 		if !closed(there) {
 			t.Error("a client that subscribes no more holds its place")
+		}
+		if ended.count("idle") != 2 || ended.count("unfinished") != 2 || len(ended.of) != 2 {
+			t.Errorf("counted %v, want 2 idle", ended.of)
 		}
 	})
 }

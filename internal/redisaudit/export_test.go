@@ -12,6 +12,7 @@ const (
 	WriteDeadline   = writeDeadline
 	CommandDeadline = commandDeadline
 	IdleDeadline    = idleDeadline
+	SilentFor       = silentFor
 )
 
 // NewEmbedded is an Embedded without a listener, for connections in memory.
