@@ -15,7 +15,7 @@ const schemaKeys = 2
 
 // migrate brings a file of an older layout up to this one.
 func (s *Store) migrate() error {
-	return guard(func() error {
+	return s.guard(func() error {
 		return s.db.Update(func(tx *bolt.Tx) error {
 			version, err := getUint(tx, keySchema)
 			if err != nil || version >= schemaKeys {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -110,6 +111,35 @@ func TestDamageUnderAnOpenFileIsFound(t *testing.T) {
 	var out bytes.Buffer
 	if err := s.Export(t.Context(), &out); err == nil || !strings.Contains(err.Error(), "damaged") || out.Len() > 0 {
 		t.Errorf("exported %d bytes, error %v", out.Len(), err)
+	}
+}
+
+// A file that is cut under a running service, so that its pages are no longer
+// there when they are read, costs an answer and not the process.
+func TestAFileThatIsCutUnderAnOpenStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "headway.db")
+	fill(t, path, 60)
+	s, err := boltstore.Open(path, boltstore.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 4096); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.Heads(t.Context()); err == nil {
+		t.Errorf("%d heads were read of what is not there", len(list))
+	}
+	if report, err := s.Check(t.Context()); err == nil && len(report.Faults) == 0 {
+		t.Error("a check finds nothing")
+	}
+	if err := s.Export(t.Context(), io.Discard); err == nil {
+		t.Error("it is exported")
+	}
+	if _, err := s.GrantEpochs(t.Context(), 1); !errors.Is(err, fleet.ErrStoreUnavailable) || !strings.Contains(err.Error(), "until the next start") {
+		t.Errorf("a write: %v", err)
+	}
+	if err := s.Close(); err == nil {
+		t.Error("it is closed as if nothing were wrong")
 	}
 }
 

@@ -53,7 +53,7 @@ func checkPages(file io.ReaderAt, pageSize, size int64) error {
 	if err := w.free(); err != nil {
 		return err
 	}
-	if err := w.walk(w.tree.root, nil, nil); err != nil {
+	if err := w.walk(w.tree.root, nil, nil, 0); err != nil {
 		return err
 	}
 	for id, taken := range w.taken {
@@ -158,10 +158,17 @@ func (w *pageWalk) free() error {
 	return nil
 }
 
+// maxDepth is far above what a tree of bbolt's reaches: a page has at least two
+// others below it. A file that was made to go on and on must not fill the stack.
+const maxDepth = 64
+
 // walk takes a page and all below it, whose keys are from low on and below
 // high; nil is no bound. The first key is low: bbolt finds the entry of a page
 // in the branch above by it, and adds a second one when it is another.
-func (w *pageWalk) walk(id uint64, low, high []byte) error {
+func (w *pageWalk) walk(id uint64, low, high []byte, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("page %d lies deeper than a tree can be", id)
+	}
 	page, flags, count, err := w.read(id)
 	if err != nil {
 		return err
@@ -189,7 +196,7 @@ func (w *pageWalk) walk(id uint64, low, high []byte) error {
 			return fmt.Errorf("page %d: its keys are out of order", id)
 		}
 		if flags == flagLeaf {
-			if err := w.leaf(page, end, element); err != nil {
+			if err := w.leaf(page, end, element, depth); err != nil {
 				return fmt.Errorf("page %d: %w", id, err)
 			}
 		}
@@ -202,7 +209,7 @@ func (w *pageWalk) walk(id uint64, low, high []byte) error {
 		if i+1 < len(keys) {
 			below = keys[i+1]
 		}
-		if err := w.walk(order.Uint64(page[pageHeader+i*elementSize+8:]), keys[i], below); err != nil {
+		if err := w.walk(order.Uint64(page[pageHeader+i*elementSize+8:]), keys[i], below, depth+1); err != nil {
 			return err
 		}
 	}
@@ -212,7 +219,7 @@ func (w *pageWalk) walk(id uint64, low, high []byte) error {
 // leaf checks the value that starts at a place of a page, and follows it when
 // it is a bucket: its root page, or 0 when its one page is in the value, and
 // its sequence.
-func (w *pageWalk) leaf(page []byte, start int, element []byte) error {
+func (w *pageWalk) leaf(page []byte, start int, element []byte, depth int) error {
 	end := start + int(order.Uint32(element[12:]))
 	if end > len(page) {
 		return errors.New("a value lies beyond its end")
@@ -225,7 +232,7 @@ func (w *pageWalk) leaf(page []byte, start int, element []byte) error {
 		return errors.New("an element is damaged")
 	}
 	if root := order.Uint64(value); root != 0 {
-		return w.walk(root, nil, nil)
+		return w.walk(root, nil, nil, depth+1)
 	}
 	return inlinePage(value[16:])
 }

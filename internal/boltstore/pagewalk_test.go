@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,8 +20,8 @@ import (
 const testPage = 4096
 
 // bboltFile is a file that bbolt wrote: a tree of two levels, a small bucket and
-// free pages.
-func bboltFile(t *testing.T) []byte {
+// free pages. Its newest commit is in the meta page of the number.
+func bboltFile(t *testing.T, newest int) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
 	db, err := bolt.Open(path, 0o600, &bolt.Options{PageSize: testPage})
@@ -28,7 +29,7 @@ func bboltFile(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	key := func(i int) []byte { return fmt.Appendf(nil, "key-%04d", i) }
-	for _, step := range []func(tx *bolt.Tx) error{
+	steps := []func(tx *bolt.Tx) error{
 		func(tx *bolt.Tx) error {
 			large, err := tx.CreateBucket([]byte("large"))
 			for i := 0; err == nil && i < 300; i++ {
@@ -51,7 +52,13 @@ func bboltFile(t *testing.T) []byte {
 			}
 			return nil
 		},
-	} {
+	}
+	for range newest {
+		steps = append(steps, func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("large")).Delete(key(200))
+		})
+	}
+	for _, step := range steps {
 		if err := db.Update(step); err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +120,14 @@ func TestPagesThatBboltDoesNotWrite(t *testing.T) {
 			newest := meta(raw, true)
 			free := page(raw, order.Uint64(newest[32:]))
 			n := order.Uint16(free[10:])
-			order.PutUint64(free[pageHeader+8*int(n):], order.Uint64(newest[40:])-1)
+			ids := []uint64{order.Uint64(newest[16:])} // the root
+			for i := range int(n) {
+				ids = append(ids, order.Uint64(free[pageHeader+8*i:]))
+			}
+			slices.Sort(ids)
+			for i, id := range ids {
+				order.PutUint64(free[pageHeader+8*i:], id)
+			}
 			order.PutUint16(free[10:], n+1)
 		}, "is used twice"},
 		"metas that do not follow each other": {func(raw []byte) {
@@ -148,13 +162,62 @@ func TestPagesThatBboltDoesNotWrite(t *testing.T) {
 			}
 		}, "an element of a small bucket is damaged"},
 	} {
-		raw := bboltFile(t)
-		c.change(raw)
-		err := checkPages(bytes.NewReader(raw), testPage, int64(len(raw)))
-		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-			t.Errorf("%s: %v, want %q", what, err, c.want)
+		for newest := range 2 {
+			raw := bboltFile(t, newest)
+			if id := order.Uint64(meta(raw, true)[48:]) % 2; id != uint64(newest) {
+				t.Fatalf("the newest commit is in page %d", id)
+			}
+			c.change(raw)
+			err := checkPages(bytes.NewReader(raw), testPage, int64(len(raw)))
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("%s, the newest commit in page %d: %v, want %q", what, newest, err, c.want)
+			}
 		}
 	}
+}
+
+// A file that says of its pages that each has one more below it is refused, and
+// not followed until the stack is full.
+func TestAChainOfPagesEnds(t *testing.T) {
+	const last = 100_000
+	chain := readerOf(func(at int64, b []byte) {
+		clear(b)
+		id := uint64(at / testPage)
+		page := make([]byte, testPage)
+		switch id {
+		case 0, 1:
+			m := page[pageHeader:]
+			order.PutUint64(m[16:], 3)
+			order.PutUint64(m[32:], 2)
+			order.PutUint64(m[40:], last)
+			order.PutUint64(m[48:], 2+id)
+			sealMeta(m)
+		case 2:
+			order.PutUint64(page, id)
+			order.PutUint16(page[8:], flagFreelist)
+		default:
+			order.PutUint64(page, id)
+			order.PutUint16(page[8:], flagBranch)
+			order.PutUint16(page[10:], 1)
+			order.PutUint32(page[pageHeader:], elementSize)
+			order.PutUint64(page[pageHeader+8:], id+1)
+		}
+		copy(b, page[at%testPage:])
+	})
+	for _, small := range []int64{testPage, 1, 2, 16, 17} { // of pages that are none
+		err := guard(func() error { return checkPages(chain, small, last*testPage) })
+		if err == nil || small == testPage && !strings.Contains(err.Error(), "deeper than a tree can be") {
+			t.Errorf("pages of %d bytes: %v", small, err)
+		}
+	}
+}
+
+// readerOf is a file that is made as it is read.
+type readerOf func(at int64, b []byte)
+
+func (r readerOf) ReadAt(b []byte, at int64) (int, error) {
+	r(at, b)
+	return len(b), nil
 }
 
 func policyOf(strategy string) routing.StoredPolicy {

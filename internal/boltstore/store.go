@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -69,6 +70,9 @@ type Store struct {
 	db      *bolt.DB
 	path    string
 	minFree int64
+
+	writing sync.Mutex            // held by the one that writes, so that those who wait learn of a failure
+	broken  atomic.Pointer[error] // why bbolt cannot be asked any more; nil: it can
 
 	mu       sync.Mutex
 	lookedAt time.Time // when free space was last looked at
@@ -135,10 +139,26 @@ func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("a page cannot be read: %v", p)
+			err = fmt.Errorf("%w: %v", errUnreadable, p)
 		}
 	}()
 	return f()
+}
+
+var errUnreadable = errors.New("a page cannot be read")
+
+// guard runs f as the function does, but not after a page could not be read: that
+// leaves bbolt with its locks held, and who asks it again would wait for ever.
+func (s *Store) guard(f func() error) error {
+	if why := s.broken.Load(); why != nil {
+		return *why
+	}
+	err := guard(f)
+	if errors.Is(err, errUnreadable) {
+		why := fmt.Errorf("the state file is read and written no more until the next start: %w", err)
+		s.broken.CompareAndSwap(nil, &why)
+	}
+	return err
 }
 
 var errDamaged = errors.New("it is damaged")
@@ -168,8 +188,9 @@ func (s *Store) lay() error {
 	})
 }
 
-// Close waits for what is being written and closes the file.
-func (s *Store) Close() error { return s.db.Close() }
+// Close waits for what is being written and closes the file. Where a page could
+// not be read only the end of the process does.
+func (s *Store) Close() error { return s.guard(s.db.Close) }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -212,7 +233,9 @@ func (s *Store) update(ctx context.Context, f func(*bolt.Tx) error) error {
 	if err := s.roomLeft(); err != nil {
 		return err
 	}
-	err := guard(func() error { return s.db.Update(f) })
+	s.writing.Lock()
+	err := s.guard(func() error { return s.db.Update(f) })
+	s.writing.Unlock()
 	switch {
 	case err == nil, errors.Is(err, fleet.ErrConflict), errors.Is(err, errPolicyConflict):
 		return err
@@ -244,7 +267,7 @@ func (s *Store) view(ctx context.Context, f func(*bolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return guard(func() error { return s.db.View(f) })
+	return s.guard(func() error { return s.db.View(f) })
 }
 
 // put writes a record of a checked bucket: its revision, then the JSON of v.

@@ -133,8 +133,9 @@ func Export(ctx context.Context, path string, w io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, guard(db.Close)) }()
-	return (&Store{db: db, path: path}).Export(ctx, w)
+	s := &Store{db: db, path: path}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return s.Export(ctx, w)
 }
 
 // Export writes the state as JSON lines while the service goes on: all of it is
@@ -154,7 +155,9 @@ func (s *Store) Check(ctx context.Context) (report Report, err error) {
 	if err := ctx.Err(); err != nil {
 		return Report{}, err
 	}
-	err = guard(func() error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	err = s.guard(func() error {
 		tx, err := s.db.Begin(true)
 		if err != nil {
 			return fmt.Errorf("check %s: %w", s.path, err)

@@ -2,6 +2,7 @@ package boltstore
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,22 +33,21 @@ func inspect(path string) (report Report, fresh bool, err error) {
 	} else if err != nil {
 		return Report{}, false, err
 	}
-	err = guard(func() error {
-		return db.View(func(tx *bolt.Tx) error {
-			if err := checkFile(path, int64(db.Info().PageSize)); err != nil {
-				return err
-			}
-			if fresh = tx.ID() <= 1; !fresh {
-				report.Buckets, report.Faults = verify(tx)
-			}
-			return nil
-		})
+	s := &Store{db: db, path: path}
+	err = s.view(context.Background(), func(tx *bolt.Tx) error {
+		if err := checkFile(path, int64(db.Info().PageSize)); err != nil {
+			return err
+		}
+		if fresh = tx.ID() <= 1; !fresh {
+			report.Buckets, report.Faults = verify(tx)
+		}
+		return nil
 	})
 	if err != nil {
 		report.Faults = append(report.Faults, err.Error())
 	}
 	// What was only read cannot fail to be written.
-	_ = guard(db.Close)
+	_ = s.Close()
 	report.Faults = report.Faults[:min(len(report.Faults), maxFaults)]
 	return report, fresh, nil
 }
