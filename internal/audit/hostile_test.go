@@ -21,18 +21,19 @@ func hostileTrails() map[string][]byte {
 	sound := string(audit.AppendLine(nil, &r))
 	before, tail := sound[:strings.Index(sound, `"before":`)]+`"before":`, sound[strings.Index(sound, `,"prev":`):]
 	return map[string][]byte{
-		"NULs":                  make([]byte, 8<<20),
-		"NULs after a record":   append([]byte(sound), make([]byte, 8<<20)...),
-		"one endless line":      bytes.Repeat([]byte("x"), 8<<20),
-		"an endless record":     []byte(before + `"` + strings.Repeat("x", 8<<20) + "\n"),
-		"empty lines":           bytes.Repeat([]byte("\n"), 1<<20),
-		"deep JSON":             []byte(before + strings.Repeat("[", 4<<20) + "\n" + sound),
-		"deep JSON in a record": []byte(before + strings.Repeat("[", 7000) + strings.Repeat("]", 7000) + tail),
-		"not UTF-8":             []byte(strings.Replace(sound, "policy.put", "\xff\xfe\x80", 1) + "\xff\xff\n"),
-		"a huge sequence":       []byte(strings.Replace(sound, `"seq":1,`, `"seq":`+strings.Repeat("9", 10_000)+`,`, 1)),
-		"carriage returns":      []byte(strings.ReplaceAll(strings.Repeat(sound, 100), "\n", "\r\n")),
-		"surrogates":            []byte(strings.Replace(sound, "policy.put", `\ud800\udfff\u0000`, 1)),
-		"escapes":               []byte(before + `"` + strings.Repeat(`\u0000`, 2000) + `"` + tail),
+		"NULs":                            make([]byte, 8<<20),
+		"NULs after a record":             append([]byte(sound), make([]byte, 8<<20)...),
+		"one endless line":                bytes.Repeat([]byte("x"), 8<<20),
+		"an endless record":               []byte(before + `"` + strings.Repeat("x", 8<<20) + "\n"),
+		"an endless line between records": []byte(sound + strings.Repeat("x", 8<<20) + "\n" + sound),
+		"empty lines":                     bytes.Repeat([]byte("\n"), 1<<20),
+		"deep JSON":                       []byte(before + strings.Repeat("[", 4<<20) + "\n" + sound),
+		"deep JSON in a record":           []byte(before + strings.Repeat("[", 7000) + strings.Repeat("]", 7000) + tail),
+		"not UTF-8":                       []byte(strings.Replace(sound, "policy.put", "\xff\xfe\x80", 1) + "\xff\xff\n"),
+		"a huge sequence":                 []byte(strings.Replace(sound, `"seq":1,`, `"seq":`+strings.Repeat("9", 10_000)+`,`, 1)),
+		"carriage returns":                []byte(strings.ReplaceAll(strings.Repeat(sound, 100), "\n", "\r\n")),
+		"surrogates":                      []byte(strings.Replace(sound, "policy.put", `\ud800\udfff\u0000`, 1)),
+		"escapes":                         []byte(before + `"` + strings.Repeat(`\u0000`, 2000) + `"` + tail),
 	}
 }
 
