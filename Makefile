@@ -56,8 +56,8 @@ test-norace: need-go ## run the tests that the race detector leaves out
 	@$(GO) run ./scripts/suite -strict -- -timeout 10m -run '^(TestADecisionIsOneAllocation|TestNoStrategyMakesAHerd)' ./internal/routing
 
 .PHONY: check
-check: check-format check-vet check-darwin check-lint check-dead check-modules check-house check-dashboards ## format, vet, lint, dead code, modules, the rules of the house, dashboards
-	@echo 'make check: all eight checks passed'
+check: check-format check-vet check-darwin check-lint check-dead check-modules check-house check-dashboards check-kubernetes ## format, vet, lint, dead code, modules, the rules of the house, dashboards, manifests
+	@echo 'make check: all nine checks passed'
 
 .PHONY: bench
 bench: need-go ## measure the figures we promise, as ratios within one run
@@ -147,7 +147,7 @@ bin/nfpm: tools/packaging/go.mod tools/packaging/go.sum | need-go
 	@touch $@
 
 # One check each, so that one can be run alone.
-.PHONY: check-format check-vet check-darwin check-lint check-dead check-modules check-house check-dashboards
+.PHONY: check-format check-vet check-darwin check-lint check-dead check-modules check-house check-dashboards check-kubernetes
 
 check-format: bin/gofumpt
 	@diff="$$(bin/gofumpt -d .)" && [ -z "$$diff" ] || { printf '%s\n' "$$diff"; echo 'make check: the source is not formatted; run: make fmt' >&2; exit 1; }
@@ -180,6 +180,13 @@ check-dashboards: bin/dashboard-linter
 	@for f in grafana/dashboards/*.json; do \
 		said="$$(bin/dashboard-linter lint --strict -c tools/dashboards/lint.yml "$$f" 2>&1)" || { printf '%s\n' "$$said"; echo "make check: Grafana's linter refuses $$f" >&2; exit 1; }; \
 	done
+
+# The manifests, built by kustomize, against the types of Kubernetes and of the
+# operator of Prometheus, in a module of its own.
+check-kubernetes: need-go
+	@$(GO) -C tools/manifests vet ./...
+	@$(GO) -C tools/manifests test ./...
+	@$(GO) -C tools/manifests mod verify
 
 # The linter has a module of its own, as it needs a whole Prometheus.
 bin/dashboard-linter: tools/dashboards/go.mod tools/dashboards/go.sum | need-go

@@ -4,9 +4,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
+
+	"headway/client"
 )
 
 // Another module uses the SDK as its page says.
@@ -20,10 +23,11 @@ func TestAnotherModuleUsesTheSDK(t *testing.T) {
 	if block == nil || err != nil {
 		t.Fatalf("the page has no commands, or %v", err)
 	}
+	module := strings.TrimSuffix(reflect.TypeFor[client.Client]().PkgPath(), "/client")
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"go.mod":  "module example.com/caller\n\ngo 1.26\n",
-		"main.go": "package main\n\nimport (\n\t\"fmt\"\n\n\t\"headway/client\"\n)\n\nfunc main() {\n\t_, err := client.New(\"http://127.0.0.1:8080\")\n\tfmt.Println(err)\n}\n",
+		"main.go": "package main\n\nimport (\n\t\"fmt\"\n\n\t\"" + module + "/client\"\n)\n\nfunc main() {\n\t_, err := client.New(\"http://127.0.0.1:8080\")\n\tfmt.Println(err)\n}\n",
 		// What the module needs is fetched already; a tidy of another one may not
 		// reach a registry.
 		"go.sum": "",

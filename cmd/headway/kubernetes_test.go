@@ -94,3 +94,62 @@ func TestTheManifestsOfKubernetesFitEachOther(t *testing.T) {
 		t.Errorf("the service has no port https:\n%s", served)
 	}
 }
+
+// The commands of the page make the Secret and the first key: the service takes
+// the certificates with the configuration of the ConfigMap, and the operator's
+// opens it.
+func TestTheSecretOfThePageOpensTheService(t *testing.T) {
+	page, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(page), "\n## Kubernetes\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var commands [][]string
+	secret := map[string]string{} // file: key
+	for line := range strings.Lines(section) {
+		if args, ok := strings.CutPrefix(line, "$ headway "); ok {
+			commands = append(commands, strings.Fields(args))
+		}
+		for field := range strings.FieldsSeq(line) {
+			if pair, ok := strings.CutPrefix(field, "--from-file="); ok {
+				key, file, _ := strings.Cut(pair, "=")
+				secret[file] = key
+			}
+		}
+	}
+	if len(commands) != 3 || len(secret) != 3 {
+		t.Fatalf("the page has the commands %q and the files %q", commands, secret)
+	}
+	dir := t.TempDir()
+	run := func(args []string) {
+		t.Helper()
+		cmd := command(t, args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("headway %s: %v: %s", strings.Join(args, " "), err, out)
+		}
+	}
+	for _, args := range commands[:2] {
+		run(args)
+	}
+	mounted := t.TempDir()
+	for file, key := range secret {
+		content, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(mounted, key), string(content))
+	}
+	config := objects(t, "../../deploy/kubernetes/configmap.yaml")[0].Data["headway.yaml"]
+	file := filepath.Join(dir, "headway.yaml")
+	write(t, file, strings.ReplaceAll(config, "/etc/headway-tls", mounted))
+	p := serve(t, filepath.Join(dir, "data"), "--config", file, "--log-format", "text")
+	last := commands[2]
+	i := slices.Index(last, "https://localhost:8080")
+	if i < 0 {
+		t.Fatalf("the page asks another service: %q", last)
+	}
+	last[i] = "https://localhost:" + p.url[strings.LastIndex(p.url, ":")+1:]
+	run(last)
+}

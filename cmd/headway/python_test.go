@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -10,7 +11,7 @@ import (
 
 // The examples for Python run as they stand, with nothing but its standard
 // library: a head stays registered, also when the service forgets it, and a
-// caller's request arrives there.
+// caller's request arrives there. On Ctrl-C the head deregisters.
 func TestTheExamplesForPython(t *testing.T) {
 	python := debian(t, "python3", "python3")
 	engine, err := mockhead.Start(t.Context(), mockhead.Options{Models: []string{"llama-3.1-8b"}})
@@ -39,4 +40,12 @@ func TestTheExamplesForPython(t *testing.T) {
 	if recent := string(p.must(200, "GET", "/api/v1/decisions", "")); !strings.Contains(recent, `"result":"ok"`) {
 		t.Errorf("the outcome is not reported: %s", recent)
 	}
+	if err := head.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := head.Wait(); err != nil {
+		t.Errorf("on Ctrl-C the head ends with %v", err)
+	}
+	p.must(404, "GET", "/api/v1/heads/gpu-1", "")
+	p.until(patience, "headway_lease_expirations_total 0")
 }

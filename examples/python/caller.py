@@ -1,19 +1,17 @@
 """A caller: asks which head, sends the request there, reports how it ended. Run: caller.py MODEL PROMPT"""
 import json, os, sys, urllib.request
 
-BASE, KEY = os.environ.get("HEADWAY_SERVER", "http://127.0.0.1:8080"), os.environ.get("HEADWAY_TOKEN")
+BASE, KEY = os.environ.get("HEADWAY_SERVER", "http://127.0.0.1:8080") + "/api/v1/decisions", os.environ.get("HEADWAY_TOKEN")
 
 def post(url, body, key=None):
     headers = {"Content-Type": "application/json"} | ({"Authorization": "Bearer " + key} if key else {})
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=60) as answer:
-        return json.loads(answer.read() or "null")
+    return json.loads(urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=60).read() or "{}")
 
-model, prompt = sys.argv[1:3]
-decision = post(BASE + "/api/v1/decisions", {"model_type": model}, KEY)
-result = "error"
+model, prompt = sys.argv[1:]
+decision, result = post(BASE, {"model_type": model}, KEY), "error"
 try:
     chat = {"model": decision["model_type"], "messages": [{"role": "user", "content": prompt}]}
     print(post(decision["head"]["endpoint"] + "/v1/chat/completions", chat)["choices"][0]["message"]["content"])
     result = "ok"
 finally:
-    post(f"{BASE}/api/v1/decisions/{decision['decision_id']}/outcome", {"result": result}, KEY)
+    post(f"{BASE}/{decision['decision_id']}/outcome", {"result": result}, KEY)

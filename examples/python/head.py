@@ -1,25 +1,24 @@
-"""A head: registers a model server and keeps it registered. Run: head.py ID ENDPOINT MODEL REGION"""
-import json, os, sys, time, urllib.error, urllib.request
+"""A head: keeps a model server registered until Ctrl-C. Run: head.py ID ENDPOINT MODEL REGION"""
+import json, os, signal, sys, time, urllib.request
 
-BASE, KEY = os.environ.get("HEADWAY_SERVER", "http://127.0.0.1:8080"), os.environ.get("HEADWAY_TOKEN")
+HEADS, KEY = os.environ.get("HEADWAY_SERVER", "http://127.0.0.1:8080") + "/api/v1/heads", os.environ.get("HEADWAY_TOKEN")
 
-def call(method, path, body):
+def call(method, path, body=None):
     headers = {"Content-Type": "application/json"} | ({"Authorization": "Bearer " + KEY} if KEY else {})
-    request = urllib.request.Request(BASE + path, json.dumps(body).encode(), headers, method=method)
-    return json.load(urllib.request.urlopen(request, timeout=10))
+    request = urllib.request.Request(HEADS + path, body and json.dumps(body).encode(), headers, method=method)
+    return json.loads(urllib.request.urlopen(request, timeout=10).read() or "{}").get("lease")
 
-id, endpoint, model, region = sys.argv[1:5]
+id, endpoint, model, region = sys.argv[1:]
 lease = None
-while True:
-    try:
-        if lease is None:
-            lease = call("POST", "/api/v1/heads", {"id": id, "endpoint": endpoint, "model_types": [model], "region": region})["lease"]
-        load = {"in_flight": 0, "queued": 0}  # what your server has now
-        lease = call("PUT", f"/api/v1/heads/{id}/status", {"epoch": lease["epoch"], "status": "active", "load": load})["lease"]
-    except urllib.error.HTTPError as e:
-        if e.code in (404, 409):  # forgotten, or registered by another: register again
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+try:
+    while True:
+        try:
+            lease = lease or call("POST", "", {"id": id, "endpoint": endpoint, "model_types": [model], "region": region})
+            lease = call("PUT", f"/{id}/status", {"epoch": lease["epoch"], "status": "active", "load": {"in_flight": 0}})  # yours
+        except OSError as e:  # refused, or no answer: register again
             lease = None
-        print("refused:", e.code, e.read().decode(), file=sys.stderr)
-    except OSError as e:
-        print("Headway does not answer:", e, file=sys.stderr)
-    time.sleep(lease["heartbeat_interval_seconds"] * 0.9 if lease else 2)
+            print("Headway:", e, file=sys.stderr)
+        time.sleep(lease["heartbeat_interval_seconds"] * 0.9 if lease else 2)
+except KeyboardInterrupt:  # a head that leaves on purpose is missed by no alert
+    call("DELETE", "/" + id)

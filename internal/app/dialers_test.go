@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -23,6 +24,9 @@ import (
 
 	"headway/internal/config"
 )
+
+// module is what the import paths of ours begin with.
+var module = strings.TrimSuffix(reflect.TypeFor[App]().PkgPath(), "internal/app")
 
 // makers are what makes a connection, or a client that makes some, by import
 // path.
@@ -41,7 +45,7 @@ var makers = map[string][]string{
 	"github.com/redis/go-redis/v9":        {"NewClient", "NewClusterClient", "NewFailoverClient", "NewFailoverClusterClient", "NewUniversalClient", "NewRing", "NewSentinelClient"},
 	"github.com/coder/websocket":          {"Dial"},
 	"github.com/coreos/go-oidc/v3/oidc":   {"NewProvider", "NewRemoteKeySet"},
-	"headway/internal/outbound":           {"NewClient", "NewTransport", "NewDialer"},
+	module + "internal/outbound":          {"NewClient", "NewTransport", "NewDialer"},
 	"google.golang.org/grpc":              {"Dial", "DialContext", "NewClient"},
 	"github.com/prometheus/common/config": {"NewClientFromConfig", "NewRoundTripperFromConfig"},
 }
@@ -108,26 +112,26 @@ func TestEveryDialerIsCounted(t *testing.T) {
 // type is none.
 func TestTheWalkFindsEachDialer(t *testing.T) {
 	for source, want := range map[string]string{
-		`import "net"; var c, _ = net.Dial("tcp", "a:1")`:                                    "net.Dial",
-		`import n "net"; func f() { var d n.Dialer; _ = d }`:                                 "net.Dialer",
-		`import . "net"; var c, _ = Dial("tcp", "a:1")`:                                      "net, imported with a dot",
-		`import "crypto/tls"; var d = &tls.Dialer{}`:                                         "crypto/tls.Dialer",
-		`import "net/http"; var c = new(http.Client)`:                                        "net/http.Client",
-		`import "net/http"; var c = []*http.Client{{}}`:                                      "net/http.Client",
-		`import "net/http"; type c struct{ http.Transport }`:                                 "net/http.Transport",
-		`import "net/http"; var get = http.Get`:                                              "net/http.Get",
-		`import "net/http"; var c = *http.DefaultClient`:                                     "net/http.DefaultClient",
-		`import "github.com/nats-io/nats.go"; var c, _ = nats.Connect("")`:                   "nats.go.Connect",
-		`import "github.com/redis/go-redis/v9"; var c = redis.NewRing(nil)`:                  "go-redis/v9.NewRing",
-		`import "github.com/coreos/go-oidc/v3/oidc"; var k = oidc.NewRemoteKeySet`:           "github.com/coreos/go-oidc/v3/oidc.NewRemoteKeySet",
-		`import "headway/internal/outbound"; var c = outbound.NewClient(outbound.Options{})`: "outbound.NewClient",
-		`import "os/exec"; var c = exec.Command("curl")`:                                     "os/exec.Command",
-		`import "github.com/segmentio/kafka-go"; var w = kafka.Writer{}`:                     "github.com/segmentio/kafka-go, which no list has",
-		`import _ "github.com/lib/pq"`:                                                       "github.com/lib/pq, which no list has",
-		`import "net/http"; func f(c *http.Client) { _ = []*http.Client{c} }`:                "",
-		`import "net"; var l, _ = net.Listen("tcp", "a:1")`:                                  "",
-		`import "github.com/prometheus/prometheus/promql"; var e promql.Engine`:              "",
-		`type net struct{ Dial func() }; func f(n net) { n.Dial() }`:                         "",
+		`import "net"; var c, _ = net.Dial("tcp", "a:1")`:                                          "net.Dial",
+		`import n "net"; func f() { var d n.Dialer; _ = d }`:                                       "net.Dialer",
+		`import . "net"; var c, _ = Dial("tcp", "a:1")`:                                            "net, imported with a dot",
+		`import "crypto/tls"; var d = &tls.Dialer{}`:                                               "crypto/tls.Dialer",
+		`import "net/http"; var c = new(http.Client)`:                                              "net/http.Client",
+		`import "net/http"; var c = []*http.Client{{}}`:                                            "net/http.Client",
+		`import "net/http"; type c struct{ http.Transport }`:                                       "net/http.Transport",
+		`import "net/http"; var get = http.Get`:                                                    "net/http.Get",
+		`import "net/http"; var c = *http.DefaultClient`:                                           "net/http.DefaultClient",
+		`import "github.com/nats-io/nats.go"; var c, _ = nats.Connect("")`:                         "nats.go.Connect",
+		`import "github.com/redis/go-redis/v9"; var c = redis.NewRing(nil)`:                        "go-redis/v9.NewRing",
+		`import "github.com/coreos/go-oidc/v3/oidc"; var k = oidc.NewRemoteKeySet`:                 "github.com/coreos/go-oidc/v3/oidc.NewRemoteKeySet",
+		`import "` + module + `internal/outbound"; var c = outbound.NewClient(outbound.Options{})`: "outbound.NewClient",
+		`import "os/exec"; var c = exec.Command("curl")`:                                           "os/exec.Command",
+		`import "github.com/segmentio/kafka-go"; var w = kafka.Writer{}`:                           "github.com/segmentio/kafka-go, which no list has",
+		`import _ "github.com/lib/pq"`:                                                             "github.com/lib/pq, which no list has",
+		`import "net/http"; func f(c *http.Client) { _ = []*http.Client{c} }`:                      "",
+		`import "net"; var l, _ = net.Listen("tcp", "a:1")`:                                        "",
+		`import "github.com/prometheus/prometheus/promql"; var e promql.Engine`:                    "",
+		`type net struct{ Dial func() }; func f(n net) { n.Dial() }`:                               "",
 	} {
 		f, err := parser.ParseFile(token.NewFileSet(), "a.go", "package a; "+source, parser.SkipObjectResolution)
 		if err != nil {
@@ -151,7 +155,7 @@ func ofTheService(t *testing.T) map[string]bool {
 		seen[dir] = true
 		for _, f := range parse(t, dir) {
 			for _, spec := range f.Imports {
-				if ours, ok := strings.CutPrefix(imported(spec), "headway/"); ok {
+				if ours, ok := strings.CutPrefix(imported(spec), module); ok {
 					visit(ours)
 				}
 			}
@@ -199,7 +203,7 @@ func uses(f *ast.File) map[string]bool {
 	for _, spec := range f.Imports {
 		full := imported(spec)
 		switch {
-		case makers[full] == nil && strings.Contains(full, ".") && !isSilent(full):
+		case makers[full] == nil && strings.Contains(full, ".") && !strings.HasPrefix(full, module) && !isSilent(full):
 			found[full+", which no list has"] = true
 		case spec.Name != nil && spec.Name.Name == "." && makers[full] != nil:
 			found[full+", imported with a dot"] = true
@@ -226,7 +230,7 @@ func uses(f *ast.File) map[string]bool {
 		case *ast.SelectorExpr:
 			x, ok := n.X.(*ast.Ident)
 			if ok && !types[n] && slices.Contains(makers[names[x.Name]], n.Sel.Name) {
-				short := strings.TrimPrefix(names[x.Name], "headway/internal/")
+				short := strings.TrimPrefix(names[x.Name], module+"internal/")
 				for _, host := range []string{"github.com/nats-io/", "github.com/redis/"} {
 					short = strings.TrimPrefix(short, host)
 				}

@@ -6,40 +6,59 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/json"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/types"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 )
 
 const (
-	root = "../../.."
-	dir  = root + "/deploy/kubernetes/"
+	root       = "../.."
+	dir        = root + "/deploy/kubernetes"
+	monitoring = dir + "/monitoring"
 )
 
-// load decodes one file; a field that Kubernetes does not know is a failure.
-func load[T any](t *testing.T, name, apiVersion, kind string) *T {
+// build makes the objects of a directory as kubectl apply -k does, by kind and
+// name.
+func build(t *testing.T, files filesys.FileSystem, dir string) map[string][]byte {
 	t.Helper()
-	text, err := os.ReadFile(dir + name)
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(files, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var meta metav1.TypeMeta
-	if err := yaml.Unmarshal(text, &meta); err != nil {
-		t.Fatal(err)
+	all := map[string][]byte{}
+	for _, r := range built.Resources() {
+		text, err := r.AsYAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[r.GetApiVersion()+" "+r.GetKind()+" "+r.GetName()] = text
 	}
-	if meta.APIVersion != apiVersion || meta.Kind != kind {
-		t.Fatalf("%s is a %s %s, want %s %s", name, meta.APIVersion, meta.Kind, apiVersion, kind)
+	return all
+}
+
+// load decodes one object; a field that its schema does not know is a failure.
+func load[T any](t *testing.T, dir, name string) *T {
+	t.Helper()
+	text, there := build(t, filesys.MakeFsOnDisk(), dir)[name]
+	if !there {
+		t.Fatalf("%s makes no %s", dir, name)
 	}
 	into := new(T)
 	if err := strict(text, into); err != nil {
@@ -59,37 +78,151 @@ func strict(text []byte, into any) error {
 	return errors.Join(append(faults, err)...)
 }
 
-func statefulSet(t *testing.T) *appsv1.StatefulSet {
-	return load[appsv1.StatefulSet](t, "statefulset.yaml", "apps/v1", "StatefulSet")
+// schemas are the types of all objects, by directory, API and kind.
+var schemas = map[string]map[string]func() any{
+	dir: {
+		"apps/v1 StatefulSet headway":                func() any { return new(appsv1.StatefulSet) },
+		"networking.k8s.io/v1 NetworkPolicy headway": func() any { return new(networkingv1.NetworkPolicy) },
+		"v1 ConfigMap headway":                       func() any { return new(corev1.ConfigMap) },
+		"v1 Service headway":                         func() any { return new(corev1.Service) },
+	},
+	monitoring: {
+		"monitoring.coreos.com/v1 PrometheusRule headway": func() any { return new(monitoringv1.PrometheusRule) },
+		"monitoring.coreos.com/v1 ServiceMonitor headway": func() any { return new(monitoringv1.ServiceMonitor) },
+		"v1 ConfigMap routing-service":                    func() any { return new(corev1.ConfigMap) },
+		"v1 ConfigMap routing-service-enhanced":           func() any { return new(corev1.ConfigMap) },
+	},
 }
 
-func configMap(t *testing.T) *corev1.ConfigMap {
-	return load[corev1.ConfigMap](t, "configmap.yaml", "v1", "ConfigMap")
-}
-
-func service(t *testing.T) *corev1.Service {
-	return load[corev1.Service](t, "service.yaml", "v1", "Service")
-}
-
-func networkPolicy(t *testing.T) *networkingv1.NetworkPolicy {
-	return load[networkingv1.NetworkPolicy](t, "networkpolicy.yaml", "networking.k8s.io/v1", "NetworkPolicy")
-}
-
-func TestEveryFileIsChecked(t *testing.T) {
-	known := map[string]bool{"configmap.yaml": true, "service.yaml": true, "statefulset.yaml": true, "networkpolicy.yaml": true}
-	files, err := filepath.Glob(dir + "*")
-	if err != nil || len(files) != len(known) {
-		t.Fatalf("found %q (%v), want exactly %v", files, err, known)
-	}
-	for _, file := range files {
-		if !known[filepath.Base(file)] {
-			t.Errorf("%s is checked by no test", file)
+// Each file is named by its kustomization, and has only what the schema of its
+// kind has.
+func TestEveryFileFitsItsSchema(t *testing.T) {
+	for dir, kinds := range schemas {
+		built := build(t, filesys.MakeFsOnDisk(), dir)
+		if got, want := slices.Sorted(maps.Keys(built)), slices.Sorted(maps.Keys(kinds)); !slices.Equal(got, want) {
+			t.Errorf("%s makes %q, want %q", dir, got, want)
+		}
+		files, err := filepath.Glob(dir + "/*.yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, document := range bytes.Split(text, []byte("\n---\n")) {
+				check(t, file, document, built, kinds)
+			}
 		}
 	}
 }
 
+func check(t *testing.T, file string, text []byte, built map[string][]byte, kinds map[string]func() any) {
+	t.Helper()
+	if filepath.Base(file) == "kustomization.yaml" {
+		if err := strict(text, new(types.Kustomization)); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		return
+	}
+	var meta struct {
+		metav1.TypeMeta   `json:",inline"`
+		metav1.ObjectMeta `json:"metadata"`
+	}
+	if err := yaml.Unmarshal(text, &meta); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	name := meta.APIVersion + " " + meta.Kind + " " + meta.Name
+	if built[name] == nil || kinds[name] == nil {
+		t.Errorf("%s has %s, which no kustomization names or no test knows", file, name)
+		return
+	}
+	if err := strict(text, kinds[name]()); err != nil {
+		t.Errorf("%s: %v", file, err)
+	}
+}
+
+// The overlay that the kustomization describes sets the image.
+func TestAnOverlaySetsTheImage(t *testing.T) {
+	files := filesys.MakeFsInMemory()
+	names, err := filepath.Glob(dir + "/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err == nil {
+			err = files.WriteFile("/base/"+filepath.Base(name), text)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	kustomization, err := os.ReadFile(dir + "/kustomization.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var overlay []string
+	for line := range strings.Lines(string(kustomization)) {
+		if text, ok := strings.CutPrefix(line, "#   "); ok {
+			overlay = append(overlay, text)
+		}
+	}
+	text := strings.Replace(strings.Join(overlay, ""), "github.com/NAME/headway/deploy/kubernetes", "../base", 1)
+	if err := files.WriteFile("/overlay/kustomization.yaml", []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	var set appsv1.StatefulSet
+	if err := strict(build(t, files, "/overlay")["apps/v1 StatefulSet headway"], &set); err != nil {
+		t.Fatal(err)
+	}
+	if image := set.Spec.Template.Spec.Containers[0].Image; image != "YOUR/headway:0.2.0" {
+		t.Errorf("the overlay makes the image %q", image)
+	}
+}
+
+// What scrapes finds the port and the certificate, and the rules their job.
+func TestTheServiceMonitorFitsTheService(t *testing.T) {
+	scraped := load[monitoringv1.ServiceMonitor](t, monitoring, "monitoring.coreos.com/v1 ServiceMonitor headway").Spec
+	svc := service(t)
+	selector, err := metav1.LabelSelectorAsSelector(&scraped.Selector)
+	if err != nil || !selector.Matches(labels.Set(svc.Labels)) {
+		t.Errorf("it selects %v (%v), the Service has %v", selector, err, svc.Labels)
+	}
+	endpoint := scraped.Endpoints[0]
+	if len(scraped.Endpoints) != 1 || endpoint.Port != svc.Spec.Ports[0].Name || endpoint.TLSConfig.CA.Secret == nil {
+		t.Errorf("it scrapes %+v", scraped.Endpoints)
+	}
+	secret := ""
+	for _, v := range statefulSet(t).Spec.Template.Spec.Volumes {
+		if v.Secret != nil {
+			secret = v.Secret.SecretName
+		}
+	}
+	if ca := endpoint.TLSConfig.CA.Secret; ca != nil && ca.Name != secret {
+		t.Errorf("its authority is in %q, the pod's in %q", ca.Name, secret)
+	}
+}
+
+func statefulSet(t *testing.T) *appsv1.StatefulSet {
+	return load[appsv1.StatefulSet](t, dir, "apps/v1 StatefulSet headway")
+}
+
+func configMap(t *testing.T) *corev1.ConfigMap {
+	return load[corev1.ConfigMap](t, dir, "v1 ConfigMap headway")
+}
+
+func service(t *testing.T) *corev1.Service {
+	return load[corev1.Service](t, dir, "v1 Service headway")
+}
+
+func networkPolicy(t *testing.T) *networkingv1.NetworkPolicy {
+	return load[networkingv1.NetworkPolicy](t, dir, "networking.k8s.io/v1 NetworkPolicy headway")
+}
+
 func TestUnknownFieldIsRefused(t *testing.T) {
-	text, err := os.ReadFile(dir + "statefulset.yaml")
+	text, err := os.ReadFile(dir + "/statefulset.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
