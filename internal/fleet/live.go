@@ -47,6 +47,7 @@ type Report struct {
 	InFlight int64         // Live.InFlight at that moment; Load.InFlight is the head's own count
 	Interval time.Duration // until the next report is due
 	Sequence uint64
+	beyond   float64 // requests beyond our own; pending tokens are none
 }
 
 // TokensPerRequest is how many pending prompt tokens count as one request more:
@@ -83,12 +84,12 @@ func (l *Load) Everything(limit int64) (n float64, ok bool) {
 	return n, ok
 }
 
-// full reports whether the head has no room by its own word: more requests than
-// it takes at once, or a KV cache that is as good as full. Where the head names
-// no limit, requests that wait have to say so too: the assumed capacity alone
-// proves nothing.
+// full reports whether the head has no room by its own word, whatever of that is
+// ours: more requests than it takes at once, or a KV cache that is as good as
+// full. Where the head names no limit, requests that wait have to say so too, or
+// a utilization of all: the assumed capacity alone proves nothing.
 func (l *Load) full(limit int64) bool {
-	if l.KVCacheUsage >= FullKVCache {
+	if l.KVCacheUsage >= FullKVCache || limit == 0 && l.Requests() == Unknown && l.Utilization >= 1 {
 		return true
 	}
 	return l.Requests() > capacity(limit) && (limit > 0 || l.Queued > 0)
@@ -132,6 +133,12 @@ func (b Beyond) Counted() bool { return b&beyondCounted != 0 }
 
 // Full reports whether the report said that the head was full; see Live.Full.
 func (b Beyond) Full() bool { return b&beyondFull != 0 }
+
+// MayFill reports whether the head may be full with so many of our requests:
+// where it is false, Live.Full is.
+func (b Beyond) MayFill(own, limit int64) bool {
+	return b.Full() || limit > 0 && b.Units() != 0 && uint64(own)*BeyondUnit+b.Units() >= uint64(limit)*BeyondUnit
+}
 
 // Matters reports whether the report says anything that our own count does not.
 func (b Beyond) Matters() bool { return b&(beyondRequests|beyondFull) != 0 }
@@ -279,7 +286,8 @@ func (l *Live) take(load *Load, now time.Time, limit int64, interval time.Durati
 	}
 	word := uint64(Clock(now)) << 32
 	requests, counted := load.requests(limit)
-	more := max(requests-float64(ours), 0)
+	beyond := max(requests-float64(ours), 0)
+	more := beyond
 	if load.PendingPromptTokens != Unknown {
 		counted = true
 		more += float64(load.PendingPromptTokens) / TokensPerRequest
@@ -291,7 +299,7 @@ func (l *Live) take(load *Load, now time.Time, limit int64, interval time.Durati
 		word |= beyondFull
 	}
 	word |= uint64(min(more*BeyondUnit, beyondRequests))
-	l.report.Store(&Report{Load: *load, At: now, Picks: l.Picks(), InFlight: own, Interval: interval, Sequence: sequence})
+	l.report.Store(&Report{Load: *load, At: now, Picks: l.Picks(), InFlight: own, Interval: interval, Sequence: sequence, beyond: beyond})
 	if was := Beyond(l.beyond.Swap(word)); was.Counted() != counted || was == 0 {
 		l.settle()
 	}
@@ -316,15 +324,14 @@ func (l *Live) Exact() (inFlight int64, whole bool) {
 // Beyond is what the last report says beyond our own count.
 func (l *Live) Beyond() Beyond { return Beyond(l.beyond.Load()) }
 
-// Full reports whether the head is full by its own word, and that word is not
-// too old at now.
-func (l *Live) Full(now time.Time) bool {
-	return l.Beyond().Full() && l.saysFull(now)
-}
-
-func (l *Live) saysFull(now time.Time) bool {
+// Full reports whether the head is full by its own word, or what that says beyond
+// our own requests fills it with so many of them; and that word is not too old at
+// now. A head whose requests were ours is not full once they have ended, however
+// few it takes at once.
+func (l *Live) Full(own, limit int64, now time.Time) bool {
 	report := l.report.Load()
-	return report != nil && report.saysFull(now)
+	return report != nil && report.saysFull(now) &&
+		(l.Beyond().Full() || limit > 0 && report.beyond > 0 && float64(own)+report.beyond >= float64(limit))
 }
 
 // Runs reports whether the head says by itself that as many requests as we

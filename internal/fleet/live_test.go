@@ -52,7 +52,9 @@ func TestBeyond(t *testing.T) {
 		"more than our own":       {100, load(func(l *Load) { l.InFlight = 17 }), 7, true, false},
 		"waiting":                 {100, load(func(l *Load) { l.Queued = 12 }), 2, true, false},
 		"running and waiting":     {100, load(func(l *Load) { l.InFlight, l.Queued = 9, 9 }), 8, true, false},
-		"all places":              {100, load(func(l *Load) { l.InFlight = 100 }), 90, true, false},
+		"all places":              {100, load(func(l *Load) { l.InFlight = 100 }), 90, true, true},
+		"all places but one":      {100, load(func(l *Load) { l.InFlight = 99 }), 89, true, false},
+		"all places are our own":  {10, load(func(l *Load) { l.InFlight = 10 }), 0, true, false},
 		"all places, one waits":   {100, load(func(l *Load) { l.InFlight, l.Queued = 100, 1 }), 91, true, true},
 		"more than all":           {100, load(func(l *Load) { l.InFlight = 101 }), 91, true, true},
 		"no limit, none waits":    {0, load(func(l *Load) { l.InFlight = 900 }), 890, true, false},
@@ -61,6 +63,10 @@ func TestBeyond(t *testing.T) {
 		"KV cache":                {100, load(func(l *Load) { l.KVCacheUsage = 0.95 }), 0, false, true},
 		"KV cache, nearly":        {100, load(func(l *Load) { l.KVCacheUsage = 0.949 }), 0, false, false},
 		"utilization alone":       {100, load(func(l *Load) { l.Utilization = 0.6 }), 50, true, false},
+		"all is used":             {100, load(func(l *Load) { l.Utilization = 1 }), 90, true, true},
+		"all is used, no limit":   {0, load(func(l *Load) { l.Utilization = 1 }), 246, true, true},
+		"all is used by few":      {100, load(func(l *Load) { l.Utilization, l.InFlight = 1, 12 }), 2, true, false},
+		"tokens take no place":    {13, load(func(l *Load) { l.InFlight, l.PendingPromptTokens = 11, 8192 }), 5, true, false},
 		"utilization, no limit":   {0, load(func(l *Load) { l.Utilization = 0.5 }), 118, true, false},
 		"utilization beside":      {100, load(func(l *Load) { l.Utilization, l.InFlight = 0.6, 12 }), 2, true, false},
 		"pending tokens":          {100, load(func(l *Load) { l.InFlight, l.PendingPromptTokens = 12, 4096 }), 4, true, false},
@@ -73,8 +79,11 @@ func TestBeyond(t *testing.T) {
 		}
 		l.take(c.load, someTime, c.limit, time.Second, 1)
 		b := l.Beyond()
-		if math.Abs(b.Requests()-c.beyond) > 0.07 || b.Counted() != c.counted || b.Full() != c.full || l.Full(someTime) != c.full {
-			t.Errorf("%s: %v beyond, counted %v, full %v; want %v, %v, %v", name, b.Requests(), b.Counted(), b.Full(), c.beyond, c.counted, c.full)
+		if math.Abs(b.Requests()-c.beyond) > 0.07 || b.Counted() != c.counted || l.Full(10, c.limit, someTime) != c.full {
+			t.Errorf("%s: %v beyond, counted %v, full %v; want %v, %v, %v", name, b.Requests(), b.Counted(), !c.full, c.beyond, c.counted, c.full)
+		}
+		if c.full && !b.MayFill(10, c.limit) {
+			t.Errorf("%s: it may not be full", name)
 		}
 		if want := c.beyond > 0 || c.full; b.Matters() != want {
 			t.Errorf("%s: matters %v", name, b.Matters())
@@ -112,6 +121,26 @@ func TestWhatHasJustEndedIsNotTheLoadOfOthers(t *testing.T) {
 	}
 }
 
+// Our own requests come and go between two reports: a head is full as long as they
+// and what is beyond them fill it.
+func TestAHeadIsFullWithTheRequestsOfNow(t *testing.T) {
+	for _, c := range []struct{ limit, own, reported int64 }{{1, 1, 1}, {4, 4, 4}, {4, 2, 4}, {4, 0, 4}, {4, 1, 2}, {100, 40, 99}} {
+		var l Live
+		for range c.own {
+			l.TryAcquire(0)
+		}
+		load := UnknownLoad()
+		load.InFlight = c.reported
+		l.take(&load, someTime, c.limit, time.Second, 0)
+		for own := range c.limit {
+			want := c.reported > c.own && own+c.reported-c.own >= c.limit
+			if got := l.Full(own, c.limit, someTime); got != want || got && !l.Beyond().MayFill(own, c.limit) {
+				t.Errorf("%d of %d reported when %d were ours: with %d of ours it is full: %v", c.reported, c.limit, c.own, own, got)
+			}
+		}
+	}
+}
+
 func TestReportsAgeByTheirOwnClock(t *testing.T) {
 	var l Live
 	load := UnknownLoad()
@@ -123,15 +152,15 @@ func TestReportsAgeByTheirOwnClock(t *testing.T) {
 	if got := l.Beyond().Age(Clock(someTime.Add(-time.Second))); got != 0 {
 		t.Errorf("a report that is newer than the clock is %d ms old; want 0", got)
 	}
-	if !l.Full(someTime.Add(39*time.Second)) || l.Full(someTime.Add(40*time.Second)) {
+	if !l.Full(0, 0, someTime.Add(39*time.Second)) || l.Full(0, 0, someTime.Add(40*time.Second)) {
 		t.Error("with reports every 20 s the word that the head is full holds for 40 s")
 	}
 	l.take(&load, someTime, 0, time.Second, 0)
-	if !l.Full(someTime.Add(9*time.Second)) || l.Full(someTime.Add(10*time.Second)) {
+	if !l.Full(0, 0, someTime.Add(9*time.Second)) || l.Full(0, 0, someTime.Add(10*time.Second)) {
 		t.Error("with reports every second it holds for 10 s")
 	}
 	l.forget()
-	if l.Report() != nil || l.Beyond() != 0 || l.Full(someTime) {
+	if l.Report() != nil || l.Beyond() != 0 || l.Full(0, 0, someTime) {
 		t.Error("a forgotten report still says something")
 	}
 }

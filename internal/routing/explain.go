@@ -134,7 +134,7 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 		case filter != "":
 		case h.Ejected():
 			filter = FilterEjected
-		case h.Live.Full(in.Now):
+		case h.Live.Full(h.Live.InFlight(), h.MaxInFlight, in.Now):
 			filter = FilterFull
 		}
 		e.Candidates = append(e.Candidates, Candidate{

@@ -310,7 +310,7 @@ func (k *ranking) compare(in *Input, t *Tier) bool {
 			if !l.OwnCounts() {
 				return false
 			}
-			cost = f.cost(in, l, inFlight, perLoad[i])
+			cost = f.cost(in, l, inFlight, limits[i], perLoad[i])
 		}
 		if bounded && (limits[i] > 0 && inFlight >= limits[i] || in.excluded(r.Heads[i])) || !k.wants(cost) {
 			continue
@@ -323,9 +323,9 @@ func (k *ranking) compare(in *Input, t *Tier) bool {
 
 // cost is the load of a head if one request more were there, +Inf where it is
 // passed over.
-func (f *field) cost(in *Input, l *fleet.Live, inFlight int64, perLoad float64) float64 {
+func (f *field) cost(in *Input, l *fleet.Live, inFlight, limit int64, perLoad float64) float64 {
 	b := l.Beyond()
-	if b.Full() != in.resort && in.passes(l, b) {
+	if !in.takes(l, b, inFlight, limit) {
 		return math.Inf(1)
 	}
 	return (float64(inFlight+1) + l.SlowStart(in.Now) + f.extra(b, perLoad)) * perLoad
@@ -419,18 +419,19 @@ func signals(h *fleet.Head, now time.Time, compared bool) []Signal {
 	if !own {
 		list = append(list, Signal{Name: "picked_since_report", Value: float64(h.Live.Picks() - report.Picks), Used: compared})
 	}
-	full, young := h.Live.Full(now), age < reportWorth
+	full, young := h.Live.Full(h.Live.InFlight(), h.MaxInFlight, now), age < reportWorth
+	list[0].Used = list[0].Used || full && !h.Live.Beyond().Full()
 	number := func(name string, v float64, used bool) {
 		if !math.IsNaN(v) && v != float64(fleet.Unknown) {
 			list = append(list, Signal{name, v, age, used})
 		}
 	}
-	counts := compared && young || full && report.KVCacheUsage < fleet.FullKVCache
+	counts := compared && young || full && !(report.KVCacheUsage >= fleet.FullKVCache)
 	number("reported_in_flight", float64(report.Load.InFlight), counts)
 	number("reported_queued", float64(report.Queued), counts)
 	number("pending_prompt_tokens", float64(report.PendingPromptTokens), compared && young)
 	number("kv_cache_usage", report.KVCacheUsage, full && report.KVCacheUsage >= fleet.FullKVCache)
-	number("utilization", report.Utilization, compared && young && report.Requests() == fleet.Unknown)
+	number("utilization", report.Utilization, counts && report.Requests() == fleet.Unknown)
 	number("tokens_per_second", report.TokensPerSecond, false)
 	return list
 }

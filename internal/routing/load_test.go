@@ -125,7 +125,13 @@ func TestAnExplanationMarksTheSignalsThatCount(t *testing.T) {
 		load.KVCacheUsage, load.Queued = 0.5, 30
 		report(load)
 		want("round_robin", "full", "reported_in_flight", "reported_queued")
+		load.Queued, load.InFlight = 0, 10
+		report(load)
+		want("round_robin", "full", "in_flight", "reported_in_flight", "reported_queued")
 		load = fleet.UnknownLoad()
+		load.Utilization, load.TokensPerSecond = 1, 9
+		report(load)
+		want("round_robin", "full", "in_flight", "utilization")
 		load.Utilization, load.TokensPerSecond = 0.3, 9
 		report(load)
 		want("least_loaded", "", "in_flight", "utilization")

@@ -198,29 +198,37 @@ func (in *Input) Remembered() *fleet.Head {
 // and the caller did not exclude it. Where no other head is left the router asks
 // again for those that are full by their own word; they alone are available then.
 func (in *Input) Available(h *fleet.Head) bool {
-	if h.MaxInFlight > 0 && h.Live.InFlight() >= h.MaxInFlight || in.excluded(h) {
+	own := h.Live.InFlight()
+	if h.MaxInFlight > 0 && own >= h.MaxInFlight || in.excluded(h) {
 		return false
 	}
-	b := h.Live.Beyond()
-	return b.Full() == in.resort || !in.passes(h.Live, b)
+	return in.takes(h.Live, h.Live.Beyond(), own, h.MaxInFlight)
 }
 
 // fits is Available for head i of r, which it looks at only if it has to.
 func (in *Input) fits(r *fleet.Ranked, i int) bool {
 	l := r.Lives[i]
-	if limit := r.Limits[i]; limit > 0 && l.InFlight() >= limit || in.excluded(r.Heads[i]) {
+	own, limit := l.InFlight(), r.Limits[i]
+	if limit > 0 && own >= limit || in.excluded(r.Heads[i]) {
 		return false
 	}
-	b := l.Beyond()
-	return b.Full() == in.resort || !in.passes(l, b)
+	return in.takes(l, l.Beyond(), own, limit)
 }
 
-// passes reports whether a head is passed over for being full by its own word,
-// or for not being so where only those are looked for.
-func (in *Input) passes(l *fleet.Live, b fleet.Beyond) bool {
-	full := b.Full() && l.Full(in.Now)
-	in.passed = in.passed || full && !in.resort
-	return full != in.resort
+// takes reports whether a head with so many of our requests is not passed over
+// for being full by its own word, or for not being so where only those are looked
+// for.
+func (in *Input) takes(l *fleet.Live, b fleet.Beyond, own, limit int64) bool {
+	if !b.MayFill(own, limit) {
+		return !in.resort
+	}
+	return in.takesFull(l, own, limit)
+}
+
+func (in *Input) takesFull(l *fleet.Live, own, limit int64) bool {
+	full := l.Full(own, limit, in.Now)
+	in.passed = in.passed || full && !in.resort && (limit == 0 || own < limit)
+	return full == in.resort
 }
 
 // excluded reports whether the caller excluded the head.
