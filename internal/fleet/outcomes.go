@@ -27,7 +27,7 @@ type outcomes struct {
 	registry *Registry
 	errors   atomic.Int64     // since the last request that ended well
 	halves   [2]atomic.Uint64 // of the window: number, requests and errors in one word each
-	quiet    atomic.Int64     // Unix nanoseconds up to which no threshold is acted on
+	quiet    atomic.Int64     // nanoseconds after Registry.began up to which no threshold is acted on
 	held     atomic.Bool      // the mass-expiry guard keeps the head
 	trial    atomic.Int64     // of an ejected head
 }
@@ -78,7 +78,7 @@ func (o *outcomes) observe(h *Head, end Ending, at time.Time) {
 	default:
 		failures := o.errors.Add(1)
 		requests, errors := o.count(at, 1)
-		if why, detail := r.eject.judge(failures, requests, errors); why != "" && at.UnixNano() >= o.quiet.Load() {
+		if why, detail := r.eject.judge(failures, requests, errors); why != "" && int64(at.Sub(r.began)) >= o.quiet.Load() {
 			r.judgeHead(h, why, detail)
 		}
 	}
@@ -160,5 +160,5 @@ func (o *outcomes) silence(until time.Time) {
 		o.quiet.Store(math.MaxInt64)
 		return
 	}
-	o.quiet.Store(until.UnixNano())
+	o.quiet.Store(int64(until.Sub(o.registry.began)))
 }

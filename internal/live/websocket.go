@@ -134,7 +134,7 @@ func (s *session) read() {
 		if wait := s.rate.take(time.Now()); wait > 0 {
 			s.hub.metrics.throttled.Inc()
 			s.pause(wait)
-			s.wire.heard.Store(time.Now().UnixNano()) // its silence is ours
+			s.wire.hear() // its silence is ours
 		}
 	}
 }
@@ -241,8 +241,7 @@ func (s *session) watch(ctx context.Context) {
 			return
 		case <-wake:
 		}
-		silent := time.Since(time.Unix(0, s.wire.heard.Load()))
-		if silent > s.hub.o.Timing.Heartbeat && pinged.CompareAndSwap(false, true) {
+		if s.wire.silent() > s.hub.o.Timing.Heartbeat && pinged.CompareAndSwap(false, true) {
 			go func() {
 				defer pinged.Store(false)
 				s.ping(ctx)

@@ -23,7 +23,8 @@ import (
 type wire struct {
 	net.Conn
 	timeout time.Duration
-	heard   atomic.Int64 // Unix nanoseconds of the last input
+	begun   time.Time    // when the connection was taken over
+	heard   atomic.Int64 // nanoseconds after begun of the last input
 	rude    atomic.Bool  // the client's goodbye was no text
 
 	mu  sync.Mutex
@@ -49,10 +50,16 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	n, err := w.Conn.Read(p)
 	if n > 0 {
-		w.heard.Store(time.Now().UnixNano())
+		w.hear()
 	}
 	return n, err
 }
+
+// hear notes that there was input, by the clock that does not jump.
+func (w *wire) hear() { w.heard.Store(int64(time.Since(w.begun))) }
+
+// silent is how long there was no input.
+func (w *wire) silent() time.Duration { return time.Since(w.begun) - time.Duration(w.heard.Load()) }
 
 // Write implements net.Conn.
 func (w *wire) Write(p []byte) (int, error) {
@@ -131,8 +138,7 @@ func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	h.wire = &wire{Conn: conn, timeout: h.timeout}
-	h.wire.heard.Store(time.Now().UnixNano())
+	h.wire = &wire{Conn: conn, timeout: h.timeout, begun: time.Now()}
 	return h.wire, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(h.wire, writeBuffer)), nil
 }
 

@@ -72,6 +72,7 @@ type Monitor struct {
 	places  chan struct{}
 	asked   atomic.Int64     // queries that have a place or wait for one
 	last    map[*series]bool // that the last scrape wrote
+	at      int64            // when it was, in milliseconds
 	seen    time.Time        // when RulesFile was changed
 	recent  recent           // log of what the snapshot lacks
 	unsaved bool             // whether the last process left such a log
@@ -176,11 +177,13 @@ func (m *Monitor) Step(ctx context.Context) {
 	begin := time.Now()
 	now := m.o.Now()
 	at := timestamp.FromTime(now)
-	if m.last == nil {
-		if err := m.store.cut(at); err != nil { // once
+	if m.last == nil || at < m.at { // at the start, or the clock was set back
+		if err := m.store.cut(at); err != nil {
 			m.o.Log.Error("samples of a clock that was ahead could not be dropped", "error", err)
 		}
+		m.unsaved = m.unsaved || m.last != nil // what was written beside the snapshot goes too
 	}
+	m.at = at
 	samples, err := m.scraper.scrape(nil)
 	up := 1.0
 	if err != nil {

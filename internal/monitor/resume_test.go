@@ -193,6 +193,32 @@ func TestAKillCostsNoStepBefore(t *testing.T) {
 	}
 }
 
+// A clock that is set back while the monitor runs keeps no sample away, then or
+// after a kill.
+func TestAClockThatIsSetBack(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "monitor.history")
+	keep := func(o *monitor.Options) { o.Snapshot = file }
+	w := newWorld(t, keep)
+	w.heads.Set(7)
+	w.pass(10, nil)
+	before := w.now
+	w.now = w.now.Add(-time.Hour)
+	w.heads.Set(3)
+	w.pass(3, nil)
+	w.near(`active_heads`, 3)
+	w.near(`count_over_time(active_heads[1h])`, 3)
+	killed := newWorld(t, keep)
+	killed.heads.Set(4)
+	killed.now = w.now.Add(15 * time.Second)
+	killed.pass(1, nil)
+	killed.near(`active_heads`, 4)
+	killed.near(`count_over_time(active_heads[1h])`, 4)
+	w.now = before
+	w.heads.Set(5)
+	w.pass(1, nil)
+	w.near(`active_heads`, 5)
+}
+
 // Samples of a clock that was ahead do not keep those of now away.
 func TestAClockThatWasAhead(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "monitor.history")

@@ -19,7 +19,7 @@ type client struct {
 	gone chan struct{} // closed by end
 	once sync.Once
 
-	spoke    atomic.Int64         // when its last command came, in nanoseconds of Unix time
+	spoke    atomic.Int64         // when its last command came, in nanoseconds after Embedded.began
 	receives atomic.Pointer[[]by] // never changed: what of its subscriptions matches the channel
 	lines    chan string          // that wait for it; made before receives first has something
 
@@ -44,7 +44,7 @@ func newClient(e *Embedded, conn net.Conn) *client {
 	if a, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
 		c.from = a.Addr().Unmap()
 	}
-	c.spoke.Store(time.Now().UnixNano())
+	c.spoke.Store(int64(time.Since(e.began)))
 	c.receives.Store(&[]by{})
 	return c
 }
@@ -81,7 +81,7 @@ func (c *client) serve() {
 	for {
 		cmd, err := c.next(r)
 		if err == nil {
-			c.spoke.Store(time.Now().UnixNano())
+			c.spoke.Store(int64(time.Since(c.e.began)))
 			err = c.obey(cmd)
 		}
 		if err != nil {
