@@ -67,7 +67,7 @@ var dialers = map[string]string{
 	"internal/outbound net/http.Transport":                   "-",
 	"internal/access outbound.NewClient":                     "oidc", // for tests; the app gives its own
 	"internal/app outbound.NewClient":                        "oidc acme alertmanager webhook",
-	"internal/app outbound.NewDialer":                        "nats",
+	"internal/app outbound.NewDialer":                        "nats",                 // and for redis, where each call is counted
 	"internal/monitor outbound.NewClient":                    "alertmanager webhook", // for tests; the app gives its own
 	"internal/natsmq nats.go.Connect":                        "nats",                 // with the dialer of the app; else within the process
 	"internal/pki golang.org/x/crypto/acme.Client":           "acme",                 // with the client of the app

@@ -2,12 +2,16 @@ package app
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"headway/internal/address"
 	"headway/internal/monitor"
 	"headway/internal/outbound"
 )
@@ -80,4 +84,21 @@ func (o *outside) message(queue, status string, n uint64) {
 	if c := o.messages[queue+" "+status]; c != nil {
 		c.Add(float64(n))
 	}
+}
+
+// mayCall refuses servers of a setting, separated by commas, that must not be
+// called. They may be private, since the operator names them, and no service of
+// this kind has a link-local address. What a name resolves to, and what such a
+// server names besides itself, is checked when it is dialed.
+func mayCall(setting, servers string) error {
+	for server := range strings.SplitSeq(servers, ",") {
+		u, err := url.Parse(strings.TrimSpace(server))
+		if err != nil { // the configuration has checked it
+			return fmt.Errorf("%s is not a URL", setting)
+		}
+		if wrong := address.CheckHost(u.Hostname(), false, ""); wrong != "" {
+			return fmt.Errorf("%s %s", setting, wrong)
+		}
+	}
+	return nil
 }

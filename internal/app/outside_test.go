@@ -3,12 +3,16 @@ package app_test
 import (
 	"bytes"
 	"encoding/base64"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"headway/internal/app"
 	"headway/internal/config"
 )
 
@@ -107,5 +111,28 @@ func done(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// The servers of the message queue and of Redis are the operator's, wherever they
+// are, but no server of that kind has a link-local or a metadata address, in any
+// form: neither in the setting nor where a server leads on to.
+func TestServersThatMustNotBeCalled(t *testing.T) {
+	for _, host := range []string{"169.254.169.254", "[::ffff:169.254.169.254]", "[::a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]", "[fe80::1]", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "metadata.google.internal", "0.0.0.0"} {
+		for setting, change := range map[string]func(*config.Config){
+			"queue.url": func(c *config.Config) {
+				c.Redis.Mode, c.Queue.Mode, c.Queue.URL = "off", "external", "nats://127.0.0.1:1, nats://"+host+":4222"
+			},
+			"redis.url": func(c *config.Config) {
+				c.Queue.Mode, c.Redis.Mode, c.Redis.URL = "off", "external", "redis://"+host+":6379"
+			},
+		} {
+			c := defaults(t)
+			c.Listen, c.DataDir, c.Audit.File = "127.0.0.1:0", filepath.Join(t.TempDir(), "data"), filepath.Join(t.TempDir(), "audit.log")
+			change(&c)
+			if _, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), setting) {
+				t.Errorf("%s with %s: %v", setting, host, err)
+			}
+		}
 	}
 }

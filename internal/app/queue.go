@@ -42,9 +42,12 @@ func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
 		},
 	}
 	if c.Mode == "external" {
+		if err := mayCall("queue.url", c.URL); err != nil {
+			return err
+		}
 		o.External = natsmq.External{
 			URL: c.URL, CredsFile: c.CredsFile, TokenFile: c.TokenFile, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
-			Dialer: outbound.NewDialer(outbound.Options{Timeout: queueTimeout, AllowLinkLocal: true, Count: a.outside.counts("nats")}),
+			Dialer: outbound.NewDialer(outbound.Options{Timeout: queueTimeout, Count: a.outside.counts("nats")}),
 		}
 	}
 	queue, err := natsmq.Open(o)

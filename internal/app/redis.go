@@ -6,15 +6,20 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/audit"
+	"headway/internal/outbound"
 	"headway/internal/redisaudit"
 )
 
 // cursorFile keeps in the data directory how far the audit trail was published.
 const cursorFile = "redis.cursor"
+
+// redisTimeout is for connecting to an external one.
+const redisTimeout = 2 * time.Second
 
 // openRedis makes what publishes the audit trail on its Redis channel.
 func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) error {
@@ -27,8 +32,12 @@ func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) erro
 		if c.URL == "" {
 			return errors.New("redis.mode is external, but redis.url names no server")
 		}
+		if err := mayCall("redis.url", c.URL); err != nil {
+			return err
+		}
 		external, err := redisaudit.Open(redisaudit.Options{
 			URL: c.URL, PasswordFile: c.PasswordFile, Channel: c.Channel, Stream: c.Stream, Counted: a.outside.counts("redis"),
+			Dial: outbound.NewDialer(outbound.Options{Timeout: redisTimeout}).DialContext,
 		})
 		if err != nil {
 			return err

@@ -4,8 +4,10 @@ package redisaudit
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -26,7 +28,11 @@ type Options struct {
 	Stream       string              // "": none
 	StreamLength int64               // entries that the stream keeps, about; 0: 1,000,000
 	Counted      func(status string) // required; told success or error for each call of the server
+	Dial         Dial                // nil: that of the library
 }
+
+// Dial connects to a server.
+type Dial func(ctx context.Context, network, to string) (net.Conn, error)
 
 // Time limits of a call.
 const (
@@ -66,7 +72,31 @@ func Open(o Options) (*Sink, error) {
 	options.DialerRetries = 1
 	options.PoolSize, options.MaxActiveConns = 1, 2
 	options.DisableIdentity = true
+	if o.Dial != nil {
+		options.Dialer = dialer(o.Dial, options.TLSConfig)
+	}
 	return &Sink{o: o, client: redis.NewClient(options)}, nil
+}
+
+// dialer connects as the library does, by way of another dialer: with TLS where
+// the URL has it.
+func dialer(dial Dial, config *tls.Config) Dial {
+	if config == nil {
+		return dial
+	}
+	return func(ctx context.Context, network, to string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		plain, err := dial(ctx, network, to)
+		if err != nil {
+			return nil, err
+		}
+		conn := tls.Client(plain, config)
+		if err := conn.HandshakeContext(ctx); err != nil {
+			return nil, errors.Join(err, plain.Close())
+		}
+		return conn, nil
+	}
 }
 
 // quiet takes from go-redis the log of the whole process that it writes to

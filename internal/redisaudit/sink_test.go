@@ -2,9 +2,12 @@ package redisaudit_test
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -161,4 +164,60 @@ func TestReceiversAreTheLeast(t *testing.T) {
 		}
 		_ = sink.Close()
 	}
+}
+
+// The server is reached by the dialer that is given, with TLS where the URL has
+// it, and what that refuses is not called.
+func TestTheGivenDialerIsUsed(t *testing.T) {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	at := server.Listener.Addr().String()
+	for url, greeted := range map[string]bool{"redis://" + at: false, "rediss://" + at + "?skip_verify=true": true} {
+		var dialed []net.Conn
+		sink, err := redisaudit.Open(redisaudit.Options{
+			URL: url, Channel: redisaudit.Channel, Counted: func(string) {},
+			Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, to)
+				dialed = append(dialed, &counting{Conn: conn})
+				return dialed[len(dialed)-1], err
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := sink.Publish(t.Context(), [][]byte{[]byte("x")}); err == nil || len(dialed) == 0 {
+			t.Fatalf("%s: %d dialed, %v", url, len(dialed), err)
+		}
+		if first := dialed[0].(*counting).first; (first == 22) != greeted { // a handshake record
+			t.Errorf("%s begins with %d", url, first)
+		}
+		if err := sink.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	refused := errors.New("it must not be called")
+	sink, err := redisaudit.Open(redisaudit.Options{
+		URL: "redis://" + at, Channel: redisaudit.Channel, Counted: func(string) {},
+		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, refused },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sink.Close() }()
+	if n, _, err := sink.Publish(t.Context(), [][]byte{[]byte("x")}); n != 0 || !errors.Is(err, refused) {
+		t.Errorf("%d arrived, %v", n, err)
+	}
+}
+
+// counting keeps the first byte that is written.
+type counting struct {
+	net.Conn
+	first byte
+}
+
+func (c *counting) Write(b []byte) (int, error) {
+	if c.first == 0 && len(b) > 0 {
+		c.first = b[0]
+	}
+	return c.Conn.Write(b)
 }
