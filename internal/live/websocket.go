@@ -63,9 +63,13 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request, peer Peer) 
 	defer leave()
 	unlimited(w)
 	hijack := &hijacked{ResponseWriter: w, timeout: h.o.Timing.Write}
+	s := &session{hub: h, peer: peer, rate: allowance{perSecond: h.o.MaxRate}}
 	conn, err := websocket.Accept(hijack, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // httpapi refuses other sites' pages on every route
 		CompressionMode:    websocket.CompressionDisabled,
+		// Both are called by the goroutine that reads.
+		OnPingReceived: func(context.Context, []byte) bool { s.spend(); return true },
+		OnPongReceived: func(context.Context, []byte) { s.spend() },
 	})
 	if err != nil {
 		return nil // the library has answered
@@ -74,7 +78,7 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request, peer Peer) 
 	conn.SetReadLimit(h.o.MaxMessage)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	defer cancel()
-	s := &session{hub: h, peer: peer, conn: conn, wire: hijack.wire, ctx: ctx, rate: allowance{perSecond: h.o.MaxRate}}
+	s.conn, s.wire, s.ctx = conn, hijack.wire, ctx
 	if peer.Principal != nil {
 		s.become(peer.Principal)
 	}
@@ -115,7 +119,9 @@ func (s *session) read() {
 		// The context is never cancelled: what ends the connection ends the read.
 		kind, reader, err := s.conn.Reader(context.Background())
 		if err == nil && kind == websocket.MessageText {
+			s.wire.most = maxFraming * (s.hub.o.MaxMessage + maxFraming)
 			s.buf, err = readAll(s.buf[:0], reader)
+			s.wire.most = 0
 		}
 		switch {
 		case err != nil:
@@ -131,11 +137,17 @@ func (s *session) read() {
 		if cap(s.buf) > maxKept {
 			s.buf = nil
 		}
-		if wait := s.rate.take(time.Now()); wait > 0 {
-			s.hub.metrics.throttled.Inc()
-			s.pause(wait)
-			s.wire.hear() // its silence is ours
-		}
+		s.spend()
+	}
+}
+
+// spend takes a message, a ping or a pong from what the client may send, and
+// waits where nothing is left. Only the goroutine that reads calls it.
+func (s *session) spend() {
+	if wait := s.rate.take(time.Now()); wait > 0 {
+		s.hub.metrics.throttled.Inc()
+		s.pause(wait)
+		s.wire.hear() // its silence is ours
 	}
 }
 
@@ -152,6 +164,8 @@ func (s *session) pause(d time.Duration) {
 // broken ends a connection that cannot be read from any more.
 func (s *session) broken(err error) {
 	switch {
+	case errors.Is(err, errFragments):
+		s.end(websocket.StatusPolicyViolation, droppedInvalid, "a message has too many fragments")
 	case errors.Is(err, websocket.ErrMessageTooBig), s.wire.rude.Load():
 		s.hub.metrics.dropped[overWebSocket][droppedInvalid].Inc() // the library has said so
 	case s.wire.failure() != nil:

@@ -555,3 +555,82 @@ func TestAFloodWaits(t *testing.T) {
 		t.Error("nothing was counted")
 	}
 }
+
+// Pings and pongs that nobody asked for wait as messages do: each costs an
+// answer, or the look for who waits for it.
+func TestAFloodOfPingsWaits(t *testing.T) {
+	for name, op := range map[string]ws.OpCode{"pings": ws.OpPing, "pongs": ws.OpPong} {
+		w := newWorld(t, func(o *live.Options) { o.MaxRate = 200 })
+		conn := w.raw()
+		var frames bytes.Buffer
+		for range 300 {
+			if err := ws.WriteFrame(&frames, ws.MaskFrame(ws.NewFrame(op, true, []byte("x")))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := ws.WriteFrame(&frames, ws.MaskFrame(ws.NewTextFrame([]byte(`{"id":1,"type":"ping"}`)))); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		if _, err := conn.Write(frames.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		for answered := false; !answered; {
+			f, err := readFrame(conn)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			answered = f.Header.OpCode == ws.OpText
+		}
+		if took := time.Since(begin); took < 400*time.Millisecond { // 200 at once, 100 at 200 a second
+			t.Errorf("300 %s took %s", name, took)
+		}
+		if w.value("headway_live_throttled_total") == 0 {
+			t.Errorf("%s: nothing was counted", name)
+		}
+	}
+}
+
+// A message in fragments of nothing, which never ends and never gets too long,
+// ends the connection; one in fragments of a byte each is a message.
+func TestFragmentsOfNothing(t *testing.T) {
+	w := newWorld(t)
+	conn := w.raw()
+	var frames bytes.Buffer
+	put := func(f ws.Frame) {
+		t.Helper()
+		if err := ws.WriteFrame(&frames, ws.MaskFrame(f)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := `{"id":1,"type":"ping","data":"` + strings.Repeat("x", 64<<10-40) + `"}`
+	for i := range len(text) {
+		op := ws.OpContinuation
+		if i == 0 {
+			op = ws.OpText
+		}
+		put(ws.NewFrame(op, i == len(text)-1, []byte{text[i]}))
+	}
+	if _, err := conn.Write(frames.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := readFrame(conn); err != nil || f.Header.OpCode != ws.OpText || !bytes.Contains(f.Payload, []byte(`"answer"`)) {
+		t.Fatalf("a message in fragments of a byte: %v %.200s, %v", f.Header, f.Payload, err)
+	}
+	frames.Reset()
+	put(ws.NewFrame(ws.OpText, false, nil))
+	for range 200_000 {
+		put(ws.NewFrame(ws.OpContinuation, false, nil))
+	}
+	_, _ = conn.Write(frames.Bytes()) // the server closes in the middle
+	for {
+		f, err := readFrame(conn)
+		if err != nil || f.Header.OpCode == ws.OpClose {
+			break
+		}
+	}
+	w.until("it is gone", func() bool { return w.value("websocket_connections") == 0 })
+	if n := w.value("headway_live_dropped_total", "websocket", "invalid"); n != 1 {
+		t.Errorf("%v dropped as invalid", n)
+	}
+}

@@ -2,6 +2,7 @@ package live
 
 import (
 	"bufio"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -26,6 +27,8 @@ type wire struct {
 	begun   time.Time    // when the connection was taken over
 	heard   atomic.Int64 // nanoseconds after begun of the last input
 	rude    atomic.Bool  // the client's goodbye was no text
+
+	most int64 // bytes that may still come of the message that is read; 0: there is none. Of the reading goroutine
 
 	mu  sync.Mutex
 	out []byte // answers that wait
@@ -52,6 +55,11 @@ func (w *wire) Read(p []byte) (int, error) {
 	if n > 0 {
 		w.hear()
 	}
+	if w.most > 0 {
+		if w.most -= int64(n); w.most <= 0 {
+			return 0, errFragments
+		}
+	}
 	return n, err
 }
 
@@ -60,6 +68,14 @@ func (w *wire) hear() { w.heard.Store(int64(time.Since(w.begun))) }
 
 // silent is how long there was no input.
 func (w *wire) silent() time.Duration { return time.Since(w.begun) - time.Duration(w.heard.Load()) }
+
+// errFragments ends a message that does not end: fragments of nothing count for
+// no byte of it, and there may be any number.
+var errFragments = errors.New("too many fragments")
+
+// maxFraming is how many bytes come at most for one of a message, in fragments
+// of a byte each with the frame around it.
+const maxFraming = 8
 
 // Write implements net.Conn.
 func (w *wire) Write(p []byte) (int, error) {
