@@ -24,6 +24,7 @@ const (
 	fetchBurst    = 5
 	keysFresh     = 15 * time.Minute // then a key that the issuer took away is not accepted any more
 	maxDocument   = 1 << 20          // bytes of an answer of the issuer
+	maxKeys       = 200              // of an issuer: a token that names none is tried with each
 )
 
 // issuerKeys are the public keys of an issuer. They are fetched when a token
@@ -221,6 +222,9 @@ func (k *issuerKeys) ask(ctx context.Context, url string) (string, []jose.JSONWe
 	}
 	if err := k.get(ctx, url, &answer); err != nil {
 		return "", nil, err
+	}
+	if len(answer.Keys) > maxKeys {
+		return "", nil, fmt.Errorf("it has %d keys; at most %d are read", len(answer.Keys), maxKeys)
 	}
 	var set []jose.JSONWebKey
 	for _, raw := range answer.Keys {

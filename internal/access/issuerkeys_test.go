@@ -316,13 +316,16 @@ func TestAFetchOfAnotherProvesNothing(t *testing.T) {
 // What the issuer answers is believed only as far as it is its own.
 func TestAnswersThatAreNotTheIssuers(t *testing.T) {
 	for name, answers := range map[string]map[string]string{
-		"another's name":        {"/.well-known/openid-configuration": `{"issuer":"https://evil.example","jwks_uri":"URL/keys"}`},
-		"keys in a file":        {"/.well-known/openid-configuration": `{"issuer":"URL","jwks_uri":"file:///etc/passwd"}`},
-		"no keys named":         {"/.well-known/openid-configuration": `{"issuer":"URL"}`},
-		"a page":                {"/.well-known/openid-configuration": `<html>log in</html>`},
-		"a set without keys":    {"/keys": `{"keys":[]}`},
-		"only keys for others":  {"/keys": `{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"x"},7]}`},
-		"an answer without end": {"/keys": `{"keys":[` + strings.Repeat(" ", 2<<20) + `]}`},
+		"another's name":          {"/.well-known/openid-configuration": `{"issuer":"https://evil.example","jwks_uri":"URL/keys"}`},
+		"keys in a file":          {"/.well-known/openid-configuration": `{"issuer":"URL","jwks_uri":"file:///etc/passwd"}`},
+		"no keys named":           {"/.well-known/openid-configuration": `{"issuer":"URL"}`},
+		"a page":                  {"/.well-known/openid-configuration": `<html>log in</html>`},
+		"a set without keys":      {"/keys": `{"keys":[]}`},
+		"only keys for others":    {"/keys": `{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"x"},7]}`},
+		"too many keys":           {"/keys": `{"keys":[` + strings.Repeat(`{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},`, 200) + `{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`},
+		"keys that are too large": {"/keys": `{"keys":[{"kty":"RSA","e":"AQAB","n":"` + strings.Repeat("_", 3_000) + `"},{"kty":"RSA","e":"` + strings.Repeat("_", 1000) + `","n":"` + strings.Repeat("_", 342) + `"}]}`},
+		"deep JSON":               {"/keys": `{"keys":` + strings.Repeat("[", 500_000)},
+		"an answer without end":   {"/keys": `{"keys":[` + strings.Repeat(" ", 2<<20) + `]}`},
 	} {
 		i := newIssued(t, access.Options{Failures: 1})
 		i.issuer.instead = answers
