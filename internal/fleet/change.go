@@ -5,6 +5,8 @@ import (
 	"maps"
 	"reflect"
 	"time"
+
+	"headway/internal/audit"
 )
 
 // Registration is the answer to Register.
@@ -61,7 +63,11 @@ func (r *Registry) register(ctx context.Context, spec Spec, first *StatusReport,
 	record, skipped := false, 0 // in the audit trail: a known head with a new epoch changes nothing that lasts
 	c.seen = func(e *entry) {
 		if c.writes {
-			record, skipped = e.recordings.take(r.now())
+			if record, skipped = e.recordings.take(r.now()); record {
+				e.recordings.by = audit.Actor{}
+			} else {
+				e.recordings.by = audit.From(ctx).Actor
+			}
 		}
 		done = Registration{View: r.view(e, r.now()), Lease: e.lease(), Created: c.created}
 	}
@@ -141,15 +147,19 @@ func (p *Patch) on(a Admin) Admin {
 }
 
 // Deregister removes a head. The errors are ErrHeadNotFound, ErrOverloaded, the
-// audit trail's, the store's and ctx's; the trail learns of it before and after.
+// audit trail's, the store's and ctx's. It is recorded before and after, unless
+// an actor removes its own registration that was left out for there being too
+// many.
 func (r *Registry) Deregister(ctx context.Context, id string) error {
 	before, err := r.Head(id)
 	if err != nil {
 		return err
 	}
-	end, err := r.announce(ctx, "head.deregister", &before.Record, nil)
-	if err != nil {
-		return err
+	end, _ := audit.Unrecorded(ctx, audit.Entry{})
+	if r.recorded(id, audit.From(ctx).Actor) {
+		if end, err = r.announce(ctx, "head.deregister", &before.Record, nil); err != nil {
+			return err
+		}
 	}
 	return conclude(end, r.do(ctx, &commit{
 		id: id, onPurpose: true,

@@ -399,7 +399,8 @@ func (r *Registry) applyAll(batch []*commit) {
 		case c.apply == nil:
 			e.record = *c.next
 		case e == nil:
-			e = &entry{slot: -1}
+			e = &entry{slot: -1, recordings: r.recordings[c.id]}
+			delete(r.recordings, c.id)
 			r.heads[c.id] = e
 			changes = append(changes, r.applyTo(e, c, now))
 		default:
@@ -487,6 +488,7 @@ func (r *Registry) forget(e *entry, onPurpose bool, now time.Time) {
 	r.metrics.leftRegions.left(how, now, e.record.Spec.Region)
 	delete(r.heads, e.record.Spec.ID)
 	delete(r.ejected, e)
+	r.keep(e, now)
 	r.metrics.inFlight.give(e.slot)
 	r.metrics.removed.Inc()
 	r.tell(event.HeadRemoved, e, now)

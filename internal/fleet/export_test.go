@@ -7,3 +7,10 @@ func (r *Registry) SpendEpochs(n uint64) {
 	r.nextEpoch += r.epochsLeft - n
 	r.epochsLeft = n
 }
+
+// KeptRecordings is how many removed heads are remembered for the audit trail.
+func (r *Registry) KeptRecordings() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.recordings)
+}

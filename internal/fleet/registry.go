@@ -76,7 +76,8 @@ type Registry struct {
 	instances  uint64
 	nextEpoch  uint64
 	epochsLeft uint64
-	firstEpoch uint64 // of this process
+	firstEpoch uint64                // of this process
+	recordings map[string]recordings // of heads that were removed of late
 	shared     shared
 }
 
@@ -117,7 +118,7 @@ func New(o Options) (*Registry, error) {
 		store: o.Store, events: o.Events, log: o.Log, begin: o.Begin, note: o.Note, now: o.Now, random: o.Random, lease: o.Lease, eject: o.Eject,
 		maxHeads: o.MaxHeads, maxModelTypes: o.MaxModelTypes, allowLinkLocal: o.AllowLinkLocal,
 		commits: make(chan *commit, commitQueue),
-		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{},
+		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{}, recordings: map[string]recordings{},
 	}
 	if r.now == nil {
 		r.now = time.Now

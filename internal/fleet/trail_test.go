@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"headway/internal/audit"
 	"headway/internal/fleet"
@@ -164,4 +167,46 @@ func TestWhatTheAuditTrailLearns(t *testing.T) {
 		t.Errorf("patch: %v", err)
 	}
 	expect("heads that are not there")
+}
+
+// A key that registers and removes its own head again and again does not fill the
+// trail; what another actor does to that head is there.
+func TestAHeadThatComesAndGoesDoesNotFillTheTrail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &trail{}
+		w := start(t, newFakeStore(t), tr.attach)
+		as := func(id string) context.Context {
+			return audit.WithIdentity(t.Context(), &audit.Identity{Actor: audit.Actor{Type: "key", ID: id}})
+		}
+		rounds := func(n int) {
+			for range n {
+				_, err := w.Register(as("head"), spec("a"), active())
+				must(t, err)
+				must(t, w.Deregister(as("head"), "a"))
+			}
+		}
+		rounds(100)
+		if got := tr.take(); len(got) != 30 { // an entry for each of ten registrations, and two for each removal
+			t.Errorf("100 rounds are %d entries", len(got))
+		}
+		_, err := w.Register(as("head"), spec("a"), active())
+		must(t, err)
+		must(t, w.Deregister(as("ada"), "a"))
+		if got := tr.take(); len(got) != 2 || !strings.HasPrefix(got[0], "ada head.deregister a") {
+			t.Errorf("an operator's removal is recorded as %q", got)
+		}
+		time.Sleep(time.Minute)
+		rounds(1)
+		if got := tr.take(); len(got) != 3 || !strings.HasSuffix(got[0], "181 registrations and removals of this head were not recorded before this one") {
+			t.Errorf("a minute later: %q", got)
+		}
+		for i := range 5000 {
+			s := spec(fmt.Sprintf("h%d", i))
+			w.register(s, active())
+			must(t, w.Deregister(t.Context(), s.ID))
+		}
+		if n := w.KeptRecordings(); n != 4096 {
+			t.Errorf("%d heads that left are remembered", n)
+		}
+	})
 }
