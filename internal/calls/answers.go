@@ -15,7 +15,7 @@ import (
 // appendDecision writes an api.Decision by hand: it is the hot answer. What it
 // writes are names that were checked to have nothing that JSON escapes.
 func appendDecision(b []byte, d *routing.Decision, explain bool) []byte {
-	b = append(b, `{"decision_id":"`...)
+	b = append(b, idStart...)
 	b = d.AppendID(b)
 	b = append(b, `","model_type":"`...)
 	b = append(b, d.ModelType...)

@@ -4,6 +4,7 @@
 package calls
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"slices"
@@ -160,6 +161,19 @@ func (d *Desk) Decide(body, answer []byte) ([]byte, error) {
 		return answer, err
 	}
 	return appendDecision(answer, decision, in.req.Explain), nil
+}
+
+// idStart is how an answer of Decide begins.
+var idStart = []byte(`{"decision_id":"`)
+
+// Withdraw ends the decision of an answer of Decide that its caller cannot get: the
+// request will not come to the head.
+func (d *Desk) Withdraw(answer []byte) {
+	_, rest, _ := bytes.Cut(answer, idStart)
+	id, _, found := bytes.Cut(rest, []byte{'"'})
+	if found {
+		_ = d.router.Finish(string(id), routing.Outcome{Result: routing.ResultCancelled})
+	}
 }
 
 // Progress reads an api.Progress of the decision; see Outcome for its id.

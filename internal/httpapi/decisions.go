@@ -18,7 +18,14 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer buf.free()
+	if err = r.Context().Err(); err != nil { // the caller left while the request waited
+		return err
+	}
 	if buf.b, err = s.desk.Decide(buf.b, buf.b[:0]); err != nil {
+		return err
+	}
+	if err = r.Context().Err(); err != nil {
+		s.desk.Withdraw(buf.b)
 		return err
 	}
 	h := w.Header()
@@ -26,7 +33,9 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 	if len(buf.b) > bufferedByNet {
 		h["Content-Length"] = []string{strconv.Itoa(len(buf.b))}
 	}
-	_, _ = w.Write(buf.b)
+	if _, err = w.Write(buf.b); err != nil {
+		s.desk.Withdraw(buf.b)
+	}
 	return nil
 }
 

@@ -296,10 +296,13 @@ func final(err error) bool {
 // reply answers a request of the micro service.
 func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err error) {
 	if !q.mayAnswer(p, r.Subject(), r.Reply()) {
+		q.o.Desk.Withdraw(answer)
 		return
 	}
 	if err == nil {
-		_ = r.Respond(answer)
+		if err = r.Respond(answer); err != nil {
+			q.o.Desk.Withdraw(answer)
+		}
 		return
 	}
 	problem := calls.ProblemOf(err)
