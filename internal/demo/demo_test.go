@@ -39,6 +39,7 @@ type fakeRouter struct {
 	results  map[string]int
 	sessions map[string]string  // the model of each
 	gone     int                // deregistered
+	drained  int                // of those the ones that said before that they drain
 	ghosts   []api.DecisionHead // come first in each decision
 }
 
@@ -116,6 +117,9 @@ func (f *fakeRouter) report(w http.ResponseWriter, r *http.Request) {
 func (f *fakeRouter) deregister(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if h := f.heads[r.PathValue("id")]; h != nil && h.status == "draining" {
+		f.drained++
+	}
 	delete(f.heads, r.PathValue("id"))
 	f.gone++
 	w.WriteHeader(http.StatusNoContent)
@@ -322,6 +326,11 @@ func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 			t.Fatalf("the drained head is not down: %v", states(fleet))
 		}
 	}
+	f.mu.Lock()
+	if f.gone != 1 || f.drained != 1 {
+		t.Errorf("%d heads deregistered, %d of them said before that they drain; want 1 and 1", f.gone, f.drained)
+	}
+	f.mu.Unlock()
 	for range 5 {
 		fleet.kill() // there are three
 	}

@@ -185,3 +185,20 @@ func TestAHeadThatComesAndGoesFlaps(t *testing.T) {
 		flapping("16 minutes after the first", 0)
 	})
 }
+
+// An ejected head that is drained as well is looked after already.
+func TestADrainedHeadIsNotEjectedAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b")
+		w.end("a", fleet.EndedBadly, 5)
+		if n := value(t, w.metrics, "headway_ejected_heads"); n != 1 {
+			t.Fatalf("%v heads are ejected", n)
+		}
+		draining := fleet.AdminDraining
+		_, err := w.Patch(t.Context(), "a", fleet.Patch{State: &draining})
+		must(t, err)
+		if n := value(t, w.metrics, "headway_ejected_heads"); n != 0 {
+			t.Errorf("%v heads are ejected, and the one that was is drained", n)
+		}
+	})
+}

@@ -294,9 +294,8 @@ const variables = `{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}{
 
 func (r *rules) instance(ctx context.Context, one *rule, s promql.Sample, now time.Time) *alert {
 	data := template.AlertTemplateData(s.Metric.Map(), nil, r.url.String(), s)
-	expand := func(text string) string {
-		result, err := template.NewTemplateExpander(ctx, variables+text, "__alert_"+one.Alert, data,
-			model.Time(timestamp.FromTime(now)), r.query, r.url, nil).Expand()
+	expanded := func(text string) string {
+		result, err := expand(ctx, variables+text, "__alert_"+one.Alert, data, r.query, r.url, now)
 		if err != nil {
 			return fmt.Sprintf("<error expanding template: %s>", err)
 		}
@@ -305,12 +304,12 @@ func (r *rules) instance(ctx context.Context, one *rule, s promql.Sample, now ti
 	b := labels.NewBuilder(s.Metric)
 	b.Del(model.MetricNameLabel)
 	for name, value := range one.labels {
-		b.Set(name, expand(value))
+		b.Set(name, expanded(value))
 	}
 	b.Set(labels.AlertName, one.Alert)
 	notes := map[string]string{}
 	for name, value := range one.Annotations {
-		notes[name] = expand(value)
+		notes[name] = expanded(value)
 	}
 	return &alert{labels: b.Labels(), annotations: labels.FromMap(notes), state: pending, value: s.F, activeAt: now}
 }
