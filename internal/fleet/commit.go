@@ -407,7 +407,9 @@ func (r *Registry) applyAll(batch []*commit) {
 			changes = append(changes, r.applyTo(e, c, now))
 		}
 	}
-	r.publish(changes)
+	if len(changes) > 0 { // else what is staged waits for its flush
+		r.publish(changes)
+	}
 }
 
 // applyTo applies a commit to the head that it concerns.

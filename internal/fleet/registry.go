@@ -66,8 +66,9 @@ type Registry struct {
 
 	mu         sync.Mutex
 	heads      map[string]*entry
-	staged     []change // not in the snapshot yet
-	marks      []*entry // whose health the store is to learn; each once
+	staged     []change  // not in the snapshot yet
+	rests      time.Time // when the next snapshot may be made by flush, by the runtime's clock
+	marks      []*entry  // whose health the store is to learn; each once
 	wheel      wheel
 	guards     map[poolKey]time.Time // when each active guard tripped
 	ejected    map[*entry]bool       // those with an ejection
@@ -285,14 +286,33 @@ func (r *Registry) stage(c change) (staged bool) {
 	return true
 }
 
-// flush publishes what was staged. A snapshot costs as much as the pool is
-// large. Reports that come at the same time wait for the mutex in turn, each
-// stages its change and queues again to flush, so that the first flush
-// publishes the changes of all.
+// costly is what a snapshot of a large pool takes, and longestRest bounds how long
+// a change waits for others.
+const (
+	costly      = 100 * time.Microsecond
+	longestRest = 50 * time.Millisecond
+)
+
+// flush publishes what was staged. A snapshot costs as much as the pool is large:
+// after one that took long as much time passes before the next, which has the
+// changes of all that wait. What a caller changed is published when it returns.
 func (r *Registry) flush() {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rest := time.Until(r.rests); rest > 0 && len(r.staged) > 0 {
+		was := r.snapshot.Load().Revision
+		r.mu.Unlock()
+		time.Sleep(min(rest, longestRest))
+		r.mu.Lock()
+		if r.snapshot.Load().Revision != was {
+			return // it has all that was staged before
+		}
+	}
+	began := time.Now()
 	r.publish(nil)
-	r.mu.Unlock()
+	if took := time.Since(began); took >= costly {
+		r.rests = time.Now().Add(took)
+	}
 }
 
 // looksLike reports whether a decision could not tell h from next, which is
