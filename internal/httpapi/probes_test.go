@@ -68,6 +68,7 @@ func TestProbesAnswerAnyHost(t *testing.T) {
 	// An admitted Host of a probe is admitted for probes only.
 	for _, path := range []string{"/api/v1/heads", "/", "/openapi.json", "/console/"} {
 		for _, method := range []string{"GET", "OPTIONS"} {
+			w.must(http.StatusOK, method, "/livez", "", "Host", "vip.example")
 			w.problem(http.StatusMisdirectedRequest, api.CodeForeignHost, w.do(method, path, "", "Host", "vip.example"))
 		}
 	}
