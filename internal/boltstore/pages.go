@@ -166,9 +166,6 @@ const maxDepth = 64
 // high; nil is no bound. The first key is low: bbolt finds the entry of a page
 // in the branch above by it, and adds a second one when it is another.
 func (w *pageWalk) walk(id uint64, low, high []byte, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("page %d lies deeper than a tree can be", id)
-	}
 	page, flags, count, err := w.read(id)
 	if err != nil {
 		return err
@@ -204,12 +201,20 @@ func (w *pageWalk) walk(id uint64, low, high []byte, depth int) error {
 	if flags == flagLeaf {
 		return nil
 	}
+	return w.below(page, keys, high, depth+1)
+}
+
+// below walks the pages below a branch with its keys.
+func (w *pageWalk) below(branch []byte, keys [][]byte, high []byte, depth int) error {
+	if depth > maxDepth {
+		return errors.New("its pages lie deeper than those of a tree can")
+	}
 	for i := range keys {
-		below := high
+		end := high
 		if i+1 < len(keys) {
-			below = keys[i+1]
+			end = keys[i+1]
 		}
-		if err := w.walk(order.Uint64(page[pageHeader+i*elementSize+8:]), keys[i], below, depth+1); err != nil {
+		if err := w.walk(order.Uint64(branch[pageHeader+i*elementSize+8:]), keys[i], end, depth); err != nil {
 			return err
 		}
 	}

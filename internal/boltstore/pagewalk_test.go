@@ -206,7 +206,7 @@ func TestAChainOfPagesEnds(t *testing.T) {
 	})
 	for _, small := range []int64{testPage, 1, 2, 16, 17} { // of pages that are none
 		err := guard(func() error { return checkPages(chain, small, last*testPage) })
-		if err == nil || small == testPage && !strings.Contains(err.Error(), "deeper than a tree can be") {
+		if err == nil || small == testPage && !strings.Contains(err.Error(), "deeper than those of a tree") {
 			t.Errorf("pages of %d bytes: %v", small, err)
 		}
 	}

@@ -2,7 +2,6 @@ package boltstore
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -34,14 +33,16 @@ func inspect(path string) (report Report, fresh bool, err error) {
 		return Report{}, false, err
 	}
 	s := &Store{db: db, path: path}
-	err = s.view(context.Background(), func(tx *bolt.Tx) error {
-		if err := checkFile(path, int64(db.Info().PageSize)); err != nil {
-			return err
-		}
-		if fresh = tx.ID() <= 1; !fresh {
-			report.Buckets, report.Faults = verify(tx)
-		}
-		return nil
+	err = s.guard(func() error {
+		return db.View(func(tx *bolt.Tx) error {
+			if err := checkFile(path, int64(db.Info().PageSize)); err != nil {
+				return err
+			}
+			if fresh = tx.ID() <= 1; !fresh {
+				report.Buckets, report.Faults = verify(tx)
+			}
+			return nil
+		})
 	})
 	if err != nil {
 		report.Faults = append(report.Faults, err.Error())
