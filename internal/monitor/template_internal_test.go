@@ -92,6 +92,7 @@ func TestHostileTemplatesAreBounded(t *testing.T) {
 		"a wide number":                   `{{ printf "%999999d" 1 }}`,
 		"a width that is given":           `{{ printf "%*d" 999999 1 }}`,
 		"a precision":                     `{{ printf "%.999999f" 1.0 }}`,
+		"a width that would fit":          `{{ printf "%1000s" "" }}`,
 		"a text many times":               `{{ $x := printf "%60000s" "" }}{{ printf "` + strings.Repeat("%[1]s", 5000) + `" $x }}`,
 		"a label many times":              `{{ printf "` + strings.Repeat("%[1]s", 5000) + `" $labels.long }}`,
 		"labels of all":                   `{{ range query "up" }}{{ .Labels.long }}{{ .Labels.long }}{{ end }}`,
