@@ -196,7 +196,7 @@ func (e *Embedded) givesWay(sameAddress bool, from netip.Addr, of map[netip.Addr
 	switch {
 	case idle != nil:
 		return idle, reasonDisplaced
-	case silent != nil && time.Since(time.Unix(0, silent.spoke.Load())) >= silentFor:
+	case silent != nil && time.Since(e.began)-time.Duration(silent.spoke.Load()) >= silentFor:
 		return silent, reasonSilent
 	}
 	return nil, ""
