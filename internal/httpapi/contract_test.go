@@ -380,10 +380,10 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 	for err, code := range map[error]string{
 		fmt.Errorf("save: %w", fleet.ErrStoreUnavailable): api.CodeStateUnavailable,
 		fmt.Errorf("save: %w", fleet.ErrConflict):         api.CodeConflict,
-		fleet.ErrFleetFull:                                api.CodeFleetFull,
-		fleet.ErrOverloaded:                               api.CodeOverloaded,
-		context.DeadlineExceeded:                          api.CodeTimeout,
-		errors.New("no such row"):                         api.CodeInternal,
+		fleet.ErrFleetFull:        api.CodeFleetFull,
+		fleet.ErrOverloaded:       api.CodeOverloaded,
+		context.DeadlineExceeded:  api.CodeTimeout,
+		errors.New("no such row"): api.CodeInternal,
 	} {
 		w.store.failWith(err)
 		r := newRequest(t, "POST", "/api/v1/heads", headBody("b"))
