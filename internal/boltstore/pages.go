@@ -17,6 +17,9 @@ const (
 	elementSize = 16 // branch: pos, ksize uint32, page uint64; leaf: flags, pos, ksize, vsize uint32
 	metaSize    = 64 // magic, version, pageSize, flags uint32, root, sequence, freelist, pages, txid, FNV-1a of these uint64
 
+	bboltMagic   = 0xED0CDAED
+	bboltVersion = 2
+
 	flagBranch   = 0x01
 	flagLeaf     = 0x02
 	flagFreelist = 0x10
@@ -79,6 +82,11 @@ func (w *pageWalk) metas() error {
 		_, _ = h.Write(meta[:56])
 		if h.Sum64() != order.Uint64(meta[56:]) {
 			return fmt.Errorf("meta page %d is damaged, and with it what was written last", id)
+		}
+		// bbolt leaves aside a meta page that is of another format, and then takes
+		// the other for the newest.
+		if order.Uint32(meta) != bboltMagic || order.Uint32(meta[4:]) != bboltVersion || int64(order.Uint32(meta[8:])) != w.size {
+			return fmt.Errorf("meta page %d is of another format", id)
 		}
 		if txs[id] = order.Uint64(meta[48:]); id == 0 || txs[1] > txs[0] {
 			w.tree.root, w.tree.freelist, w.pages = order.Uint64(meta[16:]), order.Uint64(meta[32:]), order.Uint64(meta[40:])

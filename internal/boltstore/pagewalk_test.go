@@ -135,8 +135,11 @@ func TestPagesThatBboltDoesNotWrite(t *testing.T) {
 			order.PutUint64(older[48:], order.Uint64(older[48:])-2)
 			sealMeta(older)
 		}, "do not follow each other"},
-		"a meta that is damaged":     {func(raw []byte) { meta(raw, false)[40]++ }, "is damaged, and with it"},
-		"the newest meta is damaged": {func(raw []byte) { meta(raw, true)[40]++ }, "is damaged, and with it"},
+		"a newest meta of another format":   {func(raw []byte) { m := meta(raw, true); m[0]++; sealMeta(m) }, "is of another format"},
+		"an older meta of another version":  {func(raw []byte) { m := meta(raw, false); m[4]++; sealMeta(m) }, "is of another format"},
+		"a meta with pages of another size": {func(raw []byte) { m := meta(raw, true); m[9]++; sealMeta(m) }, "is of another format"},
+		"a meta that is damaged":            {func(raw []byte) { meta(raw, false)[40]++ }, "is damaged, and with it"},
+		"the newest meta is damaged":        {func(raw []byte) { meta(raw, true)[40]++ }, "is damaged, and with it"},
 		"a key that belongs to the next page": {func(raw []byte) {
 			for id := uint64(2); id < uint64(len(raw)/testPage); id++ {
 				branch := page(raw, id)
@@ -187,6 +190,9 @@ func TestAChainOfPagesEnds(t *testing.T) {
 		switch id {
 		case 0, 1:
 			m := page[pageHeader:]
+			order.PutUint32(m, bboltMagic)
+			order.PutUint32(m[4:], bboltVersion)
+			order.PutUint32(m[8:], testPage)
 			order.PutUint64(m[16:], 3)
 			order.PutUint64(m[32:], 2)
 			order.PutUint64(m[40:], last)
