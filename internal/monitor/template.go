@@ -20,10 +20,11 @@ import (
 )
 
 // maxExpanded bounds what a label or an annotation becomes, in bytes; each turn of
-// a loop and each call of a template counts as a byte. maxScratch bounds what one
+// a loop and each call of a template counts as a few. maxScratch bounds what one
 // function may make on the way there.
 const (
 	maxExpanded = 64 << 10
+	turnCosts   = 4
 	maxScratch  = 4 << 20
 )
 
@@ -60,7 +61,7 @@ const (
 
 func (b *budget) funcs() texttemplate.FuncMap {
 	return texttemplate.FuncMap{
-		countTurn: func() (string, error) { return "", b.spend(1) },
+		countTurn: func() (string, error) { return "", b.spend(turnCosts) },
 		countShow: func(v reflect.Value) (reflect.Value, error) { return v, b.spend(length(v)) },
 		"print":   func(a ...any) (string, error) { return b.made(sum(a), func() string { return fmt.Sprint(a...) }) },
 		"println": func(a ...any) (string, error) { return b.made(sum(a), func() string { return fmt.Sprintln(a...) }) },

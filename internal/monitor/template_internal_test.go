@@ -96,7 +96,7 @@ func TestHostileTemplatesAreBounded(t *testing.T) {
 		"a text many times":               `{{ $x := printf "%60000s" "" }}{{ printf "` + strings.Repeat("%[1]s", 5000) + `" $x }}`,
 		"a label many times":              `{{ printf "` + strings.Repeat("%[1]s", 5000) + `" $labels.long }}`,
 		"labels of all":                   `{{ range query "up" }}{{ .Labels.long }}{{ .Labels.long }}{{ end }}`,
-		"all at once":                     `{{ $q := query "up" }}{{ range 100 }}{{ query "up" }}{{ end }}`,
+		"all at once":                     `{{ $q := query "up" }}{{ range 1000 }}{{ query "up" }}{{ end }}`,
 		"long as it stands":               strings.Repeat("x", maxExpanded) + `{{ $value }}`,
 		"long in a place never looked at": strings.Repeat(`{{ $x := "`+strings.Repeat("y", 1000)+`" }}{{ $x }}`, 70),
 	} {
