@@ -47,7 +47,8 @@ type Report struct {
 	InFlight int64         // Live.InFlight at that moment; Load.InFlight is the head's own count
 	Interval time.Duration // until the next report is due
 	Sequence uint64
-	beyond   float64 // requests beyond our own; pending tokens are none
+	beyond   float64       // requests beyond our own; pending tokens are none
+	fullFor  time.Duration // after At, if the head is full by it
 }
 
 // TokensPerRequest is how many pending prompt tokens count as one request more:
@@ -103,14 +104,25 @@ func capacity(limit int64) int64 {
 	return AssumedCapacity
 }
 
-// minFull is how long a head's word that it is full holds at least; it holds
-// for as long as its lease is fresh.
-const minFull = 10 * time.Second
+// A head's word that it is full keeps requests away for fullFor, times as often as
+// its requests would fill it: what waits there takes longer to go. It is short
+// since all who hear it turn away at once: where ten routers share heads that
+// report every 5 s, two seconds of it fill the heads that are left, one after the
+// other (TestNoStrategyMakesAHerdOfFullHeads). Past it the load alone counts.
+const (
+	fullFor    = 750 * time.Millisecond
+	maxFullFor = 10 * time.Second // also of a KV cache that is full
+)
 
-// saysFull reports whether the report says that the head is full, and is not
-// too old to say so at now.
-func (r *Report) saysFull(now time.Time) bool {
-	return now.Sub(r.At) < max(minFull, freshIntervals*r.Interval)
+// fullFor is how long a head is full by this report if it is at all, which limit
+// is that of.
+func (l *Load) fullFor(limit int64) time.Duration {
+	if l.KVCacheUsage >= FullKVCache {
+		return maxFullFor
+	}
+	requests, _ := l.requests(limit)
+	times := max(requests/float64(capacity(limit)), 1)
+	return time.Duration(min(times*float64(fullFor), float64(maxFullFor)))
 }
 
 // Beyond is what a head's last report says beyond our own count at that moment,
@@ -299,7 +311,7 @@ func (l *Live) take(load *Load, now time.Time, limit int64, interval time.Durati
 		word |= beyondFull
 	}
 	word |= uint64(min(more*BeyondUnit, beyondRequests))
-	l.report.Store(&Report{Load: *load, At: now, Picks: l.Picks(), InFlight: own, Interval: interval, Sequence: sequence, beyond: beyond})
+	l.report.Store(&Report{Load: *load, At: now, Picks: l.Picks(), InFlight: own, Interval: interval, Sequence: sequence, beyond: beyond, fullFor: load.fullFor(limit)})
 	if was := Beyond(l.beyond.Swap(word)); was.Counted() != counted || was == 0 {
 		l.settle()
 	}
@@ -330,7 +342,7 @@ func (l *Live) Beyond() Beyond { return Beyond(l.beyond.Load()) }
 // few it takes at once.
 func (l *Live) Full(own, limit int64, now time.Time) bool {
 	report := l.report.Load()
-	return report != nil && report.saysFull(now) &&
+	return report != nil && now.Sub(report.At) < report.fullFor &&
 		(l.Beyond().Full() || limit > 0 && report.beyond > 0 && float64(own)+report.beyond >= float64(limit))
 }
 

@@ -302,7 +302,7 @@ func (r *Registry) flush() {
 	if rest := time.Until(r.rests); rest > 0 && len(r.staged) > 0 {
 		was := r.snapshot.Load().Revision
 		r.mu.Unlock()
-		time.Sleep(min(rest, longestRest))
+		time.Sleep(min(rest, longestRest)) //nolint:forbidigo // at most 50 ms; no caller may return before its change is published
 		r.mu.Lock()
 		if r.snapshot.Load().Revision != was {
 			return // it has all that was staged before

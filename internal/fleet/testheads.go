@@ -5,7 +5,7 @@ import "time"
 // NewTestHead makes a routable head for simulations, which keep time and
 // reports themselves, and the function that reports its requests. tracked says
 // whether places there end with outcomes.
-func NewTestHead(id string, instance uint64, tracked bool) (head *Head, report func(now time.Time, requests int64)) {
+func NewTestHead(id string, instance uint64, tracked bool, limit int64) (head *Head, report func(now time.Time, requests int64)) {
 	live := new(Live)
 	live.ends.Store(endsOne)
 	if tracked {
@@ -13,13 +13,13 @@ func NewTestHead(id string, instance uint64, tracked bool) (head *Head, report f
 	}
 	live.settle()
 	head = &Head{
-		Spec:   Spec{ID: id, Endpoint: "http://127.0.0.1:1", ModelTypes: []string{"m"}, Region: "r", Weight: 1},
+		Spec:   Spec{ID: id, Endpoint: "http://127.0.0.1:1", ModelTypes: []string{"m"}, Region: "r", Weight: 1, MaxInFlight: limit},
 		Status: StatusActive, Health: HealthFresh, Hash: idHash(id), Instance: instance, Live: live,
 	}
 	return head, func(now time.Time, requests int64) {
 		load := UnknownLoad()
 		load.InFlight = requests
-		live.take(&load, now, 0, time.Second, 0)
+		live.take(&load, now, limit, time.Second, 0)
 	}
 }
 

@@ -380,6 +380,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 	for err, code := range map[error]string{
 		fmt.Errorf("save: %w", fleet.ErrStoreUnavailable): api.CodeStateUnavailable,
 		fmt.Errorf("save: %w", fleet.ErrConflict):         api.CodeConflict,
+
 		fleet.ErrFleetFull:        api.CodeFleetFull,
 		fleet.ErrOverloaded:       api.CodeOverloaded,
 		context.DeadlineExceeded:  api.CodeTimeout,

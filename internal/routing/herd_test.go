@@ -84,14 +84,14 @@ func (f *herdFleet) Snapshot() *fleet.Snapshot { return f.snapshot }
 
 var herdEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-func newHerd(t *testing.T, replicas int, tracked bool, seed uint64) *herd {
+func newHerd(t *testing.T, replicas int, tracked bool, limit int64, seed uint64) *herd {
 	t.Helper()
 	h := &herd{rand: rand.New(rand.NewPCG(seed, 1))}
 	for i := range replicas {
 		f := &herdFleet{}
 		var heads []*fleet.Head
 		for id := range herdHeads {
-			head, report := fleet.NewTestHead(fmt.Sprintf("h%03d", id), uint64(id+1), tracked)
+			head, report := fleet.NewTestHead(fmt.Sprintf("h%03d", id), uint64(id+1), tracked, limit)
 			heads = append(heads, head)
 			f.reports = append(f.reports, func(requests int64) {
 				report(herdEpoch.Add(h.now), requests)
@@ -225,7 +225,7 @@ func TestNoStrategyMakesAHerd(t *testing.T) {
 		for _, name := range append([]string{"random"}, specNames()...) {
 			fmt.Fprintf(out, "  %s", name)
 			for i, s := range settings {
-				mean := newHerd(t, s.replicas, outcomes, 7).run(t, name, s.every, outcomes)
+				mean := newHerd(t, s.replicas, outcomes, 0, 7).run(t, name, s.every, outcomes)
 				fmt.Fprintf(out, "\t%s %.2f", s.name, mean)
 				if name == "random" {
 					byChance[s.name] = mean
@@ -252,7 +252,7 @@ func TestNoStrategyMakesAHerd(t *testing.T) {
 func TestNoStrategyMakesAHerdOfLateReports(t *testing.T) {
 	for _, replicas := range []int{1, 2} {
 		for _, strategy := range []string{"least_loaded", "power_of_two", "session_affinity"} {
-			h := newHerd(t, replicas, true, 7)
+			h := newHerd(t, replicas, true, 0, 7)
 			h.late = time.Second
 			if mean := h.run(t, strategy, time.Second, true); mean > 1.15 {
 				t.Errorf("%s, %d replicas, reports late by 1 s: mean response %.2f s; want at most 1.15 s", strategy, replicas, mean)
@@ -261,10 +261,29 @@ func TestNoStrategyMakesAHerdOfLateReports(t *testing.T) {
 	}
 }
 
+// Nor may any where heads say that they are full: ten routers that all turn away
+// from a head at once fill the others.
+func TestNoStrategyMakesAHerdOfFullHeads(t *testing.T) {
+	strategies := specNames()
+	if raceEnabled {
+		strategies = []string{"round_robin"} // which full heads harm most
+	}
+	chance := newHerd(t, 10, true, 0, 7).run(t, "random", 5*time.Second, true)
+	for _, limit := range []int64{herdSlots, herdSlots * 5 / 4} {
+		for _, strategy := range strategies {
+			mean := newHerd(t, 10, true, limit, 7).run(t, strategy, 5*time.Second, true)
+			t.Logf("max_in_flight %d, %s: %.2f s", limit, strategy, mean)
+			if mean > 1.03*chance {
+				t.Errorf("%s, max_in_flight %d: mean response %.2f s; by chance %.2f s", strategy, limit, mean, chance)
+			}
+		}
+	}
+}
+
 // Ten routers that see the same differences in the reports even out a tenth each.
 func TestNoStrategyMakesAHerdOfTen(t *testing.T) {
 	for _, strategy := range []string{"least_loaded", "geo_preferred"} {
-		if mean := newHerd(t, 10, true, 3).run(t, strategy, time.Second, true); mean > 1.10 {
+		if mean := newHerd(t, 10, true, 0, 3).run(t, strategy, time.Second, true); mean > 1.10 {
 			t.Errorf("%s: mean response %.2f s; want at most 1.10 s", strategy, mean)
 		}
 	}
