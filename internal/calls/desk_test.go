@@ -27,8 +27,8 @@ func newDesk(t testing.TB) *Desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, _ := fleet.NewTestHead("a", 1, true)
-	b, _ := fleet.NewTestHead("b", 2, true)
+	a, _ := fleet.NewTestHead("a", 1, true, 0)
+	b, _ := fleet.NewTestHead("b", 2, true, 0)
 	router, err := routing.New(routing.Options{
 		Fleet:  still{fleet.NewTestSnapshot("m", []*fleet.Head{a, b})},
 		Events: events, Metrics: reg, Log: slog.New(slog.DiscardHandler),
