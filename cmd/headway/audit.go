@@ -228,7 +228,7 @@ func verifyTrail(cmd *cobra.Command, path string, o audit.VerifyOptions) error {
 		return err
 	}
 	w := cmd.OutOrStdout()
-	fmt.Fprintf(w, "%d records, %d to %d, in %d files\n", report.Records, report.First, report.Last, len(report.Files))
+	fmt.Fprintf(w, "%s, %d to %d, in %s\n", counted(report.Records, "record"), report.First, report.Last, counted(len(report.Files), "file"))
 	switch {
 	case o.Checkpoint == nil:
 		fmt.Fprintln(w, "no checkpoint: that the end was cut off could not be seen")

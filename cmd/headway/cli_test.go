@@ -106,7 +106,7 @@ func TestTheCommandLineFindsTheServiceByItself(t *testing.T) {
 	out, _ = s.cli(exitDifferent, "policy", "diff", "policy.yaml")
 	has(t, out, `+ /default_strategy: "random"`)
 	out, _ = s.cli(exitOK, "policy", "validate", "policy.yaml")
-	has(t, out, "of the last", "decisions")
+	has(t, out, "of the last", "decision")
 	s.cli(exitConflict, "policy", "apply", "policy.yaml", "--if-revision", "7")
 	out, _ = s.cli(exitOK, "policy", "apply", "policy.yaml", "--note", "calmer")
 	has(t, out, "revision 1 is in force")

@@ -145,7 +145,9 @@ func examineService(ctx context.Context, c *client.Client) (found []finding) {
 // held do not count.
 func headsFinding(heads []api.Head) finding {
 	routable, held := 0, 0
+	out := map[string]int{}
 	for i := range heads {
+		out[whyOut(&heads[i])]++
 		switch {
 		case isHeld(&heads[i]):
 			held++
@@ -153,12 +155,17 @@ func headsFinding(heads []api.Head) finding {
 			routable++
 		}
 	}
-	f := finding{"heads", fine, fmt.Sprintf("%d heads, %d take requests", len(heads), routable), ""}
+	f := finding{"heads", fine, fmt.Sprintf("%s, %d take requests", counted(len(heads), "head"), routable), ""}
+	if reasons := outOfRotation(out[ejected], out[silent], out[drained]); reasons != "" {
+		f.Detail += "; out of rotation: " + reasons
+	}
 	switch {
 	case held > 0:
 		f.State = warning
 		f.Detail += fmt.Sprintf("; %d are silent and get requests only because the mass-expiry guard holds them", held)
 		f.Fix = "look for what they have in common, most likely the network between them and the service; 'headway heads list -o wide' shows them"
+	case routable > 0 && out[ejected]+out[silent] > 0:
+		f.State, f.Fix = warning, "'headway heads list' shows which, 'headway heads get ID' why and until when; 'headway heads reinstate ID' ends an ejection"
 	case routable == 0:
 		f.State, f.Fix = warning, "register heads, or see 'headway heads list -o wide' for why they take none; 'headway demo' starts a small fleet"
 	}
@@ -313,7 +320,7 @@ func stateFinding(dir string) finding {
 	case err != nil:
 		return finding{"state file", fault, err.Error(), "see docs/operating.md, \"A damaged state file\""}
 	case len(report.Faults) > 0:
-		return finding{"state file", fault, fmt.Sprintf("%s is damaged in %d places", path, len(report.Faults)), "restore it from an export with 'headway state import'"}
+		return finding{"state file", fault, fmt.Sprintf("%s is damaged in %s", path, counted(len(report.Faults), "place")), "restore it from an export with 'headway state import'"}
 	}
 	return finding{"state file", fine, path + " is sound", ""}
 }

@@ -140,3 +140,38 @@ func TestTheDoctorFindsAnAliasOverAServedModelType(t *testing.T) {
 		t.Errorf("found %+v", found)
 	}
 }
+
+// Why heads take no requests is in the default views: by head in the list, by
+// number in the status and the doctor's words.
+func TestHeadsOutOfRotationAreNamed(t *testing.T) {
+	head := func(id, admin, health string) api.Head {
+		return api.Head{ID: id, Status: "active", AdminState: admin, Routable: admin == "enabled" && health == "fresh", Health: api.Health{State: health}}
+	}
+	heads := []api.Head{
+		head("a", "enabled", "fresh"), head("b", "enabled", "ejected"), head("c", "enabled", "stale"),
+		head("d", "draining", "fresh"), head("e", "maintenance", "stale"),
+	}
+	var list strings.Builder
+	if err := headTable(heads).write(&list, false); err != nil {
+		t.Fatal(err)
+	}
+	has(t, list.String(), "HEALTH   ROUTABLE", "ejected  no", "stale    no")
+
+	f := headsFinding(heads)
+	if f.State != warning || f.Detail != "5 heads, 1 take requests; out of rotation: 1 ejected, 1 silent, 2 drained" || f.Fix == "" {
+		t.Errorf("%+v", f)
+	}
+	if f := headsFinding([]api.Head{heads[0], heads[3]}); f.State != fine {
+		t.Errorf("a head that an operator drained is no trouble: %+v", f)
+	}
+
+	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	for i := range heads {
+		s.add(&heads[i])
+	}
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "out of rotation: 1 ejected, 1 silent, 2 drained\n")
+}

@@ -108,8 +108,8 @@ func repeat(ctx context.Context, w io.Writer, again bool, show func(io.Writer) e
 
 func headTable(heads []api.Head) *table {
 	t := &table{
-		columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "ROUTABLE", "IN FLIGHT", "KV CACHE", "REPORTED", "ENDPOINT", "WEIGHT", "EPOCH", "HEALTH", "LABELS"},
-		wide:    9,
+		columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "IN FLIGHT", "KV CACHE", "REPORTED", "ENDPOINT", "WEIGHT", "EPOCH", "LABELS"},
+		wide:    10,
 	}
 	for i := range heads {
 		h := &heads[i]
@@ -124,8 +124,8 @@ func headTable(heads []api.Head) *table {
 		for _, name := range slices.Sorted(maps.Keys(h.Labels)) {
 			labels = append(labels, name+"="+h.Labels[name])
 		}
-		t.add(h.ID, h.Region, strings.Join(h.ModelTypes, ","), h.Status, h.AdminState, yesNo(h.Routable), fmt.Sprint(h.InFlight), kv, reported,
-			h.Endpoint, strconv.FormatFloat(h.Weight, 'g', -1, 64), fmt.Sprint(h.Epoch), h.Health.State, orDash(strings.Join(labels, ",")))
+		t.add(h.ID, h.Region, strings.Join(h.ModelTypes, ","), h.Status, h.AdminState, h.Health.State, yesNo(h.Routable), fmt.Sprint(h.InFlight), kv, reported,
+			h.Endpoint, strconv.FormatFloat(h.Weight, 'g', -1, 64), fmt.Sprint(h.Epoch), orDash(strings.Join(labels, ",")))
 	}
 	return t
 }
@@ -195,7 +195,7 @@ servers that stay do that themselves, with the SDK or over HTTP.`,
 	required(cmd, "endpoint", "model-type", "region")
 	out.addFlag(cmd)
 	f := cmd.Flags()
-	f.StringVar(&reg.Endpoint, "endpoint", "", "URL that requests are sent to")
+	f.StringVar(&reg.Endpoint, "endpoint", "", "URL that requests are sent to: http://host:port or https://host:port, without a path")
 	f.StringSliceVar(&reg.ModelTypes, "model-type", nil, "model type that it serves; may be given several times")
 	f.StringVar(&reg.Region, "region", "", "region that it is in")
 	f.StringVar(&reg.Zone, "zone", "", "zone of the region")

@@ -175,7 +175,7 @@ that are named; client decides and uses /v1.`,
 				seconds := int64(expires / time.Second)
 				req.ExpiresInSeconds = &seconds
 			}
-			return withOwnFile(file, cmd.OutOrStdout(), func(w io.Writer) error {
+			return withOwnFile(file, "name another file with --out, or move that one away if its key is not used any more", cmd.OutOrStdout(), func(w io.Writer) error {
 				return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
 					key, err := book.CreateKey(ctx, req)
 					if err != nil {
@@ -211,14 +211,15 @@ that are named; client decides and uses /v1.`,
 
 // withOwnFile has f write to a new file that only its owner reads, or to w
 // without one. The file is there before anything else happens, so that no key is
-// made which has no place; it goes if f fails.
-func withOwnFile(name string, w io.Writer, f func(io.Writer) error) error {
+// made which has no place; it goes if f fails. taken says what helps if the file
+// exists.
+func withOwnFile(name, taken string, w io.Writer, f func(io.Writer) error) error {
 	if name == "" {
 		return f(w)
 	}
 	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w; name another file with --out, or move that one away if its key is not used any more", err)
+		return fmt.Errorf("%w; %s", err, taken)
 	}
 	if err != nil {
 		return err

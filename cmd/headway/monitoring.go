@@ -83,7 +83,7 @@ func exportMonitoring(cmd *cobra.Command, dir, external string, targets []string
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d files in %s, with links to %s\n", len(files), seen(dir), seen(external))
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s in %s, with links to %s\n", counted(len(files), "file"), seen(dir), seen(external))
 	return err
 }
 

@@ -206,6 +206,14 @@ func short(d time.Duration) string {
 	return "0s"
 }
 
+// counted is a number of things, such as "1 place" or "2 places".
+func counted[N int | uint64](n N, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprint(n, " ", thing)
+}
+
 func orDash(s string) string {
 	if s == "" {
 		return "-"

@@ -174,7 +174,7 @@ are differences; 4: the file is no valid policy.`,
 					return err
 				}
 				if n := len(check.Differences); n > 0 {
-					return &codedError{exitDifferent, fmt.Errorf("%s differs from revision %d in %d places", args[0], check.CurrentRevision, n)}
+					return &codedError{exitDifferent, fmt.Errorf("%s differs from revision %d in %s", args[0], check.CurrentRevision, counted(n, "place"))}
 				}
 				return nil
 			})
@@ -234,7 +234,7 @@ would go elsewhere. Exit code 0: it is valid; 4: not.`,
 					return out.write(cmd.OutOrStdout(), check, nil)
 				}
 				w := cmd.OutOrStdout()
-				fmt.Fprintf(w, "%s is valid; it differs from revision %d in %d places\n", args[0], check.CurrentRevision, len(check.Differences))
+				fmt.Fprintf(w, "%s is valid; it differs from revision %d in %s\n", args[0], check.CurrentRevision, counted(len(check.Differences), "place"))
 				for _, f := range check.Warnings {
 					warn(w, f.Pointer, f.Reason)
 				}
@@ -245,7 +245,7 @@ would go elsewhere. Exit code 0: it is valid; 4: not.`,
 				if p == nil {
 					return nil
 				}
-				fmt.Fprintf(w, "of the last %d decisions %d would go elsewhere, and %d would find no head\n", p.Decisions, p.Moved, p.Failed)
+				fmt.Fprintf(w, "of the last %s %d would go elsewhere, and %d would find no head\n", counted(p.Decisions, "decision"), p.Moved, p.Failed)
 				if len(p.Examples) == 0 {
 					return nil
 				}

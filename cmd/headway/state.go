@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -50,13 +51,23 @@ func (r *remote) withState(cmd *cobra.Command, service func(*client.Client) erro
 		return err
 	}
 	if r.server != "" || running {
-		return r.do(nil, service)
+		return r.tooOld(r.do(nil, service))
 	}
 	c, err := r.settings()
 	if err != nil {
 		return err
 	}
 	return file(filepath.Join(c.DataDir, app.StateFile))
+}
+
+// tooOld explains the answer of a service that knows no copy of its state.
+func (r *remote) tooOld(err error) error {
+	refused, ok := errors.AsType[*client.Error](err)
+	if !ok || refused.Problem.Code != api.CodeNotFound {
+		return err
+	}
+	where, _ := r.where()
+	return &codedError{exitNotFound, fmt.Errorf("the service at %s is older than this command and cannot export or check its state while it runs; stop it, then run this again on its machine, which reads its file", where)}
 }
 
 func newStateCheck(r *remote) *cobra.Command {
@@ -94,14 +105,31 @@ has a checksum, without which 'state import' refuses it.`,
 			if len(args) > 0 {
 				name = args[0]
 			}
-			return withOwnFile(name, forReading(cmd.OutOrStdout()), func(w io.Writer) error {
+			written := new(lineCount)
+			err := withOwnFile(name, "name a file that does not exist", forReading(cmd.OutOrStdout()), func(w io.Writer) error {
+				w = io.MultiWriter(w, written)
 				return r.withState(cmd,
 					func(c *client.Client) error { return copyState(cmd.Context(), c, r.timeout, w) },
 					func(path string) error { return boltstore.Export(cmd.Context(), path, w) },
 				)
 			})
+			if err == nil && name != "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s to %s\n", counted(int(*written)-frameLines, "record"), seen(name))
+			}
+			return err
 		},
 	}
+}
+
+// frameLines are the first and the last line of an export, which are no records.
+const frameLines = 2
+
+// lineCount counts the lines that are written to it.
+type lineCount int
+
+func (n *lineCount) Write(b []byte) (int, error) {
+	*n += lineCount(bytes.Count(b, []byte{'\n'}))
+	return len(b), nil
 }
 
 // copyState writes what the service exports. It gives up when nothing comes for
@@ -190,7 +218,7 @@ func printCheck(w io.Writer, what string, report api.StateReport) error {
 		fmt.Fprintf(w, "damaged    %s\n", seen(fault))
 	}
 	if !report.Sound {
-		return &codedError{exitDamage, fmt.Errorf("%s is damaged in %d places; restore it from an export with 'headway state import'", what, len(report.Faults))}
+		return &codedError{exitDamage, fmt.Errorf("%s is damaged in %s; restore it from an export with 'headway state import'", what, counted(len(report.Faults), "place"))}
 	}
 	_, err := fmt.Fprintf(w, "%s is sound\n", seen(what))
 	return err

@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +31,8 @@ func TestTheStateIsExportedAndCheckedBesideTheService(t *testing.T) {
 	out, _ := s.cli(exitOK, "state", "check")
 	has(t, out, "heads", "2 records", p.url+" is sound")
 	printed, _ := s.cli(exitOK, "state", "export")
-	s.cli(exitOK, "state", "export", "copy.jsonl")
+	_, errs := s.cli(exitOK, "state", "export", "copy.jsonl")
+	has(t, errs, "wrote "+counted(len(kept(t, printed)), "record")+" to copy.jsonl")
 	copied, err := os.ReadFile(filepath.Join(s.dir, "copy.jsonl"))
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +40,11 @@ func TestTheStateIsExportedAndCheckedBesideTheService(t *testing.T) {
 	if a, b := strings.Join(kept(t, printed), "\n"), strings.Join(kept(t, string(copied)), "\n"); a != b || strings.Count(a, `"head"`) != 2 {
 		t.Errorf("printed was\n%s\nand the file has\n%s", a, b)
 	}
-	s.cli(exitError, "state", "export", "copy.jsonl") // it is there
+	_, errs = s.cli(exitError, "state", "export", "copy.jsonl")
+	has(t, errs, "file exists; name a file that does not exist")
+	if strings.Contains(errs, "key") {
+		t.Errorf("a state is no key: %s", errs)
+	}
 	out, _ = s.cli(exitOK, "audit", "search", "--action", "state.*", "-o", "json")
 	var records []struct{ Action, Outcome string }
 	if err := json.Unmarshal([]byte(out), &records); err != nil || len(records) != 3 {
@@ -48,7 +55,7 @@ func TestTheStateIsExportedAndCheckedBesideTheService(t *testing.T) {
 	far := &shell{TB: t, dir: t.TempDir()}
 	out, _ = far.cli(exitOK, "state", "check", "--server", p.url)
 	has(t, out, "2 records")
-	_, errs := far.cli(exitUsage, "state", "import", "copy.jsonl", "--server", p.url)
+	_, errs = far.cli(exitUsage, "state", "import", "copy.jsonl", "--server", p.url)
 	has(t, errs, "--data-dir")
 
 	p.stop()
@@ -83,5 +90,21 @@ func TestOnlyAnAdministratorExportsTheState(t *testing.T) {
 	secret, err := os.ReadFile(filepath.Join(s.dir, "admin.key"))
 	if err != nil || strings.Contains(out, strings.TrimSpace(string(secret))) {
 		t.Errorf("error %v, or the copy has a secret", err)
+	}
+}
+
+// A service of an earlier version answers that there is no such path; what helps
+// is to stop it, since its file can be read then.
+func TestAServiceThatKnowsNoCopyIsToBeStopped(t *testing.T) {
+	old := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = w.Write([]byte(`{"code":"not_found","title":"Not found","detail":"There is nothing at this path."}`))
+	}))
+	defer old.Close()
+	s := &shell{TB: t, dir: t.TempDir()}
+	for _, command := range []string{"check", "export"} {
+		_, errs := s.cli(exitNotFound, "state", command, "--server", old.URL)
+		has(t, errs, old.URL+" is older than this command", "stop it, then run this again")
 	}
 }

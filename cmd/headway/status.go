@@ -28,7 +28,10 @@ type summary struct {
 	Checks   []api.Check          `json:"checks"`
 	Heads    int                  `json:"heads"`
 	Routable int                  `json:"routable"`
-	Held     int                  `json:"held"` // of the routable: silent, and kept by the mass-expiry guard
+	Held     int                  `json:"held"`    // of the routable: silent, and kept by the mass-expiry guard
+	Drained  int                  `json:"drained"` // by an operator, for maintenance too
+	Silent   int                  `json:"silent"`  // whose lease has ended, of the others
+	Ejected  int                  `json:"ejected"` // of the others
 	InFlight int64                `json:"in_flight"`
 	Statuses map[string]int       `json:"statuses"`
 	Models   map[string]*headSums `json:"models"`
@@ -111,6 +114,14 @@ func summarise(cmd *cobra.Command, c *client.Client) (*summary, error) {
 
 func (s *summary) add(h *api.Head) {
 	s.Heads++
+	switch whyOut(h) {
+	case drained:
+		s.Drained++
+	case silent:
+		s.Silent++
+	case ejected:
+		s.Ejected++
+	}
 	s.InFlight += h.InFlight
 	s.Statuses[h.Status]++
 	sums := []*headSums{at(s.Regions, h.Region)}
@@ -130,6 +141,42 @@ func (s *summary) add(h *api.Head) {
 	if isHeld(h) {
 		s.Held++
 	}
+}
+
+// The reasons that others than the head itself have to give it no requests.
+const (
+	drained = "drained"
+	silent  = "silent"
+	ejected = "ejected"
+)
+
+// whyOut is the first such reason, "" if there is none.
+func whyOut(h *api.Head) string {
+	switch {
+	case h.Routable:
+		return ""
+	case h.AdminState != "" && h.AdminState != "enabled":
+		return drained
+	case h.Health.State == "stale":
+		return silent
+	case h.Health.State == "ejected":
+		return ejected
+	}
+	return ""
+}
+
+// outOfRotation counts heads by that reason, "" if there are none.
+func outOfRotation(byEjection, bySilence, byOperator int) string {
+	var parts []string
+	for _, p := range []struct {
+		n    int
+		name string
+	}{{byEjection, ejected}, {bySilence, silent}, {byOperator, drained}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.name))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func at(m map[string]*headSums, name string) *headSums {
@@ -159,6 +206,9 @@ func (s *summary) print(w io.Writer) error {
 		of = " (" + strings.Join(statuses, ", ") + ")"
 	}
 	fmt.Fprintf(w, "heads    %d, of which %d take requests%s; %d in flight\n", s.Heads, s.Routable-s.Held, of, s.InFlight)
+	if out := outOfRotation(s.Ejected, s.Silent, s.Drained); out != "" {
+		fmt.Fprintf(w, "         out of rotation: %s\n", out)
+	}
 	if s.Held > 0 {
 		fmt.Fprintf(w, "         %d more are silent and get requests only because the mass-expiry guard holds them\n", s.Held)
 	}

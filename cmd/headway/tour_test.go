@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -213,10 +216,9 @@ func (p *process) until(limit time.Duration, line string) {
 	}
 }
 
-// TestTheLoopForVLLMInTheManual runs the manual's loop beside a server that
-// speaks as vLLM does: it registers, reports the load, and registers again when
-// the router has forgotten the head.
-func TestTheLoopForVLLMInTheManual(t *testing.T) {
+// vllmLoop starts the manual's loop for vLLM between a service and a server.
+func vllmLoop(t *testing.T, service, server string) {
+	t.Helper()
 	for program, pkg := range map[string]string{"bash": "bash", "curl": "curl", "awk": "mawk", "sed": "sed"} {
 		debian(t, program, pkg)
 	}
@@ -229,22 +231,59 @@ func TestTheLoopForVLLMInTheManual(t *testing.T) {
 	if !found || !ended {
 		t.Fatal("the manual has no loop")
 	}
+	loop = strings.NewReplacer("http://127.0.0.1:8080", service, "http://127.0.0.1:8000", server, "sleep 2", "sleep 0.2").Replace(loop)
+	shell := exec.CommandContext(t.Context(), "bash", "-c", loop)
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = shell.Process.Kill(); _ = shell.Wait() })
+}
+
+// TestTheLoopForVLLMInTheManual runs the manual's loop beside a server that
+// speaks as vLLM does: it registers, reports the load, and registers again when
+// the router has forgotten the head.
+func TestTheLoopForVLLMInTheManual(t *testing.T) {
 	engine, err := mockhead.Start(t.Context(), mockhead.Options{Models: []string{"llama-3.1-8b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer engine.Close()
 	p := serve(t, t.TempDir())
-	loop = strings.NewReplacer("http://127.0.0.1:8080", p.url, "http://127.0.0.1:8000", engine.URL(), "sleep 2", "sleep 0.2").Replace(loop)
-	shell := exec.CommandContext(t.Context(), "bash", "-c", loop)
-	if err := shell.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = shell.Process.Kill(); _ = shell.Wait() }()
+	vllmLoop(t, p.url, engine.URL())
 	p.until(patience, "active_heads 1")
 	if head := string(p.must(200, "GET", "/api/v1/heads/gpu-7", "")); !strings.Contains(head, `"in_flight":0,"queued":0`) {
 		t.Errorf("the load is not reported: %s", head)
 	}
 	p.must(204, "DELETE", "/api/v1/heads/gpu-7", "")
 	p.until(patience, "active_heads 1")
+}
+
+// A server whose metrics do not come in time, or say nothing of requests, may be
+// busy: the loop reports it without a load, and not as idle.
+func TestTheLoopForVLLMLeavesOutWhatItDoesNotKnow(t *testing.T) {
+	for name, metrics := range map[string]http.HandlerFunc{
+		"slow":   func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"failed": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+		"other":  func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("python_info 1\n")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			mux := http.NewServeMux()
+			mux.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
+			mux.HandleFunc("/metrics", metrics)
+			server := httptest.NewServer(mux)
+			defer server.Close()
+			p := serve(t, t.TempDir())
+			vllmLoop(t, p.url, server.URL)
+			p.until(patience, "active_heads 1")
+			var head struct{ Load map[string]any }
+			if err := json.Unmarshal(p.must(200, "GET", "/api/v1/heads/gpu-7", ""), &head); err != nil {
+				t.Fatal(err)
+			}
+			for _, field := range []string{"in_flight", "queued"} {
+				if n, known := head.Load[field]; known {
+					t.Errorf("%s is reported as %v", field, n)
+				}
+			}
+		})
+	}
 }

@@ -143,8 +143,8 @@ func showNotice(w io.Writer, n client.Notice) (err error) {
 			if n.Snapshot.Parts > 1 {
 				part = fmt.Sprintf(" in the first of %d parts", n.Snapshot.Parts)
 			}
-			_, err = fmt.Fprintf(w, "%s  %-18s  %d heads%s, %d take requests; policy revision %d\n",
-				time.Now().Format(time.TimeOnly), "now", len(n.Snapshot.Heads), part, routable, n.Snapshot.PolicyRevision)
+			_, err = fmt.Fprintf(w, "%s  %-18s  %s%s, %d take requests; policy revision %d\n",
+				time.Now().Format(time.TimeOnly), "now", counted(len(n.Snapshot.Heads), "head"), part, routable, n.Snapshot.PolicyRevision)
 		}
 	case n.Lost != nil:
 		count := "an unknown number of"
@@ -322,7 +322,7 @@ func headsPage(heads map[string]api.Head, changed map[string]time.Time, now time
 		t.add(h.ID, h.Region, strings.Join(h.ModelTypes, ","), h.Status, h.AdminState, h.Health.State, yesNo(h.Routable), since)
 	}
 	var page strings.Builder
-	fmt.Fprintf(&page, "%d heads, %d take requests; %s\n\n", len(heads), routable, now.Format(time.TimeOnly))
+	fmt.Fprintf(&page, "%s, %d take requests; %s\n\n", counted(len(heads), "head"), routable, now.Format(time.TimeOnly))
 	_ = new(output).write(&page, nil, t) // a strings.Builder takes everything
 	return page.String()
 }
