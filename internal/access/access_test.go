@@ -545,7 +545,7 @@ func TestLimits(t *testing.T) {
 				}
 			}
 		}
-		if len(counted) != 13 || counted["unknown"] != 5 || counted["failures"] != 95 {
+		if len(counted) != 15 || counted["unknown"] != 5 || counted["failures"] != 95 {
 			t.Errorf("counted are %v; want each reason and limit from the start, 5 guesses and 95 beyond the limit", counted)
 		}
 	})

@@ -8,11 +8,16 @@ import (
 
 // failures are those of addresses: of keys, the local credential and
 // certificates, and apart from them of an issuer's tokens, whose check costs more.
-type failures struct{ keys, tokens *addresses }
+// Tokens that name an unknown key are no failures. They have an allowance of
+// their own, so that one address cannot make any number of answers of 503.
+type failures struct{ keys, tokens, unknown *addresses }
 
 func newFailures(perSecond float64) failures {
-	return failures{newAddresses(perSecond), newAddresses(perSecond)}
+	return failures{newAddresses(perSecond), newAddresses(perSecond), newAddresses(perSecond / unknownShare)}
 }
+
+// unknownShare is how many failures are allowed for each token of an unknown key.
+const unknownShare = 10
 
 // AuthenticateConnection finds out who opens a connection that is no HTTP
 // request: the holder of its token or, without one, of the certificate that it

@@ -64,6 +64,7 @@ var reasons = []struct {
 	{"revoked", ErrRevoked},
 	{"unbelieved", ErrUnbelieved},
 	{"issuer_away", ErrIssuerAway},
+	{"key_unknown", ErrKeyUnknown},
 }
 
 // The limits that headway_rate_limited_total tells apart.
@@ -71,6 +72,7 @@ const (
 	limitKey      = "key"
 	limitAddress  = "address"
 	limitFailures = "failures"
+	limitUnknown  = "unknown_keys"
 )
 
 // New makes a guard and writes the local credential, a new one at each start.
@@ -92,7 +94,7 @@ func New(o Options) (*Guard, error) {
 	limited := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_rate_limited_total", Help: "Requests refused because one key or address asked too often, by limit.",
 	}, []string{"limit"})
-	for _, l := range []string{limitKey, limitAddress, limitFailures} {
+	for _, l := range []string{limitKey, limitAddress, limitFailures, limitUnknown} {
 		g.limited[l] = limited.WithLabelValues(l)
 	}
 	if o.Authorities != nil {
@@ -270,7 +272,7 @@ func (g *Guard) token(ctx context.Context, token string, address netip.Addr, f *
 		}
 		err = ErrUnknown
 	case g.o.OIDC != nil && strings.Count(token, ".") == 2:
-		return g.issued(ctx, token, address, f.tokens)
+		return g.issued(ctx, token, address, f)
 	default:
 		err = ErrUnknown
 	}
@@ -283,19 +285,27 @@ func (g *Guard) token(ctx context.Context, token string, address netip.Addr, f *
 // issued is the bearer of an issuer's token. Its signature costs more than a
 // look at a key does, so that an address with no failures of tokens left gets
 // none checked; those that were good lately need no check. One of a key that is
-// not known costs neither us a signature nor its address a failure.
-func (g *Guard) issued(ctx context.Context, token string, address netip.Addr, failures *addresses) (*Principal, error) {
+// not known costs neither us a signature nor its address a failure, but takes
+// from an allowance of its own. It may be good, as after a rotation, so that it
+// has the issuer asked also where that allowance is empty.
+func (g *Guard) issued(ctx context.Context, token string, address netip.Addr, f *failures) (*Principal, error) {
 	if p := g.o.OIDC.recall(token); p != nil {
 		return p, nil
 	}
-	if wait, none := failures.known(address).empty(g.o.Now()); none {
+	if wait, none := f.tokens.known(address).empty(g.o.Now()); none {
 		return nil, g.limit(limitFailures, wait)
 	}
 	p, err := g.o.OIDC.principal(ctx, token)
-	away, _ := errors.AsType[*AwayError](err)
+	unchecked, _ := errors.AsType[*UncheckedError](err)
 	switch {
-	case errors.Is(err, ErrUnbelieved), errors.Is(err, ErrExpired), away != nil && away.checked:
-		return nil, g.failed(err, failures, address)
+	case errors.Is(err, ErrUnbelieved), errors.Is(err, ErrExpired), unchecked != nil && unchecked.checked:
+		return nil, g.failed(err, f.tokens, address)
+	case errors.Is(err, ErrKeyUnknown):
+		now := g.o.Now()
+		if wait, ok := f.unknown.of(address, now).take(now); !ok {
+			return nil, g.limit(limitUnknown, max(wait, unchecked.RetryAfter))
+		}
+		return nil, g.failed(err, nil, address)
 	case err != nil: // the issuer is away, or the caller left
 		return nil, g.failed(err, nil, address)
 	}

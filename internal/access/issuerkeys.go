@@ -64,8 +64,8 @@ func (s *signature) VerifySignature(ctx context.Context, token string) (payload 
 	return payload, s.err
 }
 
-// verify returns what a token says. The errors wrap ErrUnbelieved, ErrIssuerAway
-// or context.Canceled.
+// verify returns what a token says. The errors wrap ErrUnbelieved, ErrIssuerAway,
+// ErrKeyUnknown or context.Canceled.
 //
 // Only a token that may be of a key that is not known yet has the keys fetched:
 // one that names a key of the set is of that key or of none, while the set is
@@ -90,13 +90,13 @@ func (k *issuerKeys) verify(ctx context.Context, token string) ([]byte, error) {
 	}
 	set, own, err := k.refresh(ctx, now)
 	if err != nil {
-		switch away, _ := errors.AsType[*AwayError](err); {
-		case away == nil:
+		switch unchecked, _ := errors.AsType[*UncheckedError](err); {
+		case unchecked == nil:
 			return nil, err
 		case is == signed:
 			return payload, nil // the issuer is away, and this was good when it was there
 		default:
-			away.checked = is == forged
+			unchecked.checked = is == forged
 			return nil, err
 		}
 	}
@@ -105,7 +105,7 @@ func (k *issuerKeys) verify(ctx context.Context, token string) ([]byte, error) {
 	case is == signed:
 		return payload, nil
 	case !own && (is == unknownKey || !named): // that fetch may be of before the issuer made the key
-		return nil, &AwayError{checked: is == forged}
+		return nil, &UncheckedError{Why: ErrKeyUnknown, RetryAfter: k.next(now), checked: is == forged}
 	}
 	return nil, errNotSigned
 }
@@ -142,7 +142,7 @@ func open(jws *jose.JSONWebSignature, set []jose.JSONWebKey) (payload []byte, is
 }
 
 // refresh fetches the keys, or waits for the fetch under way, and returns the
-// new set and whether the fetch is the caller's own. The error is *AwayError
+// new set and whether the fetch is the caller's own. The error is *UncheckedError
 // where the fetch fails or the rate allows none, or that of a caller that left.
 func (k *issuerKeys) refresh(ctx context.Context, now time.Time) (set []jose.JSONWebKey, own bool, err error) {
 	k.mu.Lock()
@@ -155,7 +155,7 @@ func (k *issuerKeys) refresh(ctx context.Context, now time.Time) (set []jose.JSO
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return nil, false, ctx.Err()
 			}
-			return nil, false, &AwayError{}
+			return nil, false, &UncheckedError{Why: ErrIssuerAway}
 		}
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -163,8 +163,10 @@ func (k *issuerKeys) refresh(ctx context.Context, now time.Time) (set []jose.JSO
 	}
 	if now.Before(k.retryAt) || !k.fetch.AllowN(now, 1) {
 		defer k.mu.Unlock()
-		next := time.Duration((1 - k.fetch.TokensAt(now)) * float64(fetchEvery))
-		return nil, false, &AwayError{RetryAfter: max(next, k.retryAt.Sub(now)), err: k.err}
+		if k.err == nil { // the issuer has answered, and is not asked again yet
+			return nil, false, &UncheckedError{Why: ErrKeyUnknown, RetryAfter: k.next(now)}
+		}
+		return nil, false, &UncheckedError{Why: ErrIssuerAway, RetryAfter: max(k.next(now), k.retryAt.Sub(now)), err: k.err}
 	}
 	done = make(chan struct{})
 	k.fetching = done
@@ -192,7 +194,12 @@ func (k *issuerKeys) away(now time.Time) error {
 	if k.err == nil {
 		return nil
 	}
-	return &AwayError{RetryAfter: k.retryAt.Sub(now), err: k.err}
+	return &UncheckedError{Why: ErrIssuerAway, RetryAfter: k.retryAt.Sub(now), err: k.err}
+}
+
+// next is when the rate allows a fetch; 0 or less: at once.
+func (k *issuerKeys) next(now time.Time) time.Duration {
+	return time.Duration((1 - k.fetch.TokensAt(now)) * float64(fetchEvery))
 }
 
 // ask fetches the keys, from the URL if it is known. Others wait for them, so

@@ -152,6 +152,7 @@ var (
 	ErrRevoked          = errors.New("the key was revoked")
 	ErrUnbelieved       = errors.New("the token or certificate is not believed")
 	ErrIssuerAway       = errors.New("the issuer of tokens cannot be reached, so that this one cannot be checked; it may be good")
+	ErrKeyUnknown       = errors.New("the key of this token is not known so far; the token may be good")
 	ErrKeyNotFound      = errors.New("there is no key with this id")
 	ErrLastAdmin        = errors.New("this is the last key that may administer; make another first")
 	ErrStoreUnavailable = errors.New("the keys cannot be written")
@@ -160,7 +161,7 @@ var (
 // LimitedError is a rate limit that was reached. Its text has no figures, so
 // that callers may be sent it.
 type LimitedError struct {
-	Limit      string // key, address or failures
+	Limit      string // key, address, failures or unknown_keys
 	RetryAfter time.Duration
 }
 
@@ -170,27 +171,33 @@ func (e *LimitedError) Error() string {
 		return "this credential sends too many requests"
 	case limitAddress:
 		return "this address sends too many requests"
+	case limitUnknown:
+		return "this address sends too many tokens whose key is not known so far"
 	default:
 		return "too many credentials from this address were not good"
 	}
 }
 
-// AwayError is an ErrIssuerAway that tells when the issuer may be asked again.
-type AwayError struct {
+// UncheckedError is an ErrIssuerAway or, where the issuer has answered,
+// ErrKeyUnknown, and says when the issuer may be asked again.
+type UncheckedError struct {
+	Why        error         // ErrIssuerAway or ErrKeyUnknown
 	RetryAfter time.Duration // 0 or less: at once
 	checked    bool          // a signature was computed for it in vain
-	err        error         // of the fetch, nil if none was allowed
+	err        error         // of the fetch, nil if it did not fail
 }
 
-func (e *AwayError) Error() string {
+func (e *UncheckedError) Error() string {
 	if e.err == nil {
-		return ErrIssuerAway.Error()
+		return e.Why.Error()
 	}
-	return ErrIssuerAway.Error() + ": " + e.err.Error()
+	return e.Why.Error() + ": " + e.err.Error()
 }
 
-// Is reports that it is an ErrIssuerAway.
-func (e *AwayError) Is(target error) bool { return target == ErrIssuerAway } //nolint:errorlint // as errors.Is asks
-
-// Unwrap returns why the fetch failed.
-func (e *AwayError) Unwrap() error { return e.err }
+// Unwrap returns what the error is, and why the fetch failed.
+func (e *UncheckedError) Unwrap() []error {
+	if e.err == nil {
+		return []error{e.Why}
+	}
+	return []error{e.Why, e.err}
+}

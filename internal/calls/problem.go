@@ -3,6 +3,8 @@ package calls
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -80,7 +82,7 @@ var kinds = map[string]struct {
 	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Precondition Failed"},
 	api.CodeRevisionNotFound:    {http.StatusNotFound, "The revision is not kept"},
 	api.CodeUnauthenticated:     {http.StatusUnauthorized, "Unauthorized"},
-	api.CodeIssuerUnavailable:   {http.StatusServiceUnavailable, "The issuer of tokens cannot be reached"},
+	api.CodeIssuerUnavailable:   {http.StatusServiceUnavailable, "The token cannot be checked now"},
 	api.CodeForbidden:           {http.StatusForbidden, "Forbidden"},
 	api.CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests"},
 	api.CodeKeyNotFound:         {http.StatusNotFound, "There is no such key"},
@@ -229,8 +231,10 @@ func AccessProblem(err error) *Problem {
 		list := FaultsOf(faults)
 		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(list), Faults: list}
 	}
-	if away, ok := errors.AsType[*access.AwayError](err); ok {
-		return &Problem{Code: api.CodeIssuerUnavailable, Detail: sentence(access.ErrIssuerAway.Error()), RetryAfter: max(away.RetryAfter, time.Second)}
+	if unchecked, ok := errors.AsType[*access.UncheckedError](err); ok {
+		wait := max(unchecked.RetryAfter, time.Second)
+		detail := fmt.Sprintf("%s The issuer is asked for its keys again in %.0f s at the earliest.", sentence(unchecked.Why.Error()), math.Ceil(wait.Seconds()))
+		return &Problem{Code: api.CodeIssuerUnavailable, Detail: detail, RetryAfter: wait}
 	}
 	for _, unknown := range []error{
 		access.ErrNoCredential, access.ErrMalformed, access.ErrSeveral, access.ErrInURL, access.ErrElsewhere,

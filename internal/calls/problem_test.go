@@ -15,7 +15,7 @@ import (
 // that would tell one caller of another.
 func TestEachLimitHasItsSentence(t *testing.T) {
 	said := map[string]bool{}
-	for limit, word := range map[string]string{"key": "credential", "address": "address sends", "failures": "not good"} {
+	for limit, word := range map[string]string{"key": "credential", "address": "address sends", "failures": "not good", "unknown_keys": "not known so far"} {
 		p := calls.ProblemOf(&access.LimitedError{Limit: limit, RetryAfter: 1500 * time.Millisecond})
 		if p.Status() != http.StatusTooManyRequests || p.RetryAfter != 1500*time.Millisecond {
 			t.Errorf("%s: %+v", limit, p)
@@ -25,7 +25,7 @@ func TestEachLimitHasItsSentence(t *testing.T) {
 		}
 		said[p.Detail] = true
 	}
-	if len(said) != 3 {
+	if len(said) != 4 {
 		t.Errorf("%v; want a sentence for each limit", said)
 	}
 }
@@ -41,12 +41,18 @@ func TestTitlesAreTheUsualTerms(t *testing.T) {
 	}
 }
 
-// A token that cannot be checked waits as long as the issuer may not be asked.
-func TestAnIssuerThatIsAwayTellsWhen(t *testing.T) {
-	for wait, want := range map[time.Duration]time.Duration{9 * time.Second: 9 * time.Second, 0: time.Second, -time.Second: time.Second} {
-		p := calls.ProblemOf(&access.AwayError{RetryAfter: wait})
-		if p.Code != api.CodeIssuerUnavailable || p.Status() != http.StatusServiceUnavailable || p.RetryAfter != want {
-			t.Errorf("after %s: %+v; want Retry-After %s", wait, p, want)
+// A token that cannot be checked waits as long as the issuer may not be asked,
+// and learns why: an issuer that answers is not called away.
+func TestATokenThatCannotBeCheckedLearnsWhyAndUntilWhen(t *testing.T) {
+	for why, word := range map[error]string{access.ErrIssuerAway: "cannot be reached", access.ErrKeyUnknown: "is not known so far"} {
+		for wait, want := range map[time.Duration]string{9 * time.Second: " 9 s", 8100 * time.Millisecond: " 9 s", 0: " 1 s", -time.Second: " 1 s"} {
+			p := calls.ProblemOf(&access.UncheckedError{Why: why, RetryAfter: wait})
+			if p.Code != api.CodeIssuerUnavailable || p.Status() != http.StatusServiceUnavailable || p.RetryAfter != max(wait, time.Second) {
+				t.Errorf("%v, after %s: %+v", why, wait, p)
+			}
+			if !strings.Contains(p.Detail, word) || !strings.Contains(p.Detail, want) || strings.Contains(p.Answer().Title, "reached") {
+				t.Errorf("%v, after %s: %s: %q; want %q and %q", why, wait, p.Answer().Title, p.Detail, word, want)
+			}
 		}
 	}
 }
