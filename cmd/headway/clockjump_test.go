@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +60,11 @@ func withJumpingClock(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	const reading = "	sec, nsec, mono := runtimeNow()\n	if mono == 0 {\n"
-	at := filepath.Join(runtime.GOROOT(), "src", "time", "time.go")
+	root, err := exec.CommandContext(t.Context(), "go", "env", "GOROOT").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
 	source, err := os.ReadFile(at)
 	if err != nil {
 		t.Fatal(err)

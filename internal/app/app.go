@@ -96,8 +96,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	// What can be in the way of a start is found before anything is written: an
-	// address that another process has or that strangers could reach, certificates
-	// and other files that cannot be read.
+	// address that another process has or that strangers could reach, a server that
+	// must not be called, certificates and other files that cannot be read.
 	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
@@ -108,10 +108,14 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.checkListen(a.mayBeClosed(ctx, entry)); err != nil {
+	if err := a.check(a.mayBeClosed(ctx, entry)); err != nil {
 		return nil, err
 	}
 	if err := a.openWebhooks(metrics); err != nil {
+		return nil, err
+	}
+	externalRedis, err := a.readRedis()
+	if err != nil {
 		return nil, err
 	}
 	store, err := a.openStore()
@@ -121,7 +125,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.openTrail(metrics); err != nil { //nolint:contextcheck // the trail outlasts the start
 		return nil, err
 	}
-	if err := a.openRedis(ctx, metrics); err != nil {
+	if err := a.openRedis(ctx, metrics, externalRedis); err != nil {
 		return nil, err
 	}
 	if err := a.openAccess(ctx, store, metrics, entry); err != nil {
@@ -147,6 +151,27 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	return a, a.announce()
+}
+
+// check returns what the configuration, with the files that it names, has against
+// a start; closed says that a credential will be needed.
+func (a *App) check(closed bool) error {
+	c := a.config
+	if err := a.checkListen(closed); err != nil {
+		return err
+	}
+	if err := a.checkQueue(closed); err != nil {
+		return err
+	}
+	if err := a.checkMonitor(); err != nil {
+		return err
+	}
+	if c.Policy != "" {
+		if _, err := readPolicy(c.Policy); err != nil {
+			return err
+		}
+	}
+	return checkTrail(&c)
 }
 
 func (a *App) openStore() (*boltstore.Store, error) {

@@ -328,13 +328,24 @@ func TestAlertsAreEvents(t *testing.T) {
 	}
 }
 
-// What is in the way of a start is found before anything is written.
+// What is in the way of a start is found before anything is written: the
+// configuration and the files that it names decide it.
 func TestARefusedStartLeavesNothing(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = busy.Close() })
+	files := t.TempDir()
+	file := func(name, content string) string {
+		path := filepath.Join(files, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	broken, sound := file("broken", "]["), file("sound", "x")
+	hooks := file("hooks.yaml", "endpoints:\n- {name: a, url: 'http://169.254.169.254/', secret_file: "+file("secret", "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")+"}\n")
 	for name, change := range map[string]func(*config.Config){
 		"the service's":          func(c *config.Config) { c.Listen = busy.Addr().String() },
 		"the queue's":            func(c *config.Config) { c.Queue.Listen = busy.Addr().String() },
@@ -350,16 +361,89 @@ func TestARefusedStartLeavesNothing(t *testing.T) {
 		},
 		"nobody signs certificates": func(c *config.Config) { c.Access.Certificates = []string{"ops-*=viewer"} },
 		"no file of webhooks":       func(c *config.Config) { c.Webhooks.File = "missing.yaml" },
+		"a queue that must not be called": func(c *config.Config) {
+			c.Queue.Mode, c.Queue.URL = "external", "nats://127.0.0.1:1,nats://169.254.169.254:4222"
+		},
+		"two credentials of the queue": func(c *config.Config) {
+			c.Queue.Mode, c.Queue.URL, c.Queue.CredsFile, c.Queue.TokenFile = "external", "nats://127.0.0.1:1", sound, sound
+		},
+		"no credential of the queue": func(c *config.Config) {
+			c.Queue.Mode, c.Queue.URL, c.Queue.CredsFile = "external", "nats://127.0.0.1:1", "missing.creds"
+		},
+		"no token of the queue": func(c *config.Config) {
+			c.Queue.Mode, c.Queue.URL, c.Queue.TokenFile = "external", "nats://127.0.0.1:1", "missing"
+		},
+		"no authority of the queue": func(c *config.Config) {
+			c.Queue.Mode, c.Queue.URL, c.Queue.CAFile = "external", "nats://127.0.0.1:1", "missing.pem"
+		},
+		"a bad authority of the queue": func(c *config.Config) {
+			c.Queue.Mode, c.Queue.URL, c.Queue.CAFile = "external", "nats://127.0.0.1:1", broken
+		},
+		"a bad certificate for the queue": func(c *config.Config) {
+			c.Queue.Mode, c.Queue.URL, c.Queue.CertFile, c.Queue.KeyFile = "external", "nats://127.0.0.1:1", broken, broken
+		},
+		"a queue for others without a key": func(c *config.Config) { c.Queue.Listen = "0.0.0.0:0" },
+		"a Redis that must not be called":  func(c *config.Config) { c.Redis.Mode, c.Redis.URL = "external", "redis://169.254.169.254:6379" },
+		"no URL of Redis":                  func(c *config.Config) { c.Redis.Mode = "external" },
+		"no password of Redis": func(c *config.Config) {
+			c.Redis.Mode, c.Redis.URL, c.Redis.PasswordFile = "external", "redis://127.0.0.1:1", "missing"
+		},
+		"a Redis for others":          func(c *config.Config) { c.Redis.Mode, c.Redis.Listen = "embedded", "0.0.0.0:0" },
+		"no policy":                   func(c *config.Config) { c.Policy = "missing.yaml" },
+		"a bad policy":                func(c *config.Config) { c.Policy = broken },
+		"no rules":                    func(c *config.Config) { c.Monitor.RulesFile = "missing.yml" },
+		"bad rules":                   func(c *config.Config) { c.Monitor.RulesFile = broken },
+		"no signing key":              func(c *config.Config) { c.Audit.SigningKeyFile = "missing.pem" },
+		"a bad signing key":           func(c *config.Config) { c.Audit.SigningKeyFile = broken },
+		"a trail that is a directory": func(c *config.Config) { c.Audit.File = filepath.Dir(broken) },
+		"no directory of the trail":   func(c *config.Config) { c.Audit.File = filepath.Join(files, "missing", "audit.log") },
+		"a trail below a file":        func(c *config.Config) { c.Audit.File = filepath.Join(broken, "log", "audit.log") },
+		"a bad certificate":           func(c *config.Config) { c.TLS.CertFile, c.TLS.KeyFile = broken, broken },
+		"a webhook for alerts": func(c *config.Config) {
+			c.Monitor.AlertWebhooks = []string{"http://127.0.0.1:1/", "http://169.254.169.254/"}
+		},
+		"an Alertmanager": func(c *config.Config) { c.Monitor.Alertmanagers = []string{"http://[fe80::1]:9093"} },
+		"a directory of ACME": func(c *config.Config) {
+			c.TLS.ACMEHosts, c.TLS.ACMEDirectory = []string{"a.example"}, "https://169.254.169.254/"
+		},
+		"webhooks that must not be called": func(c *config.Config) { c.Webhooks.File = hooks },
 	} {
 		dir := t.TempDir()
 		c := defaults(t)
-		c.Listen, c.DataDir, c.Audit.File, c.Redis.Mode = "127.0.0.1:0", filepath.Join(dir, "data"), filepath.Join(dir, "log", "audit.log"), "off"
+		c.Listen, c.DataDir, c.Audit.File, c.Redis.Mode = "127.0.0.1:0", filepath.Join(dir, "data"), filepath.Join(dir, "audit.log"), "off"
 		change(&c)
 		if a, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)}); err == nil {
 			t.Errorf("%s: it started at %s", name, a.Addr())
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_ = a.Run(ctx)
 		}
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 			t.Errorf("%s: %v was left, error %v", name, left, err)
+		}
+	}
+}
+
+// A trail in the directory of the data needs no directory of before, by whatever
+// name both are given.
+func TestTheTrailMayBeWithTheData(t *testing.T) {
+	t.Chdir(t.TempDir())
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := defaults(t)
+	c.Listen, c.DataDir, c.Audit.File, c.Redis.Mode, c.Queue.Mode = "127.0.0.1:0", "./data", filepath.Join(here, "data", "audit.log"), "off", "off"
+	c.HTTP.LameDuck = time.Millisecond
+	for range 2 { // the second time it is there
+		a, err := app.New(t.Context(), app.Options{Config: c, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := a.Run(ctx); err != nil {
+			t.Error(err)
 		}
 	}
 }

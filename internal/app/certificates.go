@@ -22,6 +22,11 @@ func (a *App) openCertificates(metrics prometheus.Registerer) (err error) {
 	if c.CertFile == "" && len(c.ACMEHosts) == 0 {
 		return nil
 	}
+	if len(c.ACMEHosts) > 0 && c.ACMEDirectory != "" {
+		if err := mayCall("tls.acme_directory", c.ACMEDirectory); err != nil {
+			return err
+		}
+	}
 	a.certs, err = pki.Open(pki.Options{
 		CertFile: c.CertFile, KeyFile: c.KeyFile, ClientCAFile: c.ClientCAFile, Log: a.log,
 		ACME: pki.ACME{

@@ -23,6 +23,24 @@ import (
 // restart.
 const historyFile = "monitor.history"
 
+// checkMonitor returns what the configuration has against a start of the monitor.
+func (a *App) checkMonitor() error {
+	c := a.config.Monitor
+	if !c.Enabled {
+		return nil
+	}
+	if err := mayCall("monitor.alertmanagers", c.Alertmanagers...); err != nil {
+		return err
+	}
+	if err := mayCall("monitor.alert_webhooks", c.AlertWebhooks...); err != nil {
+		return err
+	}
+	if c.RulesFile == "" {
+		return nil
+	}
+	return monitor.CheckRules(c.RulesFile, a.log)
+}
+
 // openMonitor makes the monitor and the pages that show it; neither is there
 // when the configuration switches them off.
 func (a *App) openMonitor(metrics *prometheus.Registry) (err error) {

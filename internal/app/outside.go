@@ -86,12 +86,11 @@ func (o *outside) message(queue, status string, n uint64) {
 	}
 }
 
-// mayCall refuses servers of a setting, separated by commas, that must not be
-// called. They may be private, since the operator names them, and no service of
+// mayCall refuses servers of a setting that must not be called. They may be private, since the operator names them, and no service of
 // this kind has a link-local address. What a name resolves to, and what such a
 // server names besides itself, is checked when it is dialed.
-func mayCall(setting, servers string) error {
-	for server := range strings.SplitSeq(servers, ",") {
+func mayCall(setting string, servers ...string) error {
+	for _, server := range servers {
 		u, err := url.Parse(strings.TrimSpace(server))
 		if err != nil { // the configuration has checked it
 			return fmt.Errorf("%s is not a URL", setting)

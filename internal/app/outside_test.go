@@ -114,8 +114,9 @@ func done(t *testing.T, err error) {
 	}
 }
 
-// The servers of the message queue and of Redis are the operator's, wherever they
-// are, but no server of that kind has a link-local or a metadata address, in any
+// The servers of the message queue and of Redis, the receivers of alerts and the
+// authority of certificates are the operator's, wherever they are, but no server
+// of that kind has a link-local or a metadata address, in any
 // form: neither in the setting nor where a server leads on to.
 func TestServersThatMustNotBeCalled(t *testing.T) {
 	for _, host := range []string{"169.254.169.254", "[::ffff:169.254.169.254]", "[::a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]", "[fe80::1]", "2852039166", "0xa9fea9fe", "0251.0376.0251.0376", "metadata.google.internal", "0.0.0.0"} {
@@ -125,6 +126,15 @@ func TestServersThatMustNotBeCalled(t *testing.T) {
 			},
 			"redis.url": func(c *config.Config) {
 				c.Queue.Mode, c.Redis.Mode, c.Redis.URL = "off", "external", "redis://"+host+":6379"
+			},
+			"monitor.alertmanagers": func(c *config.Config) {
+				c.Monitor.Alertmanagers = []string{"http://127.0.0.1:1", "http://" + host + ":9093"}
+			},
+			"monitor.alert_webhooks": func(c *config.Config) {
+				c.Monitor.AlertWebhooks = []string{"http://127.0.0.1:1", "https://" + host + "/alerts"}
+			},
+			"tls.acme_directory": func(c *config.Config) {
+				c.TLS.ACMEHosts, c.TLS.ACMEDirectory = []string{"a.example"}, "https://"+host+"/directory"
 			},
 		} {
 			c := defaults(t)

@@ -146,17 +146,9 @@ func (p *policyFile) load(ctx context.Context) error {
 	if err != nil { // changed tells when it is there again
 		return &fileError{fmt.Errorf("read the policy (--policy): %w", err)}
 	}
-	data, err := os.ReadFile(p.path)
+	doc, err := readPolicy(p.path)
 	if err != nil {
-		return fmt.Errorf("read the policy (--policy): %w", err)
-	}
-	format := "yaml"
-	if filepath.Ext(p.path) == ".json" {
-		format = "json"
-	}
-	doc, faults := routing.ParsePolicy(data, format)
-	if len(faults) > 0 {
-		return policyError(p.path, faults)
+		return err
 	}
 	encoded, err := doc.Encode()
 	if err != nil {
@@ -185,6 +177,23 @@ func (p *policyFile) load(ctx context.Context) error {
 	p.taken = encoded
 	p.log.Info("policy in force", "file", p.path, "revision", policy.Revision, "changed", policy.Revision != before)
 	return nil
+}
+
+// readPolicy reads a policy file.
+func readPolicy(path string) (routing.Document, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return routing.Document{}, fmt.Errorf("read the policy (--policy): %w", err)
+	}
+	format := "yaml"
+	if filepath.Ext(path) == ".json" {
+		format = "json"
+	}
+	doc, faults := routing.ParsePolicy(data, format)
+	if len(faults) > 0 {
+		return routing.Document{}, policyError(path, faults)
+	}
+	return doc, nil
 }
 
 // lastTaken is the newest document of the history that came from a file, or

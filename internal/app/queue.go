@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,31 @@ const queueDir = "queue"
 
 // queueTimeout is for connecting to an external one.
 const queueTimeout = 5 * time.Second
+
+// checkQueue returns what the configuration has against a start of the queue;
+// closed says that a credential will be needed.
+func (a *App) checkQueue(closed bool) error {
+	c := a.config.Queue
+	switch {
+	case c.Mode == "external":
+		if err := mayCall("queue.url", strings.Split(c.URL, ",")...); err != nil {
+			return err
+		}
+		external := a.externalQueue()
+		return external.Check()
+	case c.Mode == "embedded" && c.Listen != "":
+		return natsmq.CheckListen(c.Listen, a.certs != nil && closed)
+	}
+	return nil
+}
+
+func (a *App) externalQueue() natsmq.External {
+	c := a.config.Queue
+	return natsmq.External{
+		URL: c.URL, CredsFile: c.CredsFile, TokenFile: c.TokenFile, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
+		Dialer: outbound.NewDialer(outbound.Options{Timeout: queueTimeout, Count: a.outside.counts("nats")}),
+	}
+}
 
 // openQueue starts the message queue, or reaches for an external one.
 func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
@@ -42,13 +68,7 @@ func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
 		},
 	}
 	if c.Mode == "external" {
-		if err := mayCall("queue.url", c.URL); err != nil {
-			return err
-		}
-		o.External = natsmq.External{
-			URL: c.URL, CredsFile: c.CredsFile, TokenFile: c.TokenFile, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
-			Dialer: outbound.NewDialer(outbound.Options{Timeout: queueTimeout, Count: a.outside.counts("nats")}),
-		}
+		o.External = a.externalQueue()
 	}
 	queue, err := natsmq.Open(o)
 	if err != nil {

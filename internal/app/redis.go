@@ -21,29 +21,42 @@ const cursorFile = "redis.cursor"
 // redisTimeout is for connecting to an external one.
 const redisTimeout = 2 * time.Second
 
-// openRedis makes what publishes the audit trail on its Redis channel.
-func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer) error {
+// readRedis makes what publishes on an external Redis, which is not called yet,
+// and refuses an address of the embedded one that others can reach.
+func (a *App) readRedis() (external audit.Sink, err error) {
 	c := a.config.Redis
-	var sink audit.Sink
+	switch c.Mode {
+	case "off":
+		return nil, nil
+	case "external":
+	default:
+		return nil, redisaudit.CheckListen(c.Listen)
+	}
+	if c.URL == "" {
+		return nil, errors.New("redis.mode is external, but redis.url names no server")
+	}
+	if err := mayCall("redis.url", c.URL); err != nil {
+		return nil, err
+	}
+	sink, err := redisaudit.Open(redisaudit.Options{
+		URL: c.URL, PasswordFile: c.PasswordFile, Channel: c.Channel, Stream: c.Stream, Counted: a.outside.counts("redis"),
+		Dial: outbound.NewDialer(outbound.Options{Timeout: redisTimeout}).DialContext,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.stops = append(a.stops, sink.Close)
+	return sink, nil
+}
+
+// openRedis makes what publishes the audit trail on its Redis channel: on the
+// external sink, or on a server of our own.
+func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer, sink audit.Sink) error {
+	c := a.config.Redis
 	switch c.Mode {
 	case "off":
 		return nil
 	case "external":
-		if c.URL == "" {
-			return errors.New("redis.mode is external, but redis.url names no server")
-		}
-		if err := mayCall("redis.url", c.URL); err != nil {
-			return err
-		}
-		external, err := redisaudit.Open(redisaudit.Options{
-			URL: c.URL, PasswordFile: c.PasswordFile, Channel: c.Channel, Stream: c.Stream, Counted: a.outside.counts("redis"),
-			Dial: outbound.NewDialer(outbound.Options{Timeout: redisTimeout}).DialContext,
-		})
-		if err != nil {
-			return err
-		}
-		a.stops = append(a.stops, external.Close)
-		sink = external
 	default:
 		ended := prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "headway_redis_clients_ended_total",

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,6 +23,47 @@ const (
 	systemAuditFile = "/var/log/routing_audit.log"
 	ownAuditFile    = "routing_audit.log" // in the data directory
 )
+
+// checkTrail returns what the configuration has against the audit trail: a
+// signing key that cannot be read, or a file that nothing can be written to.
+// The directory of the data is made later. It leaves nothing behind.
+func checkTrail(c *config.Config) error {
+	file := c.Audit.File
+	if _, err := signingKey(c.Audit.SigningKeyFile); err != nil || file == "" {
+		return err
+	}
+	info, err := os.Stat(file)
+	switch {
+	case err == nil && info.IsDir():
+		err = fmt.Errorf("%s is a directory", file)
+	case err == nil && info.Mode().IsRegular(): // a pipe may wait for its reader
+		var f *os.File
+		if f, err = os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+			err = f.Close()
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		var f *os.File
+		f, err = os.CreateTemp(filepath.Dir(file), ".headway-*")
+		switch {
+		case err == nil:
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		case errors.Is(err, fs.ErrNotExist) && sameDir(filepath.Dir(file), c.DataDir):
+			err = nil
+		case errors.Is(err, fs.ErrNotExist):
+			err = fmt.Errorf("there is no directory %s; make it first", filepath.Dir(file))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("open the audit trail (--audit-file): %w", err)
+	}
+	return nil
+}
+
+func sameDir(a, b string) bool {
+	a, errA := filepath.Abs(a)
+	b, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && a == b
+}
 
 // openTrail opens the audit trail. A file that the configuration names must be
 // writable; without one the system's is taken if it can be, and its own

@@ -156,7 +156,7 @@ func TestStoppingByTLSLosesNoRequest(t *testing.T) {
 		config := trusts.Clone()
 		config.NextProtos = []string{next}
 		client := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: next == "h2", ExpectContinueTimeout: patience}
-		defer client.CloseIdleConnections()
+		t.Cleanup(client.CloseIdleConnections)
 		all.Go(func() {
 			// The body is asked for once the handler reads it.
 			body := io.MultiReader(readerFunc(func([]byte) (int, error) {

@@ -49,6 +49,8 @@ const (
 // wherever expressions come in: queries, selectors and rule files.
 type boundedParser struct{ parser.Parser }
 
+func newParser() parser.Parser { return boundedParser{parser.NewParser(parser.Options{})} }
+
 // ParseExpr implements parser.Parser.
 func (p boundedParser) ParseExpr(input string) (parser.Expr, error) {
 	if err := checkText(input); err != nil {

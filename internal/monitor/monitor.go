@@ -89,7 +89,7 @@ func New(o Options) (*Monitor, error) {
 	m := &Monitor{
 		o: o, store: newStore(o.MaxSeries), scraper: newScraper(o.Gatherer, o.Job, o.Instance), started: o.Now(),
 		recent: recent{path: o.Snapshot + "-recent"},
-		places: make(chan struct{}, places()), parser: boundedParser{parser.NewParser(parser.Options{})},
+		places: make(chan struct{}, places()), parser: newParser(),
 	}
 	m.engine = promql.NewEngine(promql.EngineOpts{
 		Logger: o.Log, MaxSamples: o.MaxSamples, Timeout: queryTimeout, LookbackDelta: lookback, Parser: m.parser,
@@ -105,8 +105,8 @@ func New(o Options) (*Monitor, error) {
 	}
 	content := o.Rules
 	if o.RulesFile != "" {
-		if content, err = os.ReadFile(o.RulesFile); err != nil {
-			return nil, fmt.Errorf("read the rules: %w", err)
+		if content, err = readRules(o.RulesFile); err != nil {
+			return nil, err
 		}
 		m.rulesChanged()
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -93,29 +94,9 @@ type alert struct {
 // load reads a rule file and takes its groups over. A file with an error
 // leaves the groups as they are. Alerts of rules that stay keep their state.
 func (r *rules) load(content []byte) error {
-	if len(content) > maxRules {
-		return fmt.Errorf("the rules have %d bytes, at most %d are read", len(content), maxRules)
-	}
-	parsed, errs := rulefmt.Parse(content, false, model.UTF8Validation, r.parser, r.log)
-	if len(errs) > 0 {
-		return fmt.Errorf("the rules are invalid: %w", errors.Join(errs...))
-	}
-	var groups []*group
-	for _, g := range parsed.Groups {
-		fresh := &group{name: g.Name, interval: time.Duration(g.Interval), limit: g.Limit}
-		for _, one := range g.Rules {
-			expr, err := r.parser.ParseExpr(one.Expr)
-			if err != nil {
-				return fmt.Errorf("rule %s: %w", cmp.Or(one.Alert, one.Record), err)
-			}
-			all := maps.Clone(g.Labels)
-			if all == nil {
-				all = map[string]string{}
-			}
-			maps.Copy(all, one.Labels)
-			fresh.rules = append(fresh.rules, &rule{Rule: one, labels: all, expr: expr, active: map[uint64]*alert{}})
-		}
-		groups = append(groups, fresh)
+	groups, err := parseRules(content, r.parser, r.log)
+	if err != nil {
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -127,6 +108,51 @@ func (r *rules) load(content []byte) error {
 	}
 	r.groups = groups
 	return nil
+}
+
+// CheckRules reads a rule file and returns what is wrong with it.
+func CheckRules(path string, log *slog.Logger) error {
+	content, err := readRules(path)
+	if err != nil {
+		return err
+	}
+	_, err = parseRules(content, newParser(), log)
+	return err
+}
+
+func readRules(path string) ([]byte, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the rules (monitor.rules_file): %w", err)
+	}
+	return content, nil
+}
+
+func parseRules(content []byte, p parser.Parser, log *slog.Logger) (groups []*group, err error) {
+	if len(content) > maxRules {
+		return nil, fmt.Errorf("the rules have %d bytes, at most %d are read", len(content), maxRules)
+	}
+	parsed, errs := rulefmt.Parse(content, false, model.UTF8Validation, p, log)
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("the rules are invalid: %w", errors.Join(errs...))
+	}
+	for _, g := range parsed.Groups {
+		fresh := &group{name: g.Name, interval: time.Duration(g.Interval), limit: g.Limit}
+		for _, one := range g.Rules {
+			expr, err := p.ParseExpr(one.Expr)
+			if err != nil {
+				return nil, fmt.Errorf("rule %s: %w", cmp.Or(one.Alert, one.Record), err)
+			}
+			all := maps.Clone(g.Labels)
+			if all == nil {
+				all = map[string]string{}
+			}
+			maps.Copy(all, one.Labels)
+			fresh.rules = append(fresh.rules, &rule{Rule: one, labels: all, expr: expr, active: map[uint64]*alert{}})
+		}
+		groups = append(groups, fresh)
+	}
+	return groups, nil
 }
 
 // inherit takes over the state of rules that the group had before.

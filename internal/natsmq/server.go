@@ -49,6 +49,9 @@ func (q *Queue) startServer(secret, voice string) error {
 		CustomClientAuthentication: q.auth,
 	}
 	if q.o.Listen != "" {
+		if err := CheckListen(q.o.Listen, q.o.TLS != nil && q.o.Access.Anonymous() == nil); err != nil {
+			return err
+		}
 		host, port, err := net.SplitHostPort(q.o.Listen)
 		if err != nil {
 			return fmt.Errorf("queue.listen: %w", err)
@@ -58,10 +61,6 @@ func (q *Queue) startServer(secret, voice string) error {
 		}
 		if o.Port == 0 {
 			o.Port = server.RANDOM_PORT
-		}
-		ip, err := netip.ParseAddr(host)
-		if loopback := host == "localhost" || err == nil && ip.IsLoopback(); !loopback && (q.o.TLS == nil || q.o.Access.Anonymous() != nil) {
-			return fmt.Errorf("queue.listen is %s, which others can reach: that needs a key (headway keys create) and TLS (tls.cert_file)", q.o.Listen)
 		}
 		o.Host, o.TLSConfig = host, q.o.TLS
 		if o.TLSConfig != nil {
@@ -82,6 +81,26 @@ func (q *Queue) startServer(secret, voice string) error {
 		return errors.New("the embedded NATS server did not start")
 	}
 	return nil
+}
+
+// CheckListen refuses an address of the embedded server that others can reach,
+// unless a credential is needed there that does not travel in the clear.
+func CheckListen(listen string, secured bool) error {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("queue.listen: %w", err)
+	}
+	ip, err := netip.ParseAddr(host)
+	if loopback := host == "localhost" || err == nil && ip.IsLoopback(); !loopback && !secured {
+		return fmt.Errorf("queue.listen is %s, which others can reach: that needs a key (headway keys create) and TLS (tls.cert_file)", listen)
+	}
+	return nil
+}
+
+// Check reads the files of the credentials and returns what is wrong with them.
+func (e *External) Check() error {
+	_, err := e.options()
+	return err
 }
 
 // options of a connection to an external server.

@@ -71,9 +71,8 @@ func Listen(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
 	if o.Listen == "" || o.Channel == "" || o.Log == nil || o.Ended == nil {
 		return nil, errors.New("redisaudit: Listen, Channel, Log and Ended are required")
 	}
-	host, _, err := net.SplitHostPort(o.Listen)
-	if ip, parseErr := netip.ParseAddr(host); err != nil || host != "localhost" && (parseErr != nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("redis.listen %q: want a loopback address, such as 127.0.0.1:6380: the embedded Redis asks for no password; for others use redis.mode: external", o.Listen)
+	if err := CheckListen(o.Listen); err != nil {
+		return nil, err
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Listen)
 	if err != nil {
@@ -83,6 +82,15 @@ func Listen(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
 	e.listener = listener
 	e.running.Go(e.accept)
 	return e, nil
+}
+
+// CheckListen refuses an address that others can reach.
+func CheckListen(listen string) error {
+	host, _, err := net.SplitHostPort(listen)
+	if ip, parseErr := netip.ParseAddr(host); err != nil || host != "localhost" && (parseErr != nil || !ip.IsLoopback()) {
+		return fmt.Errorf("redis.listen %q: want a loopback address, such as 127.0.0.1:6380: the embedded Redis asks for no password; for others use redis.mode: external", listen)
+	}
+	return nil
 }
 
 func newEmbedded(o EmbeddedOptions) *Embedded {
