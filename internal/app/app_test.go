@@ -424,8 +424,8 @@ func TestARefusedStartLeavesNothing(t *testing.T) {
 	}
 }
 
-// A trail in the directory of the data needs no directory of before, by whatever
-// name both are given.
+// A trail in the directory of the data needs no directory of before, however
+// both are named.
 func TestTheTrailMayBeWithTheData(t *testing.T) {
 	t.Chdir(t.TempDir())
 	here, err := os.Getwd()

@@ -50,3 +50,5 @@ type Monitor struct{}
 func New(Options) (*Monitor, error)            { return &Monitor{}, nil }
 func (m *Monitor) Run(context.Context) error   { return promql(m) }
 func (m *Monitor) Handler(string) http.Handler { return http.NotFoundHandler() }
+
+func CheckRules(string, *slog.Logger) error { return nil }
