@@ -414,9 +414,10 @@ func (r *Registry) applyAll(batch []*commit) {
 
 // applyTo applies a commit to the head that it concerns.
 func (r *Registry) applyTo(e *entry, c *commit, now time.Time) change {
+	before, was := e.head, e.record.Spec
 	e.record = *c.next
 	r.shared.share(&e.record.Spec)
-	before := e.head
+	r.moved(e, &was, now)
 	takenOver := c.takeOver && before != nil && before.Endpoint != c.endpoint && e.holds(now)
 	c.apply(e, now)
 	made := r.replace(e)
@@ -469,7 +470,7 @@ func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
 	e.say(report.Status)
 	e.sequence = report.Sequence
 	if report.Status == StatusActive || report.Status == StatusDegraded {
-		e.health = HealthFresh
+		e.health, e.loading = HealthFresh, time.Time{}
 		r.watch(e)
 		if !e.record.Confirmed {
 			r.mark(e)
@@ -479,15 +480,7 @@ func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
 
 // forget drops a head.
 func (r *Registry) forget(e *entry, onPurpose bool, now time.Time) {
-	how := wentLost
-	switch {
-	case onPurpose:
-		how = wentDeregistered
-	case e.head.withdrawn():
-		how = wentDrained
-	}
-	r.metrics.leftModels.left(how, now, e.record.Spec.ModelTypes...)
-	r.metrics.leftRegions.left(how, now, e.record.Spec.Region)
+	r.gone(e, onPurpose, now)
 	delete(r.heads, e.record.Spec.ID)
 	delete(r.ejected, e)
 	r.keep(e, now)

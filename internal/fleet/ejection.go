@@ -66,8 +66,8 @@ type ejection struct {
 	why        string
 	detail     string
 	until      time.Time
-	unreported int // trials that were taken, and of which nothing was said
-	overdue    int // those of them that have not ended
+	unreported int // trials whose ends were not reported
+	overdue    int // trials under way beside the last one, which took too long
 }
 
 // say returns why the head is out and until when, the zero time when it waits
@@ -132,12 +132,13 @@ const (
 	reinstatedByTrial        = "trial"
 	reinstatedByOperator     = "operator"
 	reinstatedByRegistration = "registration"
-	reinstatedByPool         = "pool"       // too few other heads of its pool take requests
-	reinstatedBySilence      = "unreported" // the trials' outcomes are not reported
+	reinstatedByPool         = "pool"       // too few other heads of its model types take requests
+	reinstatedBySilence      = "unreported" // the ends of trials are not reported
 )
 
-// unreportedTrials is how many trials in a row may end, or go on, without a word:
-// where nothing is reported any more, errors would keep a head out for ever.
+// unreportedTrials is how many trials may end without a report: where nothing is
+// reported any more, errors would keep a head out for ever. One that goes on is
+// no such, since a head that hangs answers none.
 const unreportedTrials = 2
 
 // trialTime is how long a trial is waited for at least, before another is
@@ -217,7 +218,7 @@ func (r *Registry) mayEject(e *entry) bool {
 	})
 }
 
-// excess is how many more of a pool's heads are out than may be, with so many
+// excess is how many more heads of a model type are out than may be, with so many
 // more. Of those that would take requests one always stays.
 func (o *EjectOptions) excess(p *Pool, more int) int {
 	out := len(p.All.Ejected.Heads)
@@ -275,14 +276,28 @@ func (r *Registry) endTrial(h *Head, end Ending) bool {
 		r.stage(r.replace(e))
 	case end == EndedBadly:
 		r.out(e, ejectedForTrial, "the trial request ended with an error", now)
-	case e.ejection.overdue > 0:
-		e.ejection.overdue--
 	default:
-		if trial := e.outcomes.trial.Load(); trial >= trialTaken {
-			e.outcomes.trial.CompareAndSwap(trial, trialUnreported)
-		}
+		r.giveBack(e, end, now)
 	}
 	return true
+}
+
+// giveBack takes that a trial ended and proved nothing, so that another request
+// is the trial: the next one, unless one is under way still. r.mu must be held.
+func (r *Registry) giveBack(e *entry, end Ending, now time.Time) {
+	if end == EndedUnreported {
+		e.ejection.unreported++
+	}
+	trial := e.outcomes.trial.Load()
+	switch {
+	case e.ejection.unreported >= unreportedTrials:
+		r.in(e, reinstatedBySilence, now)
+	case e.ejection.overdue > 0:
+		e.ejection.overdue--
+	case trial >= trialTaken:
+		e.outcomes.trial.CompareAndSwap(trial, trialOffered)
+	}
+	r.stage(r.replace(e))
 }
 
 // offerTrials lets heads whose time is over have a trial request, and takes
@@ -291,15 +306,8 @@ func (r *Registry) offerTrials(now time.Time) {
 	for e := range r.ejected {
 		trial := &e.outcomes.trial
 		if is := trial.Load(); is >= trialTaken && r.sinceTrial(is, now) >= max(r.eject.BaseTime, trialTime) &&
-			trial.CompareAndSwap(is, trialUnreported) {
+			trial.CompareAndSwap(is, trialOffered) {
 			e.ejection.overdue++
-		}
-		if trial.CompareAndSwap(trialUnreported, trialNone) {
-			if e.ejection.unreported++; e.ejection.unreported >= unreportedTrials {
-				r.in(e, reinstatedBySilence, now)
-				r.stage(r.replace(e))
-				continue
-			}
 		}
 		if !now.Before(e.ejection.until) {
 			trial.CompareAndSwap(trialNone, trialOffered)

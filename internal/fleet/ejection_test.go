@@ -256,10 +256,10 @@ func TestATrialHasATimeOfItsOwn(t *testing.T) {
 		time.Sleep(time.Hour)
 		first = tried()
 		second := w.try("a")
-		first.ObserveTrial(fleet.EndedUnknown, time.Now()) // counted when it was overdue
+		first.ObserveTrial(fleet.EndedUnreported, time.Now())
 		time.Sleep(time.Second)
-		if got := w.health("a"); got != "ejected" {
-			t.Fatalf("after one trial without a word: %s", got)
+		if v, _ := w.Head("a"); v.Head.Health != fleet.HealthEjected || v.Head.Trial {
+			t.Fatalf("after one trial whose end was not reported: %s, a third is offered beside the second: %v", v.Head.Health, v.Head.Trial)
 		}
 		second.ObserveTrial(fleet.EndedBadly, time.Now())
 		if v, _ := w.Head("a"); v.HealthReason != "the trial request ended with an error" {
@@ -267,10 +267,63 @@ func TestATrialHasATimeOfItsOwn(t *testing.T) {
 		}
 		must(t, w.EndEjection(t.Context(), "a"))
 		tried()
-		w.try("a")
+		for range 20 {
+			w.try("a")
+			time.Sleep(31 * time.Second)
+		}
+		if got := w.health("a"); got != "ejected" {
+			t.Errorf("all its trials hang: %s", got)
+		}
+	})
+}
+
+// Events count the heads that take requests as the gauges do, and beside them
+// those that are ejected.
+func TestEventsOfAPoolCountEjectedHeadsApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, func(o *fleet.Options) { o.Eject.BaseTime = time.Hour; o.Eject.MaxTime = time.Hour })
+		far := spec("far")
+		far.Region = "eu"
+		w.register(far, active())
+		w.beat(t.Context(), "far")
+		epoch := w.register(spec("a"), active()).Lease.Epoch
+		w.end("a", fleet.EndedBadly, 5)
+		time.Sleep(time.Minute)
+		if told := w.told("head.expired"); strings.Contains(told, "pool.exhausted") {
+			t.Errorf("the pool has its last resort; told\n%s", told)
+		}
+		if told := w.told("pool.exhausted"); !strings.Contains(told, "pool.exhausted m/us 0 of 1") {
+			t.Errorf("told\n%s", told)
+		}
+		w.report("a", epoch, fleet.StatusActive)
+		if told := w.told("pool.available"); !strings.HasSuffix(told, "pool.available m/us 0 of 1, 1 ejected") {
+			t.Errorf("told\n%s", told)
+		}
+		if got := gauges(t, w.metrics, "headway_region_routable_heads")["us"]; got != 0 {
+			t.Errorf("the gauge has %v heads that take requests", got)
+		}
+	})
+}
+
+// A trial that was cancelled, or that the caller is at fault for, proves nothing:
+// the next request is the trial.
+func TestATrialThatProvesNothingIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a", "b")
+		w.end("a", fleet.EndedBadly, 5)
+		time.Sleep(11 * time.Second)
+		for range 20 {
+			w.try("a").ObserveTrial(fleet.EndedUnknown, time.Now())
+			if got := w.health("a"); got != "ejected" || len(w.Snapshot().Pools["m"].All.Trials) != 1 {
+				t.Fatalf("it is %s, with %d offers", got, len(w.Snapshot().Pools["m"].All.Trials))
+			}
+		}
+		hangs := w.try("a")
 		time.Sleep(31 * time.Second)
-		if got := w.health("a"); got != "fresh" {
-			t.Errorf("after two trials that nothing is known of: %s", got)
+		w.try("a")
+		hangs.ObserveTrial(fleet.EndedUnknown, time.Now()) // the second is under way still
+		if v, _ := w.Head("a"); v.Head.Trial || v.Head.Health != fleet.HealthEjected {
+			t.Errorf("while a trial is under way: %s, another is offered: %v", v.Head.Health, v.Head.Trial)
 		}
 	})
 }
@@ -373,13 +426,11 @@ func TestATrialWithoutAnOutcomeEnds(t *testing.T) {
 		w := startEjecting(t, nil, "a", "b")
 		w.end("a", fleet.EndedBadly, 5)
 		time.Sleep(11 * time.Second)
-		w.try("a").ObserveTrial(fleet.EndedUnknown, time.Now())
+		w.try("a").ObserveTrial(fleet.EndedUnreported, time.Now())
 		if got := w.health("a"); got != "ejected" {
-			t.Fatalf("after a trial that says nothing: %s", got)
+			t.Fatalf("after a trial whose end was not reported: %s", got)
 		}
-		time.Sleep(time.Second)
-		w.try("a").ObserveTrial(fleet.EndedUnknown, time.Now())
-		time.Sleep(time.Second)
+		w.try("a").ObserveTrial(fleet.EndedUnreported, time.Now())
 		if got := w.health("a"); got != "fresh" {
 			t.Errorf("after two trials that were not reported: %s", got)
 		}
@@ -606,7 +657,7 @@ func TestEjectionsNeverEmptyAPool(t *testing.T) {
 			"try": func(rt *rapid.T) {
 				if v, err := w.Head(id(rt)); err == nil && v.Head.TryTrial() {
 					v.Head.Live.Release()
-					v.Head.ObserveTrial(fleet.Ending(rapid.IntRange(0, 2).Draw(rt, "end")), now())
+					v.Head.ObserveTrial(fleet.Ending(rapid.IntRange(0, 3).Draw(rt, "end")), now())
 				}
 			},
 			"report": func(rt *rapid.T) {

@@ -130,6 +130,7 @@ type Head struct {
 
 	outcomes *outcomes // nil: nothing is concluded from how requests end
 	leaving  bool      // it drains by its own word, or went offline after that
+	loading  time.Time // since when it may load what it serves now; zero: it served that
 }
 
 // Refusal names the first reason why a head takes no new requests.

@@ -144,7 +144,7 @@ func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged
 	e.say(report.Status)
 	healthy := report.Status == StatusActive || report.Status == StatusDegraded
 	if e.health != HealthPending || healthy {
-		e.health = HealthFresh
+		e.health, e.loading = HealthFresh, time.Time{}
 	}
 	e.stale = time.Time{}
 	e.outcomes.held.Store(false)

@@ -204,13 +204,13 @@ var (
 		"Registered heads by status, region and model type (a head that serves two counts in both). status is active or degraded for heads that take requests, else why they do not: pending, draining, offline, stale, ejected, maintenance; held ones take requests only because the mass-expiry guard keeps them. Pairs beyond 1,000 are summed as other.",
 		"status", "region", "model_type")
 	modelRegisteredDesc = desc("headway_model_registered_heads",
-		"Registered heads by model type, 0 for an hour after the last unless that was deregistered; model types beyond 1,000 are summed as other.", "model_type")
+		"Registered heads by model type, 0 for an hour after the last unless that was deregistered or registered with others; model types beyond 1,000 are summed as other.", "model_type")
 	modelRoutableDesc = desc("headway_model_routable_heads",
 		"Heads that take requests by model type, held ones too; model types beyond 1,000 are summed as other.", "model_type")
 	modelMissingDesc = desc("headway_model_missing_heads",
-		"Heads that should take requests and do not, by model type: not those that drain by their own word or the operator's or are in maintenance. Heads that were lost, not deregistered, count as one for an hour or until a head takes requests; model types beyond 1,000 are summed as other.", "model_type")
+		"Heads that should take requests and do not, by model type: not those that drain by their own word or the operator's or are in maintenance, nor for 15 minutes those that have not reported since they registered for the first time, or with another model type or region. Heads that were lost, not deregistered, count as one for an hour or until a head takes requests; model types beyond 1,000 are summed as other.", "model_type")
 	regionRegisteredDesc = desc("headway_region_registered_heads",
-		"Registered heads by region, 0 for an hour after the last unless that was deregistered; regions beyond 1,000 are summed as other.", "region")
+		"Registered heads by region, 0 for an hour after the last unless that was deregistered or registered with another; regions beyond 1,000 are summed as other.", "region")
 	regionRoutableDesc = desc("headway_region_routable_heads",
 		"Heads that take requests by region, held ones too; regions beyond 1,000 are summed as other.", "region")
 	regionMissingDesc = desc("headway_region_missing_heads",
@@ -307,12 +307,12 @@ func (c *collector) collectHeads(ch chan<- prometheus.Metric, now time.Time, lis
 // of the others should.
 type have struct{ registered, routable, missing int }
 
-func (a have) plus(h *Head) have {
+func (a have) plus(h *Head, now time.Time) have {
 	a.registered++
 	switch {
 	case h.Routable():
 		a.routable++
-	case !h.withdrawn():
+	case !h.withdrawn() && !h.loads(now):
 		a.missing++
 	}
 	return a
@@ -327,9 +327,9 @@ func (c *collector) collectRoutable(ch chan<- prometheus.Metric, now time.Time, 
 	models, regions := map[string]have{}, map[string]have{}
 	for _, g := range list {
 		for _, h := range g.Heads {
-			models[g.ModelType] = models[g.ModelType].plus(h)
+			models[g.ModelType] = models[g.ModelType].plus(h, now)
 			if h.ModelTypes[0] == g.ModelType { // once, though it serves several
-				regions[g.Region] = regions[g.Region].plus(h)
+				regions[g.Region] = regions[g.Region].plus(h, now)
 			}
 		}
 	}

@@ -10,13 +10,14 @@ import (
 // Ending is what the end of a request says of the head that it was at.
 type Ending uint8
 
-// The endings. A request that was cancelled, that the head refused for the
-// caller's fault or for lack of room, or whose end was not reported says nothing
-// of the head.
+// The endings. A request that was cancelled, or that the head refused for the
+// caller's fault or for lack of room, says nothing of the head, and neither does
+// one whose end was not reported.
 const (
 	EndedUnknown Ending = iota
 	EndedWell
 	EndedBadly
+	EndedUnreported
 )
 
 // outcomes counts how the requests at one head ended since it began to take
@@ -36,8 +37,7 @@ type outcomes struct {
 const (
 	trialNone int64 = iota
 	trialOffered
-	trialUnreported // it was taken, and nothing was said of the head for too long, or at its end
-	trialTaken      // and above: the nanoseconds after Registry.began at which it was taken
+	trialTaken // and above: the nanoseconds after Registry.began at which it was taken
 )
 
 // Observe takes how a request at the head ended, at a time of the registry's
@@ -67,7 +67,7 @@ func (o *outcomes) observe(h *Head, end Ending, at time.Time) {
 		return
 	}
 	switch {
-	case end == EndedUnknown:
+	case end == EndedUnknown, end == EndedUnreported:
 	case end == EndedWell:
 		if o.errors.Load() != 0 {
 			o.errors.Store(0)

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -45,7 +46,7 @@ type departure int
 const (
 	wentDrained      departure = iota // silent for long, after it was drained or said that it drains
 	wentLost                          // silent for long
-	wentDeregistered                  // on purpose
+	wentDeregistered                  // on purpose; or it registered with other names
 )
 
 // departures are the model types, or the regions, that heads left.
@@ -73,8 +74,49 @@ func (d *departures) left(how departure, now time.Time, names ...string) {
 	}
 }
 
-// take returns the names without heads that nobody misses, so that their series
-// end at once: the last head was deregistered, or none was lost. Other names
+// loadingTime is how long a head may take before it is missed, from the
+// registration that added it, or a model type or region to it, to its first
+// healthy report: it loads the weights of a model.
+const loadingTime = 15 * time.Minute
+
+// loads reports whether h has only registered so far, and is not missed yet.
+func (h *Head) loads(now time.Time) bool {
+	return h.Health == HealthPending && !h.loading.IsZero() && now.Sub(h.loading) < loadingTime
+}
+
+// moved notes what e, which had the spec was, serves no more and where: it went
+// from there on purpose. What it serves now for the first time it may have to
+// load. r.mu must be held.
+func (r *Registry) moved(e *entry, was *Spec, now time.Time) {
+	is := &e.record.Spec
+	for _, model := range was.ModelTypes {
+		if !slices.Contains(is.ModelTypes, model) {
+			r.metrics.leftModels.left(wentDeregistered, now, model)
+		}
+	}
+	if e.head != nil && is.Region != was.Region {
+		r.metrics.leftRegions.left(wentDeregistered, now, was.Region)
+	}
+	if is.Region != was.Region || slices.ContainsFunc(is.ModelTypes, func(m string) bool { return !slices.Contains(was.ModelTypes, m) }) {
+		e.loading = now
+	}
+}
+
+// gone notes that e is removed. r.mu must be held.
+func (r *Registry) gone(e *entry, onPurpose bool, now time.Time) {
+	how := wentLost
+	switch {
+	case onPurpose:
+		how = wentDeregistered
+	case e.head.withdrawn():
+		how = wentDrained
+	}
+	r.metrics.leftModels.left(how, now, e.record.Spec.ModelTypes...)
+	r.metrics.leftRegions.left(how, now, e.record.Spec.Region)
+}
+
+// take returns the names without heads that are not missed, so that their series
+// end at once: the last head was deregistered or has other names, or none was lost. Other names
 // without heads keep theirs for a while, and alerts look at them.
 //
 // In all it counts the heads that were lost as one that is missing, until a head

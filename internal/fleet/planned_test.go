@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,6 +110,75 @@ func TestHeadsThatLeaveOnPurposeAreNotMissed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A head that registers with another model type or region left the old one on
+// purpose, and has time to load the new one. The words of the alerts are true of
+// each state.
+func TestAHeadThatMovesIsNotMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		w := start(t, store, nil)
+		missing := func(when string, want map[string]float64) {
+			t.Helper()
+			for _, metric := range []string{"headway_model_missing_heads", "headway_region_missing_heads"} {
+				if got := gauges(t, w.metrics, metric); !maps.Equal(got, want) {
+					t.Errorf("%s: %s %v, want %v", when, metric, got, want)
+				}
+			}
+		}
+		w.register(headOf("a", "old", "old"), active())
+		missing("at first", map[string]float64{"old": 0})
+		w.register(headOf("a", "new", "new"), nil)
+		missing("moved", map[string]float64{"new": 0})
+		time.Sleep(14 * time.Minute)
+		w.register(headOf("a", "new", "new"), nil) // which gives it no more time
+		missing("after 14 minutes", map[string]float64{"new": 0})
+		time.Sleep(90 * time.Second)
+		missing("after a quarter of an hour", map[string]float64{"new": 1})
+		w.register(headOf("a", "new", "new"), active())
+		missing("it takes requests", map[string]float64{"new": 0})
+		w.register(headOf("a", "new", "new"), nil)
+		missing("it registered after it took requests", map[string]float64{"new": 1})
+		w.register(headOf("a", "new", "new"), active())
+		time.Sleep(time.Minute)
+		missing("it is silent", map[string]float64{"new": 1})
+
+		third := w.register(headOf("a", "third", "third"), nil)
+		w.register(headOf("b", "fourth", "fourth"), nil)
+		missing("moved again, beside a first registration", map[string]float64{"third": 0, "fourth": 0})
+		w.report("a", third.Lease.Epoch, fleet.StatusDegraded)
+		time.Sleep(10 * time.Minute)
+		missing("one took requests and is silent", map[string]float64{"third": 1, "fourth": 0})
+		w.stop()
+		w = start(t, store, nil)
+		missing("after a restart, where only the first registration counts", map[string]float64{"third": 1, "fourth": 0})
+		time.Sleep(6 * time.Minute)
+		missing("after a quarter of an hour in all", map[string]float64{"third": 1, "fourth": 1})
+	})
+}
+
+// A head that leaves one of its model types leaves the others as they are, and
+// what other heads still serve.
+func TestAHeadThatDropsAModelTypeLeavesTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), nil)
+		both := headOf("a", "m", "r")
+		both.ModelTypes = []string{"m", "n"}
+		w.register(both, active())
+		w.register(headOf("b", "k", "r"), active())
+		gauges(t, w.metrics, "headway_model_missing_heads")
+		w.register(headOf("a", "k", "r"), active())
+		w.register(headOf("b", "m", "r"), active())
+		time.Sleep(time.Minute)
+		for metric, want := range map[string]map[string]float64{
+			"headway_model_missing_heads": {"k": 1, "m": 1}, "headway_region_missing_heads": {"r": 2},
+		} {
+			if got := gauges(t, w.metrics, metric); !maps.Equal(got, want) {
+				t.Errorf("%s %v, want %v", metric, got, want)
+			}
+		}
+	})
 }
 
 // A head that was lost is missed beside others that drain, until one of its model

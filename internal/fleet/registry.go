@@ -88,7 +88,8 @@ type entry struct {
 	record     Record
 	epoch      uint64
 	status     Status
-	leaving    bool // it drains by its own word, or went offline after that
+	leaving    bool      // it drains by its own word, or went offline after that
+	loading    time.Time // since when it may load what it serves now; zero: it served that
 	health     Health
 	head       *Head // as in the snapshot
 	live       *Live
@@ -172,11 +173,11 @@ func (r *Registry) Load(ctx context.Context) error {
 	now := r.now()
 	batch := make([]change, 0, len(records))
 	for i := range records {
-		e := &entry{record: records[i], live: new(Live), outcomes: &outcomes{registry: r}, seen: now, slot: r.metrics.inFlight.take(records[i].Spec.ID)}
+		e := &entry{record: records[i], live: new(Live), outcomes: &outcomes{registry: r}, seen: now, loading: records[i].RegisteredAt, slot: r.metrics.inFlight.take(records[i].Spec.ID)}
 		r.shared.share(&e.record.Spec)
 		e.epoch = e.record.Epoch
 		if e.record.Confirmed {
-			e.status, e.health = StatusActive, HealthAssumed
+			e.status, e.health, e.loading = StatusActive, HealthAssumed, time.Time{}
 		}
 		e.interval = r.interval(len(records))
 		r.heads[e.record.Spec.ID] = e
@@ -224,7 +225,7 @@ func makeHead(e *entry, instance uint64) *Head {
 	}
 	h := &Head{
 		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health,
-		Instance: instance, Live: e.live, outcomes: e.outcomes, leaving: e.leaving,
+		Instance: instance, Live: e.live, outcomes: e.outcomes, leaving: e.leaving, loading: e.loading,
 	}
 	if e.ejection != nil && e.health.routable() {
 		h.Health = HealthEjected

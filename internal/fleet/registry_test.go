@@ -549,6 +549,9 @@ func (w *world) told(last string) string {
 			text += fmt.Sprintf(" %s %s %s", e.Head, data.Reason, data.Detail)
 		case fleet.PoolState:
 			text += fmt.Sprintf(" %s/%s %d of %d", data.ModelType, data.Region, data.Routable, data.Heads)
+			if data.Ejected > 0 {
+				text += fmt.Sprintf(", %d ejected", data.Ejected)
+			}
 		default:
 			text += " " + e.Head
 		}

@@ -24,15 +24,17 @@ func (s Refused) LogValue() slog.Value {
 // PoolState is the data of an event about the heads of a model type.
 type PoolState struct {
 	ModelType string `json:"model_type"`
-	Region    string `json:"region,omitempty"` // "": all regions
-	Heads     int    `json:"heads"`            // registered
-	Routable  int    `json:"routable"`         // ejected ones, which are the last resort, among them
+	Region    string `json:"region,omitempty"`  // "": all regions
+	Heads     int    `json:"heads"`             // registered
+	Routable  int    `json:"routable"`          // as headway_model_routable_heads counts them
+	Ejected   int    `json:"ejected,omitempty"` // the last resort
 }
 
 // LogValue writes the state as fields.
 func (s PoolState) LogValue() slog.Value {
 	return slog.GroupValue(
 		slog.String("model_type", s.ModelType), slog.String("region", s.Region), slog.Int("heads", s.Heads), slog.Int("routable", s.Routable),
+		slog.Int("ejected", s.Ejected),
 	)
 }
 
@@ -84,9 +86,9 @@ func (r *Registry) tellPool(before, after *Pool, now time.Time) {
 		if (had > 0) == (has > 0) {
 			continue
 		}
-		kind, state := event.PoolAvailable, PoolState{ModelType: regions[region].ModelType, Region: region, Routable: has}
+		kind, state := event.PoolAvailable, PoolState{ModelType: regions[region].ModelType, Region: region}
 		if g := is[region]; g != nil {
-			state.Heads = len(g.Heads)
+			state.Heads, state.Routable, state.Ejected = len(g.Heads), g.routable(), len(g.Ejected.Heads)
 		}
 		if has == 0 {
 			kind = event.PoolExhausted

@@ -178,7 +178,7 @@ func (g *Group) change(changes []change, belongs func(*Head) bool) *Group {
 }
 
 // Ejected reports whether nothing but its ejection keeps h from new requests. It
-// gets those that no other head can take.
+// gets those that no other head may serve.
 func (h *Head) Ejected() bool {
 	return h.Health == HealthEjected && h.Admin == AdminEnabled && (h.Status == StatusActive || h.Status == StatusDegraded)
 }

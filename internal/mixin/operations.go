@@ -107,19 +107,19 @@ func fleetRules() []Group {
 			withoutHeads("model", Alert{
 				Name: "ModelWithoutHeads", Severity: Critical,
 				Summary:     "No head takes requests for {{ $labels.model_type }}",
-				Description: "Heads that serve {{ $labels.model_type }} were there within the hour, and none takes requests now.",
-				Meaning:     "Every request for this model type fails, and not as planned: at least one of its heads should take requests and is silent, offline, ejected or has not reported yet, or was removed within the hour after a long silence. A model type whose heads are all drained, in maintenance, or draining by their own word does not count, nor does one whose last head was deregistered.",
-				Causes:      []string{"all its heads crashed or are silent", "some were drained while the others are dead"},
+				Description: "Heads that should serve {{ $labels.model_type }} are missing, and none takes requests now.",
+				Meaning:     "Requests for this model type fail, or go to heads that are ejected where there are some, and not as planned: at least one of its heads should take requests and is silent, offline, ejected or has not reported since it registered, or was removed within the hour after a long silence. A model type whose heads are all drained, in maintenance, or draining by their own word does not count, nor does one whose last head was deregistered or registered again with other model types. Heads that registered for the first time, or with another model type or region, have 15 minutes to load it.",
+				Causes:      []string{"all its heads crashed or are silent", "some were drained while the others are dead", "a new model type whose heads do not come up"},
 				Do:          []string{"`headway heads list --model-type NAME -o wide` says why none is routable"},
-			}, "model_type", "Heads that serve lost were there within the hour, and none takes requests now."),
+			}, "model_type", "Heads that should serve lost are missing, and none takes requests now."),
 			withoutHeads("region", Alert{
 				Name: "RegionWithoutHeads", Severity: Warning,
 				Summary:     "No head takes requests in {{ $labels.region }}",
-				Description: "Heads in {{ $labels.region }} were there within the hour, and none takes requests now.",
-				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region. As with ModelWithoutHeads, a region whose heads are all drained, in maintenance, or draining by their own word does not count, nor does one whose last head was deregistered.",
+				Description: "Heads that should serve in {{ $labels.region }} are missing, and none takes requests now.",
+				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region. As with ModelWithoutHeads, a region whose heads are all drained, in maintenance, or draining by their own word does not count, nor does one whose last head was deregistered or registered again elsewhere, and new heads have 15 minutes to come up.",
 				Causes:      []string{"the region lost its network", "all its heads crashed, or some did and the others were drained"},
 				Do:          []string{"`headway heads list --region NAME -o wide` says why none is routable"},
-			}, "region", "Heads in lost were there within the hour, and none takes requests now."),
+			}, "region", "Heads that should serve in lost are missing, and none takes requests now."),
 			{
 				Name: "MassExpiryGuardActive", Expr: `max by (job, instance) (headway_fleet_guard_active) > 0`, Severity: Critical,
 				Summary:     "Many heads fell silent at once",
@@ -161,14 +161,14 @@ func fleetRules() []Group {
 			},
 			{
 				Name: "PoolFailing", Expr: `sum by (job, instance) (increase(headway_ejections_refused_total[5m])) > 0`, For: 2 * minute, Severity: Critical,
-				Summary:     "A pool of heads fails as a whole",
-				Description: "Heads whose requests fail stay in rotation, since as many of their pool are out as may be.",
+				Summary:     "The heads of a model type fail as a whole",
+				Description: "Heads whose requests fail stay in rotation, since as many of their model types are out as may be.",
 				Meaning:     "More of the heads of a model type fail, over all its regions, than may be ejected (`eject.max_share`), or the only one does. Requests go on to heads that fail.",
 				Causes:      []string{"a wrong configuration or version of the model on all of them", "the network between the callers and the heads", "one caller that reports errors for all"},
 				Do:          []string{"the log of the service names the heads (\"a head is not ejected\")", "what changed last on the heads? go back to it", "look at who reports errors: `headway_decision_outcomes_total` by result, and the callers' logs"},
 				Fires: Case{
 					Series: []Series{{`headway_ejections_refused_total{job="j",instance="a"}`, "0x2 1+1x15"}}, At: 10 * minute,
-					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "Heads whose requests fail stay in rotation, since as many of their pool are out as may be.",
+					Labels: map[string]string{"job": "j", "instance": "a"}, Says: "Heads whose requests fail stay in rotation, since as many of their model types are out as may be.",
 				},
 				Quiet: Case{Series: []Series{{`headway_ejections_refused_total{job="j",instance="a"}`, "4x15"}}, At: 10 * minute},
 			},
@@ -213,7 +213,11 @@ func withoutHeads(of string, a Alert, label, says string) Alert {
 	mixed := a.Fires
 	mixed.Name = "when one drains and the other is dead"
 	mixed.Series = []Series{series(missing, "lost", "a", "0x5 1x20"), series(routable, "lost", "a", "2x4 1 0x20")}
-	a.Also = []Case{mixed}
+	late := a.Fires
+	late.Name = "when its first heads are not ready in time"
+	late.Series = []Series{series(missing, "lost", "a", "0x15 2x20"), series(routable, "lost", "a", "0x35")}
+	late.At = 20 * minute
+	a.Also = []Case{mixed, late}
 	a.Quiet = Case{
 		Series: []Series{
 			series(missing, "kept", "a", "0x5 stale"), series(routable, "kept", "a", "2x5 stale"),
@@ -227,6 +231,13 @@ func withoutHeads(of string, a Alert, label, says string) Alert {
 		Name:   "when its last head was deregistered",
 		Series: []Series{series(missing, "retired", "a", "0x4 stale"), series(routable, "retired", "a", "2 1x4 stale"), series(routable, "kept", "a", "2x30")},
 		At:     12 * minute,
+	}, {
+		Name: "when its head registered with another, which that loads",
+		Series: []Series{
+			series(missing, "old", "a", "0x4 stale"), series(routable, "old", "a", "1x4 stale"),
+			series(missing, "new", "a", "_x4 0x30"), series(routable, "new", "a", "_x4 0x10 1x20"),
+		},
+		At: 12 * minute,
 	}, {
 		Name:   "while all its heads drain",
 		Series: []Series{series(missing, "draining", "a", "0x30"), series(routable, "draining", "a", "2x4 1 0x20")},

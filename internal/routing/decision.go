@@ -132,7 +132,7 @@ func (d *Decision) AppendReason(b []byte) []byte {
 	case d.Trial:
 		b = append(b, "trial request of an ejected head"...)
 	case d.Head.Ejected():
-		b = append(b, "an ejected head, since no other has room"...)
+		b = append(b, "an ejected head, since no other may serve the request"...)
 	case d.Sticky:
 		b = append(b, "the session's head"...)
 	default:

@@ -45,13 +45,16 @@ func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 // finish ends the decision's reservation. It counts that, and a true outcome that
 // comes after another end, and lets the fleet know what it says of the head.
 func (r *Router) finish(d *Decision, o *Outcome) {
-	if counts, late := r.recent.finish(d, o); counts {
-		r.metrics.ended(d, o, late)
-		if d.Trial {
-			d.Head.ObserveTrial(o.ending(), o.At)
-		} else {
-			d.Head.Observe(o.ending(), o.At)
-		}
+	counts, late := r.recent.finish(d, o)
+	if !counts {
+		return
+	}
+	r.metrics.ended(d, o, late)
+	switch end := o.ending(); {
+	case !d.Trial:
+		d.Head.Observe(end, o.At)
+	case !late || end != fleet.EndedUnknown: // that a trial proves nothing is taken at its first end
+		d.Head.ObserveTrial(end, o.At)
 	}
 }
 
@@ -63,6 +66,8 @@ func (o *Outcome) ending() fleet.Ending {
 		return fleet.EndedWell
 	case o.Result == ResultError && (o.StatusCode < 400 || o.StatusCode > 499):
 		return fleet.EndedBadly
+	case o.Result > ResultCancelled:
+		return fleet.EndedUnreported
 	}
 	return fleet.EndedUnknown
 }

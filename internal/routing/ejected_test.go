@@ -1,6 +1,7 @@
 package routing_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -90,8 +91,9 @@ func TestAHeadThatFailsAtOnceDrawsFewRequests(t *testing.T) {
 	}
 }
 
-// Where no other head may serve a request, or has room, ejected ones do: for a
-// region that is required, for labels, and for a model type of their own.
+// Where no other head may serve a request, ejected ones do: for a region that is
+// required, for labels, for a model type of their own and where others are
+// excluded. Where others are at max_in_flight the answer says so.
 func TestEjectedHeadsAreTheLastResort(t *testing.T) {
 	for _, spec := range routing.Specs() {
 		t.Run(spec.Name, func(t *testing.T) {
@@ -107,6 +109,7 @@ func TestEjectedHeadsAreTheLastResort(t *testing.T) {
 					{Region: "eu", RegionMode: routing.RegionRequire},
 					{Labels: map[string]string{"gpu": "h100"}},
 					{ModelType: "n"},
+					{Exclude: []string{"ok", "full", "nobody"}},
 				} {
 					for range 20 {
 						req.Strategy, req.SessionKey = spec.Name, "s"
@@ -114,7 +117,7 @@ func TestEjectedHeadsAreTheLastResort(t *testing.T) {
 						if d.Head.ID != "bad" || d.Trial || d.Spilled || len(d.Alternatives()) != 0 {
 							t.Fatalf("%+v: decided for %s, %s", req, d.Head.ID, d.AppendReason(nil))
 						}
-						if reason := string(d.AppendReason(nil)); !strings.HasPrefix(reason, "an ejected head, since no other has room, of 1 candidate") {
+						if reason := string(d.AppendReason(nil)); !strings.HasPrefix(reason, "an ejected head, since no other may serve the request, of 1 candidate") {
 							t.Errorf("reason %q", reason)
 						}
 						w.router.End(d, routing.Outcome{Result: routing.ResultOK})
@@ -122,19 +125,36 @@ func TestEjectedHeadsAreTheLastResort(t *testing.T) {
 				}
 				w.counts("full", full, 2, 3)
 				held := map[string]int{}
-				for _, want := range []string{"ok", "ok", "full", "full", "bad", "bad"} { // a head that says it is full comes before one that fails
+				for _, want := range []string{"ok", "ok", "full", "full"} { // a head that says it is full comes before one that fails
 					d := w.decide(routing.Request{Region: "eu", Strategy: spec.Name, SessionKey: "s", Explain: true})
 					if held[d.Head.ID]++; d.Head.ID != want {
 						t.Fatalf("decided for %s of %v, want %s", d.Head.ID, held, want)
 					}
-					for _, c := range d.Explanation().Candidates {
-						if wanted := map[bool]string{true: "", false: "ejected"}[want == "bad"]; c.HeadID == "bad" && (c.Filter != wanted || c.Chosen != (want == "bad")) {
-							t.Errorf("for %s bad is removed by %q, chosen %v", want, c.Filter, c.Chosen)
-						}
+					passedOver(t, d.Explanation())
+				}
+				for _, exclude := range [][]string{nil, {"ok"}, {"full", "nobody"}} {
+					_, err := w.router.Decide(&routing.Request{ModelType: "m", Region: "eu", Strategy: spec.Name, SessionKey: "s", Exclude: exclude, Explain: true})
+					no, refused := errors.AsType[*routing.NoHeadError](err)
+					if !refused {
+						t.Fatalf("without %v: %v, want a refusal", exclude, err)
 					}
+					if no.Failure != routing.FailAtCapacity || no.Counts["ejected"] != 1 || no.Counts["capacity"] != 2-min(len(exclude), 1) || no.Counts[""] != 0 {
+						t.Errorf("without %v: %s, removed %v", exclude, no.Failure, no.Counts)
+					}
+					passedOver(t, no.Explanation)
 				}
 			})
 		})
+	}
+}
+
+// passedOver sees that bad was passed over for being ejected.
+func passedOver(t *testing.T, e *routing.Explanation) {
+	t.Helper()
+	for _, c := range e.Candidates {
+		if c.HeadID == "bad" && (c.Filter != "ejected" || c.Chosen) {
+			t.Errorf("bad is removed by %q, chosen %v", c.Filter, c.Chosen)
+		}
 	}
 }
 
@@ -161,14 +181,17 @@ func TestTheTrialsFirstTokenEndsTheEjection(t *testing.T) {
 	})
 }
 
-// A trial that lasts for an hour does not keep its head out for as long.
+// A trial that lasts for an hour is followed by others, and says nothing: a head
+// that hangs stays out.
 func TestALongTrialIsFollowedByAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := ejecting(t, "a", "b")
 		w.eject("a", "b")
 		time.Sleep(11 * time.Second)
-		for n := range 2 {
-			if d := w.decide(routing.Request{TTL: time.Hour}); d.Head.ID != "a" || !d.Trial {
+		var trials []*routing.Decision
+		for n := range 4 {
+			d := w.decide(routing.Request{TTL: time.Hour})
+			if trials = append(trials, d); d.Head.ID != "a" || !d.Trial {
 				t.Fatalf("trial %d is at %s", n, d.Head.ID)
 			}
 			for range 28 {
@@ -179,8 +202,44 @@ func TestALongTrialIsFollowedByAnother(t *testing.T) {
 			}
 			time.Sleep(3 * time.Second)
 		}
+		if got := w.healthOf("a"); got != "ejected" {
+			t.Errorf("after trials that hang a is %s", got)
+		}
+		w.router.End(trials[0], routing.Outcome{Result: routing.ResultOK})
 		if got := w.healthOf("a"); got != "fresh" {
-			t.Errorf("after two trials of 31 s without a word a is %s", got)
+			t.Errorf("after one of them ended well a is %s", got)
+		}
+	})
+}
+
+// A trial that its caller cancels, or that was withdrawn, and an answer of 4xx
+// prove nothing: the next request is the trial.
+func TestATrialThatIsCancelledIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := ejecting(t, "a", "b")
+		w.eject("a", "b")
+		time.Sleep(11 * time.Second)
+		trial := func() *routing.Decision {
+			t.Helper()
+			d := w.decide(routing.Request{})
+			if d.Head.ID != "a" || !d.Trial {
+				t.Fatalf("the trial is at %s", d.Head.ID)
+			}
+			return d
+		}
+		for range 5 {
+			w.router.End(trial(), routing.Outcome{Result: routing.ResultCancelled})
+			w.router.End(trial(), routing.Outcome{Result: routing.ResultError, StatusCode: 429})
+		}
+		expired := trial()
+		time.Sleep(routing.DefaultReservationTTL + time.Second)
+		trial()
+		w.router.End(expired, routing.Outcome{Result: routing.ResultCancelled}) // late
+		if d := w.decide(routing.Request{}); d.Head.ID != "b" {
+			t.Errorf("a trial beside another goes to %s", d.Head.ID)
+		}
+		if got := w.healthOf("a"); got != "ejected" {
+			t.Errorf("a is %s", got)
 		}
 	})
 }

@@ -18,7 +18,7 @@ const (
 	FilterExclude  = "exclude"  // the caller excluded the head
 	FilterCapacity = "capacity" // the head is at its max_in_flight
 	FilterFull     = "full"     // the head is full by its own word, and others are not
-	FilterEjected  = "ejected"  // the head is ejected, and others have room
+	FilterEjected  = "ejected"  // the head is ejected, and others may serve the request
 )
 
 // filter names the first filter that removes h, or "".

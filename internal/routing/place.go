@@ -45,7 +45,9 @@ func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
 
 // eachTier calls choose with each tier in turn, or once where a strategy looks
 // at all of them, until it says true. Heads that are full by their own word are
-// looked at when no tier has another, and ejected ones after those.
+// looked at when no tier has another. Ejected ones are where there is no other: a
+// request for heads that are only at max_in_flight has a place soon, and fails at
+// a head that is broken.
 func (in *Input) eachTier(across bool, choose func() bool) bool {
 	for {
 		for in.At = 0; in.At < len(in.Tiers); in.At++ {
@@ -59,12 +61,25 @@ func (in *Input) eachTier(across bool, choose func() bool) bool {
 		switch {
 		case !in.resort && in.passed:
 			in.resort = true
-		case len(in.last) > 0:
+		case len(in.last) > 0 && !in.mayServe():
 			in.Tiers, in.last, in.resort, in.passed = in.last, nil, false, false
 		default:
 			return false
 		}
 	}
+}
+
+// mayServe reports whether some head of the tiers may serve the request, whether
+// it has room or not.
+func (in *Input) mayServe() bool {
+	for i := range in.Tiers {
+		for _, h := range in.Tiers[i].Heads {
+			if len(in.Request.Exclude) == 0 || !in.excluded(h) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // decision writes down that pick i of n was taken.

@@ -310,7 +310,11 @@ func (r *Router) refuse(req *Request, c *choice) error {
 	}
 	want := req.Labels
 	for _, h := range c.pool.All.Heads {
-		e.Counts[c.filter(h, want, req)]++
+		filter := c.filter(h, want, req)
+		if filter == "" && h.Ejected() {
+			filter = FilterEjected
+		}
+		e.Counts[filter]++
 	}
 	// The last filter that removed a head is the one nearest to letting the
 	// request through.
@@ -419,7 +423,8 @@ func (r *Router) Recent(q RecentQuery) []*Decision {
 }
 
 // FirstToken notes that the head began to answer, at the first call for a
-// decision, which reinstates an ejected head whose trial this is. Each call renews the reservation by the time that it was made for.
+// decision, which reinstates an ejected head whose trial this is. Each call renews
+// the reservation by the time that it was made for.
 func (r *Router) FirstToken(id string) error {
 	d, err := r.made(id)
 	if err != nil {
