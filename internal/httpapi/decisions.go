@@ -18,22 +18,22 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer buf.free()
-	if err = r.Context().Err(); err != nil { // the caller left while the request waited
-		return err
-	}
 	if buf.b, err = s.desk.Decide(buf.b, buf.b[:0]); err != nil {
 		return err
 	}
-	if err = r.Context().Err(); err != nil {
-		s.desk.Withdraw(buf.b)
-		return err
-	}
+	// net/http ends the context of a caller that closed the connection, and just so
+	// of one that closed its side alone and waits. Whether the answer can be written
+	// tells them apart, which is to be known before the decision is out of reach.
+	doubtful := r.Context().Err() != nil
 	h := w.Header()
 	h["Content-Type"] = jsonType
-	if len(buf.b) > bufferedByNet {
+	if len(buf.b) > bufferedByNet || doubtful {
 		h["Content-Length"] = []string{strconv.Itoa(len(buf.b))}
 	}
-	if _, err = w.Write(buf.b); err != nil {
+	if _, err = w.Write(buf.b); err == nil && doubtful {
+		err = http.NewResponseController(w).Flush()
+	}
+	if err != nil {
 		s.desk.Withdraw(buf.b)
 	}
 	return nil
