@@ -167,7 +167,7 @@ func (d *Desk) Decide(body, answer []byte) ([]byte, error) {
 var idStart = []byte(`{"decision_id":"`)
 
 // Withdraw ends the decision of an answer of Decide that its caller cannot get: the
-// request will not come to the head.
+// request will not come to the head. Other answers have none.
 func (d *Desk) Withdraw(answer []byte) {
 	_, rest, _ := bytes.Cut(answer, idStart)
 	id, _, found := bytes.Cut(rest, []byte{'"'})

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"reflect"
 	"time"
@@ -63,11 +64,7 @@ func (r *Registry) register(ctx context.Context, spec Spec, first *StatusReport,
 	record, skipped := false, 0 // in the audit trail: a known head with a new epoch changes nothing that lasts
 	c.seen = func(e *entry) {
 		if c.writes {
-			if record, skipped = e.recordings.take(r.now()); record {
-				e.recordings.by = audit.Actor{}
-			} else {
-				e.recordings.by = audit.From(ctx).Actor
-			}
+			record, skipped = r.registered(e, c.created, audit.From(ctx).Actor)
 		}
 		done = Registration{View: r.view(e, r.now()), Lease: e.lease(), Created: c.created}
 	}
@@ -125,7 +122,10 @@ func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) 
 			return &next, nil
 		},
 		apply: func(*entry, time.Time) {},
-		seen:  func(e *entry) { view = r.view(e, r.now()) },
+		seen: func(e *entry) {
+			e.recordings.changed()
+			view = r.view(e, r.now())
+		},
 	})); err != nil {
 		return View{}, err
 	}
@@ -148,18 +148,19 @@ func (p *Patch) on(a Admin) Admin {
 
 // Deregister removes a head. The errors are ErrHeadNotFound, ErrOverloaded, the
 // audit trail's, the store's and ctx's. It is recorded before and after, unless
-// an actor removes its own registration that was left out for there being too
-// many.
+// an actor removes what its own registration made just now, which was left out
+// for there being too many.
 func (r *Registry) Deregister(ctx context.Context, id string) error {
+	if err := r.removeUnrecorded(ctx, id); !errors.Is(err, errToRecord) {
+		return err
+	}
 	before, err := r.Head(id)
 	if err != nil {
 		return err
 	}
-	end, _ := audit.Unrecorded(ctx, audit.Entry{})
-	if r.recorded(id, audit.From(ctx).Actor) {
-		if end, err = r.announce(ctx, "head.deregister", &before.Record, nil); err != nil {
-			return err
-		}
+	end, err := r.announce(ctx, "head.deregister", &before.Record, nil)
+	if err != nil {
+		return err
 	}
 	return conclude(end, r.do(ctx, &commit{
 		id: id, onPurpose: true,

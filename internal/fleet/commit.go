@@ -31,7 +31,7 @@ type commit struct {
 	takeOver  bool   // it may take the head from another endpoint
 	edit      func(cur *Record, e *entry) (next *Record, err error)
 	apply     func(e *entry, now time.Time) // under r.mu, after the write; nil when only the record changes
-	seen      func(e *entry)                // under r.mu, right after apply
+	seen      func(e *entry)                // under r.mu, right after apply, or right before the head is removed
 	answer    chan error                    // buffered; nil when nobody waits
 	fate      atomic.Int32                  // waiting, taken or withdrawn
 
@@ -142,6 +142,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	watched, stop := context.WithCancel(ctx)
 	defer stop() // on a panic too, which must not end in waiting
 	watching.Go(func() { r.keepSweeping(watched) })
+	watching.Go(func() { r.keepRecording(watched) }) // apart, since a trail that hangs must not keep heads routable either
 	probe := time.NewTicker(probeInterval)
 	defer probe.Stop()
 	for {
@@ -152,6 +153,7 @@ func (r *Registry) Run(ctx context.Context) error {
 				case c := <-r.commits:
 					r.commit(context.WithoutCancel(ctx), r.drain(c))
 				default:
+					r.recordLeftOut(true)
 					return nil
 				}
 			}
@@ -176,24 +178,6 @@ func (r *Registry) keepSweeping(ctx context.Context) {
 			r.Sweep()
 		}
 	}
-}
-
-// probeInterval is how often a store that failed is tried again. A service that
-// is not ready gets no changes to write, and would never learn that the store
-// is back.
-const probeInterval = time.Second
-
-// probe sets one epoch aside, the smallest durable write there is.
-func (r *Registry) probe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, commitTime)
-	defer cancel()
-	defer r.metrics.observe("grant_epochs")()
-	if _, err := r.store.GrantEpochs(ctx, 1); err != nil {
-		r.metrics.storeErrors["grant_epochs"].Inc()
-		return
-	}
-	r.storeDown.Store(false)
-	r.log.Info("the store works again")
 }
 
 // drain takes c and what waits behind it, up to a batch.
@@ -395,6 +379,9 @@ func (r *Registry) applyAll(batch []*commit) {
 		case c.next == nil && e == nil: // came and went within the batch
 		case c.next == nil:
 			changes = append(changes, change{before: e.head})
+			if c.seen != nil {
+				c.seen(e)
+			}
 			r.forget(e, c.onPurpose, now)
 		case c.apply == nil:
 			e.record = *c.next

@@ -3,10 +3,8 @@ package fleet
 import (
 	"fmt"
 	"log/slog"
-	"maps"
 	"time"
 
-	"headway/internal/audit"
 	"headway/internal/event"
 )
 
@@ -91,70 +89,4 @@ func (r *Registry) tellContest(e *entry, outcome string, now time.Time) {
 		Data: Contest{Outcome: outcome, Count: e.quarrel.count},
 	})
 	e.quarrel = quarrel{told: now}
-}
-
-// recordings bounds the entries of the audit trail about registrations of one
-// head: an id that two machines take from each other again and again, or a head
-// that changes with each registration, must not fill it. They outlast a removal.
-type recordings struct {
-	since   time.Time
-	count   int
-	skipped int
-	by      audit.Actor // of the last registration, if that was not recorded
-}
-
-// maxRecordings is how many registrations of a head that change what is stored
-// are recorded within recordingsTime.
-const (
-	maxRecordings  = 10
-	recordingsTime = time.Minute
-)
-
-// take reports whether one more is to be recorded, and how many were not since
-// the last that was.
-func (l *recordings) take(now time.Time) (record bool, skipped int) {
-	if now.Sub(l.since) >= recordingsTime {
-		l.since, l.count = now, 0
-	}
-	if l.count == maxRecordings {
-		l.skipped++
-		return false, 0
-	}
-	l.count++
-	skipped, l.skipped = l.skipped, 0
-	return true, skipped
-}
-
-// maxKeptRecordings bounds the removed heads whose recordings are kept.
-const maxKeptRecordings = 4096
-
-// keep remembers the recordings of a head that is removed for as long as they
-// bound anything. r.mu must be held.
-func (r *Registry) keep(e *entry, now time.Time) {
-	if e.recordings.count == 0 {
-		return
-	}
-	if len(r.recordings) >= maxKeptRecordings {
-		maps.DeleteFunc(r.recordings, func(_ string, l recordings) bool { return now.Sub(l.since) >= recordingsTime })
-	}
-	for id := range r.recordings {
-		if len(r.recordings) < maxKeptRecordings {
-			break
-		}
-		delete(r.recordings, id)
-	}
-	r.recordings[e.record.Spec.ID] = e.recordings
-}
-
-// recorded reports whether the removal of a head by the actor is to be recorded:
-// not if it removes its own registration that was not.
-func (r *Registry) recorded(id string, by audit.Actor) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.heads[id]
-	if e == nil || e.recordings.by == (audit.Actor{}) || e.recordings.by != by {
-		return true
-	}
-	e.recordings.skipped++
-	return false
 }

@@ -77,8 +77,9 @@ type Registry struct {
 	instances  uint64
 	nextEpoch  uint64
 	epochsLeft uint64
-	firstEpoch uint64                // of this process
-	recordings map[string]recordings // of heads that were removed of late
+	firstEpoch uint64                 // of this process
+	recordings map[string]*recordings // of heads that were removed of late
+	lacking    []*recordings          // of heads of which something is not recorded; each once
 	shared     shared
 }
 
@@ -105,7 +106,7 @@ type entry struct {
 	ejection   *ejection // nil: it is not ejected
 	relapse    relapse
 	quarrel    quarrel
-	recordings recordings
+	recordings *recordings // nil: there are none
 }
 
 // New makes a registry without heads. Load fills it, Run keeps it.
@@ -120,7 +121,7 @@ func New(o Options) (*Registry, error) {
 		store: o.Store, events: o.Events, log: o.Log, begin: o.Begin, note: o.Note, now: o.Now, random: o.Random, lease: o.Lease, eject: o.Eject,
 		maxHeads: o.MaxHeads, maxModelTypes: o.MaxModelTypes, allowLinkLocal: o.AllowLinkLocal,
 		commits: make(chan *commit, commitQueue),
-		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{}, recordings: map[string]recordings{},
+		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{}, recordings: map[string]*recordings{},
 	}
 	if r.now == nil {
 		r.now = time.Now

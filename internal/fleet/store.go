@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Store keeps heads durably. Implementations are safe for concurrent use, and
@@ -64,4 +65,22 @@ func (e *InvalidError) Error() string {
 		return fmt.Sprintf("%s: %s", f.Pointer, f.Reason)
 	}
 	return fmt.Sprintf("%s: %s (and %d more)", f.Pointer, f.Reason, len(e.Faults)-1)
+}
+
+// probeInterval is how often a store that failed is tried again. A service that
+// is not ready gets no changes to write, and would never learn that the store
+// is back.
+const probeInterval = time.Second
+
+// probe sets one epoch aside, the smallest durable write there is.
+func (r *Registry) probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, commitTime)
+	defer cancel()
+	defer r.metrics.observe("grant_epochs")()
+	if _, err := r.store.GrantEpochs(ctx, 1); err != nil {
+		r.metrics.storeErrors["grant_epochs"].Inc()
+		return
+	}
+	r.storeDown.Store(false)
+	r.log.Info("the store works again")
 }

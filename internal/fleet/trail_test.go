@@ -169,36 +169,51 @@ func TestWhatTheAuditTrailLearns(t *testing.T) {
 	expect("heads that are not there")
 }
 
+// as returns a context in which a key acts.
+func as(ctx context.Context, id string) context.Context {
+	return audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "key", ID: id}})
+}
+
 // A key that registers and removes its own head again and again does not fill the
-// trail; what another actor does to that head is there.
+// trail; what another actor does to that head is there, and how much is not.
 func TestAHeadThatComesAndGoesDoesNotFillTheTrail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &trail{}
 		w := start(t, newFakeStore(t), tr.attach)
-		as := func(id string) context.Context {
-			return audit.WithIdentity(t.Context(), &audit.Identity{Actor: audit.Actor{Type: "key", ID: id}})
-		}
 		rounds := func(n int) {
 			for range n {
-				_, err := w.Register(as("head"), spec("a"), active())
+				_, err := w.Register(as(t.Context(), "head"), spec("a"), active())
 				must(t, err)
-				must(t, w.Deregister(as("head"), "a"))
+				must(t, w.Deregister(as(t.Context(), "head"), "a"))
 			}
 		}
 		rounds(100)
 		if got := tr.take(); len(got) != 30 { // an entry for each of ten registrations, and two for each removal
 			t.Errorf("100 rounds are %d entries", len(got))
 		}
-		_, err := w.Register(as("head"), spec("a"), active())
+		_, err := w.Register(as(t.Context(), "head"), spec("a"), active())
 		must(t, err)
-		must(t, w.Deregister(as("ada"), "a"))
+		must(t, w.Deregister(as(t.Context(), "ada"), "a"))
 		if got := tr.take(); len(got) != 2 || !strings.HasPrefix(got[0], "ada head.deregister a") {
 			t.Errorf("an operator's removal is recorded as %q", got)
 		}
-		time.Sleep(time.Minute)
-		rounds(1)
-		if got := tr.take(); len(got) != 3 || !strings.HasSuffix(got[0], "181 registrations and removals of this head were not recorded before this one") {
+		time.Sleep(59 * time.Second)
+		if got := tr.take(); len(got) != 0 {
+			t.Errorf("before the minute ends: %q", got)
+		}
+		time.Sleep(2 * time.Second)
+		if got := tr.take(); len(got) != 1 || got[0] != " head.unrecorded a success 181 registrations and removals of this head within a minute were not recorded, the last by key head" {
 			t.Errorf("a minute later: %q", got)
+		}
+		rounds(11)
+		if got := tr.take(); len(got) != 30 || strings.Contains(got[0], "not recorded") {
+			t.Errorf("in the next minute: %q", got)
+		}
+		time.Sleep(time.Minute - time.Millisecond)
+		tr.take()
+		time.Sleep(time.Second)
+		if got := tr.take(); len(got) != 1 || !strings.Contains(got[0], " 2 registrations and removals") {
+			t.Errorf("the minute after: %q", got)
 		}
 		for i := range 5000 {
 			s := spec(fmt.Sprintf("h%d", i))
@@ -209,4 +224,169 @@ func TestAHeadThatComesAndGoesDoesNotFillTheTrail(t *testing.T) {
 			t.Errorf("%d heads that left are remembered", n)
 		}
 	})
+}
+
+// What the trail leaves out stands in the entry of the next registration, or in
+// an entry of its own when the service ends.
+func TestWhatIsLeftOutIsCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &trail{}
+		w := start(t, newFakeStore(t), tr.attach)
+		changed := func(i int) fleet.Spec {
+			s := spec("a")
+			s.MaxInFlight = int64(i + 1)
+			return s
+		}
+		time.Sleep(500 * time.Millisecond) // that minutes end between two looks
+		for i := range 15 {
+			w.register(changed(i), active())
+		}
+		time.Sleep(time.Minute)
+		tr.take()
+		for i := range 10 {
+			w.register(changed(i), active())
+		}
+		tr.take()
+		time.Sleep(59*time.Second + 999*time.Millisecond)
+		w.register(changed(20), active())
+		time.Sleep(2 * time.Millisecond) // the minute is over, and none has looked
+		w.register(changed(21), active())
+		if got := tr.take(); len(got) != 1 || !strings.HasSuffix(got[0], "1 registrations and removals of this head were not recorded before this one") {
+			t.Errorf("the next: %q", got)
+		}
+		for i := range 12 {
+			w.register(changed(i), active())
+		}
+		tr.take()
+		w.stop()
+		if got := tr.take(); len(got) != 1 || !strings.Contains(got[0], "head.unrecorded a success 3 registrations") {
+			t.Errorf("at the end: %q", got)
+		}
+	})
+}
+
+// A removal is left out of the trail only if it removes what the same actor's own
+// registration made, which was left out as well.
+func TestRemovalsOfWhatOthersMadeAreRecorded(t *testing.T) {
+	at := func(endpoint int) fleet.Spec {
+		s := spec("a")
+		s.Endpoint = fmt.Sprintf("http://127.0.0.1:%d", 9000+endpoint)
+		return s
+	}
+	own := func(t *testing.T, w *world) { // more registrations than are recorded, the last by the key head
+		for range 10 {
+			_, err := w.Register(as(t.Context(), "head"), at(0), active())
+			must(t, err)
+			must(t, w.Deregister(as(t.Context(), "head"), "a"))
+		}
+		_, err := w.Register(as(t.Context(), "head"), at(0), active())
+		must(t, err)
+	}
+	for name, c := range map[string]struct {
+		before  func(*testing.T, *world)
+		entries int
+	}{
+		"its own": {own, 0},
+		"its own, which it changed": {func(t *testing.T, w *world) {
+			own(t, w)
+			must2(t)(w.TakeOver(as(t.Context(), "head"), at(1), active()))
+		}, 0},
+		"an admin's, which it took over": {func(t *testing.T, w *world) {
+			must2(t)(w.Register(as(t.Context(), "admin"), at(0), active()))
+			for i := range 12 {
+				must2(t)(w.TakeOver(as(t.Context(), "head"), at(i+1), active()))
+			}
+		}, 2},
+		"its own, which another took over": {func(t *testing.T, w *world) {
+			own(t, w)
+			must2(t)(w.TakeOver(as(t.Context(), "other"), at(1), active()))
+		}, 2},
+		"its own, which another took over for a while": {func(t *testing.T, w *world) {
+			own(t, w)
+			must2(t)(w.TakeOver(as(t.Context(), "other"), at(1), active()))
+			must2(t)(w.TakeOver(as(t.Context(), "head"), at(2), active()))
+		}, 2},
+		"its own, which an operator drained": {func(t *testing.T, w *world) {
+			own(t, w)
+			drain := fleet.AdminDraining
+			_, err := w.Patch(as(t.Context(), "ada"), "a", fleet.Patch{State: &drain})
+			must(t, err)
+		}, 2},
+		"its own, after the minute": {func(t *testing.T, w *world) {
+			own(t, w)
+			time.Sleep(time.Minute + time.Second)
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tr := &trail{}
+				w := start(t, newFakeStore(t), tr.attach)
+				c.before(t, w)
+				tr.take()
+				must(t, w.Deregister(as(t.Context(), "head"), "a"))
+				if got := tr.take(); len(got) != c.entries || len(got) > 0 && !strings.HasPrefix(got[0], "head head.deregister a") {
+					t.Errorf("recorded %q; want %d entries", got, c.entries)
+				}
+			})
+		})
+	}
+}
+
+// A head that another takes over, or an operator drains, while its removal waits
+// is not removed without a record.
+func TestARemovalLooksAgain(t *testing.T) {
+	for name, change := range map[string]func(*world, fleet.Spec) error{
+		"taken over": func(w *world, moved fleet.Spec) error {
+			_, err := w.TakeOver(as(w.Context(), "other"), moved, active())
+			return err
+		},
+		"drained": func(w *world, _ fleet.Spec) error {
+			drain := fleet.AdminDraining
+			_, err := w.Patch(as(w.Context(), "ada"), "a", fleet.Patch{State: &drain})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) { removeAfter(t, change) })
+	}
+}
+
+func removeAfter(t *testing.T, change func(*world, fleet.Spec) error) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &trail{}
+		store := newFakeStore(t)
+		w := start(t, store, tr.attach)
+		for range 10 {
+			must2(t)(w.Register(as(t.Context(), "head"), spec("a"), active()))
+			must(t, w.Deregister(as(t.Context(), "head"), "a"))
+		}
+		must2(t)(w.Register(as(t.Context(), "head"), spec("a"), active()))
+		tr.take()
+		synctest.Wait()
+		store.block = make(chan struct{})
+		errs := make(chan error, 3)
+		go func() { _, err := w.Register(t.Context(), spec("b"), nil); errs <- err }()
+		synctest.Wait() // it is written
+		moved := spec("a")
+		moved.Endpoint = "http://127.0.0.1:9001"
+		go func() { errs <- change(w, moved) }()
+		synctest.Wait()
+		go func() { errs <- w.Deregister(as(t.Context(), "head"), "a") }()
+		synctest.Wait()
+		close(store.block)
+		for range 3 {
+			must(t, <-errs)
+		}
+		if got := strings.Join(tr.take(), "\n"); !strings.Contains(got, "head head.deregister a") {
+			t.Errorf("recorded %q", got)
+		}
+	})
+}
+
+// must2 demands that a registration succeeds.
+func must2(t *testing.T) func(fleet.Registration, error) {
+	t.Helper()
+	return func(_ fleet.Registration, err error) {
+		t.Helper()
+		must(t, err)
+	}
 }

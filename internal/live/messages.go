@@ -220,9 +220,6 @@ var newline = []byte("\n")
 // answered queues the answer and does what was to come after it.
 func (s *session) answered() bool {
 	err := s.wire.answer(s.answer)
-	if err != nil {
-		s.hub.o.Desk.Withdraw(s.answer)
-	}
 	if cap(s.answer) > maxKept {
 		s.answer = nil
 	}

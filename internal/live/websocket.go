@@ -62,7 +62,7 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request, peer Peer) 
 	}
 	defer leave()
 	unlimited(w)
-	hijack := &hijacked{ResponseWriter: w, timeout: h.o.Timing.Write}
+	hijack := &hijacked{ResponseWriter: w, timeout: h.o.Timing.Write, lost: h.o.Desk.Withdraw}
 	s := &session{hub: h, peer: peer, rate: allowance{perSecond: h.o.MaxRate}}
 	conn, err := websocket.Accept(hijack, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // httpapi refuses other sites' pages on every route

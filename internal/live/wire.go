@@ -2,6 +2,7 @@ package live
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/http"
@@ -24,9 +25,10 @@ import (
 type wire struct {
 	net.Conn
 	timeout time.Duration
-	begun   time.Time    // when the connection was taken over
-	heard   atomic.Int64 // nanoseconds after begun of the last input
-	rude    atomic.Bool  // the client's goodbye was no text
+	lost    func(answer []byte) // is called with each answer that was not sent whole, under mu
+	begun   time.Time           // when the connection was taken over
+	heard   atomic.Int64        // nanoseconds after begun of the last input
+	rude    atomic.Bool         // the client's goodbye was no text
 
 	most int64 // bytes that may still come of the message that is read; 0: there is none. Of the reading goroutine
 
@@ -97,7 +99,8 @@ func (w *wire) send(frames []byte) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	return w.put(frames)
+	_, err := w.put(frames)
+	return err
 }
 
 // answer has a message sent soon.
@@ -116,22 +119,42 @@ func (w *wire) flush() error {
 	if len(w.out) == 0 {
 		return w.err
 	}
-	err := w.put(w.out)
+	sent, err := w.put(w.out)
+	if err != nil {
+		w.lose(w.out, sent)
+	}
 	if w.out = w.out[:0]; cap(w.out) > maxKept {
 		w.out = nil
 	}
 	return err
 }
 
-// put writes; w.mu must be held.
-func (w *wire) put(b []byte) error {
-	for len(b) > 0 && w.err == nil {
-		n := min(len(b), maxWrite)
+// put writes, and returns how much was sent; w.mu must be held.
+func (w *wire) put(b []byte) (sent int, err error) {
+	for sent < len(b) && w.err == nil {
 		_ = w.SetWriteDeadline(time.Now().Add(w.timeout))
-		_, w.err = w.Conn.Write(b[:n])
-		b = b[n:]
+		var n int
+		n, w.err = w.Conn.Write(b[sent:min(len(b), sent+maxWrite)])
+		sent += n
 	}
-	return w.err
+	return sent, w.err
+}
+
+// lose gives up those of the answers that were not sent whole.
+func (w *wire) lose(answers []byte, sent int) {
+	for end := 0; end < len(answers); {
+		header, n := 2, int(answers[end+1])
+		switch n {
+		case 126:
+			header, n = 4, int(binary.BigEndian.Uint16(answers[end+2:]))
+		case 127:
+			header, n = 10, int(binary.BigEndian.Uint32(answers[end+6:]))
+		}
+		begin := end + header
+		if end = begin + n; end > sent {
+			w.lost(answers[begin:end])
+		}
+	}
 }
 
 // failure is the error of the first write that failed, or nil.
@@ -145,6 +168,7 @@ func (w *wire) failure() error {
 type hijacked struct {
 	http.ResponseWriter
 	timeout time.Duration
+	lost    func(answer []byte)
 	wire    *wire
 }
 
@@ -154,7 +178,7 @@ func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	h.wire = &wire{Conn: conn, timeout: h.timeout, begun: time.Now()}
+	h.wire = &wire{Conn: conn, timeout: h.timeout, lost: h.lost, begun: time.Now()}
 	return h.wire, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(h.wire, writeBuffer)), nil
 }
 

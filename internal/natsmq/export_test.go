@@ -5,6 +5,9 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"headway/internal/access"
 )
 
 // Own is the service's own connection, which may do all.
@@ -24,4 +27,9 @@ func (q *Queue) Credentials() int {
 	q.auth.mu.RLock()
 	defer q.auth.mu.RUnlock()
 	return len(q.auth.known)
+}
+
+// Reply answers a request of the micro service.
+func (q *Queue) Reply(r micro.Request, p *access.Principal, answer []byte) {
+	q.reply(r, p, answer, nil)
 }

@@ -459,6 +459,51 @@ func TestSilentSubscribersGiveWay(t *testing.T) {
 	})
 }
 
+// Where all places have subscribers that sent something within the time, however
+// long they have been there, newcomers from anywhere are refused and none of them
+// ends.
+func TestActiveSubscribersKeepTheirPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := &ends{}
+		e := redisaudit.NewEmbedded(options(ended))
+		defer e.EndAll()
+		time.Sleep(time.Hour) // silence is measured by the time since then, and not since the begin
+		var all []net.Conn
+		for i := range redisaudit.MaxClients {
+			from := "127.0.0.1"
+			if i >= redisaudit.MaxOfAddress {
+				from = "::1"
+			}
+			all = append(all, join(e, from))
+			subscribe(t, all[i])
+		}
+		for round := range 3 {
+			time.Sleep(redisaudit.SilentFor - time.Second)
+			for _, c := range all {
+				if got := say(t, c, "PING", 5); got[2] != "pong" {
+					t.Fatalf("PING: %q", got)
+				}
+			}
+			time.Sleep(redisaudit.SilentFor - time.Millisecond)
+			for _, from := range []string{"127.0.0.1", "::1", "::2"} {
+				here, there := net.Pipe()
+				go e.Admit(address{there, from})
+				if got, err := bufio.NewReader(here).ReadString('\n'); err != nil || !strings.HasPrefix(got, "-ERR max number of clients") {
+					t.Errorf("a newcomer from %s got %q, %v", from, got, err)
+				}
+			}
+			if n := ended.count("full"); n != 3*(round+1) || len(ended.of) != 1 {
+				t.Errorf("counted %v", ended.of)
+			}
+		}
+		for _, c := range all {
+			if closed(c) {
+				t.Error("a subscriber that sends PING was ended")
+			}
+		}
+	})
+}
+
 // Idle clients end, half commands end, and a subscriber may be silent for ever.
 func TestIdleClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
