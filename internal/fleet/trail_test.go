@@ -202,7 +202,7 @@ func TestAHeadThatComesAndGoesDoesNotFillTheTrail(t *testing.T) {
 			t.Errorf("before the minute ends: %q", got)
 		}
 		time.Sleep(2 * time.Second)
-		if got := tr.take(); len(got) != 1 || got[0] != " head.unrecorded a success 181 registrations and removals of this head within a minute were not recorded, the last by key head" {
+		if got := tr.take(); len(got) != 1 || got[0] != " head.unrecorded a success 181 registrations and removals of this head were not recorded within a minute, the last by key head" {
 			t.Errorf("a minute later: %q", got)
 		}
 		rounds(11)
