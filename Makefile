@@ -35,6 +35,7 @@ help: ## print the targets
 
 .PHONY: build
 build: need-go ## build bin/headway
+	@echo 'building bin/headway'
 	@$(GO) build $(BUILDFLAGS) -o bin/headway ./cmd/headway
 
 .PHONY: run

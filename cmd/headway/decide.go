@@ -1,9 +1,13 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -36,7 +40,7 @@ strategy. The place that the decision reserves is given back at once, unless
 					explain(cmd.OutOrStdout(), refused.Problem.Explanation)
 				}
 				if err != nil {
-					return err
+					return nearRegion(cmd.Context(), c, req.Region, err)
 				}
 				if !keep {
 					if err := d.Outcome(cmd.Context(), api.Outcome{Result: "cancelled"}); err != nil {
@@ -48,7 +52,7 @@ strategy. The place that the decision reserves is given back at once, unless
 				}
 				printDecision(cmd.OutOrStdout(), &d.Decision)
 				return nil
-			})
+			}, client.WithRetries(0)) // what it is asked about is how things are now
 		},
 	}
 	required(cmd, "model-type")
@@ -68,6 +72,26 @@ strategy. The place that the decision reserves is given back at once, unless
 	return cmd
 }
 
+// nearRegion adds to a refusal for a region that no head is in the nearest one
+// that heads are in.
+func nearRegion(ctx context.Context, c *client.Client, region string, refusal error) error {
+	refused, ok := errors.AsType[*client.Error](refusal)
+	if !ok || region == "" || refused.Problem.Code != api.CodeNoEligibleHead {
+		return refusal
+	}
+	known := map[string]bool{}
+	for h, err := range c.Heads(ctx, client.HeadQuery{PageSize: 1000}) {
+		if err != nil {
+			return refusal // a key that may not read
+		}
+		known[h.Region] = true
+	}
+	if known[region] {
+		return refusal
+	}
+	return fmt.Errorf("%w No head is in the region %s%s", refusal, region, cmp.Or(didYouMean("", region, slices.Sorted(maps.Keys(known))), "."))
+}
+
 func printDecision(w io.Writer, d *api.Decision) {
 	for _, line := range wrap(fmt.Sprintf("%s  %s  (%s)", seen(d.Head.ID), seen(d.Head.Endpoint), seen(d.Head.Region)), pageWidth) {
 		fmt.Fprintln(w, line)
@@ -81,6 +105,7 @@ func printDecision(w io.Writer, d *api.Decision) {
 	paragraph(w, "then", orDash(strings.Join(others, ", ")))
 	if d.Explanation != nil {
 		explain(w, d.Explanation)
+		fmt.Fprintln(w, "COST is worked out again for this table; parts of a request are rounded at random, so that it can differ from the cost above.")
 	}
 }
 

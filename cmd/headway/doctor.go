@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -26,16 +27,17 @@ import (
 // finding is what the doctor found: fine, or what is wrong and what helps.
 type finding struct {
 	Check  string `json:"check"`
-	State  string `json:"state"` // ok, warning or fault
+	State  string `json:"state"` // ok, warning, fault or not asked
 	Detail string `json:"detail"`
 	Fix    string `json:"fix,omitempty"`
 }
 
 // The states of a finding.
 const (
-	fine    = "ok"
-	warning = "warning"
-	fault   = "fault"
+	fine     = "ok"
+	warning  = "warning"
+	fault    = "fault"
+	notAsked = "not asked"
 )
 
 func newDoctor() *cobra.Command {
@@ -104,7 +106,13 @@ func (r *remote) examine(ctx context.Context) []finding {
 		return append(found, finding{"service", fault, err.Error(), "start it with 'headway serve', or name it with --server"})
 	}
 	defer c.Close()
-	found = append(found, examineService(ctx, c)...)
+	ready, err := c.Ready(ctx)
+	if err != nil {
+		const skipped = "the service does not answer"
+		return append(found, finding{"service", fault, err.Error(), cmp.Or(connectionHelp(err), "start it with 'headway serve', or name it with --server")},
+			finding{"alert rules", notAsked, skipped, ""}, finding{"dashboards", notAsked, skipped, ""})
+	}
+	found = append(found, examineService(ctx, c, ready)...)
 	p, err := r.pages()
 	if err != nil {
 		return append(found, finding{"alert rules", fault, err.Error(), "name the service with --server"})
@@ -112,11 +120,7 @@ func (r *remote) examine(ctx context.Context) []finding {
 	return append(found, p.examine(ctx)...)
 }
 
-func examineService(ctx context.Context, c *client.Client) (found []finding) {
-	ready, err := c.Ready(ctx)
-	if err != nil {
-		return append(found, finding{"service", fault, err.Error(), "start it with 'headway serve', or name it with --server"})
-	}
+func examineService(ctx context.Context, c *client.Client, ready api.Readiness) (found []finding) {
 	for _, check := range ready.Checks {
 		f := finding{"ready: " + check.Name, fine, check.Detail, ""}
 		if !check.OK {

@@ -39,10 +39,19 @@ func each[T any](cmd *cobra.Command, verb, kind string, list []T, do func(T) err
 	}
 	said := fmt.Sprintf("%s: %d of %d failed", verb, len(failures), len(list))
 	if left := len(list) - tried; left > 0 {
-		said += fmt.Sprintf(", %d were not tried", left)
+		said += fmt.Sprintf(", %d not tried", left)
 	}
-	return &codedError{commonCode(failures), fmt.Errorf("%s: %w", said, failures[0])}
+	return &codedError{commonCode(failures), &summaryError{said, failures[0]}}
 }
+
+// summaryError sums failures up that were printed.
+type summaryError struct {
+	said  string
+	first error
+}
+
+func (e *summaryError) Error() string { return e.said }
+func (e *summaryError) Unwrap() error { return e.first }
 
 // commonCode is the exit code that all of the errors have, else 1.
 func commonCode(list []error) int {

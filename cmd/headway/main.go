@@ -3,13 +3,17 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -67,14 +71,37 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	fmt.Fprintln(stderr, "headway:", seenLines(config.Scrub(err.Error())))
-	if errors.Is(err, client.ErrUnavailable) && errors.Is(err, syscall.ECONNREFUSED) {
-		fmt.Fprintln(stderr, "Nothing listens there: start the service with 'headway serve', or name another with --server.")
+	if help := connectionHelp(err); help != "" {
+		fmt.Fprintln(stderr, help)
 	}
 	code := codeOf(err)
 	if code == exitUsage {
 		fmt.Fprintln(stderr, "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one.")
 	}
 	return code
+}
+
+// connectionHelp says what helps where no connection to a service comes about.
+func connectionHelp(err error) string {
+	if !errors.Is(err, client.ErrUnavailable) {
+		return ""
+	}
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, otherName := errors.AsType[x509.HostnameError](err)
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "Nothing listens there: start the service with 'headway serve', or name another with --server."
+	case unknown:
+		return "The certificate is signed by an authority that this machine does not know: name its certificate with --ca-file."
+	case otherName:
+		return "The certificate is for other names: use one of them with --server, or make one for this name ('headway tls init --host NAME')."
+	case noTLS, strings.Contains(err.Error(), http.ErrSchemeMismatch.Error()):
+		return "What listens there does not speak TLS: use http:// if it is the service."
+	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "malformed HTTP"):
+		return "What listens there does not answer as a service does: is it another port that is meant?"
+	}
+	return ""
 }
 
 // codeOf is the exit code of an error.

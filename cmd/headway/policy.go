@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -249,16 +251,35 @@ would go elsewhere. Exit code 0: it is valid; 4: not.`,
 				if len(p.Examples) == 0 {
 					return nil
 				}
-				t := &table{columns: []string{"MODEL", "REGION", "BY", "HEAD", "BY", "HEAD THEN"}}
-				for _, e := range p.Examples {
-					t.add(e.ModelType, orDash(e.Region), e.StrategyBefore, e.HeadBefore, orDash(e.StrategyAfter), orDash(e.HeadAfter))
+				if err := out.write(w, nil, exampleTable(p.Examples)); err != nil {
+					return err
 				}
-				return out.write(w, nil, t)
+				if more := p.Moved + p.Failed - len(p.Examples); more > 0 {
+					fmt.Fprintf(w, "and %d more\n", more)
+				}
+				return nil
 			})
 		},
 	}
 	out.addFlag(cmd)
 	return cmd
+}
+
+// exampleTable has a row for each way that decisions would change, the most
+// frequent first.
+func exampleTable(examples []api.ReplayedDecision) *table {
+	count := map[[6]string]int{}
+	for _, e := range examples {
+		count[[...]string{e.ModelType, orDash(e.Region), e.StrategyBefore, e.HeadBefore, orDash(e.StrategyAfter), orDash(e.HeadAfter)}]++
+	}
+	rows := slices.SortedFunc(maps.Keys(count), func(a, b [6]string) int {
+		return cmp.Or(cmp.Compare(count[b], count[a]), slices.Compare(a[:], b[:]))
+	})
+	t := &table{columns: []string{"MODEL", "REGION", "BY", "HEAD", "BY", "HEAD THEN", "DECISIONS"}}
+	for _, row := range rows {
+		t.add(append(row[:], strconv.Itoa(count[row]))...)
+	}
+	return t
 }
 
 func newPolicyApply(r *remote) *cobra.Command {

@@ -70,12 +70,13 @@ func (r *remote) check(cmd *cobra.Command) error {
 }
 
 // connect makes a client of the service.
-func (r *remote) connect() (*client.Client, error) {
+func (r *remote) connect(more ...client.Option) (*client.Client, error) {
 	d, now, err := r.open()
 	if err != nil {
 		return nil, err
 	}
-	return client.New(now.url, client.WithHTTPClient(&http.Client{Transport: d}), client.WithUserAgent("headway-cli"), client.WithTimeout(r.timeout))
+	options := []client.Option{client.WithHTTPClient(&http.Client{Transport: d}), client.WithUserAgent("headway-cli"), client.WithTimeout(r.timeout)}
+	return client.New(now.url, append(options, more...)...)
 }
 
 // reached says where a service is and as whom it is asked.
@@ -260,13 +261,13 @@ func pin(c *tls.Config, want string) {
 }
 
 // do connects, does something and hangs up. out may be nil.
-func (r *remote) do(out *output, f func(*client.Client) error) error {
+func (r *remote) do(out *output, f func(*client.Client) error, options ...client.Option) error {
 	if out != nil {
 		if err := out.check(); err != nil {
 			return err
 		}
 	}
-	c, err := r.connect()
+	c, err := r.connect(options...)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -33,7 +35,12 @@ func newTLSInit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make an authority and a certificate for the service",
-		Args:  cobra.NoArgs,
+		Long: `Make an authority, unless the directory has one, and a certificate for the
+service, which is for the names that --host gives or else for localhost and this
+machine's name. Files are never overwritten: for a certificate with other names,
+move server.pem and server-key.pem away and run it again. The authority stays, so
+clients need nothing new.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir = filepath.Clean(dir)
 			cert, key := filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
@@ -47,6 +54,9 @@ func newTLSInit() *cobra.Command {
 				}
 				return authority.Server(hosts, cert, key)
 			}, dir, filepath.Dir(dir))
+			if errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%w; for a certificate with other names move %s and %s away and run this again: the authority stays, and clients need nothing new", err, cert, key)
+			}
 			if err != nil {
 				return err
 			}

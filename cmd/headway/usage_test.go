@@ -2,6 +2,14 @@ package main
 
 import (
 	"bytes"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -9,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/api"
+	"headway/client"
 )
 
 // here runs a command in this process.
@@ -160,7 +169,10 @@ func TestOneFailureDoesNotEndTheRest(t *testing.T) {
 	for _, command := range []string{"drain", "maintenance", "undrain", "remove"} {
 		out, errs := s.cli(exitNotFound, "heads", command, "a", "nobody", "b", "nothing")
 		has(t, out, "a is ", "b is ")
-		has(t, errs, "head nobody: ", "head nothing: ", command+": 2 of 4 failed: ", "head_not_found")
+		has(t, errs, "head nobody: ", "head nothing: ", command+": 2 of 4 failed\n", "head_not_found")
+		if n := strings.Count(errs, "head_not_found"); n != 2 {
+			t.Errorf("%d descriptions of two failures:\n%s", n, errs)
+		}
 	}
 	out, _ := s.cli(exitOK, "heads", "list")
 	has(t, out, "\nc ")
@@ -171,7 +183,7 @@ func TestOneFailureDoesNotEndTheRest(t *testing.T) {
 	has(t, errs, "key 000000000000: ", "1 of 2 failed")
 	p.stop()
 	_, errs = s.cli(exitUnavailable, "heads", "drain", "a", "b", "--server", p.url, "--timeout", "1s")
-	has(t, errs, "head b: not tried", "1 of 2 failed, 1 were not tried")
+	has(t, errs, "head b: not tried", "1 of 2 failed, 1 not tried")
 }
 
 // An unknown model type is answered with the known one that it resembles.
@@ -234,4 +246,91 @@ func TestEveryCommandWithAnArgumentHasAnExample(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A slip in a required region is answered at once with the region that was meant.
+func TestARegionThatNoHeadIsInIsNamed(t *testing.T) {
+	s := &shell{TB: t, dir: t.TempDir()}
+	p := serve(t, filepath.Join(s.dir, "data"), "--lease-base-interval", "60s")
+	p.must(201, "POST", "/api/v1/heads", strings.Replace(headBody("a"), `"region":"us"`, `"region":"us-west"`, 1))
+	_, errs := s.cli(exitUnavailable, "decide", "--model-type", "m", "--region", "us-wst", "--region-mode", "require")
+	has(t, errs, "No head is in the region us-wst; did you mean us-west?")
+	if strings.Contains(errs, "repeats") {
+		t.Errorf("it was asked again: %s", errs)
+	}
+}
+
+// Where no connection comes about, what helps is named.
+func TestConnectionsThatFailSayWhatHelps(t *testing.T) {
+	s := &shell{TB: t, dir: t.TempDir()}
+	handler := http.NotFoundHandler()
+	secure, plain := httptest.NewUnstartedServer(handler), httptest.NewServer(handler)
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	defer plain.Close()
+	foreign, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer foreign.Close()
+	go func() {
+		for {
+			c, err := foreign.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("-ERR unknown command\r\n"))
+			_ = c.Close()
+		}
+	}()
+	for server, help := range map[string]string{
+		secure.URL: "name its certificate with --ca-file",
+		strings.Replace(plain.URL, "http:", "https:", 1): "does not speak TLS",
+		"http://" + foreign.Addr().String():              "does not answer as a service does",
+		"http://127.0.0.1:1":                             "Nothing listens there",
+	} {
+		_, errs := s.cli(exitUnavailable, "status", "--server", server, "--timeout", "2s")
+		has(t, errs, help)
+	}
+	if help := connectionHelp(fmt.Errorf("%w: %w", client.ErrUnavailable, x509.HostnameError{Host: "a", Certificate: new(x509.Certificate)})); !strings.Contains(help, "other names") {
+		t.Errorf("help is %q", help)
+	}
+	found := s.found(exitError, "--server", "http://127.0.0.1:1", "--timeout", "1s")
+	faults := 0
+	for _, f := range found {
+		if f.State == fault {
+			faults++
+		}
+	}
+	if faults != 1 || found["alert rules"].State != notAsked || found["dashboards"].State != notAsked {
+		t.Errorf("of a service that is away: %+v", found)
+	}
+}
+
+func TestASecondCertificateOfAnAuthority(t *testing.T) {
+	s := &shell{TB: t, dir: t.TempDir()}
+	s.cli(exitOK, "tls", "init")
+	_, errs := s.cli(exitError, "tls", "init", "--host", "gateway.internal")
+	has(t, errs, "move data/tls/server.pem and data/tls/server-key.pem away and run this again")
+	for _, name := range []string{"server.pem", "server-key.pem"} {
+		if err := os.Rename(filepath.Join(s.dir, "data/tls", name), filepath.Join(s.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.cli(exitOK, "tls", "init", "--host", "gateway.internal")
+}
+
+func TestEqualExamplesAreOneRow(t *testing.T) {
+	a := api.ReplayedDecision{ModelType: "m", StrategyBefore: "random", HeadBefore: "x", StrategyAfter: "random", HeadAfter: "y"}
+	b := a
+	b.HeadAfter = "z"
+	var page strings.Builder
+	if err := exampleTable([]api.ReplayedDecision{b, a, a}).write(&page, false); err != nil {
+		t.Fatal(err)
+	}
+	rows := strings.Split(strings.TrimSpace(page.String()), "\n")
+	if len(rows) != 3 || !strings.HasSuffix(rows[1], "y          2") || !strings.HasSuffix(rows[2], "z          1") {
+		t.Errorf("printed\n%s", page.String())
+	}
 }
