@@ -18,6 +18,9 @@ func ReadMessage(b []byte) (id, kind string, data []byte, err error) {
 // Streams is how many are open.
 func (h *Hub) Streams() int64 { return h.streams.Load() }
 
+// Read is the last event that was read; a stream that begins goes on after it.
+func (h *Hub) Read() uint64 { return h.rings.newest().event }
+
 // Wanted is how many streams want decisions.
 func (h *Hub) Wanted() int64 { return h.wanted.Load() }
 

@@ -32,6 +32,7 @@ type peer struct {
 
 func (w *world) connect() *peer {
 	w.Helper()
+	w.readAll()
 	conn, answer, err := websocket.Dial(w.Context(), w.server.URL+"/ws", &websocket.DialOptions{HTTPClient: w.server.Client()})
 	if err != nil {
 		w.Fatalf("%v, %+v", err, answer)

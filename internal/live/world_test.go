@@ -240,6 +240,13 @@ func (w *world) until(what string, is func() bool) {
 	}
 }
 
+// readAll waits until the hub has read what was published. A stream that begins
+// before gets a snapshot, and then events that are in it already.
+func (w *world) readAll() {
+	w.Helper()
+	w.until("the hub reads", func() bool { return float64(w.hub.Read()) >= w.value("headway_events_published_total") })
+}
+
 // told is one event of SSE as a client gets it.
 type told struct{ id, event, data string }
 
@@ -257,6 +264,7 @@ type listener struct {
 // listen subscribes; header are pairs of a name and a value.
 func (w *world) listen(query string, header ...string) *listener {
 	w.Helper()
+	w.readAll()
 	r, err := http.NewRequestWithContext(w.Context(), http.MethodGet, w.server.URL+"/events"+query, http.NoBody)
 	if err != nil {
 		w.Fatal(err)
