@@ -105,7 +105,7 @@ func printDecision(w io.Writer, d *api.Decision) {
 	paragraph(w, "then", orDash(strings.Join(others, ", ")))
 	if d.Explanation != nil {
 		explain(w, d.Explanation)
-		fmt.Fprintln(w, "COST is worked out again for this table; parts of a request are rounded at random, so that it can differ from the cost above.")
+		fmt.Fprintln(w, "COST is worked out again for this table: parts of a request are rounded at random, so it can differ from the one above.")
 	}
 }
 

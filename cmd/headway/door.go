@@ -33,12 +33,15 @@ const (
 	idleTimeout   = 30 * time.Second
 	idleConns     = 64
 	maxRereads    = 3 // of a credential that is refused and changes meanwhile
-	maxNoTLS      = 256
+	maxNoTLS      = 1024
 	maxAnswerHead = 64 << 10
 )
 
 // noTLS is what Go's server says to whoever does not begin with a handshake.
 var noTLS = []byte("Client sent an HTTP request to an HTTPS server")
+
+// ourNoTLS is part of the problem that the service answers with then.
+var ourNoTLS = []byte("this port speaks HTTPS")
 
 // open makes the way to the service, and says where it leads now.
 func (r *remote) open() (*door, reached, error) {
@@ -164,7 +167,7 @@ func (now *reached) address(req *http.Request) {
 // unencrypted is the answer to a request without TLS, or says that TLS is needed.
 func unencrypted(resp *http.Response, host string) (*http.Response, error) {
 	head, err := io.ReadAll(io.LimitReader(resp.Body, maxNoTLS))
-	if err == nil && bytes.HasPrefix(head, noTLS) {
+	if err == nil && bytes.HasPrefix(head, noTLS) || bytes.Contains(head, ourNoTLS) {
 		_ = resp.Body.Close()
 		return nil, fmt.Errorf("%w: the service speaks TLS; use https://%s", client.ErrInvalid, host)
 	}

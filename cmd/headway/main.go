@@ -98,7 +98,8 @@ func connectionHelp(err error) string {
 		return "The certificate is for other names: use one of them with --server, or make one for this name ('headway tls init --host NAME')."
 	case noTLS, strings.Contains(err.Error(), http.ErrSchemeMismatch.Error()):
 		return "What listens there does not speak TLS: use http:// if it is the service."
-	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "malformed HTTP"):
+	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "malformed HTTP"),
+		strings.Contains(err.Error(), "readLoopPeekFailLocked"): // net/http's, of a server that speaks first
 		return "What listens there does not answer as a service does: is it another port that is meant?"
 	}
 	return ""

@@ -262,8 +262,17 @@ func TestSoakFlappingHeads(t *testing.T) {
 // metric is the sum of the series of a name.
 func (p *process) metric(name string) float64 {
 	p.Helper()
+	var text []byte
+	eventually(p, patience, "the metrics", func() error { // scrapes that were given up may be under way
+		status, got, err := p.do(http.MethodGet, "/metrics", "")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("status %d", status)
+		}
+		text = got
+		return err
+	})
 	sum := 0.0
-	for _, m := range regexp.MustCompile(`(?m)^`+name+`(?:\{[^}]*\})? (\S+)$`).FindAllSubmatch(p.must(http.StatusOK, http.MethodGet, "/metrics", ""), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^`+name+`(?:\{[^}]*\})? (\S+)$`).FindAllSubmatch(text, -1) {
 		v, err := strconv.ParseFloat(string(m[1]), 64)
 		if err != nil {
 			p.Fatal(err)
