@@ -104,25 +104,25 @@ func capacity(limit int64) int64 {
 	return AssumedCapacity
 }
 
-// A head's word that it is full keeps requests away for fullFor, times as often as
-// its requests would fill it: what waits there takes longer to go. It is short
-// since all who hear it turn away at once: where ten routers share heads that
-// report every 5 s, two seconds of it fill the heads that are left, one after the
-// other (TestNoStrategyMakesAHerdOfFullHeads). Past it the load alone counts.
+// A report that its head is full keeps requests away for fullTime, multiplied by
+// the requests for each place there: a long queue takes longer to go. The time is
+// short since all routers that read the report turn away at once: where ten share
+// heads that report every 5 s, two seconds fill the heads that are left, one after
+// the other (TestNoStrategyMakesAHerdOfFullHeads). After it the load alone counts.
 const (
-	fullFor    = 750 * time.Millisecond
-	maxFullFor = 10 * time.Second // also of a KV cache that is full
+	fullTime    = 750 * time.Millisecond
+	maxFullTime = 10 * time.Second // also of a KV cache that is full
 )
 
-// fullFor is how long a head is full by this report if it is at all, which limit
-// is that of.
+// fullFor is how long the report keeps requests away if it says that the head is
+// full. limit is the head's max_in_flight, 0: unknown.
 func (l *Load) fullFor(limit int64) time.Duration {
 	if l.KVCacheUsage >= FullKVCache {
-		return maxFullFor
+		return maxFullTime
 	}
 	requests, _ := l.requests(limit)
 	times := max(requests/float64(capacity(limit)), 1)
-	return time.Duration(min(times*float64(fullFor), float64(maxFullFor)))
+	return time.Duration(min(times*float64(fullTime), float64(maxFullTime)))
 }
 
 // Beyond is what a head's last report says beyond our own count at that moment,

@@ -116,8 +116,8 @@ func (r *Registry) gone(e *entry, onPurpose bool, now time.Time) {
 }
 
 // take returns the names without heads that are not missed, so that their series
-// end at once: the last head was deregistered or has other names, or none was lost. Other names
-// without heads keep theirs for a while, and alerts look at them.
+// end at once: the last head was deregistered or has other names, or none was
+// lost. Other names without heads keep theirs for a while, and alerts look at them.
 //
 // In all it counts the heads that were lost as one that is missing, until a head
 // takes requests.

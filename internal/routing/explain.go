@@ -34,6 +34,8 @@ func (c *choice) filter(h *fleet.Head, want map[string]string, req *Request) str
 		return FilterExclude
 	case h.MaxInFlight > 0 && h.Live.InFlight() >= h.MaxInFlight:
 		return FilterCapacity
+	case h.Ejected():
+		return FilterEjected
 	}
 	return ""
 }
@@ -130,11 +132,7 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 			distance = c.policy.distance(c.region, h.Region)
 		}
 		filter := c.filter(h, in.Request.Labels, in.Request)
-		switch {
-		case filter != "":
-		case h.Ejected():
-			filter = FilterEjected
-		case h.Live.Full(h.Live.InFlight(), h.MaxInFlight, in.Now):
+		if filter == "" && h.Live.Full(h.Live.InFlight(), h.MaxInFlight, in.Now) {
 			filter = FilterFull
 		}
 		e.Candidates = append(e.Candidates, Candidate{
@@ -163,8 +161,8 @@ func orInf(cost float64) float64 {
 	return cost
 }
 
-// finish marks the head that was taken, "" for none, maybe as a trial, and keeps at most
-// MaxExplained candidates, that head among them.
+// finish marks the head that was taken, "" for none, maybe as a trial, and keeps
+// at most MaxExplained candidates, that head among them.
 func (e *Explanation) finish(id string, trial bool) {
 	if e == nil {
 		return

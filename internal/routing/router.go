@@ -310,11 +310,7 @@ func (r *Router) refuse(req *Request, c *choice) error {
 	}
 	want := req.Labels
 	for _, h := range c.pool.All.Heads {
-		filter := c.filter(h, want, req)
-		if filter == "" && h.Ejected() {
-			filter = FilterEjected
-		}
-		e.Counts[filter]++
+		e.Counts[c.filter(h, want, req)]++
 	}
 	// The last filter that removed a head is the one nearest to letting the
 	// request through.
