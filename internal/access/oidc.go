@@ -91,7 +91,8 @@ func (i *OIDC) recall(token string) *Principal {
 }
 
 // principal is the bearer of a token. The errors wrap ErrUnbelieved, ErrExpired,
-// ErrIssuerAway, ErrKeyUnknown or context.Canceled; only the first two are about the token.
+// ErrIssuerAway, ErrKeyUnknown or context.Canceled; only the first two are about
+// the token.
 func (i *OIDC) principal(ctx context.Context, token string) (*Principal, error) {
 	now := i.o.Now()
 	check := &signature{keys: i.keys}

@@ -86,9 +86,10 @@ func (o *outside) message(queue, status string, n uint64) {
 	}
 }
 
-// mayCall refuses servers of a setting that must not be called. They may be private, since the operator names them, and no service of
-// this kind has a link-local address. What a name resolves to, and what such a
-// server names besides itself, is checked when it is dialed.
+// mayCall refuses servers of a setting that must not be called. They may be
+// private, since the operator names them, and no service of this kind has a
+// link-local address. What a name resolves to, and what such a server names
+// besides itself, is checked when it is dialed.
 func mayCall(setting string, servers ...string) error {
 	for _, server := range servers {
 		u, err := url.Parse(strings.TrimSpace(server))
