@@ -235,7 +235,7 @@ func (a *authenticator) check(s *server.Server) {
 	}
 	a.mu.RUnlock()
 	for connection, p := range here {
-		gone, ended := s.GetClient(connection) == nil, a.o.Ended(p)
+		gone, ended := s.GetClient(connection) == nil, a.ended(p)
 		if !gone && !ended {
 			continue
 		}
@@ -249,6 +249,18 @@ func (a *authenticator) check(s *server.Server) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	maps.DeleteFunc(a.known, func(_ string, c *credential) bool { return c.connections == 0 && time.Since(c.left) > a.grace })
+}
+
+// ended reports whether a credential has ended. One that meets a bug has: it
+// might be one that has no right to be here, and others must not go with it.
+func (a *authenticator) ended(p *access.Principal) (ended bool) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			a.log.warn("a connection to the message queue is ended: whether its credential has ended met a bug", "type", p.Type, "id", p.ID, "panic", fmt.Sprint(cause))
+			ended = true
+		}
+	}()
+	return a.o.Ended(p)
 }
 
 // permissions are the subjects that a credential may use. Answers go to an inbox

@@ -1,9 +1,11 @@
 package natsmq_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,29 +20,33 @@ import (
 // A message or a credential that meets a bug of ours is refused, and nothing
 // else: here what is asked about the sender panics.
 func TestABugEndsOneMessage(t *testing.T) {
-	const never = 1 << 40
-	var calm atomic.Int64 // calls before one panics
-	calm.Store(never)
-	stumble := func() {
-		if calm.Add(-1) < 0 {
+	var admitting, carryingOut atomic.Bool // what panics
+	stumble := func(at *atomic.Bool) {
+		if at.Load() {
 			panic("a fault of ours")
 		}
 	}
 	w := newWorld(t, func(o *natsmq.Options) {
-		authenticate, ended := o.Access.Authenticate, o.Access.Ended
+		authenticate, spend, ended := o.Access.Authenticate, o.Access.Spend, o.Access.Ended
 		o.Access.Authenticate = func(ctx context.Context, token string, state *tls.ConnectionState, from netip.Addr) (*access.Principal, error) {
-			stumble()
+			stumble(&admitting)
 			return authenticate(ctx, token, state, from)
 		}
+		o.Access.Spend = func(p *access.Principal) error {
+			stumble(&admitting)
+			return spend(p)
+		}
 		o.Access.Ended = func(p *access.Principal) bool {
-			stumble()
+			if bytes.Contains(debug.Stack(), []byte(".carryOut(")) { // the looks at connections ask as well
+				stumble(&carryingOut)
+			}
 			return ended(p)
 		}
 	})
 	w.ready()
 	w.key("boss", access.RoleAdmin)
 	nc := w.connect(as("boss")...)
-	calm.Store(0)
+	admitting.Store(true)
 	for subject, body := range map[string]string{
 		"decisions.request.boss":       `{"model_type":"llama"}`,
 		"heads.register.boss":          registration("gpu-1"),
@@ -61,12 +67,42 @@ func TestABugEndsOneMessage(t *testing.T) {
 		t.Error("a credential that met a bug was let in")
 	}
 	// A command that is stored and then meets the bug is carried out later.
-	calm.Store(1)
+	admitting.Store(false)
+	carryingOut.Store(true)
 	if answer, err := nc.Request("headway.v1.commands.heads.register.boss", []byte(registration("gpu-2")), 30*time.Second); err != nil || !strings.Contains(string(answer.Data), `"seq"`) {
 		t.Fatalf("%s, %v", answer.Data, err)
 	}
 	w.until("the command to fail", func() bool { return w.of("heads.register", "retried") > 0 })
-	calm.Store(never)
+	carryingOut.Store(false)
 	w.until("the command to be carried out", func() bool { _, err := w.fleet.Head("gpu-2"); return err == nil })
 	w.ask(nc, "headway.v1.decisions.request.boss", `{"model_type":"llama"}`, `"decision_id"`)
+}
+
+// A bug that is met where the service looks whose credential has ended, on its
+// own and not for a message, ends the connection that it concerns: it may be one
+// that has no right to be there.
+func TestABugEndsOneConnection(t *testing.T) {
+	var odd atomic.Bool
+	w := newWorld(t, func(o *natsmq.Options) {
+		ended := o.Access.Ended
+		o.Access.Ended = func(p *access.Principal) bool {
+			if odd.Load() && p.ID == "odd" {
+				panic("a fault of ours")
+			}
+			return ended(p)
+		}
+	})
+	w.ready()
+	w.key("odd", access.RoleClient)
+	w.key("other", access.RoleClient)
+	gone := make(chan struct{}, 8)
+	w.connect(append(as("odd"), nats.DisconnectErrHandler(func(*nats.Conn, error) { gone <- struct{}{} }))...)
+	other := w.connect(as("other")...)
+	odd.Store(true)
+	select {
+	case <-gone:
+	case <-time.After(30 * time.Second):
+		t.Error("it is still connected")
+	}
+	w.ask(other, "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
 }
