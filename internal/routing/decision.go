@@ -25,10 +25,10 @@ type Decision struct {
 	ModelType      string      // of the pool, after aliases
 	Region         string      // that the request named, "" when it named none that is known
 	PolicyRevision uint64
-	Rule           int       // index into the policy's rules, -1: default_strategy, -2: the caller chose the strategy
 	At             time.Time // of the choice
 	Cost           float64   // lower is better, in the strategy's unit; NaN: not compared
 	Distance       float64   // ms from the region that the request named, NaN: unknown
+	Rule           int32     // index into the policy's rules, -1: default_strategy, -2: the caller chose the strategy
 	Candidates     int32     // heads that were compared: of a region, or of all where the strategy looks at all
 	Spilled        bool      // to another region, since that of the request had no head available
 	Cheaper        bool      // another region, by choice of a strategy that compares regions
@@ -36,12 +36,12 @@ type Decision struct {
 	Sticky         bool      // the head that served the session before
 	Trial          bool      // an ejected head, to see whether it is well again
 
+	n            uint8 // alternatives
 	sequence     uint64
 	failed       uint64 // number among those that found no head, 0: it found one
 	nonce        uint64
 	stats        *strategyStats
 	alternatives [MaxAlternatives]Pick
-	n            uint8
 	explanation  atomic.Pointer[Explanation]
 	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen
 	lasts        atomic.Int64 // nanoseconds after At

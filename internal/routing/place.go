@@ -90,7 +90,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	d := &Decision{
 		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
 		Strategy: c.plan.spec.Name, ModelType: c.pool.ModelType, Region: c.region,
-		PolicyRevision: c.policy.Revision, Rule: c.plan.rule,
+		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.rule),
 		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.ttl),
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",

@@ -353,7 +353,7 @@ func (r *Router) fail(e *NoHeadError, model, region string, c *choice) error {
 	r.metrics.failed(reason, model, region)
 	d := &Decision{
 		Failure: e.Failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
-		PolicyRevision: c.policy.Revision, Rule: c.plan.rule, At: r.now(), nonce: r.random(),
+		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.rule), At: r.now(), nonce: r.random(),
 	}
 	r.failed.add(d, r.recent.sequence.Load())
 	if c.explanation == nil { // there was nothing to choose from

@@ -2,6 +2,7 @@ package routing_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -98,6 +99,9 @@ func (w *world) active(may []*fleet.Head, region string) bool {
 func TestADecisionIsOneAllocation(t *testing.T) {
 	if routing.RaceEnabled {
 		t.Skip("the race detector lets pools forget")
+	}
+	if size := reflect.TypeFor[routing.Decision]().Size(); size > 256 {
+		t.Errorf("a decision has %d bytes; beyond 256 the allocator takes the next size, for each of them", size)
 	}
 	w := newWorld(t, nil)
 	w.fill(100)
