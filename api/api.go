@@ -110,10 +110,10 @@ type Head struct {
 	UpdatedAt    time.Time         `json:"updated_at"` // of what is stored, not of the load
 }
 
-// Health is what the router holds of a head: of its lease and, as ejected, of
-// how requests there end.
+// Health is what the router holds of a head: of its lease and, as ejected or
+// failing, of how requests there end.
 type Health struct {
-	State  string     `json:"state"` // pending, fresh, suspect, stale, held, assumed or ejected
+	State  string     `json:"state"` // pending, fresh, suspect, stale, held, assumed, ejected or failing
 	Reason string     `json:"reason,omitempty"`
 	Until  *time.Time `json:"until,omitempty"` // when it changes if nothing happens
 }

@@ -148,7 +148,7 @@ func examineService(ctx context.Context, c *client.Client, ready api.Readiness) 
 // headsFinding counts as the service's own readiness does: heads that are only
 // held do not count.
 func headsFinding(heads []api.Head) finding {
-	routable, held := 0, 0
+	routable, held, failing := 0, 0, 0
 	out := map[string]int{}
 	for i := range heads {
 		out[whyOut(&heads[i])]++
@@ -158,16 +158,24 @@ func headsFinding(heads []api.Head) finding {
 		case heads[i].Routable:
 			routable++
 		}
+		if isFailing(&heads[i]) {
+			failing++
+		}
 	}
-	f := finding{"heads", fine, fmt.Sprintf("%s, %d take requests", counted(len(heads), "head"), routable), ""}
+	f := finding{"heads", fine, counted(len(heads), "head") + ", " + agree(routable, "takes requests", "take requests"), ""}
 	if reasons := outOfRotation(out[ejected], out[silent], out[drained]); reasons != "" {
 		f.Detail += "; out of rotation: " + reasons
+	}
+	if failing > 0 {
+		f.Detail += "; " + failingHeads(failing)
 	}
 	switch {
 	case held > 0:
 		f.State = warning
-		f.Detail += fmt.Sprintf("; %d are silent and get requests only because the mass-expiry guard holds them", held)
+		f.Detail += "; " + heldHeads(held)
 		f.Fix = "look for what they have in common, most likely the network between them and the service; 'headway heads list -o wide' shows them"
+	case failing > 0:
+		f.State, f.Fix = warning, "'headway heads list' shows which, 'headway heads get ID' why; where all heads of a model type fail, look for what they have in common"
 	case routable > 0 && out[ejected]+out[silent] > 0:
 		f.State, f.Fix = warning, "'headway heads list' shows which, 'headway heads get ID' why and until when; 'headway heads reinstate ID' ends an ejection"
 	case routable == 0:
@@ -197,6 +205,19 @@ func aliasFindings(heads []api.Head, document []byte) (found []finding) {
 
 // isHeld reports whether a head gets requests although it is silent.
 func isHeld(h *api.Head) bool { return h.Routable && h.Health.State == "held" }
+
+// heldHeads says how many heads are held.
+func heldHeads(n int) string {
+	return agree(n, "is silent and gets", "are silent and get") + " requests only because of the mass-expiry guard"
+}
+
+// isFailing reports whether a head gets requests although they fail there.
+func isFailing(h *api.Head) bool { return h.Routable && h.Health.State == "failing" }
+
+// failingHeads says how many of those that take requests fail them.
+func failingHeads(n int) string {
+	return agree(n, "of them fails its requests and is", "of them fail their requests and are") + " not ejected, since too few others are left"
+}
 
 // scrape reads the values of the metrics by their name and labels.
 func scrape(ctx context.Context, c *client.Client) (map[string]float64, error) {

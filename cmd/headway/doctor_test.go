@@ -106,7 +106,7 @@ func TestTheDoctorSeesWhatIsNoService(t *testing.T) {
 func TestHeldHeadsAreNamed(t *testing.T) {
 	held := api.Head{ID: "a", Status: "active", Routable: true, Health: api.Health{State: "held"}}
 	f := headsFinding([]api.Head{held, held})
-	if f.State != warning || !strings.HasPrefix(f.Detail, "2 heads, 0 take requests; 2 are silent") || f.Fix == "" {
+	if f.State != warning || !strings.HasPrefix(f.Detail, "2 heads, 0 take requests; 2 are silent and get requests only because") || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}
 	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
@@ -116,7 +116,7 @@ func TestHeldHeadsAreNamed(t *testing.T) {
 	if err := s.print(&out); err != nil {
 		t.Fatal(err)
 	}
-	has(t, out.String(), "heads    2, of which 1 take requests (2 active)", "1 more are silent and get requests only because the mass-expiry guard holds them")
+	has(t, out.String(), "heads    2, of which 1 takes requests (2 active)", "of the others 1 is silent and gets requests only because of the mass-expiry guard")
 }
 
 // A record takes a moment to Redis; that alone is no trouble.
@@ -158,7 +158,7 @@ func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 	has(t, list.String(), "HEALTH   ROUTABLE", "ejected  no", "stale    no")
 
 	f := headsFinding(heads)
-	if f.State != warning || f.Detail != "5 heads, 1 take requests; out of rotation: 1 ejected, 1 silent, 2 drained" || f.Fix == "" {
+	if f.State != warning || f.Detail != "5 heads, 1 takes requests; out of rotation: 1 ejected, 1 silent, 2 drained" || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}
 	if f := headsFinding([]api.Head{heads[0], heads[3]}); f.State != fine {
@@ -174,4 +174,29 @@ func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	has(t, out.String(), "out of rotation: 1 ejected, 1 silent, 2 drained\n")
+}
+
+// A head whose requests fail, and which is not ejected for being the last, is no
+// head like the others.
+func TestFailingHeadsAreNamed(t *testing.T) {
+	failing := api.Head{ID: "a", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "failing", Reason: "5 requests in a row ended with an error"}}
+	fresh := api.Head{ID: "b", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "fresh"}}
+	var list strings.Builder
+	if err := headTable([]api.Head{failing, fresh}).write(&list, false); err != nil {
+		t.Fatal(err)
+	}
+	has(t, list.String(), "failing  yes", "fresh    yes")
+	f := headsFinding([]api.Head{failing, fresh})
+	if f.State != warning || f.Detail != "2 heads, 2 take requests; 1 of them fails its requests and is not ejected, since too few others are left" || f.Fix == "" {
+		t.Errorf("%+v", f)
+	}
+	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	for _, h := range []*api.Head{&failing, &failing, &fresh} {
+		s.add(h)
+	}
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "of which 3 take requests (3 active)", "2 of them fail their requests and are not ejected, since too few others are left\n")
 }

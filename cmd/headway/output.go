@@ -214,6 +214,14 @@ func counted[N int | uint64](n N, thing string) string {
 	return fmt.Sprint(n, " ", thing)
 }
 
+// agree is a number and what is said of so many.
+func agree[N int | uint64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprint(n, " ", many)
+}
+
 func orDash(s string) string {
 	if s == "" {
 		return "-"

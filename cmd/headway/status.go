@@ -32,6 +32,7 @@ type summary struct {
 	Drained  int                  `json:"drained"` // by an operator, for maintenance too
 	Silent   int                  `json:"silent"`  // whose lease has ended, of the others
 	Ejected  int                  `json:"ejected"` // of the others
+	Failing  int                  `json:"failing"` // of the routable: requests there fail, and too few others are left to eject it
 	InFlight int64                `json:"in_flight"`
 	Statuses map[string]int       `json:"statuses"`
 	Models   map[string]*headSums `json:"models"`
@@ -138,8 +139,11 @@ func (s *summary) add(h *api.Head) {
 	if h.Routable {
 		s.Routable++
 	}
-	if isHeld(h) {
+	switch {
+	case isHeld(h):
 		s.Held++
+	case isFailing(h):
+		s.Failing++
 	}
 }
 
@@ -205,12 +209,15 @@ func (s *summary) print(w io.Writer) error {
 	if len(statuses) > 0 {
 		of = " (" + strings.Join(statuses, ", ") + ")"
 	}
-	fmt.Fprintf(w, "heads    %d, of which %d take requests%s; %d in flight\n", s.Heads, s.Routable-s.Held, of, s.InFlight)
+	fmt.Fprintf(w, "heads    %d, of which %s%s; %d in flight\n", s.Heads, agree(s.Routable-s.Held, "takes requests", "take requests"), of, s.InFlight)
 	if out := outOfRotation(s.Ejected, s.Silent, s.Drained); out != "" {
 		fmt.Fprintf(w, "         out of rotation: %s\n", out)
 	}
 	if s.Held > 0 {
-		fmt.Fprintf(w, "         %d more are silent and get requests only because the mass-expiry guard holds them\n", s.Held)
+		fmt.Fprintf(w, "         of the others %s\n", heldHeads(s.Held))
+	}
+	if s.Failing > 0 {
+		fmt.Fprintf(w, "         %s\n", failingHeads(s.Failing))
 	}
 	fmt.Fprintf(w, "policy   revision %d\n\n", s.Revision)
 	t := &table{columns: []string{"", "HEADS", "TAKE REQUESTS", "IN FLIGHT"}}

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -143,15 +142,15 @@ func showNotice(w io.Writer, n client.Notice) (err error) {
 			if n.Snapshot.Parts > 1 {
 				part = fmt.Sprintf(" in the first of %d parts", n.Snapshot.Parts)
 			}
-			_, err = fmt.Fprintf(w, "%s  %-18s  %s%s, %d take requests; policy revision %d\n",
-				time.Now().Format(time.TimeOnly), "now", counted(len(n.Snapshot.Heads), "head"), part, routable, n.Snapshot.PolicyRevision)
+			_, err = fmt.Fprintf(w, "%s  %-18s  %s%s, %s; policy revision %d\n",
+				time.Now().Format(time.TimeOnly), "now", counted(len(n.Snapshot.Heads), "head"), part, agree(routable, "takes requests", "take requests"), n.Snapshot.PolicyRevision)
 		}
 	case n.Lost != nil:
-		count := "an unknown number of"
+		count := "an unknown number of events is missing"
 		if n.Lost.Count > 0 {
-			count = strconv.FormatUint(n.Lost.Count, 10)
+			count = agree(n.Lost.Count, "event is missing", "events are missing")
 		}
-		_, err = fmt.Fprintf(w, "%s  %-18s  %s events are missing (%s)\n", time.Now().Format(time.TimeOnly), "lost", count, seen(n.Lost.Reason))
+		_, err = fmt.Fprintf(w, "%s  %-18s  %s (%s)\n", time.Now().Format(time.TimeOnly), "lost", count, seen(n.Lost.Reason))
 	default:
 		e := n.Event
 		cells := []string{e.Time.Local().Format(time.TimeOnly), fmt.Sprintf("%-18s", e.Type)}
@@ -322,7 +321,7 @@ func headsPage(heads map[string]api.Head, changed map[string]time.Time, now time
 		t.add(h.ID, h.Region, strings.Join(h.ModelTypes, ","), h.Status, h.AdminState, h.Health.State, yesNo(h.Routable), since)
 	}
 	var page strings.Builder
-	fmt.Fprintf(&page, "%s, %d take requests; %s\n\n", counted(len(heads), "head"), routable, now.Format(time.TimeOnly))
+	fmt.Fprintf(&page, "%s, %s; %s\n\n", counted(len(heads), "head"), agree(routable, "takes requests", "take requests"), now.Format(time.TimeOnly))
 	_ = new(output).write(&page, nil, t) // a strings.Builder takes everything
 	return page.String()
 }

@@ -438,6 +438,7 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	e.say(StatusUnknown)
 	e.health, e.sequence, e.stale = HealthPending, 0, time.Time{}
 	e.outcomes = &outcomes{registry: r}
+	r.forgiveFailing(e)
 	if e.ejection != nil && (moved || !e.relapse.forgiven) { // once: a head that fails again stays out for its time
 		e.relapse.forgiven = true
 		r.in(e, reinstatedByRegistration, now)
@@ -470,6 +471,7 @@ func (r *Registry) forget(e *entry, onPurpose bool, now time.Time) {
 	r.gone(e, onPurpose, now)
 	delete(r.heads, e.record.Spec.ID)
 	delete(r.ejected, e)
+	delete(r.failing, e)
 	r.keep(e, now)
 	r.metrics.inFlight.give(e.slot)
 	r.metrics.removed.Inc()

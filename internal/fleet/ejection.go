@@ -171,6 +171,7 @@ func (r *Registry) judgeHead(h *Head, why, detail string) {
 	case !r.mayEject(e):
 		h.outcomes.silence(now.Add(refusalPause))
 		r.metrics.ejectionsRefused.Inc()
+		r.keepFailing(e, detail, now)
 		r.log.Warn("a head is not ejected for its errors: too many of its model types are, or it is the last",
 			"head", h.ID, "region", h.Region, "detail", detail)
 	default:
@@ -183,6 +184,7 @@ func (r *Registry) judgeHead(h *Head, why, detail string) {
 func (r *Registry) out(e *entry, why, detail string, now time.Time) {
 	e.ejection = &ejection{why: why, detail: detail, until: now.Add(e.relapse.next(&r.eject, now))}
 	e.outcomes = &outcomes{registry: r}
+	r.forgiveFailing(e)
 	r.ejected[e] = true
 	r.metrics.ejections[why].Inc()
 	r.stage(r.replace(e))

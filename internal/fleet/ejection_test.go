@@ -691,3 +691,74 @@ func TestEjectionsNeverEmptyAPool(t *testing.T) {
 		})
 	})
 }
+
+// A head at fault that may not be ejected takes requests, and says so: to whoever
+// looks, and to those who listen.
+func TestAHeadThatFailsAndStaysSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a")
+		shows := func(id, state, reason string) {
+			t.Helper()
+			v, err := w.Head(id)
+			must(t, err)
+			if got := v.Head.Health.String(); got != state || !strings.Contains(v.HealthReason, reason) || reason == "" && v.HealthReason != "" {
+				t.Errorf("%s is %s, %q; want %s, %q", id, got, v.HealthReason, state, reason)
+			}
+		}
+		w.end("a", fleet.EndedBadly, 4)
+		shows("a", "fresh", "")
+		w.end("a", fleet.EndedBadly, 1)
+		shows("a", "failing", "5 requests in a row ended with an error; not ejected, since no other head of its model types takes requests")
+		if got := w.routable(); !slices.Equal(got, []string{"a"}) || w.Snapshot().Active != 1 {
+			t.Errorf("routable %v, active %d", got, w.Snapshot().Active)
+		}
+		if told := w.told("head.changed"); strings.Count(told, "head.changed a failing") != 1 {
+			t.Errorf("told\n%s", told)
+		}
+		time.Sleep(3 * time.Second) // it goes on, and reports that it is well
+		w.end("a", fleet.EndedBadly, 1)
+		shows("a", "failing", "6 requests in a row")
+
+		w.register(spec("b"), active())
+		w.beat(t.Context(), "b")
+		shows("a", "failing", "the next error ejects it")
+		time.Sleep(2 * time.Second)
+		w.end("a", fleet.EndedBadly, 1)
+		shows("a", "ejected", "7 requests in a row ended with an error")
+		w.end("b", fleet.EndedBadly, 5)
+		shows("b", "failing", "no other head of its model types takes requests")
+		w.register(spec("c"), active())
+		w.beat(t.Context(), "c")
+		shows("b", "failing", "as many heads of its model types are as may be")
+
+		w.end("b", fleet.EndedWell, 1)
+		time.Sleep(time.Second)
+		shows("b", "fresh", "")
+		w.end("b", fleet.EndedBadly, 20) // of 26 requests
+		w.end("b", fleet.EndedWell, 1)
+		time.Sleep(time.Second)
+		shows("b", "failing", "of the last")
+		time.Sleep(31 * time.Second)
+		shows("b", "fresh", "")
+	})
+}
+
+// A head that registers again begins clean, though it was kept.
+func TestARegistrationForgetsThatAHeadFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := startEjecting(t, nil, "a")
+		w.end("a", fleet.EndedBadly, 5)
+		if got := w.health("a"); got != "failing" {
+			t.Fatal(got)
+		}
+		w.register(spec("a"), active())
+		if got := w.health("a"); got != "fresh" {
+			t.Errorf("registered again it is %s", got)
+		}
+		must(t, w.Deregister(t.Context(), "a"))
+		time.Sleep(time.Second)
+		if told := w.told("head.removed"); strings.Count(told, "failing") != 1 {
+			t.Errorf("told\n%s", told)
+		}
+	})
+}

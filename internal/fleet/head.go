@@ -69,15 +69,16 @@ const (
 	HealthHeld                  // would be stale, but the mass-expiry guard keeps it routable
 	HealthAssumed               // known healthy before our own restart, lease extended
 	HealthEjected               // its lease holds, but requests there failed: only where no other head has room
+	HealthFailing               // as ejected, but too few others are left: it takes requests
 )
 
-var healthNames = [...]string{"pending", "fresh", "suspect", "stale", "held", "assumed", "ejected"}
+var healthNames = [...]string{"pending", "fresh", "suspect", "stale", "held", "assumed", "ejected", "failing"}
 
 func (h Health) String() string { return healthNames[h] }
 
 // routable reports whether a lease of this health may take requests.
 func (h Health) routable() bool {
-	return h == HealthFresh || h == HealthSuspect || h == HealthHeld || h == HealthAssumed
+	return h == HealthFresh || h == HealthSuspect || h == HealthHeld || h == HealthAssumed || h == HealthFailing
 }
 
 // Spec is what a head says of itself when it registers. It is durable and

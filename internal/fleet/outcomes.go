@@ -76,9 +76,9 @@ func (o *outcomes) observe(h *Head, end Ending, at time.Time) {
 	case o.held.Load():
 		r.letGo(h)
 	default:
-		failures := o.errors.Add(1)
-		requests, errors := o.count(at, 1)
-		if why, detail := r.eject.judge(failures, requests, errors); why != "" && int64(at.Sub(r.began)) >= o.quiet.Load() {
+		o.errors.Add(1)
+		o.count(at, 1)
+		if why, detail := o.judge(at); why != "" && int64(at.Sub(r.began)) >= o.quiet.Load() {
 			r.judgeHead(h, why, detail)
 		}
 	}
@@ -91,12 +91,18 @@ const (
 	halfMask = 1<<halfBits - 1
 )
 
-// count notes a request that ended and returns the sums over the last half to
-// whole of the window.
-func (o *outcomes) count(at time.Time, failed uint64) (requests, errors uint64) {
-	number := uint64(at.Sub(o.registry.began) / (o.registry.eject.Window / 2)) // of the half
-	tag := (number & (1<<(64-2*halfBits) - 1)) << (2 * halfBits)
-	half := &o.halves[number&1]
+// half is the number of the half of the window that at is in.
+func (o *outcomes) half(at time.Time) uint64 {
+	return uint64(at.Sub(o.registry.began) / (o.registry.eject.Window / 2))
+}
+
+// tagOf is what the word of a half begins with.
+func tagOf(half uint64) uint64 { return (half & (1<<(64-2*halfBits) - 1)) << (2 * halfBits) }
+
+// count notes a request that ended.
+func (o *outcomes) count(at time.Time, failed uint64) {
+	number := o.half(at)
+	tag, half := tagOf(number), &o.halves[number&1]
 	for {
 		old := half.Load()
 		next := old
@@ -107,14 +113,22 @@ func (o *outcomes) count(at time.Time, failed uint64) (requests, errors uint64) 
 			next += 1<<halfBits + failed
 		}
 		if half.CompareAndSwap(old, next) {
-			requests, errors = next>>halfBits&halfMask, next&halfMask
-			break
+			return
 		}
 	}
-	if before := o.halves[(number+1)&1].Load(); before>>(2*halfBits) == (tag>>(2*halfBits)-1)&(1<<(64-2*halfBits)-1) {
-		requests, errors = requests+before>>halfBits&halfMask, errors+before&halfMask
+}
+
+// judge returns why the head is at fault at a time, by the last half to whole of
+// the window and the errors in a row; "" if it is not.
+func (o *outcomes) judge(at time.Time) (why, detail string) {
+	var requests, errors uint64
+	number := o.half(at)
+	for _, n := range []uint64{number, number - 1} {
+		if half := o.halves[n&1].Load(); half&^(1<<(2*halfBits)-1) == tagOf(n) {
+			requests, errors = requests+half>>halfBits&halfMask, errors+half&halfMask
+		}
 	}
-	return requests, errors
+	return o.registry.eject.judge(o.errors.Load(), requests, errors)
 }
 
 // TryTrial takes the trial request of an ejected head, and a place for it. Only

@@ -72,6 +72,7 @@ type Registry struct {
 	wheel      wheel
 	guards     map[poolKey]time.Time // when each active guard tripped
 	ejected    map[*entry]bool       // those with an ejection
+	failing    map[*entry]bool       // those with a fault
 	lastSweep  time.Time
 	loaded     bool
 	instances  uint64
@@ -104,6 +105,7 @@ type entry struct {
 	marked     bool      // it is in Registry.marks, or on its way to the store
 	outcomes   *outcomes // of this epoch, or since it was ejected or reinstated
 	ejection   *ejection // nil: it is not ejected
+	fault      string    // why it would be ejected, were there others; "": it would not
 	relapse    relapse
 	quarrel    quarrel
 	recordings *recordings // nil: there are none
@@ -121,7 +123,7 @@ func New(o Options) (*Registry, error) {
 		store: o.Store, events: o.Events, log: o.Log, begin: o.Begin, note: o.Note, now: o.Now, random: o.Random, lease: o.Lease, eject: o.Eject,
 		maxHeads: o.MaxHeads, maxModelTypes: o.MaxModelTypes, allowLinkLocal: o.AllowLinkLocal,
 		commits: make(chan *commit, commitQueue),
-		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{}, recordings: map[string]*recordings{},
+		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{}, failing: map[*entry]bool{}, recordings: map[string]*recordings{},
 	}
 	if r.now == nil {
 		r.now = time.Now
@@ -228,9 +230,12 @@ func makeHead(e *entry, instance uint64) *Head {
 		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health,
 		Instance: instance, Live: e.live, outcomes: e.outcomes, leaving: e.leaving, loading: e.loading,
 	}
-	if e.ejection != nil && e.health.routable() {
+	switch {
+	case e.ejection != nil && e.health.routable():
 		h.Health = HealthEjected
 		h.Trial = e.mayBeTried()
+	case e.fault != "" && e.health.routable() && e.health != HealthHeld:
+		h.Health = HealthFailing
 	}
 	if e.head != nil {
 		h.Hash = e.head.Hash

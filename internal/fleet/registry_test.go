@@ -545,6 +545,9 @@ func (w *world) told(last string) string {
 		switch data := e.Data.(type) {
 		case fleet.HeadState:
 			text += " " + e.Head
+			if data.Health == fleet.HealthFailing.String() {
+				text += " failing"
+			}
 		case fleet.Refused:
 			text += fmt.Sprintf(" %s %s %s", e.Head, data.Reason, data.Detail)
 		case fleet.PoolState:

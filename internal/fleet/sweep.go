@@ -126,6 +126,7 @@ func (r *Registry) Sweep() {
 	}
 	r.expire(overdue, now)
 	r.offerTrials(now)
+	r.lookAtFailing(now)
 	r.publish(nil)
 	r.writeMarks()
 	r.releaseGuards(now)

@@ -34,6 +34,8 @@ func (r *Registry) view(e *entry, now time.Time) View {
 	switch e.head.Health {
 	case HealthEjected:
 		v.HealthReason, v.HealthUntil = e.ejection.say(e.outcomes.trial.Load())
+	case HealthFailing:
+		v.HealthReason = e.fault + "; " + r.whyKept(e)
 	case HealthPending:
 		v.HealthReason, v.HealthUntil = "no healthy report since the registration", r.due(e)
 	case HealthSuspect:
