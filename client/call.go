@@ -72,7 +72,7 @@ type callError struct {
 
 func (e *callError) Error() string {
 	if e.repeats > 0 {
-		return fmt.Sprintf("%s: after %d repeats: %v", e.what, e.repeats, e.err)
+		return fmt.Sprintf("%s: tried %d times: %v", e.what, e.repeats+1, e.err)
 	}
 	return e.what + ": " + e.err.Error()
 }

@@ -242,7 +242,7 @@ func verifyTrail(cmd *cobra.Command, path string, o audit.VerifyOptions) error {
 		fmt.Fprintln(w, f)
 	}
 	if !report.Sound() {
-		return &codedError{exitDamage, fmt.Errorf("%s is not as it was written: %d faults", path, uint64(len(report.Faults))+report.Unlisted)}
+		return &codedError{exitDamage, fmt.Errorf("%s is not as it was written; faults: %d", path, uint64(len(report.Faults))+report.Unlisted)}
 	}
 	_, err = fmt.Fprintf(w, "%s is sound, up to the hash %s\n", path, report.LastHash)
 	return err

@@ -30,5 +30,5 @@ func TestADemoOutlivesTheFirstKeyAndARestart(t *testing.T) {
 
 func TestADemoTakesAKey(t *testing.T) {
 	p, s := locked(t)
-	await(t, s.lines("demo", "--plain", "--server", p.url, "--token-file", "admin.key"), "8 of 8 heads are registered and report")
+	await(t, s.lines("demo", "--plain", "--server", p.url, "--token-file", "admin.key"), "Heads that are registered and report: 8 of 8.")
 }

@@ -125,7 +125,7 @@ func judgeRules(rules []rule, from string) []finding {
 			firing = append(firing, r.Name)
 		}
 	}
-	health := finding{"alert rules", fine, fmt.Sprintf("%d rules (%s), all of which can be evaluated", len(rules), from), ""}
+	health := finding{"alert rules", fine, fmt.Sprintf("%s (%s), all of which can be evaluated", counted(len(rules), "rule"), from), ""}
 	switch {
 	case len(rules) == 0:
 		health.State, health.Detail, health.Fix = fault, "there are none", "'promtool check rules' says what is wrong with the file of monitor.rules_file"
@@ -160,5 +160,5 @@ func (p *pages) dashboards(ctx context.Context) finding {
 		}
 		panels += len(dashboard.Panels)
 	}
-	return finding{check, fine, fmt.Sprintf("2 at /console/, with %d panels", panels), ""}
+	return finding{check, fine, "2 at /console/, with " + counted(panels, "panel"), ""}
 }

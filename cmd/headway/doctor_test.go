@@ -179,7 +179,7 @@ func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 // A head whose requests fail, and which is not ejected for being the last, is no
 // head like the others.
 func TestFailingHeadsAreNamed(t *testing.T) {
-	failing := api.Head{ID: "a", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "failing", Reason: "5 requests in a row ended with an error"}}
+	failing := api.Head{ID: "a", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "failing", Reason: "errors in a row: 5"}}
 	fresh := api.Head{ID: "b", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "fresh"}}
 	var list strings.Builder
 	if err := headTable([]api.Head{failing, fresh}).write(&list, false); err != nil {

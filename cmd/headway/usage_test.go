@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +44,56 @@ func groups(f func(path []string, group *cobra.Command)) {
 		}
 	}
 	walk(root)
+}
+
+// The page has each command, and no other.
+func TestThePageListsEveryCommand(t *testing.T) {
+	text, err := os.ReadFile("../../docs/command-line.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, row := range strings.Split(string(text), "\n") {
+		cell, _, isRow := strings.Cut(strings.ReplaceAll(strings.TrimPrefix(row, "| "), `\|`, "\x00"), " |")
+		if !isRow || !strings.HasPrefix(cell, "`headway ") {
+			continue
+		}
+		for _, part := range strings.Split(cell, "`") {
+			words := strings.Fields(part)
+			if len(words) < 2 || words[0] != "headway" {
+				continue
+			}
+			if len(words) == 2 || strings.ContainsAny(words[2], "-[") || strings.ToUpper(words[2]) == words[2] {
+				listed = append(listed, words[1])
+				continue
+			}
+			for _, sub := range strings.Split(words[2], "\x00") {
+				listed = append(listed, words[1]+" "+sub)
+			}
+		}
+	}
+	var have []string
+	root := newRoot()
+	root.InitDefaultCompletionCmd("x")
+	for _, cmd := range root.Commands() {
+		if cmd.Hidden {
+			continue
+		}
+		if !cmd.HasSubCommands() {
+			have = append(have, cmd.Name())
+		}
+		for _, sub := range cmd.Commands() {
+			if cmd.Name() == "completion" && sub.Name() == "powershell" {
+				continue // a service runs on Linux
+			}
+			have = append(have, cmd.Name()+" "+sub.Name())
+		}
+	}
+	slices.Sort(listed)
+	slices.Sort(have)
+	if listed = slices.Compact(listed); !slices.Equal(listed, have) {
+		t.Errorf("the table has\n%q\nand there are\n%q", listed, have)
+	}
 }
 
 // A script whose command does not exist must not go on as if it had been done.

@@ -223,7 +223,7 @@ func TestWhatIsLostWithAProcessIsCounted(t *testing.T) {
 					t.Errorf("the next start counts %d lost records, want %d", s.Dropped, want)
 				}
 				next.close(again)
-				if r := next.one("audit.lost"); r.Outcome != audit.Failure || !strings.HasPrefix(r.Reason, fmt.Sprintf("%d records waited", want)) {
+				if r := next.one("audit.lost"); r.Outcome != audit.Failure || !strings.HasSuffix(r.Reason, fmt.Sprintf("are lost: %d", want)) {
 					t.Errorf("recorded is %+v", r)
 				}
 				once := next.open()

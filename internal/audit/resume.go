@@ -68,7 +68,7 @@ func (f *findings) entries(path string) []Entry {
 		entries = append(entries, trailEntry(actionDamaged, Failure, d, name))
 	}
 	if f.lost > 0 {
-		entries = append(entries, trailEntry(actionLost, Failure, fmt.Sprintf("%d records waited for the disk when the process before ended, and are lost", f.lost), name))
+		entries = append(entries, trailEntry(actionLost, Failure, fmt.Sprintf("records that waited for the disk when the process before ended, and are lost: %d", f.lost), name))
 	}
 	for _, id := range f.open {
 		what := "the process ended before it recorded how this ended"

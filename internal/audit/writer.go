@@ -229,7 +229,7 @@ func (w *writer) finish() {
 	if lost := w.notes.close(); lost > 0 {
 		_ = w.ledger.keep(lost) // as far as there is a place for it
 		w.o.Log.Error("records of the audit trail are lost", "records", lost)
-		w.closed = fmt.Errorf("%w: %d records are lost", ErrUnavailable, lost)
+		w.closed = fmt.Errorf("%w: records that are lost: %d", ErrUnavailable, lost)
 	}
 	w.checkpoint()
 	w.trail.close()

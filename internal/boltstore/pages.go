@@ -49,7 +49,7 @@ func checkPages(file io.ReaderAt, pageSize, size int64) error {
 		return err
 	}
 	if have := uint64(size / pageSize); have < w.pages {
-		return fmt.Errorf("it was cut: %d pages of %d are there", have, w.pages)
+		return fmt.Errorf("it was cut: pages that are there: %d of %d", have, w.pages)
 	}
 	w.taken = make([]bool, w.pages)
 	w.taken[0], w.taken[1] = true, true
@@ -96,7 +96,7 @@ func (w *pageWalk) metas() error {
 		return fmt.Errorf("its meta pages are of commits %d and %d, which do not follow each other", txs[0], txs[1])
 	}
 	if w.pages < 2 || w.pages > 1<<48 {
-		return fmt.Errorf("it says that it has %d pages", w.pages)
+		return fmt.Errorf("its number of pages cannot be: %d", w.pages)
 	}
 	return nil
 }

@@ -386,7 +386,7 @@ func (s *Store) Save(ctx context.Context, changes []fleet.Change) error {
 		return total.put(tx, bucketHeads)
 	})
 	if err != nil {
-		return fmt.Errorf("save %d heads: %w", len(changes), err)
+		return fmt.Errorf("save changes of heads, %d in all: %w", len(changes), err)
 	}
 	for i, c := range changes {
 		if c.Record != nil {

@@ -149,7 +149,7 @@ func verify(tx *bolt.Tx) (buckets []BucketReport, faults []string) {
 		case err != nil:
 			add("%v", err)
 		case want.count != found.count:
-			add("bucket %s has %d records, not %d", name, found.count, want.count)
+			add("the number of records of bucket %s is %d, not %d", name, found.count, want.count)
 		case want.sum != found.sum:
 			add("the records of bucket %s are not those that were written", name)
 		}

@@ -260,7 +260,7 @@ func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer)
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	n := fleet.awaitReady(ctx)
-	fmt.Fprintf(stdout, "%d of %d heads are registered and report.\n", n, o.Heads)
+	fmt.Fprintf(stdout, "Heads that are registered and report: %d of %d.\n", n, o.Heads)
 	if units, _ := fleet.view(); n < o.Heads {
 		for _, u := range units {
 			if u.agent.LastError != nil {

@@ -242,7 +242,7 @@ func TestRequestsGoFromDecisionToOutcome(t *testing.T) {
 	}
 	for _, want := range []string{
 		"4 mock heads serve llama-3.1-8b and qwen2.5-32b", "curl -s " + url + "/api/v1/heads",
-		"4 of 4 heads are registered", "decisions/s", "round_robin", "demo-4",
+		"Heads that are registered and report: 4 of 4.", "decisions/s", "round_robin", "demo-4",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the output does not say %q", want)

@@ -105,7 +105,7 @@ func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []
 	}
 	_ = table.Flush()
 	if len(units) > maxTableRows {
-		fmt.Fprintf(w, "… and %d more heads\n", len(units)-maxTableRows)
+		fmt.Fprintf(w, "… and more heads: %d\n", len(units)-maxTableRows)
 	}
 }
 

@@ -223,7 +223,7 @@ func (s *screen) table(room int) []string {
 	seen := s.seen.Load()
 	for i, u := range s.units {
 		if len(lines) >= room-2 && i < len(s.units)-1 {
-			lines = append(lines, labelStyle.Render(fmt.Sprintf("… and %d more heads", len(s.units)-i)))
+			lines = append(lines, labelStyle.Render(fmt.Sprintf("… and more heads: %d", len(s.units)-i)))
 			break
 		}
 		load := fmt.Sprintf("%8s %4s %4s", "–", "–", "–")

@@ -76,7 +76,7 @@ func TestErrorsInARowEject(t *testing.T) {
 		}
 		v, err := w.Head("a")
 		must(t, err)
-		if v.Head.Health.String() != "ejected" || v.HealthReason != "5 requests in a row ended with an error" ||
+		if v.Head.Health.String() != "ejected" || v.HealthReason != "errors in a row: 5" ||
 			!v.HealthUntil.Equal(time.Now().Add(10*time.Second)) {
 			t.Errorf("health %s, %q until %s", v.Head.Health, v.HealthReason, v.HealthUntil)
 		}
@@ -131,7 +131,7 @@ func TestAShareOfErrorsEjectsWhereThereAreEnough(t *testing.T) {
 		if got := w.health("b"); got != "fresh" {
 			t.Errorf("7 of 19 requests failed: %s", got)
 		}
-		if v, _ := w.Head("a"); v.HealthReason != "10 of the last 20 requests ended with an error" {
+		if v, _ := w.Head("a"); v.HealthReason != "requests of late that ended with an error: 10 of 20" {
 			t.Errorf("reason %q", v.HealthReason)
 		}
 	})
@@ -708,7 +708,7 @@ func TestAHeadThatFailsAndStaysSaysSo(t *testing.T) {
 		w.end("a", fleet.EndedBadly, 4)
 		shows("a", "fresh", "")
 		w.end("a", fleet.EndedBadly, 1)
-		shows("a", "failing", "5 requests in a row ended with an error; not ejected, since no other head of its model types takes requests")
+		shows("a", "failing", "errors in a row: 5; not ejected, since no other head of its model types takes requests")
 		if got := w.routable(); !slices.Equal(got, []string{"a"}) || w.Snapshot().Active != 1 {
 			t.Errorf("routable %v, active %d", got, w.Snapshot().Active)
 		}
@@ -717,14 +717,14 @@ func TestAHeadThatFailsAndStaysSaysSo(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second) // it goes on, and reports that it is well
 		w.end("a", fleet.EndedBadly, 1)
-		shows("a", "failing", "6 requests in a row")
+		shows("a", "failing", "errors in a row: 6")
 
 		w.register(spec("b"), active())
 		w.beat(t.Context(), "b")
 		shows("a", "failing", "the next error ejects it")
 		time.Sleep(2 * time.Second)
 		w.end("a", fleet.EndedBadly, 1)
-		shows("a", "ejected", "7 requests in a row ended with an error")
+		shows("a", "ejected", "errors in a row: 7")
 		w.end("b", fleet.EndedBadly, 5)
 		shows("b", "failing", "no other head of its model types takes requests")
 		w.register(spec("c"), active())
@@ -737,7 +737,7 @@ func TestAHeadThatFailsAndStaysSaysSo(t *testing.T) {
 		w.end("b", fleet.EndedBadly, 20) // of 26 requests
 		w.end("b", fleet.EndedWell, 1)
 		time.Sleep(time.Second)
-		shows("b", "failing", "of the last")
+		shows("b", "failing", "requests of late")
 		time.Sleep(31 * time.Second)
 		shows("b", "fresh", "")
 	})

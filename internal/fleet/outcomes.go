@@ -160,9 +160,9 @@ const (
 func (o *EjectOptions) judge(failures int64, requests, errors uint64) (why, detail string) {
 	switch {
 	case o.ConsecutiveErrors > 0 && failures >= int64(o.ConsecutiveErrors):
-		return ejectedForErrors, fmt.Sprintf("%d requests in a row ended with an error", failures)
+		return ejectedForErrors, fmt.Sprintf("errors in a row: %d", failures)
 	case o.ErrorShare < 1 && requests >= uint64(o.MinRequests) && float64(errors) >= o.ErrorShare*float64(requests):
-		return ejectedForShare, fmt.Sprintf("%d of the last %d requests ended with an error", errors, requests)
+		return ejectedForShare, fmt.Sprintf("requests of late that ended with an error: %d of %d", errors, requests)
 	}
 	return "", ""
 }

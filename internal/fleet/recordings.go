@@ -181,7 +181,7 @@ func (r *Registry) recordLeftOut(all bool) {
 func (l *recordings) entry() audit.Entry {
 	return audit.Entry{
 		Category: audit.Head, Action: "head.unrecorded", Outcome: audit.Success,
-		Reason: fmt.Sprintf("%d registrations and removals of this head were not recorded within a minute, the last by %s", l.skipped, strings.TrimSpace(l.last.Type+" "+l.last.ID)),
+		Reason: fmt.Sprintf("registrations and removals of this head that were not recorded within a minute: %d, the last by %s", l.skipped, strings.TrimSpace(l.last.Type+" "+l.last.ID)),
 		Actor:  audit.Actor{Type: "system"}, Target: headTarget(l.id, nil),
 	}
 }

@@ -52,7 +52,7 @@ func headTarget(id string, s *Spec) audit.Target {
 func (r *Registry) tellTrail(ctx context.Context, id string, spec *Spec, skipped int) {
 	reason := ""
 	if skipped > 0 {
-		reason = fmt.Sprintf("%d registrations and removals of this head were not recorded before this one", skipped)
+		reason = fmt.Sprintf("registrations and removals of this head that were not recorded before this one: %d", skipped)
 	}
 	r.note(audit.Entry{
 		Category: audit.Head, Action: "head.register", Outcome: audit.Success, Reason: reason,

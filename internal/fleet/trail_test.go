@@ -202,7 +202,7 @@ func TestAHeadThatComesAndGoesDoesNotFillTheTrail(t *testing.T) {
 			t.Errorf("before the minute ends: %q", got)
 		}
 		time.Sleep(2 * time.Second)
-		if got := tr.take(); len(got) != 1 || got[0] != " head.unrecorded a success 181 registrations and removals of this head were not recorded within a minute, the last by key head" {
+		if got := tr.take(); len(got) != 1 || got[0] != " head.unrecorded a success registrations and removals of this head that were not recorded within a minute: 181, the last by key head" {
 			t.Errorf("a minute later: %q", got)
 		}
 		rounds(11)
@@ -212,7 +212,7 @@ func TestAHeadThatComesAndGoesDoesNotFillTheTrail(t *testing.T) {
 		time.Sleep(time.Minute - time.Millisecond)
 		tr.take()
 		time.Sleep(time.Second)
-		if got := tr.take(); len(got) != 1 || !strings.Contains(got[0], " 2 registrations and removals") {
+		if got := tr.take(); len(got) != 1 || !strings.Contains(got[0], "within a minute: 2,") {
 			t.Errorf("the minute after: %q", got)
 		}
 		for i := range 5000 {
@@ -251,7 +251,7 @@ func TestWhatIsLeftOutIsCounted(t *testing.T) {
 		w.register(changed(20), active())
 		time.Sleep(2 * time.Millisecond) // the minute is over, and none has looked
 		w.register(changed(21), active())
-		if got := tr.take(); len(got) != 1 || !strings.HasSuffix(got[0], "1 registrations and removals of this head were not recorded before this one") {
+		if got := tr.take(); len(got) != 1 || !strings.HasSuffix(got[0], "registrations and removals of this head that were not recorded before this one: 1") {
 			t.Errorf("the next: %q", got)
 		}
 		for i := range 12 {
@@ -259,7 +259,7 @@ func TestWhatIsLeftOutIsCounted(t *testing.T) {
 		}
 		tr.take()
 		w.stop()
-		if got := tr.take(); len(got) != 1 || !strings.Contains(got[0], "head.unrecorded a success 3 registrations") {
+		if got := tr.take(); len(got) != 1 || !strings.Contains(got[0], "not recorded within a minute: 3,") {
 			t.Errorf("at the end: %q", got)
 		}
 	})

@@ -26,18 +26,18 @@ func TestReadinessCountsTheHeadsThatAreHeld(t *testing.T) {
 				t.Fatalf("%d %s", a.status, a.body)
 			}
 		}
-		if got := detail(); !strings.Contains(got, `"6 heads, 6 take requests"`) {
+		if got := detail(); !strings.Contains(got, `"heads: 6, of which take requests: 6"`) {
 			t.Errorf("at first: %s", got)
 		}
 		time.Sleep(15 * time.Second)
 		if a := w.do(http.MethodPost, "/api/v1/decisions", `{"model_type":"m"}`); a.status != http.StatusOK {
 			t.Fatalf("a decision is answered with %d %s", a.status, a.body)
 		}
-		if got := detail(); !strings.Contains(got, `"6 heads, 0 take requests; 6 more take requests though their leases ran out, since the mass-expiry guard holds them"`) {
+		if got := detail(); !strings.Contains(got, `"heads: 6, of which take requests: 0; more that take requests though their leases ran out, since the mass-expiry guard holds them: 6"`) {
 			t.Errorf("while they are held: %s", got)
 		}
 		time.Sleep(2 * time.Minute)
-		if got := detail(); !strings.Contains(got, `"6 heads, 0 take requests"`) {
+		if got := detail(); !strings.Contains(got, `"heads: 6, of which take requests: 0"`) {
 			t.Errorf("in the end: %s", got)
 		}
 	})

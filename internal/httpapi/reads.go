@@ -52,12 +52,12 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) error {
 		}
 		return no
 	}
-	fleetDetail := fmt.Sprintf("%d heads, %d take requests", s.fleet.Snapshot().Heads, s.fleet.Snapshot().Active)
+	fleetDetail := fmt.Sprintf("heads: %d, of which take requests: %d", s.fleet.Snapshot().Heads, s.fleet.Snapshot().Active)
 	if ready.Assumed > 0 {
-		fleetDetail += fmt.Sprintf("; %d assumed healthy since before the restart", ready.Assumed)
+		fleetDetail += fmt.Sprintf("; assumed healthy since before the restart: %d", ready.Assumed)
 	}
 	if ready.Held > 0 {
-		fleetDetail += fmt.Sprintf("; %d more take requests though their leases ran out, since the mass-expiry guard holds them", ready.Held)
+		fleetDetail += fmt.Sprintf("; more that take requests though their leases ran out, since the mass-expiry guard holds them: %d", ready.Held)
 	}
 	draining := s.draining.Load()
 	body := api.Readiness{Status: "ok", Checks: []api.Check{

@@ -5,7 +5,7 @@ import "time"
 const minute = time.Minute
 
 // heldHeads is a sentence about the heads that the guard holds, if there are any.
-const heldHeads = `{{ with printf "max by (job) (headway_held_heads{job=%q}) > 0" $labels.job | query }} {{ . | first | value }} more take requests though their leases ran out: the mass-expiry guard holds them.{{ end }}`
+const heldHeads = `{{ with printf "max by (job) (headway_held_heads{job=%q}) > 0" $labels.job | query }} Besides, heads take requests that the mass-expiry guard holds, since their leases ran out: {{ . | first | value }}.{{ end }}`
 
 // documented are the alerts of the monitoring guide, under its names, with its
 // thresholds.
@@ -21,7 +21,7 @@ func documented() []Group {
 				Severity: Warning,
 				Summary:  "High routing errors",
 				Description: "Routing service is making too many failed routing decisions: " +
-					"{{ $value | humanize }} a second find no head.",
+					"{{ $value | humanize }} a second.",
 				Meaning: "More than one decision in ten seconds found no head, over all instances together. The callers got 404 or 503.",
 				Causes: []string{
 					"heads of a model type or region are gone, drained, or silent",
@@ -39,13 +39,13 @@ func documented() []Group {
 						{`routing_decisions_total{strategy="none",model_type="m",region="eu",instance="a"}`, "0+4x15"},
 						{`routing_decisions_total{strategy="none",model_type="m",region="eu",instance="b"}`, "0+4x15"},
 					},
-					At: 10 * minute, Says: "Routing service is making too many failed routing decisions: 133.3m a second find no head.",
+					At: 10 * minute, Says: "Routing service is making too many failed routing decisions: 133.3m a second.",
 				},
 				Also: []Case{{
 					Name:   "as early as the plain expression",
 					Series: []Series{{`routing_decisions_total{strategy="none",model_type="m",region="eu",instance="a"}`, "0+3.5x21 73.5x20"}},
 					Every:  30 * time.Second, At: 10*minute + 30*time.Second,
-					Says: "Routing service is making too many failed routing decisions: 116.7m a second find no head.",
+					Says: "Routing service is making too many failed routing decisions: 116.7m a second.",
 				}},
 				Quiet: Case{
 					Series: []Series{
@@ -86,7 +86,7 @@ func documented() []Group {
 						{`headway_held_heads{job="other",instance="a"}`, "9x20"},
 					},
 					At: 12 * minute, Labels: map[string]string{"job": "routing-service"},
-					Says: "Number of active heads is below minimum threshold: 0. 8 more take requests though their leases ran out: the mass-expiry guard holds them.",
+					Says: "Number of active heads is below minimum threshold: 0. Besides, heads take requests that the mass-expiry guard holds, since their leases ran out: 8.",
 				}, {
 					Name:   "though a scrape fails",
 					Series: []Series{{`active_heads{job="routing-service",instance="a"}`, "8x4 1 1 1 stale 1x10"}},
@@ -132,7 +132,7 @@ func documented() []Group {
 					` (((sum(rate(http_requests_total{status="503",endpoint="/api/v1/decisions"}[5m])) or vector(0)) < sum(rate(` + owed + `[5m]))) or sum(rate(` + owed + `[5m]))))` +
 					` / sum(rate(http_requests_total[5m])) <= 0.05`,
 				Summary:     "The HTTP errors are decisions without a head",
-				Description: "{{ $value | humanize }} decisions a second find no head or no place at one, and without their 503 the answers are well.",
+				Description: "Decisions a second that find no head or no place at one: {{ $value | humanize }}. Without their 503 the answers are well.",
 				Meaning:     "For Alertmanager: while it fires, HighRoutingErrors says all that HighHTTPErrors would, which is kept back. When other 5xx pass 5 % it ends, those of decisions that are refused for another reason (overload, an issuer that is away) among them: as many 503 of decisions are left out as there are failed decisions. It ends also when the failed decisions are callers' mistakes, which are answered with 404 and are no server errors.",
 				Causes:      []string{"as of HighRoutingErrors"},
 				Do:          []string{"nothing: HighRoutingErrors has what to do"},
@@ -143,7 +143,7 @@ func documented() []Group {
 						{`http_requests_total{status="500",method="GET",endpoint="/api/v1/heads"}`, "0+4x15"},
 						{`http_requests_total{status="200",method="POST",endpoint="/api/v1/decisions"}`, "0+86x15"},
 					},
-					At: 10 * minute, Says: "166.7m decisions a second find no head or no place at one, and without their 503 the answers are well.",
+					At: 10 * minute, Says: "Decisions a second that find no head or no place at one: 166.7m. Without their 503 the answers are well.",
 				},
 				Also: []Case{{
 					Name: "for failed decisions of all kinds that the service owes",
@@ -154,7 +154,7 @@ func documented() []Group {
 						{`http_requests_total{status="503",method="POST",endpoint="/api/v1/decisions"}`, "0+42x15"},
 						{`http_requests_total{status="200",method="POST",endpoint="/api/v1/decisions"}`, "0+60x15"},
 					},
-					At: 10 * minute, Says: "666.7m decisions a second find no head or no place at one, and without their 503 the answers are well.",
+					At: 10 * minute, Says: "Decisions a second that find no head or no place at one: 666.7m. Without their 503 the answers are well.",
 				}},
 				Quiet: Case{
 					Name: "while callers ask for what nobody has",

@@ -93,7 +93,7 @@ func (f *faultList) all() []fleet.Fault {
 		faults = append(faults, fault.Fault)
 	}
 	if f.more > 0 {
-		faults = append(faults, fleet.Fault{Reason: fmt.Sprintf("%d more faults are not listed", f.more)})
+		faults = append(faults, fleet.Fault{Reason: fmt.Sprintf("more faults that are not listed: %d", f.more)})
 	}
 	return faults
 }

@@ -161,7 +161,7 @@ func TestADocumentIsBounded(t *testing.T) {
 		{`"aliases":{` + strings.Join(many.aliases, ",") + `}`, "/aliases", "1001 aliases; at most 1000"},
 		{`"regions":{"eu":{"distances_ms":{` + strings.Join(many.regions, ",") + `}}}`, "/regions", "201 different regions; at most 200"},
 		{`"` + strings.Repeat("x", maxNameSize+1) + `":1`, "/" + strings.Repeat("x", maxQuoted), "longer than 256 bytes"},
-		{`"caller_may":[` + strings.Repeat("1,", 5000) + `1]`, "", "4002 more faults are not listed"},
+		{`"caller_may":[` + strings.Repeat("1,", 5000) + `1]`, "", "more faults that are not listed: 4002"},
 	} {
 		text := `{"default_strategy":"random",` + c.text + `}`
 		for _, format := range []string{"json", "yaml"} {

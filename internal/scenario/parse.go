@@ -138,7 +138,7 @@ func parseLine(n int, code string) (*step, error) {
 	}
 	switch {
 	case len(st.words) < c.least || len(st.words) > c.most:
-		return nil, fmt.Errorf("%s takes %d to %d words, not %d", st.command, c.least, c.most, len(st.words))
+		return nil, fmt.Errorf("%s: number of words: %d, want %d to %d", st.command, len(st.words), c.least, c.most)
 	case expects != c.expects:
 		return nil, fmt.Errorf("%s: an expectation (->) belongs to decide, and to nothing else", st.command)
 	case expects && len(st.expect) == 0:

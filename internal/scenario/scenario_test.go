@@ -68,8 +68,8 @@ func TestExpectations(t *testing.T) {
 func TestMistakesNameTheirLine(t *testing.T) {
 	for script, says := range map[string]string{
 		"\nfly":                    "test:2: \"fly\" is no command",
-		"head":                     "test:1: head takes 1 to 1 words, not 0",
-		"head a b":                 "head takes 1 to 1 words, not 2",
+		"head":                     "test:1: head: number of words: 0, want 1 to 1",
+		"head a b":                 "head: number of words: 2, want 1 to 1",
 		"head a colour=red":        `head has no "colour"`,
 		"head a label.=red":        "/labels/: must have a name",
 		"head a region=x region=y": "region is given twice",

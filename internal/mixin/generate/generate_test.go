@@ -39,6 +39,28 @@ func TestTheFilesAreGenerated(t *testing.T) {
 	}
 }
 
+// A number in a description agrees with its noun, one of anything too: it stands
+// after the noun.
+func TestNumbersOfAlertsFollowTheirNouns(t *testing.T) {
+	before := regexp.MustCompile(`(\$value|\| humanize|\| value) \}\} +([a-zA-Z{]+ ?[a-z]*)`)
+	seen := 0
+	for _, g := range mixin.Groups() {
+		for i := range g.Alerts {
+			for _, text := range []string{g.Alerts[i].Summary, g.Alerts[i].Description} {
+				seen += strings.Count(text, "$value")
+				for _, m := range before.FindAllStringSubmatch(text, -1) {
+					if m[2] != "a second" {
+						t.Errorf("%s: %q stands before what it counts: %s", g.Alerts[i].Name, m[0], text)
+					}
+				}
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("%d numbers", seen)
+	}
+}
+
 // tool runs a program of Debian's at the root of the repository.
 func tool(t *testing.T, debian, program string, args ...string) string {
 	t.Helper()
