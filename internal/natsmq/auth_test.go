@@ -181,20 +181,42 @@ func TestARevokedKeyIsDisconnected(t *testing.T) {
 }
 
 // A key that is revoked while it is looked at lets nobody in afterwards: the
-// look that ends connections has passed then.
+// look that ends connections has passed then, as the connection of another key
+// shows.
 func TestAKeyThatIsRevokedMeanwhileLetsNobodyIn(t *testing.T) {
 	var w *world
+	var revoked, looking atomic.Bool
+	looked := make(chan struct{}, 1)
 	w = newWorld(t, func(o *natsmq.Options) {
 		o.Timing.Watch = time.Hour
-		authenticate := o.Access.Authenticate
+		authenticate, ended, changed := o.Access.Authenticate, o.Access.Ended, o.Access.Changed
+		o.Access.Changed = func() <-chan struct{} {
+			looking.Store(revoked.Load())
+			return changed()
+		}
+		o.Access.Ended = func(p *access.Principal) bool {
+			if looking.Load() && p.ID == "other" {
+				select {
+				case looked <- struct{}{}:
+				default:
+				}
+			}
+			return ended(p)
+		}
 		o.Access.Authenticate = func(ctx context.Context, token string, state *tls.ConnectionState, from netip.Addr) (*access.Principal, error) {
 			p, err := authenticate(ctx, token, state, from)
-			w.revoke(token)
+			if token == "k-1" {
+				revoked.Store(true)
+				w.revoke(token)
+				<-looked
+			}
 			return p, err
 		}
 	})
+	w.key("other", access.RoleClient)
 	w.key("k-1", access.RoleClient)
-	nc, err := nats.Connect("nats://"+w.queue.Addr(), as("k-1")...)
+	w.connect(as("other")...)
+	nc, err := nats.Connect("nats://"+w.queue.Addr(), append(as("k-1"), nats.Timeout(30*time.Second))...)
 	if !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("%v; want a refusal", err)
 	}
