@@ -92,13 +92,21 @@ func (r *Registry) enqueue(c *commit) bool {
 }
 
 // mark sees to it that the store learns whether the head is healthy, which is
-// whether a restart may assume it. Nobody waits for that.
+// whether a restart may assume it, and whether it leaves on purpose, so that none
+// is missed after one. Nobody waits for that.
 func (r *Registry) mark(e *entry) {
 	if !e.marked {
 		e.marked = true
 		r.marks = append(r.marks, e)
 	}
 	r.writeMarks()
+}
+
+// remember marks e if the store knows something else of it.
+func (r *Registry) remember(e *entry) {
+	if e.healthy() != e.record.Confirmed || e.leaving != e.record.Leaving {
+		r.mark(e)
+	}
 }
 
 // ownQueue is how much of the queue may be filled with marks and with removals
@@ -116,7 +124,7 @@ func (r *Registry) writeMarks() {
 				}
 				e.marked = false
 				next := *cur
-				next.Confirmed = e.healthy()
+				next.Confirmed, next.Leaving = e.healthy(), e.leaving
 				return &next, nil
 			},
 		})
@@ -446,6 +454,9 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	if moved {
 		e.relapse = relapse{}
 	}
+	if e.record.Leaving {
+		r.mark(e)
+	}
 	r.grant(e, now)
 	if e.slot < 0 {
 		e.slot = r.metrics.inFlight.take(e.record.Spec.ID)
@@ -460,10 +471,8 @@ func (r *Registry) take(e *entry, report *StatusReport, now time.Time) {
 	if report.Status == StatusActive || report.Status == StatusDegraded {
 		e.health, e.loading = HealthFresh, time.Time{}
 		r.watch(e)
-		if !e.record.Confirmed {
-			r.mark(e)
-		}
 	}
+	r.remember(e)
 }
 
 // forget drops a head.

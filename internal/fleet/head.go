@@ -108,8 +108,9 @@ type Admin struct {
 type Record struct {
 	Spec         Spec      `json:"spec"`
 	Admin        Admin     `json:"admin"`
-	Epoch        uint64    `json:"epoch"`     // of the last registration that was written
-	Confirmed    bool      `json:"confirmed"` // has reported healthy at least once
+	Epoch        uint64    `json:"epoch"`             // of the last registration that was written
+	Confirmed    bool      `json:"confirmed"`         // has reported healthy at least once
+	Leaving      bool      `json:"leaving,omitempty"` // its last word was that it drains, or that it is offline after that
 	RegisteredAt time.Time `json:"registered_at"`
 	UpdatedAt    time.Time `json:"updated_at"`
 	Revision     uint64    `json:"-"` // the store's, for compare-and-swap; 0: never stored

@@ -148,9 +148,7 @@ func (r *Registry) accept(e *entry, report *StatusReport, now time.Time) (staged
 	}
 	e.stale = time.Time{}
 	e.outcomes.held.Store(false)
-	if e.healthy() != e.record.Confirmed {
-		r.mark(e)
-	}
+	r.remember(e)
 	if e.status == status && e.health == health {
 		return false
 	}

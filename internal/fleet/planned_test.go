@@ -211,6 +211,62 @@ func TestALostHeadIsMissedBesideThoseThatDrain(t *testing.T) {
 	})
 }
 
+// What a head said of itself when it ended holds after a restart of the service,
+// until it says something else.
+func TestAHeadThatLeftIsNotMissedAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore(t)
+		var w *world
+		missing := func(when string, want map[string]float64) {
+			t.Helper()
+			got := gauges(t, w.metrics, "headway_model_missing_heads")
+			for model, n := range want {
+				if got[model] != n {
+					t.Errorf("%s: %v heads of %s are missing, want %v", when, got[model], model, n)
+				}
+			}
+		}
+		w = start(t, store, nil)
+		for _, id := range []string{"drained", "left", "crashed", "failed", "back"} {
+			w.register(headOf(id, id, "r"), active())
+		}
+		say := func(id string, statuses ...fleet.Status) {
+			v, err := w.Head(id)
+			must(t, err)
+			for _, s := range statuses {
+				w.report(id, v.Lease.Epoch, s)
+			}
+		}
+		say("drained", fleet.StatusDraining)
+		say("left", fleet.StatusDraining, fleet.StatusOffline)
+		say("failed", fleet.StatusOffline)
+		say("back", fleet.StatusDraining)
+		w.register(headOf("back", "back", "r"), active())
+		w.register(headOf("new", "new", "r"), &fleet.StatusReport{Status: fleet.StatusDraining})
+		time.Sleep(20 * time.Minute) // all are silent
+		w.stop()
+
+		w = start(t, store, nil)
+		gone := map[string]float64{"drained": 0, "left": 0, "new": 0, "crashed": 1, "failed": 1, "back": 1}
+		missing("after a restart", gone)
+		time.Sleep(20 * time.Minute)
+		w.stop()
+		w = start(t, store, nil)
+		missing("after another", gone)
+
+		w.register(headOf("drained", "drained", "r"), nil) // and is never heard of again
+		say("left", fleet.StatusActive)
+		w.beat(t.Context(), "left")
+		time.Sleep(20 * time.Minute)
+		w.stop()
+		w = start(t, store, nil)
+		missing("they came back, and the service was started again", map[string]float64{"drained": 1, "new": 0})
+		if h := w.health("left"); h != "assumed" {
+			t.Errorf("the one that works is %s", h)
+		}
+	})
+}
+
 // A head flaps when its lease runs out more than twice in a quarter of an hour.
 func TestAHeadThatComesAndGoesFlaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

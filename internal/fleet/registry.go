@@ -176,7 +176,7 @@ func (r *Registry) Load(ctx context.Context) error {
 	now := r.now()
 	batch := make([]change, 0, len(records))
 	for i := range records {
-		e := &entry{record: records[i], live: new(Live), outcomes: &outcomes{registry: r}, seen: now, loading: records[i].RegisteredAt, slot: r.metrics.inFlight.take(records[i].Spec.ID)}
+		e := &entry{record: records[i], live: new(Live), outcomes: &outcomes{registry: r}, seen: now, loading: records[i].RegisteredAt, leaving: records[i].Leaving, slot: r.metrics.inFlight.take(records[i].Spec.ID)}
 		r.shared.share(&e.record.Spec)
 		e.epoch = e.record.Epoch
 		if e.record.Confirmed {

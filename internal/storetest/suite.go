@@ -136,7 +136,7 @@ func compareAndSwap(t *testing.T, open Open) {
 	first := save(t, s, 0, record("a"))
 	old := first.Revision
 	second := *first
-	second.Confirmed = false
+	second.Confirmed, second.Leaving = false, true
 	save(t, s, old, &second)
 	if second.Revision == old {
 		t.Fatal("a change kept the revision")
