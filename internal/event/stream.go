@@ -137,6 +137,9 @@ func (s *Stream) Publish(e Event) {
 	}
 }
 
+// Last is the ID of the newest event, 0 before the first.
+func (s *Stream) Last() uint64 { return s.last.Load() }
+
 // ErrClosed is what Next returns once the subscription is closed.
 var ErrClosed = errors.New("the subscription is closed")
 

@@ -66,6 +66,14 @@ func (r *Registry) Head(id string) (View, error) {
 	return r.view(e, r.now()), nil
 }
 
+// Told is the number of the newest event. What events up to it say of heads is in
+// all that Head and List return from now on.
+func (r *Registry) Told() uint64 {
+	r.mu.Lock() // a change is published, as an event and for List, while it is held
+	defer r.mu.Unlock()
+	return r.events.Last()
+}
+
 // Query selects heads; empty fields select all.
 type Query struct {
 	ModelType string

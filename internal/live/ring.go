@@ -146,7 +146,7 @@ func (h *Hub) placeOf(id string) (at place, whole, ours bool) {
 	r := &h.rings
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if err != nil || at.event > r.events.last || at.decision > r.decisions.last {
+	if err != nil || at.event > h.o.Events.Last() || at.decision > r.decisions.last { // a snapshot may be ahead of what was read
 		return at, false, false
 	}
 	if both {

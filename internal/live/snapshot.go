@@ -24,8 +24,8 @@ type snapshots struct {
 	taken map[string]*snapshot
 }
 
-// snapshot is the fleet at one time, encoded. What came after the place is not
-// in it, or is and does no harm.
+// snapshot is the fleet at one time, encoded. What events up to the place say is
+// in it; what came while it was taken may be as well, and does no harm.
 type snapshot struct {
 	at    time.Time
 	place place
@@ -53,7 +53,7 @@ func (h *Hub) snapshot(f *filter, since uint64) *snapshot {
 }
 
 func (h *Hub) newSnapshot(f *filter) *snapshot {
-	s := &snapshot{at: time.Now(), place: h.rings.newest()} // the place first
+	s := &snapshot{at: time.Now(), place: place{h.o.Fleet.Told(), h.rings.newest().decision}} // the place first
 	revision := h.o.Router.Policy().Revision
 	parts := [][]api.Head{{}}
 	size := 0

@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"headway/api"
@@ -410,4 +412,34 @@ func TestStreamsHaveAHistogramOfTheirOwn(t *testing.T) {
 	}
 	_ = p.conn.CloseNow()
 	w.until("the other has ended", func() bool { return w.value("headway_stream_duration_seconds", "websocket") == 1 })
+}
+
+// What is in the snapshot is not told again, though the hub has not read it yet,
+// and whoever saw no more than the snapshot goes on after it.
+func TestASnapshotIsAheadOfWhatWasRead(t *testing.T) {
+	w := newWorld(t)
+	o := w.options
+	o.Metrics = prometheus.NewRegistry()
+	var err error
+	if w.hub, err = live.New(o); err != nil {
+		t.Fatal(err)
+	}
+	w.register("gpu-1", "us") // the hub does not run yet
+	first, lost := w.open(""), w.open("")
+	first.want("snapshot", `"gpu-1"`)
+	seen := lost.want("snapshot", `"gpu-1"`)
+	lost.stop()
+	again := w.open("", "Last-Event-ID", seen.id)
+
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = w.hub.Run(ctx) })
+	t.Cleanup(func() {
+		stop()
+		running.Wait()
+	})
+	w.readAll()
+	w.register("gpu-2", "us")
+	first.want("head.registered", `"gpu-2"`)
+	again.want("head.registered", `"gpu-2"`)
 }

@@ -36,6 +36,7 @@ type world struct {
 	fleet   *fleet.Registry
 	router  *routing.Router
 	hub     *live.Hub
+	options live.Options
 	metrics *prometheus.Registry
 	server  *httptest.Server
 	who     atomic.Pointer[access.Principal] // whoever connects is
@@ -111,6 +112,7 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Opt
 	for _, c := range change {
 		c(&options)
 	}
+	w.options = options
 	w.hub, err = live.New(options)
 	must(err)
 	w.who.Store(root)
@@ -118,7 +120,8 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Opt
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.fleet.Run(ctx) })
-	running.Go(func() { _ = w.hub.Run(ctx) })
+	hub := w.hub
+	running.Go(func() { _ = hub.Run(ctx) })
 	t.Cleanup(func() {
 		enough, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -265,6 +268,12 @@ type listener struct {
 func (w *world) listen(query string, header ...string) *listener {
 	w.Helper()
 	w.readAll()
+	return w.open(query, header...)
+}
+
+// open is listen for a hub that may not have read all yet.
+func (w *world) open(query string, header ...string) *listener {
+	w.Helper()
 	r, err := http.NewRequestWithContext(w.Context(), http.MethodGet, w.server.URL+"/events"+query, http.NoBody)
 	if err != nil {
 		w.Fatal(err)
