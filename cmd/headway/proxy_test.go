@@ -168,6 +168,7 @@ func drawn(t *testing.T, origin string) {
 	for page, wants := range map[string][]string{
 		"/console/":             {"Routing Service", "<canvas"},
 		"/console/#page=alerts": {"runbooks#", "Watchdog"},
+		"/console/alerts":       {"runbooks#", "Watchdog"},
 		"/console/runbooks":     {"<h1>Headway</h1>"},
 	} {
 		eventually(t, patience, "a browser draws "+page, func() error {

@@ -25,6 +25,13 @@ var files embed.FS
 // uPlot sets styles of elements by script, which needs no leave.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
+// pages are the names that the one document answers to, which the interface
+// promises: a link to one of them holds, whatever the document shows there.
+var pages = map[string]bool{
+	"": true, "monitoring": true, "alerts": true, "fleet": true, "decisions": true, "policy": true, "strategies": true,
+	"audit": true, "keys": true, "queue": true,
+}
+
 // asset is one file, ready to be sent.
 type asset struct {
 	kind  string
@@ -87,16 +94,21 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	below := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/console"), "/")
+	if id, ok := strings.CutPrefix(below, "heads/"); ok && id != "" && !strings.Contains(id, "/") { // the document's links hold one level up
+		w.Header().Set("Location", "../fleet")
+		w.WriteHeader(http.StatusFound)
+		return
+	}
 	a := c.assets[below]
 	if a == nil {
 		a = c.assets["pages/"+below+".html"]
 	}
-	if a == nil {
-		if strings.Contains(below, "/") || path.Ext(below) != "" {
-			http.NotFound(w, r)
-			return
-		}
+	if a == nil && pages[below] {
 		a = c.index
+	}
+	if a == nil {
+		http.NotFound(w, r)
+		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", a.kind)

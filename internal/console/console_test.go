@@ -76,7 +76,15 @@ func TestWhatIsServed(t *testing.T) {
 			t.Errorf("%s by gzip is other than without: %v", path, err)
 		}
 	}
-	for _, path := range []string{"/console/dashboards/notes.txt", "/console/dashboards/two.json", "/console/assets/index.html", "/console/../console.go", "/console/assets/../../x"} {
+	if w := ask(t, c, "/console/heads/gpu-1"); w.Code != 302 || w.Header().Get("Location") != "../fleet" {
+		t.Errorf("/console/heads/gpu-1: %d to %q", w.Code, w.Header().Get("Location"))
+	}
+	for _, page := range strings.Fields("monitoring alerts fleet decisions policy strategies audit keys queue") {
+		if w := ask(t, c, "/console/"+page); w.Code != 200 || w.Body.String() != ask(t, c, "/console/").Body.String() {
+			t.Errorf("/console/%s: %d; want the document that draws all pages", page, w.Code)
+		}
+	}
+	for _, path := range []string{"/console/nonsense", "/console/monitor", "/console/monitoring/", "/console/Alerts", "/console/alerts/x", "/console/heads/", "/console/heads/a/b", "/console//", "/console/dashboards/notes.txt", "/console/dashboards/two.json", "/console/assets/index.html", "/console/../console.go", "/console/assets/../../x"} {
 		if w := ask(t, c, path); w.Code != 404 {
 			t.Errorf("%s: %d; want 404", path, w.Code)
 		}

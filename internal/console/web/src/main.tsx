@@ -46,7 +46,7 @@ function App() {
   const [theme, setTheme] = useTheme();
   const [tick, setTick] = useState(0);
   const [needed, setNeeded] = useState("");
-  const page = params.get("page") ?? boards[0].id;
+  const page = params.get("page") ?? (location.pathname.endsWith("/" + alertsPage) ? alertsPage : boards[0].id);
   const range = params.get("range") ?? existing, refresh = params.get("refresh") ?? "15s";
   useEffect(() => {
     const every = duration(refresh);
