@@ -439,11 +439,8 @@ func TestWhoAsksTooOftenIsRefused(t *testing.T) {
 		return w.of("heads.register", "processed") == 2 && w.of("dead_letters", "published") == 2
 	})
 	w.agree()
-	js, err := jetstream.New(client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = js.Publish(t.Context(), "headway.v1.decisions.outcome.k-client", []byte(`{}`))
+	js := jetStream(t, client)
+	_, err := js.Publish(t.Context(), "headway.v1.decisions.outcome.k-client", []byte(`{}`))
 	if no, ok := errors.AsType[*jetstream.APIError](err); !ok || no.Code != 429 {
 		t.Errorf("a client of streams is told %v", err)
 	}

@@ -55,10 +55,7 @@ func cluster(t *testing.T) ([]string, jetstream.JetStream) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc, jetstream.WithDefaultTimeout(10*time.Second))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, nc, jetstream.WithDefaultTimeout(10*time.Second))
 	for limit := time.Now().Add(60 * time.Second); ; {
 		_, err := js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{Name: "PROBE", Subjects: []string{"probe"}, Replicas: 3})
 		if err == nil {

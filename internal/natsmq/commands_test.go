@@ -19,10 +19,7 @@ import (
 func TestACommandWithAnIDOfThePastIsCarriedOut(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Window = 100 * time.Millisecond })
 	w.ready()
-	js, err := jetstream.New(w.connect())
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, w.connect())
 	fresh := 0
 	publish := func(subject, body string) bool {
 		t.Helper()
@@ -60,15 +57,8 @@ func TestSlowWorkIsNotDoneTwice(t *testing.T) {
 		w.slowly(5 * quick.AckWait / 2) // longer than the first pause, and than the time to acknowledge in
 		w.ready()
 	}
-	nc, err := nats.Connect(s.url())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := s.connect(t)
+	js := jetStream(t, nc)
 	if _, err := js.Publish(t.Context(), "headway.v1.commands.heads.register", []byte(registration("gpu-1"))); err != nil {
 		t.Fatal(err)
 	}
@@ -93,10 +83,7 @@ func TestSlowWorkIsNotDoneTwice(t *testing.T) {
 func TestTheSweepLeavesWhatIsApplied(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Sweep = time.Millisecond })
 	w.ready()
-	js, err := jetstream.New(w.connect())
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, w.connect())
 	const n = 300
 	for i := range uint64(n) {
 		if _, err := js.Publish(t.Context(), "headway.v1.commands.heads.register", []byte(registration(fmt.Sprint("gpu-", i)))); err != nil {
@@ -115,10 +102,7 @@ func TestALetterOfNoCommandIsNotPutBack(t *testing.T) {
 	w := newWorld(t)
 	w.ready()
 	nc := w.connect()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, nc)
 	heard, err := nc.SubscribeSync("headway.v1.events.>")
 	if err != nil {
 		t.Fatal(err)

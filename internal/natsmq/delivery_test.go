@@ -19,15 +19,8 @@ import (
 func abroad(t *testing.T, change ...func(*natsmq.Options)) (*world, *nats.Conn, jetstream.JetStream) {
 	t.Helper()
 	s := newServer(t)
-	nc, err := nats.Connect(s.url())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := s.connect(t)
+	js := jetStream(t, nc)
 	w := newWorld(t, append(change, external(s))...)
 	w.ready()
 	return w, nc, js
@@ -77,15 +70,8 @@ func TestADeliveryWhileTheFirstIsCarriedOutIsNotItsEnd(t *testing.T) {
 // one later.
 func TestACommandStaysUntilItsDeadLetterIsWritten(t *testing.T) {
 	s := newServer(t)
-	nc, err := nats.Connect(s.url())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := s.connect(t)
+	js := jetStream(t, nc)
 	// As an operator has made it.
 	config := jetstream.StreamConfig{Name: "HEADWAY_DEAD_LETTERS", Subjects: []string{"headway.v1.dead_letters.>"}, Discard: jetstream.DiscardNew, MaxMsgs: 1}
 	letters, err := js.CreateStream(t.Context(), config)
@@ -261,25 +247,7 @@ func TestDeliveriesWaitAsConfigured(t *testing.T) {
 func TestTheSweepLooksTwice(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Sweep, o.Timing.Retry = time.Hour, time.Minute })
 	w.ready()
-	js, err := jetstream.New(w.connect())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := js.DeleteConsumer(t.Context(), "HEADWAY_COMMANDS", "headway"); err != nil {
-		t.Fatal(err)
-	}
-	stuck, err := js.CreateConsumer(t.Context(), "HEADWAY_COMMANDS", jetstream.ConsumerConfig{
-		Durable: "headway", AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 1, AckWait: 50 * time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.Publish(t.Context(), "headway.v1.decisions.outcome", []byte(`{}`)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stuck.Next(jetstream.FetchMaxWait(30 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
+	stuck := w.stuck()
 	w.until("no delivery is under way", func() bool {
 		info, err := stuck.Info(t.Context())
 		return err == nil && info.NumAckPending == 0
@@ -324,15 +292,8 @@ func (w *world) ids() (ids []string) {
 // an operator has made stay as they are.
 func TestStreamsOfAnEarlierVersionAreBroughtUpToDate(t *testing.T) {
 	s := newServer(t)
-	nc, err := nats.Connect(s.url())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := s.connect(t)
+	js := jetStream(t, nc)
 	config := jetstream.StreamConfig{
 		Name: "HEADWAY_DEAD_LETTERS", Subjects: []string{"headway.v1.dead_letters.>"}, Discard: jetstream.DiscardNew, MaxBytes: 1 << 20,
 		Metadata: map[string]string{"headway_replicas": "automatic"},

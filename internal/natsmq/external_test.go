@@ -84,6 +84,17 @@ func newServer(t *testing.T) *natsServer {
 
 func (s *natsServer) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", s.port) }
 
+// connect connects for as long as the test lasts.
+func (s *natsServer) connect(t *testing.T, options ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(s.url(), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
 func (s *natsServer) start() {
 	s.t.Helper()
 	s.cmd = exec.CommandContext(s.t.Context(), os.Args[0])
@@ -143,15 +154,8 @@ func TestEveryAcknowledgedCommandIsAppliedOnce(t *testing.T) {
 		}
 	})
 
-	nc, err := nats.Connect(s.url(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.RetryOnFailedConnect(true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc := s.connect(t, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.RetryOnFailedConnect(true))
+	js := jetStream(t, nc)
 	var mu sync.Mutex
 	acknowledged := map[string]bool{}
 	var next atomic.Int64
@@ -227,11 +231,7 @@ func TestTheServiceStartsWhileTheServerIsAway(t *testing.T) {
 	}
 	s.start()
 	w.ready()
-	nc, err := nats.Connect(s.url())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
+	nc := s.connect(t)
 	w.until("it answers", func() bool {
 		m, err := nc.Request("headway.v1.decisions.request", []byte(`{"model_type":"x"}`), time.Second)
 		return err == nil && strings.Contains(string(m.Data), "unknown_model_type")
@@ -242,11 +242,7 @@ func TestTheServiceStartsWhileTheServerIsAway(t *testing.T) {
 func TestNobodyIsMadeToSpeakOnAnotherServer(t *testing.T) {
 	s := newServer(t)
 	w := newWorld(t, external(s))
-	nc, err := nats.Connect(s.url())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
+	nc := s.connect(t)
 	heard, err := nc.SubscribeSync("headway.v1.events.head.expired")
 	if err != nil {
 		t.Fatal(err)

@@ -155,10 +155,7 @@ func TestTheSameCommandIsAppliedOnce(t *testing.T) {
 	w := newWorld(t)
 	w.ready()
 	nc := w.connect()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, nc)
 	for i := range 3 {
 		ack, err := js.Publish(t.Context(), "headway.v1.commands.heads.register", []byte(registration("gpu-1")), jetstream.WithMsgID("one"))
 		if err != nil || ack.Duplicate != (i > 0) {
@@ -262,26 +259,7 @@ func TestADeadLetterCanBePurged(t *testing.T) {
 func TestTheSweepFindsWhatIsStuck(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Retry = time.Minute }) // ours takes no commands once its consumer is gone
 	w.ready()
-	js, err := jetstream.New(w.connect())
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The consumer of a service that died of the only delivery.
-	if err := js.DeleteConsumer(t.Context(), "HEADWAY_COMMANDS", "headway"); err != nil {
-		t.Fatal(err)
-	}
-	stuck, err := js.CreateConsumer(t.Context(), "HEADWAY_COMMANDS", jetstream.ConsumerConfig{
-		Durable: "headway", AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 1, AckWait: 50 * time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.Publish(t.Context(), "headway.v1.decisions.outcome", []byte(`{"decision_id":"x","result":"ok"}`)); err != nil {
-		t.Fatal(err)
-	}
-	if m, err := stuck.Next(jetstream.FetchMaxWait(5 * time.Second)); err != nil {
-		t.Fatalf("%v, %v", m, err)
-	}
+	w.stuck()
 	w.until("it is swept", func() bool { return w.of("dead_letters", "published") == 1 })
 	letters, _, err := w.queue.DeadLetters(t.Context(), 0, 1)
 	if err != nil || len(letters) != 1 || letters[0].Code != "timeout" {

@@ -57,10 +57,7 @@ func TestASenderTakesNoMoreOfTheStreamThanItLeaves(t *testing.T) {
 	body := []byte(`{"decision_id":"` + strings.Repeat("x", 10_000) + `"}`)
 	fill := func(nc *nats.Conn, subject string) (stored int, refused string) {
 		t.Helper()
-		js, err := jetstream.New(nc)
-		if err != nil {
-			t.Fatal(err)
-		}
+		js := jetStream(t, nc)
 		for range 200 {
 			_, err := js.Publish(t.Context(), "headway.v1.decisions.outcome"+subject, body, jetstream.WithRetryAttempts(0))
 			if no, ok := errors.AsType[*jetstream.APIError](err); ok {
@@ -103,10 +100,7 @@ func TestRoomIsKnownAfterARestart(t *testing.T) {
 	small := func(o *natsmq.Options) { o.MaxBytes = 1 << 20 }
 	w := waiting(t, dir, small)
 	w.key("k-a", access.RoleClient)
-	js, err := jetstream.New(w.connect(as("k-a")...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, w.connect(as("k-a")...))
 	for range 40 {
 		if _, err := js.Publish(t.Context(), "headway.v1.decisions.outcome.k-a", make([]byte, 10_000)); err != nil {
 			t.Fatal(err)
@@ -139,10 +133,7 @@ func TestRoomIsGivenBack(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Sweep = time.Hour }) // which would find the stream empty
 	w.ready()
 	w.key("k-a", access.RoleOperator)
-	js, err := jetstream.New(w.connect(as("k-a")...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, w.connect(as("k-a")...))
 	for i := range 20 {
 		for subject, body := range map[string]string{"decisions.outcome.k-a": "{}", "commands.heads.register.k-a": registration(fmt.Sprint("gpu-", i))} {
 			if _, err := js.Publish(t.Context(), "headway.v1."+subject, []byte(body), jetstream.WithMsgID(fmt.Sprint("id-", i/2))); err != nil {

@@ -196,10 +196,7 @@ func waiting(t *testing.T, dir string, change ...func(*natsmq.Options)) *world {
 	t.Helper()
 	w := newWorld(t, append(change, func(o *natsmq.Options) { o.Dir, o.Timing.Retry = dir, time.Hour })...)
 	w.ready()
-	js, err := jetstream.New(w.connect())
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := jetStream(t, w.connect())
 	if err := js.DeleteConsumer(t.Context(), "HEADWAY_COMMANDS", "headway"); err != nil {
 		t.Fatal(err)
 	}
@@ -321,10 +318,7 @@ func TestAMessageIDBelongsToItsSender(t *testing.T) {
 	w.key("k-b", access.RoleClient)
 	streams := map[string]jetstream.JetStream{}
 	for _, key := range []string{"k-a", "k-b"} {
-		js, err := jetstream.New(w.connect(as(key)...))
-		if err != nil {
-			t.Fatal(err)
-		}
+		js := jetStream(t, w.connect(as(key)...))
 		streams[key] = js
 	}
 	for _, c := range []struct {

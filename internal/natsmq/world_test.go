@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
@@ -401,4 +402,37 @@ func (w *world) ready() {
 
 func registration(id string) string {
 	return fmt.Sprintf(`{"id":%q,"endpoint":"http://10.0.0.1:8000","model_type":"llama","region":"us-east","status":"active"}`, id)
+}
+
+// jetStream is JetStream by a connection.
+func jetStream(t testing.TB, nc *nats.Conn, options ...jetstream.JetStreamOpt) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(nc, options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// stuck replaces the consumer of commands by that of a service that died of the
+// only delivery, and gives it a command.
+func (w *world) stuck() jetstream.Consumer {
+	w.Helper()
+	js := jetStream(w, w.connect())
+	if err := js.DeleteConsumer(w.Context(), "HEADWAY_COMMANDS", "headway"); err != nil {
+		w.Fatal(err)
+	}
+	consumer, err := js.CreateConsumer(w.Context(), "HEADWAY_COMMANDS", jetstream.ConsumerConfig{
+		Durable: "headway", AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: 1, AckWait: 50 * time.Millisecond,
+	})
+	if err != nil {
+		w.Fatal(err)
+	}
+	if _, err := js.Publish(w.Context(), "headway.v1.decisions.outcome", []byte(`{"decision_id":"x","result":"ok"}`)); err != nil {
+		w.Fatal(err)
+	}
+	if _, err := consumer.Next(jetstream.FetchMaxWait(30 * time.Second)); err != nil {
+		w.Fatal(err)
+	}
+	return consumer
 }
