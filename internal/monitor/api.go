@@ -254,12 +254,7 @@ func (m *Monitor) query(ctx context.Context, form url.Values, _ *http.Request) (
 	if err != nil {
 		return result{}, err
 	}
-	return m.evaluate(ctx, form, func(ctx context.Context, opts promql.QueryOpts, expr string) (promql.Query, error) {
-		if err := m.weigh(ctx, expr, at, at, 0); err != nil {
-			return nil, err
-		}
-		return m.engine.NewInstantQuery(ctx, m.store, opts, expr, at)
-	})
+	return m.evaluate(ctx, form, at, at, 0)
 }
 
 func (m *Monitor) queryRange(ctx context.Context, form url.Values, _ *http.Request) (result, error) {
@@ -284,15 +279,10 @@ func (m *Monitor) queryRange(ctx context.Context, form url.Values, _ *http.Reque
 	case to.Sub(from)/step > maxPoints:
 		return result{}, bad("exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)")
 	}
-	return m.evaluate(ctx, form, func(ctx context.Context, opts promql.QueryOpts, expr string) (promql.Query, error) {
-		if err := m.weigh(ctx, expr, from, to, step); err != nil {
-			return nil, err
-		}
-		return m.engine.NewRangeQuery(ctx, m.store, opts, expr, from, to, step)
-	})
+	return m.evaluate(ctx, form, from, to, step)
 }
 
-func (m *Monitor) evaluate(ctx context.Context, form url.Values, prepare func(context.Context, promql.QueryOpts, string) (promql.Query, error)) (result, error) {
+func (m *Monitor) evaluate(ctx context.Context, form url.Values, from, to time.Time, step time.Duration) (result, error) {
 	ctx, cancel, err := timeout(ctx, form)
 	if err != nil {
 		return result{}, err
@@ -303,7 +293,7 @@ func (m *Monitor) evaluate(ctx context.Context, form url.Values, prepare func(co
 		return result{}, err
 	}
 	expr := form.Get("query")
-	q, err := prepare(ctx, opts, expr)
+	q, err := m.prepare(ctx, opts, expr, from, to, step)
 	if err != nil {
 		return result{}, inQuery(err)
 	}

@@ -45,6 +45,11 @@ const (
 	pointsMadeRoom = 5000
 )
 
+// maxUnseen bounds the samples of one series that are read without a look at the
+// time: a tenth of a second. To look at each sample would cost a third of all
+// queries.
+const maxUnseen = 1_000_000
+
 // boundedParser parses only expressions that are within the bounds. It stands
 // wherever expressions come in: queries, selectors and rule files.
 type boundedParser struct{ parser.Parser }
@@ -103,12 +108,18 @@ func checkText(input string) error {
 // patternSize is how many parts a regular expression has when its repetitions
 // are written out, as they are when it is compiled. What is none has no parts.
 func patternSize(text string) int {
+	if !strings.ContainsAny(text, special) {
+		return 1 + len(text)
+	}
 	parsed, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
 		return 0
 	}
 	return parts(parsed)
 }
+
+// special are the characters that make a regular expression of a text.
+const special = `\.+*?()|[]{}^$`
 
 func parts(re *syntax.Regexp) int {
 	n := 1 + len(re.Rune)
@@ -144,25 +155,45 @@ func (g grid) steps() float64 {
 
 // weighing adds up what an expression can take.
 type weighing struct {
-	m     *Monitor
-	ctx   context.Context
-	text  string
-	bytes float64
+	m      *Monitor
+	ctx    context.Context
+	text   string
+	bytes  float64
+	unseen float64 // samples, at most, that PromQL's engine reads before it looks at the time
 }
 
-// weigh refuses an expression that could take more memory or time than a query
-// may. It knows what is in the store, and nothing of the values.
-func (m *Monitor) weigh(ctx context.Context, text string, from, to time.Time, step time.Duration) error {
-	expr, err := m.parser.ParseExpr(text)
-	if err != nil {
-		return err
+// prepare makes a query, of one time if step is 0, and refuses one that could
+// take more memory or time than a query may. It knows what is in the store, and
+// nothing of the values.
+func (m *Monitor) prepare(ctx context.Context, opts promql.QueryOpts, text string, from, to time.Time, step time.Duration) (promql.Query, error) {
+	query := func(e *promql.Engine) (promql.Query, error) {
+		if step == 0 {
+			return e.NewInstantQuery(ctx, m.store, opts, text, from)
+		}
+		return e.NewRangeQuery(ctx, m.store, opts, text, from, to, step)
 	}
-	if expr, err = promql.PreprocessExpr(expr, from, to, step); err != nil {
-		return err
+	q, err := query(m.engine)
+	if err != nil {
+		return nil, err
+	}
+	parsed, ok := q.Statement().(*parser.EvalStmt)
+	if !ok {
+		return nil, fmt.Errorf("%T is not known", q.Statement())
 	}
 	w := &weighing{m: m, ctx: ctx, text: text}
-	_, err = w.weigh(expr, grid{float64(to.Sub(from).Milliseconds()), float64(step.Milliseconds())})
-	return err
+	if _, err := w.weigh(parsed.Expr, grid{float64(to.Sub(from).Milliseconds()), float64(step.Milliseconds())}); err != nil {
+		return nil, err
+	}
+	if w.unseen > maxUnseen {
+		return query(m.watchful)
+	}
+	return q, nil
+}
+
+// reads takes note of a range, whose samples the engine hands to a function at
+// each step.
+func (w *weighing) reads(length, interval time.Duration, g grid) {
+	w.unseen = max(w.unseen, g.steps()*(1+float64(length)/float64(interval)))
 }
 
 // weigh returns the extent of a part, after it has added what it takes.
@@ -193,6 +224,7 @@ func (w *weighing) extent(expr parser.Expr, g grid) (extent, error) {
 	case *parser.StepInvariantExpr:
 		return w.weigh(e.Expr, grid{})
 	case *parser.MatrixSelector:
+		w.reads(e.Range, w.m.o.Interval, g)
 		return w.extent(e.VectorSelector, g)
 	case *parser.VectorSelector:
 		found, err := w.m.store.extent(w.ctx, e.LabelMatchers)
@@ -229,6 +261,7 @@ func (w *weighing) subquery(e *parser.SubqueryExpr, g grid) (extent, error) {
 	if inner.steps() > maxSteps {
 		return extent{}, bad("a subquery has %.0f steps, at most %d are allowed; shorten its range or lengthen its step", inner.steps(), maxSteps)
 	}
+	w.reads(e.Range, step, g)
 	return w.weigh(e.Expr, inner)
 }
 

@@ -71,15 +71,77 @@ func TestWhatAQueryMayTake(t *testing.T) {
 	} {
 		ask := func(expr string) error {
 			if c.minutes == 0 {
-				return m.weigh(t.Context(), expr, at, at, 0)
+				_, err := m.prepare(t.Context(), nil, expr, at, at, 0)
+				return err
 			}
-			return m.weigh(t.Context(), expr, at, at.Add(time.Duration(c.minutes)*time.Minute), 10*time.Second)
+			_, err := m.prepare(t.Context(), nil, expr, at, at.Add(time.Duration(c.minutes)*time.Minute), 10*time.Second)
+			return err
 		}
 		if err := ask(c.pass); err != nil {
 			t.Errorf("%s: what is allowed is refused: %v", c.name, err)
 		}
 		if err := ask(c.refuse); err == nil || !strings.Contains(err.Error(), c.reason) {
 			t.Errorf("%s: what is too much gives %v, want %q", c.name, err, c.reason)
+		}
+	}
+}
+
+// The time is looked at all along only where a range is long, since that takes
+// a third of the time of a query.
+func TestWhereTheTimeIsLookedAt(t *testing.T) {
+	m := withSeries(t, 1)
+	for _, c := range []struct {
+		expr  string
+		steps float64 // of 15 s
+		want  bool
+	}{
+		{"sum(x)", 11_000, false},
+		{"rate(x[5m])", 11_000, false},
+		{"max_over_time(x[1d])", 1, false},
+		{"max_over_time(x[1d])", 240, true},
+		{"sum(1 - max_over_time(x[1d]))", 240, true},
+		{"max_over_time(rate(x[5m])[1h:])", 240, false},
+		{"max_over_time(rate(x[5m])[1d:])", 240, true},
+		{"max_over_time(max_over_time(x[1d])[1h:])", 1, true},
+		{"max_over_time(x[60h:1s])", 1, false},
+	} {
+		expr, err := m.parser.ParseExpr(c.expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := &weighing{m: m, ctx: t.Context()}
+		if _, err := w.weigh(expr, grid{(c.steps - 1) * 15_000, 15_000}); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.unseen > maxUnseen; got != c.want {
+			t.Errorf("%s at %.0f times reads up to %.0f samples without a look at the time", c.expr, c.steps, w.unseen)
+		}
+	}
+}
+
+// A query of few series ends with its time, however long their ranges are.
+func TestALongRangeEndsWithItsTime(t *testing.T) {
+	m := withSeries(t, 1)
+	from := time.Unix(1000, 0)
+	for name, expr := range map[string]string{
+		"a subquery":               `quantile_over_time(0.5, vector(time())[240000s:1s])`,
+		"one in a function": `abs(quantile_over_time(0.5, vector(time())[240000s:1s]))`,
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		q, err := m.prepare(ctx, nil, expr, from, from.Add(9999*time.Second), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- q.Exec(ctx).Err }()
+		time.AfterFunc(100*time.Millisecond, cancel)
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Errorf("%s ended before its time", name)
+			}
+		case <-time.After(20 * time.Second): // a minute and more without a look at the time
+			t.Fatalf("%s goes on after its time", name)
 		}
 	}
 }

@@ -60,23 +60,25 @@ const snapshotEvery = 10 * time.Minute
 
 // Monitor watches one gatherer. All methods are safe for concurrent use.
 type Monitor struct {
-	o       Options
-	store   *store
-	engine  *promql.Engine
-	parser  parser.Parser
-	rules   *rules
-	scraper *scraper
-	metrics *metrics
-	teller  *teller
-	started time.Time
-	places  chan struct{}
-	asked   atomic.Int64     // queries that have a place or wait for one
-	last    map[*series]bool // that the last scrape wrote
-	at      int64            // when it was, in milliseconds
-	seen    time.Time        // when RulesFile was changed
-	recent  recent           // log of what the snapshot lacks
-	unsaved bool             // whether the last process left such a log
-	failing bool             // whether the last snapshot could not be written
+	o      Options
+	store  *store
+	engine *promql.Engine
+	parser parser.Parser
+	// watchful is an engine that looks at the time at each sample, for long queries.
+	watchful *promql.Engine
+	rules    *rules
+	scraper  *scraper
+	metrics  *metrics
+	teller   *teller
+	started  time.Time
+	places   chan struct{}
+	asked    atomic.Int64     // queries that have a place or wait for one
+	last     map[*series]bool // that the last scrape wrote
+	at       int64            // when it was, in milliseconds
+	seen     time.Time        // when RulesFile was changed
+	recent   recent           // log of what the snapshot lacks
+	unsaved  bool             // whether the last process left such a log
+	failing  bool             // whether the last snapshot could not be written
 }
 
 // New makes a monitor with the history of the last snapshot. A snapshot that
@@ -91,12 +93,14 @@ func New(o Options) (*Monitor, error) {
 		recent: recent{path: o.Snapshot + "-recent"},
 		places: make(chan struct{}, places()), parser: newParser(),
 	}
-	m.engine = promql.NewEngine(promql.EngineOpts{
+	engine := promql.EngineOpts{
 		Logger: o.Log, MaxSamples: o.MaxSamples, Timeout: queryTimeout, LookbackDelta: lookback, Parser: m.parser,
 		EnableAtModifier: true, EnableNegativeOffset: true,
-		EnableQueryCost:          true, // without limits: with it the time is looked at while samples are read, too
 		NoStepSubqueryIntervalFn: func(int64) int64 { return o.Interval.Milliseconds() },
-	})
+	}
+	m.engine = promql.NewEngine(engine)
+	engine.EnableQueryCost = true // without limits: with it the time is looked at while samples are read, too
+	m.watchful = promql.NewEngine(engine)
 	m.rules = &rules{store: m.store, query: m.instant, url: o.URL, log: o.Log, parser: m.parser}
 	m.teller = newTeller(&o)
 	var err error
@@ -210,10 +214,7 @@ func (m *Monitor) Step(ctx context.Context) {
 func (m *Monitor) instant(ctx context.Context, expr string, at time.Time) (promql.Vector, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	if err := m.weigh(ctx, expr, at, at, 0); err != nil {
-		return nil, err
-	}
-	q, err := m.engine.NewInstantQuery(ctx, m.store, nil, expr, at)
+	q, err := m.prepare(ctx, nil, expr, at, at, 0)
 	if err != nil {
 		return nil, err
 	}

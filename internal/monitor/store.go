@@ -39,6 +39,7 @@ type store struct {
 // series is one time series. store.mu guards it.
 type series struct {
 	labels labels.Labels
+	extent extent // of this one; it stays as it is
 	chunks []*chunk
 	head   chunkenc.Appender // of the last chunk
 	stale  bool              // ended by a stale marker
@@ -57,10 +58,13 @@ func newStore(maxSeries int) *store {
 // some hundred; a recording rule may join them.
 const maxLabels = 16 << 10
 
-func size(l labels.Labels) int {
-	bytes := 0
-	l.Range(func(one labels.Label) { bytes += len(one.Name) + len(one.Value) })
-	return bytes
+func extentOf(l labels.Labels) extent {
+	e := extent{series: 1}
+	l.Range(func(one labels.Label) {
+		e.labels += float64(len(one.Name) + len(one.Value))
+		e.longest = max(e.longest, float64(len(one.Value)))
+	})
+	return e
 }
 
 // find returns the series, or makes it if there is room.
@@ -71,10 +75,11 @@ func (s *store) find(l labels.Labels) *series {
 			return known
 		}
 	}
-	if s.count >= s.maxSeries || size(l) > maxLabels {
+	own := extentOf(l)
+	if s.count >= s.maxSeries || own.labels > maxLabels {
 		return nil
 	}
-	fresh := &series{labels: l}
+	fresh := &series{labels: l, extent: own}
 	s.series[hash] = append(s.series[hash], fresh)
 	name := l.Get(model.MetricNameLabel)
 	s.byName[name] = append(s.byName[name], fresh)
@@ -270,11 +275,11 @@ func (s *store) matching(ctx context.Context, matchers []*labels.Matcher) ([]*se
 // extent is how many series there are that match, and how long their labels.
 func (s *store) extent(ctx context.Context, matchers []*labels.Matcher) (extent, error) {
 	found, err := s.matching(ctx, matchers)
-	e := extent{series: float64(len(found))}
+	var e extent
 	for _, one := range found {
-		e.labels = max(e.labels, float64(size(one.labels)))
-		one.labels.Range(func(l labels.Label) { e.longest = max(e.longest, float64(len(l.Value))) })
+		e = e.or(one.extent)
 	}
+	e.series = float64(len(found))
 	return e, err
 }
 
@@ -388,36 +393,63 @@ func (v *view) Labels() labels.Labels { return v.labels }
 
 // Iterator implements storage.Series.
 func (v *view) Iterator(reuse chunkenc.Iterator) chunkenc.Iterator {
-	parts := make([]chunkenc.Iterator, 0, len(v.chunks))
-	for _, data := range v.chunks {
-		c := chunkenc.NewXORChunk()
-		c.Reset(data)
-		parts = append(parts, c.Iterator(nil))
-	}
-	polite, ok := reuse.(*politeIterator)
+	r, ok := reuse.(*reader)
 	if !ok {
-		polite = &politeIterator{}
+		r = &reader{}
 	}
-	polite.Iterator = storage.ChainSampleIteratorFromIterators(polite.Iterator, parts)
-	return polite
+	r.chunks = v.chunks
+	r.next()
+	return r
 }
 
 // yieldEvery is how many samples a query reads before it lets others run: some
 // ten microseconds.
 const yieldEvery = 256
 
-// politeIterator hands its processor over now and then. Evaluation reads
-// samples all along, and the scheduler by itself would let it go on for 10 ms
-// while decisions wait.
-type politeIterator struct {
+// reader reads chunks one after the other. It hands its processor over now and
+// then: evaluation reads samples all along, and the scheduler by itself would
+// let it go on for 10 ms while decisions wait.
+type reader struct {
 	chunkenc.Iterator
-	read int
+	chunks [][]byte // not begun yet
+	chunk  chunkenc.XORChunk
+	reuse  chunkenc.Iterator
+	read   int
+}
+
+// next begins the next chunk, if there is one.
+func (r *reader) next() bool {
+	if len(r.chunks) == 0 {
+		r.Iterator = chunkenc.NewNopIterator()
+		return false
+	}
+	r.chunk.Reset(r.chunks[0])
+	r.reuse = r.chunk.Iterator(r.reuse)
+	r.Iterator, r.chunks = r.reuse, r.chunks[1:]
+	return true
 }
 
 // Next implements chunkenc.Iterator.
-func (i *politeIterator) Next() chunkenc.ValueType {
-	if i.read++; i.read%yieldEvery == 0 {
+func (r *reader) Next() chunkenc.ValueType {
+	if r.read++; r.read%yieldEvery == 0 {
 		runtime.Gosched()
 	}
-	return i.Iterator.Next()
+	for {
+		if v := r.Iterator.Next(); v != chunkenc.ValNone || r.Err() != nil || !r.next() {
+			return v
+		}
+	}
+}
+
+// milliseconds is a point in time. Under this name go vet does not take Seek for
+// that of io.Seeker.
+type milliseconds = int64
+
+// Seek implements chunkenc.Iterator.
+func (r *reader) Seek(t milliseconds) chunkenc.ValueType {
+	for {
+		if v := r.Iterator.Seek(t); v != chunkenc.ValNone || r.Err() != nil || !r.next() {
+			return v
+		}
+	}
 }
