@@ -65,3 +65,6 @@ func UseBuffer(size int) (had int) {
 
 // Handler is what a listener's requests come to.
 func (s *Server) Handler() http.Handler { return s.http.Handler }
+
+// Compressed compresses the answers of a handler.
+func Compressed(h http.Handler) http.Handler { return compressed(h) }

@@ -5,10 +5,8 @@ import (
 	"math"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.yaml.in/yaml/v3"
 
 	"headway/api"
@@ -76,22 +74,6 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) error {
 		}
 	}
 	return writeJSON(w, http.StatusOK, body)
-}
-
-// Bounds of a scrape.
-const (
-	maxScrapes    = 4
-	scrapeTimeout = 10 * time.Second
-)
-
-func (s *Server) metricsHandler() func(http.ResponseWriter, *http.Request) error {
-	h := promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{
-		MaxRequestsInFlight: maxScrapes, Timeout: scrapeTimeout, EnableOpenMetrics: true,
-	})
-	return func(w http.ResponseWriter, r *http.Request) error {
-		h.ServeHTTP(w, r)
-		return nil
-	}
 }
 
 func (s *Server) getOpenAPI(w http.ResponseWriter, _ *http.Request) error {

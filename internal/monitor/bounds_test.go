@@ -124,7 +124,7 @@ func TestALongRangeEndsWithItsTime(t *testing.T) {
 	m := withSeries(t, 1)
 	from := time.Unix(1000, 0)
 	for name, expr := range map[string]string{
-		"a subquery":               `quantile_over_time(0.5, vector(time())[240000s:1s])`,
+		"a subquery":        `quantile_over_time(0.5, vector(time())[240000s:1s])`,
 		"one in a function": `abs(quantile_over_time(0.5, vector(time())[240000s:1s]))`,
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
