@@ -186,6 +186,8 @@ type collector struct {
 	models  named[string]
 	regions named[string]
 	pairs   named[pair]
+	of      *Snapshot // that list is of
+	list    []*Group
 }
 
 func newCollector(r *Registry, m *metrics) *collector {
@@ -248,12 +250,14 @@ func state(h *Head) string {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.r.Snapshot()
 	now := c.r.now()
-	list := groups(s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.collectHeads(ch, now, list)
-	c.collectRoutable(ch, now, list)
-	collectAges(ch, now, list)
+	if s != c.of { // to sort them takes longer than to count their heads
+		c.of, c.list = s, groups(s)
+	}
+	c.collectHeads(ch, now, c.list)
+	c.collectRoutable(ch, now, c.list)
+	collectAges(ch, now, c.list)
 	c.collectInFlight(ch, s)
 }
 
@@ -284,23 +288,44 @@ func (c *collector) collectHeads(ch chan<- prometheus.Metric, now time.Time, lis
 		}
 	}
 	gaugeOf(ch, overflowDesc, float64(c.pairs.update(now, present)), "headway_heads")
-	type key struct {
-		state string
-		pair
+	show := func(p pair, counts []stateCount) {
+		for _, n := range counts {
+			gaugeOf(ch, headsDesc, float64(n.heads), n.state, p.region, p.model)
+		}
 	}
-	counts := map[key]int{}
+	sum := pair{other, other}
+	var own, folded []stateCount
 	for _, g := range list {
-		p := pair{g.ModelType, g.Region}
-		if !c.pairs.has(p) {
-			p = pair{other, other}
-		}
+		own = own[:0]
 		for _, h := range g.Heads {
-			counts[key{state(h), p}]++
+			own = plus(own, stateCount{state(h), 1})
+		}
+		if p := (pair{g.ModelType, g.Region}); p != sum && c.pairs.has(p) {
+			show(p, own)
+			continue
+		}
+		for _, n := range own {
+			folded = plus(folded, n)
 		}
 	}
-	for k, n := range counts {
-		gaugeOf(ch, headsDesc, float64(n), k.state, k.region, k.model)
+	show(sum, folded)
+}
+
+// stateCount is how many heads are in a state. There are so few states that a
+// list of them is faster than a map.
+type stateCount struct {
+	state string
+	heads int
+}
+
+func plus(counts []stateCount, n stateCount) []stateCount {
+	for i := range counts {
+		if counts[i].state == n.state {
+			counts[i].heads += n.heads
+			return counts
+		}
 	}
+	return append(counts, n)
 }
 
 // have is how many heads there are, how many of them take requests, and how many

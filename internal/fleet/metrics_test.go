@@ -114,6 +114,35 @@ func TestANameThatHasASeriesKeepsIt(t *testing.T) {
 	})
 }
 
+// Pairs beyond 1,000 are summed, with a pair that is called as their sum is, by
+// the state of their heads.
+func TestPairsBeyondTheRoomAreSummed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.MaxModelTypes = 2000 })
+		w.register(headOf("own", "other", "other"), active())
+		if got := gauges(t, w.metrics, "headway_heads"); len(got) != 1 || got["other"] != 1 {
+			t.Errorf("a fleet of one pair is %v", got)
+		}
+		for i := range 1002 {
+			name := fmt.Sprintf("n-%04d", i)
+			w.register(headOf(name, name, name), active())
+		}
+		got := gauges(t, w.metrics, "headway_heads")
+		if len(got) != 1000 || got["other"] != 4 || got["n-0998"] != 1 {
+			t.Errorf("there are %d pairs, %v heads of others, and %v of n-0998", len(got), got["other"], got["n-0998"])
+		}
+		draining := fleet.AdminDraining
+		_, err := w.Patch(t.Context(), "n-1001", fleet.Patch{State: &draining})
+		must(t, err)
+		if n := series(t, w.metrics, "headway_heads"); n != 1001 {
+			t.Errorf("with a head of others that drains there are %d series", n)
+		}
+		if got := gauges(t, w.metrics, "headway_heads"); got["other"] != 1 { // the last of the name: draining
+			t.Errorf("%v heads of others drain", got["other"])
+		}
+	})
+}
+
 // A head of several model types counts in each of them and once in its region;
 // one in maintenance is registered and takes no requests.
 func TestRoutableHeadsAreCounted(t *testing.T) {

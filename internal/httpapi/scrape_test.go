@@ -72,7 +72,9 @@ func TestErrorsAreNotCompressed(t *testing.T) {
 		t.Errorf("an error is %q, %v, with %v", body, err, failed.Header)
 	}
 	for range 3 { // the second has the writer of the first
-		fine := answer(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("metric ", 1000)) })
+		fine := answer(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, strings.Repeat("metric ", 1000))
+		})
 		body, err := io.ReadAll(fine.Body)
 		if plain := unzipped(t, body); err != nil || len(plain) != 7000 || len(body) > 700 {
 			t.Errorf("%d bytes are compressed to %d", len(plain), len(body))
