@@ -40,7 +40,7 @@ strategy. The place that the decision reserves is given back at once, unless
 					explain(cmd.OutOrStdout(), refused.Problem.Explanation)
 				}
 				if err != nil {
-					return nearRegion(cmd.Context(), c, req.Region, err)
+					return nameUnknown(cmd.Context(), c, &req, err)
 				}
 				if !keep {
 					if err := d.Outcome(cmd.Context(), api.Outcome{Result: "cancelled"}); err != nil {
@@ -72,24 +72,41 @@ strategy. The place that the decision reserves is given back at once, unless
 	return cmd
 }
 
-// nearRegion adds to a refusal for a region that no head is in the nearest one
-// that heads are in.
-func nearRegion(ctx context.Context, c *client.Client, region string, refusal error) error {
+// nameUnknown adds to a refusal what no head has of what was asked for, the region
+// and labels, with the nearest that heads have.
+func nameUnknown(ctx context.Context, c *client.Client, req *api.DecisionRequest, refusal error) error {
 	refused, ok := errors.AsType[*client.Error](refusal)
-	if !ok || region == "" || refused.Problem.Code != api.CodeNoEligibleHead {
+	if !ok || req.Region == "" && len(req.Labels) == 0 || refused.Problem.Code != api.CodeNoEligibleHead {
 		return refusal
 	}
-	known := map[string]bool{}
+	regions, names, labels := map[string]bool{}, map[string]bool{}, map[string]map[string]bool{} // labels by name
 	for h, err := range c.Heads(ctx, client.HeadQuery{PageSize: 1000}) {
 		if err != nil {
 			return refusal // a key that may not read
 		}
-		known[h.Region] = true
+		regions[h.Region] = true
+		for name, value := range h.Labels {
+			if names[name] = true; labels[name] == nil {
+				labels[name] = map[string]bool{}
+			}
+			labels[name][name+"="+value] = true
+		}
 	}
-	if known[region] {
-		return refusal
+	unknown := func(what, name string, known map[string]bool) {
+		refusal = fmt.Errorf("%w No head %s %s%s", refusal, what, seen(name), cmp.Or(seen(didYouMean("", name, slices.Sorted(maps.Keys(known)))), "."))
 	}
-	return fmt.Errorf("%w No head is in the region %s%s", refusal, region, cmp.Or(didYouMean("", region, slices.Sorted(maps.Keys(known))), "."))
+	if req.Region != "" && !regions[req.Region] {
+		unknown("is in the region", req.Region, regions)
+	}
+	for _, name := range slices.Sorted(maps.Keys(req.Labels)) {
+		switch label := name + "=" + req.Labels[name]; {
+		case !names[name]:
+			unknown("has a label", name, names)
+		case !labels[name][label]:
+			unknown("has the label", label, labels[name])
+		}
+	}
+	return refusal
 }
 
 func printDecision(w io.Writer, d *api.Decision) {

@@ -306,8 +306,31 @@ func TestARegionThatNoHeadIsInIsNamed(t *testing.T) {
 	p.must(201, "POST", "/api/v1/heads", strings.Replace(headBody("a"), `"region":"us"`, `"region":"us-west"`, 1))
 	_, errs := s.cli(exitUnavailable, "decide", "--model-type", "m", "--region", "us-wst", "--region-mode", "require")
 	has(t, errs, "No head is in the region us-wst; did you mean us-west?")
-	if strings.Contains(errs, "repeats") {
+	if strings.Contains(errs, "tried ") {
 		t.Errorf("it was asked again: %s", errs)
+	}
+}
+
+// So is one in a label, in its name or its value.
+func TestALabelThatNoHeadHasIsNamed(t *testing.T) {
+	s := &shell{TB: t, dir: t.TempDir()}
+	p := serve(t, filepath.Join(s.dir, "data"), "--lease-base-interval", "60s")
+	p.must(201, "POST", "/api/v1/heads", strings.Replace(headBody("a"), `"region"`, `"labels":{"gpu":"h100-80gb","tier":"gold"},"region"`, 1))
+	for label, want := range map[string]string{
+		"gqu=h100-80gb":            "No head has a label gqu; did you mean gpu?",
+		"gpu=h100-80g":             "No head has the label gpu=h100-80g; did you mean gpu=h100-80gb?",
+		"colour=red":               "No head has a label colour.",
+		"tier=silver":              "No head has the label tier=silver.",
+		"gpu=h100,tier=gold,x=y":   "No head has the label gpu=h100; did you mean gpu=h100-80gb? No head has a label x.",
+		"gpu=h100-80g,tier=golden": "did you mean gpu=h100-80gb? No head has the label tier=golden; did you mean tier=gold?",
+	} {
+		_, errs := s.cli(exitUnavailable, "decide", "--model-type", "m", "--label", label)
+		if !strings.Contains(errs, want+"\n") {
+			t.Errorf("%s: said %q; want %q", label, errs, want)
+		}
+	}
+	if out, _ := s.cli(exitOK, "decide", "--model-type", "m", "--label", "gpu=h100-80gb,tier=gold"); !strings.Contains(out, "a  ") {
+		t.Errorf("printed %q", out)
 	}
 }
 
