@@ -121,7 +121,7 @@ func TestATakeOverIsDoneCountedAndTold(t *testing.T) {
 			if strings.Contains(line, "head.register a") {
 				registered++
 			}
-			if strings.Contains(line, " registrations and removals of this head that were not recorded") {
+			if strings.Contains(line, "registrations and removals of this head that were not recorded") {
 				left++
 			}
 		}
