@@ -104,7 +104,7 @@ func TestStreamsThatAreResetAtOnce(t *testing.T) {
 func TestSlowStreamsAreEnded(t *testing.T) {
 	served, trusts := secured(t)
 	w := newWorld(t, served, func(o *httpapi.Options) {
-		o.Limits.ReadTimeout, o.Limits.WriteTimeout = 200*time.Millisecond, 2*time.Second
+		o.Limits.ReadTimeout, o.Limits.WriteTimeout = time.Second, 4*time.Second // within which hands are shaken, too
 	})
 	addr := w.listen()
 	ended := func(f *frames) string {

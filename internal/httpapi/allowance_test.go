@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"net/http"
 	"testing"
+	"testing/synctest"
 
 	"headway/api"
 	"headway/internal/access"
@@ -14,45 +15,47 @@ import (
 // it comes from or goes to costs its address nothing: anybody can have a browser
 // send it.
 func TestWhatIsRefusedForWhereItComesFromCostsNothing(t *testing.T) {
-	w, secrets := closed(t)
-	const guess = "Bearer hw_000000000000_guess"
-	for name, c := range map[string]struct {
-		method, target string
-		status         int
-		headers        []string
-	}{
-		"another Host":            {"GET", "/api/v1/heads", 421, []string{"Host", "evil.example", "Authorization", guess}},
-		"a page's Origin":         {"POST", "/api/v1/decisions", 403, []string{"Origin", "https://evil.example", "Authorization", guess}},
-		"a page's image":          {"GET", "/api/v1/heads", 403, []string{"Sec-Fetch-Site", "cross-site", "Authorization", guess}},
-		"another port's page":     {"GET", "/api/v1/heads", 403, []string{"Sec-Fetch-Site", "same-site", "Authorization", guess}},
-		"an image, its key":       {"GET", "/api/v1/heads?token=x", 400, []string{"Sec-Fetch-Site", "cross-site"}},
-		"an old browser's image":  {"GET", "/livez?token=x", 400, nil},
-		"a rebound name, its key": {"GET", "/livez?token=x", 400, []string{"Host", "evil.example"}},
-		"a key in the path":       {"GET", "/x/hwlocal_x", 400, nil},
-		"another path":            {"GET", "/nowhere", 404, []string{"Authorization", guess}},
-		"another method":          {"PUT", "/api/v1/heads", 405, []string{"Authorization", guess}},
-		"an open route":           {"GET", "/livez", 200, []string{"Authorization", guess}},
-		"a WebSocket of a page":   {"GET", "/api/v1/ws", 403, []string{"Origin", "https://evil.example", "Authorization", guess}},
-		"no credential":           {"GET", "/api/v1/heads", 401, nil},
-		"a form's password":       {"GET", "/api/v1/heads", 401, []string{"Authorization", "Basic eDp5"}},
-	} {
-		for range 600 { // five seconds' worth are 500
-			if a := w.do(c.method, c.target, "", c.headers...); a.status != c.status {
-				t.Fatalf("%s: %d %s; want %d", name, a.status, a.body, c.status)
+	synctest.Test(t, func(t *testing.T) { // the allowance grows with time, and none passes here
+		w, secrets := closed(t)
+		const guess = "Bearer hw_000000000000_guess"
+		for name, c := range map[string]struct {
+			method, target string
+			status         int
+			headers        []string
+		}{
+			"another Host":            {"GET", "/api/v1/heads", 421, []string{"Host", "evil.example", "Authorization", guess}},
+			"a page's Origin":         {"POST", "/api/v1/decisions", 403, []string{"Origin", "https://evil.example", "Authorization", guess}},
+			"a page's image":          {"GET", "/api/v1/heads", 403, []string{"Sec-Fetch-Site", "cross-site", "Authorization", guess}},
+			"another port's page":     {"GET", "/api/v1/heads", 403, []string{"Sec-Fetch-Site", "same-site", "Authorization", guess}},
+			"an image, its key":       {"GET", "/api/v1/heads?token=x", 400, []string{"Sec-Fetch-Site", "cross-site"}},
+			"an old browser's image":  {"GET", "/livez?token=x", 400, nil},
+			"a rebound name, its key": {"GET", "/livez?token=x", 400, []string{"Host", "evil.example"}},
+			"a key in the path":       {"GET", "/x/hwlocal_x", 400, nil},
+			"another path":            {"GET", "/nowhere", 404, []string{"Authorization", guess}},
+			"another method":          {"PUT", "/api/v1/heads", 405, []string{"Authorization", guess}},
+			"an open route":           {"GET", "/livez", 200, []string{"Authorization", guess}},
+			"a WebSocket of a page":   {"GET", "/api/v1/ws", 403, []string{"Origin", "https://evil.example", "Authorization", guess}},
+			"no credential":           {"GET", "/api/v1/heads", 401, nil},
+			"a form's password":       {"GET", "/api/v1/heads", 401, []string{"Authorization", "Basic eDp5"}},
+		} {
+			for range 600 { // five seconds' worth are 500
+				if a := w.do(c.method, c.target, "", c.headers...); a.status != c.status {
+					t.Fatalf("%s: %d %s; want %d", name, a.status, a.body, c.status)
+				}
 			}
 		}
-	}
-	for n := range 400 {
-		if a := w.do("GET", "/api/v1/heads", "", "Authorization", guess); a.status != http.StatusUnauthorized {
-			t.Fatalf("guess %d: %d; want the whole allowance there", n, a.status)
+		for n := range 400 {
+			if a := w.do("GET", "/api/v1/heads", "", "Authorization", guess); a.status != http.StatusUnauthorized {
+				t.Fatalf("guess %d: %d; want the whole allowance there", n, a.status)
+			}
 		}
-	}
-	for range 600 {
-		w.do("GET", "/api/v1/heads", "", "Authorization", guess)
-	}
-	w.problem(http.StatusTooManyRequests, api.CodeRateLimited, w.do("GET", "/api/v1/heads", "", "Authorization", guess))
-	w.must(http.StatusOK, "GET", "/api/v1/heads", "", "Authorization", "Bearer "+secrets[access.RoleViewer])
-	w.must(http.StatusUnauthorized, "GET", "/api/v1/heads", "")
+		for range 600 {
+			w.do("GET", "/api/v1/heads", "", "Authorization", guess)
+		}
+		w.problem(http.StatusTooManyRequests, api.CodeRateLimited, w.do("GET", "/api/v1/heads", "", "Authorization", guess))
+		w.must(http.StatusOK, "GET", "/api/v1/heads", "", "Authorization", "Bearer "+secrets[access.RoleViewer])
+		w.must(http.StatusUnauthorized, "GET", "/api/v1/heads", "")
+	})
 }
 
 // Tokens that cannot be checked are no failure of who sends them, however many

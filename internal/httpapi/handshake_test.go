@@ -79,7 +79,7 @@ func TestWhatIsNoRequestByTLS(t *testing.T) {
 func TestHandshakesAreBounded(t *testing.T) {
 	served, trusts := secured(t)
 	w := newWorld(t, served, func(o *httpapi.Options) {
-		o.Limits.HeaderTimeout, o.Limits.MaxConnections = 300*time.Millisecond, 20
+		o.Limits.HeaderTimeout, o.Limits.MaxConnections = 2*time.Second, 20
 	})
 	acme, _ := secured(t)
 	checked := newWorld(t, acme, func(o *httpapi.Options) {

@@ -36,7 +36,7 @@ func (w *world) stream(ctx context.Context, base, path string, headers ...string
 // ends with its key.
 func TestAStreamOutlivesTheDeadlinesOfRequests(t *testing.T) {
 	w := newWorld(t, func(o *httpapi.Options) {
-		o.Limits.ReadTimeout, o.Limits.WriteTimeout, o.Limits.HeaderTimeout = 100*time.Millisecond, 100*time.Millisecond, 100*time.Millisecond
+		o.Limits.ReadTimeout, o.Limits.WriteTimeout, o.Limits.HeaderTimeout = time.Second, time.Second, time.Second
 	})
 	base := "http://" + w.listen()
 	answer := w.stream(t.Context(), base, "/api/v1/events?types=head.*")
@@ -47,7 +47,7 @@ func TestAStreamOutlivesTheDeadlinesOfRequests(t *testing.T) {
 	if page := w.scrape(); !strings.Contains(page, `http_requests_total{endpoint="/api/v1/events",method="GET",status="200"} 1`) || !strings.Contains(page, "sse_connections 1") {
 		t.Error("it is not counted while it is open")
 	}
-	<-time.After(400 * time.Millisecond)
+	<-time.After(2500 * time.Millisecond)
 	w.register("late")
 	lines := bufio.NewScanner(answer.Body)
 	for lines.Scan() {

@@ -163,7 +163,8 @@ type world struct {
 	trail    string // an audit file
 	recorded entries
 	state    *stateFile
-	ahead    atomic.Int64 // nanoseconds that keys are ahead of the clock
+	ahead    atomic.Int64              // nanoseconds that keys are ahead of the clock
+	still    atomic.Pointer[time.Time] // when the clock of keys stopped
 }
 
 // entries keeps what is recorded.
@@ -192,7 +193,12 @@ func (w *world) openAccess(o access.Options) {
 	w.Helper()
 	w.trail = filepath.Join(w.TempDir(), "audit.log")
 	var err error
-	now := func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+	now := func() time.Time {
+		if at := w.still.Load(); at != nil {
+			return *at
+		}
+		return time.Now().Add(time.Duration(w.ahead.Load()))
+	}
 	if w.keys, err = access.OpenKeys(w.Context(), w.store, w.begin, 0, now); err != nil {
 		w.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func TestNamesAreCheckedWhenTheyAreDialed(t *testing.T) {
 		forbidden bool
 	}{{"169.254.169.254", false, true}, {"100.100.100.200", false, true}, {"0.0.0.0", true, true}, {"127.0.0.1", false, false}} {
 		counted := map[string]int{}
-		d := outbound.NewDialer(outbound.Options{Timeout: 5 * time.Second, AllowLinkLocal: c.allow, Count: func(status string) { counted[status]++ }})
+		d := outbound.NewDialer(outbound.Options{Timeout: time.Minute, AllowLinkLocal: c.allow, Count: func(status string) { counted[status]++ }})
 		d.Resolve(resolver(t, netip.MustParseAddr(c.answer)))
 		conn, err := d.DialContext(t.Context(), "tcp4", "rebound.test:1")
 		if err == nil {
@@ -92,7 +92,7 @@ func TestRedirectsAreChecked(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	c := outbound.NewClient(outbound.Options{Timeout: 5 * time.Second, Count: func(status string) { counted[status]++ }})
+	c := outbound.NewClient(outbound.Options{Timeout: time.Minute, Count: func(status string) { counted[status]++ }})
 	defer c.CloseIdleConnections()
 	get := func(path string) error {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, http.NoBody)
