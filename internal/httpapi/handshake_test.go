@@ -178,6 +178,9 @@ func TestStoppingByTLSLosesNoRequest(t *testing.T) {
 		})
 	}
 	idle := byHTTP2(t, addr, trusts)
+	if frame, err := idle.ReadFrame(); err != nil || frame.Header().Type != http2.FrameSettings { // one that is not served yet is not told
+		t.Fatalf("%v, %v; want the settings of the service", frame, err)
+	}
 	<-begun
 	<-begun
 	drained := make(chan error, 1)
