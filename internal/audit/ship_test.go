@@ -212,7 +212,7 @@ func TestShippingKeepsThePlaceOfASecondAgo(t *testing.T) {
 		w, sink := newWorld(t), &listening{receivers: 1}
 		w.fill(3) // 1 to 5
 		_, stop := w.ship(sink, nil)
-		time.Sleep(5 * time.Second)
+		time.Sleep(5500 * time.Millisecond) // between the looks, which come with whole seconds
 		if c := keptCursor(t, w); c.Seq != 5 {
 			t.Errorf("after 5 s of rest kept is %+v", c)
 		}
