@@ -1,6 +1,7 @@
 package live_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -58,7 +59,7 @@ func crowd(address string) int {
 		places <- struct{}{}
 		go func() {
 			defer func() { <-places }()
-			conn, err := net.Dial("tcp", address)
+			conn, err := connect(address)
 			if err == nil && i%2 == 0 {
 				_, err = io.WriteString(conn, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
 			} else if err == nil {
@@ -78,6 +79,16 @@ func crowd(address string) int {
 		return 1
 	}
 	return 0
+}
+
+// connect waits for a free port: a benchmark before this one leaves tens of
+// thousands of connections that the kernel remembers for a minute.
+func connect(address string) (conn net.Conn, err error) {
+	for limit := time.Now().Add(90 * time.Second); ; <-time.After(time.Second) {
+		if conn, err = net.Dial("tcp", address); !errors.Is(err, syscall.EADDRNOTAVAIL) || time.Now().After(limit) {
+			return conn, err
+		}
+	}
 }
 
 // gather has the crowd listen to the world.
