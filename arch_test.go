@@ -127,6 +127,7 @@ var rooms = map[string]room{
 	"internal/console":    {},
 	"internal/monitor":    {ours: []string{"internal/outbound"}, others: []string{metrics, model, common, prom}},
 	"internal/pki":        {others: []string{acme}},
+	"internal/freeport":   {},
 	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{rapid}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{metrics}},
 	"internal/mockhead":   {ours: []string{"api", "client"}, others: []string{json, metrics, xnet}},

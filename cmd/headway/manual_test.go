@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"headway/internal/freeport"
 )
 
 var consoleBlock = regexp.MustCompile("(?s)\n```console\n(.*?)\n```\n")
@@ -85,7 +87,7 @@ func TestThePageOfAccessReproduces(t *testing.T) {
 	if len(steps) < 12 {
 		t.Fatalf("%d commands", len(steps))
 	}
-	address := freePort(t)
+	address := freeport.Address(t)
 	_, port, _ := strings.Cut(address, ":")
 	onATerminal(t, steps, t.TempDir(),
 		"--listen 0.0.0.0:8443", "--listen "+address,
@@ -119,7 +121,7 @@ func TestThePageOfTheAuditTrailReproduces(t *testing.T) {
 	if len(steps) < 20 {
 		t.Fatalf("%d commands", len(steps))
 	}
-	address, redis := freePort(t), freePort(t)
+	address, redis := freeport.Address(t), freeport.Address(t)
 	_, redisPort, _ := strings.Cut(redis, ":")
 	const (
 		subscribe = "subscribe audit:routing:logs > channel"

@@ -17,6 +17,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/freeport"
 )
 
 const nginxConfig = `
@@ -45,7 +46,7 @@ http {
 func behindNginx(t *testing.T, strip bool) (url, origin string) {
 	t.Helper()
 	nginx := debian(t, "nginx", "nginx")
-	front := freePort(t)
+	front := freeport.Address(t)
 	_, port, _ := strings.Cut(front, ":")
 	origin = "http://gateway.test:" + port
 	p := serve(t, t.TempDir(), "--external-url", origin+"/headway", "--lease-base-interval", "60s", "--monitor-interval", "1s")

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"headway/internal/freeport"
 	"headway/internal/mixin"
 )
 
@@ -32,18 +33,6 @@ func debian(t testing.TB, program, pkg string) string {
 		t.Skipf("%s is missing; get it with: apt-get install -y --no-install-recommends %s", program, pkg)
 	}
 	return path
-}
-
-// freePort is a port that nobody has at the moment; programs that cannot say
-// which port they took get one by this.
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // started runs a program beside the test until it ends.
@@ -148,7 +137,7 @@ func startPrometheus(t testing.TB, target, alertmanager string, scale int) prome
 	}
 	write(t, filepath.Join(dir, "rules/routing-service.rules.yml"), string(rules))
 	write(t, filepath.Join(dir, "prometheus.yml"), config)
-	addr := freePort(t)
+	addr := freeport.Address(t)
 	started(t, "http://"+addr+"/-/ready", program, "--config.file="+filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr, "--log.level=warn", "--rules.alert.resend-delay=1s")
 	return prometheusOf{"http://" + addr}
@@ -167,7 +156,7 @@ func startAlertmanager(t testing.TB, receiver string) (addr string) {
 		"group_interval: 1m", "group_interval: 1s", "http://localhost:9095", receiver).Replace(string(shipped))
 	file := filepath.Join(t.TempDir(), "alertmanager.yml")
 	write(t, file, config)
-	addr = freePort(t)
+	addr = freeport.Address(t)
 	started(t, "http://"+addr+"/-/ready", program, "--config.file="+file, "--storage.path="+t.TempDir(),
 		"--web.listen-address="+addr, "--cluster.listen-address=", "--log.level=warn")
 	return addr

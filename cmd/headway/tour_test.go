@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"headway/internal/app"
+	"headway/internal/freeport"
 	"headway/internal/mockhead"
 )
 
@@ -148,8 +149,8 @@ func TestTheTourInTheMonitoringGuideReproduces(t *testing.T) {
 		t.Fatalf("found %d commands in the tour", len(steps))
 	}
 	p := withDemo(t, "--monitor-interval", "1s", "--lease-base-interval", "10s") // a busy machine is no alert
-	dir, service, prometheus, alertmanager := t.TempDir(), strings.TrimPrefix(p.url, "http://"), freePort(t), freePort(t)
-	own := []string{"localhost:8080", service, "localhost:9090", prometheus, "localhost:9093", alertmanager, "localhost:9095", freePort(t)}
+	dir, service, prometheus, alertmanager := t.TempDir(), strings.TrimPrefix(p.url, "http://"), freeport.Address(t), freeport.Address(t)
+	own := []string{"localhost:8080", service, "localhost:9090", prometheus, "localhost:9093", alertmanager, "localhost:9095", freeport.Address(t)}
 	commands := strings.NewReplacer(append(own,
 		"prometheus --config.file=prometheus/prometheus.yml", "prometheus --config.file=prometheus/prometheus.yml --web.listen-address="+prometheus,
 		"prometheus-alertmanager --config", "prometheus-alertmanager --web.listen-address="+alertmanager+" --config")...)

@@ -19,6 +19,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/freeport"
 )
 
 // here runs a command in this process.
@@ -270,7 +271,7 @@ func TestHelpShowsFlagsPlainly(t *testing.T) {
 }
 
 func TestAServiceThatIsAwayIsHelped(t *testing.T) {
-	code, _, errs := here(t, "status", "--server", "http://"+freePort(t), "--timeout", "1s")
+	code, _, errs := here(t, "status", "--server", "http://"+freeport.Address(t), "--timeout", "1s")
 	if code != exitUnavailable {
 		t.Errorf("exit code %d", code)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -14,18 +13,8 @@ import (
 
 	"headway/internal/app"
 	"headway/internal/config"
+	"headway/internal/freeport"
 )
-
-// refusing is an address of this machine that nothing listens on.
-func refusing(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
 
 // calls are those that external_service_calls_total has for a service.
 func calls(t *testing.T, url, service string) (success, failed float64) {
@@ -83,14 +72,14 @@ func TestCallsThatLeaveTheProcessAreCounted(t *testing.T) {
 	})
 	t.Run("redis", func(t *testing.T) {
 		url, stop := run(t, func(c *config.Config) {
-			c.Redis.Mode, c.Redis.URL = "external", "redis://"+refusing(t)
+			c.Redis.Mode, c.Redis.URL = "external", "redis://"+freeport.Address(t)
 		})
 		defer func() { done(t, stop()) }()
 		eventually(t, "a failed call", func() bool { _, failed := calls(t, url, "redis"); return failed > 0 })
 	})
 	t.Run("nats", func(t *testing.T) {
 		url, stop := run(t, func(c *config.Config) {
-			c.Queue.Mode, c.Queue.URL = "external", "nats://"+refusing(t)
+			c.Queue.Mode, c.Queue.URL = "external", "nats://"+freeport.Address(t)
 		})
 		defer func() { done(t, stop()) }()
 		eventually(t, "a failed connection", func() bool { _, failed := calls(t, url, "nats"); return failed > 0 })

@@ -1,10 +1,11 @@
 package demo
 
 import (
-	"net"
 	"net/url"
 	"strconv"
 	"testing"
+
+	"headway/internal/freeport"
 )
 
 func TestPortsAreARange(t *testing.T) {
@@ -31,12 +32,7 @@ func TestPortsAreARange(t *testing.T) {
 // The heads listen on the ports that are given, and again there after a kill.
 func TestHeadsStayWithinTheirPorts(t *testing.T) {
 	_, address := newFakeRouter(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0") // some port that is free, and mostly the next ones too
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
+	first := freeport.Range(t, 2)
 	o := Options{Server: address, Heads: 2, Models: []string{"m"}, Ports: Ports{first, first + 1}}
 	if err := o.complete(); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package natsmq_test
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -12,32 +11,18 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"headway/internal/freeport"
 	"headway/internal/natsmq"
 )
-
-// freePorts finds ports for servers that have to know each other's beforehand.
-func freePorts(t *testing.T, n int) (ports []int) {
-	t.Helper()
-	var found []net.Listener
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		found = append(found, l)
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	for _, l := range found { // all at once, so that none is found twice
-		_ = l.Close()
-	}
-	return ports
-}
 
 // cluster starts three servers in this process, and returns their addresses and
 // streams on them once these can be made.
 func cluster(t *testing.T) ([]string, jetstream.JetStream) {
 	t.Helper()
-	ports := freePorts(t, 6)
+	var ports []int
+	for range 6 {
+		ports = append(ports, freeport.Take(t))
+	}
 	var routes []*url.URL
 	for _, port := range ports[3:] {
 		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", port)})

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -21,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"headway/internal/event"
+	"headway/internal/freeport"
 	"headway/internal/natsmq"
 )
 
@@ -71,12 +71,7 @@ type natsServer struct {
 
 func newServer(t *testing.T) *natsServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &natsServer{t: t, dir: t.TempDir(), port: l.Addr().(*net.TCPAddr).Port}
-	_ = l.Close()
+	s := &natsServer{t: t, dir: t.TempDir(), port: freeport.Take(t)}
 	s.start()
 	t.Cleanup(func() { s.stop() })
 	return s

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"headway/internal/audit"
+	"headway/internal/freeport"
 	"headway/internal/redisaudit"
 )
 
@@ -38,14 +38,7 @@ func newRedis(t testing.TB, arguments ...string) *redisServer {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("redis-server is missing; on Debian: apt-get install redis-server")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &redisServer{TB: t, arguments: arguments, port: l.Addr().(*net.TCPAddr).Port}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	r := &redisServer{TB: t, arguments: arguments, port: freeport.Take(t)}
 	r.start()
 	t.Cleanup(r.kill)
 	return r
