@@ -29,7 +29,7 @@ func TestPortsInUseAreLeftOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close()
+		t.Cleanup(func() { _ = l.Close() })
 	}
 	give := func(second bool) {
 		mu.Lock()
