@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -32,7 +33,7 @@ func TestTheStateIsExportedAndCheckedBesideTheService(t *testing.T) {
 	has(t, out, "heads", "2 records", p.url+" is sound")
 	printed, _ := s.cli(exitOK, "state", "export")
 	_, errs := s.cli(exitOK, "state", "export", "copy.jsonl")
-	has(t, errs, "wrote "+counted(len(kept(t, printed)), "record")+" to copy.jsonl")
+	has(t, errs, fmt.Sprintf("wrote %d records to copy.jsonl", len(kept(t, printed))))
 	copied, err := os.ReadFile(filepath.Join(s.dir, "copy.jsonl"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,0 @@
-//go:build !linux
-
-package main
-
-// clockFinding cannot tell on this system.
-func clockFinding() finding {
-	return finding{"clock", warning, "whether somebody keeps it right cannot be told on this system", ""}
-}

@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"headway/api"
+	"headway/client"
+)
+
+func newDecide() *cobra.Command {
+	r := new(remote)
+	var out output
+	var req api.DecisionRequest
+	var tokens int64
+	var keep bool
+	cmd := &cobra.Command{
+		Use:   "decide --model-type NAME",
+		Short: "Ask which head a request would go to, and why",
+		Long: `Ask which head a request would go to. --explain shows each candidate with the
+filter that removed it or its cost and signals, and the rule that chose the
+strategy. The place that the decision reserves is given back at once, unless
+--keep is given.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("input-tokens") {
+				req.InputTokens = &tokens
+			}
+			return r.do(&out, func(c *client.Client) error {
+				d, err := c.Decide(cmd.Context(), req)
+				if refused, ok := errors.AsType[*client.Error](err); ok && refused.Problem.Explanation != nil && !out.structured() {
+					explain(cmd.OutOrStdout(), refused.Problem.Explanation)
+				}
+				if err != nil {
+					return nameUnknown(cmd.Context(), c, &req, err)
+				}
+				if !keep {
+					if err := d.Outcome(cmd.Context(), api.Outcome{Result: "cancelled"}); err != nil {
+						return err
+					}
+				}
+				if out.structured() {
+					return out.write(cmd.OutOrStdout(), d.Decision, nil)
+				}
+				printDecision(cmd.OutOrStdout(), &d.Decision)
+				return nil
+			}, client.WithRetries(0)) // what it is asked about is how things are now
+		},
+	}
+	required(cmd, "model-type")
+	r.addFlags(cmd)
+	out.addFlag(cmd)
+	f := cmd.Flags()
+	f.StringVar(&req.ModelType, "model-type", "", "model type to ask for")
+	f.StringVar(&req.Region, "region", "", "region that the request comes from")
+	f.StringVar(&req.RegionMode, "region-mode", "", "prefer or require")
+	f.StringVar(&req.Strategy, "strategy", "", "strategy to use, if the policy lets callers choose")
+	f.StringVar(&req.SessionKey, "session", "", "session that the request belongs to")
+	f.StringSliceVar(&req.Exclude, "exclude", nil, "heads not to take")
+	f.StringToStringVar(&req.Labels, "label", nil, "label NAME=VALUE that the head must have; may be given several times")
+	f.Int64Var(&tokens, "input-tokens", 0, "tokens of the prompt")
+	f.BoolVar(&req.Explain, "explain", false, "say what the decision saw")
+	f.BoolVar(&keep, "keep", false, "leave the place reserved until its time runs out")
+	return cmd
+}
+
+// nameUnknown adds to a refusal what no head has of what was asked for, the region
+// and labels, with the nearest that heads have.
+func nameUnknown(ctx context.Context, c *client.Client, req *api.DecisionRequest, refusal error) error {
+	refused, ok := errors.AsType[*client.Error](refusal)
+	if !ok || req.Region == "" && len(req.Labels) == 0 || refused.Problem.Code != api.CodeNoEligibleHead {
+		return refusal
+	}
+	regions, names, labels := map[string]bool{}, map[string]bool{}, map[string]map[string]bool{} // labels by name
+	for h, err := range c.Heads(ctx, client.HeadQuery{PageSize: 1000}) {
+		if err != nil {
+			return refusal // a key that may not read
+		}
+		regions[h.Region] = true
+		for name, value := range h.Labels {
+			if names[name] = true; labels[name] == nil {
+				labels[name] = map[string]bool{}
+			}
+			labels[name][name+"="+value] = true
+		}
+	}
+	unknown := func(what, name string, known map[string]bool) {
+		refusal = fmt.Errorf("%w No head %s %s%s", refusal, what, seen(name), cmp.Or(seen(didYouMean("", name, slices.Sorted(maps.Keys(known)))), "."))
+	}
+	if req.Region != "" && !regions[req.Region] {
+		unknown("is in the region", req.Region, regions)
+	}
+	for _, name := range slices.Sorted(maps.Keys(req.Labels)) {
+		switch label := name + "=" + req.Labels[name]; {
+		case !names[name]:
+			unknown("has a label", name, names)
+		case !labels[name][label]:
+			unknown("has the label", label, labels[name])
+		}
+	}
+	return refusal
+}
+
+func printDecision(w io.Writer, d *api.Decision) {
+	for _, line := range wrap(fmt.Sprintf("%s  %s  (%s)", seen(d.Head.ID), seen(d.Head.Endpoint), seen(d.Head.Region)), pageWidth) {
+		fmt.Fprintln(w, line)
+	}
+	paragraph(w, "because", d.Reason)
+	paragraph(w, "strategy", fmt.Sprintf("%s, policy revision %d", d.Strategy, d.PolicyRevision))
+	var others []string
+	for _, a := range d.Alternatives {
+		others = append(others, a.ID)
+	}
+	paragraph(w, "then", orDash(strings.Join(others, ", ")))
+	if d.Explanation != nil {
+		explain(w, d.Explanation)
+		fmt.Fprintln(w, "COST is worked out again for this table: parts of a request are rounded at random, so it can differ from the one above.")
+	}
+}
+
+// paragraph writes a name and what is said of it beside it, on lines that a page
+// shows whole.
+func paragraph(w io.Writer, name, text string) {
+	const indent = 10
+	for _, line := range wrap(seen(text), pageWidth-indent) {
+		fmt.Fprintf(w, "%-*s%s\n", indent, name, line)
+		name = ""
+	}
+}
+
+func explain(w io.Writer, e *api.Explanation) {
+	paragraph(w, "rule", e.Rule)
+	paragraph(w, "formula", e.Formula)
+	if e.Region != "" {
+		paragraph(w, "region", e.Region+", "+e.RegionMode)
+	}
+	fmt.Fprintln(w)
+	t := &table{columns: []string{"", "HEAD", "REGION", "COST", "REMOVED BY", "SIGNALS"}, limit: pageWidth}
+	for i := range e.Candidates {
+		c := &e.Candidates[i]
+		mark, cost := "", "-"
+		if c.Chosen {
+			mark = "*"
+		}
+		if c.Cost != nil {
+			cost = fmt.Sprintf("%.4g", *c.Cost)
+		}
+		var signals []string
+		for _, s := range c.Signals {
+			text := fmt.Sprintf("%s=%.4g", s.Name, s.Value)
+			if s.Used {
+				text = "*" + text
+			}
+			if s.AgeMs > 0 {
+				text += fmt.Sprintf(" (%.0f ms old)", s.AgeMs)
+			}
+			signals = append(signals, text)
+		}
+		t.add(mark, c.Head, c.Region, cost, orDash(c.Filter), orDash(strings.Join(signals, ", ")))
+	}
+	_ = t.write(w, false)
+	if e.Omitted > 0 {
+		fmt.Fprintf(w, "and %d more\n", e.Omitted)
+	}
+}

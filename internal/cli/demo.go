@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"headway/internal/demo"
+)
+
+func newDemo() *cobra.Command {
+	var o demo.Options
+	var ports string
+	r := new(remote)
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Start a small fleet beside a running service and send it traffic",
+		Long: `Start a small fleet beside a running service and send it traffic. The heads are
+real HTTP servers on this machine that answer OpenAI chat completions with the
+timing of a simulated GPU; they register themselves, renew their leases and
+report the load of the work they get. A key, if it is to use one, needs the role
+admin or operator.
+
+On a terminal it draws a live screen: k kills a head, s starts one again,
+d drains one, q stops.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range []string{"heads", "rate", "speed"} {
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
+					return usageError(fmt.Errorf("--%s 0: want more than 0", name))
+				}
+			}
+			var err error
+			if o.Ports, err = demo.ParsePorts(ports); err != nil {
+				return usageError(fmt.Errorf("--ports: %w", err))
+			}
+			d, now, err := r.open()
+			if err != nil {
+				return err
+			}
+			o.Server, o.Way = now.url, d
+			return demo.Run(cmd.Context(), o, cmd.OutOrStdout())
+		},
+	}
+	r.addConnectionFlags(cmd)
+	f := cmd.Flags()
+	f.IntVar(&o.Heads, "heads", 8, "number of heads, 1 to 1000")
+	f.StringVar(&ports, "ports", "", "ports of 127.0.0.1 that the heads listen on, FIRST-LAST, one for each; without it free ones")
+	f.StringSliceVar(&o.Models, "models", []string{"llama-3.1-8b", "qwen2.5-32b"}, "model types")
+	f.StringSliceVar(&o.Regions, "regions", []string{"us-east", "us-west", "eu-west"}, "regions")
+	f.Float64Var(&o.Rate, "rate", demo.DefaultRate, "requests per second")
+	f.DurationVar(&o.Duration, "duration", time.Duration(0), "how long; 0: until interrupted")
+	f.Float64Var(&o.Speed, "speed", demo.DefaultSpeed, "how much faster than real GPUs the heads work")
+	f.Uint64Var(&o.Seed, "seed", 1, "seed of the workload")
+	f.StringVar(&o.Trace, "trace", "", "workload: a Mooncake JSONL or Azure CSV trace (default: a built-in sample of the Mooncake conversation trace)")
+	f.BoolVar(&o.Chaos, "chaos", false, "kill a head and start it again every 15 s")
+	f.BoolVar(&o.Plain, "plain", false, "one line per second instead of the live screen")
+	return cmd
+}

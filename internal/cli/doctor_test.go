@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"headway/api"
+)
+
+// Heads that only the guard holds count as they do in the service's readiness
+// and in active_heads.
+func TestHeldHeadsAreNamed(t *testing.T) {
+	held := api.Head{ID: "a", Status: "active", Routable: true, Health: api.Health{State: "held"}}
+	f := headsFinding([]api.Head{held, held})
+	if f.State != warning || !strings.HasPrefix(f.Detail, "2 heads, 0 take requests; 2 are silent and get requests only because") || f.Fix == "" {
+		t.Errorf("%+v", f)
+	}
+	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	s.add(&held)
+	s.add(&api.Head{ID: "b", Status: "active", Routable: true, Health: api.Health{State: "fresh"}})
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "heads    2, of which 1 takes requests (2 active)", "of the others 1 is silent and gets requests only because of the mass-expiry guard")
+}
+
+// A record takes a moment to Redis; that alone is no trouble.
+func TestOnlyOldRecordsAreBehind(t *testing.T) {
+	for late, want := range map[float64]string{0.4: fine, 11: warning} {
+		for _, f := range metricFindings(map[string]float64{`headway_audit_ship_lag_records{sink="redis"}`: 1, `headway_audit_ship_lag_seconds{sink="redis"}`: late}, time.Now()) {
+			if f.Check == "audit on Redis" && f.State != want {
+				t.Errorf("%v s: %+v", late, f)
+			}
+		}
+	}
+}
+
+func TestTheDoctorFindsAnAliasOverAServedModelType(t *testing.T) {
+	heads := []api.Head{{ID: "a", ModelTypes: []string{"m"}}, {ID: "b", ModelTypes: []string{"m", "n"}}}
+	found := aliasFindings(heads, []byte(`{"default_strategy":"random","aliases":{"m":"other","free":"n"}}`))
+	if len(found) != 1 || found[0].State != warning || found[0].Check != "policy /aliases/m" || found[0].Fix == "" {
+		t.Errorf("found %+v", found)
+	}
+	if found := aliasFindings(heads, []byte(`{"default_strategy":"random","aliases":{"free":"n"}}`)); len(found) != 0 {
+		t.Errorf("found %+v", found)
+	}
+}
+
+// Why heads take no requests is in the default views: by head in the list, by
+// number in the status and the doctor's words.
+func TestHeadsOutOfRotationAreNamed(t *testing.T) {
+	head := func(id, admin, health string) api.Head {
+		return api.Head{ID: id, Status: "active", AdminState: admin, Routable: admin == "enabled" && health == "fresh", Health: api.Health{State: health}}
+	}
+	heads := []api.Head{
+		head("a", "enabled", "fresh"), head("b", "enabled", "ejected"), head("c", "enabled", "stale"),
+		head("d", "draining", "fresh"), head("e", "maintenance", "stale"),
+	}
+	var list strings.Builder
+	if err := headTable(heads).write(&list, false); err != nil {
+		t.Fatal(err)
+	}
+	has(t, list.String(), "HEALTH   ROUTABLE", "ejected  no", "stale    no")
+
+	f := headsFinding(heads)
+	if f.State != warning || f.Detail != "5 heads, 1 takes requests; out of rotation: 1 ejected, 1 silent, 2 drained" || f.Fix == "" {
+		t.Errorf("%+v", f)
+	}
+	if f := headsFinding([]api.Head{heads[0], heads[3]}); f.State != fine {
+		t.Errorf("a head that an operator drained is no trouble: %+v", f)
+	}
+
+	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	for i := range heads {
+		s.add(&heads[i])
+	}
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "out of rotation: 1 ejected, 1 silent, 2 drained\n")
+}
+
+// A head whose requests fail, and which is not ejected for being the last, is no
+// head like the others.
+func TestFailingHeadsAreNamed(t *testing.T) {
+	failing := api.Head{ID: "a", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "failing", Reason: "errors in a row: 5"}}
+	fresh := api.Head{ID: "b", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "fresh"}}
+	var list strings.Builder
+	if err := headTable([]api.Head{failing, fresh}).write(&list, false); err != nil {
+		t.Fatal(err)
+	}
+	has(t, list.String(), "failing  yes", "fresh    yes")
+	f := headsFinding([]api.Head{failing, fresh})
+	if f.State != warning || f.Detail != "2 heads, 2 take requests; 1 of them fails its requests and is not ejected, since too few others are left" || f.Fix == "" {
+		t.Errorf("%+v", f)
+	}
+	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	for _, h := range []*api.Head{&failing, &failing, &fresh} {
+		s.add(h)
+	}
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "of which 3 take requests (3 active)", "2 of them fail their requests and are not ejected, since too few others are left\n")
+}

@@ -1,0 +1,348 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"headway/api"
+	"headway/client"
+	"headway/internal/access"
+	"headway/internal/app"
+	"headway/internal/audit"
+)
+
+func newKeys() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Make, list and revoke API keys",
+		Long: `Make, list and revoke API keys. With the first key, an administrator's, the
+service asks everybody for one. Without a service that runs, and without
+--server, keys are made in the files of --data-dir.`,
+		Args: cobra.NoArgs,
+	}
+	r := new(remote)
+	r.addFlags(cmd)
+	r.addConfigFlag(cmd)
+	cmd.AddCommand(newKeysCreate(r), newKeysList(r), newKeysRevoke(r))
+	return cmd
+}
+
+// keybook is where keys are kept: at a service, or in files that no service has
+// open.
+type keybook interface {
+	CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error)
+	ListKeys(ctx context.Context) ([]api.Key, error)
+	RevokeKey(ctx context.Context, id string) error
+}
+
+// withKeys does something with the keys.
+func (r *remote) withKeys(cmd *cobra.Command, do func(context.Context, keybook) error) error {
+	if err := r.useConfig(); err != nil {
+		return err
+	}
+	_, running, err := r.announced()
+	if err != nil {
+		return err
+	}
+	if r.server != "" || running || r.dataDir == "" {
+		return r.do(nil, func(c *client.Client) error { return do(cmd.Context(), remoteKeys{c}) })
+	}
+	c, err := r.settings()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "no service runs on %s: working on its files\n", c.DataDir)
+	id := "unknown"
+	if u, err := user.Current(); err == nil {
+		id = u.Username
+	}
+	return asOwner(func() error {
+		return app.OfflineKeys(cmd.Context(), c, func(ctx context.Context, keys *access.Keys) error {
+			ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "local", ID: id, Via: "cli"}})
+			return do(ctx, fileKeys{keys, id})
+		})
+	}, c.DataDir)
+}
+
+type remoteKeys struct{ *client.Client }
+
+func (k remoteKeys) ListKeys(ctx context.Context) ([]api.Key, error) {
+	return client.Collect(k.Keys(ctx), 0)
+}
+
+type fileKeys struct {
+	keys *access.Keys
+	user string
+}
+
+func (k fileKeys) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error) {
+	in := access.Request{Name: r.Name, Role: r.Role, Scopes: r.Scopes, Heads: r.Heads, Regions: r.Regions}
+	if r.ExpiresInSeconds != nil {
+		in.ExpiresIn = time.Duration(*r.ExpiresInSeconds) * time.Second
+	}
+	key, secret, err := k.keys.Create(ctx, &access.Principal{Type: "local", ID: k.user, Role: access.RoleAdmin}, in)
+	if err != nil {
+		return api.Key{}, offline(err)
+	}
+	out := shownKey(access.Listed{Key: key})
+	out.Secret = secret
+	return out, nil
+}
+
+func (k fileKeys) ListKeys(context.Context) ([]api.Key, error) {
+	var list []api.Key
+	for _, l := range k.keys.List() {
+		list = append(list, shownKey(l))
+	}
+	return list, nil
+}
+
+func (k fileKeys) RevokeKey(ctx context.Context, id string) error {
+	if err := k.keys.Revoke(ctx, id); err != nil {
+		return offline(fmt.Errorf("revoke key %s: %w", id, err))
+	}
+	return nil
+}
+
+// offline gives an error of the keys in files the exit code that the answer of a
+// service would have.
+func offline(err error) error {
+	code := exitRefused
+	switch {
+	case errors.Is(err, access.ErrKeyNotFound):
+		code = exitNotFound
+	case errors.Is(err, access.ErrLastAdmin):
+		code = exitConflict
+	case errors.Is(err, access.ErrStoreUnavailable), errors.Is(err, audit.ErrUnavailable):
+		code = exitUnavailable
+	}
+	return &codedError{code, err}
+}
+
+func shownKey(l access.Listed) api.Key {
+	k := api.Key{
+		ID: l.ID, Name: l.Name, Role: string(l.Role), Heads: l.Heads, Regions: l.Regions,
+		CreatedAt: l.CreatedAt, CreatedBy: l.CreatedBy,
+	}
+	for _, s := range l.Scopes {
+		k.Scopes = append(k.Scopes, string(s))
+	}
+	if !l.ExpiresAt.IsZero() {
+		k.ExpiresAt = &l.ExpiresAt
+	}
+	if !l.RevokedAt.IsZero() {
+		k.RevokedAt = &l.RevokedAt
+	}
+	return k
+}
+
+func newKeysCreate(r *remote) *cobra.Command {
+	var out output
+	var req api.KeyRequest
+	var expires time.Duration
+	var file string
+	cmd := &cobra.Command{
+		Use:   "create --role ROLE --name NAME",
+		Short: "Make a key; its secret is shown once",
+		Long: `Make a key. Its secret goes once, alone, to the file that --out names, which only
+you can read, or to standard output. It is stored nowhere else: of it only a hash
+is kept.
+
+  headway keys create --role admin --name me --out admin.key
+  headway keys create --role head --name rack-7 --head 'gpu-7-*' --in-region eu-west --out rack-7.key
+  headway keys create --role client --name chat --expires 2160h --out chat.key
+
+Roles: viewer reads; operator also manages heads and decides; admin also
+changes policy and keys; head registers and reports for the ids and regions
+that are named; client decides and uses /v1.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			if expires != 0 {
+				seconds := int64(expires / time.Second)
+				req.ExpiresInSeconds = &seconds
+			}
+			return withOwnFile(file, "name another file with --out, or move that one away if its key is not used any more", cmd.OutOrStdout(), func(w io.Writer) error {
+				return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+					key, err := book.CreateKey(ctx, req)
+					if err != nil {
+						return err
+					}
+					if out.structured() {
+						return out.write(w, key, nil)
+					}
+					shown := "this is the only time that it is shown:"
+					if file != "" {
+						shown = "it is in " + file
+					}
+					fmt.Fprintf(cmd.ErrOrStderr(), "made key %s of role %s; %s\n", seen(key.ID), seen(key.Role), shown)
+					_, err = fmt.Fprintln(w, seen(key.Secret))
+					return err
+				})
+			})
+		},
+	}
+	required(cmd, "role", "name")
+	out.addFlag(cmd)
+	f := cmd.Flags()
+	f.StringVar(&file, "out", "", "file to make for the secret, mode 0600, which must not exist; without one it goes to standard output")
+	f.StringVar(&req.Name, "name", "", "name, for people")
+	f.StringVar(&req.Role, "role", "", "viewer, operator, admin, head or client")
+	f.StringSliceVar(&req.Scopes, "scope", nil, "of what the role may do only this: read, operate, decide, head or admin; may be given several times")
+	f.StringSliceVar(&req.Heads, "head", nil, "of role head: an id that it may register, * stands for any characters; may be given several times")
+	f.StringSliceVar(&req.Regions, "in-region", nil, "of role head: a region that it may register in; may be given several times")
+	f.DurationVar(&expires, "expires", 0, "time until it ends, 1m to 87600h; without one it does not")
+	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"viewer", "operator", "admin", "head", "client"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// withOwnFile has f write to a new file that only its owner reads, or to w
+// without one. The file is there before anything else happens, so that no key is
+// made which has no place; it goes if f fails. taken says what helps if the file
+// exists.
+func withOwnFile(name, taken string, w io.Writer, f func(io.Writer) error) error {
+	if name == "" {
+		return f(w)
+	}
+	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w; %s", err, taken)
+	}
+	if err != nil {
+		return err
+	}
+	err = f(file)
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
+}
+
+func newKeysList(r *remote) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List keys, without their secrets",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+				keys, err := book.ListKeys(ctx)
+				if err != nil {
+					return err
+				}
+				return writeKeys(cmd.OutOrStdout(), &out, keys, time.Now())
+			})
+		},
+	}
+	out.addFlag(cmd)
+	return cmd
+}
+
+func writeKeys(w io.Writer, out *output, keys []api.Key, now time.Time) error {
+	t := &table{columns: []string{"ID", "NAME", "ROLE", "STATE", "LAST USED", "CREATED", "SCOPES", "HEADS", "REGIONS", "CREATED BY"}, wide: 6}
+	for i := range keys {
+		k := &keys[i]
+		state := "good"
+		switch {
+		case k.RevokedAt != nil:
+			state = "revoked " + ago(k.RevokedAt, now)
+		case k.ExpiresAt != nil && !now.Before(*k.ExpiresAt):
+			state = "expired " + ago(k.ExpiresAt, now)
+		case k.ExpiresAt != nil:
+			state = "good for " + short(k.ExpiresAt.Sub(now))
+		}
+		t.add(k.ID, k.Name, k.Role, state, ago(k.LastUsedAt, now), ago(&k.CreatedAt, now),
+			orDash(strings.Join(k.Scopes, ",")), orDash(strings.Join(k.Heads, ",")), orDash(strings.Join(k.Regions, ",")), k.CreatedBy)
+	}
+	return out.write(w, keys, t)
+}
+
+func newKeysRevoke(r *remote) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "revoke ID...",
+		Short: "End keys at once and for ever",
+		Long: `End keys at once and for ever. To revoke the last one opens the service on
+loopback again; that is asked about first, or wants --yes.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+				keys, err := book.ListKeys(ctx)
+				if err != nil {
+					return err
+				}
+				opens := noneLeft(keys, args)
+				if opens && !yes {
+					if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), "no key would be left, and "+openService); err != nil {
+						return err
+					}
+				}
+				err = each(cmd, "revoke", "key", args, func(id string) error {
+					if err := book.RevokeKey(ctx, id); err != nil {
+						return err
+					}
+					_, err := fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked\n", seen(id))
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				if opens {
+					fmt.Fprintln(cmd.ErrOrStderr(), "no key is left, and "+openService)
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "revoke the last key without a question")
+	return cmd
+}
+
+const openService = "without one whoever reaches the service by loopback may do everything (unless oidc.issuer or access.certificates say who may), and others nothing"
+
+// noneLeft reports whether there are keys that were not revoked, and none of
+// them is left without those with the ids.
+func noneLeft(keys []api.Key, ids []string) bool {
+	before := 0
+	for i := range keys {
+		if keys[i].RevokedAt != nil {
+			continue
+		}
+		if before++; !slices.Contains(ids, keys[i].ID) {
+			return false
+		}
+	}
+	return before > 0
+}
+
+// confirm asks whoever is at the terminal. Without one it takes nothing for yes.
+func confirm(in io.Reader, out io.Writer, what string) error {
+	if !isTerminal(in) {
+		return usageError(fmt.Errorf("%s; say --yes if that is wanted", what))
+	}
+	fmt.Fprintf(out, "%s. Do it? [y/N] ", what)
+	answer, err := bufio.NewReader(in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errors.New("nothing was done")
+	}
+	return nil
+}

@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"headway/grafana"
+	"headway/internal/config"
+	"headway/prometheus"
+)
+
+func newMonitoring() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "monitoring",
+		Short: "Write the files for a Prometheus and a Grafana of your own",
+		Args:  cobra.NoArgs,
+	}
+	cmd.AddCommand(newMonitoringExport())
+	return cmd
+}
+
+func newMonitoringExport() *cobra.Command {
+	var external string
+	var targets []string
+	cmd := &cobra.Command{
+		Use:   "export DIR",
+		Short: "Write scrape configuration, rules and dashboards into a directory",
+		Long: `Write prometheus/ (scrape configuration and rules) and grafana/ (dashboards and
+their provisioning) into a directory, as they stand in the repository, with links
+to the service at --external-url. Files that are there are replaced.
+
+  headway monitoring export monitoring --external-url https://gateway.example/headway --target 10.0.0.1:8080`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := config.Load(nil, append(os.Environ(), config.EnvExternalURL+"="+external), os.ReadFile)
+			if err != nil {
+				return usageError(err)
+			}
+			if c.External == "" {
+				return usageError(fmt.Errorf("--external-url is missing. Usage: %s", cmd.UseLine()))
+			}
+			for _, t := range targets {
+				if _, port, err := net.SplitHostPort(t); err != nil || port == "" || strings.ContainsAny(t, "'\"{}# \t\n") {
+					return usageError(fmt.Errorf("--target %q: want HOST:PORT", t))
+				}
+			}
+			return exportMonitoring(cmd, args[0], strings.TrimSuffix(c.External, "/"), targets)
+		},
+	}
+	cmd.Flags().StringVar(&external, "external-url", os.Getenv(config.EnvExternalURL), "URL that people reach the service by ("+config.EnvExternalURL+")")
+	cmd.Flags().StringSliceVar(&targets, "target", []string{"localhost:8080"}, "HOST:PORT that Prometheus scrapes; may be given several times")
+	return cmd
+}
+
+func exportMonitoring(cmd *cobra.Command, dir, external string, targets []string) error {
+	files := map[string][]byte{
+		"prometheus/rules/routing-service.rules.yml": prometheus.RulesFor(external),
+		"prometheus/prometheus.yml":                  prometheus.ConfigFor(quoted(targets)),
+	}
+	from := grafana.FilesFor(external)
+	err := fs.WalkDir(from, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		files["grafana/"+name], err = fs.ReadFile(from, name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for name, content := range files {
+		name = filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil { //nolint:gosec // other users' services read them
+			return err
+		}
+		if err := os.WriteFile(name, content, 0o644); err != nil { //nolint:gosec // other users' services read them
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s in %s, with links to %s\n", counted(len(files), "file"), seen(dir), seen(external))
+	return err
+}
+
+// quoted are the items of a list in YAML; an IPv6 address needs the quotes.
+func quoted(targets []string) string {
+	out := make([]string, len(targets))
+	for i, t := range targets {
+		if out[i] = t; strings.HasPrefix(t, "[") {
+			out[i] = "'" + t + "'"
+		}
+	}
+	return strings.Join(out, ", ")
+}

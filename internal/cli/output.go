@@ -1,0 +1,230 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"headway/internal/audit"
+)
+
+// The formats of output.
+var formats = []string{"table", "wide", "json", "yaml"}
+
+// output writes what a command found, as the user wants it.
+type output struct {
+	format string
+	json   bool // --json: the format is json
+	cmd    *cobra.Command
+}
+
+func (o *output) addFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.format, "output", "o", "table", "format: "+strings.Join(formats, ", "))
+	cmd.Flags().BoolVar(&o.json, "json", false, "the same as --output json")
+	o.cmd = cmd
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func (o *output) check() error {
+	if o.json {
+		if o.format != "json" && o.cmd.Flags().Changed("output") {
+			return usageError(fmt.Errorf("--json and -o %s: want one of them", o.format))
+		}
+		o.format = "json"
+	}
+	if !slices.Contains(formats, o.format) {
+		return usageError(fmt.Errorf("-o %q: want one of %s", o.format, strings.Join(formats, ", ")))
+	}
+	return nil
+}
+
+// structured reports whether the output is for programs.
+func (o *output) structured() bool { return o.format == "json" || o.format == "yaml" }
+
+// write writes v as it is asked for; t is its table.
+func (o *output) write(w io.Writer, v any, t *table) error {
+	if list := reflect.ValueOf(v); list.Kind() == reflect.Slice && list.IsNil() {
+		v = []any{} // programs want a list that is empty, not none
+	}
+	switch o.format {
+	case "json":
+		return writeJSON(w, v, "  ")
+	case "yaml":
+		return writeYAML(w, v)
+	}
+	return t.write(w, o.format == "wide")
+}
+
+func writeJSON(w io.Writer, v any, indent string) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, visibly(text.String(), isLayout, escapeJSON))
+	return err
+}
+
+// writeYAML writes v under the names that its JSON has.
+func writeYAML(w io.Writer, v any) error {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	var node yaml.Node
+	// JSON is YAML but for characters that break a line there.
+	if err := yaml.Unmarshal([]byte(visibly(string(raw), isLayout, escapeYAML)), &node); err != nil {
+		return err
+	}
+	plain(&node)
+	var text bytes.Buffer
+	e := yaml.NewEncoder(&text)
+	e.SetIndent(2)
+	if err := errors.Join(e.Encode(&node), e.Close()); err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, visibly(text.String(), isLayout, escapeYAML))
+	return err
+}
+
+// What others have named may hold characters that move the cursor or turn the
+// text around. They are written as escapes; in JSON and YAML they mean the same.
+
+// visibly returns text with its hidden characters escaped, except for the layout.
+func visibly(text string, layout func(rune) bool, escape func([]byte, rune) []byte) string {
+	hidden := func(r rune) bool { return audit.Hidden(r) && !layout(r) }
+	if !strings.ContainsFunc(text, hidden) {
+		return text
+	}
+	out := make([]byte, 0, len(text)+16)
+	for _, r := range text {
+		if hidden(r) {
+			out = escape(out, r)
+		} else {
+			out = utf8.AppendRune(out, r)
+		}
+	}
+	return string(out)
+}
+
+// seen is one line of text that somebody else has written, for people.
+func seen(text string) string {
+	return visibly(strings.ToValidUTF8(text, "\ufffd"), isNoLayout, escapeJSON)
+}
+
+// seenLines is text of several lines that somebody else has written, for people.
+func seenLines(text string) string {
+	return visibly(strings.ToValidUTF8(text, "\ufffd"), isLayout, escapeJSON)
+}
+
+// forReading is w or, where a person reads it, one that shows hidden characters.
+func forReading(w io.Writer) io.Writer {
+	if isTerminal(w) {
+		return &shownWriter{w: w}
+	}
+	return w
+}
+
+// shownWriter escapes hidden characters as JSON has it.
+type shownWriter struct {
+	w    io.Writer
+	part []byte // of a character whose rest is to come
+}
+
+func (s *shownWriter) Write(b []byte) (int, error) {
+	text := append(s.part, b...)
+	whole := len(text)
+	for back := 1; back < utf8.UTFMax && back <= len(text); back++ {
+		if at := len(text) - back; utf8.RuneStart(text[at]) {
+			if !utf8.FullRune(text[at:]) {
+				whole = at
+			}
+			break
+		}
+	}
+	s.part = append([]byte(nil), text[whole:]...)
+	if _, err := io.WriteString(s.w, seenLines(string(text[:whole]))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func isLayout(r rune) bool { return r == '\n' || r == '\t' }
+
+func isNoLayout(rune) bool { return false }
+
+func escapeJSON(b []byte, r rune) []byte {
+	if high, low := utf16.EncodeRune(r); high != utf8.RuneError {
+		return fmt.Appendf(b, `\u%04x\u%04x`, high, low)
+	}
+	return fmt.Appendf(b, `\u%04x`, r)
+}
+
+func escapeYAML(b []byte, r rune) []byte { return fmt.Appendf(b, `\U%08x`, r) }
+
+// plain takes the JSON style off, so that it is written as people write YAML.
+func plain(n *yaml.Node) {
+	n.Style = 0
+	if strings.ContainsFunc(n.Value, func(r rune) bool { return audit.Hidden(r) && !isLayout(r) }) {
+		n.Style = yaml.DoubleQuotedStyle // the only one that has escapes
+	}
+	for _, c := range n.Content {
+		plain(c)
+	}
+}
+
+// ago is how long ago a time was, in its largest unit.
+func ago(t *time.Time, now time.Time) string {
+	if t == nil || t.IsZero() {
+		return "-"
+	}
+	return short(now.Sub(*t)) + " ago"
+}
+
+func short(d time.Duration) string {
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if d >= u.unit {
+			return fmt.Sprintf("%d%s", d/u.unit, u.name)
+		}
+	}
+	return "0s"
+}
+
+// counted is a number of things, such as "1 place" or "2 places".
+func counted[N int | uint64](n N, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprint(n, " ", thing)
+}
+
+// agree is a number and what is said of so many.
+func agree[N int | uint64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprint(n, " ", many)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"strconv"
+	"syscall"
+)
+
+// asOwner has f work as the owner of the first of the directories that is there,
+// if we are root and that is another. What f makes belongs to the user of the
+// service then, whatever it is, and no link that this user has laid leads root
+// anywhere. Whoever is not root works as who they are.
+func asOwner(f func() error, dirs ...string) error {
+	if os.Geteuid() != 0 {
+		return f()
+	}
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		owner, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || owner.Uid == 0 {
+			break
+		}
+		back, err := become(int(owner.Uid), int(owner.Gid))
+		if err != nil {
+			return fmt.Errorf("become user %d, who owns %s: %w; run this as that user, as with runuser -u", owner.Uid, dir, err)
+		}
+		err = f()
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("as user %d, who owns %s: %w", owner.Uid, dir, err)
+		}
+		return errors.Join(err, back())
+	}
+	return f()
+}
+
+// become changes the effective user of the process until back is called. The
+// groups are those of the user, as for a service; gid stands in for the group of
+// one that has no name.
+func become(uid, gid int) (back func() error, err error) {
+	before, err := os.Getgroups()
+	if err != nil {
+		return nil, err
+	}
+	own := os.Getegid()
+	back = func() error {
+		return errors.Join(syscall.Setreuid(-1, 0), syscall.Setregid(-1, own), syscall.Setgroups(before))
+	}
+	groups := []int{gid}
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		gid, groups = groupsOf(u, gid)
+	}
+	err = syscall.Setgroups(groups)
+	if err == nil {
+		err = syscall.Setregid(-1, gid)
+	}
+	if err == nil {
+		err = syscall.Setreuid(-1, uid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, back())
+	}
+	return back, nil
+}
+
+func groupsOf(u *user.User, gid int) (primary int, all []int) {
+	if n, err := strconv.Atoi(u.Gid); err == nil {
+		gid = n
+	}
+	all = []int{gid}
+	names, _ := u.GroupIds() // without them the primary one remains
+	for _, name := range names {
+		if n, err := strconv.Atoi(name); err == nil {
+			all = append(all, n)
+		}
+	}
+	return gid, all
+}

@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"headway/client"
+)
+
+func newQueue() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "queue",
+		Short: "Look after commands of the message queue that could not be carried out",
+		Long: `Look after dead letters: commands of the message queue, such as outcomes of
+decisions, that could not be carried out. Each says why. See docs/queue.md.`,
+		Args: cobra.NoArgs,
+	}
+	r := new(remote)
+	r.addFlags(cmd)
+	cmd.AddCommand(newQueueList(r), newQueuePeek(r),
+		newQueueEach(r, "retry", "Put dead letters back into the queue", (*client.Client).RetryDeadLetter),
+		newQueueEach(r, "purge", "Forget dead letters", (*client.Client).PurgeDeadLetter))
+	return cmd
+}
+
+func newQueueList(r *remote) *cobra.Command {
+	var out output
+	var most int
+	cmd := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "List dead letters, oldest first",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return r.do(&out, func(c *client.Client) error {
+				letters, err := client.Collect(c.DeadLetters(cmd.Context()), most)
+				if err != nil {
+					return err
+				}
+				t := &table{columns: []string{"NUMBER", "AGE", "QUEUE", "DELIVERIES", "CODE", "REASON", "BYTES", "MESSAGE ID"}, wide: 6}
+				now := time.Now()
+				for _, l := range letters {
+					t.add(strconv.FormatUint(l.Number, 10), ago(&l.Time, now), l.Queue, strconv.FormatUint(l.Deliveries, 10), l.Code, l.Reason,
+						strconv.Itoa(l.Bytes), orDash(l.MessageID))
+				}
+				return out.write(cmd.OutOrStdout(), letters, t)
+			})
+		},
+	}
+	cmd.Flags().IntVar(&most, "limit", 1000, "list at most so many")
+	out.addFlag(cmd)
+	return cmd
+}
+
+func newQueuePeek(r *remote) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "peek NUMBER",
+		Short: "Show one dead letter with its body",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			number, err := letterNumber(args[0])
+			if err != nil {
+				return err
+			}
+			return r.do(&out, func(c *client.Client) error {
+				l, err := c.DeadLetter(cmd.Context(), number)
+				if err != nil {
+					return err
+				}
+				t := &table{columns: []string{"FIELD", "VALUE"}, bare: true}
+				t.add("number", args[0])
+				t.add("given up", l.Time.Local().Format(time.RFC3339))
+				t.add("subject", l.Subject)
+				t.add("deliveries", strconv.FormatUint(l.Deliveries, 10))
+				t.add("code", l.Code)
+				t.add("reason", l.Reason)
+				t.add("message id", orDash(l.MessageID))
+				t.add("body", fmt.Sprintf("%q", l.Body))
+				return out.write(cmd.OutOrStdout(), l, t)
+			})
+		},
+	}
+	out.addFlag(cmd)
+	return cmd
+}
+
+// newQueueEach is a command that does something with each dead letter that is
+// named.
+func newQueueEach(r *remote, use, short string, do func(*client.Client, context.Context, uint64) error) *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   use + " NUMBER... | --all",
+		Short: short,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if all == (len(args) > 0) {
+				return usageError(errors.New("name the numbers of dead letters, or say --all"))
+			}
+			var numbers []uint64
+			for _, arg := range args {
+				n, err := letterNumber(arg)
+				if err != nil {
+					return err
+				}
+				numbers = append(numbers, n)
+			}
+			return r.do(nil, func(c *client.Client) error {
+				if all {
+					for l, err := range c.DeadLetters(cmd.Context()) {
+						if err != nil {
+							return err
+						}
+						numbers = append(numbers, l.Number)
+					}
+				}
+				if err := each(cmd, use, "dead letter", numbers, func(n uint64) error { return do(c, cmd.Context(), n) }); err != nil {
+					return err
+				}
+				_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d dead letters\n", use, len(numbers))
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "all that there are")
+	return cmd
+}
+
+func letterNumber(text string) (uint64, error) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n == 0 {
+		return 0, usageError(fmt.Errorf("%q: want the number of a dead letter, as headway queue ls shows it", text))
+	}
+	return n, nil
+}

@@ -1,0 +1,185 @@
+// Package cli is the command line of Headway: its commands, one file each.
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"headway/client"
+	"headway/internal/config"
+)
+
+// Build says what the program was built from.
+type Build struct{ Version, Commit string }
+
+// Exit codes, the same for every command.
+const (
+	exitOK          = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitRefused     = 4 // by the service: no key, not allowed, or invalid
+	exitConflict    = 5 // with what others did meanwhile
+	exitUnavailable = 6 // no service, or none that can do it now
+	exitDifferent   = 7 // a comparison found differences
+	exitDamage      = 8 // a verification found damage
+)
+
+// codedError is an error that has an exit code of its own.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+func usageError(err error) error { return &codedError{exitUsage, err} }
+
+// Run runs the command line args until ctx ends, and returns the exit code.
+func Run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) int {
+	root := newRoot(b)
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	strict(root)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintln(stderr, "headway:", seenLines(config.Scrub(err.Error())))
+	if help := connectionHelp(err); help != "" {
+		fmt.Fprintln(stderr, help)
+	}
+	code := codeOf(err)
+	if code == exitUsage {
+		fmt.Fprintln(stderr, "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one.")
+	}
+	return code
+}
+
+// connectionHelp says what helps where no connection to a service comes about.
+func connectionHelp(err error) string {
+	if !errors.Is(err, client.ErrUnavailable) {
+		return ""
+	}
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	_, otherName := errors.AsType[x509.HostnameError](err)
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "Nothing listens there: start the service with 'headway serve', or name another with --server."
+	case unknown:
+		return "The certificate is signed by an authority that this machine does not know: name its certificate with --ca-file."
+	case otherName:
+		return "The certificate is for other names: use one of them with --server, or make one for this name ('headway tls init --host NAME')."
+	case noTLS, strings.Contains(err.Error(), http.ErrSchemeMismatch.Error()):
+		return "What listens there does not speak TLS: use http:// if it is the service."
+	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "malformed HTTP"),
+		strings.Contains(err.Error(), "readLoopPeekFailLocked"): // net/http's, of a server that speaks first
+		return "What listens there does not answer as a service does: is it another port that is meant?"
+	}
+	return ""
+}
+
+// codeOf is the exit code of an error.
+func codeOf(err error) int {
+	if coded, ok := errors.AsType[*codedError](err); ok {
+		return coded.code
+	}
+	return exitOf(err)
+}
+
+// exitOf is the exit code of what a service answered.
+func exitOf(err error) int {
+	for _, e := range []struct {
+		is   error
+		code int
+	}{
+		{client.ErrNotFound, exitNotFound},
+		{client.ErrUnauthorized, exitRefused},
+		{client.ErrForbidden, exitRefused},
+		{client.ErrInvalid, exitRefused},
+		{client.ErrTooLarge, exitRefused},
+		{client.ErrConflict, exitConflict},
+		{client.ErrUnavailable, exitUnavailable},
+		{client.ErrRateLimited, exitUnavailable},
+		{client.ErrNoHead, exitUnavailable},
+	} {
+		if errors.Is(err, e.is) {
+			return e.code
+		}
+	}
+	return exitError
+}
+
+func newRoot(b Build) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "headway",
+		Short: "Place requests on a fleet of AI model servers",
+		Long: `Headway places requests on a fleet of AI model servers.
+
+Heads (inference servers) register themselves and report their load; callers
+ask which head to take and get a decision. Start with:
+
+  headway serve     the service, on 127.0.0.1:8080
+  headway demo      a small fleet beside it, and traffic
+  headway status    how it is
+
+The commands that ask a service find the one of this machine, and its
+credential, by themselves; --server names another.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not found; 4 refused; 5 in
+conflict with another change; 6 unavailable; 7 differences found; 8 damage
+found.`,
+		Version:       b.line(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetVersionTemplate("headway {{.Version}}\n")
+	root.AddCommand(newServe(b), newDemo(), newStatus(), newDoctor(), newHeads(), newWatch(), newDecide(), newPolicy(), newKeys(), newAudit(), newQueue(), newState(), newMonitoring(), newTLS(), newConfig(), newMan(b), newVersion(b))
+	return root
+}
+
+func (b Build) line() string {
+	return fmt.Sprintf("%s (commit %s, %s, %s/%s)", b.Version, b.Commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// built is the version as it is printed.
+type built struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func newVersion(b Build) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version, the commit and the toolchain",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := out.check(); err != nil {
+				return err
+			}
+			if out.structured() {
+				return out.write(cmd.OutOrStdout(), built{b.Version, b.Commit, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, nil)
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "headway %s\n", b.line())
+			return err
+		},
+	}
+	out.addFlag(cmd)
+	return cmd
+}

@@ -1,0 +1,95 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"headway/internal/app"
+	"headway/internal/config"
+)
+
+func newServe(b Build) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the service",
+		Long: `Run the service. Without any flag it listens on 127.0.0.1:8080 and keeps its
+state in ./data.
+
+Settings come from flags, then HEADWAY_* variables, then the file that --config
+names, then defaults; 'headway config print' shows them with where each comes
+from. SIGTERM and Ctrl-C stop it without losing work in flight, SIGHUP reads the
+policy file again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(cmd.Flags(), os.Environ(), os.ReadFile)
+			if err != nil {
+				return usageError(err)
+			}
+			log := newLogger(cmd.ErrOrStderr(), c)
+			a, err := app.New(cmd.Context(), app.Options{Config: c, Version: b.Version, Commit: b.Commit, Log: log})
+			if err != nil {
+				return err
+			}
+			stop := reloadOnHangup(cmd.Context(), a, log)
+			defer stop()
+			return a.Run(cmd.Context())
+		},
+	}
+	config.AddFlags(cmd.Flags())
+	return cmd
+}
+
+func newLogger(w io.Writer, c config.Config) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Log.Level)) // checked by config.Load
+	options := &slog.HandlerOptions{Level: level}
+	if c.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// reloadOnHangup reloads on SIGHUP until the returned function is called.
+func reloadOnHangup(ctx context.Context, a *app.App, log *slog.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range hangups {
+			if err := a.Reload(ctx); err != nil {
+				log.Error("reload failed; the policy in force is unchanged", "error", err)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		<-done
+	}
+}
+
+func newConfig() *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Show the configuration", Args: cobra.NoArgs}
+	show := &cobra.Command{
+		Use:   "print",
+		Short: "Print the effective configuration and where each value comes from",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := config.Load(cmd.Flags(), os.Environ(), os.ReadFile)
+			if err != nil {
+				return usageError(err)
+			}
+			return c.Print(cmd.OutOrStdout(), true)
+		},
+	}
+	config.AddFlags(show.Flags())
+	cmd.AddCommand(show)
+	return cmd
+}

@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"headway/internal/pki"
+)
+
+func newTLS() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tls",
+		Short: "Make certificates for a first installation",
+		Long: `Make certificates for a first installation: a small authority in a directory,
+a certificate of it for the service and, if wanted, for clients. Whoever has
+certificates already needs none of this: name their files with --tls-cert-file,
+--tls-key-file and --tls-client-ca-file.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.AddCommand(newTLSInit(), newTLSClient())
+	return cmd
+}
+
+const defaultTLSDir = "./data/tls"
+
+func newTLSInit() *cobra.Command {
+	var dir string
+	var hosts []string
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make an authority and a certificate for the service",
+		Long: `Make an authority, unless the directory has one, and a certificate for the
+service, which is for the names that --host gives or else for localhost and this
+machine's name. Files are never overwritten: for a certificate with other names,
+move server.pem and server-key.pem away and run it again. The authority stays, so
+clients need nothing new.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir = filepath.Clean(dir)
+			cert, key := filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
+			err := asOwner(func() error {
+				authority, created, err := pki.OpenAuthority(dir, time.Now())
+				if err != nil {
+					return err
+				}
+				if created {
+					fmt.Fprintf(cmd.ErrOrStderr(), "made an authority; clients need its certificate: %s\n", filepath.Join(dir, pki.CACertFile))
+				}
+				return authority.Server(hosts, cert, key)
+			}, dir, filepath.Dir(dir))
+			if errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%w; for a certificate with other names move %s and %s away and run this again: the authority stays, and clients need nothing new", err, cert, key)
+			}
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "--tls-cert-file %s --tls-key-file %s\n", cert, key)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", defaultTLSDir, "directory of the authority; it is made if it is missing")
+	cmd.Flags().StringSliceVar(&hosts, "host", defaultHosts(), "names and addresses that the service is reached by")
+	return cmd
+}
+
+// defaultHosts are this machine's names for itself.
+func defaultHosts() []string {
+	hosts := []string{"localhost", "127.0.0.1", "::1"}
+	if name, err := os.Hostname(); err == nil && name != "localhost" {
+		hosts = append(hosts, name)
+	}
+	return hosts
+}
+
+func newTLSClient() *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "client NAME",
+		Short: "Make a certificate for a head or an operator",
+		Long: `Make a certificate for a head or an operator, signed by the authority that
+'headway tls init' made. NAME becomes its common name and, if it is one, its
+URI; access.certificates says what NAME may do.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Stat(filepath.Join(dir, pki.CACertFile)); err != nil {
+				return fmt.Errorf("there is no authority in %s: make one with 'headway tls init'", dir)
+			}
+			authority, _, err := pki.OpenAuthority(dir, time.Now())
+			if err != nil {
+				return err
+			}
+			file := clientFile(args[0])
+			cert, key := filepath.Join(dir, file+".pem"), filepath.Join(dir, file+"-key.pem")
+			if err := authority.Client(args[0], cert, key); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", cert, key)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "dir", defaultTLSDir, "directory of the authority")
+	return cmd
+}
+
+// clientFile is a file name made of a client's name.
+func clientFile(name string) string {
+	safe := []byte("client-" + name)
+	for i, c := range safe {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' && c != '.' {
+			safe[i] = '_'
+		}
+	}
+	return string(safe)
+}

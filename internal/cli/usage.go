@@ -1,0 +1,213 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"headway/internal/typo"
+)
+
+// strict makes wrong use of any command an error that says what was probably
+// meant: a script whose command does nothing must not go on.
+func strict(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	root.SetFlagErrorFunc(unknownFlag)
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "help" {
+			cmd.Args = helpTopic
+		}
+	}
+	strictArgs(root)
+	cobra.AddTemplateFunc("plainFlags", plainFlags)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsages | plainFlags"))
+}
+
+func strictArgs(cmd *cobra.Command) {
+	if cmd.HasSubCommands() {
+		cmd.Args = noSuchCommand
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	}
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usageError(fmt.Errorf("%w%s", err, wanted(c, len(args))))
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		strictArgs(sub)
+	}
+}
+
+// required makes it wrong usage to leave one of the flags out, or empty.
+func required(cmd *cobra.Command, flags ...string) {
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		for _, name := range flags {
+			if v := cmd.Flags().Lookup(name).Value.String(); v == "" || v == "[]" {
+				return usageError(fmt.Errorf("--%s is missing. Usage: %s", name, cmd.UseLine()))
+			}
+		}
+		return nil
+	}
+}
+
+// exampleArgs are arguments as they might be, by group and name in the usage.
+var exampleArgs = map[string]string{
+	"heads ID": "gpu-7", "keys ID": "0123456789ab", "policy FILE": "policy.yaml", "policy REVISION": "3",
+	"queue NUMBER": "4", "state FILE": "state.json", "tls NAME": "rack-7", "headway DIR": "man", "monitoring DIR": "monitoring",
+}
+
+// wanted is "; ARGUMENT is missing" or the like, with how the command is used; ""
+// where that does not depend on arguments.
+func wanted(cmd *cobra.Command, given int) string {
+	if cmd.HasSubCommands() || cmd.Name() == "help" {
+		return ""
+	}
+	var names []string
+	_, use, _ := strings.Cut(cmd.Use, " ")
+	for _, word := range strings.Fields(use) {
+		if strings.HasPrefix(word, "-") {
+			break
+		}
+		names = append(names, strings.TrimSuffix(word, "..."))
+	}
+	said := ""
+	if given < len(names) {
+		said = "; " + names[given] + " is missing"
+	}
+	said += ". Usage: " + cmd.UseLine()
+	for line := range strings.Lines(cmd.Long) {
+		if example := strings.TrimSpace(line); strings.HasPrefix(line, "  ") && strings.HasPrefix(example, cmd.CommandPath()+" ") {
+			return said + "\nFor example: " + example
+		}
+	}
+	if len(names) == 0 || strings.Contains(use, "--") {
+		return said
+	}
+	value := exampleArgs[cmd.Parent().Name()+" "+strings.Trim(names[0], "[]")]
+	return said + "\nFor example: " + cmd.CommandPath() + " " + value
+}
+
+// plainFlags shows flags without the values of those that the name alone turns on.
+func plainFlags(usages string) string {
+	const values = "[=true|false]"
+	return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
+}
+
+// noSuchCommand refuses whatever stands where a command of a group should.
+func noSuchCommand(group *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var known []string
+	for _, sub := range group.Commands() {
+		if !sub.Hidden {
+			known = append(append(known, sub.Name()), sub.Aliases...)
+		}
+	}
+	hint := didYouMean("", args[0], known)
+	if hint == "" {
+		hint = sameVerb(args[0], known)
+	}
+	if hint == "" && group.HasParent() {
+		hint = "; it has " + strings.Join(known, ", ")
+	}
+	return fmt.Errorf("unknown command %q of %q%s", args[0], group.CommandPath(), hint)
+}
+
+// verbs are names that other command lines have for the same.
+var verbs = [][]string{
+	{"get", "show", "describe", "view", "cat", "inspect", "print", "peek", "read"},
+	{"list", "ls", "all", "search", "find", "query", "history", "revisions", "versions", "log", "logs"},
+	{"create", "add", "new", "make", "issue", "register", "join", "init", "generate"},
+	{"remove", "rm", "delete", "del", "destroy", "deregister", "unregister", "revoke", "purge", "drop"},
+	{"apply", "set", "put", "update", "edit", "replace", "load"},
+	{"check", "validate", "verify", "lint", "test", "fsck"},
+	{"restore", "rollback", "undo", "revert", "reset"},
+	{"drain", "cordon", "disable"},
+	{"undrain", "uncordon", "enable", "resume"},
+	{"reinstate", "uneject", "unban"},
+	{"tail", "follow", "watch", "events", "stream"},
+	{"export", "backup", "dump", "save"},
+	{"import", "recover"},
+	{"retry", "requeue", "replay"},
+	{"diff", "compare"},
+	{"serve", "start", "run", "up", "daemon", "server"},
+	{"heads", "head", "nodes", "servers", "backends", "fleet"},
+	{"decide", "route", "decision", "decisions", "pick", "choose"},
+	{"keys", "key", "tokens", "token", "users", "credentials"},
+	{"policy", "policies", "strategy", "strategies", "rules"},
+	{"audit", "trail"},
+	{"status", "health", "info", "top"},
+	{"tls", "certs", "certificates", "pki"},
+}
+
+// sameVerb is "; did you mean X?" with the known name that means the same, "" if
+// there is none.
+func sameVerb(name string, known []string) string {
+	for _, same := range verbs {
+		if !slices.Contains(same, strings.ToLower(name)) {
+			continue
+		}
+		for _, v := range same {
+			if slices.Contains(known, v) {
+				return fmt.Sprintf("; did you mean %s?", v)
+			}
+		}
+	}
+	return ""
+}
+
+func helpTopic(help *cobra.Command, args []string) error {
+	found, rest, err := help.Root().Find(args)
+	if err == nil && found.HasSubCommands() {
+		err = noSuchCommand(found, rest)
+	}
+	return err
+}
+
+// unknownFlag is the error of flags that cannot be read.
+func unknownFlag(cmd *cobra.Command, err error) error {
+	if words := cmd.Flags().Args(); len(words) > 0 && cmd.HasSubCommands() {
+		return usageError(noSuchCommand(cmd, words)) // whose flag it would have been
+	}
+	if missing, ok := errors.AsType[*pflag.NotExistError](err); ok && missing.GetSpecifiedShortnames() == "" {
+		var known []string
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				known = append(known, f.Name)
+			}
+		})
+		err = fmt.Errorf("%w%s", err, didYouMean("--", missing.GetSpecifiedName(), known))
+	}
+	return usageError(err)
+}
+
+// didYouMean is "; did you mean X?" with the only known name that begins so, or
+// else with the nearest, and "" without one.
+func didYouMean(prefix, name string, known []string) string {
+	meant := ""
+	for _, k := range known {
+		if name != "" && strings.HasPrefix(k, name) {
+			if meant != "" {
+				meant = ""
+				break
+			}
+			meant = k
+		}
+	}
+	if meant == "" {
+		meant = typo.Nearest(name, known)
+	}
+	if meant == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s%s?", prefix, meant)
+}
