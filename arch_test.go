@@ -63,7 +63,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/routing", "internal/typo"},
+		ours:   []string{"api", "client", "internal/app", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/routing", "internal/strict"},
 		others: []string{cobra, pflag, lipgloss, xterm, yaml},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
@@ -75,19 +75,19 @@ var rooms = map[string]room{
 	"client": {ours: []string{"api"}, others: []string{websocket}},
 
 	"internal/app":      {ours: anyOfOurs, others: []string{metrics}},
-	"internal/typo":     {},
+	"internal/strict":   {},
 	"internal/address":  {},
 	"internal/outbound": {ours: []string{"internal/address"}},
-	"internal/config":   {ours: []string{"internal/typo"}, others: []string{pflag, yaml}},
+	"internal/config":   {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},
 	"internal/event":    {others: []string{metrics}},
 	"internal/audit":    {},
-	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/outbound", "internal/typo"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
+	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/outbound", "internal/strict"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
 	"internal/calls": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
 		others: []string{json},
 	},
 	"internal/live": {
-		ours:   []string{"api", "internal/access", "internal/calls", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/calls", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
 		others: []string{metrics, json, websocket},
 	},
 	"internal/mixin":          {others: []string{yaml}},
@@ -95,11 +95,11 @@ var rooms = map[string]room{
 	"prometheus":              {},
 	"grafana":                 {},
 	"internal/fleet": {
-		ours:   []string{"internal/address", "internal/event", "internal/audit"},
+		ours:   []string{"internal/address", "internal/event", "internal/audit", "internal/strict"},
 		others: []string{metrics, json},
 	},
 	"internal/routing": {
-		ours:   []string{"internal/event", "internal/audit", "internal/fleet", "internal/typo"},
+		ours:   []string{"internal/event", "internal/audit", "internal/fleet", "internal/strict"},
 		others: []string{metrics, model, json, yaml},
 	},
 	"internal/probe": {ours: []string{"internal/fleet"}, others: []string{metrics}},
@@ -108,7 +108,7 @@ var rooms = map[string]room{
 		others: []string{metrics, json},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/live", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/live", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
 		others: []string{metrics, json, yaml, websocket},
 	},
 	"internal/boltstore": {
@@ -120,17 +120,17 @@ var rooms = map[string]room{
 		others: []string{nats, metrics},
 	},
 	"internal/natsmq": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/event", "internal/fleet", "internal/routing"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
 		others: []string{nats, natsd, metrics, json},
 	},
-	"internal/webhook":    {ours: []string{"api", "internal/address", "internal/calls", "internal/event", "internal/outbound", "internal/typo"}, others: []string{metrics, json, yaml}},
+	"internal/webhook":    {ours: []string{"api", "internal/address", "internal/calls", "internal/event", "internal/outbound", "internal/strict"}, others: []string{metrics, json, yaml}},
 	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis}},
 	"internal/console":    {},
 	"internal/monitor":    {ours: []string{"internal/outbound"}, others: []string{metrics, model, common, prom}},
 	"internal/pki":        {others: []string{acme}},
 	"internal/freeport":   {},
 	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{rapid}},
-	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{metrics}},
+	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing", "internal/strict"}, others: []string{metrics}},
 	"internal/mockhead":   {ours: []string{"api", "client"}, others: []string{json, metrics, xnet}},
 	"internal/demo": {
 		ours:   []string{"api", "client", "internal/mockhead"},

@@ -23,6 +23,7 @@ import (
 
 	"headway/internal/access"
 	"headway/internal/audit"
+	"headway/internal/strict"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -353,7 +354,7 @@ func TestKeysThatAreNotMade(t *testing.T) {
 		"/expires_in_seconds": with(func(r *access.Request) { r.ExpiresIn = time.Second }),
 	} {
 		_, secret, err := d.keys.Create(t.Context(), owner, r)
-		invalid, ok := errors.AsType[*access.InvalidError](err)
+		invalid, ok := errors.AsType[*strict.InvalidError](err)
 		if !ok || secret != "" || invalid.Faults[0].Pointer != strings.TrimSpace(pointer) {
 			t.Errorf("%+v: %v; want a fault at %s", r, err, pointer)
 		}

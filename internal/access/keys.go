@@ -20,6 +20,7 @@ import (
 	"unicode/utf8"
 
 	"headway/internal/audit"
+	"headway/internal/strict"
 )
 
 // Key is an API key as it is stored: of the secret only a hash.
@@ -218,7 +219,7 @@ func (k *Keys) List() []Listed {
 }
 
 // Create makes a key and returns it with its secret, which nobody can see
-// again. by may give only what it may do itself. The errors are *InvalidError,
+// again. by may give only what it may do itself. The errors are *strict.InvalidError,
 // the audit trail's and the store's; after each there is no such key.
 func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, string, error) {
 	k.mu.Lock()
@@ -229,8 +230,8 @@ func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, strin
 		}
 	}
 	key, faults := k.check(by, r)
-	if len(faults) > 0 {
-		return Key{}, "", &InvalidError{faults}
+	if err := strict.Invalid(faults); err != nil {
+		return Key{}, "", err
 	}
 	var id [6]byte
 	var secret [32]byte
@@ -246,11 +247,9 @@ func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, strin
 	return key, text, nil
 }
 
-func (k *Keys) check(by *Principal, r Request) (Key, []Fault) {
-	var faults []Fault
-	fault := func(pointer, format string, args ...any) {
-		faults = append(faults, Fault{pointer, fmt.Sprintf(format, args...)})
-	}
+func (k *Keys) check(by *Principal, r Request) (Key, []strict.Fault) {
+	var faults strict.Faults
+	fault := faults.Add
 	key := Key{
 		Name: r.Name, Role: Role(r.Role), Heads: r.Heads, Regions: r.Regions,
 		CreatedAt: k.now().UTC().Truncate(time.Millisecond), CreatedBy: by.Type,
@@ -299,33 +298,34 @@ func (k *Keys) check(by *Principal, r Request) (Key, []Fault) {
 
 // checkWidth refuses what is wider than its maker, and a first key that would
 // lock everybody out.
-func (k *Keys) checkWidth(by *Principal, key *Key) (faults []Fault) {
+func (k *Keys) checkWidth(by *Principal, key *Key) (faults strict.Faults) {
 	for _, p := range allows[key.Role] {
 		if (len(key.Scopes) == 0 || slices.Contains(key.Scopes, p)) && !by.May(p) {
-			faults = append(faults, Fault{"/role", fmt.Sprintf("a key that may %s can only be made by who may %s", p, p)})
+			faults.Add("/role", "a key that may %s can only be made by who may %s", p, p)
 		}
 	}
 	if by.Role == RoleHead && (!covers(by.Heads, key.Heads) || len(by.Regions) > 0 && (len(key.Regions) == 0 || !covers(by.Regions, key.Regions))) {
-		faults = append(faults, Fault{"/heads", "are more than those of the key that makes it"})
+		faults.Add("/heads", "are more than those of the key that makes it")
 	}
 	if !by.Expires.IsZero() && (key.ExpiresAt.IsZero() || key.ExpiresAt.After(by.Expires)) {
-		faults = append(faults, Fault{"/expires_in_seconds", "a key cannot outlive the one that makes it, which expires at " + by.Expires.UTC().Format(time.RFC3339)})
+		faults.Add("/expires_in_seconds", "a key cannot outlive the one that makes it, which expires at %s", by.Expires.UTC().Format(time.RFC3339))
 	}
 	if !k.Any() && (key.Role != RoleAdmin || len(key.Scopes) > 0) {
-		faults = append(faults, Fault{"/role", "the first key must be of the role admin: from then on everybody needs a key, you too"})
+		faults.Add("/role", "the first key must be of the role admin: from then on everybody needs a key, you too")
 	}
 	return faults
 }
 
-func checkPatterns(at string, list []string) (faults []Fault) {
+func checkPatterns(at string, list []string) (faults strict.Faults) {
 	if len(list) > maxPatterns {
-		return []Fault{{at, fmt.Sprintf("has more than %d entries", maxPatterns)}}
+		faults.Add(at, "has more than %d entries", maxPatterns)
+		return faults
 	}
 	for i, p := range list {
 		if p == "" || len(p) > maxPattern || strings.ContainsFunc(p, func(r rune) bool {
 			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-*", r)
 		}) {
-			faults = append(faults, Fault{fmt.Sprintf("%s/%d", at, i), fmt.Sprintf("want 1 to %d letters, digits, . _ : - and *", maxPattern)})
+			faults.Add(fmt.Sprintf("%s/%d", at, i), "want 1 to %d letters, digits, . _ : - and *", maxPattern)
 		}
 	}
 	return faults

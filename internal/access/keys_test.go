@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"headway/internal/access"
+	"headway/internal/strict"
 )
 
 const day = 24 * time.Hour
@@ -32,7 +33,7 @@ func TestRevokedAndExpiredKeysAreForgottenAfter90Days(t *testing.T) {
 
 	d.now = d.now.Add(90 * day)
 	_, _, err := d.keys.Create(t.Context(), owner, want)
-	if invalid, ok := errors.AsType[*access.InvalidError](err); !ok || !strings.Contains(invalid.Error(), "90 days") {
+	if invalid, ok := errors.AsType[*strict.InvalidError](err); !ok || !strings.Contains(invalid.Error(), "90 days") {
 		t.Fatalf("the book is full, and %v", err)
 	}
 	d.now = d.now.Add(time.Second)
@@ -111,7 +112,7 @@ func TestNamesOfKeysAreWhatTheyLookLike(t *testing.T) {
 	d.key(access.Request{Name: "Büro 7, 東京 – chat", Role: "admin"})
 	for _, name := range []string{"a\x1b[31mb", "a\u009b31mb", "a\u0085b", "a\u202eb", "a\u2066b", "a\u200bb", "a\ufeffb", "a\u2028b", "a\x7fb", "a\x9bb", "a\u00a0b"} {
 		_, _, err := d.keys.Create(t.Context(), owner, access.Request{Name: name, Role: "viewer"})
-		if invalid, ok := errors.AsType[*access.InvalidError](err); !ok || invalid.Faults[0].Pointer != "/name" {
+		if invalid, ok := errors.AsType[*strict.InvalidError](err); !ok || invalid.Faults[0].Pointer != "/name" {
 			t.Errorf("the name %q: %v", name, err)
 		}
 	}

@@ -126,20 +126,6 @@ func covers(wide, narrow []string) bool {
 	})
 }
 
-// Fault is one thing wrong with a request: where, as a JSON Pointer, and why.
-type Fault struct{ Pointer, Reason string }
-
-// InvalidError lists everything that is wrong with a request.
-type InvalidError struct{ Faults []Fault }
-
-func (e *InvalidError) Error() string {
-	texts := make([]string, len(e.Faults))
-	for i, f := range e.Faults {
-		texts[i] = f.Pointer + ": " + f.Reason
-	}
-	return strings.Join(texts, "; ")
-}
-
 // The errors of those who are not let in. None of them repeats a secret.
 var (
 	ErrNoCredential     = errors.New("this needs a key: send it as Authorization: Bearer KEY")

@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/audit"
-	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strict"
 )
 
 // watchInterval is how often files are looked at for a change.
@@ -168,7 +168,7 @@ func (p *policyFile) load(ctx context.Context) error {
 	policy, err := p.router.Apply(ctx, doc, routing.PolicyChange{
 		Source: routing.SourceFile, Action: "policy.load", Note: filepath.Base(p.path),
 	}, before)
-	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
+	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
 		return policyError(p.path, invalid.Faults)
 	}
 	if err != nil {
@@ -215,7 +215,7 @@ func (p *policyFile) lastTaken(ctx context.Context) ([]byte, error) {
 const maxHistory = 1000
 
 // policyError lists what is wrong with the document.
-func policyError(file string, faults []fleet.Fault) error {
+func policyError(file string, faults []strict.Fault) error {
 	errs := []error{fmt.Errorf("the policy %s is invalid; nothing was changed", file)}
 	for _, f := range faults {
 		errs = append(errs, fmt.Errorf("  %s: %s", cmp.Or(f.Pointer, "the document"), f.Reason))

@@ -10,6 +10,7 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strict"
 )
 
 // Bounds of a decision request.
@@ -23,7 +24,7 @@ const (
 )
 
 // decode reads a request of any shape.
-func (d *work) decode(body []byte) ([]fleet.Fault, error) {
+func (d *work) decode(body []byte) ([]strict.Fault, error) {
 	d.reset()
 	faults, err := readForm(body, d.field)
 	if d.req.InputTokens = tokensOf(d.prompt); d.tokens != nil {
@@ -137,9 +138,9 @@ func plausible(req *routing.Request) bool {
 }
 
 // checkDecision returns what is wrong with a request beyond the given faults.
-func checkDecision(req *routing.Request, already []fleet.Fault) []fleet.Fault {
-	var faults []fleet.Fault
-	add := func(pointer, reason string) { faults = append(faults, fleet.Fault{Pointer: pointer, Reason: reason}) }
+func checkDecision(req *routing.Request, already []strict.Fault) []strict.Fault {
+	var faults []strict.Fault
+	add := func(pointer, reason string) { faults = append(faults, strict.Fault{Pointer: pointer, Reason: reason}) }
 	text := func(pointer, value string, longest int) {
 		if len(value) > longest {
 			add(pointer, "has "+strconv.Itoa(len(value))+" bytes; at most "+strconv.Itoa(longest)+" are allowed")
@@ -161,7 +162,7 @@ func checkDecision(req *routing.Request, already []fleet.Fault) []fleet.Fault {
 		}
 	}
 	faults = append(faults, fleet.CheckLabels("/labels", req.Labels)...)
-	return merge(already, Invalid(faults))[len(already):]
+	return merge(already, strict.Invalid(faults))[len(already):]
 }
 
 // Bounds of an outcome.
@@ -211,8 +212,8 @@ func (in *outcome) field(f *form, name string) bool {
 
 // contradictions are what cannot be true of one request: such figures would
 // move what is learnt of the head.
-func (in *outcome) contradictions() (faults []fleet.Fault) {
-	add := func(pointer, reason string) { faults = append(faults, fleet.Fault{Pointer: pointer, Reason: reason}) }
+func (in *outcome) contradictions() (faults []strict.Fault) {
+	add := func(pointer, reason string) { faults = append(faults, strict.Fault{Pointer: pointer, Reason: reason}) }
 	if in.ttft != nil && in.duration != nil && *in.ttft > *in.duration {
 		add("/ttft_ms", "is over duration_ms: the first token cannot come after the end")
 	}

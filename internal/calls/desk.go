@@ -15,6 +15,7 @@ import (
 	"headway/internal/access"
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strict"
 )
 
 // Desk carries out calls. Whether whoever asks may call at all is for the
@@ -44,7 +45,7 @@ func (d *Desk) Register(ctx context.Context, p *access.Principal, body []byte) (
 	}
 	faults = append(faults, in.complete()...)
 	if len(faults) > 0 {
-		return answer, false, in.named(Invalid(merge(faults, d.fleet.Check(in.spec, nil))))
+		return answer, false, in.named(strict.Invalid(merge(faults, d.fleet.Check(in.spec, nil))))
 	}
 	if err := d.mayRegister(p, &in.spec); err != nil {
 		return answer, false, err
@@ -83,13 +84,13 @@ func (d *Desk) Report(p *access.Principal, id string, body []byte) (api.StatusAn
 	}
 	require := func(missing bool, pointer, what string) {
 		if missing {
-			faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: pointer, Reason: "is required: " + what}}})
+			faults = merge(faults, &strict.InvalidError{Faults: []strict.Fault{{Pointer: pointer, Reason: "is required: " + what}}})
 		}
 	}
 	require(in.id == "", "/id", "the id of the head")
 	require(in.epoch == nil, "/epoch", "the epoch of the head's lease")
 	if len(faults) > 0 {
-		return api.StatusAnswer{}, Invalid(merge(faults, fleet.ValidateReport(&report)))
+		return api.StatusAnswer{}, strict.Invalid(merge(faults, fleet.ValidateReport(&report)))
 	}
 	report.Epoch = uint64(*in.epoch)
 	if in.named {
@@ -112,13 +113,13 @@ func (d *Desk) Patch(ctx context.Context, id string, body []byte) (api.Head, err
 		return api.Head{}, err
 	}
 	if len(faults) == 0 && in.Patch == (fleet.Patch{}) {
-		faults = append(faults, fleet.Fault{Reason: "changes nothing; want admin_state, weight or labels"})
+		faults = append(faults, strict.Fault{Reason: "changes nothing; want admin_state, weight or labels"})
 	}
 	if in.Labels != nil {
 		faults = append(faults, fleet.CheckLabels("/labels", *in.Labels)...)
 	}
 	if len(faults) > 0 {
-		return api.Head{}, Invalid(faults)
+		return api.Head{}, strict.Invalid(faults)
 	}
 	view, err := d.fleet.Patch(ctx, id, in.Patch)
 	if err != nil {
@@ -143,7 +144,7 @@ var works = sync.Pool{New: func() any { return new(work) }}
 func (d *Desk) Decide(body, answer []byte) ([]byte, error) {
 	in, _ := works.Get().(*work)
 	defer works.Put(in)
-	var faults []fleet.Fault
+	var faults []strict.Fault
 	scanned := in.scan(body)
 	if !scanned {
 		var err error
@@ -153,7 +154,7 @@ func (d *Desk) Decide(body, answer []byte) ([]byte, error) {
 	}
 	if !scanned || !plausible(&in.req) {
 		if faults = append(faults, checkDecision(&in.req, faults)...); len(faults) > 0 {
-			return answer, Invalid(faults)
+			return answer, strict.Invalid(faults)
 		}
 	}
 	decision, err := d.router.Decide(&in.req)
@@ -194,10 +195,10 @@ func (d *Desk) Progress(id string, body []byte) error {
 		return err
 	}
 	if event == "" {
-		faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/event", Reason: "is required: first_token"}}})
+		faults = merge(faults, &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/event", Reason: "is required: first_token"}}})
 	}
 	if faults = requireDecision(faults, id); len(faults) > 0 {
-		return Invalid(faults)
+		return strict.Invalid(faults)
 	}
 	return d.router.FirstToken(strings.Clone(id))
 }
@@ -211,20 +212,20 @@ func (d *Desk) Outcome(id string, body []byte) error {
 		return err
 	}
 	if in.result == routing.ResultNone {
-		faults = merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/result", Reason: "is required: ok, error or cancelled"}}})
+		faults = merge(faults, &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/result", Reason: "is required: ok, error or cancelled"}}})
 	}
-	faults = merge(faults, Invalid(in.contradictions()))
+	faults = merge(faults, strict.Invalid(in.contradictions()))
 	if faults = requireDecision(faults, in.id); len(faults) > 0 {
-		return Invalid(faults)
+		return strict.Invalid(faults)
 	}
 	return d.router.Finish(in.id, in.toOutcome())
 }
 
-func requireDecision(faults []fleet.Fault, id string) []fleet.Fault {
+func requireDecision(faults []strict.Fault, id string) []strict.Fault {
 	if id != "" {
 		return faults
 	}
-	return merge(faults, &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/decision_id", Reason: "is required: the id of the decision"}}})
+	return merge(faults, &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/decision_id", Reason: "is required: the id of the decision"}}})
 }
 
 // DeniedError is of somebody who is known and may not.
@@ -273,7 +274,7 @@ func mayBeIn(p *access.Principal, region string) error {
 
 // named lets faults of the model type point to the field that it stood in.
 func (in *registration) named(err error) error {
-	wrong, ok := errors.AsType[*fleet.InvalidError](err)
+	wrong, ok := errors.AsType[*strict.InvalidError](err)
 	if !ok || !in.single {
 		return err
 	}
@@ -283,5 +284,5 @@ func (in *registration) named(err error) error {
 			faults[i].Pointer = "/model_type"
 		}
 	}
-	return Invalid(faults)
+	return strict.Invalid(faults)
 }

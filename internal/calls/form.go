@@ -14,6 +14,7 @@ import (
 
 	"headway/api"
 	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // maxDepth is how deeply a body may nest.
@@ -33,7 +34,7 @@ const maxExact = 1 << 53
 // A null counts as a field that was left out.
 type form struct {
 	d      *jsontext.Decoder
-	faults []fleet.Fault
+	faults []strict.Fault
 	broken *Problem
 }
 
@@ -41,7 +42,7 @@ type form struct {
 // after the object. field is called for each field with the decoder before the
 // value, and returns false, having read nothing, for a name it does not know.
 // The error is for what is not valid JSON; the rest is in the faults.
-func readForm(body []byte, field func(f *form, name string) bool) ([]fleet.Fault, error) {
+func readForm(body []byte, field func(f *form, name string) bool) ([]strict.Fault, error) {
 	f := &form{d: jsontext.NewDecoder(bytes.NewBuffer(body))}
 	switch kind := f.d.PeekKind(); {
 	case kind == '{':
@@ -86,9 +87,9 @@ func Clip(s string) string {
 func (f *form) fault(format string, args ...any) {
 	switch {
 	case len(f.faults) < MaxFaults:
-		f.faults = append(f.faults, fleet.Fault{Pointer: Clip(string(f.d.StackPointer())), Reason: fmt.Sprintf(format, args...)})
+		f.faults = append(f.faults, strict.Fault{Pointer: Clip(string(f.d.StackPointer())), Reason: fmt.Sprintf(format, args...)})
 	case len(f.faults) == MaxFaults:
-		f.faults = append(f.faults, fleet.Fault{Reason: "and more"})
+		f.faults = append(f.faults, strict.Fault{Reason: "and more"})
 	}
 }
 
@@ -339,16 +340,16 @@ func (f *form) number(to **float64, least, most float64) {
 	*to = &v
 }
 
-// merge adds the faults of err, an *fleet.InvalidError or nil, to those of the
+// merge adds the faults of err, an *strict.InvalidError or nil, to those of the
 // reading, unless something has been said of the same place.
-func merge(read []fleet.Fault, err error) []fleet.Fault {
-	invalid, ok := errors.AsType[*fleet.InvalidError](err)
+func merge(read []strict.Fault, err error) []strict.Fault {
+	invalid, ok := errors.AsType[*strict.InvalidError](err)
 	if !ok {
 		return read
 	}
 	all := read
 	for _, f := range invalid.Faults {
-		said := slices.ContainsFunc(all, func(a fleet.Fault) bool { return a.Pointer == f.Pointer })
+		said := slices.ContainsFunc(all, func(a strict.Fault) bool { return a.Pointer == f.Pointer })
 		for _, r := range read {
 			said = said || strings.HasPrefix(f.Pointer, r.Pointer+"/") || strings.HasPrefix(r.Pointer, f.Pointer+"/")
 		}
@@ -357,12 +358,4 @@ func merge(read []fleet.Fault, err error) []fleet.Fault {
 		}
 	}
 	return all
-}
-
-// Invalid is the error for faults, nil when there are none.
-func Invalid(faults []fleet.Fault) error {
-	if len(faults) == 0 {
-		return nil
-	}
-	return &fleet.InvalidError{Faults: faults}
 }

@@ -7,6 +7,7 @@ import (
 
 	"headway/api"
 	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // registration is an api.Registration as it is read.
@@ -67,10 +68,10 @@ func (in *registration) field(f *form, name string) bool {
 
 // complete makes the spec of what was read, and finds what does not go
 // together.
-func (in *registration) complete() (faults []fleet.Fault) {
+func (in *registration) complete() (faults []strict.Fault) {
 	if in.model != "" {
 		if in.spec.ModelTypes != nil {
-			faults = append(faults, fleet.Fault{Pointer: "/model_type", Reason: "must not stand beside model_types"})
+			faults = append(faults, strict.Fault{Pointer: "/model_type", Reason: "must not stand beside model_types"})
 		} else {
 			in.spec.ModelTypes, in.single = []string{in.model}, true
 		}
@@ -85,7 +86,7 @@ func (in *registration) complete() (faults []fleet.Fault) {
 	case in.report.status != fleet.StatusUnknown:
 		in.first = &fleet.StatusReport{Status: in.report.status, Load: in.report.toLoad()}
 	case in.report.loaded:
-		faults = append(faults, fleet.Fault{Pointer: "/load", Reason: "needs a status beside it"})
+		faults = append(faults, strict.Fault{Pointer: "/load", Reason: "needs a status beside it"})
 	}
 	return faults
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"headway/internal/access"
+	"headway/internal/strict"
 )
 
 // Bounds of a key's request; access says the rest.
@@ -40,5 +41,5 @@ func ReadKey(body []byte) (in access.Request, err error) {
 	if seconds != nil {
 		in.ExpiresIn = time.Duration(*seconds) * time.Second
 	}
-	return in, Invalid(faults)
+	return in, strict.Invalid(faults)
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
-	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // decided makes a decision and returns its id.
@@ -27,7 +27,7 @@ func decided(t testing.TB, d *Desk) string {
 
 // faultsAt are the pointers of an error's faults.
 func faultsAt(err error) string {
-	invalid, ok := errors.AsType[*fleet.InvalidError](err)
+	invalid, ok := errors.AsType[*strict.InvalidError](err)
 	if !ok {
 		return ""
 	}

@@ -15,6 +15,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strict"
 )
 
 // Problem is an error that knows its answer.
@@ -132,7 +133,7 @@ func ProblemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
-	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
+	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
 		faults := FaultsOf(invalid.Faults)
 		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(faults), Faults: faults}
 	}
@@ -167,7 +168,7 @@ func ProblemOf(err error) *Problem {
 }
 
 // FaultsOf are faults as they are sent.
-func FaultsOf(list []fleet.Fault) []api.Fault {
+func FaultsOf(list []strict.Fault) []api.Fault {
 	faults := make([]api.Fault, len(list))
 	for i, f := range list {
 		faults[i] = api.Fault{Pointer: Clip(f.Pointer), Reason: f.Reason}
@@ -223,10 +224,10 @@ func AccessProblem(err error) *Problem {
 	if limited, ok := errors.AsType[*access.LimitedError](err); ok {
 		return &Problem{Code: api.CodeRateLimited, Detail: sentence(limited.Error()), RetryAfter: max(limited.RetryAfter, time.Second)}
 	}
-	if invalid, ok := errors.AsType[*access.InvalidError](err); ok {
-		faults := make([]fleet.Fault, len(invalid.Faults))
+	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
+		faults := make([]strict.Fault, len(invalid.Faults))
 		for i, f := range invalid.Faults {
-			faults[i] = fleet.Fault(f)
+			faults[i] = strict.Fault(f)
 		}
 		list := FaultsOf(faults)
 		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(list), Faults: list}

@@ -52,7 +52,7 @@ func Run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) 
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	strict(root)
+	usageErrors(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK

@@ -6,15 +6,15 @@ import (
 	"slices"
 	"strings"
 
+	"headway/internal/strict"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"headway/internal/typo"
 )
 
-// strict makes wrong use of any command an error that says what was probably
+// usageErrors makes wrong use of any command an error that says what was probably
 // meant: a script whose command does nothing must not go on.
-func strict(root *cobra.Command) {
+func usageErrors(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	root.SetFlagErrorFunc(unknownFlag)
@@ -23,12 +23,12 @@ func strict(root *cobra.Command) {
 			cmd.Args = helpTopic
 		}
 	}
-	strictArgs(root)
+	strictUsage(root)
 	cobra.AddTemplateFunc("plainFlags", plainFlags)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsages | plainFlags"))
 }
 
-func strictArgs(cmd *cobra.Command) {
+func strictUsage(cmd *cobra.Command) {
 	if cmd.HasSubCommands() {
 		cmd.Args = noSuchCommand
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
@@ -42,7 +42,7 @@ func strictArgs(cmd *cobra.Command) {
 		}
 	}
 	for _, sub := range cmd.Commands() {
-		strictArgs(sub)
+		strictUsage(sub)
 	}
 }
 
@@ -204,7 +204,7 @@ func didYouMean(prefix, name string, known []string) string {
 		}
 	}
 	if meant == "" {
-		meant = typo.Nearest(name, known)
+		meant = strict.Nearest(name, known)
 	}
 	if meant == "" {
 		return ""

@@ -46,7 +46,7 @@ func here(t testing.TB, args ...string) (code int, stdout, stderr string) {
 // groups calls f for each command that has others.
 func groups(f func(path []string, group *cobra.Command)) {
 	root := newRoot(testBuild)
-	strict(root)
+	usageErrors(root)
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		if !cmd.HasSubCommands() {

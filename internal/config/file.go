@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"headway/internal/strict"
+
 	"go.yaml.in/yaml/v3"
 )
 
@@ -138,7 +140,7 @@ func (l *loader) unknown(key, name string, from source) {
 			elsewhere = "; did you mean " + s.Key + "?"
 		}
 	}
-	l.fault(key, from, "unknown key%s", cmp.Or(elsewhere, suggest(key, known)))
+	l.fault(key, from, "unknown key%s", cmp.Or(elsewhere, strict.DidYouMean(key, known)))
 }
 
 // value gives a setting what the file says.

@@ -10,8 +10,6 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"headway/internal/typo"
 )
 
 // The forms of text that settings want.
@@ -85,15 +83,6 @@ func quote(s string) string {
 		return strconv.Quote(s)
 	}
 	return strconv.Quote(strings.ToValidUTF8(s[:maxQuoted], "")) + "…"
-}
-
-// suggest is "; did you mean X?" with the known name that was probably meant,
-// or "".
-func suggest(name string, known []string) string {
-	if meant := typo.Nearest(name, known); meant != "" {
-		return "; did you mean " + meant + "?"
-	}
-	return ""
 }
 
 // ourPaths are the first parts of the paths that the service serves.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"headway/internal/typo"
+	"headway/internal/strict"
 )
 
 // Variables of the commands that ask a service; the service has no use for them.
@@ -220,7 +220,7 @@ func (l *loader) environment(vars map[string]string) {
 			continue
 		}
 		hint := ""
-		if meant := typo.Nearest(strings.TrimPrefix(name, envPrefix), names); meant != "" {
+		if meant := strict.Nearest(strings.TrimPrefix(name, envPrefix), names); meant != "" {
 			hint = "; did you mean " + envPrefix + meant + "?"
 		}
 		l.fault(name, source{name: "environment"}, "unknown variable%s", hint)

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"headway/internal/strict"
 )
 
 // Setting describes one setting.
@@ -126,7 +128,7 @@ func (t *table) choice(key string, p *string, def string, values []string, descr
 	allowed := strings.Join(values, ", ")
 	t.add(key, KindChoice, allowed, description, func(text string) error {
 		if !slices.Contains(values, text) {
-			return fmt.Errorf("want one of %s, not %s%s", allowed, quote(text), suggest(text, values))
+			return fmt.Errorf("want one of %s, not %s%s", allowed, quote(text), strict.DidYouMean(text, values))
 		}
 		*p = text
 		return nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"headway/internal/audit"
+	"headway/internal/strict"
 )
 
 // Registration is the answer to Register.
@@ -19,7 +20,7 @@ type Registration struct {
 
 // Register adds a head, or gives a known one a new epoch. first, if not nil,
 // is its first status report; its epoch is ignored. The errors are
-// *InvalidError, *ContestedError, ErrFleetFull, ErrOverloaded, the store's and
+// *strict.InvalidError, *ContestedError, ErrFleetFull, ErrOverloaded, the store's and
 // ctx's; after each nothing has changed.
 func (r *Registry) Register(ctx context.Context, spec Spec, first *StatusReport) (Registration, error) {
 	return r.register(ctx, spec, first, false)
@@ -84,7 +85,7 @@ type Patch struct {
 	Labels *map[string]string // laid over the head's own; empty takes them away
 }
 
-// Patch changes the operator's side of a head. The errors are *InvalidError,
+// Patch changes the operator's side of a head. The errors are *strict.InvalidError,
 // ErrHeadNotFound, ErrOverloaded, the audit trail's, the store's and ctx's; the
 // change is recorded there before it is made, and how it ended after.
 func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) {
@@ -95,7 +96,7 @@ func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) 
 	if p.Labels != nil {
 		f.labels("/labels", *p.Labels)
 	}
-	if err := f.err(); err != nil {
+	if err := strict.Invalid(f.Faults); err != nil {
 		return View{}, err
 	}
 	before, err := r.Head(id)

@@ -90,7 +90,7 @@ func (e *entry) lease() Lease {
 }
 
 // Report takes a head's status report and renews its lease. The errors are
-// *InvalidError, ErrHeadNotFound and ErrStaleEpoch. It does no I/O.
+// *strict.InvalidError, ErrHeadNotFound and ErrStaleEpoch. It does no I/O.
 func (r *Registry) Report(id string, report StatusReport) (Lease, error) {
 	if err := ValidateReport(&report); err != nil {
 		return Lease{}, err

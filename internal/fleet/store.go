@@ -3,7 +3,6 @@ package fleet
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 )
 
@@ -41,31 +40,13 @@ var (
 )
 
 // Errors of the Registry that callers tell apart. Errors about what a caller
-// sent are of type *InvalidError.
+// sent are of type *strict.InvalidError.
 var (
 	ErrHeadNotFound = errors.New("no head with this id is registered")
 	ErrStaleEpoch   = errors.New("the epoch is older than the head's registration")
 	ErrFleetFull    = errors.New("the fleet has as many heads as the configuration allows")
 	ErrOverloaded   = errors.New("too many changes wait to be written")
 )
-
-// Fault is one thing wrong with an input: where, as a JSON Pointer
-// (RFC 6901) into what the caller sent, and why.
-type Fault struct {
-	Pointer string `json:"pointer"`
-	Reason  string `json:"reason"`
-}
-
-// InvalidError lists everything that is wrong with an input.
-type InvalidError struct{ Faults []Fault }
-
-func (e *InvalidError) Error() string {
-	f := e.Faults[0]
-	if len(e.Faults) == 1 {
-		return fmt.Sprintf("%s: %s", f.Pointer, f.Reason)
-	}
-	return fmt.Sprintf("%s: %s (and %d more)", f.Pointer, f.Reason, len(e.Faults)-1)
-}
 
 // probeInterval is how often a store that failed is tried again. A service that
 // is not ready gets no changes to write, and would never learn that the store

@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"headway/internal/strict"
 )
 
 // Bounds of what a head may say of itself.
@@ -29,62 +31,51 @@ const (
 	modelCharacters = idCharacters + "/@+"
 )
 
-// faults collects what is wrong with an input.
-type faults []Fault
-
-func (f *faults) add(pointer, format string, args ...any) {
-	*f = append(*f, Fault{pointer, fmt.Sprintf(format, args...)})
-}
-
-func (f faults) err() error {
-	if len(f) == 0 {
-		return nil
-	}
-	return &InvalidError{f}
-}
+// faults checks the parts of an input.
+type faults struct{ strict.Faults }
 
 func (f *faults) name(pointer, value string, longest int, characters string, required bool) {
 	switch {
 	case value == "" && required:
-		f.add(pointer, "is required")
+		f.Add(pointer, "is required")
 	case len(value) > longest:
-		f.add(pointer, "has %d characters; at most %d are allowed", len(value), longest)
+		f.Add(pointer, "has %d characters; at most %d are allowed", len(value), longest)
 	case strings.Trim(value, characters) != "" || strings.ContainsFunc(value, func(r rune) bool { return !strings.ContainsRune(characters, r) }):
-		f.add(pointer, "may only have letters, digits and %s", strings.TrimLeft(characters, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
+		f.Add(pointer, "may only have letters, digits and %s", strings.TrimLeft(characters, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
 	case value == "." || strings.Contains(value, ".."):
-		f.add(pointer, "must not be or contain a path step")
+		f.Add(pointer, "must not be or contain a path step")
 	}
 }
 
 // ValidateSpec checks a registration, fills in its defaults and brings the
-// endpoint into its canonical form. The error is an *InvalidError whose
+// endpoint into its canonical form. The error is a *strict.InvalidError whose
 // pointers lead into the body of the registration.
 func ValidateSpec(s *Spec, allowLinkLocal bool) error {
 	var f faults
 	f.name("/id", s.ID, MaxIDLength, idCharacters, true)
 	switch {
 	case s.Endpoint == "":
-		f.add("/endpoint", "is required")
+		f.Add("/endpoint", "is required")
 	case len(s.Endpoint) > MaxEndpointLength:
-		f.add("/endpoint", "has %d characters; at most %d are allowed", len(s.Endpoint), MaxEndpointLength)
+		f.Add("/endpoint", "has %d characters; at most %d are allowed", len(s.Endpoint), MaxEndpointLength)
 	default:
 		if wrong := checkEndpoint(s.Endpoint, allowLinkLocal); wrong != "" {
-			f.add("/endpoint", "%s", wrong)
+			f.Add("/endpoint", "%s", wrong)
 		} else {
 			s.Endpoint = canonicalEndpoint(s.Endpoint)
 		}
 	}
 	switch n := len(s.ModelTypes); {
 	case n == 0:
-		f.add("/model_types", "must name at least one model type")
+		f.Add("/model_types", "must name at least one model type")
 	case n > MaxModelTypes:
-		f.add("/model_types", "has %d model types; at most %d are allowed", n, MaxModelTypes)
+		f.Add("/model_types", "has %d model types; at most %d are allowed", n, MaxModelTypes)
 	default:
 		for i, m := range s.ModelTypes {
 			pointer := fmt.Sprintf("/model_types/%d", i)
 			f.name(pointer, m, MaxModelTypeLength, modelCharacters, true)
 			if slices.Contains(s.ModelTypes[:i], m) {
-				f.add(pointer, "is named twice")
+				f.Add(pointer, "is named twice")
 			}
 		}
 	}
@@ -97,30 +88,30 @@ func ValidateSpec(s *Spec, allowLinkLocal bool) error {
 	}
 	f.weight("/weight", s.Weight)
 	if s.MaxInFlight < 0 || s.MaxInFlight > MaxMaxInFlight {
-		f.add("/capacity/max_in_flight", "must be 0 to %d; 0 is no limit", MaxMaxInFlight)
+		f.Add("/capacity/max_in_flight", "must be 0 to %d; 0 is no limit", MaxMaxInFlight)
 	}
 	f.labels("/labels", s.Labels)
-	return f.err()
+	return strict.Invalid(f.Faults)
 }
 
 func (f *faults) weight(pointer string, w float64) {
 	if !(w >= MinWeight && w <= MaxWeight) {
-		f.add(pointer, "must be %g to %g", MinWeight, MaxWeight)
+		f.Add(pointer, "must be %g to %g", MinWeight, MaxWeight)
 	}
 }
 
 func (f *faults) labels(pointer string, labels map[string]string) {
 	if len(labels) > MaxLabels {
-		f.add(pointer, "has %d labels; at most %d are allowed", len(labels), MaxLabels)
+		f.Add(pointer, "has %d labels; at most %d are allowed", len(labels), MaxLabels)
 		return
 	}
 	for k, v := range labels {
 		at := pointer + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(k)
 		if k == "" || len(k) > MaxLabelKey || !printable(k) {
-			f.add(at, "must have a name of 1 to %d printable ASCII characters", MaxLabelKey)
+			f.Add(at, "must have a name of 1 to %d printable ASCII characters", MaxLabelKey)
 		}
 		if len(v) > MaxLabelValue || !printable(v) {
-			f.add(at, "must have a value of at most %d printable ASCII characters", MaxLabelValue)
+			f.Add(at, "must have a value of at most %d printable ASCII characters", MaxLabelValue)
 		}
 	}
 }
@@ -141,16 +132,16 @@ const (
 func ValidateReport(r *StatusReport) error {
 	var f faults
 	if r.Status == StatusUnknown {
-		f.add("/status", "is required: one of %s", strings.Join(statusNames[1:], ", "))
+		f.Add("/status", "is required: one of %s", strings.Join(statusNames[1:], ", "))
 	}
 	count := func(name string, v, highest int64) {
 		if v != Unknown && (v < 0 || v > highest) {
-			f.add("/load/"+name, "must be 0 to %d", highest)
+			f.Add("/load/"+name, "must be 0 to %d", highest)
 		}
 	}
 	number := func(name string, v, highest float64) {
 		if !math.IsNaN(v) && (v < 0 || v > highest) {
-			f.add("/load/"+name, "must be 0 to %g", highest)
+			f.Add("/load/"+name, "must be 0 to %g", highest)
 		}
 	}
 	count("in_flight", r.Load.InFlight, maxCount)
@@ -160,24 +151,24 @@ func ValidateReport(r *StatusReport) error {
 	number("kv_cache_usage", r.Load.KVCacheUsage, 1)
 	number("utilization", r.Load.Utilization, 1)
 	number("tokens_per_second", r.Load.TokensPerSecond, maxCount)
-	return f.err()
+	return strict.Invalid(f.Faults)
 }
 
 // Check validates a registration that has the given faults already and returns
-// all of them. The error is an *InvalidError, nil only if nothing is wrong.
-func (r *Registry) Check(spec Spec, already []Fault) error {
-	all := faults(already)
+// all of them. The error is a *strict.InvalidError, nil only if nothing is wrong.
+func (r *Registry) Check(spec Spec, already []strict.Fault) error {
+	all := already
 	if err := ValidateSpec(&spec, r.allowLinkLocal); err != nil {
-		if invalid, ok := errors.AsType[*InvalidError](err); ok {
+		if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
 			all = append(all, invalid.Faults...)
 		}
 	}
-	return all.err()
+	return strict.Invalid(all)
 }
 
 // CheckLabels returns what is wrong with labels, with pointers below pointer.
-func CheckLabels(pointer string, labels map[string]string) []Fault {
+func CheckLabels(pointer string, labels map[string]string) []strict.Fault {
 	var f faults
 	f.labels(pointer, labels)
-	return f
+	return f.Faults
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 func TestEndpointsThatAreRefused(t *testing.T) {
@@ -23,7 +24,7 @@ func TestEndpointsThatAreRefused(t *testing.T) {
 		s := spec("a")
 		s.Endpoint = endpoint
 		err := fleet.ValidateSpec(&s, false)
-		invalid, ok := errors.AsType[*fleet.InvalidError](err)
+		invalid, ok := errors.AsType[*strict.InvalidError](err)
 		if !ok || len(invalid.Faults) != 1 || invalid.Faults[0].Pointer != "/endpoint" {
 			t.Errorf("%q: %v", endpoint, err)
 		}
@@ -59,7 +60,7 @@ func TestEveryFaultOfARegistrationIsNamed(t *testing.T) {
 		Zone: strings.Repeat("z", 65), Version: "v\n", Engine: strings.Repeat("e", 33), Weight: -1, MaxInFlight: -1,
 		Labels: map[string]string{"a/b": "\x00", "": "v"},
 	}
-	invalid, ok := errors.AsType[*fleet.InvalidError](fleet.ValidateSpec(&s, false))
+	invalid, ok := errors.AsType[*strict.InvalidError](fleet.ValidateSpec(&s, false))
 	if !ok {
 		t.Fatal("accepted")
 	}
@@ -90,7 +91,7 @@ func TestLoadsOutOfRangeAreRefused(t *testing.T) {
 	} {
 		r := active()
 		change(r)
-		invalid, ok := errors.AsType[*fleet.InvalidError](fleet.ValidateReport(r))
+		invalid, ok := errors.AsType[*strict.InvalidError](fleet.ValidateReport(r))
 		if !ok || len(invalid.Faults) != 1 || invalid.Faults[0].Pointer != pointer {
 			t.Errorf("%s: %v", pointer, invalid)
 		}

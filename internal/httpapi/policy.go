@@ -15,6 +15,7 @@ import (
 	"headway/internal/calls"
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strict"
 )
 
 // getPolicy answers with the document; its revision is the ETag.
@@ -104,18 +105,18 @@ func (s *Server) replace(r *http.Request, current *routing.Policy, anyOther bool
 }
 
 func (s *Server) putPolicy(w http.ResponseWriter, r *http.Request) error {
-	return s.changePolicy(w, r, "policy.put", func(_ *routing.Policy, body []byte) (routing.Document, []fleet.Fault) {
+	return s.changePolicy(w, r, "policy.put", func(_ *routing.Policy, body []byte) (routing.Document, []strict.Fault) {
 		return routing.ParsePolicy(body, "json")
 	})
 }
 
 func (s *Server) patchPolicy(w http.ResponseWriter, r *http.Request) error {
-	return s.changePolicy(w, r, "policy.patch", func(current *routing.Policy, body []byte) (routing.Document, []fleet.Fault) {
+	return s.changePolicy(w, r, "policy.patch", func(current *routing.Policy, body []byte) (routing.Document, []strict.Fault) {
 		return current.Document.Merge(body)
 	})
 }
 
-func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func(current *routing.Policy, body []byte) (routing.Document, []fleet.Fault)) error {
+func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func(current *routing.Policy, body []byte) (routing.Document, []strict.Fault)) error {
 	current, anyOther, err := s.replaceable(r)
 	if err != nil {
 		return err
@@ -132,7 +133,7 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action str
 	policy, err := s.replace(r, current, anyOther, func(current *routing.Policy) (*routing.Policy, error) {
 		doc, faults := read(current, body.b)
 		if len(faults) > 0 {
-			return nil, calls.Invalid(faults)
+			return nil, strict.Invalid(faults)
 		}
 		return s.router.Apply(r.Context(), doc, routing.PolicyChange{
 			Source: routing.SourceAPI, Action: action, Author: author(r), Note: note,
@@ -174,7 +175,7 @@ func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
 	}
 	next, faults := routing.Compile(doc)
 	if len(faults) > 0 {
-		return calls.Invalid(faults)
+		return strict.Invalid(faults)
 	}
 	differences, err := routing.Differences(current.Document, doc)
 	if err != nil {

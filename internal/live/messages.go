@@ -16,7 +16,7 @@ import (
 	"headway/api"
 	"headway/internal/access"
 	"headway/internal/calls"
-	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // request is one kind of message that clients send.
@@ -324,7 +324,7 @@ func only[T any](data []byte) (in T, err error) {
 			if errors.Is(err, json.ErrUnknownName) {
 				reason = "is not a known field"
 			}
-			return in, calls.Invalid([]fleet.Fault{{Pointer: "/data" + calls.Clip(string(wrong.JSONPointer)), Reason: reason}})
+			return in, strict.Invalid([]strict.Fault{{Pointer: "/data" + calls.Clip(string(wrong.JSONPointer)), Reason: reason}})
 		}
 		return in, calls.InvalidJSON("/data", "The data is not valid JSON.")
 	}

@@ -15,7 +15,7 @@ import (
 
 	"headway/internal/audit"
 	"headway/internal/event"
-	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // StrategyStats is how well each strategy did since the start, by name.
@@ -72,11 +72,11 @@ func (r *Router) LoadPolicy(ctx context.Context) error {
 	}
 	doc, faults := ParsePolicy(stored.Document, "json")
 	if len(faults) > 0 {
-		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, &fleet.InvalidError{Faults: faults})
+		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, &strict.InvalidError{Faults: faults})
 	}
 	policy, faults := Compile(doc)
 	if len(faults) > 0 {
-		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, &fleet.InvalidError{Faults: faults})
+		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, &strict.InvalidError{Faults: faults})
 	}
 	policy.Revision = stored.Revision
 	r.policy.Store(policy)
@@ -87,13 +87,13 @@ func (r *Router) LoadPolicy(ctx context.Context) error {
 // is recorded in the audit trail, it is stored if the stored revision is
 // expect, swapped in at once, the outcome is recorded, and an event tells of
 // it. A document equal to the current one changes nothing and returns the
-// current policy. The errors are *fleet.InvalidError with every fault,
+// current policy. The errors are *strict.InvalidError with every fault,
 // ErrPolicyConflict, the trail's or the store's; after each the policy in force
 // is unchanged.
 func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, expect uint64) (*Policy, error) {
 	policy, faults := Compile(doc)
 	if len(faults) > 0 {
-		return nil, &fleet.InvalidError{Faults: faults}
+		return nil, &strict.InvalidError{Faults: faults}
 	}
 	encoded, err := doc.Encode()
 	if err != nil {
@@ -224,7 +224,7 @@ func (r *Router) Restore(ctx context.Context, revision uint64, author string, ex
 	}
 	doc, faults := ParsePolicy(list[i].Document, "json")
 	if len(faults) > 0 {
-		return nil, &fleet.InvalidError{Faults: faults}
+		return nil, &strict.InvalidError{Faults: faults}
 	}
 	return r.Apply(ctx, doc, PolicyChange{
 		Source: SourceRestore, Action: "policy.restore", Author: author, Note: fmt.Sprintf("revision %d", revision),

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 var geoPreferredSpec = Spec{
@@ -21,7 +22,7 @@ var geoPreferredSpec = Spec{
 			Summary: "How much farther than the farthest known region one without a distance counts.",
 		},
 	},
-	New: func(v Values, _ Build) (Strategy, []fleet.Fault) {
+	New: func(v Values, _ Build) (Strategy, []strict.Fault) {
 		return geoPreferred{loadMs: v.Number("load_ms"), unknownMs: v.Number("unknown_distance_ms")}, nil
 	},
 }

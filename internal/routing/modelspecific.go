@@ -3,7 +3,7 @@ package routing
 import (
 	"fmt"
 
-	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 var modelSpecificSpec = Spec{
@@ -34,15 +34,15 @@ type modelRule struct {
 	strategy Strategy
 }
 
-func newModelSpecific(v Values, build Build) (Strategy, []fleet.Fault) {
+func newModelSpecific(v Values, build Build) (Strategy, []strict.Fault) {
 	var m modelSpecific
-	var faults []fleet.Fault
-	at := func(pointer string, list []fleet.Fault) {
+	var faults []strict.Fault
+	at := func(pointer string, list []strict.Fault) {
 		for _, f := range list {
-			faults = append(faults, fleet.Fault{Pointer: pointer + f.Pointer, Reason: f.Reason})
+			faults = append(faults, strict.Fault{Pointer: pointer + f.Pointer, Reason: f.Reason})
 		}
 	}
-	var wrong []fleet.Fault
+	var wrong []strict.Fault
 	m.fallback.name = v.Text("fallback")
 	m.fallback.strategy, wrong = build(m.fallback.name, nil)
 	at("/fallback", wrong)
@@ -50,7 +50,7 @@ func newModelSpecific(v Values, build Build) (Strategy, []fleet.Fault) {
 		pointer := fmt.Sprintf("/models/%d", i)
 		object, ok := element.(map[string]any)
 		if !ok {
-			at(pointer, []fleet.Fault{{Reason: "want an object {match, strategy, parameters?}"}})
+			at(pointer, []strict.Fault{{Reason: "want an object {match, strategy, parameters?}"}})
 			continue
 		}
 		rule, wrong := newModelRule(object, build)
@@ -60,8 +60,8 @@ func newModelSpecific(v Values, build Build) (Strategy, []fleet.Fault) {
 	return &m, faults
 }
 
-func newModelRule(object map[string]any, build Build) (rule modelRule, faults []fleet.Fault) {
-	fault := func(pointer, reason string) { faults = append(faults, fleet.Fault{Pointer: pointer, Reason: reason}) }
+func newModelRule(object map[string]any, build Build) (rule modelRule, faults []strict.Fault) {
+	fault := func(pointer, reason string) { faults = append(faults, strict.Fault{Pointer: pointer, Reason: reason}) }
 	for name := range object {
 		if name != "match" && name != "strategy" && name != "parameters" {
 			fault("/"+escapePointer(name), unknownName("field", name, []string{"match", "strategy", "parameters"}))

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"headway/internal/fleet"
-	"headway/internal/typo"
+	"headway/internal/strict"
 )
 
 // maxNearest bounds the names that a misspelt one is compared with, those first
@@ -19,7 +19,7 @@ const maxNearest = 32
 func nearestModel(name string, p *Policy, s *fleet.Snapshot) string {
 	var known []string
 	add := func(k string) {
-		if typo.Comparable(name, k) {
+		if strict.Comparable(name, k) {
 			known = append(known, k)
 		}
 	}
@@ -36,7 +36,7 @@ func nearestModel(name string, p *Policy, s *fleet.Snapshot) string {
 		return cmp.Or(alike(name, b)-alike(name, a), strings.Compare(a, b))
 	})
 	known = slices.Compact(known)
-	return typo.Nearest(name, known[:min(len(known), maxNearest)])
+	return strict.Nearest(name, known[:min(len(known), maxNearest)])
 }
 
 // alike is how many bytes two names begin with alike.

@@ -3,7 +3,7 @@ package routing
 import (
 	"math"
 
-	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // Policy is a compiled Document. It is immutable, what it points to included;
@@ -12,7 +12,7 @@ type Policy struct {
 	Document Document
 	Revision uint64 // the store's; 0: the default in the binary
 	// Warnings name what is allowed and probably not meant.
-	Warnings []fleet.Fault
+	Warnings []strict.Fault
 
 	fallback plan
 	rules    []compiledRule

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
-	"pgregory.net/rapid"
+	"headway/internal/strict"
 
-	"headway/internal/fleet"
+	"pgregory.net/rapid"
 )
 
 // compilePolicy compiles a document written in YAML that has no fault.
@@ -174,7 +174,7 @@ func TestAStrategyByNameHasThePolicysParameters(t *testing.T) {
 			{Name: "c", Kind: KindString, Default: "x", OneOf: []string{"x", "y"}},
 			{Name: "list", Kind: KindList},
 		},
-		New: func(v Values, _ Build) (Strategy, []fleet.Fault) {
+		New: func(v Values, _ Build) (Strategy, []strict.Fault) {
 			given = maps.Clone(v)
 			return &probe{v}, nil
 		},
@@ -204,9 +204,9 @@ rules:
 func TestAStrategyThatNeedsParametersIsNotToBeHadWithoutThem(t *testing.T) {
 	withSpec(t, Spec{
 		Name: "zz_needs", Parameters: []Parameter{{Name: "list", Kind: KindList}},
-		New: func(v Values, _ Build) (Strategy, []fleet.Fault) {
+		New: func(v Values, _ Build) (Strategy, []strict.Fault) {
 			if v.List("list") == nil {
-				return nil, []fleet.Fault{{Pointer: "/list", Reason: "is required"}}
+				return nil, []strict.Fault{{Pointer: "/list", Reason: "is required"}}
 			}
 			return &probe{v}, nil
 		},
@@ -226,7 +226,7 @@ func TestAStrategyThatNeedsParametersIsNotToBeHadWithoutThem(t *testing.T) {
 func TestStrategiesDelegateButNeverToThemselves(t *testing.T) {
 	withSpec(t, Spec{
 		Name: "zz_delegates", Parameters: []Parameter{{Name: "to", Kind: KindString, Default: "random"}, {Name: "n", Kind: KindNumber, Default: 1.0, Max: 5}},
-		New: func(v Values, build Build) (Strategy, []fleet.Fault) {
+		New: func(v Values, build Build) (Strategy, []strict.Fault) {
 			s, faults := build(v.Text("to"), nil)
 			for i := range faults {
 				faults[i].Pointer = "/to" + faults[i].Pointer
@@ -250,8 +250,8 @@ func TestStrategiesDelegateButNeverToThemselves(t *testing.T) {
 func TestOneDocumentMakesABoundedNumberOfStrategies(t *testing.T) {
 	withSpec(t, Spec{
 		Name: "zz_many", Parameters: []Parameter{{Name: "list", Kind: KindList}, {Name: "n", Kind: KindNumber, Default: 1.0, Max: 5}},
-		New: func(v Values, build Build) (Strategy, []fleet.Fault) {
-			var faults []fleet.Fault
+		New: func(v Values, build Build) (Strategy, []strict.Fault) {
+			var faults []strict.Fault
 			for range v.List("list") {
 				_, f := build("zz_one", map[string]any{"n": 2.0})
 				faults = append(faults, f...)
@@ -261,7 +261,7 @@ func TestOneDocumentMakesABoundedNumberOfStrategies(t *testing.T) {
 	})
 	withSpec(t, Spec{
 		Name: "zz_one", Parameters: []Parameter{{Name: "n", Kind: KindNumber, Default: 1.0, Max: 5}},
-		New: func(v Values, _ Build) (Strategy, []fleet.Fault) { return &probe{v}, nil },
+		New: func(v Values, _ Build) (Strategy, []strict.Fault) { return &probe{v}, nil },
 	})
 	doc := Document{
 		DefaultStrategy: "random",

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // Bounds of the names in a policy, as of those that heads register with.
@@ -21,7 +21,7 @@ const (
 // Compile checks a document whole and makes a policy of it: every strategy is
 // built, every pattern and distance prepared. It returns the policy, or every
 // fault and no policy. It keeps nothing of doc.
-func Compile(doc Document) (*Policy, []fleet.Fault) {
+func Compile(doc Document) (*Policy, []strict.Fault) {
 	c := newCompiler(doc.clone())
 	c.check()
 	if faults := c.faults.all(); len(faults) > 0 {
@@ -95,7 +95,7 @@ func (c *compiler) strategies() {
 	}
 }
 
-func (c *compiler) addFaults(at *place, faults []fleet.Fault) {
+func (c *compiler) addFaults(at *place, faults []strict.Fault) {
 	base := at.pointer()
 	for _, f := range faults {
 		c.faults.addAt(base+f.Pointer, 0, f.Reason)
@@ -110,7 +110,7 @@ func (c *compiler) choose(p *plan, name string, parameters map[string]any, at, p
 	case p.spec == nil:
 		c.faults.add(at, "%s", unknownStrategy(name))
 	default:
-		var faults []fleet.Fault
+		var faults []strict.Fault
 		if p.strategy, faults = c.build(name, parameters); len(faults) > 0 && parametersAt == nil {
 			parametersAt = root.member("strategies").member(name).member("parameters")
 		}

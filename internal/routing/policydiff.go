@@ -7,10 +7,10 @@ import (
 	"strconv"
 	"strings"
 
+	"headway/internal/strict"
+
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-
-	"headway/internal/fleet"
 )
 
 // Difference is one place where two documents differ. Before or After is nil
@@ -110,20 +110,20 @@ func element(list []any, i int) any {
 
 // Merge applies a JSON merge patch (RFC 7396) and returns the new document,
 // which is checked as ParsePolicy checks.
-func (d Document) Merge(patch []byte) (Document, []fleet.Fault) {
+func (d Document) Merge(patch []byte) (Document, []strict.Fault) {
 	if len(patch) > MaxPolicyBytes {
 		return ParsePolicy(patch, "json") // which says how many it may have
 	}
 	var change map[string]any
 	if err := json.Unmarshal(patch, &change); err != nil {
-		fault := fleet.Fault{Reason: "want a JSON object that is merged into the policy (RFC 7396)"}
+		fault := strict.Fault{Reason: "want a JSON object that is merged into the policy (RFC 7396)"}
 		if at, ok := err.(*jsontext.SyntacticError); ok { //nolint:errorlint // it comes as it is
 			fault.Pointer, fault.Reason = string(at.JSONPointer), "is not valid JSON, or a name given twice"
 		}
-		return Document{}, []fleet.Fault{fault}
+		return Document{}, []strict.Fault{fault}
 	}
 	if change == nil {
-		return Document{}, []fleet.Fault{{Reason: "want an object that is merged into the policy, not null"}}
+		return Document{}, []strict.Fault{{Reason: "want an object that is merged into the policy, not null"}}
 	}
 	current, err := d.tree()
 	if err == nil {
@@ -132,7 +132,7 @@ func (d Document) Merge(patch []byte) (Document, []fleet.Fault) {
 			return ParsePolicy(merged, "json")
 		}
 	}
-	return Document{}, []fleet.Fault{{Reason: err.Error()}}
+	return Document{}, []strict.Fault{{Reason: err.Error()}}
 }
 
 // mergePatch is the function MergePatch of RFC 7396.

@@ -7,8 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"headway/internal/fleet"
-	"headway/internal/typo"
+	"headway/internal/strict"
 )
 
 // maxFaults is the most faults of one document that are listed; one more says
@@ -51,7 +50,7 @@ type faultList struct {
 }
 
 type locatedFault struct {
-	fleet.Fault
+	strict.Fault
 	line int // 0: not told
 }
 
@@ -78,14 +77,14 @@ func (f *faultList) addAt(pointer string, line int, reason string) {
 	if f.full() {
 		return
 	}
-	f.list = append(f.list, locatedFault{fleet.Fault{Pointer: pointer, Reason: reason}, line})
+	f.list = append(f.list, locatedFault{strict.Fault{Pointer: pointer, Reason: reason}, line})
 }
 
 // all returns the faults, by line where they have one and else in the order
 // they were found, or nil when there is none.
-func (f *faultList) all() []fleet.Fault {
+func (f *faultList) all() []strict.Fault {
 	slices.SortStableFunc(f.list, func(a, b locatedFault) int { return a.line - b.line })
-	var faults []fleet.Fault
+	var faults []strict.Fault
 	for _, fault := range f.list {
 		if fault.line > 0 {
 			fault.Reason = fmt.Sprintf("line %d: %s", fault.line, fault.Reason)
@@ -93,7 +92,7 @@ func (f *faultList) all() []fleet.Fault {
 		faults = append(faults, fault.Fault)
 	}
 	if f.more > 0 {
-		faults = append(faults, fleet.Fault{Reason: fmt.Sprintf("more faults that are not listed: %d", f.more)})
+		faults = append(faults, strict.Fault{Reason: fmt.Sprintf("more faults that are not listed: %d", f.more)})
 	}
 	return faults
 }
@@ -107,7 +106,7 @@ func unknownStrategy(name string) string {
 // meant, and which there are.
 func unknownName(what, name string, known []string) string {
 	reason := fmt.Sprintf("unknown %s %s; ", what, quote(name))
-	if meant := typo.Nearest(name, known); meant != "" {
+	if meant := strict.Nearest(name, known); meant != "" {
 		reason += fmt.Sprintf("did you mean %q? ", meant)
 	}
 	if len(known) == 0 {

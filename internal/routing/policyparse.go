@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // ParsePolicy reads a document, format json or yaml, and checks all that
@@ -16,7 +16,7 @@ import (
 //
 // Both formats are read strictly: names given twice, unknown fields and values
 // of another type are faults, and null is not the same as leaving out.
-func ParsePolicy(data []byte, format string) (Document, []fleet.Fault) {
+func ParsePolicy(data []byte, format string) (Document, []strict.Fault) {
 	t := &tree{}
 	if len(data) > MaxPolicyBytes {
 		t.fault(root, 0, "the document has %d bytes; at most %d are read", len(data), MaxPolicyBytes)

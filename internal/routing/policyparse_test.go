@@ -11,13 +11,13 @@ import (
 	"strings"
 	"testing"
 
-	"pgregory.net/rapid"
+	"headway/internal/strict"
 
-	"headway/internal/fleet"
+	"pgregory.net/rapid"
 )
 
 // mustFault wants the pointers among the faults of a YAML document.
-func mustFault(t testing.TB, text string, pointers ...string) []fleet.Fault {
+func mustFault(t testing.TB, text string, pointers ...string) []strict.Fault {
 	t.Helper()
 	_, faults := ParsePolicy([]byte(text), "yaml")
 	for _, p := range pointers {
@@ -28,8 +28,8 @@ func mustFault(t testing.TB, text string, pointers ...string) []fleet.Fault {
 	return faults
 }
 
-func hasFault(faults []fleet.Fault, pointer string) bool {
-	return slices.ContainsFunc(faults, func(f fleet.Fault) bool { return f.Pointer == pointer && f.Reason != "" })
+func hasFault(faults []strict.Fault, pointer string) bool {
+	return slices.ContainsFunc(faults, func(f strict.Fault) bool { return f.Pointer == pointer && f.Reason != "" })
 }
 
 func TestEveryFaultIsNamedWithItsPlace(t *testing.T) {
@@ -134,7 +134,7 @@ func TestBothFormatsAreReadStrictly(t *testing.T) {
 		{"toml", "", "", "allowed are json, yaml"},
 	} {
 		_, faults := ParsePolicy([]byte(c.text), c.format)
-		if !slices.ContainsFunc(faults, func(f fleet.Fault) bool {
+		if !slices.ContainsFunc(faults, func(f strict.Fault) bool {
 			return f.Pointer == c.pointer && strings.Contains(f.Reason, c.reason)
 		}) {
 			t.Errorf("%s %q: %v; want %s: …%s…", c.format, c.text, faults, c.pointer, c.reason)
@@ -166,7 +166,7 @@ func TestADocumentIsBounded(t *testing.T) {
 		text := `{"default_strategy":"random",` + c.text + `}`
 		for _, format := range []string{"json", "yaml"} {
 			_, faults := ParsePolicy([]byte(text), format)
-			if !slices.ContainsFunc(faults, func(f fleet.Fault) bool {
+			if !slices.ContainsFunc(faults, func(f strict.Fault) bool {
 				return f.Pointer == c.pointer && strings.Contains(f.Reason, c.reason)
 			}) {
 				t.Errorf("%s: %d faults, the first %v; want %s: …%s…", format, len(faults), faults[:min(3, len(faults))], c.pointer, c.reason)

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // Bounds of what one policy makes, whatever its document asks for.
@@ -30,9 +30,9 @@ type strategyBuilder struct {
 // build is the Build of the policy: parameters are laid over what the document
 // says of the strategy, and that over the defaults. Faults have pointers
 // relative to parameters; that of the name itself is "".
-func (b *strategyBuilder) build(name string, parameters map[string]any) (Strategy, []fleet.Fault) {
-	fault := func(reason string) (Strategy, []fleet.Fault) {
-		return nothing{}, []fleet.Fault{{Reason: reason}}
+func (b *strategyBuilder) build(name string, parameters map[string]any) (Strategy, []strict.Fault) {
+	fault := func(reason string) (Strategy, []strict.Fault) {
+		return nothing{}, []strict.Fault{{Reason: reason}}
 	}
 	spec := findSpec(name)
 	switch {
@@ -103,8 +103,8 @@ func specNames() []string {
 
 // checkParameters returns the parameters as values of the kinds and within the
 // bounds that the spec declares; those left out stay out.
-func checkParameters(spec *Spec, parameters map[string]any) (Values, []fleet.Fault) {
-	var faults []fleet.Fault
+func checkParameters(spec *Spec, parameters map[string]any) (Values, []strict.Fault) {
+	var faults []strict.Fault
 	values := Values{}
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
 		i := slices.IndexFunc(spec.Parameters, func(p Parameter) bool { return p.Name == name })
@@ -119,7 +119,7 @@ func checkParameters(spec *Spec, parameters map[string]any) (Values, []fleet.Fau
 			values[name], reason = spec.Parameters[i].read(parameters[name])
 		}
 		if reason != "" {
-			faults = append(faults, fleet.Fault{Pointer: "/" + escapePointer(name), Reason: reason})
+			faults = append(faults, strict.Fault{Pointer: "/" + escapePointer(name), Reason: reason})
 		}
 	}
 	return values, faults

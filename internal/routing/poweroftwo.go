@@ -1,12 +1,15 @@
 package routing
 
-import "headway/internal/fleet"
+import (
+	"headway/internal/fleet"
+	"headway/internal/strict"
+)
 
 var powerOfTwoSpec = Spec{
 	Name:    "power_of_two",
 	Summary: "The less loaded of two random heads (Mitzenmacher, 2001): nearly as good as the least of all, at a constant price and without herds.",
 	Formula: "argmin load over two heads drawn by max_in_flight · weight; load as of least_loaded",
-	New:     func(Values, Build) (Strategy, []fleet.Fault) { return powerOfTwo{}, nil },
+	New:     func(Values, Build) (Strategy, []strict.Fault) { return powerOfTwo{}, nil },
 }
 
 type powerOfTwo struct{}

@@ -1,12 +1,15 @@
 package routing
 
-import "headway/internal/fleet"
+import (
+	"headway/internal/fleet"
+	"headway/internal/strict"
+)
 
 var randomSpec = Spec{
 	Name:    "random",
 	Summary: "A random head, by weight. It needs no signal and spreads well when requests are alike.",
 	Formula: "P(h) = weight_h / Σ weight",
-	New:     func(Values, Build) (Strategy, []fleet.Fault) { return random{}, nil },
+	New:     func(Values, Build) (Strategy, []strict.Fault) { return random{}, nil },
 }
 
 type random struct{}

@@ -102,7 +102,7 @@ func (e *NoHeadError) Error() string {
 }
 
 // Errors of Router that callers tell apart; refused input is a
-// *fleet.InvalidError.
+// *strict.InvalidError.
 var (
 	// ErrDecisionNotFound says that no decision with the id is among the
 	// recent ones.

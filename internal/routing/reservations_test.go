@@ -8,6 +8,7 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strict"
 )
 
 // counts reports how many requests a head has.
@@ -103,7 +104,7 @@ func TestARequestMayAskForAnotherTime(t *testing.T) {
 		short := w.decide(routing.Request{TTL: time.Second})
 		for _, ttl := range []time.Duration{-time.Second, 10*time.Minute + time.Second} {
 			_, err := w.router.Decide(&routing.Request{ModelType: "m", TTL: ttl})
-			if wrong, ok := errors.AsType[*fleet.InvalidError](err); !ok || wrong.Faults[0].Pointer != "/ttl_seconds" {
+			if wrong, ok := errors.AsType[*strict.InvalidError](err); !ok || wrong.Faults[0].Pointer != "/ttl_seconds" {
 				t.Errorf("a time of %v: %v; want a fault of /ttl_seconds", ttl, err)
 			}
 		}

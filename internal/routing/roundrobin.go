@@ -3,14 +3,14 @@ package routing
 import (
 	"math"
 
-	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 var roundRobinSpec = Spec{
 	Name:    "round_robin",
 	Summary: "Heads in turn. It needs no signal and is even when requests and heads are alike.",
 	Formula: "h = heads[turn mod n], turn = 0, 1, 2, …",
-	New:     func(Values, Build) (Strategy, []fleet.Fault) { return roundRobin{}, nil },
+	New:     func(Values, Build) (Strategy, []strict.Fault) { return roundRobin{}, nil },
 }
 
 var nan = math.NaN()

@@ -17,6 +17,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // Options are what a Router is made of.
@@ -109,7 +110,7 @@ func New(o Options) (*Router, error) {
 	r.scratch.New = func() any { return new(scratch) }
 	policy, faults := Compile(DefaultDocument())
 	if len(faults) > 0 {
-		return nil, fmt.Errorf("routing: the default policy: %w", &fleet.InvalidError{Faults: faults})
+		return nil, fmt.Errorf("routing: the default policy: %w", &strict.InvalidError{Faults: faults})
 	}
 	r.policy.Store(policy)
 	var err error
@@ -180,7 +181,7 @@ type choice struct {
 }
 
 // Decide chooses a head for the request and reserves a place there. The errors
-// are *NoHeadError, *OverrideError and *fleet.InvalidError.
+// are *NoHeadError, *OverrideError and *strict.InvalidError.
 func (r *Router) Decide(req *Request) (*Decision, error) {
 	now := r.now()
 	c := choice{policy: r.policy.Load(), snapshot: r.fleet.Snapshot()}
@@ -239,7 +240,7 @@ func (r *Router) resolve(req *Request, c *choice) error {
 		}
 		strategy, spec, ok := c.policy.named(req.Strategy)
 		if !ok {
-			return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/strategy", Reason: unknownStrategy(req.Strategy)}}}
+			return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/strategy", Reason: unknownStrategy(req.Strategy)}}}
 		}
 		c.plan.strategy, c.plan.spec, c.plan.rule = strategy, spec, RuleByCaller
 	}
@@ -258,10 +259,10 @@ func (r *Router) resolve(req *Request, c *choice) error {
 	case req.Explain && !c.policy.callerMay("explain"):
 		return &OverrideError{Field: "/explain"}
 	case req.TTL < 0 || req.TTL > r.maxTTL:
-		return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/ttl_seconds", Reason: fmt.Sprintf("must be 1 to %d, the longest that decisions.max_reservation_ttl lets a reservation last", int64(r.maxTTL/time.Second))}}}
+		return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/ttl_seconds", Reason: fmt.Sprintf("must be 1 to %d, the longest that decisions.max_reservation_ttl lets a reservation last", int64(r.maxTTL/time.Second))}}}
 	}
 	if req.Region == "" && c.mode == RegionRequire {
-		return &fleet.InvalidError{Faults: []fleet.Fault{{Pointer: "/region", Reason: "is required: the policy serves this model type only in the region that a request names"}}}
+		return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/region", Reason: "is required: the policy serves this model type only in the region that a request names"}}}
 	}
 	if req.Region != "" {
 		if c.region = c.canonicalRegion(req.Region); c.region == "" && c.mode == RegionRequire {

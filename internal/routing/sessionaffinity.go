@@ -5,6 +5,7 @@ import (
 	"math/bits"
 
 	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 var sessionAffinitySpec = Spec{
@@ -21,7 +22,7 @@ var sessionAffinitySpec = Spec{
 			Summary: "As many requests a head may have whatever its share, so that a quiet fleet keeps its sessions together.",
 		},
 	},
-	New: func(v Values, _ Build) (Strategy, []fleet.Fault) {
+	New: func(v Values, _ Build) (Strategy, []strict.Fault) {
 		return sessionAffinity{bound: v.Number("bound"), floor: v.Number("floor")}, nil
 	},
 }

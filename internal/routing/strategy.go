@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // Strategy orders the heads that may serve a request. A strategy is pure: what
@@ -37,11 +38,11 @@ type Spec struct {
 	// New makes the strategy from values, which are complete and within the
 	// bounds that Parameters declare. Faults have pointers relative to the
 	// parameters object. build makes strategies that this one delegates to.
-	New func(values Values, build Build) (Strategy, []fleet.Fault)
+	New func(values Values, build Build) (Strategy, []strict.Fault)
 }
 
 // Build makes the named strategy from a parameters object as a policy has it.
-type Build func(name string, parameters map[string]any) (Strategy, []fleet.Fault)
+type Build func(name string, parameters map[string]any) (Strategy, []strict.Fault)
 
 // Parameter describes one parameter of a strategy.
 type Parameter struct {

@@ -1,12 +1,12 @@
 package routing
 
-import "headway/internal/fleet"
+import "headway/internal/strict"
 
 var weightedRoundRobinSpec = Spec{
 	Name:    "weighted_round_robin",
 	Summary: "Heads in turn, each as often as its weight says and spread evenly over time.",
 	Formula: "h = heads[turn mod n] unless (w_h · ⌊turn/n⌋ + offset_h) mod W < W − w_h, with w_h = weight_h scaled so that the greatest is W = 65,535",
-	New:     func(Values, Build) (Strategy, []fleet.Fault) { return weightedRoundRobin{}, nil },
+	New:     func(Values, Build) (Strategy, []strict.Fault) { return weightedRoundRobin{}, nil },
 }
 
 // weightedRoundRobin is a static stride scheduler (gRPC proposal A58): in each

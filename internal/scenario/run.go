@@ -47,6 +47,7 @@ import (
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strict"
 )
 
 // defaultSeed makes the router's random choices, which are the same in each run
@@ -161,7 +162,7 @@ func (r *run) step(ctx context.Context, st *step) error {
 func (r *run) policy(ctx context.Context, st *step) error {
 	doc, faults := routing.ParsePolicy([]byte(st.block), "yaml")
 	if len(faults) > 0 {
-		return &fleet.InvalidError{Faults: faults}
+		return &strict.InvalidError{Faults: faults}
 	}
 	_, err := r.router.Apply(ctx, doc, routing.PolicyChange{Source: "api"}, r.router.Policy().Revision)
 	return err
@@ -372,7 +373,7 @@ func (r *run) once(req *routing.Request, hold bool) (outcome, error) {
 	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
 		return outcome{refused: "override:" + override.Field}, nil
 	}
-	if invalid, ok := errors.AsType[*fleet.InvalidError](err); ok {
+	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
 		return outcome{refused: "invalid:" + invalid.Faults[0].Pointer}, nil
 	}
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 	"headway/internal/address"
 	"headway/internal/event"
-	"headway/internal/typo"
+	"headway/internal/strict"
 )
 
 // Endpoint is somebody who is told of events.
@@ -78,7 +78,7 @@ func Read(path string, allowLinkLocal bool) ([]Endpoint, error) {
 		}
 		for _, pattern := range e.Types {
 			if !slices.ContainsFunc(event.Types(), func(kind string) bool { return event.Matches(pattern, kind) }) {
-				fault("types", "no event is %q%s; there are %s, and patterns as head.*", pattern, suggest(pattern, event.Types()), strings.Join(event.Types(), ", "))
+				fault("types", "no event is %q%s; there are %s, and patterns as head.*", pattern, strict.DidYouMean(pattern, event.Types()), strings.Join(event.Types(), ", "))
 			}
 		}
 		secret, err := readSecret(filepath.Dir(path), e.SecretFile)
@@ -113,21 +113,12 @@ func inWords(err error) string {
 	for i, text := range texts {
 		line, _, _ := strings.Cut(text, ": ")
 		if found := unknownField.FindStringSubmatch(text); found != nil {
-			texts[i] = fmt.Sprintf("%s: unknown field %q%s; there are %s", line, found[1], suggest(found[1], fields), strings.Join(fields, ", "))
+			texts[i] = fmt.Sprintf("%s: unknown field %q%s; there are %s", line, found[1], strict.DidYouMean(found[1], fields), strings.Join(fields, ", "))
 		} else {
 			texts[i] = line + ": has the wrong form; want endpoints, a list of entries with name, url, secret_file and types"
 		}
 	}
 	return strings.Join(texts, "; ")
-}
-
-// suggest is "; did you mean X?" with the known name that was probably meant,
-// or "".
-func suggest(name string, known []string) string {
-	if meant := typo.Nearest(name, known); meant != "" {
-		return "; did you mean " + meant + "?"
-	}
-	return ""
 }
 
 func readBounded(path string, most int64) ([]byte, error) {

@@ -1,10 +1,10 @@
-package typo_test
+package strict_test
 
 import (
 	"strings"
 	"testing"
 
-	"headway/internal/typo"
+	"headway/internal/strict"
 )
 
 // The border of what is near, and which of several is nearest.
@@ -24,7 +24,7 @@ func TestTheBorderOfNear(t *testing.T) {
 		{strings.Repeat("x", 65), []string{strings.Repeat("x", 65)}, ""}, // too long to be compared
 		{strings.Repeat("x", 64), []string{strings.Repeat("x", 64)}, strings.Repeat("x", 64)},
 	} {
-		if got := typo.Nearest(c.name, c.known); got != c.want {
+		if got := strict.Nearest(c.name, c.known); got != c.want {
 			t.Errorf("Nearest(%q, %q) = %q, want %q", c.name, c.known, got, c.want)
 		}
 	}
@@ -42,7 +42,7 @@ func TestNearest(t *testing.T) {
 		"":                           "",
 		strings.Repeat("listen", 20): "",
 	} {
-		if got := typo.Nearest(name, known); got != want {
+		if got := strict.Nearest(name, known); got != want {
 			t.Errorf("Nearest(%q) = %q, want %q", name, got, want)
 		}
 	}

@@ -1,6 +1,4 @@
-// Package typo finds the known name that a misspelt one was probably meant to
-// be, for errors that say what to do.
-package typo
+package strict
 
 import "strings"
 
