@@ -131,9 +131,11 @@ var rooms = map[string]room{
 	"internal/freeport":   {},
 	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{rapid}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing", "internal/strict"}, others: []string{metrics}},
-	"internal/mockhead":   {ours: []string{"api", "client"}, others: []string{json, metrics, xnet}},
+	"internal/engine":     {},
+	"internal/workload":   {others: []string{json}},
+	"internal/mockhead":   {ours: []string{"api", "client", "internal/engine"}, others: []string{json, metrics, xnet}},
 	"internal/demo": {
-		ours:   []string{"api", "client", "internal/mockhead"},
+		ours:   []string{"api", "client", "internal/mockhead", "internal/workload"},
 		others: []string{bubbletea, lipgloss, xterm, json},
 	},
 }

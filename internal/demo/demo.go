@@ -23,6 +23,7 @@ import (
 	"golang.org/x/term"
 
 	"headway/api"
+	"headway/internal/workload"
 )
 
 // Defaults of the Options. Eight heads that work ten times faster than real
@@ -106,7 +107,11 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	if err := o.complete(); err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	rows, err := readTraceFile(o.Trace, o.Seed)
+	rows, err := workload.ReadTraceFile(o.Trace, o.Seed)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	work, err := workload.New(workload.Options{Rows: rows, Rate: o.Rate, Models: o.Models, Regions: o.Regions, Seed: o.Seed})
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
@@ -133,7 +138,7 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 		options: &o, fleet: fleet, stats: newStats(time.Now()), router: router, client: client,
 		slots: make(chan struct{}, maxConcurrent),
 	}
-	d.play(ctx, newWorkload(rows, o.Rate, o.Models, o.Regions, o.Seed), stdout)
+	d.play(ctx, work, stdout)
 	units, _ := fleet.view() // before they are stopped
 	// A head would wait for the requests of connections that were dialed and
 	// never used.
@@ -273,7 +278,7 @@ func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer)
 
 // play sends the traffic and shows it until ctx ends, the time is over or the
 // user quits.
-func (d *display) play(ctx context.Context, work *workload, stdout io.Writer) {
+func (d *display) play(ctx context.Context, work *workload.Workload, stdout io.Writer) {
 	var cancel context.CancelFunc
 	if d.options.Duration > 0 {
 		ctx, cancel = context.WithTimeout(ctx, d.options.Duration)

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"headway/internal/workload"
 )
 
 // introduce says what is about to happen and where to look.
 func introduce(w io.Writer, o *Options) {
-	trace := sampleName
+	trace := workload.SampleName
 	if o.Trace != "" {
 		trace = o.Trace
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
+	"headway/internal/workload"
 )
 
 // Bounds of the load generator.
@@ -35,7 +36,7 @@ type traffic struct {
 	server string // base URL, no slash at its end
 	router *http.Client
 	client *http.Client // to the heads
-	work   *workload
+	work   *workload.Workload
 	stats  *stats
 	slots  chan struct{}
 }
@@ -61,8 +62,8 @@ func (t *traffic) run(ctx, patience context.Context) {
 	defer timer.Stop()
 	start := time.Now()
 	for {
-		a := t.work.arrive()
-		late := time.Since(start.Add(a.at))
+		a := t.work.Next()
+		late := time.Since(start.Add(a.At))
 		timer.Reset(max(0, -late))
 		select {
 		case <-timer.C:
@@ -86,7 +87,7 @@ func (t *traffic) run(ctx, patience context.Context) {
 }
 
 // serve takes one request from its decision to its outcome.
-func (t *traffic) serve(ctx context.Context, a *arrival) {
+func (t *traffic) serve(ctx context.Context, a *workload.Arrival) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	began := time.Now()
@@ -97,7 +98,7 @@ func (t *traffic) serve(ctx context.Context, a *arrival) {
 	}
 	now := time.Now()
 	t.stats.decided(now, d.Head.ID, d.Strategy, now.Sub(began))
-	body := a.completion()
+	body := completion(a)
 	targets := append([]api.DecisionHead{d.Head}, d.Alternatives...)
 	for i, head := range targets[:min(len(targets), maxAttempts)] {
 		err = t.attempt(ctx, began, d, i, head, body)
@@ -139,11 +140,11 @@ func (t *traffic) attempt(ctx context.Context, began time.Time, d *api.Decision,
 }
 
 // decide asks the router for a head.
-func (t *traffic) decide(ctx context.Context, a *arrival) (*api.Decision, error) {
-	input := int64(a.input)
-	in := api.DecisionRequest{ModelType: a.model, Region: a.region, InputTokens: &input}
-	if a.session {
-		in.SessionKey = "conversation-" + strconv.FormatUint(a.key, 36)
+func (t *traffic) decide(ctx context.Context, a *workload.Arrival) (*api.Decision, error) {
+	input := int64(a.Input)
+	in := api.DecisionRequest{ModelType: a.Model, Region: a.Region, InputTokens: &input}
+	if a.Session {
+		in.SessionKey = "conversation-" + strconv.FormatUint(a.Key, 36)
 	}
 	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()

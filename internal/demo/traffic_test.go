@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -20,18 +19,19 @@ func (h *hung) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, r.Context().Err()
 }
 
+const trace = `TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:15:46.6805900,374,44
+2023-11-16 18:15:50.9951690,396,109
+`
+
 // withTraffic plays ten requests a second at a router in virtual time.
 func withTraffic(t *testing.T, limit int, router http.RoundTripper, test func(s *stats, stop, giveUp func())) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		rows, err := readTrace(strings.NewReader(azure), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
 		s := newStats(time.Now())
 		g := &traffic{
 			server: "http://router.example", router: &http.Client{Transport: router}, client: &http.Client{Transport: router}, stats: s,
-			work:  newWorkload(rows, 10, []string{"m"}, []string{"r"}, 1),
+			work:  newWork(t, trace),
 			slots: make(chan struct{}, limit),
 		}
 		ctx, stop := context.WithCancel(t.Context())

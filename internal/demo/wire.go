@@ -12,6 +12,8 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
+	"headway/internal/mockhead"
+	"headway/internal/workload"
 )
 
 // What the generator sends to a head.
@@ -42,12 +44,22 @@ func encode(v any) []byte {
 }
 
 // completion is the body of the request to a head.
-func (a *arrival) completion() []byte {
+func completion(a *workload.Arrival) []byte {
 	return encode(chatRequest{
-		Model: a.model, MaxTokens: a.output, IgnoreEOS: true, Stream: true,
-		Messages:      []chatMessage{{Role: "user", Content: string(a.appendPrompt(nil))}},
+		Model: a.Model, MaxTokens: a.Output, IgnoreEOS: true, Stream: true,
+		Messages:      []chatMessage{{Role: "user", Content: string(prompt(a))}},
 		StreamOptions: streamOptions{IncludeUsage: true},
 	})
+}
+
+// prompt is a text whose blocks are equal where those of the trace are.
+func prompt(a *workload.Arrival) (text []byte) {
+	left := a.Input
+	for _, block := range a.Blocks() {
+		text = mockhead.AppendText(text, block, 0, min(left, workload.BlockTokens))
+		left -= workload.BlockTokens
+	}
+	return text
 }
 
 // newOutcome says how the decision's head did. first is zero when no token
@@ -79,6 +91,9 @@ func milliseconds(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1000
 }
 
+// maxChunk bounds one line of a streamed answer.
+const maxChunk = 1 << 20
+
 var (
 	errCut   = errors.New("the stream ended before [DONE]")
 	dataLine = []byte("data: ")
@@ -89,7 +104,7 @@ var (
 // first at the first content. An error object within the stream is a failure.
 func readStream(r io.Reader, first func()) (u tokens, begun bool, err error) {
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxLine)
+	lines.Buffer(nil, maxChunk)
 	for lines.Scan() {
 		data, ok := bytes.CutPrefix(lines.Bytes(), dataLine)
 		if !ok {

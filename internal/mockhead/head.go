@@ -15,16 +15,18 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
+
+	"headway/internal/engine"
 )
 
 // Options say what a head serves and how fast. Models is required.
 type Options struct {
-	Models         []string // names it answers to, the first is the model's own
-	Profile        Profile  // the zero value: the one for the first model's name
-	Speed          float64  // times faster than real, 0.01 to 1000; 0: 1
-	MaxWaiting     int      // requests that may wait, the next get 429; 0: 256
-	StreamInterval int      // tokens in a streamed chunk, as vLLM's --stream-interval; 0: 1
-	Addr           string   // where to listen; empty: a free port of 127.0.0.1
+	Models         []string       // names it answers to, the first is the model's own
+	Profile        engine.Profile // the zero value: the one for the first model's name
+	Speed          float64        // times faster than real, 0.01 to 1000; 0: 1
+	MaxWaiting     int            // requests that may wait, the next get 429; 0: 256
+	StreamInterval int            // tokens in a streamed chunk, as vLLM's --stream-interval; 0: 1
+	Addr           string         // where to listen; empty: a free port of 127.0.0.1
 	Logger         *slog.Logger
 }
 
@@ -43,17 +45,18 @@ const (
 // Head is a running inference server. It stops by [Head.Shutdown] or
 // [Head.Close]; its goroutines are gone when either returns.
 type Head struct {
-	options  Options
-	seed     maphash.Seed
-	started  time.Time
-	runner   *runner
-	metrics  *metrics
-	server   *http.Server
-	listener net.Listener
-	draining atomic.Bool
-	requests atomic.Uint64 // for the ids of answers
-	cancel   context.CancelFunc
-	done     sync.WaitGroup
+	options   Options
+	maxTokens int // of a request, prompt and answer
+	seed      maphash.Seed
+	started   time.Time
+	runner    *runner
+	metrics   *metrics
+	server    *http.Server
+	listener  net.Listener
+	draining  atomic.Bool
+	requests  atomic.Uint64 // for the ids of answers
+	cancel    context.CancelFunc
+	done      sync.WaitGroup
 }
 
 // Start listens and serves. The end of ctx does not stop the head.
@@ -61,7 +64,7 @@ func Start(ctx context.Context, o Options) (*Head, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
-	engine, err := NewEngine(o.Profile, o.MaxWaiting)
+	e, err := engine.New(o.Profile, o.MaxWaiting)
 	if err != nil {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
@@ -71,8 +74,8 @@ func Start(ctx context.Context, o Options) (*Head, error) {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
 	h := &Head{
-		options: o, seed: maphash.MakeSeed(), started: time.Now(),
-		runner: newRunner(engine, o.Speed, o.StreamInterval), listener: listener,
+		options: o, maxTokens: e.MaxTokens(), seed: maphash.MakeSeed(), started: time.Now(),
+		runner: newRunner(e, o.Speed, o.StreamInterval), listener: listener,
 	}
 	h.server = &http.Server{
 		Handler: h.routes(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
@@ -95,8 +98,8 @@ func (o *Options) complete() error {
 		return errors.New("a head needs the names of its models")
 	}
 	o.Models = slices.Clone(o.Models)
-	if o.Profile == (Profile{}) {
-		o.Profile = ProfileForModel(o.Models[0])
+	if o.Profile == (engine.Profile{}) {
+		o.Profile = engine.ProfileForModel(o.Models[0])
 	}
 	if o.Speed == 0 {
 		o.Speed = 1
@@ -196,12 +199,8 @@ func (h *Head) models(w http.ResponseWriter, _ *http.Request) {
 	for _, m := range h.options.Models {
 		list.Data = append(list.Data, modelObject{
 			ID: m, Object: "model", Created: h.started.Unix(), OwnedBy: "headway",
-			MaxModelLen: h.maxTokens(),
+			MaxModelLen: h.maxTokens,
 		})
 	}
 	writeJSON(w, list)
-}
-
-func (h *Head) maxTokens() int {
-	return min(h.options.Profile.MaxContext, h.options.Profile.KVTokens/pageTokens*pageTokens)
 }

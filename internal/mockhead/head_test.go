@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"headway/internal/engine"
 	"headway/internal/mockhead"
 )
 
@@ -168,7 +169,7 @@ func TestTheQueueIsBounded(t *testing.T) {
 	h := startHead(t, func(o *mockhead.Options) {
 		slow(o)
 		o.MaxWaiting = 1
-		o.Profile = small()
+		o.Profile = engine.ProfileForModel("llama-3.1-8b")
 		o.Profile.MaxSequences = 1
 	})
 	c := client(t)

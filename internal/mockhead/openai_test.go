@@ -1,9 +1,13 @@
 package mockhead
 
 import (
+	"bytes"
 	"errors"
+	"hash/maphash"
 	"testing"
 	"unicode/utf8"
+
+	"headway/internal/engine"
 )
 
 // Whatever comes in: a request that can be served, or an error that names what
@@ -59,5 +63,23 @@ func TestTextIsFourBytesAToken(t *testing.T) {
 	}
 	if got := AppendText(AppendText(nil, 7, 0, 40), 7, 40, 100); string(got) != string(text) {
 		t.Error("a text in two parts differs from the whole")
+	}
+}
+
+// A block of the cache stands for the whole text up to its end, not for its own
+// text alone.
+func TestABlockStandsForAllTextBeforeIt(t *testing.T) {
+	h := &Head{seed: maphash.MakeSeed()}
+	const size = engine.BlockTokens * 4
+	text := bytes.Repeat([]byte("sun "), 3*size/4)
+	other := bytes.Clone(text)
+	copy(other[size:], "sea ")
+	first, _ := h.hash(text)
+	second, _ := h.hash(other)
+	if len(first) != 3 || len(second) != 3 {
+		t.Fatalf("%d and %d blocks, want 3", len(first), len(second))
+	}
+	if first[0] != second[0] || first[1] == second[1] || first[2] == second[2] {
+		t.Errorf("texts that differ in the second block have the blocks %x and %x", first, second)
 	}
 }

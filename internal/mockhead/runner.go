@@ -6,6 +6,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"headway/internal/engine"
 )
 
 // maxLag bounds how far a runner catches up after the machine stalled: steps
@@ -23,8 +25,8 @@ type runner struct {
 	stopped  chan struct{} // closed when run has returned
 
 	mu      sync.Mutex
-	engine  *Engine
-	streams map[*Sequence]*stream
+	engine  *engine.Engine
+	streams map[*engine.Sequence]*stream
 	meter   meter
 	dead    bool
 }
@@ -32,7 +34,7 @@ type runner struct {
 // stream is one request's side of the engine. Tokens are a count, so a slow
 // reader holds up nobody and buffers nothing.
 type stream struct {
-	sequence *Sequence
+	sequence *engine.Sequence
 	notice   chan struct{} // holds one when there is something new
 
 	// Under the runner's mutex.
@@ -47,11 +49,11 @@ type progress struct {
 	done      bool
 }
 
-func newRunner(e *Engine, speed float64, interval int) *runner {
+func newRunner(e *engine.Engine, speed float64, interval int) *runner {
 	return &runner{
 		speed: speed, interval: interval, engine: e,
 		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		streams: make(map[*Sequence]*stream),
+		streams: make(map[*engine.Sequence]*stream),
 	}
 }
 
@@ -126,9 +128,9 @@ func (r *runner) fail() {
 	clear(r.streams)
 }
 
-// submit queues a request, or fails as [Engine.Submit] does or with
+// submit queues a request, or fails as [engine.Engine.Submit] does or with
 // errStopped.
-func (r *runner) submit(req Request) (*stream, error) {
+func (r *runner) submit(req engine.Request) (*stream, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.dead {
@@ -172,15 +174,15 @@ func (r *runner) cancel(s *stream) {
 // Load is what a head says of its work. Times are the clock's on the wall, so
 // at speed 10 a head computes ten times its profile's tokens a second.
 type Load struct {
-	EngineLoad
+	engine.Load
 	TokensPerSecond float64 // computed, prompt and output
 	Utilization     float64 // share of recent time in which a step ran, 0..1
 }
 
-func (r *runner) load() (Load, Counters) {
+func (r *runner) load() (Load, engine.Counters) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := Load{EngineLoad: r.engine.Load()}
+	l := Load{Load: r.engine.Load()}
 	l.TokensPerSecond, l.Utilization = r.meter.rates(time.Now())
 	return l, r.engine.Counters()
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"headway/internal/engine"
 )
 
 // complete answers a chat or a text completion.
@@ -88,13 +90,13 @@ func refuse(w http.ResponseWriter, err error) {
 	var e *apiError
 	switch {
 	case errors.As(err, &e):
-	case errors.Is(err, ErrTooLong):
+	case errors.Is(err, engine.ErrTooLong):
 		e = invalid("messages", "%v", err)
 		e.code = "context_length_exceeded"
-	case errors.Is(err, ErrQueueFull):
+	case errors.Is(err, engine.ErrQueueFull):
 		e = &apiError{
 			status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "queue_full",
-			message: ErrQueueFull.Error(),
+			message: engine.ErrQueueFull.Error(),
 		}
 	default:
 		e = &apiError{
@@ -122,13 +124,13 @@ type turn struct {
 
 // submit gives a completion to the engine.
 func (h *Head) submit(c *completion) (*turn, error) {
-	if most := h.maxTokens() - c.promptTokens; c.maxTokens > most {
+	if most := h.maxTokens - c.promptTokens; c.maxTokens > most {
 		return nil, fmt.Errorf("%w: %d prompt and up to %d output tokens, at most %d together",
-			ErrTooLong, c.promptTokens, c.maxTokens, h.maxTokens())
+			engine.ErrTooLong, c.promptTokens, c.maxTokens, h.maxTokens)
 	}
 	blocks, seed := h.hash(c.prompt)
 	output, reason := h.outputTokens(c, seed)
-	s, err := h.runner.submit(Request{PromptTokens: c.promptTokens, OutputTokens: output, Blocks: blocks})
+	s, err := h.runner.submit(engine.Request{PromptTokens: c.promptTokens, OutputTokens: output, Blocks: blocks})
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +147,7 @@ func (h *Head) submit(c *completion) (*turn, error) {
 // hash chains the prompt's whole blocks, of BlockTokens of four bytes each, and
 // gives a hash of all of it.
 func (h *Head) hash(prompt []byte) (blocks []uint64, whole uint64) {
-	const size = BlockTokens * 4
+	const size = engine.BlockTokens * 4
 	var chain [8]byte
 	var mh maphash.Hash
 	mh.SetSeed(h.seed)
@@ -170,7 +172,7 @@ func (h *Head) outputTokens(c *completion, seed uint64) (n int, reason string) {
 	natural := 16 + int(mix(seed, 0)%384)
 	limit := c.maxTokens
 	if limit == 0 {
-		limit = max(1, h.maxTokens()-c.promptTokens)
+		limit = max(1, h.maxTokens-c.promptTokens)
 		if c.ignoreEOS {
 			limit = min(limit, natural)
 		}

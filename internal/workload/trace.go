@@ -1,4 +1,4 @@
-package demo
+package workload
 
 import (
 	"bufio"
@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-
-	"headway/internal/mockhead"
 )
 
 // sampleTrace is 15 minutes of real requests to a chat service; trace/NOTICE.md
@@ -27,7 +25,8 @@ import (
 //go:embed trace/mooncake_conversation.jsonl.gz
 var sampleTrace []byte
 
-const sampleName = "Mooncake conversation trace (built-in sample)"
+// SampleName names the built-in trace.
+const SampleName = "Mooncake conversation trace (built-in sample)"
 
 // Bounds on what is read of a trace. More rows than this are left out.
 const (
@@ -39,37 +38,41 @@ const (
 	maxTraceText = 1 << 30                    // unpacked
 )
 
-// row is one request of a trace.
-type row struct {
-	at     time.Duration // since the first row
-	input  int           // tokens
-	output int
-	blocks []uint32 // of 512 prompt tokens, equal numbers mean equal text; nil: all its own
+// BlockTokens is the number of prompt tokens that a block of a trace stands for.
+const BlockTokens = 512
+
+// Row is one request of a trace.
+type Row struct {
+	At     time.Duration // since the first row
+	Input  int           // tokens, at least 1
+	Output int           // tokens, at least 1
+	Blocks []uint32      // of the prompt, in order; equal numbers mean equal text up to the block's end; nil: nothing is shared
 }
 
-// ErrTrace says that a file is no trace that the demo can replay.
+// ErrTrace says that a text is not a trace of a known format.
 var ErrTrace = errors.New("not a Mooncake JSONL or Azure CSV trace")
 
-// readTraceFile reads a trace; an empty name is the sample.
-func readTraceFile(name string, seed uint64) ([]row, error) {
+// ReadTraceFile reads a trace from a file; an empty name means the built-in sample.
+func ReadTraceFile(name string, seed uint64) ([]Row, error) {
 	if name == "" {
-		return readTrace(bytes.NewReader(sampleTrace), seed)
+		return ReadTrace(bytes.NewReader(sampleTrace), seed)
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("read the trace: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	rows, err := readTrace(f, seed)
+	rows, err := ReadTrace(f, seed)
 	if err != nil {
 		return nil, fmt.Errorf("read the trace %s: %w", name, err)
 	}
 	return rows, nil
 }
 
-// readTrace tells the formats apart by their first bytes; either may be
-// gzipped. The seed places requests inside Mooncake's coarse timestamps.
-func readTrace(r io.Reader, seed uint64) ([]row, error) {
+// ReadTrace reads a trace in Mooncake's JSONL or Azure's CSV format, gzipped or
+// not, and returns at least two rows, sorted by time. The seed places rows
+// within Mooncake's coarse timestamps. Errors wrap [ErrTrace].
+func ReadTrace(r io.Reader, seed uint64) ([]Row, error) {
 	in := bufio.NewReader(r)
 	if magic, _ := in.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		z, err := gzip.NewReader(in)
@@ -78,7 +81,7 @@ func readTrace(r io.Reader, seed uint64) ([]row, error) {
 		}
 		in = bufio.NewReader(io.LimitReader(z, maxTraceText))
 	}
-	var rows []row
+	var rows []Row
 	var err error
 	switch first, _ := in.Peek(1); string(first) {
 	case "{":
@@ -97,21 +100,21 @@ func readTrace(r io.Reader, seed uint64) ([]row, error) {
 	if len(rows) < 2 {
 		return nil, fmt.Errorf("%w: %d rows, want at least 2", ErrTrace, len(rows))
 	}
-	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Compare(a.at, b.at) })
-	first := rows[0].at
+	slices.SortStableFunc(rows, func(a, b Row) int { return cmp.Compare(a.At, b.At) })
+	first := rows[0].At
 	for i := range rows {
-		rows[i].at -= first
+		rows[i].At -= first
 	}
-	if rows[len(rows)-1].at == 0 {
+	if rows[len(rows)-1].At == 0 {
 		return nil, fmt.Errorf("%w: all rows have the same time", ErrTrace)
 	}
 	return rows, nil
 }
 
-func readMooncake(r io.Reader) ([]row, error) {
+func readMooncake(r io.Reader) ([]Row, error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxLine)
-	var rows []row
+	var rows []Row
 	for n := 1; lines.Scan() && n <= maxRows; n++ {
 		var in struct {
 			Timestamp int64    `json:"timestamp"`
@@ -125,9 +128,9 @@ func readMooncake(r io.Reader) ([]row, error) {
 		if err := checkRow(in.Timestamp >= 0 && in.Timestamp < maxSpan.Milliseconds(), in.Input, in.Output); err != nil {
 			return nil, fmt.Errorf("%w: line %d: %w", ErrTrace, n, err)
 		}
-		rows = append(rows, row{
-			at:    time.Duration(in.Timestamp) * time.Millisecond,
-			input: in.Input, output: max(1, in.Output), blocks: in.HashIDs,
+		rows = append(rows, Row{
+			At:    time.Duration(in.Timestamp) * time.Millisecond,
+			Input: in.Input, Output: max(1, in.Output), Blocks: in.HashIDs,
 		})
 	}
 	if err := lines.Err(); err != nil {
@@ -136,7 +139,7 @@ func readMooncake(r io.Reader) ([]row, error) {
 	return rows, nil
 }
 
-func readAzure(r io.Reader) ([]row, error) {
+func readAzure(r io.Reader) ([]Row, error) {
 	lines := csv.NewReader(r)
 	lines.ReuseRecord = true
 	lines.FieldsPerRecord = 3
@@ -147,7 +150,7 @@ func readAzure(r io.Reader) ([]row, error) {
 	if want := []string{"TIMESTAMP", "ContextTokens", "GeneratedTokens"}; !slices.Equal(head, want) {
 		return nil, fmt.Errorf("%w: columns %q, want %q", ErrTrace, head, want)
 	}
-	var rows []row
+	var rows []Row
 	var start time.Time
 	for len(rows) < maxRows {
 		fields, err := lines.Read()
@@ -168,7 +171,7 @@ func readAzure(r io.Reader) ([]row, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: row %d: %w", ErrTrace, len(rows)+2, err)
 		}
-		rows = append(rows, row{at: at.Sub(start), input: input, output: max(1, output)})
+		rows = append(rows, Row{At: at.Sub(start), Input: input, Output: max(1, output)})
 	}
 	return rows, nil
 }
@@ -182,104 +185,19 @@ func checkRow(timeOK bool, input, output int) error {
 
 // spread places the rows that share a timestamp evenly at random in the time
 // up to the next one, at most a bucket.
-func spread(rows []row, random *rand.Rand) {
+func spread(rows []Row, random *rand.Rand) {
 	for i := 0; i < len(rows); {
 		j := i
-		for j < len(rows) && rows[j].at == rows[i].at {
+		for j < len(rows) && rows[j].At == rows[i].At {
 			j++
 		}
 		width := bucket
-		if j < len(rows) && rows[j].at > rows[i].at {
-			width = min(width, rows[j].at-rows[i].at)
+		if j < len(rows) && rows[j].At > rows[i].At {
+			width = min(width, rows[j].At-rows[i].At)
 		}
 		for k := i; k < j; k++ {
-			rows[k].at += time.Duration(random.Int64N(int64(width)))
+			rows[k].At += time.Duration(random.Int64N(int64(width)))
 		}
 		i = j
 	}
 }
-
-// arrival is one request of the workload.
-type arrival struct {
-	row
-	at      time.Duration // since the workload began
-	key     uint64        // what belongs to one conversation has the same one
-	pass    uint64        // times that the trace has begun anew
-	model   string
-	region  string
-	session bool // the key stands for a conversation that the trace knows
-}
-
-// workload is a trace played over and over at a mean rate. Each pass has its
-// own conversations, so that no cache grows warmer than in reality.
-type workload struct {
-	rows    []row
-	models  []string
-	regions []string
-	seed    uint64
-	scale   float64 // wall time to trace time
-	pass    uint64
-	next    int
-	start   time.Duration // of this pass
-}
-
-func newWorkload(rows []row, rate float64, models, regions []string, seed uint64) *workload {
-	span := rows[len(rows)-1].at
-	return &workload{
-		rows: rows, models: models, regions: regions, seed: seed,
-		scale: float64(len(rows)) / rate / span.Seconds(),
-	}
-}
-
-// arrive returns the next request.
-func (w *workload) arrive() arrival {
-	if w.next == len(w.rows) {
-		w.start += w.scaled(w.rows[w.next-1].at)
-		w.next = 0
-		w.pass++
-	}
-	r := w.rows[w.next]
-	a := arrival{row: r, at: w.start + w.scaled(r.at), pass: w.pass}
-	// The trace's first block is one prompt that all share; the second tells
-	// conversations apart.
-	if len(r.blocks) > 1 {
-		a.key, a.session = uint64(r.blocks[1]), true
-	} else {
-		a.key = 1<<32 + uint64(w.next)
-	}
-	a.key = mix(a.key, mix(w.pass, w.seed))
-	a.model = w.models[a.key%uint64(len(w.models))]
-	a.region = w.regions[(a.key>>32)%uint64(len(w.regions))]
-	w.next++
-	return a
-}
-
-func (w *workload) scaled(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * w.scale)
-}
-
-// appendPrompt appends a text of input tokens whose blocks are equal to those
-// of other requests as the trace says.
-func (a *arrival) appendPrompt(dst []byte) []byte {
-	left := a.input
-	for i := 0; left > 0; i++ {
-		n := min(left, mockhead.BlockTokens)
-		dst = mockhead.AppendText(dst, a.block(i), 0, n)
-		left -= n
-	}
-	return dst
-}
-
-// block is the seed of a block's text.
-func (a *arrival) block(i int) uint64 {
-	switch {
-	case i >= len(a.blocks):
-		return mix(a.key, uint64(i))
-	case i == 0: // the prompt that all share, in each pass
-		return uint64(a.blocks[0])
-	}
-	return mix(uint64(a.blocks[i]), a.pass)
-}
-
-// mix spreads pairs of numbers evenly over 64 bits.
-func mix(a, b uint64) uint64 { return rand.NewPCG(a, b).Uint64() }

@@ -1,4 +1,4 @@
-package mockhead
+package engine
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package mockhead
+package engine
 
 import "testing"
 
@@ -58,7 +58,7 @@ func TestABatchHasNoMoreSequencesThanTheProfileAllows(t *testing.T) {
 		Name: "small", T0: 1, W: 1, B: 0.01, C: 1e-6, E: 1e-5, D: 0.01,
 		KVTokens: 64 * BlockTokens, StepTokens: 1024, MaxSequences: 2, MaxContext: 1 << 20,
 	}
-	e, err := NewEngine(p, 1000)
+	e, err := New(p, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package mockhead_test
+package engine_test
 
 import (
 	"errors"
@@ -10,24 +10,24 @@ import (
 
 	"pgregory.net/rapid"
 
-	"headway/internal/mockhead"
+	"headway/internal/engine"
 )
 
 // small is a head with room for 8 blocks, so that memory runs out early.
-func small() mockhead.Profile {
-	return mockhead.Profile{
+func small() engine.Profile {
+	return engine.Profile{
 		Name: "small", T0: 1, W: 1, B: 0.01, C: 1e-6, E: 1e-5, D: 0.01,
-		KVTokens: 8 * mockhead.BlockTokens, StepTokens: 1024, MaxSequences: 4, MaxContext: 1 << 20,
+		KVTokens: 8 * engine.BlockTokens, StepTokens: 1024, MaxSequences: 4, MaxContext: 1 << 20,
 	}
 }
 
 func newEngine(t interface {
 	Helper()
 	Fatal(args ...any)
-}, p mockhead.Profile,
-) *mockhead.Engine {
+}, p engine.Profile,
+) *engine.Engine {
 	t.Helper()
-	e, err := mockhead.NewEngine(p, 1000)
+	e, err := engine.New(p, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func newEngine(t interface {
 }
 
 // play steps an engine until it is idle and hands each step to see.
-func play(e *mockhead.Engine, see func(now time.Duration, tokens []mockhead.Token)) time.Duration {
+func play(e *engine.Engine, see func(now time.Duration, tokens []engine.Token)) time.Duration {
 	var now time.Duration
 	for {
 		d, ok := e.Begin()
@@ -59,7 +59,7 @@ func blocks(conversation, n int) []uint64 {
 func TestStepTakesWhatTheFormulaSays(t *testing.T) {
 	p := small()
 	e := newEngine(t, p)
-	if _, err := e.Submit(mockhead.Request{PromptTokens: 1500, OutputTokens: 2}); err != nil {
+	if _, err := e.Submit(engine.Request{PromptTokens: 1500, OutputTokens: 2}); err != nil {
 		t.Fatal(err)
 	}
 	want := []float64{
@@ -94,18 +94,18 @@ func TestPrefillThroughputIsTheProfiles(t *testing.T) {
 		"llama70b-h100x2": 1000 / 0.0799,             // the linear term of Preble's fit
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := mockhead.ProfileByName(name)
+			p, err := engine.ProfileByName(name)
 			if err != nil {
 				t.Fatal(err)
 			}
 			e := newEngine(t, p)
 			const prompts, length = 200, 4000
 			for range prompts {
-				if _, err := e.Submit(mockhead.Request{PromptTokens: length, OutputTokens: 1}); err != nil {
+				if _, err := e.Submit(engine.Request{PromptTokens: length, OutputTokens: 1}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			took := play(e, func(time.Duration, []mockhead.Token) {})
+			took := play(e, func(time.Duration, []engine.Token) {})
 			got := prompts * length / took.Seconds()
 			if !(math.Abs(got/want-1) <= 0.12) {
 				t.Errorf("%.0f prompt tokens a second, want %.0f within 12 %%", got, want)
@@ -115,17 +115,17 @@ func TestPrefillThroughputIsTheProfiles(t *testing.T) {
 }
 
 func TestPrefixHitsShortenThePrefill(t *testing.T) {
-	p, err := mockhead.ProfileByName("qwen32b-h100x2")
+	p, err := engine.ProfileByName("qwen32b-h100x2")
 	if err != nil {
 		t.Fatal(err)
 	}
 	e := newEngine(t, p)
 	ask := func(tokens, shared int) (ttft time.Duration, cached int) {
-		s, err := e.Submit(mockhead.Request{PromptTokens: tokens, OutputTokens: 1, Blocks: blocks(1, shared)})
+		s, err := e.Submit(engine.Request{PromptTokens: tokens, OutputTokens: 1, Blocks: blocks(1, shared)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return play(e, func(time.Duration, []mockhead.Token) {}), s.Cached()
+		return play(e, func(time.Duration, []engine.Token) {}), s.Cached()
 	}
 	cold, cached := ask(8192, 16)
 	if cached != 0 {
@@ -138,25 +138,25 @@ func TestPrefixHitsShortenThePrefill(t *testing.T) {
 	if warm > cold/5 {
 		t.Errorf("16 of 17 blocks cached: first token after %v, cold after %v; want under a fifth", warm, cold)
 	}
-	if _, cached = ask(8192, 16); cached != 15*mockhead.BlockTokens {
+	if _, cached = ask(8192, 16); cached != 15*engine.BlockTokens {
 		t.Errorf("a prompt that is cached whole uses %d tokens of it, want all but the last block", cached)
 	}
 }
 
 func TestEvictedBlocksComeBackFromTheCPUTier(t *testing.T) {
-	for _, tier := range []int{0, 64 * mockhead.BlockTokens} {
+	for _, tier := range []int{0, 64 * engine.BlockTokens} {
 		t.Run(fmt.Sprintf("tier of %d", tier), func(t *testing.T) {
 			p := small()
 			p.CPUTokens, p.LD = tier, 0.001
 			e := newEngine(t, p)
 			ask := func(conversation int) int {
-				s, err := e.Submit(mockhead.Request{
-					PromptTokens: 4*mockhead.BlockTokens + 1, OutputTokens: 1, Blocks: blocks(conversation, 4),
+				s, err := e.Submit(engine.Request{
+					PromptTokens: 4*engine.BlockTokens + 1, OutputTokens: 1, Blocks: blocks(conversation, 4),
 				})
 				if err != nil {
 					t.Fatal(err)
 				}
-				play(e, func(time.Duration, []mockhead.Token) {})
+				play(e, func(time.Duration, []engine.Token) {})
 				return s.Cached()
 			}
 			for conversation := range 4 { // twice as much as fits
@@ -164,7 +164,7 @@ func TestEvictedBlocksComeBackFromTheCPUTier(t *testing.T) {
 			}
 			want := 0
 			if tier > 0 {
-				want = 4 * mockhead.BlockTokens
+				want = 4 * engine.BlockTokens
 			}
 			if got := ask(0); got != want {
 				t.Errorf("the first conversation has %d tokens cached, want %d", got, want)
@@ -180,16 +180,16 @@ func TestTheSequenceAdmittedLastMakesRoom(t *testing.T) {
 	p := small()
 	e := newEngine(t, p)
 	// Two prompts fit, their output does not.
-	var order []*mockhead.Sequence
+	var order []*engine.Sequence
 	for range 2 {
-		s, err := e.Submit(mockhead.Request{PromptTokens: 4*mockhead.BlockTokens - 100, OutputTokens: 200})
+		s, err := e.Submit(engine.Request{PromptTokens: 4*engine.BlockTokens - 100, OutputTokens: 200})
 		if err != nil {
 			t.Fatal(err)
 		}
 		order = append(order, s)
 	}
-	var finished []*mockhead.Sequence
-	play(e, func(_ time.Duration, tokens []mockhead.Token) {
+	var finished []*engine.Sequence
+	play(e, func(_ time.Duration, tokens []engine.Token) {
 		for _, tk := range tokens {
 			if tk.Last {
 				finished = append(finished, tk.Sequence)
@@ -206,28 +206,28 @@ func TestTheSequenceAdmittedLastMakesRoom(t *testing.T) {
 
 func TestSubmitRefuses(t *testing.T) {
 	p := small()
-	e, err := mockhead.NewEngine(p, 1)
+	e, err := engine.New(p, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = e.Submit(mockhead.Request{PromptTokens: p.KVTokens, OutputTokens: 1})
-	if !errors.Is(err, mockhead.ErrTooLong) {
+	_, err = e.Submit(engine.Request{PromptTokens: p.KVTokens, OutputTokens: 1})
+	if !errors.Is(err, engine.ErrTooLong) {
 		t.Errorf("a sequence of one token more than the cache: %v, want ErrTooLong", err)
 	}
-	_, err = e.Submit(mockhead.Request{PromptTokens: math.MaxInt, OutputTokens: math.MaxInt})
-	if !errors.Is(err, mockhead.ErrTooLong) {
+	_, err = e.Submit(engine.Request{PromptTokens: math.MaxInt, OutputTokens: math.MaxInt})
+	if !errors.Is(err, engine.ErrTooLong) {
 		t.Errorf("an overflowing sequence: %v, want ErrTooLong", err)
 	}
-	if _, err = e.Submit(mockhead.Request{PromptTokens: 0, OutputTokens: 1}); err == nil {
+	if _, err = e.Submit(engine.Request{PromptTokens: 0, OutputTokens: 1}); err == nil {
 		t.Error("an empty prompt was accepted")
 	}
-	if _, err = e.Submit(mockhead.Request{PromptTokens: 1, OutputTokens: 0}); err == nil {
+	if _, err = e.Submit(engine.Request{PromptTokens: 1, OutputTokens: 0}); err == nil {
 		t.Error("a request for no output was accepted")
 	}
-	if _, err = e.Submit(mockhead.Request{PromptTokens: p.KVTokens - 1, OutputTokens: 1}); err != nil {
+	if _, err = e.Submit(engine.Request{PromptTokens: p.KVTokens - 1, OutputTokens: 1}); err != nil {
 		t.Errorf("a sequence as large as the cache: %v", err)
 	}
-	if _, err = e.Submit(mockhead.Request{PromptTokens: 1, OutputTokens: 1}); !errors.Is(err, mockhead.ErrQueueFull) {
+	if _, err = e.Submit(engine.Request{PromptTokens: 1, OutputTokens: 1}); !errors.Is(err, engine.ErrQueueFull) {
 		t.Errorf("one more than may wait: %v, want ErrQueueFull", err)
 	}
 	c := e.Counters()
@@ -237,28 +237,28 @@ func TestSubmitRefuses(t *testing.T) {
 }
 
 func TestProfilesAreRefusedWhenTheyCannotWork(t *testing.T) {
-	for name, spoil := range map[string]func(*mockhead.Profile){
-		"negative cost":    func(p *mockhead.Profile) { p.C = -1 },
-		"not a number":     func(p *mockhead.Profile) { p.B = math.NaN() },
-		"free steps":       func(p *mockhead.Profile) { p.T0, p.W = 0, 0 },
-		"no memory":        func(p *mockhead.Profile) { p.KVTokens = 100 },
-		"negative tier":    func(p *mockhead.Profile) { p.CPUTokens = -1 },
-		"no sequences":     func(p *mockhead.Profile) { p.MaxSequences = 0 },
-		"a step too small": func(p *mockhead.Profile) { p.StepTokens = p.MaxSequences - 1 },
-		"context of one":   func(p *mockhead.Profile) { p.MaxContext = 1 },
+	for name, spoil := range map[string]func(*engine.Profile){
+		"negative cost":    func(p *engine.Profile) { p.C = -1 },
+		"not a number":     func(p *engine.Profile) { p.B = math.NaN() },
+		"free steps":       func(p *engine.Profile) { p.T0, p.W = 0, 0 },
+		"no memory":        func(p *engine.Profile) { p.KVTokens = 100 },
+		"negative tier":    func(p *engine.Profile) { p.CPUTokens = -1 },
+		"no sequences":     func(p *engine.Profile) { p.MaxSequences = 0 },
+		"a step too small": func(p *engine.Profile) { p.StepTokens = p.MaxSequences - 1 },
+		"context of one":   func(p *engine.Profile) { p.MaxContext = 1 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := small()
 			spoil(&p)
-			if _, err := mockhead.NewEngine(p, 1); err == nil {
+			if _, err := engine.New(p, 1); err == nil {
 				t.Errorf("accepted: %+v", p)
 			}
 		})
 	}
-	if _, err := mockhead.NewEngine(small(), 0); err == nil {
+	if _, err := engine.New(small(), 0); err == nil {
 		t.Error("an engine in which nothing may wait was accepted")
 	}
-	if _, err := mockhead.ProfileByName("abacus"); !errors.Is(err, mockhead.ErrUnknownProfile) {
+	if _, err := engine.ProfileByName("abacus"); !errors.Is(err, engine.ErrUnknownProfile) {
 		t.Errorf("ProfileByName: %v, want ErrUnknownProfile", err)
 	}
 }
@@ -270,7 +270,7 @@ func TestEngineProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := small()
 		if rapid.Bool().Draw(t, "tier") {
-			p.CPUTokens = 4 * mockhead.BlockTokens
+			p.CPUTokens = 4 * engine.BlockTokens
 		}
 		calls := rapid.SliceOfN(rapid.Custom(drawCall), 1, 60).Draw(t, "calls")
 		first := runCalls(t, p, calls)
@@ -283,18 +283,18 @@ func TestEngineProperties(t *testing.T) {
 
 type call struct {
 	kind    int // 0: submit, 1: cancel, 2 and up: step
-	request mockhead.Request
+	request engine.Request
 	pick    int
 }
 
 func drawCall(t *rapid.T) call {
-	n := rapid.IntRange(1, 7*mockhead.BlockTokens).Draw(t, "prompt")
+	n := rapid.IntRange(1, 7*engine.BlockTokens).Draw(t, "prompt")
 	return call{
 		kind: rapid.IntRange(0, 5).Draw(t, "kind"),
-		request: mockhead.Request{
+		request: engine.Request{
 			PromptTokens: n,
-			OutputTokens: rapid.IntRange(1, mockhead.BlockTokens).Draw(t, "output"),
-			Blocks:       blocks(rapid.IntRange(0, 2).Draw(t, "conversation"), n/mockhead.BlockTokens),
+			OutputTokens: rapid.IntRange(1, engine.BlockTokens).Draw(t, "output"),
+			Blocks:       blocks(rapid.IntRange(0, 2).Draw(t, "conversation"), n/engine.BlockTokens),
 		},
 		pick: rapid.IntRange(0, 1000).Draw(t, "pick"),
 	}
@@ -303,15 +303,15 @@ func drawCall(t *rapid.T) call {
 // ledger checks what an engine does against what it was asked.
 type ledger struct {
 	t        *rapid.T
-	e        *mockhead.Engine
+	e        *engine.Engine
 	log      []string
-	asked    map[*mockhead.Sequence]mockhead.Request
-	order    []*mockhead.Sequence // alive, by arrival
+	asked    map[*engine.Sequence]engine.Request
+	order    []*engine.Sequence // alive, by arrival
 	finished int
 }
 
-func runCalls(t *rapid.T, p mockhead.Profile, calls []call) []string {
-	l := &ledger{t: t, e: newEngine(t, p), asked: make(map[*mockhead.Sequence]mockhead.Request)}
+func runCalls(t *rapid.T, p engine.Profile, calls []call) []string {
+	l := &ledger{t: t, e: newEngine(t, p), asked: make(map[*engine.Sequence]engine.Request)}
 	submitted, canceled := 0, 0
 	for _, c := range calls {
 		switch {
@@ -379,7 +379,7 @@ func (l *ledger) step(pick int) bool {
 }
 
 // token checks one token; position is the arrival of the last one in the step.
-func (l *ledger) token(tk mockhead.Token, position *int) {
+func (l *ledger) token(tk engine.Token, position *int) {
 	s := tk.Sequence
 	r, ok := l.asked[s]
 	if !ok {
@@ -405,25 +405,25 @@ func (l *ledger) token(tk mockhead.Token, position *int) {
 	}
 	if tk.Last {
 		delete(l.asked, s)
-		l.order = slices.DeleteFunc(l.order, func(o *mockhead.Sequence) bool { return o == s })
+		l.order = slices.DeleteFunc(l.order, func(o *engine.Sequence) bool { return o == s })
 		*position = at - 1
 		l.finished++
 	}
 }
 
 func BenchmarkStepOfFullBatch(b *testing.B) {
-	p, err := mockhead.ProfileByName("llama8b-h100")
+	p, err := engine.ProfileByName("llama8b-h100")
 	if err != nil {
 		b.Fatal(err)
 	}
-	e, err := mockhead.NewEngine(p, 1000)
+	e, err := engine.New(p, 1000)
 	if err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {
 		if l := e.Load(); l.Running+l.Waiting < p.MaxSequences {
 			for range p.MaxSequences {
-				if _, err := e.Submit(mockhead.Request{PromptTokens: 600, OutputTokens: 300, Blocks: blocks(1, 1)}); err != nil {
+				if _, err := e.Submit(engine.Request{PromptTokens: 600, OutputTokens: 300, Blocks: blocks(1, 1)}); err != nil {
 					b.Fatal(err)
 				}
 			}

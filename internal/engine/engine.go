@@ -1,4 +1,4 @@
-package mockhead
+package engine
 
 import (
 	"errors"
@@ -77,8 +77,8 @@ type Counters struct {
 	RefusedFullWait uint64
 }
 
-// EngineLoad is an engine's work at one moment.
-type EngineLoad struct {
+// Load is an engine's work at one moment.
+type Load struct {
 	Running             int
 	Waiting             int
 	PendingPromptTokens int     // accepted, not cached as far as known, not computed
@@ -106,8 +106,8 @@ type Engine struct {
 	counters   Counters
 }
 
-// NewEngine makes an idle engine that lets at most maxWaiting sequences wait.
-func NewEngine(p Profile, maxWaiting int) (*Engine, error) {
+// New makes an idle engine that lets at most maxWaiting sequences wait.
+func New(p Profile, maxWaiting int) (*Engine, error) {
 	if err := p.validate(); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
 	}
@@ -170,7 +170,7 @@ func (e *Engine) Cancel(s *Sequence) {
 // when that time is over; sequences may come and go in between.
 func (e *Engine) Begin() (time.Duration, bool) {
 	if e.stepping {
-		panic("mockhead: Begin during a step")
+		panic("engine: Begin during a step")
 	}
 	var w work
 	budget := e.profile.StepTokens
@@ -327,7 +327,7 @@ func (e *Engine) free(s *Sequence) {
 // until the next End.
 func (e *Engine) End() []Token {
 	if !e.stepping {
-		panic("mockhead: End without Begin")
+		panic("engine: End without Begin")
 	}
 	e.stepping = false
 	e.tokens = e.tokens[:0]
@@ -367,7 +367,7 @@ func (e *Engine) generate(s *Sequence) {
 }
 
 // Load is the engine's work now.
-func (e *Engine) Load() EngineLoad {
+func (e *Engine) Load() Load {
 	pending := 0
 	for _, s := range e.waiting {
 		pending += s.target - s.expected
@@ -375,7 +375,7 @@ func (e *Engine) Load() EngineLoad {
 	for _, s := range e.running {
 		pending += max(0, s.target-s.computed)
 	}
-	return EngineLoad{
+	return Load{
 		Running: len(e.running), Waiting: len(e.waiting), PendingPromptTokens: pending,
 		KVUsage: e.cache.used(), KVCapacityTokens: e.profile.KVTokens,
 	}

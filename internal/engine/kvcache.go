@@ -1,4 +1,4 @@
-package mockhead
+package engine
 
 // pageTokens is the unit in which KV memory is given out, vLLM's default
 // block_size. A prefix block is a whole number of pages.

@@ -1,0 +1,49 @@
+package engine
+
+import "fmt"
+
+// CheckMemory compares the cache's counts with what the sequences hold.
+func (e *Engine) CheckMemory() error {
+	c := e.cache
+	private, refs := 0, map[uint64]int{}
+	for _, s := range append(append([]*Sequence(nil), e.running...), e.waiting...) {
+		private += s.pages
+		for _, b := range s.held {
+			refs[b.hash]++
+		}
+		if s.place == placeRunning && pagesFor(s.computed) > s.pages+len(s.held)*blockPages {
+			return fmt.Errorf("%d tokens computed in %d pages and %d blocks", s.computed, s.pages, len(s.held))
+		}
+		if s.place == placeWaiting && s.pages+len(s.held) > 0 {
+			return fmt.Errorf("a waiting sequence holds %d pages and %d blocks", s.pages, len(s.held))
+		}
+	}
+	idle := 0
+	for h, b := range c.blocks {
+		if b.refs != refs[h] {
+			return fmt.Errorf("block %x has %d references, %d sequences hold it", h, b.refs, refs[h])
+		}
+		if b.refs == 0 {
+			idle++
+		}
+	}
+	if idle != c.idle.len() || private != c.private || c.free < 0 ||
+		c.free+c.private+len(c.blocks)*blockPages != c.total {
+		return fmt.Errorf("%d idle blocks (%d listed), %d private pages (%d held), %d free, %d blocks, %d pages in all",
+			idle, c.idle.len(), c.private, private, c.free, len(c.blocks), c.total)
+	}
+	if c.tier.len() > c.tier.limit || c.tier.length() != c.tier.len() || c.idle.length() != c.idle.len() {
+		return fmt.Errorf("the CPU tier lists %d blocks, indexes %d, may hold %d",
+			c.tier.length(), c.tier.len(), c.tier.limit)
+	}
+	return nil
+}
+
+// length counts the ring's links.
+func (s *lruSet) length() int {
+	n := 0
+	for l := s.ring.next; l != s.ring; l = l.next {
+		n++
+	}
+	return n
+}
