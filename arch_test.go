@@ -63,7 +63,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/routing", "internal/strict"},
+		ours:   []string{"api", "client", "internal/app", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/routing", "internal/strict", "internal/trail"},
 		others: []string{cobra, pflag, lipgloss, xterm, yaml},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
@@ -81,9 +81,10 @@ var rooms = map[string]room{
 	"internal/config":   {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},
 	"internal/event":    {others: []string{metrics}},
 	"internal/audit":    {},
+	"internal/trail":    {ours: []string{"internal/audit"}},
 	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/outbound", "internal/strict"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
 	"internal/calls": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail"},
 		others: []string{json},
 	},
 	"internal/live": {
@@ -108,7 +109,7 @@ var rooms = map[string]room{
 		others: []string{metrics, json},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/live", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/live", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail"},
 		others: []string{metrics, json, yaml, websocket},
 	},
 	"internal/boltstore": {
@@ -124,7 +125,7 @@ var rooms = map[string]room{
 		others: []string{nats, natsd, metrics, json},
 	},
 	"internal/webhook":    {ours: []string{"api", "internal/address", "internal/calls", "internal/event", "internal/outbound", "internal/strict"}, others: []string{metrics, json, yaml}},
-	"internal/redisaudit": {ours: []string{"internal/audit"}, others: []string{redis}},
+	"internal/redisaudit": {ours: []string{"internal/trail"}, others: []string{redis}},
 	"internal/console":    {},
 	"internal/monitor":    {ours: []string{"internal/outbound"}, others: []string{metrics, model, common, prom}},
 	"internal/pki":        {others: []string{acme}},

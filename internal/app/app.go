@@ -32,6 +32,7 @@ import (
 	"headway/internal/pki"
 	"headway/internal/redisaudit"
 	"headway/internal/routing"
+	"headway/internal/trail"
 	"headway/internal/webhook"
 )
 
@@ -60,8 +61,8 @@ type App struct {
 	journal      *audit.Journal
 	trail        string                        // path of the audit file
 	certs        *pki.Certificates             // nil: no TLS
-	shipper      atomic.Pointer[audit.Shipper] // nil: the trail is not published
-	queueShipper atomic.Pointer[audit.Shipper] // nil: nor over the queue
+	shipper      atomic.Pointer[trail.Shipper] // nil: the trail is not published
+	queueShipper atomic.Pointer[trail.Shipper] // nil: nor over the queue
 	redis        *redisaudit.Embedded          // nil: there is none
 	outside      *outside
 	keys         *access.Keys

@@ -13,10 +13,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"headway/internal/audit"
 	"headway/internal/httpapi"
 	"headway/internal/natsmq"
 	"headway/internal/outbound"
+	"headway/internal/trail"
 )
 
 // queueDir is where the embedded message queue keeps its streams, in the data
@@ -92,7 +92,7 @@ func (a *App) openQueueTrail(metrics prometheus.Registerer) error {
 	}
 	cursor := filepath.Join(a.config.DataDir, queueCursorFile)
 	if _, err := os.Stat(cursor); errors.Is(err, fs.ErrNotExist) {
-		now, err := json.Marshal(audit.Cursor{Seq: a.journal.Stats().LastSeq, Receivers: -1})
+		now, err := json.Marshal(trail.Cursor{Seq: a.journal.Stats().LastSeq, Receivers: -1})
 		if err == nil {
 			err = os.WriteFile(cursor, now, 0o600)
 		}
@@ -100,7 +100,7 @@ func (a *App) openQueueTrail(metrics prometheus.Registerer) error {
 			return fmt.Errorf("keep how far the audit trail was published over the queue: %w", err)
 		}
 	}
-	shipper, err := audit.NewShipper(audit.ShipperOptions{
+	shipper, err := trail.NewShipper(trail.ShipperOptions{
 		Path: a.trail, CursorPath: cursor, Sink: a.queue, Log: a.log,
 		Durable: func() uint64 { return a.journal.Stats().LastSeq },
 	})

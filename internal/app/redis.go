@@ -13,6 +13,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/outbound"
 	"headway/internal/redisaudit"
+	"headway/internal/trail"
 )
 
 // cursorFile keeps in the data directory how far the audit trail was published.
@@ -23,7 +24,7 @@ const redisTimeout = 2 * time.Second
 
 // readRedis makes what publishes on an external Redis, which is not called yet,
 // and refuses an address of the embedded one that others can reach.
-func (a *App) readRedis() (external audit.Sink, err error) {
+func (a *App) readRedis() (external trail.Sink, err error) {
 	c := a.config.Redis
 	switch c.Mode {
 	case "off":
@@ -51,7 +52,7 @@ func (a *App) readRedis() (external audit.Sink, err error) {
 
 // openRedis makes what publishes the audit trail on its Redis channel: on the
 // external sink, or on a server of our own.
-func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer, sink audit.Sink) error {
+func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer, sink trail.Sink) error {
 	c := a.config.Redis
 	switch c.Mode {
 	case "off":
@@ -83,7 +84,7 @@ func (a *App) openRedis(ctx context.Context, metrics prometheus.Registerer, sink
 			return err
 		}
 	}
-	shipper, err := audit.NewShipper(audit.ShipperOptions{
+	shipper, err := trail.NewShipper(trail.ShipperOptions{
 		Path: a.trail, CursorPath: filepath.Join(a.config.DataDir, cursorFile), Sink: sink, Log: a.log,
 		Durable: func() uint64 { return a.journal.Stats().LastSeq },
 	})
@@ -104,7 +105,7 @@ func (a *App) ship(ctx context.Context) error {
 
 // publishCheckpoint has a checkpoint published after the records it covers.
 func (a *App) publishCheckpoint(c audit.Checkpoint) {
-	for _, shipper := range []*atomic.Pointer[audit.Shipper]{&a.shipper, &a.queueShipper} {
+	for _, shipper := range []*atomic.Pointer[trail.Shipper]{&a.shipper, &a.queueShipper} {
 		if s := shipper.Load(); s != nil {
 			s.Checkpoint(c)
 		}
@@ -113,30 +114,30 @@ func (a *App) publishCheckpoint(c audit.Checkpoint) {
 
 // shipMetrics shows what a shipper counts.
 type shipMetrics struct {
-	shipper *audit.Shipper
+	shipper *trail.Shipper
 	values  []shipValue
 }
 
 type shipValue struct {
 	desc *prometheus.Desc
 	kind prometheus.ValueType
-	of   func(*audit.ShipperStats) float64
+	of   func(*trail.ShipperStats) float64
 }
 
-func newShipMetrics(shipper *audit.Shipper, sink string) *shipMetrics {
+func newShipMetrics(shipper *trail.Shipper, sink string) *shipMetrics {
 	m := &shipMetrics{shipper: shipper}
-	add := func(kind prometheus.ValueType, name, help string, of func(*audit.ShipperStats) float64) {
+	add := func(kind prometheus.ValueType, name, help string, of func(*trail.ShipperStats) float64) {
 		desc := prometheus.NewDesc(name, help, nil, prometheus.Labels{"sink": sink})
 		m.values = append(m.values, shipValue{desc, kind, of})
 	}
 	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
-	add(counter, "headway_audit_shipped_total", "Records of the audit trail that arrived at the sink, repetitions included.", func(s *audit.ShipperStats) float64 { return float64(s.Shipped) })
-	add(counter, "headway_audit_unheard_total", "Records that arrived at the sink and were received by nobody.", func(s *audit.ShipperStats) float64 { return float64(s.Unheard) })
-	add(counter, "headway_audit_ship_missed_total", "Records whose file was gone before they were shipped.", func(s *audit.ShipperStats) float64 { return float64(s.Missed) })
-	add(counter, "headway_audit_ship_failures_total", "Attempts to ship that failed and were repeated.", func(s *audit.ShipperStats) float64 { return float64(s.Failures) })
-	add(gauge, "headway_audit_ship_lag_records", "Records that have not arrived at the sink.", func(s *audit.ShipperStats) float64 { return float64(s.Lag) })
-	add(gauge, "headway_audit_ship_lag_seconds", "Age of the oldest record that has not arrived at the sink.", func(s *audit.ShipperStats) float64 { return s.LagTime.Seconds() })
-	add(gauge, "headway_audit_receivers", "Subscribers that received the last records.", func(s *audit.ShipperStats) float64 { return float64(max(0, s.Receivers)) })
+	add(counter, "headway_audit_shipped_total", "Records of the audit trail that arrived at the sink, repetitions included.", func(s *trail.ShipperStats) float64 { return float64(s.Shipped) })
+	add(counter, "headway_audit_unheard_total", "Records that arrived at the sink and were received by nobody.", func(s *trail.ShipperStats) float64 { return float64(s.Unheard) })
+	add(counter, "headway_audit_ship_missed_total", "Records whose file was gone before they were shipped.", func(s *trail.ShipperStats) float64 { return float64(s.Missed) })
+	add(counter, "headway_audit_ship_failures_total", "Attempts to ship that failed and were repeated.", func(s *trail.ShipperStats) float64 { return float64(s.Failures) })
+	add(gauge, "headway_audit_ship_lag_records", "Records that have not arrived at the sink.", func(s *trail.ShipperStats) float64 { return float64(s.Lag) })
+	add(gauge, "headway_audit_ship_lag_seconds", "Age of the oldest record that has not arrived at the sink.", func(s *trail.ShipperStats) float64 { return s.LagTime.Seconds() })
+	add(gauge, "headway_audit_receivers", "Subscribers that received the last records.", func(s *trail.ShipperStats) float64 { return float64(max(0, s.Receivers)) })
 	return m
 }
 

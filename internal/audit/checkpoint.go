@@ -27,7 +27,7 @@ type Checkpoint struct {
 
 // Signed is what the signature of c covers: five lines of plain text.
 func (c Checkpoint) Signed() []byte {
-	return fmt.Appendf(nil, "headway audit checkpoint v1\n%s\n%d\n%s\n%s\n", strconv.Quote(c.Node), c.Seq, c.Hash, c.Time.UTC().Format(timeFormat))
+	return fmt.Appendf(nil, "headway audit checkpoint v1\n%s\n%d\n%s\n%s\n", strconv.Quote(c.Node), c.Seq, c.Hash, c.Time.UTC().Format(TimeFormat))
 }
 
 // What the names of files that belong to a trail have behind its own.
@@ -114,7 +114,7 @@ func (c Checkpoint) line() []byte {
 	b := appendMember(nil, `{"node":`, c.Node)
 	b = strconv.AppendUint(append(b, `,"seq":`...), c.Seq, 10)
 	b = appendMember(b, `,"hash":`, c.Hash)
-	b = appendMember(b, `,"time":`, c.Time.UTC().Format(timeFormat))
+	b = appendMember(b, `,"time":`, c.Time.UTC().Format(TimeFormat))
 	if c.Signature != nil {
 		b = appendMember(b, `,"signature":`, base64.StdEncoding.EncodeToString(c.Signature))
 	}
@@ -134,14 +134,14 @@ func parseCheckpoint(text []byte) (c Checkpoint, ok bool) {
 		s.literal("\n")
 	}
 	var err, bad error
-	c.Node, bad = unescape(node)
-	c.Time, err = time.Parse(timeFormat, string(at))
+	c.Node, bad = Unescape(node)
+	c.Time, err = time.Parse(TimeFormat, string(at))
 	bad = errors.Join(bad, err)
 	if signature != nil {
 		c.Signature, err = base64.StdEncoding.DecodeString(string(signature))
 		bad = errors.Join(bad, err)
 	}
-	return c, !s.failed && len(s.rest) == 0 && bad == nil && len(c.Hash) == hashLen
+	return c, !s.failed && len(s.rest) == 0 && bad == nil && len(c.Hash) == HashLen
 }
 
 // checkpoint publishes how far the trail has got, if it has got any further.
@@ -156,7 +156,7 @@ func (w *writer) checkpoint() {
 	}
 	attrs := []slog.Attr{
 		slog.String("node", c.Node), slog.Uint64("seq", c.Seq), slog.String("hash", c.Hash),
-		slog.String("time", c.Time.Format(timeFormat)),
+		slog.String("time", c.Time.Format(TimeFormat)),
 	}
 	if c.Signature != nil {
 		attrs = append(attrs, slog.String("signature", base64.StdEncoding.EncodeToString(c.Signature)))
@@ -171,7 +171,11 @@ func (w *writer) checkpoint() {
 	w.checkpointed = c.Seq
 }
 
-// replaceFile makes text the content of the file, or leaves it as it was.
+// ReplaceFile makes text the content of the file, durably, or leaves it as it was.
+func ReplaceFile(path string, text []byte) error {
+	return (&Options{sync: datasync}).replaceFile(path, text)
+}
+
 func (o *Options) replaceFile(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {

@@ -12,12 +12,8 @@ func (o Options) WithFaults(write func(*os.File, []byte) (int, error), sync func
 // Write is how the disk of o writes.
 func (o Options) Write() func(*os.File, []byte) (int, error) { return o.write }
 
-// Datasync is what a journal waits for the disk with, and AppendLine how it lays
-// a record out.
-var (
-	Datasync   = datasync
-	AppendLine = appendLine
-)
+// Datasync is what a journal waits for the disk with.
+var Datasync = datasync
 
 // Line is how a checkpoint is written, and ParseCheckpoint how it is read.
 func (c Checkpoint) Line() []byte { return c.line() }

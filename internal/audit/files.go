@@ -26,23 +26,23 @@ var rotatedSuffix = regexp.MustCompile(`^[-.][0-9][0-9TZ._-]*(\.gz)?$`)
 // ownSuffix is what the journal itself appends.
 var ownSuffix = regexp.MustCompile(`^\.\d{8}T\d{6}\.\d{3}Z(\.gz)?$`)
 
-// trailFile is one file of a trail.
-type trailFile struct {
-	path  string
-	info  fs.FileInfo
-	first uint64 // sequence that it begins with, 0 if none of its first lines is a record
-	began string // time of that record, "" if it is not sound
+// File is one file of a trail.
+type File struct {
+	Path  string
+	Info  fs.FileInfo
+	First uint64 // sequence that it begins with, 0 if none of its first lines is a record
+	Began string // time of that record, "" if it is not sound
 }
 
-// listTrail finds the files of the trail under path, in the order of their
+// Files finds the files of the trail under path, in the order of their
 // sequences; those that begin with no record come last. Empty ones are left
 // out, and compressed ones that also stand there uncompressed.
-func listTrail(ctx context.Context, path string) ([]trailFile, error) {
+func Files(ctx context.Context, path string) ([]File, error) {
 	names, err := trailNames(path)
 	if err != nil {
 		return nil, err
 	}
-	var files []trailFile
+	var files []File
 	for range 10 {
 		if files, err = describeAll(ctx, filepath.Dir(path), names); err != nil {
 			return nil, err
@@ -57,14 +57,14 @@ func listTrail(ctx context.Context, path string) ([]trailFile, error) {
 		}
 		names = again
 	}
-	slices.SortFunc(files, func(a, b trailFile) int {
+	slices.SortFunc(files, func(a, b File) int {
 		switch {
-		case a.first-1 != b.first-1 && a.first-1 < b.first-1: // 0 is the largest
+		case a.First-1 != b.First-1 && a.First-1 < b.First-1: // 0 is the largest
 			return -1
-		case a.first != b.first:
+		case a.First != b.First:
 			return 1
 		}
-		return strings.Compare(a.path, b.path)
+		return strings.Compare(a.Path, b.Path)
 	})
 	return files, nil
 }
@@ -84,8 +84,8 @@ func trailNames(path string) (map[string]bool, error) {
 	return names, nil
 }
 
-func describeAll(ctx context.Context, dir string, names map[string]bool) ([]trailFile, error) {
-	files := make([]trailFile, 0, len(names))
+func describeAll(ctx context.Context, dir string, names map[string]bool) ([]File, error) {
+	files := make([]File, 0, len(names))
 	for name := range names {
 		if plain, ok := strings.CutSuffix(name, ".gz"); ok && names[plain] {
 			continue
@@ -100,7 +100,7 @@ func describeAll(ctx context.Context, dir string, names map[string]bool) ([]trai
 		if err != nil {
 			return nil, err
 		}
-		if f.info.Mode().IsRegular() && f.info.Size() > 0 {
+		if f.Info.Mode().IsRegular() && f.Info.Size() > 0 {
 			files = append(files, f)
 		}
 	}
@@ -111,16 +111,16 @@ func describeAll(ctx context.Context, dir string, names map[string]bool) ([]trai
 const describeBytes = 1 << 20
 
 // describe looks at a file.
-func describe(path string) (trailFile, error) {
-	file := trailFile{path: path}
+func describe(path string) (File, error) {
+	file := File{Path: path}
 	info, err := os.Stat(path)
 	if err != nil {
 		return file, fmt.Errorf("look at the audit trail: %w", err)
 	}
-	if file.info = info; !info.Mode().IsRegular() || info.Size() == 0 {
+	if file.Info = info; !info.Mode().IsRegular() || info.Size() == 0 {
 		return file, nil
 	}
-	in, err := file.reader()
+	in, err := file.Open()
 	if errors.Is(err, gzip.ErrHeader) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return file, nil // whoever reads all of it will say so
 	}
@@ -128,56 +128,43 @@ func describe(path string) (trailFile, error) {
 		return file, err
 	}
 	defer func() { _ = in.Close() }() // it was only read
-	file.info = in.info
-	l := newLines(io.LimitReader(in, describeBytes), 64<<10)
+	file.Info = in.Info
+	l := NewLines(io.LimitReader(in, describeBytes), 64<<10)
 	for {
-		line, state, err := l.next()
-		if err != nil || state == torn {
+		line, state, err := l.Next()
+		if err != nil || state == Torn {
 			return file, nil
 		}
-		seq, sound, _, _ := inspect(line)
-		if file.first == 0 {
-			file.first = seq
+		seq, sound, _, _ := Inspect(line)
+		if file.First == 0 {
+			file.First = seq
 		}
 		if sound {
-			if m, ok := split(line); ok {
-				file.began = string(m.time)
+			if m, ok := Split(line); ok {
+				file.Began = string(m.Time)
 			}
-			file.first = seq
+			file.First = seq
 			return file, nil
 		}
 	}
 }
 
-// trailReader reads one file from its beginning, uncompressed.
-type trailReader struct {
+// Reader reads one file from its beginning, uncompressed.
+type Reader struct {
 	io.Reader
-	file *os.File
-	info fs.FileInfo // of what was opened, which may be another file by now
+	File *os.File
+	Info fs.FileInfo // of what was opened, which may be another file by now
 }
 
 // Close closes the file.
-func (r *trailReader) Close() error { return r.file.Close() }
+func (r *Reader) Close() error { return r.File.Close() }
 
-func (f *trailFile) compressed() bool { return strings.HasSuffix(f.path, ".gz") }
+// Compressed reports whether the file is one of gzip.
+func (f *File) Compressed() bool { return strings.HasSuffix(f.Path, ".gz") }
 
-// listed opens the file that was listed. renamed is set when another one, or
-// none, has its name by now.
-func (f *trailFile) listed() (in *trailReader, renamed bool, err error) {
-	in, err = f.reader()
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, true, nil
-	case err != nil:
-		return nil, false, err
-	case !os.SameFile(in.info, f.info):
-		return nil, true, in.Close()
-	}
-	return in, false, nil
-}
-
-func (f *trailFile) reader() (*trailReader, error) {
-	file, err := os.Open(f.path)
+// Open opens the file from its beginning.
+func (f *File) Open() (*Reader, error) {
+	file, err := os.Open(f.Path)
 	if err != nil {
 		return nil, fmt.Errorf("read the audit trail: %w", err)
 	}
@@ -185,64 +172,64 @@ func (f *trailFile) reader() (*trailReader, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	r := &trailReader{Reader: file, file: file, info: info}
-	if f.compressed() {
+	r := &Reader{Reader: file, File: file, Info: info}
+	if f.Compressed() {
 		if r.Reader, err = gzip.NewReader(bufio.NewReaderSize(file, 256<<10)); err != nil {
-			return nil, fmt.Errorf("uncompress %s: %w", f.path, errors.Join(err, file.Close()))
+			return nil, fmt.Errorf("uncompress %s: %w", f.Path, errors.Join(err, file.Close()))
 		}
 	}
 	return r, nil
 }
 
-// lines reads a file line by line.
-type lines struct {
+// Lines reads a file line by line.
+type Lines struct {
 	r    *bufio.Reader
-	n    uint64 // number of the line that was read last
-	read int64  // bytes, newlines included
+	N    uint64 // number of the line that was read last
+	Read int64  // bytes, newlines included
 }
 
-func newLines(r io.Reader, buffer int) *lines { return &lines{r: bufio.NewReaderSize(r, buffer)} }
+func NewLines(r io.Reader, buffer int) *Lines { return &Lines{r: bufio.NewReaderSize(r, buffer)} }
 
-// lineState is how a line ends.
-type lineState int
+// LineState is how a line ends.
+type LineState int
 
 const (
-	whole    lineState = iota
-	torn               // the file ends without a newline
-	overlong           // no record is that long; the rest of it was skipped
+	Whole    LineState = iota
+	Torn               // the file ends without a newline
+	Overlong           // no record is that long; the rest of it was skipped
 )
 
-// next returns a line without its newline, valid until the next call, which may
+// Next returns a line without its newline, valid until the next call, which may
 // be written to. The error is io.EOF after the last.
-func (l *lines) next() (line []byte, state lineState, err error) {
+func (l *Lines) Next() (line []byte, state LineState, err error) {
 	line, err = l.r.ReadSlice('\n')
 	if len(line) == 0 && err != nil {
-		return nil, whole, err
+		return nil, Whole, err
 	}
-	l.n++
-	l.read += int64(len(line))
+	l.N++
+	l.Read += int64(len(line))
 	switch {
 	case err == nil:
-		return line[:len(line)-1], whole, nil
+		return line[:len(line)-1], Whole, nil
 	case errors.Is(err, io.EOF):
-		return line, torn, nil
+		return line, Torn, nil
 	case !errors.Is(err, bufio.ErrBufferFull):
-		return nil, whole, err
+		return nil, Whole, err
 	}
 	for errors.Is(err, bufio.ErrBufferFull) {
 		line, err = l.r.ReadSlice('\n')
-		l.read += int64(len(line))
+		l.Read += int64(len(line))
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, whole, err
+		return nil, Whole, err
 	}
-	return nil, overlong, nil
+	return nil, Overlong, nil
 }
 
-// inspect reads the sequence and the hashes of a line, and reports whether the
+// Inspect reads the sequence and the hashes of a line, and reports whether the
 // line has the hash that it names. seq is 0 and the hashes are nil if the line
 // does not begin or end as a record.
-func inspect(line []byte) (seq uint64, sound bool, prev, hash []byte) {
+func Inspect(line []byte) (seq uint64, sound bool, prev, hash []byte) {
 	if len(line) < len(lineHead)+lineTail || len(line) >= MaxLine || string(line[:len(lineHead)]) != lineHead {
 		return 0, false, nil, nil
 	}
@@ -250,11 +237,11 @@ func inspect(line []byte) (seq uint64, sound bool, prev, hash []byte) {
 		seq = seq*10 + uint64(line[i]-'0')
 	}
 	tail := line[len(line)-lineTail:]
-	prevEnd := len(prevKey) + hashLen
+	prevEnd := len(prevKey) + HashLen
 	if string(tail[:len(prevKey)]) != prevKey || tail[prevEnd] != '"' ||
 		string(tail[prevEnd+1:prevEnd+1+len(hashKey)]) != hashKey || string(tail[lineTail-2:]) != `"}` {
 		return seq, false, nil, nil
 	}
 	prev, hash = tail[len(prevKey):prevEnd], tail[prevEnd+1+len(hashKey):lineTail-2]
-	return seq, sumOf(line) == [hashLen]byte(hash), prev, hash
+	return seq, sumOf(line) == [HashLen]byte(hash), prev, hash
 }

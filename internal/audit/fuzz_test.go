@@ -2,11 +2,8 @@ package audit_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -40,44 +37,6 @@ func FuzzParseLine(f *testing.F) {
 		r2.Hash, r.Hash = "", ""
 		if a, b := audit.AppendLine(nil, &r), audit.AppendLine(nil, &r2); !bytes.Equal(a, b) {
 			t.Fatalf("%q\nbecame %q\nand then %q", line, a, b)
-		}
-	})
-}
-
-// No file makes a reader fail otherwise than with an error.
-func FuzzReaders(f *testing.F) {
-	line := seeds(f)
-	f.Add(line, uint64(0))
-	f.Add(append(bytes.Clone(line), line[:20]...), uint64(1))
-	f.Add([]byte("\x00\n\n{\"v\":1,\"seq\":"), uint64(2))
-	f.Fuzz(func(t *testing.T, text []byte, cursor uint64) {
-		path := filepath.Join(t.TempDir(), "audit.log")
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		report, err := audit.Verify(context.Background(), path, audit.VerifyOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, _, _ = audit.Search(context.Background(), path, audit.Query{Limit: 10, Cursor: strconv.FormatUint(cursor, 10)}) // any answer but a panic
-		found, _, err := audit.Search(context.Background(), path, audit.Query{Limit: 1000})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if report.Sound() && len(found) < int(min(report.Records, 1000)) {
-			t.Fatalf("%d sound records, and %d were found", report.Records, len(found))
-		}
-		before := ^uint64(0)
-		for _, r := range found {
-			if r.Seq >= before {
-				t.Fatalf("record %d was found behind record %d", r.Seq, before)
-			}
-			before = r.Seq
-		}
-		o := newWorld(t).o
-		o.Path = path
-		if j, err := audit.Open(o); err == nil {
-			_ = j.Close()
 		}
 	})
 }

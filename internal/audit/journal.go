@@ -191,7 +191,7 @@ func newPending(stage Stage, e Entry, at time.Time) *pending {
 
 // resultOf makes the result of the intent with this id.
 func resultOf(id string, e Entry, at time.Time) *pending {
-	return &pending{stage: Result, id: id + resultSuffix, ends: id, entry: e.fit(), at: at, keeps: true}
+	return &pending{stage: Result, id: id + ResultSuffix, ends: id, entry: e.fit(), at: at, keeps: true}
 }
 
 // again returns p as a late record that nobody waits for.
@@ -199,8 +199,8 @@ func (p *pending) again() *pending {
 	return &pending{stage: p.stage, id: p.id, ends: p.ends, entry: p.entry, at: p.at, keeps: p.keeps, late: true}
 }
 
-// resultSuffix makes the id of a result from that of its intent.
-const resultSuffix = ".result"
+// ResultSuffix makes the id of a result from that of its intent.
+const ResultSuffix = ".result"
 
 // newID returns a UUID of version 7: unique over all nodes, and in the order of
 // time.

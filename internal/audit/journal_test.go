@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 func TestOptionsAreChecked(t *testing.T) {
@@ -228,7 +229,7 @@ func TestOperationHasAnIntentAndOneResult(t *testing.T) {
 		result.ID != intent.ID+".result" || result.Target != intent.Target || result.RequestID != intent.RequestID || result.Actor != intent.Actor {
 		t.Errorf("the result is %+v", result)
 	}
-	found, _, err := audit.Search(context.Background(), w.path, audit.Query{ID: intent.ID})
+	found, _, err := trail.Search(context.Background(), w.path, trail.Query{ID: intent.ID})
 	if err != nil || len(found) != 2 {
 		t.Errorf("a search for the intent's id finds %d records (%v), want both", len(found), err)
 	}
@@ -247,7 +248,7 @@ func TestIntentsWithoutResultAreMarkedAtTheNextStart(t *testing.T) {
 		if i == 2 {
 			_ = op.End(context.Background(), audit.Success, "", nil)
 		} else {
-			found, _, err := audit.Search(context.Background(), w.path, audit.Query{Limit: 1})
+			found, _, err := trail.Search(context.Background(), w.path, trail.Query{Limit: 1})
 			if err != nil {
 				t.Fatal(err)
 			}

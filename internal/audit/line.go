@@ -23,15 +23,15 @@ const lineReserve = 1 << 10
 // cutMark ends a text that was too long.
 const cutMark = " [cut]"
 
-// timeFormat is RFC 3339 in UTC with milliseconds, so that all times are
+// TimeFormat is RFC 3339 in UTC with milliseconds, so that all times are
 // equally long and sort as text.
-const timeFormat = "2006-01-02T15:04:05.000Z"
+const TimeFormat = "2006-01-02T15:04:05.000Z"
 
-// hashLen is the length of a hash in hex.
-const hashLen = 2 * sha256.Size
+// HashLen is the length of a hash in hex.
+const HashLen = 2 * sha256.Size
 
-// firstPrev is the hash before the first record.
-var firstPrev = strings.Repeat("0", hashLen)
+// FirstPrev is the hash before the first record.
+var FirstPrev = strings.Repeat("0", HashLen)
 
 // The end of each line, which makes prev and hash stand at fixed distances from
 // it: ,"prev":"<64>","hash":"<64>"}
@@ -39,17 +39,17 @@ const (
 	prevKey    = `,"prev":"`
 	hashKey    = `,"hash":"`
 	lineHead   = `{"v":1,"seq":`
-	hashMember = len(hashKey) + hashLen + len(`"}`)             // from the comma to the end of the line
-	lineTail   = len(prevKey) + hashLen + len(`"`) + hashMember // from the comma before prev
+	hashMember = len(hashKey) + HashLen + len(`"}`)             // from the comma to the end of the line
+	lineTail   = len(prevKey) + HashLen + len(`"`) + hashMember // from the comma before prev
 )
 
-// appendLine appends the line of r and its newline to dst and sets r.Hash. The
+// AppendLine appends the line of r and its newline to dst and sets r.Hash. The
 // entry in r must have been fitted.
-func appendLine(dst []byte, r *Record) []byte {
+func AppendLine(dst []byte, r *Record) []byte {
 	start := len(dst)
 	dst = strconv.AppendUint(append(dst, lineHead...), r.Seq, 10)
 	dst = append(dst, `,"time":"`...)
-	dst = append(r.Time.UTC().AppendFormat(dst, timeFormat), '"')
+	dst = append(r.Time.UTC().AppendFormat(dst, TimeFormat), '"')
 	dst = appendMember(dst, `,"id":`, r.ID)
 	dst = appendMember(dst, `,"node":`, r.Node)
 	dst = appendMember(dst, `,"stage":`, string(r.Stage))
@@ -236,11 +236,11 @@ func cleanObject(raw json.RawMessage) json.RawMessage {
 	if err := json.Compact(&compact, raw); err != nil || compact.Bytes()[0] != '{' {
 		return json.RawMessage(`{"invalid":"not a JSON object"}`)
 	}
-	return escapeCompact(compact.Bytes())
+	return EscapeHidden(compact.Bytes())
 }
 
-// escapeCompact returns compact JSON with its hidden characters escaped.
-func escapeCompact(text []byte) []byte {
+// EscapeHidden returns compact JSON with its hidden characters escaped.
+func EscapeHidden(text []byte) []byte {
 	clean := make([]byte, 0, len(text))
 	for rest := text; len(rest) > 0; {
 		r, size := utf8.DecodeRune(rest)
@@ -256,12 +256,12 @@ func escapeCompact(text []byte) []byte {
 
 // sumOf is the hash that a line without its newline should have. The line must
 // be at least lineTail long; it is changed meanwhile and restored.
-func sumOf(line []byte) [hashLen]byte {
+func sumOf(line []byte) [HashLen]byte {
 	comma := len(line) - hashMember
 	line[comma] = '}'
 	sum := sha256.Sum256(line[:comma+1])
 	line[comma] = ','
-	var text [hashLen]byte
+	var text [HashLen]byte
 	hex.Encode(text[:], sum[:])
 	return text
 }

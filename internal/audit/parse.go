@@ -16,88 +16,88 @@ var errNoRecord = errors.New("this line is no record of an audit trail")
 // ParseLine reads one line of a trail, without its newline. It knows the one
 // layout that the journal writes, and checks no hash.
 func ParseLine(line []byte) (Record, error) {
-	raw, ok := split(line)
+	raw, ok := Split(line)
 	if !ok || !utf8.Valid(line) { // the journal writes no other
 		return Record{}, errNoRecord
 	}
-	return raw.record()
+	return raw.Record()
 }
 
-// members are the parts of a line as they stand in it: texts escaped and
+// Members are the parts of a line as they stand in it: texts escaped and
 // without their quotes. They are valid as long as the line.
-type members struct {
-	seq                              uint64
-	time, id, node                   []byte
-	stage, category, action, outcome []byte
-	reason                           []byte
-	actorType, actorID, actorVia     []byte
-	ip, userAgent                    []byte
-	targetType, targetID             []byte
-	region, modelType                []byte
-	requestID, traceID               []byte
-	before, after                    []byte
-	prev, hash                       []byte
+type Members struct {
+	Seq                              uint64
+	Time, ID, Node                   []byte
+	Stage, Category, Action, Outcome []byte
+	Reason                           []byte
+	ActorType, ActorID, ActorVia     []byte
+	IP, UserAgent                    []byte
+	TargetType, TargetID             []byte
+	Region, ModelType                []byte
+	RequestID, TraceID               []byte
+	Before, After                    []byte
+	Prev, Hash                       []byte
 }
 
-// split finds the members of a line.
-func split(line []byte) (m members, ok bool) {
+// Split finds the members of a line.
+func Split(line []byte) (m Members, ok bool) {
 	s := splitter{rest: line}
 	s.literal(lineHead)
-	m.seq = s.number()
-	m.time = s.text(`,"time":`)
-	m.id = s.text(`,"id":`)
-	m.node = s.text(`,"node":`)
-	m.stage = s.text(`,"stage":`)
-	m.category = s.text(`,"category":`)
-	m.action = s.text(`,"action":`)
-	m.outcome = s.optional(`,"outcome":`)
-	m.reason = s.optional(`,"reason":`)
-	m.actorType = s.text(`,"actor":{"type":`)
-	m.actorID = s.optional(`,"id":`)
-	m.actorVia = s.optional(`,"via":`)
+	m.Seq = s.number()
+	m.Time = s.text(`,"time":`)
+	m.ID = s.text(`,"id":`)
+	m.Node = s.text(`,"node":`)
+	m.Stage = s.text(`,"stage":`)
+	m.Category = s.text(`,"category":`)
+	m.Action = s.text(`,"action":`)
+	m.Outcome = s.optional(`,"outcome":`)
+	m.Reason = s.optional(`,"reason":`)
+	m.ActorType = s.text(`,"actor":{"type":`)
+	m.ActorID = s.optional(`,"id":`)
+	m.ActorVia = s.optional(`,"via":`)
 	s.literal(`},"src":{`)
-	if m.ip = s.optional(`"ip":`); m.ip == nil {
-		m.userAgent = s.optional(`"user_agent":`)
+	if m.IP = s.optional(`"ip":`); m.IP == nil {
+		m.UserAgent = s.optional(`"user_agent":`)
 	} else {
-		m.userAgent = s.optional(`,"user_agent":`)
+		m.UserAgent = s.optional(`,"user_agent":`)
 	}
-	m.targetType = s.text(`},"target":{"type":`)
-	m.targetID = s.optional(`,"id":`)
-	m.region = s.optional(`,"region":`)
-	m.modelType = s.optional(`,"model_type":`)
+	m.TargetType = s.text(`},"target":{"type":`)
+	m.TargetID = s.optional(`,"id":`)
+	m.Region = s.optional(`,"region":`)
+	m.ModelType = s.optional(`,"model_type":`)
 	s.literal(`}`)
-	m.requestID = s.optional(`,"request_id":`)
-	m.traceID = s.optional(`,"trace_id":`)
-	m.before = s.object(`,"before":`)
-	m.after = s.object(`,"after":`)
-	m.prev = s.text(prevKey[:len(prevKey)-1])
-	m.hash = s.text(hashKey[:len(hashKey)-1])
+	m.RequestID = s.optional(`,"request_id":`)
+	m.TraceID = s.optional(`,"trace_id":`)
+	m.Before = s.object(`,"before":`)
+	m.After = s.object(`,"after":`)
+	m.Prev = s.text(prevKey[:len(prevKey)-1])
+	m.Hash = s.text(hashKey[:len(hashKey)-1])
 	s.literal(`}`)
-	return m, !s.failed && len(s.rest) == 0 && len(m.prev) == hashLen && len(m.hash) == hashLen
+	return m, !s.failed && len(s.rest) == 0 && len(m.Prev) == HashLen && len(m.Hash) == HashLen
 }
 
-// record unescapes what was split.
-func (m *members) record() (Record, error) {
-	at, err := time.Parse(timeFormat, string(m.time))
+// Record unescapes what was split.
+func (m *Members) Record() (Record, error) {
+	at, err := time.Parse(TimeFormat, string(m.Time))
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: its time: %w", errNoRecord, err)
 	}
 	var bad error
 	text := func(raw []byte) string {
-		s, err := unescape(raw)
+		s, err := Unescape(raw)
 		bad = errors.Join(bad, err)
 		return s
 	}
 	r := Record{
-		V: 1, Seq: m.seq, Time: at, ID: text(m.id), Node: text(m.node),
-		Stage: Stage(text(m.stage)), Category: Category(text(m.category)), Action: text(m.action),
-		Outcome: Outcome(text(m.outcome)), Reason: text(m.reason),
-		Actor:     Actor{Type: text(m.actorType), ID: text(m.actorID), Via: text(m.actorVia)},
-		Src:       Source{IP: text(m.ip), UserAgent: text(m.userAgent)},
-		Target:    Target{Type: text(m.targetType), ID: text(m.targetID), Region: text(m.region), ModelType: text(m.modelType)},
-		RequestID: text(m.requestID), TraceID: text(m.traceID),
-		Before: bytes.Clone(m.before), After: bytes.Clone(m.after),
-		Prev: text(m.prev), Hash: text(m.hash),
+		V: 1, Seq: m.Seq, Time: at, ID: text(m.ID), Node: text(m.Node),
+		Stage: Stage(text(m.Stage)), Category: Category(text(m.Category)), Action: text(m.Action),
+		Outcome: Outcome(text(m.Outcome)), Reason: text(m.Reason),
+		Actor:     Actor{Type: text(m.ActorType), ID: text(m.ActorID), Via: text(m.ActorVia)},
+		Src:       Source{IP: text(m.IP), UserAgent: text(m.UserAgent)},
+		Target:    Target{Type: text(m.TargetType), ID: text(m.TargetID), Region: text(m.Region), ModelType: text(m.ModelType)},
+		RequestID: text(m.RequestID), TraceID: text(m.TraceID),
+		Before: bytes.Clone(m.Before), After: bytes.Clone(m.After),
+		Prev: text(m.Prev), Hash: text(m.Hash),
 	}
 	return r, bad
 }
@@ -201,9 +201,9 @@ func textLen(b []byte) int {
 	return -1
 }
 
-// unescape returns what appendEscaped was given, with U+FFFD for what was no
+// Unescape returns what appendEscaped was given, with U+FFFD for what was no
 // UTF-8.
-func unescape(raw []byte) (string, error) {
+func Unescape(raw []byte) (string, error) {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw), nil
 	}

@@ -101,18 +101,6 @@ type Record struct {
 	Hash      string          `json:"hash"` // hex SHA-256 of this line without its hash member
 }
 
-// Sink takes the lines of the trail elsewhere.
-//
-// Publish hands over lines in their order, without newlines, and returns how
-// many of them, from the first on, are known to have arrived, and the fewest
-// receivers that one of these had (-1: the sink cannot know). An error goes with the
-// number that arrived before it; the caller sends the rest again, so that a
-// line may arrive twice. It is called by one goroutine at a time and may keep
-// no line after it returns.
-type Sink interface {
-	Publish(ctx context.Context, lines [][]byte) (arrived, receivers int, err error)
-}
-
 // Identity is who acts in a context, and from where.
 type Identity struct {
 	Actor     Actor

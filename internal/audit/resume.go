@@ -20,10 +20,10 @@ import (
 const (
 	actionStart      = "audit.start"
 	actionStop       = "audit.stop"
-	actionRotate     = "audit.rotate"
+	ActionRotate     = "audit.rotate"
 	actionPrune      = "audit.prune"
 	actionOpen       = "audit.open"
-	actionUnfinished = "audit.unfinished"
+	ActionUnfinished = "audit.unfinished"
 	actionDamaged    = "audit.damaged"
 	actionLost       = "audit.lost"
 )
@@ -75,13 +75,13 @@ func (f *findings) entries(path string) []Entry {
 		if a := f.actions[id]; a != "" {
 			what += ": " + a
 		}
-		entries = append(entries, trailEntry(actionUnfinished, Unknown, what, id))
+		entries = append(entries, trailEntry(ActionUnfinished, Unknown, what, id))
 	}
 	return entries
 }
 
 // resume finds the end of the chain and opens the file for more.
-func resume(o Options, counts *counters) (*trail, *findings, error) {
+func resume(o Options, counts *counters) (*chain, *findings, error) {
 	if info, err := os.Stat(filepath.Dir(o.Path)); err != nil {
 		return nil, nil, fmt.Errorf("open the audit trail: %w; make its directory first", err)
 	} else if !info.IsDir() {
@@ -91,8 +91,8 @@ func resume(o Options, counts *counters) (*trail, *findings, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open the audit trail: %w", err)
 	}
-	t := &trail{o: &o, counts: counts, file: file}
-	f := &findings{head: head{hash: firstPrev}, actions: make(map[string]string)}
+	t := &chain{o: &o, counts: counts, file: file}
+	f := &findings{head: head{hash: FirstPrev}, actions: make(map[string]string)}
 	if err := t.resume(f); err != nil {
 		return nil, nil, errors.Join(err, file.Close())
 	}
@@ -100,7 +100,7 @@ func resume(o Options, counts *counters) (*trail, *findings, error) {
 	return t, f, nil
 }
 
-func (t *trail) resume(f *findings) (err error) {
+func (t *chain) resume(f *findings) (err error) {
 	if err = f.cutTorn(t.file, t.o); err != nil {
 		return err
 	}
@@ -108,15 +108,15 @@ func (t *trail) resume(f *findings) (err error) {
 		return err
 	}
 	f.readCheckpoint(t.o)
-	files, err := listTrail(context.Background(), t.o.Path)
+	files, err := Files(context.Background(), t.o.Path)
 	if err != nil {
 		return err
 	}
-	files = slices.DeleteFunc(files, func(file trailFile) bool { return file.first == 0 && file.path != t.o.Path })
+	files = slices.DeleteFunc(files, func(file File) bool { return file.First == 0 && file.Path != t.o.Path })
 	if len(files) > 0 {
 		last := files[len(files)-1]
-		if t.info.Size() > 0 && last.path != t.o.Path {
-			return refuse(t.o.Path, "its records are older than those of "+filepath.Base(last.path))
+		if t.info.Size() > 0 && last.Path != t.o.Path {
+			return refuse(t.o.Path, "its records are older than those of "+filepath.Base(last.Path))
 		}
 		if err := f.scan(last, t.o.Path); err != nil {
 			return err
@@ -142,7 +142,7 @@ func (f *findings) cutTorn(file *os.File, o *Options) error {
 	if err != nil {
 		return fmt.Errorf("open the audit trail: %w", err)
 	}
-	end, err := lastNewline(file, info.Size())
+	end, err := LastNewline(file, info.Size())
 	if err != nil {
 		return fmt.Errorf("read the end of the audit trail: %w", err)
 	}
@@ -171,8 +171,8 @@ func (f *findings) cutTorn(file *os.File, o *Options) error {
 	return nil
 }
 
-// lastNewline is the offset behind the last newline of a file, 0 without one.
-func lastNewline(file io.ReaderAt, size int64) (int64, error) {
+// LastNewline is the offset behind the last newline of a file, 0 without one.
+func LastNewline(file io.ReaderAt, size int64) (int64, error) {
 	block := make([]byte, 64<<10)
 	for end := size; end > 0; {
 		start := max(0, end-int64(len(block)))
@@ -190,41 +190,41 @@ func lastNewline(file io.ReaderAt, size int64) (int64, error) {
 
 // scan reads the newest file: where its chain ends, and which intents in it have
 // no result. Those of earlier files stand at its beginning.
-func (f *findings) scan(file trailFile, path string) error {
-	in, err := file.reader()
+func (f *findings) scan(file File, path string) error {
+	in, err := file.Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }() // it was only read
-	l := newLines(in, 1<<20)
-	name := filepath.Base(file.path)
+	l := NewLines(in, 1<<20)
+	name := filepath.Base(file.Path)
 	waiting := make(map[string]bool)
 	sound := false // whether the line is sound
 	for {
-		line, state, err := l.next()
-		if errors.Is(err, io.EOF) || err == nil && state == torn { // torn: renamed before this start
+		line, state, err := l.Next()
+		if errors.Is(err, io.EOF) || err == nil && state == Torn { // torn: renamed before this start
 			break
 		}
 		if err != nil {
 			return refuse(path, err.Error())
 		}
 		f.segment.records++
-		seq, fits, prev, hash := inspect(line)
-		m, ok := split(line)
+		seq, fits, prev, hash := Inspect(line)
+		m, ok := Split(line)
 		after := sound // whether the one before was
 		if sound = fits && ok; !sound {
-			f.harm(fmt.Sprintf("line %d of %s is no record, or was changed", l.n, name))
+			f.harm(fmt.Sprintf("line %d of %s is no record, or was changed", l.N, name))
 			continue
 		}
 		if after && (seq != f.head.seq+1 || string(prev) != f.head.hash) {
-			f.harm(fmt.Sprintf("line %d of %s does not follow the one before", l.n, name))
+			f.harm(fmt.Sprintf("line %d of %s does not follow the one before", l.N, name))
 		}
 		if seq == f.checkpoint.Seq && string(hash) != f.checkpoint.Hash {
 			f.harm(fmt.Sprintf("record %d is not that of the last checkpoint", seq))
 		}
-		at, err := time.Parse(timeFormat, string(m.time))
+		at, err := time.Parse(TimeFormat, string(m.Time))
 		if err != nil {
-			f.harm(fmt.Sprintf("line %d of %s has no time", l.n, name))
+			f.harm(fmt.Sprintf("line %d of %s has no time", l.N, name))
 		}
 		f.head = head{seq: seq, hash: string(hash), time: at}
 		f.track(&m, waiting)
@@ -248,20 +248,20 @@ func (f *findings) harm(what string) {
 }
 
 // track keeps the list of intents that wait for their result.
-func (f *findings) track(m *members, waiting map[string]bool) {
-	id := string(m.id)
-	switch action := string(m.action); {
-	case string(m.stage) == string(Intent):
+func (f *findings) track(m *Members, waiting map[string]bool) {
+	id := string(m.ID)
+	switch action := string(m.Action); {
+	case string(m.Stage) == string(Intent):
 		f.open, waiting[id], f.actions[id] = append(f.open, id), true, action
-	case strings.HasSuffix(id, resultSuffix):
-		id = strings.TrimSuffix(id, resultSuffix)
+	case strings.HasSuffix(id, ResultSuffix):
+		id = strings.TrimSuffix(id, ResultSuffix)
 		delete(waiting, id)
 		delete(f.actions, id)
-	case string(m.category) != string(Trail):
-	case action == actionUnfinished:
-		delete(waiting, string(m.targetID))
+	case string(m.Category) != string(Trail):
+	case action == ActionUnfinished:
+		delete(waiting, string(m.TargetID))
 	case action == actionOpen:
-		for _, id := range openIDs(m.after) {
+		for _, id := range openIDs(m.After) {
 			f.open, waiting[id] = append(f.open, id), true
 		}
 	}
@@ -312,7 +312,7 @@ func (f *findings) readCheckpoint(o *Options) {
 
 // compare makes the chain go on behind the last checkpoint if the files end
 // before it, so that the gap stays visible for ever.
-func (f *findings) compare(t *trail) {
+func (f *findings) compare(t *chain) {
 	if f.checkpointed = min(f.checkpoint.Seq, f.head.seq); f.checkpoint.Seq <= f.head.seq {
 		return
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 func TestRotationClosesAndContinuesWithTheSameNumbers(t *testing.T) {
@@ -164,7 +165,7 @@ func TestEverythingAtOnce(t *testing.T) {
 		return j.Reopen()
 	})
 	repeat(func(int) error {
-		report, err := audit.Verify(ctx, w.path, audit.VerifyOptions{})
+		report, err := trail.Verify(ctx, w.path, trail.VerifyOptions{})
 		if err == nil && !report.Sound() {
 			err = fmt.Errorf("a trail that is being written is not sound: %v", report.Faults)
 		}
@@ -175,10 +176,10 @@ func TestEverythingAtOnce(t *testing.T) {
 		return err
 	})
 	repeat(func(int) error {
-		q := audit.Query{Limit: 50}
+		q := trail.Query{Limit: 50}
 		last := ^uint64(0)
 		for pages := 0; pages < 5; pages++ {
-			found, next, err := audit.Search(ctx, w.path, q)
+			found, next, err := trail.Search(ctx, w.path, q)
 			if err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 // syncs notes what the journal waits for the disk with, and fails for some.
@@ -136,7 +137,7 @@ func TestATrailHashedAnewIsSeenAtTheStart(t *testing.T) {
 	if err := os.WriteFile(w.path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if report, err := audit.Verify(context.Background(), w.path, audit.VerifyOptions{}); err != nil || !report.Sound() {
+	if report, err := trail.Verify(context.Background(), w.path, trail.VerifyOptions{}); err != nil || !report.Sound() {
 		t.Fatalf("without the checkpoint it is sound: %v, %v", report.Faults, err)
 	}
 	w.close(w.open())

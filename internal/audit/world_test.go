@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 func TestMain(m *testing.M) {
@@ -120,9 +121,9 @@ func linesOf(t testing.TB, path string) []string {
 func (w *world) records() []audit.Record {
 	w.t.Helper()
 	var all []audit.Record
-	q := audit.Query{Limit: audit.MaxFound}
+	q := trail.Query{Limit: trail.MaxFound}
 	for {
-		found, next, err := audit.Search(context.Background(), w.path, q)
+		found, next, err := trail.Search(context.Background(), w.path, q)
 		if err != nil {
 			w.t.Fatalf("Search: %v", err)
 		}
@@ -157,12 +158,12 @@ func (w *world) one(action string) audit.Record {
 }
 
 // sound demands that verifying finds nothing.
-func (w *world) sound() audit.Report {
+func (w *world) sound() trail.Report {
 	w.t.Helper()
 	return w.soundUpTo(nil)
 }
 
-func (w *world) soundUpTo(c *audit.Checkpoint) audit.Report {
+func (w *world) soundUpTo(c *audit.Checkpoint) trail.Report {
 	w.t.Helper()
 	report := w.verify(c)
 	if !report.Sound() {
@@ -171,9 +172,9 @@ func (w *world) soundUpTo(c *audit.Checkpoint) audit.Report {
 	return report
 }
 
-func (w *world) verify(c *audit.Checkpoint) audit.Report {
+func (w *world) verify(c *audit.Checkpoint) trail.Report {
 	w.t.Helper()
-	report, err := audit.Verify(context.Background(), w.path, audit.VerifyOptions{Checkpoint: c})
+	report, err := trail.Verify(context.Background(), w.path, trail.VerifyOptions{Checkpoint: c})
 	if err != nil {
 		w.t.Fatalf("Verify: %v", err)
 	}

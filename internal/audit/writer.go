@@ -12,7 +12,7 @@ import (
 // writer is what the one goroutine that writes has for itself.
 type writer struct {
 	*Journal
-	trail          *trail
+	trail          *chain
 	began          uint64 // sequence that the trail had at the start
 	pruned         uint64 // rotations after which old files were last deleted
 	checkpointed   uint64 // sequence of the last checkpoint
@@ -152,7 +152,7 @@ func (w *writer) succeeded(records []*pending) {
 		}
 	}
 	for i := 0; i < len(w.trail.open)-maxOpen; i++ {
-		w.notes.add(newPending(Result, trailEntry(actionUnfinished, Unknown, "too many operations have begun and not ended", w.trail.open[i]), w.o.Now()))
+		w.notes.add(newPending(Result, trailEntry(ActionUnfinished, Unknown, "too many operations have begun and not ended", w.trail.open[i]), w.o.Now()))
 	}
 	w.counts.update(func(s *Stats) {
 		s.Written = w.trail.head.seq - w.began

@@ -16,6 +16,7 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/routing"
 	"headway/internal/strict"
+	"headway/internal/trail"
 )
 
 // Problem is an error that knows its answer.
@@ -116,7 +117,7 @@ var knownErrors = []struct {
 	{ErrNoLetter, api.CodeLetterNotFound, "No dead letter has this number; GET /api/v1/queue/dead-letters lists those that there are.", 0},
 	{access.ErrKeyNotFound, api.CodeKeyNotFound, "No key has this id; GET /api/v1/keys lists those that there are.", 0},
 	{access.ErrLastAdmin, api.CodeLastAdmin, "This is the last key that may administer while others are in use; make another one first.", 0},
-	{audit.ErrQuery, api.CodeInvalid, "The search cannot be made: the cursor is not the next_cursor of this search.", 0},
+	{trail.ErrQuery, api.CodeInvalid, "The search cannot be made: the cursor is not the next_cursor of this search.", 0},
 	{audit.ErrUnavailable, api.CodeAuditUnavailable, "The audit trail cannot be written, so nothing was changed; see the log of the service.", 5 * time.Second},
 	{fleet.ErrConflict, api.CodeConflict, "It was changed at the same time; read it again and repeat.", 0},
 	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types).", 0},

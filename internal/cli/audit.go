@@ -18,6 +18,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 func newAudit() *cobra.Command {
@@ -181,7 +182,7 @@ cut off or written anew. Exit code 0: sound; 8: not.`,
 			if err != nil {
 				return err
 			}
-			o := audit.VerifyOptions{}
+			o := trail.VerifyOptions{}
 			if isTerminal(cmd.ErrOrStderr()) {
 				o.Progress = func(read, total int64) {
 					fmt.Fprintf(cmd.ErrOrStderr(), "\r%d of %d MiB", read>>20, total>>20)
@@ -216,11 +217,11 @@ func (t *trailSource) checkpoint(path, file string) (audit.Checkpoint, error) {
 	return audit.NewestCheckpoint(path, t.dirs()...)
 }
 
-func verifyTrail(cmd *cobra.Command, path string, o audit.VerifyOptions) error {
+func verifyTrail(cmd *cobra.Command, path string, o trail.VerifyOptions) error {
 	if err := found(path); err != nil {
 		return err
 	}
-	report, err := audit.Verify(cmd.Context(), path, o)
+	report, err := trail.Verify(cmd.Context(), path, o)
 	if o.Progress != nil {
 		fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
 	}
@@ -284,7 +285,7 @@ reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
 				return err
 			}
 			w := bufio.NewWriterSize(forReading(cmd.OutOrStdout()), 64<<10)
-			err = audit.Copy(cmd.Context(), path, trailQuery(t.query), func(line []byte) error {
+			err = trail.Copy(cmd.Context(), path, trailQuery(t.query), func(line []byte) error {
 				if format == "jsonl" {
 					_, err := w.Write(line)
 					return err
@@ -293,7 +294,7 @@ reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
 				if err != nil {
 					return err
 				}
-				return audit.WriteOCSF(w, r)
+				return trail.WriteOCSF(w, r)
 			})
 			return errors.Join(err, w.Flush())
 		},

@@ -16,6 +16,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 // The audit file where no configuration names one: the system's if the service
@@ -157,7 +158,7 @@ func (t *trailSource) eachInFile(ctx context.Context, q client.AuditQuery, f fun
 	}
 	find := trailQuery(q)
 	for {
-		records, next, err := audit.Search(ctx, t.file, find)
+		records, next, err := trail.Search(ctx, t.file, find)
 		if err != nil {
 			return err
 		}
@@ -174,8 +175,8 @@ func (t *trailSource) eachInFile(ctx context.Context, q client.AuditQuery, f fun
 }
 
 // trailQuery asks a file what q asks a service.
-func trailQuery(q client.AuditQuery) audit.Query {
-	return audit.Query{
+func trailQuery(q client.AuditQuery) trail.Query {
+	return trail.Query{
 		Since: q.Since, Until: q.Until, Actor: q.Actor, Action: q.Action, Target: q.Target,
 		Category: audit.Category(q.Category), Outcome: audit.Outcome(q.Outcome), Limit: q.PageSize,
 	}
@@ -183,8 +184,8 @@ func trailQuery(q client.AuditQuery) audit.Query {
 
 // records returns up to most records, the newest first; 0 is all.
 func (t *trailSource) records(ctx context.Context, q client.AuditQuery, most int) ([]api.AuditRecord, error) {
-	if q.PageSize = audit.MaxFound; most > 0 {
-		q.PageSize = min(most, audit.MaxFound)
+	if q.PageSize = trail.MaxFound; most > 0 {
+		q.PageSize = min(most, trail.MaxFound)
 	}
 	var list []api.AuditRecord
 	err := t.each(ctx, q, func(r *api.AuditRecord) bool {

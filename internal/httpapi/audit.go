@@ -6,12 +6,13 @@ import (
 
 	"headway/api"
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 // listAudit searches the audit trail, newest first.
 func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
 	q := readQuery(r, "since", "until", "actor", "action", "category", "outcome", "target", "limit", "cursor")
-	find := audit.Query{
+	find := trail.Query{
 		Actor: q.values["actor"], Action: q.values["action"], Target: q.values["target"],
 		Category: audit.Category(q.values["category"]), Outcome: audit.Outcome(q.values["outcome"]),
 		Since: q.time("since"), Until: q.time("until"), Limit: q.limit(), Cursor: q.values["cursor"],
@@ -21,7 +22,7 @@ func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	records, next, err := audit.Search(r.Context(), s.trail, find)
+	records, next, err := trail.Search(r.Context(), s.trail, find)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 // publishTime bounds the wait for the server to have taken lines of the trail.
 const publishTime = 5 * time.Second
 
-// Publish implements audit.Sink: each line is a message on headway.v1.audit. That
+// Publish implements trail.Sink: each line is a message on headway.v1.audit. That
 // the server has them is known, and not who received them.
 func (q *Queue) Publish(ctx context.Context, lines [][]byte) (arrived, receivers int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTime)

@@ -6,11 +6,11 @@ import (
 	"time"
 
 	"headway/internal/access"
-	"headway/internal/audit"
 	"headway/internal/natsmq"
+	"headway/internal/trail"
 )
 
-var _ audit.Sink = (*natsmq.Queue)(nil)
+var _ trail.Sink = (*natsmq.Queue)(nil)
 
 // Lines of the trail are messages, in their order, for those who may read it.
 func TestTheTrailIsPublished(t *testing.T) {

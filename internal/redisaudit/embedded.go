@@ -51,7 +51,7 @@ const (
 
 // Embedded is a Redis server that only publishes and lets clients subscribe, so
 // that a first run has the channel without a Redis. Only the process itself
-// publishes. It implements audit.Sink.
+// publishes. It implements trail.Sink.
 type Embedded struct {
 	o        EmbeddedOptions
 	verbs    map[string]verb
@@ -210,7 +210,7 @@ func (e *Embedded) givesWay(sameAddress bool, from netip.Addr, of map[netip.Addr
 	return nil, ""
 }
 
-// Publish implements audit.Sink. It never waits for a subscriber.
+// Publish implements trail.Sink. It never waits for a subscriber.
 func (e *Embedded) Publish(_ context.Context, lines [][]byte) (arrived, receivers int, err error) {
 	texts := make([]string, len(lines))
 	for i, line := range lines {

@@ -21,6 +21,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/freeport"
 	"headway/internal/redisaudit"
+	"headway/internal/trail"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -159,21 +160,21 @@ func (l *listener) ordered() error {
 	return l.fault
 }
 
-// trail is a journal with a shipper behind it.
-type trail struct {
+// published is a journal with a shipper behind it.
+type published struct {
 	testing.TB
 	dir     string
 	journal *audit.Journal
-	shipper *audit.Shipper
+	shipper *trail.Shipper
 	calls   sync.Map // status: *atomic.Int64
 }
 
-func (tr *trail) counted(status string) {
+func (tr *published) counted(status string) {
 	n, _ := tr.calls.LoadOrStore(status, new(atomic.Int64))
 	n.(*atomic.Int64).Add(1)
 }
 
-func (tr *trail) count(status string) int64 {
+func (tr *published) count(status string) int64 {
 	n, ok := tr.calls.Load(status)
 	if !ok {
 		return 0
@@ -181,9 +182,9 @@ func (tr *trail) count(status string) int64 {
 	return n.(*atomic.Int64).Load()
 }
 
-func newTrail(t testing.TB, maxBytes int64) *trail {
+func newTrail(t testing.TB, maxBytes int64) *published {
 	t.Helper()
-	tr := &trail{TB: t, dir: t.TempDir()}
+	tr := &published{TB: t, dir: t.TempDir()}
 	var err error
 	tr.journal, err = audit.Open(audit.Options{
 		Path: filepath.Join(tr.dir, "audit.log"), Node: "n", MaxBytes: maxBytes, Log: slog.New(slog.DiscardHandler),
@@ -197,9 +198,9 @@ func newTrail(t testing.TB, maxBytes int64) *trail {
 }
 
 // ship runs a shipper until the returned function is called.
-func (tr *trail) ship(sink audit.Sink, change func(*audit.ShipperOptions)) (stop func()) {
+func (tr *published) ship(sink trail.Sink, change func(*trail.ShipperOptions)) (stop func()) {
 	tr.Helper()
-	o := audit.ShipperOptions{
+	o := trail.ShipperOptions{
 		Path: filepath.Join(tr.dir, "audit.log"), CursorPath: filepath.Join(tr.dir, "redis.cursor"), Sink: sink,
 		Log: slog.New(slog.DiscardHandler), Poll: 5 * time.Millisecond,
 		Durable: func() uint64 { return tr.journal.Stats().LastSeq },
@@ -208,7 +209,7 @@ func (tr *trail) ship(sink audit.Sink, change func(*audit.ShipperOptions)) (stop
 		change(&o)
 	}
 	var err error
-	if tr.shipper, err = audit.NewShipper(o); err != nil {
+	if tr.shipper, err = trail.NewShipper(o); err != nil {
 		tr.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -227,7 +228,7 @@ func (tr *trail) ship(sink audit.Sink, change func(*audit.ShipperOptions)) (stop
 	return stop
 }
 
-func (tr *trail) sink(url string) *redisaudit.Sink {
+func (tr *published) sink(url string) *redisaudit.Sink {
 	tr.Helper()
 	s, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Stream: "audit:routing:stream", Counted: tr.counted})
 	if err != nil {
@@ -238,7 +239,7 @@ func (tr *trail) sink(url string) *redisaudit.Sink {
 }
 
 // write adds records and returns the sequence of the last.
-func (tr *trail) write(n int) uint64 {
+func (tr *published) write(n int) uint64 {
 	tr.Helper()
 	for i := range n {
 		_, err := tr.journal.Record(context.Background(), audit.Result, audit.Entry{

@@ -40,7 +40,7 @@ const (
 	callTimeout = 3 * time.Second
 )
 
-// Sink publishes on a Redis server. It implements audit.Sink.
+// Sink publishes on a Redis server. It implements trail.Sink.
 type Sink struct {
 	o      Options
 	client *redis.Client
@@ -110,7 +110,7 @@ func (silence) Printf(context.Context, string, ...any) {}
 // Close closes the connection.
 func (s *Sink) Close() error { return s.client.Close() }
 
-// Publish implements audit.Sink with one round trip.
+// Publish implements trail.Sink with one round trip.
 func (s *Sink) Publish(ctx context.Context, lines [][]byte) (arrived, receivers int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout+2*callTimeout)
 	defer cancel()

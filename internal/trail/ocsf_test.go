@@ -1,4 +1,4 @@
-package audit_test
+package trail_test
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 // Each class has its activity, its own objects, and what the schema demands of
@@ -48,13 +49,13 @@ func TestRecordsBecomeOCSF(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			e := c.entry.Fit()
+			e := c.entry
 			r := audit.Record{
 				Seq: 7, Time: time.UnixMilli(1_795_000_000_123), ID: c.id, Node: "node-1", Stage: c.stage, Category: e.Category, Action: e.Action,
 				Outcome: e.Outcome, Reason: e.Reason, Actor: e.Actor, Src: e.Source, Target: e.Target, Before: e.Before, After: e.After,
 			}
 			var out bytes.Buffer
-			if err := audit.WriteOCSF(&out, r); err != nil {
+			if err := trail.WriteOCSF(&out, r); err != nil {
 				t.Fatal(err)
 			}
 			if bytes.Count(out.Bytes(), []byte("\n")) != 1 {
@@ -89,7 +90,7 @@ func TestRecordsBecomeOCSF(t *testing.T) {
 			}
 		})
 	}
-	if err := audit.WriteOCSF(brokenPipe{}, audit.Record{}); !errors.Is(err, errBroken) {
+	if err := trail.WriteOCSF(brokenPipe{}, audit.Record{}); !errors.Is(err, errBroken) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,10 +1,12 @@
-package audit
+package trail
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
+
+	"headway/internal/audit"
 )
 
 // Copy gives write the lines of the trail under path that q asks for, the oldest
@@ -39,26 +41,26 @@ type copier struct {
 // files copies one file after the other. again is set when one was renamed
 // before it was opened.
 func (c *copier) files(ctx context.Context, path string) (again bool, err error) {
-	files, err := listTrail(ctx, path)
+	files, err := audit.Files(ctx, path)
 	if err != nil {
 		return false, err
 	}
 	for i, file := range files {
-		if file.first == 0 || file.first <= c.done {
+		if file.First == 0 || file.First <= c.done {
 			continue
 		}
-		if i+1 < len(files) && files[i+1].began != "" && files[i+1].began < c.since {
+		if i+1 < len(files) && files[i+1].Began != "" && files[i+1].Began < c.since {
 			continue // all of it is older
 		}
-		in, renamed, err := file.listed()
+		in, renamed, err := open(&file)
 		if err != nil || renamed {
 			return renamed, err
 		}
 		if err := errors.Join(c.lines(ctx, in), in.Close()); err != nil {
 			return false, err
 		}
-		if i+1 == len(files) || files[i+1].first != file.first {
-			c.done = file.first
+		if i+1 == len(files) || files[i+1].First != file.First {
+			c.done = file.First
 		}
 	}
 	return false, nil
@@ -66,20 +68,20 @@ func (c *copier) files(ctx context.Context, path string) (again bool, err error)
 
 // lines copies a file.
 func (c *copier) lines(ctx context.Context, in io.Reader) error {
-	l := newLines(in, 64<<10)
+	l := audit.NewLines(in, 64<<10)
 	for n := 0; ; n++ {
 		if n%checkEvery == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		line, state, err := l.next()
+		line, state, err := l.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read the audit trail: %w", err)
 		}
-		m, ok := split(line)
-		if state != whole || !ok || !c.matches(&m) {
+		m, ok := audit.Split(line)
+		if state != audit.Whole || !ok || !c.matches(&m) {
 			continue
 		}
 		if err := c.write(line[:len(line)+1]); err != nil { // the newline is behind it

@@ -1,10 +1,12 @@
-package audit
+package trail
 
 import (
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
+
+	"headway/internal/audit"
 )
 
 // ocsfVersion is the version of the schema that WriteOCSF follows.
@@ -26,25 +28,25 @@ const activityOther = 99
 
 // ocsfEvent has what of an event the three classes share, and their own objects.
 type ocsfEvent struct {
-	ActivityID   int             `json:"activity_id"`
-	ActivityName string          `json:"activity_name"`
-	CategoryUID  int             `json:"category_uid"`
-	ClassUID     int             `json:"class_uid"`
-	ClassName    string          `json:"class_name"`
-	TypeUID      int             `json:"type_uid"`
-	Time         int64           `json:"time"` // ms since 1970
-	SeverityID   int             `json:"severity_id"`
-	StatusID     int             `json:"status_id"`
-	StatusDetail string          `json:"status_detail,omitempty"`
-	Metadata     ocsfMetadata    `json:"metadata"`
-	Actor        ocsfActor       `json:"actor"`
-	Src          ocsfEndpoint    `json:"src_endpoint"`
-	API          *ocsfAPI        `json:"api,omitempty"`
-	Resources    []ocsfResource  `json:"resources,omitempty"`
-	User         *ocsfUser       `json:"user,omitempty"`
-	Service      *ocsfNamed      `json:"service,omitempty"`
-	HTTPRequest  *ocsfHTTP       `json:"http_request,omitempty"`
-	Unmapped     json.RawMessage `json:"unmapped"`
+	ActivityID   int            `json:"activity_id"`
+	ActivityName string         `json:"activity_name"`
+	CategoryUID  int            `json:"category_uid"`
+	ClassUID     int            `json:"class_uid"`
+	ClassName    string         `json:"class_name"`
+	TypeUID      int            `json:"type_uid"`
+	Time         int64          `json:"time"` // ms since 1970
+	SeverityID   int            `json:"severity_id"`
+	StatusID     int            `json:"status_id"`
+	StatusDetail string         `json:"status_detail,omitempty"`
+	Metadata     ocsfMetadata   `json:"metadata"`
+	Actor        ocsfActor      `json:"actor"`
+	Src          ocsfEndpoint   `json:"src_endpoint"`
+	API          *ocsfAPI       `json:"api,omitempty"`
+	Resources    []ocsfResource `json:"resources,omitempty"`
+	User         *ocsfUser      `json:"user,omitempty"`
+	Service      *ocsfNamed     `json:"service,omitempty"`
+	HTTPRequest  *ocsfHTTP      `json:"http_request,omitempty"`
+	Unmapped     ocsfUnmapped   `json:"unmapped"`
 }
 
 type ocsfMetadata struct {
@@ -104,18 +106,18 @@ type ocsfHTTP struct {
 // Framework, version 1.3, with hidden characters escaped: changes of keys as Account Change (3001), other auth
 // records as Authentication (3002), all else as API Activity (6003). What the
 // schema has no place for stands under unmapped.
-func WriteOCSF(w io.Writer, r Record) error {
+func WriteOCSF(w io.Writer, r audit.Record) error {
 	line, err := json.Marshal(ocsf(&r))
 	if err != nil {
 		return fmt.Errorf("write record %d as OCSF: %w", r.Seq, err)
 	}
-	if _, err := w.Write(append(escapeCompact(line), '\n')); err != nil {
+	if _, err := w.Write(append(audit.EscapeHidden(line), '\n')); err != nil {
 		return fmt.Errorf("write record %d as OCSF: %w", r.Seq, err)
 	}
 	return nil
 }
 
-func ocsf(r *Record) *ocsfEvent {
+func ocsf(r *audit.Record) *ocsfEvent {
 	class := classOf(r)
 	activity, name := activityOf(class, r.Action)
 	e := &ocsfEvent{
@@ -128,16 +130,20 @@ func ocsf(r *Record) *ocsfEvent {
 		},
 		Actor: ocsfActor{User: userOf(r.Actor), AppName: r.Actor.Via},
 		Src:   ocsfEndpoint{IP: r.Src.IP},
+		Unmapped: ocsfUnmapped{
+			Stage: r.Stage, Category: r.Category, Outcome: r.Outcome, ModelType: r.Target.ModelType,
+			RequestID: r.RequestID, TraceID: r.TraceID, Before: r.Before, After: r.After, Prev: r.Prev, Hash: r.Hash,
+		},
 	}
-	if intent, ended := strings.CutSuffix(r.ID, resultSuffix); ended || r.Stage == Intent {
+	if intent, ended := strings.CutSuffix(r.ID, audit.ResultSuffix); ended || r.Stage == audit.Intent {
 		e.Metadata.Correlation = intent
 	}
 	switch r.Outcome {
-	case Success:
+	case audit.Success:
 		e.StatusID = 1
-	case Failure:
+	case audit.Failure:
 		e.StatusID, e.SeverityID = 2, 3
-	case Denied:
+	case audit.Denied:
 		e.StatusID, e.SeverityID = 2, 2
 	}
 	if e.Src.IP == "" {
@@ -159,15 +165,14 @@ func ocsf(r *Record) *ocsfEvent {
 		}
 		e.Resources = []ocsfResource{{Type: r.Target.Type, UID: r.Target.ID, Region: r.Target.Region}}
 	}
-	e.Unmapped = unmapped(r)
 	return e
 }
 
-func classOf(r *Record) int {
+func classOf(r *audit.Record) int {
 	switch {
 	case r.Target.Type == "key" && strings.HasPrefix(r.Action, "key."):
 		return classAccountChange
-	case r.Category == Auth:
+	case r.Category == audit.Auth:
 		return classAuthentication
 	}
 	return classAPIActivity
@@ -195,7 +200,7 @@ func activityOf(class int, action string) (id int, name string) {
 	return activityOther, "Other"
 }
 
-func userOf(a Actor) ocsfUser {
+func userOf(a audit.Actor) ocsfUser {
 	u := ocsfUser{Name: a.ID, UID: a.ID, Type: a.Type, TypeID: 99}
 	if u.Name == "" {
 		u.Name = a.Type
@@ -211,20 +216,16 @@ func userOf(a Actor) ocsfUser {
 	return u
 }
 
-// unmapped is an object of what the schema has no place for.
-func unmapped(r *Record) json.RawMessage {
-	b := appendMember(nil, `{"stage":`, string(r.Stage))
-	b = appendMember(b, `,"category":`, string(r.Category))
-	b = appendOptional(b, `,"outcome":`, string(r.Outcome))
-	b = appendOptional(b, `,"model_type":`, r.Target.ModelType)
-	b = appendOptional(b, `,"request_id":`, r.RequestID)
-	b = appendOptional(b, `,"trace_id":`, r.TraceID)
-	if r.Before != nil {
-		b = append(append(b, `,"before":`...), r.Before...)
-	}
-	if r.After != nil {
-		b = append(append(b, `,"after":`...), r.After...)
-	}
-	b = appendMember(b, `,"prev":`, r.Prev)
-	return append(appendMember(b, `,"hash":`, r.Hash), '}')
+// ocsfUnmapped is what the schema has no place for.
+type ocsfUnmapped struct {
+	Stage     audit.Stage     `json:"stage"`
+	Category  audit.Category  `json:"category"`
+	Outcome   audit.Outcome   `json:"outcome,omitempty"`
+	ModelType string          `json:"model_type,omitempty"`
+	RequestID string          `json:"request_id,omitempty"`
+	TraceID   string          `json:"trace_id,omitempty"`
+	Before    json.RawMessage `json:"before,omitempty"`
+	After     json.RawMessage `json:"after,omitempty"`
+	Prev      string          `json:"prev"`
+	Hash      string          `json:"hash"`
 }

@@ -1,4 +1,6 @@
-package audit
+// Package trail reads the audit trail: it searches, verifies, exports and follows
+// the files that a journal writes.
+package trail
 
 import (
 	"bytes"
@@ -12,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"headway/internal/audit"
 )
 
 // Query says which records Search finds. Zero values find all.
@@ -20,8 +24,8 @@ type Query struct {
 	Until    time.Time // before then
 	Actor    string    // its id, its type, or type:id
 	Action   string    // its beginning; with a * anywhere, all of it
-	Category Category
-	Outcome  Outcome
+	Category audit.Category
+	Outcome  audit.Outcome
 	Target   string // its id, its type, or type:id
 	ID       string // of an operation's intent: that and its result; or of one record
 	Limit    int    // 1 to MaxFound; 0: 100
@@ -39,7 +43,7 @@ var ErrQuery = errors.New("the search of the audit trail is not valid")
 // blocks, and stops at Since or when enough is found; compressed files it has to
 // read from their beginning. Lines that are no records are left out, and no hash
 // is checked: Verify does that.
-func Search(ctx context.Context, path string, q Query) (records []Record, next string, err error) {
+func Search(ctx context.Context, path string, q Query) (records []audit.Record, next string, err error) {
 	s, err := newSearch(q)
 	if err != nil {
 		return nil, "", err
@@ -66,7 +70,7 @@ type search struct {
 	since, until string // as they stand in a line, "" without limit
 	limit        int
 	before       uint64 // only records with lower sequences are still to be found
-	found        []Record
+	found        []audit.Record
 }
 
 func newSearch(q Query) (*search, error) {
@@ -83,10 +87,10 @@ func newSearch(q Query) (*search, error) {
 	}
 	if !q.Since.IsZero() {
 		// Recorded times are cut to milliseconds.
-		s.since = q.Since.UTC().Add(time.Millisecond - 1).Format(timeFormat)
+		s.since = q.Since.UTC().Add(time.Millisecond - 1).Format(audit.TimeFormat)
 	}
 	if !q.Until.IsZero() {
-		s.until = q.Until.UTC().Add(time.Millisecond - 1).Format(timeFormat)
+		s.until = q.Until.UTC().Add(time.Millisecond - 1).Format(audit.TimeFormat)
 	}
 	return s, nil
 }
@@ -94,28 +98,28 @@ func newSearch(q Query) (*search, error) {
 // files searches one file after the other, the newest first. again is set when
 // one was renamed before it was opened.
 func (s *search) files(ctx context.Context, path string) (again bool, err error) {
-	files, err := listTrail(ctx, path)
+	files, err := audit.Files(ctx, path)
 	if err != nil {
 		return false, err
 	}
 	for _, file := range slices.Backward(files) {
-		if file.first == 0 || file.first >= s.before {
+		if file.First == 0 || file.First >= s.before {
 			continue
 		}
-		in, renamed, err := file.listed()
+		in, renamed, err := open(&file)
 		if err != nil || renamed {
 			return renamed, err
 		}
 		var done bool
-		if file.compressed() {
+		if file.Compressed() {
 			done, err = s.forward(ctx, in)
 		} else {
-			done, err = s.backward(ctx, in.file, in.info.Size())
+			done, err = s.backward(ctx, in.File, in.Info.Size())
 		}
 		if err = errors.Join(err, in.Close()); err != nil || done {
 			return false, err
 		}
-		s.before = min(s.before, file.first)
+		s.before = min(s.before, file.First)
 	}
 	return false, nil
 }
@@ -126,7 +130,7 @@ const checkEvery = 256
 // backward searches a file from its end. done is set when nothing older is
 // wanted.
 func (s *search) backward(ctx context.Context, in io.ReaderAt, size int64) (done bool, err error) {
-	end, err := lastNewline(in, size)
+	end, err := audit.LastNewline(in, size)
 	if err == nil {
 		end, err = s.bisect(in, end)
 	}
@@ -145,14 +149,14 @@ func (s *search) backward(ctx context.Context, in io.ReaderAt, size int64) (done
 		if err != nil {
 			return false, fmt.Errorf("read the audit trail: %w", err)
 		}
-		m, ok := split(line)
-		if !ok || m.seq >= s.before {
+		m, ok := audit.Split(line)
+		if !ok || m.Seq >= s.before {
 			continue
 		}
-		if string(m.time) < s.since {
+		if string(m.Time) < s.since {
 			return true, nil
 		}
-		s.before = m.seq
+		s.before = m.Seq
 		if s.take(&m) {
 			return true, nil
 		}
@@ -160,11 +164,11 @@ func (s *search) backward(ctx context.Context, in io.ReaderAt, size int64) (done
 }
 
 // take keeps a record that is asked for, and reports whether that is enough.
-func (s *search) take(m *members) bool {
+func (s *search) take(m *audit.Members) bool {
 	if !s.matches(m) {
 		return false
 	}
-	r, err := m.record()
+	r, err := m.Record()
 	if err != nil {
 		return false
 	}
@@ -179,7 +183,7 @@ func (s *search) bisect(in io.ReaderAt, end int64) (int64, error) {
 		return end, nil
 	}
 	low, high := int64(0), end // all that begins before low is old enough, all from high on too new
-	block := make([]byte, 4*MaxLine)
+	block := make([]byte, 4*audit.MaxLine)
 	for high-low > int64(len(block)) {
 		middle := low + (high-low)/2
 		n, err := in.ReadAt(block, middle)
@@ -212,15 +216,15 @@ func (s *search) firstRecord(b []byte) (at int, tooNew, ok bool) {
 		if j < 0 {
 			return 0, false, false
 		}
-		if m, ok := split(b[at : at+j]); ok {
-			return at, m.seq >= s.before || s.until != "" && string(m.time) >= s.until, true
+		if m, ok := audit.Split(b[at : at+j]); ok {
+			return at, m.Seq >= s.before || s.until != "" && string(m.Time) >= s.until, true
 		}
 	}
 }
 
 // forward searches a compressed file, of which it keeps no more than is wanted.
 func (s *search) forward(ctx context.Context, in io.Reader) (done bool, err error) {
-	l := newLines(in, 64<<10)
+	l := audit.NewLines(in, 64<<10)
 	want := s.limit + 1 - len(s.found)
 	var kept [][]byte // a ring
 	oldest := 0
@@ -229,21 +233,21 @@ func (s *search) forward(ctx context.Context, in io.Reader) (done bool, err erro
 		if n%checkEvery == 0 && ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		line, state, err := l.next()
+		line, state, err := l.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return false, fmt.Errorf("read the audit trail: %w", err)
 		}
-		m, ok := split(line)
-		if state != whole || !ok {
+		m, ok := audit.Split(line)
+		if state != audit.Whole || !ok {
 			continue
 		}
-		if m.seq >= s.before {
+		if m.Seq >= s.before {
 			break
 		}
-		if string(m.time) < s.since {
+		if string(m.Time) < s.since {
 			older = true
 			continue
 		}
@@ -259,7 +263,7 @@ func (s *search) forward(ctx context.Context, in io.Reader) (done bool, err erro
 	}
 	kept = slices.Concat(kept[oldest:], kept[:oldest])
 	for _, line := range slices.Backward(kept) {
-		if m, ok := split(line); ok && s.take(&m) {
+		if m, ok := audit.Split(line); ok && s.take(&m) {
 			return true, nil
 		}
 	}
@@ -267,25 +271,25 @@ func (s *search) forward(ctx context.Context, in io.Reader) (done bool, err erro
 }
 
 // matches reports whether a record is asked for.
-func (s *search) matches(m *members) bool {
+func (s *search) matches(m *audit.Members) bool {
 	q := &s.q
-	return string(m.time) >= s.since && (s.until == "" || string(m.time) < s.until) &&
-		(q.Category == "" || string(m.category) == string(q.Category)) &&
-		(q.Outcome == "" || string(m.outcome) == string(q.Outcome)) &&
-		(q.Action == "" || matchesAction(m.action, q.Action)) &&
-		(q.Actor == "" || named(m.actorType, m.actorID, q.Actor)) &&
-		(q.Target == "" || named(m.targetType, m.targetID, q.Target)) &&
-		(q.ID == "" || string(m.id) == q.ID || string(m.id) == q.ID+resultSuffix || string(m.targetID) == q.ID && string(m.action) == actionUnfinished)
+	return string(m.Time) >= s.since && (s.until == "" || string(m.Time) < s.until) &&
+		(q.Category == "" || string(m.Category) == string(q.Category)) &&
+		(q.Outcome == "" || string(m.Outcome) == string(q.Outcome)) &&
+		(q.Action == "" || matchesAction(m.Action, q.Action)) &&
+		(q.Actor == "" || named(m.ActorType, m.ActorID, q.Actor)) &&
+		(q.Target == "" || named(m.TargetType, m.TargetID, q.Target)) &&
+		(q.ID == "" || string(m.ID) == q.ID || string(m.ID) == q.ID+audit.ResultSuffix || string(m.TargetID) == q.ID && string(m.Action) == audit.ActionUnfinished)
 }
 
 func named(kind, id []byte, name string) bool {
-	k, err1 := unescape(kind)
-	i, err2 := unescape(id)
+	k, err1 := audit.Unescape(kind)
+	i, err2 := audit.Unescape(id)
 	return errors.Join(err1, err2) == nil && (name == i || name == k || name == k+":"+i)
 }
 
 func matchesAction(action []byte, pattern string) bool {
-	a, err := unescape(action)
+	a, err := audit.Unescape(action)
 	if err != nil {
 		return false
 	}
@@ -327,7 +331,7 @@ func (b *backwardLines) next() ([]byte, error) {
 			return nil, io.EOF
 		}
 		rest := b.buf
-		if len(rest) > MaxLine {
+		if len(rest) > audit.MaxLine {
 			rest = rest[len(rest)-1:]
 		}
 		start := max(0, b.pos-64<<10)

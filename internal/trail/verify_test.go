@@ -1,4 +1,4 @@
-package audit_test
+package trail_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 // damaged is a copy of a sound trail of one file, and what is wrong with it.
@@ -39,7 +40,7 @@ func newDamaged(t *testing.T, n int) *damaged {
 }
 
 // found demands that this content is not taken for sound.
-func (d *damaged) found(what string, text []byte) audit.Report {
+func (d *damaged) found(what string, text []byte) trail.Report {
 	d.t.Helper()
 	if err := os.Remove(d.path); err != nil {
 		d.t.Fatal(err)
@@ -214,8 +215,8 @@ func TestCheckpointIsHeldAgainstItsKey(t *testing.T) {
 	w.o.SigningKey = private
 	w.fill(3)
 	c := *w.checkpoint()
-	verify := func(c audit.Checkpoint) audit.Report {
-		report, err := audit.Verify(t.Context(), w.path, audit.VerifyOptions{Checkpoint: &c, PublicKey: public})
+	verify := func(c audit.Checkpoint) trail.Report {
+		report, err := trail.Verify(t.Context(), w.path, trail.VerifyOptions{Checkpoint: &c, PublicKey: public})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -283,7 +284,7 @@ func TestVerifyEndsWithItsContext(t *testing.T) {
 	w.fill(1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := audit.Verify(ctx, w.path, audit.VerifyOptions{}); !errors.Is(err, context.Canceled) {
+	if _, err := trail.Verify(ctx, w.path, trail.VerifyOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -292,7 +293,7 @@ func BenchmarkVerify(b *testing.B) {
 	w := newWorld(b)
 	var text []byte
 	r := audit.Record{V: 1, Time: time.Now(), ID: "0198f0aa-7d1c-7000-8000-000000000000", Node: "node-1", Stage: audit.Result, Prev: strings.Repeat("0", 64)}
-	e := change("policy.put").Fit()
+	e := change("policy.put")
 	r.Category, r.Action, r.Outcome, r.Reason, r.Actor, r.Src, r.Target = e.Category, e.Action, e.Outcome, e.Reason, e.Actor, e.Source, e.Target
 	r.RequestID, r.TraceID, r.Before, r.After = e.RequestID, e.TraceID, e.Before, e.After
 	for len(text) < 64<<20 {

@@ -24,7 +24,7 @@ const openPerRecord = 300
 // head is the newest record of a chain.
 type head struct {
 	seq  uint64
-	hash string // firstPrev before the first record
+	hash string // FirstPrev before the first record
 	time time.Time
 }
 
@@ -36,9 +36,9 @@ type segment struct {
 	hash    string
 }
 
-// trail is the file that is written, and where its chain is. One goroutine uses
+// chain is the file that is written, and where its chain is. One goroutine uses
 // it.
-type trail struct {
+type chain struct {
 	o      *Options
 	counts *counters
 
@@ -62,7 +62,7 @@ type trail struct {
 var errLost = errors.New("the file before was removed while it was written")
 
 // commit makes the first n of the records durable, at least one, or none.
-func (t *trail) commit(batch []*pending) (n int, err error) {
+func (t *chain) commit(batch []*pending) (n int, err error) {
 	for range 3 {
 		if err = t.ready(); err == nil {
 			err = t.rotateIfFull()
@@ -79,7 +79,7 @@ func (t *trail) commit(batch []*pending) (n int, err error) {
 }
 
 // append writes records behind the others.
-func (t *trail) append(batch []*pending) (n int, err error) {
+func (t *chain) append(batch []*pending) (n int, err error) {
 	next, buf, records := t.head, t.buf[:0], uint64(0)
 	if t.size == 0 && t.head.seq > 0 {
 		for _, p := range t.opening() {
@@ -108,7 +108,7 @@ func (t *trail) append(batch []*pending) (n int, err error) {
 }
 
 // encode appends the line of p, which follows h, and moves h on.
-func (t *trail) encode(buf []byte, h *head, p *pending) []byte {
+func (t *chain) encode(buf []byte, h *head, p *pending) []byte {
 	e := &p.entry
 	at := wholeMilliseconds(t.o.Now())
 	if at.Before(h.time) {
@@ -116,7 +116,7 @@ func (t *trail) encode(buf []byte, h *head, p *pending) []byte {
 	}
 	reason := e.Reason
 	if p.late {
-		reason = "late, of " + p.at.UTC().Format(timeFormat)
+		reason = "late, of " + p.at.UTC().Format(TimeFormat)
 		if e.Reason != "" {
 			reason += ": " + e.Reason
 		}
@@ -127,14 +127,14 @@ func (t *trail) encode(buf []byte, h *head, p *pending) []byte {
 		Actor: e.Actor, Src: e.Source, Target: e.Target, RequestID: e.RequestID, TraceID: e.TraceID,
 		Before: e.Before, After: e.After, Prev: h.hash,
 	}
-	buf = appendLine(buf, &r)
+	buf = AppendLine(buf, &r)
 	*h = head{seq: r.Seq, hash: r.Hash, time: at}
 	return buf
 }
 
 // put writes and waits for the disk. After an error the file is as before, or
 // suspect.
-func (t *trail) put(buf []byte) error {
+func (t *chain) put(buf []byte) error {
 	if t.o.MinFreeBytes > 0 {
 		if free, err := freeBytes(t.o.Path); err != nil {
 			return unavailable("look at the free space", err)
@@ -178,21 +178,21 @@ func unavailable(attempt string, err error) error {
 }
 
 // undo takes away what a failed write has left.
-func (t *trail) undo() { t.suspect = t.file.Truncate(t.size) != nil }
+func (t *chain) undo() { t.suspect = t.file.Truncate(t.size) != nil }
 
 // track keeps the list of open intents.
-func (t *trail) track(p *pending) {
+func (t *chain) track(p *pending) {
 	switch {
 	case p.stage == Intent:
 		t.open = append(t.open, p.id)
 	case p.ends != "":
 		t.closed(p.ends)
-	case p.entry.Action == actionUnfinished:
+	case p.entry.Action == ActionUnfinished:
 		t.closed(p.entry.Target.ID)
 	}
 }
 
-func (t *trail) closed(id string) {
+func (t *chain) closed(id string) {
 	if i := slices.Index(t.open, id); i >= 0 {
 		t.open = slices.Delete(t.open, i, i+1)
 	}
@@ -200,7 +200,7 @@ func (t *trail) closed(id string) {
 
 // ready opens the file if need be, and leaves one that is no longer that under
 // the path.
-func (t *trail) ready() error {
+func (t *chain) ready() error {
 	if t.file != nil {
 		why, fault, err := t.strange()
 		if err != nil {
@@ -226,7 +226,7 @@ func (t *trail) ready() error {
 
 // strange says why the open file can't be written any more, "" if it can, and
 // whether that is more than a rotation by somebody else.
-func (t *trail) strange() (why string, fault bool, err error) {
+func (t *chain) strange() (why string, fault bool, err error) {
 	own, err := t.file.Stat()
 	if err != nil {
 		return "", false, err
@@ -250,14 +250,14 @@ func (t *trail) strange() (why string, fault bool, err error) {
 }
 
 // leave closes a file that the chain does not go on in.
-func (t *trail) leave(why string, fault bool) {
+func (t *chain) leave(why string, fault bool) {
 	t.left = segment{records: t.records, seq: t.head.seq, hash: t.head.hash}
 	t.why, t.fault, t.size, t.records, t.suspect, t.info = why, fault, 0, 0, false, nil
 	t.close()
 	t.rotations++
 }
 
-func (t *trail) close() {
+func (t *chain) close() {
 	if t.file != nil {
 		_ = t.file.Close() // all that counts is durable
 		t.file = nil
@@ -266,7 +266,7 @@ func (t *trail) close() {
 
 // reopen opens the file under the path, or makes it. One that the chain can't
 // go on in is set aside under a name like that of a rotated one.
-func (t *trail) reopen() error {
+func (t *chain) reopen() error {
 	for range 3 {
 		f, err := t.o.openTrail()
 		if err != nil {
@@ -361,12 +361,12 @@ func freeBytes(path string) (int64, error) {
 
 // rotateIfFull closes a file that is large enough, and begins the next. That
 // this fails is no reason not to go on in the file.
-func (t *trail) rotateIfFull() error {
+func (t *chain) rotateIfFull() error {
 	if t.size < t.o.MaxBytes || t.records == 0 || t.o.Now().Before(t.rotateAfter) {
 		return nil
 	}
 	left := segment{records: t.records, seq: t.head.seq, hash: t.head.hash}
-	closing := trailEntry(actionRotate, Success, "the file is full", filepath.Base(t.o.Path))
+	closing := trailEntry(ActionRotate, Success, "the file is full", filepath.Base(t.o.Path))
 	closing.After = left.object("closes")
 	if _, err := t.append([]*pending{newPending(Result, closing, t.o.Now())}); err != nil {
 		return err
@@ -387,12 +387,12 @@ func (t *trail) rotateIfFull() error {
 }
 
 // opening returns the records that begin a file after another.
-func (t *trail) opening() []*pending {
+func (t *chain) opening() []*pending {
 	outcome := Success
 	if t.fault {
 		outcome = Failure
 	}
-	first := trailEntry(actionRotate, outcome, t.why, filepath.Base(t.o.Path))
+	first := trailEntry(ActionRotate, outcome, t.why, filepath.Base(t.o.Path))
 	first.After = t.left.object("continues")
 	records := []*pending{newPending(Result, first, t.o.Now())}
 	for ids := range slices.Chunk(t.open, openPerRecord) {

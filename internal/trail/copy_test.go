@@ -1,4 +1,4 @@
-package audit_test
+package trail_test
 
 import (
 	"bytes"
@@ -13,15 +13,16 @@ import (
 	"testing"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 // odd are characters that a careless copy would change, or a terminal obey.
 const odd = "a\u202eb\u0085c\x1b[2Jd\u2028e\u00e9\U000e0041<&>\\\"\n"
 
-func (w *world) copied(q audit.Query) string {
+func (w *world) copied(q trail.Query) string {
 	w.t.Helper()
 	var text strings.Builder
-	err := audit.Copy(context.Background(), w.path, q, func(line []byte) error {
+	err := trail.Copy(context.Background(), w.path, q, func(line []byte) error {
 		text.Write(line)
 		return nil
 	})
@@ -49,7 +50,7 @@ func TestACopyHasTheBytesOfTheTrail(t *testing.T) {
 	w.record(j, e)
 	w.close(j)
 	all := w.records()
-	text := w.copied(audit.Query{})
+	text := w.copied(trail.Query{})
 	if text != w.inFiles(all) {
 		t.Fatal("the copy has other bytes than the trail")
 	}
@@ -66,7 +67,7 @@ func TestACopyHasTheBytesOfTheTrail(t *testing.T) {
 		t.Errorf("%d of %d records were copied", report.Records, len(all))
 	}
 
-	for _, q := range []audit.Query{
+	for _, q := range []trail.Query{
 		{Since: all[100].Time},
 		{Until: all[100].Time},
 		{Since: all[50].Time, Until: all[250].Time},
@@ -91,7 +92,7 @@ func TestACopyFollowsRotations(t *testing.T) {
 	all := w.records()
 	n := 0
 	var text strings.Builder
-	err := audit.Copy(t.Context(), w.path, audit.Query{}, func(line []byte) error {
+	err := trail.Copy(t.Context(), w.path, trail.Query{}, func(line []byte) error {
 		text.Write(line)
 		if n++; n == 10 { // as logrotate does, with a new file that stays empty
 			return errors.Join(os.Rename(w.path, w.path+"-20261124"), os.WriteFile(w.path, nil, 0o600))
@@ -114,17 +115,17 @@ func TestACopyHidesNoDamage(t *testing.T) {
 	if err := os.WriteFile(w.path, []byte(text+"torn"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if w.copied(audit.Query{}) != text {
+	if w.copied(trail.Query{}) != text {
 		t.Error("the copy has other bytes than the trail")
 	}
 	full := fmt.Errorf("the disk is full")
 	n := 0
-	if err := audit.Copy(t.Context(), w.path, audit.Query{}, func([]byte) error { n++; return full }); !errors.Is(err, full) || n != 1 {
+	if err := trail.Copy(t.Context(), w.path, trail.Query{}, func([]byte) error { n++; return full }); !errors.Is(err, full) || n != 1 {
 		t.Errorf("after %d lines: %v", n, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := audit.Copy(ctx, w.path, audit.Query{}, func([]byte) error { return nil }); !errors.Is(err, context.Canceled) {
+	if err := trail.Copy(ctx, w.path, trail.Query{}, func([]byte) error { return nil }); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
 }
@@ -140,17 +141,17 @@ func TestACopyIsNotHeldInMemory(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	count := func(q audit.Query) (lines int, allocs float64) {
+	count := func(q trail.Query) (lines int, allocs float64) {
 		allocs = testing.AllocsPerRun(5, func() {
 			lines = 0
-			if err := audit.Copy(context.Background(), w.path, q, func([]byte) error { lines++; return nil }); err != nil {
+			if err := trail.Copy(context.Background(), w.path, q, func([]byte) error { lines++; return nil }); err != nil {
 				t.Fatal(err)
 			}
 		})
 		return lines, allocs
 	}
-	none, base := count(audit.Query{Action: "nothing"})
-	all, allocs := count(audit.Query{})
+	none, base := count(trail.Query{Action: "nothing"})
+	all, allocs := count(trail.Query{})
 	if none != 0 || all < 100 || allocs > base+float64(all)/10 {
 		t.Errorf("%d lines: %.0f allocations; of none: %.0f", all, allocs, base)
 	}
@@ -159,7 +160,7 @@ func TestACopyIsNotHeldInMemory(t *testing.T) {
 // A line of OCSF shows hidden characters as escapes too.
 func TestOCSFHidesNothing(t *testing.T) {
 	var out bytes.Buffer
-	if err := audit.WriteOCSF(&out, audit.Record{ID: "u", Reason: odd, Actor: audit.Actor{Type: "key", ID: odd}}); err != nil {
+	if err := trail.WriteOCSF(&out, audit.Record{ID: "u", Reason: odd, Actor: audit.Actor{Type: "key", ID: odd}}); err != nil {
 		t.Fatal(err)
 	}
 	line := strings.TrimSuffix(out.String(), "\n")

@@ -1,4 +1,4 @@
-package audit_test
+package trail_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 // library is a trail over several files, some of them compressed, and what is in
@@ -75,7 +76,7 @@ func TestSearchFindsWhatReadingAllFinds(t *testing.T) {
 			}
 			return time.Time{}
 		}
-		q := audit.Query{
+		q := trail.Query{
 			Since: at("since"), Until: at("until"),
 			Actor:    rapid.SampledFrom([]string{"", "", "k-ops", "jwt", "jwt:ann", "key", "k\nevil", "nobody"}).Draw(r, "actor"),
 			Action:   rapid.SampledFrom([]string{"", "", "policy.", "policy.put", "*.put", "p*t*h", "*", "audit.*", "none"}).Draw(r, "action"),
@@ -92,7 +93,7 @@ func TestSearchFindsWhatReadingAllFinds(t *testing.T) {
 		}
 		var got []uint64
 		for {
-			found, next, err := audit.Search(context.Background(), w.path, q)
+			found, next, err := trail.Search(context.Background(), w.path, q)
 			if err != nil {
 				r.Fatal(err)
 			}
@@ -120,7 +121,7 @@ func TestSearchFindsWhatReadingAllFinds(t *testing.T) {
 }
 
 // asked is what the fields of a Query mean, said again.
-func asked(q *audit.Query, r *audit.Record) bool {
+func asked(q *trail.Query, r *audit.Record) bool {
 	named := func(kind, id, name string) bool {
 		return name == "" || name == kind || name == id || name == kind+":"+id
 	}
@@ -135,12 +136,12 @@ func asked(q *audit.Query, r *audit.Record) bool {
 
 func TestSearchRefusesWhatCannotBeAsked(t *testing.T) {
 	w := newWorld(t)
-	for _, q := range []audit.Query{{Limit: -1}, {Limit: audit.MaxFound + 1}, {Cursor: "x"}} {
-		if _, _, err := audit.Search(t.Context(), w.path, q); !errors.Is(err, audit.ErrQuery) {
+	for _, q := range []trail.Query{{Limit: -1}, {Limit: trail.MaxFound + 1}, {Cursor: "x"}} {
+		if _, _, err := trail.Search(t.Context(), w.path, q); !errors.Is(err, trail.ErrQuery) {
 			t.Errorf("%+v: %v", q, err)
 		}
 	}
-	if found, next, err := audit.Search(t.Context(), w.path, audit.Query{}); err != nil || len(found) > 0 || next != "" {
+	if found, next, err := trail.Search(t.Context(), w.path, trail.Query{}); err != nil || len(found) > 0 || next != "" {
 		t.Errorf("without a trail: %v, %q, %v", found, next, err)
 	}
 }
@@ -161,11 +162,11 @@ func TestSearchReadsAroundDamage(t *testing.T) {
 		if err := os.WriteFile(w.path, slices.Concat(sound[:from], with, sound[to:]), 0o600); err != nil {
 			r.Fatal(err)
 		}
-		q := audit.Query{Limit: 1000, Until: all[rapid.IntRange(0, len(all)-1).Draw(r, "until")].Time}
+		q := trail.Query{Limit: 1000, Until: all[rapid.IntRange(0, len(all)-1).Draw(r, "until")].Time}
 		if rapid.Bool().Draw(r, "all") {
 			q.Until = time.Time{}
 		}
-		found, _, err := audit.Search(context.Background(), w.path, q)
+		found, _, err := trail.Search(context.Background(), w.path, q)
 		if err != nil {
 			r.Fatal(err)
 		}
@@ -189,7 +190,7 @@ func BenchmarkSearch(b *testing.B) {
 	w := newWorld(b)
 	var text []byte
 	var r audit.Record
-	e := change("policy.put").Fit()
+	e := change("policy.put")
 	r.Stage, r.Category, r.Action, r.Outcome, r.Reason, r.Actor, r.Src, r.Target = audit.Result, e.Category, e.Action, e.Outcome, e.Reason, e.Actor, e.Source, e.Target
 	start := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 	for len(text) < 64<<20 {
@@ -201,14 +202,14 @@ func BenchmarkSearch(b *testing.B) {
 	if err := os.WriteFile(w.path, text, 0o600); err != nil {
 		b.Fatal(err)
 	}
-	queries := map[string]audit.Query{
+	queries := map[string]trail.Query{
 		"newest": {}, "page in the middle": {Cursor: fmt.Sprint(r.Seq / 2)}, "hour in the middle": {Since: start.Add(10 * time.Hour), Until: start.Add(11 * time.Hour), Limit: 1000}, "nothing": {Actor: "nobody"},
 	}
 	for name, q := range queries {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := audit.Search(context.Background(), w.path, q); err != nil {
+				if _, _, err := trail.Search(context.Background(), w.path, q); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -1,4 +1,4 @@
-package audit
+package trail
 
 import (
 	"context"
@@ -13,11 +13,13 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"headway/internal/audit"
 )
 
 // VerifyOptions are what a trail is held against.
 type VerifyOptions struct {
-	Checkpoint *Checkpoint             // what the trail had got to at some time; nil: that its end was cut off can't be seen
+	Checkpoint *audit.Checkpoint       // what the trail had got to at some time; nil: that its end was cut off can't be seen
 	PublicKey  ed25519.PublicKey       // must have signed the checkpoint; nil: its signature is not looked at
 	Progress   func(read, total int64) // bytes, as they are in the files; called now and then by the caller's goroutine; may be nil
 	MaxFaults  int                     // that are listed; 0: 1000
@@ -68,7 +70,7 @@ func (r Report) Sound() bool { return len(r.Faults) == 0 }
 // files were deleted, as Options.Keep does, shows in First. The trail may be
 // written meanwhile. The error is of reading or ctx's; faults are no error.
 func Verify(ctx context.Context, path string, o VerifyOptions) (Report, error) {
-	v := &verifier{o: o, path: path, hash: [hashLen]byte([]byte(firstPrev)), checkpoint: math.MaxUint64}
+	v := &verifier{o: o, path: path, hash: [audit.HashLen]byte([]byte(audit.FirstPrev)), checkpoint: math.MaxUint64}
 	if o.MaxFaults == 0 {
 		v.o.MaxFaults = 1000
 	}
@@ -98,15 +100,15 @@ type verifier struct {
 	report Report
 
 	file  string
-	in    *trailReader // stays open until the next, since it may grow
-	lines *lines
+	in    *audit.Reader // stays open until the next, since it may grow
+	lines *audit.Lines
 	read  int64 // in files before
 	total int64
 
-	seq        uint64        // of the record before, 0 at the beginning
-	hash       [hashLen]byte // that it names
-	loose      bool          // it was changed, so that its hash says nothing
-	checkpoint uint64        // sequence to look for; MaxUint64: none
+	seq        uint64              // of the record before, 0 at the beginning
+	hash       [audit.HashLen]byte // that it names
+	loose      bool                // it was changed, so that its hash says nothing
+	checkpoint uint64              // sequence to look for; MaxUint64: none
 	met        bool
 }
 
@@ -117,7 +119,7 @@ func (v *verifier) fault(seq uint64, what string, args ...any) {
 	}
 	f := Fault{File: v.file, Seq: seq, What: fmt.Sprintf(what, args...)}
 	if v.lines != nil {
-		f.Line = v.lines.n
+		f.Line = v.lines.N
 	}
 	v.report.Faults = append(v.report.Faults, f)
 }
@@ -126,12 +128,12 @@ func (v *verifier) fault(seq uint64, what string, args ...any) {
 // meanwhile.
 func (v *verifier) files(ctx context.Context) error {
 	for round := range 100 {
-		files, err := listTrail(ctx, v.path)
+		files, err := audit.Files(ctx, v.path)
 		if err != nil {
 			return err
 		}
 		if round > 0 {
-			files = slices.DeleteFunc(files, func(f trailFile) bool { return f.first <= v.seq })
+			files = slices.DeleteFunc(files, func(f audit.File) bool { return f.First <= v.seq })
 			if len(files) == 0 {
 				return nil
 			}
@@ -139,11 +141,11 @@ func (v *verifier) files(ctx context.Context) error {
 			if err := v.walk(ctx); err != nil {
 				return err
 			}
-			files = slices.DeleteFunc(files, func(f trailFile) bool { return f.first <= v.seq })
+			files = slices.DeleteFunc(files, func(f audit.File) bool { return f.First <= v.seq })
 		}
 		v.total = v.read
 		for _, f := range files {
-			v.total += f.info.Size()
+			v.total += f.Info.Size()
 		}
 		for i := range files {
 			if err := v.one(ctx, &files[i]); err != nil {
@@ -158,9 +160,9 @@ func (v *verifier) files(ctx context.Context) error {
 }
 
 // one walks over a file.
-func (v *verifier) one(ctx context.Context, file *trailFile) error {
+func (v *verifier) one(ctx context.Context, file *audit.File) error {
 	in, err := v.open(ctx, file)
-	v.file, v.lines = filepath.Base(file.path), nil
+	v.file, v.lines = filepath.Base(file.Path), nil
 	v.report.Files = append(v.report.Files, v.file)
 	if err != nil {
 		if ctx.Err() != nil || errors.Is(err, fs.ErrPermission) {
@@ -170,18 +172,18 @@ func (v *verifier) one(ctx context.Context, file *trailFile) error {
 		return nil
 	}
 	if v.in != nil {
-		v.read += v.in.info.Size()
+		v.read += v.in.Info.Size()
 		_ = v.in.Close() // it was only read
 	}
-	v.in, v.lines = in, newLines(in, int(min(1<<20, max(2*MaxLine, in.info.Size()))))
+	v.in, v.lines = in, audit.NewLines(in, int(min(1<<20, max(2*audit.MaxLine, in.Info.Size()))))
 	return v.walk(ctx)
 }
 
 // open opens a file that was listed, under another name if it has been renamed.
-func (v *verifier) open(ctx context.Context, file *trailFile) (*trailReader, error) {
+func (v *verifier) open(ctx context.Context, file *audit.File) (*audit.Reader, error) {
 	for range 5 {
-		in, err := file.reader()
-		if err == nil && os.SameFile(in.info, file.info) {
+		in, err := file.Open()
+		if err == nil && os.SameFile(in.Info, file.Info) {
 			return in, nil
 		}
 		if err == nil {
@@ -189,11 +191,11 @@ func (v *verifier) open(ctx context.Context, file *trailFile) (*trailReader, err
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
-		files, err := listTrail(ctx, v.path)
+		files, err := audit.Files(ctx, v.path)
 		if err != nil {
 			return nil, err
 		}
-		i := slices.IndexFunc(files, func(f trailFile) bool { return f.first == file.first })
+		i := slices.IndexFunc(files, func(f audit.File) bool { return f.First == file.First })
 		if i < 0 {
 			return nil, errors.New("it has vanished")
 		}
@@ -213,21 +215,21 @@ func (v *verifier) walk(ctx context.Context) error {
 				return err
 			}
 			if v.o.Progress != nil && n%(16*checkEvery) == 0 {
-				v.o.Progress(min(v.total, v.read+v.lines.read), v.total)
+				v.o.Progress(min(v.total, v.read+v.lines.Read), v.total)
 			}
 		}
-		line, state, err := v.lines.next()
+		line, state, err := v.lines.Next()
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
 			v.fault(0, "the file cannot be read any further: %v", err)
 			return nil
-		case state == overlong:
+		case state == audit.Overlong:
 			v.fault(0, "the line is longer than any record")
 			v.loose = true
 			continue
-		case state == torn:
+		case state == audit.Torn:
 			if line, err = v.rest(ctx, line); err != nil {
 				return err
 			}
@@ -252,7 +254,7 @@ const (
 // not come.
 func (v *verifier) rest(ctx context.Context, begun []byte) ([]byte, error) {
 	line := slices.Clone(begun)
-	if v.in.Reader != io.Reader(v.in.file) || len(line) >= MaxLine {
+	if v.in.Reader != io.Reader(v.in.File) || len(line) >= audit.MaxLine {
 		return nil, nil
 	}
 	timer := time.NewTimer(restWait)
@@ -264,15 +266,15 @@ func (v *verifier) rest(ctx context.Context, begun []byte) ([]byte, error) {
 		case <-timer.C:
 			timer.Reset(restWait)
 		}
-		more, state, err := v.lines.next()
+		more, state, err := v.lines.Next()
 		if errors.Is(err, io.EOF) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		v.lines.n--
-		if line = append(line, more...); state == whole {
+		v.lines.N--
+		if line = append(line, more...); state == audit.Whole {
 			return line, nil
 		}
 	}
@@ -281,7 +283,7 @@ func (v *verifier) rest(ctx context.Context, begun []byte) ([]byte, error) {
 
 // line holds a line against the one before.
 func (v *verifier) line(line []byte) {
-	seq, sound, prev, hash := inspect(line)
+	seq, sound, prev, hash := audit.Inspect(line)
 	if hash == nil {
 		v.fault(seq, "this is no record: it was changed or does not belong here")
 		v.seq, v.loose = v.seq+1, true
@@ -291,7 +293,7 @@ func (v *verifier) line(line []byte) {
 	if !sound {
 		v.fault(seq, "the record was changed: its hash does not fit")
 		// Its sequence may be wrong as well; it counts as one in its place.
-		v.seq, v.hash, v.loose = v.seq+1, [hashLen]byte(hash), true
+		v.seq, v.hash, v.loose = v.seq+1, [audit.HashLen]byte(hash), true
 		return
 	}
 	if v.report.First == 0 {
@@ -303,10 +305,10 @@ func (v *verifier) line(line []byte) {
 		return
 	case seq > v.seq+1:
 		v.fault(seq, "the records from %d to %d are missing", v.seq+1, seq-1)
-	case [hashLen]byte(prev) != v.hash && !v.loose:
+	case [audit.HashLen]byte(prev) != v.hash && !v.loose:
 		v.fault(seq, "the record does not follow the one before: that was replaced, or its hash made anew")
 	}
-	v.seq, v.hash, v.loose = seq, [hashLen]byte(hash), false
+	v.seq, v.hash, v.loose = seq, [audit.HashLen]byte(hash), false
 	if seq == v.checkpoint {
 		v.met = true
 		if string(v.hash[:]) != v.o.Checkpoint.Hash {
@@ -325,12 +327,12 @@ func (v *verifier) first(line []byte, seq uint64, prev []byte) {
 	if v.seq = seq - 1; damaged {
 		return
 	}
-	v.hash = [hashLen]byte(prev)
-	m, ok := split(line)
-	if !ok || string(m.category) != string(Trail) || string(m.action) != actionRotate || len(m.after) < len(continues) || string(m.after[:len(continues)]) != continues {
+	v.hash = [audit.HashLen]byte(prev)
+	m, ok := audit.Split(line)
+	if !ok || string(m.Category) != string(audit.Trail) || string(m.Action) != audit.ActionRotate || len(m.After) < len(continues) || string(m.After[:len(continues)]) != continues {
 		v.fault(seq, "the trail does not begin with the beginning of a file: the records before this one are missing")
-	} else if string(m.outcome) == string(Failure) {
-		v.fault(seq, "the records before this one are missing: %s", m.reason)
+	} else if string(m.Outcome) == string(audit.Failure) {
+		v.fault(seq, "the records before this one are missing: %s", m.Reason)
 	}
 }
 

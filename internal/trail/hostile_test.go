@@ -1,4 +1,4 @@
-package audit_test
+package trail_test
 
 import (
 	"bytes"
@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 // hostileTrails are files in the place of a trail that no writer of ours makes.
 func hostileTrails() map[string][]byte {
 	r := audit.Record{Seq: 1, Stage: audit.Result, Prev: strings.Repeat("0", 64)}
-	e := change("policy.put").Fit()
+	e := change("policy.put")
 	r.Category, r.Action, r.Outcome, r.Actor, r.Before = e.Category, e.Action, e.Outcome, e.Actor, e.Before
 	sound := string(audit.AppendLine(nil, &r))
 	before, tail := sound[:strings.Index(sound, `"before":`)]+`"before":`, sound[strings.Index(sound, `,"prev":`):]
@@ -50,11 +51,11 @@ func TestHostileTrails(t *testing.T) {
 			runtime.ReadMemStats(&before)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			if _, err := audit.Verify(ctx, path, audit.VerifyOptions{}); err != nil {
+			if _, err := trail.Verify(ctx, path, trail.VerifyOptions{}); err != nil {
 				t.Errorf("verify: %v", err)
 			}
-			for _, q := range []audit.Query{{Limit: audit.MaxFound}, {Since: time.Now(), ID: "x", Limit: 1}, {Cursor: "18446744073709551615"}} {
-				if _, _, err := audit.Search(ctx, path, q); err != nil {
+			for _, q := range []trail.Query{{Limit: trail.MaxFound}, {Since: time.Now(), ID: "x", Limit: 1}, {Cursor: "18446744073709551615"}} {
+				if _, _, err := trail.Search(ctx, path, q); err != nil {
 					t.Errorf("search %+v: %v", q, err)
 				}
 			}

@@ -1,4 +1,4 @@
-package audit_test
+package trail_test
 
 import (
 	"compress/gzip"
@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"headway/internal/audit"
+	"headway/internal/trail"
 )
 
 // listening is a sink that does as it is told.
@@ -69,20 +70,20 @@ func upTo(from, to uint64) []uint64 {
 
 // ship runs a shipper over the trail of w until the returned function is
 // called, which says what the shipper counted.
-func (w *world) ship(sink audit.Sink, change func(*audit.ShipperOptions)) (*audit.Shipper, func() audit.ShipperStats) {
+func (w *world) ship(sink trail.Sink, change func(*trail.ShipperOptions)) (*trail.Shipper, func() trail.ShipperStats) {
 	w.t.Helper()
-	o := audit.ShipperOptions{Path: w.path, CursorPath: w.path + "-cursor", Sink: sink, Log: w.log.logger()}
+	o := trail.ShipperOptions{Path: w.path, CursorPath: w.path + "-cursor", Sink: sink, Log: w.log.logger()}
 	if change != nil {
 		change(&o)
 	}
-	s, err := audit.NewShipper(o)
+	s, err := trail.NewShipper(o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	return s, func() audit.ShipperStats {
+	return s, func() trail.ShipperStats {
 		cancel()
 		if err := <-ended; err != nil {
 			w.t.Errorf("the shipper ended with: %v", err)
@@ -176,7 +177,7 @@ func (h *half) Publish(_ context.Context, lines [][]byte) (int, int, error) {
 	return h.taken, 1, errors.New("gone")
 }
 
-func keptCursor(t *testing.T, w *world) (c audit.Cursor) {
+func keptCursor(t *testing.T, w *world) (c trail.Cursor) {
 	t.Helper()
 	text, err := os.ReadFile(w.path + "-cursor")
 	if err == nil {
@@ -193,7 +194,7 @@ func TestShippingKeepsWhatArrivedInPart(t *testing.T) {
 	w := newWorld(t)
 	w.fill(10)
 	ctx, cancel := context.WithCancel(t.Context())
-	s, err := audit.NewShipper(audit.ShipperOptions{Path: w.path, CursorPath: w.path + "-cursor", Sink: &half{stop: cancel}, Log: w.log.logger()})
+	s, err := trail.NewShipper(trail.ShipperOptions{Path: w.path, CursorPath: w.path + "-cursor", Sink: &half{stop: cancel}, Log: w.log.logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -313,7 +314,7 @@ func TestShippingOnlyWhatIsDurable(t *testing.T) {
 		w.fill(10)
 		var durable atomic.Uint64
 		durable.Store(4)
-		s, stop := w.ship(sink, func(o *audit.ShipperOptions) { o.Durable = durable.Load })
+		s, stop := w.ship(sink, func(o *trail.ShipperOptions) { o.Durable = durable.Load })
 		time.Sleep(time.Second)
 		if got := sink.take(); !slices.Equal(got, upTo(1, 4)) {
 			t.Errorf("got %v", got)

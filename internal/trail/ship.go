@@ -1,4 +1,4 @@
-package audit
+package trail
 
 import (
 	"bytes"
@@ -6,15 +6,27 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"sync"
 	"time"
+
+	"headway/internal/audit"
 )
+
+// Sink takes the lines of the trail elsewhere.
+//
+// Publish hands over lines in their order, without newlines, and returns how
+// many of them, from the first on, are known to have arrived, and the fewest
+// receivers that one of these had (-1: the sink cannot know). An error goes with the
+// number that arrived before it; the caller sends the rest again, so that a
+// line may arrive twice. It is called by one goroutine at a time and may keep
+// no line after it returns.
+type Sink interface {
+	Publish(ctx context.Context, lines [][]byte) (arrived, receivers int, err error)
+}
 
 // ShipperOptions are what a Shipper is made of.
 type ShipperOptions struct {
@@ -78,7 +90,7 @@ type Shipper struct {
 	stats      ShipperStats
 	arrived    uint64    // sequence of the last record that did
 	oldest     time.Time // of the records that have not arrived
-	checkpoint *Checkpoint
+	checkpoint *audit.Checkpoint
 }
 
 // NewShipper reads the cursor. A cursor that cannot be read is set aside with a
@@ -124,7 +136,7 @@ func (s *Shipper) Wake() {
 
 // Checkpoint has a checkpoint sent after the records that it covers. Of several
 // that wait the newest is sent.
-func (s *Shipper) Checkpoint(c Checkpoint) {
+func (s *Shipper) Checkpoint(c audit.Checkpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checkpoint = &c
@@ -198,7 +210,7 @@ var errMoved = errors.New("the trail goes on in another file")
 // follow ships the file with the record after the position. It returns errMoved
 // if the trail goes on in another, and nil if there is nothing to ship now.
 func (s *Shipper) follow(ctx context.Context) error {
-	files, err := listTrail(ctx, s.o.Path)
+	files, err := audit.Files(ctx, s.o.Path)
 	if err != nil {
 		return err
 	}
@@ -206,15 +218,15 @@ func (s *Shipper) follow(ctx context.Context) error {
 	if at < 0 {
 		return s.rest(ctx)
 	}
-	in, err := files[at].reader()
+	in, err := files[at].Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = in.Close() }() // it was only read
-	t := &tail{in: in, closed: files[at].compressed()}
+	t := &tail{in: in, closed: files[at].Compressed()}
 	for ctx.Err() == nil {
 		// Asked first: what comes before the renaming is read after it.
-		current := sameFile(s.o.Path, in.info)
+		current := sameFile(s.o.Path, in.Info)
 		for more := true; more; {
 			if more, err = s.batch(ctx, t); err != nil {
 				return err
@@ -228,7 +240,7 @@ func (s *Shipper) follow(ctx context.Context) error {
 			return err
 		}
 		if !current && !t.held {
-			return s.moveOn(ctx, files[at].first)
+			return s.moveOn(ctx, files[at].First)
 		}
 		s.sleep(ctx, s.o.Poll)
 	}
@@ -238,15 +250,15 @@ func (s *Shipper) follow(ctx context.Context) error {
 // moveOn finds where the trail goes on after the file that begins with first.
 // It returns nil if nowhere yet.
 func (s *Shipper) moveOn(ctx context.Context, first uint64) error {
-	files, err := listTrail(ctx, s.o.Path)
+	files, err := audit.Files(ctx, s.o.Path)
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
-		if f.first > first {
-			if f.first > s.position.Seq+1 {
-				s.miss(f.first - s.position.Seq - 1)
-				s.position.Seq, s.position.Hash = f.first-1, ""
+		if f.First > first {
+			if f.First > s.position.Seq+1 {
+				s.miss(f.First - s.position.Seq - 1)
+				s.position.Seq, s.position.Hash = f.First-1, ""
 			}
 			return errMoved
 		}
@@ -262,13 +274,13 @@ func sameFile(path string, opened fs.FileInfo) bool {
 
 // choose returns the index of the file that has the record after the position,
 // -1 if there is none.
-func (s *Shipper) choose(files []trailFile) int {
+func (s *Shipper) choose(files []audit.File) int {
 	at := -1
 	for i, f := range files {
-		if f.first == 0 {
+		if f.First == 0 {
 			continue
 		}
-		if at < 0 || f.first <= s.position.Seq+1 {
+		if at < 0 || f.First <= s.position.Seq+1 {
 			at = i
 		}
 	}
@@ -284,8 +296,8 @@ func (s *Shipper) rest(ctx context.Context) error {
 	s.mu.Unlock()
 	if c != nil && c.Seq <= s.position.Seq {
 		line, err := json.Marshal(struct {
-			V          int         `json:"v"`
-			Checkpoint *Checkpoint `json:"checkpoint"`
+			V          int               `json:"v"`
+			Checkpoint *audit.Checkpoint `json:"checkpoint"`
 		}{1, c})
 		if err != nil {
 			return err
@@ -321,8 +333,7 @@ func (s *Shipper) save() error {
 	if err != nil {
 		return err
 	}
-	disk := Options{sync: datasync}
-	if err := disk.replaceFile(s.o.CursorPath, append(raw, '\n')); err != nil {
+	if err := audit.ReplaceFile(s.o.CursorPath, append(raw, '\n')); err != nil {
 		return fmt.Errorf("keep how far the audit trail was shipped: %w", err)
 	}
 	s.saved = s.settled
@@ -361,7 +372,7 @@ func (s *Shipper) batch(ctx context.Context, t *tail) (more bool, err error) {
 		if t.held = false; line == nil {
 			break
 		}
-		seq, _, prev, hash := inspect(line)
+		seq, _, prev, hash := audit.Inspect(line)
 		if seq > limit {
 			t.back()
 			break
@@ -442,55 +453,7 @@ func (s *Shipper) hold() bool {
 func (s *Shipper) waiting(line []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r, err := ParseLine(line); err == nil {
+	if r, err := audit.ParseLine(line); err == nil {
 		s.oldest = r.Time
 	}
 }
-
-// tail reads the lines of a file that may still grow.
-type tail struct {
-	in     io.Reader
-	closed bool // a file that does not grow: what of it cannot be read is for Verify to tell
-	buf    []byte
-	at     int  // of the next line in buf
-	prev   int  // of the line that was returned last
-	held   bool // there is a line that was returned and taken back
-	skip   bool // the rest of a line that is too long
-}
-
-// next returns a whole line without its newline, valid until the next call, or
-// nil if there is none yet. Lines that are too long for a record are skipped.
-func (t *tail) next() ([]byte, error) {
-	for {
-		if n := bytes.IndexByte(t.buf[t.at:], '\n'); n >= 0 {
-			t.prev = t.at
-			t.at += n + 1
-			if t.skip {
-				t.skip = false
-				continue
-			}
-			return t.buf[t.prev : t.prev+n], nil
-		}
-		if len(t.buf)-t.at > maxTail {
-			t.at, t.skip = len(t.buf), true
-		}
-		t.buf = append(t.buf[:0], t.buf[t.at:]...)
-		t.at = 0
-		at := len(t.buf)
-		t.buf = slices.Grow(t.buf, 64<<10)[:at+64<<10]
-		n, err := t.in.Read(t.buf[at:])
-		t.buf = t.buf[:at+n]
-		if n == 0 {
-			if err == nil || errors.Is(err, io.EOF) || t.closed {
-				return nil, nil
-			}
-			return nil, fmt.Errorf("read the audit trail: %w", err)
-		}
-	}
-}
-
-// back has the line that was returned last returned again.
-func (t *tail) back() { t.at, t.held = t.prev, true }
-
-// maxTail is longer than any record.
-const maxTail = 4 * MaxLine
