@@ -63,7 +63,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/routing", "internal/strict", "internal/trail"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/routing", "internal/strict", "internal/trail"},
 		others: []string{cobra, pflag, lipgloss, xterm, yaml},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
@@ -74,6 +74,7 @@ var rooms = map[string]room{
 	"api":    {},
 	"client": {ours: []string{"api"}, others: []string{websocket}},
 
+	"internal/local":    {ours: []string{"client"}},
 	"internal/app":      {ours: anyOfOurs, others: []string{metrics}},
 	"internal/strict":   {},
 	"internal/address":  {},

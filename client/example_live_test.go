@@ -17,6 +17,7 @@ import (
 	"headway/client"
 	"headway/internal/app"
 	"headway/internal/config"
+	"headway/internal/local"
 )
 
 // exampleService is a whole service, with a message queue on a port. Examples
@@ -32,9 +33,9 @@ func exampleService() (url, queue string, stop func()) {
 	c.Audit.File, c.Redis.Mode = filepath.Join(dir, "audit.log"), "off"
 	a, err := app.New(context.Background(), app.Options{Config: c, Version: "v0.0.0-test", Log: slog.New(slog.DiscardHandler)})
 	check(err)
-	raw, err := os.ReadFile(filepath.Join(dir, app.AnnounceFile))
+	raw, err := os.ReadFile(filepath.Join(dir, local.File))
 	check(err)
-	var said app.Announcement
+	var said local.Service
 	check(json.Unmarshal(raw, &said))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -23,13 +23,13 @@ import (
 
 	"headway/api"
 	"headway/client"
-	"headway/internal/app"
+	"headway/internal/local"
 )
 
 // announced is what the service says of itself.
-func (p *process) announced() (said app.Announcement) {
+func (p *process) announced() (said local.Service) {
 	p.Helper()
-	raw, err := os.ReadFile(filepath.Join(p.dataDir, app.AnnounceFile))
+	raw, err := os.ReadFile(filepath.Join(p.dataDir, local.File))
 	if err == nil {
 		err = json.Unmarshal(raw, &said)
 	}

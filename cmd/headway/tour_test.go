@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"headway/internal/app"
 	"headway/internal/freeport"
+	"headway/internal/local"
 	"headway/internal/mockhead"
 )
 
@@ -165,11 +165,11 @@ func TestTheTourInTheMonitoringGuideReproduces(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, "data"), 0o750), os.Chmod(filepath.Join(dir, "alertmanager/receiver"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	said, err := os.ReadFile(filepath.Join(p.dataDir, app.AnnounceFile))
+	said, err := os.ReadFile(filepath.Join(p.dataDir, local.File))
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "data", app.AnnounceFile), string(said)) // whose data directory the page has as well
+	write(t, filepath.Join(dir, "data", local.File), string(said)) // whose data directory the page has as well
 	reproduces(t, steps, dir, commands)
 }
 

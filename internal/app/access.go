@@ -17,18 +17,15 @@ import (
 	"headway/internal/access"
 	"headway/internal/boltstore"
 	"headway/internal/config"
+	"headway/internal/local"
 )
-
-// LocalTokenFile is the name of the file in the data directory with the
-// credential of the service's own user.
-const LocalTokenFile = "local.token"
 
 // readAccess makes of the configuration who is let in, without the keys.
 func (a *App) readAccess() (o access.Options, err error) {
 	c := a.config
 	o = access.Options{
 		Now:         time.Now,
-		LocalToken:  filepath.Join(c.DataDir, LocalTokenFile),
+		LocalToken:  filepath.Join(c.DataDir, local.TokenFile),
 		PerAddress:  c.Access.RequestsPerAddress,
 		Failures:    c.Access.FailuresPerAddress,
 		BehindProxy: c.HTTP.BehindProxy,
@@ -80,7 +77,7 @@ func (a *App) mayBeClosed(ctx context.Context, o access.Options) bool {
 	if o.OIDC != nil || len(o.Certificates) > 0 {
 		return true
 	}
-	keys, err := boltstore.ReadKeys(ctx, filepath.Join(a.config.DataDir, StateFile))
+	keys, err := boltstore.ReadKeys(ctx, filepath.Join(a.config.DataDir, local.StateFile))
 	return err != nil || slices.ContainsFunc(keys, func(k access.Key) bool { return k.RevokedAt.IsZero() })
 }
 

@@ -21,6 +21,7 @@ import (
 	"headway/api"
 	"headway/internal/app"
 	"headway/internal/config"
+	"headway/internal/local"
 	"headway/internal/pki"
 )
 
@@ -55,9 +56,9 @@ func serve(t *testing.T, c config.Config) *app.App {
 }
 
 // announced is what the service tells the command line.
-func announced(t *testing.T, c config.Config) (said app.Announcement, token string) {
+func announced(t *testing.T, c config.Config) (said local.Service, token string) {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(c.DataDir, app.AnnounceFile))
+	raw, err := os.ReadFile(filepath.Join(c.DataDir, local.File))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func TestKeysOutlastTheProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	if _, err := os.Stat(filepath.Join(c.DataDir, app.AnnounceFile)); err == nil {
+	if _, err := os.Stat(filepath.Join(c.DataDir, local.File)); err == nil {
 		t.Error("the service is gone and still announced")
 	}
 	serve(t, c)

@@ -27,6 +27,7 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
 	"headway/internal/live"
+	"headway/internal/local"
 	"headway/internal/monitor"
 	"headway/internal/natsmq"
 	"headway/internal/pki"
@@ -70,12 +71,9 @@ type App struct {
 	console      *console.Console // nil: switched off
 	guard        *access.Guard
 	listener     net.Listener
-	announcer    *announcer
+	announcer    *local.Announcer
 	stops        []func() error // undone last-in-first-out
 }
-
-// StateFile is the name of the state file in the data directory.
-const StateFile = "headway.db"
 
 // New builds the service and opens its listener. Whatever was opened is closed
 // again if a later step fails.
@@ -179,7 +177,7 @@ func (a *App) openStore() (*boltstore.Store, error) {
 	if err := os.MkdirAll(a.config.DataDir, 0o750); err != nil {
 		return nil, fmt.Errorf("make the data directory (--data-dir): %w", err)
 	}
-	store, err := boltstore.Open(filepath.Join(a.config.DataDir, StateFile), boltstore.Options{
+	store, err := boltstore.Open(filepath.Join(a.config.DataDir, local.StateFile), boltstore.Options{
 		MinFreeBytes: a.config.State.MinFreeBytes,
 	})
 	if err != nil {
@@ -187,6 +185,27 @@ func (a *App) openStore() (*boltstore.Store, error) {
 	}
 	a.stops = append(a.stops, store.Close)
 	return store, nil
+}
+
+// announce writes the file by which the command line finds the service.
+func (a *App) announce() (err error) {
+	o := local.Options{DataDir: a.config.DataDir, AuditFile: a.trail, Addr: a.listener.Addr()}
+	if a.certs != nil {
+		o.Certificate = a.certs.Config().GetCertificate
+	}
+	if a.queue != nil {
+		o.QueueAddr = a.queue.Addr()
+	}
+	if a.announcer, err = local.Announce(o); err != nil {
+		return err
+	}
+	a.stops = append(a.stops, func() error {
+		if err := a.announcer.End(); err != nil {
+			a.log.Warn("the file that leads the command line here cannot be removed", "error", err)
+		}
+		return nil
+	})
+	return nil
 }
 
 func (a *App) openTrail(metrics prometheus.Registerer) (err error) {

@@ -97,5 +97,5 @@ func (a *App) reloadCertificates() error {
 	if a.certs.ClientCAs() != before {
 		a.guard.AuthoritiesChanged()
 	}
-	return errors.Join(err, a.announcer.say(a.served))
+	return errors.Join(err, a.announcer.Refresh())
 }

@@ -20,6 +20,7 @@ import (
 
 	"headway/internal/app"
 	"headway/internal/config"
+	"headway/internal/local"
 	"headway/internal/pki"
 )
 
@@ -73,7 +74,7 @@ func (s *secured) issue() {
 
 // pinned is a client that believes the announced certificate only, as the
 // command line does, and what it was told when it asked.
-func (s *secured) pinned(t *testing.T) (said app.Announcement, err error) {
+func (s *secured) pinned(t *testing.T) (said local.Service, err error) {
 	t.Helper()
 	said, token := announced(t, s.config)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{

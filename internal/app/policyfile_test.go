@@ -19,6 +19,7 @@ import (
 	"headway/internal/boltstore"
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/local"
 	"headway/internal/routing"
 )
 
@@ -34,7 +35,7 @@ type fileWorld struct {
 
 func newFileWorld(t *testing.T) *fileWorld {
 	t.Helper()
-	store, err := boltstore.Open(filepath.Join(t.TempDir(), StateFile), boltstore.Options{})
+	store, err := boltstore.Open(filepath.Join(t.TempDir(), local.StateFile), boltstore.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,12 +16,7 @@ import (
 
 	"headway/internal/audit"
 	"headway/internal/config"
-)
-
-// The audit file where the configuration names none.
-const (
-	systemAuditFile = "/var/log/routing_audit.log"
-	ownAuditFile    = "routing_audit.log" // in the data directory
+	"headway/internal/local"
 )
 
 // checkTrail returns what the configuration has against the audit trail: a
@@ -65,44 +60,37 @@ func sameDir(a, b string) bool {
 	return errA == nil && errB == nil && a == b
 }
 
-// openTrail opens the audit trail. A file that the configuration names must be
-// writable; without one the system's is taken if it can be, and its own
-// directory's if not.
-func openTrail(c config.Config, log *slog.Logger, onCheckpoint func(audit.Checkpoint)) (*audit.Journal, string, error) {
+// openTrail opens the audit trail at the first of its places that is writable
+// and that no other process has. The last one must be both.
+func openTrail(c config.Config, log *slog.Logger, onCheckpoint func(audit.Checkpoint)) (journal *audit.Journal, file string, err error) {
 	key, err := signingKey(c.Audit.SigningKeyFile)
 	if err != nil {
 		return nil, "", err
 	}
-	open := func(path string) (*audit.Journal, error) {
-		return audit.Open(audit.Options{
-			Path: path, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: key, Log: log, OnCheckpoint: onCheckpoint,
+	files := local.Trails(c.Audit.File, c.DataDir)
+	for len(files) > 1 && !writable(files[0]) {
+		files = files[1:]
+	}
+	for _, file = range files {
+		journal, err = audit.Open(audit.Options{
+			Path: file, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: key, Log: log, OnCheckpoint: onCheckpoint,
 			MinFreeBytes: c.State.MinFreeBytes / 4, // the trail must still tell of a state that cannot be written
 		})
-	}
-	if c.Audit.File != "" {
-		journal, err := open(c.Audit.File)
-		if err != nil {
-			return nil, "", fmt.Errorf("open the audit trail (--audit-file): %w", err)
-		}
-		return journal, c.Audit.File, nil
-	}
-	if writable(systemAuditFile) {
-		journal, err := open(systemAuditFile)
-		if err == nil {
-			log.Info("audit trail", "file", systemAuditFile)
-			return journal, systemAuditFile, nil
-		}
-		if !errors.Is(err, audit.ErrInUse) {
-			return nil, "", fmt.Errorf("open the audit trail; name another file with --audit-file: %w", err)
+		if err == nil || !errors.Is(err, audit.ErrInUse) {
+			break
 		}
 	}
-	own := filepath.Join(c.DataDir, ownAuditFile)
-	journal, err := open(own)
 	if err != nil {
-		return nil, "", fmt.Errorf("open the audit trail: %w", err)
+		return nil, "", fmt.Errorf("open the audit trail (--audit-file): %w", err)
 	}
-	log.Info("audit trail", "file", own, "because", systemAuditFile+" cannot be written, or another process writes it")
-	return journal, own, nil
+	switch file {
+	case c.Audit.File:
+	case local.SystemTrail:
+		log.Info("audit trail", "file", file)
+	default:
+		log.Info("audit trail", "file", file, "because", local.SystemTrail+" cannot be written, or another process writes it")
+	}
+	return journal, file, nil
 }
 
 // writable reports whether the file can be appended to, or made.

@@ -18,6 +18,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/audit"
+	"headway/internal/local"
 	"headway/internal/trail"
 )
 
@@ -214,7 +215,7 @@ func (t *trailSource) checkpoint(path, file string) (audit.Checkpoint, error) {
 	if file != "" {
 		return audit.ReadCheckpoint(file)
 	}
-	return audit.NewestCheckpoint(path, t.dirs()...)
+	return audit.NewestCheckpoint(path, local.Dirs(t.dataDir)...)
 }
 
 func verifyTrail(cmd *cobra.Command, path string, o trail.VerifyOptions) error {

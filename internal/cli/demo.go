@@ -35,11 +35,11 @@ d drains one, q stops.`,
 			if o.Ports, err = demo.ParsePorts(ports); err != nil {
 				return usageError(fmt.Errorf("--ports: %w", err))
 			}
-			d, now, err := r.open()
+			transport, url, err := r.open()
 			if err != nil {
 				return err
 			}
-			o.Server, o.Way = now.url, d
+			o.Server, o.Way = url, transport
 			return demo.Run(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}

@@ -19,8 +19,8 @@ import (
 
 	"headway/api"
 	"headway/client"
-	"headway/internal/app"
 	"headway/internal/boltstore"
+	"headway/internal/local"
 	"headway/internal/routing"
 )
 
@@ -83,13 +83,13 @@ nothing. Exit code 0: no faults; 1: there are.`,
 }
 
 func (r *remote) examine(ctx context.Context) []finding {
-	said, running, err := r.announced()
+	said, running, err := local.Running(r.dataDir)
 	found := []finding{clockFinding()}
 	if r.server == "" {
 		if err != nil {
 			return append(found, finding{"service", fault, err.Error(), "run this as the user of the service, or name it with --server"})
 		}
-		dir := r.dirs()[0]
+		dir := local.Dirs(r.dataDir)[0]
 		if running {
 			dir = filepath.Dir(said.TokenFile)
 			found = append(found, fileLimitFinding(said.PID))
@@ -336,7 +336,7 @@ func fileLimitFinding(pid int) finding {
 
 // stateFinding checks the state file of a service that does not run.
 func stateFinding(dir string) finding {
-	path := filepath.Join(dir, app.StateFile)
+	path := filepath.Join(dir, local.StateFile)
 	if _, err := os.Stat(path); err != nil {
 		return finding{"state file", warning, "there is none at " + path, "the first start makes it; name another directory with --data-dir"}
 	}

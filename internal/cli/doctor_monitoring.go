@@ -43,11 +43,11 @@ type pages struct {
 }
 
 func (r *remote) pages() (*pages, error) {
-	d, now, err := r.open()
+	transport, url, err := r.open()
 	if err != nil {
 		return nil, err
 	}
-	return &pages{strings.TrimSuffix(now.url, "/"), &http.Client{Transport: d, Timeout: r.timeout}}, nil
+	return &pages{strings.TrimSuffix(url, "/"), &http.Client{Transport: transport, Timeout: r.timeout}}, nil
 }
 
 // maxPage is the longest page that is read, in bytes.

@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/api"
-	"headway/internal/app"
+	"headway/internal/local"
 )
 
 // hostile fills a value so that each string in it is text that a terminal would
@@ -242,7 +242,7 @@ func TestATerminalObeysNoFile(t *testing.T) {
 	line := `{"v":1,"seq":1,"time":"2026-01-01T00:00:00Z","action":"` + jsonText(obeyed) + "\u009b" + `","actor":{"type":"\u009b","id":"\u202e"},"prev":"","hash":""}` + "\n"
 	write(t, "trail.log", line)
 	write(t, "state.jsonl", `{"format":"headway-state","version":1,"`+"\u009b"+`":1}`+"\n")
-	write(t, filepath.Join("data", app.AnnounceFile), fmt.Sprintf(`{"url":"http://127.0.0.1:1/%s","pid":%d}`, jsonText(obeyed), os.Getpid()))
+	write(t, filepath.Join("data", local.File), fmt.Sprintf(`{"url":"http://127.0.0.1:1/%s","pid":%d}`, jsonText(obeyed), os.Getpid()))
 	for _, args := range []string{
 		"policy check policy.yaml", "audit verify --file trail.log", "audit search --file trail.log", "audit tail --file trail.log",
 		"state import state.jsonl --data-dir new", "heads list --data-dir data --timeout 1s", "doctor --data-dir data --timeout 1s",

@@ -20,6 +20,7 @@ import (
 	"headway/internal/access"
 	"headway/internal/app"
 	"headway/internal/audit"
+	"headway/internal/local"
 )
 
 func newKeys() *cobra.Command {
@@ -51,7 +52,7 @@ func (r *remote) withKeys(cmd *cobra.Command, do func(context.Context, keybook) 
 	if err := r.useConfig(); err != nil {
 		return err
 	}
-	_, running, err := r.announced()
+	_, running, err := local.Running(r.dataDir)
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func (r *remote) withKeys(cmd *cobra.Command, do func(context.Context, keybook) 
 	if u, err := user.Current(); err == nil {
 		id = u.Username
 	}
-	return asOwner(func() error {
+	return local.AsOwner(func() error {
 		return app.OfflineKeys(cmd.Context(), c, func(ctx context.Context, keys *access.Keys) error {
 			ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "local", ID: id, Via: "cli"}})
 			return do(ctx, fileKeys{keys, id})

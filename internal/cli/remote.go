@@ -1,27 +1,20 @@
 package cli
 
 import (
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"headway/client"
-	"headway/internal/app"
 	"headway/internal/config"
-	"headway/internal/demo"
+	"headway/internal/local"
 )
 
 // remote says which service a command talks to, and as whom.
@@ -30,9 +23,6 @@ type remote struct {
 	configFile                                            string // of the keys in files
 	timeout                                               time.Duration
 }
-
-// dataDirs are where a service of this machine has its data directory.
-var dataDirs = []string{"./data", "/var/lib/headway"}
 
 func (r *remote) addFlags(cmd *cobra.Command) {
 	r.addConnectionFlags(cmd)
@@ -71,39 +61,21 @@ func (r *remote) check(cmd *cobra.Command) error {
 
 // connect makes a client of the service.
 func (r *remote) connect(more ...client.Option) (*client.Client, error) {
-	d, now, err := r.open()
+	transport, url, err := r.open()
 	if err != nil {
 		return nil, err
 	}
-	options := []client.Option{client.WithHTTPClient(&http.Client{Transport: d}), client.WithUserAgent("headway-cli"), client.WithTimeout(r.timeout)}
-	return client.New(now.url, append(options, more...)...)
+	options := []client.Option{client.WithHTTPClient(&http.Client{Transport: transport}), client.WithUserAgent("headway-cli"), client.WithTimeout(r.timeout)}
+	return client.New(url, append(options, more...)...)
 }
 
-// reached says where a service is and as whom it is asked.
-type reached struct {
-	url, token string
-	local      bool   // it is the service of this machine
-	cert       string // that it announced, as a hash
-	dir        string // its data directory, if it announced itself
-}
-
-// reach finds the service.
-func (r *remote) reach() (now reached, err error) {
-	now.url = r.server
-	if now.token, err = r.token(); err != nil || now.url != "" {
-		return now, err
-	}
-	said, err := r.local()
+// open makes the transport to the service, and returns the URL of the service.
+func (r *remote) open() (*local.Transport, string, error) {
+	secure, err := r.secure()
 	if err != nil {
-		return now, err
+		return nil, "", err
 	}
-	now.url, now.local, now.cert, now.dir = said.URL, true, said.CertSHA256, said.dir
-	if now.token == "" && said.TokenFile != "" {
-		if raw, err := os.ReadFile(said.TokenFile); err == nil {
-			now.token = strings.TrimSpace(string(raw))
-		}
-	}
-	return now, nil
+	return local.Open(local.Target{Server: r.server, DataDir: r.dataDir, Token: r.token, TLS: secure})
 }
 
 // secure says whom the service is believed to be.
@@ -151,19 +123,6 @@ func (r *remote) token() (string, error) {
 	return token, checkToken(token)
 }
 
-// local finds the service of this machine: the one that announced itself in
-// its data directory, else whatever answers at the default address.
-func (r *remote) local() (announced, error) {
-	said, found, err := r.announced()
-	if err != nil || found {
-		return said, err
-	}
-	if r.dataDir != "" {
-		return said, &codedError{exitUnavailable, fmt.Errorf("no service runs on the data directory %s; start one with 'headway serve --data-dir %s', or name one with --server", r.dataDir, r.dataDir)}
-	}
-	return announced{Announcement: app.Announcement{URL: demo.DefaultServer}}, nil
-}
-
 // addConfigFlag adds the flag that names the configuration of a service.
 func (r *remote) addConfigFlag(cmd *cobra.Command) {
 	cmd.PersistentFlags().StringVar(&r.configFile, "config", os.Getenv(config.ConfigEnv), "configuration of a service that does not run, for its data directory and audit trail ("+config.ConfigEnv+")")
@@ -193,73 +152,6 @@ func (r *remote) useConfig() error {
 	return err
 }
 
-// announced is what a service of this machine said of itself, and where.
-type announced struct {
-	app.Announcement
-	dir string
-}
-
-// announced reads what a service of this machine says of itself. found is false
-// if none runs.
-func (r *remote) announced() (said announced, found bool, err error) {
-	for _, dir := range r.dirs() {
-		said, found, err := announcement(dir)
-		if _, unread := errors.AsType[*fs.PathError](err); unread && r.dataDir == "" {
-			continue // of another user
-		}
-		if err != nil {
-			return announced{}, false, err
-		}
-		if found && alive(said.PID) {
-			return announced{said, dir}, true, nil
-		}
-	}
-	return announced{}, false, nil
-}
-
-// announcement reads what a service has said of itself in its data directory,
-// which it may not have taken back. found is false if there is none.
-func announcement(dir string) (said app.Announcement, found bool, err error) {
-	file := filepath.Join(dir, app.AnnounceFile)
-	raw, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return said, false, nil
-	}
-	if err != nil {
-		return said, false, err
-	}
-	if err := json.Unmarshal(raw, &said); err != nil {
-		return said, false, fmt.Errorf("%s cannot be read: %w", file, err)
-	}
-	return said, true, nil
-}
-
-func (r *remote) dirs() []string {
-	if r.dataDir != "" {
-		return []string{r.dataDir}
-	}
-	return dataDirs
-}
-
-// alive reports whether there is a process; what was killed leaves its file.
-func alive(pid int) bool {
-	err := syscall.Kill(pid, 0)
-	return err == nil || errors.Is(err, syscall.EPERM)
-}
-
-// pin believes exactly one certificate: that which the service of this machine
-// says it serves. Its names do not matter then.
-func pin(c *tls.Config, want string) {
-	c.InsecureSkipVerify = true // the certificate itself is compared below
-	c.VerifyConnection = func(s tls.ConnectionState) error {
-		sum := sha256.Sum256(s.PeerCertificates[0].Raw)
-		if hex.EncodeToString(sum[:]) != want {
-			return errors.New("the service has another certificate than the one that it announced")
-		}
-		return nil
-	}
-}
-
 // do connects, does something and hangs up. out may be nil.
 func (r *remote) do(out *output, f func(*client.Client) error, options ...client.Option) error {
 	if out != nil {
@@ -277,9 +169,6 @@ func (r *remote) do(out *output, f func(*client.Client) error, options ...client
 
 // where is the URL of the service.
 func (r *remote) where() (string, error) {
-	if r.server != "" {
-		return r.server, nil
-	}
-	said, err := r.local()
-	return said.URL, err
+	_, url, err := r.open()
+	return url, err
 }

@@ -17,6 +17,7 @@ import (
 
 	"headway/client"
 	"headway/internal/config"
+	"headway/internal/local"
 )
 
 // Build says what the program was built from.
@@ -106,6 +107,7 @@ func exitOf(err error) int {
 		is   error
 		code int
 	}{
+		{local.ErrNotRunning, exitUnavailable},
 		{client.ErrNotFound, exitNotFound},
 		{client.ErrUnauthorized, exitRefused},
 		{client.ErrForbidden, exitRefused},

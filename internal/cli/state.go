@@ -15,8 +15,8 @@ import (
 
 	"headway/api"
 	"headway/client"
-	"headway/internal/app"
 	"headway/internal/boltstore"
+	"headway/internal/local"
 )
 
 func newState() *cobra.Command {
@@ -46,7 +46,7 @@ func (r *remote) withState(cmd *cobra.Command, service func(*client.Client) erro
 	if err := r.useConfig(); err != nil {
 		return err
 	}
-	_, running, err := r.announced()
+	_, running, err := local.Running(r.dataDir)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (r *remote) withState(cmd *cobra.Command, service func(*client.Client) erro
 	if err != nil {
 		return err
 	}
-	return file(filepath.Join(c.DataDir, app.StateFile))
+	return file(filepath.Join(c.DataDir, local.StateFile))
 }
 
 // tooOld explains the answer of a service that knows no copy of its state.
@@ -189,8 +189,8 @@ file is never overwritten: stop the service and move it away first.`,
 			if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
 				return err
 			}
-			path := filepath.Join(c.DataDir, app.StateFile)
-			if err := asOwner(func() error { return boltstore.Import(cmd.Context(), in, path) }, c.DataDir); err != nil {
+			path := filepath.Join(c.DataDir, local.StateFile)
+			if err := local.AsOwner(func() error { return boltstore.Import(cmd.Context(), in, path) }, c.DataDir); err != nil {
 				return err
 			}
 			return checkState(cmd.OutOrStdout(), path)

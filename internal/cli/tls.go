@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"headway/internal/local"
 	"headway/internal/pki"
 )
 
@@ -44,7 +45,7 @@ clients need nothing new.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir = filepath.Clean(dir)
 			cert, key := filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
-			err := asOwner(func() error {
+			err := local.AsOwner(func() error {
 				authority, created, err := pki.OpenAuthority(dir, time.Now())
 				if err != nil {
 					return err

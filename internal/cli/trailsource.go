@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -16,14 +15,8 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/audit"
+	"headway/internal/local"
 	"headway/internal/trail"
-)
-
-// The audit file where no configuration names one: the system's if the service
-// may write it, else its own in the data directory.
-const (
-	systemTrail = "/var/log/routing_audit.log"
-	ownTrail    = "routing_audit.log"
 )
 
 // trailSource is where records come from.
@@ -44,7 +37,7 @@ func (t *trailSource) path(note io.Writer) (string, error) {
 	if err := t.useConfig(); err != nil {
 		return "", err
 	}
-	said, running, err := t.announced()
+	said, running, err := local.Running(t.dataDir)
 	if err != nil {
 		return "", err
 	}
@@ -63,7 +56,7 @@ func (t *trailSource) path(note io.Writer) (string, error) {
 	}
 	help := "name it with --file"
 	if t.dataDir != "" {
-		help += ", or the configuration of its service with --config; without either a service writes " + systemTrail + " if it may"
+		help += ", or the configuration of its service with --config; without either a service writes " + local.SystemTrail + " if it may"
 	}
 	return "", &codedError{exitNotFound, fmt.Errorf("no audit file found at %s; %s", strings.Join(candidates, " or "), help)}
 }
@@ -85,21 +78,19 @@ func (t *trailSource) unannounced() ([]string, error) {
 		return nil, err
 	}
 	if c.Audit.File != "" {
-		return []string{c.Audit.File}, nil
+		return local.Trails(c.Audit.File), nil
 	}
 	var files []string
-	for _, dir := range t.dirs() { // a service that was killed has left word
-		if said, ok, err := announcement(dir); err == nil && ok {
-			files = append(files, said.AuditFile)
+	for _, dir := range local.Dirs(t.dataDir) {
+		if killed, ok, err := local.Read(dir); err == nil && ok {
+			files = append(files, killed.AuditFile)
 		}
 	}
-	if t.dataDir == "" {
-		files = append(files, systemTrail)
+	usual := local.Trails("", local.Dirs(t.dataDir)...)
+	if t.dataDir != "" {
+		usual = usual[1:]
 	}
-	for _, dir := range t.dirs() {
-		files = append(files, filepath.Join(dir, ownTrail))
-	}
-	return files, nil
+	return append(files, usual...), nil
 }
 
 func (t *trailSource) addQuery(cmd *cobra.Command) {

@@ -29,10 +29,9 @@ import (
 // Defaults of the Options. Eight heads that work ten times faster than real
 // ones are about half loaded by 30 requests a second of the built-in trace.
 const (
-	DefaultServer = "http://127.0.0.1:8080"
-	DefaultHeads  = 8
-	DefaultRate   = 30.0
-	DefaultSpeed  = 10.0
+	DefaultHeads = 8
+	DefaultRate  = 30.0
+	DefaultSpeed = 10.0
 )
 
 // DefaultModels are the model types that the heads serve in turn.
@@ -41,9 +40,9 @@ func DefaultModels() []string { return []string{"llama-3.1-8b", "qwen2.5-32b"} }
 // DefaultRegions are the regions that the heads stand in.
 func DefaultRegions() []string { return []string{"us-east", "us-west", "eu-west"} }
 
-// Options say what the demo runs. The zero value of each is its default.
+// Options say what the demo runs. The zero value of each that is not required is its default.
 type Options struct {
-	Server   string            // base URL of the router
+	Server   string            // base URL of the router; required
 	Way      http.RoundTripper // to the router, for whoever shows it a credential; nil: as to the heads
 	Heads    int               // 1 to 1000
 	Models   []string          // the heads serve them in turn
@@ -152,9 +151,6 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 }
 
 func (o *Options) complete() error {
-	if o.Server == "" {
-		o.Server = DefaultServer
-	}
 	u, err := url.Parse(o.Server)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return fmt.Errorf("%q is no http or https URL", o.Server)

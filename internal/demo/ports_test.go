@@ -19,7 +19,7 @@ func TestPortsAreARange(t *testing.T) {
 			t.Errorf("%q is taken as %v", text, got)
 		}
 	}
-	o := Options{Heads: 3, Models: []string{"m"}, Ports: Ports{9001, 9002}}
+	o := Options{Server: "http://127.0.0.1:1", Heads: 3, Models: []string{"m"}, Ports: Ports{9001, 9002}}
 	if err := o.complete(); err == nil {
 		t.Error("three heads have two ports")
 	}

@@ -1,4 +1,4 @@
-package cli
+package local
 
 import (
 	"errors"
@@ -10,11 +10,10 @@ import (
 	"syscall"
 )
 
-// asOwner has f work as the owner of the first of the directories that is there,
-// if we are root and that is another. What f makes belongs to the user of the
-// service then, whatever it is, and no link that this user has laid leads root
-// anywhere. Whoever is not root works as who they are.
-func asOwner(f func() error, dirs ...string) error {
+// AsOwner runs f as the owner of the first of the directories that exists, if
+// this process is root and the owner is another user. So what f makes belongs to
+// the user of the service, and no link that this user made leads root anywhere.
+func AsOwner(f func() error, dirs ...string) error {
 	if os.Geteuid() != 0 {
 		return f()
 	}

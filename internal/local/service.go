@@ -1,0 +1,111 @@
+// Package local is the service of this machine: the file that says where it is,
+// its credential, its certificate, and the transport that reaches it.
+package local
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Names in the data directory of a service.
+const (
+	File      = "server.json" // says where the service is
+	TokenFile = "local.token" // credential of the service's own user
+	StateFile = "headway.db"
+	trailFile = "routing_audit.log"
+)
+
+// SystemTrail is the audit file of a service that may write it.
+const SystemTrail = "/var/log/routing_audit.log"
+
+// Trails are the files that a service may write its audit trail to: the
+// configured one or, without one, the first that it can write and that no other
+// process has.
+func Trails(configured string, dataDirs ...string) []string {
+	if configured != "" {
+		return []string{configured}
+	}
+	files := []string{SystemTrail}
+	for _, dir := range dataDirs {
+		files = append(files, filepath.Join(dir, trailFile))
+	}
+	return files
+}
+
+// Service is what a service says of itself in its file, which only its user and
+// root can read.
+type Service struct {
+	URL        string `json:"url"`
+	CertSHA256 string `json:"cert_sha256,omitempty"` // of the certificate that is served
+	TokenFile  string `json:"token_file,omitempty"`
+	AuditFile  string `json:"audit_file"`
+	QueueURL   string `json:"queue_url,omitempty"` // of the embedded message queue, if it has a port
+	PID        int    `json:"pid"`
+
+	DataDir string `json:"-"` // that the file was read from
+}
+
+// Dirs are the directories where a service of this machine may have its data: the
+// named one or, without a name, the usual ones.
+func Dirs(named string) []string {
+	if named != "" {
+		return []string{named}
+	}
+	return []string{"./data", "/var/lib/headway"}
+}
+
+// Running finds the service that runs on the data directory, or without a name
+// on one of the usual ones.
+func Running(dataDir string) (s Service, running bool, err error) {
+	for _, dir := range Dirs(dataDir) {
+		s, found, err := Read(dir)
+		if _, unread := errors.AsType[*fs.PathError](err); unread && dataDir == "" {
+			continue // of another user
+		}
+		if err != nil {
+			return Service{}, false, err
+		}
+		if found && alive(s.PID) {
+			return s, true, nil
+		}
+	}
+	return Service{}, false, nil
+}
+
+// Read reads what the service of a data directory says of itself. That of one
+// that was killed stays. found is false if there is none.
+func Read(dir string) (s Service, found bool, err error) {
+	file := filepath.Join(dir, File)
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, false, nil
+	}
+	if err != nil {
+		return s, false, err
+	}
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return Service{}, false, fmt.Errorf("%s cannot be read: %w", file, err)
+	}
+	s.DataDir = dir
+	return s, true, nil
+}
+
+func alive(pid int) bool {
+	err := syscall.Kill(pid, 0)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}
+
+// token is the credential of the service's own user, "" for other users.
+func (s Service) token() string {
+	raw, err := os.ReadFile(s.TokenFile)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(raw))
+}

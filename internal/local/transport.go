@@ -1,0 +1,221 @@
+package local
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"headway/client"
+)
+
+// DefaultURL is where a service listens that no data directory names.
+const DefaultURL = "http://127.0.0.1:8080"
+
+// ErrNotRunning says that no service runs on a data directory.
+var ErrNotRunning = errors.New("no service runs")
+
+// Target says which service is meant, and as whom it is asked.
+type Target struct {
+	Server  string                 // URL; "": the service of this machine
+	DataDir string                 // of the service of this machine; "": a usual one
+	Token   func() (string, error) // API key to send; "" is none, and means the credential of the service of this machine
+	TLS     *tls.Config            // without RootCAs the certificate that a service of this machine announces is believed, too
+}
+
+// Transport sends each request to where the service is then, with the credential
+// that is good then: a service of this machine may start again at another
+// address, and makes a new credential each time. It is an [http.RoundTripper],
+// for requests at the same time.
+type Transport struct {
+	target Target
+
+	mu      sync.Mutex
+	dataDir string          // of the service of this machine, once it was found
+	cert    string          // that current believes
+	current *http.Transport // nil before the first request
+}
+
+// Bounds of a connection.
+const (
+	dialTimeout   = 3 * time.Second
+	idleTimeout   = 30 * time.Second
+	idleConns     = 64
+	maxRereads    = 3 // of a credential that is refused and changes meanwhile
+	maxNoTLS      = 1024
+	maxAnswerHead = 64 << 10
+)
+
+// What Go's server, and ours, answers to a client that does not begin with a
+// handshake.
+var (
+	noTLS    = []byte("Client sent an HTTP request to an HTTPS server")
+	ourNoTLS = []byte("this port speaks HTTPS")
+)
+
+// Open makes the transport to a service, and returns its URL as it is now.
+func Open(target Target) (*Transport, string, error) {
+	t := &Transport{target: target, dataDir: target.DataDir}
+	now, err := t.find()
+	return t, now.url, err
+}
+
+// place is where a service is, and as whom it is asked.
+type place struct {
+	url, token string
+	local      bool   // it is the service of this machine
+	cert       string // that it announced, as a hash
+}
+
+// find says where the service is now. A service of this machine that was found
+// is not taken for another one.
+func (t *Transport) find() (now place, err error) {
+	if now.token, err = t.target.Token(); err != nil || t.target.Server != "" {
+		now.url = t.target.Server
+		return now, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s, running, err := Running(t.dataDir)
+	if err != nil {
+		return now, err
+	}
+	if !running {
+		s, err = t.absent()
+	} else {
+		t.dataDir = s.DataDir
+	}
+	now.url, now.local, now.cert = s.URL, true, s.CertSHA256
+	if now.token == "" {
+		now.token = s.token()
+	}
+	return now, err
+}
+
+// absent is what stands in where no service says where it is.
+func (t *Transport) absent() (Service, error) {
+	if t.dataDir == "" {
+		return Service{URL: DefaultURL}, nil
+	}
+	return Service{}, fmt.Errorf("%w on the data directory %s; start one with 'headway serve --data-dir %s', or name one with --server", ErrNotRunning, t.dataDir, t.dataDir)
+}
+
+// trusting is the transport that believes the certificate with the hash, if one
+// is announced.
+func (t *Transport) trusting(cert string) *http.Transport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.current != nil && t.cert == cert {
+		return t.current
+	}
+	if t.current != nil {
+		t.current.CloseIdleConnections()
+	}
+	secure := t.target.TLS.Clone()
+	if cert != "" && secure.RootCAs == nil {
+		pin(secure, cert)
+	}
+	t.cert, t.current = cert, &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: dialTimeout}).DialContext,
+		TLSClientConfig:        secure,
+		TLSHandshakeTimeout:    dialTimeout,
+		MaxIdleConns:           idleConns,
+		MaxIdleConnsPerHost:    idleConns,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxAnswerHead,
+		ForceAttemptHTTP2:      true,
+	}
+	return t.current
+}
+
+// pin believes exactly the certificate with the hash. Its names do not matter.
+func pin(c *tls.Config, want string) {
+	c.InsecureSkipVerify = true // the certificate itself is compared below
+	c.VerifyConnection = func(s tls.ConnectionState) error {
+		if fingerprint(s.PeerCertificates[0].Raw) != want {
+			return errors.New("the service has another certificate than the one that it announced")
+		}
+		return nil
+	}
+}
+
+// CloseIdleConnections is for [http.Client.CloseIdleConnections].
+func (t *Transport) CloseIdleConnections() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.current != nil {
+		t.current.CloseIdleConnections()
+	}
+}
+
+// RoundTrip sends a request. A credential that is refused is read again: only
+// when it is still the same is the refusal the answer.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	now, err := t.find()
+	if err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: err} // nothing was sent
+	}
+	body := req.Body
+	for try := 0; ; try++ {
+		sent := req.Clone(req.Context())
+		sent.Body = body
+		now.address(sent)
+		resp, err := t.trusting(now.cert).RoundTrip(sent)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode == http.StatusBadRequest && sent.URL.Scheme == "http" {
+			return unencrypted(resp, sent.URL.Host)
+		}
+		if resp.StatusCode != http.StatusUnauthorized || try == maxRereads {
+			return resp, nil
+		}
+		again, err := t.find()
+		if err != nil || again == now {
+			return resp, nil
+		}
+		now = again
+		if body = nil; req.GetBody != nil {
+			body, err = req.GetBody()
+		}
+		if err != nil || body == nil && req.Body != nil && req.Body != http.NoBody {
+			return resp, err
+		}
+		_ = resp.Body.Close()
+	}
+}
+
+// address directs a request to the service.
+func (p *place) address(req *http.Request) {
+	if p.local {
+		scheme, host, _ := strings.Cut(p.url, "://")
+		req.URL.Scheme, req.URL.Host, req.Host = scheme, host, ""
+	}
+	if p.token != "" {
+		req.Header.Set("Authorization", "Bearer "+p.token)
+	}
+}
+
+// unencrypted is the answer to a request without TLS, or says that TLS is needed.
+func unencrypted(resp *http.Response, host string) (*http.Response, error) {
+	head, err := io.ReadAll(io.LimitReader(resp.Body, maxNoTLS))
+	if err == nil && bytes.HasPrefix(head, noTLS) || bytes.Contains(head, ourNoTLS) {
+		_ = resp.Body.Close()
+		return nil, fmt.Errorf("%w: the service speaks TLS; use https://%s", client.ErrInvalid, host)
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(head), resp.Body), resp.Body}
+	return resp, nil
+}
