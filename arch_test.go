@@ -63,7 +63,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/routing", "internal/strict", "internal/trail"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/strict", "internal/trail", "internal/policy"},
 		others: []string{cobra, pflag, lipgloss, xterm, yaml},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
@@ -85,7 +85,7 @@ var rooms = map[string]room{
 	"internal/trail":    {ours: []string{"internal/audit"}},
 	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/outbound", "internal/strict"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
 	"internal/calls": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
 		others: []string{json},
 	},
 	"internal/live": {
@@ -100,9 +100,14 @@ var rooms = map[string]room{
 		ours:   []string{"internal/address", "internal/event", "internal/audit", "internal/strict"},
 		others: []string{metrics, json},
 	},
+	"internal/strategy": {ours: []string{"internal/fleet", "internal/strict"}},
+	"internal/policy": {
+		ours:   []string{"internal/strategy", "internal/strict"},
+		others: []string{json, yaml},
+	},
 	"internal/routing": {
-		ours:   []string{"internal/event", "internal/audit", "internal/fleet", "internal/strict"},
-		others: []string{metrics, model, json, yaml},
+		ours:   []string{"internal/event", "internal/audit", "internal/fleet", "internal/strict", "internal/policy", "internal/strategy"},
+		others: []string{metrics, model, json},
 	},
 	"internal/probe": {ours: []string{"internal/fleet"}, others: []string{metrics}},
 	"internal/proxy": {
@@ -110,15 +115,15 @@ var rooms = map[string]room{
 		others: []string{metrics, json},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/live", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/live", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
 		others: []string{metrics, json, yaml, websocket},
 	},
 	"internal/boltstore": {
-		ours:   []string{"internal/access", "internal/fleet", "internal/routing"},
+		ours:   []string{"internal/access", "internal/fleet", "internal/policy"},
 		others: []string{bbolt, json},
 	},
 	"internal/natsstore": {
-		ours:   []string{"internal/fleet", "internal/routing"},
+		ours:   []string{"internal/fleet", "internal/policy"},
 		others: []string{nats, metrics},
 	},
 	"internal/natsmq": {
@@ -131,8 +136,8 @@ var rooms = map[string]room{
 	"internal/monitor":    {ours: []string{"internal/outbound"}, others: []string{metrics, model, common, prom}},
 	"internal/pki":        {others: []string{acme}},
 	"internal/freeport":   {},
-	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/routing"}, others: []string{rapid}},
-	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing", "internal/strict"}, others: []string{metrics}},
+	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/policy"}, others: []string{rapid}},
+	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
 	"internal/engine":     {},
 	"internal/workload":   {others: []string{json}},
 	"internal/mockhead":   {ours: []string{"api", "client", "internal/engine"}, others: []string{json, metrics, xnet}},

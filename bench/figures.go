@@ -3,7 +3,7 @@ package main
 import (
 	"slices"
 
-	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // sections lists every figure that is promised, and what it is measured
@@ -19,7 +19,7 @@ func sections() []section {
 		"heads=10000": {"power_of_two": 2, "round_robin": 2},
 	}
 	for _, heads := range []string{"heads=10", "heads=100", "heads=1000", "heads=10000"} {
-		for _, spec := range routing.Specs() {
+		for _, spec := range strategy.Specs() {
 			limit := limits[heads][""]
 			if l, ok := limits[heads][spec.Name]; ok {
 				limit = l

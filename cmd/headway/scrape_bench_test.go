@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"testing"
 
-	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // BenchmarkScrape is a scrape of /metrics of the whole service, compressed as
@@ -20,7 +20,7 @@ func BenchmarkScrape(b *testing.B) {
 			`{"id":"head-%d","endpoint":"http://10.0.0.1:8000","model_types":["model-%d"],"region":"region-%d","status":"active"}`, i, i%models, i/models%regions))
 	}
 	for i := range heads {
-		for _, s := range routing.Specs() {
+		for _, s := range strategy.Specs() {
 			p.must(200, "POST", "/api/v1/decisions", fmt.Sprintf(`{"model_type":"model-%d","region":"region-%d","strategy":%q}`, i%models, i/models%regions, s.Name))
 		}
 	}

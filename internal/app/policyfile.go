@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/audit"
+	"headway/internal/policy"
 	"headway/internal/routing"
 	"headway/internal/strict"
 )
@@ -166,7 +167,7 @@ func (p *policyFile) load(ctx context.Context) error {
 	ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "system", ID: filepath.Base(p.path), Via: "file"}})
 	before := p.router.Policy().Revision
 	policy, err := p.router.Apply(ctx, doc, routing.PolicyChange{
-		Source: routing.SourceFile, Action: "policy.load", Note: filepath.Base(p.path),
+		Source: policy.SourceFile, Action: "policy.load", Note: filepath.Base(p.path),
 	}, before)
 	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
 		return policyError(p.path, invalid.Faults)
@@ -180,18 +181,18 @@ func (p *policyFile) load(ctx context.Context) error {
 }
 
 // readPolicy reads a policy file.
-func readPolicy(path string) (routing.Document, error) {
+func readPolicy(path string) (policy.Document, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return routing.Document{}, fmt.Errorf("read the policy (--policy): %w", err)
+		return policy.Document{}, fmt.Errorf("read the policy (--policy): %w", err)
 	}
 	format := "yaml"
 	if filepath.Ext(path) == ".json" {
 		format = "json"
 	}
-	doc, faults := routing.ParsePolicy(data, format)
+	doc, faults := policy.Parse(data, format)
 	if len(faults) > 0 {
-		return routing.Document{}, policyError(path, faults)
+		return policy.Document{}, policyError(path, faults)
 	}
 	return doc, nil
 }
@@ -204,7 +205,7 @@ func (p *policyFile) lastTaken(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	for _, revision := range list {
-		if revision.Source == routing.SourceFile {
+		if revision.Source == policy.SourceFile {
 			return revision.Document, nil
 		}
 	}

@@ -20,6 +20,7 @@ import (
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/local"
+	"headway/internal/policy"
 	"headway/internal/routing"
 )
 
@@ -52,7 +53,7 @@ type away struct {
 	failed []time.Time // when somebody tried to write
 }
 
-func (s *away) SavePolicy(ctx context.Context, expect uint64, p routing.StoredPolicy) (uint64, error) {
+func (s *away) SavePolicy(ctx context.Context, expect uint64, p policy.Stored) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fails != nil {
@@ -102,8 +103,8 @@ func (w *fileWorld) write(strategy string) {
 // put is what somebody does over HTTP.
 func (w *fileWorld) put(strategy string) {
 	w.Helper()
-	_, err := w.router.Apply(w.Context(), routing.Document{DefaultStrategy: strategy},
-		routing.PolicyChange{Source: routing.SourceAPI}, w.router.Policy().Revision)
+	_, err := w.router.Apply(w.Context(), policy.Document{DefaultStrategy: strategy},
+		routing.PolicyChange{Source: policy.SourceAPI}, w.router.Policy().Revision)
 	w.check(err)
 }
 

@@ -12,7 +12,7 @@ import (
 
 	"headway/internal/boltstore"
 	"headway/internal/fleet"
-	"headway/internal/routing"
+	"headway/internal/policy"
 )
 
 const pageSize = 4096
@@ -21,7 +21,7 @@ const pageSize = 4096
 type damagedFile struct {
 	sound          []byte
 	heads          []fleet.Record
-	policies       []routing.StoredPolicy
+	policies       []policy.Stored
 	dir            string
 	tries, refused int
 }

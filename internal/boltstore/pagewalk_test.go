@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	bolt "go.etcd.io/bbolt"
+	"headway/internal/policy"
 
-	"headway/internal/routing"
+	bolt "go.etcd.io/bbolt"
 )
 
 const testPage = 4096
@@ -226,8 +226,8 @@ func (r readerOf) ReadAt(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
-func policyOf(strategy string) routing.StoredPolicy {
-	return routing.StoredPolicy{Document: []byte(`{"default_strategy":"` + strategy + `"}`), Source: routing.SourceAPI}
+func policyOf(strategy string) policy.Stored {
+	return policy.Stored{Document: []byte(`{"default_strategy":"` + strategy + `"}`), Source: policy.SourceAPI}
 }
 
 // A record that was written at some time is sound by itself, and still not the

@@ -5,33 +5,33 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"headway/internal/policy"
+
 	"github.com/go-json-experiment/json"
 	bolt "go.etcd.io/bbolt"
-
-	"headway/internal/routing"
 )
 
-var errPolicyConflict = routing.ErrPolicyConflict
+var errPolicyConflict = policy.ErrConflict
 
 // keptPolicies is how many revisions of the policy are kept.
 const keptPolicies = 100
 
 func policyKey(revision uint64) []byte { return binary.BigEndian.AppendUint64(nil, revision) }
 
-// Policy implements routing.PolicyStore.
-func (s *Store) Policy(ctx context.Context) (routing.StoredPolicy, error) {
+// Policy implements policy.Store.
+func (s *Store) Policy(ctx context.Context) (policy.Stored, error) {
 	revisions, err := s.PolicyRevisions(ctx, 1)
 	if err != nil {
-		return routing.StoredPolicy{}, err
+		return policy.Stored{}, err
 	}
 	if len(revisions) == 0 {
-		return routing.StoredPolicy{}, routing.ErrNoPolicy
+		return policy.Stored{}, policy.ErrNone
 	}
 	return revisions[0], nil
 }
 
-// SavePolicy implements routing.PolicyStore.
-func (s *Store) SavePolicy(ctx context.Context, expect uint64, p routing.StoredPolicy) (revision uint64, err error) {
+// SavePolicy implements policy.Store.
+func (s *Store) SavePolicy(ctx context.Context, expect uint64, p policy.Stored) (revision uint64, err error) {
 	err = s.update(ctx, func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketPolicies)
 		total, err := getSums(tx, bucketPolicies)
@@ -43,7 +43,7 @@ func (s *Store) SavePolicy(ctx context.Context, expect uint64, p routing.StoredP
 			current = binary.BigEndian.Uint64(key)
 		}
 		if current != expect {
-			return fmt.Errorf("%w: it is %d, not %d", routing.ErrPolicyConflict, current, expect)
+			return fmt.Errorf("%w: it is %d, not %d", policy.ErrConflict, current, expect)
 		}
 		revision = current + 1
 		p.Revision = revision
@@ -65,8 +65,8 @@ func (s *Store) SavePolicy(ctx context.Context, expect uint64, p routing.StoredP
 	return revision, nil
 }
 
-// PolicyRevisions implements routing.PolicyStore.
-func (s *Store) PolicyRevisions(ctx context.Context, limit int) (list []routing.StoredPolicy, err error) {
+// PolicyRevisions implements policy.Store.
+func (s *Store) PolicyRevisions(ctx context.Context, limit int) (list []policy.Stored, err error) {
 	err = s.view(ctx, func(tx *bolt.Tx) error {
 		list, err = policiesOf(tx, limit)
 		return err
@@ -78,14 +78,14 @@ func (s *Store) PolicyRevisions(ctx context.Context, limit int) (list []routing.
 }
 
 // policiesOf are the newest policies, newest first.
-func policiesOf(tx *bolt.Tx, limit int) (list []routing.StoredPolicy, err error) {
+func policiesOf(tx *bolt.Tx, limit int) (list []policy.Stored, err error) {
 	c := tx.Bucket(bucketPolicies).Cursor()
 	for key, value := c.Last(); key != nil && len(list) < limit; key, value = c.Prev() {
 		revision, payload, err := split(key, value)
 		if err != nil {
 			return nil, err
 		}
-		var p routing.StoredPolicy
+		var p policy.Stored
 		if err := json.Unmarshal(payload, &p); err != nil {
 			return nil, fmt.Errorf("policy %d: %w", revision, err)
 		}

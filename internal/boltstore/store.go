@@ -64,7 +64,7 @@ func checkedOf(version uint64) [][]byte {
 	return checked
 }
 
-// Store is a fleet.Store, a routing.PolicyStore and an access.KeyStore. All methods are safe for
+// Store is a fleet.Store, a policy.Store and an access.KeyStore. All methods are safe for
 // concurrent use; writes wait for each other.
 type Store struct {
 	db      *bolt.DB

@@ -17,7 +17,7 @@ import (
 
 	"headway/internal/boltstore"
 	"headway/internal/fleet"
-	"headway/internal/routing"
+	"headway/internal/policy"
 	"headway/internal/storetest"
 )
 
@@ -68,7 +68,7 @@ func head(i int) *fleet.Record {
 }
 
 // fill makes a file with heads and policies and returns what it holds.
-func fill(t testing.TB, path string, n int) (heads []fleet.Record, policies []routing.StoredPolicy) {
+func fill(t testing.TB, path string, n int) (heads []fleet.Record, policies []policy.Stored) {
 	t.Helper()
 	s, err := boltstore.Open(path, boltstore.Options{})
 	if err != nil {
@@ -79,7 +79,7 @@ func fill(t testing.TB, path string, n int) (heads []fleet.Record, policies []ro
 		changes = append(changes, fleet.Change{ID: head(i).Spec.ID, Record: head(i)})
 	}
 	_, granted := s.GrantEpochs(t.Context(), 1<<16)
-	_, saved := s.SavePolicy(t.Context(), 0, routing.StoredPolicy{Document: []byte(`{"default_strategy":"random"}`), Source: "file"})
+	_, saved := s.SavePolicy(t.Context(), 0, policy.Stored{Document: []byte(`{"default_strategy":"random"}`), Source: "file"})
 	err = errors.Join(granted, saved, s.Save(t.Context(), changes))
 	for i := range min(n, 4) { // a history, which leaves free pages
 		changes[i].Expect = changes[i].Record.Revision
@@ -92,7 +92,7 @@ func fill(t testing.TB, path string, n int) (heads []fleet.Record, policies []ro
 	return heads, policies
 }
 
-func contents(s *boltstore.Store) ([]fleet.Record, []routing.StoredPolicy, error) {
+func contents(s *boltstore.Store) ([]fleet.Record, []policy.Stored, error) {
 	heads, err := s.Heads(context.Background())
 	policies, perr := s.PolicyRevisions(context.Background(), 1000)
 	return heads, policies, errors.Join(err, perr)
@@ -287,7 +287,7 @@ func TestAThousandPoliciesDoNotGrowTheFile(t *testing.T) {
 	revision := uint64(0)
 	size := func(upTo uint64) int64 {
 		for revision < upTo {
-			next, err := s.SavePolicy(t.Context(), revision, routing.StoredPolicy{Document: fmt.Appendf(nil, `{"n":%q}`, strings.Repeat("x", 4000+int(revision)%100)), Source: "api"})
+			next, err := s.SavePolicy(t.Context(), revision, policy.Stored{Document: fmt.Appendf(nil, `{"n":%q}`, strings.Repeat("x", 4000+int(revision)%100)), Source: "api"})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -21,7 +21,7 @@ import (
 
 	"headway/internal/access"
 	"headway/internal/fleet"
-	"headway/internal/routing"
+	"headway/internal/policy"
 )
 
 // Report is what Check found.
@@ -49,15 +49,15 @@ func Check(path string) (Report, error) {
 
 // The lines of an export: a header, then records, then a closing line.
 type exportLine struct {
-	Format     string                `json:"format,omitzero"`
-	Version    int                   `json:"version,omitzero"`
-	Schema     int                   `json:"schema,omitzero"`
-	ExportedAt time.Time             `json:"exported_at,omitzero"`
-	Head       *fleet.Record         `json:"head,omitzero"`
-	Policy     *routing.StoredPolicy `json:"policy,omitzero"`
-	Key        *access.Key           `json:"key,omitzero"`    // with the hash of its secret
-	Epochs     uint64                `json:"epochs,omitzero"` // granted so far
-	End        *exportEnd            `json:"end,omitzero"`
+	Format     string         `json:"format,omitzero"`
+	Version    int            `json:"version,omitzero"`
+	Schema     int            `json:"schema,omitzero"`
+	ExportedAt time.Time      `json:"exported_at,omitzero"`
+	Head       *fleet.Record  `json:"head,omitzero"`
+	Policy     *policy.Stored `json:"policy,omitzero"`
+	Key        *access.Key    `json:"key,omitzero"`    // with the hash of its secret
+	Epochs     uint64         `json:"epochs,omitzero"` // granted so far
+	End        *exportEnd     `json:"end,omitzero"`
 }
 
 type exportEnd struct {
@@ -178,7 +178,7 @@ func (s *Store) Check(ctx context.Context) (report Report, err error) {
 type contents struct {
 	epochs   uint64
 	heads    []fleet.Record
-	policies []routing.StoredPolicy // newest first
+	policies []policy.Stored // newest first
 	keys     []access.Key
 }
 
@@ -381,7 +381,7 @@ func (s *Store) flush(ctx context.Context, in *importer) error {
 }
 
 // restorePolicy keeps the revision that the policy had.
-func (s *Store) restorePolicy(ctx context.Context, p *routing.StoredPolicy) error {
+func (s *Store) restorePolicy(ctx context.Context, p *policy.Stored) error {
 	return s.update(ctx, func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketPolicies)
 		total, err := getSums(tx, bucketPolicies)

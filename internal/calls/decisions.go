@@ -10,6 +10,7 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 	"headway/internal/strict"
 )
 
@@ -50,7 +51,7 @@ func (d *work) field(f *form, name string) bool {
 		f.text(&req.SessionKey)
 	case "region_mode":
 		f.choice("prefer or require", func(text string) (ok bool) {
-			req.RegionMode, ok = routing.ParseRegionMode(text)
+			req.RegionMode, ok = strategy.ParseRegionMode(text)
 			return ok
 		})
 	case "prompt":
@@ -131,14 +132,14 @@ func (f *form) hash() uint64 {
 
 // plausible reports, for the usual request, that checkDecision would find
 // nothing. Of any other it says no, whether there is something to find or not.
-func plausible(req *routing.Request) bool {
+func plausible(req *strategy.Request) bool {
 	return req.ModelType != "" && len(req.ModelType) <= fleet.MaxModelTypeLength && len(req.Region) <= fleet.MaxNameLength &&
 		len(req.SessionKey) <= maxSessionKey && len(req.Strategy) <= fleet.MaxNameLength && len(req.Exclude) == 0 &&
-		len(req.Labels) == 0 && (req.RegionMode != routing.RegionRequire || req.Region != "")
+		len(req.Labels) == 0 && (req.RegionMode != strategy.RegionRequire || req.Region != "")
 }
 
 // checkDecision returns what is wrong with a request beyond the given faults.
-func checkDecision(req *routing.Request, already []strict.Fault) []strict.Fault {
+func checkDecision(req *strategy.Request, already []strict.Fault) []strict.Fault {
 	var faults []strict.Fault
 	add := func(pointer, reason string) { faults = append(faults, strict.Fault{Pointer: pointer, Reason: reason}) }
 	text := func(pointer, value string, longest int) {
@@ -153,7 +154,7 @@ func checkDecision(req *routing.Request, already []strict.Fault) []strict.Fault 
 	text("/region", req.Region, fleet.MaxNameLength)
 	text("/strategy", req.Strategy, fleet.MaxNameLength)
 	text("/session_key", req.SessionKey, maxSessionKey)
-	if req.RegionMode == routing.RegionRequire && req.Region == "" {
+	if req.RegionMode == strategy.RegionRequire && req.Region == "" {
 		add("/region", "is required beside region_mode require")
 	}
 	for i, id := range req.Exclude {

@@ -14,6 +14,7 @@ import (
 	"headway/api"
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // depth is how deeply valid JSON nests.
@@ -224,7 +225,7 @@ func FuzzOutcome(f *testing.F) {
 }
 
 // copied is a request that owns its memory.
-func copied(r routing.Request) routing.Request {
+func copied(r strategy.Request) strategy.Request {
 	r.PrefixHashes = append([]uint64{}, r.PrefixHashes...)
 	r.Exclude = append([]string{}, r.Exclude...)
 	return r
@@ -253,7 +254,7 @@ func FuzzDecision(f *testing.F) {
 			}
 		}
 		// Nothing of one request is left for the next.
-		if !d.scan([]byte(`{"model_type":"m"}`)) || !reflect.DeepEqual(copied(d.req), copied(routing.Request{ModelType: "m"})) {
+		if !d.scan([]byte(`{"model_type":"m"}`)) || !reflect.DeepEqual(copied(d.req), copied(strategy.Request{ModelType: "m"})) {
 			t.Fatalf("the next request is %+v", d.req)
 		}
 

@@ -14,6 +14,7 @@ import (
 	"headway/internal/access"
 	"headway/internal/audit"
 	"headway/internal/fleet"
+	"headway/internal/policy"
 	"headway/internal/routing"
 	"headway/internal/strict"
 	"headway/internal/trail"
@@ -111,8 +112,8 @@ var knownErrors = []struct {
 	{fleet.ErrHeadNotFound, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads.", 0},
 	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The epoch is not that of the head's newest lease, as when the head was registered again; use that lease, or register.", 0},
 	{fleet.ErrNotEjected, api.CodeNotEjected, "The head is not out of rotation for failed requests, so that there is no ejection to end; GET /api/v1/heads/{id} says why it takes no requests, if it does not.", 0},
-	{routing.ErrPolicyConflict, api.CodePreconditionFailed, "The policy has another revision by now; read it again, with its ETag, and repeat the change.", 0},
-	{routing.ErrNoRevision, api.CodeRevisionNotFound, "No revision of this number is kept; GET /api/v1/policy/revisions lists those that are.", 0},
+	{policy.ErrConflict, api.CodePreconditionFailed, "The policy has another revision by now; read it again, with its ETag, and repeat the change.", 0},
+	{policy.ErrNoRevision, api.CodeRevisionNotFound, "No revision of this number is kept; GET /api/v1/policy/revisions lists those that are.", 0},
 	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},
 	{ErrNoLetter, api.CodeLetterNotFound, "No dead letter has this number; GET /api/v1/queue/dead-letters lists those that there are.", 0},
 	{access.ErrKeyNotFound, api.CodeKeyNotFound, "No key has this id; GET /api/v1/keys lists those that there are.", 0},

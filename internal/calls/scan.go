@@ -6,12 +6,12 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // work is the memory of one decision request, kept from one to the next.
 type work struct {
-	req    routing.Request
+	req    strategy.Request
 	hashes []uint64
 	ids    []string
 	prompt int       // bytes of the prompt
@@ -22,7 +22,7 @@ type work struct {
 
 func (d *work) reset() {
 	clear(d.ids)
-	d.req = routing.Request{}
+	d.req = strategy.Request{}
 	d.hashes, d.ids = d.hashes[:0], d.ids[:0]
 	d.prompt, d.tokens, d.ttl = 0, nil, nil
 }
@@ -83,7 +83,7 @@ func (d *work) value(c *scanner, f fields) (ok bool) {
 	case fieldRegionMode:
 		var mode []byte
 		if mode, ok = c.plain(); ok {
-			req.RegionMode, ok = routing.ParseRegionMode(string(mode))
+			req.RegionMode, ok = strategy.ParseRegionMode(string(mode))
 		}
 	case fieldInputTokens:
 		var n uint64

@@ -21,7 +21,7 @@ import (
 	"headway/client"
 	"headway/internal/boltstore"
 	"headway/internal/local"
-	"headway/internal/routing"
+	"headway/internal/policy"
 )
 
 // finding is what the doctor found: fine, or what is wrong and what helps.
@@ -186,7 +186,7 @@ func headsFinding(heads []api.Head) finding {
 
 // aliasFindings warns of aliases over model types that heads serve.
 func aliasFindings(heads []api.Head, document []byte) (found []finding) {
-	doc, faults := routing.ParsePolicy(document, "json")
+	doc, faults := policy.Parse(document, "json")
 	if len(faults) > 0 {
 		return nil // the service took it
 	}
@@ -196,7 +196,7 @@ func aliasFindings(heads []api.Head, document []byte) (found []finding) {
 			served[m] = true
 		}
 	}
-	policy, _ := routing.Compile(doc)
+	policy, _ := policy.Compile(doc)
 	for _, f := range policy.Hidden(slices.Sorted(maps.Keys(served))) {
 		found = append(found, finding{"policy " + f.Pointer, warning, f.Reason, "'headway policy apply' a file without it"})
 	}

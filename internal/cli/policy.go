@@ -17,7 +17,7 @@ import (
 
 	"headway/api"
 	"headway/client"
-	"headway/internal/routing"
+	"headway/internal/policy"
 )
 
 func newPolicy() *cobra.Command {
@@ -83,7 +83,7 @@ validate' does. Exit code 0: it would be taken; 4: not.`,
 			if err != nil {
 				return err
 			}
-			policy, _ := routing.Compile(doc) // what was read without a fault compiles
+			policy, _ := policy.Compile(doc) // what was read without a fault compiles
 			for _, w := range policy.Warnings {
 				warn(cmd.OutOrStdout(), w.Pointer, w.Reason)
 			}
@@ -105,7 +105,7 @@ func warn(w io.Writer, pointer, reason string) {
 
 // warnOfFleet has the service compare a document with its heads, and leaves out
 // the warnings that were said.
-func (r *remote) warnOfFleet(cmd *cobra.Command, doc routing.Document, said int) error {
+func (r *remote) warnOfFleet(cmd *cobra.Command, doc policy.Document, said int) error {
 	document, err := doc.Encode()
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (r *remote) warnOfFleet(cmd *cobra.Command, doc routing.Document, said int)
 
 // readPolicy reads a file as the service reads that of --policy, so that every
 // command takes and refuses the same files. Faults are written to w.
-func readPolicy(name string, stdin io.Reader, w io.Writer) (routing.Document, error) {
+func readPolicy(name string, stdin io.Reader, w io.Writer) (policy.Document, error) {
 	var data []byte
 	var err error
 	if name == "-" {
@@ -133,20 +133,20 @@ func readPolicy(name string, stdin io.Reader, w io.Writer) (routing.Document, er
 		data, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return routing.Document{}, err
+		return policy.Document{}, err
 	}
 	format := "yaml"
 	if filepath.Ext(name) == ".json" {
 		format = "json"
 	}
-	doc, faults := routing.ParsePolicy(data, format)
+	doc, faults := policy.Parse(data, format)
 	if len(faults) == 0 {
 		return doc, nil
 	}
 	for _, f := range faults {
 		fmt.Fprintf(w, "%s: %s\n", seen(cmp.Or(f.Pointer, "the document")), seen(f.Reason))
 	}
-	return routing.Document{}, noPolicy(name, len(faults))
+	return policy.Document{}, noPolicy(name, len(faults))
 }
 
 func noPolicy(file string, faults int) error {

@@ -19,7 +19,9 @@ import (
 	"headway/api"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
+	"headway/internal/policy"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 func TestDescriptionAndRoutesAreTheSame(t *testing.T) {
@@ -66,7 +68,7 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 		"Health": api.Health{}, "DecisionRequest": api.DecisionRequest{}, "DecisionHead": api.DecisionHead{},
 		"Decision": api.Decision{}, "RecentDecision": api.RecentDecision{}, "Explanation": api.Explanation{},
 		"Candidate": api.Candidate{}, "Progress": api.Progress{}, "Outcome": api.Outcome{},
-		"RecordedOutcome": api.RecordedOutcome{}, "Strategy": api.Strategy{}, "Policy": routing.Document{},
+		"RecordedOutcome": api.RecordedOutcome{}, "Strategy": api.Strategy{}, "Policy": policy.Document{},
 		"Readiness": api.Readiness{}, "Problem": api.Problem{}, "Fault": api.Fault{},
 		"PolicyCheck": api.PolicyCheck{}, "Difference": api.Difference{}, "PolicyReplay": api.PolicyReplay{},
 		"ReplayedDecision": api.ReplayedDecision{}, "PolicyRevision": api.PolicyRevision{},
@@ -205,8 +207,8 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	ask(http.StatusNoContent, "POST", one+"/outcome", `{"result":"ok","status_code":200,"ttft_ms":81.5,"duration_ms":900,"input_tokens":1200,"output_tokens":80,"cached_tokens":0}`)
 	ask(http.StatusNoContent, "POST", one+"/outcome", `{"result":"error"}`)
 	ask(http.StatusOK, "GET", one, "")
-	for _, strategy := range routing.Specs() {
-		ask(http.StatusOK, "POST", "/api/v1/decisions", fmt.Sprintf(`{"model_type":%q,"strategy":%q,"region":"eu-west","explain":true}`, llama, strategy.Name))
+	for _, spec := range strategy.Specs() {
+		ask(http.StatusOK, "POST", "/api/v1/decisions", fmt.Sprintf(`{"model_type":%q,"strategy":%q,"region":"eu-west","explain":true}`, llama, spec.Name))
 	}
 	recent := into[api.List[api.RecentDecision]](t, ask(http.StatusOK, "GET", "/api/v1/decisions?limit=2&model_type="+llama+"&head="+made.Head.ID, ""))
 	if len(recent.Data) == 0 {
@@ -216,12 +218,12 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	ask(http.StatusOK, "GET", "/api/v1/decisions?cursor="+page2.NextCursor, "")
 
 	ask(http.StatusOK, "GET", "/api/v1/strategies", "")
-	document, faults := routing.ParsePolicy([]byte(`{"default_strategy":"round_robin","rules":[{"match":{"model_type":"llama*","region":"eu-*"},"strategy":"geo_preferred","region_mode":"require"}],`+
+	document, faults := policy.Parse([]byte(`{"default_strategy":"round_robin","rules":[{"match":{"model_type":"llama*","region":"eu-*"},"strategy":"geo_preferred","region_mode":"require"}],`+
 		`"regions":{"eu-west":{"distances_ms":{"us-east":80}}},"strategies":{"session_affinity":{"parameters":{}}},"aliases":{"small":"llama-3.1-8b"},"caller_may":[]}`), "json")
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{Source: routing.SourceFile}, 0); err != nil {
+	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{Source: policy.SourceFile}, 0); err != nil {
 		t.Fatal(err)
 	}
 	a := ask(http.StatusOK, "GET", "/api/v1/policy", "")
@@ -419,9 +421,9 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 			t.Errorf("Retry-After %q, %s", a.header.Get("Retry-After"), a.body)
 		}
 	}
-	document := routing.DefaultDocument()
+	document := policy.Default()
 	document.CallerMay = []string{}
-	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{Source: routing.SourceFile}, 0); err != nil {
+	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{Source: policy.SourceFile}, 0); err != nil {
 		t.Fatal(err)
 	}
 	r = newRequest(t, "POST", "/api/v1/decisions", `{"model_type":"llama-3.1-8b","strategy":"round_robin"}`)

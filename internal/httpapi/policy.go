@@ -14,6 +14,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/calls"
 	"headway/internal/fleet"
+	"headway/internal/policy"
 	"headway/internal/routing"
 	"headway/internal/strict"
 )
@@ -29,7 +30,7 @@ func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
 	return writePolicy(w, policy)
 }
 
-func writePolicy(w http.ResponseWriter, policy *routing.Policy) error {
+func writePolicy(w http.ResponseWriter, policy *policy.Policy) error {
 	body, err := policy.Document.Encode()
 	if err != nil {
 		return fmt.Errorf("encode the policy: %w", err)
@@ -62,7 +63,7 @@ func etagListed(headers []string, revision uint64, weak bool) bool {
 
 // replaceable is the policy that a change must meet: the current one, if that is
 // what If-Match says. anyOther is set if any other would do.
-func (s *Server) replaceable(r *http.Request) (current *routing.Policy, anyOther bool, err error) {
+func (s *Server) replaceable(r *http.Request) (current *policy.Policy, anyOther bool, err error) {
 	current = s.router.Policy()
 	headers := r.Header["If-Match"]
 	switch {
@@ -87,7 +88,7 @@ const maxRepeats = 100
 // replace makes a change of the policy. If any policy will do, such changes take
 // turns, and one is made again if something else came between, such as the
 // policy file.
-func (s *Server) replace(r *http.Request, current *routing.Policy, anyOther bool, change func(*routing.Policy) (*routing.Policy, error)) (policy *routing.Policy, err error) {
+func (s *Server) replace(r *http.Request, current *policy.Policy, anyOther bool, change func(*policy.Policy) (*policy.Policy, error)) (next *policy.Policy, err error) {
 	if !anyOther {
 		return change(current)
 	}
@@ -97,26 +98,26 @@ func (s *Server) replace(r *http.Request, current *routing.Policy, anyOther bool
 		return nil, err
 	}
 	for range maxRepeats {
-		if policy, err = change(s.router.Policy()); !errors.Is(err, routing.ErrPolicyConflict) {
+		if next, err = change(s.router.Policy()); !errors.Is(err, policy.ErrConflict) {
 			break
 		}
 	}
-	return policy, err
+	return next, err
 }
 
 func (s *Server) putPolicy(w http.ResponseWriter, r *http.Request) error {
-	return s.changePolicy(w, r, "policy.put", func(_ *routing.Policy, body []byte) (routing.Document, []strict.Fault) {
-		return routing.ParsePolicy(body, "json")
+	return s.changePolicy(w, r, "policy.put", func(_ *policy.Policy, body []byte) (policy.Document, []strict.Fault) {
+		return policy.Parse(body, "json")
 	})
 }
 
 func (s *Server) patchPolicy(w http.ResponseWriter, r *http.Request) error {
-	return s.changePolicy(w, r, "policy.patch", func(current *routing.Policy, body []byte) (routing.Document, []strict.Fault) {
+	return s.changePolicy(w, r, "policy.patch", func(current *policy.Policy, body []byte) (policy.Document, []strict.Fault) {
 		return current.Document.Merge(body)
 	})
 }
 
-func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func(current *routing.Policy, body []byte) (routing.Document, []strict.Fault)) error {
+func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func(current *policy.Policy, body []byte) (policy.Document, []strict.Fault)) error {
 	current, anyOther, err := s.replaceable(r)
 	if err != nil {
 		return err
@@ -130,13 +131,13 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action str
 		return err
 	}
 	defer body.free()
-	policy, err := s.replace(r, current, anyOther, func(current *routing.Policy) (*routing.Policy, error) {
+	policy, err := s.replace(r, current, anyOther, func(current *policy.Policy) (*policy.Policy, error) {
 		doc, faults := read(current, body.b)
 		if len(faults) > 0 {
 			return nil, strict.Invalid(faults)
 		}
 		return s.router.Apply(r.Context(), doc, routing.PolicyChange{
-			Source: routing.SourceAPI, Action: action, Author: author(r), Note: note,
+			Source: policy.SourceAPI, Action: action, Author: author(r), Note: note,
 		}, current.Revision)
 	})
 	if err != nil {
@@ -168,16 +169,16 @@ func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
 	defer body.free()
 	current := s.router.Policy()
 	check := api.PolicyCheck{CurrentRevision: current.Revision, Errors: []api.Fault{}, Differences: []api.Difference{}}
-	doc, faults := routing.ParsePolicy(body.b, "json")
+	doc, faults := policy.Parse(body.b, "json")
 	if len(faults) > 0 {
 		check.Errors = calls.FaultsOf(faults)
 		return writeJSON(w, http.StatusOK, check)
 	}
-	next, faults := routing.Compile(doc)
+	next, faults := policy.Compile(doc)
 	if len(faults) > 0 {
 		return strict.Invalid(faults)
 	}
-	differences, err := routing.Differences(current.Document, doc)
+	differences, err := policy.Differences(current.Document, doc)
 	if err != nil {
 		return fmt.Errorf("compare the policies: %w", err)
 	}
@@ -191,7 +192,7 @@ func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, check)
 }
 
-func (s *Server) replay(next *routing.Policy) *api.PolicyReplay {
+func (s *Server) replay(next *policy.Policy) *api.PolicyReplay {
 	result := s.router.Replay(next)
 	replay := &api.PolicyReplay{
 		Decisions: result.Decisions, Moved: result.Moved, Failed: result.Failed, Examples: []api.ReplayedDecision{},
@@ -227,7 +228,7 @@ func (s *Server) listRevisions(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if place != "" {
-		list = slices.DeleteFunc(list, func(p routing.StoredPolicy) bool { return p.Revision >= before })
+		list = slices.DeleteFunc(list, func(p policy.Stored) bool { return p.Revision >= before })
 	}
 	page := api.List[api.PolicyRevision]{Data: []api.PolicyRevision{}}
 	if len(list) > limit {
@@ -246,7 +247,7 @@ func (s *Server) listRevisions(w http.ResponseWriter, r *http.Request) error {
 // maxRevisions is more than a store keeps.
 const maxRevisions = 1000
 
-func toRevision(p routing.StoredPolicy, current uint64) api.PolicyRevision {
+func toRevision(p policy.Stored, current uint64) api.PolicyRevision {
 	return api.PolicyRevision{
 		Revision: p.Revision, Source: p.Source, Author: p.Author, Note: p.Note,
 		SavedAt: p.SavedAt, Current: p.Revision == current, Document: p.Document,
@@ -267,7 +268,7 @@ func (s *Server) getRevision(w http.ResponseWriter, r *http.Request) error {
 			return writeJSON(w, http.StatusOK, toRevision(p, s.router.Policy().Revision))
 		}
 	}
-	return fmt.Errorf("revision %d: %w", n, routing.ErrNoRevision)
+	return fmt.Errorf("revision %d: %w", n, policy.ErrNoRevision)
 }
 
 func revisionOf(r *http.Request) (uint64, error) {
@@ -287,7 +288,7 @@ func (s *Server) restoreRevision(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	policy, err := s.replace(r, current, anyOther, func(current *routing.Policy) (*routing.Policy, error) {
+	policy, err := s.replace(r, current, anyOther, func(current *policy.Policy) (*policy.Policy, error) {
 		return s.router.Restore(r.Context(), n, author(r), current.Revision)
 	})
 	if err != nil {

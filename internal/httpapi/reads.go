@@ -11,15 +11,15 @@ import (
 
 	"headway/api"
 	"headway/internal/calls"
-	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 func (s *Server) listStrategies(w http.ResponseWriter, _ *http.Request) error {
 	stats := s.router.StrategyStats()
 	page := api.List[api.Strategy]{}
-	for _, spec := range routing.Specs() {
+	for _, spec := range strategy.Specs() {
 		stat := stats[spec.Name]
-		strategy := api.Strategy{
+		listed := api.Strategy{
 			Name: spec.Name, Summary: spec.Summary, Formula: spec.Formula, Parameters: []api.StrategyParameter{},
 			Results: api.StrategyResults{
 				Decisions: stat.Decisions, OK: stat.OK, Errors: stat.Errors, Cancelled: stat.Cancelled, Expired: stat.Expired,
@@ -28,12 +28,12 @@ func (s *Server) listStrategies(w http.ResponseWriter, _ *http.Request) error {
 		}
 		for _, p := range spec.Parameters {
 			parameter := api.StrategyParameter{Name: p.Name, Type: string(p.Kind), Default: p.Default, Unit: p.Unit, Summary: p.Summary}
-			if p.Kind == routing.KindNumber {
+			if p.Kind == strategy.KindNumber {
 				parameter.Minimum, parameter.Maximum = calls.Number(p.Min), calls.Number(p.Max)
 			}
-			strategy.Parameters = append(strategy.Parameters, parameter)
+			listed.Parameters = append(listed.Parameters, parameter)
 		}
-		page.Data = append(page.Data, strategy)
+		page.Data = append(page.Data, listed)
 	}
 	return writeJSON(w, http.StatusOK, page)
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"headway/api"
+	"headway/internal/policy"
 	"headway/internal/routing"
 )
 
@@ -37,7 +38,7 @@ func (w *world) alias(name string) error {
 	if len(faults) > 0 {
 		return fmt.Errorf("%v", faults)
 	}
-	_, err := w.router.Apply(w.Context(), doc, routing.PolicyChange{Source: routing.SourceFile}, current.Revision)
+	_, err := w.router.Apply(w.Context(), doc, routing.PolicyChange{Source: policy.SourceFile}, current.Revision)
 	return err
 }
 
@@ -138,7 +139,7 @@ func TestManyChangesOfWhateverIsCurrent(t *testing.T) {
 			current := w.router.Policy()
 			doc := current.Document
 			doc.DefaultStrategy = []string{"random", "round_robin"}[i%2]
-			if _, err := w.router.Apply(t.Context(), doc, routing.PolicyChange{Source: routing.SourceFile}, current.Revision); err != nil && !errors.Is(err, routing.ErrPolicyConflict) {
+			if _, err := w.router.Apply(t.Context(), doc, routing.PolicyChange{Source: policy.SourceFile}, current.Revision); err != nil && !errors.Is(err, policy.ErrConflict) {
 				t.Error(err)
 				return
 			}

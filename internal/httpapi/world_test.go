@@ -29,6 +29,7 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
 	"headway/internal/live"
+	"headway/internal/policy"
 	"headway/internal/routing"
 )
 
@@ -41,35 +42,35 @@ type memoryStore struct {
 	rev      uint64
 	epochs   uint64
 	saves    int
-	policies []routing.StoredPolicy // newest first
+	policies []policy.Stored // newest first
 	fail     error
 	hold     func() // called at the begin of Save; set before anything is saved
 }
 
-func (s *memoryStore) Policy(context.Context) (routing.StoredPolicy, error) {
+func (s *memoryStore) Policy(context.Context) (policy.Stored, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.policies) == 0 {
-		return routing.StoredPolicy{}, routing.ErrNoPolicy
+		return policy.Stored{}, policy.ErrNone
 	}
 	return s.policies[0], nil
 }
 
-func (s *memoryStore) SavePolicy(_ context.Context, expect uint64, p routing.StoredPolicy) (uint64, error) {
+func (s *memoryStore) SavePolicy(_ context.Context, expect uint64, p policy.Stored) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.fail != nil:
 		return 0, s.fail
 	case uint64(len(s.policies)) != expect:
-		return 0, routing.ErrPolicyConflict
+		return 0, policy.ErrConflict
 	}
 	p.Revision = expect + 1
 	s.policies = slices.Insert(s.policies, 0, p)
 	return p.Revision, nil
 }
 
-func (s *memoryStore) PolicyRevisions(_ context.Context, limit int) ([]routing.StoredPolicy, error) {
+func (s *memoryStore) PolicyRevisions(_ context.Context, limit int) ([]policy.Stored, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.policies[:min(limit, len(s.policies))]), s.fail

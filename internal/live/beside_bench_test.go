@@ -19,7 +19,7 @@ import (
 
 	"headway/internal/event"
 	"headway/internal/live"
-	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // listeners are half over Server-Sent Events and half over WebSocket.
@@ -160,7 +160,7 @@ func BenchmarkDecideBesideSubscribers(b *testing.B) {
 		settle  = 1500 * time.Millisecond // what was told before has arrived
 		seconds = 2
 	)
-	request := &routing.Request{ModelType: "llama"}
+	request := &strategy.Request{ModelType: "llama"}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	took := map[bool][]time.Duration{}

@@ -25,6 +25,7 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/live"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 
 	stdjson "encoding/json"
 )
@@ -197,7 +198,7 @@ func (w *world) drain(id string, state fleet.AdminState) {
 // decide makes a decision that somebody may be told of.
 func (w *world) decide() *routing.Decision {
 	w.Helper()
-	d, err := w.router.Decide(&routing.Request{ModelType: "llama"})
+	d, err := w.router.Decide(&strategy.Request{ModelType: "llama"})
 	if err != nil {
 		w.Fatal(err)
 	}

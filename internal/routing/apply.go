@@ -15,6 +15,7 @@ import (
 
 	"headway/internal/audit"
 	"headway/internal/event"
+	"headway/internal/policy"
 	"headway/internal/strict"
 )
 
@@ -42,19 +43,11 @@ func (r *Router) StrategyStats() map[string]StrategyStat {
 
 // PolicyChange says where a new policy comes from.
 type PolicyChange struct {
-	Source string // SourceFile, SourceAPI or SourceRestore
+	Source string // policy.SourceFile, policy.SourceAPI or policy.SourceRestore
 	Action string // of the audit trail; "": policy.put
 	Author string
 	Note   string
 }
-
-// The sources of policies.
-const (
-	SourceDefault = "default" // the binary
-	SourceFile    = "file"
-	SourceAPI     = "api"
-	SourceRestore = "restore" // an earlier revision
-)
 
 // LoadPolicy takes over the policy that the store has, if it has one.
 func (r *Router) LoadPolicy(ctx context.Context) error {
@@ -65,21 +58,21 @@ func (r *Router) LoadPolicy(ctx context.Context) error {
 	defer r.mu.Unlock()
 	stored, err := r.policies.Policy(ctx)
 	switch {
-	case errors.Is(err, ErrNoPolicy):
+	case errors.Is(err, policy.ErrNone):
 		return nil
 	case err != nil:
 		return fmt.Errorf("load the policy: %w", err)
 	}
-	doc, faults := ParsePolicy(stored.Document, "json")
+	doc, faults := policy.Parse(stored.Document, "json")
 	if len(faults) > 0 {
 		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, &strict.InvalidError{Faults: faults})
 	}
-	policy, faults := Compile(doc)
+	next, faults := policy.Compile(doc)
 	if len(faults) > 0 {
 		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, &strict.InvalidError{Faults: faults})
 	}
-	policy.Revision = stored.Revision
-	r.policy.Store(policy)
+	next.Revision = stored.Revision
+	r.policy.Store(next)
 	return nil
 }
 
@@ -88,10 +81,10 @@ func (r *Router) LoadPolicy(ctx context.Context) error {
 // expect, swapped in at once, the outcome is recorded, and an event tells of
 // it. A document equal to the current one changes nothing and returns the
 // current policy. The errors are *strict.InvalidError with every fault,
-// ErrPolicyConflict, the trail's or the store's; after each the policy in force
+// policy.ErrConflict, the trail's or the store's; after each the policy in force
 // is unchanged.
-func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, expect uint64) (*Policy, error) {
-	policy, faults := Compile(doc)
+func (r *Router) Apply(ctx context.Context, doc policy.Document, change PolicyChange, expect uint64) (*policy.Policy, error) {
+	next, faults := policy.Compile(doc)
 	if len(faults) > 0 {
 		return nil, &strict.InvalidError{Faults: faults}
 	}
@@ -103,7 +96,7 @@ func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, e
 	defer r.mu.Unlock()
 	current := r.policy.Load()
 	if current.Revision != expect {
-		return nil, fmt.Errorf("%w: it is %d, not %d", ErrPolicyConflict, current.Revision, expect)
+		return nil, fmt.Errorf("%w: it is %d, not %d", policy.ErrConflict, current.Revision, expect)
 	}
 	if same, err := current.Document.Encode(); err == nil && bytes.Equal(same, encoded) {
 		return current, nil
@@ -112,10 +105,10 @@ func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, e
 	if err != nil {
 		return nil, fmt.Errorf("record the change of the policy: %w", err)
 	}
-	policy.Revision = expect + 1
+	next.Revision = expect + 1
 	if r.policies != nil {
-		outcome, err := r.save(ctx, StoredPolicy{
-			Revision: policy.Revision, Document: encoded, Source: change.Source, SavedAt: r.now().UTC().Truncate(time.Millisecond),
+		outcome, err := r.save(ctx, policy.Stored{
+			Revision: next.Revision, Document: encoded, Source: change.Source, SavedAt: r.now().UTC().Truncate(time.Millisecond),
 			Author: change.Author, Note: change.Note,
 		})
 		if outcome != audit.Success {
@@ -123,30 +116,30 @@ func (r *Router) Apply(ctx context.Context, doc Document, change PolicyChange, e
 			return nil, fmt.Errorf("store the policy: %w", err)
 		}
 	}
-	r.policy.Store(policy)
-	r.logHidden(r.HiddenBy(policy))
-	ended(audit.Success, "", revisionFields(policy.Revision))
+	r.policy.Store(next)
+	r.logHidden(r.HiddenBy(next))
+	ended(audit.Success, "", revisionFields(next.Revision))
 	r.events.Publish(event.Event{
 		Type: event.PolicyChanged, Time: r.now(),
-		Data: PolicyChanged{Revision: policy.Revision, Source: change.Source, Author: change.Author},
+		Data: PolicyChanged{Revision: next.Revision, Source: change.Source, Author: change.Author},
 	})
-	return policy, nil
+	return next, nil
 }
 
 // save stores the policy of the next revision. A store that fails may have
 // stored it all the same, so that it is asked: what is stored is in force at the
 // next start and must not stand as a failure in the trail.
-func (r *Router) save(ctx context.Context, p StoredPolicy) (audit.Outcome, error) {
+func (r *Router) save(ctx context.Context, p policy.Stored) (audit.Outcome, error) {
 	_, err := r.policies.SavePolicy(ctx, p.Revision-1, p)
 	if err == nil {
 		return audit.Success, nil
 	}
-	if errors.Is(err, ErrPolicyConflict) {
+	if errors.Is(err, policy.ErrConflict) {
 		return audit.Failure, err
 	}
 	stored, unread := r.policies.Policy(context.WithoutCancel(ctx))
 	switch {
-	case unread != nil && !errors.Is(unread, ErrNoPolicy):
+	case unread != nil && !errors.Is(unread, policy.ErrNone):
 		return audit.Unknown, errors.Join(err, unread)
 	case unread == nil && stored.Revision == p.Revision && stored.SavedAt.Equal(p.SavedAt):
 		return audit.Success, nil
@@ -158,8 +151,8 @@ func (r *Router) save(ctx context.Context, p StoredPolicy) (audit.Outcome, error
 const maxAudited = 50
 
 // announce records that the policy is to change, and where.
-func (r *Router) announce(ctx context.Context, current *Policy, doc Document, change PolicyChange) (audit.EndFunc, error) {
-	differences, err := Differences(current.Document, doc)
+func (r *Router) announce(ctx context.Context, current *policy.Policy, doc policy.Document, change PolicyChange) (audit.EndFunc, error) {
+	differences, err := policy.Differences(current.Document, doc)
 	if err != nil {
 		return nil, err
 	}
@@ -188,8 +181,8 @@ func revisionFields(revision uint64) []byte {
 
 // Revisions returns the kept revisions of the policy, newest first, at most
 // limit, and last the default in the binary as revision 0.
-func (r *Router) Revisions(ctx context.Context, limit int) ([]StoredPolicy, error) {
-	var list []StoredPolicy
+func (r *Router) Revisions(ctx context.Context, limit int) ([]policy.Stored, error) {
+	var list []policy.Stored
 	if r.policies != nil {
 		stored, err := r.policies.PolicyRevisions(ctx, limit)
 		if err != nil {
@@ -200,34 +193,30 @@ func (r *Router) Revisions(ctx context.Context, limit int) ([]StoredPolicy, erro
 	if len(list) >= limit {
 		return list[:limit], nil
 	}
-	encoded, err := DefaultDocument().Encode()
+	encoded, err := policy.Default().Encode()
 	if err != nil {
 		return nil, fmt.Errorf("encode the default policy: %w", err)
 	}
-	return append(list, StoredPolicy{Document: encoded, Source: SourceDefault}), nil
+	return append(list, policy.Stored{Document: encoded, Source: policy.SourceDefault}), nil
 }
 
-// ErrNoRevision says that a revision of the policy is not kept any more, or
-// never was.
-var ErrNoRevision = errors.New("no such revision of the policy is kept")
-
 // Restore makes the document of an earlier revision the policy, as a new
-// revision. The errors are ErrNoRevision and those of Apply.
-func (r *Router) Restore(ctx context.Context, revision uint64, author string, expect uint64) (*Policy, error) {
+// revision. The errors are policy.ErrNoRevision and those of Apply.
+func (r *Router) Restore(ctx context.Context, revision uint64, author string, expect uint64) (*policy.Policy, error) {
 	list, err := r.Revisions(ctx, math.MaxInt)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(list, func(p StoredPolicy) bool { return p.Revision == revision })
+	i := slices.IndexFunc(list, func(p policy.Stored) bool { return p.Revision == revision })
 	if i < 0 {
-		return nil, fmt.Errorf("revision %d: %w", revision, ErrNoRevision)
+		return nil, fmt.Errorf("revision %d: %w", revision, policy.ErrNoRevision)
 	}
-	doc, faults := ParsePolicy(list[i].Document, "json")
+	doc, faults := policy.Parse(list[i].Document, "json")
 	if len(faults) > 0 {
 		return nil, &strict.InvalidError{Faults: faults}
 	}
 	return r.Apply(ctx, doc, PolicyChange{
-		Source: SourceRestore, Action: "policy.restore", Author: author, Note: fmt.Sprintf("revision %d", revision),
+		Source: policy.SourceRestore, Action: "policy.restore", Author: author, Note: fmt.Sprintf("revision %d", revision),
 	}, expect)
 }
 

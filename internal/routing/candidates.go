@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"headway/internal/fleet"
+	"headway/internal/policy"
+	"headway/internal/strategy"
 )
 
 // candidateSlots and candidateWays bound the sets of candidates that are
@@ -28,7 +30,7 @@ const (
 type criteria struct {
 	model  string
 	region string
-	mode   RegionMode
+	mode   strategy.RegionMode
 	labels string // as encodeLabels writes them
 }
 
@@ -38,11 +40,11 @@ type criteria struct {
 type candidates struct {
 	criteria
 	pool   *fleet.Pool
-	policy *Policy
-	tiers  []Tier        // those of ejected heads at the end
-	usual  int           // tiers of heads that are not ejected
-	trials []*fleet.Head // ejected heads of the nearest regions that one request may try
-	copied int64         // places of tiers that are not the snapshot's own
+	policy *policy.Policy
+	tiers  []strategy.Tier // those of ejected heads at the end
+	usual  int             // tiers of heads that are not ejected
+	trials []*fleet.Head   // ejected heads of the nearest regions that one request may try
+	copied int64           // places of tiers that are not the snapshot's own
 
 	tallies [heldTallies]atomic.Pointer[tally] // where this set's decisions are counted
 }
@@ -76,10 +78,10 @@ func newCandidateCache(random func() uint64) *candidateCache {
 }
 
 // get returns the candidates for c, and whether they were remembered.
-func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *Policy) (*candidates, bool) {
+func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *policy.Policy) (*candidates, bool) {
 	hash := maphash.String(t.seed, c.model)*31 + maphash.String(t.seed, c.region) + uint64(c.mode)
 	if c.labels != "" {
-		hash = Mix(hash, maphash.String(t.seed, c.labels))
+		hash = strategy.Mix(hash, maphash.String(t.seed, c.labels))
 	}
 	base := int(hash>>32) & (candidateSlots - 1) &^ (candidateWays - 1)
 	bucket := t.slots[base : base+candidateWays]
@@ -134,7 +136,7 @@ func (t *candidateCache) makeRoom(fresh *candidates) {
 // forget empties the sets of pools and policies that are no longer current: what
 // they hold of an old snapshot would stay in memory until the same criteria come
 // again.
-func (t *candidateCache) forget(s *fleet.Snapshot, policy *Policy) {
+func (t *candidateCache) forget(s *fleet.Snapshot, policy *policy.Policy) {
 	for i := range t.slots {
 		if e := t.slots[i].Load(); e != nil && e.pool != nil && (e.policy != policy || e.pool != s.Pools[e.model]) {
 			t.empty(&t.slots[i], e)
@@ -145,9 +147,9 @@ func (t *candidateCache) forget(s *fleet.Snapshot, policy *Policy) {
 // empty leaves of a set its criteria and its turns, so that a rotation goes on
 // where it was.
 func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) bool {
-	rest := &candidates{criteria: e.criteria, tiers: make([]Tier, len(e.tiers))}
+	rest := &candidates{criteria: e.criteria, tiers: make([]strategy.Tier, len(e.tiers))}
 	for i := range e.tiers {
-		rest.tiers[i] = Tier{Region: e.tiers[i].Region, Degraded: e.tiers[i].Degraded, Ejected: e.tiers[i].Ejected, shared: e.tiers[i].shared}
+		rest.tiers[i] = strategy.Tier{Region: e.tiers[i].Region, Degraded: e.tiers[i].Degraded, Ejected: e.tiers[i].Ejected, State: e.tiers[i].State}
 	}
 	if !slot.CompareAndSwap(e, rest) {
 		return false
@@ -158,10 +160,10 @@ func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) 
 
 // newCandidates orders the pool's heads into tiers. It takes over the turns of old,
 // a set of the same criteria, so that a rotation goes on where it was.
-func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates, random func() uint64) *candidates {
+func newCandidates(c criteria, pool *fleet.Pool, policy *policy.Policy, old *candidates, random func() uint64) *candidates {
 	set := &candidates{criteria: c, pool: pool, policy: policy}
 	switch {
-	case c.mode == RegionRequire: // also without a region: it fails closed
+	case c.mode == strategy.RegionRequire: // also without a region: it fails closed
 		if g := pool.Regions[c.region]; g != nil {
 			set.addTier(g, 0)
 		}
@@ -174,9 +176,9 @@ func newCandidates(c criteria, pool *fleet.Pool, policy *Policy, old *candidates
 		set.keepLabelled()
 	}
 	set.findTrials()
-	set.tiers = slices.DeleteFunc(set.tiers, func(t Tier) bool { return len(t.Heads) == 0 })
-	slices.SortStableFunc(set.tiers, func(a, b Tier) int { return rankOf(a) - rankOf(b) })
-	if set.usual = slices.IndexFunc(set.tiers, func(t Tier) bool { return t.Ejected }); set.usual < 0 {
+	set.tiers = slices.DeleteFunc(set.tiers, func(t strategy.Tier) bool { return len(t.Heads) == 0 })
+	slices.SortStableFunc(set.tiers, func(a, b strategy.Tier) int { return rankOf(a) - rankOf(b) })
+	if set.usual = slices.IndexFunc(set.tiers, func(t strategy.Tier) bool { return t.Ejected }); set.usual < 0 {
 		set.usual = len(set.tiers)
 	}
 	set.takeTurns(old, random)
@@ -194,7 +196,7 @@ func (s *candidates) addByDistance() {
 	var known []near
 	unknown := map[string]bool{}
 	for region, g := range s.pool.Regions {
-		if d := s.policy.distance(s.region, region); math.IsNaN(d) {
+		if d := s.policy.Distance(s.region, region); math.IsNaN(d) {
 			unknown[region] = true
 		} else {
 			known = append(known, near{g, d})
@@ -226,13 +228,13 @@ func (s *candidates) addByDistance() {
 
 func (s *candidates) addTier(g *fleet.Group, distance float64) {
 	s.tiers = append(s.tiers,
-		Tier{Ranked: g.Active, Region: g.Region, Distance: distance, trials: g.Trials},
-		Tier{Ranked: g.Degraded, Region: g.Region, Distance: distance, Degraded: true},
-		Tier{Ranked: g.Ejected, Region: g.Region, Distance: distance, Ejected: true})
+		strategy.Tier{Ranked: g.Active, Region: g.Region, Distance: distance, Trials: g.Trials},
+		strategy.Tier{Ranked: g.Degraded, Region: g.Region, Distance: distance, Degraded: true},
+		strategy.Tier{Ranked: g.Ejected, Region: g.Region, Distance: distance, Ejected: true})
 }
 
 // rankOf orders tiers of ejected heads after all others.
-func rankOf(t Tier) int {
+func rankOf(t strategy.Tier) int {
 	if t.Ejected {
 		return 1
 	}
@@ -244,7 +246,7 @@ func rankOf(t Tier) int {
 func (s *candidates) findTrials() {
 	want := decodeLabels(s.labels)
 	for i := range s.tiers {
-		for _, h := range s.tiers[i].trials {
+		for _, h := range s.tiers[i].Trials {
 			if hasLabels(h, want) {
 				s.trials = append(s.trials, h)
 			}
@@ -274,14 +276,13 @@ func (s *candidates) takeTurns(old *candidates, random func() uint64) {
 		if old != nil {
 			for j := range old.tiers {
 				if o := &old.tiers[j]; o.Region == t.Region && o.Degraded == t.Degraded && o.Ejected == t.Ejected {
-					t.shared = o.shared
+					t.State = o.State
 				}
 			}
 		}
-		if t.shared == nil {
+		if t.State == nil {
 			// A random first turn keeps instances that start together apart.
-			t.shared = new(shared)
-			t.shared.turns.Store(random() >> 32) // far from the end of the numbers
+			t.State = strategy.NewState(random() >> 32) // far from the end of the numbers
 		}
 	}
 }

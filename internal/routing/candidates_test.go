@@ -10,7 +10,9 @@ import (
 	"weak"
 
 	"headway/internal/fleet"
+	"headway/internal/policy"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // aTick is longer than the router takes to notice what is past.
@@ -29,7 +31,7 @@ func TestCandidatesOfThePastAreForgotten(t *testing.T) {
 		for i := range 7 {
 			w.report("flapping", lease, []fleet.Status{fleet.StatusDegraded, fleet.StatusActive}[i%2])
 			pools = append(pools, weak.Make(w.fleet.Snapshot().Pools["m"]))
-			w.decide(routing.Request{Labels: map[string]string{"n": strconv.Itoa(i)}})
+			w.decide(strategy.Request{Labels: map[string]string{"n": strconv.Itoa(i)}})
 		}
 		time.Sleep(aTick)
 		runtime.GC()
@@ -55,7 +57,7 @@ func TestForgottenCandidatesKeepTheirTurns(t *testing.T) {
 		taken := map[string]int{}
 		const rounds = 10
 		for i := range 3 * rounds {
-			d := w.decide(routing.Request{Strategy: "round_robin", Region: "eu", RegionMode: routing.RegionRequire})
+			d := w.decide(strategy.Request{Strategy: "round_robin", Region: "eu", RegionMode: strategy.RegionRequire})
 			taken[d.Head.ID]++
 			w.report("flapping", lease, []fleet.Status{fleet.StatusDegraded, fleet.StatusActive}[i%2])
 			time.Sleep(aTick)
@@ -86,7 +88,7 @@ func TestCandidatesByLabelsAreBounded(t *testing.T) {
 					want["l"+strconv.Itoa(i)] = "1"
 				}
 			}
-			w.decide(routing.Request{Labels: want})
+			w.decide(strategy.Request{Labels: want})
 		}
 		held, limit := routing.CopiedPlaces(w.router)
 		if held > limit || held < limit-heads {
@@ -99,15 +101,15 @@ func TestCandidatesByLabelsAreBounded(t *testing.T) {
 func TestARuleThatRequiresARegionFailsClosed(t *testing.T) {
 	w := newWorld(t, nil)
 	w.head("a", "eu", nil)
-	policy, faults := routing.Compile(routing.Document{
+	policy, faults := policy.Compile(policy.Document{
 		DefaultStrategy: "random",
-		Rules:           []routing.Rule{{Strategy: "random", RegionMode: "require"}},
+		Rules:           []policy.Rule{{Strategy: "random", RegionMode: "require"}},
 		CallerMay:       []string{"explain"},
 	})
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	w.decide(routing.Request{}) // a decision to replay
+	w.decide(strategy.Request{}) // a decision to replay
 	if replay := w.router.Replay(policy); replay.Failed != 1 {
 		t.Errorf("of a decision without a region the replay says %+v; want it to fail", replay)
 	}

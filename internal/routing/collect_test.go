@@ -11,6 +11,7 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // recorder knows the collectors that were registered with it.
@@ -34,8 +35,8 @@ func TestDecisionsAreCollectedInOrderWithTheirLabels(t *testing.T) {
 		w.head(fmt.Sprint("h", i), fmt.Sprint("r", 7*i%20), func(s *fleet.Spec) { s.ModelTypes = []string{fmt.Sprint("m", 11*i%30)} })
 	}
 	for i := range 60 {
-		for _, strategy := range []string{"round_robin", "random", "power_of_two"} {
-			w.decide(routing.Request{ModelType: fmt.Sprint("m", 11*i%30), Strategy: strategy})
+		for _, name := range []string{"round_robin", "random", "power_of_two"} {
+			w.decide(strategy.Request{ModelType: fmt.Sprint("m", 11*i%30), Strategy: name})
 		}
 	}
 	collect := func() (labels []string, first *dto.LabelPair) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"headway/internal/fleet"
-	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // fill registers n heads of one model in four regions.
@@ -39,9 +39,9 @@ func BenchmarkDecide(b *testing.B) {
 		for i := range keys {
 			keys[i] = fmt.Sprintf("session-%d", rand.Uint32())
 		}
-		for _, spec := range routing.Specs() {
+		for _, spec := range strategy.Specs() {
 			b.Run(fmt.Sprintf("%s/heads=%d", spec.Name, n), func(b *testing.B) {
-				req := &routing.Request{ModelType: "m", Strategy: spec.Name, Region: "region-1", RegionMode: routing.RegionPrefer}
+				req := &strategy.Request{ModelType: "m", Strategy: spec.Name, Region: "region-1", RegionMode: strategy.RegionPrefer}
 				if spec.Name != "geo_preferred" {
 					req.Region = "" // the whole pool in one tier
 				}

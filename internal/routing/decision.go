@@ -9,11 +9,8 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/strategy"
 )
-
-// MaxAlternatives is the most heads that a decision names beside the chosen
-// one.
-const MaxAlternatives = 3
 
 // Decision is the choice of a head for one request and the reservation of a
 // place there. Its fields do not change once Decide has returned it; its end
@@ -41,7 +38,7 @@ type Decision struct {
 	failed       uint64 // number among those that found no head, 0: it found one
 	nonce        uint64
 	stats        *strategyStats
-	alternatives [MaxAlternatives]Pick
+	alternatives [strategy.MaxAlternatives]strategy.Pick
 	explanation  atomic.Pointer[Explanation]
 	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen
 	lasts        atomic.Int64 // nanoseconds after At
@@ -86,7 +83,7 @@ func parseID(id string) (sequence, nonce uint64, ok bool) {
 func (d *Decision) Sequence() uint64 { return d.sequence }
 
 // Alternatives are the heads to try next, best first.
-func (d *Decision) Alternatives() []Pick { return d.alternatives[:d.n] }
+func (d *Decision) Alternatives() []strategy.Pick { return d.alternatives[:d.n] }
 
 // Outcome is how the request ended; ok is false while it has not.
 func (d *Decision) Outcome() (o Outcome, ok bool) {

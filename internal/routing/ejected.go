@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"headway/internal/fleet"
+	"headway/internal/strategy"
 )
 
 // trialsLooked is how many of the ejected heads that may be tried a decision
@@ -24,17 +25,17 @@ func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 	from := in.Rand.Uint64() % uint64(len(trials))
 	for i := range uint64(min(len(trials), trialsLooked)) {
 		h := trials[(from+i)%uint64(len(trials))]
-		if in.excluded(h) || !h.TryTrial() {
+		if in.Excluded(h) || !h.TryTrial() {
 			continue
 		}
 		n := 1
 		if len(in.Tiers) > 0 {
-			n += c.plan.strategy.Choose(in, s.picks[1:])
-			in.lookup = notLooked // the session keeps its head
+			n += c.plan.Strategy.Choose(in, s.picks[1:])
+			in.Lookup = strategy.NotLooked // the session keeps its head
 		} else {
-			in.Tiers, in.last = in.last, nil // it has a tier to stand in
+			in.Tiers, s.last = s.last, nil // it has a tier to stand in
 		}
-		s.picks[0] = Pick{Head: h, Cost: math.NaN()}
+		s.picks[0] = strategy.Pick{Head: h, Cost: math.NaN()}
 		d := r.decision(c, s, 0, n)
 		d.Trial = true
 		return d

@@ -10,6 +10,7 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // ejecting is a world with heads that report for as long as the test lasts.
@@ -48,17 +49,17 @@ var fleets = []struct {
 	name    string
 	heads   map[string]string // their regions
 	others  bool              // bad serves another model type too, alone
-	request routing.Request
+	request strategy.Request
 }{
-	{"two of one region", map[string]string{"bad": "us", "good": "us"}, false, routing.Request{}},
-	{"one in each region", map[string]string{"bad": "eu", "b": "us", "c": "ap"}, false, routing.Request{}},
-	{"alone for another model type", map[string]string{"bad": "us", "x": "us", "y": "us", "z": "us"}, true, routing.Request{}},
-	{"the only one of the region that is preferred", map[string]string{"bad": "eu", "b": "us", "c": "us"}, false, routing.Request{Region: "eu"}},
+	{"two of one region", map[string]string{"bad": "us", "good": "us"}, false, strategy.Request{}},
+	{"one in each region", map[string]string{"bad": "eu", "b": "us", "c": "ap"}, false, strategy.Request{}},
+	{"alone for another model type", map[string]string{"bad": "us", "x": "us", "y": "us", "z": "us"}, true, strategy.Request{}},
+	{"the only one of the region that is preferred", map[string]string{"bad": "eu", "b": "us", "c": "us"}, false, strategy.Request{Region: "eu"}},
 }
 
 func TestAHeadThatFailsAtOnceDrawsFewRequests(t *testing.T) {
 	for _, f := range fleets {
-		for _, spec := range routing.Specs() {
+		for _, spec := range strategy.Specs() {
 			t.Run(f.name+"/"+spec.Name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := ejecting(t)
@@ -95,7 +96,7 @@ func TestAHeadThatFailsAtOnceDrawsFewRequests(t *testing.T) {
 // required, for labels, for a model type of their own and where others are
 // excluded. Where others are at max_in_flight the answer says so.
 func TestEjectedHeadsAreTheLastResort(t *testing.T) {
-	for _, spec := range routing.Specs() {
+	for _, spec := range strategy.Specs() {
 		t.Run(spec.Name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := ejecting(t)
@@ -105,8 +106,8 @@ func TestEjectedHeadsAreTheLastResort(t *testing.T) {
 				full := w.head("full", "us", func(s *fleet.Spec) { s.MaxInFlight = 2 })
 				w.reporting("ok", w.head("ok", "us", func(s *fleet.Spec) { s.MaxInFlight = 2 }))
 				w.eject("bad", "full", "ok")
-				for _, req := range []routing.Request{
-					{Region: "eu", RegionMode: routing.RegionRequire},
+				for _, req := range []strategy.Request{
+					{Region: "eu", RegionMode: strategy.RegionRequire},
 					{Labels: map[string]string{"gpu": "h100"}},
 					{ModelType: "n"},
 					{Exclude: []string{"ok", "full", "nobody"}},
@@ -126,14 +127,14 @@ func TestEjectedHeadsAreTheLastResort(t *testing.T) {
 				w.counts("full", full, 2, 3)
 				held := map[string]int{}
 				for _, want := range []string{"ok", "ok", "full", "full"} { // a head that says it is full comes before one that fails
-					d := w.decide(routing.Request{Region: "eu", Strategy: spec.Name, SessionKey: "s", Explain: true})
+					d := w.decide(strategy.Request{Region: "eu", Strategy: spec.Name, SessionKey: "s", Explain: true})
 					if held[d.Head.ID]++; d.Head.ID != want {
 						t.Fatalf("decided for %s of %v, want %s", d.Head.ID, held, want)
 					}
 					passedOver(t, d.Explanation())
 				}
 				for _, exclude := range [][]string{nil, {"ok"}, {"full", "nobody"}} {
-					_, err := w.router.Decide(&routing.Request{ModelType: "m", Region: "eu", Strategy: spec.Name, SessionKey: "s", Exclude: exclude, Explain: true})
+					_, err := w.router.Decide(&strategy.Request{ModelType: "m", Region: "eu", Strategy: spec.Name, SessionKey: "s", Exclude: exclude, Explain: true})
 					no, refused := errors.AsType[*routing.NoHeadError](err)
 					if !refused {
 						t.Fatalf("without %v: %v, want a refusal", exclude, err)
@@ -163,7 +164,7 @@ func TestTheTrialsFirstTokenEndsTheEjection(t *testing.T) {
 		w := ejecting(t, "a", "b")
 		w.eject("a", "b")
 		time.Sleep(11 * time.Second)
-		d := w.decide(routing.Request{ModelType: "m", TTL: time.Hour})
+		d := w.decide(strategy.Request{ModelType: "m", TTL: time.Hour})
 		if d.Head.ID != "a" {
 			t.Fatalf("the trial is at %s", d.Head.ID)
 		}
@@ -172,7 +173,7 @@ func TestTheTrialsFirstTokenEndsTheEjection(t *testing.T) {
 			t.Fatalf("after its first token a is %s", got)
 		}
 		for range 4 {
-			w.router.End(w.decide(routing.Request{Exclude: []string{"b"}}), routing.Outcome{Result: routing.ResultError})
+			w.router.End(w.decide(strategy.Request{Exclude: []string{"b"}}), routing.Outcome{Result: routing.ResultError})
 		}
 		w.router.End(d, routing.Outcome{Result: routing.ResultError})
 		if got := w.healthOf("a"); got != "ejected" {
@@ -190,13 +191,13 @@ func TestALongTrialIsFollowedByAnother(t *testing.T) {
 		time.Sleep(11 * time.Second)
 		var trials []*routing.Decision
 		for n := range 4 {
-			d := w.decide(routing.Request{TTL: time.Hour})
+			d := w.decide(strategy.Request{TTL: time.Hour})
 			if trials = append(trials, d); d.Head.ID != "a" || !d.Trial {
 				t.Fatalf("trial %d is at %s", n, d.Head.ID)
 			}
 			for range 28 {
 				time.Sleep(time.Second)
-				if d := w.decide(routing.Request{}); d.Head.ID == "a" {
+				if d := w.decide(strategy.Request{}); d.Head.ID == "a" {
 					t.Fatal("a second trial beside the first")
 				}
 			}
@@ -221,7 +222,7 @@ func TestATrialThatIsCancelledIsGivenBack(t *testing.T) {
 		time.Sleep(11 * time.Second)
 		trial := func() *routing.Decision {
 			t.Helper()
-			d := w.decide(routing.Request{})
+			d := w.decide(strategy.Request{})
 			if d.Head.ID != "a" || !d.Trial {
 				t.Fatalf("the trial is at %s", d.Head.ID)
 			}
@@ -235,7 +236,7 @@ func TestATrialThatIsCancelledIsGivenBack(t *testing.T) {
 		time.Sleep(routing.DefaultReservationTTL + time.Second)
 		trial()
 		w.router.End(expired, routing.Outcome{Result: routing.ResultCancelled}) // late
-		if d := w.decide(routing.Request{}); d.Head.ID != "b" {
+		if d := w.decide(strategy.Request{}); d.Head.ID != "b" {
 			t.Errorf("a trial beside another goes to %s", d.Head.ID)
 		}
 		if got := w.healthOf("a"); got != "ejected" {
@@ -256,18 +257,18 @@ func TestWhatIsNoFaultOfTheHeadEjectsNobody(t *testing.T) {
 			{Result: routing.ResultError, StatusCode: 499},
 		} {
 			for range 50 {
-				w.router.End(w.decide(routing.Request{ModelType: "m", Exclude: []string{"b"}}), o)
+				w.router.End(w.decide(strategy.Request{ModelType: "m", Exclude: []string{"b"}}), o)
 			}
 		}
 		for range 50 {
-			w.decide(routing.Request{ModelType: "m", Exclude: []string{"b"}})
+			w.decide(strategy.Request{ModelType: "m", Exclude: []string{"b"}})
 		}
 		time.Sleep(3 * time.Minute) // nobody reports these
 		if got := w.healthOf("a"); got != "fresh" {
 			t.Errorf("a is %s", got)
 		}
 		for _, status := range []int64{0, 500, 200, 503, 399} {
-			w.router.End(w.decide(routing.Request{ModelType: "m", Exclude: []string{"b"}}), routing.Outcome{Result: routing.ResultError, StatusCode: status})
+			w.router.End(w.decide(strategy.Request{ModelType: "m", Exclude: []string{"b"}}), routing.Outcome{Result: routing.ResultError, StatusCode: status})
 		}
 		if got := w.healthOf("a"); got != "ejected" {
 			t.Errorf("after five errors a is %s", got)
@@ -279,7 +280,7 @@ func TestWhatIsNoFaultOfTheHeadEjectsNobody(t *testing.T) {
 func (w *world) eject(id string, others ...string) {
 	w.Helper()
 	for range 5 {
-		d := w.decide(routing.Request{ModelType: "m", Exclude: others})
+		d := w.decide(strategy.Request{ModelType: "m", Exclude: others})
 		if d.Head.ID != id {
 			w.Fatalf("decided for %s", d.Head.ID)
 		}
@@ -295,17 +296,17 @@ func TestOneDecisionIsTheTrial(t *testing.T) {
 		w := ejecting(t, "a", "b", "c")
 		w.eject("a", "b", "c")
 		for range 50 {
-			d := w.decide(routing.Request{ModelType: "m"})
+			d := w.decide(strategy.Request{ModelType: "m"})
 			if d.Head.ID == "a" || slices.Contains(ids(d), "a") {
 				t.Fatalf("%s of %v while a is ejected", d.Head.ID, ids(d))
 			}
 			w.router.End(d, routing.Outcome{Result: routing.ResultOK})
 		}
 		time.Sleep(11 * time.Second)
-		if d := w.decide(routing.Request{ModelType: "m", Exclude: []string{"a"}}); d.Head.ID == "a" {
+		if d := w.decide(strategy.Request{ModelType: "m", Exclude: []string{"a"}}); d.Head.ID == "a" {
 			t.Fatal("the trial went to a head that the caller excludes")
 		}
-		trial := w.decide(routing.Request{ModelType: "m", SessionKey: "s", Strategy: "session_affinity"})
+		trial := w.decide(strategy.Request{ModelType: "m", SessionKey: "s", Strategy: "session_affinity"})
 		if trial.Head.ID != "a" || !trial.Trial || len(ids(trial)) != 2 || slices.Contains(ids(trial), "a") {
 			t.Fatalf("the trial is at %s, alternatives %v", trial.Head.ID, ids(trial))
 		}
@@ -313,7 +314,7 @@ func TestOneDecisionIsTheTrial(t *testing.T) {
 			t.Errorf("reason %q", reason)
 		}
 		for range 50 {
-			if d := w.decide(routing.Request{ModelType: "m", SessionKey: "s", Strategy: "session_affinity"}); d.Head.ID == "a" {
+			if d := w.decide(strategy.Request{ModelType: "m", SessionKey: "s", Strategy: "session_affinity"}); d.Head.ID == "a" {
 				t.Fatal("a second decision for the head under trial")
 			}
 		}
@@ -337,7 +338,7 @@ func TestATrialThatIsNotReportedIsGivenAgain(t *testing.T) {
 		w.eject("a", "b")
 		time.Sleep(11 * time.Second)
 		for n := range 2 {
-			d := w.decide(routing.Request{ModelType: "m"})
+			d := w.decide(strategy.Request{ModelType: "m"})
 			if d.Head.ID != "a" {
 				t.Fatalf("trial %d is at %s", n, d.Head.ID)
 			}
@@ -354,13 +355,13 @@ func TestATrialServesWhatNoOtherHeadMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := ejecting(t, "a", "b")
 		w.eject("a", "b")
-		wanted := routing.Request{ModelType: "m", Labels: map[string]string{"name": "a"}, Explain: true}
+		wanted := strategy.Request{ModelType: "m", Labels: map[string]string{"name": "a"}, Explain: true}
 		if d := w.decide(wanted); d.Trial || d.Head.ID != "a" {
 			t.Fatalf("decided for %s, a trial: %v", d.Head.ID, d.Trial)
 		}
 		time.Sleep(11 * time.Second)
 		for range 10 {
-			if d := w.decide(routing.Request{ModelType: "m", Labels: map[string]string{"name": "b"}}); d.Head.ID != "b" {
+			if d := w.decide(strategy.Request{ModelType: "m", Labels: map[string]string{"name": "b"}}); d.Head.ID != "b" {
 				t.Fatalf("the trial took a request for %s", d.Head.ID)
 			}
 		}
@@ -383,11 +384,11 @@ func TestATrialDoesNotLeadAwayFromTheRegion(t *testing.T) {
 		w.eject("far", "a", "b", "near")
 		time.Sleep(11 * time.Second)
 		for range 20 {
-			if d := w.decide(routing.Request{ModelType: "m", Region: "us"}); d.Head.Region != "us" {
+			if d := w.decide(strategy.Request{ModelType: "m", Region: "us"}); d.Head.Region != "us" {
 				t.Fatalf("decided for %s", d.Head.ID)
 			}
 		}
-		if d := w.decide(routing.Request{ModelType: "m", Region: "eu"}); d.Head.ID != "far" {
+		if d := w.decide(strategy.Request{ModelType: "m", Region: "eu"}); d.Head.ID != "far" {
 			t.Errorf("the trial is at %s", d.Head.ID)
 		}
 	})

@@ -8,7 +8,37 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/strategy"
 )
+
+// Explanation is what a decision saw, asked for by Request.Explain.
+type Explanation struct {
+	PolicyRevision   uint64
+	SnapshotRevision uint64
+	Rule             int // index into the policy's rules, -1: default_strategy
+	Strategy         string
+	Formula          string
+	Delegate         string // the strategy that Strategy hands this model type to, "": none
+	Region           string
+	RegionMode       strategy.RegionMode
+	Candidates       []Candidate
+	Omitted          int // candidates left out because there were more than MaxExplained
+	CacheHit         bool
+}
+
+// MaxExplained is the most candidates that an Explanation lists.
+const MaxExplained = 256
+
+// Candidate is one head as a decision saw it.
+type Candidate struct {
+	HeadID   string
+	Region   string
+	Distance float64 // ms, NaN: unknown
+	Filter   string  // the filter that removed it, "" if none did
+	Cost     float64 // lower is better; NaN: not compared
+	Chosen   bool
+	Signals  []strategy.Signal
+}
 
 // Filters that remove heads, besides the refusals of fleet, in the order in
 // which they are applied.
@@ -22,9 +52,9 @@ const (
 )
 
 // filter names the first filter that removes h, or "".
-func (c *choice) filter(h *fleet.Head, want map[string]string, req *Request) string {
+func (c *choice) filter(h *fleet.Head, want map[string]string, req *strategy.Request) string {
 	switch {
-	case c.mode == RegionRequire && h.Region != c.region:
+	case c.mode == strategy.RegionRequire && h.Region != c.region:
 		return FilterRegion
 	case !h.Routable() && !h.Ejected():
 		return string(h.Refusal())
@@ -93,27 +123,27 @@ func (e *explained) keep(d *Decision, explanation *Explanation) {
 }
 
 // explain writes down what the decision is about to see.
-func (r *Router) explain(c *choice, in *Input) *Explanation {
+func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 	e := &Explanation{
 		PolicyRevision: c.policy.Revision, SnapshotRevision: c.snapshot.Revision,
-		Rule: c.plan.rule, Strategy: c.plan.spec.Name, Formula: c.plan.spec.Formula,
+		Rule: c.plan.Rule, Strategy: c.plan.Spec.Name, Formula: c.plan.Spec.Formula,
 		Region: c.region, RegionMode: c.mode, CacheHit: c.hit,
 	}
-	if d, ok := c.plan.strategy.(interface{ Delegate(modelType string) string }); ok {
+	if d, ok := c.plan.Strategy.(interface{ Delegate(modelType string) string }); ok {
 		e.Delegate = d.Delegate(c.pool.ModelType)
 	}
 	costs := map[*fleet.Head]float64{}
-	at, resort, passed := in.At, in.resort, in.passed
+	at, resort, passed := in.At, in.Resort, in.Passed
 	tiers := in.Tiers
 	for round := range 4 {
-		in.Tiers, in.resort = c.set.tiers[:c.set.usual], round&1 == 0
+		in.Tiers, in.Resort = c.set.tiers[:c.set.usual], round&1 == 0
 		if round > 1 {
 			in.Tiers = c.set.tiers[c.set.usual:]
 		}
 		for in.At = range in.Tiers {
 			heads := in.Heads()
 			scores := make([]float64, len(heads))
-			c.plan.strategy.Score(in, scores)
+			c.plan.Strategy.Score(in, scores)
 			for i, h := range heads {
 				if _, scored := costs[h]; !scored || !math.IsInf(scores[i], 1) {
 					costs[h] = scores[i]
@@ -121,7 +151,7 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 			}
 		}
 	}
-	in.Tiers, in.At, in.resort, in.passed = tiers, at, resort, passed
+	in.Tiers, in.At, in.Resort, in.Passed = tiers, at, resort, passed
 	for _, h := range c.pool.All.Heads {
 		cost, scored := costs[h]
 		if !scored {
@@ -129,7 +159,7 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 		}
 		distance := 0.0
 		if c.region != "" {
-			distance = c.policy.distance(c.region, h.Region)
+			distance = c.policy.Distance(c.region, h.Region)
 		}
 		filter := c.filter(h, in.Request.Labels, in.Request)
 		if filter == "" && h.Live.Full(h.Live.InFlight(), h.MaxInFlight, in.Now) {
@@ -137,7 +167,7 @@ func (r *Router) explain(c *choice, in *Input) *Explanation {
 		}
 		e.Candidates = append(e.Candidates, Candidate{
 			HeadID: h.ID, Region: h.Region, Distance: distance,
-			Filter: filter, Cost: cost, Signals: signals(h, in.Now, scored && !math.IsNaN(cost)),
+			Filter: filter, Cost: cost, Signals: strategy.Signals(h, in.Now, scored && !math.IsNaN(cost)),
 		})
 	}
 	// The heads that nothing removed, cheapest first, are what people look for.

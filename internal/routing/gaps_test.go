@@ -9,16 +9,18 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/policy"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // Each field of a request that the policy may reserve to itself is reserved alone.
 func TestEachOverrideIsAllowedByItsOwnName(t *testing.T) {
 	w := newWorld(t, nil)
 	w.head("a", "us", func(s *fleet.Spec) { s.Labels = map[string]string{"a": "b"} })
-	fields := map[string]routing.Request{
+	fields := map[string]strategy.Request{
 		"strategy":    {Strategy: "random"},
-		"region_mode": {Region: "us", RegionMode: routing.RegionRequire},
+		"region_mode": {Region: "us", RegionMode: strategy.RegionRequire},
 		"exclude":     {Exclude: []string{"b"}},
 		"labels":      {Labels: map[string]string{"a": "b"}},
 		"explain":     {Explain: true},
@@ -42,7 +44,7 @@ func TestAlternativesDoNotTouchTheSession(t *testing.T) {
 	w.policy("default_strategy: session_affinity\nregions:\n  us: {distances_ms: {eu: 80}}\ncaller_may: [strategy, exclude]")
 	w.head("near", "us", nil)
 	w.head("far", "eu", nil)
-	req := routing.Request{Region: "us", SessionKey: "alice"}
+	req := strategy.Request{Region: "us", SessionKey: "alice"}
 	lookups := func() (hits, misses float64) {
 		families, err := w.metrics.Gather()
 		check(t, err)
@@ -95,10 +97,10 @@ func TestASessionGoesElsewhereForTheLoadOfOthers(t *testing.T) {
 		leases := map[string]fleet.Lease{}
 		for _, id := range []string{"a", "b"} {
 			leases[id] = w.head(id, "us", func(s *fleet.Spec) { s.MaxInFlight = 100 })
-			w.router.End(w.decide(routing.Request{Exclude: []string{map[string]string{"a": "b", "b": "a"}[id]}}),
+			w.router.End(w.decide(strategy.Request{Exclude: []string{map[string]string{"a": "b", "b": "a"}[id]}}),
 				routing.Outcome{Result: routing.ResultOK}) // outcomes are reported
 		}
-		req := routing.Request{Strategy: "session_affinity", SessionKey: "s"}
+		req := strategy.Request{Strategy: "session_affinity", SessionKey: "s"}
 		serve := func() string {
 			d := w.decide(req)
 			w.router.End(d, routing.Outcome{Result: routing.ResultOK})
@@ -126,8 +128,8 @@ func TestANewPolicyHoldsAtOnce(t *testing.T) {
 		for _, near := range []string{"eu", "ap", "eu"} {
 			w.policy(fmt.Sprintf("default_strategy: round_robin\nregions:\n  us: {distances_ms: {eu: %d, ap: %d}}",
 				map[bool]int{true: 10, false: 90}[near == "eu"], map[bool]int{true: 10, false: 90}[near == "ap"]))
-			home := w.decide(routing.Request{Region: "us"})
-			away := w.decide(routing.Request{Region: "us"})
+			home := w.decide(strategy.Request{Region: "us"})
+			away := w.decide(strategy.Request{Region: "us"})
 			if away.Head.ID != near {
 				t.Errorf("with %s near it went to %s", near, away.Head.ID)
 			}
@@ -148,7 +150,7 @@ func TestRememberedCandidatesAreCountedAsTheyAre(t *testing.T) {
 		}
 		for i := range 1000 {
 			w.report("flapping", lease, []fleet.Status{fleet.StatusDegraded, fleet.StatusActive}[i%2])
-			w.decide(routing.Request{Labels: map[string]string{"n": strconv.Itoa(i % 5)}})
+			w.decide(strategy.Request{Labels: map[string]string{"n": strconv.Itoa(i % 5)}})
 		}
 		held, _ := routing.CopiedPlaces(w.router)
 		if sum := routing.SumOfCopiedPlaces(w.router); held != sum || sum == 0 {
@@ -168,7 +170,7 @@ func TestTheOlderReportDecidesTheTrust(t *testing.T) {
 			n := 0
 			const draws = 4000
 			for range draws {
-				d := w.decide(routing.Request{Strategy: "power_of_two"})
+				d := w.decide(strategy.Request{Strategy: "power_of_two"})
 				if d.Head.ID == "old" {
 					n++
 				}
@@ -197,13 +199,13 @@ func TestAReplayKeepsTheCallersStrategy(t *testing.T) {
 		w.head(fmt.Sprintf("h%d", i), "us", nil)
 	}
 	for range 40 {
-		w.decide(routing.Request{Strategy: "random"})
+		w.decide(strategy.Request{Strategy: "random"})
 	}
 	for _, c := range []struct {
 		may   string
 		moved bool
 	}{{"[strategy]", false}, {"[]", true}} {
-		policy, faults := routing.Compile(parse(t, "default_strategy: least_loaded\ncaller_may: "+c.may))
+		policy, faults := policy.Compile(parse(t, "default_strategy: least_loaded\ncaller_may: "+c.may))
 		if len(faults) > 0 {
 			t.Fatal(faults)
 		}
@@ -213,9 +215,9 @@ func TestAReplayKeepsTheCallersStrategy(t *testing.T) {
 	}
 }
 
-func parse(t *testing.T, yaml string) routing.Document {
+func parse(t *testing.T, yaml string) policy.Document {
 	t.Helper()
-	doc, faults := routing.ParsePolicy([]byte(yaml), "yaml")
+	doc, faults := policy.Parse([]byte(yaml), "yaml")
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
@@ -227,7 +229,7 @@ func TestSinceCountsWhatIsLost(t *testing.T) {
 	w := newWorld(t, func(o *routing.Options) { o.Recent = 16 })
 	w.head("a", "us", nil)
 	for range 40 {
-		w.decide(routing.Request{})
+		w.decide(strategy.Request{})
 	}
 	for _, c := range []struct{ from, lost, first uint64 }{
 		{0, 24, 25}, {22, 2, 25}, {23, 1, 25}, {24, 0, 25}, {25, 0, 26}, {39, 0, 40},
@@ -247,7 +249,7 @@ func TestASessionDoesNotRememberAnotherHeadOfTheSameID(t *testing.T) {
 	w := newWorld(t, nil)
 	lease := w.head("a", "us", nil)
 	w.head("b", "us", nil)
-	req := routing.Request{Strategy: "session_affinity", SessionKey: "s", Exclude: []string{"b"}}
+	req := strategy.Request{Strategy: "session_affinity", SessionKey: "s", Exclude: []string{"b"}}
 	w.decide(req)
 	if d := w.decide(req); !d.Sticky {
 		t.Fatal("the session is not remembered")
@@ -265,7 +267,7 @@ func TestTheChosenHeadIsExplainedAmongManyOthers(t *testing.T) {
 	w.fill(300)
 	last := 0
 	for range 200 {
-		d := w.decide(routing.Request{Strategy: "round_robin", Explain: true})
+		d := w.decide(strategy.Request{Strategy: "round_robin", Explain: true})
 		e, chosen := d.Explanation(), 0
 		for _, c := range e.Candidates {
 			if c.Chosen && c.HeadID == d.Head.ID {

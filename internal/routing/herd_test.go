@@ -15,6 +15,7 @@ import (
 
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/strategy"
 )
 
 // The herd: replicas of the router that share heads but not their counts. 100
@@ -157,10 +158,10 @@ func (h *herd) run(t *testing.T, strategy string, reportEvery time.Duration, out
 	return h.total.Seconds() / float64(h.counted)
 }
 
-func (h *herd) arrive(t *testing.T, strategy string, outcomes, counts bool) {
+func (h *herd) arrive(t *testing.T, name string, outcomes, counts bool) {
 	t.Helper()
 	r := h.replicas[h.rand.IntN(len(h.replicas))]
-	d, err := r.Decide(&Request{ModelType: "m", Strategy: strategy, SessionKey: fmt.Sprint(h.rand.Uint64())})
+	d, err := r.Decide(&strategy.Request{ModelType: "m", Strategy: name, SessionKey: fmt.Sprint(h.rand.Uint64())})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +223,7 @@ func TestNoStrategyMakesAHerd(t *testing.T) {
 	for _, outcomes := range []bool{true, false} {
 		fmt.Fprintf(out, "outcomes reported: %v\n", outcomes)
 		byChance := map[string]float64{}
-		for _, name := range append([]string{"random"}, specNames()...) {
+		for _, name := range append([]string{"random"}, strategyNames()...) {
 			fmt.Fprintf(out, "  %s", name)
 			for i, s := range settings {
 				mean := newHerd(t, s.replicas, outcomes, 0, 7).run(t, name, s.every, outcomes)
@@ -264,7 +265,7 @@ func TestNoStrategyMakesAHerdOfLateReports(t *testing.T) {
 // Nor may any where heads say that they are full: ten routers that all turn away
 // from a head at once fill the others.
 func TestNoStrategyMakesAHerdOfFullHeads(t *testing.T) {
-	strategies := specNames()
+	strategies := strategyNames()
 	if raceEnabled {
 		strategies = []string{"round_robin"} // which full heads harm most
 	}
@@ -287,4 +288,11 @@ func TestNoStrategyMakesAHerdOfTen(t *testing.T) {
 			t.Errorf("%s: mean response %.2f s; want at most 1.10 s", strategy, mean)
 		}
 	}
+}
+
+func strategyNames() (names []string) {
+	for _, s := range strategy.Specs() {
+		names = append(names, s.Name)
+	}
+	return names
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"headway/internal/fleet"
+	"headway/internal/policy"
 	"headway/internal/routing"
 )
 
@@ -14,20 +15,20 @@ func TestAnAliasOverAServedModelTypeIsWarnedOf(t *testing.T) {
 	var log bytes.Buffer
 	w := newWorld(t, func(o *routing.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	w.head("a", "us", func(s *fleet.Spec) { s.ModelTypes = []string{"org/m", "plain"} })
-	doc := routing.DefaultDocument()
+	doc := policy.Default()
 	doc.Aliases = map[string]string{"org/m": "other", "free": "plain"}
-	policy, faults := routing.Compile(doc)
+	next, faults := policy.Compile(doc)
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	hidden := w.router.HiddenBy(policy)
+	hidden := w.router.HiddenBy(next)
 	if len(hidden) != 1 || hidden[0].Pointer != "/aliases/org~1m" || !strings.Contains(hidden[0].Reason, "go to \"other\"") {
 		t.Errorf("warned of %+v", hidden)
 	}
 	if got := w.router.Registered("a", []string{"org/m"}, true); got != nil {
 		t.Errorf("before the policy is in force: %+v", got)
 	}
-	if _, err := w.router.Apply(t.Context(), doc, routing.PolicyChange{Source: routing.SourceAPI}, 0); err != nil {
+	if _, err := w.router.Apply(t.Context(), doc, routing.PolicyChange{Source: policy.SourceAPI}, 0); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(log.String(), "an alias of the policy hides a model type"); n != 1 {

@@ -7,10 +7,11 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // shares makes decisions that end at once, and returns the part of each head.
-func (w *world) shares(req routing.Request) map[string]float64 {
+func (w *world) shares(req strategy.Request) map[string]float64 {
 	w.Helper()
 	const n = 2000
 	got := map[string]float64{}
@@ -28,13 +29,13 @@ func TestLessThanARequestIsRoundedAtRandom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
 		a, b := w.head("a", "us", nil), w.head("b", "us", nil)
-		w.shares(routing.Request{}) // outcomes come
+		w.shares(strategy.Request{}) // outcomes come
 		w.counts("a", a, 1, 0)
 		w.counts("b", b, 0, 0)
 		// Ours are 2 of 3 requests: two thirds of the one at a count.
-		for _, strategy := range []string{"least_loaded", "power_of_two", "geo_preferred"} {
-			if got := w.shares(routing.Request{Strategy: strategy})["a"]; got < 0.1 || got > 0.25 {
-				t.Errorf("%s: the head with one request more gets %.3f; want 1/6", strategy, got)
+		for _, name := range []string{"least_loaded", "power_of_two", "geo_preferred"} {
+			if got := w.shares(strategy.Request{Strategy: name})["a"]; got < 0.1 || got > 0.25 {
+				t.Errorf("%s: the head with one request more gets %.3f; want 1/6", name, got)
 			}
 		}
 	})
@@ -46,11 +47,11 @@ func TestReportsFadeIntoWhatIsUsual(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
 		a, b := w.head("a", "us", nil), w.head("b", "us", nil)
-		w.shares(routing.Request{})
+		w.shares(strategy.Request{})
 		w.counts("a", a, 40, 0)
 		w.counts("b", b, 0, 0)
 		explained := func() map[string]float64 {
-			d := w.decide(routing.Request{Explain: true})
+			d := w.decide(strategy.Request{Explain: true})
 			costs := map[string]float64{}
 			for _, c := range d.Explanation().Candidates {
 				costs[c.HeadID] = c.Cost * fleet.AssumedCapacity
@@ -87,9 +88,9 @@ func TestAnExplanationMarksTheSignalsThatCount(t *testing.T) {
 			_, err := w.fleet.Report("a", fleet.StatusReport{Epoch: lease.Epoch, Status: fleet.StatusActive, Load: load})
 			check(t, err)
 		}
-		used := func(strategy string) (used, unused map[string]bool, filter string) {
+		used := func(name string) (used, unused map[string]bool, filter string) {
 			used, unused = map[string]bool{}, map[string]bool{}
-			d := w.decide(routing.Request{Strategy: strategy, Explain: true})
+			d := w.decide(strategy.Request{Strategy: name, Explain: true})
 			for _, c := range d.Explanation().Candidates {
 				for _, s := range c.Signals {
 					if c.HeadID == "a" {
@@ -116,7 +117,7 @@ func TestAnExplanationMarksTheSignalsThatCount(t *testing.T) {
 		load := fleet.Load{InFlight: 4, Queued: 0, PendingPromptTokens: 100, KVCapacityTokens: fleet.Unknown, KVCacheUsage: 0.5, Utilization: 0.5, TokensPerSecond: 9}
 		report(load)
 		want("least_loaded", "", "picked_since_report", "reported_in_flight", "reported_queued", "pending_prompt_tokens")
-		w.router.End(w.decide(routing.Request{Exclude: []string{"b"}}), routing.Outcome{Result: routing.ResultOK})
+		w.router.End(w.decide(strategy.Request{Exclude: []string{"b"}}), routing.Outcome{Result: routing.ResultOK})
 		want("least_loaded", "", "in_flight", "reported_in_flight", "reported_queued", "pending_prompt_tokens")
 		want("round_robin", "")
 		load.KVCacheUsage = 0.99

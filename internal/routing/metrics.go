@@ -15,6 +15,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"headway/internal/fleet"
+	"headway/internal/policy"
+	"headway/internal/strategy"
 )
 
 // maxDecisionSeries bounds the series of routing_decisions_total; more
@@ -138,7 +140,7 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 
 	m.tallies.Store(&map[decisionKey]*tally{})
 	m.tally(decisionKey{strategyNone, other, other})
-	for _, spec := range specs {
+	for _, spec := range strategy.Specs() {
 		m.strategies[spec.Name] = new(strategyStats)
 		m.tally(decisionKey{spec.Name, other, other})
 	}
@@ -172,7 +174,7 @@ func (m *metrics) cacheMetrics(r *Router) (cs []prometheus.Collector) {
 	}
 	for name, value := range map[string]func() float64{
 		"candidates": func() float64 { return float64(r.cache.entries.Load()) },
-		"sessions":   func() float64 { return float64(r.sessions.count.Load()) },
+		"sessions":   func() float64 { return float64(r.sessions.Len()) },
 	} {
 		cs = append(cs, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "headway_cache_entries", Help: "Entries of the routing cache; it holds at most 2,048 sets of candidates and 65,536 sessions.",
@@ -230,13 +232,13 @@ const maxForeseen = 2000
 // foreseen is what the series of failures were made for last.
 type foreseen struct {
 	snapshot *fleet.Snapshot
-	policy   *Policy
+	policy   *policy.Policy
 }
 
 // foresee makes the series of decisions that will find no head for the model
 // types and regions that are known, so that a scrape has a 0 before the first
 // failure: a rate does not see a series that begins at 1.
-func (m *metrics) foresee(s *fleet.Snapshot, p *Policy) {
+func (m *metrics) foresee(s *fleet.Snapshot, p *policy.Policy) {
 	now := foreseen{s, p}
 	if last := m.foreseen.Load(); last != nil && *last == now {
 		return
@@ -257,13 +259,13 @@ func (m *metrics) foresee(s *fleet.Snapshot, p *Policy) {
 		}
 	}
 	regions := slices.Sorted(maps.Keys(s.Regions))
-	for _, r := range slices.Sorted(maps.Keys(p.regions)) {
+	for _, r := range slices.Sorted(p.Regions()) {
 		if s.Regions[r] == 0 {
 			regions = append(regions, r)
 		}
 	}
 	models := slices.Sorted(maps.Keys(s.Pools))
-	for _, name := range slices.Sorted(maps.Keys(p.models)) {
+	for _, name := range slices.Sorted(p.Models()) {
 		if _, alias := p.Document.Aliases[name]; s.Pools[name] == nil && !alias {
 			models = append(models, name)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"headway/internal/fleet"
+	"headway/internal/policy"
 	"headway/internal/strict"
 )
 
@@ -16,7 +17,7 @@ const maxNearest = 32
 
 // nearestModel is the model type or alias that name was probably meant to be, ""
 // without one.
-func nearestModel(name string, p *Policy, s *fleet.Snapshot) string {
+func nearestModel(name string, p *policy.Policy, s *fleet.Snapshot) string {
 	var known []string
 	add := func(k string) {
 		if strict.Comparable(name, k) {
@@ -26,7 +27,7 @@ func nearestModel(name string, p *Policy, s *fleet.Snapshot) string {
 	for k := range s.Pools {
 		add(k)
 	}
-	for k := range p.models {
+	for k := range p.Models() {
 		add(k)
 	}
 	for k := range p.Document.Aliases {

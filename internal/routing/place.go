@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"headway/internal/fleet"
+	"headway/internal/strategy"
 )
 
 // attempts is how often a decision chooses again when others took the last
@@ -19,14 +20,14 @@ func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
 			return d
 		}
 	}
-	across := c.plan.spec.AcrossRegions
-	s.in.eachTier(across, func() bool {
+	across := c.plan.Spec.AcrossRegions
+	s.eachTier(across, func() bool {
 		spills := c.region != "" && !across && s.in.Tier().Region != c.region
 		if spills && c.explanation == nil && r.affords(c, s.in.Now) {
 			c.explanation = r.explain(c, &s.in)
 		}
 		for range attempts {
-			n := c.plan.strategy.Choose(&s.in, s.picks[:])
+			n := c.plan.Strategy.Choose(&s.in, s.picks[:])
 			if n == 0 {
 				break
 			}
@@ -48,7 +49,8 @@ func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
 // looked at when no tier has another. Ejected ones are where there is no other: a
 // request for heads that are only at max_in_flight has a place soon, and fails at
 // a head that is broken.
-func (in *Input) eachTier(across bool, choose func() bool) bool {
+func (s *scratch) eachTier(across bool, choose func() bool) bool {
+	in := &s.in
 	for {
 		for in.At = 0; in.At < len(in.Tiers); in.At++ {
 			if choose() {
@@ -59,10 +61,10 @@ func (in *Input) eachTier(across bool, choose func() bool) bool {
 			}
 		}
 		switch {
-		case !in.resort && in.passed:
-			in.resort = true
-		case len(in.last) > 0 && !in.mayServe():
-			in.Tiers, in.last, in.resort, in.passed = in.last, nil, false, false
+		case !in.Resort && in.Passed:
+			in.Resort = true
+		case len(s.last) > 0 && !s.mayServe():
+			in.Tiers, s.last, in.Resort, in.Passed = s.last, nil, false, false
 		default:
 			return false
 		}
@@ -71,10 +73,11 @@ func (in *Input) eachTier(across bool, choose func() bool) bool {
 
 // mayServe reports whether some head of the tiers may serve the request, whether
 // it has room or not.
-func (in *Input) mayServe() bool {
+func (s *scratch) mayServe() bool {
+	in := &s.in
 	for i := range in.Tiers {
 		for _, h := range in.Tiers[i].Heads {
-			if len(in.Request.Exclude) == 0 || !in.excluded(h) {
+			if len(in.Request.Exclude) == 0 || !in.Excluded(h) {
 				return true
 			}
 		}
@@ -85,20 +88,20 @@ func (in *Input) mayServe() bool {
 // decision writes down that pick i of n was taken.
 func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	in := &s.in
-	tier, across := in.Tier(), c.plan.spec.AcrossRegions
+	tier, across := in.Tier(), c.plan.Spec.AcrossRegions
 	away := c.region != "" && s.picks[i].Head.Region != c.region
 	d := &Decision{
 		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
-		Strategy: c.plan.spec.Name, ModelType: c.pool.ModelType, Region: c.region,
-		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.rule),
+		Strategy: c.plan.Spec.Name, ModelType: c.pool.ModelType, Region: c.region,
+		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule),
 		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.ttl),
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
-		Sticky: in.lookup == found && in.rememberedHead == s.picks[i].Head,
+		Sticky: in.Lookup == strategy.Found && in.Held == s.picks[i].Head,
 		nonce:  in.Rand.Uint64(),
 	}
 	if c.region != "" && tier.Region != d.Head.Region {
-		d.Distance = c.policy.distance(c.region, d.Head.Region)
+		d.Distance = c.policy.Distance(c.region, d.Head.Region)
 	}
 	d.lasts.Store(int64(d.ttl))
 	for j := range n {
@@ -107,14 +110,14 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 			d.n++
 		}
 	}
-	r.fillAlternatives(c, d, in)
+	c.fillAlternatives(d, s)
 	return d
 }
 
 // compared is how many heads the strategy had to choose from.
-func (c *choice) compared(in *Input) int32 {
+func (c *choice) compared(in *strategy.Input) int32 {
 	tiers := in.Tiers[in.At : in.At+1]
-	if c.plan.spec.AcrossRegions {
+	if c.plan.Spec.AcrossRegions {
 		tiers = in.Tiers
 	}
 	n := 0
@@ -122,7 +125,7 @@ func (c *choice) compared(in *Input) int32 {
 		n += len(tiers[i].Heads)
 		if len(in.Request.Exclude) > 0 {
 			for _, h := range tiers[i].Heads {
-				if in.excluded(h) {
+				if in.Excluded(h) {
 					n--
 				}
 			}
@@ -133,25 +136,26 @@ func (c *choice) compared(in *Input) int32 {
 
 // fillAlternatives adds heads of farther tiers where the chosen one has too
 // few: a caller whose head fails must have somewhere to go.
-func (r *Router) fillAlternatives(c *choice, d *Decision, in *Input) {
-	across := c.plan.spec.AcrossRegions
-	chosen, lookup, remembered := in.At, in.lookup, in.rememberedHead
-	for in.At++; !across && in.At < len(in.Tiers) && d.n < MaxAlternatives; in.At++ {
-		n := c.plan.strategy.Choose(in, in.more[:])
-		for _, p := range in.more[:n] {
-			if d.n < MaxAlternatives && !d.names(p.Head) {
+func (c *choice) fillAlternatives(d *Decision, s *scratch) {
+	in := &s.in
+	across := c.plan.Spec.AcrossRegions
+	chosen, lookup, remembered := in.At, in.Lookup, in.Held
+	for in.At++; !across && in.At < len(in.Tiers) && d.n < strategy.MaxAlternatives; in.At++ {
+		n := c.plan.Strategy.Choose(in, s.more[:])
+		for _, p := range s.more[:n] {
+			if d.n < strategy.MaxAlternatives && !d.names(p.Head) {
 				d.alternatives[d.n] = p
 				d.n++
 			}
 		}
 	}
-	if !in.resort && in.passed { // last of all those that are full by their own word, in no order
-		in.resort = true
+	if !in.Resort && in.Passed { // last of all those that are full by their own word, in no order
+		in.Resort = true
 		for i := range in.Tiers {
-			d.n = uint8(fill(in, in.Tiers[i].Heads, d.alternatives[:], int(d.n)))
+			d.n = uint8(strategy.Fill(in, in.Tiers[i].Heads, d.alternatives[:], int(d.n)))
 		}
 	}
-	in.At, in.lookup, in.rememberedHead = chosen, lookup, remembered // alternatives say nothing of the session
+	in.At, in.Lookup, in.Held = chosen, lookup, remembered // alternatives say nothing of the session
 }
 
 // names reports whether the decision has the head, chosen or as an alternative.

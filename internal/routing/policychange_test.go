@@ -10,133 +10,26 @@ import (
 	"sync"
 	"testing"
 
-	"pgregory.net/rapid"
-
 	"headway/internal/audit"
+	"headway/internal/policy"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
-func document(t testing.TB, text string) routing.Document {
+func document(t testing.TB, text string) policy.Document {
 	t.Helper()
-	doc, faults := routing.ParsePolicy([]byte(text), "json")
+	doc, faults := policy.Parse([]byte(text), "json")
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
 	return doc
 }
 
-func encode(t testing.TB, d routing.Document) string {
+func encode(t testing.TB, d policy.Document) string {
 	t.Helper()
 	b, err := d.Encode()
 	check(t, err)
 	return string(b)
-}
-
-func TestMergePatch(t *testing.T) {
-	const before = `{"default_strategy":"least_loaded","rules":[{"match":{},"strategy":"random"}],"aliases":{"a":"m","b":"n"},"caller_may":["explain"]}`
-	for _, c := range []struct{ name, patch, want string }{
-		{"nothing", `{}`, before},
-		{"a value", `{"default_strategy":"random"}`, strings.Replace(before, "least_loaded", "random", 1)},
-		{"a member of an object", `{"aliases":{"b":"m"}}`, strings.Replace(before, `"n"`, `"m"`, 1)},
-		{"null takes away", `{"aliases":{"a":null},"rules":null}`, `{"default_strategy":"least_loaded","aliases":{"b":"n"},"caller_may":["explain"]}`},
-		{"null for what is not there", `{"regions":null}`, before},
-		{"a list is replaced", `{"caller_may":["strategy"]}`, strings.Replace(before, "explain", "strategy", 1)},
-	} {
-		doc, faults := document(t, before).Merge([]byte(c.patch))
-		if len(faults) > 0 || encode(t, doc) != encode(t, document(t, c.want)) {
-			t.Errorf("%s: %s, %v; want %s", c.name, encode(t, doc), faults, c.want)
-		}
-	}
-	for patch, reason := range map[string]string{
-		`{"default_strategy":"rondom"}`: "did you mean \"random\"?",
-		`{"default_strategy":null}`:     "is required",
-		`{"colour":1}`:                  "unknown field",
-		`null`:                          "not null",
-		`[]`:                            "want a JSON object",
-		`{"aliases":{},"aliases":{}}`:   "given twice",
-		`{`:                             "not valid JSON",
-		`{"x":"` + strings.Repeat("y", routing.MaxPolicyBytes) + `"}`: "at most",
-	} {
-		_, faults := document(t, before).Merge([]byte(patch))
-		if len(faults) == 0 || !strings.Contains(faults[0].Reason, reason) {
-			t.Errorf("%.40s: %v; want %q", patch, faults, reason)
-		}
-	}
-}
-
-// Whoever applies the differences of two documents to the first gets the
-// second.
-func TestDifferencesMakeTheSecondOfTheFirst(t *testing.T) {
-	strategies := []string{"random", "least_loaded", "round_robin"}
-	draw := rapid.Custom(func(rt *rapid.T) routing.Document {
-		d := routing.DefaultDocument()
-		d.DefaultStrategy = rapid.SampledFrom(strategies).Draw(rt, "default")
-		d.Aliases = rapid.MapOf(rapid.StringMatching(`[ab/~]{1,2}`), rapid.SampledFrom([]string{"m", "n"})).Draw(rt, "aliases")
-		for range rapid.IntRange(0, 3).Draw(rt, "rules") {
-			d.Rules = append(d.Rules, routing.Rule{Strategy: rapid.SampledFrom(strategies).Draw(rt, "rule")})
-		}
-		return d
-	})
-	rapid.Check(t, func(rt *rapid.T) {
-		a, b := draw.Draw(rt, "a"), draw.Draw(rt, "b")
-		differences, err := routing.Differences(a, b)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		if same := encode(t, a) == encode(t, b); same != (len(differences) == 0) {
-			rt.Fatalf("equal: %v, differences %v", same, differences)
-		}
-		var tree, want any
-		_ = json.Unmarshal([]byte(encode(t, a)), &tree)
-		_ = json.Unmarshal([]byte(encode(t, b)), &want)
-		for _, d := range slices.Backward(differences) { // ends of lists first
-			var value any
-			if d.After != nil {
-				if err := json.Unmarshal(d.After, &value); err != nil {
-					rt.Fatal(err)
-				}
-			}
-			tree = put(tree, strings.Split(d.Pointer, "/")[1:], value, d.After == nil)
-		}
-		got, _ := json.Marshal(tree)
-		wanted, _ := json.Marshal(want)
-		if string(got) != string(wanted) {
-			rt.Fatalf("%s and %v make %s, want %s", encode(t, a), differences, got, wanted)
-		}
-	})
-}
-
-// put sets or removes the value at a pointer of differences.
-func put(tree any, path []string, value any, remove bool) any {
-	name := strings.NewReplacer("~1", "/", "~0", "~").Replace(path[0])
-	switch node := tree.(type) {
-	case map[string]any:
-		switch {
-		case len(path) > 1:
-			node[name] = put(node[name], path[1:], value, remove)
-		case remove:
-			delete(node, name)
-		default:
-			node[name] = value
-		}
-		return node
-	case []any:
-		i := int(name[0] - '0')
-		switch {
-		case len(path) > 1:
-			node[i] = put(node[i], path[1:], value, remove)
-		case remove:
-			node = slices.Delete(node, i, i+1)
-		case i < len(node):
-			node[i] = value
-		default:
-			// They come from the end, so that the first is the farthest.
-			node = append(node, make([]any, i+1-len(node))...)
-			node[i] = value
-		}
-		return node
-	}
-	return value
 }
 
 // diary notes what happens to a change of policy, in order.
@@ -147,7 +40,7 @@ type diary struct {
 	fail   error // of the store
 	keeps  bool  // what it fails to store
 	unread error // of a look at what is stored
-	stored []routing.StoredPolicy
+	stored []policy.Stored
 }
 
 func (d *diary) note(line string) {
@@ -164,14 +57,14 @@ func (d *diary) begin(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
 	return func(o audit.Outcome, _ string, after json.RawMessage) { d.note(string(o) + " " + string(after)) }, nil
 }
 
-func (d *diary) Policy(context.Context) (routing.StoredPolicy, error) {
+func (d *diary) Policy(context.Context) (policy.Stored, error) {
 	if d.unread != nil || len(d.stored) == 0 {
-		return routing.StoredPolicy{}, cmp.Or(d.unread, routing.ErrNoPolicy)
+		return policy.Stored{}, cmp.Or(d.unread, policy.ErrNone)
 	}
 	return d.stored[0], nil
 }
 
-func (d *diary) SavePolicy(_ context.Context, expect uint64, p routing.StoredPolicy) (uint64, error) {
+func (d *diary) SavePolicy(_ context.Context, expect uint64, p policy.Stored) (uint64, error) {
 	d.note("store")
 	if p.Revision = expect + 1; d.fail == nil || d.keeps {
 		d.stored = slices.Insert(d.stored, 0, p)
@@ -179,16 +72,16 @@ func (d *diary) SavePolicy(_ context.Context, expect uint64, p routing.StoredPol
 	return p.Revision, d.fail
 }
 
-func (d *diary) PolicyRevisions(_ context.Context, limit int) ([]routing.StoredPolicy, error) {
+func (d *diary) PolicyRevisions(_ context.Context, limit int) ([]policy.Stored, error) {
 	return slices.Clone(d.stored[:min(limit, len(d.stored))]), nil
 }
 
 func TestAChangeOfPolicyIsRecordedBeforeAndAfter(t *testing.T) {
 	d := &diary{}
 	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Begin = d, d.begin })
-	change := routing.PolicyChange{Source: routing.SourceAPI, Note: "calmer"}
+	change := routing.PolicyChange{Source: policy.SourceAPI, Note: "calmer"}
 	next := document(t, `{"default_strategy":"random","caller_may":[]}`)
-	policy, err := w.router.Apply(t.Context(), next, change, 0)
+	applied, err := w.router.Apply(t.Context(), next, change, 0)
 	check(t, err)
 	want := []string{
 		`intent policy.put {"revision":0}{"source":"api","note":"calmer","changed":["/caller_may/0","/caller_may/1","/caller_may/2","/caller_may/3","/caller_may/4","/default_strategy"],"changed_count":6}`,
@@ -199,27 +92,27 @@ func TestAChangeOfPolicyIsRecordedBeforeAndAfter(t *testing.T) {
 	}
 
 	d.lines = nil
-	if again, err := w.router.Apply(t.Context(), next, change, 1); err != nil || again != policy || d.lines != nil {
+	if again, err := w.router.Apply(t.Context(), next, change, 1); err != nil || again != applied || d.lines != nil {
 		t.Errorf("an equal policy: %v, %v, noted %q; want nothing", again, err, d.lines)
 	}
 	_, err = w.router.Apply(t.Context(), document(t, `{"default_strategy":"round_robin","caller_may":[]}`), change, 0)
-	if !errors.Is(err, routing.ErrPolicyConflict) || d.lines != nil {
+	if !errors.Is(err, policy.ErrConflict) || d.lines != nil {
 		t.Errorf("an old revision: %v, noted %q; want a conflict", err, d.lines)
 	}
 
 	d.fail = errors.New("disk full")
-	if _, err = w.router.Apply(t.Context(), routing.DefaultDocument(), change, 1); !errors.Is(err, d.fail) {
+	if _, err = w.router.Apply(t.Context(), policy.Default(), change, 1); !errors.Is(err, d.fail) {
 		t.Errorf("a store that fails: %v", err)
 	}
-	if n := len(d.lines); n != 3 || !strings.HasPrefix(d.lines[2], "failure") || w.router.Policy() != policy {
+	if n := len(d.lines); n != 3 || !strings.HasPrefix(d.lines[2], "failure") || w.router.Policy() != applied {
 		t.Errorf("noted %q; want an intent, an attempt and a failure, and the old policy", d.lines)
 	}
 
 	d.lines, d.fail, d.refuse = nil, nil, errors.New("no trail")
-	if _, err = w.router.Apply(t.Context(), routing.DefaultDocument(), change, 1); !errors.Is(err, d.refuse) {
+	if _, err = w.router.Apply(t.Context(), policy.Default(), change, 1); !errors.Is(err, d.refuse) {
 		t.Errorf("a trail that cannot be written: %v", err)
 	}
-	if d.lines != nil || w.router.Policy() != policy {
+	if d.lines != nil || w.router.Policy() != applied {
 		t.Errorf("without an intent: noted %q; want nothing done", d.lines)
 	}
 }
@@ -230,14 +123,14 @@ func TestAPolicyInForceIsNoFailureInTheTrail(t *testing.T) {
 	d := &diary{fail: errors.New("the disk answered late"), keeps: true}
 	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Begin = d, d.begin })
 	next := document(t, `{"default_strategy":"random","caller_may":[]}`)
-	policy, err := w.router.Apply(t.Context(), next, routing.PolicyChange{}, 0)
+	applied, err := w.router.Apply(t.Context(), next, routing.PolicyChange{}, 0)
 	check(t, err)
-	if last := d.lines[len(d.lines)-1]; last != `success {"revision":1}` || w.router.Policy() != policy || policy.Revision != 1 {
+	if last := d.lines[len(d.lines)-1]; last != `success {"revision":1}` || w.router.Policy() != applied || applied.Revision != 1 {
 		t.Errorf("stored with an error: noted %q, in force is revision %d", last, w.router.Policy().Revision)
 	}
 
 	d.unread = errors.New("the disk is gone")
-	if _, err := w.router.Apply(t.Context(), routing.DefaultDocument(), routing.PolicyChange{}, 1); !errors.Is(err, d.fail) {
+	if _, err := w.router.Apply(t.Context(), policy.Default(), routing.PolicyChange{}, 1); !errors.Is(err, d.fail) {
 		t.Errorf("a store that does not say what it has: %v", err)
 	}
 	if last := d.lines[len(d.lines)-1]; !strings.HasPrefix(last, "unknown") {
@@ -259,15 +152,15 @@ func TestRestore(t *testing.T) {
 	}
 	list, err := w.router.Revisions(t.Context(), 10)
 	check(t, err)
-	if len(list) != 4 || list[0].Source != routing.SourceRestore || list[0].Author != "ada" || list[0].Note != "revision 1" || list[3].Source != routing.SourceDefault {
+	if len(list) != 4 || list[0].Source != policy.SourceRestore || list[0].Author != "ada" || list[0].Note != "revision 1" || list[3].Source != policy.SourceDefault {
 		t.Errorf("the history is %+v", list)
 	}
 	original, err := w.router.Restore(t.Context(), 0, "ada", 3)
 	check(t, err)
-	if encode(t, original.Document) != encode(t, routing.DefaultDocument()) {
+	if encode(t, original.Document) != encode(t, policy.Default()) {
 		t.Errorf("revision 0 is %s", encode(t, original.Document))
 	}
-	if _, err := w.router.Restore(t.Context(), 17, "ada", 4); !errors.Is(err, routing.ErrNoRevision) {
+	if _, err := w.router.Restore(t.Context(), 17, "ada", 4); !errors.Is(err, policy.ErrNoRevision) {
 		t.Errorf("a revision that never was: %v", err)
 	}
 }
@@ -279,19 +172,19 @@ func TestReplay(t *testing.T) {
 	}
 	w.head("far", "us", nil)
 	for range 100 {
-		w.decide(routing.Request{Region: "eu"})
+		w.decide(strategy.Request{Region: "eu"})
 	}
 	for range 50 {
-		w.decide(routing.Request{Region: "us"})
+		w.decide(strategy.Request{Region: "us"})
 	}
 	replay := func(text string) routing.Replay {
-		policy, faults := routing.Compile(document(t, text))
+		policy, faults := policy.Compile(document(t, text))
 		if len(faults) > 0 {
 			t.Fatal(faults)
 		}
 		return w.router.Replay(policy)
 	}
-	before, open := w.decide(routing.Request{Region: "eu"}), w.router.Open()
+	before, open := w.decide(strategy.Request{Region: "eu"}), w.router.Open()
 	same := replay(`{"default_strategy":"least_loaded","aliases":{"x":"m"},"caller_may":[]}`)
 	if same.Decisions != 151 || same.Moved != 0 || same.Failed != 0 || len(same.Examples) != 0 {
 		t.Errorf("a policy that treats all alike moves %+v", same)
@@ -309,7 +202,7 @@ func TestReplay(t *testing.T) {
 	if failed.Failed != 151 || failed.Moved != 0 {
 		t.Errorf("a model type that nobody serves fails %+v", failed)
 	}
-	if w.router.Open() != open || w.decide(routing.Request{}).PolicyRevision != before.PolicyRevision {
+	if w.router.Open() != open || w.decide(strategy.Request{}).PolicyRevision != before.PolicyRevision {
 		t.Error("the replay left a trace")
 	}
 }

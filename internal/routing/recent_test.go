@@ -10,6 +10,7 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // Decisions that found no head are listed with the others, in the order in which
@@ -25,14 +26,14 @@ func TestDecisionsThatFoundNoHeadAreListed(t *testing.T) {
 		}
 		want = append(want, list[0].ID())
 	}
-	w.refused(routing.Request{ModelType: "ghost", Region: "mars"})
+	w.refused(strategy.Request{ModelType: "ghost", Region: "mars"})
 	note(true)
 	for range 3 {
-		d := w.decide(routing.Request{Region: "us"})
+		d := w.decide(strategy.Request{Region: "us"})
 		note(false)
-		w.refused(routing.Request{Region: "us"})
+		w.refused(strategy.Request{Region: "us"})
 		note(true)
-		w.refused(routing.Request{Region: "us", Labels: map[string]string{"x": "y"}})
+		w.refused(strategy.Request{Region: "us", Labels: map[string]string{"x": "y"}})
 		note(true)
 		check(t, w.router.Finish(d.ID(), routing.Outcome{Result: routing.ResultOK}))
 	}
@@ -91,9 +92,9 @@ func TestDecisionsThatFoundNoHeadAreListed(t *testing.T) {
 func TestFailedDecisionsAreBounded(t *testing.T) {
 	w := newWorld(t, func(o *routing.Options) { o.Recent = 16 })
 	w.head("a", "us", nil)
-	d := w.decide(routing.Request{})
+	d := w.decide(strategy.Request{})
 	for i := range 3000 {
-		w.refused(routing.Request{ModelType: fmt.Sprintf("ghost-%d", i)})
+		w.refused(strategy.Request{ModelType: fmt.Sprintf("ghost-%d", i)})
 	}
 	list := w.router.Recent(routing.RecentQuery{Limit: 10_000})
 	if len(list) != 1024+1 || list[0].ModelType != "ghost-2999" || list[1023].ModelType != "ghost-1976" || list[1024] != d {
@@ -112,10 +113,10 @@ func TestWhatFailedOrSpilledIsExplained(t *testing.T) {
 		w.policy("default_strategy: least_loaded\nregions:\n  us: {distances_ms: {eu: 80}}\ncaller_may: [region_mode]")
 		w.head("near", "us", func(s *fleet.Spec) { s.MaxInFlight = 1 })
 		w.head("far", "eu", func(s *fleet.Spec) { s.MaxInFlight = 1 })
-		if d := w.decide(routing.Request{Region: "us"}); d.Explanation() != nil {
+		if d := w.decide(strategy.Request{Region: "us"}); d.Explanation() != nil {
 			t.Error("a usual decision was explained")
 		}
-		d := w.decide(routing.Request{Region: "us"})
+		d := w.decide(strategy.Request{Region: "us"})
 		e := d.Explanation()
 		if !d.Spilled || e == nil {
 			t.Fatalf("went to %s, spilled %v, explained %v", d.Head.ID, d.Spilled, e)
@@ -130,7 +131,7 @@ func TestWhatFailedOrSpilledIsExplained(t *testing.T) {
 		if filters["near"] != "capacity" || filters["far"] != "" {
 			t.Errorf("removed by %v", filters)
 		}
-		_, err := w.router.Decide(&routing.Request{ModelType: "m", Region: "us"})
+		_, err := w.router.Decide(&strategy.Request{ModelType: "m", Region: "us"})
 		if no, ok := errors.AsType[*routing.NoHeadError](err); !ok || no.Explanation != nil {
 			t.Errorf("%v: explained to a caller that did not ask", err)
 		}
@@ -138,7 +139,7 @@ func TestWhatFailedOrSpilledIsExplained(t *testing.T) {
 		if e := failed.Explanation(); failed.Failure != routing.FailAtCapacity || e == nil || len(e.Candidates) != 2 || e.Candidates[0].Chosen {
 			t.Errorf("%+v is explained by %+v", failed, e)
 		}
-		w.refused(routing.Request{ModelType: "ghost"})
+		w.refused(strategy.Request{ModelType: "ghost"})
 		failed = w.router.Recent(routing.RecentQuery{Limit: 1})[0]
 		if e := failed.Explanation(); e == nil || e.Strategy != "none" || e.SnapshotRevision == 0 {
 			t.Errorf("an unknown model type is explained by %+v", e)
@@ -152,7 +153,7 @@ func TestAShareOfDecisionsIsExplained(t *testing.T) {
 		w.fill(10)
 		explained := func() (n int) {
 			for range 1000 {
-				if w.decide(routing.Request{}).Explanation() != nil {
+				if w.decide(strategy.Request{}).Explanation() != nil {
 					n++
 				}
 			}
@@ -206,7 +207,7 @@ func TestKnownNamesHaveTheirSeriesOfFailures(t *testing.T) {
 	if got := series(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("series of failures %v; want %v", got, want)
 	}
-	w.refused(routing.Request{Region: "eu", RegionMode: routing.RegionRequire})
+	w.refused(strategy.Request{Region: "eu", RegionMode: strategy.RegionRequire})
 	want["m eu"] = 1
 	if got := series(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("after a failure %v; want %v", got, want)
@@ -233,18 +234,18 @@ func TestReasonsOfFailuresSayWhoseTheyAre(t *testing.T) {
 	w := newWorld(t, nil)
 	w.policy("default_strategy: random\naliases: {gone: ghost}\nregions:\n  eu: {distances_ms: {us: 80}}\ncaller_may: [region_mode, exclude, labels]")
 	w.head("a", "us", func(s *fleet.Spec) { s.MaxInFlight = 1 })
-	require := func(region string) routing.Request {
-		return routing.Request{Region: region, RegionMode: routing.RegionRequire}
+	require := func(region string) strategy.Request {
+		return strategy.Request{Region: region, RegionMode: strategy.RegionRequire}
 	}
-	w.refused(routing.Request{ModelType: "typo"})
-	w.refused(routing.Request{ModelType: "gone"})
+	w.refused(strategy.Request{ModelType: "typo"})
+	w.refused(strategy.Request{ModelType: "gone"})
 	w.refused(require("eu"))
 	w.refused(require("typo"))
 	w.refused(require("typo"))
-	w.refused(routing.Request{Exclude: []string{"a"}})
-	w.refused(routing.Request{Labels: map[string]string{"x": "y"}})
-	w.decide(routing.Request{})
-	w.refused(routing.Request{})
+	w.refused(strategy.Request{Exclude: []string{"a"}})
+	w.refused(strategy.Request{Labels: map[string]string{"x": "y"}})
+	w.decide(strategy.Request{})
+	w.refused(strategy.Request{})
 	for reason, want := range map[string]float64{
 		"unknown_model_type": 1, "no_heads": 1, "region": 1, "unknown_region": 2, "excluded": 1, "labels": 1, "at_capacity": 1, "unroutable": 0,
 	} {
@@ -261,7 +262,7 @@ func TestABlankSessionKeyIsNone(t *testing.T) {
 	spread := func(key string) int {
 		heads := map[string]bool{}
 		for range 100 {
-			d := w.decide(routing.Request{Strategy: "session_affinity", SessionKey: key})
+			d := w.decide(strategy.Request{Strategy: "session_affinity", SessionKey: key})
 			heads[d.Head.ID] = true
 			w.router.End(d, routing.Outcome{Result: routing.ResultOK})
 		}
@@ -279,7 +280,7 @@ func TestABlankSessionKeyIsNone(t *testing.T) {
 	if n := spread("alice"); n != 1 {
 		t.Errorf("a session went to %d heads", n)
 	}
-	w.decide(routing.Request{Strategy: "least_loaded"})
+	w.decide(strategy.Request{Strategy: "least_loaded"})
 	if got := value(t, w.metrics, name); got != 300 {
 		t.Errorf("%v decisions without a session; those with one, and other strategies, do not count", got)
 	}

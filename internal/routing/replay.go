@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/policy"
+	"headway/internal/strategy"
 )
 
 // Bounds of a replay: it serves a person who waits.
@@ -34,7 +36,7 @@ type Replayed struct {
 // next, on the fleet as it is now and with the same random numbers and turns,
 // so that whatever next treats alike goes to the same head. Nothing is
 // reserved, counted or remembered.
-func (r *Router) Replay(next *Policy) Replay {
+func (r *Router) Replay(next *policy.Policy) Replay {
 	snapshot := r.fleet.Snapshot()
 	now := r.now()
 	before, after := newRehearsal(r.Policy(), snapshot, now), newRehearsal(next, snapshot, now)
@@ -63,44 +65,45 @@ func (r *Router) Replay(next *Policy) Replay {
 
 // rehearsal decides by one policy without a trace.
 type rehearsal struct {
-	policy   *Policy
+	policy   *policy.Policy
 	snapshot *fleet.Snapshot
 	now      time.Time
 	sets     map[criteria]*candidates
+	scratch  scratch
 }
 
-func newRehearsal(p *Policy, s *fleet.Snapshot, now time.Time) *rehearsal {
+func newRehearsal(p *policy.Policy, s *fleet.Snapshot, now time.Time) *rehearsal {
 	return &rehearsal{policy: p, snapshot: s, now: now, sets: map[criteria]*candidates{}}
 }
 
 // choose is the head that the decision would get, or nil, and the strategy
 // that chose.
 func (r *rehearsal) choose(d *Decision) (*fleet.Head, string) {
-	pool := r.snapshot.Pools[r.policy.model(d.ModelType)]
+	pool := r.snapshot.Pools[r.policy.Model(d.ModelType)]
 	if pool == nil {
 		return nil, ""
 	}
-	plan := r.policy.plan(pool.ModelType, d.Region)
-	if d.Rule == RuleByCaller && r.policy.callerMay("strategy") {
-		if strategy, spec, ok := r.policy.named(d.Strategy); ok {
-			plan.strategy, plan.spec = strategy, spec
+	plan := r.policy.Plan(pool.ModelType, d.Region)
+	if d.Rule == RuleByCaller && r.policy.CallerMay("strategy") {
+		if chosen, spec, ok := r.policy.Named(d.Strategy); ok {
+			plan.Strategy, plan.Spec = chosen, spec
 		}
 	}
-	key := criteria{model: pool.ModelType, region: d.Region, mode: plan.regionMode}
+	key := criteria{model: pool.ModelType, region: d.Region, mode: plan.RegionMode}
 	set := r.sets[key]
 	if set == nil {
 		set = newCandidates(key, pool, r.policy, nil, func() uint64 { return 0 })
 		r.sets[key] = set
 	}
-	in := Input{
-		Request: &Request{ModelType: pool.ModelType, Region: d.Region}, ModelType: pool.ModelType,
-		Now: r.now, clock: fleet.Clock(r.now), Rand: NewRand(d.nonce), session: d.nonce | 1,
-		Tiers: set.tiers[:set.usual], last: set.tiers[set.usual:],
+	s := &r.scratch
+	s.last, s.in = set.tiers[set.usual:], strategy.Input{
+		Request: &strategy.Request{ModelType: pool.ModelType, Region: d.Region}, ModelType: pool.ModelType,
+		Now: r.now, Clock: fleet.Clock(r.now), Rand: strategy.NewRand(d.nonce), SessionHash: d.nonce | 1,
+		Tiers: set.tiers[:set.usual],
 	}
-	var picks [1 + MaxAlternatives]Pick
-	found := in.eachTier(plan.spec.AcrossRegions, func() bool { return plan.strategy.Choose(&in, picks[:]) > 0 })
+	found := s.eachTier(plan.Spec.AcrossRegions, func() bool { return plan.Strategy.Choose(&s.in, s.picks[:]) > 0 })
 	if !found {
-		return nil, plan.spec.Name
+		return nil, plan.Spec.Name
 	}
-	return picks[0].Head, plan.spec.Name
+	return s.picks[0].Head, plan.Spec.Name
 }

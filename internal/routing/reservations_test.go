@@ -8,6 +8,7 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 	"headway/internal/strict"
 )
 
@@ -33,9 +34,9 @@ func TestAPlaceIsKeptWhileItsHeadSaysThatItRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorldOf(t, fleet.LeaseOptions{}, func(o *routing.Options) { o.ReservationTTL, o.MaxTTL = 16*time.Second, time.Minute })
 		lease := w.head("a", "us", func(s *fleet.Spec) { s.MaxInFlight = 1 })
-		first := w.decide(routing.Request{})
+		first := w.decide(strategy.Request{})
 		w.pass(30*time.Second, "a", lease, 1)
-		if got := w.refused(routing.Request{}); got != routing.FailAtCapacity {
+		if got := w.refused(strategy.Request{}); got != routing.FailAtCapacity {
 			t.Errorf("after 30 s of 16 s a second request is refused as %q; want at_capacity", got)
 		}
 		if first.ExpiresAt().Before(time.Now()) || value(t, w.metrics, "headway_reservations_kept_total") < 5 {
@@ -45,7 +46,7 @@ func TestAPlaceIsKeptWhileItsHeadSaysThatItRuns(t *testing.T) {
 		if o, ended := first.Outcome(); !ended || o.Result != routing.ResultExpired {
 			t.Fatalf("4 s after the head said that nothing runs the first ended as %v, %v", o.Result, ended)
 		}
-		second := w.decide(routing.Request{})
+		second := w.decide(strategy.Request{})
 		w.pass(59*time.Second, "a", lease, 1)
 		if _, ended := second.Outcome(); ended {
 			t.Error("ended before the longest time")
@@ -54,7 +55,7 @@ func TestAPlaceIsKeptWhileItsHeadSaysThatItRuns(t *testing.T) {
 		if o, _ := second.Outcome(); o.Result != routing.ResultExpired {
 			t.Errorf("after the longest time it is %v", o.Result)
 		}
-		third := w.decide(routing.Request{})
+		third := w.decide(strategy.Request{})
 		w.counts("a", lease, 1, 0)
 		time.Sleep(20 * time.Second) // the head falls silent
 		if o, _ := third.Outcome(); o.Result != routing.ResultExpired {
@@ -67,7 +68,7 @@ func TestProgressRenewsTheReservation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(o *routing.Options) { o.ReservationTTL = 10 * time.Second })
 		lease := w.head("a", "us", nil)
-		d, other := w.decide(routing.Request{}), w.decide(routing.Request{})
+		d, other := w.decide(strategy.Request{}), w.decide(strategy.Request{})
 		var first time.Time
 		for range 5 {
 			time.Sleep(8 * time.Second)
@@ -99,11 +100,11 @@ func TestARequestMayAskForAnotherTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(o *routing.Options) { o.ReservationTTL, o.MaxTTL = time.Minute, 10*time.Minute })
 		w.head("a", "us", nil)
-		long := w.decide(routing.Request{TTL: 10 * time.Minute})
-		usual := w.decide(routing.Request{})
-		short := w.decide(routing.Request{TTL: time.Second})
+		long := w.decide(strategy.Request{TTL: 10 * time.Minute})
+		usual := w.decide(strategy.Request{})
+		short := w.decide(strategy.Request{TTL: time.Second})
 		for _, ttl := range []time.Duration{-time.Second, 10*time.Minute + time.Second} {
-			_, err := w.router.Decide(&routing.Request{ModelType: "m", TTL: ttl})
+			_, err := w.router.Decide(&strategy.Request{ModelType: "m", TTL: ttl})
 			if wrong, ok := errors.AsType[*strict.InvalidError](err); !ok || wrong.Faults[0].Pointer != "/ttl_seconds" {
 				t.Errorf("a time of %v: %v; want a fault of /ttl_seconds", ttl, err)
 			}
@@ -138,7 +139,7 @@ func TestARequestMayAskForAnotherTime(t *testing.T) {
 func TestTheLongestTimeIsAtLeastTheUsual(t *testing.T) {
 	w := newWorld(t, func(o *routing.Options) { o.ReservationTTL = 3 * time.Hour })
 	w.head("a", "us", nil)
-	d := w.decide(routing.Request{TTL: 3 * time.Hour})
+	d := w.decide(strategy.Request{TTL: 3 * time.Hour})
 	if got := d.ExpiresAt().Sub(d.At); got != 3*time.Hour {
 		t.Errorf("lasts %v", got)
 	}
@@ -150,7 +151,7 @@ func TestLateOutcomesCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(o *routing.Options) { o.ReservationTTL = time.Second })
 		w.head("a", "us", nil)
-		d := w.decide(routing.Request{})
+		d := w.decide(strategy.Request{})
 		time.Sleep(2 * time.Second)
 		for range 2 {
 			check(t, w.router.Finish(d.ID(), routing.Outcome{Result: routing.ResultOK, TTFT: 250, OutputTokens: 7}))

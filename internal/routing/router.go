@@ -17,6 +17,8 @@ import (
 	"headway/internal/audit"
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/policy"
+	"headway/internal/strategy"
 	"headway/internal/strict"
 )
 
@@ -26,7 +28,7 @@ type Options struct {
 	Events         *event.Stream         // required
 	Metrics        prometheus.Registerer // required
 	Log            *slog.Logger          // required
-	Policies       PolicyStore           // nil: policies live as long as the process
+	Policies       policy.Store          // nil: policies live as long as the process
 	Begin          audit.BeginFunc       // records changes; nil: audit.Unrecorded
 	Now            func() time.Time      // nil: time.Now
 	Seed           uint64                // of all randomness; 0: random
@@ -67,15 +69,15 @@ type Router struct {
 	seeded    atomic.Uint64
 	metrics   *metrics
 	cache     *candidateCache
-	sessions  *sessionTable
+	sessions  *strategy.SessionTable
 	recent    *reservations
 	failed    failed
 	explained explained
 	scratch   sync.Pool
-	policy    atomic.Pointer[Policy]
+	policy    atomic.Pointer[policy.Policy]
 
 	mu       sync.Mutex // one policy change at a time
-	policies PolicyStore
+	policies policy.Store
 	begin    audit.BeginFunc
 }
 
@@ -89,7 +91,7 @@ func New(o Options) (*Router, error) {
 	}
 	r := &Router{
 		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: o.ReservationTTL,
-		share: o.ExplainShare, seed: o.Seed, sessions: newSessionTable(), policies: o.Policies, begin: o.Begin,
+		share: o.ExplainShare, seed: o.Seed, sessions: strategy.NewSessionTable(), policies: o.Policies, begin: o.Begin,
 	}
 	r.since = func(t time.Time) time.Duration { return r.now().Sub(t) }
 	if r.now == nil {
@@ -108,7 +110,7 @@ func New(o Options) (*Router, error) {
 	r.recent = newReservations(o.Recent)
 	r.cache = newCandidateCache(r.random)
 	r.scratch.New = func() any { return new(scratch) }
-	policy, faults := Compile(DefaultDocument())
+	policy, faults := policy.Compile(policy.Default())
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("routing: the default policy: %w", &strict.InvalidError{Faults: faults})
 	}
@@ -142,7 +144,7 @@ func (r *Router) Run(ctx context.Context) error {
 // itself, from one goroutine.
 func (r *Router) Expire() {
 	now := r.now()
-	var end *Outcome // shared by all that end now
+	var end *Outcome // State by all that end now
 	r.recent.expire(now, func(d *Decision) {
 		if now.Before(d.At.Add(r.maxTTL)) && d.Head.Live.Runs(now) {
 			d.renew(now.Add(max(d.ttl/8, expiryTick)))
@@ -157,22 +159,24 @@ func (r *Router) Expire() {
 }
 
 // evicted is the end of every reservation that made room for a newer one; it
-// is shared, since a decision may allocate only itself.
+// is State, since a decision may allocate only itself.
 var evicted = Outcome{Result: ResultEvicted}
 
 // scratch is the memory of one Decide that does not leave it.
 type scratch struct {
-	in    Input
-	picks [1 + MaxAlternatives]Pick
+	in    strategy.Input
+	last  []strategy.Tier // the last resort: tiers of ejected heads
+	picks [1 + strategy.MaxAlternatives]strategy.Pick
+	more  [strategy.MaxAlternatives]strategy.Pick
 }
 
 // choice is what a decision knows before it chooses.
 type choice struct {
-	policy   *Policy
+	policy   *policy.Policy
 	snapshot *fleet.Snapshot
 	pool     *fleet.Pool
-	plan     plan
-	mode     RegionMode
+	plan     policy.Plan
+	mode     strategy.RegionMode
 	region   string // canonical, "" when none was named or nobody knows it
 	set      *candidates
 	hit      bool
@@ -182,7 +186,7 @@ type choice struct {
 
 // Decide chooses a head for the request and reserves a place there. The errors
 // are *NoHeadError, *OverrideError and *strict.InvalidError.
-func (r *Router) Decide(req *Request) (*Decision, error) {
+func (r *Router) Decide(req *strategy.Request) (*Decision, error) {
 	now := r.now()
 	c := choice{policy: r.policy.Load(), snapshot: r.fleet.Snapshot()}
 	if err := r.resolve(req, &c); err != nil {
@@ -191,10 +195,10 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 	s, _ := r.scratch.Get().(*scratch)
 	in := &s.in
 	in.Request, in.ModelType, in.Now, in.At = req, c.pool.ModelType, now, 0
-	in.Tiers, in.last = c.set.tiers[:c.set.usual], c.set.tiers[c.set.usual:]
-	in.clock, in.resort, in.passed, in.keyless = fleet.Clock(now), false, false, false
-	in.Rand = NewRand(r.random())
-	in.sessions, in.session, in.lookup = r.sessions, sessionHash(req.SessionKey, c.pool.ModelType), notLooked
+	in.Tiers, s.last = c.set.tiers[:c.set.usual], c.set.tiers[c.set.usual:]
+	in.Clock, in.Resort, in.Passed, in.Keyless = fleet.Clock(now), false, false, false
+	in.Rand = strategy.NewRand(r.random())
+	in.Sessions, in.SessionHash, in.Lookup = r.sessions, strategy.SessionHash(req.SessionKey, c.pool.ModelType), strategy.NotLooked
 	if req.Explain || r.share > 0 && in.Rand.Float64() < r.share && r.affords(&c, now) {
 		c.explanation = r.explain(&c, in)
 	}
@@ -208,7 +212,7 @@ func (r *Router) Decide(req *Request) (*Decision, error) {
 		c.explanation = r.explain(&c, in)
 	}
 	clear(s.picks[:])
-	in.Request, in.Tiers, in.last = nil, nil, nil
+	in.Request, in.Tiers, s.last = nil, nil, nil
 	r.scratch.Put(s)
 	if d == nil {
 		c.explanation.finish("", false)
@@ -223,49 +227,49 @@ func (r *Router) affords(c *choice, now time.Time) bool {
 }
 
 // resolve finds the pool, the strategy and the candidates of a request.
-func (r *Router) resolve(req *Request, c *choice) error {
-	model := c.policy.model(req.ModelType)
+func (r *Router) resolve(req *strategy.Request, c *choice) error {
+	model := c.policy.Model(req.ModelType)
 	c.pool = c.snapshot.Pools[model]
 	if c.pool == nil {
 		no := &NoHeadError{Failure: FailNoHeads, ModelType: model, Region: req.Region}
-		if !c.policy.namesModel(model) {
+		if !c.policy.NamesModel(model) {
 			no.Failure, no.Nearest = FailUnknownModel, nearestModel(model, c.policy, c.snapshot)
 		}
 		return r.fail(no, model, req.Region, c)
 	}
-	c.plan = c.policy.plan(model, req.Region)
+	c.plan = c.policy.Plan(model, req.Region)
 	if req.Strategy != "" {
-		if !c.policy.callerMay("strategy") {
+		if !c.policy.CallerMay("strategy") {
 			return &OverrideError{Field: "/strategy"}
 		}
-		strategy, spec, ok := c.policy.named(req.Strategy)
+		chosen, spec, ok := c.policy.Named(req.Strategy)
 		if !ok {
-			return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/strategy", Reason: unknownStrategy(req.Strategy)}}}
+			return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/strategy", Reason: policy.UnknownStrategy(req.Strategy)}}}
 		}
-		c.plan.strategy, c.plan.spec, c.plan.rule = strategy, spec, RuleByCaller
+		c.plan.Strategy, c.plan.Spec, c.plan.Rule = chosen, spec, RuleByCaller
 	}
-	c.mode = c.plan.regionMode
-	if req.RegionMode != RegionDefault && req.RegionMode != c.mode {
-		if !c.policy.callerMay("region_mode") {
+	c.mode = c.plan.RegionMode
+	if req.RegionMode != strategy.RegionDefault && req.RegionMode != c.mode {
+		if !c.policy.CallerMay("region_mode") {
 			return &OverrideError{Field: "/region_mode"}
 		}
 		c.mode = req.RegionMode
 	}
 	switch {
-	case len(req.Exclude) > 0 && !c.policy.callerMay("exclude"):
+	case len(req.Exclude) > 0 && !c.policy.CallerMay("exclude"):
 		return &OverrideError{Field: "/exclude"}
-	case len(req.Labels) > 0 && !c.policy.callerMay("labels"):
+	case len(req.Labels) > 0 && !c.policy.CallerMay("labels"):
 		return &OverrideError{Field: "/labels"}
-	case req.Explain && !c.policy.callerMay("explain"):
+	case req.Explain && !c.policy.CallerMay("explain"):
 		return &OverrideError{Field: "/explain"}
 	case req.TTL < 0 || req.TTL > r.maxTTL:
 		return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/ttl_seconds", Reason: fmt.Sprintf("must be 1 to %d, the longest that decisions.max_reservation_ttl lets a reservation last", int64(r.maxTTL/time.Second))}}}
 	}
-	if req.Region == "" && c.mode == RegionRequire {
+	if req.Region == "" && c.mode == strategy.RegionRequire {
 		return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/region", Reason: "is required: the policy serves this model type only in the region that a request names"}}}
 	}
 	if req.Region != "" {
-		if c.region = c.canonicalRegion(req.Region); c.region == "" && c.mode == RegionRequire {
+		if c.region = c.canonicalRegion(req.Region); c.region == "" && c.mode == strategy.RegionRequire {
 			e := &NoHeadError{Failure: FailRegion, ModelType: c.pool.ModelType, Region: req.Region}
 			e.stray = c.snapshot.Regions[req.Region] == 0
 			return r.fail(e, model, req.Region, c)
@@ -284,17 +288,17 @@ func (c *choice) canonicalRegion(region string) string {
 	if g := c.pool.Regions[region]; g != nil {
 		return g.Region
 	}
-	return c.policy.region(region)
+	return c.policy.Region(region)
 }
 
 // note counts the decision and keeps it among the recent ones.
 func (r *Router) note(set *candidates, d *Decision, s *scratch) {
-	if s.in.keyless {
+	if s.in.Keyless {
 		r.metrics.keyless.Inc()
 	}
-	if s.in.lookup != notLooked {
-		r.metrics.sessions.count(s.in.lookup == found)
-		r.sessions.remember(s.in.session, d.Head)
+	if s.in.Lookup != strategy.NotLooked {
+		r.metrics.sessions.count(s.in.Lookup == strategy.Found)
+		r.sessions.Remember(s.in.SessionHash, d.Head)
 	}
 	d.stats = r.metrics.decided(set, d)
 	if old := r.recent.add(d); old != nil && old.end.Load() == nil {
@@ -304,7 +308,7 @@ func (r *Router) note(set *candidates, d *Decision, s *scratch) {
 }
 
 // refuse finds out why none of the candidates could be taken.
-func (r *Router) refuse(req *Request, c *choice) error {
+func (r *Router) refuse(req *strategy.Request, c *choice) error {
 	e := &NoHeadError{ModelType: c.pool.ModelType, Region: req.Region, Counts: map[string]int{}}
 	if req.Explain {
 		e.Explanation = c.explanation
@@ -341,10 +345,10 @@ func (r *Router) refuse(req *Request, c *choice) error {
 // fail counts a decision that found no head.
 func (r *Router) fail(e *NoHeadError, model, region string, c *choice) error {
 	e.RetryAfter = retryAfter
-	if c.pool == nil && !c.policy.namesModel(model) {
+	if c.pool == nil && !c.policy.NamesModel(model) {
 		model = ""
 	}
-	if region != "" && c.snapshot.Regions[region] == 0 && c.policy.region(region) == "" {
+	if region != "" && c.snapshot.Regions[region] == 0 && c.policy.Region(region) == "" {
 		region = ""
 	}
 	reason := e.Failure
@@ -354,12 +358,12 @@ func (r *Router) fail(e *NoHeadError, model, region string, c *choice) error {
 	r.metrics.failed(reason, model, region)
 	d := &Decision{
 		Failure: e.Failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
-		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.rule), At: r.now(), nonce: r.random(),
+		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.now(), nonce: r.random(),
 	}
 	r.failed.add(d, r.recent.sequence.Load())
 	if c.explanation == nil { // there was nothing to choose from
 		c.explanation = &Explanation{
-			PolicyRevision: c.policy.Revision, SnapshotRevision: c.snapshot.Revision, Rule: c.plan.rule,
+			PolicyRevision: c.policy.Revision, SnapshotRevision: c.snapshot.Revision, Rule: c.plan.Rule,
 			Strategy: strategyNone, Region: d.Region, RegionMode: c.mode,
 		}
 	}
@@ -371,26 +375,7 @@ func (r *Router) random() uint64 {
 	if r.seed == 0 {
 		return rand.Uint64()
 	}
-	return Mix(r.seed, r.seeded.Add(1))
-}
-
-// sessionHash is FNV-1a over the model and the key, 0 for no key; a blank one is
-// none, or all who send it would share a session. It is the
-// same on every instance, so that instances agree on a session's head.
-func sessionHash(key, model string) uint64 {
-	if strings.TrimSpace(key) == "" {
-		return 0
-	}
-	const offset, prime = 14695981039346656037, 1099511628211
-	h := uint64(offset)
-	for i := range len(model) {
-		h = (h ^ uint64(model[i])) * prime
-	}
-	h *= prime
-	for i := range len(key) {
-		h = (h ^ uint64(key[i])) * prime
-	}
-	return max(Mix(h, 0), 1)
+	return strategy.Mix(r.seed, r.seeded.Add(1))
 }
 
 // Decision returns a recent decision, also one that found no head, or
@@ -456,4 +441,4 @@ func (r *Router) End(d *Decision, o Outcome) {
 func (r *Router) Open() int64 { return r.recent.open.Load() }
 
 // Policy is the current policy.
-func (r *Router) Policy() *Policy { return r.policy.Load() }
+func (r *Router) Policy() *policy.Policy { return r.policy.Load() }

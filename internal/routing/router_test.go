@@ -20,7 +20,9 @@ import (
 
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/policy"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // world is a real registry and a real router over a store in memory.
@@ -116,7 +118,7 @@ func (w *world) report(id string, lease fleet.Lease, status fleet.Status) {
 	check(w, err)
 }
 
-func (w *world) decide(req routing.Request) *routing.Decision {
+func (w *world) decide(req strategy.Request) *routing.Decision {
 	w.Helper()
 	if req.ModelType == "" {
 		req.ModelType = "m"
@@ -126,7 +128,7 @@ func (w *world) decide(req routing.Request) *routing.Decision {
 	return d
 }
 
-func (w *world) refused(req routing.Request) routing.Failure {
+func (w *world) refused(req strategy.Request) routing.Failure {
 	w.Helper()
 	if req.ModelType == "" {
 		req.ModelType = "m"
@@ -141,7 +143,7 @@ func (w *world) refused(req routing.Request) routing.Failure {
 
 func (w *world) policy(yaml string) {
 	w.Helper()
-	doc, faults := routing.ParsePolicy([]byte(yaml), "yaml")
+	doc, faults := policy.Parse([]byte(yaml), "yaml")
 	if len(faults) > 0 {
 		w.Fatal(faults)
 	}
@@ -161,7 +163,7 @@ func inFlight(w *world) (sum int64) {
 func TestDecisionReservesUntilItsOutcome(t *testing.T) {
 	w := newWorld(t, nil)
 	w.head("a", "us", nil)
-	d := w.decide(routing.Request{})
+	d := w.decide(strategy.Request{})
 	if d.Head.ID != "a" || inFlight(w) != 1 || w.router.Open() != 1 {
 		t.Fatalf("chose %s, in flight %d, open %d; want a, 1, 1", d.Head.ID, inFlight(w), w.router.Open())
 	}
@@ -181,7 +183,7 @@ func TestReservationEndsWhenItsTimeRunsOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(o *routing.Options) { o.ReservationTTL = 10 * time.Second })
 		w.head("a", "us", nil)
-		d := w.decide(routing.Request{})
+		d := w.decide(strategy.Request{})
 		time.Sleep(9 * time.Second)
 		if w.router.Open() != 1 {
 			t.Fatal("ended before its time")
@@ -201,9 +203,9 @@ func TestReservationEndsWhenItsTimeRunsOut(t *testing.T) {
 func TestNewerDecisionsEvictTheOldestReservation(t *testing.T) {
 	w := newWorld(t, func(o *routing.Options) { o.Recent = 16 })
 	w.head("a", "us", nil)
-	first := w.decide(routing.Request{})
+	first := w.decide(strategy.Request{})
 	for range 16 {
-		w.decide(routing.Request{})
+		w.decide(strategy.Request{})
 	}
 	if o, _ := first.Outcome(); o.Result != routing.ResultEvicted {
 		t.Errorf("the oldest reservation ended %q; want evicted", o.Result)
@@ -222,7 +224,7 @@ func TestRecentDecisionsAreReadBackNewestFirst(t *testing.T) {
 	w.head("b", "us", func(s *fleet.Spec) { s.ModelTypes = []string{"n"} })
 	var ids []string
 	for i := range 12000 {
-		d := w.decide(routing.Request{ModelType: []string{"m", "n"}[i%2]})
+		d := w.decide(strategy.Request{ModelType: []string{"m", "n"}[i%2]})
 		ids = append(ids, d.ID())
 		check(t, w.router.Finish(d.ID(), routing.Outcome{Result: routing.ResultOK}))
 	}
@@ -252,7 +254,7 @@ func TestRecentDecisionsAreReadBackNewestFirst(t *testing.T) {
 func TestADecisionIDCannotBeGuessed(t *testing.T) {
 	w := newWorld(t, nil)
 	w.head("a", "us", nil)
-	id := w.decide(routing.Request{}).ID()
+	id := w.decide(strategy.Request{}).ID()
 	for _, wrong := range []string{
 		"", "dec_", id[:len(id)-1], id + "0", strings.ToUpper(id), "dec_" + strings.Repeat("0", 32),
 		id[:len(id)-1] + string('0'+('1'-id[len(id)-1]%2)), "../" + id,
@@ -283,7 +285,7 @@ func TestMaxInFlightIsNeverPassed(t *testing.T) {
 	for range 32 { // ask for 8 places
 		wait.Go(func() {
 			for range 500 {
-				d, err := w.router.Decide(&routing.Request{ModelType: "m"})
+				d, err := w.router.Decide(&strategy.Request{ModelType: "m"})
 				if err != nil {
 					continue
 				}
@@ -302,9 +304,9 @@ func TestMaxInFlightIsNeverPassed(t *testing.T) {
 		t.Errorf("over the limit %d times, %d taken, in flight at the end %d", over.Load(), taken.Load(), inFlight(w))
 	}
 	for range 4 * limit {
-		w.decide(routing.Request{})
+		w.decide(strategy.Request{})
 	}
-	if f := w.refused(routing.Request{}); f != routing.FailAtCapacity {
+	if f := w.refused(strategy.Request{}); f != routing.FailAtCapacity {
 		t.Errorf("a full fleet refuses with %q", f)
 	}
 	for _, p := range w.fleet.Snapshot().Pools["m"].All.Heads {
@@ -319,21 +321,21 @@ func TestFailuresAreTold(t *testing.T) {
 	w.policy("default_strategy: random\naliases: {gpt: ghost}\ncaller_may: [strategy, region_mode, exclude, labels, explain]")
 	a := w.head("a", "us", nil)
 	for _, c := range []struct {
-		req  routing.Request
+		req  strategy.Request
 		want routing.Failure
 	}{
-		{routing.Request{ModelType: "nobody"}, routing.FailUnknownModel},
-		{routing.Request{ModelType: "gpt"}, routing.FailNoHeads},
-		{routing.Request{Region: "eu", RegionMode: routing.RegionRequire}, routing.FailRegion},
-		{routing.Request{Exclude: []string{"a"}}, routing.FailExcluded},
-		{routing.Request{Labels: map[string]string{"gpu": "h100"}}, routing.FailLabels},
+		{strategy.Request{ModelType: "nobody"}, routing.FailUnknownModel},
+		{strategy.Request{ModelType: "gpt"}, routing.FailNoHeads},
+		{strategy.Request{Region: "eu", RegionMode: strategy.RegionRequire}, routing.FailRegion},
+		{strategy.Request{Exclude: []string{"a"}}, routing.FailExcluded},
+		{strategy.Request{Labels: map[string]string{"gpu": "h100"}}, routing.FailLabels},
 	} {
 		if got := w.refused(c.req); got != c.want {
 			t.Errorf("%+v: %q; want %q", c.req, got, c.want)
 		}
 	}
 	w.report("a", a, fleet.StatusDraining)
-	if got := w.refused(routing.Request{}); got != routing.FailUnroutable {
+	if got := w.refused(strategy.Request{}); got != routing.FailUnroutable {
 		t.Errorf("drained: %q", got)
 	}
 	got := map[string]float64{}
@@ -373,18 +375,18 @@ caller_may: [strategy, region_mode, exclude, labels, explain]`)
 	eu := w.head("eu1", "eu", nil)
 	w.head("us1", "us", nil)
 	w.head("asia1", "asia", nil)
-	if d := w.decide(routing.Request{Region: "eu"}); d.Head.ID != "eu1" || d.Spilled {
+	if d := w.decide(strategy.Request{Region: "eu"}); d.Head.ID != "eu1" || d.Spilled {
 		t.Errorf("went to %s, spilled %v", d.Head.ID, d.Spilled)
 	}
 	w.report("eu1", eu, fleet.StatusOffline)
-	d := w.decide(routing.Request{Region: "eu"})
+	d := w.decide(strategy.Request{Region: "eu"})
 	if d.Head.ID != "us1" || !d.Spilled || d.Distance != 80 {
 		t.Errorf("spilled to %s, %v ms away; want us1, 80", d.Head.ID, d.Distance)
 	}
 	if reason := string(d.AppendReason(nil)); !strings.Contains(reason, "no head available in eu, 80 ms away") {
 		t.Errorf("the reason does not say why: %s", reason)
 	}
-	if f := w.refused(routing.Request{Region: "eu", RegionMode: routing.RegionRequire}); f != routing.FailRegion && f != routing.FailUnroutable {
+	if f := w.refused(strategy.Request{Region: "eu", RegionMode: strategy.RegionRequire}); f != routing.FailRegion && f != routing.FailUnroutable {
 		t.Errorf("require failed with %q", f)
 	}
 }
@@ -394,12 +396,12 @@ func TestADegradedHeadIsTakenOnlyWithoutAnActiveOne(t *testing.T) {
 	a, b := w.head("a", "us", nil), w.head("b", "us", nil)
 	w.report("a", a, fleet.StatusDegraded)
 	for range 20 {
-		if d := w.decide(routing.Request{}); d.Head.ID != "b" {
+		if d := w.decide(strategy.Request{}); d.Head.ID != "b" {
 			t.Fatalf("took %s; want the active b", d.Head.ID)
 		}
 	}
 	w.report("b", b, fleet.StatusOffline)
-	if d := w.decide(routing.Request{}); d.Head.ID != "a" {
+	if d := w.decide(strategy.Request{}); d.Head.ID != "a" {
 		t.Errorf("took %s; want the degraded a", d.Head.ID)
 	}
 }
@@ -409,14 +411,14 @@ func TestAlternativesAreOtherHeadsBestFirst(t *testing.T) {
 	for i := range 6 {
 		w.head(fmt.Sprintf("h%d", i), "us", nil)
 	}
-	for _, spec := range routing.Specs() {
-		d := w.decide(routing.Request{Strategy: spec.Name, SessionKey: "s"})
+	for _, spec := range strategy.Specs() {
+		d := w.decide(strategy.Request{Strategy: spec.Name, SessionKey: "s"})
 		ids := []string{d.Head.ID}
 		for _, p := range d.Alternatives() {
 			ids = append(ids, p.Head.ID)
 		}
 		slices.Sort(ids)
-		if unique := slices.Compact(slices.Clone(ids)); len(ids) != 1+routing.MaxAlternatives || len(unique) != len(ids) {
+		if unique := slices.Compact(slices.Clone(ids)); len(ids) != 1+strategy.MaxAlternatives || len(unique) != len(ids) {
 			t.Errorf("%s: head and alternatives are %v; want 4 different ones", spec.Name, ids)
 		}
 	}
@@ -427,17 +429,17 @@ func TestAChangeInvalidatesRememberedCandidatesAtOnce(t *testing.T) {
 	a := w.head("a", "us", nil)
 	w.head("b", "us", nil)
 	hits := func() float64 { return value(t, w.metrics, "cache_hits_total") }
-	w.decide(routing.Request{})
+	w.decide(strategy.Request{})
 	before := hits()
 	for range 10 {
-		w.decide(routing.Request{})
+		w.decide(strategy.Request{})
 	}
 	if got := hits() - before; got != 10 {
 		t.Errorf("%v hits of 10 equal decisions", got)
 	}
 	w.report("a", a, fleet.StatusDraining)
 	for range 50 {
-		if d := w.decide(routing.Request{}); d.Head.ID == "a" {
+		if d := w.decide(strategy.Request{}); d.Head.ID == "a" {
 			t.Fatal("a draining head was taken from the cache")
 		}
 	}
@@ -448,10 +450,10 @@ func TestARememberedSetNeverPinsTraffic(t *testing.T) {
 	for i := range 8 {
 		w.head(fmt.Sprintf("h%d", i), "us", nil)
 	}
-	for _, spec := range routing.Specs() {
+	for _, spec := range strategy.Specs() {
 		share := map[string]int{}
 		for range 800 {
-			d := w.decide(routing.Request{Strategy: spec.Name})
+			d := w.decide(strategy.Request{Strategy: spec.Name})
 			share[d.Head.ID]++
 		}
 		for id, n := range share {
@@ -469,7 +471,7 @@ func TestASessionStaysUntilItsHeadGoes(t *testing.T) {
 		id := fmt.Sprintf("h%d", i)
 		leases[id] = w.head(id, "us", nil)
 	}
-	req := routing.Request{Strategy: "session_affinity", SessionKey: "alice"}
+	req := strategy.Request{Strategy: "session_affinity", SessionKey: "alice"}
 	first := w.decide(req)
 	check(t, w.router.Finish(first.ID(), routing.Outcome{Result: routing.ResultOK}))
 	for range 20 {
@@ -489,9 +491,9 @@ func TestThePolicySaysWhatCallersMayChoose(t *testing.T) {
 	w := newWorld(t, nil)
 	w.head("a", "us", nil)
 	w.policy("default_strategy: round_robin\ncaller_may: []")
-	for field, req := range map[string]routing.Request{
+	for field, req := range map[string]strategy.Request{
 		"/strategy":    {Strategy: "random"},
-		"/region_mode": {Region: "us", RegionMode: routing.RegionRequire},
+		"/region_mode": {Region: "us", RegionMode: strategy.RegionRequire},
 		"/exclude":     {Exclude: []string{"b"}},
 		"/labels":      {Labels: map[string]string{"a": "b"}},
 		"/explain":     {Explain: true},
@@ -503,7 +505,7 @@ func TestThePolicySaysWhatCallersMayChoose(t *testing.T) {
 			t.Errorf("%s: %v", field, err)
 		}
 	}
-	if d := w.decide(routing.Request{}); d.Strategy != "round_robin" {
+	if d := w.decide(strategy.Request{}); d.Strategy != "round_robin" {
 		t.Errorf("decided by %s", d.Strategy)
 	}
 }
@@ -515,11 +517,11 @@ func TestExplainShowsEveryCandidateAndWhatRemovedIt(t *testing.T) {
 	w.head("excluded", "us", nil)
 	w.report("drained", w.head("drained", "us", nil), fleet.StatusDraining)
 	w.head("full", "us", func(s *fleet.Spec) { s.MaxInFlight = 1 })
-	if d := w.decide(routing.Request{Exclude: []string{"ok", "far", "excluded"}}); d.Head.ID != "full" {
+	if d := w.decide(strategy.Request{Exclude: []string{"ok", "far", "excluded"}}); d.Head.ID != "full" {
 		t.Fatalf("filled %s", d.Head.ID)
 	}
-	d := w.decide(routing.Request{
-		Region: "us", RegionMode: routing.RegionRequire, Exclude: []string{"excluded"},
+	d := w.decide(strategy.Request{
+		Region: "us", RegionMode: strategy.RegionRequire, Exclude: []string{"excluded"},
 		Strategy: "least_loaded", Explain: true,
 	})
 	got := map[string]string{}
@@ -548,8 +550,8 @@ func TestExplanationsAreReadBackWithinTheirBound(t *testing.T) {
 	w.fill(heads)
 	var made []*routing.Decision
 	for range kept + 2 {
-		made = append(made, w.decide(routing.Request{Explain: true}))
-		w.decide(routing.Request{}) // takes no room
+		made = append(made, w.decide(strategy.Request{Explain: true}))
+		w.decide(strategy.Request{}) // takes no room
 	}
 	for i, d := range made {
 		found, err := w.router.Decision(d.ID())
@@ -577,9 +579,9 @@ func TestAccountingIsExactAfterChaos(t *testing.T) {
 				_ = w.fleet.Deregister(t.Context(), fmt.Sprintf("h%d", rapid.IntRange(0, 5).Draw(rt, "head")))
 			},
 			"decide": func(rt *rapid.T) {
-				spec := rapid.SampledFrom(routing.Specs()).Draw(rt, "strategy")
+				spec := rapid.SampledFrom(strategy.Specs()).Draw(rt, "strategy")
 				for range rapid.IntRange(1, 20).Draw(rt, "n") {
-					d, err := w.router.Decide(&routing.Request{ModelType: "m", Strategy: spec.Name, SessionKey: "s"})
+					d, err := w.router.Decide(&strategy.Request{ModelType: "m", Strategy: spec.Name, SessionKey: "s"})
 					if err == nil {
 						lives[d.Head.Live] = true
 						open = append(open, d.ID())

@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"headway/internal/routing"
 	"headway/internal/scenario"
+	"headway/internal/strategy"
 )
 
 // TestScenarios runs the scripts that specify each strategy, and the life of a
@@ -36,7 +36,7 @@ func TestScenarios(t *testing.T) {
 }
 
 func TestEachStrategyHasAScript(t *testing.T) {
-	for _, s := range routing.Specs() {
+	for _, s := range strategy.Specs() {
 		if _, err := os.Stat(filepath.Join("testdata", s.Name+".scenario")); err != nil {
 			t.Errorf("no script says what %s does: %v", s.Name, err)
 		}

@@ -10,12 +10,13 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // Whatever the fleet and the request, what a strategy chooses may serve it, no
 // head is named twice, and a request is refused only when no head may serve it.
 func TestEveryStrategyChoosesWhatMayServe(t *testing.T) {
-	for _, spec := range routing.Specs() {
+	for _, spec := range strategy.Specs() {
 		t.Run(spec.Name, func(t *testing.T) {
 			rapid.Check(t, func(rt *rapid.T) {
 				w := newWorld(t, nil)
@@ -46,17 +47,17 @@ func (w *world) randomFleet(rt *rapid.T) {
 
 // decideAndHold decides on a random request and checks the answer against the
 // fleet as it was.
-func (w *world) decideAndHold(rt *rapid.T, strategy string) {
-	req := routing.Request{
-		ModelType: "m", Strategy: strategy,
+func (w *world) decideAndHold(rt *rapid.T, name string) {
+	req := strategy.Request{
+		ModelType: "m", Strategy: name,
 		Region:     rapid.SampledFrom(append([]string{"", "mars"}, someRegions...)).Draw(rt, "asked"),
-		RegionMode: rapid.SampledFrom([]routing.RegionMode{routing.RegionPrefer, routing.RegionRequire}).Draw(rt, "mode"),
+		RegionMode: rapid.SampledFrom([]strategy.RegionMode{strategy.RegionPrefer, strategy.RegionRequire}).Draw(rt, "mode"),
 		SessionKey: rapid.SampledFrom([]string{"", "s1", "s2"}).Draw(rt, "session"),
 		Exclude:    rapid.SliceOfN(rapid.SampledFrom([]string{"h0", "h1", "h2"}), 0, 2).Draw(rt, "exclude"),
 	}
 	var may []*fleet.Head
 	for _, h := range w.fleet.Snapshot().Pools["m"].All.Heads {
-		if h.Routable() && (req.RegionMode == routing.RegionPrefer || h.Region == req.Region) &&
+		if h.Routable() && (req.RegionMode == strategy.RegionPrefer || h.Region == req.Region) &&
 			!slices.Contains(req.Exclude, h.ID) && (h.MaxInFlight == 0 || h.Live.InFlight() < h.MaxInFlight) {
 			may = append(may, h)
 		}
@@ -75,7 +76,7 @@ func (w *world) decideAndHold(rt *rapid.T, strategy string) {
 		}
 		named[h] = true
 	}
-	if want := min(len(may)-1, routing.MaxAlternatives); len(d.Alternatives()) != want {
+	if want := min(len(may)-1, strategy.MaxAlternatives); len(d.Alternatives()) != want {
 		rt.Fatalf("%d alternatives of %d heads that may serve, want %d", len(d.Alternatives()), len(may), want)
 	}
 	if d.Head.Status == fleet.StatusDegraded && w.active(may, d.Head.Region) {
@@ -83,7 +84,7 @@ func (w *world) decideAndHold(rt *rapid.T, strategy string) {
 	}
 }
 
-func heads(picks []routing.Pick) (list []*fleet.Head) {
+func heads(picks []strategy.Pick) (list []*fleet.Head) {
 	for _, p := range picks {
 		list = append(list, p.Head)
 	}
@@ -105,8 +106,8 @@ func TestADecisionIsOneAllocation(t *testing.T) {
 	}
 	w := newWorld(t, nil)
 	w.fill(100)
-	for _, spec := range routing.Specs() {
-		for name, req := range map[string]routing.Request{
+	for _, spec := range strategy.Specs() {
+		for name, req := range map[string]strategy.Request{
 			"plain": {ModelType: "m", Strategy: spec.Name},
 			"all":   {ModelType: "m", Strategy: spec.Name, Region: "region-1", SessionKey: "s", Exclude: []string{"head-00001"}},
 		} {

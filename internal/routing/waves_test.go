@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // A thousand policies, each of a hundred aliases, hold no more memory than the
@@ -28,7 +28,7 @@ func TestAThousandPoliciesLeaveOne(t *testing.T) {
 				aliases = append(aliases, fmt.Sprintf("alias-%d-%d: m", revision, i))
 			}
 			w.policy("default_strategy: round_robin\naliases: {" + strings.Join(aliases, ", ") + "}")
-			w.decide(routing.Request{ModelType: fmt.Sprintf("alias-%d-99", revision)})
+			w.decide(strategy.Request{ModelType: fmt.Sprintf("alias-%d-99", revision)})
 		}
 	}
 	apply(0, 100)

@@ -46,7 +46,9 @@ import (
 
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/policy"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 	"headway/internal/strict"
 )
 
@@ -160,7 +162,7 @@ func (r *run) step(ctx context.Context, st *step) error {
 }
 
 func (r *run) policy(ctx context.Context, st *step) error {
-	doc, faults := routing.ParsePolicy([]byte(st.block), "yaml")
+	doc, faults := policy.Parse([]byte(st.block), "yaml")
 	if len(faults) > 0 {
 		return &strict.InvalidError{Faults: faults}
 	}
@@ -325,7 +327,7 @@ func (r *run) decide(ctx context.Context, st *step) error {
 			return err
 		}
 	}
-	req := routing.Request{
+	req := strategy.Request{
 		ModelType: st.settings["model"], Region: st.settings["region"], Strategy: st.settings["strategy"],
 		SessionKey: st.settings["session"], Exclude: st.list("exclude"), Labels: st.labels(),
 	}
@@ -334,7 +336,7 @@ func (r *run) decide(ctx context.Context, st *step) error {
 	}
 	if mode := st.settings["mode"]; mode != "" {
 		var ok bool
-		if req.RegionMode, ok = routing.ParseRegionMode(mode); !ok {
+		if req.RegionMode, ok = strategy.ParseRegionMode(mode); !ok {
 			return fmt.Errorf("%q is no region mode", mode)
 		}
 	}
@@ -365,7 +367,7 @@ func (r *run) decide(ctx context.Context, st *step) error {
 	return meet(st.expect, got)
 }
 
-func (r *run) once(req *routing.Request, hold bool) (outcome, error) {
+func (r *run) once(req *strategy.Request, hold bool) (outcome, error) {
 	d, err := r.router.Decide(req)
 	if none, ok := errors.AsType[*routing.NoHeadError](err); ok {
 		return outcome{refused: string(none.Failure)}, nil

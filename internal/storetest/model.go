@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"headway/internal/fleet"
-	"headway/internal/routing"
+	"headway/internal/policy"
 )
 
 // likeAMap holds a store against a map through random changes and restarts.
@@ -38,7 +38,7 @@ func likeAMap(t *testing.T, open Open) {
 // model is what a store should hold.
 type model struct {
 	heads    map[string]fleet.Record
-	policies []routing.StoredPolicy // newest first
+	policies []policy.Stored // newest first
 }
 
 // save makes a random batch, of which one in ten changes expects a wrong
@@ -82,9 +82,9 @@ func (m *model) savePolicy(ctx context.Context, rt *rapid.T, s Store) {
 	if fails {
 		expect++
 	}
-	p := routing.StoredPolicy{Document: rapid.SliceOfN(rapid.Byte(), 1, 8).Draw(rt, "document"), Source: "api"}
+	p := policy.Stored{Document: rapid.SliceOfN(rapid.Byte(), 1, 8).Draw(rt, "document"), Source: "api"}
 	revision, err := s.SavePolicy(ctx, expect, p)
-	if fails != errors.Is(err, routing.ErrPolicyConflict) || !fails && (err != nil || revision <= expect) {
+	if fails != errors.Is(err, policy.ErrConflict) || !fails && (err != nil || revision <= expect) {
 		rt.Fatalf("saving a policy over %d: revision %d, error %v", expect, revision, err)
 	}
 	if !fails {
@@ -114,6 +114,6 @@ func (m *model) compare(ctx context.Context, rt *rapid.T, s Store) {
 	}
 }
 
-func samePolicy(a, b routing.StoredPolicy) bool {
+func samePolicy(a, b policy.Stored) bool {
 	return a.Revision == b.Revision && bytes.Equal(a.Document, b.Document) && a.Source == b.Source && a.SavedAt.Equal(b.SavedAt)
 }

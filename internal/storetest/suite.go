@@ -1,5 +1,5 @@
 // Package storetest is what every store of heads and policies must pass: the
-// contracts of fleet.Store and routing.PolicyStore as tests.
+// contracts of fleet.Store and policy.Store as tests.
 package storetest
 
 import (
@@ -13,13 +13,13 @@ import (
 	"time"
 
 	"headway/internal/fleet"
-	"headway/internal/routing"
+	"headway/internal/policy"
 )
 
 // Store is what is tested.
 type Store interface {
 	fleet.Store
-	routing.PolicyStore
+	policy.Store
 }
 
 // Open returns a store over a place that is empty at first. Its second result
@@ -106,7 +106,7 @@ func empty(t *testing.T, open Open) {
 			t.Fatalf("an empty store has heads %v", list)
 		}
 		_, err := s.Policy(t.Context())
-		wants(t, err, routing.ErrNoPolicy)
+		wants(t, err, policy.ErrNone)
 		if list, err := s.PolicyRevisions(t.Context(), 10); err != nil || len(list) != 0 {
 			t.Fatalf("an empty store has revisions %v, error %v", list, err)
 		}
@@ -272,7 +272,7 @@ func noSharing(t *testing.T, open Open) {
 	if now := heads(t, s)[0]; !equal(now, want) {
 		t.Errorf("a caller changed the store: %+v", now)
 	}
-	must1(s.SavePolicy(t.Context(), 0, routing.StoredPolicy{Document: []byte(`{"a":1}`)}))(t)
+	must1(s.SavePolicy(t.Context(), 0, policy.Stored{Document: []byte(`{"a":1}`)}))(t)
 	p, err := s.Policy(t.Context())
 	must(t, err)
 	copy(p.Document, "spoilt!")
@@ -292,7 +292,7 @@ func cancelled(t *testing.T, open Open) {
 	wants(t, s.Save(ctx, []fleet.Change{{ID: "a", Record: record("a")}}), context.Canceled)
 	_, err := s.GrantEpochs(ctx, 1)
 	wants(t, err, context.Canceled)
-	_, err = s.SavePolicy(ctx, 0, routing.StoredPolicy{Document: []byte(`{}`)})
+	_, err = s.SavePolicy(ctx, 0, policy.Stored{Document: []byte(`{}`)})
 	wants(t, err, context.Canceled)
 	empty(t, func(testing.TB) (Store, func() Store) { return s, func() Store { return s } })
 }
@@ -336,7 +336,7 @@ func oddIDs(t *testing.T, open Open) {
 
 func policies(t *testing.T, open Open) {
 	s, reopen := open(t)
-	first := routing.StoredPolicy{
+	first := policy.Stored{
 		Revision: 99, Document: []byte(`{"default_strategy":"random"}`), Source: "api", Author: "ada", Note: "try it",
 		SavedAt: time.Date(2026, 7, 1, 12, 0, 0, 5e6, time.UTC),
 	}
@@ -344,7 +344,7 @@ func policies(t *testing.T, open Open) {
 	must(t, err)
 	for _, expect := range []uint64{0, revision + 1} {
 		_, err = s.SavePolicy(t.Context(), expect, first)
-		wants(t, err, routing.ErrPolicyConflict)
+		wants(t, err, policy.ErrConflict)
 	}
 	s = reopen()
 	got, err := s.Policy(t.Context())
@@ -356,7 +356,7 @@ func policies(t *testing.T, open Open) {
 	if !reflect.DeepEqual(got, first) {
 		t.Fatalf("got %+v, want %+v", got, first)
 	}
-	second, err := s.SavePolicy(t.Context(), revision, routing.StoredPolicy{Document: []byte(`{}`), Source: "file"})
+	second, err := s.SavePolicy(t.Context(), revision, policy.Stored{Document: []byte(`{}`), Source: "file"})
 	must(t, err)
 	if second <= revision {
 		t.Errorf("revision %d follows %d", second, revision)
@@ -378,13 +378,13 @@ func onePolicy(t *testing.T, open Open) {
 	won := 0
 	for range 8 {
 		wait.Go(func() {
-			_, err := s.SavePolicy(t.Context(), 0, routing.StoredPolicy{Document: []byte(`{}`)})
+			_, err := s.SavePolicy(t.Context(), 0, policy.Stored{Document: []byte(`{}`)})
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case err == nil:
 				won++
-			case !errors.Is(err, routing.ErrPolicyConflict):
+			case !errors.Is(err, policy.ErrConflict):
 				t.Errorf("a loser got %v", err)
 			}
 		})
@@ -400,7 +400,7 @@ func fiftyRevisions(t *testing.T, open Open) {
 	revision := uint64(0)
 	for i := range 120 {
 		var err error
-		revision, err = s.SavePolicy(t.Context(), revision, routing.StoredPolicy{Document: fmt.Appendf(nil, `{"n":%d}`, i)})
+		revision, err = s.SavePolicy(t.Context(), revision, policy.Stored{Document: fmt.Appendf(nil, `{"n":%d}`, i)})
 		must(t, err)
 	}
 	list, err := reopen().PolicyRevisions(t.Context(), 1000)

@@ -1,0 +1,332 @@
+package policy
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"headway/internal/strategy"
+	"headway/internal/strict"
+)
+
+// Bounds of the names in a policy, as of those that heads register with.
+const (
+	maxModelName  = 128 // bytes
+	maxRegionName = 64  // bytes
+	modelBytes    = letters + "._:/@+-"
+	regionBytes   = letters + "._-"
+	letters       = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+)
+
+// Compile checks a document whole and makes a policy of it: every strategy is
+// built, every pattern and distance prepared. It returns the policy, or every
+// fault and no policy. It keeps nothing of doc.
+func Compile(doc Document) (*Policy, []strict.Fault) {
+	c := newCompiler(doc.clone())
+	c.check()
+	if faults := c.faults.all(); len(faults) > 0 {
+		return nil, faults
+	}
+	c.index()
+	c.nameModels()
+	c.warn()
+	return c.policy, nil
+}
+
+// compiler makes one policy.
+type compiler struct {
+	doc    *Document
+	policy *Policy
+	faults faultList
+	strategyBuilder
+}
+
+func newCompiler(doc Document) *compiler {
+	p := &Policy{
+		Document: doc, byName: map[string]instance{}, byModel: map[string][]int{},
+		models: map[string]bool{}, may: map[string]bool{},
+		regions: map[string]string{}, indices: map[string]int{},
+	}
+	return &compiler{doc: &p.Document, policy: p, strategyBuilder: strategyBuilder{
+		base: map[string]strategy.Values{}, unsound: map[string]bool{}, made: p.byName,
+	}}
+}
+
+// check does all that can fail.
+func (c *compiler) check() {
+	c.strategies()
+	c.policy.fallback = Plan{Rule: RuleDefault, RegionMode: strategy.RegionPrefer}
+	c.choose(&c.policy.fallback, c.doc.DefaultStrategy, nil, root.member("default_strategy"), nil)
+	c.rules()
+	c.distances()
+	c.aliases()
+	c.callerMay()
+}
+
+// strategies makes each strategy with the parameters that the document gives.
+func (c *compiler) strategies() {
+	at := root.member("strategies")
+	for _, name := range slices.Sorted(maps.Keys(c.doc.Strategies)) {
+		spec := findSpec(name)
+		if spec == nil {
+			c.faults.add(at.member(name), "%s", UnknownStrategy(name))
+			continue
+		}
+		values, faults := spec.Check(c.doc.Strategies[name].Parameters)
+		c.base[name], c.unsound[name] = values, len(faults) > 0
+		c.addFaults(at.member(name).member("parameters"), faults)
+	}
+	for i := range specs {
+		name := specs[i].Name
+		if c.unsound[name] {
+			continue
+		}
+		s, faults := c.build(name, nil)
+		if len(faults) == 0 {
+			c.made[name] = instance{s, &specs[i]}
+			continue
+		}
+		// A strategy that cannot do without parameters is not to be had by
+		// name alone; that is no fault of a document that does not ask for it.
+		c.unsound[name] = len(c.base[name]) > 0
+		if c.unsound[name] {
+			c.addFaults(at.member(name).member("parameters"), faults)
+		}
+	}
+}
+
+func (c *compiler) addFaults(at *place, faults []strict.Fault) {
+	base := at.pointer()
+	for _, f := range faults {
+		c.faults.addAt(base+f.Pointer, 0, f.Reason)
+	}
+}
+
+// choose puts the named strategy into p.
+func (c *compiler) choose(p *Plan, name string, parameters map[string]any, at, parametersAt *place) {
+	switch p.Spec = findSpec(name); {
+	case name == "":
+		c.faults.add(at, "is required; allowed are %s", strings.Join(specNames(), ", "))
+	case p.Spec == nil:
+		c.faults.add(at, "%s", UnknownStrategy(name))
+	default:
+		var faults []strict.Fault
+		if p.Strategy, faults = c.build(name, parameters); len(faults) > 0 && parametersAt == nil {
+			parametersAt = root.member("strategies").member(name).member("parameters")
+		}
+		c.addFaults(parametersAt, faults)
+	}
+}
+
+func (c *compiler) rules() {
+	at := root.member("rules")
+	if n := len(c.doc.Rules); n > MaxRules {
+		c.faults.add(at, "%d rules; at most %d are allowed", n, MaxRules)
+	}
+	c.policy.rules = make([]compiledRule, min(len(c.doc.Rules), MaxRules))
+	for i := range c.policy.rules {
+		doc, r, at := &c.doc.Rules[i], &c.policy.rules[i], at.element(i)
+		match := at.member("match")
+		r.model = c.pattern(doc.Match.ModelType, modelBytes, maxModelName, match.member("model_type"))
+		r.region = c.pattern(doc.Match.Region, regionBytes, maxRegionName, match.member("region"))
+		r.Rule, r.RegionMode = i, strategy.RegionPrefer
+		if doc.RegionMode != "" {
+			mode, ok := strategy.ParseRegionMode(doc.RegionMode)
+			if !ok {
+				c.faults.add(at.member("region_mode"), "%s",
+					strict.Unknown("region mode", doc.RegionMode, []string{strategy.RegionPrefer.String(), strategy.RegionRequire.String()}))
+			}
+			r.RegionMode = mode
+		}
+		c.choose(&r.Plan, doc.Strategy, doc.Parameters, at.member("strategy"), at.member("parameters"))
+		if r.model.Literal {
+			c.policy.models[r.model.Pattern] = true
+		}
+		if r.region.Literal {
+			c.policy.regions[r.region.Pattern] = r.region.Pattern
+		}
+	}
+}
+
+// pattern compiles a pattern for names of the given bytes.
+func (c *compiler) pattern(s, allowed string, most int, at *place) *strict.Glob {
+	if len(s) > most || !madeOf(s, allowed+"*?") {
+		c.faults.add(at, "want at most %d of the characters %s, with * for any of them and ? for one, not %s", most, spell(allowed), strict.Quote(s))
+		s = ""
+	}
+	return strict.NewGlob(s)
+}
+
+// name checks a name of the given bytes.
+func (c *compiler) name(s, allowed string, most int, at *place) bool {
+	if s == "" || len(s) > most || !madeOf(s, allowed) {
+		c.faults.add(at, "want a name of 1 to %d of the characters %s, not %s", most, spell(allowed), strict.Quote(s))
+		return false
+	}
+	return true
+}
+
+func (c *compiler) modelName(s string, at *place) bool {
+	if !c.name(s, modelBytes, maxModelName, at) {
+		return false
+	}
+	if strings.Contains(s, "..") {
+		c.faults.add(at, "a model type must not contain \"..\"")
+		return false
+	}
+	return true
+}
+
+func madeOf(s, allowed string) bool {
+	for i := range len(s) {
+		if strings.IndexByte(allowed, s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// spell writes a set of allowed bytes for people.
+func spell(allowed string) string {
+	return "A-Z a-z 0-9 " + strings.Join(strings.Split(strings.TrimPrefix(allowed, letters), ""), " ")
+}
+
+// distances checks the table of regions and prepares the matrix.
+func (c *compiler) distances() {
+	at := root.member("regions")
+	p := c.policy
+	named := map[string]bool{}
+	for _, from := range slices.Sorted(maps.Keys(c.doc.Regions)) {
+		at := at.member(from)
+		c.name(from, regionBytes, maxRegionName, at)
+		named[from] = true
+		distances := c.doc.Regions[from].DistancesMs
+		for _, to := range slices.Sorted(maps.Keys(distances)) {
+			at, d := at.member("distances_ms").member(to), distances[to]
+			c.name(to, regionBytes, maxRegionName, at)
+			named[to] = true
+			switch {
+			case !(d >= 0 && d <= MaxDistanceMs): // NaN too
+				c.faults.add(at, "want a distance from 0 to %d ms, not %v", int(MaxDistanceMs), d)
+			case from == to && d != 0:
+				c.faults.add(at, "a region is 0 ms away from itself; leave it out")
+			}
+		}
+	}
+	if len(named) > MaxRegions {
+		c.faults.add(at, "%d different regions; at most %d are allowed", len(named), MaxRegions)
+		return
+	}
+	for i, name := range slices.Sorted(maps.Keys(named)) {
+		p.regions[name], p.indices[name] = name, i
+	}
+	n := len(p.indices)
+	p.distances = slices.Repeat([]float64{math.NaN()}, n*n)
+	for from, doc := range c.doc.Regions {
+		for to, d := range doc.DistancesMs {
+			i, j := p.indices[from], p.indices[to]
+			p.distances[i*n+j] = d
+			if _, given := c.doc.Regions[to].DistancesMs[from]; !given {
+				p.distances[j*n+i] = d
+			}
+		}
+	}
+}
+
+func (c *compiler) aliases() {
+	at := root.member("aliases")
+	if n := len(c.doc.Aliases); n > MaxAliases {
+		c.faults.add(at, "%d aliases; at most %d are allowed", n, MaxAliases)
+	}
+	for _, alias := range slices.Sorted(maps.Keys(c.doc.Aliases)) {
+		at, target := at.member(alias), c.doc.Aliases[alias]
+		if !c.modelName(alias, at) || !c.modelName(target, at) {
+			continue
+		}
+		if alias == target {
+			c.faults.add(at, "names itself; leave it out")
+		} else if next, chained := c.doc.Aliases[target]; chained {
+			c.faults.add(at, "%s is an alias too, of %s; name the model type itself", strict.Quote(target), strict.Quote(next))
+		}
+		c.policy.models[alias], c.policy.models[target] = true, true
+	}
+}
+
+// maxFields is how many fields of caller_may are looked at one by one.
+const maxFields = 100
+
+func (c *compiler) callerMay() {
+	at := root.member("caller_may")
+	fields := c.doc.CallerMay
+	if len(fields) > maxFields {
+		c.faults.add(at, "%d fields; at most %d are allowed", len(fields), len(CallerFields()))
+		fields = fields[:maxFields]
+	}
+	for i, field := range fields {
+		switch {
+		case !slices.Contains(CallerFields(), field):
+			c.faults.add(at.element(i), "%s", strict.Unknown("field", field, CallerFields()))
+		case c.policy.may[field]:
+			c.faults.add(at.element(i), "%s is named twice", strict.Quote(field))
+		default:
+			c.policy.may[field] = true
+		}
+	}
+}
+
+// index finds for each model type that a rule names the rules that match it.
+func (c *compiler) index() {
+	p := c.policy
+	for i := range p.rules {
+		if g := p.rules[i].model; g.Literal {
+			p.byModel[g.Pattern] = nil
+		} else {
+			p.unnamed = append(p.unnamed, i)
+		}
+	}
+	for model := range p.byModel {
+		for i := range p.rules {
+			if p.rules[i].model.Match(model) {
+				p.byModel[model] = append(p.byModel[model], i)
+			}
+		}
+	}
+}
+
+// nameModels adds the model types that strategies name by parameters.
+func (c *compiler) nameModels() {
+	add := func(s strategy.Strategy) {
+		if names, ok := s.(interface{ Models() []string }); ok {
+			for _, m := range names.Models() {
+				c.policy.models[m] = true
+			}
+		}
+	}
+	for _, i := range c.policy.byName {
+		add(i.strategy)
+	}
+	for i := range c.policy.rules {
+		add(c.policy.rules[i].Strategy)
+	}
+}
+
+// warn names the rules that can never match.
+func (c *compiler) warn() {
+	var warnings faultList
+	for i := range c.policy.rules {
+		r, at := &c.policy.rules[i], root.member("rules").element(i)
+		if target, ok := c.doc.Aliases[r.model.Pattern]; ok {
+			warnings.add(at.member("match").member("model_type"),
+				"never matches: %s is an alias, and rules see the model type, %s", strict.Quote(r.model.Pattern), strict.Quote(target))
+			continue
+		}
+		earlier := slices.IndexFunc(c.policy.rules[:i], func(e compiledRule) bool {
+			return e.model.Covers(r.model) && e.region.Covers(r.region)
+		})
+		if earlier >= 0 {
+			warnings.add(at, "never matches: rule %d matches all that it does, and comes first", earlier)
+		}
+	}
+	c.policy.Warnings = warnings.all()
+}

@@ -1,0 +1,156 @@
+package policy
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"headway/internal/strict"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Difference is one place where two documents differ. Before or After is nil
+// where the value is not there.
+type Difference struct {
+	Pointer       string // JSON Pointer
+	Before, After []byte // JSON
+}
+
+// Differences lists where b differs from a, in the order of the pointers'
+// names: members of objects one by one, lists element by element.
+func Differences(a, b Document) ([]Difference, error) {
+	before, err := a.tree()
+	if err != nil {
+		return nil, err
+	}
+	after, err := b.tree()
+	if err != nil {
+		return nil, err
+	}
+	var found []Difference
+	err = differ("", before, after, func(d Difference) { found = append(found, d) })
+	return found, err
+}
+
+func (d Document) tree() (v any, err error) {
+	encoded, err := d.Encode()
+	if err != nil {
+		return nil, err
+	}
+	return v, json.Unmarshal(encoded, &v)
+}
+
+// missing is a value that is not there; null would be one that is.
+type missing struct{}
+
+func differ(at string, a, b any, found func(Difference)) error {
+	if objectA, ok := a.(map[string]any); ok {
+		if objectB, ok := b.(map[string]any); ok {
+			return differObjects(at, objectA, objectB, found)
+		}
+	}
+	if listA, ok := a.([]any); ok {
+		if listB, ok := b.([]any); ok {
+			for i := range max(len(listA), len(listB)) {
+				if err := differ(at+"/"+strconv.Itoa(i), element(listA, i), element(listB, i), found); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	if reflect.DeepEqual(a, b) {
+		return nil
+	}
+	d := Difference{Pointer: at}
+	var err error
+	for _, side := range []struct {
+		value any
+		text  *[]byte
+	}{{a, &d.Before}, {b, &d.After}} {
+		if _, none := side.value.(missing); !none {
+			if *side.text, err = json.Marshal(side.value, json.Deterministic(true)); err != nil {
+				return err
+			}
+		}
+	}
+	found(d)
+	return nil
+}
+
+func differObjects(at string, a, b map[string]any, found func(Difference)) error {
+	names := slices.Concat(slices.Collect(maps.Keys(a)), slices.Collect(maps.Keys(b)))
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		pointer := at + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+		if err := differ(pointer, member(a, name), member(b, name), found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func member(object map[string]any, name string) any {
+	if v, ok := object[name]; ok {
+		return v
+	}
+	return missing{}
+}
+
+func element(list []any, i int) any {
+	if i < len(list) {
+		return list[i]
+	}
+	return missing{}
+}
+
+// Merge applies a JSON merge patch (RFC 7396) and returns the new document,
+// which is checked as Parse checks.
+func (d Document) Merge(patch []byte) (Document, []strict.Fault) {
+	if len(patch) > MaxBytes {
+		return Parse(patch, "json") // which says how many it may have
+	}
+	var change map[string]any
+	if err := json.Unmarshal(patch, &change); err != nil {
+		fault := strict.Fault{Reason: "want a JSON object that is merged into the policy (RFC 7396)"}
+		if at, ok := err.(*jsontext.SyntacticError); ok { //nolint:errorlint // it comes as it is
+			fault.Pointer, fault.Reason = string(at.JSONPointer), "is not valid JSON, or a name given twice"
+		}
+		return Document{}, []strict.Fault{fault}
+	}
+	if change == nil {
+		return Document{}, []strict.Fault{{Reason: "want an object that is merged into the policy, not null"}}
+	}
+	current, err := d.tree()
+	if err == nil {
+		var merged []byte
+		if merged, err = json.Marshal(mergePatch(current, change), json.Deterministic(true)); err == nil {
+			return Parse(merged, "json")
+		}
+	}
+	return Document{}, []strict.Fault{{Reason: err.Error()}}
+}
+
+// mergePatch is the function MergePatch of RFC 7396.
+func mergePatch(target, patch any) any {
+	change, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	object, ok := target.(map[string]any)
+	if !ok {
+		object = map[string]any{}
+	}
+	for name, v := range change {
+		if v == nil {
+			delete(object, name)
+		} else {
+			object[name] = mergePatch(object[name], v)
+		}
+	}
+	return object
+}

@@ -1,0 +1,128 @@
+package policy
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Document is a policy as people write it and stores keep it: which strategy
+// serves which traffic. It means something only once it is compiled.
+type Document struct {
+	DefaultStrategy string                 `json:"default_strategy"` // of requests that no rule matches
+	Rules           []Rule                 `json:"rules,omitempty"`  // the first that matches wins; at most MaxRules
+	Regions         map[string]RegionDoc   `json:"regions,omitempty"`
+	Strategies      map[string]StrategyDoc `json:"strategies,omitempty"` // parameters by strategy, wherever it is used
+	Aliases         map[string]string      `json:"aliases,omitempty"`    // other names of model types; at most MaxAliases
+	CallerMay       []string               `json:"caller_may"`           // what requests may choose themselves, of CallerFields
+}
+
+// Rule says how the requests that match are served.
+type Rule struct {
+	Match      Match          `json:"match"`
+	Strategy   string         `json:"strategy"`
+	RegionMode string         `json:"region_mode,omitempty"` // prefer or require; "": prefer
+	Parameters map[string]any `json:"parameters,omitempty"`  // laid over those of Document.Strategies
+}
+
+// Match selects requests by patterns in which * stands for any characters and
+// ? for one. An empty pattern matches everything.
+type Match struct {
+	ModelType string `json:"model_type,omitempty"` // after aliases are resolved
+	Region    string `json:"region,omitempty"`     // only * matches a request that names no region
+}
+
+// RegionDoc is what a policy knows of a region.
+type RegionDoc struct {
+	// DistancesMs are the distances to other regions in ms, 0 to
+	// MaxDistanceMs. They hold for the way back too, unless that is given.
+	DistancesMs map[string]float64 `json:"distances_ms"`
+}
+
+// StrategyDoc is what a policy says of a strategy.
+type StrategyDoc struct {
+	Parameters map[string]any `json:"parameters,omitempty"`
+}
+
+// Bounds of a policy document.
+const (
+	MaxBytes      = 1 << 20 // of the text
+	MaxRules      = 1000
+	MaxRegions    = 200 // distinct ones in the table of distances
+	MaxAliases    = 1000
+	MaxDistanceMs = 1e6
+)
+
+// The names of what a policy may let callers choose: fields of a request.
+const (
+	mayStrategy   = "strategy"
+	mayRegionMode = "region_mode"
+	mayExclude    = "exclude"
+	mayLabels     = "labels"
+	mayExplain    = "explain"
+)
+
+// CallerFields lists what caller_may may name.
+func CallerFields() []string {
+	return []string{mayStrategy, mayRegionMode, mayExclude, mayLabels, mayExplain}
+}
+
+// Default is the policy of a fresh installation: the best general
+// strategy for every request, and callers may choose whatever a policy can
+// let them choose.
+func Default() Document {
+	return Document{DefaultStrategy: "least_loaded", CallerMay: CallerFields()}
+}
+
+// Encode writes the document as compact JSON, always the same for equal
+// documents: fields in the order of the type, names of objects sorted. It
+// fails for a document with numbers or text that JSON cannot hold, which
+// Compile refuses.
+func (d Document) Encode() ([]byte, error) {
+	if d.CallerMay == nil {
+		d.CallerMay = []string{}
+	}
+	return json.Marshal(d, json.Deterministic(true))
+}
+
+// clone copies the document down to its leaves.
+func (d Document) clone() Document {
+	d.Rules = slices.Clone(d.Rules)
+	for i := range d.Rules {
+		d.Rules[i].Parameters = cloneParameters(d.Rules[i].Parameters)
+	}
+	d.Regions = maps.Clone(d.Regions)
+	for name, r := range d.Regions {
+		d.Regions[name] = RegionDoc{DistancesMs: maps.Clone(r.DistancesMs)}
+	}
+	d.Strategies = maps.Clone(d.Strategies)
+	for name, s := range d.Strategies {
+		d.Strategies[name] = StrategyDoc{Parameters: cloneParameters(s.Parameters)}
+	}
+	d.Aliases = maps.Clone(d.Aliases)
+	d.CallerMay = slices.Clone(d.CallerMay)
+	return d
+}
+
+func cloneParameters(parameters map[string]any) map[string]any {
+	clone := maps.Clone(parameters)
+	for name, v := range clone {
+		clone[name] = cloneValue(v)
+	}
+	return clone
+}
+
+func cloneValue(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		return cloneParameters(v)
+	case []any:
+		clone := slices.Clone(v)
+		for i := range clone {
+			clone[i] = cloneValue(clone[i])
+		}
+		return clone
+	}
+	return v
+}

@@ -1,0 +1,122 @@
+// Package policy reads, checks and compiles the document that says which
+// strategy serves which traffic.
+package policy
+
+import (
+	"iter"
+	"maps"
+	"math"
+
+	"headway/internal/strategy"
+	"headway/internal/strict"
+)
+
+// Policy is a compiled Document. It is immutable, what it points to included;
+// its methods take no lock and allocate nothing.
+type Policy struct {
+	Document Document
+	Revision uint64 // the store's; 0: the default in the binary
+	// Warnings name what is allowed and probably not meant.
+	Warnings []strict.Fault
+
+	fallback Plan
+	rules    []compiledRule
+	// byModel are the indices of the rules that match a model type, for those
+	// that some rule names literally; unnamed are the candidates for others.
+	byModel map[string][]int
+	unnamed []int
+
+	byName    map[string]instance
+	models    map[string]bool
+	may       map[string]bool
+	regions   map[string]string // each to itself
+	indices   map[string]int    // of regions in distances
+	distances []float64         // ms, row by row: from, to; NaN is unknown
+}
+
+// RuleDefault is Decision.Rule when no rule matched.
+const RuleDefault = -1
+
+// Plan is how a policy serves a request.
+type Plan struct {
+	Strategy   strategy.Strategy
+	Spec       *strategy.Spec
+	Rule       int // index into the document's rules, or RuleDefault
+	RegionMode strategy.RegionMode
+}
+
+// instance is a strategy with its parameters.
+type instance struct {
+	strategy strategy.Strategy
+	spec     *strategy.Spec
+}
+
+type compiledRule struct {
+	Plan
+	model, region *strict.Glob
+}
+
+// Plan is what the first rule that matches says, else the default. The model
+// type is one that Model returned, the region "" when the request names none.
+func (p *Policy) Plan(modelType, region string) Plan {
+	candidates, named := p.byModel[modelType]
+	if !named {
+		candidates = p.unnamed
+	}
+	for _, i := range candidates {
+		r := &p.rules[i]
+		if (named || r.model.Match(modelType)) && r.region.Match(region) {
+			return r.Plan
+		}
+	}
+	return p.fallback
+}
+
+// Named is the strategy of that name with the parameters that the policy gives
+// it. It is not there when its parameters have no complete default and the
+// policy gives none.
+func (p *Policy) Named(name string) (strategy.Strategy, *strategy.Spec, bool) {
+	i, ok := p.byName[name]
+	return i.strategy, i.spec, ok
+}
+
+// Model resolves an alias; any other name is its own model type.
+func (p *Policy) Model(alias string) string {
+	if m, ok := p.Document.Aliases[alias]; ok {
+		return m
+	}
+	return alias
+}
+
+// Distance is the distance in ms, 0 from a region to itself, NaN when the
+// policy does not know it.
+func (p *Policy) Distance(from, to string) float64 {
+	if from == to {
+		return 0
+	}
+	i, known := p.indices[from]
+	if !known {
+		return math.NaN()
+	}
+	j, known := p.indices[to]
+	if !known {
+		return math.NaN()
+	}
+	return p.distances[i*len(p.indices)+j]
+}
+
+// CallerMay reports whether a request may choose the field itself.
+func (p *Policy) CallerMay(field string) bool { return p.may[field] }
+
+// NamesModel reports whether the policy names the model type literally.
+func (p *Policy) NamesModel(m string) bool { return p.models[m] }
+
+// Region returns the region in the policy's memory if the policy names it
+// literally, else "".
+func (p *Policy) Region(r string) string { return p.regions[r] }
+
+// Models are the model types and aliases that the policy names literally.
+func (p *Policy) Models() iter.Seq[string] { return maps.Keys(p.models) }
+
+// Regions are the regions that the policy names literally.
+func (p *Policy) Regions() iter.Seq[string] { return maps.Keys(p.regions) }

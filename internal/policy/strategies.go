@@ -1,0 +1,101 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+
+	"headway/internal/strategy"
+	"headway/internal/strict"
+)
+
+// maxInstances bounds the strategies that one policy makes, those that others
+// delegate to included.
+const maxInstances = 10_000
+
+// strategyBuilder makes the strategies of one policy.
+type strategyBuilder struct {
+	base      map[string]strategy.Values // what the document says of a strategy, by name
+	unsound   map[string]bool            // the strategies of which it says something wrong
+	made      map[string]instance        // those with no parameters but base
+	building  []string                   // what is being made, outermost first
+	instances int
+}
+
+// build is the Build of the policy: parameters are laid over what the document
+// says of the strategy, and that over the defaults. Faults have pointers
+// relative to parameters; that of the name itself is "".
+func (b *strategyBuilder) build(name string, parameters map[string]any) (strategy.Strategy, []strict.Fault) {
+	fault := func(reason string) (strategy.Strategy, []strict.Fault) {
+		return nothing{}, []strict.Fault{{Reason: reason}}
+	}
+	spec := findSpec(name)
+	switch {
+	case spec == nil:
+		return fault(UnknownStrategy(name))
+	case slices.Contains(b.building, name):
+		return fault(fmt.Sprintf("%s would delegate to itself", name))
+	}
+	if made, ok := b.made[name]; ok && len(parameters) == 0 {
+		return made.strategy, nil
+	}
+	values, faults := spec.Check(parameters)
+	switch {
+	case len(faults) > 0:
+		return nothing{}, faults
+	case b.unsound[name]:
+		return nothing{}, nil // said where the document says it
+	case b.instances >= maxInstances:
+		return fault(fmt.Sprintf("the policy needs more than %d strategies", maxInstances))
+	}
+	b.instances++
+	complete := strategy.Values{}
+	for _, p := range spec.Parameters {
+		if p.Default != nil {
+			complete[p.Name] = p.Default
+		}
+	}
+	maps.Copy(complete, b.base[name])
+	maps.Copy(complete, values)
+	b.building = append(b.building, name)
+	s, faults := spec.New(complete, b.build)
+	b.building = b.building[:len(b.building)-1]
+	if len(faults) > 0 {
+		return nothing{}, faults
+	}
+	return s, nil
+}
+
+// nothing stands for a strategy that could not be made; the policy that it
+// would be part of is refused.
+type nothing struct{}
+
+func (nothing) Choose(*strategy.Input, []strategy.Pick) int { return 0 }
+
+func (nothing) Score(_ *strategy.Input, scores []float64) {
+	for i := range scores {
+		scores[i] = math.NaN()
+	}
+}
+
+// specs are the strategies that a policy may name.
+var specs = strategy.Specs()
+
+// findSpec returns the spec of that name, or nil.
+func findSpec(name string) *strategy.Spec {
+	for i := range specs {
+		if specs[i].Name == name {
+			return &specs[i]
+		}
+	}
+	return nil
+}
+
+func specNames() []string {
+	names := make([]string, len(specs))
+	for i := range specs {
+		names[i] = specs[i].Name
+	}
+	return names
+}

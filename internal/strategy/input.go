@@ -1,0 +1,165 @@
+package strategy
+
+import (
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"headway/internal/fleet"
+)
+
+// Tier is a set of candidates of equal rank: the routable heads of one region
+// that report the same status, or its ejected ones. Tiers are ordered from near
+// to far and, within a region, active before degraded.
+type Tier struct {
+	fleet.Ranked
+	Region   string  // fleet.AnyRegion when the request names none
+	Distance float64 // ms from the request's region; 0 when it is the same or none was named; NaN when the policy has no distance
+	Degraded bool
+	Ejected  bool
+	State    *State
+	Trials   []*fleet.Head // ejected heads of the region that one request may try
+}
+
+// State is what a tier keeps from one decision to the next, and from one set of
+// candidates to the next of the same criteria.
+type State struct {
+	turns       atomic.Uint64
+	mean, share atomic.Uint64 // of a field, as bits; 0 before the first scan
+}
+
+// NewState begins a rotation at a turn.
+func NewState(turn uint64) *State {
+	s := new(State)
+	s.turns.Store(turn)
+	return s
+}
+
+// usual is what the last scan of the tier found; see field.
+func (s *State) usual() (mean, share float64) {
+	if bits := s.share.Load(); bits != 0 {
+		return math.Float64frombits(s.mean.Load()), math.Float64frombits(bits)
+	}
+	return 0, 1
+}
+
+// learn keeps what a scan found, unless it is nearly what was known: a write
+// takes the cache line from all others who decide.
+func (s *State) learn(mean, share float64) {
+	const near = 1. / 64
+	m, sh := s.usual()
+	if math.Abs(mean-m) > near*m || math.Abs(share-sh) > near*sh {
+		s.mean.Store(math.Float64bits(mean))
+		s.share.Store(math.Float64bits(share))
+	}
+}
+
+// Input is what a strategy sees of one decision. Its methods allocate nothing.
+type Input struct {
+	Request   *Request
+	ModelType string // of the pool, after aliases
+	Now       time.Time
+	Rand      Rand
+	Tiers     []Tier
+	At        int // the tier to choose from
+
+	Clock       uint32 // Now, for the ages of reports
+	Resort      bool   // only heads that are full by their own word are available, else only others
+	Passed      bool   // such a head was passed over
+	Keyless     bool   // a strategy looked for a session key and found none
+	Sessions    *SessionTable
+	SessionHash uint64 // of the session key and the model, 0: no session
+	Lookup      Lookup
+	Held        *fleet.Head // that served the session before
+}
+
+// Lookup is what became of the question for the session's head.
+type Lookup uint8
+
+// What became of it.
+const (
+	NotLooked Lookup = iota
+	Missed
+	Found
+)
+
+// Tier is the tier to choose from.
+func (in *Input) Tier() *Tier { return &in.Tiers[in.At] }
+
+// Heads are the candidates of the tier to choose from.
+func (in *Input) Heads() []*fleet.Head { return in.Tiers[in.At].Heads }
+
+// Turn is the tier's next turn, for strategies that rotate: each call, from
+// whichever goroutine, gets the next number.
+func (in *Input) Turn() uint64 { return in.Tiers[in.At].State.turns.Add(1) }
+
+// field is what a comparison begins with.
+func (in *Input) field(mean, share float64) field {
+	return field{mean: mean, share: share, clock: in.Clock, dither: in.Rand.Uint64()}
+}
+
+// Session is a hash of the request's session key that is the same on every
+// instance of the router; ok is false when the request has none.
+func (in *Input) Session() (hash uint64, ok bool) {
+	in.Keyless = in.SessionHash == 0
+	return in.SessionHash, !in.Keyless
+}
+
+// Remembered is the head that last served the request's session, if it is
+// still a candidate of the tier; else nil.
+func (in *Input) Remembered() *fleet.Head {
+	if in.SessionHash == 0 || in.Sessions == nil {
+		return nil
+	}
+	in.Held = in.Sessions.lookup(in.SessionHash, in.Heads())
+	switch {
+	case in.Held != nil:
+		in.Lookup = Found
+	case in.Lookup == NotLooked:
+		in.Lookup = Missed
+	}
+	return in.Held
+}
+
+// Available reports whether the head has a place, is not full by its own word,
+// and the caller did not exclude it. Where no other head is left the router asks
+// again for those that are full by their own word; they alone are available then.
+func (in *Input) Available(h *fleet.Head) bool {
+	own := h.Live.InFlight()
+	if h.MaxInFlight > 0 && own >= h.MaxInFlight || in.Excluded(h) {
+		return false
+	}
+	return in.takes(h.Live, h.Live.Beyond(), own, h.MaxInFlight)
+}
+
+// fits is Available for head i of r, which it looks at only if it has to.
+func (in *Input) fits(r *fleet.Ranked, i int) bool {
+	l := r.Lives[i]
+	own, limit := l.InFlight(), r.Limits[i]
+	if limit > 0 && own >= limit || in.Excluded(r.Heads[i]) {
+		return false
+	}
+	return in.takes(l, l.Beyond(), own, limit)
+}
+
+// takes reports whether a head with so many of our requests is not passed over
+// for being full by its own word, or for not being so where only those are looked
+// for.
+func (in *Input) takes(l *fleet.Live, b fleet.Beyond, own, limit int64) bool {
+	if !b.MayFill(own, limit) {
+		return !in.Resort
+	}
+	return in.takesFull(l, own, limit)
+}
+
+func (in *Input) takesFull(l *fleet.Live, own, limit int64) bool {
+	full := l.Full(own, limit, in.Now)
+	in.Passed = in.Passed || full && !in.Resort && (limit == 0 || own < limit)
+	return full == in.Resort
+}
+
+// Excluded reports whether the caller excluded the head.
+func (in *Input) Excluded(h *fleet.Head) bool {
+	return len(in.Request.Exclude) > 0 && slices.Contains(in.Request.Exclude, h.ID)
+}

@@ -1,0 +1,24 @@
+package strategy
+
+import "headway/internal/strict"
+
+var leastLoadedSpec = Spec{
+	Name:    "least_loaded",
+	Summary: "The head with the least load: of all heads where outcomes are reported, the better of two by the heads' own reports where they are not.",
+	Formula: "argmin load; load = (in_flight + share · beyond + 1) / (max_in_flight · weight); without outcomes argmin over two random heads of (reported + picked since + 1) / (max_in_flight · weight)",
+	New:     func(Values, Build) (Strategy, []strict.Fault) { return leastLoaded{}, nil },
+}
+
+// leastLoaded never takes the minimum over reports that everybody shares:
+// between two reports all who look would choose the same head.
+type leastLoaded struct{}
+
+func (leastLoaded) Choose(in *Input, picks []Pick) int {
+	n, ok := leastExact(in, in.Tier(), picks)
+	if !ok {
+		return powerOfTwo{}.Choose(in, picks)
+	}
+	return n
+}
+
+func (leastLoaded) Score(in *Input, scores []float64) { bestLoads(in, &in.Tier().Ranked, scores) }

@@ -1,0 +1,322 @@
+package strategy
+
+import (
+	"math"
+	"time"
+
+	"headway/internal/fleet"
+)
+
+// reportLifetime is the age at which a report has lost 1-1/e of its worth: a
+// few times a request's stay at a head, after which other requests are there.
+const reportLifetime = 2 * time.Second
+
+// trust is what a report is worth by its age in steps of 2^trustStep ms; past the
+// last step it is nothing.
+var trust = func() (t [64]float64) {
+	for i := range t {
+		t[i] = math.Exp(-float64(time.Duration(i)<<trustStep*time.Millisecond) / float64(reportLifetime))
+	}
+	return t
+}()
+
+const trustStep = 8
+
+// reportWorth is the age from which on a report is worth nothing.
+const reportWorth = 64 << trustStep * time.Millisecond
+
+// sums is what a scan adds up over heads. It is kept short, since a scan is most
+// of a decision.
+type sums struct {
+	own    int64        // requests in flight that this router sent
+	beyond uint64       // requests beyond those by the reports, in fleet.BeyondUnit
+	all    fleet.Beyond // what all reports have: whether each has a count
+}
+
+func newSums() sums { return sums{all: math.MaxUint64} }
+
+func (s *sums) add(inFlight int64, b fleet.Beyond) {
+	s.own += inFlight
+	s.beyond += b.Units()
+	s.all &= b
+}
+
+// of returns the mean and the share of a field over the heads of r.
+func (s *sums) of(r *fleet.Ranked) (mean, share float64) {
+	if s.beyond == 0 {
+		return 0, 1
+	}
+	seen := r.Capacity
+	if !s.all.Counted() {
+		seen = 0
+		for i, l := range r.Lives {
+			if l.Beyond().Counted() {
+				seen += 1 / r.PerLoad[i]
+			}
+		}
+	}
+	return s.over(seen, r.Capacity)
+}
+
+// compared is what counts as ours beside what is: heads are compared as if the
+// request were there already, at the one and at the other.
+const compared = 2
+
+// over is of for heads of so much capacity · weight, of which only those that
+// have a part of it, seen, report.
+func (s *sums) over(seen, capacity float64) (mean, share float64) {
+	if s.beyond == 0 || seen == 0 { // a report may have changed meanwhile
+		return 0, 1
+	}
+	beyond := float64(s.beyond) / fleet.BeyondUnit
+	own := float64(s.own + compared)
+	return beyond / seen, own / (own + beyond*capacity/seen)
+}
+
+// field is what a comparison takes from all the heads that it compares.
+type field struct {
+	// mean is the requests beyond our own for each unit of capacity · weight:
+	// what is expected of a head that says nothing, or said it long ago.
+	mean float64
+	// share is our part of the whole load. Every router that sees a difference
+	// in what is beyond its own count evens it out; if each did so whole, ten of
+	// them would send ten times too much to the head that reported least.
+	share  float64
+	clock  uint32
+	dither uint64
+}
+
+// beyond is the number of requests beyond our own that a head is taken to
+// have: what it reported, and the older that is, the more what is usual.
+func (f *field) beyond(b fleet.Beyond, perLoad float64) float64 {
+	usual := f.mean / perLoad
+	return usual + (b.Requests()-usual)*f.trust(b)
+}
+
+// trust is what a report is worth by its age, 0 to 1.
+func (f *field) trust(b fleet.Beyond) float64 {
+	if step := b.Age(f.clock) >> trustStep; b.Counted() && step < uint32(len(trust)) {
+		return trust[step]
+	}
+	return 0
+}
+
+// extra is beyond in what it counts for a comparison: our share of it, rounded
+// up or down at random so that heads that differ by less than a request share
+// the traffic instead of taking turns at all of it.
+func (f *field) extra(b fleet.Beyond, perLoad float64) float64 {
+	f.dither += 0x9e3779b97f4a7c15
+	return float64(int64(f.share*f.beyond(b, perLoad) + float64(f.dither>>11)/(1<<53)))
+}
+
+// ownLoad is the load by our own count, if one request more were there,
+// relative to the head's capacity and weight.
+func ownLoad(h *fleet.Head, now time.Time) float64 {
+	return (float64(h.Live.InFlight()) + h.Live.SlowStart(now) + 1) / h.Capacity()
+}
+
+// reported is what a head that does not go by our own count is taken to have:
+// the requests of its last report, which came at, and our picks since.
+func reported(l *fleet.Live, limit int64) (requests float64, at time.Time) {
+	report := l.Report()
+	if report == nil { // it registered anew at this moment
+		return float64(l.InFlight()), at
+	}
+	requests, _ = report.Everything(limit)
+	return requests + float64(l.Picks()-report.Picks), report.At
+}
+
+// lighter returns the less loaded of two heads, and the loads that it
+// compared. Where outcomes are reported it compares what is in flight and what
+// the reports say beyond that. Where they are not it compares reports, and the
+// older those are the more it leaves to chance: everybody who compares the same
+// old reports runs to the same head.
+func lighter(in *Input, a, b *fleet.Head) (first, second Pick) {
+	loads, worth := compareTwo(in, [2]*fleet.Head{a, b})
+	first, second = Pick{a, loads[0]}, Pick{b, loads[1]}
+	swap := loads[1] < loads[0] || loads[0] == loads[1] && in.Rand.Uint64()&1 == 0
+	if worth < 1 && in.Rand.Float64() >= worth {
+		swap = in.Rand.Float64()*(a.Capacity()+b.Capacity()) >= a.Capacity()
+	}
+	if swap {
+		return second, first
+	}
+	return first, second
+}
+
+// compareTwo returns the loads of two heads by what is known best of both, and
+// what the comparison is worth.
+func compareTwo(in *Input, pair [2]*fleet.Head) (loads [2]float64, worth float64) {
+	total, seen := newSums(), 0.
+	both := true
+	for _, h := range pair {
+		b := h.Live.Beyond()
+		if total.add(h.Live.InFlight(), b); b.Counted() {
+			seen += h.Capacity()
+		}
+		both = both && h.Live.OwnCounts()
+	}
+	f := in.field(total.over(seen, pair[0].Capacity()+pair[1].Capacity()))
+	var oldest time.Duration
+	for i, h := range pair {
+		perLoad := 1 / h.Capacity()
+		var requests float64
+		switch own := h.Live.OwnCounts(); {
+		case both:
+			requests = float64(h.Live.InFlight()) + f.extra(h.Live.Beyond(), perLoad)
+		case own: // against one that goes by its report, the whole counts
+			requests = float64(h.Live.InFlight()) + f.beyond(h.Live.Beyond(), perLoad)
+		default:
+			var at time.Time
+			requests, at = reported(h.Live, h.MaxInFlight)
+			oldest = max(oldest, in.Now.Sub(at))
+		}
+		loads[i] = (requests + h.Live.SlowStart(in.Now) + 1) * perLoad
+	}
+	return loads, math.Exp(-float64(oldest) / float64(reportLifetime))
+}
+
+// bestLoads writes each head's load by what is known best, for explanations.
+func bestLoads(in *Input, r *fleet.Ranked, scores []float64) {
+	total := newSums()
+	all := true
+	for _, l := range r.Lives {
+		total.add(l.InFlight(), l.Beyond())
+		all = all && l.OwnCounts()
+	}
+	f := in.field(total.of(r))
+	if !all {
+		f.share = 1
+	}
+	for i, h := range r.Heads {
+		requests := float64(h.Live.InFlight()) + f.share*f.beyond(h.Live.Beyond(), r.PerLoad[i])
+		if !h.Live.OwnCounts() {
+			requests, _ = reported(h.Live, h.MaxInFlight)
+		}
+		if scores[i] = (requests + h.Live.SlowStart(in.Now) + 1) * r.PerLoad[i]; !in.Available(h) {
+			scores[i] = math.Inf(1)
+		}
+	}
+}
+
+// leastExact writes the available heads of the least load by our own count and
+// what reports say beyond it into picks, best first, and returns how many. ok is
+// false when our own count is not to be gone by at some head.
+func leastExact(in *Input, t *Tier, picks []Pick) (n int, ok bool) {
+	best := rank(len(picks))
+	if !best.compare(in, t) {
+		return 0, false
+	}
+	return best.write(t.Heads, picks), true
+}
+
+// compare ranks the available heads by what is in flight there; false as of
+// leastExact. What is usual of all heads is what the scan before this one found:
+// one scan is half the work of two.
+func (k *ranking) compare(in *Input, t *Tier) bool {
+	r := &t.Ranked
+	perLoad, limits := r.PerLoad[:len(r.Lives)], r.Limits[:len(r.Lives)]
+	bounded := r.Limited || len(in.Request.Exclude) > 0
+	total := newSums()
+	f := in.field(t.State.usual())
+	odd := f.mean != 0 || in.Resort
+	for i, l := range r.Lives {
+		inFlight, exact := l.Exact()
+		b := l.Beyond()
+		total.add(inFlight, b)
+		cost := float64(inFlight+1) * perLoad[i]
+		if odd || !exact || b.Matters() {
+			if !l.OwnCounts() {
+				return false
+			}
+			cost = f.cost(in, l, inFlight, limits[i], perLoad[i])
+		}
+		if bounded && (limits[i] > 0 && inFlight >= limits[i] || in.Excluded(r.Heads[i])) || !k.wants(cost) {
+			continue
+		}
+		k.add(&in.Rand, i, cost)
+	}
+	t.State.learn(total.of(r))
+	return true
+}
+
+// cost is the load of a head if one request more were there, +Inf where it is
+// passed over.
+func (f *field) cost(in *Input, l *fleet.Live, inFlight, limit int64, perLoad float64) float64 {
+	b := l.Beyond()
+	if !in.takes(l, b, inFlight, limit) {
+		return math.Inf(1)
+	}
+	return (float64(inFlight+1) + l.SlowStart(in.Now) + f.extra(b, perLoad)) * perLoad
+}
+
+// draws is how often a random draw that hits a head without a place is
+// repeated before all heads are looked at.
+const draws = 8
+
+// drawLarge returns a random available head that is not among taken, by capacity
+// and weight, or nil.
+func drawLarge(in *Input, r *fleet.Ranked, taken []Pick) *fleet.Head {
+	for range draws {
+		i := in.Rand.IntN(len(r.Heads))
+		if in.Rand.Float64()*r.PerLoad[i] >= r.MinLoad || len(taken) > 0 && taken[0].Head == r.Heads[i] {
+			continue
+		}
+		if h := r.Heads[i]; in.Available(h) {
+			return h
+		}
+	}
+	return drawAvailable(in, r.Heads, taken)
+}
+
+// drawAvailable returns a random available head that is not among taken, or
+// nil. It is uniform over the available ones.
+func drawAvailable(in *Input, heads []*fleet.Head, taken []Pick) *fleet.Head {
+	fits := func(h *fleet.Head) bool {
+		for i := range taken {
+			if taken[i].Head == h {
+				return false
+			}
+		}
+		return in.Available(h)
+	}
+	if len(heads) > 2*len(taken) {
+		for range draws {
+			if h := heads[in.Rand.IntN(len(heads))]; fits(h) {
+				return h
+			}
+		}
+	}
+	var drawn *fleet.Head
+	found := 0
+	for _, h := range heads {
+		if fits(h) {
+			if found++; in.Rand.IntN(found) == 0 {
+				drawn = h
+			}
+		}
+	}
+	return drawn
+}
+
+// Fill adds random available heads to the n picks there are, as alternatives.
+func Fill(in *Input, heads []*fleet.Head, picks []Pick, n int) int {
+	for n < len(picks) {
+		h := drawAvailable(in, heads, picks[:n])
+		if h == nil {
+			break
+		}
+		picks[n] = Pick{h, math.NaN()}
+		n++
+	}
+	return n
+}
+
+// noScores says that a strategy does not compare heads.
+func noScores(in *Input, scores []float64) {
+	for i, h := range in.Heads() {
+		if scores[i] = math.NaN(); !in.Available(h) {
+			scores[i] = math.Inf(1)
+		}
+	}
+}

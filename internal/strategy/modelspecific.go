@@ -1,0 +1,125 @@
+package strategy
+
+import (
+	"fmt"
+
+	"headway/internal/strict"
+)
+
+var modelSpecificSpec = Spec{
+	Name:    "model_specific",
+	Summary: "Another strategy for each model type, by the first pattern that matches.",
+	Formula: "strategy(first of models whose match fits the model type, else fallback)",
+	Parameters: []Parameter{
+		{
+			Name: "models", Kind: KindList,
+			Summary: "Rules {match, strategy, parameters?}: match is a pattern with * and ?.",
+		},
+		{
+			Name: "fallback", Kind: KindString, Default: "least_loaded",
+			Summary: "The strategy of model types that no rule matches.",
+		},
+	},
+	New: newModelSpecific,
+}
+
+type modelSpecific struct {
+	rules    []modelRule
+	fallback modelRule
+}
+
+type modelRule struct {
+	match    *strict.Glob
+	name     string
+	strategy Strategy
+}
+
+func newModelSpecific(v Values, build Build) (Strategy, []strict.Fault) {
+	var m modelSpecific
+	var faults []strict.Fault
+	at := func(pointer string, list []strict.Fault) {
+		for _, f := range list {
+			faults = append(faults, strict.Fault{Pointer: pointer + f.Pointer, Reason: f.Reason})
+		}
+	}
+	var wrong []strict.Fault
+	m.fallback.name = v.Text("fallback")
+	m.fallback.strategy, wrong = build(m.fallback.name, nil)
+	at("/fallback", wrong)
+	for i, element := range v.List("models") {
+		pointer := fmt.Sprintf("/models/%d", i)
+		object, ok := element.(map[string]any)
+		if !ok {
+			at(pointer, []strict.Fault{{Reason: "want an object {match, strategy, parameters?}"}})
+			continue
+		}
+		rule, wrong := newModelRule(object, build)
+		at(pointer, wrong)
+		m.rules = append(m.rules, rule)
+	}
+	return &m, faults
+}
+
+func newModelRule(object map[string]any, build Build) (rule modelRule, faults []strict.Fault) {
+	fault := func(pointer, reason string) { faults = append(faults, strict.Fault{Pointer: pointer, Reason: reason}) }
+	for name := range object {
+		if name != "match" && name != "strategy" && name != "parameters" {
+			fault("/"+strict.Escape(name), strict.Unknown("field", name, []string{"match", "strategy", "parameters"}))
+		}
+	}
+	pattern, ok := object["match"].(string)
+	if !ok || pattern == "" || len(pattern) > strict.MaxPattern {
+		fault("/match", fmt.Sprintf("want a pattern of 1 to %d bytes", strict.MaxPattern))
+		pattern = "*"
+	}
+	rule.match = strict.NewGlob(pattern)
+	parameters, ok := object["parameters"].(map[string]any)
+	if !ok && object["parameters"] != nil {
+		fault("/parameters", "want an object")
+	}
+	if rule.name, ok = object["strategy"].(string); !ok {
+		fault("/strategy", "want the name of a strategy")
+		return rule, faults
+	}
+	strategy, wrong := build(rule.name, parameters)
+	for _, f := range wrong {
+		if f.Pointer == "" {
+			fault("/strategy", f.Reason)
+		} else {
+			fault("/parameters"+f.Pointer, f.Reason)
+		}
+	}
+	rule.strategy = strategy
+	return rule, faults
+}
+
+// rule is the rule of a model type.
+func (m *modelSpecific) rule(modelType string) *modelRule {
+	for i := range m.rules {
+		if m.rules[i].match.Match(modelType) {
+			return &m.rules[i]
+		}
+	}
+	return &m.fallback
+}
+
+func (m *modelSpecific) Choose(in *Input, picks []Pick) int {
+	return m.rule(in.ModelType).strategy.Choose(in, picks)
+}
+
+func (m *modelSpecific) Score(in *Input, scores []float64) {
+	m.rule(in.ModelType).strategy.Score(in, scores)
+}
+
+// Delegate names the strategy that decides for a model type.
+func (m *modelSpecific) Delegate(modelType string) string { return m.rule(modelType).name }
+
+// Models are the model types that the rules name literally.
+func (m *modelSpecific) Models() (names []string) {
+	for _, r := range m.rules {
+		if r.match.Literal {
+			names = append(names, r.match.Pattern)
+		}
+	}
+	return names
+}

@@ -1,0 +1,51 @@
+package strategy
+
+import "time"
+
+// RegionMode says what a request's region means.
+type RegionMode uint8
+
+// The region modes.
+const (
+	// RegionDefault leaves it to the policy.
+	RegionDefault RegionMode = iota
+	// RegionPrefer takes the nearest region that has an available head.
+	RegionPrefer
+	// RegionRequire takes heads of the region or none.
+	RegionRequire
+)
+
+// MaxAlternatives is the most heads that a decision names beside the chosen
+// one.
+const MaxAlternatives = 3
+
+var regionModeNames = [...]string{"", "prefer", "require"}
+
+func (m RegionMode) String() string { return regionModeNames[m] }
+
+// ParseRegionMode reads prefer or require.
+func ParseRegionMode(s string) (RegionMode, bool) {
+	switch s {
+	case "prefer":
+		return RegionPrefer, true
+	case "require":
+		return RegionRequire, true
+	}
+	return RegionDefault, false
+}
+
+// Request is one question for a head. Decide keeps none of its memory, so a
+// caller may reuse it.
+type Request struct {
+	ModelType    string
+	Region       string // "": any
+	RegionMode   RegionMode
+	Strategy     string        // "": the policy's
+	SessionKey   string        // "": none
+	PrefixHashes []uint64      // chained hashes of the prompt's blocks
+	InputTokens  int64         // 0: unknown
+	TTL          time.Duration // of the reservation; 0: Options.ReservationTTL
+	Exclude      []string      // ids of heads not to take
+	Labels       map[string]string
+	Explain      bool
+}

@@ -1,0 +1,99 @@
+package strategy
+
+import (
+	"strings"
+	"sync/atomic"
+
+	"headway/internal/fleet"
+)
+
+// sessionSlots bounds the sessions that are remembered; a power of two.
+const sessionSlots = 1 << 16
+
+// SessionTable remembers which head served a session last. It is a fixed
+// table that forgets the older of two sessions that meet in one slot, and it
+// is only a hint: what it returns is checked against the candidates of the
+// decision at hand, and a strategy that loses it computes the head anew.
+//
+// A slot is two words that are written one after the other without a lock.
+// The key is stored combined with the head's instance, so that a reader that
+// sees one word of each of two writers finds no match (the lockless hashing
+// of chess programs: Hyatt and Mann, ICGA Journal 25(1), 2002).
+type SessionTable struct {
+	slots []sessionSlot
+	count atomic.Int64
+}
+
+type sessionSlot struct {
+	key  atomic.Uint64
+	head atomic.Pointer[fleet.Head]
+	at   atomic.Int64 // where the head last stood among the candidates: a hint
+}
+
+// NewSessionTable makes an empty table.
+func NewSessionTable() *SessionTable {
+	return &SessionTable{slots: make([]sessionSlot, sessionSlots)}
+}
+
+// lookup returns the head of the session if heads, which are ordered by id,
+// still have it in the same epoch.
+func (t *SessionTable) lookup(session uint64, heads []*fleet.Head) *fleet.Head {
+	slot := &t.slots[session&(sessionSlots-1)]
+	old := slot.head.Load()
+	if old == nil || slot.key.Load()^old.Instance != session {
+		return nil
+	}
+	if at := slot.at.Load(); at < int64(len(heads)) && heads[at].Instance == old.Instance {
+		return heads[at]
+	}
+	lo, hi := 0, len(heads)
+	for lo < hi {
+		if mid := (lo + hi) / 2; heads[mid].ID < old.ID {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	if lo < len(heads) && heads[lo].Instance == old.Instance {
+		slot.at.Store(int64(lo))
+		return heads[lo]
+	}
+	return nil
+}
+
+// Remember notes that head serves the session. Nothing is written when it is
+// known already, so that a busy session does not move cache lines about.
+func (t *SessionTable) Remember(session uint64, head *fleet.Head) {
+	slot := &t.slots[session&(sessionSlots-1)]
+	old := slot.head.Load()
+	if old == head && slot.key.Load()^head.Instance == session {
+		return
+	}
+	if old == nil {
+		t.count.Add(1)
+	}
+	slot.head.Store(head)
+	slot.key.Store(session ^ head.Instance)
+}
+
+// Len is the number of sessions that are remembered.
+func (t *SessionTable) Len() int { return int(t.count.Load()) }
+
+// SessionHash is FNV-1a over the model and the key, 0 for no key; a blank one is
+// none, or all who send it would share a session. It is the
+// same on every instance, so that instances agree on a session's head.
+func SessionHash(key, model string) uint64 {
+	if strings.TrimSpace(key) == "" {
+		return 0
+	}
+	const offset, prime = 14695981039346656037, 1099511628211
+	h := uint64(offset)
+	for i := range len(model) {
+		h = (h ^ uint64(model[i])) * prime
+	}
+	h *= prime
+	for i := range len(key) {
+		h = (h ^ uint64(key[i])) * prime
+	}
+	return max(Mix(h, 0), 1)
+}

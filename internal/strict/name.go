@@ -1,0 +1,41 @@
+package strict
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Unknown says that name is not one of known, which one was probably meant, and
+// which there are.
+func Unknown(what, name string, known []string) string {
+	reason := fmt.Sprintf("unknown %s %s; ", what, Quote(name))
+	if meant := Nearest(name, known); meant != "" {
+		reason += fmt.Sprintf("did you mean %q? ", meant)
+	}
+	if len(known) == 0 {
+		return reason + "there are none"
+	}
+	return reason + "allowed are " + strings.Join(known, ", ")
+}
+
+// MaxQuoted is the most bytes of an input that a reason repeats.
+const MaxQuoted = 64
+
+// Quote quotes the beginning of an input for a reason.
+func Quote(s string) string {
+	if len(s) <= MaxQuoted {
+		return strconv.Quote(s)
+	}
+	cut := MaxQuoted
+	for cut > 0 && !utf8.RuneStart(s[cut]) {
+		cut--
+	}
+	return strconv.Quote(s[:cut]) + "…"
+}
+
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
+
+// Escape writes a name as one token of a JSON Pointer (RFC 6901).
+func Escape(name string) string { return pointerEscapes.Replace(name) }
