@@ -255,8 +255,7 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 	}
 	a.live, err = live.New(live.Options{
 		Instance: a.instance,
-		Fleet:    a.fleet, Router: a.router, Desk: a.desk, Events: a.events, Metrics: metrics, Log: a.log,
-		Ended: a.guard.Ended, Changed: a.guard.Changed, Spend: a.guard.Spend,
+		Fleet:    a.fleet, Router: a.router, Desk: a.desk, Events: a.events, Metrics: metrics, Log: a.log, Guard: a.guard,
 		MaxStreams: c.Realtime.MaxStreams, MaxMessage: c.Realtime.MaxMessageBytes, MaxRate: c.Realtime.MaxRate,
 		Timing: live.Timing{Heartbeat: c.Realtime.Heartbeat},
 	})

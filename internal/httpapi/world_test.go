@@ -273,7 +273,7 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*httpapi.
 	must(err)
 	w.openAccess(access.Options{Failures: 100})
 	hub, err := live.New(live.Options{
-		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: events, Metrics: w.metrics, Log: log, Ended: w.guard.Ended, Changed: w.guard.Changed, Spend: w.guard.Spend,
+		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: events, Metrics: w.metrics, Log: log, Guard: w.guard,
 	})
 	must(err)
 	options := httpapi.Options{

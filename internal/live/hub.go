@@ -27,17 +27,15 @@ import (
 
 // Options are what a Hub is made of.
 type Options struct {
-	Fleet      *fleet.Registry               // required
-	Router     *routing.Router               // required
-	Desk       *calls.Desk                   // required
-	Events     *event.Stream                 // required
-	Metrics    prometheus.Registerer         // required
-	Log        *slog.Logger                  // required
-	Ended      func(*access.Principal) bool  // required; reports whether somebody who was let in no longer is
-	Changed    func() <-chan struct{}        // required; closed when Ended may answer otherwise than before
-	Spend      func(*access.Principal) error // required; takes one request from what somebody may ask in a second
-	Instance   string                        // required; begins the ids of events, so that those of another run are recognised
-	MaxStreams int                           // SSE and WebSocket connections at once; 0: 5,000
+	Fleet      *fleet.Registry       // required
+	Router     *routing.Router       // required
+	Desk       *calls.Desk           // required
+	Events     *event.Stream         // required
+	Metrics    prometheus.Registerer // required
+	Log        *slog.Logger          // required
+	Guard      *access.Guard         // required
+	Instance   string                // required; begins the ids of events, so that those of another run are recognised
+	MaxStreams int                   // SSE and WebSocket connections at once; 0: 5,000
 	Timing     Timing
 	MaxMessage int64   // bytes of a message that comes over WebSocket; 0: 64 KiB
 	MaxRate    float64 // messages a second of one WebSocket, reading waits beyond; 0: 100,000
@@ -102,8 +100,8 @@ type Hub struct {
 
 // New makes a hub. It remembers events from now on.
 func New(o Options) (*Hub, error) {
-	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Ended == nil || o.Changed == nil || o.Spend == nil || o.Instance == "" {
-		return nil, errors.New("live: Fleet, Router, Desk, Events, Metrics, Log, Ended, Changed, Spend and Instance are required")
+	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
+		return nil, errors.New("live: Fleet, Router, Desk, Events, Metrics, Log, Guard and Instance are required")
 	}
 	o.complete()
 	h := &Hub{
@@ -146,7 +144,7 @@ func (h *Hub) read(ctx context.Context) {
 // have to end: a key that was revoked must not hear anything more.
 func (h *Hub) dismiss(ctx context.Context) {
 	for {
-		changed := h.o.Changed()
+		changed := h.o.Guard.Changed()
 		for i := range h.wakes { // also for what changed before Changed was called
 			h.wake(i)
 		}

@@ -198,7 +198,7 @@ func usualDecision(b []byte) (id, data []byte, ok bool) {
 // done nothing, if the data is not what it should be: then the envelope may not
 // be what it seemed, and reading it with care tells what is wrong.
 func (s *session) decideAtOnce(id, data []byte) bool {
-	if s.may(requests[api.MessageDecide]) != nil || s.hub.o.Spend(s.principal.Load()) != nil {
+	if s.may(requests[api.MessageDecide]) != nil || s.hub.o.Guard.Spend(s.principal.Load()) != nil {
 		return false // it is refused, and recorded, with care as well
 	}
 	s.answer = append(append(append(s.answer[:0], `{"id":`...), id...), `,"type":"answer","data":`...)
@@ -237,7 +237,7 @@ func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
 		return nil, err
 	}
 	if q.needs != access.Open {
-		if err := s.hub.o.Spend(s.principal.Load()); err != nil {
+		if err := s.hub.o.Guard.Spend(s.principal.Load()); err != nil {
 			return nil, err
 		}
 	}
@@ -264,7 +264,7 @@ func (s *session) may(q *request) error {
 		return nil
 	case p == nil:
 		return access.ErrNoCredential
-	case s.hub.o.Ended(p):
+	case s.hub.o.Guard.Ended(p):
 		return access.ErrRevoked
 	}
 	return calls.Allow(p, q.needs)

@@ -302,9 +302,10 @@ func TestAReaderThatStoppedIsDroppedAndCounted(t *testing.T) {
 
 func TestARevokedStreamEnds(t *testing.T) {
 	w := newWorld(t)
+	w.who.Store(passing())
 	l := w.listen("")
 	l.want("snapshot", "")
-	w.ended.Store(true)
+	w.lapse()
 	if told := l.next(); told.event != "end" {
 		t.Errorf("told %+v", told)
 	}

@@ -308,10 +308,11 @@ func TestAPeerThatDoesNotSayWhoItIsIsDropped(t *testing.T) {
 
 func TestARevokedWebSocketEnds(t *testing.T) {
 	w := newWorld(t, func(o *live.Options) { o.Timing.Beat = time.Second })
+	w.who.Store(passing())
 	p := w.connect()
 	p.send(`{"id":1,"type":"ping"}`)
 	p.want("answer", "1", "")
-	w.ended.Store(true)
+	w.lapse()
 	p.send(`{"id":2,"type":"decide","data":{"model_type":"llama"}}`) // at once, whatever the beat
 	p.want("error", "2", "revoked")
 	p.closes(websocket.StatusPolicyViolation, "credential")

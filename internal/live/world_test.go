@@ -41,15 +41,26 @@ type world struct {
 	metrics *prometheus.Registry
 	server  *httptest.Server
 	who     atomic.Pointer[access.Principal] // whoever connects is
-	ended   atomic.Bool                      // nobody may stay
-	changed chan struct{}                    // closed by end
+	keys    *access.Keys
+	ahead   atomic.Int64 // of the clock that credentials end by
 	denied  atomic.Int64
 }
 
-// end ends the rights of all, and tells of it.
+// end revokes the key of root.
 func (w *world) end() {
-	w.ended.Store(true)
-	close(w.changed)
+	w.Helper()
+	if err := w.keys.Revoke(w.Context(), root.ID); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// lapse lets the credentials of all expire, of which nobody is told. It is called
+// once whoever connects has one that can.
+func (w *world) lapse() { w.ahead.Store(int64(2 * time.Hour)) }
+
+// passing is a credential that lapse ends.
+func passing() *access.Principal {
+	return &access.Principal{Type: "jwt", ID: "passing", Role: access.RoleAdmin, Expires: time.Now().Add(time.Hour)}
 }
 
 var root = &access.Principal{Type: "key", ID: "root", Role: access.RoleAdmin}
@@ -80,7 +91,7 @@ func newWorld(t testing.TB, change ...func(*live.Options)) *world {
 // newWorldOf is newWorld for tests that wait for the end of a lease.
 func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Options)) *world {
 	t.Helper()
-	w := &world{TB: t, metrics: prometheus.NewRegistry(), changed: make(chan struct{})}
+	w := &world{TB: t, metrics: prometheus.NewRegistry()}
 	log := slog.New(slog.DiscardHandler)
 	must := func(err error) {
 		t.Helper()
@@ -100,15 +111,16 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Opt
 	must(w.router.LoadPolicy(t.Context()))
 	desk, err := calls.New(w.fleet, w.router)
 	must(err)
+	now := func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+	must(store.SaveKey(t.Context(), access.Key{ID: root.ID, Role: access.RoleAdmin}))
+	must(store.SaveKey(t.Context(), access.Key{ID: "k", Role: access.RoleAdmin}))
+	w.keys, err = access.OpenKeys(t.Context(), store, begin, 0, now)
+	must(err)
+	guard, err := access.New(access.Options{Keys: w.keys, Metrics: w.metrics, Now: now})
+	must(err)
 	options := live.Options{
 		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
-		Ended: func(*access.Principal) bool { return w.ended.Load() }, Spend: func(*access.Principal) error { return nil },
-		Changed: func() <-chan struct{} {
-			if w.ended.Load() { // there is one change in all
-				return nil
-			}
-			return w.changed
-		},
+		Guard: guard,
 	}
 	for _, c := range change {
 		c(&options)
