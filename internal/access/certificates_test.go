@@ -58,7 +58,7 @@ func TestACertificateLastsAsLongAsItsAuthority(t *testing.T) {
 	}
 	in := func() (*access.Principal, error) { return d.guard.Authenticate(request()) }
 	p, err := in()
-	if err != nil || p.Role != access.RoleHead || p.ID != "gpu-1" || !p.Expires.Equal(shown[0].NotAfter) || d.guard.Ended(p) {
+	if err != nil || p.Role != access.RoleHead || p.ID != "gpu-1" || !p.Expires.Equal(shown[0].NotAfter) || d.guard.Ended(p) != nil {
 		t.Fatalf("%+v, %v; want one until %s", p, err, shown[0].NotAfter)
 	}
 
@@ -67,19 +67,19 @@ func TestACertificateLastsAsLongAsItsAuthority(t *testing.T) {
 	d.guard.AuthoritiesChanged()
 	<-changed
 	for range 2 { // the second time it is remembered
-		if _, err := in(); !errors.Is(err, access.ErrUnbelieved) || !d.guard.Ended(p) {
+		if _, err := in(); !errors.Is(err, access.ErrUnbelieved) || d.guard.Ended(p) == nil {
 			t.Errorf("with other authorities: %v", err)
 		}
 	}
 	both := ours.Clone()
 	both.AddCert(shown[0])
 	authorities = both
-	if _, err := in(); err != nil || d.guard.Ended(p) {
+	if _, err := in(); err != nil || d.guard.Ended(p) != nil {
 		t.Errorf("with the authority back: %v", err)
 	}
 
 	d.now = shown[0].NotAfter
-	if _, err := in(); !errors.Is(err, access.ErrExpired) || !d.guard.Ended(p) {
+	if _, err := in(); !errors.Is(err, access.ErrExpired) || d.guard.Ended(p) == nil {
 		t.Errorf("at its end: %v", err)
 	}
 }

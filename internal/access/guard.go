@@ -354,24 +354,20 @@ func (g *Guard) trusted(a netip.Addr) bool {
 	return false
 }
 
-// Ended reports whether whoever was let in would not be let in any more: the
-// key was revoked or has expired, nobody who signed the certificate is an
-// authority any more, or the service, open then, has keys now. Connections that live for long ask it again and again.
-func (g *Guard) Ended(p *Principal) bool {
+// Ended is why a principal would not be let in any more, nil while it would be:
+// ErrExpired, or ErrRevoked if its key was revoked, no authority signs its
+// certificate any more, or the service was open and has keys now. Connections
+// that live for long ask it again and again.
+func (g *Guard) Ended(p *Principal) error {
 	switch {
 	case p == nil:
-		return true
+		return ErrNoCredential
 	case !p.Expires.IsZero() && !g.o.Now().Before(p.Expires):
-		return true
-	case p == anonymous:
-		return g.Closed()
-	case p.Type == "key":
-		e := (*g.o.Keys.book.Load())[p.ID]
-		return e == nil || !e.key.RevokedAt.IsZero()
-	case p.shown != nil:
-		return !g.trusts(p.shown)
+		return ErrExpired
+	case p == anonymous && g.Closed(), p.Type == "key" && !g.o.Keys.valid(p.ID), p.shown != nil && !g.trusts(p.shown):
+		return ErrRevoked
 	}
-	return false
+	return nil
 }
 
 // Spend takes one request from what whoever asks may ask in a second. It is for
@@ -413,7 +409,7 @@ func (g *Guard) Known(id string) *Principal {
 	if id == localUser.ID && g.hasLocal {
 		return localUser
 	}
-	if e := (*g.o.Keys.book.Load())[id]; e != nil && !g.Ended(e.principal) {
+	if e := (*g.o.Keys.book.Load())[id]; e != nil && g.Ended(e.principal) == nil {
 		return e.principal
 	}
 	return nil

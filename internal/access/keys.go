@@ -95,17 +95,27 @@ type entry struct {
 // days ago. rate bounds the requests a second of each key; 0 is no limit.
 func OpenKeys(ctx context.Context, store KeyStore, begin audit.BeginFunc, rate float64, now func() time.Time) (*Keys, error) {
 	k := &Keys{store: store, begin: begin, now: now, rate: rate}
-	stored, err := store.Keys(ctx)
+	if err := k.Load(ctx); err != nil {
+		return nil, err
+	}
+	_ = k.forget(ctx) // a store that cannot write now is asked again when the book is full
+	return k, nil
+}
+
+// Load reads the keys of the store, and notifies those who wait for a change.
+func (k *Keys) Load(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	stored, err := k.store.Keys(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read the keys: %w", err)
+		return fmt.Errorf("read the keys: %w", err)
 	}
 	book := make(map[string]*entry, len(stored))
 	for _, key := range stored {
 		book[key.ID] = k.entry(key)
 	}
 	k.book.Store(&book)
-	_ = k.forget(ctx) // a store that cannot write now is asked again when the book is full
-	return k, nil
+	return nil
 }
 
 // forget removes the keys that ended more than 90 days ago. Only the audit trail
@@ -168,6 +178,12 @@ func (k *Keys) Any() bool {
 		}
 	}
 	return false
+}
+
+// valid reports whether there is a key with the id that was not revoked.
+func (k *Keys) valid(id string) bool {
+	e := (*k.book.Load())[id]
+	return e != nil && e.key.RevokedAt.IsZero()
 }
 
 // Look finds the principal of a key. The errors are ErrUnknown, ErrExpired and

@@ -62,10 +62,7 @@ func (a *App) openQueue(metrics prometheus.Registerer, version string) error {
 		Desk: a.desk, Events: a.events, Metrics: metrics, Log: a.log, Instance: a.instance, Version: version,
 		Begin: beginning(a.journal, a.config.Audit.Strict), Note: a.journal.Note,
 		Count: a.outside.message,
-		Access: natsmq.Access{
-			Authenticate: a.guard.AuthenticateConnection, Anonymous: a.guard.Anonymous, Ended: a.guard.Ended, Changed: a.guard.Changed, Known: a.guard.Known,
-			Spend: a.guard.Spend, Unnamed: a.guard.Unnamed,
-		},
+		Guard: a.guard,
 	}
 	if c.Mode == "external" {
 		o.External = a.externalQueue()

@@ -264,7 +264,7 @@ func (s *session) may(q *request) error {
 		return nil
 	case p == nil:
 		return access.ErrNoCredential
-	case s.hub.o.Guard.Ended(p):
+	case s.hub.o.Guard.Ended(p) != nil:
 		return access.ErrRevoked
 	}
 	return calls.Allow(p, q.needs)

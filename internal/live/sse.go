@@ -48,7 +48,7 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 	turn := h.takeTurn()
 	for {
 		wake := *turn.Load() // before Ended is asked, so that no change is missed
-		if h.o.Guard.Ended(p) {
+		if h.o.Guard.Ended(p) != nil {
 			h.metrics.dropped[overSSE][droppedRevoked].Inc()
 			return nil
 		}

@@ -226,7 +226,7 @@ func (s *session) watch(ctx context.Context) {
 	turn := s.hub.takeTurn()
 	for {
 		wake := *turn.Load() // before Ended is asked, so that no change is missed
-		if p := s.principal.Load(); p != nil && s.hub.o.Guard.Ended(p) {
+		if p := s.principal.Load(); p != nil && s.hub.o.Guard.Ended(p) != nil {
 			s.end(websocket.StatusPolicyViolation, droppedRevoked, "the credential is not good any more")
 			return
 		}

@@ -31,7 +31,7 @@ const inbox = "_INBOX."
 // certificate, which several credentials may share: each has the rights that it
 // was given, until it ends, whichever others are connected.
 type authenticator struct {
-	o      Access
+	guard  *access.Guard
 	note   func(audit.Entry)
 	log    *quiet
 	secret [sha256.Size]byte // of our own connection
@@ -85,7 +85,7 @@ func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), authenticateTime)
 	defer cancel()
 	state := c.GetTLSConnectionState()
-	p, err := a.o.Authenticate(ctx, token, state, from)
+	p, err := a.guard.AuthenticateConnection(ctx, token, state, from)
 	if err != nil {
 		a.log.warn("a connection to the message queue was refused", "from", from.String(), "reason", err)
 		a.refused(from, err)
@@ -142,7 +142,7 @@ func (a *authenticator) enter(connection uint64, id string, p *access.Principal)
 	if p.ID == "" && p.Type != "anonymous" { // a token without a subject names no principal
 		return false
 	}
-	if a.o.Ended(p) { // since it was authenticated: the look that ends others has passed
+	if a.guard.Ended(p) != nil { // since it was authenticated: the look that ends others has passed
 		return false
 	}
 	a.leave(connection)
@@ -214,7 +214,7 @@ func (a *authenticator) listens(s *server.Server, id, subject string) bool {
 // until ctx ends.
 func (a *authenticator) watch(ctx context.Context, s *server.Server) {
 	for {
-		changed := a.o.Changed() // before the look, so that no change is missed
+		changed := a.guard.Changed() // before the look, so that no change is missed
 		a.check(s)
 		select {
 		case <-ctx.Done():
@@ -260,7 +260,7 @@ func (a *authenticator) ended(p *access.Principal) (ended bool) {
 			ended = true
 		}
 	}()
-	return a.o.Ended(p)
+	return a.guard.Ended(p) != nil
 }
 
 // permissions are the subjects that a credential may use. Answers go to an inbox

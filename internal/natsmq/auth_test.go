@@ -2,11 +2,9 @@ package natsmq_test
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -162,7 +160,7 @@ func TestWrongCredentialsAreRefused(t *testing.T) {
 			}
 		}
 	}
-	w.connect(nats.UserInfo("anybody", "k-1"))
+	w.connect(nats.UserInfo("anybody", secret("k-1")))
 }
 
 // What ends a connection is the change itself: nobody looks otherwise.
@@ -184,38 +182,27 @@ func TestARevokedKeyIsDisconnected(t *testing.T) {
 // look that ends connections has passed then, as the connection of another key
 // shows.
 func TestAKeyThatIsRevokedMeanwhileLetsNobodyIn(t *testing.T) {
-	var w *world
-	var revoked, looking atomic.Bool
-	looked := make(chan struct{}, 1)
-	w = newWorld(t, func(o *natsmq.Options) {
-		o.Timing.Watch = time.Hour
-		authenticate, ended, changed := o.Access.Authenticate, o.Access.Ended, o.Access.Changed
-		o.Access.Changed = func() <-chan struct{} {
-			looking.Store(revoked.Load())
-			return changed()
-		}
-		o.Access.Ended = func(p *access.Principal) bool {
-			if looking.Load() && p.ID == "other" {
-				select {
-				case looked <- struct{}{}:
-				default:
-				}
-			}
-			return ended(p)
-		}
-		o.Access.Authenticate = func(ctx context.Context, token string, state *tls.ConnectionState, from netip.Addr) (*access.Principal, error) {
-			p, err := authenticate(ctx, token, state, from)
-			if token == "k-1" {
-				revoked.Store(true)
-				w.revoke(token)
-				<-looked
-			}
-			return p, err
-		}
-	})
-	w.key("other", access.RoleClient)
+	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Watch = time.Hour })
+	w.keyUntil(time.Now().Add(time.Hour), "other", access.RoleClient)
 	w.key("k-1", access.RoleClient)
 	w.connect(as("other")...)
+	var revoked atomic.Bool
+	looked := make(chan struct{}, 1)
+	asked := func() {
+		switch {
+		case within("check") && revoked.Load(): // it looks at the other
+			select {
+			case looked <- struct{}{}:
+			default:
+			}
+		case within("AuthenticateConnection") && revoked.CompareAndSwap(false, true):
+			w.revoke("k-1")
+			<-looked
+			w.guard.AuthoritiesChanged() // the first look may have begun before
+			<-looked
+		}
+	}
+	w.asked.Store(&asked)
 	nc, err := nats.Connect("nats://"+w.queue.Addr(), append(as("k-1"), nats.Timeout(30*time.Second))...)
 	if !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("%v; want a refusal", err)
@@ -342,7 +329,7 @@ func TestOnlyTheSendersOwnInboxIsAnswered(t *testing.T) {
 	}
 	// An administrator reads all inboxes, and has one without an id.
 	w.key("k-admin", access.RoleAdmin)
-	w.ask(w.connect(nats.Token("k-admin")), "headway.v1.decisions.request.k-admin", `{"model_type":"x"}`, `"unknown_model_type"`)
+	w.ask(w.connect(nats.Token(secret("k-admin"))), "headway.v1.decisions.request.k-admin", `{"model_type":"x"}`, `"unknown_model_type"`)
 }
 
 // A subject that does not name its sender says nothing of who asks, so that it
@@ -368,7 +355,7 @@ func TestNoAnswerReachesAnotherWhoDidNotAsk(t *testing.T) {
 		return sub
 	}
 	all, fixed := listen(b, "_INBOX.k-b.>"), listen(c, "_INBOX.k-c.answers")
-	listen(w.connect(nats.Token("k-admin")), "_INBOX.>") // does not keep others from their answers
+	listen(w.connect(nats.Token(secret("k-admin"))), "_INBOX.>") // does not keep others from their answers
 	random := strings.Repeat("z", 22)
 	for _, subject := range []string{"decisions.request", "decisions.outcome", "heads.register", "heads.status", "commands.heads.register"} {
 		for _, reply := range []string{"k-b.x", "k-b." + random, "k-b." + random + ".1", "k-b." + random + ".1.2", "k-b.", "k-b", "k-c.answers"} {
@@ -392,19 +379,16 @@ func TestNoAnswerReachesAnotherWhoDidNotAsk(t *testing.T) {
 	w.ask(c, "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
 	c.Opts.UseOldRequestStyle = true // an inbox for each request
 	w.ask(c, "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
-	w.ask(w.connect(nats.Token("k-admin")), "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
+	w.ask(w.connect(nats.Token(secret("k-admin"))), "headway.v1.decisions.request", `{"model_type":"x"}`, `"unknown_model_type"`)
 }
 
 // A key has the same allowance here as elsewhere; those who do not say who they
 // are have one together.
 func TestWhoAsksTooOftenIsRefused(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldOf(t, 1e-6, func(*world, *access.Options) {}) // five at once, and then none
 	w.ready()
 	w.key("k-client", access.RoleClient)
 	w.key("k-head", access.RoleHead, "gpu-*")
-	w.allow("k-client", 3)
-	w.allow("k-head", 3)
-	w.allow("unnamed", 2)
 	client, head := w.connect(as("k-client")...), w.connect(as("k-head")...)
 	for _, c := range []struct {
 		nc            *nats.Conn
@@ -413,14 +397,21 @@ func TestWhoAsksTooOftenIsRefused(t *testing.T) {
 	}{
 		{client, "decisions.request.k-client", `{"model_type":"x"}`, false},
 		{client, "decisions.request.k-client", `{"model_type":"x"}`, false},
+		{client, "decisions.request.k-client", `{"model_type":"x"}`, false},
+		{client, "decisions.request.k-client", `{"model_type":"x"}`, false},
 		{client, "decisions.outcome.k-client", `{}`, false},
 		{client, "decisions.request.k-client", `{"model_type":"x"}`, true},
 		{client, "decisions.outcome.k-client", `{}`, true},
+		{client, "decisions.request", `{"model_type":"x"}`, false},
+		{client, "decisions.request", `{"model_type":"x"}`, false},
+		{client, "decisions.request", `{"model_type":"x"}`, false},
 		{client, "decisions.request", `{"model_type":"x"}`, false},
 		{client, "decisions.outcome", `{}`, false},
 		{client, "decisions.request", `{"model_type":"x"}`, true},
 		{client, "decisions.outcome", `{}`, true},
 		{head, "heads.register.k-head", registration("gpu-1"), false},
+		{head, "heads.status.k-head", `{"id":"gpu-1","epoch":1,"status":"active"}`, false},
+		{head, "heads.status.k-head", `{"id":"gpu-1","epoch":1,"status":"active"}`, false},
 		{head, "heads.status.k-head", `{"id":"gpu-1","epoch":1,"status":"active"}`, false},
 		{head, "commands.heads.register.k-head", registration("gpu-1"), false},
 		{head, "heads.register.k-head", registration("gpu-1"), true},
@@ -515,7 +506,7 @@ func (c counter) WithGroup(string) slog.Handler                  { return c }
 
 // A token is known by its connections, until the last one has ended.
 func TestATokenIsKnownWhileConnected(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldOf(t, plenty, issued)
 	id := w.token("t.o.k", access.Principal{ID: "https://issuer.example#somebody", Role: access.RoleOperator})
 	first, second := w.bearer("t.o.k", id), w.bearer("t.o.k", id)
 	subject := "headway.v1.heads.register." + id
@@ -527,7 +518,7 @@ func TestATokenIsKnownWhileConnected(t *testing.T) {
 	}
 	second.Close()
 	w.key("k-admin", access.RoleAdmin)
-	admin := w.connect(nats.Token("k-admin"))
+	admin := w.connect(nats.Token(secret("k-admin")))
 	w.until("it is known no more", func() bool {
 		if err := admin.Publish(subject, []byte(registration("gpu-1"))); err != nil {
 			t.Fatal(err)

@@ -1,11 +1,6 @@
 package natsmq_test
 
 import (
-	"bytes"
-	"context"
-	"crypto/tls"
-	"net/netip"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,7 +9,6 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"headway/internal/access"
-	"headway/internal/natsmq"
 )
 
 // A message or a credential that meets a bug of ours is refused, and nothing
@@ -26,26 +20,19 @@ func TestABugEndsOneMessage(t *testing.T) {
 			panic("a fault of ours")
 		}
 	}
-	w := newWorld(t, func(o *natsmq.Options) {
-		authenticate, spend, ended := o.Access.Authenticate, o.Access.Spend, o.Access.Ended
-		o.Access.Authenticate = func(ctx context.Context, token string, state *tls.ConnectionState, from netip.Addr) (*access.Principal, error) {
-			stumble(&admitting)
-			return authenticate(ctx, token, state, from)
-		}
-		o.Access.Spend = func(p *access.Principal) error {
-			stumble(&admitting)
-			return spend(p)
-		}
-		o.Access.Ended = func(p *access.Principal) bool {
-			if bytes.Contains(debug.Stack(), []byte(".carryOut(")) { // the looks at connections ask as well
-				stumble(&carryingOut)
-			}
-			return ended(p)
-		}
-	})
+	w := newWorld(t)
 	w.ready()
 	w.key("boss", access.RoleAdmin)
 	nc := w.connect(as("boss")...)
+	asked := func() {
+		switch {
+		case within("AuthenticateConnection"), within("Spend"):
+			stumble(&admitting)
+		case within("carryOut"):
+			stumble(&carryingOut)
+		}
+	}
+	w.asked.Store(&asked)
 	admitting.Store(true)
 	for subject, body := range map[string]string{
 		"decisions.request.boss":       `{"model_type":"llama"}`,
@@ -74,7 +61,7 @@ func TestABugEndsOneMessage(t *testing.T) {
 	}
 	w.until("the command to fail", func() bool { return w.of("heads.register", "retried") > 0 })
 	carryingOut.Store(false)
-	w.until("the command to be carried out", func() bool { _, err := w.fleet.Head("gpu-2"); return err == nil })
+	w.until("the command to be carried out", func() bool { return w.of("heads.register", "processed") == 1 })
 	w.ask(nc, "headway.v1.decisions.request.boss", `{"model_type":"llama"}`, `"decision_id"`)
 }
 
@@ -82,23 +69,19 @@ func TestABugEndsOneMessage(t *testing.T) {
 // own and not for a message, ends the connection that it concerns: it may be one
 // that has no right to be there.
 func TestABugEndsOneConnection(t *testing.T) {
-	var odd atomic.Bool
-	w := newWorld(t, func(o *natsmq.Options) {
-		ended := o.Access.Ended
-		o.Access.Ended = func(p *access.Principal) bool {
-			if odd.Load() && p.ID == "odd" {
-				panic("a fault of ours")
-			}
-			return ended(p)
-		}
-	})
+	w := newWorld(t)
 	w.ready()
-	w.key("odd", access.RoleClient)
+	w.keyUntil(time.Now().Add(time.Hour), "odd", access.RoleClient)
 	w.key("other", access.RoleClient)
 	gone := make(chan struct{}, 8)
 	w.connect(append(as("odd"), nats.DisconnectErrHandler(func(*nats.Conn, error) { gone <- struct{}{} }))...)
 	other := w.connect(as("other")...)
-	odd.Store(true)
+	asked := func() {
+		if within("check") { // only the odd key has a time to look at
+			panic("a fault of ours")
+		}
+	}
+	w.asked.Store(&asked)
 	select {
 	case <-gone:
 	case <-time.After(30 * time.Second):

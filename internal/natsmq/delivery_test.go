@@ -135,12 +135,18 @@ func TestACommandNeedsItsPermission(t *testing.T) {
 // A connection that is there still, although its key was revoked, is not served.
 func TestARevokedKeyIsNotServed(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Watch = time.Hour })
-	w.key("k-1", access.RoleOperator)
+	w.keyUntil(time.Now().Add(time.Hour), "k-1", access.RoleOperator)
 	nc := w.connect(as("k-1")...)
 	w.ask(nc, "headway.v1.decisions.request.k-1", `{"model_type":"x"}`, `"unknown_model_type"`)
-	w.mu.Lock()
-	w.revoked["k-1"] = true // without a word about the change, which would end the connection
-	w.mu.Unlock()
+	release := make(chan struct{})
+	defer close(release)
+	asked := func() {
+		if within("check") { // the look that would end the connection
+			<-release
+		}
+	}
+	w.asked.Store(&asked)
+	w.revoke("k-1")
 	for _, subject := range []string{"decisions.request", "decisions.outcome", "heads.register", "heads.status", "commands.heads.register"} {
 		w.ask(nc, "headway.v1."+subject+".k-1", registration("gpu-1"), "key was revoked")
 	}
@@ -148,14 +154,11 @@ func TestARevokedKeyIsNotServed(t *testing.T) {
 
 // A token that has expired is refused as that, and not as revoked.
 func TestAnExpiredTokenIsToldSo(t *testing.T) {
-	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Watch = time.Hour })
-	p := access.Principal{ID: "robots", Role: access.RoleClient}
-	id := w.token("t.o.k", p)
+	w := newWorldOf(t, plenty, issued, func(o *natsmq.Options) { o.Timing.Watch = time.Hour })
+	id := w.token("t.o.k", access.Principal{ID: "robots", Role: access.RoleClient})
 	nc := w.bearer("t.o.k", id)
 	w.ask(nc, "headway.v1.decisions.request."+id, `{"model_type":"x"}`, `"unknown_model_type"`)
-	w.mu.Lock()
-	w.keys["t.o.k"].Expires = time.Now().Add(-time.Second)
-	w.mu.Unlock()
+	w.ahead.Store(int64(2 * time.Hour))
 	w.ask(nc, "headway.v1.decisions.request."+id, `{"model_type":"x"}`, "has expired")
 }
 

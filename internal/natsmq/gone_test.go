@@ -32,7 +32,7 @@ func TestADecisionThatCannotBeSentHoldsNoPlace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.queue.Reply(unsendable{}, w.keys["k-client"], answer)
+	w.queue.Reply(unsendable{}, w.guard.Known("k-client"), answer)
 	if held := w.router.Open(); held != 1 {
 		t.Errorf("%d hold places after an answer that was not sent", held)
 	}

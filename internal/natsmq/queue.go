@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,8 +49,8 @@ type Options struct {
 	Count    func(queue, status string, n uint64) // required; see the queues and statuses
 	Metrics  prometheus.Registerer                // required
 	Log      *slog.Logger                         // required
-	Access   Access
-	Instance string // required; begins the ids of events
+	Guard    *access.Guard                        // required
+	Instance string                               // required; begins the ids of events
 	Version  string
 }
 
@@ -64,20 +63,6 @@ type External struct {
 	CertFile  string
 	KeyFile   string
 	Dialer    nats.CustomDialer // nil: that of the library
-}
-
-// Access says who may connect to our own server, and who speaks on a subject that
-// ends in an id. All functions are required.
-type Access struct {
-	// Authenticate finds out who connects, by a token or, without one, by the
-	// certificate that was shown; state is nil without TLS.
-	Authenticate func(ctx context.Context, token string, state *tls.ConnectionState, from netip.Addr) (*access.Principal, error)
-	Anonymous    func() *access.Principal // who comes without a credential; nil: a credential is needed
-	Ended        func(*access.Principal) bool
-	Changed      func() <-chan struct{}            // closed when Ended may answer otherwise than before
-	Known        func(id string) *access.Principal // the holder of the key with the id
-	Spend        func(*access.Principal) error     // takes one message from what a principal may send in a second
-	Unnamed      func() *access.Principal          // all who send on subjects that do not name the sender, while a credential is needed; else nil
 }
 
 // Timing is how long things take. A zero value is the default.
@@ -186,10 +171,8 @@ const maxWorkers = 64
 // Open starts or reaches the server. An external one may be away: the service
 // starts all the same, and Run goes on trying.
 func Open(o Options) (_ *Queue, err error) {
-	if o.Desk == nil || o.Events == nil || o.Begin == nil || o.Note == nil || o.Count == nil || o.Metrics == nil || o.Log == nil || o.Instance == "" ||
-		o.Access.Authenticate == nil || o.Access.Anonymous == nil || o.Access.Ended == nil || o.Access.Changed == nil || o.Access.Known == nil ||
-		o.Access.Spend == nil || o.Access.Unnamed == nil {
-		return nil, errors.New("natsmq: Desk, Events, Begin, Note, Count, Metrics, Log, Instance and all of Access are required")
+	if o.Desk == nil || o.Events == nil || o.Begin == nil || o.Note == nil || o.Count == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
+		return nil, errors.New("natsmq: Desk, Events, Begin, Note, Count, Metrics, Log, Guard and Instance are required")
 	}
 	o.Timing.complete()
 	if o.MaxBytes == 0 {

@@ -94,14 +94,14 @@ var trusted = &access.Principal{Type: "system", ID: "nats", Role: access.RoleOpe
 func (q *Queue) sender(subject string) (*access.Principal, error) {
 	id := senderOf(subject)
 	if id == "" {
-		if p := q.o.Access.Unnamed(); p != nil && q.auth != nil {
+		if p := q.o.Guard.Unnamed(); p != nil && q.auth != nil {
 			return p, nil
 		}
 		return trusted, nil
 	}
 	if q.auth != nil {
 		if p := q.auth.named(id); p != nil {
-			return p, q.ended(p)
+			return p, q.o.Guard.Ended(p)
 		}
 	}
 	return q.holder(id)
@@ -111,24 +111,13 @@ func (q *Queue) sender(subject string) (*access.Principal, error) {
 // holder of a key or, while no credential is needed, who comes without one. No
 // other credential is known by its id without a connection.
 func (q *Queue) holder(id string) (*access.Principal, error) {
-	if p := q.o.Access.Known(id); p != nil && p.Type == "key" {
+	if p := q.o.Guard.Known(id); p != nil && p.Type == "key" {
 		return p, nil
 	}
-	if p := q.o.Access.Anonymous(); p != nil && id == p.Type {
+	if p := q.o.Guard.Anonymous(); p != nil && id == p.Type {
 		return p, nil
 	}
 	return nil, access.ErrUnknown
-}
-
-// ended is why a credential that was good is so no more.
-func (q *Queue) ended(p *access.Principal) error {
-	switch {
-	case !p.Expires.IsZero() && !time.Now().Before(p.Expires):
-		return access.ErrExpired
-	case q.o.Access.Ended(p):
-		return access.ErrRevoked
-	}
-	return nil
 }
 
 // admit finds out who speaks on a subject, and refuses those who send too much
@@ -136,7 +125,7 @@ func (q *Queue) ended(p *access.Principal) error {
 func (q *Queue) admit(subject string, needs access.Permission) (*access.Principal, error) {
 	p, err := q.sender(subject)
 	if err == nil {
-		err = q.o.Access.Spend(p)
+		err = q.o.Guard.Spend(p)
 	}
 	if err == nil {
 		err = calls.Allow(p, needs)

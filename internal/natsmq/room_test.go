@@ -50,7 +50,7 @@ func value(t testing.TB, metrics prometheus.Gatherer, name, stream string) float
 
 // One sender leaves room for the others, and what it leaves is never all taken.
 func TestASenderTakesNoMoreOfTheStreamThanItLeaves(t *testing.T) {
-	w := waiting(t, t.TempDir(), func(o *natsmq.Options) { o.MaxBytes = 1 << 20 })
+	w := waiting(t, t.TempDir(), administered, func(o *natsmq.Options) { o.MaxBytes = 1 << 20 })
 	for _, key := range []string{"k-a", "k-b", "k-c"} {
 		w.key(key, access.RoleClient)
 	}
@@ -98,7 +98,7 @@ func TestASenderTakesNoMoreOfTheStreamThanItLeaves(t *testing.T) {
 func TestRoomIsKnownAfterARestart(t *testing.T) {
 	dir := t.TempDir()
 	small := func(o *natsmq.Options) { o.MaxBytes = 1 << 20 }
-	w := waiting(t, dir, small)
+	w := waiting(t, dir, administered, small)
 	w.key("k-a", access.RoleClient)
 	js := jetStream(t, w.connect(as("k-a")...))
 	for range 40 {

@@ -55,13 +55,13 @@ func (q *Queue) senderOfCommand(subject string, header nats.Header) (*access.Pri
 		return nil, access.ErrUnknown
 	}
 	if s.Type == "anonymous" {
-		if p := q.o.Access.Anonymous(); p != nil {
+		if p := q.o.Guard.Anonymous(); p != nil {
 			return p, nil
 		}
 		return nil, access.ErrNoCredential
 	}
 	p := &access.Principal{Type: s.Type, ID: s.ID, Name: s.Name, Role: s.Role, Scopes: s.Scopes, Heads: s.Heads, Regions: s.Regions}
-	return p, q.ended(p)
+	return p, q.o.Guard.Ended(p)
 }
 
 // commandID is the id by which a command is recognised when it comes again. It

@@ -1,14 +1,12 @@
 package natsmq_test
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +24,7 @@ import (
 // Several tokens of one subject have each their own rights, whichever of them
 // are connected and in which order they come and go.
 func TestTokensOfOneSubjectHaveTheirOwnRights(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldOf(t, plenty, issued)
 	const sub = "robots"
 	a := w.token("a.a.a", access.Principal{ID: sub, Role: access.RoleHead, Heads: []string{"a-*"}})
 	b := w.token("b.b.b", access.Principal{ID: sub, Role: access.RoleHead, Heads: []string{"b-*"}})
@@ -76,7 +74,7 @@ func (w *world) brief(sub string) (gone <-chan struct{}) {
 		text := "s.s." + life.String()
 		id := w.token(text, access.Principal{ID: sub, Role: access.RoleClient, Expires: time.Now().Add(life)})
 		ended := make(chan struct{}, 8)
-		nc, err := nats.Connect("nats://"+w.queue.Addr(), nats.Token(text), nats.CustomInboxPrefix("_INBOX."+id), nats.NoReconnect(),
+		nc, err := nats.Connect("nats://"+w.queue.Addr(), w.shows(text), nats.CustomInboxPrefix("_INBOX."+id), nats.NoReconnect(),
 			nats.ClosedHandler(func(*nats.Conn) { ended <- struct{}{} }))
 		if err == nil {
 			w.Cleanup(nc.Close)
@@ -89,7 +87,7 @@ func (w *world) brief(sub string) (gone <-chan struct{}) {
 
 // A token ends its own connections when it expires, and no other's of its subject.
 func TestATokenThatExpiresEndsNoOther(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldOf(t, plenty, issued)
 	long := w.token("l.l.l", access.Principal{ID: "robots", Role: access.RoleClient, Expires: time.Now().Add(time.Hour)})
 	nc := w.bearer("l.l.l", long)
 	select {
@@ -103,8 +101,8 @@ func TestATokenThatExpiresEndsNoOther(t *testing.T) {
 	}
 }
 
-// Certificates are told apart as tokens are, also those that name one holder.
-func TestCertificatesOfOneNameHaveTheirOwnRights(t *testing.T) {
+// Certificates are told apart as tokens are.
+func TestCertificatesHaveTheirOwnRights(t *testing.T) {
 	dir := authority(t, "server", "one", "two")
 	file := func(name string) string { return filepath.Join(dir, name) }
 	pair, err := tls.LoadX509KeyPair(file("server.pem"), file("server.key"))
@@ -117,19 +115,12 @@ func TestCertificatesOfOneNameHaveTheirOwnRights(t *testing.T) {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(raw)
-	w := newWorld(t, func(o *natsmq.Options) {
+	named := func(_ *world, o *access.Options) {
+		o.Certificates = []access.Holder{{Name: "one", Role: access.RoleHead, Heads: []string{"one-*"}}, {Name: "two", Role: access.RoleHead, Heads: []string{"two-*"}}}
+	}
+	w := newWorldOf(t, plenty, named, func(o *natsmq.Options) {
 		o.TLS = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: roots}
-		o.Access.Authenticate = func(_ context.Context, token string, state *tls.ConnectionState, _ netip.Addr) (*access.Principal, error) {
-			if token != "" || state == nil || len(state.VerifiedChains) == 0 {
-				return nil, access.ErrNoCredential
-			}
-			head := state.PeerCertificates[0].Subject.CommonName + "-*"
-			return &access.Principal{Type: "certificate", ID: "robot", Role: access.RoleHead, Heads: []string{head}}, nil
-		}
 	})
-	w.mu.Lock()
-	w.closed = true
-	w.mu.Unlock()
 	ids, connections := map[string]string{}, map[string]*nats.Conn{}
 	for _, name := range []string{"one", "two"} {
 		pair, err := tls.LoadX509KeyPair(file(name+".pem"), file(name+".key"))
@@ -155,9 +146,9 @@ func TestCertificatesOfOneNameHaveTheirOwnRights(t *testing.T) {
 
 // A connection of a token that has no subject is refused.
 func TestATokenWithoutASubjectIsNobodys(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldOf(t, plenty, issued)
 	w.token("n.n.n", access.Principal{Role: access.RoleAdmin})
-	if nc, err := nats.Connect("nats://"+w.queue.Addr(), nats.Token("n.n.n")); !errors.Is(err, nats.ErrAuthorization) {
+	if nc, err := nats.Connect("nats://"+w.queue.Addr(), w.shows("n.n.n")); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("%v; want a refusal", err)
 		if nc != nil {
 			nc.Close()
@@ -167,7 +158,7 @@ func TestATokenWithoutASubjectIsNobodys(t *testing.T) {
 
 // The server itself ends the connection of a token when it expires.
 func TestATokensConnectionEndsWithIt(t *testing.T) {
-	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Watch = time.Hour }) // no look ends it
+	w := newWorldOf(t, plenty, issued, func(o *natsmq.Options) { o.Timing.Watch = time.Hour }) // no look ends it
 	select {
 	case <-w.brief("robots"):
 	case <-time.After(2 * time.Minute):
@@ -178,7 +169,7 @@ func TestATokensConnectionEndsWithIt(t *testing.T) {
 // Tokens are forgotten a while after their last connection has ended, so that
 // those that come and go need no more room than those that are here.
 func TestTokensAreForgotten(t *testing.T) {
-	w := newWorld(t)
+	w := newWorldOf(t, plenty, issued)
 	for i := range 20 {
 		text := fmt.Sprint("t.o.", i)
 		nc := w.bearer(text, w.token(text, access.Principal{ID: "robots", Role: access.RoleClient}))
@@ -190,13 +181,16 @@ func TestTokensAreForgotten(t *testing.T) {
 	w.until("they are forgotten", func() bool { return w.queue.Credentials() == 0 })
 }
 
+// administered is a guard that knows an administrator.
+func administered(w *world, _ *access.Options) { w.key("k-admin", access.RoleAdmin) }
+
 // waiting is a world whose commands stay in the stream, in dir, until another one
 // takes them.
-func waiting(t *testing.T, dir string, change ...func(*natsmq.Options)) *world {
+func waiting(t *testing.T, dir string, guard func(*world, *access.Options), change ...func(*natsmq.Options)) *world {
 	t.Helper()
-	w := newWorld(t, append(change, func(o *natsmq.Options) { o.Dir, o.Timing.Retry = dir, time.Hour })...)
+	w := newWorldOf(t, plenty, guard, append(change, func(o *natsmq.Options) { o.Dir, o.Timing.Retry = dir, time.Hour })...)
 	w.ready()
-	js := jetStream(t, w.connect())
+	js := jetStream(t, w.connect(nats.Token(secret("k-admin"))))
 	if err := js.DeleteConsumer(t.Context(), "HEADWAY_COMMANDS", "headway"); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +202,10 @@ func waiting(t *testing.T, dir string, change ...func(*natsmq.Options)) *world {
 // gives it nothing of the local user.
 func TestACommandKeepsTheRightsOfItsSender(t *testing.T) {
 	dir := t.TempDir()
-	w := waiting(t, dir)
+	w := waiting(t, dir, func(w *world, o *access.Options) {
+		issued(w, o)
+		administered(w, o)
+	})
 	id := w.token("t.o.k", access.Principal{ID: "local", Role: access.RoleHead, Heads: []string{"a-*"}, Expires: time.Now().Add(time.Hour)})
 	w.key("k-kept", access.RoleHead, "k-*")
 	w.key("k-lost", access.RoleHead, "k-*")
@@ -224,12 +221,11 @@ func TestACommandKeepsTheRightsOfItsSender(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	next := newWorld(t, func(o *natsmq.Options) {
-		o.Dir = dir
-	})
-	next.key("k-kept", access.RoleHead, "k-*")
-	next.key("k-lost", access.RoleHead, "k-*")
-	next.revoke("k-lost")
+	next := newWorldOf(t, plenty, func(w *world, _ *access.Options) {
+		w.key("k-kept", access.RoleHead, "k-*")
+		w.key("k-lost", access.RoleHead, "k-*")
+		w.revoke("k-lost")
+	}, func(o *natsmq.Options) { o.Dir = dir })
 	next.until("they are carried out", func() bool {
 		return next.of("heads.register", "processed") == 2 && next.of("dead_letters", "published") == 2
 	})

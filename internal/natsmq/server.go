@@ -38,7 +38,7 @@ func (q *Queue) startServer(secret, voice string) error {
 		return fmt.Errorf("make the directory of the streams: %w", err)
 	}
 	q.auth = &authenticator{
-		o: q.o.Access, note: q.o.Note, log: q.quiet, secret: sha256.Sum256([]byte(secret)), voice: sha256.Sum256([]byte(voice)),
+		guard: q.o.Guard, note: q.o.Note, log: q.quiet, secret: sha256.Sum256([]byte(secret)), voice: sha256.Sum256([]byte(voice)),
 		grace: 20 * q.o.Timing.Watch, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(maxConnections),
 	}
 	o := &server.Options{
@@ -49,7 +49,7 @@ func (q *Queue) startServer(secret, voice string) error {
 		CustomClientAuthentication: q.auth,
 	}
 	if q.o.Listen != "" {
-		if err := CheckListen(q.o.Listen, q.o.TLS != nil && q.o.Access.Anonymous() == nil); err != nil {
+		if err := CheckListen(q.o.Listen, q.o.TLS != nil && q.o.Guard.Anonymous() == nil); err != nil {
 			return err
 		}
 		host, port, err := net.SplitHostPort(q.o.Listen)

@@ -13,8 +13,7 @@ import (
 // credentials, and gets back what its connections that have ended took.
 func TestAPrincipalLeavesConnectionsForOthers(t *testing.T) {
 	a := &authenticator{
-		o:   Access{Ended: func(*access.Principal) bool { return false }},
-		log: &quiet{log: slog.New(slog.DiscardHandler)}, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(12),
+		guard: &access.Guard{}, log: &quiet{log: slog.New(slog.DiscardHandler)}, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(12),
 	}
 	one, two := &access.Principal{Type: "jwt", ID: "one"}, &access.Principal{Type: "jwt", ID: "two"}
 	number := uint64(0)

@@ -1,20 +1,25 @@
 package natsmq_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
-	"crypto/tls"
+	"encoding/base64"
 	"encoding/hex"
 	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/netip"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,17 +50,19 @@ type world struct {
 
 	mu      sync.Mutex
 	counted map[string]uint64 // by queue and status
-	keys    map[string]*access.Principal
-	revoked map[string]bool
-	closed  bool          // a credential is needed
-	changed chan struct{} // closed by the next change of who may stay
 	acted   []audit.Entry
-	broken  bool           // the store cannot be written
-	slow    time.Duration  // the store takes so long
-	blocked chan struct{}  // the store waits until it is closed; nil: it does not
-	stop    func()         // has Run return, and waits for that
-	budget  map[string]int // messages that somebody may send yet, by id; who is not in it has no limit
+	broken  bool          // the store cannot be written
+	slow    time.Duration // the store takes so long
+	blocked chan struct{} // the store waits until it is closed; nil: it does not
+	stop    func()        // has Run return, and waits for that
 	desk    *calls.Desk
+
+	store  *boltstore.Store
+	keys   *access.Keys
+	guard  *access.Guard
+	issuer *issuer                // nil: no tokens are believed
+	ahead  atomic.Int64           // of the clock that credentials end by
+	asked  atomic.Pointer[func()] // called whenever the guard looks at the clock, and before a note
 }
 
 // quick lets what takes minutes take milliseconds.
@@ -70,7 +77,17 @@ var lasting = fleet.LeaseOptions{BaseInterval: time.Hour}
 
 func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	t.Helper()
-	w := &world{TB: t, metrics: prometheus.NewRegistry(), counted: map[string]uint64{}, keys: map[string]*access.Principal{}, revoked: map[string]bool{}, changed: make(chan struct{})}
+	return newWorldOf(t, plenty, func(*world, *access.Options) {}, change...)
+}
+
+// plenty is so often that no test asks more often.
+const plenty = 1e6
+
+// newWorldOf is a world whose keys may send so many messages a second, with
+// another guard.
+func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options), change ...func(*natsmq.Options)) *world {
+	t.Helper()
+	w := &world{TB: t, metrics: prometheus.NewRegistry(), counted: map[string]uint64{}}
 	log := slog.New(slog.DiscardHandler)
 	must := func(err error) {
 		t.Helper()
@@ -79,6 +96,7 @@ func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 		}
 	}
 	note := func(e audit.Entry) {
+		w.interrupt()
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.acted = append(w.acted, e)
@@ -102,10 +120,16 @@ func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	must(w.router.LoadPolicy(t.Context()))
 	w.desk, err = calls.New(w.fleet, w.router)
 	must(err)
+	w.store = store
+	w.keys, err = access.OpenKeys(t.Context(), store, audit.Unrecorded, rate, w.now)
+	must(err)
+	who := access.Options{Keys: w.keys, Metrics: w.metrics, Now: w.now, LocalToken: filepath.Join(dir, "local.token")}
+	guard(w, &who)
+	w.guard, err = access.New(who)
+	must(err)
 	o := natsmq.Options{
 		Dir: filepath.Join(dir, "queue"), Listen: "127.0.0.1:0", Timing: quick, MaxBytes: 16 << 20,
-		Desk: w.desk, Events: w.events, Begin: begin, Note: note, Count: w.count, Metrics: w.metrics, Log: log, Instance: "test", Version: "v1.2.3-4-gabc",
-		Access: natsmq.Access{Authenticate: w.authenticate, Anonymous: w.anonymous, Ended: w.ended, Changed: w.change, Known: w.known, Spend: w.spend, Unnamed: w.unnamed},
+		Desk: w.desk, Events: w.events, Begin: begin, Note: note, Count: w.count, Metrics: w.metrics, Log: log, Guard: w.guard, Instance: "test", Version: "v1.2.3-4-gabc",
 	}
 	for _, c := range change {
 		c(&o)
@@ -220,129 +244,107 @@ func (w *world) agree() {
 	})
 }
 
-func (w *world) authenticate(_ context.Context, token string, _ *tls.ConnectionState, from netip.Addr) (*access.Principal, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if token == "" {
-		if !w.closed && from.IsLoopback() {
-			return nobody, nil
-		}
-		return nil, access.ErrNoCredential
+// now is the clock that credentials end by.
+func (w *world) now() time.Time {
+	w.interrupt()
+	return time.Now().Add(time.Duration(w.ahead.Load()))
+}
+
+// interrupt calls what a test wants to have called.
+func (w *world) interrupt() {
+	if asked := w.asked.Load(); asked != nil {
+		(*asked)()
 	}
-	if p := w.keys[token]; p != nil && !w.revoked[p.ID] && from.IsLoopback() {
-		return p, nil
+}
+
+// within reports whether a function of ours is being carried out.
+func within(function string) bool { return bytes.Contains(debug.Stack(), []byte("."+function+"(")) }
+
+// secret is the text of the key with the id.
+func secret(id string) string { return "hw_" + id + "_secret" }
+
+// key adds a key.
+func (w *world) key(id string, role access.Role, heads ...string) {
+	w.keyUntil(time.Time{}, id, role, heads...)
+}
+
+// keyUntil adds a key that expires, which the guard looks at the clock for.
+func (w *world) keyUntil(expires time.Time, id string, role access.Role, heads ...string) {
+	w.Helper()
+	hash := sha256.Sum256([]byte(secret(id)))
+	k := access.Key{ID: id, Name: id, Role: role, Heads: heads, Hash: hash[:], ExpiresAt: expires}
+	if err := errors.Join(w.store.SaveKey(context.Background(), k), w.keys.Load(context.Background())); err != nil {
+		w.Fatal(err)
 	}
-	return nil, access.ErrUnknown
 }
 
-var nobody = &access.Principal{Type: "anonymous", Role: access.RoleAdmin}
-
-func (w *world) anonymous() *access.Principal {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return nil
-	}
-	return nobody
-}
-
-func (w *world) ended(p *access.Principal) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.revoked[p.ID] || p == nobody && w.closed || !p.Expires.IsZero() && !time.Now().Before(p.Expires)
-}
-
-func (w *world) change() <-chan struct{} {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.changed
-}
-
-// revoke ends a key, and tells of it.
+// revoke ends a key, and notifies of it.
 func (w *world) revoke(id string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.revoked[id] = true
-	close(w.changed)
-	w.changed = make(chan struct{})
+	if err := w.keys.Revoke(context.Background(), id); err != nil {
+		w.Error(err)
+	}
 }
 
-func (w *world) known(id string) *access.Principal {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if id == local.ID {
-		return local
+// issuer signs tokens.
+type issuer struct {
+	url    string
+	key    ed25519.PrivateKey
+	tokens sync.Map // by the names that tests give them
+}
+
+// issued is a guard that believes an issuer, so that a credential is needed.
+func issued(w *world, o *access.Options) {
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		w.Fatal(err)
 	}
-	for _, p := range w.keys {
-		if p.Type == "key" && p.ID == id && !w.revoked[id] {
-			return p
+	w.issuer = &issuer{key: key}
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/keys" {
+			_, _ = fmt.Fprintf(rw, `{"issuer":%q,"jwks_uri":%q}`, w.issuer.url, w.issuer.url+"/keys")
+			return
 		}
+		_, _ = fmt.Fprintf(rw, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"1","x":%q}]}`, base64.RawURLEncoding.EncodeToString(public))
+	}))
+	w.issuer.url = server.URL
+	w.Cleanup(server.Close)
+	o.OIDC, err = access.NewOIDC(access.OIDCOptions{
+		Issuer: server.URL, Audience: "headway", RolesClaim: "roles", HeadsClaim: "heads", Now: w.now, Client: server.Client(),
+	})
+	if err != nil {
+		w.Fatal(err)
 	}
-	return nil
 }
 
-// local is the user of the service.
-var local = &access.Principal{Type: "local", ID: "local", Role: access.RoleAdmin}
-
-// everybody is who sends on subjects that all share.
-var everybody = &access.Principal{Type: "system", ID: "unnamed", Role: access.RoleOperator}
-
-func (w *world) unnamed() *access.Principal {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return everybody
+// token makes a token, and returns the id by which subjects name it. Unless it
+// says otherwise it is good for an hour.
+func (w *world) token(name string, p access.Principal) (id string) {
+	part := func(v map[string]any) string {
+		b, _ := stdjson.Marshal(v)
+		return base64.RawURLEncoding.EncodeToString(b)
 	}
-	return nil
-}
-
-func (w *world) spend(p *access.Principal) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	left, limited := w.budget[p.ID]
-	switch {
-	case !limited:
-		return nil
-	case left == 0:
-		return &access.LimitedError{Limit: "key", RetryAfter: time.Second}
+	if p.Expires.IsZero() {
+		p.Expires = time.Now().Add(time.Hour)
 	}
-	w.budget[p.ID]--
-	return nil
-}
-
-// allow lets somebody send so many messages more.
-func (w *world) allow(id string, messages int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.budget == nil {
-		w.budget = map[string]int{}
-	}
-	w.budget[id] = messages
-}
-
-// key adds a key whose secret is its id.
-func (w *world) key(id string, role access.Role, heads ...string) *access.Principal {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	p := &access.Principal{Type: "key", ID: id, Role: role, Heads: heads}
-	w.keys[id], w.closed = p, true
-	return p
-}
-
-// token adds a token of an issuer, and returns the id by which subjects name it.
-func (w *world) token(text string, p access.Principal) (id string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	p.Type = "jwt"
-	w.keys[text], w.closed = &p, true
+	text := part(map[string]any{"alg": "EdDSA", "kid": "1"}) + "." + part(map[string]any{
+		"iss": w.issuer.url, "aud": "headway", "sub": p.ID, "jti": name, "exp": p.Expires.Unix(), "roles": p.Role, "heads": p.Heads,
+	})
+	text += "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(w.issuer.key, []byte(text)))
+	w.issuer.tokens.Store(name, text)
 	sum := sha256.Sum256([]byte(text))
 	return "jwt-" + hex.EncodeToString(sum[:16])
 }
 
+// shows is the option of a token.
+func (w *world) shows(name string) nats.Option {
+	text, _ := w.issuer.tokens.Load(name)
+	return nats.Token(text.(string))
+}
+
 // bearer connects with a token.
-func (w *world) bearer(text, id string, options ...nats.Option) *nats.Conn {
+func (w *world) bearer(name, id string, options ...nats.Option) *nats.Conn {
 	w.Helper()
-	return w.connect(append(options, nats.Token(text), nats.CustomInboxPrefix("_INBOX."+id))...)
+	return w.connect(append(options, w.shows(name), nats.CustomInboxPrefix("_INBOX."+id))...)
 }
 
 // connect connects as a client; options say who it is. A busy machine may need
@@ -364,7 +366,7 @@ func (w *world) connect(options ...nats.Option) *nats.Conn {
 
 // as is the options of who has a key.
 func as(id string) []nats.Option {
-	return []nats.Option{nats.Token(id), nats.CustomInboxPrefix("_INBOX." + id)}
+	return []nats.Option{nats.Token(secret(id)), nats.CustomInboxPrefix("_INBOX." + id)}
 }
 
 // ask makes a request and demands an answer with a part.
