@@ -234,8 +234,13 @@ func (k *Keys) List() []Listed {
 	return list
 }
 
+// KeyRefusedError is of a key that may not be made; it wraps *strict.InvalidError.
+type KeyRefusedError struct{ error }
+
+func (e *KeyRefusedError) Unwrap() error { return e.error }
+
 // Create makes a key and returns it with its secret, which nobody can see
-// again. by may give only what it may do itself. The errors are *strict.InvalidError,
+// again. by may give only what it may do itself. The errors are *KeyRefusedError,
 // the audit trail's and the store's; after each there is no such key.
 func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, string, error) {
 	k.mu.Lock()
@@ -247,7 +252,7 @@ func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, strin
 	}
 	key, faults := k.check(by, r)
 	if err := strict.Invalid(faults); err != nil {
-		return Key{}, "", err
+		return Key{}, "", &KeyRefusedError{err}
 	}
 	var id [6]byte
 	var secret [32]byte

@@ -226,14 +226,6 @@ func AccessProblem(err error) *Problem {
 	if limited, ok := errors.AsType[*access.LimitedError](err); ok {
 		return &Problem{Code: api.CodeRateLimited, Detail: sentence(limited.Error()), RetryAfter: max(limited.RetryAfter, time.Second)}
 	}
-	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
-		faults := make([]strict.Fault, len(invalid.Faults))
-		for i, f := range invalid.Faults {
-			faults[i] = strict.Fault(f)
-		}
-		list := FaultsOf(faults)
-		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(list), Faults: list}
-	}
 	if unchecked, ok := errors.AsType[*access.UncheckedError](err); ok {
 		wait := max(unchecked.RetryAfter, time.Second)
 		detail := fmt.Sprintf("%s The issuer is asked for its keys again in %.0f s at the earliest.", sentence(unchecked.Why.Error()), math.Ceil(wait.Seconds()))

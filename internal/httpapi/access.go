@@ -9,7 +9,6 @@ import (
 	"headway/internal/access"
 	"headway/internal/audit"
 	"headway/internal/calls"
-	"headway/internal/strict"
 )
 
 // enter finds out who asks and whether they may use the route. It writes the
@@ -55,7 +54,7 @@ func attempted(rt *route, err error) (reason string, yes bool) {
 	if p, is := errors.AsType[*calls.Problem](err); is {
 		return p.Detail, p.Code == api.CodeForeignHost || p.Code == api.CodeCrossOrigin
 	}
-	if refused, is := errors.AsType[*strict.InvalidError](err); is { // by the book of keys
+	if refused, is := errors.AsType[*access.KeyRefusedError](err); is {
 		return refused.Error(), true
 	}
 	p := calls.AccessProblem(err)
