@@ -1,0 +1,336 @@
+// Package api has the types of Headway's HTTP interface, its error codes and
+// its description. It imports nothing but the standard library, so that a
+// client costs nothing.
+//
+// Times are RFC 3339 in UTC, durations stand in fields that end in _ms or
+// _seconds. A pointer or an omitted field is a value that is not known.
+package api
+
+import (
+	_ "embed"
+	"time"
+)
+
+// OpenAPI is the description of the whole interface, OpenAPI 3.1 in YAML.
+//
+//go:embed openapi.yaml
+var OpenAPI []byte
+
+// Capacity is what a head can take at once.
+type Capacity struct {
+	MaxInFlight int64 `json:"max_in_flight,omitempty"` // requests, 1 to 1,000,000; left out: not known
+}
+
+// Load is what a head reports of its work. Every field may be left out: what
+// is not known is not 0.
+type Load struct {
+	InFlight            *int64   `json:"in_flight,omitempty"`             // requests being worked on
+	Queued              *int64   `json:"queued,omitempty"`                // requests waiting
+	PendingPromptTokens *int64   `json:"pending_prompt_tokens,omitempty"` // accepted and not yet computed
+	KVCacheUsage        *float64 `json:"kv_cache_usage,omitempty"`        // 0 to 1
+	KVCapacityTokens    *int64   `json:"kv_capacity_tokens,omitempty"`
+	Utilization         *float64 `json:"utilization,omitempty"` // 0 to 1
+	TokensPerSecond     *float64 `json:"tokens_per_second,omitempty"`
+}
+
+// Registration is the body of POST /api/v1/heads.
+type Registration struct {
+	ID         string            `json:"id"`
+	Endpoint   string            `json:"endpoint"` // http://host:port
+	ModelTypes []string          `json:"model_types,omitempty"`
+	ModelType  string            `json:"model_type,omitempty"` // instead of a list of one
+	Region     string            `json:"region"`
+	Zone       string            `json:"zone,omitempty"`
+	Version    string            `json:"version,omitempty"`
+	Engine     string            `json:"engine,omitempty"`
+	Weight     *float64          `json:"weight,omitempty"` // 0.001 to 1000, default 1
+	Capacity   *Capacity         `json:"capacity,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Status     string            `json:"status,omitempty"` // the first status report
+	Load       *Load             `json:"load,omitempty"`   // beside Status
+}
+
+// Lease is what a head is told after each registration and report.
+type Lease struct {
+	Epoch                    uint64    `json:"epoch"`
+	TTLSeconds               float64   `json:"ttl_seconds"`
+	HeartbeatIntervalSeconds float64   `json:"heartbeat_interval_seconds"`
+	ExpiresAt                time.Time `json:"expires_at"`
+}
+
+// RegistrationAnswer is the answer to a registration.
+type RegistrationAnswer struct {
+	Head  Head  `json:"head"`
+	Lease Lease `json:"lease"`
+}
+
+// StatusReport is the body of PUT /api/v1/heads/{id}/status.
+type StatusReport struct {
+	Epoch    uint64 `json:"epoch"`
+	Status   string `json:"status"` // active, degraded, draining or offline
+	Load     *Load  `json:"load,omitempty"`
+	Sequence uint64 `json:"sequence,omitempty"` // grows with each report of an epoch
+}
+
+// StatusAnswer is the answer to a status report.
+type StatusAnswer struct {
+	Lease Lease `json:"lease"`
+}
+
+// HeadPatch is the body of PATCH /api/v1/heads/{id}: the operator's side.
+type HeadPatch struct {
+	AdminState *string            `json:"admin_state,omitempty"` // enabled, draining or maintenance
+	Weight     *float64           `json:"weight,omitempty"`      // 0, or null, gives the head's own weight back
+	Labels     *map[string]string `json:"labels,omitempty"`      // laid over the head's own; {}, or null, takes them away
+}
+
+// Head is one head as the router sees it.
+type Head struct {
+	ID           string            `json:"id"`
+	Endpoint     string            `json:"endpoint"`
+	ModelTypes   []string          `json:"model_types"`
+	Region       string            `json:"region"`
+	Zone         string            `json:"zone,omitempty"`
+	Version      string            `json:"version,omitempty"`
+	Engine       string            `json:"engine,omitempty"`
+	Weight       float64           `json:"weight"`
+	Capacity     *Capacity         `json:"capacity,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Epoch        uint64            `json:"epoch"`
+	Status       string            `json:"status"`      // as reported; unknown before the first report
+	AdminState   string            `json:"admin_state"` // as the operator set it
+	Routable     bool              `json:"routable"`    // takes new requests
+	Health       Health            `json:"health"`
+	Load         *ReportedLoad     `json:"load,omitempty"`
+	InFlight     int64             `json:"in_flight"` // decisions there that have not ended
+	Lease        Lease             `json:"lease"`
+	RegisteredAt time.Time         `json:"registered_at"`
+	UpdatedAt    time.Time         `json:"updated_at"` // of what is stored, not of the load
+}
+
+// Health is what the router holds of a head's lease.
+type Health struct {
+	State  string     `json:"state"` // pending, fresh, suspect, stale, held or assumed
+	Reason string     `json:"reason,omitempty"`
+	Until  *time.Time `json:"until,omitempty"` // when it changes if nothing happens
+}
+
+// ReportedLoad is a head's last report and how old it is.
+type ReportedLoad struct {
+	Load
+	AgeMs float64 `json:"age_ms"`
+}
+
+// DecisionRequest is the body of POST /api/v1/decisions.
+type DecisionRequest struct {
+	ModelType    string            `json:"model_type"`
+	Region       string            `json:"region,omitempty"`
+	RegionMode   string            `json:"region_mode,omitempty"` // prefer or require
+	Strategy     string            `json:"strategy,omitempty"`
+	SessionKey   string            `json:"session_key,omitempty"`
+	Prompt       string            `json:"prompt,omitempty"`
+	PrefixHashes []string          `json:"prefix_hashes,omitempty"` // 1 to 16 hexadecimal digits each
+	InputTokens  *int64            `json:"input_tokens,omitempty"`
+	Exclude      []string          `json:"exclude,omitempty"`
+	Labels       map[string]string `json:"labels,omitempty"`
+	Explain      bool              `json:"explain,omitempty"`
+}
+
+// DecisionHead is the head that a decision names.
+type DecisionHead struct {
+	ID       string `json:"id"`
+	Endpoint string `json:"endpoint"`
+	Region   string `json:"region"`
+}
+
+// Decision is the answer to a DecisionRequest.
+type Decision struct {
+	DecisionID     string         `json:"decision_id"`
+	ModelType      string         `json:"model_type"` // to ask the head for: aliases are resolved
+	Head           DecisionHead   `json:"head"`
+	Strategy       string         `json:"strategy"`
+	Reason         string         `json:"reason"`
+	Alternatives   []DecisionHead `json:"alternatives"` // to try next, best first
+	ExpiresAt      time.Time      `json:"expires_at"`   // of the reservation
+	PolicyRevision uint64         `json:"policy_revision"`
+	Explanation    *Explanation   `json:"explanation,omitempty"`
+}
+
+// Explanation is what a decision saw.
+type Explanation struct {
+	PolicyRevision   uint64      `json:"policy_revision"`
+	SnapshotRevision uint64      `json:"snapshot_revision"`
+	Rule             string      `json:"rule"` // where the strategy comes from: default_strategy, a JSON Pointer to a rule, or request
+	Strategy         string      `json:"strategy"`
+	Delegate         string      `json:"delegate,omitempty"` // the strategy that it hands this model type to
+	Formula          string      `json:"formula"`
+	Region           string      `json:"region,omitempty"`
+	RegionMode       string      `json:"region_mode"`
+	CacheHit         bool        `json:"cache_hit"`
+	Candidates       []Candidate `json:"candidates"`
+	Omitted          int         `json:"omitted,omitzero"` // candidates left out of a long list
+}
+
+// Candidate is one head as a decision saw it.
+type Candidate struct {
+	Head       string   `json:"head"`
+	Region     string   `json:"region"`
+	DistanceMs *float64 `json:"distance_ms,omitempty"`
+	Filter     string   `json:"filter,omitempty"` // what removed it
+	Cost       *float64 `json:"cost,omitempty"`   // lower is better
+	Chosen     bool     `json:"chosen"`
+	Signals    []Signal `json:"signals"`
+}
+
+// Signal is one number that a decision looked at.
+type Signal struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	AgeMs float64 `json:"age_ms"` // 0: the router counts it itself
+}
+
+// Progress is the body of POST /api/v1/decisions/{id}/progress.
+type Progress struct {
+	Event string `json:"event"` // first_token
+}
+
+// Outcome is the body of POST /api/v1/decisions/{id}/outcome.
+type Outcome struct {
+	Result       string   `json:"result"` // ok, error or cancelled
+	StatusCode   *int64   `json:"status_code,omitempty"`
+	TTFTMs       *float64 `json:"ttft_ms,omitempty"`
+	DurationMs   *float64 `json:"duration_ms,omitempty"`
+	InputTokens  *int64   `json:"input_tokens,omitempty"`
+	OutputTokens *int64   `json:"output_tokens,omitempty"`
+	CachedTokens *int64   `json:"cached_tokens,omitempty"`
+}
+
+// RecordedOutcome is how a decision ended; result may also be expired or
+// evicted.
+type RecordedOutcome struct {
+	Outcome
+	At *time.Time `json:"at,omitempty"`
+}
+
+// RecentDecision is a decision that was made.
+type RecentDecision struct {
+	Decision
+	Region       string           `json:"region,omitempty"` // that the request named
+	At           time.Time        `json:"at"`
+	FirstTokenAt *time.Time       `json:"first_token_at,omitempty"`
+	Outcome      *RecordedOutcome `json:"outcome,omitempty"` // left out while it is open
+}
+
+// Strategy describes a strategy and how well it did since the start.
+type Strategy struct {
+	Name       string              `json:"name"`
+	Summary    string              `json:"summary"`
+	Formula    string              `json:"formula"`
+	Parameters []StrategyParameter `json:"parameters"`
+	Results    StrategyResults     `json:"results"`
+}
+
+// StrategyParameter describes one parameter of a strategy.
+type StrategyParameter struct {
+	Name    string   `json:"name"`
+	Type    string   `json:"type"` // number, string or array
+	Default any      `json:"default,omitempty"`
+	Minimum *float64 `json:"minimum,omitempty"`
+	Maximum *float64 `json:"maximum,omitempty"`
+	Unit    string   `json:"unit,omitempty"`
+	Summary string   `json:"summary"`
+}
+
+// StrategyResults is how well a strategy did since the start of the process.
+type StrategyResults struct {
+	Decisions  uint64   `json:"decisions"`
+	OK         uint64   `json:"ok"`
+	Errors     uint64   `json:"errors"`
+	Cancelled  uint64   `json:"cancelled"`
+	Expired    uint64   `json:"expired"`
+	MeanTTFTMs *float64 `json:"mean_ttft_ms,omitempty"`
+}
+
+// List is one page of a list.
+type List[T any] struct {
+	Data       []T    `json:"data"`
+	NextCursor string `json:"next_cursor"` // "" on the last page
+}
+
+// Readiness is the body of the probes.
+type Readiness struct {
+	Status string  `json:"status"` // ok or unavailable
+	Checks []Check `json:"checks"`
+}
+
+// Check is one thing that readiness depends on.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+}
+
+// Problem is the body of every error (RFC 9457).
+type Problem struct {
+	Type      string  `json:"type"`
+	Title     string  `json:"title"`
+	Status    int     `json:"status"`
+	Detail    string  `json:"detail,omitempty"`
+	Instance  string  `json:"instance"`
+	Code      string  `json:"code"`
+	RequestID string  `json:"request_id"`
+	Errors    []Fault `json:"errors,omitempty"`
+
+	// Of no_eligible_head only.
+	Reason      string         `json:"reason,omitempty"`  // what stood in the way last: no_heads, region, unroutable, labels, excluded or at_capacity
+	Removed     map[string]int `json:"removed,omitempty"` // heads by the filter that removed them
+	Explanation *Explanation   `json:"explanation,omitempty"`
+}
+
+// Fault is one thing wrong with a request: where, as a JSON Pointer into the
+// body or the name of a parameter of the path or the query, and why.
+type Fault struct {
+	Pointer   string `json:"pointer,omitempty"`
+	Parameter string `json:"parameter,omitempty"`
+	Reason    string `json:"reason"`
+}
+
+// The codes of problems.
+const (
+	CodeInvalidJSON         = "invalid_json"
+	CodeInvalid             = "invalid_request"
+	CodeMalformed           = "malformed_request"
+	CodeTooLarge            = "body_too_large"
+	CodeUnsupportedMedia    = "unsupported_media_type"
+	CodeNotFound            = "not_found"
+	CodeMethodNotAllowed    = "method_not_allowed"
+	CodeHeadNotFound        = "head_not_found"
+	CodeStaleEpoch          = "stale_epoch"
+	CodeFleetFull           = "fleet_full"
+	CodeOverloaded          = "overloaded"
+	CodeStateUnavailable    = "state_unavailable"
+	CodeConflict            = "conflict"
+	CodeUnknownModelType    = "unknown_model_type"
+	CodeNoEligibleHead      = "no_eligible_head"
+	CodeOverrideNotAllowed  = "override_not_allowed"
+	CodeDecisionNotFound    = "decision_not_found"
+	CodePreconditionMissing = "precondition_required"
+	CodePreconditionFailed  = "precondition_failed"
+	CodeRevisionNotFound    = "revision_not_found"
+	CodeUnauthenticated     = "unauthenticated"
+	CodeForbidden           = "forbidden"
+	CodeRateLimited         = "rate_limited"
+	CodeKeyInURL            = "key_in_url"
+	CodeKeyNotFound         = "key_not_found"
+	CodeLastAdmin           = "last_admin"
+	CodeAuditUnavailable    = "audit_unavailable"
+	CodeForeignHost         = "foreign_host"
+	CodeCrossOrigin         = "cross_origin"
+	CodeRequestTimeout      = "request_timeout"
+	CodeUpgradeRequired     = "upgrade_required"
+	CodeQueueUnavailable    = "queue_unavailable"
+	CodeLetterNotFound      = "dead_letter_not_found"
+	CodeTimeout             = "timeout"
+	CodeClientGone          = "client_gone" // never sent; it is what the log calls it
+	CodeInternal            = "internal"
+)

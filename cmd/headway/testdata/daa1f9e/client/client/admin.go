@@ -1,0 +1,214 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"daa1f9e/api"
+)
+
+const (
+	policyPath    = "/api/v1/policy"
+	revisionsPath = policyPath + "/revisions"
+	keysPath      = "/api/v1/keys"
+)
+
+// Policy is the policy in force.
+type Policy struct {
+	Document json.RawMessage
+	ETag     string // of this revision, for PolicyChange.IfMatch
+	Revision uint64 // 0: the default in the binary
+}
+
+// PolicyChange goes with a change of the policy.
+type PolicyChange struct {
+	IfMatch string // ETag of the policy that is changed, or * for any
+	Note    string // for the history; up to 500 bytes on one line
+}
+
+// Policy returns the policy in force.
+func (c *Client) Policy(ctx context.Context) (Policy, error) {
+	return c.policy(ctx, &call{what: "get the policy", method: http.MethodGet, path: policyPath, idempotent: true})
+}
+
+// PutPolicy replaces the policy by a document and returns the new one. It fails
+// with ErrInvalid and every fault, or with ErrStale when IfMatch is not the
+// current ETag. A change is repeated only when it was surely not made, so after
+// ErrUnavailable it may be in force.
+func (c *Client) PutPolicy(ctx context.Context, document json.RawMessage, p PolicyChange) (Policy, error) {
+	return c.policy(ctx, &call{what: "replace the policy", method: http.MethodPut, path: policyPath, in: document, header: p.header()})
+}
+
+// PatchPolicy changes the policy by a JSON merge patch, RFC 7396; otherwise it
+// is as PutPolicy.
+func (c *Client) PatchPolicy(ctx context.Context, patch json.RawMessage, p PolicyChange) (Policy, error) {
+	return c.policy(ctx, &call{what: "change the policy", method: http.MethodPatch, path: policyPath, in: patch, header: p.header()})
+}
+
+// RestorePolicy makes an old revision the policy, as a new revision. Here
+// IfMatch may be empty, and the note is not kept.
+func (c *Client) RestorePolicy(ctx context.Context, revision uint64, p PolicyChange) (Policy, error) {
+	return c.policy(ctx, &call{
+		what: fmt.Sprintf("restore revision %d of the policy", revision), method: http.MethodPost,
+		path: revisionPath(revision) + "/restore", header: PolicyChange{IfMatch: p.IfMatch}.header(),
+	})
+}
+
+func (p PolicyChange) header() http.Header {
+	h := http.Header{}
+	if p.IfMatch != "" {
+		h.Set("If-Match", p.IfMatch)
+	}
+	if p.Note != "" {
+		h.Set("X-Change-Note", p.Note)
+	}
+	return h
+}
+
+func (c *Client) policy(ctx context.Context, k *call) (Policy, error) {
+	var p Policy
+	k.out = &p.Document
+	a, err := c.do(ctx, k)
+	if err != nil {
+		return Policy{}, err
+	}
+	p.ETag = a.header.Get("ETag")
+	if p.Revision, err = strconv.ParseUint(strings.Trim(strings.TrimPrefix(p.ETag, "W/"), `"`), 10, 64); err != nil {
+		return Policy{}, fmt.Errorf("%s: %w: the ETag %q names no revision", k.what, ErrAnswer, p.ETag)
+	}
+	return p, nil
+}
+
+// ValidatePolicy says what is wrong with a document, or what it would change;
+// nothing is changed.
+func (c *Client) ValidatePolicy(ctx context.Context, document json.RawMessage) (api.PolicyCheck, error) {
+	var out api.PolicyCheck
+	_, err := c.do(ctx, &call{
+		what: "check the policy", method: http.MethodPost, path: policyPath + "/validate", in: document, out: &out, idempotent: true,
+	})
+	return out, err
+}
+
+// PolicyRevisions lists the history, newest first, without the documents.
+func (c *Client) PolicyRevisions(ctx context.Context) iter.Seq2[api.PolicyRevision, error] {
+	return pages[api.PolicyRevision](ctx, c, "list the policy's revisions", revisionsPath, url.Values{})
+}
+
+// PolicyRevision returns one revision with its document, or ErrNotFound.
+func (c *Client) PolicyRevision(ctx context.Context, revision uint64) (api.PolicyRevision, error) {
+	var out api.PolicyRevision
+	_, err := c.do(ctx, &call{
+		what: fmt.Sprintf("get revision %d of the policy", revision), method: http.MethodGet, path: revisionPath(revision), out: &out, idempotent: true,
+	})
+	return out, err
+}
+
+func revisionPath(revision uint64) string {
+	return revisionsPath + "/" + strconv.FormatUint(revision, 10)
+}
+
+// Keys lists the API keys, without their secrets.
+func (c *Client) Keys(ctx context.Context) iter.Seq2[api.Key, error] {
+	return pages[api.Key](ctx, c, "list the keys", keysPath, url.Values{})
+}
+
+// CreateKey makes an API key; its Secret is in this answer and never again. It
+// is repeated only when it was surely not made.
+func (c *Client) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error) {
+	var out api.Key
+	_, err := c.do(ctx, &call{
+		what: "make a key", method: http.MethodPost, path: keysPath, in: r, out: &out, success: []int{http.StatusCreated},
+	})
+	return out, err
+}
+
+// RevokeKey revokes a key; a second time changes nothing.
+func (c *Client) RevokeKey(ctx context.Context, id string) error {
+	_, err := c.do(ctx, &call{
+		what: "revoke key " + id, method: http.MethodDelete, path: keysPath + "/" + url.PathEscape(id),
+		idempotent: true, success: []int{http.StatusNoContent},
+	})
+	return err
+}
+
+// AuditQuery narrows a search of the audit trail. What is empty narrows
+// nothing.
+type AuditQuery struct {
+	Since    time.Time // from then on
+	Until    time.Time // before then
+	Actor    string    // id, type, or type:id
+	Action   string    // how it begins, such as policy; with a * anywhere, all of it
+	Category string    // admin, policy, head, routing_config, auth or audit
+	Outcome  string    // success, failure or denied
+	Target   string    // id, type, or type:id
+	PageSize int       // 1 to 1000; 0: the router's default
+}
+
+// Audit searches the audit trail, newest first.
+func (c *Client) Audit(ctx context.Context, q AuditQuery) iter.Seq2[api.AuditRecord, error] {
+	return pages[api.AuditRecord](ctx, c, "search the audit trail", "/api/v1/audit", values(
+		"since", moment(q.Since), "until", moment(q.Until), "actor", q.Actor, "action", q.Action,
+		"category", q.Category, "outcome", q.Outcome, "target", q.Target, "limit", size(q.PageSize)))
+}
+
+// Ready returns what readiness depends on. A router that is not ready is no
+// error: its Status is unavailable. It is asked once.
+func (c *Client) Ready(ctx context.Context) (api.Readiness, error) {
+	const what = "ask for readiness"
+	var out api.Readiness
+	k := &call{what: what, method: http.MethodGet, path: "/readyz", out: &out, success: []int{http.StatusServiceUnavailable}}
+	_, err := c.try(ctx, k, nil)
+	if err == nil && out.Status == "" {
+		err = ErrAnswer
+	}
+	if err != nil {
+		return out, fmt.Errorf("%s: %w", what, err)
+	}
+	return out, nil
+}
+
+// maxMetrics is the longest text of metrics that is read, in bytes.
+const maxMetrics = 256 << 20
+
+// Metrics returns the metrics in Prometheus' text format. The caller closes it,
+// and until then ctx must not end. Beyond 256 MiB reading fails with
+// ErrTooLarge.
+func (c *Client) Metrics(ctx context.Context) (io.ReadCloser, error) {
+	const what = "get the metrics"
+	k := &call{method: http.MethodGet, path: "/metrics", header: http.Header{"Accept": {"text/plain; version=0.0.4"}}}
+	resp, err := c.send(ctx, k, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, noAnswer(ctx, err))
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer func() { _ = resp.Body.Close() }()
+		text, _ := readAll(resp.Body, maxAnswer) // without it there is still the status
+		return nil, fmt.Errorf("%s: %w", what, newError(resp.StatusCode, resp.Header, text, time.Now()))
+	}
+	return &boundedBody{body: resp.Body, left: maxMetrics}, nil
+}
+
+// boundedBody fails where a limit alone would end as if that were all.
+type boundedBody struct {
+	body io.ReadCloser
+	left int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("read the metrics: %w", ErrTooLarge)
+	}
+	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
+}
+
+func (b *boundedBody) Close() error { return b.body.Close() }

@@ -1,0 +1,319 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"daa1f9e/api"
+)
+
+// The statuses of a head.
+const (
+	StatusActive   = "active"
+	StatusDegraded = "degraded"
+	StatusDraining = "draining"
+	StatusOffline  = "offline"
+)
+
+// Bounds of an agent's patience.
+const (
+	minBackoff  = 200 * time.Millisecond
+	maxBackoff  = 5 * time.Second
+	maxRefused  = 30 * time.Second       // between calls that are refused for what they are
+	agentCall   = 5 * time.Second        // one call
+	minInterval = 100 * time.Millisecond // whatever the router says
+	maxInterval = 10 * time.Minute
+	earliest    = 0.9 // of the interval: reports of a fleet spread, and none is late
+	callsInARow = 2   // registrations and reports that follow each other at once
+)
+
+// Agent keeps one head registered: it registers, renews the lease by reporting
+// the head's load as often as the router asks for, registers again when the
+// router does not know it or knows a newer epoch, and backs off while the
+// router is away. It is safe for concurrent use.
+type Agent struct {
+	client       *Client
+	registration api.Registration
+	load         func() api.Load
+	changed      chan struct{} // holds one when the status to report changed
+	ready        chan struct{} // closed after the first accepted report
+	stop         chan struct{} // closed by Close
+	stopped      sync.Once
+
+	running sync.Mutex // held by Run
+
+	mu       sync.Mutex
+	state    AgentState
+	sequence uint64
+}
+
+// AgentState is what an agent knows of its lease.
+type AgentState struct {
+	Status        string        // to report
+	Epoch         uint64        // 0: not registered
+	Interval      time.Duration // between reports, as the router asks
+	ExpiresAt     time.Time     // of the lease, by the router's clock
+	Registrations uint64        // accepted
+	Reports       uint64        // accepted
+	Failures      uint64        // calls without a good answer
+	LastError     error         // of the last call; nil when it was good
+}
+
+// NewAgent makes an agent of a head. The status in r is the first one, active
+// if empty; load is called before each report and must not block. Nothing is
+// called before [Agent.Run].
+func (c *Client) NewAgent(r api.Registration, load func() api.Load) (*Agent, error) {
+	if r.ID == "" || r.Endpoint == "" || load == nil {
+		return nil, errors.New("make an agent: it needs the head's id, endpoint and load")
+	}
+	status := r.Status
+	if status == "" {
+		status = StatusActive
+	}
+	if !knownStatus(status) {
+		return nil, fmt.Errorf("make an agent of %s: there is no status %q", r.ID, status)
+	}
+	r.Load = nil // the first report brings it
+	return &Agent{
+		client: c, registration: r, load: load, state: AgentState{Status: status},
+		changed: make(chan struct{}, 1), ready: make(chan struct{}), stop: make(chan struct{}),
+	}, nil
+}
+
+func knownStatus(status string) bool {
+	switch status {
+	case StatusActive, StatusDegraded, StatusDraining, StatusOffline:
+		return true
+	}
+	return false
+}
+
+// State is what the agent knows now.
+func (a *Agent) State() AgentState {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.state
+}
+
+// Ready is closed after the first accepted report: from then on the head takes
+// requests, if its status says so.
+func (a *Agent) Ready() <-chan struct{} { return a.ready }
+
+// SetStatus lets the agent report another status, at once and from then on. A
+// status that there is not is refused.
+func (a *Agent) SetStatus(status string) error {
+	if !knownStatus(status) {
+		return fmt.Errorf("set the status of %s: there is no status %q", a.registration.ID, status)
+	}
+	a.mu.Lock()
+	a.state.Status = status
+	a.mu.Unlock()
+	select {
+	case a.changed <- struct{}{}:
+	default: // it is to be reported already
+	}
+	return nil
+}
+
+// Drain lets the agent report draining: no new requests come, and those that
+// there are may finish.
+func (a *Agent) Drain() { _ = a.SetStatus(StatusDraining) }
+
+// Run keeps the head registered until ctx ends or the agent is closed. It
+// leaves the lease to run out; [Agent.Close] ends it at once. A second Run
+// waits for the first.
+func (a *Agent) Run(ctx context.Context) {
+	a.running.Lock()
+	defer a.running.Unlock()
+	select {
+	case <-a.stop:
+		return
+	default:
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-a.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	defer func() { cancel(); <-watched }()
+	a.loop(ctx)
+}
+
+func (a *Agent) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	changed := a.changed // nil while backing off: no status change is worth more calls then
+	backoff := time.Duration(0)
+	for straight := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-changed:
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		epoch := a.State().Epoch
+		wait, err := a.step(ctx, epoch)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			backoff, changed = 0, a.changed
+			if epoch != 0 {
+				straight = 0
+			}
+		case errors.Is(err, errGone) && straight < callsInARow:
+			straight++
+			wait = 0
+		default:
+			// Two heads under one id would otherwise take the lease from each
+			// other as fast as the router answers.
+			backoff = a.nextBackoff(backoff, err)
+			wait, changed = max(wait, backoff), nil
+		}
+		timer.Reset(wait)
+	}
+}
+
+// nextBackoff draws a wait between the least and three times the last one, so
+// that the agents of a fleet don't come back in step.
+func (a *Agent) nextBackoff(last time.Duration, err error) time.Duration {
+	bound := maxBackoff
+	if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrForbidden) || errors.Is(err, ErrInvalid) {
+		bound = maxRefused
+	}
+	most := min(bound, max(3*last, 2*minBackoff))
+	return minBackoff + time.Duration(a.client.random()*float64(most-minBackoff))
+}
+
+// errGone says that the lease is gone.
+var errGone = errors.New("the lease is gone")
+
+// step registers or reports, whichever is due, and returns how long to wait
+// until the next call. With an error that is the least that the router asks
+// for.
+func (a *Agent) step(ctx context.Context, epoch uint64) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, agentCall)
+	defer cancel()
+	if epoch == 0 {
+		return a.register(ctx)
+	}
+	return a.report(ctx, epoch)
+}
+
+// once makes a call once: the agent's own loop repeats.
+func (a *Agent) once(ctx context.Context, k *call) error {
+	body, err := k.body()
+	if err == nil {
+		_, err = a.client.try(ctx, k, body)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", k.what, err)
+	}
+	return nil
+}
+
+func (a *Agent) register(ctx context.Context) (time.Duration, error) {
+	r := a.registration
+	r.Status = a.State().Status
+	var out api.RegistrationAnswer
+	err := a.once(ctx, registering(&r, &out))
+	if err == nil && out.Lease.Epoch == 0 {
+		err = fmt.Errorf("register head %s: %w: the lease has no epoch", r.ID, ErrAnswer)
+	}
+	if err != nil {
+		return a.failed(err), err
+	}
+	a.mu.Lock()
+	a.state.Epoch = out.Lease.Epoch
+	a.state.Registrations++
+	a.sequence = 0
+	a.mu.Unlock()
+	a.client.log.Info("registered", "head", r.ID, "epoch", out.Lease.Epoch)
+	a.renewed(&out.Lease)
+	return 0, nil // the first report follows at once, since it makes the head routable
+}
+
+func (a *Agent) report(ctx context.Context, epoch uint64) (time.Duration, error) {
+	l := a.load()
+	a.mu.Lock()
+	a.sequence++
+	r := api.StatusReport{Epoch: epoch, Status: a.state.Status, Load: &l, Sequence: a.sequence}
+	a.mu.Unlock()
+	var out api.StatusAnswer
+	err := a.once(ctx, reporting(a.registration.ID, &r, &out))
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) {
+		err = fmt.Errorf("%w: %w", errGone, err)
+	}
+	if err != nil {
+		return a.failed(err), err
+	}
+	a.mu.Lock()
+	a.state.Reports++
+	first := a.state.Reports == 1
+	a.mu.Unlock()
+	if first {
+		close(a.ready)
+	}
+	return a.renewed(&out.Lease), nil
+}
+
+// renewed notes a good answer and returns how long until the next report.
+func (a *Agent) renewed(l *api.Lease) time.Duration {
+	seconds := min(l.HeartbeatIntervalSeconds, maxInterval.Seconds())
+	interval := max(time.Duration(seconds*float64(time.Second)), minInterval)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.state.Interval, a.state.ExpiresAt, a.state.LastError = interval, l.ExpiresAt, nil
+	return time.Duration((earliest + (1-earliest)*a.client.random()) * float64(interval))
+}
+
+// failed notes a call without a good answer, and returns how long the router
+// asks to wait. The first of several in a row is logged.
+func (a *Agent) failed(err error) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.state.Failures++
+	if a.state.LastError == nil {
+		a.client.log.Warn("the router gave no good answer", "head", a.registration.ID, "error", err)
+	}
+	a.state.LastError = err
+	if errors.Is(err, errGone) {
+		a.state.Epoch = 0
+	}
+	if refused, ok := errors.AsType[*Error](err); ok {
+		return min(refused.RetryAfter, time.Minute)
+	}
+	return 0
+}
+
+// Deregister ends the lease at once. Run must have returned, or it registers
+// anew. A head that the router does not know is gone already.
+func (a *Agent) Deregister(ctx context.Context) error {
+	if err := a.client.DeleteHead(ctx, a.registration.ID); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.state.Epoch = 0
+	return nil
+}
+
+// Close ends Run, waits for it and deregisters the head, within ctx. A Run
+// after it returns at once.
+func (a *Agent) Close(ctx context.Context) error {
+	a.stopped.Do(func() { close(a.stop) })
+	a.running.Lock() // Run gives it back: its calls have ended by now
+	defer a.running.Unlock()
+	return a.Deregister(ctx)
+}

@@ -1,0 +1,101 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"net/http"
+	"net/url"
+
+	"daa1f9e/api"
+)
+
+const decisionsPath = "/api/v1/decisions"
+
+func decisionPath(id string) string { return decisionsPath + "/" + url.PathEscape(id) }
+
+// The results of an outcome.
+const (
+	ResultOK        = "ok"
+	ResultError     = "error"
+	ResultCancelled = "cancelled"
+)
+
+// Decision is a head that was chosen for a request, with a place reserved on
+// it until the outcome is reported or ExpiresAt.
+type Decision struct {
+	api.Decision
+	client *Client
+}
+
+// Decide asks for a head. It repeats the question only when it was surely not
+// answered: no connection, 429, or 503 with Retry-After (which no_eligible_head
+// has), and only as long as ctx allows. It fails with ErrUnknownModelType,
+// ErrNoHead, ErrInvalid or ErrForbidden among others.
+func (c *Client) Decide(ctx context.Context, r api.DecisionRequest) (*Decision, error) {
+	d := &Decision{client: c}
+	const what = "decide"
+	if _, err := c.do(ctx, &call{what: what, method: http.MethodPost, path: decisionsPath, in: &r, out: &d.Decision}); err != nil {
+		return nil, err
+	}
+	if d.DecisionID == "" || d.Head.Endpoint == "" {
+		return nil, fmt.Errorf("%s: %w: no decision in it", what, ErrAnswer)
+	}
+	return d, nil
+}
+
+// FirstToken reports that the head has begun to answer.
+func (d *Decision) FirstToken(ctx context.Context) error {
+	return d.client.ReportFirstToken(ctx, d.DecisionID)
+}
+
+// Outcome reports how the request ended on the decision's head, and gives its
+// place back. The first outcome counts; later ones change nothing.
+func (d *Decision) Outcome(ctx context.Context, o api.Outcome) error {
+	return d.client.ReportOutcome(ctx, d.DecisionID, o)
+}
+
+// ReportFirstToken is [Decision.FirstToken] by the decision's id.
+func (c *Client) ReportFirstToken(ctx context.Context, id string) error {
+	_, err := c.do(ctx, &call{
+		what: "report the first token of decision " + id, method: http.MethodPost, path: decisionPath(id) + "/progress",
+		in: api.Progress{Event: "first_token"}, idempotent: true, success: []int{http.StatusNoContent},
+	})
+	return err
+}
+
+// ReportOutcome is [Decision.Outcome] by the decision's id.
+func (c *Client) ReportOutcome(ctx context.Context, id string, o api.Outcome) error {
+	_, err := c.do(ctx, &call{
+		what: "report the outcome of decision " + id, method: http.MethodPost, path: decisionPath(id) + "/outcome",
+		in: o, idempotent: true, success: []int{http.StatusNoContent},
+	})
+	return err
+}
+
+// DecisionQuery narrows a list of decisions. What is empty narrows nothing.
+type DecisionQuery struct {
+	ModelType string
+	Head      string // id of the chosen one
+	PageSize  int    // 1 to 1000; 0: the router's default
+}
+
+// Decisions lists the recent decisions, newest first.
+func (c *Client) Decisions(ctx context.Context, q DecisionQuery) iter.Seq2[api.RecentDecision, error] {
+	return pages[api.RecentDecision](ctx, c, "list the decisions", decisionsPath,
+		values("model_type", q.ModelType, "head", q.Head, "limit", size(q.PageSize)))
+}
+
+// Decision returns a recent decision, or ErrNotFound.
+func (c *Client) Decision(ctx context.Context, id string) (api.RecentDecision, error) {
+	var out api.RecentDecision
+	_, err := c.do(ctx, &call{what: "get decision " + id, method: http.MethodGet, path: decisionPath(id), out: &out, idempotent: true})
+	return out, err
+}
+
+// Strategies describes each strategy, and how well it did.
+func (c *Client) Strategies(ctx context.Context) ([]api.Strategy, error) {
+	var out api.List[api.Strategy]
+	_, err := c.do(ctx, &call{what: "list the strategies", method: http.MethodGet, path: "/api/v1/strategies", out: &out, idempotent: true})
+	return out.Data, err
+}

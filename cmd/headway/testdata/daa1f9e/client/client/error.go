@@ -1,0 +1,126 @@
+package client
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"daa1f9e/api"
+)
+
+// What went wrong, for errors.Is. One error may be several of them: a stale
+// epoch is a conflict as well.
+var (
+	ErrInvalid          = errors.New("the request is invalid")                    // 400, 405, 415, 422, 428
+	ErrUnauthorized     = errors.New("no valid key")                              // 401
+	ErrForbidden        = errors.New("not allowed")                               // 403
+	ErrNotFound         = errors.New("not found")                                 // 404 of any kind
+	ErrUnknownModelType = errors.New("unknown model type")                        // nobody serves it, nor does the policy name it
+	ErrConflict         = errors.New("in conflict with the state")                // 409, 412
+	ErrStale            = errors.New("made from an older state")                  // an epoch or an ETag that is not the current one
+	ErrTooLarge         = errors.New("too large")                                 // 413, or an answer beyond the bound
+	ErrRateLimited      = errors.New("too many requests")                         // 429
+	ErrUnavailable      = errors.New("unavailable")                               // 502, 503, 504, 507, or no answer at all
+	ErrNoHead           = errors.New("no head can take the request")              // Problem.Reason says why
+	ErrAnswer           = errors.New("the answer is not one of Headway's router") // wrong JSON, or an unexpected status
+)
+
+// Error is an answer that says no.
+type Error struct {
+	Problem    api.Problem   // only Status and Title are set when the answer was no problem document
+	Status     int           // of HTTP
+	RetryAfter time.Duration // what the router asks to wait, up to an hour; 0: it does not say
+}
+
+// Error has the code, the detail and the faults.
+func (e *Error) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s (%d)", cmp.Or(e.Problem.Code, strings.ToLower(http.StatusText(e.Status)), "unexpected status"), e.Status)
+	if text := cmp.Or(e.Problem.Detail, e.Problem.Title); text != "" {
+		b.WriteString(": " + text)
+	}
+	if len(e.Problem.Errors) > 1 {
+		for _, f := range e.Problem.Errors {
+			fmt.Fprintf(&b, " %s: %s.", cmp.Or(f.Pointer, f.Parameter, "body"), f.Reason)
+		}
+	}
+	if e.Problem.RequestID != "" {
+		b.WriteString(" [request " + e.Problem.RequestID + "]")
+	}
+	return b.String()
+}
+
+// Is reports whether target is one of the sentinels that fit.
+func (e *Error) Is(target error) bool {
+	switch target {
+	case ErrStale:
+		return e.Problem.Code == api.CodeStaleEpoch || e.Problem.Code == api.CodePreconditionFailed
+	case ErrNoHead:
+		return e.Problem.Code == api.CodeNoEligibleHead
+	case ErrUnknownModelType:
+		return e.Problem.Code == api.CodeUnknownModelType
+	}
+	return target == kindOf(e.Status)
+}
+
+func kindOf(status int) error {
+	switch status {
+	case http.StatusUnauthorized:
+		return ErrUnauthorized
+	case http.StatusForbidden:
+		return ErrForbidden
+	case http.StatusNotFound:
+		return ErrNotFound
+	case http.StatusConflict, http.StatusPreconditionFailed:
+		return ErrConflict
+	case http.StatusRequestEntityTooLarge:
+		return ErrTooLarge
+	case http.StatusTooManyRequests:
+		return ErrRateLimited
+	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType,
+		http.StatusUnprocessableEntity, http.StatusPreconditionRequired:
+		return ErrInvalid
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusInsufficientStorage:
+		return ErrUnavailable
+	}
+	if status < http.StatusBadRequest {
+		return ErrAnswer
+	}
+	return nil
+}
+
+// newError makes an error of an answer; a body that is no problem, as of a
+// proxy in between, is not repeated.
+func newError(status int, h http.Header, body []byte, now time.Time) *Error {
+	e := &Error{Status: status, RetryAfter: retryAfter(h.Get("Retry-After"), now)}
+	var p api.Problem
+	if strings.HasPrefix(h.Get("Content-Type"), "application/problem+json") && json.Unmarshal(body, &p) == nil && p.Code != "" {
+		e.Problem = p
+		return e
+	}
+	e.Problem = api.Problem{Title: http.StatusText(status), Status: status}
+	return e
+}
+
+// maxRetryAfter bounds what an answer asks to wait.
+const maxRetryAfter = time.Hour
+
+// retryAfter reads seconds or a date.
+func retryAfter(text string, now time.Time) time.Duration {
+	if text == "" {
+		return 0
+	}
+	if n, err := strconv.ParseUint(text, 10, 64); err == nil {
+		return time.Duration(min(n, uint64(maxRetryAfter/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	return min(max(at.Sub(now), 0), maxRetryAfter)
+}

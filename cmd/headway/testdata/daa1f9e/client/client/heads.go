@@ -1,0 +1,83 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/http"
+	"net/url"
+
+	"daa1f9e/api"
+)
+
+const headsPath = "/api/v1/heads"
+
+func headPath(id string) string { return headsPath + "/" + url.PathEscape(id) }
+
+// HeadQuery narrows a list of heads. What is empty narrows nothing.
+type HeadQuery struct {
+	ModelType string
+	Region    string
+	Status    string // as reported: unknown, active, degraded, draining or offline
+	PageSize  int    // 1 to 1000; 0: the router's default
+}
+
+// Heads lists the heads by id.
+func (c *Client) Heads(ctx context.Context, q HeadQuery) iter.Seq2[api.Head, error] {
+	return pages[api.Head](ctx, c, "list the heads", headsPath,
+		values("model_type", q.ModelType, "region", q.Region, "status", q.Status, "limit", size(q.PageSize)))
+}
+
+// Head returns one head, or ErrNotFound.
+func (c *Client) Head(ctx context.Context, id string) (api.Head, error) {
+	var out api.Head
+	_, err := c.do(ctx, &call{what: "get head " + id, method: http.MethodGet, path: headPath(id), out: &out, idempotent: true})
+	return out, err
+}
+
+// Register registers a head once; an [Agent] keeps it registered. Each
+// registration begins a new epoch.
+func (c *Client) Register(ctx context.Context, r api.Registration) (api.RegistrationAnswer, error) {
+	var out api.RegistrationAnswer
+	_, err := c.do(ctx, registering(&r, &out))
+	return out, err
+}
+
+func registering(r *api.Registration, out *api.RegistrationAnswer) *call {
+	return &call{
+		what: "register head " + r.ID, method: http.MethodPost, path: headsPath, in: r, out: out,
+		idempotent: true, success: []int{http.StatusCreated},
+	}
+}
+
+// Report reports a head's status once and renews its lease. ErrNotFound and
+// ErrStale say that the head must be registered again.
+func (c *Client) Report(ctx context.Context, id string, r api.StatusReport) (api.StatusAnswer, error) {
+	var out api.StatusAnswer
+	_, err := c.do(ctx, reporting(id, &r, &out))
+	return out, err
+}
+
+func reporting(id string, r *api.StatusReport, out *api.StatusAnswer) *call {
+	return &call{what: "report head " + id, method: http.MethodPut, path: headPath(id) + "/status", in: r, out: out, idempotent: true}
+}
+
+// PatchHead changes the operator's side of a head and returns the head as it
+// is then.
+func (c *Client) PatchHead(ctx context.Context, id string, p api.HeadPatch) (api.Head, error) {
+	var out api.Head
+	_, err := c.do(ctx, &call{what: "change head " + id, method: http.MethodPatch, path: headPath(id), in: p, out: &out, idempotent: true})
+	return out, err
+}
+
+// DeleteHead deregisters a head. It fails with ErrNotFound when there was none,
+// unless it had to be tried more than once: then a try before may have done it.
+func (c *Client) DeleteHead(ctx context.Context, id string) error {
+	_, err := c.do(ctx, &call{
+		what: "deregister head " + id, method: http.MethodDelete, path: headPath(id), idempotent: true, success: []int{http.StatusNoContent},
+	})
+	if failed, ok := errors.AsType[*callError](err); ok && failed.repeats > 0 && errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
+}
