@@ -142,7 +142,7 @@ var rooms = map[string]room{
 	"internal/workload":   {others: []string{json}},
 	"internal/mockhead":   {ours: []string{"api", "client", "internal/engine"}, others: []string{json, metrics, xnet}},
 	"internal/demo": {
-		ours:   []string{"api", "client", "internal/mockhead", "internal/workload"},
+		ours:   []string{"api", "client", "internal/engine", "internal/mockhead", "internal/workload"},
 		others: []string{bubbletea, lipgloss, xterm, json},
 	},
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"headway/client"
+	"headway/internal/engine"
 	"headway/internal/mockhead"
 )
 
@@ -276,7 +277,7 @@ func (f *heads) note(text string) {
 type unitView struct {
 	id, model, region string
 	state             state
-	load              mockhead.Load
+	load              engine.Load
 	agent             client.AgentState
 }
 

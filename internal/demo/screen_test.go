@@ -87,7 +87,7 @@ func drawn(width, height, heads int) string {
 	s := &screen{display: d, width: width, height: height, now: now}
 	for i := range heads {
 		u := unitView{id: fmt.Sprintf("demo-%d", i+1), model: "llama-3.1-8b", region: "us-east", state: stateUp}
-		u.load.Load = engine.Load{Running: i, Waiting: 1, KVUsage: 0.25}
+		u.load = engine.Load{Running: i, Waiting: 1, KVUsage: 0.25}
 		if i == 1 {
 			u.state = stateDown
 		}

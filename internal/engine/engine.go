@@ -14,8 +14,8 @@ type Request struct {
 	Blocks       []uint64 // chained hashes of the prompt's whole blocks of BlockTokens; more are ignored
 }
 
-// Sequence is a request inside an [Engine]. Its methods read what the engine
-// writes, so they need the same exclusion as the engine's.
+// Sequence is a request inside an [Engine] and identifies it there. It is not
+// safe for use beside a call of the engine.
 type Sequence struct {
 	request   Request
 	place     place
@@ -37,20 +37,18 @@ const (
 	placeGone // finished or canceled
 )
 
-// Generated is the number of output tokens so far.
-func (s *Sequence) Generated() int { return s.generated }
-
 // Cached is the number of prompt tokens that needed no computation.
 func (s *Sequence) Cached() int { return s.cached }
 
 // prefilling reports whether prompt tokens are left to compute.
 func (s *Sequence) prefilling() bool { return s.computed < s.target }
 
-// Token says that a sequence got one output token in a step.
+// Token is one output token of a sequence.
 type Token struct {
+	At       time.Duration // the end of the step that generated it
 	Sequence *Sequence
-	First    bool // the sequence's first
-	Last     bool // the sequence is finished and out of the engine
+	N        int  // 1 for the sequence's first token
+	Last     bool // the sequence is finished and has left the engine
 }
 
 // Errors of [Engine.Submit].
@@ -61,7 +59,8 @@ var (
 	ErrQueueFull = errors.New("too many requests wait at the head")
 )
 
-// Counters are an engine's totals since it was made.
+// Counters are an engine's totals since it was made. Work counts when its step
+// has ended.
 type Counters struct {
 	PromptTokens    uint64 // of sequences whose prefill is finished
 	OutputTokens    uint64
@@ -84,42 +83,92 @@ type Load struct {
 	PendingPromptTokens int     // accepted, not cached as far as known, not computed
 	KVUsage             float64 // share of the KV cache that sequences hold, 0..1
 	KVCapacityTokens    int
+	TokensPerSecond     float64 // prompt and output tokens computed lately
+	Utilization         float64 // share of recent time in which a step ran, 0..1
+}
+
+// Options say what is modeled. Profile and MaxWaiting are required.
+type Options struct {
+	Profile    Profile
+	MaxWaiting int           // requests that may wait until a batch has room for them
+	Window     time.Duration // time constant of the rates of [Load]; 0: 2 s
 }
 
 // Engine models continuous batching with chunked prefill and prefix caching,
-// as vLLM V1 does it: decodes first, then prefills in order of arrival, a
-// waiting sequence is admitted when its prompt fits the KV cache, and when a
-// decode finds no memory the sequence admitted last is put back to wait and
-// computed again. The first token comes at the end of the step that finishes
-// the prefill.
+// as vLLM V1 does it: decodes first, then prefills in order of arrival. A
+// waiting sequence is admitted when its prompt fits the KV cache. When a decode
+// finds no memory, the sequence admitted last goes back to wait and is computed
+// again. The first token comes at the end of the step that finishes the
+// prefill. An idle engine begins a step as soon as a request is submitted.
 //
-// An Engine has no clock and no randomness: the same calls give the same
-// results. It is not safe for concurrent use.
+// Time is passed in, measured from any one moment, and never goes back: an
+// earlier time than the last counts as the last. Each call first plays the steps
+// that end until then. So the results depend on what is submitted and canceled
+// when, not on how often [Engine.Advance] is called; there is no randomness. An
+// Engine is not safe for concurrent use.
 type Engine struct {
 	profile    Profile
 	maxWaiting int
 	cache      *kvCache
 	waiting    []*Sequence
 	running    []*Sequence // in order of admission
-	stepping   bool
-	tokens     []Token // reused by End
-	counters   Counters
+
+	now   time.Duration
+	until time.Duration // end of the step under way
+	took  time.Duration // that the step takes; 0: idle
+	chunk int           // tokens that the step computes
+
+	tokens   []Token // since the last Advance
+	returned []Token // by the last Advance, to be reused
+	counters Counters
+	meter    meter
 }
 
-// New makes an idle engine that lets at most maxWaiting sequences wait.
-func New(p Profile, maxWaiting int) (*Engine, error) {
-	if err := p.validate(); err != nil {
+// New makes an idle engine.
+func New(o Options) (*Engine, error) {
+	if err := o.Profile.validate(); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
 	}
-	if maxWaiting < 1 {
-		return nil, fmt.Errorf("make an engine: %d waiting sequences allowed, want at least 1", maxWaiting)
+	if o.MaxWaiting < 1 {
+		return nil, fmt.Errorf("make an engine: MaxWaiting is %d, want at least 1", o.MaxWaiting)
 	}
-	return &Engine{profile: p, maxWaiting: maxWaiting, cache: newKVCache(&p)}, nil
+	if o.Window <= 0 {
+		o.Window = 2 * time.Second
+	}
+	return &Engine{
+		profile: o.Profile, maxWaiting: o.MaxWaiting, cache: newKVCache(&o.Profile),
+		meter: meter{window: o.Window.Seconds()},
+	}, nil
+}
+
+// Next is the time at which the step under way ends, or false when the engine is
+// idle. Nothing happens before that time unless something is submitted or
+// canceled.
+func (e *Engine) Next() (time.Duration, bool) { return e.until, e.took > 0 }
+
+// Advance plays the model up to a time and returns all tokens since the last
+// Advance, in order of time and within a step in order of admission. The slice
+// is valid until the next Advance.
+func (e *Engine) Advance(now time.Duration) []Token {
+	e.run(now)
+	e.tokens, e.returned = e.returned[:0], e.tokens
+	return e.returned
+}
+
+// run plays the steps that end until a time.
+func (e *Engine) run(now time.Duration) {
+	for e.took > 0 && e.until <= now {
+		e.now = e.until
+		e.end()
+		e.begin()
+	}
+	e.now = max(e.now, now)
 }
 
 // Submit queues a request. It fails with an error that wraps [ErrTooLong] or
 // [ErrQueueFull].
-func (e *Engine) Submit(r Request) (*Sequence, error) {
+func (e *Engine) Submit(now time.Duration, r Request) (*Sequence, error) {
+	e.run(now)
 	if r.PromptTokens < 1 || r.OutputTokens < 1 {
 		return nil, fmt.Errorf("submit %d prompt and %d output tokens: want at least 1 of each",
 			r.PromptTokens, r.OutputTokens)
@@ -140,6 +189,9 @@ func (e *Engine) Submit(r Request) (*Sequence, error) {
 	resident, tiered := e.cache.match(s.reusable())
 	s.expected = (resident + tiered) * BlockTokens
 	e.waiting = append(e.waiting, s)
+	if e.took == 0 {
+		e.begin()
+	}
 	return s, nil
 }
 
@@ -151,7 +203,8 @@ func (e *Engine) MaxTokens() int {
 
 // Cancel takes a sequence out and frees what it holds. A finished or canceled
 // one is left alone.
-func (e *Engine) Cancel(s *Sequence) {
+func (e *Engine) Cancel(now time.Duration, s *Sequence) {
+	e.run(now)
 	switch s.place {
 	case placeWaiting:
 		e.waiting = remove(e.waiting, s)
@@ -165,13 +218,8 @@ func (e *Engine) Cancel(s *Sequence) {
 	e.counters.Canceled++
 }
 
-// Begin plans the next step and returns how long it takes, or false when there
-// is nothing to do. Each Begin that returns true is followed by one [Engine.End]
-// when that time is over; sequences may come and go in between.
-func (e *Engine) Begin() (time.Duration, bool) {
-	if e.stepping {
-		panic("engine: Begin during a step")
-	}
+// begin plans the next step. When there is nothing to do, the engine is idle.
+func (e *Engine) begin() {
 	var w work
 	budget := e.profile.StepTokens
 	preempted := e.planDecodes(&w, &budget)
@@ -179,13 +227,11 @@ func (e *Engine) Begin() (time.Duration, bool) {
 	if !preempted {
 		e.admit(&w, &budget)
 	}
-	if w.tokens == 0 {
-		return 0, false
+	e.took, e.chunk = 0, w.tokens
+	if w.tokens > 0 {
+		e.took = max(1, e.profile.duration(&w)) // a step of no time would never end
+		e.until = e.now + e.took
 	}
-	e.stepping = true
-	e.counters.Steps++
-	e.counters.ComputedTokens += uint64(w.tokens)
-	return e.profile.duration(&w), true
 }
 
 // planDecodes schedules one token for each sequence past its prefill and
@@ -322,15 +368,11 @@ func (e *Engine) free(s *Sequence) {
 	s.held, s.pages = nil, 0
 }
 
-// End finishes the step begun last and returns the tokens that it generated,
-// at most one for each sequence, in order of admission. The slice is valid
-// until the next End.
-func (e *Engine) End() []Token {
-	if !e.stepping {
-		panic("engine: End without Begin")
-	}
-	e.stepping = false
-	e.tokens = e.tokens[:0]
+// end finishes the step under way.
+func (e *Engine) end() {
+	e.counters.Steps++
+	e.counters.ComputedTokens += uint64(e.chunk)
+	e.meter.add(e.now, e.took, e.chunk)
 	kept := e.running[:0]
 	for _, s := range e.running {
 		s.computed += s.chunk
@@ -346,7 +388,6 @@ func (e *Engine) End() []Token {
 	}
 	clear(e.running[len(kept):])
 	e.running = kept
-	return e.tokens
 }
 
 // generate gives a sequence whose tokens are all computed its next one.
@@ -354,8 +395,8 @@ func (e *Engine) generate(s *Sequence) {
 	s.generated++
 	s.target = s.request.PromptTokens // what is computed past it was generated
 	e.counters.OutputTokens++
-	t := Token{Sequence: s, First: s.generated == 1, Last: s.generated == s.request.OutputTokens}
-	if t.First {
+	t := Token{At: e.now, Sequence: s, N: s.generated, Last: s.generated == s.request.OutputTokens}
+	if t.N == 1 {
 		e.counters.PromptTokens += uint64(s.request.PromptTokens)
 	}
 	if t.Last {
@@ -366,22 +407,24 @@ func (e *Engine) generate(s *Sequence) {
 	e.tokens = append(e.tokens, t)
 }
 
-// Load is the engine's work now.
-func (e *Engine) Load() Load {
-	pending := 0
-	for _, s := range e.waiting {
-		pending += s.target - s.expected
-	}
-	for _, s := range e.running {
-		pending += max(0, s.target-s.computed)
-	}
-	return Load{
-		Running: len(e.running), Waiting: len(e.waiting), PendingPromptTokens: pending,
+// Load is the engine's work at a time.
+func (e *Engine) Load(now time.Duration) Load {
+	e.run(now)
+	l := Load{
+		Running: len(e.running), Waiting: len(e.waiting),
 		KVUsage: e.cache.used(), KVCapacityTokens: e.profile.KVTokens,
 	}
+	for _, s := range e.waiting {
+		l.PendingPromptTokens += s.target - s.expected
+	}
+	for _, s := range e.running {
+		l.PendingPromptTokens += max(0, s.target-s.computed)
+	}
+	l.TokensPerSecond, l.Utilization = e.meter.rates(e.now)
+	return l
 }
 
-// Counters are the totals so far.
+// Counters are the totals at the time of the last call.
 func (e *Engine) Counters() Counters { return e.counters }
 
 func remove(list []*Sequence, s *Sequence) []*Sequence {

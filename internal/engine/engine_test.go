@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"headway/internal/engine"
 )
 
@@ -27,23 +25,22 @@ func newEngine(t interface {
 }, p engine.Profile,
 ) *engine.Engine {
 	t.Helper()
-	e, err := engine.New(p, 1000)
+	e, err := engine.New(engine.Options{Profile: p, MaxWaiting: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
 }
 
-// play steps an engine until it is idle and hands each step to see.
-func play(e *engine.Engine, see func(now time.Duration, tokens []engine.Token)) time.Duration {
-	var now time.Duration
+// play steps an engine until it is idle and returns when that is, and all tokens.
+func play(e *engine.Engine) (end time.Duration, tokens []engine.Token) {
 	for {
-		d, ok := e.Begin()
-		if !ok {
-			return now
+		next, busy := e.Next()
+		if !busy {
+			return end, tokens
 		}
-		now += d
-		see(now, e.End())
+		end = next
+		tokens = append(tokens, e.Advance(next)...)
 	}
 }
 
@@ -59,7 +56,8 @@ func blocks(conversation, n int) []uint64 {
 func TestStepTakesWhatTheFormulaSays(t *testing.T) {
 	p := small()
 	e := newEngine(t, p)
-	if _, err := e.Submit(engine.Request{PromptTokens: 1500, OutputTokens: 2}); err != nil {
+	const start = time.Hour
+	if _, err := e.Submit(start, engine.Request{PromptTokens: 1500, OutputTokens: 2}); err != nil {
 		t.Fatal(err)
 	}
 	want := []float64{
@@ -67,20 +65,30 @@ func TestStepTakesWhatTheFormulaSays(t *testing.T) {
 		p.T0 + p.B*476 + p.C*476*(1024+238) + p.D, // the rest, and the first token
 		p.T0 + p.W + p.E*1500 + p.D,               // one decode: the weights take longer
 	}
+	last := start
 	for i, ms := range want {
-		d, ok := e.Begin()
-		if !ok {
+		next, busy := e.Next()
+		if !busy {
 			t.Fatalf("step %d: idle", i)
 		}
-		if got := float64(d) / float64(time.Millisecond); !(math.Abs(got-ms) <= 1e-5) {
+		if got := float64(next-last) / float64(time.Millisecond); !(math.Abs(got-ms) <= 1e-5) {
 			t.Errorf("step %d takes %.6f ms, want %.6f", i, got, ms)
 		}
-		tokens := e.End()
+		if tokens := e.Advance(next - 1); len(tokens) != 0 {
+			t.Errorf("step %d gave %d tokens before its end", i, len(tokens))
+		}
+		tokens := e.Advance(next)
 		if wantTokens := min(i, 1); len(tokens) != wantTokens {
 			t.Errorf("step %d gave %d tokens, want %d", i, len(tokens), wantTokens)
 		}
+		for _, tk := range tokens {
+			if tk.At != next || tk.N != i || tk.Last != (i == 2) {
+				t.Errorf("step %d gave token %+v at %v", i, tk, next)
+			}
+		}
+		last = next
 	}
-	if _, ok := e.Begin(); ok {
+	if _, busy := e.Next(); busy {
 		t.Error("the engine is not idle after the last token")
 	}
 }
@@ -101,11 +109,11 @@ func TestPrefillThroughputIsTheProfiles(t *testing.T) {
 			e := newEngine(t, p)
 			const prompts, length = 200, 4000
 			for range prompts {
-				if _, err := e.Submit(engine.Request{PromptTokens: length, OutputTokens: 1}); err != nil {
+				if _, err := e.Submit(0, engine.Request{PromptTokens: length, OutputTokens: 1}); err != nil {
 					t.Fatal(err)
 				}
 			}
-			took := play(e, func(time.Duration, []engine.Token) {})
+			took, _ := play(e)
 			got := prompts * length / took.Seconds()
 			if !(math.Abs(got/want-1) <= 0.12) {
 				t.Errorf("%.0f prompt tokens a second, want %.0f within 12 %%", got, want)
@@ -120,12 +128,15 @@ func TestPrefixHitsShortenThePrefill(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := newEngine(t, p)
+	var now time.Duration
 	ask := func(tokens, shared int) (ttft time.Duration, cached int) {
-		s, err := e.Submit(engine.Request{PromptTokens: tokens, OutputTokens: 1, Blocks: blocks(1, shared)})
+		began := now
+		s, err := e.Submit(now, engine.Request{PromptTokens: tokens, OutputTokens: 1, Blocks: blocks(1, shared)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return play(e, func(time.Duration, []engine.Token) {}), s.Cached()
+		now, _ = play(e)
+		return now - began, s.Cached()
 	}
 	cold, cached := ask(8192, 16)
 	if cached != 0 {
@@ -150,13 +161,13 @@ func TestEvictedBlocksComeBackFromTheCPUTier(t *testing.T) {
 			p.CPUTokens, p.LD = tier, 0.001
 			e := newEngine(t, p)
 			ask := func(conversation int) int {
-				s, err := e.Submit(engine.Request{
+				s, err := e.Submit(0, engine.Request{
 					PromptTokens: 4*engine.BlockTokens + 1, OutputTokens: 1, Blocks: blocks(conversation, 4),
 				})
 				if err != nil {
 					t.Fatal(err)
 				}
-				play(e, func(time.Duration, []engine.Token) {})
+				play(e)
 				return s.Cached()
 			}
 			for conversation := range 4 { // twice as much as fits
@@ -182,20 +193,19 @@ func TestTheSequenceAdmittedLastMakesRoom(t *testing.T) {
 	// Two prompts fit, their output does not.
 	var order []*engine.Sequence
 	for range 2 {
-		s, err := e.Submit(engine.Request{PromptTokens: 4*engine.BlockTokens - 100, OutputTokens: 200})
+		s, err := e.Submit(0, engine.Request{PromptTokens: 4*engine.BlockTokens - 100, OutputTokens: 200})
 		if err != nil {
 			t.Fatal(err)
 		}
 		order = append(order, s)
 	}
 	var finished []*engine.Sequence
-	play(e, func(_ time.Duration, tokens []engine.Token) {
-		for _, tk := range tokens {
-			if tk.Last {
-				finished = append(finished, tk.Sequence)
-			}
+	_, tokens := play(e)
+	for _, tk := range tokens {
+		if tk.Last {
+			finished = append(finished, tk.Sequence)
 		}
-	})
+	}
 	if !slices.Equal(finished, order) {
 		t.Error("the sequences did not finish in the order of their arrival")
 	}
@@ -206,28 +216,31 @@ func TestTheSequenceAdmittedLastMakesRoom(t *testing.T) {
 
 func TestSubmitRefuses(t *testing.T) {
 	p := small()
-	e, err := engine.New(p, 1)
+	e, err := engine.New(engine.Options{Profile: p, MaxWaiting: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = e.Submit(engine.Request{PromptTokens: p.KVTokens, OutputTokens: 1})
+	_, err = e.Submit(0, engine.Request{PromptTokens: p.KVTokens, OutputTokens: 1})
 	if !errors.Is(err, engine.ErrTooLong) {
 		t.Errorf("a sequence of one token more than the cache: %v, want ErrTooLong", err)
 	}
-	_, err = e.Submit(engine.Request{PromptTokens: math.MaxInt, OutputTokens: math.MaxInt})
+	_, err = e.Submit(0, engine.Request{PromptTokens: math.MaxInt, OutputTokens: math.MaxInt})
 	if !errors.Is(err, engine.ErrTooLong) {
 		t.Errorf("an overflowing sequence: %v, want ErrTooLong", err)
 	}
-	if _, err = e.Submit(engine.Request{PromptTokens: 0, OutputTokens: 1}); err == nil {
+	if _, err = e.Submit(0, engine.Request{PromptTokens: 0, OutputTokens: 1}); err == nil {
 		t.Error("an empty prompt was accepted")
 	}
-	if _, err = e.Submit(engine.Request{PromptTokens: 1, OutputTokens: 0}); err == nil {
+	if _, err = e.Submit(0, engine.Request{PromptTokens: 1, OutputTokens: 0}); err == nil {
 		t.Error("a request for no output was accepted")
 	}
-	if _, err = e.Submit(engine.Request{PromptTokens: p.KVTokens - 1, OutputTokens: 1}); err != nil {
+	if _, err = e.Submit(0, engine.Request{PromptTokens: p.KVTokens - 1, OutputTokens: 1}); err != nil {
 		t.Errorf("a sequence as large as the cache: %v", err)
 	}
-	if _, err = e.Submit(engine.Request{PromptTokens: 1, OutputTokens: 1}); !errors.Is(err, engine.ErrQueueFull) {
+	if _, err = e.Submit(0, engine.Request{PromptTokens: 1, OutputTokens: 1}); err != nil {
+		t.Errorf("the first that has to wait: %v", err)
+	}
+	if _, err = e.Submit(0, engine.Request{PromptTokens: 1, OutputTokens: 1}); !errors.Is(err, engine.ErrQueueFull) {
 		t.Errorf("one more than may wait: %v, want ErrQueueFull", err)
 	}
 	c := e.Counters()
@@ -250,185 +263,15 @@ func TestProfilesAreRefusedWhenTheyCannotWork(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := small()
 			spoil(&p)
-			if _, err := engine.New(p, 1); err == nil {
+			if _, err := engine.New(engine.Options{Profile: p, MaxWaiting: 1}); err == nil {
 				t.Errorf("accepted: %+v", p)
 			}
 		})
 	}
-	if _, err := engine.New(small(), 0); err == nil {
+	if _, err := engine.New(engine.Options{Profile: small()}); err == nil {
 		t.Error("an engine in which nothing may wait was accepted")
 	}
 	if _, err := engine.ProfileByName("abacus"); !errors.Is(err, engine.ErrUnknownProfile) {
 		t.Errorf("ProfileByName: %v, want ErrUnknownProfile", err)
-	}
-}
-
-// Whatever comes, goes and waits: tokens are conserved, first tokens come in
-// the order of arrival, memory is never given out twice, and the same calls
-// give the same results.
-func TestEngineProperties(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		p := small()
-		if rapid.Bool().Draw(t, "tier") {
-			p.CPUTokens = 4 * engine.BlockTokens
-		}
-		calls := rapid.SliceOfN(rapid.Custom(drawCall), 1, 60).Draw(t, "calls")
-		first := runCalls(t, p, calls)
-		again := runCalls(t, p, calls)
-		if !slices.Equal(first, again) {
-			t.Fatal("the same calls gave other results")
-		}
-	})
-}
-
-type call struct {
-	kind    int // 0: submit, 1: cancel, 2 and up: step
-	request engine.Request
-	pick    int
-}
-
-func drawCall(t *rapid.T) call {
-	n := rapid.IntRange(1, 7*engine.BlockTokens).Draw(t, "prompt")
-	return call{
-		kind: rapid.IntRange(0, 5).Draw(t, "kind"),
-		request: engine.Request{
-			PromptTokens: n,
-			OutputTokens: rapid.IntRange(1, engine.BlockTokens).Draw(t, "output"),
-			Blocks:       blocks(rapid.IntRange(0, 2).Draw(t, "conversation"), n/engine.BlockTokens),
-		},
-		pick: rapid.IntRange(0, 1000).Draw(t, "pick"),
-	}
-}
-
-// ledger checks what an engine does against what it was asked.
-type ledger struct {
-	t        *rapid.T
-	e        *engine.Engine
-	log      []string
-	asked    map[*engine.Sequence]engine.Request
-	order    []*engine.Sequence // alive, by arrival
-	finished int
-}
-
-func runCalls(t *rapid.T, p engine.Profile, calls []call) []string {
-	l := &ledger{t: t, e: newEngine(t, p), asked: make(map[*engine.Sequence]engine.Request)}
-	submitted, canceled := 0, 0
-	for _, c := range calls {
-		switch {
-		case c.kind == 0:
-			s, err := l.e.Submit(c.request)
-			if err != nil {
-				t.Fatal(err)
-			}
-			submitted++
-			l.asked[s] = c.request
-			l.order = append(l.order, s)
-		case c.kind == 1 && len(l.order) > 0:
-			i := c.pick % len(l.order)
-			l.e.Cancel(l.order[i])
-			l.e.Cancel(l.order[i]) // the second time does nothing
-			l.order = slices.Delete(l.order, i, i+1)
-			canceled++
-		default:
-			l.step(c.pick)
-		}
-	}
-	for l.step(0) {
-	}
-	if len(l.order) > 0 || l.finished+canceled != submitted {
-		t.Fatalf("%d submitted: %d finished, %d canceled, %d left", submitted, l.finished, canceled, len(l.order))
-	}
-	if got := l.e.Load(); got.Running+got.Waiting+got.PendingPromptTokens != 0 || got.KVUsage != 0 {
-		t.Fatalf("an idle engine reports %+v", got)
-	}
-	return l.log
-}
-
-func (l *ledger) step(pick int) bool {
-	d, ok := l.e.Begin()
-	if !ok {
-		if len(l.order) > 0 {
-			l.t.Fatalf("idle with %d sequences alive", len(l.order))
-		}
-		return false
-	}
-	if d <= 0 {
-		l.t.Fatalf("a step of %v", d)
-	}
-	if pick%7 == 1 && len(l.order) > 0 { // someone leaves in mid-step
-		s := l.order[len(l.order)-1]
-		l.e.Cancel(s)
-		l.e.Cancel(s)
-		l.order = l.order[:len(l.order)-1]
-		l.finished++
-		delete(l.asked, s)
-	}
-	position := -1
-	for _, tk := range l.e.End() {
-		l.token(tk, &position)
-	}
-	load := l.e.Load()
-	if load.KVUsage < 0 || load.KVUsage > 1 || load.PendingPromptTokens < 0 {
-		l.t.Fatalf("load %+v", load)
-	}
-	if err := l.e.CheckMemory(); err != nil {
-		l.t.Fatal(err)
-	}
-	l.log = append(l.log, fmt.Sprintf("%d %+v %+v", d, load, l.e.Counters()))
-	return true
-}
-
-// token checks one token; position is the arrival of the last one in the step.
-func (l *ledger) token(tk engine.Token, position *int) {
-	s := tk.Sequence
-	r, ok := l.asked[s]
-	if !ok {
-		l.t.Fatal("a token for a sequence that is gone")
-	}
-	at := slices.Index(l.order, s)
-	if at <= *position {
-		l.t.Fatalf("arrival %d got its token after arrival %d in one step", at, *position)
-	}
-	*position = at
-	if tk.First {
-		for _, earlier := range l.order[:at] {
-			if earlier.Generated() == 0 {
-				l.t.Fatal("a later arrival got its first token before an earlier one")
-			}
-		}
-	}
-	if tk.First != (s.Generated() == 1) || tk.Last != (s.Generated() == r.OutputTokens) {
-		l.t.Fatalf("token %d of %d: %+v", s.Generated(), r.OutputTokens, tk)
-	}
-	if s.Cached() >= r.PromptTokens {
-		l.t.Fatalf("%d of %d prompt tokens cached", s.Cached(), r.PromptTokens)
-	}
-	if tk.Last {
-		delete(l.asked, s)
-		l.order = slices.DeleteFunc(l.order, func(o *engine.Sequence) bool { return o == s })
-		*position = at - 1
-		l.finished++
-	}
-}
-
-func BenchmarkStepOfFullBatch(b *testing.B) {
-	p, err := engine.ProfileByName("llama8b-h100")
-	if err != nil {
-		b.Fatal(err)
-	}
-	e, err := engine.New(p, 1000)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for b.Loop() {
-		if l := e.Load(); l.Running+l.Waiting < p.MaxSequences {
-			for range p.MaxSequences {
-				if _, err := e.Submit(engine.Request{PromptTokens: 600, OutputTokens: 300, Blocks: blocks(1, 1)}); err != nil {
-					b.Fatal(err)
-				}
-			}
-		}
-		e.Begin()
-		e.End()
 	}
 }

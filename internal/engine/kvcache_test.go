@@ -58,23 +58,24 @@ func TestABatchHasNoMoreSequencesThanTheProfileAllows(t *testing.T) {
 		Name: "small", T0: 1, W: 1, B: 0.01, C: 1e-6, E: 1e-5, D: 0.01,
 		KVTokens: 64 * BlockTokens, StepTokens: 1024, MaxSequences: 2, MaxContext: 1 << 20,
 	}
-	e, err := New(p, 1000)
+	e, err := New(Options{Profile: p, MaxWaiting: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {
-		if _, err := e.Submit(Request{PromptTokens: 10, OutputTokens: 3}); err != nil {
+		if _, err := e.Submit(0, Request{PromptTokens: 10, OutputTokens: 3}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for {
-		if _, ok := e.Begin(); !ok {
-			break
-		}
 		if n := len(e.running); n > 2 {
 			t.Fatalf("%d sequences run, want at most 2", n)
 		}
-		e.End()
+		next, busy := e.Next()
+		if !busy {
+			break
+		}
+		e.Advance(next)
 	}
 }
 

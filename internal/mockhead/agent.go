@@ -5,6 +5,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/engine"
 )
 
 // Place says under which name a head is registered, and where it stands.
@@ -32,7 +33,7 @@ func (h *Head) NewAgent(router *client.Client, p Place) (*client.Agent, error) {
 }
 
 // reported is a load on the wire: an engine knows all of it.
-func reported(l Load) api.Load {
+func reported(l engine.Load) api.Load {
 	running, waiting := int64(l.Running), int64(l.Waiting)
 	pending, capacity := int64(l.PendingPromptTokens), int64(l.KVCapacityTokens)
 	return api.Load{

@@ -39,6 +39,7 @@ const (
 	bodyTimeout    = 30 * time.Second
 	idleTimeout    = 2 * time.Minute
 	writeTimeout   = 10 * time.Second // for one chunk to a slow reader
+	loadWindow     = 2 * time.Second  // of the rates that a head reports
 	requestTimeout = 15 * time.Minute // from the whole body to the last token
 )
 
@@ -64,7 +65,9 @@ func Start(ctx context.Context, o Options) (*Head, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
-	e, err := engine.New(o.Profile, o.MaxWaiting)
+	e, err := engine.New(engine.Options{
+		Profile: o.Profile, MaxWaiting: o.MaxWaiting, Window: time.Duration(o.Speed * float64(loadWindow)),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
@@ -161,7 +164,7 @@ func (h *Head) Models() []string { return slices.Clone(h.options.Models) }
 func (h *Head) MaxInFlight() int { return h.options.Profile.MaxSequences }
 
 // Load is the head's work now.
-func (h *Head) Load() Load {
+func (h *Head) Load() engine.Load {
 	l, _ := h.runner.load()
 	return l
 }

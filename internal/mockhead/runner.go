@@ -3,15 +3,14 @@ package mockhead
 import (
 	"context"
 	"errors"
-	"math"
 	"sync"
 	"time"
 
 	"headway/internal/engine"
 )
 
-// maxLag bounds how far a runner catches up after the machine stalled: steps
-// that are further behind are not played faster to make up for it.
+// maxLag bounds how far a runner catches up after the machine stalled. The
+// engine's clock is set back by what is more.
 const maxLag = 50 * time.Millisecond
 
 // errStopped says that the head went away under a request.
@@ -22,24 +21,23 @@ type runner struct {
 	speed    float64
 	interval int // tokens between notices to a stream
 	wake     chan struct{}
-	stopped  chan struct{} // closed when run has returned
 
 	mu      sync.Mutex
 	engine  *engine.Engine
+	origin  time.Time // time 0 of the engine
 	streams map[*engine.Sequence]*stream
-	meter   meter
 	dead    bool
 }
 
 // stream is one request's side of the engine. Tokens are a count, so a slow
-// reader holds up nobody and buffers nothing.
+// reader delays no other and buffers nothing.
 type stream struct {
 	sequence *engine.Sequence
 	notice   chan struct{} // holds one when there is something new
 
 	// Under the runner's mutex.
-	done bool
-	err  error
+	progress progress
+	err      error
 }
 
 // progress is what a stream's reader sees.
@@ -51,66 +49,67 @@ type progress struct {
 
 func newRunner(e *engine.Engine, speed float64, interval int) *runner {
 	return &runner{
-		speed: speed, interval: interval, engine: e,
-		wake: make(chan struct{}, 1), stopped: make(chan struct{}),
-		streams: make(map[*engine.Sequence]*stream),
+		speed: speed, interval: interval, engine: e, origin: time.Now(),
+		wake: make(chan struct{}, 1), streams: make(map[*engine.Sequence]*stream),
 	}
 }
 
-// run steps the engine until ctx ends, then fails the streams that are open.
+// run plays the engine until ctx ends, then fails the streams that are open.
 func (r *runner) run(ctx context.Context) {
-	defer close(r.stopped)
 	defer r.fail()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	<-timer.C
-	var due time.Time
 	for {
 		r.mu.Lock()
-		virtual, ok := r.engine.Begin()
+		r.advance()
+		next, busy := r.engine.Next()
+		due := r.wall(next)
 		r.mu.Unlock()
-		if !ok {
-			select {
-			case <-r.wake:
-				continue
-			case <-ctx.Done():
-				return
-			}
+		var over <-chan time.Time
+		if busy {
+			timer.Reset(time.Until(due))
+			over = timer.C
 		}
-		took := time.Duration(float64(virtual) / r.speed)
-		now := time.Now()
-		if now.Sub(due) > maxLag {
-			due = now
-		}
-		due = due.Add(took)
-		timer.Reset(due.Sub(now))
 		select {
-		case <-timer.C:
+		case <-over:
+		case <-r.wake:
 		case <-ctx.Done():
 			return
 		}
-		r.finish(took)
 	}
 }
 
-// finish ends the step under way and tells the streams.
-func (r *runner) finish(took time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, t := range r.engine.End() {
+// wall is the moment at which a time of the engine has come: never a nanosecond
+// before it, or a timer set to it would have to be set again. The caller holds
+// the mutex.
+func (r *runner) wall(at time.Duration) time.Time {
+	return r.origin.Add(time.Duration(float64(at)/r.speed) + 1)
+}
+
+// advance plays the engine up to the present, notifies the streams that got
+// tokens and returns the engine's time. The caller holds the mutex.
+func (r *runner) advance() time.Duration {
+	present := time.Now()
+	if next, busy := r.engine.Next(); busy {
+		if lag := present.Sub(r.wall(next)); lag > maxLag {
+			r.origin = r.origin.Add(lag)
+		}
+	}
+	now := time.Duration(float64(present.Sub(r.origin)) * r.speed)
+	for _, t := range r.engine.Advance(now) {
 		s := r.streams[t.Sequence]
-		s.done = t.Last
+		s.progress = progress{generated: t.N, cached: t.Sequence.Cached(), done: t.Last}
 		if t.Last {
 			delete(r.streams, t.Sequence)
 		}
-		if t.First || t.Last || t.Sequence.Generated()%r.interval == 0 {
-			s.tell()
+		if t.N == 1 || t.Last || t.N%r.interval == 0 {
+			s.notify()
 		}
 	}
-	r.meter.add(time.Now(), took, r.engine.Counters().ComputedTokens)
+	return now
 }
 
-func (s *stream) tell() {
+func (s *stream) notify() {
 	select {
 	case s.notice <- struct{}{}:
 	default:
@@ -121,9 +120,11 @@ func (r *runner) fail() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dead = true
+	now := r.advance()
 	for _, s := range r.streams {
+		r.engine.Cancel(now, s.sequence)
 		s.err = errStopped
-		s.tell()
+		s.notify()
 	}
 	clear(r.streams)
 }
@@ -136,7 +137,7 @@ func (r *runner) submit(req engine.Request) (*stream, error) {
 	if r.dead {
 		return nil, errStopped
 	}
-	seq, err := r.engine.Submit(req)
+	seq, err := r.engine.Submit(r.advance(), req)
 	if err != nil {
 		return nil, err
 	}
@@ -160,73 +161,23 @@ func (r *runner) next(ctx context.Context, s *stream) (progress, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return progress{generated: s.sequence.Generated(), cached: s.sequence.Cached(), done: s.done}, s.err
+	return s.progress, s.err
 }
 
 // cancel frees the stream's sequence, if it is still there.
 func (r *runner) cancel(s *stream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.engine.Cancel(r.advance(), s.sequence)
 	delete(r.streams, s.sequence)
-	r.engine.Cancel(s.sequence)
 }
 
-// Load is what a head says of its work. Times are the clock's on the wall, so
-// at speed 10 a head computes ten times its profile's tokens a second.
-type Load struct {
-	engine.Load
-	TokensPerSecond float64 // computed, prompt and output
-	Utilization     float64 // share of recent time in which a step ran, 0..1
-}
-
-func (r *runner) load() (Load, engine.Counters) {
+// load is the head's work now. Its rates are of the wall's clock: at speed 10 a
+// head computes ten times the tokens of its profile in a second.
+func (r *runner) load() (engine.Load, engine.Counters) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := Load{Load: r.engine.Load()}
-	l.TokensPerSecond, l.Utilization = r.meter.rates(time.Now())
+	l := r.engine.Load(r.advance())
+	l.TokensPerSecond *= r.speed
 	return l, r.engine.Counters()
-}
-
-// meterWindow is the time constant of the averages that a head reports.
-const meterWindow = 2 * time.Second
-
-// meter averages tokens and busy time, weighted by an exponential decay.
-type meter struct {
-	started, last time.Time
-	tokens, busy  float64 // decayed sums; busy in seconds
-	total         uint64  // tokens at the last add
-}
-
-// add counts a step that ended at now after took; total is the number of
-// tokens computed since the beginning.
-func (m *meter) add(now time.Time, took time.Duration, total uint64) {
-	if m.started.IsZero() {
-		m.started, m.last = now.Add(-took), now
-	}
-	m.decay(now)
-	m.tokens += float64(total - m.total)
-	m.busy += took.Seconds()
-	m.total = total
-}
-
-func (m *meter) decay(now time.Time) {
-	f := math.Exp(-now.Sub(m.last).Seconds() / meterWindow.Seconds())
-	m.tokens *= f
-	m.busy *= f
-	m.last = now
-}
-
-// rates are the averages at now. Right after the start they cover what there
-// is, not a window that is mostly empty.
-func (m *meter) rates(now time.Time) (tokensPerSecond, utilization float64) {
-	if m.started.IsZero() {
-		return 0, 0
-	}
-	m.decay(now)
-	window := meterWindow.Seconds()
-	weight := window * (1 - math.Exp(-now.Sub(m.started).Seconds()/window))
-	if weight <= 0 {
-		return 0, 0
-	}
-	return m.tokens / weight, min(1, m.busy/weight)
 }

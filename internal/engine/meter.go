@@ -1,0 +1,39 @@
+package engine
+
+import (
+	"math"
+	"time"
+)
+
+// meter averages the tokens computed and the time that steps ran, weighted by an
+// exponential decay.
+type meter struct {
+	window       float64       // time constant in seconds
+	at           time.Duration // of the sums
+	tokens, busy float64       // decayed sums; busy in seconds
+}
+
+// add counts a step that ends at now.
+func (m *meter) add(now, took time.Duration, tokens int) {
+	m.decay(now)
+	m.tokens += float64(tokens)
+	m.busy += took.Seconds()
+}
+
+func (m *meter) decay(now time.Duration) {
+	f := math.Exp(-(now - m.at).Seconds() / m.window)
+	m.tokens *= f
+	m.busy *= f
+	m.at = now
+}
+
+// rates are the averages at now. Soon after time 0 they cover what there is, not
+// a window that is mostly empty.
+func (m *meter) rates(now time.Duration) (tokensPerSecond, utilization float64) {
+	m.decay(now)
+	weight := m.window * (1 - math.Exp(-now.Seconds()/m.window))
+	if weight <= 0 {
+		return 0, 0
+	}
+	return m.tokens / weight, min(1, m.busy/weight)
+}
