@@ -14,10 +14,10 @@ func TestRatesFollowTheWork(t *testing.T) {
 		t.Errorf("at the start: %v tokens a second, %v busy", tokens, busy)
 	}
 	const every = 100 * time.Millisecond
-	for now := every; now <= time.Minute; now += every {
-		m.add(now, every/2, 10)
-		if tokens, busy := m.rates(now); !(math.Abs(tokens/100-1) <= 0.06) || !(math.Abs(busy/0.5-1) <= 0.06) {
-			t.Fatalf("after %v: %v tokens a second, %v busy; want 100 and 0.5", now, tokens, busy)
+	for at := every; at <= time.Minute; at += every {
+		m.add(at, every/2, 10)
+		if tokens, busy := m.rates(at); !(math.Abs(tokens/100-1) <= 0.06) || !(math.Abs(busy/0.5-1) <= 0.06) {
+			t.Fatalf("after %v: %v tokens a second, %v busy; want 100 and 0.5", at, tokens, busy)
 		}
 	}
 	if _, busy := m.rates(time.Minute + 2*time.Second); !(math.Abs(busy/(0.5/math.E)-1) <= 0.06) {
