@@ -76,7 +76,7 @@ var rooms = map[string]room{
 
 	"internal/local":    {ours: []string{"client"}},
 	"internal/app":      {ours: anyOfOurs, others: []string{metrics}},
-	"internal/strict":   {},
+	"internal/strict":   {others: []string{json, yaml}},
 	"internal/address":  {},
 	"internal/outbound": {ours: []string{"internal/address"}},
 	"internal/config":   {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},

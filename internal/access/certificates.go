@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"headway/internal/strict"
 )
 
 // Holder says who the holder of a client's certificate is.
@@ -60,7 +62,7 @@ func (g *Guard) certificate(c *tls.ConnectionState) (*Principal, error) {
 	names := namesOf(shown[0])
 	for _, h := range g.o.Certificates {
 		for _, name := range names {
-			if !match(h.Name, name) {
+			if !strict.Match(h.Name, name, strict.Literal) {
 				continue
 			}
 			if !g.o.Now().Before(shown[0].NotAfter) {

@@ -14,9 +14,6 @@ func (i *OIDC) Remembered() int {
 	return len(i.known)
 }
 
-// Match reports whether a text has the form of a pattern.
-var Match = match
-
 // Remembered is how many addresses are known.
 func (g *Guard) Remembered() int {
 	n := 0

@@ -7,8 +7,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"slices"
-	"strings"
 	"time"
+
+	"headway/internal/strict"
 )
 
 // Permission is one kind of thing to be allowed. A route wants exactly one.
@@ -91,38 +92,14 @@ func (p *Principal) MayBeIn(region string) bool {
 }
 
 func matchesAny(patterns []string, s string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, s) })
-}
-
-// match reports whether s has the form of the pattern, in which * stands for
-// any characters.
-func match(pattern, s string) bool {
-	first, rest, wild := strings.Cut(pattern, "*")
-	if !wild {
-		return pattern == s
-	}
-	if !strings.HasPrefix(s, first) {
-		return false
-	}
-	s = s[len(first):]
-	for {
-		var part string
-		if part, rest, wild = strings.Cut(rest, "*"); !wild {
-			return strings.HasSuffix(s, part)
-		}
-		at := strings.Index(s, part)
-		if at < 0 {
-			return false
-		}
-		s = s[at+len(part):]
-	}
+	return slices.ContainsFunc(patterns, func(p string) bool { return strict.Match(p, s, strict.Literal) })
 }
 
 // covers reports whether every text that narrow matches is matched by wide, as
 // far as that can be told from the patterns: it errs on the side of no.
 func covers(wide, narrow []string) bool {
 	return !slices.ContainsFunc(narrow, func(n string) bool {
-		return !slices.ContainsFunc(wide, func(w string) bool { return w == "*" || w == n || match(w, n) })
+		return !slices.ContainsFunc(wide, func(w string) bool { return strict.Match(w, n, strict.Literal) })
 	})
 }
 

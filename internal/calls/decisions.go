@@ -1,12 +1,9 @@
 package calls
 
 import (
-	"math"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"headway/internal/fleet"
 	"headway/internal/routing"
@@ -27,7 +24,7 @@ const (
 // decode reads a request of any shape.
 func (d *work) decode(body []byte) ([]strict.Fault, error) {
 	d.reset()
-	faults, err := readForm(body, d.field)
+	faults, err := strict.ReadObject(body, MaxFaults, d.field)
 	if d.req.InputTokens = tokensOf(d.prompt); d.tokens != nil {
 		d.req.InputTokens = *d.tokens
 	}
@@ -38,96 +35,62 @@ func (d *work) decode(body []byte) ([]strict.Fault, error) {
 	return faults, err
 }
 
-func (d *work) field(f *form, name string) bool {
+func (d *work) field(r *strict.Reader, name string) bool {
 	req := &d.req
 	switch name {
 	case "model_type":
-		f.text(&req.ModelType)
+		r.Text(&req.ModelType)
 	case "region":
-		f.text(&req.Region)
+		r.Text(&req.Region)
 	case "strategy":
-		f.text(&req.Strategy)
+		r.Text(&req.Strategy)
 	case "session_key":
-		f.text(&req.SessionKey)
+		r.Text(&req.SessionKey)
 	case "region_mode":
-		f.choice("prefer or require", func(text string) (ok bool) {
+		r.Choice("prefer or require", func(text string) (ok bool) {
 			req.RegionMode, ok = strategy.ParseRegionMode(text)
 			return ok
 		})
 	case "prompt":
-		d.prompt = f.size()
+		d.prompt = r.Size()
 	case "input_tokens":
-		f.whole(&d.tokens, 0, maxInputTokens)
+		r.Whole(&d.tokens, 0, maxInputTokens)
 	case "ttl_seconds":
-		f.whole(&d.ttl, 1, maxTTLSeconds)
+		r.Whole(&d.ttl, 1, maxTTLSeconds)
 	case "explain":
-		f.boolean(&req.Explain)
+		r.Bool(&req.Explain)
 	case "prefix_hashes":
-		f.array(maxPrefixHashes, func(int) { d.hashes = append(d.hashes, f.hash()) })
+		r.Array(maxPrefixHashes, func(int) { d.hashes = append(d.hashes, hashOf(r)) })
 	case "exclude":
-		f.texts(maxExclude, &d.ids)
+		r.Texts(maxExclude, &d.ids)
 	case "labels":
-		f.labels(&req.Labels)
+		r.Labels(fleet.MaxLabels+1, &req.Labels)
 	default:
 		return false
 	}
 	return true
 }
 
-// size reads past a string and returns the bytes of UTF-8 that it means: a
-// prompt is measured and never copied.
-func (f *form) size() int {
-	if f.d.PeekKind() != '"' {
-		if !f.null() {
-			f.want("a string")
-		}
-		return 0
-	}
-	raw, err := f.d.ReadValue()
-	if err != nil {
-		f.fail(err)
-		return 0
-	}
-	c := scanner{b: raw}
-	_, size, _ := c.quoted()
-	return size
-}
-
-// hash reads a prefix hash.
-func (f *form) hash() uint64 {
+// hashOf reads a prefix hash.
+func hashOf(r *strict.Reader) (hash uint64) {
 	const want = "1 to 16 hexadecimal digits in a string, or a whole number of at most 2^53"
-	if kind := f.d.PeekKind(); kind != '"' && kind != '0' {
-		f.want(want)
-		return 0
-	}
-	raw, err := f.d.ReadValue()
-	if err != nil {
-		f.fail(err)
-		return 0
-	}
-	if raw[0] != '"' {
-		n, err := strconv.ParseUint(string(raw), 10, 64)
-		if err != nil { // perhaps 1e3 or 12.0
-			v, err := strconv.ParseFloat(string(raw), 64)
-			if n = uint64(max(v, 0)); err != nil || float64(n) != v {
-				n = math.MaxUint64
-			}
+	switch r.Kind() {
+	case strict.Number:
+		var n *int64
+		if r.Whole(&n, 0, strict.MaxExact); n != nil {
+			hash = uint64(*n)
 		}
-		if n > maxExact {
-			f.fault("want %s", want)
+	case strict.String:
+		r.Choice(want, func(text string) (ok bool) {
+			hash, ok = hex([]byte(text))
+			return ok
+		})
+	default:
+		if r.Skip() {
+			r.Fault("want %s", want)
 		}
-		return n
 	}
-	var text string
-	if err := json.Unmarshal(raw, &text); err != nil {
-		f.fault("want %s", want)
-		return 0
-	}
-	v, ok := hex([]byte(text))
-	if !ok {
-		f.fault("want %s", want)
-	}
-	return v
+	return hash
 }
 
 // plausible reports, for the usual request, that checkDecision would find
@@ -163,7 +126,7 @@ func checkDecision(req *strategy.Request, already []strict.Fault) []strict.Fault
 		}
 	}
 	faults = append(faults, fleet.CheckLabels("/labels", req.Labels)...)
-	return merge(already, strict.Invalid(faults))[len(already):]
+	return strict.Merge(already, faults)[len(already):]
 }
 
 // Bounds of an outcome.
@@ -181,30 +144,30 @@ type outcome struct {
 	ttft, duration                    *float64
 }
 
-func (in *outcome) field(f *form, name string) bool {
+func (in *outcome) field(r *strict.Reader, name string) bool {
 	switch name {
 	case "decision_id":
 		if !in.named {
 			return false
 		}
-		f.text(&in.id)
+		r.Text(&in.id)
 	case "result":
-		f.choice("ok, error or cancelled", func(text string) (ok bool) {
+		r.Choice("ok, error or cancelled", func(text string) (ok bool) {
 			in.result, ok = routing.ParseResult(text)
 			return ok
 		})
 	case "status_code":
-		f.whole(&in.statusCode, 100, 599)
+		r.Whole(&in.statusCode, 100, 599)
 	case "ttft_ms":
-		f.number(&in.ttft, 0, maxDurationMs)
+		r.Number(&in.ttft, 0, maxDurationMs)
 	case "duration_ms":
-		f.number(&in.duration, 0, maxDurationMs)
+		r.Number(&in.duration, 0, maxDurationMs)
 	case "input_tokens":
-		f.whole(&in.input, 0, maxTokens)
+		r.Whole(&in.input, 0, maxTokens)
 	case "output_tokens":
-		f.whole(&in.output, 0, maxTokens)
+		r.Whole(&in.output, 0, maxTokens)
 	case "cached_tokens":
-		f.whole(&in.cached, 0, maxTokens)
+		r.Whole(&in.cached, 0, maxTokens)
 	default:
 		return false
 	}

@@ -39,13 +39,13 @@ func New(f *fleet.Registry, r *routing.Router) (*Desk, error) {
 // its id was not known.
 func (d *Desk) Register(ctx context.Context, p *access.Principal, body []byte) (answer api.RegistrationAnswer, created bool, err error) {
 	var in registration
-	faults, err := readForm(body, in.field)
+	faults, err := strict.ReadObject(body, MaxFaults, in.field)
 	if err != nil {
 		return answer, false, err
 	}
 	faults = append(faults, in.complete()...)
 	if len(faults) > 0 {
-		return answer, false, in.named(strict.Invalid(merge(faults, d.fleet.Check(in.spec, nil))))
+		return answer, false, in.named(d.fleet.Check(in.spec, faults))
 	}
 	if err := d.mayRegister(p, &in.spec); err != nil {
 		return answer, false, err
@@ -74,7 +74,7 @@ func (d *Desk) Report(p *access.Principal, id string, body []byte) (api.StatusAn
 			return api.StatusAnswer{}, err
 		}
 	}
-	faults, err := readForm(body, in.field)
+	faults, err := strict.ReadObject(body, MaxFaults, in.field)
 	if err != nil {
 		return api.StatusAnswer{}, err
 	}
@@ -84,13 +84,13 @@ func (d *Desk) Report(p *access.Principal, id string, body []byte) (api.StatusAn
 	}
 	require := func(missing bool, pointer, what string) {
 		if missing {
-			faults = merge(faults, &strict.InvalidError{Faults: []strict.Fault{{Pointer: pointer, Reason: "is required: " + what}}})
+			faults = strict.Merge(faults, []strict.Fault{{Pointer: pointer, Reason: "is required: " + what}})
 		}
 	}
 	require(in.id == "", "/id", "the id of the head")
 	require(in.epoch == nil, "/epoch", "the epoch of the head's lease")
 	if len(faults) > 0 {
-		return api.StatusAnswer{}, strict.Invalid(merge(faults, fleet.ValidateReport(&report)))
+		return api.StatusAnswer{}, strict.Invalid(strict.Merge(faults, strict.FaultsOf(fleet.ValidateReport(&report))))
 	}
 	report.Epoch = uint64(*in.epoch)
 	if in.named {
@@ -108,7 +108,7 @@ func (d *Desk) Report(p *access.Principal, id string, body []byte) (api.StatusAn
 // Patch reads an api.HeadPatch, the operator's side of a head.
 func (d *Desk) Patch(ctx context.Context, id string, body []byte) (api.Head, error) {
 	var in patch
-	faults, err := readForm(body, in.field)
+	faults, err := strict.ReadObject(body, MaxFaults, in.field)
 	if err != nil {
 		return api.Head{}, err
 	}
@@ -180,12 +180,12 @@ func (d *Desk) Withdraw(answer []byte) {
 // Progress reads an api.Progress of the decision; see Outcome for its id.
 func (d *Desk) Progress(id string, body []byte) error {
 	event, named := "", id == ""
-	faults, err := readForm(body, func(f *form, name string) bool {
+	faults, err := strict.ReadObject(body, MaxFaults, func(r *strict.Reader, name string) bool {
 		switch {
 		case name == "event":
-			f.choice("first_token", func(text string) bool { event = text; return text == "first_token" })
+			r.Choice("first_token", func(text string) bool { event = text; return text == "first_token" })
 		case name == "decision_id" && named:
-			f.text(&id)
+			r.Text(&id)
 		default:
 			return false
 		}
@@ -195,7 +195,7 @@ func (d *Desk) Progress(id string, body []byte) error {
 		return err
 	}
 	if event == "" {
-		faults = merge(faults, &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/event", Reason: "is required: first_token"}}})
+		faults = strict.Merge(faults, []strict.Fault{{Pointer: "/event", Reason: "is required: first_token"}})
 	}
 	if faults = requireDecision(faults, id); len(faults) > 0 {
 		return strict.Invalid(faults)
@@ -207,14 +207,14 @@ func (d *Desk) Progress(id string, body []byte) error {
 // field of its own: decision_id.
 func (d *Desk) Outcome(id string, body []byte) error {
 	in := outcome{id: id, named: id == ""}
-	faults, err := readForm(body, in.field)
+	faults, err := strict.ReadObject(body, MaxFaults, in.field)
 	if err != nil {
 		return err
 	}
 	if in.result == routing.ResultNone {
-		faults = merge(faults, &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/result", Reason: "is required: ok, error or cancelled"}}})
+		faults = strict.Merge(faults, []strict.Fault{{Pointer: "/result", Reason: "is required: ok, error or cancelled"}})
 	}
-	faults = merge(faults, strict.Invalid(in.contradictions()))
+	faults = strict.Merge(faults, in.contradictions())
 	if faults = requireDecision(faults, in.id); len(faults) > 0 {
 		return strict.Invalid(faults)
 	}
@@ -225,7 +225,7 @@ func requireDecision(faults []strict.Fault, id string) []strict.Fault {
 	if id != "" {
 		return faults
 	}
-	return merge(faults, &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/decision_id", Reason: "is required: the id of the decision"}}})
+	return strict.Merge(faults, []strict.Fault{{Pointer: "/decision_id", Reason: "is required: the id of the decision"}})
 }
 
 // DeniedError is of somebody who is known and may not.

@@ -15,7 +15,11 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/routing"
 	"headway/internal/strategy"
+	"headway/internal/strict"
 )
+
+// maxDepth is how deeply a body may nest.
+const maxDepth = 32
 
 // depth is how deeply valid JSON nests.
 func depth(body []byte) int {
@@ -29,13 +33,13 @@ func depth(body []byte) int {
 	}
 }
 
-// read reads a body as a form and checks what holds for all of them: it is
+// read reads a body and checks what holds for all of them: it is
 // refused as a whole if and only if it is no JSON object or nests too deeply,
 // and what is said of it is bounded. ok is true for a body without a fault.
-func read(t *testing.T, body []byte, field func(f *form, name string) bool) (ok bool) {
+func read(t *testing.T, body []byte, field func(r *strict.Reader, name string) bool) (ok bool) {
 	t.Helper()
 	copied := slices.Clone(body)
-	faults, err := readForm(body, field)
+	faults, err := strict.ReadObject(body, MaxFaults, field)
 	if !slices.Equal(copied, body) {
 		t.Fatalf("the body was changed to %q", body)
 	}
@@ -66,7 +70,7 @@ func read(t *testing.T, body []byte, field func(f *form, name string) bool) (ok 
 }
 
 // strictly decodes a body with the library alone, into the public type; ok is
-// false when it refuses what the form takes: numbers such as 12.0 or 1e3 for
+// false when it refuses what we take: numbers such as 12.0 or 1e3 for
 // whole ones, and everything that has a rule beyond its type.
 func strictly[T any](body []byte) (v T, ok bool) {
 	err := json.Unmarshal(body, &v, json.RejectUnknownMembers(true))
@@ -147,8 +151,8 @@ func FuzzReport(f *testing.F) {
 		if !read(t, body, in.field) {
 			return
 		}
-		within(t, "epoch", in.epoch, 1, maxExact)
-		within(t, "sequence", in.sequence, 1, maxExact)
+		within(t, "epoch", in.epoch, 1, strict.MaxExact)
+		within(t, "sequence", in.sequence, 1, strict.MaxExact)
 		whole := fleet.StatusReport{Status: max(in.status, fleet.StatusActive), Load: in.toLoad()}
 		if err := fleet.ValidateReport(&whole); err != nil {
 			t.Fatalf("%+v was read and is invalid: %v", whole, err)
@@ -259,12 +263,12 @@ func FuzzDecision(f *testing.F) {
 		}
 
 		var again work
-		ok := read(t, body, func(f *form, name string) bool { return again.field(f, name) })
+		ok := read(t, body, func(r *strict.Reader, name string) bool { return again.field(r, name) })
 		if ok != (err == nil && len(faults) == 0) {
 			t.Fatalf("read again: %t, before %v, %v", ok, faults, err)
 		}
-		v, strict := strictly[api.DecisionRequest](body)
-		if !ok || !strict {
+		v, decodes := strictly[api.DecisionRequest](body)
+		if !ok || !decodes {
 			return
 		}
 		same(t, "model_type", decoded.ModelType, v.ModelType)

@@ -23,43 +23,43 @@ type registration struct {
 	takeOver bool
 }
 
-func (in *registration) field(f *form, name string) bool {
+func (in *registration) field(r *strict.Reader, name string) bool {
 	switch name {
 	case "id":
-		f.text(&in.spec.ID)
+		r.Text(&in.spec.ID)
 	case "endpoint":
-		f.text(&in.spec.Endpoint)
+		r.Text(&in.spec.Endpoint)
 	case "model_types":
-		if !f.null() {
+		if r.Kind() != strict.Null {
 			in.spec.ModelTypes = []string{}
-			f.texts(fleet.MaxModelTypes, &in.spec.ModelTypes)
 		}
+		r.Texts(fleet.MaxModelTypes, &in.spec.ModelTypes)
 	case "model_type":
-		f.text(&in.model)
+		r.Text(&in.model)
 	case "region":
-		f.text(&in.spec.Region)
+		r.Text(&in.spec.Region)
 	case "zone":
-		f.text(&in.spec.Zone)
+		r.Text(&in.spec.Zone)
 	case "version":
-		f.text(&in.spec.Version)
+		r.Text(&in.spec.Version)
 	case "engine":
-		f.text(&in.spec.Engine)
+		r.Text(&in.spec.Engine)
 	case "weight":
-		f.number(&in.weight, fleet.MinWeight, fleet.MaxWeight)
+		r.Number(&in.weight, fleet.MinWeight, fleet.MaxWeight)
 	case "capacity":
-		f.object(func(name string) bool {
+		r.Object(func(name string) bool {
 			if name != "max_in_flight" {
 				return false
 			}
-			f.whole(&in.places, 0, fleet.MaxMaxInFlight)
+			r.Whole(&in.places, 0, fleet.MaxMaxInFlight)
 			return true
 		})
 	case "labels":
-		f.labels(&in.spec.Labels)
+		r.Labels(fleet.MaxLabels+1, &in.spec.Labels)
 	case "take_over":
-		f.boolean(&in.takeOver)
+		r.Bool(&in.takeOver)
 	case "status", "load":
-		return in.report.field(f, name)
+		return in.report.field(r, name)
 	default:
 		return false
 	}
@@ -109,19 +109,19 @@ type report struct {
 	cacheUsage, utilization, tokenRate           *float64
 }
 
-func (in *report) field(f *form, name string) bool {
+func (in *report) field(r *strict.Reader, name string) bool {
 	switch name {
 	case "id":
 		if !in.named {
 			return false
 		}
-		f.text(&in.id)
+		r.Text(&in.id)
 	case "epoch":
-		f.whole(&in.epoch, 1, maxExact)
+		r.Whole(&in.epoch, 1, strict.MaxExact)
 	case "sequence":
-		f.whole(&in.sequence, 1, maxExact)
+		r.Whole(&in.sequence, 1, strict.MaxExact)
 	case "status":
-		f.choice("active, degraded, draining or offline", func(text string) bool {
+		r.Choice("active, degraded, draining or offline", func(text string) bool {
 			status, ok := fleet.ParseStatus(text)
 			if ok {
 				in.status = status
@@ -129,30 +129,30 @@ func (in *report) field(f *form, name string) bool {
 			return ok
 		})
 	case "load":
-		in.loaded = f.d.PeekKind() == '{'
-		f.object(func(name string) bool { return in.load(f, name) })
+		in.loaded = r.Kind() == strict.Object
+		r.Object(func(name string) bool { return in.load(r, name) })
 	default:
 		return false
 	}
 	return true
 }
 
-func (in *report) load(f *form, name string) bool {
+func (in *report) load(r *strict.Reader, name string) bool {
 	switch name {
 	case "in_flight":
-		f.whole(&in.inFlight, 0, maxReported)
+		r.Whole(&in.inFlight, 0, maxReported)
 	case "queued":
-		f.whole(&in.queued, 0, maxReported)
+		r.Whole(&in.queued, 0, maxReported)
 	case "pending_prompt_tokens":
-		f.whole(&in.pendingTokens, 0, maxReportedTokens)
+		r.Whole(&in.pendingTokens, 0, maxReportedTokens)
 	case "kv_capacity_tokens":
-		f.whole(&in.cacheTokens, 0, maxReportedTokens)
+		r.Whole(&in.cacheTokens, 0, maxReportedTokens)
 	case "kv_cache_usage":
-		f.number(&in.cacheUsage, 0, 1)
+		r.Number(&in.cacheUsage, 0, 1)
 	case "utilization":
-		f.number(&in.utilization, 0, 1)
+		r.Number(&in.utilization, 0, 1)
 	case "tokens_per_second":
-		f.number(&in.tokenRate, 0, maxReported)
+		r.Number(&in.tokenRate, 0, maxReported)
 	default:
 		return false
 	}
@@ -183,10 +183,10 @@ func give[T any](to, said *T) {
 // which is what admin_state is for.
 type patch struct{ fleet.Patch }
 
-func (in *patch) field(f *form, name string) bool {
+func (in *patch) field(r *strict.Reader, name string) bool {
 	switch name {
 	case "admin_state":
-		f.choice("enabled, draining or maintenance", func(text string) bool {
+		r.Choice("enabled, draining or maintenance", func(text string) bool {
 			state, ok := fleet.ParseAdminState(text)
 			if ok {
 				in.State = &state
@@ -194,14 +194,13 @@ func (in *patch) field(f *form, name string) bool {
 			return ok
 		})
 	case "weight":
-		if f.null() {
+		if r.Kind() == strict.Null {
 			in.Weight = new(float64)
-			break
 		}
-		f.number(&in.Weight, fleet.MinWeight, fleet.MaxWeight)
+		r.Number(&in.Weight, fleet.MinWeight, fleet.MaxWeight)
 	case "labels":
 		labels := map[string]string{}
-		f.labels(&labels)
+		r.Labels(fleet.MaxLabels+1, &labels)
 		in.Labels = &labels
 	default:
 		return false

@@ -16,20 +16,20 @@ const (
 // ReadKey reads an api.KeyRequest.
 func ReadKey(body []byte) (in access.Request, err error) {
 	var seconds *int64
-	faults, err := readForm(body, func(f *form, name string) bool {
+	faults, err := strict.ReadObject(body, MaxFaults, func(r *strict.Reader, name string) bool {
 		switch name {
 		case "name":
-			f.text(&in.Name)
+			r.Text(&in.Name)
 		case "role":
-			f.text(&in.Role)
+			r.Text(&in.Role)
 		case "scopes":
-			f.texts(maxListed, &in.Scopes)
+			r.Texts(maxListed, &in.Scopes)
 		case "heads":
-			f.texts(maxListed, &in.Heads)
+			r.Texts(maxListed, &in.Heads)
 		case "regions":
-			f.texts(maxListed, &in.Regions)
+			r.Texts(maxListed, &in.Regions)
 		case "expires_in_seconds":
-			f.whole(&seconds, 60, maxKeySeconds)
+			r.Whole(&seconds, 60, maxKeySeconds)
 		default:
 			return false
 		}

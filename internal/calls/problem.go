@@ -135,6 +135,9 @@ func ProblemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
+	if broken, ok := errors.AsType[*strict.SyntaxError](err); ok {
+		return InvalidJSON(broken.Pointer, "The body "+broken.Reason+".")
+	}
 	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
 		faults := FaultsOf(invalid.Faults)
 		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(faults), Faults: faults}
@@ -169,11 +172,22 @@ func ProblemOf(err error) *Problem {
 	return &Problem{Code: api.CodeInternal, Detail: "Something went wrong here; the log has it under the request's id."}
 }
 
+// MaxFaults is the most faults that one answer lists.
+const MaxFaults = 50
+
+// InvalidJSON is the problem of a body that is not JSON at the place that the
+// pointer names.
+func InvalidJSON(pointer, detail string) *Problem {
+	p := &Problem{Code: api.CodeInvalidJSON, Detail: detail}
+	p.Faults = []api.Fault{{Pointer: strict.Clip(pointer), Reason: strings.ToLower(detail[:1]) + strings.TrimSuffix(detail[1:], ".")}}
+	return p
+}
+
 // FaultsOf are faults as they are sent.
 func FaultsOf(list []strict.Fault) []api.Fault {
 	faults := make([]api.Fault, len(list))
 	for i, f := range list {
-		faults[i] = api.Fault{Pointer: Clip(f.Pointer), Reason: f.Reason}
+		faults[i] = api.Fault{Pointer: strict.Clip(f.Pointer), Reason: f.Reason}
 	}
 	return faults
 }

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"headway/internal/strategy"
+	"headway/internal/strict"
 )
 
 // work is the memory of one decision request, kept from one to the next.
@@ -339,7 +340,7 @@ func (c *scanner) hash() (uint64, bool) {
 		return hex(raw)
 	}
 	n, ok := c.number()
-	return n, ok && n <= maxExact
+	return n, ok && n <= strict.MaxExact
 }
 
 func (c *scanner) boolean() (value, ok bool) {

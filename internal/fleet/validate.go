@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -157,13 +156,7 @@ func ValidateReport(r *StatusReport) error {
 // Check validates a registration that has the given faults already and returns
 // all of them. The error is a *strict.InvalidError, nil only if nothing is wrong.
 func (r *Registry) Check(spec Spec, already []strict.Fault) error {
-	all := already
-	if err := ValidateSpec(&spec, r.allowLinkLocal); err != nil {
-		if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
-			all = append(all, invalid.Faults...)
-		}
-	}
-	return strict.Invalid(all)
+	return strict.Invalid(strict.Merge(already, strict.FaultsOf(ValidateSpec(&spec, r.allowLinkLocal))))
 }
 
 // CheckLabels returns what is wrong with labels, with pointers below pointer.

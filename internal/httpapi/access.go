@@ -9,6 +9,7 @@ import (
 	"headway/internal/access"
 	"headway/internal/audit"
 	"headway/internal/calls"
+	"headway/internal/strict"
 )
 
 // enter finds out who asks and whether they may use the route. It writes the
@@ -71,7 +72,7 @@ func attempted(rt *route, err error) (reason string, yes bool) {
 func (s *Server) identity(a *answer, r *http.Request) *audit.Identity {
 	id := &audit.Identity{
 		Actor:     audit.Actor{Type: "anonymous", Via: "http"},
-		Source:    audit.Source{UserAgent: calls.Clip(r.UserAgent())},
+		Source:    audit.Source{UserAgent: strict.Clip(r.UserAgent())},
 		RequestID: a.Header()["X-Request-Id"][0],
 	}
 	if p := a.principal; p != nil {

@@ -11,6 +11,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/calls"
 	"headway/internal/live"
+	"headway/internal/strict"
 )
 
 // getEvents streams what happens.
@@ -26,7 +27,7 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
 		want.Types = strings.Split(types, ",")
 	}
 	if last := r.Header.Get("Last-Event-Id"); last != "" { // what a browser sends when it connects again
-		want.LastEventID = calls.Clip(last)
+		want.LastEventID = strict.Clip(last)
 	}
 	if r.Method == http.MethodHead {
 		w.Header()["Content-Type"] = []string{"text/event-stream"}

@@ -15,6 +15,7 @@ import (
 	"headway/api"
 	"headway/internal/access"
 	"headway/internal/calls"
+	"headway/internal/strict"
 )
 
 // maxInstance is the longest path that a problem repeats.
@@ -28,7 +29,7 @@ func (s *Server) fail(a *answer, r *http.Request, err error) {
 	s.metrics.refused(p.Code)
 	switch {
 	case body.Status == http.StatusInternalServerError:
-		s.log.Error("request failed", "method", r.Method, "path", calls.Clip(r.URL.Path), "request_id", body.RequestID, "error", err)
+		s.log.Error("request failed", "method", r.Method, "path", strict.Clip(r.URL.Path), "request_id", body.RequestID, "error", err)
 	case body.Status == calls.StatusClientGone && a.status == 0:
 		a.status = calls.StatusClientGone
 		return

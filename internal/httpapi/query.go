@@ -10,6 +10,7 @@ import (
 
 	"headway/api"
 	"headway/internal/calls"
+	"headway/internal/strict"
 )
 
 // Bounds of a query.
@@ -42,7 +43,7 @@ func readQuery(r *http.Request, known ...string) *query {
 		case len(q.faults) > calls.MaxFaults:
 			return q
 		case !slices.Contains(known, name):
-			q.fault(calls.Clip(name), unknown)
+			q.fault(strict.Clip(name), unknown)
 		case len(list) > 1:
 			q.fault(name, "is there more than once")
 		case len(list[0]) > maxParameter:

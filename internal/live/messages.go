@@ -2,16 +2,14 @@ package live
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"headway/api"
 	"headway/internal/access"
@@ -59,57 +57,34 @@ func readMessage(b []byte) (m message, err error) {
 	if !utf8.Valid(b) {
 		return m, errNotUTF8
 	}
-	d := jsontext.NewDecoder(bytes.NewBuffer(b))
-	if d.PeekKind() != '{' {
-		return m, calls.InvalidJSON("", "The message is not a JSON object.")
-	}
-	broken := func(err error) (message, error) {
-		return m, calls.InvalidJSON("", "The message is not valid JSON: "+calls.Clip(strings.TrimPrefix(err.Error(), "jsontext: "))+".")
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return broken(err)
-	}
-	var faults []api.Fault
-	for d.PeekKind() != '}' {
-		name, err := d.ReadToken()
-		if err != nil {
-			return broken(err)
+	faults, err := strict.ReadObject(b, calls.MaxFaults, func(r *strict.Reader, name string) bool {
+		switch kind := r.Kind(); name {
+		case "id":
+			id, _ := r.Raw()
+			switch {
+			case kind == strict.Null:
+			case (kind == strict.String || kind == strict.Number) && len(id) <= maxID:
+				m.id = bytes.Clone(id)
+			default:
+				r.Fault("want a string or a number of at most %d bytes", maxID)
+			}
+		case "type":
+			if r.Text(&m.kind) && requests[m.kind] == nil {
+				r.Fault("is not a known type of message; known are %s", knownRequests)
+			}
+		case "data":
+			if data, _ := r.Raw(); kind != strict.Null {
+				m.data = bytes.Clone(data)
+			}
+		default:
+			return false
 		}
-		field := name.String()
-		kind := d.PeekKind()
-		value, err := d.ReadValue()
-		if err != nil {
-			return broken(err)
-		}
-		switch {
-		case field == "id" && (kind == '"' || kind == '0') && len(value) <= maxID:
-			m.id = bytes.Clone(value)
-		case field == "id" && kind != 'n':
-			faults = append(faults, api.Fault{Pointer: "/id", Reason: fmt.Sprintf("want a string or a number of at most %d bytes", maxID)})
-		case field == "type" && kind == '"':
-			raw, _ := jsontext.AppendUnquote(nil, value)
-			m.kind = string(raw)
-		case field == "type":
-			faults = append(faults, api.Fault{Pointer: "/type", Reason: "want a string"})
-		case field == "data":
-			m.data = bytes.Clone(value)
-		case field != "id":
-			faults = append(faults, api.Fault{Pointer: "/" + calls.Clip(field), Reason: "is not a known field"})
-		}
+		return true
+	})
+	if err == nil && m.kind == "" {
+		faults = strict.Merge(faults, []strict.Fault{{Pointer: "/type", Reason: "is not a known type of message; known are " + knownRequests}})
 	}
-	if _, err := d.ReadToken(); err != nil {
-		return broken(err)
-	}
-	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
-		return m, calls.InvalidJSON("", "There is something after the JSON object.")
-	}
-	if requests[m.kind] == nil && len(faults) == 0 {
-		faults = append(faults, api.Fault{Pointer: "/type", Reason: "is not a known type of message; known are " + knownRequests})
-	}
-	if len(faults) > 0 {
-		return m, &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(faults), Faults: faults}
-	}
-	return m, nil
+	return m, cmp.Or(err, strict.Invalid(faults))
 }
 
 const knownRequests = "auth, subscribe, unsubscribe, register, status, deregister, decide, progress, outcome and ping"
@@ -316,45 +291,50 @@ func (s *session) register(data []byte) ([]byte, error) {
 	return json.Marshal(answer)
 }
 
-// only reads data that has the one field.
-func only[T any](data []byte) (in T, err error) {
-	if err := json.Unmarshal(data, &in, json.RejectUnknownMembers(true)); err != nil {
-		if wrong, ok := errors.AsType[*json.SemanticError](err); ok {
-			reason := "has the wrong type"
-			if errors.Is(err, json.ErrUnknownName) {
-				reason = "is not a known field"
-			}
-			return in, strict.Invalid([]strict.Fault{{Pointer: "/data" + calls.Clip(string(wrong.JSONPointer)), Reason: reason}})
+// text reads data with one field, a string.
+func text(data []byte, field string) (text string, err error) {
+	err = within(strict.ReadObject(data, calls.MaxFaults, func(r *strict.Reader, name string) bool {
+		if name != field {
+			return false
 		}
-		return in, calls.InvalidJSON("/data", "The data is not valid JSON.")
+		r.Text(&text)
+		return true
+	}))
+	return text, err
+}
+
+// within are the faults of data as those of the message that it is in. That is
+// JSON, so that an error says that the data is no object.
+func within(faults []strict.Fault, err error) error {
+	if err != nil {
+		faults = []strict.Fault{{Reason: "want an object"}}
 	}
-	return in, nil
+	for i := range faults {
+		faults[i].Pointer = "/data" + faults[i].Pointer
+	}
+	return strict.Invalid(faults)
 }
 
 func (s *session) deregister(data []byte) ([]byte, error) {
-	in, err := only[struct {
-		ID string `json:"id"`
-	}](data)
+	id, err := text(data, "id")
 	if err != nil {
 		return nil, err
 	}
-	if err := s.hub.o.Desk.Deregister(s.ctx, s.principal.Load(), in.ID); err != nil {
+	if err := s.hub.o.Desk.Deregister(s.ctx, s.principal.Load(), id); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
-	delete(s.heads, in.ID)
+	delete(s.heads, id)
 	s.mu.Unlock()
 	return nil, nil
 }
 
 func (s *session) auth(data []byte) ([]byte, error) {
-	in, err := only[struct {
-		Token string `json:"token"`
-	}](data)
+	token, err := text(data, "token")
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.peer.Authenticate(context.WithoutCancel(s.ctx), in.Token)
+	p, err := s.peer.Authenticate(context.WithoutCancel(s.ctx), token)
 	if err != nil {
 		s.peer.Denied(nil, "access", err)
 		s.after = func() { // a guess costs a connection, which are counted by address
@@ -370,9 +350,28 @@ func (s *session) auth(data []byte) ([]byte, error) {
 	}{p.Type, p.ID, string(p.Role)})
 }
 
+// maxTypes bounds the types and patterns of a subscription.
+const maxTypes = 100
+
 func (s *session) subscribe(data []byte) ([]byte, error) {
-	want, err := only[api.Subscription](data)
-	if err != nil {
+	var want api.Subscription
+	if err := within(strict.ReadObject(data, calls.MaxFaults, func(r *strict.Reader, name string) bool {
+		switch name {
+		case "types":
+			r.Texts(maxTypes, &want.Types)
+		case "head":
+			r.Text(&want.Head)
+		case "model_type":
+			r.Text(&want.ModelType)
+		case "region":
+			r.Text(&want.Region)
+		case "last_event_id":
+			r.Text(&want.LastEventID)
+		default:
+			return false
+		}
+		return true
+	})); err != nil {
 		return nil, err
 	}
 	f, faults := newFilter(want)

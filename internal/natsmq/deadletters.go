@@ -13,6 +13,7 @@ import (
 	"headway/api"
 	"headway/internal/audit"
 	"headway/internal/calls"
+	"headway/internal/strict"
 )
 
 // Headers of a dead letter.
@@ -62,7 +63,7 @@ func (q *Queue) write(ctx context.Context, l *deadLetter) error {
 	m.Header.Set(headerDeliveries, strconv.FormatUint(l.deliveries, 10))
 	given, id := l.header.Get(headerMessageID), l.header.Get(nats.MsgIdHdr)
 	if given == "" || q.server == nil {
-		given = calls.Clip(id)
+		given = strict.Clip(id)
 	}
 	if given != "" {
 		m.Header.Set(headerMessageID, given)

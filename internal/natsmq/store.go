@@ -12,6 +12,7 @@ import (
 	"headway/api"
 	"headway/internal/access"
 	"headway/internal/calls"
+	"headway/internal/strict"
 )
 
 // acknowledgement is what a stream answers, so that clients of streams
@@ -91,7 +92,7 @@ func (q *Queue) command(m *nats.Msg, p *access.Principal) (*nats.Msg, error) {
 	}
 	if given := m.Header.Get(nats.MsgIdHdr); given != "" {
 		command.Header.Set(nats.MsgIdHdr, commandID(m.Subject, given, m.Data))
-		command.Header.Set(headerMessageID, calls.Clip(given))
+		command.Header.Set(headerMessageID, strict.Clip(given))
 	}
 	if senderOf(m.Subject) == "" {
 		return command, nil

@@ -1,0 +1,410 @@
+package strict
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Bounds of every input; its size is for the caller to bound.
+const (
+	maxDepth     = 32  // of values in one another
+	maxFieldName = 256 // bytes of the name of a member
+)
+
+// Options say how an input is read.
+type Options struct {
+	// Most is the most faults that are listed; one more says how many there are
+	// besides.
+	Most int
+	// Document is for what people write: null is not the same as leaving out, and
+	// each name that is given twice is noted. Otherwise null leaves a field
+	// out, and JSON with a name twice is broken.
+	Document bool
+}
+
+// Kind is what a value is.
+type Kind byte
+
+// The kinds. Nothing is a value that was refused, or text that is broken.
+const (
+	Nothing Kind = 0
+	Null    Kind = 'n'
+	Bool    Kind = 't'
+	Number  Kind = '0'
+	String  Kind = '"'
+	Date    Kind = 'd' // text that YAML takes for one
+	Array   Kind = '['
+	Object  Kind = '{'
+)
+
+func (k Kind) String() string {
+	return map[Kind]string{
+		Nothing: "nothing", Null: "null", Bool: "a boolean", Number: "a number", String: "a string",
+		Date: "a date", Array: "an array", Object: "an object",
+	}[k]
+}
+
+// Reader reads one value of JSON or YAML, from the outside in: each method
+// reads the next value, and notes a fault if that is of another kind. Text that
+// is not JSON or YAML ends the reading; everything else that is wrong is noted,
+// so that a caller learns all of it at once. It is for one goroutine.
+type Reader struct {
+	o      Options
+	data   []byte
+	json   *decoder // nil for YAML
+	yaml   cursor
+	faults []Fault
+	more   int // faults that are not listed
+	broken *SyntaxError
+}
+
+// SyntaxError is the error for text that is not JSON or not YAML.
+type SyntaxError struct {
+	Format  string // JSON or YAML
+	Pointer string // to the place, as far as it is known
+	Reason  string // what the text does or has
+	Offset  int64  // in bytes
+	Line    int    // 0: not known
+	Column  int
+}
+
+func (e *SyntaxError) Error() string {
+	if e.Line > 0 {
+		return fmt.Sprintf("not %s: line %d, column %d: it %s", e.Format, e.Line, e.Column, e.Reason)
+	}
+	return "not " + e.Format + ": " + e.Reason
+}
+
+// decoder is one that is kept from one input to the next.
+type decoder struct {
+	*jsontext.Decoder
+	text bytes.Buffer
+}
+
+var decoders = sync.Pool{New: func() any { return &decoder{Decoder: new(jsontext.Decoder)} }}
+
+// NewJSON makes a reader of JSON. The data must stay as it is until Done.
+func NewJSON(data []byte, o Options) *Reader {
+	d, _ := decoders.Get().(*decoder)
+	d.text = *bytes.NewBuffer(data) // is decoded where it stands
+	d.Reset(&d.text, jsontext.AllowDuplicateNames(o.Document))
+	return &Reader{o: o, data: data, json: d}
+}
+
+// ReadObject reads a message: one JSON object and nothing after it. field reads
+// the value of a field; it returns false, having read nothing, for a name that
+// it does not know.
+func ReadObject(data []byte, most int, field func(r *Reader, name string) bool) ([]Fault, error) {
+	r := NewJSON(data, Options{Most: most})
+	if r.Kind() == Object {
+		r.Object(func(name string) bool { return field(r, name) })
+	} else if r.Skip() {
+		r.broken = &SyntaxError{Format: "JSON", Reason: "is not a JSON object"}
+	}
+	return r.Done()
+}
+
+// Done ends the reading. The faults are in the order of the lines, where there
+// are some; the error is a *SyntaxError.
+func (r *Reader) Done() ([]Fault, error) {
+	if r.json != nil {
+		if r.broken == nil {
+			if _, err := r.json.ReadToken(); !errors.Is(err, io.EOF) {
+				r.fail(&jsontext.SyntacticError{ByteOffset: r.json.InputOffset(), Err: errMore})
+			}
+		}
+		r.json.text = bytes.Buffer{}
+		r.json.Reset(&r.json.text) // forgets the data
+		decoders.Put(r.json)
+		r.json = nil
+	}
+	if r.broken != nil {
+		return nil, r.broken
+	}
+	slices.SortStableFunc(r.faults, byLine)
+	if r.more > 0 {
+		r.faults = append(r.faults, Fault{Reason: fmt.Sprintf("more faults that are not listed: %d", r.more)})
+	}
+	return r.faults, nil
+}
+
+func byLine(a, b Fault) int { return a.Line - b.Line }
+
+var errMore = errors.New("more")
+
+// Fault notes what is wrong with the value that was read last.
+func (r *Reader) Fault(format string, args ...any) {
+	if r.Full() {
+		r.more++
+		return
+	}
+	f := Fault{Reason: fmt.Sprintf(format, args...)}
+	if r.json != nil {
+		f.Pointer = Clip(string(r.json.StackPointer()))
+	} else {
+		f.Pointer, f.Line = Clip(r.yaml.pointer()), r.yaml.line()
+	}
+	r.note(f)
+}
+
+func (r *Reader) note(f Fault) {
+	if r.Full() {
+		r.more++
+		return
+	}
+	r.faults = append(r.faults, f)
+}
+
+// Full reports whether no more faults are listed, so that nobody would read a
+// reason.
+func (r *Reader) Full() bool { return len(r.faults) >= r.o.Most }
+
+// fail ends the reading with what the decoder says.
+func (r *Reader) fail(err error) bool {
+	if r.broken != nil {
+		return false
+	}
+	r.broken = &SyntaxError{Format: "JSON", Offset: r.json.InputOffset()}
+	syntax, ok := errors.AsType[*jsontext.SyntacticError](err)
+	if ok {
+		r.broken.Pointer, r.broken.Offset = string(syntax.JSONPointer), syntax.ByteOffset
+	}
+	r.broken.Offset = min(max(r.broken.Offset, 0), int64(len(r.data)))
+	switch {
+	case errors.Is(err, errMore):
+		r.broken.Reason = "has more after the end of its JSON"
+	case errors.Is(err, errDeep):
+		r.broken.Reason = fmt.Sprintf("nests more than %d levels deep", maxDepth)
+	case len(bytes.TrimSpace(r.data)) == 0:
+		r.broken.Reason = "is empty; want a JSON object"
+	case !ok || errors.Is(err, io.ErrUnexpectedEOF):
+		r.broken.Reason = "ends in the middle of its JSON"
+	case errors.Is(err, jsontext.ErrDuplicateName):
+		r.broken.Reason = "has a field twice: " + Clip(r.broken.Pointer)
+	default:
+		r.broken.Reason = fmt.Sprintf("is not valid JSON in UTF-8 at byte %d", syntax.ByteOffset)
+	}
+	before := r.data[:r.broken.Offset]
+	r.broken.Line = 1 + bytes.Count(before, []byte("\n"))
+	r.broken.Column = len(before) - bytes.LastIndexByte(before, '\n')
+	return false
+}
+
+var errDeep = errors.New("nested too deeply")
+
+// deep refuses a value in too many others.
+func (r *Reader) deep() bool {
+	if !r.o.Document && r.json != nil {
+		return r.fail(&jsontext.SyntacticError{ByteOffset: r.json.InputOffset(), JSONPointer: r.json.StackPointer(), Err: errDeep})
+	}
+	if r.Skip() {
+		r.Fault("nested deeper than %d levels", maxDepth)
+	}
+	return false
+}
+
+// Kind is the kind of the next value.
+func (r *Reader) Kind() Kind {
+	switch {
+	case r.broken != nil:
+		return Nothing
+	case r.json == nil:
+		return r.yamlKind()
+	}
+	k := r.json.PeekKind()
+	if k == 'f' {
+		k = 't'
+	}
+	return Kind(k)
+}
+
+// Skip reads past the next value and reports whether there was one to read.
+func (r *Reader) Skip() bool {
+	switch {
+	case r.broken != nil:
+		return false
+	case r.json == nil:
+		r.yaml.next = nil
+		return true
+	case r.o.Document:
+		if err := r.json.SkipValue(); err != nil {
+			return r.fail(err)
+		}
+		return true
+	}
+	outside := r.json.StackDepth()
+	for {
+		if _, err := r.json.ReadToken(); err != nil {
+			return r.fail(err)
+		}
+		switch depth := r.json.StackDepth(); {
+		case depth == outside:
+			return true
+		case depth > maxDepth:
+			return r.deep()
+		}
+	}
+}
+
+// want reads past a value of the wrong kind and notes what it should have been.
+func (r *Reader) want(what string) {
+	k := r.Kind()
+	if !r.Skip() || k == Nothing || k == Null && !r.o.Document {
+		return
+	}
+	advice := ""
+	if strings.HasPrefix(what, "a string") && (k == Number || k == Bool || k == Date) {
+		advice = "; put it in quotes"
+	}
+	r.Fault("want %s, not %s%s", what, k, advice)
+}
+
+// Object reads an object; see ReadObject for field.
+func (r *Reader) Object(field func(name string) bool) {
+	if r.Kind() != Object {
+		r.want("an object")
+		return
+	}
+	if !r.open() {
+		return
+	}
+	var seen map[string]bool
+	if r.o.Document || r.json == nil {
+		seen = map[string]bool{}
+	}
+	for r.another() {
+		name, ok := r.name()
+		if !ok || seen != nil && !r.first(seen, name) {
+			continue
+		}
+		if !field(name) && r.Skip() {
+			if name != strings.ToLower(name) {
+				r.Fault("is not a known field; names are in lower case")
+			} else {
+				r.Fault("is not a known field")
+			}
+		}
+	}
+	r.close()
+}
+
+// first refuses a name that is too long or was there before.
+func (r *Reader) first(seen map[string]bool, name string) bool {
+	switch {
+	case len(name) > maxFieldName:
+		if r.Skip() {
+			r.Fault("the name %s is longer than %d bytes", Quote(name), maxFieldName)
+		}
+		return false
+	case seen[name]:
+		if r.Skip() {
+			r.Fault("the name %s is given twice", Quote(name))
+		}
+		return false
+	}
+	seen[name] = true
+	return true
+}
+
+// Fields reads an object with the functions under the names of its fields.
+func (r *Reader) Fields(read map[string]func()) {
+	r.Object(func(name string) bool {
+		f := read[name]
+		switch {
+		case f != nil:
+			f()
+		case !r.Skip():
+		case r.Full():
+			r.more++
+		default:
+			r.Fault("%s", Unknown("field", name, slices.Sorted(maps.Keys(read))))
+		}
+		return true
+	})
+}
+
+// Array reads an array of at most longest elements, 0: of any number; element
+// reads one.
+func (r *Reader) Array(longest int, element func(i int)) {
+	if r.Kind() != Array {
+		r.want("an array")
+		return
+	}
+	if !r.open() {
+		return
+	}
+	n := 0
+	for ; r.another(); n++ {
+		if n < longest || longest == 0 {
+			element(n)
+		} else {
+			r.Skip()
+		}
+	}
+	if r.close(); r.broken == nil && n > longest && longest > 0 {
+		r.Fault("has %d elements; at most %d are allowed", n, longest)
+	}
+}
+
+// open goes into the next value, an array or object.
+func (r *Reader) open() bool {
+	if r.json == nil {
+		if r.yaml.depth() >= maxDepth {
+			return r.deep()
+		}
+		r.yaml.open()
+		return true
+	}
+	if r.o.Document && r.json.StackDepth() >= maxDepth {
+		return r.deep()
+	}
+	if _, err := r.json.ReadToken(); err != nil {
+		return r.fail(err)
+	}
+	return true
+}
+
+// another reports whether the array or object goes on.
+func (r *Reader) another() bool {
+	if r.broken != nil {
+		return false
+	}
+	if r.json == nil {
+		return r.yaml.another()
+	}
+	k := r.json.PeekKind()
+	return k != ']' && k != '}'
+}
+
+// close leaves an array or object.
+func (r *Reader) close() {
+	switch {
+	case r.broken != nil:
+	case r.json == nil:
+		r.yaml.close()
+	default:
+		if _, err := r.json.ReadToken(); err != nil {
+			r.fail(err)
+		}
+	}
+}
+
+// name reads the name of a member.
+func (r *Reader) name() (string, bool) {
+	if r.json == nil {
+		return r.yamlName()
+	}
+	token, err := r.json.ReadToken()
+	if err != nil {
+		return "", r.fail(err)
+	}
+	return token.String(), true
+}

@@ -1,0 +1,45 @@
+package strict_test
+
+import (
+	"strings"
+	"testing"
+
+	"headway/internal/strict"
+)
+
+// Input is repeated in bounded length, as text.
+func TestWhatIsRepeatedIsClipped(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{strings.Repeat("x", 200), strings.Repeat("x", 200)},
+		{strings.Repeat("x", 201), strings.Repeat("x", 200) + "…"},
+		{strings.Repeat("x", 10<<10), strings.Repeat("x", 200) + "…"},
+		{strings.Repeat("x", 199) + "ü", strings.Repeat("x", 199) + "…"},
+		{"a\xffb", "a\uFFFDb"},
+	} {
+		if got := strict.Clip(c.text); got != c.want {
+			t.Errorf("%d bytes became %d: %q", len(c.text), len(got), got)
+		}
+	}
+}
+
+// A whole number has no fraction, however it is written.
+func TestWholeNumbers(t *testing.T) {
+	for text, want := range map[string]int64{
+		"12": 12, "12.0": 12, "1.2e1": 12, "0": 0, "-0": 0, "1e3": 1000, "1000": 1000,
+		"1.5": -1, "12.0001": -1, "-1": -1, "1001": -1, "1e300": -1, "1e999": -1, "9007199254740993": -1, `"12"`: -1, "true": -1,
+	} {
+		var got *int64
+		faults, err := strict.ReadObject([]byte(`{"n":`+text+`}`), 50, func(r *strict.Reader, _ string) bool {
+			r.Whole(&got, 0, 1000)
+			return true
+		})
+		switch {
+		case err != nil:
+			t.Errorf("%s: %v", text, err)
+		case want < 0 && (len(faults) != 1 || faults[0].Pointer != "/n" || got != nil):
+			t.Errorf("%s: %v, faults %v; want it refused", text, got, faults)
+		case want >= 0 && (len(faults) > 0 || got == nil || *got != want):
+			t.Errorf("%s: %v, faults %v; want %d", text, got, faults, want)
+		}
+	}
+}

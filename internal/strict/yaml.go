@@ -1,0 +1,219 @@
+package strict
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"go.yaml.in/yaml/v3"
+)
+
+// NewYAML makes a reader of exactly one YAML document; nothing is null. Anchors,
+// aliases, tags and merge keys are refused: a document says what it says where
+// it says it, and cannot grow. No fault repeats a value, which may be a secret.
+func NewYAML(data []byte, o Options) *Reader {
+	r := &Reader{o: o, yaml: cursor{root: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}}}
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	var doc, second yaml.Node
+	switch err := d.Decode(&doc); {
+	case err == nil:
+		r.yaml.root = doc.Content[0]
+		if err = d.Decode(&second); err == nil {
+			r.note(Fault{Reason: "there is a second document; want one", Line: second.Line})
+		} else if !errors.Is(err, io.EOF) {
+			r.broken = notYAML(err)
+		}
+	case !errors.Is(err, io.EOF): // which says that there is nothing but comments
+		r.broken = notYAML(err)
+	}
+	r.yaml.next = r.yaml.root
+	return r
+}
+
+const noAnchors = "anchors (&) and aliases (*) are not allowed; "
+
+func notYAML(err error) *SyntaxError {
+	said := strings.TrimPrefix(err.Error(), "yaml: ")
+	if strings.Contains(said, "anchor") { // which it repeats: text that begins with * and is in no quotes
+		said = noAnchors + "put text that begins so in quotes"
+	}
+	return &SyntaxError{Format: "YAML", Reason: Clip(said)}
+}
+
+// cursor is a place in a YAML document.
+type cursor struct {
+	root *yaml.Node
+	in   []frame    // arrays and objects, the innermost last
+	next *yaml.Node // to be read; nil: was read or refused
+}
+
+// frame is an array or object and its element or name that was reached, -1
+// before the first.
+type frame struct {
+	*yaml.Node
+	at int
+}
+
+func (c *cursor) depth() int { return len(c.in) }
+
+func (c *cursor) open() {
+	at := -1
+	if c.next.Kind == yaml.MappingNode {
+		at = -2 // names stand at even places, with their values between them
+	}
+	c.in = append(c.in, frame{c.next, at})
+	c.next = nil
+}
+
+func (c *cursor) close() { c.in = c.in[:len(c.in)-1] }
+
+func (c *cursor) another() bool {
+	f := &c.in[len(c.in)-1]
+	if f.at++; f.Kind == yaml.MappingNode {
+		f.at++
+	}
+	if f.at >= len(f.Content) {
+		f.at = -1
+		return false
+	}
+	if c.next = f.Content[f.at]; f.Kind == yaml.MappingNode {
+		c.next = f.Content[f.at+1]
+	}
+	return true
+}
+
+// pointer is the place that was reached.
+func (c *cursor) pointer() string {
+	var p jsontext.Pointer
+	for _, f := range c.in {
+		switch {
+		case f.at < 0:
+		case f.Kind == yaml.MappingNode:
+			p = p.AppendToken(f.Content[f.at].Value)
+		default:
+			p = p.AppendToken(strconv.Itoa(f.at))
+		}
+	}
+	return string(p)
+}
+
+// line is that of the element or the name that was reached.
+func (c *cursor) line() int {
+	line := c.root.Line
+	for _, f := range c.in {
+		if f.at >= 0 {
+			line = f.Content[f.at].Line
+		}
+	}
+	return line
+}
+
+// Line is the line of the value that was read last, of YAML.
+func (r *Reader) Line() int { return r.yaml.line() }
+
+func (r *Reader) yamlKind() Kind {
+	n := r.yaml.next
+	if n == nil {
+		return Nothing
+	}
+	reason := refused(n)
+	switch tag := n.ShortTag(); {
+	case reason != "":
+		r.yaml.next = nil
+		r.Fault("%s", reason)
+		return Nothing
+	case n.Kind == yaml.SequenceNode:
+		return Array
+	case n.Kind == yaml.MappingNode:
+		return Object
+	case tag == "!!null":
+		return Null
+	case tag == "!!bool":
+		return Bool
+	case tag == "!!int" || tag == "!!float":
+		return Number
+	case tag == "!!timestamp":
+		return Date
+	}
+	return String
+}
+
+// refused is why a node may not stand where it does.
+func refused(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		return noAnchors + "write the value out"
+	case n.Style&yaml.TaggedStyle != 0:
+		return "tags (!) are not allowed; put text that begins so in quotes"
+	}
+	return ""
+}
+
+// yamlName is the name of the member that was reached.
+func (r *Reader) yamlName() (name string, ok bool) {
+	f := &r.yaml.in[len(r.yaml.in)-1]
+	key, at, reason := f.Content[f.at], f.at, ""
+	switch {
+	case key.Kind != yaml.ScalarNode || refused(key) != "":
+		reason = "a name must be plain text"
+	case key.ShortTag() == "!!merge":
+		reason = "merge keys (<<) are not allowed; write the values out"
+	default:
+		return key.Value, true
+	}
+	f.at = -1 // the fault is that of the object
+	r.note(Fault{r.yaml.pointer(), reason, key.Line})
+	f.at = at
+	return "", false
+}
+
+// Locate gives the faults that were found after reading YAML the lines of their
+// places, or of the nearest around them that are there.
+func (r *Reader) Locate(faults []Fault) {
+	if r.yaml.root == nil {
+		return
+	}
+	places := make([]place, len(faults))
+	for i := range faults {
+		f := &faults[i]
+		f.Line = max(f.Line, r.yaml.root.Line)
+		places[i] = place{&f.Line, slices.Collect(jsontext.Pointer(f.Pointer).Tokens())}
+	}
+	locate(r.yaml.root, places)
+	slices.SortStableFunc(faults, byLine)
+}
+
+// place is where a line is to be written, and the path from a node on.
+type place struct {
+	line *int
+	path []string
+}
+
+// locate writes the lines of places within n.
+func locate(n *yaml.Node, places []place) {
+	within := map[string][]place{}
+	for _, p := range places {
+		if len(p.path) > 0 {
+			within[p.path[0]] = append(within[p.path[0]], place{p.line, p.path[1:]})
+		}
+	}
+	for i := 0; i < len(n.Content) && len(within) > 0; i++ {
+		child := n.Content[i]
+		name, value := strconv.Itoa(i), child
+		if n.Kind == yaml.MappingNode {
+			i++
+			name, value = child.Value, n.Content[i]
+		}
+		if found := within[name]; found != nil {
+			for _, p := range found {
+				*p.line = child.Line
+			}
+			delete(within, name)
+			locate(value, found)
+		}
+	}
+}
