@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,25 +49,17 @@ const (
 	withdrawn // by its caller; it is not carried out
 )
 
-// Settle waits until every change that was queued before is done, which a
-// simulation with a clock of its own does before it looks. The errors are
-// ErrOverloaded and ctx's.
-func (r *Registry) Settle(ctx context.Context) error {
-	nothing := errors.New("nothing to change")
-	err := r.do(ctx, &commit{edit: func(*Record, *entry) (*Record, error) { return nil, nothing }})
-	if errors.Is(err, nothing) {
-		return nil
-	}
-	return err
-}
-
-// do queues a commit and waits for its end. After ctx's error nothing of it has
-// happened or will: one that is being written is waited for, so that no change
-// is in effect that its caller, and the trail, take for failed.
+// do queues a commit and waits for its end; without Run it is committed here.
+// After ctx's error nothing of it has happened or will: one that is being
+// written is waited for, so that no change is in effect that its caller, and the
+// trail, take for failed.
 func (r *Registry) do(ctx context.Context, c *commit) error {
 	c.answer = make(chan error, 1)
 	if !r.enqueue(c) {
 		return ErrOverloaded
+	}
+	if !r.running.Load() {
+		r.commitWaiting(context.WithoutCancel(ctx))
 	}
 	select {
 	case err := <-c.answer:
@@ -141,53 +132,6 @@ func (e *entry) healthy() bool {
 	return e.health.routable() && (e.status == StatusActive || e.status == StatusDegraded)
 }
 
-// Run writes changes and watches leases until ctx ends and every queued change
-// has been answered. Leases are watched beside the writing, since a disk that
-// hangs must not keep heads routable that fell silent.
-func (r *Registry) Run(ctx context.Context) error {
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	watched, stop := context.WithCancel(ctx)
-	defer stop() // on a panic too, which must not end in waiting
-	watching.Go(func() { r.keepSweeping(watched) })
-	watching.Go(func() { r.keepRecording(watched) }) // apart, since a trail that hangs must not keep heads routable either
-	probe := time.NewTicker(probeInterval)
-	defer probe.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			for {
-				select {
-				case c := <-r.commits:
-					r.commit(context.WithoutCancel(ctx), r.drain(c))
-				default:
-					r.recordLeftOut(true)
-					return nil
-				}
-			}
-		case c := <-r.commits:
-			r.commit(context.WithoutCancel(ctx), r.drain(c))
-		case <-probe.C:
-			if r.storeDown.Load() {
-				r.probe(ctx)
-			}
-		}
-	}
-}
-
-func (r *Registry) keepSweeping(ctx context.Context) {
-	tick := time.NewTicker(r.tick())
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			r.Sweep()
-		}
-	}
-}
-
 // drain takes c and what waits behind it, up to a batch.
 func (r *Registry) drain(c *commit) []*commit {
 	var batch []*commit
@@ -210,7 +154,7 @@ func (r *Registry) drain(c *commit) []*commit {
 const commitTime = 30 * time.Second
 
 // commit writes a batch with one call of the store, applies it to the
-// registry, publishes one snapshot and answers.
+// registry, publishes one snapshot and answers. r.committing must be held.
 func (r *Registry) commit(ctx context.Context, batch []*commit) {
 	ctx, cancel := context.WithTimeout(ctx, commitTime)
 	defer cancel()

@@ -303,7 +303,7 @@ func (r *Registry) giveBack(e *entry, end Ending, now time.Time) {
 }
 
 // offerTrials lets heads whose time is over have a trial request, and takes
-// those that are taken from the offers. Sweep calls it.
+// those that are taken from the offers. sweep calls it.
 func (r *Registry) offerTrials(now time.Time) {
 	for e := range r.ejected {
 		trial := &e.outcomes.trial

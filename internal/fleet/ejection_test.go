@@ -672,7 +672,7 @@ func TestEjectionsNeverEmptyAPool(t *testing.T) {
 			"remove": func(rt *rapid.T) { _ = w.Deregister(t.Context(), id(rt)) },
 			"wait": func(rt *rapid.T) {
 				past.Add(int64(rapid.IntRange(1, 5).Draw(rt, "seconds")) * int64(time.Second))
-				w.Sweep()
+				w.Step(t.Context(), now())
 			},
 			"": func(rt *rapid.T) {
 				compare(rt, w)

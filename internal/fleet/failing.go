@@ -26,7 +26,7 @@ func (r *Registry) forgiveFailing(e *entry) {
 	delete(r.failing, e)
 }
 
-// lookAtFailing finds the heads that stayed at fault and are not any more. Sweep
+// lookAtFailing finds the heads that stayed at fault and are not any more. sweep
 // calls it: a request that ends well takes no lock.
 func (r *Registry) lookAtFailing(now time.Time) {
 	for e := range r.failing {

@@ -28,7 +28,7 @@ func TestAPauseOfOurOwnExpiresNobody(t *testing.T) {
 			step := func(d time.Duration) {
 				for ; d >= 250*time.Millisecond; d -= 250 * time.Millisecond {
 					now = now.Add(250 * time.Millisecond)
-					w.Sweep()
+					w.Step(t.Context(), now)
 				}
 				now = now.Add(d)
 			}
@@ -43,7 +43,7 @@ func TestAPauseOfOurOwnExpiresNobody(t *testing.T) {
 				report()
 			}
 			for range 8 {
-				w.Sweep()
+				w.Step(t.Context(), now)
 				if got := w.health("a"); got != "fresh" {
 					t.Fatalf("after a pause of a minute the head is %s", got)
 				}

@@ -140,25 +140,11 @@ func (r *Registry) keep(e *entry, now time.Time) {
 // recordLeftOutEvery is how often is looked for minutes that ended.
 const recordLeftOutEvery = time.Second
 
-func (r *Registry) keepRecording(ctx context.Context) {
-	tick := time.NewTicker(recordLeftOutEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			r.recordLeftOut(false)
-		}
-	}
-}
-
 // recordLeftOut records how much was left out of the trail in the minutes that
 // ended, or in all.
-func (r *Registry) recordLeftOut(all bool) {
+func (r *Registry) recordLeftOut(now time.Time, all bool) {
 	var entries []audit.Entry
 	r.mu.Lock()
-	now := r.now()
 	r.lacking = slices.DeleteFunc(r.lacking, func(l *recordings) bool {
 		if !all && now.Sub(l.since) < recordingsTime {
 			return false

@@ -62,6 +62,8 @@ type Registry struct {
 	metrics        *metrics
 	snapshot       atomic.Pointer[Snapshot]
 	commits        chan *commit
+	running        atomic.Bool // Run commits
+	committing     turn        // full from when a batch is decided on until it is applied; taken before mu
 	storeDown      atomic.Bool
 
 	mu         sync.Mutex
@@ -122,8 +124,8 @@ func New(o Options) (*Registry, error) {
 	r := &Registry{
 		store: o.Store, events: o.Events, log: o.Log, begin: o.Begin, note: o.Note, now: o.Now, random: o.Random, lease: o.Lease, eject: o.Eject,
 		maxHeads: o.MaxHeads, maxModelTypes: o.MaxModelTypes, allowLinkLocal: o.AllowLinkLocal,
-		commits: make(chan *commit, commitQueue),
-		heads:   map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{}, failing: map[*entry]bool{}, recordings: map[string]*recordings{},
+		commits: make(chan *commit, commitQueue), committing: make(turn, 1),
+		heads: map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{}, failing: map[*entry]bool{}, recordings: map[string]*recordings{},
 	}
 	if r.now == nil {
 		r.now = time.Now
@@ -303,10 +305,11 @@ const (
 // flush publishes what was staged. A snapshot costs as much as the pool is large:
 // after one that took long as much time passes before the next, which has the
 // changes of all that wait. What a caller changed is published when it returns.
+// Without Run there is one caller, which has nobody to wait for.
 func (r *Registry) flush() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rest := time.Until(r.rests); rest > 0 && len(r.staged) > 0 {
+	if rest := time.Until(r.rests); rest > 0 && len(r.staged) > 0 && r.running.Load() {
 		was := r.snapshot.Load().Revision
 		r.mu.Unlock()
 		time.Sleep(min(rest, longestRest)) //nolint:forbidigo // at most 50 ms; no caller may return before its change is published

@@ -437,6 +437,7 @@ func TestOneBatchWritesAndPublishesOnce(t *testing.T) {
 		store := newFakeStore(t)
 		store.block = make(chan struct{})
 		w := start(t, store, nil)
+		synctest.Wait() // it runs
 		before := w.Snapshot().Revision
 		var wait sync.WaitGroup
 		for i := range 300 {

@@ -83,12 +83,10 @@ const pauseTicks = 8
 // in a region, or with two empty strings the whole fleet.
 type poolKey struct{ model, region string }
 
-// Sweep moves leases on whose time came. Run calls it; a simulation that has
-// its own clock calls it itself.
-func (r *Registry) Sweep() {
+// sweep moves leases on whose time came.
+func (r *Registry) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
 	if gap := now.Sub(r.lastSweep); gap > pauseTicks*r.tick()+time.Second {
 		r.log.Warn("this process was paused; leases are extended by as much", "pause", gap.String())
 		for _, e := range r.heads { // also those that reported between the last sweep and the pause

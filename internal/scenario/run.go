@@ -74,9 +74,7 @@ type run struct {
 	leases map[string]*member
 	held   []*routing.Decision
 	asked  int64 // decisions so far
-
-	mu  sync.Mutex
-	now time.Time
+	now    time.Time
 }
 
 // member is what the script knows of a head that it registered.
@@ -114,27 +112,16 @@ func Run(ctx context.Context, s *Script, seed uint64) error {
 	}); err != nil {
 		return err
 	}
-	running, stop := context.WithCancel(ctx)
-	var wait sync.WaitGroup
-	ended := make(chan error, 1)
-	wait.Go(func() { ended <- r.fleet.Run(running) })
 	for i := range s.steps {
 		st := &s.steps[i]
-		if err = r.step(ctx, st); err != nil {
-			err = s.fault(st.line, fmt.Errorf("%s: %w", st.command, err))
-			break
+		if err := r.step(ctx, st); err != nil {
+			return s.fault(st.line, fmt.Errorf("%s: %w", st.command, err))
 		}
 	}
-	stop()
-	wait.Wait()
-	return errors.Join(err, <-ended)
+	return nil
 }
 
-func (r *run) clock() time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.now
-}
+func (r *run) clock() time.Time { return r.now }
 
 func (r *run) step(ctx context.Context, st *step) error {
 	switch st.command {
@@ -145,7 +132,7 @@ func (r *run) step(ctx context.Context, st *step) error {
 	case "report":
 		return r.report(st)
 	case "silent", "talking":
-		return r.each(st.words, func(m *member) { m.silent, m.next = st.command == "silent", r.clock() })
+		return r.each(st.words, func(m *member) { m.silent, m.next = st.command == "silent", r.now })
 	case "admin":
 		return r.admin(ctx, st)
 	case "remove":
@@ -206,7 +193,7 @@ func (r *run) head(ctx context.Context, st *step) error {
 	if err != nil {
 		return err
 	}
-	m.lease, m.next = done.Lease, r.clock().Add(done.Lease.HeartbeatInterval)
+	m.lease, m.next = done.Lease, r.now.Add(done.Lease.HeartbeatInterval)
 	r.leases[spec.ID] = m
 	return nil
 }
@@ -271,7 +258,7 @@ func (r *run) beat(id string, m *member) error {
 	if err != nil {
 		return fmt.Errorf("report of %s: %w", id, err)
 	}
-	m.lease, m.next = lease, r.clock().Add(lease.HeartbeatInterval)
+	m.lease, m.next = lease, r.now.Add(lease.HeartbeatInterval)
 	return nil
 }
 
@@ -291,7 +278,7 @@ func (r *run) advance(ctx context.Context, by string) error {
 	if err != nil || d <= 0 || d > maxAdvance {
 		return fmt.Errorf("%q is no time from 1ns to %s", by, maxAdvance)
 	}
-	if total := r.clock().Sub(epoch) + d; total > maxAdvance {
+	if total := r.now.Sub(epoch) + d; total > maxAdvance {
 		return fmt.Errorf("a script lasts at most %s, not %s", maxAdvance, total)
 	}
 	for d > 0 {
@@ -300,21 +287,18 @@ func (r *run) advance(ctx context.Context, by string) error {
 		}
 		step := min(d, tick)
 		d -= step
-		r.mu.Lock()
 		r.now = r.now.Add(step)
-		now := r.now
-		r.mu.Unlock()
 		for _, id := range slices.Sorted(maps.Keys(r.leases)) {
-			if m := r.leases[id]; !m.silent && !now.Before(m.next) {
+			if m := r.leases[id]; !m.silent && !r.now.Before(m.next) {
 				if err := r.beat(id, m); err != nil {
 					return err
 				}
 			}
 		}
-		r.fleet.Sweep()
+		r.fleet.Step(ctx, r.now)
 		r.router.Expire()
 	}
-	return r.fleet.Settle(ctx) // it removes heads behind the scenes
+	return nil
 }
 
 func (r *run) decide(ctx context.Context, st *step) error {
