@@ -1,15 +1,8 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"iter"
 	"slices"
 	"time"
 
@@ -18,9 +11,16 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/audit"
-	"headway/internal/local"
 	"headway/internal/trail"
 )
+
+// trailSource is where records come from.
+type trailSource struct {
+	*remote
+	file         string // "": the service is asked
+	query        client.AuditQuery
+	since, until string
+}
 
 func newAudit() *cobra.Command {
 	cmd := &cobra.Command{
@@ -48,7 +48,7 @@ func recordTable(list []api.AuditRecord) *table {
 			outcome = "intent"
 		}
 		t.add(r.Time.Format(time.RFC3339), r.Action, outcome, joined(r.Actor.Type, r.Actor.ID), joined(r.Target.Type, r.Target.ID), orDash(r.Reason),
-			fmt.Sprint(r.Seq), orDash(r.Src.IP), orDash(r.RequestID), orDash(string(r.After)))
+			r.Seq, orDash(r.Src.IP), orDash(r.RequestID), orDash(string(r.After)))
 	}
 	return t
 }
@@ -60,86 +60,87 @@ func joined(kind, id string) string {
 	return kind + ":" + id
 }
 
+// ask makes what a command runs of f, which reads records of the file or the
+// service. count is a flag that is no number below 0.
+func (t *trailSource) ask(flag string, count *int, f func(*call) error) func(*cobra.Command, []string) error {
+	return do(func(c *call) error {
+		if *count < 0 {
+			return usageError(fmt.Errorf("--%s %d: want 0 or more", flag, *count))
+		}
+		if err := t.times(time.Now()); err != nil {
+			return err
+		}
+		if t.file == "" {
+			return t.connected(c, f)
+		}
+		if err := found(t.file); err != nil {
+			return err
+		}
+		return f(c)
+	})
+}
+
 func newAuditSearch(t *trailSource) *cobra.Command {
-	var out output
-	var limit int
-	cmd := &cobra.Command{
+	limit := new(int)
+	cmd := addOutput(&cobra.Command{
 		Use:   "search",
 		Short: "Find records, the newest first",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(out.check(), atLeastNone("limit", limit), t.times(time.Now())); err != nil {
-				return err
-			}
-			list, err := t.records(cmd.Context(), t.query, limit)
+		RunE: t.ask("limit", limit, func(c *call) error {
+			list, err := t.newest(c, t.query, *limit)
 			if err != nil {
 				return err
 			}
-			return out.write(cmd.OutOrStdout(), list, recordTable(list))
-		},
-	}
+			return c.show(list, recordTable(list))
+		}),
+	})
 	t.addQuery(cmd)
-	out.addFlag(cmd)
-	cmd.Flags().IntVar(&limit, "limit", 100, "records at most; 0 is all")
+	cmd.Flags().IntVar(limit, "limit", 100, "records at most; 0 is all")
 	return cmd
 }
 
 func newAuditTail(t *trailSource) *cobra.Command {
-	var out output
-	var count int
+	count := new(int)
 	var follow bool
-	cmd := &cobra.Command{
+	cmd := addOutput(&cobra.Command{
 		Use:   "tail",
 		Short: "Show the newest records, and with -f those that come",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(out.check(), atLeastNone("lines", count), t.times(time.Now())); err != nil {
-				return err
-			}
+		RunE: t.ask("lines", count, func(c *call) error {
 			if !follow {
-				_, err := t.last(cmd, &out, count)
+				_, err := t.last(c, *count)
 				return err
 			}
 			tick := time.NewTicker(time.Second)
 			defer tick.Stop()
-			return t.follow(cmd, &out, count, tick.C)
-		},
-	}
+			return t.follow(c, *count, tick.C)
+		}),
+	})
 	t.addQuery(cmd)
-	out.addFlag(cmd)
-	cmd.Flags().IntVarP(&count, "lines", "n", 20, "records to begin with; 0 is none")
+	cmd.Flags().IntVarP(count, "lines", "n", 20, "records to begin with; 0 is none")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "wait for more")
 	return cmd
 }
 
-// atLeastNone refuses a number of records below 0.
-func atLeastNone(flag string, n int) error {
-	if n < 0 {
-		return usageError(fmt.Errorf("--%s %d: want 0 or more", flag, n))
-	}
-	return nil
-}
-
 // last shows the newest records, the oldest of them first.
-func (t *trailSource) last(cmd *cobra.Command, out *output, count int) (list []api.AuditRecord, err error) {
+func (t *trailSource) last(c *call, count int) (list []api.AuditRecord, err error) {
 	if count > 0 {
-		if list, err = t.records(cmd.Context(), t.query, count); err != nil {
+		if list, err = t.newest(c, t.query, count); err != nil {
 			return nil, err
 		}
 	}
 	shown := slices.Clone(list)
 	slices.Reverse(shown)
-	return list, out.write(cmd.OutOrStdout(), shown, recordTable(shown))
+	return list, c.show(shown, recordTable(shown))
 }
 
 // follow shows the newest records and then, at each tick, those that have come.
-func (t *trailSource) follow(cmd *cobra.Command, out *output, count int, tick <-chan time.Time) error {
-	ctx := cmd.Context()
-	newest, err := t.records(ctx, client.AuditQuery{}, 1)
+func (t *trailSource) follow(c *call, count int, tick <-chan time.Time) error {
+	newest, err := t.newest(c, client.AuditQuery{}, 1)
 	if err != nil {
 		return err
 	}
-	list, err := t.last(cmd, out, count)
+	list, err := t.last(c, count)
 	if err != nil {
 		return err
 	}
@@ -148,12 +149,12 @@ func (t *trailSource) follow(cmd *cobra.Command, out *output, count int, tick <-
 	from.reach(list)
 	for {
 		select {
-		case <-ctx.Done():
+		case <-c.Context().Done():
 			return nil
 		case <-tick:
 		}
-		list, err := t.fresh(ctx, &from)
-		if err != nil && ctx.Err() == nil {
+		list, err := t.fresh(c, &from)
+		if err != nil && c.Context().Err() == nil {
 			return err
 		}
 		if len(list) == 0 {
@@ -162,145 +163,125 @@ func (t *trailSource) follow(cmd *cobra.Command, out *output, count int, tick <-
 		slices.Reverse(list)
 		table := recordTable(list)
 		table.bare = true
-		if err := out.write(cmd.OutOrStdout(), list, table); err != nil {
+		if err := c.show(list, table); err != nil {
 			return err
 		}
 	}
 }
 
-func newAuditVerify(t *trailSource) *cobra.Command {
-	var checkpoint, publicKey string
-	cmd := &cobra.Command{
-		Use:   "verify",
-		Short: "Find whatever was changed in the trail",
-		Long: `Read the whole trail and find each record that was edited, deleted, inserted,
-repeated or moved. Against a checkpoint that was kept elsewhere (from the log, the
-Redis channel, or a copy of the file .checkpoint) it also finds that the end was
-cut off or written anew. Exit code 0: sound; 8: not.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := t.path(cmd.ErrOrStderr())
+func (t *trailSource) addQuery(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&t.since, "since", "", "from then on: a time such as 2026-01-31T15:04:05Z, or how long ago, such as 24h")
+	f.StringVar(&t.until, "until", "", "before then, in the same forms")
+	f.StringVar(&t.query.Actor, "actor", "", "who: an id, a type, or TYPE:ID")
+	f.StringVar(&t.query.Action, "action", "", "what, such as policy.put; its beginning, or with * anywhere all of it")
+	f.StringVar(&t.query.Category, "category", "", "admin, policy, head, routing_config, auth or audit")
+	f.StringVar(&t.query.Outcome, "outcome", "", "success, failure, denied or unknown")
+	f.StringVar(&t.query.Target, "target", "", "to what: an id, a type, or TYPE:ID")
+}
+
+func (t *trailSource) times(now time.Time) error {
+	for _, e := range []struct {
+		flag, text string
+		to         *time.Time
+	}{{"since", t.since, &t.query.Since}, {"until", t.until, &t.query.Until}} {
+		if e.text == "" {
+			continue
+		}
+		if ago, err := time.ParseDuration(e.text); err == nil && ago >= 0 {
+			*e.to = now.Add(-ago)
+			continue
+		}
+		at, err := time.Parse(time.RFC3339, e.text)
+		if err != nil {
+			return usageError(fmt.Errorf("--%s %q: want a time such as 2026-01-31T15:04:05Z, or how long ago, such as 24h", e.flag, e.text))
+		}
+		*e.to = at
+	}
+	return nil
+}
+
+// records gives what q asks for, the newest first.
+func (t *trailSource) records(c *call, q client.AuditQuery) iter.Seq2[api.AuditRecord, error] {
+	if t.file == "" {
+		return c.Audit(c.Context(), q)
+	}
+	return func(yield func(api.AuditRecord, error) bool) {
+		for find, more := trailQuery(q), true; more; more = find.Cursor != "" {
+			list, next, err := trail.Search(c.Context(), t.file, find)
 			if err != nil {
-				return err
+				yield(api.AuditRecord{}, err)
+				return
 			}
-			o := trail.VerifyOptions{}
-			if isTerminal(cmd.ErrOrStderr()) {
-				o.Progress = func(read, total int64) {
-					fmt.Fprintf(cmd.ErrOrStderr(), "\r%d of %d MiB", read>>20, total>>20)
+			for i := range list {
+				if !yield(shownRecord(&list[i]), nil) {
+					return
 				}
 			}
-			if publicKey != "" {
-				if o.PublicKey, err = readPublicKey(publicKey); err != nil {
-					return err
-				}
-			}
-			c, err := t.checkpoint(path, checkpoint)
-			switch {
-			case err == nil:
-				o.Checkpoint = &c
-			case checkpoint != "" || publicKey != "" || !errors.Is(err, fs.ErrNotExist):
-				return err
-			}
-			return verifyTrail(cmd, path, o)
-		},
-	}
-	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "file with a checkpoint; without one that beside the trail or in the data directory, if there is one")
-	cmd.Flags().StringVar(&publicKey, "public-key", "", "file with the Ed25519 key that signed the checkpoint, PEM")
-	return cmd
-}
-
-// checkpoint is what a trail is held against: what the file has or, without one,
-// the newest that its service has kept.
-func (t *trailSource) checkpoint(path, file string) (audit.Checkpoint, error) {
-	if file != "" {
-		return audit.ReadCheckpoint(file)
-	}
-	return audit.NewestCheckpoint(path, local.Dirs(t.dataDir)...)
-}
-
-func verifyTrail(cmd *cobra.Command, path string, o trail.VerifyOptions) error {
-	if err := found(path); err != nil {
-		return err
-	}
-	report, err := trail.Verify(cmd.Context(), path, o)
-	if o.Progress != nil {
-		fmt.Fprint(cmd.ErrOrStderr(), "\r\x1b[K")
-	}
-	if err != nil {
-		return err
-	}
-	w := cmd.OutOrStdout()
-	fmt.Fprintf(w, "%s, %d to %d, in %s\n", counted(report.Records, "record"), report.First, report.Last, counted(len(report.Files), "file"))
-	switch {
-	case o.Checkpoint == nil:
-		fmt.Fprintln(w, "no checkpoint: that the end was cut off could not be seen")
-	default:
-		fmt.Fprintf(w, "checkpoint: record %d at %s\n", o.Checkpoint.Seq, o.Checkpoint.Time.Format(time.RFC3339))
-	}
-	if report.First > 1 {
-		fmt.Fprintf(w, "records before %d are in older files that are not here\n", report.First)
-	}
-	for _, f := range report.Faults {
-		fmt.Fprintln(w, f)
-	}
-	if !report.Sound() {
-		return &codedError{exitDamage, fmt.Errorf("%s is not as it was written; faults: %d", path, uint64(len(report.Faults))+report.Unlisted)}
-	}
-	_, err = fmt.Fprintf(w, "%s is sound, up to the hash %s\n", path, report.LastHash)
-	return err
-}
-
-func readPublicKey(file string) (ed25519.PublicKey, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	if block, _ := pem.Decode(raw); block != nil {
-		if key, err := x509.ParsePKIXPublicKey(block.Bytes); err == nil {
-			if public, ok := key.(ed25519.PublicKey); ok {
-				return public, nil
-			}
+			find.Cursor = next
 		}
 	}
-	return nil, fmt.Errorf("%s holds no Ed25519 public key in PEM, as 'openssl pkey -in KEY -pubout' prints it", file)
 }
 
-func newAuditExport(t *trailSource) *cobra.Command {
-	var format string
-	cmd := &cobra.Command{
-		Use:   "export",
-		Short: "Write records as JSON lines, the oldest first",
-		Long: `Write records to standard output as JSON lines, the oldest first: byte for byte as
-they are in the trail, so that 'audit verify --file' reads a whole export as it
-reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "jsonl" && format != "ocsf" {
-				return usageError(fmt.Errorf("--format %q: want jsonl or ocsf", format))
-			}
-			if err := t.times(time.Now()); err != nil {
-				return err
-			}
-			path, err := t.path(cmd.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			w := bufio.NewWriterSize(forReading(cmd.OutOrStdout()), 64<<10)
-			err = trail.Copy(cmd.Context(), path, trailQuery(t.query), func(line []byte) error {
-				if format == "jsonl" {
-					_, err := w.Write(line)
-					return err
-				}
-				r, err := audit.ParseLine(bytes.TrimSuffix(line, []byte("\n")))
-				if err != nil {
-					return err
-				}
-				return trail.WriteOCSF(w, r)
-			})
-			return errors.Join(err, w.Flush())
-		},
+// newest returns up to most records; 0 is all.
+func (t *trailSource) newest(c *call, q client.AuditQuery, most int) ([]api.AuditRecord, error) {
+	if q.PageSize = trail.MaxFound; most > 0 {
+		q.PageSize = min(most, trail.MaxFound)
 	}
-	t.addQuery(cmd)
-	cmd.Flags().StringVar(&format, "format", "jsonl", "jsonl or ocsf")
-	return cmd
+	return client.Collect(t.records(c, q), most)
+}
+
+// position is a record that a follower has got to.
+type position struct {
+	seq uint64
+	at  time.Time
+}
+
+func (p *position) reach(records []api.AuditRecord) {
+	if len(records) > 0 && records[0].Seq > p.seq {
+		p.seq, p.at = records[0].Seq, records[0].Time
+	}
+}
+
+// fresh returns what is asked for behind the position, the newest first, and
+// moves it. As long as nothing is written it reads one record, and else none
+// that is older than the position.
+func (t *trailSource) fresh(c *call, from *position) (list []api.AuditRecord, err error) {
+	newest, err := t.newest(c, client.AuditQuery{}, 1)
+	if err != nil || len(newest) == 0 || newest[0].Seq <= from.seq {
+		return nil, err
+	}
+	q := t.query
+	if from.at.After(q.Since) {
+		q.Since = from.at
+	}
+	for r, err := range t.records(c, q) {
+		if err != nil {
+			return nil, err
+		}
+		if r.Seq <= from.seq {
+			break
+		}
+		list = append(list, r)
+	}
+	from.reach(newest)
+	from.reach(list)
+	return list, nil
+}
+
+// trailQuery asks a file what q asks a service.
+func trailQuery(q client.AuditQuery) trail.Query {
+	return trail.Query{
+		Since: q.Since, Until: q.Until, Actor: q.Actor, Action: q.Action, Target: q.Target,
+		Category: audit.Category(q.Category), Outcome: audit.Outcome(q.Outcome), Limit: q.PageSize,
+	}
+}
+
+func shownRecord(r *audit.Record) api.AuditRecord {
+	return api.AuditRecord{
+		V: r.V, Seq: r.Seq, Time: r.Time, ID: r.ID, Node: r.Node, Stage: string(r.Stage),
+		Category: string(r.Category), Action: r.Action, Outcome: string(r.Outcome), Reason: r.Reason,
+		Actor: api.AuditActor(r.Actor), Src: api.AuditSource(r.Src), Target: api.AuditTarget(r.Target),
+		RequestID: r.RequestID, TraceID: r.TraceID, Before: r.Before, After: r.After, Prev: r.Prev, Hash: r.Hash,
+	}
 }

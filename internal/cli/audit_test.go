@@ -98,10 +98,10 @@ func TestAFollowerReadsOnlyWhatIsNew(t *testing.T) {
 	source.query.Action = "policy"
 	cmd.SetContext(ctx)
 	var shown bytes.Buffer
-	cmd.SetOut(&shown)
+	c := &call{Command: cmd, format: "table", w: &shown}
 	tick := make(chan time.Time)
 	ended := make(chan error, 1)
-	go func() { ended <- source.follow(cmd, &output{format: "table"}, 5, tick) }()
+	go func() { ended <- source.connected(c, func(c *call) error { return source.follow(c, 5, tick) }) }()
 
 	tick <- time.Time{} // taken only when what came before was read
 	b.since()           // nothing of what is there is asked for, so that all of it was read
@@ -148,6 +148,8 @@ func TestAFollowerOfAFileMissesNothing(t *testing.T) {
 	}
 	defer j.Close()
 	source := &trailSource{remote: &remote{}, file: path}
+	c := &call{Command: newAuditTail(source)}
+	c.SetContext(t.Context())
 	var from position
 	for round := range 5 {
 		for range round {
@@ -155,7 +157,7 @@ func TestAFollowerOfAFileMissesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		list, err := source.fresh(t.Context(), &from)
+		list, err := source.fresh(c, &from)
 		want := round
 		if round == 0 {
 			want = 1 // audit.start

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,11 +17,10 @@ import (
 
 func newDecide() *cobra.Command {
 	r := new(remote)
-	var out output
 	var req api.DecisionRequest
 	var tokens int64
 	var keep bool
-	cmd := &cobra.Command{
+	cmd := addOutput(&cobra.Command{
 		Use:   "decide --model-type NAME",
 		Short: "Ask which head a request would go to, and why",
 		Long: `Ask which head a request would go to. --explain shows each candidate with the
@@ -30,34 +28,31 @@ filter that removed it or its cost and signals, and the rule that chose the
 strategy. The place that the decision reserves is given back at once, unless
 --keep is given.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cmd.Flags().Changed("input-tokens") {
+		RunE: r.ask(func(c *call) error {
+			if c.Flags().Changed("input-tokens") {
 				req.InputTokens = &tokens
 			}
-			return r.do(&out, func(c *client.Client) error {
-				d, err := c.Decide(cmd.Context(), req)
-				if refused, ok := errors.AsType[*client.Error](err); ok && refused.Problem.Explanation != nil && !out.structured() {
-					explain(cmd.OutOrStdout(), refused.Problem.Explanation)
+			d, err := c.Decide(c.Context(), req)
+			if refused, ok := errors.AsType[*client.Error](err); ok && refused.Problem.Explanation != nil && !c.structured() {
+				explain(c.w, refused.Problem.Explanation)
+			}
+			if err != nil {
+				return nameUnknown(c, &req, err)
+			}
+			if !keep {
+				if err := d.Outcome(c.Context(), api.Outcome{Result: "cancelled"}); err != nil {
+					return err
 				}
-				if err != nil {
-					return nameUnknown(cmd.Context(), c, &req, err)
-				}
-				if !keep {
-					if err := d.Outcome(cmd.Context(), api.Outcome{Result: "cancelled"}); err != nil {
-						return err
-					}
-				}
-				if out.structured() {
-					return out.write(cmd.OutOrStdout(), d.Decision, nil)
-				}
-				printDecision(cmd.OutOrStdout(), &d.Decision)
-				return nil
-			}, client.WithRetries(0)) // what it is asked about is how things are now
-		},
-	}
+			}
+			if c.structured() {
+				return c.show(d.Decision, nil)
+			}
+			printDecision(c.w, &d.Decision)
+			return nil
+		}, client.WithRetries(0)), // what it is asked about is how things are now
+	})
 	required(cmd, "model-type")
 	r.addFlags(cmd)
-	out.addFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&req.ModelType, "model-type", "", "model type to ask for")
 	f.StringVar(&req.Region, "region", "", "region that the request comes from")
@@ -74,22 +69,19 @@ strategy. The place that the decision reserves is given back at once, unless
 
 // nameUnknown adds to a refusal what no head has of what was asked for, the region
 // and labels, with the nearest that heads have.
-func nameUnknown(ctx context.Context, c *client.Client, req *api.DecisionRequest, refusal error) error {
+func nameUnknown(c *call, req *api.DecisionRequest, refusal error) error {
 	refused, ok := errors.AsType[*client.Error](refusal)
 	if !ok || req.Region == "" && len(req.Labels) == 0 || refused.Problem.Code != api.CodeNoEligibleHead {
 		return refusal
 	}
-	regions, names, labels := map[string]bool{}, map[string]bool{}, map[string]map[string]bool{} // labels by name
-	for h, err := range c.Heads(ctx, client.HeadQuery{PageSize: 1000}) {
+	regions, names, labels := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for h, err := range c.Heads(c.Context(), client.HeadQuery{PageSize: 1000}) {
 		if err != nil {
 			return refusal // a key that may not read
 		}
 		regions[h.Region] = true
 		for name, value := range h.Labels {
-			if names[name] = true; labels[name] == nil {
-				labels[name] = map[string]bool{}
-			}
-			labels[name][name+"="+value] = true
+			names[name], labels[name+"="+value] = true, true
 		}
 	}
 	unknown := func(what, name string, known map[string]bool) {
@@ -102,8 +94,10 @@ func nameUnknown(ctx context.Context, c *client.Client, req *api.DecisionRequest
 		switch label := name + "=" + req.Labels[name]; {
 		case !names[name]:
 			unknown("has a label", name, names)
-		case !labels[name][label]:
-			unknown("has the label", label, labels[name])
+		case !labels[label]:
+			ofName := maps.Clone(labels)
+			maps.DeleteFunc(ofName, func(l string, _ bool) bool { return !strings.HasPrefix(l, name+"=") })
+			unknown("has the label", label, ofName)
 		}
 	}
 	return refusal

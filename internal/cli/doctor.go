@@ -42,8 +42,7 @@ const (
 
 func newDoctor() *cobra.Command {
 	r := new(remote)
-	var out output
-	cmd := &cobra.Command{
+	cmd := addOutput(&cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what is wrong, and say what helps",
 		Long: `Look for what is wrong with the service of this machine, or with --server, and
@@ -52,11 +51,8 @@ for (its state, its message queue), the audit trail and Redis, certificates and
 keys, what Prometheus scrapes, the alert rules and the dashboards. It changes
 nothing. Exit code 0: no faults; 1: there are.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := out.check(); err != nil {
-				return err
-			}
-			found := r.examine(cmd.Context())
+		RunE: do(func(c *call) error {
+			found := r.examine(c.Context())
 			t := &table{columns: []string{"CHECK", "STATE", "DETAIL"}}
 			faults := 0
 			for _, f := range found {
@@ -68,17 +64,16 @@ nothing. Exit code 0: no faults; 1: there are.`,
 					faults++
 				}
 			}
-			if err := out.write(cmd.OutOrStdout(), found, t); err != nil {
+			if err := c.show(found, t); err != nil {
 				return err
 			}
 			if faults > 0 {
 				return fmt.Errorf("faults found: %d", faults)
 			}
 			return nil
-		},
-	}
+		}),
+	})
 	r.addFlags(cmd)
-	out.addFlag(cmd)
 	return cmd
 }
 
@@ -148,37 +143,27 @@ func examineService(ctx context.Context, c *client.Client, ready api.Readiness) 
 // headsFinding counts as the service's own readiness does: heads that are only
 // held do not count.
 func headsFinding(heads []api.Head) finding {
-	routable, held, failing := 0, 0, 0
-	out := map[string]int{}
+	var n census
 	for i := range heads {
-		out[whyOut(&heads[i])]++
-		switch {
-		case isHeld(&heads[i]):
-			held++
-		case heads[i].Routable:
-			routable++
-		}
-		if isFailing(&heads[i]) {
-			failing++
-		}
+		n.add(&heads[i])
 	}
-	f := finding{"heads", fine, counted(len(heads), "head") + ", " + agree(routable, "takes requests", "take requests"), ""}
-	if reasons := outOfRotation(out[ejected], out[silent], out[drained]); reasons != "" {
+	f := finding{"heads", fine, counted(n.Heads, "head") + ", " + n.taking(), ""}
+	if reasons := n.outOfRotation(); reasons != "" {
 		f.Detail += "; out of rotation: " + reasons
 	}
-	if failing > 0 {
-		f.Detail += "; " + failingHeads(failing)
+	if n.Failing > 0 {
+		f.Detail += "; " + n.failing()
 	}
 	switch {
-	case held > 0:
+	case n.Held > 0:
 		f.State = warning
-		f.Detail += "; " + heldHeads(held)
+		f.Detail += "; " + n.held()
 		f.Fix = "look for what they have in common, most likely the network between them and the service; 'headway heads list -o wide' shows them"
-	case failing > 0:
+	case n.Failing > 0:
 		f.State, f.Fix = warning, "'headway heads list' shows which, 'headway heads get ID' why; where all heads of a model type fail, look for what they have in common"
-	case routable > 0 && out[ejected]+out[silent] > 0:
+	case n.Routable > 0 && n.Ejected+n.Silent > 0:
 		f.State, f.Fix = warning, "'headway heads list' shows which, 'headway heads get ID' why and until when; 'headway heads reinstate ID' ends an ejection"
-	case routable == 0:
+	case n.Routable == 0:
 		f.State, f.Fix = warning, "register heads, or see 'headway heads list -o wide' for why they take none; 'headway demo' starts a small fleet"
 	}
 	return f
@@ -201,22 +186,6 @@ func aliasFindings(heads []api.Head, document []byte) (found []finding) {
 		found = append(found, finding{"policy " + f.Pointer, warning, f.Reason, "'headway policy apply' a file without it"})
 	}
 	return found
-}
-
-// isHeld reports whether a head gets requests although it is silent.
-func isHeld(h *api.Head) bool { return h.Routable && h.Health.State == "held" }
-
-// heldHeads says how many heads are held.
-func heldHeads(n int) string {
-	return agree(n, "is silent and gets", "are silent and get") + " requests only because of the mass-expiry guard"
-}
-
-// isFailing reports whether a head gets requests although they fail there.
-func isFailing(h *api.Head) bool { return h.Routable && h.Health.State == "failing" }
-
-// failingHeads says how many of those that take requests fail them.
-func failingHeads(n int) string {
-	return agree(n, "of them fails its requests and is", "of them fail their requests and are") + " not ejected, since too few others are left"
 }
 
 // scrape reads the values of the metrics by their name and labels.

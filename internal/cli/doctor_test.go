@@ -16,7 +16,7 @@ func TestHeldHeadsAreNamed(t *testing.T) {
 	if f.State != warning || !strings.HasPrefix(f.Detail, "2 heads, 0 take requests; 2 are silent and get requests only because") || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}
-	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	s := newSummary()
 	s.add(&held)
 	s.add(&api.Head{ID: "b", Status: "active", Routable: true, Health: api.Health{State: "fresh"}})
 	var out strings.Builder
@@ -72,7 +72,7 @@ func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 		t.Errorf("a head that an operator drained is no trouble: %+v", f)
 	}
 
-	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	s := newSummary()
 	for i := range heads {
 		s.add(&heads[i])
 	}
@@ -97,7 +97,7 @@ func TestFailingHeadsAreNamed(t *testing.T) {
 	if f.State != warning || f.Detail != "2 heads, 2 take requests; 1 of them fails its requests and is not ejected, since too few others are left" || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}
-	s := &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	s := newSummary()
 	for _, h := range []*api.Head{&failing, &failing, &fresh} {
 		s.add(h)
 	}

@@ -178,7 +178,7 @@ func forAWhile(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), errs.String()
 }
 
-func write(t testing.TB, file, content string) {
+func writeFile(t testing.TB, file, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
 		t.Fatal(err)
@@ -193,7 +193,7 @@ func write(t testing.TB, file, content string) {
 func TestATerminalObeysNoAnswer(t *testing.T) {
 	dir := t.TempDir()
 	policy := filepath.Join(dir, "policy.yaml")
-	write(t, policy, "default_strategy: random\n")
+	writeFile(t, policy, "default_strategy: random\n")
 	t.Chdir(dir)
 	tried := 0
 	groups(func(path []string, group *cobra.Command) {
@@ -238,11 +238,11 @@ func TestATerminalObeysNoAnswer(t *testing.T) {
 func TestATerminalObeysNoFile(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
-	write(t, "policy.yaml", "default_strategy: \""+strings.ReplaceAll(obeyed, "\n", "")+"\"\naliases: {\""+strings.ReplaceAll(obeyed, "\n", "")+"\": x}\n")
+	writeFile(t, "policy.yaml", "default_strategy: \""+strings.ReplaceAll(obeyed, "\n", "")+"\"\naliases: {\""+strings.ReplaceAll(obeyed, "\n", "")+"\": x}\n")
 	line := `{"v":1,"seq":1,"time":"2026-01-01T00:00:00Z","action":"` + jsonText(obeyed) + "\u009b" + `","actor":{"type":"\u009b","id":"\u202e"},"prev":"","hash":""}` + "\n"
-	write(t, "trail.log", line)
-	write(t, "state.jsonl", `{"format":"headway-state","version":1,"`+"\u009b"+`":1}`+"\n")
-	write(t, filepath.Join("data", local.File), fmt.Sprintf(`{"url":"http://127.0.0.1:1/%s","pid":%d}`, jsonText(obeyed), os.Getpid()))
+	writeFile(t, "trail.log", line)
+	writeFile(t, "state.jsonl", `{"format":"headway-state","version":1,"`+"\u009b"+`":1}`+"\n")
+	writeFile(t, filepath.Join("data", local.File), fmt.Sprintf(`{"url":"http://127.0.0.1:1/%s","pid":%d}`, jsonText(obeyed), os.Getpid()))
 	for _, args := range []string{
 		"policy check policy.yaml", "audit verify --file trail.log", "audit search --file trail.log", "audit tail --file trail.log",
 		"state import state.jsonl --data-dir new", "heads list --data-dir data --timeout 1s", "doctor --data-dir data --timeout 1s",

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"os/user"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -48,7 +46,7 @@ type keybook interface {
 }
 
 // withKeys does something with the keys.
-func (r *remote) withKeys(cmd *cobra.Command, do func(context.Context, keybook) error) error {
+func (r *remote) withKeys(c *call, do func(context.Context, keybook) error) error {
 	if err := r.useConfig(); err != nil {
 		return err
 	}
@@ -57,23 +55,23 @@ func (r *remote) withKeys(cmd *cobra.Command, do func(context.Context, keybook) 
 		return err
 	}
 	if r.server != "" || running || r.dataDir == "" {
-		return r.do(nil, func(c *client.Client) error { return do(cmd.Context(), remoteKeys{c}) })
+		return r.connected(c, func(c *call) error { return do(c.Context(), remoteKeys{c.Client}) })
 	}
-	c, err := r.settings()
+	settings, err := r.settings()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(cmd.ErrOrStderr(), "no service runs on %s: working on its files\n", c.DataDir)
+	c.note("no service runs on %s: working on its files\n", settings.DataDir)
 	id := "unknown"
 	if u, err := user.Current(); err == nil {
 		id = u.Username
 	}
 	return local.AsOwner(func() error {
-		return app.OfflineKeys(cmd.Context(), c, func(ctx context.Context, keys *access.Keys) error {
+		return app.OfflineKeys(c.Context(), settings, func(ctx context.Context, keys *access.Keys) error {
 			ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "local", ID: id, Via: "cli"}})
 			return do(ctx, fileKeys{keys, id})
 		})
-	}, c.DataDir)
+	}, settings.DataDir)
 }
 
 type remoteKeys struct{ *client.Client }
@@ -149,11 +147,10 @@ func shownKey(l access.Listed) api.Key {
 }
 
 func newKeysCreate(r *remote) *cobra.Command {
-	var out output
 	var req api.KeyRequest
 	var expires time.Duration
 	var file string
-	cmd := &cobra.Command{
+	cmd := addOutput(&cobra.Command{
 		Use:   "create --role ROLE --name NAME",
 		Short: "Make a key; its secret is shown once",
 		Long: `Make a key. Its secret goes once, alone, to the file that --out names, which only
@@ -168,36 +165,31 @@ Roles: viewer reads; operator also manages heads and decides; admin also
 changes policy and keys; head registers and reports for the ids and regions
 that are named; client decides and uses /v1.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := out.check(); err != nil {
-				return err
-			}
+		RunE: do(func(c *call) error {
 			if expires != 0 {
 				seconds := int64(expires / time.Second)
 				req.ExpiresInSeconds = &seconds
 			}
-			return withOwnFile(file, "name another file with --out, or move that one away if its key is not used any more", cmd.OutOrStdout(), func(w io.Writer) error {
-				return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+			return withOwnFile(file, "name another file with --out, or move that one away if its key is not used any more", c.w, func(w io.Writer) error {
+				return r.withKeys(c, func(ctx context.Context, book keybook) error {
 					key, err := book.CreateKey(ctx, req)
 					if err != nil {
 						return err
 					}
-					if out.structured() {
-						return out.write(w, key, nil)
+					if c.structured() {
+						return write(w, c.format, key, nil)
 					}
 					shown := "this is the only time that it is shown:"
 					if file != "" {
 						shown = "it is in " + file
 					}
-					fmt.Fprintf(cmd.ErrOrStderr(), "made key %s of role %s; %s\n", seen(key.ID), seen(key.Role), shown)
-					_, err = fmt.Fprintln(w, seen(key.Secret))
-					return err
+					c.note("made key %s of role %s; %s\n", key.ID, key.Role, shown)
+					return say(w, "%s\n", key.Secret)
 				})
 			})
-		},
-	}
+		}),
+	})
 	required(cmd, "role", "name")
-	out.addFlag(cmd)
 	f := cmd.Flags()
 	f.StringVar(&file, "out", "", "file to make for the secret, mode 0600, which must not exist; without one it goes to standard output")
 	f.StringVar(&req.Name, "name", "", "name, for people")
@@ -233,29 +225,23 @@ func withOwnFile(name, taken string, w io.Writer, f func(io.Writer) error) error
 }
 
 func newKeysList(r *remote) *cobra.Command {
-	var out output
-	cmd := &cobra.Command{
+	return addOutput(&cobra.Command{
 		Use:   "list",
 		Short: "List keys, without their secrets",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := out.check(); err != nil {
-				return err
-			}
-			return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+		RunE: do(func(c *call) error {
+			return r.withKeys(c, func(ctx context.Context, book keybook) error {
 				keys, err := book.ListKeys(ctx)
 				if err != nil {
 					return err
 				}
-				return writeKeys(cmd.OutOrStdout(), &out, keys, time.Now())
+				return c.show(keys, keyTable(keys, time.Now()))
 			})
-		},
-	}
-	out.addFlag(cmd)
-	return cmd
+		}),
+	})
 }
 
-func writeKeys(w io.Writer, out *output, keys []api.Key, now time.Time) error {
+func keyTable(keys []api.Key, now time.Time) *table {
 	t := &table{columns: []string{"ID", "NAME", "ROLE", "STATE", "LAST USED", "CREATED", "SCOPES", "HEADS", "REGIONS", "CREATED BY"}, wide: 6}
 	for i := range keys {
 		k := &keys[i]
@@ -268,10 +254,9 @@ func writeKeys(w io.Writer, out *output, keys []api.Key, now time.Time) error {
 		case k.ExpiresAt != nil:
 			state = "good for " + short(k.ExpiresAt.Sub(now))
 		}
-		t.add(k.ID, k.Name, k.Role, state, ago(k.LastUsedAt, now), ago(&k.CreatedAt, now),
-			orDash(strings.Join(k.Scopes, ",")), orDash(strings.Join(k.Heads, ",")), orDash(strings.Join(k.Regions, ",")), k.CreatedBy)
+		t.add(k.ID, k.Name, k.Role, state, ago(k.LastUsedAt, now), ago(&k.CreatedAt, now), k.Scopes, k.Heads, k.Regions, k.CreatedBy)
 	}
-	return out.write(w, keys, t)
+	return t
 }
 
 func newKeysRevoke(r *remote) *cobra.Command {
@@ -282,34 +267,30 @@ func newKeysRevoke(r *remote) *cobra.Command {
 		Long: `End keys at once and for ever. To revoke the last one opens the service on
 loopback again; that is asked about first, or wants --yes.`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.withKeys(cmd, func(ctx context.Context, book keybook) error {
+		RunE: do(func(c *call) error {
+			return r.withKeys(c, func(ctx context.Context, book keybook) error {
 				keys, err := book.ListKeys(ctx)
 				if err != nil {
 					return err
 				}
-				opens := noneLeft(keys, args)
+				opens := noneLeft(keys, c.args)
 				if opens && !yes {
-					if err := confirm(cmd.InOrStdin(), cmd.ErrOrStderr(), "no key would be left, and "+openService); err != nil {
+					if err := c.confirm("no key would be left, and " + openService); err != nil {
 						return err
 					}
 				}
-				err = each(cmd, "revoke", "key", args, func(id string) error {
+				err = each(c, "key", c.args, func(id string) error {
 					if err := book.RevokeKey(ctx, id); err != nil {
 						return err
 					}
-					_, err := fmt.Fprintf(cmd.OutOrStdout(), "key %s is revoked\n", seen(id))
-					return err
+					return c.say("key %s is revoked\n", id)
 				})
-				if err != nil {
-					return err
+				if err == nil && opens {
+					c.note("no key is left, and %s\n", openService)
 				}
-				if opens {
-					fmt.Fprintln(cmd.ErrOrStderr(), "no key is left, and "+openService)
-				}
-				return nil
+				return err
 			})
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "revoke the last key without a question")
 	return cmd
@@ -330,20 +311,4 @@ func noneLeft(keys []api.Key, ids []string) bool {
 		}
 	}
 	return before > 0
-}
-
-// confirm asks whoever is at the terminal. Without one it takes nothing for yes.
-func confirm(in io.Reader, out io.Writer, what string) error {
-	if !isTerminal(in) {
-		return usageError(fmt.Errorf("%s; say --yes if that is wanted", what))
-	}
-	fmt.Fprintf(out, "%s. Do it? [y/N] ", what)
-	answer, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return errors.New("nothing was done")
-	}
-	return nil
 }

@@ -37,28 +37,28 @@ to the service at --external-url. Files that are there are replaced.
 
   headway monitoring export monitoring --external-url https://gateway.example/headway --target 10.0.0.1:8080`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := config.Load(nil, append(os.Environ(), config.EnvExternalURL+"="+external), os.ReadFile)
+		RunE: do(func(c *call) error {
+			settings, err := config.Load(nil, append(os.Environ(), config.EnvExternalURL+"="+external), os.ReadFile)
 			if err != nil {
 				return usageError(err)
 			}
-			if c.External == "" {
-				return usageError(fmt.Errorf("--external-url is missing. Usage: %s", cmd.UseLine()))
+			if settings.External == "" {
+				return usageError(fmt.Errorf("--external-url is missing. Usage: %s", c.UseLine()))
 			}
 			for _, t := range targets {
 				if _, port, err := net.SplitHostPort(t); err != nil || port == "" || strings.ContainsAny(t, "'\"{}# \t\n") {
 					return usageError(fmt.Errorf("--target %q: want HOST:PORT", t))
 				}
 			}
-			return exportMonitoring(cmd, args[0], strings.TrimSuffix(c.External, "/"), targets)
-		},
+			return c.exportMonitoring(c.args[0], strings.TrimSuffix(settings.External, "/"), targets)
+		}),
 	}
 	cmd.Flags().StringVar(&external, "external-url", os.Getenv(config.EnvExternalURL), "URL that people reach the service by ("+config.EnvExternalURL+")")
 	cmd.Flags().StringSliceVar(&targets, "target", []string{"localhost:8080"}, "HOST:PORT that Prometheus scrapes; may be given several times")
 	return cmd
 }
 
-func exportMonitoring(cmd *cobra.Command, dir, external string, targets []string) error {
+func (c *call) exportMonitoring(dir, external string, targets []string) error {
 	files := map[string][]byte{
 		"prometheus/rules/routing-service.rules.yml": prometheus.RulesFor(external),
 		"prometheus/prometheus.yml":                  prometheus.ConfigFor(quoted(targets)),
@@ -83,8 +83,7 @@ func exportMonitoring(cmd *cobra.Command, dir, external string, targets []string
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s in %s, with links to %s\n", counted(len(files), "file"), seen(dir), seen(external))
-	return err
+	return c.say("%s in %s, with links to %s\n", counted(len(files), "file"), dir, external)
 }
 
 // quoted are the items of a list in YAML; an IPv6 address needs the quotes.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/term"
 
 	"headway/internal/audit"
 )
@@ -22,48 +24,46 @@ import (
 // The formats of output.
 var formats = []string{"table", "wide", "json", "yaml"}
 
-// output writes what a command found, as the user wants it.
-type output struct {
-	format string
-	json   bool // --json: the format is json
-	cmd    *cobra.Command
-}
-
-func (o *output) addFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&o.format, "output", "o", "table", "format: "+strings.Join(formats, ", "))
-	cmd.Flags().BoolVar(&o.json, "json", false, "the same as --output json")
-	o.cmd = cmd
+// addOutput adds the flags that say in which format a command shows its result.
+func addOutput(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringP("output", "o", "table", "format: "+strings.Join(formats, ", "))
+	cmd.Flags().Bool("json", false, "the same as --output json")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
 }
 
-func (o *output) check() error {
-	if o.json {
-		if o.format != "json" && o.cmd.Flags().Changed("output") {
-			return usageError(fmt.Errorf("--json and -o %s: want one of them", o.format))
+// formatOf is the format that the flags of a command say; of one that has none
+// it is table.
+func formatOf(cmd *cobra.Command) (string, error) {
+	output := cmd.Flags().Lookup("output")
+	if output == nil {
+		return "table", nil
+	}
+	format := output.Value.String()
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		if output.Changed && format != "json" {
+			return "", usageError(fmt.Errorf("--json and -o %s: want one of them", format))
 		}
-		o.format = "json"
+		return "json", nil
 	}
-	if !slices.Contains(formats, o.format) {
-		return usageError(fmt.Errorf("-o %q: want one of %s", o.format, strings.Join(formats, ", ")))
+	if !slices.Contains(formats, format) {
+		return "", usageError(fmt.Errorf("-o %q: want one of %s", format, strings.Join(formats, ", ")))
 	}
-	return nil
+	return format, nil
 }
 
-// structured reports whether the output is for programs.
-func (o *output) structured() bool { return o.format == "json" || o.format == "yaml" }
-
-// write writes v as it is asked for; t is its table.
-func (o *output) write(w io.Writer, v any, t *table) error {
+// write writes v in the format; t is its table.
+func write(w io.Writer, format string, v any, t *table) error {
 	if list := reflect.ValueOf(v); list.Kind() == reflect.Slice && list.IsNil() {
 		v = []any{} // programs want a list that is empty, not none
 	}
-	switch o.format {
+	switch format {
 	case "json":
 		return writeJSON(w, v, "  ")
 	case "yaml":
 		return writeYAML(w, v)
 	}
-	return t.write(w, o.format == "wide")
+	return t.write(w, format == "wide")
 }
 
 func writeJSON(w io.Writer, v any, indent string) error {
@@ -128,6 +128,12 @@ func seen(text string) string {
 // seenLines is text of several lines that somebody else has written, for people.
 func seenLines(text string) string {
 	return visibly(strings.ToValidUTF8(text, "\ufffd"), isLayout, escapeJSON)
+}
+
+// isTerminal reports whether people are at the other end of a stream.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // forReading is w or, where a person reads it, one that shows hidden characters.

@@ -22,7 +22,7 @@ func TestATerminalObeysNoName(t *testing.T) {
 	heads := []api.Head{{ID: obeyed, Labels: map[string]string{obeyed: obeyed}}}
 	for _, format := range formats {
 		var page strings.Builder
-		if err := (&output{format: format}).write(&page, heads, headTable(heads)); err != nil {
+		if err := write(&page, format, heads, headTable(heads)); err != nil {
 			t.Fatal(err)
 		}
 		noneObeyed(t, format, page.String())
@@ -69,9 +69,7 @@ func TestATerminalObeysNoName(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := writeDifferences(&page, &output{}, []api.Difference{{Pointer: obeyed, Before: json.RawMessage(`"` + "\u009b" + `"`)}}); err != nil {
-		t.Fatal(err)
-	}
+	(&call{w: &page}).differences([]api.Difference{{Pointer: obeyed, Before: json.RawMessage(`"` + "\u009b" + `"`)}})
 	noneObeyed(t, "text", page.String())
 
 	code, _, errs := here(t, "heads", obeyed)

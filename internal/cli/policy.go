@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -35,37 +34,33 @@ YAML, or JSON when the name ends in .json; - is standard input.`,
 }
 
 func newPolicyGet(r *remote) *cobra.Command {
-	out := output{}
 	var revision int64
-	cmd := &cobra.Command{
+	cmd := addOutput(&cobra.Command{
 		Use:   "get",
 		Short: "Print the policy, as a file that apply takes",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return r.do(&out, func(c *client.Client) error {
-				document, err := documentOf(cmd.Context(), c, revision)
-				if err != nil {
-					return err
-				}
-				if out.format == "json" {
-					return out.write(cmd.OutOrStdout(), document, nil)
-				}
-				return writeYAML(cmd.OutOrStdout(), document)
-			})
-		},
-	}
-	out.addFlag(cmd)
+		RunE: r.ask(func(c *call) error {
+			document, err := documentOf(c, revision)
+			if err != nil {
+				return err
+			}
+			if c.format == "json" {
+				return c.show(document, nil)
+			}
+			return writeYAML(c.w, document)
+		}),
+	})
 	cmd.Flags().Int64Var(&revision, "revision", -1, "of the history; without one that in force")
 	return cmd
 }
 
 // documentOf is the document of a revision, or with -1 of the one in force.
-func documentOf(ctx context.Context, c *client.Client, revision int64) (json.RawMessage, error) {
+func documentOf(c *call, revision int64) (json.RawMessage, error) {
 	if revision < 0 {
-		p, err := c.Policy(ctx)
+		p, err := c.Policy(c.Context())
 		return p.Document, err
 	}
-	p, err := c.PolicyRevision(ctx, uint64(revision))
+	p, err := c.PolicyRevision(c.Context(), uint64(revision))
 	return p.Document, err
 }
 
@@ -78,45 +73,41 @@ without a service. With --server it also warns of what does not fit the heads of
 that service, such as an alias over a model type that they serve, as 'policy
 validate' does. Exit code 0: it would be taken; 4: not.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			doc, err := readPolicy(args[0], cmd.InOrStdin(), cmd.OutOrStdout())
+		RunE: do(func(c *call) error {
+			doc, err := readPolicy(c.args[0], c.InOrStdin(), c.w)
 			if err != nil {
 				return err
 			}
-			policy, _ := policy.Compile(doc) // what was read without a fault compiles
-			for _, w := range policy.Warnings {
-				warn(cmd.OutOrStdout(), w.Pointer, w.Reason)
+			compiled, _ := policy.Compile(doc) // what was read without a fault compiles
+			for _, w := range compiled.Warnings {
+				_ = c.warn(w.Pointer, w.Reason)
 			}
 			if r.server != "" {
-				if err := r.warnOfFleet(cmd, doc, len(policy.Warnings)); err != nil {
+				if err := r.warnOfFleet(c, doc, len(compiled.Warnings)); err != nil {
 					return err
 				}
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is valid: default %s, rules: %d, regions: %d\n",
-				args[0], doc.DefaultStrategy, len(doc.Rules), len(doc.Regions))
-			return err
-		},
+			return c.say("%s is valid: default %s, rules: %d, regions: %d\n", c.args[0], doc.DefaultStrategy, len(doc.Rules), len(doc.Regions))
+		}),
 	}
 }
 
-func warn(w io.Writer, pointer, reason string) {
-	fmt.Fprintf(w, "warning: %s: %s\n", seen(pointer), seen(reason))
-}
+func (c *call) warn(pointer, reason string) error { return c.say("warning: %s: %s\n", pointer, reason) }
 
 // warnOfFleet has the service compare a document with its heads, and leaves out
-// the warnings that were said.
-func (r *remote) warnOfFleet(cmd *cobra.Command, doc policy.Document, said int) error {
+// the warnings that were printed.
+func (r *remote) warnOfFleet(c *call, doc policy.Document, printed int) error {
 	document, err := doc.Encode()
 	if err != nil {
 		return err
 	}
-	return r.do(nil, func(c *client.Client) error {
-		check, err := c.ValidatePolicy(cmd.Context(), document)
+	return r.connected(c, func(c *call) error {
+		check, err := c.ValidatePolicy(c.Context(), document)
 		if err != nil {
 			return err
 		}
-		for _, w := range check.Warnings[min(said, len(check.Warnings)):] {
-			warn(cmd.OutOrStdout(), w.Pointer, w.Reason)
+		for _, w := range check.Warnings[min(printed, len(check.Warnings)):] {
+			_ = c.warn(w.Pointer, w.Reason)
 		}
 		return nil
 	})
@@ -144,7 +135,7 @@ func readPolicy(name string, stdin io.Reader, w io.Writer) (policy.Document, err
 		return doc, nil
 	}
 	for _, f := range faults {
-		fmt.Fprintf(w, "%s: %s\n", seen(cmp.Or(f.Pointer, "the document")), seen(f.Reason))
+		_ = say(w, "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
 	}
 	return policy.Document{}, noPolicy(name, len(faults))
 }
@@ -153,116 +144,105 @@ func noPolicy(file string, faults int) error {
 	return &codedError{exitRefused, fmt.Errorf("%s is no valid policy; faults: %d", file, faults)}
 }
 
-// encodedPolicy is the document of a file as the service takes it.
-func encodedPolicy(cmd *cobra.Command, file string) (json.RawMessage, error) {
-	doc, err := readPolicy(file, cmd.InOrStdin(), cmd.ErrOrStderr())
-	if err != nil {
-		return nil, err
-	}
-	return doc.Encode()
-}
-
-func newPolicyDiff(r *remote) *cobra.Command {
-	var out output
-	cmd := &cobra.Command{
-		Use:   "diff FILE",
-		Short: "Say where a file differs from the policy in force",
-		Long: `Say where a file differs from the policy in force. Exit code 0: nowhere; 7: there
-are differences; 4: the file is no valid policy.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.checked(cmd, &out, args[0], func(check *api.PolicyCheck) error {
-				if err := writeDifferences(cmd.OutOrStdout(), &out, check.Differences); err != nil {
-					return err
-				}
-				if n := len(check.Differences); n > 0 {
-					return &codedError{exitDifferent, fmt.Errorf("%s differs from revision %d in %s", args[0], check.CurrentRevision, counted(n, "place"))}
-				}
-				return nil
-			})
-		},
-	}
-	out.addFlag(cmd)
-	return cmd
-}
-
-func writeDifferences(w io.Writer, out *output, list []api.Difference) error {
-	if out.structured() {
-		return out.write(w, list, nil)
-	}
-	for _, d := range list {
-		if d.Before != nil {
-			fmt.Fprintf(w, "- %s: %s\n", seen(d.Pointer), seen(string(d.Before)))
+// withPolicy gives f the document of the file that is the first argument, as the
+// service takes it, and a client of the service.
+func (r *remote) withPolicy(f func(c *call, document json.RawMessage) error) func(*cobra.Command, []string) error {
+	return do(func(c *call) error {
+		doc, err := readPolicy(c.args[0], c.InOrStdin(), c.ErrOrStderr())
+		if err != nil {
+			return err
 		}
-		if d.After != nil {
-			fmt.Fprintf(w, "+ %s: %s\n", seen(d.Pointer), seen(string(d.After)))
+		document, err := doc.Encode()
+		if err != nil {
+			return err
 		}
-	}
-	return nil
+		return r.connected(c, func(c *call) error { return f(c, document) })
+	})
 }
 
-// checked has a file checked by the service and says what is wrong with it.
-func (r *remote) checked(cmd *cobra.Command, out *output, file string, do func(*api.PolicyCheck) error) error {
-	document, err := encodedPolicy(cmd, file)
-	if err != nil {
-		return err
-	}
-	return r.do(out, func(c *client.Client) error {
-		check, err := c.ValidatePolicy(cmd.Context(), document)
+// checked is withPolicy where the service takes the document. Else it says what
+// is wrong.
+func (r *remote) checked(f func(*call, *api.PolicyCheck) error) func(*cobra.Command, []string) error {
+	return r.withPolicy(func(c *call, document json.RawMessage) error {
+		check, err := c.ValidatePolicy(c.Context(), document)
 		if err != nil {
 			return err
 		}
 		if !check.Valid {
 			for _, f := range check.Errors {
-				fmt.Fprintf(cmd.ErrOrStderr(), "%s: %s\n", seen(cmp.Or(f.Pointer, "the document")), seen(f.Reason))
+				c.note("%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
 			}
-			return noPolicy(file, len(check.Errors))
+			return noPolicy(c.args[0], len(check.Errors))
 		}
-		return do(&check)
+		return f(c, &check)
 	})
 }
 
+func newPolicyDiff(r *remote) *cobra.Command {
+	return addOutput(&cobra.Command{
+		Use:   "diff FILE",
+		Short: "Say where a file differs from the policy in force",
+		Long: `Say where a file differs from the policy in force. Exit code 0: nowhere; 7: there
+are differences; 4: the file is no valid policy.`,
+		Args: cobra.ExactArgs(1),
+		RunE: r.checked(func(c *call, check *api.PolicyCheck) error {
+			if c.structured() {
+				if err := c.show(check.Differences, nil); err != nil {
+					return err
+				}
+			} else {
+				c.differences(check.Differences)
+			}
+			if n := len(check.Differences); n > 0 {
+				return &codedError{exitDifferent, fmt.Errorf("%s differs from revision %d in %s", c.args[0], check.CurrentRevision, counted(n, "place"))}
+			}
+			return nil
+		}),
+	})
+}
+
+func (c *call) differences(list []api.Difference) {
+	for _, d := range list {
+		if d.Before != nil {
+			_ = c.say("- %s: %s\n", d.Pointer, string(d.Before))
+		}
+		if d.After != nil {
+			_ = c.say("+ %s: %s\n", d.Pointer, string(d.After))
+		}
+	}
+}
+
 func newPolicyValidate(r *remote) *cobra.Command {
-	var out output
-	cmd := &cobra.Command{
+	return addOutput(&cobra.Command{
 		Use:   "validate FILE",
 		Short: "Try a file: its differences, and which recent decisions would go elsewhere",
 		Long: `Try a file: where it differs from the policy in force, and which recent decisions
 would go elsewhere. Exit code 0: it is valid; 4: not.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.checked(cmd, &out, args[0], func(check *api.PolicyCheck) error {
-				if out.structured() {
-					return out.write(cmd.OutOrStdout(), check, nil)
-				}
-				w := cmd.OutOrStdout()
-				fmt.Fprintf(w, "%s is valid; it differs from revision %d in %s\n", args[0], check.CurrentRevision, counted(len(check.Differences), "place"))
-				for _, f := range check.Warnings {
-					warn(w, f.Pointer, f.Reason)
-				}
-				if err := writeDifferences(w, &out, check.Differences); err != nil {
-					return err
-				}
-				p := check.Replay
-				if p == nil {
-					return nil
-				}
-				fmt.Fprintf(w, "of the last %s %d would go elsewhere, and %d would find no head\n", counted(p.Decisions, "decision"), p.Moved, p.Failed)
-				if len(p.Examples) == 0 {
-					return nil
-				}
-				if err := out.write(w, nil, exampleTable(p.Examples)); err != nil {
-					return err
-				}
-				if more := p.Moved + p.Failed - len(p.Examples); more > 0 {
-					fmt.Fprintf(w, "and %d more\n", more)
-				}
+		RunE: r.checked(func(c *call, check *api.PolicyCheck) error {
+			if c.structured() {
+				return c.show(check, nil)
+			}
+			_ = c.say("%s is valid; it differs from revision %d in %s\n", c.args[0], check.CurrentRevision, counted(len(check.Differences), "place"))
+			for _, f := range check.Warnings {
+				_ = c.warn(f.Pointer, f.Reason)
+			}
+			c.differences(check.Differences)
+			p := check.Replay
+			if p == nil {
 				return nil
-			})
-		},
-	}
-	out.addFlag(cmd)
-	return cmd
+			}
+			err := c.say("of the last %s %d would go elsewhere, and %d would find no head\n", counted(p.Decisions, "decision"), p.Moved, p.Failed)
+			if len(p.Examples) == 0 {
+				return err
+			}
+			err = c.show(nil, exampleTable(p.Examples))
+			if more := p.Moved + p.Failed - len(p.Examples); more > 0 {
+				err = c.say("and %d more\n", more)
+			}
+			return err
+		}),
+	})
 }
 
 // exampleTable has a row for each way that decisions would change, the most
@@ -277,7 +257,7 @@ func exampleTable(examples []api.ReplayedDecision) *table {
 	})
 	t := &table{columns: []string{"MODEL", "REGION", "BY", "HEAD", "BY", "HEAD THEN", "DECISIONS"}}
 	for _, row := range rows {
-		t.add(append(row[:], strconv.Itoa(count[row]))...)
+		t.rows = append(t.rows, append(row[:], strconv.Itoa(count[row])))
 	}
 	return t
 }
@@ -292,61 +272,52 @@ begins; if somebody else changes it meanwhile, nothing happens and the exit code
 is 5. A file that is no valid policy changes nothing, and the exit code is 4.
 --if-revision names the revision that the change was made for.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			document, err := encodedPolicy(cmd, args[0])
+		RunE: r.withPolicy(func(c *call, document json.RawMessage) error {
+			before, err := c.Policy(c.Context())
 			if err != nil {
 				return err
 			}
-			return r.do(nil, func(c *client.Client) error {
-				etag := strconv.Quote(ifMatch)
-				before, err := c.Policy(cmd.Context())
-				if err != nil {
-					return err
-				}
-				if ifMatch == "" {
-					etag = before.ETag
-				}
-				p, err := c.PutPolicy(cmd.Context(), document, client.PolicyChange{IfMatch: etag, Note: note})
-				if err != nil {
-					return err
-				}
-				if p.Revision == before.Revision {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "revision %d is in force already; nothing changed\n", p.Revision)
-					return err
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "revision %d is in force\n", p.Revision)
+			p, err := c.PutPolicy(c.Context(), document, client.PolicyChange{IfMatch: etag(ifMatch, before), Note: note})
+			if err != nil {
 				return err
-			})
-		},
+			}
+			if p.Revision == before.Revision {
+				return c.say("revision %d is in force already; nothing changed\n", p.Revision)
+			}
+			return c.say("revision %d is in force\n", p.Revision)
+		}),
 	}
 	cmd.Flags().StringVar(&note, "note", "", "why, for the history")
 	cmd.Flags().StringVar(&ifMatch, "if-revision", "", "only if this revision is in force")
 	return cmd
 }
 
+// etag names the revision to replace: the named one or, without one, that which
+// was in force before.
+func etag(revision string, before client.Policy) string {
+	if revision == "" {
+		return before.ETag
+	}
+	return strconv.Quote(revision)
+}
+
 func newPolicyHistory(r *remote) *cobra.Command {
-	var out output
-	cmd := &cobra.Command{
+	return addOutput(&cobra.Command{
 		Use:   "history",
 		Short: "List the revisions of the policy",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return r.do(&out, func(c *client.Client) error {
-				list, err := client.Collect(c.PolicyRevisions(cmd.Context()), 0)
-				if err != nil {
-					return err
-				}
-				t := &table{columns: []string{"REVISION", "IN FORCE", "FROM", "BY", "SAVED", "NOTE"}}
-				for _, p := range list {
-					saved := p.SavedAt
-					t.add(fmt.Sprint(p.Revision), yesNo(p.Current), p.Source, orDash(p.Author), ago(&saved, time.Now()), p.Note)
-				}
-				return out.write(cmd.OutOrStdout(), list, t)
-			})
-		},
-	}
-	out.addFlag(cmd)
-	return cmd
+		RunE: r.ask(func(c *call) error {
+			list, err := client.Collect(c.PolicyRevisions(c.Context()), 0)
+			if err != nil {
+				return err
+			}
+			t := &table{columns: []string{"REVISION", "IN FORCE", "FROM", "BY", "SAVED", "NOTE"}}
+			for _, p := range list {
+				t.add(p.Revision, p.Current, p.Source, orDash(p.Author), ago(&p.SavedAt, time.Now()), p.Note)
+			}
+			return c.show(list, t)
+		}),
+	})
 }
 
 func newPolicyRestore(r *remote) *cobra.Command {
@@ -358,28 +329,23 @@ func newPolicyRestore(r *remote) *cobra.Command {
 force when the command begins; if somebody else changes it meanwhile, nothing
 happens and the exit code is 5. --if-revision names the revision to replace.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			revision, err := strconv.ParseUint(args[0], 10, 64)
+		RunE: do(func(c *call) error {
+			revision, err := strconv.ParseUint(c.args[0], 10, 64)
 			if err != nil {
-				return usageError(fmt.Errorf("%q: want the number of a revision, as 'headway policy history' lists them", args[0]))
+				return usageError(fmt.Errorf("%q: want the number of a revision, as 'headway policy history' lists them", c.args[0]))
 			}
-			return r.do(nil, func(c *client.Client) error {
-				etag := strconv.Quote(ifMatch)
-				if ifMatch == "" {
-					before, err := c.Policy(cmd.Context())
-					if err != nil {
-						return err
-					}
-					etag = before.ETag
-				}
-				p, err := c.RestorePolicy(cmd.Context(), revision, client.PolicyChange{IfMatch: etag})
+			return r.connected(c, func(c *call) error {
+				before, err := c.Policy(c.Context())
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "revision %d is in force, with the document of revision %d\n", p.Revision, revision)
-				return err
+				p, err := c.RestorePolicy(c.Context(), revision, client.PolicyChange{IfMatch: etag(ifMatch, before)})
+				if err != nil {
+					return err
+				}
+				return c.say("revision %d is in force, with the document of revision %d\n", p.Revision, revision)
 			})
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&ifMatch, "if-revision", "", "only if this revision is in force")
 	return cmd

@@ -29,102 +29,94 @@ decisions, that could not be carried out. Each says why. See docs/queue.md.`,
 }
 
 func newQueueList(r *remote) *cobra.Command {
-	var out output
 	var most int
-	cmd := &cobra.Command{
+	cmd := addOutput(&cobra.Command{
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List dead letters, oldest first",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return r.do(&out, func(c *client.Client) error {
-				letters, err := client.Collect(c.DeadLetters(cmd.Context()), most)
-				if err != nil {
-					return err
-				}
-				t := &table{columns: []string{"NUMBER", "AGE", "QUEUE", "DELIVERIES", "CODE", "REASON", "BYTES", "MESSAGE ID"}, wide: 6}
-				now := time.Now()
-				for _, l := range letters {
-					t.add(strconv.FormatUint(l.Number, 10), ago(&l.Time, now), l.Queue, strconv.FormatUint(l.Deliveries, 10), l.Code, l.Reason,
-						strconv.Itoa(l.Bytes), orDash(l.MessageID))
-				}
-				return out.write(cmd.OutOrStdout(), letters, t)
-			})
-		},
-	}
+		RunE: r.ask(func(c *call) error {
+			letters, err := client.Collect(c.DeadLetters(c.Context()), most)
+			if err != nil {
+				return err
+			}
+			t := &table{columns: []string{"NUMBER", "AGE", "QUEUE", "DELIVERIES", "CODE", "REASON", "BYTES", "MESSAGE ID"}, wide: 6}
+			now := time.Now()
+			for _, l := range letters {
+				t.add(l.Number, ago(&l.Time, now), l.Queue, l.Deliveries, l.Code, l.Reason, l.Bytes, orDash(l.MessageID))
+			}
+			return c.show(letters, t)
+		}),
+	})
 	cmd.Flags().IntVar(&most, "limit", 1000, "list at most so many")
-	out.addFlag(cmd)
 	return cmd
 }
 
 func newQueuePeek(r *remote) *cobra.Command {
-	var out output
-	cmd := &cobra.Command{
+	return addOutput(&cobra.Command{
 		Use:   "peek NUMBER",
 		Short: "Show one dead letter with its body",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			number, err := letterNumber(args[0])
+		RunE: do(func(c *call) error {
+			number, err := letterNumber(c.args[0])
 			if err != nil {
 				return err
 			}
-			return r.do(&out, func(c *client.Client) error {
-				l, err := c.DeadLetter(cmd.Context(), number)
+			return r.connected(c, func(c *call) error {
+				l, err := c.DeadLetter(c.Context(), number)
 				if err != nil {
 					return err
 				}
 				t := &table{columns: []string{"FIELD", "VALUE"}, bare: true}
-				t.add("number", args[0])
+				t.add("number", c.args[0])
 				t.add("given up", l.Time.Local().Format(time.RFC3339))
 				t.add("subject", l.Subject)
-				t.add("deliveries", strconv.FormatUint(l.Deliveries, 10))
+				t.add("deliveries", l.Deliveries)
 				t.add("code", l.Code)
 				t.add("reason", l.Reason)
 				t.add("message id", orDash(l.MessageID))
 				t.add("body", fmt.Sprintf("%q", l.Body))
-				return out.write(cmd.OutOrStdout(), l, t)
+				return c.show(l, t)
 			})
-		},
-	}
-	out.addFlag(cmd)
-	return cmd
+		}),
+	})
 }
 
 // newQueueEach is a command that does something with each dead letter that is
 // named.
-func newQueueEach(r *remote, use, short string, do func(*client.Client, context.Context, uint64) error) *cobra.Command {
+func newQueueEach(r *remote, use, short string, act func(*client.Client, context.Context, uint64) error) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   use + " NUMBER... | --all",
 		Short: short,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if all == (len(args) > 0) {
+		RunE: do(func(c *call) error {
+			if all == (len(c.args) > 0) {
 				return usageError(errors.New("name the numbers of dead letters, or say --all"))
 			}
 			var numbers []uint64
-			for _, arg := range args {
+			for _, arg := range c.args {
 				n, err := letterNumber(arg)
 				if err != nil {
 					return err
 				}
 				numbers = append(numbers, n)
 			}
-			return r.do(nil, func(c *client.Client) error {
+			return r.connected(c, func(c *call) error {
 				if all {
-					for l, err := range c.DeadLetters(cmd.Context()) {
+					for l, err := range c.DeadLetters(c.Context()) {
 						if err != nil {
 							return err
 						}
 						numbers = append(numbers, l.Number)
 					}
 				}
-				if err := each(cmd, use, "dead letter", numbers, func(n uint64) error { return do(c, cmd.Context(), n) }); err != nil {
+				if err := each(c, "dead letter", numbers, func(n uint64) error { return act(c.Client, c.Context(), n) }); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%s: %d dead letters\n", use, len(numbers))
-				return err
+				c.note("%s: %d dead letters\n", use, len(numbers))
+				return nil
 			})
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "all that there are")
 	return cmd

@@ -152,21 +152,6 @@ func (r *remote) useConfig() error {
 	return err
 }
 
-// do connects, does something and hangs up. out may be nil.
-func (r *remote) do(out *output, f func(*client.Client) error, options ...client.Option) error {
-	if out != nil {
-		if err := out.check(); err != nil {
-			return err
-		}
-	}
-	c, err := r.connect(options...)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return f(c)
-}
-
 // where is the URL of the service.
 func (r *remote) where() (string, error) {
 	_, url, err := r.open()

@@ -166,22 +166,15 @@ type built struct {
 }
 
 func newVersion(b Build) *cobra.Command {
-	var out output
-	cmd := &cobra.Command{
+	return addOutput(&cobra.Command{
 		Use:   "version",
 		Short: "Print the version, the commit and the toolchain",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := out.check(); err != nil {
-				return err
+		RunE: do(func(c *call) error {
+			if c.structured() {
+				return c.show(built{b.Version, b.Commit, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, nil)
 			}
-			if out.structured() {
-				return out.write(cmd.OutOrStdout(), built{b.Version, b.Commit, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, nil)
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "headway %s\n", b.line())
-			return err
-		},
-	}
-	out.addFlag(cmd)
-	return cmd
+			return c.say("headway %s\n", b.line())
+		}),
+	})
 }

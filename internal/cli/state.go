@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -39,8 +40,8 @@ needs the role admin; else the file itself is read.`,
 // withState does something with the state: of the service that is named or runs,
 // or else with the file that no service has open. A data directory that is named
 // is nearer than a service that the environment names.
-func (r *remote) withState(cmd *cobra.Command, service func(*client.Client) error, file func(path string) error) error {
-	if cmd.Flags().Changed("data-dir") && !cmd.Flags().Changed("server") {
+func (r *remote) withState(c *call, service func(*call) error, file func(path string) error) error {
+	if c.Flags().Changed("data-dir") && !c.Flags().Changed("server") {
 		r.server = ""
 	}
 	if err := r.useConfig(); err != nil {
@@ -51,13 +52,13 @@ func (r *remote) withState(cmd *cobra.Command, service func(*client.Client) erro
 		return err
 	}
 	if r.server != "" || running {
-		return r.tooOld(r.do(nil, service))
+		return r.tooOld(r.connected(c, service))
 	}
-	c, err := r.settings()
+	settings, err := r.settings()
 	if err != nil {
 		return err
 	}
-	return file(filepath.Join(c.DataDir, local.StateFile))
+	return file(filepath.Join(settings.DataDir, local.StateFile))
 }
 
 // tooOld explains the answer of a service that knows no copy of its state.
@@ -78,17 +79,16 @@ func newStateCheck(r *remote) *cobra.Command {
 service that runs makes no change of its state meanwhile, mostly for less than a
 second. Exit code 0: sound; 8: damaged.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			w := cmd.OutOrStdout()
-			return r.withState(cmd, func(c *client.Client) error {
-				report, err := c.CheckState(cmd.Context())
+		RunE: do(func(c *call) error {
+			return r.withState(c, func(c *call) error {
+				report, err := c.CheckState(c.Context())
 				if err != nil {
 					return err
 				}
 				where, err := r.where()
-				return errors.Join(err, printCheck(w, "the state of "+where, report))
-			}, func(path string) error { return checkState(w, path) })
-		},
+				return errors.Join(err, c.printCheck("the state of "+where, report))
+			}, c.checkState)
+		}),
 	}
 }
 
@@ -100,24 +100,21 @@ func newStateExport(r *remote) *cobra.Command {
 a copy of one moment, also while the service runs and changes it. Its last line
 has a checksum, without which 'state import' refuses it.`,
 		Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			name := ""
-			if len(args) > 0 {
-				name = args[0]
-			}
+		RunE: do(func(c *call) error {
+			name := strings.Join(c.args, "")
 			written := new(lineCount)
-			err := withOwnFile(name, "name a file that does not exist", forReading(cmd.OutOrStdout()), func(w io.Writer) error {
+			err := withOwnFile(name, "name a file that does not exist", forReading(c.w), func(w io.Writer) error {
 				w = io.MultiWriter(w, written)
-				return r.withState(cmd,
-					func(c *client.Client) error { return copyState(cmd.Context(), c, r.timeout, w) },
-					func(path string) error { return boltstore.Export(cmd.Context(), path, w) },
+				return r.withState(c,
+					func(c *call) error { return copyState(c, r.timeout, w) },
+					func(path string) error { return boltstore.Export(c.Context(), path, w) },
 				)
 			})
 			if err == nil && name != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "wrote %s to %s\n", counted(int(*written)-frameLines, "record"), seen(name))
+				c.note("wrote %s to %s\n", counted(int(*written)-frameLines, "record"), name)
 			}
 			return err
-		},
+		}),
 	}
 }
 
@@ -134,8 +131,8 @@ func (n *lineCount) Write(b []byte) (int, error) {
 
 // copyState writes what the service exports. It gives up when nothing comes for
 // so long.
-func copyState(ctx context.Context, c *client.Client, patience time.Duration, w io.Writer) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+func copyState(c *call, patience time.Duration, w io.Writer) error {
+	ctx, cancel := context.WithCancelCause(c.Context())
 	defer cancel(nil)
 	silence := time.AfterFunc(patience, func() { cancel(fmt.Errorf("%w: nothing came for %v", client.ErrUnavailable, patience)) })
 	defer silence.Stop()
@@ -169,36 +166,37 @@ func newStateImport(r *remote) *cobra.Command {
 		Long: `Make a new state file from an export; - is standard input. An existing state
 file is never overwritten: stop the service and move it away first.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("server") {
+		RunE: do(func(c *call) error {
+			if c.Flags().Changed("server") {
 				return usageError(errors.New("a state is imported where the service will run, with --data-dir, and not over --server"))
 			}
-			in := io.NopCloser(cmd.InOrStdin())
-			if args[0] != "-" {
-				file, err := os.Open(args[0])
+			in := io.NopCloser(c.InOrStdin())
+			if c.args[0] != "-" {
+				file, err := os.Open(c.args[0])
 				if err != nil {
 					return err
 				}
 				in = file
 			}
 			defer in.Close()
-			c, err := r.settings()
+			settings, err := r.settings()
 			if err != nil {
 				return err
 			}
-			if err := os.MkdirAll(c.DataDir, 0o750); err != nil {
+			if err := os.MkdirAll(settings.DataDir, 0o750); err != nil {
 				return err
 			}
-			path := filepath.Join(c.DataDir, local.StateFile)
-			if err := local.AsOwner(func() error { return boltstore.Import(cmd.Context(), in, path) }, c.DataDir); err != nil {
+			path := filepath.Join(settings.DataDir, local.StateFile)
+			if err := local.AsOwner(func() error { return boltstore.Import(c.Context(), in, path) }, settings.DataDir); err != nil {
 				return err
 			}
-			return checkState(cmd.OutOrStdout(), path)
-		},
+			return c.checkState(path)
+		}),
 	}
 }
 
-func checkState(w io.Writer, path string) error {
+// checkState checks the file of a service that does not run.
+func (c *call) checkState(path string) error {
 	found, err := boltstore.Check(path)
 	if err != nil {
 		return err
@@ -207,19 +205,18 @@ func checkState(w io.Writer, path string) error {
 	for _, b := range found.Buckets {
 		report.Buckets = append(report.Buckets, api.StateBucket(b))
 	}
-	return printCheck(w, path, report)
+	return c.printCheck(path, report)
 }
 
-func printCheck(w io.Writer, what string, report api.StateReport) error {
+func (c *call) printCheck(what string, report api.StateReport) error {
 	for _, b := range report.Buckets {
-		fmt.Fprintf(w, "%-10s %8d records\n", seen(b.Name), b.Records)
+		_ = c.say("%-10s %8d records\n", b.Name, b.Records)
 	}
 	for _, fault := range report.Faults {
-		fmt.Fprintf(w, "damaged    %s\n", seen(fault))
+		_ = c.say("damaged    %s\n", fault)
 	}
 	if !report.Sound {
 		return &codedError{exitDamage, fmt.Errorf("%s is damaged in %s; restore it from an export with 'headway state import'", what, counted(len(report.Faults), "place"))}
 	}
-	_, err := fmt.Fprintf(w, "%s is sound\n", seen(what))
-	return err
+	return c.say("%s is sound\n", what)
 }

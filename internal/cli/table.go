@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -26,7 +27,24 @@ const (
 	leastLast  = 40  // of the last column, before the others are wrapped
 )
 
-func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
+// add adds a row. Lists are joined by commas.
+func (t *table) add(cells ...any) {
+	row := make([]string, len(cells))
+	for i, cell := range cells {
+		switch v := cell.(type) {
+		case []string:
+			row[i] = orDash(strings.Join(v, ","))
+		case bool:
+			row[i] = "no"
+			if v {
+				row[i] = "yes"
+			}
+		default:
+			row[i] = fmt.Sprint(v)
+		}
+	}
+	t.rows = append(t.rows, row)
+}
 
 // write writes the table with its columns below each other, as wide as the
 // terminal shows their characters.

@@ -42,7 +42,7 @@ machine's name. Files are never overwritten: for a certificate with other names,
 move server.pem and server-key.pem away and run it again. The authority stays, so
 clients need nothing new.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: do(func(c *call) error {
 			dir = filepath.Clean(dir)
 			cert, key := filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
 			err := local.AsOwner(func() error {
@@ -51,7 +51,7 @@ clients need nothing new.`,
 					return err
 				}
 				if created {
-					fmt.Fprintf(cmd.ErrOrStderr(), "made an authority; clients need its certificate: %s\n", filepath.Join(dir, pki.CACertFile))
+					c.note("made an authority; clients need its certificate: %s\n", filepath.Join(dir, pki.CACertFile))
 				}
 				return authority.Server(hosts, cert, key)
 			}, dir, filepath.Dir(dir))
@@ -61,9 +61,8 @@ clients need nothing new.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "--tls-cert-file %s --tls-key-file %s\n", cert, key)
-			return err
-		},
+			return c.say("--tls-cert-file %s --tls-key-file %s\n", cert, key)
+		}),
 	}
 	cmd.Flags().StringVar(&dir, "dir", defaultTLSDir, "directory of the authority; it is made if it is missing")
 	cmd.Flags().StringSliceVar(&hosts, "host", defaultHosts(), "names and addresses that the service is reached by")
@@ -88,7 +87,7 @@ func newTLSClient() *cobra.Command {
 'headway tls init' made. NAME becomes its common name and, if it is one, its
 URI; access.certificates says what NAME may do.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: do(func(c *call) error {
 			if _, err := os.Stat(filepath.Join(dir, pki.CACertFile)); err != nil {
 				return fmt.Errorf("there is no authority in %s: make one with 'headway tls init'", dir)
 			}
@@ -96,14 +95,13 @@ URI; access.certificates says what NAME may do.`,
 			if err != nil {
 				return err
 			}
-			file := clientFile(args[0])
-			cert, key := filepath.Join(dir, file+".pem"), filepath.Join(dir, file+"-key.pem")
-			if err := authority.Client(args[0], cert, key); err != nil {
+			file := filepath.Join(dir, clientFile(c.args[0]))
+			cert, key := file+".pem", file+"-key.pem"
+			if err := authority.Client(c.args[0], cert, key); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", cert, key)
-			return err
-		},
+			return c.say("%s %s\n", cert, key)
+		}),
 	}
 	cmd.Flags().StringVar(&dir, "dir", defaultTLSDir, "directory of the authority")
 	return cmd

@@ -48,30 +48,25 @@ is away at the beginning the exit code is 6.
   headway watch --types 'head.*,policy.*' --region eu-west
   headway watch --types 'decision.*' --json`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return r.do(nil, func(c *client.Client) error {
-				w := cmd.OutOrStdout()
-				show := showNotice
-				if asJSON {
-					show = showNoticeJSON
+		RunE: r.ask(func(c *call) error {
+			shown := 0
+			for n, err := range follow(c, want.Subscription) {
+				if err == nil && asJSON {
+					err = showNoticeJSON(c.w, n)
+				} else if err == nil {
+					err = showNotice(c.w, n)
 				}
-				shown := 0
-				for n, err := range follow(cmd, c, want.Subscription) {
-					if err != nil {
-						return err
-					}
-					if err := show(w, n); err != nil {
-						return err
-					}
-					if n.Event != nil {
-						if shown++; shown == most {
-							return nil
-						}
+				if err != nil {
+					return err
+				}
+				if n.Event != nil {
+					if shown++; shown == most {
+						return nil
 					}
 				}
-				return nil
-			})
-		},
+			}
+			return nil
+		}),
 	}
 	r.addFlags(cmd)
 	want.addFlags(cmd, true)
@@ -82,24 +77,22 @@ is away at the beginning the exit code is 6.
 
 // follow watches, and says on standard error when the connection is lost and when
 // it is there again. It fails if there was none to begin with.
-func follow(cmd *cobra.Command, c *client.Client, want api.Subscription) iter.Seq2[client.Notice, error] {
+func follow(c *call, want api.Subscription) iter.Seq2[client.Notice, error] {
 	return func(yield func(client.Notice, error) bool) {
-		ctx, cancel := context.WithCancel(cmd.Context())
+		ctx, cancel := context.WithCancel(c.Context())
 		defer cancel()
-		say := func(format string, args ...any) {
-			fmt.Fprintf(cmd.ErrOrStderr(), "%s  %s\n", time.Now().Format(time.TimeOnly), fmt.Sprintf(format, args...))
-		}
 		var away error
 		met, lost := false, false
 		connection := func(err error) {
+			at := time.Now().Format(time.TimeOnly)
 			switch {
 			case err == nil && lost:
-				say("connected again")
+				c.note("%s  connected again\n", at)
 			case err != nil && !met:
 				away = fmt.Errorf("watch: %w", err)
 				cancel()
 			case err != nil && !lost:
-				say("the connection is lost, and made again as soon as the service answers: %v", err)
+				c.note("%s  the connection is lost, and made again as soon as the service answers: %v\n", at, err)
 			}
 			met, lost = true, err != nil
 		}
@@ -128,47 +121,38 @@ func showNoticeJSON(w io.Writer, n client.Notice) error {
 }
 
 // showNotice writes one line for people.
-func showNotice(w io.Writer, n client.Notice) (err error) {
+func showNotice(w io.Writer, n client.Notice) error {
+	now := time.Now().Format(time.TimeOnly)
 	switch {
 	case n.Snapshot != nil:
-		routable := 0
-		for _, h := range n.Snapshot.Heads {
-			if h.Routable {
-				routable++
-			}
+		if n.Snapshot.Part != 1 {
+			return nil
 		}
-		if n.Snapshot.Part == 1 {
-			part := ""
-			if n.Snapshot.Parts > 1 {
-				part = fmt.Sprintf(" in the first of %d parts", n.Snapshot.Parts)
-			}
-			_, err = fmt.Fprintf(w, "%s  %-18s  %s%s, %s; policy revision %d\n",
-				time.Now().Format(time.TimeOnly), "now", counted(len(n.Snapshot.Heads), "head"), part, agree(routable, "takes requests", "take requests"), n.Snapshot.PolicyRevision)
+		var count census
+		for i := range n.Snapshot.Heads {
+			count.add(&n.Snapshot.Heads[i])
 		}
+		part := ""
+		if n.Snapshot.Parts > 1 {
+			part = fmt.Sprintf(" in the first of %d parts", n.Snapshot.Parts)
+		}
+		return say(w, "%s  %-18s  %s%s, %s; policy revision %d\n", now, "now",
+			counted(count.Heads, "head"), part, agree(count.Routable, "takes requests", "take requests"), n.Snapshot.PolicyRevision)
 	case n.Lost != nil:
 		count := "an unknown number of events is missing"
 		if n.Lost.Count > 0 {
 			count = agree(n.Lost.Count, "event is missing", "events are missing")
 		}
-		_, err = fmt.Fprintf(w, "%s  %-18s  %s (%s)\n", time.Now().Format(time.TimeOnly), "lost", count, seen(n.Lost.Reason))
-	default:
-		e := n.Event
-		cells := []string{e.Time.Local().Format(time.TimeOnly), fmt.Sprintf("%-18s", e.Type)}
-		if e.Head != "" {
-			cells = append(cells, e.Head)
-		}
-		if e.Region != "" {
-			cells = append(cells, e.Region)
-		}
-		if len(e.ModelTypes) > 0 {
-			cells = append(cells, strings.Join(e.ModelTypes, ","))
-		}
-		if about := aboutEvent(e); about != "" {
-			cells = append(cells, about)
-		}
-		_, err = fmt.Fprintln(w, seen(strings.TrimRight(strings.Join(cells, "  "), " ")))
+		return say(w, "%s  %-18s  %s (%s)\n", now, "lost", count, n.Lost.Reason)
 	}
-	return err
+	e := n.Event
+	cells := []string{e.Time.Local().Format(time.TimeOnly), fmt.Sprintf("%-18s", e.Type)}
+	for _, cell := range []string{e.Head, e.Region, strings.Join(e.ModelTypes, ","), aboutEvent(e)} {
+		if cell != "" {
+			cells = append(cells, cell)
+		}
+	}
+	return say(w, "%s\n", strings.TrimRight(strings.Join(cells, "  "), " "))
 }
 
 // aboutEvent says in a few words what an event's data has.
@@ -212,45 +196,42 @@ func newHeadsWatch(r *remote) *cobra.Command {
 it is a table that changes; elsewhere a line for each change. For load, see
 headway heads list --watch.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: r.ask(func(c *call) error {
 			want.Types = []string{"head.*"}
-			return r.do(nil, func(c *client.Client) error {
-				if isTerminal(cmd.OutOrStdout()) {
-					return drawHeads(cmd, c, want.Subscription)
+			if isTerminal(c.w) {
+				return drawHeads(c, want.Subscription)
+			}
+			for n, err := range follow(c, want.Subscription) {
+				if err == nil {
+					err = showNotice(c.w, n)
 				}
-				for n, err := range follow(cmd, c, want.Subscription) {
-					if err == nil {
-						err = showNotice(cmd.OutOrStdout(), n)
-					}
-					if err != nil {
-						return err
-					}
+				if err != nil {
+					return err
 				}
-				return nil
-			})
-		},
+			}
+			return nil
+		}),
 	}
 	want.addFlags(cmd, false)
 	return cmd
 }
 
 // drawHeads keeps a table of the heads on a terminal.
-func drawHeads(cmd *cobra.Command, c *client.Client, want api.Subscription) error {
-	w := cmd.OutOrStdout()
-	ctx, cancel := context.WithCancel(cmd.Context())
+func drawHeads(c *call, want api.Subscription) error {
+	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	heads := map[string]api.Head{}
 	changed := map[string]time.Time{}
-	type told struct {
-		n   client.Notice
+	type notice struct {
+		client.Notice
 		err error
 	}
-	got := make(chan told)
+	got := make(chan notice)
 	go func() {
 		defer close(got)
-		for n, err := range follow(cmd, c, want) {
+		for n, err := range follow(c, want) {
 			select {
-			case got <- told{n, err}:
+			case got <- notice{n, err}:
 			case <-ctx.Done():
 				return
 			}
@@ -260,14 +241,14 @@ func drawHeads(cmd *cobra.Command, c *client.Client, want api.Subscription) erro
 	defer dirty.Stop()
 	for {
 		select {
-		case t, more := <-got:
-			if !more || t.err != nil {
-				return t.err
+		case n, more := <-got:
+			if !more || n.err != nil {
+				return n.err
 			}
-			takeNotice(heads, changed, t.n)
+			takeNotice(heads, changed, n.Notice)
 			dirty.Reset(redrawEvery)
 		case <-dirty.C:
-			if _, err := io.WriteString(w, "\x1b[H\x1b[2J"+headsPage(heads, changed, time.Now())); err != nil {
+			if _, err := io.WriteString(c.w, clearScreen+headsPage(heads, changed, time.Now())); err != nil {
 				return err
 			}
 		}
@@ -308,20 +289,15 @@ func takeNotice(heads map[string]api.Head, changed map[string]time.Time, n clien
 
 func headsPage(heads map[string]api.Head, changed map[string]time.Time, now time.Time) string {
 	t := &table{columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "CHANGED"}}
-	routable := 0
+	var count census
 	for _, id := range slices.Sorted(maps.Keys(heads)) {
 		h := heads[id]
-		if h.Routable {
-			routable++
-		}
-		since := "-"
-		if at, known := changed[id]; known {
-			since = ago(&at, now)
-		}
-		t.add(h.ID, h.Region, strings.Join(h.ModelTypes, ","), h.Status, h.AdminState, h.Health.State, yesNo(h.Routable), since)
+		count.add(&h)
+		at := changed[id]
+		t.add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, ago(&at, now))
 	}
-	var page strings.Builder
-	fmt.Fprintf(&page, "%s, %s; %s\n\n", counted(len(heads), "head"), agree(routable, "takes requests", "take requests"), now.Format(time.TimeOnly))
-	_ = new(output).write(&page, nil, t) // a strings.Builder takes everything
+	var page strings.Builder // takes everything
+	_ = say(&page, "%s, %s; %s\n\n", counted(count.Heads, "head"), agree(count.Routable, "takes requests", "take requests"), now.Format(time.TimeOnly))
+	_ = t.write(&page, false)
 	return page.String()
 }

@@ -1,0 +1,175 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"headway/client"
+)
+
+// call is one run of a command.
+type call struct {
+	*cobra.Command
+	*client.Client // nil where the command asks no service
+	args           []string
+	format         string    // of what it shows
+	w              io.Writer // that it shows it on
+}
+
+// do makes what a command runs of f.
+func do(f func(*call) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		format, err := formatOf(cmd)
+		if err != nil {
+			return err
+		}
+		return f(&call{Command: cmd, args: args, format: format, w: cmd.OutOrStdout()})
+	}
+}
+
+// ask makes what a command runs of f, which asks the service.
+func (r *remote) ask(f func(*call) error, options ...client.Option) func(*cobra.Command, []string) error {
+	return do(func(c *call) error { return r.connected(c, f, options...) })
+}
+
+// connected runs f with a client of the service.
+func (r *remote) connected(c *call, f func(*call) error, options ...client.Option) (err error) {
+	if c.Client, err = r.connect(options...); err != nil {
+		return err
+	}
+	defer c.Close()
+	return f(c)
+}
+
+// say writes text for people on standard output, note on standard error. Texts
+// among args come from others: what a terminal would obey is escaped.
+func (c *call) say(format string, args ...any) error { return say(c.w, format, args...) }
+
+func (c *call) note(format string, args ...any) { _ = say(c.ErrOrStderr(), format, args...) }
+
+func say(w io.Writer, format string, args ...any) error {
+	for i, arg := range args {
+		switch v := arg.(type) {
+		case string:
+			args[i] = seen(v)
+		case error:
+			args[i] = seenLines(v.Error())
+		}
+	}
+	_, err := fmt.Fprintf(w, format, args...)
+	return err
+}
+
+// show writes v in the format of the call; t is its table.
+func (c *call) show(v any, t *table) error { return write(c.w, c.format, v, t) }
+
+// structured reports whether a program reads the output.
+func (c *call) structured() bool { return c.format == "json" || c.format == "yaml" }
+
+// repeatEvery is the time between two pages of a command that repeats itself.
+const repeatEvery = 2 * time.Second
+
+// repeat shows a page once, or again and again until the call is interrupted.
+func (c *call) repeat(again bool, show func() error) error {
+	if !again {
+		return show()
+	}
+	w := c.w
+	tick := time.NewTicker(repeatEvery)
+	defer tick.Stop()
+	for {
+		var page strings.Builder
+		if isTerminal(w) {
+			page.WriteString(clearScreen)
+		}
+		c.w = &page
+		if err := show(); err != nil {
+			if c.Context().Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if _, err := io.WriteString(w, page.String()); err != nil {
+			return err
+		}
+		select {
+		case <-c.Context().Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+const clearScreen = "\x1b[H\x1b[2J"
+
+// each does something with each of several things. If there is only one, its
+// failure is the command's error. Of several each failure is printed and the
+// rest go on, unless it would be the same for all; what was not tried then is
+// named as well. The exit code is that of the failures if they agree, else 1.
+func each[T any](c *call, kind string, list []T, do func(T) error) error {
+	if len(list) == 1 {
+		return do(list[0])
+	}
+	var failures []error
+	tried := 0
+	for _, x := range list {
+		err := do(x)
+		tried++
+		if err == nil {
+			continue
+		}
+		failures = append(failures, err)
+		c.note("%s %s: %v\n", kind, fmt.Sprint(x), err)
+		if c.Context().Err() != nil || errors.Is(err, client.ErrUnavailable) || errors.Is(err, client.ErrUnauthorized) {
+			break
+		}
+	}
+	if len(failures) == 0 {
+		return nil
+	}
+	for _, x := range list[tried:] {
+		c.note("%s %s: not tried\n", kind, fmt.Sprint(x))
+	}
+	said := fmt.Sprintf("%s: %d of %d failed", c.Name(), len(failures), len(list))
+	if left := len(list) - tried; left > 0 {
+		said += fmt.Sprintf(", %d not tried", left)
+	}
+	code := codeOf(failures[0])
+	for _, err := range failures {
+		if codeOf(err) != code {
+			code = exitError
+		}
+	}
+	return &codedError{code, &summaryError{said, failures[0]}}
+}
+
+// summaryError sums failures up that were printed.
+type summaryError struct {
+	said  string
+	first error
+}
+
+func (e *summaryError) Error() string { return e.said }
+func (e *summaryError) Unwrap() error { return e.first }
+
+// confirm asks the user. Without a terminal it takes nothing for yes.
+func (c *call) confirm(what string) error {
+	if !isTerminal(c.InOrStdin()) {
+		return usageError(fmt.Errorf("%s; say --yes if that is wanted", what))
+	}
+	c.note("%s. Do it? [y/N] ", what)
+	answer, err := bufio.NewReader(c.InOrStdin()).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errors.New("nothing was done")
+	}
+	return nil
+}
