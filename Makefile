@@ -101,8 +101,8 @@ clean: ## remove what make built
 ## What is generated and committed
 
 .PHONY: generate
-generate: need-go ## write rules, their tests, dashboards and runbooks from internal/mixin
-	@$(GO) run ./internal/mixin/generate
+generate: need-go ## write rules, their tests, dashboards and runbooks from tools/mixin
+	@$(GO) run ./tools/mixin/generate
 
 .PHONY: console
 console: ## build the web console's assets into internal/console/dist (needs npm)
@@ -115,36 +115,36 @@ screenshots: build ## take the pictures of docs/images in Chromium under load, a
 
 ## Packaging
 
-# All of it is of the one static binary that scripts/release/build makes, and all
+# All of it is of the one static binary that release/build makes, and all
 # of it goes to bin/dist. ARCH is that of Go: amd64 or arm64.
 ARCH ?= amd64
 
 .PHONY: dist
 dist: need-go ## make the archives for Linux, with their bills of materials, in bin/dist
-	@scripts/release/dist
+	@release/dist
 
 .PHONY: image
 image: need-go ## build the container image without docker (ARCH=arm64 for the other)
-	@scripts/release/image $(ARCH)
+	@release/image $(ARCH)
 
 .PHONY: deb
 deb: need-go bin/nfpm ## build the Debian package (ARCH=arm64 for the other)
-	@scripts/release/deb $(ARCH)
+	@release/deb $(ARCH)
 
 .PHONY: sbom
 sbom: need-go ## write the bill of materials, bin/dist/headway-ARCH.cdx.json
-	@scripts/release/build $(ARCH) bin/dist/headway-$(ARCH)
-	@scripts/release/sbom bin/dist/headway-$(ARCH) bin/dist/headway-$(ARCH).cdx.json
+	@release/build $(ARCH) bin/dist/headway-$(ARCH)
+	@release/sbom bin/dist/headway-$(ARCH) bin/dist/headway-$(ARCH).cdx.json
 
 .PHONY: reproducible
 reproducible: need-go bin/nfpm ## build binary, package and image twice and compare the hashes
-	@scripts/release/reproducible
+	@release/reproducible
 
-# The packager has a module of its own: in tools/go.mod it would lift versions
+# The packager has a module of its own: in tools/lint/go.mod it would lift versions
 # that the linters pin.
-bin/nfpm: tools/packaging/go.mod tools/packaging/go.sum | need-go
+bin/nfpm: release/packaging/go.mod release/packaging/go.sum | need-go
 	@echo 'building $@'
-	@$(GO) -C tools/packaging build -trimpath -buildvcs=false -o '$(CURDIR)/$@' github.com/goreleaser/nfpm/v2/cmd/nfpm
+	@$(GO) -C release/packaging build -trimpath -buildvcs=false -o '$(CURDIR)/$@' github.com/goreleaser/nfpm/v2/cmd/nfpm
 	@touch $@
 
 # One check each, so that one can be run alone.
@@ -170,7 +170,7 @@ check-dead: bin/deadcode
 check-modules: need-go
 	@$(GO) mod tidy -diff
 	@$(GO) mod verify
-	@$(GO) -C tools mod verify
+	@$(GO) -C tools/lint mod verify
 
 check-house: need-go
 	@$(GO) test .
@@ -202,9 +202,9 @@ bin/benchstat:     PACKAGE := golang.org/x/perf/cmd/benchstat
 
 # The touch is for a rebuild that finds nothing to do: go build then leaves the
 # file's old time, and make would come back each time.
-$(TOOLS): tools/go.mod tools/go.sum | need-go
+$(TOOLS): tools/lint/go.mod tools/lint/go.sum | need-go
 	@echo 'building $@'
-	@$(GO) -C tools build -trimpath -buildvcs=false -o '$(CURDIR)/$@' $(PACKAGE)
+	@$(GO) -C tools/lint build -trimpath -buildvcs=false -o '$(CURDIR)/$@' $(PACKAGE)
 	@touch $@
 
 # What a machine lacks is said in one line, before anything else runs.

@@ -15,7 +15,7 @@ import (
 // The archive of a release has each file that its compose file mounts.
 func TestTheArchiveHasWhatItsComposeFileMounts(t *testing.T) {
 	dir := t.TempDir()
-	if out, err := exec.CommandContext(t.Context(), "../../scripts/release/tree", dir).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "../../release/tree", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	content, err := os.ReadFile(filepath.Join(dir, "deploy", "docker-compose.yml"))
@@ -42,7 +42,7 @@ func TestTheArchiveHasWhatItsComposeFileMounts(t *testing.T) {
 	if mounted < 4 {
 		t.Errorf("%d mounts were found", mounted)
 	}
-	for _, want := range []string{"prometheus/rules/routing-service.rules.yml", "grafana/dashboards/routing-service.json", "alertmanager/receiver", "examples/python/head.py", "CHANGELOG.md"} {
+	for _, want := range []string{"prometheus/rules/routing-service.rules.yml", "grafana/dashboards/routing-service.json", "deploy/alertmanager/receiver", "examples/python/head.py", "CHANGELOG.md"} {
 		if _, err := os.Stat(filepath.Join(dir, want)); err != nil {
 			t.Error(err)
 		}

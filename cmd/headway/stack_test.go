@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"headway/internal/freeport"
-	"headway/internal/mixin"
+	"headway/tools/mixin"
 )
 
 // patience is for what happens at once on a machine that is not busy.
@@ -148,7 +148,7 @@ func startPrometheus(t testing.TB, target, alertmanager string, scale int) prome
 func startAlertmanager(t testing.TB, receiver string) (addr string) {
 	t.Helper()
 	program := debian(t, "prometheus-alertmanager", "prometheus-alertmanager")
-	shipped, err := os.ReadFile("../../alertmanager/alertmanager.yml")
+	shipped, err := os.ReadFile("../../deploy/alertmanager/alertmanager.yml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -155,14 +155,14 @@ func TestTheTourInTheMonitoringGuideReproduces(t *testing.T) {
 		"prometheus --config.file=prometheus/prometheus.yml", "prometheus --config.file=prometheus/prometheus.yml --web.listen-address="+prometheus,
 		"prometheus-alertmanager --config", "prometheus-alertmanager --web.listen-address="+alertmanager+" --config")...)
 	files := strings.NewReplacer(append(own, "_interval: 15s", "_interval: 1s", "for: 1m\n", "for: 2s\n", "group_wait: 10s", "group_wait: 1s")...)
-	for _, file := range []string{"prometheus/prometheus.yml", "prometheus/rules/routing-service.rules.yml", "alertmanager/alertmanager.yml", "alertmanager/receiver"} {
+	for _, file := range []string{"prometheus/prometheus.yml", "prometheus/rules/routing-service.rules.yml", "deploy/alertmanager/alertmanager.yml", "deploy/alertmanager/receiver"} {
 		content, err := os.ReadFile("../../" + file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		write(t, filepath.Join(dir, file), files.Replace(string(content)))
 	}
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "data"), 0o750), os.Chmod(filepath.Join(dir, "alertmanager/receiver"), 0o700)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "data"), 0o750), os.Chmod(filepath.Join(dir, "deploy/alertmanager/receiver"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	said, err := os.ReadFile(filepath.Join(p.dataDir, local.File))

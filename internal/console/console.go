@@ -1,6 +1,6 @@
 // Package console is the embedded web console. Its assets are built from web/
 // into dist/ by 'make console' and committed, as are the pages that need no
-// script, which internal/mixin writes.
+// script, which tools/mixin writes.
 package console
 
 import (

@@ -1,4 +1,4 @@
-module headway/tools
+module headway/tools/lint
 
 go 1.26.0
 

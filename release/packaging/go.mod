@@ -1,4 +1,4 @@
-module headway/tools/packaging
+module headway/release/packaging
 
 go 1.26.0
 

@@ -67,7 +67,7 @@ func named(name string, labels map[string]string) metadata {
 
 func manifests(list ...manifest) ([]byte, error) {
 	var b bytes.Buffer
-	b.WriteString("# Made from internal/mixin by 'go run ./internal/mixin/generate'; change it there.\n")
+	b.WriteString("# Made from tools/mixin by 'go run ./tools/mixin/generate'; change it there.\n")
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)
 	for _, m := range list {

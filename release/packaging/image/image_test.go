@@ -24,7 +24,7 @@ const ours = "../../../deploy/docker/Dockerfile"
 
 var epoch = time.Unix(1_700_000_000, 0)
 
-// contextOf is what scripts/release/image prepares, with a small binary.
+// contextOf is what release/image prepares, with a small binary.
 func contextOf() fstest.MapFS {
 	return fstest.MapFS{
 		"headway":             {Data: []byte("\x7fELF"), Mode: 0o755},

@@ -9,7 +9,7 @@ import (
 
 // page is the runbooks as the console shows them, in its own style.
 var page = template.Must(template.New("runbooks").Funcs(template.FuncMap{"code": inlineCode, "for": forText}).Parse(`<!doctype html>
-<!-- Made from internal/mixin by 'go run ./internal/mixin/generate'; change it there. -->
+<!-- Made from tools/mixin by 'go run ./tools/mixin/generate'; change it there. -->
 <html lang="en">
 <head>
 <meta charset="utf-8">

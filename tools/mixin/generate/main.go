@@ -1,7 +1,7 @@
 // Command generate writes the files that come from the table of alerts and from
 // the code of the dashboards. Run it at the root of the repository:
 //
-//	go run ./internal/mixin/generate
+//	go run ./tools/mixin/generate
 package main
 
 import (
@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"headway/internal/mixin"
+	"headway/tools/mixin"
 )
 
 func main() {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 
-	"headway/internal/mixin"
+	"headway/tools/mixin"
 )
 
 // section is a row of panels.

@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-const generated = "# Made from internal/mixin by 'go run ./internal/mixin/generate'; change it there.\n"
+const generated = "# Made from tools/mixin by 'go run ./tools/mixin/generate'; change it there.\n"
 
 type ruleFile struct {
 	Groups []ruleGroup `yaml:"groups"`
@@ -179,7 +179,7 @@ func fillLabels(text string, labels map[string]string) string {
 // Runbooks is the page of the runbooks.
 func Runbooks(groups []Group) []byte {
 	var b bytes.Buffer
-	b.WriteString("# Runbooks\n\n<!-- Made from internal/mixin by 'go run ./internal/mixin/generate'; change it there. -->\n\n" +
+	b.WriteString("# Runbooks\n\n<!-- Made from tools/mixin by 'go run ./tools/mixin/generate'; change it there. -->\n\n" +
 		"One for each alert of [prometheus/rules/routing-service.rules.yml](../prometheus/rules/routing-service.rules.yml). " +
 		"`critical`: somebody must act now; `warning`: within a working day.\n\n")
 	b.WriteString("| alert | severity | fires after | when |\n|---|---|---|---|\n")

@@ -10,7 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"headway/internal/mixin"
+	"headway/tools/mixin"
 )
 
 // plain are the examples of the user's guide.

@@ -14,7 +14,7 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"go.yaml.in/yaml/v3"
 
-	"headway/internal/mixin"
+	"headway/tools/mixin"
 	"headway/internal/routing"
 )
 
@@ -85,7 +85,7 @@ func TestPrometheusTakesTheFiles(t *testing.T) {
 }
 
 func TestAlertmanagerTakesTheFile(t *testing.T) {
-	out := tool(t, "prometheus-alertmanager", "amtool", "check-config", "alertmanager/alertmanager.yml")
+	out := tool(t, "prometheus-alertmanager", "amtool", "check-config", "deploy/alertmanager/alertmanager.yml")
 	if !strings.Contains(out, "inhibit rules") || !strings.Contains(out, "4 receivers") {
 		t.Errorf("%s", out)
 	}
