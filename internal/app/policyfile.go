@@ -147,54 +147,48 @@ func (p *policyFile) load(ctx context.Context) error {
 	if err != nil { // changed tells when it is there again
 		return &fileError{fmt.Errorf("read the policy (--policy): %w", err)}
 	}
-	doc, err := readPolicy(p.path)
+	next, err := readPolicy(p.path)
 	if err != nil {
 		return err
-	}
-	encoded, err := doc.Encode()
-	if err != nil {
-		return fmt.Errorf("read the policy (--policy): %w", err)
 	}
 	if p.taken == nil {
 		if p.taken, err = p.lastTaken(ctx); err != nil {
 			return err
 		}
 	}
-	if bytes.Equal(encoded, p.taken) {
+	if bytes.Equal(next.Canonical, p.taken) {
 		p.log.Info("the policy file is as it was when last taken over", "file", p.path, "revision_in_force", p.router.Policy().Revision)
 		return nil
 	}
 	ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "system", ID: filepath.Base(p.path), Via: "file"}})
 	before := p.router.Policy().Revision
-	policy, err := p.router.Apply(ctx, doc, routing.PolicyChange{
+	current, err := p.router.Apply(ctx, routing.Change{
+		Make: routing.To(next), Expect: routing.AnyRevision,
 		Source: policy.SourceFile, Action: "policy.load", Note: filepath.Base(p.path),
-	}, before)
-	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok {
-		return policyError(p.path, invalid.Faults)
-	}
+	})
 	if err != nil {
 		return err
 	}
-	p.taken = encoded
-	p.log.Info("policy in force", "file", p.path, "revision", policy.Revision, "changed", policy.Revision != before)
+	p.taken = next.Canonical
+	p.log.Info("policy in force", "file", p.path, "revision", current.Revision, "changed", current.Revision != before)
 	return nil
 }
 
 // readPolicy reads a policy file.
-func readPolicy(path string) (policy.Document, error) {
+func readPolicy(path string) (*policy.Policy, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return policy.Document{}, fmt.Errorf("read the policy (--policy): %w", err)
+		return nil, fmt.Errorf("read the policy (--policy): %w", err)
 	}
 	format := "yaml"
 	if filepath.Ext(path) == ".json" {
 		format = "json"
 	}
-	doc, faults := policy.Parse(data, format)
+	read, faults := policy.Parse(data, format)
 	if len(faults) > 0 {
-		return policy.Document{}, policyError(path, faults)
+		return nil, policyError(path, faults)
 	}
-	return doc, nil
+	return read, nil
 }
 
 // lastTaken is the newest document of the history that came from a file, or

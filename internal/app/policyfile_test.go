@@ -103,8 +103,8 @@ func (w *fileWorld) write(strategy string) {
 // put is what somebody does over HTTP.
 func (w *fileWorld) put(strategy string) {
 	w.Helper()
-	_, err := w.router.Apply(w.Context(), policy.Document{DefaultStrategy: strategy},
-		routing.PolicyChange{Source: policy.SourceAPI}, w.router.Policy().Revision)
+	next, _ := policy.Compile(policy.Document{DefaultStrategy: strategy})
+	_, err := w.router.Apply(w.Context(), routing.Change{Make: routing.To(next), Expect: routing.AnyRevision, Source: policy.SourceAPI})
 	w.check(err)
 }
 

@@ -171,7 +171,7 @@ func headsFinding(heads []api.Head) finding {
 
 // aliasFindings warns of aliases over model types that heads serve.
 func aliasFindings(heads []api.Head, document []byte) (found []finding) {
-	doc, faults := policy.Parse(document, "json")
+	inForce, faults := policy.Parse(document, "json")
 	if len(faults) > 0 {
 		return nil // the service took it
 	}
@@ -181,8 +181,7 @@ func aliasFindings(heads []api.Head, document []byte) (found []finding) {
 			served[m] = true
 		}
 	}
-	policy, _ := policy.Compile(doc)
-	for _, f := range policy.Hidden(slices.Sorted(maps.Keys(served))) {
+	for _, f := range inForce.Hidden(slices.Sorted(maps.Keys(served))) {
 		found = append(found, finding{"policy " + f.Pointer, warning, f.Reason, "'headway policy apply' a file without it"})
 	}
 	return found

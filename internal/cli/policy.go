@@ -74,19 +74,19 @@ that service, such as an alias over a model type that they serve, as 'policy
 validate' does. Exit code 0: it would be taken; 4: not.`,
 		Args: cobra.ExactArgs(1),
 		RunE: do(func(c *call) error {
-			doc, err := readPolicy(c.args[0], c.InOrStdin(), c.w)
+			read, err := readPolicy(c.args[0], c.InOrStdin(), c.w)
 			if err != nil {
 				return err
 			}
-			compiled, _ := policy.Compile(doc) // what was read without a fault compiles
-			for _, w := range compiled.Warnings {
+			for _, w := range read.Warnings {
 				_ = c.warn(w.Pointer, w.Reason)
 			}
 			if r.server != "" {
-				if err := r.warnOfFleet(c, doc, len(compiled.Warnings)); err != nil {
+				if err := r.warnOfFleet(c, read); err != nil {
 					return err
 				}
 			}
+			doc := &read.Document
 			return c.say("%s is valid: default %s, rules: %d, regions: %d\n", c.args[0], doc.DefaultStrategy, len(doc.Rules), len(doc.Regions))
 		}),
 	}
@@ -94,19 +94,15 @@ validate' does. Exit code 0: it would be taken; 4: not.`,
 
 func (c *call) warn(pointer, reason string) error { return c.say("warning: %s: %s\n", pointer, reason) }
 
-// warnOfFleet has the service compare a document with its heads, and leaves out
-// the warnings that were printed.
-func (r *remote) warnOfFleet(c *call, doc policy.Document, printed int) error {
-	document, err := doc.Encode()
-	if err != nil {
-		return err
-	}
+// warnOfFleet has the service compare a policy with its heads, and leaves out
+// the policy's own warnings.
+func (r *remote) warnOfFleet(c *call, read *policy.Policy) error {
 	return r.connected(c, func(c *call) error {
-		check, err := c.ValidatePolicy(c.Context(), document)
+		check, err := c.ValidatePolicy(c.Context(), read.Canonical)
 		if err != nil {
 			return err
 		}
-		for _, w := range check.Warnings[min(printed, len(check.Warnings)):] {
+		for _, w := range check.Warnings[min(len(read.Warnings), len(check.Warnings)):] {
 			_ = c.warn(w.Pointer, w.Reason)
 		}
 		return nil
@@ -115,7 +111,7 @@ func (r *remote) warnOfFleet(c *call, doc policy.Document, printed int) error {
 
 // readPolicy reads a file as the service reads that of --policy, so that every
 // command takes and refuses the same files. Faults are written to w.
-func readPolicy(name string, stdin io.Reader, w io.Writer) (policy.Document, error) {
+func readPolicy(name string, stdin io.Reader, w io.Writer) (*policy.Policy, error) {
 	var data []byte
 	var err error
 	if name == "-" {
@@ -124,20 +120,20 @@ func readPolicy(name string, stdin io.Reader, w io.Writer) (policy.Document, err
 		data, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return policy.Document{}, err
+		return nil, err
 	}
 	format := "yaml"
 	if filepath.Ext(name) == ".json" {
 		format = "json"
 	}
-	doc, faults := policy.Parse(data, format)
+	read, faults := policy.Parse(data, format)
 	if len(faults) == 0 {
-		return doc, nil
+		return read, nil
 	}
 	for _, f := range faults {
 		_ = say(w, "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
 	}
-	return policy.Document{}, noPolicy(name, len(faults))
+	return nil, noPolicy(name, len(faults))
 }
 
 func noPolicy(file string, faults int) error {
@@ -148,15 +144,11 @@ func noPolicy(file string, faults int) error {
 // service takes it, and a client of the service.
 func (r *remote) withPolicy(f func(c *call, document json.RawMessage) error) func(*cobra.Command, []string) error {
 	return do(func(c *call) error {
-		doc, err := readPolicy(c.args[0], c.InOrStdin(), c.ErrOrStderr())
+		read, err := readPolicy(c.args[0], c.InOrStdin(), c.ErrOrStderr())
 		if err != nil {
 			return err
 		}
-		document, err := doc.Encode()
-		if err != nil {
-			return err
-		}
-		return r.connected(c, func(c *call) error { return f(c, document) })
+		return r.connected(c, func(c *call) error { return f(c, read.Canonical) })
 	})
 }
 

@@ -223,7 +223,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{Source: policy.SourceFile}, 0); err != nil {
+	if _, err := w.router.Apply(t.Context(), routing.Change{Make: routing.To(document), Source: policy.SourceFile}); err != nil {
 		t.Fatal(err)
 	}
 	a := ask(http.StatusOK, "GET", "/api/v1/policy", "")
@@ -421,9 +421,11 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 			t.Errorf("Retry-After %q, %s", a.header.Get("Retry-After"), a.body)
 		}
 	}
-	document := policy.Default()
-	document.CallerMay = []string{}
-	if _, err := w.router.Apply(t.Context(), document, routing.PolicyChange{Source: policy.SourceFile}, 0); err != nil {
+	strict, faults := policy.Compile(policy.Document{DefaultStrategy: "least_loaded"})
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	if _, err := w.router.Apply(t.Context(), routing.Change{Make: routing.To(strict), Source: policy.SourceFile}); err != nil {
 		t.Fatal(err)
 	}
 	r = newRequest(t, "POST", "/api/v1/decisions", `{"model_type":"llama-3.1-8b","strategy":"round_robin"}`)

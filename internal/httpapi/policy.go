@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -21,23 +20,23 @@ import (
 
 // getPolicy answers with the document; its revision is the ETag.
 func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
-	policy := s.router.Policy()
-	if etagListed(r.Header["If-None-Match"], policy.Revision, true) {
-		w.Header().Set("ETag", etagOf(policy.Revision))
+	current := s.router.Policy()
+	if etagListed(r.Header["If-None-Match"], current.Revision, true) {
+		w.Header().Set("ETag", etagOf(current.Revision))
 		w.WriteHeader(http.StatusNotModified)
 		return nil
 	}
-	return writePolicy(w, policy)
+	return writePolicy(w, current, nil)
 }
 
-func writePolicy(w http.ResponseWriter, policy *policy.Policy) error {
-	body, err := policy.Document.Encode()
+// writePolicy writes a policy unless it could not be made.
+func writePolicy(w http.ResponseWriter, p *policy.Policy, err error) error {
 	if err != nil {
-		return fmt.Errorf("encode the policy: %w", err)
+		return err
 	}
-	w.Header().Set("ETag", etagOf(policy.Revision))
+	w.Header().Set("ETag", etagOf(p.Revision))
 	w.Header()["Content-Type"] = jsonType
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(append(slices.Clip(p.Canonical), '\n'))
 	return nil
 }
 
@@ -61,64 +60,39 @@ func etagListed(headers []string, revision uint64, weak bool) bool {
 	return false
 }
 
-// replaceable is the policy that a change must meet: the current one, if that is
-// what If-Match says. anyOther is set if any other would do.
-func (s *Server) replaceable(r *http.Request) (current *policy.Policy, anyOther bool, err error) {
-	current = s.router.Policy()
-	headers := r.Header["If-Match"]
+// expected is the revision that a change may replace, as If-Match says: the
+// current one, or any.
+func (s *Server) expected(r *http.Request) (uint64, error) {
+	headers, current := r.Header["If-Match"], s.router.Policy().Revision
 	switch {
 	case len(headers) == 0:
-		return nil, false, &calls.Problem{
+		return 0, &calls.Problem{
 			Code:   api.CodePreconditionMissing,
 			Detail: "Send If-Match with the ETag of the policy that you changed, which GET /api/v1/policy answers with.",
 		}
-	case !etagListed(headers, current.Revision, false):
-		return nil, false, &calls.Problem{
+	case !etagListed(headers, current, false):
+		return 0, &calls.Problem{
 			Code:   api.CodePreconditionFailed,
-			Detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current.Revision),
+			Detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current),
 		}
+	case etagListed(headers, routing.AnyRevision, false): // which no tag names but *
+		return routing.AnyRevision, nil
 	}
-	return current, etagListed(headers, 0, false), nil
-}
-
-// maxRepeats bounds how often a change is made again because another came
-// between.
-const maxRepeats = 100
-
-// replace makes a change of the policy. If any policy will do, such changes take
-// turns, and one is made again if something else came between, such as the
-// policy file.
-func (s *Server) replace(r *http.Request, current *policy.Policy, anyOther bool, change func(*policy.Policy) (*policy.Policy, error)) (next *policy.Policy, err error) {
-	if !anyOther {
-		return change(current)
-	}
-	s.replacing.Lock()
-	defer s.replacing.Unlock()
-	if err := r.Context().Err(); err != nil {
-		return nil, err
-	}
-	for range maxRepeats {
-		if next, err = change(s.router.Policy()); !errors.Is(err, policy.ErrConflict) {
-			break
-		}
-	}
-	return next, err
+	return current, nil
 }
 
 func (s *Server) putPolicy(w http.ResponseWriter, r *http.Request) error {
-	return s.changePolicy(w, r, "policy.put", func(_ *policy.Policy, body []byte) (policy.Document, []strict.Fault) {
+	return s.changePolicy(w, r, "policy.put", func(_ *policy.Policy, body []byte) (*policy.Policy, []strict.Fault) {
 		return policy.Parse(body, "json")
 	})
 }
 
 func (s *Server) patchPolicy(w http.ResponseWriter, r *http.Request) error {
-	return s.changePolicy(w, r, "policy.patch", func(current *policy.Policy, body []byte) (policy.Document, []strict.Fault) {
-		return current.Document.Merge(body)
-	})
+	return s.changePolicy(w, r, "policy.patch", (*policy.Policy).Merge)
 }
 
-func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func(current *policy.Policy, body []byte) (policy.Document, []strict.Fault)) error {
-	current, anyOther, err := s.replaceable(r)
+func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func(current *policy.Policy, body []byte) (*policy.Policy, []strict.Fault)) error {
+	expect, err := s.expected(r)
 	if err != nil {
 		return err
 	}
@@ -131,19 +105,14 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action str
 		return err
 	}
 	defer body.free()
-	policy, err := s.replace(r, current, anyOther, func(current *policy.Policy) (*policy.Policy, error) {
-		doc, faults := read(current, body.b)
-		if len(faults) > 0 {
-			return nil, strict.Invalid(faults)
-		}
-		return s.router.Apply(r.Context(), doc, routing.PolicyChange{
-			Source: policy.SourceAPI, Action: action, Author: author(r), Note: note,
-		}, current.Revision)
+	next, err := s.router.Apply(r.Context(), routing.Change{
+		Make: func(current *policy.Policy) (*policy.Policy, error) {
+			next, faults := read(current, body.b)
+			return next, strict.Invalid(faults)
+		},
+		Expect: expect, Source: policy.SourceAPI, Action: action, Author: author(r), Note: note,
 	})
-	if err != nil {
-		return err
-	}
-	return writePolicy(w, policy)
+	return writePolicy(w, next, err)
 }
 
 // maxNote is the longest note to a change, in bytes.
@@ -169,16 +138,12 @@ func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
 	defer body.free()
 	current := s.router.Policy()
 	check := api.PolicyCheck{CurrentRevision: current.Revision, Errors: []api.Fault{}, Differences: []api.Difference{}}
-	doc, faults := policy.Parse(body.b, "json")
+	next, faults := policy.Parse(body.b, "json")
 	if len(faults) > 0 {
 		check.Errors = calls.FaultsOf(faults)
 		return writeJSON(w, http.StatusOK, check)
 	}
-	next, faults := policy.Compile(doc)
-	if len(faults) > 0 {
-		return strict.Invalid(faults)
-	}
-	differences, err := policy.Differences(current.Document, doc)
+	differences, err := policy.Differences(current, next)
 	if err != nil {
 		return fmt.Errorf("compare the policies: %w", err)
 	}
@@ -284,15 +249,10 @@ func (s *Server) restoreRevision(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	current, anyOther, err := s.replaceable(r)
+	expect, err := s.expected(r)
 	if err != nil {
 		return err
 	}
-	policy, err := s.replace(r, current, anyOther, func(current *policy.Policy) (*policy.Policy, error) {
-		return s.router.Restore(r.Context(), n, author(r), current.Revision)
-	})
-	if err != nil {
-		return err
-	}
-	return writePolicy(w, policy)
+	next, err := s.router.Restore(r.Context(), n, author(r), expect)
+	return writePolicy(w, next, err)
 }

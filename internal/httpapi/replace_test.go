@@ -33,12 +33,11 @@ func (l *late) Close() error { return nil }
 
 // alias adds an alias to the policy in force, as the policy file might.
 func (w *world) alias(name string) error {
-	current := w.router.Policy()
-	doc, faults := current.Document.Merge(fmt.Appendf(nil, `{"aliases":{%q:"llama"}}`, name))
+	next, faults := w.router.Policy().Merge(fmt.Appendf(nil, `{"aliases":{%q:"llama"}}`, name))
 	if len(faults) > 0 {
 		return fmt.Errorf("%v", faults)
 	}
-	_, err := w.router.Apply(w.Context(), doc, routing.PolicyChange{Source: policy.SourceFile}, current.Revision)
+	_, err := w.router.Apply(w.Context(), routing.Change{Make: routing.To(next), Expect: routing.AnyRevision, Source: policy.SourceFile})
 	return err
 }
 
@@ -139,7 +138,8 @@ func TestManyChangesOfWhateverIsCurrent(t *testing.T) {
 			current := w.router.Policy()
 			doc := current.Document
 			doc.DefaultStrategy = []string{"random", "round_robin"}[i%2]
-			if _, err := w.router.Apply(t.Context(), doc, routing.PolicyChange{Source: policy.SourceFile}, current.Revision); err != nil && !errors.Is(err, policy.ErrConflict) {
+			next, _ := policy.Compile(doc)
+			if _, err := w.router.Apply(t.Context(), routing.Change{Make: routing.To(next), Expect: current.Revision, Source: policy.SourceFile}); err != nil && !errors.Is(err, policy.ErrConflict) {
 				t.Error(err)
 				return
 			}

@@ -118,8 +118,7 @@ type Server struct {
 	names    func(string) bool
 	draining atomic.Bool
 
-	reading   sync.Mutex // held by the one export or check of the state at a time
-	replacing sync.Mutex // held by a change of whatever policy is current
+	reading sync.Mutex // held by the one export or check of the state at a time
 
 	lastHost atomic.Pointer[string] // the Host that was admitted last
 }

@@ -19,19 +19,14 @@ const (
 	letters       = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 )
 
-// Compile checks a document whole and makes a policy of it: every strategy is
-// built, every pattern and distance prepared. It returns the policy, or every
-// fault and no policy. It keeps nothing of doc.
+// Compile makes a policy of a document that a program wrote, as Parse makes one
+// of text. It keeps nothing of doc.
 func Compile(doc Document) (*Policy, []strict.Fault) {
-	c := newCompiler(doc.clone())
-	c.check()
-	if faults := c.faults.all(); len(faults) > 0 {
-		return nil, faults
+	text, err := doc.encode()
+	if err != nil { // a number or a string that JSON cannot hold
+		return nil, []strict.Fault{{Reason: err.Error()}}
 	}
-	c.index()
-	c.nameModels()
-	c.warn()
-	return c.policy, nil
+	return Parse(text, "json")
 }
 
 // compiler makes one policy.
@@ -53,7 +48,7 @@ func newCompiler(doc Document) *compiler {
 	}}
 }
 
-// check does all that can fail.
+// check does all that can find a fault.
 func (c *compiler) check() {
 	c.strategies()
 	c.policy.fallback = Plan{Rule: RuleDefault, RegionMode: strategy.RegionPrefer}
@@ -62,6 +57,18 @@ func (c *compiler) check() {
 	c.distances()
 	c.aliases()
 	c.callerMay()
+}
+
+// finish completes the policy of a document without faults.
+func (c *compiler) finish() (*Policy, []strict.Fault) {
+	var err error
+	if c.policy.Canonical, err = c.doc.encode(); err != nil {
+		return nil, []strict.Fault{{Reason: err.Error()}}
+	}
+	c.index()
+	c.nameModels()
+	c.warn()
+	return c.policy, nil
 }
 
 // strategies makes each strategy with the parameters that the document gives.

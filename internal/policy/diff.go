@@ -22,7 +22,7 @@ type Difference struct {
 
 // Differences lists where b differs from a, in the order of the pointers'
 // names: members of objects one by one, lists element by element.
-func Differences(a, b Document) ([]Difference, error) {
+func Differences(a, b *Policy) ([]Difference, error) {
 	before, err := a.tree()
 	if err != nil {
 		return nil, err
@@ -36,12 +36,9 @@ func Differences(a, b Document) ([]Difference, error) {
 	return found, err
 }
 
-func (d Document) tree() (v any, err error) {
-	encoded, err := d.Encode()
-	if err != nil {
-		return nil, err
-	}
-	return v, json.Unmarshal(encoded, &v)
+func (p *Policy) tree() (v any, err error) {
+	err = json.Unmarshal(p.Canonical, &v)
+	return v, err
 }
 
 // missing is a value that is not there; null would be one that is.
@@ -108,9 +105,9 @@ func element(list []any, i int) any {
 	return missing{}
 }
 
-// Merge applies a JSON merge patch (RFC 7396) and returns the new document,
-// which is checked as Parse checks.
-func (d Document) Merge(patch []byte) (Document, []strict.Fault) {
+// Merge applies a JSON merge patch (RFC 7396) to the document and compiles the
+// result as Parse does.
+func (p *Policy) Merge(patch []byte) (*Policy, []strict.Fault) {
 	if len(patch) > MaxBytes {
 		return Parse(patch, "json") // which says how many it may have
 	}
@@ -120,19 +117,19 @@ func (d Document) Merge(patch []byte) (Document, []strict.Fault) {
 		if at, ok := err.(*jsontext.SyntacticError); ok { //nolint:errorlint // it comes as it is
 			fault.Pointer, fault.Reason = string(at.JSONPointer), "is not valid JSON, or a name given twice"
 		}
-		return Document{}, []strict.Fault{fault}
+		return nil, []strict.Fault{fault}
 	}
 	if change == nil {
-		return Document{}, []strict.Fault{{Reason: "want an object that is merged into the policy, not null"}}
+		return nil, []strict.Fault{{Reason: "want an object that is merged into the policy, not null"}}
 	}
-	current, err := d.tree()
+	current, err := p.tree()
 	if err == nil {
 		var merged []byte
 		if merged, err = json.Marshal(mergePatch(current, change), json.Deterministic(true)); err == nil {
 			return Parse(merged, "json")
 		}
 	}
-	return Document{}, []strict.Fault{{Reason: err.Error()}}
+	return nil, []strict.Fault{{Reason: err.Error()}}
 }
 
 // mergePatch is the function MergePatch of RFC 7396.

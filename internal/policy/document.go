@@ -1,10 +1,9 @@
 package policy
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/go-json-experiment/json"
+
+	"headway/internal/strict"
 )
 
 // Document is a policy as people write it and stores keep it: which strategy
@@ -68,61 +67,21 @@ func CallerFields() []string {
 	return []string{mayStrategy, mayRegionMode, mayExclude, mayLabels, mayExplain}
 }
 
-// Default is the policy of a fresh installation: the best general
-// strategy for every request, and callers may choose whatever a policy can
-// let them choose.
-func Default() Document {
-	return Document{DefaultStrategy: "least_loaded", CallerMay: CallerFields()}
+// Default is the policy of a fresh installation: the best general strategy for
+// every request, and callers may choose whatever a policy can let them choose.
+func Default() *Policy {
+	p, faults := Compile(Document{DefaultStrategy: "least_loaded", CallerMay: CallerFields()})
+	if len(faults) > 0 {
+		panic(strict.Invalid(faults)) // a fault of this file
+	}
+	return p
 }
 
-// Encode writes the document as compact JSON, always the same for equal
-// documents: fields in the order of the type, names of objects sorted. It
-// fails for a document with numbers or text that JSON cannot hold, which
-// Compile refuses.
-func (d Document) Encode() ([]byte, error) {
+// encode writes the document as compact JSON, always the same for equal
+// documents: fields in the order of the type, names of objects sorted.
+func (d Document) encode() ([]byte, error) {
 	if d.CallerMay == nil {
 		d.CallerMay = []string{}
 	}
 	return json.Marshal(d, json.Deterministic(true))
-}
-
-// clone copies the document down to its leaves.
-func (d Document) clone() Document {
-	d.Rules = slices.Clone(d.Rules)
-	for i := range d.Rules {
-		d.Rules[i].Parameters = cloneParameters(d.Rules[i].Parameters)
-	}
-	d.Regions = maps.Clone(d.Regions)
-	for name, r := range d.Regions {
-		d.Regions[name] = RegionDoc{DistancesMs: maps.Clone(r.DistancesMs)}
-	}
-	d.Strategies = maps.Clone(d.Strategies)
-	for name, s := range d.Strategies {
-		d.Strategies[name] = StrategyDoc{Parameters: cloneParameters(s.Parameters)}
-	}
-	d.Aliases = maps.Clone(d.Aliases)
-	d.CallerMay = slices.Clone(d.CallerMay)
-	return d
-}
-
-func cloneParameters(parameters map[string]any) map[string]any {
-	clone := maps.Clone(parameters)
-	for name, v := range clone {
-		clone[name] = cloneValue(v)
-	}
-	return clone
-}
-
-func cloneValue(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		return cloneParameters(v)
-	case []any:
-		clone := slices.Clone(v)
-		for i := range clone {
-			clone[i] = cloneValue(clone[i])
-		}
-		return clone
-	}
-	return v
 }

@@ -36,12 +36,7 @@ func blocks(t *testing.T, language string) []string {
 func TestEveryExampleInTheManualIsAPolicyWithoutWarnings(t *testing.T) {
 	for _, format := range []string{"yaml", "json"} {
 		for _, text := range blocks(t, format) {
-			doc, faults := Parse([]byte(text), format)
-			if len(faults) > 0 {
-				t.Errorf("%s\n%v", text, faults)
-				continue
-			}
-			p, faults := Compile(doc)
+			p, faults := Parse([]byte(text), format)
 			if len(faults) > 0 || len(p.Warnings) > 0 {
 				t.Errorf("%s\n%v, warnings %v", text, faults, p.Warnings)
 			}

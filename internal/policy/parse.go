@@ -9,18 +9,18 @@ import (
 	"headway/internal/strict"
 )
 
-// Parse reads a document, format json or yaml, and checks all that
-// Compile checks. It returns every fault, at most 1,000 by name, each with its
-// place and what is allowed there; for YAML the reason begins with the line.
-// With no fault the document compiles.
+// Parse reads a document, format json or yaml, and compiles it: every strategy
+// is built, every pattern and distance prepared. It returns the policy, or every
+// fault and no policy: at most 1,000 by name, each with its place and what is
+// allowed there; for YAML the reason begins with the line.
 //
 // Both formats are read strictly: names given twice, unknown fields and values
 // of another type are faults, and null is not the same as leaving out.
-func Parse(data []byte, format string) (Document, []strict.Fault) {
+func Parse(data []byte, format string) (*Policy, []strict.Fault) {
 	t := &tree{}
 	if len(data) > MaxBytes {
 		t.fault(root, 0, "the document has %d bytes; at most %d are read", len(data), MaxBytes)
-		return Document{}, t.faults.all()
+		return nil, t.faults.all()
 	}
 	var n *node
 	switch format {
@@ -30,19 +30,18 @@ func Parse(data []byte, format string) (Document, []strict.Fault) {
 		n = t.readYAML(data)
 	default:
 		t.fault(root, 0, "unknown format %s; allowed are json, yaml", strict.Quote(format))
-		return Document{}, t.faults.all()
+		return nil, t.faults.all()
 	}
 	if !t.is(n, kindObject, root) {
-		return Document{}, t.faults.all()
+		return nil, t.faults.all()
 	}
-	doc := t.document(n)
-	c := newCompiler(doc)
+	c := newCompiler(t.document(n))
 	c.check()
 	t.faults.addElsewhere(&c.faults, n.lineOf)
 	if faults := t.faults.all(); len(faults) > 0 {
-		return Document{}, faults
+		return nil, faults
 	}
-	return doc, nil
+	return c.finish()
 }
 
 // fields reads the members of an object, each with the function under its

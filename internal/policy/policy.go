@@ -12,10 +12,11 @@ import (
 )
 
 // Policy is a compiled Document. It is immutable, what it points to included;
-// its methods take no lock and allocate nothing.
+// the look-ups of a decision take no lock and allocate nothing.
 type Policy struct {
-	Document Document
-	Revision uint64 // the store's; 0: the default in the binary
+	Document  Document
+	Canonical []byte // the document as compact JSON; equal documents have equal bytes
+	Revision  uint64 // the store's; 0: the default in the binary, or not stored
 	// Warnings name what is allowed and probably not meant.
 	Warnings []strict.Fault
 
@@ -54,6 +55,13 @@ type instance struct {
 type compiledRule struct {
 	Plan
 	model, region *strict.Glob
+}
+
+// At is the policy as the given revision.
+func (p *Policy) At(revision uint64) *Policy {
+	stored := *p
+	stored.Revision = revision
+	return &stored
 }
 
 // Plan is what the first rule that matches says, else the default. The model

@@ -19,43 +19,37 @@ import (
 	"headway/internal/strict"
 )
 
-// StrategyStats is how well each strategy did since the start, by name.
-func (r *Router) StrategyStats() map[string]StrategyStat {
-	stats := make(map[string]StrategyStat, len(r.metrics.strategies))
-	decisions := map[string]uint64{}
-	for key, t := range *r.metrics.tallies.Load() {
-		decisions[key.strategy] += t.count.Load()
-	}
-	for name, s := range r.metrics.strategies {
-		stat := StrategyStat{
-			Decisions: decisions[name],
-			OK:        s.results[ResultOK].Load(), Errors: s.results[ResultError].Load(),
-			Cancelled: s.results[ResultCancelled].Load(), Expired: s.results[ResultExpired].Load(),
-			MeanTTFT: math.NaN(),
-		}
-		if n := s.ttfts.Load(); n > 0 {
-			stat.MeanTTFT = float64(s.ttftMs.Load()) / float64(n)
-		}
-		stats[name] = stat
-	}
-	return stats
-}
-
-// PolicyChange says where a new policy comes from.
-type PolicyChange struct {
-	Source string // policy.SourceFile, policy.SourceAPI or policy.SourceRestore
+// Change says what the policy becomes and where that comes from.
+type Change struct {
+	// Make returns the next policy. It is called with the policy that the next
+	// one replaces, while no other change is made.
+	Make   func(current *policy.Policy) (*policy.Policy, error)
+	Expect uint64 // the revision to replace, or AnyRevision
+	Source string // policy.SourceFile, …
 	Action string // of the audit trail; "": policy.put
 	Author string
 	Note   string
 }
 
+// AnyRevision as Change.Expect replaces whichever revision is current.
+const AnyRevision = math.MaxUint64
+
+// To is Change.Make for a policy that does not depend on the current one.
+func To(next *policy.Policy) func(*policy.Policy) (*policy.Policy, error) {
+	return func(*policy.Policy) (*policy.Policy, error) { return next, nil }
+}
+
 // LoadPolicy takes over the policy that the store has, if it has one.
 func (r *Router) LoadPolicy(ctx context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.load(ctx)
+}
+
+func (r *Router) load(ctx context.Context) error {
 	if r.policies == nil {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	stored, err := r.policies.Policy(ctx)
 	switch {
 	case errors.Is(err, policy.ErrNone):
@@ -63,52 +57,72 @@ func (r *Router) LoadPolicy(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("load the policy: %w", err)
 	}
-	doc, faults := policy.Parse(stored.Document, "json")
+	p, faults := policy.Parse(stored.Document, "json")
 	if len(faults) > 0 {
-		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, &strict.InvalidError{Faults: faults})
+		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, strict.Invalid(faults))
 	}
-	next, faults := policy.Compile(doc)
-	if len(faults) > 0 {
-		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, &strict.InvalidError{Faults: faults})
-	}
-	next.Revision = stored.Revision
-	r.policy.Store(next)
+	r.enter(p.At(stored.Revision))
 	return nil
 }
 
-// Apply makes doc the policy. In this order: it is compiled whole, the intent
-// is recorded in the audit trail, it is stored if the stored revision is
-// expect, swapped in at once, the outcome is recorded, and an event tells of
-// it. A document equal to the current one changes nothing and returns the
-// current policy. The errors are *strict.InvalidError with every fault,
-// policy.ErrConflict, the trail's or the store's; after each the policy in force
-// is unchanged.
-func (r *Router) Apply(ctx context.Context, doc policy.Document, change PolicyChange, expect uint64) (*policy.Policy, error) {
-	next, faults := policy.Compile(doc)
-	if len(faults) > 0 {
-		return nil, &strict.InvalidError{Faults: faults}
+// enter brings a stored policy into force, unless that or a later one is. The
+// caller holds mu.
+func (r *Router) enter(p *policy.Policy) {
+	if p.Revision > r.policy.Load().Revision {
+		r.policy.Store(p)
+		r.logHidden(r.HiddenBy(p))
 	}
-	encoded, err := doc.Encode()
-	if err != nil {
-		return nil, fmt.Errorf("encode the policy: %w", err)
-	}
+}
+
+// maxConflicts bounds how often a change of any revision is made again because
+// another replica stored a policy first.
+const maxConflicts = 10
+
+// Apply makes a change of the policy. In this order: the next policy is made,
+// the intent is recorded in the audit trail, it is stored if the stored revision
+// is still the current one, swapped in at once, the outcome is recorded, and an
+// event is published. A policy equal to the current one changes nothing, and the
+// current one is returned. The errors are those of Change.Make,
+// policy.ErrConflict, the trail's and the store's; after each the policy is what
+// the store has.
+func (r *Router) Apply(ctx context.Context, change Change) (*policy.Policy, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	current := r.policy.Load()
-	if current.Revision != expect {
-		return nil, fmt.Errorf("%w: it is %d, not %d", policy.ErrConflict, current.Revision, expect)
+	for tries := 0; ; tries++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		current := r.policy.Load()
+		if change.Expect != AnyRevision && change.Expect != current.Revision {
+			return nil, fmt.Errorf("%w: it is %d, not %d", policy.ErrConflict, current.Revision, change.Expect)
+		}
+		next, err := r.replace(ctx, current, &change)
+		if !errors.Is(err, policy.ErrConflict) {
+			return next, err
+		}
+		if unread := r.load(ctx); unread != nil || change.Expect != AnyRevision || tries == maxConflicts {
+			return nil, errors.Join(err, unread)
+		}
 	}
-	if same, err := current.Document.Encode(); err == nil && bytes.Equal(same, encoded) {
+}
+
+// replace makes the change of the current policy.
+func (r *Router) replace(ctx context.Context, current *policy.Policy, change *Change) (*policy.Policy, error) {
+	next, err := change.Make(current)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Equal(next.Canonical, current.Canonical) {
 		return current, nil
 	}
-	ended, err := r.announce(ctx, current, doc, change)
+	next = next.At(current.Revision + 1)
+	ended, err := r.announce(ctx, current, next, change)
 	if err != nil {
 		return nil, fmt.Errorf("record the change of the policy: %w", err)
 	}
-	next.Revision = expect + 1
 	if r.policies != nil {
 		outcome, err := r.save(ctx, policy.Stored{
-			Revision: next.Revision, Document: encoded, Source: change.Source, SavedAt: r.now().UTC().Truncate(time.Millisecond),
+			Revision: next.Revision, Document: next.Canonical, Source: change.Source, SavedAt: r.now().UTC().Truncate(time.Millisecond),
 			Author: change.Author, Note: change.Note,
 		})
 		if outcome != audit.Success {
@@ -116,8 +130,7 @@ func (r *Router) Apply(ctx context.Context, doc policy.Document, change PolicyCh
 			return nil, fmt.Errorf("store the policy: %w", err)
 		}
 	}
-	r.policy.Store(next)
-	r.logHidden(r.HiddenBy(next))
+	r.enter(next)
 	ended(audit.Success, "", revisionFields(next.Revision))
 	r.events.Publish(event.Event{
 		Type: event.PolicyChanged, Time: r.now(),
@@ -151,8 +164,8 @@ func (r *Router) save(ctx context.Context, p policy.Stored) (audit.Outcome, erro
 const maxAudited = 50
 
 // announce records that the policy is to change, and where.
-func (r *Router) announce(ctx context.Context, current *policy.Policy, doc policy.Document, change PolicyChange) (audit.EndFunc, error) {
-	differences, err := policy.Differences(current.Document, doc)
+func (r *Router) announce(ctx context.Context, current, next *policy.Policy, change *Change) (audit.EndFunc, error) {
+	differences, err := policy.Differences(current, next)
 	if err != nil {
 		return nil, err
 	}
@@ -193,15 +206,11 @@ func (r *Router) Revisions(ctx context.Context, limit int) ([]policy.Stored, err
 	if len(list) >= limit {
 		return list[:limit], nil
 	}
-	encoded, err := policy.Default().Encode()
-	if err != nil {
-		return nil, fmt.Errorf("encode the default policy: %w", err)
-	}
-	return append(list, policy.Stored{Document: encoded, Source: policy.SourceDefault}), nil
+	return append(list, policy.Stored{Document: policy.Default().Canonical, Source: policy.SourceDefault}), nil
 }
 
 // Restore makes the document of an earlier revision the policy, as a new
-// revision. The errors are policy.ErrNoRevision and those of Apply.
+// revision. The errors are ErrNoRevision and those of Apply.
 func (r *Router) Restore(ctx context.Context, revision uint64, author string, expect uint64) (*policy.Policy, error) {
 	list, err := r.Revisions(ctx, math.MaxInt)
 	if err != nil {
@@ -211,13 +220,14 @@ func (r *Router) Restore(ctx context.Context, revision uint64, author string, ex
 	if i < 0 {
 		return nil, fmt.Errorf("revision %d: %w", revision, policy.ErrNoRevision)
 	}
-	doc, faults := policy.Parse(list[i].Document, "json")
+	next, faults := policy.Parse(list[i].Document, "json")
 	if len(faults) > 0 {
-		return nil, &strict.InvalidError{Faults: faults}
+		return nil, strict.Invalid(faults)
 	}
-	return r.Apply(ctx, doc, PolicyChange{
+	return r.Apply(ctx, Change{
+		Make: To(next), Expect: expect,
 		Source: policy.SourceRestore, Action: "policy.restore", Author: author, Note: fmt.Sprintf("revision %d", revision),
-	}, expect)
+	})
 }
 
 // PolicyChanged is the data of a policy.changed event.

@@ -205,23 +205,19 @@ func TestAReplayKeepsTheCallersStrategy(t *testing.T) {
 		may   string
 		moved bool
 	}{{"[strategy]", false}, {"[]", true}} {
-		policy, faults := policy.Compile(parse(t, "default_strategy: least_loaded\ncaller_may: "+c.may))
-		if len(faults) > 0 {
-			t.Fatal(faults)
-		}
-		if got := w.router.Replay(policy); got.Decisions != 40 || (got.Moved > 0) != c.moved {
+		if got := w.router.Replay(parse(t, "default_strategy: least_loaded\ncaller_may: "+c.may)); got.Decisions != 40 || (got.Moved > 0) != c.moved {
 			t.Errorf("callers may %s: %d of %d moved", c.may, got.Moved, got.Decisions)
 		}
 	}
 }
 
-func parse(t *testing.T, yaml string) policy.Document {
+func parse(t *testing.T, yaml string) *policy.Policy {
 	t.Helper()
-	doc, faults := policy.Parse([]byte(yaml), "yaml")
+	p, faults := policy.Parse([]byte(yaml), "yaml")
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	return doc
+	return p
 }
 
 // Whoever is k decisions behind what is kept has lost k.

@@ -15,7 +15,7 @@ func TestAnAliasOverAServedModelTypeIsWarnedOf(t *testing.T) {
 	var log bytes.Buffer
 	w := newWorld(t, func(o *routing.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	w.head("a", "us", func(s *fleet.Spec) { s.ModelTypes = []string{"org/m", "plain"} })
-	doc := policy.Default()
+	doc := policy.Default().Document
 	doc.Aliases = map[string]string{"org/m": "other", "free": "plain"}
 	next, faults := policy.Compile(doc)
 	if len(faults) > 0 {
@@ -28,7 +28,7 @@ func TestAnAliasOverAServedModelTypeIsWarnedOf(t *testing.T) {
 	if got := w.router.Registered("a", []string{"org/m"}, true); got != nil {
 		t.Errorf("before the policy is in force: %+v", got)
 	}
-	if _, err := w.router.Apply(t.Context(), doc, routing.PolicyChange{Source: policy.SourceAPI}, 0); err != nil {
+	if _, err := w.router.Apply(t.Context(), routing.Change{Make: routing.To(next), Source: policy.SourceAPI}); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(log.String(), "an alias of the policy hides a model type"); n != 1 {

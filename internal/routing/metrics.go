@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"maps"
+	"math"
 	"math/bits"
 	"slices"
 	"strings"
@@ -98,6 +99,28 @@ type strategyStats struct {
 type StrategyStat struct {
 	Decisions, OK, Errors, Cancelled, Expired uint64
 	MeanTTFT                                  float64 // ms, NaN when none was reported
+}
+
+// StrategyStats is how well each strategy did since the start, by name.
+func (r *Router) StrategyStats() map[string]StrategyStat {
+	stats := make(map[string]StrategyStat, len(r.metrics.strategies))
+	decisions := map[string]uint64{}
+	for key, t := range *r.metrics.tallies.Load() {
+		decisions[key.strategy] += t.count.Load()
+	}
+	for name, s := range r.metrics.strategies {
+		stat := StrategyStat{
+			Decisions: decisions[name],
+			OK:        s.results[ResultOK].Load(), Errors: s.results[ResultError].Load(),
+			Cancelled: s.results[ResultCancelled].Load(), Expired: s.results[ResultExpired].Load(),
+			MeanTTFT: math.NaN(),
+		}
+		if n := s.ttfts.Load(); n > 0 {
+			stat.MeanTTFT = float64(s.ttftMs.Load()) / float64(n)
+		}
+		stats[name] = stat
+	}
+	return stats
 }
 
 func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {

@@ -110,11 +110,7 @@ func New(o Options) (*Router, error) {
 	r.recent = newReservations(o.Recent)
 	r.cache = newCandidateCache(r.random)
 	r.scratch.New = func() any { return new(scratch) }
-	policy, faults := policy.Compile(policy.Default())
-	if len(faults) > 0 {
-		return nil, fmt.Errorf("routing: the default policy: %w", &strict.InvalidError{Faults: faults})
-	}
-	r.policy.Store(policy)
+	r.policy.Store(policy.Default())
 	var err error
 	if r.metrics, err = newMetrics(o.Metrics, r); err != nil {
 		return nil, fmt.Errorf("routing: metrics: %w", err)

@@ -143,11 +143,11 @@ func (w *world) refused(req strategy.Request) routing.Failure {
 
 func (w *world) policy(yaml string) {
 	w.Helper()
-	doc, faults := policy.Parse([]byte(yaml), "yaml")
+	next, faults := policy.Parse([]byte(yaml), "yaml")
 	if len(faults) > 0 {
 		w.Fatal(faults)
 	}
-	_, err := w.router.Apply(w.Context(), doc, routing.PolicyChange{Source: "api"}, w.router.Policy().Revision)
+	_, err := w.router.Apply(w.Context(), routing.Change{Make: routing.To(next), Expect: routing.AnyRevision, Source: policy.SourceAPI})
 	check(w, err)
 }
 

@@ -149,11 +149,11 @@ func (r *run) step(ctx context.Context, st *step) error {
 }
 
 func (r *run) policy(ctx context.Context, st *step) error {
-	doc, faults := policy.Parse([]byte(st.block), "yaml")
+	next, faults := policy.Parse([]byte(st.block), "yaml")
 	if len(faults) > 0 {
 		return &strict.InvalidError{Faults: faults}
 	}
-	_, err := r.router.Apply(ctx, doc, routing.PolicyChange{Source: "api"}, r.router.Policy().Revision)
+	_, err := r.router.Apply(ctx, routing.Change{Make: routing.To(next), Expect: routing.AnyRevision, Source: policy.SourceAPI})
 	return err
 }
 

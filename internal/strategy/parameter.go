@@ -3,10 +3,8 @@ package strategy
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strconv"
-	"unicode/utf8"
 
 	"headway/internal/strict"
 )
@@ -77,10 +75,6 @@ func (spec *Spec) Check(parameters map[string]any) (Values, []strict.Fault) {
 
 // read returns v as a value of the parameter, or the reason why it is none.
 func (p *Parameter) read(v any) (value any, reason string) {
-	v, sound := plain(v, 0)
-	if !sound {
-		return nil, fmt.Sprintf("want %s", p.Allowed())
-	}
 	switch x := v.(type) {
 	case float64:
 		if p.Kind == KindNumber && (p.unbounded() || x >= p.Min && x <= p.Max) {
@@ -141,45 +135,4 @@ func describe(v any) string {
 		return fmt.Sprintf("an array of %d elements", len(v))
 	}
 	return "an object"
-}
-
-// maxDepth is how deep a value of a parameter may be nested.
-const maxDepth = 32
-
-// plain returns v made of the types that JSON is read into; false when JSON
-// cannot hold it.
-func plain(v any, depth int) (any, bool) {
-	if depth > maxDepth {
-		return nil, false
-	}
-	switch v := v.(type) {
-	case nil, bool:
-		return v, true
-	case string:
-		return v, utf8.ValidString(v)
-	case float64:
-		return v, !math.IsNaN(v) && !math.IsInf(v, 0)
-	case int:
-		return float64(v), true
-	case []any:
-		list := make([]any, len(v))
-		for i := range v {
-			var ok bool
-			if list[i], ok = plain(v[i], depth+1); !ok {
-				return nil, false
-			}
-		}
-		return list, true
-	case map[string]any:
-		m := make(map[string]any, len(v))
-		for name, member := range v {
-			p, ok := plain(member, depth+1)
-			if !ok || !utf8.ValidString(name) {
-				return nil, false
-			}
-			m[name] = p
-		}
-		return m, true
-	}
-	return nil, false
 }

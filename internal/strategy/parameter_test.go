@@ -1,22 +1,9 @@
 package strategy
 
 import (
-	"math"
 	"slices"
 	"testing"
 )
-
-func TestParametersTakeOnlyWhatJSONHolds(t *testing.T) {
-	p := Parameter{Kind: KindList}
-	for _, v := range []any{make(chan int), []any{math.NaN()}, map[string]any{"\xff": 1}, []any{"\xff"}, struct{}{}} {
-		if _, reason := p.read(v); reason == "" {
-			t.Errorf("%v was taken", v)
-		}
-	}
-	if v, reason := (&Parameter{Kind: KindNumber, Max: 9}).read(5); v != 5.0 || reason != "" {
-		t.Errorf("an int of 5 is %v, %s", v, reason)
-	}
-}
 
 // What a policy hands to Spec.New is complete and within bounds only if the
 // defaults are.
