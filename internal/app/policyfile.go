@@ -213,7 +213,7 @@ const maxHistory = 1000
 func policyError(file string, faults []strict.Fault) error {
 	errs := []error{fmt.Errorf("the policy %s is invalid; nothing was changed", file)}
 	for _, f := range faults {
-		errs = append(errs, fmt.Errorf("  %s: %s", cmp.Or(f.Pointer, "the document"), f.Reason))
+		errs = append(errs, fmt.Errorf("  %s: %s", cmp.Or(f.Pointer, "the document"), f.Text()))
 	}
 	return &fileError{errors.Join(errs...)}
 }

@@ -131,7 +131,7 @@ func readPolicy(name string, stdin io.Reader, w io.Writer) (*policy.Policy, erro
 		return read, nil
 	}
 	for _, f := range faults {
-		_ = say(w, "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Reason)
+		_ = say(w, "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Text())
 	}
 	return nil, noPolicy(name, len(faults))
 }

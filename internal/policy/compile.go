@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"headway/internal/strategy"
@@ -33,7 +34,7 @@ func Compile(doc Document) (*Policy, []strict.Fault) {
 type compiler struct {
 	doc    *Document
 	policy *Policy
-	faults faultList
+	faults strict.List
 	strategyBuilder
 }
 
@@ -43,7 +44,7 @@ func newCompiler(doc Document) *compiler {
 		models: map[string]bool{}, may: map[string]bool{},
 		regions: map[string]string{}, indices: map[string]int{},
 	}
-	return &compiler{doc: &p.Document, policy: p, strategyBuilder: strategyBuilder{
+	return &compiler{doc: &p.Document, policy: p, faults: strict.List{Most: maxFaults}, strategyBuilder: strategyBuilder{
 		base: map[string]strategy.Values{}, unsound: map[string]bool{}, made: p.byName,
 	}}
 }
@@ -52,7 +53,7 @@ func newCompiler(doc Document) *compiler {
 func (c *compiler) check() {
 	c.strategies()
 	c.policy.fallback = Plan{Rule: RuleDefault, RegionMode: strategy.RegionPrefer}
-	c.choose(&c.policy.fallback, c.doc.DefaultStrategy, nil, root.member("default_strategy"), nil)
+	c.choose(&c.policy.fallback, c.doc.DefaultStrategy, nil, "/default_strategy", "")
 	c.rules()
 	c.distances()
 	c.aliases()
@@ -73,16 +74,16 @@ func (c *compiler) finish() (*Policy, []strict.Fault) {
 
 // strategies makes each strategy with the parameters that the document gives.
 func (c *compiler) strategies() {
-	at := root.member("strategies")
+	at := "/strategies"
 	for _, name := range slices.Sorted(maps.Keys(c.doc.Strategies)) {
 		spec := findSpec(name)
 		if spec == nil {
-			c.faults.add(at.member(name), "%s", UnknownStrategy(name))
+			c.faults.Add(at+"/"+strict.Escape(name), "%s", UnknownStrategy(name))
 			continue
 		}
 		values, faults := spec.Check(c.doc.Strategies[name].Parameters)
 		c.base[name], c.unsound[name] = values, len(faults) > 0
-		c.addFaults(at.member(name).member("parameters"), faults)
+		c.addFaults(at+"/"+strict.Escape(name)+"/parameters", faults)
 	}
 	for i := range specs {
 		name := specs[i].Name
@@ -98,55 +99,54 @@ func (c *compiler) strategies() {
 		// name alone; that is no fault of a document that does not ask for it.
 		c.unsound[name] = len(c.base[name]) > 0
 		if c.unsound[name] {
-			c.addFaults(at.member(name).member("parameters"), faults)
+			c.addFaults(at+"/"+strict.Escape(name)+"/parameters", faults)
 		}
 	}
 }
 
-func (c *compiler) addFaults(at *place, faults []strict.Fault) {
-	base := at.pointer()
+func (c *compiler) addFaults(at string, faults []strict.Fault) {
 	for _, f := range faults {
-		c.faults.addAt(base+f.Pointer, 0, f.Reason)
+		c.faults.Add(at+f.Pointer, "%s", f.Reason)
 	}
 }
 
 // choose puts the named strategy into p.
-func (c *compiler) choose(p *Plan, name string, parameters map[string]any, at, parametersAt *place) {
+func (c *compiler) choose(p *Plan, name string, parameters map[string]any, at, parametersAt string) {
 	switch p.Spec = findSpec(name); {
 	case name == "":
-		c.faults.add(at, "is required; allowed are %s", strings.Join(specNames(), ", "))
+		c.faults.Add(at, "is required; allowed are %s", strings.Join(specNames(), ", "))
 	case p.Spec == nil:
-		c.faults.add(at, "%s", UnknownStrategy(name))
+		c.faults.Add(at, "%s", UnknownStrategy(name))
 	default:
 		var faults []strict.Fault
-		if p.Strategy, faults = c.build(name, parameters); len(faults) > 0 && parametersAt == nil {
-			parametersAt = root.member("strategies").member(name).member("parameters")
+		if p.Strategy, faults = c.build(name, parameters); len(faults) > 0 && parametersAt == "" {
+			parametersAt = "/strategies/" + strict.Escape(name) + "/parameters"
 		}
 		c.addFaults(parametersAt, faults)
 	}
 }
 
 func (c *compiler) rules() {
-	at := root.member("rules")
+	at := "/rules"
 	if n := len(c.doc.Rules); n > MaxRules {
-		c.faults.add(at, "%d rules; at most %d are allowed", n, MaxRules)
+		c.faults.Add(at, "%d rules; at most %d are allowed", n, MaxRules)
 	}
 	c.policy.rules = make([]compiledRule, min(len(c.doc.Rules), MaxRules))
 	for i := range c.policy.rules {
-		doc, r, at := &c.doc.Rules[i], &c.policy.rules[i], at.element(i)
-		match := at.member("match")
-		r.model = c.pattern(doc.Match.ModelType, modelBytes, maxModelName, match.member("model_type"))
-		r.region = c.pattern(doc.Match.Region, regionBytes, maxRegionName, match.member("region"))
+		doc, r, at := &c.doc.Rules[i], &c.policy.rules[i], at+"/"+strconv.Itoa(i)
+		match := at + "/match"
+		r.model = c.pattern(doc.Match.ModelType, modelBytes, maxModelName, match+"/model_type")
+		r.region = c.pattern(doc.Match.Region, regionBytes, maxRegionName, match+"/region")
 		r.Rule, r.RegionMode = i, strategy.RegionPrefer
 		if doc.RegionMode != "" {
 			mode, ok := strategy.ParseRegionMode(doc.RegionMode)
 			if !ok {
-				c.faults.add(at.member("region_mode"), "%s",
+				c.faults.Add(at+"/region_mode", "%s",
 					strict.Unknown("region mode", doc.RegionMode, []string{strategy.RegionPrefer.String(), strategy.RegionRequire.String()}))
 			}
 			r.RegionMode = mode
 		}
-		c.choose(&r.Plan, doc.Strategy, doc.Parameters, at.member("strategy"), at.member("parameters"))
+		c.choose(&r.Plan, doc.Strategy, doc.Parameters, at+"/strategy", at+"/parameters")
 		if r.model.Literal {
 			c.policy.models[r.model.Pattern] = true
 		}
@@ -157,29 +157,29 @@ func (c *compiler) rules() {
 }
 
 // pattern compiles a pattern for names of the given bytes.
-func (c *compiler) pattern(s, allowed string, most int, at *place) *strict.Glob {
+func (c *compiler) pattern(s, allowed string, most int, at string) *strict.Glob {
 	if len(s) > most || !madeOf(s, allowed+"*?") {
-		c.faults.add(at, "want at most %d of the characters %s, with * for any of them and ? for one, not %s", most, spell(allowed), strict.Quote(s))
+		c.faults.Add(at, "want at most %d of the characters %s, with * for any of them and ? for one, not %s", most, spell(allowed), strict.Quote(s))
 		s = ""
 	}
 	return strict.NewGlob(s)
 }
 
 // name checks a name of the given bytes.
-func (c *compiler) name(s, allowed string, most int, at *place) bool {
+func (c *compiler) name(s, allowed string, most int, at string) bool {
 	if s == "" || len(s) > most || !madeOf(s, allowed) {
-		c.faults.add(at, "want a name of 1 to %d of the characters %s, not %s", most, spell(allowed), strict.Quote(s))
+		c.faults.Add(at, "want a name of 1 to %d of the characters %s, not %s", most, spell(allowed), strict.Quote(s))
 		return false
 	}
 	return true
 }
 
-func (c *compiler) modelName(s string, at *place) bool {
+func (c *compiler) modelName(s, at string) bool {
 	if !c.name(s, modelBytes, maxModelName, at) {
 		return false
 	}
 	if strings.Contains(s, "..") {
-		c.faults.add(at, "a model type must not contain \"..\"")
+		c.faults.Add(at, "a model type must not contain \"..\"")
 		return false
 	}
 	return true
@@ -201,28 +201,28 @@ func spell(allowed string) string {
 
 // distances checks the table of regions and prepares the matrix.
 func (c *compiler) distances() {
-	at := root.member("regions")
+	at := "/regions"
 	p := c.policy
 	named := map[string]bool{}
 	for _, from := range slices.Sorted(maps.Keys(c.doc.Regions)) {
-		at := at.member(from)
+		at := at + "/" + strict.Escape(from)
 		c.name(from, regionBytes, maxRegionName, at)
 		named[from] = true
 		distances := c.doc.Regions[from].DistancesMs
 		for _, to := range slices.Sorted(maps.Keys(distances)) {
-			at, d := at.member("distances_ms").member(to), distances[to]
+			at, d := at+"/distances_ms/"+strict.Escape(to), distances[to]
 			c.name(to, regionBytes, maxRegionName, at)
 			named[to] = true
 			switch {
 			case !(d >= 0 && d <= MaxDistanceMs): // NaN too
-				c.faults.add(at, "want a distance from 0 to %d ms, not %v", int(MaxDistanceMs), d)
+				c.faults.Add(at, "want a distance from 0 to %d ms, not %v", int(MaxDistanceMs), d)
 			case from == to && d != 0:
-				c.faults.add(at, "a region is 0 ms away from itself; leave it out")
+				c.faults.Add(at, "a region is 0 ms away from itself; leave it out")
 			}
 		}
 	}
 	if len(named) > MaxRegions {
-		c.faults.add(at, "%d different regions; at most %d are allowed", len(named), MaxRegions)
+		c.faults.Add(at, "%d different regions; at most %d are allowed", len(named), MaxRegions)
 		return
 	}
 	for i, name := range slices.Sorted(maps.Keys(named)) {
@@ -242,19 +242,19 @@ func (c *compiler) distances() {
 }
 
 func (c *compiler) aliases() {
-	at := root.member("aliases")
+	at := "/aliases"
 	if n := len(c.doc.Aliases); n > MaxAliases {
-		c.faults.add(at, "%d aliases; at most %d are allowed", n, MaxAliases)
+		c.faults.Add(at, "%d aliases; at most %d are allowed", n, MaxAliases)
 	}
 	for _, alias := range slices.Sorted(maps.Keys(c.doc.Aliases)) {
-		at, target := at.member(alias), c.doc.Aliases[alias]
+		at, target := at+"/"+strict.Escape(alias), c.doc.Aliases[alias]
 		if !c.modelName(alias, at) || !c.modelName(target, at) {
 			continue
 		}
 		if alias == target {
-			c.faults.add(at, "names itself; leave it out")
+			c.faults.Add(at, "names itself; leave it out")
 		} else if next, chained := c.doc.Aliases[target]; chained {
-			c.faults.add(at, "%s is an alias too, of %s; name the model type itself", strict.Quote(target), strict.Quote(next))
+			c.faults.Add(at, "%s is an alias too, of %s; name the model type itself", strict.Quote(target), strict.Quote(next))
 		}
 		c.policy.models[alias], c.policy.models[target] = true, true
 	}
@@ -264,18 +264,18 @@ func (c *compiler) aliases() {
 const maxFields = 100
 
 func (c *compiler) callerMay() {
-	at := root.member("caller_may")
+	at := "/caller_may"
 	fields := c.doc.CallerMay
 	if len(fields) > maxFields {
-		c.faults.add(at, "%d fields; at most %d are allowed", len(fields), len(CallerFields()))
+		c.faults.Add(at, "%d fields; at most %d are allowed", len(fields), len(CallerFields()))
 		fields = fields[:maxFields]
 	}
 	for i, field := range fields {
 		switch {
 		case !slices.Contains(CallerFields(), field):
-			c.faults.add(at.element(i), "%s", strict.Unknown("field", field, CallerFields()))
+			c.faults.Add(at+"/"+strconv.Itoa(i), "%s", strict.Unknown("field", field, CallerFields()))
 		case c.policy.may[field]:
-			c.faults.add(at.element(i), "%s is named twice", strict.Quote(field))
+			c.faults.Add(at+"/"+strconv.Itoa(i), "%s is named twice", strict.Quote(field))
 		default:
 			c.policy.may[field] = true
 		}
@@ -320,11 +320,11 @@ func (c *compiler) nameModels() {
 
 // warn names the rules that can never match.
 func (c *compiler) warn() {
-	var warnings faultList
+	var warnings strict.Faults
 	for i := range c.policy.rules {
-		r, at := &c.policy.rules[i], root.member("rules").element(i)
+		r, at := &c.policy.rules[i], "/rules/"+strconv.Itoa(i)
 		if target, ok := c.doc.Aliases[r.model.Pattern]; ok {
-			warnings.add(at.member("match").member("model_type"),
+			warnings.Add(at+"/match/model_type",
 				"never matches: %s is an alias, and rules see the model type, %s", strict.Quote(r.model.Pattern), strict.Quote(target))
 			continue
 		}
@@ -332,8 +332,8 @@ func (c *compiler) warn() {
 			return e.model.Covers(r.model) && e.region.Covers(r.region)
 		})
 		if earlier >= 0 {
-			warnings.add(at, "never matches: rule %d matches all that it does, and comes first", earlier)
+			warnings.Add(at, "never matches: rule %d matches all that it does, and comes first", earlier)
 		}
 	}
-	c.policy.Warnings = warnings.all()
+	c.policy.Warnings = warnings
 }

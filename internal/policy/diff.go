@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 
 	"headway/internal/strict"
 
@@ -83,7 +82,7 @@ func differObjects(at string, a, b map[string]any, found func(Difference)) error
 	names := slices.Concat(slices.Collect(maps.Keys(a)), slices.Collect(maps.Keys(b)))
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
-		pointer := at + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+		pointer := at + "/" + strict.Escape(name)
 		if err := differ(pointer, member(a, name), member(b, name), found); err != nil {
 			return err
 		}

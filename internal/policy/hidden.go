@@ -14,7 +14,7 @@ func (p *Policy) Hidden(models []string) []strict.Fault {
 	for _, m := range models {
 		if target, ok := p.Document.Aliases[m]; ok {
 			hidden = append(hidden, strict.Fault{
-				Pointer: root.member("aliases").member(m).pointer(),
+				Pointer: "/aliases/" + strict.Escape(m),
 				Reason:  fmt.Sprintf("heads serve %s under this name, and no request reaches them: requests for it go to %s; give the alias another name, or take it away", strict.Quote(m), strict.Quote(target)),
 			})
 		}

@@ -49,7 +49,7 @@ func TestTheFaultsInTheManualAreThoseOfItsExample(t *testing.T) {
 	_, faults := Parse([]byte(text), "yaml")
 	var b strings.Builder
 	for _, f := range faults {
-		fmt.Fprintf(&b, "%s: %s\n", f.Pointer, f.Reason)
+		fmt.Fprintf(&b, "%s: %s\n", f.Pointer, f.Text())
 	}
 	if got, want := strings.TrimSpace(b.String()), blocks(t, "text")[0]; got != want {
 		t.Errorf("the example\n%s\nhas the faults\n%s", text, got)

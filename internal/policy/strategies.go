@@ -92,6 +92,11 @@ func findSpec(name string) *strategy.Spec {
 	return nil
 }
 
+// UnknownStrategy says that no strategy has the name, and which there are.
+func UnknownStrategy(name string) string {
+	return strict.Unknown("strategy", name, specNames())
+}
+
 func specNames() []string {
 	names := make([]string, len(specs))
 	for i := range specs {

@@ -16,15 +16,12 @@ type Fault struct {
 	Line    int // of YAML, 0: not known
 }
 
-func (f Fault) String() string {
-	text := f.Reason
-	if f.Line > 0 {
-		text = fmt.Sprintf("line %d: %s", f.Line, text)
+// Text is the reason with the line.
+func (f Fault) Text() string {
+	if f.Line == 0 {
+		return f.Reason
 	}
-	if f.Pointer != "" {
-		text = f.Pointer + ": " + text
-	}
-	return text
+	return fmt.Sprintf("line %d: %s", f.Line, f.Reason)
 }
 
 // InvalidError lists everything that is wrong with an input, one fault at
@@ -50,7 +47,7 @@ func FaultsOf(err error) []Fault {
 func (e *InvalidError) Error() string {
 	texts := make([]string, len(e.Faults))
 	for i, f := range e.Faults {
-		texts[i] = f.String()
+		texts[i] = strings.TrimPrefix(f.Pointer+": "+f.Text(), ": ")
 	}
 	return strings.Join(texts, "; ")
 }
@@ -69,15 +66,52 @@ func (f *Faults) Add(pointer, format string, args ...any) {
 func Merge(read, later []Fault) []Fault {
 	all := read
 	for _, f := range later {
-		said := slices.ContainsFunc(all, func(a Fault) bool { return a.Pointer == f.Pointer })
-		for _, r := range read {
-			said = said || r.Pointer != "" && strings.HasPrefix(f.Pointer, r.Pointer+"/")
-		}
-		if !said {
+		if !said(read, f) && !slices.ContainsFunc(all[len(read):], func(a Fault) bool { return a.Pointer == f.Pointer }) {
 			all = append(all, f)
 		}
 	}
 	return all
+}
+
+func said(read []Fault, f Fault) bool {
+	return slices.ContainsFunc(read, func(r Fault) bool {
+		rest, inside := strings.CutPrefix(f.Pointer, r.Pointer)
+		return inside && (rest == "" || rest[0] == '/' && r.Pointer != "")
+	})
+}
+
+// List is a bounded list of faults.
+type List struct {
+	Most int // are listed; one more says how many there are besides
+	list []Fault
+	more int
+}
+
+// Full counts one more fault that is not listed if the list is full. It is
+// asked before a reason is written that would not be read.
+func (l *List) Full() bool {
+	if len(l.list) < l.Most {
+		return false
+	}
+	l.more++
+	return true
+}
+
+// Add adds a fault with its place and its reason.
+func (l *List) Add(pointer, format string, args ...any) {
+	if !l.Full() {
+		l.list = append(l.list, Fault{Pointer: pointer, Reason: fmt.Sprintf(format, args...)})
+	}
+}
+
+// All returns the faults, by line where they have one and else in the order
+// they were found, or nil when there is none.
+func (l *List) All() []Fault {
+	slices.SortStableFunc(l.list, func(a, b Fault) int { return a.Line - b.Line })
+	if l.more > 0 {
+		return append(l.list, Fault{Reason: fmt.Sprintf("more faults that are not listed: %d", l.more)})
+	}
+	return l.list
 }
 
 // Clip makes input fit to be repeated: at most 200 bytes of UTF-8.

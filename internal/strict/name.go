@@ -20,15 +20,15 @@ func Unknown(what, name string, known []string) string {
 	return reason + "allowed are " + strings.Join(known, ", ")
 }
 
-// MaxQuoted is the most bytes of an input that a reason repeats.
-const MaxQuoted = 64
+// maxQuoted is the most bytes of an input that a reason repeats.
+const maxQuoted = 64
 
 // Quote quotes the beginning of an input for a reason.
 func Quote(s string) string {
-	if len(s) <= MaxQuoted {
+	if len(s) <= maxQuoted {
 		return strconv.Quote(s)
 	}
-	cut := MaxQuoted
+	cut := maxQuoted
 	for cut > 0 && !utf8.RuneStart(s[cut]) {
 		cut--
 	}

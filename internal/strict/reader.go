@@ -61,8 +61,7 @@ type Reader struct {
 	data   []byte
 	json   *decoder // nil for YAML
 	yaml   cursor
-	faults []Fault
-	more   int // faults that are not listed
+	faults List
 	broken *SyntaxError
 }
 
@@ -96,7 +95,7 @@ func NewJSON(data []byte, o Options) *Reader {
 	d, _ := decoders.Get().(*decoder)
 	d.text = *bytes.NewBuffer(data) // is decoded where it stands
 	d.Reset(&d.text, jsontext.AllowDuplicateNames(o.Document))
-	return &Reader{o: o, data: data, json: d}
+	return &Reader{o: o, data: data, json: d, faults: List{Most: o.Most}}
 }
 
 // ReadObject reads a message: one JSON object and nothing after it. field reads
@@ -129,43 +128,47 @@ func (r *Reader) Done() ([]Fault, error) {
 	if r.broken != nil {
 		return nil, r.broken
 	}
-	slices.SortStableFunc(r.faults, byLine)
-	if r.more > 0 {
-		r.faults = append(r.faults, Fault{Reason: fmt.Sprintf("more faults that are not listed: %d", r.more)})
-	}
-	return r.faults, nil
+	return r.faults.All(), nil
 }
-
-func byLine(a, b Fault) int { return a.Line - b.Line }
 
 var errMore = errors.New("more")
 
 // Fault notes what is wrong with the value that was read last.
-func (r *Reader) Fault(format string, args ...any) {
-	if r.Full() {
-		r.more++
+func (r *Reader) Fault(format string, args ...any) { r.FaultIn("", format, args...) }
+
+// FaultIn notes what is wrong with a member of the value that was read last,
+// which has none of the name.
+func (r *Reader) FaultIn(member, format string, args ...any) {
+	if r.faults.Full() {
 		return
 	}
 	f := Fault{Reason: fmt.Sprintf(format, args...)}
 	if r.json != nil {
-		f.Pointer = Clip(string(r.json.StackPointer()))
+		f.Pointer = string(r.json.StackPointer())
 	} else {
-		f.Pointer, f.Line = Clip(r.yaml.pointer()), r.yaml.line()
+		f.Pointer, f.Line = r.yaml.pointer(), r.yaml.line()
 	}
-	r.note(f)
+	if member != "" {
+		f.Pointer += "/" + Escape(member)
+	}
+	f.Pointer = Clip(f.Pointer)
+	r.faults.list = append(r.faults.list, f)
 }
 
-func (r *Reader) note(f Fault) {
-	if r.Full() {
-		r.more++
-		return
+// Merge adds faults that were found in what was read; see the function. Those
+// of YAML get the lines of their places.
+func (r *Reader) Merge(later *List) {
+	read := r.faults.list
+	r.locate(later.list)
+	for _, f := range later.list {
+		if !said(read, f) && !r.faults.Full() {
+			r.faults.list = append(r.faults.list, f)
+		}
 	}
-	r.faults = append(r.faults, f)
+	if len(read) == 0 { // with some, it is not known how many of them are others
+		r.faults.more += later.more
+	}
 }
-
-// Full reports whether no more faults are listed, so that nobody would read a
-// reason.
-func (r *Reader) Full() bool { return len(r.faults) >= r.o.Most }
 
 // fail ends the reading with what the decoder says.
 func (r *Reader) fail(err error) bool {
@@ -322,9 +325,7 @@ func (r *Reader) Fields(read map[string]func()) {
 		case f != nil:
 			f()
 		case !r.Skip():
-		case r.Full():
-			r.more++
-		default:
+		case !r.faults.Full():
 			r.Fault("%s", Unknown("field", name, slices.Sorted(maps.Keys(read))))
 		}
 		return true

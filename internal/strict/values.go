@@ -176,17 +176,23 @@ func (r *Reader) Any() any {
 		r.Array(0, func(int) { list = append(list, r.Any()) })
 		return list
 	case Object:
-		return Map(r, r.Any)
+		if m := Map(r, r.Any); m != nil {
+			return m
+		}
+		return map[string]any{}
 	}
 	var text string
 	r.Text(&text)
 	return text
 }
 
-// Map reads an object whose names are free.
-func Map[V any](r *Reader, read func() V) map[string]V {
-	m := map[string]V{}
+// Map reads an object whose names are free; it is nil when there is none and
+// when it is empty.
+func Map[V any](r *Reader, read func() V) (m map[string]V) {
 	r.Object(func(name string) bool {
+		if m == nil {
+			m = map[string]V{}
+		}
 		m[name] = read()
 		return true
 	})

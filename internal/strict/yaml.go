@@ -16,14 +16,14 @@ import (
 // aliases, tags and merge keys are refused: a document says what it says where
 // it says it, and cannot grow. No fault repeats a value, which may be a secret.
 func NewYAML(data []byte, o Options) *Reader {
-	r := &Reader{o: o, yaml: cursor{root: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}}}
+	r := &Reader{o: o, faults: List{Most: o.Most}, yaml: cursor{root: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}}}
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	switch err := d.Decode(&doc); {
 	case err == nil:
 		r.yaml.root = doc.Content[0]
 		if err = d.Decode(&second); err == nil {
-			r.note(Fault{Reason: "there is a second document; want one", Line: second.Line})
+			r.faults.list = []Fault{{Reason: "there is a second document; want one", Line: second.Line}}
 		} else if !errors.Is(err, io.EOF) {
 			r.broken = notYAML(err)
 		}
@@ -166,25 +166,26 @@ func (r *Reader) yamlName() (name string, ok bool) {
 		return key.Value, true
 	}
 	f.at = -1 // the fault is that of the object
-	r.note(Fault{r.yaml.pointer(), reason, key.Line})
+	if !r.faults.Full() {
+		r.faults.list = append(r.faults.list, Fault{r.yaml.pointer(), reason, key.Line})
+	}
 	f.at = at
 	return "", false
 }
 
-// Locate gives the faults that were found after reading YAML the lines of their
-// places, or of the nearest around them that are there.
-func (r *Reader) Locate(faults []Fault) {
-	if r.yaml.root == nil {
+// locate gives faults the lines of their places, or of the nearest around them
+// that are there.
+func (r *Reader) locate(faults []Fault) {
+	if r.json != nil {
 		return
 	}
 	places := make([]place, len(faults))
 	for i := range faults {
 		f := &faults[i]
-		f.Line = max(f.Line, r.yaml.root.Line)
+		f.Line = r.yaml.root.Line
 		places[i] = place{&f.Line, slices.Collect(jsontext.Pointer(f.Pointer).Tokens())}
 	}
 	locate(r.yaml.root, places)
-	slices.SortStableFunc(faults, byLine)
 }
 
 // place is where a line is to be written, and the path from a node on.
