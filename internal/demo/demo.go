@@ -13,16 +13,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"golang.org/x/term"
 
-	"headway/api"
+	"headway/client"
 	"headway/internal/workload"
 )
 
@@ -114,17 +112,17 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
-	client := newClient(o.Heads)
-	defer client.CloseIdleConnections()
-	router := client
-	if o.Way != nil {
-		router = &http.Client{Transport: o.Way, CheckRedirect: client.CheckRedirect}
+	connections := newConnections(o.Heads)
+	defer connections.CloseIdleConnections()
+	agents, router, err := o.connect(connections)
+	if err != nil {
+		return fmt.Errorf("demo: %w", err)
 	}
 	introduce(stdout, &o)
 	if err := awaitRouter(ctx, router, &o, stdout); err != nil {
 		return err
 	}
-	fleet := newHeads(&o, router)
+	fleet := newHeads(&o, agents)
 	if err := alone(ctx, router, &o, fleet.units[0].id); err != nil {
 		return err
 	}
@@ -134,14 +132,14 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	awaitHeads(ctx, fleet, &o, stdout)
 
 	d := &display{
-		options: &o, fleet: fleet, stats: newStats(time.Now()), router: router, client: client,
+		options: &o, fleet: fleet, stats: newStats(time.Now()), router: router, connections: connections,
 		slots: make(chan struct{}, maxConcurrent),
 	}
 	d.play(ctx, work, stdout)
 	units, _ := fleet.view() // before they are stopped
 	// A head would wait for the requests of connections that were dialed and
 	// never used.
-	client.CloseIdleConnections()
+	connections.CloseIdleConnections()
 	err = fleet.stopAll(ctx)
 	summarize(stdout, &o, d.stats.picture(time.Now()), d.sent, units)
 	if err != nil {
@@ -150,11 +148,24 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	return nil
 }
 
-func (o *Options) complete() error {
-	u, err := url.Parse(o.Server)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return fmt.Errorf("%q is no http or https URL", o.Server)
+// connect makes two clients of the router: one for the agents of the heads, and
+// one for the traffic, which repeats no call, so that failures are seen.
+func (o *Options) connect(connections *http.Client) (agents, traffic *client.Client, err error) {
+	if o.Way != nil {
+		connections = &http.Client{Transport: o.Way}
 	}
+	settings := []client.Option{
+		client.WithHTTPClient(connections), client.WithLogger(o.Logger),
+		client.WithUserAgent("headway-demo"),
+	}
+	if agents, err = client.New(o.Server, settings...); err != nil {
+		return nil, nil, err
+	}
+	traffic, err = client.New(o.Server, append(settings, client.WithRetries(0))...)
+	return agents, traffic, err
+}
+
+func (o *Options) complete() error {
 	o.Server = strings.TrimSuffix(o.Server, "/")
 	if o.Heads == 0 {
 		o.Heads = DefaultHeads
@@ -192,15 +203,18 @@ func (o *Options) complete() error {
 }
 
 // awaitRouter returns when the router is ready.
-func awaitRouter(ctx context.Context, client *http.Client, o *Options, stdout io.Writer) error {
+func awaitRouter(ctx context.Context, router *client.Client, o *Options, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, routerTimeout)
 	defer cancel()
 	tick := time.NewTicker(routerPoll)
 	defer tick.Stop()
 	for told := false; ; told = true {
-		err := probe(ctx, client, o.Server+"/readyz")
-		if err == nil {
+		r, err := router.Ready(ctx)
+		if err == nil && r.Status != "unavailable" {
 			return nil
+		}
+		if err == nil {
+			err = errors.New("it is not ready")
 		}
 		if !told {
 			fmt.Fprintf(stdout, "Waiting for a router at %s (start one with: headway serve)\n", o.Server)
@@ -215,42 +229,9 @@ func awaitRouter(ctx context.Context, client *http.Client, o *Options, stdout io
 
 // alone makes sure that no other demo runs beside the router: two would take
 // their heads from each other, since those have the same names.
-func alone(ctx context.Context, client *http.Client, o *Options, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.Server+"/api/v1/heads/"+id, http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var head api.Head
-	if resp.StatusCode != http.StatusOK || json.UnmarshalRead(io.LimitReader(resp.Body, maxHeadList), &head) != nil {
-		return nil
-	}
-	if head.Health.State == "fresh" {
+func alone(ctx context.Context, router *client.Client, o *Options, id string) error {
+	if head, err := router.Head(ctx, id); err == nil && head.Health.State == "fresh" {
 		return fmt.Errorf("demo: %s is registered at %s and reports: another demo runs beside this service; stop it first", id, o.Server)
-	}
-	return nil
-}
-
-func probe(ctx context.Context, client *http.Client, target string) error {
-	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, http.NoBody)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answers %d", target, resp.StatusCode)
 	}
 	return nil
 }
@@ -285,7 +266,7 @@ func (d *display) play(ctx context.Context, work *workload.Workload, stdout io.W
 	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 
-	t := &traffic{server: d.options.Server, router: d.router, client: d.client, work: work, stats: d.stats, slots: d.slots}
+	t := &traffic{router: d.router, heads: d.connections, work: work, stats: d.stats, slots: d.slots}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

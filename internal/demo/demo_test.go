@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"headway/api"
+	"headway/client"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -56,7 +57,7 @@ func newFakeRouter(t *testing.T) (*fakeRouter, string) {
 		results: make(map[string]int), sessions: make(map[string]string),
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /readyz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"status":"ok"}`) })
 	mux.HandleFunc("GET /api/v1/heads", f.list)
 	mux.HandleFunc("POST /api/v1/heads", f.register)
 	mux.HandleFunc("PUT /api/v1/heads/{id}/status", f.report)
@@ -161,6 +162,7 @@ func (f *fakeRouter) decide(w http.ResponseWriter, r *http.Request) {
 		targets = append(targets, live[(f.next+i)%len(live)])
 	}
 	if len(targets) == 0 {
+		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprint(w, `{"code":"no_eligible_head"}`)
 		return
@@ -290,9 +292,7 @@ func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 	if err := o.complete(); err != nil {
 		t.Fatal(err)
 	}
-	client := newClient(o.Heads)
-	defer client.CloseIdleConnections()
-	fleet := newHeads(&o, client)
+	fleet := newHeads(&o, agents(t, &o))
 	if err := fleet.startAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -341,6 +341,18 @@ func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 	if got := states(fleet); got[stateDown] != 4 {
 		t.Errorf("after the end: %v", got)
 	}
+}
+
+// agents is the client of the router for the heads' agents.
+func agents(t *testing.T, o *Options) *client.Client {
+	t.Helper()
+	connections := newConnections(o.Heads)
+	t.Cleanup(connections.CloseIdleConnections)
+	c, _, err := o.connect(connections)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func states(f *heads) map[state]int {

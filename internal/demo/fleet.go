@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -34,9 +32,10 @@ const (
 
 // heads are the demo's own inference servers.
 type heads struct {
-	units []*unit
-	work  sync.WaitGroup // agents and drains
-	over  chan struct{}  // closed when drains have waited long enough
+	units  []*unit
+	router *client.Client // of the agents
+	work   sync.WaitGroup // agents and drains
+	over   chan struct{}  // closed when drains have waited long enough
 
 	mu     sync.Mutex
 	random *rand.Rand
@@ -57,9 +56,6 @@ const maxNotes = 20
 type unit struct {
 	id, model, region, zone string
 	options                 mockhead.Options
-	server                  string
-	client                  *http.Client
-	logger                  *slog.Logger
 
 	// Under the mutex of heads.
 	state state
@@ -70,15 +66,15 @@ type unit struct {
 }
 
 // newHeads makes a fleet of which nothing is started.
-func newHeads(o *Options, connections *http.Client) *heads {
-	f := &heads{random: rand.New(rand.NewPCG(o.Seed, 2)), over: make(chan struct{})}
+func newHeads(o *Options, router *client.Client) *heads {
+	f := &heads{router: router, random: rand.New(rand.NewPCG(o.Seed, 2)), over: make(chan struct{})}
 	for i := range o.Heads {
 		model := o.Models[i%len(o.Models)]
 		place := i / len(o.Models)
 		f.units = append(f.units, &unit{
 			id: fmt.Sprintf("demo-%0*d", len(fmt.Sprint(o.Heads)), i+1), model: model,
 			region: o.Regions[place%len(o.Regions)], zone: string(rune('a' + place/len(o.Regions)%3)),
-			server: o.Server, client: connections, logger: o.Logger, state: stateDown,
+			state: stateDown,
 			options: mockhead.Options{
 				Addr: o.Ports.address(i), Models: []string{model}, Speed: o.Speed, StreamInterval: streamInterval, Logger: o.Logger,
 			},
@@ -107,7 +103,7 @@ func (f *heads) start(ctx context.Context, u *unit) error {
 	if err != nil {
 		return err
 	}
-	agent, err := u.newAgent(head)
+	agent, err := head.NewAgent(f.router, mockhead.Place{ID: u.id, Region: u.region, Zone: u.zone, Version: "demo", TakeOver: true})
 	if err != nil {
 		head.Close()
 		return err
@@ -120,14 +116,6 @@ func (f *heads) start(ctx context.Context, u *unit) error {
 		agent.Run(ctx)
 	})
 	return nil
-}
-
-func (u *unit) newAgent(head *mockhead.Head) (*client.Agent, error) {
-	router, err := client.New(u.server, client.WithHTTPClient(u.client), client.WithLogger(u.logger), client.WithUserAgent("headway-demo"))
-	if err != nil {
-		return nil, err
-	}
-	return head.NewAgent(router, mockhead.Place{ID: u.id, Region: u.region, Zone: u.zone, Version: "demo", TakeOver: true})
 }
 
 // pick chooses one of the heads in a state at random, or nil; the caller holds

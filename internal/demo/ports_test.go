@@ -37,7 +37,7 @@ func TestHeadsStayWithinTheirPorts(t *testing.T) {
 	if err := o.complete(); err != nil {
 		t.Fatal(err)
 	}
-	f := newHeads(&o, newClient(2))
+	f := newHeads(&o, agents(t, &o))
 	defer func() { _ = f.stopAll(t.Context()) }()
 	within := func() {
 		t.Helper()

@@ -2,12 +2,8 @@ package demo
 
 import (
 	"context"
-	"io"
-	"net/http"
 
-	"github.com/go-json-experiment/json"
-
-	"headway/api"
+	"headway/client"
 )
 
 // routerView is what the router holds of the heads.
@@ -15,8 +11,6 @@ type routerView struct {
 	words map[string]string // by id
 	err   bool              // it did not answer
 }
-
-const maxHeadList = 8 << 20
 
 // word is what the router says of a head.
 func (v *routerView) word(id string) string {
@@ -40,33 +34,15 @@ func (v *routerView) word(id string) string {
 
 // look asks the router for its heads.
 func (d *display) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
 	v := &routerView{words: make(map[string]string)}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.options.Server+"/api/v1/heads?limit=1000", http.NoBody)
-	if err == nil {
-		err = d.lookAt(req, v)
-	}
-	v.err = err != nil
-	d.seen.Store(v)
-}
-
-func (d *display) lookAt(req *http.Request, v *routerView) error {
-	resp, err := d.router.Do(req) //nolint:gosec // the operator names the router
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxHeadList))
-	if err != nil {
-		return err
-	}
-	var list api.List[api.Head]
-	if err := json.Unmarshal(text, &list); err != nil {
-		return err
-	}
-	for _, h := range list.Data {
+	for h, err := range d.router.Heads(ctx, client.HeadQuery{PageSize: 1000}) {
+		if err != nil {
+			v.err = true
+			break
+		}
 		v.words[h.ID] = h.Health.State
 	}
-	return nil
+	d.seen.Store(v)
 }

@@ -11,18 +11,20 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
+
+	"headway/client"
 )
 
 // display shows a running demo.
 type display struct {
-	options *Options
-	fleet   *heads
-	stats   *stats
-	router  *http.Client  // to the router
-	client  *http.Client  // to the heads
-	slots   chan struct{} // one for each request in flight
-	seen    atomic.Pointer[routerView]
-	sent    time.Duration // that requests were sent, once it is over
+	options     *Options
+	fleet       *heads
+	stats       *stats
+	router      *client.Client
+	connections *http.Client  // to the heads
+	slots       chan struct{} // one for each request in flight
+	seen        atomic.Pointer[routerView]
+	sent        time.Duration // that requests were sent, once it is over
 }
 
 var (

@@ -13,29 +13,26 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"headway/api"
+	"headway/client"
 	"headway/internal/workload"
 )
 
 // Bounds of the load generator.
 const (
-	maxConcurrent   = 1000 // requests in flight, a goroutine each
-	lateAfter       = time.Second
-	decideTimeout   = 5 * time.Second
-	tellTimeout     = 2 * time.Second // for progress and outcome
-	answerTimeout   = 5 * time.Minute
-	maxAttempts     = 3 // heads asked for one request
-	maxDecisionBody = 1 << 20
-	streamInterval  = 16 // tokens in a chunk of the demo's heads
+	maxConcurrent  = 1000 // requests in flight, a goroutine each
+	lateAfter      = time.Second
+	decideTimeout  = 5 * time.Second
+	reportTimeout  = 2 * time.Second // for progress and outcome
+	answerTimeout  = 5 * time.Minute
+	maxAttempts    = 3  // heads asked for one request
+	streamInterval = 16 // tokens in a chunk of the demo's heads
 )
 
 // traffic plays a workload against the router and the heads that it names.
 type traffic struct {
-	server string // base URL, no slash at its end
-	router *http.Client
-	client *http.Client // to the heads
+	router *client.Client
+	heads  *http.Client
 	work   *workload.Workload
 	stats  *stats
 	slots  chan struct{}
@@ -115,19 +112,20 @@ func (t *traffic) serve(ctx context.Context, a *workload.Arrival) {
 
 // attempt asks the i-th head. The decision's own is the first; its place is
 // given back by the outcome, and an alternative then answers without one.
-func (t *traffic) attempt(ctx context.Context, began time.Time, d *api.Decision, i int, head api.DecisionHead, body []byte) error {
+func (t *traffic) attempt(ctx context.Context, began time.Time, d *client.Decision, i int, head api.DecisionHead, body []byte) error {
 	sent := time.Now()
 	var first time.Time
 	u, err := t.ask(ctx, head, body, func() {
 		first = time.Now()
 		t.stats.firstToken(first, first.Sub(began))
 		if i == 0 {
-			t.tell(ctx, d.DecisionID, "progress", api.Progress{Event: "first_token"})
+			report(ctx, d.FirstToken)
 		}
 	})
 	now := time.Now()
 	if i == 0 {
-		t.tell(ctx, d.DecisionID, "outcome", newOutcome(ctx, u, err, sent, first, now))
+		outcome := newOutcome(ctx, u, err, sent, first, now)
+		report(ctx, func(ctx context.Context) error { return d.Outcome(ctx, outcome) })
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -140,7 +138,7 @@ func (t *traffic) attempt(ctx context.Context, began time.Time, d *api.Decision,
 }
 
 // decide asks the router for a head.
-func (t *traffic) decide(ctx context.Context, a *workload.Arrival) (*api.Decision, error) {
+func (t *traffic) decide(ctx context.Context, a *workload.Arrival) (*client.Decision, error) {
 	input := int64(a.Input)
 	in := api.DecisionRequest{ModelType: a.Model, Region: a.Region, InputTokens: &input}
 	if a.Session {
@@ -148,55 +146,38 @@ func (t *traffic) decide(ctx context.Context, a *workload.Arrival) (*api.Decisio
 	}
 	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
-	resp, err := post(ctx, t.router, t.server+"/api/v1/decisions", encode(in))
-	if err != nil {
-		return nil, &failure{reason: ifOver(ctx, failRouterDown)}
+	d, err := t.router.Decide(ctx, in)
+	if err == nil {
+		return d, nil
 	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(io.LimitReader(resp.Body, maxDecisionBody))
-	if err != nil {
-		return nil, &failure{reason: ifOver(ctx, failRouterDown)}
-	}
+	refused, answered := errors.AsType[*client.Error](err)
 	switch {
-	case resp.StatusCode == http.StatusOK:
-	case resp.StatusCode == http.StatusServiceUnavailable && bytes.Contains(text, []byte(api.CodeNoEligibleHead)):
-		return nil, &failure{reason: failNoHead, status: resp.StatusCode}
-	default:
-		return nil, &failure{reason: fmt.Sprintf("%s: %d", failRouterRefused, resp.StatusCode), status: resp.StatusCode}
+	case errors.Is(err, client.ErrNoHead):
+		return nil, &failure{reason: failNoHead}
+	case answered:
+		return nil, &failure{reason: fmt.Sprintf("%s: %d", failRouterRefused, refused.Status)}
+	case errors.Is(err, client.ErrAnswer):
+		return nil, &failure{reason: failRouterRefused + ": no decision in its answer"}
 	}
-	d := new(api.Decision)
-	if err := json.Unmarshal(text, d); err != nil || d.DecisionID == "" || d.Head.Endpoint == "" {
-		return nil, &failure{reason: failRouterRefused + ": no decision in its answer", status: resp.StatusCode}
-	}
-	return d, nil
+	return nil, &failure{reason: ifOver(ctx, failRouterDown)}
 }
 
-// tell reports progress or an outcome. What the router does not hear, the
-// decision's time limit makes good, so its failure changes nothing here. An
-// outcome is told even when the demo stops.
-func (t *traffic) tell(ctx context.Context, id, what string, v any) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTimeout)
+// report sends progress or an outcome, also when the demo stops. The router's
+// time limit for a decision makes up for a report that is lost.
+func report(ctx context.Context, send func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
 	defer cancel()
-	resp, err := post(ctx, t.router, t.server+"/api/v1/decisions/"+id+"/"+what, encode(v))
-	if err != nil {
-		return
-	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxDecisionBody)) // so that the connection serves again
-	_ = resp.Body.Close()
-}
-
-func post(ctx context.Context, client *http.Client, url string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	return client.Do(req)
+	_ = send(ctx)
 }
 
 // ask gets a streamed answer of a head and calls first at its first token.
 func (t *traffic) ask(ctx context.Context, head api.DecisionHead, body []byte, first func()) (tokens, error) {
-	resp, err := post(ctx, t.client, strings.TrimSuffix(head.Endpoint, "/")+"/v1/chat/completions", body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(head.Endpoint, "/")+"/v1/chat/completions", bytes.NewReader(body))
+	if err != nil {
+		return tokens{}, &failure{reason: failHeadDown}
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := t.heads.Do(req)
 	if err != nil {
 		return tokens{}, &failure{reason: ifOver(ctx, failHeadDown)}
 	}
@@ -215,7 +196,7 @@ func (t *traffic) ask(ctx context.Context, head api.DecisionHead, body []byte, f
 	if err != nil {
 		return u, &failure{reason: ifOver(ctx, failCut), status: resp.StatusCode, final: begun}
 	}
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxDecisionBody)) // so that the connection serves again
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxChunk)) // so that the connection serves again
 	return u, nil
 }
 
@@ -238,8 +219,8 @@ func reasonOf(err error) string {
 	return failHeadBroken
 }
 
-// newClient is one pool of connections to the router and all heads.
-func newClient(heads int) *http.Client {
+// newConnections is one pool of connections to the router and all heads.
+func newConnections(heads int) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,

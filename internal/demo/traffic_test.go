@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"sync/atomic"
 	"testing"
@@ -28,9 +29,14 @@ const trace = `TIMESTAMP,ContextTokens,GeneratedTokens
 func withTraffic(t *testing.T, limit int, router http.RoundTripper, test func(s *stats, stop, giveUp func())) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		o := Options{Server: "http://router.example", Way: router, Logger: slog.New(slog.DiscardHandler)}
+		_, c, err := o.connect(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		s := newStats(time.Now())
 		g := &traffic{
-			server: "http://router.example", router: &http.Client{Transport: router}, client: &http.Client{Transport: router}, stats: s,
+			router: c, heads: &http.Client{Transport: router}, stats: s,
 			work:  newWork(t, trace),
 			slots: make(chan struct{}, limit),
 		}
