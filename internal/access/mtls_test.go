@@ -19,6 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"headway/internal/access"
 	"headway/internal/pki"
 )
@@ -43,7 +45,7 @@ func newMutual(t testing.TB) *mutual {
 	m.must(err)
 	m.roots.AddCert(m.authority.Leaf)
 	certs, err := pki.Open(pki.Options{
-		CertFile: file(pki.ServerCertFile), KeyFile: file(pki.ServerKeyFile), ClientCAFile: file(pki.CACertFile), Log: slog.New(slog.DiscardHandler),
+		CertFile: file(pki.ServerCertFile), KeyFile: file(pki.ServerKeyFile), ClientCAFile: file(pki.CACertFile), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
 	m.must(err)
 	m.config = certs.Config()

@@ -57,9 +57,9 @@ func (a *App) readAccess() (o access.Options, err error) {
 }
 
 // openAccess makes the book of keys and the guard.
-func (a *App) openAccess(ctx context.Context, store access.KeyStore, metrics prometheus.Registerer, o access.Options) (err error) {
+func (a *App) openAccess(ctx context.Context, store access.KeyStore, o access.Options) (err error) {
 	c := a.config
-	o.Metrics = metrics
+	o.Metrics = a.metrics
 	if o.Keys, err = access.OpenKeys(ctx, store, beginning(a.journal, c.Audit.Strict), c.Access.RequestsPerKey, time.Now); err != nil {
 		return err
 	}
@@ -126,13 +126,13 @@ func (a *App) checkListen(closed bool) error {
 // OfflineKeys does something with the keys in the data directory of a service
 // that does not run, and records it in the audit trail of that service.
 func OfflineKeys(ctx context.Context, c config.Config, do func(context.Context, *access.Keys) error) (err error) {
-	a := &App{config: c, log: slog.New(slog.DiscardHandler)}
+	a := &App{config: c, log: slog.New(slog.DiscardHandler), metrics: prometheus.NewRegistry()}
 	defer func() { err = errors.Join(err, a.close()) }()
 	store, err := a.openStore()
 	if err != nil {
 		return err
 	}
-	if err := a.openTrail(prometheus.NewRegistry()); err != nil { //nolint:contextcheck // the trail outlasts the start
+	if err := a.openTrail(); err != nil { //nolint:contextcheck // the trail outlasts the start
 		return err
 	}
 	keys, err := access.OpenKeys(ctx, store, beginning(a.journal, c.Audit.Strict), 0, time.Now)

@@ -30,6 +30,7 @@ import (
 	"headway/internal/local"
 	"headway/internal/monitor"
 	"headway/internal/natsmq"
+	"headway/internal/outbound"
 	"headway/internal/pki"
 	"headway/internal/redisaudit"
 	"headway/internal/routing"
@@ -47,51 +48,54 @@ type Options struct {
 
 // App is the service, built and listening, not yet serving.
 type App struct {
-	config       config.Config
-	log          *slog.Logger
-	events       *event.Stream
-	fleet        *fleet.Registry
-	router       *routing.Router
-	desk         *calls.Desk
-	live         *live.Hub
-	queue        *natsmq.Queue   // nil: switched off
-	webhooks     *webhook.Sender // nil: nobody is told
-	instance     string          // of this run; begins the ids of events
-	policyFile   *policyFile
-	server       *httpapi.Server
-	journal      *audit.Journal
-	trail        string                        // path of the audit file
-	certs        *pki.Certificates             // nil: no TLS
-	shipper      atomic.Pointer[trail.Shipper] // nil: the trail is not published
-	queueShipper atomic.Pointer[trail.Shipper] // nil: nor over the queue
-	redis        *redisaudit.Embedded          // nil: there is none
-	outside      *outside
-	keys         *access.Keys
-	monitor      *monitor.Monitor // nil: switched off
-	console      *console.Console // nil: switched off
-	guard        *access.Guard
-	listener     net.Listener
-	announcer    *local.Announcer
-	stops        []func() error // undone last-in-first-out
+	config     config.Config
+	log        *slog.Logger
+	events     *event.Stream
+	fleet      *fleet.Registry
+	router     *routing.Router
+	desk       *calls.Desk
+	live       *live.Hub
+	queue      *natsmq.Queue   // nil: switched off
+	webhooks   *webhook.Sender // nil: nobody is told
+	instance   string          // of this run; begins the ids of events
+	policyFile *policyFile
+	server     *httpapi.Server
+	journal    *audit.Journal
+	trail      string                           // path of the audit file
+	certs      *pki.Certificates                // nil: no TLS
+	shippers   atomic.Pointer[[]*trail.Shipper] // what publishes the trail
+	redis      *redisaudit.Embedded             // nil: there is none
+	metrics    *prometheus.Registry
+	calls      *outbound.Calls
+	messages   *natsmq.Messages
+	keys       *access.Keys
+	monitor    *monitor.Monitor // nil: switched off
+	console    *console.Console // nil: switched off
+	guard      *access.Guard
+	listener   net.Listener
+	announcer  *local.Announcer
+	stops      []func() error // undone last-in-first-out
 }
 
 // New builds the service and opens its listener. Whatever was opened is closed
 // again if a later step fails.
 func New(ctx context.Context, o Options) (_ *App, err error) {
-	a := &App{config: o.Config, log: o.Log, instance: strings.ToLower(rand.Text()[:10])}
+	a := &App{config: o.Config, log: o.Log, metrics: prometheus.NewRegistry(), instance: strings.ToLower(rand.Text()[:10])}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
 		}
 	}()
-	metrics := prometheus.NewRegistry()
-	if err := registerProcess(metrics, o); err != nil {
+	if err := registerProcess(a.metrics, o); err != nil {
 		return nil, err
 	}
-	if a.outside, err = registerOutside(metrics); err != nil {
+	if a.calls, err = outbound.NewCalls(a.metrics); err != nil {
 		return nil, err
 	}
-	if a.events, err = event.New(event.Options{Metrics: metrics}); err != nil {
+	if a.messages, err = natsmq.NewMessages(a.metrics); err != nil {
+		return nil, err
+	}
+	if a.events, err = event.New(event.Options{Metrics: a.metrics}); err != nil {
 		return nil, err
 	}
 	// What can be in the way of a start is found before anything is written: an
@@ -100,7 +104,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
-	if err := a.openCertificates(metrics); err != nil {
+	if err := a.openCertificates(); err != nil {
 		return nil, err
 	}
 	entry, err := a.readAccess()
@@ -110,7 +114,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := a.check(a.mayBeClosed(ctx, entry)); err != nil {
 		return nil, err
 	}
-	if err := a.openWebhooks(metrics); err != nil {
+	if err := a.openWebhooks(); err != nil {
 		return nil, err
 	}
 	externalRedis, err := a.readRedis()
@@ -121,26 +125,26 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.openTrail(metrics); err != nil { //nolint:contextcheck // the trail outlasts the start
+	if err := a.openTrail(); err != nil { //nolint:contextcheck // the trail outlasts the start
 		return nil, err
 	}
-	if err := a.openRedis(ctx, metrics, externalRedis); err != nil {
+	if err := a.openRedis(ctx, externalRedis); err != nil {
 		return nil, err
 	}
-	if err := a.openAccess(ctx, store, metrics, entry); err != nil {
+	if err := a.openAccess(ctx, store, entry); err != nil {
 		return nil, err
 	}
-	if err := a.buildRooms(ctx, store, metrics); err != nil {
+	if err := a.buildRooms(ctx, store); err != nil {
 		return nil, err
 	}
-	if err := a.openQueue(metrics, o.Version); err != nil {
+	if err := a.openQueue(o.Version); err != nil {
 		return nil, err
 	}
-	if err := a.openMonitor(metrics); err != nil {
+	if err := a.openMonitor(); err != nil {
 		return nil, err
 	}
 	surface := httpapi.Options{
-		Fleet: a.fleet, Router: a.router, Desk: a.desk, Live: a.live, Metrics: metrics, Log: a.log,
+		Fleet: a.fleet, Router: a.router, Desk: a.desk, Live: a.live, Metrics: a.metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
 		Monitor: a.monitorHandler(), Console: a.consoleHandler(), State: state{store}, External: a.external(),
@@ -208,19 +212,11 @@ func (a *App) announce() (err error) {
 	return nil
 }
 
-func (a *App) openTrail(metrics prometheus.Registerer) (err error) {
-	if a.journal, a.trail, err = openTrail(a.config, a.log, a.publishCheckpoint); err != nil {
-		return err
-	}
-	a.stops = append(a.stops, a.journal.Close)
-	return metrics.Register(newTrailMetrics(a.journal))
-}
-
-func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics prometheus.Registerer) (err error) {
+func (a *App) buildRooms(ctx context.Context, store *boltstore.Store) (err error) {
 	c := a.config
 	begin := beginning(a.journal, c.Audit.Strict)
 	a.fleet, err = fleet.New(fleet.Options{
-		Store: store, Events: a.events, Metrics: metrics, Log: a.log, Begin: begin, Note: a.journal.Happened,
+		Store: store, Events: a.events, Metrics: a.metrics, Log: a.log, Begin: begin, Note: a.journal.Happened,
 		Lease: fleet.LeaseOptions{
 			BaseInterval:        c.Lease.BaseInterval,
 			MaxReportsPerSecond: c.Lease.MaxReportsPerSecond,
@@ -240,7 +236,7 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 		return err
 	}
 	a.router, err = routing.New(routing.Options{
-		Fleet: a.fleet, Events: a.events, Metrics: metrics, Log: a.log, Policies: store, Begin: begin,
+		Fleet: a.fleet, Events: a.events, Metrics: a.metrics, Log: a.log, Policies: store, Begin: begin,
 		ReservationTTL: c.Decisions.ReservationTTL, MaxTTL: c.Decisions.MaxTTL, Recent: c.Decisions.Recent,
 		ExplainShare: c.Decisions.ExplainShare,
 	})
@@ -255,14 +251,14 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store, metrics pr
 	}
 	a.live, err = live.New(live.Options{
 		Instance: a.instance,
-		Fleet:    a.fleet, Router: a.router, Desk: a.desk, Events: a.events, Metrics: metrics, Log: a.log, Guard: a.guard,
+		Fleet:    a.fleet, Router: a.router, Desk: a.desk, Events: a.events, Metrics: a.metrics, Log: a.log, Guard: a.guard,
 		MaxStreams: c.Realtime.MaxStreams, MaxMessage: c.Realtime.MaxMessageBytes, MaxRate: c.Realtime.MaxRate,
 		Timing: live.Timing{Heartbeat: c.Realtime.Heartbeat},
 	})
 	if err != nil {
 		return err
 	}
-	if a.policyFile, err = newPolicyFile(c.Policy, a.router, a.log, metrics); err != nil {
+	if a.policyFile, err = newPolicyFile(c.Policy, a.router, a.log, a.metrics); err != nil {
 		return err
 	}
 	return a.policyFile.Load(ctx)
@@ -339,14 +335,15 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.policyFile.Run)
 	start(a.watchCertificates)
 	start(a.logEvents)
-	start(a.ship)
 	if a.webhooks != nil {
 		start(a.webhooks.Run)
 	}
 	if a.queue != nil {
 		start(a.queue.Run)
-		start(a.shipOverQueue)
 		a.log.Info("message queue", "mode", a.config.Queue.Mode, "addr", a.queue.Addr())
+	}
+	for _, s := range a.published() {
+		start(s.Run)
 	}
 	if a.monitor != nil {
 		start(a.monitor.Run)

@@ -4,11 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"math"
 	"path/filepath"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/pki"
 )
@@ -17,7 +14,7 @@ import (
 const acmeTimeout = 30 * time.Second
 
 // openCertificates reads what TLS needs, if it is configured.
-func (a *App) openCertificates(metrics prometheus.Registerer) (err error) {
+func (a *App) openCertificates() (err error) {
 	c := a.config.TLS
 	if c.CertFile == "" && len(c.ACMEHosts) == 0 {
 		return nil
@@ -28,29 +25,14 @@ func (a *App) openCertificates(metrics prometheus.Registerer) (err error) {
 		}
 	}
 	a.certs, err = pki.Open(pki.Options{
-		CertFile: c.CertFile, KeyFile: c.KeyFile, ClientCAFile: c.ClientCAFile, Log: a.log,
+		CertFile: c.CertFile, KeyFile: c.KeyFile, ClientCAFile: c.ClientCAFile, Log: a.log, Metrics: a.metrics,
 		ACME: pki.ACME{
 			Hosts: c.ACMEHosts, Email: c.ACMEEmail, Directory: c.ACMEDirectory,
 			CacheDir: filepath.Join(a.config.DataDir, "acme"),
 			Client:   a.client("acme", acmeTimeout),
 		},
 	})
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "headway_tls_certificate_not_after_seconds", Help: "Time at which the certificate from tls.cert_file ends, in seconds since 1970.",
-		}, func() float64 {
-			if end := a.certs.NotAfter(); !end.IsZero() {
-				return float64(end.Unix())
-			}
-			return math.NaN()
-		})),
-		metrics.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "headway_tls_reload_failures_total", Help: "Times that a certificate changed and could not be read.",
-		}, func() float64 { return float64(a.certs.Failures()) })),
-	)
+	return err
 }
 
 // tlsConfig is nil without TLS.

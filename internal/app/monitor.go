@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"headway/grafana"
 	"headway/internal/config"
 	"headway/internal/console"
@@ -43,28 +41,21 @@ func (a *App) checkMonitor() error {
 
 // openMonitor makes the monitor and the pages that show it; neither is there
 // when the configuration switches them off.
-func (a *App) openMonitor(metrics *prometheus.Registry) (err error) {
+func (a *App) openMonitor() (err error) {
 	c := a.config.Monitor
 	if !c.Enabled {
 		return nil
 	}
 	base := a.baseURL()
 	o := monitor.Options{
-		Gatherer: metrics, Metrics: metrics, Log: a.log, Rules: rules.RulesFor(base.String()), RulesFile: c.RulesFile, Instance: a.ownURL().Host,
+		Gatherer: a.metrics, Metrics: a.metrics, Log: a.log, Rules: rules.RulesFor(base.String()), RulesFile: c.RulesFile, Instance: a.ownURL().Host,
 		Interval: c.Interval, Retention: c.Retention, MaxSeries: c.MaxSeries,
 		Snapshot: filepath.Join(a.config.DataDir, historyFile), URL: base,
-		Told: func(kind string, err error) {
-			status := "success"
-			if err != nil {
-				status = "error"
-			}
-			a.outside.calls.WithLabelValues(kind, status).Inc()
-		},
 		Alerted: a.publishAlert,
 	}
-	client := outbound.NewClient(outbound.Options{Timeout: c.Timeout}) // Told counts
+	client := outbound.NewClient(outbound.Options{Timeout: c.Timeout}) // the monitor counts
 	for _, receiver := range receivers(c) {
-		receiver.Client = client
+		receiver.Client, receiver.Count = client, a.calls.Of(receiver.Kind)
 		o.Receivers = append(o.Receivers, receiver)
 	}
 	if a.monitor, err = monitor.New(o); err != nil {

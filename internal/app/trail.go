@@ -8,15 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
-
-	"github.com/prometheus/client_golang/prometheus"
+	"slices"
 
 	"headway/internal/audit"
 	"headway/internal/config"
 	"headway/internal/local"
+	"headway/internal/trail"
 )
 
 // checkTrail returns what the configuration has against the audit trail: a
@@ -62,18 +61,20 @@ func sameDir(a, b string) bool {
 
 // openTrail opens the audit trail at the first of its places that is writable
 // and that no other process has. The last one must be both.
-func openTrail(c config.Config, log *slog.Logger, onCheckpoint func(audit.Checkpoint)) (journal *audit.Journal, file string, err error) {
+func (a *App) openTrail() error {
+	c := a.config
 	key, err := signingKey(c.Audit.SigningKeyFile)
 	if err != nil {
-		return nil, "", err
+		return err
 	}
 	files := local.Trails(c.Audit.File, c.DataDir)
 	for len(files) > 1 && !writable(files[0]) {
 		files = files[1:]
 	}
-	for _, file = range files {
-		journal, err = audit.Open(audit.Options{
-			Path: file, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: key, Log: log, OnCheckpoint: onCheckpoint,
+	for _, a.trail = range files {
+		a.journal, err = audit.Open(audit.Options{
+			Path: a.trail, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: key, Log: a.log, Metrics: a.metrics,
+			OnCheckpoint: a.publishCheckpoint,
 			MinFreeBytes: c.State.MinFreeBytes / 4, // the trail must still tell of a state that cannot be written
 		})
 		if err == nil || !errors.Is(err, audit.ErrInUse) {
@@ -81,16 +82,17 @@ func openTrail(c config.Config, log *slog.Logger, onCheckpoint func(audit.Checkp
 		}
 	}
 	if err != nil {
-		return nil, "", fmt.Errorf("open the audit trail (--audit-file): %w", err)
+		return fmt.Errorf("open the audit trail (--audit-file): %w", err)
 	}
-	switch file {
+	a.stops = append(a.stops, a.journal.Close)
+	switch a.trail {
 	case c.Audit.File:
 	case local.SystemTrail:
-		log.Info("audit trail", "file", file)
+		a.log.Info("audit trail", "file", a.trail)
 	default:
-		log.Info("audit trail", "file", file, "because", local.SystemTrail+" cannot be written, or another process writes it")
+		a.log.Info("audit trail", "file", a.trail, "because", local.SystemTrail+" cannot be written, or another process writes it")
 	}
-	return journal, file, nil
+	return nil
 }
 
 // writable reports whether the file can be appended to, or made.
@@ -151,62 +153,32 @@ func (a *App) tellTrail() {
 	})
 }
 
-// trailMetrics shows what a journal counts.
-type trailMetrics struct {
-	journal *audit.Journal
-	syncs   *prometheus.Desc
-	values  []trailValue
-}
-
-type trailValue struct {
-	desc *prometheus.Desc
-	kind prometheus.ValueType
-	of   func(*audit.Stats) float64
-}
-
-func newTrailMetrics(journal *audit.Journal) *trailMetrics {
-	m := &trailMetrics{journal: journal, syncs: prometheus.NewDesc("headway_audit_sync_duration_seconds",
-		"Time that the disk took to make records of the audit trail durable.", nil, nil)}
-	add := func(kind prometheus.ValueType, name, help string, of func(*audit.Stats) float64) {
-		m.values = append(m.values, trailValue{prometheus.NewDesc(name, help, nil, nil), kind, of})
-	}
-	const counter, gauge = prometheus.CounterValue, prometheus.GaugeValue
-	add(counter, "headway_audit_records_total", "Records of the audit trail that are durable.", func(s *audit.Stats) float64 { return float64(s.Written) })
-	add(counter, "headway_audit_write_failures_total", "Records that could not be made durable when they had to be, so that what they announced did not happen.", func(s *audit.Stats) float64 { return float64(s.Failed) })
-	add(counter, "headway_audit_late_total", "Records that were written later than they happened.", func(s *audit.Stats) float64 { return float64(s.Late) })
-	add(counter, "headway_audit_dropped_total", "Records that were lost because too many waited for the disk, or because the process before ended while they did.", func(s *audit.Stats) float64 { return float64(s.Dropped) })
-	add(counter, "headway_audit_folded_total", "Denied attempts that another record stands for.", func(s *audit.Stats) float64 { return float64(s.Folded) })
-	add(counter, "headway_audit_rotations_total", "Files of the audit trail begun after others.", func(s *audit.Stats) float64 { return float64(s.Rotations) })
-	add(gauge, "headway_audit_sequence", "Sequence number of the last record of the audit trail.", func(s *audit.Stats) float64 { return float64(s.LastSeq) })
-	add(gauge, "headway_audit_waiting", "Records that are not written yet.", func(s *audit.Stats) float64 { return float64(s.Waiting) })
-	add(gauge, "headway_audit_up", "1 if the last write of the audit trail succeeded.", func(s *audit.Stats) float64 {
-		if s.Down {
-			return 0
-		}
-		return 1
+// publish hands the audit trail to a sink as long as the service runs, from the
+// record after begin on where it was not published yet.
+func (a *App) publish(sink, cursor string, to trail.Sink, begin uint64) error {
+	shipper, err := trail.NewShipper(trail.ShipperOptions{
+		Path: a.trail, CursorPath: filepath.Join(a.config.DataDir, cursor), Sink: to, Log: a.log, Name: sink, Metrics: a.metrics,
+		Durable: func() uint64 { return a.journal.Stats().LastSeq }, Begin: begin,
 	})
-	return m
+	if err != nil {
+		return err
+	}
+	all := append(slices.Clone(a.published()), shipper)
+	a.shippers.Store(&all)
+	return nil
 }
 
-// Describe implements prometheus.Collector.
-func (m *trailMetrics) Describe(ch chan<- *prometheus.Desc) {
-	ch <- m.syncs
-	for _, v := range m.values {
-		ch <- v.desc
+// published are what publishes the trail.
+func (a *App) published() []*trail.Shipper {
+	if all := a.shippers.Load(); all != nil {
+		return *all
 	}
+	return nil
 }
 
-// Collect implements prometheus.Collector.
-func (m *trailMetrics) Collect(ch chan<- prometheus.Metric) {
-	s := m.journal.Stats()
-	for _, v := range m.values {
-		ch <- prometheus.MustNewConstMetric(v.desc, v.kind, v.of(&s))
+// publishCheckpoint has a checkpoint published after the records it covers.
+func (a *App) publishCheckpoint(c audit.Checkpoint) {
+	for _, s := range a.published() {
+		s.Checkpoint(c)
 	}
-	below, count := map[float64]uint64{}, uint64(0)
-	for i, n := range s.Syncs.Counts {
-		if count += n; i < len(s.Syncs.Bounds) {
-			below[s.Syncs.Bounds[i]] = count
-		}
-	}
-	ch <- prometheus.MustNewConstHistogram(m.syncs, count, s.Syncs.Sum, below)
 }

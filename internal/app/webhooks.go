@@ -1,13 +1,9 @@
 package app
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-
-	"headway/internal/webhook"
-)
+import "headway/internal/webhook"
 
 // openWebhooks makes what posts events to the endpoints of webhooks.file.
-func (a *App) openWebhooks(metrics prometheus.Registerer) error {
+func (a *App) openWebhooks() error {
 	c := a.config.Webhooks
 	if c.File == "" {
 		return nil
@@ -17,8 +13,8 @@ func (a *App) openWebhooks(metrics prometheus.Registerer) error {
 		return err
 	}
 	a.webhooks, err = webhook.New(webhook.Options{
-		Endpoints: endpoints, AllowLinkLocal: c.AllowLinkLocal, Events: a.events, Metrics: metrics, Log: a.log, Instance: a.instance,
-		Count: a.outside.counts("webhook"),
+		Endpoints: endpoints, AllowLinkLocal: c.AllowLinkLocal, Events: a.events, Metrics: a.metrics, Log: a.log, Instance: a.instance,
+		Count: a.calls.Of("webhook"),
 	})
 	return err
 }

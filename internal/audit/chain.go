@@ -148,7 +148,7 @@ func (t *chain) put(buf []byte) error {
 	}
 	start := time.Now()
 	err := t.o.sync(t.file)
-	t.counts.synced(time.Since(start))
+	t.counts.syncs.Observe(time.Since(start).Seconds())
 	if err != nil {
 		// What the kernel still holds of the file can't be trusted now.
 		t.undo()

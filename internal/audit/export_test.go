@@ -1,6 +1,10 @@
 package audit
 
-import "os"
+import (
+	"os"
+
+	dto "github.com/prometheus/client_model/go"
+)
 
 // WithFaults returns o with a disk that writes and syncs like this; nil leaves
 // it as it is.
@@ -25,3 +29,12 @@ func (e Entry) Fit() Entry { return e.fit() }
 
 // MaxOpen is how many operations may be open.
 const MaxOpen = maxOpen
+
+// Syncs is how often the disk was waited for.
+func (j *Journal) Syncs() uint64 {
+	var m dto.Metric
+	if err := j.counts.syncs.Write(&m); err != nil {
+		panic(err)
+	}
+	return m.GetHistogram().GetSampleCount()
+}

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // The errors of a journal.
@@ -33,18 +35,19 @@ var (
 
 // Options are what a Journal is made of.
 type Options struct {
-	Path            string             // required; its directory must exist
-	SideDir         string             // takes the checkpoint and a torn line where the directory of Path lets nobody make files, as /var/log; "": there is none
-	Node            string             // names this instance in each record; "": the host name
-	MaxBytes        int64              // size at which the file is closed and the next begins; 0: 100 MiB
-	Keep            int                // closed files that are kept; 0: all
-	MinFreeBytes    int64              // free space on the disk below which nothing more is written; 0: to the last byte
-	MaxWait         time.Duration      // that a caller waits for the disk; 0: 5 s
-	CheckpointEvery time.Duration      // 0: 1 min
-	SigningKey      ed25519.PrivateKey // signs checkpoints; nil: they are not signed
-	OnCheckpoint    func(Checkpoint)   // called in order by the writer, which waits for it; may be nil
-	Log             *slog.Logger       // required
-	Now             func() time.Time   // nil: time.Now
+	Path            string                // required; its directory must exist
+	SideDir         string                // takes the checkpoint and a torn line where the directory of Path lets nobody make files, as /var/log; "": there is none
+	Node            string                // names this instance in each record; "": the host name
+	MaxBytes        int64                 // size at which the file is closed and the next begins; 0: 100 MiB
+	Keep            int                   // closed files that are kept; 0: all
+	MinFreeBytes    int64                 // free space on the disk below which nothing more is written; 0: to the last byte
+	MaxWait         time.Duration         // that a caller waits for the disk; 0: 5 s
+	CheckpointEvery time.Duration         // 0: 1 min
+	SigningKey      ed25519.PrivateKey    // signs checkpoints; nil: they are not signed
+	OnCheckpoint    func(Checkpoint)      // called in order by the writer, which waits for it; may be nil
+	Log             *slog.Logger          // required
+	Metrics         prometheus.Registerer // nil: nobody looks at them
+	Now             func() time.Time      // nil: time.Now
 
 	// Faults of the disk, for tests.
 	write func(*os.File, []byte) (int, error)
@@ -136,10 +139,16 @@ func Open(o Options) (*Journal, error) {
 		o: o, queue: make(chan *pending, maxQueued), wake: make(chan struct{}, 1), reopens: make(chan chan error),
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
-	j.counts.init()
+	j.counts.syncs = newSyncs()
 	t, found, err := resume(o, &j.counts)
 	if err != nil {
 		return nil, err
+	}
+	if o.Metrics != nil {
+		if err := j.register(o.Metrics); err != nil {
+			t.close()
+			return nil, err
+		}
 	}
 	known := ledger{o: &j.o}
 	known.open()

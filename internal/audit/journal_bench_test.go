@@ -58,11 +58,7 @@ func BenchmarkGroupCommit(b *testing.B) {
 			done.Wait()
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
-			syncs := uint64(0)
-			for _, n := range j.Stats().Syncs.Counts {
-				syncs += n
-			}
-			b.ReportMetric(float64(b.N)/float64(syncs), "records/sync")
+			b.ReportMetric(float64(b.N)/float64(j.Syncs()), "records/sync")
 			if err := j.Close(); err != nil {
 				b.Fatal(err)
 			}

@@ -1,10 +1,11 @@
 package audit
 
 import (
-	"slices"
+	"errors"
 	"sync"
 	"sync/atomic"
-	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Stats are what a journal has counted since it was opened, and how it is.
@@ -16,34 +17,20 @@ type Stats struct {
 	Folded    uint64 // denied attempts that another record stands for
 	Rotations uint64 // files begun after others
 	LastSeq   uint64
-	Bytes     int64 // size of the current file
-	Waiting   int   // records that are not written yet
-	Open      int   // operations that have begun and not ended
-	Syncs     Histogram
-	Down      bool      // the last write failed
-	LastError string    // "": there was none
-	FailedAt  time.Time // of the last error
+	Bytes     int64  // size of the current file
+	Waiting   int    // records that are not written yet
+	Open      int    // operations that have begun and not ended
+	Down      bool   // the last write failed
+	LastError string // "": there was none
 }
-
-// Histogram counts durations in seconds. Counts[i] are those up to Bounds[i] and
-// above the bound before; the last of Counts, one more, are those above all.
-type Histogram struct {
-	Bounds []float64
-	Counts []uint64
-	Sum    float64
-}
-
-// syncBounds reach from a disk with a cache of its own to one that is dying.
-var syncBounds = []float64{0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 
 type counters struct {
 	failed atomic.Uint64 // callers count these
+	syncs  prometheus.Histogram
 
 	mu sync.Mutex
 	s  Stats
 }
-
-func (c *counters) init() { c.s.Syncs.Counts = make([]uint64, len(syncBounds)+1) }
 
 func (c *counters) update(f func(*Stats)) {
 	c.mu.Lock()
@@ -57,24 +44,54 @@ func (c *counters) down() bool {
 	return c.s.Down
 }
 
-func (c *counters) synced(d time.Duration) {
-	c.update(func(s *Stats) {
-		i, _ := slices.BinarySearch(syncBounds, d.Seconds())
-		s.Syncs.Counts[i]++
-		s.Syncs.Sum += d.Seconds()
-	})
-}
-
 // Stats returns a copy of the counts.
 func (j *Journal) Stats() Stats {
 	j.counts.mu.Lock()
 	s := j.counts.s
-	s.Syncs.Bounds = slices.Clone(syncBounds)
-	s.Syncs.Counts = slices.Clone(s.Syncs.Counts)
 	j.counts.mu.Unlock()
 	s.Failed += j.counts.failed.Load()
 	j.notes.mu.Lock()
 	s.Dropped, s.Folded, s.Waiting = j.lostBefore+j.notes.dropped, j.notes.folded, len(j.notes.waiting)+len(j.queue)
 	j.notes.mu.Unlock()
 	return s
+}
+
+// newSyncs has buckets from a disk with a cache of its own to one that is dying.
+func newSyncs() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "headway_audit_sync_duration_seconds", Help: "Time that the disk took to make records of the audit trail durable.",
+		Buckets: []float64{0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
+	})
+}
+
+// register shows the counts as metrics.
+func (j *Journal) register(metrics prometheus.Registerer) error {
+	errs := []error{metrics.Register(j.counts.syncs)}
+	counter := func(name, help string, of func(*Stats) uint64) {
+		errs = append(errs, metrics.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 {
+			s := j.Stats()
+			return float64(of(&s))
+		})))
+	}
+	gauge := func(name, help string, of func(*Stats) uint64) {
+		errs = append(errs, metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			s := j.Stats()
+			return float64(of(&s))
+		})))
+	}
+	counter("headway_audit_records_total", "Records of the audit trail that are durable.", func(s *Stats) uint64 { return s.Written })
+	counter("headway_audit_write_failures_total", "Records that could not be made durable when they had to be, so that what they announced did not happen.", func(s *Stats) uint64 { return s.Failed })
+	counter("headway_audit_late_total", "Records that were written later than they happened.", func(s *Stats) uint64 { return s.Late })
+	counter("headway_audit_dropped_total", "Records that were lost because too many waited for the disk, or because the process before ended while they did.", func(s *Stats) uint64 { return s.Dropped })
+	counter("headway_audit_folded_total", "Denied attempts that another record stands for.", func(s *Stats) uint64 { return s.Folded })
+	counter("headway_audit_rotations_total", "Files of the audit trail begun after others.", func(s *Stats) uint64 { return s.Rotations })
+	gauge("headway_audit_sequence", "Sequence number of the last record of the audit trail.", func(s *Stats) uint64 { return s.LastSeq })
+	gauge("headway_audit_waiting", "Records that are not written yet.", func(s *Stats) uint64 { return uint64(s.Waiting) })
+	gauge("headway_audit_up", "1 if the last write of the audit trail succeeded.", func(s *Stats) uint64 {
+		if s.Down {
+			return 0
+		}
+		return 1
+	})
+	return errors.Join(errs...)
 }

@@ -175,7 +175,7 @@ func (w *writer) failed(batch []*pending, err error) {
 	w.notes.delay()
 	w.counts.update(func(s *Stats) {
 		s.Failed += uint64(len(batch))
-		s.Down, s.LastError, s.FailedAt = true, err.Error(), now
+		s.Down, s.LastError = true, err.Error()
 	})
 	for _, p := range batch {
 		if !p.answer(err) && p.keeps {

@@ -25,23 +25,22 @@ import (
 
 // Options are what a Monitor is made of.
 type Options struct {
-	Gatherer   prometheus.Gatherer          // required; what is watched
-	Metrics    prometheus.Registerer        // required; where the monitor's own metrics go
-	Log        *slog.Logger                 // required
-	Rules      []byte                       // a rule file of Prometheus'
-	RulesFile  string                       // read instead of Rules if set, and again when it changes
-	Instance   string                       // label of every series; "localhost:8080"
-	Job        string                       // label of every series; "routing-service"
-	Interval   time.Duration                // between scrapes and evaluations; 15 s
-	Retention  time.Duration                // 24 h
-	MaxSeries  int                          // 20,000
-	MaxSamples int                          // in memory at once, of one query; 5,000,000
-	Snapshot   string                       // file that keeps the history over restarts; "": none
-	URL        *url.URL                     // of the console, that alerts link to; nil: /
-	Receivers  []Receiver                   // told of alerts
-	Told       func(kind string, err error) // counts each call of a receiver by its kind; nil: nobody counts
-	Alerted    func(AlertChange)            // called in turn for each alert that begins to fire or ends; nil: nobody is told
-	Now        func() time.Time             // nil: time.Now
+	Gatherer   prometheus.Gatherer   // required; what is watched
+	Metrics    prometheus.Registerer // required; where the monitor's own metrics go
+	Log        *slog.Logger          // required
+	Rules      []byte                // a rule file of Prometheus'
+	RulesFile  string                // read instead of Rules if set, and again when it changes
+	Instance   string                // label of every series; "localhost:8080"
+	Job        string                // label of every series; "routing-service"
+	Interval   time.Duration         // between scrapes and evaluations; 15 s
+	Retention  time.Duration         // 24 h
+	MaxSeries  int                   // 20,000
+	MaxSamples int                   // in memory at once, of one query; 5,000,000
+	Snapshot   string                // file that keeps the history over restarts; "": none
+	URL        *url.URL              // of the console, that alerts link to; nil: /
+	Receivers  []Receiver            // told of alerts
+	Alerted    func(AlertChange)     // called in turn for each alert that begins to fire or ends; nil: nobody is told
+	Now        func() time.Time      // nil: time.Now
 }
 
 // Limits of queries: a dashboard needs far less.
@@ -143,9 +142,6 @@ func (o *Options) complete() {
 	}
 	if o.URL == nil {
 		o.URL = &url.URL{Path: "/"}
-	}
-	if o.Told == nil {
-		o.Told = func(string, error) {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

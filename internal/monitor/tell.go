@@ -26,6 +26,7 @@ type Receiver struct {
 	URL    string // of an Alertmanager, such as http://localhost:9093, or of a webhook
 	Kind   string // alertmanager or webhook
 	Client *http.Client
+	Count  *outbound.Counter // of each call; nil: they are not counted
 }
 
 // The kinds of receivers.
@@ -48,8 +49,7 @@ const (
 // teller hands alerts to the receivers, each at its own pace.
 type teller struct {
 	log                   *slog.Logger
-	source                string              // page that alerts link to
-	told                  func(string, error) // of each call, by the kind of its receiver
+	source                string // page that alerts link to
 	lanes                 []*lane
 	sent, failed, dropped prometheus.Counter
 }
@@ -70,7 +70,7 @@ type batch struct {
 }
 
 func newTeller(o *Options) *teller {
-	t := &teller{log: o.Log, told: o.Told, source: o.URL.JoinPath("console", "monitoring").String() + "#page=alerts"}
+	t := &teller{log: o.Log, source: o.URL.JoinPath("console", "monitoring").String() + "#page=alerts"}
 	for _, r := range o.Receivers {
 		if r.Client == nil {
 			r.Client = outbound.NewClient(outbound.Options{Timeout: tellTimeout})
@@ -155,7 +155,7 @@ func (t *teller) post(ctx context.Context, l *lane, path string, body any) bool 
 	wait := minWait
 	for try := 1; ; try++ {
 		err := l.send(ctx, path, body)
-		t.told(l.Kind, err)
+		l.Count.Add(err == nil)
 		if err == nil {
 			t.sent.Inc()
 			return true

@@ -23,9 +23,9 @@ func (q *Queue) Publish(ctx context.Context, lines [][]byte) (arrived, receivers
 		err = q.nc.FlushWithContext(ctx)
 	}
 	if err != nil { // none is known to have arrived, and all are sent again
-		q.o.Count(queueAudit, publishFailed, uint64(len(lines)))
+		q.o.Messages.add(queueAudit, publishFailed, len(lines))
 		return 0, -1, fmt.Errorf("publish the audit trail on %s: %w", prefix+queueAudit, err)
 	}
-	q.o.Count(queueAudit, published, uint64(len(lines)))
+	q.o.Messages.add(queueAudit, published, len(lines))
 	return len(lines), -1, nil
 }

@@ -105,14 +105,14 @@ func (q *Queue) apply(m jetstream.Msg) {
 		q.done(m, m.TermWithReason("no such command"))
 		return
 	}
-	q.o.Count(queue, received, 1)
+	q.o.Messages.add(queue, received, 1)
 	id := m.Headers().Get(nats.MsgIdHdr)
 	if id == "" {
 		id = strconv.FormatUint(meta.Sequence.Stream, 10) + "@" + strconv.FormatInt(meta.Timestamp.UnixNano(), 10)
 	}
 	id = commandID(m.Subject(), id, m.Data())
 	if fresh, applied := q.seen.claim(id, meta.Timestamp, time.Duration(q.window.Load())); !fresh {
-		q.o.Count(queue, duplicate, 1)
+		q.o.Messages.add(queue, duplicate, 1)
 		if applied { // else it is being applied, and what comes of that counts for this delivery as well
 			q.done(m, m.Ack())
 		}
@@ -121,7 +121,7 @@ func (q *Queue) apply(m jetstream.Msg) {
 	err = q.caught(func() error { return q.carryOut(m.Subject(), m.Headers(), m.Data()) })
 	if err == nil {
 		q.seen.applied(id)
-		q.o.Count(queue, processed, 1)
+		q.o.Messages.add(queue, processed, 1)
 		q.done(m, m.Ack())
 		return
 	}
@@ -168,8 +168,8 @@ func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 	queue := queueOf(m.Subject())
 	last := meta.NumDelivered >= maxDeliver
 	if !final(err) && !last {
-		q.o.Count(queue, failed, 1)
-		q.o.Count(queue, retried, 1)
+		q.o.Messages.add(queue, failed, 1)
+		q.o.Messages.add(queue, retried, 1)
 		_ = m.NakWithDelay(q.o.Timing.BackOff[min(int(meta.NumDelivered)-1, len(q.o.Timing.BackOff)-1)])
 		return
 	}
@@ -180,14 +180,14 @@ func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)
 	defer cancel()
 	if err := q.write(ctx, &letter); err != nil {
-		q.o.Count(queue, failed, 1) // it stays in the stream; the sweep finds it
+		q.o.Messages.add(queue, failed, 1) // it stays in the stream; the sweep finds it
 		q.o.Log.Warn("a dead letter could not be written; it is tried again", "error", err)
 		return
 	}
 	if final(err) {
-		q.o.Count(queue, invalid, 1)
+		q.o.Messages.add(queue, invalid, 1)
 	} else {
-		q.o.Count(queue, deadLettered, 1)
+		q.o.Messages.add(queue, deadLettered, 1)
 	}
 	q.done(m, m.TermWithReason(letter.problem.Code))
 }

@@ -44,7 +44,7 @@ const maxKept = 4096
 // write writes a dead letter. Writing the same one again changes nothing.
 func (q *Queue) write(ctx context.Context, l *deadLetter) error {
 	if q.broken() {
-		q.o.Count(queueDead, publishFailed, 1)
+		q.o.Messages.add(queueDead, publishFailed, 1)
 		return errBroken
 	}
 	subject := l.subject
@@ -74,11 +74,11 @@ func (q *Queue) write(ctx context.Context, l *deadLetter) error {
 	ack, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID(commandID(l.subject, strconv.FormatUint(l.sequence, 10)+"-"+id, nil)))
 	if err != nil {
 		q.noticeFailure(err)
-		q.o.Count(queueDead, publishFailed, 1)
+		q.o.Messages.add(queueDead, publishFailed, 1)
 		return err
 	}
 	if !ack.Duplicate {
-		q.o.Count(queueDead, published, 1)
+		q.o.Messages.add(queueDead, published, 1)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package natsmq_test
 import (
 	"errors"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -216,31 +215,18 @@ func TestAFullStreamKeepsWhatItHas(t *testing.T) {
 // The waits between deliveries are those of the configuration, in its order.
 func TestDeliveriesWaitAsConfigured(t *testing.T) {
 	waits := []time.Duration{400 * time.Millisecond, 300 * time.Millisecond, 200 * time.Millisecond, 100 * time.Millisecond} // none is the next
-	var mu sync.Mutex
-	var at []time.Time
-	w := newWorld(t, func(o *natsmq.Options) {
-		o.Timing.BackOff = waits
-		count := o.Count
-		o.Count = func(queue, status string, n uint64) {
-			if queue == "heads.register" && (status == "received" || status == "retried") {
-				mu.Lock()
-				at = append(at, time.Now())
-				mu.Unlock()
-			}
-			count(queue, status, n)
-		}
-	})
+	w := newWorld(t, func(o *natsmq.Options) { o.Timing.BackOff = waits })
 	w.storing(false)
 	w.ready()
 	w.ask(w.connect(), "headway.v1.commands.heads.register", registration("gpu-1"), `"HEADWAY_COMMANDS"`)
 	w.until("it is a letter", func() bool { return w.of("dead_letters", "published") == 1 })
-	mu.Lock()
-	defer mu.Unlock()
-	if len(at) != 9 { // received and retried four times, and received
-		t.Fatalf("%d times", len(at))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.saved) != 5 {
+		t.Fatalf("%d times", len(w.saved))
 	}
 	for i, want := range waits {
-		if got := at[2*i+2].Sub(at[2*i+1]); got < want-5*time.Millisecond {
+		if got := w.saved[i+1].Sub(w.saved[i]); got < want-5*time.Millisecond {
 			t.Errorf("delivery %d comes after %s; want %s", i+2, got, want)
 		}
 	}

@@ -64,10 +64,10 @@ func (q *Queue) publishEvent(kind string, e *cloudEvent) {
 		err = q.nc.PublishMsg(m)
 	}
 	if err != nil {
-		q.o.Count(queueEvents, publishFailed, 1)
+		q.o.Messages.add(queueEvents, publishFailed, 1)
 		return
 	}
-	q.o.Count(queueEvents, published, 1)
+	q.o.Messages.add(queueEvents, published, 1)
 }
 
 // gauges are the metrics of the queue itself.

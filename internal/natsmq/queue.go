@@ -42,15 +42,15 @@ type Options struct {
 	Pending  int   // messages of each core subject that may wait for us, the rest is dropped and counted; 0: 65,536
 	Timing   Timing
 
-	Desk     *calls.Desk                          // required
-	Events   *event.Stream                        // required
-	Begin    audit.BeginFunc                      // required
-	Note     func(audit.Entry)                    // required; records an attempt that was refused
-	Count    func(queue, status string, n uint64) // required; see the queues and statuses
-	Metrics  prometheus.Registerer                // required
-	Log      *slog.Logger                         // required
-	Guard    *access.Guard                        // required
-	Instance string                               // required; begins the ids of events
+	Desk     *calls.Desk           // required
+	Events   *event.Stream         // required
+	Begin    audit.BeginFunc       // required
+	Note     func(audit.Entry)     // required; records an attempt that was refused
+	Messages *Messages             // required
+	Metrics  prometheus.Registerer // required
+	Log      *slog.Logger          // required
+	Guard    *access.Guard         // required
+	Instance string                // required; begins the ids of events
 	Version  string
 }
 
@@ -171,8 +171,8 @@ const maxWorkers = 64
 // Open starts or reaches the server. An external one may be away: the service
 // starts all the same, and Run goes on trying.
 func Open(o Options) (_ *Queue, err error) {
-	if o.Desk == nil || o.Events == nil || o.Begin == nil || o.Note == nil || o.Count == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
-		return nil, errors.New("natsmq: Desk, Events, Begin, Note, Count, Metrics, Log, Guard and Instance are required")
+	if o.Desk == nil || o.Events == nil || o.Begin == nil || o.Note == nil || o.Messages == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
+		return nil, errors.New("natsmq: Desk, Events, Begin, Note, Messages, Metrics, Log, Guard and Instance are required")
 	}
 	o.Timing.complete()
 	if o.MaxBytes == 0 {
@@ -313,10 +313,10 @@ func (q *Queue) watch(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			q.lost.count(q.o.Count)
+			q.lost.count(q.o.Messages)
 			return
 		case <-tick.C:
-			q.lost.count(q.o.Count)
+			q.lost.count(q.o.Messages)
 			q.heal()
 			q.quiet.tick()
 			q.serverLog.tick()
@@ -355,13 +355,13 @@ func (l *losses) watch(sub *nats.Subscription) {
 }
 
 // count counts what was lost since the last time: received, and dropped.
-func (l *losses) count(count func(queue, status string, n uint64)) {
+func (l *losses) count(messages *Messages) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for sub, was := range l.of {
 		if now, err := sub.Dropped(); err == nil && now > was.count && was.queue != "" {
-			count(was.queue, received, uint64(now-was.count))
-			count(was.queue, dropped, uint64(now-was.count))
+			messages.add(was.queue, received, now-was.count)
+			messages.add(was.queue, dropped, now-was.count)
 			l.of[sub] = loss{was.queue, now}
 		}
 	}

@@ -156,7 +156,7 @@ func (q *Queue) denied(subject string, p *access.Principal, err error) {
 
 // decide answers a request for a decision.
 func (q *Queue) decide(r micro.Request) {
-	q.o.Count(queueRequest, received, 1)
+	q.o.Messages.add(queueRequest, received, 1)
 	body := r.Data()
 	var p *access.Principal
 	var answer []byte
@@ -175,7 +175,7 @@ func (q *Queue) decide(r micro.Request) {
 
 // register answers a registration. It waits for the disk, together with others.
 func (q *Queue) register(r micro.Request) {
-	q.o.Count(queueRegister, received, 1)
+	q.o.Messages.add(queueRegister, received, 1)
 	var p *access.Principal
 	err := q.caught(func() (err error) {
 		p, err = q.admit(r.Subject(), access.BeHead)
@@ -217,7 +217,7 @@ func (q *Queue) registerHead(p *access.Principal, body []byte) ([]byte, error) {
 
 // report takes a status report. It needs no answer, and gets one if it asks.
 func (q *Queue) report(m *nats.Msg) {
-	q.o.Count(queueStatus, received, 1)
+	q.o.Messages.add(queueStatus, received, 1)
 	var p *access.Principal
 	var lease api.StatusAnswer
 	err := q.caught(func() (err error) {
@@ -268,11 +268,11 @@ func (q *Queue) counted(subject string, p *access.Principal, err error) {
 	queue := queueOf(subject)
 	switch {
 	case err == nil:
-		q.o.Count(queue, processed, 1)
+		q.o.Messages.add(queue, processed, 1)
 	case final(err):
-		q.o.Count(queue, invalid, 1)
+		q.o.Messages.add(queue, invalid, 1)
 	default:
-		q.o.Count(queue, failed, 1)
+		q.o.Messages.add(queue, failed, 1)
 	}
 }
 

@@ -107,7 +107,7 @@ func (q *Queue) command(m *nats.Msg, p *access.Principal) (*nats.Msg, error) {
 
 // notStored ends the only delivery of a command that the stream does not have.
 func (q *Queue) notStored(m *nats.Msg, p *access.Principal, err error, no *refusal) {
-	q.o.Count(queueOf(m.Subject), received, 1)
+	q.o.Messages.add(queueOf(m.Subject), received, 1)
 	q.counted(m.Subject, p, err)
 	q.acknowledge(m, p, &acknowledgement{Error: no}, err)
 }

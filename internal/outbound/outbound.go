@@ -16,10 +16,10 @@ import (
 
 // Options are what a connection may do.
 type Options struct {
-	Timeout        time.Duration       // of connecting, and of a whole request
-	AllowLinkLocal bool                // link-local and cloud metadata addresses
-	Setting        string              // that allows them, for the error; "": there is none
-	Count          func(status string) // success or error, of each request or connection; nil: counted elsewhere
+	Timeout        time.Duration // of connecting, and of a whole request
+	AllowLinkLocal bool          // link-local and cloud metadata addresses
+	Setting        string        // that allows them, for the error; "": there is none
+	Count          *Counter      // of each request or connection; nil: counted elsewhere
 }
 
 // ForbiddenError is of an address that must not be called.
@@ -34,7 +34,7 @@ func (e *ForbiddenError) Error() string { return fmt.Sprintf("%s %s", e.Addr, e.
 // have been resolved, for each that is tried.
 type Dialer struct {
 	net   net.Dialer
-	count func(string)
+	count *Counter
 }
 
 // NewDialer makes a dialer.
@@ -60,17 +60,8 @@ func (d *Dialer) Dial(network, to string) (net.Conn, error) {
 // DialContext connects.
 func (d *Dialer) DialContext(ctx context.Context, network, to string) (net.Conn, error) {
 	conn, err := d.net.DialContext(ctx, network, to)
-	if d.count != nil {
-		d.count(status(err == nil))
-	}
+	d.count.Add(err == nil)
 	return conn, err
-}
-
-func status(good bool) string {
-	if good {
-		return "success"
-	}
-	return "error"
 }
 
 // NewTransport makes a transport of HTTP, without a proxy, that counts nothing.
@@ -90,28 +81,17 @@ func NewClient(o Options) *http.Client {
 	transport := NewTransport(o)
 	transport.Proxy = http.ProxyFromEnvironment
 	transport.ForceAttemptHTTP2 = true
-	c := &http.Client{Transport: transport, Timeout: o.Timeout}
-	if o.Count != nil {
-		c.Transport = &counted{transport, o.Count}
-	}
-	return c
+	return &http.Client{Transport: &counted{transport, o.Count}, Timeout: o.Timeout}
 }
 
 type counted struct {
-	next  http.RoundTripper
-	count func(string)
+	*http.Transport
+	count *Counter
 }
 
 // RoundTrip implements http.RoundTripper.
 func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
-	answer, err := c.next.RoundTrip(r)
-	c.count(status(err == nil && answer.StatusCode < http.StatusBadRequest))
+	answer, err := c.Transport.RoundTrip(r)
+	c.count.Add(err == nil && answer.StatusCode < http.StatusBadRequest)
 	return answer, err
-}
-
-// CloseIdleConnections closes those of the transport.
-func (c *counted) CloseIdleConnections() {
-	if idle, ok := c.next.(*http.Transport); ok {
-		idle.CloseIdleConnections()
-	}
 }

@@ -12,10 +12,47 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"headway/internal/outbound"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// counted is the counters of calls, and what they say.
+type counted struct {
+	*outbound.Calls
+	testing.TB
+	metrics *prometheus.Registry
+}
+
+func newCounted(t *testing.T) *counted {
+	t.Helper()
+	c := &counted{TB: t, metrics: prometheus.NewRegistry()}
+	var err error
+	if c.Calls, err = outbound.NewCalls(c.metrics); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// counts are the calls of the service oidc.
+func (c *counted) counts() (success, failed int) {
+	families, err := c.metrics.Gather()
+	if err != nil {
+		c.Fatal(err)
+	}
+	for _, m := range families[0].GetMetric() {
+		switch l := m.GetLabel(); {
+		case l[0].GetValue() != "oidc":
+		case l[1].GetValue() == "success":
+			success = int(m.GetCounter().GetValue())
+		default:
+			failed = int(m.GetCounter().GetValue())
+		}
+	}
+	return success, failed
+}
 
 // resolver answers every question for an IPv4 address with one.
 func resolver(t *testing.T, answer netip.Addr) *net.Resolver {
@@ -62,8 +99,8 @@ func TestNamesAreCheckedWhenTheyAreDialed(t *testing.T) {
 		allow     bool
 		forbidden bool
 	}{{"169.254.169.254", false, true}, {"100.100.100.200", false, true}, {"0.0.0.0", true, true}, {"127.0.0.1", false, false}} {
-		counted := map[string]int{}
-		d := outbound.NewDialer(outbound.Options{Timeout: time.Minute, AllowLinkLocal: c.allow, Count: func(status string) { counted[status]++ }})
+		calls := newCounted(t)
+		d := outbound.NewDialer(outbound.Options{Timeout: time.Minute, AllowLinkLocal: c.allow, Count: calls.Of("oidc")})
 		d.Resolve(resolver(t, netip.MustParseAddr(c.answer)))
 		conn, err := d.DialContext(t.Context(), "tcp4", "rebound.test:1")
 		if err == nil {
@@ -73,15 +110,15 @@ func TestNamesAreCheckedWhenTheyAreDialed(t *testing.T) {
 		if forbidden != c.forbidden || forbidden && wrong.Addr.String() != c.answer {
 			t.Errorf("a name with the address %s: %v", c.answer, err)
 		}
-		if counted["error"] != 1 || len(counted) != 1 {
-			t.Errorf("counted %v", counted)
+		if success, failed := calls.counts(); success != 0 || failed != 1 {
+			t.Errorf("counted %d and %d", success, failed)
 		}
 	}
 }
 
 // A redirect leads to no forbidden address either.
 func TestRedirectsAreChecked(t *testing.T) {
-	counted := map[string]int{}
+	calls := newCounted(t)
 	elsewhere := ""
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/away" {
@@ -92,7 +129,7 @@ func TestRedirectsAreChecked(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	c := outbound.NewClient(outbound.Options{Timeout: time.Minute, Count: func(status string) { counted[status]++ }})
+	c := outbound.NewClient(outbound.Options{Timeout: time.Minute, Count: calls.Of("oidc")})
 	defer c.CloseIdleConnections()
 	get := func(path string) error {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, http.NoBody)
@@ -110,14 +147,16 @@ func TestRedirectsAreChecked(t *testing.T) {
 			t.Errorf("a redirect to %s was followed", elsewhere)
 		}
 	}
-	if counted["success"] != 5 || counted["error"] != 5 {
-		t.Errorf("five redirects to forbidden addresses: counted %v", counted)
+	if success, failed := calls.counts(); success != 5 || failed != 5 {
+		t.Errorf("five redirects to forbidden addresses: counted %d and %d", success, failed)
 	}
-	if err := get("/"); err != nil || counted["success"] != 6 {
-		t.Errorf("%v; counted %v", err, counted)
+	err := get("/")
+	if success, failed := calls.counts(); err != nil || success != 6 || failed != 5 {
+		t.Errorf("%v; counted %d and %d", err, success, failed)
 	}
-	if err := get("/missing"); err != nil || counted["error"] != 6 {
-		t.Errorf("an answer of 404: %v; counted %v", err, counted)
+	err = get("/missing")
+	if success, failed := calls.counts(); err != nil || success != 6 || failed != 6 {
+		t.Errorf("an answer of 404: %v; counted %d and %d", err, success, failed)
 	}
 }
 

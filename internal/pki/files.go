@@ -9,12 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Options say where certificates come from. CertFile and KeyFile, or ACME, are
@@ -24,7 +27,8 @@ type Options struct {
 	KeyFile      string // PEM
 	ClientCAFile string // PEM: who signs the certificates of clients; "": none are asked for
 	ACME         ACME
-	Log          *slog.Logger // required
+	Log          *slog.Logger          // required
+	Metrics      prometheus.Registerer // required
 	Now          func() time.Time
 }
 
@@ -33,7 +37,7 @@ type Certificates struct {
 	o        Options
 	server   atomic.Pointer[tls.Certificate]
 	clients  atomic.Pointer[x509.CertPool]
-	failures atomic.Uint64
+	failures prometheus.Counter
 
 	mu       sync.Mutex // one reload at a time
 	modified map[string]time.Time
@@ -41,8 +45,8 @@ type Certificates struct {
 
 // Open reads every file once; after that a file with a fault changes nothing.
 func Open(o Options) (*Certificates, error) {
-	if o.Log == nil {
-		return nil, errors.New("pki: Log is required")
+	if o.Log == nil || o.Metrics == nil {
+		return nil, errors.New("pki: Log and Metrics are required")
 	}
 	if (o.CertFile == "") != (o.KeyFile == "") {
 		return nil, errors.New("a certificate and its key go together: set both tls.cert_file and tls.key_file")
@@ -53,11 +57,20 @@ func Open(o Options) (*Certificates, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Certificates{o: o, modified: map[string]time.Time{}}
+	c := &Certificates{o: o, modified: map[string]time.Time{}, failures: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "headway_tls_reload_failures_total", Help: "Times that a certificate changed and could not be read.",
+	})}
 	if _, err := c.reload(); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return c, errors.Join(o.Metrics.Register(c.failures), o.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headway_tls_certificate_not_after_seconds", Help: "Time at which the certificate from tls.cert_file ends, in seconds since 1970.",
+	}, func() float64 {
+		if end := c.NotAfter(); !end.IsZero() {
+			return float64(end.Unix())
+		}
+		return math.NaN()
+	})))
 }
 
 // Reload reads the files that changed. After an error what was served before
@@ -65,7 +78,7 @@ func Open(o Options) (*Certificates, error) {
 func (c *Certificates) Reload() error {
 	changed, err := c.reload()
 	if err != nil {
-		c.failures.Add(1)
+		c.failures.Inc()
 		return err
 	}
 	if changed {
@@ -73,9 +86,6 @@ func (c *Certificates) Reload() error {
 	}
 	return nil
 }
-
-// Failures is how many reloads failed.
-func (c *Certificates) Failures() uint64 { return c.failures.Load() }
 
 // NotAfter is when the certificate from the file ends; zero without one.
 func (c *Certificates) NotAfter() time.Time {

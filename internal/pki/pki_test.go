@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"headway/internal/pki"
 )
 
@@ -45,7 +47,7 @@ func (i *installation) check(err error) {
 
 func (i *installation) open(change func(*pki.Options)) *pki.Certificates {
 	i.Helper()
-	o := pki.Options{CertFile: i.cert, KeyFile: i.key, Log: slog.New(slog.DiscardHandler)}
+	o := pki.Options{CertFile: i.cert, KeyFile: i.key, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
 	if change != nil {
 		change(&o)
 	}
@@ -178,15 +180,16 @@ func TestWhatCannotBeServedIsRefused(t *testing.T) {
 	oldCert, oldKey := filepath.Join(old, "s.pem"), filepath.Join(old, "k.pem")
 	i.check(a.Server([]string{"localhost"}, oldCert, oldKey))
 	for want, o := range map[string]pki.Options{
-		"set both":         {CertFile: i.cert},
-		"not both":         {CertFile: i.cert, KeyFile: i.key, ACME: pki.ACME{Hosts: []string{"example.org"}}},
-		"does not match":   {CertFile: i.cert, KeyFile: oldKey},
-		"no such file":     {CertFile: i.cert, KeyFile: i.key + "x"},
-		"no certificate":   {CertFile: i.cert, KeyFile: i.key, ClientCAFile: i.key},
-		"ended at":         {CertFile: oldCert, KeyFile: oldKey},
-		"Log is required*": {CertFile: i.cert, KeyFile: i.key},
+		"set both":                      {CertFile: i.cert},
+		"not both":                      {CertFile: i.cert, KeyFile: i.key, ACME: pki.ACME{Hosts: []string{"example.org"}}},
+		"does not match":                {CertFile: i.cert, KeyFile: oldKey},
+		"no such file":                  {CertFile: i.cert, KeyFile: i.key + "x"},
+		"no certificate":                {CertFile: i.cert, KeyFile: i.key, ClientCAFile: i.key},
+		"ended at":                      {CertFile: oldCert, KeyFile: oldKey},
+		"Log and Metrics are required*": {CertFile: i.cert, KeyFile: i.key},
 	} {
 		if !strings.HasSuffix(want, "*") {
+			o.Metrics = prometheus.NewRegistry()
 			o.Log = slog.New(slog.DiscardHandler)
 		}
 		if _, err := pki.Open(o); err == nil || !strings.Contains(err.Error(), strings.TrimSuffix(want, "*")) {

@@ -10,14 +10,16 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // EmbeddedOptions are what an Embedded server is made of.
 type EmbeddedOptions struct {
-	Listen  string              // required: a loopback address
-	Channel string              // required
-	Log     *slog.Logger        // required
-	Ended   func(reason string) // required; called with one of Reasons for each client that the server refused or ended
+	Listen  string                // required: a loopback address
+	Channel string                // required
+	Log     *slog.Logger          // required
+	Metrics prometheus.Registerer // required
 }
 
 // Bounds of the embedded server.
@@ -33,8 +35,8 @@ const (
 	silentFor       = time.Minute      // after which a subscriber gives way to a new client, where there is no room
 )
 
-// Reasons are why the embedded server refuses or ends a client.
-var Reasons = []string{reasonFull, reasonDisplaced, reasonSilent, reasonProtocol, reasonHTTP, reasonTalkative, reasonSlow, reasonIdle, reasonUnfinished, reasonPanic}
+// reasons are why the embedded server refuses or ends a client.
+var reasons = []string{reasonFull, reasonDisplaced, reasonSilent, reasonProtocol, reasonHTTP, reasonTalkative, reasonSlow, reasonIdle, reasonUnfinished, reasonPanic}
 
 const (
 	reasonFull       = "full"      // maxClients or maxOfAddress subscribe already, and have all sent something within silentFor
@@ -58,6 +60,7 @@ type Embedded struct {
 	listener net.Listener
 	began    time.Time
 	running  sync.WaitGroup
+	count    map[string]prometheus.Counter // of clients that were ended, by reason
 
 	mu      sync.Mutex
 	closed  bool
@@ -68,8 +71,8 @@ type Embedded struct {
 // Listen begins to serve. The error wraps syscall.EADDRINUSE if another process
 // has the address.
 func Listen(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
-	if o.Listen == "" || o.Channel == "" || o.Log == nil || o.Ended == nil {
-		return nil, errors.New("redisaudit: Listen, Channel, Log and Ended are required")
+	if o.Listen == "" || o.Channel == "" || o.Log == nil || o.Metrics == nil {
+		return nil, errors.New("redisaudit: Listen, Channel, Log and Metrics are required")
 	}
 	if err := CheckListen(o.Listen); err != nil {
 		return nil, err
@@ -78,7 +81,10 @@ func Listen(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve the embedded Redis (redis.listen): %w", err)
 	}
-	e := newEmbedded(o)
+	e, err := newEmbedded(o)
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
 	e.listener = listener
 	e.running.Go(e.accept)
 	return e, nil
@@ -93,8 +99,16 @@ func CheckListen(listen string) error {
 	return nil
 }
 
-func newEmbedded(o EmbeddedOptions) *Embedded {
-	return &Embedded{o: o, verbs: verbs(), began: time.Now(), clients: map[*client]bool{}}
+func newEmbedded(o EmbeddedOptions) (*Embedded, error) {
+	e := &Embedded{o: o, verbs: verbs(), began: time.Now(), clients: map[*client]bool{}, count: map[string]prometheus.Counter{}}
+	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_redis_clients_ended_total",
+		Help: "Clients that the embedded Redis refused or ended: full (subscribers have all places), displaced (it subscribed nothing, and its place was needed), silent (it subscribed, sent nothing for a minute, and its place was needed), protocol, http, talkative, slow, idle (it subscribed nothing for five minutes), unfinished (the rest of a command did not come), panic.",
+	}, []string{"reason"})
+	for _, reason := range reasons {
+		e.count[reason] = ended.WithLabelValues(reason)
+	}
+	return e, o.Metrics.Register(ended)
 }
 
 // Addr is the address that is served.
@@ -146,7 +160,7 @@ func (e *Embedded) admit(conn net.Conn) {
 	if e.enter(newClient(e, conn)) {
 		return
 	}
-	e.o.Ended(reasonFull)
+	e.count[reasonFull].Inc()
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = conn.Write([]byte("-ERR max number of clients reached\r\n"))
 	_ = conn.Close()
@@ -229,7 +243,7 @@ func (e *Embedded) Publish(_ context.Context, lines [][]byte) (arrived, receiver
 // ended counts why a client was ended. A protocol that is not ours is logged
 // for debugging only, since anybody who can connect can repeat it.
 func (e *Embedded) ended(c *client, reason string, cause any) {
-	e.o.Ended(reason)
+	e.count[reason].Inc()
 	switch reason {
 	case reasonPanic:
 		e.o.Log.Error("a connection of the embedded Redis failed and was ended", "address", c.conn.RemoteAddr(), "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))

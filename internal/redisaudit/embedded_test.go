@@ -18,43 +18,51 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"headway/internal/redisaudit"
 )
 
-// ends counts why clients were ended.
-type ends struct {
-	mu sync.Mutex
-	of map[string]int
+// ends reads why clients were ended.
+type ends struct{ registry *prometheus.Registry }
+
+func newEnds() *ends { return &ends{prometheus.NewRegistry()} }
+
+func (e *ends) of() map[string]int {
+	return counted(e.registry, "headway_redis_clients_ended_total")
 }
 
-func (e *ends) add(reason string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.of == nil {
-		e.of = map[string]int{}
+// counted are the counters of a name that are not 0, by their last label.
+func counted(metrics prometheus.Gatherer, name string) map[string]int {
+	of := map[string]int{}
+	families, err := metrics.Gather()
+	if err != nil {
+		panic(err)
 	}
-	e.of[reason]++
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if n := int(m.GetCounter().GetValue()); f.GetName() == name && n > 0 {
+				of[m.GetLabel()[len(m.GetLabel())-1].GetValue()] += n
+			}
+		}
+	}
+	return of
 }
 
-func (e *ends) count(reason string) int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.of[reason]
-}
+func (e *ends) count(reason string) int { return e.of()[reason] }
 
 func options(ended *ends) redisaudit.EmbeddedOptions {
 	return redisaudit.EmbeddedOptions{
 		Listen: "127.0.0.1:0", Channel: redisaudit.Channel, Log: slog.New(slog.DiscardHandler),
-		Ended: ended.add,
+		Metrics: ended.registry,
 	}
 }
 
 // serve is an embedded server on a port of its own.
 func serve(t testing.TB) (*redisaudit.Embedded, *ends) {
 	t.Helper()
-	ended := &ends{}
+	ended := newEnds()
 	e, err := redisaudit.Listen(context.Background(), options(ended))
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +262,7 @@ var hostile = []struct{ name, bytes, answer, reason string }{
 func TestHostileBytes(t *testing.T) {
 	for _, h := range hostile {
 		t.Run(h.name, func(t *testing.T) {
-			ended := &ends{}
+			ended := newEnds()
 			e := redisaudit.NewEmbedded(options(ended))
 			defer e.EndAll()
 			c := record(strings.NewReader(h.bytes))
@@ -263,8 +271,8 @@ func TestHostileBytes(t *testing.T) {
 			if got := c.out.String(); !strings.HasPrefix(got, h.answer) || h.answer == "" && got != "" || strings.Contains(got, "subscribe") {
 				t.Errorf("answered %q, want %q", got, h.answer)
 			}
-			if ended.count(h.reason) != 1 || len(ended.of) != 1 {
-				t.Errorf("counted %v, want one %s", ended.of, h.reason)
+			if ended.count(h.reason) != 1 || len(ended.of()) != 1 {
+				t.Errorf("counted %v, want one %s", ended.of(), h.reason)
 			}
 		})
 	}
@@ -297,17 +305,17 @@ func dial(t testing.TB, e *redisaudit.Embedded) net.Conn {
 
 // A client may send for ever, but not more than a subscriber has to say.
 func TestTalkativeClientsEnd(t *testing.T) {
-	ended := &ends{}
+	ended := newEnds()
 	e := redisaudit.NewEmbedded(options(ended))
 	defer e.EndAll()
 	c := record(endless{"PING\r\n"})
 	e.Admit(c)
 	<-c.closed
 	if pongs := strings.Count(c.out.String(), "+PONG\r\n"); ended.count("talkative") != 1 || pongs == 0 || pongs > redisaudit.MaxPerMinute/6 {
-		t.Errorf("ended after %d answers: %v", pongs, ended.of)
+		t.Errorf("ended after %d answers: %v", pongs, ended.of())
 	}
 	synctest.Test(t, func(t *testing.T) {
-		ended := &ends{}
+		ended := newEnds()
 		e := redisaudit.NewEmbedded(options(ended))
 		defer e.EndAll()
 		c := join(e, "127.0.0.1")
@@ -332,7 +340,7 @@ func TestAPanicEndsOneClient(t *testing.T) {
 		t.Error("the client was answered")
 	}
 	if ended.count("panic") != 1 {
-		t.Errorf("counted %v", ended.of)
+		t.Errorf("counted %v", ended.of())
 	}
 	within(t, "one to be left", func() bool {
 		_, n, _ := e.Publish(t.Context(), [][]byte{[]byte("x")})
@@ -357,7 +365,7 @@ func TestSilentConnectionsGiveWay(t *testing.T) {
 	receives(t, there, "x")
 	receives(t, another, "x")
 	if ended.count("displaced") == 0 || ended.count("full") != 0 {
-		t.Errorf("counted %v", ended.of)
+		t.Errorf("counted %v", ended.of())
 	}
 }
 
@@ -365,7 +373,7 @@ func TestSilentConnectionsGiveWay(t *testing.T) {
 // leave.
 func TestSubscribersAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ended := &ends{}
+		ended := newEnds()
 		e := redisaudit.NewEmbedded(options(ended))
 		defer e.EndAll()
 		refused := func(from string) bool {
@@ -391,8 +399,8 @@ func TestSubscribersAreBounded(t *testing.T) {
 		if !refused("::1") {
 			t.Error("there are more clients than allowed")
 		}
-		if ended.count("full") != 2 || len(ended.of) != 1 {
-			t.Errorf("counted %v", ended.of)
+		if ended.count("full") != 2 || len(ended.of()) != 1 {
+			t.Errorf("counted %v", ended.of())
 		}
 		for range 150 { // one leaves, another comes
 			_ = all[0].Close()
@@ -408,7 +416,7 @@ func TestSubscribersAreBounded(t *testing.T) {
 // places for ever. One that sends PING keeps its place.
 func TestSilentSubscribersGiveWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ended := &ends{}
+		ended := newEnds()
 		e := redisaudit.NewEmbedded(options(ended))
 		defer e.EndAll()
 		var all []net.Conn
@@ -435,11 +443,11 @@ func TestSilentSubscribersGiveWay(t *testing.T) {
 			subscribe(t, join(e, from))
 			synctest.Wait()
 			if ended.count("silent") != i+1 || !closed(crowd[i+1]) {
-				t.Errorf("the newcomer %d from %s: the longest silent of the crowd has not given way; counted %v", i, from, ended.of)
+				t.Errorf("the newcomer %d from %s: the longest silent of the crowd has not given way; counted %v", i, from, ended.of())
 			}
 		}
-		if len(ended.of) != 1 {
-			t.Errorf("counted %v", ended.of)
+		if len(ended.of()) != 1 {
+			t.Errorf("counted %v", ended.of())
 		}
 		for _, c := range append(all[:redisaudit.MaxClients-redisaudit.MaxOfAddress], crowd[0]) {
 			if closed(c) {
@@ -454,7 +462,7 @@ func TestSilentSubscribersGiveWay(t *testing.T) {
 		subscribe(t, join(e, "127.0.0.1"))
 		synctest.Wait()
 		if !closed(mute) || ended.count("displaced") != 1 || ended.count("silent") != 4 {
-			t.Errorf("counted %v", ended.of)
+			t.Errorf("counted %v", ended.of())
 		}
 	})
 }
@@ -464,7 +472,7 @@ func TestSilentSubscribersGiveWay(t *testing.T) {
 // ends.
 func TestActiveSubscribersKeepTheirPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ended := &ends{}
+		ended := newEnds()
 		e := redisaudit.NewEmbedded(options(ended))
 		defer e.EndAll()
 		time.Sleep(time.Hour) // silence is measured by the time since then, and not since the begin
@@ -492,8 +500,8 @@ func TestActiveSubscribersKeepTheirPlaces(t *testing.T) {
 					t.Errorf("a newcomer from %s got %q, %v", from, got, err)
 				}
 			}
-			if n := ended.count("full"); n != 3*(round+1) || len(ended.of) != 1 {
-				t.Errorf("counted %v", ended.of)
+			if n := ended.count("full"); n != 3*(round+1) || len(ended.of()) != 1 {
+				t.Errorf("counted %v", ended.of())
 			}
 		}
 		for _, c := range all {
@@ -507,7 +515,7 @@ func TestActiveSubscribersKeepTheirPlaces(t *testing.T) {
 // Idle clients end, half commands end, and a subscriber may be silent for ever.
 func TestIdleClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ended := &ends{}
+		ended := newEnds()
 		e := redisaudit.NewEmbedded(options(ended))
 		defer e.EndAll()
 		silent, half, there, torn := join(e, "127.0.0.1"), join(e, "127.0.0.1"), join(e, "127.0.0.1"), join(e, "127.0.0.1")
@@ -524,8 +532,8 @@ func TestIdleClients(t *testing.T) {
 		if !closed(half) || !closed(torn) {
 			t.Error("half a command holds its place")
 		}
-		if ended.count("unfinished") != 2 || len(ended.of) != 1 {
-			t.Errorf("counted %v, want 2 unfinished", ended.of)
+		if ended.count("unfinished") != 2 || len(ended.of()) != 1 {
+			t.Errorf("counted %v, want 2 unfinished", ended.of())
 		}
 		time.Sleep(redisaudit.IdleDeadline - redisaudit.CommandDeadline - 3*time.Second)
 		if closed(silent) {
@@ -547,8 +555,8 @@ func TestIdleClients(t *testing.T) {
 		if !closed(there) {
 			t.Error("a client that subscribes no more holds its place")
 		}
-		if ended.count("idle") != 2 || ended.count("unfinished") != 2 || len(ended.of) != 2 {
-			t.Errorf("counted %v, want 2 idle", ended.of)
+		if ended.count("idle") != 2 || ended.count("unfinished") != 2 || len(ended.of()) != 2 {
+			t.Errorf("counted %v, want 2 idle", ended.of())
 		}
 	})
 }
@@ -557,7 +565,7 @@ func TestIdleClients(t *testing.T) {
 // or for the lines that wait. The others receive everything, in order.
 func TestSlowSubscribersAreDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ended := &ends{}
+		ended := newEnds()
 		e := redisaudit.NewEmbedded(options(ended))
 		defer e.EndAll()
 		slow, there := join(e, "127.0.0.1"), join(e, "127.0.0.1")
@@ -586,7 +594,7 @@ func TestSlowSubscribersAreDropped(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		if synctest.Wait(); ended.count("slow") != 1 || !closed(slow) {
-			t.Errorf("a full socket holds its place: %v", ended.of)
+			t.Errorf("a full socket holds its place: %v", ended.of())
 		}
 		slow = join(e, "127.0.0.1")
 		subscribe(t, slow)
@@ -599,7 +607,7 @@ func TestSlowSubscribersAreDropped(t *testing.T) {
 			synctest.Wait()
 		}
 		if ended.count("slow") != 2 || !closed(slow) {
-			t.Errorf("who falls behind holds its place: %v", ended.of)
+			t.Errorf("who falls behind holds its place: %v", ended.of())
 		}
 		if read.Load() != more+1 {
 			t.Errorf("the other received %d lines of %d", read.Load(), more+1)
@@ -609,7 +617,7 @@ func TestSlowSubscribersAreDropped(t *testing.T) {
 }
 
 func TestTheEmbeddedServerServesThisMachineOnly(t *testing.T) {
-	o := options(&ends{})
+	o := options(newEnds())
 	o.Listen = "0.0.0.0:0"
 	if _, err := redisaudit.Listen(t.Context(), o); err == nil {
 		t.Error("it serves everybody")
@@ -624,8 +632,8 @@ func TestTheEmbeddedServerServesThisMachineOnly(t *testing.T) {
 	if _, err := redisaudit.Listen(t.Context(), o); !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("a second one: %v", err)
 	}
-	o.Ended = nil
-	if _, err := redisaudit.Listen(t.Context(), o); err == nil || !strings.Contains(err.Error(), "Ended") {
+	o.Metrics = nil
+	if _, err := redisaudit.Listen(t.Context(), o); err == nil || !strings.Contains(err.Error(), "Metrics") {
 		t.Errorf("without a required option: %v", err)
 	}
 }
@@ -652,7 +660,7 @@ func (f *faulty) Accept() (net.Conn, error) {
 // A lack of descriptors passes, and is no end of the server.
 func TestAcceptGoesOnAfterAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := redisaudit.NewEmbedded(options(&ends{}))
+		e := redisaudit.NewEmbedded(options(newEnds()))
 		l := &faulty{failures: 20, conns: make(chan net.Conn, 1)}
 		began := time.Now()
 		done := make(chan struct{})
@@ -675,7 +683,7 @@ func TestAcceptGoesOnAfterAFailure(t *testing.T) {
 // with the ends of lines as bars.
 func converse(t *testing.T, lines ...string) []string {
 	t.Helper()
-	e := redisaudit.NewEmbedded(options(&ends{}))
+	e := redisaudit.NewEmbedded(options(newEnds()))
 	defer e.EndAll()
 	c := join(e, "127.0.0.1")
 	defer func() { _ = c.Close() }()
@@ -815,7 +823,7 @@ func subscribedTo(names string) string {
 // A message that waits while the client unsubscribes must not come as the
 // answer to what it asks next.
 func TestNoMessageFollowsTheUnsubscription(t *testing.T) {
-	e := redisaudit.NewEmbedded(options(&ends{}))
+	e := redisaudit.NewEmbedded(options(newEnds()))
 	defer e.EndAll()
 	c := join(e, "127.0.0.1")
 	subscribe(t, c)

@@ -16,7 +16,13 @@ const (
 )
 
 // NewEmbedded is an Embedded without a listener, for connections in memory.
-func NewEmbedded(o EmbeddedOptions) *Embedded { return newEmbedded(o) }
+func NewEmbedded(o EmbeddedOptions) *Embedded {
+	e, err := newEmbedded(o)
+	if err != nil {
+		panic(err)
+	}
+	return e
+}
 
 // Admit serves a connection as the listener does.
 func (e *Embedded) Admit(conn net.Conn) { e.admit(conn) }

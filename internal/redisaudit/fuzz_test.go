@@ -79,7 +79,7 @@ func FuzzConnection(f *testing.F) {
 		f.Add([]byte(subscribeLine + "\r\n" + name + "\r\nPING\r\n"))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		e := redisaudit.NewEmbedded(options(&ends{}))
+		e := redisaudit.NewEmbedded(options(newEnds()))
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		c := record(bytes.NewReader(in))

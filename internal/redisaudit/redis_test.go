@@ -10,16 +10,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"headway/internal/audit"
 	"headway/internal/freeport"
+	"headway/internal/outbound"
 	"headway/internal/redisaudit"
 	"headway/internal/trail"
 )
@@ -166,26 +167,21 @@ type published struct {
 	dir     string
 	journal *audit.Journal
 	shipper *trail.Shipper
-	calls   sync.Map // status: *atomic.Int64
+	metrics *prometheus.Registry
+	calls   *outbound.Calls
 }
 
-func (tr *published) counted(status string) {
-	n, _ := tr.calls.LoadOrStore(status, new(atomic.Int64))
-	n.(*atomic.Int64).Add(1)
-}
-
-func (tr *published) count(status string) int64 {
-	n, ok := tr.calls.Load(status)
-	if !ok {
-		return 0
-	}
-	return n.(*atomic.Int64).Load()
+func (tr *published) count(status string) int {
+	return counted(tr.metrics, "external_service_calls_total")[status]
 }
 
 func newTrail(t testing.TB, maxBytes int64) *published {
 	t.Helper()
-	tr := &published{TB: t, dir: t.TempDir()}
+	tr := &published{TB: t, dir: t.TempDir(), metrics: prometheus.NewRegistry()}
 	var err error
+	if tr.calls, err = outbound.NewCalls(tr.metrics); err != nil {
+		t.Fatal(err)
+	}
 	tr.journal, err = audit.Open(audit.Options{
 		Path: filepath.Join(tr.dir, "audit.log"), Node: "n", MaxBytes: maxBytes, Log: slog.New(slog.DiscardHandler),
 		CheckpointEvery: 200 * time.Millisecond,
@@ -230,7 +226,7 @@ func (tr *published) ship(sink trail.Sink, change func(*trail.ShipperOptions)) (
 
 func (tr *published) sink(url string) *redisaudit.Sink {
 	tr.Helper()
-	s, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Stream: "audit:routing:stream", Counted: tr.counted})
+	s, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Stream: "audit:routing:stream", Count: tr.calls.Of("redis")})
 	if err != nil {
 		tr.Fatal(err)
 	}
@@ -328,7 +324,7 @@ func TestAServerThatRefuses(t *testing.T) {
 	if err := os.WriteFile(file, []byte("wrong\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Counted: tr.counted})
+	s, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Count: tr.calls.Of("redis")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +335,7 @@ func TestAServerThatRefuses(t *testing.T) {
 	if err := os.WriteFile(file, []byte("right\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	right, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Counted: tr.counted})
+	right, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Count: tr.calls.Of("redis")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +344,7 @@ func TestAServerThatRefuses(t *testing.T) {
 		t.Errorf("with the right password: %d, %v", n, err)
 	}
 	for _, url := range []string{"", "http://x", "redis://x:y:z"} {
-		if _, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Counted: tr.counted}); err == nil {
+		if _, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Count: tr.calls.Of("redis")}); err == nil {
 			t.Errorf("%q is taken", url)
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"headway/internal/outbound"
 )
 
 // Channel is the channel of the audit trail.
@@ -22,13 +24,13 @@ const Channel = "audit:routing:logs"
 
 // Options are what a Sink is made of.
 type Options struct {
-	URL          string              // required: redis://, rediss:// with TLS, or unix://
-	PasswordFile string              // "": none, or that of the URL
-	Channel      string              // required
-	Stream       string              // "": none
-	StreamLength int64               // entries that the stream keeps, about; 0: 1,000,000
-	Counted      func(status string) // required; told success or error for each call of the server
-	Dial         Dial                // nil: that of the library
+	URL          string            // required: redis://, rediss:// with TLS, or unix://
+	PasswordFile string            // "": none, or that of the URL
+	Channel      string            // required
+	Stream       string            // "": none
+	StreamLength int64             // entries that the stream keeps, about; 0: 1,000,000
+	Count        *outbound.Counter // of each call of the server; nil: they are not counted
+	Dial         Dial              // nil: that of the library
 }
 
 // Dial connects to a server.
@@ -49,8 +51,8 @@ type Sink struct {
 // Open does not connect yet: Redis may come up after us. The errors are of the
 // options.
 func Open(o Options) (*Sink, error) {
-	if o.URL == "" || o.Channel == "" || o.Counted == nil {
-		return nil, errors.New("redisaudit: URL, Channel and Counted are required")
+	if o.URL == "" || o.Channel == "" {
+		return nil, errors.New("redisaudit: URL and Channel are required")
 	}
 	if o.StreamLength == 0 {
 		o.StreamLength = 1_000_000
@@ -127,11 +129,7 @@ func (s *Sink) Publish(ctx context.Context, lines [][]byte) (arrived, receivers 
 		}
 		return nil
 	})
-	status := "success"
-	if err != nil {
-		status = "error"
-	}
-	s.o.Counted(status)
+	s.o.Count.Add(err == nil)
 	receivers = -1
 	refused := slices.ContainsFunc(published, func(p *redis.IntCmd) bool { return p.Err() != nil }) ||
 		slices.ContainsFunc(added, func(a *redis.StringCmd) bool { return a != nil && a.Err() != nil })

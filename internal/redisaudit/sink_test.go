@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http/httptest"
 	"strconv"
@@ -13,8 +14,10 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"headway/internal/outbound"
 	"headway/internal/redisaudit"
 )
 
@@ -50,7 +53,7 @@ func TestAStreamThatRefuses(t *testing.T) {
 // The stream keeps about as many entries as it should.
 func TestTheStreamIsBounded(t *testing.T) {
 	r := newRedis(t)
-	sink, err := redisaudit.Open(redisaudit.Options{URL: r.url(), Channel: redisaudit.Channel, Stream: "s", StreamLength: 100, Counted: func(string) {}})
+	sink, err := redisaudit.Open(redisaudit.Options{URL: r.url(), Channel: redisaudit.Channel, Stream: "s", StreamLength: 100})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,11 +150,15 @@ func TestReceiversAreTheLeast(t *testing.T) {
 		{[]string{":2", "+1-1", ":1", "+1-2", ":1", "+1-3"}, 3, 1, ""},
 		{[]string{":2", "+1-1", ":1", "-ERR no memory", ":1", "+1-3"}, 1, 2, "no memory"},
 	} {
-		counted, stream := map[string]int{}, ""
+		metrics, stream := prometheus.NewRegistry(), ""
+		calls, err := outbound.NewCalls(metrics)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if len(c.answers) > 3 {
 			stream = "s"
 		}
-		sink, err := redisaudit.Open(redisaudit.Options{URL: scripted(t, c.answers...), Channel: redisaudit.Channel, Stream: stream, Counted: func(status string) { counted[status]++ }})
+		sink, err := redisaudit.Open(redisaudit.Options{URL: scripted(t, c.answers...), Channel: redisaudit.Channel, Stream: stream, Count: calls.Of("redis")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,8 +166,8 @@ func TestReceiversAreTheLeast(t *testing.T) {
 		if arrived != c.arrived || receivers != c.receivers || (err != nil) != (c.fault != "") || err != nil && !strings.Contains(err.Error(), c.fault) {
 			t.Errorf("%v: %d arrived, %d receivers, %v", c.answers, arrived, receivers, err)
 		}
-		if want := map[bool]string{true: "error", false: "success"}[err != nil]; counted[want] != 1 || len(counted) != 1 {
-			t.Errorf("%v: counted %v", c.answers, counted)
+		if want := map[bool]string{true: "error", false: "success"}[err != nil]; !maps.Equal(counted(metrics, "external_service_calls_total"), map[string]int{want: 1}) {
+			t.Errorf("%v: counted %v", c.answers, counted(metrics, "external_service_calls_total"))
 		}
 		_ = sink.Close()
 	}
@@ -177,7 +184,7 @@ func TestTheGivenDialerIsUsed(t *testing.T) {
 	for url, greeted := range map[string]bool{"redis://" + at: false, "rediss://" + at + "?skip_verify=true": true} {
 		var dialed []net.Conn
 		sink, err := redisaudit.Open(redisaudit.Options{
-			URL: url, Channel: redisaudit.Channel, Counted: func(string) {},
+			URL: url, Channel: redisaudit.Channel,
 			Dial: func(ctx context.Context, network, to string) (net.Conn, error) {
 				conn, err := new(net.Dialer).DialContext(ctx, network, to)
 				dialed = append(dialed, &counting{Conn: conn})

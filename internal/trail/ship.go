@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"headway/internal/audit"
 )
 
@@ -30,13 +32,16 @@ type Sink interface {
 
 // ShipperOptions are what a Shipper is made of.
 type ShipperOptions struct {
-	Path       string        // required; of the trail
-	CursorPath string        // required; file that keeps how far the sink has got
-	Sink       Sink          // required
-	Log        *slog.Logger  // required
-	Durable    func() uint64 // sequence of the last record that is on the disk; nil: every whole line is
-	Grace      time.Duration // that receivers who went away may take to come back; 0: 60 s
-	Poll       time.Duration // between looks at the file; 0: 200 ms
+	Path       string                // required; of the trail
+	CursorPath string                // required; file that keeps how far the sink has got
+	Sink       Sink                  // required
+	Log        *slog.Logger          // required
+	Name       string                // of the sink, in metrics
+	Metrics    prometheus.Registerer // nil: nobody looks at them
+	Begin      uint64                // where no cursor was kept yet, the sequence of the last record that is not shipped
+	Durable    func() uint64         // sequence of the last record that is on the disk; nil: every whole line is
+	Grace      time.Duration         // that receivers who went away may take to come back; 0: 60 s
+	Poll       time.Duration         // between looks at the file; 0: 200 ms
 	Now        func() time.Time
 }
 
@@ -75,8 +80,7 @@ type ShipperStats struct {
 // sent again, with the same ids. Where lines had receivers and then have none,
 // the receivers get Options.Grace to come back before the cursor moves on.
 type Shipper struct {
-	o    ShipperOptions
-	wake chan struct{}
+	o ShipperOptions
 
 	position Cursor // what has arrived
 	marked   Cursor // what had arrived when things settled last
@@ -97,7 +101,7 @@ type Shipper struct {
 // warning: everything is sent again.
 func NewShipper(o ShipperOptions) (*Shipper, error) {
 	if o.Path == "" || o.CursorPath == "" || o.Sink == nil || o.Log == nil {
-		return nil, errors.New("audit: Path, CursorPath, Sink and Log are required")
+		return nil, errors.New("trail: Path, CursorPath, Sink and Log are required")
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -108,10 +112,13 @@ func NewShipper(o ShipperOptions) (*Shipper, error) {
 	if o.Poll == 0 {
 		o.Poll = 200 * time.Millisecond
 	}
-	s := &Shipper{o: o, wake: make(chan struct{}, 1)}
+	s := &Shipper{o: o}
 	raw, err := os.ReadFile(o.CursorPath)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if o.Begin > 0 {
+			s.position = Cursor{Seq: o.Begin, Receivers: -1}
+		}
 	case err != nil:
 		return nil, fmt.Errorf("read how far the audit trail was shipped: %w", err)
 	default:
@@ -119,19 +126,15 @@ func NewShipper(o ShipperOptions) (*Shipper, error) {
 			o.Log.Warn("how far the audit trail was shipped cannot be read; it is shipped from its beginning", "file", o.CursorPath, "error", err)
 			s.position = Cursor{}
 		}
+		s.saved = s.position
 	}
-	s.settled, s.marked, s.saved = s.position, s.position, s.position
+	s.settled, s.marked = s.position, s.position
 	s.known, s.arrived = s.position.Seq == 0, s.position.Seq
 	s.stats.Receivers = s.position.Receivers
-	return s, nil
-}
-
-// Wake says that there are new records.
-func (s *Shipper) Wake() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	if err := s.save(); err != nil || o.Metrics == nil {
+		return s, err
 	}
+	return s, s.register(o.Metrics)
 }
 
 // Checkpoint has a checkpoint sent after the records that it covers. Of several
@@ -193,14 +196,13 @@ func (s *Shipper) failed(err error, first bool) {
 	s.mu.Unlock()
 }
 
-// sleep waits, or until there are new records.
+// sleep waits, unless ctx ends.
 func (s *Shipper) sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
-	case <-s.wake:
 	}
 }
 

@@ -314,13 +314,12 @@ func TestShippingOnlyWhatIsDurable(t *testing.T) {
 		w.fill(10)
 		var durable atomic.Uint64
 		durable.Store(4)
-		s, stop := w.ship(sink, func(o *trail.ShipperOptions) { o.Durable = durable.Load })
+		_, stop := w.ship(sink, func(o *trail.ShipperOptions) { o.Durable = durable.Load })
 		time.Sleep(time.Second)
 		if got := sink.take(); !slices.Equal(got, upTo(1, 4)) {
 			t.Errorf("got %v", got)
 		}
 		durable.Store(12)
-		s.Wake()
 		time.Sleep(time.Second)
 		if got := sink.take(); !slices.Equal(got, upTo(5, 12)) {
 			t.Errorf("got %v", got)

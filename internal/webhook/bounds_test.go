@@ -125,9 +125,8 @@ func TestAForbiddenAddressIsNotTriedAgain(t *testing.T) {
 	w := &world{}
 	stop := w.run(t, webhook.Options{}, webhook.Endpoint{Name: "metadata", URL: "http://[::a9fe:a9fe]/", Secret: secret})
 	failures := func() int {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.counted["error"]
+		_, failed := w.calls()
+		return failed
 	}
 	for end := time.Now().Add(time.Minute); failures() < 3; <-time.After(5 * time.Millisecond) {
 		w.events.Publish(event.Event{Type: event.HeadExpired})

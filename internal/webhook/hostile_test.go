@@ -122,9 +122,8 @@ func hostile(bomb []byte, elsewhere string) map[string]func(w io.Writer) {
 // fails then.
 func (w *world) fails(asked *atomic.Int64) bool {
 	ended := func() (failed, all int) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return w.counted["error"], w.counted["error"] + w.counted["success"]
+		success, failed := w.calls()
+		return failed, failed + success
 	}
 	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); <-time.After(5 * time.Millisecond) {
 		if failed, all := ended(); all > 0 {

@@ -35,7 +35,7 @@ type Options struct {
 	Endpoints      []Endpoint
 	AllowLinkLocal bool
 	Events         *event.Stream         // required
-	Count          func(status string)   // required; success or error, of each call
+	Count          *outbound.Counter     // of each call; nil: they are not counted
 	Metrics        prometheus.Registerer // required
 	Log            *slog.Logger          // required
 	Instance       string                // required; begins the ids of events
@@ -87,8 +87,8 @@ type message struct {
 
 // New makes a sender.
 func New(o Options) (*Sender, error) {
-	if o.Events == nil || o.Count == nil || o.Metrics == nil || o.Log == nil || o.Instance == "" {
-		return nil, errors.New("webhook: Events, Count, Metrics, Log and Instance are required")
+	if o.Events == nil || o.Metrics == nil || o.Log == nil || o.Instance == "" {
+		return nil, errors.New("webhook: Events, Metrics, Log and Instance are required")
 	}
 	s := &Sender{o: o, client: &http.Client{
 		Transport:     o.Transport,
@@ -229,11 +229,11 @@ func (s *Sender) deliver(ctx context.Context, t *target, m *message) bool {
 		status, asked, err := s.post(ctx, t, m)
 		if err == nil && status/100 == 2 {
 			t.failures = 0
-			s.o.Count("success")
+			s.o.Count.Add(true)
 			return true
 		}
 		t.failures++
-		s.o.Count("error")
+		s.o.Count.Add(false)
 		_, forbidden := errors.AsType[*outbound.ForbiddenError](err)
 		final := forbidden || status == http.StatusGone || status/100 == 3 || status/100 == 4 && status != http.StatusRequestTimeout &&
 			status != http.StatusTooEarly && status != http.StatusTooManyRequests

@@ -27,6 +27,7 @@ import (
 
 	"headway/api"
 	"headway/internal/event"
+	"headway/internal/outbound"
 	"headway/internal/webhook"
 )
 
@@ -41,11 +42,10 @@ type world struct {
 	metrics *prometheus.Registry
 	log     bytes.Buffer
 
-	mu      sync.Mutex
-	counted map[string]int
-	asked   []*request
-	text    io.Reader // of answers
-	answer  func(n int, r *request) (status int, header http.Header, err error)
+	mu     sync.Mutex
+	asked  []*request
+	text   io.Reader // of answers
+	answer func(n int, r *request) (status int, header http.Header, err error)
 }
 
 // request is what an endpoint got.
@@ -82,18 +82,18 @@ func always(status int) func(int, *request) (int, http.Header, error) {
 // run runs a sender for the endpoints until the function it returns is called.
 func (w *world) run(t testing.TB, o webhook.Options, endpoints ...webhook.Endpoint) (stop func()) {
 	t.Helper()
-	w.TB, w.metrics, w.counted = t, prometheus.NewRegistry(), map[string]int{}
+	w.TB, w.metrics = t, prometheus.NewRegistry()
 	var err error
 	if w.events, err = event.New(event.Options{Metrics: w.metrics}); err != nil {
 		t.Fatal(err)
 	}
 	o.Endpoints, o.Events, o.Metrics, o.Instance = endpoints, w.events, w.metrics, "test"
 	o.Log = slog.New(slog.NewTextHandler(&w.log, nil))
-	o.Count = func(status string) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.counted[status]++
+	calls, err := outbound.NewCalls(w.metrics)
+	if err != nil {
+		t.Fatal(err)
 	}
+	o.Count = calls.Of("webhook")
 	if w.answer != nil {
 		o.Transport = w
 	}
@@ -136,6 +136,28 @@ func (w *world) value(name, label string) float64 {
 		}
 	}
 	return -1
+}
+
+// calls are the attempts that were counted.
+func (w *world) calls() (success, failed int) {
+	w.Helper()
+	families, err := w.metrics.Gather()
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			l := m.GetLabel()
+			switch {
+			case f.GetName() != "external_service_calls_total" || l[0].GetValue() != "webhook":
+			case l[1].GetValue() == "success":
+				success = int(m.GetCounter().GetValue())
+			default:
+				failed = int(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return success, failed
 }
 
 func endpoint(types ...string) webhook.Endpoint {
@@ -187,8 +209,8 @@ func TestAnEventIsSentSigned(t *testing.T) {
 			t.Errorf("%s %v", r.body, r.header)
 		}
 		stop()
-		if w.counted["success"] != 1 || w.counted["error"] != 0 || w.value("headway_webhook_messages_total", "delivered") != 1 {
-			t.Errorf("counted %v", w.counted)
+		if success, failed := w.calls(); success != 1 || failed != 0 || w.value("headway_webhook_messages_total", "delivered") != 1 {
+			t.Errorf("counted %d and %d", success, failed)
 		}
 	})
 }
@@ -232,8 +254,8 @@ func TestAFailureIsRepeatedWithLongerWaits(t *testing.T) {
 			t.Errorf("the next is %s", got[4].body)
 		}
 		stop()
-		if w.counted["error"] != 3 || w.counted["success"] != 2 {
-			t.Errorf("counted %v", w.counted)
+		if success, failed := w.calls(); failed != 3 || success != 2 {
+			t.Errorf("counted %d and %d", success, failed)
 		}
 	})
 }

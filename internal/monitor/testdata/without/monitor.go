@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/outbound"
 )
 
 type Options struct {
@@ -24,7 +26,6 @@ type Options struct {
 	Snapshot              string
 	URL                   *url.URL
 	Receivers             []Receiver
-	Told                  func(kind string, err error)
 	Alerted               func(AlertChange)
 	Now                   func() time.Time
 }
@@ -32,6 +33,7 @@ type Options struct {
 type Receiver struct {
 	URL, Kind string
 	Client    *http.Client
+	Count     *outbound.Counter
 }
 
 type AlertChange struct {
