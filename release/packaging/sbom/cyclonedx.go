@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/CycloneDX/cyclonedx-go"
 )
 
 // product is the binary that a document is about.
@@ -18,57 +20,6 @@ type product struct {
 	made    time.Time // of the document
 }
 
-// What follows is the part of CycloneDX 1.6 that we fill.
-
-type document struct {
-	Format       string       `json:"bomFormat"`
-	SpecVersion  string       `json:"specVersion"`
-	SerialNumber string       `json:"serialNumber"`
-	Version      int          `json:"version"`
-	Metadata     metadata     `json:"metadata"`
-	Components   []component  `json:"components"`
-	Dependencies []dependency `json:"dependencies"`
-}
-
-type metadata struct {
-	Timestamp string    `json:"timestamp"`
-	Component component `json:"component"`
-}
-
-type component struct {
-	Type       string          `json:"type"`
-	Ref        string          `json:"bom-ref"`
-	Name       string          `json:"name"`
-	Version    string          `json:"version"`
-	Hashes     []hash          `json:"hashes,omitempty"`
-	Licenses   []licenseChoice `json:"licenses"`
-	PURL       string          `json:"purl"`
-	Properties []property      `json:"properties,omitempty"`
-}
-
-type hash struct {
-	Algorithm string `json:"alg"`
-	Content   string `json:"content"`
-}
-
-type licenseChoice struct {
-	License license `json:"license"`
-}
-
-type license struct {
-	ID string `json:"id"`
-}
-
-type property struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
-type dependency struct {
-	Ref       string   `json:"ref"`
-	DependsOn []string `json:"dependsOn"`
-}
-
 // goSum is the property with a module's checksum. It is no entry of hashes,
 // since it is not the hash of any file: it is that of the list of the hashes of
 // all files.
@@ -76,41 +27,32 @@ const goSum = "headway:go.sum"
 
 // newDocument lists parts as what p is made of. The same input gives the same
 // document.
-func newDocument(parts []part, p product) document {
-	root := component{
-		Type: "application", Name: p.name, Version: p.version,
-		Hashes:   []hash{{"SHA-256", p.sum}},
-		Licenses: choices([]string{p.license}),
-		PURL:     purl(p.name, p.version),
-	}
-	root.Ref = root.PURL
-	d := document{
-		Format: "CycloneDX", SpecVersion: "1.6", SerialNumber: serialNumber(p), Version: 1,
-		Metadata:     metadata{Timestamp: p.made.UTC().Format(time.RFC3339), Component: root},
-		Components:   []component{},
-		Dependencies: []dependency{{Ref: root.Ref, DependsOn: []string{}}},
-	}
+func newDocument(parts []part, p product) *cyclonedx.BOM {
+	root := newComponent(cyclonedx.ComponentTypeApplication, part{path: p.name, version: p.version, licenses: []string{p.license}})
+	root.Hashes = &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: p.sum}}
+	components, refs := []cyclonedx.Component{}, []string{}
 	for _, part := range parts {
-		c := component{
-			Type: "library", Name: part.path, Version: part.version,
-			Licenses: choices(part.licenses), PURL: purl(part.path, part.version),
-		}
-		c.Ref = c.PURL
+		c := newComponent(cyclonedx.ComponentTypeLibrary, part)
 		if part.sum != "" {
-			c.Properties = []property{{goSum, part.sum}}
+			c.Properties = &[]cyclonedx.Property{{Name: goSum, Value: part.sum}}
 		}
-		d.Components = append(d.Components, c)
-		d.Dependencies[0].DependsOn = append(d.Dependencies[0].DependsOn, c.Ref)
+		components, refs = append(components, c), append(refs, c.BOMRef)
 	}
+	d := cyclonedx.NewBOM()
+	d.SerialNumber = serialNumber(p)
+	d.Metadata = &cyclonedx.Metadata{Timestamp: p.made.UTC().Format(time.RFC3339), Component: &root}
+	d.Components = &components
+	d.Dependencies = &[]cyclonedx.Dependency{{Ref: root.BOMRef, Dependencies: &refs}}
 	return d
 }
 
-func choices(ids []string) []licenseChoice {
-	all := make([]licenseChoice, len(ids))
-	for i, id := range ids {
-		all[i] = licenseChoice{license{id}}
+func newComponent(kind cyclonedx.ComponentType, p part) cyclonedx.Component {
+	licenses := cyclonedx.Licenses{}
+	for _, id := range p.licenses {
+		licenses = append(licenses, cyclonedx.LicenseChoice{License: &cyclonedx.License{ID: id}})
 	}
-	return all
+	url := purl(p.path, p.version)
+	return cyclonedx.Component{Type: kind, BOMRef: url, Name: p.path, Version: p.version, Licenses: &licenses, PackageURL: url}
 }
 
 // purl is the package URL. In a version only + and what is no letter, digit or

@@ -4,7 +4,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/CycloneDX/cyclonedx-go"
 )
 
 func main() {
@@ -46,11 +47,10 @@ func run(args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	out := json.NewEncoder(stdout)
-	out.SetIndent("", "  ")
-	out.SetEscapeHTML(false)
-	return out.Encode(newDocument(parts, product{
+	document := newDocument(parts, product{
 		name: "headway", version: strings.TrimPrefix(*version, "v"), license: *license,
 		sum: sum, made: time.Unix(*epoch, 0),
-	}))
+	})
+	out := cyclonedx.NewBOMEncoder(stdout, cyclonedx.BOMFileFormatJSON).SetPretty(true).SetEscapeHTML(false)
+	return out.EncodeVersion(document, cyclonedx.SpecVersion1_6)
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +11,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/CycloneDX/cyclonedx-go"
 )
 
 // built is the program as it is passed on.
@@ -58,31 +59,32 @@ func TestDocumentOfTheProgram(t *testing.T) {
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {
 		t.Error("a second run gave other bytes")
 	}
-	var d document
-	if err := json.Unmarshal(first.Bytes(), &d); err != nil {
+	d := new(cyclonedx.BOM)
+	if err := cyclonedx.NewBOMDecoder(bytes.NewReader(first.Bytes()), cyclonedx.BOMFileFormatJSON).Decode(d); err != nil {
 		t.Fatal(err)
 	}
-	if d.Format != "CycloneDX" || d.SpecVersion != "1.6" || d.Metadata.Timestamp != "2023-11-14T22:13:20Z" || d.Metadata.Component.Version != "1.2.3" {
+	if d.BOMFormat != "CycloneDX" || d.SpecVersion != cyclonedx.SpecVersion1_6 || d.Metadata.Timestamp != "2023-11-14T22:13:20Z" || d.Metadata.Component.Version != "1.2.3" {
 		t.Errorf("%+v", d.Metadata)
 	}
 	if ok := regexp.MustCompile(`^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(d.SerialNumber); !ok {
 		t.Errorf("serial number %s", d.SerialNumber)
 	}
 	refs := make(map[string]bool)
-	for _, c := range d.Components {
-		if refs[c.Ref] || c.Ref != c.PURL || len(c.Licenses) == 0 || c.Version == "" {
+	for _, c := range *d.Components {
+		if refs[c.BOMRef] || c.BOMRef != c.PackageURL || len(*c.Licenses) == 0 || (*c.Licenses)[0].License.ID == "" || c.Version == "" {
 			t.Errorf("component %+v", c)
 		}
-		refs[c.Ref] = true
-		hasSum := len(c.Properties) == 1 && c.Properties[0].Name == goSum && strings.HasPrefix(c.Properties[0].Value, "h1:")
+		refs[c.BOMRef] = true
+		hasSum := c.Properties != nil && (*c.Properties)[0].Name == goSum && strings.HasPrefix((*c.Properties)[0].Value, "h1:")
 		if hasSum == (c.Name == standardLibrary) {
 			t.Errorf("%s: properties %+v", c.Name, c.Properties)
 		}
 	}
-	if len(d.Dependencies) != 1 || len(d.Dependencies[0].DependsOn) != len(d.Components) {
-		t.Errorf("dependencies %+v", d.Dependencies)
+	of := *d.Dependencies
+	if len(of) != 1 || len(*of[0].Dependencies) != len(*d.Components) {
+		t.Errorf("dependencies %+v", of)
 	}
-	for _, ref := range d.Dependencies[0].DependsOn {
+	for _, ref := range *of[0].Dependencies {
 		if !refs[ref] {
 			t.Errorf("%s is no component", ref)
 		}
