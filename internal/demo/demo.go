@@ -16,6 +16,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -41,7 +42,7 @@ func DefaultRegions() []string { return []string{"us-east", "us-west", "eu-west"
 // Options say what the demo runs. The zero value of each that is not required is its default.
 type Options struct {
 	Server   string            // base URL of the router; required
-	Way      http.RoundTripper // to the router, for whoever shows it a credential; nil: as to the heads
+	Way      http.RoundTripper // to the router, with the credential if there is one; nil: as to the heads
 	Heads    int               // 1 to 1000
 	Models   []string          // the heads serve them in turn
 	Regions  []string          // the heads of each model stand in them in turn
@@ -132,10 +133,13 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	awaitHeads(ctx, fleet, &o, stdout)
 
 	d := &display{
-		options: &o, fleet: fleet, stats: newStats(time.Now()), router: router, connections: connections,
-		slots: make(chan struct{}, maxConcurrent),
+		options: &o, fleet: fleet,
+		traffic: &traffic{
+			router: router, heads: connections, work: work, stats: newStats(time.Now()),
+			slots: make(chan struct{}, maxConcurrent),
+		},
 	}
-	d.play(ctx, work, stdout)
+	d.play(ctx, stdout)
 	units, _ := fleet.view() // before they are stopped
 	// A head would wait for the requests of connections that were dialed and
 	// never used.
@@ -208,7 +212,7 @@ func awaitRouter(ctx context.Context, router *client.Client, o *Options, stdout 
 	defer cancel()
 	tick := time.NewTicker(routerPoll)
 	defer tick.Stop()
-	for told := false; ; told = true {
+	for first := true; ; first = false {
 		r, err := router.Ready(ctx)
 		if err == nil && r.Status != "unavailable" {
 			return nil
@@ -216,7 +220,7 @@ func awaitRouter(ctx context.Context, router *client.Client, o *Options, stdout 
 		if err == nil {
 			err = errors.New("it is not ready")
 		}
-		if !told {
+		if first {
 			fmt.Fprintf(stdout, "Waiting for a router at %s (start one with: headway serve)\n", o.Server)
 		}
 		select {
@@ -236,8 +240,8 @@ func alone(ctx context.Context, router *client.Client, o *Options, id string) er
 	return nil
 }
 
-// awaitHeads waits until the router takes the heads' reports; traffic begins
-// even if it does not, since what then happens is worth seeing.
+// awaitHeads waits until the router accepts the heads' reports. Traffic begins
+// even if it does not, so that the failures are seen.
 func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -255,28 +259,18 @@ func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer)
 
 // play sends the traffic and shows it until ctx ends, the time is over or the
 // user quits.
-func (d *display) play(ctx context.Context, work *workload.Workload, stdout io.Writer) {
-	var cancel context.CancelFunc
-	if d.options.Duration > 0 {
-		ctx, cancel = context.WithTimeout(ctx, d.options.Duration)
-	} else {
-		ctx, cancel = context.WithCancel(ctx)
-	}
+func (d *display) play(ctx context.Context, stdout io.Writer) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if d.options.Duration > 0 {
+		defer time.AfterFunc(d.options.Duration, cancel).Stop()
+	}
 	patience, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 
-	t := &traffic{router: d.router, heads: d.connections, work: work, stats: d.stats, slots: d.slots}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		t.run(ctx, patience)
-	}()
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		d.watch(ctx)
-	}()
+	var running sync.WaitGroup
+	running.Go(func() { d.traffic.run(ctx, patience) })
+	running.Go(func() { d.watch(ctx) })
 	if f, ok := stdout.(*os.File); ok && !d.options.Plain && term.IsTerminal(int(f.Fd())) {
 		d.live(ctx, f)
 	} else {
@@ -284,19 +278,12 @@ func (d *display) play(ctx context.Context, work *workload.Workload, stdout io.W
 	}
 	d.sent = time.Since(d.stats.start)
 	cancel()
-	<-watched
-	timer := time.NewTimer(endTimeout)
-	defer timer.Stop()
-	select {
-	case <-ended:
-	case <-timer.C:
-		giveUp()
-		<-ended
-	}
+	defer time.AfterFunc(endTimeout, giveUp).Stop()
+	running.Wait()
 }
 
 // watch looks at the router's view of the heads once a second, and makes the
-// chaos that was asked for.
+// failures of [Options.Chaos].
 func (d *display) watch(ctx context.Context) {
 	look := time.NewTicker(time.Second)
 	defer look.Stop()

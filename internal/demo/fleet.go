@@ -134,7 +134,7 @@ func (f *heads) pick(s state) *unit {
 }
 
 // kill stops a random head as when its process dies: its connections are cut
-// and nobody tells the router. It returns the head's id, empty when none is up.
+// and the router is not notified. It returns the head's id, empty when none is up.
 func (f *heads) kill() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -92,7 +92,7 @@ func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []
 	row("  strategies\t%s", listed(p.strategies, t.decisions))
 	row("  prompt tokens\t%s\t%s from the prefix cache", grouped(p.ends.input), percent(p.ends.cached, p.ends.input))
 	row("  output tokens\t%s", grouped(p.ends.output))
-	_ = table.Flush() // a closed standard output is nobody's to mend
+	_ = table.Flush()
 
 	fmt.Fprintln(w)
 	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)

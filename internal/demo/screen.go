@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -11,20 +10,15 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 	"charm.land/lipgloss/v2"
-
-	"headway/client"
 )
 
 // display shows a running demo.
 type display struct {
-	options     *Options
-	fleet       *heads
-	stats       *stats
-	router      *client.Client
-	connections *http.Client  // to the heads
-	slots       chan struct{} // one for each request in flight
-	seen        atomic.Pointer[routerView]
-	sent        time.Duration // that requests were sent, once it is over
+	*traffic
+	options *Options
+	fleet   *heads
+	seen    atomic.Pointer[routerView]
+	sent    time.Duration // that requests were sent, once it is over
 }
 
 var (
@@ -46,21 +40,10 @@ func (d *display) live(ctx context.Context, out *os.File) {
 	s := &screen{ctx: ctx, display: d, width: 100, height: 30}
 	s.refresh(time.Now())
 	p := tea.NewProgram(s, tea.WithOutput(out), tea.WithoutSignalHandler())
-	over := make(chan struct{})
-	quitting := make(chan struct{})
-	go func() {
-		defer close(quitting)
-		select {
-		case <-ctx.Done():
-			p.Quit()
-		case <-over:
-		}
-	}()
-	_, err := p.Run()
-	close(over)
-	<-quitting
-	if err != nil && ctx.Err() == nil {
-		fmt.Fprintf(out, "The live screen is not to be had here (%v); one line per second instead.\n", err)
+	quit := context.AfterFunc(ctx, p.Quit)
+	defer quit()
+	if _, err := p.Run(); err != nil && ctx.Err() == nil {
+		fmt.Fprintf(out, "The live screen does not work on this terminal (%v); one line per second instead.\n", err)
 		d.lines(ctx, out)
 	}
 }

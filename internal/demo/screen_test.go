@@ -83,7 +83,7 @@ var escapes = regexp.MustCompile("\x1b\\[[0-9;]*m")
 // drawn is a screen of a given size with heads of which the second is down.
 func drawn(width, height, heads int) string {
 	now := time.Unix(1_000_000, 0)
-	d := &display{options: &Options{Server: "http://127.0.0.1:8080", Speed: 10}, stats: newStats(now), slots: make(chan struct{}, 1)}
+	d := &display{options: &Options{Server: "http://127.0.0.1:8080", Speed: 10}, traffic: &traffic{stats: newStats(now), slots: make(chan struct{}, 1)}}
 	s := &screen{display: d, width: width, height: height, now: now}
 	for i := range heads {
 		u := unitView{id: fmt.Sprintf("demo-%d", i+1), model: "llama-3.1-8b", region: "us-east", state: stateUp}
@@ -165,7 +165,7 @@ func TestSparklineIsAgainstItsLargest(t *testing.T) {
 func TestKeysActOnTheFleet(t *testing.T) {
 	now := time.Now()
 	o := Options{Server: "http://127.0.0.1:8080"}
-	d := &display{options: &o, stats: newStats(now), fleet: newHeads(&o, nil), slots: make(chan struct{}, 1)}
+	d := &display{options: &o, fleet: newHeads(&o, nil), traffic: &traffic{stats: newStats(now), slots: make(chan struct{}, 1)}}
 	s := &screen{ctx: t.Context(), display: d, width: 80, height: 24}
 	s.refresh(now)
 	press := func(key rune) tea.Cmd {

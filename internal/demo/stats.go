@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Reasons why a request failed, or what happened to it on the way. An
-// unexpected status of the router or of a head counts under its class.
+// Reasons why a request failed. An unexpected status of the router or of a head
+// is appended to its reason.
 const (
 	failRouterDown    = "router unreachable"
 	failNoHead        = "no eligible head"

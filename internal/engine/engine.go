@@ -18,7 +18,7 @@ type Request struct {
 // safe for use beside a call of the engine.
 type Sequence struct {
 	request   Request
-	place     place
+	stage     stage
 	computed  int // tokens whose KV exists
 	target    int // tokens that must be computed before the next one is generated
 	generated int
@@ -29,12 +29,12 @@ type Sequence struct {
 	pages     int // private
 }
 
-type place uint8
+type stage uint8
 
 const (
-	placeWaiting place = iota
-	placeRunning
-	placeGone // finished or canceled
+	stageWaiting stage = iota
+	stageRunning
+	stageGone // finished or canceled
 )
 
 // Cached is the number of prompt tokens that needed no computation.
@@ -205,16 +205,16 @@ func (e *Engine) MaxTokens() int {
 // one is left alone.
 func (e *Engine) Cancel(now time.Duration, s *Sequence) {
 	e.run(now)
-	switch s.place {
-	case placeWaiting:
+	switch s.stage {
+	case stageWaiting:
 		e.waiting = remove(e.waiting, s)
-	case placeRunning:
+	case stageRunning:
 		e.running = remove(e.running, s)
-	case placeGone:
+	case stageGone:
 		return
 	}
 	e.free(s)
-	s.place = placeGone
+	s.stage = stageGone
 	e.counters.Canceled++
 }
 
@@ -245,7 +245,7 @@ func (e *Engine) planDecodes(w *work, budget *int) (preempted bool) {
 		for !e.grow(s, s.computed+1) {
 			preempted = true
 			e.preempt()
-			if s.place != placeRunning {
+			if s.stage != stageRunning {
 				return preempted // it was the last one itself
 			}
 		}
@@ -280,12 +280,12 @@ func (e *Engine) admit(w *work, budget *int) {
 	n := 0
 	for n < len(e.waiting) && *budget > 0 && len(e.running) < e.profile.MaxSequences {
 		s := e.waiting[n]
-		loaded, ok := e.place(s)
+		loaded, ok := e.allocate(s)
 		if !ok {
 			break
 		}
 		n++
-		s.place = placeRunning
+		s.stage = stageRunning
 		e.running = append(e.running, s)
 		w.loaded += loaded
 		e.planChunk(s, w, budget)
@@ -293,10 +293,10 @@ func (e *Engine) admit(w *work, budget *int) {
 	e.waiting = slices.Delete(e.waiting, 0, n)
 }
 
-// place gives a sequence the memory for all that it has to compute before its
+// allocate gives a sequence the memory for all that it has to compute before its
 // next token, sharing cached blocks, or nothing when it does not fit. It
 // returns the tokens that have to be loaded from the CPU tier.
-func (e *Engine) place(s *Sequence) (loaded int, ok bool) {
+func (e *Engine) allocate(s *Sequence) (loaded int, ok bool) {
 	resident, tiered := e.cache.match(s.reusable())
 	hits := s.reusable()[:resident+tiered]
 	for _, h := range hits[:resident] {
@@ -335,7 +335,7 @@ func (e *Engine) publish(s *Sequence) {
 	}
 }
 
-// grow sees to it that a sequence has memory for n tokens.
+// grow gives a sequence memory for n tokens, or reports that there is none.
 func (e *Engine) grow(s *Sequence, n int) bool {
 	missing := pagesFor(n-len(s.held)*BlockTokens) - s.pages
 	if missing <= 0 {
@@ -355,7 +355,7 @@ func (e *Engine) preempt() {
 	s := e.running[last]
 	e.running = slices.Delete(e.running, last, last+1)
 	e.free(s)
-	s.place = placeWaiting
+	s.stage = stageWaiting
 	s.computed, s.chunk, s.expected = 0, 0, 0
 	s.target = s.request.PromptTokens + s.generated
 	e.waiting = slices.Insert(e.waiting, 0, s)
@@ -382,7 +382,7 @@ func (e *Engine) end() {
 		if advanced {
 			e.generate(s)
 		}
-		if s.place == placeRunning {
+		if s.stage == stageRunning {
 			kept = append(kept, s)
 		}
 	}
@@ -401,7 +401,7 @@ func (e *Engine) generate(s *Sequence) {
 	}
 	if t.Last {
 		e.free(s)
-		s.place = placeGone
+		s.stage = stageGone
 		e.counters.Finished++
 	}
 	e.tokens = append(e.tokens, t)

@@ -11,10 +11,10 @@ func (e *Engine) CheckMemory() error {
 		for _, b := range s.held {
 			refs[b.hash]++
 		}
-		if s.place == placeRunning && pagesFor(s.computed) > s.pages+len(s.held)*blockPages {
+		if s.stage == stageRunning && pagesFor(s.computed) > s.pages+len(s.held)*blockPages {
 			return fmt.Errorf("%d tokens computed in %d pages and %d blocks", s.computed, s.pages, len(s.held))
 		}
-		if s.place == placeWaiting && s.pages+len(s.held) > 0 {
+		if s.stage == stageWaiting && s.pages+len(s.held) > 0 {
 			return fmt.Errorf("a waiting sequence holds %d pages and %d blocks", s.pages, len(s.held))
 		}
 	}

@@ -20,7 +20,7 @@ type kvCache struct {
 	free    int
 	private int
 	blocks  map[uint64]*block
-	idle    lruSet // blocks that nobody holds
+	idle    lruSet // blocks that no sequence holds
 	tier    lruSet // blocks in the CPU tier
 }
 
@@ -105,8 +105,8 @@ func (c *kvCache) hold(hash uint64) *block {
 }
 
 // release gives references back. The last blocks of a prefix go idle first and
-// are so evicted first: without them the rest is still of use, not the other
-// way round.
+// are evicted first: a prefix is of use without its end, an end is of no use
+// without its beginning.
 func (c *kvCache) release(held []*block) {
 	for i := len(held) - 1; i >= 0; i-- {
 		b := held[i]

@@ -82,8 +82,8 @@ func TestABatchHasNoMoreSequencesThanTheProfileAllows(t *testing.T) {
 // The sequence that made room goes on before those that came after it.
 func TestWhoMadeRoomIsNext(t *testing.T) {
 	e := &Engine{cache: smallCache(4, 0)}
-	early, late := &Sequence{place: placeRunning}, &Sequence{place: placeWaiting}
-	e.running, e.waiting = []*Sequence{{place: placeRunning}, early}, []*Sequence{late}
+	early, late := &Sequence{stage: stageRunning}, &Sequence{stage: stageWaiting}
+	e.running, e.waiting = []*Sequence{{stage: stageRunning}, early}, []*Sequence{late}
 	e.preempt()
 	if len(e.waiting) != 2 || e.waiting[0] != early || e.waiting[1] != late {
 		t.Error("who made room does not wait at the head of the queue")

@@ -334,5 +334,5 @@ func writeError(w http.ResponseWriter, e *apiError) {
 	body := encode(errorBody{errorObject{
 		Message: e.message, Type: e.kind, Param: optional(e.param), Code: optional(e.code),
 	}})
-	_, _ = w.Write(append(bytes.TrimSpace(body), '\n')) // the caller may be gone
+	_, _ = w.Write(append(bytes.TrimSpace(body), '\n')) // the client may have left
 }

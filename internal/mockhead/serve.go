@@ -69,8 +69,8 @@ func (h *Head) read(w http.ResponseWriter, r *http.Request, chat bool) (*complet
 		}
 		return nil, invalid("", "the body could not be read")
 	}
-	// Without this the deadline would end the wait for the client's leaving,
-	// and with it the answer.
+	// The deadline would otherwise end the watch for a closed connection, and
+	// with it the answer.
 	_ = rc.SetReadDeadline(time.Time{})
 	c, err := decodeCompletion(body, chat)
 	if err != nil {
@@ -167,7 +167,7 @@ func (h *Head) hash(prompt []byte) (blocks []uint64, whole uint64) {
 }
 
 // outputTokens is how long the answer gets. A model ends its answer by itself
-// somewhere between 16 and 399 tokens, unless told to go on to the limit.
+// somewhere between 16 and 399 tokens, unless the request asks for the limit.
 func (h *Head) outputTokens(c *completion, seed uint64) (n int, reason string) {
 	natural := 16 + int(mix(seed, 0)%384)
 	limit := c.maxTokens
@@ -214,7 +214,7 @@ func (t *turn) serveWhole() {
 		p, err := t.next()
 		switch {
 		case t.ctx.Err() != nil:
-			panic(http.ErrAbortHandler) // nobody is there to read an answer
+			panic(http.ErrAbortHandler) // the client has left
 		case err != nil:
 			refuse(t.w, err)
 			return
@@ -325,5 +325,5 @@ func appendEvent(out, data []byte) []byte {
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(encode(v), '\n')) // the caller may be gone
+	_, _ = w.Write(append(encode(v), '\n')) // the client may have left
 }

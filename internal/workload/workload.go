@@ -77,8 +77,8 @@ func (w *Workload) Next() Arrival {
 		At: w.start + w.scaled(r.At), Input: r.Input, Output: r.Output, blocks: r.Blocks, pass: w.pass,
 		Key: 1<<32 + uint64(w.next),
 	}
-	// The trace's first block is a prompt that all share. The second one tells
-	// conversations apart.
+	// The first block of a trace is a prompt that all requests share. The second
+	// identifies the conversation.
 	if len(r.Blocks) > 1 {
 		a.Key, a.Session = uint64(r.Blocks[1]), true
 	}
