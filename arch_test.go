@@ -103,7 +103,7 @@ var rooms = map[string]room{
 	"internal/strategy": {ours: []string{"internal/fleet", "internal/strict"}},
 	"internal/policy": {
 		ours:   []string{"internal/strategy", "internal/strict"},
-		others: []string{json, yaml},
+		others: []string{json},
 	},
 	"internal/routing": {
 		ours:   []string{"internal/event", "internal/audit", "internal/fleet", "internal/strict", "internal/policy", "internal/strategy"},
@@ -130,8 +130,8 @@ var rooms = map[string]room{
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
 		others: []string{nats, natsd, metrics, json},
 	},
-	"internal/webhook":    {ours: []string{"api", "internal/address", "internal/calls", "internal/event", "internal/outbound", "internal/strict"}, others: []string{metrics, json, yaml}},
-	"internal/redisaudit": {ours: []string{"internal/outbound", "internal/trail"}, others: []string{metrics, redis}},
+	"internal/webhook":    {ours: []string{"api", "internal/address", "internal/calls", "internal/event", "internal/outbound", "internal/strict"}, others: []string{metrics, json}},
+	"internal/redisaudit": {ours: []string{"internal/outbound", "internal/strict", "internal/trail"}, others: []string{metrics, redis}},
 	"internal/console":    {},
 	"internal/monitor":    {ours: []string{"internal/outbound"}, others: []string{metrics, model, common, prom}},
 	"internal/pki":        {others: []string{metrics, acme}},

@@ -143,7 +143,7 @@ type loader struct {
 }
 
 func (l *loader) fault(key string, from source, format string, args ...any) {
-	l.faults = append(l.faults, Fault{keyOf(shorten(key)), from.String(), fmt.Sprintf(format, args...)})
+	l.faults = append(l.faults, Fault{keyOf(strict.Clip(key)), from.String(), fmt.Sprintf(format, args...)})
 }
 
 func (l *loader) give(s *setting, text string, from source) {

@@ -304,12 +304,12 @@ func (r *Reader) first(seen map[string]bool, name string) bool {
 	switch {
 	case len(name) > maxFieldName:
 		if r.Skip() {
-			r.Fault("the name %s is longer than %d bytes", Quote(name), maxFieldName)
+			r.Fault("the name is longer than %d bytes", maxFieldName)
 		}
 		return false
 	case seen[name]:
 		if r.Skip() {
-			r.Fault("the name %s is given twice", Quote(name))
+			r.Fault("is given twice")
 		}
 		return false
 	}

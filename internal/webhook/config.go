@@ -1,7 +1,7 @@
 package webhook
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,8 +12,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"headway/internal/address"
 	"headway/internal/event"
@@ -32,6 +30,8 @@ type Endpoint struct {
 const (
 	maxFile      = 1 << 20
 	maxEndpoints = 100
+	maxTypes     = 1000 // of one endpoint
+	maxFaults    = 100
 	minSecret    = 24 // bytes; the specification wants 24 to 64
 	maxSecret    = 64
 )
@@ -45,80 +45,54 @@ func Read(path string, allowLinkLocal bool) ([]Endpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("webhooks.file: %w", err)
 	}
-	var file struct {
-		Endpoints []struct {
-			Name       string   `yaml:"name"`
-			URL        string   `yaml:"url"`
-			SecretFile string   `yaml:"secret_file"`
-			Types      []string `yaml:"types"`
-		} `yaml:"endpoints"`
-	}
-	d := yaml.NewDecoder(bytes.NewReader(raw))
-	d.KnownFields(true)
-	if err := d.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("webhooks.file %s: %s", path, inWords(err))
-	}
-	var errs []error
 	var list []Endpoint
-	if len(file.Endpoints) > maxEndpoints {
-		errs = append(errs, fmt.Errorf("endpoints: has %d; at most %d are allowed", len(file.Endpoints), maxEndpoints))
+	r := strict.NewYAML(raw, strict.Options{Most: maxFaults})
+	if r.Kind() != strict.Null {
+		r.Fields(map[string]func(){"endpoints": func() {
+			r.Array(maxEndpoints, func(int) {
+				e := readEndpoint(r, filepath.Dir(path), allowLinkLocal)
+				if e.Name != "" && slices.ContainsFunc(list, func(other Endpoint) bool { return other.Name == e.Name }) {
+					r.FaultIn("name", "%s is there twice", strict.Quote(e.Name))
+				}
+				list = append(list, e)
+			})
+		}})
 	}
-	for i, e := range file.Endpoints {
-		fault := func(field, format string, args ...any) {
-			errs = append(errs, fmt.Errorf("endpoints[%d].%s: %s", i, field, fmt.Sprintf(format, args...)))
-		}
-		switch {
-		case !nameForm.MatchString(e.Name):
-			fault("name", "want 1 to 63 lower-case letters, digits, - and _")
-		case slices.ContainsFunc(list, func(other Endpoint) bool { return other.Name == e.Name }):
-			fault("name", "%s is there twice", e.Name)
-		}
-		if wrong := checkURL(e.URL, allowLinkLocal); wrong != "" {
-			fault("url", "%s", wrong)
-		}
-		for _, pattern := range e.Types {
-			if !slices.ContainsFunc(event.Types(), func(kind string) bool { return event.Matches(pattern, kind) }) {
-				fault("types", "no event is %q%s; there are %s, and patterns as head.*", pattern, strict.DidYouMean(pattern, event.Types()), strings.Join(event.Types(), ", "))
-			}
-		}
-		secret, err := readSecret(filepath.Dir(path), e.SecretFile)
-		if err != nil {
-			fault("secret_file", "%v", err)
-		}
-		list = append(list, Endpoint{Name: e.Name, URL: e.URL, Secret: secret, Types: e.Types})
-	}
-	if err := errors.Join(errs...); err != nil {
+	faults, err := r.Done()
+	if err = cmp.Or(err, strict.Invalid(faults)); err != nil {
 		return nil, fmt.Errorf("webhooks.file %s: %w", path, err)
 	}
 	return list, nil
 }
 
-// fields are those of the file.
-var fields = []string{"endpoints", "name", "url", "secret_file", "types"}
-
-// unquoted is what the library repeats of text that begins with * or !, as a
-// secret may.
-var unquoted = regexp.MustCompile(`'[^']*'`)
-
-var unknownField = regexp.MustCompile(`field (.+) not found in type .+`)
-
-// inWords is what is wrong with the file, without the names that its parts have
-// in the program.
-func inWords(err error) string {
-	wrong, ok := errors.AsType[*yaml.TypeError](err)
-	if !ok {
-		return unquoted.ReplaceAllString(err.Error(), "'…'")
+func readEndpoint(r *strict.Reader, dir string, allowLinkLocal bool) (e Endpoint) {
+	var secretFile string
+	object := r.Kind() == strict.Object
+	r.Fields(map[string]func(){
+		"name":        func() { r.Text(&e.Name) },
+		"url":         func() { r.Text(&e.URL) },
+		"secret_file": func() { r.Text(&secretFile) },
+		"types":       func() { r.Texts(maxTypes, &e.Types) },
+	})
+	if !object {
+		return e
 	}
-	texts := slices.Clone(wrong.Errors)
-	for i, text := range texts {
-		line, _, _ := strings.Cut(text, ": ")
-		if found := unknownField.FindStringSubmatch(text); found != nil {
-			texts[i] = fmt.Sprintf("%s: unknown field %q%s; there are %s", line, found[1], strict.DidYouMean(found[1], fields), strings.Join(fields, ", "))
-		} else {
-			texts[i] = line + ": has the wrong form; want endpoints, a list of entries with name, url, secret_file and types"
+	if !nameForm.MatchString(e.Name) {
+		r.FaultIn("name", "want 1 to 63 lower-case letters, digits, - and _")
+	}
+	if wrong := checkURL(e.URL, allowLinkLocal); wrong != "" {
+		r.FaultIn("url", "%s", wrong)
+	}
+	for _, pattern := range e.Types {
+		if !slices.ContainsFunc(event.Types(), func(kind string) bool { return event.Matches(pattern, kind) }) {
+			r.FaultIn("types", "%s, and patterns as head.*", strict.Unknown("event", pattern, event.Types()))
 		}
 	}
-	return strings.Join(texts, "; ")
+	var err error
+	if e.Secret, err = readSecret(dir, secretFile); err != nil {
+		r.FaultIn("secret_file", "%v", err)
+	}
+	return e
 }
 
 func readBounded(path string, most int64) ([]byte, error) {
