@@ -3,6 +3,7 @@ package calls
 import (
 	"time"
 
+	"headway/api"
 	"headway/internal/access"
 	"headway/internal/strict"
 )
@@ -42,4 +43,25 @@ func ReadKey(body []byte) (in access.Request, err error) {
 		in.ExpiresIn = time.Duration(*seconds) * time.Second
 	}
 	return in, strict.Invalid(faults)
+}
+
+// Key is a key as the API shows it, without its secret.
+func Key(k access.Listed) api.Key {
+	out := api.Key{
+		ID: k.ID, Name: k.Name, Role: string(k.Role), Heads: k.Heads, Regions: k.Regions,
+		CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy,
+		ExpiresAt: moment(k.ExpiresAt), RevokedAt: moment(k.RevokedAt), LastUsedAt: moment(k.LastUsed),
+	}
+	for _, p := range k.Scopes {
+		out.Scopes = append(out.Scopes, string(p))
+	}
+	return out
+}
+
+// moment is nil for no time.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
 }

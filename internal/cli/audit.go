@@ -11,6 +11,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/audit"
+	"headway/internal/calls"
 	"headway/internal/trail"
 )
 
@@ -214,7 +215,7 @@ func (t *trailSource) records(c *call, q client.AuditQuery) iter.Seq2[api.AuditR
 				return
 			}
 			for i := range list {
-				if !yield(shownRecord(&list[i]), nil) {
+				if !yield(calls.Record(&list[i]), nil) {
 					return
 				}
 			}
@@ -274,14 +275,5 @@ func trailQuery(q client.AuditQuery) trail.Query {
 	return trail.Query{
 		Since: q.Since, Until: q.Until, Actor: q.Actor, Action: q.Action, Target: q.Target,
 		Category: audit.Category(q.Category), Outcome: audit.Outcome(q.Outcome), Limit: q.PageSize,
-	}
-}
-
-func shownRecord(r *audit.Record) api.AuditRecord {
-	return api.AuditRecord{
-		V: r.V, Seq: r.Seq, Time: r.Time, ID: r.ID, Node: r.Node, Stage: string(r.Stage),
-		Category: string(r.Category), Action: r.Action, Outcome: string(r.Outcome), Reason: r.Reason,
-		Actor: api.AuditActor(r.Actor), Src: api.AuditSource(r.Src), Target: api.AuditTarget(r.Target),
-		RequestID: r.RequestID, TraceID: r.TraceID, Before: r.Before, After: r.After, Prev: r.Prev, Hash: r.Hash,
 	}
 }

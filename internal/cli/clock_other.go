@@ -2,7 +2,7 @@
 
 package cli
 
-// clockFinding cannot tell on this system.
-func clockFinding() finding {
-	return finding{"clock", warning, "whether somebody keeps it right cannot be told on this system", ""}
+// clock cannot ask this system.
+func (f *findings) clock() {
+	f.warn("clock", "whether somebody keeps it right cannot be told on this system", "")
 }

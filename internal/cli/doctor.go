@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,19 @@ const (
 	notAsked = "not asked"
 )
 
+// findings are the results of an examination, in its order.
+type findings []finding
+
+func (f *findings) fine(check, detail string) { *f = append(*f, finding{check, fine, detail, ""}) }
+
+func (f *findings) warn(check, detail, fix string) {
+	*f = append(*f, finding{check, warning, detail, fix})
+}
+
+func (f *findings) fault(check, detail, fix string) {
+	*f = append(*f, finding{check, fault, detail, fix})
+}
+
 func newDoctor() *cobra.Command {
 	r := new(remote)
 	cmd := addOutput(&cobra.Command{
@@ -52,7 +66,7 @@ keys, what Prometheus scrapes, the alert rules and the dashboards. It changes
 nothing. Exit code 0: no faults; 1: there are.`,
 		Args: cobra.NoArgs,
 		RunE: do(func(c *call) error {
-			found := r.examine(c.Context())
+			found := r.examine(c)
 			t := &table{columns: []string{"CHECK", "STATE", "DETAIL"}}
 			faults := 0
 			for _, f := range found {
@@ -77,103 +91,102 @@ nothing. Exit code 0: no faults; 1: there are.`,
 	return cmd
 }
 
-func (r *remote) examine(ctx context.Context) []finding {
-	said, running, err := local.Running(r.dataDir)
-	found := []finding{clockFinding()}
+func (r *remote) examine(c *call) (f findings) {
+	f.clock()
 	if r.server == "" {
+		said, running, err := local.Running(r.dataDir)
 		if err != nil {
-			return append(found, finding{"service", fault, err.Error(), "run this as the user of the service, or name it with --server"})
+			f.fault("service", err.Error(), "run this as the user of the service, or name it with --server")
+			return f
 		}
 		dir := local.Dirs(r.dataDir)[0]
 		if running {
 			dir = filepath.Dir(said.TokenFile)
-			found = append(found, fileLimitFinding(said.PID))
+			f.fileLimit(said.PID)
 		} else {
-			found = append(found, stateFinding(dir))
+			f.state(dir)
 		}
-		found = append(found, diskFinding("disk of the state", dir))
+		f.disk("disk of the state", dir)
 		if running {
-			found = append(found, diskFinding("disk of the audit trail", filepath.Dir(said.AuditFile)))
+			f.disk("disk of the audit trail", filepath.Dir(said.AuditFile))
 		}
 	}
-	c, err := r.connect()
-	if err != nil {
-		return append(found, finding{"service", fault, err.Error(), "start it with 'headway serve', or name it with --server"})
-	}
-	defer c.Close()
-	ready, err := c.Ready(ctx)
+	var ready api.Readiness
+	err := r.connected(c, func(c *call) (err error) {
+		if ready, err = c.Ready(c.Context()); err == nil {
+			f.service(c.Context(), c.Client, ready)
+		}
+		return err
+	})
 	if err != nil {
 		const skipped = "the service does not answer"
-		return append(found, finding{"service", fault, err.Error(), cmp.Or(connectionHelp(err), "start it with 'headway serve', or name it with --server")},
-			finding{"alert rules", notAsked, skipped, ""}, finding{"dashboards", notAsked, skipped, ""})
+		f.fault("service", err.Error(), cmp.Or(connectionHelp(err), "start it with 'headway serve', or name it with --server"))
+		return append(f, finding{"alert rules", notAsked, skipped, ""}, finding{"dashboards", notAsked, skipped, ""})
 	}
-	found = append(found, examineService(ctx, c, ready)...)
-	p, err := r.pages()
-	if err != nil {
-		return append(found, finding{"alert rules", fault, err.Error(), "name the service with --server"})
-	}
-	return append(found, p.examine(ctx)...)
+	f.rules(c.Context(), r)
+	f.dashboards(c.Context(), r)
+	return f
 }
 
-func examineService(ctx context.Context, c *client.Client, ready api.Readiness) (found []finding) {
+func (f *findings) service(ctx context.Context, c *client.Client, ready api.Readiness) {
 	for _, check := range ready.Checks {
-		f := finding{"ready: " + check.Name, fine, check.Detail, ""}
-		if !check.OK {
-			f.State, f.Fix = fault, "the log of the service says more about "+check.Name
+		if check.OK {
+			f.fine("ready: "+check.Name, check.Detail)
+		} else {
+			f.fault("ready: "+check.Name, check.Detail, "the log of the service says more about "+check.Name)
 		}
-		found = append(found, f)
 	}
 	heads, err := client.Collect(c.Heads(ctx, client.HeadQuery{PageSize: 1000}), 0)
 	if err != nil {
-		found = append(found, finding{"credential", fault, err.Error(), "name a key with --token-file, or run this as the user of the service on its machine"})
+		f.fault("credential", err.Error(), "name a key with --token-file, or run this as the user of the service on its machine")
 	} else {
-		found = append(found, headsFinding(heads))
+		f.heads(heads)
 		if p, err := c.Policy(ctx); err == nil {
-			found = append(found, aliasFindings(heads, p.Document)...)
+			f.aliases(heads, p.Document)
 		}
 	}
 	values, err := scrape(ctx, c)
 	if err != nil {
-		return append(found, finding{"scrape", fault, err.Error(), "let Prometheus, and this command, reach /metrics"})
+		f.fault("scrape", err.Error(), "let Prometheus, and this command, reach /metrics")
+		return
 	}
-	found = append(found, scrapeFinding(values))
-	return append(found, metricFindings(values, time.Now())...)
+	f.scrape(values)
+	f.metrics(values, time.Now())
 }
 
-// headsFinding counts as the service's own readiness does: heads that are only
-// held do not count.
-func headsFinding(heads []api.Head) finding {
+// heads counts as the service's own readiness does: heads that are only held do
+// not count.
+func (f *findings) heads(heads []api.Head) {
 	var n census
 	for i := range heads {
 		n.add(&heads[i])
 	}
-	f := finding{"heads", fine, counted(n.Heads, "head") + ", " + n.taking(), ""}
+	detail := counted(n.Heads, "head") + ", " + n.taking()
 	if reasons := n.outOfRotation(); reasons != "" {
-		f.Detail += "; out of rotation: " + reasons
+		detail += "; out of rotation: " + reasons
 	}
 	if n.Failing > 0 {
-		f.Detail += "; " + n.failing()
+		detail += "; " + n.failing()
 	}
 	switch {
 	case n.Held > 0:
-		f.State = warning
-		f.Detail += "; " + n.held()
-		f.Fix = "look for what they have in common, most likely the network between them and the service; 'headway heads list -o wide' shows them"
+		f.warn("heads", detail+"; "+n.held(), "look for what they have in common, most likely the network between them and the service; 'headway heads list -o wide' shows them")
 	case n.Failing > 0:
-		f.State, f.Fix = warning, "'headway heads list' shows which, 'headway heads get ID' why; where all heads of a model type fail, look for what they have in common"
+		f.warn("heads", detail, "'headway heads list' shows which, 'headway heads get ID' why; where all heads of a model type fail, look for what they have in common")
 	case n.Routable > 0 && n.Ejected+n.Silent > 0:
-		f.State, f.Fix = warning, "'headway heads list' shows which, 'headway heads get ID' why and until when; 'headway heads reinstate ID' ends an ejection"
+		f.warn("heads", detail, "'headway heads list' shows which, 'headway heads get ID' why and until when; 'headway heads reinstate ID' ends an ejection")
 	case n.Routable == 0:
-		f.State, f.Fix = warning, "register heads, or see 'headway heads list -o wide' for why they take none; 'headway demo' starts a small fleet"
+		f.warn("heads", detail, "register heads, or see 'headway heads list -o wide' for why they take none; 'headway demo' starts a small fleet")
+	default:
+		f.fine("heads", detail)
 	}
-	return f
 }
 
-// aliasFindings warns of aliases over model types that heads serve.
-func aliasFindings(heads []api.Head, document []byte) (found []finding) {
+// aliases warns of aliases over model types that heads serve.
+func (f *findings) aliases(heads []api.Head, document []byte) {
 	inForce, faults := policy.Parse(document, "json")
 	if len(faults) > 0 {
-		return nil // the service took it
+		return // the service took it
 	}
 	served := map[string]bool{}
 	for i := range heads {
@@ -181,10 +194,9 @@ func aliasFindings(heads []api.Head, document []byte) (found []finding) {
 			served[m] = true
 		}
 	}
-	for _, f := range inForce.Hidden(slices.Sorted(maps.Keys(served))) {
-		found = append(found, finding{"policy " + f.Pointer, warning, f.Reason, "'headway policy apply' a file without it"})
+	for _, hidden := range inForce.Hidden(slices.Sorted(maps.Keys(served))) {
+		f.warn("policy "+hidden.Pointer, hidden.Reason, "'headway policy apply' a file without it")
 	}
-	return found
 }
 
 // scrape reads the values of the metrics by their name and labels.
@@ -219,46 +231,42 @@ func parseMetrics(r io.Reader) (map[string]float64, error) {
 // lateOnRedis is how long a record may be on its way to Redis.
 const lateOnRedis = 10 * time.Second
 
-// metricFindings judge what the service counts.
-func metricFindings(v map[string]float64, now time.Time) (found []finding) {
-	audit := finding{"audit trail", fine, fmt.Sprintf("record %.0f", v["headway_audit_sequence"]), ""}
-	switch {
+// metrics judges what the service counts.
+func (f *findings) metrics(v map[string]float64, now time.Time) {
+	switch dropped := v["headway_audit_dropped_total"]; {
 	case v["headway_audit_up"] == 0:
-		audit.State, audit.Detail, audit.Fix = fault, "it cannot be written, so administrative changes are refused", "see the log of the service; mostly the disk is full or the file's directory is not writable"
-	case v["headway_audit_dropped_total"] > 0:
-		audit.State, audit.Detail, audit.Fix = warning, fmt.Sprintf("%.0f records were lost since the start", v["headway_audit_dropped_total"]), "the disk is too slow for what is recorded; put the trail on another"
-	}
-	found = append(found, audit)
-	redis := finding{"audit on Redis", fine, "", ""}
-	lag, shipped := v[`headway_audit_ship_lag_records{sink="redis"}`]
-	late := v[`headway_audit_ship_lag_seconds{sink="redis"}`]
-	switch {
-	case !shipped:
-		redis.State, redis.Detail, redis.Fix = warning, "it is not published", "unless redis.mode is off by intent, see the log: another process may have the address of redis.listen"
-	case lag > 0 && late > lateOnRedis.Seconds():
-		redis.State, redis.Detail, redis.Fix = warning, fmt.Sprintf("%.0f records behind, the oldest of %.0f s ago", lag, late), "check that the Redis of redis.url answers; nothing is lost while the audit files are there"
+		f.fault("audit trail", "it cannot be written, so administrative changes are refused", "see the log of the service; mostly the disk is full or the file's directory is not writable")
+	case dropped > 0:
+		f.warn("audit trail", fmt.Sprintf("%.0f records were lost since the start", dropped), "the disk is too slow for what is recorded; put the trail on another")
 	default:
-		redis.Detail = fmt.Sprintf("what is older than %s is published; %.0f subscribers", lateOnRedis, v["headway_audit_receivers{sink=\"redis\"}"])
+		f.fine("audit trail", fmt.Sprintf("record %.0f", v["headway_audit_sequence"]))
 	}
-	found = append(found, redis)
+	lag, shipped := v[`headway_audit_ship_lag_records{sink="redis"}`]
+	switch late := v[`headway_audit_ship_lag_seconds{sink="redis"}`]; {
+	case !shipped:
+		f.warn("audit on Redis", "it is not published", "unless redis.mode is off by intent, see the log: another process may have the address of redis.listen")
+	case lag > 0 && late > lateOnRedis.Seconds():
+		f.warn("audit on Redis", fmt.Sprintf("%.0f records behind, the oldest of %.0f s ago", lag, late), "check that the Redis of redis.url answers; nothing is lost while the audit files are there")
+	default:
+		f.fine("audit on Redis", fmt.Sprintf("what is older than %s is published; %.0f subscribers", lateOnRedis, v[`headway_audit_receivers{sink="redis"}`]))
+	}
 	if v["headway_policy_last_load_successful"] == 0 {
-		found = append(found, finding{"policy file", fault, "the file as it is now is not in force", "'headway policy check FILE' says what is wrong with it"})
+		f.fault("policy file", "the file as it is now is not in force", "'headway policy check FILE' says what is wrong with it")
 	}
 	if end, tls := v["headway_tls_certificate_not_after_seconds"]; tls && end == end { // not NaN
-		left := time.Unix(int64(end), 0).Sub(now)
-		f := finding{"certificate", fine, "good for " + short(left), ""}
-		switch {
+		const replace = "put a new one in its place; it is read within a second"
+		switch left := time.Unix(int64(end), 0).Sub(now); {
 		case left <= 0:
-			f = finding{"certificate", fault, "it ended " + short(-left) + " ago", "put a new one in its place; it is read within a second"}
+			f.fault("certificate", "it ended "+short(-left)+" ago", replace)
 		case left < 14*24*time.Hour:
-			f.State, f.Fix = warning, "put a new one in its place; it is read within a second"
+			f.warn("certificate", "good for "+short(left), replace)
+		default:
+			f.fine("certificate", "good for "+short(left))
 		}
-		found = append(found, f)
 	}
 	if v["headway_keys"] == 0 {
-		found = append(found, finding{"access", warning, "there are no keys: whoever reaches the service by loopback may do all", "headway keys create --role admin --name NAME"})
+		f.warn("access", "there are no keys: whoever reaches the service by loopback may do all", "headway keys create --role admin --name NAME")
 	}
-	return found
 }
 
 // Least free space and open files that let a service run at ease.
@@ -267,53 +275,57 @@ const (
 	leastFiles = 20_000
 )
 
-func diskFinding(check, dir string) finding {
+func (f *findings) disk(check, dir string) {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(dir, &fs); err != nil {
-		return finding{check, warning, dir + ": " + err.Error(), "name the data directory with --data-dir"}
+		f.warn(check, dir+": "+err.Error(), "name the data directory with --data-dir")
+		return
 	}
 	free := fs.Bavail * uint64(fs.Bsize)
-	f := finding{check, fine, fmt.Sprintf("%s has %.1f GiB free", dir, float64(free)/(1<<30)), ""}
+	detail := fmt.Sprintf("%s has %.1f GiB free", dir, float64(free)/(1<<30))
 	if free < leastFree {
-		f.State, f.Fix = warning, "make room: below state.min_free_bytes nothing more is written"
+		f.warn(check, detail, "make room: below state.min_free_bytes nothing more is written")
+	} else {
+		f.fine(check, detail)
 	}
-	return f
 }
 
-// fileLimitFinding reads the limit of the running service.
-func fileLimitFinding(pid int) finding {
+var openFiles = regexp.MustCompile(`(?m)^Max open files +(\d+|unlimited) `)
+
+// fileLimit reads the limit of the running service.
+func (f *findings) fileLimit(pid int) {
 	const check = "file limit"
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
 	if err != nil {
-		return finding{check, warning, err.Error(), "run this as the user of the service"}
+		f.warn(check, err.Error(), "run this as the user of the service")
+		return
 	}
-	for line := range strings.Lines(string(raw)) {
-		rest, ok := strings.CutPrefix(line, "Max open files")
-		if !ok {
-			continue
-		}
-		soft, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
-		n, err := strconv.Atoi(soft)
-		if err == nil && n < leastFiles {
-			return finding{check, warning, soft + " open files", "each connection takes one: raise it with LimitNOFILE= in the unit, or ulimit -n"}
-		}
-		return finding{check, fine, soft + " open files", ""}
+	m := openFiles.FindSubmatch(raw)
+	if m == nil {
+		f.warn(check, "no limit was found", "")
+		return
 	}
-	return finding{check, warning, "no limit was found", ""}
+	soft := string(m[1])
+	if n, err := strconv.Atoi(soft); err == nil && n < leastFiles {
+		f.warn(check, soft+" open files", "each connection takes one: raise it with LimitNOFILE= in the unit, or ulimit -n")
+		return
+	}
+	f.fine(check, soft+" open files")
 }
 
-// stateFinding checks the state file of a service that does not run.
-func stateFinding(dir string) finding {
+// state checks the state file of a service that does not run.
+func (f *findings) state(dir string) {
 	path := filepath.Join(dir, local.StateFile)
 	if _, err := os.Stat(path); err != nil {
-		return finding{"state file", warning, "there is none at " + path, "the first start makes it; name another directory with --data-dir"}
+		f.warn("state file", "there is none at "+path, "the first start makes it; name another directory with --data-dir")
+		return
 	}
-	report, err := boltstore.Check(path)
-	switch {
+	switch report, err := boltstore.Check(path); {
 	case err != nil:
-		return finding{"state file", fault, err.Error(), "see docs/operating.md, \"A damaged state file\""}
+		f.fault("state file", err.Error(), "see docs/operating.md, \"A damaged state file\"")
 	case len(report.Faults) > 0:
-		return finding{"state file", fault, fmt.Sprintf("%s is damaged in %s", path, counted(len(report.Faults), "place")), "restore it from an export with 'headway state import'"}
+		f.fault("state file", fmt.Sprintf("%s is damaged in %s", path, counted(len(report.Faults), "place")), "restore it from an export with 'headway state import'")
+	default:
+		f.fine("state file", path+" is sound")
 	}
-	return finding{"state file", fine, path + " is sound", ""}
 }

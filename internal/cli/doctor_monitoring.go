@@ -19,8 +19,8 @@ var promised = []string{
 	"sse_connections", "websocket_connections", "message_queue_messages_total",
 }
 
-// scrapeFinding judges whether Prometheus gets what it should.
-func scrapeFinding(values map[string]float64) finding {
+// scrape judges whether Prometheus gets what it should.
+func (f *findings) scrape(values map[string]float64) {
 	there := map[string]bool{}
 	for series := range values {
 		name, _, _ := strings.Cut(series, "{")
@@ -28,38 +28,31 @@ func scrapeFinding(values map[string]float64) finding {
 	}
 	missing := slices.DeleteFunc(slices.Clone(promised), func(name string) bool { return there[name] })
 	if len(missing) > 0 {
-		return finding{
-			"scrape", fault, "/metrics lacks " + strings.Join(missing, ", "),
-			"is there a proxy that answers in the place of the service? Dashboards and alerts need them",
-		}
+		f.fault("scrape", "/metrics lacks "+strings.Join(missing, ", "), behindProxy+" Dashboards and alerts need them")
+		return
 	}
-	return finding{"scrape", fine, fmt.Sprintf("/metrics has %d series, and all that the guide names", len(values)), ""}
+	f.fine("scrape", fmt.Sprintf("/metrics has %d series, and all that the guide names", len(values)))
 }
 
-// pages reads what the service serves besides its API.
-type pages struct {
-	url  string
-	http *http.Client
-}
+const (
+	behindProxy = "is there a proxy that answers in the place of the service?"
+	monitorOff  = "unless monitor.enabled is false by intent, set it; without it load prometheus/rules and grafana/dashboards into servers of your own"
+	maxPage     = 16 << 20 // bytes that are read of a page
+)
 
-func (r *remote) pages() (*pages, error) {
+// page reads as JSON what the service serves besides its API. found is false if
+// there is no such page.
+func (r *remote) page(ctx context.Context, path string, into any) (found bool, err error) {
 	transport, url, err := r.open()
-	if err != nil {
-		return nil, err
-	}
-	return &pages{strings.TrimSuffix(url, "/"), &http.Client{Transport: transport, Timeout: r.timeout}}, nil
-}
-
-// maxPage is the longest page that is read, in bytes.
-const maxPage = 16 << 20
-
-// get reads a page as JSON. found is false if there is no such page.
-func (p *pages) get(ctx context.Context, path string, into any) (found bool, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path, http.NoBody)
 	if err != nil {
 		return false, err
 	}
-	resp, err := p.http.Do(req)
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(url, "/")+path, http.NoBody)
+	if err != nil {
+		return false, err
+	}
+	resp, err := (&http.Client{Transport: transport, Timeout: r.timeout}).Do(req)
 	if err != nil {
 		return false, err
 	}
@@ -77,71 +70,60 @@ func (p *pages) get(ctx context.Context, path string, into any) (found bool, err
 	return true, nil
 }
 
-const monitorOff = "unless monitor.enabled is false by intent, set it; without it load prometheus/rules and grafana/dashboards into servers of your own"
-
-func (p *pages) examine(ctx context.Context) []finding {
-	return append(p.rules(ctx), p.dashboards(ctx))
-}
-
-// rules are the findings about alerts.
-func (p *pages) rules(ctx context.Context) []finding {
+// rules judges the alert rules and what fires, as Prometheus' API shows them.
+func (f *findings) rules(ctx context.Context, r *remote) {
 	const check = "alert rules"
 	var answer struct {
 		Data struct {
 			Groups []struct {
 				File  string
-				Rules []rule
+				Rules []struct {
+					Name, State, Health, LastError string
+					Labels                         map[string]string
+				}
 			}
 		}
 	}
-	found, err := p.get(ctx, "/prometheus/api/v1/rules", &answer)
-	switch {
-	case err != nil:
-		return []finding{{check, fault, err.Error(), "name a key that may read with --token-file, or run this as the user of the service on its machine"}}
-	case !found:
-		return []finding{{check, warning, "the service evaluates none", monitorOff}}
+	found, err := r.page(ctx, "/prometheus/api/v1/rules", &answer)
+	if err != nil {
+		f.fault(check, err.Error(), "name a key that may read with --token-file, or run this as the user of the service on its machine")
+		return
 	}
-	var rules []rule
-	from := "nowhere"
-	for _, g := range answer.Data.Groups {
-		rules, from = append(rules, g.Rules...), g.File
+	if !found {
+		f.warn(check, "the service evaluates none", monitorOff)
+		return
 	}
-	return judgeRules(rules, from)
-}
-
-// rule is a rule as Prometheus' API shows it.
-type rule struct {
-	Name, State, Health, LastError string
-	Labels                         map[string]string
-}
-
-func judgeRules(rules []rule, from string) []finding {
+	rules, from := 0, "nowhere"
 	var broken, firing []string
-	for _, r := range rules {
-		if r.Health == "err" {
-			broken = append(broken, r.Name+": "+r.LastError)
-		}
-		if r.State == "firing" && r.Labels["severity"] != "none" { // of which that it fires is no news
-			firing = append(firing, r.Name)
+	for _, group := range answer.Data.Groups {
+		from = group.File
+		for _, rule := range group.Rules {
+			rules++
+			if rule.Health == "err" {
+				broken = append(broken, rule.Name+": "+rule.LastError)
+			}
+			if rule.State == "firing" && rule.Labels["severity"] != "none" { // of which that it fires is no news
+				firing = append(firing, rule.Name)
+			}
 		}
 	}
-	health := finding{"alert rules", fine, fmt.Sprintf("%s (%s), all of which can be evaluated", counted(len(rules), "rule"), from), ""}
 	switch {
-	case len(rules) == 0:
-		health.State, health.Detail, health.Fix = fault, "there are none", "'promtool check rules' says what is wrong with the file of monitor.rules_file"
+	case rules == 0:
+		f.fault(check, "there are none", "'promtool check rules' says what is wrong with the file of monitor.rules_file")
 	case len(broken) > 0:
-		health.State, health.Detail = fault, fmt.Sprintf("%d of %d (%s) fail: %s", len(broken), len(rules), from, strings.Join(broken, "; "))
-		health.Fix = "mend them in the file of monitor.rules_file, which is read again when it changes"
+		f.fault(check, fmt.Sprintf("%d of %d (%s) fail: %s", len(broken), rules, from, strings.Join(broken, "; ")), "mend them in the file of monitor.rules_file, which is read again when it changes")
+	default:
+		f.fine(check, fmt.Sprintf("%s (%s), all of which can be evaluated", counted(rules, "rule"), from))
 	}
-	alerts := finding{"alerts", fine, "none fires", ""}
 	if len(firing) > 0 {
-		alerts.State, alerts.Detail, alerts.Fix = warning, "firing: "+strings.Join(firing, ", "), "docs/runbooks.md, and /console/runbooks, say what helps against each"
+		f.warn("alerts", "firing: "+strings.Join(firing, ", "), "docs/runbooks.md, and /console/runbooks, say what helps against each")
+	} else {
+		f.fine("alerts", "none fires")
 	}
-	return []finding{health, alerts}
 }
 
-// dashboards is the finding about what the console and Grafana draw.
-func (p *pages) dashboards(ctx context.Context) finding {
+// dashboards judges what the console and Grafana draw.
+func (f *findings) dashboards(ctx context.Context, r *remote) {
 	const check = "dashboards"
 	panels := 0
 	for _, name := range []string{"routing-service", "routing-service-enhanced"} {
@@ -149,16 +131,19 @@ func (p *pages) dashboards(ctx context.Context) finding {
 			Title  string
 			Panels []json.RawMessage
 		}
-		found, err := p.get(ctx, "/console/dashboards/"+name+".json", &dashboard)
+		found, err := r.page(ctx, "/console/dashboards/"+name+".json", &dashboard)
 		switch {
 		case err != nil:
-			return finding{check, fault, err.Error(), "is there a proxy that answers in the place of the service?"}
+			f.fault(check, err.Error(), behindProxy)
+			return
 		case !found:
-			return finding{check, warning, "the service shows none", monitorOff}
+			f.warn(check, "the service shows none", monitorOff)
+			return
 		case dashboard.Title == "" || len(dashboard.Panels) == 0:
-			return finding{check, fault, name + " has nothing to draw", "is there a proxy that answers in the place of the service?"}
+			f.fault(check, name+" has nothing to draw", behindProxy)
+			return
 		}
 		panels += len(dashboard.Panels)
 	}
-	return finding{check, fine, "2 at /console/, with " + counted(panels, "panel"), ""}
+	f.fine(check, "2 at /console/, with "+counted(panels, "panel"))
 }

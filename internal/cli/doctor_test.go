@@ -8,11 +8,17 @@ import (
 	"headway/api"
 )
 
+func headsFinding(heads ...api.Head) finding {
+	var f findings
+	f.heads(heads)
+	return f[0]
+}
+
 // Heads that only the guard holds count as they do in the service's readiness
 // and in active_heads.
 func TestHeldHeadsAreNamed(t *testing.T) {
 	held := api.Head{ID: "a", Status: "active", Routable: true, Health: api.Health{State: "held"}}
-	f := headsFinding([]api.Head{held, held})
+	f := headsFinding(held, held)
 	if f.State != warning || !strings.HasPrefix(f.Detail, "2 heads, 0 take requests; 2 are silent and get requests only because") || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}
@@ -29,7 +35,9 @@ func TestHeldHeadsAreNamed(t *testing.T) {
 // A record takes a moment to Redis; that alone is no trouble.
 func TestOnlyOldRecordsAreBehind(t *testing.T) {
 	for late, want := range map[float64]string{0.4: fine, 11: warning} {
-		for _, f := range metricFindings(map[string]float64{`headway_audit_ship_lag_records{sink="redis"}`: 1, `headway_audit_ship_lag_seconds{sink="redis"}`: late}, time.Now()) {
+		var found findings
+		found.metrics(map[string]float64{`headway_audit_ship_lag_records{sink="redis"}`: 1, `headway_audit_ship_lag_seconds{sink="redis"}`: late}, time.Now())
+		for _, f := range found {
 			if f.Check == "audit on Redis" && f.State != want {
 				t.Errorf("%v s: %+v", late, f)
 			}
@@ -39,11 +47,13 @@ func TestOnlyOldRecordsAreBehind(t *testing.T) {
 
 func TestTheDoctorFindsAnAliasOverAServedModelType(t *testing.T) {
 	heads := []api.Head{{ID: "a", ModelTypes: []string{"m"}}, {ID: "b", ModelTypes: []string{"m", "n"}}}
-	found := aliasFindings(heads, []byte(`{"default_strategy":"random","aliases":{"m":"other","free":"n"}}`))
+	var found findings
+	found.aliases(heads, []byte(`{"default_strategy":"random","aliases":{"m":"other","free":"n"}}`))
 	if len(found) != 1 || found[0].State != warning || found[0].Check != "policy /aliases/m" || found[0].Fix == "" {
 		t.Errorf("found %+v", found)
 	}
-	if found := aliasFindings(heads, []byte(`{"default_strategy":"random","aliases":{"free":"n"}}`)); len(found) != 0 {
+	found = nil
+	if found.aliases(heads, []byte(`{"default_strategy":"random","aliases":{"free":"n"}}`)); len(found) != 0 {
 		t.Errorf("found %+v", found)
 	}
 }
@@ -64,11 +74,11 @@ func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 	}
 	has(t, list.String(), "HEALTH   ROUTABLE", "ejected  no", "stale    no")
 
-	f := headsFinding(heads)
+	f := headsFinding(heads...)
 	if f.State != warning || f.Detail != "5 heads, 1 takes requests; out of rotation: 1 ejected, 1 silent, 2 drained" || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}
-	if f := headsFinding([]api.Head{heads[0], heads[3]}); f.State != fine {
+	if f := headsFinding(heads[0], heads[3]); f.State != fine {
 		t.Errorf("a head that an operator drained is no trouble: %+v", f)
 	}
 
@@ -93,7 +103,7 @@ func TestFailingHeadsAreNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	has(t, list.String(), "failing  yes", "fresh    yes")
-	f := headsFinding([]api.Head{failing, fresh})
+	f := headsFinding(failing, fresh)
 	if f.State != warning || f.Detail != "2 heads, 2 take requests; 1 of them fails its requests and is not ejected, since too few others are left" || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}

@@ -18,6 +18,7 @@ import (
 	"headway/internal/access"
 	"headway/internal/app"
 	"headway/internal/audit"
+	"headway/internal/calls"
 	"headway/internal/local"
 )
 
@@ -94,15 +95,14 @@ func (k fileKeys) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, err
 	if err != nil {
 		return api.Key{}, offline(err)
 	}
-	out := shownKey(access.Listed{Key: key})
+	out := calls.Key(access.Listed{Key: key})
 	out.Secret = secret
 	return out, nil
 }
 
-func (k fileKeys) ListKeys(context.Context) ([]api.Key, error) {
-	var list []api.Key
+func (k fileKeys) ListKeys(context.Context) (list []api.Key, err error) {
 	for _, l := range k.keys.List() {
-		list = append(list, shownKey(l))
+		list = append(list, calls.Key(l))
 	}
 	return list, nil
 }
@@ -117,33 +117,10 @@ func (k fileKeys) RevokeKey(ctx context.Context, id string) error {
 // offline gives an error of the keys in files the exit code that the answer of a
 // service would have.
 func offline(err error) error {
-	code := exitRefused
-	switch {
-	case errors.Is(err, access.ErrKeyNotFound):
-		code = exitNotFound
-	case errors.Is(err, access.ErrLastAdmin):
-		code = exitConflict
-	case errors.Is(err, access.ErrStoreUnavailable), errors.Is(err, audit.ErrUnavailable):
-		code = exitUnavailable
+	if p := calls.ProblemOf(err); p != nil {
+		return &codedError{exitOf(&client.Error{Status: p.Status()}), err}
 	}
-	return &codedError{code, err}
-}
-
-func shownKey(l access.Listed) api.Key {
-	k := api.Key{
-		ID: l.ID, Name: l.Name, Role: string(l.Role), Heads: l.Heads, Regions: l.Regions,
-		CreatedAt: l.CreatedAt, CreatedBy: l.CreatedBy,
-	}
-	for _, s := range l.Scopes {
-		k.Scopes = append(k.Scopes, string(s))
-	}
-	if !l.ExpiresAt.IsZero() {
-		k.ExpiresAt = &l.ExpiresAt
-	}
-	if !l.RevokedAt.IsZero() {
-		k.RevokedAt = &l.RevokedAt
-	}
-	return k
+	return err
 }
 
 func newKeysCreate(r *remote) *cobra.Command {

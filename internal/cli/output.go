@@ -153,19 +153,14 @@ type shownWriter struct {
 func (s *shownWriter) Write(b []byte) (int, error) {
 	text := append(s.part, b...)
 	whole := len(text)
-	for back := 1; back < utf8.UTFMax && back <= len(text); back++ {
-		if at := len(text) - back; utf8.RuneStart(text[at]) {
-			if !utf8.FullRune(text[at:]) {
-				whole = at
-			}
-			break
+	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
+		if tail := text[len(text)-n:]; utf8.RuneStart(tail[0]) && !utf8.FullRune(tail) {
+			whole = len(text) - n
 		}
 	}
-	s.part = append([]byte(nil), text[whole:]...)
-	if _, err := io.WriteString(s.w, seenLines(string(text[:whole]))); err != nil {
-		return 0, err
-	}
-	return len(b), nil
+	s.part = bytes.Clone(text[whole:])
+	_, err := io.WriteString(s.w, seenLines(string(text[:whole])))
+	return len(b), err
 }
 
 func isLayout(r rune) bool { return r == '\n' || r == '\t' }

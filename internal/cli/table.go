@@ -3,8 +3,8 @@ package cli
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"charm.land/lipgloss/v2"
 )
@@ -19,7 +19,7 @@ type table struct {
 	rows    [][]string
 }
 
-// The widths of tables that are wrapped.
+// The widths of tables that are wrapped, in cells of the terminal.
 const (
 	gap        = 2   // between columns
 	pageWidth  = 120 // of what explains
@@ -35,8 +35,7 @@ func (t *table) add(cells ...any) {
 		case []string:
 			row[i] = orDash(strings.Join(v, ","))
 		case bool:
-			row[i] = "no"
-			if v {
+			if row[i] = "no"; v {
 				row[i] = "yes"
 			}
 		default:
@@ -53,12 +52,15 @@ func (t *table) write(w io.Writer, wide bool) error {
 	if t.wide > 0 && !wide {
 		shown = t.wide
 	}
-	var lines [][]string
+	rows := t.rows
 	if !t.bare {
-		lines = append(lines, visibleCells(t.columns[:shown]))
+		rows = slices.Insert(slices.Clone(rows), 0, t.columns)
 	}
-	for _, row := range t.rows {
-		lines = append(lines, visibleCells(row[:shown]))
+	lines := make([][]string, len(rows))
+	for i, row := range rows {
+		for _, cell := range row[:shown] {
+			lines[i] = append(lines[i], strings.TrimRight(seen(cell), " "))
+		}
 	}
 	widths := columnWidths(lines, shown)
 	if t.limit > 0 {
@@ -67,27 +69,14 @@ func (t *table) write(w io.Writer, wide bool) error {
 	}
 	var page strings.Builder
 	for _, cells := range lines {
-		pad := 0
+		line := ""
 		for i, cell := range cells {
-			if cell != "" {
-				page.WriteString(strings.Repeat(" ", pad))
-				page.WriteString(cell)
-				pad = 0
-			}
-			pad += widths[i] - cellWidth(cell) + gap
+			line += cell + strings.Repeat(" ", max(0, widths[i]-lipgloss.Width(cell))+gap)
 		}
-		page.WriteByte('\n')
+		page.WriteString(strings.TrimRight(line, " ") + "\n")
 	}
 	_, err := io.WriteString(w, page.String())
 	return err
-}
-
-func visibleCells(cells []string) []string {
-	out := make([]string, len(cells))
-	for i, cell := range cells {
-		out[i] = strings.TrimRight(seen(cell), " ")
-	}
-	return out
 }
 
 // columnWidths are those of the widest cell that another one follows.
@@ -98,10 +87,8 @@ func columnWidths(lines [][]string, columns int) []int {
 		for last >= 0 && cells[last] == "" {
 			last--
 		}
-		for i, cell := range cells {
-			if n := cellWidth(cell); i < last && n > widths[i] {
-				widths[i] = n
-			}
+		for i, cell := range cells[:max(0, last)] {
+			widths[i] = max(widths[i], lipgloss.Width(cell))
 		}
 	}
 	return widths
@@ -110,39 +97,32 @@ func columnWidths(lines [][]string, columns int) []int {
 // narrowed are widths with which a line has at most limit cells: those of the
 // columns, or of narrow ones, and for the last column what is left.
 func narrowed(widths []int, limit int) []int {
-	out := make([]int, len(widths))
+	out := slices.Clone(widths)
 	last := len(widths) - 1
-	rest := func(most int) int {
-		left := limit
+	for _, most := range []int{limit, narrowCell} {
+		out[last] = limit
 		for i := range last {
 			out[i] = min(widths[i], most)
-			left -= out[i] + gap
+			out[last] -= out[i] + gap
 		}
-		return left
-	}
-	if out[last] = rest(limit); out[last] < leastLast {
-		out[last] = rest(narrowCell)
+		if out[last] >= leastLast {
+			break
+		}
 	}
 	return out
 }
 
 // wrapped has each cell go on in lines of its own below it.
-func wrapped(lines [][]string, widths []int) [][]string {
-	var out [][]string
+func wrapped(lines [][]string, widths []int) (out [][]string) {
 	for _, cells := range lines {
-		parts, height := make([][]string, len(cells)), 1
+		first := len(out)
 		for i, cell := range cells {
-			parts[i] = wrap(cell, max(1, widths[i]))
-			height = max(height, len(parts[i]))
-		}
-		for at := range height {
-			line := make([]string, len(cells))
-			for i := range cells {
-				if at < len(parts[i]) {
-					line[i] = parts[i][at]
+			for at, part := range wrap(cell, max(1, widths[i])) {
+				if first+at == len(out) {
+					out = append(out, make([]string, len(cells)))
 				}
+				out[first+at][i] = part
 			}
-			out = append(out, line)
 		}
 	}
 	return out
@@ -150,35 +130,6 @@ func wrapped(lines [][]string, widths []int) [][]string {
 
 // wrap breaks text into lines of at most width cells: after a space or, where
 // there is none, anywhere.
-func wrap(text string, width int) (lines []string) {
-	for cellWidth(text) > width {
-		end, used := 0, 0
-		for end < len(text) {
-			r, size := utf8.DecodeRuneInString(text[end:])
-			n := cellWidth(string(r))
-			if used+n > width && end > 0 {
-				break
-			}
-			used, end = used+n, end+size
-		}
-		if space := strings.LastIndexByte(text[:min(end+1, len(text))], ' '); space > 0 && end < len(text) {
-			end = space + 1
-		}
-		lines = append(lines, strings.TrimRight(text[:end], " "))
-		text = text[end:]
-	}
-	if text != "" || len(lines) == 0 {
-		lines = append(lines, text)
-	}
-	return lines
-}
-
-// cellWidth is how many cells of a terminal text takes.
-func cellWidth(text string) int {
-	for i := range len(text) {
-		if text[i] >= utf8.RuneSelf {
-			return lipgloss.Width(text)
-		}
-	}
-	return len(text)
+func wrap(text string, width int) []string {
+	return strings.Split(lipgloss.Wrap(text, width, ""), "\n")
 }

@@ -80,7 +80,6 @@ func TestTextIsWrapped(t *testing.T) {
 		{"two words", 3, "two|wor|ds"},
 		{"a  b", 2, "a|b"},
 		{"日本語", 4, "日本|語"},
-		{"日本", 1, "日|本"},
 		{"abcdef", 2, "ab|cd|ef"},
 	} {
 		if got := strings.Join(wrap(c.text, c.width), "|"); got != c.want {

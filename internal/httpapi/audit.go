@@ -6,6 +6,7 @@ import (
 
 	"headway/api"
 	"headway/internal/audit"
+	"headway/internal/calls"
 	"headway/internal/trail"
 )
 
@@ -27,13 +28,8 @@ func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	page := api.List[api.AuditRecord]{Data: make([]api.AuditRecord, len(records)), NextCursor: next}
-	for i, rec := range records {
-		page.Data[i] = api.AuditRecord{
-			V: rec.V, Seq: rec.Seq, Time: rec.Time, ID: rec.ID, Node: rec.Node, Stage: string(rec.Stage),
-			Category: string(rec.Category), Action: rec.Action, Outcome: string(rec.Outcome), Reason: rec.Reason,
-			Actor: api.AuditActor(rec.Actor), Src: api.AuditSource(rec.Src), Target: api.AuditTarget(rec.Target),
-			RequestID: rec.RequestID, TraceID: rec.TraceID, Before: rec.Before, After: rec.After, Prev: rec.Prev, Hash: rec.Hash,
-		}
+	for i := range records {
+		page.Data[i] = calls.Record(&records[i])
 	}
 	return writeJSON(w, http.StatusOK, page)
 }

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"headway/api"
 	"headway/internal/access"
@@ -28,29 +27,9 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
 			page.NextCursor = keyCursor.encode(page.Data[limit-1].ID)
 			break
 		}
-		page.Data = append(page.Data, toKey(k))
+		page.Data = append(page.Data, calls.Key(k))
 	}
 	return writeJSON(w, http.StatusOK, page)
-}
-
-func toKey(k access.Listed) api.Key {
-	out := api.Key{
-		ID: k.ID, Name: k.Name, Role: string(k.Role), Heads: k.Heads, Regions: k.Regions,
-		CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy,
-		ExpiresAt: moment(k.ExpiresAt), RevokedAt: moment(k.RevokedAt), LastUsedAt: moment(k.LastUsed),
-	}
-	for _, p := range k.Scopes {
-		out.Scopes = append(out.Scopes, string(p))
-	}
-	return out
-}
-
-// moment is nil for no time.
-func moment(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }
 
 func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
@@ -67,7 +46,7 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := toKey(access.Listed{Key: key})
+	out := calls.Key(access.Listed{Key: key})
 	out.Secret = secret
 	w.Header().Set("Location", s.external.prefix+"/api/v1/keys/"+url.PathEscape(key.ID))
 	w.Header().Set("Cache-Control", "no-store")

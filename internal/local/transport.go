@@ -182,7 +182,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		again, err := t.find()
 		if err != nil || again == now {
-			return resp, nil
+			return resp, nil //nolint:nilerr // the refusal is the answer
 		}
 		now = again
 		if body = nil; req.GetBody != nil {
