@@ -48,14 +48,8 @@ func Search(ctx context.Context, path string, q Query) (records []audit.Record, 
 	if err != nil {
 		return nil, "", err
 	}
-	for range 5 { // files may be renamed while they are read
-		var again bool
-		if again, err = s.files(ctx, path); err != nil {
-			return nil, "", err
-		}
-		if !again {
-			break
-		}
+	if err := s.files(ctx, path); err != nil {
+		return nil, "", err
 	}
 	if len(s.found) > s.limit {
 		s.found = s.found[:s.limit]
@@ -95,42 +89,30 @@ func newSearch(q Query) (*search, error) {
 	return s, nil
 }
 
-// files searches one file after the other, the newest first. again is set when
-// one was renamed before it was opened.
-func (s *search) files(ctx context.Context, path string) (again bool, err error) {
-	files, err := audit.Files(ctx, path)
-	if err != nil {
-		return false, err
+// files searches one file after the other, the newest first.
+func (s *search) files(ctx context.Context, path string) error {
+	w := &walk{path: path, backward: true, before: s.before}
+	defer w.close()
+	for {
+		if more, err := w.next(ctx); err != nil || !more {
+			return err
+		}
+		search := s.backward
+		if w.file.Compressed() {
+			search = s.forward
+		}
+		if done, err := search(ctx, w); err != nil || done {
+			return err
+		}
+		s.before = min(s.before, w.file.First)
 	}
-	for _, file := range slices.Backward(files) {
-		if file.First == 0 || file.First >= s.before {
-			continue
-		}
-		in, renamed, err := open(&file)
-		if err != nil || renamed {
-			return renamed, err
-		}
-		var done bool
-		if file.Compressed() {
-			done, err = s.forward(ctx, in)
-		} else {
-			done, err = s.backward(ctx, in.File, in.Info.Size())
-		}
-		if err = errors.Join(err, in.Close()); err != nil || done {
-			return false, err
-		}
-		s.before = min(s.before, file.First)
-	}
-	return false, nil
 }
-
-// checkEvery is how many lines are read before the context is looked at.
-const checkEvery = 256
 
 // backward searches a file from its end. done is set when nothing older is
 // wanted.
-func (s *search) backward(ctx context.Context, in io.ReaderAt, size int64) (done bool, err error) {
-	end, err := audit.LastNewline(in, size)
+func (s *search) backward(ctx context.Context, w *walk) (done bool, err error) {
+	in := w.in.File
+	end, err := audit.LastNewline(in, w.in.Info.Size())
 	if err == nil {
 		end, err = s.bisect(in, end)
 	}
@@ -223,8 +205,7 @@ func (s *search) firstRecord(b []byte) (at int, tooNew, ok bool) {
 }
 
 // forward searches a compressed file, of which it keeps no more than is wanted.
-func (s *search) forward(ctx context.Context, in io.Reader) (done bool, err error) {
-	l := audit.NewLines(in, 64<<10)
+func (s *search) forward(ctx context.Context, w *walk) (done bool, err error) {
 	want := s.limit + 1 - len(s.found)
 	var kept [][]byte // a ring
 	oldest := 0
@@ -233,15 +214,15 @@ func (s *search) forward(ctx context.Context, in io.Reader) (done bool, err erro
 		if n%checkEvery == 0 && ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		line, state, err := l.Next()
-		if errors.Is(err, io.EOF) {
+		line, err := w.line()
+		if err != nil {
+			return false, err
+		}
+		if line == nil {
 			break
 		}
-		if err != nil {
-			return false, fmt.Errorf("read the audit trail: %w", err)
-		}
 		m, ok := audit.Split(line)
-		if state != audit.Whole || !ok {
+		if !ok {
 			continue
 		}
 		if m.Seq >= s.before {

@@ -87,6 +87,7 @@ type Shipper struct {
 	settled  Cursor // what had arrived at least a second ago
 	settleAt time.Time
 	saved    Cursor
+	held     []byte    // a line that is not durable yet
 	known    bool      // the trail is the one that was shipped before
 	alone    time.Time // since when nobody receives what was received before; zero: somebody does
 
@@ -168,7 +169,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 		err := s.follow(ctx)
 		switch {
 		case ctx.Err() != nil:
-		case err == nil || errors.Is(err, errMoved):
+		case err == nil || errors.Is(err, errAnother):
 			pause = firstPause
 			if err == nil {
 				s.sleep(ctx, s.o.Poll)
@@ -206,64 +207,45 @@ func (s *Shipper) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// errMoved is of a file that was shipped whole, after which there is another.
-var errMoved = errors.New("the trail goes on in another file")
+// errAnother is of a trail that is not the one that was shipped before.
+var errAnother = errors.New("the trail is another one")
 
-// follow ships the file with the record after the position. It returns errMoved
-// if the trail goes on in another, and nil if there is nothing to ship now.
+// follow ships from the record after the position on, until ctx ends. It returns
+// nil where there is no file.
 func (s *Shipper) follow(ctx context.Context) error {
-	files, err := audit.Files(ctx, s.o.Path)
+	w := &walk{path: s.o.Path, after: s.position.Seq}
+	defer w.close()
+	s.held = nil
+	more, err := w.next(ctx)
 	if err != nil {
 		return err
 	}
-	at := s.choose(files)
-	if at < 0 {
+	if !more {
 		return s.rest(ctx)
 	}
-	in, err := files[at].Open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = in.Close() }() // it was only read
-	t := &tail{in: in, closed: files[at].Compressed()}
 	for ctx.Err() == nil {
 		// Asked first: what comes before the renaming is read after it.
-		current := sameFile(s.o.Path, in.Info)
+		current := sameFile(s.o.Path, w.in.Info)
 		for more := true; more; {
-			if more, err = s.batch(ctx, t); err != nil {
+			if more, err = s.batch(ctx, w); err != nil {
 				return err
 			}
 		}
 		if !s.known {
 			s.anew("it ends before the record that was shipped last")
-			return errMoved
+			return errAnother
 		}
 		if err := s.rest(ctx); err != nil {
 			return err
 		}
-		if !current && !t.held {
-			return s.moveOn(ctx, files[at].First)
+		if !current && s.held == nil {
+			if more, err = w.next(ctx); err != nil {
+				return err
+			} else if more {
+				continue
+			}
 		}
 		s.sleep(ctx, s.o.Poll)
-	}
-	return nil
-}
-
-// moveOn finds where the trail goes on after the file that begins with first.
-// It returns nil if nowhere yet.
-func (s *Shipper) moveOn(ctx context.Context, first uint64) error {
-	files, err := audit.Files(ctx, s.o.Path)
-	if err != nil {
-		return err
-	}
-	for _, f := range files {
-		if f.First > first {
-			if f.First > s.position.Seq+1 {
-				s.miss(f.First - s.position.Seq - 1)
-				s.position.Seq, s.position.Hash = f.First-1, ""
-			}
-			return errMoved
-		}
 	}
 	return nil
 }
@@ -272,21 +254,6 @@ func (s *Shipper) moveOn(ctx context.Context, first uint64) error {
 func sameFile(path string, opened fs.FileInfo) bool {
 	info, err := os.Stat(path)
 	return err == nil && os.SameFile(info, opened)
-}
-
-// choose returns the index of the file that has the record after the position,
-// -1 if there is none.
-func (s *Shipper) choose(files []audit.File) int {
-	at := -1
-	for i, f := range files {
-		if f.First == 0 {
-			continue
-		}
-		if at < 0 || f.First <= s.position.Seq+1 {
-			at = i
-		}
-	}
-	return at
 }
 
 // rest is what there is to do when everything was shipped: the checkpoint and
@@ -358,7 +325,7 @@ func (s *Shipper) miss(n uint64) {
 
 // batch ships the lines that can be read now, up to the bounds of one call, and
 // reports whether there were any.
-func (s *Shipper) batch(ctx context.Context, t *tail) (more bool, err error) {
+func (s *Shipper) batch(ctx context.Context, w *walk) (more bool, err error) {
 	limit := ^uint64(0)
 	if s.o.Durable != nil {
 		limit = s.o.Durable()
@@ -367,16 +334,19 @@ func (s *Shipper) batch(ctx context.Context, t *tail) (more bool, err error) {
 	var cursors []Cursor
 	last, size := s.position, 0
 	for len(lines) < shipLines && size < shipBytes {
-		line, err := t.next()
-		if err != nil {
+		line := s.held
+		if s.held = nil; line == nil {
+			line, err = w.line()
+		}
+		if err != nil && !w.file.Compressed() { // what of a closed file cannot be read is for Verify to say
 			return false, err
 		}
-		if t.held = false; line == nil {
+		if line == nil {
 			break
 		}
 		seq, _, prev, hash := audit.Inspect(line)
 		if seq > limit {
-			t.back()
+			s.held = bytes.Clone(line)
 			break
 		}
 		if seq == 0 { // no record: Verify tells of it
@@ -385,7 +355,7 @@ func (s *Shipper) batch(ctx context.Context, t *tail) (more bool, err error) {
 		if !s.known && seq >= last.Seq {
 			if shipped := map[uint64][]byte{last.Seq: hash, last.Seq + 1: prev}[seq]; shipped != nil && last.Hash != "" && last.Hash != string(shipped) {
 				s.anew("the record that was shipped last is another one now")
-				return false, errMoved
+				return false, errAnother
 			}
 			s.known = true
 		}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -70,7 +69,7 @@ func (r Report) Sound() bool { return len(r.Faults) == 0 }
 // files were deleted, as Options.Keep does, shows in First. The trail may be
 // written meanwhile. The error is of reading or ctx's; faults are no error.
 func Verify(ctx context.Context, path string, o VerifyOptions) (Report, error) {
-	v := &verifier{o: o, path: path, hash: [audit.HashLen]byte([]byte(audit.FirstPrev)), checkpoint: math.MaxUint64}
+	v := &verifier{walk: walk{path: path, damaged: true}, o: o, hash: [audit.HashLen]byte([]byte(audit.FirstPrev)), checkpoint: math.MaxUint64}
 	if o.MaxFaults == 0 {
 		v.o.MaxFaults = 1000
 	}
@@ -80,30 +79,22 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (Report, error) {
 			v.fault(0, "the checkpoint was not signed with this key")
 		}
 	}
-	err := v.files(ctx)
-	if v.in != nil {
-		err = errors.Join(err, v.in.Close())
-	}
-	if err != nil {
+	defer v.close()
+	if err := v.files(ctx); err != nil {
 		return v.report, err
 	}
-	v.file, v.lines = "", nil
+	v.name, v.lines = "", nil
 	v.compare()
 	v.report.Last, v.report.LastHash = v.seq, string(v.hash[:])
 	return v.report, nil
 }
 
-// verifier is a walk over a trail.
+// verifier holds each record against the one before.
 type verifier struct {
+	walk
 	o      VerifyOptions
-	path   string
 	report Report
-
-	file  string
-	in    *audit.Reader // stays open until the next, since it may grow
-	lines *audit.Lines
-	read  int64 // in files before
-	total int64
+	name   string // of the file; "": what is wrong is wrong with the whole
 
 	seq        uint64              // of the record before, 0 at the beginning
 	hash       [audit.HashLen]byte // that it names
@@ -117,105 +108,41 @@ func (v *verifier) fault(seq uint64, what string, args ...any) {
 		v.report.Unlisted++
 		return
 	}
-	f := Fault{File: v.file, Seq: seq, What: fmt.Sprintf(what, args...)}
+	f := Fault{File: v.name, Seq: seq, What: fmt.Sprintf(what, args...)}
 	if v.lines != nil {
 		f.Line = v.lines.N
 	}
 	v.report.Faults = append(v.report.Faults, f)
 }
 
-// files walks over the files that are there, and over those that come into being
-// meanwhile.
+// files reads the files that are there, and those that appear meanwhile.
 func (v *verifier) files(ctx context.Context) error {
-	for round := range 100 {
-		files, err := audit.Files(ctx, v.path)
-		if err != nil {
+	for {
+		more, err := v.next(ctx)
+		if !more || ctx.Err() != nil || errors.Is(err, fs.ErrPermission) {
 			return err
 		}
-		if round > 0 {
-			files = slices.DeleteFunc(files, func(f audit.File) bool { return f.First <= v.seq })
-			if len(files) == 0 {
-				return nil
-			}
-			// What came into the newest before it was renamed.
-			if err := v.walk(ctx); err != nil {
-				return err
-			}
-			files = slices.DeleteFunc(files, func(f audit.File) bool { return f.First <= v.seq })
+		if !v.again {
+			v.name = filepath.Base(v.file.Path)
+			v.report.Files = append(v.report.Files, v.name)
 		}
-		v.total = v.read
-		for _, f := range files {
-			v.total += f.Info.Size()
-		}
-		for i := range files {
-			if err := v.one(ctx, &files[i]); err != nil {
-				return err
-			}
-		}
-		if len(files) == 0 {
-			return nil
-		}
-	}
-	return nil
-}
-
-// one walks over a file.
-func (v *verifier) one(ctx context.Context, file *audit.File) error {
-	in, err := v.open(ctx, file)
-	v.file, v.lines = filepath.Base(file.Path), nil
-	v.report.Files = append(v.report.Files, v.file)
-	if err != nil {
-		if ctx.Err() != nil || errors.Is(err, fs.ErrPermission) {
+		if err != nil {
+			v.fault(0, "the file cannot be read: %v", err)
+		} else if err = v.records(ctx); err != nil {
 			return err
 		}
-		v.fault(0, "the file cannot be read: %v", err)
-		return nil
 	}
-	if v.in != nil {
-		v.read += v.in.Info.Size()
-		_ = v.in.Close() // it was only read
-	}
-	v.in, v.lines = in, audit.NewLines(in, int(min(1<<20, max(2*audit.MaxLine, in.Info.Size()))))
-	return v.walk(ctx)
 }
 
-// open opens a file that was listed, under another name if it has been renamed.
-func (v *verifier) open(ctx context.Context, file *audit.File) (*audit.Reader, error) {
-	for range 5 {
-		in, err := file.Open()
-		if err == nil && os.SameFile(in.Info, file.Info) {
-			return in, nil
-		}
-		if err == nil {
-			_ = in.Close() // it is another
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		files, err := audit.Files(ctx, v.path)
-		if err != nil {
-			return nil, err
-		}
-		i := slices.IndexFunc(files, func(f audit.File) bool { return f.First == file.First })
-		if i < 0 {
-			return nil, errors.New("it has vanished")
-		}
-		*file = files[i]
-	}
-	return nil, errors.New("it is renamed all the time")
-}
-
-// walk reads the open file to its end.
-func (v *verifier) walk(ctx context.Context) error {
-	if v.lines == nil {
-		return nil
-	}
+// records reads the open file to its end.
+func (v *verifier) records(ctx context.Context) error {
 	for n := 0; ; n++ {
 		if n%checkEvery == 0 {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			if v.o.Progress != nil && n%(16*checkEvery) == 0 {
-				v.o.Progress(min(v.total, v.read+v.lines.Read), v.total)
+				v.o.Progress(min(v.total(), v.read+v.lines.Read), v.total())
 			}
 		}
 		line, state, err := v.lines.Next()
@@ -239,7 +166,7 @@ func (v *verifier) walk(ctx context.Context) error {
 			}
 		}
 		v.report.Bytes += int64(len(line)) + 1
-		v.line(line)
+		v.record(line)
 	}
 }
 
@@ -281,8 +208,8 @@ func (v *verifier) rest(ctx context.Context, begun []byte) ([]byte, error) {
 	return nil, nil
 }
 
-// line holds a line against the one before.
-func (v *verifier) line(line []byte) {
+// record holds a line against the one before.
+func (v *verifier) record(line []byte) {
 	seq, sound, prev, hash := audit.Inspect(line)
 	if hash == nil {
 		v.fault(seq, "this is no record: it was changed or does not belong here")
