@@ -116,7 +116,7 @@ var rooms = map[string]room{
 	},
 	"internal/httpapi": {
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/live", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
-		others: []string{metrics, json, yaml, websocket},
+		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress"},
 	},
 	"internal/boltstore": {
 		ours:   []string{"internal/access", "internal/fleet", "internal/policy"},
