@@ -39,16 +39,16 @@ d drains one, q stops.`,
 			if err != nil {
 				return err
 			}
-			o.Server, o.Way = url, transport
+			o.Server, o.Transport = url, transport
 			return demo.Run(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}
 	r.addConnectionFlags(cmd)
 	f := cmd.Flags()
-	f.IntVar(&o.Heads, "heads", 8, "number of heads, 1 to 1000")
+	f.IntVar(&o.Heads, "heads", demo.DefaultHeads, "number of heads, 1 to 1000")
 	f.StringVar(&ports, "ports", "", "ports of 127.0.0.1 that the heads listen on, FIRST-LAST, one for each; without it free ones")
-	f.StringSliceVar(&o.Models, "models", []string{"llama-3.1-8b", "qwen2.5-32b"}, "model types")
-	f.StringSliceVar(&o.Regions, "regions", []string{"us-east", "us-west", "eu-west"}, "regions")
+	f.StringSliceVar(&o.Models, "models", demo.DefaultModels(), "model types")
+	f.StringSliceVar(&o.Regions, "regions", demo.DefaultRegions(), "regions")
 	f.Float64Var(&o.Rate, "rate", demo.DefaultRate, "requests per second")
 	f.DurationVar(&o.Duration, "duration", time.Duration(0), "how long; 0: until interrupted")
 	f.Float64Var(&o.Speed, "speed", demo.DefaultSpeed, "how much faster than real GPUs the heads work")

@@ -6,6 +6,7 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,22 +40,23 @@ func DefaultModels() []string { return []string{"llama-3.1-8b", "qwen2.5-32b"} }
 // DefaultRegions are the regions that the heads stand in.
 func DefaultRegions() []string { return []string{"us-east", "us-west", "eu-west"} }
 
-// Options say what the demo runs. The zero value of each that is not required is its default.
+// Options say what the demo runs. Server is required; the zero value of each
+// other field is its default.
 type Options struct {
-	Server   string            // base URL of the router; required
-	Way      http.RoundTripper // to the router, with the credential if there is one; nil: as to the heads
-	Heads    int               // 1 to 1000
-	Models   []string          // the heads serve them in turn
-	Regions  []string          // the heads of each model stand in them in turn
-	Rate     float64           // mean requests per second, 0.01 to 10000
-	Ports    Ports             // that the heads listen on; zero: free ones
-	Duration time.Duration     // 0: until the context ends or q is pressed
-	Speed    float64           // times faster than real that the heads work, 0.01 to 1000
-	Seed     uint64            // of the arrivals and of what is killed
-	Plain    bool              // a line per second even on a terminal
-	Trace    string            // a Mooncake JSONL or Azure CSV file, gzipped or not; empty: the sample
-	Chaos    bool              // kill a head every 15 s and start it again
-	Logger   *slog.Logger
+	Server    string            // base URL of the router
+	Transport http.RoundTripper // to the router, with the credential if there is one; nil: as to the heads
+	Heads     int               // 1 to 1000
+	Models    []string          // the heads serve them in turn
+	Regions   []string          // the heads of each model stand in them in turn
+	Rate      float64           // mean requests per second, 0.01 to 10000
+	Ports     Ports             // that the heads listen on; zero: free ones
+	Duration  time.Duration     // 0: until the context ends or q is pressed
+	Speed     float64           // times faster than real that the heads work, 0.01 to 1000
+	Seed      uint64            // of the arrivals and of what is killed
+	Plain     bool              // a line per second even on a terminal
+	Trace     string            // a Mooncake JSONL or Azure CSV file, gzipped or not; empty: the sample
+	Chaos     bool              // kill a head every 15 s and start it again
+	Logger    *slog.Logger
 }
 
 // Ports is a range of ports, both ends included.
@@ -155,8 +157,8 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 // connect makes two clients of the router: one for the agents of the heads, and
 // one for the traffic, which repeats no call, so that failures are seen.
 func (o *Options) connect(connections *http.Client) (agents, traffic *client.Client, err error) {
-	if o.Way != nil {
-		connections = &http.Client{Transport: o.Way}
+	if o.Transport != nil {
+		connections = &http.Client{Transport: o.Transport}
 	}
 	settings := []client.Option{
 		client.WithHTTPClient(connections), client.WithLogger(o.Logger),
@@ -171,23 +173,15 @@ func (o *Options) connect(connections *http.Client) (agents, traffic *client.Cli
 
 func (o *Options) complete() error {
 	o.Server = strings.TrimSuffix(o.Server, "/")
-	if o.Heads == 0 {
-		o.Heads = DefaultHeads
-	}
+	o.Heads = cmp.Or(o.Heads, DefaultHeads)
+	o.Rate = cmp.Or(o.Rate, DefaultRate)
+	o.Speed = cmp.Or(o.Speed, DefaultSpeed)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if len(o.Models) == 0 {
 		o.Models = DefaultModels()
 	}
 	if len(o.Regions) == 0 {
 		o.Regions = DefaultRegions()
-	}
-	if o.Rate == 0 {
-		o.Rate = DefaultRate
-	}
-	if o.Speed == 0 {
-		o.Speed = DefaultSpeed
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	switch {
 	case o.Heads < 1 || o.Heads > 1000:

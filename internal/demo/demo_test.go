@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -383,8 +384,11 @@ func TestRunRefusesWhatCannotWork(t *testing.T) {
 		"trace of no kind": {Trace: "demo.go"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := Run(t.Context(), o, io.Discard); err == nil {
-				t.Error("it ran")
+			o.Server = cmp.Or(o.Server, "http://127.0.0.1:1")
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if err := Run(ctx, o, io.Discard); err == nil || errors.Is(err, ErrNoRouter) {
+				t.Errorf("error %v, want the options refused", err)
 			}
 		})
 	}

@@ -29,7 +29,7 @@ const trace = `TIMESTAMP,ContextTokens,GeneratedTokens
 func withTraffic(t *testing.T, limit int, router http.RoundTripper, test func(s *stats, stop, giveUp func())) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		o := Options{Server: "http://router.example", Way: router, Logger: slog.New(slog.DiscardHandler)}
+		o := Options{Server: "http://router.example", Transport: router, Logger: slog.New(slog.DiscardHandler)}
 		_, c, err := o.connect(nil)
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package mockhead
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,29 +102,17 @@ func (o *Options) complete() error {
 		return errors.New("a head needs the names of its models")
 	}
 	o.Models = slices.Clone(o.Models)
-	if o.Profile == (engine.Profile{}) {
-		o.Profile = engine.ProfileForModel(o.Models[0])
-	}
-	if o.Speed == 0 {
-		o.Speed = 1
-	}
+	o.Profile = cmp.Or(o.Profile, engine.ProfileForModel(o.Models[0]))
+	o.Speed = cmp.Or(o.Speed, 1)
+	o.MaxWaiting = cmp.Or(o.MaxWaiting, 256)
+	o.StreamInterval = cmp.Or(o.StreamInterval, 1)
+	o.Addr = cmp.Or(o.Addr, "127.0.0.1:0")
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if !(o.Speed >= 0.01 && o.Speed <= 1000) {
 		return fmt.Errorf("a speed of %v, want 0.01 to 1000", o.Speed)
 	}
-	if o.MaxWaiting == 0 {
-		o.MaxWaiting = 256
-	}
-	if o.StreamInterval == 0 {
-		o.StreamInterval = 1
-	}
 	if o.StreamInterval < 1 {
 		return fmt.Errorf("a stream interval of %d tokens, want at least 1", o.StreamInterval)
-	}
-	if o.Addr == "" {
-		o.Addr = "127.0.0.1:0"
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return nil
 }
