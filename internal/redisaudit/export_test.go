@@ -2,6 +2,9 @@ package redisaudit
 
 import "net"
 
+// Channel is the channel of the tests, the one of the default.
+const Channel = "audit:routing:logs"
+
 // The bounds, for tests of them.
 const (
 	MaxClients      = maxClients

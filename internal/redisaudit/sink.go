@@ -19,9 +19,6 @@ import (
 	"headway/internal/outbound"
 )
 
-// Channel is the channel of the audit trail.
-const Channel = "audit:routing:logs"
-
 // Options are what a Sink is made of.
 type Options struct {
 	URL          string            // required: redis://, rediss:// with TLS, or unix://

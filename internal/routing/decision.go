@@ -78,10 +78,6 @@ func parseID(id string) (sequence, nonce uint64, ok bool) {
 	return binary.BigEndian.Uint64(raw[:8]), binary.BigEndian.Uint64(raw[8:]), true
 }
 
-// Sequence numbers the decisions of this process from 1 and is the cursor of
-// Router.Recent.
-func (d *Decision) Sequence() uint64 { return d.sequence }
-
 // Alternatives are the heads to try next, best first.
 func (d *Decision) Alternatives() []strategy.Pick { return d.alternatives[:d.n] }
 
