@@ -84,7 +84,7 @@ var rooms = map[string]room{
 	"internal/config":   {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},
 	"internal/event":    {others: []string{metrics}},
 	"internal/audit":    {others: []string{metrics}},
-	"internal/trail":    {ours: []string{"internal/audit"}, others: []string{metrics}},
+	"internal/trail":    {ours: []string{"internal/audit", "internal/strict"}, others: []string{metrics}},
 	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/outbound", "internal/strict"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
 	"internal/calls": {
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},

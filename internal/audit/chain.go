@@ -1,13 +1,13 @@
 package audit
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"syscall"
 	"time"
 )
@@ -28,12 +28,24 @@ type head struct {
 	time time.Time
 }
 
-// segment is how far a file had got when it was left.
+// segment is how far a file had got when it was left, as it stands in a record.
 type segment struct {
-	file    string // its name then, "" if that is not known
-	records uint64
-	seq     uint64
-	hash    string
+	File    string `json:"file,omitempty"` // its name then, "" if that is not known
+	Records uint64 `json:"records"`
+	Seq     uint64 `json:"seq"`
+	Hash    string `json:"hash"`
+}
+
+// openOperations are the ids of operations that have begun and not ended, as they
+// stand in a record.
+type openOperations struct {
+	Open []string `json:"open"`
+}
+
+// object is a member of a record. What is encoded here always can be.
+func object(v any) json.RawMessage {
+	text, _ := json.Marshal(v)
+	return text
 }
 
 // chain is the file that is written, and where its chain is. One goroutine uses
@@ -251,7 +263,7 @@ func (t *chain) strange() (why string, fault bool, err error) {
 
 // leave closes a file that the chain does not go on in.
 func (t *chain) leave(why string, fault bool) {
-	t.left = segment{records: t.records, seq: t.head.seq, hash: t.head.hash}
+	t.left = segment{Records: t.records, Seq: t.head.seq, Hash: t.head.hash}
 	t.why, t.fault, t.size, t.records, t.suspect, t.info = why, fault, 0, 0, false, nil
 	t.close()
 	t.rotations++
@@ -365,9 +377,9 @@ func (t *chain) rotateIfFull() error {
 	if t.size < t.o.MaxBytes || t.records == 0 || t.o.Now().Before(t.rotateAfter) {
 		return nil
 	}
-	left := segment{records: t.records, seq: t.head.seq, hash: t.head.hash}
+	left := segment{Records: t.records, Seq: t.head.seq, Hash: t.head.hash}
 	closing := trailEntry(ActionRotate, Success, "the file is full", filepath.Base(t.o.Path))
-	closing.After = left.object("closes")
+	closing.After = object(map[string]segment{"closes": left})
 	if _, err := t.append([]*pending{newPending(Result, closing, t.o.Now())}); err != nil {
 		return err
 	}
@@ -378,7 +390,7 @@ func (t *chain) rotateIfFull() error {
 		return nil
 	}
 	t.leave("the file before was full", false)
-	left.file = filepath.Base(name)
+	left.File = filepath.Base(name)
 	t.left = left
 	if err := t.reopen(); err != nil {
 		return unavailable("open the next file", err)
@@ -393,34 +405,12 @@ func (t *chain) opening() []*pending {
 		outcome = Failure
 	}
 	first := trailEntry(ActionRotate, outcome, t.why, filepath.Base(t.o.Path))
-	first.After = t.left.object("continues")
+	first.After = object(map[string]segment{"continues": t.left})
 	records := []*pending{newPending(Result, first, t.o.Now())}
 	for ids := range slices.Chunk(t.open, openPerRecord) {
 		e := trailEntry(actionOpen, Success, "operations that have begun and not ended", filepath.Base(t.o.Path))
-		e.After = openObject(ids)
+		e.After = object(openOperations{ids})
 		records = append(records, newPending(Result, e, t.o.Now()))
 	}
 	return records
-}
-
-// object is a segment under a name, as it stands in a record.
-func (s segment) object(name string) []byte {
-	b := append(append([]byte(`{"`), name...), `":{`...)
-	if s.file != "" {
-		b = append(appendMember(b, `"file":`, s.file), ',')
-	}
-	b = strconv.AppendUint(append(b, `"records":`...), s.records, 10)
-	b = strconv.AppendUint(append(b, `,"seq":`...), s.seq, 10)
-	return append(appendMember(b, `,"hash":`, s.hash), "}}"...)
-}
-
-func openObject(ids []string) []byte {
-	b := []byte(`{"open":[`)
-	for i, id := range ids {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = appendMember(b, "", id)
-	}
-	return append(b, "]}"...)
 }

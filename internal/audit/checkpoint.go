@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -110,38 +111,15 @@ func ReadCheckpoint(file string) (Checkpoint, error) {
 	return c, nil
 }
 
-func (c Checkpoint) line() []byte {
-	b := appendMember(nil, `{"node":`, c.Node)
-	b = strconv.AppendUint(append(b, `,"seq":`...), c.Seq, 10)
-	b = appendMember(b, `,"hash":`, c.Hash)
-	b = appendMember(b, `,"time":`, c.Time.UTC().Format(TimeFormat))
-	if c.Signature != nil {
-		b = appendMember(b, `,"signature":`, base64.StdEncoding.EncodeToString(c.Signature))
-	}
-	return append(b, "}\n"...)
+func (c Checkpoint) line() ([]byte, error) {
+	text, err := json.Marshal(c)
+	return append(EscapeHidden(text), '\n'), err
 }
 
 func parseCheckpoint(text []byte) (c Checkpoint, ok bool) {
-	s := splitter{rest: text}
-	node := s.text(`{"node":`)
-	s.literal(`,"seq":`)
-	c.Seq = s.number()
-	c.Hash = string(s.text(`,"hash":`))
-	at := s.text(`,"time":`)
-	signature := s.optional(`,"signature":`)
-	s.literal("}")
-	if s.next("\n") {
-		s.literal("\n")
-	}
-	var err, bad error
-	c.Node, bad = Unescape(node)
-	c.Time, err = time.Parse(TimeFormat, string(at))
-	bad = errors.Join(bad, err)
-	if signature != nil {
-		c.Signature, err = base64.StdEncoding.DecodeString(string(signature))
-		bad = errors.Join(bad, err)
-	}
-	return c, !s.failed && len(s.rest) == 0 && bad == nil && len(c.Hash) == HashLen
+	err := json.Unmarshal(text, &c) //nolint:forbidigo // our own file
+	c.Time = wholeMilliseconds(c.Time)
+	return c, err == nil && len(c.Hash) == HashLen
 }
 
 // checkpoint publishes how far the trail has got, if it has got any further.
@@ -165,7 +143,11 @@ func (w *writer) checkpoint() {
 	if w.o.OnCheckpoint != nil {
 		w.o.OnCheckpoint(c)
 	}
-	if _, err := w.o.keep(checkpointSuffix, c.line()); err != nil {
+	line, err := c.line()
+	if err == nil {
+		_, err = w.o.keep(checkpointSuffix, line)
+	}
+	if err != nil {
 		w.o.Log.Warn("the checkpoint of the audit trail could not be kept in a file", "error", err)
 	}
 	w.checkpointed = c.Seq

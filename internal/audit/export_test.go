@@ -20,7 +20,13 @@ func (o Options) Write() func(*os.File, []byte) (int, error) { return o.write }
 var Datasync = datasync
 
 // Line is how a checkpoint is written, and ParseCheckpoint how it is read.
-func (c Checkpoint) Line() []byte { return c.line() }
+func (c Checkpoint) Line() []byte {
+	line, err := c.line()
+	if err != nil {
+		panic(err)
+	}
+	return line
+}
 
 func ParseCheckpoint(text []byte) (Checkpoint, bool) { return parseCheckpoint(text) }
 

@@ -2,11 +2,12 @@ package audit
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
-	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -201,65 +202,13 @@ func textLen(b []byte) int {
 	return -1
 }
 
-// Unescape returns what appendEscaped was given, with U+FFFD for what was no
-// UTF-8.
-func Unescape(raw []byte) (string, error) {
+// Unescape reads the inside of a text, with U+FFFD for what is no UTF-8.
+func Unescape(raw []byte) (s string, err error) {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw), nil
 	}
-	out := make([]byte, 0, len(raw))
-	for i := 0; i < len(raw); i++ {
-		if raw[i] != '\\' {
-			out = append(out, raw[i])
-			continue
-		}
-		if i++; i == len(raw) {
-			return "", fmt.Errorf("%w: a backslash escapes nothing", errNoRecord)
-		}
-		switch c := raw[i]; c {
-		case '"', '\\':
-			out = append(out, c)
-		case 'n':
-			out = append(out, '\n')
-		case 'r':
-			out = append(out, '\r')
-		case 't':
-			out = append(out, '\t')
-		case 'u':
-			r, n := escapedRune(raw[i-1:])
-			if n == 0 {
-				return "", fmt.Errorf("%w: %q is no character", errNoRecord, raw[i-1:])
-			}
-			out = utf8.AppendRune(out, r)
-			i += n - 2
-		default:
-			return "", fmt.Errorf("%w: \\%c is no escape", errNoRecord, c)
-		}
+	if err := json.Unmarshal(slices.Concat([]byte{'"'}, raw, []byte{'"'}), &s); err != nil { //nolint:forbidigo // one text, of our own
+		return "", fmt.Errorf("%w: %w", errNoRecord, err)
 	}
-	return string(out), nil
-}
-
-// escapedRune reads the character that begins b as \uXXXX or a pair of these,
-// and how many bytes it takes, 0 if it is none.
-func escapedRune(b []byte) (r rune, n int) {
-	high, ok := escapedUnit(b)
-	if !ok {
-		return 0, 0
-	}
-	if !utf16.IsSurrogate(high) {
-		return high, 6
-	}
-	low, ok := escapedUnit(b[6:])
-	if r := utf16.DecodeRune(high, low); ok && r != utf8.RuneError {
-		return r, 12
-	}
-	return 0, 0
-}
-
-func escapedUnit(b []byte) (rune, bool) {
-	if len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
-		return 0, false
-	}
-	u, err := strconv.ParseUint(string(b[2:6]), 16, 16)
-	return rune(u), err == nil
+	return s, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -122,7 +123,7 @@ func (t *chain) resume(f *findings) (err error) {
 			return err
 		}
 		if t.info.Size() > 0 {
-			t.size, t.records = t.info.Size(), f.segment.records
+			t.size, t.records = t.info.Size(), f.segment.Records
 		} else {
 			t.left, t.why = f.segment, "the file before had been renamed"
 		}
@@ -208,7 +209,7 @@ func (f *findings) scan(file File, path string) error {
 		if err != nil {
 			return refuse(path, err.Error())
 		}
-		f.segment.records++
+		f.segment.Records++
 		seq, fits, prev, hash := Inspect(line)
 		m, ok := Split(line)
 		after := sound // whether the one before was
@@ -233,7 +234,7 @@ func (f *findings) scan(file File, path string) error {
 		return refuse(path, "the last line of "+name+" is no record, or was changed")
 	}
 	f.open = slices.DeleteFunc(f.open, func(id string) bool { return !waiting[id] })
-	f.segment.seq, f.segment.hash, f.segment.file = f.head.seq, f.head.hash, name
+	f.segment.Seq, f.segment.Hash, f.segment.File = f.head.seq, f.head.hash, name
 	return nil
 }
 
@@ -261,26 +262,12 @@ func (f *findings) track(m *Members, waiting map[string]bool) {
 	case action == ActionUnfinished:
 		delete(waiting, string(m.TargetID))
 	case action == actionOpen:
-		for _, id := range openIDs(m.After) {
+		var after openOperations
+		_ = json.Unmarshal(m.After, &after) //nolint:forbidigo // our own record; a damaged one has been noticed
+		for _, id := range after.Open {
 			f.open, waiting[id] = append(f.open, id), true
 		}
 	}
-}
-
-// openIDs reads what openObject wrote.
-func openIDs(after []byte) []string {
-	s := splitter{rest: after}
-	s.literal(`{"open":[`)
-	var ids []string
-	for !s.failed && !s.next("]") {
-		if len(ids) > 0 {
-			s.literal(",")
-		}
-		if id := s.text(""); !s.failed {
-			ids = append(ids, string(id))
-		}
-	}
-	return ids
 }
 
 // readCheckpoint looks up how far the trail had got, for compare.
@@ -322,7 +309,7 @@ func (f *findings) compare(t *chain) {
 		f.head.time = f.checkpoint.Time
 	}
 	if t.size == 0 {
-		t.left, t.why, t.fault = segment{seq: f.head.seq, hash: f.head.hash}, "the files before are missing", true
+		t.left, t.why, t.fault = segment{Seq: f.head.seq, Hash: f.head.hash}, "the files before are missing", true
 	}
 	f.checkpointed = f.checkpoint.Seq
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"headway/internal/strict"
 )
 
 // Bounds of one command. Everything that the embedded server knows fits many
@@ -205,31 +207,7 @@ func printable(s string) string {
 }
 
 // matches reports whether a Redis pattern matches a name: * ? [a-z] [^a] and \.
-// A star goes back at most once for each byte of the name, so that no pattern
-// takes longer than the product of both lengths.
-func matches(pattern, name string) bool {
-	p, n := 0, 0
-	star, from := -1, 0
-	for n < len(name) {
-		if p < len(pattern) && pattern[p] == '*' {
-			star, from = p, n
-			p++
-			continue
-		}
-		if p < len(pattern) {
-			if ok, size := matchesOne(pattern[p:], name[n]); ok {
-				p, n = p+size, n+1
-				continue
-			}
-		}
-		if star < 0 {
-			return false
-		}
-		from++
-		p, n = star+1, from
-	}
-	return strings.Trim(pattern[p:], "*") == ""
-}
+func matches(pattern, name string) bool { return strict.Match(pattern, name, matchesOne) }
 
 // matchesOne compares the first element of a pattern with one byte; size is
 // that of the element.

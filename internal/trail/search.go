@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"headway/internal/audit"
+	"headway/internal/strict"
 )
 
 // Query says which records Search finds. Zero values find all.
@@ -269,25 +270,14 @@ func named(kind, id []byte, name string) bool {
 	return errors.Join(err1, err2) == nil && (name == i || name == k || name == k+":"+i)
 }
 
+// matchesAction compares with the beginning of an action or, with a * in the
+// pattern, with all of it.
 func matchesAction(action []byte, pattern string) bool {
+	if !strings.Contains(pattern, "*") {
+		pattern += "*"
+	}
 	a, err := audit.Unescape(action)
-	if err != nil {
-		return false
-	}
-	first, rest, glob := strings.Cut(pattern, "*")
-	if !strings.HasPrefix(a, first) || !glob {
-		return strings.HasPrefix(a, first)
-	}
-	a = a[len(first):]
-	parts := strings.Split(rest, "*")
-	for _, part := range parts[:len(parts)-1] {
-		i := strings.Index(a, part)
-		if i < 0 {
-			return false
-		}
-		a = a[i+len(part):]
-	}
-	return strings.HasSuffix(a, parts[len(parts)-1])
+	return err == nil && strict.Match(pattern, a, strict.Literal)
 }
 
 // backwardLines reads lines from the last to the first.
