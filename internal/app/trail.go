@@ -26,26 +26,12 @@ func checkTrail(c *config.Config) error {
 	if _, err := signingKey(c.Audit.SigningKeyFile); err != nil || file == "" {
 		return err
 	}
-	info, err := os.Stat(file)
-	switch {
-	case err == nil && info.IsDir():
-		err = fmt.Errorf("%s is a directory", file)
-	case err == nil && info.Mode().IsRegular(): // a pipe may wait for its reader
-		var f *os.File
-		if f, err = os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0); err == nil {
-			err = f.Close()
+	err := tryTrail(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if sameDir(filepath.Dir(file), c.DataDir) {
+			return nil
 		}
-	case errors.Is(err, fs.ErrNotExist):
-		var f *os.File
-		f, err = os.CreateTemp(filepath.Dir(file), ".headway-*")
-		switch {
-		case err == nil:
-			err = errors.Join(f.Close(), os.Remove(f.Name()))
-		case errors.Is(err, fs.ErrNotExist) && sameDir(filepath.Dir(file), c.DataDir):
-			err = nil
-		case errors.Is(err, fs.ErrNotExist):
-			err = fmt.Errorf("there is no directory %s; make it first", filepath.Dir(file))
-		}
+		err = fmt.Errorf("there is no directory %s; make it first", filepath.Dir(file))
 	}
 	if err != nil {
 		return fmt.Errorf("open the audit trail (--audit-file): %w", err)
@@ -68,7 +54,7 @@ func (a *App) openTrail() error {
 		return err
 	}
 	files := local.Trails(c.Audit.File, c.DataDir)
-	for len(files) > 1 && !writable(files[0]) {
+	for len(files) > 1 && tryTrail(files[0]) != nil {
 		files = files[1:]
 	}
 	for _, a.trail = range files {
@@ -95,19 +81,23 @@ func (a *App) openTrail() error {
 	return nil
 }
 
-// writable reports whether the file can be appended to, or made.
-func writable(path string) bool {
-	_, err := os.Stat(path)
-	fresh := errors.Is(err, os.ErrNotExist)
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640) //nolint:gosec // the group of a log file reads it, as with others of /var/log
-	if err != nil {
-		return false
+// tryTrail reports why the file can neither be appended to nor made. It leaves
+// nothing behind.
+func tryTrail(file string) error {
+	info, err := os.Stat(file)
+	var f *os.File
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if f, err = os.CreateTemp(filepath.Dir(file), ".headway-*"); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
+	case err == nil && !info.IsDir() && !info.Mode().IsRegular(): // a pipe may wait for its reader
+	case err == nil:
+		if f, err = os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+			err = f.Close()
+		}
 	}
-	err = f.Close()
-	if fresh { // whether it is taken is not decided yet
-		err = errors.Join(err, os.Remove(path))
-	}
-	return err == nil
+	return err
 }
 
 func signingKey(path string) (ed25519.PrivateKey, error) {

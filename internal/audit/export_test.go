@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"context"
 	"os"
 
 	dto "github.com/prometheus/client_model/go"
@@ -43,4 +44,14 @@ func (j *Journal) Syncs() uint64 {
 		panic(err)
 	}
 	return m.GetHistogram().GetSampleCount()
+}
+
+// Record writes one record and returns its id when it is durable. The error
+// wraps ErrUnavailable. It waits at most MaxWait.
+func (j *Journal) Record(ctx context.Context, stage Stage, e Entry) (id string, err error) {
+	p := newPending(stage, e, j.o.Now())
+	if err := j.submit(ctx, p); err != nil {
+		return "", err
+	}
+	return p.id, nil
 }

@@ -225,16 +225,6 @@ func newID(at time.Time) string {
 	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
 }
 
-// Record writes one record and returns its id when it is durable. The error
-// wraps ErrUnavailable. It waits at most MaxWait.
-func (j *Journal) Record(ctx context.Context, stage Stage, e Entry) (id string, err error) {
-	p := newPending(stage, e, j.o.Now())
-	if err := j.submit(ctx, p); err != nil {
-		return "", err
-	}
-	return p.id, nil
-}
-
 // submit hands p to the writer and waits for the answer.
 func (j *Journal) submit(ctx context.Context, p *pending) error {
 	p.done = make(chan struct{})

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -243,21 +244,18 @@ func (w *writer) prune() {
 		return
 	}
 	w.pruned = rotations
-	dir := filepath.Dir(w.o.Path)
-	entries, err := os.ReadDir(dir)
+	names, err := trailNames(w.o.Path)
 	if err != nil {
 		w.o.Log.Error("the closed files of the audit trail cannot be listed", "error", err)
 		return
 	}
-	var closed []string // in the order of their names, which is that of time
-	for _, e := range entries {
-		if suffix, ok := strings.CutPrefix(e.Name(), filepath.Base(w.o.Path)); ok && ownSuffix.MatchString(suffix) {
-			closed = append(closed, e.Name())
-		}
-	}
+	maps.DeleteFunc(names, func(name string, _ bool) bool {
+		return !ownSuffix.MatchString(strings.TrimPrefix(name, filepath.Base(w.o.Path)))
+	})
+	closed := slices.Sorted(maps.Keys(names)) // in the order of time
 	for _, name := range closed[:max(0, len(closed)-w.o.Keep)] {
 		outcome, reason := Success, fmt.Sprintf("only the newest %d closed files are kept", w.o.Keep)
-		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+		if err := os.Remove(filepath.Join(filepath.Dir(w.o.Path), name)); err != nil {
 			outcome, reason = Failure, err.Error()
 			w.o.Log.Error("a closed file of the audit trail cannot be deleted", "file", name, "error", err)
 		}

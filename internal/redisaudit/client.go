@@ -93,33 +93,30 @@ func (c *client) serve() {
 
 // fail ends the client for an error of reading or writing.
 func (c *client) fail(err error) {
-	var fault protocolError
-	switch {
-	case errors.As(err, &fault):
+	if fault, ok := errors.AsType[protocolError](err); ok {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.reply.fault("ERR " + err.Error())
+		c.reply.fault("ERR " + fault.Error())
 		_ = c.flush()
 		c.end(reasonProtocol, err)
-	case errors.Is(err, errHTTP):
-		c.end(reasonHTTP, err)
-	case errors.Is(err, errTalkative):
-		c.end(reasonTalkative, err)
-	case errors.Is(err, errSlow):
-		c.end(reasonSlow, err)
-	case errors.Is(err, errIdle):
-		c.end(reasonIdle, err)
-	case errors.Is(err, errUnfinished):
-		c.end(reasonUnfinished, err)
-	default:
+	} else if ending, ok := errors.AsType[*endingError](err); ok {
+		c.end(ending.reason, err)
+	} else {
 		c.end("", nil)
 	}
 }
 
-// What ends a client that sends too little.
+// endingError ends a client, and is counted.
+type endingError struct{ reason, text string }
+
+func (e *endingError) Error() string { return e.text }
+
 var (
-	errIdle       = errors.New("nothing was subscribed or sent for too long")
-	errUnfinished = errors.New("the rest of a command did not come")
+	errHTTP       = &endingError{reasonHTTP, "HTTP on the port of the embedded Redis"}
+	errTalkative  = &endingError{reasonTalkative, "too much was sent"}
+	errSlow       = &endingError{reasonSlow, "nothing was read for too long"}
+	errIdle       = &endingError{reasonIdle, "nothing was subscribed or sent for too long"}
+	errUnfinished = &endingError{reasonUnfinished, "the rest of a command did not come"}
 )
 
 // next waits for a command: for ever where the client has a subscription.
@@ -155,9 +152,6 @@ func orTimeout(err, meaning error) error {
 // metered reads from the connection at most maxPerMinute.
 type metered struct{ c *client }
 
-// errTalkative ends a client that sends more than a subscriber has to say.
-var errTalkative = errors.New("too much was sent")
-
 func (m metered) Read(b []byte) (int, error) {
 	n, err := m.c.conn.Read(b)
 	if now := time.Now(); now.Sub(m.c.readSince) > time.Minute {
@@ -168,9 +162,6 @@ func (m metered) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
-
-// errSlow ends a client that does not take what is written.
-var errSlow = errors.New("nothing was read for too long")
 
 // errQuit ends a client that asked for it.
 var errQuit = errors.New("quit")

@@ -26,11 +26,6 @@ type protocolError string
 
 func (e protocolError) Error() string { return "Protocol error: " + string(e) }
 
-// errHTTP ends a connection that speaks HTTP, without an answer: a web page of
-// another site can have a browser send such a request, whose body must not be
-// read as commands.
-var errHTTP = errors.New("HTTP on the port of the embedded Redis")
-
 // command is one request of a client.
 type command struct {
 	args   []string // at least one
@@ -59,7 +54,7 @@ func readCommand(r *bufio.Reader) (command, error) {
 			continue // an empty line is no command
 		}
 		if strings.HasPrefix(args[len(args)-1], "HTTP/") || strings.HasSuffix(args[0], ":") {
-			return command{}, errHTTP
+			return command{}, errHTTP // a page of another site can have a browser send it, with commands as its body
 		}
 		if len(args) > maxArguments {
 			return command{}, protocolError("too many arguments")
