@@ -33,8 +33,8 @@ type Decision struct {
 	Sticky         bool      // the head that served the session before
 	Trial          bool      // an ejected head, to see whether it is well again
 
-	n            uint8 // alternatives
-	sequence     uint64
+	n            uint8  // alternatives
+	sequence     uint64 // of this process, from 1; the cursor of Router.Recent
 	failed       uint64 // number among those that found no head, 0: it found one
 	nonce        uint64
 	stats        *strategyStats
