@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -140,10 +139,7 @@ func (t *traffic) attempt(ctx context.Context, began time.Time, d *client.Decisi
 // decide asks the router for a head.
 func (t *traffic) decide(ctx context.Context, a *workload.Arrival) (*client.Decision, error) {
 	input := int64(a.Input)
-	in := api.DecisionRequest{ModelType: a.Model, Region: a.Region, InputTokens: &input}
-	if a.Session {
-		in.SessionKey = "conversation-" + strconv.FormatUint(a.Key, 36)
-	}
+	in := api.DecisionRequest{ModelType: a.Model, Region: a.Region, SessionKey: a.Session, InputTokens: &input}
 	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
 	d, err := t.router.Decide(ctx, in)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 )
 
@@ -27,12 +28,11 @@ type Arrival struct {
 	Model  string
 	Region string
 
-	// Key is the same for all requests of a conversation. Session reports
-	// whether the trace has conversations; without them each request has its
-	// own key.
-	Key     uint64
-	Session bool
+	// Session is the same for all requests of a conversation; empty when the
+	// trace does not say which requests belong together.
+	Session string
 
+	key    uint64 // of the conversation, or of the request when there is none
 	blocks []uint32
 	pass   uint64 // how many times the trace has been repeated
 }
@@ -75,16 +75,19 @@ func (w *Workload) Next() Arrival {
 	r := &rows[w.next]
 	a := Arrival{
 		At: w.start + w.scaled(r.At), Input: r.Input, Output: r.Output, blocks: r.Blocks, pass: w.pass,
-		Key: 1<<32 + uint64(w.next),
 	}
 	// The first block of a trace is a prompt that all requests share. The second
 	// identifies the conversation.
-	if len(r.Blocks) > 1 {
-		a.Key, a.Session = uint64(r.Blocks[1]), true
+	key, conversation := 1<<32+uint64(w.next), len(r.Blocks) > 1
+	if conversation {
+		key = uint64(r.Blocks[1])
 	}
-	a.Key = mix(a.Key, mix(w.pass, w.options.Seed))
-	a.Model = w.options.Models[a.Key%uint64(len(w.options.Models))]
-	a.Region = w.options.Regions[(a.Key>>32)%uint64(len(w.options.Regions))]
+	a.key = mix(key, mix(w.pass, w.options.Seed))
+	if conversation {
+		a.Session = "conversation-" + strconv.FormatUint(a.key, 36)
+	}
+	a.Model = w.options.Models[a.key%uint64(len(w.options.Models))]
+	a.Region = w.options.Regions[(a.key>>32)%uint64(len(w.options.Regions))]
 	w.next++
 	return a
 }
@@ -100,7 +103,7 @@ func (a *Arrival) Blocks() []uint64 {
 	for i := range list {
 		switch {
 		case i >= len(a.blocks):
-			list[i] = mix(a.Key, uint64(i))
+			list[i] = mix(a.key, uint64(i))
 		case i == 0: // shared by all, in every pass
 			list[i] = uint64(a.blocks[0])
 		default:

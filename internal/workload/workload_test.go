@@ -25,25 +25,29 @@ func TestWorkloadKeepsItsRateAndConversations(t *testing.T) {
 	again := play(t, rows, 40)
 	places := make(map[uint64]string)
 	models, regions := make(map[string]int), make(map[string]int)
-	passOf := make(map[uint64]uint64)
+	passOf, sessions := make(map[uint64]uint64), make(map[uint64]string)
 	var last Arrival
 	n := 2 * len(rows)
 	for i := range n {
 		a := w.Next()
-		if b := again.Next(); a.At != b.At || a.Key != b.Key || a.Model != b.Model {
+		if b := again.Next(); a.At != b.At || a.key != b.key || a.Model != b.Model {
 			t.Fatalf("arrival %d differs between equal workloads", i)
 		}
 		if a.At < last.At {
 			t.Fatalf("arrival %d at %v after %v", i, a.At, last.At)
 		}
 		place := a.Model + a.Region
-		if p, known := places[a.Key]; known && p != place {
+		if p, known := places[a.key]; known && p != place {
 			t.Fatalf("a conversation moved from %s to %s", p, place)
 		}
-		if p, known := passOf[a.Key]; known && p != a.pass {
+		if s, known := sessions[a.key]; known && s != a.Session || a.Session == "" {
+			t.Fatalf("a conversation has the sessions %q and %q", s, a.Session)
+		}
+		sessions[a.key] = a.Session
+		if p, known := passOf[a.key]; known && p != a.pass {
 			t.Fatal("a conversation is the same in two passes")
 		}
-		places[a.Key], passOf[a.Key] = place, a.pass
+		places[a.key], passOf[a.key] = place, a.pass
 		models[a.Model]++
 		regions[a.Region]++
 		last = a
