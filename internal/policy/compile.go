@@ -40,7 +40,7 @@ type compiler struct {
 
 func newCompiler(doc Document) *compiler {
 	p := &Policy{
-		Document: doc, byName: map[string]instance{}, byModel: map[string][]int{},
+		Document: doc, byName: map[string]Instance{}, byModel: map[string][]int{},
 		models: map[string]bool{}, may: map[string]bool{},
 		regions: map[string]string{}, indices: map[string]int{},
 	}
@@ -92,7 +92,7 @@ func (c *compiler) strategies() {
 		}
 		s, faults := c.build(name, nil)
 		if len(faults) == 0 {
-			c.made[name] = instance{s, &specs[i]}
+			c.made[name] = Instance{strategy.ChooserOf(s), &specs[i]}
 			continue
 		}
 		// A strategy that cannot do without parameters is not to be had by
@@ -118,10 +118,11 @@ func (c *compiler) choose(p *Plan, name string, parameters map[string]any, at, p
 	case p.Spec == nil:
 		c.faults.Add(at, "%s", UnknownStrategy(name))
 	default:
-		var faults []strict.Fault
-		if p.Strategy, faults = c.build(name, parameters); len(faults) > 0 && parametersAt == "" {
+		made, faults := c.build(name, parameters)
+		if len(faults) > 0 && parametersAt == "" {
 			parametersAt = "/strategies/" + strict.Escape(name) + "/parameters"
 		}
+		p.Strategy = strategy.ChooserOf(made)
 		c.addFaults(parametersAt, faults)
 	}
 }
@@ -311,7 +312,7 @@ func (c *compiler) nameModels() {
 		}
 	}
 	for _, i := range c.policy.byName {
-		add(i.strategy)
+		add(i.Strategy)
 	}
 	for i := range c.policy.rules {
 		add(c.policy.rules[i].Strategy)

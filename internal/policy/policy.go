@@ -27,7 +27,7 @@ type Policy struct {
 	byModel map[string][]int
 	unnamed []int
 
-	byName    map[string]instance
+	byName    map[string]Instance
 	models    map[string]bool
 	may       map[string]bool
 	regions   map[string]string // each to itself
@@ -38,18 +38,17 @@ type Policy struct {
 // RuleDefault is Decision.Rule when no rule matched.
 const RuleDefault = -1
 
-// Plan is how a policy serves a request.
-type Plan struct {
-	Strategy   strategy.Strategy
-	Spec       *strategy.Spec
-	Rule       int // index into the document's rules, or RuleDefault
-	RegionMode strategy.RegionMode
+// Instance is a strategy with its parameters.
+type Instance struct {
+	Strategy strategy.Chooser
+	Spec     *strategy.Spec
 }
 
-// instance is a strategy with its parameters.
-type instance struct {
-	strategy strategy.Strategy
-	spec     *strategy.Spec
+// Plan is how a policy serves a request.
+type Plan struct {
+	Instance
+	Rule       int // index into the document's rules, or RuleDefault
+	RegionMode strategy.RegionMode
 }
 
 type compiledRule struct {
@@ -83,9 +82,9 @@ func (p *Policy) Plan(modelType, region string) Plan {
 // Named is the strategy of that name with the parameters that the policy gives
 // it. It is not there when its parameters have no complete default and the
 // policy gives none.
-func (p *Policy) Named(name string) (strategy.Strategy, *strategy.Spec, bool) {
+func (p *Policy) Named(name string) (Instance, bool) {
 	i, ok := p.byName[name]
-	return i.strategy, i.spec, ok
+	return i, ok
 }
 
 // Model resolves an alias; any other name is its own model type.

@@ -184,14 +184,14 @@ rules:
 	if want := (strategy.Values{"a": 3.0, "b": 5.0, "c": "y"}); !reflect.DeepEqual(given, want) {
 		t.Errorf("the rule's strategy was made from %v; want %v", given, want)
 	}
-	s, spec, ok := p.Named("zz_probe")
-	if !ok || spec.Name != "zz_probe" || !reflect.DeepEqual(s, &probe{strategy.Values{"a": 1.0, "b": 5.0, "c": "x"}}) {
+	s, ok := p.Named("zz_probe")
+	if !ok || s.Spec.Name != "zz_probe" || !reflect.DeepEqual(s.Strategy, &probe{strategy.Values{"a": 1.0, "b": 5.0, "c": "x"}}) {
 		t.Errorf("by name: %+v, %v", s, ok)
 	}
-	if p.Plan("m", "eu").Strategy != s || p.Plan("m", "").Strategy != s || p.Plan("m", "us").Strategy == s {
+	if p.Plan("m", "eu").Strategy != s.Strategy || p.Plan("m", "").Strategy != s.Strategy || p.Plan("m", "us").Strategy == s.Strategy {
 		t.Error("a rule without parameters of its own must share the strategy, one with must not")
 	}
-	if _, _, ok := p.Named("nonsense"); ok {
+	if _, ok := p.Named("nonsense"); ok {
 		t.Error("there is a strategy nonsense")
 	}
 }
@@ -207,13 +207,13 @@ func TestAStrategyThatNeedsParametersIsNotToBeHadWithoutThem(t *testing.T) {
 		},
 	})
 	p := compilePolicy(t, "default_strategy: random")
-	if _, _, ok := p.Named("zz_needs"); ok {
+	if _, ok := p.Named("zz_needs"); ok {
 		t.Error("it is to be had")
 	}
 	mustFault(t, "default_strategy: zz_needs", "/strategies/zz_needs/parameters/list")
 	mustFault(t, "default_strategy: random\nrules: [{match: {}, strategy: zz_needs}]", "/rules/0/parameters/list")
 	p = compilePolicy(t, "default_strategy: zz_needs\nstrategies: {zz_needs: {parameters: {list: []}}}")
-	if _, _, ok := p.Named("zz_needs"); !ok {
+	if _, ok := p.Named("zz_needs"); !ok {
 		t.Error("it is not to be had although the policy gives what it needs")
 	}
 }
@@ -230,8 +230,8 @@ func TestStrategiesDelegateButNeverToThemselves(t *testing.T) {
 		},
 	})
 	p := compilePolicy(t, "default_strategy: zz_delegates")
-	random, _, _ := p.Named("random")
-	if p.Plan("m", "").Strategy != random {
+	random, _ := p.Named("random")
+	if p.Plan("m", "").Strategy != random.Strategy {
 		t.Error("the delegate is not the strategy of that name")
 	}
 	for _, to := range []string{"zz_delegates", "nonsense"} {

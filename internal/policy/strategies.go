@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 
 	"headway/internal/strategy"
@@ -18,7 +17,7 @@ const maxInstances = 10_000
 type strategyBuilder struct {
 	base      map[string]strategy.Values // what the document says of a strategy, by name
 	unsound   map[string]bool            // the strategies of which it says something wrong
-	made      map[string]instance        // those with no parameters but base
+	made      map[string]Instance        // those with no parameters but base
 	building  []string                   // what is being made, outermost first
 	instances int
 }
@@ -28,7 +27,7 @@ type strategyBuilder struct {
 // relative to parameters; that of the name itself is "".
 func (b *strategyBuilder) build(name string, parameters map[string]any) (strategy.Strategy, []strict.Fault) {
 	fault := func(reason string) (strategy.Strategy, []strict.Fault) {
-		return nothing{}, []strict.Fault{{Reason: reason}}
+		return nil, []strict.Fault{{Reason: reason}}
 	}
 	spec := findSpec(name)
 	switch {
@@ -38,14 +37,14 @@ func (b *strategyBuilder) build(name string, parameters map[string]any) (strateg
 		return fault(fmt.Sprintf("%s would delegate to itself", name))
 	}
 	if made, ok := b.made[name]; ok && len(parameters) == 0 {
-		return made.strategy, nil
+		return made.Strategy, nil
 	}
 	values, faults := spec.Check(parameters)
 	switch {
 	case len(faults) > 0:
-		return nothing{}, faults
+		return nil, faults
 	case b.unsound[name]:
-		return nothing{}, nil // said where the document says it
+		return nil, nil // said where the document says it
 	case b.instances >= maxInstances:
 		return fault(fmt.Sprintf("the policy needs more than %d strategies", maxInstances))
 	}
@@ -62,21 +61,9 @@ func (b *strategyBuilder) build(name string, parameters map[string]any) (strateg
 	s, faults := spec.New(complete, b.build)
 	b.building = b.building[:len(b.building)-1]
 	if len(faults) > 0 {
-		return nothing{}, faults
+		return nil, faults
 	}
 	return s, nil
-}
-
-// nothing stands for a strategy that could not be made; the policy that it
-// would be part of is refused.
-type nothing struct{}
-
-func (nothing) Choose(*strategy.Input, []strategy.Pick) int { return 0 }
-
-func (nothing) Score(_ *strategy.Input, scores []float64) {
-	for i := range scores {
-		scores[i] = math.NaN()
-	}
 }
 
 // specs are the strategies that a policy may name.

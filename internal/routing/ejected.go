@@ -19,6 +19,9 @@ const (
 // the strategy chooses are the alternatives.
 func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 	in, trials := &s.in, c.set.trials
+	if len(trials) == 0 {
+		return nil
+	}
 	if len(trials) > 1 && in.Rand.Uint64()%trialShare != 0 {
 		return nil
 	}
@@ -31,7 +34,7 @@ func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 		n := 1
 		if len(in.Tiers) > 0 {
 			n += c.plan.Strategy.Choose(in, s.picks[1:])
-			in.Lookup = strategy.NotLooked // the session keeps its head
+			in.Recalled = strategy.Recalled{} // the session keeps its head
 		} else {
 			in.Tiers, s.last = s.last, nil // it has a tier to stand in
 		}
@@ -44,18 +47,22 @@ func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 }
 
 // finish ends the decision's reservation. It counts that, and a true outcome that
-// comes after another end, and lets the fleet know what it says of the head.
+// comes after another end, and lets the fleet and the memory know of it.
 func (r *Router) finish(d *Decision, o *Outcome) {
 	counts, late := r.recent.finish(d, o)
 	if !counts {
 		return
 	}
 	r.metrics.ended(d, o, late)
-	switch end := o.ending(); {
+	end := o.ending()
+	switch {
 	case !d.Trial:
 		d.Head.Observe(end, o.At)
 	case !late || end != fleet.EndedUnknown: // that a trial proves nothing is taken at its first end
 		d.Head.ObserveTrial(end, o.At)
+	}
+	if end != fleet.EndedUnreported {
+		r.memory.Ended(d.Head, end, o.At.Sub(d.At))
 	}
 }
 

@@ -52,13 +52,13 @@ const (
 )
 
 // filter names the first filter that removes h, or "".
-func (c *choice) filter(h *fleet.Head, want map[string]string, req *strategy.Request) string {
+func (c *choice) filter(h *fleet.Head, req *strategy.Request) string {
 	switch {
 	case c.mode == strategy.RegionRequire && h.Region != c.region:
 		return FilterRegion
 	case !h.Routable() && !h.Ejected():
 		return string(h.Refusal())
-	case !hasLabels(h, want):
+	case !hasLabels(h, req.Labels):
 		return FilterLabels
 	case slices.Contains(req.Exclude, h.ID):
 		return FilterExclude
@@ -133,10 +133,10 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 		e.Delegate = d.Delegate(c.pool.ModelType)
 	}
 	costs := map[*fleet.Head]float64{}
-	at, resort, passed := in.At, in.Resort, in.Passed
+	at, fullOnly, passed := in.At, in.FullOnly, in.Passed
 	tiers := in.Tiers
 	for round := range 4 {
-		in.Tiers, in.Resort = c.set.tiers[:c.set.usual], round&1 == 0
+		in.Tiers, in.FullOnly = c.set.tiers[:c.set.usual], round&1 == 0
 		if round > 1 {
 			in.Tiers = c.set.tiers[c.set.usual:]
 		}
@@ -151,7 +151,7 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 			}
 		}
 	}
-	in.Tiers, in.At, in.Resort, in.Passed = tiers, at, resort, passed
+	in.Tiers, in.At, in.FullOnly, in.Passed = tiers, at, fullOnly, passed
 	for _, h := range c.pool.All.Heads {
 		cost, scored := costs[h]
 		if !scored {
@@ -161,7 +161,7 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 		if c.region != "" {
 			distance = c.policy.Distance(c.region, h.Region)
 		}
-		filter := c.filter(h, in.Request.Labels, in.Request)
+		filter := c.filter(h, in.Request)
 		if filter == "" && h.Live.Full(h.Live.InFlight(), h.MaxInFlight, in.Now) {
 			filter = FilterFull
 		}

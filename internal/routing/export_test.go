@@ -1,10 +1,15 @@
 package routing
 
+import "headway/internal/strategy"
+
 // RaceEnabled tells tests of other packages that the race detector is on.
 const RaceEnabled = raceEnabled
 
 // Sequence is the cursor of Router.Recent.
 func (d *Decision) Sequence() uint64 { return d.sequence }
+
+// SetMemory makes the router remember by m.
+func SetMemory(r *Router, m strategy.Memory) { r.memory = m }
 
 // CopiedPlaces is how many places the remembered candidates hold beside those of
 // the snapshot, and how many they may.

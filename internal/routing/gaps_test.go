@@ -3,6 +3,7 @@ package routing_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -238,6 +239,45 @@ func TestSinceCountsWhatIsLost(t *testing.T) {
 	if list, seen, lost := w.router.Since(30, 4, nil); len(list) != 4 || seen != 34 || lost != 0 {
 		t.Errorf("at most 4 since 30: %d listed, up to %d, %d lost", len(list), seen, lost)
 	}
+}
+
+// told is a Memory that writes down what it is told.
+type told []string
+
+func (*told) Recall(*strategy.Input) {}
+
+func (m *told) Placed(_ *strategy.Input, h *fleet.Head) { *m = append(*m, "placed at "+h.ID) }
+
+func (m *told) FirstToken(h *fleet.Head, after time.Duration) {
+	*m = append(*m, fmt.Sprint("first token of ", h.ID, " after ", after))
+}
+
+func (m *told) Ended(h *fleet.Head, how fleet.Ending, after time.Duration) {
+	*m = append(*m, fmt.Sprint("ended ", how == fleet.EndedWell, " at ", h.ID, " after ", after))
+}
+
+// A memory is told once of each placement, first token and outcome, also of an
+// outcome that comes late, and never of an expiry.
+func TestAMemoryIsToldOnceOfWhatHappens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		w.head("a", "us", nil)
+		var memory told
+		routing.SetMemory(w.router, &memory)
+		one, late := w.decide(strategy.Request{}), w.decide(strategy.Request{TTL: time.Second})
+		time.Sleep(500 * time.Millisecond)
+		check(t, w.router.FirstToken(one.ID()))
+		check(t, w.router.FirstToken(one.ID()))
+		time.Sleep(2 * time.Second)
+		for range 2 {
+			w.router.End(one, routing.Outcome{Result: routing.ResultOK})
+			w.router.End(late, routing.Outcome{Result: routing.ResultError})
+		}
+		want := told{"placed at a", "placed at a", "first token of a after 500ms", "ended true at a after 2.5s", "ended false at a after 2.5s"}
+		if !slices.Equal(memory, want) {
+			t.Errorf("the memory is told\n%q\nwant\n%q", memory, want)
+		}
+	})
 }
 
 // A head that registered anew as another is not the one that served the session.

@@ -361,15 +361,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// failed counts a decision that found no head; model and region are canonical
-// or "".
+// failed counts a decision that found no head.
 func (m *metrics) failed(f Failure, model, region string) {
-	if model == "" {
-		model = other
-	}
-	if region == "" {
-		region = other
-	}
 	m.failures[f].Inc()
 	m.tally(decisionKey{strategyNone, model, region}).count.Add(1)
 }

@@ -3,6 +3,7 @@ package routing
 import (
 	"cmp"
 	"math"
+	"time"
 
 	"headway/internal/fleet"
 	"headway/internal/strategy"
@@ -12,63 +13,65 @@ import (
 // place of each head that it chose.
 const attempts = 3
 
-// reserve goes through the tiers until a head of one has a place. An ejected
-// head whose trial is due comes first.
-func (r *Router) reserve(c *choice, s *scratch) (d *Decision) {
-	if len(c.set.trials) > 0 {
-		if d = r.tryEjected(c, s); d != nil {
-			return d
-		}
-	}
-	across := c.plan.Spec.AcrossRegions
-	s.eachTier(across, func() bool {
-		spills := c.region != "" && !across && s.in.Tier().Region != c.region
-		if spills && c.explanation == nil && r.affords(c, s.in.Now) {
-			c.explanation = r.explain(c, &s.in)
+// scratch is the memory of one decision that does not leave it.
+type scratch struct {
+	in    strategy.Input
+	last  []strategy.Tier // the last resort: tiers of ejected heads
+	picks [1 + strategy.MaxAlternatives]strategy.Pick
+	more  [strategy.MaxAlternatives]strategy.Pick
+}
+
+// begin prepares for the choice among the candidates of c.
+func (s *scratch) begin(c *choice, req *strategy.Request, now time.Time, seed uint64, m strategy.Memory, session uint64) {
+	s.in.Begin(req, c.pool.ModelType, now, seed, m, session)
+	s.in.Tiers, s.last = c.set.tiers[:c.set.usual], c.set.tiers[c.set.usual:]
+}
+
+// place goes through the tiers until the strategy of c chooses a head that has a
+// place, and reserves that, but not in a rehearsal. It returns which of how many
+// picks the head is; of 0 where none was found.
+func (r *Router) place(c *choice, s *scratch) (pick, picks int) {
+	in, across := &s.in, c.plan.Spec.AcrossRegions
+	for in.At = -1; s.nextTier(across); {
+		spills := c.region != "" && !across && in.Tier().Region != c.region
+		if spills && !c.rehearsed && c.explanation == nil && r.affords(c, in.Now) {
+			c.explanation = r.explain(c, in)
 		}
 		for range attempts {
-			n := c.plan.Strategy.Choose(&s.in, s.picks[:])
+			n := c.plan.Strategy.Choose(in, s.picks[:])
 			if n == 0 {
 				break
 			}
 			for i := range n {
-				h := s.picks[i].Head
-				if h.Live.TryAcquire(h.MaxInFlight) {
-					d = r.decision(c, s, i, n)
-					return true
+				if h := s.picks[i].Head; c.rehearsed || h.Live.TryAcquire(h.MaxInFlight) {
+					return i, n
 				}
 			}
 		}
-		return false
-	})
-	return d
+	}
+	return 0, 0
 }
 
-// eachTier calls choose with each tier in turn, or once where a strategy looks
-// at all of them, until it says true. Heads that are full by their own word are
-// looked at when no tier has another. Ejected ones are where there is no other: a
-// request for heads that are only at max_in_flight has a place soon, and fails at
-// a head that is broken.
-func (s *scratch) eachTier(across bool, choose func() bool) bool {
+// nextTier moves on to the next tier to choose from; a strategy that looks across
+// regions chooses from all of them at the first. Heads that are full by their own
+// word are looked at when no tier has another. Ejected ones are where there is no
+// other: a request for heads that are only at max_in_flight has a place soon, and
+// fails at a head that is broken.
+func (s *scratch) nextTier(across bool) bool {
 	in := &s.in
-	for {
-		for in.At = 0; in.At < len(in.Tiers); in.At++ {
-			if choose() {
-				return true
-			}
-			if across {
-				break
-			}
-		}
+	in.At++
+	for in.At >= len(in.Tiers) || across && in.At > 0 {
 		switch {
-		case !in.Resort && in.Passed:
-			in.Resort = true
+		case !in.FullOnly && in.Passed:
+			in.FullOnly = true
 		case len(s.last) > 0 && !s.mayServe():
-			in.Tiers, s.last, in.Resort, in.Passed = s.last, nil, false, false
+			in.Tiers, s.last, in.FullOnly, in.Passed = s.last, nil, false, false
 		default:
 			return false
 		}
+		in.At = 0
 	}
+	return true
 }
 
 // mayServe reports whether some head of the tiers may serve the request, whether
@@ -97,7 +100,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.ttl),
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
-		Sticky: in.Lookup == strategy.Found && in.Held == s.picks[i].Head,
+		Sticky: in.Recalled.Head == s.picks[i].Head,
 		nonce:  in.Rand.Uint64(),
 	}
 	if c.region != "" && tier.Region != d.Head.Region {
@@ -139,7 +142,7 @@ func (c *choice) compared(in *strategy.Input) int32 {
 func (c *choice) fillAlternatives(d *Decision, s *scratch) {
 	in := &s.in
 	across := c.plan.Spec.AcrossRegions
-	chosen, lookup, remembered := in.At, in.Lookup, in.Held
+	chosen, recalled := in.At, in.Recalled
 	for in.At++; !across && in.At < len(in.Tiers) && d.n < strategy.MaxAlternatives; in.At++ {
 		n := c.plan.Strategy.Choose(in, s.more[:])
 		for _, p := range s.more[:n] {
@@ -149,13 +152,13 @@ func (c *choice) fillAlternatives(d *Decision, s *scratch) {
 			}
 		}
 	}
-	if !in.Resort && in.Passed { // last of all those that are full by their own word, in no order
-		in.Resort = true
+	if !in.FullOnly && in.Passed { // last of all those that are full by their own word, in no order
+		in.FullOnly = true
 		for i := range in.Tiers {
 			d.n = uint8(strategy.Fill(in, in.Tiers[i].Heads, d.alternatives[:], int(d.n)))
 		}
 	}
-	in.At, in.Lookup, in.Held = chosen, lookup, remembered // alternatives say nothing of the session
+	in.At, in.Recalled = chosen, recalled // alternatives say nothing of the session
 }
 
 // names reports whether the decision has the head, chosen or as an alternative.

@@ -37,17 +37,16 @@ type Replayed struct {
 // so that whatever next treats alike goes to the same head. Nothing is
 // reserved, counted or remembered.
 func (r *Router) Replay(next *policy.Policy) Replay {
-	snapshot := r.fleet.Snapshot()
-	now := r.now()
-	before, after := newRehearsal(r.Policy(), snapshot, now), newRehearsal(next, snapshot, now)
+	now, snapshot := r.now(), r.fleet.Snapshot()
+	before, after := rehearsal{policy: r.Policy()}, rehearsal{policy: next}
 	var result Replay
 	for _, d := range r.recent.recent(RecentQuery{Limit: maxReplayed}) {
 		if r.since(now) > maxReplayTime {
 			break
 		}
 		result.Decisions++
-		was, wasBy := before.choose(d)
-		is, isBy := after.choose(d)
+		was, wasBy := before.again(r, d, snapshot, now)
+		is, isBy := after.again(r, d, snapshot, now)
 		switch {
 		case was == is:
 			continue
@@ -63,47 +62,41 @@ func (r *Router) Replay(next *policy.Policy) Replay {
 	return result
 }
 
-// rehearsal decides by one policy without a trace.
+// rehearsal decides by one policy. It has its own sets of candidates, so that
+// those of the router and their turns stay as they are.
 type rehearsal struct {
-	policy   *policy.Policy
-	snapshot *fleet.Snapshot
-	now      time.Time
-	sets     map[criteria]*candidates
-	scratch  scratch
+	policy  *policy.Policy
+	sets    map[criteria]*candidates
+	scratch scratch
 }
 
-func newRehearsal(p *policy.Policy, s *fleet.Snapshot, now time.Time) *rehearsal {
-	return &rehearsal{policy: p, snapshot: s, now: now, sets: map[criteria]*candidates{}}
-}
-
-// choose is the head that the decision would get, or nil, and the strategy
-// that chose.
-func (r *rehearsal) choose(d *Decision) (*fleet.Head, string) {
-	pool := r.snapshot.Pools[r.policy.Model(d.ModelType)]
-	if pool == nil {
+// again is the head that the decision would get, or nil, and the strategy that
+// chose.
+func (r *rehearsal) again(router *Router, d *Decision, snapshot *fleet.Snapshot, now time.Time) (*fleet.Head, string) {
+	c := choice{policy: r.policy, snapshot: snapshot, rehearsed: true}
+	req := &strategy.Request{ModelType: d.ModelType, Region: d.Region}
+	if d.Rule == RuleByCaller && r.policy.CallerMay("strategy") {
+		req.Strategy = d.Strategy
+	}
+	err := c.resolve(req, router.maxTTL)
+	if c.plan.Spec == nil {
 		return nil, ""
 	}
-	plan := r.policy.Plan(pool.ModelType, d.Region)
-	if d.Rule == RuleByCaller && r.policy.CallerMay("strategy") {
-		if chosen, spec, ok := r.policy.Named(d.Strategy); ok {
-			plan.Strategy, plan.Spec = chosen, spec
-		}
+	name := c.plan.Spec.Name
+	if err != nil {
+		return nil, name
 	}
-	key := criteria{model: pool.ModelType, region: d.Region, mode: plan.RegionMode}
-	set := r.sets[key]
-	if set == nil {
-		set = newCandidates(key, pool, r.policy, nil, func() uint64 { return 0 })
-		r.sets[key] = set
+	if c.set = r.sets[c.criteria]; c.set == nil {
+		c.set = newCandidates(c.criteria, c.pool, r.policy, nil, func() uint64 { return 0 })
+		if r.sets == nil {
+			r.sets = map[criteria]*candidates{}
+		}
+		r.sets[c.criteria] = c.set
 	}
 	s := &r.scratch
-	s.last, s.in = set.tiers[set.usual:], strategy.Input{
-		Request: &strategy.Request{ModelType: pool.ModelType, Region: d.Region}, ModelType: pool.ModelType,
-		Now: r.now, Clock: fleet.Clock(r.now), Rand: strategy.NewRand(d.nonce), SessionHash: d.nonce | 1,
-		Tiers: set.tiers[:set.usual],
+	s.begin(&c, req, now, d.nonce, nil, d.nonce|1)
+	if i, n := router.place(&c, s); n > 0 {
+		return s.picks[i].Head, name
 	}
-	found := s.eachTier(plan.Spec.AcrossRegions, func() bool { return plan.Strategy.Choose(&s.in, s.picks[:]) > 0 })
-	if !found {
-		return nil, plan.Spec.Name
-	}
-	return s.picks[0].Head, plan.Spec.Name
+	return nil, name
 }

@@ -69,7 +69,8 @@ type Router struct {
 	seeded    atomic.Uint64
 	metrics   *metrics
 	cache     *candidateCache
-	sessions  *strategy.SessionTable
+	sessions  *strategy.Sessions
+	memory    strategy.Memory // sessions, but for tests
 	recent    *reservations
 	failed    failed
 	explained explained
@@ -91,7 +92,7 @@ func New(o Options) (*Router, error) {
 	}
 	r := &Router{
 		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: o.ReservationTTL,
-		share: o.ExplainShare, seed: o.Seed, sessions: strategy.NewSessionTable(), policies: o.Policies, begin: o.Begin,
+		share: o.ExplainShare, seed: o.Seed, sessions: strategy.NewSessions(), policies: o.Policies, begin: o.Begin,
 	}
 	r.since = func(t time.Time) time.Duration { return r.now().Sub(t) }
 	if r.now == nil {
@@ -107,6 +108,7 @@ func New(o Options) (*Router, error) {
 	if o.Recent == 0 {
 		o.Recent = DefaultRecent
 	}
+	r.memory = r.sessions
 	r.recent = newReservations(o.Recent)
 	r.cache = newCandidateCache(r.random)
 	r.scratch.New = func() any { return new(scratch) }
@@ -158,24 +160,16 @@ func (r *Router) Expire() {
 // is State, since a decision may allocate only itself.
 var evicted = Outcome{Result: ResultEvicted}
 
-// scratch is the memory of one Decide that does not leave it.
-type scratch struct {
-	in    strategy.Input
-	last  []strategy.Tier // the last resort: tiers of ejected heads
-	picks [1 + strategy.MaxAlternatives]strategy.Pick
-	more  [strategy.MaxAlternatives]strategy.Pick
-}
-
 // choice is what a decision knows before it chooses.
 type choice struct {
-	policy   *policy.Policy
-	snapshot *fleet.Snapshot
-	pool     *fleet.Pool
-	plan     policy.Plan
-	mode     strategy.RegionMode
-	region   string // canonical, "" when none was named or nobody knows it
-	set      *candidates
-	hit      bool
+	policy    *policy.Policy
+	snapshot  *fleet.Snapshot
+	rehearsed bool // nothing is reserved, counted or remembered
+	pool      *fleet.Pool
+	plan      policy.Plan
+	criteria  // region is "" when none was named or no head and no policy knows it
+	set       *candidates
+	hit       bool
 
 	explanation *Explanation // nil: there is none so far
 }
@@ -185,33 +179,34 @@ type choice struct {
 func (r *Router) Decide(req *strategy.Request) (*Decision, error) {
 	now := r.now()
 	c := choice{policy: r.policy.Load(), snapshot: r.fleet.Snapshot()}
-	if err := r.resolve(req, &c); err != nil {
+	if err := c.resolve(req, r.maxTTL); err != nil {
+		if none, ok := err.(*NoHeadError); ok { //nolint:errorlint // it comes as it is
+			r.fail(none, &c)
+		}
 		return nil, err
 	}
+	c.set, c.hit = r.cache.get(c.criteria, c.pool, c.policy)
+	r.metrics.candidates.count(c.hit)
 	s, _ := r.scratch.Get().(*scratch)
-	in := &s.in
-	in.Request, in.ModelType, in.Now, in.At = req, c.pool.ModelType, now, 0
-	in.Tiers, s.last = c.set.tiers[:c.set.usual], c.set.tiers[c.set.usual:]
-	in.Clock, in.Resort, in.Passed, in.Keyless = fleet.Clock(now), false, false, false
-	in.Rand = strategy.NewRand(r.random())
-	in.Sessions, in.SessionHash, in.Lookup = r.sessions, strategy.SessionHash(req.SessionKey, c.pool.ModelType), strategy.NotLooked
-	if req.Explain || r.share > 0 && in.Rand.Float64() < r.share && r.affords(&c, now) {
-		c.explanation = r.explain(&c, in)
+	s.begin(&c, req, now, r.random(), r.memory, strategy.SessionHash(req.SessionKey, c.pool.ModelType))
+	if req.Explain || r.share > 0 && s.in.Rand.Float64() < r.share && r.affords(&c, now) {
+		c.explanation = r.explain(&c, &s.in)
 	}
-	d := r.reserve(&c, s)
-	if d != nil {
-		if c.explanation.finish(d.Head.ID, d.Trial); c.explanation != nil {
-			r.explained.keep(d, c.explanation)
+	d := r.tryEjected(&c, s)
+	if d == nil {
+		if i, n := r.place(&c, s); n > 0 {
+			d = r.decision(&c, s, i, n)
 		}
-		r.note(c.set, d, s)
+	}
+	if d != nil {
+		r.note(&c, d, s)
 	} else if c.explanation == nil && r.affords(&c, now) {
-		c.explanation = r.explain(&c, in)
+		c.explanation = r.explain(&c, &s.in)
 	}
 	clear(s.picks[:])
-	in.Request, in.Tiers, s.last = nil, nil, nil
+	s.in.Request, s.in.Tiers, s.last = nil, nil, nil
 	r.scratch.Put(s)
 	if d == nil {
-		c.explanation.finish("", false)
 		return nil, r.refuse(req, &c)
 	}
 	return d, nil
@@ -222,60 +217,67 @@ func (r *Router) affords(c *choice, now time.Time) bool {
 	return r.explained.affords(len(c.pool.All.Heads), now)
 }
 
-// resolve finds the pool, the strategy and the candidates of a request.
-func (r *Router) resolve(req *strategy.Request, c *choice) error {
+// resolve finds the pool, the plan and the criteria of a request.
+func (c *choice) resolve(req *strategy.Request, maxTTL time.Duration) error {
 	model := c.policy.Model(req.ModelType)
 	c.pool = c.snapshot.Pools[model]
 	if c.pool == nil {
-		no := &NoHeadError{Failure: FailNoHeads, ModelType: model, Region: req.Region}
+		none := &NoHeadError{Failure: FailNoHeads, ModelType: model, Region: req.Region}
 		if !c.policy.NamesModel(model) {
-			no.Failure, no.Nearest = FailUnknownModel, nearestModel(model, c.policy, c.snapshot)
+			none.Failure, none.Nearest = FailUnknownModel, nearestModel(model, c.policy, c.snapshot)
 		}
-		return r.fail(no, model, req.Region, c)
+		return none
 	}
 	c.plan = c.policy.Plan(model, req.Region)
-	if req.Strategy != "" {
-		if !c.policy.CallerMay("strategy") {
-			return &OverrideError{Field: "/strategy"}
-		}
-		chosen, spec, ok := c.policy.Named(req.Strategy)
-		if !ok {
-			return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/strategy", Reason: policy.UnknownStrategy(req.Strategy)}}}
-		}
-		c.plan.Strategy, c.plan.Spec, c.plan.Rule = chosen, spec, RuleByCaller
-	}
-	c.mode = c.plan.RegionMode
-	if req.RegionMode != strategy.RegionDefault && req.RegionMode != c.mode {
-		if !c.policy.CallerMay("region_mode") {
-			return &OverrideError{Field: "/region_mode"}
-		}
-		c.mode = req.RegionMode
+	c.model, c.mode, c.labels = c.pool.ModelType, cmp.Or(req.RegionMode, c.plan.RegionMode), encodeLabels(req.Labels)
+	if err := c.override(req); err != nil {
+		return err
 	}
 	switch {
-	case len(req.Exclude) > 0 && !c.policy.CallerMay("exclude"):
-		return &OverrideError{Field: "/exclude"}
-	case len(req.Labels) > 0 && !c.policy.CallerMay("labels"):
-		return &OverrideError{Field: "/labels"}
-	case req.Explain && !c.policy.CallerMay("explain"):
-		return &OverrideError{Field: "/explain"}
-	case req.TTL < 0 || req.TTL > r.maxTTL:
-		return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/ttl_seconds", Reason: fmt.Sprintf("must be 1 to %d, the longest that decisions.max_reservation_ttl lets a reservation last", int64(r.maxTTL/time.Second))}}}
-	}
-	if req.Region == "" && c.mode == strategy.RegionRequire {
-		return &strict.InvalidError{Faults: []strict.Fault{{Pointer: "/region", Reason: "is required: the policy serves this model type only in the region that a request names"}}}
+	case req.TTL < 0 || req.TTL > maxTTL:
+		return invalid("/ttl_seconds", "must be 1 to %d, the longest that decisions.max_reservation_ttl lets a reservation last", int64(maxTTL/time.Second))
+	case req.Region == "" && c.mode == strategy.RegionRequire:
+		return invalid("/region", "is required: the policy serves this model type only in the region that a request names")
 	}
 	if req.Region != "" {
 		if c.region = c.canonicalRegion(req.Region); c.region == "" && c.mode == strategy.RegionRequire {
-			e := &NoHeadError{Failure: FailRegion, ModelType: c.pool.ModelType, Region: req.Region}
-			e.stray = c.snapshot.Regions[req.Region] == 0
-			return r.fail(e, model, req.Region, c)
+			return &NoHeadError{Failure: FailRegion, ModelType: c.model, Region: req.Region, stray: c.snapshot.Regions[req.Region] == 0}
 		}
 	}
-	c.set, c.hit = r.cache.get(criteria{
-		model: c.pool.ModelType, region: c.region, mode: c.mode, labels: encodeLabels(req.Labels),
-	}, c.pool, c.policy)
-	r.metrics.candidates.count(c.hit)
 	return nil
+}
+
+// override checks what the request chooses itself, and takes its strategy.
+func (c *choice) override(req *strategy.Request) error {
+	reserved := ""
+	switch may := c.policy.CallerMay; {
+	case req.Strategy != "" && !may("strategy"):
+		reserved = "/strategy"
+	case c.mode != c.plan.RegionMode && !may("region_mode"):
+		reserved = "/region_mode"
+	case len(req.Exclude) > 0 && !may("exclude"):
+		reserved = "/exclude"
+	case len(req.Labels) > 0 && !may("labels"):
+		reserved = "/labels"
+	case req.Explain && !may("explain"):
+		reserved = "/explain"
+	}
+	if reserved != "" {
+		return &OverrideError{Field: reserved}
+	}
+	if req.Strategy == "" {
+		return nil
+	}
+	named, ok := c.policy.Named(req.Strategy)
+	if !ok {
+		return invalid("/strategy", "%s", policy.UnknownStrategy(req.Strategy))
+	}
+	c.plan.Instance, c.plan.Rule = named, RuleByCaller
+	return nil
+}
+
+func invalid(pointer, format string, args ...any) error {
+	return &strict.InvalidError{Faults: []strict.Fault{{Pointer: pointer, Reason: fmt.Sprintf(format, args...)}}}
 }
 
 // canonicalRegion returns the region in the memory of the snapshot or the
@@ -287,16 +289,20 @@ func (c *choice) canonicalRegion(region string) string {
 	return c.policy.Region(region)
 }
 
-// note counts the decision and keeps it among the recent ones.
-func (r *Router) note(set *candidates, d *Decision, s *scratch) {
+// note counts the decision, keeps it among the recent ones and remembers it.
+func (r *Router) note(c *choice, d *Decision, s *scratch) {
+	if c.explanation != nil {
+		c.explanation.finish(d.Head.ID, d.Trial)
+		r.explained.keep(d, c.explanation)
+	}
 	if s.in.Keyless {
 		r.metrics.keyless.Inc()
 	}
-	if s.in.Lookup != strategy.NotLooked {
-		r.metrics.sessions.count(s.in.Lookup == strategy.Found)
-		r.sessions.Remember(s.in.SessionHash, d.Head)
+	if s.in.Recalled.Asked {
+		r.metrics.sessions.count(s.in.Recalled.Found)
 	}
-	d.stats = r.metrics.decided(set, d)
+	r.memory.Placed(&s.in, d.Head)
+	d.stats = r.metrics.decided(c.set, d)
 	if old := r.recent.add(d); old != nil && old.end.Load() == nil {
 		r.finish(old, &evicted)
 	}
@@ -306,13 +312,14 @@ func (r *Router) note(set *candidates, d *Decision, s *scratch) {
 // refuse finds out why none of the candidates could be taken.
 func (r *Router) refuse(req *strategy.Request, c *choice) error {
 	e := &NoHeadError{ModelType: c.pool.ModelType, Region: req.Region, Counts: map[string]int{}}
+	c.explanation.finish("", false)
 	if req.Explain {
 		e.Explanation = c.explanation
 	}
-	want := req.Labels
 	for _, h := range c.pool.All.Heads {
-		e.Counts[c.filter(h, want, req)]++
+		e.Counts[c.filter(h, req)]++
 	}
+	e.Failure = FailAtCapacity // unless a place came free between the choice and this look
 	// The last filter that removed a head is the one nearest to letting the
 	// request through.
 	for _, f := range []struct {
@@ -332,22 +339,21 @@ func (r *Router) refuse(req *strategy.Request, c *choice) error {
 			break
 		}
 	}
-	if e.Failure == "" { // a place came free between the choice and this look
-		e.Failure = FailAtCapacity
-	}
-	return r.fail(e, c.pool.ModelType, c.region, c)
+	r.fail(e, c)
+	return e
 }
 
-// fail counts a decision that found no head.
-func (r *Router) fail(e *NoHeadError, model, region string, c *choice) error {
+// fail counts a decision that found no head, by names that a head or the policy
+// knows.
+func (r *Router) fail(e *NoHeadError, c *choice) {
 	e.RetryAfter = retryAfter
+	model, region, reason := e.ModelType, e.Region, e.Failure
 	if c.pool == nil && !c.policy.NamesModel(model) {
-		model = ""
+		model = other
 	}
-	if region != "" && c.snapshot.Regions[region] == 0 && c.policy.Region(region) == "" {
-		region = ""
+	if region == "" || c.snapshot.Regions[region] == 0 && c.policy.Region(region) == "" {
+		region = other
 	}
-	reason := e.Failure
 	if e.stray {
 		reason = failUnknownRegion
 	}
@@ -364,7 +370,6 @@ func (r *Router) fail(e *NoHeadError, model, region string, c *choice) error {
 		}
 	}
 	r.explained.keep(d, c.explanation)
-	return e
 }
 
 func (r *Router) random() uint64 {
@@ -409,8 +414,11 @@ func (r *Router) FirstToken(id string) error {
 		return err
 	}
 	now := r.now()
-	if d.firstToken.CompareAndSwap(0, max(int64(now.Sub(d.At)), 1)) && d.Trial {
-		d.Head.TrialAnswers()
+	if after := max(now.Sub(d.At), 1); d.firstToken.CompareAndSwap(0, int64(after)) {
+		r.memory.FirstToken(d.Head, after)
+		if d.Trial {
+			d.Head.TrialAnswers()
+		}
 	}
 	d.renew(now.Add(d.ttl))
 	return nil

@@ -62,27 +62,26 @@ type Input struct {
 	Now       time.Time
 	Rand      Rand
 	Tiers     []Tier
-	At        int // the tier to choose from
+	At        int  // the tier to choose from
+	FullOnly  bool // only heads that are full by their own word are available, else only others
+	Passed    bool // such a head was passed over
+	Keyless   bool // a strategy looked for a session key and found none
+	Recalled  Recalled
 
-	Clock       uint32 // Now, for the ages of reports
-	Resort      bool   // only heads that are full by their own word are available, else only others
-	Passed      bool   // such a head was passed over
-	Keyless     bool   // a strategy looked for a session key and found none
-	Sessions    *SessionTable
-	SessionHash uint64 // of the session key and the model, 0: no session
-	Lookup      Lookup
-	Held        *fleet.Head // that served the session before
+	memory  Memory
+	session uint64 // hash of the session key and the model type, 0: no session
+	clock   uint32 // Now, for the ages of reports
+	scores  []float64
 }
 
-// Lookup is what became of the question for the session's head.
-type Lookup uint8
-
-// What became of it.
-const (
-	NotLooked Lookup = iota
-	Missed
-	Found
-)
+// Begin makes in the input of a decision by its first tier. A nil memory knows
+// nothing. session is what Session returns.
+func (in *Input) Begin(req *Request, modelType string, now time.Time, seed uint64, m Memory, session uint64) {
+	*in = Input{
+		Request: req, ModelType: modelType, Now: now, Rand: NewRand(seed), clock: fleet.Clock(now),
+		memory: m, session: session, scores: in.scores,
+	}
+}
 
 // Tier is the tier to choose from.
 func (in *Input) Tier() *Tier { return &in.Tiers[in.At] }
@@ -96,30 +95,24 @@ func (in *Input) Turn() uint64 { return in.Tiers[in.At].State.turns.Add(1) }
 
 // field is what a comparison begins with.
 func (in *Input) field(mean, share float64) field {
-	return field{mean: mean, share: share, clock: in.Clock, dither: in.Rand.Uint64()}
+	return field{mean: mean, share: share, clock: in.clock, dither: in.Rand.Uint64()}
 }
 
 // Session is a hash of the request's session key that is the same on every
 // instance of the router; ok is false when the request has none.
 func (in *Input) Session() (hash uint64, ok bool) {
-	in.Keyless = in.SessionHash == 0
-	return in.SessionHash, !in.Keyless
+	in.Keyless = in.session == 0
+	return in.session, !in.Keyless
 }
 
-// Remembered is the head that last served the request's session, if it is
-// still a candidate of the tier; else nil.
+// Remembered is the head of the tier that last served the request's session, or
+// nil.
 func (in *Input) Remembered() *fleet.Head {
-	if in.SessionHash == 0 || in.Sessions == nil {
+	if in.session == 0 || in.memory == nil {
 		return nil
 	}
-	in.Held = in.Sessions.lookup(in.SessionHash, in.Heads())
-	switch {
-	case in.Held != nil:
-		in.Lookup = Found
-	case in.Lookup == NotLooked:
-		in.Lookup = Missed
-	}
-	return in.Held
+	in.memory.Recall(in)
+	return in.Recalled.Head
 }
 
 // Available reports whether the head has a place, is not full by its own word,
@@ -148,15 +141,15 @@ func (in *Input) fits(r *fleet.Ranked, i int) bool {
 // for.
 func (in *Input) takes(l *fleet.Live, b fleet.Beyond, own, limit int64) bool {
 	if !b.MayFill(own, limit) {
-		return !in.Resort
+		return !in.FullOnly
 	}
 	return in.takesFull(l, own, limit)
 }
 
 func (in *Input) takesFull(l *fleet.Live, own, limit int64) bool {
 	full := l.Full(own, limit, in.Now)
-	in.Passed = in.Passed || full && !in.Resort && (limit == 0 || own < limit)
-	return full == in.Resort
+	in.Passed = in.Passed || full && !in.FullOnly && (limit == 0 || own < limit)
+	return full == in.FullOnly
 }
 
 // Excluded reports whether the caller excluded the head.

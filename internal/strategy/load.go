@@ -219,7 +219,7 @@ func (k *ranking) compare(in *Input, t *Tier) bool {
 	bounded := r.Limited || len(in.Request.Exclude) > 0
 	total := newSums()
 	f := in.field(t.State.usual())
-	odd := f.mean != 0 || in.Resort
+	odd := f.mean != 0 || in.FullOnly
 	for i, l := range r.Lives {
 		inFlight, exact := l.Exact()
 		b := l.Beyond()

@@ -31,7 +31,7 @@ type modelSpecific struct {
 type modelRule struct {
 	match    *strict.Glob
 	name     string
-	strategy Strategy
+	strategy Chooser
 }
 
 func newModelSpecific(v Values, build Build) (Strategy, []strict.Fault) {
@@ -42,9 +42,9 @@ func newModelSpecific(v Values, build Build) (Strategy, []strict.Fault) {
 			faults = append(faults, strict.Fault{Pointer: pointer + f.Pointer, Reason: f.Reason})
 		}
 	}
-	var wrong []strict.Fault
 	m.fallback.name = v.Text("fallback")
-	m.fallback.strategy, wrong = build(m.fallback.name, nil)
+	fallback, wrong := build(m.fallback.name, nil)
+	m.fallback.strategy = ChooserOf(fallback)
 	at("/fallback", wrong)
 	for i, element := range v.List("models") {
 		pointer := fmt.Sprintf("/models/%d", i)
@@ -81,7 +81,7 @@ func newModelRule(object map[string]any, build Build) (rule modelRule, faults []
 		fault("/strategy", "want the name of a strategy")
 		return rule, faults
 	}
-	strategy, wrong := build(rule.name, parameters)
+	delegate, wrong := build(rule.name, parameters)
 	for _, f := range wrong {
 		if f.Pointer == "" {
 			fault("/strategy", f.Reason)
@@ -89,7 +89,7 @@ func newModelRule(object map[string]any, build Build) (rule modelRule, faults []
 			fault("/parameters"+f.Pointer, f.Reason)
 		}
 	}
-	rule.strategy = strategy
+	rule.strategy = ChooserOf(delegate)
 	return rule, faults
 }
 

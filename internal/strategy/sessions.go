@@ -3,6 +3,7 @@ package strategy
 import (
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"headway/internal/fleet"
 )
@@ -10,16 +11,15 @@ import (
 // sessionSlots bounds the sessions that are remembered; a power of two.
 const sessionSlots = 1 << 16
 
-// SessionTable remembers which head served a session last. It is a fixed
+// Sessions is the Memory of which head served a session last. It is a fixed
 // table that forgets the older of two sessions that meet in one slot, and it
-// is only a hint: what it returns is checked against the candidates of the
-// decision at hand, and a strategy that loses it computes the head anew.
+// a strategy that finds no head there computes it.
 //
 // A slot is two words that are written one after the other without a lock.
 // The key is stored combined with the head's instance, so that a reader that
 // sees one word of each of two writers finds no match (the lockless hashing
 // of chess programs: Hyatt and Mann, ICGA Journal 25(1), 2002).
-type SessionTable struct {
+type Sessions struct {
 	slots []sessionSlot
 	count atomic.Int64
 }
@@ -30,14 +30,20 @@ type sessionSlot struct {
 	at   atomic.Int64 // where the head last stood among the candidates: a hint
 }
 
-// NewSessionTable makes an empty table.
-func NewSessionTable() *SessionTable {
-	return &SessionTable{slots: make([]sessionSlot, sessionSlots)}
+// NewSessions makes an empty table.
+func NewSessions() *Sessions {
+	return &Sessions{slots: make([]sessionSlot, sessionSlots)}
 }
 
-// lookup returns the head of the session if heads, which are ordered by id,
-// still have it in the same epoch.
-func (t *SessionTable) lookup(session uint64, heads []*fleet.Head) *fleet.Head {
+// Recall finds the head of the session if the tier still has it in the same
+// epoch.
+func (t *Sessions) Recall(in *Input) {
+	in.Recalled.Asked, in.Recalled.Head = true, t.lookup(in.session, in.Heads())
+	in.Recalled.Found = in.Recalled.Found || in.Recalled.Head != nil
+}
+
+// lookup returns the head of the session among heads, which are ordered by id.
+func (t *Sessions) lookup(session uint64, heads []*fleet.Head) *fleet.Head {
 	slot := &t.slots[session&(sessionSlots-1)]
 	old := slot.head.Load()
 	if old == nil || slot.key.Load()^old.Instance != session {
@@ -61,9 +67,14 @@ func (t *SessionTable) lookup(session uint64, heads []*fleet.Head) *fleet.Head {
 	return nil
 }
 
-// Remember notes that head serves the session. Nothing is written when it is
-// known already, so that a busy session does not move cache lines about.
-func (t *SessionTable) Remember(session uint64, head *fleet.Head) {
+// Placed notes that head serves the session, if the strategy asked for it. Nothing
+// is written when it is known already, so that a busy session does not move cache
+// lines about.
+func (t *Sessions) Placed(in *Input, head *fleet.Head) {
+	if !in.Recalled.Asked {
+		return
+	}
+	session := in.session
 	slot := &t.slots[session&(sessionSlots-1)]
 	old := slot.head.Load()
 	if old == head && slot.key.Load()^head.Instance == session {
@@ -76,8 +87,14 @@ func (t *SessionTable) Remember(session uint64, head *fleet.Head) {
 	slot.key.Store(session ^ head.Instance)
 }
 
+// FirstToken implements Memory.
+func (*Sessions) FirstToken(*fleet.Head, time.Duration) {}
+
+// Ended implements Memory.
+func (*Sessions) Ended(*fleet.Head, fleet.Ending, time.Duration) {}
+
 // Len is the number of sessions that are remembered.
-func (t *SessionTable) Len() int { return int(t.count.Load()) }
+func (t *Sessions) Len() int { return int(t.count.Load()) }
 
 // SessionHash is FNV-1a over the model and the key, 0 for no key; a blank one is
 // none, or all who send it would share a session. It is the

@@ -3,25 +3,63 @@
 package strategy
 
 import (
+	"math"
 	"slices"
 
 	"headway/internal/fleet"
 	"headway/internal/strict"
 )
 
-// Strategy orders the heads that may serve a request. A strategy is pure: what
+// Strategy scores the heads that may serve a request. A strategy is pure: what
 // it knows of the moment comes in the Input, time and randomness too, and it
-// keeps nothing between calls. It is safe for concurrent use.
+// keeps nothing between calls. It is safe for concurrent use and allocates
+// nothing.
 type Strategy interface {
+	// Score writes the cost of each of in.Heads() into scores, which has the
+	// same length: lower is better, +Inf is for heads that are not available or
+	// only where no other is, NaN is a strategy that does not compare.
+	Score(in *Input, scores []float64)
+}
+
+// Chooser is a Strategy that chooses without scoring every head: what Score
+// scores is chosen from, as a property test holds it to.
+type Chooser interface {
+	Strategy
 	// Choose writes the best available heads into picks, best first and each
 	// once, and returns how many it wrote; 0 means that no head of the tier is
-	// available. Ties are broken at random. It must not allocate.
+	// available. Ties are broken at random.
 	Choose(in *Input, picks []Pick) int
-	// Score writes the cost of each of in.Heads() into scores, which has the
-	// same length: lower is better, +Inf is not available, NaN is a strategy
-	// that does not compare. It serves explanations, so it may be slower than
-	// Choose.
-	Score(in *Input, scores []float64)
+}
+
+// ChooserOf returns s if it is a Chooser. Else it chooses the heads of the lowest
+// scores, ties at random; where s does not compare, any is as good.
+func ChooserOf(s Strategy) Chooser {
+	if c, ok := s.(Chooser); ok {
+		return c
+	}
+	return byScore{s}
+}
+
+type byScore struct{ Strategy }
+
+func (s byScore) Choose(in *Input, picks []Pick) int {
+	heads := in.Heads()
+	in.scores = slices.Grow(in.scores[:0], len(heads))[:len(heads)]
+	s.Score(in, in.scores)
+	best := rank(len(picks))
+	for i, cost := range in.scores {
+		if math.IsNaN(cost) {
+			cost = 0
+		}
+		if best.wants(cost) {
+			best.add(&in.Rand, i, cost)
+		}
+	}
+	n := best.write(heads, picks)
+	for j := range n {
+		picks[j].Cost = in.scores[best.at[j]]
+	}
+	return Fill(in, heads, picks, n)
 }
 
 // Spec registers a strategy under its name. All specs stand in Specs.
