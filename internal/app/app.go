@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +23,6 @@ import (
 	"headway/internal/boltstore"
 	"headway/internal/calls"
 	"headway/internal/config"
-	"headway/internal/console"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
@@ -48,33 +48,34 @@ type Options struct {
 
 // App is the service, built and listening, not yet serving.
 type App struct {
-	config     config.Config
-	log        *slog.Logger
-	events     *event.Stream
-	fleet      *fleet.Registry
-	router     *routing.Router
-	desk       *calls.Desk
-	live       *live.Hub
-	queue      *natsmq.Queue   // nil: switched off
-	webhooks   *webhook.Sender // nil: nobody is told
-	instance   string          // of this run; begins the ids of events
-	policyFile *policyFile
-	server     *httpapi.Server
-	journal    *audit.Journal
-	trail      string                           // path of the audit file
-	certs      *pki.Certificates                // nil: no TLS
-	shippers   atomic.Pointer[[]*trail.Shipper] // what publishes the trail
-	redis      *redisaudit.Embedded             // nil: there is none
-	metrics    *prometheus.Registry
-	calls      *outbound.Calls
-	messages   *natsmq.Messages
-	keys       *access.Keys
-	monitor    *monitor.Monitor // nil: switched off
-	console    *console.Console // nil: switched off
-	guard      *access.Guard
-	listener   net.Listener
-	announcer  *local.Announcer
-	stops      []func() error // undone last-in-first-out
+	config       config.Config
+	log          *slog.Logger
+	events       *event.Stream
+	fleet        *fleet.Registry
+	router       *routing.Router
+	desk         *calls.Desk
+	live         *live.Hub
+	queue        *natsmq.Queue   // nil: switched off
+	webhooks     *webhook.Sender // nil: nobody is told
+	instance     string          // of this run; begins the ids of events
+	policyFile   *policyFile
+	server       *httpapi.Server
+	journal      *audit.Journal
+	trail        string                           // path of the audit file
+	certs        *pki.Certificates                // nil: no TLS
+	shippers     atomic.Pointer[[]*trail.Shipper] // what publishes the trail
+	redis        *redisaudit.Embedded             // nil: there is none
+	metrics      *prometheus.Registry
+	calls        *outbound.Calls
+	messages     *natsmq.Messages
+	keys         *access.Keys
+	monitor      *monitor.Monitor // nil: switched off
+	monitorPages http.Handler     // nil: switched off
+	console      http.Handler     // nil: switched off
+	guard        *access.Guard
+	listener     net.Listener
+	announcer    *local.Announcer
+	stops        []func() error // undone last-in-first-out
 }
 
 // New builds the service and opens its listener. Whatever was opened is closed
@@ -147,7 +148,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		Fleet: a.fleet, Router: a.router, Desk: a.desk, Live: a.live, Metrics: a.metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
-		Monitor: a.monitorHandler(), Console: a.consoleHandler(), State: state{store}, External: a.external(),
+		Monitor: a.monitorPages, Console: a.console, State: state{store}, External: a.external(),
 	}
 	a.withQueue(&surface)
 	if a.server, err = httpapi.New(surface); err != nil {

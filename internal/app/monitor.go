@@ -3,7 +3,6 @@ package app
 import (
 	"log/slog"
 	"net"
-	"net/http"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -61,6 +60,7 @@ func (a *App) openMonitor() (err error) {
 	if a.monitor, err = monitor.New(o); err != nil {
 		return err
 	}
+	a.monitorPages = a.monitor.Handler("/prometheus")
 	a.console, err = console.New(grafana.DashboardsFor(base.String()))
 	return err
 }
@@ -140,20 +140,4 @@ func (a *App) ownURL() *url.URL {
 		u.Host = net.JoinHostPort("localhost", port)
 	}
 	return u
-}
-
-// A nil pointer in an interface is not nil, hence the two.
-
-func (a *App) monitorHandler() http.Handler {
-	if a.monitor == nil {
-		return nil
-	}
-	return a.monitor.Handler("/prometheus")
-}
-
-func (a *App) consoleHandler() http.Handler {
-	if a.console == nil {
-		return nil
-	}
-	return a.console
 }

@@ -83,7 +83,7 @@ func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 				}
 				j.Note(audit.Entry{Category: audit.Head, Action: "head.register", Outcome: audit.Success})
 				synctest.Wait()
-				if s := j.Stats(); !s.Down || s.Waiting != 4 || s.Failed != 6 || !strings.Contains(s.LastError, fault.cause.Error()) {
+				if s := j.Stats(); !s.Down || s.Waiting != 4 || s.Failed != 6 || !strings.Contains(w.log.String(), fault.cause.Error()) {
 					t.Errorf("%+v", s)
 				}
 				if now := w.lines(); len(now) != len(before) {

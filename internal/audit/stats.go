@@ -17,11 +17,9 @@ type Stats struct {
 	Folded    uint64 // denied attempts that another record stands for
 	Rotations uint64 // files begun after others
 	LastSeq   uint64
-	Bytes     int64  // size of the current file
-	Waiting   int    // records that are not written yet
-	Open      int    // operations that have begun and not ended
-	Down      bool   // the last write failed
-	LastError string // "": there was none
+	Waiting   int  // records that are not written yet
+	Open      int  // operations that have begun and not ended
+	Down      bool // the last write failed
 }
 
 type counters struct {

@@ -159,7 +159,7 @@ func (w *writer) succeeded(records []*pending) {
 		s.Written = w.trail.head.seq - w.began
 		s.Late += late
 		s.Rotations = w.trail.rotations
-		s.LastSeq, s.Bytes, s.Open, s.Down = w.trail.head.seq, w.trail.size, len(w.trail.open), false
+		s.LastSeq, s.Open, s.Down = w.trail.head.seq, len(w.trail.open), false
 	})
 	if w.failures > 0 {
 		w.o.Log.Info("the audit trail can be written again", "file", w.o.Path, "failed_writes", w.failures, "late_records", late)
@@ -176,7 +176,7 @@ func (w *writer) failed(batch []*pending, err error) {
 	w.notes.delay()
 	w.counts.update(func(s *Stats) {
 		s.Failed += uint64(len(batch))
-		s.Down, s.LastError = true, err.Error()
+		s.Down = true
 	})
 	for _, p := range batch {
 		if !p.answer(err) && p.keeps {

@@ -254,12 +254,9 @@ func (c *client) send(line string) error {
 func (c *client) message(topic by, line string) {
 	if topic.pattern {
 		c.reply.push(4)
-		c.reply.bulk("pmessage")
-		c.reply.bulk(topic.name)
-	} else {
-		c.reply.push(3)
-		c.reply.bulk("message")
+		c.reply.items("pmessage", topic.name, c.e.o.Channel, line)
+		return
 	}
-	c.reply.bulk(c.e.o.Channel)
-	c.reply.bulk(line)
+	c.reply.push(3)
+	c.reply.items("message", c.e.o.Channel, line)
 }

@@ -154,6 +154,18 @@ func (r *reply) bulks(texts ...string) {
 	}
 }
 
+// items are texts and numbers, one after the other.
+func (r *reply) items(items ...any) {
+	for _, item := range items {
+		switch item := item.(type) {
+		case string:
+			r.bulk(item)
+		case int:
+			r.integer(item)
+		}
+	}
+}
+
 // pairs begins a map of n keys with their values.
 func (r *reply) pairs(n int) {
 	if r.resp3 {

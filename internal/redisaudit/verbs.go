@@ -40,8 +40,7 @@ func verbs() map[string]verb {
 		"reset":        {1, true, (*client).reset},
 		"role": {1, false, func(c *client, _ []string) {
 			c.reply.array(3)
-			c.reply.bulk("master")
-			c.reply.integer(0)
+			c.reply.items("master", 0)
 			c.reply.array(0)
 		}},
 		"select":      {2, false, (*client).selects},
@@ -118,19 +117,7 @@ func (c *client) hello(args []string) {
 	}
 	c.reply.resp3, c.name = resp3, name
 	c.reply.pairs(7)
-	c.reply.bulk("server")
-	c.reply.bulk("redis")
-	c.reply.bulk("version")
-	c.reply.bulk(version)
-	c.reply.bulk("proto")
-	c.reply.integer(c.protocol())
-	c.reply.bulk("id")
-	c.reply.integer(c.id)
-	c.reply.bulk("mode")
-	c.reply.bulk("standalone")
-	c.reply.bulk("role")
-	c.reply.bulk("master")
-	c.reply.bulk("modules")
+	c.reply.items("server", "redis", "version", version, "proto", c.protocol(), "id", c.id, "mode", "standalone", "role", "master", "modules")
 	c.reply.array(0)
 }
 
@@ -238,14 +225,11 @@ func (c *client) describe(names []string) {
 			continue
 		}
 		c.reply.array(6)
-		c.reply.bulk(strings.ToLower(name))
-		c.reply.integer(v.arity)
+		c.reply.items(strings.ToLower(name), v.arity)
 		c.reply.array(2)
 		c.reply.status("loading")
 		c.reply.status("fast")
-		c.reply.integer(0)
-		c.reply.integer(0)
-		c.reply.integer(0)
+		c.reply.items(0, 0, 0)
 	}
 }
 
@@ -338,12 +322,11 @@ func (c *client) pubsub(args []string) {
 	case sub == "numsub":
 		c.reply.array(2 * len(args[1:]))
 		for _, name := range args[1:] {
-			c.reply.bulk(name)
+			n := 0
 			if name == channel {
-				c.reply.integer(exact)
-			} else {
-				c.reply.integer(0)
+				n = exact
 			}
+			c.reply.items(name, n)
 		}
 	case sub == "numpat" && len(args) == 1:
 		c.reply.integer(len(patterns))

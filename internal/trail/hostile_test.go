@@ -54,7 +54,7 @@ func TestHostileTrails(t *testing.T) {
 			if _, err := trail.Verify(ctx, path, trail.VerifyOptions{}); err != nil {
 				t.Errorf("verify: %v", err)
 			}
-			for _, q := range []trail.Query{{Limit: trail.MaxFound}, {Since: time.Now(), ID: "x", Limit: 1}, {Cursor: "18446744073709551615"}} {
+			for _, q := range []trail.Query{{Limit: trail.MaxFound}, {Since: time.Now(), Actor: "x", Limit: 1}, {Cursor: "18446744073709551615"}} {
 				if _, _, err := trail.Search(ctx, path, q); err != nil {
 					t.Errorf("search %+v: %v", q, err)
 				}

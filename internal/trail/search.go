@@ -28,7 +28,6 @@ type Query struct {
 	Category audit.Category
 	Outcome  audit.Outcome
 	Target   string // its id, its type, or type:id
-	ID       string // of an operation's intent: that and its result; or of one record
 	Limit    int    // 1 to MaxFound; 0: 100
 	Cursor   string // what the search before returned as next
 }
@@ -260,8 +259,7 @@ func (s *search) matches(m *audit.Members) bool {
 		(q.Outcome == "" || string(m.Outcome) == string(q.Outcome)) &&
 		(q.Action == "" || matchesAction(m.Action, q.Action)) &&
 		(q.Actor == "" || named(m.ActorType, m.ActorID, q.Actor)) &&
-		(q.Target == "" || named(m.TargetType, m.TargetID, q.Target)) &&
-		(q.ID == "" || string(m.ID) == q.ID || string(m.ID) == q.ID+audit.ResultSuffix || string(m.TargetID) == q.ID && string(m.Action) == audit.ActionUnfinished)
+		(q.Target == "" || named(m.TargetType, m.TargetID, q.Target))
 }
 
 func named(kind, id []byte, name string) bool {

@@ -21,8 +21,10 @@ type VerifyOptions struct {
 	Checkpoint *audit.Checkpoint       // what the trail had got to at some time; nil: that its end was cut off can't be seen
 	PublicKey  ed25519.PublicKey       // must have signed the checkpoint; nil: its signature is not looked at
 	Progress   func(read, total int64) // bytes, as they are in the files; called now and then by the caller's goroutine; may be nil
-	MaxFaults  int                     // that are listed; 0: 1000
 }
+
+// maxFaults is how many are listed.
+const maxFaults = 1000
 
 // Fault is one thing that is wrong with a trail.
 type Fault struct {
@@ -56,7 +58,7 @@ type Report struct {
 	Last     uint64
 	LastHash string
 	Faults   []Fault
-	Unlisted uint64 // faults beyond MaxFaults
+	Unlisted uint64 // faults beyond those
 }
 
 // Sound reports whether nothing is wrong.
@@ -70,9 +72,6 @@ func (r Report) Sound() bool { return len(r.Faults) == 0 }
 // written meanwhile. The error is of reading or ctx's; faults are no error.
 func Verify(ctx context.Context, path string, o VerifyOptions) (Report, error) {
 	v := &verifier{walk: walk{path: path, damaged: true}, o: o, hash: [audit.HashLen]byte([]byte(audit.FirstPrev)), checkpoint: math.MaxUint64}
-	if o.MaxFaults == 0 {
-		v.o.MaxFaults = 1000
-	}
 	if c := o.Checkpoint; c != nil {
 		v.checkpoint = c.Seq
 		if o.PublicKey != nil && c.Check(o.PublicKey) != nil {
@@ -104,7 +103,7 @@ type verifier struct {
 }
 
 func (v *verifier) fault(seq uint64, what string, args ...any) {
-	if len(v.report.Faults) >= v.o.MaxFaults {
+	if len(v.report.Faults) >= maxFaults {
 		v.report.Unlisted++
 		return
 	}
