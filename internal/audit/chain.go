@@ -237,7 +237,7 @@ func (t *chain) ready() error {
 }
 
 // strange says why the open file can't be written any more, "" if it can, and
-// whether that is more than a rotation by somebody else.
+// whether that is more than a rotation by another program.
 func (t *chain) strange() (why string, fault bool, err error) {
 	own, err := t.file.Stat()
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // Checkpoint says how far a trail had got at a time. Kept elsewhere, it shows
-// whether the trail has been shortened or written anew since.
+// whether the trail has been shortened or rewritten since.
 type Checkpoint struct {
 	Node      string    `json:"node"`
 	Seq       uint64    `json:"seq"`
@@ -52,8 +52,8 @@ func (c Checkpoint) Check(key ed25519.PublicKey) error {
 func CheckpointPath(path string) string { return path + checkpointSuffix }
 
 // sidePath is where a file of the trail stands whose place beside it, path with
-// this suffix, cannot be written. The name tells the trails of all directories
-// apart.
+// this suffix, cannot be written. The name is different for
+// the trails of all directories.
 func sidePath(dir, path, suffix string) string {
 	return filepath.Join(dir, strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", "-")+suffix)
 }

@@ -122,7 +122,7 @@ func describe(path string) (File, error) {
 	}
 	in, err := file.Open()
 	if errors.Is(err, gzip.ErrHeader) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return file, nil // whoever reads all of it will say so
+		return file, nil // reading all of it finds that
 	}
 	if err != nil {
 		return file, err

@@ -36,7 +36,7 @@ var (
 // Options are what a Journal is made of.
 type Options struct {
 	Path            string                // required; its directory must exist
-	SideDir         string                // takes the checkpoint and a torn line where the directory of Path lets nobody make files, as /var/log; "": there is none
+	SideDir         string                // takes the checkpoint and a torn line where no files can be made in the directory of Path, as in /var/log; "": there is none
 	Node            string                // names this instance in each record; "": the host name
 	MaxBytes        int64                 // size at which the file is closed and the next begins; 0: 100 MiB
 	Keep            int                   // closed files that are kept; 0: all
@@ -46,7 +46,7 @@ type Options struct {
 	SigningKey      ed25519.PrivateKey    // signs checkpoints; nil: they are not signed
 	OnCheckpoint    func(Checkpoint)      // called in order by the writer, which waits for it; may be nil
 	Log             *slog.Logger          // required
-	Metrics         prometheus.Registerer // nil: nobody looks at them
+	Metrics         prometheus.Registerer // nil: not registered
 	Now             func() time.Time      // nil: time.Now
 
 	// Faults of the disk, for tests.
@@ -58,11 +58,11 @@ type Options struct {
 const (
 	maxQueued    = 1024             // records whose callers wait
 	maxBatch     = 512              // records in one write
-	maxNotes     = 4096             // records that nobody waits for
+	maxNotes     = 4096             // records without a waiting caller
 	noteBytes    = 8 << 20          // and their size
 	maxOpen      = 4096             // operations that have begun and not ended
 	happenedWait = time.Second      // of Happened
-	retry        = time.Second      // after a failure, for records that nobody waits for
+	retry        = time.Second      // after a failure, for records without a waiting caller
 	complain     = time.Minute      // between two log lines about the same failure
 	foldFor      = 10 * time.Second // denied attempts that are alike and fall into this are one record
 )
@@ -182,7 +182,7 @@ type pending struct {
 	keeps bool // is kept where the disk fails after its caller has left
 	state atomic.Int32
 	err   error         // read after done
-	done  chan struct{} // closed when it was answered; nil if nobody waits
+	done  chan struct{} // closed when it was answered; nil without a waiting caller
 }
 
 // The states of a pending record.
@@ -203,7 +203,7 @@ func resultOf(id string, e Entry, at time.Time) *pending {
 	return &pending{stage: Result, id: id + ResultSuffix, ends: id, entry: e.fit(), at: at, keeps: true}
 }
 
-// again returns p as a late record that nobody waits for.
+// again returns p as a late record without a waiting caller.
 func (p *pending) again() *pending {
 	return &pending{stage: p.stage, id: p.id, ends: p.ends, entry: p.entry, at: p.at, keeps: p.keeps, late: true}
 }
@@ -277,7 +277,7 @@ func (p *pending) take() bool {
 	return p.done == nil || p.state.CompareAndSwap(stateWaiting, stateTaken)
 }
 
-// answer reports whether somebody got the answer.
+// answer reports whether a caller got the answer.
 func (p *pending) answer(err error) bool {
 	if p.done == nil {
 		return true
@@ -390,7 +390,7 @@ func (j *Journal) Happened(e Entry) {
 	}
 }
 
-// keep queues a record that nobody waits for.
+// keep queues a record without a waiting caller.
 func (j *Journal) keep(p *pending) {
 	j.notes.add(p)
 	select {

@@ -14,7 +14,7 @@ const (
 	foldInAll      = 128
 )
 
-// notes are the records that nobody waits for, in the order in which they came.
+// notes are the records without a waiting caller, in the order of arrival.
 type notes struct {
 	mu      sync.Mutex
 	waiting []*pending
@@ -144,7 +144,7 @@ func (n *notes) begin(key foldKey, e Entry) *fold {
 	return f
 }
 
-// crowd finds the fold for what is too various to be told apart: one for each
+// crowd finds the fold for what is too various to be kept apart: one for each
 // address that has tried many things, one for all other addresses.
 func (n *notes) crowd(address string, e Entry) *fold {
 	common := Entry{Category: e.Category, Action: "denied.various", Outcome: Denied, Actor: Actor{Type: "anonymous"}, Target: Target{Type: "route"}}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Stage says whether a record announces an operation or tells how it ended.
+// Stage says whether a record announces an operation or says how it ended.
 type Stage string
 
 // The stages.
@@ -124,7 +124,7 @@ func From(ctx context.Context) Identity {
 	return Identity{Actor: Actor{Type: "system"}}
 }
 
-// By returns e done by whoever acts in ctx.
+// By returns e done by the identity of ctx.
 func (e Entry) By(ctx context.Context) Entry {
 	id := From(ctx)
 	e.Actor, e.Source, e.RequestID, e.TraceID = id.Actor, id.Source, id.RequestID, id.TraceID

@@ -238,8 +238,7 @@ func (f *findings) scan(file File, path string) error {
 	return nil
 }
 
-// maxHarm is how many things that are wrong with a file a start tells; verifying
-// tells all.
+// maxHarm is how many faults of a file a start records; verifying lists all.
 const maxHarm = 5
 
 func (f *findings) harm(what string) {

@@ -13,7 +13,7 @@ type Stats struct {
 	Written   uint64 // records that are durable
 	Failed    uint64 // records whose callers got ErrUnavailable
 	Late      uint64 // records that were written later than they happened
-	Dropped   uint64 // records that nobody waited for and that were lost, those of the process before included
+	Dropped   uint64 // records without a waiting caller that were lost, those of the process before included
 	Folded    uint64 // denied attempts that another record stands for
 	Rotations uint64 // files begun after others
 	LastSeq   uint64

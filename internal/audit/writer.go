@@ -66,7 +66,7 @@ func (w *writer) drain(first *pending) []*pending {
 	}
 }
 
-// untilDue is how long nothing has to be done, if nobody comes.
+// untilDue is the time to the next thing to do, if no record comes.
 func (w *writer) untilDue() time.Duration {
 	due := w.nextCheckpoint
 	window, waiting := w.notes.due()
@@ -109,7 +109,7 @@ func (w *writer) commit(batch []*pending) {
 		}
 		if len(batch) == 0 && tries == 0 && w.o.Now().Before(w.nextTry) {
 			w.notes.delay()
-			return // the disk has just failed, and nobody waits
+			return // the disk has just failed, and no caller waits
 		}
 		all := slices.Concat(notes, batch)
 		n, err := w.trail.commit(all)
@@ -135,7 +135,7 @@ func (w *writer) settled() {
 	}
 }
 
-// disown ends an intent that nobody waited for any more: its operation did not
+// disown ends an intent whose caller has left: its operation did not
 // happen.
 func (w *writer) disown(p *pending) {
 	e := p.entry
@@ -168,7 +168,7 @@ func (w *writer) succeeded(records []*pending) {
 	w.prune()
 }
 
-// failed answers those who wait; what nobody waits for stays, and is late.
+// failed answers the waiting callers; the other records stay, and are late.
 func (w *writer) failed(batch []*pending, err error) {
 	now := w.o.Now()
 	w.failures++

@@ -32,9 +32,8 @@ type command struct {
 	inline bool     // typed as a line, not framed
 }
 
-// readCommand reads one command. It keeps at most maxCommand bytes, whatever the
-// client announces, and returns an error after a bounded number of bytes that
-// are none.
+// readCommand reads one command. It keeps at most maxCommand bytes, and returns an
+// error after a bounded number of bytes that are none.
 func readCommand(r *bufio.Reader) (command, error) {
 	for range maxArguments {
 		first, err := r.Peek(1)

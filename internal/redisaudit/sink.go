@@ -99,7 +99,7 @@ func dialer(dial Dial, config *tls.Config) Dial {
 }
 
 // quiet takes from go-redis the log of the whole process that it writes to
-// standard error: whatever fails is returned, and the shipper says it once.
+// standard error: what fails is returned, and the shipper logs it once.
 var quiet sync.Once
 
 type silence struct{}
@@ -131,7 +131,7 @@ func (s *Sink) Publish(ctx context.Context, lines [][]byte) (arrived, receivers 
 	refused := slices.ContainsFunc(published, func(p *redis.IntCmd) bool { return p.Err() != nil }) ||
 		slices.ContainsFunc(added, func(a *redis.StringCmd) bool { return a != nil && a.Err() != nil })
 	if err != nil && !refused {
-		// Nothing was sent: go-redis tells that of the whole, not of its parts.
+		// Nothing was sent: go-redis reports that of the whole, not of its parts.
 		return 0, -1, fmt.Errorf("publish on the Redis channel %s: %w", s.o.Channel, err)
 	}
 	for i, p := range published {

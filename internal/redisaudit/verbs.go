@@ -297,7 +297,7 @@ func (c *client) info(args []string) {
 	c.reply.text(text.String())
 }
 
-// pubsub counts subscribers. There is one channel, whoever subscribes others.
+// pubsub counts subscribers. There is one channel.
 func (c *client) pubsub(args []string) {
 	channel := c.e.o.Channel
 	exact, patterns := 0, map[string]bool{}

@@ -37,7 +37,7 @@ type ShipperOptions struct {
 	Sink       Sink                  // required
 	Log        *slog.Logger          // required
 	Name       string                // of the sink, in metrics
-	Metrics    prometheus.Registerer // nil: nobody looks at them
+	Metrics    prometheus.Registerer // nil: not registered
 	Begin      uint64                // where no cursor was kept yet, the sequence of the last record that is not shipped
 	Durable    func() uint64         // sequence of the last record that is on the disk; nil: every whole line is
 	Grace      time.Duration         // that receivers who went away may take to come back; 0: 60 s
@@ -66,19 +66,19 @@ type ShipperStats struct {
 	Shipped   uint64        // records that arrived, repetitions included
 	Missed    uint64        // records that were gone before they could be shipped
 	Failures  uint64        // calls of the sink that failed
-	Unheard   uint64        // records that nobody received
-	Lag       uint64        // records that have not arrived; 0 without Options.Durable
+	Unheard   uint64        // records without a receiver
+	Lag       uint64        // records that have not arrived; 0 without ShipperOptions.Durable
 	LagTime   time.Duration // age of the oldest of them
 	Receivers int           // of the last lines; -1: unknown
 }
 
 // Shipper gives the lines of a trail to a sink in their order. It reads the
-// files, not the journal, so that whatever becomes of the sink, the journal and
-// its callers never wait for it, and nothing is kept in memory.
+// files, not the journal: the journal and its callers never wait for the sink, and
+// nothing is kept in memory.
 //
 // A line arrives at least once: after a failure those of the last second are
 // sent again, with the same ids. Where lines had receivers and then have none,
-// the receivers get Options.Grace to come back before the cursor moves on.
+// the receivers get ShipperOptions.Grace to come back before the cursor moves on.
 type Shipper struct {
 	o ShipperOptions
 
@@ -89,7 +89,7 @@ type Shipper struct {
 	saved    Cursor
 	held     []byte    // a line that is not durable yet
 	known    bool      // the trail is the one that was shipped before
-	alone    time.Time // since when nobody receives what was received before; zero: somebody does
+	alone    time.Time // since when there are no receivers any more; zero: there are some
 
 	mu         sync.Mutex
 	stats      ShipperStats
@@ -232,7 +232,7 @@ func (s *Shipper) follow(ctx context.Context) error {
 			}
 		}
 		if !s.known {
-			s.anew("it ends before the record that was shipped last")
+			s.restart("it ends before the record that was shipped last")
 			return errAnother
 		}
 		if err := s.rest(ctx); err != nil {
@@ -309,8 +309,8 @@ func (s *Shipper) save() error {
 	return nil
 }
 
-// anew ships a trail that is not the one that was shipped before.
-func (s *Shipper) anew(why string) {
+// restart ships a trail that is not the one that was shipped before.
+func (s *Shipper) restart(why string) {
 	s.o.Log.Warn("the audit trail is another than the one that was shipped; it is shipped from its beginning", "because", why, "shipped", s.position.Seq)
 	s.position = Cursor{Receivers: s.position.Receivers}
 	s.settled, s.marked, s.known = s.position, s.position, true
@@ -349,12 +349,12 @@ func (s *Shipper) batch(ctx context.Context, w *walk) (more bool, err error) {
 			s.held = bytes.Clone(line)
 			break
 		}
-		if seq == 0 { // no record: Verify tells of it
+		if seq == 0 { // no record: Verify reports it
 			continue
 		}
 		if !s.known && seq >= last.Seq {
 			if shipped := map[uint64][]byte{last.Seq: hash, last.Seq + 1: prev}[seq]; shipped != nil && last.Hash != "" && last.Hash != string(shipped) {
-				s.anew("the record that was shipped last is another one now")
+				s.restart("the record that was shipped last is another one now")
 				return false, errAnother
 			}
 			s.known = true

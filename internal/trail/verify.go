@@ -66,9 +66,9 @@ func (r Report) Sound() bool { return len(r.Faults) == 0 }
 
 // Verify reads all files of the trail under path in the order of their sequences
 // and finds each edit, deletion, reordering, repetition and insertion. That the
-// end was cut off, or that all from some record on was written anew with fitting
+// end was cut off, or that all from some record on was rewritten with fitting
 // hashes, shows against a checkpoint that was kept elsewhere. Whether the oldest
-// files were deleted, as Options.Keep does, shows in First. The trail may be
+// files were deleted, as audit.Options.Keep does, shows in First. The trail may be
 // written meanwhile. The error is of reading or ctx's; faults are no error.
 func Verify(ctx context.Context, path string, o VerifyOptions) (Report, error) {
 	v := &verifier{walk: walk{path: path, damaged: true}, o: o, hash: [audit.HashLen]byte([]byte(audit.FirstPrev)), checkpoint: math.MaxUint64}
