@@ -62,7 +62,6 @@ type unit struct {
 	head  *mockhead.Head
 	agent *client.Agent
 	quiet context.CancelFunc // ends the agent
-	gone  chan struct{}      // closed when the agent has ended
 }
 
 // newHeads makes a fleet of which nothing is started.
@@ -109,12 +108,8 @@ func (f *heads) start(ctx context.Context, u *unit) error {
 		return err
 	}
 	ctx, quiet := context.WithCancel(ctx)
-	gone := make(chan struct{})
-	u.state, u.head, u.agent, u.quiet, u.gone = stateUp, head, agent, quiet, gone
-	f.work.Go(func() {
-		defer close(gone)
-		agent.Run(ctx)
-	})
+	u.state, u.head, u.agent, u.quiet = stateUp, head, agent, quiet
+	f.work.Go(func() { agent.Run(ctx) })
 	return nil
 }
 
@@ -222,11 +217,10 @@ func (f *heads) finish(ctx context.Context, u *unit) {
 
 // leave ends the agent, deregisters and lets the head finish.
 func (u *unit) leave(ctx context.Context) error {
-	u.quiet()
-	<-u.gone
+	defer u.quiet()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
-	return errors.Join(u.agent.Deregister(ctx), u.head.Shutdown(ctx))
+	return errors.Join(u.agent.Close(ctx), u.head.Shutdown(ctx))
 }
 
 // stopAll takes every head down, those that are up cleanly, and waits for
