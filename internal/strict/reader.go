@@ -82,13 +82,21 @@ func (e *SyntaxError) Error() string {
 	return "not " + e.Format + ": " + e.Reason
 }
 
-// decoder is one that is kept from one input to the next.
+// decoder is one that is kept from one input to the next, with names that it
+// has seen, which are often those of the next.
 type decoder struct {
 	*jsontext.Decoder
-	text bytes.Buffer
+	text  bytes.Buffer
+	names map[string]string
 }
 
-var decoders = sync.Pool{New: func() any { return &decoder{Decoder: new(jsontext.Decoder)} }}
+// Bounds of the names that a decoder keeps.
+const (
+	maxNames    = 64
+	maxKeptName = 32 // bytes
+)
+
+var decoders = sync.Pool{New: func() any { return &decoder{Decoder: new(jsontext.Decoder), names: map[string]string{}} }}
 
 // NewJSON makes a reader of JSON. The data must stay as it is until Done.
 func NewJSON(data []byte, o Options) *Reader {
@@ -403,9 +411,17 @@ func (r *Reader) name() (string, bool) {
 	if r.json == nil {
 		return r.yamlName()
 	}
-	token, err := r.json.ReadToken()
+	raw, err := r.json.ReadValue()
 	if err != nil {
 		return "", r.fail(err)
 	}
-	return token.String(), true
+	if name, seen := r.json.names[string(raw)]; seen {
+		return name, true
+	}
+	unquoted, _ := jsontext.AppendUnquote(nil, raw)
+	name := string(unquoted)
+	if len(raw) <= maxKeptName && len(r.json.names) < maxNames {
+		r.json.names[string(raw)] = name
+	}
+	return name, true
 }
