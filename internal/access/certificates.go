@@ -62,7 +62,7 @@ func (g *Guard) certificate(c *tls.ConnectionState) (*Principal, error) {
 	names := namesOf(shown[0])
 	for _, h := range g.o.Certificates {
 		for _, name := range names {
-			if !strict.Match(h.Name, name, strict.Literal) {
+			if !strict.Match(h.Name, name, nil) {
 				continue
 			}
 			if !g.o.Now().Before(shown[0].NotAfter) {

@@ -92,14 +92,14 @@ func (p *Principal) MayBeIn(region string) bool {
 }
 
 func matchesAny(patterns []string, s string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return strict.Match(p, s, strict.Literal) })
+	return slices.ContainsFunc(patterns, func(p string) bool { return strict.Match(p, s, nil) })
 }
 
 // covers reports whether every text that narrow matches is matched by wide, as
 // far as that can be told from the patterns: it errs on the side of no.
 func covers(wide, narrow []string) bool {
 	return !slices.ContainsFunc(narrow, func(n string) bool {
-		return !slices.ContainsFunc(wide, func(w string) bool { return strict.Match(w, n, strict.Literal) })
+		return !slices.ContainsFunc(wide, func(w string) bool { return strict.Match(w, n, nil) })
 	})
 }
 

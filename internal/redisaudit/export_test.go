@@ -1,6 +1,10 @@
 package redisaudit
 
-import "net"
+import (
+	"net"
+
+	"headway/internal/strict"
+)
 
 // Channel is the channel of the tests, the one of the default.
 const Channel = "audit:routing:logs"
@@ -39,7 +43,7 @@ func (e *Embedded) AddVerb(name string, do func()) {
 }
 
 // Matches is the matching of patterns.
-func Matches(pattern, name string) bool { return matches(pattern, name) }
+func Matches(pattern, name string) bool { return strict.Match(pattern, name, element) }
 
 // AcceptFrom serves the connections of a listener until it is closed.
 func (e *Embedded) AcceptFrom(l net.Listener) {

@@ -7,8 +7,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-
-	"headway/internal/strict"
 )
 
 // Bounds of one command. Everything that the embedded server knows fits many
@@ -212,12 +210,8 @@ func printable(s string) string {
 	}, s[:min(len(s), 32)])
 }
 
-// matches reports whether a Redis pattern matches a name: * ? [a-z] [^a] and \.
-func matches(pattern, name string) bool { return strict.Match(pattern, name, matchesOne) }
-
-// matchesOne compares the first element of a pattern with one byte; size is
-// that of the element.
-func matchesOne(pattern string, c byte) (ok bool, size int) {
+// element is one of a Redis pattern, for strict.Match: ? [a-z] [^a] or \.
+func element(pattern string, c byte) (ok bool, size int) {
 	switch {
 	case pattern[0] == '?':
 		return true, 1

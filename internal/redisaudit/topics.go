@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"headway/internal/strict"
 )
 
 // maxTopic is the length of the name of a channel or pattern.
@@ -62,7 +64,7 @@ func (c *client) subscriptionsChanged() {
 	channel := c.e.o.Channel
 	receives := slices.SortedFunc(maps.Keys(c.topics), func(a, b by) int { return strings.Compare(a.name, b.name) })
 	receives = slices.DeleteFunc(receives, func(t by) bool {
-		return t.pattern && !matches(t.name, channel) || !t.pattern && t.name != channel
+		return t.pattern && !strict.Match(t.name, channel, element) || !t.pattern && t.name != channel
 	})
 	if len(receives) > 0 && c.lines == nil {
 		c.lines = make(chan string, maxWaiting)

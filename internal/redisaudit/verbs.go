@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"headway/internal/strict"
 )
 
 // version is that of the Redis whose commands are served, which clients ask for.
@@ -314,7 +316,7 @@ func (c *client) pubsub(args []string) {
 	c.e.mu.Unlock()
 	switch sub := strings.ToLower(args[0]); {
 	case sub == "channels" && len(args) <= 2:
-		if exact == 0 || len(args) == 2 && !matches(args[1], channel) {
+		if exact == 0 || len(args) == 2 && !strict.Match(args[1], channel, element) {
 			c.reply.array(0)
 			return
 		}

@@ -35,14 +35,14 @@ func TestPatterns(t *testing.T) {
 		{"", "", true},
 		{"", "a", false},
 	} {
-		if got := strict.Match(c.pattern, c.text, strict.Literal); got != c.want {
+		if got := strict.Match(c.pattern, c.text, nil); got != c.want {
 			t.Errorf("%q matches %q: %v", c.pattern, c.text, got)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		pattern, text := rapid.StringMatching(`[ab*]{0,6}`).Draw(t, "pattern"), rapid.StringMatching(`[ab]{0,8}`).Draw(t, "text")
 		want := regexp.MustCompile("^" + strings.ReplaceAll(pattern, "*", ".*") + "$").MatchString(text)
-		if got := strict.Match(pattern, text, strict.Literal); got != want {
+		if got := strict.Match(pattern, text, nil); got != want {
 			t.Fatalf("%q matches %q: %v", pattern, text, got)
 		}
 	})

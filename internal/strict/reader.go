@@ -372,7 +372,7 @@ func (r *Reader) open() bool {
 		r.yaml.open()
 		return true
 	}
-	if r.o.Document && r.json.StackDepth() >= maxDepth {
+	if r.json.StackDepth() >= maxDepth {
 		return r.deep()
 	}
 	if _, err := r.json.ReadToken(); err != nil {

@@ -271,11 +271,14 @@ func named(kind, id []byte, name string) bool {
 // matchesAction compares with the beginning of an action or, with a * in the
 // pattern, with all of it.
 func matchesAction(action []byte, pattern string) bool {
-	if !strings.Contains(pattern, "*") {
-		pattern += "*"
-	}
 	a, err := audit.Unescape(action)
-	return err == nil && strict.Match(pattern, a, strict.Literal)
+	if err != nil {
+		return false
+	}
+	if !strings.Contains(pattern, "*") {
+		return strings.HasPrefix(a, pattern)
+	}
+	return strict.Match(pattern, a, nil)
 }
 
 // backwardLines reads lines from the last to the first.
