@@ -232,15 +232,12 @@ func (t *trailSource) newest(c *call, q client.AuditQuery, most int) ([]api.Audi
 	return client.Collect(t.records(c, q), most)
 }
 
-// position is a record that a follower has got to.
-type position struct {
-	seq uint64
-	at  time.Time
-}
+// position is the newest record that a follower has got to.
+type position struct{ api.AuditRecord }
 
 func (p *position) reach(records []api.AuditRecord) {
-	if len(records) > 0 && records[0].Seq > p.seq {
-		p.seq, p.at = records[0].Seq, records[0].Time
+	if len(records) > 0 && records[0].Seq > p.Seq {
+		p.AuditRecord = records[0]
 	}
 }
 
@@ -249,18 +246,18 @@ func (p *position) reach(records []api.AuditRecord) {
 // that is older than the position.
 func (t *trailSource) fresh(c *call, from *position) (list []api.AuditRecord, err error) {
 	newest, err := t.newest(c, client.AuditQuery{}, 1)
-	if err != nil || len(newest) == 0 || newest[0].Seq <= from.seq {
+	if err != nil || len(newest) == 0 || newest[0].Seq <= from.Seq {
 		return nil, err
 	}
 	q := t.query
-	if from.at.After(q.Since) {
-		q.Since = from.at
+	if from.Time.After(q.Since) {
+		q.Since = from.Time
 	}
 	for r, err := range t.records(c, q) {
 		if err != nil {
 			return nil, err
 		}
-		if r.Seq <= from.seq {
+		if r.Seq <= from.Seq {
 			break
 		}
 		list = append(list, r)

@@ -26,15 +26,9 @@ func (t *trailSource) path(c *call) (string, error) {
 	if t.file != "" {
 		return t.file, found(t.file)
 	}
-	if err := t.useConfig(); err != nil {
-		return "", err
-	}
-	said, running, err := local.Running(t.dataDir)
-	if err != nil {
-		return "", err
-	}
-	if running {
-		return said.AuditFile, nil
+	service, running, err := t.running()
+	if err != nil || running {
+		return service.AuditFile, err
 	}
 	candidates, err := t.unannounced()
 	if err != nil {

@@ -48,10 +48,7 @@ type keybook interface {
 
 // withKeys does something with the keys.
 func (r *remote) withKeys(c *call, do func(context.Context, keybook) error) error {
-	if err := r.useConfig(); err != nil {
-		return err
-	}
-	_, running, err := local.Running(r.dataDir)
+	_, running, err := r.running()
 	if err != nil {
 		return err
 	}
@@ -118,7 +115,7 @@ func (k fileKeys) RevokeKey(ctx context.Context, id string) error {
 // service would have.
 func offline(err error) error {
 	if p := calls.ProblemOf(err); p != nil {
-		return &codedError{exitOf(&client.Error{Status: p.Status()}), err}
+		return &codedError{codeOf(&client.Error{Status: p.Status()}), err}
 	}
 	return err
 }

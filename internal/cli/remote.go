@@ -141,15 +141,17 @@ func (r *remote) settings() (config.Config, error) {
 	return c, nil
 }
 
-// useConfig makes the data directory that a configuration names the one that is
-// looked at.
-func (r *remote) useConfig() error {
-	if r.configFile == "" || r.server != "" {
-		return nil
+// running finds the service of this machine, on the data directory that the
+// configuration names if one was given.
+func (r *remote) running() (local.Service, bool, error) {
+	if r.configFile != "" && r.server == "" {
+		c, err := r.settings()
+		if err != nil {
+			return local.Service{}, false, err
+		}
+		r.dataDir = c.DataDir
 	}
-	c, err := r.settings()
-	r.dataDir = c.DataDir
-	return err
+	return local.Running(r.dataDir)
 }
 
 // where is the URL of the service.

@@ -59,12 +59,12 @@ func Run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) 
 		return exitOK
 	}
 	fmt.Fprintln(stderr, "headway:", seenLines(config.Scrub(err.Error())))
-	if help := connectionHelp(err); help != "" {
-		fmt.Fprintln(stderr, help)
-	}
-	code := codeOf(err)
+	code, help := codeOf(err), connectionHelp(err)
 	if code == exitUsage {
-		fmt.Fprintln(stderr, "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one.")
+		help = "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one."
+	}
+	if help != "" {
+		fmt.Fprintln(stderr, help)
 	}
 	return code
 }
@@ -93,31 +93,29 @@ func connectionHelp(err error) string {
 	return ""
 }
 
+// exits are the exit codes of what a service answered.
+var exits = []struct {
+	is   error
+	code int
+}{
+	{local.ErrNotRunning, exitUnavailable},
+	{client.ErrNotFound, exitNotFound},
+	{client.ErrUnauthorized, exitRefused},
+	{client.ErrForbidden, exitRefused},
+	{client.ErrInvalid, exitRefused},
+	{client.ErrTooLarge, exitRefused},
+	{client.ErrConflict, exitConflict},
+	{client.ErrUnavailable, exitUnavailable},
+	{client.ErrRateLimited, exitUnavailable},
+	{client.ErrNoHead, exitUnavailable},
+}
+
 // codeOf is the exit code of an error.
 func codeOf(err error) int {
 	if coded, ok := errors.AsType[*codedError](err); ok {
 		return coded.code
 	}
-	return exitOf(err)
-}
-
-// exitOf is the exit code of what a service answered.
-func exitOf(err error) int {
-	for _, e := range []struct {
-		is   error
-		code int
-	}{
-		{local.ErrNotRunning, exitUnavailable},
-		{client.ErrNotFound, exitNotFound},
-		{client.ErrUnauthorized, exitRefused},
-		{client.ErrForbidden, exitRefused},
-		{client.ErrInvalid, exitRefused},
-		{client.ErrTooLarge, exitRefused},
-		{client.ErrConflict, exitConflict},
-		{client.ErrUnavailable, exitUnavailable},
-		{client.ErrRateLimited, exitUnavailable},
-		{client.ErrNoHead, exitUnavailable},
-	} {
+	for _, e := range exits {
 		if errors.Is(err, e.is) {
 			return e.code
 		}

@@ -44,10 +44,7 @@ func (r *remote) withState(c *call, service func(*call) error, file func(path st
 	if c.Flags().Changed("data-dir") && !c.Flags().Changed("server") {
 		r.server = ""
 	}
-	if err := r.useConfig(); err != nil {
-		return err
-	}
-	_, running, err := local.Running(r.dataDir)
+	_, running, err := r.running()
 	if err != nil {
 		return err
 	}

@@ -6,10 +6,10 @@ import (
 	"slices"
 	"strings"
 
-	"headway/internal/strict"
-
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"headway/internal/strict"
 )
 
 // usageErrors makes wrong use of any command an error that says what was probably

@@ -49,23 +49,11 @@ is away at the beginning the exit code is 6.
   headway watch --types 'decision.*' --json`,
 		Args: cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
-			shown := 0
-			for n, err := range follow(c, want.Subscription) {
-				if err == nil && asJSON {
-					err = showNoticeJSON(c.w, n)
-				} else if err == nil {
-					err = showNotice(c.w, n)
-				}
-				if err != nil {
-					return err
-				}
-				if n.Event != nil {
-					if shown++; shown == most {
-						return nil
-					}
-				}
+			show := showNotice
+			if asJSON {
+				show = showNoticeJSON
 			}
-			return nil
+			return c.watch(want.Subscription, show, most)
 		}),
 	}
 	r.addFlags(cmd)
@@ -73,6 +61,25 @@ is away at the beginning the exit code is 6.
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print each event as one line of JSON")
 	cmd.Flags().IntVar(&most, "count", 0, "end after so many events; 0 is never")
 	return cmd
+}
+
+// watch shows what happens, until so many events were shown; 0 is never.
+func (c *call) watch(want api.Subscription, show func(io.Writer, client.Notice) error, most int) error {
+	shown := 0
+	for n, err := range follow(c, want) {
+		if err == nil {
+			err = show(c.w, n)
+		}
+		if err != nil {
+			return err
+		}
+		if n.Event != nil {
+			if shown++; shown == most {
+				return nil
+			}
+		}
+	}
+	return nil
 }
 
 // follow watches, and says on standard error when the connection is lost and when
@@ -201,15 +208,7 @@ headway heads list --watch.`,
 			if isTerminal(c.w) {
 				return drawHeads(c, want.Subscription)
 			}
-			for n, err := range follow(c, want.Subscription) {
-				if err == nil {
-					err = showNotice(c.w, n)
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return nil
+			return c.watch(want.Subscription, showNotice, 0)
 		}),
 	}
 	want.addFlags(cmd, false)
