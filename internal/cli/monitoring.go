@@ -38,9 +38,9 @@ to the service at --external-url. Files that are there are replaced.
   headway monitoring export monitoring --external-url https://gateway.example/headway --target 10.0.0.1:8080`,
 		Args: cobra.ExactArgs(1),
 		RunE: do(func(c *call) error {
-			settings, err := config.Load(nil, append(os.Environ(), config.EnvExternalURL+"="+external), os.ReadFile)
+			settings, err := loadConfig(nil, config.EnvExternalURL+"="+external)
 			if err != nil {
-				return usageError(err)
+				return err
 			}
 			if settings.External == "" {
 				return usageError(fmt.Errorf("--external-url is missing. Usage: %s", c.UseLine()))

@@ -130,15 +130,11 @@ func (r *remote) addConfigFlag(cmd *cobra.Command) {
 
 // settings are those of the service that the flags and variables name.
 func (r *remote) settings() (config.Config, error) {
-	environ := append(os.Environ(), config.ConfigEnv+"="+r.configFile)
+	more := []string{config.ConfigEnv + "=" + r.configFile}
 	if r.dataDir != "" {
-		environ = append(environ, config.EnvDataDir+"="+r.dataDir)
+		more = append(more, config.EnvDataDir+"="+r.dataDir)
 	}
-	c, err := config.Load(nil, environ, os.ReadFile)
-	if err != nil {
-		return c, usageError(err)
-	}
-	return c, nil
+	return loadConfig(nil, more...)
 }
 
 // running finds the service of this machine, on the data directory that the

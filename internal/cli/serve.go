@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"headway/internal/app"
 	"headway/internal/config"
@@ -27,9 +28,9 @@ from. SIGTERM and Ctrl-C stop it without losing work in flight, SIGHUP reads the
 policy file again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.Load(cmd.Flags(), os.Environ(), os.ReadFile)
+			c, err := loadConfig(cmd.Flags())
 			if err != nil {
-				return usageError(err)
+				return err
 			}
 			log := newLogger(cmd.ErrOrStderr(), c)
 			a, err := app.New(cmd.Context(), app.Options{Config: c, Version: b.Version, Commit: b.Commit, Log: log})
@@ -43,6 +44,16 @@ policy file again.`,
 	}
 	config.AddFlags(cmd.Flags())
 	return cmd
+}
+
+// loadConfig reads the configuration of a service from flags, which may be nil,
+// and the environment with more variables.
+func loadConfig(flags *pflag.FlagSet, more ...string) (config.Config, error) {
+	c, err := config.Load(flags, append(os.Environ(), more...), os.ReadFile)
+	if err != nil {
+		return c, usageError(err)
+	}
+	return c, nil
 }
 
 func newLogger(w io.Writer, c config.Config) *slog.Logger {
@@ -82,9 +93,9 @@ func newConfig() *cobra.Command {
 		Short: "Print the effective configuration and where each value comes from",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := config.Load(cmd.Flags(), os.Environ(), os.ReadFile)
+			c, err := loadConfig(cmd.Flags())
 			if err != nil {
-				return usageError(err)
+				return err
 			}
 			return c.Print(cmd.OutOrStdout(), true)
 		},

@@ -99,16 +99,16 @@ has a checksum, without which 'state import' refuses it.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: do(func(c *call) error {
 			name := strings.Join(c.args, "")
-			written := new(lineCount)
+			lines := 0
 			err := withOwnFile(name, "name a file that does not exist", forReading(c.w), func(w io.Writer) error {
-				w = io.MultiWriter(w, written)
+				w = io.MultiWriter(w, tap(func(b []byte) { lines += bytes.Count(b, []byte{'\n'}) }))
 				return r.withState(c,
 					func(c *call) error { return copyState(c, r.timeout, w) },
 					func(path string) error { return boltstore.Export(c.Context(), path, w) },
 				)
 			})
 			if err == nil && name != "" {
-				c.note("wrote %s to %s\n", counted(int(*written)-frameLines, "record"), name)
+				c.note("wrote %s to %s\n", counted(lines-frameLines, "record"), name)
 			}
 			return err
 		}),
@@ -118,11 +118,11 @@ has a checksum, without which 'state import' refuses it.`,
 // frameLines are the first and the last line of an export, which are no records.
 const frameLines = 2
 
-// lineCount counts the lines that are written to it.
-type lineCount int
+// tap is called with what is written to it.
+type tap func(b []byte)
 
-func (n *lineCount) Write(b []byte) (int, error) {
-	*n += lineCount(bytes.Count(b, []byte{'\n'}))
+func (t tap) Write(b []byte) (int, error) {
+	t(b)
 	return len(b), nil
 }
 
@@ -138,22 +138,10 @@ func copyState(c *call, patience time.Duration, w io.Writer) error {
 		return cmp.Or(context.Cause(ctx), err)
 	}
 	defer func() { _ = state.Close() }()
-	if _, err := io.Copy(w, &heard{state, func() { silence.Reset(patience) }}); err != nil {
+	if _, err := io.Copy(io.MultiWriter(w, tap(func([]byte) { silence.Reset(patience) })), state); err != nil {
 		return fmt.Errorf("export the state: %w", cmp.Or(context.Cause(ctx), err))
 	}
 	return nil
-}
-
-// heard calls a function whenever something was read.
-type heard struct {
-	io.Reader
-	call func()
-}
-
-func (h *heard) Read(b []byte) (int, error) {
-	n, err := h.Reader.Read(b)
-	h.call()
-	return n, err
 }
 
 func newStateImport(r *remote) *cobra.Command {

@@ -3,6 +3,7 @@ package local
 import (
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -117,5 +118,45 @@ func TestPlacesOfTheTrail(t *testing.T) {
 func TestWhatAnAnnouncementNeeds(t *testing.T) {
 	if _, err := Announce(Options{DataDir: t.TempDir(), AuditFile: "a"}); err == nil || !strings.Contains(err.Error(), "Addr") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A service that starts again makes a new credential, and may refuse the old one
+// in between.
+func TestARefusedCredentialIsReadAgain(t *testing.T) {
+	dir := t.TempDir()
+	token := filepath.Join(dir, TokenFile)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if r.Header.Get("Authorization") == "Bearer new" {
+			fmt.Fprintf(w, "%s", body)
+			return
+		}
+		if err := os.WriteFile(token, []byte("new"), 0o600); err != nil {
+			t.Error(err)
+		}
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer server.Close()
+	if err := os.WriteFile(token, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a, err := Announce(Options{DataDir: dir, AuditFile: "audit.log", Addr: server.Listener.Addr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.End()
+	transport, url, err := Open(Target{DataDir: dir, Token: noToken, TLS: new(tls.Config)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer transport.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: transport}).Post(url, "text/plain", strings.NewReader("sent twice"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || string(body) != "sent twice" {
+		t.Errorf("%s, %q, %v", resp.Status, body, err)
 	}
 }
