@@ -35,7 +35,11 @@ type compiler struct {
 	doc    *Document
 	policy *Policy
 	faults strict.List
-	strategyBuilder
+
+	base      map[string]strategy.Values // what the document says of a strategy, by name
+	unsound   map[string]bool            // the strategies of which it says something wrong
+	building  []string                   // what is being made, outermost first
+	instances int
 }
 
 func newCompiler(doc Document) *compiler {
@@ -44,9 +48,10 @@ func newCompiler(doc Document) *compiler {
 		models: map[string]bool{}, may: map[string]bool{},
 		regions: map[string]string{}, indices: map[string]int{},
 	}
-	return &compiler{doc: &p.Document, policy: p, faults: strict.List{Most: maxFaults}, strategyBuilder: strategyBuilder{
-		base: map[string]strategy.Values{}, unsound: map[string]bool{}, made: p.byName,
-	}}
+	return &compiler{
+		doc: &p.Document, policy: p, faults: strict.List{Most: maxFaults},
+		base: map[string]strategy.Values{}, unsound: map[string]bool{},
+	}
 }
 
 // check does all that can find a fault.
@@ -92,7 +97,7 @@ func (c *compiler) strategies() {
 		}
 		s, faults := c.build(name, nil)
 		if len(faults) == 0 {
-			c.made[name] = Instance{strategy.ChooserOf(s), &specs[i]}
+			c.policy.byName[name] = Instance{strategy.ChooserOf(s), &specs[i]}
 			continue
 		}
 		// A strategy that cannot do without parameters is not to be had by

@@ -53,18 +53,9 @@ const (
 	MaxDistanceMs = 1e6
 )
 
-// The names of what a policy may let callers choose: fields of a request.
-const (
-	mayStrategy   = "strategy"
-	mayRegionMode = "region_mode"
-	mayExclude    = "exclude"
-	mayLabels     = "labels"
-	mayExplain    = "explain"
-)
-
-// CallerFields lists what caller_may may name.
+// CallerFields lists what caller_may may name: fields of a request.
 func CallerFields() []string {
-	return []string{mayStrategy, mayRegionMode, mayExclude, mayLabels, mayExplain}
+	return []string{"strategy", "region_mode", "exclude", "labels", "explain"}
 }
 
 // Default is the policy of a fresh installation: the best general strategy for

@@ -13,19 +13,10 @@ import (
 // delegate to included.
 const maxInstances = 10_000
 
-// strategyBuilder makes the strategies of one policy.
-type strategyBuilder struct {
-	base      map[string]strategy.Values // what the document says of a strategy, by name
-	unsound   map[string]bool            // the strategies of which it says something wrong
-	made      map[string]Instance        // those with no parameters but base
-	building  []string                   // what is being made, outermost first
-	instances int
-}
-
 // build is the Build of the policy: parameters are laid over what the document
 // says of the strategy, and that over the defaults. Faults have pointers
 // relative to parameters; that of the name itself is "".
-func (b *strategyBuilder) build(name string, parameters map[string]any) (strategy.Strategy, []strict.Fault) {
+func (c *compiler) build(name string, parameters map[string]any) (strategy.Strategy, []strict.Fault) {
 	fault := func(reason string) (strategy.Strategy, []strict.Fault) {
 		return nil, []strict.Fault{{Reason: reason}}
 	}
@@ -33,33 +24,33 @@ func (b *strategyBuilder) build(name string, parameters map[string]any) (strateg
 	switch {
 	case spec == nil:
 		return fault(UnknownStrategy(name))
-	case slices.Contains(b.building, name):
+	case slices.Contains(c.building, name):
 		return fault(fmt.Sprintf("%s would delegate to itself", name))
 	}
-	if made, ok := b.made[name]; ok && len(parameters) == 0 {
+	if made, ok := c.policy.byName[name]; ok && len(parameters) == 0 {
 		return made.Strategy, nil
 	}
 	values, faults := spec.Check(parameters)
 	switch {
 	case len(faults) > 0:
 		return nil, faults
-	case b.unsound[name]:
+	case c.unsound[name]:
 		return nil, nil // said where the document says it
-	case b.instances >= maxInstances:
+	case c.instances >= maxInstances:
 		return fault(fmt.Sprintf("the policy needs more than %d strategies", maxInstances))
 	}
-	b.instances++
+	c.instances++
 	complete := strategy.Values{}
 	for _, p := range spec.Parameters {
 		if p.Default != nil {
 			complete[p.Name] = p.Default
 		}
 	}
-	maps.Copy(complete, b.base[name])
+	maps.Copy(complete, c.base[name])
 	maps.Copy(complete, values)
-	b.building = append(b.building, name)
-	s, faults := spec.New(complete, b.build)
-	b.building = b.building[:len(b.building)-1]
+	c.building = append(c.building, name)
+	s, faults := spec.New(complete, c.build)
+	c.building = c.building[:len(c.building)-1]
 	if len(faults) > 0 {
 		return nil, faults
 	}

@@ -1,7 +1,9 @@
 package routing
 
 import (
+	"cmp"
 	"hash/maphash"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -41,8 +43,8 @@ type candidates struct {
 	criteria
 	pool   *fleet.Pool
 	policy *policy.Policy
-	tiers  []strategy.Tier // those of ejected heads at the end
-	usual  int             // tiers of heads that are not ejected
+	tiers  []strategy.Tier
+	last   []strategy.Tier // of ejected heads
 	trials []*fleet.Head   // ejected heads of the nearest regions that one request may try
 	copied int64           // places of tiers that are not the snapshot's own
 
@@ -147,9 +149,9 @@ func (t *candidateCache) forget(s *fleet.Snapshot, policy *policy.Policy) {
 // empty leaves of a set its criteria and its turns, so that a rotation goes on
 // where it was.
 func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) bool {
-	rest := &candidates{criteria: e.criteria, tiers: make([]strategy.Tier, len(e.tiers))}
-	for i := range e.tiers {
-		rest.tiers[i] = strategy.Tier{Region: e.tiers[i].Region, Degraded: e.tiers[i].Degraded, Ejected: e.tiers[i].Ejected, State: e.tiers[i].State}
+	rest := &candidates{criteria: e.criteria}
+	for tier := range e.allTiers() {
+		rest.add(strategy.Tier{Region: tier.Region, Degraded: tier.Degraded, Ejected: tier.Ejected, State: tier.State})
 	}
 	if !slot.CompareAndSwap(e, rest) {
 		return false
@@ -162,33 +164,29 @@ func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) 
 // a set of the same criteria, so that a rotation goes on where it was.
 func newCandidates(c criteria, pool *fleet.Pool, policy *policy.Policy, old *candidates, random func() uint64) *candidates {
 	set := &candidates{criteria: c, pool: pool, policy: policy}
+	want := decodeLabels(c.labels)
+	labelled := func(h *fleet.Head) bool { return hasLabels(h, want) }
+	if len(want) == 0 {
+		labelled = nil
+	}
 	switch {
 	case c.mode == strategy.RegionRequire: // also without a region: it fails closed
 		if g := pool.Regions[c.region]; g != nil {
-			set.addTier(g, 0)
+			set.addGroup(g, 0, labelled)
 		}
 	case c.region == fleet.AnyRegion:
-		set.addTier(pool.All, 0)
+		set.addGroup(pool.All, 0, labelled)
 	default:
-		set.addByDistance()
-	}
-	if c.labels != "" {
-		set.keepLabelled()
-	}
-	set.findTrials()
-	set.tiers = slices.DeleteFunc(set.tiers, func(t strategy.Tier) bool { return len(t.Heads) == 0 })
-	slices.SortStableFunc(set.tiers, func(a, b strategy.Tier) int { return rankOf(a) - rankOf(b) })
-	if set.usual = slices.IndexFunc(set.tiers, func(t strategy.Tier) bool { return t.Ejected }); set.usual < 0 {
-		set.usual = len(set.tiers)
+		set.addByDistance(labelled)
 	}
 	set.takeTurns(old, random)
 	return set
 }
 
-// addByDistance adds a tier for each region, from near to far. Regions whose
+// addByDistance adds the group of each region, from near to far. Regions whose
 // distance the policy does not know come last, together: an order among them
 // would send all that spills to one of them.
-func (s *candidates) addByDistance() {
+func (s *candidates) addByDistance(keep func(*fleet.Head) bool) {
 	type near struct {
 		group    *fleet.Group
 		distance float64
@@ -203,79 +201,63 @@ func (s *candidates) addByDistance() {
 		}
 	}
 	slices.SortFunc(known, func(a, b near) int {
-		if a.distance != b.distance {
-			if a.distance < b.distance {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a.group.Region, b.group.Region)
+		return cmp.Or(cmp.Compare(a.distance, b.distance), strings.Compare(a.group.Region, b.group.Region))
 	})
 	for _, n := range known {
-		s.addTier(n.group, n.distance)
+		s.addGroup(n.group, n.distance, keep)
 	}
 	if len(unknown) > 0 {
-		all := s.pool.All
-		rest := func(r fleet.Ranked) fleet.Ranked {
-			return s.filtered(r, func(h *fleet.Head) bool { return unknown[h.Region] })
-		}
-		s.addTier(&fleet.Group{
-			Active: rest(all.Active), Degraded: rest(all.Degraded), Ejected: rest(all.Ejected),
-			Trials: slices.DeleteFunc(slices.Clone(all.Trials), func(h *fleet.Head) bool { return !unknown[h.Region] }),
-		}, math.NaN())
+		s.addGroup(s.pool.All, math.NaN(), func(h *fleet.Head) bool { return unknown[h.Region] && (keep == nil || keep(h)) })
 	}
 }
 
-func (s *candidates) addTier(g *fleet.Group, distance float64) {
-	s.tiers = append(s.tiers,
-		strategy.Tier{Ranked: g.Active, Region: g.Region, Distance: distance, Trials: g.Trials},
-		strategy.Tier{Ranked: g.Degraded, Region: g.Region, Distance: distance, Degraded: true},
-		strategy.Tier{Ranked: g.Ejected, Region: g.Region, Distance: distance, Ejected: true})
-}
-
-// rankOf orders tiers of ejected heads after all others.
-func rankOf(t strategy.Tier) int {
-	if t.Ejected {
-		return 1
-	}
-	return 0
-}
-
-// findTrials takes the trials of each tier up to the first that has a head:
+// addGroup adds the tiers of those heads of a group that keep lets pass; nil lets
+// all. It takes the trials of each group up to the first that has another head:
 // farther ones are for requests that come that far.
-func (s *candidates) findTrials() {
-	want := decodeLabels(s.labels)
-	for i := range s.tiers {
-		for _, h := range s.tiers[i].Trials {
-			if hasLabels(h, want) {
+func (s *candidates) addGroup(g *fleet.Group, distance float64, keep func(*fleet.Head) bool) {
+	if len(s.tiers) == 0 {
+		for _, h := range g.Trials {
+			if keep == nil || keep(h) {
 				s.trials = append(s.trials, h)
 			}
 		}
-		if len(s.tiers[i].Heads) > 0 && !s.tiers[i].Ejected {
-			return
+	}
+	for i, r := range [...]fleet.Ranked{g.Active, g.Degraded, g.Ejected} {
+		if keep != nil {
+			r = r.Filter(keep)
+			s.copied += int64(len(r.Heads))
+		}
+		if len(r.Heads) > 0 {
+			s.add(strategy.Tier{Ranked: r, Region: g.Region, Distance: distance, Degraded: i == 1, Ejected: i == 2})
 		}
 	}
 }
 
-func (s *candidates) keepLabelled() {
-	want := decodeLabels(s.labels)
-	for i := range s.tiers {
-		s.tiers[i].Ranked = s.filtered(s.tiers[i].Ranked, func(h *fleet.Head) bool { return hasLabels(h, want) })
+func (s *candidates) add(t strategy.Tier) {
+	if t.Ejected {
+		s.last = append(s.last, t)
+	} else {
+		s.tiers = append(s.tiers, t)
 	}
 }
 
-func (s *candidates) filtered(r fleet.Ranked, keep func(*fleet.Head) bool) fleet.Ranked {
-	kept := r.Filter(keep)
-	s.copied += int64(len(kept.Heads))
-	return kept
+func (s *candidates) allTiers() iter.Seq[*strategy.Tier] {
+	return func(yield func(*strategy.Tier) bool) {
+		for _, tiers := range [...][]strategy.Tier{s.tiers, s.last} {
+			for i := range tiers {
+				if !yield(&tiers[i]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (s *candidates) takeTurns(old *candidates, random func() uint64) {
-	for i := range s.tiers {
-		t := &s.tiers[i]
+	for t := range s.allTiers() {
 		if old != nil {
-			for j := range old.tiers {
-				if o := &old.tiers[j]; o.Region == t.Region && o.Degraded == t.Degraded && o.Ejected == t.Ejected {
+			for o := range old.allTiers() {
+				if o.Region == t.Region && o.Degraded == t.Degraded && o.Ejected == t.Ejected {
 					t.State = o.State
 				}
 			}

@@ -136,9 +136,9 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 	at, fullOnly, passed := in.At, in.FullOnly, in.Passed
 	tiers := in.Tiers
 	for round := range 4 {
-		in.Tiers, in.FullOnly = c.set.tiers[:c.set.usual], round&1 == 0
+		in.Tiers, in.FullOnly = c.set.tiers, round&1 == 0
 		if round > 1 {
-			in.Tiers = c.set.tiers[c.set.usual:]
+			in.Tiers = c.set.last
 		}
 		for in.At = range in.Tiers {
 			heads := in.Heads()
@@ -172,23 +172,10 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 	}
 	// The heads that nothing removed, cheapest first, are what people look for.
 	slices.SortStableFunc(e.Candidates, func(a, b Candidate) int {
-		if (a.Filter == "") != (b.Filter == "") {
-			if a.Filter == "" {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(orInf(a.Cost), orInf(b.Cost))
+		// Those that were not compared, NaN, come after those that were.
+		return cmp.Or(cmp.Compare(min(len(a.Filter), 1), min(len(b.Filter), 1)), cmp.Compare(-b.Cost, -a.Cost))
 	})
 	return e
-}
-
-// orInf puts the heads that were not compared behind those that were.
-func orInf(cost float64) float64 {
-	if math.IsNaN(cost) {
-		return math.Inf(1)
-	}
-	return cost
 }
 
 // finish marks the head that was taken, "" for none, maybe as a trial, and keeps

@@ -24,7 +24,7 @@ type scratch struct {
 // begin prepares for the choice among the candidates of c.
 func (s *scratch) begin(c *choice, req *strategy.Request, now time.Time, seed uint64, m strategy.Memory, session uint64) {
 	s.in.Begin(req, c.pool.ModelType, now, seed, m, session)
-	s.in.Tiers, s.last = c.set.tiers[:c.set.usual], c.set.tiers[c.set.usual:]
+	s.in.Tiers, s.last = c.set.tiers, c.set.last
 }
 
 // place goes through the tiers until the strategy of c chooses a head that has a

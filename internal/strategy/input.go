@@ -19,7 +19,6 @@ type Tier struct {
 	Degraded bool
 	Ejected  bool
 	State    *State
-	Trials   []*fleet.Head // ejected heads of the region that one request may try
 }
 
 // State is what a tier keeps from one decision to the next, and from one set of
@@ -118,22 +117,16 @@ func (in *Input) Remembered() *fleet.Head {
 // Available reports whether the head has a place, is not full by its own word,
 // and the caller did not exclude it. Where no other head is left the router asks
 // again for those that are full by their own word; they alone are available then.
-func (in *Input) Available(h *fleet.Head) bool {
-	own := h.Live.InFlight()
-	if h.MaxInFlight > 0 && own >= h.MaxInFlight || in.Excluded(h) {
-		return false
-	}
-	return in.takes(h.Live, h.Live.Beyond(), own, h.MaxInFlight)
-}
+func (in *Input) Available(h *fleet.Head) bool { return in.available(h, h.Live, h.MaxInFlight) }
 
 // fits is Available for head i of r, which it looks at only if it has to.
 func (in *Input) fits(r *fleet.Ranked, i int) bool {
-	l := r.Lives[i]
-	own, limit := l.InFlight(), r.Limits[i]
-	if limit > 0 && own >= limit || in.Excluded(r.Heads[i]) {
-		return false
-	}
-	return in.takes(l, l.Beyond(), own, limit)
+	return in.available(r.Heads[i], r.Lives[i], r.Limits[i])
+}
+
+func (in *Input) available(h *fleet.Head, l *fleet.Live, limit int64) bool {
+	own := l.InFlight()
+	return (limit == 0 || own < limit) && !in.Excluded(h) && in.takes(l, l.Beyond(), own, limit)
 }
 
 // takes reports whether a head with so many of our requests is not passed over

@@ -14,11 +14,11 @@ var leastLoadedSpec = Spec{
 type leastLoaded struct{}
 
 func (leastLoaded) Choose(in *Input, picks []Pick) int {
-	n, ok := leastExact(in, in.Tier(), picks)
-	if !ok {
+	best := rank(len(picks))
+	if !best.compare(in, in.Tier()) {
 		return powerOfTwo{}.Choose(in, picks)
 	}
-	return n
+	return best.write(in.Heads(), picks)
 }
 
 func (leastLoaded) Score(in *Input, scores []float64) { bestLoads(in, &in.Tier().Ranked, scores) }

@@ -43,11 +43,8 @@ func (s *sums) add(inFlight int64, b fleet.Beyond) {
 
 // of returns the mean and the share of a field over the heads of r.
 func (s *sums) of(r *fleet.Ranked) (mean, share float64) {
-	if s.beyond == 0 {
-		return 0, 1
-	}
 	seen := r.Capacity
-	if !s.all.Counted() {
+	if s.beyond != 0 && !s.all.Counted() {
 		seen = 0
 		for i, l := range r.Lives {
 			if l.Beyond().Counted() {
@@ -199,20 +196,10 @@ func bestLoads(in *Input, r *fleet.Ranked, scores []float64) {
 	}
 }
 
-// leastExact writes the available heads of the least load by our own count and
-// what reports say beyond it into picks, best first, and returns how many. ok is
-// false when our own count is not to be gone by at some head.
-func leastExact(in *Input, t *Tier, picks []Pick) (n int, ok bool) {
-	best := rank(len(picks))
-	if !best.compare(in, t) {
-		return 0, false
-	}
-	return best.write(t.Heads, picks), true
-}
-
-// compare ranks the available heads by what is in flight there; false as of
-// leastExact. What is usual of all heads is what the scan before this one found:
-// one scan is half the work of two.
+// compare ranks the available heads by our own count and what reports say beyond
+// it; false where our own count is not to be gone by at some head. What is usual
+// of all heads is what the scan before this one found: one scan is half the work
+// of two.
 func (k *ranking) compare(in *Input, t *Tier) bool {
 	r := &t.Ranked
 	perLoad, limits := r.PerLoad[:len(r.Lives)], r.Limits[:len(r.Lives)]

@@ -1,7 +1,6 @@
 package strategy
 
 import (
-	"headway/internal/fleet"
 	"headway/internal/strict"
 )
 
@@ -16,11 +15,6 @@ type powerOfTwo struct{}
 
 func (powerOfTwo) Choose(in *Input, picks []Pick) int {
 	r := &in.Tier().Ranked
-	return Fill(in, r.Heads, picks, chooseTwo(in, r, picks))
-}
-
-// chooseTwo writes the lighter and the heavier of two random available heads.
-func chooseTwo(in *Input, r *fleet.Ranked, picks []Pick) int {
 	a := drawLarge(in, r, nil)
 	if a == nil {
 		return 0
@@ -30,13 +24,9 @@ func chooseTwo(in *Input, r *fleet.Ranked, picks []Pick) int {
 	if b == nil {
 		return 1
 	}
-	first, second := lighter(in, a, b)
-	picks[0] = first
-	if len(picks) < 2 {
-		return 1
-	}
-	picks[1] = second
-	return 2
+	pair := [2]Pick{}
+	pair[0], pair[1] = lighter(in, a, b)
+	return Fill(in, r.Heads, picks, copy(picks, pair[:]))
 }
 
 func (powerOfTwo) Score(in *Input, scores []float64) { bestLoads(in, &in.Tier().Ranked, scores) }
