@@ -145,7 +145,7 @@ func TestARefusedCredentialIsReadAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.End()
+	defer func() { _ = a.End() }()
 	transport, url, err := Open(Target{DataDir: dir, Token: noToken, TLS: new(tls.Config)})
 	if err != nil {
 		t.Fatal(err)
