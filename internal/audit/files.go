@@ -188,11 +188,13 @@ type Lines struct {
 	Read int64  // bytes, newlines included
 }
 
+// NewLines reads from r by a buffer of so many bytes.
 func NewLines(r io.Reader, buffer int) *Lines { return &Lines{r: bufio.NewReaderSize(r, buffer)} }
 
 // LineState is how a line ends.
 type LineState int
 
+// The states.
 const (
 	Whole    LineState = iota
 	Torn               // the file ends without a newline

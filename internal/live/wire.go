@@ -41,7 +41,7 @@ type wire struct {
 const (
 	maxWaiting  = 32 << 10 // of answers that wait
 	maxKept     = 4 << 10  // of memory for answers, while there are none
-	writeBuffer = 256 // a control frame has at most 127
+	writeBuffer = 256      // a control frame has at most 127
 )
 
 // Read implements net.Conn.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -126,27 +125,6 @@ func (w *world) records() []audit.Record {
 	}
 }
 
-// of are the records with this action.
-func of(action string, records []audit.Record) []audit.Record {
-	var some []audit.Record
-	for _, r := range records {
-		if r.Action == action {
-			some = append(some, r)
-		}
-	}
-	return some
-}
-
-// one is the only record with this action.
-func (w *world) one(action string) audit.Record {
-	w.t.Helper()
-	some := of(action, w.records())
-	if len(some) != 1 {
-		w.t.Fatalf("%d records of %s, want 1: %+v", len(some), action, some)
-	}
-	return some[0]
-}
-
 // sound demands that verifying finds nothing.
 func (w *world) sound() trail.Report {
 	w.t.Helper()
@@ -189,21 +167,5 @@ func change(action string) audit.Entry {
 		Target:    audit.Target{Type: "policy", ID: "default"},
 		RequestID: "req-1", TraceID: "trace-1",
 		Before: json.RawMessage(`{"revision":1}`), After: json.RawMessage(`{"revision":2}`),
-	}
-}
-
-// until waits for something that the journal does by itself.
-func until(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("after 10 s: %s", what)
-		case <-tick.C:
-		}
 	}
 }
