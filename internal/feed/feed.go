@@ -1,0 +1,160 @@
+// Package feed is how a store says what was written to it: the changes after a
+// revision, in order, each once. A feed keeps a bounded number of them; one who
+// comes for older ones gets all that is stored instead.
+package feed
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Change is one change of what a store keeps.
+type Change[T any] struct {
+	ID       string
+	Revision uint64 // of the store, with this change
+	Value    *T     // nil: it was deleted; else shared with other readers, who change nothing of it
+}
+
+// Changes are what was written up to a revision.
+type Changes[T any] struct {
+	List     []Change[T] // in the order in which they were made
+	Revision uint64      // where to go on
+	Whole    bool        // List is all that is stored: what it lacks was deleted
+}
+
+// Read makes changes of what a store returned for ids, or, without ids, of all
+// that it returned. is says the id and the revision of a value.
+func Read[T any](ids []string, values []T, revision uint64, is func(*T) (string, uint64)) Changes[T] {
+	c := Changes[T]{Revision: revision, Whole: len(ids) == 0}
+	missing := map[string]bool{}
+	for _, id := range ids {
+		missing[id] = true
+	}
+	for i := range values {
+		id, at := is(&values[i])
+		delete(missing, id)
+		c.List = append(c.List, Change[T]{ID: id, Revision: at, Value: &values[i]})
+	}
+	for id := range missing {
+		c.List = append(c.List, Change[T]{ID: id, Revision: revision})
+	}
+	return c
+}
+
+// Bound is how many changes a Feed of small values keeps.
+const Bound = 4096
+
+// Feed is the last changes of a store. All methods are safe for concurrent use.
+type Feed[T any] struct {
+	bound    int
+	mu       sync.Mutex
+	kept     []Change[T]   // the last, fewer than twice the bound
+	from     uint64        // all changes after this revision are kept
+	revision uint64        // of the last change
+	more     chan struct{} // closed by the next Add; nil: nobody waits
+}
+
+// New makes the feed of a store that is at the revision, which keeps at least
+// the last bound changes.
+func New[T any](revision uint64, bound int) *Feed[T] {
+	return &Feed[T]{bound: bound, from: revision, revision: revision}
+}
+
+// Add adds changes, whose revisions grow. It never waits for readers. A gap in
+// the revisions is of changes that nobody knows: readers get the whole then.
+func (f *Feed[T]) Add(changes ...Change[T]) {
+	if len(changes) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range changes {
+		if c.Revision != f.revision+1 {
+			f.kept, f.from = nil, c.Revision-1
+		}
+		f.revision = c.Revision
+		f.kept = append(f.kept, c)
+	}
+	if len(f.kept) >= 2*f.bound {
+		f.kept = slices.Clone(f.kept[len(f.kept)-f.bound:])
+		f.from = f.kept[0].Revision - 1
+	}
+	if f.more != nil {
+		close(f.more)
+		f.more = nil
+	}
+}
+
+// Next returns the changes after a revision, as soon as there are any. What is
+// there is returned even when ctx has ended; else its error is. When the changes
+// are not kept any more Next returns what whole returns.
+func (f *Feed[T]) Next(ctx context.Context, after uint64, whole func(context.Context) (Changes[T], error)) (Changes[T], error) {
+	for {
+		f.mu.Lock()
+		if after < f.from {
+			f.mu.Unlock()
+			return whole(context.WithoutCancel(ctx))
+		}
+		if after < f.revision {
+			defer f.mu.Unlock()
+			i, _ := slices.BinarySearchFunc(f.kept, after+1, func(c Change[T], r uint64) int {
+				if c.Revision < r {
+					return -1
+				}
+				return 1
+			})
+			return Changes[T]{List: slices.Clip(f.kept[i:]), Revision: f.revision}, nil
+		}
+		if f.more == nil {
+			f.more = make(chan struct{})
+		}
+		more := f.more
+		f.mu.Unlock()
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return Changes[T]{}, ctx.Err()
+		}
+	}
+}
+
+// How long Follow waits before it tries a watch that failed again.
+const (
+	firstRest = 100 * time.Millisecond
+	lastRest  = 10 * time.Second
+)
+
+// Follow gives take what watch returns, which is a store's Watch, from after a
+// revision on, until ctx ends. A watch that fails is tried again later.
+func Follow[T any](ctx context.Context, after uint64, watch func(context.Context, uint64) (Changes[T], error), take func(Changes[T]), failed func(error)) {
+	rest := firstRest
+	for {
+		c, err := watch(ctx, after)
+		if err == nil {
+			take(c)
+			after, rest = c.Revision, firstRest
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		failed(err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(rand.N(rest) + rest/2):
+		}
+		rest = min(2*rest, lastRest)
+	}
+}
+
+// Ended is a context with which Next, and so the Watch of a store, returns what
+// is there and does not wait.
+var Ended = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
