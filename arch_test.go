@@ -83,9 +83,10 @@ var rooms = map[string]room{
 	"internal/outbound": {ours: []string{"internal/address"}, others: []string{metrics}},
 	"internal/config":   {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},
 	"internal/event":    {others: []string{metrics}},
+	"internal/feed":     {},
 	"internal/audit":    {others: []string{metrics}},
 	"internal/trail":    {ours: []string{"internal/audit", "internal/strict"}, others: []string{metrics}},
-	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/outbound", "internal/strict"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
+	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/feed", "internal/outbound", "internal/strict"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
 	"internal/calls": {
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
 		others: []string{json},
@@ -97,16 +98,16 @@ var rooms = map[string]room{
 	"prometheus": {},
 	"grafana":    {},
 	"internal/fleet": {
-		ours:   []string{"internal/address", "internal/event", "internal/audit", "internal/strict"},
+		ours:   []string{"internal/address", "internal/event", "internal/feed", "internal/audit", "internal/strict"},
 		others: []string{metrics, json},
 	},
 	"internal/strategy": {ours: []string{"internal/fleet", "internal/strict"}},
 	"internal/policy": {
-		ours:   []string{"internal/strategy", "internal/strict"},
+		ours:   []string{"internal/feed", "internal/strategy", "internal/strict"},
 		others: []string{json},
 	},
 	"internal/routing": {
-		ours:   []string{"internal/event", "internal/audit", "internal/fleet", "internal/strict", "internal/policy", "internal/strategy"},
+		ours:   []string{"internal/event", "internal/feed", "internal/audit", "internal/fleet", "internal/strict", "internal/policy", "internal/strategy"},
 		others: []string{metrics, model, json},
 	},
 	"internal/probe": {ours: []string{"internal/fleet"}, others: []string{metrics}},
@@ -119,11 +120,12 @@ var rooms = map[string]room{
 		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress"},
 	},
 	"internal/boltstore": {
-		ours:   []string{"internal/access", "internal/fleet", "internal/policy"},
+		ours:   []string{"internal/access", "internal/feed", "internal/fleet", "internal/policy"},
 		others: []string{bbolt, json},
 	},
+	"internal/memstore": {ours: []string{"internal/access", "internal/feed", "internal/fleet", "internal/policy"}},
 	"internal/natsstore": {
-		ours:   []string{"internal/fleet", "internal/policy"},
+		ours:   []string{"internal/access", "internal/feed", "internal/fleet", "internal/policy"},
 		others: []string{nats, metrics},
 	},
 	"internal/natsmq": {
@@ -136,8 +138,8 @@ var rooms = map[string]room{
 	"internal/monitor":    {ours: []string{"internal/outbound"}, others: []string{metrics, model, common, prom}},
 	"internal/pki":        {others: []string{metrics, acme}},
 	"internal/freeport":   {},
-	"internal/storetest":  {ours: []string{"internal/event", "internal/fleet", "internal/policy"}, others: []string{rapid}},
-	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
+	"internal/storetest":  {ours: []string{"internal/access", "internal/audit", "internal/event", "internal/feed", "internal/fleet", "internal/policy", "internal/routing"}, others: []string{metrics, rapid}},
+	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/memstore", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
 	"internal/engine":     {},
 	"internal/workload":   {others: []string{json}},
 	"internal/mockhead":   {ours: []string{"api", "client", "internal/engine"}, others: []string{json, metrics, xnet}},

@@ -23,52 +23,16 @@ import (
 
 	"headway/internal/access"
 	"headway/internal/audit"
+	"headway/internal/memstore"
 	"headway/internal/strict"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// book keeps keys in memory and fails as it is told.
-type book struct {
-	mu   sync.Mutex
-	keys map[string]access.Key
-	fail error
-}
-
-func (b *book) Keys(context.Context) ([]access.Key, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	var list []access.Key
-	for _, k := range b.keys {
-		list = append(list, k)
-	}
-	return list, b.fail
-}
-
-func (b *book) SaveKey(_ context.Context, k access.Key) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.fail == nil {
-		b.keys[k.ID] = k
-	}
-	return b.fail
-}
-
-func (b *book) ForgetKeys(_ context.Context, ids []string) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.fail == nil {
-		for _, id := range ids {
-			delete(b.keys, id)
-		}
-	}
-	return b.fail
-}
-
 // door is a guard with what stands around it.
 type door struct {
 	testing.TB
-	store   *book
+	store   *memstore.Store
 	keys    *access.Keys
 	guard   *access.Guard
 	metrics *prometheus.Registry
@@ -81,7 +45,7 @@ var owner = &access.Principal{Type: "local", ID: "local", Role: access.RoleAdmin
 
 func open(t testing.TB, o access.Options) *door {
 	t.Helper()
-	d := &door{TB: t, store: &book{keys: map[string]access.Key{}}, metrics: prometheus.NewRegistry(), now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
+	d := &door{TB: t, store: memstore.New(), metrics: prometheus.NewRegistry(), now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 	d.load(o, 0)
 	return d
 }
@@ -98,6 +62,16 @@ func (d *door) load(o access.Options, perKey float64) {
 	if d.guard, err = access.New(o); err != nil {
 		d.Fatal(err)
 	}
+}
+
+// stored are the keys that are stored.
+func (d *door) stored() []access.Key {
+	d.Helper()
+	keys, _, err := d.store.Keys(d.Context())
+	if err != nil {
+		d.Fatal(err)
+	}
+	return keys
 }
 
 func (d *door) clock() time.Time { return d.now }
@@ -187,7 +161,7 @@ func TestOnlyHashesAreStored(t *testing.T) {
 	if parts := strings.Split(secret, "_"); len(parts) < 3 || len(secret) < 3+12+1+43 {
 		t.Errorf("%d characters; want an id and 256 random bits", len(secret))
 	}
-	stored, err := json.Marshal(d.store.keys)
+	stored, err := json.Marshal(d.stored())
 	if err != nil || strings.Contains(string(stored), secret[16:]) {
 		t.Errorf("stored: %s, %v", stored, err)
 	}
@@ -272,7 +246,7 @@ func TestAChangeOfTheBookIsTold(t *testing.T) {
 	if !<-woken {
 		t.Error("whoever is woken still finds the key good")
 	}
-	d.store.fail = errors.New("no")
+	d.store.Inject(memstore.Fault{Err: errors.New("no")})
 	changed = d.guard.Changed()
 	if _, _, err := d.keys.Create(t.Context(), owner, access.Request{Name: "y", Role: "viewer"}); err == nil || told(changed) {
 		t.Errorf("%v; a change that failed is told", err)
@@ -287,11 +261,12 @@ func TestAChangeThatFailsChangesNothing(t *testing.T) {
 	d.key(access.Request{Name: "second", Role: "admin"})
 	for _, what := range []string{"trail", "store"} {
 		wrong := errors.New("the " + what + " is full")
-		d.refuse, d.store.fail = nil, nil
+		d.refuse = nil
+		d.store.Inject(memstore.Fault{})
 		if what == "trail" {
 			d.refuse = wrong
 		} else {
-			d.store.fail = wrong
+			d.store.Inject(memstore.Fault{Err: wrong})
 		}
 		if _, secret, err := d.keys.Create(t.Context(), owner, access.Request{Name: "third", Role: "viewer"}); !errors.Is(err, wrong) || secret != "" {
 			t.Errorf("%s: %v", what, err)

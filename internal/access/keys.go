@@ -8,9 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -36,16 +34,7 @@ type Key struct {
 	CreatedBy string       `json:"created_by"`
 	ExpiresAt time.Time    `json:"expires_at,omitzero"` // zero: never
 	RevokedAt time.Time    `json:"revoked_at,omitzero"` // zero: it was not
-}
-
-// KeyStore keeps keys durably. Implementations are safe for concurrent use;
-// what they return is the caller's to keep. SaveKey adds a key or replaces the
-// one with its id, ForgetKeys removes those with the ids, all or none, of which
-// some may not be there; both return when that is durable.
-type KeyStore interface {
-	Keys(ctx context.Context) ([]Key, error)
-	SaveKey(ctx context.Context, k Key) error
-	ForgetKeys(ctx context.Context, ids []string) error
+	Revision  uint64       `json:"-"`                   // the store's, for compare-and-swap; 0: never stored
 }
 
 // Request says what a new key is to be.
@@ -81,7 +70,8 @@ type Keys struct {
 	rate  float64 // requests a second of one key; 0: no limit
 	book  book
 
-	mu sync.Mutex // one change at a time
+	mu       sync.Mutex // one change at a time
+	revision uint64     // of the store, when it was last read or watched
 }
 
 // entry is a key that can be used, or could.
@@ -95,6 +85,7 @@ type entry struct {
 // days ago. rate bounds the requests a second of each key; 0 is no limit.
 func OpenKeys(ctx context.Context, store KeyStore, begin audit.BeginFunc, rate float64, now func() time.Time) (*Keys, error) {
 	k := &Keys{store: store, begin: begin, now: now, rate: rate}
+	k.book.Store(&map[string]*entry{})
 	if err := k.Load(ctx); err != nil {
 		return nil, err
 	}
@@ -102,39 +93,15 @@ func OpenKeys(ctx context.Context, store KeyStore, begin audit.BeginFunc, rate f
 	return k, nil
 }
 
-// Load reads the keys of the store, and notifies those who wait for a change.
-func (k *Keys) Load(ctx context.Context) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	stored, err := k.store.Keys(ctx)
-	if err != nil {
-		return fmt.Errorf("read the keys: %w", err)
-	}
-	book := make(map[string]*entry, len(stored))
-	for _, key := range stored {
-		book[key.ID] = k.entry(key)
-	}
-	k.book.Store(&book)
-	return nil
-}
-
 // forget removes the keys that ended more than 90 days ago. Only the audit trail
 // knows them then.
 func (k *Keys) forget(ctx context.Context) error {
-	book := *k.book.Load()
-	ids := forgettable(book, k.now().Add(-keepEnded))
-	if len(ids) == 0 {
-		return nil
-	}
-	if err := k.store.ForgetKeys(ctx, ids); err != nil {
-		return errors.Join(ErrStoreUnavailable, err)
-	}
-	book = maps.Clone(book)
-	for _, id := range ids {
-		delete(book, id)
-	}
-	k.book.Store(&book)
-	return nil
+	return k.save(ctx, func(book map[string]*entry) (changes []KeyChange, _ error) {
+		for _, id := range forgettable(book, k.now().Add(-keepEnded)) {
+			changes = append(changes, KeyChange{ID: id, Expect: book[id].key.Revision})
+		}
+		return changes, nil
+	})
 }
 
 // forgettable are the keys that ended before a time. Of those that were not
@@ -262,7 +229,10 @@ func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, strin
 	text := keyPrefix + key.ID + "_" + base64.RawURLEncoding.EncodeToString(secret[:])
 	hash := sha256.Sum256([]byte(text))
 	key.Hash = hash[:]
-	if err := k.change(ctx, "key.create", nil, key); err != nil {
+	err := k.change(ctx, "key.create", func(map[string]*entry) ([]KeyChange, error) {
+		return []KeyChange{{ID: key.ID, Key: &key}}, nil
+	})
+	if err != nil {
 		return Key{}, "", err
 	}
 	return key, text, nil
@@ -363,19 +333,21 @@ func printable(s string) bool {
 func (k *Keys) Revoke(ctx context.Context, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	book := *k.book.Load()
-	e := book[id]
-	switch {
-	case e == nil:
-		return ErrKeyNotFound
-	case !e.key.RevokedAt.IsZero():
-		return nil
-	case administers(&e.key, k.now()) && k.others(id) && !k.administered(id):
-		return ErrLastAdmin
-	}
-	revoked := e.key
-	revoked.RevokedAt = k.now().UTC().Truncate(time.Millisecond)
-	return k.change(ctx, "key.revoke", &e.key, revoked)
+	now := k.now().UTC().Truncate(time.Millisecond)
+	return k.change(ctx, "key.revoke", func(book map[string]*entry) ([]KeyChange, error) {
+		e := book[id]
+		switch {
+		case e == nil:
+			return nil, ErrKeyNotFound
+		case !e.key.RevokedAt.IsZero():
+			return nil, nil
+		case administers(&e.key, k.now()) && k.others(id) && !k.administered(id):
+			return nil, ErrLastAdmin
+		}
+		revoked := e.key
+		revoked.RevokedAt = now
+		return []KeyChange{{ID: id, Expect: e.key.Revision, Key: &revoked}}, nil
+	})
 }
 
 func administers(key *Key, now time.Time) bool {
@@ -425,23 +397,30 @@ func fields(k *Key) json.RawMessage {
 	return b
 }
 
-// change records the intent, stores the key, puts it into force, and records
-// the outcome.
-func (k *Keys) change(ctx context.Context, action string, before *Key, after Key) error {
+// change records the intent, stores what decide says, puts it into force, and
+// records the outcome. k.mu must be held.
+func (k *Keys) change(ctx context.Context, action string, decide decision) error {
+	book := *k.book.Load()
+	changes, err := decide(book)
+	if err != nil || len(changes) == 0 {
+		return err
+	}
+	c := changes[0]
+	var before *Key
+	if e := book[c.ID]; e != nil {
+		before = &e.key
+	}
 	end, err := k.begin(ctx, audit.Entry{
-		Category: audit.Admin, Action: action, Target: audit.Target{Type: "key", ID: after.ID},
-		Before: fields(before), After: fields(&after),
+		Category: audit.Admin, Action: action, Target: audit.Target{Type: "key", ID: c.ID},
+		Before: fields(before), After: fields(c.Key),
 	}.By(ctx))
 	if err != nil {
 		return err
 	}
-	if err := k.store.SaveKey(ctx, after); err != nil {
+	if err := k.save(ctx, decide); err != nil {
 		end(audit.Failure, err.Error(), nil)
-		return errors.Join(ErrStoreUnavailable, err)
+		return err
 	}
-	book := maps.Clone(*k.book.Load())
-	book[after.ID] = k.entry(after)
-	k.book.Store(&book)
 	end(audit.Success, "", nil)
 	return nil
 }

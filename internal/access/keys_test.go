@@ -1,7 +1,6 @@
 package access_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"headway/internal/access"
+	"headway/internal/memstore"
 	"headway/internal/strict"
 )
 
@@ -19,6 +19,7 @@ const day = 24 * time.Hour
 func TestRevokedAndExpiredKeysAreForgottenAfter90Days(t *testing.T) {
 	d := open(t, access.Options{})
 	admin := d.key(access.Request{Name: "me", Role: "admin"})
+	var changes []access.KeyChange
 	for i := range access.MaxKeys - 1 {
 		key := access.Key{ID: fmt.Sprintf("%012x", i), Name: "old", Role: access.RoleViewer, CreatedAt: d.now}
 		if i%2 == 0 {
@@ -26,7 +27,10 @@ func TestRevokedAndExpiredKeysAreForgottenAfter90Days(t *testing.T) {
 		} else {
 			key.ExpiresAt = d.now
 		}
-		d.store.keys[key.ID] = key
+		changes = append(changes, access.KeyChange{ID: key.ID, Key: &key})
+	}
+	if err := d.store.SaveKeys(t.Context(), changes); err != nil {
+		t.Fatal(err)
 	}
 	d.load(access.Options{}, 0)
 	want := access.Request{Name: "new", Role: "viewer"}
@@ -37,13 +41,13 @@ func TestRevokedAndExpiredKeysAreForgottenAfter90Days(t *testing.T) {
 		t.Fatalf("the book is full, and %v", err)
 	}
 	d.now = d.now.Add(time.Second)
-	d.store.fail = errors.New("the disk is full")
+	d.store.Inject(memstore.Full)
 	if _, _, err := d.keys.Create(t.Context(), owner, want); !errors.Is(err, access.ErrStoreUnavailable) || len(d.keys.List()) != access.MaxKeys {
 		t.Errorf("nothing can be forgotten, and %v; %d keys", err, len(d.keys.List()))
 	}
-	d.store.fail = nil
+	d.store.Inject(memstore.Fault{})
 	d.key(want)
-	if n, stored := len(d.keys.List()), len(d.store.keys); n != 2 || stored != 2 {
+	if n, stored := len(d.keys.List()), len(d.stored()); n != 2 || stored != 2 {
 		t.Errorf("%d keys in the book and %d in the store; want 2", n, stored)
 	}
 	if _, err := d.keys.Look(admin); err != nil {
@@ -66,8 +70,8 @@ func TestKeysAreForgottenAtTheStart(t *testing.T) {
 	}{{90 * day, 3, access.ErrRevoked}, {time.Second, 2, access.ErrUnknown}, {time.Hour, 1, access.ErrUnknown}} {
 		d.now = d.now.Add(step.later)
 		d.load(access.Options{}, 0)
-		if n := len(d.keys.List()); n != step.keys || len(d.store.keys) != step.keys {
-			t.Errorf("%v later: %d keys, %d stored; want %d", step.later, n, len(d.store.keys), step.keys)
+		if n := len(d.keys.List()); n != step.keys || len(d.stored()) != step.keys {
+			t.Errorf("%v later: %d keys, %d stored; want %d", step.later, n, len(d.stored()), step.keys)
 		}
 		if _, err := d.keys.Look(revoked); !errors.Is(err, step.err) {
 			t.Errorf("%v later: the revoked key: %v; want %v", step.later, err, step.err)
@@ -77,15 +81,12 @@ func TestKeysAreForgottenAtTheStart(t *testing.T) {
 	// A store that cannot write does not keep the service from starting.
 	d.key(access.Request{Name: "expired", Role: "viewer", ExpiresIn: time.Hour})
 	d.now = d.now.Add(91 * day)
-	keys, err := access.OpenKeys(t.Context(), readOnly{d.store}, d.begin, 0, d.clock)
+	d.store.Inject(memstore.Full)
+	keys, err := access.OpenKeys(t.Context(), d.store, d.begin, 0, d.clock)
 	if err != nil || len(keys.List()) != 2 {
 		t.Errorf("%v; %d keys", err, len(keys.List()))
 	}
 }
-
-type readOnly struct{ *book }
-
-func (readOnly) ForgetKeys(context.Context, []string) error { return errors.New("the disk is full") }
 
 // Keys end by themselves, and a service whose keys have all ended must not open
 // itself to everybody on loopback for that.

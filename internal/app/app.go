@@ -332,6 +332,7 @@ func (a *App) Run(ctx context.Context) error {
 	start := func(run func(context.Context) error) { running.start(rooms, run) }
 	start(a.fleet.Run)
 	start(a.router.Run)
+	start(func(ctx context.Context) error { return a.keys.Run(ctx, a.log) })
 	start(a.live.Run)
 	start(a.policyFile.Run)
 	start(a.watchCertificates)

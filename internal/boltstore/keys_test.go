@@ -3,6 +3,7 @@ package boltstore_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"path/filepath"
 	"reflect"
 	"testing"
@@ -24,11 +25,30 @@ func key(id string) access.Key {
 
 func keysOf(t *testing.T, s *boltstore.Store) []access.Key {
 	t.Helper()
-	list, err := s.Keys(t.Context())
+	list, _, err := s.Keys(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := range list {
+		if list[i].Revision == 0 {
+			t.Errorf("key %s has no revision", list[i].ID)
+		}
+		list[i].Revision = 0
+	}
 	return list
+}
+
+// saveKey stores a key, whatever is stored under its id.
+func saveKey(t *testing.T, s *boltstore.Store, k access.Key) {
+	t.Helper()
+	stored, _, err := s.Keys(t.Context(), k.ID)
+	change := access.KeyChange{ID: k.ID, Key: &k}
+	if len(stored) > 0 {
+		change.Expect = stored[0].Revision
+	}
+	if err := errors.Join(err, s.SaveKeys(t.Context(), []access.KeyChange{change})); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestKeysLastAndMove(t *testing.T) {
@@ -36,14 +56,10 @@ func TestKeysLastAndMove(t *testing.T) {
 	s := open(t, path)
 	revoked := key("a")
 	for _, k := range []access.Key{key("a"), key("b")} {
-		if err := s.SaveKey(t.Context(), k); err != nil {
-			t.Fatal(err)
-		}
+		saveKey(t, s, k)
 	}
 	revoked.RevokedAt = revoked.CreatedAt.Add(time.Hour)
-	if err := s.SaveKey(t.Context(), revoked); err != nil {
-		t.Fatal(err)
-	}
+	saveKey(t, s, revoked)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -74,11 +90,9 @@ func TestForgottenKeysStayAway(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, path)
 	for _, id := range []string{"a", "b", "c"} {
-		if err := s.SaveKey(t.Context(), key(id)); err != nil {
-			t.Fatal(err)
-		}
+		saveKey(t, s, key(id))
 	}
-	if err := s.ForgetKeys(t.Context(), []string{"a", "nobody", "c"}); err != nil {
+	if err := s.SaveKeys(t.Context(), []access.KeyChange{{ID: "a", Expect: 1}, {ID: "none"}, {ID: "c", Expect: 3}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
@@ -129,9 +143,7 @@ func TestAFileWithoutKeys(t *testing.T) {
 		t.Errorf("export of the old file: %v", err)
 	}
 	s = open(t, path)
-	if err := s.SaveKey(t.Context(), key("a")); err != nil {
-		t.Fatal(err)
-	}
+	saveKey(t, s, key("a"))
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func TestAnOpenFileIsExportedOfOneMoment(t *testing.T) {
 	var writer sync.WaitGroup
 	writer.Go(func() { // both heads always have the same weight, in each commit
 		for weight := 2.0; ctx.Err() == nil; weight++ {
-			list, err := s.Heads(ctx)
+			list, _, err := s.Heads(ctx)
 			if err != nil {
 				return
 			}
@@ -126,7 +126,7 @@ func TestAFileThatIsCutUnderAnOpenStore(t *testing.T) {
 	if err := os.Truncate(path, 4096); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := s.Heads(t.Context()); err == nil {
+	if list, _, err := s.Heads(t.Context()); err == nil {
 		t.Errorf("%d heads were read of what is not there", len(list))
 	}
 	if report, err := s.Check(t.Context()); err == nil && len(report.Faults) == 0 {

@@ -1,22 +1,31 @@
 package boltstore
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
-
-	"headway/internal/policy"
 
 	"github.com/go-json-experiment/json"
 	bolt "go.etcd.io/bbolt"
-)
 
-var errPolicyConflict = policy.ErrConflict
+	"headway/internal/feed"
+	"headway/internal/policy"
+)
 
 // keptPolicies is how many revisions of the policy are kept.
 const keptPolicies = 100
 
 func policyKey(revision uint64) []byte { return binary.BigEndian.AppendUint64(nil, revision) }
+
+// lastPolicy is the revision of the current policy; 0: there is none.
+func lastPolicy(b *bolt.Bucket) uint64 {
+	if key, _ := b.Cursor().Last(); key != nil {
+		return binary.BigEndian.Uint64(key)
+	}
+	return 0
+}
 
 // Policy implements policy.Store.
 func (s *Store) Policy(ctx context.Context) (policy.Stored, error) {
@@ -38,10 +47,7 @@ func (s *Store) SavePolicy(ctx context.Context, expect uint64, p policy.Stored) 
 		if err != nil {
 			return err
 		}
-		current := uint64(0)
-		if key, _ := b.Cursor().Last(); key != nil {
-			current = binary.BigEndian.Uint64(key)
-		}
+		current := lastPolicy(b)
 		if current != expect {
 			return fmt.Errorf("%w: it is %d, not %d", policy.ErrConflict, current, expect)
 		}
@@ -58,6 +64,9 @@ func (s *Store) SavePolicy(ctx context.Context, expect uint64, p policy.Stored) 
 			}
 		}
 		return total.put(tx, bucketPolicies)
+	}, func() {
+		p.Document = bytes.Clone(p.Document)
+		s.policies.Add(feed.Change[policy.Stored]{Revision: revision, Value: &p})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("save the policy: %w", err)
@@ -75,6 +84,21 @@ func (s *Store) PolicyRevisions(ctx context.Context, limit int) (list []policy.S
 		return nil, fmt.Errorf("read the policies: %w", err)
 	}
 	return list, nil
+}
+
+// WatchPolicy implements policy.Store.
+func (s *Store) WatchPolicy(ctx context.Context, after uint64) (feed.Changes[policy.Stored], error) {
+	return s.policies.Next(ctx, after, func(ctx context.Context) (c feed.Changes[policy.Stored], err error) {
+		c.Whole = true
+		newest, err := s.Policy(ctx)
+		if err == nil {
+			c.Revision = newest.Revision
+			c.List = []feed.Change[policy.Stored]{{Revision: newest.Revision, Value: &newest}}
+		} else if errors.Is(err, policy.ErrNone) {
+			err = nil
+		}
+		return c, err
+	})
 }
 
 // policiesOf are the newest policies, newest first.

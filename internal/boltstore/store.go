@@ -27,7 +27,10 @@ import (
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"headway/internal/access"
+	"headway/internal/feed"
 	"headway/internal/fleet"
+	"headway/internal/policy"
 )
 
 // Options are what a Store may be told. Zero values are the defaults.
@@ -71,6 +74,10 @@ type Store struct {
 	path    string
 	minFree int64
 
+	heads    *feed.Feed[fleet.Record]
+	keys     *feed.Feed[access.Key]
+	policies *feed.Feed[policy.Stored]
+
 	writing sync.Mutex            // held by the one that writes, so that those who wait learn of a failure
 	broken  atomic.Pointer[error] // why bbolt cannot be asked any more; nil: it can
 
@@ -108,7 +115,7 @@ func Open(path string, o Options) (*Store, error) {
 			return nil, fmt.Errorf("make the state file %s: %w", path, errors.Join(err, db.Close()))
 		}
 	}
-	if err := s.migrate(); err != nil {
+	if err := errors.Join(s.migrate(), s.openFeeds()); err != nil {
 		return nil, fmt.Errorf("bring the state file %s up to this version: %w", path, errors.Join(err, db.Close()))
 	}
 	return s, nil
@@ -225,8 +232,8 @@ func getUint(tx *bolt.Tx, key []byte) (uint64, error) {
 	return binary.BigEndian.Uint64(payload), nil
 }
 
-// update runs f in a transaction and returns when it is on the disk.
-func (s *Store) update(ctx context.Context, f func(*bolt.Tx) error) error {
+// update runs f in a transaction, and done when that is on the disk.
+func (s *Store) update(ctx context.Context, f func(*bolt.Tx) error, done func()) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -234,10 +241,13 @@ func (s *Store) update(ctx context.Context, f func(*bolt.Tx) error) error {
 		return err
 	}
 	s.writing.Lock()
+	defer s.writing.Unlock()
 	err := s.guard(func() error { return s.db.Update(f) })
-	s.writing.Unlock()
 	switch {
-	case err == nil, errors.Is(err, fleet.ErrConflict), errors.Is(err, errPolicyConflict):
+	case err == nil:
+		done()
+		return nil
+	case errors.Is(err, fleet.ErrConflict), errors.Is(err, policy.ErrConflict), errors.Is(err, access.ErrKeyConflict):
 		return err
 	}
 	return fmt.Errorf("%w: %w", fleet.ErrStoreUnavailable, err)
@@ -270,17 +280,7 @@ func (s *Store) view(ctx context.Context, f func(*bolt.Tx) error) error {
 	return s.guard(func() error { return s.db.View(f) })
 }
 
-// put writes a record of a checked bucket: its revision, then the JSON of v.
-// It returns the revision, the next of the bucket.
-func put(tx *bolt.Tx, bucket, key []byte, total *sums, v any) (uint64, error) {
-	b := tx.Bucket(bucket)
-	revision, err := b.NextSequence()
-	if err != nil {
-		return 0, err
-	}
-	return revision, putAt(b, key, total, revision, v)
-}
-
+// putAt writes a record of a checked bucket: its revision, then the JSON of v.
 func putAt(b *bolt.Bucket, key []byte, total *sums, revision uint64, v any) error {
 	payload, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
@@ -314,88 +314,6 @@ func split(key, value []byte) (revision uint64, payload []byte, err error) {
 	return binary.BigEndian.Uint64(payload), payload[8:], nil
 }
 
-// Heads implements fleet.Store.
-func (s *Store) Heads(ctx context.Context) (records []fleet.Record, err error) {
-	err = s.view(ctx, func(tx *bolt.Tx) error {
-		records, err = headsOf(tx)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read the heads: %w", err)
-	}
-	return records, nil
-}
-
-func headsOf(tx *bolt.Tx) ([]fleet.Record, error) {
-	total, err := getSums(tx, bucketHeads)
-	if err != nil {
-		return nil, err
-	}
-	records := make([]fleet.Record, 0, total.count)
-	defer release(tx)
-	err = tx.Bucket(bucketHeads).ForEach(func(key, value []byte) error {
-		revision, payload, err := split(key, value)
-		if err != nil {
-			return err
-		}
-		var r fleet.Record
-		if err := json.Unmarshal(payload, &r); err != nil {
-			return fmt.Errorf("record %q: %w", key, err)
-		}
-		r.Revision = revision
-		records = append(records, r)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return records, nil
-}
-
-// Save implements fleet.Store.
-func (s *Store) Save(ctx context.Context, changes []fleet.Change) error {
-	revisions := make([]uint64, len(changes))
-	err := s.update(ctx, func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketHeads)
-		total, err := getSums(tx, bucketHeads)
-		if err != nil {
-			return err
-		}
-		for i, c := range changes {
-			key := []byte(c.ID)
-			have, _, err := get(b, key)
-			if err != nil {
-				return err
-			}
-			if have != c.Expect {
-				return fmt.Errorf("%w: head %q has %d, not %d", fleet.ErrConflict, c.ID, have, c.Expect)
-			}
-			if c.Record == nil {
-				if old := b.Get(key); old != nil {
-					total.del(key, old)
-				}
-				if err := b.Delete(key); err != nil {
-					return err
-				}
-				continue
-			}
-			if revisions[i], err = put(tx, bucketHeads, key, &total, c.Record); err != nil {
-				return err
-			}
-		}
-		return total.put(tx, bucketHeads)
-	})
-	if err != nil {
-		return fmt.Errorf("save changes of heads, %d in all: %w", len(changes), err)
-	}
-	for i, c := range changes {
-		if c.Record != nil {
-			c.Record.Revision = revisions[i]
-		}
-	}
-	return nil
-}
-
 // GrantEpochs implements fleet.Store.
 func (s *Store) GrantEpochs(ctx context.Context, n uint64) (first uint64, err error) {
 	err = s.update(ctx, func(tx *bolt.Tx) error {
@@ -405,7 +323,7 @@ func (s *Store) GrantEpochs(ctx context.Context, n uint64) (first uint64, err er
 		}
 		first = granted + 1
 		return putUint(tx, keyEpochs, granted+n)
-	})
+	}, func() {})
 	if err != nil {
 		return 0, fmt.Errorf("grant epochs: %w", err)
 	}

@@ -93,7 +93,7 @@ func fill(t testing.TB, path string, n int) (heads []fleet.Record, policies []po
 }
 
 func contents(s *boltstore.Store) ([]fleet.Record, []policy.Stored, error) {
-	heads, err := s.Heads(context.Background())
+	heads, _, err := s.Heads(context.Background())
 	policies, perr := s.PolicyRevisions(context.Background(), 1000)
 	return heads, policies, errors.Join(err, perr)
 }
@@ -252,7 +252,7 @@ func BenchmarkOpen(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if heads, err := s.Heads(b.Context()); err != nil || len(heads) != 100_000 {
+		if heads, _, err := s.Heads(b.Context()); err != nil || len(heads) != 100_000 {
 			b.Fatal(len(heads), err)
 		}
 		_ = s.Close()

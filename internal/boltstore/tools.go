@@ -190,7 +190,7 @@ func (c *contents) read(tx *bolt.Tx) (err error) {
 	if c.epochs, err = getUint(tx, keyEpochs); err != nil {
 		return err
 	}
-	if c.heads, err = headsOf(tx); err != nil {
+	if c.heads, err = heads.read(tx); err != nil {
 		return err
 	}
 	if c.policies, err = policiesOf(tx, keptPolicies); err != nil {
@@ -199,7 +199,7 @@ func (c *contents) read(tx *bolt.Tx) (err error) {
 	if tx.Bucket(bucketKeys) == nil { // of a layout without keys
 		return nil
 	}
-	c.keys, err = keysOf(tx)
+	c.keys, err = keys.read(tx)
 	return err
 }
 
@@ -312,7 +312,7 @@ func (s *Store) restore(ctx context.Context, r io.Reader) error {
 			}
 		case l.Key != nil:
 			in.end.Keys++
-			if err := s.SaveKey(ctx, *l.Key); err != nil {
+			if err := s.SaveKeys(ctx, []access.KeyChange{{ID: l.Key.ID, Key: l.Key}}); err != nil {
 				return fmt.Errorf("line %d: %w", in.n, err)
 			}
 		default:
@@ -396,7 +396,7 @@ func (s *Store) restorePolicy(ctx context.Context, p *policy.Stored) error {
 			return err
 		}
 		return total.put(tx, bucketPolicies)
-	})
+	}, func() {})
 }
 
 // ReadKeys reads the keys of a file that no process has open and changes
@@ -414,7 +414,7 @@ func ReadKeys(ctx context.Context, path string) (list []access.Key, err error) {
 		if tx.Bucket(bucketKeys) == nil { // it is new, or of before there were keys
 			return nil
 		}
-		list, err = keysOf(tx)
+		list, err = keys.read(tx)
 		return err
 	})
 	return list, err

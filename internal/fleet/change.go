@@ -56,6 +56,9 @@ func (r *Registry) register(ctx context.Context, spec Spec, first *StatusReport,
 	}
 	c.apply = func(e *entry, now time.Time) {
 		r.newEpoch(e, c.epoch, now)
+		if e.record.Leaving {
+			r.mark(e)
+		}
 		if first != nil {
 			report := *first
 			r.take(e, &report, now)

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // Each change of a large pool costs a copy of it: those that come while one is
 // made, and for as long after, share the next.
 func TestChangesOfALargePoolShareASnapshot(t *testing.T) {
 	const n, callers, each = 20_000, 16, 20
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	epochs := make([]uint64, n)
 	var all sync.WaitGroup
 	for c := range 64 {

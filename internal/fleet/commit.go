@@ -25,6 +25,7 @@ type commit struct {
 	id        string
 	registers bool   // begins a new epoch
 	reaps     bool   // removes a head for its silence, unless it registered in the same batch
+	foreign   bool   // it was written by another process
 	onPurpose bool   // a removal that was asked for, and not one after a long silence
 	endpoint  string // of a registration
 	takeOver  bool   // it may take the head from another endpoint
@@ -153,13 +154,24 @@ func (r *Registry) drain(c *commit) []*commit {
 // commitTime bounds how long the store may take over one batch.
 const commitTime = 30 * time.Second
 
+// conflictTries is how often a batch is decided on, each time on what is stored
+// by then, before its callers get the conflict.
+const conflictTries = 10
+
 // commit writes a batch with one call of the store, applies it to the
 // registry, publishes one snapshot and answers. r.committing must be held.
 func (r *Registry) commit(ctx context.Context, batch []*commit) {
 	ctx, cancel := context.WithTimeout(ctx, commitTime)
 	defer cancel()
 	changes := r.prepare(ctx, batch)
-	if err := r.save(ctx, changes); err != nil && len(batch) > 1 && errors.Is(err, ErrConflict) {
+	err := r.save(ctx, changes)
+	for try := 1; errors.Is(err, ErrConflict) && try < conflictTries; try++ {
+		if err = r.readAgain(ctx, changes); err == nil {
+			changes = r.prepare(ctx, batch)
+			err = r.save(ctx, changes)
+		}
+	}
+	if err != nil && len(batch) > 1 && errors.Is(err, ErrConflict) {
 		// One change that cannot be written must not fail its neighbours.
 		for _, c := range batch {
 			c.err = nil
@@ -306,8 +318,9 @@ func (r *Registry) save(ctx context.Context, changes []Change) error {
 	done := r.metrics.observe("save")
 	err := r.store.Save(ctx, changes)
 	done()
-	r.storeDown.Store(err != nil && !errors.Is(err, ErrConflict))
-	if err != nil {
+	failed := err != nil && !errors.Is(err, ErrConflict)
+	r.storeDown.Store(failed)
+	if failed {
 		r.metrics.storeErrors["save"].Inc()
 		r.log.Error("heads not written", "changes", len(changes), "error", err)
 	}
@@ -333,6 +346,10 @@ func (r *Registry) applyAll(batch []*commit) {
 			changes = append(changes, change{before: e.head})
 			if c.seen != nil {
 				c.seen(e)
+			}
+			if !c.foreign {
+				r.metrics.removed.Inc()
+				r.remove(e)
 			}
 			r.forget(e, c.onPurpose, now)
 		case c.apply == nil:
@@ -398,9 +415,6 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	if moved {
 		e.relapse = relapse{}
 	}
-	if e.record.Leaving {
-		r.mark(e)
-	}
 	r.grant(e, now)
 	if e.slot < 0 {
 		e.slot = r.metrics.inFlight.take(e.record.Spec.ID)
@@ -427,7 +441,6 @@ func (r *Registry) forget(e *entry, onPurpose bool, now time.Time) {
 	delete(r.failing, e)
 	r.keep(e, now)
 	r.metrics.inFlight.give(e.slot)
-	r.metrics.removed.Inc()
 	r.tell(event.HeadRemoved, e, now)
 	// The wheel looks at it once more, up to minutes later.
 	*e = entry{lookAt: e.lookAt, slot: -1}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // elsewhere is the spec of a head at another endpoint.
@@ -19,7 +20,7 @@ func elsewhere(id string) fleet.Spec {
 
 func TestAnotherEndpointDoesNotTakeAHeadThatHoldsItsLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		first := w.register(spec("a"), active())
 		time.Sleep(time.Second)
 		_, err := w.Register(t.Context(), elsewhere("a"), active())
@@ -50,7 +51,7 @@ func TestWhatFreesAHeadForAnotherEndpoint(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := start(t, newFakeStore(t), nil)
+				w := start(t, memstore.New(), nil)
 				r := w.register(spec("a"), active())
 				if strings.HasPrefix(name, "held") {
 					for _, id := range []string{"b", "c", "d"} {
@@ -75,7 +76,7 @@ func TestWhatFreesAHeadForAnotherEndpoint(t *testing.T) {
 // The last instant of a lease still belongs to who holds it.
 func TestALeaseHoldsToItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		r := w.register(spec("a"), active())
 		time.Sleep(time.Until(r.Lease.ExpiresAt) - time.Nanosecond)
 		if _, err := w.Register(t.Context(), elsewhere("a"), nil); err == nil {
@@ -89,7 +90,7 @@ func TestALeaseHoldsToItsEnd(t *testing.T) {
 func TestATakeOverIsDoneCountedAndTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &trail{}
-		w := start(t, newFakeStore(t), tr.attach)
+		w := start(t, memstore.New(), tr.attach)
 		first := w.register(spec("a"), active())
 		old := published(w, "a")
 		old.Live.TryAcquire(0)

@@ -14,13 +14,14 @@ import (
 	"pgregory.net/rapid"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // startEjecting is a registry that ejects, with heads that report for as long
 // as the test lasts.
 func startEjecting(t *testing.T, change func(*fleet.Options), ids ...string) *world {
 	t.Helper()
-	w := start(t, newFakeStore(t), func(o *fleet.Options) {
+	w := start(t, memstore.New(), func(o *fleet.Options) {
 		o.Eject.Enabled = true
 		if change != nil {
 			change(o)
@@ -605,7 +606,7 @@ func TestAnOperatorEndsAnEjection(t *testing.T) {
 }
 
 func TestNothingIsEjectedWhereItIsSwitchedOff(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	w.register(spec("a"), active())
 	w.register(spec("b"), active())
 	w.end("a", fleet.EndedBadly, 1000)
@@ -637,7 +638,7 @@ func TestEjectionsNeverEmptyAPool(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var past atomic.Int64
 		now := func() time.Time { return time.Unix(0, past.Load()) }
-		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Eject.Enabled, o.Now = true, now })
+		w := start(t, memstore.New(), func(o *fleet.Options) { o.Eject.Enabled, o.Now = true, now })
 		defer w.stop()
 		id := func(rt *rapid.T) string { return fmt.Sprintf("h%d", rapid.IntRange(0, 6).Draw(rt, "head")) }
 		rt.Repeat(map[string]func(*rapid.T){

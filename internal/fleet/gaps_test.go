@@ -11,11 +11,12 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 func TestReportsOutOfOrderRenewTheLeaseOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		r := w.register(spec("a"), active())
 		send := func(sequence uint64, inFlight int64) fleet.Lease {
 			load := fleet.UnknownLoad()
@@ -38,7 +39,7 @@ func TestReportsOutOfOrderRenewTheLeaseOnly(t *testing.T) {
 }
 
 func TestAHeadThatWentOfflineIsNotAssumedAfterARestart(t *testing.T) {
-	store := newFakeStore(t)
+	store := memstore.New()
 	w := start(t, store, lasting)
 	r := w.register(spec("a"), active())
 	w.report("a", r.Lease.Epoch, fleet.StatusOffline)
@@ -66,7 +67,7 @@ func TestTheGuardCountsOnlyWhatWouldServe(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.GuardHold = 10 * time.Second })
+				w := start(t, memstore.New(), func(o *fleet.Options) { o.Lease.GuardHold = 10 * time.Second })
 				for i := range 4 {
 					id := fmt.Sprintf("out%d", i)
 					c.out(w, id, w.register(spec(id), active()).Lease.Epoch)
@@ -115,11 +116,11 @@ func TestNoMorePlacesThanTheLimit(t *testing.T) {
 
 func TestChangesThatWaitAreMadeBeforeTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, nil)
 		w.register(spec("a"), active())
 		synctest.Wait()
-		store.block = make(chan struct{})
+		release := hold(store)
 		var all sync.WaitGroup
 		for i := range 20 {
 			all.Go(func() {
@@ -130,7 +131,7 @@ func TestChangesThatWaitAreMadeBeforeTheEnd(t *testing.T) {
 		}
 		all.Go(w.stop)
 		synctest.Wait()
-		close(store.block)
+		release()
 		all.Wait()
 		if got := w.Snapshot().Heads; got != 21 {
 			t.Errorf("%d heads, want 21", got)
@@ -139,7 +140,7 @@ func TestChangesThatWaitAreMadeBeforeTheEnd(t *testing.T) {
 }
 
 func TestLabelsAreSharedByNameAndValue(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	one, two := spec("a"), spec("b")
 	one.Labels, two.Labels = map[string]string{"a": "bc"}, map[string]string{"ab": "c"}
 	w.register(one, nil)
@@ -151,7 +152,7 @@ func TestLabelsAreSharedByNameAndValue(t *testing.T) {
 
 // A fleet that loses and gains its leases again and again does not grow.
 func TestFlappingHeadsLeaveNothingBehind(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	for round := range 3 {
 		for i := range 500 {
 			w.register(spec(fmt.Sprintf("h%d", i)), active())
@@ -169,10 +170,10 @@ func TestFlappingHeadsLeaveNothingBehind(t *testing.T) {
 // that whatever is queued from now on waits. release lets the store go on.
 func (w *world) blocked() (release func()) {
 	synctest.Wait() // nothing is being written
-	w.store.block = make(chan struct{})
+	end := hold(w.store)
 	go func() { _, _ = w.Register(context.WithoutCancel(w.Context()), spec("blocks"), nil) }()
 	synctest.Wait()
-	return func() { close(w.store.block); synctest.Wait() }
+	return func() { end(); synctest.Wait() }
 }
 
 // The removal of a silent head may wait behind a slow store; the head that
@@ -188,7 +189,7 @@ func TestAHeadThatCameBackIsNotRemoved(t *testing.T) {
 		for _, before := range []bool{false, true} { // whether it comes back before the removal is queued
 			t.Run(fmt.Sprintf("%s %v", name, before), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = 10 * time.Second })
+					w := start(t, memstore.New(), func(o *fleet.Options) { o.Lease.RemoveAfter = 10 * time.Second })
 					epoch := w.register(spec("a"), active()).Lease.Epoch
 					time.Sleep(8 * time.Second)
 					if got := w.health("a"); got != "stale" {
@@ -216,15 +217,15 @@ func TestAHeadThatCameBackIsNotRemoved(t *testing.T) {
 // A store that fails when a head's time has come leaves no head for ever.
 func TestASilentHeadIsRemovedOnceTheStoreWorks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = 10 * time.Second })
+		w := start(t, memstore.New(), func(o *fleet.Options) { o.Lease.RemoveAfter = 10 * time.Second })
 		w.register(spec("a"), active())
 		time.Sleep(10 * time.Second)
-		w.store.failWith(fleet.ErrStoreUnavailable)
+		w.store.Inject(memstore.Fault{Err: fleet.ErrStoreUnavailable})
 		time.Sleep(20 * time.Second)
 		if got := w.health("a"); got != "stale" {
 			t.Fatalf("while the store fails it is %s", got)
 		}
-		w.store.failWith(nil)
+		w.store.Inject(memstore.Fault{})
 		time.Sleep(time.Minute)
 		if got := w.health("a"); got != "gone" {
 			t.Errorf("a minute after the store works again it is %s", got)
@@ -238,13 +239,12 @@ func TestAMassOutageLeavesRoomForRegistrations(t *testing.T) {
 	for name, from := range map[string]time.Duration{"expired": 0, "removed": time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				store := newFakeStore(t)
+				store := memstore.New()
 				const n = 5000 // more than the queue holds
 				for i := range n {
 					s := spec(fmt.Sprintf("h%d", i))
-					store.records[s.ID] = fleet.Record{Spec: s, Epoch: 1, Confirmed: true, Revision: 1}
+					put(t, store, fleet.Record{Spec: s, Epoch: 1, Confirmed: true})
 				}
-				store.epochs, store.rev = 1, 1
 				w := start(t, store, func(o *fleet.Options) { o.Lease.RemoveAfter, o.Lease.GuardMinHeads = 90*time.Second, n+2 })
 				time.Sleep(from)
 				release := w.blocked()
@@ -271,7 +271,7 @@ func TestAMassOutageLeavesRoomForRegistrations(t *testing.T) {
 // crosses the border of one, and none comes twice.
 func TestEpochsAreOfTheBlocksSetAside(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, nil)
 		const left, n = 3, 4
 		release := w.blocked()
@@ -291,13 +291,20 @@ func TestEpochsAreOfTheBlocksSetAside(t *testing.T) {
 		seen := map[uint64]bool{}
 		for range n {
 			epoch := <-epochs
-			if seen[epoch] || epoch == 0 || epoch > store.epochs {
-				t.Errorf("epoch %d; %d are set aside, given before: %v", epoch, store.epochs, seen[epoch])
+			if seen[epoch] || epoch == 0 {
+				t.Errorf("epoch %d; given before: %v", epoch, seen[epoch])
 			}
 			seen[epoch] = true
 		}
+		beyond, err := store.GrantEpochs(t.Context(), 1)
+		must(t, err)
+		for epoch := range seen {
+			if epoch >= beyond {
+				t.Errorf("epoch %d is not set aside, which end before %d", epoch, beyond)
+			}
+		}
 		w.SpendEpochs(0)
-		store.failWith(fleet.ErrStoreUnavailable)
+		store.Inject(memstore.Fault{Err: fleet.ErrStoreUnavailable})
 		if r, err := w.Register(t.Context(), spec("none"), nil); !errors.Is(err, fleet.ErrStoreUnavailable) {
 			t.Errorf("without a block epoch %d was given (%v)", r.Lease.Epoch, err)
 		}
@@ -309,7 +316,7 @@ func TestEpochsAreOfTheBlocksSetAside(t *testing.T) {
 // next change of the head.
 func TestAPatchKeepsTheNewestEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		old := w.register(spec("a"), active()).Lease.Epoch
 		newest := w.register(spec("a"), active()).Lease.Epoch
 		weight := 2.0
@@ -326,7 +333,7 @@ func TestAPatchKeepsTheNewestEpoch(t *testing.T) {
 
 func TestTheSlowStartIsThatOfTheRegion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		for region, places := range map[string]int{"us": 8, "eu": 2} {
 			w.register(headOf(region, "m", region), active())
 			v, err := w.Head(region)

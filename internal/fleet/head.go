@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -114,6 +115,13 @@ type Record struct {
 	RegisteredAt time.Time `json:"registered_at"`
 	UpdatedAt    time.Time `json:"updated_at"`
 	Revision     uint64    `json:"-"` // the store's, for compare-and-swap; 0: never stored
+}
+
+// Clone copies the record, what it points to included.
+func (r *Record) Clone() *Record {
+	c := *r
+	c.Spec.ModelTypes, c.Spec.Labels, c.Admin.Labels = slices.Clone(c.Spec.ModelTypes), maps.Clone(c.Spec.Labels), maps.Clone(c.Admin.Labels)
+	return &c
 }
 
 // Head is one head in a Snapshot: what routing has to know, with the

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 func TestAPauseOfOurOwnExpiresNobody(t *testing.T) {
@@ -61,7 +62,7 @@ func TestAPauseOfOurOwnExpiresNobody(t *testing.T) {
 // the test calls.
 func startRegistered(t *testing.T, now *time.Time) (w *world, epoch uint64) {
 	t.Helper()
-	w = start(t, newFakeStore(t), func(o *fleet.Options) { o.Now = func() time.Time { return *now } })
+	w = start(t, memstore.New(), func(o *fleet.Options) { o.Now = func() time.Time { return *now } })
 	epoch = w.register(spec("a"), active()).Lease.Epoch
 	w.stop()
 	return w, epoch
@@ -87,7 +88,7 @@ func TestARegistrationKeepsWhatTheHeadStillWorksOn(t *testing.T) {
 		"another endpoint": {func(w *world, epoch uint64) { w.report("a", epoch, fleet.StatusOffline) }, elsewhere, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := start(t, newFakeStore(t), lasting)
+			w := start(t, memstore.New(), lasting)
 			first := w.register(spec("a"), active())
 			old := published(w, "a")
 			old.Live.TryAcquire(2)
@@ -124,7 +125,7 @@ func TestARegistrationKeepsWhatTheHeadStillWorksOn(t *testing.T) {
 }
 
 func TestAHeadThatRegistersAgainCountsItsRequestsOnce(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	w.register(spec("a"), active())
 	w.register(spec("b"), active())
 	for range 8 {

@@ -14,12 +14,13 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // slowStore delays each write, so that changes queue up into batches, and fails
 // some of them before it wrote anything.
 type slowStore struct {
-	*fakeStore
+	*memstore.Store
 	random *rand.Rand // one call at a time
 	fails  float64
 }
@@ -29,7 +30,7 @@ func (s *slowStore) Save(ctx context.Context, changes []fleet.Change) error {
 	if s.random.Float64() < s.fails {
 		return fmt.Errorf("%w: as the test wants it", fleet.ErrStoreUnavailable)
 	}
-	return s.fakeStore.Save(ctx, changes)
+	return s.Store.Save(ctx, changes)
 }
 
 // call is what a client asks of one head, answer what it was answered.
@@ -170,8 +171,8 @@ func TestCallsOfManyClientsAreLinearizable(t *testing.T) {
 }
 
 func tryClients(t *testing.T, seed uint64, fails float64) []porcupine.Operation {
-	store := &slowStore{fakeStore: newFakeStore(t), random: rand.New(rand.NewPCG(seed, 0)), fails: fails}
-	w := start(t, store.fakeStore, func(o *fleet.Options) { o.Store = store })
+	store := &slowStore{Store: memstore.New(), random: rand.New(rand.NewPCG(seed, 0)), fails: fails}
+	w := start(t, store.Store, func(o *fleet.Options) { o.Store = store })
 	var clock, registered atomic.Int64
 	var mu sync.Mutex
 	var history []porcupine.Operation

@@ -75,7 +75,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 		refused:       counter("headway_fleet_changes_refused_total", "Changes of heads refused because too many waited to be written."),
 		dropped: vec("headway_reports_dropped_total", "Status reports whose load was not taken, by reason.", "reason",
 			dropUnknownHead, dropStaleEpoch, dropOutOfOrder),
-		storeErrors: vec("headway_store_errors_total", "Failed calls of the state store, by operation.", "operation", operations...),
+		storeErrors: vec("headway_store_errors_total", "Failed calls of the state store, by operation.", "operation", append(operations, "watch")...),
 		storeTime:   map[string]prometheus.Observer{},
 		ejections: vec("headway_ejections_total", "Heads that were taken out of rotation for failed requests, by reason.", "reason",
 			ejectedForErrors, ejectedForShare, ejectedForTrial),

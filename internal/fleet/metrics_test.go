@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // gauges are the values of a metric by the value of its one label.
@@ -38,7 +39,7 @@ func headOf(id, model, region string) fleet.Spec {
 // overflows though there are more heads than have series of their own.
 func TestEveryModelAndRegionHasItsSeries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // its clock stands: no lease ends however long this takes
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		for i := range 1000 {
 			w.register(headOf(fmt.Sprintf("h%d", i), fmt.Sprintf("model-%d", i/20), fmt.Sprintf("region-%d", i%20)), active())
 		}
@@ -78,7 +79,7 @@ func TestEveryModelAndRegionHasItsSeries(t *testing.T) {
 // gets a series once there is room.
 func TestANameThatHasASeriesKeepsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.MaxModelTypes = 2000 })
+		w := start(t, memstore.New(), func(o *fleet.Options) { o.MaxModelTypes = 2000 })
 		for i := range 1000 {
 			name := fmt.Sprintf("n-%d", i)
 			w.register(headOf(name, name, name), active())
@@ -118,7 +119,7 @@ func TestANameThatHasASeriesKeepsIt(t *testing.T) {
 // the state of their heads.
 func TestPairsBeyondTheRoomAreSummed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.MaxModelTypes = 2000 })
+		w := start(t, memstore.New(), func(o *fleet.Options) { o.MaxModelTypes = 2000 })
 		w.register(headOf("own", "other", "other"), active())
 		if got := gauges(t, w.metrics, "headway_heads"); len(got) != 1 || got["other"] != 1 {
 			t.Errorf("a fleet of one pair is %v", got)
@@ -146,7 +147,7 @@ func TestPairsBeyondTheRoomAreSummed(t *testing.T) {
 // A head of several model types counts in each of them and once in its region;
 // one in maintenance is registered and takes no requests.
 func TestRoutableHeadsAreCounted(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	two := headOf("two", "m", "eu")
 	two.ModelTypes = []string{"m", "n"}
 	w.register(two, active())

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // The series of a model type or region whose last head was deregistered end at
 // once; those of one whose last head was lost stay for an hour.
 func TestWhatIsDeregisteredIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = time.Minute })
+		w := start(t, memstore.New(), func(o *fleet.Options) { o.Lease.RemoveAfter = time.Minute })
 		has := func(when, name string, want bool) {
 			t.Helper()
 			for _, metric := range []string{"headway_model_registered_heads", "headway_model_routable_heads", "headway_region_registered_heads", "headway_region_routable_heads"} {
@@ -80,7 +81,7 @@ func TestHeadsThatLeaveOnPurposeAreNotMissed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = 10 * time.Minute })
+				w := start(t, memstore.New(), func(o *fleet.Options) { o.Lease.RemoveAfter = 10 * time.Minute })
 				check := func(when string, want float64, there bool) {
 					t.Helper()
 					for _, metric := range []string{"headway_model_missing_heads", "headway_region_missing_heads"} {
@@ -117,7 +118,7 @@ func TestHeadsThatLeaveOnPurposeAreNotMissed(t *testing.T) {
 // each state.
 func TestAHeadThatMovesIsNotMissed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, nil)
 		missing := func(when string, want map[string]float64) {
 			t.Helper()
@@ -162,7 +163,7 @@ func TestAHeadThatMovesIsNotMissed(t *testing.T) {
 // what other heads still serve.
 func TestAHeadThatDropsAModelTypeLeavesTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		both := headOf("a", "m", "r")
 		both.ModelTypes = []string{"m", "n"}
 		w.register(both, active())
@@ -185,7 +186,7 @@ func TestAHeadThatDropsAModelTypeLeavesTheOthers(t *testing.T) {
 // type takes requests or an hour is over.
 func TestALostHeadIsMissedBesideThoseThatDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = time.Minute })
+		w := start(t, memstore.New(), func(o *fleet.Options) { o.Lease.RemoveAfter = time.Minute })
 		missing := func(when string, want float64) {
 			t.Helper()
 			if got := gauges(t, w.metrics, "headway_model_missing_heads")["p"]; got != want {
@@ -215,7 +216,7 @@ func TestALostHeadIsMissedBesideThoseThatDrain(t *testing.T) {
 // until it says something else.
 func TestAHeadThatLeftIsNotMissedAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		var w *world
 		missing := func(when string, want map[string]float64) {
 			t.Helper()
@@ -270,7 +271,7 @@ func TestAHeadThatLeftIsNotMissedAfterARestart(t *testing.T) {
 // A head flaps when its lease runs out more than twice in a quarter of an hour.
 func TestAHeadThatComesAndGoesFlaps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.GuardMinHeads = 100 })
+		w := start(t, memstore.New(), func(o *fleet.Options) { o.Lease.GuardMinHeads = 100 })
 		flapping := func(when string, want float64) {
 			t.Helper()
 			if got := value(t, w.metrics, "headway_flapping_heads"); got != want {

@@ -62,15 +62,17 @@ type Registry struct {
 	metrics        *metrics
 	snapshot       atomic.Pointer[Snapshot]
 	commits        chan *commit
-	running        atomic.Bool // Run commits
-	committing     turn        // full from when a batch is decided on until it is applied; taken before mu
+	running        atomic.Bool   // Run commits
+	committing     turn          // full from when a batch is decided on until it is applied; taken before mu
+	revision       atomic.Uint64 // of the store, up to which it was followed
 	storeDown      atomic.Bool
 
 	mu         sync.Mutex
 	heads      map[string]*entry
-	staged     []change  // not in the snapshot yet
-	rests      time.Time // when the next snapshot may be made by flush, by the runtime's clock
-	marks      []*entry  // whose health the store is to learn; each once
+	removed    map[string]uint64 // heads that were removed here, by the last revision, until a watch brings that
+	staged     []change          // not in the snapshot yet
+	rests      time.Time         // when the next snapshot may be made by flush, by the runtime's clock
+	marks      []*entry          // whose health the store is to learn; each once
 	wheel      wheel
 	guards     map[poolKey]time.Time // when each active guard tripped
 	ejected    map[*entry]bool       // those with an ejection
@@ -125,7 +127,7 @@ func New(o Options) (*Registry, error) {
 		store: o.Store, events: o.Events, log: o.Log, begin: o.Begin, note: o.Note, now: o.Now, random: o.Random, lease: o.Lease, eject: o.Eject,
 		maxHeads: o.MaxHeads, maxModelTypes: o.MaxModelTypes, allowLinkLocal: o.AllowLinkLocal,
 		commits: make(chan *commit, commitQueue), committing: make(turn, 1),
-		heads: map[string]*entry{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{}, failing: map[*entry]bool{}, recordings: map[string]*recordings{},
+		heads: map[string]*entry{}, removed: map[string]uint64{}, guards: map[poolKey]time.Time{}, ejected: map[*entry]bool{}, failing: map[*entry]bool{}, recordings: map[string]*recordings{},
 	}
 	if r.now == nil {
 		r.now = time.Now
@@ -164,7 +166,7 @@ func (r *Registry) Snapshot() *Snapshot { return r.snapshot.Load() }
 // theirs.
 func (r *Registry) Load(ctx context.Context) error {
 	defer r.metrics.observe("load")()
-	records, err := r.store.Heads(ctx)
+	records, revision, err := r.store.Heads(ctx)
 	if err != nil {
 		r.metrics.storeErrors["load"].Inc()
 		return fmt.Errorf("load the heads: %w", err)
@@ -182,7 +184,7 @@ func (r *Registry) Load(ctx context.Context) error {
 		r.shared.share(&e.record.Spec)
 		e.epoch = e.record.Epoch
 		if e.record.Confirmed {
-			e.status, e.health, e.loading = StatusActive, HealthAssumed, time.Time{}
+			e.assume()
 		}
 		e.interval = r.interval(len(records))
 		r.heads[e.record.Spec.ID] = e
@@ -190,24 +192,8 @@ func (r *Registry) Load(ctx context.Context) error {
 		batch = append(batch, r.replace(e))
 	}
 	r.publish(batch)
+	r.revision.Store(revision)
 	r.loaded = true
-	return nil
-}
-
-// epochBlock is how many epochs are set aside with one durable write.
-const epochBlock = 1 << 16
-
-// grantEpochs takes a new block of epochs. Only Load and the committer call it.
-func (r *Registry) grantEpochs(ctx context.Context) error {
-	defer r.metrics.observe("grant_epochs")()
-	first, err := r.store.GrantEpochs(ctx, epochBlock)
-	if err != nil {
-		r.metrics.storeErrors["grant_epochs"].Inc()
-		return fmt.Errorf("set epochs aside: %w", err)
-	}
-	r.mu.Lock()
-	r.nextEpoch, r.epochsLeft = first, epochBlock
-	r.mu.Unlock()
 	return nil
 }
 

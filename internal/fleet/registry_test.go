@@ -18,19 +18,20 @@ import (
 
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // world is a registry that runs.
 type world struct {
 	testing.TB
 	*fleet.Registry
-	store   *fakeStore
+	store   *memstore.Store
 	metrics *prometheus.Registry
 	events  *event.Subscription
 	stop    func()
 }
 
-func start(t testing.TB, store *fakeStore, change func(*fleet.Options)) *world {
+func start(t testing.TB, store *memstore.Store, change func(*fleet.Options)) *world {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	stream, err := event.New(event.Options{Metrics: reg})
@@ -136,7 +137,7 @@ func (w *world) beatAs(ctx context.Context, status fleet.Status, ids ...string) 
 }
 
 func TestAHeadIsRoutableAfterItsFirstHealthyReport(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	r := w.register(spec("a"), nil)
 	if !r.Created || len(w.routable()) != 0 || w.health("a") != "pending" {
 		t.Fatalf("created %v, routable %v, health %s", r.Created, w.routable(), w.health("a"))
@@ -156,9 +157,9 @@ func TestAHeadIsRoutableAfterItsFirstHealthyReport(t *testing.T) {
 }
 
 func TestEachRegistrationGrowsTheEpochAndWritesOnlyChanges(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	first := w.register(spec("a"), nil)
-	writes := w.store.writes
+	writes := w.store.Counts().Changes
 	last := first
 	for range 5 {
 		again := w.register(spec("a"), nil)
@@ -167,14 +168,14 @@ func TestEachRegistrationGrowsTheEpochAndWritesOnlyChanges(t *testing.T) {
 		}
 		last = again
 	}
-	if w.store.writes != writes {
-		t.Errorf("%d writes for registrations that changed nothing", w.store.writes-writes)
+	if w.store.Counts().Changes != writes {
+		t.Errorf("%d writes for registrations that changed nothing", w.store.Counts().Changes-writes)
 	}
 	changed := spec("a")
 	changed.Version = "2"
 	w.register(changed, nil)
-	if w.store.writes != writes+1 {
-		t.Errorf("%d writes for one change", w.store.writes-writes)
+	if w.store.Counts().Changes != writes+1 {
+		t.Errorf("%d writes for one change", w.store.Counts().Changes-writes)
 	}
 	if _, err := w.Report("a", fleet.StatusReport{Epoch: first.Lease.Epoch, Status: fleet.StatusActive, Load: fleet.UnknownLoad()}); !errors.Is(err, fleet.ErrStaleEpoch) {
 		t.Errorf("a report with the first epoch: %v", err)
@@ -185,21 +186,21 @@ func TestEachRegistrationGrowsTheEpochAndWritesOnlyChanges(t *testing.T) {
 }
 
 func TestHeartbeatsNeverWrite(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	r := w.register(spec("a"), active())
 	w.stop() // the confirmation has been written
-	writes := w.store.writes
+	writes := w.store.Counts().Changes
 	for range 1000 {
 		w.report("a", r.Lease.Epoch, fleet.StatusActive)
 	}
-	if w.store.writes != writes {
-		t.Errorf("%d writes for heartbeats", w.store.writes-writes)
+	if w.store.Counts().Changes != writes {
+		t.Errorf("%d writes for heartbeats", w.store.Counts().Changes-writes)
 	}
 }
 
 func TestLeaseExpiresInTwoSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.RemoveAfter = time.Minute })
+		w := start(t, memstore.New(), func(o *fleet.Options) { o.Lease.RemoveAfter = time.Minute })
 		r := w.register(spec("a"), active())
 		at := func(intervals float64) {
 			time.Sleep(time.Until(r.Lease.ExpiresAt.Add(-time.Duration((3 - intervals) * float64(r.Lease.HeartbeatInterval)))))
@@ -221,14 +222,14 @@ func TestLeaseExpiresInTwoSteps(t *testing.T) {
 			t.Errorf("after it came back: %s, routable %v", got, w.routable())
 		}
 		time.Sleep(2 * time.Minute)
-		if got := w.health("a"); got != "gone" || w.Snapshot().Heads != 0 || len(w.store.records) != 0 {
-			t.Errorf("after a long silence: %s, %d heads, %d stored", got, w.Snapshot().Heads, len(w.store.records))
+		if got := w.health("a"); got != "gone" || w.Snapshot().Heads != 0 || stored(t, w.store) != 0 {
+			t.Errorf("after a long silence: %s, %d heads, %d stored", got, w.Snapshot().Heads, stored(t, w.store))
 		}
 	})
 }
 
 func TestTheServerSpreadsReports(t *testing.T) {
-	w := start(t, newFakeStore(t), func(o *fleet.Options) { o.Lease.MaxReportsPerSecond = 10 })
+	w := start(t, memstore.New(), func(o *fleet.Options) { o.Lease.MaxReportsPerSecond = 10 })
 	for i := range 100 {
 		w.register(spec(fmt.Sprintf("h%d", i)), active())
 	}
@@ -248,7 +249,7 @@ func TestTheServerSpreadsReports(t *testing.T) {
 }
 
 func TestTheOperatorsWordSurvivesReportsAndRegistrations(t *testing.T) {
-	store := newFakeStore(t)
+	store := memstore.New()
 	w := start(t, store, lasting)
 	r := w.register(spec("a"), active())
 	state, weight := fleet.AdminMaintenance, 3.0
@@ -279,7 +280,7 @@ func TestTheOperatorsWordSurvivesReportsAndRegistrations(t *testing.T) {
 
 func TestLeasesAreExtendedAfterARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, nil)
 		confirmed := w.register(spec("a"), active())
 		again := w.register(spec("a"), active()) // not written: nothing changed
@@ -310,7 +311,7 @@ func TestLeasesAreExtendedAfterARestart(t *testing.T) {
 
 func TestAHeadThatStaysAwayAfterARestartExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, nil)
 		w.register(spec("a"), active())
 		w.stop()
@@ -324,7 +325,7 @@ func TestAHeadThatStaysAwayAfterARestartExpires(t *testing.T) {
 
 func TestTheMassExpiryGuardHoldsAPoolThatFallsSilentAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		var ids []string
 		for i := range 10 {
 			ids = append(ids, fmt.Sprintf("h%d", i))
@@ -371,7 +372,7 @@ func TestTheMassExpiryGuardHoldsAPoolThatFallsSilentAtOnce(t *testing.T) {
 
 func TestAFewHeadsThatFallSilentExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		var ids []string
 		for i := range 10 {
 			ids = append(ids, fmt.Sprintf("h%d", i))
@@ -391,7 +392,7 @@ func TestAFewHeadsThatFallSilentExpire(t *testing.T) {
 
 func TestANewHeadCountsAsLoadedAsItsPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		w.register(spec("a"), active())
 		live := w.Snapshot().Pools["m"].All.Heads[0].Live
 		for range 8 {
@@ -415,7 +416,7 @@ func TestANewHeadCountsAsLoadedAsItsPool(t *testing.T) {
 }
 
 func TestLateReportsRenewTheLeaseAndKeepTheLoad(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	r := w.register(spec("a"), active())
 	send := func(sequence uint64, inFlight int64) {
 		load := fleet.UnknownLoad()
@@ -434,31 +435,31 @@ func TestLateReportsRenewTheLeaseAndKeepTheLoad(t *testing.T) {
 
 func TestOneBatchWritesAndPublishesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
-		store.block = make(chan struct{})
+		store := memstore.New()
 		w := start(t, store, nil)
 		synctest.Wait() // it runs
+		release, saves := hold(store), store.Counts().Saves
 		before := w.Snapshot().Revision
 		var wait sync.WaitGroup
 		for i := range 300 {
 			wait.Go(func() { w.register(spec(fmt.Sprintf("h%03d", i)), nil) })
 		}
 		synctest.Wait() // one batch is being written, and everything else waits
-		close(store.block)
+		release()
 		wait.Wait()
-		if published := w.Snapshot().Revision - before; store.saves > 2 || published > 2 || w.Snapshot().Heads != 300 {
-			t.Errorf("%d saves and %d snapshots for 300 registrations at once, %d heads", store.saves, published, w.Snapshot().Heads)
+		if published := w.Snapshot().Revision - before; store.Counts().Saves > saves+2 || published > 2 || w.Snapshot().Heads != 300 {
+			t.Errorf("%d saves and %d snapshots for 300 registrations at once, %d heads", store.Counts().Saves-saves, published, w.Snapshot().Heads)
 		}
 		w.stop()
 	})
 }
 
 func TestAStoreThatIsDownRefusesChangesAndNothingElse(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	r := w.register(spec("a"), active())
 	before := w.Snapshot()
 	w.stop()
-	w.store.failWith(fmt.Errorf("%w: disk on fire", fleet.ErrStoreUnavailable))
+	w.store.Inject(memstore.Fault{Err: fmt.Errorf("%w: disk on fire", fleet.ErrStoreUnavailable)})
 	w = restart(t, w)
 	_, err := w.Register(t.Context(), spec("b"), nil)
 	if !errors.Is(err, fleet.ErrStoreUnavailable) {
@@ -486,38 +487,8 @@ func restart(t *testing.T, w *world) *world {
 	return w
 }
 
-func TestAConflictFailsOnlyItsOwnChange(t *testing.T) {
-	store := newFakeStore(t)
-	w := start(t, store, lasting)
-	w.register(spec("a"), nil)
-	w.register(spec("b"), nil)
-	w.stop()
-	changed := store.records["a"]
-	changed.Revision += 100 // by somebody else
-	store.records["a"] = changed
-	store.block = make(chan struct{})
-	w = restart(t, w)
-	state := fleet.AdminDraining
-	results := map[string]error{}
-	var mu sync.Mutex
-	var wait sync.WaitGroup
-	for _, id := range []string{"a", "b"} {
-		wait.Go(func() {
-			_, err := w.Patch(t.Context(), id, fleet.Patch{State: &state})
-			mu.Lock()
-			results[id] = err
-			mu.Unlock()
-		})
-	}
-	close(store.block)
-	wait.Wait()
-	if !errors.Is(results["a"], fleet.ErrConflict) || results["b"] != nil {
-		t.Errorf("results %v", results)
-	}
-}
-
 func TestTheFleetIsBounded(t *testing.T) {
-	w := start(t, newFakeStore(t), func(o *fleet.Options) { o.MaxHeads, o.MaxModelTypes = 2, 2 })
+	w := start(t, memstore.New(), func(o *fleet.Options) { o.MaxHeads, o.MaxModelTypes = 2, 2 })
 	w.register(spec("a"), nil)
 	w.register(spec("b"), nil)
 	if _, err := w.Register(t.Context(), spec("c"), nil); !errors.Is(err, fleet.ErrFleetFull) {
@@ -567,7 +538,7 @@ func (w *world) told(last string) string {
 
 func TestEventsTellWhatHappensToAHead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		r := w.register(spec("a"), active())
 		w.report("a", r.Lease.Epoch, fleet.StatusDegraded)
 		time.Sleep(10 * time.Second)
@@ -600,7 +571,7 @@ pool.exhausted m/us 0 of 0`
 // last one of a region is out, that as well.
 func TestEventsTellWhoTakesNoRequestsAndWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		east := spec("a")
 		west := spec("b")
 		west.Region = "west"
@@ -625,7 +596,7 @@ func TestEventsTellWhoTakesNoRequestsAndWhy(t *testing.T) {
 // What a restart finds is no news.
 func TestAHeadThatARestartFindsIsNotTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, nil)
 		w.register(spec("a"), active())
 		w.stop()
@@ -641,7 +612,7 @@ func TestAHeadThatARestartFindsIsNotTold(t *testing.T) {
 // heads did not change is the same pointer.
 func TestSnapshotsEqualAScratchBuild(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		w := start(t, newFakeStore(t), lasting)
+		w := start(t, memstore.New(), lasting)
 		defer w.stop()
 		epochs := map[string]uint64{}
 		id := func(rt *rapid.T) string { return fmt.Sprintf("h%d", rapid.IntRange(0, 6).Draw(rt, "head")) }
@@ -755,7 +726,7 @@ func compareRanked(t interface{ Fatalf(string, ...any) }, r *fleet.Ranked) {
 // its own change in the snapshot when it is answered.
 func TestReportsAtOnceAreAllPublished(t *testing.T) {
 	const heads, rounds = 64, 20
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	var wait sync.WaitGroup
 	for i := range heads {
 		id := fmt.Sprintf("h%02d", i)
@@ -781,7 +752,7 @@ func published(w *world, id string) *fleet.Head {
 }
 
 func TestAnUntouchedPoolIsTheSamePointer(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	r := w.register(spec("a"), active())
 	other := spec("b")
 	other.ModelTypes = []string{"n"}
@@ -799,7 +770,7 @@ func TestAnUntouchedPoolIsTheSamePointer(t *testing.T) {
 }
 
 func TestListGoesThroughAllHeadsInPages(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	for i := range 25 {
 		s := spec(fmt.Sprintf("h%02d", i))
 		if i%2 == 0 {
@@ -837,7 +808,7 @@ func TestListGoesThroughAllHeadsInPages(t *testing.T) {
 
 func TestMetricsExistFromTheFirstScrapeAndStayBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // its clock stands: no lease ends however long this takes
-		w := start(t, newFakeStore(t), nil)
+		w := start(t, memstore.New(), nil)
 		for _, name := range []string{"head_registrations_total", "head_status_updates_total", "active_heads", "headway_store_errors_total", "headway_reports_dropped_total"} {
 			if got := value(t, w.metrics, name); got != 0 {
 				t.Errorf("%s begins at %v", name, got)
@@ -907,10 +878,10 @@ func TestLoadIsUnknownAndNeverZero(t *testing.T) {
 
 func TestAStoreThatCameBackIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, nil)
 		synctest.Wait()
-		store.failWith(fleet.ErrStoreUnavailable)
+		store.Inject(memstore.Fault{Err: fleet.ErrStoreUnavailable})
 		if _, err := w.Register(t.Context(), spec("a"), nil); !errors.Is(err, fleet.ErrStoreUnavailable) {
 			t.Fatalf("registered with error %v", err)
 		}
@@ -919,7 +890,7 @@ func TestAStoreThatCameBackIsFound(t *testing.T) {
 		if w.Ready().StoreUp {
 			t.Error("a store that fails counts as up")
 		}
-		store.failWith(nil)
+		store.Inject(memstore.Fault{})
 		time.Sleep(2 * time.Second)
 		if !w.Ready().StoreUp {
 			t.Error("nobody noticed that the store is back, although nothing was registered")
@@ -930,17 +901,17 @@ func TestAStoreThatCameBackIsFound(t *testing.T) {
 
 func TestADiskThatHangsKeepsNoSilentHead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, nil)
 		w.register(spec("a"), active())
 		synctest.Wait()
-		store.block = make(chan struct{}) // after Wait: nothing is being written
+		release := hold(store) // after Wait: nothing is being written
 		go func() { _, _ = w.Register(context.WithoutCancel(t.Context()), spec("b"), nil) }()
 		time.Sleep(10 * time.Second)
 		if got := w.health("a"); got != "stale" {
 			t.Errorf("after 10 s of silence the head is %s while the disk hangs", got)
 		}
-		close(store.block)
+		release()
 		synctest.Wait()
 		if got := w.health("a"); got != "stale" {
 			t.Errorf("the end of the hanging made the head %s", got)
@@ -952,7 +923,7 @@ func TestADiskThatHangsKeepsNoSilentHead(t *testing.T) {
 // A restart assumes that those are healthy who were when they last changed.
 func TestARestartDoesNotReviveTheDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, nil)
 		for _, id := range []string{"fine", "offline", "silent", "f1", "f2", "f3"} {
 			w.register(spec(id), active())
@@ -973,7 +944,7 @@ func TestARestartDoesNotReviveTheDead(t *testing.T) {
 }
 
 func TestAHeadCalledOtherDoesNotBreakTheScrape(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	w.register(spec("other"), active())
 	if _, err := w.metrics.Gather(); err != nil {
 		t.Error(err)

@@ -6,18 +6,20 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // fleetOf is a registry of n confirmed heads of eight model types in four
 // regions, as after a restart.
 func fleetOf(t testing.TB, n int) *world {
-	store := newFakeStore(t)
+	store := memstore.New()
 	for i := range n {
 		s := spec(fmt.Sprintf("head-%06d", i))
 		s.ModelTypes, s.Region = []string{fmt.Sprintf("model-%d", i%8)}, fmt.Sprintf("region-%d", i/8%4)
-		store.records[s.ID] = fleet.Record{Spec: s, Epoch: uint64(i) + 1, Confirmed: true, Revision: uint64(i) + 1}
+		put(t, store, fleet.Record{Spec: s, Epoch: uint64(i) + 1, Confirmed: true})
 	}
-	store.rev, store.epochs = uint64(n), uint64(n)
+	_, err := store.GrantEpochs(t.Context(), uint64(n))
+	must(t, err)
 	return start(t, store, func(o *fleet.Options) { o.MaxHeads = n })
 }
 

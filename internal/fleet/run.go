@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"headway/internal/feed"
 )
 
 // Run writes changes and watches leases until ctx ends and every queued change
@@ -18,6 +20,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer stop() // on a panic too, which must not end in waiting
 	beside.Go(func() { every(ctx, r.tick(), func() { r.sweep(r.now()) }) })
 	beside.Go(func() { every(ctx, recordLeftOutEvery, func() { r.recordLeftOut(r.now(), false) }) })
+	beside.Go(func() { feed.Follow(ctx, r.revision.Load(), r.store.Watch, r.watched, r.watchFailed) })
 	probe := time.NewTicker(probeInterval)
 	defer probe.Stop()
 	for {
@@ -39,11 +42,14 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
-// Step does once, at now, what Run does all the time: it moves leases on and
-// writes what waits. A simulation with a clock of its own calls it instead of
+// Step does once, at now, what Run does all the time: it takes over what others
+// wrote, moves leases on, and writes what waits. A simulation with a clock of its own calls it instead of
 // Run; its changes are written by the calls that make them, so that it needs no
 // second goroutine.
 func (r *Registry) Step(ctx context.Context, now time.Time) {
+	if c, err := r.store.Watch(feed.Ended, r.revision.Load()); err == nil {
+		r.watched(c)
+	}
 	r.sweep(now)
 	r.recordLeftOut(now, false)
 	r.commitWaiting(ctx)

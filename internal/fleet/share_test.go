@@ -5,12 +5,13 @@ import (
 	"testing"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // Heads that say the same share its memory, also those that register while the
 // service runs, and what an operator says of one changes nothing of another.
 func TestHeadsThatSayTheSameShareIt(t *testing.T) {
-	w := start(t, newFakeStore(t), lasting)
+	w := start(t, memstore.New(), lasting)
 	labelled := func(id, gpu string) fleet.Spec {
 		s := spec(id)
 		s.Labels = map[string]string{"gpu": gpu, "tier": "gold"}

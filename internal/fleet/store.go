@@ -3,24 +3,37 @@ package fleet
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
+
+	"headway/internal/feed"
 )
 
 // Store keeps heads durably. Implementations are safe for concurrent use, and
-// what they return is the caller's to keep. [ErrConflict] and
-// [ErrStoreUnavailable] are the errors that callers tell apart.
+// what they return is the caller's to keep, but for what Watch brings.
+// [ErrConflict] and [ErrStoreUnavailable] are the errors that callers tell apart.
 type Store interface {
-	// Heads returns every stored head, ordered by id.
-	Heads(ctx context.Context) ([]Record, error)
+	// Heads returns the stored heads with these ids, without any all heads,
+	// ordered by id, and the revision of the store with the last change of any
+	// head that they show. It sees every change that was answered before.
+	Heads(ctx context.Context, ids ...string) (records []Record, revision uint64, err error)
 	// Save applies all changes or none, and returns when they are durable.
 	// It sets the Revision of each record that it wrote. A change whose
 	// Expect is not the stored revision fails the whole call with an error
-	// that wraps ErrConflict.
+	// that wraps ErrConflict. Every change, a deletion too, takes a higher
+	// revision than all before, over restarts too.
 	Save(ctx context.Context, changes []Change) error
 	// GrantEpochs durably sets n epochs aside and returns the first. No two
 	// calls, over restarts too, return overlapping ranges, and later calls
 	// return higher ones. n is at least 1.
 	GrantEpochs(ctx context.Context, n uint64) (first uint64, err error)
+	// Watch returns the changes after a revision, whoever made them, in order
+	// and each once, as soon as there are any; Changes.Revision is where the
+	// next call goes on. What is there is returned even when ctx has ended,
+	// else ctx's error is. A bounded number of changes is kept: who asks for
+	// older ones gets all that is stored, with Changes.Whole set, so that a slow
+	// reader neither loses a change nor makes a writer wait.
+	Watch(ctx context.Context, after uint64) (feed.Changes[Record], error)
 }
 
 // Change is one step of Store.Save: a record to write, or with a nil Record an
@@ -47,6 +60,23 @@ var (
 	ErrFleetFull    = errors.New("the fleet has as many heads as the configuration allows")
 	ErrOverloaded   = errors.New("too many changes wait to be written")
 )
+
+// epochBlock is how many epochs are set aside with one durable write.
+const epochBlock = 1 << 16
+
+// grantEpochs takes a new block of epochs. Only Load and the committer call it.
+func (r *Registry) grantEpochs(ctx context.Context) error {
+	defer r.metrics.observe("grant_epochs")()
+	first, err := r.store.GrantEpochs(ctx, epochBlock)
+	if err != nil {
+		r.metrics.storeErrors["grant_epochs"].Inc()
+		return fmt.Errorf("set epochs aside: %w", err)
+	}
+	r.mu.Lock()
+	r.nextEpoch, r.epochsLeft = first, epochBlock
+	r.mu.Unlock()
+	return nil
+}
 
 // probeInterval is how often a store that failed is tried again. A service that
 // is not ready gets no changes to write, and would never learn that the store

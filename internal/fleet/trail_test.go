@@ -14,6 +14,7 @@ import (
 
 	"headway/internal/audit"
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // trail writes down what a registry records.
@@ -55,13 +56,13 @@ func (t *trail) attach(o *fleet.Options) {
 func TestACallerThatLeavesIsNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &trail{}
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, tr.attach)
 		w.register(spec("a"), active())
 		w.register(spec("b"), active())
 		tr.take()
 		synctest.Wait() // what follows the registrations is written
-		store.block = make(chan struct{})
+		release := hold(store)
 		ctx, leave := context.WithCancel(t.Context())
 		drain := fleet.AdminDraining
 		errs := make(chan error, 3)
@@ -77,7 +78,7 @@ func TestACallerThatLeavesIsNoFailure(t *testing.T) {
 				t.Errorf("a change that waited got %v", err)
 			}
 		}
-		close(store.block)
+		release()
 		if err := <-errs; err != nil {
 			t.Errorf("a change that was written got %v", err)
 		}
@@ -105,7 +106,7 @@ func TestACallerThatLeavesIsNoFailure(t *testing.T) {
 
 func TestWhatTheAuditTrailLearns(t *testing.T) {
 	tr := &trail{}
-	store := newFakeStore(t)
+	store := memstore.New()
 	w := start(t, store, tr.attach)
 	ctx := audit.WithIdentity(t.Context(), &audit.Identity{Actor: audit.Actor{Type: "key", ID: "ada"}})
 	expect := func(what string, want ...string) {
@@ -134,7 +135,7 @@ func TestWhatTheAuditTrailLearns(t *testing.T) {
 	must(t, err)
 	expect("a drain", `ada head.patch a {"admin_state":"enabled"}{"admin_state":"draining"}`, "success")
 
-	store.failWith(fleet.ErrStoreUnavailable)
+	store.Inject(memstore.Fault{Err: fleet.ErrStoreUnavailable})
 	enable := fleet.AdminEnabled
 	if _, err := w.Patch(ctx, "a", fleet.Patch{State: &enable}); !errors.Is(err, fleet.ErrStoreUnavailable) {
 		t.Errorf("a store that is down: %v", err)
@@ -142,7 +143,7 @@ func TestWhatTheAuditTrailLearns(t *testing.T) {
 	if got := tr.take(); len(got) != 2 || got[1][:len("failure")] != "failure" {
 		t.Errorf("a store that is down: recorded %q; want an intent and a failure", got)
 	}
-	store.failWith(nil)
+	store.Inject(memstore.Fault{})
 
 	tr.refuse = errors.New("no trail")
 	if err := w.Deregister(ctx, "a"); !errors.Is(err, tr.refuse) {
@@ -179,7 +180,7 @@ func as(ctx context.Context, id string) context.Context {
 func TestAHeadThatComesAndGoesDoesNotFillTheTrail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &trail{}
-		w := start(t, newFakeStore(t), tr.attach)
+		w := start(t, memstore.New(), tr.attach)
 		rounds := func(n int) {
 			for range n {
 				_, err := w.Register(as(t.Context(), "head"), spec("a"), active())
@@ -231,7 +232,7 @@ func TestAHeadThatComesAndGoesDoesNotFillTheTrail(t *testing.T) {
 func TestWhatIsLeftOutIsCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &trail{}
-		w := start(t, newFakeStore(t), tr.attach)
+		w := start(t, memstore.New(), tr.attach)
 		changed := func(i int) fleet.Spec {
 			s := spec("a")
 			s.MaxInFlight = int64(i + 1)
@@ -320,7 +321,7 @@ func TestRemovalsOfWhatOthersMadeAreRecorded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tr := &trail{}
-				w := start(t, newFakeStore(t), tr.attach)
+				w := start(t, memstore.New(), tr.attach)
 				c.before(t, w)
 				tr.take()
 				must(t, w.Deregister(as(t.Context(), "head"), "a"))
@@ -353,7 +354,7 @@ func TestARemovalLooksAgain(t *testing.T) {
 func removeAfter(t *testing.T, change func(*world, fleet.Spec) error) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := &trail{}
-		store := newFakeStore(t)
+		store := memstore.New()
 		w := start(t, store, tr.attach)
 		for range 10 {
 			must2(t)(w.Register(as(t.Context(), "head"), spec("a"), active()))
@@ -362,7 +363,7 @@ func removeAfter(t *testing.T, change func(*world, fleet.Spec) error) {
 		must2(t)(w.Register(as(t.Context(), "head"), spec("a"), active()))
 		tr.take()
 		synctest.Wait()
-		store.block = make(chan struct{})
+		release := hold(store)
 		errs := make(chan error, 3)
 		go func() { _, err := w.Register(t.Context(), spec("b"), nil); errs <- err }()
 		synctest.Wait() // it is written
@@ -372,7 +373,7 @@ func removeAfter(t *testing.T, change func(*world, fleet.Spec) error) {
 		synctest.Wait()
 		go func() { errs <- w.Deregister(as(t.Context(), "head"), "a") }()
 		synctest.Wait()
-		close(store.block)
+		release()
 		for range 3 {
 			must(t, <-errs)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 )
 
 // heap is what is in use after the garbage is gone.
@@ -26,7 +27,7 @@ func heap() int64 {
 func TestWavesOfFlappingHeadsLeaveNoMemory(t *testing.T) {
 	const waves, n, together = 10, 5000, 500
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, newFakeStore(t), func(o *fleet.Options) {
+		w := start(t, memstore.New(), func(o *fleet.Options) {
 			o.Lease.RemoveAfter, o.Lease.GuardMinHeads = time.Hour, n+1
 		})
 		// each calls do for every head, many at once.
@@ -74,8 +75,8 @@ func TestWavesOfFlappingHeadsLeaveNoMemory(t *testing.T) {
 			count("registered anew", n, n)
 			each(func(_ int, id string) error { return w.Deregister(context.WithoutCancel(t.Context()), id) })
 			count("at the end", 0, 0)
-			if s := w.Snapshot(); len(s.Pools) != 0 || len(s.Regions) != 0 || len(w.store.records) != 0 {
-				t.Fatalf("%d pools, %d regions, %d records are left", len(s.Pools), len(s.Regions), len(w.store.records))
+			if s := w.Snapshot(); len(s.Pools) != 0 || len(s.Regions) != 0 || stored(t, w.store) != 0 {
+				t.Fatalf("%d pools, %d regions, %d records are left", len(s.Pools), len(s.Regions), stored(t, w.store))
 			}
 			round++
 			time.Sleep(10 * time.Minute) // the leases that were looked at once more

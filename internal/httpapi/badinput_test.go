@@ -330,7 +330,7 @@ func TestBadInputChangesNothing(t *testing.T) {
 	// A write of its own follows a head's first healthy report; this one comes
 	// behind it.
 	was := into[api.Head](t, w.must(http.StatusOK, "PATCH", "/api/v1/heads/a", `{"admin_state":"enabled"}`))
-	saves := w.store.saved()
+	saves := w.store.Counts().Saves
 	for _, b := range requests {
 		a := ask(b)
 		name := fmt.Sprintf("%s %.120s %.200s", b.method, b.target, b.body)
@@ -364,8 +364,8 @@ func TestBadInputChangesNothing(t *testing.T) {
 		c.problem(t, a)
 	}
 
-	if w.store.saved() != saves || w.router.Open() != 1 || w.router.Policy().Revision != 0 {
-		t.Errorf("%d writes, %d reservations, policy %d", w.store.saved()-saves, w.router.Open(), w.router.Policy().Revision)
+	if w.store.Counts().Saves != saves || w.router.Open() != 1 || w.router.Policy().Revision != 0 {
+		t.Errorf("%d writes, %d reservations, policy %d", w.store.Counts().Saves-saves, w.router.Open(), w.router.Policy().Revision)
 	}
 	is := into[api.Head](t, w.must(http.StatusOK, "GET", "/api/v1/heads/a", ""))
 	if is.Load.AgeMs = was.Load.AgeMs; !reflect.DeepEqual(is, was) {

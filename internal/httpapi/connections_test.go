@@ -18,6 +18,7 @@ import (
 
 	"headway/api"
 	"headway/internal/httpapi"
+	"headway/internal/memstore"
 )
 
 // limited sets limits of connections.
@@ -358,9 +359,7 @@ func newDrainingWorld(t *testing.T) *drainingWorld {
 	}
 	w.register("a")
 	synctest.Wait()
-	w.store.mu.Lock()
-	w.store.hold = func() { <-w.release }
-	w.store.mu.Unlock()
+	w.store.Inject(memstore.Fault{Wait: w.release})
 	go func() { w.served <- w.server.Serve(w.pipes) }()
 	go func() {
 		a, err := w.pipes.ask(http.MethodPost, "/api/v1/heads", headBody("b"))

@@ -19,6 +19,7 @@ import (
 	"headway/api"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
+	"headway/internal/memstore"
 	"headway/internal/policy"
 	"headway/internal/routing"
 	"headway/internal/strategy"
@@ -297,10 +298,10 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	if got := into[api.RegistrationAnswer](t, named).Warnings; len(got) != 1 || !strings.Contains(got[0], "/aliases/small") {
 		t.Errorf("a head whose model type an alias hides is told %q", got)
 	}
-	w.store.failWith(fleet.ErrStoreUnavailable)
+	w.store.Inject(memstore.Fault{Err: fleet.ErrStoreUnavailable})
 	ask(http.StatusServiceUnavailable, "POST", "/api/v1/heads", strings.Replace(full, `"full"`, `"more"`, 1))
 	ask(http.StatusServiceUnavailable, "GET", "/readyz", "")
-	w.store.failWith(nil)
+	w.store.Inject(memstore.Fault{})
 	ask(http.StatusNoContent, "DELETE", "/api/v1/heads/full", "")
 
 	for _, o := range w.server.Operations() {
@@ -388,7 +389,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		context.DeadlineExceeded:  api.CodeTimeout,
 		errors.New("no such row"): api.CodeInternal,
 	} {
-		w.store.failWith(err)
+		w.store.Inject(memstore.Fault{Err: err})
 		r := newRequest(t, "POST", "/api/v1/heads", headBody("b"))
 		a := w.ask(r)
 		p := want(a.status, code, r, a)
@@ -399,7 +400,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 			t.Errorf("%d with Retry-After %q", p.Status, retry)
 		}
 	}
-	w.store.failWith(nil)
+	w.store.Inject(memstore.Fault{})
 	w.noTrail.Store(true)
 	r := newRequest(t, "PATCH", "/api/v1/heads/a", `{"weight":7}`)
 	want(503, api.CodeAuditUnavailable, r, w.ask(r))
@@ -447,7 +448,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 // A client that left gets no answer; the metrics tell it from failures.
 func TestClientThatLeft(t *testing.T) {
 	w := newWorld(t)
-	w.store.failWith(context.Canceled)
+	w.store.Inject(memstore.Fault{Err: context.Canceled})
 	a := w.do("POST", "/api/v1/heads", headBody("a"))
 	if len(a.body) != 0 {
 		t.Errorf("it was told %s", a.body)

@@ -29,130 +29,16 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
 	"headway/internal/live"
-	"headway/internal/policy"
+	"headway/internal/memstore"
 	"headway/internal/routing"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memoryStore keeps records in memory and fails as it is told.
-type memoryStore struct {
-	mu       sync.Mutex
-	records  map[string]fleet.Record
-	rev      uint64
-	epochs   uint64
-	saves    int
-	policies []policy.Stored // newest first
-	fail     error
-	hold     func() // called at the begin of Save; set before anything is saved
-}
-
-func (s *memoryStore) Policy(context.Context) (policy.Stored, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.policies) == 0 {
-		return policy.Stored{}, policy.ErrNone
-	}
-	return s.policies[0], nil
-}
-
-func (s *memoryStore) SavePolicy(_ context.Context, expect uint64, p policy.Stored) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.fail != nil:
-		return 0, s.fail
-	case uint64(len(s.policies)) != expect:
-		return 0, policy.ErrConflict
-	}
-	p.Revision = expect + 1
-	s.policies = slices.Insert(s.policies, 0, p)
-	return p.Revision, nil
-}
-
-func (s *memoryStore) PolicyRevisions(_ context.Context, limit int) ([]policy.Stored, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.policies[:min(limit, len(s.policies))]), s.fail
-}
-
-func (s *memoryStore) Keys(context.Context) ([]access.Key, error) { return nil, nil }
-
-func (s *memoryStore) SaveKey(context.Context, access.Key) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fail
-}
-
-func (s *memoryStore) ForgetKeys(context.Context, []string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fail
-}
-
-func (s *memoryStore) Heads(context.Context) ([]fleet.Record, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var list []fleet.Record
-	for _, r := range s.records {
-		list = append(list, r)
-	}
-	slices.SortFunc(list, func(a, b fleet.Record) int { return strings.Compare(a.Spec.ID, b.Spec.ID) })
-	return list, s.fail
-}
-
-func (s *memoryStore) Save(_ context.Context, changes []fleet.Change) error {
-	if s.hold != nil {
-		s.hold()
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.saves++
-	if s.fail != nil {
-		return s.fail
-	}
-	for _, c := range changes {
-		if have := s.records[c.ID].Revision; have != c.Expect {
-			return fmt.Errorf("%w: %s has %d, not %d", fleet.ErrConflict, c.ID, have, c.Expect)
-		}
-	}
-	for _, c := range changes {
-		if c.Record == nil {
-			delete(s.records, c.ID)
-			continue
-		}
-		s.rev++
-		c.Record.Revision = s.rev
-		s.records[c.ID] = *c.Record
-	}
-	return nil
-}
-
-func (s *memoryStore) GrantEpochs(_ context.Context, n uint64) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	first := s.epochs + 1
-	s.epochs += n
-	return first, nil
-}
-
-// saved is how often Save was called.
-func (s *memoryStore) saved() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.saves
-}
-
-func (s *memoryStore) failWith(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fail = err
-}
-
 // world is a whole service over a store in memory, with what it logs.
 type world struct {
 	testing.TB
-	store    *memoryStore
+	store    *memstore.Store
 	fleet    *fleet.Registry
 	router   *routing.Router
 	server   *httpapi.Server
@@ -254,7 +140,7 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 // newWorldOf is newWorld for tests about leases, which run on fake time.
 func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*httpapi.Options)) *world {
 	t.Helper()
-	w := &world{TB: t, store: &memoryStore{records: map[string]fleet.Record{}}, metrics: prometheus.NewRegistry(), log: &logBuffer{}, state: &stateFile{}}
+	w := &world{TB: t, store: memstore.New(), metrics: prometheus.NewRegistry(), log: &logBuffer{}, state: &stateFile{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	must := func(err error) {
 		t.Helper()

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,11 +18,11 @@ import (
 	"headway/api"
 	"headway/internal/access"
 	"headway/internal/audit"
-	"headway/internal/boltstore"
 	"headway/internal/calls"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/live"
+	"headway/internal/memstore"
 	"headway/internal/routing"
 	"headway/internal/strategy"
 
@@ -99,8 +98,8 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Opt
 			t.Fatal(err)
 		}
 	}
-	store, err := boltstore.Open(filepath.Join(t.TempDir(), "state.db"), boltstore.Options{MinFreeBytes: 1})
-	must(err)
+	store := memstore.New()
+	var err error
 	w.events, err = event.New(event.Options{Metrics: w.metrics})
 	must(err)
 	w.fleet, err = fleet.New(fleet.Options{Store: store, Events: w.events, Metrics: w.metrics, Log: log, Lease: lease, Begin: begin, Note: func(audit.Entry) {}})
@@ -112,8 +111,9 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Opt
 	desk, err := calls.New(w.fleet, w.router)
 	must(err)
 	now := func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
-	must(store.SaveKey(t.Context(), access.Key{ID: root.ID, Role: access.RoleAdmin}))
-	must(store.SaveKey(t.Context(), access.Key{ID: "k", Role: access.RoleAdmin}))
+	must(store.SaveKeys(t.Context(), []access.KeyChange{
+		{ID: root.ID, Key: &access.Key{ID: root.ID, Role: access.RoleAdmin}}, {ID: "k", Key: &access.Key{ID: "k", Role: access.RoleAdmin}},
+	}))
 	w.keys, err = access.OpenKeys(t.Context(), store, begin, 0, now)
 	must(err)
 	guard, err := access.New(access.Options{Keys: w.keys, Metrics: w.metrics, Now: now})
@@ -144,7 +144,6 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Opt
 		w.server.Close()
 		stop()
 		running.Wait()
-		must(store.Close())
 	})
 	return w
 }

@@ -28,10 +28,10 @@ import (
 
 	"headway/internal/access"
 	"headway/internal/audit"
-	"headway/internal/boltstore"
 	"headway/internal/calls"
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 	"headway/internal/natsmq"
 	"headway/internal/routing"
 )
@@ -56,7 +56,7 @@ type world struct {
 	stop    func()        // has Run return, and waits for that
 	desk    *calls.Desk
 
-	store  *boltstore.Store
+	store  *memstore.Store
 	keys   *access.Keys
 	guard  *access.Guard
 	issuer *issuer                // nil: no tokens are believed
@@ -107,8 +107,8 @@ func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options),
 		return func(audit.Outcome, string, stdjson.RawMessage) {}, nil
 	}
 	dir := t.TempDir()
-	store, err := boltstore.Open(filepath.Join(dir, "state.db"), boltstore.Options{MinFreeBytes: 1})
-	must(err)
+	store := memstore.New()
+	var err error
 	w.events, err = event.New(event.Options{Metrics: w.metrics})
 	must(err)
 	w.fleet, err = fleet.New(fleet.Options{Store: &fragile{store, w}, Events: w.events, Metrics: w.metrics, Log: log, Lease: lasting, Begin: begin, Note: note})
@@ -153,14 +153,13 @@ func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options),
 		must(w.queue.Close())
 		stop()
 		running.Wait()
-		must(store.Close())
 	})
 	return w
 }
 
 // fragile is a store that can be broken.
 type fragile struct {
-	*boltstore.Store
+	*memstore.Store
 	w *world
 }
 
@@ -281,7 +280,7 @@ func (w *world) keyUntil(expires time.Time, id string, role access.Role, heads .
 	w.Helper()
 	hash := sha256.Sum256([]byte(secret(id)))
 	k := access.Key{ID: id, Name: id, Role: role, Heads: heads, Hash: hash[:], ExpiresAt: expires}
-	if err := errors.Join(w.store.SaveKey(context.Background(), k), w.keys.Load(context.Background())); err != nil {
+	if err := errors.Join(w.store.SaveKeys(context.Background(), []access.KeyChange{{ID: id, Key: &k}}), w.keys.Load(context.Background())); err != nil {
 		w.Fatal(err)
 	}
 }

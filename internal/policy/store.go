@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"headway/internal/feed"
 )
 
 // Store keeps policy documents durably. Implementations are safe for
@@ -20,6 +22,9 @@ type Store interface {
 	SavePolicy(ctx context.Context, expect uint64, p Stored) (revision uint64, err error)
 	// PolicyRevisions returns the kept revisions, newest first, at most limit.
 	PolicyRevisions(ctx context.Context, limit int) ([]Stored, error)
+	// WatchPolicy returns what was saved after a revision, as fleet.Store's Watch
+	// does; the whole is the newest document alone.
+	WatchPolicy(ctx context.Context, after uint64) (feed.Changes[Stored], error)
 }
 
 // Stored is one revision of the policy document.

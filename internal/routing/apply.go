@@ -15,6 +15,7 @@ import (
 
 	"headway/internal/audit"
 	"headway/internal/event"
+	"headway/internal/feed"
 	"headway/internal/policy"
 	"headway/internal/strict"
 )
@@ -43,10 +44,11 @@ func To(next *policy.Policy) func(*policy.Policy) (*policy.Policy, error) {
 func (r *Router) LoadPolicy(ctx context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.load(ctx)
+	return r.load(ctx, false)
 }
 
-func (r *Router) load(ctx context.Context) error {
+// load takes over what the store has. The caller holds mu.
+func (r *Router) load(ctx context.Context, tell bool) error {
 	if r.policies == nil {
 		return nil
 	}
@@ -57,21 +59,54 @@ func (r *Router) load(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("load the policy: %w", err)
 	}
+	return r.takeOver(&stored, tell)
+}
+
+// takeOver brings a policy that is stored into force, unless that or a later one
+// is; tell says that it was stored by another process just now. The caller holds
+// mu.
+func (r *Router) takeOver(stored *policy.Stored, tell bool) error {
+	if stored.Revision <= r.policy.Load().Revision {
+		return nil
+	}
 	p, faults := policy.Parse(stored.Document, "json")
 	if len(faults) > 0 {
 		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, strict.Invalid(faults))
 	}
 	r.enter(p.At(stored.Revision))
+	if tell {
+		r.publish(stored.Revision, stored.Source, stored.Author)
+	}
 	return nil
 }
 
-// enter brings a stored policy into force, unless that or a later one is. The
-// caller holds mu.
-func (r *Router) enter(p *policy.Policy) {
-	if p.Revision > r.policy.Load().Revision {
-		r.policy.Store(p)
-		r.logHidden(r.HiddenBy(p))
+// follow takes over what other processes store until ctx ends.
+func (r *Router) follow(ctx context.Context) {
+	failed := func(err error) {
+		r.log.Warn("a policy that another process stored is not in force here", "error", err)
 	}
+	feed.Follow(ctx, r.policy.Load().Revision, r.policies.WatchPolicy, func(c feed.Changes[policy.Stored]) {
+		if len(c.List) == 0 {
+			return
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if err := r.takeOver(c.List[len(c.List)-1].Value, true); err != nil {
+			failed(err)
+		}
+	}, failed)
+}
+
+// enter brings a stored policy into force. The caller holds mu.
+func (r *Router) enter(p *policy.Policy) {
+	r.policy.Store(p)
+	r.logHidden(r.HiddenBy(p))
+}
+
+func (r *Router) publish(revision uint64, source, author string) {
+	r.events.Publish(event.Event{
+		Type: event.PolicyChanged, Time: r.now(), Data: PolicyChanged{Revision: revision, Source: source, Author: author},
+	})
 }
 
 // maxConflicts bounds how often a change of any revision is made again because
@@ -100,7 +135,7 @@ func (r *Router) Apply(ctx context.Context, change Change) (*policy.Policy, erro
 		if !errors.Is(err, policy.ErrConflict) {
 			return next, err
 		}
-		if unread := r.load(ctx); unread != nil || change.Expect != AnyRevision || tries == maxConflicts {
+		if unread := r.load(ctx, true); unread != nil || change.Expect != AnyRevision || tries == maxConflicts {
 			return nil, errors.Join(err, unread)
 		}
 	}
@@ -132,10 +167,7 @@ func (r *Router) replace(ctx context.Context, current *policy.Policy, change *Ch
 	}
 	r.enter(next)
 	ended(audit.Success, "", revisionFields(next.Revision))
-	r.events.Publish(event.Event{
-		Type: event.PolicyChanged, Time: r.now(),
-		Data: PolicyChanged{Revision: next.Revision, Source: change.Source, Author: change.Author},
-	})
+	r.publish(next.Revision, change.Source, change.Author)
 	return next, nil
 }
 

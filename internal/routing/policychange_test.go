@@ -2,7 +2,6 @@ package routing_test
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,8 +9,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"headway/internal/audit"
+	"headway/internal/event"
+	"headway/internal/feed"
+	"headway/internal/memstore"
 	"headway/internal/policy"
 	"headway/internal/routing"
 	"headway/internal/strategy"
@@ -35,13 +39,11 @@ func (w *world) apply(next *policy.Policy, change routing.Change, expect uint64)
 
 // diary notes what happens to a change of policy, in order.
 type diary struct {
+	*memstore.Store
+
 	mu     sync.Mutex
 	lines  []string
 	refuse error // of the intent
-	fail   error // of the store
-	keeps  bool  // what it fails to store
-	unread error // of a look at what is stored
-	stored []policy.Stored
 }
 
 func (d *diary) note(line string) {
@@ -58,30 +60,13 @@ func (d *diary) begin(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
 	return func(o audit.Outcome, _ string, after json.RawMessage) { d.note(string(o) + " " + string(after)) }, nil
 }
 
-func (d *diary) Policy(context.Context) (policy.Stored, error) {
-	if d.unread != nil || len(d.stored) == 0 {
-		return policy.Stored{}, cmp.Or(d.unread, policy.ErrNone)
-	}
-	return d.stored[0], nil
-}
-
-func (d *diary) SavePolicy(_ context.Context, expect uint64, p policy.Stored) (uint64, error) {
+func (d *diary) SavePolicy(ctx context.Context, expect uint64, p policy.Stored) (uint64, error) {
 	d.note("store")
-	if len(d.stored) > 0 && d.stored[0].Revision != expect {
-		return 0, policy.ErrConflict
-	}
-	if p.Revision = expect + 1; d.fail == nil || d.keeps {
-		d.stored = slices.Insert(d.stored, 0, p)
-	}
-	return p.Revision, d.fail
-}
-
-func (d *diary) PolicyRevisions(_ context.Context, limit int) ([]policy.Stored, error) {
-	return slices.Clone(d.stored[:min(limit, len(d.stored))]), nil
+	return d.Store.SavePolicy(ctx, expect, p)
 }
 
 func TestAChangeOfPolicyIsRecordedBeforeAndAfter(t *testing.T) {
-	d := &diary{}
+	d := &diary{Store: memstore.New()}
 	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Begin = d, d.begin })
 	change := routing.Change{Source: policy.SourceAPI, Note: "calmer"}
 	next := document(t, `{"default_strategy":"random","caller_may":[]}`)
@@ -104,15 +89,17 @@ func TestAChangeOfPolicyIsRecordedBeforeAndAfter(t *testing.T) {
 		t.Errorf("an old revision: %v, noted %q; want a conflict", err, d.lines)
 	}
 
-	d.fail = errors.New("disk full")
-	if _, err = w.apply(policy.Default(), change, 1); !errors.Is(err, d.fail) {
+	full := errors.New("disk full")
+	d.Inject(memstore.Fault{Err: full})
+	if _, err = w.apply(policy.Default(), change, 1); !errors.Is(err, full) {
 		t.Errorf("a store that fails: %v", err)
 	}
 	if n := len(d.lines); n != 3 || !strings.HasPrefix(d.lines[2], "failure") || w.router.Policy() != applied {
 		t.Errorf("noted %q; want an intent, an attempt and a failure, and the old policy", d.lines)
 	}
 
-	d.lines, d.fail, d.refuse = nil, nil, errors.New("no trail")
+	d.Inject(memstore.Fault{})
+	d.lines, d.refuse = nil, errors.New("no trail")
 	if _, err = w.apply(policy.Default(), change, 1); !errors.Is(err, d.refuse) {
 		t.Errorf("a trail that cannot be written: %v", err)
 	}
@@ -124,7 +111,8 @@ func TestAChangeOfPolicyIsRecordedBeforeAndAfter(t *testing.T) {
 // A store may fail after it has stored, as with a disk that answers late. The
 // trail says failure only of what is not in force, now or after a restart.
 func TestAPolicyInForceIsNoFailureInTheTrail(t *testing.T) {
-	d := &diary{fail: errors.New("the disk answered late"), keeps: true}
+	d, late := &diary{Store: memstore.New()}, errors.New("the disk answered late")
+	d.Inject(memstore.Fault{Err: late, After: true})
 	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Begin = d, d.begin })
 	next := document(t, `{"default_strategy":"random","caller_may":[]}`)
 	applied, err := w.apply(next, routing.Change{}, 0)
@@ -133,8 +121,8 @@ func TestAPolicyInForceIsNoFailureInTheTrail(t *testing.T) {
 		t.Errorf("stored with an error: noted %q, in force is revision %d", last, w.router.Policy().Revision)
 	}
 
-	d.unread = errors.New("the disk is gone")
-	if _, err := w.apply(policy.Default(), routing.Change{}, 1); !errors.Is(err, d.fail) {
+	d.Inject(memstore.Fault{Err: late, After: true, Reads: true})
+	if _, err := w.apply(policy.Default(), routing.Change{}, 1); !errors.Is(err, late) {
 		t.Errorf("a store that does not say what it has: %v", err)
 	}
 	if last := d.lines[len(d.lines)-1]; !strings.HasPrefix(last, "unknown") {
@@ -145,7 +133,7 @@ func TestAPolicyInForceIsNoFailureInTheTrail(t *testing.T) {
 // Two routers share a store. One that comes too late takes over what the other
 // stored, and makes a change that any revision will do for again.
 func TestAChangeThatAnotherReplicaOvertookIsMadeAgain(t *testing.T) {
-	d := &diary{}
+	d := deaf{memstore.New()}
 	here := newWorld(t, func(o *routing.Options) { o.Policies = d })
 	there := newWorld(t, func(o *routing.Options) { o.Policies = d })
 	alias := func(name string) func(*policy.Policy) (*policy.Policy, error) {
@@ -168,8 +156,56 @@ func TestAChangeThatAnotherReplicaOvertookIsMadeAgain(t *testing.T) {
 	}
 }
 
+// deaf is a store of which a router hears nothing but what it asks.
+type deaf struct{ *memstore.Store }
+
+func (deaf) WatchPolicy(ctx context.Context, _ uint64) (feed.Changes[policy.Stored], error) {
+	<-ctx.Done()
+	return feed.Changes[policy.Stored]{}, ctx.Err()
+}
+
+// Routers that share a store follow each other; each publishes a change once.
+func TestAPolicyThatAnotherReplicaStoredIsTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memstore.New()
+		here := newWorld(t, func(o *routing.Options) { o.Policies = store })
+		there := newWorld(t, func(o *routing.Options) { o.Policies = store })
+		told := []*event.Subscription{here.events.Subscribe(nil), there.events.Subscribe(nil)}
+		next := document(t, `{"default_strategy":"random","caller_may":[]}`)
+		_, err := there.apply(next, routing.Change{Source: policy.SourceAPI}, 0)
+		check(t, err)
+		synctest.Wait()
+		if got := here.router.Policy(); got.Revision != 1 || !bytes.Equal(got.Canonical, next.Canonical) {
+			t.Errorf("in force is revision %d: %s", got.Revision, got.Canonical)
+		}
+		for i, sub := range told {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			n := 0
+			for {
+				e, _, err := sub.Next(ctx)
+				if err != nil {
+					break
+				}
+				if e.Type == event.PolicyChanged {
+					n++
+				}
+			}
+			cancel()
+			if n != 1 {
+				t.Errorf("router %d published %d changes; want 1", i, n)
+			}
+		}
+		_, err = store.SavePolicy(t.Context(), 1, policy.Stored{Document: []byte(`{"default_strategy":"of a newer version"}`)})
+		check(t, err)
+		synctest.Wait()
+		if got := here.router.Policy().Revision; got != 1 {
+			t.Errorf("in force is revision %d, which this version cannot read", got)
+		}
+	})
+}
+
 func TestRestore(t *testing.T) {
-	d := &diary{}
+	d := &diary{Store: memstore.New()}
 	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Begin = d, d.begin })
 	for _, strategy := range []string{"random", "round_robin"} {
 		_, err := w.apply(document(t, `{"default_strategy":"`+strategy+`","caller_may":[]}`), routing.Change{}, w.router.Policy().Revision)

@@ -120,9 +120,17 @@ func New(o Options) (*Router, error) {
 	return r, nil
 }
 
-// Run ends reservations whose time ran out and forgets candidates that are no
+// Run takes over the policies that other processes store, ends reservations whose
+// time ran out and forgets candidates that are no
 // longer any, until ctx ends.
 func (r *Router) Run(ctx context.Context) error {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	if r.policies != nil {
+		beside.Go(func() { r.follow(ctx) })
+	}
 	tick := time.NewTicker(expiryTick)
 	defer tick.Stop()
 	for {

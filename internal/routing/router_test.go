@@ -20,6 +20,7 @@ import (
 
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 	"headway/internal/policy"
 	"headway/internal/routing"
 	"headway/internal/strategy"
@@ -31,34 +32,7 @@ type world struct {
 	fleet   *fleet.Registry
 	router  *routing.Router
 	metrics *prometheus.Registry
-}
-
-// memory is the least a fleet.Store can be; stores have their own suite.
-type memory struct {
-	mu     sync.Mutex
-	epochs uint64
-	rev    uint64
-}
-
-func (m *memory) Heads(context.Context) ([]fleet.Record, error) { return nil, nil }
-
-func (m *memory) Save(_ context.Context, changes []fleet.Change) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, c := range changes {
-		if m.rev++; c.Record != nil {
-			c.Record.Revision = m.rev
-		}
-	}
-	return nil
-}
-
-func (m *memory) GrantEpochs(_ context.Context, n uint64) (uint64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	first := m.epochs + 1
-	m.epochs += n
-	return first, nil
+	events  *event.Stream
 }
 
 // lasting are leases that no test outlasts, however slow the machine is.
@@ -76,7 +50,7 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change func(*routing.Opt
 	events, err := event.New(event.Options{Metrics: reg})
 	check(t, err)
 	log := slog.New(slog.DiscardHandler)
-	heads, err := fleet.New(fleet.Options{Store: &memory{}, Events: events, Metrics: reg, Log: log, Lease: lease, Eject: fleet.EjectOptions{Enabled: true}})
+	heads, err := fleet.New(fleet.Options{Store: memstore.New(), Events: events, Metrics: reg, Log: log, Lease: lease, Eject: fleet.EjectOptions{Enabled: true}})
 	check(t, err)
 	check(t, heads.Load(t.Context()))
 	o := routing.Options{Fleet: heads, Events: events, Metrics: reg, Log: log, Seed: 1}
@@ -90,7 +64,7 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change func(*routing.Opt
 	wait.Go(func() { check(t, heads.Run(ctx)) })
 	wait.Go(func() { check(t, router.Run(ctx)) })
 	t.Cleanup(func() { cancel(); wait.Wait() })
-	return &world{t, heads, router, reg}
+	return &world{t, heads, router, reg, events}
 }
 
 func check(t testing.TB, err error) {

@@ -39,13 +39,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 	"headway/internal/policy"
 	"headway/internal/routing"
 	"headway/internal/strategy"
@@ -99,7 +99,7 @@ func Run(ctx context.Context, s *Script, seed uint64) error {
 		return err
 	}
 	if r.fleet, err = fleet.New(fleet.Options{
-		Store: &memory{}, Events: events, Metrics: metrics, Log: log, Now: r.clock,
+		Store: memstore.New(), Events: events, Metrics: metrics, Log: log, Now: r.clock,
 		Random: rand.New(rand.NewPCG(seed, 0)).Float64,
 	}); err != nil {
 		return err
@@ -424,33 +424,4 @@ func (r *run) look(st *step) error {
 		return same(v.Head.Health.String(), st.words[1])
 	}
 	return same(fmt.Sprint(v.Head.Live.InFlight()), st.words[1])
-}
-
-// memory is a store for as long as a run lasts.
-type memory struct {
-	mu       sync.Mutex
-	revision uint64
-	epochs   uint64
-}
-
-func (*memory) Heads(context.Context) ([]fleet.Record, error) { return nil, nil }
-
-func (m *memory) Save(_ context.Context, changes []fleet.Change) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, c := range changes {
-		if c.Record != nil {
-			m.revision++
-			c.Record.Revision = m.revision
-		}
-	}
-	return nil
-}
-
-func (m *memory) GrantEpochs(_ context.Context, n uint64) (uint64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	first := m.epochs + 1
-	m.epochs += n
-	return first, nil
 }

@@ -6,11 +6,14 @@ import (
 	"errors"
 	"flag"
 	"maps"
+	"reflect"
 	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"headway/internal/access"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/policy"
 )
@@ -25,11 +28,13 @@ func likeAMap(t *testing.T, open Open) {
 	}
 	rapid.Check(t, func(rt *rapid.T) {
 		s, reopen := open(t)
-		m := model{heads: map[string]fleet.Record{}}
+		m := model{heads: map[string]fleet.Record{}, keys: map[string]access.Key{}, seenHeads: map[string]fleet.Record{}, seenKeys: map[string]access.Key{}}
 		rt.Repeat(map[string]func(*rapid.T){
 			"save":    func(rt *rapid.T) { m.save(t.Context(), rt, s) },
 			"policy":  func(rt *rapid.T) { m.savePolicy(t.Context(), rt, s) },
-			"restart": func(*rapid.T) { s = reopen() },
+			"keys":    func(rt *rapid.T) { m.saveKeys(t.Context(), rt, s) },
+			"restart": func(*rapid.T) { s, m.restarted = reopen(), true },
+			"watch":   func(rt *rapid.T) { m.watch(rt, s) },
 			"":        func(rt *rapid.T) { m.compare(t.Context(), rt, s) },
 		})
 	})
@@ -38,14 +43,104 @@ func likeAMap(t *testing.T, open Open) {
 // model is what a store should hold.
 type model struct {
 	heads    map[string]fleet.Record
+	keys     map[string]access.Key
 	policies []policy.Stored // newest first
+
+	// What watches brought, up to which revision, and how many changes were made since.
+	seenHeads             map[string]fleet.Record
+	seenKeys              map[string]access.Key
+	atHeads, atKeys       uint64
+	sinceHeads, sinceKeys int
+	restarted             bool // a store may forget the changes then
+}
+
+// watch takes over what watches bring, which is what the store holds then.
+func (m *model) watch(rt *rapid.T, s Store) {
+	c, err := s.Watch(feed.Ended, m.atHeads)
+	m.atHeads = took(rt, c, err, m.atHeads, m.sinceHeads, m.restarted, m.seenHeads)
+	k, err := s.WatchKeys(feed.Ended, m.atKeys)
+	m.atKeys = took(rt, k, err, m.atKeys, m.sinceKeys, m.restarted, m.seenKeys)
+	m.sinceHeads, m.sinceKeys, m.restarted = 0, 0, false
+	if !maps.EqualFunc(m.seenHeads, m.heads, equal) {
+		rt.Fatalf("a watch brought %+v\nwant %+v", m.seenHeads, m.heads)
+	}
+	if !maps.EqualFunc(m.seenKeys, m.keys, sameKey) {
+		rt.Fatalf("a watch brought %+v\nwant %+v", m.seenKeys, m.keys)
+	}
+}
+
+// took makes the changes to what was seen, and returns where the watch goes on.
+func took[T any](rt *rapid.T, c feed.Changes[T], err error, after uint64, made int, restarted bool, seen map[string]T) uint64 {
+	if errors.Is(err, context.Canceled) && made == 0 {
+		return after
+	}
+	if err != nil {
+		rt.Fatalf("%d changes after revision %d: %v", made, after, err)
+	}
+	switch {
+	case c.Whole && restarted:
+		clear(seen)
+	case c.Whole || len(c.List) != made:
+		rt.Fatalf("%d changes, whole %v; want %d", len(c.List), c.Whole, made)
+	}
+	for _, change := range c.List {
+		if !c.Whole && change.Revision <= after {
+			rt.Fatalf("revision %d follows %d", change.Revision, after)
+		}
+		after = change.Revision
+		if delete(seen, change.ID); change.Value != nil {
+			seen[change.ID] = *change.Value
+		}
+	}
+	return c.Revision
+}
+
+// saveKeys makes a random batch of keys, of which one in ten changes expects a
+// wrong revision.
+func (m *model) saveKeys(ctx context.Context, rt *rapid.T, s Store) {
+	var changes []access.KeyChange
+	fails, made := false, 0
+	for _, id := range rapid.SliceOfNDistinct(rapid.StringMatching(`[a-c]`), 1, 2, rapid.ID).Draw(rt, "ids") {
+		c := access.KeyChange{ID: id, Expect: m.keys[id].Revision}
+		if rapid.IntRange(0, 9).Draw(rt, "wrong") == 0 {
+			fails, c.Expect = true, c.Expect+1
+		}
+		if rapid.Bool().Draw(rt, "write") {
+			c.Key = key(id)
+			c.Key.Name = rapid.StringMatching(`[a-z]{0,4}`).Draw(rt, "name")
+		}
+		if c.Key != nil || c.Expect > 0 {
+			made++
+		}
+		changes = append(changes, c)
+	}
+	err := s.SaveKeys(ctx, changes)
+	if fails != errors.Is(err, access.ErrKeyConflict) || !fails && err != nil {
+		rt.Fatalf("saving %+v: %v", changes, err)
+	}
+	if fails {
+		changes, made = nil, 0
+	}
+	m.sinceKeys += made
+	for _, c := range changes {
+		if delete(m.keys, c.ID); c.Key != nil {
+			m.keys[c.ID] = *c.Key
+		}
+	}
+}
+
+// sameKey compares all but how times are represented.
+func sameKey(a, b access.Key) bool {
+	same := a.CreatedAt.Equal(b.CreatedAt) && a.ExpiresAt.Equal(b.ExpiresAt) && a.RevokedAt.Equal(b.RevokedAt)
+	a.CreatedAt, a.ExpiresAt, a.RevokedAt = b.CreatedAt, b.ExpiresAt, b.RevokedAt
+	return same && reflect.DeepEqual(a, b)
 }
 
 // save makes a random batch, of which one in ten changes expects a wrong
 // revision.
 func (m *model) save(ctx context.Context, rt *rapid.T, s Store) {
 	var changes []fleet.Change
-	fails := false
+	fails, made := false, 0
 	for _, id := range rapid.SliceOfNDistinct(rapid.StringMatching(`[a-d]`), 1, 3, rapid.ID).Draw(rt, "ids") {
 		c := fleet.Change{ID: id, Expect: m.heads[id].Revision}
 		if rapid.IntRange(0, 9).Draw(rt, "wrong") == 0 {
@@ -56,6 +151,9 @@ func (m *model) save(ctx context.Context, rt *rapid.T, s Store) {
 			c.Record = record(id)
 			c.Record.Epoch = rapid.Uint64().Draw(rt, "epoch")
 		}
+		if c.Record != nil || c.Expect > 0 {
+			made++
+		}
 		changes = append(changes, c)
 	}
 	err := s.Save(ctx, changes)
@@ -65,6 +163,7 @@ func (m *model) save(ctx context.Context, rt *rapid.T, s Store) {
 	if fails {
 		return
 	}
+	m.sinceHeads += made
 	for _, c := range changes {
 		if delete(m.heads, c.ID); c.Record != nil {
 			m.heads[c.ID] = *c.Record
@@ -94,7 +193,7 @@ func (m *model) savePolicy(ctx context.Context, rt *rapid.T, s Store) {
 }
 
 func (m *model) compare(ctx context.Context, rt *rapid.T, s Store) {
-	list, err := s.Heads(ctx)
+	list, _, err := s.Heads(ctx)
 	if err != nil {
 		rt.Fatal(err)
 	}
@@ -104,6 +203,17 @@ func (m *model) compare(ctx context.Context, rt *rapid.T, s Store) {
 	}
 	if !slices.EqualFunc(list, want, equal) {
 		rt.Fatalf("the store has %+v\nwant %+v", list, want)
+	}
+	stored, _, err := s.Keys(ctx)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	var wantKeys []access.Key
+	for _, id := range slices.Sorted(maps.Keys(m.keys)) {
+		wantKeys = append(wantKeys, m.keys[id])
+	}
+	if !slices.EqualFunc(stored, wantKeys, sameKey) {
+		rt.Fatalf("the store has %+v\nwant %+v", stored, wantKeys)
 	}
 	kept, err := s.PolicyRevisions(ctx, 50)
 	if err != nil {

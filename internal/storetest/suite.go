@@ -1,5 +1,5 @@
-// Package storetest is what every store of heads and policies must pass: the
-// contracts of fleet.Store and policy.Store as tests.
+// Package storetest is what every store of heads, policies and keys must pass:
+// the contracts of fleet.Store, policy.Store and access.KeyStore as tests.
 package storetest
 
 import (
@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"headway/internal/access"
 	"headway/internal/fleet"
 	"headway/internal/policy"
 )
@@ -20,6 +21,7 @@ import (
 type Store interface {
 	fleet.Store
 	policy.Store
+	access.KeyStore
 }
 
 // Open returns a store over a place that is empty at first. Its second result
@@ -46,6 +48,17 @@ func Run(t *testing.T, open Open) {
 		"nothing is there before something was saved":     empty,
 		"an empty list of changes is no change":           noChanges,
 		"a head that was deleted can be registered again": deletedAndBack,
+
+		"a key comes back as it was saved":                keysComeBack,
+		"a key is changed only as it was read":            keysCompareAndSwap,
+		"of two who change the same key one wins":         oneKey,
+		"heads and keys are read by their ids":            byID,
+		"a watch waits for a change and ends promptly":    watchWaits,
+		"watchers see every change once and in order":     watchers,
+		"a watch that is far behind gets the whole":       watchFarBehind,
+		"two registries over one store hold the same":     twoRegistries,
+		"two routers over one store have the same policy": twoRouters,
+		"two books over one store have the same keys":     twoBooks,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, open) })
 	}
@@ -81,7 +94,7 @@ func wants(t testing.TB, err, sentinel error) {
 
 func heads(t testing.TB, s Store) []fleet.Record {
 	t.Helper()
-	list, err := s.Heads(t.Context())
+	list, _, err := s.Heads(t.Context())
 	must(t, err)
 	return list
 }
@@ -109,6 +122,9 @@ func empty(t *testing.T, open Open) {
 		wants(t, err, policy.ErrNone)
 		if list, err := s.PolicyRevisions(t.Context(), 10); err != nil || len(list) != 0 {
 			t.Fatalf("an empty store has revisions %v, error %v", list, err)
+		}
+		if list := keys(t, s); len(list) != 0 {
+			t.Fatalf("an empty store has keys %v", list)
 		}
 		s = reopen()
 	}
@@ -279,6 +295,21 @@ func noSharing(t *testing.T, open Open) {
 	if p, _ := s.Policy(t.Context()); string(p.Document) != `{"a":1}` {
 		t.Errorf("a caller changed the policy: %s", p.Document)
 	}
+	noSharedKeys(t, s)
+}
+
+func noSharedKeys(t *testing.T, s Store) {
+	t.Helper()
+	mine := key("a")
+	saveKey(t, s, 0, mine)
+	spoil := func(k *access.Key) { k.Heads[0], k.Hash[0] = "spoilt", 1 }
+	want := keys(t, s)[0]
+	spoil(mine)
+	got := keys(t, s)
+	spoil(&got[0])
+	if now := keys(t, s)[0]; !reflect.DeepEqual(now, want) {
+		t.Errorf("a caller changed the store: %+v", now)
+	}
 }
 
 func must1(_ uint64, err error) func(testing.TB) {
@@ -294,12 +325,14 @@ func cancelled(t *testing.T, open Open) {
 	wants(t, err, context.Canceled)
 	_, err = s.SavePolicy(ctx, 0, policy.Stored{Document: []byte(`{}`)})
 	wants(t, err, context.Canceled)
+	wants(t, s.SaveKeys(ctx, []access.KeyChange{{ID: "a", Key: key("a")}}), context.Canceled)
 	empty(t, func(testing.TB) (Store, func() Store) { return s, func() Store { return s } })
 }
 
 func noChanges(t *testing.T, open Open) {
 	s, _ := open(t)
 	must(t, s.Save(t.Context(), nil))
+	must(t, s.SaveKeys(t.Context(), nil))
 }
 
 func largeBatch(t *testing.T, open Open) {

@@ -1,0 +1,150 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"headway/internal/feed"
+)
+
+// KeyStore keeps keys durably. Implementations are safe for concurrent use;
+// what they return is the caller's to keep, but for what WatchKeys brings.
+type KeyStore interface {
+	// Keys returns the stored keys with these ids, without any all keys, ordered
+	// by id, and the revision of the store with the last change of any key that
+	// they show. It sees every change that was answered before.
+	Keys(ctx context.Context, ids ...string) (keys []Key, revision uint64, err error)
+	// SaveKeys applies all changes or none, and returns when they are durable.
+	// It sets the Revision of each key that it wrote. A change whose Expect is
+	// not the stored revision fails the whole call with an error that wraps
+	// ErrKeyConflict. Every change takes a higher revision than all before.
+	SaveKeys(ctx context.Context, changes []KeyChange) error
+	// WatchKeys returns the changes after a revision as fleet.Store's Watch does.
+	WatchKeys(ctx context.Context, after uint64) (feed.Changes[Key], error)
+}
+
+// KeyChange is one step of KeyStore.SaveKeys: a key to write, or with a nil Key
+// an id to delete.
+type KeyChange struct {
+	ID     string
+	Expect uint64 // the revision that must be stored now; 0: none
+	Key    *Key
+}
+
+// Clone copies the key, what it points to included.
+func (k *Key) Clone() *Key {
+	c := *k
+	c.Scopes, c.Heads, c.Regions, c.Hash = slices.Clone(c.Scopes), slices.Clone(c.Heads), slices.Clone(c.Regions), slices.Clone(c.Hash)
+	return &c
+}
+
+// ErrKeyConflict is of a KeyStore: a key changed under the caller.
+var ErrKeyConflict = errors.New("the stored key has another revision")
+
+// Load reads the keys of the store, and notifies those who wait for a change.
+func (k *Keys) Load(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.read(ctx)
+}
+
+// Run puts what others write to the store into force, until ctx ends.
+func (k *Keys) Run(ctx context.Context, log *slog.Logger) error {
+	k.mu.Lock()
+	after := k.revision
+	k.mu.Unlock()
+	feed.Follow(ctx, after, k.store.WatchKeys, func(c feed.Changes[Key]) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.apply(c)
+	}, func(err error) {
+		log.Warn("the keys that others write are not seen; the watch is tried again", "error", err)
+	})
+	return nil
+}
+
+// read puts what is stored into force: of the ids, or without any all of it.
+// k.mu must be held.
+func (k *Keys) read(ctx context.Context, ids ...string) error {
+	keys, revision, err := k.store.Keys(ctx, ids...)
+	if err != nil {
+		return fmt.Errorf("read the keys: %w", err)
+	}
+	k.apply(feed.Read(ids, keys, revision, func(key *Key) (string, uint64) { return key.ID, key.Revision }))
+	return nil
+}
+
+// apply puts changes into force, those that were written here and what others
+// wrote; what is known already is passed over. k.mu must be held.
+func (k *Keys) apply(c feed.Changes[Key]) {
+	book, news := *k.book.Load(), false
+	set := func(id string, key *Key) {
+		if !news {
+			book, news = maps.Clone(book), true
+		}
+		if key == nil {
+			delete(book, id)
+		} else {
+			book[id] = k.entry(*key)
+		}
+	}
+	stored := map[string]bool{}
+	for _, change := range c.List {
+		stored[change.ID] = true
+		if e := book[change.ID]; e == nil && change.Value != nil || e != nil && change.Revision > e.key.Revision {
+			set(change.ID, change.Value)
+		}
+	}
+	for id, e := range book {
+		if c.Whole && !stored[id] && e.key.Revision <= c.Revision {
+			set(id, nil)
+		}
+	}
+	k.revision = max(k.revision, c.Revision)
+	if news {
+		k.book.Store(&book)
+	}
+}
+
+// decision says what is to be written, given the keys.
+type decision func(map[string]*entry) ([]KeyChange, error)
+
+// conflictTries is how often is decided, each time on what is stored by then.
+const conflictTries = 10
+
+// save stores what decide says and puts it into force. When another process was
+// faster, its change is put into force and decided on anew. k.mu must be held.
+func (k *Keys) save(ctx context.Context, decide decision) error {
+	for try := 1; ; try++ {
+		changes, err := decide(*k.book.Load())
+		if err != nil || len(changes) == 0 {
+			return err
+		}
+		switch err = k.store.SaveKeys(ctx, changes); {
+		case err == nil:
+			var c feed.Changes[Key]
+			for _, change := range changes {
+				made := feed.Change[Key]{ID: change.ID, Revision: change.Expect + 1, Value: change.Key}
+				if change.Key != nil {
+					made.Revision = change.Key.Revision
+				}
+				c.List = append(c.List, made)
+			}
+			k.apply(c)
+			return nil
+		case !errors.Is(err, ErrKeyConflict) || try == conflictTries:
+			return errors.Join(ErrStoreUnavailable, err)
+		}
+		ids := make([]string, len(changes))
+		for i, change := range changes {
+			ids[i] = change.ID
+		}
+		if err := k.read(ctx, ids...); err != nil {
+			return errors.Join(ErrStoreUnavailable, err)
+		}
+	}
+}
