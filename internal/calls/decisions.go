@@ -103,26 +103,25 @@ func plausible(req *strategy.Request) bool {
 
 // checkDecision returns what is wrong with a request beyond the given faults.
 func checkDecision(req *strategy.Request, already []strict.Fault) []strict.Fault {
-	var faults []strict.Fault
-	add := func(pointer, reason string) { faults = append(faults, strict.Fault{Pointer: pointer, Reason: reason}) }
+	var faults strict.Faults
 	text := func(pointer, value string, longest int) {
 		if len(value) > longest {
-			add(pointer, "has "+strconv.Itoa(len(value))+" bytes; at most "+strconv.Itoa(longest)+" are allowed")
+			faults.Add(pointer, "has %d bytes; at most %d are allowed", len(value), longest)
 		}
 	}
 	if req.ModelType == "" {
-		add("/model_type", "is required")
+		faults.Add("/model_type", "is required")
 	}
 	text("/model_type", req.ModelType, fleet.MaxModelTypeLength)
 	text("/region", req.Region, fleet.MaxNameLength)
 	text("/strategy", req.Strategy, fleet.MaxNameLength)
 	text("/session_key", req.SessionKey, maxSessionKey)
 	if req.RegionMode == strategy.RegionRequire && req.Region == "" {
-		add("/region", "is required beside region_mode require")
+		faults.Add("/region", "is required beside region_mode require")
 	}
 	for i, id := range req.Exclude {
 		if id == "" || len(id) > fleet.MaxIDLength || strings.ContainsFunc(id, NotOfID) {
-			add("/exclude/"+strconv.Itoa(i), "is no id of a head")
+			faults.Add("/exclude/"+strconv.Itoa(i), "is no id of a head")
 		}
 	}
 	faults = append(faults, fleet.CheckLabels("/labels", req.Labels)...)
@@ -176,17 +175,16 @@ func (in *outcome) field(r *strict.Reader, name string) bool {
 
 // contradictions are what cannot be true of one request: such figures would
 // move what is learnt of the head.
-func (in *outcome) contradictions() (faults []strict.Fault) {
-	add := func(pointer, reason string) { faults = append(faults, strict.Fault{Pointer: pointer, Reason: reason}) }
+func (in *outcome) contradictions() (faults strict.Faults) {
 	if in.ttft != nil && in.duration != nil && *in.ttft > *in.duration {
-		add("/ttft_ms", "is over duration_ms: the first token cannot come after the end")
+		faults.Add("/ttft_ms", "is over duration_ms: the first token cannot come after the end")
 	}
 	if in.cached != nil && in.input != nil && *in.cached > *in.input {
-		add("/cached_tokens", "is over input_tokens, of which it is a part")
+		faults.Add("/cached_tokens", "is over input_tokens, of which it is a part")
 	}
 	// An error may have a status of success: that of an answer that broke off.
 	if in.statusCode != nil && in.result == routing.ResultOK && (*in.statusCode < 200 || *in.statusCode >= 400) {
-		add("/status_code", "must be 200 to 399 beside the result ok")
+		faults.Add("/status_code", "must be 200 to 399 beside the result ok")
 	}
 	return faults
 }

@@ -82,13 +82,8 @@ func (d *Desk) Report(p *access.Principal, id string, body []byte) (api.StatusAn
 	if in.sequence != nil {
 		report.Sequence = uint64(*in.sequence)
 	}
-	require := func(missing bool, pointer, what string) {
-		if missing {
-			faults = strict.Merge(faults, []strict.Fault{{Pointer: pointer, Reason: "is required: " + what}})
-		}
-	}
-	require(in.id == "", "/id", "the id of the head")
-	require(in.epoch == nil, "/epoch", "the epoch of the head's lease")
+	faults = require(faults, in.id == "", "/id", "the id of the head")
+	faults = require(faults, in.epoch == nil, "/epoch", "the epoch of the head's lease")
 	if len(faults) > 0 {
 		return api.StatusAnswer{}, strict.Invalid(strict.Merge(faults, strict.FaultsOf(fleet.ValidateReport(&report))))
 	}
@@ -194,10 +189,8 @@ func (d *Desk) Progress(id string, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if event == "" {
-		faults = strict.Merge(faults, []strict.Fault{{Pointer: "/event", Reason: "is required: first_token"}})
-	}
-	if faults = requireDecision(faults, id); len(faults) > 0 {
+	faults = require(faults, event == "", "/event", "first_token")
+	if faults = require(faults, id == "", "/decision_id", "the id of the decision"); len(faults) > 0 {
 		return strict.Invalid(faults)
 	}
 	return d.router.FirstToken(strings.Clone(id))
@@ -211,21 +204,20 @@ func (d *Desk) Outcome(id string, body []byte) error {
 	if err != nil {
 		return err
 	}
-	if in.result == routing.ResultNone {
-		faults = strict.Merge(faults, []strict.Fault{{Pointer: "/result", Reason: "is required: ok, error or cancelled"}})
-	}
+	faults = require(faults, in.result == routing.ResultNone, "/result", "ok, error or cancelled")
 	faults = strict.Merge(faults, in.contradictions())
-	if faults = requireDecision(faults, in.id); len(faults) > 0 {
+	if faults = require(faults, in.id == "", "/decision_id", "the id of the decision"); len(faults) > 0 {
 		return strict.Invalid(faults)
 	}
 	return d.router.Finish(in.id, in.toOutcome())
 }
 
-func requireDecision(faults []strict.Fault, id string) []strict.Fault {
-	if id != "" {
+// require adds a fault for a field that is missing.
+func require(faults []strict.Fault, missing bool, pointer, what string) []strict.Fault {
+	if !missing {
 		return faults
 	}
-	return strict.Merge(faults, []strict.Fault{{Pointer: "/decision_id", Reason: "is required: the id of the decision"}})
+	return strict.Merge(faults, []strict.Fault{{Pointer: pointer, Reason: "is required: " + what}})
 }
 
 // DeniedError is of somebody who is known and may not.

@@ -66,18 +66,12 @@ func (f *Faults) Add(pointer, format string, args ...any) {
 func Merge(read, later []Fault) []Fault {
 	all := read
 	for _, f := range later {
-		if !said(read, f) && !slices.ContainsFunc(all[len(read):], func(a Fault) bool { return a.Pointer == f.Pointer }) {
+		if !slices.ContainsFunc(all, func(a Fault) bool { return a.Pointer == f.Pointer }) &&
+			!slices.ContainsFunc(read, func(r Fault) bool { return r.Pointer != "" && strings.HasPrefix(f.Pointer, r.Pointer+"/") }) {
 			all = append(all, f)
 		}
 	}
 	return all
-}
-
-func said(read []Fault, f Fault) bool {
-	return slices.ContainsFunc(read, func(r Fault) bool {
-		rest, inside := strings.CutPrefix(f.Pointer, r.Pointer)
-		return inside && (rest == "" || rest[0] == '/' && r.Pointer != "")
-	})
 }
 
 // List is a bounded list of faults.
@@ -108,10 +102,11 @@ func (l *List) Add(pointer, format string, args ...any) {
 // they were found, or nil when there is none.
 func (l *List) All() []Fault {
 	slices.SortStableFunc(l.list, func(a, b Fault) int { return a.Line - b.Line })
-	if l.more > 0 {
-		return append(l.list, Fault{Reason: fmt.Sprintf("more faults that are not listed: %d", l.more)})
+	listed := l.list[:min(len(l.list), l.Most)]
+	if more := l.more + len(l.list) - len(listed); more > 0 {
+		listed = append(listed, Fault{Reason: fmt.Sprintf("more faults that are not listed: %d", more)})
 	}
-	return l.list
+	return listed
 }
 
 // Clip makes input fit to be repeated: at most 200 bytes of UTF-8.
@@ -121,13 +116,4 @@ func Clip(s string) string {
 		return strings.ToValidUTF8(s[:longest], "") + "…"
 	}
 	return strings.ToValidUTF8(s, "\uFFFD")
-}
-
-// DidYouMean is "; did you mean X?" with the known name that was probably
-// meant, or "" when none is near.
-func DidYouMean(name string, known []string) string {
-	if meant := Nearest(name, known); meant != "" {
-		return fmt.Sprintf("; did you mean %s?", meant)
-	}
-	return ""
 }

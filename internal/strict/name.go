@@ -39,3 +39,12 @@ var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
 
 // Escape writes a name as one token of a JSON Pointer (RFC 6901).
 func Escape(name string) string { return pointerEscapes.Replace(name) }
+
+// DidYouMean is "; did you mean X?" with the known name that was probably
+// meant, or "" when none is near.
+func DidYouMean(name string, known []string) string {
+	if meant := Nearest(name, known); meant != "" {
+		return fmt.Sprintf("; did you mean %s?", meant)
+	}
+	return ""
+}

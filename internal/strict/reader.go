@@ -67,19 +67,16 @@ type Reader struct {
 
 // SyntaxError is the error for text that is not JSON or not YAML.
 type SyntaxError struct {
-	Format  string // JSON or YAML
-	Pointer string // to the place, as far as it is known
-	Reason  string // what the text does or has
-	Offset  int64  // in bytes
-	Line    int    // 0: not known
-	Column  int
+	Pointer      string // to the place, as far as it is known
+	Reason       string // what the text does or has
+	line, column int    // of JSON
 }
 
 func (e *SyntaxError) Error() string {
-	if e.Line > 0 {
-		return fmt.Sprintf("not %s: line %d, column %d: it %s", e.Format, e.Line, e.Column, e.Reason)
+	if e.line == 0 {
+		return "not YAML: " + e.Reason
 	}
-	return "not " + e.Format + ": " + e.Reason
+	return fmt.Sprintf("not JSON: line %d, column %d: it %s", e.line, e.column, e.Reason)
 }
 
 // decoder is one that is kept from one input to the next, with names that it
@@ -114,7 +111,7 @@ func ReadObject(data []byte, most int, field func(r *Reader, name string) bool) 
 	if r.Kind() == Object {
 		r.Object(func(name string) bool { return field(r, name) })
 	} else if r.Skip() {
-		r.broken = &SyntaxError{Format: "JSON", Reason: "is not a JSON object"}
+		r.broken = &SyntaxError{Reason: "is not a JSON object", line: 1, column: 1}
 	}
 	return r.Done()
 }
@@ -139,7 +136,10 @@ func (r *Reader) Done() ([]Fault, error) {
 	return r.faults.All(), nil
 }
 
-var errMore = errors.New("more")
+var (
+	errMore = errors.New("more")
+	errDeep = errors.New("nested too deeply")
+)
 
 // Fault notes what is wrong with the value that was read last.
 func (r *Reader) Fault(format string, args ...any) { r.FaultIn("", format, args...) }
@@ -166,16 +166,11 @@ func (r *Reader) FaultIn(member, format string, args ...any) {
 // Merge adds faults that were found in what was read; see the function. Those
 // of YAML get the lines of their places.
 func (r *Reader) Merge(later *List) {
-	read := r.faults.list
 	r.locate(later.list)
-	for _, f := range later.list {
-		if !said(read, f) && !r.faults.Full() {
-			r.faults.list = append(r.faults.list, f)
-		}
+	if len(r.faults.list) == 0 { // with some, it is not known how many of them are others
+		r.faults.more = later.more
 	}
-	if len(read) == 0 { // with some, it is not known how many of them are others
-		r.faults.more += later.more
-	}
+	r.faults.list = Merge(r.faults.list, later.list)
 }
 
 // fail ends the reading with what the decoder says.
@@ -183,42 +178,28 @@ func (r *Reader) fail(err error) bool {
 	if r.broken != nil {
 		return false
 	}
-	r.broken = &SyntaxError{Format: "JSON", Offset: r.json.InputOffset()}
+	e, offset := &SyntaxError{}, r.json.InputOffset()
 	syntax, ok := errors.AsType[*jsontext.SyntacticError](err)
 	if ok {
-		r.broken.Pointer, r.broken.Offset = string(syntax.JSONPointer), syntax.ByteOffset
+		e.Pointer, offset = string(syntax.JSONPointer), syntax.ByteOffset
 	}
-	r.broken.Offset = min(max(r.broken.Offset, 0), int64(len(r.data)))
 	switch {
 	case errors.Is(err, errMore):
-		r.broken.Reason = "has more after the end of its JSON"
+		e.Reason = "has more after the end of its JSON"
 	case errors.Is(err, errDeep):
-		r.broken.Reason = fmt.Sprintf("nests more than %d levels deep", maxDepth)
+		e.Pointer, e.Reason = string(r.json.StackPointer()), fmt.Sprintf("nests more than %d levels deep", maxDepth)
 	case len(bytes.TrimSpace(r.data)) == 0:
-		r.broken.Reason = "is empty; want a JSON object"
+		e.Reason = "is empty; want a JSON object"
 	case !ok || errors.Is(err, io.ErrUnexpectedEOF):
-		r.broken.Reason = "ends in the middle of its JSON"
+		e.Reason = "ends in the middle of its JSON"
 	case errors.Is(err, jsontext.ErrDuplicateName):
-		r.broken.Reason = "has a field twice: " + Clip(r.broken.Pointer)
+		e.Reason = "has a field twice: " + Clip(e.Pointer)
 	default:
-		r.broken.Reason = fmt.Sprintf("is not valid JSON in UTF-8 at byte %d", syntax.ByteOffset)
+		e.Reason = fmt.Sprintf("is not valid JSON in UTF-8 at byte %d", offset)
 	}
-	before := r.data[:r.broken.Offset]
-	r.broken.Line = 1 + bytes.Count(before, []byte("\n"))
-	r.broken.Column = len(before) - bytes.LastIndexByte(before, '\n')
-	return false
-}
-
-var errDeep = errors.New("nested too deeply")
-
-// deep refuses a value in too many others.
-func (r *Reader) deep() bool {
-	if !r.o.Document && r.json != nil {
-		return r.fail(&jsontext.SyntacticError{ByteOffset: r.json.InputOffset(), JSONPointer: r.json.StackPointer(), Err: errDeep})
-	}
-	if r.Skip() {
-		r.Fault("nested deeper than %d levels", maxDepth)
-	}
+	before := r.data[:min(max(offset, 0), int64(len(r.data)))]
+	e.line, e.column = 1+bytes.Count(before, []byte("\n")), len(before)-bytes.LastIndexByte(before, '\n')
+	r.broken = e
 	return false
 }
 
@@ -239,16 +220,11 @@ func (r *Reader) Kind() Kind {
 
 // Skip reads past the next value and reports whether there was one to read.
 func (r *Reader) Skip() bool {
-	switch {
-	case r.broken != nil:
+	if r.broken != nil {
 		return false
-	case r.json == nil:
+	}
+	if r.json == nil {
 		r.yaml.next = nil
-		return true
-	case r.o.Document:
-		if err := r.json.SkipValue(); err != nil {
-			return r.fail(err)
-		}
 		return true
 	}
 	outside := r.json.StackDepth()
@@ -259,8 +235,8 @@ func (r *Reader) Skip() bool {
 		switch depth := r.json.StackDepth(); {
 		case depth == outside:
 			return true
-		case depth > maxDepth:
-			return r.deep()
+		case depth > maxDepth && !r.o.Document:
+			return r.fail(errDeep)
 		}
 	}
 }
@@ -309,20 +285,18 @@ func (r *Reader) Object(field func(name string) bool) {
 
 // first refuses a name that is too long or was there before.
 func (r *Reader) first(seen map[string]bool, name string) bool {
+	reason := ""
 	switch {
 	case len(name) > maxFieldName:
-		if r.Skip() {
-			r.Fault("the name is longer than %d bytes", maxFieldName)
-		}
-		return false
+		reason = fmt.Sprintf("the name is longer than %d bytes", maxFieldName)
 	case seen[name]:
-		if r.Skip() {
-			r.Fault("is given twice")
-		}
-		return false
+		reason = "is given twice"
 	}
 	seen[name] = true
-	return true
+	if reason != "" && r.Skip() {
+		r.Fault("%s", reason)
+	}
+	return reason == ""
 }
 
 // Fields reads an object with the functions under the names of its fields.
@@ -363,19 +337,22 @@ func (r *Reader) Array(longest int, element func(i int)) {
 	}
 }
 
-// open goes into the next value, an array or object.
+// open goes into the next value, an array or object, unless that stands in too
+// many others.
 func (r *Reader) open() bool {
-	if r.json == nil {
-		if r.yaml.depth() >= maxDepth {
-			return r.deep()
+	depth := len(r.yaml.in)
+	if r.json != nil {
+		depth = r.json.StackDepth()
+	}
+	if depth >= maxDepth {
+		if r.Skip() {
+			r.Fault("nested deeper than %d levels", maxDepth)
 		}
+		return false
+	}
+	if r.json == nil {
 		r.yaml.open()
-		return true
-	}
-	if r.json.StackDepth() >= maxDepth {
-		return r.deep()
-	}
-	if _, err := r.json.ReadToken(); err != nil {
+	} else if _, err := r.json.ReadToken(); err != nil {
 		return r.fail(err)
 	}
 	return true

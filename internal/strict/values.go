@@ -35,11 +35,11 @@ func (r *Reader) Plain() string {
 
 // Raw reads past a JSON value and returns its text, which is part of the data.
 func (r *Reader) Raw() (raw []byte, ok bool) {
-	start := r.json.InputOffset()
-	if !r.Skip() {
-		return nil, false
+	raw, err := r.json.ReadValue()
+	if err != nil {
+		return nil, r.fail(err)
 	}
-	return bytes.TrimLeft(r.data[start:r.json.InputOffset()], ": ,\t\r\n"), true
+	return raw, true
 }
 
 // Text reads a string and reports whether there was one.

@@ -41,7 +41,7 @@ func notYAML(err error) *SyntaxError {
 	if strings.Contains(said, "anchor") { // which it repeats: text that begins with * and is in no quotes
 		said = noAnchors + "put text that begins so in quotes"
 	}
-	return &SyntaxError{Format: "YAML", Reason: Clip(said)}
+	return &SyntaxError{Reason: Clip(said)}
 }
 
 // cursor is a place in a YAML document.
@@ -57,8 +57,6 @@ type frame struct {
 	*yaml.Node
 	at int
 }
-
-func (c *cursor) depth() int { return len(c.in) }
 
 func (c *cursor) open() {
 	at := -1
