@@ -14,8 +14,8 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"go.yaml.in/yaml/v3"
 
-	"headway/tools/mixin"
 	"headway/internal/routing"
+	"headway/tools/mixin"
 )
 
 const root = "../../.."
