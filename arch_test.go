@@ -63,7 +63,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/strict", "internal/trail", "internal/policy", "internal/calls"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/strict", "internal/trail", "internal/policy", "internal/apiv1"},
 		others: []string{cobra, pflag, lipgloss, xterm, yaml},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
@@ -87,12 +87,12 @@ var rooms = map[string]room{
 	"internal/audit":    {others: []string{metrics}},
 	"internal/trail":    {ours: []string{"internal/audit", "internal/strict"}, others: []string{metrics}},
 	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/feed", "internal/outbound", "internal/strict"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
-	"internal/calls": {
+	"internal/apiv1": {
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
 		others: []string{json},
 	},
 	"internal/live": {
-		ours:   []string{"api", "internal/access", "internal/calls", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
+		ours:   []string{"api", "internal/access", "internal/apiv1", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
 		others: []string{metrics, json, websocket},
 	},
 	"prometheus": {},
@@ -116,7 +116,7 @@ var rooms = map[string]room{
 		others: []string{metrics, json},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/live", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/live", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
 		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress"},
 	},
 	"internal/boltstore": {
@@ -129,10 +129,10 @@ var rooms = map[string]room{
 		others: []string{nats, metrics},
 	},
 	"internal/natsmq": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/calls", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
 		others: []string{nats, natsd, metrics, json},
 	},
-	"internal/webhook":    {ours: []string{"api", "internal/address", "internal/calls", "internal/event", "internal/outbound", "internal/strict"}, others: []string{metrics, json}},
+	"internal/webhook":    {ours: []string{"api", "internal/address", "internal/apiv1", "internal/event", "internal/outbound", "internal/strict"}, others: []string{metrics, json}},
 	"internal/redisaudit": {ours: []string{"internal/outbound", "internal/strict", "internal/trail"}, others: []string{metrics, redis}},
 	"internal/console":    {},
 	"internal/monitor":    {ours: []string{"internal/outbound"}, others: []string{metrics, model, common, prom}},

@@ -19,9 +19,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/boltstore"
-	"headway/internal/calls"
 	"headway/internal/config"
 	"headway/internal/event"
 	"headway/internal/fleet"
@@ -53,7 +53,7 @@ type App struct {
 	events       *event.Stream
 	fleet        *fleet.Registry
 	router       *routing.Router
-	desk         *calls.Desk
+	verbs        *apiv1.Verbs
 	live         *live.Hub
 	queue        *natsmq.Queue   // nil: switched off
 	webhooks     *webhook.Sender // nil: nobody is told
@@ -145,7 +145,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 		return nil, err
 	}
 	surface := httpapi.Options{
-		Fleet: a.fleet, Router: a.router, Desk: a.desk, Live: a.live, Metrics: a.metrics, Log: a.log,
+		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Live: a.live, Metrics: a.metrics, Log: a.log,
 		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
 		Monitor: a.monitorPages, Console: a.console, State: state{store}, External: a.external(),
@@ -247,12 +247,12 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store) (err error
 	if err := a.router.LoadPolicy(ctx); err != nil {
 		return err
 	}
-	if a.desk, err = calls.New(a.fleet, a.router); err != nil {
+	if a.verbs, err = apiv1.New(a.fleet, a.router); err != nil {
 		return err
 	}
 	a.live, err = live.New(live.Options{
 		Instance: a.instance,
-		Fleet:    a.fleet, Router: a.router, Desk: a.desk, Events: a.events, Metrics: a.metrics, Log: a.log, Guard: a.guard,
+		Fleet:    a.fleet, Router: a.router, Verbs: a.verbs, Events: a.events, Metrics: a.metrics, Log: a.log, Guard: a.guard,
 		MaxStreams: c.Realtime.MaxStreams, MaxMessage: c.Realtime.MaxMessageBytes, MaxRate: c.Realtime.MaxRate,
 		Timing: live.Timing{Heartbeat: c.Realtime.Heartbeat},
 	})

@@ -50,7 +50,7 @@ func (a *App) openQueue(version string) error {
 	}
 	o := natsmq.Options{
 		Dir: filepath.Join(a.config.DataDir, queueDir), Listen: c.Listen, TLS: a.tlsConfig(), MaxBytes: c.MaxBytes, MinFree: a.config.State.MinFreeBytes,
-		Desk: a.desk, Events: a.events, Metrics: a.metrics, Log: a.log, Instance: a.instance, Version: version,
+		Verbs: a.verbs, Events: a.events, Metrics: a.metrics, Log: a.log, Instance: a.instance, Version: version,
 		Begin: beginning(a.journal, a.config.Audit.Strict), Note: a.journal.Note,
 		Messages: a.messages, Guard: a.guard,
 	}

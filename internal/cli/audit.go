@@ -10,8 +10,8 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/trail"
 )
 
@@ -215,7 +215,7 @@ func (t *trailSource) records(c *call, q client.AuditQuery) iter.Seq2[api.AuditR
 				return
 			}
 			for i := range list {
-				if !yield(calls.Record(&list[i]), nil) {
+				if !yield(apiv1.Record(&list[i]), nil) {
 					return
 				}
 			}

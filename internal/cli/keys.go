@@ -16,9 +16,9 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/app"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/local"
 )
 
@@ -92,14 +92,14 @@ func (k fileKeys) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, err
 	if err != nil {
 		return api.Key{}, offline(err)
 	}
-	out := calls.Key(access.Listed{Key: key})
+	out := apiv1.Key(access.Listed{Key: key})
 	out.Secret = secret
 	return out, nil
 }
 
 func (k fileKeys) ListKeys(context.Context) (list []api.Key, err error) {
 	for _, l := range k.keys.List() {
-		list = append(list, calls.Key(l))
+		list = append(list, apiv1.Key(l))
 	}
 	return list, nil
 }
@@ -114,7 +114,7 @@ func (k fileKeys) RevokeKey(ctx context.Context, id string) error {
 // offline gives an error of the keys in files the exit code that the answer of a
 // service would have.
 func offline(err error) error {
-	if p := calls.ProblemOf(err); p != nil {
+	if p := apiv1.ProblemOf(err); p != nil {
 		return &codedError{codeOf(&client.Error{Status: p.Status()}), err}
 	}
 	return err

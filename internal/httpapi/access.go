@@ -7,8 +7,8 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/strict"
 )
 
@@ -20,7 +20,7 @@ func (s *Server) enter(rt *route, a *answer, r *http.Request) error {
 	}
 	p, err := s.guard.Authenticate(r)
 	if err == nil {
-		err = calls.Allow(p, rt.needs)
+		err = apiv1.Allow(p, rt.needs)
 	} else if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		a.Header()["Connection"] = closeConnection // a certificate is shown to a new one only
 	}
@@ -52,13 +52,13 @@ func (s *Server) denied(rt *route, a *answer, r *http.Request, err error) {
 // and what it says of it. Those who ask too often are counted, and too many to
 // write down; reading without a key is how a client learns that it needs one.
 func attempted(rt *route, err error) (reason string, yes bool) {
-	if p, is := errors.AsType[*calls.Problem](err); is {
+	if p, is := errors.AsType[*apiv1.Problem](err); is {
 		return p.Detail, p.Code == api.CodeForeignHost || p.Code == api.CodeCrossOrigin
 	}
 	if refused, is := errors.AsType[*access.KeyRefusedError](err); is {
 		return refused.Error(), true
 	}
-	p := calls.AccessProblem(err)
+	p := apiv1.AccessProblem(err)
 	switch {
 	case p == nil:
 		return "", false

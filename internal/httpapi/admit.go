@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // admit refuses requests that a browser was tricked into sending: those with
@@ -22,7 +22,7 @@ func (s *Server) admit(rt *route, r *http.Request) error {
 		case !own && rt.probe && len(r.Header["Accept-Language"]) == 0:
 			return refuseForeign(r)
 		case !own:
-			return &calls.Problem{
+			return &apiv1.Problem{
 				Code:   api.CodeForeignHost,
 				Detail: "The Host header names neither an address of this machine, nor a name of its certificate or in http.allowed_hosts.",
 			}
@@ -36,7 +36,7 @@ func (s *Server) admit(rt *route, r *http.Request) error {
 // refuseForeign refuses a request that comes from another site's page.
 func refuseForeign(r *http.Request) error {
 	if crossOrigin(r) {
-		return &calls.Problem{Code: api.CodeCrossOrigin, Detail: "Requests from another site's page are refused."}
+		return &apiv1.Problem{Code: api.CodeCrossOrigin, Detail: "Requests from another site's page are refused."}
 	}
 	return nil
 }

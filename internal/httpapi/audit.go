@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"headway/api"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/trail"
 )
 
@@ -29,7 +29,7 @@ func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := api.List[api.AuditRecord]{Data: make([]api.AuditRecord, len(records)), NextCursor: next}
 	for i := range records {
-		page.Data[i] = calls.Record(&records[i])
+		page.Data[i] = apiv1.Record(&records[i])
 	}
 	return writeJSON(w, http.StatusOK, page)
 }

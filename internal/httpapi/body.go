@@ -15,7 +15,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // buffer holds a request's body, or an answer.
@@ -43,10 +43,10 @@ func (b *buffer) free() {
 // are refused, so that none can grow.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*buffer, error) {
 	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && (len(enc) > 1 || !strings.EqualFold(enc[0], "identity")) {
-		return nil, &calls.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Encoding: bodies must not be compressed."}
+		return nil, &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Encoding: bodies must not be compressed."}
 	}
 	if ct := r.Header["Content-Type"]; len(ct) > 0 && (len(ct) > 1 || !isJSON(r.Method, ct[0])) {
-		return nil, &calls.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Type: want application/json."}
+		return nil, &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Type: want application/json."}
 	}
 	limit := s.limits.MaxBodyBytes
 	if r.ContentLength > limit {
@@ -96,21 +96,21 @@ func isJSON(method, contentType string) bool {
 		(!given || strings.EqualFold(charset, "utf-8"))
 }
 
-func tooLarge(limit int64) *calls.Problem {
-	return &calls.Problem{Code: api.CodeTooLarge, Detail: fmt.Sprintf("The body has more than %d bytes.", limit)}
+func tooLarge(limit int64) *apiv1.Problem {
+	return &apiv1.Problem{Code: api.CodeTooLarge, Detail: fmt.Sprintf("The body has more than %d bytes.", limit)}
 }
 
-func bodyProblem(r *http.Request, err error, limit int64) *calls.Problem {
+func bodyProblem(r *http.Request, err error, limit int64) *apiv1.Problem {
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return tooLarge(limit)
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return &calls.Problem{Code: api.CodeRequestTimeout, Detail: "The body took too long to come."}
+		return &apiv1.Problem{Code: api.CodeRequestTimeout, Detail: "The body took too long to come."}
 	}
 	if _, lost := errors.AsType[net.Error](err); lost || errors.Is(err, io.ErrUnexpectedEOF) || r.Context().Err() != nil {
-		return &calls.Problem{Code: api.CodeClientGone, Detail: "The client left in the middle of the body."}
+		return &apiv1.Problem{Code: api.CodeClientGone, Detail: "The client left in the middle of the body."}
 	}
-	return calls.InvalidJSON("", "The body cannot be read: it is not framed as its header says.")
+	return apiv1.InvalidJSON("", "The body cannot be read: it is not framed as its header says.")
 }
 
 // Bounds of reading on.

@@ -6,7 +6,7 @@ import (
 	"strconv"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // DeadLetters are the commands of the message queue that could not be carried
@@ -23,7 +23,7 @@ func (s *Server) queueOr() error {
 	if s.letters != nil {
 		return nil
 	}
-	return &calls.Problem{Code: api.CodeQueueUnavailable, Detail: "The service runs without a message queue: queue.mode is off."}
+	return &apiv1.Problem{Code: api.CodeQueueUnavailable, Detail: "The service runs without a message queue: queue.mode is off."}
 }
 
 func (s *Server) listDeadLetters(w http.ResponseWriter, r *http.Request) error {

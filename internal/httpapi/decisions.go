@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/routing"
 )
 
@@ -18,7 +18,7 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer buf.free()
-	if buf.b, err = s.desk.Decide(buf.b, buf.b[:0]); err != nil {
+	if buf.b, err = s.verbs.Decide(buf.b, buf.b[:0]); err != nil {
 		return err
 	}
 	// net/http ends the context of a caller that closed the connection, and just so
@@ -34,7 +34,7 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 		err = http.NewResponseController(w).Flush()
 	}
 	if err != nil {
-		s.desk.Withdraw(buf.b)
+		s.verbs.Withdraw(buf.b)
 	}
 	return nil
 }
@@ -44,11 +44,11 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 const bufferedByNet = 2048
 
 func (s *Server) reportProgress(w http.ResponseWriter, r *http.Request) error {
-	return s.ofDecision(w, r, s.desk.Progress)
+	return s.ofDecision(w, r, s.verbs.Progress)
 }
 
 func (s *Server) reportOutcome(w http.ResponseWriter, r *http.Request) error {
-	return s.ofDecision(w, r, s.desk.Outcome)
+	return s.ofDecision(w, r, s.verbs.Outcome)
 }
 
 // ofDecision hands the body over with the id of the decision that the path
@@ -79,7 +79,7 @@ func (s *Server) getDecision(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, calls.RecentOf(d))
+	return writeJSON(w, http.StatusOK, apiv1.RecentOf(d))
 }
 
 // maxDecisionID is longer than any id of a decision.
@@ -88,7 +88,7 @@ const maxDecisionID = 64
 // decisionID is the {id} of a decision's path.
 func decisionID(r *http.Request) (string, error) {
 	id := r.PathValue("id")
-	if id == "" || len(id) > maxDecisionID || strings.ContainsFunc(id, func(c rune) bool { return c == '.' || c == ':' || c == '-' || calls.NotOfID(c) }) {
+	if id == "" || len(id) > maxDecisionID || strings.ContainsFunc(id, func(c rune) bool { return c == '.' || c == ':' || c == '-' || apiv1.NotOfID(c) }) {
 		return "", invalidParameter("id", "must be the decision_id of a decision")
 	}
 	return id, nil
@@ -116,7 +116,7 @@ func (s *Server) listDecisions(w http.ResponseWriter, r *http.Request) error {
 		page.NextCursor = decisionCursor.encode(found[limit-1].Place().String())
 	}
 	for _, d := range found {
-		page.Data = append(page.Data, calls.RecentOf(d))
+		page.Data = append(page.Data, apiv1.RecentOf(d))
 	}
 	return writeJSON(w, http.StatusOK, page)
 }

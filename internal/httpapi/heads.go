@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/fleet"
 )
 
@@ -17,7 +17,7 @@ func (s *Server) registerHead(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer buf.free()
-	answer, created, err := s.desk.Register(r.Context(), principalOf(w), buf.b)
+	answer, created, err := s.verbs.Register(r.Context(), principalOf(w), buf.b)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (s *Server) reportStatus(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer buf.free()
-	answer, err := s.desk.Report(principalOf(w), id, buf.b)
+	answer, err := s.verbs.Report(principalOf(w), id, buf.b)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (s *Server) patchHead(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer buf.free()
-	head, err := s.desk.Patch(r.Context(), id, buf.b)
+	head, err := s.verbs.Patch(r.Context(), id, buf.b)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (s *Server) deleteHead(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.desk.Deregister(r.Context(), principalOf(w), id); err != nil {
+	if err := s.verbs.Deregister(r.Context(), principalOf(w), id); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -96,7 +96,7 @@ func (s *Server) getHead(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, calls.HeadOf(&view))
+	return writeJSON(w, http.StatusOK, apiv1.HeadOf(&view))
 }
 
 func (s *Server) listHeads(w http.ResponseWriter, r *http.Request) error {
@@ -112,7 +112,7 @@ func (s *Server) listHeads(w http.ResponseWriter, r *http.Request) error {
 	})
 	page := api.List[api.Head]{Data: make([]api.Head, 0, len(views))}
 	for i := range views {
-		page.Data = append(page.Data, calls.HeadOf(&views[i]))
+		page.Data = append(page.Data, apiv1.HeadOf(&views[i]))
 	}
 	if next != "" {
 		page.NextCursor = headCursor.encode(next)
@@ -124,7 +124,7 @@ func (s *Server) listHeads(w http.ResponseWriter, r *http.Request) error {
 // before anybody looks for it.
 func headID(r *http.Request) (string, error) {
 	id := r.PathValue("id")
-	if id == "" || len(id) > fleet.MaxIDLength || strings.ContainsFunc(id, calls.NotOfID) || strings.Contains(id, "..") || id == "." {
+	if id == "" || len(id) > fleet.MaxIDLength || strings.ContainsFunc(id, apiv1.NotOfID) || strings.Contains(id, "..") || id == "." {
 		return "", invalidParameter("id", "must be 1 to "+strconv.Itoa(fleet.MaxIDLength)+" letters, digits and ._:-")
 	}
 	return id, nil

@@ -7,7 +7,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
@@ -27,7 +27,7 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
 			page.NextCursor = keyCursor.encode(page.Data[limit-1].ID)
 			break
 		}
-		page.Data = append(page.Data, calls.Key(k))
+		page.Data = append(page.Data, apiv1.Key(k))
 	}
 	return writeJSON(w, http.StatusOK, page)
 }
@@ -38,7 +38,7 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer buf.free()
-	in, err := calls.ReadKey(buf.b)
+	in, err := apiv1.ReadKey(buf.b)
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	out := calls.Key(access.Listed{Key: key})
+	out := apiv1.Key(access.Listed{Key: key})
 	out.Secret = secret
 	w.Header().Set("Location", s.external.prefix+"/api/v1/keys/"+url.PathEscape(key.ID))
 	w.Header().Set("Cache-Control", "no-store")

@@ -8,8 +8,8 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/live"
 	"headway/internal/strict"
 )
@@ -72,7 +72,7 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 		},
 		Denied: func(p *access.Principal, action string, err error) {
 			id := as(p)
-			if denied := calls.AccessProblem(err); denied != nil && (denied.Code == api.CodeUnauthenticated || denied.Code == api.CodeForbidden) {
+			if denied := apiv1.AccessProblem(err); denied != nil && (denied.Code == api.CodeUnauthenticated || denied.Code == api.CodeForbidden) {
 				s.note(audit.Entry{
 					Category: audit.Auth, Action: action, Outcome: audit.Denied, Reason: denied.Detail,
 					Actor: id.Actor, Source: id.Source, RequestID: id.RequestID,

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 
 	"headway/api"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/fleet"
 	"headway/internal/policy"
 	"headway/internal/routing"
@@ -66,12 +66,12 @@ func (s *Server) expected(r *http.Request) (uint64, error) {
 	headers, current := r.Header["If-Match"], s.router.Policy().Revision
 	switch {
 	case len(headers) == 0:
-		return 0, &calls.Problem{
+		return 0, &apiv1.Problem{
 			Code:   api.CodePreconditionMissing,
 			Detail: "Send If-Match with the ETag of the policy that you changed, which GET /api/v1/policy answers with.",
 		}
 	case !etagListed(headers, current, false):
-		return 0, &calls.Problem{
+		return 0, &apiv1.Problem{
 			Code:   api.CodePreconditionFailed,
 			Detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current),
 		}
@@ -140,7 +140,7 @@ func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
 	check := api.PolicyCheck{CurrentRevision: current.Revision, Errors: []api.Fault{}, Differences: []api.Difference{}}
 	next, faults := policy.Parse(body.b, "json")
 	if len(faults) > 0 {
-		check.Errors = calls.FaultsOf(faults)
+		check.Errors = apiv1.FaultsOf(faults)
 		return writeJSON(w, http.StatusOK, check)
 	}
 	differences, err := policy.Differences(current, next)
@@ -151,7 +151,7 @@ func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
 		check.Differences = append(check.Differences, api.Difference{Pointer: d.Pointer, Before: d.Before, After: d.After})
 	}
 	if warnings := append(slices.Clone(next.Warnings), s.router.HiddenBy(next)...); len(warnings) > 0 {
-		check.Warnings = calls.FaultsOf(warnings)
+		check.Warnings = apiv1.FaultsOf(warnings)
 	}
 	check.Valid, check.Replay = true, s.replay(next)
 	return writeJSON(w, http.StatusOK, check)

@@ -14,7 +14,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/strict"
 )
 
@@ -23,15 +23,15 @@ const maxInstance = 256
 
 // fail answers with a problem. Nothing can be said once an answer has begun.
 func (s *Server) fail(a *answer, r *http.Request, err error) {
-	p := calls.ProblemOf(err)
+	p := apiv1.ProblemOf(err)
 	body := p.Answer()
 	body.RequestID, body.Instance = a.Header()["X-Request-Id"][0], s.external.prefix+r.URL.EscapedPath()
 	s.metrics.refused(p.Code)
 	switch {
 	case body.Status == http.StatusInternalServerError:
 		s.log.Error("request failed", "method", r.Method, "path", strict.Clip(r.URL.Path), "request_id", body.RequestID, "error", err)
-	case body.Status == calls.StatusClientGone && a.status == 0:
-		a.status = calls.StatusClientGone
+	case body.Status == apiv1.StatusClientGone && a.status == 0:
+		a.status = apiv1.StatusClientGone
 		return
 	}
 	if a.status != 0 {
@@ -48,7 +48,7 @@ func (s *Server) fail(a *answer, r *http.Request, err error) {
 	s.send(a, r, p, &body)
 }
 
-func (s *Server) send(a *answer, r *http.Request, p *calls.Problem, body *api.Problem) {
+func (s *Server) send(a *answer, r *http.Request, p *apiv1.Problem, body *api.Problem) {
 	encoded, err := json.Marshal(body, json.Deterministic(true))
 	if err != nil {
 		encoded = fmt.Appendf(nil, `{"type":"about:blank","status":%d}`, body.Status)

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/strict"
 )
 
@@ -40,7 +40,7 @@ func readQuery(r *http.Request, known ...string) *query {
 	}
 	for name, list := range values {
 		switch {
-		case len(q.faults) > calls.MaxFaults:
+		case len(q.faults) > apiv1.MaxFaults:
 			return q
 		case !slices.Contains(known, name):
 			q.fault(strict.Clip(name), unknown)
@@ -64,13 +64,13 @@ func (q *query) err() error {
 		return nil
 	}
 	slices.SortFunc(q.faults, func(a, b api.Fault) int { return strings.Compare(a.Parameter, b.Parameter) })
-	return &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(q.faults), Faults: q.faults}
+	return &apiv1.Problem{Code: api.CodeInvalid, Detail: apiv1.DetailOf(q.faults), Faults: q.faults}
 }
 
 // invalidParameter is the error for one parameter of the path.
 func invalidParameter(name, reason string) error {
 	faults := []api.Fault{{Parameter: name, Reason: reason}}
-	return &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(faults), Faults: faults}
+	return &apiv1.Problem{Code: api.CodeInvalid, Detail: apiv1.DetailOf(faults), Faults: faults}
 }
 
 // limit is the size of a page.
@@ -117,7 +117,7 @@ func (q *query) cursor(kind cursorKind) string {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	place, ours := strings.CutPrefix(string(raw), string(kind))
 	// The decoder passes over line ends.
-	if err != nil || strings.ContainsAny(text, "\r\n") || !ours || place == "" || strings.ContainsFunc(place, calls.NotOfID) {
+	if err != nil || strings.ContainsAny(text, "\r\n") || !ours || place == "" || strings.ContainsFunc(place, apiv1.NotOfID) {
 		q.fault("cursor", "is not the next_cursor of this list")
 		return ""
 	}

@@ -10,7 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/strategy"
 )
 
@@ -23,13 +23,13 @@ func (s *Server) listStrategies(w http.ResponseWriter, _ *http.Request) error {
 			Name: spec.Name, Summary: spec.Summary, Formula: spec.Formula, Parameters: []api.StrategyParameter{},
 			Results: api.StrategyResults{
 				Decisions: stat.Decisions, OK: stat.OK, Errors: stat.Errors, Cancelled: stat.Cancelled, Expired: stat.Expired,
-				MeanTTFTMs: calls.Number(math.Round(stat.MeanTTFT*100) / 100),
+				MeanTTFTMs: apiv1.Number(math.Round(stat.MeanTTFT*100) / 100),
 			},
 		}
 		for _, p := range spec.Parameters {
 			parameter := api.StrategyParameter{Name: p.Name, Type: string(p.Kind), Default: p.Default, Unit: p.Unit, Summary: p.Summary}
 			if p.Kind == strategy.KindNumber {
-				parameter.Minimum, parameter.Maximum = calls.Number(p.Min), calls.Number(p.Max)
+				parameter.Minimum, parameter.Maximum = apiv1.Number(p.Min), apiv1.Number(p.Max)
 			}
 			listed.Parameters = append(listed.Parameters, parameter)
 		}

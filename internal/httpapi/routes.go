@@ -12,8 +12,8 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 )
 
 // route is one line of the table of routes.
@@ -128,13 +128,13 @@ func (s *Server) mount(routes []*route) error {
 		allow := strings.Join(allowed, ", ")
 		rt := &route{pattern: pattern, needs: access.Open, handle: func(w http.ResponseWriter, _ *http.Request) error {
 			w.Header().Set("Allow", allow)
-			return &calls.Problem{Code: api.CodeMethodNotAllowed, Detail: "Allowed here: " + allow + "."}
+			return &apiv1.Problem{Code: api.CodeMethodNotAllowed, Detail: "Allowed here: " + allow + "."}
 		}}
 		s.metrics.hold(rt)
 		s.mux.Handle(pattern, rt)
 	}
 	s.nowhere = &route{pattern: otherLabel, needs: access.Open, handle: func(http.ResponseWriter, *http.Request) error {
-		return &calls.Problem{Code: api.CodeNotFound, Detail: "There is nothing at this path. GET / lists what there is."}
+		return &apiv1.Problem{Code: api.CodeNotFound, Detail: "There is nothing at this path. GET / lists what there is."}
 	}}
 	s.metrics.hold(s.nowhere)
 	return nil
@@ -202,14 +202,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.denied(rt, a, r, err)
 		s.fail(a, r, err)
 	}
-	if !rt.stream || a.status == 0 || a.status == calls.StatusClientGone {
+	if !rt.stream || a.status == 0 || a.status == apiv1.StatusClientGone {
 		if a.status == 0 {
 			a.status = http.StatusOK
 		}
 		s.metrics.answered(rt, r.Method, a.status, time.Since(begin))
 	}
 	switch {
-	case a.status == calls.StatusClientGone:
+	case a.status == apiv1.StatusClientGone:
 		panic(http.ErrAbortHandler) // or net/http would answer with an empty 200
 	case err != nil:
 		readOn(a, r)

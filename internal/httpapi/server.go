@@ -19,8 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/fleet"
 	"headway/internal/live"
 	"headway/internal/routing"
@@ -30,7 +30,7 @@ import (
 type Options struct {
 	Fleet    *fleet.Registry      // required
 	Router   *routing.Router      // required
-	Desk     *calls.Desk          // required
+	Verbs    *apiv1.Verbs         // required
 	Live     *live.Hub            // required; ended by Drain
 	Metrics  *prometheus.Registry // required; what /metrics shows
 	Log      *slog.Logger         // required
@@ -92,7 +92,7 @@ func (l *Limits) complete() {
 type Server struct {
 	fleet    *fleet.Registry
 	router   *routing.Router
-	desk     *calls.Desk
+	verbs    *apiv1.Verbs
 	live     *live.Hub
 	log      *slog.Logger
 	limits   Limits
@@ -125,12 +125,12 @@ type Server struct {
 
 // New makes a server. It fails if a route declares no permission.
 func New(o Options) (*Server, error) {
-	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.Trail == "" || o.Note == nil {
-		return nil, errors.New("httpapi: Fleet, Router, Desk, Live, Metrics, Log, Guard, Keys, Trail and Note are required")
+	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.Trail == "" || o.Note == nil {
+		return nil, errors.New("httpapi: Fleet, Router, Verbs, Live, Metrics, Log, Guard, Keys, Trail and Note are required")
 	}
 	o.Limits.complete()
 	s := &Server{
-		fleet: o.Fleet, router: o.Router, desk: o.Desk, live: o.Live, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
+		fleet: o.Fleet, router: o.Router, verbs: o.Verbs, live: o.Live, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
 		letters: o.Letters, state: o.State, external: newExternal(o.External), queue: o.Queue, monitor: o.Monitor, console: o.Console, tls: o.TLS, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
 	}
 	var err error

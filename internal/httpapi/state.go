@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"headway/api"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 )
 
 // State is the file with what the service keeps. Its methods read all of it, as
@@ -51,10 +51,10 @@ func (s *Server) checkState(w http.ResponseWriter, r *http.Request) error {
 // it in memory.
 func (s *Server) readState(read func() error) error {
 	if s.state == nil {
-		return &calls.Problem{Code: api.CodeStateUnavailable, Detail: "The service keeps no state in a file."}
+		return &apiv1.Problem{Code: api.CodeStateUnavailable, Detail: "The service keeps no state in a file."}
 	}
 	if !s.reading.TryLock() {
-		return &calls.Problem{Code: api.CodeRateLimited, Detail: "Another export or check of the state is under way.", RetryAfter: time.Second}
+		return &apiv1.Problem{Code: api.CodeRateLimited, Detail: "Another export or check of the state is under way.", RetryAfter: time.Second}
 	}
 	defer s.reading.Unlock()
 	return read()

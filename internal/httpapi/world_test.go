@@ -23,8 +23,8 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
@@ -155,15 +155,15 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*httpapi.
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin})
 	must(err)
-	desk, err := calls.New(w.fleet, w.router)
+	verbs, err := apiv1.New(w.fleet, w.router)
 	must(err)
 	w.openAccess(access.Options{Failures: 100})
 	hub, err := live.New(live.Options{
-		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: events, Metrics: w.metrics, Log: log, Guard: w.guard,
+		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: events, Metrics: w.metrics, Log: log, Guard: w.guard,
 	})
 	must(err)
 	options := httpapi.Options{
-		Fleet: w.fleet, Router: w.router, Desk: desk, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
+		Fleet: w.fleet, Router: w.router, Verbs: verbs, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
 		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note, State: w.state,
 	}
 	for _, c := range change {
@@ -385,7 +385,7 @@ func (l *letters) DeadLetter(_ context.Context, n uint64) (api.DeadLetter, error
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !slices.Contains(l.list, n) {
-		return api.DeadLetter{}, calls.ErrNoLetter
+		return api.DeadLetter{}, apiv1.ErrNoLetter
 	}
 	return letter(n), nil
 }
@@ -395,9 +395,9 @@ func (l *letters) remove(ctx context.Context, action string, n uint64) error {
 	defer l.mu.Unlock()
 	switch {
 	case n == 7:
-		return &calls.Problem{Code: api.CodeQueueUnavailable, Detail: "It is away."}
+		return &apiv1.Problem{Code: api.CodeQueueUnavailable, Detail: "It is away."}
 	case !slices.Contains(l.list, n):
-		return calls.ErrNoLetter
+		return apiv1.ErrNoLetter
 	}
 	end, err := l.w.begin(ctx, audit.Entry{Action: action, Target: audit.Target{Type: "dead_letter"}})
 	if err != nil {

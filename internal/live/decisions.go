@@ -6,7 +6,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/routing"
 )
 
@@ -95,7 +95,7 @@ func (h *Hub) follow() bool {
 }
 
 func (h *Hub) tellDecision(kind string, d *routing.Decision) {
-	recent := calls.RecentOf(d)
+	recent := apiv1.RecentOf(d)
 	at := recent.At
 	if o := recent.Outcome; o != nil && o.At != nil && kind == decisionEnded {
 		at = *o.At

@@ -9,7 +9,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/event"
 	"headway/internal/fleet"
 )
@@ -35,7 +35,7 @@ func (h *Hub) frameOf(e *event.Event) *frame {
 	if state, ok := e.Data.(fleet.HeadState); ok {
 		f.admin = state.AdminState
 	}
-	told := calls.EventOf(h.o.Instance, e)
+	told := apiv1.EventOf(h.o.Instance, e)
 	f.encode(api.MessageEvent, told.ID, told)
 	return f
 }

@@ -19,7 +19,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/routing"
@@ -29,7 +29,7 @@ import (
 type Options struct {
 	Fleet      *fleet.Registry       // required
 	Router     *routing.Router       // required
-	Desk       *calls.Desk           // required
+	Verbs      *apiv1.Verbs          // required
 	Events     *event.Stream         // required
 	Metrics    prometheus.Registerer // required
 	Log        *slog.Logger          // required
@@ -100,8 +100,8 @@ type Hub struct {
 
 // New makes a hub. It remembers events from now on.
 func New(o Options) (*Hub, error) {
-	if o.Fleet == nil || o.Router == nil || o.Desk == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
-		return nil, errors.New("live: Fleet, Router, Desk, Events, Metrics, Log, Guard and Instance are required")
+	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
+		return nil, errors.New("live: Fleet, Router, Verbs, Events, Metrics, Log, Guard and Instance are required")
 	}
 	o.complete()
 	h := &Hub{
@@ -231,11 +231,11 @@ func (h *Hub) enter(transport string) (leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
-		return nil, &calls.Problem{Code: api.CodeOverloaded, Detail: "The service is stopping; connect again.", RetryAfter: time.Second}
+		return nil, &apiv1.Problem{Code: api.CodeOverloaded, Detail: "The service is stopping; connect again.", RetryAfter: time.Second}
 	}
 	if h.streams.Load() >= int64(h.o.MaxStreams) {
 		h.metrics.refused.Inc()
-		return nil, &calls.Problem{
+		return nil, &apiv1.Problem{
 			Code: api.CodeOverloaded, RetryAfter: 10 * time.Second,
 			Detail: "As many streams are open as realtime.max_streams allows.",
 		}

@@ -13,7 +13,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/strict"
 )
 
@@ -57,7 +57,7 @@ func readMessage(b []byte) (m message, err error) {
 	if !utf8.Valid(b) {
 		return m, errNotUTF8
 	}
-	faults, err := strict.ReadObject(b, calls.MaxFaults, func(r *strict.Reader, name string) bool {
+	faults, err := strict.ReadObject(b, apiv1.MaxFaults, func(r *strict.Reader, name string) bool {
 		switch kind := r.Kind(); name {
 		case "id":
 			id, _ := r.Raw()
@@ -123,7 +123,7 @@ func (s *session) handle(b []byte) bool {
 // refuse makes the answer of a request that was not carried out.
 func (s *session) refuse(kind string, id []byte, err error) {
 	s.hub.metrics.messages[kind][false].Inc()
-	body := calls.ProblemOf(err).Answer()
+	body := apiv1.ProblemOf(err).Answer()
 	if body.Code == api.CodeInternal {
 		s.hub.o.Log.Error("request over WebSocket failed", "type", kind, "error", err)
 	}
@@ -177,13 +177,13 @@ func (s *session) decideAtOnce(id, data []byte) bool {
 		return false // it is refused, and recorded, with care as well
 	}
 	s.answer = append(append(append(s.answer[:0], `{"id":`...), id...), `,"type":"answer","data":`...)
-	answer, err := s.hub.o.Desk.Decide(data, s.answer)
+	answer, err := s.hub.o.Verbs.Decide(data, s.answer)
 	if err == nil {
 		s.answer = append(bytes.TrimSuffix(answer, newline), '}')
 		s.hub.metrics.messages[api.MessageDecide][true].Inc()
 		return true
 	}
-	if code := calls.ProblemOf(err).Code; code == api.CodeInvalidJSON || code == api.CodeInvalid {
+	if code := apiv1.ProblemOf(err).Code; code == api.CodeInvalidJSON || code == api.CodeInvalid {
 		return false
 	}
 	s.refuse(api.MessageDecide, id, err)
@@ -225,7 +225,7 @@ func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
 		data = []byte("{}")
 	}
 	answer, err = q.serve(s, data)
-	if _, denied := errors.AsType[*calls.DeniedError](err); denied {
+	if _, denied := errors.AsType[*apiv1.DeniedError](err); denied {
 		s.denied(s.principal.Load(), q, err)
 	}
 	return answer, err
@@ -242,7 +242,7 @@ func (s *session) may(q *request) error {
 	case s.hub.o.Guard.Ended(p) != nil:
 		return access.ErrRevoked
 	}
-	return calls.Allow(p, q.needs)
+	return apiv1.Allow(p, q.needs)
 }
 
 func (s *session) denied(p *access.Principal, q *request, err error) {
@@ -253,18 +253,18 @@ func (s *session) denied(p *access.Principal, q *request, err error) {
 	s.peer.Denied(p, action, err)
 }
 
-func (s *session) decide(data []byte) ([]byte, error) { return s.hub.o.Desk.Decide(data, data[:0]) }
+func (s *session) decide(data []byte) ([]byte, error) { return s.hub.o.Verbs.Decide(data, data[:0]) }
 
 func (s *session) progress(data []byte) ([]byte, error) {
-	return nil, s.hub.o.Desk.Progress("", data)
+	return nil, s.hub.o.Verbs.Progress("", data)
 }
 
 func (s *session) outcome(data []byte) ([]byte, error) {
-	return nil, s.hub.o.Desk.Outcome("", data)
+	return nil, s.hub.o.Verbs.Outcome("", data)
 }
 
 func (s *session) status(data []byte) ([]byte, error) {
-	lease, err := s.hub.o.Desk.Report(s.principal.Load(), "", data)
+	lease, err := s.hub.o.Verbs.Report(s.principal.Load(), "", data)
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +276,7 @@ const maxHeadsPerSession = 1000
 
 func (s *session) register(data []byte) ([]byte, error) {
 	place := s.hub.rings.newest().event
-	answer, _, err := s.hub.o.Desk.Register(s.ctx, s.principal.Load(), data)
+	answer, _, err := s.hub.o.Verbs.Register(s.ctx, s.principal.Load(), data)
 	if err != nil {
 		return nil, err
 	}
@@ -293,7 +293,7 @@ func (s *session) register(data []byte) ([]byte, error) {
 
 // text reads data with one field, a string.
 func text(data []byte, field string) (text string, err error) {
-	err = within(strict.ReadObject(data, calls.MaxFaults, func(r *strict.Reader, name string) bool {
+	err = within(strict.ReadObject(data, apiv1.MaxFaults, func(r *strict.Reader, name string) bool {
 		if name != field {
 			return false
 		}
@@ -320,7 +320,7 @@ func (s *session) deregister(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.hub.o.Desk.Deregister(s.ctx, s.principal.Load(), id); err != nil {
+	if err := s.hub.o.Verbs.Deregister(s.ctx, s.principal.Load(), id); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -355,7 +355,7 @@ const maxTypes = 100
 
 func (s *session) subscribe(data []byte) ([]byte, error) {
 	var want api.Subscription
-	if err := within(strict.ReadObject(data, calls.MaxFaults, func(r *strict.Reader, name string) bool {
+	if err := within(strict.ReadObject(data, apiv1.MaxFaults, func(r *strict.Reader, name string) bool {
 		switch name {
 		case "types":
 			r.Texts(maxTypes, &want.Types)
@@ -379,7 +379,7 @@ func (s *session) subscribe(data []byte) ([]byte, error) {
 		for i := range faults {
 			faults[i].Pointer = "/data/" + faults[i].Pointer
 		}
-		return nil, &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(faults), Faults: faults}
+		return nil, &apiv1.Problem{Code: api.CodeInvalid, Detail: apiv1.DetailOf(faults), Faults: faults}
 	}
 	s.after = func() {
 		sub, first := s.hub.subscribe(overWebSocket, want.LastEventID, f)

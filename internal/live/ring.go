@@ -6,7 +6,7 @@ import (
 	"strings"
 	"sync"
 
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // place is how far a subscriber has read.
@@ -128,7 +128,7 @@ func (r *ring) after(place uint64, see func(*frame)) (newest, lost uint64) {
 
 // id is what a subscriber resumes after.
 func (h *Hub) id(at place) string {
-	return calls.EventID(h.o.Instance, at.event) + "-" + strconv.FormatUint(at.decision, 10)
+	return apiv1.EventID(h.o.Instance, at.event) + "-" + strconv.FormatUint(at.decision, 10)
 }
 
 // placeOf reads an id: one of ours, or an event's own, which has no place of a

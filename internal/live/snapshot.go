@@ -7,7 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/fleet"
 )
 
@@ -58,7 +58,7 @@ func (h *Hub) newSnapshot(f *filter) *snapshot {
 	parts := [][]api.Head{{}}
 	size := 0
 	add := func(v *fleet.View) {
-		head := calls.HeadOf(v)
+		head := apiv1.HeadOf(v)
 		raw, err := json.Marshal(head)
 		if err != nil {
 			return

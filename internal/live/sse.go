@@ -8,7 +8,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // ServeEvents answers with a stream of events for whoever asks, until they leave,
@@ -20,7 +20,7 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 		for i := range faults {
 			faults[i].Parameter, faults[i].Pointer = faults[i].Pointer, ""
 		}
-		return &calls.Problem{Code: api.CodeInvalid, Detail: calls.DetailOf(faults), Faults: faults}
+		return &apiv1.Problem{Code: api.CodeInvalid, Detail: apiv1.DetailOf(faults), Faults: faults}
 	}
 	leave, err := h.enter(overSSE)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // Peer is who is at the other end of a WebSocket.
@@ -54,7 +54,7 @@ type session struct {
 func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request, peer Peer) error {
 	if !upgrades(r) {
 		w.Header()["Upgrade"] = []string{"websocket"}
-		return &calls.Problem{Code: api.CodeUpgradeRequired, Detail: "This path is for WebSocket (RFC 6455, version 13) over HTTP/1.1."}
+		return &apiv1.Problem{Code: api.CodeUpgradeRequired, Detail: "This path is for WebSocket (RFC 6455, version 13) over HTTP/1.1."}
 	}
 	leave, err := h.enter(overWebSocket)
 	if err != nil {
@@ -62,7 +62,7 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request, peer Peer) 
 	}
 	defer leave()
 	unlimited(w)
-	hijack := &hijacked{ResponseWriter: w, timeout: h.o.Timing.Write, lost: h.o.Desk.Withdraw}
+	hijack := &hijacked{ResponseWriter: w, timeout: h.o.Timing.Write, lost: h.o.Verbs.Withdraw}
 	s := &session{hub: h, peer: peer, rate: allowance{perSecond: h.o.MaxRate}}
 	conn, err := websocket.Accept(hijack, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // httpapi refuses other sites' pages on every route

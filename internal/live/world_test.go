@@ -17,8 +17,8 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/live"
@@ -108,7 +108,7 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Opt
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})
 	must(err)
 	must(w.router.LoadPolicy(t.Context()))
-	desk, err := calls.New(w.fleet, w.router)
+	verbs, err := apiv1.New(w.fleet, w.router)
 	must(err)
 	now := func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 	must(store.SaveKeys(t.Context(), []access.KeyChange{
@@ -119,7 +119,7 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Opt
 	guard, err := access.New(access.Options{Keys: w.keys, Metrics: w.metrics, Now: now})
 	must(err)
 	options := live.Options{
-		Fleet: w.fleet, Instance: "test", Router: w.router, Desk: desk, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
+		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
 		Guard: guard,
 	}
 	for _, c := range change {
@@ -170,7 +170,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 			Denied:  func(*access.Principal, string, error) { w.denied.Add(1) },
 		})
 	}
-	if problem, ok := errors.AsType[*calls.Problem](err); ok {
+	if problem, ok := errors.AsType[*apiv1.Problem](err); ok {
 		http.Error(rw, problem.Error(), problem.Status())
 	}
 }

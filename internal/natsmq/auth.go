@@ -17,8 +17,8 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 )
 
 // inbox begins the subjects that answers go to.
@@ -123,7 +123,7 @@ func account(p *access.Principal) string { return p.Type + ":" + p.ID }
 
 // refused records a credential that is not good.
 func (a *authenticator) refused(from netip.Addr, err error) {
-	problem := calls.AccessProblem(err)
+	problem := apiv1.AccessProblem(err)
 	if problem == nil || problem.Code != api.CodeUnauthenticated {
 		return
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // consume takes commands until ctx ends. A consumer that has ended is made again,
@@ -142,20 +142,20 @@ func (q *Queue) carryOut(subject string, header nats.Header, body []byte) error 
 	p, err := q.senderOfCommand(subject, header)
 	if queueOf(subject) == queueRegister {
 		if err == nil {
-			err = calls.Allow(p, access.BeHead)
+			err = apiv1.Allow(p, access.BeHead)
 		}
 		if err == nil {
 			_, err = q.registerHead(p, body)
 		}
 	} else {
 		if err == nil {
-			err = calls.Allow(p, access.Decide)
+			err = apiv1.Allow(p, access.Decide)
 		}
 		if err == nil {
 			err = tooLong(body)
 		}
 		if err == nil {
-			err = q.o.Desk.Outcome("", body)
+			err = q.o.Verbs.Outcome("", body)
 		}
 	}
 	q.denied(subject, p, err)
@@ -175,7 +175,7 @@ func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 	}
 	letter := deadLetter{
 		subject: m.Subject(), header: m.Headers(), data: m.Data(), sequence: meta.Sequence.Stream, deliveries: meta.NumDelivered,
-		problem: calls.ProblemOf(err), final: final(err),
+		problem: apiv1.ProblemOf(err), final: final(err),
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)
 	defer cancel()

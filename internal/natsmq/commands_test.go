@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/natsmq"
 )
 
@@ -120,7 +120,7 @@ func TestALetterOfNoCommandIsNotPutBack(t *testing.T) {
 		t.Fatalf("%+v, %v", letters, err)
 	}
 	for _, l := range letters {
-		if problem, ok := errors.AsType[*calls.Problem](w.queue.RetryDeadLetter(t.Context(), l.Number)); !ok || problem.Code != api.CodeInvalid {
+		if problem, ok := errors.AsType[*apiv1.Problem](w.queue.RetryDeadLetter(t.Context(), l.Number)); !ok || problem.Code != api.CodeInvalid {
 			t.Errorf("%q: %v", l.Subject, problem)
 		}
 	}

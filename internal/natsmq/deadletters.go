@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"headway/api"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/strict"
 )
 
@@ -33,7 +33,7 @@ type deadLetter struct {
 	data       []byte
 	sequence   uint64 // in the stream of commands
 	deliveries uint64
-	problem    *calls.Problem
+	problem    *apiv1.Problem
 	final      bool // it can never be applied
 }
 
@@ -202,13 +202,13 @@ func unavailable(err error) error {
 	if err == nil {
 		return nil
 	}
-	if p, ok := errors.AsType[*calls.Problem](err); ok {
+	if p, ok := errors.AsType[*apiv1.Problem](err); ok {
 		return p
 	}
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return calls.ErrNoLetter
+		return apiv1.ErrNoLetter
 	}
-	return &calls.Problem{Code: api.CodeQueueUnavailable, Detail: "The message queue did not answer as it should; see GET /readyz.", RetryAfter: 5 * time.Second}
+	return &apiv1.Problem{Code: api.CodeQueueUnavailable, Detail: "The message queue did not answer as it should; see GET /readyz.", RetryAfter: 5 * time.Second}
 }
 
 // sighted is what the sweep remembers of a command.
@@ -280,7 +280,7 @@ func (q *Queue) sweep(ctx context.Context) {
 func (q *Queue) endStuck(ctx context.Context, stream jetstream.Stream, raw *jetstream.RawStreamMsg) error {
 	err := q.write(ctx, &deadLetter{
 		subject: raw.Subject, header: raw.Header, data: raw.Data, sequence: raw.Sequence, deliveries: maxDeliver,
-		problem: &calls.Problem{Code: api.CodeTimeout, Detail: "It was delivered as often as it may be, and never carried out."},
+		problem: &apiv1.Problem{Code: api.CodeTimeout, Detail: "It was delivered as often as it may be, and never carried out."},
 	})
 	if err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/event"
 )
 
@@ -40,7 +40,7 @@ func (q *Queue) publishEvents(ctx context.Context) {
 		source := "/headway/" + q.o.Instance
 		if lost > 0 {
 			q.publishEvent(api.MessageLost, &cloudEvent{
-				SpecVersion: "1.0", ID: calls.EventID(q.o.Instance, e.ID) + "-lost", Source: source, Type: "headway." + api.MessageLost,
+				SpecVersion: "1.0", ID: apiv1.EventID(q.o.Instance, e.ID) + "-lost", Source: source, Type: "headway." + api.MessageLost,
 				Time: time.Now().UTC(), DataContentType: "application/json", Data: api.Lost{Count: lost, Reason: "slow"},
 			})
 		}
@@ -49,7 +49,7 @@ func (q *Queue) publishEvents(ctx context.Context) {
 }
 
 func (q *Queue) cloudEventOf(source string, e *event.Event) *cloudEvent {
-	data := calls.EventOf(q.o.Instance, e)
+	data := apiv1.EventOf(q.o.Instance, e)
 	return &cloudEvent{
 		SpecVersion: "1.0", ID: data.ID, Source: source, Type: "headway." + e.Type, Subject: e.Head,
 		Time: data.Time, DataContentType: "application/json", Data: data,

@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // health is how the streams are.
@@ -103,7 +103,7 @@ func (q *Queue) broken() bool {
 }
 
 // errBroken refuses a write that would not be answered.
-var errBroken = &calls.Problem{
+var errBroken = &apiv1.Problem{
 	Code: api.CodeQueueUnavailable, RetryAfter: healEvery,
 	Detail: "The streams of the message queue cannot be written; they are opened again once they can be.",
 }
@@ -120,7 +120,7 @@ func (q *Queue) Ready() (ok bool, detail string) {
 		return false, "the streams are not there yet"
 	}
 	if err := q.room.diskLeft(); err != nil {
-		return false, calls.ProblemOf(err).Detail
+		return false, apiv1.ProblemOf(err).Detail
 	}
 	switch filled, letters := q.filled(), q.letters.filled(); {
 	case filled >= full:

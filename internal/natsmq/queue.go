@@ -26,8 +26,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/event"
 )
 
@@ -42,7 +42,7 @@ type Options struct {
 	Pending  int   // messages of each core subject that may wait for us, the rest is dropped and counted; 0: 65,536
 	Timing   Timing
 
-	Desk     *calls.Desk           // required
+	Verbs    *apiv1.Verbs          // required
 	Events   *event.Stream         // required
 	Begin    audit.BeginFunc       // required
 	Note     func(audit.Entry)     // required; records an attempt that was refused
@@ -171,8 +171,8 @@ const maxWorkers = 64
 // Open starts or reaches the server. An external one may be away: the service
 // starts all the same, and Run goes on trying.
 func Open(o Options) (_ *Queue, err error) {
-	if o.Desk == nil || o.Events == nil || o.Begin == nil || o.Note == nil || o.Messages == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
-		return nil, errors.New("natsmq: Desk, Events, Begin, Note, Messages, Metrics, Log, Guard and Instance are required")
+	if o.Verbs == nil || o.Events == nil || o.Begin == nil || o.Note == nil || o.Messages == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
+		return nil, errors.New("natsmq: Verbs, Events, Begin, Note, Messages, Metrics, Log, Guard and Instance are required")
 	}
 	o.Timing.complete()
 	if o.MaxBytes == 0 {

@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/natsmq"
 )
 
@@ -227,7 +227,7 @@ func TestACommandThatMaySucceedLaterIsTriedAgain(t *testing.T) {
 	for name, err := range map[string]error{
 		"retry": w.queue.RetryDeadLetter(t.Context(), 99), "purge": w.queue.PurgeDeadLetter(t.Context(), 99),
 	} {
-		if !errors.Is(err, calls.ErrNoLetter) {
+		if !errors.Is(err, apiv1.ErrNoLetter) {
 			t.Errorf("%s of one that is not there: %v", name, err)
 		}
 	}
@@ -249,7 +249,7 @@ func TestADeadLetterCanBePurged(t *testing.T) {
 	if err := w.queue.PurgeDeadLetter(t.Context(), letters[0].Number); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.queue.DeadLetter(t.Context(), letters[0].Number); !errors.Is(err, calls.ErrNoLetter) {
+	if _, err := w.queue.DeadLetter(t.Context(), letters[0].Number); !errors.Is(err, apiv1.ErrNoLetter) {
 		t.Errorf("then %v", err)
 	}
 }

@@ -14,8 +14,8 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 )
 
 // pendingBytes bounds what waits for us of each subject, beside the number of
@@ -128,7 +128,7 @@ func (q *Queue) admit(subject string, needs access.Permission) (*access.Principa
 		err = q.o.Guard.Spend(p)
 	}
 	if err == nil {
-		err = calls.Allow(p, needs)
+		err = apiv1.Allow(p, needs)
 	}
 	return p, err
 }
@@ -136,7 +136,7 @@ func (q *Queue) admit(subject string, needs access.Permission) (*access.Principa
 // denied records an attempt that was refused for who made it, as over HTTP:
 // those who ask too often are too many to write down.
 func (q *Queue) denied(subject string, p *access.Principal, err error) {
-	problem := calls.AccessProblem(err)
+	problem := apiv1.AccessProblem(err)
 	if problem == nil || problem.Code == api.CodeRateLimited {
 		return
 	}
@@ -165,7 +165,7 @@ func (q *Queue) decide(r micro.Request) {
 			err = tooLong(body)
 		}
 		if err == nil {
-			answer, err = q.o.Desk.Decide(body, nil)
+			answer, err = q.o.Verbs.Decide(body, nil)
 		}
 		return err
 	})
@@ -208,7 +208,7 @@ func (q *Queue) registerHead(p *access.Principal, body []byte) ([]byte, error) {
 		Actor: audit.Actor{Type: p.Type, ID: p.ID, Via: "nats"},
 	}), changeTimeout)
 	defer cancel()
-	answer, _, err := q.o.Desk.Register(ctx, p, body)
+	answer, _, err := q.o.Verbs.Register(ctx, p, body)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +225,7 @@ func (q *Queue) report(m *nats.Msg) {
 			err = tooLong(m.Data)
 		}
 		if err == nil {
-			lease, err = q.o.Desk.Report(p, "", m.Data)
+			lease, err = q.o.Verbs.Report(p, "", m.Data)
 		}
 		return err
 	})
@@ -248,7 +248,7 @@ func (q *Queue) answer(m *nats.Msg, p *access.Principal, body []byte, err error)
 	answer := nats.NewMsg(m.Reply)
 	answer.Data = body
 	if err != nil {
-		problem := calls.ProblemOf(err)
+		problem := apiv1.ProblemOf(err)
 		if body == nil {
 			answer.Data = bodyOf(problem)
 		}
@@ -262,7 +262,7 @@ func (q *Queue) answer(m *nats.Msg, p *access.Principal, body []byte, err error)
 // sent it.
 func (q *Queue) counted(subject string, p *access.Principal, err error) {
 	q.denied(subject, p, err)
-	if err != nil && calls.ProblemOf(err).Code == api.CodeInternal {
+	if err != nil && apiv1.ProblemOf(err).Code == api.CodeInternal {
 		q.o.Log.Error("message failed", "subject", subject, "error", err)
 	}
 	queue := queueOf(subject)
@@ -278,23 +278,23 @@ func (q *Queue) counted(subject string, p *access.Principal, err error) {
 
 // final reports whether repeating the same message would fail again.
 func final(err error) bool {
-	status := calls.ProblemOf(err).Status()
+	status := apiv1.ProblemOf(err).Status()
 	return status < 500 && status != 429 && status != 409
 }
 
 // reply answers a request of the micro service.
 func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err error) {
 	if !q.mayAnswer(p, r.Subject(), r.Reply()) {
-		q.o.Desk.Withdraw(answer)
+		q.o.Verbs.Withdraw(answer)
 		return
 	}
 	if err == nil {
 		if err = r.Respond(answer); err != nil {
-			q.o.Desk.Withdraw(answer)
+			q.o.Verbs.Withdraw(answer)
 		}
 		return
 	}
-	problem := calls.ProblemOf(err)
+	problem := apiv1.ProblemOf(err)
 	_ = r.Error(strconv.Itoa(problem.Status()), problem.Code, bodyOf(problem))
 }
 
@@ -340,7 +340,7 @@ func (q *Queue) unguessed(inboxOf string) bool {
 		!q.auth.listens(q.server, id, nowhere)
 }
 
-func bodyOf(p *calls.Problem) []byte {
+func bodyOf(p *apiv1.Problem) []byte {
 	body, err := json.Marshal(p.Answer(), json.Deterministic(true))
 	if err != nil {
 		return nil
@@ -353,5 +353,5 @@ func tooLong(body []byte) error {
 	if len(body) <= maxPayload {
 		return nil
 	}
-	return &calls.Problem{Code: api.CodeTooLarge, Detail: fmt.Sprintf("The message has more than %d bytes.", maxPayload)}
+	return &apiv1.Problem{Code: api.CodeTooLarge, Detail: fmt.Sprintf("The message has more than %d bytes.", maxPayload)}
 }

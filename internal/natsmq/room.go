@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // room is what our own server has left for commands: of the stream, which its
@@ -36,7 +36,7 @@ func (r *room) take(account string, n int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.shares.take(account, n) {
-		return &calls.Problem{
+		return &apiv1.Problem{
 			Code: api.CodeQueueUnavailable, RetryAfter: 5 * time.Second,
 			Detail: "The commands of this sender that wait take as much room as is left for all others (queue.max_bytes); send more once some were carried out.",
 		}
@@ -93,7 +93,7 @@ func (r *room) diskLeft() error {
 	if r.free >= r.minFree {
 		return nil
 	}
-	return &calls.Problem{
+	return &apiv1.Problem{
 		Code: api.CodeQueueUnavailable, RetryAfter: 5 * time.Second,
 		Detail: fmt.Sprintf("No command is taken: the disk of the queue has %d MiB free, and %d MiB must be (state.min_free_bytes).", r.free>>20, r.minFree>>20),
 	}

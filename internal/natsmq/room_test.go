@@ -17,7 +17,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/natsmq"
 )
 
@@ -179,7 +179,7 @@ func TestTheOldestDeadLettersGiveWay(t *testing.T) {
 		_, detail := w.queue.Ready()
 		return strings.Contains(detail, "the oldest give way") && w.value("headway_queue_fill_ratio", "dead_letters") == 1
 	})
-	if problem, ok := errors.AsType[*calls.Problem](w.queue.RetryDeadLetter(t.Context(), letters[1].Number)); !ok || problem.Code != api.CodeInvalid {
+	if problem, ok := errors.AsType[*apiv1.Problem](w.queue.RetryDeadLetter(t.Context(), letters[1].Number)); !ok || problem.Code != api.CodeInvalid {
 		t.Errorf("a letter that has the beginning only is put back: %v", problem)
 	}
 	if err := w.queue.PurgeDeadLetter(t.Context(), letters[2].Number); err != nil {

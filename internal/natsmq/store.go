@@ -11,7 +11,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/strict"
 )
 
@@ -99,7 +99,7 @@ func (q *Queue) command(m *nats.Msg, p *access.Principal) (*nats.Msg, error) {
 	}
 	who, err := senderHeader(p)
 	if err == nil && len(who) > maxSender {
-		err = &calls.Problem{Code: api.CodeTooLarge, Detail: "The credential names too many heads and regions for a command; make the call itself, or use a credential with fewer."}
+		err = &apiv1.Problem{Code: api.CodeTooLarge, Detail: "The credential names too many heads and regions for a command; make the call itself, or use a credential with fewer."}
 	}
 	command.Header.Set(headerSender, who)
 	return command, err
@@ -113,7 +113,7 @@ func (q *Queue) notStored(m *nats.Msg, p *access.Principal, err error, no *refus
 }
 
 func refusalOf(err error) *refusal {
-	problem := calls.ProblemOf(err)
+	problem := apiv1.ProblemOf(err)
 	return &refusal{Code: problem.Status(), Description: problem.Detail}
 }
 
@@ -148,11 +148,11 @@ func commandOf(subject string) string {
 }
 
 // errCut refuses to put back a letter that has only the beginning of its command.
-var errCut = &calls.Problem{
+var errCut = &apiv1.Problem{
 	Code: api.CodeInvalid, Detail: "The letter has only the beginning of a command that could never be applied, so it cannot be put back; see its reason, send the command again as it should be, and purge the letter.",
 }
 
 // errNotACommand refuses to put a letter back into the queue.
-var errNotACommand = &calls.Problem{
+var errNotACommand = &apiv1.Problem{
 	Code: api.CodeInvalid, Detail: "The letter is of no command that this service has, so it cannot be put back; look at it with headway queue peek, and purge it.",
 }

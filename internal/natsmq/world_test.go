@@ -27,8 +27,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
+	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/calls"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/memstore"
@@ -54,7 +54,7 @@ type world struct {
 	slow    time.Duration // the store takes so long
 	blocked chan struct{} // the store waits until it is closed; nil: it does not
 	stop    func()        // has Run return, and waits for that
-	desk    *calls.Desk
+	verbs   *apiv1.Verbs
 
 	store  *memstore.Store
 	keys   *access.Keys
@@ -117,7 +117,7 @@ func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options),
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})
 	must(err)
 	must(w.router.LoadPolicy(t.Context()))
-	w.desk, err = calls.New(w.fleet, w.router)
+	w.verbs, err = apiv1.New(w.fleet, w.router)
 	must(err)
 	w.store = store
 	w.keys, err = access.OpenKeys(t.Context(), store, audit.Unrecorded, rate, w.now)
@@ -130,7 +130,7 @@ func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options),
 	must(err)
 	o := natsmq.Options{
 		Dir: filepath.Join(dir, "queue"), Listen: "127.0.0.1:0", Timing: quick, MaxBytes: 16 << 20,
-		Desk: w.desk, Events: w.events, Begin: begin, Note: note, Messages: messages, Metrics: w.metrics, Log: log, Guard: w.guard, Instance: "test", Version: "v1.2.3-4-gabc",
+		Verbs: w.verbs, Events: w.events, Begin: begin, Note: note, Messages: messages, Metrics: w.metrics, Log: log, Guard: w.guard, Instance: "test", Version: "v1.2.3-4-gabc",
 	}
 	for _, c := range change {
 		c(&o)

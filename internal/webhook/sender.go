@@ -25,7 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/api"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 	"headway/internal/event"
 	"headway/internal/outbound"
 )
@@ -139,7 +139,7 @@ func (s *Sender) Run(ctx context.Context) error {
 		if err != nil {
 			break
 		}
-		s.put(e.Type, e.Time, calls.EventOf(s.o.Instance, &e), 1)
+		s.put(e.Type, e.Time, apiv1.EventOf(s.o.Instance, &e), 1)
 	}
 	for _, t := range s.targets {
 		close(t.queue)

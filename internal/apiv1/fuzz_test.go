@@ -1,4 +1,4 @@
-package calls
+package apiv1
 
 import (
 	"math"
@@ -238,10 +238,10 @@ func copied(r strategy.Request) strategy.Request {
 // FuzzDecision compares the two readers of a decision request: what the fast
 // one takes, the strict one takes without a fault, and it means the same.
 func FuzzDecision(f *testing.F) {
-	desk := newDesk(f)
+	verbs := newDesk(f)
 	f.Add([]byte(`{"model_type":"m","exclude":["a"]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if answer, err := desk.Decide(body, nil); err == nil && !jsontext.Value(answer).IsValid() {
+		if answer, err := verbs.Decide(body, nil); err == nil && !jsontext.Value(answer).IsValid() {
 			t.Fatalf("the answer is %q without an error", answer)
 		}
 		var d work

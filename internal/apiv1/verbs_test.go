@@ -1,4 +1,4 @@
-package calls
+package apiv1
 
 import (
 	"errors"
@@ -19,8 +19,8 @@ type still struct{ snapshot *fleet.Snapshot }
 
 func (s still) Snapshot() *fleet.Snapshot { return s.snapshot }
 
-// newDesk makes a desk for decisions among the heads a and b, which serve m.
-func newDesk(t testing.TB) *Desk {
+// newDesk makes a verbs for decisions among the heads a and b, which serve m.
+func newDesk(t testing.TB) *Verbs {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	events, err := event.New(event.Options{Metrics: reg})
@@ -36,7 +36,7 @@ func newDesk(t testing.TB) *Desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Desk{router: router}
+	return &Verbs{router: router}
 }
 
 // Whatever of a request is out of the usual, its answer is a decision or an

@@ -1,7 +1,7 @@
-// Package calls is what callers ask for, whatever carries it: the JSON that
-// comes over HTTP, WebSocket or the message queue is read strictly, carried out
-// for whoever asks, and answered alike.
-package calls
+// Package apiv1 is version 1 of the API, for every carrier: the JSON that comes
+// over HTTP, WebSocket or the message queue is read strictly, carried out for its
+// principal, and answered alike.
+package apiv1
 
 import (
 	"bytes"
@@ -18,26 +18,26 @@ import (
 	"headway/internal/strict"
 )
 
-// Desk carries out calls. Whether whoever asks may call at all is for the
-// carrier to know, by the permission that it declares; for which head somebody
-// may speak is seen to here. All methods are safe for concurrent use. No method
-// keeps the body; errors are what ProblemOf turns into an answer.
-type Desk struct {
+// Verbs carries out requests. The carrier checks the permission that it declares;
+// the heads and regions of a principal are checked here. All methods are safe for
+// concurrent use. No method keeps the body. ProblemOf turns the errors into
+// answers.
+type Verbs struct {
 	fleet  *fleet.Registry
 	router *routing.Router
 }
 
-// New makes a desk.
-func New(f *fleet.Registry, r *routing.Router) (*Desk, error) {
+// New makes the verbs.
+func New(f *fleet.Registry, r *routing.Router) (*Verbs, error) {
 	if f == nil || r == nil {
-		return nil, errors.New("calls: the fleet and the router are required")
+		return nil, errors.New("apiv1: the fleet and the router are required")
 	}
-	return &Desk{f, r}, nil
+	return &Verbs{f, r}, nil
 }
 
 // Register reads an api.Registration and registers the head. Created says that
 // its id was not known.
-func (d *Desk) Register(ctx context.Context, p *access.Principal, body []byte) (answer api.RegistrationAnswer, created bool, err error) {
+func (d *Verbs) Register(ctx context.Context, p *access.Principal, body []byte) (answer api.RegistrationAnswer, created bool, err error) {
 	var in registration
 	faults, err := strict.ReadObject(body, MaxFaults, in.field)
 	if err != nil {
@@ -67,7 +67,7 @@ func (d *Desk) Register(ctx context.Context, p *access.Principal, body []byte) (
 
 // Report reads an api.StatusReport of the head. With no id, as where there is
 // no path to hold it, the body has it in a field of its own: id.
-func (d *Desk) Report(p *access.Principal, id string, body []byte) (api.StatusAnswer, error) {
+func (d *Verbs) Report(p *access.Principal, id string, body []byte) (api.StatusAnswer, error) {
 	in := report{id: id, named: id == ""}
 	if id != "" {
 		if err := d.maySpeak(p, id); err != nil {
@@ -101,7 +101,7 @@ func (d *Desk) Report(p *access.Principal, id string, body []byte) (api.StatusAn
 }
 
 // Patch reads an api.HeadPatch, the operator's side of a head.
-func (d *Desk) Patch(ctx context.Context, id string, body []byte) (api.Head, error) {
+func (d *Verbs) Patch(ctx context.Context, id string, body []byte) (api.Head, error) {
 	var in patch
 	faults, err := strict.ReadObject(body, MaxFaults, in.field)
 	if err != nil {
@@ -124,7 +124,7 @@ func (d *Desk) Patch(ctx context.Context, id string, body []byte) (api.Head, err
 }
 
 // Deregister removes the head.
-func (d *Desk) Deregister(ctx context.Context, p *access.Principal, id string) error {
+func (d *Verbs) Deregister(ctx context.Context, p *access.Principal, id string) error {
 	if err := d.maySpeak(p, id); err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ var works = sync.Pool{New: func() any { return new(work) }}
 // Decide reads an api.DecisionRequest, makes the decision, and appends the
 // api.Decision to the answer, which may be the memory of the body: the hot call
 // is read and written by hand.
-func (d *Desk) Decide(body, answer []byte) ([]byte, error) {
+func (d *Verbs) Decide(body, answer []byte) ([]byte, error) {
 	in, _ := works.Get().(*work)
 	defer works.Put(in)
 	var faults []strict.Fault
@@ -164,7 +164,7 @@ var idStart = []byte(`{"decision_id":"`)
 
 // Withdraw ends the decision of an answer of Decide that its caller cannot get: the
 // request will not come to the head. Other answers have none.
-func (d *Desk) Withdraw(answer []byte) {
+func (d *Verbs) Withdraw(answer []byte) {
 	_, rest, _ := bytes.Cut(answer, idStart)
 	id, _, found := bytes.Cut(rest, []byte{'"'})
 	if found {
@@ -173,7 +173,7 @@ func (d *Desk) Withdraw(answer []byte) {
 }
 
 // Progress reads an api.Progress of the decision; see Outcome for its id.
-func (d *Desk) Progress(id string, body []byte) error {
+func (d *Verbs) Progress(id string, body []byte) error {
 	event, named := "", id == ""
 	faults, err := strict.ReadObject(body, MaxFaults, func(r *strict.Reader, name string) bool {
 		switch {
@@ -198,7 +198,7 @@ func (d *Desk) Progress(id string, body []byte) error {
 
 // Outcome reads an api.Outcome of the decision. With no id the body has it in a
 // field of its own: decision_id.
-func (d *Desk) Outcome(id string, body []byte) error {
+func (d *Verbs) Outcome(id string, body []byte) error {
 	in := outcome{id: id, named: id == ""}
 	faults, err := strict.ReadObject(body, MaxFaults, in.field)
 	if err != nil {
@@ -235,7 +235,7 @@ func Allow(p *access.Principal, needs access.Permission) error {
 
 // mayRegister refuses a registration that whoever asks may not make, or that
 // would take a head away from a region that they have no say in.
-func (d *Desk) mayRegister(p *access.Principal, spec *fleet.Spec) error {
+func (d *Verbs) mayRegister(p *access.Principal, spec *fleet.Spec) error {
 	if err := mayBeIn(p, spec.Region); err != nil {
 		return err
 	}
@@ -244,7 +244,7 @@ func (d *Desk) mayRegister(p *access.Principal, spec *fleet.Spec) error {
 
 // maySpeak refuses a head that speaks for another, or for one that is known in
 // another region than its own.
-func (d *Desk) maySpeak(p *access.Principal, id string) error {
+func (d *Verbs) maySpeak(p *access.Principal, id string) error {
 	if !p.MayBe(id) {
 		return &DeniedError{"the " + p.Type + " may not speak for this head"}
 	}

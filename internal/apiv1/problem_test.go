@@ -1,4 +1,4 @@
-package calls_test
+package apiv1_test
 
 import (
 	"net/http"
@@ -8,7 +8,7 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/calls"
+	"headway/internal/apiv1"
 )
 
 // Which limit was reached is said in a sentence of its own, without a figure
@@ -16,7 +16,7 @@ import (
 func TestEachLimitHasItsSentence(t *testing.T) {
 	said := map[string]bool{}
 	for limit, word := range map[string]string{"key": "credential", "address": "address sends", "failures": "not good", "unknown_keys": "not known so far"} {
-		p := calls.ProblemOf(&access.LimitedError{Limit: limit, RetryAfter: 1500 * time.Millisecond})
+		p := apiv1.ProblemOf(&access.LimitedError{Limit: limit, RetryAfter: 1500 * time.Millisecond})
 		if p.Status() != http.StatusTooManyRequests || p.RetryAfter != 1500*time.Millisecond {
 			t.Errorf("%s: %+v", limit, p)
 		}
@@ -35,7 +35,7 @@ func TestTitlesAreTheUsualTerms(t *testing.T) {
 	for _, code := range []string{
 		api.CodePreconditionFailed, api.CodePreconditionMissing, api.CodeUnauthenticated, api.CodeForbidden, api.CodeForeignHost, api.CodeConflict, api.CodeInternal,
 	} {
-		if a := (&calls.Problem{Code: code}).Answer(); a.Title != http.StatusText(a.Status) {
+		if a := (&apiv1.Problem{Code: code}).Answer(); a.Title != http.StatusText(a.Status) {
 			t.Errorf("%s: %q; want %q", code, a.Title, http.StatusText(a.Status))
 		}
 	}
@@ -46,7 +46,7 @@ func TestTitlesAreTheUsualTerms(t *testing.T) {
 func TestATokenThatCannotBeCheckedLearnsWhyAndUntilWhen(t *testing.T) {
 	for why, word := range map[error]string{access.ErrIssuerAway: "cannot be reached", access.ErrKeyUnknown: "is not known so far"} {
 		for wait, want := range map[time.Duration]string{9 * time.Second: " 9 s", 8100 * time.Millisecond: " 9 s", 0: " 1 s", -time.Second: " 1 s"} {
-			p := calls.ProblemOf(&access.UncheckedError{Why: why, RetryAfter: wait})
+			p := apiv1.ProblemOf(&access.UncheckedError{Why: why, RetryAfter: wait})
 			if p.Code != api.CodeIssuerUnavailable || p.Status() != http.StatusServiceUnavailable || p.RetryAfter != max(wait, time.Second) {
 				t.Errorf("%v, after %s: %+v", why, wait, p)
 			}

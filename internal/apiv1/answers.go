@@ -1,4 +1,4 @@
-package calls
+package apiv1
 
 import (
 	"strconv"

@@ -1,4 +1,4 @@
-package calls
+package apiv1
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 )
 
 // decided makes a decision and returns its id.
-func decided(t testing.TB, d *Desk) string {
+func decided(t testing.TB, d *Verbs) string {
 	t.Helper()
 	answer, err := d.Decide([]byte(`{"model_type":"m"}`), nil)
 	if err != nil {
