@@ -423,6 +423,140 @@ func TestReadmeHasOneTestCommand(t *testing.T) {
 	}
 }
 
+// banned are words and phrases that are no plain technical English. They are
+// matched in lower case, in identifiers too ("nobodysKey" reads "nobodys key").
+// The comment names the usual word.
+var banned = regexp.MustCompile(`\b(?:` + strings.Join([]string{
+	`whoever|whomever|somebody|anybody|everybody|nobody|nobodys`,                            // caller, client, operator, user, no one
+	`whatever|whichever|wherever`,                                                           // any, whether, where
+	`anew|shall|upon|hereby|thereof|whence|hence|ought`,                                     // again, must, on
+	`bury|buried|burial|mends?|mended|mending`,                                              // dead letter, drop, repair
+	`guests?|strangers?`,                                                                    // caller, unauthenticated client, other host
+	`(?:is|are|was|were|be|been|being|not) told|told (?:of|by|to|when|about)`,               // is notified, is given
+	`tells? (?:of|that|who|what|whom|whether|about|itself|nothing|its|it|them|one another)`, // publishes, reports, posts
+	`tell(?:s)? (?:people|clients|callers|heads|subscribers|operators|everyone)`,
+	`(?:its|their|his|our) own word|operator's word|has a say|have a say`, // as it reports
+	`sees? to it|as one likes|it is how|what there is|may be had|to be had|can be had`,
+	`comes? to nothing|has to tell|have to tell|goes by the|believed|believes|believe`, // trusted, known as
+	`is of use|are of use|of no use|of some use|no leave|without leave|gives? leave`,   // permission
+	`is let in|are let in|be let in|lets in|was let in|let somebody in`,                // admitted
+	`by and by|in vain|there and then|forthwith|lest|amidst|amongst|whilst`,
+}, "|") + `)\b`)
+
+// stillDialect are the directories whose language is not yet plain. The list
+// only gets shorter.
+var stillDialect = []string{
+	".",
+	".ci",
+	"api",
+	"bench",
+	"client",
+	"cmd/headway",
+	"deploy",
+	"deploy/alertmanager",
+	"deploy/docker",
+	"deploy/kubernetes/monitoring",
+	"docs",
+	"internal/access",
+	"internal/address",
+	"internal/apiv1",
+	"internal/app",
+	"internal/audit",
+	"internal/boltstore",
+	"internal/cli",
+	"internal/config",
+	"internal/console",
+	"internal/demo",
+	"internal/engine",
+	"internal/event",
+	"internal/feed",
+	"internal/fleet",
+	"internal/httpapi",
+	"internal/live",
+	"internal/local",
+	"internal/memstore",
+	"internal/mockhead",
+	"internal/monitor",
+	"internal/natsmq",
+	"internal/pki",
+	"internal/policy",
+	"internal/redisaudit",
+	"internal/routing",
+	"internal/scenario",
+	"internal/strategy",
+	"internal/strict",
+	"internal/trail",
+	"internal/webhook",
+	"mutants",
+	"prometheus/rules",
+	"prometheus/tests",
+	"release",
+	"scripts/screenshots",
+	"tools/mixin",
+	"tools/mixin/generate",
+}
+
+// The text of a program and of its manual is plain technical English. Exempt
+// are test data, what tests quote as input, and the notes of past releases.
+func TestTheLanguageIsPlain(t *testing.T) {
+	left := make(map[string]int)
+	check := func(file string, line int, text string) {
+		found := banned.FindString(strings.ToLower(text))
+		if found == "" {
+			return
+		}
+		dir := path.Dir(file)
+		if slices.Contains(stillDialect, dir) {
+			left[dir]++
+			return
+		}
+		t.Errorf("%s:%d: %q is not plain technical English; see house rule 7 in CONTRIBUTING.md", file, line, found)
+	}
+	for _, f := range goFiles(t) {
+		if f.path == "arch_test.go" {
+			continue // it has the list
+		}
+		for _, group := range f.syntax.Comments {
+			check(f.path, f.at(group).Line, strings.Join(strings.Fields(group.Text()), " "))
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.Ident:
+				check(f.path, f.at(n).Line, camel.ReplaceAllString(n.Name, "$1 $2"))
+			case *ast.BasicLit:
+				if n.Kind == token.STRING && !f.isTest {
+					check(f.path, f.at(n).Line, n.Value)
+				}
+			}
+			return true
+		})
+	}
+	prose := []string{".md", ".yaml", ".yml", ".sh", ".txt", ".service", ".svg", ""}
+	for _, name := range files(t) {
+		if !slices.Contains(prose, path.Ext(name)) || strings.Contains("/"+name, "/testdata/") || path.Base(name) == "LICENSE" {
+			continue
+		}
+		text := string(read(t, name))
+		if name == "CHANGELOG.md" {
+			_, text, _ = strings.Cut(text, "\n## Unreleased")
+			text, _, _ = strings.Cut(text, "\n## ")
+		}
+		if !utf8.ValidString(text) {
+			continue
+		}
+		for n, line := range strings.Split(text, "\n") {
+			check(name, n+1, line)
+		}
+	}
+	for _, dir := range stillDialect {
+		if left[dir] == 0 {
+			t.Errorf("%s is plain: take it off stillDialect in arch_test.go", dir)
+		}
+	}
+}
+
+var camel = regexp.MustCompile(`([a-z0-9])([A-Z])`)
+
 // goFile is one parsed source file of the module.
 type goFile struct {
 	path   string // from the root, with slashes
