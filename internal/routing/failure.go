@@ -25,16 +25,13 @@ const (
 // names a region which neither a head nor the policy knows.
 const failUnknownRegion Failure = "unknown_region"
 
-// Failures lists every failure.
-func Failures() []Failure {
+// FailureReasons lists the reasons of headway_decision_failures_total.
+func FailureReasons() []Failure {
 	return []Failure{
 		FailUnknownModel, FailNoHeads, FailRegion, FailUnroutable,
-		FailLabels, FailExcluded, FailAtCapacity,
+		FailLabels, FailExcluded, FailAtCapacity, failUnknownRegion,
 	}
 }
-
-// FailureReasons lists the reasons of headway_decision_failures_total.
-func FailureReasons() []Failure { return append(Failures(), failUnknownRegion) }
 
 // NoHeadError says that a decision found no head.
 type NoHeadError struct {

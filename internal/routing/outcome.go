@@ -1,6 +1,9 @@
 package routing
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Result is how a request ended.
 type Result uint8
@@ -23,15 +26,8 @@ func (r Result) String() string { return resultNames[r] }
 
 // ParseResult reads ok, error or cancelled.
 func ParseResult(s string) (Result, bool) {
-	switch s {
-	case "ok":
-		return ResultOK, true
-	case "error":
-		return ResultError, true
-	case "cancelled":
-		return ResultCancelled, true
-	}
-	return ResultNone, false
+	i := slices.Index(resultNames[1:1+ResultCancelled], s)
+	return Result(i + 1), i >= 0
 }
 
 // Outcome is what a caller reports of a request. Numbers that it left out are

@@ -3,7 +3,6 @@ package strategy
 import (
 	"math"
 
-	"headway/internal/fleet"
 	"headway/internal/strict"
 )
 
@@ -39,62 +38,33 @@ func (g geoPreferred) Choose(in *Input, picks []Pick) int {
 
 // chooseRanked chooses among the tiers that are degraded or not: within each
 // region as least_loaded does, then the region whose choice costs least.
-func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) int {
+func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) (n int) {
 	unknown := g.unknownDistance(in)
 	first := in.At
-	defer func() { in.At = first }()
-	best := Pick{Cost: math.Inf(1)}
-	n := 0 // alternatives, in picks[1:]
-	for ; in.At < len(in.Tiers); in.At++ {
+	for in.At = first; in.At < len(in.Tiers); in.At++ {
 		tier := in.Tier()
-		if tier.Degraded != degraded {
-			continue
-		}
 		distance := tier.Distance
 		if math.IsNaN(distance) {
 			distance = unknown
 		}
-		if n > 0 && n == len(picks)-1 && distance >= best.Cost && distance >= picks[n].Cost {
-			continue // an idle head there would be neither the least nor an alternative
+		if tier.Degraded != degraded || n == len(picks) && distance >= picks[n-1].Cost {
+			continue // an idle head there would not be among the picks
 		}
-		least := rank(len(picks))
-		if !least.compare(in, tier) {
-			var near [1 + MaxAlternatives]Pick
-			found := powerOfTwo{}.Choose(in, near[:len(picks)])
-			for i, p := range near[:found] {
-				if math.IsNaN(p.Cost) { // drawn as an alternative, not compared
-					p.Cost = ownLoad(p.Head, in.Now)
-				}
-				best, n = g.consider(picks, best, n, i == 0, p.Head, distance+g.loadMs*p.Cost)
+		var near [1 + MaxAlternatives]Pick
+		found := leastLoaded{}.Choose(in, near[:len(picks)])
+		for i, p := range near[:found] {
+			if math.IsNaN(p.Cost) { // drawn as an alternative, not compared
+				p.Cost = ownLoad(p.Head, in.Now)
 			}
-			continue
-		}
-		for i, at := range least.at[:least.n] {
-			cost := distance + g.loadMs*least.cost[i]
-			if i > 0 && n > 0 && n == len(picks)-1 && cost >= picks[n].Cost {
-				break // nor will those behind it be among the alternatives
+			near[i].Cost = distance + g.loadMs*p.Cost
+			if i > 0 { // the region's choice comes before its alternatives, whatever they cost
+				near[i].Cost = max(near[i].Cost, near[0].Cost)
 			}
-			best, n = g.consider(picks, best, n, i == 0, tier.Heads[at], cost)
+			n = insert(picks, n, near[i])
 		}
 	}
-	if best.Head == nil {
-		return 0
-	}
-	picks[0] = best
-	return 1 + n
-}
-
-// consider takes a head as the best, if it leads its region and costs least, or
-// into the n alternatives in picks[1:].
-func (geoPreferred) consider(picks []Pick, best Pick, n int, leads bool, h *fleet.Head, cost float64) (Pick, int) {
-	p := Pick{h, cost}
-	if leads && cost < best.Cost {
-		best, p = p, best
-	}
-	if p.Head != nil {
-		n = insert(picks[1:], n, p)
-	}
-	return best, n
+	in.At = first
+	return n
 }
 
 // insert puts p into the n picks that are ordered by cost and returns how many

@@ -1,6 +1,9 @@
 package strategy
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // RegionMode says what a request's region means.
 type RegionMode uint8
@@ -25,13 +28,8 @@ func (m RegionMode) String() string { return regionModeNames[m] }
 
 // ParseRegionMode reads prefer or require.
 func ParseRegionMode(s string) (RegionMode, bool) {
-	switch s {
-	case "prefer":
-		return RegionPrefer, true
-	case "require":
-		return RegionRequire, true
-	}
-	return RegionDefault, false
+	i := slices.Index(regionModeNames[1:], s)
+	return RegionMode(i + 1), i >= 0
 }
 
 // Request is one question for a head. Decide keeps none of its memory, so a
