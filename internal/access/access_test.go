@@ -128,7 +128,7 @@ func TestRoles(t *testing.T) {
 		}
 	}
 	var nobody *access.Principal
-	if nobody.May(access.Read) || nobody.MayBe("x") || nobody.MayBeIn("x") {
+	if nobody.May(access.Read) || nobody.Require(access.Read) == nil || nobody.RequireHead("x") == nil || nobody.RequireRegion("x") == nil {
 		t.Error("nobody may something")
 	}
 }
@@ -371,7 +371,7 @@ func TestKeysOnlyNarrow(t *testing.T) {
 			}
 		}
 		for _, id := range ids {
-			if made.Role == access.RoleHead && by.Role == access.RoleHead && (made.MayBe(id) && !by.MayBe(id) || made.MayBeIn(id) && !by.MayBeIn(id)) {
+			if made.Role == access.RoleHead && by.Role == access.RoleHead && (made.RequireHead(id) == nil && by.RequireHead(id) != nil || made.RequireRegion(id) == nil && by.RequireRegion(id) != nil) {
 				t.Fatalf("%+v made %+v, which may be %q", by, key, id)
 			}
 		}

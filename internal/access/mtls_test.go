@@ -186,7 +186,7 @@ func TestCertificatesOfClients(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want nobody", name, p, err)
 		case c.id != "" && (err != nil || p.ID != c.id || p.Role != c.role || p.Type != "certificate"):
 			t.Errorf("%s: %+v, %v; want %s as %s", name, p, err, c.id, c.role)
-		case c.role == access.RoleHead && (!p.MayBe("gpu-1") || p.MayBe("cpu-1") || !p.MayBeIn("eu-west") || p.MayBeIn("us-east")):
+		case c.role == access.RoleHead && (p.RequireHead("gpu-1") != nil || p.RequireHead("cpu-1") == nil || p.RequireRegion("eu-west") != nil || p.RequireRegion("us-east") == nil):
 			t.Errorf("%s: %+v", name, p)
 		}
 	}

@@ -74,22 +74,37 @@ func (p *Principal) May(want Permission) bool {
 	return p != nil && p.Role.Allows(want) && (len(p.Scopes) == 0 || slices.Contains(p.Scopes, want))
 }
 
-// MayBe reports whether the principal may speak for the head. Of others than
-// heads only the permission is asked.
-func (p *Principal) MayBe(id string) bool {
-	if p == nil || p.Role != RoleHead {
-		return p.May(BeHead)
-	}
-	return p.May(BeHead) && matchesAny(p.Heads, id)
+// Require checks a permission. The errors of this and the next two are
+// *DeniedError or, without a principal, ErrNoCredential.
+func (p *Principal) Require(needs Permission) error {
+	return p.unless(p.May(needs), "does not have the permission "+string(needs))
 }
 
-// MayBeIn reports whether the principal may register heads in the region.
-func (p *Principal) MayBeIn(region string) bool {
-	if p == nil || p.Role != RoleHead {
-		return p.May(BeHead)
-	}
-	return p.May(BeHead) && (len(p.Regions) == 0 || matchesAny(p.Regions, region))
+// RequireHead checks that the principal may act for the head.
+func (p *Principal) RequireHead(id string) error {
+	return p.unless(p.May(BeHead) && (p.Role != RoleHead || matchesAny(p.Heads, id)), "may not act for this head")
 }
+
+// RequireRegion checks that the principal may register heads in the region.
+func (p *Principal) RequireRegion(region string) error {
+	allowed := p.May(BeHead) && (p.Role != RoleHead || len(p.Regions) == 0 || matchesAny(p.Regions, region))
+	return p.unless(allowed, "may not register heads in this region")
+}
+
+func (p *Principal) unless(allowed bool, reason string) error {
+	switch {
+	case allowed:
+		return nil
+	case p == nil:
+		return ErrNoCredential
+	}
+	return &DeniedError{"the " + p.Type + " " + reason}
+}
+
+// DeniedError is that a known principal lacks a permission.
+type DeniedError struct{ Reason string }
+
+func (e *DeniedError) Error() string { return e.Reason }
 
 func matchesAny(patterns []string, s string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return strict.Match(p, s, nil) })

@@ -234,7 +234,7 @@ func noHeadProblem(no *routing.NoHeadError) *Problem {
 
 // AccessProblem turns the errors of access into problems; nil for others.
 func AccessProblem(err error) *Problem {
-	if denied, ok := errors.AsType[*DeniedError](err); ok {
+	if denied, ok := errors.AsType[*access.DeniedError](err); ok {
 		return &Problem{Code: api.CodeForbidden, Detail: sentence(denied.Reason)}
 	}
 	if limited, ok := errors.AsType[*access.LimitedError](err); ok {

@@ -47,7 +47,10 @@ func (d *Verbs) Register(ctx context.Context, p *access.Principal, body []byte) 
 	if len(faults) > 0 {
 		return answer, false, in.named(d.fleet.Check(in.spec, faults))
 	}
-	if err := d.mayRegister(p, &in.spec); err != nil {
+	if err := p.RequireRegion(in.spec.Region); err != nil {
+		return answer, false, err
+	}
+	if err := d.mayAct(p, in.spec.ID); err != nil {
 		return answer, false, err
 	}
 	register := d.fleet.Register
@@ -70,7 +73,7 @@ func (d *Verbs) Register(ctx context.Context, p *access.Principal, body []byte) 
 func (d *Verbs) Report(p *access.Principal, id string, body []byte) (api.StatusAnswer, error) {
 	in := report{id: id, named: id == ""}
 	if id != "" {
-		if err := d.maySpeak(p, id); err != nil {
+		if err := d.mayAct(p, id); err != nil {
 			return api.StatusAnswer{}, err
 		}
 	}
@@ -89,7 +92,7 @@ func (d *Verbs) Report(p *access.Principal, id string, body []byte) (api.StatusA
 	}
 	report.Epoch = uint64(*in.epoch)
 	if in.named {
-		if err := d.maySpeak(p, in.id); err != nil {
+		if err := d.mayAct(p, in.id); err != nil {
 			return api.StatusAnswer{}, err
 		}
 	}
@@ -125,7 +128,7 @@ func (d *Verbs) Patch(ctx context.Context, id string, body []byte) (api.Head, er
 
 // Deregister removes the head.
 func (d *Verbs) Deregister(ctx context.Context, p *access.Principal, id string) error {
-	if err := d.maySpeak(p, id); err != nil {
+	if err := d.mayAct(p, id); err != nil {
 		return err
 	}
 	return d.fleet.Deregister(ctx, id)
@@ -220,46 +223,14 @@ func require(faults []strict.Fault, missing bool, pointer, what string) []strict
 	return strict.Merge(faults, []strict.Fault{{Pointer: pointer, Reason: "is required: " + what}})
 }
 
-// DeniedError is of somebody who is known and may not.
-type DeniedError struct{ Reason string }
-
-func (e *DeniedError) Error() string { return e.Reason }
-
-// Allow refuses whoever does not have a permission.
-func Allow(p *access.Principal, needs access.Permission) error {
-	if p.May(needs) {
-		return nil
-	}
-	return &DeniedError{"this needs the permission " + string(needs) + ", which the " + p.Type + " does not have"}
-}
-
-// mayRegister refuses a registration that whoever asks may not make, or that
-// would take a head away from a region that they have no say in.
-func (d *Verbs) mayRegister(p *access.Principal, spec *fleet.Spec) error {
-	if err := mayBeIn(p, spec.Region); err != nil {
+// mayAct checks that the principal may act for the head, and in the region that
+// it is registered in.
+func (d *Verbs) mayAct(p *access.Principal, id string) error {
+	if err := p.RequireHead(id); err != nil || len(p.Regions) == 0 {
 		return err
 	}
-	return d.maySpeak(p, spec.ID)
-}
-
-// maySpeak refuses a head that speaks for another, or for one that is known in
-// another region than its own.
-func (d *Verbs) maySpeak(p *access.Principal, id string) error {
-	if !p.MayBe(id) {
-		return &DeniedError{"the " + p.Type + " may not speak for this head"}
-	}
-	if p != nil && len(p.Regions) > 0 {
-		if view, err := d.fleet.Head(id); err == nil {
-			return mayBeIn(p, view.Head.Region)
-		}
-	}
-	return nil
-}
-
-// mayBeIn refuses a head that registers where it does not belong.
-func mayBeIn(p *access.Principal, region string) error {
-	if !p.MayBeIn(region) {
-		return &DeniedError{"the " + p.Type + " may not register heads in this region"}
+	if view, err := d.fleet.Head(id); err == nil {
+		return p.RequireRegion(view.Head.Region)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func (s *Server) enter(rt *route, a *answer, r *http.Request) error {
 	}
 	p, err := s.guard.Authenticate(r)
 	if err == nil {
-		err = apiv1.Allow(p, rt.needs)
+		err = p.Require(rt.needs)
 	} else if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		a.Header()["Connection"] = closeConnection // a certificate is shown to a new one only
 	}

@@ -225,7 +225,7 @@ func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
 		data = []byte("{}")
 	}
 	answer, err = q.serve(s, data)
-	if _, denied := errors.AsType[*apiv1.DeniedError](err); denied {
+	if _, denied := errors.AsType[*access.DeniedError](err); denied {
 		s.denied(s.principal.Load(), q, err)
 	}
 	return answer, err
@@ -242,7 +242,7 @@ func (s *session) may(q *request) error {
 	case s.hub.o.Guard.Ended(p) != nil:
 		return access.ErrRevoked
 	}
-	return apiv1.Allow(p, q.needs)
+	return p.Require(q.needs)
 }
 
 func (s *session) denied(p *access.Principal, q *request, err error) {

@@ -279,7 +279,7 @@ func TestEachMessageNeedsItsPermission(t *testing.T) {
 	w.who.Store(&access.Principal{Type: "key", ID: "k", Role: access.RoleHead, Heads: []string{"gpu-2"}})
 	p := w.connect()
 	p.send(`{"id":1,"type":"status","data":{"id":"gpu-1","epoch":1,"status":"offline"}}`)
-	p.want("error", "1", "may not speak for this head")
+	p.want("error", "1", "may not act for this head")
 }
 
 func TestTheFirstMessageMayHoldTheCredential(t *testing.T) {

@@ -142,14 +142,14 @@ func (q *Queue) carryOut(subject string, header nats.Header, body []byte) error 
 	p, err := q.senderOfCommand(subject, header)
 	if queueOf(subject) == queueRegister {
 		if err == nil {
-			err = apiv1.Allow(p, access.BeHead)
+			err = p.Require(access.BeHead)
 		}
 		if err == nil {
 			_, err = q.registerHead(p, body)
 		}
 	} else {
 		if err == nil {
-			err = apiv1.Allow(p, access.Decide)
+			err = p.Require(access.Decide)
 		}
 		if err == nil {
 			err = tooLong(body)

@@ -128,7 +128,7 @@ func (q *Queue) admit(subject string, needs access.Permission) (*access.Principa
 		err = q.o.Guard.Spend(p)
 	}
 	if err == nil {
-		err = apiv1.Allow(p, needs)
+		err = p.Require(needs)
 	}
 	return p, err
 }
