@@ -63,6 +63,7 @@ func NewGlob(pattern string) *Glob {
 	return g
 }
 
+// Match reports whether text has the form of the pattern.
 func (g *Glob) Match(text string) bool {
 	if g.any || g.Literal {
 		return g.any || g.Pattern == text

@@ -154,7 +154,8 @@ func refused(n *yaml.Node) string {
 // yamlName is the name of the member that was reached.
 func (r *Reader) yamlName() (name string, ok bool) {
 	f := &r.yaml.in[len(r.yaml.in)-1]
-	key, at, reason := f.Content[f.at], f.at, ""
+	key, at := f.Content[f.at], f.at
+	var reason string
 	switch {
 	case key.Kind != yaml.ScalarNode || refused(key) != "":
 		reason = "a name must be plain text"
