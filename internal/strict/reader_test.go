@@ -1,6 +1,7 @@
 package strict_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,5 +42,22 @@ func TestWholeNumbers(t *testing.T) {
 		case want >= 0 && (len(faults) > 0 || got == nil || *got != want):
 			t.Errorf("%s: %v, faults %v; want %d", text, got, faults, want)
 		}
+	}
+}
+
+// A place with a fault gets no second one, nor does what is inside of it.
+func TestAPlaceHasOneFault(t *testing.T) {
+	at := func(pointers ...string) (list []strict.Fault) {
+		for _, p := range pointers {
+			list = append(list, strict.Fault{Pointer: p, Reason: "x"})
+		}
+		return list
+	}
+	got := strict.Merge(at("/a", "/b/c"), at("/a", "/a/x", "/ab", "/b", "/d", "/d", "/d/e"))
+	if want := at("/a", "/b/c", "/ab", "/b", "/d", "/d/e"); !slices.Equal(got, want) {
+		t.Errorf("%v; want %v", got, want)
+	}
+	if all := strict.Merge(at(""), at("/a")); len(all) != 2 {
+		t.Errorf("a fault of the whole hides another: %v", all)
 	}
 }
