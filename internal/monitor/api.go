@@ -382,7 +382,10 @@ func (m *Monitor) gatherEach(ctx context.Context, form url.Values, required bool
 	if err != nil {
 		return 0, err
 	}
-	q := &querier{m.store, from, to}
+	q, err := m.store.Querier(from, to)
+	if err != nil {
+		return 0, err
+	}
 	for _, matchers := range sets {
 		if ctx.Err() != nil {
 			return 0, ctx.Err()

@@ -12,6 +12,8 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/util/strutil"
+
+	"headway/internal/history"
 )
 
 // Bounds of one expression. PromQL's engine counts the samples that a query
@@ -132,17 +134,6 @@ func parts(re *syntax.Regexp) int {
 	return n
 }
 
-// extent is how much a part of an expression can give, at most.
-type extent struct {
-	series  float64
-	labels  float64 // bytes, of one series
-	longest float64 // bytes, of one value of a label
-}
-
-func (a extent) or(b extent) extent {
-	return extent{max(a.series, b.series), max(a.labels, b.labels), max(a.longest, b.longest)}
-}
-
 // grid is the times at which a part is evaluated.
 type grid struct{ span, step float64 } // ms
 
@@ -197,25 +188,25 @@ func (w *weighing) reads(length, interval time.Duration, g grid) {
 }
 
 // weigh returns the extent of a part, after it has added what it takes.
-func (w *weighing) weigh(expr parser.Expr, g grid) (extent, error) {
+func (w *weighing) weigh(expr parser.Expr, g grid) (history.Extent, error) {
 	if expr == nil {
-		return extent{}, nil
+		return history.Extent{}, nil
 	}
 	e, err := w.extent(expr, g)
 	if err != nil {
 		return e, err
 	}
-	if e.longest > maxLabelValue {
-		return e, tooMuch("a label value could get %.0f bytes long, at most %d are allowed", e.longest, maxLabelValue)
+	if e.Longest > maxLabelValue {
+		return e, tooMuch("a label value could get %.0f bytes long, at most %d are allowed", e.Longest, maxLabelValue)
 	}
-	w.bytes += e.series * (seriesBytes + 2*e.labels + pointBytes*min(g.steps(), pointsMadeRoom))
+	w.bytes += e.Series * (seriesBytes + 2*e.Labels + pointBytes*min(g.steps(), pointsMadeRoom))
 	if most := max(minQueryBytes, bytesPerSample*float64(w.m.o.MaxSamples)); w.bytes > most {
 		return e, tooMuch("the query could take more than %.0f MiB of memory; ask for fewer series, labels or steps", most/(1<<20))
 	}
 	return e, nil
 }
 
-func (w *weighing) extent(expr parser.Expr, g grid) (extent, error) {
+func (w *weighing) extent(expr parser.Expr, g grid) (history.Extent, error) {
 	switch e := expr.(type) {
 	case *parser.ParenExpr:
 		return w.extent(e.Expr, g)
@@ -227,8 +218,8 @@ func (w *weighing) extent(expr parser.Expr, g grid) (extent, error) {
 		w.reads(e.Range, w.m.o.Interval, g)
 		return w.extent(e.VectorSelector, g)
 	case *parser.VectorSelector:
-		found, err := w.m.store.extent(w.ctx, e.LabelMatchers)
-		w.bytes += found.series * viewBytes
+		found, err := w.m.store.Extent(w.ctx, e.LabelMatchers)
+		w.bytes += found.Series * viewBytes
 		return found, err
 	case *parser.SubqueryExpr:
 		return w.subquery(e, g)
@@ -239,33 +230,33 @@ func (w *weighing) extent(expr parser.Expr, g grid) (extent, error) {
 	case *parser.Call:
 		return w.call(e, g)
 	case *parser.NumberLiteral, *parser.StringLiteral:
-		return extent{series: 1}, nil
+		return history.Extent{Series: 1}, nil
 	}
-	return extent{}, fmt.Errorf("%T is not known", expr)
+	return history.Extent{}, fmt.Errorf("%T is not known", expr)
 }
 
 // subquery weighs a subquery, whose steps lie in the whole time that the steps
 // around it look back at.
-func (w *weighing) subquery(e *parser.SubqueryExpr, g grid) (extent, error) {
+func (w *weighing) subquery(e *parser.SubqueryExpr, g grid) (history.Extent, error) {
 	step := e.Step
 	if step == 0 {
 		step = w.m.o.Interval
 	}
 	if step < time.Millisecond {
-		return extent{}, bad("the step of a subquery is %s, at least 1ms is allowed", step)
+		return history.Extent{}, bad("the step of a subquery is %s, at least 1ms is allowed", step)
 	}
 	inner := grid{g.span + float64(e.Range.Milliseconds()), float64(step.Milliseconds())}
 	if e.Timestamp != nil {
 		inner.span = float64(e.Range.Milliseconds())
 	}
 	if inner.steps() > maxSteps {
-		return extent{}, bad("a subquery has %.0f steps, at most %d are allowed; shorten its range or lengthen its step", inner.steps(), maxSteps)
+		return history.Extent{}, bad("a subquery has %.0f steps, at most %d are allowed; shorten its range or lengthen its step", inner.steps(), maxSteps)
 	}
 	w.reads(e.Range, step, g)
 	return w.weigh(e.Expr, inner)
 }
 
-func (w *weighing) aggregate(e *parser.AggregateExpr, g grid) (extent, error) {
+func (w *weighing) aggregate(e *parser.AggregateExpr, g grid) (history.Extent, error) {
 	of, err := w.weigh(e.Expr, g)
 	if err != nil {
 		return of, err
@@ -273,9 +264,9 @@ func (w *weighing) aggregate(e *parser.AggregateExpr, g grid) (extent, error) {
 	if e.Op == parser.COUNT_VALUES { // each value is a series
 		name, _ := e.Param.(*parser.StringLiteral)
 		if name != nil {
-			of.labels += float64(len(name.Val))
+			of.Labels += float64(len(name.Val))
 		}
-		return extent{of.series * g.steps(), of.labels + longestNumber, max(of.longest, longestNumber)}, nil
+		return history.Extent{Series: of.Series * g.steps(), Labels: of.Labels + longestNumber, Longest: max(of.Longest, longestNumber)}, nil
 	}
 	if _, err := w.weigh(e.Param, g); err != nil {
 		return of, err
@@ -286,7 +277,7 @@ func (w *weighing) aggregate(e *parser.AggregateExpr, g grid) (extent, error) {
 // longestNumber is the length of the longest number that count_values writes.
 const longestNumber = 330
 
-func (w *weighing) binary(e *parser.BinaryExpr, g grid) (extent, error) {
+func (w *weighing) binary(e *parser.BinaryExpr, g grid) (history.Extent, error) {
 	left, err := w.weigh(e.LHS, g)
 	if err != nil {
 		return left, err
@@ -295,44 +286,44 @@ func (w *weighing) binary(e *parser.BinaryExpr, g grid) (extent, error) {
 	if err != nil {
 		return right, err
 	}
-	both := left.or(right)
+	both := left.Or(right)
 	switch {
 	case e.Op == parser.LOR:
-		both.series = left.series + right.series
+		both.Series = left.Series + right.Series
 	case e.VectorMatching != nil && len(e.VectorMatching.Include) > 0:
-		both.labels = left.labels + right.labels
+		both.Labels = left.Labels + right.Labels
 	}
 	return both, nil
 }
 
-func (w *weighing) call(e *parser.Call, g grid) (extent, error) {
-	var of extent
+func (w *weighing) call(e *parser.Call, g grid) (history.Extent, error) {
+	var of history.Extent
 	for _, arg := range e.Args {
 		one, err := w.weigh(arg, g)
 		if err != nil {
 			return of, err
 		}
-		of = of.or(one)
+		of = of.Or(one)
 	}
 	switch e.Func.Name {
 	case "absent", "absent_over_time": // labels from the matchers
-		return extent{1, float64(len(w.text)), float64(len(w.text))}, nil
+		return history.Extent{Series: 1, Labels: float64(len(w.text)), Longest: float64(len(w.text))}, nil
 	case "label_join":
 		sources := float64(len(e.Args) - 3)
-		return of.with(argument(e, 1), sources*(of.longest+float64(len(argument(e, 2))))), nil
+		return withLabel(of, argument(e, 1), sources*(of.Longest+float64(len(argument(e, 2))))), nil
 	case "label_replace":
 		replacement, pattern := argument(e, 2), argument(e, 4)
-		if work := of.series * float64(patternSize(pattern)) * of.longest; work > maxMatching {
-			return of, tooMuch("label_replace of %.0f series with such a regular expression would take too long", of.series)
+		if work := of.Series * float64(patternSize(pattern)) * of.Longest; work > maxMatching {
+			return of, tooMuch("label_replace of %.0f series with such a regular expression would take too long", of.Series)
 		}
-		return of.with(argument(e, 1), float64(len(replacement))+float64(strings.Count(replacement, "$"))*of.longest), nil
+		return withLabel(of, argument(e, 1), float64(len(replacement))+float64(strings.Count(replacement, "$"))*of.Longest), nil
 	}
 	return of, nil
 }
 
-// with is the extent after each series got a label.
-func (a extent) with(name string, length float64) extent {
-	return extent{a.series, a.labels + float64(len(name)) + length, max(a.longest, length)}
+// withLabel is the extent after each series got a label.
+func withLabel(a history.Extent, name string, length float64) history.Extent {
+	return history.Extent{Series: a.Series, Labels: a.Labels + float64(len(name)) + length, Longest: max(a.Longest, length)}
 }
 
 func argument(e *parser.Call, i int) string {

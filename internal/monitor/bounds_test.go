@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/model/labels"
+
+	"headway/internal/history"
 )
 
 // withSeries is a monitor that holds n series with a label of 50 bytes.
@@ -23,11 +25,11 @@ func withSeries(t *testing.T, n int) *Monitor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var samples []sample
+	var samples []history.Sample
 	for i := range n {
-		samples = append(samples, sample{labels.FromStrings("__name__", "x", "head", fmt.Sprintf("%050d", i)), float64(i)})
+		samples = append(samples, history.Sample{Labels: labels.FromStrings("__name__", "x", "head", fmt.Sprintf("%050d", i)), Value: float64(i)})
 	}
-	if _, err := m.store.add(1_000_000, samples, nil); err != nil {
+	if _, err := m.store.Add(1_000_000, samples, nil); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -178,21 +180,6 @@ func TestAnAnswerIsBounded(t *testing.T) {
 	}
 }
 
-func TestASeriesWithLongLabelsIsLeftOut(t *testing.T) {
-	s := newStore(10)
-	for n, want := range map[int]uint64{maxLabels - len("__name__y"): 0, maxLabels: 1} {
-		if _, err := s.add(1, []sample{{labels.FromStrings("__name__", "y"+strings.Repeat("l", n)), 1}}, nil); err != nil {
-			t.Fatal(err)
-		}
-		if want == 1 && s.count == 2 {
-			t.Errorf("a series with labels of %d bytes is kept", n)
-		}
-	}
-	if s.count != 1 || s.refused != 1 {
-		t.Errorf("it keeps %d series and has refused %d", s.count, s.refused)
-	}
-}
-
 // What reads series ends when its time is over, and not after the last of them.
 func TestACallAboutSeriesEndsWithItsTime(t *testing.T) {
 	m := withSeries(t, 10)
@@ -204,8 +191,8 @@ func TestACallAboutSeriesEndsWithItsTime(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := m.store.matching(ctx, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("matching: %v", err)
+	if _, err := m.store.Extent(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("extent: %v", err)
 	}
 	form["match[]"] = make([]string, maxSelectors+1)
 	if _, err := m.series(t.Context(), form, nil); err == nil || !strings.Contains(err.Error(), "match[]") {

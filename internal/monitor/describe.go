@@ -170,7 +170,7 @@ func (m *Monitor) config(context.Context, url.Values, *http.Request) (result, er
 const promqlVersion = "3.16.0"
 
 func (m *Monitor) runtimeInfo(context.Context, url.Values, *http.Request) (result, error) {
-	count, _, _ := m.store.usage()
+	count, _, _ := m.store.Usage()
 	return result{data: map[string]any{
 		"startTime": m.started.UTC(), "reloadConfigSuccess": true, "timeSeriesCount": count,
 		"storageRetention": m.o.Retention.String(),

@@ -43,17 +43,17 @@ func newMetrics(reg prometheus.Registerer, m *Monitor) (*metrics, error) {
 	return x, errors.Join(
 		reg.Register(refused), reg.Register(told), reg.Register(x.failures), reg.Register(x.ruleFailures), reg.Register(x.took),
 		reg.Register(usage("headway_monitor_series", "Time series that the embedded monitor holds.", func() float64 {
-			n, _, _ := m.store.usage()
+			n, _, _ := m.store.Usage()
 			return float64(n)
 		})),
 		reg.Register(usage("headway_monitor_bytes", "Bytes of samples that the embedded monitor holds.", func() float64 {
-			_, b, _ := m.store.usage()
+			_, b, _ := m.store.Usage()
 			return float64(b)
 		})),
 		reg.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "headway_monitor_samples_refused_total", Help: "Samples of series beyond the most that the embedded monitor holds.",
 		}, func() float64 {
-			_, _, refused := m.store.usage()
+			_, _, refused := m.store.Usage()
 			return float64(refused)
 		})),
 	)

@@ -21,6 +21,8 @@ import (
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
+
+	"headway/internal/history"
 )
 
 // Options are what a Monitor is made of.
@@ -60,7 +62,7 @@ const snapshotEvery = 10 * time.Minute
 // Monitor watches one gatherer. All methods are safe for concurrent use.
 type Monitor struct {
 	o      Options
-	store  *store
+	store  *history.Store
 	engine *promql.Engine
 	parser parser.Parser
 	// watchful is an engine that looks at the time at each sample, for long queries.
@@ -71,13 +73,10 @@ type Monitor struct {
 	teller   *teller
 	started  time.Time
 	places   chan struct{}
-	asked    atomic.Int64     // queries that have a place or wait for one
-	last     map[*series]bool // that the last scrape wrote
-	at       int64            // when it was, in milliseconds
-	seen     time.Time        // when RulesFile was changed
-	recent   recent           // log of what the snapshot lacks
-	unsaved  bool             // whether the last process left such a log
-	failing  bool             // whether the last snapshot could not be written
+	asked    atomic.Int64             // queries that have a place or wait for one
+	last     map[*history.Series]bool // that the last scrape wrote
+	at       int64                    // when it was, in milliseconds
+	seen     time.Time                // when RulesFile was changed
 }
 
 // New makes a monitor with the history of the last snapshot. A snapshot that
@@ -88,8 +87,7 @@ func New(o Options) (*Monitor, error) {
 	}
 	o.complete()
 	m := &Monitor{
-		o: o, store: newStore(o.MaxSeries), scraper: newScraper(o.Gatherer, o.Job, o.Instance), started: o.Now(),
-		recent: recent{path: o.Snapshot + "-recent"},
+		o: o, scraper: newScraper(o.Gatherer, o.Job, o.Instance), started: o.Now(),
 		places: make(chan struct{}, places()), parser: newParser(),
 	}
 	engine := promql.EngineOpts{
@@ -100,9 +98,12 @@ func New(o Options) (*Monitor, error) {
 	m.engine = promql.NewEngine(engine)
 	engine.EnableQueryCost = true // without limits: with it the time is looked at while samples are read, too
 	m.watchful = promql.NewEngine(engine)
+	var err error
+	if m.store, err = history.New(history.Options{MaxSeries: o.MaxSeries, Retention: o.Retention, File: o.Snapshot, Now: o.Now, Log: o.Log}); err != nil {
+		return nil, err
+	}
 	m.rules = &rules{store: m.store, query: m.instant, url: o.URL, log: o.Log, parser: m.parser}
 	m.teller = newTeller(&o)
-	var err error
 	if m.metrics, err = newMetrics(o.Metrics, m); err != nil {
 		return nil, fmt.Errorf("monitor: metrics: %w", err)
 	}
@@ -116,7 +117,6 @@ func New(o Options) (*Monitor, error) {
 	if err := m.rules.load(content); err != nil {
 		return nil, err
 	}
-	m.restore()
 	return m, nil
 }
 
@@ -161,12 +161,12 @@ func (m *Monitor) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			m.save()
-			return m.recent.close()
+			m.store.Save()
+			return m.store.Close()
 		case <-tick.C:
 			m.Step(ctx)
 		case <-save.C:
-			m.save()
+			m.store.Save()
 		}
 	}
 }
@@ -178,10 +178,9 @@ func (m *Monitor) Step(ctx context.Context) {
 	now := m.o.Now()
 	at := timestamp.FromTime(now)
 	if m.last == nil || at < m.at { // at the start, or the clock was set back
-		if err := m.store.cut(at); err != nil {
+		if err := m.store.Cut(at); err != nil {
 			m.o.Log.Error("samples of a clock that was ahead could not be dropped", "error", err)
 		}
-		m.unsaved = m.unsaved || m.last != nil // what was written beside the snapshot goes too
 	}
 	m.at = at
 	samples, err := m.scraper.scrape(nil)
@@ -193,16 +192,16 @@ func (m *Monitor) Step(ctx context.Context) {
 	}
 	samples = append(samples, m.scraper.own("up", up), m.scraper.own("scrape_samples_scraped", float64(len(samples))),
 		m.scraper.own("scrape_duration_seconds", time.Since(begin).Seconds()))
-	if m.last, err = m.store.add(at, samples, m.last); err != nil {
+	if m.last, err = m.store.Add(at, samples, m.last); err != nil {
 		m.o.Log.Error("the monitor cannot keep samples", "error", err)
 	}
-	m.store.forget(at - m.o.Retention.Milliseconds())
+	m.store.Forget(at)
 	m.reloadRules()
 	m.rules.evaluate(ctx, now, m.o.Interval)
 	due := m.rules.due(now, repeatAfter)
 	m.teller.tell(due)
 	m.alerted(due)
-	m.keep(now)
+	m.store.Keep(now)
 	m.metrics.took.Set(time.Since(begin).Seconds())
 }
 

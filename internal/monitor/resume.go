@@ -5,44 +5,13 @@ import (
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/timestamp"
-	"github.com/prometheus/prometheus/model/value"
-	"github.com/prometheus/prometheus/tsdb/chunkenc"
+
+	"headway/internal/history"
 )
 
 // outageTolerance is how old the history may be that alerts are resumed from, as
 // in Prometheus: what was longer ago says nothing of now.
 const outageTolerance = time.Hour
-
-// ending is the last sample of a series.
-type ending struct {
-	series *series
-	at     time.Time
-	value  float64
-}
-
-// endings are the last samples of the series of a name that have a label, if
-// they are not older than since and the series did not end.
-func (s *store) endings(name string, l labels.Label, since time.Time) []ending {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var list []ending
-	for _, one := range s.byName[name] {
-		n := len(one.chunks)
-		if one.labels.Get(l.Name) != l.Value || n == 0 || one.chunks[n-1].to < timestamp.FromTime(since) {
-			continue
-		}
-		last := ending{series: one}
-		for it := one.chunks[n-1].Iterator(nil); it.Next() == chunkenc.ValFloat; {
-			t, v := it.At()
-			last.at, last.value = timestamp.Time(t), v
-		}
-		if !value.IsStaleNaN(last.value) {
-			list = append(list, last)
-		}
-	}
-	return list
-}
 
 // resume takes the alerts over that a rule had when the service ended, from
 // ALERTS_FOR_STATE as Prometheus does. The time without the service does not
@@ -53,19 +22,19 @@ func (r *rules) resume(one *rule, found map[uint64]*alert, now time.Time) {
 	name := labels.Label{Name: labels.AlertName, Value: one.Alert}
 	since := now.Add(-outageTolerance)
 	firedAt := map[uint64]time.Time{}
-	one.written = map[*series]bool{}
-	for _, e := range r.store.endings("ALERTS", name, since) {
-		one.written[e.series] = true
-		if e.series.labels.Get(alertState) == firing {
-			firedAt[ofAlert(e.series.labels).Hash()] = e.at
+	one.written = map[*history.Series]bool{}
+	for _, e := range r.store.Endings("ALERTS", name, since) {
+		one.written[e.Series] = true
+		if e.Labels.Get(alertState) == firing {
+			firedAt[ofAlert(e.Labels).Hash()] = e.At
 		}
 	}
-	for _, e := range r.store.endings("ALERTS_FOR_STATE", name, since) {
-		one.written[e.series] = true
-		was := &alert{labels: ofAlert(e.series.labels), state: pending, activeAt: time.Unix(int64(e.value), 0).Add(now.Sub(e.at))}
+	for _, e := range r.store.Endings("ALERTS_FOR_STATE", name, since) {
+		one.written[e.Series] = true
+		was := &alert{labels: ofAlert(e.Labels), state: pending, activeAt: time.Unix(int64(e.Value), 0).Add(now.Sub(e.At))}
 		hash := was.labels.Hash()
 		if last, fired := firedAt[hash]; fired {
-			was.activeAt = time.Unix(int64(e.value), 0)
+			was.activeAt = time.Unix(int64(e.Value), 0)
 			was.state, was.firedAt, was.toldAt = firing, was.activeAt.Add(time.Duration(one.For)), last
 		}
 		if of := found[hash]; of != nil {

@@ -21,6 +21,8 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 	"github.com/prometheus/prometheus/template"
+
+	"headway/internal/history"
 )
 
 // alertState is the label of ALERTS that has the state.
@@ -45,7 +47,7 @@ const maxRules = 1 << 20
 
 // rules evaluates rule groups.
 type rules struct {
-	store  *store
+	store  *history.Store
 	query  template.QueryFunc
 	url    *url.URL // of the page that alerts link to
 	log    *slog.Logger
@@ -71,9 +73,9 @@ type rule struct {
 	labels  map[string]string // the group's and its own
 	expr    parser.Expr
 	active  map[uint64]*alert
-	written map[*series]bool // by the last evaluation
-	resumed bool             // whether the alerts of before the start were taken over
-	err     error            // of the last evaluation
+	written map[*history.Series]bool // by the last evaluation
+	resumed bool                     // whether the alerts of before the start were taken over
+	err     error                    // of the last evaluation
 	last    time.Time
 	took    time.Duration
 }
@@ -195,7 +197,7 @@ func (r *rules) evaluate(ctx context.Context, now time.Time, every time.Duration
 func (r *rules) run(ctx context.Context, g *group, one *rule, now time.Time) {
 	begin := time.Now()
 	result, err := r.query(ctx, one.expr.String(), now)
-	var samples []sample
+	var samples []history.Sample
 	if err == nil {
 		if one.Alert != "" {
 			samples, err = r.alerts(ctx, one, result, now)
@@ -208,7 +210,7 @@ func (r *rules) run(ctx context.Context, g *group, one *rule, now time.Time) {
 		samples = nil
 	}
 	if err == nil {
-		one.written, err = r.store.add(timestamp.FromTime(now), samples, one.written)
+		one.written, err = r.store.Add(timestamp.FromTime(now), samples, one.written)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -220,8 +222,8 @@ func (r *rules) run(ctx context.Context, g *group, one *rule, now time.Time) {
 
 var errTwice = errors.New("two results have the same labels")
 
-func (one *rule) record(result promql.Vector) ([]sample, error) {
-	samples := make([]sample, 0, len(result))
+func (one *rule) record(result promql.Vector) ([]history.Sample, error) {
+	samples := make([]history.Sample, 0, len(result))
 	seen := map[uint64]bool{}
 	for _, s := range result {
 		b := labels.NewBuilder(s.Metric)
@@ -234,14 +236,14 @@ func (one *rule) record(result promql.Vector) ([]sample, error) {
 			return nil, errTwice
 		}
 		seen[l.Hash()] = true
-		samples = append(samples, sample{l, s.F})
+		samples = append(samples, history.Sample{Labels: l, Value: s.F})
 	}
 	return samples, nil
 }
 
 // alerts takes the result of an alerting rule over into its alerts and returns
 // the samples of ALERTS and ALERTS_FOR_STATE.
-func (r *rules) alerts(ctx context.Context, one *rule, result promql.Vector, now time.Time) ([]sample, error) {
+func (r *rules) alerts(ctx context.Context, one *rule, result promql.Vector, now time.Time) ([]history.Sample, error) {
 	if len(result) > maxAlerts {
 		return nil, fmt.Errorf("it gives %d alerts, at most %d are kept", len(result), maxAlerts)
 	}
@@ -266,7 +268,7 @@ func (r *rules) alerts(ctx context.Context, one *rule, result promql.Vector, now
 			one.active[hash] = fresh
 		}
 	}
-	var samples []sample
+	var samples []history.Sample
 	for hash, a := range one.active {
 		if found[hash] == nil && !one.keep(hash, a, now) {
 			continue
@@ -302,14 +304,14 @@ func (one *rule) keep(hash uint64, a *alert, now time.Time) bool {
 	return false
 }
 
-func (a *alert) samples() []sample {
+func (a *alert) samples() []history.Sample {
 	b := labels.NewBuilder(a.labels)
 	b.Set(model.MetricNameLabel, "ALERTS")
 	b.Set(alertState, a.state)
 	shown := b.Labels()
 	b.Reset(a.labels)
 	b.Set(model.MetricNameLabel, "ALERTS_FOR_STATE")
-	return []sample{{shown, 1}, {b.Labels(), float64(a.activeAt.Unix())}}
+	return []history.Sample{{Labels: shown, Value: 1}, {Labels: b.Labels(), Value: float64(a.activeAt.Unix())}}
 }
 
 // isTemplate says whether a label or an annotation has to be expanded.

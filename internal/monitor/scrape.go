@@ -8,11 +8,9 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/value"
-)
 
-// staleNaN says that a series ended.
-var staleNaN = math.Float64frombits(value.StaleNaN)
+	"headway/internal/history"
+)
 
 // scraper turns gathered metrics into samples, as Prometheus reads them from
 // the text format.
@@ -31,7 +29,7 @@ func newScraper(g prometheus.Gatherer, job, instance string) *scraper {
 
 // scrape gathers once. Metrics that could be gathered are returned beside an
 // error.
-func (s *scraper) scrape(samples []sample) ([]sample, error) {
+func (s *scraper) scrape(samples []history.Sample) ([]history.Sample, error) {
 	families, err := s.gatherer.Gather()
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
@@ -41,10 +39,10 @@ func (s *scraper) scrape(samples []sample) ([]sample, error) {
 	return samples, err
 }
 
-func (s *scraper) metric(samples []sample, f *dto.MetricFamily, m *dto.Metric) []sample {
+func (s *scraper) metric(samples []history.Sample, f *dto.MetricFamily, m *dto.Metric) []history.Sample {
 	name := f.GetName()
 	add := func(suffix string, v float64, extra ...labels.Label) {
-		samples = append(samples, sample{s.labels(name+suffix, m, extra), v})
+		samples = append(samples, history.Sample{Labels: s.labels(name+suffix, m, extra), Value: v})
 	}
 	switch f.GetType() {
 	case dto.MetricType_COUNTER:
@@ -110,6 +108,6 @@ func (s *scraper) labels(name string, m *dto.Metric, extra []labels.Label) label
 }
 
 // own is a sample of the monitor about the scrape itself.
-func (s *scraper) own(name string, v float64) sample {
-	return sample{s.labels(name, &dto.Metric{}, nil), v}
+func (s *scraper) own(name string, v float64) history.Sample {
+	return history.Sample{Labels: s.labels(name, &dto.Metric{}, nil), Value: v}
 }

@@ -1,4 +1,4 @@
-package monitor
+package history
 
 import (
 	"bufio"
@@ -31,43 +31,42 @@ type storedChunk struct {
 	Data     []byte
 }
 
-// save writes the history, whole or not at all. What goes wrong costs only the
+// Save writes the history, whole or not at all. What goes wrong costs only the
 // snapshot.
-func (m *Monitor) save() {
-	if m.o.Snapshot == "" {
+func (s *Store) Save() {
+	if s.o.File == "" {
 		return
 	}
-	err := m.write()
+	err := s.writeSnapshot()
 	if err == nil {
-		err = m.recent.begin(m.o.Now())
+		err = s.log.begin(s.o.Now())
 	}
-	if err != nil && !m.failing {
-		m.o.Log.Warn("the history of the monitor could not be written; it is kept in memory", "file", m.o.Snapshot, "error", err)
+	if err != nil && !s.failing {
+		s.o.Log.Warn("the history of the monitor could not be written; it is kept in memory", "file", s.o.File, "error", err)
 	}
-	m.failing = err != nil
+	s.failing = err != nil
 }
 
-// keep writes what a step brought to the log beside the snapshot. If that cannot
+// Keep writes what a step brought to the log beside the snapshot. If that cannot
 // be done, or the log gets too long, a snapshot is taken.
-func (m *Monitor) keep(now time.Time) {
-	if m.o.Snapshot == "" {
+func (s *Store) Keep(now time.Time) {
+	if s.o.File == "" {
 		return
 	}
-	samples := m.store.taken()
-	if m.unsaved || !m.recent.begun() && !m.failing {
-		m.unsaved = false
-		m.save() // it has the samples
+	samples := s.taken()
+	if !s.log.begun() && !s.failing {
+		s.Save() // it has the samples
 		return
 	}
-	if err := m.recent.write(samples, now); err != nil || m.recent.size > maxRecent {
-		if m.save(); m.failing {
-			_ = m.recent.close()
+	if err := s.log.write(samples, now); err != nil || s.log.size > maxRecent {
+		if s.Save(); s.failing {
+			_ = s.log.close()
 		}
 	}
 }
 
-func (m *Monitor) write() (err error) {
-	f, err := os.OpenFile(m.o.Snapshot+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+func (s *Store) writeSnapshot() (err error) {
+	f, err := os.OpenFile(s.o.File+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -76,14 +75,14 @@ func (m *Monitor) write() (err error) {
 			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
-	err = errors.Join(m.encode(f), f.Sync(), f.Close())
+	err = errors.Join(s.encode(f), f.Sync(), f.Close())
 	if err != nil {
 		return err
 	}
-	if err = os.Rename(f.Name(), m.o.Snapshot); err != nil {
+	if err = os.Rename(f.Name(), s.o.File); err != nil {
 		return err
 	}
-	return syncDirectory(filepath.Dir(m.o.Snapshot)) // or a failure of power may bring the old one back
+	return syncDirectory(filepath.Dir(s.o.File)) // or a failure of power may bring the old one back
 }
 
 func syncDirectory(path string) error {
@@ -94,7 +93,7 @@ func syncDirectory(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-func (m *Monitor) encode(w io.Writer) error {
+func (s *Store) encode(w io.Writer) error {
 	buffered := bufio.NewWriter(w)
 	zipped, err := gzip.NewWriterLevel(buffered, gzip.BestSpeed)
 	if err != nil {
@@ -104,7 +103,7 @@ func (m *Monitor) encode(w io.Writer) error {
 	if err := out.Encode(snapshotVersion); err != nil {
 		return err
 	}
-	for _, one := range m.store.all() {
+	for _, one := range s.all() {
 		if err := out.Encode(one); err != nil {
 			return fmt.Errorf("write a series: %w", err)
 		}
@@ -113,7 +112,7 @@ func (m *Monitor) encode(w io.Writer) error {
 }
 
 // all is a view of every series.
-func (s *store) all() []storedSeries {
+func (s *Store) all() []storedSeries {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	list := make([]storedSeries, 0, s.count)
@@ -135,33 +134,32 @@ func (s *store) all() []storedSeries {
 
 // restore reads the history: the snapshot, and the log of what came after it.
 // What cannot be read costs only the history; what is too old is left out.
-func (m *Monitor) restore() {
-	if m.o.Snapshot == "" {
+func (s *Store) restore() {
+	if s.o.File == "" {
 		return
 	}
-	if err := m.restoreSnapshot(); err != nil && !errors.Is(err, os.ErrNotExist) {
-		m.o.Log.Warn("the history of the monitor cannot be read; it begins anew", "file", m.o.Snapshot, "error", err)
+	if err := s.restoreSnapshot(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.o.Log.Warn("the history of the monitor cannot be read; it begins anew", "file", s.o.File, "error", err)
 	}
-	oldest := timestamp.FromTime(m.o.Now()) - m.o.Retention.Milliseconds()
-	m.store.mu.Lock()
-	defer m.store.mu.Unlock()
-	err := readRecent(m.recent.path, func(l labels.Labels, at int64, value float64) {
-		m.unsaved = true
+	oldest := timestamp.FromTime(s.o.Now()) - s.o.Retention.Milliseconds()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := readRecent(s.log.path, func(l labels.Labels, at int64, value float64) {
 		if at < oldest {
 			return
 		}
-		if one := m.store.find(l); one != nil {
-			_ = m.store.write(one, at, value) // in memory
+		if one := s.find(l); one != nil {
+			_ = s.write(one, at, value) // in memory
 		}
 	})
 	if err != nil {
-		m.o.Log.Warn("the recent history of the monitor cannot be read to its end", "file", m.recent.path, "error", err)
+		s.o.Log.Warn("the recent history of the monitor cannot be read to its end", "file", s.log.path, "error", err)
 	}
-	m.store.logged = true
+	s.logged = true
 }
 
-func (m *Monitor) restoreSnapshot() error {
-	f, err := os.Open(m.o.Snapshot)
+func (s *Store) restoreSnapshot() error {
+	f, err := os.Open(s.o.File)
 	if err != nil {
 		return err
 	}
@@ -175,8 +173,8 @@ func (m *Monitor) restoreSnapshot() error {
 	if err := in.Decode(&version); err != nil || version != snapshotVersion {
 		return fmt.Errorf("it has version %d, not %d: %w", version, snapshotVersion, err)
 	}
-	fresh := newStore(m.o.MaxSeries)
-	oldest := timestamp.FromTime(m.o.Now()) - m.o.Retention.Milliseconds()
+	fresh := newStore(s.o)
+	oldest := timestamp.FromTime(s.o.Now()) - s.o.Retention.Milliseconds()
 	for {
 		var stored storedSeries
 		if err := in.Decode(&stored); errors.Is(err, io.EOF) {
@@ -188,15 +186,18 @@ func (m *Monitor) restoreSnapshot() error {
 			return err
 		}
 	}
-	m.store.mu.Lock()
-	defer m.store.mu.Unlock()
-	m.store.series, m.store.byName, m.store.count = fresh.series, fresh.byName, fresh.count
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.series, s.byName, s.count = fresh.series, fresh.byName, fresh.count
 	return nil
 }
 
+// Close ends the log.
+func (s *Store) Close() error { return s.log.close() }
+
 // put adds a series as it was stored, after each sample was read once. The last
 // chunk is closed: what comes now begins another.
-func (s *store) put(stored storedSeries, oldest int64) error {
+func (s *Store) put(stored storedSeries, oldest int64) error {
 	var chunks []*chunk
 	for _, c := range stored.Chunks {
 		if c.To < oldest {

@@ -1,4 +1,4 @@
-package monitor
+package history
 
 import (
 	"bufio"
@@ -28,7 +28,7 @@ type recent struct {
 	path   string
 	file   *os.File
 	size   int64
-	known  map[*series]int // the number of each series in the file
+	known  map[*Series]int // the number of each series in the file
 	values []uint64        // the last value of each, as bits
 	synced time.Time
 }
@@ -45,7 +45,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // written is a sample that the store took.
 type written struct {
-	series *series
+	series *Series
 	at     int64
 	value  float64
 }
@@ -60,7 +60,7 @@ func (r *recent) begin(now time.Time) error {
 	if _, err := f.WriteString(recentMagic); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	*r = recent{path: r.path, file: f, size: int64(len(recentMagic)), known: map[*series]int{}, synced: now}
+	*r = recent{path: r.path, file: f, size: int64(len(recentMagic)), known: map[*Series]int{}, synced: now}
 	return nil
 }
 
@@ -103,7 +103,7 @@ func (r *recent) frame(samples []written) []byte {
 			r.values = append(r.values, 0)
 		}
 	}
-	fresh := make([]*series, len(r.values)-first)
+	fresh := make([]*Series, len(r.values)-first)
 	for _, s := range samples {
 		if id := r.known[s.series]; id >= first {
 			fresh[id-first] = s.series

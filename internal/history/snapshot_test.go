@@ -1,4 +1,4 @@
-package monitor
+package history
 
 import (
 	"testing"
@@ -26,7 +26,7 @@ func TestWhatASnapshotMayHold(t *testing.T) {
 	series := func(chunks ...storedChunk) storedSeries {
 		return storedSeries{Labels: map[string]string{"__name__": "x"}, Chunks: chunks}
 	}
-	s := newStore(10)
+	s := newStore(Options{MaxSeries: 10})
 	if err := s.put(series(packed(t, 10, 20), packed(t, 30, 40), packed(t, 50, 60)), 40); err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestWhatASnapshotMayHold(t *testing.T) {
 		"chunks that overlap":    series(packed(t, 10, 20), packed(t, 20, 30)),
 		"a chunk without data":   series(storedChunk{10, 20, nil}),
 	} {
-		if err := newStore(10).put(one, 0); err == nil {
+		if err := newStore(Options{MaxSeries: 10}).put(one, 0); err == nil {
 			t.Errorf("%s are restored", what)
 		}
 	}

@@ -1,6 +1,7 @@
-package monitor
+package history
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -10,10 +11,10 @@ import (
 // Samples are read and searched for across chunks, with an iterator of before
 // or a new one.
 func TestWhatIsReadOfChunks(t *testing.T) {
-	s := newStore(10)
+	s := newStore(Options{MaxSeries: 10})
 	const last = 3*chunkSamples + 20
 	for i := range int64(last) + 1 {
-		if _, err := s.add(i, []sample{{labels.FromStrings("__name__", "y"), float64(2 * i)}}, nil); err != nil {
+		if _, err := s.Add(i, []Sample{{labels.FromStrings("__name__", "y"), float64(2 * i)}}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -54,5 +55,20 @@ func TestWhatIsReadOfChunks(t *testing.T) {
 	}
 	if none := (&view{}).Iterator(it); none.Next() != chunkenc.ValNone || none.Seek(0) != chunkenc.ValNone || none.Err() != nil {
 		t.Error("there is a sample without chunks")
+	}
+}
+
+func TestASeriesWithLongLabelsIsLeftOut(t *testing.T) {
+	s := newStore(Options{MaxSeries: 10})
+	for n, want := range map[int]uint64{maxLabels - len("__name__y"): 0, maxLabels: 1} {
+		if _, err := s.Add(1, []Sample{{labels.FromStrings("__name__", "y"+strings.Repeat("l", n)), 1}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if want == 1 && s.count == 2 {
+			t.Errorf("a series with labels of %d bytes is kept", n)
+		}
+	}
+	if s.count != 1 || s.refused != 1 {
+		t.Errorf("it keeps %d series and has refused %d", s.count, s.refused)
 	}
 }

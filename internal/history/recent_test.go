@@ -1,4 +1,4 @@
-package monitor
+package history
 
 import (
 	"bytes"
@@ -29,12 +29,12 @@ func someRecent(t testing.TB, path string) (all []logged, ends []int64) {
 	}
 	ends = append(ends, r.size)
 	random := rand.New(rand.NewPCG(1, 2))
-	var known []*series
+	var known []*Series
 	for step := range 12 {
-		known = append(known, &series{labels: labels.FromStrings("__name__", fmt.Sprint("m", step), "x", string([]byte{byte(step), 0xff}))})
+		known = append(known, &Series{labels: labels.FromStrings("__name__", fmt.Sprint("m", step), "x", string([]byte{byte(step), 0xff}))})
 		var samples []written
 		for i, one := range known {
-			v := []float64{float64(step), staleNaN, math.Inf(-1), random.NormFloat64(), 0, math.Copysign(0, -1)}[(step+i)%6]
+			v := []float64{float64(step), StaleNaN, math.Inf(-1), random.NormFloat64(), 0, math.Copysign(0, -1)}[(step+i)%6]
 			samples = append(samples, written{one, int64(step) * 1000, v})
 			all = append(all, logged{one.labels.String(), int64(step) * 1000, math.Float64bits(v)})
 		}
@@ -110,7 +110,7 @@ func TestTheRecentLogIsSyncedAndEmptied(t *testing.T) {
 	if err := r.begin(at); err != nil {
 		t.Fatal(err)
 	}
-	one := &series{labels: labels.FromStrings("__name__", "m")}
+	one := &Series{labels: labels.FromStrings("__name__", "m")}
 	for i := range 31 {
 		if err := r.write([]written{{one, int64(i), 1}}, at.Add(time.Duration(i)*time.Second)); err != nil {
 			t.Fatal(err)
