@@ -56,7 +56,7 @@ func readAll(content []byte) (all []logged, err error) {
 	return all, err
 }
 
-// A log is read to where it was torn, whatever byte it ends with, and what is
+// A log is read to where it was torn, at any byte, and what is
 // damaged is never taken for a sample.
 func TestTheRecentLogIsReadToWhereItIsTorn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "recent")

@@ -139,7 +139,7 @@ func (s *Store) restore() {
 		return
 	}
 	if err := s.restoreSnapshot(); err != nil && !errors.Is(err, os.ErrNotExist) {
-		s.o.Log.Warn("the history of the monitor cannot be read; it begins anew", "file", s.o.File, "error", err)
+		s.o.Log.Warn("the history of the monitor cannot be read; it starts empty", "file", s.o.File, "error", err)
 	}
 	oldest := timestamp.FromTime(s.o.Now()) - s.o.Retention.Milliseconds()
 	s.mu.Lock()
