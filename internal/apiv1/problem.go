@@ -85,6 +85,8 @@ var kinds = map[string]struct {
 	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Precondition Failed"},
 	api.CodeRevisionNotFound:    {http.StatusNotFound, "The revision is not kept"},
 	api.CodeUnauthenticated:     {http.StatusUnauthorized, "Unauthorized"},
+	api.CodeKeyInURL:            {http.StatusBadRequest, "A key stands in the URL"},
+	api.CodeMalformed:           {http.StatusBadRequest, "This is no HTTP request"},
 	api.CodeIssuerUnavailable:   {http.StatusServiceUnavailable, "The token cannot be checked now"},
 	api.CodeForbidden:           {http.StatusForbidden, "Forbidden"},
 	api.CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests"},
@@ -245,8 +247,11 @@ func AccessProblem(err error) *Problem {
 		detail := fmt.Sprintf("%s The issuer is asked for its keys again in %.0f s at the earliest.", sentence(unchecked.Why.Error()), math.Ceil(wait.Seconds()))
 		return &Problem{Code: api.CodeIssuerUnavailable, Detail: detail, RetryAfter: wait}
 	}
+	if errors.Is(err, access.ErrInURL) {
+		return &Problem{Code: api.CodeKeyInURL, Detail: sentence(access.ErrInURL.Error())}
+	}
 	for _, unknown := range []error{
-		access.ErrNoCredential, access.ErrMalformed, access.ErrSeveral, access.ErrInURL, access.ErrElsewhere,
+		access.ErrNoCredential, access.ErrMalformed, access.ErrSeveral, access.ErrElsewhere,
 		access.ErrUnknown, access.ErrExpired, access.ErrRevoked, access.ErrUnbelieved,
 	} {
 		if errors.Is(err, unknown) {

@@ -272,6 +272,20 @@ func TestARouteWithoutAPermissionDoesNotStart(t *testing.T) {
 	}
 }
 
+// A route may bound its body and write its errors otherwise than the rest.
+func TestARouteHasItsOwnFormAndLimit(t *testing.T) {
+	w := newWorld(t)
+	if err := w.server.MountReader(4); err != nil {
+		t.Fatal(err)
+	}
+	if a := w.do("POST", "/beside", "1234"); a.status != http.StatusOK {
+		t.Errorf("a body within the limit: %d %s", a.status, a.body)
+	}
+	if a := w.do("POST", "/beside", "12345"); a.status != http.StatusRequestEntityTooLarge || string(a.body) != api.CodeTooLarge {
+		t.Errorf("a body beyond the limit: %d %s", a.status, a.body)
+	}
+}
+
 // entered says whether whoever asked was let in; what came of it is another
 // matter.
 func entered(status int) string {

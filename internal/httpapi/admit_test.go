@@ -236,7 +236,9 @@ func TestSubtrees(t *testing.T) {
 		t.Errorf("POST: %d %s", a.status, a.body)
 	}
 	w.problem(http.StatusMethodNotAllowed, api.CodeMethodNotAllowed, w.do("POST", "/console/monitoring", ""))
-	w.problem(http.StatusNotFound, api.CodeNotFound, w.do("GET", "/prometheus/../metrics", ""))
+	for _, target := range []string{"/prometheus", "/prometheus/../metrics", "/prometheus//api"} {
+		w.problem(http.StatusNotFound, api.CodeNotFound, w.do("GET", target, ""))
+	}
 	w.problem(http.StatusForbidden, api.CodeCrossOrigin, w.do("GET", "/prometheus/api/v1/query", "", "Origin", "https://evil.example"))
 	for range 1000 {
 		w.do("GET", "/console/"+rand.Text(), "")

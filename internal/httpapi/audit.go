@@ -11,7 +11,7 @@ import (
 )
 
 // listAudit searches the audit trail, newest first.
-func (s *Server) listAudit(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) listAudit(w *answer, r *http.Request) error {
 	q := readQuery(r, "since", "until", "actor", "action", "category", "outcome", "target", "limit", "cursor")
 	find := trail.Query{
 		Actor: q.values["actor"], Action: q.values["action"], Target: q.values["target"],

@@ -39,24 +39,25 @@ func (b *buffer) free() {
 	}
 }
 
-// readBody reads a request's body whole; the caller frees it. Compressed bodies
-// are refused, so that none can grow.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*buffer, error) {
+// readBody reads a request's body whole; it is freed with the answer. Compressed
+// bodies are refused, so that none can grow.
+func (a *answer) readBody(r *http.Request) ([]byte, error) {
 	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && (len(enc) > 1 || !strings.EqualFold(enc[0], "identity")) {
 		return nil, &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Encoding: bodies must not be compressed."}
 	}
 	if ct := r.Header["Content-Type"]; len(ct) > 0 && (len(ct) > 1 || !isJSON(r.Method, ct[0])) {
 		return nil, &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Type: want application/json."}
 	}
-	limit := s.limits.MaxBodyBytes
+	limit := a.route.maxBody
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
 	body := io.Reader(r.Body)
 	if r.ContentLength < 0 {
-		body = http.MaxBytesReader(w, r.Body, limit)
+		body = http.MaxBytesReader(a, r.Body, limit)
 	}
 	buf := newBuffer()
+	a.body = buf
 	if n := int(r.ContentLength); n >= cap(buf.b) {
 		buf.b = make([]byte, 0, n+1) // one more, so that the end is seen without growing
 	}
@@ -70,9 +71,8 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (*buffer, erro
 			continue
 		}
 		if errors.Is(err, io.EOF) {
-			return buf, nil
+			return buf.b, nil
 		}
-		buf.free()
 		return nil, bodyProblem(r, err, limit)
 	}
 }
@@ -124,7 +124,7 @@ const (
 // refused. A client that sends all before it reads would else find its
 // connection reset and the answer lost. HTTP/2 ends the stream and not the
 // connection; and who expects a 100 has sent nothing yet.
-func readOn(w http.ResponseWriter, r *http.Request) {
+func readOn(w *answer, r *http.Request) {
 	if r.Body == nil || r.ContentLength == 0 || r.ProtoMajor > 1 || len(r.Header["Expect"]) > 0 {
 		return
 	}
@@ -147,7 +147,7 @@ func readOn(w http.ResponseWriter, r *http.Request) {
 }
 
 // writeJSON answers with v.
-func writeJSON(w http.ResponseWriter, status int, v any) error {
+func writeJSON(w *answer, status int, v any) error {
 	body, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)

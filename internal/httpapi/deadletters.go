@@ -26,7 +26,7 @@ func (s *Server) queueOr() error {
 	return &apiv1.Problem{Code: api.CodeQueueUnavailable, Detail: "The service runs without a message queue: queue.mode is off."}
 }
 
-func (s *Server) listDeadLetters(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) listDeadLetters(w *answer, r *http.Request) error {
 	q := readQuery(r, "limit", "cursor")
 	limit := q.limit()
 	after := uint64(0)
@@ -55,7 +55,7 @@ func (s *Server) listDeadLetters(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, page)
 }
 
-func (s *Server) getDeadLetter(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getDeadLetter(w *answer, r *http.Request) error {
 	number, err := s.letterNumber(r)
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (s *Server) getDeadLetter(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, letter)
 }
 
-func (s *Server) retryDeadLetter(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) retryDeadLetter(w *answer, r *http.Request) error {
 	number, err := s.letterNumber(r)
 	if err == nil {
 		err = s.letters.RetryDeadLetter(r.Context(), number)
@@ -75,7 +75,7 @@ func (s *Server) retryDeadLetter(w http.ResponseWriter, r *http.Request) error {
 	return done(w, err)
 }
 
-func (s *Server) purgeDeadLetter(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) purgeDeadLetter(w *answer, r *http.Request) error {
 	number, err := s.letterNumber(r)
 	if err == nil {
 		err = s.letters.PurgeDeadLetter(r.Context(), number)
@@ -84,7 +84,7 @@ func (s *Server) purgeDeadLetter(w http.ResponseWriter, r *http.Request) error {
 }
 
 // done answers that something was done, unless there is an error.
-func done(w http.ResponseWriter, err error) error {
+func done(w *answer, err error) error {
 	if err == nil {
 		w.WriteHeader(http.StatusNoContent)
 	}

@@ -12,13 +12,13 @@ import (
 
 // makeDecision is the hot route: it is found without the mux, its body is read
 // by hand and its answer written by hand into the buffer that held the body.
-func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
-	buf, err := s.readBody(w, r)
+func (s *Server) makeDecision(w *answer, r *http.Request) error {
+	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
-	defer buf.free()
-	if buf.b, err = s.verbs.Decide(buf.b, buf.b[:0]); err != nil {
+	body, err = s.verbs.Decide(body, body[:0])
+	if w.body.b = body; err != nil { // it may have grown
 		return err
 	}
 	// net/http ends the context of a caller that closed the connection, and just so
@@ -27,14 +27,14 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 	doubtful := r.Context().Err() != nil
 	h := w.Header()
 	h["Content-Type"] = jsonType
-	if len(buf.b) > bufferedByNet || doubtful {
-		h["Content-Length"] = []string{strconv.Itoa(len(buf.b))}
+	if len(body) > bufferedByNet || doubtful {
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	}
-	if _, err = w.Write(buf.b); err == nil && doubtful {
+	if _, err = w.Write(body); err == nil && doubtful {
 		err = http.NewResponseController(w).Flush()
 	}
 	if err != nil {
-		s.verbs.Withdraw(buf.b)
+		s.verbs.Withdraw(body)
 	}
 	return nil
 }
@@ -43,34 +43,33 @@ func (s *Server) makeDecision(w http.ResponseWriter, r *http.Request) error {
 // without the header map and for less.
 const bufferedByNet = 2048
 
-func (s *Server) reportProgress(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) reportProgress(w *answer, r *http.Request) error {
 	return s.ofDecision(w, r, s.verbs.Progress)
 }
 
-func (s *Server) reportOutcome(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) reportOutcome(w *answer, r *http.Request) error {
 	return s.ofDecision(w, r, s.verbs.Outcome)
 }
 
 // ofDecision hands the body over with the id of the decision that the path
 // names.
-func (s *Server) ofDecision(w http.ResponseWriter, r *http.Request, call func(id string, body []byte) error) error {
+func (s *Server) ofDecision(w *answer, r *http.Request, call func(id string, body []byte) error) error {
 	id, err := decisionID(r)
 	if err != nil {
 		return err
 	}
-	buf, err := s.readBody(w, r)
+	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
-	defer buf.free()
-	if err := call(id, buf.b); err != nil {
+	if err := call(id, body); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (s *Server) getDecision(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getDecision(w *answer, r *http.Request) error {
 	id, err := decisionID(r)
 	if err != nil {
 		return err
@@ -94,7 +93,7 @@ func decisionID(r *http.Request) (string, error) {
 	return id, nil
 }
 
-func (s *Server) listDecisions(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) listDecisions(w *answer, r *http.Request) error {
 	q := readQuery(r, "model_type", "head", "limit", "cursor")
 	limit := q.limit()
 	var before routing.Place

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
+	"headway/internal/apiv1"
 )
 
 // Operation is a line of the table of routes, as the description of the
@@ -33,8 +34,24 @@ func (s *Server) Operations() []Operation {
 // Mount puts the table of routes into the mux once more, with a route beside it
 // that needs a permission.
 func (s *Server) Mount(needs access.Permission) error {
-	nothing := func(http.ResponseWriter, *http.Request) error { return nil }
+	nothing := func(*answer, *http.Request) error { return nil }
 	return s.mount(append(s.routes(), &route{method: "GET", pattern: "/beside", needs: needs, handle: nothing}))
+}
+
+// MountReader mounts, beside the table, POST /beside: it reads a body of at most
+// maxBody bytes, and its errors are their codes.
+func (s *Server) MountReader(maxBody int64) error {
+	return s.mount(append(s.routes(), &route{
+		method: "POST", pattern: "/beside", needs: access.Open, maxBody: maxBody,
+		handle: func(w *answer, r *http.Request) error {
+			_, err := w.readBody(r)
+			return err
+		},
+		refuse: func(w *answer, _ *http.Request, p *apiv1.Problem) {
+			w.WriteHeader(p.Status())
+			_, _ = w.Write([]byte(p.Code))
+		},
+	}))
 }
 
 // OpenAPIJSON is what GET /openapi.json answers with.

@@ -11,13 +11,12 @@ import (
 	"headway/internal/fleet"
 )
 
-func (s *Server) registerHead(w http.ResponseWriter, r *http.Request) error {
-	buf, err := s.readBody(w, r)
+func (s *Server) registerHead(w *answer, r *http.Request) error {
+	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
-	defer buf.free()
-	answer, created, err := s.verbs.Register(r.Context(), principalOf(w), buf.b)
+	answer, created, err := s.verbs.Register(r.Context(), w.principal, body)
 	if err != nil {
 		return err
 	}
@@ -29,53 +28,51 @@ func (s *Server) registerHead(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, status, answer)
 }
 
-func (s *Server) reportStatus(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) reportStatus(w *answer, r *http.Request) error {
 	id, err := headID(r)
 	if err != nil {
 		return err
 	}
-	buf, err := s.readBody(w, r)
+	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
-	defer buf.free()
-	answer, err := s.verbs.Report(principalOf(w), id, buf.b)
+	answer, err := s.verbs.Report(w.principal, id, body)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, answer)
 }
 
-func (s *Server) patchHead(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) patchHead(w *answer, r *http.Request) error {
 	id, err := headID(r)
 	if err != nil {
 		return err
 	}
-	buf, err := s.readBody(w, r)
+	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
-	defer buf.free()
-	head, err := s.verbs.Patch(r.Context(), id, buf.b)
+	head, err := s.verbs.Patch(r.Context(), id, body)
 	if err != nil {
 		return err
 	}
 	return writeJSON(w, http.StatusOK, head)
 }
 
-func (s *Server) deleteHead(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) deleteHead(w *answer, r *http.Request) error {
 	id, err := headID(r)
 	if err != nil {
 		return err
 	}
-	if err := s.verbs.Deregister(r.Context(), principalOf(w), id); err != nil {
+	if err := s.verbs.Deregister(r.Context(), w.principal, id); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-func (s *Server) endEjection(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) endEjection(w *answer, r *http.Request) error {
 	id, err := headID(r)
 	if err != nil {
 		return err
@@ -87,7 +84,7 @@ func (s *Server) endEjection(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *Server) getHead(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getHead(w *answer, r *http.Request) error {
 	id, err := headID(r)
 	if err != nil {
 		return err
@@ -99,7 +96,7 @@ func (s *Server) getHead(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, apiv1.HeadOf(&view))
 }
 
-func (s *Server) listHeads(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) listHeads(w *answer, r *http.Request) error {
 	q := readQuery(r, "model_type", "region", "status", "limit", "cursor")
 	limit := q.limit()
 	after := q.cursor(headCursor)

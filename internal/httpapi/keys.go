@@ -10,7 +10,7 @@ import (
 	"headway/internal/apiv1"
 )
 
-func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) listKeys(w *answer, r *http.Request) error {
 	q := readQuery(r, "limit", "cursor")
 	limit, after := q.limit(), q.cursor(keyCursor)
 	if err := q.err(); err != nil {
@@ -32,17 +32,16 @@ func (s *Server) listKeys(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, page)
 }
 
-func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
-	buf, err := s.readBody(w, r)
+func (s *Server) createKey(w *answer, r *http.Request) error {
+	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
-	defer buf.free()
-	in, err := apiv1.ReadKey(buf.b)
+	in, err := apiv1.ReadKey(body)
 	if err != nil {
 		return err
 	}
-	key, secret, err := s.keys.Create(r.Context(), principalOf(w), in)
+	key, secret, err := s.keys.Create(r.Context(), w.principal, in)
 	if err != nil {
 		return err
 	}
@@ -53,7 +52,7 @@ func (s *Server) createKey(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusCreated, out)
 }
 
-func (s *Server) revokeKey(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) revokeKey(w *answer, r *http.Request) error {
 	if err := s.keys.Revoke(r.Context(), strings.Clone(r.PathValue("id"))); err != nil {
 		return err
 	}

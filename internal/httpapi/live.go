@@ -15,7 +15,7 @@ import (
 )
 
 // getEvents streams what happens.
-func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getEvents(w *answer, r *http.Request) error {
 	q := readQuery(r, "types", "head", "model_type", "region", "last_event_id")
 	if err := q.err(); err != nil {
 		return err
@@ -33,17 +33,13 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) error {
 		w.Header()["Content-Type"] = []string{"text/event-stream"}
 		return nil
 	}
-	return s.live.ServeEvents(w, r, principalOf(w), want)
+	return s.live.ServeEvents(w, r, w.principal, want)
 }
 
 // serveWebSocket lets in who has a credential, and who has none yet: a browser
 // cannot send one with the upgrade, so the first message may hold it. What each
 // message needs is in the table of live.
-func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
-	a, ok := w.(*answer)
-	if !ok {
-		return errors.New("httpapi: the answer is not ours")
-	}
+func (s *Server) serveWebSocket(w *answer, r *http.Request) error {
 	p, err := s.guard.Authenticate(r)
 	if err != nil && !errors.Is(err, access.ErrNoCredential) {
 		return err
@@ -51,8 +47,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 	if err := readQuery(r).err(); err != nil {
 		return err
 	}
-	a.principal = p
-	base := *s.identity(a, r)
+	w.principal = p
+	base := *s.identity(w, r)
 	base.Actor.Via = "websocket"
 	as := func(p *access.Principal) *audit.Identity {
 		id := base
@@ -71,13 +67,8 @@ func (s *Server) serveWebSocket(w http.ResponseWriter, r *http.Request) error {
 			return audit.WithIdentity(ctx, as(p))
 		},
 		Denied: func(p *access.Principal, action string, err error) {
-			id := as(p)
-			if denied := apiv1.AccessProblem(err); denied != nil && (denied.Code == api.CodeUnauthenticated || denied.Code == api.CodeForbidden) {
-				s.note(audit.Entry{
-					Category: audit.Auth, Action: action, Outcome: audit.Denied, Reason: denied.Detail,
-					Actor: id.Actor, Source: id.Source, RequestID: id.RequestID,
-					Target: audit.Target{Type: "route", ID: "GET /api/v1/ws"},
-				})
+			if problem := apiv1.ProblemOf(err); refusesCaller(problem.Code) {
+				s.noteDenied(as(p), action, "GET /api/v1/ws", problem.Detail)
 			}
 		},
 	})

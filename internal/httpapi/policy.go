@@ -19,7 +19,7 @@ import (
 )
 
 // getPolicy answers with the document; its revision is the ETag.
-func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getPolicy(w *answer, r *http.Request) error {
 	current := s.router.Policy()
 	if etagListed(r.Header["If-None-Match"], current.Revision, true) {
 		w.Header().Set("ETag", etagOf(current.Revision))
@@ -30,7 +30,7 @@ func (s *Server) getPolicy(w http.ResponseWriter, r *http.Request) error {
 }
 
 // writePolicy writes a policy unless it could not be made.
-func writePolicy(w http.ResponseWriter, p *policy.Policy, err error) error {
+func writePolicy(w *answer, p *policy.Policy, err error) error {
 	if err != nil {
 		return err
 	}
@@ -81,17 +81,17 @@ func (s *Server) expected(r *http.Request) (uint64, error) {
 	return current, nil
 }
 
-func (s *Server) putPolicy(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) putPolicy(w *answer, r *http.Request) error {
 	return s.changePolicy(w, r, "policy.put", func(_ *policy.Policy, body []byte) (*policy.Policy, []strict.Fault) {
 		return policy.Parse(body, "json")
 	})
 }
 
-func (s *Server) patchPolicy(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) patchPolicy(w *answer, r *http.Request) error {
 	return s.changePolicy(w, r, "policy.patch", (*policy.Policy).Merge)
 }
 
-func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action string, read func(current *policy.Policy, body []byte) (*policy.Policy, []strict.Fault)) error {
+func (s *Server) changePolicy(w *answer, r *http.Request, action string, read func(current *policy.Policy, body []byte) (*policy.Policy, []strict.Fault)) error {
 	expect, err := s.expected(r)
 	if err != nil {
 		return err
@@ -100,14 +100,13 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, action str
 	if len(note) > maxNote || !utf8.ValidString(note) {
 		return invalidParameter("X-Change-Note", fmt.Sprintf("want at most %d bytes of UTF-8", maxNote))
 	}
-	body, err := s.readBody(w, r)
+	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
-	defer body.free()
 	next, err := s.router.Apply(r.Context(), routing.Change{
 		Make: func(current *policy.Policy) (*policy.Policy, error) {
-			next, faults := read(current, body.b)
+			next, faults := read(current, body)
 			return next, strict.Invalid(faults)
 		},
 		Expect: expect, Source: policy.SourceAPI, Action: action, Author: author(r), Note: note,
@@ -130,15 +129,14 @@ func author(r *http.Request) string {
 
 // validatePolicy is a dry run: what is wrong with a document, or what it would
 // change.
-func (s *Server) validatePolicy(w http.ResponseWriter, r *http.Request) error {
-	body, err := s.readBody(w, r)
+func (s *Server) validatePolicy(w *answer, r *http.Request) error {
+	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
-	defer body.free()
 	current := s.router.Policy()
 	check := api.PolicyCheck{CurrentRevision: current.Revision, Errors: []api.Fault{}, Differences: []api.Difference{}}
-	next, faults := policy.Parse(body.b, "json")
+	next, faults := policy.Parse(body, "json")
 	if len(faults) > 0 {
 		check.Errors = apiv1.FaultsOf(faults)
 		return writeJSON(w, http.StatusOK, check)
@@ -178,7 +176,7 @@ func (s *Server) replay(next *policy.Policy) *api.PolicyReplay {
 }
 
 // listRevisions lists the history without the documents, which may be large.
-func (s *Server) listRevisions(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) listRevisions(w *answer, r *http.Request) error {
 	q := readQuery(r, "limit", "cursor")
 	limit, place := q.limit(), q.cursor(revisionCursor)
 	before, err := strconv.ParseUint(place, 10, 64)
@@ -219,7 +217,7 @@ func toRevision(p policy.Stored, current uint64) api.PolicyRevision {
 	}
 }
 
-func (s *Server) getRevision(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) getRevision(w *answer, r *http.Request) error {
 	n, err := revisionOf(r)
 	if err != nil {
 		return err
@@ -244,7 +242,7 @@ func revisionOf(r *http.Request) (uint64, error) {
 	return n, nil
 }
 
-func (s *Server) restoreRevision(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) restoreRevision(w *answer, r *http.Request) error {
 	n, err := revisionOf(r)
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -13,7 +12,6 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
-	"headway/internal/access"
 	"headway/internal/apiv1"
 	"headway/internal/strict"
 )
@@ -21,34 +19,32 @@ import (
 // maxInstance is the longest path that a problem repeats.
 const maxInstance = 256
 
-// fail answers with a problem. Nothing can be said once an answer has begun.
+// fail refuses a request in its route's form of an error, unless an answer has
+// begun.
 func (s *Server) fail(a *answer, r *http.Request, err error) {
 	p := apiv1.ProblemOf(err)
-	body := p.Answer()
-	body.RequestID, body.Instance = a.Header()["X-Request-Id"][0], s.external.prefix+r.URL.EscapedPath()
+	s.denied(a, r, p, err)
 	s.metrics.refused(p.Code)
+	if p.Code == api.CodeInternal {
+		s.log.Error("request failed", "method", r.Method, "path", strict.Clip(r.URL.Path), "request_id", a.requestID(), "error", err)
+	}
 	switch {
-	case body.Status == http.StatusInternalServerError:
-		s.log.Error("request failed", "method", r.Method, "path", strict.Clip(r.URL.Path), "request_id", body.RequestID, "error", err)
-	case body.Status == apiv1.StatusClientGone && a.status == 0:
+	case a.status != 0:
+	case p.Code == api.CodeClientGone:
 		a.status = apiv1.StatusClientGone
-		return
+	default:
+		a.route.refuse(a, r, p)
 	}
-	if a.status != 0 {
-		return
-	}
-	if errors.Is(err, access.ErrInURL) { // the path may hold it
-		body.Instance = ""
-		body.Status, body.Code, body.Title = http.StatusBadRequest, api.CodeKeyInURL, "A key stands in the URL"
-		body.Type = "urn:headway:problem:" + body.Code
-	}
-	if len(body.Instance) > maxInstance {
-		body.Instance = body.Instance[:maxInstance]
-	}
-	s.send(a, r, p, &body)
 }
 
-func (s *Server) send(a *answer, r *http.Request, p *apiv1.Problem, body *api.Problem) {
+// problem answers with application/problem+json.
+func (s *Server) problem(a *answer, r *http.Request, p *apiv1.Problem) {
+	body := p.Answer()
+	body.RequestID = a.requestID()
+	if p.Code != api.CodeKeyInURL { // the path may hold the key
+		body.Instance = s.external.prefix + r.URL.EscapedPath()
+		body.Instance = body.Instance[:min(len(body.Instance), maxInstance)]
+	}
 	encoded, err := json.Marshal(body, json.Deterministic(true))
 	if err != nil {
 		encoded = fmt.Appendf(nil, `{"type":"about:blank","status":%d}`, body.Status)
@@ -73,10 +69,6 @@ func (s *Server) send(a *answer, r *http.Request, p *apiv1.Problem, body *api.Pr
 // problemOfNet is the answer, with its header, to what net/http has refused
 // before it was a request. detail may begin with the status and its text.
 func problemOfNet(code int, detail string) []byte {
-	body := api.Problem{
-		Status: code, Code: api.CodeMalformed, Type: "urn:headway:problem:" + api.CodeMalformed,
-		Title: "This is no HTTP request", RequestID: newRequestID(),
-	}
 	text := http.StatusText(code)
 	reason := strings.TrimPrefix(strings.TrimPrefix(detail, strconv.Itoa(code)+" "+text), ": ")
 	switch code {
@@ -85,7 +77,9 @@ func problemOfNet(code int, detail string) []byte {
 	case http.StatusExpectationFailed:
 		reason = "the only Expect that is known is 100-continue"
 	}
-	body.Detail = "The request cannot be read: " + cmp.Or(reason, "it is not as RFC 9112 wants it") + "."
+	p := apiv1.Problem{Code: api.CodeMalformed, Detail: "The request cannot be read: " + cmp.Or(reason, "it does not follow RFC 9112") + "."}
+	body := p.Answer()
+	body.Status, body.RequestID = code, newRequestID()
 	encoded, err := json.Marshal(body, json.Deterministic(true))
 	if err != nil {
 		encoded = nil // text that net/http has made always encodes

@@ -14,7 +14,7 @@ import (
 	"headway/internal/strategy"
 )
 
-func (s *Server) listStrategies(w http.ResponseWriter, _ *http.Request) error {
+func (s *Server) listStrategies(w *answer, _ *http.Request) error {
 	stats := s.router.StrategyStats()
 	page := api.List[api.Strategy]{}
 	for _, spec := range strategy.Specs() {
@@ -38,11 +38,11 @@ func (s *Server) listStrategies(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, page)
 }
 
-func (s *Server) livez(w http.ResponseWriter, _ *http.Request) error {
+func (s *Server) livez(w *answer, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, api.Readiness{Status: "ok", Checks: []api.Check{{Name: "process", OK: true, Detail: "answering"}}})
 }
 
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) error {
+func (s *Server) readyz(w *answer, _ *http.Request) error {
 	ready := s.fleet.Ready()
 	say := func(ok bool, yes, no string) string {
 		if ok {
@@ -76,7 +76,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, body)
 }
 
-func (s *Server) getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
+func (s *Server) getOpenAPI(w *answer, _ *http.Request) error {
 	w.Header()["Content-Type"] = jsonType
 	_, _ = w.Write(s.openAPI)
 	return nil
@@ -97,7 +97,7 @@ func openAPIJSON(external string) ([]byte, error) {
 
 // index leads a browser to the console and lists the routes for others. Its URLs
 // are relative, so that they hold below the path of a proxy, too.
-func (s *Server) index(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) index(w *answer, r *http.Request) error {
 	index := api.Index{Name: "headway", Version: s.version, OpenAPI: "openapi.json"}
 	if s.console != nil {
 		index.Console = "console/"

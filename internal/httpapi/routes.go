@@ -2,12 +2,11 @@ package httpapi
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"headway/api"
@@ -27,8 +26,11 @@ type route struct {
 	probe   bool   // for health checks and scrapes, which name any Host or none, and may ask by OPTIONS
 	query   bool   // the handler reads the query; elsewhere under /api there must be none
 	stream  bool   // the answer has no end: it is counted when it begins
-	handle  func(w http.ResponseWriter, r *http.Request) error
+	maxBody int64  // bytes; 0: Limits.MaxBodyBytes
+	handle  func(w *answer, r *http.Request) error
+	refuse  func(w *answer, r *http.Request, p *apiv1.Problem) // the form of an error; nil: Server.problem
 
+	server  *Server
 	counted counters
 }
 
@@ -84,8 +86,8 @@ func (s *Server) routes() []*route {
 // subtrees are what other rooms serve below a path of their own, if they are
 // there.
 func (s *Server) subtrees() (list []*route) {
-	serve := func(h http.Handler) func(http.ResponseWriter, *http.Request) error {
-		return func(w http.ResponseWriter, r *http.Request) error { h.ServeHTTP(w, r); return nil }
+	serve := func(h http.Handler) func(*answer, *http.Request) error {
+		return func(w *answer, r *http.Request) error { h.ServeHTTP(w, r); return nil }
 	}
 	if s.monitor != nil {
 		list = append(list,
@@ -110,7 +112,7 @@ func (s *Server) mount(routes []*route) error {
 		if rt.needs != access.Open && !slices.Contains(access.Permissions(), rt.needs) {
 			return fmt.Errorf("httpapi: route %s %s declares no permission that there is: %q", rt.method, rt.pattern, rt.needs)
 		}
-		s.metrics.hold(rt)
+		s.complete(rt)
 		s.mux.Handle(rt.method+" "+rt.pattern, rt)
 		methods[rt.pattern] = append(methods[rt.pattern], rt.method)
 		if rt.method == http.MethodGet {
@@ -126,50 +128,64 @@ func (s *Server) mount(routes []*route) error {
 	}
 	for pattern, allowed := range methods {
 		allow := strings.Join(allowed, ", ")
-		rt := &route{pattern: pattern, needs: access.Open, handle: func(w http.ResponseWriter, _ *http.Request) error {
+		rt := &route{pattern: pattern, needs: access.Open, handle: func(w *answer, _ *http.Request) error {
 			w.Header().Set("Allow", allow)
 			return &apiv1.Problem{Code: api.CodeMethodNotAllowed, Detail: "Allowed here: " + allow + "."}
 		}}
-		s.metrics.hold(rt)
+		s.complete(rt)
 		s.mux.Handle(pattern, rt)
 	}
-	s.nowhere = &route{pattern: otherLabel, needs: access.Open, handle: func(http.ResponseWriter, *http.Request) error {
+	s.nowhere = &route{pattern: otherLabel, needs: access.Open, handle: func(*answer, *http.Request) error {
 		return &apiv1.Problem{Code: api.CodeNotFound, Detail: "There is nothing at this path. GET / lists what there is."}
 	}}
-	s.metrics.hold(s.nowhere)
+	s.complete(s.nowhere)
+	s.mux.Handle("/", s.nowhere)
+	for pattern := range methods { // the mux would redirect to the subtree
+		if root := strings.TrimSuffix(pattern, "/"); root != pattern && methods[root] == nil {
+			s.mux.Handle(root, s.nowhere)
+		}
+	}
 	return nil
 }
 
-// ServeHTTP exists so that a route can be what the mux finds; Server calls
-// handle itself.
-func (rt *route) ServeHTTP(http.ResponseWriter, *http.Request) {}
-
-// find returns the route of a request. The mux is asked and not run: what it
-// would answer itself, such as a redirect to a cleaned path, is nowhere.
-func (s *Server) find(r *http.Request) *route {
-	if r.URL.Path == decisionsPath && r.Method == http.MethodPost {
-		return s.decide
+// complete gives a route what all of them have.
+func (s *Server) complete(rt *route) {
+	rt.server = s
+	if rt.maxBody == 0 {
+		rt.maxBody = s.limits.MaxBodyBytes
 	}
-	h, _ := s.mux.Handler(r)
-	rt, ok := h.(*route)
-	if !ok {
-		return s.nowhere
+	if rt.refuse == nil {
+		rt.refuse = s.problem
 	}
-	// The mux hands path values to the handlers that it calls itself only.
-	if prefix, rest, ok := strings.Cut(rt.pattern, "{"); ok && rt != s.nowhere && rest != "$}" {
-		name, suffix, _ := strings.Cut(rest, "}")
-		r.SetPathValue(name, strings.TrimSuffix(strings.TrimPrefix(r.URL.Path, prefix), suffix))
-	}
-	return rt
+	s.metrics.hold(rt)
 }
 
-// ServeHTTP answers one request: it finds the route, keeps strangers out, and
-// counts and times the answer.
+// ServeHTTP lets the mux call the route.
+func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) { rt.server.serve(rt, w, r) }
+
+// ServeHTTP finds the route of a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == decisionsPath && r.Method == http.MethodPost {
+		s.decide.ServeHTTP(w, r)
+	} else if p := r.URL.EscapedPath(); !clean(p) {
+		s.nowhere.ServeHTTP(w, r)
+	} else {
+		s.mux.ServeHTTP(w, r)
+	}
+}
+
+// clean reports whether a path has no empty, . or .. part. The mux would redirect
+// from others.
+func clean(p string) bool {
+	c := path.Clean(p)
+	return strings.HasPrefix(p, "/") && (p == c || p == c+"/" && c != "/")
+}
+
+// serve answers one request by its route: it keeps out who may not ask, and
+// counts and times the answer.
+func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request) {
 	begin := time.Now()
-	rt := s.find(r)
-	a, _ := answers.Get().(*answer)
-	a.ResponseWriter, a.status, a.principal, a.begun = w, 0, nil, nil
+	a := newAnswer(rt, w)
 	defer a.free()
 	if rt.stream {
 		a.begun = func(status int) { s.metrics.answered(rt, r.Method, status, time.Since(begin)) }
@@ -179,27 +195,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
 		header["Connection"] = closeConnection
 	}
-	var err error
-	if r.RequestURI != decisionsPath { // which spares the hot route the search
-		err = s.guard.CheckURL(r)
-	}
+	r, err := s.admitted(a, r)
 	if err == nil {
-		err = s.admit(rt, r)
-	}
-	if err == nil {
-		err = s.enter(rt, a, r)
-	}
-	if err == nil && r.URL.RawQuery != "" && rt.needs != access.Open && !rt.query {
-		err = readQuery(r).err() // what nobody reads was meant to do something
-	}
-	if err == nil {
-		if rt.action != "" { // who acts, for the audit trail
-			r = r.WithContext(audit.WithIdentity(r.Context(), s.identity(a, r)))
-		}
-		err = s.protect(rt, a, r)
+		err = s.protect(a, r)
 	}
 	if err != nil {
-		s.denied(rt, a, r, err)
 		s.fail(a, r, err)
 	}
 	if !rt.stream || a.status == 0 || a.status == apiv1.StatusClientGone {
@@ -216,6 +216,31 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// admitted checks where a request comes from, who asks, and the permission. It
+// returns the request with what the audit trail needs.
+func (s *Server) admitted(a *answer, r *http.Request) (*http.Request, error) {
+	if r.RequestURI != decisionsPath { // the hot path is spared the search
+		if err := s.guard.CheckURL(r); err != nil {
+			return r, err
+		}
+	}
+	if err := s.admit(a.route, r); err != nil {
+		return r, err
+	}
+	if err := s.enter(a, r); err != nil {
+		return r, err
+	}
+	if r.URL.RawQuery != "" && a.route.needs != access.Open && !a.route.query {
+		if err := readQuery(r).err(); err != nil {
+			return r, err
+		}
+	}
+	if a.route.action != "" {
+		r = r.WithContext(audit.WithIdentity(r.Context(), s.identity(a, r)))
+	}
+	return r, nil
+}
+
 // Values of headers, shared by all answers: nobody changes them.
 var (
 	closeConnection = []string{"close"}
@@ -225,7 +250,7 @@ var (
 
 // protect calls the handler and turns a panic into an error: one request that
 // meets a bug must not end the process.
-func (s *Server) protect(rt *route, a *answer, r *http.Request) (err error) {
+func (s *Server) protect(a *answer, r *http.Request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler { //nolint:errorlint // it is compared by identity, as net/http does
@@ -235,72 +260,5 @@ func (s *Server) protect(rt *route, a *answer, r *http.Request) (err error) {
 			err = fmt.Errorf("panic: %v: %s", p, debug.Stack())
 		}
 	}()
-	return rt.handle(a, r)
-}
-
-// answer remembers the status that was sent.
-type answer struct {
-	http.ResponseWriter
-	status    int
-	principal *access.Principal
-	begun     func(status int) // is called with the header, or nil
-}
-
-var answers = sync.Pool{New: func() any { return new(answer) }}
-
-func (a *answer) free() {
-	a.ResponseWriter, a.principal, a.begun = nil, nil, nil
-	answers.Put(a)
-}
-
-func (a *answer) WriteHeader(status int) {
-	if a.status == 0 {
-		a.status = status
-		if a.begun != nil {
-			a.begun(status)
-		}
-	}
-	a.ResponseWriter.WriteHeader(status)
-}
-
-func (a *answer) Write(b []byte) (int, error) {
-	if a.status == 0 {
-		a.WriteHeader(http.StatusOK)
-	}
-	return a.ResponseWriter.Write(b)
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-
-// requestID is the caller's X-Request-Id if it is safe to repeat, else a new
-// one.
-func requestID(r *http.Request) string {
-	if v := r.Header["X-Request-Id"]; len(v) == 1 && len(v[0]) >= 1 && len(v[0]) <= 128 && safe(v[0]) {
-		return v[0]
-	}
-	return newRequestID()
-}
-
-func newRequestID() string {
-	const digits = "0123456789abcdef"
-	var id [24]byte
-	hi, lo := rand.Uint64(), rand.Uint64()
-	for i := range 16 {
-		id[i] = digits[hi>>(4*i)&15]
-	}
-	for i := range 8 {
-		id[16+i] = digits[lo>>(4*i)&15]
-	}
-	return string(id[:])
-}
-
-func safe(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' && c != '_' && c != '.' {
-			return false
-		}
-	}
-	return true
+	return a.route.handle(a, r)
 }

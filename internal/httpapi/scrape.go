@@ -20,12 +20,12 @@ const (
 // choice of level, takes three times as long.
 var compressed, _ = gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed), gzhttp.EnableZstd(false)) // both are sound
 
-func (s *Server) metricsHandler() func(http.ResponseWriter, *http.Request) error {
+func (s *Server) metricsHandler() func(*answer, *http.Request) error {
 	h := promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{
 		MaxRequestsInFlight: maxScrapes, EnableOpenMetrics: true, DisableCompression: true,
 	})
 	bounded := http.TimeoutHandler(compressed(h), scrapeTimeout, fmt.Sprintf("The metrics could not be gathered within %s.\n", scrapeTimeout))
-	return func(w http.ResponseWriter, r *http.Request) error {
+	return func(w *answer, r *http.Request) error {
 		bounded.ServeHTTP(w, r)
 		return nil
 	}

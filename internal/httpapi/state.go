@@ -23,7 +23,7 @@ type State interface {
 
 // exportState sends the whole state. It holds the hashes of keys, so the trail
 // has who took a copy.
-func (s *Server) exportState(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) exportState(w *answer, r *http.Request) error {
 	return s.readState(func() error {
 		out := &stateWriter{w: w, timeout: s.limits.WriteTimeout, control: http.NewResponseController(w)}
 		out.begin = func() { s.noteState(r, "state.export", nil) }
@@ -36,7 +36,7 @@ func (s *Server) exportState(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-func (s *Server) checkState(w http.ResponseWriter, r *http.Request) error {
+func (s *Server) checkState(w *answer, r *http.Request) error {
 	return s.readState(func() error {
 		report, err := s.state.Check(r.Context())
 		if err != nil {
