@@ -63,8 +63,8 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/strict", "internal/trail", "internal/policy", "internal/apiv1"},
-		others: []string{cobra, pflag, lipgloss, xterm, yaml},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/strict", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal"},
+		others: []string{cobra, pflag},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
 	"mutants": {},
@@ -76,6 +76,7 @@ var rooms = map[string]room{
 	"api":    {},
 	"client": {ours: []string{"api"}, others: []string{websocket}},
 
+	"internal/terminal": {ours: []string{"internal/audit"}, others: []string{lipgloss, xterm, yaml}},
 	"internal/local":    {ours: []string{"client"}},
 	"internal/app":      {ours: anyOfOurs, others: []string{metrics}},
 	"internal/strict":   {others: []string{json, yaml}},

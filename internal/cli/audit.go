@@ -12,6 +12,7 @@ import (
 	"headway/client"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
+	"headway/internal/terminal"
 	"headway/internal/trail"
 )
 
@@ -40,16 +41,16 @@ this machine, or of --data-dir or --config.`,
 	return cmd
 }
 
-func recordTable(list []api.AuditRecord) *table {
-	t := &table{columns: []string{"TIME", "ACTION", "OUTCOME", "ACTOR", "TARGET", "REASON", "SEQ", "FROM", "REQUEST", "AFTER"}, wide: 6}
+func recordTable(list []api.AuditRecord) *terminal.Table {
+	t := &terminal.Table{Columns: []string{"TIME", "ACTION", "OUTCOME", "ACTOR", "TARGET", "REASON", "SEQ", "FROM", "REQUEST", "AFTER"}, Wide: 6}
 	for i := range list {
 		r := &list[i]
 		outcome := r.Outcome
 		if r.Stage == "intent" {
 			outcome = "intent"
 		}
-		t.add(r.Time.Format(time.RFC3339), r.Action, outcome, joined(r.Actor.Type, r.Actor.ID), joined(r.Target.Type, r.Target.ID), orDash(r.Reason),
-			r.Seq, orDash(r.Src.IP), orDash(r.RequestID), orDash(string(r.After)))
+		t.Add(r.Time.Format(time.RFC3339), r.Action, outcome, joined(r.Actor.Type, r.Actor.ID), joined(r.Target.Type, r.Target.ID), terminal.OrDash(r.Reason),
+			r.Seq, terminal.OrDash(r.Src.IP), terminal.OrDash(r.RequestID), terminal.OrDash(string(r.After)))
 	}
 	return t
 }
@@ -163,7 +164,7 @@ func (t *trailSource) follow(c *call, count int, tick <-chan time.Time) error {
 		}
 		slices.Reverse(list)
 		table := recordTable(list)
-		table.bare = true
+		table.Bare = true
 		if err := c.show(list, table); err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 
 	"headway/internal/audit"
 	"headway/internal/local"
+	"headway/internal/terminal"
 	"headway/internal/trail"
 )
 
@@ -95,7 +96,7 @@ cut off or written anew. Exit code 0: sound; 8: not.`,
 				return err
 			}
 			var o trail.VerifyOptions
-			if isTerminal(c.ErrOrStderr()) {
+			if terminal.IsTerminal(c.ErrOrStderr()) {
 				o.Progress = func(read, total int64) { c.note("\r%d of %d MiB", read>>20, total>>20) }
 			}
 			if publicKey != "" {
@@ -138,7 +139,7 @@ func verifyTrail(c *call, path string, o trail.VerifyOptions) error {
 	if err != nil {
 		return err
 	}
-	_ = c.say("%s, %d to %d, in %s\n", counted(report.Records, "record"), report.First, report.Last, counted(len(report.Files), "file"))
+	_ = c.say("%s, %d to %d, in %s\n", terminal.Count(report.Records, "record"), report.First, report.Last, terminal.Count(len(report.Files), "file"))
 	if o.Checkpoint == nil {
 		_ = c.say("no checkpoint: that the end was cut off could not be seen\n")
 	} else {
@@ -191,7 +192,7 @@ reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
 			if err != nil {
 				return err
 			}
-			w := bufio.NewWriterSize(forReading(c.w), 64<<10)
+			w := bufio.NewWriterSize(terminal.EscapeWriter(c.w), 64<<10)
 			err = trail.Copy(c.Context(), path, trailQuery(t.query), func(line []byte) error {
 				if format == "jsonl" {
 					_, err := w.Write(line)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/client"
+	"headway/internal/terminal"
 )
 
 // call is one run of a command.
@@ -49,25 +50,14 @@ func (r *remote) connected(c *call, f func(*call) error, options ...client.Optio
 
 // say writes text for people on standard output, note on standard error. Texts
 // among args come from others: what a terminal would obey is escaped.
-func (c *call) say(format string, args ...any) error { return say(c.w, format, args...) }
+func (c *call) say(format string, args ...any) error { return terminal.Printf(c.w, format, args...) }
 
-func (c *call) note(format string, args ...any) { _ = say(c.ErrOrStderr(), format, args...) }
-
-func say(w io.Writer, format string, args ...any) error {
-	for i, arg := range args {
-		switch v := arg.(type) {
-		case string:
-			args[i] = seen(v)
-		case error:
-			args[i] = seenLines(v.Error())
-		}
-	}
-	_, err := fmt.Fprintf(w, format, args...)
-	return err
+func (c *call) note(format string, args ...any) {
+	_ = terminal.Printf(c.ErrOrStderr(), format, args...)
 }
 
 // show writes v in the format of the call; t is its table.
-func (c *call) show(v any, t *table) error { return write(c.w, c.format, v, t) }
+func (c *call) show(v any, t *terminal.Table) error { return terminal.Write(c.w, c.format, v, t) }
 
 // structured reports whether a program reads the output.
 func (c *call) structured() bool { return c.format == "json" || c.format == "yaml" }
@@ -85,8 +75,8 @@ func (c *call) repeat(again bool, show func() error) error {
 	defer tick.Stop()
 	for {
 		var page strings.Builder
-		if isTerminal(w) {
-			page.WriteString(clearScreen)
+		if terminal.IsTerminal(w) {
+			page.WriteString(terminal.Clear)
 		}
 		c.w = &page
 		if err := show(); err != nil {
@@ -105,8 +95,6 @@ func (c *call) repeat(again bool, show func() error) error {
 		}
 	}
 }
-
-const clearScreen = "\x1b[H\x1b[2J"
 
 // each does something with each of several things. If there is only one, its
 // failure is the command's error. Of several each failure is printed and the
@@ -160,7 +148,7 @@ func (e *summaryError) Unwrap() error { return e.first }
 
 // confirm asks the user. Without a terminal it takes nothing for yes.
 func (c *call) confirm(what string) error {
-	if !isTerminal(c.InOrStdin()) {
+	if !terminal.IsTerminal(c.InOrStdin()) {
 		return usageError(fmt.Errorf("%s; say --yes if that is wanted", what))
 	}
 	c.note("%s. Do it? [y/N] ", what)

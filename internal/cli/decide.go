@@ -13,6 +13,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/terminal"
 )
 
 func newDecide() *cobra.Command {
@@ -85,7 +86,7 @@ func nameUnknown(c *call, req *api.DecisionRequest, refusal error) error {
 		}
 	}
 	unknown := func(what, name string, known map[string]bool) {
-		refusal = fmt.Errorf("%w No head %s %s%s", refusal, what, seen(name), cmp.Or(seen(didYouMean("", name, slices.Sorted(maps.Keys(known)))), "."))
+		refusal = fmt.Errorf("%w No head %s %s%s", refusal, what, terminal.Escape(name), cmp.Or(terminal.Escape(didYouMean("", name, slices.Sorted(maps.Keys(known)))), "."))
 	}
 	if req.Region != "" && !regions[req.Region] {
 		unknown("is in the region", req.Region, regions)
@@ -104,7 +105,7 @@ func nameUnknown(c *call, req *api.DecisionRequest, refusal error) error {
 }
 
 func printDecision(w io.Writer, d *api.Decision) {
-	for _, line := range wrap(fmt.Sprintf("%s  %s  (%s)", seen(d.Head.ID), seen(d.Head.Endpoint), seen(d.Head.Region)), pageWidth) {
+	for _, line := range terminal.Wrap(fmt.Sprintf("%s  %s  (%s)", terminal.Escape(d.Head.ID), terminal.Escape(d.Head.Endpoint), terminal.Escape(d.Head.Region)), terminal.PageWidth) {
 		fmt.Fprintln(w, line)
 	}
 	paragraph(w, "because", d.Reason)
@@ -113,7 +114,7 @@ func printDecision(w io.Writer, d *api.Decision) {
 	for _, a := range d.Alternatives {
 		others = append(others, a.ID)
 	}
-	paragraph(w, "then", orDash(strings.Join(others, ", ")))
+	paragraph(w, "then", terminal.OrDash(strings.Join(others, ", ")))
 	if d.Explanation != nil {
 		explain(w, d.Explanation)
 		fmt.Fprintln(w, "COST is worked out again for this table: parts of a request are rounded at random, so it can differ from the one above.")
@@ -124,7 +125,7 @@ func printDecision(w io.Writer, d *api.Decision) {
 // shows whole.
 func paragraph(w io.Writer, name, text string) {
 	const indent = 10
-	for _, line := range wrap(seen(text), pageWidth-indent) {
+	for _, line := range terminal.Wrap(terminal.Escape(text), terminal.PageWidth-indent) {
 		fmt.Fprintf(w, "%-*s%s\n", indent, name, line)
 		name = ""
 	}
@@ -137,7 +138,7 @@ func explain(w io.Writer, e *api.Explanation) {
 		paragraph(w, "region", e.Region+", "+e.RegionMode)
 	}
 	fmt.Fprintln(w)
-	t := &table{columns: []string{"", "HEAD", "REGION", "COST", "REMOVED BY", "SIGNALS"}, limit: pageWidth}
+	t := &terminal.Table{Columns: []string{"", "HEAD", "REGION", "COST", "REMOVED BY", "SIGNALS"}, Limit: terminal.PageWidth}
 	for i := range e.Candidates {
 		c := &e.Candidates[i]
 		mark, cost := "", "-"
@@ -158,9 +159,9 @@ func explain(w io.Writer, e *api.Explanation) {
 			}
 			signals = append(signals, text)
 		}
-		t.add(mark, c.Head, c.Region, cost, orDash(c.Filter), orDash(strings.Join(signals, ", ")))
+		t.Add(mark, c.Head, c.Region, cost, terminal.OrDash(c.Filter), terminal.OrDash(strings.Join(signals, ", ")))
 	}
-	_ = t.write(w, false)
+	_ = t.Write(w, false)
 	if e.Omitted > 0 {
 		fmt.Fprintf(w, "and %d more\n", e.Omitted)
 	}

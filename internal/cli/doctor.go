@@ -23,6 +23,7 @@ import (
 	"headway/internal/boltstore"
 	"headway/internal/local"
 	"headway/internal/policy"
+	"headway/internal/terminal"
 )
 
 // finding is what the doctor found: fine, or what is wrong and what helps.
@@ -67,12 +68,12 @@ nothing. Exit code 0: no faults; 1: there are.`,
 		Args: cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			found := r.examine(c)
-			t := &table{columns: []string{"CHECK", "STATE", "DETAIL"}}
+			t := &terminal.Table{Columns: []string{"CHECK", "STATE", "DETAIL"}}
 			faults := 0
 			for _, f := range found {
-				t.add(f.Check, f.State, f.Detail)
+				t.Add(f.Check, f.State, f.Detail)
 				if f.Fix != "" {
-					t.add("", "", "  -> "+f.Fix)
+					t.Add("", "", "  -> "+f.Fix)
 				}
 				if f.State == fault {
 					faults++
@@ -161,7 +162,7 @@ func (f *findings) heads(heads []api.Head) {
 	for i := range heads {
 		n.add(&heads[i])
 	}
-	detail := counted(n.Heads, "head") + ", " + n.taking()
+	detail := terminal.Count(n.Heads, "head") + ", " + n.taking()
 	if reasons := n.outOfRotation(); reasons != "" {
 		detail += "; out of rotation: " + reasons
 	}
@@ -257,11 +258,11 @@ func (f *findings) metrics(v map[string]float64, now time.Time) {
 		const replace = "put a new one in its place; it is read within a second"
 		switch left := time.Unix(int64(end), 0).Sub(now); {
 		case left <= 0:
-			f.fault("certificate", "it ended "+short(-left)+" ago", replace)
+			f.fault("certificate", "it ended "+terminal.Short(-left)+" ago", replace)
 		case left < 14*24*time.Hour:
-			f.warn("certificate", "good for "+short(left), replace)
+			f.warn("certificate", "good for "+terminal.Short(left), replace)
 		default:
-			f.fine("certificate", "good for "+short(left))
+			f.fine("certificate", "good for "+terminal.Short(left))
 		}
 	}
 	if v["headway_keys"] == 0 {
@@ -324,7 +325,7 @@ func (f *findings) state(dir string) {
 	case err != nil:
 		f.fault("state file", err.Error(), "see docs/operating.md, \"A damaged state file\"")
 	case len(report.Faults) > 0:
-		f.fault("state file", fmt.Sprintf("%s is damaged in %s", path, counted(len(report.Faults), "place")), "restore it from an export with 'headway state import'")
+		f.fault("state file", fmt.Sprintf("%s is damaged in %s", path, terminal.Count(len(report.Faults), "place")), "restore it from an export with 'headway state import'")
 	default:
 		f.fine("state file", path+" is sound")
 	}

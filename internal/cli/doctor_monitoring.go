@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"headway/internal/terminal"
 )
 
 // promised are the metrics of the monitoring guide, which dashboards and alerts
@@ -113,7 +115,7 @@ func (f *findings) rules(ctx context.Context, r *remote) {
 	case len(broken) > 0:
 		f.fault(check, fmt.Sprintf("%d of %d (%s) fail: %s", len(broken), rules, from, strings.Join(broken, "; ")), "mend them in the file of monitor.rules_file, which is read again when it changes")
 	default:
-		f.fine(check, fmt.Sprintf("%s (%s), all of which can be evaluated", counted(rules, "rule"), from))
+		f.fine(check, fmt.Sprintf("%s (%s), all of which can be evaluated", terminal.Count(rules, "rule"), from))
 	}
 	if len(firing) > 0 {
 		f.warn("alerts", "firing: "+strings.Join(firing, ", "), "docs/runbooks.md, and /console/runbooks, say what helps against each")
@@ -145,5 +147,5 @@ func (f *findings) dashboards(ctx context.Context, r *remote) {
 		}
 		panels += len(dashboard.Panels)
 	}
-	f.fine(check, "2 at /console/, with "+counted(panels, "panel"))
+	f.fine(check, "2 at /console/, with "+terminal.Count(panels, "panel"))
 }

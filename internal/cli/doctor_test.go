@@ -69,7 +69,7 @@ func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 		head("d", "draining", "fresh"), head("e", "maintenance", "stale"),
 	}
 	var list strings.Builder
-	if err := headTable(heads).write(&list, false); err != nil {
+	if err := headTable(heads).Write(&list, false); err != nil {
 		t.Fatal(err)
 	}
 	has(t, list.String(), "HEALTH   ROUTABLE", "ejected  no", "stale    no")
@@ -99,7 +99,7 @@ func TestFailingHeadsAreNamed(t *testing.T) {
 	failing := api.Head{ID: "a", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "failing", Reason: "errors in a row: 5"}}
 	fresh := api.Head{ID: "b", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "fresh"}}
 	var list strings.Builder
-	if err := headTable([]api.Head{failing, fresh}).write(&list, false); err != nil {
+	if err := headTable([]api.Head{failing, fresh}).Write(&list, false); err != nil {
 		t.Fatal(err)
 	}
 	has(t, list.String(), "failing  yes", "fresh    yes")

@@ -10,6 +10,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/terminal"
 )
 
 func newHeads() *cobra.Command {
@@ -62,10 +63,10 @@ func newHeadsList(r *remote) *cobra.Command {
 	return cmd
 }
 
-func headTable(heads []api.Head) *table {
-	t := &table{
-		columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "IN FLIGHT", "KV CACHE", "REPORTED", "ENDPOINT", "WEIGHT", "EPOCH", "LABELS"},
-		wide:    10,
+func headTable(heads []api.Head) *terminal.Table {
+	t := &terminal.Table{
+		Columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "IN FLIGHT", "KV CACHE", "REPORTED", "ENDPOINT", "WEIGHT", "EPOCH", "LABELS"},
+		Wide:    10,
 	}
 	for i := range heads {
 		h := &heads[i]
@@ -74,13 +75,13 @@ func headTable(heads []api.Head) *table {
 			if h.Load.KVCacheUsage != nil {
 				kv = fmt.Sprintf("%.0f%%", 100**h.Load.KVCacheUsage)
 			}
-			reported = short(time.Duration(h.Load.AgeMs*1e6)) + " ago"
+			reported = terminal.Short(time.Duration(h.Load.AgeMs*1e6)) + " ago"
 		}
 		var labels []string
 		for _, name := range slices.Sorted(maps.Keys(h.Labels)) {
 			labels = append(labels, name+"="+h.Labels[name])
 		}
-		t.add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, h.InFlight, kv, reported,
+		t.Add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, h.InFlight, kv, reported,
 			h.Endpoint, h.Weight, h.Epoch, labels)
 	}
 	return t
@@ -98,7 +99,7 @@ func newHeadsGet(r *remote) *cobra.Command {
 				return err
 			}
 			if c.format == "table" {
-				return writeYAML(c.w, h) // all of it fits no line
+				return terminal.WriteYAML(c.w, h) // all of it fits no line
 			}
 			return c.show(h, headTable([]api.Head{h}))
 		}),
@@ -127,8 +128,8 @@ servers that stay do that themselves, with the SDK or over HTTP.`,
 			if err != nil {
 				return err
 			}
-			t := &table{columns: []string{"ID", "EPOCH", "LEASE ENDS IN", "REPORT EVERY"}}
-			t.add(answer.Head.ID, answer.Lease.Epoch, fmt.Sprintf("%gs", answer.Lease.TTLSeconds), fmt.Sprintf("%gs", answer.Lease.HeartbeatIntervalSeconds))
+			t := &terminal.Table{Columns: []string{"ID", "EPOCH", "LEASE ENDS IN", "REPORT EVERY"}}
+			t.Add(answer.Head.ID, answer.Lease.Epoch, fmt.Sprintf("%gs", answer.Lease.TTLSeconds), fmt.Sprintf("%gs", answer.Lease.HeartbeatIntervalSeconds))
 			return c.show(answer, t)
 		}),
 	})

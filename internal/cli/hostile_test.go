@@ -252,19 +252,3 @@ func TestATerminalObeysNoFile(t *testing.T) {
 		noneObeyed(t, args, out+errs)
 	}
 }
-
-// An export is for programs, byte for byte; on a terminal its hidden characters
-// are shown.
-func TestAnExportOnATerminalIsShown(t *testing.T) {
-	var page strings.Builder
-	w := &shownWriter{w: &page}
-	text := `{"a":"` + "\u009b" + `"}` + "\n日本"
-	for i := range len(text) { // runes come in parts
-		if n, err := w.Write([]byte(text[i : i+1])); n != 1 || err != nil {
-			t.Fatalf("%d, %v", n, err)
-		}
-	}
-	if got, want := page.String(), `{"a":"\u009b"}`+"\n日本"; got != want {
-		t.Errorf("%q; want %q", got, want)
-	}
-}

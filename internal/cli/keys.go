@@ -20,6 +20,7 @@ import (
 	"headway/internal/app"
 	"headway/internal/audit"
 	"headway/internal/local"
+	"headway/internal/terminal"
 )
 
 func newKeys() *cobra.Command {
@@ -151,14 +152,14 @@ that are named; client decides and uses /v1.`,
 						return err
 					}
 					if c.structured() {
-						return write(w, c.format, key, nil)
+						return terminal.Write(w, c.format, key, nil)
 					}
 					shown := "this is the only time that it is shown:"
 					if file != "" {
 						shown = "it is in " + file
 					}
 					c.note("made key %s of role %s; %s\n", key.ID, key.Role, shown)
-					return say(w, "%s\n", key.Secret)
+					return terminal.Printf(w, "%s\n", key.Secret)
 				})
 			})
 		}),
@@ -215,20 +216,20 @@ func newKeysList(r *remote) *cobra.Command {
 	})
 }
 
-func keyTable(keys []api.Key, now time.Time) *table {
-	t := &table{columns: []string{"ID", "NAME", "ROLE", "STATE", "LAST USED", "CREATED", "SCOPES", "HEADS", "REGIONS", "CREATED BY"}, wide: 6}
+func keyTable(keys []api.Key, now time.Time) *terminal.Table {
+	t := &terminal.Table{Columns: []string{"ID", "NAME", "ROLE", "STATE", "LAST USED", "CREATED", "SCOPES", "HEADS", "REGIONS", "CREATED BY"}, Wide: 6}
 	for i := range keys {
 		k := &keys[i]
 		state := "good"
 		switch {
 		case k.RevokedAt != nil:
-			state = "revoked " + ago(k.RevokedAt, now)
+			state = "revoked " + terminal.Ago(k.RevokedAt, now)
 		case k.ExpiresAt != nil && !now.Before(*k.ExpiresAt):
-			state = "expired " + ago(k.ExpiresAt, now)
+			state = "expired " + terminal.Ago(k.ExpiresAt, now)
 		case k.ExpiresAt != nil:
-			state = "good for " + short(k.ExpiresAt.Sub(now))
+			state = "good for " + terminal.Short(k.ExpiresAt.Sub(now))
 		}
-		t.add(k.ID, k.Name, k.Role, state, ago(k.LastUsedAt, now), ago(&k.CreatedAt, now), k.Scopes, k.Heads, k.Regions, k.CreatedBy)
+		t.Add(k.ID, k.Name, k.Role, state, terminal.Ago(k.LastUsedAt, now), terminal.Ago(&k.CreatedAt, now), k.Scopes, k.Heads, k.Regions, k.CreatedBy)
 	}
 	return t
 }

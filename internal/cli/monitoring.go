@@ -12,6 +12,7 @@ import (
 
 	"headway/grafana"
 	"headway/internal/config"
+	"headway/internal/terminal"
 	"headway/prometheus"
 )
 
@@ -83,7 +84,7 @@ func (c *call) exportMonitoring(dir, external string, targets []string) error {
 			return err
 		}
 	}
-	return c.say("%s in %s, with links to %s\n", counted(len(files), "file"), dir, external)
+	return c.say("%s in %s, with links to %s\n", terminal.Count(len(files), "file"), dir, external)
 }
 
 // quoted are the items of a list in YAML; an IPv6 address needs the quotes.

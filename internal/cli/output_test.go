@@ -2,14 +2,17 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"charm.land/lipgloss/v2"
 	"go.yaml.in/yaml/v3"
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/terminal"
 )
 
 // Text that a terminal would obey: CSI in one byte and in two, a change of the
@@ -20,9 +23,9 @@ const obeyedShown = `a\u009b31mb\u001b[1mc\u202ed\u000ae\udb40\udc41f 日本`
 
 func TestATerminalObeysNoName(t *testing.T) {
 	heads := []api.Head{{ID: obeyed, Labels: map[string]string{obeyed: obeyed}}}
-	for _, format := range formats {
+	for _, format := range terminal.Formats {
 		var page strings.Builder
-		if err := write(&page, format, heads, headTable(heads)); err != nil {
+		if err := terminal.Write(&page, format, heads, headTable(heads)); err != nil {
 			t.Fatal(err)
 		}
 		noneObeyed(t, format, page.String())
@@ -88,15 +91,37 @@ func noneObeyed(t *testing.T, what, page string) {
 	}
 }
 
-func TestTextOfSeveralLinesKeepsThem(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":            "plain",
-		"a\nb\x1bc":        "a\nb" + `\u001bc`,
-		"a\x9bb":           "a\ufffdb",
-		"ok \u00e9 \u65e5": "ok é 日",
-	} {
-		if got := seenLines(in); got != want {
-			t.Errorf("%q is shown as %q; want %q", in, got, want)
+// An explanation of any names fits a terminal of 120 columns, and nothing of it
+// is left out.
+func TestAnExplanationFitsThePage(t *testing.T) {
+	for _, name := range []string{"gpu-7", strings.Repeat("very-long-name-", 8), strings.Repeat("日本", 30)} {
+		e := &api.Explanation{Rule: "rule 3: model_type llama-* and region eu-*", Formula: strings.Repeat("(load + 1) / (capacity * weight) ", 8), Region: name, RegionMode: "prefer"}
+		for i := range 12 {
+			load := float64(i)
+			c := api.Candidate{Head: fmt.Sprintf("%s%d", name, i), Region: name, Cost: &load}
+			for _, signal := range []string{"in_flight", "queued", "capacity", "weight", "kv_cache_usage", "pending_prompt_tokens", "tokens_per_second"} {
+				c.Signals = append(c.Signals, api.Signal{Name: signal, Value: load * 1234.5, AgeMs: 1500})
+			}
+			if i%3 == 0 {
+				c.Filter, c.Cost = "region_mode "+name, nil
+			}
+			e.Candidates = append(e.Candidates, c)
+		}
+		var page strings.Builder
+		printDecision(&page, &api.Decision{
+			Head: api.DecisionHead{ID: name, Endpoint: "http://" + name + ":8000", Region: name}, Reason: strings.Repeat("least_loaded: cost 0.1, ", 9), Strategy: "least_loaded",
+			Alternatives: []api.DecisionHead{{ID: name + "1"}, {ID: name + "2"}}, Explanation: e,
+		})
+		for line := range strings.Lines(page.String()) {
+			if n := lipgloss.Width(strings.TrimSuffix(line, "\n")); n > 120 {
+				t.Errorf("%d columns: %s", n, line)
+			}
+		}
+		dense := strings.NewReplacer(" ", "", "\n", "").Replace(page.String())
+		for _, want := range []string{"pending_prompt_tokens=1.358e+04(1500msold)", "(load+1)/(capacity*weight)"} {
+			if len(name) < 10 && !strings.Contains(dense, want) {
+				t.Errorf("no %q in\n%s", want, page.String())
+			}
 		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/policy"
+	"headway/internal/terminal"
 )
 
 func newPolicy() *cobra.Command {
@@ -47,7 +48,7 @@ func newPolicyGet(r *remote) *cobra.Command {
 			if c.format == "json" {
 				return c.show(document, nil)
 			}
-			return writeYAML(c.w, document)
+			return terminal.WriteYAML(c.w, document)
 		}),
 	})
 	cmd.Flags().Int64Var(&revision, "revision", -1, "of the history; without one that in force")
@@ -131,7 +132,7 @@ func readPolicy(name string, stdin io.Reader, w io.Writer) (*policy.Policy, erro
 		return read, nil
 	}
 	for _, f := range faults {
-		_ = say(w, "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Text())
+		_ = terminal.Printf(w, "%s: %s\n", cmp.Or(f.Pointer, "the document"), f.Text())
 	}
 	return nil, noPolicy(name, len(faults))
 }
@@ -186,7 +187,7 @@ are differences; 4: the file is no valid policy.`,
 				c.differences(check.Differences)
 			}
 			if n := len(check.Differences); n > 0 {
-				return &codedError{exitDifferent, fmt.Errorf("%s differs from revision %d in %s", c.args[0], check.CurrentRevision, counted(n, "place"))}
+				return &codedError{exitDifferent, fmt.Errorf("%s differs from revision %d in %s", c.args[0], check.CurrentRevision, terminal.Count(n, "place"))}
 			}
 			return nil
 		}),
@@ -215,7 +216,7 @@ would go elsewhere. Exit code 0: it is valid; 4: not.`,
 			if c.structured() {
 				return c.show(check, nil)
 			}
-			_ = c.say("%s is valid; it differs from revision %d in %s\n", c.args[0], check.CurrentRevision, counted(len(check.Differences), "place"))
+			_ = c.say("%s is valid; it differs from revision %d in %s\n", c.args[0], check.CurrentRevision, terminal.Count(len(check.Differences), "place"))
 			for _, f := range check.Warnings {
 				_ = c.warn(f.Pointer, f.Reason)
 			}
@@ -224,7 +225,7 @@ would go elsewhere. Exit code 0: it is valid; 4: not.`,
 			if p == nil {
 				return nil
 			}
-			err := c.say("of the last %s %d would go elsewhere, and %d would find no head\n", counted(p.Decisions, "decision"), p.Moved, p.Failed)
+			err := c.say("of the last %s %d would go elsewhere, and %d would find no head\n", terminal.Count(p.Decisions, "decision"), p.Moved, p.Failed)
 			if len(p.Examples) == 0 {
 				return err
 			}
@@ -239,17 +240,17 @@ would go elsewhere. Exit code 0: it is valid; 4: not.`,
 
 // exampleTable has a row for each way that decisions would change, the most
 // frequent first.
-func exampleTable(examples []api.ReplayedDecision) *table {
+func exampleTable(examples []api.ReplayedDecision) *terminal.Table {
 	count := map[[6]string]int{}
 	for _, e := range examples {
-		count[[...]string{e.ModelType, orDash(e.Region), e.StrategyBefore, e.HeadBefore, orDash(e.StrategyAfter), orDash(e.HeadAfter)}]++
+		count[[...]string{e.ModelType, terminal.OrDash(e.Region), e.StrategyBefore, e.HeadBefore, terminal.OrDash(e.StrategyAfter), terminal.OrDash(e.HeadAfter)}]++
 	}
 	rows := slices.SortedFunc(maps.Keys(count), func(a, b [6]string) int {
 		return cmp.Or(cmp.Compare(count[b], count[a]), slices.Compare(a[:], b[:]))
 	})
-	t := &table{columns: []string{"MODEL", "REGION", "BY", "HEAD", "BY", "HEAD THEN", "DECISIONS"}}
+	t := &terminal.Table{Columns: []string{"MODEL", "REGION", "BY", "HEAD", "BY", "HEAD THEN", "DECISIONS"}}
 	for _, row := range rows {
-		t.rows = append(t.rows, append(row[:], strconv.Itoa(count[row])))
+		t.Rows = append(t.Rows, append(row[:], strconv.Itoa(count[row])))
 	}
 	return t
 }
@@ -303,9 +304,9 @@ func newPolicyHistory(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := &table{columns: []string{"REVISION", "IN FORCE", "FROM", "BY", "SAVED", "NOTE"}}
+			t := &terminal.Table{Columns: []string{"REVISION", "IN FORCE", "FROM", "BY", "SAVED", "NOTE"}}
 			for _, p := range list {
-				t.add(p.Revision, p.Current, p.Source, orDash(p.Author), ago(&p.SavedAt, time.Now()), p.Note)
+				t.Add(p.Revision, p.Current, p.Source, terminal.OrDash(p.Author), terminal.Ago(&p.SavedAt, time.Now()), p.Note)
 			}
 			return c.show(list, t)
 		}),

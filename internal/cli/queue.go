@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/client"
+	"headway/internal/terminal"
 )
 
 func newQueue() *cobra.Command {
@@ -40,10 +41,10 @@ func newQueueList(r *remote) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := &table{columns: []string{"NUMBER", "AGE", "QUEUE", "DELIVERIES", "CODE", "REASON", "BYTES", "MESSAGE ID"}, wide: 6}
+			t := &terminal.Table{Columns: []string{"NUMBER", "AGE", "QUEUE", "DELIVERIES", "CODE", "REASON", "BYTES", "MESSAGE ID"}, Wide: 6}
 			now := time.Now()
 			for _, l := range letters {
-				t.add(l.Number, ago(&l.Time, now), l.Queue, l.Deliveries, l.Code, l.Reason, l.Bytes, orDash(l.MessageID))
+				t.Add(l.Number, terminal.Ago(&l.Time, now), l.Queue, l.Deliveries, l.Code, l.Reason, l.Bytes, terminal.OrDash(l.MessageID))
 			}
 			return c.show(letters, t)
 		}),
@@ -67,15 +68,15 @@ func newQueuePeek(r *remote) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				t := &table{columns: []string{"FIELD", "VALUE"}, bare: true}
-				t.add("number", c.args[0])
-				t.add("given up", l.Time.Local().Format(time.RFC3339))
-				t.add("subject", l.Subject)
-				t.add("deliveries", l.Deliveries)
-				t.add("code", l.Code)
-				t.add("reason", l.Reason)
-				t.add("message id", orDash(l.MessageID))
-				t.add("body", fmt.Sprintf("%q", l.Body))
+				t := &terminal.Table{Columns: []string{"FIELD", "VALUE"}, Bare: true}
+				t.Add("number", c.args[0])
+				t.Add("given up", l.Time.Local().Format(time.RFC3339))
+				t.Add("subject", l.Subject)
+				t.Add("deliveries", l.Deliveries)
+				t.Add("code", l.Code)
+				t.Add("reason", l.Reason)
+				t.Add("message id", terminal.OrDash(l.MessageID))
+				t.Add("body", fmt.Sprintf("%q", l.Body))
 				return c.show(l, t)
 			})
 		}),

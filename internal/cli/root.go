@@ -18,6 +18,7 @@ import (
 	"headway/client"
 	"headway/internal/config"
 	"headway/internal/local"
+	"headway/internal/terminal"
 )
 
 // Build says what the program was built from.
@@ -58,7 +59,7 @@ func Run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) 
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(stderr, "headway:", seenLines(config.Scrub(err.Error())))
+	fmt.Fprintln(stderr, "headway:", terminal.EscapeLines(config.Scrub(err.Error())))
 	code, help := codeOf(err), connectionHelp(err)
 	if code == exitUsage {
 		help = "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one."

@@ -18,6 +18,7 @@ import (
 	"headway/client"
 	"headway/internal/boltstore"
 	"headway/internal/local"
+	"headway/internal/terminal"
 )
 
 func newState() *cobra.Command {
@@ -100,7 +101,7 @@ has a checksum, without which 'state import' refuses it.`,
 		RunE: do(func(c *call) error {
 			name := strings.Join(c.args, "")
 			lines := 0
-			err := withOwnFile(name, "name a file that does not exist", forReading(c.w), func(w io.Writer) error {
+			err := withOwnFile(name, "name a file that does not exist", terminal.EscapeWriter(c.w), func(w io.Writer) error {
 				w = io.MultiWriter(w, tap(func(b []byte) { lines += bytes.Count(b, []byte{'\n'}) }))
 				return r.withState(c,
 					func(c *call) error { return copyState(c, r.timeout, w) },
@@ -108,7 +109,7 @@ has a checksum, without which 'state import' refuses it.`,
 				)
 			})
 			if err == nil && name != "" {
-				c.note("wrote %s to %s\n", counted(lines-frameLines, "record"), name)
+				c.note("wrote %s to %s\n", terminal.Count(lines-frameLines, "record"), name)
 			}
 			return err
 		}),
@@ -201,7 +202,7 @@ func (c *call) printCheck(what string, report api.StateReport) error {
 		_ = c.say("damaged    %s\n", fault)
 	}
 	if !report.Sound {
-		return &codedError{exitDamage, fmt.Errorf("%s is damaged in %s; restore it from an export with 'headway state import'", what, counted(len(report.Faults), "place"))}
+		return &codedError{exitDamage, fmt.Errorf("%s is damaged in %s; restore it from an export with 'headway state import'", what, terminal.Count(len(report.Faults), "place"))}
 	}
 	return c.say("%s is sound\n", what)
 }

@@ -12,6 +12,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/terminal"
 )
 
 // census counts heads by whether they take requests, and why not.
@@ -47,7 +48,7 @@ func (n *census) add(h *api.Head) {
 
 // taking says how many heads take requests, without those that are only held.
 func (n *census) taking() string {
-	return agree(n.Routable-n.Held, "takes requests", "take requests")
+	return terminal.Agree(n.Routable-n.Held, "takes requests", "take requests")
 }
 
 // outOfRotation counts the heads that others than themselves took out; "" if
@@ -66,11 +67,11 @@ func (n *census) outOfRotation() string {
 }
 
 func (n *census) held() string {
-	return agree(n.Held, "is silent and gets", "are silent and get") + " requests only because of the mass-expiry guard"
+	return terminal.Agree(n.Held, "is silent and gets", "are silent and get") + " requests only because of the mass-expiry guard"
 }
 
 func (n *census) failing() string {
-	return agree(n.Failing, "of them fails its requests and is", "of them fail their requests and are") + " not ejected, since too few others are left"
+	return terminal.Agree(n.Failing, "of them fails its requests and is", "of them fail their requests and are") + " not ejected, since too few others are left"
 }
 
 // summary is what status shows.
@@ -188,10 +189,10 @@ func (s *summary) print(w io.Writer) error {
 	if !s.Ready {
 		state = "NOT READY"
 	}
-	_ = say(w, "service  %s, %s\n", s.URL, state)
+	_ = terminal.Printf(w, "service  %s, %s\n", s.URL, state)
 	for _, c := range s.Checks {
 		if !c.OK {
-			_ = say(w, "         %s: %s\n", c.Name, c.Detail)
+			_ = terminal.Printf(w, "         %s: %s\n", c.Name, c.Detail)
 		}
 	}
 	var statuses []string
@@ -202,38 +203,38 @@ func (s *summary) print(w io.Writer) error {
 	if len(statuses) > 0 {
 		of = " (" + strings.Join(statuses, ", ") + ")"
 	}
-	_ = say(w, "heads    %d, of which %s%s; %d in flight\n", s.Heads, s.taking(), of, s.InFlight)
+	_ = terminal.Printf(w, "heads    %d, of which %s%s; %d in flight\n", s.Heads, s.taking(), of, s.InFlight)
 	if out := s.outOfRotation(); out != "" {
-		_ = say(w, "         out of rotation: %s\n", out)
+		_ = terminal.Printf(w, "         out of rotation: %s\n", out)
 	}
 	if s.Held > 0 {
-		_ = say(w, "         of the others %s\n", s.held())
+		_ = terminal.Printf(w, "         of the others %s\n", s.held())
 	}
 	if s.Failing > 0 {
-		_ = say(w, "         %s\n", s.failing())
+		_ = terminal.Printf(w, "         %s\n", s.failing())
 	}
-	_ = say(w, "policy   revision %d\n\n", s.Revision)
-	t := &table{columns: []string{"", "HEADS", "TAKE REQUESTS", "IN FLIGHT"}}
+	_ = terminal.Printf(w, "policy   revision %d\n\n", s.Revision)
+	t := &terminal.Table{Columns: []string{"", "HEADS", "TAKE REQUESTS", "IN FLIGHT"}}
 	for kind, sums := range map[string]map[string]*headSums{"model ": s.Models, "region ": s.Regions} {
 		for name, sum := range sums {
-			t.add(kind+name, sum.Heads, sum.Routable, sum.InFlight)
+			t.Add(kind+name, sum.Heads, sum.Routable, sum.InFlight)
 		}
 	}
-	slices.SortFunc(t.rows, slices.Compare)
-	if len(t.rows) > 0 {
-		_ = t.write(w, false)
-		_ = say(w, "\n")
+	slices.SortFunc(t.Rows, slices.Compare)
+	if len(t.Rows) > 0 {
+		_ = t.Write(w, false)
+		_ = terminal.Printf(w, "\n")
 	}
-	t = &table{columns: []string{"STRATEGY", "DECISIONS", "OK", "ERRORS", "CANCELLED", "EXPIRED", "MEAN TTFT"}}
+	t = &terminal.Table{Columns: []string{"STRATEGY", "DECISIONS", "OK", "ERRORS", "CANCELLED", "EXPIRED", "MEAN TTFT"}}
 	for _, st := range s.Strategy {
 		ttft := "-"
 		if st.Results.MeanTTFTMs != nil {
 			ttft = fmt.Sprintf("%.0f ms", *st.Results.MeanTTFTMs)
 		}
-		t.add(st.Name, st.Results.Decisions, st.Results.OK, st.Results.Errors, st.Results.Cancelled, st.Results.Expired, ttft)
+		t.Add(st.Name, st.Results.Decisions, st.Results.OK, st.Results.Errors, st.Results.Cancelled, st.Results.Expired, ttft)
 	}
-	if len(t.rows) == 0 {
-		return say(w, "no decisions yet\n")
+	if len(t.Rows) == 0 {
+		return terminal.Printf(w, "no decisions yet\n")
 	}
-	return t.write(w, false)
+	return t.Write(w, false)
 }

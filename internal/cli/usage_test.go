@@ -328,7 +328,7 @@ func TestEqualExamplesAreOneRow(t *testing.T) {
 	b := a
 	b.HeadAfter = "z"
 	var page strings.Builder
-	if err := exampleTable([]api.ReplayedDecision{b, a, a}).write(&page, false); err != nil {
+	if err := exampleTable([]api.ReplayedDecision{b, a, a}).Write(&page, false); err != nil {
 		t.Fatal(err)
 	}
 	rows := strings.Split(strings.TrimSpace(page.String()), "\n")

@@ -16,6 +16,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/fleet"
+	"headway/internal/terminal"
 )
 
 // subscription are the flags that say what is watched.
@@ -124,7 +125,7 @@ func showNoticeJSON(w io.Writer, n client.Notice) error {
 	default:
 		return nil
 	}
-	return writeJSON(w, v, "")
+	return terminal.WriteJSON(w, v, "")
 }
 
 // showNotice writes one line for people.
@@ -143,14 +144,14 @@ func showNotice(w io.Writer, n client.Notice) error {
 		if n.Snapshot.Parts > 1 {
 			part = fmt.Sprintf(" in the first of %d parts", n.Snapshot.Parts)
 		}
-		return say(w, "%s  %-18s  %s%s, %s; policy revision %d\n", now, "now",
-			counted(count.Heads, "head"), part, agree(count.Routable, "takes requests", "take requests"), n.Snapshot.PolicyRevision)
+		return terminal.Printf(w, "%s  %-18s  %s%s, %s; policy revision %d\n", now, "now",
+			terminal.Count(count.Heads, "head"), part, terminal.Agree(count.Routable, "takes requests", "take requests"), n.Snapshot.PolicyRevision)
 	case n.Lost != nil:
 		count := "an unknown number of events is missing"
 		if n.Lost.Count > 0 {
-			count = agree(n.Lost.Count, "event is missing", "events are missing")
+			count = terminal.Agree(n.Lost.Count, "event is missing", "events are missing")
 		}
-		return say(w, "%s  %-18s  %s (%s)\n", now, "lost", count, n.Lost.Reason)
+		return terminal.Printf(w, "%s  %-18s  %s (%s)\n", now, "lost", count, n.Lost.Reason)
 	}
 	e := n.Event
 	cells := []string{e.Time.Local().Format(time.TimeOnly), fmt.Sprintf("%-18s", e.Type)}
@@ -159,7 +160,7 @@ func showNotice(w io.Writer, n client.Notice) error {
 			cells = append(cells, cell)
 		}
 	}
-	return say(w, "%s\n", strings.TrimRight(strings.Join(cells, "  "), " "))
+	return terminal.Printf(w, "%s\n", strings.TrimRight(strings.Join(cells, "  "), " "))
 }
 
 // aboutEvent says in a few words what an event's data has.
@@ -205,7 +206,7 @@ headway heads list --watch.`,
 		Args: cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
 			want.Types = []string{"head.*"}
-			if isTerminal(c.w) {
+			if terminal.IsTerminal(c.w) {
 				return drawHeads(c, want.Subscription)
 			}
 			return c.watch(want.Subscription, showNotice, 0)
@@ -247,7 +248,7 @@ func drawHeads(c *call, want api.Subscription) error {
 			takeNotice(heads, changed, n.Notice)
 			dirty.Reset(redrawEvery)
 		case <-dirty.C:
-			if _, err := io.WriteString(c.w, clearScreen+headsPage(heads, changed, time.Now())); err != nil {
+			if _, err := io.WriteString(c.w, terminal.Clear+headsPage(heads, changed, time.Now())); err != nil {
 				return err
 			}
 		}
@@ -287,16 +288,16 @@ func takeNotice(heads map[string]api.Head, changed map[string]time.Time, n clien
 }
 
 func headsPage(heads map[string]api.Head, changed map[string]time.Time, now time.Time) string {
-	t := &table{columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "CHANGED"}}
+	t := &terminal.Table{Columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "CHANGED"}}
 	var count census
 	for _, id := range slices.Sorted(maps.Keys(heads)) {
 		h := heads[id]
 		count.add(&h)
 		at := changed[id]
-		t.add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, ago(&at, now))
+		t.Add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, terminal.Ago(&at, now))
 	}
 	var page strings.Builder // takes everything
-	_ = say(&page, "%s, %s; %s\n\n", counted(count.Heads, "head"), agree(count.Routable, "takes requests", "take requests"), now.Format(time.TimeOnly))
-	_ = t.write(&page, false)
+	_ = terminal.Printf(&page, "%s, %s; %s\n\n", terminal.Count(count.Heads, "head"), terminal.Agree(count.Routable, "takes requests", "take requests"), now.Format(time.TimeOnly))
+	_ = t.Write(&page, false)
 	return page.String()
 }

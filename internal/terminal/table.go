@@ -1,4 +1,4 @@
-package cli
+package terminal
 
 import (
 	"fmt"
@@ -9,31 +9,31 @@ import (
 	"charm.land/lipgloss/v2"
 )
 
-// table is what people read: columns, of which those after the first wide are
+// Table is what people read: columns, of which those after the first wide are
 // shown in the wide format only.
-type table struct {
-	columns []string
-	wide    int  // columns that the narrow format shows; 0: all
-	bare    bool // without the line of columns
-	limit   int  // cells a line is wrapped at; 0: lines are as long as they are
-	rows    [][]string
+type Table struct {
+	Columns []string
+	Wide    int  // columns that the narrow format shows; 0: all
+	Bare    bool // without the line of columns
+	Limit   int  // cells a line is wrapped at; 0: lines are as long as they are
+	Rows    [][]string
 }
 
 // The widths of tables that are wrapped, in cells of the terminal.
 const (
+	PageWidth  = 120 // of what explains
 	gap        = 2   // between columns
-	pageWidth  = 120 // of what explains
 	narrowCell = 24  // a column is wrapped at, where the last one has no room else
 	leastLast  = 40  // of the last column, before the others are wrapped
 )
 
-// add adds a row. Lists are joined by commas.
-func (t *table) add(cells ...any) {
+// Add adds a row. Lists are joined by commas.
+func (t *Table) Add(cells ...any) {
 	row := make([]string, len(cells))
 	for i, cell := range cells {
 		switch v := cell.(type) {
 		case []string:
-			row[i] = orDash(strings.Join(v, ","))
+			row[i] = OrDash(strings.Join(v, ","))
 		case bool:
 			if row[i] = "no"; v {
 				row[i] = "yes"
@@ -42,29 +42,29 @@ func (t *table) add(cells ...any) {
 			row[i] = fmt.Sprint(v)
 		}
 	}
-	t.rows = append(t.rows, row)
+	t.Rows = append(t.Rows, row)
 }
 
-// write writes the table with its columns below each other, as wide as the
+// Write writes the table with its columns below each other, as wide as the
 // terminal shows their characters.
-func (t *table) write(w io.Writer, wide bool) error {
-	shown := len(t.columns)
-	if t.wide > 0 && !wide {
-		shown = t.wide
+func (t *Table) Write(w io.Writer, wide bool) error {
+	shown := len(t.Columns)
+	if t.Wide > 0 && !wide {
+		shown = t.Wide
 	}
-	rows := t.rows
-	if !t.bare {
-		rows = slices.Insert(slices.Clone(rows), 0, t.columns)
+	rows := t.Rows
+	if !t.Bare {
+		rows = slices.Insert(slices.Clone(rows), 0, t.Columns)
 	}
 	lines := make([][]string, len(rows))
 	for i, row := range rows {
 		for _, cell := range row[:shown] {
-			lines[i] = append(lines[i], strings.TrimRight(seen(cell), " "))
+			lines[i] = append(lines[i], strings.TrimRight(Escape(cell), " "))
 		}
 	}
 	widths := columnWidths(lines, shown)
-	if t.limit > 0 {
-		lines = wrapped(lines, narrowed(widths, t.limit))
+	if t.Limit > 0 {
+		lines = wrapped(lines, narrowed(widths, t.Limit))
 		widths = columnWidths(lines, shown)
 	}
 	var page strings.Builder
@@ -117,7 +117,7 @@ func wrapped(lines [][]string, widths []int) (out [][]string) {
 	for _, cells := range lines {
 		first := len(out)
 		for i, cell := range cells {
-			for at, part := range wrap(cell, max(1, widths[i])) {
+			for at, part := range Wrap(cell, max(1, widths[i])) {
 				if first+at == len(out) {
 					out = append(out, make([]string, len(cells)))
 				}
@@ -128,8 +128,8 @@ func wrapped(lines [][]string, widths []int) (out [][]string) {
 	return out
 }
 
-// wrap breaks text into lines of at most width cells: after a space or, where
+// Wrap breaks text into lines of at most width cells: after a space or, where
 // there is none, anywhere.
-func wrap(text string, width int) []string {
+func Wrap(text string, width int) []string {
 	return strings.Split(lipgloss.Wrap(text, width, ""), "\n")
 }
