@@ -70,7 +70,7 @@ func actionsOf(files []*ast.File) map[string]bool {
 			}
 		case *ast.ValueSpec:
 			for i, name := range n.Names {
-				if strings.HasPrefix(name.Name, "action") && i < len(n.Values) {
+				if strings.HasPrefix(strings.ToLower(name.Name), "action") && i < len(n.Values) {
 					literals(n.Values[i])
 				}
 			}

@@ -28,6 +28,10 @@ type Options struct {
 	// each name that is given twice is noted. Otherwise null leaves a field
 	// out, and JSON with a name twice is broken.
 	Document bool
+	// Loose is for files of YAML that a library read before: aliases and merge
+	// keys are written out, tags are ignored, and a number, a boolean or a date is
+	// a string as well.
+	Loose bool
 }
 
 // Kind is what a value is.

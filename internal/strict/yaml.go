@@ -13,8 +13,9 @@ import (
 )
 
 // NewYAML makes a reader of exactly one YAML document; nothing is null. Anchors,
-// aliases, tags and merge keys are refused: a document says what it says where
-// it says it, and cannot grow. No fault repeats a value, which may be a secret.
+// aliases, tags and merge keys are refused unless Options.Loose allows them: a
+// document says what it says where it says it, and cannot grow. No fault repeats
+// a value, which may be a secret.
 func NewYAML(data []byte, o Options) *Reader {
 	r := &Reader{o: o, faults: List{Most: o.Most}, yaml: cursor{root: &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null"}}}
 	d := yaml.NewDecoder(bytes.NewReader(data))
@@ -22,6 +23,12 @@ func NewYAML(data []byte, o Options) *Reader {
 	switch err := d.Decode(&doc); {
 	case err == nil:
 		r.yaml.root = doc.Content[0]
+		if left := maxWrittenOut; o.Loose {
+			if r.yaml.root = writtenOut(doc.Content[0], maxDepth, &left); left < 0 {
+				r.broken = &SyntaxError{Reason: "its aliases make it too large"}
+				return r
+			}
+		}
 		if err = d.Decode(&second); err == nil {
 			r.faults.list = []Fault{{Reason: "there is a second document; want one", Line: second.Line}}
 		} else if !errors.Is(err, io.EOF) {
@@ -42,6 +49,60 @@ func notYAML(err error) *SyntaxError {
 		said = noAnchors + "put text that begins so in quotes"
 	}
 	return &SyntaxError{Reason: Clip(said)}
+}
+
+// maxWrittenOut bounds the values of a document whose aliases are written out.
+const maxWrittenOut = 100_000
+
+// writtenOut is n with its aliases and merge keys (https://yaml.org/type/merge.html)
+// written out and without anchors and tags. It takes the number of its values
+// from left, and ends where depth or left is below 0.
+func writtenOut(n *yaml.Node, depth int, left *int) *yaml.Node {
+	if *left--; *left < 0 || depth < 0 {
+		*left = -1
+		return n
+	}
+	if n.Kind == yaml.AliasNode {
+		return writtenOut(n.Alias, depth-1, left)
+	}
+	plain := *n
+	plain.Anchor, plain.Content = "", nil
+	if plain.Style&yaml.TaggedStyle != 0 {
+		plain.Style, plain.Tag = plain.Style&^yaml.TaggedStyle, ""
+	}
+	var merged []*yaml.Node
+	named := map[string]bool{}
+	for i, child := range n.Content {
+		switch {
+		case n.Kind == yaml.MappingNode && i%2 == 1 && n.Content[i-1].ShortTag() == "!!merge":
+			plain.Content = plain.Content[:len(plain.Content)-1]
+			merged = append(merged, mergedInto(writtenOut(child, depth-1, left))...)
+		default:
+			named[child.Value] = named[child.Value] || i%2 == 0
+			plain.Content = append(plain.Content, writtenOut(child, depth-1, left))
+		}
+	}
+	for i := 0; i+1 < len(merged); i += 2 {
+		if name := merged[i].Value; !named[name] {
+			named[name] = true
+			plain.Content = append(plain.Content, merged[i], merged[i+1])
+		}
+	}
+	return &plain
+}
+
+// mergedInto is what a merge key adds: the members of an object, or of each
+// object of an array.
+func mergedInto(n *yaml.Node) (members []*yaml.Node) {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return n.Content
+	case yaml.SequenceNode:
+		for _, element := range n.Content {
+			members = append(members, mergedInto(element)...)
+		}
+	}
+	return members
 }
 
 // cursor is a place in a YAML document.
@@ -130,6 +191,8 @@ func (r *Reader) yamlKind() Kind {
 		return Object
 	case tag == "!!null":
 		return Null
+	case r.o.Loose:
+		return String
 	case tag == "!!bool":
 		return Bool
 	case tag == "!!int" || tag == "!!float":

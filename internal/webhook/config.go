@@ -46,7 +46,7 @@ func Read(path string, allowLinkLocal bool) ([]Endpoint, error) {
 		return nil, fmt.Errorf("webhooks.file: %w", err)
 	}
 	var list []Endpoint
-	r := strict.NewYAML(raw, strict.Options{Most: maxFaults})
+	r := strict.NewYAML(raw, strict.Options{Most: maxFaults, Loose: true})
 	if r.Kind() != strict.Null {
 		r.Fields(map[string]func(){"endpoints": func() {
 			r.Array(maxEndpoints, func(int) {

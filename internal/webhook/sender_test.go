@@ -495,6 +495,25 @@ func TestTheFileIsReadStrictly(t *testing.T) {
 	if err != nil || len(list) != 2 || list[0].Name != "pager" || !bytes.Equal(list[0].Secret, secret) || len(list[0].Types) != 2 {
 		t.Fatalf("%+v, %v", list, err)
 	}
+	old := write(t, dir, "old.yaml", "endpoints:\n- &base {name: 7, url: !!str http://a.example, secret_file: secret, types: &few [head.expired]}\n- {<<: *base, name: !mine chat}\n- {name: true, <<: [{types: *few}, *base], url: 'http://b.example'}\n")
+	list, err = webhook.Read(old, false) // as earlier versions read it
+	if err != nil || len(list) != 3 {
+		t.Fatalf("aliases, merge keys, tags and a number for a name: %+v, %v", list, err)
+	}
+	for i, want := range []string{"7 http://a.example [head.expired]", "chat http://a.example [head.expired]", "true http://b.example [head.expired]"} {
+		if e := list[i]; fmt.Sprint(e.Name, " ", e.URL, " ", e.Types) != want || !bytes.Equal(e.Secret, secret) {
+			t.Errorf("endpoint %d is %+v, want %s", i, e, want)
+		}
+	}
+	bomb := "a: &a0 [x]\n"
+	for i := range 40 {
+		bomb += fmt.Sprintf("b%d: &a%d [*a%d, *a%d]\n", i, i+1, i, i)
+	}
+	for text, want := range map[string]string{bomb: "too large", "endpoints: &a [*a]": "too large"} {
+		if _, err := webhook.Read(write(t, dir, "bomb.yaml", text), false); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("aliases of aliases: %v", err)
+		}
+	}
 	if empty, err := webhook.Read(write(t, dir, "empty.yaml", ""), false); err != nil || len(empty) != 0 {
 		t.Errorf("an empty file: %v, %v", empty, err)
 	}
