@@ -55,14 +55,12 @@ var (
 	}
 )
 
-// openFeeds begins to keep the changes that are made from now on.
-func (s *Store) openFeeds() error {
-	return s.view(context.Background(), func(tx *bolt.Tx) error {
-		s.heads = feed.New[fleet.Record](tx.Bucket(bucketHeads).Sequence(), feed.Bound)
-		s.keys = feed.New[access.Key](tx.Bucket(bucketKeys).Sequence(), feed.Bound)
-		s.policies = feed.New[policy.Stored](lastPolicy(tx.Bucket(bucketPolicies)), keptPolicies)
-		return nil
-	})
+// beginFeeds keeps the changes that are made from now on.
+func (s *Store) beginFeeds(tx *bolt.Tx) error {
+	s.heads = feed.New[fleet.Record](tx.Bucket(bucketHeads).Sequence(), feed.Bound)
+	s.keys = feed.New[access.Key](tx.Bucket(bucketKeys).Sequence(), feed.Bound)
+	s.policies = feed.New[policy.Stored](lastPolicy(tx.Bucket(bucketPolicies)), keptPolicies)
+	return nil
 }
 
 // change is one change of a record; nil deletes it.

@@ -115,7 +115,7 @@ func Open(path string, o Options) (*Store, error) {
 			return nil, fmt.Errorf("make the state file %s: %w", path, errors.Join(err, db.Close()))
 		}
 	}
-	if err := errors.Join(s.migrate(), s.openFeeds()); err != nil {
+	if err := errors.Join(s.migrate(), s.guard(func() error { return s.db.View(s.beginFeeds) })); err != nil {
 		return nil, fmt.Errorf("bring the state file %s up to this version: %w", path, errors.Join(err, db.Close()))
 	}
 	return s, nil

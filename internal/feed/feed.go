@@ -4,6 +4,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -93,32 +94,37 @@ func (f *Feed[T]) Add(changes ...Change[T]) {
 // are not kept any more Next returns what whole returns.
 func (f *Feed[T]) Next(ctx context.Context, after uint64, whole func(context.Context) (Changes[T], error)) (Changes[T], error) {
 	for {
-		f.mu.Lock()
-		if after < f.from {
-			f.mu.Unlock()
+		c, known, more := f.since(after)
+		switch {
+		case !known:
 			return whole(context.WithoutCancel(ctx))
+		case more == nil:
+			return c, nil
 		}
-		if after < f.revision {
-			defer f.mu.Unlock()
-			i, _ := slices.BinarySearchFunc(f.kept, after+1, func(c Change[T], r uint64) int {
-				if c.Revision < r {
-					return -1
-				}
-				return 1
-			})
-			return Changes[T]{List: slices.Clip(f.kept[i:]), Revision: f.revision}, nil
-		}
-		if f.more == nil {
-			f.more = make(chan struct{})
-		}
-		more := f.more
-		f.mu.Unlock()
 		select {
 		case <-more:
 		case <-ctx.Done():
 			return Changes[T]{}, ctx.Err()
 		}
 	}
+}
+
+// since returns what is kept of after a revision, or what is closed when there
+// is something. known is false when it is not kept.
+func (f *Feed[T]) since(after uint64) (c Changes[T], known bool, more <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case after < f.from:
+		return c, false, nil
+	case after < f.revision:
+		i, _ := slices.BinarySearchFunc(f.kept, after+1, func(c Change[T], r uint64) int { return cmp.Compare(c.Revision, r) })
+		return Changes[T]{List: slices.Clip(f.kept[i:]), Revision: f.revision}, true, nil
+	}
+	if f.more == nil {
+		f.more = make(chan struct{})
+	}
+	return c, true, f.more
 }
 
 // How long Follow waits before it tries a watch that failed again.
@@ -151,10 +157,10 @@ func Follow[T any](ctx context.Context, after uint64, watch func(context.Context
 	}
 }
 
-// Ended is a context with which Next, and so the Watch of a store, returns what
-// is there and does not wait.
-var Ended = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
+// AtOnce is ctx as if it had ended: with it Next, and so the Watch of a store,
+// returns what is there and does not wait.
+func AtOnce(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
 	cancel()
 	return ctx
-}()
+}

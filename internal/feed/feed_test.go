@@ -44,7 +44,7 @@ func TestAFollowerSeesEveryChangeOnce(t *testing.T) {
 			},
 			"resume": func(rt *rapid.T) { after = rapid.Uint64Range(begin, last).Draw(rt, "after") },
 			"next": func(rt *rapid.T) {
-				c, err := f.Next(feed.Ended, after, whole)
+				c, err := f.Next(feed.AtOnce(t.Context()), after, whole)
 				switch {
 				case errors.Is(err, errWhole):
 					if last-after <= uint64(bound) {

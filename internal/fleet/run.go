@@ -47,7 +47,7 @@ func (r *Registry) Run(ctx context.Context) error {
 // Run; its changes are written by the calls that make them, so that it needs no
 // second goroutine.
 func (r *Registry) Step(ctx context.Context, now time.Time) {
-	if c, err := r.store.Watch(feed.Ended, r.revision.Load()); err == nil {
+	if c, err := r.store.Watch(feed.AtOnce(ctx), r.revision.Load()); err == nil {
 		r.watched(c)
 	}
 	r.sweep(now)

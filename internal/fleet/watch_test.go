@@ -70,10 +70,10 @@ func TestWhatOthersWriteIsTakenOver(t *testing.T) {
 	if v, _ := a.Head("x"); v.Head.Admin != fleet.AdminDraining || v.Head.Epoch != first.Lease.Epoch || v.Head.Health != fleet.HealthFresh {
 		t.Errorf("after a patch elsewhere it is %s, %s, of epoch %d", v.Head.Admin, v.Head.Health, v.Head.Epoch)
 	}
-	again := b.register(spec("x"), nil)
+	b.register(spec("x"), nil)
 	changed := spec("x")
 	changed.Version = "2"
-	again = b.register(changed, nil)
+	again := b.register(changed, nil)
 	a.step()
 	if v, _ := a.Head("x"); v.Head.Version != "2" || v.Head.Epoch != again.Lease.Epoch {
 		t.Errorf("after a registration elsewhere it has version %q and epoch %d; want 2 and %d", v.Head.Version, v.Head.Epoch, again.Lease.Epoch)

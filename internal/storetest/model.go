@@ -56,9 +56,9 @@ type model struct {
 
 // watch takes over what watches bring, which is what the store holds then.
 func (m *model) watch(rt *rapid.T, s Store) {
-	c, err := s.Watch(feed.Ended, m.atHeads)
+	c, err := s.Watch(feed.AtOnce(rt.Context()), m.atHeads)
 	m.atHeads = took(rt, c, err, m.atHeads, m.sinceHeads, m.restarted, m.seenHeads)
-	k, err := s.WatchKeys(feed.Ended, m.atKeys)
+	k, err := s.WatchKeys(feed.AtOnce(rt.Context()), m.atKeys)
 	m.atKeys = took(rt, k, err, m.atKeys, m.sinceKeys, m.restarted, m.seenKeys)
 	m.sinceHeads, m.sinceKeys, m.restarted = 0, 0, false
 	if !maps.EqualFunc(m.seenHeads, m.heads, equal) {

@@ -81,7 +81,7 @@ func each(s Store) []watching {
 func watchWaits(t *testing.T, open Open) {
 	s, _ := open(t)
 	for _, w := range each(s) {
-		_, err := w.watch(feed.Ended, 0)
+		_, err := w.watch(feed.AtOnce(t.Context()), 0)
 		wants(t, err, context.Canceled)
 		type result struct {
 			position
@@ -98,7 +98,7 @@ func watchWaits(t *testing.T, open Open) {
 		if got := <-came; got.err != nil || got.whole || !slices.Equal(got.revisions, []uint64{revision}) || got.revision != revision {
 			t.Errorf("%s: after revision %d the watch brought %+v", w.name, revision, got)
 		}
-		if p, err := w.watch(feed.Ended, 0); err != nil || p.revision != revision {
+		if p, err := w.watch(feed.AtOnce(t.Context()), 0); err != nil || p.revision != revision {
 			t.Errorf("%s: what is there, to one who left: %+v, %v", w.name, p, err)
 		}
 		go next(revision)
@@ -174,7 +174,7 @@ func watchFarBehind(t *testing.T, open Open) {
 			t.Fatalf("%s of revision %d, want %s of %d", change.ID, change.Revision, changes[i+1].ID, changes[i+1].Expect)
 		}
 	}
-	if _, err := s.Watch(feed.Ended, c.Revision); !errors.Is(err, context.Canceled) {
+	if _, err := s.Watch(feed.AtOnce(t.Context()), c.Revision); !errors.Is(err, context.Canceled) {
 		t.Errorf("after all of it: %v", err)
 	}
 }

@@ -1,12 +1,11 @@
 package storetest
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"testing"
 	"time"
-
-	"context"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -39,33 +38,40 @@ func newReplica(t testing.TB, s Store) replica {
 	return replica{heads, router}
 }
 
+// change registers two heads again and again and changes them, ten times.
+func (r replica) change(t *testing.T, patch func(round int) fleet.Patch) {
+	for round := range 10 {
+		for _, id := range []string{"a", "b"} {
+			spec := record(id).Spec
+			spec.Endpoint = "http://10.0.0.1:8000"
+			if _, err := r.fleet.Register(t.Context(), spec, nil); err != nil {
+				t.Errorf("registering: %v", err)
+			}
+			if _, err := r.fleet.Patch(t.Context(), id, patch(round)); err != nil {
+				t.Errorf("changing %s: %v", id, err)
+			}
+		}
+	}
+}
+
 // twoRegistries has two registries change the same heads at the same time.
 // Nothing that was answered is lost, and both hold in the end what is stored.
 func twoRegistries(t *testing.T, open Open) {
 	s, reopen := open(t)
 	both := []replica{newReplica(t, s), newReplica(t, s)}
 	var all sync.WaitGroup
-	for i, r := range both {
-		all.Go(func() {
-			for round := range 10 {
-				for _, id := range []string{"a", "b"} {
-					spec := record(id).Spec
-					spec.Endpoint = "http://10.0.0.1:8000"
-					if _, err := r.fleet.Register(t.Context(), spec, nil); err != nil {
-						t.Errorf("registering: %v", err)
-					}
-					weight, labels := float64(1+round), map[string]string{"round": string(rune('a' + round))}
-					change := fleet.Patch{Weight: &weight}
-					if i == 1 {
-						change = fleet.Patch{Labels: &labels}
-					}
-					if _, err := r.fleet.Patch(t.Context(), id, change); err != nil {
-						t.Errorf("changing %s: %v", id, err)
-					}
-				}
-			}
+	all.Go(func() {
+		both[0].change(t, func(round int) fleet.Patch {
+			weight := float64(1 + round)
+			return fleet.Patch{Weight: &weight}
 		})
-	}
+	})
+	all.Go(func() {
+		both[1].change(t, func(round int) fleet.Patch {
+			labels := map[string]string{"round": string(rune('a' + round))}
+			return fleet.Patch{Labels: &labels}
+		})
+	})
 	all.Wait()
 	check := func(r replica) {
 		t.Helper()
@@ -166,7 +172,7 @@ func twoBooks(t *testing.T, open Open) {
 			t.Errorf("the second book has %+v", k.Key)
 		}
 	}
-	c, err := s.WatchKeys(feed.Ended, 0)
+	c, err := s.WatchKeys(feed.AtOnce(t.Context()), 0)
 	must(t, err)
 	if len(c.List) != 3 && !c.Whole {
 		t.Errorf("%d changes were made; want 3", len(c.List))
@@ -176,8 +182,14 @@ func twoBooks(t *testing.T, open Open) {
 // reach waits until something is so.
 func reach(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !is() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
 			t.Fatalf("a minute has passed, and not yet: %s", what)
 		}
 	}
