@@ -42,7 +42,7 @@ func (t *trailSource) path(c *call) (string, error) {
 		}
 	}
 	help := "name it with --file"
-	if t.dataDir != "" {
+	if t.DataDir != "" {
 		help += ", or the configuration of its service with --config; without either a service writes " + local.SystemTrail + " if it may"
 	}
 	return "", &codedError{exitNotFound, fmt.Errorf("no audit file found at %s; %s", strings.Join(candidates, " or "), help)}
@@ -68,13 +68,13 @@ func (t *trailSource) unannounced() ([]string, error) {
 		return local.Trails(c.Audit.File), nil
 	}
 	var files []string
-	for _, dir := range local.Dirs(t.dataDir) {
+	for _, dir := range local.Dirs(t.DataDir) {
 		if killed, ok, err := local.Read(dir); err == nil && ok {
 			files = append(files, killed.AuditFile)
 		}
 	}
-	usual := local.Trails("", local.Dirs(t.dataDir)...)
-	if t.dataDir != "" {
+	usual := local.Trails("", local.Dirs(t.DataDir)...)
+	if t.DataDir != "" {
 		usual = usual[1:]
 	}
 	return append(files, usual...), nil
@@ -125,7 +125,7 @@ func (t *trailSource) checkpoint(path, file string) (audit.Checkpoint, error) {
 	if file != "" {
 		return audit.ReadCheckpoint(file)
 	}
-	return audit.NewestCheckpoint(path, local.Dirs(t.dataDir)...)
+	return audit.NewestCheckpoint(path, local.Dirs(t.DataDir)...)
 }
 
 func verifyTrail(c *call, path string, o trail.VerifyOptions) error {

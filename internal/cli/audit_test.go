@@ -18,6 +18,7 @@ import (
 
 	"headway/api"
 	"headway/internal/audit"
+	"headway/internal/local"
 )
 
 // books is a service that has an audit trail and counts what is read of it.
@@ -93,7 +94,7 @@ func TestAFollowerReadsOnlyWhatIsNew(t *testing.T) {
 	b.add(2500, "head.register")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	source := &trailSource{remote: &remote{server: server.URL, timeout: time.Minute}}
+	source := &trailSource{remote: &remote{Target: local.Target{Server: server.URL, Timeout: time.Minute}}}
 	cmd := newAuditTail(source)
 	source.query.Action = "policy"
 	cmd.SetContext(ctx)

@@ -41,7 +41,7 @@ func (r *remote) ask(f func(*call) error, options ...client.Option) func(*cobra.
 
 // connected runs f with a client of the service.
 func (r *remote) connected(c *call, f func(*call) error, options ...client.Option) (err error) {
-	if c.Client, err = r.connect(options...); err != nil {
+	if c.Client, err = r.Connect(options...); err != nil {
 		return err
 	}
 	defer c.Close()

@@ -35,7 +35,7 @@ d drains one, q stops.`,
 			if o.Ports, err = demo.ParsePorts(ports); err != nil {
 				return usageError(fmt.Errorf("--ports: %w", err))
 			}
-			transport, url, err := r.open()
+			transport, url, err := r.Open()
 			if err != nil {
 				return err
 			}

@@ -94,13 +94,13 @@ nothing. Exit code 0: no faults; 1: there are.`,
 
 func (r *remote) examine(c *call) (f findings) {
 	f.clock()
-	if r.server == "" {
-		said, running, err := local.Running(r.dataDir)
+	if r.Server == "" {
+		said, running, err := local.Running(r.DataDir)
 		if err != nil {
 			f.fault("service", err.Error(), "run this as the user of the service, or name it with --server")
 			return f
 		}
-		dir := local.Dirs(r.dataDir)[0]
+		dir := local.Dirs(r.DataDir)[0]
 		if running {
 			dir = filepath.Dir(said.TokenFile)
 			f.fileLimit(said.PID)
@@ -121,7 +121,7 @@ func (r *remote) examine(c *call) (f findings) {
 	})
 	if err != nil {
 		const skipped = "the service does not answer"
-		f.fault("service", err.Error(), cmp.Or(connectionHelp(err), "start it with 'headway serve', or name it with --server"))
+		f.fault("service", err.Error(), cmp.Or(local.Help(err), "start it with 'headway serve', or name it with --server"))
 		return append(f, finding{"alert rules", notAsked, skipped, ""}, finding{"dashboards", notAsked, skipped, ""})
 	}
 	f.rules(c.Context(), r)

@@ -45,7 +45,7 @@ const (
 // page reads as JSON what the service serves besides its API. found is false if
 // there is no such page.
 func (r *remote) page(ctx context.Context, path string, into any) (found bool, err error) {
-	transport, url, err := r.open()
+	transport, url, err := r.Open()
 	if err != nil {
 		return false, err
 	}
@@ -54,7 +54,7 @@ func (r *remote) page(ctx context.Context, path string, into any) (found bool, e
 	if err != nil {
 		return false, err
 	}
-	resp, err := (&http.Client{Transport: transport, Timeout: r.timeout}).Do(req)
+	resp, err := (&http.Client{Transport: transport, Timeout: r.Timeout}).Do(req)
 	if err != nil {
 		return false, err
 	}

@@ -53,7 +53,7 @@ func (r *remote) withKeys(c *call, do func(context.Context, keybook) error) erro
 	if err != nil {
 		return err
 	}
-	if r.server != "" || running || r.dataDir == "" {
+	if r.Server != "" || running || r.DataDir == "" {
 		return r.connected(c, func(c *call) error { return do(c.Context(), remoteKeys{c.Client}) })
 	}
 	settings, err := r.settings()

@@ -82,7 +82,7 @@ validate' does. Exit code 0: it would be taken; 4: not.`,
 			for _, w := range read.Warnings {
 				_ = c.warn(w.Pointer, w.Reason)
 			}
-			if r.server != "" {
+			if r.Server != "" {
 				if err := r.warnOfFleet(c, read); err != nil {
 					return err
 				}

@@ -3,15 +3,10 @@ package cli
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"runtime"
-	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -60,7 +55,7 @@ func Run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) 
 		return exitOK
 	}
 	fmt.Fprintln(stderr, "headway:", terminal.EscapeLines(config.Scrub(err.Error())))
-	code, help := codeOf(err), connectionHelp(err)
+	code, help := codeOf(err), local.Help(err)
 	if code == exitUsage {
 		help = "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one."
 	}
@@ -68,30 +63,6 @@ func Run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stderr, help)
 	}
 	return code
-}
-
-// connectionHelp says what helps where no connection to a service comes about.
-func connectionHelp(err error) string {
-	if !errors.Is(err, client.ErrUnavailable) {
-		return ""
-	}
-	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
-	_, otherName := errors.AsType[x509.HostnameError](err)
-	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return "Nothing listens there: start the service with 'headway serve', or name another with --server."
-	case unknown:
-		return "The certificate is signed by an authority that this machine does not know: name its certificate with --ca-file."
-	case otherName:
-		return "The certificate is for other names: use one of them with --server, or make one for this name ('headway tls init --host NAME')."
-	case noTLS, strings.Contains(err.Error(), http.ErrSchemeMismatch.Error()):
-		return "What listens there does not speak TLS: use http:// if it is the service."
-	case errors.Is(err, io.EOF), strings.Contains(err.Error(), "malformed HTTP"),
-		strings.Contains(err.Error(), "readLoopPeekFailLocked"): // net/http's, of a server that speaks first
-		return "What listens there does not answer as a service does: is it another port that is meant?"
-	}
-	return ""
 }
 
 // exits are the exit codes of what a service answered.

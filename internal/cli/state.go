@@ -43,13 +43,13 @@ needs the role admin; else the file itself is read.`,
 // is nearer than a service that the environment names.
 func (r *remote) withState(c *call, service func(*call) error, file func(path string) error) error {
 	if c.Flags().Changed("data-dir") && !c.Flags().Changed("server") {
-		r.server = ""
+		r.Server = ""
 	}
 	_, running, err := r.running()
 	if err != nil {
 		return err
 	}
-	if r.server != "" || running {
+	if r.Server != "" || running {
 		return r.tooOld(r.connected(c, service))
 	}
 	settings, err := r.settings()
@@ -65,7 +65,7 @@ func (r *remote) tooOld(err error) error {
 	if !ok || refused.Problem.Code != api.CodeNotFound {
 		return err
 	}
-	where, _ := r.where()
+	where, _ := r.URL()
 	return &codedError{exitNotFound, fmt.Errorf("the service at %s is older than this command and cannot export or check its state while it runs; stop it, then run this again on its machine, which reads its file", where)}
 }
 
@@ -83,7 +83,7 @@ second. Exit code 0: sound; 8: damaged.`,
 				if err != nil {
 					return err
 				}
-				where, err := r.where()
+				where, err := r.URL()
 				return errors.Join(err, c.printCheck("the state of "+where, report))
 			}, c.checkState)
 		}),
@@ -104,7 +104,7 @@ has a checksum, without which 'state import' refuses it.`,
 			err := withOwnFile(name, "name a file that does not exist", terminal.EscapeWriter(c.w), func(w io.Writer) error {
 				w = io.MultiWriter(w, tap(func(b []byte) { lines += bytes.Count(b, []byte{'\n'}) }))
 				return r.withState(c,
-					func(c *call) error { return copyState(c, r.timeout, w) },
+					func(c *call) error { return copyState(c, r.Timeout, w) },
 					func(path string) error { return boltstore.Export(c.Context(), path, w) },
 				)
 			})

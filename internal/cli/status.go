@@ -108,7 +108,7 @@ func newStatus() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if s.URL, err = r.where(); err != nil {
+				if s.URL, err = r.URL(); err != nil {
 					return err
 				}
 				if c.structured() {

@@ -21,6 +21,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/freeport"
+	"headway/internal/local"
 )
 
 var testBuild = Build{Version: "v1", Commit: "0123456"}
@@ -306,7 +307,7 @@ func TestConnectionsThatFailSayWhatHelps(t *testing.T) {
 		}
 		has(t, errs, help)
 	}
-	if help := connectionHelp(fmt.Errorf("%w: %w", client.ErrUnavailable, x509.HostnameError{Host: "a", Certificate: new(x509.Certificate)})); !strings.Contains(help, "other names") {
+	if help := local.Help(fmt.Errorf("%w: %w", client.ErrUnavailable, x509.HostnameError{Host: "a", Certificate: new(x509.Certificate)})); !strings.Contains(help, "other names") {
 		t.Errorf("help is %q", help)
 	}
 	code, out, _ := here(t, "doctor", "-o", "json", "--server", "http://127.0.0.1:1", "--timeout", "1s")

@@ -13,8 +13,6 @@ import (
 	"testing"
 )
 
-func noToken() (string, error) { return "", nil }
-
 // announced is a server that a data directory names.
 func announced(t *testing.T) (server *httptest.Server, dir string) {
 	t.Helper()
@@ -46,7 +44,7 @@ func announced(t *testing.T) (server *httptest.Server, dir string) {
 func TestOnlyTheAnnouncedCertificateIsBelieved(t *testing.T) {
 	server, dir := announced(t)
 	ask := func() (string, error) {
-		transport, url, err := Open(Target{DataDir: dir, Token: noToken, TLS: new(tls.Config)})
+		transport, url, err := Target{DataDir: dir}.Open()
 		if err != nil || url != server.URL {
 			t.Fatalf("%s, %v", url, err)
 		}
@@ -146,7 +144,7 @@ func TestARefusedCredentialIsReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = a.End() }()
-	transport, url, err := Open(Target{DataDir: dir, Token: noToken, TLS: new(tls.Config)})
+	transport, url, err := Target{DataDir: dir}.Open()
 	if err != nil {
 		t.Fatal(err)
 	}

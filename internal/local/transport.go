@@ -21,20 +21,13 @@ const DefaultURL = "http://127.0.0.1:8080"
 // ErrNotRunning says that no service runs on a data directory.
 var ErrNotRunning = errors.New("no service runs")
 
-// Target says which service is meant, and as whom it is asked.
-type Target struct {
-	Server  string                 // URL; "": the service of this machine
-	DataDir string                 // of the service of this machine; "": a usual one
-	Token   func() (string, error) // API key to send; "" is none, and means the credential of the service of this machine
-	TLS     *tls.Config            // without RootCAs the certificate that a service of this machine announces is believed, too
-}
-
 // Transport sends each request to where the service is then, with the credential
 // that is good then: a service of this machine may start again at another
 // address, and makes a new credential each time. It is an [http.RoundTripper],
 // for requests at the same time.
 type Transport struct {
 	target Target
+	secure *tls.Config
 
 	mu      sync.Mutex
 	dataDir string          // of the service of this machine, once it was found
@@ -60,8 +53,12 @@ var (
 )
 
 // Open makes the transport to a service, and returns its URL as it is now.
-func Open(target Target) (*Transport, string, error) {
-	t := &Transport{target: target, dataDir: target.DataDir}
+func (target Target) Open() (*Transport, string, error) {
+	secure, err := target.secure()
+	if err != nil {
+		return nil, "", err
+	}
+	t := &Transport{target: target, secure: secure, dataDir: target.DataDir}
 	now, err := t.find()
 	return t, now.url, err
 }
@@ -76,7 +73,7 @@ type place struct {
 // find says where the service is now. A service of this machine that was found
 // is not taken for another one.
 func (t *Transport) find() (now place, err error) {
-	if now.token, err = t.target.Token(); err != nil || t.target.Server != "" {
+	if now.token, err = t.target.key(); err != nil || t.target.Server != "" {
 		now.url = t.target.Server
 		return now, err
 	}
@@ -117,7 +114,7 @@ func (t *Transport) trusting(cert string) *http.Transport {
 	if t.current != nil {
 		t.current.CloseIdleConnections()
 	}
-	secure := t.target.TLS.Clone()
+	secure := t.secure.Clone()
 	if cert != "" && secure.RootCAs == nil {
 		pin(secure, cert)
 	}
