@@ -2,7 +2,6 @@ package apiv1
 
 import (
 	"strconv"
-	"strings"
 	"time"
 
 	"headway/internal/fleet"
@@ -93,16 +92,8 @@ func hashOf(r *strict.Reader) (hash uint64) {
 	return hash
 }
 
-// plausible reports, for the usual request, that checkDecision would find
-// nothing. Of any other it says no, whether there is something to find or not.
-func plausible(req *strategy.Request) bool {
-	return req.ModelType != "" && len(req.ModelType) <= fleet.MaxModelTypeLength && len(req.Region) <= fleet.MaxNameLength &&
-		len(req.SessionKey) <= maxSessionKey && len(req.Strategy) <= fleet.MaxNameLength && len(req.Exclude) == 0 &&
-		len(req.Labels) == 0 && (req.RegionMode != strategy.RegionRequire || req.Region != "")
-}
-
-// checkDecision returns what is wrong with a request beyond the given faults.
-func checkDecision(req *strategy.Request, already []strict.Fault) []strict.Fault {
+// checkDecision finds what is wrong with a request that was read.
+func checkDecision(req *strategy.Request) []strict.Fault {
 	var faults strict.Faults
 	text := func(pointer, value string, longest int) {
 		if len(value) > longest {
@@ -120,12 +111,11 @@ func checkDecision(req *strategy.Request, already []strict.Fault) []strict.Fault
 		faults.Add("/region", "is required beside region_mode require")
 	}
 	for i, id := range req.Exclude {
-		if id == "" || len(id) > fleet.MaxIDLength || strings.ContainsFunc(id, NotOfID) {
+		if !fleet.ValidID(id) {
 			faults.Add("/exclude/"+strconv.Itoa(i), "is no id of a head")
 		}
 	}
-	faults = append(faults, fleet.CheckLabels("/labels", req.Labels)...)
-	return strict.Merge(already, faults)[len(already):]
+	return append(faults, fleet.CheckLabels("/labels", req.Labels)...)
 }
 
 // Bounds of an outcome.

@@ -91,13 +91,6 @@ func (in *registration) complete() (faults []strict.Fault) {
 	return faults
 }
 
-// Bounds of what a head may report; beyond them sums over a fleet could
-// overflow.
-const (
-	maxReported       = 1_000_000_000
-	maxReportedTokens = 1_000_000_000_000
-)
-
 // report is an api.StatusReport as it is read.
 type report struct {
 	id                                           string
@@ -140,19 +133,19 @@ func (in *report) field(r *strict.Reader, name string) bool {
 func (in *report) load(r *strict.Reader, name string) bool {
 	switch name {
 	case "in_flight":
-		r.Whole(&in.inFlight, 0, maxReported)
+		r.Whole(&in.inFlight, 0, fleet.MaxCount)
 	case "queued":
-		r.Whole(&in.queued, 0, maxReported)
+		r.Whole(&in.queued, 0, fleet.MaxCount)
 	case "pending_prompt_tokens":
-		r.Whole(&in.pendingTokens, 0, maxReportedTokens)
+		r.Whole(&in.pendingTokens, 0, fleet.MaxTokens)
 	case "kv_capacity_tokens":
-		r.Whole(&in.cacheTokens, 0, maxReportedTokens)
+		r.Whole(&in.cacheTokens, 0, fleet.MaxTokens)
 	case "kv_cache_usage":
 		r.Number(&in.cacheUsage, 0, 1)
 	case "utilization":
 		r.Number(&in.utilization, 0, 1)
 	case "tokens_per_second":
-		r.Number(&in.tokenRate, 0, maxReported)
+		r.Number(&in.tokenRate, 0, fleet.MaxCount)
 	default:
 		return false
 	}
@@ -206,11 +199,6 @@ func (in *patch) field(r *strict.Reader, name string) bool {
 		return false
 	}
 	return true
-}
-
-// NotOfID reports whether an id of a head cannot have the character.
-func NotOfID(c rune) bool {
-	return (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '.' && c != '_' && c != ':' && c != '-'
 }
 
 func toLease(l fleet.Lease) api.Lease {

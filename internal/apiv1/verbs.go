@@ -87,8 +87,9 @@ func (d *Verbs) Report(p *access.Principal, id string, body []byte) (api.StatusA
 	}
 	faults = require(faults, in.id == "", "/id", "the id of the head")
 	faults = require(faults, in.epoch == nil, "/epoch", "the epoch of the head's lease")
+	faults = require(faults, in.status == fleet.StatusUnknown, "/status", "one of active, degraded, draining, offline")
 	if len(faults) > 0 {
-		return api.StatusAnswer{}, strict.Invalid(strict.Merge(faults, strict.FaultsOf(fleet.ValidateReport(&report))))
+		return api.StatusAnswer{}, strict.Invalid(faults)
 	}
 	report.Epoch = uint64(*in.epoch)
 	if in.named {
@@ -143,17 +144,14 @@ func (d *Verbs) Decide(body, answer []byte) ([]byte, error) {
 	in, _ := works.Get().(*work)
 	defer works.Put(in)
 	var faults []strict.Fault
-	scanned := in.scan(body)
-	if !scanned {
+	if !in.scan(body) {
 		var err error
 		if faults, err = in.decode(body); err != nil {
 			return answer, err
 		}
 	}
-	if !scanned || !plausible(&in.req) {
-		if faults = append(faults, checkDecision(&in.req, faults)...); len(faults) > 0 {
-			return answer, strict.Invalid(faults)
-		}
+	if faults = strict.Merge(faults, checkDecision(&in.req)); len(faults) > 0 {
+		return answer, strict.Invalid(faults)
 	}
 	decision, err := d.router.Decide(&in.req)
 	if err != nil {

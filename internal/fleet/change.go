@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"headway/internal/audit"
-	"headway/internal/strict"
 )
 
 // Registration is the answer to Register.
@@ -35,11 +34,6 @@ func (r *Registry) TakeOver(ctx context.Context, spec Spec, first *StatusReport)
 func (r *Registry) register(ctx context.Context, spec Spec, first *StatusReport, takeOver bool) (Registration, error) {
 	if err := ValidateSpec(&spec, r.allowLinkLocal); err != nil {
 		return Registration{}, err
-	}
-	if first != nil {
-		if err := ValidateReport(first); err != nil {
-			return Registration{}, err
-		}
 	}
 	var done Registration
 	c := &commit{id: spec.ID, registers: true, endpoint: spec.Endpoint, takeOver: takeOver}
@@ -85,23 +79,13 @@ func (r *Registry) register(ctx context.Context, spec Spec, first *StatusReport,
 type Patch struct {
 	State  *AdminState
 	Weight *float64           // 0 gives the head's own weight back
-	Labels *map[string]string // laid over the head's own; empty takes them away
+	Labels *map[string]string // checked by CheckLabels, laid over the head's own; empty takes them away
 }
 
-// Patch changes the operator's side of a head. The errors are *strict.InvalidError,
+// Patch changes the operator's side of a head. The errors are
 // ErrHeadNotFound, ErrOverloaded, the audit trail's, the store's and ctx's; the
 // change is recorded there before it is made, and how it ended after.
 func (r *Registry) Patch(ctx context.Context, id string, p Patch) (View, error) {
-	var f faults
-	if p.Weight != nil && *p.Weight != 0 {
-		f.weight("/weight", *p.Weight)
-	}
-	if p.Labels != nil {
-		f.labels("/labels", *p.Labels)
-	}
-	if err := strict.Invalid(f.Faults); err != nil {
-		return View{}, err
-	}
 	before, err := r.Head(id)
 	if err != nil {
 		return View{}, err

@@ -71,7 +71,7 @@ func TestBeyond(t *testing.T) {
 		"utilization beside":      {100, load(func(l *Load) { l.Utilization, l.InFlight = 0.6, 12 }), 2, true, false},
 		"pending tokens":          {100, load(func(l *Load) { l.InFlight, l.PendingPromptTokens = 12, 4096 }), 4, true, false},
 		"pending tokens alone":    {100, load(func(l *Load) { l.PendingPromptTokens = 1024 }), 0.5, true, false},
-		"more than fits":          {0, load(func(l *Load) { l.InFlight, l.Queued = maxCount, maxCount }), float64(beyondRequests) / BeyondUnit, true, true},
+		"more than fits":          {0, load(func(l *Load) { l.InFlight, l.Queued = MaxCount, MaxCount }), float64(beyondRequests) / BeyondUnit, true, true},
 	} {
 		var l Live
 		for range 10 {

@@ -2,14 +2,14 @@ package fleet
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
 	"headway/internal/strict"
 )
 
-// Bounds of what a head may say of itself.
+// Bounds of what a head may say of itself. Those of numbers, and of the number of
+// model types, are checked where they are read, the rest here.
 const (
 	MaxIDLength        = 128
 	MaxEndpointLength  = 512
@@ -23,6 +23,8 @@ const (
 	MaxLabels          = 32
 	MaxLabelKey        = 63
 	MaxLabelValue      = 128
+	MaxCount           = 1_000_000_000     // of requests, and of tokens a second; sums over a fleet do not overflow
+	MaxTokens          = 1_000_000_000_000 // that wait, or fit a cache
 )
 
 const (
@@ -64,11 +66,9 @@ func ValidateSpec(s *Spec, allowLinkLocal bool) error {
 			s.Endpoint = canonicalEndpoint(s.Endpoint)
 		}
 	}
-	switch n := len(s.ModelTypes); {
-	case n == 0:
+	switch len(s.ModelTypes) {
+	case 0:
 		f.Add("/model_types", "must name at least one model type")
-	case n > MaxModelTypes:
-		f.Add("/model_types", "has %d model types; at most %d are allowed", n, MaxModelTypes)
 	default:
 		for i, m := range s.ModelTypes {
 			pointer := fmt.Sprintf("/model_types/%d", i)
@@ -85,18 +85,8 @@ func ValidateSpec(s *Spec, allowLinkLocal bool) error {
 	if s.Weight == 0 {
 		s.Weight = 1
 	}
-	f.weight("/weight", s.Weight)
-	if s.MaxInFlight < 0 || s.MaxInFlight > MaxMaxInFlight {
-		f.Add("/capacity/max_in_flight", "must be 0 to %d; 0 is no limit", MaxMaxInFlight)
-	}
 	f.labels("/labels", s.Labels)
 	return strict.Invalid(f.Faults)
-}
-
-func (f *faults) weight(pointer string, w float64) {
-	if !(w >= MinWeight && w <= MaxWeight) {
-		f.Add(pointer, "must be %g to %g", MinWeight, MaxWeight)
-	}
 }
 
 func (f *faults) labels(pointer string, labels map[string]string) {
@@ -119,38 +109,11 @@ func printable(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
-// maxCount and maxTokens bound reported counts, which keeps sums over a fleet
-// far from overflowing.
-const (
-	maxCount  = 1_000_000_000
-	maxTokens = 1_000_000_000_000
-)
-
-// ValidateReport checks a status report. Pointers lead into the body of the
-// report.
-func ValidateReport(r *StatusReport) error {
-	var f faults
-	if r.Status == StatusUnknown {
-		f.Add("/status", "is required: one of %s", strings.Join(statusNames[1:], ", "))
-	}
-	count := func(name string, v, highest int64) {
-		if v != Unknown && (v < 0 || v > highest) {
-			f.Add("/load/"+name, "must be 0 to %d", highest)
-		}
-	}
-	number := func(name string, v, highest float64) {
-		if !math.IsNaN(v) && (v < 0 || v > highest) {
-			f.Add("/load/"+name, "must be 0 to %g", highest)
-		}
-	}
-	count("in_flight", r.Load.InFlight, maxCount)
-	count("queued", r.Load.Queued, maxCount)
-	count("pending_prompt_tokens", r.Load.PendingPromptTokens, maxTokens)
-	count("kv_capacity_tokens", r.Load.KVCapacityTokens, maxTokens)
-	number("kv_cache_usage", r.Load.KVCacheUsage, 1)
-	number("utilization", r.Load.Utilization, 1)
-	number("tokens_per_second", r.Load.TokensPerSecond, maxCount)
-	return strict.Invalid(f.Faults)
+// ValidID reports whether a head can have the id.
+func ValidID(id string) bool {
+	return id != "" && len(id) <= MaxIDLength && id != "." && !strings.Contains(id, "..") && !strings.ContainsFunc(id, func(c rune) bool {
+		return (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '.' && c != '_' && c != ':' && c != '-'
+	})
 }
 
 // Check validates a registration that has the given faults already and returns

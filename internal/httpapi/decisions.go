@@ -7,6 +7,7 @@ import (
 
 	"headway/api"
 	"headway/internal/apiv1"
+	"headway/internal/fleet"
 	"headway/internal/routing"
 )
 
@@ -87,7 +88,7 @@ const maxDecisionID = 64
 // decisionID is the {id} of a decision's path.
 func decisionID(r *http.Request) (string, error) {
 	id := r.PathValue("id")
-	if id == "" || len(id) > maxDecisionID || strings.ContainsFunc(id, func(c rune) bool { return c == '.' || c == ':' || c == '-' || apiv1.NotOfID(c) }) {
+	if !fleet.ValidID(id) || len(id) > maxDecisionID || strings.ContainsAny(id, ".:-") {
 		return "", invalidParameter("id", "must be the decision_id of a decision")
 	}
 	return id, nil

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 
 	"headway/api"
 	"headway/internal/apiv1"
@@ -121,7 +120,7 @@ func (s *Server) listHeads(w *answer, r *http.Request) error {
 // before anybody looks for it.
 func headID(r *http.Request) (string, error) {
 	id := r.PathValue("id")
-	if id == "" || len(id) > fleet.MaxIDLength || strings.ContainsFunc(id, apiv1.NotOfID) || strings.Contains(id, "..") || id == "." {
+	if !fleet.ValidID(id) {
 		return "", invalidParameter("id", "must be 1 to "+strconv.Itoa(fleet.MaxIDLength)+" letters, digits and ._:-")
 	}
 	return id, nil

@@ -10,6 +10,7 @@ import (
 
 	"headway/api"
 	"headway/internal/apiv1"
+	"headway/internal/fleet"
 	"headway/internal/strict"
 )
 
@@ -117,7 +118,7 @@ func (q *query) cursor(kind cursorKind) string {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	place, ours := strings.CutPrefix(string(raw), string(kind))
 	// The decoder passes over line ends.
-	if err != nil || strings.ContainsAny(text, "\r\n") || !ours || place == "" || strings.ContainsFunc(place, apiv1.NotOfID) {
+	if err != nil || strings.ContainsAny(text, "\r\n") || !ours || !fleet.ValidID(place) {
 		q.fault("cursor", "is not the next_cursor of this list")
 		return ""
 	}
