@@ -12,74 +12,16 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/doctor"
 	"headway/internal/terminal"
 )
-
-// census counts heads by whether they take requests, and why not.
-type census struct {
-	Heads    int `json:"heads"`
-	Routable int `json:"routable"`
-	Held     int `json:"held"`    // of the routable: silent, and kept by the mass-expiry guard
-	Drained  int `json:"drained"` // by an operator, for maintenance too
-	Silent   int `json:"silent"`  // whose lease has ended, of the others
-	Ejected  int `json:"ejected"` // of the others
-	Failing  int `json:"failing"` // of the routable: requests there fail, and too few others are left to eject it
-}
-
-func (n *census) add(h *api.Head) {
-	n.Heads++
-	if h.Routable {
-		n.Routable++
-	}
-	switch {
-	case h.Routable && h.Health.State == "held":
-		n.Held++
-	case h.Routable && h.Health.State == "failing":
-		n.Failing++
-	case h.Routable:
-	case h.AdminState != "" && h.AdminState != "enabled":
-		n.Drained++
-	case h.Health.State == "stale":
-		n.Silent++
-	case h.Health.State == "ejected":
-		n.Ejected++
-	}
-}
-
-// taking says how many heads take requests, without those that are only held.
-func (n *census) taking() string {
-	return terminal.Agree(n.Routable-n.Held, "takes requests", "take requests")
-}
-
-// outOfRotation counts the heads that others than themselves took out; "" if
-// there are none.
-func (n *census) outOfRotation() string {
-	var parts []string
-	for _, p := range []struct {
-		n    int
-		name string
-	}{{n.Ejected, "ejected"}, {n.Silent, "silent"}, {n.Drained, "drained"}} {
-		if p.n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.name))
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-func (n *census) held() string {
-	return terminal.Agree(n.Held, "is silent and gets", "are silent and get") + " requests only because of the mass-expiry guard"
-}
-
-func (n *census) failing() string {
-	return terminal.Agree(n.Failing, "of them fails its requests and is", "of them fail their requests and are") + " not ejected, since too few others are left"
-}
 
 // summary is what status shows.
 type summary struct {
 	URL    string      `json:"url"`
 	Ready  bool        `json:"ready"`
 	Checks []api.Check `json:"checks"`
-	census
+	doctor.Census
 	InFlight int64                `json:"in_flight"`
 	Statuses map[string]int       `json:"statuses"`
 	Models   map[string]*headSums `json:"models"`
@@ -161,7 +103,7 @@ func newSummary() *summary {
 }
 
 func (s *summary) add(h *api.Head) {
-	s.census.add(h)
+	s.Census.Add(h)
 	s.InFlight += h.InFlight
 	s.Statuses[h.Status]++
 	sums := []*headSums{at(s.Regions, h.Region)}
@@ -203,15 +145,15 @@ func (s *summary) print(w io.Writer) error {
 	if len(statuses) > 0 {
 		of = " (" + strings.Join(statuses, ", ") + ")"
 	}
-	_ = terminal.Printf(w, "heads    %d, of which %s%s; %d in flight\n", s.Heads, s.taking(), of, s.InFlight)
-	if out := s.outOfRotation(); out != "" {
+	_ = terminal.Printf(w, "heads    %d, of which %s%s; %d in flight\n", s.Heads, s.Taking(), of, s.InFlight)
+	if out := s.OutOfRotation(); out != "" {
 		_ = terminal.Printf(w, "         out of rotation: %s\n", out)
 	}
 	if s.Held > 0 {
-		_ = terminal.Printf(w, "         of the others %s\n", s.held())
+		_ = terminal.Printf(w, "         of the others %s\n", s.HeldText())
 	}
 	if s.Failing > 0 {
-		_ = terminal.Printf(w, "         %s\n", s.failing())
+		_ = terminal.Printf(w, "         %s\n", s.FailingText())
 	}
 	_ = terminal.Printf(w, "policy   revision %d\n\n", s.Revision)
 	t := &terminal.Table{Columns: []string{"", "HEADS", "TAKE REQUESTS", "IN FLIGHT"}}

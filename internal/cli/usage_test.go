@@ -20,6 +20,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/doctor"
 	"headway/internal/freeport"
 	"headway/internal/local"
 )
@@ -311,7 +312,7 @@ func TestConnectionsThatFailSayWhatHelps(t *testing.T) {
 		t.Errorf("help is %q", help)
 	}
 	code, out, _ := here(t, "doctor", "-o", "json", "--server", "http://127.0.0.1:1", "--timeout", "1s")
-	var found []finding
+	var found []doctor.Finding
 	if err := json.Unmarshal([]byte(out), &found); err != nil || code != exitError {
 		t.Fatalf("exit code %d, %v: %s", code, err, out)
 	}
@@ -319,7 +320,7 @@ func TestConnectionsThatFailSayWhatHelps(t *testing.T) {
 	for _, f := range found {
 		states[f.State]++
 	}
-	if states[fault] != 1 || states[notAsked] != 2 {
+	if states["fault"] != 1 || states["not asked"] != 2 {
 		t.Errorf("of a service that is away: %+v", found)
 	}
 }

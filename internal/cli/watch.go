@@ -15,6 +15,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/doctor"
 	"headway/internal/fleet"
 	"headway/internal/terminal"
 )
@@ -136,9 +137,9 @@ func showNotice(w io.Writer, n client.Notice) error {
 		if n.Snapshot.Part != 1 {
 			return nil
 		}
-		var count census
+		var count doctor.Census
 		for i := range n.Snapshot.Heads {
-			count.add(&n.Snapshot.Heads[i])
+			count.Add(&n.Snapshot.Heads[i])
 		}
 		part := ""
 		if n.Snapshot.Parts > 1 {
@@ -289,10 +290,10 @@ func takeNotice(heads map[string]api.Head, changed map[string]time.Time, n clien
 
 func headsPage(heads map[string]api.Head, changed map[string]time.Time, now time.Time) string {
 	t := &terminal.Table{Columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "CHANGED"}}
-	var count census
+	var count doctor.Census
 	for _, id := range slices.Sorted(maps.Keys(heads)) {
 		h := heads[id]
-		count.add(&h)
+		count.Add(&h)
 		at := changed[id]
 		t.Add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, terminal.Ago(&at, now))
 	}

@@ -1,4 +1,4 @@
-package cli
+package doctor
 
 import (
 	"context"
@@ -6,35 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 
+	"headway/internal/local"
 	"headway/internal/terminal"
 )
-
-// promised are the metrics of the monitoring guide, which dashboards and alerts
-// are made of. Each has a series from the first scrape on.
-var promised = []string{
-	"routing_decisions_total", "head_registrations_total", "head_status_updates_total", "active_heads",
-	"http_requests_total", "http_request_duration_seconds_bucket", "cache_hits_total", "cache_misses_total",
-	"external_service_calls_total", "process_cpu_seconds_total", "process_resident_memory_bytes",
-	"sse_connections", "websocket_connections", "message_queue_messages_total",
-}
-
-// scrape judges whether Prometheus gets what it should.
-func (f *findings) scrape(values map[string]float64) {
-	there := map[string]bool{}
-	for series := range values {
-		name, _, _ := strings.Cut(series, "{")
-		there[name] = true
-	}
-	missing := slices.DeleteFunc(slices.Clone(promised), func(name string) bool { return there[name] })
-	if len(missing) > 0 {
-		f.fault("scrape", "/metrics lacks "+strings.Join(missing, ", "), behindProxy+" Dashboards and alerts need them")
-		return
-	}
-	f.fine("scrape", fmt.Sprintf("/metrics has %d series, and all that the guide names", len(values)))
-}
 
 const (
 	behindProxy = "is there a proxy that answers in the place of the service?"
@@ -44,8 +20,8 @@ const (
 
 // page reads as JSON what the service serves besides its API. found is false if
 // there is no such page.
-func (r *remote) page(ctx context.Context, path string, into any) (found bool, err error) {
-	transport, url, err := r.Open()
+func page(ctx context.Context, target local.Target, path string, into any) (found bool, err error) {
+	transport, url, err := target.Open()
 	if err != nil {
 		return false, err
 	}
@@ -54,7 +30,7 @@ func (r *remote) page(ctx context.Context, path string, into any) (found bool, e
 	if err != nil {
 		return false, err
 	}
-	resp, err := (&http.Client{Transport: transport, Timeout: r.Timeout}).Do(req)
+	resp, err := (&http.Client{Transport: transport, Timeout: target.Timeout}).Do(req)
 	if err != nil {
 		return false, err
 	}
@@ -73,7 +49,7 @@ func (r *remote) page(ctx context.Context, path string, into any) (found bool, e
 }
 
 // rules judges the alert rules and what fires, as Prometheus' API shows them.
-func (f *findings) rules(ctx context.Context, r *remote) {
+func (f *findings) rules(ctx context.Context, target local.Target) {
 	const check = "alert rules"
 	var answer struct {
 		Data struct {
@@ -86,7 +62,7 @@ func (f *findings) rules(ctx context.Context, r *remote) {
 			}
 		}
 	}
-	found, err := r.page(ctx, "/prometheus/api/v1/rules", &answer)
+	found, err := page(ctx, target, "/prometheus/api/v1/rules", &answer)
 	if err != nil {
 		f.fault(check, err.Error(), "name a key that may read with --token-file, or run this as the user of the service on its machine")
 		return
@@ -113,7 +89,7 @@ func (f *findings) rules(ctx context.Context, r *remote) {
 	case rules == 0:
 		f.fault(check, "there are none", "'promtool check rules' says what is wrong with the file of monitor.rules_file")
 	case len(broken) > 0:
-		f.fault(check, fmt.Sprintf("%d of %d (%s) fail: %s", len(broken), rules, from, strings.Join(broken, "; ")), "mend them in the file of monitor.rules_file, which is read again when it changes")
+		f.fault(check, fmt.Sprintf("%d of %d (%s) fail: %s", len(broken), rules, from, strings.Join(broken, "; ")), "correct them in the file of monitor.rules_file, which is read again when it changes")
 	default:
 		f.fine(check, fmt.Sprintf("%s (%s), all of which can be evaluated", terminal.Count(rules, "rule"), from))
 	}
@@ -125,7 +101,7 @@ func (f *findings) rules(ctx context.Context, r *remote) {
 }
 
 // dashboards judges what the console and Grafana draw.
-func (f *findings) dashboards(ctx context.Context, r *remote) {
+func (f *findings) dashboards(ctx context.Context, target local.Target) {
 	const check = "dashboards"
 	panels := 0
 	for _, name := range []string{"routing-service", "routing-service-enhanced"} {
@@ -133,7 +109,7 @@ func (f *findings) dashboards(ctx context.Context, r *remote) {
 			Title  string
 			Panels []json.RawMessage
 		}
-		found, err := r.page(ctx, "/console/dashboards/"+name+".json", &dashboard)
+		found, err := page(ctx, target, "/console/dashboards/"+name+".json", &dashboard)
 		switch {
 		case err != nil:
 			f.fault(check, err.Error(), behindProxy)

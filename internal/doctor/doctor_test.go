@@ -1,4 +1,4 @@
-package cli
+package doctor
 
 import (
 	"strings"
@@ -8,7 +8,7 @@ import (
 	"headway/api"
 )
 
-func headsFinding(heads ...api.Head) finding {
+func headsFinding(heads ...api.Head) Finding {
 	var f findings
 	f.heads(heads)
 	return f[0]
@@ -22,14 +22,6 @@ func TestHeldHeadsAreNamed(t *testing.T) {
 	if f.State != warning || !strings.HasPrefix(f.Detail, "2 heads, 0 take requests; 2 are silent and get requests only because") || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}
-	s := newSummary()
-	s.add(&held)
-	s.add(&api.Head{ID: "b", Status: "active", Routable: true, Health: api.Health{State: "fresh"}})
-	var out strings.Builder
-	if err := s.print(&out); err != nil {
-		t.Fatal(err)
-	}
-	has(t, out.String(), "heads    2, of which 1 takes requests (2 active)", "of the others 1 is silent and gets requests only because of the mass-expiry guard")
 }
 
 // A record takes a moment to Redis; that alone is no trouble.
@@ -58,8 +50,7 @@ func TestTheDoctorFindsAnAliasOverAServedModelType(t *testing.T) {
 	}
 }
 
-// Why heads take no requests is in the default views: by head in the list, by
-// number in the status and the doctor's words.
+// Why heads take no requests is said by number.
 func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 	head := func(id, admin, health string) api.Head {
 		return api.Head{ID: id, Status: "active", AdminState: admin, Routable: admin == "enabled" && health == "fresh", Health: api.Health{State: health}}
@@ -68,12 +59,6 @@ func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 		head("a", "enabled", "fresh"), head("b", "enabled", "ejected"), head("c", "enabled", "stale"),
 		head("d", "draining", "fresh"), head("e", "maintenance", "stale"),
 	}
-	var list strings.Builder
-	if err := headTable(heads).Write(&list, false); err != nil {
-		t.Fatal(err)
-	}
-	has(t, list.String(), "HEALTH   ROUTABLE", "ejected  no", "stale    no")
-
 	f := headsFinding(heads...)
 	if f.State != warning || f.Detail != "5 heads, 1 takes requests; out of rotation: 1 ejected, 1 silent, 2 drained" || f.Fix == "" {
 		t.Errorf("%+v", f)
@@ -81,16 +66,6 @@ func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 	if f := headsFinding(heads[0], heads[3]); f.State != fine {
 		t.Errorf("a head that an operator drained is no trouble: %+v", f)
 	}
-
-	s := newSummary()
-	for i := range heads {
-		s.add(&heads[i])
-	}
-	var out strings.Builder
-	if err := s.print(&out); err != nil {
-		t.Fatal(err)
-	}
-	has(t, out.String(), "out of rotation: 1 ejected, 1 silent, 2 drained\n")
 }
 
 // A head whose requests fail, and which is not ejected for being the last, is no
@@ -98,22 +73,8 @@ func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 func TestFailingHeadsAreNamed(t *testing.T) {
 	failing := api.Head{ID: "a", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "failing", Reason: "errors in a row: 5"}}
 	fresh := api.Head{ID: "b", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "fresh"}}
-	var list strings.Builder
-	if err := headTable([]api.Head{failing, fresh}).Write(&list, false); err != nil {
-		t.Fatal(err)
-	}
-	has(t, list.String(), "failing  yes", "fresh    yes")
 	f := headsFinding(failing, fresh)
 	if f.State != warning || f.Detail != "2 heads, 2 take requests; 1 of them fails its requests and is not ejected, since too few others are left" || f.Fix == "" {
 		t.Errorf("%+v", f)
 	}
-	s := newSummary()
-	for _, h := range []*api.Head{&failing, &failing, &fresh} {
-		s.add(h)
-	}
-	var out strings.Builder
-	if err := s.print(&out); err != nil {
-		t.Fatal(err)
-	}
-	has(t, out.String(), "of which 3 take requests (3 active)", "2 of them fail their requests and are not ejected, since too few others are left\n")
 }

@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+
+	"headway/api"
+)
+
+// summaryOf is what status says of heads.
+func summaryOf(t *testing.T, heads ...api.Head) string {
+	t.Helper()
+	s := newSummary()
+	for i := range heads {
+		s.add(&heads[i])
+	}
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+func listOf(t *testing.T, heads ...api.Head) string {
+	t.Helper()
+	var list strings.Builder
+	if err := headTable(heads).Write(&list, false); err != nil {
+		t.Fatal(err)
+	}
+	return list.String()
+}
+
+// Heads that only the guard holds count as they do in the service's readiness
+// and in active_heads.
+func TestStatusNamesHeldHeads(t *testing.T) {
+	held := api.Head{ID: "a", Status: "active", Routable: true, Health: api.Health{State: "held"}}
+	fresh := api.Head{ID: "b", Status: "active", Routable: true, Health: api.Health{State: "fresh"}}
+	has(t, summaryOf(t, held, fresh), "heads    2, of which 1 takes requests (2 active)", "of the others 1 is silent and gets requests only because of the mass-expiry guard")
+}
+
+// Why heads take no requests is in the default views: by head in the list, by
+// number in the status.
+func TestStatusNamesHeadsOutOfRotation(t *testing.T) {
+	head := func(id, admin, health string) api.Head {
+		return api.Head{ID: id, Status: "active", AdminState: admin, Routable: admin == "enabled" && health == "fresh", Health: api.Health{State: health}}
+	}
+	heads := []api.Head{
+		head("a", "enabled", "fresh"), head("b", "enabled", "ejected"), head("c", "enabled", "stale"),
+		head("d", "draining", "fresh"), head("e", "maintenance", "stale"),
+	}
+	has(t, listOf(t, heads...), "HEALTH   ROUTABLE", "ejected  no", "stale    no")
+	has(t, summaryOf(t, heads...), "out of rotation: 1 ejected, 1 silent, 2 drained\n")
+}
+
+// A head whose requests fail, and which is not ejected for being the last, is no
+// head like the others.
+func TestStatusNamesFailingHeads(t *testing.T) {
+	failing := api.Head{ID: "a", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "failing", Reason: "errors in a row: 5"}}
+	fresh := api.Head{ID: "b", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "fresh"}}
+	has(t, listOf(t, failing, fresh), "failing  yes", "fresh    yes")
+	has(t, summaryOf(t, failing, failing, fresh), "of which 3 take requests (3 active)", "2 of them fail their requests and are not ejected, since too few others are left\n")
+}

@@ -1,0 +1,71 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+
+	"headway/api"
+	"headway/internal/terminal"
+)
+
+// Census counts heads by whether they take requests, and why not.
+type Census struct {
+	Heads    int `json:"heads"`
+	Routable int `json:"routable"`
+	Held     int `json:"held"`    // of the routable: silent, and kept by the mass-expiry guard
+	Drained  int `json:"drained"` // by an operator, for maintenance too
+	Silent   int `json:"silent"`  // whose lease has ended, of the others
+	Ejected  int `json:"ejected"` // of the others
+	Failing  int `json:"failing"` // of the routable: requests there fail, and too few others are left to eject it
+}
+
+// Add counts a head.
+func (n *Census) Add(h *api.Head) {
+	n.Heads++
+	if h.Routable {
+		n.Routable++
+	}
+	switch {
+	case h.Routable && h.Health.State == "held":
+		n.Held++
+	case h.Routable && h.Health.State == "failing":
+		n.Failing++
+	case h.Routable:
+	case h.AdminState != "" && h.AdminState != "enabled":
+		n.Drained++
+	case h.Health.State == "stale":
+		n.Silent++
+	case h.Health.State == "ejected":
+		n.Ejected++
+	}
+}
+
+// Taking says how many heads take requests, without those that are only held.
+func (n *Census) Taking() string {
+	return terminal.Agree(n.Routable-n.Held, "takes requests", "take requests")
+}
+
+// OutOfRotation counts the heads that others than themselves took out; "" if
+// there are none.
+func (n *Census) OutOfRotation() string {
+	var parts []string
+	for _, p := range []struct {
+		n    int
+		name string
+	}{{n.Ejected, "ejected"}, {n.Silent, "silent"}, {n.Drained, "drained"}} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.name))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// HeldText says what the heads are that are only held.
+func (n *Census) HeldText() string {
+	return terminal.Agree(n.Held, "is silent and gets", "are silent and get") + " requests only because of the mass-expiry guard"
+}
+
+// FailingText says what the heads are whose requests fail.
+func (n *Census) FailingText() string {
+	return terminal.Agree(n.Failing, "of them fails its requests and is", "of them fail their requests and are") + " not ejected, since too few others are left"
+}
