@@ -15,20 +15,18 @@ import (
 // fileMode lets the group of the file read the trail, as log shippers do.
 const fileMode = 0o640
 
-// writeBytes is about how much is written at once.
 const writeBytes = 1 << 20
 
 // openPerRecord is how many ids of open intents fit into one record.
 const openPerRecord = 300
 
-// head is the newest record of a chain.
 type head struct {
 	seq  uint64
 	hash string // FirstPrev before the first record
 	time time.Time
 }
 
-// segment is how far a file had got when it was left, as it stands in a record.
+// segment is where a file's chain ended when the file was closed, as recorded.
 type segment struct {
 	File    string `json:"file,omitempty"` // its name then, "" if that is not known
 	Records uint64 `json:"records"`
@@ -36,20 +34,18 @@ type segment struct {
 	Hash    string `json:"hash"`
 }
 
-// openOperations are the ids of operations that have begun and not ended, as they
-// stand in a record.
+// openOperations are the ids of operations without a result, as recorded.
 type openOperations struct {
 	Open []string `json:"open"`
 }
 
-// object is a member of a record. What is encoded here always can be.
+// object encodes a member of a record. Its types always encode.
 func object(v any) json.RawMessage {
 	text, _ := json.Marshal(v)
 	return text
 }
 
-// chain is the file that is written, and where its chain is. One goroutine uses
-// it.
+// chain is the open file and the end of its hash chain. One goroutine uses it.
 type chain struct {
 	o      *Options
 	counts *counters
@@ -70,10 +66,10 @@ type chain struct {
 	rotateAfter time.Time // a rotation failed; the next is not tried before
 }
 
-// errLost is of a file that was removed while it was written.
+// errLost reports a file that was removed while it was open.
 var errLost = errors.New("the file before was removed while it was written")
 
-// commit makes the first n of the records durable, at least one, or none.
+// commit makes the first n records durable: at least one, or none.
 func (t *chain) commit(batch []*pending) (n int, err error) {
 	for range 3 {
 		if err = t.ready(); err == nil {
@@ -90,7 +86,6 @@ func (t *chain) commit(batch []*pending) (n int, err error) {
 	return 0, unavailable("write", err)
 }
 
-// append writes records behind the others.
 func (t *chain) append(batch []*pending) (n int, err error) {
 	next, buf, records := t.head, t.buf[:0], uint64(0)
 	if t.size == 0 && t.head.seq > 0 {
@@ -119,7 +114,7 @@ func (t *chain) append(batch []*pending) (n int, err error) {
 	return n, nil
 }
 
-// encode appends the line of p, which follows h, and moves h on.
+// encode appends the line of p, which follows h, and advances h.
 func (t *chain) encode(buf []byte, h *head, p *pending) []byte {
 	e := &p.entry
 	at := wholeMilliseconds(t.o.Now())
@@ -144,7 +139,7 @@ func (t *chain) encode(buf []byte, h *head, p *pending) []byte {
 	return buf
 }
 
-// put writes and waits for the disk. After an error the file is as before, or
+// put writes and syncs. After an error the file is truncated, or marked
 // suspect.
 func (t *chain) put(buf []byte) error {
 	if t.o.MinFreeBytes > 0 {
@@ -162,7 +157,7 @@ func (t *chain) put(buf []byte) error {
 	err := t.o.sync(t.file)
 	t.counts.syncs.Observe(time.Since(start).Seconds())
 	if err != nil {
-		// What the kernel still holds of the file can't be trusted now.
+		// After a failed sync the kernel's pages cannot be trusted.
 		t.undo()
 		t.close()
 		t.suspect = true
@@ -189,10 +184,8 @@ func unavailable(attempt string, err error) error {
 	return fmt.Errorf("%w: %s: %w", ErrUnavailable, attempt, err)
 }
 
-// undo takes away what a failed write has left.
 func (t *chain) undo() { t.suspect = t.file.Truncate(t.size) != nil }
 
-// track keeps the list of open intents.
 func (t *chain) track(p *pending) {
 	switch {
 	case p.stage == Intent:
@@ -210,8 +203,7 @@ func (t *chain) closed(id string) {
 	}
 }
 
-// ready opens the file if need be, and leaves one that is no longer that under
-// the path.
+// ready opens the file if needed, and closes one that was moved away.
 func (t *chain) ready() error {
 	if t.file != nil {
 		why, fault, err := t.strange()
@@ -236,8 +228,8 @@ func (t *chain) ready() error {
 	return nil
 }
 
-// strange says why the open file can't be written any more, "" if it can, and
-// whether that is more than a rotation by another program.
+// strange says why the open file is unusable. fault tells damage from a
+// rotation by another program.
 func (t *chain) strange() (why string, fault bool, err error) {
 	own, err := t.file.Stat()
 	if err != nil {
@@ -261,7 +253,6 @@ func (t *chain) strange() (why string, fault bool, err error) {
 	return "", false, nil
 }
 
-// leave closes a file that the chain does not go on in.
 func (t *chain) leave(why string, fault bool) {
 	t.left = segment{Records: t.records, Seq: t.head.seq, Hash: t.head.hash}
 	t.why, t.fault, t.size, t.records, t.suspect, t.info = why, fault, 0, 0, false, nil
@@ -276,8 +267,8 @@ func (t *chain) close() {
 	}
 }
 
-// reopen opens the file under the path, or makes it. One that the chain can't
-// go on in is set aside under a name like that of a rotated one.
+// reopen opens or creates the file. One whose chain cannot be continued is
+// renamed like a rotated file.
 func (t *chain) reopen() error {
 	for range 3 {
 		f, err := t.o.openTrail()
@@ -312,7 +303,7 @@ func (t *chain) reopen() error {
 	return errors.New("the file under the path changes all the time")
 }
 
-// openTrail opens the file for one writer only.
+// openTrail opens the file with an exclusive lock.
 func (o *Options) openTrail() (*os.File, error) {
 	path := o.Path
 	_, err := os.Lstat(path)
@@ -342,7 +333,6 @@ func (o *Options) openTrail() (*os.File, error) {
 	return f, nil
 }
 
-// setAside renames the file under the path to a name that sorts by time.
 func (o *Options) setAside() (name string, err error) {
 	for at := wholeMilliseconds(o.Now()); ; at = at.Add(time.Millisecond) {
 		name = o.Path + "." + at.Format(suffixFormat)
@@ -354,7 +344,7 @@ func (o *Options) setAside() (name string, err error) {
 	}
 }
 
-// syncDir returns when the name of the file is on the disk, or that it is gone.
+// syncDir makes a creation, rename or removal of the file durable.
 func (o *Options) syncDir(file string) error {
 	d, err := os.Open(filepath.Dir(file))
 	if err != nil {
@@ -371,8 +361,7 @@ func freeBytes(path string) (int64, error) {
 	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // outside Linux it is another type
 }
 
-// rotateIfFull closes a file that is large enough, and begins the next. That
-// this fails is no reason not to go on in the file.
+// rotateIfFull starts the next file. On failure the current one stays in use.
 func (t *chain) rotateIfFull() error {
 	if t.size < t.o.MaxBytes || t.records == 0 || t.o.Now().Before(t.rotateAfter) {
 		return nil
@@ -398,7 +387,7 @@ func (t *chain) rotateIfFull() error {
 	return nil
 }
 
-// opening returns the records that begin a file after another.
+// opening returns the first records of a later file.
 func (t *chain) opening() []*pending {
 	outcome := Success
 	if t.fault {

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// Checkpoint says how far a trail had got at a time. Kept elsewhere, it shows
-// whether the trail has been shortened or rewritten since.
+// Checkpoint is the end of a trail at a time. Kept elsewhere, it reveals a
+// later truncation or rewrite.
 type Checkpoint struct {
 	Node      string    `json:"node"`
 	Seq       uint64    `json:"seq"`
@@ -26,18 +26,18 @@ type Checkpoint struct {
 	Signature []byte    `json:"signature,omitempty"` // Ed25519, over Signed
 }
 
-// Signed is what the signature of c covers: five lines of plain text.
+// Signed is the signed content: five lines of plain text.
 func (c Checkpoint) Signed() []byte {
 	return fmt.Appendf(nil, "headway audit checkpoint v1\n%s\n%d\n%s\n%s\n", strconv.Quote(c.Node), c.Seq, c.Hash, c.Time.UTC().Format(TimeFormat))
 }
 
-// What the names of files that belong to a trail have behind its own.
+// Suffixes of the files beside a trail.
 const (
 	checkpointSuffix = ".checkpoint"
 	tornSuffix       = ".torn"
 )
 
-// ErrSignature is of a checkpoint that the key did not sign.
+// ErrSignature reports a checkpoint that the key did not sign.
 var ErrSignature = errors.New("the checkpoint was not signed with this key")
 
 // Check returns ErrSignature unless the owner of key signed c.
@@ -51,14 +51,13 @@ func (c Checkpoint) Check(key ed25519.PublicKey) error {
 // CheckpointPath is the file beside a trail that holds its newest checkpoint.
 func CheckpointPath(path string) string { return path + checkpointSuffix }
 
-// sidePath is where a file of the trail stands whose place beside it, path with
-// this suffix, cannot be written. The name is different for
-// the trails of all directories.
+// sidePath is the fallback for a file beside the trail whose directory is not
+// writable. The name is unique per directory.
 func sidePath(dir, path, suffix string) string {
 	return filepath.Join(dir, strings.ReplaceAll(strings.TrimPrefix(path, "/"), "/", "-")+suffix)
 }
 
-// keep writes a file that belongs to the trail: beside it, else into SideDir.
+// keep writes a file beside the trail, else into SideDir.
 func (o *Options) keep(suffix string, text []byte) (file string, err error) {
 	file = o.Path + suffix
 	if err = o.replaceFile(file, text); err == nil || o.SideDir == "" {
@@ -71,9 +70,8 @@ func (o *Options) keep(suffix string, text []byte) (file string, err error) {
 	return file, nil
 }
 
-// NewestCheckpoint reads what a journal has kept of the trail under path, beside
-// it or, where it could not, in one of the directories that were its SideDir.
-// The error wraps fs.ErrNotExist if there is none.
+// NewestCheckpoint reads the checkpoint beside the trail, or in one of the
+// SideDirs. The error wraps fs.ErrNotExist if there is none.
 func NewestCheckpoint(path string, sideDirs ...string) (Checkpoint, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -96,9 +94,8 @@ func NewestCheckpoint(path string, sideDirs ...string) (Checkpoint, error) {
 	return newest, none
 }
 
-// ReadCheckpoint reads the file beside the trail under path, or any other that
-// holds a checkpoint as the journal writes it, if that is named. The error wraps
-// fs.ErrNotExist if there is none.
+// ReadCheckpoint reads the checkpoint beside a trail, or a checkpoint file
+// named directly. The error wraps fs.ErrNotExist if there is none.
 func ReadCheckpoint(file string) (Checkpoint, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -122,7 +119,7 @@ func parseCheckpoint(text []byte) (c Checkpoint, ok bool) {
 	return c, err == nil && len(c.Hash) == HashLen
 }
 
-// checkpoint publishes how far the trail has got, if it has got any further.
+// checkpoint publishes the end of the trail if it has moved.
 func (w *writer) checkpoint() {
 	w.nextCheckpoint = w.o.Now().Add(w.o.CheckpointEvery)
 	if w.trail.head.seq == w.checkpointed {
@@ -153,7 +150,7 @@ func (w *writer) checkpoint() {
 	w.checkpointed = c.Seq
 }
 
-// ReplaceFile makes text the content of the file, durably, or leaves it as it was.
+// ReplaceFile replaces the content of a file atomically and durably.
 func ReplaceFile(path string, text []byte) error {
 	return (&Options{sync: datasync}).replaceFile(path, text)
 }

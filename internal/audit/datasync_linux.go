@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// datasync returns when what was written to f, and its size, are on the disk.
+// datasync makes the content and size of f durable.
 func datasync(f *os.File) error {
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))

@@ -16,14 +16,12 @@ import (
 	"strings"
 )
 
-// suffixFormat is what the journal appends to the name of a file that it closes.
 const suffixFormat = "20060102T150405.000Z"
 
-// rotatedSuffix is what follows the path in the name of a closed file: the
-// journal's own, or a number or date of logrotate's, compressed or not.
+// rotatedSuffix matches rotated files, of the journal or of logrotate.
 var rotatedSuffix = regexp.MustCompile(`^[-.][0-9][0-9TZ._-]*(\.gz)?$`)
 
-// ownSuffix is what the journal itself appends.
+// ownSuffix matches the journal's own rotated files.
 var ownSuffix = regexp.MustCompile(`^\.\d{8}T\d{6}\.\d{3}Z(\.gz)?$`)
 
 // File is one file of a trail.
@@ -34,9 +32,8 @@ type File struct {
 	Began string // time of that record, "" if it is not sound
 }
 
-// Files finds the files of the trail under path, in the order of their
-// sequences; those that begin with no record come last. Empty ones are left
-// out, and compressed ones that also stand there uncompressed.
+// Files lists the files of the trail under path by sequence, files without a
+// record last. Empty files, and compressed copies of listed files, are skipped.
 func Files(ctx context.Context, path string) ([]File, error) {
 	names, err := trailNames(path)
 	if err != nil {
@@ -47,7 +44,7 @@ func Files(ctx context.Context, path string) ([]File, error) {
 		if files, err = describeAll(ctx, filepath.Dir(path), names); err != nil {
 			return nil, err
 		}
-		// A file that was renamed meanwhile may have been seen twice or not at all.
+		// A rename during the listing may show a file twice or not at all.
 		again, err := trailNames(path)
 		if err != nil {
 			return nil, err
@@ -69,7 +66,6 @@ func Files(ctx context.Context, path string) ([]File, error) {
 	return files, nil
 }
 
-// trailNames are the names of the files of a trail.
 func trailNames(path string) (map[string]bool, error) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
@@ -107,10 +103,9 @@ func describeAll(ctx context.Context, dir string, names map[string]bool) ([]File
 	return files, nil
 }
 
-// describeBytes is how far a file is read for a line that is sound.
+// describeBytes is how far a file is searched for a sound line.
 const describeBytes = 1 << 20
 
-// describe looks at a file.
 func describe(path string) (File, error) {
 	file := File{Path: path}
 	info, err := os.Stat(path)
@@ -149,7 +144,7 @@ func describe(path string) (File, error) {
 	}
 }
 
-// Reader reads one file from its beginning, uncompressed.
+// Reader reads one file from the start, decompressed.
 type Reader struct {
 	io.Reader
 	File *os.File
@@ -201,8 +196,8 @@ const (
 	Overlong           // no record is that long; the rest of it was skipped
 )
 
-// Next returns a line without its newline, valid until the next call, which may
-// be written to. The error is io.EOF after the last.
+// Next returns a line without its newline, valid and writable until the next
+// call. The error is io.EOF after the last.
 func (l *Lines) Next() (line []byte, state LineState, err error) {
 	line, err = l.r.ReadSlice('\n')
 	if len(line) == 0 && err != nil {
@@ -228,9 +223,8 @@ func (l *Lines) Next() (line []byte, state LineState, err error) {
 	return nil, Overlong, nil
 }
 
-// Inspect reads the sequence and the hashes of a line, and reports whether the
-// line has the hash that it names. seq is 0 and the hashes are nil if the line
-// does not begin or end as a record.
+// Inspect reads the sequence and hashes of a line; sound says whether the hash
+// fits. seq is 0 and the hashes nil if the line is not a record.
 func Inspect(line []byte) (seq uint64, sound bool, prev, hash []byte) {
 	if len(line) < len(lineHead)+lineTail || len(line) >= MaxLine || string(line[:len(lineHead)]) != lineHead {
 		return 0, false, nil, nil

@@ -18,18 +18,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The errors of a journal.
 var (
-	// ErrUnavailable is of a record that could not be made durable: the disk is
-	// full, read-only or too slow, or the journal is closed. Nothing of it is in
-	// the trail, unless it was the waiting that ended; then a record that comes
-	// to be written all the same is followed by a result that says so.
+	// ErrUnavailable reports a record that was not made durable: disk full,
+	// read-only or slow, or journal closed. A record that is written after its
+	// caller gave up is followed by a result that says so.
 	ErrUnavailable = errors.New("the audit trail cannot be written")
 
-	// ErrDamaged is of a trail that cannot be continued.
+	// ErrDamaged reports a trail that cannot be continued.
 	ErrDamaged = errors.New("the audit trail is damaged")
 
-	// ErrInUse is of a trail that another process writes.
+	// ErrInUse reports a trail that another process writes.
 	ErrInUse = errors.New("the audit trail is in use by another process")
 )
 
@@ -54,7 +52,6 @@ type Options struct {
 	sync  func(*os.File) error
 }
 
-// The bounds of a journal.
 const (
 	maxQueued    = 1024             // records whose callers wait
 	maxBatch     = 512              // records in one write
@@ -67,9 +64,9 @@ const (
 	foldFor      = 10 * time.Second // denied attempts that are alike and fall into this are one record
 )
 
-// Journal writes the trail of one node. All methods are safe for concurrent
-// use. One goroutine, which ends with Close, owns the file; it takes all that
-// waits, writes it at once, waits for the disk once, and answers all.
+// Journal writes the trail of one node. It is safe for concurrent use. One
+// goroutine owns the file until Close. It writes waiting records in one batch
+// with one sync, then answers their callers.
 type Journal struct {
 	o       Options
 	queue   chan *pending
@@ -126,10 +123,10 @@ func (o Options) withDefaults() (Options, error) {
 	return o, err
 }
 
-// Open continues the trail under Path, or begins one, and says so in it. Intents
-// that an earlier process left without a result are marked with a record of the
-// action audit.unfinished. The error wraps ErrDamaged or ErrInUse, or is the
-// system's; it is a sentence that says what helps. A full disk is no error.
+// Open continues or creates the trail under Path and records that. Intents
+// without a result of an earlier process get a record audit.unfinished. The
+// error wraps ErrDamaged or ErrInUse, or is the system's. A full disk is no
+// error.
 func Open(o Options) (*Journal, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -171,7 +168,6 @@ func Open(o Options) (*Journal, error) {
 	return j, nil
 }
 
-// pending is a record on its way to the file.
 type pending struct {
 	stage Stage
 	id    string
@@ -185,7 +181,6 @@ type pending struct {
 	done  chan struct{} // closed when it was answered; nil without a waiting caller
 }
 
-// The states of a pending record.
 const (
 	stateWaiting   = iota
 	stateTaken     // by the writer
@@ -198,21 +193,19 @@ func newPending(stage Stage, e Entry, at time.Time) *pending {
 	return &pending{stage: stage, id: newID(at), entry: e.fit(), at: at}
 }
 
-// resultOf makes the result of the intent with this id.
 func resultOf(id string, e Entry, at time.Time) *pending {
 	return &pending{stage: Result, id: id + ResultSuffix, ends: id, entry: e.fit(), at: at, keeps: true}
 }
 
-// again returns p as a late record without a waiting caller.
+// again returns p as a late record without a caller.
 func (p *pending) again() *pending {
 	return &pending{stage: p.stage, id: p.id, ends: p.ends, entry: p.entry, at: p.at, keeps: p.keeps, late: true}
 }
 
-// ResultSuffix makes the id of a result from that of its intent.
+// ResultSuffix is appended to an intent's id for its result.
 const ResultSuffix = ".result"
 
-// newID returns a UUID of version 7: unique over all nodes, and in the order of
-// time.
+// newID returns a UUID version 7: unique, and ordered by time.
 func newID(at time.Time) string {
 	var u [16]byte
 	_, _ = rand.Read(u[6:]) // never fails
@@ -225,7 +218,7 @@ func newID(at time.Time) string {
 	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
 }
 
-// submit hands p to the writer and waits for the answer.
+// submit queues p and waits for its answer.
 func (j *Journal) submit(ctx context.Context, p *pending) error {
 	p.done = make(chan struct{})
 	ctx, cancel := context.WithTimeoutCause(ctx, j.o.MaxWait, fmt.Errorf("the disk did not answer within %v", j.o.MaxWait))
@@ -267,17 +260,16 @@ func (j *Journal) refused(ctx context.Context) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 }
 
-// giveUp reports whether p was not answered before.
+// giveUp reports whether p was still unanswered.
 func (p *pending) giveUp() bool {
 	return p.state.CompareAndSwap(stateWaiting, stateWithdrawn) || p.state.CompareAndSwap(stateTaken, stateGivenUp)
 }
 
-// take reports whether p is still to be written.
 func (p *pending) take() bool {
 	return p.done == nil || p.state.CompareAndSwap(stateWaiting, stateTaken)
 }
 
-// answer reports whether a caller got the answer.
+// answer reports whether a caller received the answer.
 func (p *pending) answer(err error) bool {
 	if p.done == nil {
 		return true
@@ -288,7 +280,7 @@ func (p *pending) answer(err error) bool {
 	return answered
 }
 
-// Operation is what has been announced in the trail and must end there.
+// Operation is an operation whose intent is recorded.
 type Operation struct {
 	journal *Journal
 	intent  *pending
@@ -296,7 +288,7 @@ type Operation struct {
 	ended   atomic.Bool
 }
 
-// Begin writes the intent of an operation. After an error, which wraps
+// Begin records the intent of an operation. After an error, which wraps
 // ErrUnavailable, the operation must not happen.
 func (j *Journal) Begin(ctx context.Context, e Entry) (*Operation, error) {
 	e.Outcome = ""
@@ -307,11 +299,10 @@ func (j *Journal) Begin(ctx context.Context, e Entry) (*Operation, error) {
 	return &Operation{journal: j, intent: p}, nil
 }
 
-// End writes the result of the operation, with the category, action, actor,
-// source, target and request of the intent, and an id that is the intent's with
-// ".result" behind it. It waits for the disk even if ctx has ended. After an
-// error, which wraps ErrUnavailable, the result is kept and written later,
-// flagged late. Only the first call counts.
+// End records the result, with the members of the intent and its id plus
+// ".result". It waits for the disk even after ctx has ended. After an error,
+// which wraps ErrUnavailable, the result is queued and written later, flagged
+// late. Only the first call counts.
 func (op *Operation) End(ctx context.Context, outcome Outcome, reason string, after json.RawMessage) error {
 	if op.ended.Swap(true) {
 		return nil
@@ -331,7 +322,7 @@ func (op *Operation) End(ctx context.Context, outcome Outcome, reason string, af
 	return err
 }
 
-// Strict is a BeginFunc: what cannot be recorded first must not happen.
+// Strict is a BeginFunc that refuses operations it cannot record.
 func (j *Journal) Strict(ctx context.Context, e Entry) (EndFunc, error) {
 	op, err := j.Begin(ctx, e)
 	if err != nil {
@@ -340,8 +331,8 @@ func (j *Journal) Strict(ctx context.Context, e Entry) (EndFunc, error) {
 	return op.endFunc(ctx), nil
 }
 
-// Lenient is a BeginFunc that never refuses: an intent that cannot be written is
-// kept and written later, flagged late.
+// Lenient is a BeginFunc that never refuses. An intent that cannot be written
+// is queued and written later, flagged late.
 func (j *Journal) Lenient(ctx context.Context, e Entry) (EndFunc, error) {
 	op, err := j.Begin(ctx, e)
 	if err != nil {
@@ -359,12 +350,10 @@ func (op *Operation) endFunc(ctx context.Context) EndFunc {
 	}
 }
 
-// Note records what has happened and waits for nothing: the record is written
-// soon, or kept and written later, flagged late. When too many are kept it is
-// dropped and counted. Denied attempts that are alike and come from one address
-// within 10 s become two records, the first and one with the number of the
-// others; an address that tries many things gets 8 records and one with the
-// number of the others.
+// Note records an event without waiting. It is written soon, or later and
+// flagged late; a full queue drops and counts it. Similar denied attempts of
+// one address within 10 s are folded into two records: the first, and a count
+// of the rest. One address gets at most 8 records and a count.
 func (j *Journal) Note(e Entry) {
 	now := j.o.Now()
 	if j.notes.fold(e, now) {
@@ -373,9 +362,9 @@ func (j *Journal) Note(e Entry) {
 	j.keep(newPending(Result, e, now))
 }
 
-// Happened records what has happened and cannot be refused any more. While the
-// trail can be written it returns when the record is durable; otherwise, and
-// after a second in any case, the record is kept and written later as Note does.
+// Happened records an event that cannot be refused. It returns when the record
+// is durable. If the trail cannot be written, or after a second, it queues the
+// record as Note does.
 func (j *Journal) Happened(e Entry) {
 	p := newPending(Result, e, j.o.Now())
 	if j.counts.down() {
@@ -390,7 +379,6 @@ func (j *Journal) Happened(e Entry) {
 	}
 }
 
-// keep queues a record without a waiting caller.
 func (j *Journal) keep(p *pending) {
 	j.notes.add(p)
 	select {
@@ -399,9 +387,8 @@ func (j *Journal) keep(p *pending) {
 	}
 }
 
-// Reopen makes the journal look at once whether another file stands under its
-// path, as logrotate leaves it, and go on in that. Without it the journal looks
-// before each write. The error wraps ErrUnavailable.
+// Reopen continues at once in a new file under the path, as logrotate leaves
+// it. The error wraps ErrUnavailable.
 func (j *Journal) Reopen() error {
 	answer := make(chan error, 1)
 	select {
@@ -412,8 +399,8 @@ func (j *Journal) Reopen() error {
 	}
 }
 
-// Close writes what waits, says in the trail that it ends, publishes a last
-// checkpoint and closes the file. Records after it get ErrUnavailable.
+// Close writes queued records and a last checkpoint, and closes the file. Later
+// records get ErrUnavailable.
 func (j *Journal) Close() error {
 	j.closing.Do(func() { close(j.quit) })
 	<-j.done

@@ -12,19 +12,15 @@ import (
 	"unicode/utf8"
 )
 
-// MaxLine is the most bytes that a record takes, its newline included.
+// MaxLine is the longest record in bytes, newline included.
 const MaxLine = 16 << 10
 
-// lineReserve is what a line needs beside the members that a caller fills in:
-// names, numbers, times, hashes, and the words that say a record is late or
-// stands for several.
+// lineReserve is room for the members that the journal adds.
 const lineReserve = 1 << 10
 
-// cutMark ends a text that was too long.
 const cutMark = " [cut]"
 
-// TimeFormat is RFC 3339 in UTC with milliseconds, so that all times are
-// equally long and sort as text.
+// TimeFormat is RFC 3339 in UTC with milliseconds: fixed length, sorts as text.
 const TimeFormat = "2006-01-02T15:04:05.000Z"
 
 // HashLen is the length of a hash in hex.
@@ -33,8 +29,8 @@ const HashLen = 2 * sha256.Size
 // FirstPrev is the hash before the first record.
 var FirstPrev = strings.Repeat("0", HashLen)
 
-// The end of each line, which makes prev and hash stand at fixed distances from
-// it: ,"prev":"<64>","hash":"<64>"}
+// Each line ends in ,"prev":"<64>","hash":"<64>"}, so that both hashes have a
+// fixed distance from its end.
 const (
 	prevKey    = `,"prev":"`
 	hashKey    = `,"hash":"`
@@ -43,8 +39,8 @@ const (
 	lineTail   = len(prevKey) + HashLen + len(`"`) + hashMember // from the comma before prev
 )
 
-// AppendLine appends the line of r and its newline to dst and sets r.Hash. The
-// entry in r must have been fitted.
+// AppendLine appends the line of r to dst and sets r.Hash. The entry must have
+// been fitted.
 func AppendLine(dst []byte, r *Record) []byte {
 	start := len(dst)
 	dst = strconv.AppendUint(append(dst, lineHead...), r.Seq, 10)
@@ -97,8 +93,8 @@ func appendOptional(dst []byte, key, value string) []byte {
 	return appendMember(dst, key, value)
 }
 
-// appendEscaped appends s as the inside of a JSON string in which nothing can
-// end a line, move a cursor or turn the direction of the text.
+// appendEscaped appends s as a JSON string without control or direction
+// characters.
 func appendEscaped(dst []byte, s string) []byte {
 	for i := 0; i < len(s); {
 		r, size := rune(s[i]), 1
@@ -111,7 +107,6 @@ func appendEscaped(dst []byte, s string) []byte {
 	return dst
 }
 
-// appendRune appends one character, which takes size bytes in as.
 func appendRune(dst []byte, r rune, size int, as string) []byte {
 	switch {
 	case r == '"' || r == '\\':
@@ -139,8 +134,8 @@ func appendUnit(dst []byte, u rune) []byte {
 	return append(dst, '\\', 'u', hexDigits[u>>12&15], hexDigits[u>>8&15], hexDigits[u>>4&15], hexDigits[u&15])
 }
 
-// Hidden reports whether r shows nothing of itself or breaks a line: control
-// and formatting characters, U+2028 and U+2029.
+// Hidden reports whether r is invisible or breaks a line: control and
+// formatting characters, U+2028 and U+2029.
 func Hidden(r rune) bool {
 	if r < 0xa0 {
 		return r < 0x20 || r >= 0x7f
@@ -148,7 +143,6 @@ func Hidden(r rune) bool {
 	return r >= 0xad && unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// escapedLen is how many bytes appendEscaped makes of s.
 func escapedLen(s string) int {
 	var spare [12]byte
 	n := 0
@@ -163,8 +157,7 @@ func escapedLen(s string) int {
 	return n
 }
 
-// cut returns what of s takes at most limit bytes when it is escaped, with
-// cutMark at its end if that is not all.
+// cut shortens s to limit bytes when escaped, with cutMark at its end.
 func cut(s string, limit int) string {
 	if len(s) <= limit && escapedLen(s) <= limit {
 		return s
@@ -180,9 +173,9 @@ func cut(s string, limit int) string {
 	}
 }
 
-// fit makes e short enough for a line and clean: Before and After become compact
-// and escaped, or a marker if they are no JSON objects. Of what is too long,
-// Before and After go first, then each text is cut.
+// fit bounds and cleans e. Before and After become compact, or a marker if they
+// are no JSON objects. If e is too long they are dropped first, then each text
+// is cut.
 func (e Entry) fit() Entry {
 	e.Before, e.After = cleanObject(e.Before), cleanObject(e.After)
 	limits := []struct {
@@ -227,7 +220,6 @@ func dropped(object json.RawMessage) json.RawMessage {
 	return append(strconv.AppendInt([]byte(`{"cut":true,"bytes":`), int64(len(object)), 10), '}')
 }
 
-// cleanObject returns a JSON object on one line without hidden characters.
 func cleanObject(raw json.RawMessage) json.RawMessage {
 	if len(raw) == 0 {
 		return nil
@@ -254,8 +246,8 @@ func EscapeHidden(text []byte) []byte {
 	return clean
 }
 
-// sumOf is the hash that a line without its newline should have. The line must
-// be at least lineTail long; it is changed meanwhile and restored.
+// sumOf computes the hash of a line, which is changed meanwhile and restored.
+// The line must be at least lineTail long.
 func sumOf(line []byte) [HashLen]byte {
 	comma := len(line) - hashMember
 	line[comma] = '}'
@@ -266,5 +258,4 @@ func sumOf(line []byte) [HashLen]byte {
 	return text
 }
 
-// wholeMilliseconds is how precisely a time is recorded.
 func wholeMilliseconds(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }

@@ -9,18 +9,16 @@ import (
 	"strings"
 )
 
-// lostSuffix is of a file that is there while records wait for the disk. It has
-// their number, so that the next start knows what a kill took with it.
+// lostSuffix names a file that holds the number of queued records, so that the
+// next start knows how many a crash lost.
 const lostSuffix = ".waiting"
 
-// ledger keeps that file.
 type ledger struct {
 	o      *Options
 	before uint64 // that the last process lost, and that are not in the trail yet
 	kept   uint64 // in the file
 }
 
-// places are where the file may stand.
 func (l *ledger) places() []string {
 	places := []string{l.o.Path + lostSuffix}
 	if l.o.SideDir != "" {
@@ -29,7 +27,6 @@ func (l *ledger) places() []string {
 	return places
 }
 
-// open reads what the process before has left.
 func (l *ledger) open() {
 	for _, file := range l.places() {
 		text, err := os.ReadFile(file)
@@ -43,7 +40,6 @@ func (l *ledger) open() {
 	l.kept = l.before
 }
 
-// keep notes that so many records wait.
 func (l *ledger) keep(waiting int) error {
 	n := l.before + uint64(waiting)
 	if n == l.kept {
@@ -56,7 +52,6 @@ func (l *ledger) keep(waiting int) error {
 	return err
 }
 
-// clear removes the file: all is in the trail.
 func (l *ledger) clear() error {
 	if l.kept == 0 {
 		return nil

@@ -7,14 +7,13 @@ import (
 	"time"
 )
 
-// The most records of denied attempts that one window of folding lets through
-// one by one.
+// Bounds on single records of denied attempts per folding window.
 const (
 	foldPerAddress = 8
 	foldInAll      = 128
 )
 
-// notes are the records without a waiting caller, in the order of arrival.
+// notes are the records without a waiting caller, in order of arrival.
 type notes struct {
 	mu      sync.Mutex
 	waiting []*pending
@@ -29,8 +28,8 @@ type notes struct {
 	distinct map[string]int // what an address has tried in the window
 }
 
-// foldKey is what makes denied attempts alike. One with only an address stands
-// for all else that the address tries, the zero one for all else.
+// foldKey groups denied attempts. With only an address it stands for the rest
+// of that address; the zero key for all others.
 type foldKey struct {
 	address  string
 	category Category
@@ -46,12 +45,11 @@ type fold struct {
 	at    time.Time
 }
 
-// size is what p takes in memory, nearly.
+// size estimates p in memory.
 func (p *pending) size() int {
 	return 512 + len(p.entry.Reason) + len(p.entry.Before) + len(p.entry.After) + len(p.entry.Source.UserAgent) + len(p.entry.Target.ID)
 }
 
-// add queues p behind the others, or drops it.
 func (n *notes) add(p *pending) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -63,22 +61,19 @@ func (n *notes) add(p *pending) {
 	n.bytes += p.size()
 }
 
-// next returns up to most notes, the oldest first. They stay queued until they
-// are removed.
+// next returns up to most notes, oldest first, and leaves them queued.
 func (n *notes) next(most int) []*pending {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return append([]*pending(nil), n.waiting[:min(most, len(n.waiting))]...)
 }
 
-// count is how many wait.
 func (n *notes) count() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return len(n.waiting)
 }
 
-// remove takes the oldest notes away, which have been written.
 func (n *notes) remove(written int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -88,7 +83,6 @@ func (n *notes) remove(written int) {
 	n.waiting = append([]*pending(nil), n.waiting[written:]...)
 }
 
-// delay marks all that wait as late.
 func (n *notes) delay() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -97,7 +91,7 @@ func (n *notes) delay() {
 	}
 }
 
-// close drops what waits and all that comes, and returns how many were dropped.
+// close drops queued and later notes, and returns how many it dropped.
 func (n *notes) close() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -107,8 +101,7 @@ func (n *notes) close() int {
 	return left
 }
 
-// fold reports whether e, a denied attempt like one in this window, needs no
-// record of its own.
+// fold reports whether e was counted in an existing fold of this window.
 func (n *notes) fold(e Entry, now time.Time) bool {
 	if e.Outcome != Denied {
 		return false
@@ -144,8 +137,8 @@ func (n *notes) begin(key foldKey, e Entry) *fold {
 	return f
 }
 
-// crowd finds the fold for what is too various to be kept apart: one for each
-// address that has tried many things, one for all other addresses.
+// crowd returns the overflow fold: one per address that has tried many things,
+// one for all other addresses.
 func (n *notes) crowd(address string, e Entry) *fold {
 	common := Entry{Category: e.Category, Action: "denied.various", Outcome: Denied, Actor: Actor{Type: "anonymous"}, Target: Target{Type: "route"}}
 	var key foldKey
@@ -162,8 +155,8 @@ func (n *notes) crowd(address string, e Entry) *fold {
 	return n.begin(key, common)
 }
 
-// unfold ends the window if it is over, or at any time if all is set, and
-// returns a record for each entry that has stood for others.
+// unfold ends a window that is over, or any if all is set, and returns a record
+// per fold that counted more than one.
 func (n *notes) unfold(now time.Time, all bool) []*pending {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -181,16 +174,16 @@ func (n *notes) unfold(now time.Time, all bool) []*pending {
 	return records
 }
 
-// due is when the window of folding ends, zero if there is none, and whether
-// notes wait.
+// due returns the end of the folding window, zero if none, and whether notes
+// wait.
 func (n *notes) due() (window time.Time, waiting bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.ends, len(n.waiting) > 0
 }
 
-// network is an address, and of one of IPv6 the /64, of which a single machine
-// has all.
+// network is an IPv4 address, or the /64 of an IPv6 address, which one machine
+// owns.
 func network(ip string) string {
 	a, err := netip.ParseAddr(ip)
 	if err != nil || !a.Is6() || a.Is4In6() {

@@ -11,11 +11,10 @@ import (
 	"unicode/utf8"
 )
 
-// errNoRecord is of a line that is not laid out as a record.
 var errNoRecord = errors.New("this line is no record of an audit trail")
 
-// ParseLine reads one line of a trail, without its newline. It knows the one
-// layout that the journal writes, and checks no hash.
+// ParseLine parses one line of a trail without its newline. It accepts only the
+// journal's layout, and verifies no hash.
 func ParseLine(line []byte) (Record, error) {
 	raw, ok := Split(line)
 	if !ok || !utf8.Valid(line) { // the journal writes no other
@@ -24,8 +23,8 @@ func ParseLine(line []byte) (Record, error) {
 	return raw.Record()
 }
 
-// Members are the parts of a line as they stand in it: texts escaped and
-// without their quotes. They are valid as long as the line.
+// Members are the parts of a line, still escaped and without quotes. They are
+// valid as long as the line.
 type Members struct {
 	Seq                              uint64
 	Time, ID, Node                   []byte
@@ -77,7 +76,7 @@ func Split(line []byte) (m Members, ok bool) {
 	return m, !s.failed && len(s.rest) == 0 && len(m.Prev) == HashLen && len(m.Hash) == HashLen
 }
 
-// Record unescapes what was split.
+// Record unescapes the members.
 func (m *Members) Record() (Record, error) {
 	at, err := time.Parse(TimeFormat, string(m.Time))
 	if err != nil {
@@ -103,8 +102,8 @@ func (m *Members) Record() (Record, error) {
 	return r, bad
 }
 
-// splitter takes a line apart from its beginning. Once something is not as
-// expected, failed stays set and nothing more is found.
+// splitter parses a line from its beginning. After a mismatch failed stays set
+// and nothing is returned.
 type splitter struct {
 	rest   []byte
 	failed bool
@@ -131,7 +130,7 @@ func (s *splitter) number() uint64 {
 	return v
 }
 
-// text finds the member with this key, which includes all up to the colon.
+// text returns the member with this key, which includes the colon.
 func (s *splitter) text(key string) []byte {
 	s.literal(key)
 	s.literal(`"`)
@@ -148,7 +147,6 @@ func (s *splitter) text(key string) []byte {
 	return value
 }
 
-// optional is text for a member that may be missing, nil then.
 func (s *splitter) optional(key string) []byte {
 	if s.failed || !s.next(key) {
 		return nil
@@ -156,8 +154,7 @@ func (s *splitter) optional(key string) []byte {
 	return s.text(key)
 }
 
-// object finds the optional member whose value is a JSON object. Its inside is
-// only looked at for its end.
+// object returns an optional JSON object, without parsing its content.
 func (s *splitter) object(key string) []byte {
 	if s.failed || !s.next(key+"{") {
 		return nil
@@ -187,7 +184,7 @@ func (s *splitter) object(key string) []byte {
 	return nil
 }
 
-// textLen is where the text that begins b ends with a quote, -1 if it does not.
+// textLen is the offset of the closing quote, -1 without one.
 func textLen(b []byte) int {
 	for i := 0; i < len(b); i++ {
 		switch {
@@ -202,7 +199,7 @@ func textLen(b []byte) int {
 	return -1
 }
 
-// Unescape reads the inside of a text, with U+FFFD for what is no UTF-8.
+// Unescape decodes a JSON string, with U+FFFD for invalid UTF-8.
 func Unescape(raw []byte) (s string, err error) {
 	if bytes.IndexByte(raw, '\\') < 0 {
 		return string(raw), nil

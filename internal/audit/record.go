@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Stage says whether a record announces an operation or says how it ended.
+// Stage tells an intent from a result.
 type Stage string
 
 // The stages.
@@ -62,8 +62,8 @@ type Target struct {
 	ModelType string `json:"model_type,omitempty"`
 }
 
-// Entry is what a caller has to say; the journal adds the rest of the record.
-// Before and After hold allow-listed fields only, never bodies or secrets.
+// Entry is the caller's part of a record. Before and After hold allow-listed
+// fields only, never bodies or secrets.
 type Entry struct {
 	Category  Category
 	Action    string // noun.verb: head.register, policy.put, key.create
@@ -78,7 +78,7 @@ type Entry struct {
 	After     json.RawMessage
 }
 
-// Record is one line of the trail, in the order of its keys.
+// Record is one line of the trail, fields in the order of its keys.
 type Record struct {
 	V         int             `json:"v"`
 	Seq       uint64          `json:"seq"`  // 1, 2, 3 … over all files of a node
@@ -101,7 +101,7 @@ type Record struct {
 	Hash      string          `json:"hash"` // hex SHA-256 of this line without its hash member
 }
 
-// Identity is who acts in a context, and from where.
+// Identity is the actor of a context, and its source.
 type Identity struct {
 	Actor     Actor
 	Source    Source
@@ -111,12 +111,12 @@ type Identity struct {
 
 type identityKey struct{}
 
-// WithIdentity returns a context in which id acts.
+// WithIdentity returns a context with the identity id.
 func WithIdentity(ctx context.Context, id *Identity) context.Context {
 	return context.WithValue(ctx, identityKey{}, id)
 }
 
-// From returns who acts in ctx; without one it is the system itself.
+// From returns the identity of ctx; without one, the system itself.
 func From(ctx context.Context) Identity {
 	if id, ok := ctx.Value(identityKey{}).(*Identity); ok {
 		return *id
@@ -124,7 +124,7 @@ func From(ctx context.Context) Identity {
 	return Identity{Actor: Actor{Type: "system"}}
 }
 
-// By returns e done by the identity of ctx.
+// By returns e with the identity of ctx.
 func (e Entry) By(ctx context.Context) Entry {
 	id := From(ctx)
 	e.Actor, e.Source, e.RequestID, e.TraceID = id.Actor, id.Source, id.RequestID, id.TraceID
@@ -132,12 +132,12 @@ func (e Entry) By(ctx context.Context) Entry {
 }
 
 // BeginFunc records the intent of an operation durably. After an error the
-// operation must not happen. What it returns is called once, when the operation
-// has ended.
+// operation must not happen. The returned function is called once, when the
+// operation has ended.
 type BeginFunc func(ctx context.Context, e Entry) (EndFunc, error)
 
-// EndFunc records how an operation ended. It does not fail: what cannot be
-// written at once is written later, flagged late.
+// EndFunc records how an operation ended. It does not fail: a record that
+// cannot be written is queued, flagged late.
 type EndFunc func(outcome Outcome, reason string, after json.RawMessage)
 
 // Unrecorded leaves no trail, for simulations and tests.

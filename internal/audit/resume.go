@@ -17,7 +17,6 @@ import (
 	"time"
 )
 
-// The actions of the trail's own life.
 const (
 	actionStart      = "audit.start"
 	actionStop       = "audit.stop"
@@ -36,7 +35,7 @@ func trailEntry(action string, outcome Outcome, reason, target string) Entry {
 	}
 }
 
-// findings is what an earlier process has left.
+// findings describe what an earlier process left.
 type findings struct {
 	head         head
 	segment      segment  // the file that the head is in
@@ -50,7 +49,6 @@ type findings struct {
 	checkpoint   Checkpoint
 }
 
-// entries are the records that say how the trail goes on.
 func (f *findings) entries(path string) []Entry {
 	name := filepath.Base(path)
 	reason := "the trail begins"
@@ -81,7 +79,6 @@ func (f *findings) entries(path string) []Entry {
 	return entries
 }
 
-// resume finds the end of the chain and opens the file for more.
 func resume(o Options, counts *counters) (*chain, *findings, error) {
 	if info, err := os.Stat(filepath.Dir(o.Path)); err != nil {
 		return nil, nil, fmt.Errorf("open the audit trail: %w; make its directory first", err)
@@ -136,8 +133,7 @@ func refuse(path, why string) error {
 	return fmt.Errorf("%w: %s cannot be continued: %s; see what 'headway audit verify' says about it, then move the file away: the next start begins a new one and goes on counting behind the last record that is known", ErrDamaged, path, why)
 }
 
-// cutTorn moves what a killed process has left of its last line to a file of its
-// own.
+// cutTorn moves an incomplete last line to a file of its own.
 func (f *findings) cutTorn(file *os.File, o *Options) error {
 	info, err := file.Stat()
 	if err != nil {
@@ -189,8 +185,8 @@ func LastNewline(file io.ReaderAt, size int64) (int64, error) {
 	return 0, nil
 }
 
-// scan reads the newest file: where its chain ends, and which intents in it have
-// no result. Those of earlier files stand at its beginning.
+// scan reads the newest file for the end of its chain and the open intents.
+// Open intents of earlier files are listed at its beginning.
 func (f *findings) scan(file File, path string) error {
 	in, err := file.Open()
 	if err != nil {
@@ -238,7 +234,7 @@ func (f *findings) scan(file File, path string) error {
 	return nil
 }
 
-// maxHarm is how many faults of a file a start records; verifying lists all.
+// maxHarm is how many faults of a file a start records; Verify lists all.
 const maxHarm = 5
 
 func (f *findings) harm(what string) {
@@ -247,7 +243,6 @@ func (f *findings) harm(what string) {
 	}
 }
 
-// track keeps the list of intents that wait for their result.
 func (f *findings) track(m *Members, waiting map[string]bool) {
 	id := string(m.ID)
 	switch action := string(m.Action); {
@@ -269,7 +264,6 @@ func (f *findings) track(m *Members, waiting map[string]bool) {
 	}
 }
 
-// readCheckpoint looks up how far the trail had got, for compare.
 func (f *findings) readCheckpoint(o *Options) {
 	files := []string{CheckpointPath(o.Path)}
 	if o.SideDir != "" {
@@ -296,8 +290,8 @@ func (f *findings) readCheckpoint(o *Options) {
 	}
 }
 
-// compare makes the chain go on behind the last checkpoint if the files end
-// before it, so that the gap stays visible for ever.
+// compare continues the chain behind the last checkpoint if the files end
+// before it, so that the gap stays visible.
 func (f *findings) compare(t *chain) {
 	if f.checkpointed = min(f.checkpoint.Seq, f.head.seq); f.checkpoint.Seq <= f.head.seq {
 		return

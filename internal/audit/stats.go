@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Stats are what a journal has counted since it was opened, and how it is.
+// Stats are the counts of a journal since it was opened, and its state.
 type Stats struct {
 	Written   uint64 // records that are durable
 	Failed    uint64 // records whose callers got ErrUnavailable
@@ -54,7 +54,6 @@ func (j *Journal) Stats() Stats {
 	return s
 }
 
-// newSyncs has buckets from a disk with a cache of its own to one that is dying.
 func newSyncs() prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "headway_audit_sync_duration_seconds", Help: "Time that the disk took to make records of the audit trail durable.",
@@ -62,7 +61,6 @@ func newSyncs() prometheus.Histogram {
 	})
 }
 
-// register shows the counts as metrics.
 func (j *Journal) register(metrics prometheus.Registerer) error {
 	errs := []error{metrics.Register(j.counts.syncs)}
 	counter := func(name, help string, of func(*Stats) uint64) {

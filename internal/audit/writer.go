@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// writer is what the one goroutine that writes has for itself.
+// writer is the state of the writing goroutine.
 type writer struct {
 	*Journal
 	trail          *chain
@@ -25,7 +25,6 @@ type writer struct {
 	ledger         ledger
 }
 
-// run writes until Close.
 func (w *writer) run() {
 	defer close(w.done)
 	timer := time.NewTimer(w.untilDue())
@@ -48,7 +47,6 @@ func (w *writer) run() {
 	}
 }
 
-// drain takes all that waits, first first.
 func (w *writer) drain(first *pending) []*pending {
 	batch := make([]*pending, 0, 1+len(w.queue))
 	for p := first; ; {
@@ -66,7 +64,6 @@ func (w *writer) drain(first *pending) []*pending {
 	}
 }
 
-// untilDue is the time to the next thing to do, if no record comes.
 func (w *writer) untilDue() time.Duration {
 	due := w.nextCheckpoint
 	window, waiting := w.notes.due()
@@ -92,11 +89,10 @@ func (w *writer) keepHouse() {
 	}
 }
 
-// maxAhead is how many writes of notes those who wait may have before them.
+// maxAhead bounds the note batches written before waiting callers.
 const maxAhead = 8
 
-// commit writes the notes that wait, as long as the disk takes them, and the
-// batch, and answers it.
+// commit writes queued notes and the batch, and answers the batch.
 func (w *writer) commit(batch []*pending) {
 	for tries := 0; ; tries++ {
 		notes := w.notes.next(maxBatch)
@@ -128,23 +124,19 @@ func (w *writer) commit(batch []*pending) {
 	}
 }
 
-// settled says that no record waits.
 func (w *writer) settled() {
 	if err := w.ledger.clear(); err != nil {
 		w.o.Log.Warn("the count of records that waited for the disk cannot be removed", "error", err)
 	}
 }
 
-// disown ends an intent whose caller has left: its operation did not
-// happen.
+// disown ends an intent whose caller has left: its operation did not happen.
 func (w *writer) disown(p *pending) {
 	e := p.entry
 	e.Outcome, e.Reason, e.Before = Failure, "given up before the intent was durable", nil
 	w.notes.add(resultOf(p.id, e, w.o.Now()))
 }
 
-// succeeded counts, bounds the list of open intents and says that the disk is
-// back.
 func (w *writer) succeeded(records []*pending) {
 	late := uint64(0)
 	for _, p := range records {
@@ -168,7 +160,8 @@ func (w *writer) succeeded(records []*pending) {
 	w.prune()
 }
 
-// failed answers the waiting callers; the other records stay, and are late.
+// failed answers the waiting callers. The other records stay queued, flagged
+// late.
 func (w *writer) failed(batch []*pending, err error) {
 	now := w.o.Now()
 	w.failures++
@@ -193,7 +186,6 @@ func (w *writer) failed(batch []*pending, err error) {
 	}
 }
 
-// reopen looks for another file under the path, and begins it.
 func (w *writer) reopen() error {
 	if err := w.trail.ready(); err != nil {
 		w.failed(nil, err)
@@ -210,7 +202,6 @@ func (w *writer) reopen() error {
 	return nil
 }
 
-// finish writes what has come before the end.
 func (w *writer) finish() {
 	for {
 		select {
@@ -236,8 +227,7 @@ func (w *writer) finish() {
 	w.trail.close()
 }
 
-// prune deletes the oldest files that the journal has closed, if there are more
-// than are to be kept, and records it.
+// prune deletes the oldest closed files beyond Keep, and records it.
 func (w *writer) prune() {
 	rotations := w.trail.rotations
 	if w.o.Keep == 0 || rotations == w.pruned {

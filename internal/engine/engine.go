@@ -14,8 +14,8 @@ type Request struct {
 	Blocks       []uint64 // chained hashes of the prompt's whole blocks of BlockTokens; more are ignored
 }
 
-// Sequence is a request inside an [Engine] and identifies it there. It is not
-// safe for use beside a call of the engine.
+// Sequence identifies a request in an [Engine]. It is not safe for use during a
+// call of the engine.
 type Sequence struct {
 	request   Request
 	stage     stage
@@ -40,7 +40,6 @@ const (
 // Cached is the number of prompt tokens that needed no computation.
 func (s *Sequence) Cached() int { return s.cached }
 
-// prefilling reports whether prompt tokens are left to compute.
 func (s *Sequence) prefilling() bool { return s.computed < s.target }
 
 // Token is one output token of a sequence.
@@ -53,14 +52,13 @@ type Token struct {
 
 // Errors of [Engine.Submit].
 var (
-	// ErrTooLong says that prompt and output exceed the context or the cache.
+	// ErrTooLong reports a prompt and output beyond the context or the cache.
 	ErrTooLong = errors.New("the sequence does not fit the head")
-	// ErrQueueFull says that as many sequences wait as may.
+	// ErrQueueFull reports that the waiting queue is full.
 	ErrQueueFull = errors.New("too many requests wait at the head")
 )
 
-// Counters are an engine's totals since it was made. Work counts when its step
-// has ended.
+// Counters are an engine's totals. Work counts when its step has ended.
 type Counters struct {
 	PromptTokens    uint64 // of sequences whose prefill is finished
 	OutputTokens    uint64
@@ -94,18 +92,16 @@ type Options struct {
 	Window     time.Duration // time constant of the rates of [Load]; 0: 2 s
 }
 
-// Engine models continuous batching with chunked prefill and prefix caching,
-// as vLLM V1 does it: decodes first, then prefills in order of arrival. A
-// waiting sequence is admitted when its prompt fits the KV cache. When a decode
-// finds no memory, the sequence admitted last goes back to wait and is computed
-// again. The first token comes at the end of the step that finishes the
-// prefill. An idle engine begins a step as soon as a request is submitted.
+// Engine models continuous batching with chunked prefill and prefix caching
+// like vLLM V1: decodes first, then prefills in order of arrival. A waiting
+// sequence is admitted when its prompt fits the KV cache. If a decode finds no
+// memory, the newest sequence is preempted and recomputed. The first token
+// comes at the end of the step that finishes the prefill.
 //
-// Time is passed in, measured from any one moment, and never goes back: an
-// earlier time than the last counts as the last. Each call first plays the steps
-// that end until then. So the results depend on what is submitted and canceled
-// when, not on how often [Engine.Advance] is called; there is no randomness. An
-// Engine is not safe for concurrent use.
+// Time is passed in and never goes back: an earlier time counts as the last
+// one. Each call first plays the steps that end until then, so results do not
+// depend on how often [Engine.Advance] is called. An Engine is not safe for
+// concurrent use.
 type Engine struct {
 	profile    Profile
 	maxWaiting int
@@ -141,21 +137,19 @@ func New(o Options) (*Engine, error) {
 	}, nil
 }
 
-// Next is the time at which the step under way ends, or false when the engine is
-// idle. Nothing happens before that time unless something is submitted or
-// canceled.
+// Next is when the current step ends, or false when the engine is idle. Nothing
+// changes before then without a Submit or Cancel.
 func (e *Engine) Next() (time.Duration, bool) { return e.until, e.took > 0 }
 
 // Advance plays the model up to a time and returns all tokens since the last
-// Advance, in order of time and within a step in order of admission. The slice
-// is valid until the next Advance.
+// Advance, by time and within a step by admission. The slice is valid until the
+// next Advance.
 func (e *Engine) Advance(now time.Duration) []Token {
 	e.run(now)
 	e.tokens, e.returned = e.returned[:0], e.tokens
 	return e.returned
 }
 
-// run plays the steps that end until a time.
 func (e *Engine) run(now time.Duration) {
 	for e.took > 0 && e.until <= now {
 		e.now = e.until
@@ -165,8 +159,7 @@ func (e *Engine) run(now time.Duration) {
 	e.now = max(e.now, now)
 }
 
-// Submit queues a request. It fails with an error that wraps [ErrTooLong] or
-// [ErrQueueFull].
+// Submit queues a request. Errors wrap [ErrTooLong] or [ErrQueueFull].
 func (e *Engine) Submit(now time.Duration, r Request) (*Sequence, error) {
 	e.run(now)
 	if r.PromptTokens < 1 || r.OutputTokens < 1 {
@@ -195,14 +188,13 @@ func (e *Engine) Submit(now time.Duration, r Request) (*Sequence, error) {
 	return s, nil
 }
 
-// MaxTokens is the largest sum of prompt and output tokens that one request
-// may have.
+// MaxTokens is the limit on prompt plus output tokens of a request.
 func (e *Engine) MaxTokens() int {
 	return min(e.profile.MaxContext, e.cache.total*pageTokens)
 }
 
-// Cancel takes a sequence out and frees what it holds. A finished or canceled
-// one is left alone.
+// Cancel removes a sequence and frees its memory. A finished or canceled one is
+// ignored.
 func (e *Engine) Cancel(now time.Duration, s *Sequence) {
 	e.run(now)
 	switch s.stage {
@@ -218,7 +210,7 @@ func (e *Engine) Cancel(now time.Duration, s *Sequence) {
 	e.counters.Canceled++
 }
 
-// begin plans the next step. When there is nothing to do, the engine is idle.
+// begin plans the next step, if there is work.
 func (e *Engine) begin() {
 	var w work
 	budget := e.profile.StepTokens
@@ -234,8 +226,8 @@ func (e *Engine) begin() {
 	}
 }
 
-// planDecodes schedules one token for each sequence past its prefill and
-// reports whether others had to make room.
+// planDecodes schedules one token for each prefilled sequence and reports
+// whether others were preempted.
 func (e *Engine) planDecodes(w *work, budget *int) (preempted bool) {
 	for i := 0; i < len(e.running); i++ {
 		s := e.running[i]
@@ -256,7 +248,6 @@ func (e *Engine) planDecodes(w *work, budget *int) (preempted bool) {
 	return preempted
 }
 
-// planPrefills schedules chunks for admitted sequences, in order.
 func (e *Engine) planPrefills(w *work, budget *int) {
 	for _, s := range e.running {
 		if *budget == 0 {
@@ -274,8 +265,8 @@ func (e *Engine) planChunk(s *Sequence, w *work, budget *int) {
 	*budget -= s.chunk
 }
 
-// admit moves waiting sequences into the batch in their order, until one does
-// not fit.
+// admit moves waiting sequences into the batch in order, until one does not
+// fit.
 func (e *Engine) admit(w *work, budget *int) {
 	n := 0
 	for n < len(e.waiting) && *budget > 0 && len(e.running) < e.profile.MaxSequences {
@@ -293,9 +284,9 @@ func (e *Engine) admit(w *work, budget *int) {
 	e.waiting = slices.Delete(e.waiting, 0, n)
 }
 
-// allocate gives a sequence the memory for all that it has to compute before its
-// next token, sharing cached blocks, or nothing when it does not fit. It
-// returns the tokens that have to be loaded from the CPU tier.
+// allocate reserves the memory for the tokens that a sequence computes before
+// its next token, sharing cached blocks. It returns the tokens to load from the
+// CPU tier; ok is false if they do not fit.
 func (e *Engine) allocate(s *Sequence) (loaded int, ok bool) {
 	resident, tiered := e.cache.match(s.reusable())
 	hits := s.reusable()[:resident+tiered]
@@ -321,13 +312,13 @@ func (e *Engine) allocate(s *Sequence) (loaded int, ok bool) {
 	return tiered * BlockTokens, true
 }
 
-// reusable is the blocks of a prompt that may come from the cache: at least
-// one token is always computed, since generating needs its activations.
+// reusable returns the blocks that may come from the cache. At least one token
+// is always computed, since generating needs its activations.
 func (s *Sequence) reusable() []uint64 {
 	return s.request.Blocks[:min(len(s.request.Blocks), (s.target-1)/BlockTokens)]
 }
 
-// publish makes each whole prompt block that is computed available to others.
+// publish makes each computed whole prompt block available to others.
 func (e *Engine) publish(s *Sequence) {
 	for n := len(s.held); n < len(s.request.Blocks) && (n+1)*BlockTokens <= s.computed; n++ {
 		s.held = append(s.held, e.cache.publish(s.request.Blocks[n]))
@@ -335,7 +326,6 @@ func (e *Engine) publish(s *Sequence) {
 	}
 }
 
-// grow gives a sequence memory for n tokens, or reports that there is none.
 func (e *Engine) grow(s *Sequence, n int) bool {
 	missing := pagesFor(n-len(s.held)*BlockTokens) - s.pages
 	if missing <= 0 {
@@ -348,8 +338,8 @@ func (e *Engine) grow(s *Sequence, n int) bool {
 	return true
 }
 
-// preempt puts the sequence admitted last back to the head of the queue. What
-// it generated stays generated, its KV is computed again.
+// preempt returns the newest sequence to the head of the queue. Its output is
+// kept, its KV is recomputed.
 func (e *Engine) preempt() {
 	last := len(e.running) - 1
 	s := e.running[last]
@@ -368,7 +358,6 @@ func (e *Engine) free(s *Sequence) {
 	s.held, s.pages = nil, 0
 }
 
-// end finishes the step under way.
 func (e *Engine) end() {
 	e.counters.Steps++
 	e.counters.ComputedTokens += uint64(e.chunk)
@@ -390,7 +379,6 @@ func (e *Engine) end() {
 	e.running = kept
 }
 
-// generate gives a sequence whose tokens are all computed its next one.
 func (e *Engine) generate(s *Sequence) {
 	s.generated++
 	s.target = s.request.PromptTokens // what is computed past it was generated

@@ -1,7 +1,7 @@
 package engine
 
-// pageTokens is the unit in which KV memory is given out, vLLM's default
-// block_size. A prefix block is a whole number of pages.
+// pageTokens is the allocation unit, vLLM's default block_size. A prefix block
+// is a whole number of pages.
 const (
 	pageTokens = 16
 	blockPages = BlockTokens / pageTokens
@@ -24,8 +24,8 @@ type kvCache struct {
 	tier    lruSet // blocks in the CPU tier
 }
 
-// block is the KV of one prefix block, found by the chained hash of all text
-// up to its end.
+// block is the KV of one prefix block, keyed by the chained hash of all text up
+// to its end.
 type block struct {
 	hash uint64
 	refs int
@@ -41,15 +41,14 @@ func newKVCache(p *Profile) *kvCache {
 	}
 }
 
-// available is the number of pages that can be given out now, evicting idle
-// blocks where needed.
+// available counts the pages that can be allocated, evicting idle blocks.
 func (c *kvCache) available() int { return c.free + c.idle.len()*blockPages }
 
-// used is the share of pages, 0..1, that sequences hold. Idle blocks are not
-// counted, as vLLM does not count them.
+// used is the share of pages that sequences hold. As in vLLM, idle blocks are
+// not counted.
 func (c *kvCache) used() float64 { return 1 - float64(c.available())/float64(c.total) }
 
-// take gives n pages to a sequence, or none and false when they do not fit.
+// take allocates n private pages, or none.
 func (c *kvCache) take(n int) bool {
 	if c.available() < n {
 		return false
@@ -62,7 +61,6 @@ func (c *kvCache) take(n int) bool {
 	return true
 }
 
-// give takes n private pages back.
 func (c *kvCache) give(n int) {
 	c.free += n
 	c.private -= n
@@ -76,16 +74,15 @@ func (c *kvCache) evict() {
 	c.tier.add(hash)
 }
 
-// match counts the leading hashes that are cached: in blocks, and in the CPU
-// tier behind them.
+// match counts the leading hashes that are resident, then in the CPU tier.
 func (c *kvCache) match(hashes []uint64) (resident, tiered int) {
 	for _, h := range hashes {
 		if _, ok := c.blocks[h]; ok && tiered == 0 {
 			resident++
 			continue
 		}
-		// A block behind one that has to be loaded counts as loaded too: the
-		// run of blocks is brought in as one.
+		// A block behind a loaded one counts as loaded: the run is loaded as
+		// one.
 		if _, ok := c.blocks[h]; !ok && !c.tier.has(h) {
 			break
 		}
@@ -94,7 +91,6 @@ func (c *kvCache) match(hashes []uint64) (resident, tiered int) {
 	return resident, tiered
 }
 
-// hold takes a reference on a cached block.
 func (c *kvCache) hold(hash uint64) *block {
 	b := c.blocks[hash]
 	if b.refs == 0 {
@@ -104,9 +100,8 @@ func (c *kvCache) hold(hash uint64) *block {
 	return b
 }
 
-// release gives references back. The last blocks of a prefix go idle first and
-// are evicted first: a prefix is of use without its end, an end is of no use
-// without its beginning.
+// release drops references. The last blocks of a prefix are evicted first,
+// since an end is useless without its beginning.
 func (c *kvCache) release(held []*block) {
 	for i := len(held) - 1; i >= 0; i-- {
 		b := held[i]
@@ -117,8 +112,7 @@ func (c *kvCache) release(held []*block) {
 }
 
 // publish turns blockPages private pages into the block of the hash, held by
-// the caller. When another sequence published it first, that one is held and
-// the pages are free again.
+// the caller. If the block exists, that one is held and the pages are freed.
 func (c *kvCache) publish(hash uint64) *block {
 	c.private -= blockPages
 	if _, ok := c.blocks[hash]; ok {
@@ -131,8 +125,7 @@ func (c *kvCache) publish(hash uint64) *block {
 	return b
 }
 
-// lruSet is a set of block hashes of a bounded size that forgets the least
-// recently added.
+// lruSet is a bounded set of block hashes that evicts the least recently added.
 type lruSet struct {
 	limit int
 	index map[uint64]*link
@@ -152,7 +145,7 @@ func newLRUSet(limit int) lruSet {
 
 func (s *lruSet) len() int { return len(s.index) }
 
-// oldest is the hash that goes next; the set must not be empty.
+// oldest is the next to be evicted; the set must not be empty.
 func (s *lruSet) oldest() uint64 { return s.ring.next.hash }
 
 func (s *lruSet) has(hash uint64) bool {

@@ -5,15 +5,13 @@ import (
 	"time"
 )
 
-// meter averages the tokens computed and the time that steps ran, weighted by an
-// exponential decay.
+// meter averages tokens and busy time with an exponential decay.
 type meter struct {
 	window       float64       // time constant in seconds
 	at           time.Duration // of the sums
 	tokens, busy float64       // decayed sums; busy in seconds
 }
 
-// add counts a step that ends at now.
 func (m *meter) add(now, took time.Duration, tokens int) {
 	m.decay(now)
 	m.tokens += float64(tokens)
@@ -27,8 +25,7 @@ func (m *meter) decay(now time.Duration) {
 	m.at = now
 }
 
-// rates are the averages at now. Soon after time 0 they cover what there is, not
-// a window that is mostly empty.
+// rates are the averages at now. Early on they cover the elapsed time only.
 func (m *meter) rates(now time.Duration) (tokensPerSecond, utilization float64) {
 	m.decay(now)
 	weight := m.window * (1 - math.Exp(-now.Seconds()/m.window))

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// BlockTokens is the size of a prefix block in tokens: the unit in which
-// prompts share KV cache. Mooncake's traces use the same size.
+// BlockTokens is the size of a prefix block, the unit of shared KV cache.
+// Mooncake's traces use the same size.
 const BlockTokens = 512
 
 // Profile is the cost model of one model on one set of accelerators. A step
@@ -39,8 +39,8 @@ type Profile struct {
 	MaxContext   int // most tokens of prompt and output of one sequence
 }
 
-// The profiles with the basis of their constants. All but llama70b-h100x4 run
-// vLLM V1's defaults of 8,192 tokens and 256 sequences a step.
+// All profiles but llama70b-h100x4 run vLLM V1's defaults of 8,192 tokens and
+// 256 sequences a step.
 var profiles = []Profile{
 	{ // 45 % of an H100's peak
 		Name: "llama8b-h100",
@@ -64,11 +64,11 @@ var profiles = []Profile{
 	},
 }
 
-// ErrUnknownProfile says that no built-in profile has the name.
+// ErrUnknownProfile reports an unknown profile name.
 var ErrUnknownProfile = errors.New("no such head profile")
 
-// ProfileByName finds a built-in profile, or fails with an error that wraps
-// [ErrUnknownProfile] and lists the names.
+// ProfileByName finds a built-in profile. The error wraps [ErrUnknownProfile]
+// and lists the names.
 func ProfileByName(name string) (Profile, error) {
 	names := make([]string, len(profiles))
 	for i, p := range profiles {
@@ -80,8 +80,8 @@ func ProfileByName(name string) (Profile, error) {
 	return Profile{}, fmt.Errorf("%w: %q (known: %s)", ErrUnknownProfile, name, strings.Join(names, ", "))
 }
 
-// ProfileForModel picks the built-in profile that fits a model's name best, by
-// the parameter count in it: 70b and 72b, 30b to 34b, else the smallest.
+// ProfileForModel picks the profile for the parameter count in a model's name:
+// 70b and 72b, 30b to 34b, else the smallest.
 func ProfileForModel(model string) Profile {
 	model = strings.ToLower(model)
 	name := "llama8b-h100"
@@ -120,7 +120,7 @@ func (p *Profile) validate() error {
 	return nil
 }
 
-// work is what one step computes, in the terms of the cost formula.
+// work is one step in the terms of the cost formula.
 type work struct {
 	tokens        int     // prefill and decode
 	attention     float64 // Σ chunk·(context + chunk/2)
@@ -136,14 +136,12 @@ func (w *work) prefill(n, context int) {
 	w.attention += float64(n) * (float64(context) + float64(n)/2)
 }
 
-// decode adds one token behind context tokens.
 func (w *work) decode(context int) {
 	w.tokens++
 	w.sequences++
 	w.decodeContext += context
 }
 
-// duration is the time that the step takes.
 func (p *Profile) duration(w *work) time.Duration {
 	ms := p.T0 + max(p.W, p.B*float64(w.tokens)) + p.C*w.attention +
 		p.E*float64(w.decodeContext) + p.D*float64(w.sequences) + p.LD*float64(w.loaded)

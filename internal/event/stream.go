@@ -1,7 +1,6 @@
-// Package event carries what happens to whoever wants to know. The stream is
-// lossy by design: a publisher never waits, and a reader that is too slow
-// loses the oldest events and is told how many. Metrics and the audit trail
-// are therefore never fed from it.
+// Package event is the stream of what happens in the service. It is lossy by
+// design: a publisher never waits, and a slow reader loses the oldest events
+// and learns how many. Metrics and the audit trail never depend on it.
 package event
 
 import (
@@ -46,8 +45,8 @@ func Types() []string {
 	}
 }
 
-// Matches reports whether a pattern, a type or a beginning up to a dot and an
-// asterisk, is of the type.
+// Matches reports whether a type equals a pattern, or has its prefix before
+// ".*".
 func Matches(pattern, kind string) bool {
 	if begin, wild := strings.CutSuffix(pattern, "*"); wild {
 		return strings.HasPrefix(kind, begin) && (begin == "" || strings.HasSuffix(begin, "."))
@@ -55,8 +54,7 @@ func Matches(pattern, kind string) bool {
 	return pattern == kind
 }
 
-// otherType counts events whose type is not in the list, so that a label never
-// grows by what somebody publishes.
+// otherType labels events of unknown type, to bound the metric's series.
 const otherType = "other"
 
 // Event is one thing that happened. It is immutable once published.
@@ -79,12 +77,10 @@ type Options struct {
 // DefaultWindow is how many events a reader may lie behind.
 const DefaultWindow = 4096
 
-// Stream is a bounded ring of events that any number of subscribers read at
-// their own pace. It is safe for concurrent use.
-//
-// Readers take no lock that a publisher needs, except to fall asleep; filters
-// run in the reader's goroutine. So neither a slow reader nor a slow filter
-// holds a publisher up.
+// Stream is a bounded ring of events that subscribers read at their own pace.
+// It is safe for concurrent use. Readers share no lock with publishers except
+// to wait, and filters run in the reader's goroutine, so that neither delays a
+// publisher.
 type Stream struct {
 	published map[string]prometheus.Counter
 	lost      prometheus.Counter
@@ -119,7 +115,7 @@ func New(o Options) (*Stream, error) {
 	return s, errors.Join(o.Metrics.Register(vec), o.Metrics.Register(s.lost))
 }
 
-// Publish numbers e and offers it to the subscribers. It never waits for one.
+// Publish numbers e and offers it to subscribers without waiting.
 func (s *Stream) Publish(e Event) {
 	count := s.published[e.Type]
 	if count == nil {
@@ -143,8 +139,8 @@ func (s *Stream) Last() uint64 { return s.last.Load() }
 // ErrClosed is what Next returns once the subscription is closed.
 var ErrClosed = errors.New("the subscription is closed")
 
-// Subscription is one reader's place in the stream. One goroutine reads; Close
-// may be called from any.
+// Subscription is one reader's position in the stream. One goroutine reads; any
+// may call Close.
 type Subscription struct {
 	stream  *Stream
 	filters []func(*Event) bool
@@ -153,9 +149,8 @@ type Subscription struct {
 	once    sync.Once
 }
 
-// Subscribe starts reading with the next event that is published: those that
-// every filter keeps, all without one. A nil filter keeps all; filters must
-// neither change the event nor hold on to it.
+// Subscribe starts with the next published event that all filters keep. A nil
+// filter keeps all. Filters must neither change nor retain the event.
 func (s *Stream) Subscribe(filters ...func(*Event) bool) *Subscription {
 	return &Subscription{stream: s, filters: filters, next: s.last.Load() + 1, closed: make(chan struct{})}
 }
@@ -173,10 +168,9 @@ func (sub *Subscription) keeps(e *Event) bool {
 // do nothing.
 func (sub *Subscription) Close() { sub.once.Do(func() { close(sub.closed) }) }
 
-// Next waits for the next event. lost is the number of events, matching or
-// not, that were overwritten before this one because the reader was too slow;
-// it should look at the whole again then. The error is ctx's or ErrClosed, and
-// then lost counts as well.
+// Next waits for the next event. lost counts the events, matching or not, that
+// were overwritten before it; the reader should then take a snapshot. The error
+// is ctx's or ErrClosed, and lost is valid with it.
 func (sub *Subscription) Next(ctx context.Context) (e Event, lost uint64, err error) {
 	for {
 		select {
@@ -204,8 +198,8 @@ func (sub *Subscription) Next(ctx context.Context) (e Event, lost uint64, err er
 	}
 }
 
-// advance reads up to the next event that the filter keeps, nil when there is
-// none yet, and counts those that were overwritten before.
+// advance finds the next event that the filter keeps, nil if none, and counts
+// overwritten ones.
 func (sub *Subscription) advance() (found *Event, lost uint64) {
 	s := sub.stream
 	for last := s.last.Load(); sub.next <= last; last = s.last.Load() {
@@ -225,8 +219,8 @@ func (sub *Subscription) advance() (found *Event, lost uint64) {
 	return nil, lost
 }
 
-// sleep returns the channel that is closed when event next comes, nil when it
-// is there already.
+// sleep returns a channel that is closed when event next exists, nil if it
+// does.
 func (s *Stream) sleep(next uint64) <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package feed is how a store says what was written to it: the changes after a
-// revision, in order, each once. A feed keeps a bounded number of them; one who
-// comes for older ones gets all that is stored instead.
+// Package feed keeps the last changes of a store. Readers get the changes after
+// a revision in order, each once; if those are no longer kept, they get all
+// that is stored.
 package feed
 
 import (
@@ -19,15 +19,15 @@ type Change[T any] struct {
 	Value    *T     // nil: it was deleted; else shared with other readers, who change nothing of it
 }
 
-// Changes are what was written up to a revision.
+// Changes are the changes up to a revision.
 type Changes[T any] struct {
 	List     []Change[T] // in the order in which they were made
 	Revision uint64      // where to go on
 	Whole    bool        // List is all that is stored: what it lacks was deleted
 }
 
-// Read makes changes of what a store returned for ids, or, without ids, of all
-// that it returned. is says the id and the revision of a value.
+// Read makes changes of the values that a store returned for ids, or without
+// ids of all values. is returns the id and revision of a value.
 func Read[T any](ids []string, values []T, revision uint64, is func(*T) (string, uint64)) Changes[T] {
 	c := Changes[T]{Revision: revision, Whole: len(ids) == 0}
 	missing := map[string]bool{}
@@ -58,14 +58,13 @@ type Feed[T any] struct {
 	more     chan struct{} // closed by the next Add; nil: nobody waits
 }
 
-// New makes the feed of a store that is at the revision, which keeps at least
-// the last bound changes.
+// New makes the feed of a store at a revision. It keeps at least bound changes.
 func New[T any](revision uint64, bound int) *Feed[T] {
 	return &Feed[T]{bound: bound, from: revision, revision: revision}
 }
 
-// Add adds changes, whose revisions grow. It never waits for readers. A gap in
-// the revisions is of changes that nobody knows: readers get the whole then.
+// Add adds changes with growing revisions, without waiting for readers. After a
+// gap in the revisions readers get the whole.
 func (f *Feed[T]) Add(changes ...Change[T]) {
 	if len(changes) == 0 {
 		return
@@ -89,9 +88,9 @@ func (f *Feed[T]) Add(changes ...Change[T]) {
 	}
 }
 
-// Next returns the changes after a revision, as soon as there are any. What is
-// there is returned even when ctx has ended; else its error is. When the changes
-// are not kept any more Next returns what whole returns.
+// Next returns the changes after a revision, waiting for the first. Available
+// changes are returned even after ctx has ended. If they are no longer kept it
+// returns the result of whole.
 func (f *Feed[T]) Next(ctx context.Context, after uint64, whole func(context.Context) (Changes[T], error)) (Changes[T], error) {
 	for {
 		c, known, more := f.since(after)
@@ -109,8 +108,8 @@ func (f *Feed[T]) Next(ctx context.Context, after uint64, whole func(context.Con
 	}
 }
 
-// since returns what is kept of after a revision, or what is closed when there
-// is something. known is false when it is not kept.
+// since returns the kept changes after a revision, or a channel that is closed
+// by the next one. known is false when they are no longer kept.
 func (f *Feed[T]) since(after uint64) (c Changes[T], known bool, more <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,14 +126,14 @@ func (f *Feed[T]) since(after uint64) (c Changes[T], known bool, more <-chan str
 	return c, true, f.more
 }
 
-// How long Follow waits before it tries a watch that failed again.
+// How long Follow waits before it retries a failed watch.
 const (
 	firstRest = 100 * time.Millisecond
 	lastRest  = 10 * time.Second
 )
 
-// Follow gives take what watch returns, which is a store's Watch, from after a
-// revision on, until ctx ends. A watch that fails is tried again later.
+// Follow passes take the changes after a revision until ctx ends. watch is a
+// store's Watch; if it fails it is retried later.
 func Follow[T any](ctx context.Context, after uint64, watch func(context.Context, uint64) (Changes[T], error), take func(Changes[T]), failed func(error)) {
 	rest := firstRest
 	for {

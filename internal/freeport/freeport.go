@@ -1,5 +1,5 @@
-// Package freeport finds ports for servers of tests that cannot say by
-// themselves which port they took.
+// Package freeport finds ports for test servers that cannot report the port
+// they took.
 package freeport
 
 import (
@@ -12,9 +12,8 @@ import (
 	"testing"
 )
 
-// Systems give ports from 32,768 (Linux) or 49,152 on to connections and to
-// listeners that name none: a port of those may be taken between the look and
-// its use.
+// Systems assign ephemeral ports from 32,768 (Linux) or 49,152 on. A port of
+// those may be taken between look and use.
 const (
 	lowest = 20_000
 	number = 12_000
@@ -25,8 +24,8 @@ var (
 	given = map[int]bool{} // by this process, to tests that have not ended
 )
 
-// Take returns a port of 127.0.0.1 that nothing listens at. No other test of the
-// process gets it before t has ended.
+// Take returns a free port of 127.0.0.1. No other test of the process gets it
+// before t has ended.
 func Take(t testing.TB) int {
 	t.Helper()
 	return Range(t, 1)
@@ -38,7 +37,7 @@ func Address(t testing.TB) string {
 	return "127.0.0.1:" + strconv.Itoa(Take(t))
 }
 
-// Range is Take for n ports that follow each other; it returns the first.
+// Range is Take for n consecutive ports; it returns the first.
 func Range(t testing.TB, n int) int {
 	t.Helper()
 	first, err := find(lowest, number, n)
@@ -55,7 +54,6 @@ func Range(t testing.TB, n int) int {
 	return first
 }
 
-// find looks for n ports that follow each other among count ports.
 func find(lowest, count, n int) (first int, err error) {
 	mu.Lock()
 	defer mu.Unlock()

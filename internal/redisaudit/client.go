@@ -10,7 +10,6 @@ import (
 	"time"
 )
 
-// client is one connection of the embedded server.
 type client struct {
 	e    *Embedded
 	conn net.Conn
@@ -33,7 +32,7 @@ type client struct {
 	topics map[by]bool
 }
 
-// by is what a client subscribed: a channel, or a pattern of channels.
+// by is a subscription: a channel, or a pattern of channels.
 type by struct {
 	pattern bool
 	name    string
@@ -49,8 +48,8 @@ func newClient(e *Embedded, conn net.Conn) *client {
 	return c
 }
 
-// end ends the connection, upon which both goroutines return, and counts the
-// first reason for it; without one the client itself has left.
+// end ends the connection and both goroutines. It counts the first reason;
+// without one the client left by itself.
 func (c *client) end(reason string, cause any) {
 	c.once.Do(func() {
 		if reason != "" {
@@ -61,15 +60,13 @@ func (c *client) end(reason string, cause any) {
 	})
 }
 
-// recovered ends the client whose goroutine panicked, and nothing else. The
-// cause is nil where it did not.
+// recovered ends the client if its goroutine panicked.
 func (c *client) recovered(cause any) {
 	if cause != nil {
 		c.end(reasonPanic, cause)
 	}
 }
 
-// serve reads commands and answers them until the connection ends.
 func (c *client) serve() {
 	defer func() {
 		c.e.mu.Lock()
@@ -91,7 +88,6 @@ func (c *client) serve() {
 	}
 }
 
-// fail ends the client for an error of reading or writing.
 func (c *client) fail(err error) {
 	if fault, ok := errors.AsType[protocolError](err); ok {
 		c.mu.Lock()
@@ -119,7 +115,7 @@ var (
 	errUnfinished = &endingError{reasonUnfinished, "the rest of a command did not come"}
 )
 
-// next waits for a command: for ever where the client has a subscription.
+// next waits for a command, without limit if the client is subscribed.
 func (c *client) next(r *bufio.Reader) (command, error) {
 	if r.Buffered() == 0 {
 		deadline := time.Now().Add(idleDeadline)
@@ -140,7 +136,6 @@ func (c *client) next(r *bufio.Reader) (command, error) {
 	return cmd, orTimeout(err, errUnfinished)
 }
 
-// orTimeout is an error of the connection, or what it means where time ran out.
 func orTimeout(err, meaning error) error {
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
@@ -149,7 +144,6 @@ func orTimeout(err, meaning error) error {
 	return err
 }
 
-// metered reads from the connection at most maxPerMinute.
 type metered struct{ c *client }
 
 func (m metered) Read(b []byte) (int, error) {
@@ -163,10 +157,8 @@ func (m metered) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// errQuit ends a client that asked for it.
 var errQuit = errors.New("quit")
 
-// obey carries out a command and writes the answer.
 func (c *client) obey(cmd command) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -182,7 +174,6 @@ func (c *client) obey(cmd command) error {
 	return nil
 }
 
-// flush writes what the reply holds. The caller holds mu.
 func (c *client) flush() error {
 	if len(c.reply.bytes) == 0 {
 		return nil
@@ -198,8 +189,8 @@ func (c *client) flush() error {
 	return orTimeout(err, errSlow)
 }
 
-// offer queues lines for a client, or drops the client: a subscriber that is too
-// slow must not make the others wait.
+// offer queues lines for a client, or drops a client that is too slow, so that
+// others do not wait.
 func (c *client) offer(lines []string) bool {
 	for _, line := range lines {
 		select {
@@ -212,7 +203,6 @@ func (c *client) offer(lines []string) bool {
 	return true
 }
 
-// deliver writes the lines that wait.
 func (c *client) deliver() {
 	defer func() { c.recovered(recover()) }()
 	for {
@@ -228,11 +218,11 @@ func (c *client) deliver() {
 	}
 }
 
-// maxReply is about how many bytes of lines are written at once.
+// maxReply is about how many bytes are written at once.
 const maxReply = 64 << 10
 
-// send writes a line, and those that wait behind it, for each subscription that
-// still is: what was unsubscribed must not come between other answers.
+// send writes a line, and those queued behind it, for each subscription that
+// still exists. An unsubscribed line must not arrive between other answers.
 func (c *client) send(line string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -51,8 +51,7 @@ const (
 	reasonPanic      = "panic"
 )
 
-// Embedded is a Redis server that only publishes and lets clients subscribe, so
-// that a first run has the channel without a Redis. Only the process itself
+// Embedded is a minimal Redis server: clients can subscribe, only this process
 // publishes. It implements trail.Sink.
 type Embedded struct {
 	o        EmbeddedOptions
@@ -68,8 +67,8 @@ type Embedded struct {
 	lastID  int
 }
 
-// Listen begins to serve. The error wraps syscall.EADDRINUSE if another process
-// has the address.
+// Listen starts to serve. The error wraps syscall.EADDRINUSE if the address is
+// in use.
 func Listen(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
 	if o.Listen == "" || o.Channel == "" || o.Log == nil || o.Metrics == nil {
 		return nil, errors.New("redisaudit: Listen, Channel, Log and Metrics are required")
@@ -90,7 +89,7 @@ func Listen(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
 	return e, nil
 }
 
-// CheckListen refuses an address that others can reach.
+// CheckListen refuses an address that other machines can reach.
 func CheckListen(listen string) error {
 	host, _, err := net.SplitHostPort(listen)
 	if ip, parseErr := netip.ParseAddr(host); err != nil || host != "localhost" && (parseErr != nil || !ip.IsLoopback()) {
@@ -134,8 +133,8 @@ func (e *Embedded) endAll() {
 	e.running.Wait()
 }
 
-// accept serves clients until the listener is closed. A lack of descriptors
-// passes, and is waited for.
+// accept serves clients until the listener is closed. It waits while
+// descriptors are exhausted.
 func (e *Embedded) accept() {
 	const longest = time.Second
 	pause := 5 * time.Millisecond
@@ -155,7 +154,6 @@ func (e *Embedded) accept() {
 	}
 }
 
-// admit serves a connection if there is room for it.
 func (e *Embedded) admit(conn net.Conn) {
 	if e.enter(newClient(e, conn)) {
 		return
@@ -166,7 +164,6 @@ func (e *Embedded) admit(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// enter starts to serve a client, if there is room or a client that gives way.
 func (e *Embedded) enter(c *client) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -192,12 +189,11 @@ func (e *Embedded) enter(c *client) bool {
 	return true
 }
 
-// givesWay returns the client whose place a new one takes, of all or of one
-// address: silent connections must not keep subscribers out. It is the one that
-// has been silent longest of those that receive nothing anyway and, where all
-// receive, of those of the address with most clients that were silent for a
-// while: a process that subscribes often must not have all places for ever, and
-// a subscriber that sends PING keeps its own. The caller holds mu.
+// givesWay returns the client that a new one displaces, of all or of one
+// address; the caller holds mu. First goes the longest-silent client without a
+// subscription. If all subscribe, it is the longest-silent one of the address
+// with most clients, so that one process cannot keep all places. A subscriber
+// that sends PING keeps its place.
 func (e *Embedded) givesWay(sameAddress bool, from netip.Addr, of map[netip.Addr]int) (*client, string) {
 	most := 0
 	for _, n := range of {
@@ -240,8 +236,8 @@ func (e *Embedded) Publish(_ context.Context, lines [][]byte) (arrived, receiver
 	return len(lines), receivers, nil
 }
 
-// ended counts why a client was ended. A protocol that is not ours is logged
-// for debugging only, since anybody who can connect can repeat it.
+// ended counts why a client was ended. Protocol errors are logged for debugging
+// only, since any client can repeat them.
 func (e *Embedded) ended(c *client, reason string, cause any) {
 	e.count[reason].Inc()
 	switch reason {

@@ -9,8 +9,7 @@ import (
 	"strings"
 )
 
-// Bounds of one command. Everything that the embedded server knows fits many
-// times over; what announces more is refused before anything is kept for it.
+// Bounds of one command, checked before anything is buffered.
 const (
 	maxArguments = 64
 	maxArgument  = 1 << 10
@@ -18,20 +17,18 @@ const (
 	maxInline    = 1 << 10 // the line of an inline command
 )
 
-// protocolError is what a client did against the protocol. It gets the text,
-// and its connection ends.
+// protocolError is sent to the client, whose connection then ends.
 type protocolError string
 
 func (e protocolError) Error() string { return "Protocol error: " + string(e) }
 
-// command is one request of a client.
 type command struct {
 	args   []string // at least one
 	inline bool     // typed as a line, not framed
 }
 
-// readCommand reads one command. It keeps at most maxCommand bytes, and returns an
-// error after a bounded number of bytes that are none.
+// readCommand reads one command. It buffers at most maxCommand bytes, and skips
+// a bounded number of bytes between commands.
 func readCommand(r *bufio.Reader) (command, error) {
 	for range maxArguments {
 		first, err := r.Peek(1)
@@ -89,7 +86,6 @@ func readFramed(r *bufio.Reader) ([]string, error) {
 	return args, nil
 }
 
-// readLength reads the line of a count or a length.
 func readLength(r *bufio.Reader, kind byte, most int, fault protocolError) (int, error) {
 	line, err := readLine(r)
 	if err != nil {
@@ -105,8 +101,7 @@ func readLength(r *bufio.Reader, kind byte, most int, fault protocolError) (int,
 	return int(n), nil
 }
 
-// readLine reads a line without its end. The bound is that of the reader's
-// buffer.
+// readLine reads a line without its end, bounded by the reader's buffer.
 func readLine(r *bufio.Reader) (string, error) {
 	line, err := r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) || len(line) > maxInline {
@@ -118,8 +113,8 @@ func readLine(r *bufio.Reader) (string, error) {
 	return strings.TrimSuffix(string(line[:len(line)-1]), "\r"), nil
 }
 
-// reply builds what is sent to a client: RESP3 has types of its own for maps,
-// null and what was not asked for, and RESP2 shows all of them as arrays.
+// reply encodes an answer. RESP3 has types for maps, null and push messages;
+// RESP2 uses arrays.
 type reply struct {
 	bytes []byte
 	resp3 bool
@@ -151,7 +146,6 @@ func (r *reply) bulks(texts ...string) {
 	}
 }
 
-// items are texts and numbers, one after the other.
 func (r *reply) items(items ...any) {
 	for _, item := range items {
 		switch item := item.(type) {
@@ -163,7 +157,7 @@ func (r *reply) items(items ...any) {
 	}
 }
 
-// pairs begins a map of n keys with their values.
+// pairs begins a map of n keys and values.
 func (r *reply) pairs(n int) {
 	if r.resp3 {
 		r.header('%', n)
@@ -172,7 +166,7 @@ func (r *reply) pairs(n int) {
 	r.array(2 * n)
 }
 
-// push begins what a subscriber receives without having asked for it.
+// push begins an unsolicited message.
 func (r *reply) push(n int) {
 	if r.resp3 {
 		r.header('>', n)
@@ -189,7 +183,6 @@ func (r *reply) null() {
 	r.header('$', -1)
 }
 
-// text is for people to read.
 func (r *reply) text(text string) {
 	if r.resp3 {
 		r.header('=', len("txt:")+len(text))
@@ -200,7 +193,7 @@ func (r *reply) text(text string) {
 	r.bulk(text)
 }
 
-// printable makes what a client sent fit for an answer and a log.
+// printable makes client input safe for an answer and a log.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
@@ -210,7 +203,8 @@ func printable(s string) string {
 	}, s[:min(len(s), 32)])
 }
 
-// element is one of a Redis pattern, for strict.Match: ? [a-z] [^a] or \.
+// element matches one element of a Redis pattern for strict.Match: ? [a-z] [^a]
+// or \.
 func element(pattern string, c byte) (ok bool, size int) {
 	switch {
 	case pattern[0] == '?':

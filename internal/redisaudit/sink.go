@@ -1,5 +1,5 @@
-// Package redisaudit publishes the audit trail on a Redis channel: on a server
-// of the operator's, or on a small one of our own.
+// Package redisaudit publishes the audit trail on a Redis channel, of an
+// external server or the embedded one.
 package redisaudit
 
 import (
@@ -45,8 +45,8 @@ type Sink struct {
 	client *redis.Client
 }
 
-// Open does not connect yet: Redis may come up after us. The errors are of the
-// options.
+// Open validates the options. It does not connect yet, since Redis may start
+// later.
 func Open(o Options) (*Sink, error) {
 	if o.URL == "" || o.Channel == "" {
 		return nil, errors.New("redisaudit: URL and Channel are required")
@@ -77,8 +77,7 @@ func Open(o Options) (*Sink, error) {
 	return &Sink{o: o, client: redis.NewClient(options)}, nil
 }
 
-// dialer connects as the library does, by way of another dialer: with TLS where
-// the URL has it.
+// dialer connects through another dialer, with TLS if the URL says so.
 func dialer(dial Dial, config *tls.Config) Dial {
 	if config == nil {
 		return dial
@@ -98,8 +97,8 @@ func dialer(dial Dial, config *tls.Config) Dial {
 	}
 }
 
-// quiet takes from go-redis the log of the whole process that it writes to
-// standard error: what fails is returned, and the shipper logs it once.
+// quiet silences the global log of go-redis. Failures are returned and logged
+// once by the shipper.
 var quiet sync.Once
 
 type silence struct{}
@@ -131,7 +130,7 @@ func (s *Sink) Publish(ctx context.Context, lines [][]byte) (arrived, receivers 
 	refused := slices.ContainsFunc(published, func(p *redis.IntCmd) bool { return p.Err() != nil }) ||
 		slices.ContainsFunc(added, func(a *redis.StringCmd) bool { return a != nil && a.Err() != nil })
 	if err != nil && !refused {
-		// Nothing was sent: go-redis reports that of the whole, not of its parts.
+		// go-redis reports this for the whole pipeline: nothing was sent.
 		return 0, -1, fmt.Errorf("publish on the Redis channel %s: %w", s.o.Channel, err)
 	}
 	for i, p := range published {

@@ -9,10 +9,9 @@ import (
 	"headway/internal/strict"
 )
 
-// maxTopic is the length of the name of a channel or pattern.
+// maxTopic bounds the name of a channel or pattern.
 const maxTopic = 256
 
-// subscribe adds channels or patterns, each with an answer of its own.
 func (c *client) subscribe(verb string, pattern bool, names []string) {
 	for _, name := range names {
 		topic := by{pattern, name}
@@ -26,7 +25,7 @@ func (c *client) subscribe(verb string, pattern bool, names []string) {
 	c.subscriptionsChanged()
 }
 
-// unsubscribe ends subscriptions; without names all of the kind.
+// unsubscribe ends the named subscriptions, or all of the kind.
 func (c *client) unsubscribe(verb string, pattern bool, names []string) {
 	if len(names) == 0 {
 		for topic := range c.topics {
@@ -46,7 +45,6 @@ func (c *client) unsubscribe(verb string, pattern bool, names []string) {
 	c.subscriptionsChanged()
 }
 
-// subscription confirms a change, with the number of subscriptions left.
 func (c *client) subscription(verb string, name *string) {
 	c.reply.push(3)
 	c.reply.bulk(verb)
@@ -58,8 +56,8 @@ func (c *client) subscription(verb string, name *string) {
 	c.reply.integer(len(c.topics))
 }
 
-// subscriptionsChanged lets Publish see what matches the one channel. Patterns
-// are matched here, once, and not for each record.
+// subscriptionsChanged caches which subscriptions match the one channel, so
+// that Publish matches no patterns.
 func (c *client) subscriptionsChanged() {
 	channel := c.e.o.Channel
 	receives := slices.SortedFunc(maps.Keys(c.topics), func(a, b by) int { return strings.Compare(a.name, b.name) })

@@ -11,18 +11,17 @@ import (
 	"headway/internal/strict"
 )
 
-// version is that of the Redis whose commands are served, which clients ask for.
+// version is the Redis version reported to clients.
 const version = "7.2.0"
 
-// verb is a command of the embedded server.
 type verb struct {
 	arity      int // with its own name; negative: at least so many
 	subscribed bool
 	do         func(c *client, args []string)
 }
 
-// verbs are the commands that are served: what common clients send before they
-// subscribe, and what monitoring asks.
+// verbs are what common clients send before they subscribe, and what monitoring
+// asks.
 func verbs() map[string]verb {
 	return map[string]verb{
 		"auth":         {-2, false, (*client).auth},
@@ -51,13 +50,13 @@ func verbs() map[string]verb {
 	}
 }
 
-// answer puts the answer of a command into the reply. The caller holds mu.
+// answer runs a command. The caller holds mu.
 func (c *client) answer(cmd command) error {
 	name := strings.ToLower(cmd.args[0])
 	v, known := c.e.verbs[name]
 	switch {
 	case !known && cmd.inline:
-		// A line that is no command is another protocol.
+		// An unknown word that is not a command is another protocol.
 		return protocolError("unknown command '" + printable(name) + "'")
 	case !known:
 		c.reply.fault("ERR unknown command '" + printable(name) + "': this Redis is embedded in headway and serves subscribers of " + c.e.o.Channel + "; for another see redis.mode")
@@ -84,7 +83,6 @@ func (c *client) ping(args []string) {
 	}
 }
 
-// hello answers HELLO [protover [AUTH user password] [SETNAME name]].
 func (c *client) hello(args []string) {
 	resp3, name := c.reply.resp3, c.name
 	if len(args) > 0 {
@@ -130,7 +128,7 @@ func (c *client) protocol() int {
 	return 2
 }
 
-// auth takes what Redis takes without a password: the default user, with any.
+// auth accepts the default user with any password, as Redis without one does.
 func (c *client) auth(args []string) {
 	switch {
 	case len(args) == 1:
@@ -175,7 +173,7 @@ func (c *client) client(args []string) {
 			c.reply.ok()
 		}
 	case sub == "setinfo" && len(args) == 3:
-		// The name and version of its library are of no use here.
+		// The library's name and version are ignored.
 		if key := strings.ToLower(args[1]); key != "lib-name" && key != "lib-ver" {
 			c.reply.fault("ERR Unrecognized option '" + printable(args[1]) + "'")
 			return
@@ -192,7 +190,6 @@ func (c *client) unknownSubcommand(name, sub string) {
 	c.reply.fault("ERR unknown subcommand or wrong number of arguments for '" + printable(sub) + "'. Try " + name + " HELP.")
 }
 
-// commands answers COMMAND, with which clients and redis-cli learn what there is.
 func (c *client) commands(args []string) {
 	all := slices.Sorted(maps.Keys(c.e.verbs))
 	sub := ""
@@ -217,7 +214,7 @@ func (c *client) commands(args []string) {
 	}
 }
 
-// describe writes name, arity, flags, and that there are no keys.
+// describe writes name, arity and flags, without keys.
 func (c *client) describe(names []string) {
 	c.reply.array(len(names))
 	for _, name := range names {
@@ -235,7 +232,7 @@ func (c *client) describe(names []string) {
 	}
 }
 
-// config answers CONFIG GET: there is nothing to read or to set.
+// config answers CONFIG GET with nothing.
 func (c *client) config(args []string) {
 	if strings.EqualFold(args[0], "get") && len(args) > 1 {
 		c.reply.pairs(0)
@@ -256,7 +253,6 @@ func (c *client) selects(args []string) {
 	}
 }
 
-// reset makes the connection what it was when it was new.
 func (c *client) reset([]string) {
 	clear(c.topics)
 	c.subscriptionsChanged()
@@ -264,7 +260,7 @@ func (c *client) reset([]string) {
 	c.reply.status("RESET")
 }
 
-// info has what clients look at before they use a server, by section.
+// info has the sections that clients and exporters read.
 func (c *client) info(args []string) {
 	c.e.mu.Lock()
 	clients, receiving := len(c.e.clients), 0
@@ -299,7 +295,6 @@ func (c *client) info(args []string) {
 	c.reply.text(text.String())
 }
 
-// pubsub counts subscribers. There is one channel.
 func (c *client) pubsub(args []string) {
 	channel := c.e.o.Channel
 	exact, patterns := 0, map[string]bool{}

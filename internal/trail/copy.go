@@ -6,12 +6,11 @@ import (
 	"headway/internal/audit"
 )
 
-// Copy gives write the lines of the trail under path that q asks for, the oldest
-// first, byte for byte as they stand in its files, with their newlines; they are
-// valid until write returns. All of them together are a trail that Verify finds
-// sound if it finds this one sound. Limit and Cursor of q do not count, lines
-// that are no records are left out, and no hash is checked. It ends at the first
-// error of write, and keeps one line in memory.
+// Copy passes write the matching lines of the trail under path, oldest first
+// and byte for byte with newlines. A line is valid until write returns. The
+// copy verifies if the trail does. Limit and Cursor of q are ignored, lines
+// that are no records skipped, hashes not checked. It stops at the first error
+// of write.
 func Copy(ctx context.Context, path string, q Query, write func(line []byte) error) error {
 	q.Limit, q.Cursor = 0, ""
 	s, err := newSearch(q)
@@ -30,7 +29,6 @@ func Copy(ctx context.Context, path string, q Query, write func(line []byte) err
 	}
 }
 
-// copy writes the lines of one file.
 func (s *search) copy(ctx context.Context, w *walk, write func(line []byte) error) error {
 	var out []byte
 	for n := 0; ; n++ {

@@ -6,7 +6,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// register shows what a shipper counts.
 func (s *Shipper) register(metrics prometheus.Registerer) error {
 	labels := prometheus.Labels{"sink": s.o.Name}
 	var errs []error

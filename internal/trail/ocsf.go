@@ -9,10 +9,8 @@ import (
 	"headway/internal/audit"
 )
 
-// ocsfVersion is the version of the schema that WriteOCSF follows.
 const ocsfVersion = "1.3.0"
 
-// The classes of OCSF that records become.
 const (
 	classAccountChange  = 3001
 	classAuthentication = 3002
@@ -23,10 +21,8 @@ var classNames = map[int]string{
 	classAccountChange: "Account Change", classAuthentication: "Authentication", classAPIActivity: "API Activity",
 }
 
-// activityOther is what no activity of a class says.
 const activityOther = 99
 
-// ocsfEvent has what of an event the three classes share, and their own objects.
 type ocsfEvent struct {
 	ActivityID   int            `json:"activity_id"`
 	ActivityName string         `json:"activity_name"`
@@ -103,9 +99,9 @@ type ocsfHTTP struct {
 }
 
 // WriteOCSF writes r as one line of JSON in the Open Cybersecurity Schema
-// Framework, version 1.3, with hidden characters escaped: changes of keys as Account Change (3001), other auth
-// records as Authentication (3002), all else as API Activity (6003). What the
-// schema has no place for stands under unmapped.
+// Framework 1.3, hidden characters escaped. Changes of keys are Account Change
+// (3001), other auth records Authentication (3002), the rest API Activity
+// (6003). Members without a place in the schema are under unmapped.
 func WriteOCSF(w io.Writer, r audit.Record) error {
 	line, err := json.Marshal(ocsf(&r))
 	if err != nil {
@@ -178,7 +174,6 @@ func classOf(r *audit.Record) int {
 	return classAPIActivity
 }
 
-// activityOf reads the verb of an action.
 func activityOf(class int, action string) (id int, name string) {
 	_, verb, _ := strings.Cut(action, ".")
 	activities := map[string]int{
@@ -216,7 +211,6 @@ func userOf(a audit.Actor) ocsfUser {
 	return u
 }
 
-// ocsfUnmapped is what the schema has no place for.
 type ocsfUnmapped struct {
 	Stage     audit.Stage     `json:"stage"`
 	Category  audit.Category  `json:"category"`

@@ -1,5 +1,5 @@
-// Package trail reads the audit trail: it searches, verifies, exports and follows
-// the files that a journal writes.
+// Package trail reads the audit trail: search, verify, export and follow the
+// files of a journal.
 package trail
 
 import (
@@ -19,7 +19,7 @@ import (
 	"headway/internal/strict"
 )
 
-// Query says which records Search finds. Zero values find all.
+// Query selects records. Zero values select all.
 type Query struct {
 	Since    time.Time // from then on
 	Until    time.Time // before then
@@ -35,14 +35,13 @@ type Query struct {
 // MaxFound is the most records that one search returns.
 const MaxFound = 1000
 
-// ErrQuery is of a query that can't be asked.
+// ErrQuery reports an invalid query.
 var ErrQuery = errors.New("the search of the audit trail is not valid")
 
-// Search finds records in the files of the trail under path, the newest first.
-// next is "" if there are no more. It reads backwards from the newest, in
-// blocks, and stops at Since or when enough is found; compressed files it has to
-// read from their beginning. Lines that are no records are left out, and no hash
-// is checked: Verify does that.
+// Search returns matching records, newest first, and the cursor of the next
+// page, "" at the end. It reads blocks backwards until Since or the limit;
+// compressed files are read from the start. Lines that are no records are
+// skipped, hashes are not checked (see Verify).
 func Search(ctx context.Context, path string, q Query) (records []audit.Record, next string, err error) {
 	s, err := newSearch(q)
 	if err != nil {
@@ -58,7 +57,6 @@ func Search(ctx context.Context, path string, q Query) (records []audit.Record, 
 	return s.found, next, nil
 }
 
-// search is one search on its way to older records.
 type search struct {
 	q            Query
 	since, until string // as they stand in a line, "" without limit
@@ -80,7 +78,7 @@ func newSearch(q Query) (*search, error) {
 		s.before = seq
 	}
 	if !q.Since.IsZero() {
-		// Recorded times are cut to milliseconds.
+		// Recorded times are truncated to milliseconds.
 		s.since = q.Since.UTC().Add(time.Millisecond - 1).Format(audit.TimeFormat)
 	}
 	if !q.Until.IsZero() {
@@ -89,7 +87,6 @@ func newSearch(q Query) (*search, error) {
 	return s, nil
 }
 
-// files searches one file after the other, the newest first.
 func (s *search) files(ctx context.Context, path string) error {
 	w := &walk{path: path, backward: true, before: s.before}
 	defer w.close()
@@ -108,7 +105,7 @@ func (s *search) files(ctx context.Context, path string) error {
 	}
 }
 
-// backward searches a file from its end. done is set when nothing older is
+// backward searches a file from its end. done means that nothing older is
 // wanted.
 func (s *search) backward(ctx context.Context, w *walk) (done bool, err error) {
 	in := w.in.File
@@ -145,7 +142,7 @@ func (s *search) backward(ctx context.Context, w *walk) (done bool, err error) {
 	}
 }
 
-// take keeps a record that is asked for, and reports whether that is enough.
+// take keeps a matching record, and reports whether the page is full.
 func (s *search) take(m *audit.Members) bool {
 	if !s.matches(m) {
 		return false
@@ -158,8 +155,8 @@ func (s *search) take(m *audit.Members) bool {
 	return len(s.found) > s.limit
 }
 
-// bisect finds where the first line begins that is too new, between 0 and end.
-// Sequences and times never fall in a trail.
+// bisect finds the first line that is too new, between 0 and end. Sequences and
+// times never fall in a trail.
 func (s *search) bisect(in io.ReaderAt, end int64) (int64, error) {
 	if s.before == math.MaxUint64 && s.until == "" {
 		return end, nil
@@ -204,7 +201,7 @@ func (s *search) firstRecord(b []byte) (at int, tooNew, ok bool) {
 	}
 }
 
-// forward searches a compressed file, of which it keeps no more than is wanted.
+// forward searches a compressed file, keeping no more than one page.
 func (s *search) forward(ctx context.Context, w *walk) (done bool, err error) {
 	want := s.limit + 1 - len(s.found)
 	var kept [][]byte // a ring
@@ -251,7 +248,6 @@ func (s *search) forward(ctx context.Context, w *walk) (done bool, err error) {
 	return older, nil
 }
 
-// matches reports whether a record is asked for.
 func (s *search) matches(m *audit.Members) bool {
 	q := &s.q
 	return string(m.Time) >= s.since && (s.until == "" || string(m.Time) < s.until) &&
@@ -268,8 +264,8 @@ func named(kind, id []byte, name string) bool {
 	return errors.Join(err1, err2) == nil && (name == i || name == k || name == k+":"+i)
 }
 
-// matchesAction compares with the beginning of an action or, with a * in the
-// pattern, with all of it.
+// matchesAction compares a prefix or, with a * in the pattern, the whole
+// action.
 func matchesAction(action []byte, pattern string) bool {
 	a, err := audit.Unescape(action)
 	if err != nil {
@@ -281,15 +277,14 @@ func matchesAction(action []byte, pattern string) bool {
 	return strict.Match(pattern, a, nil)
 }
 
-// backwardLines reads lines from the last to the first.
 type backwardLines struct {
 	in  io.ReaderAt
 	pos int64  // where what is in buf begins
 	buf []byte // ends behind a newline, or is empty
 }
 
-// next returns a line without its newline, valid until the next call. Of one
-// that is longer than any record only a part comes.
+// next returns a line without its newline, valid until the next call. A line
+// longer than any record is returned in part.
 func (b *backwardLines) next() ([]byte, error) {
 	for {
 		if n := len(b.buf); n > 0 {

@@ -18,14 +18,11 @@ import (
 	"headway/internal/audit"
 )
 
-// Sink takes the lines of the trail elsewhere.
-//
-// Publish hands over lines in their order, without newlines, and returns how
-// many of them, from the first on, are known to have arrived, and the fewest
-// receivers that one of these had (-1: the sink cannot know). An error goes with the
-// number that arrived before it; the caller sends the rest again, so that a
-// line may arrive twice. It is called by one goroutine at a time and may keep
-// no line after it returns.
+// Sink sends the lines of the trail elsewhere. Publish gets lines in order
+// without newlines. It returns how many, from the first on, arrived, and the
+// fewest receivers that one of them had (-1: unknown). The caller sends the
+// rest again after an error, so a line may arrive twice. One goroutine calls
+// it; it must not retain lines.
 type Sink interface {
 	Publish(ctx context.Context, lines [][]byte) (arrived, receivers int, err error)
 }
@@ -45,7 +42,6 @@ type ShipperOptions struct {
 	Now        func() time.Time
 }
 
-// Bounds of shipping.
 const (
 	shipLines  = 512     // lines in one call of the sink
 	shipBytes  = 1 << 20 // and their size
@@ -54,14 +50,14 @@ const (
 	longPause  = 10 * time.Second
 )
 
-// Cursor says how far a sink has got.
+// Cursor is how far a sink has got.
 type Cursor struct {
 	Seq       uint64 `json:"seq"`
 	Hash      string `json:"hash,omitempty"` // of the record Seq
 	Receivers int    `json:"receivers"`      // that the last lines had; -1: unknown
 }
 
-// ShipperStats are what a Shipper has done.
+// ShipperStats are the counts of a Shipper.
 type ShipperStats struct {
 	Shipped   uint64        // records that arrived, repetitions included
 	Missed    uint64        // records that were gone before they could be shipped
@@ -72,13 +68,11 @@ type ShipperStats struct {
 	Receivers int           // of the last lines; -1: unknown
 }
 
-// Shipper gives the lines of a trail to a sink in their order. It reads the
-// files, not the journal: the journal and its callers never wait for the sink, and
-// nothing is kept in memory.
-//
-// A line arrives at least once: after a failure those of the last second are
-// sent again, with the same ids. Where lines had receivers and then have none,
-// the receivers get ShipperOptions.Grace to come back before the cursor moves on.
+// Shipper sends the lines of a trail to a sink, in order and at least once. It
+// reads the files, so the journal never waits for the sink and nothing is
+// buffered. After a failure the lines of the last second are sent again with
+// the same ids. If the receivers disappear they get ShipperOptions.Grace to
+// return before the cursor moves on.
 type Shipper struct {
 	o ShipperOptions
 
@@ -98,8 +92,8 @@ type Shipper struct {
 	checkpoint *audit.Checkpoint
 }
 
-// NewShipper reads the cursor. A cursor that cannot be read is set aside with a
-// warning: everything is sent again.
+// NewShipper reads the cursor. An unreadable cursor is set aside with a
+// warning, and everything is sent again.
 func NewShipper(o ShipperOptions) (*Shipper, error) {
 	if o.Path == "" || o.CursorPath == "" || o.Sink == nil || o.Log == nil {
 		return nil, errors.New("trail: Path, CursorPath, Sink and Log are required")
@@ -138,8 +132,8 @@ func NewShipper(o ShipperOptions) (*Shipper, error) {
 	return s, s.register(o.Metrics)
 }
 
-// Checkpoint has a checkpoint sent after the records that it covers. Of several
-// that wait the newest is sent.
+// Checkpoint queues a checkpoint to be sent behind the records it covers. Only
+// the newest is kept.
 func (s *Shipper) Checkpoint(c audit.Checkpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,8 +155,8 @@ func (s *Shipper) Stats() ShipperStats {
 	return st
 }
 
-// Run ships until ctx ends and then keeps how far it got. It returns no other
-// error than that of keeping it.
+// Run ships until ctx ends, then saves the cursor. Its only error is that of
+// saving.
 func (s *Shipper) Run(ctx context.Context) error {
 	pause := firstPause
 	for ctx.Err() == nil {
@@ -184,7 +178,7 @@ func (s *Shipper) Run(ctx context.Context) error {
 	return s.save()
 }
 
-// failed goes back to where things had settled.
+// failed returns to the settled position.
 func (s *Shipper) failed(err error, first bool) {
 	if first {
 		s.o.Log.Warn("the audit trail is not shipped; it stays in its file and is shipped later", "error", err, "after", s.position.Seq)
@@ -197,7 +191,6 @@ func (s *Shipper) failed(err error, first bool) {
 	s.mu.Unlock()
 }
 
-// sleep waits, unless ctx ends.
 func (s *Shipper) sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -207,11 +200,11 @@ func (s *Shipper) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// errAnother is of a trail that is not the one that was shipped before.
+// errAnother reports that the trail was replaced.
 var errAnother = errors.New("the trail is another one")
 
-// follow ships from the record after the position on, until ctx ends. It returns
-// nil where there is no file.
+// follow ships from the position on until ctx ends. It returns nil if there is
+// no file.
 func (s *Shipper) follow(ctx context.Context) error {
 	w := &walk{path: s.o.Path, after: s.position.Seq}
 	defer w.close()
@@ -224,7 +217,8 @@ func (s *Shipper) follow(ctx context.Context) error {
 		return s.rest(ctx)
 	}
 	for ctx.Err() == nil {
-		// Asked first: what comes before the renaming is read after it.
+		// Checked first, so that what was written before a rename is read after
+		// it.
 		current := sameFile(s.o.Path, w.in.Info)
 		for more := true; more; {
 			if more, err = s.batch(ctx, w); err != nil {
@@ -250,14 +244,12 @@ func (s *Shipper) follow(ctx context.Context) error {
 	return nil
 }
 
-// sameFile reports whether the file that was opened still stands under path.
 func sameFile(path string, opened fs.FileInfo) bool {
 	info, err := os.Stat(path)
 	return err == nil && os.SameFile(info, opened)
 }
 
-// rest is what there is to do when everything was shipped: the checkpoint and
-// the cursor.
+// rest sends the checkpoint and saves the cursor once all lines are sent.
 func (s *Shipper) rest(ctx context.Context) error {
 	s.mu.Lock()
 	s.oldest = time.Time{}
@@ -309,7 +301,6 @@ func (s *Shipper) save() error {
 	return nil
 }
 
-// restart ships a trail that is not the one that was shipped before.
 func (s *Shipper) restart(why string) {
 	s.o.Log.Warn("the audit trail is another than the one that was shipped; it is shipped from its beginning", "because", why, "shipped", s.position.Seq)
 	s.position = Cursor{Receivers: s.position.Receivers}
@@ -323,8 +314,8 @@ func (s *Shipper) miss(n uint64) {
 	s.stats.Missed += n
 }
 
-// batch ships the lines that can be read now, up to the bounds of one call, and
-// reports whether there were any.
+// batch ships the available lines, up to the bounds of one call, and reports
+// whether there were any.
 func (s *Shipper) batch(ctx context.Context, w *walk) (more bool, err error) {
 	limit := ^uint64(0)
 	if s.o.Durable != nil {
@@ -376,7 +367,7 @@ func (s *Shipper) batch(ctx context.Context, w *walk) (more bool, err error) {
 	return true, s.publish(ctx, lines, cursors)
 }
 
-// publish gives lines to the sink until they have arrived.
+// publish retries lines until they have arrived.
 func (s *Shipper) publish(ctx context.Context, lines [][]byte, cursors []Cursor) error {
 	for {
 		s.waiting(lines[0])
@@ -409,7 +400,7 @@ func (s *Shipper) publish(ctx context.Context, lines [][]byte, cursors []Cursor)
 	}
 }
 
-// hold reports whether to wait for receivers that were there before.
+// hold reports whether to wait for receivers to come back.
 func (s *Shipper) hold() bool {
 	if s.position.Receivers == 0 {
 		return false
@@ -421,7 +412,6 @@ func (s *Shipper) hold() bool {
 	return now.Sub(s.alone) < s.o.Grace
 }
 
-// waiting notes the age of a line that has not arrived.
 func (s *Shipper) waiting(line []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -23,7 +23,6 @@ type VerifyOptions struct {
 	Progress   func(read, total int64) // bytes, as they are in the files; called now and then by the caller's goroutine; may be nil
 }
 
-// maxFaults is how many are listed.
 const maxFaults = 1000
 
 // Fault is one thing that is wrong with a trail.
@@ -64,12 +63,10 @@ type Report struct {
 // Sound reports whether nothing is wrong.
 func (r Report) Sound() bool { return len(r.Faults) == 0 }
 
-// Verify reads all files of the trail under path in the order of their sequences
-// and finds each edit, deletion, reordering, repetition and insertion. That the
-// end was cut off, or that all from some record on was rewritten with fitting
-// hashes, shows against a checkpoint that was kept elsewhere. Whether the oldest
-// files were deleted, as audit.Options.Keep does, shows in First. The trail may be
-// written meanwhile. The error is of reading or ctx's; faults are no error.
+// Verify reads all files of the trail under path by sequence and reports each
+// edit, deletion, reordering, repetition and insertion. A truncated or
+// rewritten end needs a checkpoint to be found. First shows whether old files
+// were pruned. The trail may be written meanwhile. Faults are no error.
 func Verify(ctx context.Context, path string, o VerifyOptions) (Report, error) {
 	v := &verifier{walk: walk{path: path, damaged: true}, o: o, hash: [audit.HashLen]byte([]byte(audit.FirstPrev)), checkpoint: math.MaxUint64}
 	if c := o.Checkpoint; c != nil {
@@ -88,7 +85,6 @@ func Verify(ctx context.Context, path string, o VerifyOptions) (Report, error) {
 	return v.report, nil
 }
 
-// verifier holds each record against the one before.
 type verifier struct {
 	walk
 	o      VerifyOptions
@@ -114,7 +110,7 @@ func (v *verifier) fault(seq uint64, what string, args ...any) {
 	v.report.Faults = append(v.report.Faults, f)
 }
 
-// files reads the files that are there, and those that appear meanwhile.
+// files reads the files, including those that appear meanwhile.
 func (v *verifier) files(ctx context.Context) error {
 	for {
 		more, err := v.next(ctx)
@@ -133,7 +129,6 @@ func (v *verifier) files(ctx context.Context) error {
 	}
 }
 
-// records reads the open file to its end.
 func (v *verifier) records(ctx context.Context) error {
 	for n := 0; ; n++ {
 		if n%checkEvery == 0 {
@@ -169,15 +164,13 @@ func (v *verifier) records(ctx context.Context) error {
 	}
 }
 
-// restTries and restWait are how long a line may take that is just being
-// written.
+// restTries and restWait bound the wait for a line that is being written.
 const (
 	restTries = 10
 	restWait  = 10 * time.Millisecond
 )
 
-// rest waits for the end of a line that is just being written, nil if it does
-// not come.
+// rest waits for the rest of an unfinished line; nil if it does not come.
 func (v *verifier) rest(ctx context.Context, begun []byte) ([]byte, error) {
 	line := slices.Clone(begun)
 	if v.in.Reader != io.Reader(v.in.File) || len(line) >= audit.MaxLine {
@@ -207,7 +200,6 @@ func (v *verifier) rest(ctx context.Context, begun []byte) ([]byte, error) {
 	return nil, nil
 }
 
-// record holds a line against the one before.
 func (v *verifier) record(line []byte) {
 	seq, sound, prev, hash := audit.Inspect(line)
 	if hash == nil {
@@ -243,7 +235,6 @@ func (v *verifier) record(line []byte) {
 	}
 }
 
-// first holds the first record against the beginning of a trail or of a file.
 func (v *verifier) first(line []byte, seq uint64, prev []byte) {
 	v.report.First = seq
 	if seq == 1 {
@@ -262,10 +253,8 @@ func (v *verifier) first(line []byte, seq uint64, prev []byte) {
 	}
 }
 
-// continues begins the object that the first record of a later file carries.
 const continues = `{"continues":`
 
-// compare holds the end of the trail against the checkpoint.
 func (v *verifier) compare() {
 	switch c := v.o.Checkpoint; {
 	case c == nil || v.met:

@@ -12,8 +12,8 @@ import (
 	"headway/internal/audit"
 )
 
-// walk opens the files of a trail one after the other: forward, the oldest
-// first, or backward. Files may be rotated, renamed and compressed meanwhile.
+// walk opens the files of a trail in order, oldest first or backward, while
+// files may be rotated, renamed and compressed.
 type walk struct {
 	path     string
 	after    uint64 // forward: begin with the file that has the record after this one; 0: with the oldest
@@ -32,13 +32,12 @@ type walk struct {
 	read  int64        // bytes of the files before
 }
 
-// checkEvery is how many lines are read before the context is looked at.
+// checkEvery is how many lines are read between checks of the context.
 const checkEvery = 256
 
-// next opens the next file, or reports that there is none. Where new files
-// appeared after the last one, that is returned once more, for what came into it
-// before it was rotated. An error with more is of one file, and the next call goes
-// on behind that.
+// next opens the next file, or reports that there is none. If newer files
+// appeared, the last file is returned once more for its rest. After an error
+// with more, the next call continues behind that file.
 func (w *walk) next(ctx context.Context) (more bool, err error) {
 	if len(w.left) == 0 {
 		if w.backward && w.found {
@@ -76,7 +75,6 @@ func (w *walk) next(ctx context.Context) (more bool, err error) {
 	return false, errors.New("read the audit trail: its files are renamed all the time")
 }
 
-// enter goes on with the first of the files that are left.
 func (w *walk) enter(f audit.File, in *audit.Reader) {
 	if w.close(); w.found {
 		w.read += w.file.Info.Size()
@@ -88,7 +86,6 @@ func (w *walk) enter(f audit.File, in *audit.Reader) {
 	}
 }
 
-// list finds the files that are left.
 func (w *walk) list(ctx context.Context) error {
 	files, err := audit.Files(ctx, w.path)
 	if err != nil {
@@ -111,7 +108,6 @@ func (w *walk) list(ctx context.Context) error {
 	return nil
 }
 
-// total is how many bytes the files have that are known.
 func (w *walk) total() int64 {
 	n := w.read + w.file.Info.Size()
 	for _, f := range w.left {
@@ -120,9 +116,8 @@ func (w *walk) total() int64 {
 	return n
 }
 
-// line returns the next whole line of the open file without its newline, valid
-// until the next call, or nil if there is none yet. Lines that are longer than
-// any record are left out.
+// line returns the next whole line without its newline, valid until the next
+// call, or nil if there is none yet. Overlong lines are skipped.
 func (w *walk) line() ([]byte, error) {
 	for {
 		line, state, err := w.lines.Next()

@@ -28,7 +28,7 @@ var sampleTrace []byte
 // SampleName names the built-in trace.
 const SampleName = "Mooncake conversation trace (built-in sample)"
 
-// Bounds on what is read of a trace. More rows than this are left out.
+// Bounds of a trace. Further rows are ignored.
 const (
 	maxRows      = 500_000
 	maxLine      = 1 << 20
@@ -38,7 +38,7 @@ const (
 	maxTraceText = 1 << 30                    // unpacked
 )
 
-// BlockTokens is the number of prompt tokens that a block of a trace stands for.
+// BlockTokens is the number of prompt tokens per block of a trace.
 const BlockTokens = 512
 
 // Row is one request of a trace.
@@ -49,10 +49,10 @@ type Row struct {
 	Blocks []uint32      // of the prompt, in order; equal numbers mean equal text up to the block's end; nil: nothing is shared
 }
 
-// ErrTrace says that a text is not a trace of a known format.
+// ErrTrace reports a text that is no trace of a known format.
 var ErrTrace = errors.New("not a Mooncake JSONL or Azure CSV trace")
 
-// ReadTraceFile reads a trace from a file; an empty name means the built-in sample.
+// ReadTraceFile reads a trace file; an empty name means the built-in sample.
 func ReadTraceFile(name string, seed uint64) ([]Row, error) {
 	if name == "" {
 		return ReadTrace(bytes.NewReader(sampleTrace), seed)
@@ -70,7 +70,7 @@ func ReadTraceFile(name string, seed uint64) ([]Row, error) {
 }
 
 // ReadTrace reads a trace in Mooncake's JSONL or Azure's CSV format, gzipped or
-// not, and returns at least two rows, sorted by time. The seed places rows
+// not. It returns at least two rows, sorted by time. The seed spreads rows
 // within Mooncake's coarse timestamps. Errors wrap [ErrTrace].
 func ReadTrace(r io.Reader, seed uint64) ([]Row, error) {
 	in := bufio.NewReader(r)
@@ -166,7 +166,7 @@ func readAzure(r io.Reader) ([]Row, error) {
 		if len(rows) == 0 {
 			start = at
 		}
-		// The difference of times that are 292 years apart is the longest there is.
+		// Sub saturates at 292 years.
 		err = errors.Join(err1, err2, err3, checkRow(at.Sub(start).Abs() < maxSpan/2, input, output))
 		if err != nil {
 			return nil, fmt.Errorf("%w: row %d: %w", ErrTrace, len(rows)+2, err)
@@ -183,8 +183,8 @@ func checkRow(timeOK bool, input, output int) error {
 	return nil
 }
 
-// spread places the rows that share a timestamp evenly at random in the time
-// up to the next one, at most a bucket.
+// spread distributes rows with equal timestamps at random up to the next
+// timestamp, at most a bucket.
 func spread(rows []Row, random *rand.Rand) {
 	for i := 0; i < len(rows); {
 		j := i

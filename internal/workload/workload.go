@@ -1,6 +1,6 @@
-// Package workload reads traces of inference requests and plays them as a
-// sequence of arrivals. It sends nothing and has no clock: the demo plays
-// arrivals in real time, a simulation in virtual time.
+// Package workload turns traces of inference requests into a sequence of
+// arrivals. It has no clock: the demo plays arrivals in real time, a simulation
+// in virtual time.
 package workload
 
 import (
@@ -28,8 +28,7 @@ type Arrival struct {
 	Model  string
 	Region string
 
-	// Session is the same for all requests of a conversation; empty when the
-	// trace does not say which requests belong together.
+	// Session is the same for all requests of a conversation; empty if unknown.
 	Session string
 
 	key    uint64 // of the conversation, or of the request when there is none
@@ -37,9 +36,8 @@ type Arrival struct {
 	pass   uint64 // how many times the trace has been repeated
 }
 
-// Workload plays a trace again and again at a mean rate. Each pass has its own
-// conversations, so that caches get no warmer than they were in reality. It is
-// not safe for concurrent use.
+// Workload repeats a trace at a mean rate. Each pass has its own conversations,
+// so caches are no warmer than in reality. It is not safe for concurrent use.
 type Workload struct {
 	options Options
 	scale   float64 // workload time per trace time
@@ -76,8 +74,8 @@ func (w *Workload) Next() Arrival {
 	a := Arrival{
 		At: w.start + w.scaled(r.At), Input: r.Input, Output: r.Output, blocks: r.Blocks, pass: w.pass,
 	}
-	// The first block of a trace is a prompt that all requests share. The second
-	// identifies the conversation.
+	// The first block of a trace is a shared prompt, the second identifies the
+	// conversation.
 	key, conversation := 1<<32+uint64(w.next), len(r.Blocks) > 1
 	if conversation {
 		key = uint64(r.Blocks[1])
@@ -96,8 +94,8 @@ func (w *Workload) scaled(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * w.scale)
 }
 
-// Blocks returns a hash for each [BlockTokens] of the prompt; the last block may
-// be shorter. Equal hashes mean equal text up to the block's end.
+// Blocks returns a hash for each [BlockTokens] of the prompt; the last block
+// may be shorter. Equal hashes mean equal text up to the block's end.
 func (a *Arrival) Blocks() []uint64 {
 	list := make([]uint64, (a.Input+BlockTokens-1)/BlockTokens)
 	for i := range list {
@@ -113,5 +111,4 @@ func (a *Arrival) Blocks() []uint64 {
 	return list
 }
 
-// mix spreads pairs of numbers evenly over 64 bits.
 func mix(a, b uint64) uint64 { return rand.NewPCG(a, b).Uint64() }
