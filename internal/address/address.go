@@ -1,5 +1,5 @@
-// Package address decides which hosts and addresses may be connected to: heads,
-// webhooks, issuers and all else that is named from outside.
+// Package address decides which hosts and addresses the service may connect to:
+// those of heads, webhooks, issuers and other configured servers.
 package address
 
 import (
@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Services that hand out a machine's credentials to all who ask from it. A head
-// that registers one would make the fleet's callers ask.
+// Metadata services give a machine's credentials to any local client. A head
+// registered at such an address would make callers fetch them.
 var (
 	metadataAddrs = []netip.Addr{
 		netip.MustParseAddr("169.254.169.254"), // AWS, Google, Azure and others
@@ -23,8 +23,8 @@ var (
 	metadataNames = []string{"metadata", "metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"}
 )
 
-// CheckHost says why a host must not be connected to, "" if it may. The setting
-// is what allows link-local and cloud metadata addresses; "": nothing does.
+// CheckHost returns why a host is forbidden, "" if it is allowed. The setting
+// is named as what allows link-local and metadata addresses.
 func CheckHost(host string, allowLinkLocal bool, setting string) string {
 	if strings.Contains(host, "%") {
 		return "must not name an IPv6 zone"
@@ -36,7 +36,7 @@ func CheckHost(host string, allowLinkLocal bool, setting string) string {
 	last := labels[len(labels)-1]
 	if last == "" || last[0] >= '0' && last[0] <= '9' {
 		// Resolvers read 0x7f.1, 127.1 and 2130706433 as addresses (WHATWG URL,
-		// "ends in a number"), and that is how a refused one slips through.
+		// "ends in a number"), which would bypass the check.
 		return "has a host that is neither a name nor an address in its usual form"
 	}
 	for _, l := range labels {
@@ -54,14 +54,14 @@ func CheckHost(host string, allowLinkLocal bool, setting string) string {
 	return ""
 }
 
-// CheckAddr says why an address must not be connected to, "" if it may. An IPv6
-// address that carries an IPv4 address is as good as that: a network between may
+// CheckAddr returns why an address is forbidden, "" if it is allowed. An IPv6
+// address with an embedded IPv4 address is checked as both, since a network may
 // translate it.
 func CheckAddr(addr netip.Addr, allowLinkLocal bool, setting string) string {
 	carried := append(certain(addr), possible(addr)...)
 	all := append([]netip.Addr{addr.WithZone("")}, carried...)
 	switch {
-	case slices.ContainsFunc(append(certain(addr), addr), nobody):
+	case slices.ContainsFunc(append(certain(addr), addr), unusable):
 		return "is not the address of one machine"
 	case allowLinkLocal:
 		return ""
@@ -80,8 +80,8 @@ func allowedBy(setting string) string {
 	return "; " + setting + " allows it"
 }
 
-// nobody reports whether an address is of no machine, or of many.
-func nobody(a netip.Addr) bool {
+// unusable reports whether an address belongs to no machine, or to many.
+func unusable(a netip.Addr) bool {
 	return a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || thisNetwork.Contains(a)
 }
 
@@ -95,7 +95,7 @@ var (
 	teredo      = netip.MustParsePrefix("2001::/32")       // RFC 4380
 )
 
-// certain is the IPv4 address that the form of an IPv6 address carries.
+// certain returns the IPv4 address that the form of an IPv6 address implies.
 func certain(addr netip.Addr) []netip.Addr {
 	if addr.Is4() {
 		return nil
@@ -114,8 +114,8 @@ func certain(addr netip.Addr) []netip.Addr {
 	return nil
 }
 
-// possible are the IPv4 addresses that an IPv6 address may carry, depending on
-// how a network is set up.
+// possible returns the IPv4 addresses that an IPv6 address may embed, depending
+// on the network.
 func possible(addr netip.Addr) []netip.Addr {
 	if addr.Is4() || addr.Is4In6() {
 		return nil

@@ -1,12 +1,11 @@
-// Package config is what an operator can set: one table of settings from which
-// the flags, the HEADWAY_* variables, the keys of the file and the manual all
-// come, so that each setting has one name, one default and one set of bounds.
+// Package config is the one table of settings. Flags, HEADWAY_* variables, keys
+// of the file and the manual come from it, so each setting has one name, one
+// default and one set of bounds.
 package config
 
 import "time"
 
-// Config holds the value of every setting. Each value is within the bounds
-// that Settings names; what the operator left out has its default.
+// Config holds the value of every setting, within its bounds or the default.
 type Config struct {
 	Listen    string
 	DataDir   string
@@ -108,7 +107,8 @@ type TLS struct {
 	ACMEDirectory string
 }
 
-// Access says who is let in besides the holders of API keys, and how often.
+// Access says which credentials are accepted besides API keys, and the rate
+// limits.
 type Access struct {
 	OIDC               OIDC
 	Certificates       []string // NAME=ROLE
@@ -117,7 +117,7 @@ type Access struct {
 	FailuresPerAddress float64
 }
 
-// OIDC says whose tokens are believed.
+// OIDC says which issuer's tokens are trusted.
 type OIDC struct {
 	Issuer       string // "": nobody's
 	Audience     string
@@ -147,7 +147,7 @@ type Redis struct {
 	Stream       string // "": none
 }
 
-// Monitor says what the embedded monitor keeps and whom it tells.
+// Monitor says what the embedded monitor keeps and whom it notifies.
 type Monitor struct {
 	Enabled       bool
 	Interval      time.Duration
@@ -181,13 +181,12 @@ type Queue struct {
 	Audit     bool  // publishes the audit trail on the external one as well
 }
 
-// Webhooks says who is told of events.
+// Webhooks says which endpoints receive events.
 type Webhooks struct {
 	File           string // "": nobody
 	AllowLinkLocal bool
 }
 
-// table is the one list of settings, bound to a Config.
 func newTable(c *Config) *table {
 	t := &table{}
 	t.text("listen", &c.Listen, "127.0.0.1:8080", hostPort,
@@ -428,7 +427,7 @@ func (t *table) eject(c *Eject) {
 		"share of the heads of a model type, over all its regions, that may be out at once; one always stays")
 }
 
-// check finds what is wrong between settings that are sound one by one.
+// check finds conflicts between settings that are valid by themselves.
 func (c *Config) check() []Fault {
 	var faults []Fault
 	need := func(key string, sound bool, reason string) {

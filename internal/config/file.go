@@ -15,7 +15,6 @@ const (
 	maxFaults    = 1 << 20 // a fault takes a byte at least
 )
 
-// file reads the settings of the named file, if there is a name.
 func (l *loader) file(name string, readFile func(string) ([]byte, error)) {
 	if name == "" {
 		return
@@ -42,11 +41,11 @@ func (l *loader) file(name string, readFile func(string) ([]byte, error)) {
 	}
 }
 
-// element ends a pointer to an element of a list.
+// element matches the end of a pointer to a list element.
 var element = regexp.MustCompile(`/\d+$`)
 
-// fileReader reads settings written in YAML: an object for each section. What is
-// left empty leaves its settings out.
+// fileReader reads settings in YAML, one object per section. Empty values are
+// ignored.
 type fileReader struct {
 	*loader
 	*strict.Reader
@@ -55,7 +54,7 @@ type fileReader struct {
 }
 
 // section reads an object; prefix is "" for the whole file, else the section
-// with a dot.
+// and a dot.
 func (f *fileReader) section(prefix string) {
 	f.Object(func(name string) bool {
 		key := prefix + name
@@ -71,7 +70,6 @@ func (f *fileReader) section(prefix string) {
 	})
 }
 
-// sections are the names before the dots of keys.
 func (l *loader) sections() []string {
 	var names []string
 	for _, s := range l.settings {
@@ -103,7 +101,6 @@ func (f *fileReader) unknownKey(key, name string) {
 	f.Fault("unknown key%s", cmp.Or(elsewhere, strict.DidYouMean(key, known)))
 }
 
-// value gives a setting what the file says.
 func (f *fileReader) value(s *setting) {
 	kind := f.Kind()
 	switch {
@@ -135,8 +132,8 @@ func (f *fileReader) give(s *setting, text string) {
 	f.sources[s.Key] = source{f.name, f.Line()}
 }
 
-// read reads past a value and returns its text, if it is one, and what may be
-// said of it.
+// read skips a value and returns its text, if it is one, and how a fault quotes
+// it.
 func (f *fileReader) read(s *setting) (text, said string) {
 	if kind := f.Kind(); kind == strict.Array || kind == strict.Object {
 		f.Skip()
@@ -146,8 +143,8 @@ func (f *fileReader) read(s *setting) (text, said string) {
 	return text, s.say(text)
 }
 
-// kinds are what a value of a setting may be. Durations and sizes may be all,
-// since what is wrong with 5 as a duration is its unit.
+// kinds are the YAML types of a setting. Durations and sizes accept all, so
+// that the fault names the missing unit.
 var (
 	onlyText = []strict.Kind{strict.String}
 	anyPlain = []strict.Kind{strict.Number, strict.String, strict.Bool, strict.Date}

@@ -12,7 +12,6 @@ import (
 	"unicode/utf8"
 )
 
-// The forms of text that settings want.
 var (
 	hostPort = form{allowed: "host:port, such as 127.0.0.1:8080", valid: func(s string) bool {
 		host, port, err := net.SplitHostPort(s)
@@ -53,8 +52,8 @@ var (
 	}}
 )
 
-// isURL reports whether s is a URL of one of the schemes. One with a password
-// is none: it would be read in lists of processes.
+// isURL reports whether s is a URL of one of the schemes without a password,
+// which lists of processes would show.
 func isURL(s string, schemes ...string) bool {
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || len(s) > maxText || !slices.Contains(schemes, u.Scheme) {
@@ -64,17 +63,17 @@ func isURL(s string, schemes ...string) bool {
 	return !secret
 }
 
-// maxText is the most bytes of a text.
+// maxText bounds a text in bytes.
 const maxText = 4096
 
 func isPath(s string) bool { return len(s) <= maxText && printable(s) }
 
-// printable keeps text in one line, in a log and in the file.
+// printable keeps a text on one line of the log and the file.
 func printable(s string) bool {
 	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 }
 
-// maxQuoted is the most bytes of somebody's input that a reason repeats.
+// maxQuoted is how much of an input a reason repeats, in bytes.
 const maxQuoted = 80
 
 func quote(s string) string {
@@ -85,11 +84,11 @@ func quote(s string) string {
 	return strconv.Quote(strings.ToValidUTF8(s[:maxQuoted], "")) + "…"
 }
 
-// ourPaths are the first parts of the paths that the service serves.
+// ourPaths are the first segments of the service's paths.
 var ourPaths = []string{"api", "console", "livez", "metrics", "openapi.json", "prometheus", "readyz", "v1"}
 
-// isOwnURL reports whether the service can be reached by s. A path that begins as
-// one of the service's could not be told from it.
+// isOwnURL reports whether s can be the service's URL. A path that begins like
+// one of the service's would be ambiguous.
 func isOwnURL(s string) bool {
 	if s == "" {
 		return true

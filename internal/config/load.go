@@ -12,7 +12,7 @@ import (
 	"headway/internal/strict"
 )
 
-// Variables of the commands that ask a service; the service has no use for them.
+// Variables of the command line, which the service ignores.
 const (
 	EnvServer      = "HEADWAY_SERVER"
 	EnvExternalURL = "HEADWAY_EXTERNAL_URL" // a setting, which other commands take as well
@@ -22,7 +22,6 @@ const (
 	EnvDataDir     = "HEADWAY_DATA_DIR" // which is a setting, too
 )
 
-// source is where a value comes from.
 type source struct {
 	name string // flag --listen, environment HEADWAY_LISTEN, a file
 	line int    // in the file; 0: has none
@@ -44,7 +43,7 @@ func (c *Config) source(key string) source {
 	return byDefault
 }
 
-// Fault is one thing wrong with the configuration.
+// Fault is one fault of the configuration.
 type Fault struct {
 	Key    string // of the setting, or the unknown name as it was given; "" for a whole file
 	Source string
@@ -58,10 +57,9 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%s (%s): %s", f.Key, f.Source, f.Reason)
 }
 
-// Error lists everything that is wrong with the configuration.
+// Error lists all faults of the configuration.
 type Error struct{ Faults []Fault }
 
-// maxListed is the most faults that Error writes out.
 const maxListed = 100
 
 func (e *Error) Error() string {
@@ -92,8 +90,7 @@ func AddFlags(fs *pflag.FlagSet) {
 	}
 }
 
-// flagValue keeps what a flag was given; Load judges it, so that every fault
-// is found.
+// flagValue keeps the text of a flag; Load validates it with all others.
 type flagValue struct {
 	kind  Kind
 	text  string
@@ -111,12 +108,11 @@ func (v *flagValue) Set(text string) error {
 	return nil
 }
 
-// Load reads the configuration from the flags that AddFlags added to fs (nil:
-// none), the HEADWAY_* variables of environ (KEY=value; an empty value counts
-// as none), the file that --config or HEADWAY_CONFIG names, read by readFile,
-// and the defaults, in this order of precedence. A setting that is wrong
-// anywhere is an error even where another source overrides it. The error is an
-// *Error with every fault.
+// Load reads the configuration from the flags of AddFlags (fs may be nil), the
+// HEADWAY_* variables of environ, the file that --config or HEADWAY_CONFIG
+// names, and the defaults, in this order of precedence. An empty variable is
+// unset. An invalid value is an error even if another source overrides it. The
+// error is an *Error with every fault.
 func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byte, error)) (Config, error) {
 	var c Config
 	l := &loader{table: newTable(&c), sources: map[string]source{}}
@@ -134,8 +130,7 @@ func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byt
 	return c, nil
 }
 
-// loader gives settings their values, from the weakest source to the
-// strongest.
+// loader applies sources, weakest first.
 type loader struct {
 	*table
 	sources map[string]source
@@ -154,7 +149,6 @@ func (l *loader) give(s *setting, text string, from source) {
 	l.sources[s.Key] = from
 }
 
-// configFile is the name of the file, "" for none.
 func configFile(fs *pflag.FlagSet, vars map[string]string) string {
 	if fs != nil {
 		if f := fs.Lookup(ConfigFlag); f != nil && f.Changed {
@@ -179,8 +173,8 @@ func (l *loader) flags(fs *pflag.FlagSet) {
 	}
 }
 
-// environment returns the HEADWAY_* variables that are not empty; the last of
-// equal names counts, as it does for programs that ask the system.
+// environment returns the non-empty HEADWAY_* variables; the last of equal
+// names counts.
 func environment(environ []string) map[string]string {
 	vars := map[string]string{}
 	for _, entry := range environ {
@@ -197,9 +191,8 @@ func environment(environ []string) map[string]string {
 	return vars
 }
 
-// foreign are the variables that are not ours to judge: those that Kubernetes
-// sets in every container for a service that is named headway, or begins so,
-// and those of the project's own tests.
+// foreign matches variables to ignore: those that Kubernetes sets for a service
+// named headway, and those of the project's tests.
 var foreign = regexp.MustCompile(`^HEADWAY_(TEST_.*=.*|(.*_)?SERVICE_(HOST|PORT)(_.*)?=.*|(.*_)?PORT=(tcp|udp|sctp)://.*|(.*_)?PORT_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?=.*)$`)
 
 func (l *loader) environment(vars map[string]string) {

@@ -10,10 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Print writes every setting as a file that Load reads, with what may be a
-// secret masked.
-// With provenance each line ends in a comment that says where its value comes
-// from.
+// Print writes every setting as a file that Load reads, secrets masked. With
+// provenance each line ends in a comment that names the source.
 func (c *Config) Print(w io.Writer, provenance bool) error {
 	var shown Config
 	t := newTable(&shown)
@@ -58,7 +56,6 @@ func (t *table) print(w io.Writer, provenance bool, from func(key string) source
 	return err
 }
 
-// yaml writes the value in one line.
 func (s *setting) yaml() (string, error) {
 	switch s.Kind {
 	case KindList:
@@ -74,8 +71,6 @@ func (s *setting) yaml() (string, error) {
 	return s.get(), nil
 }
 
-// shown are the elements of a list, or the one value, without what may be a
-// secret.
 func (s *setting) shown() []string {
 	list := []string{s.get()}
 	if s.elements != nil {
@@ -89,8 +84,7 @@ func (s *setting) shown() []string {
 	return list
 }
 
-// Set returns the settings that are not defaults, by their names, with what may
-// be a secret masked.
+// Set returns the settings that differ from their defaults, secrets masked.
 func (c *Config) Set() map[string]string {
 	var shown Config
 	t := newTable(&shown)

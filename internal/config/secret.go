@@ -6,10 +6,9 @@ import (
 	"strings"
 )
 
-// masked stands for what may be a secret.
 const masked = "********"
 
-// unsaid stands in a fault for a value that may hold a secret.
+// unsaid replaces a value that may hold a secret in a fault.
 const unsaid = "the value that is given, which is not repeated since it may hold a secret"
 
 var (
@@ -17,8 +16,7 @@ var (
 	credential = regexp.MustCompile(`[^\s/:@]*:[^\s/@][^\s@]*@`)
 )
 
-// Scrub takes the user information of URLs, and what only looks like it, out of
-// a text for people.
+// Scrub removes the user information of URLs, and text that resembles it.
 func Scrub(text string) string {
 	if !strings.Contains(text, "@") {
 		return text
@@ -26,8 +24,7 @@ func Scrub(text string) string {
 	return credential.ReplaceAllString(authority.ReplaceAllString(text, "//"+masked+"@"), masked+"@")
 }
 
-// keyOf is the part of a name that a key could be: what follows is a value, if
-// the colon between them lacks its space.
+// keyOf is the part of a name that may be a key whose colon lacks its space.
 func keyOf(name string) string {
 	key := strings.TrimLeft(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 	if key == "" {
@@ -36,7 +33,7 @@ func keyOf(name string) string {
 	return name[:len(name)-len(key)] + "…"
 }
 
-// withoutUser shows a URL, or several with commas, without user information and
+// withoutUser shows URLs, separated by commas, without user information and
 // query: a user name may be a token.
 func withoutUser(text string) string {
 	list := strings.Split(text, ",")
@@ -46,8 +43,7 @@ func withoutUser(text string) string {
 	return strings.Join(list, ",")
 }
 
-// withoutPath shows a URL without its path, too, which is what receivers of
-// webhooks are known by.
+// withoutPath shows a URL without its path too, which may authorise a webhook.
 func withoutPath(text string) string { return shown(text, true) }
 
 func shown(text string, hidePath bool) string {

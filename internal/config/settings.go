@@ -49,31 +49,26 @@ func Settings() []Setting {
 	return all
 }
 
-// ConfigFlag and ConfigEnv name the file; it cannot name itself.
+// ConfigFlag and ConfigEnv name the file, which cannot name itself.
 const (
 	ConfigFlag = "config"
 	ConfigEnv  = "HEADWAY_CONFIG"
 	envPrefix  = "HEADWAY_"
 )
 
-// table is the settings of one Config.
 type table struct {
 	settings []*setting
 }
 
-// setting is a Setting bound to where its value is.
 type setting struct {
 	Setting
 	set func(text string) error // keeps the old value when it fails
 	get func() string           // as set takes it
-	// elements are what list settings hold; nil for others.
 	elements func() []string
-	// show is a value, of a list an element, without what may be a secret in it;
-	// nil where there is none.
+	// show returns a value or list element without secrets; nil if it has none.
 	show func(text string) string
 }
 
-// say is a value in a reason.
 func (s *setting) say(text string) string {
 	if s.Secret {
 		return unsaid
@@ -102,8 +97,8 @@ func (t *table) find(key string) *setting {
 	return t.settings[i]
 }
 
-// form is a kind of text: how it is described, when it is not of that form, and
-// how it is shown if there may be a secret in it.
+// form is a kind of text: its description, its check, and how it is shown
+// without secrets.
 type form struct {
 	allowed string
 	valid   func(string) bool
@@ -193,7 +188,6 @@ func (t *table) fraction(key string, p *float64, def, least, most float64, descr
 	}, func() string { return strconv.FormatFloat(*p, 'g', -1, 64) })
 }
 
-// number64 is a number that need not be whole.
 func (t *table) number64(key string, p *float64, def, least, most float64, description string) {
 	t.fraction(key, p, def, least, most, description).Kind = KindDecimal
 }
@@ -209,10 +203,8 @@ func (t *table) boolean(key string, p *bool, def bool, description string) {
 	}, func() string { return strconv.FormatBool(*p) })
 }
 
-// maxElements is the most elements of a list.
 const maxElements = 100
 
-// list is empty unless set.
 func (t *table) list(key string, p *[]string, f form, description string) {
 	*p = nil
 	allowed := fmt.Sprintf("at most %d of %s", maxElements, f.allowed)
@@ -238,7 +230,7 @@ func (t *table) list(key string, p *[]string, f form, description string) {
 	s.show, s.Secret = f.show, f.show != nil
 }
 
-// formatDuration writes d without the zeros that time.Duration appends.
+// formatDuration omits the zeros that time.Duration appends.
 func formatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {

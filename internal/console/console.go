@@ -1,6 +1,6 @@
-// Package console is the embedded web console. Its assets are built from web/
-// into dist/ by 'make console' and committed, as are the pages that need no
-// script, which tools/mixin writes.
+// Package console is the embedded web console. 'make console' builds its assets
+// from web/ into dist/, which is committed; tools/mixin writes the pages
+// without scripts.
 package console
 
 import (
@@ -21,18 +21,17 @@ import (
 //go:embed dist pages
 var files embed.FS
 
-// policy lets the page run its own script and style, and ask its own origin.
-// uPlot sets styles of elements by script, which needs no leave.
+// policy allows the page its own script, style and origin. uPlot sets element
+// styles by script, which needs no permission.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// pages are the names that the one document answers to, which the interface
-// promises: a link to one of them holds, whatever the document shows there.
+// pages are the paths of the one document. They are part of the interface, so
+// links stay valid.
 var pages = map[string]bool{
 	"": true, "monitoring": true, "alerts": true, "fleet": true, "decisions": true, "policy": true, "strategies": true,
 	"audit": true, "keys": true, "queue": true,
 }
 
-// asset is one file, ready to be sent.
 type asset struct {
 	kind  string
 	plain []byte
@@ -46,8 +45,8 @@ type Console struct {
 	assets map[string]*asset // by path below /console/
 }
 
-// New makes a console that draws the dashboards: files of the name NAME.json at
-// the root of the file system.
+// New makes a console for the dashboards, files NAME.json at the root of the
+// file system.
 func New(dashboards fs.FS) (*Console, error) {
 	c := &Console{assets: map[string]*asset{}}
 	for _, from := range []struct{ dir, below string }{{"dist", "assets/"}, {"pages", "pages/"}} {
@@ -85,8 +84,8 @@ func (c *Console) add(files fs.FS, below, pattern string) error {
 	return nil
 }
 
-// ServeHTTP serves what is below /console/: the pages that are written, and the
-// one document that draws all others.
+// ServeHTTP serves /console/: the written pages, and one document for all
+// others.
 func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/console" { // links are relative, so that they hold behind a proxy's prefix
 		w.Header().Set("Location", "console/")

@@ -1,8 +1,7 @@
-// Package demo runs a small fleet of simulated inference servers beside a
-// running Headway, sends it the requests of a real trace and shows what comes
-// of it. All of it is real HTTP: the heads register themselves and renew their
-// leases, every request asks for a decision, streams its answer from the head
-// decided on and reports the outcome.
+// Package demo runs simulated inference servers beside a running Headway and
+// sends them the requests of a real trace. All of it is real HTTP: heads
+// register and renew their leases, each request gets a decision, streams its
+// answer and reports the outcome.
 package demo
 
 import (
@@ -26,18 +25,18 @@ import (
 	"headway/internal/workload"
 )
 
-// Defaults of the Options. Eight heads that work ten times faster than real
-// ones are about half loaded by 30 requests a second of the built-in trace.
+// Defaults of the Options. Eight heads at ten times real speed are about half
+// loaded by 30 requests a second of the built-in trace.
 const (
 	DefaultHeads = 8
 	DefaultRate  = 30.0
 	DefaultSpeed = 10.0
 )
 
-// DefaultModels are the model types that the heads serve in turn.
+// DefaultModels are the model types, assigned to heads in turn.
 func DefaultModels() []string { return []string{"llama-3.1-8b", "qwen2.5-32b"} }
 
-// DefaultRegions are the regions that the heads stand in.
+// DefaultRegions are the regions of the heads.
 func DefaultRegions() []string { return []string{"us-east", "us-west", "eu-west"} }
 
 // Options say what the demo runs. Server is required; the zero value of each
@@ -78,8 +77,7 @@ func ParsePorts(text string) (p Ports, err error) {
 	return p, nil
 }
 
-// address is where a head listens: each has a port of its own, also after it was
-// started again.
+// address is where a head listens. A head keeps its port over restarts.
 func (p Ports) address(head int) string {
 	if p == (Ports{}) {
 		return ""
@@ -97,12 +95,12 @@ const (
 	chaosDowntime = 8 * time.Second
 )
 
-// ErrNoRouter says that nothing answers at Options.Server.
+// ErrNoRouter reports that the router does not answer.
 var ErrNoRouter = errors.New("the router does not answer")
 
 // Run runs the demo until ctx or Options.Duration ends or the user quits, then
-// stops everything cleanly and prints a summary. On a terminal it draws a live
-// screen, else it prints a line per second.
+// stops everything and prints a summary. On a terminal it draws a live screen,
+// else one line per second.
 func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	if err := o.complete(); err != nil {
 		return fmt.Errorf("demo: %w", err)
@@ -143,8 +141,7 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	}
 	d.play(ctx, stdout)
 	units, _ := fleet.view() // before they are stopped
-	// A head would wait for the requests of connections that were dialed and
-	// never used.
+	// A head would wait for dialed connections that were never used.
 	connections.CloseIdleConnections()
 	err = fleet.stopAll(ctx)
 	summarize(stdout, &o, d.stats.picture(time.Now()), d.sent, units)
@@ -154,8 +151,8 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	return nil
 }
 
-// connect makes two clients of the router: one for the agents of the heads, and
-// one for the traffic, which repeats no call, so that failures are seen.
+// connect makes two clients: one for the agents, and one without retries for
+// the traffic, so that failures are visible.
 func (o *Options) connect(connections *http.Client) (agents, traffic *client.Client, err error) {
 	if o.Transport != nil {
 		connections = &http.Client{Transport: o.Transport}
@@ -200,7 +197,6 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// awaitRouter returns when the router is ready.
 func awaitRouter(ctx context.Context, router *client.Client, o *Options, stdout io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, routerTimeout)
 	defer cancel()
@@ -225,8 +221,8 @@ func awaitRouter(ctx context.Context, router *client.Client, o *Options, stdout 
 	}
 }
 
-// alone makes sure that no other demo runs beside the router: two would take
-// their heads from each other, since those have the same names.
+// alone refuses a second demo at the same router, whose heads would have the
+// same names.
 func alone(ctx context.Context, router *client.Client, o *Options, id string) error {
 	if head, err := router.Head(ctx, id); err == nil && head.Health.State == "fresh" {
 		return fmt.Errorf("demo: %s is registered at %s and reports: another demo runs beside this service; stop it first", id, o.Server)
@@ -234,8 +230,8 @@ func alone(ctx context.Context, router *client.Client, o *Options, id string) er
 	return nil
 }
 
-// awaitHeads waits until the router accepts the heads' reports. Traffic begins
-// even if it does not, so that the failures are seen.
+// awaitHeads waits for the heads' first reports. Traffic starts anyway, so that
+// failures are visible.
 func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -251,8 +247,6 @@ func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer)
 	}
 }
 
-// play sends the traffic and shows it until ctx ends, the time is over or the
-// user quits.
 func (d *display) play(ctx context.Context, stdout io.Writer) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -276,8 +270,8 @@ func (d *display) play(ctx context.Context, stdout io.Writer) {
 	running.Wait()
 }
 
-// watch looks at the router's view of the heads once a second, and makes the
-// failures of [Options.Chaos].
+// watch polls the router's heads once a second, and injects the failures of
+// [Options.Chaos].
 func (d *display) watch(ctx context.Context) {
 	look := time.NewTicker(time.Second)
 	defer look.Stop()

@@ -14,7 +14,7 @@ import (
 	"headway/internal/mockhead"
 )
 
-// state is where a head of the demo is in its life.
+// state is a head's stage of life.
 type state string
 
 const (
@@ -23,14 +23,12 @@ const (
 	stateDown     state = "down"
 )
 
-// Bounds on a head's leaving.
 const (
 	drainTimeout = 60 * time.Second // for its requests in flight
 	leaveTimeout = 8 * time.Second  // over the 5 s that a server waits for a connection's first request
 	drainPoll    = 100 * time.Millisecond
 )
 
-// heads are the demo's own inference servers.
 type heads struct {
 	units  []*unit
 	router *client.Client // of the agents
@@ -43,7 +41,6 @@ type heads struct {
 	notes  []note // the newest last
 }
 
-// note is something that happened to a head.
 type note struct {
 	at   time.Time
 	text string
@@ -51,20 +48,19 @@ type note struct {
 
 const maxNotes = 20
 
-// unit is one head with its agent. A dead one can be started again, on a new
-// port, unless they are given, and with an empty cache, as a new process would.
+// unit is one head with its agent. A restart gives it an empty cache and,
+// unless ports are given, a new port.
 type unit struct {
 	id, model, region, zone string
 	options                 mockhead.Options
 
-	// Under the mutex of heads.
+	// Guarded by the mutex of heads.
 	state state
 	head  *mockhead.Head
 	agent *client.Agent
 	quiet context.CancelFunc // ends the agent
 }
 
-// newHeads makes a fleet of which nothing is started.
 func newHeads(o *Options, router *client.Client) *heads {
 	f := &heads{router: router, random: rand.New(rand.NewPCG(o.Seed, 2)), over: make(chan struct{})}
 	for i := range o.Heads {
@@ -82,8 +78,8 @@ func newHeads(o *Options, router *client.Client) *heads {
 	return f
 }
 
-// startAll starts the heads, up to the first that fails. They live until
-// stopAll, not until ctx ends.
+// startAll starts the heads, up to the first failure. They run until stopAll,
+// not until ctx ends.
 func (f *heads) startAll(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -95,7 +91,7 @@ func (f *heads) startAll(ctx context.Context) error {
 	return nil
 }
 
-// start brings a head up; the caller holds the mutex.
+// start starts a head; the caller holds the mutex.
 func (f *heads) start(ctx context.Context, u *unit) error {
 	ctx = context.WithoutCancel(ctx)
 	head, err := mockhead.Start(ctx, u.options)
@@ -113,8 +109,7 @@ func (f *heads) start(ctx context.Context, u *unit) error {
 	return nil
 }
 
-// pick chooses one of the heads in a state at random, or nil; the caller holds
-// the mutex.
+// pick returns a random head in a state, or nil; the caller holds the mutex.
 func (f *heads) pick(s state) *unit {
 	var list []*unit
 	for _, u := range f.units {
@@ -128,8 +123,8 @@ func (f *heads) pick(s state) *unit {
 	return list[f.random.IntN(len(list))]
 }
 
-// kill stops a random head as when its process dies: its connections are cut
-// and the router is not notified. It returns the head's id, empty when none is up.
+// kill stops a random head like a crash: connections are cut, the router is not
+// notified. It returns the head's id, "" if none is up.
 func (f *heads) kill() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -145,7 +140,7 @@ func (f *heads) kill() string {
 	return u.id
 }
 
-// revive starts a random head that is down, or the named one.
+// revive starts the named head, or a random one that is down.
 func (f *heads) revive(ctx context.Context, id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -166,8 +161,7 @@ func (f *heads) revive(ctx context.Context, id string) {
 	f.note(u.id + " started: on a new port, with an empty cache")
 }
 
-// drain lets a random head report draining, finish its requests and
-// deregister.
+// drain makes a random head report draining, finish and deregister.
 func (f *heads) drain(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -182,14 +176,13 @@ func (f *heads) drain(ctx context.Context) {
 	f.work.Go(func() { f.finish(ctx, u) })
 }
 
-// finish waits until a draining head is idle, then takes it down.
 func (f *heads) finish(ctx context.Context, u *unit) {
 	deadline := time.NewTimer(drainTimeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
-	// Requests that were placed just before the router heard of the draining
-	// are still to come, so one idle moment is not enough.
+	// Requests decided before the router learned of the drain are still to
+	// come, so one idle moment is not enough.
 	for idle, waiting := 0, true; waiting && idle < 5; {
 		select {
 		case <-tick.C:
@@ -215,7 +208,6 @@ func (f *heads) finish(ctx context.Context, u *unit) {
 	f.note(u.id + " drained and deregistered")
 }
 
-// leave ends the agent, deregisters and lets the head finish.
 func (u *unit) leave(ctx context.Context) error {
 	defer u.quiet()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
@@ -223,8 +215,7 @@ func (u *unit) leave(ctx context.Context) error {
 	return errors.Join(u.agent.Close(ctx), u.head.Shutdown(ctx))
 }
 
-// stopAll takes every head down, those that are up cleanly, and waits for
-// everything that the fleet started.
+// stopAll stops every head, and waits for all goroutines of the fleet.
 func (f *heads) stopAll(ctx context.Context) error {
 	f.mu.Lock()
 	f.closed = true
@@ -247,7 +238,7 @@ func (f *heads) stopAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// note keeps what happened as one line; the caller holds the mutex.
+// note logs a line; the caller holds the mutex.
 func (f *heads) note(text string) {
 	f.notes = append(f.notes, note{time.Now(), strings.ReplaceAll(text, "\n", "; ")})
 	if len(f.notes) > maxNotes {
@@ -255,7 +246,6 @@ func (f *heads) note(text string) {
 	}
 }
 
-// unitView is what the screen shows of a head.
 type unitView struct {
 	id, model, region string
 	state             state
@@ -263,7 +253,6 @@ type unitView struct {
 	agent             client.AgentState
 }
 
-// view is the fleet now, and what happened to it last.
 func (f *heads) view() ([]unitView, []note) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -280,8 +269,8 @@ func (f *heads) view() ([]unitView, []note) {
 	return list, append([]note(nil), f.notes...)
 }
 
-// awaitReady waits until the router has accepted a report of every head, or
-// ctx ends. It returns how many are ready.
+// awaitReady waits for a report of every head, or the end of ctx. It returns
+// how many are ready.
 func (f *heads) awaitReady(ctx context.Context) int {
 	f.mu.Lock()
 	var agents []*client.Agent

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Buckets grow by 5 %, so a quantile is at most 2.5 % off. They reach from
-// 1 µs to about 15 minutes; what lies outside counts in the last one.
+// Buckets grow by 5 %, so a quantile is at most 2.5 % off. They reach from 1 µs
+// to about 15 minutes; larger values count in the last one.
 const (
 	bucketGrowth = 1.05
 	bucketCount  = 424
@@ -14,7 +14,6 @@ const (
 
 var logGrowth = math.Log(bucketGrowth)
 
-// histogram counts durations. The zero value is empty.
 type histogram struct {
 	counts [bucketCount]uint32
 	total  uint64
@@ -36,8 +35,8 @@ func (h *histogram) merge(o *histogram) {
 	h.total += o.total
 }
 
-// quantile is the value below which the share q, 0..1, of durations lies; 0
-// when there are none.
+// quantile is the value below which the share q, 0..1, of durations falls; 0
+// when empty.
 func (h *histogram) quantile(q float64) time.Duration {
 	if h.total == 0 {
 		return 0

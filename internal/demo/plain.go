@@ -12,7 +12,6 @@ import (
 	"headway/internal/workload"
 )
 
-// introduce says what is about to happen and where to look.
 func introduce(w io.Writer, o *Options) {
 	trace := workload.SampleName
 	if o.Trace != "" {
@@ -31,7 +30,7 @@ Look around from another terminal:
 		o.Server, number(o.Rate), trace, o.Server, o.Server, o.Server)
 }
 
-// lines prints one line per second, and what happens to the heads.
+// lines prints one line per second, and the events of heads.
 func (d *display) lines(ctx context.Context, w io.Writer) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -69,8 +68,7 @@ func line(p *picture, units []unitView, inFlight int) string {
 		inFlight, up, len(units), grouped(p.ends.ok), grouped(p.ends.failed))
 }
 
-// summarize prints what the whole run came to, of which requests were sent for
-// the time sent.
+// summarize prints the totals of the run; sent is how long traffic ran.
 func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []unitView) {
 	t := &p.all
 	fmt.Fprintf(w, "\nSummary of %s\n\n", sent.Round(100*time.Millisecond))
@@ -111,10 +109,9 @@ func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []
 	}
 }
 
-// maxTableRows bounds the summary's table of heads.
 const maxTableRows = 64
 
-// span writes a duration with three digits that count.
+// span formats a duration with three significant digits.
 func span(d time.Duration) string {
 	if d == 0 {
 		return "–"
@@ -131,12 +128,11 @@ func span(d time.Duration) string {
 	return strconv.FormatFloat(ms/1000, 'f', 2, 64) + " s"
 }
 
-// atSpeed is a wall time as a head of speed 1 would take it.
+// atSpeed scales a wall time to a head of speed 1.
 func atSpeed(d time.Duration, speed float64) string { return span(time.Duration(float64(d) * speed)) }
 
 func number(f float64) string { return strconv.FormatFloat(f, 'g', 4, 64) }
 
-// grouped writes a count with its thousands apart.
 func grouped(n uint64) string {
 	digits := strconv.FormatUint(n, 10)
 	var b strings.Builder
@@ -156,7 +152,7 @@ func percent(part, whole uint64) string {
 	return strconv.FormatFloat(100*float64(part)/float64(whole), 'f', 1, 64) + " %"
 }
 
-// listed names the most frequent first, with their share of the whole.
+// listed names the most frequent, with their shares of the whole.
 func listed(list []count, whole uint64) string {
 	const most = 6
 	var parts []string

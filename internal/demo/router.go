@@ -6,13 +6,12 @@ import (
 	"headway/client"
 )
 
-// routerView is what the router holds of the heads.
+// routerView is the router's state of the heads.
 type routerView struct {
 	words map[string]string // by id
 	err   bool              // it did not answer
 }
 
-// word is what the router says of a head.
 func (v *routerView) word(id string) string {
 	switch {
 	case v == nil:
@@ -32,7 +31,6 @@ func (v *routerView) word(id string) string {
 	}
 }
 
-// look asks the router for its heads.
 func (d *display) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()

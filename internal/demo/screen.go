@@ -12,7 +12,6 @@ import (
 	"charm.land/lipgloss/v2"
 )
 
-// display shows a running demo.
 type display struct {
 	*traffic
 	options *Options
@@ -31,11 +30,10 @@ var (
 	barStyle   = lipgloss.NewStyle().Foreground(lipgloss.Cyan)
 )
 
-// shareSeconds is what the spread over the heads looks back on: short enough
-// to see a head fall out, long enough to be calm.
+// shareSeconds is the window of the shares: short enough to show a lost head,
+// long enough to be steady.
 const shareSeconds = 10
 
-// live draws the screen until ctx ends or the user quits.
 func (d *display) live(ctx context.Context, out *os.File) {
 	s := &screen{ctx: ctx, display: d, width: 100, height: 30}
 	s.refresh(time.Now())
@@ -48,8 +46,7 @@ func (d *display) live(ctx context.Context, out *os.File) {
 	}
 }
 
-// screen is the bubbletea program: once a second it takes a picture, and draws
-// that.
+// screen is the bubbletea program: it takes and draws a picture once a second.
 type screen struct {
 	*display
 	ctx           context.Context // of live, which the program does not outlive
@@ -116,8 +113,7 @@ func (s *screen) View() tea.View {
 	return v
 }
 
-// draw lays the screen out for its size: what has no room is left out from the
-// middle, never the heading or the keys.
+// draw lays out the screen. What does not fit is left out from the middle.
 func (s *screen) draw() string {
 	top := s.heading()
 	bottom := []string{"", labelStyle.Render("k kill a head   s start one   d drain one   q quit")}
@@ -173,7 +169,6 @@ func clock(d time.Duration) string {
 	return fmt.Sprintf("%02d:%02d:%02d", n/3600, n/60%60, n%60)
 }
 
-// sparkline draws counts, the newest to the right, against the largest.
 func sparkline(counts []uint64) string {
 	const width = 30
 	levels := []rune("▁▂▃▄▅▆▇█")
@@ -192,14 +187,12 @@ func sparkline(counts []uint64) string {
 	return string(line)
 }
 
-// What the table needs beside its bars, and what the bars may take.
 const (
 	tableWidth = 76
 	minBar     = 4
 	maxBar     = 24
 )
 
-// table draws a line for each head, as many as there is room for.
 func (s *screen) table(room int) []string {
 	share, most := s.shares()
 	width := min(max(s.width-tableWidth, minBar), maxBar)
@@ -223,8 +216,8 @@ func (s *screen) table(room int) []string {
 	return append(lines, "")
 }
 
-// shares is each head's part of the decisions of the last shareSeconds, and
-// the largest part.
+// shares returns each head's part of the decisions of the last shareSeconds,
+// and the largest.
 func (s *screen) shares() (share map[string]float64, most float64) {
 	oldest, newest := s.history[0], s.history[len(s.history)-1]
 	var sum float64
@@ -240,7 +233,6 @@ func (s *screen) shares() (share map[string]float64, most float64) {
 	return share, most
 }
 
-// bar draws a part of the most in eighths of a cell.
 func bar(part, most float64, width int) string {
 	if most <= 0 {
 		return strings.Repeat(" ", width)
@@ -271,7 +263,6 @@ func cut(text string, width int) string {
 	return string(r[:width-1]) + "…"
 }
 
-// news is what happened last, the newest below.
 func (s *screen) news(most int) []string {
 	var lines []string
 	for _, n := range s.notes[max(0, len(s.notes)-max(most, 0)):] {

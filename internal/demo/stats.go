@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// Reasons why a request failed. An unexpected status of the router or of a head
-// is appended to its reason.
+// Reasons of failed requests. An unexpected status is appended.
 const (
 	failRouterDown    = "router unreachable"
 	failNoHead        = "no eligible head"
@@ -24,7 +23,6 @@ const (
 	failCrowded       = "generator full" // as many requests in flight as may be; not sent
 )
 
-// Sizes of what the screen looks back on, in seconds.
 const (
 	quantileSeconds  = 10
 	sparklineSeconds = 60
@@ -44,7 +42,6 @@ type stats struct {
 	fails   map[string]uint64 // by reason
 }
 
-// slot is what was decided in one second, or in all.
 type slot struct {
 	second    int64 // since start
 	decisions uint64
@@ -52,7 +49,6 @@ type slot struct {
 	ttft      histogram // from the request's beginning
 }
 
-// ends are what became of requests.
 type ends struct {
 	ok                    uint64 // answered whole
 	moved                 uint64 // of these, by an alternative
@@ -80,7 +76,6 @@ func (s *stats) slot(now time.Time) *slot {
 	return at
 }
 
-// decided counts a decision that took d.
 func (s *stats) decided(now time.Time, head, strategy string, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +105,6 @@ func (s *stats) head(id string) *headStats {
 	return h
 }
 
-// firstToken counts the time from a request's beginning to its first token.
 func (s *stats) firstToken(now time.Time, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,8 +112,7 @@ func (s *stats) firstToken(now time.Time, d time.Duration) {
 	s.all.ttft.add(d)
 }
 
-// finished counts a whole answer of a head; moved says that it was not the
-// head decided on.
+// finished counts a complete answer; moved means by an alternative.
 func (s *stats) finished(head string, moved bool, u tokens) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -133,14 +126,13 @@ func (s *stats) finished(head string, moved bool, u tokens) {
 	}
 }
 
-// headFailed counts that a head did not answer; an alternative may yet.
+// headFailed counts a failed attempt; an alternative may follow.
 func (s *stats) headFailed(head string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.head(head).failed++
 }
 
-// failed counts a request that got no whole answer.
 func (s *stats) failed(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,13 +146,12 @@ func (s *stats) wasLate() {
 	s.ends.late++
 }
 
-// count is one line of a ranking.
 type count struct {
 	name string
 	n    uint64
 }
 
-// picture is everything counted, at one moment.
+// picture is a copy of all counts.
 type picture struct {
 	elapsed           time.Duration
 	rate              float64   // decisions per second in the last whole second

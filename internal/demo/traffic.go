@@ -28,7 +28,6 @@ const (
 	streamInterval = 16 // tokens in a chunk of the demo's heads
 )
 
-// traffic plays a workload against the router and the heads that it names.
 type traffic struct {
 	router *client.Client
 	heads  *http.Client
@@ -37,10 +36,8 @@ type traffic struct {
 	slots  chan struct{}
 }
 
-// tokens are the counts of one answer.
 type tokens struct{ input, output, cached int64 }
 
-// failure is why a request or an attempt failed.
 type failure struct {
 	reason string // one of the fail constants
 	status int    // of the head's answer, 0: none
@@ -49,8 +46,8 @@ type failure struct {
 
 func (f *failure) Error() string { return f.reason }
 
-// run sends the workload until ctx ends, then waits for what is in flight, at
-// most until patience ends.
+// run sends the workload until ctx ends, then waits for requests in flight
+// until patience ends.
 func (t *traffic) run(ctx, patience context.Context) {
 	var inFlight sync.WaitGroup
 	defer inFlight.Wait()
@@ -82,7 +79,6 @@ func (t *traffic) run(ctx, patience context.Context) {
 	}
 }
 
-// serve takes one request from its decision to its outcome.
 func (t *traffic) serve(ctx context.Context, a *workload.Arrival) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
@@ -109,8 +105,8 @@ func (t *traffic) serve(ctx context.Context, a *workload.Arrival) {
 	t.stats.failed(reasonOf(err))
 }
 
-// attempt asks the i-th head. The decision's own is the first; its place is
-// given back by the outcome, and an alternative then answers without one.
+// attempt calls the i-th head: the decision's own, then the alternatives. The
+// outcome of the first gives its place back; alternatives have none.
 func (t *traffic) attempt(ctx context.Context, began time.Time, d *client.Decision, i int, head api.DecisionHead, body []byte) error {
 	sent := time.Now()
 	var first time.Time
@@ -136,7 +132,6 @@ func (t *traffic) attempt(ctx context.Context, began time.Time, d *client.Decisi
 	return nil
 }
 
-// decide asks the router for a head.
 func (t *traffic) decide(ctx context.Context, a *workload.Arrival) (*client.Decision, error) {
 	input := int64(a.Input)
 	in := api.DecisionRequest{ModelType: a.Model, Region: a.Region, SessionKey: a.Session, InputTokens: &input}
@@ -158,15 +153,15 @@ func (t *traffic) decide(ctx context.Context, a *workload.Arrival) (*client.Deci
 	return nil, &failure{reason: ifOver(ctx, failRouterDown)}
 }
 
-// report sends progress or an outcome, also when the demo stops. The router's
-// time limit for a decision makes up for a report that is lost.
+// report sends progress or an outcome, also after ctx has ended. The router's
+// time limit covers a lost report.
 func report(ctx context.Context, send func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
 	defer cancel()
 	_ = send(ctx)
 }
 
-// ask gets a streamed answer of a head and calls first at its first token.
+// ask streams an answer of a head and calls first at its first token.
 func (t *traffic) ask(ctx context.Context, head api.DecisionHead, body []byte, first func()) (tokens, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimSuffix(head.Endpoint, "/")+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
@@ -196,7 +191,7 @@ func (t *traffic) ask(ctx context.Context, head api.DecisionHead, body []byte, f
 	return u, nil
 }
 
-// ifOver is the reason of a failed call: the context's when it has ended.
+// ifOver is the reason of a failed call, or the context's once it has ended.
 func ifOver(ctx context.Context, reason string) string {
 	switch err := ctx.Err(); {
 	case errors.Is(err, context.DeadlineExceeded):
@@ -215,7 +210,6 @@ func reasonOf(err error) string {
 	return failHeadBroken
 }
 
-// newConnections is one pool of connections to the router and all heads.
 func newConnections(heads int) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{

@@ -16,7 +16,6 @@ import (
 	"headway/internal/workload"
 )
 
-// What the generator sends to a head.
 type (
 	chatRequest struct {
 		Model         string        `json:"model"`
@@ -43,7 +42,6 @@ func encode(v any) []byte {
 	return b
 }
 
-// completion is the body of the request to a head.
 func completion(a *workload.Arrival) []byte {
 	return encode(chatRequest{
 		Model: a.Model, MaxTokens: a.Output, IgnoreEOS: true, Stream: true,
@@ -52,7 +50,7 @@ func completion(a *workload.Arrival) []byte {
 	})
 }
 
-// prompt is a text whose blocks are equal where those of the trace are.
+// prompt makes a text whose blocks are equal where those of the trace are.
 func prompt(a *workload.Arrival) (text []byte) {
 	left := a.Input
 	for _, block := range a.Blocks() {
@@ -62,8 +60,8 @@ func prompt(a *workload.Arrival) (text []byte) {
 	return text
 }
 
-// newOutcome says how the decision's head did. first is zero when no token
-// came.
+// newOutcome is the outcome of the decision's head. first is zero without a
+// token.
 func newOutcome(ctx context.Context, u tokens, err error, sent, first, now time.Time) api.Outcome {
 	status, duration := int64(http.StatusOK), milliseconds(now.Sub(sent))
 	o := api.Outcome{Result: "ok", StatusCode: &status, DurationMs: &duration}
@@ -91,7 +89,6 @@ func milliseconds(d time.Duration) float64 {
 	return float64(d.Microseconds()) / 1000
 }
 
-// maxChunk bounds one line of a streamed answer.
 const maxChunk = 1 << 20
 
 var (
@@ -100,8 +97,8 @@ var (
 	doneLine = []byte("[DONE]")
 )
 
-// readStream reads Server-Sent Events of a chat completion to [DONE] and calls
-// first at the first content. An error object within the stream is a failure.
+// readStream reads the events of a chat completion to [DONE] and calls first at
+// the first content. An error object in the stream is a failure.
 func readStream(r io.Reader, first func()) (u tokens, begun bool, err error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxChunk)

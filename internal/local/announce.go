@@ -14,19 +14,19 @@ import (
 	"sync"
 )
 
-// Options are what a service says of itself.
+// Options describe the service to announce.
 type Options struct {
 	DataDir   string   // required
 	AuditFile string   // required
 	Addr      net.Addr // that it listens on; required
 	QueueAddr string   // of the embedded message queue; "": it has no port
 
-	// Certificate is what is served to clients that name no server; nil without TLS.
+	// Certificate is what clients without SNI get; nil without TLS.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }
 
-// Announcer keeps the file of a service true. Its methods may be called at the
-// same time.
+// Announcer keeps the file of a service up to date. It is safe for concurrent
+// use.
 type Announcer struct {
 	file        string
 	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
@@ -63,7 +63,7 @@ func Announce(o Options) (*Announcer, error) {
 	return a, a.Refresh()
 }
 
-// Refresh writes the file again if another certificate is served.
+// Refresh rewrites the file if the certificate has changed.
 func (a *Announcer) Refresh() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -87,8 +87,8 @@ func (a *Announcer) Refresh() error {
 	return nil
 }
 
-// End removes the file, and nothing is written any more. A file that stays does
-// no harm: its process is gone.
+// End removes the file. A file that remains is harmless, since its process is
+// gone.
 func (a *Announcer) End() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -99,8 +99,8 @@ func (a *Announcer) End() error {
 	return nil
 }
 
-// served is the hash of the certificate that is served; "" if there is none, or
-// if it depends on the name that a client asks for, as with ACME.
+// served is the hash of the certificate; "" without one, or if it depends on
+// the server name, as with ACME.
 func (a *Announcer) served() string {
 	if a.certificate == nil {
 		return ""
@@ -117,7 +117,7 @@ func fingerprint(certificate []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// reachable is an address that this machine reaches a listener by.
+// reachable is an address by which this machine reaches the listener.
 func reachable(addr net.Addr) string {
 	host, port, err := net.SplitHostPort(addr.String())
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// AsOwner runs f as the owner of the first of the directories that exists, if
-// this process is root and the owner is another user. So what f makes belongs to
-// the user of the service, and no link that this user made leads root anywhere.
+// AsOwner runs f as the owner of the first existing directory, if this process
+// is root and the owner is not. So files belong to the user of the service,
+// whose links cannot redirect root.
 func AsOwner(f func() error, dirs ...string) error {
 	if os.Geteuid() != 0 {
 		return f()
@@ -42,9 +42,8 @@ func AsOwner(f func() error, dirs ...string) error {
 	return f()
 }
 
-// become changes the effective user of the process until back is called. The
-// groups are those of the user, as for a service; gid stands in for the group of
-// one that has no name.
+// become changes the effective user and groups of the process until back is
+// called. gid replaces the groups of a user without a name.
 func become(uid, gid int) (back func() error, err error) {
 	before, err := os.Getgroups()
 	if err != nil {

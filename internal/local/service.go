@@ -1,5 +1,5 @@
-// Package local is the service of this machine: the file that says where it is,
-// its credential, its certificate, and the transport that reaches it.
+// Package local finds the service of this machine: its file, credential,
+// certificate, and the transport that reaches it.
 package local
 
 import (
@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// Names in the data directory of a service.
+// Names in a data directory.
 const (
 	File      = "server.json" // says where the service is
 	TokenFile = "local.token" // credential of the service's own user
@@ -21,12 +21,11 @@ const (
 	trailFile = "routing_audit.log"
 )
 
-// SystemTrail is the audit file of a service that may write it.
+// SystemTrail is the audit file of a service that may write there.
 const SystemTrail = "/var/log/routing_audit.log"
 
-// Trails are the files that a service may write its audit trail to: the
-// configured one or, without one, the first that it can write and that no other
-// process has.
+// Trails are the candidates for the audit file: the configured one or, without
+// one, the first that is writable and unused.
 func Trails(configured string, dataDirs ...string) []string {
 	if configured != "" {
 		return []string{configured}
@@ -38,8 +37,8 @@ func Trails(configured string, dataDirs ...string) []string {
 	return files
 }
 
-// Service is what a service says of itself in its file, which only its user and
-// root can read.
+// Service is the content of a service's file, readable by its user and root
+// only.
 type Service struct {
 	URL        string `json:"url"`
 	CertSHA256 string `json:"cert_sha256,omitempty"` // of the certificate that is served
@@ -51,8 +50,8 @@ type Service struct {
 	DataDir string `json:"-"` // that the file was read from
 }
 
-// Dirs are the directories where a service of this machine may have its data: the
-// named one or, without a name, the usual ones.
+// Dirs are the possible data directories: the named one or, without a name, the
+// usual ones.
 func Dirs(named string) []string {
 	if named != "" {
 		return []string{named}
@@ -60,8 +59,8 @@ func Dirs(named string) []string {
 	return []string{"./data", "/var/lib/headway"}
 }
 
-// Running finds the service that runs on the data directory, or without a name
-// on one of the usual ones.
+// Running finds the service that runs on the data directory or, without a name,
+// on a usual one.
 func Running(dataDir string) (s Service, running bool, err error) {
 	for _, dir := range Dirs(dataDir) {
 		s, found, err := Read(dir)
@@ -78,8 +77,8 @@ func Running(dataDir string) (s Service, running bool, err error) {
 	return Service{}, false, nil
 }
 
-// Read reads what the service of a data directory says of itself. That of one
-// that was killed stays. found is false if there is none.
+// Read reads the file of a data directory. That of a killed service remains.
+// found is false without a file.
 func Read(dir string) (s Service, found bool, err error) {
 	file := filepath.Join(dir, File)
 	raw, err := os.ReadFile(file)
@@ -101,7 +100,7 @@ func alive(pid int) bool {
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-// token is the credential of the service's own user, "" for other users.
+// token is the credential of the service's user, "" for other users.
 func (s Service) token() string {
 	raw, err := os.ReadFile(s.TokenFile)
 	if err != nil {

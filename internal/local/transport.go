@@ -15,10 +15,10 @@ import (
 	"headway/client"
 )
 
-// DefaultURL is where a service listens that no data directory names.
+// DefaultURL is the address of a service without a known data directory.
 const DefaultURL = "http://127.0.0.1:8080"
 
-// ErrNotRunning says that no service runs on a data directory.
+// ErrNotRunning reports that no service runs on a data directory.
 var ErrNotRunning = errors.New("no service runs")
 
 // Transport sends each request to where the service is then, with the credential
@@ -45,8 +45,7 @@ const (
 	maxAnswerHead = 64 << 10
 )
 
-// What Go's server, and ours, answers to a client that does not begin with a
-// handshake.
+// Answers of Go's server and of ours to a client that sends no handshake.
 var (
 	noTLS    = []byte("Client sent an HTTP request to an HTTPS server")
 	ourNoTLS = []byte("this port speaks HTTPS")
@@ -63,15 +62,15 @@ func (target Target) Open() (*Transport, string, error) {
 	return t, now.url, err
 }
 
-// place is where a service is, and as whom it is asked.
+// place is an address and the credential to use there.
 type place struct {
 	url, token string
 	local      bool   // it is the service of this machine
 	cert       string // that it announced, as a hash
 }
 
-// find says where the service is now. A service of this machine that was found
-// is not taken for another one.
+// find returns the current place. Once a service was found, no other one
+// replaces it.
 func (t *Transport) find() (now place, err error) {
 	if now.token, err = t.target.key(); err != nil || t.target.Server != "" {
 		now.url = t.target.Server
@@ -95,7 +94,7 @@ func (t *Transport) find() (now place, err error) {
 	return now, err
 }
 
-// absent is what stands in where no service says where it is.
+// absent is the default where no service has a file.
 func (t *Transport) absent() (Service, error) {
 	if t.dataDir == "" {
 		return Service{URL: DefaultURL}, nil
@@ -103,8 +102,8 @@ func (t *Transport) absent() (Service, error) {
 	return Service{}, fmt.Errorf("%w on the data directory %s; start one with 'headway serve --data-dir %s', or name one with --server", ErrNotRunning, t.dataDir, t.dataDir)
 }
 
-// trusting is the transport that believes the certificate with the hash, if one
-// is announced.
+// trusting is a transport that trusts the certificate with the hash, if one is
+// announced.
 func (t *Transport) trusting(cert string) *http.Transport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,7 +131,7 @@ func (t *Transport) trusting(cert string) *http.Transport {
 	return t.current
 }
 
-// pin believes exactly the certificate with the hash. Its names do not matter.
+// pin trusts exactly the certificate with the hash, for any name.
 func pin(c *tls.Config, want string) {
 	c.InsecureSkipVerify = true // the certificate itself is compared below
 	c.VerifyConnection = func(s tls.ConnectionState) error {
@@ -143,7 +142,7 @@ func pin(c *tls.Config, want string) {
 	}
 }
 
-// CloseIdleConnections is for [http.Client.CloseIdleConnections].
+// CloseIdleConnections implements the interface that [http.Client] uses.
 func (t *Transport) CloseIdleConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -152,8 +151,8 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// RoundTrip sends a request. A credential that is refused is read again: only
-// when it is still the same is the refusal the answer.
+// RoundTrip sends a request. After a refusal it reads the credential again, and
+// retries if it has changed.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	now, err := t.find()
 	if err != nil {
@@ -192,7 +191,6 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// address directs a request to the service.
 func (p *place) address(req *http.Request) {
 	if p.local {
 		scheme, host, _ := strings.Cut(p.url, "://")
@@ -203,7 +201,7 @@ func (p *place) address(req *http.Request) {
 	}
 }
 
-// unencrypted is the answer to a request without TLS, or says that TLS is needed.
+// unencrypted repeats a request without TLS, or reports that TLS is needed.
 func unencrypted(resp *http.Response, host string) (*http.Response, error) {
 	head, err := io.ReadAll(io.LimitReader(resp.Body, maxNoTLS))
 	if err == nil && bytes.HasPrefix(head, noTLS) || bytes.Contains(head, ourNoTLS) {

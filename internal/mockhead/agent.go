@@ -8,7 +8,7 @@ import (
 	"headway/internal/engine"
 )
 
-// Place is the name under which a head is registered, and its location.
+// Place is a head's registered name and location.
 type Place struct {
 	ID      string
 	Region  string
@@ -32,7 +32,6 @@ func (h *Head) NewAgent(router *client.Client, p Place) (*client.Agent, error) {
 	return agent, nil
 }
 
-// reported is the load as a status report has it.
 func reported(l engine.Load) api.Load {
 	running, waiting := int64(l.Running), int64(l.Waiting)
 	pending, capacity := int64(l.PendingPromptTokens), int64(l.KVCapacityTokens)

@@ -146,7 +146,7 @@ func (h *Head) routes() http.Handler {
 // URL is the head's base address, such as http://127.0.0.1:40001.
 func (h *Head) URL() string { return "http://" + h.listener.Addr().String() }
 
-// Models are the names that the head answers to.
+// Models are the names that the head serves.
 func (h *Head) Models() []string { return slices.Clone(h.options.Models) }
 
 // MaxInFlight is the number of requests that the head works on at once.
@@ -158,8 +158,8 @@ func (h *Head) Load() engine.Load {
 	return l
 }
 
-// Shutdown lets requests in flight finish until ctx ends, refuses new ones
-// with 503, and stops. It returns ctx's error when requests had to be cut.
+// Shutdown refuses new requests with 503, lets the others finish until ctx
+// ends, and stops. It returns ctx's error if requests were cut.
 func (h *Head) Shutdown(ctx context.Context) error {
 	h.draining.Store(true)
 	err := h.server.Shutdown(ctx)
@@ -170,8 +170,8 @@ func (h *Head) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close stops at once: connections are cut in mid-answer, as when the process
-// dies. A second call does nothing.
+// Close stops at once and cuts connections, like a crash. A second call does
+// nothing.
 func (h *Head) Close() {
 	_ = h.server.Close() // the listener is gone either way
 	h.cancel()

@@ -7,15 +7,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// metrics serves the figures of a head under vLLM's names and its one label,
-// model_name.
+// metrics serves a head's figures under vLLM's names, labeled model_name.
 type metrics struct {
 	runner *runner
 	label  prometheus.Labels
 	ttft   prometheus.Histogram
 }
 
-// newMetrics registers the head's metrics with reg and returns their handler.
 func newMetrics(h *Head, reg *prometheus.Registry) (*metrics, http.Handler) {
 	label := prometheus.Labels{"model_name": h.options.Models[0]}
 	m := &metrics{runner: h.runner, label: label, ttft: prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -12,9 +12,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// completionRequest is what this head reads of a chat or text completion.
-// Other members are allowed: clients send many that change nothing here.
-// Duplicate names and invalid UTF-8 are refused by the decoder.
+// completionRequest is the part of a chat or text completion that matters here.
+// Unknown members are allowed; duplicate names and invalid UTF-8 are not.
 type completionRequest struct {
 	Model               string         `json:"model"`
 	Messages            []message      `json:"messages"`
@@ -26,7 +25,7 @@ type completionRequest struct {
 	StreamOptions       *struct {
 		IncludeUsage bool `json:"include_usage"`
 	} `json:"stream_options"`
-	// IgnoreEOS makes the answer exactly as long as the limit, as in vLLM.
+	// IgnoreEOS makes the answer as long as the limit, as in vLLM.
 	IgnoreEOS bool `json:"ignore_eos"`
 }
 
@@ -35,8 +34,6 @@ type message struct {
 	Content jsontext.Value `json:"content"`
 }
 
-// completion is a request understood: the text to prefill and how much to
-// generate.
 type completion struct {
 	chat         bool
 	model        string
@@ -48,7 +45,6 @@ type completion struct {
 	includeUsage bool
 }
 
-// apiError is an OpenAI error object with its HTTP status.
 type apiError struct {
 	status  int
 	kind    string // its type
@@ -66,10 +62,9 @@ func invalid(param, format string, args ...any) *apiError {
 	}
 }
 
-// maxMessages bounds a conversation; the body's limit bounds it in bytes.
 const maxMessages = 4096
 
-// decodeCompletion reads a request body. Its errors are of type *apiError.
+// decodeCompletion decodes a request body. Its errors are of type *apiError.
 func decodeCompletion(body []byte, chat bool) (*completion, error) {
 	var r completionRequest
 	if err := json.Unmarshal(body, &r); err != nil {
@@ -135,7 +130,7 @@ func (r *completionRequest) limit() (int, error) {
 	return int(*n), nil
 }
 
-// render puts the messages into one text, as a chat template does.
+// render joins the messages into one text, as a chat template does.
 func (c *completion) render(messages []message) error {
 	if len(messages) == 0 {
 		return invalid("messages", "messages must hold at least one message")
@@ -162,7 +157,7 @@ func (c *completion) render(messages []message) error {
 }
 
 // contentText reads a message's content: a string, a list of text parts, or
-// nothing.
+// null.
 func contentText(v jsontext.Value, param string) (string, error) {
 	switch v.Kind() {
 	case 'n', 0:
@@ -193,8 +188,8 @@ func contentText(v jsontext.Value, param string) (string, error) {
 	return "", invalid(param, "content must be a string or a list of parts")
 }
 
-// readPrompt reads a text completion's prompt: a string, one string in a
-// list, or a list of token ids.
+// readPrompt reads a prompt: a string, one string in a list, or a list of token
+// ids.
 func (c *completion) readPrompt(v jsontext.Value) error {
 	const want = "prompt must be a string, one string in a list, or a list of token ids"
 	var text string
@@ -229,7 +224,6 @@ func (c *completion) readPrompt(v jsontext.Value) error {
 	return nil
 }
 
-// clip bounds what an error message repeats of the caller's text.
 func clip(s string) string {
 	const limit = 40
 	if len(s) <= limit {
@@ -238,15 +232,15 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:limit], "") + "…"
 }
 
-// vocabulary is what the head answers. Each word is four bytes with its space,
-// so that an answer that comes back in a prompt counts as many tokens as it was.
+// vocabulary is the text of answers. Each word is four bytes with its space,
+// one token, so that an answer in a later prompt has the same count.
 const vocabulary = "the sun and sea are old but you can see how far one may run for his own day now " +
 	"let all ask who has key our big red box its lid was cut off ice axe six men got out "
 
 const wordBytes = 4
 
-// AppendText appends tokens from to to-1 of the text that a seed stands for:
-// words of four bytes, the size of a token here.
+// AppendText appends tokens from to to-1 of the text that a seed generates,
+// four bytes each.
 func AppendText(dst []byte, seed uint64, from, to int) []byte {
 	for i := from; i < to; i++ {
 		n := mix(seed, uint64(i)) % uint64(len(vocabulary)/wordBytes)
@@ -255,10 +249,8 @@ func AppendText(dst []byte, seed uint64, from, to int) []byte {
 	return dst
 }
 
-// mix spreads pairs of numbers evenly over 64 bits.
 func mix(a, b uint64) uint64 { return rand.NewPCG(a, b).Uint64() }
 
-// The objects that the head answers with.
 type (
 	answer struct {
 		ID      string   `json:"id"`
@@ -324,7 +316,6 @@ func optional(s string) *string {
 	return &s
 }
 
-// writeError answers with an OpenAI error object.
 func writeError(w http.ResponseWriter, e *apiError) {
 	w.Header().Set("Content-Type", "application/json")
 	if e.status == http.StatusTooManyRequests || e.status == http.StatusServiceUnavailable {

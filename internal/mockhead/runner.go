@@ -9,11 +9,11 @@ import (
 	"headway/internal/engine"
 )
 
-// maxLag bounds how far a runner catches up after the machine stalled. The
-// engine's clock is set back by what is more.
+// maxLag bounds how far a runner catches up after a stall. The rest is dropped
+// from the engine's clock.
 const maxLag = 50 * time.Millisecond
 
-// errStopped says that the head went away under a request.
+// errStopped reports that the head stopped during a request.
 var errStopped = errors.New("the head has stopped")
 
 // runner plays an engine in real time.
@@ -29,18 +29,17 @@ type runner struct {
 	dead    bool
 }
 
-// stream is one request's side of the engine. Tokens are a count, so a slow
-// reader delays no other and buffers nothing.
+// stream is one request. Tokens are a count, so a slow reader delays no other
+// and buffers nothing.
 type stream struct {
 	sequence *engine.Sequence
 	notice   chan struct{} // holds one when there is something new
 
-	// Under the runner's mutex.
+	// Guarded by the runner's mutex.
 	progress progress
 	err      error
 }
 
-// progress is what a stream's reader sees.
 type progress struct {
 	generated int
 	cached    int
@@ -54,7 +53,7 @@ func newRunner(e *engine.Engine, speed float64, interval int) *runner {
 	}
 }
 
-// run plays the engine until ctx ends, then fails the streams that are open.
+// run plays the engine until ctx ends, then fails open streams.
 func (r *runner) run(ctx context.Context) {
 	defer r.fail()
 	timer := time.NewTimer(0)
@@ -79,15 +78,14 @@ func (r *runner) run(ctx context.Context) {
 	}
 }
 
-// wall is the moment at which a time of the engine has come: never a nanosecond
-// before it, or a timer set to it would have to be set again. The caller holds
-// the mutex.
+// wall is the wall time of an engine time, rounded up so that a timer does not
+// fire early. The caller holds the mutex.
 func (r *runner) wall(at time.Duration) time.Time {
 	return r.origin.Add(time.Duration(float64(at)/r.speed) + 1)
 }
 
-// advance plays the engine up to the present, notifies the streams that got
-// tokens and returns the engine's time. The caller holds the mutex.
+// advance plays the engine up to the present, notifies streams with new tokens
+// and returns the engine's time. The caller holds the mutex.
 func (r *runner) advance() time.Duration {
 	present := time.Now()
 	if next, busy := r.engine.Next(); busy {
@@ -129,7 +127,7 @@ func (r *runner) fail() {
 	clear(r.streams)
 }
 
-// submit queues a request, or fails as [engine.Engine.Submit] does or with
+// submit queues a request. Errors are those of [engine.Engine.Submit] or
 // errStopped.
 func (r *runner) submit(req engine.Request) (*stream, error) {
 	r.mu.Lock()
@@ -150,8 +148,8 @@ func (r *runner) submit(req engine.Request) (*stream, error) {
 	return s, nil
 }
 
-// next waits until the stream has more than seen tokens or is done. When ctx
-// ends first the sequence is freed.
+// next waits for more than seen tokens or the end. If ctx ends first, the
+// sequence is freed.
 func (r *runner) next(ctx context.Context, s *stream) (progress, error) {
 	select {
 	case <-s.notice:
@@ -164,7 +162,6 @@ func (r *runner) next(ctx context.Context, s *stream) (progress, error) {
 	return s.progress, s.err
 }
 
-// cancel frees the stream's sequence, if it is still there.
 func (r *runner) cancel(s *stream) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -172,8 +169,8 @@ func (r *runner) cancel(s *stream) {
 	delete(r.streams, s.sequence)
 }
 
-// load is the head's work now. Its rates are of the wall's clock: at speed 10 a
-// head computes ten times the tokens of its profile in a second.
+// load is the current work. Its rates are per wall second, so they grow with
+// the speed.
 func (r *runner) load() (engine.Load, engine.Counters) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -16,7 +16,6 @@ import (
 	"headway/internal/engine"
 )
 
-// complete answers a chat or a text completion.
 func (h *Head) complete(w http.ResponseWriter, r *http.Request, chat bool) {
 	arrived := time.Now()
 	c, err := h.read(w, r, chat)
@@ -39,7 +38,6 @@ func (h *Head) complete(w http.ResponseWriter, r *http.Request, chat bool) {
 	}
 }
 
-// read takes the request in, within the limits on its size and time.
 func (h *Head) read(w http.ResponseWriter, r *http.Request, chat bool) (*completion, error) {
 	if h.draining.Load() {
 		return nil, errStopped
@@ -69,8 +67,7 @@ func (h *Head) read(w http.ResponseWriter, r *http.Request, chat bool) (*complet
 		}
 		return nil, invalid("", "the body could not be read")
 	}
-	// The deadline would otherwise end the watch for a closed connection, and
-	// with it the answer.
+	// The deadline would also end the watch for a closed connection.
 	_ = rc.SetReadDeadline(time.Time{})
 	c, err := decodeCompletion(body, chat)
 	if err != nil {
@@ -85,7 +82,6 @@ func (h *Head) read(w http.ResponseWriter, r *http.Request, chat bool) (*complet
 	return c, nil
 }
 
-// refuse maps an error to its answer.
 func refuse(w http.ResponseWriter, err error) {
 	var e *apiError
 	switch {
@@ -107,7 +103,6 @@ func refuse(w http.ResponseWriter, err error) {
 	writeError(w, e)
 }
 
-// turn is one request being answered.
 type turn struct {
 	head    *Head
 	ctx     context.Context // the request's, which a turn does not outlive
@@ -122,7 +117,6 @@ type turn struct {
 	first   bool // the first token has come
 }
 
-// submit gives a completion to the engine.
 func (h *Head) submit(c *completion) (*turn, error) {
 	if most := h.maxTokens - c.promptTokens; c.maxTokens > most {
 		return nil, fmt.Errorf("%w: %d prompt and up to %d output tokens, at most %d together",
@@ -144,8 +138,8 @@ func (h *Head) submit(c *completion) (*turn, error) {
 	}, nil
 }
 
-// hash chains the prompt's whole blocks, of BlockTokens of four bytes each, and
-// gives a hash of all of it.
+// hash chains the prompt's whole blocks of BlockTokens, four bytes a token, and
+// hashes the whole.
 func (h *Head) hash(prompt []byte) (blocks []uint64, whole uint64) {
 	const size = engine.BlockTokens * 4
 	var chain [8]byte
@@ -166,8 +160,8 @@ func (h *Head) hash(prompt []byte) (blocks []uint64, whole uint64) {
 	}
 }
 
-// outputTokens is how long the answer gets. A model ends its answer by itself
-// somewhere between 16 and 399 tokens, unless the request asks for the limit.
+// outputTokens draws the length of the answer, 16 to 399 tokens, unless the
+// request asks for the limit.
 func (h *Head) outputTokens(c *completion, seed uint64) (n int, reason string) {
 	natural := 16 + int(mix(seed, 0)%384)
 	limit := c.maxTokens
@@ -183,7 +177,6 @@ func (h *Head) outputTokens(c *completion, seed uint64) (n int, reason string) {
 	return natural, "stop"
 }
 
-// next waits for more of the answer and observes the first token.
 func (t *turn) next() (progress, error) {
 	p, err := t.head.runner.next(t.ctx, t.stream)
 	if err == nil && !t.first {
@@ -237,9 +230,9 @@ func (t *turn) serveWhole() {
 	}
 }
 
-// serveStream sends the answer as Server-Sent Events. The status goes out with
-// the first token, so until then a failure is an error with its own status;
-// afterwards the connection is cut, never ended as if the answer were whole.
+// serveStream sends the answer as Server-Sent Events. The status is sent with
+// the first token. Until then a failure has its own status; later the
+// connection is cut, so that the answer does not look complete.
 func (t *turn) serveStream() {
 	rc := http.NewResponseController(t.w)
 	var out []byte
@@ -276,7 +269,6 @@ func (t *turn) serveStream() {
 	}
 }
 
-// appendRole appends the chunk that opens a chat answer.
 func (t *turn) appendRole(out []byte) []byte {
 	if !t.c.chat {
 		return out
@@ -287,8 +279,8 @@ func (t *turn) appendRole(out []byte) []byte {
 	})))
 }
 
-// appendChunk appends the text since the last chunk and, when it was the last,
-// all that closes the stream.
+// appendChunk appends the text since the last chunk, and the end of the stream
+// after the last one.
 func (t *turn) appendChunk(out []byte, sent int, p progress) []byte {
 	text := string(AppendText(nil, t.seed, sent, p.generated))
 	var reason *string

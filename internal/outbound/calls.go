@@ -4,17 +4,17 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// services are those that the process calls.
+// services are the labels of external services.
 var services = []string{"acme", "alertmanager", "nats", "oidc", "redis", "webhook"}
 
-// Calls counts the calls to services outside of the process.
+// Calls counts the calls to external services.
 type Calls struct{ of map[string]*Counter }
 
 // Counter counts the calls to one service. A nil one counts nothing.
 type Counter struct{ success, failure prometheus.Counter }
 
-// NewCalls makes the counters of all services, so that a rate misses no first
-// error.
+// NewCalls makes the counters of all services, so that a rate includes the
+// first error.
 func NewCalls(metrics prometheus.Registerer) (*Calls, error) {
 	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "external_service_calls_total",

@@ -1,5 +1,5 @@
-// Package outbound makes the connections that leave the process: with time
-// limits, to no address that must not be called, and counted.
+// Package outbound makes the connections of the process to other servers: with
+// time limits, checked addresses, and counters.
 package outbound
 
 import (
@@ -22,7 +22,7 @@ type Options struct {
 	Count          *Counter      // of each request or connection; nil: counted elsewhere
 }
 
-// ForbiddenError is of an address that must not be called.
+// ForbiddenError reports a forbidden address.
 type ForbiddenError struct {
 	Addr   netip.Addr
 	Reason string
@@ -30,8 +30,8 @@ type ForbiddenError struct {
 
 func (e *ForbiddenError) Error() string { return fmt.Sprintf("%s %s", e.Addr, e.Reason) }
 
-// Dialer makes connections and counts them. Addresses are checked when names
-// have been resolved, for each that is tried.
+// Dialer makes connections and counts them. Each resolved address is checked
+// before it is dialed.
 type Dialer struct {
 	net   net.Dialer
 	count *Counter
@@ -64,7 +64,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, to string) (net.Conn,
 	return conn, err
 }
 
-// NewTransport makes a transport of HTTP, without a proxy, that counts nothing.
+// NewTransport makes an HTTP transport without a proxy and without counters.
 func NewTransport(o Options) *http.Transport {
 	o.Count = nil
 	return &http.Transport{
@@ -74,9 +74,9 @@ func NewTransport(o Options) *http.Transport {
 	}
 }
 
-// NewClient makes a client of HTTP by way of the proxy that the environment
-// names. Each request is counted, also those of a redirect: an answer below 400
-// is a success.
+// NewClient makes an HTTP client that uses the environment's proxy. Each
+// request is counted, also those of a redirect; a status below 400 is a
+// success.
 func NewClient(o Options) *http.Client {
 	transport := NewTransport(o)
 	transport.Proxy = http.ProxyFromEnvironment

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/crypto/acme/autocert"
 )
 
-// ACME gets certificates from an authority such as Let's Encrypt, by the
-// TLS-ALPN-01 challenge on the listener itself, which must then be reachable as
-// port 443 of the hosts.
+// ACME obtains certificates from an authority such as Let's Encrypt by the
+// TLS-ALPN-01 challenge, for which the listener must be reachable as port 443
+// of the hosts.
 type ACME struct {
 	Hosts     []string     // names to get certificates for; others are refused
 	Email     string       // for the authority's messages; may be empty

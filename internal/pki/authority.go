@@ -27,7 +27,7 @@ const (
 	ServerKeyFile  = "server-key.pem"
 )
 
-// How long certificates last.
+// Validity of certificates.
 const (
 	caLifetime   = 10 * 365 * 24 * time.Hour
 	leafLifetime = 397 * 24 * time.Hour // what browsers accept at most
@@ -41,8 +41,7 @@ type Authority struct {
 	now  time.Time
 }
 
-// OpenAuthority reads the authority in dir, or makes it: created says which.
-// Keys have mode 0600.
+// OpenAuthority reads or creates the authority in dir. Keys have mode 0600.
 func OpenAuthority(dir string, now time.Time) (a *Authority, created bool, err error) {
 	certFile, keyFile := filepath.Join(dir, CACertFile), filepath.Join(dir, caKeyFile)
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
@@ -97,8 +96,8 @@ func (a *Authority) sign(template, parent *x509.Certificate, public *ecdsa.Publi
 	return x509.CreateCertificate(rand.Reader, template, parent, public, a.key)
 }
 
-// Server writes a certificate for the hosts, names or addresses, into certFile
-// and its key into keyFile. The files must not exist.
+// Server writes a certificate for host names or addresses, and its key. The
+// files must not exist.
 func (a *Authority) Server(hosts []string, certFile, keyFile string) error {
 	t := a.leaf(hosts[0], x509.ExtKeyUsageServerAuth)
 	for _, h := range hosts {
@@ -111,8 +110,8 @@ func (a *Authority) Server(hosts []string, certFile, keyFile string) error {
 	return a.issue(t, certFile, keyFile)
 }
 
-// Client writes a certificate that names a client, such as a head, by its
-// common name or, if the name is one, by its URI.
+// Client writes a certificate with the name as its common name or, if it is a
+// URI, as its URI.
 func (a *Authority) Client(name, certFile, keyFile string) error {
 	t := a.leaf(name, x509.ExtKeyUsageClientAuth)
 	if u, err := url.Parse(name); err == nil && u.Scheme != "" && u.Host != "" {
@@ -155,7 +154,6 @@ func writeKey(file string, key *ecdsa.PrivateKey) error {
 	return writeNew(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}), 0o600)
 }
 
-// writeNew writes a file that must not exist.
 func writeNew(file string, data []byte, mode os.FileMode) error {
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {

@@ -1,6 +1,5 @@
-// Package pki has the certificates of the service: those that it reads from
-// files and reads again when they change, those that it gets by ACME, and a
-// small authority of its own for a first installation.
+// Package pki has the certificates of the service: files that are reloaded when
+// they change, ACME, and a small authority for a first installation.
 package pki
 
 import (
@@ -20,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Options say where certificates come from. CertFile and KeyFile, or ACME, are
+// Options name the source of certificates. CertFile and KeyFile, or ACME, are
 // required.
 type Options struct {
 	CertFile     string // PEM: the certificate and its chain
@@ -32,7 +31,7 @@ type Options struct {
 	Now          func() time.Time
 }
 
-// Certificates keep what is served. All methods are safe for concurrent use.
+// Certificates hold what is served. They are safe for concurrent use.
 type Certificates struct {
 	o        Options
 	server   atomic.Pointer[tls.Certificate]
@@ -43,7 +42,7 @@ type Certificates struct {
 	modified map[string]time.Time
 }
 
-// Open reads every file once; after that a file with a fault changes nothing.
+// Open reads every file once. Later, an invalid file changes nothing.
 func Open(o Options) (*Certificates, error) {
 	if o.Log == nil || o.Metrics == nil {
 		return nil, errors.New("pki: Log and Metrics are required")
@@ -73,8 +72,7 @@ func Open(o Options) (*Certificates, error) {
 	})))
 }
 
-// Reload reads the files that changed. After an error what was served before
-// goes on.
+// Reload reads changed files. After an error the previous certificates stay.
 func (c *Certificates) Reload() error {
 	changed, err := c.reload()
 	if err != nil {
@@ -87,7 +85,7 @@ func (c *Certificates) Reload() error {
 	return nil
 }
 
-// NotAfter is when the certificate from the file ends; zero without one.
+// NotAfter is when the certificate from the file expires; zero without one.
 func (c *Certificates) NotAfter() time.Time {
 	if cert := c.server.Load(); cert != nil {
 		return cert.Leaf.NotAfter
@@ -95,11 +93,11 @@ func (c *Certificates) NotAfter() time.Time {
 	return time.Time{}
 }
 
-// ClientCAs are who signs the certificates of clients, as last read; nil if none
-// are asked for. It is another pool after each change.
+// ClientCAs are the authorities for client certificates, nil if clients need
+// none. Each change makes a new pool.
 func (c *Certificates) ClientCAs() *x509.CertPool { return c.clients.Load() }
 
-// Covers reports whether the certificate that is served is good for a name.
+// Covers reports whether the current certificate is valid for a name.
 func (c *Certificates) Covers(name string) bool {
 	if cert := c.server.Load(); cert != nil {
 		return cert.Leaf.VerifyHostname(name) == nil
@@ -138,9 +136,8 @@ func (c *Certificates) reload() (changed bool, err error) {
 	return changed, nil
 }
 
-// touched reports whether one of the files changed since the last reload, and
-// notes when each was modified. One that cannot be looked at counts as touched,
-// so that reading it says why.
+// touched reports whether a file changed since the last reload, and notes the
+// times. An unreadable file counts, so that reading it reports the error.
 func (c *Certificates) touched(modified map[string]time.Time, files ...string) (yes bool) {
 	for _, f := range files {
 		info, err := os.Stat(f)
@@ -155,8 +152,8 @@ func (c *Certificates) touched(modified map[string]time.Time, files ...string) (
 	return yes
 }
 
-// Config is what a TLS listener needs. Clients may show a certificate if
-// ClientCAFile is set, and one that is shown must be good.
+// Config is for a TLS listener. With ClientCAFile set, clients may present a
+// certificate, which must then be valid.
 func (c *Certificates) Config() *tls.Config {
 	base := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 	if len(c.o.ACME.Hosts) > 0 {

@@ -18,7 +18,7 @@ import (
 	"headway/internal/strict"
 )
 
-// Endpoint is somebody who is told of events.
+// Endpoint is a receiver of events.
 type Endpoint struct {
 	Name   string   // for the log and the metrics
 	URL    string   // http or https
@@ -38,8 +38,8 @@ const (
 
 var nameForm = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
-// Read reads the endpoints from a YAML file. The errors name the endpoint and
-// the field; secrets are in none of them.
+// Read reads the endpoints from a YAML file. Errors name the endpoint and the
+// field, never a secret.
 func Read(path string, allowLinkLocal bool) ([]Endpoint, error) {
 	raw, err := readBounded(path, maxFile)
 	if err != nil {

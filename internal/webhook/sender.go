@@ -1,5 +1,5 @@
-// Package webhook tells endpoints of the operator's choice of events, signed as
-// Standard Webhooks (standardwebhooks.com, version 1.0.0).
+// Package webhook posts events to configured endpoints, signed as Standard
+// Webhooks (standardwebhooks.com, version 1.0.0).
 package webhook
 
 import (
@@ -42,9 +42,8 @@ type Options struct {
 	Transport      http.RoundTripper     // nil: one that refuses addresses that must not be called
 }
 
-// How an endpoint is treated. An attempt that fails is repeated after a random
-// time of up to 1 s, 2 s, 4 s and so on, so that those that failed together do
-// not come together.
+// Retry policy. A failed attempt is repeated after a random time up to 1 s, 2
+// s, 4 s and so on, which spreads retries.
 const (
 	maxQueue   = 1000 // messages that wait for one endpoint
 	maxTries   = 8    // of one message
@@ -57,14 +56,14 @@ const (
 	maxAnswer  = 64 << 10        // of an answer that is read, for the connection's sake
 )
 
-// Sender tells endpoints of events, each in the order in which they happened.
+// Sender posts events to endpoints, in order for each.
 type Sender struct {
 	o       Options
 	client  *http.Client
 	targets []*target
 }
 
-// target is one endpoint, and what waits for it.
+// target is one endpoint and its queue.
 type target struct {
 	Endpoint
 	queue     chan *message
@@ -78,7 +77,6 @@ type target struct {
 	dropped   prometheus.Counter
 }
 
-// message is what is sent, the same at each attempt.
 type message struct {
 	id   string
 	kind string
@@ -121,8 +119,7 @@ func New(o Options) (*Sender, error) {
 	return s, errors.Join(errs...)
 }
 
-// Run tells of events until ctx ends, and then for a short time of those that
-// wait.
+// Run posts events until ctx ends, then for a short time those still queued.
 func (s *Sender) Run(ctx context.Context) error {
 	sub := s.o.Events.Subscribe()
 	defer sub.Close()
@@ -134,12 +131,12 @@ func (s *Sender) Run(ctx context.Context) error {
 	for {
 		e, lost, err := sub.Next(ctx)
 		if lost > 0 {
-			s.put(api.MessageLost, time.Now(), api.Lost{Count: lost, Reason: "slow"}, lost)
+			s.enqueue(api.MessageLost, time.Now(), api.Lost{Count: lost, Reason: "slow"}, lost)
 		}
 		if err != nil {
 			break
 		}
-		s.put(e.Type, e.Time, apiv1.EventOf(s.o.Instance, &e), 1)
+		s.enqueue(e.Type, e.Time, apiv1.EventOf(s.o.Instance, &e), 1)
 	}
 	for _, t := range s.targets {
 		close(t.queue)
@@ -151,9 +148,9 @@ func (s *Sender) Run(ctx context.Context) error {
 	return nil
 }
 
-// put queues a message about a number of events for the endpoints that want it.
-// What finds no room is reported as lost once there is room again.
-func (s *Sender) put(kind string, at time.Time, data any, events uint64) {
+// enqueue queues a message about a number of events. What finds no room is
+// reported as lost later.
+func (s *Sender) enqueue(kind string, at time.Time, data any, events uint64) {
 	var m *message
 	for _, t := range s.targets {
 		if t.gone.Load() || !t.wants(kind) {
@@ -186,7 +183,6 @@ func newMessage(kind string, at time.Time, data any) *message {
 	return &message{id: "msg_" + rand.Text(), kind: kind, body: body}
 }
 
-// offer queues a message if there is room.
 func (t *target) offer(m *message) bool {
 	select {
 	case t.queue <- m:
@@ -200,7 +196,6 @@ func (t *target) wants(kind string) bool {
 	return len(t.Types) == 0 || kind == api.MessageLost || slices.ContainsFunc(t.Types, func(p string) bool { return event.Matches(p, kind) })
 }
 
-// serve delivers what waits for an endpoint, one after the other.
 func (s *Sender) serve(ctx context.Context, t *target) {
 	for m := range t.queue {
 		t.busy.Store(1)
@@ -216,7 +211,7 @@ func (s *Sender) serve(ctx context.Context, t *target) {
 	}
 }
 
-// deliver tries until the message has arrived, or reports that it is given up.
+// deliver retries until the message has arrived, or reports that it gave up.
 func (s *Sender) deliver(ctx context.Context, t *target, m *message) bool {
 	for try := 1; ; try++ {
 		if t.failures >= breakAfter {
@@ -253,7 +248,7 @@ func (s *Sender) deliver(ctx context.Context, t *target, m *message) bool {
 	}
 }
 
-// post makes one attempt. asked is how long the endpoint wants us to wait.
+// post makes one attempt. asked is the Retry-After of the endpoint.
 func (s *Sender) post(ctx context.Context, t *target, m *message) (status int, asked time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -279,8 +274,8 @@ func (s *Sender) post(ctx context.Context, t *target, m *message) (status int, a
 	return answer.StatusCode, asked, nil
 }
 
-// sign is the signature of a message: HMAC-SHA256 of its id, the time and the
-// body with dots between them (Standard Webhooks, "Signature scheme").
+// sign is the HMAC-SHA256 of id, time and body with dots between them (Standard
+// Webhooks, "Signature scheme").
 func sign(secret []byte, id, at string, body []byte) string {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(id + "." + at + "."))
@@ -288,8 +283,7 @@ func sign(secret []byte, id, at string, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// reason is an error without the address that was called: its path or query may
-// be what lets somebody in.
+// reason is an error without the URL, whose path or query may be a credential.
 func reason(err error) string {
 	for err != nil {
 		inner := errors.Unwrap(err)
@@ -301,7 +295,7 @@ func reason(err error) string {
 	return ""
 }
 
-// pause waits and reports whether ctx goes on.
+// pause waits, and reports whether ctx is still valid.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
