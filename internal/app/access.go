@@ -20,7 +20,7 @@ import (
 	"headway/internal/local"
 )
 
-// readAccess makes of the configuration who is let in, without the keys.
+// readAccess reads the configured credentials, without the keys.
 func (a *App) readAccess() (o access.Options, err error) {
 	c := a.config
 	o = access.Options{
@@ -56,7 +56,6 @@ func (a *App) readAccess() (o access.Options, err error) {
 	return o, nil
 }
 
-// openAccess makes the book of keys and the guard.
 func (a *App) openAccess(ctx context.Context, store access.KeyStore, o access.Options) (err error) {
 	c := a.config
 	o.Metrics = a.metrics
@@ -70,9 +69,9 @@ func (a *App) openAccess(ctx context.Context, store access.KeyStore, o access.Op
 	return a.checkListen(a.guard.Closed())
 }
 
-// mayBeClosed reports whether the guard will ask for credentials, as far as that
-// is known before anything is written. Of a state file that cannot be read it
-// says that it has keys: its opening tells what is wrong with it.
+// mayBeClosed reports whether the guard will require credentials, as far as
+// that is known before anything is written. An unreadable state file counts as
+// one with keys, since opening it reports the error.
 func (a *App) mayBeClosed(ctx context.Context, o access.Options) bool {
 	if o.OIDC != nil || len(o.Certificates) > 0 {
 		return true
@@ -81,10 +80,9 @@ func (a *App) mayBeClosed(ctx context.Context, o access.Options) bool {
 	return err != nil || slices.ContainsFunc(keys, func(k access.Key) bool { return k.RevokedAt.IsZero() })
 }
 
-// issuerTimeout is for one request to the issuer.
 const issuerTimeout = 5 * time.Second
 
-// openIssuer is nil if nobody's tokens are believed.
+// openIssuer is nil if no issuer is trusted.
 func (a *App) openIssuer(c config.OIDC) (*access.OIDC, error) {
 	if c.Issuer == "" {
 		return nil, nil
@@ -101,8 +99,8 @@ func (a *App) openIssuer(c config.OIDC) (*access.OIDC, error) {
 	return access.NewOIDC(o)
 }
 
-// checkListen refuses an address that strangers could reach, unless the service
-// asks for credentials, as closed says, and they do not travel in the clear.
+// checkListen refuses an address that other machines can reach, unless the
+// service requires credentials, as closed says, over TLS.
 func (a *App) checkListen(closed bool) error {
 	host, _, err := net.SplitHostPort(a.config.Listen)
 	if err != nil {
@@ -123,8 +121,8 @@ func (a *App) checkListen(closed bool) error {
 	return nil
 }
 
-// OfflineKeys does something with the keys in the data directory of a service
-// that does not run, and records it in the audit trail of that service.
+// OfflineKeys changes the keys in the data directory of a stopped service, and
+// records it in that service's audit trail.
 func OfflineKeys(ctx context.Context, c config.Config, do func(context.Context, *access.Keys) error) (err error) {
 	a := &App{config: c, log: slog.New(slog.DiscardHandler), metrics: prometheus.NewRegistry()}
 	defer func() { err = errors.Join(err, a.close()) }()

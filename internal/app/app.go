@@ -1,5 +1,5 @@
-// Package app builds the whole service in one straight line, runs it and stops
-// it last-in-first-out.
+// Package app builds the service in one straight line, runs it and stops it
+// last-in-first-out.
 package app
 
 import (
@@ -46,7 +46,7 @@ type Options struct {
 	Log     *slog.Logger // required
 }
 
-// App is the service, built and listening, not yet serving.
+// App is the built service, listening but not yet serving.
 type App struct {
 	config       config.Config
 	log          *slog.Logger
@@ -78,8 +78,8 @@ type App struct {
 	stops        []func() error // undone last-in-first-out
 }
 
-// New builds the service and opens its listener. Whatever was opened is closed
-// again if a later step fails.
+// New builds the service and opens its listener. After an error everything
+// opened is closed.
 func New(ctx context.Context, o Options) (_ *App, err error) {
 	a := &App{config: o.Config, log: o.Log, metrics: prometheus.NewRegistry(), instance: strings.ToLower(rand.Text()[:10])}
 	defer func() {
@@ -99,9 +99,9 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if a.events, err = event.New(event.Options{Metrics: a.metrics}); err != nil {
 		return nil, err
 	}
-	// What can be in the way of a start is found before anything is written: an
-	// address that another process has or that strangers could reach, a server that
-	// must not be called, certificates and other files that cannot be read.
+	// Obstacles to a start are found before anything is written: an address in
+	// use or reachable without credentials, forbidden servers, unreadable
+	// files.
 	if err := a.listen(ctx); err != nil {
 		return nil, err
 	}
@@ -157,8 +157,8 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	return a, a.announce()
 }
 
-// check returns what the configuration, with the files that it names, has against
-// a start; closed says that a credential will be needed.
+// check returns the faults of the configuration and its files; closed means
+// that credentials are required.
 func (a *App) check(closed bool) error {
 	c := a.config
 	if err := a.checkListen(closed); err != nil {
@@ -265,7 +265,7 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store) (err error
 	return a.policyFile.Load(ctx)
 }
 
-// ejectOptions turns the settings around whose 0 means "off".
+// ejectOptions maps the settings whose 0 means "off".
 func ejectOptions(c *config.Eject) fleet.EjectOptions {
 	o := fleet.EjectOptions{
 		Enabled: c.Enabled, ConsecutiveErrors: c.ConsecutiveErrors, ErrorShare: c.ErrorShare, MinRequests: c.MinRequests,
@@ -277,9 +277,8 @@ func ejectOptions(c *config.Eject) fleet.EjectOptions {
 	return o
 }
 
-// Reload reads the policy file and the certificates again and writes the audit
-// trail to the file that stands under its path now. Whatever has a fault stays
-// as it was.
+// Reload reads the policy file and the certificates again and reopens the audit
+// trail. A faulty part stays as it was.
 func (a *App) Reload(ctx context.Context) error {
 	a.journal.Note(audit.Entry{
 		Category: audit.RoutingConfig, Action: "config.reload", Outcome: audit.Success,
@@ -292,8 +291,8 @@ func (a *App) Reload(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// listen opens the listener, and sees that those of the message queue can be
-// opened. Nothing is accepted before the service is built.
+// listen opens the listener, and checks the addresses of the message queue.
+// Connections are accepted once the service is built.
 func (a *App) listen(ctx context.Context) (err error) {
 	if _, _, err := net.SplitHostPort(a.config.Listen); err != nil {
 		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", a.config.Listen, err)
@@ -320,11 +319,11 @@ func (a *App) listen(ctx context.Context) (err error) {
 	return nil
 }
 
-// Addr is the address that the service listens on.
+// Addr is the listener's address.
 func (a *App) Addr() net.Addr { return a.listener.Addr() }
 
-// Run serves until ctx ends, then lets readiness fail, finishes the work in
-// flight and stops everything. It returns what failed.
+// Run serves until ctx ends, then fails readiness, finishes work in flight and
+// stops everything. It returns all failures.
 func (a *App) Run(ctx context.Context) error {
 	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRooms()
@@ -351,7 +350,7 @@ func (a *App) Run(ctx context.Context) error {
 		start(a.monitor.Run)
 	}
 	start(func(context.Context) error { return a.server.Serve(a.listener) })
-	a.tellTrail()
+	a.recordStart()
 	if a.redis != nil {
 		a.log.Info("the audit trail is published", "redis", a.redis.Addr().String(), "channel", a.config.Redis.Channel)
 	}
@@ -381,7 +380,7 @@ func limits(c config.HTTP) httpapi.Limits {
 	}
 }
 
-// close undoes what New opened, last-in-first-out.
+// close stops what New opened, last-in-first-out.
 func (a *App) close() error {
 	var errs []error
 	for i := len(a.stops) - 1; i >= 0; i-- {
@@ -391,8 +390,7 @@ func (a *App) close() error {
 	return errors.Join(errs...)
 }
 
-// registerProcess registers what the process itself has to tell, under the
-// names that every Prometheus client uses.
+// registerProcess registers the process metrics under Prometheus' usual names.
 func registerProcess(metrics prometheus.Registerer, o Options) error {
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "headway_build_info", Help: "Always 1; the labels name the version and commit.",

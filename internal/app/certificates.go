@@ -10,10 +10,8 @@ import (
 	"headway/internal/pki"
 )
 
-// acmeTimeout is for one request to the authority.
 const acmeTimeout = 30 * time.Second
 
-// openCertificates reads what TLS needs, if it is configured.
 func (a *App) openCertificates() (err error) {
 	c := a.config.TLS
 	if c.CertFile == "" && len(c.ACMEHosts) == 0 {
@@ -43,10 +41,8 @@ func (a *App) tlsConfig() *tls.Config {
 	return a.certs.Config()
 }
 
-// ownName reports whether the certificate names this service so.
 func (a *App) ownName(name string) bool { return a.certs != nil && a.certs.Covers(name) }
 
-// watchCertificates reads certificates again when their files change.
 func (a *App) watchCertificates(ctx context.Context) error {
 	if a.certs == nil {
 		return nil
@@ -69,10 +65,9 @@ func (a *App) watchCertificates(ctx context.Context) error {
 	}
 }
 
-// reloadCertificates reads what changed, and tells those who have to know: the
-// command line which certificate is served, and whoever holds a connection of a
-// client whose certificate may not be good any more. One file may have a fault
-// and the other not, so they are told after an error, too.
+// reloadCertificates reads changed files, and updates the announced certificate
+// and the open connections of clients. One file may be faulty and another not,
+// so it updates after an error too.
 func (a *App) reloadCertificates() error {
 	before := a.certs.ClientCAs()
 	err := a.certs.Reload()

@@ -8,9 +8,8 @@ import (
 	"headway/internal/event"
 )
 
-// logEvents writes what happens to heads and the policy to the log, for people
-// who look there first. It reads the stream like any other subscriber: when it
-// is too slow it loses events, and says how many.
+// logEvents logs the events of heads and the policy. If it is too slow it loses
+// events, and logs how many.
 func (a *App) logEvents(ctx context.Context) error {
 	sub := a.events.Subscribe()
 	for {

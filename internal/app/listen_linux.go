@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A peer that has vanished without a word is noticed after this time when
-// something was sent to it; without it the kernel goes on for a quarter of an
-// hour, and a stream of events would stay open for as long.
+// A vanished peer is detected this long after something was sent. The kernel's
+// default is a quarter of an hour, during which a stream of events would stay
+// open.
 const (
 	unacknowledged = 30 * time.Second
 	tcpUserTimeout = 18 // TCP_USER_TIMEOUT of tcp(7), which package syscall lacks

@@ -4,5 +4,5 @@ package app
 
 import "syscall"
 
-// noticeVanished leaves the kernel's own times elsewhere.
+// noticeVanished keeps the kernel's defaults.
 func noticeVanished(_, _ string, _ syscall.RawConn) error { return nil }

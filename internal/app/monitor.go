@@ -16,11 +16,9 @@ import (
 	rules "headway/prometheus"
 )
 
-// historyFile keeps in the data directory what the monitor remembers over a
-// restart.
+// historyFile is the monitor's history in the data directory.
 const historyFile = "monitor.history"
 
-// checkMonitor returns what the configuration has against a start of the monitor.
 func (a *App) checkMonitor() error {
 	c := a.config.Monitor
 	if !c.Enabled {
@@ -38,8 +36,7 @@ func (a *App) checkMonitor() error {
 	return monitor.CheckRules(c.RulesFile, a.log)
 }
 
-// openMonitor makes the monitor and the pages that show it; neither is there
-// when the configuration switches them off.
+// openMonitor makes the monitor and its pages, unless they are disabled.
 func (a *App) openMonitor() (err error) {
 	c := a.config.Monitor
 	if !c.Enabled {
@@ -78,8 +75,7 @@ func (s AlertState) LogValue() slog.Value {
 	return slog.GroupValue(slog.String("alert", s.Alert), slog.String("severity", s.Severity), slog.String("summary", s.Annotations["summary"]))
 }
 
-// publishAlert tells whoever listens of an alert, so that webhooks can be told
-// of what only the metrics show.
+// publishAlert publishes an alert as an event, for webhooks and streams.
 func (a *App) publishAlert(c monitor.AlertChange) {
 	e := event.Event{
 		Type: event.AlertResolved, Time: c.At, Region: c.Labels["region"],
@@ -104,8 +100,7 @@ func receivers(c config.Monitor) (list []monitor.Receiver) {
 	return list
 }
 
-// external is the URL that the configuration says the service is reached by, nil
-// without one.
+// external is the configured URL of the service, nil without one.
 func (a *App) external() *url.URL {
 	if a.config.External == "" {
 		return nil
@@ -117,7 +112,7 @@ func (a *App) external() *url.URL {
 	return u
 }
 
-// baseURL is where people reach the service.
+// baseURL is where users reach the service.
 func (a *App) baseURL() *url.URL {
 	if u := a.external(); u != nil {
 		return u
@@ -126,7 +121,7 @@ func (a *App) baseURL() *url.URL {
 }
 
 // ownURL is where the service listens. A loopback address is localhost, as in
-// prometheus.yml, so that the history goes by the same name in both.
+// prometheus.yml, so that both have the same instance.
 func (a *App) ownURL() *url.URL {
 	u := &url.URL{Scheme: "http", Host: a.Addr().String()}
 	if a.certs != nil {

@@ -12,21 +12,20 @@ import (
 	"headway/internal/outbound"
 )
 
-// schedLatency adds the time that goroutines wait for a processor, which shows
-// that the machine is too small before anything else does.
+// schedLatency is the time goroutines wait for a processor, the first sign of a
+// machine that is too small.
 var schedLatency = regexp.MustCompile(`^/sched/latencies:seconds$`)
 
-// client is for HTTP to a service, whose requests it counts.
+// client makes an HTTP client whose requests are counted.
 func (a *App) client(service string, timeout time.Duration) *http.Client {
 	c := outbound.NewClient(outbound.Options{Timeout: timeout, Count: a.calls.Of(service)})
 	a.stops = append(a.stops, func() error { c.CloseIdleConnections(); return nil })
 	return c
 }
 
-// mayCall refuses servers of a setting that must not be called. They may be
-// private, since the operator names them, and no service of this kind has a
-// link-local address. What a name resolves to, and what such a server names
-// besides itself, is checked when it is dialed.
+// mayCall refuses configured servers at forbidden addresses. Private ones are
+// allowed, link-local ones are not. Resolved and redirected addresses are
+// checked when they are dialed.
 func mayCall(setting string, servers ...string) error {
 	for _, server := range servers {
 		u, err := url.Parse(strings.TrimSpace(server))

@@ -22,19 +22,17 @@ import (
 	"headway/internal/strict"
 )
 
-// watchInterval is how often files are looked at for a change.
 const watchInterval = time.Second
 
-// The pause after a fault that may pass, doubled after each.
+// Backoff after a fault that may pass.
 const (
 	firstRetry = time.Second
 	lastRetry  = time.Minute
 )
 
-// policyFile brings the policy file into force whenever the file changes, and
-// tries again what failed for another reason than what the file says. A
-// policy that came over HTTP since stays in force until then, over restarts
-// too: what counts is whether the file differs from the last one taken over.
+// policyFile applies the policy file when it changes, and retries faults that
+// are not of its content. A newer policy from the API stays in force, over
+// restarts too, until the file differs from the one applied last.
 type policyFile struct {
 	path     string
 	router   *routing.Router
@@ -68,7 +66,6 @@ func newPolicyFile(path string, router *routing.Router, log *slog.Logger, metric
 	})))
 }
 
-// Run looks at the file until ctx ends.
 func (p *policyFile) Run(ctx context.Context) error {
 	if p.path == "" {
 		return nil
@@ -95,7 +92,7 @@ func (p *policyFile) Run(ctx context.Context) error {
 	}
 }
 
-// changed reports whether the file looks other than when it was last read.
+// changed reports whether the file differs from the one last read.
 func (p *policyFile) changed() bool {
 	info, err := os.Stat(p.path)
 	p.mu.Lock()
@@ -106,21 +103,20 @@ func (p *policyFile) changed() bool {
 	return p.seen == nil || !info.ModTime().Equal(p.seen.ModTime()) || info.Size() != p.seen.Size() || !os.SameFile(info, p.seen)
 }
 
-// due reports whether it is time to try again what may succeed by now.
+// due reports whether it is time to retry.
 func (p *policyFile) due() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.pause > 0 && !time.Now().Before(p.retryAt)
 }
 
-// fileError is what is wrong with the file itself: it stays so until somebody
-// writes it.
+// fileError is a fault of the file's content, which only an edit can repair.
 type fileError struct{ error }
 
 func (e *fileError) Unwrap() error { return e.error }
 
-// Load reads the file and brings its policy into force, if it is another than
-// the last one that came from it. A file with a fault changes nothing.
+// Load reads the file and applies its policy, if it differs from the last one
+// from the file. A faulty file changes nothing.
 func (p *policyFile) Load(ctx context.Context) error {
 	if p.path == "" {
 		return nil
@@ -174,7 +170,6 @@ func (p *policyFile) load(ctx context.Context) error {
 	return nil
 }
 
-// readPolicy reads a policy file.
 func readPolicy(path string) (*policy.Policy, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -191,8 +186,8 @@ func readPolicy(path string) (*policy.Policy, error) {
 	return read, nil
 }
 
-// lastTaken is the newest document of the history that came from a file, or
-// nothing.
+// lastTaken is the newest document of the history that came from a file, if
+// any.
 func (p *policyFile) lastTaken(ctx context.Context) ([]byte, error) {
 	list, err := p.router.Revisions(ctx, maxHistory)
 	if err != nil {
@@ -209,7 +204,6 @@ func (p *policyFile) lastTaken(ctx context.Context) ([]byte, error) {
 // maxHistory is more revisions than a store keeps.
 const maxHistory = 1000
 
-// policyError lists what is wrong with the document.
 func policyError(file string, faults []strict.Fault) error {
 	errs := []error{fmt.Errorf("the policy %s is invalid; nothing was changed", file)}
 	for _, f := range faults {

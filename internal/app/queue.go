@@ -10,15 +10,14 @@ import (
 	"headway/internal/outbound"
 )
 
-// queueDir is where the embedded message queue keeps its streams, in the data
+// queueDir holds the streams of the embedded message queue, in the data
 // directory.
 const queueDir = "queue"
 
-// queueTimeout is for connecting to an external one.
 const queueTimeout = 5 * time.Second
 
-// checkQueue returns what the configuration has against a start of the queue;
-// closed says that a credential will be needed.
+// checkQueue returns the faults of the queue's configuration; closed means that
+// credentials are required.
 func (a *App) checkQueue(closed bool) error {
 	c := a.config.Queue
 	switch {
@@ -42,7 +41,7 @@ func (a *App) externalQueue() natsmq.External {
 	}
 }
 
-// openQueue starts the message queue, or reaches for an external one.
+// openQueue starts the embedded message queue, or connects to an external one.
 func (a *App) openQueue(version string) error {
 	c := a.config.Queue
 	if c.Mode == "off" {
@@ -66,15 +65,14 @@ func (a *App) openQueue(version string) error {
 	if c.Mode == "embedded" && c.Listen == "" || c.Mode == "external" && !c.Audit {
 		return nil // nobody can subscribe the audit trail
 	}
-	// An old trail would be published to none.
+	// An old trail would have no receivers.
 	return a.publish("nats", queueCursorFile, queue, a.journal.Stats().LastSeq)
 }
 
-// queueCursorFile keeps in the data directory how far the audit trail was
-// published over the queue.
+// queueCursorFile holds the position of the trail over NATS, in the data
+// directory.
 const queueCursorFile = "queue.cursor"
 
-// withQueue lets the HTTP surface show the queue, if there is one.
 func (a *App) withQueue(o *httpapi.Options) {
 	if a.queue == nil {
 		return

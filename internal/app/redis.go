@@ -11,14 +11,13 @@ import (
 	"headway/internal/trail"
 )
 
-// cursorFile keeps in the data directory how far the audit trail was published.
+// cursorFile holds the position of the trail on Redis, in the data directory.
 const cursorFile = "redis.cursor"
 
-// redisTimeout is for connecting to an external one.
 const redisTimeout = 2 * time.Second
 
-// readRedis makes what publishes on an external Redis, which is not called yet,
-// and refuses an address of the embedded one that others can reach.
+// readRedis makes the external sink, without connecting, and refuses an
+// embedded address that other machines can reach.
 func (a *App) readRedis() (external trail.Sink, err error) {
 	c := a.config.Redis
 	switch c.Mode {
@@ -45,8 +44,8 @@ func (a *App) readRedis() (external trail.Sink, err error) {
 	return sink, nil
 }
 
-// openRedis makes what publishes the audit trail on its Redis channel: on the
-// external sink, or on a server of our own.
+// openRedis publishes the audit trail on the external sink, or on the embedded
+// server.
 func (a *App) openRedis(ctx context.Context, sink trail.Sink) error {
 	c := a.config.Redis
 	switch c.Mode {

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// running is what runs until the service stops. Each part can fail at any time,
-// also all of them at once while the service stops, and none waits for that.
+// running are the goroutines of the service. Any may fail at any time without
+// blocking another.
 type running struct {
 	failed chan struct{} // closed at the first failure
 
@@ -18,7 +18,6 @@ type running struct {
 
 func newRunning() *running { return &running{failed: make(chan struct{})} }
 
-// start runs a part until it returns.
 func (r *running) start(ctx context.Context, run func(context.Context) error) {
 	r.parts.Go(func() {
 		err := run(ctx)
@@ -33,7 +32,7 @@ func (r *running) start(ctx context.Context, run func(context.Context) error) {
 	})
 }
 
-// wait returns when every part has, with all failures in their order.
+// wait waits for all, and joins their errors in order.
 func (r *running) wait() error {
 	r.parts.Wait()
 	r.mu.Lock()

@@ -8,7 +8,6 @@ import (
 	"headway/internal/boltstore"
 )
 
-// state shows the state file to the HTTP surface.
 type state struct{ store *boltstore.Store }
 
 // Export implements httpapi.State.

@@ -18,9 +18,9 @@ import (
 	"headway/internal/trail"
 )
 
-// checkTrail returns what the configuration has against the audit trail: a
-// signing key that cannot be read, or a file that nothing can be written to.
-// The directory of the data is made later. It leaves nothing behind.
+// checkTrail returns the faults of the audit trail: an unreadable signing key,
+// or an unwritable file. The data directory is made later. It leaves no file
+// behind.
 func checkTrail(c *config.Config) error {
 	file := c.Audit.File
 	if _, err := signingKey(c.Audit.SigningKeyFile); err != nil || file == "" {
@@ -45,8 +45,8 @@ func sameDir(a, b string) bool {
 	return errA == nil && errB == nil && a == b
 }
 
-// openTrail opens the audit trail at the first of its places that is writable
-// and that no other process has. The last one must be both.
+// openTrail opens the first candidate that is writable and not in use. The
+// error is that of the last one.
 func (a *App) openTrail() error {
 	c := a.config
 	key, err := signingKey(c.Audit.SigningKeyFile)
@@ -81,8 +81,7 @@ func (a *App) openTrail() error {
 	return nil
 }
 
-// tryTrail reports why the file can neither be appended to nor made. It leaves
-// nothing behind.
+// tryTrail reports why the file is not writable. It leaves no file behind.
 func tryTrail(file string) error {
 	info, err := os.Stat(file)
 	var f *os.File
@@ -123,7 +122,6 @@ func signingKey(path string) (ed25519.PrivateKey, error) {
 	return key, nil
 }
 
-// beginning is how operations are announced in the trail.
 func beginning(journal *audit.Journal, strict bool) audit.BeginFunc {
 	if strict {
 		return journal.Strict
@@ -131,8 +129,8 @@ func beginning(journal *audit.Journal, strict bool) audit.BeginFunc {
 	return journal.Lenient
 }
 
-// tellTrail records with which settings the service starts.
-func (a *App) tellTrail() {
+// recordStart records the settings of this start in the trail.
+func (a *App) recordStart() {
 	set, err := json.Marshal(a.config.Set())
 	if err != nil {
 		set = nil
@@ -143,8 +141,8 @@ func (a *App) tellTrail() {
 	})
 }
 
-// publish hands the audit trail to a sink as long as the service runs, from the
-// record after begin on where it was not published yet.
+// publish sends the audit trail to a sink while the service runs, at first from
+// the record after begin.
 func (a *App) publish(sink, cursor string, to trail.Sink, begin uint64) error {
 	shipper, err := trail.NewShipper(trail.ShipperOptions{
 		Path: a.trail, CursorPath: filepath.Join(a.config.DataDir, cursor), Sink: to, Log: a.log, Name: sink, Metrics: a.metrics,
@@ -158,7 +156,6 @@ func (a *App) publish(sink, cursor string, to trail.Sink, begin uint64) error {
 	return nil
 }
 
-// published are what publishes the trail.
 func (a *App) published() []*trail.Shipper {
 	if all := a.shippers.Load(); all != nil {
 		return *all
@@ -166,7 +163,7 @@ func (a *App) published() []*trail.Shipper {
 	return nil
 }
 
-// publishCheckpoint has a checkpoint published after the records it covers.
+// publishCheckpoint publishes a checkpoint behind the records it covers.
 func (a *App) publishCheckpoint(c audit.Checkpoint) {
 	for _, s := range a.published() {
 		s.Checkpoint(c)

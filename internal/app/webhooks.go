@@ -2,7 +2,6 @@ package app
 
 import "headway/internal/webhook"
 
-// openWebhooks makes what posts events to the endpoints of webhooks.file.
 func (a *App) openWebhooks() error {
 	c := a.config.Webhooks
 	if c.File == "" {

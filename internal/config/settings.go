@@ -62,8 +62,8 @@ type table struct {
 
 type setting struct {
 	Setting
-	set func(text string) error // keeps the old value when it fails
-	get func() string           // as set takes it
+	set      func(text string) error // keeps the old value when it fails
+	get      func() string           // as set takes it
 	elements func() []string
 	// show returns a value or list element without secrets; nil if it has none.
 	show func(text string) string

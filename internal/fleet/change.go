@@ -70,7 +70,7 @@ func (r *Registry) register(ctx context.Context, spec Spec, first *StatusReport,
 		return Registration{}, err
 	}
 	if record {
-		r.tellTrail(ctx, c.id, &spec, skipped)
+		r.recordStart(ctx, c.id, &spec, skipped)
 	}
 	return done, nil
 }

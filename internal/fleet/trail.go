@@ -47,9 +47,9 @@ func headTarget(id string, s *Spec) audit.Target {
 	return t
 }
 
-// tellTrail records that a head registered. It cannot be refused: heads must be
+// recordStart records that a head registered. It cannot be refused: heads must be
 // able to come back whatever becomes of the trail.
-func (r *Registry) tellTrail(ctx context.Context, id string, spec *Spec, skipped int) {
+func (r *Registry) recordStart(ctx context.Context, id string, spec *Spec, skipped int) {
 	reason := ""
 	if skipped > 0 {
 		reason = fmt.Sprintf("registrations and removals of this head that were not recorded before this one: %d", skipped)

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// publishTime bounds the wait for the server to have taken lines of the trail.
+// publishTime bounds the wait for the server's acknowledgement.
 const publishTime = 5 * time.Second
 
-// Publish implements trail.Sink: each line is a message on headway.v1.audit. That
-// the server has them is known, and not who received them.
+// Publish implements trail.Sink: each line is a message on headway.v1.audit.
+// The server confirms it; the receivers are unknown.
 func (q *Queue) Publish(ctx context.Context, lines [][]byte) (arrived, receivers int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, publishTime)
 	defer cancel()

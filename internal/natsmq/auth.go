@@ -21,15 +21,14 @@ import (
 	"headway/internal/audit"
 )
 
-// inbox begins the subjects that answers go to.
+// inbox is the prefix of reply subjects.
 const inbox = "_INBOX."
 
-// authenticator lets connections to our own server in, and says which subjects
-// they may use. It implements server.Authentication.
+// authenticator authenticates connections to the embedded server, and limits
+// their subjects. It implements server.Authentication.
 //
-// Subjects name a credential and not the subject of a token or the name in a
-// certificate, which several credentials may share: each has the rights that it
-// was given, until it ends, whichever others are connected.
+// Subjects contain the id of a credential, not of its principal, which several
+// credentials may share. So each credential has its own rights until it ends.
 type authenticator struct {
 	guard  *access.Guard
 	note   func(audit.Entry)
@@ -44,7 +43,7 @@ type authenticator struct {
 	shares shares[int]            // connections of each principal
 }
 
-// credential is what at least one connection was let in with.
+// credential has at least one connection.
 type credential struct {
 	id          string
 	principal   *access.Principal
@@ -52,9 +51,9 @@ type credential struct {
 	left        time.Time // when the last connection was found to have ended
 }
 
-// Check implements server.Authentication. The credential is the token or the
-// password of the connection or, without either, its certificate; the name of
-// the user does not matter.
+// Check implements server.Authentication. The credential is the token or
+// password of the connection or, without either, its certificate. The user name
+// is ignored.
 func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
 	defer func() { // a credential that meets a bug must not end the process
 		if cause := recover(); cause != nil {
@@ -72,7 +71,7 @@ func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
 		c.RegisterUser(&server.User{Username: "headway"})
 		return true
 	case subtle.ConstantTimeCompare(sum[:], a.voice[:]) == 1:
-		// Callers name the subject of the answer: nothing but inboxes.
+		// Callers choose the reply subject: only inboxes are allowed.
 		c.RegisterUser(&server.User{Username: "headway-answers", Permissions: &server.Permissions{
 			Publish: &server.SubjectPermission{Allow: []string{inbox + ">"}},
 		}})
@@ -103,9 +102,9 @@ func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
 	return true
 }
 
-// credentialID is how subjects name a credential: a key by its id, the local
-// credential and the absence of any by their type, and a token or a certificate
-// by a hash of itself, which its holder can compute and no other credential has.
+// credentialID is a credential's id in subjects: the id of a key, the type of
+// the local credential or of none, a hash of a token or certificate. Its holder
+// can compute the hash, and no other credential has it.
 func credentialID(p *access.Principal, shown []byte) string {
 	switch p.Type {
 	case "key":
@@ -117,11 +116,10 @@ func credentialID(p *access.Principal, shown []byte) string {
 	return p.Type + "-" + hex.EncodeToString(sum[:16])
 }
 
-// account is whose share of connections and of the stream something is: all
-// credentials of one principal have it together.
+// account shares one quota among all credentials of a principal.
 func account(p *access.Principal) string { return p.Type + ":" + p.ID }
 
-// refused records a credential that is not good.
+// refused records an invalid credential.
 func (a *authenticator) refused(from netip.Addr, err error) {
 	problem := apiv1.AccessProblem(err)
 	if problem == nil || problem.Code != api.CodeUnauthenticated {
@@ -134,8 +132,8 @@ func (a *authenticator) refused(from netip.Addr, err error) {
 	})
 }
 
-// enter lets a connection in, unless its credential has ended or its principal
-// has as many connections as are left for all others.
+// enter admits a connection, unless its credential has ended or its principal
+// has used up its share.
 func (a *authenticator) enter(connection uint64, id string, p *access.Principal) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -174,8 +172,7 @@ func (a *authenticator) leave(connection uint64) {
 	}
 }
 
-// named is the principal of the credential that a subject names, nil if there is
-// none.
+// named is the principal of the credential in a subject, nil if unknown.
 func (a *authenticator) named(id string) *access.Principal {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
@@ -185,8 +182,8 @@ func (a *authenticator) named(id string) *access.Principal {
 	return nil
 }
 
-// listens reports whether a connection of a credential would receive what is
-// published on a subject.
+// listens reports whether a connection of a credential would receive a message
+// on a subject.
 func (a *authenticator) listens(s *server.Server, id, subject string) bool {
 	var connections []uint64
 	a.mu.RLock()
@@ -210,8 +207,7 @@ func (a *authenticator) listens(s *server.Server, id, subject string) bool {
 	return false
 }
 
-// watch ends the connections whose credential has ended as soon as that changes,
-// until ctx ends.
+// watch closes connections as soon as their credential ends, until ctx ends.
 func (a *authenticator) watch(ctx context.Context, s *server.Server) {
 	for {
 		changed := a.guard.Changed() // before the look, so that no change is missed
@@ -224,9 +220,9 @@ func (a *authenticator) watch(ctx context.Context, s *server.Server) {
 	}
 }
 
-// check ends the connections whose credential has ended. It forgets connections
-// that are gone and, a while later, their credentials: messages that were sent
-// before may still wait.
+// check closes connections whose credential has ended. It forgets closed
+// connections and, a while later, their credentials, since their messages may
+// still be queued.
 func (a *authenticator) check(s *server.Server) {
 	here := map[uint64]*access.Principal{}
 	a.mu.RLock()
@@ -251,8 +247,8 @@ func (a *authenticator) check(s *server.Server) {
 	maps.DeleteFunc(a.known, func(_ string, c *credential) bool { return c.connections == 0 && time.Since(c.left) > a.grace })
 }
 
-// ended reports whether a credential has ended. One that meets a bug has: it
-// might be one that has no right to be here, and others must not go with it.
+// ended reports whether a credential has ended. A panic counts as ended, and
+// affects this connection only.
 func (a *authenticator) ended(p *access.Principal) (ended bool) {
 	defer func() {
 		if cause := recover(); cause != nil {
@@ -263,10 +259,10 @@ func (a *authenticator) ended(p *access.Principal) (ended bool) {
 	return a.guard.Ended(p) != nil
 }
 
-// permissions are the subjects that a credential may use. Answers go to an inbox
-// of its own, or others could read them. Subjects with its id at the end are
-// enforced by the server: so the service knows who speaks. What concerns heads
-// has to have the id, what concerns decisions may.
+// permissions are the subjects of a credential. Answers go to an inbox of its
+// own, so that others cannot read them. The server enforces the id at the end
+// of subjects, which identifies the sender: required for heads, optional for
+// decisions.
 func permissions(id string, p *access.Principal) *server.Permissions {
 	var publish, never []string
 	subscribe := []string{inbox + id + ".>"}

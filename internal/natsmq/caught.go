@@ -5,8 +5,8 @@ import (
 	"runtime/debug"
 )
 
-// caught calls f and turns a panic into an error: one message that meets a bug
-// must not end the process.
+// caught calls f and turns a panic into an error, so that one message cannot
+// end the process.
 func (q *Queue) caught(f func() error) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {

@@ -14,8 +14,8 @@ import (
 	"headway/internal/apiv1"
 )
 
-// consume takes commands until ctx ends. A consumer that has ended is made again,
-// for any reason: after a restart of the server it may be silent without an error.
+// consume takes commands until ctx ends. An ended consumer is recreated for any
+// reason, since after a restart of the server it may stay silent.
 func (q *Queue) consume(ctx context.Context) {
 	for failures := 0; ; failures++ {
 		consumer, err := q.ensure(ctx)
@@ -36,7 +36,7 @@ func (q *Queue) consume(ctx context.Context) {
 	}
 }
 
-// waiting is how many bytes of commands are in the stream.
+// waiting counts the bytes of commands in the stream.
 func (q *Queue) waiting(ctx context.Context) int64 {
 	stream, err := q.js.Stream(ctx, commandStream)
 	if err != nil {
@@ -45,7 +45,6 @@ func (q *Queue) waiting(ctx context.Context) int64 {
 	return int64(stream.CachedInfo().State.Bytes)
 }
 
-// take hands commands on until the consumer ends.
 func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer) error {
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(2*maxWorkers), jetstream.PullExpiry(10*time.Second), jetstream.PullHeartbeat(2*time.Second))
 	if err != nil {
@@ -71,8 +70,8 @@ func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer) error {
 	}
 }
 
-// hold lets the server know, until release is called, that a command is being
-// carried out: else another instance would get it as well.
+// hold extends the delivery until release is called, so that no other instance
+// gets the command.
 func (q *Queue) hold(m jetstream.Msg) (release func()) {
 	every := q.o.Timing.AckWait / 3
 	released, done := make(chan struct{}), make(chan struct{})
@@ -97,7 +96,7 @@ func (q *Queue) hold(m jetstream.Msg) (release func()) {
 	}
 }
 
-// apply carries a command out and says so to the server.
+// apply carries out a command and acknowledges it.
 func (q *Queue) apply(m jetstream.Msg) {
 	queue := queueOf(m.Subject())
 	meta, err := m.Metadata()
@@ -129,15 +128,13 @@ func (q *Queue) apply(m jetstream.Msg) {
 	q.end(m, meta, err)
 }
 
-// done gives back the room of a command that leaves the stream, unless the server
-// could not be asked to remove it.
+// done releases the room of a removed command, unless its removal failed.
 func (q *Queue) done(m jetstream.Msg, err error) {
 	if err == nil {
 		q.room.give(accountOf(m.Headers()), sizeOf(m.Subject(), m.Headers(), m.Data()))
 	}
 }
 
-// carryOut does what a command says.
 func (q *Queue) carryOut(subject string, header nats.Header, body []byte) error {
 	p, err := q.senderOfCommand(subject, header)
 	if queueOf(subject) == queueRegister {
@@ -162,8 +159,7 @@ func (q *Queue) carryOut(subject string, header nats.Header, body []byte) error 
 	return err
 }
 
-// end ends the delivery of a command that was not carried out: it comes again
-// later, or becomes a dead letter.
+// end redelivers a failed command later, or makes it a dead letter.
 func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 	queue := queueOf(m.Subject())
 	last := meta.NumDelivered >= maxDeliver
@@ -192,7 +188,7 @@ func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 	q.done(m, m.TermWithReason(letter.problem.Code))
 }
 
-// seen remembers the commands that were applied last, or are being applied.
+// seen holds the commands that were applied recently, or are being applied.
 type seen struct {
 	mu    sync.Mutex
 	ids   map[string]*list.Element
@@ -205,15 +201,14 @@ type sighting struct {
 	done bool
 }
 
-// maxSeen bounds what is remembered of commands.
 const maxSeen = 64 << 10
 
 func newSeen() *seen { return &seen{ids: map[string]*list.Element{}, order: list.New()} }
 
-// claim reports whether the command is new, and then remembers it, or else
-// whether it was applied. Another one with the same id is new if the stream got
-// it later than the window, in which it recognises an id itself, since then its
-// acknowledgement did not say that it was there already.
+// claim remembers a new command and reports it, or else whether it was applied.
+// A known id counts as new if it was stored after the window in which the
+// stream itself finds duplicates, since then its acknowledgement did not say
+// duplicate.
 func (s *seen) claim(id string, at time.Time, window time.Duration) (fresh, applied bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,7 +227,6 @@ func (s *seen) claim(id string, at time.Time, window time.Duration) (fresh, appl
 	return true, false
 }
 
-// applied remembers that a command was applied.
 func (s *seen) applied(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -242,7 +236,6 @@ func (s *seen) applied(id string) {
 	}
 }
 
-// release forgets a command that was not applied.
 func (s *seen) release(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -16,7 +16,6 @@ import (
 	"headway/internal/strict"
 )
 
-// Headers of a dead letter.
 const (
 	headerReason     = "Headway-Reason"     // a sentence
 	headerCode       = "Headway-Code"       // of the problem
@@ -26,7 +25,6 @@ const (
 	headerBytes      = "Headway-Bytes"      // of the command's body, where the letter has only its beginning
 )
 
-// deadLetter is a command that could not be applied.
 type deadLetter struct {
 	subject    string
 	header     nats.Header // of the command
@@ -37,11 +35,10 @@ type deadLetter struct {
 	final      bool // it can never be applied
 }
 
-// maxKept is how much of the body of a command that can never be applied is kept,
-// in bytes: enough to see what it was.
+// maxKept is how much of an invalid command's body is kept, in bytes.
 const maxKept = 4096
 
-// write writes a dead letter. Writing the same one again changes nothing.
+// write stores a dead letter. It is idempotent.
 func (q *Queue) write(ctx context.Context, l *deadLetter) error {
 	if q.broken() {
 		q.o.Messages.add(queueDead, publishFailed, 1)
@@ -83,8 +80,8 @@ func (q *Queue) write(ctx context.Context, l *deadLetter) error {
 	return nil
 }
 
-// DeadLetters returns dead letters, oldest first, after the one with the given
-// number and at most limit of them, and how many there are in all.
+// DeadLetters returns up to limit dead letters after a number, oldest first,
+// and their total.
 func (q *Queue) DeadLetters(ctx context.Context, after uint64, limit int) (letters []api.DeadLetter, total uint64, err error) {
 	stream, err := q.js.Stream(ctx, deadStream)
 	if err != nil {
@@ -104,7 +101,7 @@ func (q *Queue) DeadLetters(ctx context.Context, after uint64, limit int) (lette
 	return letters, info.State.Msgs, nil
 }
 
-// DeadLetter returns one.
+// DeadLetter returns the dead letter with the number.
 func (q *Queue) DeadLetter(ctx context.Context, number uint64) (api.DeadLetter, error) {
 	stream, err := q.js.Stream(ctx, deadStream)
 	if err != nil {
@@ -137,7 +134,7 @@ func letterOf(raw *jetstream.RawStreamMsg) api.DeadLetter {
 	}
 }
 
-// RetryDeadLetter puts a command back into the queue and forgets the letter.
+// RetryDeadLetter queues the command again and deletes the letter.
 func (q *Queue) RetryDeadLetter(ctx context.Context, number uint64) error {
 	return q.withLetter(ctx, "queue.retry", number, func(raw *jetstream.RawStreamMsg) error {
 		subject := raw.Header.Get(headerSubject)
@@ -147,7 +144,7 @@ func (q *Queue) RetryDeadLetter(ctx context.Context, number uint64) error {
 		case raw.Header.Get(headerBytes) != "":
 			return errCut
 		}
-		// An id of its own, and one that is the same if this is done twice.
+		// The id is its own, and the same for a second try.
 		m := &nats.Msg{Subject: q.inStream(subject), Data: raw.Data, Header: nats.Header{}}
 		for _, name := range []string{headerSender, headerMessageID} {
 			if value := raw.Header.Get(name); value != "" && q.server != nil {
@@ -162,12 +159,12 @@ func (q *Queue) RetryDeadLetter(ctx context.Context, number uint64) error {
 	})
 }
 
-// PurgeDeadLetter forgets one.
+// PurgeDeadLetter deletes a dead letter.
 func (q *Queue) PurgeDeadLetter(ctx context.Context, number uint64) error {
 	return q.withLetter(ctx, "queue.purge", number, func(*jetstream.RawStreamMsg) error { return nil })
 }
 
-// withLetter does something with a dead letter and forgets it, on the record.
+// withLetter changes a dead letter and deletes it, with an audit record.
 func (q *Queue) withLetter(ctx context.Context, action string, number uint64, do func(*jetstream.RawStreamMsg) error) error {
 	stream, err := q.js.Stream(ctx, deadStream)
 	if err != nil {
@@ -197,7 +194,7 @@ func (q *Queue) withLetter(ctx context.Context, action string, number uint64, do
 	return nil
 }
 
-// unavailable is the error of a server that did not do what was asked.
+// unavailable wraps the error of a server that did not carry out a request.
 func unavailable(err error) error {
 	if err == nil {
 		return nil
@@ -211,19 +208,17 @@ func unavailable(err error) error {
 	return &apiv1.Problem{Code: api.CodeQueueUnavailable, Detail: "The message queue did not answer as it should; see GET /readyz.", RetryAfter: 5 * time.Second}
 }
 
-// sighted is what the sweep remembers of a command.
+// sighted is a candidate that a sweep found.
 type sighted struct {
 	since time.Time // it was first seen
 	stuck time.Time // it has looked stuck since then; zero: it does not
 }
 
-// sweep makes dead letters of commands that were delivered as often as they may be without an
-// end, as when the service died of each. The server announces these once, to
-// those who are subscribed then, so looking is the only way to be sure: they are in the
-// stream still although they were delivered, and either no delivery is under way
-// or they have been so for longer than all deliveries take. What was just
-// acknowledged looks like that until the server has written it down, so it takes
-// two looks with some time between them.
+// sweep makes dead letters of commands whose deliveries are used up without an
+// end, as when each one crashed the service. The server announces these only
+// once, so the sweep looks for commands still in the stream although delivered,
+// with no delivery under way or none within the longest time. A fresh
+// acknowledgement looks the same until it is stored, so two looks are needed.
 func (q *Queue) sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
@@ -293,10 +288,9 @@ func (q *Queue) endStuck(ctx context.Context, stream jetstream.Stream, raw *jets
 	return nil
 }
 
-// maxSwept bounds one look.
 const maxSwept = 10_000
 
-// longest is longer than all deliveries of a command take.
+// longest bounds all deliveries of a command.
 func (t *Timing) longest() time.Duration {
 	sum := time.Minute + maxDeliver*t.AckWait
 	for _, d := range t.BackOff {
@@ -305,8 +299,8 @@ func (t *Timing) longest() time.Duration {
 	return sum
 }
 
-// regress raises the alarm when the stream has fewer messages than it had: a
-// damaged file is cut off without another sign.
+// regress logs an error if the stream has lost messages: a damaged file is
+// truncated without another sign.
 func (q *Queue) regress(last uint64) {
 	if was := q.metrics.last.Swap(last); last < was {
 		q.metrics.regressions.Inc()

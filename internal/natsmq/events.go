@@ -27,8 +27,8 @@ type cloudEvent struct {
 	Data            any       `json:"data"`
 }
 
-// publishEvents publishes what happens until ctx ends: an event of type
-// head.expired on headway.v1.events.head.expired.
+// publishEvents publishes events until ctx ends, head.expired on
+// headway.v1.events.head.expired.
 func (q *Queue) publishEvents(ctx context.Context) {
 	sub := q.o.Events.Subscribe()
 	defer sub.Close()
@@ -70,7 +70,6 @@ func (q *Queue) publishEvent(kind string, e *cloudEvent) {
 	q.o.Messages.add(queueEvents, published, 1)
 }
 
-// gauges are the metrics of the queue itself.
 type gauges struct {
 	swept       prometheus.Counter
 	regressions prometheus.Counter

@@ -15,7 +15,7 @@ import (
 	"headway/internal/apiv1"
 )
 
-// health is how the streams are.
+// health is the state of the streams.
 type health struct {
 	failed atomic.Bool // a write failed, after which our own server refuses every further one
 
@@ -25,8 +25,8 @@ type health struct {
 	refuses bool      // the log has it that the disk is nearly full
 }
 
-// noticeFailure notices that our own server does not answer a write: it never
-// does after one that the disk has refused.
+// noticeFailure notes a write that the embedded server did not answer. After a
+// disk error it never does again.
 func (q *Queue) noticeFailure(err error) {
 	silent := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse)
 	if q.server != nil && silent && q.ready.Load() {
@@ -34,12 +34,11 @@ func (q *Queue) noticeFailure(err error) {
 	}
 }
 
-// healEvery is the least time between attempts to open the streams again.
+// healEvery is the least time between attempts to reopen the streams.
 const healEvery = 5 * time.Second
 
-// heal opens the streams of our own server again after a write has failed: a
-// restart of the whole service is not needed. While the disk has no room it
-// waits.
+// heal reopens the embedded server's streams after a failed write, without a
+// restart of the service. It waits while the disk is full.
 func (q *Queue) heal() {
 	if q.server == nil {
 		return
@@ -76,7 +75,7 @@ func (q *Queue) heal() {
 	q.o.Log.Warn("the streams of the message queue were opened again after a write had failed")
 }
 
-// reopen closes and opens the streams. What they have acknowledged is on the disk.
+// reopen closes and opens the streams. Acknowledged messages are on the disk.
 func (q *Queue) reopen() error {
 	q.ready.Store(false)
 	if err := q.server.ShutdownJetStream(); err != nil {
@@ -88,16 +87,16 @@ func (q *Queue) reopen() error {
 	return nil
 }
 
-// jetStream is the configuration of the streams of our own server.
 func (q *Queue) jetStream() *server.JetStreamConfig {
 	return &server.JetStreamConfig{
 		StoreDir: q.o.Dir, MaxStore: 3*q.o.MaxBytes + 64<<20, MaxMemory: maxMemory,
-		// Without it a power cut loses what was acknowledged in the last two minutes.
+		// Without it a power failure loses two minutes of acknowledged
+		// messages.
 		SyncAlways: true,
 	}
 }
 
-// broken reports whether the streams of our own server cannot be written.
+// broken reports whether the embedded server's streams cannot be written.
 func (q *Queue) broken() bool {
 	return q.server != nil && (q.health.failed.Load() || !q.server.JetStreamEnabled())
 }
@@ -108,8 +107,7 @@ var errBroken = &apiv1.Problem{
 	Detail: "The streams of the message queue cannot be written; they are opened again once they can be.",
 }
 
-// Ready reports whether the queue can be used, and how it is or what stands in
-// the way.
+// Ready reports whether the queue is usable, and its state or fault.
 func (q *Queue) Ready() (ok bool, detail string) {
 	switch {
 	case !q.nc.IsConnected():
@@ -139,15 +137,14 @@ func (q *Queue) Ready() (ok bool, detail string) {
 	return true, "the embedded server runs at " + q.Addr() + detail
 }
 
-// From these shares of a stream on it is worth saying how full it is, or it takes
-// hardly anything.
+// Shares of a stream at which its fill level is logged, and logged as
+// recovered.
 const (
 	nearlyFull = 0.8
 	full       = 0.98
 )
 
-// filled is the share of the stream of commands that is taken. Our own server's
-// is known at any time.
+// filled is the share of the command stream in use.
 func (q *Queue) filled() float64 {
 	if q.server != nil {
 		return q.room.filled()
@@ -155,14 +152,14 @@ func (q *Queue) filled() float64 {
 	return q.commands.filled()
 }
 
-// fill is how full a stream was when it was looked at last.
+// fill is a stream's last measured fill level.
 type fill struct{ permille atomic.Int64 }
 
 func (f *fill) filled() float64 { return float64(f.permille.Load()) / 1000 }
 
 func (f *fill) set(share float64) { f.permille.Store(int64(1000*share + 0.5)) }
 
-// letters is what is known of the stream of dead letters.
+// letters is the last known state of the dead letter stream.
 type letters struct {
 	fill
 	ours atomic.Uint64 // that this process retried or purged
@@ -172,9 +169,8 @@ type letters struct {
 	lost int64         // since then, as counted
 }
 
-// look measures the streams. It counts the dead letters that have left theirs
-// without being retried or purged: the oldest give way to newer ones, and each
-// is kept for some time only.
+// look measures the streams. It counts dead letters that the stream discarded
+// for newer ones or by age, neither retried nor purged.
 func (q *Queue) look(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
 	defer cancel()
@@ -198,7 +194,7 @@ func (q *Queue) look(ctx context.Context) {
 		filled = max(filled, share(n, info.Config.MaxMsgsPerSubject))
 	}
 	q.letters.set(filled)
-	// Asked last, and counted before each removal: what we remove never looks lost.
+	// Read last, and counted before each removal: our removals never look lost.
 	l, gone, ours := &q.letters, info.State.LastSeq-info.State.Msgs, q.letters.ours.Load()
 	if !l.seen || gone < l.gone { // the first look, or another stream
 		l.seen, l.base, l.lost = true, int64(gone)-int64(ours), 0

@@ -8,9 +8,8 @@ var (
 	statuses = []string{published, publishFailed, received, processed, failed, retried, duplicate, invalid, dropped, deadLettered}
 )
 
-// Messages counts the messages of the queue. All its series exist from the first
-// scrape on, also where the queue is switched off: a rate over a series that
-// appears with its first error misses that error.
+// Messages counts the messages of the queue. All series exist from the start,
+// even if the queue is disabled, so that a rate includes the first error.
 type Messages struct {
 	of map[[2]string]prometheus.Counter
 }
@@ -30,7 +29,7 @@ func NewMessages(metrics prometheus.Registerer) (*Messages, error) {
 	return m, metrics.Register(vec)
 }
 
-// add counts messages of a queue, as long as it is one of ours.
+// add counts messages of a known queue.
 func (m *Messages) add(queue, status string, n int) {
 	if c := m.of[[2]string{queue, status}]; c != nil {
 		c.Add(float64(n))

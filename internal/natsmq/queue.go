@@ -1,9 +1,9 @@
-// Package natsmq is the message queue: calls, commands that must not be lost and
-// events over NATS, on a server in this process or on an external cluster.
+// Package natsmq is the message queue: calls, durable commands and events over
+// NATS, on an embedded server or an external cluster.
 //
-// Frequent things go over core subjects, where a message without a receiver is
-// gone. Commands go through a stream on the disk and are acknowledged once they
-// were applied; what cannot be applied ends as a dead letter, with the reason.
+// Frequent messages use core subjects, which lose a message without a receiver.
+// Commands go through a stream on disk and are acknowledged once applied;
+// failed ones become dead letters with the reason.
 package natsmq
 
 import (
@@ -54,7 +54,7 @@ type Options struct {
 	Version  string
 }
 
-// External is a NATS server, or a cluster, that another process runs.
+// External is a NATS server or cluster of another process.
 type External struct {
 	URL       string // several with commas
 	CredsFile string
@@ -65,7 +65,7 @@ type External struct {
 	Dialer    nats.CustomDialer // nil: that of the library
 }
 
-// Timing is how long things take. A zero value is the default.
+// Timing are durations. A zero value is the default.
 type Timing struct {
 	BackOff []time.Duration // before each delivery of a command but the first; 1 s, 5 s, 30 s, 2 min
 	AckWait time.Duration   // without a word about a command until it is delivered again; 30 s
@@ -94,8 +94,8 @@ func (t *Timing) complete() {
 }
 
 // The queues and the statuses of their messages. Each delivery is received once
-// and then processed, failed, duplicate, invalid, dropped or dead_lettered;
-// beside that it may be retried.
+// and then processed, failed, duplicate, invalid, dropped or dead_lettered; it
+// may also be retried.
 const (
 	queueRegister = "heads.register"
 	queueStatus   = "heads.status"
@@ -117,27 +117,26 @@ const (
 	deadLettered  = "dead_lettered"
 )
 
-// Subjects begin with this, and with another word for commands that are not
-// named in the contract: those that go through the stream although the same call
-// can be made directly. In the stream of our own server commands have a word of
-// their own, because there the service puts them in.
+// Prefixes of subjects. Commands that the contract does not name, which can
+// also be called directly, have one of their own. So have commands in the
+// embedded server's stream, where only the service publishes.
 const (
 	prefix   = "headway.v1."
 	commands = prefix + "commands."
 	stored   = prefix + "stored."
 )
 
-// maxPayload is the longest body of a message, in bytes. Our own server allows
-// more, for the headers of commands and dead letters.
+// maxPayload is the longest body in bytes. The embedded server allows more, for
+// the headers of commands and dead letters.
 const (
 	maxPayload = 64 << 10
 	headroom   = 32 << 10
 )
 
-// maxDeliver is how often a command is delivered at most.
+// maxDeliver bounds the deliveries of a command.
 const maxDeliver = 5
 
-// Queue is the message queue. All methods are safe for concurrent use.
+// Queue is the message queue. It is safe for concurrent use.
 type Queue struct {
 	o         Options
 	server    *server.Server // nil: external
@@ -168,8 +167,8 @@ type Queue struct {
 // maxWorkers bounds the changes that wait for the disk at once.
 const maxWorkers = 64
 
-// Open starts or reaches the server. An external one may be away: the service
-// starts all the same, and Run goes on trying.
+// Open starts the embedded server, or connects to the external one. An absent
+// external server is no error: Run keeps trying.
 func Open(o Options) (_ *Queue, err error) {
 	if o.Verbs == nil || o.Events == nil || o.Begin == nil || o.Note == nil || o.Messages == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
 		return nil, errors.New("natsmq: Verbs, Events, Begin, Note, Messages, Metrics, Log, Guard and Instance are required")
@@ -208,7 +207,6 @@ func Open(o Options) (_ *Queue, err error) {
 	return q, q.serve()
 }
 
-// connect connects to our own server, which it starts, or to the external one.
 func (q *Queue) connect() (err error) {
 	if url := q.o.External.URL; url != "" {
 		more, err := q.o.External.options()
@@ -230,8 +228,7 @@ func (q *Queue) connect() (err error) {
 	return err
 }
 
-// options of the connection. A server that is gone is noticed within 15 s, and
-// tried again for ever.
+// options detect a lost server within 15 s, and reconnect without limit.
 func (q *Queue) options() []nats.Option {
 	return []nats.Option{
 		nats.Name("headway " + q.o.Instance),
@@ -269,7 +266,7 @@ func (q *Queue) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close ends the connection, and our own server.
+// Close closes the connection and the embedded server.
 func (q *Queue) Close() error {
 	var err error
 	if q.service != nil {
@@ -294,7 +291,7 @@ func (q *Queue) Close() error {
 	return err
 }
 
-// Addr is the address of our own server, "" if it has none.
+// Addr is the address of the embedded server, "" without one.
 func (q *Queue) Addr() string {
 	if q.server == nil || q.o.Listen == "" {
 		return ""
@@ -302,9 +299,8 @@ func (q *Queue) Addr() string {
 	return q.server.Addr().String()
 }
 
-// watch looks after what no message announces: messages that were dropped,
-// connections whose credential has ended, streams that cannot be written or have
-// lost messages, commands that are stuck.
+// watch polls for what no message announces: dropped messages, ended
+// credentials, broken streams, lost messages, stuck commands.
 func (q *Queue) watch(ctx context.Context) {
 	tick := time.NewTicker(q.o.Timing.Watch)
 	defer tick.Stop()
@@ -334,7 +330,7 @@ func (q *Queue) watch(ctx context.Context) {
 	}
 }
 
-// losses counts what subscriptions dropped because they were too slow.
+// losses counts messages that slow subscriptions dropped.
 type losses struct {
 	mu sync.Mutex
 	of map[*nats.Subscription]loss
@@ -345,7 +341,6 @@ type loss struct {
 	count int
 }
 
-// watch begins to count the losses of a subscription.
 func (l *losses) watch(sub *nats.Subscription) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -354,7 +349,7 @@ func (l *losses) watch(sub *nats.Subscription) {
 	}
 }
 
-// count counts what was lost since the last time: received, and dropped.
+// count adds new losses as received and dropped.
 func (l *losses) count(messages *Messages) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -367,12 +362,12 @@ func (l *losses) count(messages *Messages) {
 	}
 }
 
-// tail is what follows in a subject of ours after the words that all begin with.
+// tail is the part of a subject behind the common prefix.
 func tail(subject string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(subject, stored), commands), prefix)
 }
 
-// queueOf is the queue of a subject, "" if it is of none.
+// queueOf is the queue of a subject, "" if none.
 func queueOf(subject string) string {
 	rest := tail(subject)
 	for _, queue := range []string{queueRegister, queueStatus, queueRequest, queueOutcome} {
@@ -383,13 +378,12 @@ func queueOf(subject string) string {
 	return ""
 }
 
-// senderOf is the id that ends a subject, "" if it has none.
+// senderOf is the id at the end of a subject, "" if none.
 func senderOf(subject string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(tail(subject), queueOf(subject)), ".")
 }
 
-// pause waits, longer after each failure and never for the same time, and
-// reports whether ctx goes on.
+// pause backs off with jitter, and reports whether ctx is still valid.
 func (q *Queue) pause(ctx context.Context, failures int) bool {
 	wait := min(10*time.Second, q.o.Timing.Retry<<min(failures, 10))
 	timer := time.NewTimer(wait/2 + mathrand.N(max(wait/2, 1)))

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// A quiet log takes so many lines in so long and counts the rest.
+// The rate limit of a quiet log; further lines are counted.
 const (
 	quietLines = 10
 	quietFor   = 10 * time.Second
 )
 
-// quiet is the log for what others can cause as often as they like.
+// quiet logs what clients can cause at will.
 type quiet struct {
 	log *slog.Logger
 
@@ -43,14 +43,14 @@ func (l *quiet) warn(message string, args ...any) {
 	}
 }
 
-// flush says how much was left out.
+// flush logs how many lines were left out.
 func (l *quiet) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.report()
 }
 
-// report is flush while the lock is held.
+// report is flush with the lock held.
 func (l *quiet) report() {
 	if l.leftOut > 0 {
 		l.log.Warn("message queue: more of the same was left out of this log", "left_out", l.leftOut)
@@ -58,7 +58,7 @@ func (l *quiet) report() {
 	}
 }
 
-// tick says how much was left out, once in a while.
+// tick flushes once per interval.
 func (l *quiet) tick() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,9 +67,8 @@ func (l *quiet) tick() {
 	}
 }
 
-// logger hands what the server says to our log: mostly what clients did, as
-// publishing where they may not, and that must not hide the rest. What it calls
-// a notice is of no interest to an operator of ours.
+// logger forwards the server's log, which is mostly about clients, at a limited
+// rate. Notices are dropped.
 type logger struct {
 	clients, rest *quiet
 	failed        func() // called when a stream cannot be written

@@ -18,19 +18,19 @@ import (
 	"headway/internal/audit"
 )
 
-// pendingBytes bounds what waits for us of each subject, beside the number of
-// messages.
+// pendingBytes bounds the pending messages of a subscription, beside their
+// number.
 const pendingBytes = 64 << 20
 
-// changeTimeout is how long a change may wait for the disk.
+// changeTimeout bounds the wait of a change for the disk.
 const changeTimeout = 10 * time.Second
 
-// semantic is what a version must look like for the service's description.
+// semantic is the form of a version in the service's description.
 var semantic = regexp.MustCompile(`^v?((0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*))`)
 
-// serve takes calls on core subjects: deciding and registering as a micro
-// service, so that it can be found, and status reports by a plain subscription,
-// since they need no answer. Instances share the work.
+// serve subscribes to core subjects. Decisions and registrations are a micro
+// service, for discovery; status reports need no answer. Instances share the
+// work.
 func (q *Queue) serve() (err error) {
 	version := "0.0.0"
 	if m := semantic.FindStringSubmatch(q.o.Version); m != nil {
@@ -85,12 +85,10 @@ func (q *Queue) serve() (err error) {
 	return nil
 }
 
-// trusted is who speaks on a subject without an id where the sender need not say
-// who it is: an open service, or an external server, whose accounts say who may
-// publish there.
+// trusted is the sender on a subject without an id if none is required: on an
+// open service, or an external server with accounts of its own.
 var trusted = &access.Principal{Type: "system", ID: "nats", Role: access.RoleOperator}
 
-// sender finds out who speaks on a subject.
 func (q *Queue) sender(subject string) (*access.Principal, error) {
 	id := senderOf(subject)
 	if id == "" {
@@ -107,9 +105,9 @@ func (q *Queue) sender(subject string) (*access.Principal, error) {
 	return q.holder(id)
 }
 
-// holder is the principal that an id alone names, wherever it comes from: the
-// holder of a key or, while no credential is needed, who comes without one. No
-// other credential is known by its id without a connection.
+// holder is the principal for an id alone: the holder of a key or, while no
+// credential is required, the anonymous caller. Other credentials need a
+// connection.
 func (q *Queue) holder(id string) (*access.Principal, error) {
 	if p := q.o.Guard.Known(id); p != nil && p.Type == "key" {
 		return p, nil
@@ -120,8 +118,7 @@ func (q *Queue) holder(id string) (*access.Principal, error) {
 	return nil, access.ErrUnknown
 }
 
-// admit finds out who speaks on a subject, and refuses those who send too much
-// or may not do what the subject is for.
+// admit identifies the sender and checks its permission and rate limit.
 func (q *Queue) admit(subject string, needs access.Permission) (*access.Principal, error) {
 	p, err := q.sender(subject)
 	if err == nil {
@@ -133,8 +130,7 @@ func (q *Queue) admit(subject string, needs access.Permission) (*access.Principa
 	return p, err
 }
 
-// denied records an attempt that was refused for who made it, as over HTTP:
-// those who ask too often are too many to write down.
+// denied audits a refused attempt, except for rate limits, as over HTTP.
 func (q *Queue) denied(subject string, p *access.Principal, err error) {
 	problem := apiv1.AccessProblem(err)
 	if problem == nil || problem.Code == api.CodeRateLimited {
@@ -154,7 +150,6 @@ func (q *Queue) denied(subject string, p *access.Principal, err error) {
 	q.o.Note(e)
 }
 
-// decide answers a request for a decision.
 func (q *Queue) decide(r micro.Request) {
 	q.o.Messages.add(queueRequest, received, 1)
 	body := r.Data()
@@ -195,7 +190,8 @@ func (q *Queue) register(r micro.Request) {
 			return err
 		})
 		q.counted(r.Subject(), p, err)
-		// The service is done with the request, and looks at what Error notes in it.
+		// The micro service has finished with the request, and reads what Error
+		// stored.
 		q.answer(&nats.Msg{Subject: r.Subject(), Reply: r.Reply()}, p, answer, err)
 	})
 }
@@ -215,7 +211,7 @@ func (q *Queue) registerHead(p *access.Principal, body []byte) ([]byte, error) {
 	return json.Marshal(answer)
 }
 
-// report takes a status report. It needs no answer, and gets one if it asks.
+// report handles a status report, with an answer if one is requested.
 func (q *Queue) report(m *nats.Msg) {
 	q.o.Messages.add(queueStatus, received, 1)
 	var p *access.Principal
@@ -258,8 +254,7 @@ func (q *Queue) answer(m *nats.Msg, p *access.Principal, body []byte, err error)
 	_ = q.voice.PublishMsg(answer) // it fails only while the server is away, and so is who asked
 }
 
-// counted counts how a delivery ended, and records it if it was refused for who
-// sent it.
+// counted counts how a delivery ended, and audits a refusal.
 func (q *Queue) counted(subject string, p *access.Principal, err error) {
 	q.denied(subject, p, err)
 	if err != nil && apiv1.ProblemOf(err).Code == api.CodeInternal {
@@ -276,13 +271,12 @@ func (q *Queue) counted(subject string, p *access.Principal, err error) {
 	}
 }
 
-// final reports whether repeating the same message would fail again.
+// final reports whether a repetition would fail again.
 func final(err error) bool {
 	status := apiv1.ProblemOf(err).Status()
 	return status < 500 && status != 429 && status != 409
 }
 
-// reply answers a request of the micro service.
 func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err error) {
 	if !q.mayAnswer(p, r.Subject(), r.Reply()) {
 		q.o.Verbs.Withdraw(answer)
@@ -298,11 +292,10 @@ func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err e
 	_ = r.Error(strconv.Itoa(problem.Status()), problem.Code, bodyOf(problem))
 }
 
-// mayAnswer reports whether an answer is asked for, in an inbox: a caller that
-// names another subject wants us to publish where it may not. Where the subject
-// names a credential it must be the inbox of that one, since none but an
-// administrator's may read another. Where it does not, it must be an inbox whose
-// holder alone can have named it.
+// mayAnswer reports whether the reply subject is an inbox of the sender, so
+// that we do not publish where the sender may not. With an id in the subject it
+// must be that credential's inbox; otherwise one that only its owner can have
+// named.
 func (q *Queue) mayAnswer(p *access.Principal, subject, reply string) bool {
 	whose, ok := strings.CutPrefix(reply, inbox)
 	id := senderOf(subject)
@@ -317,14 +310,14 @@ func (q *Queue) mayAnswer(p *access.Principal, subject, reply string) bool {
 	return strings.HasPrefix(whose, id+".")
 }
 
-// minSecret is the length from which a part of an inbox is taken as random: the
-// libraries of NATS make it of 22 characters.
+// minSecret is the length of a random part of an inbox. NATS libraries use 22
+// characters.
 const minSecret = 20
 
-// unguessed reports whether none but the holder of an inbox can have named it:
-// the inbox names no credential that is known, or what follows is random and the
-// credential receives there by a subscription of that very part. One that listens
-// to all of its inboxes would also receive what it has not asked for.
+// unguessed reports whether only the owner can have named an inbox: it names no
+// known credential, or its rest is random and the credential subscribes to
+// exactly that part. A subscriber of all its inboxes would get answers that it
+// did not request.
 func (q *Queue) unguessed(inboxOf string) bool {
 	id, rest, _ := strings.Cut(inboxOf, ".")
 	if q.auth.named(id) == nil {
@@ -334,7 +327,7 @@ func (q *Queue) unguessed(inboxOf string) bool {
 	if len(secret) < minSecret {
 		return false
 	}
-	// Who listens where nothing is ever asked for listens to more than that part.
+	// A subscriber where nothing was requested listens to more than that part.
 	nowhere := inbox + id + "." + q.unasked + rest[len(secret):]
 	return !q.server.GlobalAccount().SubscriptionInterest(nowhere) || // an administrator may listen there, too
 		!q.auth.listens(q.server, id, nowhere)
@@ -348,7 +341,7 @@ func bodyOf(p *apiv1.Problem) []byte {
 	return body
 }
 
-// tooLong refuses bodies over the limit that the contract names.
+// tooLong refuses bodies beyond the limit of the contract.
 func tooLong(body []byte) error {
 	if len(body) <= maxPayload {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"headway/internal/apiv1"
 )
 
-// room is what our own server has left for commands: of the stream, which its
-// senders share, and of the disk. It is safe for concurrent use.
+// room accounts for the space for commands on the embedded server: of the
+// stream, which senders share, and of the disk. It is safe for concurrent use.
 type room struct {
 	dir     string
 	minFree int64 // bytes of the disk below which no command is taken; 0: it is not looked at
@@ -24,11 +24,10 @@ type room struct {
 	free   int64 // of the disk, when it was looked at last
 }
 
-// earlier is the account of commands that were in the stream when the service
-// started, of any sender.
+// earlier is the account of commands from before the service started.
 const earlier = "earlier"
 
-// take takes room for a command, or says why there is none.
+// take reserves room for a command, or returns why there is none.
 func (r *room) take(account string, n int64) error {
 	if err := r.diskLeft(); err != nil {
 		return err
@@ -44,15 +43,14 @@ func (r *room) take(account string, n int64) error {
 	return nil
 }
 
-// add takes room for what is in the stream, also beyond what is left.
+// add accounts for a stored command, even beyond the limit.
 func (r *room) add(account string, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.shares.add(account, n)
 }
 
-// give gives back the room of a command that has left the stream. One that was
-// there before the service started has its room from that account.
+// give releases the room of a removed command, or that of the account earlier.
 func (r *room) give(account string, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -61,22 +59,20 @@ func (r *room) give(account string, n int64) {
 	r.shares.give(earlier, n-own)
 }
 
-// empty forgets what was taken: the stream has nothing.
 func (r *room) empty() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.shares = newShares(r.shares.total)
 }
 
-// filled is the share of the stream that is taken.
 func (r *room) filled() float64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return float64(r.shares.used) / float64(r.shares.total)
 }
 
-// diskLeft refuses commands while the disk is nearly full, which leaves the
-// server room for ending those that it has. It looks at most once a second.
+// diskLeft refuses commands on a nearly full disk, to keep room for ending
+// those stored. It measures at most once a second.
 func (r *room) diskLeft() error {
 	if r.minFree == 0 {
 		return nil
@@ -99,14 +95,12 @@ func (r *room) diskLeft() error {
 	}
 }
 
-// lookAgain has the next call of diskLeft look at the disk.
 func (r *room) lookAgain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.looked = time.Time{}
 }
 
-// sizeOf is how many bytes of a stream a message takes.
 func sizeOf(subject string, header nats.Header, body []byte) int64 {
 	n := 30 + len(subject) + len(body)
 	if len(header) > 0 {

@@ -10,12 +10,11 @@ import (
 	"headway/internal/access"
 )
 
-// headerSender keeps with a command in the stream of our own server who sent it
-// and what they may do, since tokens and certificates are known by their
-// connection only, and the command may be carried out long after it ended.
+// headerSender stores the sender and its rights with a command on the embedded
+// server. Tokens and certificates are known by their connection only, and a
+// command may outlive it.
 const headerSender = "Headway-Sender"
 
-// sentBy is who sent a command, in the stream.
 type sentBy struct {
 	Type    string              `json:"type"`
 	ID      string              `json:"id,omitzero"`
@@ -26,21 +25,20 @@ type sentBy struct {
 	Regions []string            `json:"regions,omitempty"`
 }
 
-// maxSender bounds what is kept of a sender, in bytes.
+// maxSender bounds the stored sender in bytes.
 const maxSender = headroom - 4<<10
 
-// senderHeader is the value of headerSender for a principal.
 func senderHeader(p *access.Principal) (string, error) {
 	text, err := json.Marshal(sentBy{p.Type, p.ID, p.Name, p.Role, p.Scopes, p.Heads, p.Regions})
 	return string(text), err
 }
 
-// senderOfCommand finds out who sent a command of the stream, and refuses one
-// whose key was revoked since. A credential that has only expired was good when
-// the command was acknowledged, which is then carried out.
+// senderOfCommand returns the sender of a stored command, and refuses a revoked
+// key. An expired credential was valid when the command was acknowledged, so
+// the command is applied.
 //
-// The stream of an external server is written by its clients, so that there
-// nothing counts but the subject.
+// Clients write the stream of an external server themselves, so only the
+// subject counts there.
 func (q *Queue) senderOfCommand(subject string, header nats.Header) (*access.Principal, error) {
 	id := senderOf(subject)
 	if q.server == nil || id == "" {
@@ -64,10 +62,9 @@ func (q *Queue) senderOfCommand(subject string, header nats.Header) (*access.Pri
 	return p, q.o.Guard.Ended(p)
 }
 
-// commandID is the id by which a command is recognised when it comes again. It
-// belongs to the sender and the queue, so that no sender makes the command of
-// another a repetition. On a subject that does not name the sender, where all
-// share the ids, a repetition has to have the same body as well.
+// commandID identifies repetitions of a command. It includes sender and queue,
+// so that no sender can shadow another's command. On a subject without a sender
+// all share the ids, so it includes the body as well.
 func commandID(subject, given string, body []byte) string {
 	h := sha256.New()
 	part := func(b []byte) {
@@ -83,10 +80,10 @@ func commandID(subject, given string, body []byte) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// unnamed is the account of commands that do not name their sender.
+// unnamed is the account of commands without a sender.
 const unnamed = "unnamed"
 
-// accountOf is whose share of the stream a command takes.
+// accountOf is the account that a command's room counts for.
 func accountOf(header nats.Header) string {
 	var s sentBy
 	if json.Unmarshal([]byte(header.Get(headerSender)), &s) != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Bounds of our own server.
+// Bounds of the embedded server.
 const (
 	maxConnections   = 8192
 	maxSubscriptions = 1000 // of one connection
@@ -28,8 +28,8 @@ const (
 	maxMemory        = 64 << 20 // of streams in memory, which administrators may make
 )
 
-// startServer starts our own server. The secret is of our own connection, voice of
-// the one that answers callers.
+// startServer starts the embedded server. secret authenticates our connection,
+// voice the one that answers callers.
 func (q *Queue) startServer(secret, voice string) error {
 	if q.o.Dir == "" {
 		return errors.New("the directory of the streams is required")
@@ -83,8 +83,8 @@ func (q *Queue) startServer(secret, voice string) error {
 	return nil
 }
 
-// CheckListen refuses an address of the embedded server that others can reach,
-// unless a credential is needed there that does not travel in the clear.
+// CheckListen refuses an embedded address that other machines can reach, unless
+// credentials are required there over TLS.
 func CheckListen(listen string, secured bool) error {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -97,13 +97,12 @@ func CheckListen(listen string, secured bool) error {
 	return nil
 }
 
-// Check reads the files of the credentials and returns what is wrong with them.
+// Check reads the credential files and returns their faults.
 func (e *External) Check() error {
 	_, err := e.options()
 	return err
 }
 
-// options of a connection to an external server.
 func (e *External) options() ([]nats.Option, error) {
 	var list []nats.Option
 	if e.Dialer != nil {

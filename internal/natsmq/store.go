@@ -15,8 +15,7 @@ import (
 	"headway/internal/strict"
 )
 
-// acknowledgement is what a stream answers, so that clients of streams
-// understand it.
+// acknowledgement has the form of a stream's, for its clients.
 type acknowledgement struct {
 	Error     *refusal `json:"error,omitzero"`
 	Stream    string   `json:"stream"`
@@ -30,9 +29,9 @@ type refusal struct {
 	Description string `json:"description"`
 }
 
-// store puts a command into the stream of our own server and acknowledges it.
-// If the stream took the subject itself, the server would acknowledge wherever
-// the sender's reply subject points, also where the sender may not publish.
+// store puts a command into the embedded server's stream and acknowledges it.
+// If the stream took the subject itself, it would acknowledge to any reply
+// subject, also where the sender may not publish.
 func (q *Queue) store(m *nats.Msg) {
 	needs := access.Decide
 	if queueOf(m.Subject) == queueRegister {
@@ -81,9 +80,8 @@ func (q *Queue) store(m *nats.Msg) {
 	})
 }
 
-// command is what the stream gets of a message: its body, an id that belongs to
-// the sender, and who that is. None of the sender's other headers has a say in
-// what the stream does.
+// command is the stored form of a message: its body, an id, and the sender.
+// Other headers are dropped, since the stream obeys some.
 func (q *Queue) command(m *nats.Msg, p *access.Principal) (*nats.Msg, error) {
 	command := nats.NewMsg(q.inStream(m.Subject))
 	command.Data = m.Data
@@ -105,7 +103,7 @@ func (q *Queue) command(m *nats.Msg, p *access.Principal) (*nats.Msg, error) {
 	return command, err
 }
 
-// notStored ends the only delivery of a command that the stream does not have.
+// notStored ends the only delivery of a command that was not stored.
 func (q *Queue) notStored(m *nats.Msg, p *access.Principal, err error, no *refusal) {
 	q.o.Messages.add(queueOf(m.Subject), received, 1)
 	q.counted(m.Subject, p, err)
@@ -123,8 +121,8 @@ func (q *Queue) acknowledge(m *nats.Msg, p *access.Principal, a *acknowledgement
 	}
 }
 
-// inStream is the subject of a command in the stream. With an external server the
-// stream takes commands itself, so that they need not wait for us.
+// inStream is a command's subject in the stream. An external stream takes
+// commands itself.
 func (q *Queue) inStream(subject string) string {
 	if q.server == nil || strings.HasPrefix(subject, stored) {
 		return subject
@@ -132,8 +130,7 @@ func (q *Queue) inStream(subject string) string {
 	return stored + tail(subject)
 }
 
-// commandOf is the subject that a command of the stream was sent on, "" if it is
-// no command.
+// commandOf is the original subject of a stored command, "" if it is none.
 func commandOf(subject string) string {
 	if strings.ContainsAny(senderOf(subject), ".*> \t\r\n") {
 		return ""
@@ -147,12 +144,12 @@ func commandOf(subject string) string {
 	return ""
 }
 
-// errCut refuses to put back a letter that has only the beginning of its command.
+// errCut refuses to retry a letter with a truncated command.
 var errCut = &apiv1.Problem{
 	Code: api.CodeInvalid, Detail: "The letter has only the beginning of a command that could never be applied, so it cannot be put back; see its reason, send the command again as it should be, and purge the letter.",
 }
 
-// errNotACommand refuses to put a letter back into the queue.
+// errNotACommand refuses to retry a letter that is no command.
 var errNotACommand = &apiv1.Problem{
 	Code: api.CodeInvalid, Detail: "The letter is of no command that this service has, so it cannot be put back; look at it with headway queue peek, and purge it.",
 }

@@ -15,12 +15,12 @@ const (
 	consumerName  = "headway"
 )
 
-// ensure makes the streams and the consumer, or brings them up to date. With our
-// own server what was begun ends, also at a stop: a stream that is being made
-// while the server shuts down would be missed by it and stay open.
+// ensure makes or updates the streams and the consumer. On the embedded server
+// it finishes what it began, even at a stop: shutdown would miss a stream that
+// is being made.
 func (q *Queue) ensure(ctx context.Context) (jetstream.Consumer, error) {
-	// An external server lets the stream itself take commands, so that they
-	// need not wait for us. See store for why ours does not.
+	// An external stream takes commands itself, without us. See store for the
+	// embedded one.
 	subjects := []string{prefix + queueOutcome, prefix + queueOutcome + ".*", commands + ">"}
 	if q.server != nil {
 		subjects = []string{stored + ">"}
@@ -36,8 +36,8 @@ func (q *Queue) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	deadConfig := jetstream.StreamConfig{
 		Name: deadStream, Description: "Commands that could not be applied, with the reason.",
 		Subjects: []string{prefix + queueDead + ".>"}, Storage: jetstream.FileStorage,
-		// The oldest give way, those of the same sender first: a full stream would
-		// keep commands that can never be applied in theirs.
+		// The oldest give way, those of the same sender first. A full stream
+		// would block commands that can never be applied.
 		Discard: jetstream.DiscardOld, MaxMsgsPerSubject: max(100, min(10_000, q.o.MaxBytes/(16<<10))),
 		MaxBytes: q.o.MaxBytes, MaxAge: q.o.Timing.Age, Duplicates: q.o.Timing.Window, Replicas: 1,
 	}
@@ -48,13 +48,12 @@ func (q *Queue) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	}
 	return q.js.CreateOrUpdateConsumer(ctx, commandStream, jetstream.ConsumerConfig{
 		Durable: consumerName, AckPolicy: jetstream.AckExplicitPolicy, MaxDeliver: maxDeliver,
-		// No BackOff: its first step would be the time to acknowledge in.
+		// No BackOff: its first step would replace AckWait.
 		AckWait: q.o.Timing.AckWait, MaxAckPending: 4096,
 	})
 }
 
-// makeStream makes a stream, or leaves one as the operator of the cluster has
-// set it up.
+// makeStream makes a stream, unless the cluster's operator already has.
 func (q *Queue) makeStream(ctx context.Context, config jetstream.StreamConfig) error {
 	if q.server != nil {
 		_, err := q.js.CreateOrUpdateStream(ctx, config)
@@ -81,13 +80,13 @@ func (q *Queue) makeStream(ctx context.Context, config jetstream.StreamConfig) e
 	return err
 }
 
-// A stream whose metadata say so has as many replicas as we think right.
+// Metadata of a stream whose replicas we manage.
 const (
 	replicasKey  = "headway_replicas"
 	replicasOurs = "automatic"
 )
 
-// replicas of a stream: three where there are that many servers to hold them.
+// replicas is three if the cluster has that many servers.
 func (q *Queue) replicas() int {
 	if len(q.nc.Servers()) >= 3 {
 		return 3
@@ -95,8 +94,7 @@ func (q *Queue) replicas() int {
 	return 1
 }
 
-// grow gives the streams that we made more replicas once the cluster has the
-// servers for them.
+// grow adds replicas to our streams once the cluster has the servers.
 func (q *Queue) grow(ctx context.Context) {
 	want := q.replicas()
 	if q.server != nil || want == 1 {
