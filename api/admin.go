@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// KeyRequest is the body of POST /api/v1/keys. Nobody can make a key that may
-// do more than their own.
+// KeyRequest is the body of POST /api/v1/keys. No caller can make a key with
+// more rights than its own.
 type KeyRequest struct {
 	Name             string   `json:"name"`                         // for people: 1 to 100 characters
 	Role             string   `json:"role"`                         // viewer, operator, admin, head or client
@@ -16,7 +16,7 @@ type KeyRequest struct {
 	ExpiresInSeconds *int64   `json:"expires_in_seconds,omitempty"` // 60 to 315,360,000; left out: never
 }
 
-// Key is an API key as it is shown; what is stored of the secret is a hash.
+// Key is an API key without its secret, of which only a hash is stored.
 type Key struct {
 	ID         string     `json:"id"`
 	Name       string     `json:"name"`
@@ -32,8 +32,7 @@ type Key struct {
 	Secret     string     `json:"secret,omitempty"`       // in the answer that makes the key, and never again
 }
 
-// Difference is one place where two documents differ. A value that is not there
-// is left out.
+// Difference is one difference of two documents. A missing value is omitted.
 type Difference struct {
 	Pointer string          `json:"pointer"` // JSON Pointer
 	Before  json.RawMessage `json:"before,omitempty"`
@@ -50,10 +49,10 @@ type PolicyCheck struct {
 	Replay          *PolicyReplay `json:"replay,omitempty"` // only when valid
 }
 
-// PolicyReplay says which of the recent decisions would go elsewhere. Each is
-// made again under both policies, on the fleet as it is now and with the same
-// random numbers; nothing is reserved. Session keys, labels and excluded heads
-// are not kept, so that they play no part.
+// PolicyReplay lists the recent decisions that would differ. Each is repeated
+// under both policies on the present fleet with the same random numbers;
+// nothing is reserved. Session keys, labels and excluded heads are not kept, so
+// they have no effect.
 type PolicyReplay struct {
 	Decisions int                `json:"decisions"` // replayed
 	Moved     int                `json:"moved"`     // another head
@@ -61,7 +60,7 @@ type PolicyReplay struct {
 	Examples  []ReplayedDecision `json:"examples"`  // up to 20 of those, newest first
 }
 
-// ReplayedDecision is one decision made again.
+// ReplayedDecision is one repeated decision.
 type ReplayedDecision struct {
 	DecisionID     string `json:"decision_id"`
 	ModelType      string `json:"model_type"`
@@ -83,7 +82,7 @@ type PolicyRevision struct {
 	Document json.RawMessage `json:"document,omitempty"` // left out of lists
 }
 
-// AuditRecord is one record of the audit trail: one line of its file.
+// AuditRecord is one record of the audit trail, a line of its file.
 type AuditRecord struct {
 	V         int             `json:"v"` // version of the format: 1
 	Seq       uint64          `json:"seq"`

@@ -16,13 +16,12 @@ import (
 //go:embed openapi.yaml
 var OpenAPI []byte
 
-// Capacity is what a head can take at once.
+// Capacity is a head's limit on concurrent requests.
 type Capacity struct {
 	MaxInFlight int64 `json:"max_in_flight,omitzero"` // requests, 1 to 1,000,000; left out: not known
 }
 
-// Load is what a head reports of its work. Every field may be left out: what
-// is not known is not 0.
+// Load is the load that a head reports. An omitted field is unknown, not 0.
 type Load struct {
 	InFlight            *int64   `json:"in_flight,omitempty"`             // requests being worked on
 	Queued              *int64   `json:"queued,omitempty"`                // requests waiting
@@ -51,7 +50,7 @@ type Registration struct {
 	TakeOver   bool              `json:"take_over,omitzero"` // though another endpoint holds the lease
 }
 
-// Lease is what a head is told after each registration and report.
+// Lease is what each registration and report is answered with.
 type Lease struct {
 	Epoch                    uint64    `json:"epoch"`
 	TTLSeconds               float64   `json:"ttl_seconds"`
@@ -79,7 +78,7 @@ type StatusAnswer struct {
 	Lease Lease `json:"lease"`
 }
 
-// HeadPatch is the body of PATCH /api/v1/heads/{id}: the operator's side.
+// HeadPatch is the body of PATCH /api/v1/heads/{id}: the operator's settings.
 type HeadPatch struct {
 	AdminState *string            `json:"admin_state,omitempty"` // enabled, draining or maintenance
 	Weight     *float64           `json:"weight,omitempty"`      // 0, or null, gives the head's own weight back
@@ -110,8 +109,8 @@ type Head struct {
 	UpdatedAt    time.Time         `json:"updated_at"` // of what is stored, not of the load
 }
 
-// Health is what the router holds of a head: of its lease and, as ejected or
-// failing, of how requests there end.
+// Health is the router's view of a head: its lease, and as ejected or failing
+// its failed requests.
 type Health struct {
 	State  string     `json:"state"` // pending, fresh, suspect, stale, held, assumed, ejected or failing
 	Reason string     `json:"reason,omitempty"`
@@ -160,7 +159,7 @@ type Decision struct {
 	Explanation    *Explanation   `json:"explanation,omitempty"`
 }
 
-// Explanation is what a decision saw.
+// Explanation is the basis of a decision.
 type Explanation struct {
 	PolicyRevision   uint64      `json:"policy_revision"`
 	SnapshotRevision uint64      `json:"snapshot_revision"`
@@ -175,7 +174,7 @@ type Explanation struct {
 	Omitted          int         `json:"omitted,omitzero"` // candidates left out of a long list
 }
 
-// Candidate is one head as a decision saw it.
+// Candidate is one head in an explanation.
 type Candidate struct {
 	Head       string   `json:"head"`
 	Region     string   `json:"region"`
@@ -186,7 +185,7 @@ type Candidate struct {
 	Signals    []Signal `json:"signals"`
 }
 
-// Signal is one number that was known of a head.
+// Signal is one known number of a head.
 type Signal struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
@@ -217,8 +216,8 @@ type RecordedOutcome struct {
 	At *time.Time `json:"at,omitempty"`
 }
 
-// RecentDecision is a decision that was made, or one that found no head: that
-// has the strategy none and a failure.
+// RecentDecision is a past decision. Without a head it has the strategy none
+// and a failure.
 type RecentDecision struct {
 	Decision
 	Head         DecisionHead     `json:"head,omitzero"`
@@ -230,7 +229,7 @@ type RecentDecision struct {
 	Outcome      *RecordedOutcome `json:"outcome,omitempty"` // left out while it is open
 }
 
-// Strategy describes a strategy and how well it did since the start.
+// Strategy describes a strategy and its results.
 type Strategy struct {
 	Name       string              `json:"name"`
 	Summary    string              `json:"summary"`
@@ -250,7 +249,7 @@ type StrategyParameter struct {
 	Summary string   `json:"summary"`
 }
 
-// StrategyResults is how well a strategy did since the start of the process.
+// StrategyResults are a strategy's results since the start of the process.
 type StrategyResults struct {
 	Decisions  uint64   `json:"decisions"`
 	OK         uint64   `json:"ok"`
@@ -266,7 +265,7 @@ type List[T any] struct {
 	NextCursor string `json:"next_cursor"` // "" on the last page
 }
 
-// Index is the answer of GET / to clients that are no browsers.
+// Index is the answer of GET / to clients other than browsers.
 type Index struct {
 	Name    string  `json:"name"` // headway
 	Version string  `json:"version"`
@@ -287,7 +286,7 @@ type Readiness struct {
 	Checks []Check `json:"checks"`
 }
 
-// Check is one thing that readiness depends on.
+// Check is one condition of readiness.
 type Check struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
@@ -318,14 +317,14 @@ type Problem struct {
 	RequestID string  `json:"request_id"`
 	Errors    []Fault `json:"errors,omitempty"`
 
-	// Of no_eligible_head only.
+	// Only with no_eligible_head.
 	Reason      string         `json:"reason,omitempty"`  // what stood in the way last: no_heads, region, unroutable, labels, excluded or at_capacity
 	Removed     map[string]int `json:"removed,omitempty"` // heads by the filter that removed them
 	Explanation *Explanation   `json:"explanation,omitempty"`
 }
 
-// Fault is one thing wrong with a request: where, as a JSON Pointer into the
-// body or the name of a parameter of the path or the query, and why.
+// Fault is one fault of a request: a JSON Pointer into the body, or the name of
+// a parameter, and the reason.
 type Fault struct {
 	Pointer   string `json:"pointer,omitempty"`
 	Parameter string `json:"parameter,omitempty"`

@@ -9,8 +9,8 @@ import (
 	"headway/api"
 )
 
-// What a client leaves out is left out whichever encoder it uses: the two mean
-// different things by omitempty, and the service refuses a 0 that nobody set.
+// What a client leaves out is left out by every encoder: the two mean
+// different things by omitempty, and the service refuses a 0 that was not set.
 func TestBothEncodersLeaveOutTheSame(t *testing.T) {
 	for _, body := range []any{
 		api.Registration{}, api.StatusReport{}, api.HeadPatch{}, api.DecisionRequest{}, api.Progress{}, api.Outcome{}, api.KeyRequest{}, api.Subscription{}, api.Envelope{},

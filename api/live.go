@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// Event is one thing that happened, as Server-Sent Events, WebSocket and the
-// message queue tell it.
+// Event is one event, as sent over Server-Sent Events, WebSocket and NATS.
 type Event struct {
 	ID         string          `json:"id,omitempty"` // what to resume after
 	Type       string          `json:"type"`         // as head.expired
@@ -17,8 +16,8 @@ type Event struct {
 	Data       json.RawMessage `json:"data,omitempty"` // by type; a RecentDecision of decision.*
 }
 
-// Snapshot is one part of the fleet as it is when a subscription begins, or
-// after events were lost.
+// Snapshot is one part of the fleet's state when a subscription begins, or
+// after lost events.
 type Snapshot struct {
 	Part           int    `json:"part"` // from 1 to Parts
 	Parts          int    `json:"parts"`
@@ -26,16 +25,16 @@ type Snapshot struct {
 	Heads          []Head `json:"heads"`
 }
 
-// Lost says that events are missing; a snapshot follows, except where only
-// decisions are.
+// Lost reports missing events. A snapshot follows, unless only decisions are
+// missing.
 type Lost struct {
-	Count  uint64 `json:"count"`           // 0 if nobody knows
+	Count  uint64 `json:"count"`           // 0 if unknown
 	Reason string `json:"reason"`          // slow, window or restart
 	Types  string `json:"types,omitempty"` // decision.* if only those are missing
 }
 
-// Subscription says which events are wanted. What is left out is all, except
-// that decision.made and decision.ended must be asked for.
+// Subscription selects events; omitted filters select all. decision.made and
+// decision.ended must be named.
 type Subscription struct {
 	Types       []string `json:"types,omitempty"` // as head.expired, or head.*
 	Head        string   `json:"head,omitempty"`
@@ -44,20 +43,20 @@ type Subscription struct {
 	LastEventID string   `json:"last_event_id,omitempty"` // what was seen last
 }
 
-// Envelope is one message over WebSocket, either way.
+// Envelope is one WebSocket message in either direction.
 type Envelope struct {
 	ID   json.RawMessage `json:"id,omitempty"` // a string or a number; the answer has the same
 	Type string          `json:"type"`
 	Data json.RawMessage `json:"data,omitempty"`
 }
 
-// AdminNotice tells a head on a WebSocket what the operator wants of it.
+// AdminNotice sends a head on a WebSocket its admin state.
 type AdminNotice struct {
 	Head       string `json:"head"`
 	AdminState string `json:"admin_state"` // enabled, draining or maintenance
 }
 
-// The types of messages over WebSocket: what clients send, and what they get.
+// The types of WebSocket messages, of clients and of the service.
 const (
 	MessageAuth        = "auth"
 	MessageSubscribe   = "subscribe"
@@ -79,7 +78,7 @@ const (
 	MessageBye      = "bye"
 )
 
-// DeadLetter is a command of the message queue that could not be carried out.
+// DeadLetter is a command of the message queue that could not be applied.
 type DeadLetter struct {
 	Number     uint64    `json:"number"`
 	Time       time.Time `json:"time"`

@@ -6,8 +6,7 @@ import (
 	"headway/internal/strategy"
 )
 
-// sections lists every figure that is promised, and what it is measured
-// against.
+// sections lists every promised figure with its base.
 func sections() []section {
 	decide := section{
 		name: "Router.Decide in process, reservation and counters included; base: the minimum of as many counters",
@@ -59,7 +58,7 @@ func sections() []section {
 	}}, append(monitoring(), realtime()...)...)
 }
 
-// allocs is the most allocations of a decision that has a limit.
+// allocs is the limit on allocations of a decision.
 func allocs(limit float64) float64 {
 	if limit > 0 {
 		return 1
@@ -67,7 +66,6 @@ func allocs(limit float64) float64 {
 	return 0
 }
 
-// monitoring are the figures of metrics and of the embedded monitor.
 func monitoring() []section {
 	return []section{{
 		name: "Metrics: all that a decision counts; base: one atomic addition",
@@ -98,7 +96,7 @@ func monitoring() []section {
 		pkg:  "./cmd/headway", bench: "^BenchmarkDashboard$",
 		figures: []figure{{what: "time", bench: "Dashboard", unit: "ns/op", scale: 1e-6, shown: "ms", limit: 100}},
 	}, {
-		name: "Embedded monitor: 300 decisions a second beside six clients that ask for 10,800 points of 300 series; base: nobody asks",
+		name: "Embedded monitor: 300 decisions a second beside six clients that ask for 10,800 points of 300 series; base: no queries",
 		pkg:  "./cmd/headway", bench: "^BenchmarkDecisionsBesideQueries$",
 		figures: []figure{
 			{what: "the median decision", bench: besideQueries + "6", base: besideQueries + "0", unit: "p50-ms", scale: 1, shown: "ms"},
@@ -116,7 +114,6 @@ func monitoring() []section {
 
 const besideQueries = "DecisionsBesideQueries/clients="
 
-// realtime are the figures of streams and of the message queue.
 func realtime() []section {
 	listeners := func(each string, all, limit float64) []figure {
 		name := "Subscribers/each=" + each
@@ -134,7 +131,7 @@ func realtime() []section {
 		pkg:  "./cmd/headway", bench: "^BenchmarkSubscribers$",
 		figures: slices.Concat(listeners("1000", 2000, 1000), listeners("4000", 8000, 1000), listeners("10000", 20_000, 1000)),
 	}, {
-		name: "Real time: a decision beside 5,000 listeners over SSE + 5,000 over WebSocket and 100 events a second, over one while nobody is told of them, in slices of one run",
+		name: "Real time: a decision beside 5,000 listeners over SSE + 5,000 over WebSocket and 100 events a second, over one without listeners, in slices of one run",
 		pkg:  "./internal/live", bench: "^BenchmarkDecideBesideSubscribers$",
 		figures: []figure{
 			{what: "Router.Decide at 10,000 a second, the median", bench: "DecideBesideSubscribers", unit: "×median", scale: 1, shown: "× alone", limit: 1.1},

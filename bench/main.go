@@ -1,7 +1,6 @@
 // Command bench measures what Headway promises, each figure beside its base in
-// the same run, and prints one table. Absolute times say little on a shared
-// machine; the ratios are what to trust. It decides nothing: a figure out of
-// reach is marked and the exit code stays 0.
+// the same run, and prints a table. Trust the ratios: absolute times vary on a
+// shared machine. A missed figure is marked, and the exit code stays 0.
 package main
 
 import (
@@ -46,8 +45,7 @@ type section struct {
 	figures []figure
 }
 
-// figure is one line of the table. Either number is measured against limit, or
-// it is shown without one.
+// figure is one line of the table, with or without a limit.
 type figure struct {
 	what  string
 	bench string  // name without the Benchmark prefix and the -N suffix
@@ -87,13 +85,13 @@ func run(ctx context.Context, rounds int, short time.Duration, only string) erro
 	return restart(ctx, 100_000)
 }
 
-// results are the measured values by benchmark and unit, one a round.
+// results are the measured values by benchmark and unit, one per round.
 type results map[string]map[string][]float64
 
 var procSuffix = regexp.MustCompile(`-\d+$`)
 
-// measure runs a section's benchmarks, all of them once a round, so that a
-// busy moment of the machine falls on the base as well.
+// measure runs all benchmarks of a section once per round, so that noise
+// affects the base as well.
 func measure(ctx context.Context, s section, rounds int, short time.Duration) (results, error) {
 	got := results{}
 	for range rounds {
@@ -182,8 +180,7 @@ func report(w io.Writer, s section, r results) error {
 	return errors.Join(append(errs, t.Flush())...)
 }
 
-// ratio is the median of the ratios within each round, in which both ran one
-// after the other.
+// ratio is the median of the ratios within each round.
 func (r results) ratio(bench, base, unit string) (float64, error) {
 	ours, theirs := r[bench][unit], r[base][unit]
 	if len(ours) == 0 || len(ours) != len(theirs) {

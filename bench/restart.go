@@ -24,7 +24,7 @@ import (
 
 const restartSection = "restart with 100,000 heads: from the start of the process to readiness"
 
-// What a restart with 100,000 heads may take.
+// Limits of a restart with 100,000 heads.
 const (
 	restartSeconds = 3
 	restartMiB     = 350
@@ -32,8 +32,8 @@ const (
 
 var listening = regexp.MustCompile(`msg=listening addr=(\S+)`)
 
-// restart starts the program over a state file with n confirmed heads and
-// measures how long it takes to be ready and how much memory it holds then.
+// restart starts the program with n confirmed heads, and measures its time to
+// readiness and its memory.
 func restart(ctx context.Context, n int) (err error) {
 	dir, err := os.MkdirTemp("", "headway-bench-")
 	if err != nil {
@@ -93,10 +93,8 @@ func mark(ok bool) string {
 	return "NOT REACHED"
 }
 
-// reporters is how many connections report at once.
 const reporters = 16
 
-// reportAll reports the status and the load of each head once.
 func reportAll(ctx context.Context, url string, firstEpoch uint64, n int) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
@@ -136,8 +134,7 @@ func sendReport(ctx context.Context, client *http.Client, url string, epoch uint
 
 func headID(i int) string { return fmt.Sprintf("head-%06d", i) }
 
-// seed writes n heads of 20 models in 10 regions and returns the epoch of the
-// first; those of the others follow.
+// seed writes n heads of 20 models in 10 regions and returns the first epoch.
 func seed(ctx context.Context, path string, n int) (first uint64, err error) {
 	store, err := boltstore.Open(path, boltstore.Options{})
 	if err != nil {

@@ -28,7 +28,7 @@ type Policy struct {
 	Revision uint64 // 0: the default in the binary
 }
 
-// PolicyChange goes with a change of the policy.
+// PolicyChange are the conditions of a policy change.
 type PolicyChange struct {
 	IfMatch string // ETag of the policy that is changed, or * for any
 	Note    string // for the history; up to 500 bytes on one line
@@ -39,22 +39,21 @@ func (c *Client) Policy(ctx context.Context) (Policy, error) {
 	return c.policy(ctx, &call{what: "get the policy", method: http.MethodGet, path: policyPath, idempotent: true})
 }
 
-// PutPolicy replaces the policy by a document and returns the new one. It fails
-// with ErrInvalid and every fault, or with ErrStale when IfMatch is not the
-// current ETag. A change is repeated only when it was surely not made, so after
-// ErrUnavailable it may be in force.
+// PutPolicy replaces the policy and returns the new one. It fails with
+// ErrInvalid and every fault, or ErrStale if IfMatch is not the current ETag.
+// It is retried only if surely not applied, so after ErrUnavailable the change
+// may be in force.
 func (c *Client) PutPolicy(ctx context.Context, document json.RawMessage, p PolicyChange) (Policy, error) {
 	return c.policy(ctx, &call{what: "replace the policy", method: http.MethodPut, path: policyPath, in: document, header: p.header()})
 }
 
-// PatchPolicy changes the policy by a JSON merge patch, RFC 7396; otherwise it
-// is as PutPolicy.
+// PatchPolicy applies a JSON merge patch (RFC 7396), otherwise like PutPolicy.
 func (c *Client) PatchPolicy(ctx context.Context, patch json.RawMessage, p PolicyChange) (Policy, error) {
 	return c.policy(ctx, &call{what: "change the policy", method: http.MethodPatch, path: policyPath, in: patch, header: p.header()})
 }
 
-// RestorePolicy makes an old revision the policy, as a new revision. It is as
-// PutPolicy, but the note is not kept.
+// RestorePolicy makes an old revision the newest. It is like PutPolicy, but the
+// note is not kept.
 func (c *Client) RestorePolicy(ctx context.Context, revision uint64, p PolicyChange) (Policy, error) {
 	return c.policy(ctx, &call{
 		what: fmt.Sprintf("restore revision %d of the policy", revision), method: http.MethodPost,
@@ -87,8 +86,7 @@ func (c *Client) policy(ctx context.Context, k *call) (Policy, error) {
 	return p, nil
 }
 
-// ValidatePolicy says what is wrong with a document, or what it would change;
-// nothing is changed.
+// ValidatePolicy returns a document's faults, or what it would change.
 func (c *Client) ValidatePolicy(ctx context.Context, document json.RawMessage) (api.PolicyCheck, error) {
 	var out api.PolicyCheck
 	_, err := c.do(ctx, &call{
@@ -97,7 +95,7 @@ func (c *Client) ValidatePolicy(ctx context.Context, document json.RawMessage) (
 	return out, err
 }
 
-// PolicyRevisions lists the history, newest first, without the documents.
+// PolicyRevisions lists the history, newest first, without documents.
 func (c *Client) PolicyRevisions(ctx context.Context) iter.Seq2[api.PolicyRevision, error] {
 	return pages[api.PolicyRevision](ctx, c, "list the policy's revisions", revisionsPath, url.Values{})
 }
@@ -120,8 +118,8 @@ func (c *Client) Keys(ctx context.Context) iter.Seq2[api.Key, error] {
 	return pages[api.Key](ctx, c, "list the keys", keysPath, url.Values{})
 }
 
-// CreateKey makes an API key; its Secret is in this answer and never again. It
-// is repeated only when it was surely not made.
+// CreateKey makes an API key. Its Secret is in this answer only. It is retried
+// only if surely not applied.
 func (c *Client) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error) {
 	var out api.Key
 	_, err := c.do(ctx, &call{
@@ -130,7 +128,7 @@ func (c *Client) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, erro
 	return out, err
 }
 
-// RevokeKey revokes a key; a second time changes nothing.
+// RevokeKey revokes a key. It is idempotent.
 func (c *Client) RevokeKey(ctx context.Context, id string) error {
 	_, err := c.do(ctx, &call{
 		what: "revoke key " + id, method: http.MethodDelete, path: keysPath + "/" + url.PathEscape(id),
@@ -139,8 +137,7 @@ func (c *Client) RevokeKey(ctx context.Context, id string) error {
 	return err
 }
 
-// AuditQuery narrows a search of the audit trail. What is empty narrows
-// nothing.
+// AuditQuery narrows a search of the audit trail. Empty fields select all.
 type AuditQuery struct {
 	Since    time.Time // from then on
 	Until    time.Time // before then
@@ -159,8 +156,8 @@ func (c *Client) Audit(ctx context.Context, q AuditQuery) iter.Seq2[api.AuditRec
 		"category", q.Category, "outcome", q.Outcome, "target", q.Target, "limit", size(q.PageSize)))
 }
 
-// Ready returns what readiness depends on. A router that is not ready is no
-// error: its Status is unavailable. It is asked once.
+// Ready returns the conditions of readiness. A router that is not ready is no
+// error: its Status is unavailable. It is not retried.
 func (c *Client) Ready(ctx context.Context) (api.Readiness, error) {
 	const what = "ask for readiness"
 	var out api.Readiness
@@ -175,36 +172,36 @@ func (c *Client) Ready(ctx context.Context) (api.Readiness, error) {
 	return out, nil
 }
 
-// The longest streams that are read, in bytes.
+// Bounds of streams in bytes.
 const (
 	maxMetrics = 256 << 20
 	maxState   = 4 << 30
 )
 
 // Metrics returns the metrics in Prometheus' text format. The caller closes it,
-// and until then ctx must not end. Beyond 256 MiB reading fails with
+// and ctx must stay valid until then. Beyond 256 MiB reading fails with
 // ErrTooLarge.
 func (c *Client) Metrics(ctx context.Context) (io.ReadCloser, error) {
 	k := &call{what: "get the metrics", method: http.MethodGet, path: "/metrics", header: http.Header{"Accept": {"text/plain; version=0.0.4"}}}
 	return c.read(ctx, k, maxMetrics)
 }
 
-// ExportState returns a copy of the router's state as JSON lines, for 'headway
-// state import'. The caller closes it, and until then ctx must not end. Reading
-// fails when the copy ends before it is whole, and with ErrTooLarge beyond
-// 4 GiB.
+// ExportState returns the router's state as JSON lines for 'headway state
+// import'. The caller closes it, and ctx must stay valid until then. Reading
+// fails if the copy is incomplete, and with ErrTooLarge beyond 4 GiB.
 func (c *Client) ExportState(ctx context.Context) (io.ReadCloser, error) {
 	return c.read(ctx, &call{what: "export the state", method: http.MethodGet, path: "/api/v1/state/export"}, maxState)
 }
 
-// CheckState has the router verify its state file. Damage is no error.
+// CheckState verifies the router's state file. Damage is reported, not an
+// error.
 func (c *Client) CheckState(ctx context.Context) (api.StateReport, error) {
 	var out api.StateReport
 	_, err := c.do(ctx, &call{what: "check the state", method: http.MethodGet, path: "/api/v1/state/check", out: &out, idempotent: true})
 	return out, err
 }
 
-// read makes a call once and returns its answer, of at most most bytes.
+// read makes a call without retries and bounds its answer.
 func (c *Client) read(ctx context.Context, k *call, most int64) (io.ReadCloser, error) {
 	resp, err := c.send(ctx, k, nil)
 	if err != nil {
@@ -218,7 +215,8 @@ func (c *Client) read(ctx context.Context, k *call, most int64) (io.ReadCloser, 
 	return &boundedBody{what: k.what, body: resp.Body, left: most}, nil
 }
 
-// boundedBody fails where a limit alone would end as if that were all.
+// boundedBody fails beyond the limit, where io.LimitReader would report the
+// end.
 type boundedBody struct {
 	what string
 	body io.ReadCloser

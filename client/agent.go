@@ -18,24 +18,23 @@ const (
 	StatusOffline  = "offline"
 )
 
-// Bounds of an agent's patience.
+// Bounds of retries.
 const (
 	minBackoff  = 200 * time.Millisecond
 	maxBackoff  = 5 * time.Second
 	maxRefused  = 30 * time.Second       // between calls that are refused for what they are
 	agentCall   = 5 * time.Second        // one call
-	minInterval = 100 * time.Millisecond // whatever the router says
+	minInterval = 100 * time.Millisecond // a lower bound on the router's interval
 	maxInterval = 10 * time.Minute
 	earliest    = 0.9 // of the interval: reports of a fleet spread, and none is late
 	callsInARow = 2   // registrations and reports that follow each other at once
 )
 
-// Agent keeps one head registered: it registers, renews the lease by reporting
-// the head's load as often as the router asks for, registers again when the
-// router does not know it or knows a newer epoch, and backs off while the
-// router is away. Where another endpoint holds the lease it tries again until
-// that has ended; TakeOver in its registration is for the first one that is
-// accepted. It is safe for concurrent use.
+// Agent keeps one head registered. It registers, renews the lease with load
+// reports at the router's interval, registers again if the router lost the head
+// or knows a newer epoch, and backs off while the router is down. If another
+// endpoint holds the lease it retries until that expires. TakeOver applies to
+// the first accepted registration. It is safe for concurrent use.
 type Agent struct {
 	client       *Client
 	registration api.Registration
@@ -52,7 +51,7 @@ type Agent struct {
 	sequence uint64
 }
 
-// AgentState is what an agent knows of its lease.
+// AgentState is an agent's view of its lease.
 type AgentState struct {
 	Status        string        // to report
 	Epoch         uint64        // 0: not registered
@@ -65,8 +64,8 @@ type AgentState struct {
 }
 
 // NewAgent makes an agent of a head. The status in r is the first one, active
-// if empty; load is called before each report and must not block. Nothing is
-// called before [Agent.Run].
+// if empty. load is called before each report and must not block. [Agent.Run]
+// makes the first call.
 func (c *Client) NewAgent(r api.Registration, load func() api.Load) (*Agent, error) {
 	if r.ID == "" || r.Endpoint == "" || load == nil {
 		return nil, errors.New("make an agent: it needs the head's id, endpoint and load")
@@ -100,12 +99,12 @@ func (a *Agent) State() AgentState {
 	return a.state
 }
 
-// Ready is closed after the first accepted report: from then on the head takes
-// requests, if its status says so.
+// Ready is closed after the first accepted report: an active head takes
+// requests from then on.
 func (a *Agent) Ready() <-chan struct{} { return a.ready }
 
-// SetStatus lets the agent report another status, at once and from then on. A
-// status that there is not is refused.
+// SetStatus reports another status, at once and from then on. An unknown status
+// is an error.
 func (a *Agent) SetStatus(status string) error {
 	if !knownStatus(status) {
 		return fmt.Errorf("set the status of %s: there is no status %q", a.registration.ID, status)
@@ -120,13 +119,12 @@ func (a *Agent) SetStatus(status string) error {
 	return nil
 }
 
-// Drain lets the agent report draining: no new requests come, and those that
-// there are may finish.
+// Drain reports draining: no new requests come, running ones may finish.
 func (a *Agent) Drain() { _ = a.SetStatus(StatusDraining) }
 
-// Run keeps the head registered until ctx ends or the agent is closed. It
-// leaves the lease to run out; [Agent.Close] ends it at once. A second Run
-// waits for the first.
+// Run keeps the head registered until ctx ends or the agent is closed. It lets
+// the lease expire; [Agent.Close] ends it at once. A second Run waits for the
+// first.
 func (a *Agent) Run(ctx context.Context) {
 	a.running.Lock()
 	defer a.running.Unlock()
@@ -178,8 +176,8 @@ func (a *Agent) loop(ctx context.Context) {
 			straight++
 			wait = 0
 		default:
-			// Two heads under one id would otherwise take the lease from each
-			// other as fast as the router answers.
+			// Two heads with one id would otherwise take the lease from each
+			// other at full speed.
 			backoff = a.nextBackoff(backoff, err)
 			wait, changed = max(wait, backoff), nil
 		}
@@ -187,8 +185,8 @@ func (a *Agent) loop(ctx context.Context) {
 	}
 }
 
-// nextBackoff draws a wait between the least and three times the last one, so
-// that the agents of a fleet don't come back in step.
+// nextBackoff draws a wait between the minimum and three times the last one, so
+// that agents do not retry in step.
 func (a *Agent) nextBackoff(last time.Duration, err error) time.Duration {
 	bound := maxBackoff
 	if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrForbidden) || errors.Is(err, ErrInvalid) {
@@ -198,12 +196,11 @@ func (a *Agent) nextBackoff(last time.Duration, err error) time.Duration {
 	return minBackoff + time.Duration(a.client.random()*float64(most-minBackoff))
 }
 
-// errGone says that the lease is gone.
+// errGone reports a lost lease.
 var errGone = errors.New("the lease is gone")
 
-// step registers or reports, whichever is due, and returns how long to wait
-// until the next call. With an error that is the least that the router asks
-// for.
+// step registers or reports, and returns the wait before the next call, after
+// an error the least.
 func (a *Agent) step(ctx context.Context, epoch uint64) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, agentCall)
 	defer cancel()
@@ -213,7 +210,7 @@ func (a *Agent) step(ctx context.Context, epoch uint64) (time.Duration, error) {
 	return a.report(ctx, epoch)
 }
 
-// once makes a call once: the agent's own loop repeats.
+// once makes a call without retries, since the agent retries itself.
 func (a *Agent) once(ctx context.Context, k *call) error {
 	body, err := k.body()
 	if err == nil {
@@ -271,7 +268,6 @@ func (a *Agent) report(ctx context.Context, epoch uint64) (time.Duration, error)
 	return a.renewed(&out.Lease), nil
 }
 
-// renewed notes a good answer and returns how long until the next report.
 func (a *Agent) renewed(l *api.Lease) time.Duration {
 	seconds := min(l.HeartbeatIntervalSeconds, maxInterval.Seconds())
 	interval := max(time.Duration(seconds*float64(time.Second)), minInterval)
@@ -281,8 +277,8 @@ func (a *Agent) renewed(l *api.Lease) time.Duration {
 	return time.Duration((earliest + (1-earliest)*a.client.random()) * float64(interval))
 }
 
-// failed notes a call without a good answer, and returns how long the router
-// asks to wait. The first of several in a row is logged.
+// failed notes a failed call, and returns the router's Retry-After. The first
+// of several in a row is logged.
 func (a *Agent) failed(err error) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -301,7 +297,7 @@ func (a *Agent) failed(err error) time.Duration {
 }
 
 // Deregister ends the lease at once. Run must have returned, or it registers
-// anew. A head that the router does not know is gone already.
+// again. An unknown head is no error.
 func (a *Agent) Deregister(ctx context.Context) error {
 	if err := a.client.DeleteHead(ctx, a.registration.ID); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
@@ -312,8 +308,8 @@ func (a *Agent) Deregister(ctx context.Context) error {
 	return nil
 }
 
-// Close ends Run, waits for it and deregisters the head, within ctx. A Run
-// after it returns at once.
+// Close ends Run, waits for it and deregisters the head, within ctx. A later
+// Run returns at once.
 func (a *Agent) Close(ctx context.Context) error {
 	a.stopped.Do(func() { close(a.stop) })
 	a.running.Lock() // Run gives it back: its calls have ended by now

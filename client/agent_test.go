@@ -483,7 +483,7 @@ func TestAgentClosesWithItsLease(t *testing.T) {
 	})
 }
 
-func TestAgentBoundsWhateverIntervalItIsTold(t *testing.T) {
+func TestAgentBoundsTheInterval(t *testing.T) {
 	for _, interval := range []float64{0, -5, 1e-9, math.MaxFloat64} {
 		withAgent(t, func(t *testing.T, r *router, a *client.Agent) {
 			r.set(func() { r.interval = interval })

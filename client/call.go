@@ -13,11 +13,10 @@ import (
 	"time"
 )
 
-// maxAnswer is the longest answer that is read, in bytes; a page of a thousand
-// heads has about one million.
+// maxAnswer bounds an answer in bytes. A page of a thousand heads has about a
+// million.
 const maxAnswer = 16 << 20
 
-// call is one call of the interface.
 type call struct {
 	what       string // for errors: "list the heads"
 	method     string
@@ -30,14 +29,13 @@ type call struct {
 	success    []int // besides 200; none of them: any below 300
 }
 
-// answer is what came back.
 type answer struct {
 	status  int
 	header  http.Header
 	repeats int // before this answer
 }
 
-// do makes a call and repeats it while that is safe, allowed and of use.
+// do makes a call, and retries it while that is safe, allowed and useful.
 func (c *Client) do(ctx context.Context, k *call) (*answer, error) {
 	body, err := k.body()
 	if err != nil {
@@ -63,7 +61,7 @@ func (c *Client) do(ctx context.Context, k *call) (*answer, error) {
 	}
 }
 
-// callError says which call failed.
+// callError adds the call to an error.
 type callError struct {
 	what    string
 	repeats int
@@ -79,8 +77,8 @@ func (e *callError) Error() string {
 
 func (e *callError) Unwrap() error { return e.err }
 
-// repeatable reports whether a failed call may be made again, and how long the
-// router asks to wait before.
+// repeatable reports whether a failed call may be retried, and the router's
+// Retry-After.
 func repeatable(ctx context.Context, k *call, err error) (time.Duration, bool) {
 	if ctx.Err() != nil || errors.Is(err, ErrAnswer) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrInvalid) || errors.Is(err, errRedirect) || errors.Is(err, errToken) {
 		return 0, false
@@ -97,7 +95,7 @@ func repeatable(ctx context.Context, k *call, err error) (time.Duration, bool) {
 	return 0, k.idempotent || neverSent(err)
 }
 
-// neverSent reports whether there was no connection to send anything on.
+// neverSent reports that there was no connection.
 func neverSent(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && op.Op == "dial"
@@ -120,10 +118,9 @@ func (k *call) body() ([]byte, error) {
 	return body, nil
 }
 
-// errToken says that there is no token to send.
 var errToken = errors.New("no token")
 
-// try makes a call once. Errors without an answer are ErrUnavailable, unless
+// try makes one attempt. Errors without an answer are ErrUnavailable, unless
 // ctx has ended.
 func (c *Client) try(ctx context.Context, k *call, body []byte) (*answer, error) {
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
@@ -159,7 +156,7 @@ func (k *call) succeeded(status int) bool {
 	return status == http.StatusOK || len(k.success) == 0 && status > http.StatusOK && status < http.StatusMultipleChoices
 }
 
-// send sends the request and returns the answer, whose body the caller closes.
+// send returns the answer, whose body the caller closes.
 func (c *Client) send(ctx context.Context, k *call, body []byte) (*http.Response, error) {
 	target := c.base.String() + k.path
 	if len(k.query) > 0 {
@@ -200,8 +197,8 @@ func (c *Client) send(ctx context.Context, k *call, body []byte) (*http.Response
 	return resp, nil
 }
 
-// noAnswer marks an error of the connection, and a try's own time limit. That
-// the caller's context ended says nothing about the router.
+// noAnswer marks an error of the connection, or the timeout of an attempt. The
+// end of the caller's context is no sign of the router.
 func noAnswer(ctx context.Context, err error) error {
 	for _, other := range []error{errRedirect, errToken, ErrTooLarge, ErrInvalid} {
 		if errors.Is(err, other) {
@@ -214,7 +211,6 @@ func noAnswer(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// readAll reads r to its end, of at most most bytes.
 func readAll(r io.Reader, most int64) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err == nil && int64(len(text)) > most {

@@ -135,7 +135,7 @@ func TestWhichCallsAreRepeated(t *testing.T) {
 		first network
 		calls int
 		err   error // nil: the repeat succeeds
-		any   bool  // of whatever kind the error is
+		any   bool  // the kind of the error does not matter
 	}{
 		{"nobody listens", decide, fail(errRefused), 2, nil, false},
 		{"a decision may have been made", decide, fail(errReset), 1, client.ErrUnavailable, false},
@@ -188,7 +188,7 @@ func TestARepeatWaitsAsLongAsTheRouterAsks(t *testing.T) {
 	})
 }
 
-func TestNobodyWaitsForWhatComesTooLate(t *testing.T) {
+func TestNoWaitBeyondTheDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{steps: []network{refuse(503, api.CodeNoEligibleHead, "Retry-After", "5")}}
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
@@ -273,7 +273,7 @@ func TestTheEndOfTheContextIsItsOwnError(t *testing.T) {
 	})
 }
 
-func TestErrorsAreToldApart(t *testing.T) {
+func TestErrorsMatchTheirSentinels(t *testing.T) {
 	all := map[string]error{
 		"invalid": client.ErrInvalid, "unauthorized": client.ErrUnauthorized, "forbidden": client.ErrForbidden,
 		"not found": client.ErrNotFound, "unknown model": client.ErrUnknownModelType, "conflict": client.ErrConflict,
@@ -401,7 +401,7 @@ func TestACutConnectionIsTriedAgainWhereThatIsSafe(t *testing.T) {
 	}
 }
 
-func TestNobodyListens(t *testing.T) {
+func TestNoServerListens(t *testing.T) {
 	s := httptest.NewServer(http.NotFoundHandler())
 	s.Close()
 	var n int

@@ -1,11 +1,9 @@
-// Package client is Headway's SDK for Go: a head registers and reports with an
-// [Agent], a caller asks where to send a request with [Client.Do] or
-// [Client.Decide], and everything else of the interface has a typed call.
+// Package client is Headway's SDK for Go. A head registers and reports with an
+// [Agent], a caller places requests with [Client.Do] or [Client.Decide], and
+// each other operation of the API has a typed call.
 //
-// A Client repeats a call only where that is safe: when it was surely not
-// processed, or when a second time changes nothing. Repeats draw on a budget
-// that all calls of a Client share, so that a router in trouble does not get
-// more work than before.
+// A Client retries a call only if it was surely not processed or is idempotent.
+// Retries share a budget, so that a router in trouble does not get more load.
 package client
 
 import (
@@ -73,8 +71,8 @@ func WithToken(token string) Option {
 	}
 }
 
-// WithTokenFunc asks token before each try of a call; it must be safe for
-// concurrent use, and quick or cached. A call fails with its error.
+// WithTokenFunc calls token before each attempt. It must be safe for concurrent
+// use, and quick or cached. Its error fails the call.
 func WithTokenFunc(token func(context.Context) (string, error)) Option {
 	return func(s *settings) error {
 		switch {
@@ -88,9 +86,8 @@ func WithTokenFunc(token func(context.Context) (string, error)) Option {
 	}
 }
 
-// WithTokenFile sends the token that stands in a file, without the white space
-// around it. The file is read again whenever it has changed, so that a token
-// can be replaced without a restart; it must be there when the Client is made.
+// WithTokenFile sends the token in a file, without surrounding white space. The
+// file must exist, and is read again when it changes.
 func WithTokenFile(path string) Option {
 	return func(s *settings) error {
 		f := &tokenFile{path: path}
@@ -101,8 +98,8 @@ func WithTokenFile(path string) Option {
 	}
 }
 
-// WithHTTPClient makes the calls with a client of the caller's, of which a copy
-// is kept with redirects bounded as [New] says. Its Timeout holds for each try.
+// WithHTTPClient uses a copy of c, with redirects bounded as [New] says. Its
+// Timeout bounds each attempt.
 func WithHTTPClient(c *http.Client) Option {
 	return func(s *settings) error {
 		if c == nil {
@@ -113,8 +110,8 @@ func WithHTTPClient(c *http.Client) Option {
 	}
 }
 
-// WithTLSConfig sets whom the Client trusts and its own certificate. It is not
-// for use beside WithHTTPClient.
+// WithTLSConfig sets the trusted authorities and the client certificate. It
+// excludes WithHTTPClient.
 func WithTLSConfig(c *tls.Config) Option {
 	return func(s *settings) error {
 		s.tls = c.Clone()
@@ -122,8 +119,8 @@ func WithTLSConfig(c *tls.Config) Option {
 	}
 }
 
-// WithRetries sets how often one call is repeated at most, 0 to 10; 3 unless
-// set. It also bounds the alternatives that [Client.Do] tries.
+// WithRetries bounds the retries of a call, 0 to 10, default 3. It also bounds
+// the alternatives of [Client.Do].
 func WithRetries(most int) Option {
 	return func(s *settings) error {
 		if most < 0 || most > 10 {
@@ -134,8 +131,8 @@ func WithRetries(most int) Option {
 	}
 }
 
-// WithTimeout bounds each try of a call, with its answer; 10 seconds unless
-// set. How long all tries may take is the context's to say.
+// WithTimeout bounds each attempt with its answer, default 10 seconds. The
+// context bounds all attempts.
 func WithTimeout(d time.Duration) Option {
 	return func(s *settings) error {
 		if d <= 0 {
@@ -146,7 +143,7 @@ func WithTimeout(d time.Duration) Option {
 	}
 }
 
-// WithUserAgent names the program that calls, as it stands in the audit trail.
+// WithUserAgent names the calling program in the audit trail.
 func WithUserAgent(name string) Option {
 	return func(s *settings) error {
 		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
@@ -157,7 +154,7 @@ func WithUserAgent(name string) Option {
 	}
 }
 
-// WithLogger logs retries at debug level, and what happens to a lease.
+// WithLogger logs retries at debug level, and changes of a lease.
 func WithLogger(log *slog.Logger) Option {
 	return func(s *settings) error {
 		if log == nil {
@@ -169,9 +166,9 @@ func WithLogger(log *slog.Logger) Option {
 }
 
 // New makes a client of the router at baseURL, such as
-// https://headway.example:8443; a path in it stands before every call's. It
-// calls nobody yet. Redirects are followed to the same scheme, host and port
-// only, so that a token goes nowhere else.
+// https://headway.example:8443, whose path prefixes every call's. It does not
+// connect yet. Redirects are followed to the same scheme, host and port only,
+// so that the token goes nowhere else.
 func New(baseURL string, opts ...Option) (*Client, error) {
 	s := settings{
 		agent: "headway-go", log: slog.New(slog.DiscardHandler), timeout: 10 * time.Second, repeats: 3,
@@ -210,14 +207,14 @@ func New(baseURL string, opts ...Option) (*Client, error) {
 func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || !validPort(u.Port()) || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		// The text is not repeated: it may hold a password.
+		// The text is not repeated, since it may hold a password.
 		return nil, errors.New("the URL of a service begins with http:// or https://, and has a host and perhaps a path, as http://127.0.0.1:8080 does")
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	return u, nil
 }
 
-// validPort reports whether a port of a URL can be dialed; "" is the scheme's.
+// validPort reports whether a URL's port can be dialed; "" is the scheme's.
 func validPort(port string) bool {
 	if port == "" {
 		return true
@@ -240,7 +237,6 @@ func newTransport(config *tls.Config) *http.Transport {
 	}
 }
 
-// errRedirect says that a redirect leads where no call may go.
 var errRedirect = errors.New("a redirect to another host or method is not followed")
 
 func sameOrigin(next *http.Request, before []*http.Request) error {
@@ -256,8 +252,8 @@ func loopback(host string) bool {
 	return strings.EqualFold(host, "localhost") || err == nil && addr.Unmap().IsLoopback()
 }
 
-// Close ends the idle connections of a Client that has no HTTP client of the
-// caller's. It may be used on.
+// Close closes idle connections, unless WithHTTPClient was used. The Client
+// stays usable.
 func (c *Client) Close() {
 	if c.own != nil {
 		c.own.CloseIdleConnections()

@@ -21,17 +21,17 @@ const (
 	ResultCancelled = "cancelled"
 )
 
-// Decision is a head that was chosen for a request, with a place reserved on
-// it until the outcome is reported or ExpiresAt.
+// Decision is a chosen head, with a place reserved until the outcome is
+// reported or ExpiresAt.
 type Decision struct {
 	api.Decision
 	client *Client
 }
 
-// Decide asks for a head. It repeats the question only when it was surely not
-// answered: no connection, 429, or 503 with Retry-After (which no_eligible_head
-// has), and only as long as ctx allows. It fails with ErrUnknownModelType,
-// ErrNoHead, ErrInvalid or ErrForbidden among others.
+// Decide asks for a head. It retries only if surely not answered: no
+// connection, 429, or 503 with Retry-After (which no_eligible_head has), while
+// ctx allows. It fails with ErrUnknownModelType, ErrNoHead, ErrInvalid or
+// ErrForbidden among others.
 func (c *Client) Decide(ctx context.Context, r api.DecisionRequest) (*Decision, error) {
 	d := &Decision{client: c}
 	const what = "decide"
@@ -44,13 +44,13 @@ func (c *Client) Decide(ctx context.Context, r api.DecisionRequest) (*Decision, 
 	return d, nil
 }
 
-// FirstToken reports that the head has begun to answer.
+// FirstToken reports the first token.
 func (d *Decision) FirstToken(ctx context.Context) error {
 	return d.client.ReportFirstToken(ctx, d.DecisionID)
 }
 
 // Outcome reports how the request ended on the decision's head, and gives its
-// place back. The first outcome counts; later ones change nothing.
+// place back. Only the first outcome counts.
 func (d *Decision) Outcome(ctx context.Context, o api.Outcome) error {
 	return d.client.ReportOutcome(ctx, d.DecisionID, o)
 }
@@ -73,7 +73,7 @@ func (c *Client) ReportOutcome(ctx context.Context, id string, o api.Outcome) er
 	return err
 }
 
-// DecisionQuery narrows a list of decisions. What is empty narrows nothing.
+// DecisionQuery narrows a list of decisions. Empty fields select all.
 type DecisionQuery struct {
 	ModelType string
 	Head      string // id of the chosen one
@@ -93,7 +93,7 @@ func (c *Client) Decision(ctx context.Context, id string) (api.RecentDecision, e
 	return out, err
 }
 
-// Strategies describes each strategy, and how well it did.
+// Strategies describes each strategy with its results.
 func (c *Client) Strategies(ctx context.Context) ([]api.Strategy, error) {
 	var out api.List[api.Strategy]
 	_, err := c.do(ctx, &call{what: "list the strategies", method: http.MethodGet, path: "/api/v1/strategies", out: &out, idempotent: true})

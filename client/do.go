@@ -10,12 +10,12 @@ import (
 	"headway/api"
 )
 
-// tellTimeout bounds each report about a decision that [Client.Do] makes; it
-// is the router's time limit that makes good what it does not hear.
-const tellTimeout = 2 * time.Second
+// reportTimeout bounds each report of [Client.Do]. The router's time limit
+// covers a lost report.
+const reportTimeout = 2 * time.Second
 
-// Call is one try of a request, on one head. It belongs to the function that
-// it was given to, and is safe for concurrent use.
+// Call is one attempt on one head. It belongs to the function it was passed to,
+// and is safe for concurrent use.
 type Call struct {
 	Head       api.DecisionHead
 	ModelType  string // to ask the head for: aliases are resolved
@@ -23,7 +23,7 @@ type Call struct {
 	Attempt    int // 0: the decision's head; then its alternatives
 
 	began time.Time
-	tell  func() // of the first token; nil for an alternative
+	send  func() // reports the first token; nil for an alternative
 
 	mu      sync.Mutex
 	first   time.Time
@@ -31,8 +31,8 @@ type Call struct {
 	outcome api.Outcome
 }
 
-// FirstToken says that the head has begun to answer. From then on no other
-// head is tried. A second time says nothing, nor does one after ask returned.
+// FirstToken reports that the head has begun to answer. From then on no other
+// head is tried. Later calls, and calls after ask returned, do nothing.
 func (c *Call) FirstToken() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,8 +40,8 @@ func (c *Call) FirstToken() {
 		return
 	}
 	c.first = time.Now()
-	if c.tell != nil {
-		c.tell()
+	if c.send != nil {
+		c.send()
 	}
 }
 
@@ -53,7 +53,7 @@ func (c *Call) Status(code int) {
 	c.outcome.StatusCode = &n
 }
 
-// Usage notes the tokens that the head counted; one below 0 is not known.
+// Usage notes the head's token counts; negative means unknown.
 func (c *Call) Usage(input, output, cached int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -74,7 +74,6 @@ func (c *Call) begun() bool {
 	return !c.first.IsZero()
 }
 
-// end is the outcome of a call that ended with result.
 func (c *Call) end(result string) api.Outcome {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,14 +91,14 @@ func (c *Call) end(result string) api.Outcome {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// permanent is an error that another head would not mend.
+// permanent is an error that another head would not avoid.
 type permanent struct{ err error }
 
 func (p *permanent) Error() string { return p.err.Error() }
 func (p *permanent) Unwrap() error { return p.err }
 
-// Permanent marks an error that no other head would mend, such as a request
-// that the head refuses; [Client.Do] returns it and tries no alternative.
+// Permanent marks an error that no other head would avoid, such as an invalid
+// request. [Client.Do] returns it and tries no alternative.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
@@ -107,15 +106,13 @@ func Permanent(err error) error {
 	return &permanent{err}
 }
 
-// Do decides, and lets ask send the request to the head. When that fails it
-// tries the decision's alternatives in order, unless ctx has ended, an answer
-// has begun, the error is [Permanent], or the retries of the call or the budget
-// of the client are used up.
+// Do decides, and calls ask to send the request to the head. After an error it
+// tries the alternatives in order, unless ctx has ended, an answer has begun,
+// the error is [Permanent], or the retries or their budget are used up.
 //
-// It reports the first token and the outcome of the decision's own head, the
-// outcome exactly once, as soon as it is known and also when ctx has ended or
-// ask panics; both have a short time limit of their own and are waited for. An
-// alternative has no place reserved, so nothing is reported of it.
+// It reports the first token and, exactly once, the outcome of the decision's
+// own head, also when ctx has ended or ask panics. It waits for both, within a
+// short timeout. An alternative has no place, so nothing is reported of it.
 //
 // The error is that of [Client.Decide], or those of ask, joined.
 func (c *Client) Do(ctx context.Context, r api.DecisionRequest, ask func(ctx context.Context, call *Call) error) error {
@@ -144,10 +141,9 @@ func (c *Client) Do(ctx context.Context, r api.DecisionRequest, ask func(ctx con
 	return fmt.Errorf("decision %s: %w", d.DecisionID, errors.Join(failures...))
 }
 
-// errFinal marks an attempt after which no other follows.
+// errFinal marks the last attempt.
 var errFinal = errors.New("no other head is tried")
 
-// attemptError is the failure of one head.
 type attemptError struct {
 	head  string
 	final bool
@@ -162,7 +158,7 @@ func (c *Client) attempt(ctx context.Context, d *Decision, reports *reports, hea
 	call := &Call{Head: head, ModelType: d.ModelType, DecisionID: d.DecisionID, Attempt: n, began: time.Now()}
 	result := ResultError // unless ask returns
 	if n == 0 {
-		call.tell = func() { reports.firstToken(ctx) }
+		call.send = func() { reports.firstToken(ctx) }
 		defer func() { reports.outcome(ctx, call.end(result)) }()
 	}
 	err := ask(ctx, call)
@@ -177,8 +173,8 @@ func (c *Client) attempt(ctx context.Context, d *Decision, reports *reports, hea
 	return &attemptError{head: head.ID, final: final || call.begun(), err: err}
 }
 
-// reports are the goroutines that tell the router about one decision: at most
-// one for the first token, and one for the outcome, which comes after it.
+// reports are the goroutines that report one decision: first token, then
+// outcome.
 type reports struct {
 	decision *Decision
 	first    sync.WaitGroup
@@ -191,20 +187,20 @@ func (r *reports) firstToken(ctx context.Context) {
 	r.first.Add(1)
 	r.all.Go(func() {
 		defer r.first.Done()
-		r.tell(ctx, "first token", r.decision.FirstToken)
+		r.send(ctx, "first token", r.decision.FirstToken)
 	})
 }
 
 func (r *reports) outcome(ctx context.Context, o api.Outcome) {
 	r.all.Go(func() {
 		r.first.Wait()
-		r.tell(ctx, "outcome", func(ctx context.Context) error { return r.decision.Outcome(ctx, o) })
+		r.send(ctx, "outcome", func(ctx context.Context) error { return r.decision.Outcome(ctx, o) })
 	})
 }
 
-// tell sends one report, whether ctx has ended or not.
-func (r *reports) tell(ctx context.Context, what string, send func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTimeout)
+// send sends one report, even after ctx has ended.
+func (r *reports) send(ctx context.Context, what string, send func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTimeout)
 	defer cancel()
 	if err := send(ctx); err != nil {
 		r.decision.client.log.Warn("a report of a decision was lost", "report", what, "error", err)

@@ -16,7 +16,7 @@ import (
 	"headway/client"
 )
 
-// ledger is a router that decides and writes down what it is told.
+// ledger is a router that decides and records its calls.
 type ledger struct {
 	t        *testing.T
 	slow     bool // never answers a report
@@ -139,7 +139,7 @@ func TestDoMeasures(t *testing.T) {
 	})
 }
 
-func TestTheOutcomeIsToldAlthoughTheContextEnded(t *testing.T) {
+func TestTheOutcomeIsReportedAlthoughTheContextEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &ledger{t: t}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -153,7 +153,7 @@ func TestTheOutcomeIsToldAlthoughTheContextEnded(t *testing.T) {
 	})
 }
 
-func TestTheOutcomeIsToldAlthoughTheCallerPanics(t *testing.T) {
+func TestTheOutcomeIsReportedAlthoughTheCallerPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &ledger{t: t}
 		func() {
@@ -170,7 +170,7 @@ func TestTheOutcomeIsToldAlthoughTheCallerPanics(t *testing.T) {
 	})
 }
 
-func TestARouterThatIsGoneHoldsNobodyUpForLong(t *testing.T) {
+func TestALostRouterDelaysCallersBriefly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &ledger{t: t, slow: true}
 		began := time.Now()

@@ -13,14 +13,14 @@ import (
 	"headway/api"
 )
 
-// What went wrong, for errors.Is. One error may be several of them: a stale
-// epoch is a conflict as well.
+// Sentinels for errors.Is. One error may match several: a stale epoch is a
+// conflict as well.
 var (
 	ErrInvalid          = errors.New("the request is invalid")                    // 400, 405, 415, 422, 428
 	ErrUnauthorized     = errors.New("no valid key")                              // 401
 	ErrForbidden        = errors.New("not allowed")                               // 403
 	ErrNotFound         = errors.New("not found")                                 // 404 of any kind
-	ErrUnknownModelType = errors.New("unknown model type")                        // nobody serves it, nor does the policy name it
+	ErrUnknownModelType = errors.New("unknown model type")                        // no head serves it, and the policy does not name it
 	ErrConflict         = errors.New("in conflict with the state")                // 409, 412
 	ErrStale            = errors.New("made from an older state")                  // an epoch or an ETag that is not the current one
 	ErrTooLarge         = errors.New("too large")                                 // 413, or an answer beyond the bound
@@ -30,7 +30,7 @@ var (
 	ErrAnswer           = errors.New("the answer is not one of Headway's router") // wrong JSON, or an unexpected status
 )
 
-// Error is an answer that says no.
+// Error is an answer with an error status.
 type Error struct {
 	Problem    api.Problem   // only Status and Title are set when the answer was no problem document
 	Status     int           // of HTTP
@@ -94,8 +94,8 @@ func kindOf(status int) error {
 	return nil
 }
 
-// newError makes an error of an answer; a body that is no problem, as of a
-// proxy in between, is not repeated.
+// newError makes an error of an answer. A body that is no problem, as of a
+// proxy, is not repeated.
 func newError(status int, h http.Header, body []byte, now time.Time) *Error {
 	e := &Error{Status: status, RetryAfter: retryAfter(h.Get("Retry-After"), now)}
 	var p api.Problem
@@ -107,10 +107,9 @@ func newError(status int, h http.Header, body []byte, now time.Time) *Error {
 	return e
 }
 
-// maxRetryAfter bounds what an answer asks to wait.
+// maxRetryAfter bounds the accepted Retry-After.
 const maxRetryAfter = time.Hour
 
-// retryAfter reads seconds or a date.
 func retryAfter(text string, now time.Time) time.Duration {
 	if text == "" {
 		return 0

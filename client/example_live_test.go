@@ -21,7 +21,7 @@ import (
 )
 
 // exampleService is a whole service, with a message queue on a port. Examples
-// have nobody to tell of what fails, so that it panics.
+// cannot report a failure, so that it panics.
 func exampleService() (url, queue string, stop func()) {
 	dir, err := os.MkdirTemp("", "headway-example-")
 	check(err)
@@ -79,7 +79,7 @@ func exampleHead(c *client.Client) {
 	check(err)
 }
 
-// Somebody follows what happens, over Server-Sent Events: first the fleet as it
+// A client follows what happens, over Server-Sent Events: first the fleet as it
 // is, then each event. A broken connection is made again.
 func ExampleClient_Watch() {
 	url, _, stop := exampleService()

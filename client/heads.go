@@ -14,7 +14,7 @@ const headsPath = "/api/v1/heads"
 
 func headPath(id string) string { return headsPath + "/" + url.PathEscape(id) }
 
-// HeadQuery narrows a list of heads. What is empty narrows nothing.
+// HeadQuery narrows a list of heads. Empty fields select all.
 type HeadQuery struct {
 	ModelType string
 	Region    string
@@ -35,8 +35,8 @@ func (c *Client) Head(ctx context.Context, id string) (api.Head, error) {
 	return out, err
 }
 
-// Register registers a head once; an [Agent] keeps it registered. Each
-// registration begins a new epoch.
+// Register registers a head once, with a new epoch; an [Agent] keeps it
+// registered.
 func (c *Client) Register(ctx context.Context, r api.Registration) (api.RegistrationAnswer, error) {
 	var out api.RegistrationAnswer
 	_, err := c.do(ctx, registering(&r, &out))
@@ -50,8 +50,8 @@ func registering(r *api.Registration, out *api.RegistrationAnswer) *call {
 	}
 }
 
-// Report reports a head's status once and renews its lease. ErrNotFound and
-// ErrStale say that the head must be registered again.
+// Report reports a head's status once and renews its lease. After ErrNotFound
+// or ErrStale the head must register again.
 func (c *Client) Report(ctx context.Context, id string, r api.StatusReport) (api.StatusAnswer, error) {
 	var out api.StatusAnswer
 	_, err := c.do(ctx, reporting(id, &r, &out))
@@ -62,16 +62,15 @@ func reporting(id string, r *api.StatusReport, out *api.StatusAnswer) *call {
 	return &call{what: "report head " + id, method: http.MethodPut, path: headPath(id) + "/status", in: r, out: out, idempotent: true}
 }
 
-// PatchHead changes the operator's side of a head and returns the head as it
-// is then.
+// PatchHead changes the operator's settings of a head and returns the head.
 func (c *Client) PatchHead(ctx context.Context, id string, p api.HeadPatch) (api.Head, error) {
 	var out api.Head
 	_, err := c.do(ctx, &call{what: "change head " + id, method: http.MethodPatch, path: headPath(id), in: p, out: &out, idempotent: true})
 	return out, err
 }
 
-// EndEjection lets a head that was ejected for failed requests take requests
-// again. It fails with ErrNotFound when the head is not ejected.
+// EndEjection ends a head's ejection. It fails with ErrNotFound if the head is
+// not ejected.
 func (c *Client) EndEjection(ctx context.Context, id string) error {
 	_, err := c.do(ctx, &call{
 		what: "end the ejection of head " + id, method: http.MethodDelete, path: headPath(id) + "/ejection", success: []int{http.StatusNoContent},
@@ -79,8 +78,8 @@ func (c *Client) EndEjection(ctx context.Context, id string) error {
 	return err
 }
 
-// DeleteHead deregisters a head. It fails with ErrNotFound when there was none,
-// unless it had to be tried more than once: then a try before may have done it.
+// DeleteHead deregisters a head. It fails with ErrNotFound if there was none,
+// unless an earlier attempt may have removed it.
 func (c *Client) DeleteHead(ctx context.Context, id string) error {
 	_, err := c.do(ctx, &call{
 		what: "deregister head " + id, method: http.MethodDelete, path: headPath(id), idempotent: true, success: []int{http.StatusNoContent},

@@ -13,8 +13,7 @@ import (
 	"headway/api"
 )
 
-// pages yields the items of a list, and asks for the next page when the last
-// one is used up. After an error nothing follows.
+// pages yields the items of a list page by page. Nothing follows an error.
 func pages[T any](ctx context.Context, c *Client, what, path string, query url.Values) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		q := maps.Clone(query)
@@ -42,8 +41,8 @@ func pages[T any](ctx context.Context, c *Client, what, path string, query url.V
 	}
 }
 
-// Collect takes the first most items of a list, or all when most is 0. With an
-// error it returns what came before.
+// Collect returns the first most items of a list, or all if most is 0, also
+// with an error.
 func Collect[T any](list iter.Seq2[T, error], most int) ([]T, error) {
 	var items []T
 	for item, err := range list {
@@ -57,7 +56,6 @@ func Collect[T any](list iter.Seq2[T, error], most int) ([]T, error) {
 	return items, nil
 }
 
-// values makes a query of name, value pairs; what is empty is left out.
 func values(pairs ...string) url.Values {
 	q := url.Values{}
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -68,7 +66,6 @@ func values(pairs ...string) url.Values {
 	return q
 }
 
-// size is the limit of a page, "" for the router's default.
 func size(n int) string {
 	if n == 0 {
 		return ""
@@ -76,7 +73,6 @@ func size(n int) string {
 	return strconv.Itoa(n)
 }
 
-// moment is a time of a query, "" for none.
 func moment(t time.Time) string {
 	if t.IsZero() {
 		return ""

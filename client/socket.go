@@ -26,17 +26,16 @@ const (
 	maxSocketQuiet   = 45 * time.Second // without a message before the router is asked whether it is there
 )
 
-// ErrSocketClosed says that the Socket was closed by this side.
+// ErrSocketClosed reports that this side closed the Socket.
 var ErrSocketClosed = errors.New("the socket is closed")
 
-// Socket is one WebSocket. As many calls as one likes may be under way at once,
-// each from a goroutine of its own, and none waits for the answer to another:
-// decisions cost the router a fraction of what they cost over HTTP. It is safe
-// for concurrent use.
+// Socket is one WebSocket. Any number of calls may run concurrently, and none
+// waits for another. Decisions cost the router a fraction of those over HTTP.
+// It is safe for concurrent use.
 //
-// A Socket does not repeat calls and does not connect again: once Done is closed
-// every call fails with what ended it, which is ErrUnavailable unless the router
-// said otherwise. Then open another, and subscribe with LastEventID.
+// A Socket neither retries nor reconnects. Once Done is closed every call fails
+// with the cause, ErrUnavailable unless the router sent another. Then open a
+// new one, and subscribe with LastEventID.
 type Socket struct {
 	client  *Client
 	conn    *websocket.Conn
@@ -50,7 +49,7 @@ type Socket struct {
 	pending map[uint64]chan<- api.Envelope
 }
 
-// OpenSocket connects. ctx bounds that and no more.
+// OpenSocket connects. ctx bounds only that.
 func (c *Client) OpenSocket(ctx context.Context) (*Socket, error) {
 	const what = "open a socket"
 	header := http.Header{"User-Agent": {c.agent}}
@@ -84,19 +83,19 @@ func (c *Client) OpenSocket(ctx context.Context) (*Socket, error) {
 	return s, nil
 }
 
-// Notices gives what the subscription and the heads that were registered here
-// are told, and is closed with the connection. While 256 wait to be taken,
-// answers to calls wait as well.
+// Notices receives the events of the subscription and the notices for heads
+// registered here. It is closed with the connection. While 256 are unread,
+// answers wait as well.
 func (s *Socket) Notices() <-chan Notice { return s.notices }
 
 // Done is closed when the connection has ended.
 func (s *Socket) Done() <-chan struct{} { return s.done }
 
-// Err is what ended the connection; nil before.
+// Err is the cause of the end; nil before.
 func (s *Socket) Err() error { return context.Cause(s.ctx) }
 
-// Close says goodbye, ends what is under way with ErrSocketClosed and waits for
-// the end. Further calls do nothing.
+// Close ends the connection and pending calls with ErrSocketClosed, and waits.
+// Later calls do nothing.
 func (s *Socket) Close() {
 	if s.ctx.Err() == nil {
 		s.cancel(ErrSocketClosed)
@@ -105,7 +104,6 @@ func (s *Socket) Close() {
 	<-s.done
 }
 
-// read takes what comes until the connection ends.
 func (s *Socket) read() {
 	defer close(s.done)
 	defer close(s.notices)
@@ -128,7 +126,7 @@ func (s *Socket) read() {
 		case api.MessageAnswer, api.MessageError:
 			s.answered(m)
 		default:
-			if err := s.told(m); err != nil {
+			if err := s.notified(m); err != nil {
 				s.cancel(err)
 				return
 			}
@@ -136,7 +134,7 @@ func (s *Socket) read() {
 	}
 }
 
-// ask ends a connection whose other end is not there any more.
+// ask closes a connection whose peer is gone.
 func (s *Socket) ask() {
 	ctx, cancel := context.WithTimeout(s.ctx, s.client.timeout)
 	defer cancel()
@@ -146,7 +144,7 @@ func (s *Socket) ask() {
 	}
 }
 
-// endOf is what the end of a connection means.
+// endOf maps the end of a connection to an error.
 func endOf(err error) error {
 	said, ok := errors.AsType[websocket.CloseError](err)
 	switch {
@@ -160,7 +158,7 @@ func endOf(err error) error {
 	return fmt.Errorf("%w: the router closed the connection: %s", ErrUnavailable, said.Reason)
 }
 
-// answered hands an answer to whoever asked.
+// answered delivers an answer to its call.
 func (s *Socket) answered(m api.Envelope) {
 	id, err := strconv.ParseUint(string(m.ID), 10, 64)
 	if err != nil {
@@ -175,8 +173,8 @@ func (s *Socket) answered(m api.Envelope) {
 	}
 }
 
-// told queues what was told. What this client does not know is left out.
-func (s *Socket) told(m api.Envelope) error {
+// notified queues a notice. Unknown ones are ignored.
+func (s *Socket) notified(m api.Envelope) error {
 	var n Notice
 	var known bool
 	var err error
@@ -197,7 +195,6 @@ func (s *Socket) told(m api.Envelope) error {
 	return nil
 }
 
-// call sends one request and waits for its answer.
 func (s *Socket) call(ctx context.Context, what, kind string, in, out any) error {
 	err := s.exchange(ctx, kind, in, out)
 	if err != nil {
@@ -222,7 +219,7 @@ func (s *Socket) exchange(ctx context.Context, kind string, in, out any) error {
 		delete(s.pending, id)
 		s.mu.Unlock()
 	}()
-	// In this order and without white space the router reads it quickest.
+	// The router parses this order without white space fastest.
 	raw := append(strconv.AppendUint([]byte(`{"id":`), id, 10), `,"type":"`+kind+`","data":`...)
 	raw = append(append(raw, data...), '}')
 	if err := s.write(ctx, raw); err != nil {
@@ -242,8 +239,8 @@ func (s *Socket) exchange(ctx context.Context, kind string, in, out any) error {
 	}
 }
 
-// write sends a message. A write that is broken off would break the connection,
-// so that ctx is asked before it and not during it.
+// write sends a message. An interrupted write would break the connection, so
+// ctx is checked before it only.
 func (s *Socket) write(ctx context.Context, raw []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -261,7 +258,6 @@ func (s *Socket) write(ctx context.Context, raw []byte) error {
 	return nil
 }
 
-// readAnswer reads what was answered into out, if that is not nil.
 func readAnswer(m api.Envelope, out any) error {
 	if m.Type == api.MessageError {
 		var p api.Problem
@@ -279,8 +275,8 @@ func readAnswer(m api.Envelope, out any) error {
 	return nil
 }
 
-// Decide is [Client.Decide] on this connection. The decision's own methods call
-// over HTTP; ReportFirstToken and ReportOutcome of the Socket do here.
+// Decide is [Client.Decide] on this connection. The decision's own methods use
+// HTTP; use ReportFirstToken and ReportOutcome of the Socket.
 func (s *Socket) Decide(ctx context.Context, r api.DecisionRequest) (*Decision, error) {
 	const what = "decide"
 	d := &Decision{client: s.client}
@@ -309,9 +305,9 @@ func (s *Socket) ReportOutcome(ctx context.Context, id string, o api.Outcome) er
 	}{id, o}, nil)
 }
 
-// Register is [Client.Register] on this connection. From then on a Notice tells
-// when the operator drains or enables the head. It keeps its lease when the
-// connection ends, until that runs out.
+// Register is [Client.Register] on this connection, which then receives the
+// operator's changes of the head as Notices. The lease outlives the connection
+// until it expires.
 func (s *Socket) Register(ctx context.Context, r api.Registration) (api.RegistrationAnswer, error) {
 	var out api.RegistrationAnswer
 	err := s.call(ctx, "register head "+r.ID, api.MessageRegister, &r, &out)
@@ -335,8 +331,8 @@ func (s *Socket) Deregister(ctx context.Context, id string) error {
 	}{id}, nil)
 }
 
-// Subscribe has Notices tell of what is wanted from now on, instead of what was
-// wanted before: first the fleet as it is or, with LastEventID, what came since.
+// Subscribe replaces the subscription of Notices. First come snapshots of the
+// fleet or, with LastEventID, the events since then.
 func (s *Socket) Subscribe(ctx context.Context, want api.Subscription) error {
 	return s.call(ctx, "subscribe", api.MessageSubscribe, &want, nil)
 }

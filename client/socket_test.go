@@ -26,7 +26,7 @@ func openSocket(t testing.TB, c *client.Client) *client.Socket {
 	return s
 }
 
-// notice takes what is told until it is what is looked for.
+// notice reads notices until one matches.
 func notice(t testing.TB, s *client.Socket, what string, is func(client.Notice) bool) {
 	t.Helper()
 	late := time.After(20 * time.Second)

@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// maxToken is the longest token, in bytes.
+// maxToken bounds a token in bytes.
 const maxToken = 16 << 10
 
 func checkToken(token string) error {
@@ -26,7 +26,7 @@ func checkToken(token string) error {
 	return nil
 }
 
-// tokenFile reads a token, again only when the file has changed.
+// tokenFile reads a token again when its file changes.
 type tokenFile struct {
 	path string
 

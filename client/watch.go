@@ -22,8 +22,8 @@ const (
 	lettersPath = "/api/v1/queue/dead-letters"
 )
 
-// Bounds of a stream. The router sends something at least every 15 s, so that a
-// silence means that the connection is broken.
+// Bounds of a stream. The router sends something at least every 15 s, so a
+// longer silence is a broken connection.
 const (
 	maxSilence    = 45 * time.Second
 	maxEventLine  = 4 << 20
@@ -32,8 +32,7 @@ const (
 	steadySeconds = 60 // of a stream after which the next retry is soon again
 )
 
-// Notice is one thing that [Client.Watch] or a [Socket] tells; exactly one of its
-// fields is set.
+// Notice is an item of [Client.Watch] or a [Socket]; exactly one field is set.
 type Notice struct {
 	Snapshot *api.Snapshot    // the fleet as it is, or one part of it
 	Event    *api.Event       // something that happened
@@ -44,18 +43,18 @@ type Notice struct {
 // A WatchOption changes how Watch works.
 type WatchOption func(*watcher)
 
-// OnConnection has f called with nil whenever a connection was made, and with
-// what went wrong whenever one could not be made or broke and is made again.
-func OnConnection(f func(error)) WatchOption { return func(w *watcher) { w.tell = f } }
+// OnConnection calls f with nil after each connect, and with the error after
+// each failed or broken connection.
+func OnConnection(f func(error)) WatchOption { return func(w *watcher) { w.connection = f } }
 
-// Watch follows what happens until ctx ends: first the fleet as it is, then each
-// event. When the connection breaks it connects again, and goes on after the
-// last event or, where that cannot be, with a Lost and new Snapshots. It ends
-// with an error that asking again would not mend, such as ErrUnauthorized or
-// ErrInvalid; what does mend is only logged.
+// Watch follows events until ctx ends: first snapshots, then each event. After
+// a broken connection it resumes behind the last event or, where that is
+// impossible, with a Lost and new Snapshots. It ends with an error that a retry
+// would not resolve, such as ErrUnauthorized or ErrInvalid; others are only
+// logged.
 func (c *Client) Watch(ctx context.Context, s api.Subscription, options ...WatchOption) iter.Seq2[Notice, error] {
 	return func(yield func(Notice, error) bool) {
-		w := &watcher{client: c, want: s, last: s.LastEventID, retry: firstRetry, tell: func(error) {}}
+		w := &watcher{client: c, want: s, last: s.LastEventID, retry: firstRetry, connection: func(error) {}}
 		for _, o := range options {
 			o(w)
 		}
@@ -70,7 +69,7 @@ func (c *Client) Watch(ctx context.Context, s api.Subscription, options ...Watch
 				yield(Notice{}, fmt.Errorf("watch: %w", err))
 				return
 			}
-			w.tell(err)
+			w.connection(err)
 			if time.Since(begin) > steadySeconds*time.Second {
 				failures = 0
 			}
@@ -83,20 +82,20 @@ func (c *Client) Watch(ctx context.Context, s api.Subscription, options ...Watch
 	}
 }
 
-// watcher is one Watch.
 type watcher struct {
-	client *Client
-	want   api.Subscription
-	tell   func(error) // of connections
-	last   string      // id of the last event
-	retry  time.Duration
+	client     *Client
+	want       api.Subscription
+	connection func(error) // see OnConnection
+	last       string      // id of the last event
+	retry      time.Duration
 }
 
 func (w *watcher) query() url.Values {
 	return values("types", strings.Join(w.want.Types, ","), "head", w.want.Head, "model_type", w.want.ModelType, "region", w.want.Region)
 }
 
-// stream reads one connection. stopped says that nobody wants more.
+// stream reads one connection. stopped means that the consumer has ended the
+// loop.
 func (w *watcher) stream(ctx context.Context, yield func(Notice, error) bool) (stopped bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -115,7 +114,7 @@ func (w *watcher) stream(ctx context.Context, yield func(Notice, error) bool) (s
 		text, _ := readAll(resp.Body, maxAnswer)
 		return false, newError(resp.StatusCode, resp.Header, text, time.Now())
 	}
-	w.tell(nil)
+	w.connection(nil)
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(make([]byte, 0, 4096), maxEventLine)
 	var event, id string
@@ -157,7 +156,7 @@ func (w *watcher) stream(ctx context.Context, yield func(Notice, error) bool) (s
 	return false, fmt.Errorf("%w: the stream ended", ErrUnavailable)
 }
 
-// noticeOf reads what was told. What this client does not know is left out.
+// noticeOf decodes a notice. Unknown ones are ignored.
 func noticeOf(event string, data []byte) (n Notice, known bool, err error) {
 	var into any
 	switch event {
@@ -179,8 +178,7 @@ func noticeOf(event string, data []byte) (n Notice, known bool, err error) {
 	return n, true, nil
 }
 
-// DeadLetters lists the commands of the message queue that could not be carried
-// out, oldest first.
+// DeadLetters lists the message queue's failed commands, oldest first.
 func (c *Client) DeadLetters(ctx context.Context) iter.Seq2[api.DeadLetter, error] {
 	return pages[api.DeadLetter](ctx, c, "list the dead letters", lettersPath, url.Values{})
 }
@@ -194,7 +192,7 @@ func (c *Client) DeadLetter(ctx context.Context, number uint64) (api.DeadLetter,
 	return out, err
 }
 
-// RetryDeadLetter puts the command of a dead letter back into the queue.
+// RetryDeadLetter queues the command of a dead letter again.
 func (c *Client) RetryDeadLetter(ctx context.Context, number uint64) error {
 	_, err := c.do(ctx, &call{
 		what: fmt.Sprintf("retry dead letter %d", number), method: http.MethodPost, path: letterPath(number) + "/retry",
@@ -203,7 +201,7 @@ func (c *Client) RetryDeadLetter(ctx context.Context, number uint64) error {
 	return err
 }
 
-// PurgeDeadLetter forgets a dead letter.
+// PurgeDeadLetter deletes a dead letter.
 func (c *Client) PurgeDeadLetter(ctx context.Context, number uint64) error {
 	_, err := c.do(ctx, &call{
 		what: fmt.Sprintf("purge dead letter %d", number), method: http.MethodDelete, path: letterPath(number),

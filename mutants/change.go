@@ -33,7 +33,7 @@ type change struct {
 	unnoticed string
 }
 
-// test is a set of tests of one package, as one binary runs them.
+// test is a set of tests of one package, run by one binary.
 type test struct {
 	pkg   string // as in ./internal/fleet
 	names string // joined by |
@@ -43,14 +43,13 @@ type changes []change
 
 var testNames = regexp.MustCompile(`^(Test|Fuzz|Example)\w*(/[^|/]+)?(\|(Test|Fuzz|Example)\w*(/[^|/]+)?)*$`)
 
-// top is the test of a name that may be TestA/part.
+// top is the top-level test of a name like TestA/part.
 func top(name string) string {
 	name, _, _ = strings.Cut(name, "/")
 	return name
 }
 
-// pattern is what -test.run takes for the names: the whole name of each test,
-// and of its parts those that hold the text behind the slash.
+// pattern is the -test.run pattern: whole names of tests, substrings of parts.
 func (t test) pattern() string {
 	var patterns []string
 	for name := range strings.SplitSeq(t.names, "|") {
@@ -154,7 +153,7 @@ func (c *change) add(line string) error {
 	return nil
 }
 
-// check looks at the entry alone, and gives its tests the package of the file.
+// check validates the entry, and defaults its tests to the package of the file.
 func (c *change) check() error {
 	dir, _ := filepath.Split(filepath.FromSlash(c.file))
 	if c.tests.pkg == "" {
@@ -180,7 +179,7 @@ func (c *change) check() error {
 	return nil
 }
 
-// apply returns the file's text with the change.
+// apply returns the text of the file with the change.
 func (c *change) apply(root string) ([]byte, error) {
 	if len(c.old) == 0 {
 		return nil, nil // refused by check
@@ -216,7 +215,7 @@ func (all changes) of(o options) changes {
 	return chosen
 }
 
-// roomsWithout lists the packages of internal/ that no change is of.
+// roomsWithout lists the packages of internal/ without a change.
 func roomsWithout(root string, all changes) ([]string, error) {
 	sources, err := filepath.Glob(filepath.Join(root, "internal", "*", "*.go"))
 	if err != nil {

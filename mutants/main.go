@@ -1,7 +1,7 @@
-// Command mutants changes one thing in the code at a time and runs the tests
-// that must notice it. The changes are kept in mutants/ROOM.txt, one file for
-// each package of internal/. A change reaches the compiler by an overlay, so
-// the tree itself is never written.
+// Command mutants makes one change to the code at a time and runs the tests
+// that must notice it. mutants/ROOM.txt has the changes of one package of
+// internal/. An overlay passes a change to the compiler, so the tree is never
+// written.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// What a whole run must reach.
+// Goals of a whole run.
 const (
 	minShare = 85  // percent noticed, in each room
 	minTotal = 150 // changes in all rooms
@@ -47,7 +47,7 @@ type options struct {
 	minTotal, minShare int
 }
 
-// whole says whether the run is held to what the whole set must reach.
+// whole reports whether all changes run, so that the goals apply.
 func (o options) whole() bool { return o.room == "" && o.only == "" }
 
 func run(ctx context.Context, out io.Writer, o options) error {

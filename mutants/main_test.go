@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Every kind of entry is told apart, and what makes a run fail is named.
+// Every kind of entry is distinguished, and what makes a run fail is named.
 func TestARunOverATinyPackage(t *testing.T) {
 	var out bytes.Buffer
 	err := run(t.Context(), &out, options{root: "testdata/house", workers: 2, least: 2 * time.Second, minTotal: 11, minShare: 85})

@@ -9,8 +9,7 @@ import (
 	"text/tabwriter"
 )
 
-// report prints the share by room, what was not noticed, and what is wrong with
-// the set.
+// report prints the share by room, unnoticed changes, and faults of the set.
 func report(out io.Writer, o options, results []result, missing []string) error {
 	type count struct{ total, noticed, hung, invalid int }
 	byRoom := map[string]*count{}

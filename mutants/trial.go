@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// outcome is what became of one change.
+// outcome is the result of one change.
 type outcome int
 
 const (
@@ -47,8 +47,8 @@ type trial struct {
 	done int
 }
 
-// all tries the tests without a change first: a test that is missing, skipped
-// or failing as the code stands would notice everything or nothing.
+// all runs the tests without a change first: a test that is missing, skipped or
+// failing would notice everything or nothing.
 func (t *trial) all(ctx context.Context, chosen changes) ([]result, error) {
 	began := time.Now()
 	broken, err := t.unchanged(ctx, chosen)
@@ -71,7 +71,7 @@ func (t *trial) all(ctx context.Context, chosen changes) ([]result, error) {
 	return results, ctx.Err()
 }
 
-// each calls work for 0 to n-1, by so many workers as the options say.
+// each calls work for 0 to n-1 with the configured number of workers.
 func (t *trial) each(n int, work func(i int)) {
 	next := make(chan int)
 	var workers sync.WaitGroup
@@ -101,8 +101,8 @@ func (t *trial) say(total int, r result, took time.Duration) {
 	fmt.Fprintln(t.out)
 }
 
-// unchanged runs all named tests of a package in one binary without a change.
-// The result says what is wrong, by set of tests.
+// unchanged runs all named tests of a package in one binary without a change,
+// and returns the faults by set of tests.
 func (t *trial) unchanged(ctx context.Context, chosen changes) (map[test]string, error) {
 	var packages []string
 	wanted := map[string][]test{}
@@ -129,7 +129,7 @@ func (t *trial) unchanged(ctx context.Context, chosen changes) (map[test]string,
 		for _, w := range wanted[pkg] {
 			names = append(names, w.names)
 		}
-		// Failures show in what the tests print; the set of each change is judged alone.
+		// Failures show in the output; the set of each change is judged alone.
 		out, _, _ := t.start(ctx, test{pkg, strings.Join(names, "|")}, binary, "", 10*time.Minute)
 		took := passed(out)
 		t.mu.Lock()
@@ -160,7 +160,7 @@ func passed(out []byte) map[string]time.Duration {
 	return took
 }
 
-// failing is what a test printed below its line of failure, cut short.
+// failing is the output of a failed test, shortened.
 func failing(out []byte, name string) string {
 	_, rest, found := bytes.Cut(out, []byte("\n=== RUN   "+name+"\n"))
 	if !found {
@@ -213,9 +213,9 @@ func (t *trial) compile(ctx context.Context, pkg, overlay, binary string) ([]byt
 	return cmd.CombinedOutput()
 }
 
-// start runs tests of a binary in the directory of their package. What a test
-// builds by itself gets the change as well, by GOFLAGS. The whole group of
-// processes ends with the test, also with one that hangs.
+// start runs tests of a binary in their package's directory. A test that builds
+// gets the change through GOFLAGS. The process group ends with the test, or
+// with the timeout.
 func (t *trial) start(ctx context.Context, what test, binary, overlay string, limit time.Duration) (out []byte, late bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -238,8 +238,7 @@ func (t *trial) start(ctx context.Context, what test, binary, overlay string, li
 	return kept.text, errors.Is(ctx.Err(), context.DeadlineExceeded), err
 }
 
-// tail keeps a bounded part of what a test prints: a changed one may print
-// without end.
+// tail bounds the output of a test, which a change may make endless.
 type tail struct{ text []byte }
 
 func (w *tail) Write(p []byte) (int, error) {

@@ -99,7 +99,7 @@ func send(t *testing.T, client *http.Client, status int, method, url, token, bod
 	return answer
 }
 
-// With the first key the service is closed, and whoever can read its files
+// With the first key the service is closed, and a user who can read its files
 // still gets in.
 func TestTheFirstKeyClosesTheService(t *testing.T) {
 	c := private(t)
@@ -109,7 +109,7 @@ func TestTheFirstKeyClosesTheService(t *testing.T) {
 		t.Errorf("the local credential: %v, %v; want mode 0600", info.Mode(), err)
 	}
 	send(t, plainly, 200, "GET", said.URL+"/api/v1/heads", "", "")
-	send(t, plainly, 422, "POST", said.URL+"/api/v1/keys", "", `{"name":"me","role":"viewer"}`) // nobody could make another
+	send(t, plainly, 422, "POST", said.URL+"/api/v1/keys", "", `{"name":"me","role":"viewer"}`) // no caller could make another
 	var key api.Key
 	if err := json.Unmarshal(send(t, plainly, 201, "POST", said.URL+"/api/v1/keys", "", `{"name":"me","role":"admin"}`), &key); err != nil {
 		t.Fatal(err)

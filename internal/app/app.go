@@ -56,7 +56,7 @@ type App struct {
 	verbs        *apiv1.Verbs
 	live         *live.Hub
 	queue        *natsmq.Queue   // nil: switched off
-	webhooks     *webhook.Sender // nil: nobody is told
+	webhooks     *webhook.Sender // nil: no endpoints
 	instance     string          // of this run; begins the ids of events
 	policyFile   *policyFile
 	server       *httpapi.Server

@@ -138,7 +138,7 @@ func check(t *testing.T, families map[string]*dto.MetricFamily) {
 	}
 	for name, family := range families {
 		known := slices.ContainsFunc(promised, func(p promise) bool { return p.name == name })
-		// Names of our own are told from promised ones, and from those that every
+		// Names of our own differ from promised ones, and from those that every
 		// process has, by their beginning.
 		if !known && !strings.HasPrefix(name, "headway_") && !strings.HasPrefix(name, "go_") && !strings.HasPrefix(name, "process_") && !strings.HasPrefix(name, "promhttp_") {
 			t.Errorf("%s is neither promised nor under headway_", name)
@@ -273,7 +273,7 @@ func TestAFailedStartLeavesNothingBehind(t *testing.T) {
 }
 
 // An alert of the monitor is an event when it begins and when it ends, for
-// whoever watches and for webhooks.
+// subscribers and for webhooks.
 func TestAlertsAreEvents(t *testing.T) {
 	rules := filepath.Join(t.TempDir(), "rules.yml")
 	text := `groups: [{name: g, rules: [{alert: Crowded, expr: sse_connections > 1, labels: {severity: warning, region: us}, annotations: {summary: two listen}}]}]`

@@ -58,7 +58,7 @@ func (a *App) watchCertificates(ctx context.Context) error {
 		}
 		if err := a.reloadCertificates(); err == nil {
 			said = ""
-		} else if err.Error() != said { // a fault is told once
+		} else if err.Error() != said { // a fault is logged once
 			said = err.Error()
 			a.log.Error("the certificates changed, and not all that changed is in force", "error", err)
 		}

@@ -72,8 +72,8 @@ func (s *secured) issue() {
 	s.check(os.Rename(cert, s.config.TLS.CertFile))
 }
 
-// pinned is a client that believes the announced certificate only, as the
-// command line does, and what it was told when it asked.
+// pinned is a client that trusts the announced certificate only, as the
+// command line does, and the last answer.
 func (s *secured) pinned(t *testing.T) (said local.Service, err error) {
 	t.Helper()
 	said, token := announced(t, s.config)
@@ -101,8 +101,8 @@ func (s *secured) pinned(t *testing.T) (said local.Service, err error) {
 }
 
 // The command line of the machine still gets in after the certificate of the
-// service was replaced, whether somebody tells the service or not.
-func TestTheCertificateIsAnnouncedAnew(t *testing.T) {
+// service was replaced, with or without a reload.
+func TestTheNewCertificateIsAnnounced(t *testing.T) {
 	s := newSecured(t)
 	before, err := s.pinned(t)
 	s.check(err)
@@ -124,7 +124,7 @@ func TestTheCertificateIsAnnouncedAnew(t *testing.T) {
 	if again.CertSHA256 == after.CertSHA256 {
 		t.Error("the certificate is announced as before")
 	}
-	s.issue() // and nobody tells the service
+	s.issue() // without a reload
 	for end := time.Now().Add(30 * time.Second); ; <-time.After(10 * time.Millisecond) {
 		if said, _ := announced(t, s.config); said.CertSHA256 != again.CertSHA256 {
 			break
@@ -202,7 +202,7 @@ func TestACertificateOfAnAuthorityThatIsNoneAnyMore(t *testing.T) {
 	}
 }
 
-// A client's certificate lets in over the queue as it does over HTTP, with the
+// A client's certificate is accepted over the queue as it does over HTTP, with the
 // same rights, and loses them at the same time.
 func TestACertificateOpensTheQueue(t *testing.T) {
 	s := newSecured(t, func(c *config.Config) {
@@ -245,10 +245,10 @@ func TestACertificateOpensTheQueue(t *testing.T) {
 			t.Errorf("%s over HTTP: %s; want %s", head, text, want)
 		}
 	}
-	stranger, strangerID := shown(s.newAuthority(t.TempDir()), "gpu-rack-1")
+	foreign, foreignID := shown(s.newAuthority(t.TempDir()), "gpu-rack-1")
 	unlisted, unlistedID := shown(s.authority, "somebody")
 	for what, try := range map[string]func() (*nats.Conn, error){
-		"a certificate of another authority": func() (*nats.Conn, error) { return connect(strangerID, stranger) },
+		"a certificate of another authority": func() (*nats.Conn, error) { return connect(foreignID, foreign) },
 		"a certificate of no listed name":    func() (*nats.Conn, error) { return connect(unlistedID, unlisted) },
 		"no certificate":                     func() (*nats.Conn, error) { return connect("x") },
 	} {

@@ -65,10 +65,10 @@ func (s *signer) token(id int) string {
 }
 
 // Tokens that name invented keys use up what the issuer may be asked. When it
-// rotates its keys then, good tokens are told to come again over HTTP and NATS,
+// rotates its keys then, valid tokens get 503 over HTTP and NATS,
 // take from an allowance of their own, and shut neither to the tokens and keys
 // that are known.
-func TestInventedKeysLockNobodyOut(t *testing.T) {
+func TestInventedKeysLockNoCallerOut(t *testing.T) {
 	issuer, eve := newSigner(t), newSigner(t)
 	c := private(t)
 	c.Queue.Listen = "127.0.0.1:0"

@@ -104,7 +104,7 @@ func done(t *testing.T, err error) {
 }
 
 // The servers of the message queue and of Redis, the receivers of alerts and the
-// authority of certificates are the operator's, wherever they are, but no server
+// authority of certificates may be anywhere, but no server
 // of that kind has a link-local or a metadata address, in any
 // form: neither in the setting nor where a server leads on to.
 func TestServersThatMustNotBeCalled(t *testing.T) {

@@ -50,7 +50,7 @@ type away struct {
 
 	mu     sync.Mutex
 	fails  error
-	failed []time.Time // when somebody tried to write
+	failed []time.Time // attempts to write
 }
 
 func (s *away) SavePolicy(ctx context.Context, expect uint64, p policy.Stored) (uint64, error) {
@@ -100,7 +100,7 @@ func (w *fileWorld) write(strategy string) {
 	w.check(os.WriteFile(w.path, fmt.Appendf(nil, "default_strategy: %s\ncaller_may: []\n", strategy), 0o600))
 }
 
-// put is what somebody does over HTTP.
+// put is a change over HTTP.
 func (w *fileWorld) put(strategy string) {
 	w.Helper()
 	next, _ := policy.Compile(policy.Document{DefaultStrategy: strategy})
@@ -131,7 +131,7 @@ func (w *fileWorld) value(name string) float64 {
 	return 0
 }
 
-func TestAPolicyFileRulesUntilSomebodyElseChangesThePolicy(t *testing.T) {
+func TestAPolicyFileRulesUntilThePolicyIsChangedElsewhere(t *testing.T) {
 	w := newFileWorld(t)
 	w.write("random")
 	w.check(w.start())
@@ -153,7 +153,7 @@ func TestAPolicyFileRulesUntilSomebodyElseChangesThePolicy(t *testing.T) {
 	w.want("least_loaded", 3)
 	w.put("power_of_two")
 	w.write("random")
-	w.check(w.start()) // it changed while nobody looked
+	w.check(w.start()) // it changed while the service was down
 	w.want("random", 5)
 }
 
@@ -195,7 +195,7 @@ func TestAPolicyFileThatCannotBeUsedChangesNothing(t *testing.T) {
 }
 
 // What failed for another reason than what the file says is tried again, less
-// and less often, without anybody touching the file; a bad document is not.
+// and less often, without a change of the file; a bad document is not.
 func TestAPolicyFileIsTriedAgainAfterAFaultThatPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newFileWorld(t)

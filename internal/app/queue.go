@@ -63,7 +63,7 @@ func (a *App) openQueue(version string) error {
 	a.queue = queue
 	a.stops = append(a.stops, queue.Close)
 	if c.Mode == "embedded" && c.Listen == "" || c.Mode == "external" && !c.Audit {
-		return nil // nobody can subscribe the audit trail
+		return nil // no client can subscribe the audit trail
 	}
 	// An old trail would have no receivers.
 	return a.publish("nats", queueCursorFile, queue, a.journal.Stats().LastSeq)

@@ -61,7 +61,7 @@ func (a *App) openTrail() error {
 		a.journal, err = audit.Open(audit.Options{
 			Path: a.trail, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: key, Log: a.log, Metrics: a.metrics,
 			OnCheckpoint: a.publishCheckpoint,
-			MinFreeBytes: c.State.MinFreeBytes / 4, // the trail must still tell of a state that cannot be written
+			MinFreeBytes: c.State.MinFreeBytes / 4, // the trail must still record that the state cannot be written
 		})
 		if err == nil || !errors.Is(err, audit.ErrInUse) {
 			break

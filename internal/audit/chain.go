@@ -248,7 +248,7 @@ func (t *chain) strange() (why string, fault bool, err error) {
 	case own.Size() < t.size:
 		return "the file before had been shortened", true, nil
 	case own.Size() > t.size && !t.suspect:
-		return "somebody else had written to the file before", true, nil
+		return "another program had written to the file before", true, nil
 	}
 	return "", false, nil
 }

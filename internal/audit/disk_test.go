@@ -17,7 +17,7 @@ import (
 	"headway/internal/audit"
 )
 
-// faultyDisk fails as it is told.
+// faultyDisk injects faults.
 type faultyDisk struct {
 	full   atomic.Bool // a write takes half and fails
 	broken atomic.Bool // a sync fails
@@ -41,7 +41,7 @@ func (d *faultyDisk) options(o audit.Options) audit.Options {
 }
 
 // While the disk fails nothing half-written stays, changes are refused, what
-// nobody waits for is kept; and when it is back all goes on by itself.
+// no caller waits for is kept; and when it is back all goes on by itself.
 func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 	faults := map[string]struct {
 		fail  func(d *faultyDisk, is bool)
@@ -312,7 +312,7 @@ func TestStartOnAFullDiskIsNoFailure(t *testing.T) {
 	}
 }
 
-// A disk that hangs holds nobody up for longer than MaxWait, and what it takes
+// A disk that hangs delays no caller longer than MaxWait, and what it takes
 // after all is not left without an end.
 func TestHangingDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -68,7 +68,7 @@ func FuzzCheckpoint(f *testing.F) {
 	})
 }
 
-// Whatever an entry contains, its line is one line of JSON that reads the same.
+// For any entry, its line is one line of JSON that reads the same.
 func FuzzEntry(f *testing.F) {
 	f.Add("a\nb", []byte(`{"a":1}`), []byte{0xff})
 	f.Add(strings.Repeat("\x01", 5000), []byte(`{"`+strings.Repeat("x", 20_000)+`":1}`), []byte("\u2028"))

@@ -186,7 +186,7 @@ const (
 	stateTaken     // by the writer
 	stateAnswered  // by the writer
 	stateWithdrawn // by the caller before it was taken; it is not written
-	stateGivenUp   // by the caller after it was taken; the writer sees to it
+	stateGivenUp   // by the caller after it was taken; the writer finishes it
 )
 
 func newPending(stage Stage, e Entry, at time.Time) *pending {

@@ -433,7 +433,7 @@ func TestTimeNeverFallsInATrail(t *testing.T) {
 	}
 }
 
-func TestContextTellsWhoActs(t *testing.T) {
+func TestContextHoldsTheActor(t *testing.T) {
 	id := &audit.Identity{Actor: audit.Actor{Type: "key", ID: "k"}, Source: audit.Source{IP: "10.0.0.1"}, RequestID: "r", TraceID: "t"}
 	e := audit.Entry{Action: "a"}.By(audit.WithIdentity(t.Context(), id))
 	if e.Actor != id.Actor || e.Source != id.Source || e.RequestID != "r" || e.TraceID != "t" {

@@ -119,7 +119,7 @@ func TestKilledProcessLosesNothingThatWasAnswered(t *testing.T) {
 	t.Logf("%d records over %d kills, %d unfinished operations", len(records), rounds, len(of("audit.unfinished", records)))
 }
 
-// Whatever part of the last line a kill has left, the next start puts it aside
+// After a kill within the last line, the next start puts it aside
 // and goes on.
 func TestTornLastLineIsPutAside(t *testing.T) {
 	w := newWorld(t)

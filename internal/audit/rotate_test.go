@@ -112,7 +112,7 @@ func TestOnlyTheNewestFilesAreKept(t *testing.T) {
 }
 
 // While records are written, files change under the journal's hands and others
-// read them: nothing is lost, and nobody sees what is not so.
+// read them: nothing is lost, and no reader sees a false state.
 func TestEverythingAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.o.MaxBytes = 20_000

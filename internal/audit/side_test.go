@@ -59,14 +59,14 @@ func newClosedDir(t *testing.T) *closedDir {
 		t.Cleanup(func() { _ = os.Chmod(filepath.Dir(w.path), 0o700) })
 		return d
 	}
-	const nobody = 65534
-	d.who = &syscall.Credential{Uid: nobody, Gid: nobody}
+	const otherUser = 65534
+	d.who = &syscall.Credential{Uid: otherUser, Gid: otherUser}
 	for _, dir := range []string{filepath.Dir(filepath.Dir(w.path)), filepath.Dir(w.path)} {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(os.Chown(w.path, nobody, nobody), os.Chown(d.side, nobody, nobody)); err != nil {
+	if err := errors.Join(os.Chown(w.path, otherUser, otherUser), os.Chown(d.side, otherUser, otherUser)); err != nil {
 		t.Fatal(err)
 	}
 	return d

@@ -117,9 +117,9 @@ func torn(t *testing.T, w *world) {
 	}
 }
 
-// A trail whose records were all made anew, hashes and all, does not go on
+// A trail whose records were all rewritten with new hashes does not go on
 // without a word: the checkpoint has another hash.
-func TestATrailHashedAnewIsSeenAtTheStart(t *testing.T) {
+func TestARewrittenTrailIsSeenAtTheStart(t *testing.T) {
 	w := newWorld(t)
 	w.fill(5)
 	checkpoint := w.checkpoint()

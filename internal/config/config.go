@@ -119,7 +119,7 @@ type Access struct {
 
 // OIDC says which issuer's tokens are trusted.
 type OIDC struct {
-	Issuer       string // "": nobody's
+	Issuer       string // "": no tokens
 	Audience     string
 	Algorithms   []string
 	RolesClaim   string
@@ -183,7 +183,7 @@ type Queue struct {
 
 // Webhooks says which endpoints receive events.
 type Webhooks struct {
-	File           string // "": nobody
+	File           string // "": no endpoints
 	AllowLinkLocal bool
 }
 
@@ -287,7 +287,7 @@ func (t *table) monitor(c *Monitor) {
 	t.text("monitor.rules_file", &c.RulesFile, "", optionalPath,
 		"rule file of Prometheus' in the place of that of the binary; read again when it changes")
 	t.list("monitor.alertmanagers", &c.Alertmanagers, webURL,
-		"Alertmanagers that are told of alerts, such as http://localhost:9093")
+		"Alertmanagers that receive alerts, such as http://localhost:9093")
 	t.list("monitor.alert_webhooks", &c.AlertWebhooks, hookURL,
 		"addresses that alerts are posted to, in the form of Alertmanager's webhooks")
 	t.duration("monitor.timeout", &c.Timeout, 10*time.Second, 100*time.Millisecond, time.Minute,
@@ -311,7 +311,7 @@ func (t *table) tls(c *TLS) {
 
 func (t *table) access(c *Access) {
 	t.text("oidc.issuer", &c.OIDC.Issuer, "", optionalURL,
-		"OpenID Connect issuer whose tokens are believed")
+		"OpenID Connect issuer whose tokens are trusted")
 	t.text("oidc.audience", &c.OIDC.Audience, "", line,
 		"audience that its tokens must be for; required with an issuer")
 	t.list("oidc.algorithms", &c.OIDC.Algorithms, algorithm,
@@ -388,7 +388,7 @@ func (t *table) http(c *HTTP) {
 	t.boolean("http.behind_proxy", &c.BehindProxy, false,
 		"serve other addresses than loopback ones without TLS, since a proxy before it has TLS")
 	t.list("http.trusted_proxies", &c.TrustedProxies, network,
-		"networks whose X-Forwarded-For is believed, with http.behind_proxy")
+		"networks whose X-Forwarded-For is trusted, with http.behind_proxy")
 }
 
 func (t *table) lease(c *Lease) {
@@ -449,9 +449,9 @@ func (c *Config) check() []Fault {
 	need("tls.client_ca_file", c.TLS.ClientCAFile == "" || c.TLS.CertFile != "" || len(c.TLS.ACMEHosts) > 0,
 		"needs TLS: set tls.cert_file and tls.key_file, or tls.acme_hosts")
 	need("access.certificates", len(c.Access.Certificates) == 0 || c.TLS.ClientCAFile != "",
-		"needs tls.client_ca_file, which says whose certificates are believed")
+		"needs tls.client_ca_file, which names the trusted authorities")
 	need("oidc.audience", c.Access.OIDC.Issuer == "" || c.Access.OIDC.Audience != "",
-		"is required with oidc.issuer, or tokens for others would be believed")
+		"is required with oidc.issuer, or tokens for other services would be trusted")
 	need("queue.url", c.Queue.Mode != "external" || c.Queue.URL != "",
 		"is required with queue.mode external")
 	need("queue.key_file", (c.Queue.CertFile == "") == (c.Queue.KeyFile == ""),

@@ -295,7 +295,7 @@ func TestASettingHasOneNameInThreeSpellings(t *testing.T) {
 	}
 }
 
-func TestEveryFaultIsToldWithItsKeyAndSource(t *testing.T) {
+func TestEveryFaultNamesItsKeyAndSource(t *testing.T) {
 	const file = `
 listen: nonsense
 lsten: x
@@ -498,7 +498,7 @@ func FuzzFile(f *testing.F) {
 	})
 }
 
-// The audit trail tells of what an operator has set, and of no secret.
+// The audit trail records the settings, and no secret.
 func TestSetAreTheSettingsThatAreNotDefaults(t *testing.T) {
 	flags := pflag.NewFlagSet("headway", pflag.ContinueOnError)
 	config.AddFlags(flags)

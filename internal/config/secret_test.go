@@ -98,8 +98,8 @@ func attempt(t *testing.T, s Setting, value, from string) (said string, right bo
 	return b.String() + fmt.Sprint(c.Set()), true
 }
 
-// Whatever setting a secret is given to, in whichever place of it and from
-// whichever source, no message, no print and no record repeats it.
+// For a secret in any setting, in any place of it and from
+// any source, no message, no print and no record repeats it.
 func TestNoSettingRepeatsASecret(t *testing.T) {
 	right := map[string]bool{}
 	for _, s := range Settings() {

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeRouter is Headway's interface in the small: heads hold leases, decisions
 // go round. It asserts that every decision gets one outcome and that nothing
-// is told of a decision that it did not make.
+// gets an outcome of a decision that it did not make.
 type fakeRouter struct {
 	t *testing.T
 
@@ -261,7 +261,7 @@ func TestRequestsGoFromDecisionToOutcome(t *testing.T) {
 
 func TestAlternativesAreAskedInOrder(t *testing.T) {
 	f, url := newFakeRouter(t)
-	f.ghosts = []api.DecisionHead{{ID: "ghost", Endpoint: "http://127.0.0.1:1"}} // nobody listens there
+	f.ghosts = []api.DecisionHead{{ID: "ghost", Endpoint: "http://127.0.0.1:1"}} // no server listens there
 	out := run(t, quick(url))
 	f.check(out)
 	if f.results["error"] != f.decided || f.decided == 0 {

@@ -18,7 +18,7 @@ func (c *kvCache) fill(t *testing.T, hashes ...uint64) (held []*block) {
 	return held
 }
 
-// What is of use without the rest stays longest: the end of a prefix goes first.
+// What is useful without the rest stays longest: the end of a prefix goes first.
 func TestTheEndOfAPrefixGoesFirst(t *testing.T) {
 	c := smallCache(3, 0)
 	c.release(c.fill(t, 1, 2, 3))

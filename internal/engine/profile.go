@@ -19,7 +19,7 @@ const BlockTokens = 512
 //	   + E·Σ decode context + D·sequences + LD·tokens loaded
 //
 // milliseconds: fixed overhead, reading the weights or multiplying by them
-// (whichever takes longer), attention of prefill chunks and of decodes,
+// (the longer of the two), attention of prefill chunks and of decodes,
 // sampling, and loading blocks from the CPU tier.
 type Profile struct {
 	Name string

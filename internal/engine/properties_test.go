@@ -11,7 +11,7 @@ import (
 	"headway/internal/engine"
 )
 
-// Whatever is submitted and canceled: each request ends once, tokens are
+// For any submissions and cancellations each request ends once, tokens are
 // conserved, first tokens come in the order of arrival, memory is never given
 // out twice, and the same calls give the same results.
 func TestEngineProperties(t *testing.T) {

@@ -26,7 +26,7 @@ const (
 	HeadContested  = "head.contested"  // two endpoints register its id
 	HeadRemoved    = "head.removed"    // deregistered, or silent for too long
 	HeadRoutable   = "head.routable"   // takes new requests from now on
-	HeadUnroutable = "head.unroutable" // takes none any more, for whatever reason
+	HeadUnroutable = "head.unroutable" // takes no new requests, for any reason
 	PoolExhausted  = "pool.exhausted"  // no head of a model type, or of one in a region, takes requests
 	PoolAvailable  = "pool.available"  // one does again, or for the first time
 	GuardTripped   = "fleet.guard_tripped"
@@ -89,7 +89,7 @@ type Stream struct {
 
 	mu     sync.Mutex    // orders publishers
 	wake   chan struct{} // closed when an event is published
-	asleep bool          // somebody waits for wake
+	asleep bool          // a reader waits for wake
 }
 
 // New makes a stream without events.

@@ -76,7 +76,7 @@ func TestASubscriptionBeginsWithTheNextEvent(t *testing.T) {
 	}
 }
 
-func TestASlowReaderIsToldHowManyItLost(t *testing.T) {
+func TestASlowReaderLearnsHowManyItLost(t *testing.T) {
 	s, reg := newStream(t, 8)
 	sub := s.Subscribe()
 	for range 20 {
@@ -94,7 +94,7 @@ func TestASlowReaderIsToldHowManyItLost(t *testing.T) {
 	}
 }
 
-func TestALossIsToldEvenIfNothingElseComes(t *testing.T) {
+func TestALossIsReportedEvenIfNothingElseComes(t *testing.T) {
 	s, reg := newStream(t, 8)
 	sub := s.Subscribe(func(*event.Event) bool { return false })
 	for range 20 {
@@ -163,7 +163,7 @@ func TestPublishersNeverWaitForAReader(t *testing.T) {
 	})
 }
 
-// Whatever the readers' pace, what each one read and what it was told it lost
+// At any pace, what each reader read and the number it lost
 // add up to what was published, in order.
 func TestReadAndLostAddUp(t *testing.T) {
 	const events, publishers = 20_000, 4

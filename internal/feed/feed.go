@@ -55,7 +55,7 @@ type Feed[T any] struct {
 	kept     []Change[T]   // the last, fewer than twice the bound
 	from     uint64        // all changes after this revision are kept
 	revision uint64        // of the last change
-	more     chan struct{} // closed by the next Add; nil: nobody waits
+	more     chan struct{} // closed by the next Add; nil: no reader waits
 }
 
 // New makes the feed of a store at a revision. It keeps at least bound changes.

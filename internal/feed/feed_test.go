@@ -26,7 +26,7 @@ var errWhole = errors.New("the whole is to be read")
 
 func whole(context.Context) (feed.Changes[int], error) { return feed.Changes[int]{}, errWhole }
 
-// Whatever is kept comes once, in order, wherever a reader begins; the rest is
+// Each kept change comes once, in order, from any revision on; the rest is
 // read whole.
 func TestAFollowerSeesEveryChangeOnce(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

@@ -41,7 +41,7 @@ func announced(t *testing.T) (server *httptest.Server, dir string) {
 	return server, dir
 }
 
-func TestOnlyTheAnnouncedCertificateIsBelieved(t *testing.T) {
+func TestOnlyTheAnnouncedCertificateIsTrusted(t *testing.T) {
 	server, dir := announced(t)
 	ask := func() (string, error) {
 		transport, url, err := Target{DataDir: dir}.Open()

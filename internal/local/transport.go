@@ -31,7 +31,7 @@ type Transport struct {
 
 	mu      sync.Mutex
 	dataDir string          // of the service of this machine, once it was found
-	cert    string          // that current believes
+	cert    string          // that current trusts
 	current *http.Transport // nil before the first request
 }
 

@@ -10,7 +10,7 @@ import (
 	"headway/internal/engine"
 )
 
-// Whatever comes in: a request that can be served, or an error that names what
+// Any input is a request that can be served, or an error that names what
 // is wrong with valid text.
 func FuzzDecodeCompletion(f *testing.F) {
 	for _, seed := range []string{

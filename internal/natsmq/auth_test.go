@@ -21,9 +21,9 @@ import (
 	"headway/internal/natsmq"
 )
 
-// Answers go to inboxes only: whoever names another subject would have us write
+// Answers go to inboxes only: a caller that names another subject would have us write
 // where they may not.
-func TestNobodyIsMadeToSpeakForOthers(t *testing.T) {
+func TestAnswersGoToTheCallersInboxOnly(t *testing.T) {
 	w := newWorld(t)
 	nc := w.connect()
 	w.ask(nc, "headway.v1.heads.register", registration("gpu-1"), `"lease"`)
@@ -78,7 +78,7 @@ func TestEachRoleMayUseItsSubjectsOnly(t *testing.T) {
 		w.key(id, role, map[bool][]string{true: {"gpu-*"}}[role == access.RoleHead]...)
 		connections[role] = w.connect(append(as(id), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))...)
 	}
-	everybody := "viewer operator admin head client"
+	everyRole := "viewer operator admin head client"
 	for subject, may := range map[string]string{
 		"pub headway.v1.decisions.request":               "operator admin client",
 		"pub headway.v1.decisions.outcome":               "operator admin client",
@@ -108,7 +108,7 @@ func TestEachRoleMayUseItsSubjectsOnly(t *testing.T) {
 		"sub >":                                          "",
 		"sub _INBOX.>":                                   "admin",
 		"sub _INBOX.k-other.>":                           "admin",
-		"sub _INBOX.ME.>":                                everybody,
+		"sub _INBOX.ME.>":                                everyRole,
 		"sub $JS.API.>":                                  "",
 	} {
 		kind, template, _ := strings.Cut(subject, " ")
@@ -163,7 +163,7 @@ func TestWrongCredentialsAreRefused(t *testing.T) {
 	w.connect(nats.UserInfo("anybody", secret("k-1")))
 }
 
-// What ends a connection is the change itself: nobody looks otherwise.
+// What ends a connection is the change itself: nothing polls.
 func TestARevokedKeyIsDisconnected(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Watch = time.Hour })
 	w.key("k-1", access.RoleClient)
@@ -178,10 +178,10 @@ func TestARevokedKeyIsDisconnected(t *testing.T) {
 	}
 }
 
-// A key that is revoked while it is looked at lets nobody in afterwards: the
+// A key that is revoked while it is looked at admits no connection afterwards: the
 // look that ends connections has passed then, as the connection of another key
 // shows.
-func TestAKeyThatIsRevokedMeanwhileLetsNobodyIn(t *testing.T) {
+func TestAKeyThatIsRevokedMeanwhileIsRefused(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Watch = time.Hour })
 	w.keyUntil(time.Now().Add(time.Hour), "other", access.RoleClient)
 	w.key("k-1", access.RoleClient)
@@ -212,7 +212,7 @@ func TestAKeyThatIsRevokedMeanwhileLetsNobodyIn(t *testing.T) {
 	}
 }
 
-func TestAnOpenServiceThatIsClosedSendsStrangersAway(t *testing.T) {
+func TestAnOpenServiceThatIsClosedEndsAnonymousConnections(t *testing.T) {
 	w := newWorld(t)
 	gone := make(chan struct{}, 8)
 	nc := w.connect(nats.DisconnectErrHandler(func(*nats.Conn, error) { gone <- struct{}{} }))
@@ -234,7 +234,7 @@ func TestAnotherAddressThanLoopbackNeedsKeysAndTLS(t *testing.T) {
 	}
 }
 
-// Whoever can be made to answer publishes to inboxes only: the service's answers
+// A service that answers publishes to inboxes only: the service's answers
 // to those who look for it, and acknowledgements of the stream.
 func TestAnswersGoToInboxesOnly(t *testing.T) {
 	w := newWorld(t)
@@ -300,7 +300,7 @@ func TestAnswersGoToInboxesOnly(t *testing.T) {
 	}
 }
 
-// Where the subject says who asks, nobody else is answered.
+// Where the subject says who asks, no other caller is answered.
 func TestOnlyTheSendersOwnInboxIsAnswered(t *testing.T) {
 	w := newWorld(t)
 	w.key("k-client", access.RoleClient)

@@ -63,7 +63,7 @@ func replicasOf(t *testing.T, js jetstream.JetStream, name string) int {
 }
 
 // Streams are on three servers, whether the configuration names these or they
-// tell of each other, and also when they came later; what the operator has made
+// announce each other, and also when they came later; what the operator has made
 // stays as it is.
 func TestStreamsHaveThreeReplicasOnThreeServers(t *testing.T) {
 	urls, js := cluster(t)

@@ -15,7 +15,7 @@ import (
 )
 
 // A command whose acknowledgement did not say that it was there already is
-// carried out, whatever came by its Nats-Msg-Id before.
+// carried out, even if its Nats-Msg-Id came before.
 func TestACommandWithAnIDOfThePastIsCarriedOut(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Window = 100 * time.Millisecond })
 	w.ready()
@@ -79,7 +79,7 @@ func TestSlowWorkIsNotDoneTwice(t *testing.T) {
 	b.agree()
 }
 
-// A look at what is stuck does not bury what is being acknowledged.
+// A look at what is stuck leaves what is being acknowledged.
 func TestTheSweepLeavesWhatIsApplied(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Sweep = time.Millisecond })
 	w.ready()
@@ -97,7 +97,7 @@ func TestTheSweepLeavesWhatIsApplied(t *testing.T) {
 	w.agree()
 }
 
-// Only a command goes back into the queue: a letter may be of anybody's making.
+// Only a command goes back into the queue: a letter may have any author.
 func TestALetterOfNoCommandIsNotPutBack(t *testing.T) {
 	w := newWorld(t)
 	w.ready()

@@ -24,7 +24,7 @@ import (
 	"headway/internal/natsmq"
 )
 
-// inProcess starts a NATS server of somebody else's in this process.
+// inProcess starts an external NATS server in this process.
 func inProcess(t *testing.T, o *server.Options) *server.Server {
 	t.Helper()
 	o.NoLog, o.NoSigs, o.JetStream, o.StoreDir = true, true, true, t.TempDir()
@@ -93,8 +93,8 @@ func authority(t *testing.T, names ...string) string {
 	return dir
 }
 
-// works opens a queue on somebody else's server and demands that it is ready and
-// answers whoever has other credentials for it.
+// works opens a queue on an external server and demands that it is ready and
+// answers clients with other credentials for it.
 func works(t *testing.T, e natsmq.External, options ...nats.Option) {
 	t.Helper()
 	w := newWorld(t, func(o *natsmq.Options) { o.External, o.Listen, o.Dir = e, "", "" })
@@ -140,12 +140,12 @@ func TestAnExternalServerOverTLS(t *testing.T) {
 		CAFile: filepath.Join(dir, "ca.pem"), CertFile: filepath.Join(dir, "service.pem"), KeyFile: filepath.Join(dir, "service.key"),
 	}
 	works(t, e, nats.RootCAs(e.CAFile), nats.ClientCert(e.CertFile, e.KeyFile))
-	stranger := e
-	stranger.CAFile = filepath.Join(authority(t), "ca.pem")
-	refused(t, stranger) // the server is none of this authority's
-	nobody := e
-	nobody.CertFile, nobody.KeyFile = "", ""
-	refused(t, nobody) // the server wants a certificate
+	foreign := e
+	foreign.CAFile = filepath.Join(authority(t), "ca.pem")
+	refused(t, foreign) // the server is none of this authority's
+	anonymous := e
+	anonymous.CertFile, anonymous.KeyFile = "", ""
+	refused(t, anonymous) // the server wants a certificate
 }
 
 func TestAnExternalServerWithAToken(t *testing.T) {

@@ -152,7 +152,7 @@ func TestARevokedKeyIsNotServed(t *testing.T) {
 }
 
 // A token that has expired is refused as that, and not as revoked.
-func TestAnExpiredTokenIsToldSo(t *testing.T) {
+func TestAnExpiredTokenIsNamedInTheAnswer(t *testing.T) {
 	w := newWorldOf(t, plenty, issued, func(o *natsmq.Options) { o.Timing.Watch = time.Hour })
 	id := w.token("t.o.k", access.Principal{ID: "robots", Role: access.RoleClient})
 	nc := w.bearer("t.o.k", id)

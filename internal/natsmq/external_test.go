@@ -56,7 +56,7 @@ func beServer(dir, port string) {
 		panic("not ready")
 	}
 	_, _ = os.Stdout.WriteString("ready\n")
-	_, _ = io.Copy(io.Discard, os.Stdin) // whoever started us is gone
+	_, _ = io.Copy(io.Discard, os.Stdin) // the parent process is gone
 	s.Shutdown()
 }
 
@@ -160,7 +160,7 @@ func TestEveryAcknowledgedCommandIsAppliedOnce(t *testing.T) {
 		publishers.Go(func() {
 			for load.Err() == nil {
 				id := fmt.Sprint("gpu-", next.Add(1))
-				for load.Err() == nil { // whoever gets no answer asks again, by the same name
+				for load.Err() == nil { // without an answer the client asks again, with the same id
 					ctx, cancel := context.WithTimeout(load, time.Second)
 					_, err := js.Publish(ctx, "headway.v1.commands.heads.register", []byte(registration(id)), jetstream.WithMsgID(id))
 					cancel()
@@ -233,8 +233,8 @@ func TestTheServiceStartsWhileTheServerIsAway(t *testing.T) {
 	})
 }
 
-// Somebody else's server would let the service publish anywhere.
-func TestNobodyIsMadeToSpeakOnAnotherServer(t *testing.T) {
+// An external server would let the service publish anywhere.
+func TestAnswersGoToInboxesOnAnExternalServer(t *testing.T) {
 	s := newServer(t)
 	w := newWorld(t, external(s))
 	nc := s.connect(t)

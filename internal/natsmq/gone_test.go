@@ -9,7 +9,7 @@ import (
 	"headway/internal/access"
 )
 
-// A decision that is answered to nobody holds no place: one that was asked for
+// A decision whose caller is gone holds no place: one that was asked for
 // without an inbox, or with one that is not the sender's, and one whose answer
 // cannot be sent.
 func TestADecisionThatCannotBeSentHoldsNoPlace(t *testing.T) {

@@ -56,8 +56,8 @@ func TestDecisionsAndHeadsOverTheQueue(t *testing.T) {
 	}
 }
 
-// Whatever is wrong, whoever asks is told as over HTTP.
-func TestWhatIsWrongIsTold(t *testing.T) {
+// Every fault is answered as over HTTP.
+func TestEveryFaultIsAnswered(t *testing.T) {
 	w := newWorld(t)
 	nc := w.connect()
 	for _, c := range []struct{ queue, body, code, part string }{
@@ -255,7 +255,7 @@ func TestADeadLetterCanBePurged(t *testing.T) {
 }
 
 // A command that was delivered as often as it may be and never ended is found,
-// whoever missed the server's advice.
+// even if the server's advice was missed.
 func TestTheSweepFindsWhatIsStuck(t *testing.T) {
 	w := newWorld(t, func(o *natsmq.Options) { o.Timing.Retry = time.Minute }) // ours takes no commands once its consumer is gone
 	w.ready()

@@ -113,7 +113,7 @@ func TestRoomIsKnownAfterARestart(t *testing.T) {
 	var first sync.Once
 	var filled float64 // when the first was delivered
 	next := newWorldOf(t, plenty, func(w *world, _ *access.Options) {
-		asked := func() { // a note: nobody knows the key
+		asked := func() { // a note: the key is unknown
 			if within("carryOut") {
 				first.Do(func() { filled = value(t, w.metrics, "headway_queue_fill_ratio", "commands") })
 			}

@@ -21,7 +21,7 @@ import (
 	"headway/internal/natsmq"
 )
 
-// Several tokens of one subject have each their own rights, whichever of them
+// Several tokens of one subject have each their own rights, no matter which of them
 // are connected and in which order they come and go.
 func TestTokensOfOneSubjectHaveTheirOwnRights(t *testing.T) {
 	w := newWorldOf(t, plenty, issued)
@@ -101,7 +101,7 @@ func TestATokenThatExpiresEndsNoOther(t *testing.T) {
 	}
 }
 
-// Certificates are told apart as tokens are.
+// Certificates are distinguished as tokens are.
 func TestCertificatesHaveTheirOwnRights(t *testing.T) {
 	dir := authority(t, "server", "one", "two")
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -145,7 +145,7 @@ func TestCertificatesHaveTheirOwnRights(t *testing.T) {
 }
 
 // A connection of a token that has no subject is refused.
-func TestATokenWithoutASubjectIsNobodys(t *testing.T) {
+func TestATokenWithoutASubjectIsRefused(t *testing.T) {
 	w := newWorldOf(t, plenty, issued)
 	w.token("n.n.n", access.Principal{Role: access.RoleAdmin})
 	if nc, err := nats.Connect("nats://"+w.queue.Addr(), w.shows("n.n.n")); !errors.Is(err, nats.ErrAuthorization) {
@@ -287,7 +287,7 @@ func TestACommandOfAnEarlierVersionIsThatOfAKey(t *testing.T) {
 }
 
 // What a sender writes in the header of a command says nothing of who that is.
-func TestNobodyWritesWhoSentACommand(t *testing.T) {
+func TestNoClientWritesTheSenderOfACommand(t *testing.T) {
 	w := newWorld(t)
 	w.ready()
 	w.key("k-1", access.RoleHead, "gpu-*")

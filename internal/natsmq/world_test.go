@@ -59,7 +59,7 @@ type world struct {
 	store  *memstore.Store
 	keys   *access.Keys
 	guard  *access.Guard
-	issuer *issuer                // nil: no tokens are believed
+	issuer *issuer                // nil: no tokens are trusted
 	ahead  atomic.Int64           // of the clock that credentials end by
 	asked  atomic.Pointer[func()] // called whenever the guard looks at the clock, and before a note
 }
@@ -299,7 +299,7 @@ type issuer struct {
 	tokens sync.Map // by the names that tests give them
 }
 
-// issued is a guard that believes an issuer, so that a credential is needed.
+// issued is a guard that trusts an issuer, so that a credential is needed.
 func issued(w *world, o *access.Options) {
 	public, key, err := ed25519.GenerateKey(nil)
 	if err != nil {

@@ -75,7 +75,7 @@ func TestWhatAnAuthoritySigns(t *testing.T) {
 	}
 }
 
-// A certificate of a server or of somebody's own making is no authority.
+// A certificate of a server or a self-made one is no authority.
 func TestOnlyAnAuthorityIsOpenedAsOne(t *testing.T) {
 	i := install(t)
 	dir := t.TempDir()

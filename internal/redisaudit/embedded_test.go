@@ -349,7 +349,7 @@ func TestAPanicEndsOneClient(t *testing.T) {
 	receives(t, there, "x")
 }
 
-// Silent connections keep nobody out: they give way, and subscribers stay.
+// Silent connections keep no client out: they give way, and subscribers stay.
 func TestSilentConnectionsGiveWay(t *testing.T) {
 	e, ended := serve(t)
 	there := dial(t, e)

@@ -251,7 +251,7 @@ func (tr *published) write(n int) uint64 {
 func TestRedisGoesAndComesBack(t *testing.T) {
 	r := newRedis(t)
 	tr := newTrail(t, 64<<10) // rotates now and then
-	l := listen(t, r.url())   // first: what nobody hears is not kept
+	l := listen(t, r.url())   // first: a message without a subscriber is lost
 	tr.ship(tr.sink(r.url()), nil)
 	last := tr.write(300)
 	within(t, "the first records", func() bool { return l.has(last) })
@@ -289,7 +289,7 @@ func TestTheShipperGoesOnWhereItWas(t *testing.T) {
 		stop := tr.ship(sink, nil)
 		last = tr.write(60)
 		stop()
-		last = tr.write(60) // while nobody ships
+		last = tr.write(60) // while no shipper runs
 	}
 	stop := tr.ship(sink, nil)
 	within(t, "all records", func() bool { return l.has(last) })

@@ -8,8 +8,6 @@ import (
 	"strings"
 )
 
-// outcome is what became of one decision: a head, or the reason why none was
-// found.
 type outcome struct{ head, refused string }
 
 // meet holds the outcomes of a decide line against what it expects:
@@ -80,7 +78,6 @@ func meetOrder(want []string, got []outcome) error {
 	return nil
 }
 
-// meetEven spells an even spread out as one of counts.
 func meetEven(words []string, got []outcome) error {
 	if len(words) < 2 || !strings.HasSuffix(words[0], "%") {
 		return errors.New("even takes a tolerance in % and the heads")
@@ -134,7 +131,6 @@ func meetSpread(expect []string, got []outcome) error {
 	return nil
 }
 
-// spread lists how many decisions each head got.
 func spread(got []outcome) string {
 	counts := map[string]int{}
 	for _, o := range got {

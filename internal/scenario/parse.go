@@ -11,7 +11,6 @@ import (
 	"time"
 )
 
-// Bounds of a whole script, which keep a bad one from taking the machine.
 const (
 	maxLines     = 10_000
 	maxDecisions = 1_000_000
@@ -24,7 +23,6 @@ type Script struct {
 	steps []step
 }
 
-// step is one line: a command with its words, its settings and what it expects.
 type step struct {
 	line     int
 	command  string
@@ -34,11 +32,10 @@ type step struct {
 	block    string            // of policy: the lines up to end
 }
 
-// reported are the settings of a report.
 var reported = []string{"status", "in_flight", "queued", "pending_prompt_tokens", "kv_cache_usage", "utilization"}
 
-// commands says what each command takes: the least and most words, and the
-// settings it knows; "label." stands for all that begin so.
+// commands lists each command's number of words and its settings; "label."
+// stands for a prefix.
 var commands = map[string]struct {
 	least, most int
 	settings    []string
@@ -147,7 +144,6 @@ func parseLine(n int, code string) (*step, error) {
 	return st, nil
 }
 
-// number reads a whole number from low to high.
 func number(s string, low, high int64) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < low || n > high {
@@ -156,7 +152,6 @@ func number(s string, low, high int64) (int64, error) {
 	return n, nil
 }
 
-// labels are the settings that begin with label.
 func (st *step) labels() map[string]string {
 	var labels map[string]string
 	for name, value := range st.settings {
@@ -170,7 +165,6 @@ func (st *step) labels() map[string]string {
 	return labels
 }
 
-// list is a setting of names with commas between.
 func (st *step) list(name string) []string {
 	if st.settings[name] == "" {
 		return nil

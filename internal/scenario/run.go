@@ -12,9 +12,9 @@
 //	                               kv_cache_usage=0.5 utilization=0.5 too
 //	silent a b                     they report no more while time passes
 //	talking a                      it does again
-//	admin a draining               the operator's word
+//	admin a draining               sets the admin state
 //	remove a                       deregisters
-//	advance 10s                    time passes; heads report as they are told to
+//	advance 10s                    time passes; heads report at their interval
 //	decide 100 region=eu -> a=100  100 decisions; see expect.go for what may
 //	                               stand behind the arrow. Settings: model region
 //	                               mode strategy session exclude label.NAME;
@@ -52,22 +52,18 @@ import (
 	"headway/internal/strict"
 )
 
-// defaultSeed makes the router's random choices, which are the same in each run
-// with the same seed. Where a rotation begins and how far apart heads report is
-// left to chance, so a script has to hold wherever those fall.
+// defaultSeed makes the router's random choices reproducible. The start of a
+// rotation and the phase of reports stay random, so a script must hold for any.
 const defaultSeed = 1
 
-// epoch is when every run begins.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// theModel is the model type where a script names none.
+// theModel is the default model type.
 const theModel = "m"
 
-// tick is how far the clock goes at once, no farther than what the registry
-// takes for a pause of the machine.
+// tick is below what the registry takes for a pause of the machine.
 const tick = 250 * time.Millisecond
 
-// run is one run of a script.
 type run struct {
 	fleet  *fleet.Registry
 	router *routing.Router
@@ -77,7 +73,7 @@ type run struct {
 	now    time.Time
 }
 
-// member is what the script knows of a head that it registered.
+// member is a head that the script registered.
 type member struct {
 	lease  fleet.Lease
 	status fleet.Status
@@ -86,8 +82,7 @@ type member struct {
 	silent bool
 }
 
-// Run runs a script; seed 0 is 1. The error names the line that was not as
-// expected.
+// Run runs a script; seed 0 is 1. The error names the failed line.
 func Run(ctx context.Context, s *Script, seed uint64) error {
 	if seed == 0 {
 		seed = defaultSeed
@@ -198,7 +193,6 @@ func (r *run) head(ctx context.Context, st *step) error {
 	return nil
 }
 
-// take notes the status and the load that a line gives.
 func (m *member) take(st *step) error {
 	if s := st.settings["status"]; s != "" {
 		status, ok := fleet.ParseStatus(s)
@@ -271,8 +265,7 @@ func (r *run) admin(ctx context.Context, st *step) error {
 	return err
 }
 
-// advance lets time pass in ticks, in which heads report and leases are
-// watched.
+// advance lets time pass in ticks, in which heads report and leases expire.
 func (r *run) advance(ctx context.Context, by string) error {
 	d, err := time.ParseDuration(by)
 	if err != nil || d <= 0 || d > maxAdvance {
@@ -388,7 +381,6 @@ func (r *run) finish(words []string) error {
 	return nil
 }
 
-// look is for the commands that only compare.
 func (r *run) look(st *step) error {
 	same := func(got, want string) error {
 		if got != want {

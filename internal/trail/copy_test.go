@@ -105,7 +105,7 @@ func TestACopyFollowsRotations(t *testing.T) {
 }
 
 // What is damaged is copied as it is, so that the copy is not sounder than the
-// trail; the error of whoever writes ends it, as does the context.
+// trail; the writer's error ends it, as does the context.
 func TestACopyHidesNoDamage(t *testing.T) {
 	w := newWorld(t)
 	w.fill(4)

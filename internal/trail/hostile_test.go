@@ -38,7 +38,7 @@ func hostileTrails() map[string][]byte {
 	}
 }
 
-// Whatever is in the place of a trail, all that reads it ends with an answer or
+// With anything in the place of a trail, all that reads it ends with an answer or
 // an error, and takes memory for lines and not for the file.
 func TestHostileTrails(t *testing.T) {
 	for what, text := range hostileTrails() {

@@ -22,7 +22,7 @@ func (s *Shipper) register(metrics prometheus.Registerer) error {
 		})))
 	}
 	counter("headway_audit_shipped_total", "Records of the audit trail that arrived at the sink, repetitions included.", func(s *ShipperStats) uint64 { return s.Shipped })
-	counter("headway_audit_unheard_total", "Records that arrived at the sink and were received by nobody.", func(s *ShipperStats) uint64 { return s.Unheard })
+	counter("headway_audit_unheard_total", "Records that arrived at the sink and had no receiver.", func(s *ShipperStats) uint64 { return s.Unheard })
 	counter("headway_audit_ship_missed_total", "Records whose file was gone before they were shipped.", func(s *ShipperStats) uint64 { return s.Missed })
 	counter("headway_audit_ship_failures_total", "Attempts to ship that failed and were repeated.", func(s *ShipperStats) uint64 { return s.Failures })
 	gauge("headway_audit_ship_lag_records", "Records that have not arrived at the sink.", func(s *ShipperStats) float64 { return float64(s.Lag) })

@@ -66,7 +66,7 @@ func library(t *testing.T) (*world, []audit.Record) {
 	return w, all
 }
 
-// Whatever is asked for, page by page, is what a reading of all records finds.
+// Any query, page by page, finds the same as a scan of all records.
 func TestSearchFindsWhatReadingAllFinds(t *testing.T) {
 	w, all := library(t)
 	rapid.Check(t, func(r *rapid.T) {

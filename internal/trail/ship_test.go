@@ -19,7 +19,7 @@ import (
 	"headway/internal/trail"
 )
 
-// listening is a sink that does as it is told.
+// listening is a sink with injected faults.
 type listening struct {
 	mu        sync.Mutex
 	seqs      []uint64
@@ -92,8 +92,8 @@ func (w *world) ship(sink trail.Sink, change func(*trail.ShipperOptions)) (*trai
 	}
 }
 
-// What was received and then is received by nobody is kept back for a while,
-// so that the receivers can come back; what nobody ever received is not.
+// When the receivers leave, lines are kept back for a while,
+// so that the receivers can come back; without earlier receivers they are not.
 func TestShippingHoldsForReceivers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, sink := newWorld(t), &listening{receivers: 0}
@@ -265,7 +265,7 @@ func TestShippingOverFiles(t *testing.T) {
 			t.Errorf("after %d got %v", last, got)
 		}
 		last += uint64(len(got))
-		// While nobody ships, files go.
+		// While no shipper runs, files go.
 		w.fill(40)
 		files, err := filepath.Glob(w.path + ".2*")
 		if err != nil {

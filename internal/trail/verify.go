@@ -224,13 +224,13 @@ func (v *verifier) record(line []byte) {
 	case seq > v.seq+1:
 		v.fault(seq, "the records from %d to %d are missing", v.seq+1, seq-1)
 	case [audit.HashLen]byte(prev) != v.hash && !v.loose:
-		v.fault(seq, "the record does not follow the one before: that was replaced, or its hash made anew")
+		v.fault(seq, "the record does not follow the one before: that was replaced, or its hash recomputed")
 	}
 	v.seq, v.hash, v.loose = seq, [audit.HashLen]byte(hash), false
 	if seq == v.checkpoint {
 		v.met = true
 		if string(v.hash[:]) != v.o.Checkpoint.Hash {
-			v.fault(seq, "the record is not the one of the checkpoint: the trail was written anew from here or before")
+			v.fault(seq, "the record is not the one of the checkpoint: the trail was rewritten from here or before")
 		}
 	}
 }

@@ -105,10 +105,10 @@ func TestVerifyFindsWhatIsDoneWithLines(t *testing.T) {
 	}
 }
 
-// Somebody who can write the file can hash anew what they have changed. That
-// shows in the next record; and if they hash all of those anew, in the
+// Who can write the file can rehash a changed record. That
+// shows in the next record; and if all of those are rehashed, in the
 // checkpoint.
-func TestVerifyFindsWhatWasHashedAnew(t *testing.T) {
+func TestVerifyFindsWhatWasRehashed(t *testing.T) {
 	d := newDamaged(t, 6)
 	records := d.records()
 	for from := range records {
@@ -241,7 +241,7 @@ func TestCheckpointIsHeldAgainstItsKey(t *testing.T) {
 	}
 }
 
-// However many files a trail has and wherever it is damaged, all faults are
+// However many files a trail has and at any place of damage, all faults are
 // found and none is imagined.
 func TestVerifyFindsRandomDamage(t *testing.T) {
 	w := newWorld(t)

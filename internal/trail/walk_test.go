@@ -67,7 +67,7 @@ func upTo(n uint64) (list []uint64) {
 }
 
 // What comes into a file after it was read, and before it is rotated, is read as
-// well, and so are the files that appear meanwhile, whatever they are called by
+// well, and so are the files that appear meanwhile, under any name
 // then.
 func TestAWalkMissesNothingThatIsWrittenMeanwhile(t *testing.T) {
 	path, note := rotating(t)

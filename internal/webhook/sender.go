@@ -236,7 +236,7 @@ func (s *Sender) deliver(ctx context.Context, t *target, m *message) bool {
 		switch {
 		case status == http.StatusGone:
 			t.gone.Store(true)
-			s.o.Log.Warn("the endpoint wants no more; it is told of nothing until the service starts again", "endpoint", t.Name)
+			s.o.Log.Warn("the endpoint wants no more; no events are sent until the service restarts", "endpoint", t.Name)
 			return false
 		case final || try == maxTries:
 			return false

@@ -346,7 +346,7 @@ func TestTheBreakerLeavesAFailingEndpointAlone(t *testing.T) {
 	})
 }
 
-func TestASlowEndpointHoldsUpNobodyElse(t *testing.T) {
+func TestASlowEndpointDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{}
 		w.answer = func(_ int, r *request) (int, http.Header, error) {
@@ -424,7 +424,7 @@ func TestAStopDoesNotWaitForAnEndpointThatIsAway(t *testing.T) {
 	})
 }
 
-// Whatever name it has, an address that must not be called is not: the check is
+// A forbidden address is not called under any name: the check is
 // where the connection is made.
 func TestForbiddenAddressesAreNotCalled(t *testing.T) {
 	called := make(chan struct{}, 1)
@@ -461,7 +461,7 @@ func write(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// Whatever is wrong with the file, what may be a secret in it is not repeated.
+// No fault of the file repeats a possible secret.
 func TestTheFileRepeatsNoSecret(t *testing.T) {
 	const hidden = "hunter2"
 	dir := t.TempDir()

@@ -8,7 +8,6 @@ import (
 	"strings"
 )
 
-// event is one line of go test -json.
 type event struct {
 	Action     string
 	Package    string
@@ -17,7 +16,7 @@ type event struct {
 	Output     string
 }
 
-// suite is what the events say so far.
+// suite is the state after the events so far.
 type suite struct {
 	out            io.Writer
 	packages       map[string]*pkg
@@ -25,7 +24,7 @@ type suite struct {
 	skipped        []skipped
 }
 
-// pkg holds what tests have printed until it is known whether they passed.
+// pkg holds the output of tests until they end.
 type pkg struct {
 	order []string // of the tests, "" for the package itself
 	text  map[string][]string
@@ -89,8 +88,8 @@ func (s *suite) count(e event, p *pkg) {
 	}
 }
 
-// finish prints the line of a package, and of one that failed all that is not
-// of a test that passed: one that never ended is why.
+// finish prints a package's line and, if it failed, all output but that of
+// passed tests. A test without an end is the cause.
 func (s *suite) finish(name, action string) {
 	p := s.packages[name]
 	delete(s.packages, name)
@@ -110,8 +109,7 @@ func (s *suite) finish(name, action string) {
 	}
 }
 
-// reason is what a test said when it was skipped: the lines between its
-// beginning and its end, without the place in the file.
+// reason is what a skipped test printed, without the file and line.
 func reason(text []string) string {
 	var said []string
 	for _, line := range text {

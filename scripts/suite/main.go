@@ -1,7 +1,6 @@
-// Command suite runs go test with its arguments and prints what go test prints.
-// At the end it counts, and names each test that was skipped, why, and how to
-// get a program that was missing. A skip that is on no list fails the run where
-// CI is set: a check that never runs is no check.
+// Command suite runs go test with its arguments and prints its output. At the
+// end it counts, and names each skipped test, the reason, and how to install a
+// missing program. In CI an unlisted skip fails the run.
 package main
 
 import (
@@ -63,7 +62,7 @@ func run(ctx context.Context, out io.Writer, list string, strict bool, args []st
 	return nil
 }
 
-// shared lets go test's errors and what it tells come from two goroutines.
+// shared allows concurrent writes of go test's output and errors.
 type shared struct {
 	mu sync.Mutex
 	w  io.Writer
@@ -75,11 +74,9 @@ func (s *shared) Write(p []byte) (int, error) {
 	return s.w.Write(p)
 }
 
-// skip is a test that may be skipped.
 type skip struct{ pkg, test string }
 
-// readSkips reads lines of a package below the module, a test, and why it may
-// be skipped.
+// readSkips reads lines of a package path, a test and the reason.
 func readSkips(name string) (map[skip]bool, error) {
 	allowed := map[skip]bool{}
 	if name == "" {
@@ -105,7 +102,7 @@ func readSkips(name string) (map[skip]bool, error) {
 	return allowed, lines.Err()
 }
 
-// report names what was skipped, and returns those that are on no list.
+// report names the skipped tests, and returns the unlisted ones.
 func (s *suite) report(allowed map[skip]bool) (unlisted []string) {
 	var missing []string
 	for _, k := range s.skipped {
@@ -127,10 +124,10 @@ func (s *suite) report(allowed map[skip]bool) (unlisted []string) {
 	return slices.Compact(unlisted)
 }
 
-// debian finds the packages that a reason names.
+// debian matches the packages in a reason.
 var debian = regexp.MustCompile(`apt-get install (?:-\S+ )*((?:[a-z0-9][a-z0-9.+-]*(?: |$))+)`)
 
-// summary is the last line, which programs read, too.
+// summary prints the last line, which programs read too.
 func (s *suite) summary() {
 	fmt.Fprintf(s.out, "tests: %d passed, %d failed, %d skipped\n", s.passed, s.failed, len(s.skipped))
 }

@@ -1,5 +1,5 @@
-// Package mixin is the one table of alerts: from it come the rules, the tests
-// of the rules, the runbooks and the tables of the guide.
+// Package mixin is the one table of alerts. Rules, their tests, runbooks and
+// the tables of the guide come from it.
 package mixin
 
 import (
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Group is a group of rules, as Prometheus evaluates them.
+// Group is a group of rules that Prometheus evaluates together.
 type Group struct {
 	Name     string
 	Intro    string        // one sentence for the guide
@@ -25,7 +25,7 @@ type Record struct {
 	Labels map[string]string
 }
 
-// Alert is an alerting rule with all that is said of it.
+// Alert is an alerting rule with its documentation.
 type Alert struct {
 	Name        string
 	Expr        string
@@ -54,7 +54,7 @@ type Case struct {
 	Several []Firing          // if more than one fires
 }
 
-// Firing is one of several alerts of a rule that fire.
+// Firing is one firing alert of a rule.
 type Firing struct {
 	Labels map[string]string
 	Says   string
@@ -63,10 +63,9 @@ type Firing struct {
 // Series are samples in the notation of promtool.
 type Series struct{ Name, Values string }
 
-// Every alert has the label AppLabel with the value App, beside those of its
-// expression: what Alertmanager keeps back together, and what tells our alerts
-// from others in a Prometheus that many share. It is not "service", which alerts
-// about external services have.
+// Every alert has the label AppLabel with the value App, by which Alertmanager
+// inhibits and operators select. It is not "service", which alerts about
+// external services have.
 const (
 	AppLabel = "app"
 	App      = "routing-service"
@@ -80,22 +79,22 @@ const (
 	None     = "none"
 )
 
-// Anchor is where the runbook of an alert stands in docs/runbooks.md.
+// Anchor is the alert's heading in docs/runbooks.md.
 func (a *Alert) Anchor() string { return strings.ToLower(a.Name) }
 
-// RunbookURL is where people find the runbook. The console serves it.
+// RunbookURL is the address of the runbook. The console serves it.
 func (a *Alert) RunbookURL() string { return RunbookBase + "#" + a.Anchor() }
 
-// RunbookBase is the page of the runbooks. Whoever keeps it elsewhere changes it
-// here and generates the rules anew.
+// RunbookBase is the page of the runbooks. To keep it elsewhere, change it here
+// and run make generate.
 const RunbookBase = "http://localhost:8080/console/runbooks"
 
-// Groups are all groups, the document's first.
+// Groups are all groups, the guide's first.
 func Groups() []Group {
 	return slices.Concat(documented(), availability(), objectives(), fleetRules(), operations())
 }
 
-// Duration writes a duration as Prometheus does.
+// Duration formats a duration as Prometheus does.
 func Duration(d time.Duration) string {
 	if d == 0 {
 		return "0s"

@@ -4,10 +4,10 @@ import "time"
 
 const minute = time.Minute
 
-// heldHeads is a sentence about the heads that the guard holds, if there are any.
+// heldHeads is a sentence about held heads, if there are any.
 const heldHeads = `{{ with printf "max by (job) (headway_held_heads{job=%q}) > 0" $labels.job | query }} Besides, heads take requests that the mass-expiry guard holds, since their leases ran out: {{ . | first | value }}.{{ end }}`
 
-// documented are the alerts of the monitoring guide, under its names, with its
+// documented are the alerts of the monitoring guide, with its names and
 // thresholds.
 func documented() []Group {
 	return []Group{{
@@ -26,7 +26,7 @@ func documented() []Group {
 				Causes: []string{
 					"heads of a model type or region are gone, drained, or silent",
 					"all heads are at max_in_flight",
-					"callers ask for a model type that nobody serves",
+					"callers ask for a model type that no head serves",
 					"a policy requires a region that has no heads",
 				},
 				Do: []string{
@@ -62,7 +62,7 @@ func documented() []Group {
 				Severity:    Critical,
 				Summary:     "Low active heads",
 				Description: "Number of active heads is below minimum threshold: {{ $value }}." + heldHeads,
-				Meaning:     "For five minutes fewer than two heads had a lease that holds. Those that the mass-expiry guard holds take requests without one and do not count; the description says how many there are. With one head, the next failure is an outage. Several instances each report the same fleet, so the least of them counts; a scrape that fails does not begin the five minutes anew.",
+				Meaning:     "For five minutes fewer than two heads had a lease that holds. Those that the mass-expiry guard holds take requests without one and do not count; the description says how many there are. With one head, the next failure is an outage. Several instances each report the same fleet, so the least of them counts; a scrape that fails does not restart the five minutes.",
 				Causes:      []string{"heads crashed or lost their network", "a rollout drained too many at once", "the heads cannot reach this service, so that their leases ran out"},
 				Do: []string{
 					"`headway heads list -o wide` shows what each head reported last and how its lease is",
@@ -157,7 +157,7 @@ func documented() []Group {
 					At: 10 * minute, Says: "Decisions a second that find no head or no place at one: 666.7m. Without their 503 the answers are well.",
 				}},
 				Quiet: Case{
-					Name: "while callers ask for what nobody has",
+					Name: "while callers ask for what no head has",
 					Series: []Series{
 						{`headway_decision_failures_total{reason="unknown_model_type"}`, "0+50x15"},
 						{`headway_decision_failures_total{reason="unroutable"}`, "0+5x15"},

@@ -13,22 +13,21 @@ const (
 	latencyLimit      = "0.1" // seconds, a bound of the histogram's buckets
 )
 
-// Owed are the reasons of failed decisions that the service answers for: there is
-// no head, or no place at one. Asked are those that come from what the caller asked
-// for: a model type or region that no head and no policy names, labels that no head
-// has, heads that are excluded.
+// Owed are the reasons of failed decisions that count against the service: no
+// head, or no place. Asked are those that come from the request: an unknown
+// model type or region, labels without a head, excluded heads.
 var (
 	Owed  = []string{"no_heads", "region", "unroutable", "at_capacity"}
 	Asked = []string{"unknown_model_type", "unknown_region", "labels", "excluded"}
 )
 
-// owed are the failures that the service answers for. A reason that is on no list,
-// as of a newer service, counts among them.
+// owed counts every reason that is not in Asked, so that a new one of a later
+// service counts too.
 var owed = fmt.Sprintf(`headway_decision_failures_total{reason!~%q}`, strings.Join(Asked, "|"))
 
-// burn is one pair of windows: the long one says that it matters, the short one
-// that it goes on. Factors and windows are those of Google's SRE workbook,
-// chapter 5, table 5-8, with the pair of factor 3 of sloth's.
+// burn is one pair of windows: the long one shows that it matters, the short
+// one that it continues. Factors and windows are from Google's SRE workbook,
+// table 5-8, with the pair of factor 3 from sloth.
 type burn struct {
 	long, short string
 	factor      float64
@@ -46,13 +45,11 @@ var burns = []burn{
 
 var burnWindows = []string{"5m", "30m", "1h", "2h", "6h", "1d", "3d"}
 
-// slowly is how often the windows from 6 hours on are looked at. They move by
-// less than a percent meanwhile, and over a day of samples they cost more than
-// all other rules together.
+// slowly is the evaluation interval of windows from 6 hours on. They change by
+// less than a percent meanwhile, and cost more than all other rules together.
 const slowly = 2 * minute
 
-// objectives are burn rates: they fire when the errors of an objective come so
-// fast that its budget would be spent early.
+// objectives are burn rate alerts: the error budget would be spent early.
 func objectives() []Group {
 	availability, latency := Group{
 		Name:  "routing-service-objective-decisions",
@@ -86,7 +83,7 @@ func objectives() []Group {
 			}))
 		burnt := &availability.Alerts[i]
 		typos := burnt.Fires
-		typos.Name = "whatever callers get wrong"
+		typos.Name = "errors of callers do not count"
 		typos.Series = nil
 		for _, reason := range Asked {
 			typos.Series = append(typos.Series, Series{fmt.Sprintf(`headway_decision_failures_total{reason=%q,job="routing-service"}`, reason), burnt.Fires.Series[0].Values})
@@ -105,8 +102,8 @@ func objectives() []Group {
 	return []Group{long, availability, latency}
 }
 
-// burnAlert is one alert of an objective. Its name has the number of its windows
-// since promtool and people tell alerts apart by name.
+// burnAlert is one alert of an objective. Its name has the number of its
+// windows, since promtool distinguishes alerts by name.
 func burnAlert(n int, b burn, name, record string, budget float64, what, of string, series []Series) Alert {
 	limit := b.factor * budget
 	threshold := fmt.Sprintf("%.6g", limit)
@@ -123,7 +120,7 @@ func burnAlert(n int, b burn, name, record string, budget float64, what, of stri
 		Causes:  []string{"as of HighRoutingErrors and HighHTTPLatency, which look at five minutes only"},
 		Do:      []string{"with severity critical: act as for an outage", "with severity warning: find the cause within the day; the panels \"Routing Errors\" and \"HTTP Request Latency\" show when it began"},
 	}
-	// The windows must be full for the test to mean what it says.
+	// The windows must be full for the test to be valid.
 	long := map[string]time.Duration{"1h": time.Hour, "6h": 6 * time.Hour, "1d": 24 * time.Hour, "3d": 72 * time.Hour}[b.long]
 	at := long + b.wait + 30*minute
 	steps := int(at/(2*minute)) + 2

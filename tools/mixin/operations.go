@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// availability are the alerts that fire when there is nothing to look at.
+// availability are the alerts for missing metrics.
 func availability() []Group {
 	return []Group{{
 		Name:  "routing-service-availability",
@@ -48,7 +48,6 @@ func availability() []Group {
 	}}
 }
 
-// fleetRules are about heads.
 func fleetRules() []Group {
 	return []Group{{
 		Name:  "routing-service-fleet",
@@ -108,7 +107,7 @@ func fleetRules() []Group {
 				Name: "ModelWithoutHeads", Severity: Critical,
 				Summary:     "No head takes requests for {{ $labels.model_type }}",
 				Description: "Heads that should serve {{ $labels.model_type }} are missing, and none takes requests now.",
-				Meaning:     "Requests for this model type fail, or go to heads that are ejected where there are some, and not as planned: at least one of its heads should take requests and is silent, offline, ejected or has not reported since it registered, or was removed within the hour after a long silence. A model type whose heads are all drained, in maintenance, or draining by their own word does not count, nor does one whose last head was deregistered or registered again with other model types. Heads that registered for the first time, or with another model type or region, have 15 minutes to load it.",
+				Meaning:     "Requests for this model type fail, or go to heads that are ejected where there are some, and not as planned: at least one of its heads should take requests and is silent, offline, ejected or has not reported since it registered, or was removed within the hour after a long silence. A model type whose heads are all drained, in maintenance, or reporting draining does not count, nor does one whose last head was deregistered or registered again with other model types. Heads that registered for the first time, or with another model type or region, have 15 minutes to load it.",
 				Causes:      []string{"all its heads crashed or are silent", "some were drained while the others are dead", "a new model type whose heads do not come up"},
 				Do:          []string{"`headway heads list --model-type NAME -o wide` says why none is routable"},
 			}, "model_type", "Heads that should serve lost are missing, and none takes requests now."),
@@ -116,7 +115,7 @@ func fleetRules() []Group {
 				Name: "RegionWithoutHeads", Severity: Warning,
 				Summary:     "No head takes requests in {{ $labels.region }}",
 				Description: "Heads that should serve in {{ $labels.region }} are missing, and none takes requests now.",
-				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region. As with ModelWithoutHeads, a region whose heads are all drained, in maintenance, or draining by their own word does not count, nor does one whose last head was deregistered or registered again elsewhere, and new heads have 15 minutes to come up.",
+				Meaning:     "Requests of this region go elsewhere, or fail where the policy requires the region. As with ModelWithoutHeads, a region whose heads are all drained, in maintenance, or reporting draining does not count, nor does one whose last head was deregistered or registered again elsewhere, and new heads have 15 minutes to come up.",
 				Causes:      []string{"the region lost its network", "all its heads crashed, or some did and the others were drained"},
 				Do:          []string{"`headway heads list --region NAME -o wide` says why none is routable"},
 			}, "region", "Heads that should serve in lost are missing, and none takes requests now."),
@@ -177,7 +176,7 @@ func fleetRules() []Group {
 				Summary:     "Decisions rely on old reports",
 				Description: "The reports of heads are {{ $value | humanizeDuration }} old on average.",
 				Meaning:     "Reports come late, so that strategies trust them less and spread by chance.",
-				Causes:      []string{"heads that report less often than they are told", "an overloaded network"},
+				Causes:      []string{"heads that report less often than the lease asks", "an overloaded network"},
 				Do:          []string{"`headway heads list` shows when each head reported", "let heads report at the interval that their lease names"},
 				Fires: Case{
 					Series: []Series{{`headway_signal_age_seconds{stat="mean",job="j",instance="a"}`, "9x15"}, {`headway_heartbeat_interval_seconds{job="j",instance="a"}`, "2x15"}},
@@ -192,9 +191,9 @@ func fleetRules() []Group {
 	}}
 }
 
-// withoutHeads is an alert about a model type or region that misses heads and has
-// none that takes requests. Heads that are out on purpose are not missed; those
-// that were lost are for an hour.
+// withoutHeads is an alert about a model type or region without a routable
+// head. Heads that are out on purpose do not count as missing; lost ones do for
+// an hour.
 func withoutHeads(of string, a Alert, label, says string) Alert {
 	missing, routable := "headway_"+of+"_missing_heads", "headway_"+of+"_routable_heads"
 	a.For = 2 * minute
@@ -246,7 +245,7 @@ func withoutHeads(of string, a Alert, label, says string) Alert {
 	return a
 }
 
-// simple is an alert of one metric of one instance.
+// simple is an alert on one metric of one instance.
 func simple(a Alert, metric, fires, quiet string, at time.Duration, extra map[string]string, says string) Alert {
 	labels := map[string]string{"job": "j", "instance": "a"}
 	for k, v := range extra {
@@ -257,7 +256,7 @@ func simple(a Alert, metric, fires, quiet string, at time.Duration, extra map[st
 	return a
 }
 
-// operations are about what the service depends on, and its own record.
+// operations are about dependencies, and the audit trail.
 func operations() []Group {
 	return []Group{{
 		Name:  "routing-service-operations",
@@ -287,7 +286,7 @@ func operations() []Group {
 					` and on (job, instance) active_heads`,
 				Summary:     "The memory limit is nearly reached",
 				Description: "{{ $labels.instance }} uses {{ $value | humanizePercentage }} of its GOMEMLIMIT.",
-				Meaning:     "GOMEMLIMIT is set, and Go's memory has come within 10 % of it. The nearer it comes, the more time goes into collecting garbage, until decisions wait. HighMemoryUsage compares with 1 GB instead, whatever the limit.",
+				Meaning:     "GOMEMLIMIT is set, and Go's memory has come within 10 % of it. The nearer it comes, the more time goes into collecting garbage, until decisions wait. HighMemoryUsage compares with 1 GB instead, at any limit.",
 				Causes:      []string{"as of HighMemoryUsage", "a limit that is too low for the fleet"},
 				Do: []string{
 					"`rate(go_gc_duration_seconds_count[5m])` shows how often garbage is collected",
@@ -333,7 +332,7 @@ func operations() []Group {
 				Description: "{{ $labels.instance }} cannot write its audit trail; administrative changes are refused.",
 				Meaning:     "Records do not reach the disk. With `audit.strict` administrative changes are refused with 503; decisions go on.",
 				Causes:      []string{"a full disk", "a file or directory that is not writable any more"},
-				Do:          []string{"`headway doctor` names the disk; the log has the system's reason", "make room or mend the permissions; the trail goes on by itself"},
+				Do:          []string{"`headway doctor` names the disk; the log has the system's reason", "free space or correct the permissions; the trail goes on by itself"},
 			}, `headway_audit_up{job="j",instance="a"}`, "1 0x5", "1x5", 3*minute, nil, "a cannot write its audit trail; administrative changes are refused."),
 			simple(Alert{
 				Name: "AuditRecordsLost", Expr: `increase(headway_audit_dropped_total[15m]) > 0`, Severity: Critical,
@@ -341,7 +340,7 @@ func operations() []Group {
 				Description: "Records that were lost at {{ $labels.instance }}: {{ $value | humanize }}.",
 				Meaning:     "More records waited than fit in memory while the disk did not take them. The trail itself has a record that says how many.",
 				Causes:      []string{"a disk that hung or was full for long"},
-				Do:          []string{"`headway audit search --category audit` shows when", "mend the disk"},
+				Do:          []string{"`headway audit search --category audit` shows when", "repair the disk"},
 			}, `headway_audit_dropped_total{job="j",instance="a"}`, "0 0 0 4x20", "4x25", 5*minute, nil, "Records that were lost at a: 4."),
 			simple(Alert{
 				Name: "RedisBehind", Expr: `headway_audit_ship_lag_seconds > 120`, For: 5 * minute, Severity: Warning,
@@ -354,9 +353,9 @@ func operations() []Group {
 			{
 				Name: "AuditUnheard", Severity: Warning,
 				Expr:        `increase(headway_audit_unheard_total[15m]) > 0 and on (job, instance, sink) max_over_time(headway_audit_receivers[1d]) > 0`,
-				Summary:     "Nobody received records of the audit trail on {{ $labels.sink }}",
-				Description: "Records that {{ $labels.instance }} published on {{ $labels.sink }} while nobody subscribed, though somebody did within the day: {{ $value | humanize }}.",
-				Meaning:     "Records went to the Redis channel when it had no subscriber, so that whoever listened before has missed them. They are in the file. A channel that had no subscriber for a day misses nobody, and does not count.",
+				Summary:     "No subscriber received records of the audit trail on {{ $labels.sink }}",
+				Description: "Records that {{ $labels.instance }} published on {{ $labels.sink }} without a subscriber, though there was one within the day: {{ $value | humanize }}.",
+				Meaning:     "Records went to the Redis channel when it had no subscriber, so that earlier subscribers have missed them. They are in the file. A channel without a subscriber for a day does not count.",
 				Causes:      []string{"the subscriber ended or lost its connection for longer than the grace of a minute"},
 				Do:          []string{"start the subscriber; `headway_audit_receivers` says how many there are", "`headway audit search --since TIME` has what it missed", "with `redis.stream` a consumer reads on where it was, and misses none"},
 				Fires: Case{
@@ -365,10 +364,10 @@ func operations() []Group {
 						{`headway_audit_receivers{job="j",instance="a",sink="redis"}`, "1x18 0x20"},
 					},
 					At: 25 * minute, Labels: map[string]string{"job": "j", "instance": "a", "sink": "redis"},
-					Says: "Records that a published on redis while nobody subscribed, though somebody did within the day: 7.",
+					Says: "Records that a published on redis without a subscriber, though there was one within the day: 7.",
 				},
 				Quiet: Case{
-					Name: "while nobody ever subscribed",
+					Name: "while there never was a subscriber",
 					Series: []Series{
 						{`headway_audit_unheard_total{job="j",instance="a",sink="redis"}`, "0+7x40"},
 						{`headway_audit_receivers{job="j",instance="a",sink="redis"}`, "0x40"},
@@ -412,7 +411,7 @@ func operations() []Group {
 				Description: "The stream of {{ $labels.stream }} at {{ $labels.instance }} is {{ $value | humanizePercentage }} full.",
 				Meaning:     "Once the stream of commands is full more are refused. Once that of dead letters is, or one sender has as many as it may, the oldest are lost.",
 				Causes:      []string{"one sender whose commands cannot be applied", "commands that are not carried out, as while the state cannot be written", "a small `queue.max_bytes`"},
-				Do:          []string{"`headway queue ls` names the reasons; the end of each subject is the sender", "mend the sender; `headway queue retry` or `headway queue purge` what is there", "raise `queue.max_bytes` if that is the normal load"},
+				Do:          []string{"`headway queue ls` names the reasons; the end of each subject is the sender", "correct the sender; `headway queue retry` or `headway queue purge` the dead letters", "raise `queue.max_bytes` if that is the normal load"},
 			}, `headway_queue_fill_ratio{job="j",instance="a",stream="dead_letters"}`, "0.9x15", "0.5x15", 10*minute, map[string]string{"stream": "dead_letters"}, "The stream of dead_letters at a is 90% full."),
 			simple(Alert{
 				Name: "QueueDeadLettersLost", Expr: `increase(headway_queue_discarded_total[15m]) > 0`, Severity: Warning,
@@ -420,7 +419,7 @@ func operations() []Group {
 				Description: "Dead letters that were lost at {{ $labels.instance }}: {{ $value | humanize }}.",
 				Meaning:     "Commands that could not be applied were neither retried nor purged before they gave way to newer ones or became too old.",
 				Causes:      []string{"QueueFilling was not attended to", "letters of 14 days ago"},
-				Do:          []string{"`headway queue ls`", "mend what sends commands that cannot be applied"},
+				Do:          []string{"`headway queue ls`", "correct what sends commands that cannot be applied"},
 			}, `headway_queue_discarded_total{job="j",instance="a"}`, "0 0 0 4x20", "4x25", 5*minute, nil, "Dead letters that were lost at a: 4."),
 			{
 				Name: "ExternalCallsFailing", For: 5 * minute, Severity: Warning,
@@ -453,7 +452,7 @@ func operations() []Group {
 				Description: "The policy file at {{ $labels.instance }} cannot be used; the policy of before stays in force.",
 				Meaning:     "The file changed and has a fault, or could not be stored.",
 				Causes:      []string{"a slip of the pen in the file"},
-				Do:          []string{"`headway policy check FILE` lists every fault with its place", "mend it; it is read again within a second"},
+				Do:          []string{"`headway policy check FILE` lists every fault with its place", "correct it; it is read again within a second"},
 			}, `headway_policy_last_load_successful{job="j",instance="a"}`, "1 0x10", "1x10", 5*minute, nil, "The policy file at a cannot be used; the policy of before stays in force."),
 			simple(Alert{
 				Name: "StateStoreFailing", Expr: `increase(headway_store_errors_total[5m]) > 0`, Severity: Critical,
@@ -468,14 +467,14 @@ func operations() []Group {
 				Summary:     "The certificate ends soon",
 				Description: "The certificate of {{ $labels.instance }} ends in {{ $value | humanizeDuration }}.",
 				Meaning:     "In less than 14 days clients will refuse the service.",
-				Causes:      []string{"whatever renews it does not"},
+				Causes:      []string{"its renewal fails"},
 				Do:          []string{"put a new certificate and key in the place of the old ones; they are read within a second"},
 			}, `headway_tls_certificate_not_after_seconds{job="j",instance="a"}`, "864600x15", "8640000x15", 10*minute, nil, "The certificate of a ends in 10d 0h 0m 0s."),
 			simple(Alert{
 				Name: "CredentialsRefused", Expr: `sum by (job, instance) (rate(headway_auth_failures_total{reason!="none"}[5m])) > 1`, For: 5 * minute, Severity: Warning,
 				Summary:     "Many credentials are refused",
 				Description: "Credentials a second that are refused: {{ $value | humanize }}.",
-				Meaning:     "Somebody guesses, or many use a key that has ended.",
+				Meaning:     "A client guesses, or many use an expired key.",
 				Causes:      []string{"a key that expired or was revoked and is still in use", "guessing"},
 				Do:          []string{"`headway audit search --outcome denied -o wide` names addresses and reasons", "`access.failures_per_address` bounds one address"},
 			}, `headway_auth_failures_total{job="j",instance="a",reason="unknown"}`, "0+120x15", "0+6x15", 10*minute, nil, "Credentials a second that are refused: 2."),

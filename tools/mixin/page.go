@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// page is the runbooks as the console shows them, in its own style.
+// page is the HTML of the runbooks for the console.
 var page = template.Must(template.New("runbooks").Funcs(template.FuncMap{"code": inlineCode, "for": forText}).Parse(`<!doctype html>
 <!-- Made from tools/mixin by 'go run ./tools/mixin/generate'; change it there. -->
 <html lang="en">
@@ -22,7 +22,7 @@ var page = template.Must(template.New("runbooks").Funcs(template.FuncMap{"code":
 <body>
 <header class="top"><h1>Headway</h1><nav aria-label="Pages"><a href="monitoring">Overview</a><a href="monitoring#page=routing-service-enhanced">Everything</a><a href="monitoring#page=alerts">Alerts</a><a href="runbooks" aria-current="page">Runbooks</a></nav></header>
 <main class="runbooks">
-<p>One for each alert. Critical: somebody must act now; warning: within a working day.</p>
+<p>One for each alert. Critical: act now; warning: within a working day.</p>
 {{range .}}{{if .Alerts}}<section>
 <h2>{{.Name}}</h2>
 <p>{{code .Intro}}</p>
@@ -67,7 +67,6 @@ func forText(a *Alert) string {
 	return ", after " + Duration(a.For)
 }
 
-// inlineCode turns text between backticks into code.
 func inlineCode(s string) template.HTML {
 	var b strings.Builder
 	for i, part := range strings.Split(s, "`") {

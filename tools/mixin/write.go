@@ -31,7 +31,7 @@ type rule struct {
 	Annotations map[string]string `yaml:"annotations,omitempty"`
 }
 
-// RuleFile is a rule file of Prometheus'.
+// RuleFile is a rule file for Prometheus.
 func RuleFile(groups []Group) ([]byte, error) {
 	var f ruleFile
 	for _, g := range groups {
@@ -50,7 +50,6 @@ func RuleFile(groups []Group) ([]byte, error) {
 	return encode(f)
 }
 
-// durationOf is Duration, and nothing for none.
 func durationOf(d time.Duration) string {
 	if d == 0 {
 		return ""
@@ -107,9 +106,9 @@ type expAlert struct {
 	ExpAnnotations map[string]string `yaml:"exp_annotations"`
 }
 
-// TestFiles are tests of promtool's, by file name: each alert fires in one case,
-// with its labels and annotations, and does not in another. The objectives, with
-// their long windows, have a file of their own.
+// TestFiles are promtool tests by file name. Each alert fires in one case, with
+// its labels and annotations, and stays quiet in another. The objectives with
+// their long windows have a file of their own.
 func TestFiles(groups []Group, rules string) (map[string][]byte, error) {
 	files := map[string]*testFile{}
 	for _, g := range groups {
@@ -168,7 +167,7 @@ func (a *Alert) test(what string, c *Case, fires bool) ruleTest {
 	return t
 }
 
-// fillLabels puts labels into a template that uses nothing else.
+// fillLabels expands the labels of an annotation template.
 func fillLabels(text string, labels map[string]string) string {
 	for name, value := range labels {
 		text = strings.ReplaceAll(text, "{{ $labels."+name+" }}", value)
@@ -176,12 +175,12 @@ func fillLabels(text string, labels map[string]string) string {
 	return text
 }
 
-// Runbooks is the page of the runbooks.
+// Runbooks is the page of the runbooks in Markdown.
 func Runbooks(groups []Group) []byte {
 	var b bytes.Buffer
 	b.WriteString("# Runbooks\n\n<!-- Made from tools/mixin by 'go run ./tools/mixin/generate'; change it there. -->\n\n" +
 		"One for each alert of [prometheus/rules/routing-service.rules.yml](../prometheus/rules/routing-service.rules.yml). " +
-		"`critical`: somebody must act now; `warning`: within a working day.\n\n")
+		"`critical`: act now; `warning`: within a working day.\n\n")
 	b.WriteString("| alert | severity | fires after | when |\n|---|---|---|---|\n")
 	for _, g := range groups {
 		for i := range g.Alerts {
@@ -191,7 +190,7 @@ func Runbooks(groups []Group) []byte {
 	}
 	for _, g := range groups {
 		if len(g.Alerts) == 0 {
-			continue // nobody is called for a record
+			continue // a record has no alert
 		}
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", g.Name, g.Intro)
 		for i := range g.Alerts {

@@ -20,11 +20,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// owner is the user and the group of the service in the image.
+// owner is the user and group of the service in the image.
 const owner = 10001
 
-// files is all that the image holds. The mode is part of it, so that the umask
-// of the builder does not reach the image.
+// files is the content of the image. Modes are explicit, so that the builder's
+// umask has no effect.
 var files = []node{
 	{name: "etc/"},
 	{name: "etc/group", from: "group", mode: 0o644},
@@ -40,7 +40,6 @@ var files = []node{
 	{name: "var/lib/headway/", owner: owner},
 }
 
-// node is a file of a tar archive, or a directory, whose name ends with a slash.
 type node struct {
 	name  string
 	from  string // in the context; "" of a directory
@@ -48,8 +47,8 @@ type node struct {
 	owner int
 }
 
-// config is what a runtime needs. deploy/docker/Dockerfile says the same, for
-// those who build with docker; a test compares them.
+// config is the runtime configuration. deploy/docker/Dockerfile has the same; a
+// test compares them.
 var config = v1.Config{
 	User:         fmt.Sprintf("%d:%d", owner, owner), // numbers: Kubernetes then knows that it is not root
 	ExposedPorts: map[string]struct{}{"8080/tcp": {}},
@@ -66,7 +65,7 @@ var labels = map[string]string{
 	"org.opencontainers.image.licenses":    "Apache-2.0",
 }
 
-// build is what differs from one image to the next.
+// build is what differs between images.
 type build struct {
 	arch    string // as Go names it
 	tag     string // NAME:VERSION
@@ -74,7 +73,8 @@ type build struct {
 	labels  map[string]string
 }
 
-// write writes an OCI layout, with the manifest of docker load beside its index.
+// write writes an OCI layout, with the manifest of docker load beside its
+// index.
 func write(w io.Writer, context fs.FS, b build) error {
 	image, err := b.image(context)
 	if err != nil {

@@ -1,5 +1,5 @@
 // Command image makes the container image without docker and without a
-// registry: one tar file that is an OCI layout and what docker load takes. The
+// registry: a tar file that is an OCI layout and accepted by docker load. The
 // same input gives the same bytes.
 package main
 
@@ -54,7 +54,6 @@ func run(args []string, stdout io.Writer) error {
 	if err := write(&archive, from.FS(), build{*arch, *tag, time.Unix(*epoch, 0).UTC(), labels}); err != nil {
 		return err
 	}
-	// No half-written file is left.
 	part := filepath.Join(filepath.Dir(*out), ".image.part")
 	if err := errors.Join(os.WriteFile(part, archive.Bytes(), 0o644), os.Chmod(part, 0o644)); err != nil { //nolint:gosec // to be passed on
 		return errors.Join(err, os.Remove(part))

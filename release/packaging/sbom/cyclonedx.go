@@ -11,7 +11,6 @@ import (
 	"github.com/CycloneDX/cyclonedx-go"
 )
 
-// product is the binary that a document is about.
 type product struct {
 	name    string
 	version string
@@ -20,13 +19,11 @@ type product struct {
 	made    time.Time // of the document
 }
 
-// goSum is the property with a module's checksum. It is no entry of hashes,
-// since it is not the hash of any file: it is that of the list of the hashes of
-// all files.
+// goSum is the property with a module's checksum. It is not in hashes, since it
+// is no hash of a file but of a list of hashes.
 const goSum = "headway:go.sum"
 
-// newDocument lists parts as what p is made of. The same input gives the same
-// document.
+// newDocument lists the parts of p. The same input gives the same document.
 func newDocument(parts []part, p product) *cyclonedx.BOM {
 	root := newComponent(cyclonedx.ComponentTypeApplication, part{path: p.name, version: p.version, licenses: []string{p.license}})
 	root.Hashes = &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: p.sum}}
@@ -55,14 +52,13 @@ func newComponent(kind cyclonedx.ComponentType, p part) cyclonedx.Component {
 	return cyclonedx.Component{Type: kind, BOMRef: url, Name: p.path, Version: p.version, Licenses: &licenses, PackageURL: url}
 }
 
-// purl is the package URL. In a version only + and what is no letter, digit or
-// one of .-_~ is escaped; the versions of Go modules have nothing but +.
+// purl is the package URL. In the versions of Go modules only + needs escaping.
 func purl(name, version string) string {
 	return "pkg:golang/" + name + "@" + strings.ReplaceAll(version, "+", "%2B")
 }
 
-// serialNumber is a UUID of version 8 made from the binary and the time, so
-// that a repeated run names the same document.
+// serialNumber is a UUID version 8 of binary and time, so that a repeated run
+// gives the same.
 func serialNumber(p product) string {
 	u := sha256.Sum256([]byte(p.sum + " " + p.made.UTC().Format(time.RFC3339)))
 	u[6] = u[6]&0x0f | 0x80
@@ -70,7 +66,6 @@ func serialNumber(p product) string {
 	return fmt.Sprintf("urn:uuid:%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
 }
 
-// fileSum is the SHA-256 of a file, in hexadecimal.
 func fileSum(name string) (string, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// part is one module that is linked into a binary.
+// part is one linked module.
 type part struct {
 	path     string
 	version  string
@@ -23,12 +23,11 @@ type part struct {
 	licenses []string // SPDX identifiers, sorted
 }
 
-// standardLibrary is the name under which vulnerability databases know it.
+// standardLibrary is its name in vulnerability databases.
 const standardLibrary = "stdlib"
 
-// allowed are the licences under which we may pass on what we link: all of them
-// ask for a notice, none for our source. MPL asks for changes to its own files,
-// and we change none.
+// allowed are the licences that we may redistribute: they require a notice, not
+// our source. MPL requires changes to its own files, and we make none.
 var allowed = []string{
 	"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MPL-2.0",
 }
@@ -38,8 +37,8 @@ var (
 	errNotAllowed = errors.New("a licence that is not allowed")
 )
 
-// inventory lists what is linked into a binary, sorted by path, the standard
-// library last. cache is the module cache that the binary was built from.
+// inventory lists the linked modules of a binary by path, the standard library
+// last. cache is the module cache of the build.
 func inventory(binary, cache, goroot string) ([]part, error) {
 	info, err := buildinfo.ReadFile(binary)
 	if err != nil {
@@ -47,12 +46,12 @@ func inventory(binary, cache, goroot string) ([]part, error) {
 	}
 	var parts []part
 	for _, dep := range info.Deps {
-		// What was compiled is the replacement, under the name of the replaced.
+		// The replacement was compiled, under the name of the replaced.
 		if dep.Replace != nil {
 			dep = dep.Replace
 		}
 		if dep.Sum == "" {
-			return nil, fmt.Errorf("%s %s: replaced by a directory, so that nobody can tell what it is", dep.Path, dep.Version)
+			return nil, fmt.Errorf("%s %s: replaced by a directory, so that its version is unknown", dep.Path, dep.Version)
 		}
 		dir, err := cached(cache, dep.Path, dep.Version)
 		if err != nil {
@@ -69,7 +68,7 @@ func inventory(binary, cache, goroot string) ([]part, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the standard library: %w", err)
 	}
-	// A toolchain may append words of its own to its version.
+	// A toolchain may append words to its version.
 	version, _, _ := strings.Cut(strings.TrimPrefix(info.GoVersion, "go"), " ")
 	return append(parts, part{path: standardLibrary, version: version, licenses: found}), nil
 }
@@ -86,12 +85,12 @@ func cached(cache, name, version string) (string, error) {
 	return filepath.Join(cache, filepath.FromSlash(escapedPath)+"@"+escapedVersion), nil
 }
 
-// leastCover is the share of a file, in percent, that must be text of known
-// licences. What is left over is the copyright line, and may be no condition.
+// leastCover is the percentage of a file that must be known licence text. The
+// rest is the copyright line.
 const leastCover = 75
 
-// licenses names those of all licence files at the top of a module. A file that
-// is not understood is an error: it may hold a condition.
+// licenses identifies all licence files at the top of a module. An unknown file
+// is an error, since it may hold a condition.
 func licenses(dir fs.FS) ([]string, error) {
 	entries, err := fs.ReadDir(dir, ".")
 	if err != nil {
@@ -127,7 +126,8 @@ func isLicense(name string) bool {
 		strings.HasPrefix(strings.ToUpper(name), "LICENSE-") || strings.HasPrefix(strings.ToUpper(name), "LICENSE_")
 }
 
-// permitted names every part with a licence that is not allowed.
+// permitted returns an error that names every part with a licence outside
+// allowed.
 func permitted(parts []part) error {
 	var errs []error
 	for _, p := range parts {

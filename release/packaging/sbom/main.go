@@ -1,6 +1,6 @@
 // Command sbom writes the bill of materials of a Go binary as CycloneDX JSON,
-// from the build information inside the binary: what was linked, not what
-// go.mod would allow. It fails if a licence is not known or not allowed.
+// from the build information in the binary, which lists what was linked. It
+// fails on an unknown or forbidden licence.
 package main
 
 import (

@@ -10,7 +10,6 @@ import (
 	"headway/tools/mixin"
 )
 
-// section is a row of panels.
 type section struct {
 	title  string
 	panels []panel
@@ -114,7 +113,6 @@ var (
 	}
 )
 
-// sized gives panels a size.
 func sized(width, height uint32, panels ...panel) []panel {
 	for i := range panels {
 		panels[i].width, panels[i].height = width, height
@@ -122,7 +120,7 @@ func sized(width, height uint32, panels ...panel) []panel {
 	return panels
 }
 
-// basic is the document's basic dashboard: its five panels.
+// basic is the guide's basic dashboard with its five panels.
 func basic() []section {
 	return []section{{panels: slices.Concat(
 		sized(12, 9, decisionsByStrategy, activeHeads, httpRequests, headOperations), sized(24, 9, cachePerformance),
@@ -132,8 +130,7 @@ func basic() []section {
 // well are the colours of a share of failures.
 var well = []step{{color: "green"}, {"orange", 0.01}, {"red", 0.05}}
 
-// enhanced is the document's enhanced dashboard, and what operators want beside
-// it.
+// enhanced is the guide's enhanced dashboard, with more for operators.
 func enhanced() []section {
 	return []section{
 		{title: "Is it well?", panels: sized(4, 4,
@@ -202,7 +199,7 @@ func enhanced() []section {
 				queries: []query{{"topk(10, max by (head) (" + of("headway_head_in_flight") + ") > 0) or topk(1, max by (head) (" + of("headway_head_in_flight") + "))", "{{head}}"}},
 			}, panel{
 				kind: "timeseries", title: "Age of load reports", unit: "s", min: ptr(0.0), none: "No reports", runbook: "SignalsOld",
-				about: "How old the reports are that decisions rely on, and how often heads are told to report.",
+				about: "How old the reports are that decisions rely on, and the report interval of leases.",
 				queries: []query{
 					{"max by (stat) (" + of("headway_signal_age_seconds") + ") >= 0", "{{stat}}"},
 					{"max(" + of("headway_heartbeat_interval_seconds") + ")", "interval"},
@@ -281,12 +278,10 @@ func enhanced() []section {
 	}
 }
 
-// schemaVersion is that of Grafana 10.0, and later ones migrate from it. The
-// SDK's own is that of Grafana 12, and one that is newer than theirs is refused
-// by those that migrate on the server.
+// schemaVersion is that of Grafana 10.0, from which later versions migrate. The
+// SDK's own is that of Grafana 12, which older servers refuse.
 const schemaVersion = 38
 
-// compose makes a dashboard.
 func compose(uid, title, about string, sections []section) (dashboard.Dashboard, error) {
 	b := dashboard.NewDashboardBuilder(title).Uid(uid).Description(about).Tags([]string{"headway", "routing-service"}).
 		Refresh("15s").Time("now-1h", "now").Timezone("browser").Tooltip(dashboard.DashboardCursorSyncCrosshair).Readonly().
@@ -330,8 +325,8 @@ func shown(s string) dashboard.StringOrArrayOfString {
 	return dashboard.StringOrArrayOfString{String: &s}
 }
 
-// labelVariable chooses values of a label, which all stands for: ".*" where
-// series may lack it, as failed decisions lack the region that nobody asked for.
+// labelVariable selects values of a label. all is ".*" where series may lack
+// it, as failed decisions without a region do.
 func labelVariable(name, label, all, definition string) *dashboard.QueryVariableBuilder {
 	return dashboard.NewQueryVariableBuilder(name).Label(label).Datasource(datasource).
 		Query(dashboard.StringOrMap{String: &definition}).Definition(definition).
@@ -340,7 +335,6 @@ func labelVariable(name, label, all, definition string) *dashboard.QueryVariable
 		Current(dashboard.VariableOption{Selected: ptr(true), Text: shown("All"), Value: shown("$__all")})
 }
 
-// board is one dashboard.
 type board struct {
 	uid, title, about string
 	sections          []section
@@ -353,7 +347,7 @@ func boards() []board {
 	}
 }
 
-// dashboards are the files by their names.
+// dashboards are the files by name.
 func dashboards() (map[string][]byte, error) {
 	files := map[string][]byte{}
 	for _, d := range boards() {
@@ -370,7 +364,8 @@ func dashboards() (map[string][]byte, error) {
 	return files, nil
 }
 
-// metricName is a name in an expression that is no function, keyword or label.
+// metricName matches a name in an expression that is no function, keyword or
+// label.
 var (
 	metricName = regexp.MustCompile(`\b([a-zA-Z_][a-zA-Z0-9_]*)\{`)
 	bareName   = regexp.MustCompile(`\b(up|ALERTS)\b`)

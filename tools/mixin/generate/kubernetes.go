@@ -10,9 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// kubernetes adds what the operators of Prometheus and Grafana in a cluster read:
-// the rules as a PrometheusRule, and each dashboard as a ConfigMap with the label
-// that Grafana's sidecar looks for.
+// kubernetes adds the rules as a PrometheusRule, and each dashboard as a
+// ConfigMap with the label of Grafana's sidecar.
 func kubernetes(files map[string][]byte) error {
 	var rules struct {
 		Groups []any `yaml:"groups"`
@@ -43,7 +42,6 @@ func kubernetes(files map[string][]byte) error {
 	return err
 }
 
-// manifest is one object of Kubernetes.
 type manifest struct {
 	APIVersion string            `yaml:"apiVersion"`
 	Kind       string            `yaml:"kind"`
@@ -78,7 +76,6 @@ func manifests(list ...manifest) ([]byte, error) {
 	return b.Bytes(), e.Close()
 }
 
-// keysOf are the names of files below a directory.
 func keysOf(files map[string][]byte, dir string) func(func(string) bool) {
 	return func(yield func(string) bool) {
 		for name := range files {

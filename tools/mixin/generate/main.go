@@ -24,8 +24,8 @@ func main() {
 	}
 }
 
-// generate returns the files by their paths below root, where the guide is that
-// gets its tables.
+// generate returns the files by path. root has the guide, whose tables are
+// filled in.
 func generate(root string) (map[string][]byte, error) {
 	files, err := dashboards()
 	if err != nil {
@@ -66,7 +66,7 @@ func write(root string, files map[string][]byte) error {
 	return nil
 }
 
-// runbookURL is where the runbook of an alert is, or with "" all of them.
+// runbookURL is the address of an alert's runbook, or with "" of the page.
 func runbookURL(alert string) string {
 	if alert == "" {
 		return mixin.RunbookBase
@@ -95,7 +95,6 @@ func fillGuide(root string, groups []mixin.Group) ([]byte, error) {
 	return text, nil
 }
 
-// panelTable lists the panels of both dashboards.
 func panelTable() string {
 	var b strings.Builder
 	for _, d := range boards() {

@@ -16,7 +16,6 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
 )
 
-// panel says what one panel shows.
 type panel struct {
 	kind    string // stat, timeseries, bargauge, table, heatmap or text
 	title   string
@@ -60,13 +59,13 @@ const (
 
 func rate(selector string) string { return "rate(" + selector + "[$__rate_interval])" }
 
-// quantile is one of a histogram, by what is told apart. Without observations
-// there is none, rather than NaN, so that the panel says so.
+// quantile is a quantile of a histogram, by labels. Without observations it is
+// absent rather than NaN, so that the panel says "No data".
 func quantile(q, selector string, by ...string) string {
 	return "histogram_quantile(" + q + ", sum by (" + strings.Join(append(by, "le"), ", ") + ") (" + rate(selector) + ")) >= 0"
 }
 
-// datasource is the variable that every panel asks.
+// datasource is the variable for every panel.
 var datasource = common.DataSourceRef{Type: ptr("prometheus"), Uid: ptr("${datasource}")}
 
 func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
@@ -113,8 +112,7 @@ func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
 	return out
 }
 
-// description ends with the metrics, so that whoever wants more knows what to
-// look for.
+// description ends with the names of the metrics.
 func (p *panel) description() string {
 	return p.about + " Metric: " + strings.Join(p.metrics(), ", ") + "."
 }
@@ -183,7 +181,7 @@ func (p *panel) lines() any {
 	return c
 }
 
-// overrides paint the series that stands apart red, from the ground up.
+// overrides colour the one distinct series red, filled.
 func (p *panel) overrides() []dashboard.DashboardFieldConfigSourceOverrides {
 	if p.apart == "" {
 		return []dashboard.DashboardFieldConfigSourceOverrides{}
