@@ -476,6 +476,9 @@ func TestTheLanguageIsPlain(t *testing.T) {
 			return
 		}
 		dir := path.Dir(file)
+		if room, isList := strings.CutSuffix(path.Base(file), ".txt"); isList && dir == "mutants" {
+			dir = "internal/" + room // its entries quote that room's code
+		}
 		if slices.Contains(stillDialect, dir) {
 			left[dir]++
 			return

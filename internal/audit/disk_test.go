@@ -401,7 +401,7 @@ func TestFileIsTakenAway(t *testing.T) {
 		"deleted":  {func(w *world) error { return os.Remove(w.path) }, "the file before had been removed", false},
 		"emptied":  {func(w *world) error { return os.Truncate(w.path, 0) }, "the file before had been shortened", false},
 		"cut":      {func(w *world) error { return os.Truncate(w.path, 700) }, "the file before had been shortened", false},
-		"appended": {appendForeign, "somebody else had written to the file before", false},
+		"appended": {appendForeign, "another program had written to the file before", false},
 		"replaced": {func(w *world) error {
 			return errors.Join(os.Rename(w.path, w.path+".1"), os.WriteFile(w.path, nil, 0o600))
 		}, "the file before had been renamed", true},

@@ -156,8 +156,8 @@ func Follow[T any](ctx context.Context, after uint64, watch func(context.Context
 	}
 }
 
-// AtOnce is ctx as if it had ended: with it Next, and so the Watch of a store,
-// returns what is there and does not wait.
+// AtOnce returns an ended ctx, with which Next and a store's Watch return what
+// is available without waiting.
 func AtOnce(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	cancel()

@@ -21,10 +21,9 @@ const DefaultURL = "http://127.0.0.1:8080"
 // ErrNotRunning reports that no service runs on a data directory.
 var ErrNotRunning = errors.New("no service runs")
 
-// Transport sends each request to where the service is then, with the credential
-// that is good then: a service of this machine may start again at another
-// address, and makes a new credential each time. It is an [http.RoundTripper],
-// for requests at the same time.
+// Transport sends each request to the service's current address with its
+// current credential, since a restart may change both. It is an
+// [http.RoundTripper], safe for concurrent use.
 type Transport struct {
 	target Target
 	secure *tls.Config
@@ -51,7 +50,7 @@ var (
 	ourNoTLS = []byte("this port speaks HTTPS")
 )
 
-// Open makes the transport to a service, and returns its URL as it is now.
+// Open makes the transport to a service, and returns its current URL.
 func (target Target) Open() (*Transport, string, error) {
 	secure, err := target.secure()
 	if err != nil {
