@@ -63,7 +63,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/strict", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/usage"},
 		others: []string{cobra, pflag},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
@@ -77,6 +77,7 @@ var rooms = map[string]room{
 	"client": {ours: []string{"api"}, others: []string{websocket}},
 
 	"internal/doctor":   {ours: []string{"api", "client", "internal/boltstore", "internal/local", "internal/policy", "internal/terminal"}},
+	"internal/usage":    {ours: []string{"internal/strict"}, others: []string{cobra, pflag}},
 	"internal/terminal": {ours: []string{"internal/audit"}, others: []string{lipgloss, xterm, yaml}},
 	"internal/local":    {ours: []string{"client"}},
 	"internal/app":      {ours: anyOfOurs, others: []string{metrics}},

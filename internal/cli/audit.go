@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"iter"
 	"slices"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/terminal"
 	"headway/internal/trail"
+	"headway/internal/usage"
 )
 
 // trailSource is where records come from.
@@ -67,7 +67,7 @@ func joined(kind, id string) string {
 func (t *trailSource) ask(flag string, count *int, f func(*call) error) func(*cobra.Command, []string) error {
 	return do(func(c *call) error {
 		if *count < 0 {
-			return usageError(fmt.Errorf("--%s %d: want 0 or more", flag, *count))
+			return usage.Errorf("--%s %d: want 0 or more", flag, *count)
 		}
 		if err := t.times(time.Now()); err != nil {
 			return err
@@ -196,7 +196,7 @@ func (t *trailSource) times(now time.Time) error {
 		}
 		at, err := time.Parse(time.RFC3339, e.text)
 		if err != nil {
-			return usageError(fmt.Errorf("--%s %q: want a time such as 2026-01-31T15:04:05Z, or how long ago, such as 24h", e.flag, e.text))
+			return usage.Errorf("--%s %q: want a time such as 2026-01-31T15:04:05Z, or how long ago, such as 24h", e.flag, e.text)
 		}
 		*e.to = at
 	}

@@ -19,6 +19,7 @@ import (
 	"headway/internal/local"
 	"headway/internal/terminal"
 	"headway/internal/trail"
+	"headway/internal/usage"
 )
 
 // path is the audit file. Where no service says which one it writes, the call
@@ -183,7 +184,7 @@ reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
 		Args: cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			if format != "jsonl" && format != "ocsf" {
-				return usageError(fmt.Errorf("--format %q: want jsonl or ocsf", format))
+				return usage.Errorf("--format %q: want jsonl or ocsf", format)
 			}
 			if err := t.times(time.Now()); err != nil {
 				return err

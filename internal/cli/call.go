@@ -12,6 +12,7 @@ import (
 
 	"headway/client"
 	"headway/internal/terminal"
+	"headway/internal/usage"
 )
 
 // call is one run of a command.
@@ -149,7 +150,7 @@ func (e *summaryError) Unwrap() error { return e.first }
 // confirm asks the user. Without a terminal it takes nothing for yes.
 func (c *call) confirm(what string) error {
 	if !terminal.IsTerminal(c.InOrStdin()) {
-		return usageError(fmt.Errorf("%s; say --yes if that is wanted", what))
+		return usage.Errorf("%s; say --yes if that is wanted", what)
 	}
 	c.note("%s. Do it? [y/N] ", what)
 	answer, err := bufio.NewReader(c.InOrStdin()).ReadString('\n')

@@ -14,6 +14,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/terminal"
+	"headway/internal/usage"
 )
 
 func newDecide() *cobra.Command {
@@ -52,7 +53,7 @@ strategy. The place that the decision reserves is given back at once, unless
 			return nil
 		}, client.WithRetries(0)), // what it is asked about is how things are now
 	})
-	required(cmd, "model-type")
+	usage.Required(cmd, "model-type")
 	r.addFlags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&req.ModelType, "model-type", "", "model type to ask for")
@@ -86,7 +87,7 @@ func nameUnknown(c *call, req *api.DecisionRequest, refusal error) error {
 		}
 	}
 	unknown := func(what, name string, known map[string]bool) {
-		refusal = fmt.Errorf("%w No head %s %s%s", refusal, what, terminal.Escape(name), cmp.Or(terminal.Escape(didYouMean("", name, slices.Sorted(maps.Keys(known)))), "."))
+		refusal = fmt.Errorf("%w No head %s %s%s", refusal, what, terminal.Escape(name), cmp.Or(terminal.Escape(usage.DidYouMean("", name, slices.Sorted(maps.Keys(known)))), "."))
 	}
 	if req.Region != "" && !regions[req.Region] {
 		unknown("is in the region", req.Region, regions)

@@ -1,12 +1,12 @@
 package cli
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"headway/internal/demo"
+	"headway/internal/usage"
 )
 
 func newDemo() *cobra.Command {
@@ -28,12 +28,12 @@ d drains one, q stops.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, name := range []string{"heads", "rate", "speed"} {
 				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
-					return usageError(fmt.Errorf("--%s 0: want more than 0", name))
+					return usage.Errorf("--%s 0: want more than 0", name)
 				}
 			}
 			var err error
 			if o.Ports, err = demo.ParsePorts(ports); err != nil {
-				return usageError(fmt.Errorf("--ports: %w", err))
+				return usage.Errorf("--ports: %w", err)
 			}
 			transport, url, err := r.Open()
 			if err != nil {

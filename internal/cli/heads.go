@@ -11,6 +11,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/terminal"
+	"headway/internal/usage"
 )
 
 func newHeads() *cobra.Command {
@@ -133,7 +134,7 @@ servers that stay do that themselves, with the SDK or over HTTP.`,
 			return c.show(answer, t)
 		}),
 	})
-	required(cmd, "endpoint", "model-type", "region")
+	usage.Required(cmd, "endpoint", "model-type", "region")
 	f := cmd.Flags()
 	f.StringVar(&reg.Endpoint, "endpoint", "", "URL that requests are sent to: http://host:port or https://host:port, without a path")
 	f.StringSliceVar(&reg.ModelTypes, "model-type", nil, "model type that it serves; may be given several times")

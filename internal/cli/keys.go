@@ -21,6 +21,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/local"
 	"headway/internal/terminal"
+	"headway/internal/usage"
 )
 
 func newKeys() *cobra.Command {
@@ -164,7 +165,7 @@ that are named; client decides and uses /v1.`,
 			})
 		}),
 	})
-	required(cmd, "role", "name")
+	usage.Required(cmd, "role", "name")
 	f := cmd.Flags()
 	f.StringVar(&file, "out", "", "file to make for the secret, mode 0600, which must not exist; without one it goes to standard output")
 	f.StringVar(&req.Name, "name", "", "name, for people")

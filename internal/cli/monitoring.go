@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"headway/grafana"
 	"headway/internal/config"
 	"headway/internal/terminal"
+	"headway/internal/usage"
 	"headway/prometheus"
 )
 
@@ -44,11 +44,11 @@ to the service at --external-url. Files that are there are replaced.
 				return err
 			}
 			if settings.External == "" {
-				return usageError(fmt.Errorf("--external-url is missing. Usage: %s", c.UseLine()))
+				return usage.Errorf("--external-url is missing. Usage: %s", c.UseLine())
 			}
 			for _, t := range targets {
 				if _, port, err := net.SplitHostPort(t); err != nil || port == "" || strings.ContainsAny(t, "'\"{}# \t\n") {
-					return usageError(fmt.Errorf("--target %q: want HOST:PORT", t))
+					return usage.Errorf("--target %q: want HOST:PORT", t)
 				}
 			}
 			return c.exportMonitoring(c.args[0], strings.TrimSuffix(settings.External, "/"), targets)

@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"headway/internal/terminal"
+	"headway/internal/usage"
 )
 
 // addOutput adds the flags that say in which format a command shows its result.
@@ -28,12 +28,12 @@ func formatOf(cmd *cobra.Command) (string, error) {
 	format := output.Value.String()
 	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 		if output.Changed && format != "json" {
-			return "", usageError(fmt.Errorf("--json and -o %s: want one of them", format))
+			return "", usage.Errorf("--json and -o %s: want one of them", format)
 		}
 		return "json", nil
 	}
 	if !slices.Contains(terminal.Formats, format) {
-		return "", usageError(fmt.Errorf("-o %q: want one of %s", format, strings.Join(terminal.Formats, ", ")))
+		return "", usage.Errorf("-o %q: want one of %s", format, strings.Join(terminal.Formats, ", "))
 	}
 	return format, nil
 }

@@ -18,6 +18,7 @@ import (
 	"headway/client"
 	"headway/internal/policy"
 	"headway/internal/terminal"
+	"headway/internal/usage"
 )
 
 func newPolicy() *cobra.Command {
@@ -325,7 +326,7 @@ happens and the exit code is 5. --if-revision names the revision to replace.`,
 		RunE: do(func(c *call) error {
 			revision, err := strconv.ParseUint(c.args[0], 10, 64)
 			if err != nil {
-				return usageError(fmt.Errorf("%q: want the number of a revision, as 'headway policy history' lists them", c.args[0]))
+				return usage.Errorf("%q: want the number of a revision, as 'headway policy history' lists them", c.args[0])
 			}
 			return r.connected(c, func(c *call) error {
 				before, err := c.Policy(c.Context())

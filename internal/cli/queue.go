@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -11,6 +10,7 @@ import (
 
 	"headway/client"
 	"headway/internal/terminal"
+	"headway/internal/usage"
 )
 
 func newQueue() *cobra.Command {
@@ -92,7 +92,7 @@ func newQueueEach(r *remote, use, short string, act func(*client.Client, context
 		Short: short,
 		RunE: do(func(c *call) error {
 			if all == (len(c.args) > 0) {
-				return usageError(errors.New("name the numbers of dead letters, or say --all"))
+				return usage.Errorf("name the numbers of dead letters, or say --all")
 			}
 			var numbers []uint64
 			for _, arg := range c.args {
@@ -126,7 +126,7 @@ func newQueueEach(r *remote, use, short string, act func(*client.Client, context
 func letterNumber(text string) (uint64, error) {
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || n == 0 {
-		return 0, usageError(fmt.Errorf("%q: want the number of a dead letter, as headway queue ls shows it", text))
+		return 0, usage.Errorf("%q: want the number of a dead letter, as headway queue ls shows it", text)
 	}
 	return n, nil
 }

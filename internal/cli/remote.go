@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -11,6 +9,7 @@ import (
 	"headway/client"
 	"headway/internal/config"
 	"headway/internal/local"
+	"headway/internal/usage"
 )
 
 // remote says which service a command talks to, and as whom.
@@ -40,17 +39,17 @@ func (r *remote) addConnectionFlags(cmd *cobra.Command) {
 // check refuses flags that no service can be reached with.
 func (r *remote) check(cmd *cobra.Command) error {
 	if f := cmd.Flags().Lookup("timeout"); f != nil && r.Timeout <= 0 {
-		return usageError(fmt.Errorf("--timeout %s: want more than 0", f.Value))
+		return usage.Errorf("--timeout %s: want more than 0", f.Value)
 	}
 	if r.Server != "" {
 		c, err := client.New(r.Server)
 		if err != nil {
-			return usageError(fmt.Errorf("--server: %w", err))
+			return usage.Errorf("--server: %w", err)
 		}
 		c.Close()
 	}
 	if (r.CertFile == "") != (r.KeyFile == "") {
-		return usageError(errors.New("--cert-file and --key-file: want both or neither"))
+		return usage.Errorf("--cert-file and --key-file: want both or neither")
 	}
 	return nil
 }

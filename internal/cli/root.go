@@ -14,6 +14,7 @@ import (
 	"headway/internal/config"
 	"headway/internal/local"
 	"headway/internal/terminal"
+	"headway/internal/usage"
 )
 
 // Build says what the program was built from.
@@ -41,15 +42,13 @@ type codedError struct {
 func (e *codedError) Error() string { return e.err.Error() }
 func (e *codedError) Unwrap() error { return e.err }
 
-func usageError(err error) error { return &codedError{exitUsage, err} }
-
 // Run runs the command line args until ctx ends, and returns the exit code.
 func Run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) int {
 	root := newRoot(b)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	usageErrors(root)
+	usage.Check(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -86,6 +85,9 @@ var exits = []struct {
 func codeOf(err error) int {
 	if coded, ok := errors.AsType[*codedError](err); ok {
 		return coded.code
+	}
+	if _, ok := errors.AsType[*usage.Error](err); ok {
+		return exitUsage
 	}
 	for _, e := range exits {
 		if errors.Is(err, e.is) {

@@ -13,6 +13,7 @@ import (
 
 	"headway/internal/app"
 	"headway/internal/config"
+	"headway/internal/usage"
 )
 
 func newServe(b Build) *cobra.Command {
@@ -51,7 +52,7 @@ policy file again.`,
 func loadConfig(flags *pflag.FlagSet, more ...string) (config.Config, error) {
 	c, err := config.Load(flags, append(os.Environ(), more...), os.ReadFile)
 	if err != nil {
-		return c, usageError(err)
+		return c, usage.Errorf("%w", err)
 	}
 	return c, nil
 }

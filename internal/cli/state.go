@@ -19,6 +19,7 @@ import (
 	"headway/internal/boltstore"
 	"headway/internal/local"
 	"headway/internal/terminal"
+	"headway/internal/usage"
 )
 
 func newState() *cobra.Command {
@@ -154,7 +155,7 @@ file is never overwritten: stop the service and move it away first.`,
 		Args: cobra.ExactArgs(1),
 		RunE: do(func(c *call) error {
 			if c.Flags().Changed("server") {
-				return usageError(errors.New("a state is imported where the service will run, with --data-dir, and not over --server"))
+				return usage.Errorf("a state is imported where the service will run, with --data-dir, and not over --server")
 			}
 			in := io.NopCloser(c.InOrStdin())
 			if c.args[0] != "-" {

@@ -23,6 +23,7 @@ import (
 	"headway/internal/doctor"
 	"headway/internal/freeport"
 	"headway/internal/local"
+	"headway/internal/usage"
 )
 
 var testBuild = Build{Version: "v1", Commit: "0123456"}
@@ -48,7 +49,7 @@ func here(t testing.TB, args ...string) (code int, stdout, stderr string) {
 // groups calls f for each command that has others.
 func groups(f func(path []string, group *cobra.Command)) {
 	root := newRoot(testBuild)
-	usageErrors(root)
+	usage.Check(root)
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		if !cmd.HasSubCommands() {

@@ -1,4 +1,6 @@
-package cli
+// Package usage makes wrong use of a command line an error that says what was
+// probably meant.
+package usage
 
 import (
 	"errors"
@@ -12,9 +14,18 @@ import (
 	"headway/internal/strict"
 )
 
-// usageErrors makes wrong use of any command an error that says what was probably
-// meant: a script whose command does nothing must not go on.
-func usageErrors(root *cobra.Command) {
+// Error is wrong use of a command.
+type Error struct{ error }
+
+// Unwrap is the error that says what is wrong.
+func (e *Error) Unwrap() error { return e.error }
+
+// Errorf makes an Error as fmt.Errorf makes an error.
+func Errorf(format string, args ...any) error { return &Error{fmt.Errorf(format, args...)} }
+
+// Check makes wrong use of each command an Error: a script whose command does
+// nothing must not go on. The commands must all be there.
+func Check(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	root.SetFlagErrorFunc(unknownFlag)
@@ -36,7 +47,7 @@ func strictUsage(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
-				return usageError(fmt.Errorf("%w%s", err, wanted(c, len(args))))
+				return Errorf("%w%s", err, wanted(c, len(args)))
 			}
 			return nil
 		}
@@ -46,12 +57,12 @@ func strictUsage(cmd *cobra.Command) {
 	}
 }
 
-// required makes it wrong usage to leave one of the flags out, or empty.
-func required(cmd *cobra.Command, flags ...string) {
+// Required makes it wrong usage to leave one of the flags out, or empty.
+func Required(cmd *cobra.Command, flags ...string) {
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		for _, name := range flags {
 			if v := cmd.Flags().Lookup(name).Value.String(); v == "" || v == "[]" {
-				return usageError(fmt.Errorf("--%s is missing. Usage: %s", name, cmd.UseLine()))
+				return Errorf("--%s is missing. Usage: %s", name, cmd.UseLine())
 			}
 		}
 		return nil
@@ -101,7 +112,7 @@ func plainFlags(usages string) string {
 	return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
 }
 
-// noSuchCommand refuses whatever stands where a command of a group should.
+// noSuchCommand refuses arguments of a group that are no command of it.
 func noSuchCommand(group *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -112,7 +123,7 @@ func noSuchCommand(group *cobra.Command, args []string) error {
 			known = append(append(known, sub.Name()), sub.Aliases...)
 		}
 	}
-	hint := didYouMean("", args[0], known)
+	hint := DidYouMean("", args[0], known)
 	if hint == "" {
 		hint = sameVerb(args[0], known)
 	}
@@ -176,7 +187,7 @@ func helpTopic(help *cobra.Command, args []string) error {
 // unknownFlag is the error of flags that cannot be read.
 func unknownFlag(cmd *cobra.Command, err error) error {
 	if words := cmd.Flags().Args(); len(words) > 0 && cmd.HasSubCommands() {
-		return usageError(noSuchCommand(cmd, words)) // whose flag it would have been
+		return &Error{noSuchCommand(cmd, words)} // whose flag it would have been
 	}
 	if missing, ok := errors.AsType[*pflag.NotExistError](err); ok && missing.GetSpecifiedShortnames() == "" {
 		var known []string
@@ -185,14 +196,14 @@ func unknownFlag(cmd *cobra.Command, err error) error {
 				known = append(known, f.Name)
 			}
 		})
-		err = fmt.Errorf("%w%s", err, didYouMean("--", missing.GetSpecifiedName(), known))
+		err = fmt.Errorf("%w%s", err, DidYouMean("--", missing.GetSpecifiedName(), known))
 	}
-	return usageError(err)
+	return &Error{err}
 }
 
-// didYouMean is "; did you mean X?" with the only known name that begins so, or
+// DidYouMean is "; did you mean X?" with the only known name that begins so, or
 // else with the nearest, and "" without one.
-func didYouMean(prefix, name string, known []string) string {
+func DidYouMean(prefix, name string, known []string) string {
 	meant := ""
 	for _, k := range known {
 		if name != "" && strings.HasPrefix(k, name) {
