@@ -1,6 +1,7 @@
 package live
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/go-json-experiment/json"
@@ -10,28 +11,27 @@ import (
 	"headway/internal/routing"
 )
 
-// Bounds of what is told of decisions. They are read from the router's ring of
-// recent ones, and only while somebody listens, so that telling of them costs a
-// decision nothing.
+// Bounds of what is sent of decisions. They are read from the router's recent
+// ones, and only while a subscriber wants them, so that a decision costs no more.
 const (
 	decisionWindow = 4096
-	maxFollowed    = 1000   // decisions of each look; the rest is told as lost
-	maxOpen        = 10_000 // made ones whose end is waited for
+	maxFollowed    = 1000   // decisions at a time; the others are reported as lost
+	maxOpen        = 10_000 // decisions that have not ended
 )
 
-// follower knows how far the decisions were told.
+// follower reads the router's decisions.
 type follower struct {
 	mu     sync.Mutex
 	active bool
-	seen   uint64 // sequence of the last decision that was told
-	left   uint64 // place in the ring when somebody wanted decisions last
+	seen   uint64 // sequence of the last decision that was read
+	left   uint64 // number in the log when a subscriber last wanted decisions
 	open   []*routing.Decision
 	list   []*routing.Decision
 }
 
-// wantDecisions counts somebody in who wants decisions: from now on they are
-// told. Those that were made since anybody wanted them are passed over, which
-// whoever resumes from then is told.
+// wantDecisions counts a subscriber that wants decisions. Those made while the
+// follower was not active are skipped: a client that resumes before them is told
+// how many they are.
 func (h *Hub) wantDecisions() {
 	h.wanted.Add(1)
 	f := &h.follower
@@ -41,14 +41,13 @@ func (h *Hub) wantDecisions() {
 		return
 	}
 	newest := h.o.Router.Newest()
-	h.rings.skipDecisions(newest - f.seen)
+	h.log.skipDecisions(newest - f.seen)
 	f.active, f.seen = true, newest
 }
 
-// follow puts what happened to decisions since the last look into the ring, and
-// reports whether it is to be called again soon. It goes on after the last who
-// wanted them has left until the ring has nothing that they could resume after:
-// most of them come back.
+// follow adds what happened to decisions since the last call to the log, and
+// reports whether to call it again soon. After the last subscriber has left it
+// goes on until nothing is left that this one could resume after: most come back.
 func (h *Hub) follow() bool {
 	f := &h.follower
 	f.mu.Lock()
@@ -56,9 +55,9 @@ func (h *Hub) follow() bool {
 	if !f.active {
 		return false
 	}
-	if told := h.rings.newest().decision; h.wanted.Load() > 0 {
-		f.left = told
-	} else if told-f.left > decisionWindow {
+	if number := h.log.newest()[decisions]; h.wanted.Load() > 0 {
+		f.left = number
+	} else if number-f.left > decisionWindow {
 		f.active, f.open, f.list = false, nil, nil
 		return false
 	}
@@ -69,32 +68,28 @@ func (h *Hub) follow() bool {
 		f.seen = newest
 	}
 	for _, d := range f.list {
-		h.tellDecision(decisionMade, d)
+		h.addDecision(decisionMade, d)
 	}
 	f.open = append(f.open, f.list...)
+	clear(f.list)
 	if excess := len(f.open) - maxOpen; excess > 0 {
 		lost += uint64(excess)
-		f.open = f.open[excess:]
+		f.open = slices.Delete(f.open, 0, excess)
 	}
-	kept := f.open[:0]
-	for _, d := range f.open {
-		if _, ended := d.Outcome(); ended {
-			h.tellDecision(decisionEnded, d)
-		} else {
-			kept = append(kept, d)
+	f.open = slices.DeleteFunc(f.open, func(d *routing.Decision) bool {
+		_, ended := d.Outcome()
+		if ended {
+			h.addDecision(decisionEnded, d)
 		}
-	}
-	clear(f.open[len(kept):])
-	f.open = kept
-	clear(f.list)
+		return ended
+	})
 	if lost > 0 {
-		fr := lostDecisions(lost, lostSlow)
-		h.rings.putDecision(fr, lost, func(place) {})
+		h.log.addDecision(lost, func(place) *frame { return lostDecisions(lost, lostSlow) })
 	}
 	return true
 }
 
-func (h *Hub) tellDecision(kind string, d *routing.Decision) {
+func (h *Hub) addDecision(kind string, d *routing.Decision) {
 	recent := apiv1.RecentOf(d)
 	at := recent.At
 	if o := recent.Outcome; o != nil && o.At != nil && kind == decisionEnded {
@@ -104,11 +99,12 @@ func (h *Hub) tellDecision(kind string, d *routing.Decision) {
 	if err != nil {
 		return
 	}
-	fr := &frame{kind: kind, head: d.Head.ID, region: d.Head.Region, models: []string{d.ModelType}}
-	h.rings.putDecision(fr, 1, func(told place) {
-		id := h.id(told)
-		fr.encode(api.MessageEvent, id, api.Event{
-			ID: id, Type: kind, Time: at, Head: fr.head, Region: fr.region, ModelTypes: fr.models, Data: data,
-		})
+	h.log.addDecision(1, func(after place) *frame {
+		v := api.Event{
+			ID: h.id(after), Type: kind, Time: at, Head: d.Head.ID, Region: d.Head.Region, ModelTypes: []string{d.ModelType}, Data: data,
+		}
+		f := newFrame(api.MessageEvent, kind, v.ID, v)
+		f.head, f.region, f.models = v.Head, v.Region, v.ModelTypes
+		return f
 	})
 }

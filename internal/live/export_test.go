@@ -19,7 +19,7 @@ func ReadMessage(b []byte) (id, kind string, data []byte, err error) {
 func (h *Hub) Streams() int64 { return h.streams.Load() }
 
 // Read is the last event that was read; a stream that begins goes on after it.
-func (h *Hub) Read() uint64 { return h.rings.newest().event }
+func (h *Hub) Read() uint64 { return h.log.newest()[events] }
 
 // Wanted is how many streams want decisions.
 func (h *Hub) Wanted() int64 { return h.wanted.Load() }
@@ -44,7 +44,7 @@ func (h *Hub) Take(s api.Subscription) error {
 	if len(faults) > 0 {
 		return errors.New(faults[0].Reason)
 	}
-	h.take(&f, overSSE, place{})
+	h.batch(&f, overSSE, place{})
 	return nil
 }
 

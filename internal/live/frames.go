@@ -14,45 +14,68 @@ import (
 	"headway/internal/fleet"
 )
 
-// frame is one event, encoded for both transports. It is immutable once it is in
-// a ring.
+// frame is one message, encoded for both transports. It does not change once it
+// is in the log.
 type frame struct {
-	seq    uint64 // place in its ring, which is how many there were up to it
-	weight uint64 // how many of them it stands for
-	beside uint64 // place of the newest frame of the other ring before it
+	entry  int    // kind of entry in the log
+	place  place  // after it
+	lost   uint64 // decisions that it reports as lost
 	kind   string // type of the event
 	head   string
 	region string
 	models []string
-	admin  string // admin state of the head that it is about, "" if it does not say
+	admin  string // admin state of the head, "" if the event has none
 	sse    []byte
 	ws     []byte
 }
 
-// frameOf encodes an event. The numbers of the stream are the places in the ring.
-func (h *Hub) frameOf(e *event.Event) *frame {
-	f := &frame{seq: e.ID, weight: 1, kind: e.Type, head: e.Head, region: e.Region, models: e.ModelTypes}
+// eventFrame encodes an event of the stream.
+func (h *Hub) eventFrame(e *event.Event) *frame {
+	v := apiv1.EventOf(h.o.Instance, e)
+	f := newFrame(api.MessageEvent, e.Type, v.ID, v)
+	f.head, f.region, f.models = e.Head, e.Region, e.ModelTypes
 	if state, ok := e.Data.(fleet.HeadState); ok {
 		f.admin = state.AdminState
 	}
-	told := apiv1.EventOf(h.o.Instance, e)
-	f.encode(api.MessageEvent, told.ID, told)
 	return f
 }
 
-// encode writes the frame's bytes: as message over WebSocket, and by the type of
-// the event as SSE.
-func (f *frame) encode(message, id string, v any) {
+// newFrame encodes v: as a message over WebSocket, and by the type of the event
+// over SSE.
+func newFrame(message, kind, id string, v any) *frame {
 	data, err := json.Marshal(v)
-	if err != nil { // api types do not fail
+	if err != nil { // the types of api do not fail
 		data = []byte("{}")
 	}
+	f := &frame{kind: kind, ws: appendText(nil, envelope(nil, nil, message, data))}
 	if id != "" {
 		f.sse = append(append(append(f.sse, "id: "...), id...), '\n')
 	}
-	f.sse = append(append(append(f.sse, "event: "...), f.kind...), "\ndata: "...)
+	f.sse = append(append(append(f.sse, "event: "...), kind...), "\ndata: "...)
 	f.sse = append(append(f.sse, data...), "\n\n"...)
-	f.ws = appendText(nil, envelope(nil, nil, message, data))
+	return f
+}
+
+// notice encodes what is not an event.
+func notice(kind string, v any) *frame { return newFrame(kind, kind, "", v) }
+
+// Why events are missing.
+const (
+	lostSlow    = "slow"    // the subscriber did not keep up
+	lostWindow  = "window"  // they are too old to be resumed after
+	lostRestart = "restart" // they are of another run of the service
+)
+
+// lostEvents encodes how many events are missing. A snapshot follows.
+func lostEvents(count uint64, reason string) *frame {
+	return notice(api.MessageLost, api.Lost{Count: count, Reason: reason})
+}
+
+// lostDecisions encodes how many decisions are missing. No snapshot follows.
+func lostDecisions(count uint64, reason string) *frame {
+	f := notice(api.MessageLost, api.Lost{Count: count, Reason: reason, Types: decisionAll})
+	f.lost = count
+	return f
 }
 
 // envelope appends an api.Envelope.
@@ -68,24 +91,24 @@ func envelope(b, id []byte, kind string, data []byte) []byte {
 	return append(b, '}')
 }
 
-// The types of events that are made here, of decisions.
+// The types of the events of decisions.
 const (
 	decisionMade  = "decision.made"
 	decisionEnded = "decision.ended"
 	decisionAll   = "decision.*"
 )
 
-// knownTypes are those that can be asked for.
+// knownTypes are the types that a subscription can name.
 var knownTypes = append(event.Types(), decisionMade, decisionEnded)
 
-// filter is a subscription, checked.
+// filter is a valid subscription.
 type filter struct {
 	api.Subscription
-	key       string // the same for filters that keep the same
+	key       string // equal for filters that keep the same events
 	decisions bool
 }
 
-// newFilter checks a subscription. The places of faults are names of fields.
+// newFilter validates a subscription. The pointers of faults are names of fields.
 func newFilter(s api.Subscription) (filter, []api.Fault) {
 	f := filter{Subscription: s}
 	var faults []api.Fault
@@ -110,8 +133,8 @@ func newFilter(s api.Subscription) (filter, []api.Fault) {
 	return f, faults
 }
 
-// keeps reports whether the frame is wanted. What concerns no head, region or
-// model type in particular concerns all.
+// keeps reports whether the filter selects a frame. An event without a head,
+// region or model type concerns all of them.
 func (f *filter) keeps(fr *frame) bool {
 	switch {
 	case len(f.Types) == 0 && strings.HasPrefix(fr.kind, "decision."):
@@ -128,12 +151,13 @@ func (f *filter) keeps(fr *frame) bool {
 	return true
 }
 
-// batch is what a subscriber gets next. Those who want the same share it.
+// batch is what a subscriber is sent next. Subscribers with equal filters share
+// it.
 type batch struct {
-	b             []byte
+	bytes         []byte
 	next          place
-	lost          uint64 // events; a snapshot is to follow instead of b
-	lostDecisions uint64 // what is told of these is in b
+	lostEvents    uint64 // a snapshot is sent instead of bytes, if any
+	lostDecisions uint64 // bytes report them
 }
 
 type batchKey struct {
@@ -142,7 +166,7 @@ type batchKey struct {
 	from      place
 }
 
-// batches are made once for each beat.
+// batches are kept until the next wake-up.
 type batches struct {
 	mu   sync.Mutex
 	made map[batchKey]*batch
@@ -154,67 +178,49 @@ func (c *batches) clear() {
 	clear(c.made)
 }
 
-// maxBatches bounds what is kept of a beat; more are made for each who asks.
+// maxBatches bounds the batches that are kept.
 const maxBatches = 256
 
-// take returns what f keeps of what came after a place.
-func (h *Hub) take(f *filter, transport string, from place) *batch {
+// batch returns what f keeps after a place.
+func (h *Hub) batch(f *filter, transport string, from place) *batch {
 	key := batchKey{f.key, transport, from}
 	h.batches.mu.Lock()
 	defer h.batches.mu.Unlock()
-	if b := h.batches.made[key]; b != nil {
+	b := h.batches.made[key]
+	if b != nil {
 		return b
 	}
-	b := h.newBatch(f, transport, from)
+	b = h.newBatch(f, transport, from)
+	if h.batches.made == nil {
+		h.batches.made = map[batchKey]*batch{}
+	}
 	if len(h.batches.made) < maxBatches {
-		if h.batches.made == nil {
-			h.batches.made = map[batchKey]*batch{}
-		}
 		h.batches.made[key] = b
 	}
 	return b
 }
 
-// newBatch has events and decisions in the order in which they were told, so
-// that whoever has one of them has all before it.
 func (h *Hub) newBatch(f *filter, transport string, from place) *batch {
-	b := &batch{next: from}
-	put := func(fr *frame) {
-		if !f.keeps(fr) {
-			return
+	b := &batch{}
+	var missing place
+	b.next, missing = h.log.after(from, f.decisions, func(fr *frame) {
+		if f.keeps(fr) {
+			b.bytes = append(b.bytes, fr.of(transport)...)
+			b.lostDecisions += fr.lost
 		}
-		if fr.kind == api.MessageLost {
-			b.lostDecisions += fr.weight
-		}
-		if transport == overSSE {
-			b.b = append(b.b, fr.sse...)
-		} else {
-			b.b = append(b.b, fr.ws...)
-		}
-	}
-	r := &h.rings
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	if !f.decisions {
-		b.next.event, b.lost = r.events.after(from.event, put)
-		return b
-	}
-	var decisions []*frame
-	var missed uint64
-	b.next.decision, missed = r.decisions.after(from.decision, func(fr *frame) { decisions = append(decisions, fr) })
-	if missed > 0 {
-		b.lostDecisions = missed
-		put(lostDecisions(missed, lostSlow))
-	}
-	b.next.event, b.lost = r.events.after(from.event, func(fr *frame) {
-		for len(decisions) > 0 && decisions[0].seq <= fr.beside {
-			put(decisions[0])
-			decisions = decisions[1:]
-		}
-		put(fr)
 	})
-	for _, fr := range decisions {
-		put(fr)
+	b.lostEvents = missing[events]
+	if n := missing[decisions]; n > 0 {
+		b.bytes = append(lostDecisions(n, lostSlow).of(transport), b.bytes...)
+		b.lostDecisions += n
 	}
 	return b
+}
+
+// of returns the bytes for a transport.
+func (f *frame) of(transport string) []byte {
+	if transport == overSSE {
+		return f.sse
+	}
+	return f.ws
 }

@@ -1,9 +1,9 @@
-// Package live tells whoever listens what happens, as Server-Sent Events and
-// over WebSocket, and takes the calls that come over WebSocket.
+// Package live streams events over Server-Sent Events and WebSocket, and serves
+// the requests that come over WebSocket.
 //
-// One goroutine encodes each event once, into a ring that all subscribers read
-// at their own pace. Those who want the same get the same bytes. Nobody who
-// publishes waits for anybody who listens.
+// One goroutine encodes each event once and adds it to a log that all subscribers
+// read at their own pace. Those with equal filters are sent the same bytes. No
+// publisher waits for a subscriber.
 package live
 
 import (
@@ -34,7 +34,7 @@ type Options struct {
 	Metrics    prometheus.Registerer // required
 	Log        *slog.Logger          // required
 	Guard      *access.Guard         // required
-	Instance   string                // required; begins the ids of events, so that those of another run are recognised
+	Instance   string                // required; prefix of the ids of events, which differs in each run
 	MaxStreams int                   // SSE and WebSocket connections at once; 0: 5,000
 	Timing     Timing
 	MaxMessage int64   // bytes of a message that comes over WebSocket; 0: 64 KiB
@@ -42,13 +42,13 @@ type Options struct {
 	Window     int     // events that can be resumed after; 0: 4096
 }
 
-// Timing is how long things take. A zero value is the default.
+// Timing holds intervals and timeouts. A zero value is the default.
 type Timing struct {
-	Beat      time.Duration // between looks at what waits; 1 s
+	Beat      time.Duration // between wake-ups of a stream without events; 1 s
 	Heartbeat time.Duration // of silence before a comment or a ping is sent; 10 s
-	Write     time.Duration // to take 64 KiB, or whatever was sent; 5 s
-	Auth      time.Duration // to say who one is over WebSocket; 5 s
-	Pong      time.Duration // to answer a ping; 10 s
+	Write     time.Duration // timeout of a write of at most 64 KiB; 5 s
+	Auth      time.Duration // timeout of the first message of a WebSocket without a credential; 5 s
+	Pong      time.Duration // timeout of the answer to a ping; 10 s
 }
 
 func (o *Options) complete() {
@@ -76,20 +76,20 @@ func (o *Options) complete() {
 	}
 }
 
-// Hub serves all who listen. All methods are safe for concurrent use.
+// Hub serves all streams. All methods are safe for concurrent use.
 type Hub struct {
 	o         Options
 	source    *event.Subscription
-	rings     rings
+	log       entryLog
 	follower  follower
 	batches   batches
 	snapshots snapshots
 	metrics   *counts
 
-	wakes   [turns]atomic.Pointer[chan struct{}] // closed when there may be something to send
-	turn    atomic.Uint64                        // counts streams, each of which has one of the wakes
-	fresh   chan struct{}                        // has a token when an event came since the last wake
-	wanted  atomic.Int64                         // streams that want decisions
+	wakes   [turns]atomic.Pointer[chan struct{}] // each is closed when its streams may have something to send
+	turn    atomic.Uint64                        // counts streams, each of which waits for one of the wakes
+	pending chan struct{}                        // has a token if an event came since the last wake-up
+	wanted  atomic.Int64                         // subscribers that want decisions
 	streams atomic.Int64
 	stop    chan struct{} // closed by Shutdown
 
@@ -98,17 +98,16 @@ type Hub struct {
 	active sync.WaitGroup // streams; Add is called with mu held
 }
 
-// New makes a hub. It remembers events from now on.
+// New makes a hub. Its log begins with the next event.
 func New(o Options) (*Hub, error) {
 	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
 		return nil, errors.New("live: Fleet, Router, Verbs, Events, Metrics, Log, Guard and Instance are required")
 	}
 	o.complete()
-	h := &Hub{
-		o: o, source: o.Events.Subscribe(),
-		rings: rings{events: newRing(o.Window), decisions: newRing(decisionWindow)},
-		fresh: make(chan struct{}, 1), stop: make(chan struct{}),
-	}
+	h := &Hub{o: o, pending: make(chan struct{}, 1), stop: make(chan struct{})}
+	h.log.limit = [kinds]int{o.Window, decisionWindow}
+	h.log.skip(events, o.Events.Last())
+	h.source = o.Events.Subscribe()
 	for i := range h.wakes {
 		h.wakes[i].Store(new(make(chan struct{})))
 	}
@@ -117,17 +116,17 @@ func New(o Options) (*Hub, error) {
 	return h, err
 }
 
-// Run encodes events and wakes those who listen, until ctx ends.
+// Run encodes events and wakes streams, until ctx ends.
 func (h *Hub) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
 	wait.Go(func() { h.read(ctx) })
-	wait.Go(func() { h.dismiss(ctx) })
-	h.beat(ctx)
+	wait.Go(func() { h.watchAccess(ctx) })
+	h.schedule(ctx)
 	wait.Wait()
 	return nil
 }
 
-// read puts events into the ring.
+// read adds events to the log.
 func (h *Hub) read(ctx context.Context) {
 	defer h.source.Close()
 	for {
@@ -135,17 +134,17 @@ func (h *Hub) read(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		h.rings.putEvent(h.frameOf(&e))
-		h.nudge()
+		h.log.addEvent(e.ID, h.eventFrame(&e))
+		h.notify()
 	}
 }
 
-// dismiss wakes all streams at once, whatever the pace, when some of them may
-// have to end: a key that was revoked must not hear anything more.
-func (h *Hub) dismiss(ctx context.Context) {
+// watchAccess wakes all streams at once when a credential changed: a stream whose
+// key was revoked sends nothing more.
+func (h *Hub) watchAccess(ctx context.Context) {
 	for {
 		changed := h.o.Guard.Changed()
-		for i := range h.wakes { // also for what changed before Changed was called
+		for i := range h.wakes { // also for changes before Changed was called
 			h.wake(i)
 		}
 		select {
@@ -156,41 +155,32 @@ func (h *Hub) dismiss(ctx context.Context) {
 	}
 }
 
-// wake has the streams of a turn look.
+// wake wakes the streams of a turn.
 func (h *Hub) wake(turn int) { close(*h.wakes[turn].Swap(new(make(chan struct{})))) }
 
-// nudge has all streams look soon.
-func (h *Hub) nudge() {
+// notify has all streams woken soon.
+func (h *Hub) notify() {
 	select {
-	case h.fresh <- struct{}{}:
+	case h.pending <- struct{}{}:
 	default:
 	}
 }
 
-// The pace of wakes. Waking all for each event would cost a system call for each
-// of them: the more there are, the more is sent at once. Many are woken in
-// turns, so that those who decide do not wait behind all of them.
+// The pace of wake-ups. A wake-up for each event would cost a system call for each
+// stream: the more streams, the more events are sent at once. Many streams are
+// woken in turns, so that decisions do not wait behind all of them.
 const (
 	turns         = 16
 	pacePerStream = 30 * time.Microsecond
 	maxPace       = 600 * time.Millisecond
-	followEvery   = 100 * time.Millisecond // decisions are looked for
+	followEvery   = 100 * time.Millisecond // new decisions are read
 )
 
-// beat wakes the streams: when there is something new, and now and then so that
-// they look at the clock.
-func (h *Hub) beat(ctx context.Context) {
+// schedule wakes the streams after an event, and at each beat, so that they check
+// their timeouts.
+func (h *Hub) schedule(ctx context.Context) {
 	timer := time.NewTimer(h.o.Timing.Beat)
 	defer timer.Stop()
-	sleep := func(d time.Duration) bool {
-		timer.Reset(d)
-		select {
-		case <-ctx.Done():
-			return false
-		case <-timer.C:
-			return true
-		}
-	}
 	following := false
 	for {
 		every := h.o.Timing.Beat
@@ -201,7 +191,7 @@ func (h *Hub) beat(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-h.fresh:
+		case <-h.pending:
 		case <-timer.C:
 		}
 		pace := min(maxPace, time.Duration(h.streams.Load())*pacePerStream)
@@ -215,18 +205,21 @@ func (h *Hub) beat(ctx context.Context) {
 			for i := step; i < turns; i += steps {
 				h.wake(i)
 			}
-			if !sleep(pace / time.Duration(steps)) {
+			timer.Reset(pace / time.Duration(steps))
+			select {
+			case <-ctx.Done():
 				return
+			case <-timer.C:
 			}
 		}
 	}
 }
 
-// takeTurn gives a stream one of the wakes.
+// takeTurn assigns a stream to one of the wakes.
 func (h *Hub) takeTurn() *atomic.Pointer[chan struct{}] { return &h.wakes[h.turn.Add(1)%turns] }
 
-// enter counts a stream in; leave must follow. It refuses when there are too
-// many, and once the service stops.
+// enter counts a stream, until leave is called. It fails when there are too many,
+// and once the service stops.
 func (h *Hub) enter(transport string) (leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -252,8 +245,7 @@ func (h *Hub) enter(transport string) (leave func(), err error) {
 	}, nil
 }
 
-// Shutdown says goodbye to all who listen and waits until they are gone, or
-// until ctx ends.
+// Shutdown ends all streams with a goodbye and waits for them, or until ctx ends.
 func (h *Hub) Shutdown(ctx context.Context) error {
 	h.mu.Lock()
 	if !h.closed {
@@ -274,8 +266,8 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	}
 }
 
-// unlimited takes the deadlines of a request off its connection: a stream has
-// none as a whole, and one for each write.
+// unlimited removes the read deadline of a request: a stream has one for each
+// write only.
 func unlimited(w http.ResponseWriter) *http.ResponseController {
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Time{})

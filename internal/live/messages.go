@@ -19,8 +19,8 @@ import (
 
 // request is one kind of message that clients send.
 type request struct {
-	needs  access.Permission // Open: nothing, not even to have said who one is
-	action string            // what the audit trail calls it, "" for what is not sensitive
+	needs  access.Permission // Open: no credential
+	action string            // in the audit trail, "" if it is not sensitive
 	serve  func(s *session, data []byte) ([]byte, error)
 }
 
@@ -42,7 +42,7 @@ func init() { //nolint:gochecknoinits // the table and what it calls name each o
 	}
 }
 
-// message is an envelope as it is read; its parts are those of the buffer.
+// message is an envelope that was read.
 type message struct {
 	id   []byte
 	kind string
@@ -92,7 +92,7 @@ const knownRequests = "auth, subscribe, unsubscribe, register, status, deregiste
 // errNotUTF8 ends a connection.
 var errNotUTF8 = errors.New("the message is not UTF-8")
 
-// handle answers one message and reports whether the connection goes on.
+// handle answers a message, and reports whether the connection goes on.
 func (s *session) handle(b []byte) bool {
 	if id, data, usual := usualDecision(b); usual {
 		if done := s.decideAtOnce(id, data); done {
@@ -120,7 +120,7 @@ func (s *session) handle(b []byte) bool {
 	return s.answered()
 }
 
-// refuse makes the answer of a request that was not carried out.
+// refuse answers a request that failed.
 func (s *session) refuse(kind string, id []byte, err error) {
 	s.hub.metrics.messages[kind][false].Inc()
 	body := apiv1.ProblemOf(err).Answer()
@@ -134,10 +134,9 @@ func (s *session) refuse(kind string, id []byte, err error) {
 	s.answer = envelope(s.answer[:0], id, api.MessageError, encoded)
 }
 
-// usualDecision takes a request for a decision apart that is written as most
-// programs write it: the three fields in their order, without white space. That
-// is for speed alone; whatever else is JSON is read by readMessage. The data is
-// what stands in its place, and may not be JSON.
+// usualDecision reads a request for a decision in its usual form: the three
+// fields in this order, without white space. It saves FIGURE3. readMessage reads
+// all others. data is not validated, and may not be JSON.
 func usualDecision(b []byte) (id, data []byte, ok bool) {
 	rest, ok := bytes.CutPrefix(b, []byte(`{"id":`))
 	if !ok {
@@ -169,12 +168,12 @@ func usualDecision(b []byte) (id, data []byte, ok bool) {
 	return rest[:end], data[:len(data)-1], true
 }
 
-// decideAtOnce answers a usual request for a decision. It reports false, having
-// done nothing, if the data is not what it should be: then the envelope may not
-// be what it seemed, and reading it with care tells what is wrong.
+// decideAtOnce answers a request in the usual form. It reports false, having done
+// nothing, if access is denied or data is invalid: the envelope may not be what it
+// seemed, and the slow path says what is wrong.
 func (s *session) decideAtOnce(id, data []byte) bool {
 	if s.may(requests[api.MessageDecide]) != nil || s.hub.o.Guard.Spend(s.principal.Load()) != nil {
-		return false // it is refused, and recorded, with care as well
+		return false
 	}
 	s.answer = append(append(append(s.answer[:0], `{"id":`...), id...), `,"type":"answer","data":`...)
 	answer, err := s.hub.o.Verbs.Decide(data, s.answer)
@@ -192,7 +191,7 @@ func (s *session) decideAtOnce(id, data []byte) bool {
 
 var newline = []byte("\n")
 
-// answered queues the answer and does what was to come after it.
+// answered queues the answer, and reports whether the connection goes on.
 func (s *session) answered() bool {
 	err := s.wire.answer(s.answer)
 	if cap(s.answer) > maxKept {
@@ -205,7 +204,7 @@ func (s *session) answered() bool {
 	return err == nil
 }
 
-// serve carries out a request if the peer may ask for it.
+// serve carries out a request that the client has the permission for.
 func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
 	if err := s.may(q); err != nil {
 		s.denied(s.principal.Load(), q, err)
@@ -231,7 +230,8 @@ func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
 	return answer, err
 }
 
-// may refuses a request that the peer may not make, or not any more.
+// may returns an error if the client has no permission for a request, or has lost
+// it.
 func (s *session) may(q *request) error {
 	p := s.principal.Load()
 	switch {
@@ -271,18 +271,18 @@ func (s *session) status(data []byte) ([]byte, error) {
 	return json.Marshal(lease)
 }
 
-// maxHeadsPerSession bounds the heads whose admin state one WebSocket is told of.
+// maxHeadsPerSession bounds the heads of a session that admin states are sent of.
 const maxHeadsPerSession = 1000
 
 func (s *session) register(data []byte) ([]byte, error) {
-	place := s.hub.rings.newest().event
+	newest := s.hub.log.newest()
 	answer, _, err := s.hub.o.Verbs.Register(s.ctx, s.principal.Load(), data)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	if len(s.heads) == 0 {
-		s.heads, s.told = map[string]string{}, place
+		s.heads, s.noticed = map[string]string{}, newest
 	}
 	if len(s.heads) < maxHeadsPerSession {
 		s.heads[answer.Head.ID] = answer.Head.AdminState
@@ -291,7 +291,7 @@ func (s *session) register(data []byte) ([]byte, error) {
 	return json.Marshal(answer)
 }
 
-// text reads data with one field, a string.
+// text reads data that has one field, a string.
 func text(data []byte, field string) (text string, err error) {
 	err = within(strict.ReadObject(data, apiv1.MaxFaults, func(r *strict.Reader, name string) bool {
 		if name != field {
@@ -303,8 +303,8 @@ func text(data []byte, field string) (text string, err error) {
 	return text, err
 }
 
-// within are the faults of data as those of the message that it is in. That is
-// JSON, so that an error says that the data is no object.
+// within returns the faults of data with pointers into its message. The message
+// is JSON, so that an error means that data is not an object.
 func within(faults []strict.Fault, err error) error {
 	if err != nil {
 		faults = []strict.Fault{{Reason: "want an object"}}
@@ -337,12 +337,12 @@ func (s *session) auth(data []byte) ([]byte, error) {
 	p, err := s.peer.Authenticate(context.WithoutCancel(s.ctx), token)
 	if err != nil {
 		s.peer.Denied(nil, "access", err)
-		s.after = func() { // a guess costs a connection, which are counted by address
+		s.after = func() { // each guess costs a connection, which are limited by address
 			s.end(websocket.StatusPolicyViolation, droppedInvalid, "the credential is not good")
 		}
 		return nil, err
 	}
-	s.become(p)
+	s.authenticated(p)
 	return json.Marshal(struct {
 		Type string `json:"type"`
 		ID   string `json:"id,omitempty"`
@@ -389,7 +389,7 @@ func (s *session) subscribe(data []byte) ([]byte, error) {
 		}
 		s.sub, s.first = sub, first
 		s.mu.Unlock()
-		s.hub.nudge()
+		s.hub.notify()
 	}
 	return nil, nil
 }

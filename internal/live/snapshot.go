@@ -11,12 +11,12 @@ import (
 	"headway/internal/fleet"
 )
 
-// Bounds of snapshots. One that was just taken serves all who ask for the same,
-// so that many who connect at once, as after a restart, cost one.
+// Bounds of snapshots. A recent one serves all that ask for the same, so that
+// many clients that connect at once, as after a restart, cost one.
 const (
 	snapshotAge  = time.Second
 	snapshotPart = 64 << 10 // bytes of heads
-	maxSnapshots = 64       // kept, by what was asked for
+	maxSnapshots = 64       // kept, by filter
 )
 
 type snapshots struct {
@@ -24,24 +24,24 @@ type snapshots struct {
 	taken map[string]*snapshot
 }
 
-// snapshot is the fleet at one time, encoded. What events up to the place say is
-// in it; what came while it was taken may be as well, and does no harm.
+// snapshot is the encoded fleet at one time. It includes the events up to its
+// place, and may include later ones, which does no harm.
 type snapshot struct {
 	at    time.Time
 	place place
-	id    int // where in sse the line with the id begins
+	id    int // offset in sse of the line with the id
 	sse   []byte
 	ws    []byte
 }
 
-// snapshot returns the part of the fleet that the filter is about, at or after a
-// place.
+// snapshot returns the part of the fleet that the filter selects, not older than
+// an event.
 func (h *Hub) snapshot(f *filter, since uint64) *snapshot {
 	key := f.Head + "\x00" + f.ModelType + "\x00" + f.Region
 	c := &h.snapshots
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.taken[key]; s != nil && s.place.event >= since && time.Since(s.at) < snapshotAge {
+	if s := c.taken[key]; s != nil && s.place[events] >= since && time.Since(s.at) < snapshotAge {
 		return s
 	}
 	s := h.newSnapshot(f)
@@ -53,7 +53,7 @@ func (h *Hub) snapshot(f *filter, since uint64) *snapshot {
 }
 
 func (h *Hub) newSnapshot(f *filter) *snapshot {
-	s := &snapshot{at: time.Now(), place: place{h.o.Fleet.Told(), h.rings.newest().decision}} // the place first
+	s := &snapshot{at: time.Now(), place: place{h.o.Fleet.Told(), h.log.newest()[decisions]}} // the place first
 	revision := h.o.Router.Policy().Revision
 	parts := [][]api.Head{{}}
 	size := 0
@@ -83,35 +83,13 @@ func (h *Hub) newSnapshot(f *filter) *snapshot {
 		}
 	}
 	for i, heads := range parts {
-		fr := &frame{kind: api.MessageSnapshot}
-		fr.encode(api.MessageSnapshot, "", api.Snapshot{Part: i + 1, Parts: len(parts), PolicyRevision: revision, Heads: heads})
-		s.sse, s.ws = append(s.sse, fr.sse...), append(s.ws, fr.ws...)
+		part := notice(api.MessageSnapshot, api.Snapshot{Part: i + 1, Parts: len(parts), PolicyRevision: revision, Heads: heads})
+		s.sse, s.ws = append(s.sse, part.sse...), append(s.ws, part.ws...)
 	}
 	s.id = len(s.sse) - 1 // the empty line that ends the last part
 	s.sse = append(s.sse[:s.id], h.idLine(s.place)...)
 	return s
 }
 
-// idLine ends an event of SSE; whoever has all of it goes on after the place.
+// idLine ends an event over SSE: a client that has it resumes after the place.
 func (h *Hub) idLine(at place) string { return "id: " + h.id(at) + "\n\n" }
-
-// Why events are missing.
-const (
-	lostSlow    = "slow"    // the subscriber did not keep up
-	lostWindow  = "window"  // they are too old to be resumed after
-	lostRestart = "restart" // they are of another run of the service
-)
-
-// lost encodes how many events are missing.
-func lost(count uint64, reason string) *frame {
-	fr := &frame{kind: api.MessageLost}
-	fr.encode(api.MessageLost, "", api.Lost{Count: count, Reason: reason})
-	return fr
-}
-
-// lostDecisions encodes how many decisions are missing; nothing follows them.
-func lostDecisions(count uint64, reason string) *frame {
-	fr := &frame{kind: api.MessageLost, weight: count}
-	fr.encode(api.MessageLost, "", api.Lost{Count: count, Reason: reason, Types: decisionAll})
-	return fr
-}

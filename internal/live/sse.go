@@ -3,6 +3,7 @@ package live
 import (
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,9 +12,9 @@ import (
 	"headway/internal/apiv1"
 )
 
-// ServeEvents answers with a stream of events for whoever asks, until they leave,
-// do not read, may no longer listen, or the service stops. The error is for what
-// is wrong with the request; nothing was sent then.
+// ServeEvents answers with a stream of events, until the client leaves, does not
+// read or loses its access, or the service stops. An error is about the request;
+// nothing was sent then.
 func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Principal, want api.Subscription) error {
 	f, faults := newFilter(want)
 	if len(faults) > 0 {
@@ -39,7 +40,7 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 	w.WriteHeader(http.StatusOK)
 	s, first := h.subscribe(overSSE, want.LastEventID, f)
 	defer s.close()
-	// Those who lose the connection together do not come back together.
+	// Clients that lose their connections together do not come back together.
 	retry := "retry: " + strconv.Itoa(1000+rand.IntN(2000)) + "\n\n"
 	out := &eventWriter{hub: h, w: w, c: unlimited(w), timeout: h.o.Timing.Write}
 	if !out.write([]byte(retry)) || !out.write(first) {
@@ -47,7 +48,7 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 	}
 	turn := h.takeTurn()
 	for {
-		wake := *turn.Load() // before Ended is asked, so that no change is missed
+		wake := *turn.Load() // before Ended is called, so that no change is missed
 		if h.o.Guard.Ended(p) != nil {
 			h.metrics.dropped[overSSE][droppedRevoked].Inc()
 			return nil
@@ -71,32 +72,27 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 	}
 }
 
-// eventWriter writes to a reader that must read.
+// eventWriter writes to a client that has to read.
 type eventWriter struct {
 	hub     *Hub
 	w       http.ResponseWriter
 	c       *http.ResponseController
 	timeout time.Duration
-	last    time.Time // that something was sent
+	last    time.Time // of a write
 }
 
-// maxWrite is how much a reader must take within the time for a write.
-const maxWrite = 64 << 10
-
-// write reports whether the reader is still there.
+// write reports whether the client took b.
 func (e *eventWriter) write(b []byte) bool {
-	for len(b) > 0 {
-		n := min(len(b), maxWrite)
+	for piece := range slices.Chunk(b, maxWrite) {
 		_ = e.c.SetWriteDeadline(time.Now().Add(e.timeout))
-		_, err := e.w.Write(b[:n])
+		_, err := e.w.Write(piece)
 		if err == nil {
 			err = e.c.Flush()
 		}
 		if err != nil {
-			e.hub.failed(overSSE, err)
+			e.hub.countFailed(overSSE, err)
 			return false
 		}
-		b = b[n:]
 	}
 	e.last = time.Now()
 	return true

@@ -2,7 +2,7 @@ package live
 
 import "headway/api"
 
-// subscriber is one who reads the ring. One goroutine uses it.
+// subscriber reads the log at its own pace. One goroutine uses it at a time.
 type subscriber struct {
 	hub       *Hub
 	transport string
@@ -10,46 +10,46 @@ type subscriber struct {
 	at        place
 }
 
-// subscribe begins to read, with a snapshot or, if all is there still that came
-// after the last event that was seen, with what came then. It returns what is to
-// be sent first.
+// subscribe begins to read: after the id of the last event that the client saw,
+// if nothing since is missing, and otherwise with a snapshot. It returns what to
+// send first.
 func (h *Hub) subscribe(transport, last string, f filter) (*subscriber, []byte) {
 	s := &subscriber{hub: h, transport: transport, filter: f}
 	if f.decisions {
 		h.wantDecisions()
 	}
-	s.at = h.rings.newest()
+	s.at = h.log.newest()
 	if last == "" {
-		return s, s.afresh(0)
+		return s, s.restart(0)
 	}
-	at, whole, ours := h.placeOf(last)
-	if !ours {
-		return s, append(s.of(lost(0, lostRestart)), s.afresh(0)...)
+	at, complete, valid := h.placeOf(last)
+	if !valid {
+		return s, append(lostEvents(0, lostRestart).of(transport), s.restart(0)...)
 	}
 	var first []byte
-	oldest := h.rings.oldest()
+	oldest := h.log.oldest()
 	switch {
 	case !f.decisions:
-	case !whole: // the event is gone from which the place would be known
-		first = s.of(lostDecisions(0, lostWindow))
-	case at.decision < oldest.decision:
-		first = s.of(lostDecisions(s.missed(oldest.decision-at.decision), lostWindow))
-		s.at.decision = oldest.decision
+	case !complete: // the event that would say which decisions came before it is gone
+		first = lostDecisions(0, lostWindow).of(transport)
+	case at[decisions] < oldest[decisions]:
+		first = lostDecisions(s.countLost(oldest[decisions]-at[decisions]), lostWindow).of(transport)
+		s.at[decisions] = oldest[decisions]
 	default:
-		s.at.decision = at.decision
+		s.at[decisions] = at[decisions]
 	}
-	if at.event >= oldest.event {
-		s.at.event = at.event
+	if at[events] >= oldest[events] {
+		s.at[events] = at[events]
 		return s, first
 	}
-	_, count := h.rings.eventsAfter(at.event, func(*frame) {})
-	return s, append(append(first, s.of(lost(s.missed(count), lostWindow))...), s.afresh(0)...)
+	lost := lostEvents(s.countLost(oldest[events]-at[events]), lostWindow)
+	return s, append(append(first, lost.of(transport)...), s.restart(0)...)
 }
 
-// missed counts what is told as lost.
-func (s *subscriber) missed(count uint64) uint64 {
-	s.hub.metrics.lost[s.transport].Add(float64(count))
-	return count
+// countLost counts what the client is told is lost.
+func (s *subscriber) countLost(n uint64) uint64 {
+	s.hub.metrics.lost[s.transport].Add(float64(n))
+	return n
 }
 
 // close stops reading.
@@ -59,11 +59,10 @@ func (s *subscriber) close() {
 	}
 }
 
-// afresh returns a snapshot that was not taken before a place, and goes on after
-// it.
-func (s *subscriber) afresh(since uint64) []byte {
+// restart returns a snapshot not older than an event, and goes on after it.
+func (s *subscriber) restart(since uint64) []byte {
 	shot := s.hub.snapshot(&s.filter, since)
-	s.at.event = shot.place.event
+	s.at[events] = shot.place[events]
 	switch {
 	case s.transport == overWebSocket:
 		return shot.ws
@@ -73,34 +72,23 @@ func (s *subscriber) afresh(since uint64) []byte {
 	return append(shot.sse[:shot.id:shot.id], s.hub.idLine(s.at)...)
 }
 
-// of returns a frame's bytes for the transport.
-func (s *subscriber) of(f *frame) []byte {
-	if s.transport == overSSE {
-		return f.sse
-	}
-	return f.ws
-}
-
-// next returns what is to be sent now, nothing when there is nothing new.
+// next returns what to send now, nothing if there is nothing new.
 func (s *subscriber) next() []byte {
 	from := s.at
-	b := s.hub.take(&s.filter, s.transport, s.at)
-	if b.lost == 0 {
+	b := s.hub.batch(&s.filter, s.transport, from)
+	if b.lostEvents == 0 {
 		s.at = b.next
-		s.missed(b.lostDecisions)
-		return b.b
+		s.countLost(b.lostDecisions)
+		return b.bytes
 	}
-	// The events that are left are in the snapshot as well; the decisions come
-	// after it.
-	fresh := s.afresh(b.next.event)
-	return append(s.of(lost(s.missed(s.at.event-from.event), lostSlow)), fresh...)
+	// The snapshot includes the events that are left; the decisions follow it.
+	snapshot := s.restart(b.next[events])
+	return append(lostEvents(s.countLost(s.at[events]-from[events]), lostSlow).of(s.transport), snapshot...)
 }
 
-// bye is the last that a stream is told.
+// bye is the last message of a stream.
 func bye() *frame {
-	fr := &frame{kind: api.MessageBye}
-	fr.encode(api.MessageBye, "", struct {
+	return notice(api.MessageBye, struct {
 		Reason string `json:"reason"`
 	}{"the service stops; connect again"})
-	return fr
 }

@@ -14,35 +14,50 @@ import (
 	"github.com/coder/websocket"
 )
 
-// wire is the connection of a WebSocket. The library reads from it, and writes
-// control frames; what we say to the client is framed here, since an event is
-// the same bytes for all, and since answers to requests that came together
-// belong into one system call. Control frames are short, so that the library
-// writes each in one piece, between ours.
+// wire is the connection of a WebSocket below the library, which reads from it
+// and writes control frames. Those fit its buffer, so that each is one Write.
+// Messages are framed here, for two figures of make bench. Subscribers share the
+// frames of an event: FIGURE1. Answers to requests that came together go out in
+// one system call: FIGURE2.
 //
-// Answers wait until nothing more was received: they are sent before anything
-// waits for input, so that none ever waits for the client.
+// Read sends the answers that wait before it blocks, so that none waits for the
+// client.
 type wire struct {
 	net.Conn
-	timeout time.Duration
-	lost    func(answer []byte) // is called with each answer that was not sent whole, under mu
-	begun   time.Time           // when the connection was taken over
-	heard   atomic.Int64        // nanoseconds after begun of the last input
-	rude    atomic.Bool         // the client's goodbye was no text
+	timeout  time.Duration
+	withdraw func(answer []byte) // called with mu held for each answer that was not sent whole
+	begun    time.Time           // when the connection was hijacked
+	heard    atomic.Int64        // nanoseconds from begun to the last input
+	left     atomic.Int64        // bytes that may still come of the current message; 0: no limit
 
-	most int64 // bytes that may still come of the message that is read; 0: there is none. Of the reading goroutine
-
-	mu  sync.Mutex
-	out []byte // answers that wait
-	err error  // of the first write that failed
+	mu    sync.Mutex
+	queue *answers // nil: no answer waits
+	err   error    // of the first write that failed
 }
+
+// answers are framed answers that wait to be sent.
+type answers struct {
+	frames []byte
+	ends   []int // of each answer in frames
+}
+
+var unused = sync.Pool{New: func() any { return new(answers) }}
 
 // Sizes in bytes.
 const (
+	maxWrite    = 64 << 10 // that the client must take within the timeout
 	maxWaiting  = 32 << 10 // of answers that wait
-	maxKept     = 4 << 10  // of memory for answers, while there are none
-	writeBuffer = 256      // a control frame has at most 127
+	maxKept     = 4 << 10  // of a buffer between two messages
+	writeBuffer = 256      // of the library; a control frame has at most 127
 )
+
+// maxOverhead is how many bytes may arrive for each byte of a message: a fragment
+// of one byte has a header of six.
+const maxOverhead = 8
+
+// errFragments ends a message of empty fragments, which do not count for its
+// length.
+var errFragments = errors.New("too many fragments")
 
 // Read implements net.Conn.
 func (w *wire) Read(p []byte) (int, error) {
@@ -54,36 +69,25 @@ func (w *wire) Read(p []byte) (int, error) {
 	}
 	n, err := w.Conn.Read(p)
 	if n > 0 {
-		w.hear()
+		w.touch()
 	}
-	if w.most > 0 {
-		if w.most -= int64(n); w.most <= 0 {
-			return 0, errFragments
-		}
+	if w.left.Load() > 0 && w.left.Add(-int64(n)) <= 0 {
+		return 0, errFragments
 	}
 	return n, err
 }
 
-// hear notes that there was input, by the clock that does not jump.
-func (w *wire) hear() { w.heard.Store(int64(time.Since(w.begun))) }
+// touch restarts the time of silence.
+func (w *wire) touch() { w.heard.Store(int64(time.Since(w.begun))) }
 
-// silent is how long there was no input.
-func (w *wire) silent() time.Duration { return time.Since(w.begun) - time.Duration(w.heard.Load()) }
-
-// errFragments ends a message that does not end: fragments of nothing count for
-// no byte of it, and there may be any number.
-var errFragments = errors.New("too many fragments")
-
-// maxFraming is how many bytes come at most for one of a message, in fragments
-// of a byte each with the frame around it.
-const maxFraming = 8
+// silence is the time since the last input.
+func (w *wire) silence() time.Duration { return time.Since(w.begun) - time.Duration(w.heard.Load()) }
 
 // Write implements net.Conn.
 func (w *wire) Write(p []byte) (int, error) {
 	frame := p
-	if rudeGoodbye(p) {
-		w.rude.Store(true)
-		frame = appendClose(nil, websocket.StatusInvalidFramePayloadData, "the reason of the goodbye is not UTF-8")
+	if isInvalidClose(p) {
+		frame = closeFrame(websocket.StatusInvalidFramePayloadData, "the reason of the goodbye is not UTF-8")
 	}
 	if err := w.send(frame); err != nil {
 		return 0, err
@@ -102,12 +106,17 @@ func (w *wire) send(frames []byte) error {
 	return err
 }
 
-// answer has a message sent soon.
+// answer queues a message.
 func (w *wire) answer(message []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.out = appendText(w.out, message)
-	if len(w.out) < maxWaiting {
+	if w.queue == nil {
+		w.queue, _ = unused.Get().(*answers)
+	}
+	q := w.queue
+	q.frames = appendText(q.frames, message)
+	q.ends = append(q.ends, len(q.frames))
+	if len(q.frames) < maxWaiting {
 		return nil
 	}
 	return w.flush()
@@ -115,15 +124,21 @@ func (w *wire) answer(message []byte) error {
 
 // flush sends the answers that wait; w.mu must be held.
 func (w *wire) flush() error {
-	if len(w.out) == 0 {
+	q := w.queue
+	if q == nil {
 		return w.err
 	}
-	sent, err := w.put(w.out)
-	if err != nil {
-		w.lose(w.out, sent)
+	sent, err := w.put(q.frames)
+	begin := 0
+	for _, end := range q.ends {
+		if end > sent {
+			w.withdraw(q.frames[begin:end])
+		}
+		begin = end
 	}
-	if w.out = w.out[:0]; cap(w.out) > maxKept {
-		w.out = nil
+	q.frames, q.ends, w.queue = q.frames[:0], q.ends[:0], nil
+	if cap(q.frames) <= 2*maxWaiting {
+		unused.Put(q)
 	}
 	return err
 }
@@ -139,23 +154,6 @@ func (w *wire) put(b []byte) (sent int, err error) {
 	return sent, w.err
 }
 
-// lose gives up those of the answers that were not sent whole.
-func (w *wire) lose(answers []byte, sent int) {
-	for end := 0; end < len(answers); {
-		header, n := 2, int(answers[end+1])
-		switch n {
-		case 126:
-			header, n = 4, int(binary.BigEndian.Uint16(answers[end+2:]))
-		case 127:
-			header, n = 10, int(binary.BigEndian.Uint32(answers[end+6:]))
-		}
-		begin := end + header
-		if end = begin + n; end > sent {
-			w.lost(answers[begin:end])
-		}
-	}
-}
-
 // failure is the error of the first write that failed, or nil.
 func (w *wire) failure() error {
 	w.mu.Lock()
@@ -163,30 +161,20 @@ func (w *wire) failure() error {
 	return w.err
 }
 
-// hijacked hands a wire to the library instead of the connection.
-type hijacked struct {
+// hijacker gives the library a wire instead of the connection.
+type hijacker struct {
 	http.ResponseWriter
-	timeout time.Duration
-	lost    func(answer []byte)
-	wire    *wire
+	wire *wire
 }
 
 // Hijack implements http.Hijacker.
-func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
-	h.wire = &wire{Conn: conn, timeout: h.timeout, lost: h.lost, begun: time.Now()}
+	h.wire.Conn, h.wire.begun = conn, time.Now()
 	return h.wire, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(h.wire, writeBuffer)), nil
-}
-
-// rudeGoodbye reports whether the library is about to answer a goodbye whose
-// reason is not UTF-8, which it repeats: it looks at the code alone, and what is
-// not UTF-8 must end the connection as such (RFC 6455, section 8.1).
-func rudeGoodbye(p []byte) bool {
-	const header, code = 2, 2
-	return len(p) > header+code && p[0] == finalClose && len(p) == header+int(p[1]) && !utf8.Valid(p[header+code:])
 }
 
 // The first bytes of frames that are whole.
@@ -195,11 +183,16 @@ const (
 	finalClose = 0x88
 )
 
-// appendClose appends a goodbye in one frame of a server; the reason is of at
-// most 123 bytes.
-func appendClose(b []byte, code websocket.StatusCode, reason string) []byte {
-	b = append(b, finalClose, byte(2+len(reason)), byte(code>>8), byte(code))
-	return append(b, reason...)
+// isInvalidClose reports whether p is a close frame whose reason is not UTF-8. The
+// library repeats the client's, and checks the code alone (RFC 6455, section 8.1).
+func isInvalidClose(p []byte) bool {
+	const header, code = 2, 2
+	return len(p) > header+code && p[0] == finalClose && len(p) == header+int(p[1]) && !utf8.Valid(p[header+code:])
+}
+
+// closeFrame is a close frame of a server; the reason has at most 123 bytes.
+func closeFrame(code websocket.StatusCode, reason string) []byte {
+	return append([]byte{finalClose, byte(2 + len(reason)), byte(code >> 8), byte(code)}, reason...)
 }
 
 // appendText appends a text message in one frame of a server (RFC 6455, section
@@ -209,9 +202,9 @@ func appendText(b, message []byte) []byte {
 	case n < 126:
 		b = append(b, finalText, byte(n))
 	case n <= 0xffff:
-		b = append(b, finalText, 126, byte(n>>8), byte(n))
+		b = binary.BigEndian.AppendUint16(append(b, finalText, 126), uint16(n))
 	default:
-		b = append(b, finalText, 127, 0, 0, 0, 0, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+		b = binary.BigEndian.AppendUint64(append(b, finalText, 127), uint64(n))
 	}
 	return append(b, message...)
 }
