@@ -1,15 +1,8 @@
 package live
 
-import (
-	"errors"
+import "headway/api"
 
-	"headway/api"
-)
-
-// UsualDecision and ReadMessage are the two readers of envelopes.
-func UsualDecision(b []byte) (id, data []byte, ok bool) { return usualDecision(b) }
-
-// ReadMessage reads with care.
+// ReadMessage reads an envelope.
 func ReadMessage(b []byte) (id, kind string, data []byte, err error) {
 	m, err := readMessage(b)
 	return string(m.id), m.kind, m.data, err
@@ -40,9 +33,9 @@ func (h *Hub) Followed() uint64 {
 
 // Take makes the batch of a subscription.
 func (h *Hub) Take(s api.Subscription) error {
-	f, faults := newFilter(s)
-	if len(faults) > 0 {
-		return errors.New(faults[0].Reason)
+	f, err := newFilter(s, "")
+	if err != nil {
+		return err
 	}
 	h.batch(&f, overSSE, place{})
 	return nil

@@ -108,29 +108,47 @@ type filter struct {
 	decisions bool
 }
 
-// newFilter validates a subscription. The pointers of faults are names of fields.
-func newFilter(s api.Subscription) (filter, []api.Fault) {
+// newFilter validates a subscription. Faults point to fields below a pointer, or
+// name parameters if it is "".
+func newFilter(s api.Subscription, pointer string) (filter, error) {
 	f := filter{Subscription: s}
 	var faults []api.Fault
+	fault := func(field, reason string) {
+		if pointer == "" {
+			faults = append(faults, api.Fault{Parameter: field, Reason: reason})
+		} else {
+			faults = append(faults, api.Fault{Pointer: pointer + field, Reason: reason})
+		}
+	}
 	for _, pattern := range s.Types {
 		if !slices.ContainsFunc(knownTypes, func(kind string) bool { return event.Matches(pattern, kind) }) {
-			faults = append(faults, api.Fault{Pointer: "types", Reason: "no event has such a type; there are " + strings.Join(knownTypes, ", ") + ", and patterns as head.*"})
+			fault("types", "no event has such a type; there are "+strings.Join(knownTypes, ", ")+", and patterns as head.*")
 			break
 		}
 		f.decisions = f.decisions || event.Matches(pattern, decisionMade) || event.Matches(pattern, decisionEnded)
 	}
 	if len(s.Types) > len(knownTypes) {
-		faults = append(faults, api.Fault{Pointer: "types", Reason: "has more types than there are"})
+		fault("types", "has more types than there are")
 	}
-	longest := map[string]int{"head": fleet.MaxNameLength, "model_type": fleet.MaxModelTypeLength, "region": fleet.MaxNameLength, "last_event_id": 128}
-	for name, value := range map[string]string{"head": s.Head, "model_type": s.ModelType, "region": s.Region, "last_event_id": s.LastEventID} {
-		if len(value) > longest[name] {
-			faults = append(faults, api.Fault{Pointer: name, Reason: "has more than " + strconv.Itoa(longest[name]) + " bytes"})
+	for _, text := range []struct {
+		field, value string
+		longest      int
+	}{
+		{"head", s.Head, fleet.MaxNameLength},
+		{"model_type", s.ModelType, fleet.MaxModelTypeLength},
+		{"region", s.Region, fleet.MaxNameLength},
+		{"last_event_id", s.LastEventID, 128},
+	} {
+		if len(text.value) > text.longest {
+			fault(text.field, "has more than "+strconv.Itoa(text.longest)+" bytes")
 		}
+	}
+	if len(faults) > 0 {
+		return f, &apiv1.Problem{Code: api.CodeInvalid, Detail: apiv1.DetailOf(faults), Faults: faults}
 	}
 	f.LastEventID = ""
 	f.key = strings.Join(s.Types, ",") + "\x00" + s.Head + "\x00" + s.ModelType + "\x00" + s.Region
-	return f, faults
+	return f, nil
 }
 
 // keeps reports whether the filter selects a frame. An event without a head,

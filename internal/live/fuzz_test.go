@@ -10,8 +10,7 @@ import (
 	"headway/internal/live"
 )
 
-// Whatever comes: no panic, and the quick reader agrees with the careful one on
-// whatever it takes whose data is a JSON object.
+// No input makes the reader panic, and what it takes is valid.
 func FuzzEnvelopes(f *testing.F) {
 	for _, s := range []string{
 		`{"id":1,"type":"decide","data":{"model_type":"llama"}}`, `{"id":"a-1","type":"decide","data":{}}`, `{"id":01,"type":"decide","data":{}}`,
@@ -23,15 +22,14 @@ func FuzzEnvelopes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		original := bytes.Clone(b)
 		id, kind, data, err := live.ReadMessage(b)
-		quickID, quickData, usual := live.UsualDecision(b)
 		if !bytes.Equal(b, original) {
 			t.Fatal("the message was changed")
 		}
 		if err == nil && (!utf8.Valid(b) || kind == "" || len(id) > 128) {
 			t.Fatalf("%q is taken: %q %q", b, id, kind)
 		}
-		if usual && jsontext.Value(quickData).IsValid() && (err != nil || id != string(quickID) || kind != "decide" || !bytes.Equal(data, quickData)) {
-			t.Fatalf("%q: %q %q %q %v; quick %q %q", b, id, kind, data, err, quickID, quickData)
+		if err == nil && len(data) > 0 && !jsontext.Value(data).IsValid() {
+			t.Fatalf("%q: the data %q is taken", b, data)
 		}
 	})
 }

@@ -7,6 +7,7 @@
 package live
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -52,28 +53,16 @@ type Timing struct {
 }
 
 func (o *Options) complete() {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&o.Timing.Beat, time.Second)
-	def(&o.Timing.Heartbeat, 10*time.Second)
-	def(&o.Timing.Write, 5*time.Second)
-	def(&o.Timing.Auth, 5*time.Second)
-	def(&o.Timing.Pong, 10*time.Second)
-	if o.MaxStreams == 0 {
-		o.MaxStreams = 5000
-	}
-	if o.MaxMessage == 0 {
-		o.MaxMessage = 64 << 10
-	}
-	if o.MaxRate == 0 {
-		o.MaxRate = 100_000
-	}
-	if o.Window == 0 {
-		o.Window = event.DefaultWindow
-	}
+	t := &o.Timing
+	t.Beat = cmp.Or(t.Beat, time.Second)
+	t.Heartbeat = cmp.Or(t.Heartbeat, 10*time.Second)
+	t.Write = cmp.Or(t.Write, 5*time.Second)
+	t.Auth = cmp.Or(t.Auth, 5*time.Second)
+	t.Pong = cmp.Or(t.Pong, 10*time.Second)
+	o.MaxStreams = cmp.Or(o.MaxStreams, 5000)
+	o.MaxMessage = cmp.Or(o.MaxMessage, 64<<10)
+	o.MaxRate = cmp.Or(o.MaxRate, 100_000)
+	o.Window = cmp.Or(o.Window, event.DefaultWindow)
 }
 
 // Hub serves all streams. All methods are safe for concurrent use.

@@ -42,7 +42,7 @@ func init() { //nolint:gochecknoinits // the table and what it calls name each o
 	}
 }
 
-// message is an envelope that was read.
+// message is an envelope that was read. id and data are part of what was read.
 type message struct {
 	id   []byte
 	kind string
@@ -64,7 +64,7 @@ func readMessage(b []byte) (m message, err error) {
 			switch {
 			case kind == strict.Null:
 			case (kind == strict.String || kind == strict.Number) && len(id) <= maxID:
-				m.id = bytes.Clone(id)
+				m.id = id
 			default:
 				r.Fault("want a string or a number of at most %d bytes", maxID)
 			}
@@ -74,7 +74,7 @@ func readMessage(b []byte) (m message, err error) {
 			}
 		case "data":
 			if data, _ := r.Raw(); kind != strict.Null {
-				m.data = bytes.Clone(data)
+				m.data = data
 			}
 		default:
 			return false
@@ -94,11 +94,6 @@ var errNotUTF8 = errors.New("the message is not UTF-8")
 
 // handle answers a message, and reports whether the connection goes on.
 func (s *session) handle(b []byte) bool {
-	if id, data, usual := usualDecision(b); usual {
-		if done := s.decideAtOnce(id, data); done {
-			return s.answered()
-		}
-	}
 	m, err := readMessage(b)
 	if errors.Is(err, errNotUTF8) {
 		s.end(websocket.StatusInvalidFramePayloadData, droppedInvalid, err.Error())
@@ -134,68 +129,13 @@ func (s *session) refuse(kind string, id []byte, err error) {
 	s.answer = envelope(s.answer[:0], id, api.MessageError, encoded)
 }
 
-// usualDecision reads a request for a decision in its usual form: the three
-// fields in this order, without white space. It saves FIGURE3. readMessage reads
-// all others. data is not validated, and may not be JSON.
-func usualDecision(b []byte) (id, data []byte, ok bool) {
-	rest, ok := bytes.CutPrefix(b, []byte(`{"id":`))
-	if !ok {
-		return nil, nil, false
-	}
-	end := 0
-	if len(rest) > 0 && rest[0] == '"' {
-		for end = 1; end < len(rest) && (rest[end] >= '0' && rest[end] <= '9' || rest[end]|0x20 >= 'a' && rest[end]|0x20 <= 'z' || rest[end] == '-' || rest[end] == '_'); end++ {
-		}
-		if end == len(rest) || rest[end] != '"' {
-			return nil, nil, false
-		}
-		end++
-	} else {
-		for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
-			end++
-		}
-		if end == 0 || end > 1 && rest[0] == '0' {
-			return nil, nil, false
-		}
-	}
-	if end > maxID {
-		return nil, nil, false
-	}
-	data, ok = bytes.CutPrefix(rest[end:], []byte(`,"type":"decide","data":`))
-	if !ok || len(data) < 3 || data[0] != '{' || data[len(data)-1] != '}' {
-		return nil, nil, false
-	}
-	return rest[:end], data[:len(data)-1], true
-}
-
-// decideAtOnce answers a request in the usual form. It reports false, having done
-// nothing, if access is denied or data is invalid: the envelope may not be what it
-// seemed, and the slow path says what is wrong.
-func (s *session) decideAtOnce(id, data []byte) bool {
-	if s.may(requests[api.MessageDecide]) != nil || s.hub.o.Guard.Spend(s.principal.Load()) != nil {
-		return false
-	}
-	s.answer = append(append(append(s.answer[:0], `{"id":`...), id...), `,"type":"answer","data":`...)
-	answer, err := s.hub.o.Verbs.Decide(data, s.answer)
-	if err == nil {
-		s.answer = append(bytes.TrimSuffix(answer, newline), '}')
-		s.hub.metrics.messages[api.MessageDecide][true].Inc()
-		return true
-	}
-	if code := apiv1.ProblemOf(err).Code; code == api.CodeInvalidJSON || code == api.CodeInvalid {
-		return false
-	}
-	s.refuse(api.MessageDecide, id, err)
-	return true
-}
-
 var newline = []byte("\n")
 
 // answered queues the answer, and reports whether the connection goes on.
 func (s *session) answered() bool {
 	err := s.wire.answer(s.answer)
-	if cap(s.answer) > maxKept {
-		s.answer = nil
+	if cap(s.answer)+cap(s.data) > maxKept {
+		s.answer, s.data = nil, nil
 	}
 	if s.after != nil {
 		s.after()
@@ -253,7 +193,10 @@ func (s *session) denied(p *access.Principal, q *request, err error) {
 	s.peer.Denied(p, action, err)
 }
 
-func (s *session) decide(data []byte) ([]byte, error) { return s.hub.o.Verbs.Decide(data, data[:0]) }
+func (s *session) decide(data []byte) (answer []byte, err error) {
+	s.data, err = s.hub.o.Verbs.Decide(data, s.data[:0])
+	return s.data, err
+}
 
 func (s *session) progress(data []byte) ([]byte, error) {
 	return nil, s.hub.o.Verbs.Progress("", data)
@@ -374,12 +317,9 @@ func (s *session) subscribe(data []byte) ([]byte, error) {
 	})); err != nil {
 		return nil, err
 	}
-	f, faults := newFilter(want)
-	if len(faults) > 0 {
-		for i := range faults {
-			faults[i].Pointer = "/data/" + faults[i].Pointer
-		}
-		return nil, &apiv1.Problem{Code: api.CodeInvalid, Detail: apiv1.DetailOf(faults), Faults: faults}
+	f, err := newFilter(want, "/data/")
+	if err != nil {
+		return nil, err
 	}
 	s.after = func() {
 		sub, first := s.hub.subscribe(overWebSocket, want.LastEventID, f)

@@ -9,19 +9,15 @@ import (
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/apiv1"
 )
 
 // ServeEvents answers with a stream of events, until the client leaves, does not
 // read or loses its access, or the service stops. An error is about the request;
 // nothing was sent then.
 func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Principal, want api.Subscription) error {
-	f, faults := newFilter(want)
-	if len(faults) > 0 {
-		for i := range faults {
-			faults[i].Parameter, faults[i].Pointer = faults[i].Pointer, ""
-		}
-		return &apiv1.Problem{Code: api.CodeInvalid, Detail: apiv1.DetailOf(faults), Faults: faults}
+	f, err := newFilter(want, "")
+	if err != nil {
+		return err
 	}
 	leave, err := h.enter(overSSE)
 	if err != nil {

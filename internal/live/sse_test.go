@@ -415,32 +415,99 @@ func TestStreamsHaveAHistogramOfTheirOwn(t *testing.T) {
 	w.until("the other has ended", func() bool { return w.value("headway_stream_duration_seconds", "websocket") == 1 })
 }
 
-// What is in the snapshot is not told again, though the hub has not read it yet,
-// and whoever saw no more than the snapshot goes on after it.
-func TestASnapshotIsAheadOfWhatWasRead(t *testing.T) {
-	w := newWorld(t)
+// replaceHub gives the world a hub that does not run yet.
+func (w *world) replaceHub(change ...func(*live.Options)) (run func()) {
+	w.Helper()
 	o := w.options
 	o.Metrics = prometheus.NewRegistry()
-	var err error
-	if w.hub, err = live.New(o); err != nil {
-		t.Fatal(err)
+	for _, c := range change {
+		c(&o)
 	}
-	w.register("gpu-1", "us") // the hub does not run yet
+	hub, err := live.New(o)
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.hub = hub
+	return func() {
+		ctx, stop := context.WithCancel(w.Context())
+		var running sync.WaitGroup
+		running.Go(func() { _ = hub.Run(ctx) })
+		w.Cleanup(func() {
+			stop()
+			running.Wait()
+		})
+	}
+}
+
+// Events in the snapshot are not sent again, though the hub has not read them
+// yet, and a client that saw only the snapshot resumes after it.
+func TestASnapshotIsAheadOfWhatWasRead(t *testing.T) {
+	w := newWorld(t)
+	run := w.replaceHub()
+	w.register("gpu-1", "us")
 	first, lost := w.open(""), w.open("")
 	first.want("snapshot", `"gpu-1"`)
 	seen := lost.want("snapshot", `"gpu-1"`)
 	lost.stop()
 	again := w.open("", "Last-Event-ID", seen.id)
-
-	ctx, stop := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { _ = w.hub.Run(ctx) })
-	t.Cleanup(func() {
-		stop()
-		running.Wait()
-	})
+	run()
 	w.readAll()
 	w.register("gpu-2", "us")
 	first.want("head.registered", `"gpu-2"`)
 	again.want("head.registered", `"gpu-2"`)
+}
+
+// Events that the hub itself missed are lost to every stream.
+func TestAGapInTheStreamIsALoss(t *testing.T) {
+	w := newWorld(t)
+	run := w.replaceHub(func(o *live.Options) { o.Window = 3 * event.DefaultWindow })
+	l := w.open("")
+	shot := l.want("snapshot", "")
+	for range 2 * event.DefaultWindow {
+		w.events.Publish(event.Event{Type: event.HeadExpired, Head: "a"})
+	}
+	run()
+	l.want("lost", `"slow"`)
+	l.want("snapshot", "")
+	w.listen("", "Last-Event-ID", shot.id).want("lost", fmt.Sprintf(`"count":%d`, event.DefaultWindow))
+}
+
+// A burst of decisions removes no event from what can be resumed after, nor do
+// events remove decisions.
+func TestABurstOfDecisionsRemovesNoEvent(t *testing.T) {
+	const window = 8
+	w := newWorld(t, func(o *live.Options) { o.Window = window })
+	w.register("gpu-1", "us-east")
+	l := w.listen("?types=decision.made")
+	shot := l.want("snapshot", "")
+	burst := func() {
+		for range 10 {
+			for range 500 {
+				w.decide()
+			}
+			w.until("they are read", func() bool { return w.hub.Followed() == w.router.Newest() })
+		}
+	}
+	burst()
+	for i := range window {
+		w.events.Publish(event.Event{Type: event.HeadExpired, Head: fmt.Sprint("e", i)})
+	}
+	w.readAll()
+	burst()
+	again := w.listen("?types=head.expired,decision.made", "Last-Event-ID", shot.id)
+	again.want("lost", `"decision.*"`)
+	made, expired := 0, 0
+	for made+expired < 4096+window {
+		switch next := again.next(); next.event {
+		case "decision.made":
+			made++
+		case "head.expired":
+			expired++
+		default:
+			t.Fatalf("got %+v after %d decisions and %d events", next, made, expired)
+		}
+	}
+	if expired != window {
+		t.Errorf("%d events, want %d", expired, window)
+	}
 }

@@ -8,13 +8,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/time/rate"
 
 	"headway/api"
@@ -45,6 +45,7 @@ type session struct {
 	rate      *rate.Limiter
 	message   bytes.Buffer // the message that is read
 	answer    []byte       // the answer that is written
+	data      []byte       // the data of an answer to decide
 	after     func()       // called once the answer is queued, or nil
 
 	mu      sync.Mutex
@@ -99,8 +100,8 @@ func (h *Hub) ServeWebSocket(w http.ResponseWriter, r *http.Request, peer Peer) 
 
 // upgrades reports whether a request asks for what Accept takes.
 func upgrades(r *http.Request) bool {
-	return r.ProtoMajor == 1 && headerHas(r.Header["Upgrade"], "websocket") && headerHas(r.Header["Connection"], "upgrade") &&
-		r.Header.Get("Sec-Websocket-Version") == "13" && r.Header.Get("Sec-Websocket-Key") != ""
+	return r.ProtoMajor == 1 && r.Header.Get("Sec-Websocket-Version") == "13" && r.Header.Get("Sec-Websocket-Key") != "" &&
+		httpguts.HeaderValuesContainsToken(r.Header["Upgrade"], "websocket") && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade")
 }
 
 // authenticated sets the client's principal.
@@ -181,18 +182,6 @@ func (s *session) readFailed(err error) {
 func isNetwork(err error) bool {
 	_, is := errors.AsType[net.Error](err)
 	return is || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// headerHas reports whether a header lists a token.
-func headerHas(values []string, word string) bool {
-	for _, v := range values {
-		for part := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(strings.TrimSpace(part), word) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // end closes the connection with a code and a text, once.

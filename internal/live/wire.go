@@ -16,9 +16,12 @@ import (
 
 // wire is the connection of a WebSocket below the library, which reads from it
 // and writes control frames. Those fit its buffer, so that each is one Write.
-// Messages are framed here, for two figures of make bench. Subscribers share the
-// frames of an event: FIGURE1. Answers to requests that came together go out in
-// one system call: FIGURE2.
+// Messages are framed here, for two figures of make bench:
+//   - An event reaches the last of 20,000 listeners: they share its frames. Written
+//     by the library, it takes at least 1.4 times as long.
+//   - Decisions per processor second: answers to requests that came together go
+//     out in one system call. Written by the library, a decision costs twice as
+//     much.
 //
 // Read sends the answers that wait before it blocks, so that none waits for the
 // client.
