@@ -96,7 +96,7 @@ var rooms = map[string]room{
 	},
 	"internal/live": {
 		ours:   []string{"api", "internal/access", "internal/apiv1", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
-		others: []string{metrics, json, websocket},
+		others: []string{metrics, json, websocket, xnet, "golang.org/x/time"},
 	},
 	"prometheus": {},
 	"grafana":    {},
