@@ -128,7 +128,7 @@ var (
 	ErrUnknown          = errors.New("the credential is not known here")
 	ErrExpired          = errors.New("the credential has expired")
 	ErrRevoked          = errors.New("the key was revoked")
-	ErrUnbelieved       = errors.New("the token or certificate is not believed")
+	ErrUnbelieved       = errors.New("the token or certificate is not trusted")
 	ErrIssuerAway       = errors.New("the issuer of tokens cannot be reached, so that this one cannot be checked; it may be good")
 	ErrKeyUnknown       = errors.New("the key of this token is not known so far; the token may be good")
 	ErrKeyNotFound      = errors.New("there is no key with this id")

@@ -20,7 +20,7 @@ import (
 	"headway/internal/trail"
 )
 
-// Problem is an error that knows its answer.
+// Problem is an error as it is answered.
 type Problem struct {
 	Code       string // one of api.Code…
 	Detail     string // a sentence
@@ -59,52 +59,52 @@ var kinds = map[string]struct {
 	status int
 	title  string
 }{
-	api.CodeInvalidJSON:         {http.StatusBadRequest, "The body is not valid JSON"},
-	api.CodeInvalid:             {http.StatusUnprocessableEntity, "The request is invalid"},
-	api.CodeTooLarge:            {http.StatusRequestEntityTooLarge, "The body is too large"},
-	api.CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "The body is not plain JSON"},
-	api.CodeRequestTimeout:      {http.StatusRequestTimeout, "The request took too long to come"},
-	api.CodeUpgradeRequired:     {http.StatusUpgradeRequired, "This is for WebSocket"},
-	api.CodeQueueUnavailable:    {http.StatusServiceUnavailable, "The message queue is away"},
-	api.CodeLetterNotFound:      {http.StatusNotFound, "There is no such dead letter"},
-	api.CodeNotFound:            {http.StatusNotFound, "There is nothing at this path"},
-	api.CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "This method does nothing here"},
-	api.CodeHeadNotFound:        {http.StatusNotFound, "The head is not registered"},
-	api.CodeStaleEpoch:          {http.StatusConflict, "The epoch is not the current one"},
-	api.CodeHeadContested:       {http.StatusConflict, "Another endpoint holds this id"},
-	api.CodeNotEjected:          {http.StatusNotFound, "The head is not ejected"},
-	api.CodeFleetFull:           {http.StatusInsufficientStorage, "The fleet is full"},
-	api.CodeOverloaded:          {http.StatusServiceUnavailable, "Too many changes wait"},
-	api.CodeStateUnavailable:    {http.StatusServiceUnavailable, "The state cannot be written"},
+	api.CodeInvalidJSON:         {http.StatusBadRequest, "Malformed JSON"},
+	api.CodeInvalid:             {http.StatusUnprocessableEntity, "Invalid request"},
+	api.CodeTooLarge:            {http.StatusRequestEntityTooLarge, "Content too large"},
+	api.CodeUnsupportedMedia:    {http.StatusUnsupportedMediaType, "Unsupported media type"},
+	api.CodeRequestTimeout:      {http.StatusRequestTimeout, "Request timeout"},
+	api.CodeUpgradeRequired:     {http.StatusUpgradeRequired, "Upgrade required"},
+	api.CodeQueueUnavailable:    {http.StatusServiceUnavailable, "Message queue unavailable"},
+	api.CodeLetterNotFound:      {http.StatusNotFound, "Dead letter not found"},
+	api.CodeNotFound:            {http.StatusNotFound, "Not found"},
+	api.CodeMethodNotAllowed:    {http.StatusMethodNotAllowed, "Method not allowed"},
+	api.CodeHeadNotFound:        {http.StatusNotFound, "Head not found"},
+	api.CodeStaleEpoch:          {http.StatusConflict, "Stale epoch"},
+	api.CodeHeadContested:       {http.StatusConflict, "Head id in use"},
+	api.CodeNotEjected:          {http.StatusNotFound, "Head not ejected"},
+	api.CodeFleetFull:           {http.StatusInsufficientStorage, "Fleet full"},
+	api.CodeOverloaded:          {http.StatusServiceUnavailable, "Overloaded"},
+	api.CodeStateUnavailable:    {http.StatusServiceUnavailable, "State unavailable"},
 	api.CodeConflict:            {http.StatusConflict, "Conflict"},
-	api.CodeUnknownModelType:    {http.StatusNotFound, "The model type is not known"},
-	api.CodeNoEligibleHead:      {http.StatusServiceUnavailable, "No head can take the request"},
-	api.CodeOverrideNotAllowed:  {http.StatusForbidden, "The policy reserves this to itself"},
-	api.CodeDecisionNotFound:    {http.StatusNotFound, "The decision is not among the recent ones"},
-	api.CodePreconditionMissing: {http.StatusPreconditionRequired, "Precondition Required"},
-	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Precondition Failed"},
-	api.CodeRevisionNotFound:    {http.StatusNotFound, "The revision is not kept"},
+	api.CodeUnknownModelType:    {http.StatusNotFound, "Unknown model type"},
+	api.CodeNoEligibleHead:      {http.StatusServiceUnavailable, "No eligible head"},
+	api.CodeOverrideNotAllowed:  {http.StatusForbidden, "Override not allowed"},
+	api.CodeDecisionNotFound:    {http.StatusNotFound, "Decision not found"},
+	api.CodePreconditionMissing: {http.StatusPreconditionRequired, "Precondition required"},
+	api.CodePreconditionFailed:  {http.StatusPreconditionFailed, "Precondition failed"},
+	api.CodeRevisionNotFound:    {http.StatusNotFound, "Revision not found"},
 	api.CodeUnauthenticated:     {http.StatusUnauthorized, "Unauthorized"},
-	api.CodeKeyInURL:            {http.StatusBadRequest, "A key stands in the URL"},
-	api.CodeMalformed:           {http.StatusBadRequest, "This is no HTTP request"},
-	api.CodeIssuerUnavailable:   {http.StatusServiceUnavailable, "The token cannot be checked now"},
+	api.CodeKeyInURL:            {http.StatusBadRequest, "Key in URL"},
+	api.CodeMalformed:           {http.StatusBadRequest, "Malformed HTTP request"},
+	api.CodeIssuerUnavailable:   {http.StatusServiceUnavailable, "Token issuer unavailable"},
 	api.CodeForbidden:           {http.StatusForbidden, "Forbidden"},
 	api.CodeRateLimited:         {http.StatusTooManyRequests, "Too many requests"},
-	api.CodeKeyNotFound:         {http.StatusNotFound, "There is no such key"},
-	api.CodeLastAdmin:           {http.StatusConflict, "This is the last administrator"},
-	api.CodeAuditUnavailable:    {http.StatusServiceUnavailable, "The audit trail cannot be written"},
-	api.CodeForeignHost:         {http.StatusMisdirectedRequest, "Misdirected Request"},
-	api.CodeCrossOrigin:         {http.StatusForbidden, "The request comes from another site"},
-	api.CodeTimeout:             {http.StatusGatewayTimeout, "The answer took too long"},
-	api.CodeClientGone:          {StatusClientGone, "The client left"},
-	api.CodeInternal:            {http.StatusInternalServerError, "Internal Server Error"},
+	api.CodeKeyNotFound:         {http.StatusNotFound, "Key not found"},
+	api.CodeLastAdmin:           {http.StatusConflict, "Last administrator"},
+	api.CodeAuditUnavailable:    {http.StatusServiceUnavailable, "Audit trail unavailable"},
+	api.CodeForeignHost:         {http.StatusMisdirectedRequest, "Misdirected request"},
+	api.CodeCrossOrigin:         {http.StatusForbidden, "Cross-origin request"},
+	api.CodeTimeout:             {http.StatusGatewayTimeout, "Gateway timeout"},
+	api.CodeClientGone:          {StatusClientGone, "Client closed request"},
+	api.CodeInternal:            {http.StatusInternalServerError, "Internal server error"},
 }
 
-// StatusClientGone is nginx's code for a client that left before the answer:
-// an outcome of its own, neither the client's error nor ours.
+// StatusClientGone is nginx's code for a client that closed the connection before
+// the answer.
 const StatusClientGone = 499
 
-// knownErrors are the errors of the rooms that callers tell apart.
+// knownErrors are the sentinel errors that have a code.
 var knownErrors = []struct {
 	err    error
 	code   string
@@ -112,27 +112,26 @@ var knownErrors = []struct {
 	retry  time.Duration
 }{
 	{fleet.ErrHeadNotFound, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads.", 0},
-	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The epoch is not that of the head's newest lease, as when the head was registered again; use that lease, or register.", 0},
-	{fleet.ErrNotEjected, api.CodeNotEjected, "The head is not out of rotation for failed requests, so that there is no ejection to end; GET /api/v1/heads/{id} says why it takes no requests, if it does not.", 0},
-	{policy.ErrConflict, api.CodePreconditionFailed, "The policy has another revision by now; read it again, with its ETag, and repeat the change.", 0},
-	{policy.ErrNoRevision, api.CodeRevisionNotFound, "No revision of this number is kept; GET /api/v1/policy/revisions lists those that are.", 0},
+	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The epoch is not that of the head's current lease. Use the epoch of its last registration, or register again.", 0},
+	{fleet.ErrNotEjected, api.CodeNotEjected, "The head is not ejected. GET /api/v1/heads/{id} shows its state.", 0},
+	{policy.ErrConflict, api.CodePreconditionFailed, "The policy was changed in the meantime. Read it again, with its ETag, and repeat the change.", 0},
+	{policy.ErrNoRevision, api.CodeRevisionNotFound, "No revision has this number. GET /api/v1/policy/revisions lists them.", 0},
 	{routing.ErrDecisionNotFound, api.CodeDecisionNotFound, "No recent decision has this id.", 0},
-	{ErrNoLetter, api.CodeLetterNotFound, "No dead letter has this number; GET /api/v1/queue/dead-letters lists those that there are.", 0},
-	{access.ErrKeyNotFound, api.CodeKeyNotFound, "No key has this id; GET /api/v1/keys lists those that there are.", 0},
-	{access.ErrLastAdmin, api.CodeLastAdmin, "This is the last key that may administer while others are in use; make another one first.", 0},
-	{trail.ErrQuery, api.CodeInvalid, "The search cannot be made: the cursor is not the next_cursor of this search.", 0},
-	{audit.ErrUnavailable, api.CodeAuditUnavailable, "The audit trail cannot be written, so nothing was changed; see the log of the service.", 5 * time.Second},
-	{fleet.ErrConflict, api.CodeConflict, "It was changed at the same time; read it again and repeat.", 0},
-	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet is as large as the configuration allows (heads.max, heads.max_model_types).", 0},
-	{fleet.ErrOverloaded, api.CodeOverloaded, "Too many changes wait to be written; try again.", time.Second},
-	{fleet.ErrStoreUnavailable, api.CodeStateUnavailable, "The state cannot be written; nothing was changed.", 5 * time.Second},
-	{context.DeadlineExceeded, api.CodeTimeout, "The answer took too long; whether the change took effect is not known.", 0},
-	{context.Canceled, api.CodeClientGone, "The client left before the answer.", 0},
+	{ErrNoLetter, api.CodeLetterNotFound, "No dead letter has this number. GET /api/v1/queue/dead-letters lists them.", 0},
+	{access.ErrKeyNotFound, api.CodeKeyNotFound, "No key has this id. GET /api/v1/keys lists them.", 0},
+	{access.ErrLastAdmin, api.CodeLastAdmin, "This is the last key that may administer while others are in use. Create another first.", 0},
+	{trail.ErrQuery, api.CodeInvalid, "The cursor is not the next_cursor of this search.", 0},
+	{audit.ErrUnavailable, api.CodeAuditUnavailable, "The audit trail cannot be written, so nothing was changed. See the log of the service.", 5 * time.Second},
+	{fleet.ErrConflict, api.CodeConflict, "It was changed at the same time. Read it again and repeat the change.", 0},
+	{fleet.ErrFleetFull, api.CodeFleetFull, "The fleet has reached its configured limit (heads.max or heads.max_model_types).", 0},
+	{fleet.ErrOverloaded, api.CodeOverloaded, "Too many changes are waiting to be written. Try again.", time.Second},
+	{fleet.ErrStoreUnavailable, api.CodeStateUnavailable, "The state cannot be written. Nothing was changed.", 5 * time.Second},
+	{context.DeadlineExceeded, api.CodeTimeout, "The answer took too long. The change may or may not have taken effect.", 0},
+	{context.Canceled, api.CodeClientGone, "The client closed the connection before the answer.", 0},
 }
 
-// ProblemOf is the only place that turns an error into a code, and with it
-// into a status. Errors that it does not know are ours, and their text stays
-// here.
+// ProblemOf is the only place that maps errors to codes, and so to statuses. The
+// text of an error that it does not know is not sent.
 func ProblemOf(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
@@ -150,7 +149,7 @@ func ProblemOf(err error) *Problem {
 	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
 		return &Problem{
 			Code:   api.CodeOverrideNotAllowed,
-			Detail: "The policy does not let callers set " + strings.TrimPrefix(override.Field, "/") + "; its caller_may lists what they may.",
+			Detail: "The policy does not let callers set " + strings.TrimPrefix(override.Field, "/") + "; caller_may lists what they may set.",
 			Faults: []api.Fault{{Pointer: override.Field, Reason: "is reserved to the policy"}},
 		}
 	}
@@ -171,7 +170,7 @@ func ProblemOf(err error) *Problem {
 			return &Problem{Code: k.code, Detail: k.detail, RetryAfter: k.retry}
 		}
 	}
-	return &Problem{Code: api.CodeInternal, Detail: "Something went wrong here; the log has it under the request's id."}
+	return &Problem{Code: api.CodeInternal, Detail: "An internal error occurred. The log has the details under the request id."}
 }
 
 // MaxFaults is the most faults that one answer lists.
@@ -212,7 +211,7 @@ func DetailOf(faults []api.Fault) string {
 // noHeadDetails say what a failure means.
 var noHeadDetails = map[routing.Failure]string{
 	routing.FailNoHeads:    "No registered head serves this model type.",
-	routing.FailRegion:     "The required region has no head that takes requests.",
+	routing.FailRegion:     "No head in the required region takes requests.",
 	routing.FailUnroutable: "Each head that the request may go to is drained, offline or silent, or has not reported yet; removed counts them.",
 	routing.FailLabels:     "No head that takes requests has the labels.",
 	routing.FailExcluded:   "The request excludes every head that could take it.",

@@ -34,8 +34,9 @@ func TestEachLimitHasItsSentence(t *testing.T) {
 func TestTitlesAreTheUsualTerms(t *testing.T) {
 	for _, code := range []string{
 		api.CodePreconditionFailed, api.CodePreconditionMissing, api.CodeUnauthenticated, api.CodeForbidden, api.CodeForeignHost, api.CodeConflict, api.CodeInternal,
+		api.CodeNotFound, api.CodeMethodNotAllowed, api.CodeUnsupportedMedia, api.CodeRequestTimeout, api.CodeUpgradeRequired, api.CodeRateLimited, api.CodeTimeout,
 	} {
-		if a := (&apiv1.Problem{Code: code}).Answer(); a.Title != http.StatusText(a.Status) {
+		if a := (&apiv1.Problem{Code: code}).Answer(); !strings.EqualFold(a.Title, http.StatusText(a.Status)) {
 			t.Errorf("%s: %q; want %q", code, a.Title, http.StatusText(a.Status))
 		}
 	}

@@ -192,7 +192,7 @@ func TestACertificateOfAnAuthorityThatIsNoneAnyMore(t *testing.T) {
 
 	s.check(os.WriteFile(s.config.TLS.ClientCAFile, fresh, 0o600))
 	s.check(s.app.Reload(context.Background()))
-	if code, text := status(old); code != http.StatusUnauthorized || !strings.Contains(text, "certificate is not believed") {
+	if code, text := status(old); code != http.StatusUnauthorized || !strings.Contains(text, "certificate is not trusted") {
 		t.Errorf("on the connection of before: %d %s; want 401", code, text)
 	}
 	for lines := bufio.NewScanner(stream.Body); lines.Scan(); { // until it ends

@@ -108,7 +108,7 @@ func bodyProblem(r *http.Request, err error, limit int64) *apiv1.Problem {
 		return &apiv1.Problem{Code: api.CodeRequestTimeout, Detail: "The body took too long to come."}
 	}
 	if _, lost := errors.AsType[net.Error](err); lost || errors.Is(err, io.ErrUnexpectedEOF) || r.Context().Err() != nil {
-		return &apiv1.Problem{Code: api.CodeClientGone, Detail: "The client left in the middle of the body."}
+		return &apiv1.Problem{Code: api.CodeClientGone, Detail: "The client closed the connection within the body."}
 	}
 	return apiv1.InvalidJSON("", "The body cannot be read: it is not framed as its header says.")
 }

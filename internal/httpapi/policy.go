@@ -73,7 +73,7 @@ func (s *Server) expected(r *http.Request) (uint64, error) {
 	case !etagListed(headers, current, false):
 		return 0, &apiv1.Problem{
 			Code:   api.CodePreconditionFailed,
-			Detail: fmt.Sprintf("The policy has revision %d by now; read it again and repeat the change.", current),
+			Detail: fmt.Sprintf("The policy has revision %d now. Read it again and repeat the change.", current),
 		}
 	case etagListed(headers, routing.AnyRevision, false): // which no tag names but *
 		return routing.AnyRevision, nil

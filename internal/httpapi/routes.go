@@ -137,7 +137,7 @@ func (s *Server) mount(routes []*route) error {
 		s.mux.Handle(pattern, rt)
 	}
 	s.nowhere = &route{pattern: otherLabel, needs: access.Open, handle: func(*answer, *http.Request) error {
-		return &apiv1.Problem{Code: api.CodeNotFound, Detail: "There is nothing at this path. GET / lists what there is."}
+		return &apiv1.Problem{Code: api.CodeNotFound, Detail: "No route matches this path. GET / lists the routes."}
 	}}
 	s.complete(s.nowhere)
 	s.mux.Handle("/", s.nowhere)
