@@ -70,6 +70,7 @@ var dialers = map[string]string{
 	"client net/http.Transport":                              "-",
 	"client github.com/coder/websocket.Dial":                 "-",
 	"internal/local net.Dialer":                              "-",
+	"internal/local net/http.Client":                         "-",
 	"internal/local net/http.Transport":                      "-",
 	"internal/access outbound.NewClient":                     "oidc", // for tests; the app gives its own
 	"internal/app outbound.NewClient":                        "oidc acme alertmanager webhook",
