@@ -5,6 +5,7 @@ package prometheus
 import (
 	"bytes"
 	_ "embed"
+	"strings"
 )
 
 var (
@@ -26,6 +27,12 @@ func RulesFor(external string) []byte {
 }
 
 // ConfigFor is prometheus.yml, which scrapes the targets, each HOST:PORT.
-func ConfigFor(targets string) []byte {
-	return bytes.ReplaceAll(config, []byte(target), []byte(targets))
+func ConfigFor(targets []string) []byte {
+	items := make([]string, len(targets))
+	for i, t := range targets {
+		if items[i] = t; strings.HasPrefix(t, "[") {
+			items[i] = "'" + t + "'" // an IPv6 address, which is a list in YAML
+		}
+	}
+	return bytes.ReplaceAll(config, []byte(target), []byte(strings.Join(items, ", ")))
 }

@@ -31,7 +31,6 @@ func newAudit() *cobra.Command {
 		Long: `Read and verify the audit trail. tail and search ask the service, or read --file;
 verify and export read the file, which without --file is that of the service of
 this machine, or of --data-dir or --config.`,
-		Args: cobra.NoArgs,
 	}
 	t := &trailSource{remote: new(remote)}
 	t.addFlags(cmd)
@@ -87,7 +86,6 @@ func newAuditSearch(t *trailSource) *cobra.Command {
 	cmd := addOutput(&cobra.Command{
 		Use:   "search",
 		Short: "Find records, the newest first",
-		Args:  cobra.NoArgs,
 		RunE: t.ask("limit", limit, func(c *call) error {
 			list, err := t.newest(c, t.query, *limit)
 			if err != nil {
@@ -107,7 +105,6 @@ func newAuditTail(t *trailSource) *cobra.Command {
 	cmd := addOutput(&cobra.Command{
 		Use:   "tail",
 		Short: "Show the newest records, and with -f those that come",
-		Args:  cobra.NoArgs,
 		RunE: t.ask("lines", count, func(c *call) error {
 			if !follow {
 				_, err := t.last(c, *count)

@@ -90,7 +90,6 @@ func newAuditVerify(t *trailSource) *cobra.Command {
 repeated or moved. Against a checkpoint that was kept elsewhere (from the log, the
 Redis channel, or a copy of the file .checkpoint) it also finds that the end was
 cut off or written anew. Exit code 0: sound; 8: not.`,
-		Args: cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			path, err := t.path(c)
 			if err != nil {
@@ -181,7 +180,6 @@ func newAuditExport(t *trailSource) *cobra.Command {
 		Long: `Write records to standard output as JSON lines, the oldest first: byte for byte as
 they are in the trail, so that 'audit verify --file' reads a whole export as it
 reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
-		Args: cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			if format != "jsonl" && format != "ocsf" {
 				return usage.Errorf("--format %q: want jsonl or ocsf", format)

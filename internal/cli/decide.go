@@ -29,7 +29,6 @@ func newDecide() *cobra.Command {
 filter that removed it or its cost and signals, and the rule that chose the
 strategy. The place that the decision reserves is given back at once, unless
 --keep is given.`,
-		Args: cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
 			if c.Flags().Changed("input-tokens") {
 				req.InputTokens = &tokens

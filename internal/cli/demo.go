@@ -24,7 +24,6 @@ admin or operator.
 
 On a terminal it draws a live screen: k kills a head, s starts one again,
 d drains one, q stops.`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for _, name := range []string{"heads", "rate", "speed"} {
 				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {

@@ -19,7 +19,6 @@ say what helps: the clock, the disk, the file limit, what the service is ready
 for (its state, its message queue), the audit trail and Redis, certificates and
 keys, what Prometheus scrapes, the alert rules and the dashboards. It changes
 nothing. Exit code 0: no faults; 1: there are.`,
-		Args: cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			found := doctor.Examine(c.Context(), r.Target)
 			t := &terminal.Table{Columns: []string{"CHECK", "STATE", "DETAIL"}}

@@ -24,7 +24,6 @@ drain lets a head finish what it has and gives it nothing new; maintenance is
 the same under another name, for people; undrain gives it requests again. What
 is set here stays over the head's own reports and restarts. reinstate gives
 requests to a head again that was ejected because requests there failed.`,
-		Args: cobra.NoArgs,
 	}
 	r := new(remote)
 	r.addFlags(cmd)
@@ -45,7 +44,6 @@ func newHeadsList(r *remote) *cobra.Command {
 	cmd := addOutput(&cobra.Command{
 		Use:   "list",
 		Short: "List heads",
-		Args:  cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
 			return c.repeat(watch, func() error {
 				heads, err := client.Collect(c.Heads(c.Context(), q), 0)

@@ -31,7 +31,6 @@ func newKeys() *cobra.Command {
 		Long: `Make, list and revoke API keys. With the first key, an administrator's, the
 service asks everybody for one. Without a service that runs, and without
 --server, keys are made in the files of --data-dir.`,
-		Args: cobra.NoArgs,
 	}
 	r := new(remote)
 	r.addFlags(cmd)
@@ -140,7 +139,6 @@ is kept.
 Roles: viewer reads; operator also manages heads and decides; admin also
 changes policy and keys; head registers and reports for the ids and regions
 that are named; client decides and uses /v1.`,
-		Args: cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			if expires != 0 {
 				seconds := int64(expires / time.Second)
@@ -204,7 +202,6 @@ func newKeysList(r *remote) *cobra.Command {
 	return addOutput(&cobra.Command{
 		Use:   "list",
 		Short: "List keys, without their secrets",
-		Args:  cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			return r.withKeys(c, func(ctx context.Context, book keybook) error {
 				keys, err := book.ListKeys(ctx)

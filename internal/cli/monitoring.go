@@ -20,7 +20,6 @@ func newMonitoring() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "monitoring",
 		Short: "Write the files for a Prometheus and a Grafana of your own",
-		Args:  cobra.NoArgs,
 	}
 	cmd.AddCommand(newMonitoringExport())
 	return cmd
@@ -62,7 +61,7 @@ to the service at --external-url. Files that are there are replaced.
 func (c *call) exportMonitoring(dir, external string, targets []string) error {
 	files := map[string][]byte{
 		"prometheus/rules/routing-service.rules.yml": prometheus.RulesFor(external),
-		"prometheus/prometheus.yml":                  prometheus.ConfigFor(quoted(targets)),
+		"prometheus/prometheus.yml":                  prometheus.ConfigFor(targets),
 	}
 	from := grafana.FilesFor(external)
 	err := fs.WalkDir(from, ".", func(name string, entry fs.DirEntry, err error) error {
@@ -85,15 +84,4 @@ func (c *call) exportMonitoring(dir, external string, targets []string) error {
 		}
 	}
 	return c.say("%s in %s, with links to %s\n", terminal.Count(len(files), "file"), dir, external)
-}
-
-// quoted are the items of a list in YAML; an IPv6 address needs the quotes.
-func quoted(targets []string) string {
-	out := make([]string, len(targets))
-	for i, t := range targets {
-		if out[i] = t; strings.HasPrefix(t, "[") {
-			out[i] = "'" + t + "'"
-		}
-	}
-	return strings.Join(out, ", ")
 }

@@ -27,7 +27,6 @@ func newPolicy() *cobra.Command {
 		Short: "Show, check and change the policy",
 		Long: `Show, check and change the policy: which strategy serves which traffic. Files are
 YAML, or JSON when the name ends in .json; - is standard input.`,
-		Args: cobra.NoArgs,
 	}
 	r := new(remote)
 	r.addFlags(cmd)
@@ -40,7 +39,6 @@ func newPolicyGet(r *remote) *cobra.Command {
 	cmd := addOutput(&cobra.Command{
 		Use:   "get",
 		Short: "Print the policy, as a file that apply takes",
-		Args:  cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
 			document, err := documentOf(c, revision)
 			if err != nil {
@@ -299,7 +297,6 @@ func newPolicyHistory(r *remote) *cobra.Command {
 	return addOutput(&cobra.Command{
 		Use:   "history",
 		Short: "List the revisions of the policy",
-		Args:  cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
 			list, err := client.Collect(c.PolicyRevisions(c.Context()), 0)
 			if err != nil {

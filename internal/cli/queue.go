@@ -19,7 +19,6 @@ func newQueue() *cobra.Command {
 		Short: "Look after commands of the message queue that could not be carried out",
 		Long: `Look after dead letters: commands of the message queue, such as outcomes of
 decisions, that could not be carried out. Each says why. See docs/queue.md.`,
-		Args: cobra.NoArgs,
 	}
 	r := new(remote)
 	r.addFlags(cmd)
@@ -35,7 +34,6 @@ func newQueueList(r *remote) *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List dead letters, oldest first",
-		Args:    cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
 			letters, err := client.Collect(c.DeadLetters(c.Context()), most)
 			if err != nil {
@@ -90,6 +88,7 @@ func newQueueEach(r *remote, use, short string, act func(*client.Client, context
 	cmd := &cobra.Command{
 		Use:   use + " NUMBER... | --all",
 		Short: short,
+		Args:  cobra.ArbitraryArgs,
 		RunE: do(func(c *call) error {
 			if all == (len(c.args) > 0) {
 				return usage.Errorf("name the numbers of dead letters, or say --all")

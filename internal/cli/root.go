@@ -141,7 +141,6 @@ func newVersion(b Build) *cobra.Command {
 	return addOutput(&cobra.Command{
 		Use:   "version",
 		Short: "Print the version, the commit and the toolchain",
-		Args:  cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			if c.structured() {
 				return c.show(built{b.Version, b.Commit, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, nil)

@@ -27,7 +27,6 @@ Settings come from flags, then HEADWAY_* variables, then the file that --config
 names, then defaults; 'headway config print' shows them with where each comes
 from. SIGTERM and Ctrl-C stop it without losing work in flight, SIGHUP reads the
 policy file again.`,
-		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(cmd.Flags())
 			if err != nil {
@@ -88,11 +87,10 @@ func reloadOnHangup(ctx context.Context, a *app.App, log *slog.Logger) (stop fun
 }
 
 func newConfig() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Show the configuration", Args: cobra.NoArgs}
+	cmd := &cobra.Command{Use: "config", Short: "Show the configuration"}
 	show := &cobra.Command{
 		Use:   "print",
 		Short: "Print the effective configuration and where each value comes from",
-		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(cmd.Flags())
 			if err != nil {

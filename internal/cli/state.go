@@ -30,7 +30,6 @@ func newState() *cobra.Command {
 which keeps registered heads, what operators set of them, policies and the hashes
 of API keys. While the service runs, it is asked for the copy or the check, which
 needs the role admin; else the file itself is read.`,
-		Args: cobra.NoArgs,
 	}
 	r := new(remote)
 	r.addFlags(cmd)
@@ -77,7 +76,6 @@ func newStateCheck(r *remote) *cobra.Command {
 		Long: `Verify every page, record and checksum of the state file. It changes nothing. A
 service that runs makes no change of its state meanwhile, mostly for less than a
 second. Exit code 0: sound; 8: damaged.`,
-		Args: cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			return r.withState(c, func(c *call) error {
 				report, err := c.CheckState(c.Context())

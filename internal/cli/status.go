@@ -43,7 +43,6 @@ func newStatus() *cobra.Command {
 		Use:   "status",
 		Short: "Show how the service and its fleet are",
 		Long:  "Show how the service and its fleet are. Exit code 6: the service is not ready.",
-		Args:  cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
 			return c.repeat(watch, func() error {
 				s, err := summarise(c.Context(), c.Client)

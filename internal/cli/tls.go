@@ -22,7 +22,6 @@ func newTLS() *cobra.Command {
 a certificate of it for the service and, if wanted, for clients. Whoever has
 certificates already needs none of this: name their files with --tls-cert-file,
 --tls-key-file and --tls-client-ca-file.`,
-		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(newTLSInit(), newTLSClient())
 	return cmd
@@ -41,7 +40,6 @@ service, which is for the names that --host gives or else for localhost and this
 machine's name. Files are never overwritten: for a certificate with other names,
 move server.pem and server-key.pem away and run it again. The authority stays, so
 clients need nothing new.`,
-		Args: cobra.NoArgs,
 		RunE: do(func(c *call) error {
 			dir = filepath.Clean(dir)
 			cert, key := filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)

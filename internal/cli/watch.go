@@ -49,7 +49,6 @@ is away at the beginning the exit code is 6.
   headway watch
   headway watch --types 'head.*,policy.*' --region eu-west
   headway watch --types 'decision.*' --json`,
-		Args: cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
 			show := showNotice
 			if asJSON {
@@ -204,7 +203,6 @@ func newHeadsWatch(r *remote) *cobra.Command {
 		Long: `Show the heads, and each change as it happens, until interrupted. On a terminal
 it is a table that changes; elsewhere a line for each change. For load, see
 headway heads list --watch.`,
-		Args: cobra.NoArgs,
 		RunE: r.ask(func(c *call) error {
 			want.Types = []string{"head.*"}
 			if terminal.IsTerminal(c.w) {

@@ -8,5 +8,5 @@ const (
 	QueryTimeout = queryTimeout
 )
 
-// Tell delivers alerts until ctx ends.
-func (m *Monitor) Tell(ctx context.Context) { m.teller.run(ctx) }
+// Notify delivers alerts until ctx ends.
+func (m *Monitor) Notify(ctx context.Context) { m.notifier.run(ctx) }

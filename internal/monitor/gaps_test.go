@@ -142,7 +142,7 @@ func TestAnAlertThatEndedIsToldForAWhile(t *testing.T) {
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
-	wait.Go(func() { w.Tell(ctx) })
+	wait.Go(func() { w.Notify(ctx) })
 	defer func() { stop(); wait.Wait() }()
 	type told struct {
 		Labels           map[string]string

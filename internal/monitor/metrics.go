@@ -21,7 +21,7 @@ func newMetrics(reg prometheus.Registerer, m *Monitor) (*metrics, error) {
 	told := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_monitor_notifications_total", Help: "Calls that told receivers of alerts, by status.",
 	}, []string{"status"})
-	m.teller.sent, m.teller.failed, m.teller.dropped = told.WithLabelValues("sent"), told.WithLabelValues("failed"), told.WithLabelValues("dropped")
+	m.notifier.sent, m.notifier.failed, m.notifier.dropped = told.WithLabelValues("sent"), told.WithLabelValues("failed"), told.WithLabelValues("dropped")
 	x := &metrics{
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "headway_monitor_scrape_failures_total", Help: "Scrapes of the embedded monitor that got not all metrics.",

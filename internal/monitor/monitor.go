@@ -70,7 +70,7 @@ type Monitor struct {
 	rules    *rules
 	scraper  *scraper
 	metrics  *metrics
-	teller   *teller
+	notifier *notifier
 	started  time.Time
 	places   chan struct{}
 	asked    atomic.Int64             // queries that have a place or wait for one
@@ -103,7 +103,7 @@ func New(o Options) (*Monitor, error) {
 		return nil, err
 	}
 	m.rules = &rules{store: m.store, query: m.instant, url: o.URL, log: o.Log, parser: m.parser}
-	m.teller = newTeller(&o)
+	m.notifier = newNotifier(&o)
 	if m.metrics, err = newMetrics(o.Metrics, m); err != nil {
 		return nil, fmt.Errorf("monitor: metrics: %w", err)
 	}
@@ -151,7 +151,7 @@ func (o *Options) complete() {
 // Run scrapes, evaluates and tells until ctx ends, and then writes the history.
 func (m *Monitor) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
-	wait.Go(func() { m.teller.run(ctx) })
+	wait.Go(func() { m.notifier.run(ctx) })
 	defer wait.Wait()
 	tick := time.NewTicker(m.o.Interval)
 	defer tick.Stop()
@@ -199,7 +199,7 @@ func (m *Monitor) Step(ctx context.Context) {
 	m.reloadRules()
 	m.rules.evaluate(ctx, now, m.o.Interval)
 	due := m.rules.due(now, repeatAfter)
-	m.teller.tell(due)
+	m.notifier.notify(due)
 	m.alerted(due)
 	m.store.Keep(now)
 	m.metrics.took.Set(time.Since(begin).Seconds())

@@ -499,7 +499,7 @@ func TestAlertsAreTold(t *testing.T) {
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
-	wait.Go(func() { w.Tell(ctx) })
+	wait.Go(func() { w.Notify(ctx) })
 	defer func() { stop(); wait.Wait() }()
 	receive := func(b *inbox) string {
 		t.Helper()

@@ -35,19 +35,19 @@ const (
 	Webhook      = "webhook"      // POST of Alertmanager's webhook format, version 4
 )
 
-// Bounds of telling.
+// Bounds of notifications.
 const (
-	repeatAfter = time.Minute      // an alert that still fires is told again
-	endsAfter   = 4 * time.Minute  // and ends by itself if it is not
-	tellTimeout = 10 * time.Second // of one call
-	tellTries   = 5
-	tellQueue   = 64 // batches that wait for one receiver
-	minWait     = 500 * time.Millisecond
-	maxWait     = 10 * time.Second
+	repeatAfter   = time.Minute      // an alert that still fires is told again
+	endsAfter     = 4 * time.Minute  // and ends by itself if it is not
+	notifyTimeout = 10 * time.Second // of one call
+	notifyTries   = 5
+	notifyQueue   = 64 // batches that wait for one receiver
+	minWait       = 500 * time.Millisecond
+	maxWait       = 10 * time.Second
 )
 
-// teller hands alerts to the receivers, each at its own pace.
-type teller struct {
+// notifier hands alerts to the receivers, each at its own pace.
+type notifier struct {
 	log                   *slog.Logger
 	source                string // page that alerts link to
 	lanes                 []*lane
@@ -69,23 +69,23 @@ type batch struct {
 	at     time.Time
 }
 
-func newTeller(o *Options) *teller {
-	t := &teller{log: o.Log, source: o.URL.JoinPath("console", "monitoring").String() + "#page=alerts"}
+func newNotifier(o *Options) *notifier {
+	t := &notifier{log: o.Log, source: o.URL.JoinPath("console", "monitoring").String() + "#page=alerts"}
 	for _, r := range o.Receivers {
 		if r.Client == nil {
-			r.Client = outbound.NewClient(outbound.Options{Timeout: tellTimeout})
+			r.Client = outbound.NewClient(outbound.Options{Timeout: notifyTimeout})
 		}
 		t.lanes = append(t.lanes, &lane{
 			Receiver: r, source: t.source, external: strings.TrimSuffix(o.URL.String(), "/"),
-			queue: make(chan batch, tellQueue), delivered: map[string]delivered{},
+			queue: make(chan batch, notifyQueue), delivered: map[string]delivered{},
 		})
 	}
 	return t
 }
 
-// tell queues alerts for every receiver; for one that is too slow they are
+// notify queues alerts for every receiver; for one that is too slow they are
 // dropped, and told again after repeatAfter.
-func (t *teller) tell(b batch) {
+func (t *notifier) notify(b batch) {
 	if len(b.alerts) == 0 {
 		return
 	}
@@ -118,7 +118,7 @@ func (m *Monitor) alerted(b batch) {
 	}
 }
 
-func (t *teller) run(ctx context.Context) {
+func (t *notifier) run(ctx context.Context) {
 	var wait sync.WaitGroup
 	for _, l := range t.lanes {
 		wait.Go(func() {
@@ -137,7 +137,7 @@ func (t *teller) run(ctx context.Context) {
 
 // deliver sends one batch. To a webhook each group of alerts is a message, and
 // what did not arrive is in the next one.
-func (t *teller) deliver(ctx context.Context, l *lane, b batch) {
+func (t *notifier) deliver(ctx context.Context, l *lane, b batch) {
 	if l.Kind != Webhook {
 		t.post(ctx, l, "/api/v2/alerts", l.posted(b))
 		return
@@ -151,7 +151,7 @@ func (t *teller) deliver(ctx context.Context, l *lane, b batch) {
 }
 
 // post sends one body, again if the receiver is away.
-func (t *teller) post(ctx context.Context, l *lane, path string, body any) bool {
+func (t *notifier) post(ctx context.Context, l *lane, path string, body any) bool {
 	wait := minWait
 	for try := 1; ; try++ {
 		err := l.send(ctx, path, body)
@@ -160,7 +160,7 @@ func (t *teller) post(ctx context.Context, l *lane, path string, body any) bool 
 			t.sent.Inc()
 			return true
 		}
-		if try == tellTries || ctx.Err() != nil {
+		if try == notifyTries || ctx.Err() != nil {
 			t.failed.Inc()
 			t.log.Warn("alerts could not be told", "receiver", l.name(), "error", err)
 			return false

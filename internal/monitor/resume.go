@@ -35,7 +35,7 @@ func (r *rules) resume(one *rule, found map[uint64]*alert, now time.Time) {
 		hash := was.labels.Hash()
 		if last, fired := firedAt[hash]; fired {
 			was.activeAt = time.Unix(int64(e.Value), 0)
-			was.state, was.firedAt, was.toldAt = firing, was.activeAt.Add(time.Duration(one.For)), last
+			was.state, was.firedAt, was.notifiedAt = firing, was.activeAt.Add(time.Duration(one.For)), last
 		}
 		if of := found[hash]; of != nil {
 			was.labels, was.annotations, was.value = of.labels, of.annotations, of.value

@@ -89,7 +89,7 @@ type alert struct {
 	firedAt             time.Time
 	keptSince           time.Time
 	resolvedAt          time.Time
-	toldAt              time.Time // when receivers were told last
+	notifiedAt          time.Time // when receivers were told last
 	changed             bool      // of what receivers are told: it began to fire, or ended
 }
 
@@ -350,11 +350,11 @@ func (r *rules) due(now time.Time, again time.Duration) batch {
 	b := batch{at: now}
 	names := map[string]bool{}
 	for _, a := range r.fired() {
-		ended := a.state == inactive && a.resolvedAt.After(a.toldAt)
-		if ended || now.Sub(a.toldAt) >= again && (a.state == firing || !a.toldAt.IsZero()) {
+		ended := a.state == inactive && a.resolvedAt.After(a.notifiedAt)
+		if ended || now.Sub(a.notifiedAt) >= again && (a.state == firing || !a.notifiedAt.IsZero()) {
 			told := *a
-			told.changed = ended || a.state == firing && a.toldAt.Before(a.firedAt)
-			a.toldAt = now
+			told.changed = ended || a.state == firing && a.notifiedAt.Before(a.firedAt)
+			a.notifiedAt = now
 			b.alerts = append(b.alerts, &told)
 			names[a.labels.Get(labels.AlertName)] = true
 		}

@@ -147,7 +147,7 @@ func TestWebhooksAreThoseOfAlertmanager(t *testing.T) {
 	w.now = time.Now().Add(-2 * time.Minute).Truncate(time.Millisecond)
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
-	wait.Go(func() { w.Tell(ctx) })
+	wait.Go(func() { w.Notify(ctx) })
 	defer func() { stop(); wait.Wait() }()
 
 	same := func(when string, alerts int) {
@@ -201,7 +201,7 @@ func TestWebhooksComeWhenSomethingChanged(t *testing.T) {
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
-	wait.Go(func() { w.Tell(ctx) })
+	wait.Go(func() { w.Notify(ctx) })
 	defer func() { stop(); wait.Wait() }()
 	step := func(d time.Duration) {
 		w.now = w.now.Add(d)
@@ -267,7 +267,7 @@ func TestALongWebhookIsCut(t *testing.T) {
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
-	wait.Go(func() { w.Tell(ctx) })
+	wait.Go(func() { w.Notify(ctx) })
 	defer func() { stop(); wait.Wait() }()
 	for i := range 600 {
 		w.requests.WithLabelValues(fmt.Sprint(i)).Add(2)
@@ -299,7 +299,7 @@ func TestAReceiversAddressIsNotLogged(t *testing.T) {
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
-	wait.Go(func() { w.Tell(ctx) })
+	wait.Go(func() { w.Notify(ctx) })
 	w.requests.WithLabelValues("500").Inc()
 	w.pass(1, nil)
 	for range 5 {

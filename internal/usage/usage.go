@@ -24,7 +24,8 @@ func (e *Error) Unwrap() error { return e.error }
 func Errorf(format string, args ...any) error { return &Error{fmt.Errorf(format, args...)} }
 
 // Check makes wrong use of each command an Error: a script whose command does
-// nothing must not go on. The commands must all be there.
+// nothing must not go on. A command without Args takes none. The commands must all
+// be there.
 func Check(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -44,13 +45,15 @@ func strictUsage(cmd *cobra.Command) {
 		cmd.Args = noSuchCommand
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
-	if check := cmd.Args; check != nil {
-		cmd.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return Errorf("%w%s", err, wanted(c, len(args)))
-			}
-			return nil
+	check := cmd.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	cmd.Args = func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return Errorf("%w%s", err, wanted(c, len(args)))
 		}
+		return nil
 	}
 	for _, sub := range cmd.Commands() {
 		strictUsage(sub)
