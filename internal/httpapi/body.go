@@ -157,3 +157,19 @@ func writeJSON(w *answer, status int, v any) error {
 	_, _ = w.Write(append(body, '\n'))
 	return nil
 }
+
+// writeResult answers 200 with v unless there is an error.
+func writeResult(w *answer, v any, err error) error {
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, v)
+}
+
+// done answers 204 unless there is an error.
+func done(w *answer, err error) error {
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return err
+}

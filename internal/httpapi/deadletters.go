@@ -61,10 +61,7 @@ func (s *Server) getDeadLetter(w *answer, r *http.Request) error {
 		return err
 	}
 	letter, err := s.letters.DeadLetter(r.Context(), number)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, letter)
+	return writeResult(w, letter, err)
 }
 
 func (s *Server) retryDeadLetter(w *answer, r *http.Request) error {
@@ -81,14 +78,6 @@ func (s *Server) purgeDeadLetter(w *answer, r *http.Request) error {
 		err = s.letters.PurgeDeadLetter(r.Context(), number)
 	}
 	return done(w, err)
-}
-
-// done answers that something was done, unless there is an error.
-func done(w *answer, err error) error {
-	if err == nil {
-		w.WriteHeader(http.StatusNoContent)
-	}
-	return err
 }
 
 // letterNumber is the {n} of a dead letter's path.

@@ -63,11 +63,7 @@ func (s *Server) ofDecision(w *answer, r *http.Request, call func(id string, bod
 	if err != nil {
 		return err
 	}
-	if err := call(id, body); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return done(w, call(id, body))
 }
 
 func (s *Server) getDecision(w *answer, r *http.Request) error {

@@ -27,67 +27,33 @@ func (s *Server) registerHead(w *answer, r *http.Request) error {
 	return writeJSON(w, status, answer)
 }
 
-func (s *Server) reportStatus(w *answer, r *http.Request) error {
-	id, err := headID(r)
-	if err != nil {
-		return err
-	}
+func (s *Server) reportStatus(w *answer, r *http.Request, id string) error {
 	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
 	answer, err := s.verbs.Report(w.principal, id, body)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, answer)
+	return writeResult(w, answer, err)
 }
 
-func (s *Server) patchHead(w *answer, r *http.Request) error {
-	id, err := headID(r)
-	if err != nil {
-		return err
-	}
+func (s *Server) patchHead(w *answer, r *http.Request, id string) error {
 	body, err := w.readBody(r)
 	if err != nil {
 		return err
 	}
 	head, err := s.verbs.Patch(r.Context(), id, body)
-	if err != nil {
-		return err
-	}
-	return writeJSON(w, http.StatusOK, head)
+	return writeResult(w, head, err)
 }
 
-func (s *Server) deleteHead(w *answer, r *http.Request) error {
-	id, err := headID(r)
-	if err != nil {
-		return err
-	}
-	if err := s.verbs.Deregister(r.Context(), w.principal, id); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+func (s *Server) deleteHead(w *answer, r *http.Request, id string) error {
+	return done(w, s.verbs.Deregister(r.Context(), w.principal, id))
 }
 
-func (s *Server) endEjection(w *answer, r *http.Request) error {
-	id, err := headID(r)
-	if err != nil {
-		return err
-	}
-	if err := s.fleet.EndEjection(r.Context(), id); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+func (s *Server) endEjection(w *answer, r *http.Request, id string) error {
+	return done(w, s.fleet.EndEjection(r.Context(), id))
 }
 
-func (s *Server) getHead(w *answer, r *http.Request) error {
-	id, err := headID(r)
-	if err != nil {
-		return err
-	}
+func (s *Server) getHead(w *answer, r *http.Request, id string) error {
 	view, err := s.fleet.Head(id)
 	if err != nil {
 		return err
@@ -116,12 +82,14 @@ func (s *Server) listHeads(w *answer, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, page)
 }
 
-// headID is the {id} of a head's path. One that no head can have is refused
-// before anybody looks for it.
-func headID(r *http.Request) (string, error) {
-	id := r.PathValue("id")
-	if !fleet.ValidID(id) {
-		return "", invalidParameter("id", "must be 1 to "+strconv.Itoa(fleet.MaxIDLength)+" letters, digits and ._:-")
+// ofHead lets a handler have the {id} of the path. One that no head can have is
+// refused.
+func ofHead(next func(w *answer, r *http.Request, id string) error) func(*answer, *http.Request) error {
+	return func(w *answer, r *http.Request) error {
+		id := r.PathValue("id")
+		if !fleet.ValidID(id) {
+			return invalidParameter("id", "must be 1 to "+strconv.Itoa(fleet.MaxIDLength)+" letters, digits and ._:-")
+		}
+		return next(w, r, id)
 	}
-	return id, nil
 }

@@ -156,9 +156,10 @@ var (
 // maxOfNet is longer than any answer that net/http writes itself.
 const maxOfNet = 512
 
-// answerOfNet reports whether net/http has made an answer itself, for what is no
-// request or for one with an Expect that it does not know. It writes such an
-// answer at once, and closes the connection then.
+// answerOfNet reports whether net/http has made an answer itself: for what is no
+// request, or for an unknown Expect. Its bytes are all there is to see of it, since
+// net/http has no hook, and every refusal is to be a problem with a request id and
+// counted. Each is one write, after which net/http closes the connection.
 func answerOfNet(b []byte) (status int, detail string, own bool) {
 	const begin = "HTTP/1.1 "
 	if len(b) > maxOfNet || len(b) < len(begin)+len("400") || b[len(begin)] < '4' || string(b[:5]) != begin[:5] {
