@@ -1,9 +1,12 @@
 package event_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"regexp"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -317,4 +320,21 @@ func TestAReaderIsWokenByEachEvent(t *testing.T) {
 			t.Errorf("event %d after the end", id)
 		}
 	})
+}
+
+func TestTheManualListsEveryEvent(t *testing.T) {
+	source, err1 := os.ReadFile("stream.go")
+	manual, err2 := os.ReadFile("../../docs/realtime.md")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	constants := regexp.MustCompile(`(?m)^\t[A-Z]\w+ += "(\w+\.\w+)"`).FindAllSubmatch(source, -1)
+	if len(constants) != len(event.Types()) {
+		t.Errorf("stream.go has %d types of events, Types %d", len(constants), len(event.Types()))
+	}
+	for _, kind := range event.Types() {
+		if !bytes.Contains(manual, []byte("`"+kind+"`")) {
+			t.Errorf("docs/realtime.md does not list %s", kind)
+		}
+	}
 }
