@@ -56,7 +56,7 @@ var silent = []string{
 	"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/klauspost/compress/gzhttp", "github.com/nats-io/nats-server/v2/server",
 	"github.com/nats-io/nats.go/jetstream", "github.com/nats-io/nats.go/micro", "github.com/prometheus/client_golang/prometheus",
 	"github.com/prometheus/client_model/go", "github.com/prometheus/common/model", "github.com/prometheus/prometheus",
-	"github.com/spf13/pflag", "go.etcd.io/bbolt", "go.yaml.in/yaml/v3", "golang.org/x/time/rate",
+	"github.com/spf13/pflag", "go.etcd.io/bbolt", "go.yaml.in/yaml/v3", "golang.org/x/net/http/httpguts", "golang.org/x/time/rate",
 }
 
 // dialers are all places that make connections in the packages of the service,
