@@ -30,8 +30,8 @@ type follower struct {
 }
 
 // wantDecisions counts a subscriber that wants decisions. Those made while the
-// follower was not active are skipped: a client that resumes before them is told
-// how many they are.
+// follower was not active are skipped, and are lost to a client that resumes before
+// them.
 func (h *Hub) wantDecisions() {
 	h.wanted.Add(1)
 	f := &h.follower

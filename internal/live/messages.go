@@ -37,8 +37,12 @@ func init() { //nolint:gochecknoinits // the table and what it calls name each o
 		api.MessageDeregister:  {needs: access.BeHead, action: "head.deregister", serve: (*session).deregister},
 		api.MessageStatus:      {needs: access.BeHead, serve: (*session).status},
 		api.MessageDecide:      {needs: access.Decide, serve: (*session).decide},
-		api.MessageProgress:    {needs: access.Decide, serve: (*session).progress},
-		api.MessageOutcome:     {needs: access.Decide, serve: (*session).outcome},
+		api.MessageProgress: {needs: access.Decide, serve: func(s *session, data []byte) ([]byte, error) {
+			return nil, s.hub.o.Verbs.Progress("", data)
+		}},
+		api.MessageOutcome: {needs: access.Decide, serve: func(s *session, data []byte) ([]byte, error) {
+			return nil, s.hub.o.Verbs.Outcome("", data)
+		}},
 	}
 }
 
@@ -198,14 +202,6 @@ func (s *session) decide(data []byte) (answer []byte, err error) {
 	return s.data, err
 }
 
-func (s *session) progress(data []byte) ([]byte, error) {
-	return nil, s.hub.o.Verbs.Progress("", data)
-}
-
-func (s *session) outcome(data []byte) ([]byte, error) {
-	return nil, s.hub.o.Verbs.Outcome("", data)
-}
-
 func (s *session) status(data []byte) ([]byte, error) {
 	lease, err := s.hub.o.Verbs.Report(s.principal.Load(), "", data)
 	if err != nil {
@@ -281,7 +277,7 @@ func (s *session) auth(data []byte) ([]byte, error) {
 	if err != nil {
 		s.peer.Denied(nil, "access", err)
 		s.after = func() { // each guess costs a connection, which are limited by address
-			s.end(websocket.StatusPolicyViolation, droppedInvalid, "the credential is not good")
+			s.end(websocket.StatusPolicyViolation, droppedInvalid, "the credential is not valid")
 		}
 		return nil, err
 	}

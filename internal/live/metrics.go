@@ -6,15 +6,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The kinds of streams, and why one is dropped by us.
+// The transports, and why the service ends a stream.
 const (
 	overSSE       = "sse"
 	overWebSocket = "websocket"
 
-	droppedSlow    = "slow"    // did not take what was sent
+	droppedSlow    = "slow"    // did not read
 	droppedSilent  = "silent"  // did not answer a ping
-	droppedRevoked = "revoked" // may no longer listen
-	droppedInvalid = "invalid" // sent what is no message
+	droppedRevoked = "revoked" // has lost its access
+	droppedInvalid = "invalid" // sent an invalid message
 	droppedStopped = "stopped" // the service stopped
 )
 
@@ -25,10 +25,10 @@ type counts struct {
 	throttled prometheus.Counter
 	lost      map[string]prometheus.Counter
 	dropped   map[string]map[string]prometheus.Counter
-	messages  map[string]map[bool]prometheus.Counter // by type and whether it was carried out
+	messages  map[string]map[bool]prometheus.Counter // by type and whether it succeeded
 }
 
-// From a script that looks and leaves to a console that stays open for days.
+// From a script that takes a snapshot to a console that stays open for days.
 var streamBuckets = []float64{0.1, 1, 10, 60, 300, 900, 3600, 4 * 3600, 24 * 3600, 7 * 24 * 3600}
 
 func newCounts(reg prometheus.Registerer) (*counts, error) {

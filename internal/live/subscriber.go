@@ -46,7 +46,7 @@ func (h *Hub) subscribe(transport, last string, f filter) (*subscriber, []byte) 
 	return s, append(append(first, lost.of(transport)...), s.restart(0)...)
 }
 
-// countLost counts what the client is told is lost.
+// countLost counts what is reported to the client as lost.
 func (s *subscriber) countLost(n uint64) uint64 {
 	s.hub.metrics.lost[s.transport].Add(float64(n))
 	return n

@@ -115,7 +115,7 @@ func (s *session) read() {
 	if s.principal.Load() == nil {
 		late := time.AfterFunc(s.hub.o.Timing.Auth, func() {
 			if s.principal.Load() == nil {
-				s.end(websocket.StatusPolicyViolation, droppedInvalid, "say who you are first: {\"type\":\"auth\",\"data\":{\"token\":…}}")
+				s.end(websocket.StatusPolicyViolation, droppedInvalid, "authenticate first: {\"type\":\"auth\",\"data\":{\"token\":…}}")
 			}
 		})
 		defer late.Stop()
@@ -174,7 +174,7 @@ func (s *session) readFailed(err error) {
 	case s.wire.failure() != nil:
 		s.hub.countFailed(overWebSocket, s.wire.failure())
 	case !isClosed && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !isNetwork(err):
-		s.end(websocket.StatusProtocolError, droppedInvalid, "this is no frame of a client (RFC 6455, section 5)")
+		s.end(websocket.StatusProtocolError, droppedInvalid, "not a frame of a client (RFC 6455, section 5)")
 	}
 }
 
@@ -199,7 +199,7 @@ func (s *session) watch(ctx context.Context) {
 	for {
 		wake := *turn.Load() // before Ended is called, so that no change is missed
 		if p := s.principal.Load(); p != nil && s.hub.o.Guard.Ended(p) != nil {
-			s.end(websocket.StatusPolicyViolation, droppedRevoked, "the credential is not good any more")
+			s.end(websocket.StatusPolicyViolation, droppedRevoked, "the credential is no longer valid")
 			return
 		}
 		if b := s.next(); len(b) > 0 && s.wire.send(b) != nil {

@@ -297,13 +297,13 @@ func TestTheFirstMessageMayHoldTheCredential(t *testing.T) {
 	guess := w.connect()
 	guess.send(`{"id":1,"type":"auth","data":{"token":"guess"}}`)
 	guess.want("error", "1", `"unauthenticated"`)
-	guess.closes(websocket.StatusPolicyViolation, "not good")
+	guess.closes(websocket.StatusPolicyViolation, "not valid")
 }
 
 func TestAPeerThatDoesNotSayWhoItIsIsDropped(t *testing.T) {
 	w := newWorld(t, impatient)
 	w.who.Store(nil)
-	w.connect().closes(websocket.StatusPolicyViolation, "who you are")
+	w.connect().closes(websocket.StatusPolicyViolation, "authenticate first")
 }
 
 func TestARevokedWebSocketEnds(t *testing.T) {

@@ -90,7 +90,7 @@ func (w *wire) silence() time.Duration { return time.Since(w.begun) - time.Durat
 func (w *wire) Write(p []byte) (int, error) {
 	frame := p
 	if isInvalidClose(p) {
-		frame = closeFrame(websocket.StatusInvalidFramePayloadData, "the reason of the goodbye is not UTF-8")
+		frame = closeFrame(websocket.StatusInvalidFramePayloadData, "the reason is not UTF-8")
 	}
 	if err := w.send(frame); err != nil {
 		return 0, err
