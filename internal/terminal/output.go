@@ -13,7 +13,7 @@ import (
 	"headway/internal/audit"
 )
 
-// The Formats of output.
+// Formats are the formats of output; wide is a table with all its columns.
 var Formats = []string{"table", "wide", "json", "yaml"}
 
 // Write writes v in the format; t is its table.
