@@ -17,13 +17,14 @@ import (
 	"time"
 )
 
+// The actions that a journal records of itself.
 const (
+	ActionRotate     = "audit.rotate"
+	ActionUnfinished = "audit.unfinished"
 	actionStart      = "audit.start"
 	actionStop       = "audit.stop"
-	ActionRotate     = "audit.rotate"
 	actionPrune      = "audit.prune"
 	actionOpen       = "audit.open"
-	ActionUnfinished = "audit.unfinished"
 	actionDamaged    = "audit.damaged"
 	actionLost       = "audit.lost"
 )
