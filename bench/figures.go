@@ -49,12 +49,15 @@ func sections() []section {
 		},
 	}, {
 		name: "Audit trail: durable records of 32 writers; base: a bare line and fdatasync, one after the other",
-		pkg:  "./internal/audit", bench: "^(BenchmarkGroupCommit|BenchmarkVerify)$",
+		pkg:  "./internal/audit", bench: "^BenchmarkGroupCommit$",
 		figures: []figure{
 			{what: "bare fdatasync", bench: "GroupCommit/bare_fdatasync", unit: "syncs/s", scale: 1, shown: "/s"},
 			{what: "32 writers", bench: "GroupCommit/32_writers", unit: "records/s", scale: 1, shown: "records/s", limit: 2000, least: true},
-			{what: "verify", bench: "Verify", unit: "MB/s", scale: 1, shown: "MB/s", limit: 200, least: true},
 		},
+	}, {
+		name: "Audit trail: verification on one processor",
+		pkg:  "./internal/trail", bench: "^BenchmarkVerify$",
+		figures: []figure{{what: "verify", bench: "Verify", unit: "MB/s", scale: 1, shown: "MB/s", limit: 200, least: true}},
 	}}, append(monitoring(), realtime()...)...)
 }
 
