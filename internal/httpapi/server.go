@@ -1,6 +1,5 @@
 // Package httpapi is the whole HTTP surface: heads, decisions, strategies, the
-// policy, streams, probes and metrics. Every route stands in one table, and one
-// function turns errors into statuses.
+// policy, streams, probes and metrics. Every route stands in one table.
 package httpapi
 
 import (

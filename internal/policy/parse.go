@@ -45,7 +45,7 @@ func Parse(data []byte, format string) (*Policy, []strict.Fault) {
 	return c.finish()
 }
 
-// read reads a document. Required fields that are missing are left to Compile.
+// read reads a document. Required fields that are missing are left to the compiler.
 func read(r *strict.Reader) (doc Document) {
 	r.Fields(map[string]func(){
 		"default_strategy": func() { r.Text(&doc.DefaultStrategy) },

@@ -36,7 +36,7 @@ type Policy struct {
 	distances []float64         // ms, row by row: from, to; NaN is unknown
 }
 
-// RuleDefault is Decision.Rule when no rule matched.
+// RuleDefault is the rule of a decision when no rule matched.
 const RuleDefault = -1
 
 // Instance is a strategy with its parameters.

@@ -150,7 +150,7 @@ func (r *Router) Run(ctx context.Context) error {
 // itself, from one goroutine.
 func (r *Router) Expire() {
 	now := r.now()
-	var end *Outcome // State by all that end now
+	var end *Outcome // shared by all that end now
 	r.recent.expire(now, func(d *Decision) {
 		if now.Before(d.At.Add(r.maxTTL)) && d.Head.Live.Runs(now) {
 			d.renew(now.Add(max(d.ttl/8, expiryTick)))
@@ -165,7 +165,7 @@ func (r *Router) Expire() {
 }
 
 // evicted is the end of every reservation that made room for a newer one; it
-// is State, since a decision may allocate only itself.
+// is shared, since a decision may allocate only itself.
 var evicted = Outcome{Result: ResultEvicted}
 
 // choice is what a decision knows before it chooses.

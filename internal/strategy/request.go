@@ -32,7 +32,7 @@ func ParseRegionMode(s string) (RegionMode, bool) {
 	return RegionMode(i + 1), i >= 0
 }
 
-// Request is one question for a head. Decide keeps none of its memory, so a
+// Request is one question for a head. A decision keeps none of its memory, so a
 // caller may reuse it.
 type Request struct {
 	ModelType    string

@@ -12,8 +12,8 @@ import (
 const sessionSlots = 1 << 16
 
 // Sessions is the Memory of which head served a session last. It is a fixed
-// table that forgets the older of two sessions that meet in one slot, and it
-// a strategy that finds no head there computes it.
+// table that forgets the older of two sessions that meet in one slot. It is
+// a hint: a strategy that finds no head there computes it.
 //
 // A slot is two words that are written one after the other without a lock.
 // The key is stored combined with the head's instance, so that a reader that
