@@ -106,7 +106,7 @@ var rooms = map[string]room{
 	},
 	"internal/strategy": {ours: []string{"internal/fleet", "internal/strict"}},
 	"internal/policy": {
-		ours:   []string{"internal/feed", "internal/strategy", "internal/strict"},
+		ours:   []string{"internal/feed", "internal/fleet", "internal/strategy", "internal/strict"},
 		others: []string{json},
 	},
 	"internal/routing": {

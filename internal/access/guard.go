@@ -82,7 +82,7 @@ func New(o Options) (*Guard, error) {
 	}
 	g := &Guard{
 		o: o, requests: newAddresses(o.PerAddress), failures: newFailures(o.Failures), openings: newFailures(o.Failures),
-		unnamed: &Principal{Type: "system", ID: "unnamed", Role: RoleOperator, rate: newBucket(o.Keys.rate, o.Now())},
+		unnamed: &Principal{Type: "system", ID: "unnamed", Role: RoleOperator, rate: newBucket(o.Keys.rate)},
 		counted: map[string]prometheus.Counter{}, limited: map[string]prometheus.Counter{},
 	}
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{

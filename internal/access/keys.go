@@ -133,7 +133,7 @@ func (k *Key) outlasts(other *Key) bool {
 func (k *Keys) entry(key Key) *entry {
 	return &entry{key: key, principal: &Principal{
 		Type: "key", ID: key.ID, Name: key.Name, Role: key.Role, Scopes: key.Scopes,
-		Heads: key.Heads, Regions: key.Regions, Expires: key.ExpiresAt, rate: newBucket(k.rate, k.now()),
+		Heads: key.Heads, Regions: key.Regions, Expires: key.ExpiresAt, rate: newBucket(k.rate),
 	}}
 }
 

@@ -14,7 +14,7 @@ type bucket struct{ *rate.Limiter }
 
 // newBucket allows perSecond requests, and as many at once as five seconds
 // have, at least 5; 0 is no limit.
-func newBucket(perSecond float64, _ time.Time) *bucket {
+func newBucket(perSecond float64) *bucket {
 	if perSecond <= 0 {
 		return nil
 	}
@@ -86,7 +86,7 @@ func (t *addresses) of(a netip.Addr, now time.Time) *bucket {
 		if len(t.seen) >= maxAddresses {
 			t.evict()
 		}
-		v = &visitor{bucket: newBucket(t.perSecond, now)}
+		v = &visitor{bucket: newBucket(t.perSecond)}
 		t.seen[a] = v
 	}
 	v.last = now

@@ -1,6 +1,8 @@
 package apiv1_test
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -54,6 +56,20 @@ func TestATokenThatCannotBeCheckedLearnsWhyAndUntilWhen(t *testing.T) {
 			if !strings.Contains(p.Detail, word) || !strings.Contains(p.Detail, want) || strings.Contains(p.Answer().Title, "reached") {
 				t.Errorf("%v, after %s: %s: %q; want %q and %q", why, wait, p.Answer().Title, p.Detail, word, want)
 			}
+		}
+	}
+}
+
+// A caller that gave up gets its own problem, not that of the store.
+func TestKeysThatCannotBeWrittenAreUnavailable(t *testing.T) {
+	for err, want := range map[error]string{
+		access.ErrStoreUnavailable:                                        api.CodeStateUnavailable,
+		errors.Join(access.ErrStoreUnavailable, access.ErrKeyConflict):    api.CodeStateUnavailable,
+		errors.Join(access.ErrStoreUnavailable, context.Canceled):         api.CodeClientGone,
+		errors.Join(access.ErrStoreUnavailable, context.DeadlineExceeded): api.CodeTimeout,
+	} {
+		if p := apiv1.ProblemOf(err); p.Code != want {
+			t.Errorf("%v: %s, want %s", err, p.Code, want)
 		}
 	}
 }

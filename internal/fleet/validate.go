@@ -27,10 +27,17 @@ const (
 	MaxTokens          = 1_000_000_000_000 // that wait, or fit a cache
 )
 
+// The characters of the names that heads register with.
 const (
-	idCharacters    = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-"
-	modelCharacters = idCharacters + "/@+"
+	NameCharacters      = letters + "._:-" // of ids, regions, zones and engines
+	ModelTypeCharacters = NameCharacters + "/@+"
+
+	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 )
+
+// Punctuation is the part of a set of characters above that is no letter and no
+// digit.
+func Punctuation(characters string) string { return strings.TrimLeft(characters, letters) }
 
 // faults checks the parts of an input.
 type faults struct{ strict.Faults }
@@ -42,7 +49,7 @@ func (f *faults) name(pointer, value string, longest int, characters string, req
 	case len(value) > longest:
 		f.Add(pointer, "has %d characters; at most %d are allowed", len(value), longest)
 	case strings.Trim(value, characters) != "" || strings.ContainsFunc(value, func(r rune) bool { return !strings.ContainsRune(characters, r) }):
-		f.Add(pointer, "may only have letters, digits and %s", strings.TrimLeft(characters, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
+		f.Add(pointer, "may only have letters, digits and %s", Punctuation(characters))
 	case value == "." || strings.Contains(value, ".."):
 		f.Add(pointer, "must not be or contain a path step")
 	}
@@ -53,7 +60,7 @@ func (f *faults) name(pointer, value string, longest int, characters string, req
 // pointers lead into the body of the registration.
 func ValidateSpec(s *Spec, allowLinkLocal bool) error {
 	var f faults
-	f.name("/id", s.ID, MaxIDLength, idCharacters, true)
+	f.name("/id", s.ID, MaxIDLength, NameCharacters, true)
 	switch {
 	case s.Endpoint == "":
 		f.Add("/endpoint", "is required")
@@ -72,16 +79,16 @@ func ValidateSpec(s *Spec, allowLinkLocal bool) error {
 	default:
 		for i, m := range s.ModelTypes {
 			pointer := fmt.Sprintf("/model_types/%d", i)
-			f.name(pointer, m, MaxModelTypeLength, modelCharacters, true)
+			f.name(pointer, m, MaxModelTypeLength, ModelTypeCharacters, true)
 			if slices.Contains(s.ModelTypes[:i], m) {
 				f.Add(pointer, "is named twice")
 			}
 		}
 	}
-	f.name("/region", s.Region, MaxNameLength, idCharacters, true)
-	f.name("/zone", s.Zone, MaxNameLength, idCharacters, false)
-	f.name("/version", s.Version, MaxNameLength, modelCharacters, false)
-	f.name("/engine", s.Engine, MaxEngineLength, idCharacters, false)
+	f.name("/region", s.Region, MaxNameLength, NameCharacters, true)
+	f.name("/zone", s.Zone, MaxNameLength, NameCharacters, false)
+	f.name("/version", s.Version, MaxNameLength, ModelTypeCharacters, false)
+	f.name("/engine", s.Engine, MaxEngineLength, NameCharacters, false)
 	if s.Weight == 0 {
 		s.Weight = 1
 	}
@@ -111,9 +118,8 @@ func printable(s string) bool {
 
 // ValidID reports whether a head can have the id.
 func ValidID(id string) bool {
-	return id != "" && len(id) <= MaxIDLength && id != "." && !strings.Contains(id, "..") && !strings.ContainsFunc(id, func(c rune) bool {
-		return (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '.' && c != '_' && c != ':' && c != '-'
-	})
+	return id != "" && len(id) <= MaxIDLength && id != "." && !strings.Contains(id, "..") &&
+		!strings.ContainsFunc(id, func(c rune) bool { return !strings.ContainsRune(NameCharacters, c) })
 }
 
 // Check validates a registration that has the given faults already and returns

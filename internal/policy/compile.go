@@ -7,17 +7,9 @@ import (
 	"strconv"
 	"strings"
 
+	"headway/internal/fleet"
 	"headway/internal/strategy"
 	"headway/internal/strict"
-)
-
-// Bounds of the names in a policy, as of those that heads register with.
-const (
-	maxModelName  = 128 // bytes
-	maxRegionName = 64  // bytes
-	modelBytes    = letters + "._:/@+-"
-	regionBytes   = letters + "._-"
-	letters       = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 )
 
 // Compile makes a policy of a document that a program wrote, as Parse makes one
@@ -141,8 +133,8 @@ func (c *compiler) rules() {
 	for i := range c.policy.rules {
 		doc, r, at := &c.doc.Rules[i], &c.policy.rules[i], at+"/"+strconv.Itoa(i)
 		match := at + "/match"
-		r.model = c.pattern(doc.Match.ModelType, modelBytes, maxModelName, match+"/model_type")
-		r.region = c.pattern(doc.Match.Region, regionBytes, maxRegionName, match+"/region")
+		r.model = c.pattern(doc.Match.ModelType, fleet.ModelTypeCharacters, fleet.MaxModelTypeLength, match+"/model_type")
+		r.region = c.pattern(doc.Match.Region, fleet.NameCharacters, fleet.MaxNameLength, match+"/region")
 		r.Rule, r.RegionMode = i, strategy.RegionPrefer
 		if doc.RegionMode != "" {
 			mode, ok := strategy.ParseRegionMode(doc.RegionMode)
@@ -181,7 +173,7 @@ func (c *compiler) name(s, allowed string, most int, at string) bool {
 }
 
 func (c *compiler) modelName(s, at string) bool {
-	if !c.name(s, modelBytes, maxModelName, at) {
+	if !c.name(s, fleet.ModelTypeCharacters, fleet.MaxModelTypeLength, at) {
 		return false
 	}
 	if strings.Contains(s, "..") {
@@ -202,7 +194,7 @@ func madeOf(s, allowed string) bool {
 
 // spell writes a set of allowed bytes for people.
 func spell(allowed string) string {
-	return "A-Z a-z 0-9 " + strings.Join(strings.Split(strings.TrimPrefix(allowed, letters), ""), " ")
+	return "A-Z a-z 0-9 " + strings.Join(strings.Split(fleet.Punctuation(allowed), ""), " ")
 }
 
 // distances checks the table of regions and prepares the matrix.
@@ -212,12 +204,12 @@ func (c *compiler) distances() {
 	named := map[string]bool{}
 	for _, from := range slices.Sorted(maps.Keys(c.doc.Regions)) {
 		at := at + "/" + strict.Escape(from)
-		c.name(from, regionBytes, maxRegionName, at)
+		c.name(from, fleet.NameCharacters, fleet.MaxNameLength, at)
 		named[from] = true
 		distances := c.doc.Regions[from].DistancesMs
 		for _, to := range slices.Sorted(maps.Keys(distances)) {
 			at, d := at+"/distances_ms/"+strict.Escape(to), distances[to]
-			c.name(to, regionBytes, maxRegionName, at)
+			c.name(to, fleet.NameCharacters, fleet.MaxNameLength, at)
 			named[to] = true
 			switch {
 			case !(d >= 0 && d <= MaxDistanceMs): // NaN too

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"headway/internal/fleet"
 	"headway/internal/strategy"
 	"headway/internal/strict"
 
@@ -204,7 +205,7 @@ func TestCompileRefusesWhatOnlyGoCanHold(t *testing.T) {
 // drawDocument draws a document without faults.
 func drawDocument(t *rapid.T) Document {
 	model := rapid.StringMatching(`[A-Za-z0-9_:/@+-]{1,12}`)
-	region := rapid.StringMatching(`[A-Za-z0-9._-]{1,8}`)
+	region := rapid.StringMatching(`[A-Za-z0-9._:-]{1,8}`)
 	strategy := rapid.SampledFrom(usable())
 	doc := Document{
 		DefaultStrategy: strategy.Draw(t, "default"),
@@ -342,7 +343,7 @@ var damages = map[string]func(t *rapid.T, doc map[string]any) (pointer string){
 			delete(rule, "match")
 			return at + "/match"
 		case 3:
-			rule["match"] = map[string]any{"model_type": strings.Repeat("a", maxModelName+1)}
+			rule["match"] = map[string]any{"model_type": strings.Repeat("a", fleet.MaxModelTypeLength+1)}
 			return at + "/match/model_type"
 		case 4:
 			rule["match"] = map[string]any{"region": rapid.SampledFrom([]any{"a b", "ü", "/", 1, nil}).Draw(t, "v")}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"headway/internal/fleet"
 	"headway/internal/strategy"
 	"headway/internal/strict"
 
@@ -382,5 +383,20 @@ func BenchmarkCompile(b *testing.B) {
 	doc := policyOfRules(b, MaxRules).Document
 	for b.Loop() {
 		Compile(doc)
+	}
+}
+
+// A policy can name each region and model type that a head can register with.
+func TestAPolicyNamesWhatHeadsRegister(t *testing.T) {
+	spec := fleet.Spec{ID: "h", Endpoint: "http://h:1", ModelTypes: []string{"m" + fleet.Punctuation(fleet.ModelTypeCharacters)}, Region: "r" + fleet.Punctuation(fleet.NameCharacters)}
+	if err := fleet.ValidateSpec(&spec, false); err != nil {
+		t.Fatal(err)
+	}
+	d := Default().Document
+	d.Aliases = map[string]string{"usual": spec.ModelTypes[0]}
+	d.Regions = map[string]RegionDoc{spec.Region: {DistancesMs: map[string]float64{"other": 1}}}
+	d.Rules = []Rule{{Match: Match{ModelType: spec.ModelTypes[0], Region: spec.Region}, Strategy: d.DefaultStrategy}}
+	if _, faults := Compile(d); len(faults) > 0 {
+		t.Error(faults)
 	}
 }
