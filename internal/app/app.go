@@ -51,6 +51,7 @@ type App struct {
 	config       config.Config
 	log          *slog.Logger
 	events       *event.Stream
+	logged       *event.Subscription // from the start on, for the log
 	fleet        *fleet.Registry
 	router       *routing.Router
 	verbs        *apiv1.Verbs
@@ -99,6 +100,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if a.events, err = event.New(event.Options{Metrics: a.metrics}); err != nil {
 		return nil, err
 	}
+	a.logged = a.events.Subscribe()
 	// Obstacles to a start are found before anything is written: an address in
 	// use or reachable without credentials, forbidden servers, unreadable
 	// files.

@@ -11,9 +11,8 @@ import (
 // logEvents logs the events of heads and the policy. If it is too slow it loses
 // events, and logs how many.
 func (a *App) logEvents(ctx context.Context) error {
-	sub := a.events.Subscribe()
 	for {
-		e, lost, err := sub.Next(ctx)
+		e, lost, err := a.logged.Next(ctx)
 		if errors.Is(err, context.Canceled) {
 			return nil
 		}

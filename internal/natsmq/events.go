@@ -30,10 +30,8 @@ type cloudEvent struct {
 // publishEvents publishes events until ctx ends, head.expired on
 // headway.v1.events.head.expired.
 func (q *Queue) publishEvents(ctx context.Context) {
-	sub := q.o.Events.Subscribe()
-	defer sub.Close()
 	for {
-		e, lost, err := sub.Next(ctx)
+		e, lost, err := q.events.Next(ctx)
 		if err != nil {
 			return
 		}

@@ -139,9 +139,10 @@ const maxDeliver = 5
 // Queue is the message queue. It is safe for concurrent use.
 type Queue struct {
 	o         Options
-	server    *server.Server // nil: external
-	auth      *authenticator // of our own server
-	unasked   string         // what no inbox is named
+	events    *event.Subscription // from Open on, so that none is lost before Run
+	server    *server.Server      // nil: external
+	auth      *authenticator      // of our own server
+	unasked   string              // what no inbox is named
 	nc        *nats.Conn
 	voice     *nats.Conn // takes what others send and answers; with our own server one that may publish to inboxes only
 	js        jetstream.JetStream
@@ -181,7 +182,7 @@ func Open(o Options) (_ *Queue, err error) {
 		o.Pending = 64 << 10
 	}
 	q := &Queue{
-		o: o, unasked: rand.Text(), seen: newSeen(), quiet: &quiet{log: o.Log}, serverLog: &quiet{log: o.Log},
+		o: o, events: o.Events.Subscribe(), unasked: rand.Text(), seen: newSeen(), quiet: &quiet{log: o.Log}, serverLog: &quiet{log: o.Log},
 		workers: make(chan struct{}, maxWorkers), storing: make(chan struct{}, maxWorkers),
 		lost: losses{of: map[*nats.Subscription]loss{}},
 		room: &room{dir: o.Dir, minFree: max(o.MinFree, leastFree), shares: newShares(o.MaxBytes)},

@@ -1,6 +1,7 @@
 package natsmq_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"headway/api"
 	"headway/internal/apiv1"
+	"headway/internal/event"
 	"headway/internal/natsmq"
 )
 
@@ -140,6 +142,30 @@ func TestEventsAreCloudEvents(t *testing.T) {
 		t.Errorf("%s %v: %s", m.Subject, m.Header, m.Data)
 	}
 	w.until("it is counted", func() bool { return w.of("events", "published") >= 1 })
+}
+
+// The server takes requests from Open on: what they cause is published however
+// late Run begins.
+func TestNoEventIsLostBeforeRun(t *testing.T) {
+	w := newWorld(t)
+	nc := w.connect()
+	sub, err := nc.SubscribeSync("headway.v1.events.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	w.events.Publish(event.Event{Type: event.PolicyChanged})
+	ctx, stop := context.WithCancel(t.Context())
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	defer stop()
+	serving.Go(func() { _ = w.queue.Run(ctx) })
+	if m, err := sub.NextMsg(time.Minute); err != nil || m.Subject != "headway.v1.events.policy.changed" {
+		t.Errorf("%+v, %v", m, err)
+	}
 }
 
 func TestADurableRegistrationWaitsForTheService(t *testing.T) {

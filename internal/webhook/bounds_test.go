@@ -76,6 +76,19 @@ func TestLostEventsAreReported(t *testing.T) {
 	})
 }
 
+// Requests are served before Run begins.
+func TestNoEventIsLostBeforeRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{early: event.HeadExpired, answer: always(200)}
+		stop := w.run(t, webhook.Options{}, endpoint(event.HeadExpired))
+		synctest.Wait()
+		if sent := w.requests(); len(sent) != 1 {
+			t.Errorf("%d messages were sent", len(sent))
+		}
+		stop()
+	})
+}
+
 // What lets a caller in stands in a URL's path and query: neither is logged.
 func TestTheLogHasNoURL(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

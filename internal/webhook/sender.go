@@ -59,6 +59,7 @@ const (
 // Sender posts events to endpoints, in order for each.
 type Sender struct {
 	o       Options
+	events  *event.Subscription // from New on, so that none is lost before Run
 	client  *http.Client
 	targets []*target
 }
@@ -88,7 +89,7 @@ func New(o Options) (*Sender, error) {
 	if o.Events == nil || o.Metrics == nil || o.Log == nil || o.Instance == "" {
 		return nil, errors.New("webhook: Events, Metrics, Log and Instance are required")
 	}
-	s := &Sender{o: o, client: &http.Client{
+	s := &Sender{o: o, events: o.Events.Subscribe(), client: &http.Client{
 		Transport:     o.Transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -121,15 +122,13 @@ func New(o Options) (*Sender, error) {
 
 // Run posts events until ctx ends, then for a short time those still queued.
 func (s *Sender) Run(ctx context.Context) error {
-	sub := s.o.Events.Subscribe()
-	defer sub.Close()
 	sending, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wait sync.WaitGroup
 	for _, t := range s.targets {
 		wait.Go(func() { s.serve(sending, t) })
 	}
 	for {
-		e, lost, err := sub.Next(ctx)
+		e, lost, err := s.events.Next(ctx)
 		if lost > 0 {
 			s.enqueue(api.MessageLost, time.Now(), api.Lost{Count: lost, Reason: "slow"}, lost)
 		}

@@ -41,6 +41,7 @@ type world struct {
 	events  *event.Stream
 	metrics *prometheus.Registry
 	log     bytes.Buffer
+	early   string // type of an event before the sender runs, or ""
 
 	mu     sync.Mutex
 	asked  []*request
@@ -103,13 +104,13 @@ func (w *world) run(t testing.TB, o webhook.Options, endpoints ...webhook.Endpoi
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	started := make(chan struct{})
+	if w.early != "" {
+		w.events.Publish(event.Event{Type: w.early})
+	}
 	go func() {
 		defer close(done)
-		close(started)
 		_ = s.Run(ctx)
 	}()
-	<-started
 	return func() { cancel(); <-done }
 }
 
