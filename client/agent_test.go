@@ -490,7 +490,7 @@ func TestAgentBoundsTheInterval(t *testing.T) {
 			time.Sleep(20 * time.Second)
 			_, _ = r.seen()
 			if s := a.State(); s.Interval < 100*time.Millisecond || s.Interval > 10*time.Minute {
-				t.Errorf("told %v: interval %v", interval, s.Interval)
+				t.Errorf("asked for %v: interval %v", interval, s.Interval)
 			}
 		})
 	}

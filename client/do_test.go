@@ -74,27 +74,27 @@ func TestDo(t *testing.T) {
 		ask    func(context.Context, *client.Call) error
 		opts   []client.Option
 		heads  []string
-		told   string // in this order
+		reported   string // in this order
 		result string
 		err    error
 	}{
-		{name: "the first head answers", ask: fails(), heads: []string{"a"}, told: "outcome", result: "ok"},
-		{name: "it says when it begins", heads: []string{"a"}, told: "progress outcome", result: "ok", ask: func(_ context.Context, call *client.Call) error {
+		{name: "the first head answers", ask: fails(), heads: []string{"a"}, reported: "outcome", result: "ok"},
+		{name: "it says when it begins", heads: []string{"a"}, reported: "progress outcome", result: "ok", ask: func(_ context.Context, call *client.Call) error {
 			time.Sleep(time.Second)
 			call.FirstToken()
 			time.Sleep(time.Second)
 			call.FirstToken()
 			return nil
 		}},
-		{name: "an alternative answers", ask: fails("a"), heads: []string{"a", "b"}, told: "outcome", result: "error"},
-		{name: "the last one answers", ask: fails("a", "b"), heads: []string{"a", "b", "c"}, told: "outcome", result: "error"},
-		{name: "none answers", ask: fails("a", "b", "c"), heads: []string{"a", "b", "c"}, told: "outcome", result: "error", err: errHead},
-		{name: "no retries", ask: fails("a"), opts: []client.Option{client.WithRetries(0)}, heads: []string{"a"}, told: "outcome", result: "error", err: errHead},
-		{name: "no head would take it", heads: []string{"a"}, told: "outcome", result: "error", err: errHead, ask: func(_ context.Context, call *client.Call) error {
+		{name: "an alternative answers", ask: fails("a"), heads: []string{"a", "b"}, reported: "outcome", result: "error"},
+		{name: "the last one answers", ask: fails("a", "b"), heads: []string{"a", "b", "c"}, reported: "outcome", result: "error"},
+		{name: "none answers", ask: fails("a", "b", "c"), heads: []string{"a", "b", "c"}, reported: "outcome", result: "error", err: errHead},
+		{name: "no retries", ask: fails("a"), opts: []client.Option{client.WithRetries(0)}, heads: []string{"a"}, reported: "outcome", result: "error", err: errHead},
+		{name: "no head would take it", heads: []string{"a"}, reported: "outcome", result: "error", err: errHead, ask: func(_ context.Context, call *client.Call) error {
 			call.Status(400)
 			return client.Permanent(errHead)
 		}},
-		{name: "an answer that has begun cannot begin again", heads: []string{"a"}, told: "progress outcome", result: "error", err: errHead, ask: func(_ context.Context, call *client.Call) error {
+		{name: "an answer that has begun cannot begin again", heads: []string{"a"}, reported: "progress outcome", result: "error", err: errHead, ask: func(_ context.Context, call *client.Call) error {
 			call.FirstToken()
 			return errHead
 		}},
@@ -106,8 +106,8 @@ func TestDo(t *testing.T) {
 				if !slices.Equal(heads, tt.heads) || !errors.Is(err, tt.err) {
 					t.Errorf("heads %v, %v; want %v, %v", heads, err, tt.heads, tt.err)
 				}
-				if told := strings.Join(l.log, " "); told != tt.told || l.outcomes[0].Result != tt.result {
-					t.Errorf("told %q, %+v; want %q, %s", told, l.outcomes, tt.told, tt.result)
+				if reported := strings.Join(l.log, " "); reported != tt.reported || l.outcomes[0].Result != tt.result {
+					t.Errorf("reported %q, %+v; want %q, %s", reported, l.outcomes, tt.reported, tt.result)
 				}
 			})
 		})
@@ -194,7 +194,7 @@ func TestAWordAfterTheEndIsNotHeard(t *testing.T) {
 		kept.FirstToken()
 		synctest.Wait()
 		if len(l.log) != 1 {
-			t.Errorf("told %v", l.log)
+			t.Errorf("reported %v", l.log)
 		}
 	})
 }

@@ -35,12 +35,12 @@ func notice(t testing.TB, s *client.Socket, what string, is func(client.Notice) 
 		case n, more := <-s.Notices():
 			switch {
 			case !more:
-				t.Fatalf("the socket ended before it told of %s: %v", what, s.Err())
+				t.Fatalf("the socket ended before it reported %s: %v", what, s.Err())
 			case is(n):
 				return
 			}
 		case <-late:
-			t.Fatalf("it was not told of %s", what)
+			t.Fatalf("it was not notified of %s", what)
 		}
 	}
 }

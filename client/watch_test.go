@@ -76,7 +76,7 @@ func TestWatchResumes(t *testing.T) {
 		}
 	}
 	if text := strings.Join(got, ", "); text != "snapshot of 1, head.expired, lost 7, head.removed" {
-		t.Errorf("told %s", text)
+		t.Errorf("reported %s", text)
 	}
 	if text := strings.Join(connections, " "); text != "false true true false true false" {
 		t.Errorf("connections failed: %s", text)

@@ -30,9 +30,9 @@ func (p *process) traffic(every time.Duration, body string) {
 	p.Cleanup(sync.OnceFunc(func() { close(stop); <-done }))
 }
 
-// Heads are lost, decisions fail, the service goes: each is told by the real
-// Prometheus to the real Alertmanager, and by it to whom the configuration
-// names; what follows from something else is kept back.
+// Heads are lost, decisions fail, the service goes: the real Prometheus
+// notifies the real Alertmanager of each, which notifies the receivers of the
+// configuration. What follows from another alert is inhibited.
 func TestAlertsReachPeople(t *testing.T) {
 	t.Parallel()
 	people := startPager(t)
@@ -53,30 +53,30 @@ func TestAlertsReachPeople(t *testing.T) {
 	}
 	p.must(200, "PATCH", "/api/v1/heads/a", `{"admin_state":"maintenance"}`)
 	p.must(204, "DELETE", "/api/v1/heads/b", "")
-	eventually(t, patience, "LowActiveHeads is told", func() error { return people.has("/on-call", "LowActiveHeads", "firing") })
+	eventually(t, patience, "LowActiveHeads is sent", func() error { return people.has("/on-call", "LowActiveHeads", "firing") })
 	p.must(204, "DELETE", "/api/v1/heads/c", "")
 	p.traffic(50*time.Millisecond, `{"model_type":"m-a"}`)
-	eventually(t, patience, "HighRoutingErrors is told", func() error { return people.has("/team", "HighRoutingErrors", "firing") })
+	eventually(t, patience, "HighRoutingErrors is sent", func() error { return people.has("/team", "HighRoutingErrors", "firing") })
 	if err := people.has("/team", "HighHTTPErrors", "firing"); err == nil {
-		t.Error("HighHTTPErrors is told although the failed decisions explain it")
+		t.Error("HighHTTPErrors is sent although the failed decisions explain it")
 	}
 	p.must(200, "PATCH", "/api/v1/heads/a", `{"admin_state":"enabled"}`)
 	p.must(201, "POST", "/api/v1/heads", head("b"))
 	eventually(t, patience, "LowActiveHeads is over", func() error { return people.has("/on-call", "LowActiveHeads", "resolved") })
-	for _, told := range []string{"DecisionErrorBudgetBurn1h", "DecisionErrorBudgetBurn6h", "ModelWithoutHeads"} {
-		eventually(t, patience, told+" is told", func() error { return people.has("/on-call", told, "firing") })
+	for _, sent := range []string{"DecisionErrorBudgetBurn1h", "DecisionErrorBudgetBurn6h", "ModelWithoutHeads"} {
+		eventually(t, patience, sent+" is sent", func() error { return people.has("/on-call", sent, "firing") })
 	}
-	for _, told := range people.since(time.Time{}) {
-		if told.Labels["alertname"] == "ModelWithoutHeads" && told.Labels["model_type"] != "m-d" {
-			t.Errorf("a model type that was retired, or whose head is in maintenance, is missed: %v", told)
+	for _, sent := range people.since(time.Time{}) {
+		if sent.Labels["alertname"] == "ModelWithoutHeads" && sent.Labels["model_type"] != "m-d" {
+			t.Errorf("a model type that was retired, or whose head is in maintenance, is missed: %v", sent)
 		}
-		if told.Labels["severity"] == "info" {
-			t.Errorf("what only keeps others back is told: %v", told)
+		if sent.Labels["severity"] == "info" {
+			t.Errorf("what only keeps others back is sent: %v", sent)
 		}
 	}
 	begin := time.Now()
 	p.stop()
-	eventually(t, patience, "RoutingServiceDown is told", func() error {
+	eventually(t, patience, "RoutingServiceDown is sent", func() error {
 		if len(people.since(begin)) == 0 {
 			return errors.New("not yet")
 		}
@@ -90,21 +90,21 @@ func TestAlertsReachPeople(t *testing.T) {
 		}
 		return err
 	})
-	for _, told := range people.since(begin) {
-		if told.Labels["alertname"] != "RoutingServiceDown" {
-			t.Errorf("told although RoutingServiceDown explains it: %v", told)
+	for _, sent := range people.since(begin) {
+		if sent.Labels["alertname"] != "RoutingServiceDown" {
+			t.Errorf("sent although RoutingServiceDown explains it: %v", sent)
 		}
 	}
 }
 
-// What Alertmanager keeps back of what it is told, by the shipped configuration:
+// What Alertmanager inhibits with the shipped configuration:
 // what follows from something else, and nothing besides.
 func TestAlertmanagerKeepsBackWhatFollows(t *testing.T) {
 	t.Parallel()
 	type labels = map[string]string
 	const down, absent = "RoutingServiceDown", "RoutingServiceMetricsAbsent"
 	for name, c := range map[string]struct {
-		told []labels
+		sent []labels
 		kept []string // names of those that are kept back
 	}{
 		"the service is gone": {
@@ -164,7 +164,7 @@ func TestAlertmanagerKeepsBackWhatFollows(t *testing.T) {
 			t.Parallel()
 			addr := startAlertmanager(t, startPager(t).url)
 			var posted []map[string]labels
-			for _, l := range c.told {
+			for _, l := range c.sent {
 				if l["app"] == "" {
 					l["app"] = "routing-service"
 				}
@@ -180,7 +180,7 @@ func TestAlertmanagerKeepsBackWhatFollows(t *testing.T) {
 				t.Fatalf("%v, %v", res, err)
 			}
 			_ = res.Body.Close()
-			eventually(t, patience, "it knows what to keep back", func() error { return keepsBack(addr, len(c.told), c.kept) })
+			eventually(t, patience, "it knows what to keep back", func() error { return keepsBack(addr, len(c.sent), c.kept) })
 		})
 	}
 }
@@ -211,9 +211,9 @@ func keepsBack(addr string, n int, names []string) error {
 	return nil
 }
 
-// The embedded monitor tells the same without a Prometheus: to Alertmanager, and
+// The embedded monitor sends the same without a Prometheus: to Alertmanager, and
 // to webhooks.
-func TestTheMonitorTellsAlertsByItself(t *testing.T) {
+func TestTheMonitorSendsAlertsByItself(t *testing.T) {
 	t.Parallel()
 	people, direct := startPager(t), startPager(t)
 	alertmanager := startAlertmanager(t, people.url)
@@ -229,11 +229,11 @@ func TestTheMonitorTellsAlertsByItself(t *testing.T) {
 `)
 	p := serve(t, t.TempDir(), "--http-lame-duck", "1ms", "--monitor-interval", "1s", "--monitor-rules-file", rules,
 		"--monitor-alertmanagers", "http://"+alertmanager, "--monitor-alert-webhooks", direct.url+"/hook")
-	eventually(t, patience, "the webhook is told", func() error { return direct.has("/hook", "LowActiveHeads", "firing") })
-	eventually(t, patience, "Alertmanager tells it", func() error { return people.has("/on-call", "LowActiveHeads", "firing") })
+	eventually(t, patience, "the webhook is sent", func() error { return direct.has("/hook", "LowActiveHeads", "firing") })
+	eventually(t, patience, "Alertmanager sends it", func() error { return people.has("/on-call", "LowActiveHeads", "firing") })
 	p.must(201, "POST", "/api/v1/heads", headBody("a"))
 	p.must(201, "POST", "/api/v1/heads", headBody("b"))
-	eventually(t, patience, "its end is told", func() error { return direct.has("/hook", "LowActiveHeads", "resolved") })
+	eventually(t, patience, "its end is sent", func() error { return direct.has("/hook", "LowActiveHeads", "resolved") })
 	for _, service := range []string{"alertmanager", "webhook"} {
 		if v := gauge(p, fmt.Sprintf(`external_service_calls_total{service=%q,status="success"}`, service)); v == "0" {
 			t.Errorf("calls of %s were not counted", service)

@@ -232,9 +232,9 @@ func TestSecureInFiveCommands(t *testing.T) {
 	as(clientKey).cli(exitRefused, "decide", "--model-type", "m")
 	as(admin).cli(exitNotFound, "keys", "revoke", "000000000000")
 
-	// Without the authority's certificate the service is not believed.
-	stranger := &shell{TB: t, dir: t.TempDir(), env: []string{"HEADWAY_SERVER=" + url, "HEADWAY_TOKEN=" + strings.TrimSpace(admin)}}
-	stranger.cli(exitUnavailable, "heads", "list", "--timeout", "2s")
+	// Without the authority's certificate the service is not trusted.
+	untrusting := &shell{TB: t, dir: t.TempDir(), env: []string{"HEADWAY_SERVER=" + url, "HEADWAY_TOKEN=" + strings.TrimSpace(admin)}}
+	untrusting.cli(exitUnavailable, "heads", "list", "--timeout", "2s")
 	out, _ = s.cli(exitOK, "audit", "search", "--outcome", "denied", "--limit", "100")
 	if n := strings.Count(out, "denied"); n == 0 {
 		t.Errorf("no denied attempt is in the trail:\n%s", out)

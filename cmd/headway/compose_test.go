@@ -50,7 +50,7 @@ func TestTheArchiveHasWhatItsComposeFileMounts(t *testing.T) {
 }
 
 // What the compose file sets lets a browser of this machine reach the service,
-// and nobody without a key: it starts with one only.
+// and no client without a key: it starts with one only.
 func TestTheComposeFile(t *testing.T) {
 	content, err := os.ReadFile("../../deploy/docker-compose.yml")
 	if err != nil {

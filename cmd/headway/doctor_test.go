@@ -37,7 +37,7 @@ func (s *shell) found(code int, args ...string) map[string]finding {
 	return by
 }
 
-// Whatever the design wants to be checked.
+// All that the design wants to be checked.
 func TestTheDoctorLooksAtEverything(t *testing.T) {
 	dir := t.TempDir()
 	serve(t, filepath.Join(dir, "data"), "--queue-listen", "127.0.0.1:0")

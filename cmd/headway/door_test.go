@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// locked is a service with a key, so that it asks everybody for a credential,
+// locked is a service with a key, so that it asks every client for a credential,
 // and a shell beside it.
 func locked(t *testing.T) (*process, *shell) {
 	t.Helper()
@@ -20,7 +20,7 @@ func locked(t *testing.T) (*process, *shell) {
 	return p, s
 }
 
-// again kills the service and starts it anew, at another address.
+// again kills the service and starts it again, at another address.
 func (p *process) again() *process {
 	p.Helper()
 	p.signal(syscall.SIGKILL)
@@ -48,7 +48,7 @@ func (s *shell) lines(args ...string) <-chan string {
 		for scan := bufio.NewScanner(out); scan.Scan(); {
 			select {
 			case lines <- scan.Text():
-			default: // nobody reads any more
+			default: // the reader has left
 			}
 		}
 		_ = cmd.Wait()

@@ -53,7 +53,7 @@ func driven(t *testing.T) *process {
 	ctx, stop := context.WithCancel(t.Context())
 	h := &happenings{p, ctx, queue}
 	var running sync.WaitGroup
-	for _, again := range []func(int){h.heads, h.decisions, h.strangers, h.events, h.sockets, h.messages} {
+	for _, again := range []func(int){h.heads, h.decisions, h.rejected, h.events, h.sockets, h.messages} {
 		running.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				again(i)
@@ -108,15 +108,15 @@ func (h *happenings) decisions(int) {
 	}
 }
 
-// strangers ask too often from one address, with a key that there is not.
-func (h *happenings) strangers(int) {
-	strangers := &http.Client{Transport: &http.Transport{
+// rejected asks too often from one address, with a key that does not exist.
+func (h *happenings) rejected(int) {
+	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true, DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).DialContext,
 	}}
 	for range 2 {
 		req, _ := http.NewRequestWithContext(h.ctx, http.MethodGet, h.url+"/api/v1/heads", nil)
 		req.Header.Set("Authorization", "Bearer hw_nobody")
-		if res, err := strangers.Do(req); err == nil {
+		if res, err := client.Do(req); err == nil {
 			_ = res.Body.Close()
 		}
 	}

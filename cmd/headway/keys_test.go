@@ -38,8 +38,8 @@ func (s *shell) named(name string) string {
 	return ""
 }
 
-// Without a key the service lets everybody in by loopback, so the last one does
-// not go by a slip.
+// Without a key the service admits every client on loopback, so the last one is
+// not revoked by a slip.
 func TestTheLastKeyIsRevokedOnlyOnPurpose(t *testing.T) {
 	dir := t.TempDir()
 	p := serve(t, filepath.Join(dir, "data"))

@@ -167,7 +167,7 @@ func program(t *testing.T, line func(string), cmd *exec.Cmd) {
 	})
 }
 
-// idIn is the id of an event's JSON, wherever it begins in the line.
+// idIn is the id of an event's JSON, at any place of the line.
 func idIn(line string) string {
 	at := strings.Index(line, `{"id":`)
 	if at < 0 {
@@ -320,8 +320,8 @@ func TestTheNatsToolTalksToTheService(t *testing.T) {
 	}
 }
 
-// Whoever watches learns that the service is away, and that it is there again.
-func TestWatchTellsOfTheConnection(t *testing.T) {
+// A watcher is notified that the service is away, and that it is back.
+func TestWatchReportsTheConnection(t *testing.T) {
 	var out, errs bytes.Buffer
 	if code := run(t.Context(), []string{"watch", "--server", "http://127.0.0.1:1"}, &out, &errs); code != exitUnavailable || !strings.Contains(errs.String(), "connection refused") {
 		t.Fatalf("exit code %d\n%s", code, &errs)

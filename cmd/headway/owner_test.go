@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// nobody is a user who is not root and owns nothing else.
-const nobody = 65534
+// serviceUser is a user who is not root and owns nothing else.
+const serviceUser = 65534
 
 // packaged is an installation as the Debian package makes it: the service's user
 // owns the data directory and the trail, and root the directory of the trail.
@@ -31,8 +31,8 @@ func newPackaged(t *testing.T) *packaged {
 	k.write("headway.yaml", "listen: 127.0.0.1:0\ndata_dir: "+k.data+"\naudit: {file: "+k.trail+"}\nredis: {mode: off}\nhttp: {lame_duck: 1ms}\n")
 	err := errors.Join(
 		os.Chmod(filepath.Dir(dir), 0o755), os.Chmod(dir, 0o755), os.Chmod(filepath.Join(dir, "headway.yaml"), 0o644),
-		os.Mkdir(k.data, 0o750), os.Chown(k.data, nobody, nobody),
-		os.Mkdir(filepath.Dir(k.trail), 0o755), os.WriteFile(k.trail, nil, 0o600), os.Chown(k.trail, nobody, nobody))
+		os.Mkdir(k.data, 0o750), os.Chown(k.data, serviceUser, serviceUser),
+		os.Mkdir(filepath.Dir(k.trail), 0o755), os.WriteFile(k.trail, nil, 0o600), os.Chown(k.trail, serviceUser, serviceUser))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func (k *packaged) serve() *process {
 	cmd := command(k, "serve", "--config", filepath.Join(k.dir, "headway.yaml"))
 	// By this name a program is found that lies where another user may not go.
 	cmd.Path, cmd.Dir = "/proc/self/exe", k.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: serviceUser, Gid: serviceUser}}
 	return start(k, k.data, cmd)
 }
 
@@ -61,7 +61,7 @@ func (k *packaged) owned() {
 			if err != nil {
 				return err
 			}
-			if owner := info.Sys().(*syscall.Stat_t).Uid; owner != nobody {
+			if owner := info.Sys().(*syscall.Stat_t).Uid; owner != serviceUser {
 				k.Errorf("%s belongs to user %d", path, owner)
 			}
 			return nil

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whatever reads a policy file takes the same files, with the same words and
+// Every reader of a policy file takes the same files, with the same words and
 // exit code: check without a service, diff, validate and apply with one, and the
 // service itself at its start.
 func TestEveryReaderOfAPolicyRefusesTheSameFiles(t *testing.T) {

@@ -391,7 +391,7 @@ func TestRestartLosesNoRequest(t *testing.T) {
 	for { // a client moves on when readiness fails
 		status, _, err := p.do("GET", "/readyz", "")
 		if err != nil {
-			t.Fatalf("readiness was not told before the listener closed: %v", err)
+			t.Fatalf("readiness was not published before the listener closed: %v", err)
 		}
 		if status == http.StatusServiceUnavailable {
 			break
@@ -463,7 +463,7 @@ func TestADamagedStateFileIsRefusedWithAWayOut(t *testing.T) {
 	p.stop()
 }
 
-func TestWrongUseIsTold(t *testing.T) {
+func TestWrongUseIsRefused(t *testing.T) {
 	for _, args := range [][]string{
 		{"nonsense"}, {"serve", "--no-such-flag"}, {"serve", "extra"}, {"state", "import"}, {"config", "print", "--listen", ""},
 	} {

@@ -15,7 +15,7 @@ import (
 // hidden is in each value that nothing must repeat.
 const hidden = "hunter2"
 
-// No message of a command repeats a secret, wherever of its arguments it stands.
+// No message of a command repeats a secret, at any place of its arguments.
 func TestNoCommandRepeatsASecret(t *testing.T) {
 	const url = "redis://user:" + hidden + "@localhost:1"
 	file := filepath.Join(t.TempDir(), "headway.yaml")
@@ -138,6 +138,6 @@ func TestAServiceRepeatsNoSecretOfItsSettings(t *testing.T) {
 		}
 	}
 	if !strings.Contains(string(trail), "redis.url") {
-		t.Error("the trail does not tell of the settings")
+		t.Error("the trail does not have the settings")
 	}
 }

@@ -73,7 +73,7 @@ func (c *callers) good(ctx context.Context, many int, d time.Duration) float64 {
 					placed.Add(1)
 				case status != 0 && status != http.StatusServiceUnavailable && status != http.StatusTooManyRequests:
 					odd.Add(1)
-				case status != 0: // as a caller does that is told to come back
+				case status != 0: // as a caller does that is asked to come back
 					pause(ctx, 500*time.Millisecond)
 				}
 			}
@@ -87,7 +87,7 @@ func (c *callers) good(ctx context.Context, many int, d time.Duration) float64 {
 }
 
 // once asks for one decision; 0 is no answer in time. It is not broken off with
-// ctx: whoever leaves before the answer leaves the place taken until it expires.
+// ctx: a caller that leaves before the answer leaves the place taken until it expires.
 func (c *callers) once(ctx context.Context) int {
 	asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.deadline)
 	defer cancel()
@@ -331,8 +331,8 @@ func TestSoakPolicyRevisions(t *testing.T) {
 	p.stop()
 }
 
-// A service that has run out of files goes on for whoever is connected, and is
-// itself again when the others have left: connections that only stand there,
+// A service that has run out of files goes on for the connected clients, and
+// recovers when the others have left: connections that only stand there,
 // and bodies that do not end.
 func TestSoakFileLimit(t *testing.T) {
 	const files = 128
@@ -381,7 +381,7 @@ func TestSoakFileLimit(t *testing.T) {
 }
 
 // A service whose memory is bounded by GOMEMLIMIT, and by the system at several
-// times that, lives through large bodies, streams that nobody reads and queries
+// times that, lives through large bodies, streams without a reader and queries
 // that want much.
 func TestSoakMemoryLimit(t *testing.T) {
 	const soft, hard = 64, 512 // MiB
@@ -540,7 +540,7 @@ func TestSoakReadOnlyDirectory(t *testing.T) {
 
 	cmd := command(t, "serve", "--config", filepath.Join(k.dir, "headway.yaml"), "--data-dir", filepath.Join(k.data, "deeper"))
 	cmd.Path, cmd.Dir = "/proc/self/exe", k.dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: serviceUser, Gid: serviceUser}}
 	out, err := cmd.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), filepath.Join(k.data, "deeper")) || !strings.Contains(string(out), "permission denied") || strings.Contains(string(out), "goroutine") {
 		t.Errorf("a directory that cannot be made: %v\n%s", err, out)

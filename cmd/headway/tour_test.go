@@ -54,7 +54,7 @@ func tour(t *testing.T, page, title string) []step {
 	return steps
 }
 
-// Whatever differs from one run to the next, as the README says.
+// What differs from one run to the next, as the README says.
 var (
 	decisionID = regexp.MustCompile(`dec_[0-9a-f]{32}`)
 	requestID  = regexp.MustCompile(`"request_id":"[0-9a-f]{24}"`)

@@ -85,7 +85,7 @@ func unknown(t *testing.T, prom prometheusOf, expr parser.Expr) (missing []strin
 }
 
 // Every expression of both dashboards and of all rules is evaluated by the real
-// Prometheus on what the real service says: it parses, names what there is, has
+// Prometheus on what the real service says: it parses, names what exists, has
 // data that is not 0 where something happens, and the embedded monitor answers
 // the same.
 func TestEveryExpressionTellsTheTruth(t *testing.T) {

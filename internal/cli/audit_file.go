@@ -85,11 +85,11 @@ func newAuditVerify(t *trailSource) *cobra.Command {
 	var checkpoint, publicKey string
 	cmd := &cobra.Command{
 		Use:   "verify",
-		Short: "Find whatever was changed in the trail",
+		Short: "Find every change of the trail",
 		Long: `Read the whole trail and find each record that was edited, deleted, inserted,
 repeated or moved. Against a checkpoint that was kept elsewhere (from the log, the
 Redis channel, or a copy of the file .checkpoint) it also finds that the end was
-cut off or written anew. Exit code 0: sound; 8: not.`,
+cut off or written again. Exit code 0: sound; 8: not.`,
 		RunE: do(func(c *call) error {
 			path, err := t.path(c)
 			if err != nil {

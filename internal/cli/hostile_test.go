@@ -188,7 +188,7 @@ func writeFile(t testing.TB, file, content string) {
 	}
 }
 
-// Whatever a service answers, and whatever stands in it, no command sends a
+// No answer of a service, and no text in it, makes a command send a
 // terminal what it would obey.
 func TestATerminalObeysNoAnswer(t *testing.T) {
 	dir := t.TempDir()

@@ -29,7 +29,7 @@ func newKeys() *cobra.Command {
 		Use:   "keys",
 		Short: "Make, list and revoke API keys",
 		Long: `Make, list and revoke API keys. With the first key, an administrator's, the
-service asks everybody for one. Without a service that runs, and without
+service asks every client for one. Without a service that runs, and without
 --server, keys are made in the files of --data-dir.`,
 	}
 	r := new(remote)
@@ -269,7 +269,7 @@ loopback again; that is asked about first, or wants --yes.`,
 	return cmd
 }
 
-const openService = "without one whoever reaches the service by loopback may do everything (unless oidc.issuer or access.certificates say who may), and others nothing"
+const openService = "without one every client on loopback may do everything (unless oidc.issuer or access.certificates say who may), and others nothing"
 
 // noneLeft reports whether there are keys that were not revoked, and none of
 // them is left without those with the ids.

@@ -260,7 +260,7 @@ func newPolicyApply(r *remote) *cobra.Command {
 		Use:   "apply FILE",
 		Short: "Bring a file into force",
 		Long: `Bring a file into force. It replaces the policy that is in force when the command
-begins; if somebody else changes it meanwhile, nothing happens and the exit code
+begins; if another user changes it meanwhile, nothing happens and the exit code
 is 5. A file that is no valid policy changes nothing, and the exit code is 4.
 --if-revision names the revision that the change was made for.`,
 		Args: cobra.ExactArgs(1),
@@ -317,7 +317,7 @@ func newPolicyRestore(r *remote) *cobra.Command {
 		Use:   "restore REVISION",
 		Short: "Bring an old revision into force, as a new one",
 		Long: `Bring an old revision into force, as a new one. It replaces the policy that is in
-force when the command begins; if somebody else changes it meanwhile, nothing
+force when the command begins; if another user changes it meanwhile, nothing
 happens and the exit code is 5. --if-revision names the revision to replace.`,
 		Args: cobra.ExactArgs(1),
 		RunE: do(func(c *call) error {

@@ -19,8 +19,8 @@ func newTLS() *cobra.Command {
 		Use:   "tls",
 		Short: "Make certificates for a first installation",
 		Long: `Make certificates for a first installation: a small authority in a directory,
-a certificate of it for the service and, if wanted, for clients. Whoever has
-certificates already needs none of this: name their files with --tls-cert-file,
+a certificate of it for the service and, if wanted, for clients. If you have
+certificates already, you need none of this: name their files with --tls-cert-file,
 --tls-key-file and --tls-client-ca-file.`,
 	}
 	cmd.AddCommand(newTLSInit(), newTLSClient())

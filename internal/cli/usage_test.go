@@ -203,7 +203,7 @@ func TestSlipsAreNamed(t *testing.T) {
 	}
 }
 
-// --json is -o json wherever that is, and nothing else where it is not.
+// --json is -o json for every command that has that.
 func TestJSONIsTheSameAsOutputJSON(t *testing.T) {
 	both := 0
 	groups(func(_ []string, group *cobra.Command) {

@@ -192,7 +192,7 @@ func aboutEvent(e *api.Event) string {
 	return strings.Join(parts, " ")
 }
 
-// redrawEvery bounds how often a table is drawn anew.
+// redrawEvery bounds how often a table is drawn again.
 const redrawEvery = 200 * time.Millisecond
 
 func newHeadsWatch(r *remote) *cobra.Command {
