@@ -3,6 +3,8 @@ package routing
 import (
 	"slices"
 	"time"
+
+	"headway/internal/fleet"
 )
 
 // Result is how a request ended.
@@ -41,4 +43,38 @@ type Outcome struct {
 	OutputTokens int64
 	CachedTokens int64
 	At           time.Time
+}
+
+// finish ends the decision's reservation. It counts that, and a true outcome that
+// comes after another end, and lets the fleet and the memory know of it.
+func (r *Router) finish(d *Decision, o *Outcome) {
+	counts, late := r.recent.finish(d, o)
+	if !counts {
+		return
+	}
+	r.metrics.ended(d, o, late)
+	end := o.ending()
+	switch {
+	case !d.Trial:
+		d.Head.Observe(end, o.At)
+	case !late || end != fleet.EndedUnknown: // that a trial proves nothing is taken at its first end
+		d.Head.ObserveTrial(end, o.At)
+	}
+	if end != fleet.EndedUnreported {
+		r.memory.Ended(d.Head, end, o.At.Sub(d.At))
+	}
+}
+
+// ending is what the outcome says of the head: an answer of 4xx is the caller's
+// fault, or for 429 the head's word that it is full.
+func (o *Outcome) ending() fleet.Ending {
+	switch {
+	case o.Result == ResultOK:
+		return fleet.EndedWell
+	case o.Result == ResultError && (o.StatusCode < 400 || o.StatusCode > 499):
+		return fleet.EndedBadly
+	case o.Result > ResultCancelled:
+		return fleet.EndedUnreported
+	}
+	return fleet.EndedUnknown
 }

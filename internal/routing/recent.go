@@ -104,3 +104,66 @@ func merge(made, failed []*Decision, limit int) []*Decision {
 	}
 	return list
 }
+
+// RecentQuery selects among the recent decisions.
+type RecentQuery struct {
+	Limit     int    // at most this many, at least 1
+	ModelType string // "": any
+	Head      string // id, "": any
+	Before    Place  // only decisions that stand before it; zero: from the newest on
+}
+
+// recent returns decisions that q selects, newest first.
+func (r *reservations) recent(q RecentQuery) []*Decision {
+	newest := r.sequence.Load()
+	from := newest
+	switch {
+	case q.Before.failed > 0:
+		from = min(from, q.Before.made)
+	case q.Before.made > 0:
+		from = min(from, q.Before.made-1)
+	}
+	oldest := uint64(1)
+	if newest > uint64(len(r.slots)) {
+		oldest = newest - uint64(len(r.slots)) + 1
+	}
+	var found []*Decision
+	for s := from; s >= oldest && len(found) < q.Limit; s-- {
+		d := r.slot(s).Load()
+		if d == nil || d.sequence != s {
+			continue
+		}
+		if (q.ModelType == "" || d.ModelType == q.ModelType) && (q.Head == "" || d.Head.ID == q.Head) {
+			found = append(found, d)
+		}
+	}
+	return found
+}
+
+// Newest is the sequence of the newest decision, 0 before the first.
+func (r *Router) Newest() uint64 { return r.recent.sequence.Load() }
+
+// Since appends to list the decisions after the one with the given sequence,
+// oldest first and at most limit of them. It returns the sequence up to which
+// it looked, and how many decisions before that it could not give: those that
+// the ring no longer has.
+func (r *Router) Since(sequence uint64, limit int, list []*Decision) (_ []*Decision, seen, lost uint64) {
+	newest := r.recent.sequence.Load()
+	if size := uint64(len(r.recent.slots)); newest > size && sequence < newest-size {
+		lost = newest - size - sequence
+		sequence = newest - size
+	}
+	for n := 0; sequence < newest && n < limit; n++ {
+		d := r.recent.slot(sequence + 1).Load()
+		if d == nil || d.sequence < sequence+1 {
+			break // numbered, and about to be stored
+		}
+		sequence++
+		if d.sequence > sequence {
+			lost++ // overwritten while we looked
+			continue
+		}
+		list = append(list, d)
+	}
+	return list, sequence, lost
+}
