@@ -469,7 +469,6 @@ var banned = regexp.MustCompile(`\b(?:` + strings.Join([]string{
 var stillDialect = []string{
 	"docs",
 	"internal/access",
-	"internal/apiv1",
 	"internal/boltstore",
 	"internal/fleet",
 	"internal/httpapi",

@@ -7,6 +7,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"headway/api"
+	"headway/internal/audit"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/routing"
@@ -92,7 +93,7 @@ func RecentOf(d *routing.Decision) api.RecentDecision {
 			Reason: string(d.AppendReason(nil)), Alternatives: []api.DecisionHead{},
 			PolicyRevision: d.PolicyRevision,
 		},
-		Region: d.Region, At: stamp(d.At), FirstTokenAt: stampPointer(d.FirstTokenAt()), Failure: string(d.Failure),
+		Region: d.Region, At: stamp(d.At), FirstTokenAt: moment(stamp(d.FirstTokenAt())), Failure: string(d.Failure),
 	}
 	if d.Head != nil {
 		recent.Head, recent.ExpiresAt = toDecisionHead(d.Head), stamp(d.ExpiresAt())
@@ -110,8 +111,8 @@ func RecentOf(d *routing.Decision) api.RecentDecision {
 }
 
 func toRecorded(o *routing.Outcome) *api.RecordedOutcome {
-	recorded := &api.RecordedOutcome{At: stampPointer(o.At), Outcome: api.Outcome{Result: o.Result.String()}}
-	if o.Result > routing.ResultCancelled { // nobody reported anything
+	recorded := &api.RecordedOutcome{At: moment(stamp(o.At)), Outcome: api.Outcome{Result: o.Result.String()}}
+	if o.Result > routing.ResultCancelled { // no outcome was reported
 		return recorded
 	}
 	ms := func(v float64) *float64 {
@@ -142,4 +143,14 @@ func EventOf(instance string, e *event.Event) api.Event {
 // EventID is the id of an event as it is sent.
 func EventID(instance string, number uint64) string {
 	return instance + "-" + strconv.FormatUint(number, 10)
+}
+
+// Record is a record of the audit trail as the API shows it.
+func Record(r *audit.Record) api.AuditRecord {
+	return api.AuditRecord{
+		V: r.V, Seq: r.Seq, Time: r.Time, ID: r.ID, Node: r.Node, Stage: string(r.Stage),
+		Category: string(r.Category), Action: r.Action, Outcome: string(r.Outcome), Reason: r.Reason,
+		Actor: api.AuditActor(r.Actor), Src: api.AuditSource(r.Src), Target: api.AuditTarget(r.Target),
+		RequestID: r.RequestID, TraceID: r.TraceID, Before: r.Before, After: r.After, Prev: r.Prev, Hash: r.Hash,
+	}
 }

@@ -24,13 +24,7 @@ const (
 func (d *work) decode(body []byte) ([]strict.Fault, error) {
 	d.reset()
 	faults, err := strict.ReadObject(body, MaxFaults, d.field)
-	if d.req.InputTokens = tokensOf(d.prompt); d.tokens != nil {
-		d.req.InputTokens = *d.tokens
-	}
-	if d.ttl != nil {
-		d.req.TTL = time.Duration(*d.ttl) * time.Second
-	}
-	d.req.PrefixHashes, d.req.Exclude = d.hashes, d.ids
+	d.complete()
 	return faults, err
 }
 
@@ -53,9 +47,11 @@ func (d *work) field(r *strict.Reader, name string) bool {
 	case "prompt":
 		d.prompt = r.Size()
 	case "input_tokens":
-		r.Whole(&d.tokens, 0, maxInputTokens)
+		r.Whole(&req.InputTokens, 0, maxInputTokens)
 	case "ttl_seconds":
-		r.Whole(&d.ttl, 1, maxTTLSeconds)
+		var seconds int64
+		r.Whole(&seconds, 1, maxTTLSeconds)
+		req.TTL = time.Duration(seconds) * time.Second
 	case "explain":
 		r.Bool(&req.Explain)
 	case "prefix_hashes":
@@ -75,10 +71,9 @@ func hashOf(r *strict.Reader) (hash uint64) {
 	const want = "1 to 16 hexadecimal digits in a string, or a whole number of at most 2^53"
 	switch r.Kind() {
 	case strict.Number:
-		var n *int64
-		if r.Whole(&n, 0, strict.MaxExact); n != nil {
-			hash = uint64(*n)
-		}
+		var n int64
+		r.Whole(&n, 0, strict.MaxExact)
+		hash = uint64(n)
 	case strict.String:
 		r.Choice(want, func(text string) (ok bool) {
 			hash, ok = hex([]byte(text))
@@ -126,11 +121,18 @@ const (
 
 // outcome is an api.Outcome as it is read.
 type outcome struct {
-	id                                string
-	named                             bool // the body names the decision
-	result                            routing.Result
-	statusCode, input, output, cached *int64
-	ttft, duration                    *float64
+	id    string
+	named bool // the body names the decision
+	routing.Outcome
+}
+
+// newOutcome is an outcome of which nothing is known yet. Without an id the
+// body names the decision.
+func newOutcome(id string) outcome {
+	return outcome{id, id == "", routing.Outcome{
+		StatusCode: fleet.Unknown, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
+		InputTokens: fleet.Unknown, OutputTokens: fleet.Unknown, CachedTokens: fleet.Unknown,
+	}}
 }
 
 func (in *outcome) field(r *strict.Reader, name string) bool {
@@ -142,21 +144,21 @@ func (in *outcome) field(r *strict.Reader, name string) bool {
 		r.Text(&in.id)
 	case "result":
 		r.Choice("ok, error or cancelled", func(text string) (ok bool) {
-			in.result, ok = routing.ParseResult(text)
+			in.Result, ok = routing.ParseResult(text)
 			return ok
 		})
 	case "status_code":
-		r.Whole(&in.statusCode, 100, 599)
+		r.Whole(&in.StatusCode, 100, 599)
 	case "ttft_ms":
-		r.Number(&in.ttft, 0, maxDurationMs)
+		r.Number(&in.TTFT, 0, maxDurationMs)
 	case "duration_ms":
-		r.Number(&in.duration, 0, maxDurationMs)
+		r.Number(&in.Duration, 0, maxDurationMs)
 	case "input_tokens":
-		r.Whole(&in.input, 0, maxTokens)
+		r.Whole(&in.InputTokens, 0, maxTokens)
 	case "output_tokens":
-		r.Whole(&in.output, 0, maxTokens)
+		r.Whole(&in.OutputTokens, 0, maxTokens)
 	case "cached_tokens":
-		r.Whole(&in.cached, 0, maxTokens)
+		r.Whole(&in.CachedTokens, 0, maxTokens)
 	default:
 		return false
 	}
@@ -166,29 +168,15 @@ func (in *outcome) field(r *strict.Reader, name string) bool {
 // contradictions are what cannot be true of one request: such figures would
 // move what is learnt of the head.
 func (in *outcome) contradictions() (faults strict.Faults) {
-	if in.ttft != nil && in.duration != nil && *in.ttft > *in.duration {
+	if in.Duration >= 0 && in.TTFT > in.Duration {
 		faults.Add("/ttft_ms", "is over duration_ms: the first token cannot come after the end")
 	}
-	if in.cached != nil && in.input != nil && *in.cached > *in.input {
+	if in.InputTokens >= 0 && in.CachedTokens > in.InputTokens {
 		faults.Add("/cached_tokens", "is over input_tokens, of which it is a part")
 	}
 	// An error may have a status of success: that of an answer that broke off.
-	if in.statusCode != nil && in.result == routing.ResultOK && (*in.statusCode < 200 || *in.statusCode >= 400) {
+	if in.StatusCode >= 0 && in.Result == routing.ResultOK && (in.StatusCode < 200 || in.StatusCode >= 400) {
 		faults.Add("/status_code", "must be 200 to 399 beside the result ok")
 	}
 	return faults
-}
-
-func (in *outcome) toOutcome() routing.Outcome {
-	o := routing.Outcome{
-		Result: in.result, StatusCode: fleet.Unknown, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
-		InputTokens: fleet.Unknown, OutputTokens: fleet.Unknown, CachedTokens: fleet.Unknown,
-	}
-	give(&o.StatusCode, in.statusCode)
-	give(&o.TTFT, in.ttft)
-	give(&o.Duration, in.duration)
-	give(&o.InputTokens, in.input)
-	give(&o.OutputTokens, in.output)
-	give(&o.CachedTokens, in.cached)
-	return o
 }

@@ -101,6 +101,14 @@ func same(t *testing.T, name string, got, want any) {
 	}
 }
 
+// given is nil for the value that stands for none.
+func given[T comparable](v, none T) *T {
+	if v == none {
+		return nil
+	}
+	return &v
+}
+
 // value is what a pointer points to, nil for a nil pointer.
 func value[T any](p *T) any {
 	if p == nil {
@@ -115,8 +123,9 @@ func FuzzRegistration(f *testing.F) {
 		if !read(t, body, in.field) {
 			return
 		}
-		between(t, "weight", in.weight, fleet.MinWeight, fleet.MaxWeight)
-		within(t, "max_in_flight", in.places, 0, fleet.MaxMaxInFlight)
+		weight := given(in.spec.Weight, 0)
+		between(t, "weight", weight, fleet.MinWeight, fleet.MaxWeight)
+		within(t, "max_in_flight", &in.spec.MaxInFlight, 0, fleet.MaxMaxInFlight)
 		wrong := in.complete()
 		err := fleet.ValidateSpec(&in.spec, false)
 		if len(wrong) > 0 || err != nil {
@@ -135,7 +144,7 @@ func FuzzRegistration(f *testing.F) {
 		same(t, "zone", in.spec.Zone, v.Zone)
 		same(t, "version", in.spec.Version, v.Version)
 		same(t, "engine", in.spec.Engine, v.Engine)
-		same(t, "weight", value(in.weight), value(v.Weight))
+		same(t, "weight", value(weight), value(v.Weight))
 		if v.Capacity != nil {
 			same(t, "max_in_flight", in.spec.MaxInFlight, v.Capacity.MaxInFlight)
 		}
@@ -147,25 +156,25 @@ func FuzzRegistration(f *testing.F) {
 
 func FuzzReport(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var in report
+		in := report{load: fleet.UnknownLoad()}
 		if !read(t, body, in.field) {
 			return
 		}
-		within(t, "epoch", in.epoch, 1, strict.MaxExact)
-		within(t, "sequence", in.sequence, 1, strict.MaxExact)
-		within(t, "in_flight", in.inFlight, 0, fleet.MaxCount)
-		within(t, "queued", in.queued, 0, fleet.MaxCount)
-		within(t, "pending_prompt_tokens", in.pendingTokens, 0, fleet.MaxTokens)
-		within(t, "kv_capacity_tokens", in.cacheTokens, 0, fleet.MaxTokens)
-		between(t, "kv_cache_usage", in.cacheUsage, 0, 1)
-		between(t, "utilization", in.utilization, 0, 1)
-		between(t, "tokens_per_second", in.tokenRate, 0, fleet.MaxCount)
+		within(t, "epoch", given(in.epoch, 0), 1, strict.MaxExact)
+		within(t, "sequence", given(in.sequence, 0), 1, strict.MaxExact)
+		within(t, "in_flight", known(in.load.InFlight), 0, fleet.MaxCount)
+		within(t, "queued", known(in.load.Queued), 0, fleet.MaxCount)
+		within(t, "pending_prompt_tokens", known(in.load.PendingPromptTokens), 0, fleet.MaxTokens)
+		within(t, "kv_capacity_tokens", known(in.load.KVCapacityTokens), 0, fleet.MaxTokens)
+		between(t, "kv_cache_usage", Number(in.load.KVCacheUsage), 0, 1)
+		between(t, "utilization", Number(in.load.Utilization), 0, 1)
+		between(t, "tokens_per_second", Number(in.load.TokensPerSecond), 0, fleet.MaxCount)
 		v, ok := strictly[api.StatusReport](body)
 		if !ok {
 			return
 		}
-		if in.epoch != nil {
-			same(t, "epoch", uint64(*in.epoch), v.Epoch)
+		if in.epoch != 0 {
+			same(t, "epoch", uint64(in.epoch), v.Epoch)
 		}
 		if in.status != fleet.StatusUnknown {
 			same(t, "status", in.status.String(), v.Status)
@@ -173,13 +182,13 @@ func FuzzReport(f *testing.F) {
 		if v.Load == nil {
 			v.Load = new(api.Load)
 		}
-		same(t, "in_flight", value(in.inFlight), value(v.Load.InFlight))
-		same(t, "queued", value(in.queued), value(v.Load.Queued))
-		same(t, "pending_prompt_tokens", value(in.pendingTokens), value(v.Load.PendingPromptTokens))
-		same(t, "kv_cache_usage", value(in.cacheUsage), value(v.Load.KVCacheUsage))
-		same(t, "kv_capacity_tokens", value(in.cacheTokens), value(v.Load.KVCapacityTokens))
-		same(t, "utilization", value(in.utilization), value(v.Load.Utilization))
-		same(t, "tokens_per_second", value(in.tokenRate), value(v.Load.TokensPerSecond))
+		same(t, "in_flight", value(known(in.load.InFlight)), value(v.Load.InFlight))
+		same(t, "queued", value(known(in.load.Queued)), value(v.Load.Queued))
+		same(t, "pending_prompt_tokens", value(known(in.load.PendingPromptTokens)), value(v.Load.PendingPromptTokens))
+		same(t, "kv_cache_usage", value(Number(in.load.KVCacheUsage)), value(v.Load.KVCacheUsage))
+		same(t, "kv_capacity_tokens", value(known(in.load.KVCapacityTokens)), value(v.Load.KVCapacityTokens))
+		same(t, "utilization", value(Number(in.load.Utilization)), value(v.Load.Utilization))
+		same(t, "tokens_per_second", value(Number(in.load.TokensPerSecond)), value(v.Load.TokensPerSecond))
 	})
 }
 
@@ -207,26 +216,26 @@ func FuzzPatch(f *testing.F) {
 
 func FuzzOutcome(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
-		var in outcome
+		in := newOutcome("id")
 		if !read(t, body, in.field) {
 			return
 		}
-		if in.result > routing.ResultCancelled {
-			t.Fatalf("result %v can be reported", in.result)
+		if in.Result > routing.ResultCancelled {
+			t.Fatalf("result %v can be reported", in.Result)
 		}
-		within(t, "status_code", in.statusCode, 100, 599)
-		for name, n := range map[string]*int64{"input_tokens": in.input, "output_tokens": in.output, "cached_tokens": in.cached} {
+		within(t, "status_code", known(in.StatusCode), 100, 599)
+		for name, n := range map[string]*int64{"input_tokens": known(in.InputTokens), "output_tokens": known(in.OutputTokens), "cached_tokens": known(in.CachedTokens)} {
 			within(t, name, n, 0, maxTokens)
 		}
-		between(t, "ttft_ms", in.ttft, 0, maxDurationMs)
-		between(t, "duration_ms", in.duration, 0, maxDurationMs)
+		between(t, "ttft_ms", given(in.TTFT, -1), 0, maxDurationMs)
+		between(t, "duration_ms", given(in.Duration, -1), 0, maxDurationMs)
 		if v, ok := strictly[api.Outcome](body); ok {
-			same(t, "status_code", value(in.statusCode), value(v.StatusCode))
-			same(t, "ttft_ms", value(in.ttft), value(v.TTFTMs))
-			same(t, "duration_ms", value(in.duration), value(v.DurationMs))
-			same(t, "input_tokens", value(in.input), value(v.InputTokens))
-			same(t, "output_tokens", value(in.output), value(v.OutputTokens))
-			same(t, "cached_tokens", value(in.cached), value(v.CachedTokens))
+			same(t, "status_code", value(known(in.StatusCode)), value(v.StatusCode))
+			same(t, "ttft_ms", value(given(in.TTFT, -1)), value(v.TTFTMs))
+			same(t, "duration_ms", value(given(in.Duration, -1)), value(v.DurationMs))
+			same(t, "input_tokens", value(known(in.InputTokens)), value(v.InputTokens))
+			same(t, "output_tokens", value(known(in.OutputTokens)), value(v.OutputTokens))
+			same(t, "cached_tokens", value(known(in.CachedTokens)), value(v.CachedTokens))
 		}
 	})
 }

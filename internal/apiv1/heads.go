@@ -12,15 +12,12 @@ import (
 
 // registration is an api.Registration as it is read.
 type registration struct {
-	spec   fleet.Spec
-	weight *float64
-	places *int64
-	model  string
-	single bool // the model types are model
-	report report
-	first  *fleet.StatusReport
-
+	spec     fleet.Spec
+	model    string
+	single   bool // the model types are model
 	takeOver bool
+	report   report
+	first    *fleet.StatusReport // nil: the body has no status
 }
 
 func (in *registration) field(r *strict.Reader, name string) bool {
@@ -45,13 +42,13 @@ func (in *registration) field(r *strict.Reader, name string) bool {
 	case "engine":
 		r.Text(&in.spec.Engine)
 	case "weight":
-		r.Number(&in.weight, fleet.MinWeight, fleet.MaxWeight)
+		r.Number(&in.spec.Weight, fleet.MinWeight, fleet.MaxWeight)
 	case "capacity":
 		r.Object(func(name string) bool {
 			if name != "max_in_flight" {
 				return false
 			}
-			r.Whole(&in.places, 0, fleet.MaxMaxInFlight)
+			r.Whole(&in.spec.MaxInFlight, 0, fleet.MaxMaxInFlight)
 			return true
 		})
 	case "labels":
@@ -76,15 +73,9 @@ func (in *registration) complete() (faults []strict.Fault) {
 			in.spec.ModelTypes, in.single = []string{in.model}, true
 		}
 	}
-	if in.weight != nil {
-		in.spec.Weight = *in.weight
-	}
-	if in.places != nil {
-		in.spec.MaxInFlight = *in.places
-	}
 	switch {
 	case in.report.status != fleet.StatusUnknown:
-		in.first = &fleet.StatusReport{Status: in.report.status, Load: in.report.toLoad()}
+		in.first = &fleet.StatusReport{Status: in.report.status, Load: in.report.load}
 	case in.report.loaded:
 		faults = append(faults, strict.Fault{Pointer: "/load", Reason: "needs a status beside it"})
 	}
@@ -93,13 +84,12 @@ func (in *registration) complete() (faults []strict.Fault) {
 
 // report is an api.StatusReport as it is read.
 type report struct {
-	id                                           string
-	named                                        bool // the body names the head
-	epoch, sequence                              *int64
-	status                                       fleet.Status
-	loaded                                       bool
-	inFlight, queued, pendingTokens, cacheTokens *int64
-	cacheUsage, utilization, tokenRate           *float64
+	id              string
+	named           bool  // the body names the head
+	epoch, sequence int64 // 0: not given
+	status          fleet.Status
+	loaded          bool // the body has a load
+	load            fleet.Load
 }
 
 func (in *report) field(r *strict.Reader, name string) bool {
@@ -114,66 +104,43 @@ func (in *report) field(r *strict.Reader, name string) bool {
 	case "sequence":
 		r.Whole(&in.sequence, 1, strict.MaxExact)
 	case "status":
-		r.Choice("active, degraded, draining or offline", func(text string) bool {
-			status, ok := fleet.ParseStatus(text)
-			if ok {
-				in.status = status
-			}
+		r.Choice("active, degraded, draining or offline", func(text string) (ok bool) {
+			in.status, ok = fleet.ParseStatus(text)
 			return ok
 		})
 	case "load":
 		in.loaded = r.Kind() == strict.Object
-		r.Object(func(name string) bool { return in.load(r, name) })
+		r.Object(func(name string) bool { return in.loadField(r, name) })
 	default:
 		return false
 	}
 	return true
 }
 
-func (in *report) load(r *strict.Reader, name string) bool {
+func (in *report) loadField(r *strict.Reader, name string) bool {
 	switch name {
 	case "in_flight":
-		r.Whole(&in.inFlight, 0, fleet.MaxCount)
+		r.Whole(&in.load.InFlight, 0, fleet.MaxCount)
 	case "queued":
-		r.Whole(&in.queued, 0, fleet.MaxCount)
+		r.Whole(&in.load.Queued, 0, fleet.MaxCount)
 	case "pending_prompt_tokens":
-		r.Whole(&in.pendingTokens, 0, fleet.MaxTokens)
+		r.Whole(&in.load.PendingPromptTokens, 0, fleet.MaxTokens)
 	case "kv_capacity_tokens":
-		r.Whole(&in.cacheTokens, 0, fleet.MaxTokens)
+		r.Whole(&in.load.KVCapacityTokens, 0, fleet.MaxTokens)
 	case "kv_cache_usage":
-		r.Number(&in.cacheUsage, 0, 1)
+		r.Number(&in.load.KVCacheUsage, 0, 1)
 	case "utilization":
-		r.Number(&in.utilization, 0, 1)
+		r.Number(&in.load.Utilization, 0, 1)
 	case "tokens_per_second":
-		r.Number(&in.tokenRate, 0, fleet.MaxCount)
+		r.Number(&in.load.TokensPerSecond, 0, fleet.MaxCount)
 	default:
 		return false
 	}
 	return true
 }
 
-func (in *report) toLoad() fleet.Load {
-	load := fleet.UnknownLoad()
-	give(&load.InFlight, in.inFlight)
-	give(&load.Queued, in.queued)
-	give(&load.PendingPromptTokens, in.pendingTokens)
-	give(&load.KVCapacityTokens, in.cacheTokens)
-	give(&load.KVCacheUsage, in.cacheUsage)
-	give(&load.Utilization, in.utilization)
-	give(&load.TokensPerSecond, in.tokenRate)
-	return load
-}
-
-// give sets to what was said; what was not stays unknown.
-func give[T any](to, said *T) {
-	if said != nil {
-		*to = *said
-	}
-}
-
-// patch is an api.HeadPatch as it is read. A null takes the operator's value
-// away. A weight of 0 is refused: who sends it means a head without traffic,
-// which is what admin_state is for.
+// patch is an api.HeadPatch as it is read. A null removes the operator's value.
+// A weight of 0 is refused: a head without traffic is what admin_state is for.
 type patch struct{ fleet.Patch }
 
 func (in *patch) field(r *strict.Reader, name string) bool {
@@ -187,14 +154,11 @@ func (in *patch) field(r *strict.Reader, name string) bool {
 			return ok
 		})
 	case "weight":
-		if r.Kind() == strict.Null {
-			in.Weight = new(float64)
-		}
-		r.Number(&in.Weight, fleet.MinWeight, fleet.MaxWeight)
+		in.Weight = new(float64)
+		r.Number(in.Weight, fleet.MinWeight, fleet.MaxWeight)
 	case "labels":
-		labels := map[string]string{}
-		r.Labels(fleet.MaxLabels+1, &labels)
-		in.Labels = &labels
+		in.Labels = &map[string]string{}
+		r.Labels(fleet.MaxLabels+1, in.Labels)
 	default:
 		return false
 	}
@@ -218,11 +182,11 @@ func millis(d time.Duration) float64 { return math.Round(float64(d)/1e4) / 100 }
 
 func stamp(t time.Time) time.Time { return t.UTC().Round(time.Millisecond) }
 
-func stampPointer(t time.Time) *time.Time {
+// moment is nil for no time.
+func moment(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = stamp(t)
 	return &t
 }
 
@@ -233,7 +197,7 @@ func HeadOf(v *fleet.View) api.Head {
 		ID: h.ID, Endpoint: h.Endpoint, ModelTypes: slices.Clone(h.ModelTypes), Region: h.Region, Zone: h.Zone,
 		Version: h.Version, Engine: h.Engine, Weight: h.Weight, Labels: h.Labels, Epoch: v.Lease.Epoch,
 		Status: h.Status.String(), AdminState: h.Admin.String(), Routable: h.Routable(),
-		Health:   api.Health{State: h.Health.String(), Reason: v.HealthReason, Until: stampPointer(v.HealthUntil)},
+		Health:   api.Health{State: h.Health.String(), Reason: v.HealthReason, Until: moment(stamp(v.HealthUntil))},
 		InFlight: v.InFlight, Lease: toLease(v.Lease),
 		RegisteredAt: stamp(v.Record.RegisteredAt), UpdatedAt: stamp(v.Record.UpdatedAt),
 	}
@@ -251,7 +215,7 @@ func HeadOf(v *fleet.View) api.Head {
 	return head
 }
 
-// known is nil for what was not told.
+// known is nil for a count that is not known.
 func known(v int64) *int64 {
 	if v == fleet.Unknown {
 		return nil
@@ -259,7 +223,7 @@ func known(v int64) *int64 {
 	return &v
 }
 
-// Number is nil for what JSON cannot say.
+// Number is nil for what JSON has no number for.
 func Number(v float64) *float64 {
 	if math.IsNaN(v) || math.IsInf(v, 0) {
 		return nil

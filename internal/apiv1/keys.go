@@ -1,6 +1,7 @@
 package apiv1
 
 import (
+	"cmp"
 	"time"
 
 	"headway/api"
@@ -16,7 +17,7 @@ const (
 
 // ReadKey reads an api.KeyRequest.
 func ReadKey(body []byte) (in access.Request, err error) {
-	var seconds *int64
+	var seconds int64
 	faults, err := strict.ReadObject(body, MaxFaults, func(r *strict.Reader, name string) bool {
 		switch name {
 		case "name":
@@ -36,13 +37,8 @@ func ReadKey(body []byte) (in access.Request, err error) {
 		}
 		return true
 	})
-	if err != nil {
-		return in, err
-	}
-	if seconds != nil {
-		in.ExpiresIn = time.Duration(*seconds) * time.Second
-	}
-	return in, strict.Invalid(faults)
+	in.ExpiresIn = time.Duration(seconds) * time.Second
+	return in, cmp.Or(err, strict.Invalid(faults))
 }
 
 // Key is a key as the API shows it, without its secret.
@@ -56,12 +52,4 @@ func Key(k access.Listed) api.Key {
 		out.Scopes = append(out.Scopes, string(p))
 	}
 	return out
-}
-
-// moment is nil for no time.
-func moment(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
 }

@@ -6,6 +6,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"headway/internal/fleet"
 	"headway/internal/strategy"
 	"headway/internal/strict"
 )
@@ -16,16 +17,21 @@ type work struct {
 	hashes []uint64
 	ids    []string
 	prompt int       // bytes of the prompt
-	tokens *int64    // as the request counts them
-	ttl    *int64    // in seconds
 	again  [3]string // names of the request before, which are often those of this one
 }
 
 func (d *work) reset() {
 	clear(d.ids)
-	d.req = strategy.Request{}
-	d.hashes, d.ids = d.hashes[:0], d.ids[:0]
-	d.prompt, d.tokens, d.ttl = 0, nil, nil
+	d.req = strategy.Request{InputTokens: fleet.Unknown}
+	d.hashes, d.ids, d.prompt = d.hashes[:0], d.ids[:0], 0
+}
+
+// complete fills the request from what was read beside it.
+func (d *work) complete() {
+	if d.req.InputTokens == fleet.Unknown {
+		d.req.InputTokens = int64(d.prompt+bytesPerToken-1) / bytesPerToken
+	}
+	d.req.PrefixHashes, d.req.Exclude = d.hashes, d.ids
 }
 
 // scan reads the usual request in one pass: an object of known fields, each at
@@ -43,7 +49,7 @@ func (d *work) scan(body []byte) bool {
 	if !c.take('{') {
 		return false
 	}
-	var seen fields
+	seen := 0 // one bit for each field
 	for first := true; !c.take('}'); first = false {
 		if !first && !c.take(',') {
 			return false
@@ -52,109 +58,70 @@ func (d *work) scan(body []byte) bool {
 		if !ok || !c.take(':') {
 			return false
 		}
-		f := fieldNamed(name)
-		if f == 0 || seen&f != 0 {
+		field := d.value(&c, name)
+		if field == 0 || seen&field != 0 {
 			return false
 		}
-		seen |= f
-		if f == fieldPrompt {
-			_, d.prompt, ok = c.quoted()
-		} else {
-			ok = d.value(&c, f)
-		}
-		if !ok {
-			return false
-		}
+		seen |= field
 	}
-	if d.req.InputTokens == 0 && seen&fieldInputTokens == 0 {
-		d.req.InputTokens = tokensOf(d.prompt)
-	}
-	d.req.PrefixHashes, d.req.Exclude = d.hashes, d.ids
+	d.complete()
 	c.space()
 	return c.at == len(c.b)
 }
 
-func (d *work) value(c *scanner, f fields) (ok bool) {
-	req := &d.req
-	switch f {
-	case fieldModelType:
+// value reads the value of a field and returns the bit of the field, 0 for what
+// scan leaves to decode.
+func (d *work) value(c *scanner, name []byte) (field int) {
+	req, ok := &d.req, false
+	switch string(name) {
+	case "model_type":
+		field = 1 << 0
 		req.ModelType, ok = c.again(&d.again[0])
-	case fieldRegion:
+	case "region":
+		field = 1 << 1
 		req.Region, ok = c.again(&d.again[1])
-	case fieldStrategy:
+	case "strategy":
+		field = 1 << 2
 		req.Strategy, ok = c.again(&d.again[2])
-	case fieldSessionKey:
+	case "session_key":
+		field = 1 << 3
 		req.SessionKey, ok = c.string()
-	case fieldRegionMode:
+	case "region_mode":
+		field = 1 << 4
 		var mode []byte
 		if mode, ok = c.plain(); ok {
 			req.RegionMode, ok = strategy.ParseRegionMode(string(mode))
 		}
-	case fieldInputTokens:
+	case "prompt":
+		field = 1 << 5
+		_, d.prompt, ok = c.quoted()
+	case "input_tokens":
+		field = 1 << 6
 		var n uint64
 		n, ok = c.number()
 		req.InputTokens, ok = int64(n), ok && n <= maxInputTokens
-	case fieldExplain:
+	case "explain":
+		field = 1 << 7
 		req.Explain, ok = c.boolean()
-	case fieldPrefixHashes:
+	case "prefix_hashes":
+		field = 1 << 8
 		ok = c.list(maxPrefixHashes, func() bool {
 			hash, ok := c.hash()
 			d.hashes = append(d.hashes, hash)
 			return ok
 		})
-	case fieldExclude:
+	case "exclude":
+		field = 1 << 9
 		ok = c.list(maxExclude, func() bool {
 			id, ok := c.string()
 			d.ids = append(d.ids, id)
 			return ok
 		})
 	}
-	return ok
-}
-
-// tokensOf guesses the tokens of a prompt of n bytes of text.
-func tokensOf(n int) int64 { return int64(n+bytesPerToken-1) / bytesPerToken }
-
-// fields is a set of fields of a decision request.
-type fields uint16
-
-const (
-	fieldModelType fields = 1 << iota
-	fieldRegion
-	fieldStrategy
-	fieldSessionKey
-	fieldRegionMode
-	fieldPrompt
-	fieldInputTokens
-	fieldExplain
-	fieldPrefixHashes
-	fieldExclude
-)
-
-func fieldNamed(name []byte) fields {
-	switch string(name) {
-	case "model_type":
-		return fieldModelType
-	case "region":
-		return fieldRegion
-	case "strategy":
-		return fieldStrategy
-	case "session_key":
-		return fieldSessionKey
-	case "region_mode":
-		return fieldRegionMode
-	case "prompt":
-		return fieldPrompt
-	case "input_tokens":
-		return fieldInputTokens
-	case "explain":
-		return fieldExplain
-	case "prefix_hashes":
-		return fieldPrefixHashes
-	case "exclude":
-		return fieldExclude
+	if !ok {
+		return 0
 	}
-	return 0
+	return field
 }
 
 // scanner reads JSON from b.
@@ -298,23 +265,12 @@ func codeUnit(b []byte) rune {
 }
 
 // hex reads 1 to 16 hexadecimal digits.
-func hex(digits []byte) (v uint64, ok bool) {
-	if len(digits) < 1 || len(digits) > 16 {
+func hex(digits []byte) (uint64, bool) {
+	if len(digits) > 16 {
 		return 0, false
 	}
-	for _, ch := range digits {
-		switch {
-		case ch >= '0' && ch <= '9':
-			v = v<<4 | uint64(ch-'0')
-		case ch >= 'a' && ch <= 'f':
-			v = v<<4 | uint64(ch-'a'+10)
-		case ch >= 'A' && ch <= 'F':
-			v = v<<4 | uint64(ch-'A'+10)
-		default:
-			return 0, false
-		}
-	}
-	return v, true
+	v, err := strconv.ParseUint(string(digits), 16, 64)
+	return v, err == nil
 }
 
 // number reads a whole number of at most 16 digits. What follows them is for

@@ -38,7 +38,7 @@ func New(f *fleet.Registry, r *routing.Router) (*Verbs, error) {
 // Register reads an api.Registration and registers the head. Created says that
 // its id was not known.
 func (d *Verbs) Register(ctx context.Context, p *access.Principal, body []byte) (answer api.RegistrationAnswer, created bool, err error) {
-	var in registration
+	in := registration{report: report{load: fleet.UnknownLoad()}}
 	faults, err := strict.ReadObject(body, MaxFaults, in.field)
 	if err != nil {
 		return answer, false, err
@@ -71,7 +71,7 @@ func (d *Verbs) Register(ctx context.Context, p *access.Principal, body []byte) 
 // Report reads an api.StatusReport of the head. With no id, as where there is
 // no path to hold it, the body has it in a field of its own: id.
 func (d *Verbs) Report(p *access.Principal, id string, body []byte) (api.StatusAnswer, error) {
-	in := report{id: id, named: id == ""}
+	in := report{id: id, named: id == "", load: fleet.UnknownLoad()}
 	if id != "" {
 		if err := d.mayAct(p, id); err != nil {
 			return api.StatusAnswer{}, err
@@ -81,23 +81,20 @@ func (d *Verbs) Report(p *access.Principal, id string, body []byte) (api.StatusA
 	if err != nil {
 		return api.StatusAnswer{}, err
 	}
-	report := fleet.StatusReport{Status: in.status, Load: in.toLoad()}
-	if in.sequence != nil {
-		report.Sequence = uint64(*in.sequence)
-	}
 	faults = require(faults, in.id == "", "/id", "the id of the head")
-	faults = require(faults, in.epoch == nil, "/epoch", "the epoch of the head's lease")
+	faults = require(faults, in.epoch == 0, "/epoch", "the epoch of the head's lease")
 	faults = require(faults, in.status == fleet.StatusUnknown, "/status", "one of active, degraded, draining, offline")
 	if len(faults) > 0 {
 		return api.StatusAnswer{}, strict.Invalid(faults)
 	}
-	report.Epoch = uint64(*in.epoch)
 	if in.named {
 		if err := d.mayAct(p, in.id); err != nil {
 			return api.StatusAnswer{}, err
 		}
 	}
-	lease, err := d.fleet.Report(in.id, report)
+	lease, err := d.fleet.Report(in.id, fleet.StatusReport{
+		Epoch: uint64(in.epoch), Status: in.status, Load: in.load, Sequence: uint64(in.sequence),
+	})
 	if err != nil {
 		return api.StatusAnswer{}, err
 	}
@@ -200,17 +197,17 @@ func (d *Verbs) Progress(id string, body []byte) error {
 // Outcome reads an api.Outcome of the decision. With no id the body has it in a
 // field of its own: decision_id.
 func (d *Verbs) Outcome(id string, body []byte) error {
-	in := outcome{id: id, named: id == ""}
+	in := newOutcome(id)
 	faults, err := strict.ReadObject(body, MaxFaults, in.field)
 	if err != nil {
 		return err
 	}
-	faults = require(faults, in.result == routing.ResultNone, "/result", "ok, error or cancelled")
+	faults = require(faults, in.Result == routing.ResultNone, "/result", "ok, error or cancelled")
 	faults = strict.Merge(faults, in.contradictions())
 	if faults = require(faults, in.id == "", "/decision_id", "the id of the decision"); len(faults) > 0 {
 		return strict.Invalid(faults)
 	}
-	return d.router.Finish(in.id, in.toOutcome())
+	return d.router.Finish(in.id, in.Outcome)
 }
 
 // require adds a fault for a field that is missing.

@@ -39,13 +39,13 @@ func newDesk(t testing.TB) *Verbs {
 	return &Verbs{router: router}
 }
 
-// Whatever of a request is out of the usual, its answer is a decision or an
+// However unusual a request is, its answer is a decision or an
 // error.
 func TestExcludedHeadsAreNotTaken(t *testing.T) {
 	d := newDesk(t)
 	for _, body := range []string{
 		`{"model_type":"m","exclude":["a"]}`,
-		`{"model_type":"m","exclude":["a","nobody"],"session_key":"s"}`,
+		`{"model_type":"m","exclude":["a","absent"],"session_key":"s"}`,
 		`{"model_type":"m","exclude":["a"],"strategy":"round_robin","explain":true}`,
 		`{"model_type":"m","exclude":["a"],"labels":{}}`, // read by the other reader
 	} {

@@ -120,21 +120,21 @@ func (r *Reader) Decimal() (v float64, text string, ok bool) {
 	return v + 0, text, true // + 0 makes -0 of it 0
 }
 
-// Number reads a number from least to most.
-func (r *Reader) Number(to **float64, least, most float64) {
+// Number reads a number from least to most. Without one it leaves to as it is.
+func (r *Reader) Number(to *float64, least, most float64) {
 	v, _, ok := r.Decimal()
 	switch {
 	case !ok:
 	case v < least || v > most:
 		r.Fault("must be %g to %g", least, most)
 	default:
-		*to = &v
+		*to = v
 	}
 }
 
 // Whole reads a whole number from least to most, in any notation: 12, 12.0 and
-// 1.2e1 are the same number in JSON.
-func (r *Reader) Whole(to **int64, least, most int64) {
+// 1.2e1 are the same number in JSON. Without one it leaves to as it is.
+func (r *Reader) Whole(to *int64, least, most int64) {
 	if r.Kind() != Number {
 		r.want("a whole number")
 		return
@@ -155,7 +155,7 @@ func (r *Reader) Whole(to **int64, least, most int64) {
 		r.Fault("must be %d to %d", least, most)
 		return
 	}
-	*to = &n
+	*to = n
 }
 
 // Any reads a value of any kind, as encoding/json has it in an any.
