@@ -11,10 +11,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"headway/internal/disk"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -122,15 +123,7 @@ const localPrefix = "hwlocal_"
 
 func (g *Guard) writeLocal() error {
 	token := localPrefix + rand.Text()
-	fresh := g.o.LocalToken + ".new"
-	err := os.WriteFile(fresh, []byte(token+"\n"), 0o600)
-	if err == nil {
-		err = os.Chmod(fresh, 0o600) // it may have been there
-	}
-	if err == nil {
-		err = os.Rename(fresh, g.o.LocalToken)
-	}
-	if err != nil {
+	if err := disk.Replace(g.o.LocalToken, []byte(token+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the local credential: %w", err)
 	}
 	g.local, g.hasLocal = sha256.Sum256([]byte(token)), true

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"headway/internal/disk"
 )
 
 // fileMode lets the group of the file read the trail, as log shippers do.
@@ -143,7 +145,7 @@ func (t *chain) encode(buf []byte, h *head, p *pending) []byte {
 // suspect.
 func (t *chain) put(buf []byte) error {
 	if t.o.MinFreeBytes > 0 {
-		if free, err := freeBytes(t.o.Path); err != nil {
+		if free, err := disk.Free(filepath.Dir(t.o.Path)); err != nil {
 			return unavailable("look at the free space", err)
 		} else if free < t.o.MinFreeBytes+int64(len(buf)) {
 			return unavailable("leave space on the disk", fmt.Errorf("only %d bytes are free: %w", free, syscall.ENOSPC))
@@ -351,14 +353,6 @@ func (o *Options) syncDir(file string) error {
 		return err
 	}
 	return errors.Join(o.sync(d), d.Close())
-}
-
-func freeBytes(path string) (int64, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(filepath.Dir(path), &st); err != nil {
-		return 0, err
-	}
-	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // outside Linux it is another type
 }
 
 // rotateIfFull starts the next file. On failure the current one stays in use.

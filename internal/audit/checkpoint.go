@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"headway/internal/disk"
 )
 
 // Checkpoint is the end of a trail at a time. Kept elsewhere, it reveals a
@@ -60,11 +62,11 @@ func sidePath(dir, path, suffix string) string {
 // keep writes a file beside the trail, else into SideDir.
 func (o *Options) keep(suffix string, text []byte) (file string, err error) {
 	file = o.Path + suffix
-	if err = o.replaceFile(file, text); err == nil || o.SideDir == "" {
+	if err = disk.Replace(file, text, fileMode); err == nil || o.SideDir == "" {
 		return file, err
 	}
 	file = sidePath(o.SideDir, o.Path, suffix)
-	if other := o.replaceFile(file, text); other != nil {
+	if other := disk.Replace(file, text, fileMode); other != nil {
 		return "", errors.Join(err, other)
 	}
 	return file, nil
@@ -148,25 +150,4 @@ func (w *writer) checkpoint() {
 		w.o.Log.Warn("the checkpoint of the audit trail could not be kept in a file", "error", err)
 	}
 	w.checkpointed = c.Seq
-}
-
-// ReplaceFile replaces the content of a file atomically and durably.
-func ReplaceFile(path string, text []byte) error {
-	return (&Options{sync: datasync}).replaceFile(path, text)
-}
-
-func (o *Options) replaceFile(path string, text []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Chmod(fileMode), o.sync(f), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return o.syncDir(path)
 }

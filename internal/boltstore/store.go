@@ -28,6 +28,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"headway/internal/access"
+	"headway/internal/disk"
 	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/policy"
@@ -80,10 +81,6 @@ type Store struct {
 
 	writing sync.Mutex            // held by the one that writes, so that those who wait learn of a failure
 	broken  atomic.Pointer[error] // why bbolt cannot be asked any more; nil: it can
-
-	mu       sync.Mutex
-	lookedAt time.Time // when free space was last looked at
-	free     int64
 }
 
 // Open opens the file, or makes it. The error is one sentence that says what is
@@ -254,21 +251,15 @@ func (s *Store) update(ctx context.Context, f func(*bolt.Tx) error, done func())
 }
 
 // roomLeft refuses writes while the disk is nearly full, which leaves room for
-// the log and for people who come to help. It looks at most once a second.
+// the log and for people who come to help.
 func (s *Store) roomLeft() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if time.Since(s.lookedAt) > time.Second {
-		var st syscall.Statfs_t
-		if err := syscall.Statfs(filepath.Dir(s.path), &st); err != nil {
-			return fmt.Errorf("%w: free space: %w", fleet.ErrStoreUnavailable, err)
-		}
-		s.free = int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // outside Linux it is another type
-		s.lookedAt = time.Now()
+	free, err := disk.Free(filepath.Dir(s.path))
+	if err != nil {
+		return fmt.Errorf("%w: free space: %w", fleet.ErrStoreUnavailable, err)
 	}
-	if s.free < s.minFree {
+	if free < s.minFree {
 		return fmt.Errorf("%w: %d MiB are free where %s stands, and %d MiB must be (state.min_free_bytes)",
-			fleet.ErrStoreUnavailable, s.free>>20, s.path, s.minFree>>20)
+			fleet.ErrStoreUnavailable, free>>20, s.path, s.minFree>>20)
 	}
 	return nil
 }

@@ -172,21 +172,6 @@ func TestANearlyFullDiskTakesNoWrites(t *testing.T) {
 	}
 }
 
-// The room on the disk is looked at again and again while the file is open.
-func TestADiskThatHasRoomAgainTakesWrites(t *testing.T) {
-	s, err := boltstore.Open(filepath.Join(t.TempDir(), "headway.db"), boltstore.Options{MinFreeBytes: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.Close() }()
-	for i := range 2 {
-		if err := s.Save(t.Context(), []fleet.Change{{ID: fmt.Sprint("x", i), Record: head(7)}}); err != nil {
-			t.Errorf("save %d: %v", i, err)
-		}
-		boltstore.LookedLongAgo(s)
-	}
-}
-
 // TestKilledWriterLosesNothingThatItAcknowledged kills a process that saves
 // heads, five times, and looks for each head that it said was saved.
 func TestKilledWriterLosesNothingThatItAcknowledged(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"headway/internal/access"
+	"headway/internal/disk"
 	"headway/internal/fleet"
 	"headway/internal/policy"
 )
@@ -259,11 +260,7 @@ func Import(ctx context.Context, r io.Reader, path string) (err error) {
 	if err := os.Remove(temporary); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return disk.SyncDir(filepath.Dir(path))
 }
 
 func ignoreMissing(err error) error {

@@ -6,9 +6,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"syscall"
 
 	"headway/internal/boltstore"
+	"headway/internal/disk"
 	"headway/internal/local"
 	"headway/internal/terminal"
 )
@@ -20,12 +20,11 @@ const (
 )
 
 func (f *findings) disk(check, dir string) {
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fs); err != nil {
+	free, err := disk.Free(dir)
+	if err != nil {
 		f.warn(check, dir+": "+err.Error(), "name the data directory with --data-dir")
 		return
 	}
-	free := fs.Bavail * uint64(fs.Bsize)
 	detail := fmt.Sprintf("%s has %.1f GiB free", dir, float64(free)/(1<<30))
 	if free < leastFree {
 		f.warn(check, detail, "make room: below state.min_free_bytes nothing more is written")

@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
+
+	"headway/internal/disk"
 
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
@@ -37,7 +38,7 @@ func (s *Store) Save() {
 	if s.o.File == "" {
 		return
 	}
-	err := s.writeSnapshot()
+	err := disk.ReplaceWith(s.o.File, 0o600, s.encode)
 	if err == nil {
 		err = s.log.begin(s.o.Now())
 	}
@@ -63,34 +64,6 @@ func (s *Store) Keep(now time.Time) {
 			_ = s.log.close()
 		}
 	}
-}
-
-func (s *Store) writeSnapshot() (err error) {
-	f, err := os.OpenFile(s.o.File+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	err = errors.Join(s.encode(f), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), s.o.File); err != nil {
-		return err
-	}
-	return syncDirectory(filepath.Dir(s.o.File)) // or a failure of power may bring the old one back
-}
-
-func syncDirectory(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func (s *Store) encode(w io.Writer) error {

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"headway/internal/disk"
 )
 
 // Options describe the service to announce.
@@ -76,11 +78,7 @@ func (a *Announcer) Refresh() error {
 	if err != nil {
 		return err
 	}
-	fresh := a.file + ".new"
-	if err = os.WriteFile(fresh, append(content, '\n'), 0o600); err == nil {
-		err = os.Rename(fresh, a.file)
-	}
-	if err != nil {
+	if err := disk.Replace(a.file, append(content, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the file by which the command line finds the service: %w", err)
 	}
 	a.written = true

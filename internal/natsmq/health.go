@@ -44,9 +44,6 @@ func (q *Queue) heal() {
 		return
 	}
 	broken := q.broken()
-	if broken {
-		q.room.lookAgain()
-	}
 	h, err := &q.health, q.room.diskLeft()
 	if refuses := err != nil; refuses != h.refuses {
 		if h.refuses = refuses; refuses {

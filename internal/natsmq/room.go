@@ -3,13 +3,13 @@ package natsmq
 import (
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"headway/api"
 	"headway/internal/apiv1"
+	"headway/internal/disk"
 )
 
 // room accounts for the space for commands on the embedded server: of the
@@ -20,8 +20,6 @@ type room struct {
 
 	mu     sync.Mutex
 	shares shares[int64]
-	looked time.Time
-	free   int64 // of the disk, when it was looked at last
 }
 
 // earlier is the account of commands from before the service started.
@@ -72,33 +70,22 @@ func (r *room) filled() float64 {
 }
 
 // diskLeft refuses commands on a nearly full disk, to keep room for ending
-// those stored. It measures at most once a second.
+// those stored.
 func (r *room) diskLeft() error {
 	if r.minFree == 0 {
 		return nil
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if time.Since(r.looked) >= time.Second {
-		var st syscall.Statfs_t
-		if err := syscall.Statfs(r.dir, &st); err != nil {
-			return fmt.Errorf("free space of %s: %w", r.dir, err)
-		}
-		r.free, r.looked = int64(st.Bavail)*int64(st.Bsize), time.Now() //nolint:unconvert // of other types on other systems
+	free, err := disk.Free(r.dir)
+	if err != nil {
+		return fmt.Errorf("free space of %s: %w", r.dir, err)
 	}
-	if r.free >= r.minFree {
+	if free >= r.minFree {
 		return nil
 	}
 	return &apiv1.Problem{
 		Code: api.CodeQueueUnavailable, RetryAfter: 5 * time.Second,
-		Detail: fmt.Sprintf("No command is taken: the disk of the queue has %d MiB free, and %d MiB must be (state.min_free_bytes).", r.free>>20, r.minFree>>20),
+		Detail: fmt.Sprintf("No command is taken: the disk of the queue has %d MiB free, and %d MiB must be (state.min_free_bytes).", free>>20, r.minFree>>20),
 	}
-}
-
-func (r *room) lookAgain() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.looked = time.Time{}
 }
 
 func sizeOf(subject string, header nats.Header, body []byte) int64 {

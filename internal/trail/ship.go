@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/audit"
+	"headway/internal/disk"
 )
 
 // Sink sends the lines of the trail elsewhere. Publish gets lines in order
@@ -294,7 +295,7 @@ func (s *Shipper) save() error {
 	if err != nil {
 		return err
 	}
-	if err := audit.ReplaceFile(s.o.CursorPath, append(raw, '\n')); err != nil {
+	if err := disk.Replace(s.o.CursorPath, append(raw, '\n'), 0o640); err != nil {
 		return fmt.Errorf("keep how far the audit trail was shipped: %w", err)
 	}
 	s.saved = s.settled
