@@ -222,16 +222,8 @@ func (s *Server) getRevision(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	list, err := s.router.Revisions(r.Context(), maxRevisions)
-	if err != nil {
-		return err
-	}
-	for _, p := range list {
-		if p.Revision == n {
-			return writeJSON(w, http.StatusOK, toRevision(p, s.router.Policy().Revision))
-		}
-	}
-	return fmt.Errorf("revision %d: %w", n, policy.ErrNoRevision)
+	stored, err := s.router.Revision(r.Context(), n)
+	return writeResult(w, toRevision(stored, s.router.Policy().Revision), err)
 }
 
 func revisionOf(r *http.Request) (uint64, error) {

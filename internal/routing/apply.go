@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -241,18 +240,26 @@ func (r *Router) Revisions(ctx context.Context, limit int) ([]policy.Stored, err
 	return append(list, policy.Stored{Document: policy.Default().Canonical, Source: policy.SourceDefault}), nil
 }
 
+// Revision returns one kept revision of the policy. The errors are ErrNoRevision
+// and the store's.
+func (r *Router) Revision(ctx context.Context, number uint64) (policy.Stored, error) {
+	list, err := r.Revisions(ctx, math.MaxInt)
+	for _, p := range list {
+		if p.Revision == number {
+			return p, nil
+		}
+	}
+	return policy.Stored{}, cmp.Or(err, fmt.Errorf("revision %d: %w", number, policy.ErrNoRevision))
+}
+
 // Restore makes the document of an earlier revision the policy, as a new
 // revision. The errors are ErrNoRevision and those of Apply.
 func (r *Router) Restore(ctx context.Context, revision uint64, author string, expect uint64) (*policy.Policy, error) {
-	list, err := r.Revisions(ctx, math.MaxInt)
+	stored, err := r.Revision(ctx, revision)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(list, func(p policy.Stored) bool { return p.Revision == revision })
-	if i < 0 {
-		return nil, fmt.Errorf("revision %d: %w", revision, policy.ErrNoRevision)
-	}
-	next, faults := policy.Parse(list[i].Document, "json")
+	next, faults := policy.Parse(stored.Document, "json")
 	if len(faults) > 0 {
 		return nil, strict.Invalid(faults)
 	}
