@@ -1,12 +1,16 @@
-// Package mixin is the one table of alerts. Rules, their tests, runbooks and
-// the tables of the guide come from it.
+// Package mixin is the one table of alerts: alerts/*.yaml and the objectives.
+// Rules, their tests, runbooks and the tables of the guide come from it.
 package mixin
 
 import (
+	"bytes"
+	"embed"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // Group is a group of rules that Prometheus evaluates together.
@@ -15,14 +19,13 @@ type Group struct {
 	Intro    string        // one sentence for the guide
 	Interval time.Duration // between evaluations; 0: as configured
 	Records  []Record
-	Alerts   []Alert
+	Alerts   []*Alert
 }
 
 // Record is a recording rule.
 type Record struct {
-	Name   string
-	Expr   string
-	Labels map[string]string
+	Name string
+	Expr string
 }
 
 // Alert is an alerting rule with its documentation.
@@ -45,23 +48,19 @@ type Alert struct {
 
 // Case is a test of an alert: samples, and whether it fires at a time.
 type Case struct {
-	Name    string // of a further case
-	Series  []Series
-	Every   time.Duration     // between samples; 0: 1 m
-	At      time.Duration     // when it is looked at
-	Labels  map[string]string // of the firing alert besides alertname, severity and Alert.Labels
-	Says    string            // the description then
-	Several []Firing          // if more than one fires
-}
-
-// Firing is one firing alert of a rule.
-type Firing struct {
-	Labels map[string]string
-	Says   string
+	Name   string // of a further case
+	Series []Series
+	Every  time.Duration     // between samples; 0: 1 m
+	At     time.Duration     // when it is looked at
+	Labels map[string]string // of the firing alert besides alertname, severity and Alert.Labels
+	Says   string            // the description then
 }
 
 // Series are samples in the notation of promtool.
-type Series struct{ Name, Values string }
+type Series struct {
+	Name   string `yaml:"series"`
+	Values string `yaml:"values"`
+}
 
 // Every alert has the label AppLabel with the value App, by which Alertmanager
 // inhibits and operators select. It is not "service", which alerts about
@@ -89,9 +88,31 @@ func (a *Alert) RunbookURL() string { return RunbookBase + "#" + a.Anchor() }
 // and run make generate.
 const RunbookBase = "http://localhost:8080/console/runbooks"
 
+//go:embed alerts/*.yaml
+var files embed.FS
+
 // Groups are all groups, the guide's first.
 func Groups() []Group {
-	return slices.Concat(documented(), availability(), objectives(), fleetRules(), operations())
+	return slices.Concat(read("documented"), read("availability"), objectives(), read("fleet"), read("operations"))
+}
+
+// read reads one file of alerts. It panics on a fault: the files are part of
+// the program.
+func read(name string) []Group {
+	raw, err := files.ReadFile("alerts/" + name + ".yaml")
+	if err != nil {
+		panic(err)
+	}
+	var g Group
+	in := yaml.NewDecoder(bytes.NewReader(raw))
+	in.KnownFields(true)
+	if err := in.Decode(&g); err != nil {
+		panic(fmt.Sprintf("alerts/%s.yaml: %v", name, err))
+	}
+	for _, a := range g.Alerts {
+		a.Expr = strings.ReplaceAll(a.Expr, "$owed", owed)
+	}
+	return []Group{g}
 }
 
 // Duration formats a duration as Prometheus does.

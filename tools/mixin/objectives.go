@@ -29,21 +29,24 @@ var owed = fmt.Sprintf(`headway_decision_failures_total{reason!~%q}`, strings.Jo
 // one that it continues. Factors and windows are from Google's SRE workbook,
 // table 5-8, with the pair of factor 3 from sloth.
 type burn struct {
-	long, short string
-	factor      float64
-	severity    string
-	wait        time.Duration
-	budget      string // of 30 days that is spent then
+	long     time.Duration
+	short    string
+	factor   float64
+	severity string
+	wait     time.Duration
+	budget   string // of 30 days that is spent then
 }
 
 var burns = []burn{
-	{"1h", "5m", 14.4, Critical, 2 * minute, "2 % in an hour"},
-	{"6h", "30m", 6, Critical, 15 * minute, "5 % in six hours"},
-	{"1d", "2h", 3, Warning, time.Hour, "10 % in a day"},
-	{"3d", "6h", 1, Warning, 3 * time.Hour, "10 % in three days"},
+	{time.Hour, "5m", 14.4, Critical, 2 * minute, "2 % in an hour"},
+	{6 * time.Hour, "30m", 6, Critical, 15 * minute, "5 % in six hours"},
+	{24 * time.Hour, "2h", 3, Warning, time.Hour, "10 % in a day"},
+	{72 * time.Hour, "6h", 1, Warning, 3 * time.Hour, "10 % in three days"},
 }
 
 var burnWindows = []string{"5m", "30m", "1h", "2h", "6h", "1d", "3d"}
+
+const minute = time.Minute
 
 // slowly is the evaluation interval of windows from 6 hours on. They change by
 // less than a percent meanwhile, and cost more than all other rules together.
@@ -75,13 +78,13 @@ func objectives() []Group {
 		})
 	}
 	for i, b := range burns {
-		availability.Alerts = append(availability.Alerts, burnAlert(i, b, "DecisionErrorBudgetBurn", "routing:decision_errors:ratio_rate", 1-decisionObjective,
+		availability.Alerts = append(availability.Alerts, burnAlert(b, "DecisionErrorBudgetBurn", "routing:decision_errors:ratio_rate", 1-decisionObjective,
 			"decisions find no head", "failed decisions",
-			[]Series{
-				{`headway_decision_failures_total{reason="unroutable",job="routing-service"}`, ""},
-				{`routing_decisions_total{strategy="random",job="routing-service"}`, ""},
+			[2]string{
+				`headway_decision_failures_total{reason="unroutable",job="routing-service"}`,
+				`routing_decisions_total{strategy="random",job="routing-service"}`,
 			}))
-		burnt := &availability.Alerts[i]
+		burnt := availability.Alerts[i]
 		typos := burnt.Fires
 		typos.Name = "errors of callers do not count"
 		typos.Series = nil
@@ -92,54 +95,52 @@ func objectives() []Group {
 			Series{`headway_decision_failures_total{reason="unroutable",job="routing-service"}`, burnt.Quiet.Series[0].Values},
 			Series{`routing_decisions_total{strategy="none",job="routing-service"}`, burnt.Fires.Series[0].Values})
 		burnt.Still = []Case{typos}
-		latency.Alerts = append(latency.Alerts, burnAlert(i, b, "DecisionLatencyBudgetBurn", "routing:decision_slow:ratio_rate", 1-latencyObjective,
+		latency.Alerts = append(latency.Alerts, burnAlert(b, "DecisionLatencyBudgetBurn", "routing:decision_slow:ratio_rate", 1-latencyObjective,
 			"decisions take longer than 100 ms", "slow decisions",
-			[]Series{
-				{`headway_http_request_duration_seconds_count{endpoint="/api/v1/decisions",job="routing-service"}`, ""},
-				{`headway_http_request_duration_seconds_bucket{endpoint="/api/v1/decisions",le="0.1",job="routing-service"}`, ""},
+			[2]string{
+				`headway_http_request_duration_seconds_count{endpoint="/api/v1/decisions",job="routing-service"}`,
+				`headway_http_request_duration_seconds_bucket{endpoint="/api/v1/decisions",le="0.1",job="routing-service"}`,
 			}))
 	}
 	return []Group{long, availability, latency}
 }
 
-// burnAlert is one alert of an objective. Its name has the number of its
-// windows, since promtool distinguishes alerts by name.
-func burnAlert(n int, b burn, name, record string, budget float64, what, of string, series []Series) Alert {
-	limit := b.factor * budget
+// burnAlert is one alert of an objective. Its name has its long window, since
+// promtool distinguishes alerts by name.
+func burnAlert(b burn, name, record string, budget float64, what, of string, series [2]string) *Alert {
+	limit, long := b.factor*budget, Duration(b.long)
 	threshold := fmt.Sprintf("%.6g", limit)
-	a := Alert{
-		Name:     fmt.Sprintf("%s%s", name, map[int]string{0: "1h", 1: "6h", 2: "1d", 3: "3d"}[n]),
-		Expr:     record + b.long + " > " + threshold + " and " + record + b.short + " > " + threshold,
+	a := &Alert{
+		Name:     name + long,
+		Expr:     record + long + " > " + threshold + " and " + record + b.short + " > " + threshold,
 		For:      b.wait,
 		Severity: b.severity,
-		Labels:   map[string]string{"long_window": b.long, "short_window": b.short},
+		Labels:   map[string]string{"long_window": long, "short_window": b.short},
 		Summary:  fmt.Sprintf("The budget of %s is spent %g times too fast", of, b.factor),
 		Description: fmt.Sprintf("{{ $value | humanizePercentage }} of %s over %s, more than %g times what the objective allows. At this rate %s of the budget of 30 days is spent.",
-			what, b.long, b.factor, b.budget),
-		Meaning: fmt.Sprintf("Over %s and over %s more than %.4g %% of %s. The objective allows %.4g %% over 30 days.", b.long, b.short, 100*limit, what, 100*budget),
+			what, long, b.factor, b.budget),
+		Meaning: fmt.Sprintf("Over %s and over %s more than %.4g %% of %s. The objective allows %.4g %% over 30 days.", long, b.short, 100*limit, what, 100*budget),
 		Causes:  []string{"as of HighRoutingErrors and HighHTTPLatency, which look at five minutes only"},
 		Do:      []string{"with severity critical: act as for an outage", "with severity warning: find the cause within the day; the panels \"Routing Errors\" and \"HTTP Request Latency\" show when it began"},
 	}
 	// The windows must be full for the test to be valid.
-	long := map[string]time.Duration{"1h": time.Hour, "6h": 6 * time.Hour, "1d": 24 * time.Hour, "3d": 72 * time.Hour}[b.long]
-	at := long + b.wait + 30*minute
+	at := b.long + b.wait + 30*minute
 	steps := int(at/(2*minute)) + 2
 	samples := func(share float64) []Series {
-		out := make([]Series, len(series))
-		copy(out, series)
-		total := 100_000.0
-		first, second := share*total, (1-share)*total
+		const total = 100_000.0
+		first := share * total
 		if name == "DecisionLatencyBudgetBurn" {
-			first, second = total, (1-share)*total
+			first = total
 		}
-		out[0].Values = fmt.Sprintf("0+%.0fx%d", first, steps)
-		out[1].Values = fmt.Sprintf("0+%.0fx%d", second, steps)
-		return out
+		return []Series{
+			{series[0], fmt.Sprintf("0+%.0fx%d", first, steps)},
+			{series[1], fmt.Sprintf("0+%.0fx%d", (1-share)*total, steps)},
+		}
 	}
 	shown := fmt.Sprintf("%.4g%%", 100*2*limit)
 	a.Fires = Case{
 		Series: samples(2 * limit), Every: 2 * minute, At: at, Labels: map[string]string{"job": "routing-service"},
-		Says: fmt.Sprintf("%s of %s over %s, more than %g times what the objective allows. At this rate %s of the budget of 30 days is spent.", shown, what, b.long, b.factor, b.budget),
+		Says: fmt.Sprintf("%s of %s over %s, more than %g times what the objective allows. At this rate %s of the budget of 30 days is spent.", shown, what, long, b.factor, b.budget),
 	}
 	a.Quiet = Case{Series: samples(0.9 * limit), Every: 2 * minute, At: at}
 	return a

@@ -44,17 +44,7 @@ var page = template.Must(template.New("runbooks").Funcs(template.FuncMap{"code":
 // RunbookPage is the page of the runbooks in HTML.
 func RunbookPage(groups []Group) ([]byte, error) {
 	var b bytes.Buffer
-	pointers := make([]struct {
-		Name, Intro string
-		Alerts      []*Alert
-	}, len(groups))
-	for i := range groups {
-		pointers[i].Name, pointers[i].Intro = groups[i].Name, groups[i].Intro
-		for j := range groups[i].Alerts {
-			pointers[i].Alerts = append(pointers[i].Alerts, &groups[i].Alerts[j])
-		}
-	}
-	if err := page.Execute(&b, pointers); err != nil {
+	if err := page.Execute(&b, groups); err != nil {
 		return nil, fmt.Errorf("write the page of the runbooks: %w", err)
 	}
 	return b.Bytes(), nil

@@ -2,6 +2,7 @@ package mixin
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"strings"
@@ -37,10 +38,9 @@ func RuleFile(groups []Group) ([]byte, error) {
 	for _, g := range groups {
 		out := ruleGroup{Name: g.Name, Interval: durationOf(g.Interval)}
 		for _, r := range g.Records {
-			out.Rules = append(out.Rules, rule{Record: r.Name, Expr: r.Expr, Labels: r.Labels})
+			out.Rules = append(out.Rules, rule{Record: r.Name, Expr: r.Expr})
 		}
-		for i := range g.Alerts {
-			a := &g.Alerts[i]
+		for _, a := range g.Alerts {
 			out.Rules = append(out.Rules, rule{Alert: a.Name, Expr: a.Expr, For: durationOf(a.For), Labels: a.labels(), Annotations: map[string]string{
 				"summary": a.Summary, "description": a.Description, "runbook_url": a.RunbookURL(),
 			}})
@@ -58,11 +58,8 @@ func durationOf(d time.Duration) string {
 }
 
 func (a *Alert) labels() map[string]string {
-	labels := maps.Clone(a.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	labels["severity"], labels[AppLabel] = a.Severity, App
+	labels := map[string]string{"severity": a.Severity, AppLabel: App}
+	maps.Copy(labels, a.Labels)
 	return labels
 }
 
@@ -86,13 +83,8 @@ type testFile struct {
 type ruleTest struct {
 	Name           string          `yaml:"name"`
 	Interval       string          `yaml:"interval"`
-	InputSeries    []inputSeries   `yaml:"input_series"`
+	InputSeries    []Series        `yaml:"input_series"`
 	AlertRuleTests []alertRuleTest `yaml:"alert_rule_test"`
-}
-
-type inputSeries struct {
-	Series string `yaml:"series"`
-	Values string `yaml:"values"`
 }
 
 type alertRuleTest struct {
@@ -121,8 +113,7 @@ func TestFiles(groups []Group, rules string) (map[string][]byte, error) {
 			f = &testFile{RuleFiles: []string{rules}, EvaluationInterval: every}
 			files[name] = f
 		}
-		for i := range g.Alerts {
-			a := &g.Alerts[i]
+		for _, a := range g.Alerts {
 			f.Tests = append(f.Tests, a.test("fires", &a.Fires, true))
 			for j := range a.Also {
 				f.Tests = append(f.Tests, a.test("fires, "+a.Also[j].Name, &a.Also[j], true))
@@ -147,14 +138,6 @@ func TestFiles(groups []Group, rules string) (map[string][]byte, error) {
 }
 
 func (a *Alert) test(what string, c *Case, fires bool) ruleTest {
-	every := c.Every
-	if every == 0 {
-		every = minute
-	}
-	t := ruleTest{Name: a.Name + " " + what, Interval: Duration(every)}
-	for _, s := range c.Series {
-		t.InputSeries = append(t.InputSeries, inputSeries{s.Name, s.Values})
-	}
 	expected := alertRuleTest{EvalTime: Duration(c.At), Alertname: a.Name, ExpAlerts: []expAlert{}}
 	if fires {
 		labels := a.labels()
@@ -163,8 +146,10 @@ func (a *Alert) test(what string, c *Case, fires bool) ruleTest {
 			"summary": fillLabels(a.Summary, labels), "description": c.Says, "runbook_url": a.RunbookURL(),
 		}})
 	}
-	t.AlertRuleTests = []alertRuleTest{expected}
-	return t
+	return ruleTest{
+		Name: a.Name + " " + what, Interval: Duration(cmp.Or(c.Every, minute)),
+		InputSeries: c.Series, AlertRuleTests: []alertRuleTest{expected},
+	}
 }
 
 // fillLabels expands the labels of an annotation template.
@@ -183,8 +168,7 @@ func Runbooks(groups []Group) []byte {
 		"`critical`: act now; `warning`: within a working day.\n\n")
 	b.WriteString("| alert | severity | fires after | when |\n|---|---|---|---|\n")
 	for _, g := range groups {
-		for i := range g.Alerts {
-			a := &g.Alerts[i]
+		for _, a := range g.Alerts {
 			fmt.Fprintf(&b, "| [%s](#%s) | %s | %s | %s |\n", a.Name, a.Anchor(), a.Severity, Duration(a.For), cell(a.Meaning))
 		}
 	}
@@ -193,8 +177,7 @@ func Runbooks(groups []Group) []byte {
 			continue // a record has no alert
 		}
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n", g.Name, g.Intro)
-		for i := range g.Alerts {
-			a := &g.Alerts[i]
+		for _, a := range g.Alerts {
 			fmt.Fprintf(&b, "\n### %s\n\n%s\n\n```promql\n%s\n```\n\n", a.Name, a.Meaning, a.Expr)
 			list(&b, "Causes", a.Causes)
 			list(&b, "What to do", a.Do)
@@ -211,8 +194,7 @@ func AlertTable(groups []Group) string {
 			continue
 		}
 		fmt.Fprintf(&b, "\n**`%s`**: %s\n\n| alert | severity | for | expression |\n|---|---|---|---|\n", g.Name, g.Intro)
-		for i := range g.Alerts {
-			a := &g.Alerts[i]
+		for _, a := range g.Alerts {
 			fmt.Fprintf(&b, "| [%s](runbooks.md#%s) | %s | %s | `%s` |\n", a.Name, a.Anchor(), a.Severity, Duration(a.For), strings.ReplaceAll(a.Expr, "|", `\|`))
 		}
 	}

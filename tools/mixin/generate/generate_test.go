@@ -45,12 +45,12 @@ func TestNumbersOfAlertsFollowTheirNouns(t *testing.T) {
 	before := regexp.MustCompile(`(\$value|\| humanize|\| value) \}\} +([a-zA-Z{]+ ?[a-z]*)`)
 	seen := 0
 	for _, g := range mixin.Groups() {
-		for i := range g.Alerts {
-			for _, text := range []string{g.Alerts[i].Summary, g.Alerts[i].Description} {
+		for _, a := range g.Alerts {
+			for _, text := range []string{a.Summary, a.Description} {
 				seen += strings.Count(text, "$value")
 				for _, m := range before.FindAllStringSubmatch(text, -1) {
 					if m[2] != "a second" {
-						t.Errorf("%s: %q stands before what it counts: %s", g.Alerts[i].Name, m[0], text)
+						t.Errorf("%s: %q stands before what it counts: %s", a.Name, m[0], text)
 					}
 				}
 			}
@@ -94,8 +94,7 @@ func TestAlertmanagerTakesTheFile(t *testing.T) {
 // Every alert fires in one case and does not in another, as promtool has it.
 func TestEveryAlertFiresAndIsQuiet(t *testing.T) {
 	for _, g := range mixin.Groups() {
-		for i := range g.Alerts {
-			a := &g.Alerts[i]
+		for _, a := range g.Alerts {
 			if len(a.Fires.Series) == 0 || len(a.Quiet.Series) == 0 && a.Name != "Watchdog" {
 				t.Errorf("%s has no case in which it fires, or none in which it is quiet", a.Name)
 			}
@@ -127,8 +126,7 @@ func TestTheGuidesAlertsAreThere(t *testing.T) {
 		"HighHTTPLatency": `> 1`, "HighMemoryUsage": `process_resident_memory_bytes > 1e9`, "HighCPUUsage": `> 0.8`,
 	}
 	for _, g := range mixin.Groups() {
-		for i := range g.Alerts {
-			a := &g.Alerts[i]
+		for _, a := range g.Alerts {
 			threshold, named := want[a.Name]
 			if !named {
 				continue

@@ -71,8 +71,7 @@ func TestOursFiresWheneverThePlainOneDoes(t *testing.T) {
 	var rules []rule
 	var tests []test
 	for _, g := range mixin.Groups() {
-		for i := range g.Alerts {
-			a := &g.Alerts[i]
+		for _, a := range g.Alerts {
 			switch expr := plain[a.Name]; {
 			case expr == "", expr == a.Expr && mixin.Duration(a.For) == "5m":
 				continue
