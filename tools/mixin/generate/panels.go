@@ -12,12 +12,11 @@ import (
 	"github.com/grafana/grafana-foundation-sdk/go/prometheus"
 	"github.com/grafana/grafana-foundation-sdk/go/stat"
 	"github.com/grafana/grafana-foundation-sdk/go/table"
-	"github.com/grafana/grafana-foundation-sdk/go/text"
 	"github.com/grafana/grafana-foundation-sdk/go/timeseries"
 )
 
 type panel struct {
-	kind    string // stat, timeseries, bargauge, table, heatmap or text
+	kind    string // stat, timeseries, bargauge, table or heatmap
 	title   string
 	about   string // without the metrics, which are appended
 	unit    string
@@ -26,15 +25,12 @@ type panel struct {
 	height  uint32
 	min     *float64
 	max     *float64
-	steps   []step            // thresholds; the first has no bound
-	texts   map[string]string // values and what is shown for them
-	none    string            // shown when there is nothing
+	steps   []step // thresholds; the first has no bound
+	none    string // shown when there is nothing
 	stacked bool
-	apart   string // the one series that is not stacked, since it is no part of the sum
-	runbook string // alert whose runbook is linked
-	content string // of text
-	rename  map[string]string
-	hide    []string // columns of a table
+	apart   string            // the one series that is not stacked, since it is no part of the sum
+	runbook string            // alert whose runbook is linked
+	rename  map[string]string // columns of a table
 }
 
 type query struct{ expr, legend string }
@@ -74,10 +70,6 @@ func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
 		GridPos: &at, FieldConfig: &dashboard.FieldConfigSource{Defaults: p.field(), Overrides: p.overrides()},
 		Options: p.options(),
 	}
-	if p.kind == "text" {
-		out.Datasource, out.Description, out.Targets = nil, nil, nil
-		return out
-	}
 	for i, q := range p.queries {
 		d := prometheus.Dataquery{Expr: q.expr, RefId: ptr(string(rune('A' + i))), Datasource: &datasource, LegendFormat: ptr(q.legend), EditorMode: ptr(prometheus.QueryEditorModeCode)}
 		switch p.kind {
@@ -99,15 +91,9 @@ func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
 	}
 	if p.kind == "table" {
 		excluded := map[string]bool{"Time": true, "__name__": true}
-		for _, h := range p.hide {
-			excluded[h] = true
-		}
-		if len(p.queries) > 1 {
-			out.Transformations = append(out.Transformations, dashboard.DataTransformerConfig{Id: "merge", Options: map[string]any{}})
-		}
-		out.Transformations = append(out.Transformations, dashboard.DataTransformerConfig{
+		out.Transformations = []dashboard.DataTransformerConfig{{
 			Id: "organize", Options: map[string]any{"excludeByName": excluded, "renameByName": p.rename, "indexByName": map[string]int{}},
-		})
+		}}
 	}
 	return out
 }
@@ -139,13 +125,6 @@ func (p *panel) field() dashboard.FieldConfig {
 			Type:    dashboard.MappingTypeSpecialValue,
 			Options: dashboard.DashboardSpecialValueMapOptions{Match: dashboard.SpecialValueMatchNullAndNan, Result: dashboard.ValueMappingResult{Text: &p.none, Color: ptr("text")}},
 		}})
-	}
-	if len(p.texts) > 0 {
-		options := map[string]dashboard.ValueMappingResult{}
-		for value, text := range p.texts {
-			options[value] = dashboard.ValueMappingResult{Text: &text}
-		}
-		f.Mappings = append(f.Mappings, dashboard.ValueMapping{ValueMap: &dashboard.ValueMap{Type: dashboard.MappingTypeValueToText, Options: options}})
 	}
 	steps := p.steps
 	if len(steps) == 0 {
@@ -219,10 +198,6 @@ func (p *panel) options() any {
 		o.YAxis.Unit = &p.unit
 		o.Color.Scheme, o.Color.Mode = "Blues", ptr(heatmap.HeatmapColorModeScheme)
 		o.Color.Steps = 32
-		return o
-	case "text":
-		o := text.NewOptions()
-		o.Mode, o.Content = text.TextModeMarkdown, p.content
 		return o
 	}
 	o := timeseries.NewOptions()
