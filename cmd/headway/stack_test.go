@@ -239,6 +239,7 @@ func (p *pager) since(begin time.Time) (pages []page) {
 
 // scaled returns the groups with every "for", every window of a rate and every
 // interval divided, so that a test does not have to wait; the rest is the same.
+// The alerts are changed in place.
 func scaled(groups []mixin.Group, by int) []mixin.Group {
 	out := make([]mixin.Group, len(groups))
 	for i, g := range groups {
@@ -249,9 +250,7 @@ func scaled(groups []mixin.Group, by int) []mixin.Group {
 		for j := range g.Records {
 			g.Records[j].Expr = scaleWindows(g.Records[j].Expr, by)
 		}
-		g.Alerts = slices.Clone(g.Alerts)
-		for j := range g.Alerts {
-			a := &g.Alerts[j]
+		for _, a := range g.Alerts {
 			a.For /= time.Duration(by)
 			a.Expr = scaleWindows(a.Expr, by)
 		}
