@@ -90,7 +90,7 @@ var rooms = map[string]room{
 	"internal/feed":     {},
 	"internal/audit":    {ours: []string{"internal/disk"}, others: []string{metrics}},
 	"internal/trail":    {ours: []string{"internal/audit", "internal/strict", "internal/disk"}, others: []string{metrics}},
-	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/feed", "internal/outbound", "internal/strict", "internal/disk"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
+	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/feed", "internal/strict", "internal/disk"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
 	"internal/apiv1": {
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
 		others: []string{json},
@@ -469,7 +469,6 @@ var banned = regexp.MustCompile(`\b(?:` + strings.Join([]string{
 // only gets shorter.
 var stillDialect = []string{
 	"docs",
-	"internal/access",
 	"internal/boltstore",
 	"internal/fleet",
 	"internal/httpapi",

@@ -37,7 +37,7 @@ type door struct {
 	guard   *access.Guard
 	metrics *prometheus.Registry
 	now     time.Time
-	told    []string // the trail: action and outcome
+	trail   []string // action and outcome
 	refuse  error    // of the trail
 }
 
@@ -80,8 +80,26 @@ func (d *door) begin(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
 	if d.refuse != nil {
 		return nil, d.refuse
 	}
-	d.told = append(d.told, e.Action)
-	return func(o audit.Outcome, _ string, _ json.RawMessage) { d.told = append(d.told, e.Action+" "+string(o)) }, nil
+	d.trail = append(d.trail, e.Action)
+	return func(o audit.Outcome, _ string, _ json.RawMessage) { d.trail = append(d.trail, e.Action+" "+string(o)) }, nil
+}
+
+// labelled are the counters with a label, by its value.
+func (d *door) labelled() map[string]float64 {
+	d.Helper()
+	families, err := d.metrics.Gather()
+	if err != nil {
+		d.Fatal(err)
+	}
+	counted := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				counted[l.GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return counted
 }
 
 // key makes a key and returns its secret.
@@ -117,7 +135,7 @@ func TestRoles(t *testing.T) {
 		access.RoleAdmin:    "read operate decide head admin",
 		access.RoleHead:     "head",
 		access.RoleClient:   "decide",
-		"nobody":            "",
+		"none":              "",
 	}
 	for role, allowed := range table {
 		for _, p := range access.Permissions() {
@@ -127,14 +145,14 @@ func TestRoles(t *testing.T) {
 			}
 		}
 	}
-	var nobody *access.Principal
-	if nobody.May(access.Read) || nobody.Require(access.Read) == nil || nobody.RequireHead("x") == nil || nobody.RequireRegion("x") == nil {
-		t.Error("nobody may something")
+	var none *access.Principal
+	if none.May(access.Read) || none.Require(access.Read) == nil || none.RequireHead("x") == nil || none.RequireRegion("x") == nil {
+		t.Error("no principal has a permission")
 	}
 }
 
-// Without keys whoever comes by loopback may do all, and nobody else comes in;
-// with the first key everybody needs one.
+// Without keys any caller from loopback may do all, and no other is accepted;
+// with the first key all need one.
 func TestOpenUntilTheFirstKey(t *testing.T) {
 	d := open(t, access.Options{})
 	if p, err := d.guard.Authenticate(ask(near)); err != nil || p.Role != access.RoleAdmin || p.Type != "anonymous" {
@@ -154,7 +172,7 @@ func TestOpenUntilTheFirstKey(t *testing.T) {
 	}
 }
 
-// What is stored tells nobody a key, and keys outlast a restart.
+// No key can be read from what is stored, and keys outlast a restart.
 func TestOnlyHashesAreStored(t *testing.T) {
 	d := open(t, access.Options{})
 	secret := d.key(access.Request{Name: "first", Role: "admin"})
@@ -189,7 +207,7 @@ func TestARevokedKeyStopsAtOnce(t *testing.T) {
 				for {
 					select {
 					case <-revoked:
-						// Whoever asks after Revoke returned is refused.
+						// A request after Revoke returned is refused.
 						if _, err := d.guard.Authenticate(ask(far, "Authorization", "Bearer "+secret)); !errors.Is(err, access.ErrRevoked) {
 							t.Errorf("revoked, and %v", err)
 						}
@@ -209,11 +227,11 @@ func TestARevokedKeyStopsAtOnce(t *testing.T) {
 	}
 }
 
-// Whoever waits for a change, as a stream does, is woken once the key is revoked
-// and not before, and by each other change of the book as well.
-func TestAChangeOfTheBookIsTold(t *testing.T) {
+// A caller that waits for a change, as a stream does, is woken once the key is
+// revoked and not before, and by each other change of the keys.
+func TestAChangeOfTheKeysWakesAllWhoWait(t *testing.T) {
 	d := open(t, access.Options{})
-	told := func(changed <-chan struct{}) bool {
+	closed := func(changed <-chan struct{}) bool {
 		select {
 		case <-changed:
 			return true
@@ -223,8 +241,8 @@ func TestAChangeOfTheBookIsTold(t *testing.T) {
 	}
 	changed := d.guard.Changed()
 	d.key(access.Request{Name: "first", Role: "admin"})
-	if !told(changed) || d.guard.Ended(d.guard.Anonymous()) == nil {
-		t.Error("the first key closes the service, and nobody is told")
+	if !closed(changed) || d.guard.Ended(d.guard.Anonymous()) == nil {
+		t.Error("the first key closes the service, and no one is notified")
 	}
 	secret := d.key(access.Request{Name: "x", Role: "viewer"})
 	p, err := d.keys.Look(secret)
@@ -232,8 +250,8 @@ func TestAChangeOfTheBookIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed = d.guard.Changed()
-	if told(changed) || d.guard.Ended(p) != nil {
-		t.Error("nothing has changed, and somebody is told")
+	if closed(changed) || d.guard.Ended(p) != nil {
+		t.Error("nothing has changed, and callers are notified")
 	}
 	woken := make(chan bool)
 	go func() {
@@ -244,12 +262,12 @@ func TestAChangeOfTheBookIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !<-woken {
-		t.Error("whoever is woken still finds the key good")
+		t.Error("the caller that is woken still finds the key good")
 	}
 	d.store.Inject(memstore.Fault{Err: errors.New("no")})
 	changed = d.guard.Changed()
-	if _, _, err := d.keys.Create(t.Context(), owner, access.Request{Name: "y", Role: "viewer"}); err == nil || told(changed) {
-		t.Errorf("%v; a change that failed is told", err)
+	if _, _, err := d.keys.Create(t.Context(), owner, access.Request{Name: "y", Role: "viewer"}); err == nil || closed(changed) {
+		t.Errorf("%v; a change that failed is notified", err)
 	}
 }
 
@@ -281,7 +299,7 @@ func TestAChangeThatFailsChangesNothing(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if last := d.told[len(d.told)-1]; last != "key.revoke failure" {
+	if last := d.trail[len(d.trail)-1]; last != "key.revoke failure" {
 		t.Errorf("the trail ends with %q", last)
 	}
 }
@@ -300,7 +318,7 @@ func TestTheLastAdministratorStays(t *testing.T) {
 		t.Errorf("the last one: %v", err)
 	}
 	if err := d.keys.Revoke(t.Context(), "000000000000"); !errors.Is(err, access.ErrKeyNotFound) {
-		t.Errorf("nobody's: %v", err)
+		t.Errorf("an unknown one: %v", err)
 	}
 }
 
@@ -336,7 +354,7 @@ func TestKeysThatAreNotMade(t *testing.T) {
 	}
 }
 
-// Nobody makes a key that may what they may not, whatever they ask for.
+// No caller makes a key with a permission that it lacks itself.
 func TestKeysOnlyNarrow(t *testing.T) {
 	d := open(t, access.Options{})
 	d.key(access.Request{Name: "first", Role: "admin"})
@@ -412,7 +430,7 @@ func TestTheLocalCredential(t *testing.T) {
 	}
 }
 
-// A proxy is believed only where it is trusted, and only as far as it was
+// A proxy counts only where it is trusted, and only as far as it was
 // there to see.
 func TestWhoAsksBehindProxies(t *testing.T) {
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}
@@ -439,7 +457,7 @@ func TestWhoAsksBehindProxies(t *testing.T) {
 			t.Errorf("%s: %s; want %s", c.name, got, c.want)
 		}
 	}
-	// Whoever says that they come from here does not, behind a proxy or not.
+	// A header that names this machine does not count, behind a proxy or not.
 	d := open(t, access.Options{BehindProxy: true, TrustedProxies: trusted})
 	if _, err := d.guard.Authenticate(ask("10.0.0.1:4", "X-Forwarded-For", "127.0.0.1")); !errors.Is(err, access.ErrNoCredential) {
 		t.Errorf("a caller that calls itself 127.0.0.1: %v", err)
@@ -509,20 +527,9 @@ func TestLimits(t *testing.T) {
 		if _, err := d.guard.Authenticate(ask("192.0.2.8:1", "Authorization", "Bearer "+secret)); err != nil {
 			t.Errorf("from elsewhere: %v", err)
 		}
-		families, err := d.metrics.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		counted := map[string]float64{}
-		for _, f := range families {
-			for _, m := range f.GetMetric() {
-				for _, l := range m.GetLabel() {
-					counted[l.GetValue()] = m.GetCounter().GetValue()
-				}
-			}
-		}
-		if len(counted) != 15 || counted["unknown"] != 5 || counted["failures"] != 95 {
-			t.Errorf("counted are %v; want each reason and limit from the start, 5 guesses and 95 beyond the limit", counted)
+		counted := d.labelled()
+		if len(counted) != 18 || counted["unknown"] != 5 || counted["failures"] != 95 {
+			t.Errorf("counted are %v; want each reason, limit and cache from the start, 5 guesses and 95 beyond the limit", counted)
 		}
 	})
 	t.Run("of a hundred thousand addresses", func(t *testing.T) {
@@ -530,7 +537,7 @@ func TestLimits(t *testing.T) {
 		for i := range 100_000 {
 			_, _ = d.guard.Authenticate(ask(fmt.Sprintf("[2001:db8:%x:%x::1]:1", i>>16, i&0xffff), "Authorization", "Bearer x"))
 		}
-		if n := d.guard.Remembered(); n > 2*10_000 {
+		if n := d.guard.RememberedAddresses(); n > 2*10_000 {
 			t.Errorf("%d addresses are remembered", n)
 		}
 	})
@@ -555,7 +562,7 @@ func TestHoldersOfCertificates(t *testing.T) {
 	}
 }
 
-// Whatever stands in a header, it is no credential unless it is one.
+// No text in a header is a credential unless it is one.
 func FuzzCredential(f *testing.F) {
 	d := open(f, access.Options{})
 	secret := d.key(access.Request{Name: "first", Role: "admin"})

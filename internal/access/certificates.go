@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	"headway/internal/strict"
 )
@@ -50,13 +49,13 @@ func ParseHolder(text string) (Holder, error) {
 	return h, nil
 }
 
-// certificate is the principal of the certificate that the client showed, if
-// it was verified and somebody is named by it. It lasts as long as the
-// certificate and those who signed it, however old the connection is. The errors
-// wrap ErrExpired or ErrUnbelieved.
+// certificate is the principal of the client's certificate, nil if that was not
+// verified or has no holder. It lasts as long as the certificate and the
+// authorities that signed it, not as long as the connection. The errors wrap
+// ErrExpired or ErrUntrusted.
 func (g *Guard) certificate(c *tls.ConnectionState) (*Principal, error) {
 	if len(g.o.Certificates) == 0 || c == nil || len(c.VerifiedChains) == 0 {
-		return nil, nil //nolint:nilnil // nobody, which is no error: there may be another credential
+		return nil, nil //nolint:nilnil // no error: there may be another credential
 	}
 	shown := c.PeerCertificates
 	names := namesOf(shown[0])
@@ -69,7 +68,7 @@ func (g *Guard) certificate(c *tls.ConnectionState) (*Principal, error) {
 				return nil, ErrExpired
 			}
 			if !g.trusts(shown) {
-				return nil, fmt.Errorf("%w: no authority signs it any more", ErrUnbelieved)
+				return nil, fmt.Errorf("%w: no authority signs it any more", ErrUntrusted)
 			}
 			return &Principal{
 				Type: "certificate", ID: name, Name: name, Role: h.Role, Heads: h.Heads, Regions: h.Regions,
@@ -80,17 +79,15 @@ func (g *Guard) certificate(c *tls.ConnectionState) (*Principal, error) {
 	return nil, nil //nolint:nilnil // as above
 }
 
-// trust remembers which certificates are signed by an authority, so that only
-// the first request of a connection pays for the look.
+// trust remembers which certificates an authority has signed, so that only the
+// first request of a connection pays for the check.
 type trust struct {
 	authorities *x509.CertPool
-
-	mu    sync.Mutex
-	known map[[sha256.Size]byte]bool
+	known       *cache[[sha256.Size]byte, bool]
 }
 
-// trusts reports whether a certificate is signed by who is an authority now. The
-// handshake has found it so; that holds as long as the authorities are the same.
+// trusts reports whether a current authority has signed a certificate. The
+// handshake has found it so; that holds while the authorities are the same.
 func (g *Guard) trusts(shown []*x509.Certificate) bool {
 	if g.o.Authorities == nil {
 		return true
@@ -101,40 +98,31 @@ func (g *Guard) trusts(shown []*x509.Certificate) bool {
 	}
 	t := g.trust.Load()
 	if t == nil || t.authorities != authorities {
-		t = &trust{authorities: authorities, known: map[[sha256.Size]byte]bool{}}
+		t = &trust{authorities, newCache[[sha256.Size]byte, bool](g.forgotten.WithLabelValues("certificates"))}
 		g.trust.Store(t)
 	}
 	hash := sha256.New()
 	for _, c := range shown {
 		hash.Write(c.Raw)
 	}
-	sum := [sha256.Size]byte(hash.Sum(nil))
-	t.mu.Lock()
-	good, known := t.known[sum]
-	t.mu.Unlock()
-	if known {
+	sum, now := [sha256.Size]byte(hash.Sum(nil)), g.o.Now()
+	if good, known := t.known.get(sum, now); known {
 		return good
 	}
 	o := x509.VerifyOptions{
-		Roots: authorities, Intermediates: x509.NewCertPool(), CurrentTime: g.o.Now(),
+		Roots: authorities, Intermediates: x509.NewCertPool(), CurrentTime: now,
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	for _, c := range shown[1:] {
 		o.Intermediates.AddCert(c)
 	}
 	_, err := shown[0].Verify(o)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if len(t.known) >= maxRemembered {
-		clear(t.known)
-	}
-	t.known[sum] = err == nil
+	t.known.put(sum, err == nil, now)
 	return err == nil
 }
 
 // namesOf are the names that a certificate may be matched by: its URIs and DNS
-// names, without any its common name. One that does not look like what it is
-// names nobody.
+// names, without any its common name. Names that hide characters do not count.
 func namesOf(c *x509.Certificate) []string {
 	var names []string
 	for _, u := range c.URIs {

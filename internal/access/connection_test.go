@@ -51,7 +51,7 @@ func TestFailuresOfConnectionsAreBoundedByThemselves(t *testing.T) {
 	}
 }
 
-// A connection is let in by its token or, without one, by its certificate.
+// A connection is authenticated by its token or, without one, by its certificate.
 func TestWhoOpensAConnection(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	shown, _ := client(t, now)

@@ -1,26 +1,23 @@
 package access
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"time"
+)
 
 // Remember remembers a token as one that was checked.
-func (i *OIDC) Remember(token string, p *Principal) {
-	i.remember(sha256.Sum256([]byte(token)), p, i.o.Now())
+func (g *Guard) Remember(token string, p *Principal, now time.Time) {
+	g.remember(sha256.Sum256([]byte(token)), p, now)
 }
 
-// Remembered is how many tokens are remembered.
-func (i *OIDC) Remembered() int {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return len(i.known)
-}
+// RememberedTokens is how many tokens are remembered.
+func (g *Guard) RememberedTokens() int { return len(g.tokens.kept) }
 
-// Remembered is how many addresses are known.
-func (g *Guard) Remembered() int {
+// RememberedAddresses is how many addresses are known.
+func (g *Guard) RememberedAddresses() int {
 	n := 0
 	for _, t := range []*addresses{g.requests, g.failures.keys, g.failures.tokens, g.openings.keys, g.openings.tokens} {
-		t.mu.Lock()
-		n += len(t.seen)
-		t.mu.Unlock()
+		n += len(t.buckets.kept)
 	}
 	return n
 }

@@ -18,7 +18,7 @@ import (
 	"headway/internal/access"
 )
 
-// sane demands that a principal is somebody: a name that can be shown, and a
+// sane demands that a principal has a name that can be shown, and a
 // role that exists.
 func sane(t *testing.T, p *access.Principal) {
 	t.Helper()
@@ -34,7 +34,7 @@ func sane(t *testing.T, p *access.Principal) {
 }
 
 // FuzzClaims signs anything as an issuer's claims and header: it names a sane
-// principal with no more than the claims say, or nobody.
+// principal with no more than the claims say, or none.
 func FuzzClaims(f *testing.F) {
 	i := newIssued(f, access.Options{Failures: 1e9})
 	f.Add(`{"roles":["admin","viewer"]}`, `{}`)

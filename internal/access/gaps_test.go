@@ -70,9 +70,12 @@ func TestTheAddressThatAskedLongestAgoMakesRoom(t *testing.T) {
 	if _, limited := errors.AsType[*access.LimitedError](busy()); !limited {
 		t.Error("an address that had asked all it may is forgotten, and asks again")
 	}
+	if n := d.labelled()["addresses"]; n != 5001 {
+		t.Errorf("%v addresses were forgotten; want 5001", n)
+	}
 }
 
-// A certificate that no authority was found for names nobody.
+// A certificate without an authority has no principal.
 func TestACertificateThatWasNotVerified(t *testing.T) {
 	shown, authorities := client(t, time.Now())
 	d := open(t, access.Options{

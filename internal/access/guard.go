@@ -11,13 +11,15 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"headway/internal/disk"
-
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"headway/internal/disk"
 )
 
 // Options are what a Guard is made of.
@@ -25,30 +27,43 @@ type Options struct {
 	Keys           *Keys                 // required
 	Metrics        prometheus.Registerer // required
 	Now            func() time.Time      // required
-	OIDC           *OIDC                 // nil: no tokens are believed
-	Certificates   []Holder              // who clients' certificates are
-	Authorities    func() *x509.CertPool // who signs them now, another pool after each change; nil: never another than at the handshake
+	OIDC           *OIDC                 // nil: no issuer is trusted
+	Certificates   []Holder              // of clients' certificates
+	Authorities    func() *x509.CertPool // that sign them now, another pool after each change; nil: always those of the handshake
 	LocalToken     string                // file to write the local credential to; "": there is none
 	PerAddress     float64               // requests a second of one address; 0: no limit
 	Failures       float64               // failed authentications a second of one address, of tokens and of all others; 0: no limit
-	BehindProxy    bool                  // X-Forwarded-For names the caller, if TrustedProxies say so
+	BehindProxy    bool                  // X-Forwarded-For from TrustedProxies names the caller
 	TrustedProxies []netip.Prefix
 }
 
-// Guard finds out who asks. All methods are safe for concurrent use.
+// Guard authenticates callers. All methods are safe for concurrent use.
 type Guard struct {
 	o        Options
 	requests *addresses
 	failures failures          // over HTTP
 	openings failures          // of connections that are no HTTP requests
-	local    [sha256.Size]byte // of the local credential; zero: none
+	local    [sha256.Size]byte // hash of the local credential
 	hasLocal bool
 	first    *x509.CertPool        // the authorities at the start
 	trust    atomic.Pointer[trust] // in certificates, once there are other authorities
+	tokens   *cache[[sha256.Size]byte, checkedToken]
 	unnamed  *Principal
-	counted  map[string]prometheus.Counter // failures by reason
-	limited  map[string]prometheus.Counter
+
+	refused   *prometheus.CounterVec // by reason
+	limited   *prometheus.CounterVec // by limit
+	forgotten *prometheus.CounterVec // by cache
 }
+
+// checkedToken is the principal of an issuer's token that was checked.
+type checkedToken struct {
+	principal *Principal
+	until     time.Time
+}
+
+// rememberedFor is how long a token is not checked again: a role that was taken
+// away lasts no longer.
+const rememberedFor = time.Minute
 
 // reasons name the errors in headway_auth_failures_total.
 var reasons = []struct {
@@ -63,12 +78,12 @@ var reasons = []struct {
 	{"unknown", ErrUnknown},
 	{"expired", ErrExpired},
 	{"revoked", ErrRevoked},
-	{"unbelieved", ErrUnbelieved},
+	{"unbelieved", ErrUntrusted},
 	{"issuer_away", ErrIssuerAway},
 	{"key_unknown", ErrKeyUnknown},
 }
 
-// The limits that headway_rate_limited_total tells apart.
+// The limits of headway_rate_limited_total.
 const (
 	limitKey      = "key"
 	limitAddress  = "address"
@@ -81,41 +96,37 @@ func New(o Options) (*Guard, error) {
 	if o.Keys == nil || o.Metrics == nil || o.Now == nil {
 		return nil, errors.New("access: Keys, Metrics and Now are required")
 	}
+	metrics := promauto.With(o.Metrics)
+	counter := func(name, help, label string) *prometheus.CounterVec {
+		return metrics.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+	}
 	g := &Guard{
-		o: o, requests: newAddresses(o.PerAddress), failures: newFailures(o.Failures), openings: newFailures(o.Failures),
-		unnamed: &Principal{Type: "system", ID: "unnamed", Role: RoleOperator, rate: newBucket(o.Keys.rate)},
-		counted: map[string]prometheus.Counter{}, limited: map[string]prometheus.Counter{},
+		o:         o,
+		unnamed:   &Principal{Type: "system", ID: "unnamed", Role: RoleOperator, rate: newBucket(o.Keys.rate)},
+		refused:   counter("headway_auth_failures_total", "Requests whose credential was missing or not good, by reason.", "reason"),
+		limited:   counter("headway_rate_limited_total", "Requests refused because one key or address asked too often, by limit.", "limit"),
+		forgotten: counter("headway_auth_forgotten_total", "Entries that a full cache of the access checks dropped for newer ones, by cache.", "cache"),
 	}
-	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "headway_auth_failures_total", Help: "Requests whose credential was missing or not good, by reason.",
-	}, []string{"reason"})
 	for _, r := range reasons {
-		g.counted[r.name] = failures.WithLabelValues(r.name)
+		g.refused.WithLabelValues(r.name)
 	}
-	limited := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "headway_rate_limited_total", Help: "Requests refused because one key or address asked too often, by limit.",
-	}, []string{"limit"})
 	for _, l := range []string{limitKey, limitAddress, limitFailures, limitUnknown} {
-		g.limited[l] = limited.WithLabelValues(l)
+		g.limited.WithLabelValues(l)
 	}
+	g.forgotten.WithLabelValues("certificates")
+	addresses := g.forgotten.WithLabelValues("addresses")
+	g.requests, g.failures, g.openings = newAddresses(o.PerAddress, addresses), newFailures(o.Failures, addresses), newFailures(o.Failures, addresses)
+	g.tokens = newCache[[sha256.Size]byte, checkedToken](g.forgotten.WithLabelValues("tokens"))
+	metrics.NewGaugeFunc(prometheus.GaugeOpts{Name: "headway_keys", Help: "API keys that can be used."}, func() float64 {
+		return float64(o.Keys.count(func(k *Key) bool { return k.usable(o.Now()) }))
+	})
 	if o.Authorities != nil {
 		g.first = o.Authorities()
 	}
 	if o.LocalToken != "" {
-		if err := g.writeLocal(); err != nil {
-			return nil, err
-		}
+		return g, g.writeLocal()
 	}
-	return g, errors.Join(o.Metrics.Register(failures), o.Metrics.Register(limited), o.Metrics.Register(prometheus.NewGaugeFunc(
-		prometheus.GaugeOpts{Name: "headway_keys", Help: "API keys that can be used."}, func() float64 {
-			n := 0
-			for _, k := range o.Keys.List() {
-				if k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || o.Now().Before(k.ExpiresAt)) {
-					n++
-				}
-			}
-			return float64(n)
-		})))
+	return g, nil
 }
 
 // localPrefix begins the local credential.
@@ -131,26 +142,25 @@ func (g *Guard) writeLocal() error {
 }
 
 // Closed reports whether a credential is needed. While there is no key, no
-// issuer and no certificate, whoever reaches the service by loopback may do
-// all.
+// issuer and no certificate, any caller from loopback may do all.
 func (g *Guard) Closed() bool {
 	return g.o.Keys.Any() || g.o.OIDC != nil || len(g.o.Certificates) > 0
 }
 
-// anonymous is who reaches an open service.
+// anonymous is the caller of an open service.
 var anonymous = &Principal{Type: "anonymous", Role: RoleAdmin}
 
-// localUser is the user of the service, who could also read its files.
+// localUser is the user that the service runs as, who can also read its files.
 var localUser = &Principal{Type: "local", ID: "local", Role: RoleAdmin}
 
-// Authenticate finds out who asks. What stands in the URL is no credential, and
-// CheckURL's to refuse. The errors are those of this package; none of them
+// Authenticate returns the principal of a request. What stands in the URL is no
+// credential; CheckURL refuses it. The errors are those of this package; none
 // repeats what was sent.
 //
-// A failure costs the caller's address, and only a credential that was looked at
-// and is not good is one. An address that has none left gets *LimitedError for
-// further failures; good credentials from there are let in, since keys have too
-// many random bits to be guessed at any rate.
+// Only a credential that was checked and is not good is a failure, and counts
+// against the caller's address. Where the allowance of failures is used up, the
+// error is *LimitedError. Good credentials from there are still accepted, since
+// keys have too many random bits to be guessed at any rate.
 func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
 	address := g.Address(r)
 	now := g.o.Now()
@@ -161,20 +171,20 @@ func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if wait, ok := p.rate.take(now); !ok {
-		return nil, g.limit(limitKey, wait)
+	if err := g.Spend(p); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
 
-// AuthenticateToken finds out whose a credential is that came otherwise than
-// in a header. Failures count as those of Authenticate.
+// AuthenticateToken returns the principal of a credential that did not come in
+// a header. Failures count as those of Authenticate.
 func (g *Guard) AuthenticateToken(ctx context.Context, token string, address netip.Addr) (*Principal, error) {
 	return g.token(ctx, token, address, &g.failures)
 }
 
-// failed counts an error and takes a failure from the address's allowance in the
-// table, nil if the error is no failure of the caller. It returns the error to
+// failed counts an error, and takes a failure from the address's allowance in
+// the table; nil: the error is no failure of the caller. It returns the error to
 // answer with.
 func (g *Guard) failed(err error, table *addresses, address netip.Addr) error {
 	now := g.o.Now()
@@ -185,7 +195,7 @@ func (g *Guard) failed(err error, table *addresses, address netip.Addr) error {
 	}
 	for _, r := range reasons {
 		if errors.Is(err, r.err) {
-			g.counted[r.name].Inc()
+			g.refused.WithLabelValues(r.name).Inc()
 			break
 		}
 	}
@@ -193,7 +203,7 @@ func (g *Guard) failed(err error, table *addresses, address netip.Addr) error {
 }
 
 func (g *Guard) limit(which string, wait time.Duration) error {
-	g.limited[which].Inc()
+	g.limited.WithLabelValues(which).Inc()
 	return &LimitedError{which, wait}
 }
 
@@ -220,8 +230,7 @@ func (g *Guard) identify(r *http.Request, address netip.Addr) (*Principal, error
 	return nil, g.failed(ErrNoCredential, nil, address)
 }
 
-// bearer is the one place that takes a credential from a request; "" if there
-// is none.
+// bearer is the credential in the headers of a request, "" without one.
 func bearer(r *http.Request) (string, error) {
 	headers := r.Header["Authorization"]
 	for _, name := range elsewhere {
@@ -275,34 +284,45 @@ func (g *Guard) token(ctx context.Context, token string, address netip.Addr, f *
 	return p, nil
 }
 
-// issued is the bearer of an issuer's token. Its signature costs more than a
-// look at a key does, so that an address with no failures of tokens left gets
-// none checked; those that were good lately need no check. One of a key that is
-// not known costs neither us a signature nor its address a failure, but takes
-// from an allowance of its own. It may be good, as after a rotation, so that it
-// has the issuer asked also where that allowance is empty.
+// issued is the principal of an issuer's token. A token that was good lately is
+// not checked again. A signature costs more than a lookup, so that none is
+// checked for an address that has no failures of tokens left. A token of an
+// unknown key may be good, as after a rotation: the issuer is asked, and the
+// token is no failure, but takes from an allowance of its own.
 func (g *Guard) issued(ctx context.Context, token string, address netip.Addr, f *failures) (*Principal, error) {
-	if p := g.o.OIDC.recall(token); p != nil {
-		return p, nil
+	sum, now := sha256.Sum256([]byte(token)), g.o.Now()
+	if t, ok := g.tokens.get(sum, now); ok && now.Before(t.until) {
+		return t.principal, nil
 	}
-	if wait, none := f.tokens.known(address).empty(g.o.Now()); none {
-		return nil, g.limit(limitFailures, wait)
+	if b, known := f.tokens.buckets.get(site(address), now); known {
+		if wait := b.wait(now); wait > 0 {
+			return nil, g.limit(limitFailures, wait)
+		}
 	}
 	p, err := g.o.OIDC.principal(ctx, token)
 	unchecked, _ := errors.AsType[*UncheckedError](err)
 	switch {
-	case errors.Is(err, ErrUnbelieved), errors.Is(err, ErrExpired), unchecked != nil && unchecked.checked:
+	case err == nil:
+		g.remember(sum, p, now)
+		return p, nil
+	case errors.Is(err, ErrUntrusted), errors.Is(err, ErrExpired), unchecked != nil && unchecked.checked:
 		return nil, g.failed(err, f.tokens, address)
 	case errors.Is(err, ErrKeyUnknown):
 		now := g.o.Now()
 		if wait, ok := f.unknown.of(address, now).take(now); !ok {
 			return nil, g.limit(limitUnknown, max(wait, unchecked.RetryAfter))
 		}
-		return nil, g.failed(err, nil, address)
-	case err != nil: // the issuer is away, or the caller left
-		return nil, g.failed(err, nil, address)
 	}
-	return p, nil
+	return nil, g.failed(err, nil, address) // the issuer is away, or the caller left
+}
+
+// remember saves the check of a token's signature for a while.
+func (g *Guard) remember(sum [sha256.Size]byte, p *Principal, now time.Time) {
+	until := now.Add(rememberedFor)
+	if p.Expires.Before(until) {
+		until = p.Expires
+	}
+	g.tokens.put(sum, checkedToken{p, until}, now)
 }
 
 // peer is the address that the connection comes from.
@@ -314,8 +334,8 @@ func peer(r *http.Request) netip.Addr {
 	return a.Addr().Unmap()
 }
 
-// Address is who asks: the connection's address or, behind proxies that are
-// trusted, the last one in X-Forwarded-For that none of them has.
+// Address is the caller's: that of the connection or, behind trusted proxies,
+// the last one in X-Forwarded-For that is not a proxy's.
 func (g *Guard) Address(r *http.Request) netip.Addr {
 	a := peer(r)
 	if !g.o.BehindProxy || !g.trusted(a) {
@@ -339,18 +359,13 @@ func (g *Guard) Address(r *http.Request) netip.Addr {
 }
 
 func (g *Guard) trusted(a netip.Addr) bool {
-	for _, p := range g.o.TrustedProxies {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(g.o.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-// Ended is why a principal would not be let in any more, nil while it would be:
-// ErrExpired, or ErrRevoked if its key was revoked, no authority signs its
+// Ended is why a principal would not be accepted any more, nil while it would
+// be: ErrExpired, or ErrRevoked if its key was revoked, no authority signs its
 // certificate any more, or the service was open and has keys now. Connections
-// that live for long ask it again and again.
+// that live for long check it again and again.
 func (g *Guard) Ended(p *Principal) error {
 	switch {
 	case p == nil:
@@ -363,10 +378,19 @@ func (g *Guard) Ended(p *Principal) error {
 	return nil
 }
 
-// Spend takes one request from what whoever asks may ask in a second. It is for
-// requests that come on a connection whose owner is known.
+// Changed returns a channel that is closed when a principal may have Ended: a key
+// was made or revoked, or other authorities sign the certificates of clients. To
+// miss no change, take the channel first, call Ended then, and wait last.
+func (g *Guard) Changed() <-chan struct{} { return *g.o.Keys.changed.Load() }
+
+// AuthoritiesChanged closes the channel of Changed: other authorities may sign
+// the certificates of clients now.
+func (g *Guard) AuthoritiesChanged() { g.o.Keys.notify() }
+
+// Spend takes one request from the rate of a principal. It is for requests on a
+// connection that was authenticated before.
 func (g *Guard) Spend(p *Principal) error {
-	if p == nil || p.rate == nil {
+	if p == nil {
 		return nil
 	}
 	if wait, ok := p.rate.take(g.o.Now()); !ok {
@@ -375,8 +399,8 @@ func (g *Guard) Spend(p *Principal) error {
 	return nil
 }
 
-// Anonymous is who comes without a credential over loopback, nil when nobody
-// may.
+// Anonymous is the principal without a credential over loopback, nil while one
+// is needed.
 func (g *Guard) Anonymous() *Principal {
 	if g.Closed() {
 		return nil
@@ -384,10 +408,10 @@ func (g *Guard) Anonymous() *Principal {
 	return anonymous
 }
 
-// Unnamed is all who send messages on subjects that they share with others, so
-// that nobody can say whose a message is: together they may send as often as one
-// key. It is nil while no credential is needed. Whoever lets somebody use such a
-// subject has to know what they may do.
+// Unnamed is the principal of all messages on subjects that senders share, where
+// no sender is known: together they may send as often as one
+// key. It is nil while no credential is needed. Who may use such a subject is for
+// the caller to decide.
 func (g *Guard) Unnamed() *Principal {
 	if !g.Closed() {
 		return nil
@@ -395,14 +419,13 @@ func (g *Guard) Unnamed() *Principal {
 	return g.unnamed
 }
 
-// Known is the holder of the key with the id, or the local user, nil when there
-// is none who may still do anything. It is for messages whose sender somebody
-// else has checked.
+// Known is the holder of the key with the id, or the local user; nil without one
+// that has not Ended. It is for messages whose sender was checked elsewhere.
 func (g *Guard) Known(id string) *Principal {
 	if id == localUser.ID && g.hasLocal {
 		return localUser
 	}
-	if e := (*g.o.Keys.book.Load())[id]; e != nil && g.Ended(e.principal) == nil {
+	if e := g.o.Keys.all()[id]; e != nil && g.Ended(e.principal) == nil {
 		return e.principal
 	}
 	return nil

@@ -7,7 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -28,24 +28,29 @@ const (
 )
 
 // issuerKeys are the public keys of an issuer. They are fetched when a token
-// names one that is not known, at a bounded rate, since anybody can send such a
-// token. While the issuer is away the last ones stay good.
+// names one that is not known, at a bounded rate, since any caller can send such
+// a token. While the issuer is away the last ones stay good.
 type issuerKeys struct {
-	o     *OIDCOptions
-	algs  []jose.SignatureAlgorithm
-	fetch *rate.Limiter
+	o       *OIDCOptions
+	algs    []jose.SignatureAlgorithm
+	limiter *rate.Limiter
+	turn    chan struct{} // held by the one that fetches, which alone replaces the state
+	state   atomic.Pointer[fetched]
+}
 
-	mu       sync.Mutex
-	url      string            // of the keys; "" until the issuer has named it
-	set      []jose.JSONWebKey // replaced, never changed
-	at       time.Time         // when the set was fetched
-	err      error             // of the last fetch
-	retryAt  time.Time         // after a fetch that failed
-	fetching chan struct{}     // closed at the end of the fetch under way; nil: there is none
+// fetched is the end of a fetch. It is immutable.
+type fetched struct {
+	n       int               // how many fetches there were
+	url     string            // of the keys; "" until the issuer has named it
+	set     []jose.JSONWebKey // of the last fetch that did not fail
+	at      time.Time         // of that fetch
+	err     error             // of the last fetch
+	retryAt time.Time         // after a fetch that failed
 }
 
 func newIssuerKeys(o *OIDCOptions) *issuerKeys {
-	k := &issuerKeys{o: o, fetch: rate.NewLimiter(rate.Every(fetchEvery), fetchBurst)}
+	k := &issuerKeys{o: o, limiter: rate.NewLimiter(rate.Every(fetchEvery), fetchBurst), turn: make(chan struct{}, 1)}
+	k.state.Store(&fetched{})
 	for _, a := range o.Algorithms {
 		k.algs = append(k.algs, jose.SignatureAlgorithm(a))
 	}
@@ -64,7 +69,7 @@ func (s *signature) VerifySignature(ctx context.Context, token string) (payload 
 	return payload, s.err
 }
 
-// verify returns what a token says. The errors wrap ErrUnbelieved, ErrIssuerAway,
+// verify returns what a token says. The errors wrap ErrUntrusted, ErrIssuerAway,
 // ErrKeyUnknown or context.Canceled.
 //
 // Only a token that may be of a key that is not known yet has the keys fetched:
@@ -73,22 +78,19 @@ func (s *signature) VerifySignature(ctx context.Context, token string) (payload 
 func (k *issuerKeys) verify(ctx context.Context, token string) ([]byte, error) {
 	jws, err := jose.ParseSignedCompact(token, k.algs)
 	if err != nil || len(jws.Signatures) != 1 {
-		return nil, fmt.Errorf("%w: it is no signed token", ErrUnbelieved)
+		return nil, fmt.Errorf("%w: it is no signed token", ErrUntrusted)
 	}
-	now := k.o.Now()
-	k.mu.Lock()
-	set, old := k.set, now.Sub(k.at) > keysFresh
-	busy := k.fetching != nil
-	k.mu.Unlock()
+	now, seen, busy := k.o.Now(), k.state.Load(), len(k.turn) > 0
+	old := now.Sub(seen.at) > keysFresh
 	named := jws.Signatures[0].Header.KeyID != ""
-	payload, is := open(jws, set)
+	payload, is := open(jws, seen.set)
 	switch {
 	case is == signed && (!old || busy): // a good token does not wait for the fetch of another
 		return payload, nil
 	case is == forged && named && !old:
 		return nil, errNotSigned
 	}
-	set, own, err := k.refresh(ctx, now)
+	set, own, err := k.refresh(ctx, now, seen)
 	if err != nil {
 		switch unchecked, _ := errors.AsType[*UncheckedError](err); {
 		case unchecked == nil:
@@ -110,7 +112,7 @@ func (k *issuerKeys) verify(ctx context.Context, token string) ([]byte, error) {
 	return nil, errNotSigned
 }
 
-var errNotSigned = fmt.Errorf("%w: no key of the issuer has signed it", ErrUnbelieved)
+var errNotSigned = fmt.Errorf("%w: no key of the issuer has signed it", ErrUntrusted)
 
 // verdict is what a set of keys knows of a token.
 type verdict int
@@ -141,69 +143,53 @@ func open(jws *jose.JSONWebSignature, set []jose.JSONWebKey) (payload []byte, is
 	return nil, is
 }
 
-// refresh fetches the keys, or waits for the fetch under way, and returns the
-// new set and whether the fetch is the caller's own. The error is *UncheckedError
-// where the fetch fails or the rate allows none, or that of a caller that left.
-func (k *issuerKeys) refresh(ctx context.Context, now time.Time) (set []jose.JSONWebKey, own bool, err error) {
-	k.mu.Lock()
-	done := k.fetching
-	if done != nil {
-		k.mu.Unlock()
-		select {
-		case <-done:
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return nil, false, ctx.Err()
-			}
-			return nil, false, &UncheckedError{Why: ErrIssuerAway}
+// refresh fetches the keys, unless another caller has done so since the seen
+// state, and returns the set and whether the fetch is this caller's own. The error
+// is *UncheckedError where the fetch fails or the rate allows none, or that of a
+// caller that left.
+func (k *issuerKeys) refresh(ctx context.Context, now time.Time, seen *fetched) (set []jose.JSONWebKey, own bool, err error) {
+	select {
+	case k.turn <- struct{}{}:
+		defer func() { <-k.turn }()
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return nil, false, ctx.Err()
 		}
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		return k.set, false, k.away(now)
+		return nil, false, &UncheckedError{Why: ErrIssuerAway}
 	}
-	if now.Before(k.retryAt) || !k.fetch.AllowN(now, 1) {
-		defer k.mu.Unlock()
-		if k.err == nil { // the issuer has answered, and is not asked again yet
+	last := k.state.Load()
+	if last.n != seen.n {
+		return last.set, false, last.away(now)
+	}
+	if now.Before(last.retryAt) || !k.limiter.AllowN(now, 1) {
+		if last.err == nil { // the issuer has answered, and is not asked again yet
 			return nil, false, &UncheckedError{Why: ErrKeyUnknown, RetryAfter: k.next(now)}
 		}
-		return nil, false, &UncheckedError{Why: ErrIssuerAway, RetryAfter: max(k.next(now), k.retryAt.Sub(now)), err: k.err}
+		return nil, false, &UncheckedError{Why: ErrIssuerAway, RetryAfter: max(k.next(now), last.retryAt.Sub(now)), err: last.err}
 	}
-	done = make(chan struct{})
-	k.fetching = done
-	url := k.url
-	k.mu.Unlock()
-
-	url, set, err = k.ask(ctx, url)
-
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	defer close(done)
-	k.fetching, k.err = nil, err
-	if err != nil {
-		// The issuer may have moved its keys.
-		k.url, k.retryAt = "", now.Add(issuerRetry)
-		return nil, true, k.away(now)
+	next := &fetched{n: last.n + 1, at: now}
+	if next.url, next.set, next.err = k.ask(ctx, last.url); next.err != nil {
+		next.set, next.at, next.retryAt = last.set, last.at, now.Add(issuerRetry) // without the URL: the keys may have moved
 	}
-	k.url, k.set, k.at = url, set, now
-	return set, true, nil
+	k.state.Store(next)
+	return next.set, true, next.away(now)
 }
 
-// away is the error of a fetch that failed, nil after one that did not. mu is
-// held.
-func (k *issuerKeys) away(now time.Time) error {
-	if k.err == nil {
+// away is the error of a fetch that failed, nil after one that did not.
+func (f *fetched) away(now time.Time) error {
+	if f.err == nil {
 		return nil
 	}
-	return &UncheckedError{Why: ErrIssuerAway, RetryAfter: k.retryAt.Sub(now), err: k.err}
+	return &UncheckedError{Why: ErrIssuerAway, RetryAfter: f.retryAt.Sub(now), err: f.err}
 }
 
 // next is when the rate allows a fetch; 0 or less: at once.
 func (k *issuerKeys) next(now time.Time) time.Duration {
-	return time.Duration((1 - k.fetch.TokensAt(now)) * float64(fetchEvery))
+	return time.Duration((1 - k.limiter.TokensAt(now)) * float64(fetchEvery))
 }
 
-// ask fetches the keys, from the URL if it is known. Others wait for them, so
-// that it goes on when the caller has left.
+// ask fetches the keys, from the URL if it is known. It goes on after its caller
+// has left, since others wait for the keys.
 func (k *issuerKeys) ask(ctx context.Context, url string) (string, []jose.JSONWebKey, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issuerTimeout)
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -15,24 +16,27 @@ import (
 	"headway/internal/access"
 )
 
-// issued is a door that believes an issuer whose roles are ours.
+// issued is a door that trusts an issuer whose roles are ours.
 type issued struct {
 	*door
 	issuer *issuer
-	oidc   *access.OIDC
+}
+
+// plainClient asks an issuer and keeps no connection.
+func plainClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 }
 
 func newIssued(t testing.TB, o access.Options) *issued {
 	i := &issued{issuer: newIssuer(t)}
-	var err error
-	i.oidc, err = access.NewOIDC(access.OIDCOptions{
+	issuer, err := access.NewOIDC(access.OIDCOptions{
 		Issuer: i.issuer.url, Audience: "headway", RolesClaim: "roles", HeadsClaim: "heads", RegionsClaim: "regions",
-		Now: func() time.Time { return i.now },
+		Client: plainClient(), Now: func() time.Time { return i.now },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.OIDC = i.oidc
+	o.OIDC = issuer
 	i.door = open(t, o)
 	return i
 }
@@ -49,7 +53,7 @@ func (i *issued) try(token string) (*access.Principal, error) {
 }
 
 // An issuer that makes new keys and goes away cannot be asked for them. That is
-// no failure of the callers: they are told so, and nobody is locked out.
+// no failure of the callers: the error says so, and no one is locked out.
 func TestAnIssuerThatRotatesItsKeysAndIsAway(t *testing.T) {
 	i := newIssued(t, access.Options{Failures: 1})
 	key := i.key(access.Request{Name: "first", Role: "admin"})
@@ -72,7 +76,7 @@ func TestAnIssuerThatRotatesItsKeysAndIsAway(t *testing.T) {
 		t.Errorf("a key of the same address: %v", err)
 	}
 	asked := i.issuer.asked.Load()
-	if _, err := i.try(i.token(map[string]any{"kid": "1"}, nil)); !errors.Is(err, access.ErrUnbelieved) {
+	if _, err := i.try(i.token(map[string]any{"kid": "1"}, nil)); !errors.Is(err, access.ErrUntrusted) {
 		t.Errorf("a token that the known key has not signed: %v", err)
 	}
 	if n := i.issuer.asked.Load(); n != asked {
@@ -84,7 +88,7 @@ func TestAnIssuerThatRotatesItsKeysAndIsAway(t *testing.T) {
 	if _, err := i.try(i.token(nil, nil)); err != nil {
 		t.Errorf("when the issuer is back: %v", err)
 	}
-	if _, err := i.try(before); !errors.Is(err, access.ErrUnbelieved) {
+	if _, err := i.try(before); !errors.Is(err, access.ErrUntrusted) {
 		t.Errorf("with a key that the issuer took away: %v", err)
 	}
 }
@@ -116,7 +120,7 @@ func TestAKeyThatTheIssuerTookAwayEnds(t *testing.T) {
 	stolen := i.token(nil, map[string]any{"jti": 1})
 	i.issuer.rotate("2")
 	i.now = i.now.Add(16 * time.Minute)
-	if _, err := i.try(stolen); !errors.Is(err, access.ErrUnbelieved) {
+	if _, err := i.try(stolen); !errors.Is(err, access.ErrUntrusted) {
 		t.Errorf("16 minutes later: %v", err)
 	}
 }
@@ -128,12 +132,12 @@ func TestUnknownKeysDoNotFloodTheIssuer(t *testing.T) {
 	if _, err := i.try(i.token(nil, nil)); err != nil {
 		t.Fatal(err)
 	}
-	unbelieved := 0
+	untrusted := 0
 	for n := range 1000 {
 		i.now = i.now.Add(10 * time.Millisecond)
 		_, err := i.try(i.token(map[string]any{"kid": fmt.Sprint("x", n)}, nil))
-		if errors.Is(err, access.ErrUnbelieved) {
-			unbelieved++
+		if errors.Is(err, access.ErrUntrusted) {
+			untrusted++
 		} else if !errors.Is(err, access.ErrKeyUnknown) {
 			t.Fatalf("%d: %v", n, err)
 		}
@@ -142,8 +146,8 @@ func TestUnknownKeysDoNotFloodTheIssuer(t *testing.T) {
 	if asked > 2+5+1 {
 		t.Errorf("a thousand unknown keys in 10 s made %d requests", asked)
 	}
-	if unbelieved != int(asked)-2 {
-		t.Errorf("%d of a thousand are not believed after %d requests; want those for which the issuer was asked", unbelieved, asked)
+	if untrusted != int(asked)-2 {
+		t.Errorf("%d of a thousand are not trusted after %d requests; want those for which the issuer was asked", untrusted, asked)
 	}
 	i.issuer.rotate("2")
 	i.now = i.now.Add(10 * time.Second)
@@ -213,7 +217,7 @@ func TestInventedKeysDoNotMakeNewOnesFailures(t *testing.T) {
 				return way(i, eve.sign(map[string]any{"kid": "2"}, map[string]any{"iss": i.issuer.url, "aud": "headway", "sub": "eve", "exp": i.now.Add(time.Hour).Unix(), "roles": "admin"}))
 			}
 			for n := range 5 {
-				if err := wrong(); !errors.Is(err, access.ErrUnbelieved) {
+				if err := wrong(); !errors.Is(err, access.ErrUntrusted) {
 					t.Errorf("failure %d: %v", n, err)
 				}
 			}
@@ -225,7 +229,7 @@ func TestInventedKeysDoNotMakeNewOnesFailures(t *testing.T) {
 }
 
 // A token that names no key may be of a new one, but it has us compute a
-// signature: where the issuer may not be asked it is told to come again, and
+// signature: where the issuer may not be asked the answer is to come again, and
 // takes from its address's allowance.
 func TestTokensThatNameNoKey(t *testing.T) {
 	i := newIssued(t, access.Options{Failures: 1})
@@ -291,7 +295,7 @@ func TestAFetchOfAnotherProvesNothing(t *testing.T) {
 		return err
 	}
 	for n := range 3 { // of five at once
-		if err := invented(n); !errors.Is(err, access.ErrUnbelieved) {
+		if err := invented(n); !errors.Is(err, access.ErrUntrusted) {
 			t.Fatal(err)
 		}
 	}
@@ -309,20 +313,20 @@ func TestAFetchOfAnotherProvesNothing(t *testing.T) {
 		runtime.Gosched()
 	}
 	close(answer)
-	unbelieved := 0
+	untrusted := 0
 	for range 1 + others {
-		if err := <-errs; errors.Is(err, access.ErrUnbelieved) {
-			unbelieved++
+		if err := <-errs; errors.Is(err, access.ErrUntrusted) {
+			untrusted++
 		} else if !errors.Is(err, access.ErrKeyUnknown) {
 			t.Error(err)
 		}
 	}
-	if unbelieved != 1 {
-		t.Errorf("%d tokens are not believed after one fetch; want the one that it was made for", unbelieved)
+	if untrusted != 1 {
+		t.Errorf("%d tokens are not trusted after one fetch; want the one that it was made for", untrusted)
 	}
 }
 
-// What the issuer answers is believed only as far as it is its own.
+// What the issuer answers counts only as far as it is its own.
 func TestAnswersThatAreNotTheIssuers(t *testing.T) {
 	for name, answers := range map[string]map[string]string{
 		"another's name":          {"/.well-known/openid-configuration": `{"issuer":"https://evil.example","jwks_uri":"URL/keys"}`},
@@ -349,7 +353,7 @@ func TestAnswersThatAreNotTheIssuers(t *testing.T) {
 func TestATokenNamesItsBearer(t *testing.T) {
 	i := newIssued(t, access.Options{Failures: 1e6})
 	for _, sub := range []any{nil, "", 7, strings.Repeat("x", 256), "a\nb", "a\x1b[31m", "a\u202eb", []string{"ana"}} {
-		if p, err := i.try(i.token(nil, map[string]any{"sub": sub})); !errors.Is(err, access.ErrUnbelieved) {
+		if p, err := i.try(i.token(nil, map[string]any{"sub": sub})); !errors.Is(err, access.ErrUntrusted) {
 			t.Errorf("sub %q: %+v, %v", sub, p, err)
 		}
 	}
@@ -377,9 +381,9 @@ func TestRememberedTokens(t *testing.T) {
 	}
 	p := &access.Principal{Expires: i.now.Add(time.Hour)}
 	for n := range 25_000 {
-		i.oidc.Remember(fmt.Sprint(n), p)
+		i.guard.Remember(fmt.Sprint(n), p, i.now)
 	}
-	if n := i.oidc.Remembered(); n > 10_000 {
+	if n := i.guard.RememberedTokens(); n > 10_000 {
 		t.Errorf("%d tokens are remembered", n)
 	}
 }
@@ -399,7 +403,7 @@ func TestFailuresOfTokensAndOfKeysAreCountedApart(t *testing.T) {
 	forged := newIssuer(t).sign(map[string]any{"kid": "1"}, map[string]any{"sub": "eve"})
 	limited := 0
 	for range 100 {
-		if _, err := i.try(forged); !errors.Is(err, access.ErrUnbelieved) {
+		if _, err := i.try(forged); !errors.Is(err, access.ErrUntrusted) {
 			if _, is := errors.AsType[*access.LimitedError](err); !is {
 				t.Fatal(err)
 			}

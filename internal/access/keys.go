@@ -55,20 +55,22 @@ const (
 	maxPattern  = 128
 	minLife     = time.Minute
 	maxLife     = 10 * 365 * 24 * time.Hour
-	keepEnded   = 90 * 24 * time.Hour // keys that were revoked or have expired stay in the book so long
+	keepEnded   = 90 * 24 * time.Hour // keys that were revoked or have expired are listed so long
 )
 
-// keyPrefix begins every key, so that one is recognised where it must not be.
+// keyPrefix begins every key, so that one is recognised where none belongs.
 const keyPrefix = "hw_"
 
-// Keys is the book of keys. Looking one up takes no lock; all methods are safe
-// for concurrent use.
+// Keys are the API keys. To look one up takes no lock; all methods are safe for
+// concurrent use.
 type Keys struct {
 	store KeyStore
 	begin audit.BeginFunc
 	now   func() time.Time
 	rate  float64 // requests a second of one key; 0: no limit
-	book  book
+
+	byID    atomic.Pointer[map[string]*entry] // never changed, but replaced
+	changed atomic.Pointer[chan struct{}]     // closed by the next change
 
 	mu       sync.Mutex // one change at a time
 	revision uint64     // of the store, when it was last read or watched
@@ -85,31 +87,56 @@ type entry struct {
 // days ago. rate bounds the requests a second of each key; 0 is no limit.
 func OpenKeys(ctx context.Context, store KeyStore, begin audit.BeginFunc, rate float64, now func() time.Time) (*Keys, error) {
 	k := &Keys{store: store, begin: begin, now: now, rate: rate}
-	k.book.Store(&map[string]*entry{})
+	k.put(map[string]*entry{})
 	if err := k.Load(ctx); err != nil {
 		return nil, err
 	}
-	_ = k.forget(ctx) // a store that cannot write now is asked again when the book is full
+	_ = k.forget(ctx) // where it fails, it is tried again once there are MaxKeys
 	return k, nil
 }
 
-// forget removes the keys that ended more than 90 days ago. Only the audit trail
-// knows them then.
+// all returns the keys by id.
+func (k *Keys) all() map[string]*entry { return *k.byID.Load() }
+
+// put puts keys into force, and then notifies.
+func (k *Keys) put(byID map[string]*entry) {
+	k.byID.Store(&byID)
+	k.notify()
+}
+
+// notify wakes all who wait for a change.
+func (k *Keys) notify() {
+	if before := k.changed.Swap(new(make(chan struct{}))); before != nil {
+		close(*before)
+	}
+}
+
+// count is how many keys there are of which is holds.
+func (k *Keys) count(is func(*Key) bool) (n int) {
+	for _, e := range k.all() {
+		if is(&e.key) {
+			n++
+		}
+	}
+	return n
+}
+
+// forget removes the keys that ended more than 90 days ago.
 func (k *Keys) forget(ctx context.Context) error {
-	return k.save(ctx, func(book map[string]*entry) (changes []KeyChange, _ error) {
-		for _, id := range forgettable(book, k.now().Add(-keepEnded)) {
-			changes = append(changes, KeyChange{ID: id, Expect: book[id].key.Revision})
+	return k.save(ctx, func(keys map[string]*entry) (changes []KeyChange, _ error) {
+		for _, id := range forgettable(keys, k.now().Add(-keepEnded)) {
+			changes = append(changes, KeyChange{ID: id, Expect: keys[id].key.Revision})
 		}
 		return changes, nil
 	})
 }
 
 // forgettable are the keys that ended before a time. Of those that were not
-// revoked the one that lasts longest stays: a book without any opens the
-// service, and time alone must not do that.
-func forgettable(book map[string]*entry, before time.Time) (ids []string) {
+// revoked the one that lasts longest stays: a service without any is open, and
+// time alone must not open it.
+func forgettable(keys map[string]*entry, before time.Time) (ids []string) {
 	var last *Key
-	for id, e := range book {
+	for id, e := range keys {
 		if e.key.RevokedAt.IsZero() && (last == nil || e.key.outlasts(last)) {
 			last = &e.key
 		}
@@ -124,8 +151,7 @@ func (k *Key) endedBefore(t time.Time) bool {
 	return !k.RevokedAt.IsZero() && k.RevokedAt.Before(t) || !k.ExpiresAt.IsZero() && k.ExpiresAt.Before(t)
 }
 
-// outlasts reports whether, unless somebody revokes one of them, a key can be
-// used for longer than another.
+// outlasts reports whether a key expires later than another.
 func (k *Key) outlasts(other *Key) bool {
 	return !other.ExpiresAt.IsZero() && (k.ExpiresAt.IsZero() || k.ExpiresAt.After(other.ExpiresAt))
 }
@@ -139,7 +165,7 @@ func (k *Keys) entry(key Key) *entry {
 
 // Any reports whether there is a key that was not revoked.
 func (k *Keys) Any() bool {
-	for _, e := range *k.book.Load() {
+	for _, e := range k.all() { // by hand: Closed asks it for each request
 		if e.key.RevokedAt.IsZero() {
 			return true
 		}
@@ -149,7 +175,7 @@ func (k *Keys) Any() bool {
 
 // valid reports whether there is a key with the id that was not revoked.
 func (k *Keys) valid(id string) bool {
-	e := (*k.book.Load())[id]
+	e := k.all()[id]
 	return e != nil && e.key.RevokedAt.IsZero()
 }
 
@@ -157,7 +183,7 @@ func (k *Keys) valid(id string) bool {
 // ErrRevoked.
 func (k *Keys) Look(secret string) (*Principal, error) {
 	id, _, ok := strings.Cut(strings.TrimPrefix(secret, keyPrefix), "_")
-	e := (*k.book.Load())[id]
+	e := k.all()[id]
 	if !ok || e == nil {
 		return nil, ErrUnknown
 	}
@@ -186,9 +212,9 @@ type Listed struct {
 
 // List returns all keys, the newest first.
 func (k *Keys) List() []Listed {
-	book := *k.book.Load()
-	list := make([]Listed, 0, len(book))
-	for _, e := range book {
+	keys := k.all()
+	list := make([]Listed, 0, len(keys))
+	for _, e := range keys {
 		l := Listed{Key: e.key}
 		if s := e.used.Load(); s != 0 {
 			l.LastUsed = time.Unix(s, 0).UTC()
@@ -201,18 +227,18 @@ func (k *Keys) List() []Listed {
 	return list
 }
 
-// KeyRefusedError is of a key that may not be made; it wraps *strict.InvalidError.
+// KeyRefusedError refuses a new key; it wraps *strict.InvalidError.
 type KeyRefusedError struct{ error }
 
 func (e *KeyRefusedError) Unwrap() error { return e.error }
 
-// Create makes a key and returns it with its secret, which nobody can see
-// again. by may give only what it may do itself. The errors are *KeyRefusedError,
-// the audit trail's and the store's; after each there is no such key.
+// Create makes a key and returns it with its secret, which is not kept. by may
+// give only permissions that it has itself. The errors are *KeyRefusedError, the
+// audit trail's and the store's; after each there is no such key.
 func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if len(*k.book.Load()) >= MaxKeys {
+	if len(k.all()) >= MaxKeys {
 		if err := k.forget(ctx); err != nil {
 			return Key{}, "", err
 		}
@@ -281,14 +307,14 @@ func (k *Keys) check(by *Principal, r Request) (Key, []strict.Fault) {
 		key.ExpiresAt = key.CreatedAt.Add(r.ExpiresIn)
 	}
 	faults = append(faults, k.checkWidth(by, &key)...)
-	if len(*k.book.Load()) >= MaxKeys {
+	if len(k.all()) >= MaxKeys {
 		fault("", "there are %d keys already; those that were revoked or have expired count for 90 days more", MaxKeys)
 	}
 	return key, faults
 }
 
-// checkWidth refuses what is wider than its maker, and a first key that would
-// lock everybody out.
+// checkWidth refuses a key that is wider than its maker, and a first key with
+// which no one could make another.
 func (k *Keys) checkWidth(by *Principal, key *Key) (faults strict.Faults) {
 	for _, p := range allows[key.Role] {
 		if (len(key.Scopes) == 0 || slices.Contains(key.Scopes, p)) && !by.May(p) {
@@ -302,7 +328,7 @@ func (k *Keys) checkWidth(by *Principal, key *Key) (faults strict.Faults) {
 		faults.Add("/expires_in_seconds", "a key cannot outlive the one that makes it, which expires at %s", by.Expires.UTC().Format(time.RFC3339))
 	}
 	if !k.Any() && (key.Role != RoleAdmin || len(key.Scopes) > 0) {
-		faults.Add("/role", "the first key must be of the role admin: from then on everybody needs a key, you too")
+		faults.Add("/role", "the first key must be of the role admin: from then on every caller needs a key, you too")
 	}
 	return faults
 }
@@ -334,15 +360,18 @@ func (k *Keys) Revoke(ctx context.Context, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.now().UTC().Truncate(time.Millisecond)
-	return k.change(ctx, "key.revoke", func(book map[string]*entry) ([]KeyChange, error) {
-		e := book[id]
+	return k.change(ctx, "key.revoke", func(keys map[string]*entry) ([]KeyChange, error) {
+		e := keys[id]
 		switch {
 		case e == nil:
 			return nil, ErrKeyNotFound
 		case !e.key.RevokedAt.IsZero():
 			return nil, nil
-		case administers(&e.key, k.now()) && k.others(id) && !k.administered(id):
-			return nil, ErrLastAdmin
+		case k.administers(&e.key):
+			others := k.count(func(other *Key) bool { return other.ID != id && other.RevokedAt.IsZero() })
+			if others > 0 && k.count(func(other *Key) bool { return other.ID != id && k.administers(other) }) == 0 {
+				return nil, ErrLastAdmin
+			}
 		}
 		revoked := e.key
 		revoked.RevokedAt = now
@@ -350,32 +379,17 @@ func (k *Keys) Revoke(ctx context.Context, id string) error {
 	})
 }
 
-func administers(key *Key, now time.Time) bool {
-	return key.Role == RoleAdmin && key.RevokedAt.IsZero() && (key.ExpiresAt.IsZero() || now.Before(key.ExpiresAt)) &&
-		(len(key.Scopes) == 0 || slices.Contains(key.Scopes, Admin))
+// usable reports whether a key is neither revoked nor expired.
+func (k *Key) usable(now time.Time) bool {
+	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }
 
-// others reports whether other keys are in use.
-func (k *Keys) others(id string) bool {
-	for other, e := range *k.book.Load() {
-		if other != id && e.key.RevokedAt.IsZero() {
-			return true
-		}
-	}
-	return false
+// administers reports whether a key may administer now.
+func (k *Keys) administers(key *Key) bool {
+	return key.Role == RoleAdmin && key.usable(k.now()) && (len(key.Scopes) == 0 || slices.Contains(key.Scopes, Admin))
 }
 
-// administered reports whether another key may administer.
-func (k *Keys) administered(id string) bool {
-	for other, e := range *k.book.Load() {
-		if other != id && administers(&e.key, k.now()) {
-			return true
-		}
-	}
-	return false
-}
-
-// audited is what the trail says of a key: nothing of its secret.
+// audited are the fields of a key that the audit trail shows.
 type audited struct {
 	Name      string       `json:"name"`
 	Role      Role         `json:"role"`
@@ -400,14 +414,14 @@ func fields(k *Key) json.RawMessage {
 // change records the intent, stores what decide says, puts it into force, and
 // records the outcome. k.mu must be held.
 func (k *Keys) change(ctx context.Context, action string, decide decision) error {
-	book := *k.book.Load()
-	changes, err := decide(book)
+	keys := k.all()
+	changes, err := decide(keys)
 	if err != nil || len(changes) == 0 {
 		return err
 	}
 	c := changes[0]
 	var before *Key
-	if e := book[c.ID]; e != nil {
+	if e := keys[c.ID]; e != nil {
 		before = &e.key
 	}
 	end, err := k.begin(ctx, audit.Entry{

@@ -14,7 +14,7 @@ import (
 
 const day = 24 * time.Hour
 
-// A book that is full of keys that nobody can use any more takes new ones when
+// A store that is full of keys that no one can use any more takes new ones when
 // those have been kept for as long as the error says.
 func TestRevokedAndExpiredKeysAreForgottenAfter90Days(t *testing.T) {
 	d := open(t, access.Options{})
@@ -89,7 +89,7 @@ func TestKeysAreForgottenAtTheStart(t *testing.T) {
 }
 
 // Keys end by themselves, and a service whose keys have all ended must not open
-// itself to everybody on loopback for that.
+// itself to every caller on loopback for that.
 func TestTimeAloneDoesNotOpenTheService(t *testing.T) {
 	d := open(t, access.Options{})
 	d.key(access.Request{Name: "short", Role: "admin", ExpiresIn: time.Hour})

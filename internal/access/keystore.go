@@ -81,7 +81,7 @@ func (k *Keys) read(ctx context.Context, ids ...string) error {
 // apply puts changes into force, those that were written here and what others
 // wrote; what is known already is passed over. k.mu must be held.
 func (k *Keys) apply(c feed.Changes[Key]) {
-	book, news := *k.book.Load(), false
+	book, news := k.all(), false
 	set := func(id string, key *Key) {
 		if !news {
 			book, news = maps.Clone(book), true
@@ -106,7 +106,7 @@ func (k *Keys) apply(c feed.Changes[Key]) {
 	}
 	k.revision = max(k.revision, c.Revision)
 	if news {
-		k.book.Store(&book)
+		k.put(book)
 	}
 }
 
@@ -117,10 +117,11 @@ type decision func(map[string]*entry) ([]KeyChange, error)
 const conflictTries = 10
 
 // save stores what decide says and puts it into force. When another process was
-// faster, its change is put into force and decided on anew. k.mu must be held.
+// faster, its change is put into force first, and decide is called again. k.mu must
+// be held.
 func (k *Keys) save(ctx context.Context, decide decision) error {
 	for try := 1; ; try++ {
-		changes, err := decide(*k.book.Load())
+		changes, err := decide(k.all())
 		if err != nil || len(changes) == 0 {
 			return err
 		}

@@ -87,7 +87,7 @@ func (m *mutual) shake(client tls.Certificate) (tls.ConnectionState, error) {
 	defer a.Close()
 	m.must(a.SetDeadline(time.Now().Add(time.Minute)))
 	s := tls.Server(a, m.config)
-	// Whatever the server asks for, this is shown.
+	// This is shown for any request of the server.
 	c := tls.Client(b, &tls.Config{RootCAs: m.roots, ServerName: "localhost", GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &client, nil }})
 	var reading sync.WaitGroup
 	defer reading.Wait()
@@ -144,7 +144,7 @@ func TestCertificatesOfClients(t *testing.T) {
 	d.now = time.Now()
 	for name, c := range map[string]struct {
 		client tls.Certificate
-		id     string // "": nobody is known by it
+		id     string // "": it has no principal
 		role   access.Role
 		cut    string // what the handshake fails with
 	}{
@@ -183,7 +183,7 @@ func TestCertificatesOfClients(t *testing.T) {
 		p, err := d.guard.Authenticate(r)
 		switch {
 		case c.id == "" && !errors.Is(err, access.ErrNoCredential):
-			t.Errorf("%s: %+v, %v; want nobody", name, p, err)
+			t.Errorf("%s: %+v, %v; want none", name, p, err)
 		case c.id != "" && (err != nil || p.ID != c.id || p.Role != c.role || p.Type != "certificate"):
 			t.Errorf("%s: %+v, %v; want %s as %s", name, p, err, c.id, c.role)
 		case c.role == access.RoleHead && (p.RequireHead("gpu-1") != nil || p.RequireHead("cpu-1") == nil || p.RequireRegion("eu-west") != nil || p.RequireRegion("us-east") == nil):

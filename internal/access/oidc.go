@@ -2,60 +2,44 @@ package access
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
 
 	"headway/internal/address"
-	"headway/internal/outbound"
 )
 
-// OIDCOptions say whose tokens are believed.
+// OIDCOptions say which issuer is trusted.
 type OIDCOptions struct {
-	Issuer       string          // required
-	Audience     string          // required
-	Algorithms   []string        // empty: RS256, ES256 and EdDSA
-	RolesClaim   string          // required; a text or a list
-	Roles        map[string]Role // what its values mean; empty: they are the names of roles
-	HeadsClaim   string          // with the ids of a head
-	RegionsClaim string          // with its regions
-	Client       *http.Client    // nil: one of internal/outbound with a time limit
-	Now          func() time.Time
+	Issuer       string           // required
+	Audience     string           // required
+	Algorithms   []string         // empty: RS256, ES256 and EdDSA
+	RolesClaim   string           // required; a text or a list
+	Roles        map[string]Role  // what its values mean; empty: they are the names of roles
+	HeadsClaim   string           // with the ids of a head
+	RegionsClaim string           // with its regions
+	Client       *http.Client     // required; the time of a fetch is bounded here
+	Now          func() time.Time // required
 }
 
-// OIDC believes the tokens of one issuer. All methods are safe for concurrent
-// use.
+// OIDC checks the tokens of one issuer. All methods are safe for concurrent use.
 type OIDC struct {
 	o    OIDCOptions
 	keys *issuerKeys
-
-	mu    sync.Mutex
-	known map[[sha256.Size]byte]remembered // tokens that were checked
 }
 
-type remembered struct {
-	principal *Principal
-	until     time.Time
-}
+// maxSubject is the longest subject in bytes, as OpenID Connect has it.
+const maxSubject = 255
 
-// Bounds of tokens.
-const (
-	maxRemembered = 10_000
-	rememberedFor = time.Minute // so that a role that was taken away does not last
-	maxSubject    = 255         // bytes, as OpenID Connect has it
-)
-
-// NewOIDC does not ask the issuer yet: it may come up after us.
+// NewOIDC does not ask the issuer yet: it may start after us.
 func NewOIDC(o OIDCOptions) (*OIDC, error) {
-	if o.Issuer == "" || o.Audience == "" || o.RolesClaim == "" || o.Now == nil {
-		return nil, errors.New("access: Issuer, Audience, RolesClaim and Now are required")
+	if o.Issuer == "" || o.Audience == "" || o.RolesClaim == "" || o.Client == nil || o.Now == nil {
+		return nil, errors.New("access: Issuer, Audience, RolesClaim, Client and Now are required")
 	}
 	issuer, err := url.Parse(o.Issuer)
 	if err != nil {
@@ -72,29 +56,13 @@ func NewOIDC(o OIDCOptions) (*OIDC, error) {
 			return nil, fmt.Errorf("oidc.roles %s=%s: want one of the roles viewer, operator, admin, head, client", value, role)
 		}
 	}
-	if o.Client == nil {
-		o.Client = outbound.NewClient(outbound.Options{Timeout: issuerTimeout})
-	}
-	return &OIDC{o: o, keys: newIssuerKeys(&o), known: map[[sha256.Size]byte]remembered{}}, nil
+	return &OIDC{o: o, keys: newIssuerKeys(&o)}, nil
 }
 
-// recall returns the bearer of a token that was checked lately, or nil. It costs
-// no signature.
-func (i *OIDC) recall(token string) *Principal {
-	sum, now := sha256.Sum256([]byte(token)), i.o.Now()
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if seen, ok := i.known[sum]; ok && now.Before(seen.until) {
-		return seen.principal
-	}
-	return nil
-}
-
-// principal is the bearer of a token. The errors wrap ErrUnbelieved, ErrExpired,
+// principal is the bearer of a token. The errors wrap ErrUntrusted, ErrExpired,
 // ErrIssuerAway, ErrKeyUnknown or context.Canceled; only the first two are about
 // the token.
 func (i *OIDC) principal(ctx context.Context, token string) (*Principal, error) {
-	now := i.o.Now()
 	check := &signature{keys: i.keys}
 	checked, err := oidc.NewVerifier(i.o.Issuer, check, &oidc.Config{
 		ClientID: i.o.Audience, SupportedSigningAlgs: i.o.Algorithms, Now: i.o.Now,
@@ -102,30 +70,25 @@ func (i *OIDC) principal(ctx context.Context, token string) (*Principal, error) 
 	if check.err != nil { // the library keeps only its text
 		return nil, check.err
 	}
-	if _, expired := errors.AsType[*oidc.TokenExpiredError](err); expired || err == nil && !now.Before(checked.Expiry) {
+	if _, expired := errors.AsType[*oidc.TokenExpiredError](err); expired || err == nil && !i.o.Now().Before(checked.Expiry) {
 		return nil, ErrExpired
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnbelieved, err)
+		return nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
 	}
-	p, err := i.bearer(checked)
-	if err != nil {
-		return nil, err
-	}
-	i.remember(sha256.Sum256([]byte(token)), p, now)
-	return p, nil
+	return i.bearer(checked)
 }
 
 func (i *OIDC) bearer(token *oidc.IDToken) (*Principal, error) {
 	var claims map[string]any
 	if err := token.Claims(&claims); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnbelieved, err)
+		return nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
 	}
 	if n := len(token.Subject); n == 0 || n > maxSubject || !printable(token.Subject) {
-		return nil, fmt.Errorf("%w: its claim sub must name the bearer in 1 to %d bytes of text that can be printed", ErrUnbelieved, maxSubject)
+		return nil, fmt.Errorf("%w: its claim sub must name the bearer in 1 to %d bytes of text that can be printed", ErrUntrusted, maxSubject)
 	}
 	p := &Principal{Type: "jwt", ID: token.Subject, Name: token.Subject, Expires: token.Expiry}
-	// Several roles: the first of ours in the order of their width.
+	// Of several roles the widest counts.
 	for _, role := range []Role{RoleAdmin, RoleOperator, RoleViewer, RoleClient, RoleHead} {
 		if slices.ContainsFunc(texts(claims[i.o.RolesClaim]), func(v string) bool { return i.role(v) == role }) {
 			p.Role = role
@@ -133,12 +96,12 @@ func (i *OIDC) bearer(token *oidc.IDToken) (*Principal, error) {
 		}
 	}
 	if p.Role == "" {
-		return nil, fmt.Errorf("%w: its claim %s names no role of ours", ErrUnbelieved, i.o.RolesClaim)
+		return nil, fmt.Errorf("%w: its claim %s names no role of ours", ErrUntrusted, i.o.RolesClaim)
 	}
 	if p.Role == RoleHead {
 		p.Heads, p.Regions = texts(claims[i.o.HeadsClaim]), texts(claims[i.o.RegionsClaim])
 		if len(p.Heads) == 0 {
-			return nil, fmt.Errorf("%w: a head's token must name its ids in the claim %s", ErrUnbelieved, i.o.HeadsClaim)
+			return nil, fmt.Errorf("%w: a head's token must name its ids in the claim %s", ErrUntrusted, i.o.HeadsClaim)
 		}
 	}
 	return p, nil
@@ -166,18 +129,4 @@ func texts(claim any) []string {
 		return list
 	}
 	return nil
-}
-
-// remember spares the signature the next time, for a while.
-func (i *OIDC) remember(sum [sha256.Size]byte, p *Principal, now time.Time) {
-	until := now.Add(rememberedFor)
-	if p.Expires.Before(until) {
-		until = p.Expires
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if len(i.known) >= maxRemembered {
-		clear(i.known)
-	}
-	i.known[sum] = remembered{p, until}
 }

@@ -116,8 +116,8 @@ func TestTokensOfAnIssuer(t *testing.T) {
 	var d *door
 	issued, err := access.NewOIDC(access.OIDCOptions{
 		Issuer: i.url, Audience: "headway", RolesClaim: "groups", HeadsClaim: "heads", RegionsClaim: "regions",
-		Roles: map[string]access.Role{"ml-ops": access.RoleOperator, "ml-read": access.RoleViewer, "gpu": access.RoleHead},
-		Now:   func() time.Time { return d.now },
+		Roles:  map[string]access.Role{"ml-ops": access.RoleOperator, "ml-read": access.RoleViewer, "gpu": access.RoleHead},
+		Client: plainClient(), Now: func() time.Time { return d.now },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -156,30 +156,30 @@ func TestTokensOfAnIssuer(t *testing.T) {
 	mac := hmac.New(sha256.New, i.key.N.Bytes())
 	symmetric := encoded(map[string]any{"alg": "HS256", "kid": "1"}) + "." + parts[1]
 	mac.Write([]byte(symmetric))
-	stranger := newIssuer(t)
+	other := newIssuer(t)
 	for name, attack := range map[string]struct {
 		token string
 		want  error
 	}{
-		"no signature":            {encoded(map[string]any{"alg": "none"}) + "." + parts[1] + ".", access.ErrUnbelieved},
-		"signature taken off":     {parts[0] + "." + parts[1] + ".", access.ErrUnbelieved},
-		"public key as a secret":  {symmetric + "." + b64(mac.Sum(nil)), access.ErrUnbelieved},
-		"another's key":           {stranger.sign(nil, good(nil)), access.ErrUnbelieved},
-		"a key of its own":        {stranger.sign(map[string]any{"jwk": map[string]any{"kty": "RSA", "n": b64(stranger.key.N.Bytes()), "e": "AQAB"}}, good(nil)), access.ErrUnbelieved},
-		"a key from elsewhere":    {stranger.sign(map[string]any{"jku": stranger.url + "/keys"}, good(nil)), access.ErrUnbelieved},
+		"no signature":            {encoded(map[string]any{"alg": "none"}) + "." + parts[1] + ".", access.ErrUntrusted},
+		"signature taken off":     {parts[0] + "." + parts[1] + ".", access.ErrUntrusted},
+		"public key as a secret":  {symmetric + "." + b64(mac.Sum(nil)), access.ErrUntrusted},
+		"another's key":           {other.sign(nil, good(nil)), access.ErrUntrusted},
+		"a key of its own":        {other.sign(map[string]any{"jwk": map[string]any{"kty": "RSA", "n": b64(other.key.N.Bytes()), "e": "AQAB"}}, good(nil)), access.ErrUntrusted},
+		"a key from elsewhere":    {other.sign(map[string]any{"jku": other.url + "/keys"}, good(nil)), access.ErrUntrusted},
 		"an unknown key":          {i.sign(map[string]any{"kid": "2"}, good(nil))[:20], access.ErrUnknown},
-		"another algorithm named": {i.sign(map[string]any{"alg": "PS256"}, good(nil)), access.ErrUnbelieved},
-		"claims exchanged":        {parts[0] + "." + encoded(good(map[string]any{"groups": "admin"})) + "." + parts[2], access.ErrUnbelieved},
-		"another issuer":          {i.sign(nil, good(map[string]any{"iss": "https://evil.example"})), access.ErrUnbelieved},
-		"another audience":        {i.sign(nil, good(map[string]any{"aud": "other"})), access.ErrUnbelieved},
-		"no audience":             {i.sign(nil, good(map[string]any{"aud": nil})), access.ErrUnbelieved},
+		"another algorithm named": {i.sign(map[string]any{"alg": "PS256"}, good(nil)), access.ErrUntrusted},
+		"claims exchanged":        {parts[0] + "." + encoded(good(map[string]any{"groups": "admin"})) + "." + parts[2], access.ErrUntrusted},
+		"another issuer":          {i.sign(nil, good(map[string]any{"iss": "https://evil.example"})), access.ErrUntrusted},
+		"another audience":        {i.sign(nil, good(map[string]any{"aud": "other"})), access.ErrUntrusted},
+		"no audience":             {i.sign(nil, good(map[string]any{"aud": nil})), access.ErrUntrusted},
 		"expired":                 {i.sign(nil, good(map[string]any{"exp": d.now.Add(-time.Hour).Unix()})), access.ErrExpired},
-		"no end":                  {i.sign(nil, good(map[string]any{"exp": nil})), access.ErrUnbelieved},
-		"not yet":                 {i.sign(nil, good(map[string]any{"nbf": d.now.Add(time.Hour).Unix()})), access.ErrUnbelieved},
-		"no role of ours":         {i.sign(nil, good(map[string]any{"groups": []string{"admin", "root"}})), access.ErrUnbelieved},
-		"a role in another form":  {i.sign(nil, good(map[string]any{"groups": map[string]any{"ml-ops": true}})), access.ErrUnbelieved},
-		"a head without ids":      {i.sign(nil, good(map[string]any{"groups": "gpu"})), access.ErrUnbelieved},
-		"no JSON":                 {"e30.e30.e30", access.ErrUnbelieved},
+		"no end":                  {i.sign(nil, good(map[string]any{"exp": nil})), access.ErrUntrusted},
+		"not yet":                 {i.sign(nil, good(map[string]any{"nbf": d.now.Add(time.Hour).Unix()})), access.ErrUntrusted},
+		"no role of ours":         {i.sign(nil, good(map[string]any{"groups": []string{"admin", "root"}})), access.ErrUntrusted},
+		"a role in another form":  {i.sign(nil, good(map[string]any{"groups": map[string]any{"ml-ops": true}})), access.ErrUntrusted},
+		"a head without ids":      {i.sign(nil, good(map[string]any{"groups": "gpu"})), access.ErrUntrusted},
+		"no JSON":                 {"e30.e30.e30", access.ErrUntrusted},
 		"five parts":              {token + ".a.b", access.ErrUnknown},
 	} {
 		if p, err := try(attack.token); !errors.Is(err, attack.want) {
@@ -204,10 +204,10 @@ func TestTokensOfAnIssuer(t *testing.T) {
 	}
 }
 
-// An issuer is no address that hands out credentials, whatever form it has.
+// An issuer is no address that hands out credentials, in any form.
 func TestIssuersThatAreRefused(t *testing.T) {
 	for _, host := range []string{"169.254.169.254", "[::a9fe:a9fe]", "[::ffff:169.254.169.254]", "[fe80::1]", "2852039166", "metadata.google.internal", "[fe80::1%25eth0]"} {
-		_, err := access.NewOIDC(access.OIDCOptions{Issuer: "https://" + host + "/realm", Audience: "headway", RolesClaim: "roles", Now: time.Now})
+		_, err := access.NewOIDC(access.OIDCOptions{Issuer: "https://" + host + "/realm", Audience: "headway", RolesClaim: "roles", Client: plainClient(), Now: time.Now})
 		if err == nil || !strings.HasPrefix(err.Error(), "access.oidc.issuer ") {
 			t.Errorf("%s: %v", host, err)
 		}

@@ -1,6 +1,6 @@
-// Package access decides who is let in and what they may do: API keys, tokens
-// of an OpenID Connect issuer, certificates of clients, and the user of the
-// service itself.
+// Package access authenticates callers and checks their permissions: by API
+// keys, tokens of an OpenID Connect issuer, certificates of clients, and the
+// local credential of the service's own user.
 package access
 
 import (
@@ -12,10 +12,10 @@ import (
 	"headway/internal/strict"
 )
 
-// Permission is one kind of thing to be allowed. A route wants exactly one.
+// Permission is a kind of access. A route requires exactly one.
 type Permission string
 
-// The permissions. Open routes want none: they are for probes and scrapers.
+// The permissions. Open routes require none: they are for probes and scrapers.
 const (
 	Open    Permission = "open"
 	Read    Permission = "read"    // see everything but secrets
@@ -55,7 +55,8 @@ var allows = map[Role][]Permission{
 // Allows reports whether the role has the permission.
 func (r Role) Allows(p Permission) bool { return slices.Contains(allows[r], p) }
 
-// Principal is who asks. The zero value may nothing. It is immutable.
+// Principal is an authenticated caller. The zero value has no permission. It is
+// immutable.
 type Principal struct {
 	Type    string // key, jwt, certificate, local or anonymous
 	ID      string // of the key, the subject, the certificate
@@ -111,14 +112,14 @@ func matchesAny(patterns []string, s string) bool {
 }
 
 // covers reports whether every text that narrow matches is matched by wide, as
-// far as that can be told from the patterns: it errs on the side of no.
+// far as the patterns show it: it errs on the side of no.
 func covers(wide, narrow []string) bool {
 	return !slices.ContainsFunc(narrow, func(n string) bool {
 		return !slices.ContainsFunc(wide, func(w string) bool { return strict.Match(w, n, nil) })
 	})
 }
 
-// The errors of those who are not let in. None of them repeats a secret.
+// Errors of authentication and of keys. None repeats a secret.
 var (
 	ErrNoCredential     = errors.New("this needs a key: send it as Authorization: Bearer KEY")
 	ErrMalformed        = errors.New("the Authorization header is not of the form Bearer KEY")
@@ -128,7 +129,7 @@ var (
 	ErrUnknown          = errors.New("the credential is not known here")
 	ErrExpired          = errors.New("the credential has expired")
 	ErrRevoked          = errors.New("the key was revoked")
-	ErrUnbelieved       = errors.New("the token or certificate is not trusted")
+	ErrUntrusted        = errors.New("the token or certificate is not trusted")
 	ErrIssuerAway       = errors.New("the issuer of tokens cannot be reached, so that this one cannot be checked; it may be good")
 	ErrKeyUnknown       = errors.New("the key of this token is not known so far; the token may be good")
 	ErrKeyNotFound      = errors.New("there is no key with this id")
@@ -136,8 +137,8 @@ var (
 	ErrStoreUnavailable = errors.New("the keys cannot be written")
 )
 
-// LimitedError is a rate limit that was reached. Its text has no figures, so
-// that callers may be sent it.
+// LimitedError is a rate limit that was reached. Its text, without figures, may
+// be sent to callers.
 type LimitedError struct {
 	Limit      string // key, address, failures or unknown_keys
 	RetryAfter time.Duration
@@ -161,7 +162,7 @@ func (e *LimitedError) Error() string {
 type UncheckedError struct {
 	Why        error         // ErrIssuerAway or ErrKeyUnknown
 	RetryAfter time.Duration // 0 or less: at once
-	checked    bool          // a signature was computed for it in vain
+	checked    bool          // a signature was checked and is of none of the keys
 	err        error         // of the fetch, nil if it did not fail
 }
 

@@ -252,7 +252,7 @@ func AccessProblem(err error) *Problem {
 	}
 	for _, unknown := range []error{
 		access.ErrNoCredential, access.ErrMalformed, access.ErrSeveral, access.ErrElsewhere,
-		access.ErrUnknown, access.ErrExpired, access.ErrRevoked, access.ErrUnbelieved,
+		access.ErrUnknown, access.ErrExpired, access.ErrRevoked, access.ErrUntrusted,
 	} {
 		if errors.Is(err, unknown) {
 			return &Problem{Code: api.CodeUnauthenticated, Detail: sentence(unknown.Error())}
