@@ -92,17 +92,18 @@ var rooms = map[string]room{
 	"internal/trail":    {ours: []string{"internal/audit", "internal/strict", "internal/disk"}, others: []string{metrics}},
 	"internal/access":   {ours: []string{"internal/address", "internal/audit", "internal/feed", "internal/strict", "internal/disk"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
 	"internal/apiv1": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
 		others: []string{json},
 	},
 	"internal/live": {
-		ours:   []string{"api", "internal/access", "internal/apiv1", "internal/event", "internal/fleet", "internal/routing", "internal/strict"},
+		ours:   []string{"api", "internal/access", "internal/apiv1", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict"},
 		others: []string{metrics, json, websocket, xnet, "golang.org/x/time"},
 	},
 	"prometheus": {},
 	"grafana":    {},
-	"internal/fleet": {
-		ours:   []string{"internal/address", "internal/event", "internal/feed", "internal/audit", "internal/strict"},
+	"internal/fleet": {ours: []string{"internal/address", "internal/feed", "internal/strict"}},
+	"internal/registry": {
+		ours:   []string{"internal/event", "internal/feed", "internal/audit", "internal/fleet", "internal/strict"},
 		others: []string{metrics, json},
 	},
 	"internal/strategy": {ours: []string{"internal/fleet", "internal/strict"}},
@@ -115,7 +116,7 @@ var rooms = map[string]room{
 		others: []string{metrics, model, json},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/live", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
 		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress"},
 	},
 	"internal/boltstore": {
@@ -134,8 +135,8 @@ var rooms = map[string]room{
 	"internal/monitor":    {ours: []string{"internal/history", "internal/outbound"}, others: []string{metrics, model, common, prom}},
 	"internal/pki":        {others: []string{metrics, acme}},
 	"internal/freeport":   {},
-	"internal/storetest":  {ours: []string{"internal/access", "internal/audit", "internal/event", "internal/feed", "internal/fleet", "internal/policy", "internal/routing"}, others: []string{metrics, rapid}},
-	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/memstore", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
+	"internal/storetest":  {ours: []string{"internal/access", "internal/audit", "internal/event", "internal/feed", "internal/fleet", "internal/registry", "internal/policy", "internal/routing"}, others: []string{metrics, rapid}},
+	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/registry", "internal/memstore", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
 	"internal/engine":     {},
 	"internal/workload":   {others: []string{json}},
 	"internal/mockhead":   {ours: []string{"api", "client", "internal/engine"}, others: []string{json, metrics, xnet}},
@@ -476,6 +477,7 @@ var stillDialect = []string{
 	"internal/memstore",
 	"internal/monitor",
 	"internal/policy",
+	"internal/registry",
 	"internal/routing",
 	"internal/strategy",
 	"internal/strict",

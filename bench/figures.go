@@ -40,7 +40,7 @@ func sections() []section {
 		},
 	}, {
 		name: "Status reports in process, 100,000 heads, one processor",
-		pkg:  "./internal/fleet", bench: "^(BenchmarkReport|BenchmarkReportStatus)$",
+		pkg:  "./internal/registry", bench: "^(BenchmarkReport|BenchmarkReportStatus)$",
 		figures: []figure{
 			{what: "heartbeats with load", bench: "Report", unit: "reports/s", scale: 1, shown: "reports/s", limit: 20_000, least: true},
 			{what: "a change of status, 1,000 heads", bench: "ReportStatus/heads=1000", base: "Report", unit: "ns/op", scale: 1e-3, shown: "µs"},

@@ -13,7 +13,7 @@ import (
 // change is one entry of a file of changes:
 //
 //	== an equal sequence is accepted
-//	file internal/fleet/lease.go
+//	file internal/registry/lease.go
 //	-	if report.Sequence <= e.sequence {
 //	+	if report.Sequence < e.sequence {
 //	test TestLateReportsRenewTheLease|TestReports
@@ -35,7 +35,7 @@ type change struct {
 
 // test is a set of tests of one package, run by one binary.
 type test struct {
-	pkg   string // as in ./internal/fleet
+	pkg   string // as in ./internal/registry
 	names string // joined by |
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"headway/api"
 	"headway/internal/fleet"
+	"headway/internal/registry"
 	"headway/internal/strict"
 )
 
@@ -141,7 +142,7 @@ func (in *report) loadField(r *strict.Reader, name string) bool {
 
 // patch is an api.HeadPatch as it is read. A null removes the operator's value.
 // A weight of 0 is refused: a head without traffic is what admin_state is for.
-type patch struct{ fleet.Patch }
+type patch struct{ registry.Patch }
 
 func (in *patch) field(r *strict.Reader, name string) bool {
 	switch name {

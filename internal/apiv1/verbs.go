@@ -14,6 +14,7 @@ import (
 	"headway/api"
 	"headway/internal/access"
 	"headway/internal/fleet"
+	"headway/internal/registry"
 	"headway/internal/routing"
 	"headway/internal/strict"
 )
@@ -23,12 +24,12 @@ import (
 // concurrent use. No method keeps the body. ProblemOf turns the errors into
 // answers.
 type Verbs struct {
-	fleet  *fleet.Registry
+	fleet  *registry.Registry
 	router *routing.Router
 }
 
 // New makes the verbs.
-func New(f *fleet.Registry, r *routing.Router) (*Verbs, error) {
+func New(f *registry.Registry, r *routing.Router) (*Verbs, error) {
 	if f == nil || r == nil {
 		return nil, errors.New("apiv1: the fleet and the router are required")
 	}
@@ -108,7 +109,7 @@ func (d *Verbs) Patch(ctx context.Context, id string, body []byte) (api.Head, er
 	if err != nil {
 		return api.Head{}, err
 	}
-	if len(faults) == 0 && in.Patch == (fleet.Patch{}) {
+	if len(faults) == 0 && in.Patch == (registry.Patch{}) {
 		faults = append(faults, strict.Fault{Reason: "changes nothing; want admin_state, weight or labels"})
 	}
 	if in.Labels != nil {

@@ -24,7 +24,6 @@ import (
 	"headway/internal/boltstore"
 	"headway/internal/config"
 	"headway/internal/event"
-	"headway/internal/fleet"
 	"headway/internal/httpapi"
 	"headway/internal/live"
 	"headway/internal/local"
@@ -33,6 +32,7 @@ import (
 	"headway/internal/outbound"
 	"headway/internal/pki"
 	"headway/internal/redisaudit"
+	"headway/internal/registry"
 	"headway/internal/routing"
 	"headway/internal/trail"
 	"headway/internal/webhook"
@@ -52,7 +52,7 @@ type App struct {
 	log          *slog.Logger
 	events       *event.Stream
 	logged       *event.Subscription // from the start on, for the log
-	fleet        *fleet.Registry
+	fleet        *registry.Registry
 	router       *routing.Router
 	verbs        *apiv1.Verbs
 	live         *live.Hub
@@ -218,9 +218,9 @@ func (a *App) announce() (err error) {
 func (a *App) buildRooms(ctx context.Context, store *boltstore.Store) (err error) {
 	c := a.config
 	begin := beginning(a.journal, c.Audit.Strict)
-	a.fleet, err = fleet.New(fleet.Options{
+	a.fleet, err = registry.New(registry.Options{
 		Store: store, Events: a.events, Metrics: a.metrics, Log: a.log, Begin: begin, Note: a.journal.Happened,
-		Lease: fleet.LeaseOptions{
+		Lease: registry.LeaseOptions{
 			BaseInterval:        c.Lease.BaseInterval,
 			MaxReportsPerSecond: c.Lease.MaxReportsPerSecond,
 			RemoveAfter:         c.Lease.RemoveAfter,
@@ -268,8 +268,8 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store) (err error
 }
 
 // ejectOptions maps the settings whose 0 means "off".
-func ejectOptions(c *config.Eject) fleet.EjectOptions {
-	o := fleet.EjectOptions{
+func ejectOptions(c *config.Eject) registry.EjectOptions {
+	o := registry.EjectOptions{
 		Enabled: c.Enabled, ConsecutiveErrors: c.ConsecutiveErrors, ErrorShare: c.ErrorShare, MinRequests: c.MinRequests,
 		Window: c.Window, BaseTime: c.BaseTime, MaxTime: c.MaxTime, MaxShare: c.MaxShare,
 	}

@@ -18,9 +18,9 @@ import (
 
 	"headway/internal/boltstore"
 	"headway/internal/event"
-	"headway/internal/fleet"
 	"headway/internal/local"
 	"headway/internal/policy"
+	"headway/internal/registry"
 	"headway/internal/routing"
 )
 
@@ -85,7 +85,7 @@ func (w *fileWorld) start() error {
 	log := slog.New(slog.DiscardHandler)
 	events, err := event.New(event.Options{Metrics: w.metrics})
 	w.check(err)
-	heads, err := fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log})
+	heads, err := registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log})
 	w.check(err)
 	w.router, err = routing.New(routing.Options{Fleet: heads, Events: events, Metrics: w.metrics, Log: log, Policies: w.store})
 	w.check(err)

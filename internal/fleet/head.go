@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"hash/fnv"
 	"maps"
 	"slices"
 	"time"
@@ -77,8 +78,8 @@ var healthNames = [...]string{"pending", "fresh", "suspect", "stale", "held", "a
 
 func (h Health) String() string { return healthNames[h] }
 
-// routable reports whether a lease of this health may take requests.
-func (h Health) routable() bool {
+// Routable reports whether a lease of this health may take requests.
+func (h Health) Routable() bool {
 	return h == HealthFresh || h == HealthSuspect || h == HealthHeld || h == HealthAssumed || h == HealthFailing
 }
 
@@ -136,11 +137,10 @@ type Head struct {
 	Hash     uint64 // of the id, for consistent hashing
 	Instance uint64 // unique in this process, one for each epoch of each head
 	Live     *Live
-	Trial    bool // ejected, and may be tried with one request; see TryTrial
-
-	outcomes *outcomes // nil: nothing is concluded from how requests end
-	leaving  bool      // it drains by its own word, or went offline after that
-	loading  time.Time // since when it may load what it serves now; zero: it served that
+	Trial    bool      // ejected, and may be tried with one request; see Outcomes
+	Outcomes Outcomes  // nil: nothing is concluded from how requests end
+	Leaving  bool      // it drains by its own word, or went offline after that
+	Loading  time.Time // since when it may load what it serves now; zero: it served that
 }
 
 // Refusal names the first reason why a head takes no new requests.
@@ -159,7 +159,7 @@ func (h *Head) Refusal() Refusal {
 	switch {
 	case h.Admin != AdminEnabled:
 		return RefusedAdmin
-	case !h.Health.routable():
+	case !h.Health.Routable():
 		return RefusedUnhealthy
 	case h.Status != StatusActive && h.Status != StatusDegraded:
 		return RefusedStatus
@@ -167,9 +167,20 @@ func (h *Head) Refusal() Refusal {
 	return Eligible
 }
 
-// withdrawn reports whether the head is out on purpose: by the operator's word,
+// Withdrawn reports whether the head is out on purpose: by the operator's word,
 // or since it said that it drains. offline alone may be an engine that failed.
-func (h *Head) withdrawn() bool { return h.Admin != AdminEnabled || h.leaving }
+func (h *Head) Withdrawn() bool { return h.Admin != AdminEnabled || h.Leaving }
 
 // Routable reports whether the head takes new requests.
 func (h *Head) Routable() bool { return h.Refusal() == Eligible }
+
+// HashID is FNV-1a with the finalizer of MurmurHash3, since ids often differ in
+// their last digits alone; equal on every instance of the router.
+func HashID(id string) uint64 {
+	f := fnv.New64a()
+	_, _ = f.Write([]byte(id))
+	x := f.Sum64()
+	x = (x ^ x>>33) * 0xff51afd7ed558ccd
+	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}

@@ -252,9 +252,9 @@ func (l *Live) observe(target int64) {
 	}
 }
 
-// expect takes over how places end from the heads that a new one joins: the
+// ExpectTracked takes over how places end from the heads that a new one joins: the
 // callers are the same. It changes nothing that is known already.
-func (l *Live) expect(tracked bool) {
+func (l *Live) ExpectTracked(tracked bool) {
 	if tracked && l.ends.CompareAndSwap(0, -1) {
 		l.settle()
 	}
@@ -276,21 +276,21 @@ func (l *Live) settle() {
 	}
 }
 
-// forget drops the last report: the head registers again.
-func (l *Live) forget() {
+// ForgetReport drops the last report: the head registers again.
+func (l *Live) ForgetReport() {
 	l.beyond.Store(0)
 	l.report.Store(nil)
 	l.settle()
 }
 
-// take notes a report that came at now. limit is the head's max_in_flight, 0:
+// TakeReport notes a report that came at now. limit is the head's max_in_flight, 0:
 // unknown; interval is when the next report is due.
 //
 // A report shows our own requests as they were some time ago, at most about one
 // report. What counts as ours is therefore the most that we had at this report
 // and the one before: requests that have just ended here are not taken for the
 // load of others.
-func (l *Live) take(load *Load, now time.Time, limit int64, interval time.Duration, sequence uint64) {
+func (l *Live) TakeReport(load *Load, now time.Time, limit int64, interval time.Duration, sequence uint64) {
 	own := l.InFlight()
 	ours := own
 	if last := l.report.Load(); last != nil {
@@ -317,9 +317,10 @@ func (l *Live) take(load *Load, now time.Time, limit int64, interval time.Durati
 	}
 }
 
-// slowly lets the head's load count for more for a while.
-func (l *Live) slowly(s *slowStart) {
-	l.start.Store(s)
+// StartSlowly counts the head's load for more for a while: for bias requests
+// more at since, for none after the window.
+func (l *Live) StartSlowly(since time.Time, window time.Duration, bias float64) {
+	l.start.Store(&slowStart{since, window, bias})
 	l.settle()
 }
 
@@ -352,7 +353,7 @@ func (l *Live) Full(own, limit int64, now time.Time) bool {
 // given to another request.
 func (l *Live) Runs(now time.Time) bool {
 	report := l.report.Load()
-	if report == nil || now.Sub(report.At) > leaseIntervals*report.Interval {
+	if report == nil || now.Sub(report.At) > LeaseIntervals*report.Interval {
 		return false
 	}
 	since := int64(l.Picks() - report.Picks)

@@ -77,7 +77,7 @@ func TestBeyond(t *testing.T) {
 		for range 10 {
 			l.TryAcquire(0)
 		}
-		l.take(c.load, someTime, c.limit, time.Second, 1)
+		l.TakeReport(c.load, someTime, c.limit, time.Second, 1)
 		b := l.Beyond()
 		if math.Abs(b.Requests()-c.beyond) > 0.07 || b.Counted() != c.counted || l.Full(10, c.limit, someTime) != c.full {
 			t.Errorf("%s: %v beyond, counted %v, full %v; want %v, %v, %v", name, b.Requests(), b.Counted(), !c.full, c.beyond, c.counted, c.full)
@@ -101,7 +101,7 @@ func TestWhatHasJustEndedIsNotTheLoadOfOthers(t *testing.T) {
 	counts := func(n int64) float64 {
 		load := UnknownLoad()
 		load.InFlight = n
-		l.take(&load, someTime, 0, time.Second, 0)
+		l.TakeReport(&load, someTime, 0, time.Second, 0)
 		return l.Beyond().Requests()
 	}
 	for range 8 {
@@ -131,7 +131,7 @@ func TestAHeadIsFullWithTheRequestsOfNow(t *testing.T) {
 		}
 		load := UnknownLoad()
 		load.InFlight = c.reported
-		l.take(&load, someTime, c.limit, time.Second, 0)
+		l.TakeReport(&load, someTime, c.limit, time.Second, 0)
 		for own := range c.limit {
 			want := c.reported > c.own && own+c.reported-c.own >= c.limit
 			if got := l.Full(own, c.limit, someTime); got != want || got && !l.Beyond().MayFill(own, c.limit) {
@@ -159,7 +159,7 @@ func TestTheWordThatAHeadIsFullGrowsOld(t *testing.T) {
 		var l Live
 		load := UnknownLoad()
 		load.InFlight, load.Queued, load.KVCacheUsage = c.running, c.queued, c.kv
-		l.take(&load, someTime, c.limit, time.Second, 0)
+		l.TakeReport(&load, someTime, c.limit, time.Second, 0)
 		if !l.Full(0, c.limit, someTime.Add(c.want-1)) || l.Full(0, c.limit, someTime.Add(c.want)) {
 			t.Errorf("%d running and %d queued of %d, KV cache %v: the word does not hold for %v", c.running, c.queued, c.limit, c.kv, c.want)
 		}
@@ -170,14 +170,14 @@ func TestReportsAgeByTheirOwnClock(t *testing.T) {
 	var l Live
 	load := UnknownLoad()
 	load.InFlight, load.KVCacheUsage = 3, 1
-	l.take(&load, someTime, 0, 20*time.Second, 0)
+	l.TakeReport(&load, someTime, 0, 20*time.Second, 0)
 	if got := l.Beyond().Age(Clock(someTime.Add(1500 * time.Millisecond))); got != 1500 {
 		t.Errorf("after 1.5 s the report is %d ms old", got)
 	}
 	if got := l.Beyond().Age(Clock(someTime.Add(-time.Second))); got != 0 {
 		t.Errorf("a report that is newer than the clock is %d ms old; want 0", got)
 	}
-	l.forget()
+	l.ForgetReport()
 	if l.Report() != nil || l.Beyond() != 0 || l.Full(0, 0, someTime) {
 		t.Error("a forgotten report still says something")
 	}
@@ -194,10 +194,10 @@ func TestOwnCounts(t *testing.T) {
 			t.Errorf("%s: exact %v, own count %v; want %v", when, is, l.OwnCounts(), want)
 		}
 	}
-	l.take(&load, someTime, 0, time.Second, 0)
+	l.TakeReport(&load, someTime, 0, time.Second, 0)
 	exact(true, "without a count to go by")
 	load.InFlight = 1
-	l.take(&load, someTime, 0, time.Second, 0)
+	l.TakeReport(&load, someTime, 0, time.Second, 0)
 	exact(false, "with a count, before the first outcome")
 	l.TryAcquire(0)
 	l.Evict()
@@ -216,15 +216,15 @@ func TestOwnCounts(t *testing.T) {
 	}
 
 	var joined Live
-	joined.take(&load, someTime, 0, time.Second, 0)
-	if joined.expect(false); joined.OwnCounts() {
+	joined.TakeReport(&load, someTime, 0, time.Second, 0)
+	if joined.ExpectTracked(false); joined.OwnCounts() {
 		t.Error("it joined heads of which nothing is known, and its own count is gone by")
 	}
-	if joined.expect(true); !joined.OwnCounts() {
+	if joined.ExpectTracked(true); !joined.OwnCounts() {
 		t.Error("it joined heads whose outcomes are reported, and its own count is not gone by")
 	}
 	joined.Expire()
-	if joined.expect(true); joined.OwnCounts() {
+	if joined.ExpectTracked(true); joined.OwnCounts() {
 		t.Error("what was seen of it was forgotten")
 	}
 }
@@ -234,7 +234,7 @@ func TestTheEndOfTheSlowStartSettles(t *testing.T) {
 	var l Live
 	l.TryAcquire(0)
 	l.Release()
-	l.slowly(&slowStart{since: someTime, window: 10 * time.Second, bias: 8})
+	l.StartSlowly(someTime, 10*time.Second, 8)
 	if _, exact := l.Exact(); exact {
 		t.Error("exact during the slow start")
 	}
@@ -255,7 +255,7 @@ func TestRuns(t *testing.T) {
 	report := func(n int64) {
 		load := UnknownLoad()
 		load.InFlight = n
-		l.take(&load, someTime, 0, time.Second, 0)
+		l.TakeReport(&load, someTime, 0, time.Second, 0)
 	}
 	if l.Runs(someTime) {
 		t.Error("runs by a report that never came")

@@ -20,7 +20,7 @@ type Snapshot struct {
 	Active   int              // routable, held ones not counted
 
 	sortOnce sync.Once
-	sorted   []*Head // all by id; see Registry.sorted
+	sorted   []*Head // all by id
 }
 
 // Pool is the heads that serve one model type. A pool whose heads did not
@@ -129,20 +129,20 @@ func (r Ranked) with(cuts []cut) Ranked {
 	return next
 }
 
-// cuts lists where changes, which are ordered by id, change heads, of which
+// cuts lists where steps, which are ordered by id, change heads, of which
 // those belong that belongs accepts.
-func cuts(heads []*Head, changes []change, belongs func(*Head) bool) []cut {
+func cuts(heads []*Head, steps []Step, belongs func(*Head) bool) []cut {
 	var list []cut
 	at := 0
-	for _, c := range changes {
+	for _, c := range steps {
 		i, found := slices.BinarySearchFunc(heads[at:], c.id(), func(h *Head, id string) int { return strings.Compare(h.ID, id) })
 		at += i
 		made := cut{from: at, to: at}
 		if found {
 			made.to++
 		}
-		if c.next != nil && belongs(c.next) {
-			made.heads = []*Head{c.next}
+		if c.Next != nil && belongs(c.Next) {
+			made.heads = []*Head{c.Next}
 		}
 		at = made.to
 		switch n := len(list); {
@@ -157,25 +157,28 @@ func cuts(heads []*Head, changes []change, belongs func(*Head) bool) []cut {
 	return list
 }
 
-// change returns g with the changes applied to the heads that belong.
-func (g *Group) change(changes []change, belongs func(*Head) bool) *Group {
+// change returns g with the steps applied to the heads that belong.
+func (g *Group) change(steps []Step, belongs func(*Head) bool) *Group {
 	routable := func(s Status) func(*Head) bool {
 		return func(h *Head) bool { return h.Status == s && h.Routable() && belongs(h) }
 	}
 	next := &Group{ModelType: g.ModelType, Region: g.Region}
-	next.Active = g.Active.with(cuts(g.Active.Heads, changes, routable(StatusActive)))
-	next.Degraded = g.Degraded.with(cuts(g.Degraded.Heads, changes, routable(StatusDegraded)))
-	next.Ejected = g.Ejected.with(cuts(g.Ejected.Heads, changes, func(h *Head) bool { return h.Ejected() && belongs(h) }))
+	next.Active = g.Active.with(cuts(g.Active.Heads, steps, routable(StatusActive)))
+	next.Degraded = g.Degraded.with(cuts(g.Degraded.Heads, steps, routable(StatusDegraded)))
+	next.Ejected = g.Ejected.with(cuts(g.Ejected.Heads, steps, func(h *Head) bool { return h.Ejected() && belongs(h) }))
 	next.Trials = g.Trials
-	if made := cuts(g.Trials, changes, func(h *Head) bool { return h.Trial && belongs(h) }); len(made) > 0 {
+	if made := cuts(g.Trials, steps, func(h *Head) bool { return h.Trial && belongs(h) }); len(made) > 0 {
 		next.Trials = splice(g.Trials, made, func(h *Head) *Head { return h })
 	}
-	next.Heads = splice(g.Heads, cuts(g.Heads, changes, belongs), func(h *Head) *Head { return h })
+	next.Heads = splice(g.Heads, cuts(g.Heads, steps, belongs), func(h *Head) *Head { return h })
 	if len(next.Heads) == len(next.Active.Heads) {
 		next.Heads = next.Active.Heads // the usual case shares one array
 	}
 	return next
 }
+
+// Routable is the number of heads that take requests.
+func (g *Group) Routable() int { return len(g.Active.Heads) + len(g.Degraded.Heads) }
 
 // Ejected reports whether nothing but its ejection keeps h from new requests. It
 // gets those that no other head may serve.
@@ -192,4 +195,20 @@ func (r Ranked) Filter(keep func(*Head) bool) Ranked {
 		}
 	}
 	return newRanked(heads)
+}
+
+// Sorted lists all heads by id. It is made at most once.
+func (s *Snapshot) Sorted() []*Head {
+	s.sortOnce.Do(func() {
+		s.sorted = make([]*Head, 0, s.Heads)
+		for _, p := range s.Pools {
+			for _, h := range p.All.Heads {
+				if h.ModelTypes[0] == p.ModelType { // each head once
+					s.sorted = append(s.sorted, h)
+				}
+			}
+		}
+		slices.SortFunc(s.sorted, func(a, b *Head) int { return strings.Compare(a.ID, b.ID) })
+	})
+	return s.sorted
 }

@@ -3,8 +3,6 @@ package fleet
 import (
 	"context"
 	"errors"
-	"fmt"
-	"time"
 
 	"headway/internal/feed"
 )
@@ -51,47 +49,3 @@ var (
 	// ErrStoreUnavailable says that nothing was written and that it may work later.
 	ErrStoreUnavailable = errors.New("the store is unavailable")
 )
-
-// Errors of the Registry that callers tell apart. Errors about what a caller
-// sent are of type *strict.InvalidError.
-var (
-	ErrHeadNotFound = errors.New("no head with this id is registered")
-	ErrStaleEpoch   = errors.New("the epoch is older than the head's registration")
-	ErrFleetFull    = errors.New("the fleet has as many heads as the configuration allows")
-	ErrOverloaded   = errors.New("too many changes wait to be written")
-)
-
-// epochBlock is how many epochs are set aside with one durable write.
-const epochBlock = 1 << 16
-
-// grantEpochs takes a new block of epochs. Only Load and the committer call it.
-func (r *Registry) grantEpochs(ctx context.Context) error {
-	defer r.metrics.observe("grant_epochs")()
-	first, err := r.store.GrantEpochs(ctx, epochBlock)
-	if err != nil {
-		r.metrics.storeErrors["grant_epochs"].Inc()
-		return fmt.Errorf("set epochs aside: %w", err)
-	}
-	r.mu.Lock()
-	r.nextEpoch, r.epochsLeft = first, epochBlock
-	r.mu.Unlock()
-	return nil
-}
-
-// probeInterval is how often a store that failed is tried again. A service that
-// is not ready gets no changes to write, and would never learn that the store
-// is back.
-const probeInterval = time.Second
-
-// probe sets one epoch aside, the smallest durable write there is.
-func (r *Registry) probe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, commitTime)
-	defer cancel()
-	defer r.metrics.observe("grant_epochs")()
-	if _, err := r.store.GrantEpochs(ctx, 1); err != nil {
-		r.metrics.storeErrors["grant_epochs"].Inc()
-		return
-	}
-	r.storeDown.Store(false)
-	r.log.Info("the store works again")
-}

@@ -122,12 +122,6 @@ func ValidID(id string) bool {
 		!strings.ContainsFunc(id, func(c rune) bool { return !strings.ContainsRune(NameCharacters, c) })
 }
 
-// Check validates a registration that has the given faults already and returns
-// all of them. The error is a *strict.InvalidError, nil only if nothing is wrong.
-func (r *Registry) Check(spec Spec, already []strict.Fault) error {
-	return strict.Invalid(strict.Merge(already, strict.FaultsOf(ValidateSpec(&spec, r.allowLinkLocal))))
-}
-
 // CheckLabels returns what is wrong with labels, with pointers below pointer.
 func CheckLabels(pointer string, labels map[string]string) []strict.Fault {
 	var f faults

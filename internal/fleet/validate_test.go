@@ -96,3 +96,7 @@ func FuzzValidateSpec(f *testing.F) {
 		}
 	})
 }
+
+func spec(id string) fleet.Spec {
+	return fleet.Spec{ID: id, Endpoint: "http://127.0.0.1:9000", ModelTypes: []string{"m"}, Region: "us"}
+}

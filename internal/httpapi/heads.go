@@ -8,6 +8,7 @@ import (
 	"headway/api"
 	"headway/internal/apiv1"
 	"headway/internal/fleet"
+	"headway/internal/registry"
 )
 
 func (s *Server) registerHead(w *answer, r *http.Request) error {
@@ -69,7 +70,7 @@ func (s *Server) listHeads(w *answer, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	views, next := s.fleet.List(fleet.Query{
+	views, next := s.fleet.List(registry.Query{
 		ModelType: q.values["model_type"], Region: q.values["region"], Status: q.values["status"], Limit: limit, Cursor: after,
 	})
 	page := api.List[api.Head]{Data: make([]api.Head, 0, len(views))}

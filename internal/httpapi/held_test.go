@@ -8,14 +8,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	"headway/internal/fleet"
+	"headway/internal/registry"
 )
 
 // While the mass-expiry guard holds heads, readiness says that they take
 // requests, and a decision goes to one of them.
 func TestReadinessCountsTheHeadsThatAreHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorldOf(t, fleet.LeaseOptions{})
+		w := newWorldOf(t, registry.LeaseOptions{})
 		detail := func() string {
 			a := w.do(http.MethodGet, "/readyz", "")
 			return string(a.body)

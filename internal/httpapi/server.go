@@ -20,14 +20,14 @@ import (
 	"headway/internal/access"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/fleet"
 	"headway/internal/live"
+	"headway/internal/registry"
 	"headway/internal/routing"
 )
 
 // Options are what a Server is made of.
 type Options struct {
-	Fleet    *fleet.Registry      // required
+	Fleet    *registry.Registry   // required
 	Router   *routing.Router      // required
 	Verbs    *apiv1.Verbs         // required
 	Live     *live.Hub            // required; ended by Drain
@@ -89,7 +89,7 @@ func (l *Limits) complete() {
 
 // Server answers HTTP. All methods are safe for concurrent use.
 type Server struct {
-	fleet    *fleet.Registry
+	fleet    *registry.Registry
 	router   *routing.Router
 	verbs    *apiv1.Verbs
 	live     *live.Hub

@@ -30,6 +30,7 @@ import (
 	"headway/internal/httpapi"
 	"headway/internal/live"
 	"headway/internal/memstore"
+	"headway/internal/registry"
 	"headway/internal/routing"
 )
 
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type world struct {
 	testing.TB
 	store    *memstore.Store
-	fleet    *fleet.Registry
+	fleet    *registry.Registry
 	router   *routing.Router
 	server   *httpapi.Server
 	metrics  *prometheus.Registry
@@ -130,7 +131,7 @@ func (l *logBuffer) String() string {
 }
 
 // lasting are leases that no test outlasts, however slow the machine is.
-var lasting = fleet.LeaseOptions{BaseInterval: time.Hour}
+var lasting = registry.LeaseOptions{BaseInterval: time.Hour}
 
 func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 	t.Helper()
@@ -138,7 +139,7 @@ func newWorld(t testing.TB, change ...func(*httpapi.Options)) *world {
 }
 
 // newWorldOf is newWorld for tests about leases, which run on fake time.
-func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*httpapi.Options)) *world {
+func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpapi.Options)) *world {
 	t.Helper()
 	w := &world{TB: t, store: memstore.New(), metrics: prometheus.NewRegistry(), log: &logBuffer{}, state: &stateFile{}}
 	log := slog.New(slog.NewTextHandler(w.log, nil))
@@ -150,7 +151,7 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*httpapi.
 	}
 	events, err := event.New(event.Options{Metrics: w.metrics})
 	must(err)
-	w.fleet, err = fleet.New(fleet.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Begin: w.begin, Note: w.note, Eject: fleet.EjectOptions{Enabled: true}})
+	w.fleet, err = registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Begin: w.begin, Note: w.note, Eject: registry.EjectOptions{Enabled: true}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin})
@@ -330,7 +331,7 @@ func (w *world) eject(id string) {
 		w.Fatal(err)
 	}
 	for range 5 {
-		v.Head.Observe(fleet.EndedBadly, time.Now())
+		v.Head.Outcomes.Observe(v.Head, fleet.EndedBadly, time.Now())
 	}
 }
 

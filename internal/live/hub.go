@@ -22,13 +22,13 @@ import (
 	"headway/internal/access"
 	"headway/internal/apiv1"
 	"headway/internal/event"
-	"headway/internal/fleet"
+	"headway/internal/registry"
 	"headway/internal/routing"
 )
 
 // Options are what a Hub is made of.
 type Options struct {
-	Fleet      *fleet.Registry       // required
+	Fleet      *registry.Registry    // required
 	Router     *routing.Router       // required
 	Verbs      *apiv1.Verbs          // required
 	Events     *event.Stream         // required

@@ -9,6 +9,7 @@ import (
 	"headway/api"
 	"headway/internal/apiv1"
 	"headway/internal/fleet"
+	"headway/internal/registry"
 )
 
 // Bounds of snapshots. A recent one serves all that ask for the same, so that
@@ -73,7 +74,7 @@ func (h *Hub) newSnapshot(f *filter) *snapshot {
 			add(&view)
 		}
 	} else {
-		q := fleet.Query{ModelType: f.ModelType, Region: f.Region, Limit: 1000}
+		q := registry.Query{ModelType: f.ModelType, Region: f.Region, Limit: 1000}
 		for more := true; more; more = q.Cursor != "" {
 			var views []fleet.View
 			views, q.Cursor = h.o.Fleet.List(q)

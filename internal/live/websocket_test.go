@@ -22,6 +22,7 @@ import (
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/live"
+	"headway/internal/registry"
 )
 
 // peer is a client of a WebSocket.
@@ -147,7 +148,7 @@ func TestEverythingCanBeDoneOverOneWebSocket(t *testing.T) {
 // A head whose connection breaks has its lease still, and is counted gone when
 // that runs out and no sooner.
 func TestAHeadOutlivesItsConnectionByItsLease(t *testing.T) {
-	w := newWorldOf(t, fleet.LeaseOptions{})
+	w := newWorldOf(t, registry.LeaseOptions{})
 	p := w.connect()
 	p.send(`{"id":1,"type":"register","data":{"id":"gpu-1","endpoint":"http://10.0.0.1:8000","model_type":"llama","region":"us-east","status":"active"}}`)
 	p.want("answer", "1", "")

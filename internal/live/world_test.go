@@ -2,6 +2,7 @@ package live_test
 
 import (
 	"context"
+	stdjson "encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -23,17 +24,16 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/live"
 	"headway/internal/memstore"
+	"headway/internal/registry"
 	"headway/internal/routing"
 	"headway/internal/strategy"
-
-	stdjson "encoding/json"
 )
 
 // world is a hub over a real fleet and router, behind a real HTTP server.
 type world struct {
 	testing.TB
 	events  *event.Stream
-	fleet   *fleet.Registry
+	fleet   *registry.Registry
 	router  *routing.Router
 	hub     *live.Hub
 	options live.Options
@@ -80,7 +80,7 @@ func begin(context.Context, audit.Entry) (audit.EndFunc, error) {
 }
 
 // lasting are leases that no test outlasts, however slow the machine is.
-var lasting = fleet.LeaseOptions{BaseInterval: time.Hour}
+var lasting = registry.LeaseOptions{BaseInterval: time.Hour}
 
 func newWorld(t testing.TB, change ...func(*live.Options)) *world {
 	t.Helper()
@@ -88,7 +88,7 @@ func newWorld(t testing.TB, change ...func(*live.Options)) *world {
 }
 
 // newWorldOf is newWorld for tests that wait for the end of a lease.
-func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Options)) *world {
+func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*live.Options)) *world {
 	t.Helper()
 	w := &world{TB: t, metrics: prometheus.NewRegistry()}
 	log := slog.New(slog.DiscardHandler)
@@ -102,7 +102,7 @@ func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change ...func(*live.Opt
 	var err error
 	w.events, err = event.New(event.Options{Metrics: w.metrics})
 	must(err)
-	w.fleet, err = fleet.New(fleet.Options{Store: store, Events: w.events, Metrics: w.metrics, Log: log, Lease: lease, Begin: begin, Note: func(audit.Entry) {}})
+	w.fleet, err = registry.New(registry.Options{Store: store, Events: w.events, Metrics: w.metrics, Log: log, Lease: lease, Begin: begin, Note: func(audit.Entry) {}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})
@@ -201,7 +201,7 @@ func (w *world) report(id string) {
 // drain has the operator drain a head.
 func (w *world) drain(id string, state fleet.AdminState) {
 	w.Helper()
-	if _, err := w.fleet.Patch(w.Context(), id, fleet.Patch{State: &state}); err != nil {
+	if _, err := w.fleet.Patch(w.Context(), id, registry.Patch{State: &state}); err != nil {
 		w.Fatal(err)
 	}
 }

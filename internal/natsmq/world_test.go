@@ -33,6 +33,7 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/memstore"
 	"headway/internal/natsmq"
+	"headway/internal/registry"
 	"headway/internal/routing"
 )
 
@@ -40,7 +41,7 @@ import (
 // of its own.
 type world struct {
 	testing.TB
-	fleet   *fleet.Registry
+	fleet   *registry.Registry
 	router  *routing.Router
 	events  *event.Stream
 	queue   *natsmq.Queue
@@ -72,7 +73,7 @@ var quick = natsmq.Timing{
 }
 
 // lasting are leases that no test outlasts, however slow the machine is.
-var lasting = fleet.LeaseOptions{BaseInterval: time.Hour}
+var lasting = registry.LeaseOptions{BaseInterval: time.Hour}
 
 func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	t.Helper()
@@ -111,7 +112,7 @@ func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options),
 	var err error
 	w.events, err = event.New(event.Options{Metrics: w.metrics})
 	must(err)
-	w.fleet, err = fleet.New(fleet.Options{Store: &fragile{store, w}, Events: w.events, Metrics: w.metrics, Log: log, Lease: lasting, Begin: begin, Note: note})
+	w.fleet, err = registry.New(registry.Options{Store: &fragile{store, w}, Events: w.events, Metrics: w.metrics, Log: log, Lease: lasting, Begin: begin, Note: note})
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})

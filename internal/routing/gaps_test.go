@@ -11,6 +11,7 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/policy"
+	"headway/internal/registry"
 	"headway/internal/routing"
 	"headway/internal/strategy"
 )
@@ -94,7 +95,7 @@ func TestAlternativesDoNotTouchTheSession(t *testing.T) {
 // elsewhere takes no session, though none of ours is there.
 func TestASessionGoesElsewhereForTheLoadOfOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorldOf(t, fleet.LeaseOptions{}, nil)
+		w := newWorldOf(t, registry.LeaseOptions{}, nil)
 		leases := map[string]fleet.Lease{}
 		for _, id := range []string{"a", "b"} {
 			leases[id] = w.head(id, "us", func(s *fleet.Spec) { s.MaxInFlight = 100 })

@@ -55,10 +55,11 @@ func (r *Router) finish(d *Decision, o *Outcome) {
 	r.metrics.ended(d, o, late)
 	end := o.ending()
 	switch {
+	case d.Head.Outcomes == nil: // nothing is concluded from how requests end
 	case !d.Trial:
-		d.Head.Observe(end, o.At)
+		d.Head.Outcomes.Observe(d.Head, end, o.At)
 	case !late || end != fleet.EndedUnknown: // that a trial proves nothing is taken at its first end
-		d.Head.ObserveTrial(end, o.At)
+		d.Head.Outcomes.ObserveTrial(d.Head, end, o.At)
 	}
 	if end != fleet.EndedUnreported {
 		r.memory.Ended(d.Head, end, o.At.Sub(d.At))

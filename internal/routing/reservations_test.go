@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/registry"
 	"headway/internal/routing"
 	"headway/internal/strategy"
 	"headway/internal/strict"
@@ -32,7 +33,7 @@ func (w *world) pass(d time.Duration, id string, lease fleet.Lease, running int6
 // up to the longest time there is.
 func TestAPlaceIsKeptWhileItsHeadSaysThatItRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorldOf(t, fleet.LeaseOptions{}, func(o *routing.Options) { o.ReservationTTL, o.MaxTTL = 16*time.Second, time.Minute })
+		w := newWorldOf(t, registry.LeaseOptions{}, func(o *routing.Options) { o.ReservationTTL, o.MaxTTL = 16*time.Second, time.Minute })
 		lease := w.head("a", "us", func(s *fleet.Spec) { s.MaxInFlight = 1 })
 		first := w.decide(strategy.Request{})
 		w.pass(30*time.Second, "a", lease, 1)

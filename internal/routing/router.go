@@ -425,7 +425,7 @@ func (r *Router) FirstToken(id string) error {
 	if after := max(now.Sub(d.At), 1); d.firstToken.CompareAndSwap(0, int64(after)) {
 		r.memory.FirstToken(d.Head, after)
 		if d.Trial {
-			d.Head.TrialAnswers()
+			d.Head.Outcomes.TrialAnswers(d.Head)
 		}
 	}
 	d.renew(now.Add(d.ttl))

@@ -22,6 +22,7 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/memstore"
 	"headway/internal/policy"
+	"headway/internal/registry"
 	"headway/internal/routing"
 	"headway/internal/strategy"
 )
@@ -29,14 +30,14 @@ import (
 // world is a real registry and a real router over a store in memory.
 type world struct {
 	testing.TB
-	fleet   *fleet.Registry
+	fleet   *registry.Registry
 	router  *routing.Router
 	metrics *prometheus.Registry
 	events  *event.Stream
 }
 
 // lasting are leases that no test outlasts, however slow the machine is.
-var lasting = fleet.LeaseOptions{BaseInterval: time.Hour}
+var lasting = registry.LeaseOptions{BaseInterval: time.Hour}
 
 func newWorld(t testing.TB, change func(*routing.Options)) *world {
 	t.Helper()
@@ -44,13 +45,13 @@ func newWorld(t testing.TB, change func(*routing.Options)) *world {
 }
 
 // newWorldOf is newWorld for tests about leases, which run on fake time.
-func newWorldOf(t testing.TB, lease fleet.LeaseOptions, change func(*routing.Options)) *world {
+func newWorldOf(t testing.TB, lease registry.LeaseOptions, change func(*routing.Options)) *world {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	events, err := event.New(event.Options{Metrics: reg})
 	check(t, err)
 	log := slog.New(slog.DiscardHandler)
-	heads, err := fleet.New(fleet.Options{Store: memstore.New(), Events: events, Metrics: reg, Log: log, Lease: lease, Eject: fleet.EjectOptions{Enabled: true}})
+	heads, err := registry.New(registry.Options{Store: memstore.New(), Events: events, Metrics: reg, Log: log, Lease: lease, Eject: registry.EjectOptions{Enabled: true}})
 	check(t, err)
 	check(t, heads.Load(t.Context()))
 	o := routing.Options{Fleet: heads, Events: events, Metrics: reg, Log: log, Seed: 1}

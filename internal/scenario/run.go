@@ -47,6 +47,7 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/memstore"
 	"headway/internal/policy"
+	"headway/internal/registry"
 	"headway/internal/routing"
 	"headway/internal/strategy"
 	"headway/internal/strict"
@@ -65,7 +66,7 @@ const theModel = "m"
 const tick = 250 * time.Millisecond
 
 type run struct {
-	fleet  *fleet.Registry
+	fleet  *registry.Registry
 	router *routing.Router
 	leases map[string]*member
 	held   []*routing.Decision
@@ -93,7 +94,7 @@ func Run(ctx context.Context, s *Script, seed uint64) error {
 	if err != nil {
 		return err
 	}
-	if r.fleet, err = fleet.New(fleet.Options{
+	if r.fleet, err = registry.New(registry.Options{
 		Store: memstore.New(), Events: events, Metrics: metrics, Log: log, Now: r.clock,
 		Random: rand.New(rand.NewPCG(seed, 0)).Float64,
 	}); err != nil {
@@ -261,7 +262,7 @@ func (r *run) admin(ctx context.Context, st *step) error {
 	if !ok {
 		return fmt.Errorf("%q is no admin state", st.words[1])
 	}
-	_, err := r.fleet.Patch(ctx, st.words[0], fleet.Patch{State: &state})
+	_, err := r.fleet.Patch(ctx, st.words[0], registry.Patch{State: &state})
 	return err
 }
 

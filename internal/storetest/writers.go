@@ -13,14 +13,14 @@ import (
 	"headway/internal/audit"
 	"headway/internal/event"
 	"headway/internal/feed"
-	"headway/internal/fleet"
 	"headway/internal/policy"
+	"headway/internal/registry"
 	"headway/internal/routing"
 )
 
 // replica is a registry and a router over the store, as each process has them.
 type replica struct {
-	fleet  *fleet.Registry
+	fleet  *registry.Registry
 	router *routing.Router
 }
 
@@ -29,7 +29,7 @@ func newReplica(t testing.TB, s Store) replica {
 	metrics, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	events, err := event.New(event.Options{Metrics: metrics})
 	must(t, err)
-	heads, err := fleet.New(fleet.Options{Store: s, Events: events, Metrics: metrics, Log: log, Lease: fleet.LeaseOptions{BaseInterval: time.Hour}})
+	heads, err := registry.New(registry.Options{Store: s, Events: events, Metrics: metrics, Log: log, Lease: registry.LeaseOptions{BaseInterval: time.Hour}})
 	must(t, err)
 	must(t, heads.Load(t.Context()))
 	router, err := routing.New(routing.Options{Fleet: heads, Policies: s, Events: events, Metrics: metrics, Log: log})
@@ -39,7 +39,7 @@ func newReplica(t testing.TB, s Store) replica {
 }
 
 // change registers two heads again and again and changes them, ten times.
-func (r replica) change(t *testing.T, patch func(round int) fleet.Patch) {
+func (r replica) change(t *testing.T, patch func(round int) registry.Patch) {
 	for round := range 10 {
 		for _, id := range []string{"a", "b"} {
 			spec := record(id).Spec
@@ -61,15 +61,15 @@ func twoRegistries(t *testing.T, open Open) {
 	both := []replica{newReplica(t, s), newReplica(t, s)}
 	var all sync.WaitGroup
 	all.Go(func() {
-		both[0].change(t, func(round int) fleet.Patch {
+		both[0].change(t, func(round int) registry.Patch {
 			weight := float64(1 + round)
-			return fleet.Patch{Weight: &weight}
+			return registry.Patch{Weight: &weight}
 		})
 	})
 	all.Go(func() {
-		both[1].change(t, func(round int) fleet.Patch {
+		both[1].change(t, func(round int) registry.Patch {
 			labels := map[string]string{"round": string(rune('a' + round))}
-			return fleet.Patch{Labels: &labels}
+			return registry.Patch{Labels: &labels}
 		})
 	})
 	all.Wait()

@@ -1,0 +1,379 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"headway/internal/audit"
+	"headway/internal/event"
+	"headway/internal/fleet"
+)
+
+// EjectOptions say when a head is taken out of rotation for the errors that
+// requests there end with, and for how long. A zero value but Enabled is the
+// default.
+type EjectOptions struct {
+	Enabled           bool
+	ConsecutiveErrors int           // in a row that eject a head; 5; negative: none do
+	ErrorShare        float64       // of the requests of a window that ejects; 0.5; 1: none does
+	MinRequests       int           // of a window before its share counts; 20
+	Window            time.Duration // 30 s; the share is of its last half to all of it
+	BaseTime          time.Duration // of the first ejection, doubled with each that follows; 10 s
+	MaxTime           time.Duration // 5 min
+	MaxShare          float64       // of the heads of a model type that may be out at once; 0.5
+}
+
+func (o *EjectOptions) complete() error {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.Window, 30*time.Second)
+	def(&o.BaseTime, 10*time.Second)
+	def(&o.MaxTime, 5*time.Minute)
+	if o.ConsecutiveErrors == 0 {
+		o.ConsecutiveErrors = 5
+	}
+	if o.ErrorShare == 0 {
+		o.ErrorShare = 0.5
+	}
+	if o.MinRequests == 0 {
+		o.MinRequests = 20
+	}
+	if o.MaxShare == 0 {
+		o.MaxShare = 0.5
+	}
+	o.MaxTime = max(o.MaxTime, o.BaseTime)
+	switch {
+	case o.Window < 2 || o.BaseTime < 0 || o.MaxTime < 0 || o.MinRequests < 0:
+		return errors.New("fleet: the window and times of ejections must be positive")
+	case !(o.ErrorShare > 0 && o.ErrorShare <= 1) || !(o.MaxShare > 0 && o.MaxShare <= 1):
+		return errors.New("fleet: ErrorShare and MaxShare must be over 0 and at most 1")
+	}
+	return nil
+}
+
+// ejection is why and until when a head is out of rotation. It is soft state: a
+// restart forgets it. A head comes back when a trial request after its time
+// ended well.
+type ejection struct {
+	why        string
+	detail     string
+	until      time.Time
+	unreported int // trials whose ends were not reported
+	overdue    int // trials under way beside the last one, which took too long
+}
+
+// say returns why the head is out and until when, the zero time when it waits
+// for the end of its trial.
+func (j *ejection) say(trial int64) (reason string, until time.Time) {
+	switch {
+	case trial == trialOffered:
+		return j.detail + "; the next request is its trial", time.Time{}
+	case trial >= trialTaken:
+		return j.detail + "; its trial request is under way", time.Time{}
+	}
+	return j.detail, j.until
+}
+
+// relapse is what is remembered of a head's ejections after they ended.
+type relapse struct {
+	doublings int
+	term      time.Duration // of the last ejection
+	ended     time.Time
+	forgiven  bool // a registration ended an ejection early
+}
+
+// next is how long an ejection at now lasts. Each time as long as the last
+// ejection that passed without another takes one doubling back.
+func (l *relapse) next(o *EjectOptions, now time.Time) time.Duration {
+	if l.term > 0 && !l.ended.IsZero() {
+		l.doublings = max(l.doublings-int(min(now.Sub(l.ended)/l.term, 64)), 0)
+	}
+	if l.doublings == 0 {
+		l.forgiven = false
+	}
+	l.term = min(o.BaseTime<<l.doublings, o.MaxTime)
+	if l.term < o.MaxTime || l.doublings == 0 {
+		l.doublings++
+	}
+	l.ended = time.Time{}
+	return l.term
+}
+
+// EjectionState is the data of an event about a head that was ejected or
+// reinstated.
+type EjectionState struct {
+	Reason string     `json:"reason"`
+	Detail string     `json:"detail,omitempty"`
+	Until  *time.Time `json:"until,omitempty"`
+}
+
+// LogValue writes the state as fields.
+func (s EjectionState) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("reason", s.Reason)}
+	if s.Detail != "" {
+		attrs = append(attrs, slog.String("detail", s.Detail))
+	}
+	if s.Until != nil {
+		attrs = append(attrs, slog.Time("until", *s.Until))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// Reasons of headway_reinstatements_total: what ended an ejection.
+const (
+	reinstatedByTrial        = "trial"
+	reinstatedByOperator     = "operator"
+	reinstatedByRegistration = "registration"
+	reinstatedByPool         = "pool"       // too few other heads of its model types take requests
+	reinstatedBySilence      = "unreported" // the ends of trials are not reported
+)
+
+// unreportedTrials is how many trials may end without a report: where nothing is
+// reported any more, errors would keep a head out for ever. One that goes on is
+// no such, since a head that hangs answers none.
+const unreportedTrials = 2
+
+// trialTime is how long a trial is waited for at least, before another is
+// offered: a request may last an hour.
+const trialTime = 30 * time.Second
+
+// at returns the entry of h if it still counts what h counts; r.mu must be held.
+func (r *Registry) at(h *fleet.Head) *entry {
+	if e := r.heads[h.ID]; e != nil && e.outcomes == h.Outcomes {
+		return e
+	}
+	return nil
+}
+
+// refusalPause is how long a head at fault that may not be ejected is not judged
+// again.
+const refusalPause = time.Second
+
+// judgeHead ejects a head that was found at fault, unless too many of its model
+// types are out.
+func (r *Registry) judgeHead(h *fleet.Head, o *outcomes, why, detail string) {
+	defer r.flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.publish(nil) // what is staged counts
+	e, now := r.at(h), r.now()
+	switch {
+	case e == nil || !e.head.Routable():
+		o.silence(now.Add(refusalPause))
+	case !r.mayEject(e):
+		o.silence(now.Add(refusalPause))
+		r.metrics.ejectionsRefused.Inc()
+		r.keepFailing(e, detail, now)
+		r.log.Warn("a head is not ejected for its errors: too many of its model types are, or it is the last",
+			"head", h.ID, "region", h.Region, "detail", detail)
+	default:
+		o.silence(time.Time{})
+		r.out(e, why, detail, now)
+	}
+}
+
+// out takes e out of rotation; r.mu must be held.
+func (r *Registry) out(e *entry, why, detail string, now time.Time) {
+	e.ejection = &ejection{why: why, detail: detail, until: now.Add(e.relapse.next(&r.eject, now))}
+	e.outcomes = &outcomes{registry: r}
+	r.forgiveFailing(e)
+	r.ejected[e] = true
+	r.metrics.ejections[why].Inc()
+	r.stage(r.replace(e))
+	r.tellEjection(event.HeadEjected, e, EjectionState{Reason: why, Detail: detail, Until: &e.ejection.until}, now)
+}
+
+// in ends e's ejection; r.mu must be held, and the caller replaces the head. What
+// the requests of its trials end with counts from now on, of those that were
+// placed before nothing does.
+func (r *Registry) in(e *entry, by string, now time.Time) {
+	e.ejection = nil
+	e.relapse.ended = now
+	e.outcomes.trial.Store(trialNone)
+	e.outcomes.held.Store(e.health == fleet.HealthHeld)
+	delete(r.ejected, e)
+	r.metrics.reinstatements[by].Inc()
+	r.tellEjection(event.HeadReinstated, e, EjectionState{Reason: by}, now)
+}
+
+func (r *Registry) tellEjection(kind string, e *entry, s EjectionState, now time.Time) {
+	r.events.Publish(event.Event{
+		Type: kind, Time: now, Head: e.head.ID, Region: e.head.Region, ModelTypes: e.head.ModelTypes, Data: s,
+	})
+}
+
+// mayEject reports whether one of the model types of the head keeps enough heads,
+// of all its regions, that take requests. One is enough: a head that serves
+// another one alone stays the last resort of that.
+func (r *Registry) mayEject(e *entry) bool {
+	s := r.snapshot.Load()
+	return slices.ContainsFunc(e.head.ModelTypes, func(m string) bool {
+		return s.Pools[m] != nil && r.eject.excess(s.Pools[m], 1) <= 0
+	})
+}
+
+// excess is how many more heads of a model type are out than may be, with so many
+// more. Of those that would take requests one always stays.
+func (o *EjectOptions) excess(p *fleet.Pool, more int) int {
+	out := len(p.All.Ejected.Heads)
+	heads := out + p.All.Routable()
+	return out + more - min(int(o.MaxShare*float64(heads)), heads-1)
+}
+
+// relieve brings heads back all of whose model types have too few others left,
+// those first whose time ends first. r.mu must be held.
+func (r *Registry) relieve(s *fleet.Snapshot, models []string) {
+	now, back := r.now(), map[string]int{} // by model type
+	excess := func(model string) int {
+		if s.Pools[model] == nil {
+			return 0 // the next snapshot has it, and is looked at
+		}
+		return r.eject.excess(s.Pools[model], -back[model])
+	}
+	for _, model := range models {
+		var out []*entry
+		for _, h := range s.Pools[model].All.Ejected.Heads {
+			if e := r.heads[h.ID]; e != nil && e.ejection != nil {
+				out = append(out, e)
+			}
+		}
+		slices.SortStableFunc(out, func(a, b *entry) int { return a.ejection.until.Compare(b.ejection.until) })
+		for _, e := range out {
+			if excess(model) <= 0 {
+				break
+			}
+			if slices.ContainsFunc(e.head.ModelTypes, func(m string) bool { return excess(m) <= 0 }) {
+				continue
+			}
+			for _, m := range e.head.ModelTypes {
+				back[m]++
+			}
+			r.in(e, reinstatedByPool, now)
+			r.stage(r.replace(e))
+		}
+	}
+	r.publish(nil)
+}
+
+// endTrial takes what is known of the trial request of an ejected head. It
+// reports false where the ejection was over before.
+func (r *Registry) endTrial(h *fleet.Head, end fleet.Ending) bool {
+	defer r.flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, now := r.at(h), r.now()
+	switch {
+	case e == nil || e.ejection == nil:
+		return false
+	case end == fleet.EndedWell:
+		r.in(e, reinstatedByTrial, now)
+		r.stage(r.replace(e))
+	case end == fleet.EndedBadly:
+		r.out(e, ejectedForTrial, "the trial request ended with an error", now)
+	default:
+		r.giveBack(e, end, now)
+	}
+	return true
+}
+
+// giveBack takes that a trial ended and proved nothing, so that another request
+// is the trial: the next one, unless one is under way still. r.mu must be held.
+func (r *Registry) giveBack(e *entry, end fleet.Ending, now time.Time) {
+	if end == fleet.EndedUnreported {
+		e.ejection.unreported++
+	}
+	trial := e.outcomes.trial.Load()
+	switch {
+	case e.ejection.unreported >= unreportedTrials:
+		r.in(e, reinstatedBySilence, now)
+	case e.ejection.overdue > 0:
+		e.ejection.overdue--
+	case trial >= trialTaken:
+		e.outcomes.trial.CompareAndSwap(trial, trialOffered)
+	}
+	r.stage(r.replace(e))
+}
+
+// offerTrials lets heads whose time is over have a trial request, and takes
+// those that are taken from the offers. sweep calls it.
+func (r *Registry) offerTrials(now time.Time) {
+	for e := range r.ejected {
+		trial := &e.outcomes.trial
+		if is := trial.Load(); is >= trialTaken && r.sinceTrial(is, now) >= max(r.eject.BaseTime, trialTime) &&
+			trial.CompareAndSwap(is, trialOffered) {
+			e.ejection.overdue++
+		}
+		if !now.Before(e.ejection.until) {
+			trial.CompareAndSwap(trialNone, trialOffered)
+		}
+		if e.mayBeTried() != e.head.Trial {
+			r.stage(r.replace(e))
+		}
+	}
+}
+
+// sinceTrial is how long ago a trial was taken.
+func (r *Registry) sinceTrial(trial int64, now time.Time) time.Duration {
+	return now.Sub(r.began) - time.Duration(trial-trialTaken)
+}
+
+// mayBeTried reports whether a decision may take e's trial.
+func (e *entry) mayBeTried() bool {
+	return e.outcomes.trial.Load() == trialOffered && e.healthy() && e.record.Admin.State == fleet.AdminEnabled
+}
+
+// letGo expires a held head at which a request failed: it is not only its
+// reports that are missing.
+func (r *Registry) letGo(h *fleet.Head) {
+	defer r.flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e := r.at(h); e != nil && e.health == fleet.HealthHeld {
+		r.log.Warn("a head that the mass-expiry guard held failed a request: it is let go", "head", h.ID, "region", h.Region)
+		now := r.now()
+		r.expireNow(e, now)
+		r.watch(e)
+	}
+}
+
+// EndEjection ends the ejection of a head before its time, and forgets those
+// before. The errors are ErrHeadNotFound, ErrNotEjected and the audit trail's.
+func (r *Registry) EndEjection(ctx context.Context, id string) error {
+	before, err := r.Head(id)
+	if err != nil {
+		return err
+	}
+	if !before.Ejected {
+		return fleet.ErrNotEjected
+	}
+	end, err := r.begin(ctx, audit.Entry{
+		Category: audit.Head, Action: "head.reinstate", Target: headTarget(id, &before.Record.Spec),
+	}.By(ctx))
+	if err != nil {
+		return err
+	}
+	return conclude(end, r.endEjection(id))
+}
+
+func (r *Registry) endEjection(id string) error {
+	defer r.flush()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.heads[id]
+	switch {
+	case e == nil:
+		return fleet.ErrHeadNotFound
+	case e.ejection == nil:
+		return fleet.ErrNotEjected
+	}
+	r.in(e, reinstatedByOperator, r.now())
+	e.relapse = relapse{}
+	r.stage(r.replace(e))
+	return nil
+}

@@ -1,0 +1,134 @@
+package registry
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"headway/internal/fleet"
+)
+
+// view makes e's view; r.mu must be held.
+func (r *Registry) view(e *entry, now time.Time) fleet.View {
+	v := fleet.View{
+		Head: e.head, Record: e.record, Lease: e.lease(), Report: e.live.Report(),
+		InFlight: e.live.InFlight(), Ejected: e.ejection != nil, SlowStart: e.live.SlowStart(now),
+	}
+	if v.Report != nil {
+		v.ReportAge = now.Sub(v.Report.At)
+	}
+	silent := now.Sub(e.seen).Truncate(time.Millisecond)
+	switch e.head.Health {
+	case fleet.HealthEjected:
+		v.HealthReason, v.HealthUntil = e.ejection.say(e.outcomes.trial.Load())
+	case fleet.HealthFailing:
+		v.HealthReason = e.fault + "; " + r.whyKept(e)
+	case fleet.HealthPending:
+		v.HealthReason, v.HealthUntil = "no healthy report since the registration", r.due(e)
+	case fleet.HealthSuspect:
+		v.HealthReason, v.HealthUntil = fmt.Sprintf("silent for %s; reports are due every %s", silent, e.interval), r.due(e)
+	case fleet.HealthAssumed:
+		v.HealthReason, v.HealthUntil = "healthy before the router's restart; lease extended", r.due(e)
+	case fleet.HealthStale:
+		v.HealthReason, v.HealthUntil = fmt.Sprintf("silent for %s; the lease ran out", silent), r.due(e)
+	case fleet.HealthHeld:
+		v.HealthReason = "silent, but most of its pool is: held by the mass-expiry guard"
+		for _, key := range keys(e) {
+			if since, active := r.guards[key]; active {
+				v.HealthUntil = since.Add(r.lease.GuardHold)
+			}
+		}
+	}
+	return v
+}
+
+// Head returns the view of a head, or ErrHeadNotFound.
+func (r *Registry) Head(id string) (fleet.View, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.heads[id]
+	if e == nil {
+		return fleet.View{}, fleet.ErrHeadNotFound
+	}
+	return r.view(e, r.now()), nil
+}
+
+// Told is the number of the newest event. What events up to it say of heads is in
+// all that Head and List return from now on.
+func (r *Registry) Told() uint64 {
+	r.mu.Lock() // a change is published, as an event and for List, while it is held
+	defer r.mu.Unlock()
+	return r.events.Last()
+}
+
+// Query selects heads; empty fields select all.
+type Query struct {
+	ModelType string
+	Region    string
+	Status    string // as the head reported it
+	Limit     int    // at least 1
+	Cursor    string // the id after which to go on
+}
+
+// List returns heads that q selects, ordered by id, and the cursor of the next
+// page, "" at the end.
+func (r *Registry) List(q Query) (views []fleet.View, next string) {
+	var heads []*fleet.Head
+	if s := r.Snapshot(); q.ModelType != "" {
+		if p := s.Pools[q.ModelType]; p != nil {
+			heads = p.All.Heads
+			if q.Region != "" {
+				if heads = nil; p.Regions[q.Region] != nil {
+					heads = p.Regions[q.Region].Heads
+				}
+			}
+		}
+	} else {
+		heads = r.Snapshot().Sorted()
+	}
+	from, found := slices.BinarySearchFunc(heads, q.Cursor, func(h *fleet.Head, id string) int { return strings.Compare(h.ID, id) })
+	if found {
+		from++
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	for _, h := range heads[from:] {
+		e := r.heads[h.ID]
+		if e == nil || (q.Region != "" && h.Region != q.Region) || (q.Status != "" && e.status.String() != q.Status) {
+			continue
+		}
+		if len(views) == q.Limit {
+			return views, views[len(views)-1].Head.ID
+		}
+		views = append(views, r.view(e, now))
+	}
+	return views, ""
+}
+
+// Readiness is what stands between the registry and being ready.
+type Readiness struct {
+	Loaded  bool // the store was replayed
+	StoreUp bool // the last write to it succeeded
+	Assumed int  // heads that have not reported since our restart
+	Guards  int  // mass-expiry guards that hold heads
+	Held    int  // heads that take requests because of them
+}
+
+// Ready tells how ready the registry is. Heads that were healthy before a
+// restart are routable at once, so nothing waits for their reports.
+func (r *Registry) Ready() Readiness {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ready := Readiness{Loaded: r.loaded, StoreUp: !r.storeDown.Load(), Guards: len(r.guards)}
+	for _, e := range r.heads {
+		switch {
+		case e.health == fleet.HealthAssumed:
+			ready.Assumed++
+		case e.health == fleet.HealthHeld && e.head.Routable():
+			ready.Held++
+		}
+	}
+	return ready
+}
