@@ -79,7 +79,7 @@ var rooms = map[string]room{
 	"internal/doctor":   {ours: []string{"api", "client", "internal/boltstore", "internal/local", "internal/policy", "internal/terminal", "internal/disk"}},
 	"internal/usage":    {ours: []string{"internal/strict"}, others: []string{cobra, pflag}},
 	"internal/terminal": {ours: []string{"internal/audit"}, others: []string{lipgloss, xterm, yaml}},
-	"internal/local":    {ours: []string{"client", "internal/disk"}},
+	"internal/local":    {ours: []string{"client", "internal/disk", "internal/pki"}},
 	"internal/app":      {ours: anyOfOurs, others: []string{metrics}},
 	"internal/strict":   {others: []string{json, yaml}},
 	"internal/address":  {},
@@ -116,7 +116,7 @@ var rooms = map[string]room{
 		others: []string{metrics, model, json},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address"},
 		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress"},
 	},
 	"internal/boltstore": {
@@ -125,11 +125,11 @@ var rooms = map[string]room{
 	},
 	"internal/memstore": {ours: []string{"internal/access", "internal/feed", "internal/fleet", "internal/policy"}},
 	"internal/natsmq": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/disk"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/disk", "internal/address", "internal/pki"},
 		others: []string{nats, natsd, metrics, json},
 	},
 	"internal/webhook":    {ours: []string{"api", "internal/address", "internal/apiv1", "internal/event", "internal/outbound", "internal/strict"}, others: []string{metrics, json}},
-	"internal/redisaudit": {ours: []string{"internal/outbound", "internal/strict", "internal/trail"}, others: []string{metrics, redis}},
+	"internal/redisaudit": {ours: []string{"internal/outbound", "internal/strict", "internal/trail", "internal/address"}, others: []string{metrics, redis}},
 	"internal/console":    {},
 	"internal/history":    {ours: []string{"internal/disk"}, others: []string{common, prom}},
 	"internal/monitor":    {ours: []string{"internal/history", "internal/outbound"}, others: []string{metrics, model, common, prom}},

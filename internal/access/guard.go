@@ -294,7 +294,7 @@ func (g *Guard) issued(ctx context.Context, token string, address netip.Addr, f 
 	if t, ok := g.tokens.get(sum, now); ok && now.Before(t.until) {
 		return t.principal, nil
 	}
-	if b, known := f.tokens.buckets.get(site(address), now); known {
+	if b, known := f.tokens.known(address, now); known {
 		if wait := b.wait(now); wait > 0 {
 			return nil, g.limit(limitFailures, wait)
 		}

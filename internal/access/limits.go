@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"headway/internal/address"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 )
@@ -47,24 +49,15 @@ func newAddresses(perSecond float64, forgotten prometheus.Counter) *addresses {
 	return &addresses{perSecond, newCache[netip.Addr, *bucket](forgotten)}
 }
 
-// site is what an address is limited as: itself, or the 64 bits of an IPv6
-// address, which a site gets.
-func site(a netip.Addr) netip.Addr {
-	a = a.Unmap()
-	if !a.Is6() || a.IsLoopback() {
-		return a
-	}
-	p, err := a.WithZone("").Prefix(64)
-	if err != nil {
-		return a
-	}
-	return p.Addr()
-}
-
 // of returns the bucket of an address, nil without a limit.
 func (t *addresses) of(a netip.Addr, now time.Time) *bucket {
 	if t.perSecond <= 0 {
 		return nil
 	}
-	return t.buckets.getOrMake(site(a), now, func() *bucket { return newBucket(t.perSecond) })
+	return t.buckets.getOrMake(address.Site(a), now, func() *bucket { return newBucket(t.perSecond) })
+}
+
+// known returns the bucket of an address that has one.
+func (t *addresses) known(a netip.Addr, now time.Time) (*bucket, bool) {
+	return t.buckets.get(address.Site(a), now)
 }

@@ -1,8 +1,10 @@
 // Package address decides which hosts and addresses the service may connect to:
-// those of heads, webhooks, issuers and other configured servers.
+// those of heads, webhooks, issuers and other configured servers. It also tells
+// a machine's own addresses and a site's from others.
 package address
 
 import (
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -137,4 +139,25 @@ func possible(addr netip.Addr) []netip.Addr {
 		list = append(list, at(12, 13, 14, 15))
 	}
 	return list
+}
+
+// Site returns what a rate limit counts for an address: an IPv4 address, or the
+// /64 of an IPv6 address, which one site owns.
+func Site(addr netip.Addr) netip.Addr {
+	addr = addr.Unmap()
+	if !addr.Is6() || addr.IsLoopback() {
+		return addr
+	}
+	site, _ := addr.WithZone("").Prefix(64) // 64 fits
+	return site.Addr()
+}
+
+// Loopback reports whether only this machine reaches a listener on host:port.
+func Loopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }

@@ -143,3 +143,25 @@ func validAddress(host string) bool {
 	_, err := netip.ParseAddr(host)
 	return err == nil
 }
+
+func TestWhatIsCountedForAnAddress(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7", "::ffff:192.0.2.7": "192.0.2.7", "::1": "::1",
+		"2001:db8::1:2:3:4": "2001:db8::", "fe80::1%eth0": "fe80::",
+	} {
+		if got := address.Site(netip.MustParseAddr(addr)).String(); got != want {
+			t.Errorf("%s: %s, want %s", addr, got, want)
+		}
+	}
+}
+
+func TestWhichListenersAreOnLoopback(t *testing.T) {
+	for listen, want := range map[string]bool{
+		"127.0.0.1:80": true, "127.9.9.9:0": true, "[::1]:80": true, "localhost:80": true,
+		"0.0.0.0:80": false, ":80": false, "10.0.0.1:80": false, "[::]:80": false, "example.org:80": false, "127.0.0.1": false,
+	} {
+		if got := address.Loopback(listen); got != want {
+			t.Errorf("%s: %v", listen, got)
+		}
+	}
+}

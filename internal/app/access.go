@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
+	"headway/internal/address"
 	"headway/internal/boltstore"
 	"headway/internal/config"
 	"headway/internal/local"
@@ -102,14 +102,8 @@ func (a *App) openIssuer(c config.OIDC) (*access.OIDC, error) {
 // checkListen refuses an address that other machines can reach, unless the
 // service requires credentials, as closed says, over TLS.
 func (a *App) checkListen(closed bool) error {
-	host, _, err := net.SplitHostPort(a.config.Listen)
-	if err != nil {
-		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", a.config.Listen, err)
-	}
-	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
-		return nil
-	}
 	switch {
+	case address.Loopback(a.config.Listen):
 	case !closed:
 		return fmt.Errorf("--listen %q: there is no key yet, so any caller of this address could change the fleet.  "+
 			"Make an administrator's key first: headway keys create --role admin --name NAME --data-dir %s. "+

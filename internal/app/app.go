@@ -296,9 +296,6 @@ func (a *App) Reload(ctx context.Context) error {
 // listen opens the listener, and checks the addresses of the message queue.
 // Connections are accepted once the service is built.
 func (a *App) listen(ctx context.Context) (err error) {
-	if _, _, err := net.SplitHostPort(a.config.Listen); err != nil {
-		return fmt.Errorf("--listen %q: want host:port, such as 127.0.0.1:8080: %w", a.config.Listen, err)
-	}
 	if q := a.config.Queue; q.Mode == "embedded" && q.Listen != "" {
 		free, err := (&net.ListenConfig{}).Listen(ctx, "tcp", q.Listen)
 		if err != nil {

@@ -2,9 +2,7 @@ package app
 
 import (
 	"crypto/ed25519"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,6 +13,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/config"
 	"headway/internal/local"
+	"headway/internal/pki"
 	"headway/internal/trail"
 )
 
@@ -99,25 +98,12 @@ func tryTrail(file string) error {
 	return err
 }
 
-func signingKey(path string) (ed25519.PrivateKey, error) {
+func signingKey(path string) (key ed25519.PrivateKey, err error) {
 	if path == "" {
 		return nil, nil
 	}
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read audit.signing_key_file: %w", err)
-	}
-	block, _ := pem.Decode(raw)
-	if block == nil {
-		return nil, fmt.Errorf("audit.signing_key_file %s is not PEM", path)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("audit.signing_key_file %s: %w", path, err)
-	}
-	key, ok := parsed.(ed25519.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("audit.signing_key_file %s holds a %T; want an Ed25519 key, as 'openssl genpkey -algorithm ed25519' makes", path, parsed)
+	if key, err = pki.ReadSigningKey(path); err != nil {
+		return nil, fmt.Errorf("audit.signing_key_file: %w", err)
 	}
 	return key, nil
 }

@@ -3,9 +3,6 @@ package cli
 import (
 	"bufio"
 	"bytes"
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +14,7 @@ import (
 
 	"headway/internal/audit"
 	"headway/internal/local"
+	"headway/internal/pki"
 	"headway/internal/terminal"
 	"headway/internal/trail"
 	"headway/internal/usage"
@@ -100,7 +98,7 @@ cut off or written again. Exit code 0: sound; 8: not.`,
 				o.Progress = func(read, total int64) { c.note("\r%d of %d MiB", read>>20, total>>20) }
 			}
 			if publicKey != "" {
-				if o.PublicKey, err = readPublicKey(publicKey); err != nil {
+				if o.PublicKey, err = pki.ReadPublicKey(publicKey); err != nil {
 					return err
 				}
 			}
@@ -155,21 +153,6 @@ func verifyTrail(c *call, path string, o trail.VerifyOptions) error {
 		return &codedError{exitDamage, fmt.Errorf("%s is not as it was written; faults: %d", path, uint64(len(report.Faults))+report.Unlisted)}
 	}
 	return c.say("%s is sound, up to the hash %s\n", path, report.LastHash)
-}
-
-func readPublicKey(file string) (ed25519.PublicKey, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	if block, _ := pem.Decode(raw); block != nil {
-		if key, err := x509.ParsePKIXPublicKey(block.Bytes); err == nil {
-			if public, ok := key.(ed25519.PublicKey); ok {
-				return public, nil
-			}
-		}
-	}
-	return nil, fmt.Errorf("%s holds no Ed25519 public key in PEM, as 'openssl pkey -in KEY -pubout' prints it", file)
 }
 
 func newAuditExport(t *trailSource) *cobra.Command {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"headway/internal/address"
 )
 
 // boundedListener closes connections beyond its limits at once.
@@ -67,18 +69,13 @@ func (l *boundedListener) failed(err error) {
 // acceptLogged is how often it is logged that no connection can be accepted.
 const acceptLogged = 5 * time.Second
 
-// remoteAddr is who a connection counts for: an IPv4 address, or the 64 bits
-// of an IPv6 one that a site gets to itself.
+// remoteAddr is the site that a connection counts for.
 func remoteAddr(c net.Conn) netip.Addr {
 	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {
 		return netip.Addr{}
 	}
-	address := tcp.AddrPort().Addr().Unmap()
-	if site, err := address.Prefix(64); err == nil && address.Is6() && !address.IsLoopback() {
-		return site.Addr()
-	}
-	return address
+	return address.Site(tcp.AddrPort().Addr())
 }
 
 func (l *boundedListener) enter(address netip.Addr) bool {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"headway/client"
+	"headway/internal/pki"
 )
 
 // Target says which service is meant, as whom it is asked, and whose certificate
@@ -46,25 +47,15 @@ func (target Target) URL() (string, error) {
 
 // secure says whose certificates are trusted, and which one is shown.
 func (target Target) secure() (*tls.Config, error) {
-	secure := &tls.Config{MinVersion: tls.VersionTLS12}
-	if target.CAFile != "" {
-		raw, err := os.ReadFile(target.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("read --ca-file: %w", err)
-		}
-		secure.RootCAs = x509.NewCertPool()
-		if !secure.RootCAs.AppendCertsFromPEM(raw) {
-			return nil, fmt.Errorf("--ca-file %s has no certificate in PEM", target.CAFile)
-		}
+	authorities, err := pki.ReadAuthorities(target.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("read --ca-file: %w", err)
 	}
-	if target.CertFile != "" || target.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(target.CertFile, target.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("read --cert-file and --key-file: %w", err)
-		}
-		secure.Certificates = []tls.Certificate{pair}
+	own, err := pki.ReadPair(target.CertFile, target.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("read --cert-file and --key-file: %w", err)
 	}
-	return secure, nil
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: authorities, Certificates: own}, nil
 }
 
 // key is the API key to send, "" if none is named.

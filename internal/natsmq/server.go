@@ -3,15 +3,16 @@ package natsmq
 import (
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"headway/internal/address"
+	"headway/internal/pki"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -86,12 +87,7 @@ func (q *Queue) startServer(secret, voice string) error {
 // CheckListen refuses an embedded address that other machines can reach, unless
 // credentials are required there over TLS.
 func CheckListen(listen string, secured bool) error {
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return fmt.Errorf("queue.listen: %w", err)
-	}
-	ip, err := netip.ParseAddr(host)
-	if loopback := host == "localhost" || err == nil && ip.IsLoopback(); !loopback && !secured {
+	if !secured && !address.Loopback(listen) {
 		return fmt.Errorf("queue.listen is %s, which others can reach: that needs a key (headway keys create) and TLS (tls.cert_file)", listen)
 	}
 	return nil
@@ -127,23 +123,13 @@ func (e *External) options() ([]nats.Option, error) {
 	if e.CAFile == "" && e.CertFile == "" {
 		return list, nil
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if e.CAFile != "" {
-		pem, err := os.ReadFile(e.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("queue.ca_file: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("queue.ca_file: %s has no certificate in PEM", e.CAFile)
-		}
+	authorities, err := pki.ReadAuthorities(e.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("queue.ca_file: %w", err)
 	}
-	if e.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(e.CertFile, e.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("queue.cert_file: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
+	own, err := pki.ReadPair(e.CertFile, e.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("queue.cert_file: %w", err)
 	}
-	return append(list, nats.Secure(config)), nil
+	return append(list, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: authorities, Certificates: own})), nil
 }

@@ -121,13 +121,9 @@ func (c *Certificates) reload() (changed bool, err error) {
 		changed = true
 	}
 	if c.o.ClientCAFile != "" && c.touched(modified, c.o.ClientCAFile) {
-		data, err := os.ReadFile(c.o.ClientCAFile)
+		pool, err := ReadAuthorities(c.o.ClientCAFile)
 		if err != nil {
 			return changed, fmt.Errorf("read who signs the certificates of clients: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(data) {
-			return changed, fmt.Errorf("%s has no certificate in PEM", c.o.ClientCAFile)
 		}
 		c.clients.Store(pool)
 		changed = true

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"headway/internal/address"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -91,8 +93,7 @@ func Listen(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
 
 // CheckListen refuses an address that other machines can reach.
 func CheckListen(listen string) error {
-	host, _, err := net.SplitHostPort(listen)
-	if ip, parseErr := netip.ParseAddr(host); err != nil || host != "localhost" && (parseErr != nil || !ip.IsLoopback()) {
+	if !address.Loopback(listen) {
 		return fmt.Errorf("redis.listen %q: want a loopback address, such as 127.0.0.1:6380: the embedded Redis asks for no password; for others use redis.mode: external", listen)
 	}
 	return nil
