@@ -148,7 +148,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	surface := httpapi.Options{
 		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Live: a.live, Metrics: a.metrics, Log: a.log,
-		Guard: a.guard, Keys: a.keys, Trail: a.trail, Note: a.journal.Note,
+		Guard: a.guard, Keys: a.keys, AuditFile: a.trail, Note: a.journal.Note,
 		TLS: a.tlsConfig(), Names: a.ownName, Limits: limits(o.Config.HTTP), Version: o.Version,
 		Monitor: a.monitorPages, Console: a.console, State: state{store}, External: a.external(),
 	}

@@ -19,7 +19,7 @@ func (s *Server) enter(a *answer, r *http.Request) error {
 	if a.route.needs == access.Open {
 		return nil
 	}
-	p, err := s.guard.Authenticate(r)
+	p, err := s.o.Guard.Authenticate(r)
 	if err == nil {
 		err = p.Require(a.route.needs)
 	} else if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
@@ -53,7 +53,7 @@ func refusesCaller(code string) bool {
 }
 
 func (s *Server) noteDenied(id *audit.Identity, action, route, reason string) {
-	s.note(audit.Entry{
+	s.o.Note(audit.Entry{
 		Category: audit.Auth, Action: action, Outcome: audit.Denied, Reason: reason,
 		Actor: id.Actor, Source: id.Source, RequestID: id.RequestID,
 		Target: audit.Target{Type: "route", ID: route},
@@ -70,7 +70,7 @@ func (s *Server) identity(a *answer, r *http.Request) *audit.Identity {
 	if p := a.principal; p != nil {
 		id.Actor = audit.Actor{Type: p.Type, ID: p.ID, Via: "http"}
 	}
-	if address := s.guard.Address(r); address.IsValid() {
+	if address := s.o.Guard.Address(r); address.IsValid() {
 		id.Source.IP = address.String()
 	}
 	if parts := strings.Split(r.Header.Get("Traceparent"), "-"); len(parts) == 4 && len(parts[1]) == 32 && safe(parts[1]) {

@@ -58,10 +58,10 @@ func (s *Server) ownHost(r *http.Request) bool {
 	if ip, err := netip.ParseAddr(name); err == nil && (ip.Unmap().IsLoopback() || ip.Unmap() == localAddr(r)) {
 		return true
 	}
-	if s.names != nil && s.names(name) || name != "" && strings.EqualFold(name, s.external.host) {
+	if s.o.Names != nil && s.o.Names(name) || name != "" && strings.EqualFold(name, s.external.host) {
 		return true
 	}
-	return slices.ContainsFunc(s.limits.AllowedHosts, func(allowed string) bool {
+	return slices.ContainsFunc(s.o.Limits.AllowedHosts, func(allowed string) bool {
 		return strings.EqualFold(strings.Trim(allowed, "[]"), name)
 	})
 }

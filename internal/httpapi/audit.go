@@ -23,7 +23,7 @@ func (s *Server) listAudit(w *answer, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	records, next, err := trail.Search(r.Context(), s.trail, find)
+	records, next, err := trail.Search(r.Context(), s.o.AuditFile, find)
 	if err != nil {
 		return err
 	}

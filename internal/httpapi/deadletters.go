@@ -20,7 +20,7 @@ type DeadLetters interface {
 
 // queueOr refuses what needs a message queue when there is none.
 func (s *Server) queueOr() error {
-	if s.letters != nil {
+	if s.o.Letters != nil {
 		return nil
 	}
 	return &apiv1.Problem{Code: api.CodeQueueUnavailable, Detail: "The service runs without a message queue: queue.mode is off."}
@@ -42,7 +42,7 @@ func (s *Server) listDeadLetters(w *answer, r *http.Request) error {
 	if err := s.queueOr(); err != nil {
 		return err
 	}
-	letters, _, err := s.letters.DeadLetters(r.Context(), after, limit+1)
+	letters, _, err := s.o.Letters.DeadLetters(r.Context(), after, limit+1)
 	if err != nil {
 		return err
 	}
@@ -60,14 +60,14 @@ func (s *Server) getDeadLetter(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	letter, err := s.letters.DeadLetter(r.Context(), number)
+	letter, err := s.o.Letters.DeadLetter(r.Context(), number)
 	return writeResult(w, letter, err)
 }
 
 func (s *Server) retryDeadLetter(w *answer, r *http.Request) error {
 	number, err := s.letterNumber(r)
 	if err == nil {
-		err = s.letters.RetryDeadLetter(r.Context(), number)
+		err = s.o.Letters.RetryDeadLetter(r.Context(), number)
 	}
 	return done(w, err)
 }
@@ -75,7 +75,7 @@ func (s *Server) retryDeadLetter(w *answer, r *http.Request) error {
 func (s *Server) purgeDeadLetter(w *answer, r *http.Request) error {
 	number, err := s.letterNumber(r)
 	if err == nil {
-		err = s.letters.PurgeDeadLetter(r.Context(), number)
+		err = s.o.Letters.PurgeDeadLetter(r.Context(), number)
 	}
 	return done(w, err)
 }

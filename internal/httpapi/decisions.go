@@ -18,7 +18,7 @@ func (s *Server) makeDecision(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body, err = s.verbs.Decide(body, body[:0])
+	body, err = s.o.Verbs.Decide(body, body[:0])
 	if w.body.b = body; err != nil { // it may have grown
 		return err
 	}
@@ -35,7 +35,7 @@ func (s *Server) makeDecision(w *answer, r *http.Request) error {
 		err = http.NewResponseController(w).Flush()
 	}
 	if err != nil {
-		s.verbs.Withdraw(body)
+		s.o.Verbs.Withdraw(body)
 	}
 	return nil
 }
@@ -45,11 +45,11 @@ func (s *Server) makeDecision(w *answer, r *http.Request) error {
 const bufferedByNet = 2048
 
 func (s *Server) reportProgress(w *answer, r *http.Request) error {
-	return s.ofDecision(w, r, s.verbs.Progress)
+	return s.ofDecision(w, r, s.o.Verbs.Progress)
 }
 
 func (s *Server) reportOutcome(w *answer, r *http.Request) error {
-	return s.ofDecision(w, r, s.verbs.Outcome)
+	return s.ofDecision(w, r, s.o.Verbs.Outcome)
 }
 
 // ofDecision hands the body over with the id of the decision that the path
@@ -71,7 +71,7 @@ func (s *Server) getDecision(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	d, err := s.router.Decision(id)
+	d, err := s.o.Router.Decision(id)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (s *Server) listDecisions(w *answer, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	found := s.router.Recent(routing.RecentQuery{
+	found := s.o.Router.Recent(routing.RecentQuery{
 		Limit: limit + 1, ModelType: q.values["model_type"], Head: q.values["head"], Before: before,
 	})
 	page := api.List[api.RecentDecision]{Data: []api.RecentDecision{}}

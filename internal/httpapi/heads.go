@@ -16,7 +16,7 @@ func (s *Server) registerHead(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	answer, created, err := s.verbs.Register(r.Context(), w.principal, body)
+	answer, created, err := s.o.Verbs.Register(r.Context(), w.principal, body)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (s *Server) reportStatus(w *answer, r *http.Request, id string) error {
 	if err != nil {
 		return err
 	}
-	answer, err := s.verbs.Report(w.principal, id, body)
+	answer, err := s.o.Verbs.Report(w.principal, id, body)
 	return writeResult(w, answer, err)
 }
 
@@ -42,20 +42,20 @@ func (s *Server) patchHead(w *answer, r *http.Request, id string) error {
 	if err != nil {
 		return err
 	}
-	head, err := s.verbs.Patch(r.Context(), id, body)
+	head, err := s.o.Verbs.Patch(r.Context(), id, body)
 	return writeResult(w, head, err)
 }
 
 func (s *Server) deleteHead(w *answer, r *http.Request, id string) error {
-	return done(w, s.verbs.Deregister(r.Context(), w.principal, id))
+	return done(w, s.o.Verbs.Deregister(r.Context(), w.principal, id))
 }
 
 func (s *Server) endEjection(w *answer, r *http.Request, id string) error {
-	return done(w, s.fleet.EndEjection(r.Context(), id))
+	return done(w, s.o.Fleet.EndEjection(r.Context(), id))
 }
 
 func (s *Server) getHead(w *answer, r *http.Request, id string) error {
-	view, err := s.fleet.Head(id)
+	view, err := s.o.Fleet.Head(id)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (s *Server) listHeads(w *answer, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	views, next := s.fleet.List(registry.Query{
+	views, next := s.o.Fleet.List(registry.Query{
 		ModelType: q.values["model_type"], Region: q.values["region"], Status: q.values["status"], Limit: limit, Cursor: after,
 	})
 	page := api.List[api.Head]{Data: make([]api.Head, 0, len(views))}

@@ -18,7 +18,7 @@ func (s *Server) listKeys(w *answer, r *http.Request) error {
 	}
 	page := api.List[api.Key]{Data: []api.Key{}}
 	skip := after != ""
-	for _, k := range s.keys.List() {
+	for _, k := range s.o.Keys.List() {
 		if skip {
 			skip = k.ID != after
 			continue
@@ -41,7 +41,7 @@ func (s *Server) createKey(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	key, secret, err := s.keys.Create(r.Context(), w.principal, in)
+	key, secret, err := s.o.Keys.Create(r.Context(), w.principal, in)
 	if err != nil {
 		return err
 	}
@@ -53,11 +53,11 @@ func (s *Server) createKey(w *answer, r *http.Request) error {
 }
 
 func (s *Server) revokeKey(w *answer, r *http.Request) error {
-	if err := s.keys.Revoke(r.Context(), strings.Clone(r.PathValue("id"))); err != nil {
+	if err := s.o.Keys.Revoke(r.Context(), strings.Clone(r.PathValue("id"))); err != nil {
 		return err
 	}
-	if s.guard.Anonymous() != nil {
-		s.log.Warn("the last key was revoked: until there is a key again, whoever reaches the service by loopback may do everything, and others nothing; make one with: headway keys create --role admin --name NAME")
+	if s.o.Guard.Anonymous() != nil {
+		s.o.Log.Warn("the last key was revoked: until there is a key again, whoever reaches the service by loopback may do everything, and others nothing; make one with: headway keys create --role admin --name NAME")
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

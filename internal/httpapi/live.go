@@ -33,14 +33,14 @@ func (s *Server) getEvents(w *answer, r *http.Request) error {
 		w.Header()["Content-Type"] = []string{"text/event-stream"}
 		return nil
 	}
-	return s.live.ServeEvents(w, r, w.principal, want)
+	return s.o.Live.ServeEvents(w, r, w.principal, want)
 }
 
 // serveWebSocket lets in who has a credential, and who has none yet: a browser
 // cannot send one with the upgrade, so the first message may hold it. What each
 // message needs is in the table of live.
 func (s *Server) serveWebSocket(w *answer, r *http.Request) error {
-	p, err := s.guard.Authenticate(r)
+	p, err := s.o.Guard.Authenticate(r)
 	if err != nil && !errors.Is(err, access.ErrNoCredential) {
 		return err
 	}
@@ -57,11 +57,11 @@ func (s *Server) serveWebSocket(w *answer, r *http.Request) error {
 		}
 		return &id
 	}
-	address := s.guard.Address(r)
-	return s.live.ServeWebSocket(w, r, live.Peer{
+	address := s.o.Guard.Address(r)
+	return s.o.Live.ServeWebSocket(w, r, live.Peer{
 		Principal: p,
 		Authenticate: func(ctx context.Context, token string) (*access.Principal, error) {
-			return s.guard.AuthenticateToken(ctx, token, address)
+			return s.o.Guard.AuthenticateToken(ctx, token, address)
 		},
 		Context: func(ctx context.Context, p *access.Principal) context.Context {
 			return audit.WithIdentity(ctx, as(p))

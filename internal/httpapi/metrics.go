@@ -1,13 +1,13 @@
 package httpapi
 
 import (
-	"errors"
 	"net/http"
 	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"headway/api"
 )
@@ -16,8 +16,8 @@ import (
 // of those that have no standard one.
 const otherLabel = "other"
 
-// refusals are the codes that headway_http_requests_refused_total tells apart:
-// what is wrong with a request by itself, whatever the state of the fleet.
+// refusals are the codes that headway_http_requests_refused_total has: what is
+// wrong with a request by itself, independent of the state of the fleet.
 var refusals = []string{
 	api.CodeForeignHost, api.CodeCrossOrigin, api.CodeTooLarge, api.CodeUnsupportedMedia,
 	api.CodeRequestTimeout, api.CodeInvalidJSON, api.CodeInvalid,
@@ -38,50 +38,45 @@ type metrics struct {
 	refusals           map[string]prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
-	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "headway_http_requests_refused_total", Help: "Requests refused for what they are, whatever the state of the fleet, by the code of the problem.",
-	}, []string{"reason"})
+func newMetrics(reg prometheus.Registerer) *metrics {
+	auto := promauto.With(reg)
 	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+		requests: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "http_requests_total",
 			Help: "HTTP requests by method, endpoint (the route's template, other if none matches) and status. 499 is a client that left.",
 		}, []string{"method", "endpoint", "status"}),
-		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+		duration: auto.NewHistogram(prometheus.HistogramOpts{
 			Name: "http_request_duration_seconds", Help: "Time from the request's header to the end of the answer; of streams, to its header.",
 			Buckets: latencyBuckets,
 		}),
-		byEndpoint: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		byEndpoint: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "headway_http_request_duration_seconds", Help: "http_request_duration_seconds by endpoint.",
 			Buckets: latencyBuckets,
 		}, []string{"endpoint"}),
-		panics: prometheus.NewCounter(prometheus.CounterOpts{
+		panics: auto.NewCounter(prometheus.CounterOpts{
 			Name: "headway_http_panics_total", Help: "Requests whose handler met a bug and panicked.",
 		}),
-		connections: prometheus.NewGauge(prometheus.GaugeOpts{
+		connections: auto.NewGauge(prometheus.GaugeOpts{
 			Name: "headway_http_connections", Help: "Open HTTP connections.",
 		}),
-		connectionsRefused: prometheus.NewCounter(prometheus.CounterOpts{
+		connectionsRefused: auto.NewCounter(prometheus.CounterOpts{
 			Name: "headway_http_connections_refused_total", Help: "Connections closed at once because http.max_connections were open.",
 		}),
-		acceptErrors: prometheus.NewCounter(prometheus.CounterOpts{
+		acceptErrors: auto.NewCounter(prometheus.CounterOpts{
 			Name: "headway_http_accept_errors_total", Help: "Times that no connection could be accepted, as when no file descriptors are left.",
 		}),
-		handshakesFailed: prometheus.NewCounter(prometheus.CounterOpts{
+		handshakesFailed: auto.NewCounter(prometheus.CounterOpts{
 			Name: "headway_tls_handshake_failures_total", Help: "HTTP connections whose TLS handshake failed or took too long, and those that came without TLS.",
 		}),
 		refusals: map[string]prometheus.Counter{},
 	}
+	refused := auto.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_http_requests_refused_total", Help: "Requests refused for what they are, independent of the state of the fleet, by the code of the problem.",
+	}, []string{"reason"})
 	for _, code := range refusals {
 		m.refusals[code] = refused.WithLabelValues(code)
 	}
-	var errs []error
-	for _, c := range []prometheus.Collector{
-		m.requests, m.duration, m.byEndpoint, m.panics, m.connections, m.connectionsRefused, m.acceptErrors, m.handshakesFailed, refused,
-	} {
-		errs = append(errs, reg.Register(c))
-	}
-	return m, errors.Join(errs...)
+	return m
 }
 
 // refused counts a request that was answered with a problem, if it is one of

@@ -20,7 +20,7 @@ import (
 
 // getPolicy answers with the document; its revision is the ETag.
 func (s *Server) getPolicy(w *answer, r *http.Request) error {
-	current := s.router.Policy()
+	current := s.o.Router.Policy()
 	if etagListed(r.Header["If-None-Match"], current.Revision, true) {
 		w.Header().Set("ETag", etagOf(current.Revision))
 		w.WriteHeader(http.StatusNotModified)
@@ -63,7 +63,7 @@ func etagListed(headers []string, revision uint64, weak bool) bool {
 // expected is the revision that a change may replace, as If-Match says: the
 // current one, or any.
 func (s *Server) expected(r *http.Request) (uint64, error) {
-	headers, current := r.Header["If-Match"], s.router.Policy().Revision
+	headers, current := r.Header["If-Match"], s.o.Router.Policy().Revision
 	switch {
 	case len(headers) == 0:
 		return 0, &apiv1.Problem{
@@ -104,7 +104,7 @@ func (s *Server) changePolicy(w *answer, r *http.Request, action string, read fu
 	if err != nil {
 		return err
 	}
-	next, err := s.router.Apply(r.Context(), routing.Change{
+	next, err := s.o.Router.Apply(r.Context(), routing.Change{
 		Make: func(current *policy.Policy) (*policy.Policy, error) {
 			next, faults := read(current, body)
 			return next, strict.Invalid(faults)
@@ -134,7 +134,7 @@ func (s *Server) validatePolicy(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	current := s.router.Policy()
+	current := s.o.Router.Policy()
 	check := api.PolicyCheck{CurrentRevision: current.Revision, Errors: []api.Fault{}, Differences: []api.Difference{}}
 	next, faults := policy.Parse(body, "json")
 	if len(faults) > 0 {
@@ -148,7 +148,7 @@ func (s *Server) validatePolicy(w *answer, r *http.Request) error {
 	for _, d := range differences {
 		check.Differences = append(check.Differences, api.Difference{Pointer: d.Pointer, Before: d.Before, After: d.After})
 	}
-	if warnings := append(slices.Clone(next.Warnings), s.router.HiddenBy(next)...); len(warnings) > 0 {
+	if warnings := append(slices.Clone(next.Warnings), s.o.Router.HiddenBy(next)...); len(warnings) > 0 {
 		check.Warnings = apiv1.FaultsOf(warnings)
 	}
 	check.Valid, check.Replay = true, s.replay(next)
@@ -156,7 +156,7 @@ func (s *Server) validatePolicy(w *answer, r *http.Request) error {
 }
 
 func (s *Server) replay(next *policy.Policy) *api.PolicyReplay {
-	result := s.router.Replay(next)
+	result := s.o.Router.Replay(next)
 	replay := &api.PolicyReplay{
 		Decisions: result.Decisions, Moved: result.Moved, Failed: result.Failed, Examples: []api.ReplayedDecision{},
 	}
@@ -186,7 +186,7 @@ func (s *Server) listRevisions(w *answer, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	list, err := s.router.Revisions(r.Context(), maxRevisions)
+	list, err := s.o.Router.Revisions(r.Context(), maxRevisions)
 	if err != nil {
 		return err
 	}
@@ -198,7 +198,7 @@ func (s *Server) listRevisions(w *answer, r *http.Request) error {
 		list = list[:limit]
 		page.NextCursor = revisionCursor.encode(strconv.FormatUint(list[limit-1].Revision, 10))
 	}
-	current := s.router.Policy().Revision
+	current := s.o.Router.Policy().Revision
 	for _, p := range list {
 		revision := toRevision(p, current)
 		revision.Document = nil
@@ -222,8 +222,8 @@ func (s *Server) getRevision(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	stored, err := s.router.Revision(r.Context(), n)
-	return writeResult(w, toRevision(stored, s.router.Policy().Revision), err)
+	stored, err := s.o.Router.Revision(r.Context(), n)
+	return writeResult(w, toRevision(stored, s.o.Router.Policy().Revision), err)
 }
 
 func revisionOf(r *http.Request) (uint64, error) {
@@ -243,6 +243,6 @@ func (s *Server) restoreRevision(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	next, err := s.router.Restore(r.Context(), n, author(r), expect)
+	next, err := s.o.Router.Restore(r.Context(), n, author(r), expect)
 	return writePolicy(w, next, err)
 }

@@ -26,7 +26,7 @@ func (s *Server) fail(a *answer, r *http.Request, err error) {
 	s.denied(a, r, p, err)
 	s.metrics.refused(p.Code)
 	if p.Code == api.CodeInternal {
-		s.log.Error("request failed", "method", r.Method, "path", strict.Clip(r.URL.Path), "request_id", a.requestID(), "error", err)
+		s.o.Log.Error("request failed", "method", r.Method, "path", strict.Clip(r.URL.Path), "request_id", a.requestID(), "error", err)
 	}
 	switch {
 	case a.status != 0:

@@ -15,7 +15,7 @@ import (
 )
 
 func (s *Server) listStrategies(w *answer, _ *http.Request) error {
-	stats := s.router.StrategyStats()
+	stats := s.o.Router.StrategyStats()
 	page := api.List[api.Strategy]{}
 	for _, spec := range strategy.Specs() {
 		stat := stats[spec.Name]
@@ -43,14 +43,14 @@ func (s *Server) livez(w *answer, _ *http.Request) error {
 }
 
 func (s *Server) readyz(w *answer, _ *http.Request) error {
-	ready := s.fleet.Ready()
+	ready := s.o.Fleet.Ready()
 	say := func(ok bool, yes, no string) string {
 		if ok {
 			return yes
 		}
 		return no
 	}
-	fleetDetail := fmt.Sprintf("heads: %d, of which take requests: %d", s.fleet.Snapshot().Heads, s.fleet.Snapshot().Active)
+	fleetDetail := fmt.Sprintf("heads: %d, of which take requests: %d", s.o.Fleet.Snapshot().Heads, s.o.Fleet.Snapshot().Active)
 	if ready.Assumed > 0 {
 		fleetDetail += fmt.Sprintf("; assumed healthy since before the restart: %d", ready.Assumed)
 	}
@@ -61,11 +61,11 @@ func (s *Server) readyz(w *answer, _ *http.Request) error {
 	body := api.Readiness{Status: "ok", Checks: []api.Check{
 		{Name: "fleet", OK: ready.Loaded, Detail: say(ready.Loaded, fleetDetail, "the state has not been read yet")},
 		{Name: "state", OK: ready.StoreUp, Detail: say(ready.StoreUp, "the last write succeeded", "the last write failed; see the log")},
-		{Name: "policy", OK: true, Detail: fmt.Sprintf("revision %d", s.router.Policy().Revision)},
+		{Name: "policy", OK: true, Detail: fmt.Sprintf("revision %d", s.o.Router.Policy().Revision)},
 		{Name: "stopping", OK: !draining, Detail: say(!draining, "no", "the service is stopping")},
 	}}
-	if s.queue != nil { // decisions do not depend on it, and so readiness does not
-		body.Checks = append(body.Checks, api.Check{Name: "queue", OK: true, Detail: s.queue()})
+	if s.o.Queue != nil { // decisions do not depend on it, and so readiness does not
+		body.Checks = append(body.Checks, api.Check{Name: "queue", OK: true, Detail: s.o.Queue()})
 	}
 	for _, c := range body.Checks {
 		if !c.OK {
@@ -98,8 +98,8 @@ func openAPIJSON(external string) ([]byte, error) {
 // index leads a browser to the console and lists the routes for others. Its URLs
 // are relative, so that they hold below the path of a proxy, too.
 func (s *Server) index(w *answer, r *http.Request) error {
-	index := api.Index{Name: "headway", Version: s.version, OpenAPI: "openapi.json"}
-	if s.console != nil {
+	index := api.Index{Name: "headway", Version: s.o.Version, OpenAPI: "openapi.json"}
+	if s.o.Console != nil {
 		index.Console = "console/"
 		if strings.Contains(strings.Join(r.Header["Accept"], ","), "text/html") {
 			w.Header()["Location"] = []string{index.Console}

@@ -90,16 +90,16 @@ func (s *Server) subtrees() (list []*route) {
 	serve := func(h http.Handler) func(*answer, *http.Request) error {
 		return func(w *answer, r *http.Request) error { h.ServeHTTP(w, r); return nil }
 	}
-	if s.monitor != nil {
+	if s.o.Monitor != nil {
 		list = append(list,
-			&route{method: "GET", pattern: "/prometheus/", needs: access.Read, success: 200, query: true, handle: serve(s.monitor)},
-			&route{method: "POST", pattern: "/prometheus/", needs: access.Read, success: 200, query: true, handle: serve(s.monitor)})
+			&route{method: "GET", pattern: "/prometheus/", needs: access.Read, success: 200, query: true, handle: serve(s.o.Monitor)},
+			&route{method: "POST", pattern: "/prometheus/", needs: access.Read, success: 200, query: true, handle: serve(s.o.Monitor)})
 	}
-	if s.console != nil {
+	if s.o.Console != nil {
 		// What the page shows is asked for elsewhere, with a key if one is needed.
 		list = append(list,
-			&route{method: "GET", pattern: "/console", needs: access.Open, success: 200, handle: serve(s.console)},
-			&route{method: "GET", pattern: "/console/", needs: access.Open, success: 200, handle: serve(s.console)})
+			&route{method: "GET", pattern: "/console", needs: access.Open, success: 200, handle: serve(s.o.Console)},
+			&route{method: "GET", pattern: "/console/", needs: access.Open, success: 200, handle: serve(s.o.Console)})
 	}
 	return list
 }
@@ -153,7 +153,7 @@ func (s *Server) mount(routes []*route) error {
 func (s *Server) complete(rt *route) {
 	rt.server = s
 	if rt.maxBody == 0 {
-		rt.maxBody = s.limits.MaxBodyBytes
+		rt.maxBody = s.o.Limits.MaxBodyBytes
 	}
 	if rt.refuse == nil {
 		rt.refuse = s.problem
@@ -221,7 +221,7 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request) {
 // returns the request with what the audit trail needs.
 func (s *Server) admitted(a *answer, r *http.Request) (*http.Request, error) {
 	if r.RequestURI != decisionsPath { // the hot path is spared the search
-		if err := s.guard.CheckURL(r); err != nil {
+		if err := s.o.Guard.CheckURL(r); err != nil {
 			return r, err
 		}
 	}

@@ -21,7 +21,7 @@ const (
 var compressed, _ = gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed), gzhttp.EnableZstd(false)) // both are sound
 
 func (s *Server) metricsHandler() func(*answer, *http.Request) error {
-	h := promhttp.HandlerFor(s.gatherer, promhttp.HandlerOpts{
+	h := promhttp.HandlerFor(s.o.Metrics, promhttp.HandlerOpts{
 		MaxRequestsInFlight: maxScrapes, EnableOpenMetrics: true, DisableCompression: true,
 	})
 	bounded := http.TimeoutHandler(compressed(h), scrapeTimeout, fmt.Sprintf("The metrics could not be gathered within %s.\n", scrapeTimeout))

@@ -3,6 +3,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -27,26 +28,26 @@ import (
 
 // Options are what a Server is made of.
 type Options struct {
-	Fleet    *registry.Registry   // required
-	Router   *routing.Router      // required
-	Verbs    *apiv1.Verbs         // required
-	Live     *live.Hub            // required; ended by Drain
-	Metrics  *prometheus.Registry // required; what /metrics shows
-	Log      *slog.Logger         // required
-	Guard    *access.Guard        // required; who is let in
-	Keys     *access.Keys         // required
-	Trail    string               // required; path of the audit trail
-	Note     func(audit.Entry)    // required; records attempts that are refused
-	TLS      *tls.Config          // nil: no TLS; NextProtos say which of h2 and http/1.1 are served
-	Letters  DeadLetters          // of the message queue; nil: there is none
-	State    State                // what the service keeps; nil: there is no file of it
-	Queue    func() string        // tells how the message queue is; nil: there is none
-	Monitor  http.Handler         // of what is below /prometheus/; nil: nothing
-	Console  http.Handler         // of what is below /console/; nil: nothing
-	Names    func(string) bool    // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
-	External *url.URL             // that people reach the service by; nil: the one of the listener
-	Limits   Limits
-	Version  string
+	Fleet     *registry.Registry   // required
+	Router    *routing.Router      // required
+	Verbs     *apiv1.Verbs         // required
+	Live      *live.Hub            // required; ended by Drain
+	Metrics   *prometheus.Registry // required; what /metrics shows
+	Log       *slog.Logger         // required
+	Guard     *access.Guard        // required
+	Keys      *access.Keys         // required
+	AuditFile string               // required; path of the audit trail
+	Note      func(audit.Entry)    // required; records attempts that are refused
+	TLS       *tls.Config          // nil: no TLS; NextProtos say which of h2 and http/1.1 are served
+	Letters   DeadLetters          // of the message queue; nil: there is none
+	State     State                // what the service keeps; nil: there is no file of it
+	Queue     func() string        // the state of the message queue; nil: there is none
+	Monitor   http.Handler         // of what is below /prometheus/; nil: nothing
+	Console   http.Handler         // of what is below /console/; nil: nothing
+	Names     func(string) bool    // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
+	External  *url.URL             // that people reach the service by; nil: the one of the listener
+	Limits    Limits
+	Version   string
 }
 
 // Limits bound what one client may take. A zero value is the default.
@@ -65,79 +66,42 @@ type Limits struct {
 }
 
 func (l *Limits) complete() {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&l.HeaderTimeout, 5*time.Second)
-	def(&l.ReadTimeout, 15*time.Second)
-	def(&l.WriteTimeout, 30*time.Second)
-	def(&l.IdleTimeout, 120*time.Second)
-	def(&l.LameDuck, 3*time.Second)
-	def(&l.ShutdownTimeout, 30*time.Second)
-	if l.MaxHeaderBytes == 0 {
-		l.MaxHeaderBytes = 16 << 10
-	}
-	if l.MaxBodyBytes == 0 {
-		l.MaxBodyBytes = 1 << 20
-	}
-	if l.MaxConnections == 0 {
-		l.MaxConnections = 10_000
-	}
+	l.HeaderTimeout = cmp.Or(l.HeaderTimeout, 5*time.Second)
+	l.ReadTimeout = cmp.Or(l.ReadTimeout, 15*time.Second)
+	l.WriteTimeout = cmp.Or(l.WriteTimeout, 30*time.Second)
+	l.IdleTimeout = cmp.Or(l.IdleTimeout, 120*time.Second)
+	l.LameDuck = cmp.Or(l.LameDuck, 3*time.Second)
+	l.ShutdownTimeout = cmp.Or(l.ShutdownTimeout, 30*time.Second)
+	l.MaxHeaderBytes = cmp.Or(l.MaxHeaderBytes, 16<<10)
+	l.MaxBodyBytes = cmp.Or(l.MaxBodyBytes, 1<<20)
+	l.MaxConnections = cmp.Or(l.MaxConnections, 10_000)
 }
 
 // Server answers HTTP. All methods are safe for concurrent use.
 type Server struct {
-	fleet    *registry.Registry
-	router   *routing.Router
-	verbs    *apiv1.Verbs
-	live     *live.Hub
-	log      *slog.Logger
-	limits   Limits
-	version  string
-	gatherer prometheus.Gatherer
+	o        Options
+	external external
 	metrics  *metrics
 	mux      *http.ServeMux
 	decide   *route
 	nowhere  *route // what matches no route
 	http     *http.Server
-	tls      *tls.Config // nil: no TLS
 	openAPI  []byte
-	guard    *access.Guard
-	keys     *access.Keys
-	trail    string
-	note     func(audit.Entry)
-	letters  DeadLetters
-	state    State
-	external external
-	queue    func() string
-	monitor  http.Handler
-	console  http.Handler
-	names    func(string) bool
 	draining atomic.Bool
-
-	reading sync.Mutex // held by the one export or check of the state at a time
-
+	reading  sync.Mutex             // held by the one export or check of the state at a time
 	lastHost atomic.Pointer[string] // the Host that was admitted last
 }
 
 // New makes a server. It fails if a route declares no permission.
 func New(o Options) (*Server, error) {
-	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.Trail == "" || o.Note == nil {
-		return nil, errors.New("httpapi: Fleet, Router, Verbs, Live, Metrics, Log, Guard, Keys, Trail and Note are required")
+	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.AuditFile == "" || o.Note == nil {
+		return nil, errors.New("httpapi: Fleet, Router, Verbs, Live, Metrics, Log, Guard, Keys, AuditFile and Note are required")
 	}
 	o.Limits.complete()
-	s := &Server{
-		fleet: o.Fleet, router: o.Router, verbs: o.Verbs, live: o.Live, log: o.Log, limits: o.Limits, version: o.Version, gatherer: o.Metrics,
-		letters: o.Letters, state: o.State, external: newExternal(o.External), queue: o.Queue, monitor: o.Monitor, console: o.Console, tls: o.TLS, guard: o.Guard, keys: o.Keys, trail: o.Trail, note: o.Note, names: o.Names,
-	}
+	s := &Server{o: o, external: newExternal(o.External), metrics: newMetrics(o.Metrics)}
 	var err error
 	if s.openAPI, err = openAPIJSON(s.external.url); err != nil {
 		return nil, fmt.Errorf("httpapi: the description of the interface: %w", err)
-	}
-	if s.metrics, err = newMetrics(o.Metrics); err != nil {
-		return nil, fmt.Errorf("httpapi: metrics: %w", err)
 	}
 	if err := s.mount(s.routes()); err != nil {
 		return nil, err
@@ -145,12 +109,12 @@ func New(o Options) (*Server, error) {
 	s.http = &http.Server{
 		Handler:                      s.external.handler(s),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is for ServeHTTP as well
-		ReadHeaderTimeout:            s.limits.HeaderTimeout,
-		ReadTimeout:                  s.limits.ReadTimeout,
-		WriteTimeout:                 s.limits.WriteTimeout,
-		IdleTimeout:                  s.limits.IdleTimeout,
-		MaxHeaderBytes:               max(1, s.limits.MaxHeaderBytes-readAhead),
-		ErrorLog:                     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ReadHeaderTimeout:            s.o.Limits.HeaderTimeout,
+		ReadTimeout:                  s.o.Limits.ReadTimeout,
+		WriteTimeout:                 s.o.Limits.WriteTimeout,
+		IdleTimeout:                  s.o.Limits.IdleTimeout,
+		MaxHeaderBytes:               max(1, s.o.Limits.MaxHeaderBytes-readAhead),
+		ErrorLog:                     slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
 	return s, nil
 }
@@ -161,9 +125,9 @@ const readAhead = 4096
 // Serve answers on the listener, by TLS if Options.TLS is set, until Drain; then
 // it returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	l = newBoundedListener(l, s.limits, s.metrics, s.log)
-	if s.tls != nil {
-		l = newShakingListener(l, s.tls, s.limits.HeaderTimeout, s.metrics, s.log)
+	l = newBoundedListener(l, s.o.Limits, s.metrics, s.o.Log)
+	if s.o.TLS != nil {
+		l = newShakingListener(l, s.o.TLS, s.o.Limits.HeaderTimeout, s.metrics, s.o.Log)
 	}
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -177,19 +141,19 @@ func (s *Server) Serve(l net.Listener) error {
 // flight finishes.
 func (s *Server) Drain(ctx context.Context) error {
 	s.draining.Store(true)
-	timer := time.NewTimer(s.limits.LameDuck)
+	timer := time.NewTimer(s.o.Limits.LameDuck)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.limits.ShutdownTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.o.Limits.ShutdownTimeout)
 	defer cancel()
-	if err := s.live.Shutdown(ctx); err != nil {
+	if err := s.o.Live.Shutdown(ctx); err != nil {
 		return errors.Join(err, s.http.Close())
 	}
 	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", s.limits.ShutdownTimeout, err), s.http.Close())
+		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", s.o.Limits.ShutdownTimeout, err), s.http.Close())
 	}
 	return nil
 }

@@ -25,9 +25,9 @@ type State interface {
 // has who took a copy.
 func (s *Server) exportState(w *answer, r *http.Request) error {
 	return s.readState(func() error {
-		out := &stateWriter{w: w, timeout: s.limits.WriteTimeout, control: http.NewResponseController(w)}
+		out := &stateWriter{w: w, timeout: s.o.Limits.WriteTimeout, control: http.NewResponseController(w)}
 		out.begin = func() { s.noteState(r, "state.export", nil) }
-		err := s.state.Export(r.Context(), out)
+		err := s.o.State.Export(r.Context(), out)
 		if err != nil && out.begun {
 			s.noteState(r, "state.export", err)
 			panic(http.ErrAbortHandler) // the client must not take half of it for the whole
@@ -38,7 +38,7 @@ func (s *Server) exportState(w *answer, r *http.Request) error {
 
 func (s *Server) checkState(w *answer, r *http.Request) error {
 	return s.readState(func() error {
-		report, err := s.state.Check(r.Context())
+		report, err := s.o.State.Check(r.Context())
 		if err != nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func (s *Server) checkState(w *answer, r *http.Request) error {
 // readState lets one request at a time read the state, since each holds all of
 // it in memory.
 func (s *Server) readState(read func() error) error {
-	if s.state == nil {
+	if s.o.State == nil {
 		return &apiv1.Problem{Code: api.CodeStateUnavailable, Detail: "The service keeps no state in a file."}
 	}
 	if !s.reading.TryLock() {
@@ -66,7 +66,7 @@ func (s *Server) noteState(r *http.Request, action string, err error) {
 	if err != nil {
 		e.Outcome, e.Reason = audit.Failure, "it did not arrive whole"
 	}
-	s.note(e)
+	s.o.Note(e)
 }
 
 // stateWriter sends an export. The client has the write timeout for each part of

@@ -165,7 +165,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	must(err)
 	options := httpapi.Options{
 		Fleet: w.fleet, Router: w.router, Verbs: verbs, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
-		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, Trail: w.trail, Note: w.note, State: w.state,
+		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, AuditFile: w.trail, Note: w.note, State: w.state,
 	}
 	for _, c := range change {
 		c(&options)
