@@ -28,14 +28,7 @@ func (s *Server) queueOr() error {
 
 func (s *Server) listDeadLetters(w *answer, r *http.Request) error {
 	q := readQuery(r, "limit", "cursor")
-	limit := q.limit()
-	after := uint64(0)
-	if place := q.cursor(letterCursor); place != "" {
-		var err error
-		if after, err = strconv.ParseUint(place, 10, 64); err != nil {
-			q.fault("cursor", "is not the next_cursor of this list")
-		}
-	}
+	limit, after := q.limit(), cursor(q, letterCursor, 0, numberPlace)
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -46,13 +39,9 @@ func (s *Server) listDeadLetters(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page := api.List[api.DeadLetter]{Data: []api.DeadLetter{}}
-	if len(letters) > limit {
-		letters = letters[:limit]
-		page.NextCursor = letterCursor.encode(strconv.FormatUint(letters[limit-1].Number, 10))
-	}
-	page.Data = append(page.Data, letters...)
-	return writeJSON(w, http.StatusOK, page)
+	return writePage(w, letterCursor, limit, letters, func(l api.DeadLetter) (api.DeadLetter, string) {
+		return l, strconv.FormatUint(l.Number, 10)
+	})
 }
 
 func (s *Server) getDeadLetter(w *answer, r *http.Request) error {
@@ -64,20 +53,15 @@ func (s *Server) getDeadLetter(w *answer, r *http.Request) error {
 	return writeResult(w, letter, err)
 }
 
-func (s *Server) retryDeadLetter(w *answer, r *http.Request) error {
-	number, err := s.letterNumber(r)
-	if err == nil {
-		err = s.o.Letters.RetryDeadLetter(r.Context(), number)
+// ofLetter calls a method for the dead letter that the path names.
+func (s *Server) ofLetter(method func(l DeadLetters, ctx context.Context, number uint64) error) func(*answer, *http.Request) error {
+	return func(w *answer, r *http.Request) error {
+		number, err := s.letterNumber(r)
+		if err == nil {
+			err = method(s.o.Letters, r.Context(), number)
+		}
+		return done(w, err)
 	}
-	return done(w, err)
-}
-
-func (s *Server) purgeDeadLetter(w *answer, r *http.Request) error {
-	number, err := s.letterNumber(r)
-	if err == nil {
-		err = s.o.Letters.PurgeDeadLetter(r.Context(), number)
-	}
-	return done(w, err)
 }
 
 // letterNumber is the {n} of a dead letter's path.

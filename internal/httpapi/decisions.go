@@ -44,26 +44,20 @@ func (s *Server) makeDecision(w *answer, r *http.Request) error {
 // without the header map and for less.
 const bufferedByNet = 2048
 
-func (s *Server) reportProgress(w *answer, r *http.Request) error {
-	return s.ofDecision(w, r, s.o.Verbs.Progress)
-}
-
-func (s *Server) reportOutcome(w *answer, r *http.Request) error {
-	return s.ofDecision(w, r, s.o.Verbs.Outcome)
-}
-
-// ofDecision hands the body over with the id of the decision that the path
+// report calls a verb with the body and the id of the decision that the path
 // names.
-func (s *Server) ofDecision(w *answer, r *http.Request, call func(id string, body []byte) error) error {
-	id, err := decisionID(r)
-	if err != nil {
-		return err
+func report(verb func(id string, body []byte) error) func(*answer, *http.Request) error {
+	return func(w *answer, r *http.Request) error {
+		id, err := decisionID(r)
+		if err != nil {
+			return err
+		}
+		body, err := w.readBody(r)
+		if err != nil {
+			return err
+		}
+		return done(w, verb(id, body))
 	}
-	body, err := w.readBody(r)
-	if err != nil {
-		return err
-	}
-	return done(w, call(id, body))
 }
 
 func (s *Server) getDecision(w *answer, r *http.Request) error {
@@ -92,27 +86,14 @@ func decisionID(r *http.Request) (string, error) {
 
 func (s *Server) listDecisions(w *answer, r *http.Request) error {
 	q := readQuery(r, "model_type", "head", "limit", "cursor")
-	limit := q.limit()
-	var before routing.Place
-	if place := q.cursor(decisionCursor); place != "" {
-		var ok bool
-		if before, ok = routing.ParsePlace(place); !ok {
-			q.fault("cursor", "is not the next_cursor of this list")
-		}
-	}
+	limit, before := q.limit(), cursor(q, decisionCursor, routing.Place{}, routing.ParsePlace)
 	if err := q.err(); err != nil {
 		return err
 	}
 	found := s.o.Router.Recent(routing.RecentQuery{
 		Limit: limit + 1, ModelType: q.values["model_type"], Head: q.values["head"], Before: before,
 	})
-	page := api.List[api.RecentDecision]{Data: []api.RecentDecision{}}
-	if len(found) > limit {
-		found = found[:limit]
-		page.NextCursor = decisionCursor.encode(found[limit-1].Place().String())
-	}
-	for _, d := range found {
-		page.Data = append(page.Data, apiv1.RecentOf(d))
-	}
-	return writeJSON(w, http.StatusOK, page)
+	return writePage(w, decisionCursor, limit, found, func(d *routing.Decision) (api.RecentDecision, string) {
+		return apiv1.RecentOf(d), d.Place().String()
+	})
 }

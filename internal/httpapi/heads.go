@@ -64,23 +64,15 @@ func (s *Server) getHead(w *answer, r *http.Request, id string) error {
 
 func (s *Server) listHeads(w *answer, r *http.Request) error {
 	q := readQuery(r, "model_type", "region", "status", "limit", "cursor")
-	limit := q.limit()
-	after := q.cursor(headCursor)
+	limit, after := q.limit(), cursor(q, headCursor, "", idPlace)
 	q.oneOf("status", fleet.Statuses())
 	if err := q.err(); err != nil {
 		return err
 	}
-	views, next := s.o.Fleet.List(registry.Query{
-		ModelType: q.values["model_type"], Region: q.values["region"], Status: q.values["status"], Limit: limit, Cursor: after,
+	views, _ := s.o.Fleet.List(registry.Query{
+		ModelType: q.values["model_type"], Region: q.values["region"], Status: q.values["status"], Limit: limit + 1, Cursor: after,
 	})
-	page := api.List[api.Head]{Data: make([]api.Head, 0, len(views))}
-	for i := range views {
-		page.Data = append(page.Data, apiv1.HeadOf(&views[i]))
-	}
-	if next != "" {
-		page.NextCursor = headCursor.encode(next)
-	}
-	return writeJSON(w, http.StatusOK, page)
+	return writePage(w, headCursor, limit, views, func(v fleet.View) (api.Head, string) { return apiv1.HeadOf(&v), v.Head.ID })
 }
 
 // ofHead lets a handler have the {id} of the path. One that no head can have is

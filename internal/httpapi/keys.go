@@ -12,24 +12,15 @@ import (
 
 func (s *Server) listKeys(w *answer, r *http.Request) error {
 	q := readQuery(r, "limit", "cursor")
-	limit, after := q.limit(), q.cursor(keyCursor)
+	limit, after := q.limit(), cursor(q, keyCursor, "", idPlace)
 	if err := q.err(); err != nil {
 		return err
 	}
-	page := api.List[api.Key]{Data: []api.Key{}}
-	skip := after != ""
-	for _, k := range s.o.Keys.List() {
-		if skip {
-			skip = k.ID != after
-			continue
-		}
-		if len(page.Data) == limit {
-			page.NextCursor = keyCursor.encode(page.Data[limit-1].ID)
-			break
-		}
-		page.Data = append(page.Data, apiv1.Key(k))
+	list := s.o.Keys.List()
+	for skip := after != ""; skip && len(list) > 0; list = list[1:] {
+		skip = list[0].ID != after
 	}
-	return writeJSON(w, http.StatusOK, page)
+	return writePage(w, keyCursor, limit, list, func(k access.Listed) (api.Key, string) { return apiv1.Key(k), k.ID })
 }
 
 func (s *Server) createKey(w *answer, r *http.Request) error {
@@ -57,7 +48,7 @@ func (s *Server) revokeKey(w *answer, r *http.Request) error {
 		return err
 	}
 	if s.o.Guard.Anonymous() != nil {
-		s.o.Log.Warn("the last key was revoked: until there is a key again, whoever reaches the service by loopback may do everything, and others nothing; make one with: headway keys create --role admin --name NAME")
+		s.o.Log.Warn("the last key was revoked: until there is a key again, every client on loopback may do everything, and others nothing; make one with: headway keys create --role admin --name NAME")
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil

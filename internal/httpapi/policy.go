@@ -3,6 +3,7 @@ package httpapi
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -178,11 +179,7 @@ func (s *Server) replay(next *policy.Policy) *api.PolicyReplay {
 // listRevisions lists the history without the documents, which may be large.
 func (s *Server) listRevisions(w *answer, r *http.Request) error {
 	q := readQuery(r, "limit", "cursor")
-	limit, place := q.limit(), q.cursor(revisionCursor)
-	before, err := strconv.ParseUint(place, 10, 64)
-	if place != "" && err != nil {
-		q.fault("cursor", "is not the next_cursor of this list")
-	}
+	limit, before := q.limit(), cursor(q, revisionCursor, math.MaxUint64, numberPlace)
 	if err := q.err(); err != nil {
 		return err
 	}
@@ -190,21 +187,12 @@ func (s *Server) listRevisions(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if place != "" {
-		list = slices.DeleteFunc(list, func(p policy.Stored) bool { return p.Revision >= before })
-	}
-	page := api.List[api.PolicyRevision]{Data: []api.PolicyRevision{}}
-	if len(list) > limit {
-		list = list[:limit]
-		page.NextCursor = revisionCursor.encode(strconv.FormatUint(list[limit-1].Revision, 10))
-	}
+	list = slices.DeleteFunc(list, func(p policy.Stored) bool { return p.Revision >= before })
 	current := s.o.Router.Policy().Revision
-	for _, p := range list {
-		revision := toRevision(p, current)
-		revision.Document = nil
-		page.Data = append(page.Data, revision)
-	}
-	return writeJSON(w, http.StatusOK, page)
+	return writePage(w, revisionCursor, limit, list, func(p policy.Stored) (api.PolicyRevision, string) {
+		p.Document = nil
+		return toRevision(p, current), strconv.FormatUint(p.Revision, 10)
+	})
 }
 
 // maxRevisions is more than a store keeps.

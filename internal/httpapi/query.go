@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"encoding/base64"
 	"net/http"
 	"net/url"
 	"slices"
@@ -10,16 +9,11 @@ import (
 
 	"headway/api"
 	"headway/internal/apiv1"
-	"headway/internal/fleet"
 	"headway/internal/strict"
 )
 
-// Bounds of a query.
-const (
-	maxParameter = 256 // bytes of a value
-	defaultPage  = 100
-	maxPage      = 1000
-)
+// maxParameter is the longest value of a parameter, in bytes.
+const maxParameter = 256
 
 // query is the parameters of a request, and what is wrong with them.
 type query struct {
@@ -74,53 +68,8 @@ func invalidParameter(name, reason string) error {
 	return &apiv1.Problem{Code: api.CodeInvalid, Detail: apiv1.DetailOf(faults), Faults: faults}
 }
 
-// limit is the size of a page.
-func (q *query) limit() int {
-	text, given := q.values["limit"]
-	if !given {
-		return defaultPage
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > maxPage {
-		q.fault("limit", "must be 1 to "+strconv.Itoa(maxPage))
-	}
-	return n
-}
-
 func (q *query) oneOf(name string, allowed []string) {
 	if v := q.values[name]; v != "" && !slices.Contains(allowed, v) {
 		q.fault(name, "want one of: "+strings.Join(allowed, ", "))
 	}
-}
-
-// cursorKind tells the cursors of one list from those of another. What they
-// hold is nobody's business but the list's.
-type cursorKind string
-
-const (
-	headCursor     cursorKind = "h:"
-	decisionCursor cursorKind = "d:"
-	revisionCursor cursorKind = "p:"
-	keyCursor      cursorKind = "k:"
-	letterCursor   cursorKind = "l:"
-)
-
-func (k cursorKind) encode(place string) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(string(k) + place))
-}
-
-// cursor is the place after which the page begins, "" for the first page.
-func (q *query) cursor(kind cursorKind) string {
-	text := q.values["cursor"]
-	if text == "" {
-		return ""
-	}
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	place, ours := strings.CutPrefix(string(raw), string(kind))
-	// The decoder passes over line ends.
-	if err != nil || strings.ContainsAny(text, "\r\n") || !ours || !fleet.ValidID(place) {
-		q.fault("cursor", "is not the next_cursor of this list")
-		return ""
-	}
-	return place
 }

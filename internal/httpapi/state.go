@@ -25,10 +25,9 @@ type State interface {
 // has who took a copy.
 func (s *Server) exportState(w *answer, r *http.Request) error {
 	return s.readState(func() error {
-		out := &stateWriter{w: w, timeout: s.o.Limits.WriteTimeout, control: http.NewResponseController(w)}
-		out.begin = func() { s.noteState(r, "state.export", nil) }
-		err := s.o.State.Export(r.Context(), out)
-		if err != nil && out.begun {
+		begin := func() { s.noteState(r, "state.export", nil) }
+		err := s.o.State.Export(r.Context(), &stateWriter{w, s.o.Limits.WriteTimeout, begin})
+		if err != nil && w.status != 0 {
 			s.noteState(r, "state.export", err)
 			panic(http.ErrAbortHandler) // the client must not take half of it for the whole
 		}
@@ -70,23 +69,20 @@ func (s *Server) noteState(r *http.Request, action string, err error) {
 }
 
 // stateWriter sends an export. The client has the write timeout for each part of
-// it rather than for the whole.
+// it, not for all of it.
 type stateWriter struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
+	*answer
 	timeout time.Duration
-	begin   func() // is called before the first byte
-	begun   bool
+	begin   func() // called before the first byte
 }
 
 func (o *stateWriter) Write(b []byte) (int, error) {
-	if !o.begun {
-		o.begun = true
+	if o.status == 0 {
 		o.begin()
-		h := o.w.Header()
+		h := o.Header()
 		h.Set("Content-Type", "application/x-ndjson")
 		h.Set("Cache-Control", "no-store")
 	}
-	_ = o.control.SetWriteDeadline(time.Now().Add(o.timeout)) // connections of net/http always can
-	return o.w.Write(b)
+	_ = http.NewResponseController(o).SetWriteDeadline(time.Now().Add(o.timeout)) // connections of net/http always can
+	return o.answer.Write(b)
 }
