@@ -75,11 +75,11 @@ func (p PolicyChange) header() http.Header {
 func (c *Client) policy(ctx context.Context, k *call) (Policy, error) {
 	var p Policy
 	k.out = &p.Document
-	a, err := c.do(ctx, k)
+	header, err := c.do(ctx, k)
 	if err != nil {
 		return Policy{}, err
 	}
-	p.ETag = a.header.Get("ETag")
+	p.ETag = header.Get("ETag")
 	if p.Revision, err = strconv.ParseUint(strings.Trim(strings.TrimPrefix(p.ETag, "W/"), `"`), 10, 64); err != nil {
 		return Policy{}, fmt.Errorf("%s: %w: the ETag %q names no revision", k.what, ErrAnswer, p.ETag)
 	}
@@ -88,11 +88,9 @@ func (c *Client) policy(ctx context.Context, k *call) (Policy, error) {
 
 // ValidatePolicy returns a document's faults, or what it would change.
 func (c *Client) ValidatePolicy(ctx context.Context, document json.RawMessage) (api.PolicyCheck, error) {
-	var out api.PolicyCheck
-	_, err := c.do(ctx, &call{
-		what: "check the policy", method: http.MethodPost, path: policyPath + "/validate", in: document, out: &out, idempotent: true,
+	return fetch[api.PolicyCheck](ctx, c, &call{
+		what: "check the policy", method: http.MethodPost, path: policyPath + "/validate", in: document, idempotent: true,
 	})
-	return out, err
 }
 
 // PolicyRevisions lists the history, newest first, without documents.
@@ -102,11 +100,7 @@ func (c *Client) PolicyRevisions(ctx context.Context) iter.Seq2[api.PolicyRevisi
 
 // PolicyRevision returns one revision with its document, or ErrNotFound.
 func (c *Client) PolicyRevision(ctx context.Context, revision uint64) (api.PolicyRevision, error) {
-	var out api.PolicyRevision
-	_, err := c.do(ctx, &call{
-		what: fmt.Sprintf("get revision %d of the policy", revision), method: http.MethodGet, path: revisionPath(revision), out: &out, idempotent: true,
-	})
-	return out, err
+	return get[api.PolicyRevision](ctx, c, fmt.Sprintf("get revision %d of the policy", revision), revisionPath(revision))
 }
 
 func revisionPath(revision uint64) string {
@@ -121,20 +115,12 @@ func (c *Client) Keys(ctx context.Context) iter.Seq2[api.Key, error] {
 // CreateKey makes an API key. Its Secret is in this answer only. It is retried
 // only if surely not applied.
 func (c *Client) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error) {
-	var out api.Key
-	_, err := c.do(ctx, &call{
-		what: "make a key", method: http.MethodPost, path: keysPath, in: r, out: &out, success: []int{http.StatusCreated},
-	})
-	return out, err
+	return fetch[api.Key](ctx, c, &call{what: "make a key", method: http.MethodPost, path: keysPath, in: r, success: http.StatusCreated})
 }
 
 // RevokeKey revokes a key. It is idempotent.
 func (c *Client) RevokeKey(ctx context.Context, id string) error {
-	_, err := c.do(ctx, &call{
-		what: "revoke key " + id, method: http.MethodDelete, path: keysPath + "/" + url.PathEscape(id),
-		idempotent: true, success: []int{http.StatusNoContent},
-	})
-	return err
+	return c.carryOut(ctx, &call{what: "revoke key " + id, method: http.MethodDelete, path: keysPath + "/" + url.PathEscape(id), idempotent: true})
 }
 
 // AuditQuery narrows a search of the audit trail. Empty fields select all.
@@ -160,16 +146,11 @@ func (c *Client) Audit(ctx context.Context, q AuditQuery) iter.Seq2[api.AuditRec
 // error: its Status is unavailable. It is not retried.
 func (c *Client) Ready(ctx context.Context) (api.Readiness, error) {
 	const what = "ask for readiness"
-	var out api.Readiness
-	k := &call{what: what, method: http.MethodGet, path: "/readyz", out: &out, success: []int{http.StatusServiceUnavailable}}
-	_, err := c.try(ctx, k, nil)
+	out, err := fetch[api.Readiness](ctx, c, &call{what: what, method: http.MethodGet, path: "/readyz", once: true, success: http.StatusServiceUnavailable})
 	if err == nil && out.Status == "" {
-		err = ErrAnswer
+		err = fmt.Errorf("%s: %w", what, ErrAnswer)
 	}
-	if err != nil {
-		return out, fmt.Errorf("%s: %w", what, err)
-	}
-	return out, nil
+	return out, err
 }
 
 // Bounds of streams in bytes.
@@ -196,30 +177,23 @@ func (c *Client) ExportState(ctx context.Context) (io.ReadCloser, error) {
 // CheckState verifies the router's state file. Damage is reported, not an
 // error.
 func (c *Client) CheckState(ctx context.Context) (api.StateReport, error) {
-	var out api.StateReport
-	_, err := c.do(ctx, &call{what: "check the state", method: http.MethodGet, path: "/api/v1/state/check", out: &out, idempotent: true})
-	return out, err
+	return get[api.StateReport](ctx, c, "check the state", "/api/v1/state/check")
 }
 
 // read makes a call without retries and bounds its answer.
 func (c *Client) read(ctx context.Context, k *call, most int64) (io.ReadCloser, error) {
-	resp, err := c.send(ctx, k, nil)
+	body, err := c.open(ctx, k)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", k.what, noAnswer(ctx, err))
+		return nil, fmt.Errorf("%s: %w", k.what, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		defer func() { _ = resp.Body.Close() }()
-		text, _ := readAll(resp.Body, maxAnswer) // without it there is still the status
-		return nil, fmt.Errorf("%s: %w", k.what, newError(resp.StatusCode, resp.Header, text, time.Now()))
-	}
-	return &boundedBody{what: k.what, body: resp.Body, left: most}, nil
+	return &boundedBody{ReadCloser: body, what: k.what, left: most}, nil
 }
 
 // boundedBody fails beyond the limit, where io.LimitReader would report the
 // end.
 type boundedBody struct {
+	io.ReadCloser
 	what string
-	body io.ReadCloser
 	left int64
 }
 
@@ -227,9 +201,7 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	if b.left <= 0 {
 		return 0, fmt.Errorf("%s: %w", b.what, ErrTooLarge)
 	}
-	n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
 	return n, err
 }
-
-func (b *boundedBody) Close() error { return b.body.Close() }

@@ -1,9 +1,11 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,8 +43,8 @@ type Agent struct {
 	load         func() api.Load
 	changed      chan struct{} // holds one when the status to report changed
 	ready        chan struct{} // closed after the first accepted report
-	stop         chan struct{} // closed by Close
-	stopped      sync.Once
+	closed       context.Context
+	close        context.CancelFunc
 
 	running sync.Mutex // held by Run
 
@@ -70,26 +72,21 @@ func (c *Client) NewAgent(r api.Registration, load func() api.Load) (*Agent, err
 	if r.ID == "" || r.Endpoint == "" || load == nil {
 		return nil, errors.New("make an agent: it needs the head's id, endpoint and load")
 	}
-	status := r.Status
-	if status == "" {
-		status = StatusActive
-	}
+	status := cmp.Or(r.Status, StatusActive)
 	if !knownStatus(status) {
 		return nil, fmt.Errorf("make an agent of %s: there is no status %q", r.ID, status)
 	}
 	r.Load = nil // the first report brings it
-	return &Agent{
+	a := &Agent{
 		client: c, registration: r, load: load, state: AgentState{Status: status},
-		changed: make(chan struct{}, 1), ready: make(chan struct{}), stop: make(chan struct{}),
-	}, nil
+		changed: make(chan struct{}, 1), ready: make(chan struct{}),
+	}
+	a.closed, a.close = context.WithCancel(context.Background())
+	return a, nil
 }
 
 func knownStatus(status string) bool {
-	switch status {
-	case StatusActive, StatusDegraded, StatusDraining, StatusOffline:
-		return true
-	}
-	return false
+	return slices.Contains([]string{StatusActive, StatusDegraded, StatusDraining, StatusOffline}, status)
 }
 
 // State is what the agent knows now.
@@ -128,30 +125,16 @@ func (a *Agent) Drain() { _ = a.SetStatus(StatusDraining) }
 func (a *Agent) Run(ctx context.Context) {
 	a.running.Lock()
 	defer a.running.Unlock()
-	select {
-	case <-a.stop:
+	if a.closed.Err() != nil {
 		return
-	default:
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		select {
-		case <-a.stop:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	defer func() { cancel(); <-watched }()
-	a.loop(ctx)
-}
-
-func (a *Agent) loop(ctx context.Context) {
+	defer cancel()
+	defer context.AfterFunc(a.closed, cancel)()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	changed := a.changed // nil while backing off: no status change is worth more calls then
-	backoff := time.Duration(0)
+	var backoff time.Duration
 	for straight := 0; ; {
 		select {
 		case <-ctx.Done():
@@ -210,23 +193,12 @@ func (a *Agent) step(ctx context.Context, epoch uint64) (time.Duration, error) {
 	return a.report(ctx, epoch)
 }
 
-// once makes a call without retries, since the agent retries itself.
-func (a *Agent) once(ctx context.Context, k *call) error {
-	body, err := k.body()
-	if err == nil {
-		_, err = a.client.try(ctx, k, body)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", k.what, err)
-	}
-	return nil
-}
-
 func (a *Agent) register(ctx context.Context) (time.Duration, error) {
 	r := a.registration
 	r.Status = a.State().Status
-	var out api.RegistrationAnswer
-	err := a.once(ctx, registering(&r, &out))
+	k := registering(&r)
+	k.once = true // the agent retries
+	out, err := fetch[api.RegistrationAnswer](ctx, a.client, k)
 	if err == nil && out.Lease.Epoch == 0 {
 		err = fmt.Errorf("register head %s: %w: the lease has no epoch", r.ID, ErrAnswer)
 	}
@@ -250,8 +222,9 @@ func (a *Agent) report(ctx context.Context, epoch uint64) (time.Duration, error)
 	a.sequence++
 	r := api.StatusReport{Epoch: epoch, Status: a.state.Status, Load: &l, Sequence: a.sequence}
 	a.mu.Unlock()
-	var out api.StatusAnswer
-	err := a.once(ctx, reporting(a.registration.ID, &r, &out))
+	k := reporting(a.registration.ID, &r)
+	k.once = true // the agent retries
+	out, err := fetch[api.StatusAnswer](ctx, a.client, k)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) {
 		err = fmt.Errorf("%w: %w", errGone, err)
 	}
@@ -311,7 +284,7 @@ func (a *Agent) Deregister(ctx context.Context) error {
 // Close ends Run, waits for it and deregisters the head, within ctx. A later
 // Run returns at once.
 func (a *Agent) Close(ctx context.Context) error {
-	a.stopped.Do(func() { close(a.stop) })
+	a.close()
 	a.running.Lock() // Run gives it back: its calls have ended by now
 	defer a.running.Unlock()
 	return a.Deregister(ctx)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -26,31 +27,47 @@ type call struct {
 	in         any // encoded as JSON; nil: no body
 	out        any // decoded from JSON; nil: the body is not looked at
 	idempotent bool
-	success    []int // besides 200; none of them: any below 300
+	once       bool // without retries
+	success    int  // besides 200; 0: any below 300
 }
 
-type answer struct {
-	status  int
-	header  http.Header
-	repeats int // before this answer
+// get reads a T.
+func get[T any](ctx context.Context, c *Client, what, path string) (T, error) {
+	return fetch[T](ctx, c, &call{what: what, method: http.MethodGet, path: path, idempotent: true})
 }
 
-// do makes a call, and retries it while that is safe, allowed and useful.
-func (c *Client) do(ctx context.Context, k *call) (*answer, error) {
+// fetch makes a call whose answer is a T.
+func fetch[T any](ctx context.Context, c *Client, k *call) (out T, err error) {
+	k.out = &out
+	_, err = c.do(ctx, k)
+	return out, err
+}
+
+// carryOut makes a call whose answer has no content.
+func (c *Client) carryOut(ctx context.Context, k *call) error {
+	k.success = http.StatusNoContent
+	_, err := c.do(ctx, k)
+	return err
+}
+
+// do makes a call, and retries it while that is safe, allowed and useful. It
+// returns the header of the answer.
+func (c *Client) do(ctx context.Context, k *call) (http.Header, error) {
 	body, err := k.body()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", k.what, err)
 	}
-	c.budget.earn()
+	if !k.once {
+		c.budget.earn()
+	}
 	for n := 0; ; n++ {
-		a, err := c.try(ctx, k, body)
+		header, err := c.try(ctx, k, body)
 		if err == nil {
-			a.repeats = n
-			return a, nil
+			return header, nil
 		}
 		err = &callError{what: k.what, repeats: n, err: err}
 		asked, repeat := repeatable(ctx, k, err)
-		if !repeat || n >= c.repeats || asked > maxAsk || !c.budget.spend() {
+		if k.once || !repeat || n >= c.repeats || asked > maxAsk || !c.budget.spend() {
 			return nil, err
 		}
 		wait := c.wait(n, asked)
@@ -80,25 +97,27 @@ func (e *callError) Unwrap() error { return e.err }
 // repeatable reports whether a failed call may be retried, and the router's
 // Retry-After.
 func repeatable(ctx context.Context, k *call, err error) (time.Duration, bool) {
-	if ctx.Err() != nil || errors.Is(err, ErrAnswer) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrInvalid) || errors.Is(err, errRedirect) || errors.Is(err, errToken) {
+	if ctx.Err() != nil || own(err) || errors.Is(err, ErrAnswer) {
 		return 0, false
 	}
 	if refused, ok := errors.AsType[*Error](err); ok {
-		switch {
-		case refused.Status == http.StatusTooManyRequests, refused.Status == http.StatusServiceUnavailable && refused.RetryAfter > 0:
-			return refused.RetryAfter, true // it was not processed
-		case refused.Status == http.StatusBadGateway, refused.Status == http.StatusServiceUnavailable, refused.Status == http.StatusGatewayTimeout:
+		switch refused.Status {
+		case http.StatusTooManyRequests:
+			return refused.RetryAfter, true
+		case http.StatusServiceUnavailable: // with Retry-After it was not processed
+			return refused.RetryAfter, k.idempotent || refused.RetryAfter > 0
+		case http.StatusBadGateway, http.StatusGatewayTimeout:
 			return refused.RetryAfter, k.idempotent
 		}
 		return 0, false
 	}
-	return 0, k.idempotent || neverSent(err)
+	op, ok := errors.AsType[*net.OpError](err)
+	return 0, k.idempotent || ok && op.Op == "dial" // there was no connection
 }
 
-// neverSent reports that there was no connection.
-func neverSent(err error) bool {
-	op, ok := errors.AsType[*net.OpError](err)
-	return ok && op.Op == "dial"
+// own reports an error of this side.
+func own(err error) bool {
+	return errors.Is(err, errRedirect) || errors.Is(err, errToken) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrInvalid)
 }
 
 func (k *call) body() ([]byte, error) {
@@ -122,7 +141,7 @@ var errToken = errors.New("no token")
 
 // try makes one attempt. Errors without an answer are ErrUnavailable, unless
 // ctx has ended.
-func (c *Client) try(ctx context.Context, k *call, body []byte) (*answer, error) {
+func (c *Client) try(ctx context.Context, k *call, body []byte) (http.Header, error) {
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	resp, err := c.send(limited, k, body)
@@ -134,8 +153,9 @@ func (c *Client) try(ctx context.Context, k *call, body []byte) (*answer, error)
 	if err != nil {
 		return nil, noAnswer(ctx, err)
 	}
-	if !k.succeeded(resp.StatusCode) {
-		return nil, newError(resp.StatusCode, resp.Header, text, time.Now())
+	status := resp.StatusCode
+	if status != http.StatusOK && status != k.success && (k.success != 0 || status < http.StatusOK || status >= http.StatusMultipleChoices) {
+		return nil, newError(resp, text)
 	}
 	if k.out != nil {
 		if raw, ok := k.out.(*json.RawMessage); ok && json.Valid(text) {
@@ -144,16 +164,7 @@ func (c *Client) try(ctx context.Context, k *call, body []byte) (*answer, error)
 			return nil, fmt.Errorf("%w: %w", ErrAnswer, err)
 		}
 	}
-	return &answer{status: resp.StatusCode, header: resp.Header}, nil
-}
-
-func (k *call) succeeded(status int) bool {
-	for _, s := range k.success {
-		if status == s {
-			return true
-		}
-	}
-	return status == http.StatusOK || len(k.success) == 0 && status > http.StatusOK && status < http.StatusMultipleChoices
+	return resp.Header, nil
 }
 
 // send returns the answer, whose body the caller closes.
@@ -170,40 +181,40 @@ func (c *Client) send(ctx context.Context, k *call, body []byte) (*http.Response
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	for name, values := range k.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, k.header)
 	req.Header.Set("User-Agent", c.agent)
 	if body != nil && req.Header.Get("Content-Type") == "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if c.token != nil {
-		token, err := c.token(ctx)
-		if err == nil {
-			err = checkToken(token)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", errToken, err)
-		}
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		if failed, ok := errors.AsType[*url.Error](err); ok {
-			err = failed.Err // the caller says which call it was
-		}
+	if err := c.authorize(ctx, req.Header); err != nil {
 		return nil, err
 	}
-	return resp, nil
+	resp, err := c.http.Do(req)
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		err = failed.Err // the caller says which call it was
+	}
+	return resp, err
+}
+
+// open makes one attempt at a stream, which the caller closes.
+func (c *Client) open(ctx context.Context, k *call) (io.ReadCloser, error) {
+	resp, err := c.send(ctx, k, nil)
+	if err != nil {
+		return nil, noAnswer(ctx, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, _ := readAll(resp.Body, maxAnswer) // without it there is still the status
+	return nil, newError(resp, text)
 }
 
 // noAnswer marks an error of the connection, or the timeout of an attempt. The
 // end of the caller's context is no sign of the router.
 func noAnswer(ctx context.Context, err error) error {
-	for _, other := range []error{errRedirect, errToken, ErrTooLarge, ErrInvalid} {
-		if errors.Is(err, other) {
-			return err
-		}
+	if own(err) {
+		return err
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", ctx.Err(), err)

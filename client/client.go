@@ -34,16 +34,10 @@ const (
 
 // Client talks to one router. It is safe for concurrent use.
 type Client struct {
-	base    *url.URL
-	http    *http.Client
-	own     *http.Transport // nil: the caller's
-	token   func(context.Context) (string, error)
-	agent   string // User-Agent
-	log     *slog.Logger
-	timeout time.Duration
-	repeats int
-	budget  *budget
-	random  func() float64 // 0 to 1
+	settings
+	base   *url.URL
+	own    *http.Transport // nil: the caller's
+	budget *budget
 }
 
 // settings are what the options set.
@@ -51,11 +45,11 @@ type settings struct {
 	http    *http.Client
 	tls     *tls.Config
 	token   func(context.Context) (string, error)
-	agent   string
+	agent   string // User-Agent
 	log     *slog.Logger
 	timeout time.Duration
 	repeats int
-	random  func() float64
+	random  func() float64 // 0 to 1
 }
 
 // An Option changes how a Client works.
@@ -90,11 +84,10 @@ func WithTokenFunc(token func(context.Context) (string, error)) Option {
 // file must exist, and is read again when it changes.
 func WithTokenFile(path string) Option {
 	return func(s *settings) error {
-		f := &tokenFile{path: path}
-		if _, err := f.token(context.Background()); err != nil {
+		if _, err := readToken(path); err != nil {
 			return err
 		}
-		return WithTokenFunc(f.token)(s)
+		return WithTokenFunc(func(context.Context) (string, error) { return readToken(path) })(s)
 	}
 }
 
@@ -170,14 +163,11 @@ func WithLogger(log *slog.Logger) Option {
 // connect yet. Redirects are followed to the same scheme, host and port only,
 // so that the token goes nowhere else.
 func New(baseURL string, opts ...Option) (*Client, error) {
-	s := settings{
-		agent: "headway-go", log: slog.New(slog.DiscardHandler), timeout: 10 * time.Second, repeats: 3,
-		random: rand.Float64,
-	}
 	base, err := parseBase(baseURL)
 	if err != nil {
 		return nil, err
 	}
+	s := settings{agent: "headway-go", log: slog.New(slog.DiscardHandler), timeout: 10 * time.Second, repeats: 3, random: rand.Float64}
 	for _, opt := range opts {
 		if err := opt(&s); err != nil {
 			return nil, fmt.Errorf("the service at %s: %w", base.Host, err)
@@ -186,10 +176,7 @@ func New(baseURL string, opts ...Option) (*Client, error) {
 	if s.http != nil && s.tls != nil {
 		return nil, fmt.Errorf("the service at %s: a TLS configuration beside an HTTP client has no effect; set it there", base.Host)
 	}
-	c := &Client{
-		base: base, token: s.token, agent: s.agent, log: s.log, timeout: s.timeout,
-		repeats: s.repeats, budget: newBudget(), random: s.random,
-	}
+	c := &Client{settings: s, base: base, budget: &budget{tokens: maxBudget, at: time.Now()}}
 	if s.http != nil {
 		given := *s.http
 		c.http = &given

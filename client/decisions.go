@@ -34,12 +34,17 @@ type Decision struct {
 // ErrForbidden among others.
 func (c *Client) Decide(ctx context.Context, r api.DecisionRequest) (*Decision, error) {
 	d := &Decision{client: c}
-	const what = "decide"
-	if _, err := c.do(ctx, &call{what: what, method: http.MethodPost, path: decisionsPath, in: &r, out: &d.Decision}); err != nil {
-		return nil, err
+	_, err := c.do(ctx, &call{what: "decide", method: http.MethodPost, path: decisionsPath, in: &r, out: &d.Decision})
+	return d.checked(err)
+}
+
+// checked is the decision of an answer, unless err failed it or it has none.
+func (d *Decision) checked(err error) (*Decision, error) {
+	if err == nil && (d.DecisionID == "" || d.Head.Endpoint == "") {
+		err = fmt.Errorf("decide: %w: no decision in it", ErrAnswer)
 	}
-	if d.DecisionID == "" || d.Head.Endpoint == "" {
-		return nil, fmt.Errorf("%s: %w: no decision in it", what, ErrAnswer)
+	if err != nil {
+		return nil, err
 	}
 	return d, nil
 }
@@ -57,20 +62,17 @@ func (d *Decision) Outcome(ctx context.Context, o api.Outcome) error {
 
 // ReportFirstToken is [Decision.FirstToken] by the decision's id.
 func (c *Client) ReportFirstToken(ctx context.Context, id string) error {
-	_, err := c.do(ctx, &call{
+	return c.carryOut(ctx, &call{
 		what: "report the first token of decision " + id, method: http.MethodPost, path: decisionPath(id) + "/progress",
-		in: api.Progress{Event: "first_token"}, idempotent: true, success: []int{http.StatusNoContent},
+		in: api.Progress{Event: "first_token"}, idempotent: true,
 	})
-	return err
 }
 
 // ReportOutcome is [Decision.Outcome] by the decision's id.
 func (c *Client) ReportOutcome(ctx context.Context, id string, o api.Outcome) error {
-	_, err := c.do(ctx, &call{
-		what: "report the outcome of decision " + id, method: http.MethodPost, path: decisionPath(id) + "/outcome",
-		in: o, idempotent: true, success: []int{http.StatusNoContent},
+	return c.carryOut(ctx, &call{
+		what: "report the outcome of decision " + id, method: http.MethodPost, path: decisionPath(id) + "/outcome", in: o, idempotent: true,
 	})
-	return err
 }
 
 // DecisionQuery narrows a list of decisions. Empty fields select all.
@@ -88,14 +90,11 @@ func (c *Client) Decisions(ctx context.Context, q DecisionQuery) iter.Seq2[api.R
 
 // Decision returns a recent decision, or ErrNotFound.
 func (c *Client) Decision(ctx context.Context, id string) (api.RecentDecision, error) {
-	var out api.RecentDecision
-	_, err := c.do(ctx, &call{what: "get decision " + id, method: http.MethodGet, path: decisionPath(id), out: &out, idempotent: true})
-	return out, err
+	return get[api.RecentDecision](ctx, c, "get decision "+id, decisionPath(id))
 }
 
 // Strategies describes each strategy with its results.
 func (c *Client) Strategies(ctx context.Context) ([]api.Strategy, error) {
-	var out api.List[api.Strategy]
-	_, err := c.do(ctx, &call{what: "list the strategies", method: http.MethodGet, path: "/api/v1/strategies", out: &out, idempotent: true})
-	return out.Data, err
+	list, err := get[api.List[api.Strategy]](ctx, c, "list the strategies", "/api/v1/strategies")
+	return list.Data, err
 }

@@ -49,8 +49,7 @@ func (c *Call) FirstToken() {
 func (c *Call) Status(code int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := int64(code)
-	c.outcome.StatusCode = &n
+	c.outcome.StatusCode = new(int64(code))
 }
 
 // Usage notes the head's token counts; negative means unknown.
@@ -62,8 +61,7 @@ func (c *Call) Usage(input, output, cached int64) {
 		to **int64
 	}{{input, &c.outcome.InputTokens}, {output, &c.outcome.OutputTokens}, {cached, &c.outcome.CachedTokens}} {
 		if of.n >= 0 {
-			n := of.n
-			*of.to = &n
+			*of.to = &of.n
 		}
 	}
 }
@@ -80,11 +78,9 @@ func (c *Call) end(result string) api.Outcome {
 	c.ended = true
 	o := c.outcome
 	o.Result = result
-	took := milliseconds(time.Since(c.began))
-	o.DurationMs = &took
+	o.DurationMs = new(milliseconds(time.Since(c.began)))
 	if !c.first.IsZero() {
-		ttft := milliseconds(c.first.Sub(c.began))
-		o.TTFTMs = &ttft
+		o.TTFTMs = new(milliseconds(c.first.Sub(c.began)))
 	}
 	return o
 }
@@ -121,56 +117,42 @@ func (c *Client) Do(ctx context.Context, r api.DecisionRequest, ask func(ctx con
 		return err
 	}
 	reports := &reports{decision: d}
-	defer reports.wait()
-	err = c.attempt(ctx, d, reports, d.Head, 0, ask)
-	failures := []error{err}
-	for i, head := range d.Alternatives {
+	defer reports.ended.Wait()
+	var failures []error
+	for n, head := range append([]api.DecisionHead{d.Head}, d.Alternatives...) {
+		if n > 0 {
+			if n > c.repeats || !c.budget.spend() {
+				break
+			}
+			c.log.Debug("an alternative is tried", "decision", d.DecisionID, "head", head.ID, "error", failures[n-1])
+		}
+		final, err := c.attempt(ctx, d, reports, head, n, ask)
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil || i >= c.repeats || errors.Is(err, errFinal) || !c.budget.spend() {
+		failures = append(failures, fmt.Errorf("head %s: %w", head.ID, err))
+		if final || ctx.Err() != nil {
 			break
 		}
-		c.log.Debug("an alternative is tried", "decision", d.DecisionID, "head", head.ID, "error", err)
-		err = c.attempt(ctx, d, reports, head, i+1, ask)
-		failures = append(failures, err)
-	}
-	if err == nil {
-		return nil
 	}
 	return fmt.Errorf("decision %s: %w", d.DecisionID, errors.Join(failures...))
 }
 
-// errFinal marks the last attempt.
-var errFinal = errors.New("no other head is tried")
-
-type attemptError struct {
-	head  string
-	final bool
-	err   error
-}
-
-func (e *attemptError) Error() string        { return "head " + e.head + ": " + e.err.Error() }
-func (e *attemptError) Unwrap() error        { return e.err }
-func (e *attemptError) Is(target error) bool { return e.final && target == errFinal }
-
-func (c *Client) attempt(ctx context.Context, d *Decision, reports *reports, head api.DecisionHead, n int, ask func(context.Context, *Call) error) error {
+// attempt asks one head. final means that no other one is tried.
+func (c *Client) attempt(ctx context.Context, d *Decision, reports *reports, head api.DecisionHead, n int, ask func(context.Context, *Call) error) (final bool, err error) {
 	call := &Call{Head: head, ModelType: d.ModelType, DecisionID: d.DecisionID, Attempt: n, began: time.Now()}
 	result := ResultError // unless ask returns
 	if n == 0 {
 		call.send = func() { reports.firstToken(ctx) }
 		defer func() { reports.outcome(ctx, call.end(result)) }()
 	}
-	err := ask(ctx, call)
-	if err == nil {
+	if err = ask(ctx, call); err == nil {
 		result = ResultOK
-		return nil
-	}
-	if ctx.Err() != nil {
+	} else if ctx.Err() != nil {
 		result = ResultCancelled
 	}
-	_, final := errors.AsType[*permanent](err)
-	return &attemptError{head: head.ID, final: final || call.begun(), err: err}
+	_, final = errors.AsType[*permanent](err)
+	return final || call.begun(), err
 }
 
 // reports are the goroutines that report one decision: first token, then
@@ -178,21 +160,15 @@ func (c *Client) attempt(ctx context.Context, d *Decision, reports *reports, hea
 type reports struct {
 	decision *Decision
 	first    sync.WaitGroup
-	all      sync.WaitGroup
+	ended    sync.WaitGroup
 }
 
-func (r *reports) wait() { r.all.Wait() }
-
 func (r *reports) firstToken(ctx context.Context) {
-	r.first.Add(1)
-	r.all.Go(func() {
-		defer r.first.Done()
-		r.send(ctx, "first token", r.decision.FirstToken)
-	})
+	r.first.Go(func() { r.send(ctx, "first token", r.decision.FirstToken) })
 }
 
 func (r *reports) outcome(ctx context.Context, o api.Outcome) {
-	r.all.Go(func() {
+	r.ended.Go(func() {
 		r.first.Wait()
 		r.send(ctx, "outcome", func(ctx context.Context) error { return r.decision.Outcome(ctx, o) })
 	})

@@ -70,13 +70,13 @@ func TestDo(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct {
-		name   string
-		ask    func(context.Context, *client.Call) error
-		opts   []client.Option
-		heads  []string
-		reported   string // in this order
-		result string
-		err    error
+		name     string
+		ask      func(context.Context, *client.Call) error
+		opts     []client.Option
+		heads    []string
+		reported string // in this order
+		result   string
+		err      error
 	}{
 		{name: "the first head answers", ask: fails(), heads: []string{"a"}, reported: "outcome", result: "ok"},
 		{name: "it says when it begins", heads: []string{"a"}, reported: "progress outcome", result: "ok", ask: func(_ context.Context, call *client.Call) error {

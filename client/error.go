@@ -57,53 +57,43 @@ func (e *Error) Error() string {
 
 // Is reports whether target is one of the sentinels that fit.
 func (e *Error) Is(target error) bool {
-	switch target {
-	case ErrStale:
-		return e.Problem.Code == api.CodeStaleEpoch || e.Problem.Code == api.CodePreconditionFailed
-	case ErrNoHead:
-		return e.Problem.Code == api.CodeNoEligibleHead
-	case ErrUnknownModelType:
-		return e.Problem.Code == api.CodeUnknownModelType
-	}
-	return target == kindOf(e.Status)
+	return target == ofStatus[e.Status] || target == ofCode[e.Problem.Code] || target == ErrAnswer && e.Status < http.StatusBadRequest
 }
 
-func kindOf(status int) error {
-	switch status {
-	case http.StatusUnauthorized:
-		return ErrUnauthorized
-	case http.StatusForbidden:
-		return ErrForbidden
-	case http.StatusNotFound:
-		return ErrNotFound
-	case http.StatusConflict, http.StatusPreconditionFailed:
-		return ErrConflict
-	case http.StatusRequestEntityTooLarge:
-		return ErrTooLarge
-	case http.StatusTooManyRequests:
-		return ErrRateLimited
-	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusUnsupportedMediaType,
-		http.StatusUnprocessableEntity, http.StatusPreconditionRequired:
-		return ErrInvalid
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusInsufficientStorage:
-		return ErrUnavailable
-	}
-	if status < http.StatusBadRequest {
-		return ErrAnswer
-	}
-	return nil
+var ofCode = map[string]error{
+	api.CodeStaleEpoch:         ErrStale,
+	api.CodePreconditionFailed: ErrStale,
+	api.CodeNoEligibleHead:     ErrNoHead,
+	api.CodeUnknownModelType:   ErrUnknownModelType,
+}
+
+var ofStatus = map[int]error{
+	http.StatusBadRequest:            ErrInvalid,
+	http.StatusUnauthorized:          ErrUnauthorized,
+	http.StatusForbidden:             ErrForbidden,
+	http.StatusNotFound:              ErrNotFound,
+	http.StatusMethodNotAllowed:      ErrInvalid,
+	http.StatusConflict:              ErrConflict,
+	http.StatusPreconditionFailed:    ErrConflict,
+	http.StatusRequestEntityTooLarge: ErrTooLarge,
+	http.StatusUnsupportedMediaType:  ErrInvalid,
+	http.StatusUnprocessableEntity:   ErrInvalid,
+	http.StatusPreconditionRequired:  ErrInvalid,
+	http.StatusTooManyRequests:       ErrRateLimited,
+	http.StatusBadGateway:            ErrUnavailable,
+	http.StatusServiceUnavailable:    ErrUnavailable,
+	http.StatusGatewayTimeout:        ErrUnavailable,
+	http.StatusInsufficientStorage:   ErrUnavailable,
 }
 
 // newError makes an error of an answer. A body that is no problem, as of a
 // proxy, is not repeated.
-func newError(status int, h http.Header, body []byte, now time.Time) *Error {
-	e := &Error{Status: status, RetryAfter: retryAfter(h.Get("Retry-After"), now)}
-	var p api.Problem
-	if strings.HasPrefix(h.Get("Content-Type"), "application/problem+json") && json.Unmarshal(body, &p) == nil && p.Code != "" {
-		e.Problem = p
-		return e
+func newError(resp *http.Response, body []byte) *Error {
+	e := &Error{Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now())}
+	isProblem := strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json")
+	if !isProblem || json.Unmarshal(body, &e.Problem) != nil || e.Problem.Code == "" {
+		e.Problem = api.Problem{Title: http.StatusText(e.Status), Status: e.Status}
 	}
-	e.Problem = api.Problem{Title: http.StatusText(status), Status: status}
 	return e
 }
 

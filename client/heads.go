@@ -30,60 +30,44 @@ func (c *Client) Heads(ctx context.Context, q HeadQuery) iter.Seq2[api.Head, err
 
 // Head returns one head, or ErrNotFound.
 func (c *Client) Head(ctx context.Context, id string) (api.Head, error) {
-	var out api.Head
-	_, err := c.do(ctx, &call{what: "get head " + id, method: http.MethodGet, path: headPath(id), out: &out, idempotent: true})
-	return out, err
+	return get[api.Head](ctx, c, "get head "+id, headPath(id))
 }
 
 // Register registers a head once, with a new epoch; an [Agent] keeps it
 // registered.
 func (c *Client) Register(ctx context.Context, r api.Registration) (api.RegistrationAnswer, error) {
-	var out api.RegistrationAnswer
-	_, err := c.do(ctx, registering(&r, &out))
-	return out, err
+	return fetch[api.RegistrationAnswer](ctx, c, registering(&r))
 }
 
-func registering(r *api.Registration, out *api.RegistrationAnswer) *call {
-	return &call{
-		what: "register head " + r.ID, method: http.MethodPost, path: headsPath, in: r, out: out,
-		idempotent: true, success: []int{http.StatusCreated},
-	}
+func registering(r *api.Registration) *call {
+	return &call{what: "register head " + r.ID, method: http.MethodPost, path: headsPath, in: r, idempotent: true, success: http.StatusCreated}
 }
 
 // Report reports a head's status once and renews its lease. After ErrNotFound
 // or ErrStale the head must register again.
 func (c *Client) Report(ctx context.Context, id string, r api.StatusReport) (api.StatusAnswer, error) {
-	var out api.StatusAnswer
-	_, err := c.do(ctx, reporting(id, &r, &out))
-	return out, err
+	return fetch[api.StatusAnswer](ctx, c, reporting(id, &r))
 }
 
-func reporting(id string, r *api.StatusReport, out *api.StatusAnswer) *call {
-	return &call{what: "report head " + id, method: http.MethodPut, path: headPath(id) + "/status", in: r, out: out, idempotent: true}
+func reporting(id string, r *api.StatusReport) *call {
+	return &call{what: "report head " + id, method: http.MethodPut, path: headPath(id) + "/status", in: r, idempotent: true}
 }
 
 // PatchHead changes the operator's settings of a head and returns the head.
 func (c *Client) PatchHead(ctx context.Context, id string, p api.HeadPatch) (api.Head, error) {
-	var out api.Head
-	_, err := c.do(ctx, &call{what: "change head " + id, method: http.MethodPatch, path: headPath(id), in: p, out: &out, idempotent: true})
-	return out, err
+	return fetch[api.Head](ctx, c, &call{what: "change head " + id, method: http.MethodPatch, path: headPath(id), in: p, idempotent: true})
 }
 
 // EndEjection ends a head's ejection. It fails with ErrNotFound if the head is
 // not ejected.
 func (c *Client) EndEjection(ctx context.Context, id string) error {
-	_, err := c.do(ctx, &call{
-		what: "end the ejection of head " + id, method: http.MethodDelete, path: headPath(id) + "/ejection", success: []int{http.StatusNoContent},
-	})
-	return err
+	return c.carryOut(ctx, &call{what: "end the ejection of head " + id, method: http.MethodDelete, path: headPath(id) + "/ejection"})
 }
 
 // DeleteHead deregisters a head. It fails with ErrNotFound if there was none,
 // unless an earlier attempt may have removed it.
 func (c *Client) DeleteHead(ctx context.Context, id string) error {
-	_, err := c.do(ctx, &call{
-		what: "deregister head " + id, method: http.MethodDelete, path: headPath(id), idempotent: true, success: []int{http.StatusNoContent},
-	})
+	err := c.carryOut(ctx, &call{what: "deregister head " + id, method: http.MethodDelete, path: headPath(id), idempotent: true})
 	if failed, ok := errors.AsType[*callError](err); ok && failed.repeats > 0 && errors.Is(err, ErrNotFound) {
 		return nil
 	}

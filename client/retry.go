@@ -19,8 +19,6 @@ type budget struct {
 	at     time.Time
 }
 
-func newBudget() *budget { return &budget{tokens: maxBudget, at: time.Now()} }
-
 func (b *budget) earn() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -53,15 +53,8 @@ type Socket struct {
 func (c *Client) OpenSocket(ctx context.Context) (*Socket, error) {
 	const what = "open a socket"
 	header := http.Header{"User-Agent": {c.agent}}
-	if c.token != nil {
-		token, err := c.token(ctx)
-		if err == nil {
-			err = checkToken(token)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w: %w", what, errToken, err)
-		}
-		header.Set("Authorization", "Bearer "+token)
+	if err := c.authorize(ctx, header); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	limited, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
@@ -69,7 +62,7 @@ func (c *Client) OpenSocket(ctx context.Context) (*Socket, error) {
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
 			text, _ := readAll(resp.Body, maxRefusal)
-			return nil, fmt.Errorf("%s: %w", what, newError(resp.StatusCode, resp.Header, text, time.Now()))
+			return nil, fmt.Errorf("%s: %w", what, newError(resp, text))
 		}
 		return nil, fmt.Errorf("%s: %w", what, noAnswer(ctx, err))
 	}
@@ -278,15 +271,8 @@ func readAnswer(m api.Envelope, out any) error {
 // Decide is [Client.Decide] on this connection. The decision's own methods use
 // HTTP; use ReportFirstToken and ReportOutcome of the Socket.
 func (s *Socket) Decide(ctx context.Context, r api.DecisionRequest) (*Decision, error) {
-	const what = "decide"
 	d := &Decision{client: s.client}
-	if err := s.call(ctx, what, api.MessageDecide, &r, &d.Decision); err != nil {
-		return nil, err
-	}
-	if d.DecisionID == "" || d.Head.Endpoint == "" {
-		return nil, fmt.Errorf("%s: %w: no decision in it", what, ErrAnswer)
-	}
-	return d, nil
+	return d.checked(s.call(ctx, "decide", api.MessageDecide, &r, &d.Decision))
 }
 
 // ReportFirstToken is [Client.ReportFirstToken] on this connection.

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"net/http"
 	"os"
 	"strings"
-	"sync"
 )
 
 // maxToken bounds a token in bytes.
@@ -26,26 +25,24 @@ func checkToken(token string) error {
 	return nil
 }
 
-// tokenFile reads a token again when its file changes.
-type tokenFile struct {
-	path string
-
-	mu   sync.Mutex
-	last fs.FileInfo
-	text string
+// authorize adds the token to the header of a request.
+func (c *Client) authorize(ctx context.Context, header http.Header) error {
+	if c.token == nil {
+		return nil
+	}
+	token, err := c.token(ctx)
+	if err == nil {
+		err = checkToken(token)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", errToken, err)
+	}
+	header.Set("Authorization", "Bearer "+token)
+	return nil
 }
 
-func (f *tokenFile) token(context.Context) (string, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	now, err := os.Stat(f.path)
-	if err != nil {
-		return "", fmt.Errorf("read the token: %w", err)
-	}
-	if f.last != nil && os.SameFile(f.last, now) && f.last.ModTime().Equal(now.ModTime()) && f.last.Size() == now.Size() {
-		return f.text, nil
-	}
-	file, err := os.Open(f.path)
+func readToken(path string) (string, error) {
+	file, err := os.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("read the token: %w", err)
 	}
@@ -56,8 +53,7 @@ func (f *tokenFile) token(context.Context) (string, error) {
 	}
 	text := strings.TrimSpace(string(raw))
 	if err := checkToken(text); err != nil {
-		return "", fmt.Errorf("read the token of %s: %w", f.path, err)
+		return "", fmt.Errorf("read the token of %s: %w", path, err)
 	}
-	f.last, f.text = now, text
 	return text, nil
 }

@@ -90,10 +90,6 @@ type watcher struct {
 	retry      time.Duration
 }
 
-func (w *watcher) query() url.Values {
-	return values("types", strings.Join(w.want.Types, ","), "head", w.want.Head, "model_type", w.want.ModelType, "region", w.want.Region)
-}
-
 // stream reads one connection. stopped means that the consumer has ended the
 // loop.
 func (w *watcher) stream(ctx context.Context, yield func(Notice, error) bool) (stopped bool, err error) {
@@ -101,21 +97,18 @@ func (w *watcher) stream(ctx context.Context, yield func(Notice, error) bool) (s
 	defer cancel()
 	silence := time.AfterFunc(maxSilence, cancel)
 	defer silence.Stop()
-	k := &call{method: http.MethodGet, path: eventsPath, query: w.query(), header: http.Header{"Accept": {"text/event-stream"}}}
+	query := values("types", strings.Join(w.want.Types, ","), "head", w.want.Head, "model_type", w.want.ModelType, "region", w.want.Region)
+	k := &call{method: http.MethodGet, path: eventsPath, query: query, header: http.Header{"Accept": {"text/event-stream"}}}
 	if w.last != "" {
 		k.header.Set("Last-Event-ID", w.last)
 	}
-	resp, err := w.client.send(ctx, k, nil)
+	body, err := w.client.open(ctx, k)
 	if err != nil {
-		return false, noAnswer(ctx, err)
+		return false, err
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := readAll(resp.Body, maxAnswer)
-		return false, newError(resp.StatusCode, resp.Header, text, time.Now())
-	}
+	defer func() { _ = body.Close() }()
 	w.connection(nil)
-	lines := bufio.NewScanner(resp.Body)
+	lines := bufio.NewScanner(body)
 	lines.Buffer(make([]byte, 0, 4096), maxEventLine)
 	var event, id string
 	var data []byte
@@ -185,29 +178,17 @@ func (c *Client) DeadLetters(ctx context.Context) iter.Seq2[api.DeadLetter, erro
 
 // DeadLetter returns one, or ErrNotFound.
 func (c *Client) DeadLetter(ctx context.Context, number uint64) (api.DeadLetter, error) {
-	var out api.DeadLetter
-	_, err := c.do(ctx, &call{
-		what: fmt.Sprintf("get dead letter %d", number), method: http.MethodGet, path: letterPath(number), out: &out, idempotent: true,
-	})
-	return out, err
+	return get[api.DeadLetter](ctx, c, fmt.Sprintf("get dead letter %d", number), letterPath(number))
 }
 
 // RetryDeadLetter queues the command of a dead letter again.
 func (c *Client) RetryDeadLetter(ctx context.Context, number uint64) error {
-	_, err := c.do(ctx, &call{
-		what: fmt.Sprintf("retry dead letter %d", number), method: http.MethodPost, path: letterPath(number) + "/retry",
-		success: []int{http.StatusNoContent},
-	})
-	return err
+	return c.carryOut(ctx, &call{what: fmt.Sprintf("retry dead letter %d", number), method: http.MethodPost, path: letterPath(number) + "/retry"})
 }
 
 // PurgeDeadLetter deletes a dead letter.
 func (c *Client) PurgeDeadLetter(ctx context.Context, number uint64) error {
-	_, err := c.do(ctx, &call{
-		what: fmt.Sprintf("purge dead letter %d", number), method: http.MethodDelete, path: letterPath(number),
-		success: []int{http.StatusNoContent},
-	})
-	return err
+	return c.carryOut(ctx, &call{what: fmt.Sprintf("purge dead letter %d", number), method: http.MethodDelete, path: letterPath(number)})
 }
 
 func letterPath(number uint64) string { return lettersPath + "/" + strconv.FormatUint(number, 10) }
