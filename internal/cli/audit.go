@@ -25,19 +25,13 @@ type trailSource struct {
 }
 
 func newAudit() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "audit",
-		Short: "Read and verify the audit trail",
-		Long: `Read and verify the audit trail. tail and search ask the service, or read --file;
+	t := &trailSource{remote: new(remote)}
+	cmd := group("audit", "Read and verify the audit trail", `Read and verify the audit trail. tail and search ask the service, or read --file;
 verify and export read the file, which without --file is that of the service of
 this machine, or of --data-dir or --config.`,
-	}
-	t := &trailSource{remote: new(remote)}
-	t.addFlags(cmd)
+		newAuditTail(t), newAuditSearch(t), newAuditVerify(t), newAuditExport(t))
 	cmd.PersistentFlags().StringVar(&t.file, "file", "", "audit file to read, with those that were rotated beside it")
-	t.addConfigFlag(cmd)
-	cmd.AddCommand(newAuditTail(t), newAuditSearch(t), newAuditVerify(t), newAuditExport(t))
-	return cmd
+	return t.addConfigFlag(t.addFlags(cmd))
 }
 
 func recordTable(list []api.AuditRecord) *terminal.Table {
@@ -61,10 +55,10 @@ func joined(kind, id string) string {
 	return kind + ":" + id
 }
 
-// ask makes what a command runs of f, which reads records of the file or the
+// ask makes f the run of a command that reads records of the file or the
 // service. count is a flag that is no number below 0.
-func (t *trailSource) ask(flag string, count *int, f func(*call) error) func(*cobra.Command, []string) error {
-	return do(func(c *call) error {
+func (t *trailSource) ask(flag string, count *int, f func(*call) error) func(*call) error {
+	return func(c *call) error {
 		if *count < 0 {
 			return usage.Errorf("--%s %d: want 0 or more", flag, *count)
 		}
@@ -78,22 +72,14 @@ func (t *trailSource) ask(flag string, count *int, f func(*call) error) func(*co
 			return err
 		}
 		return f(c)
-	})
+	}
 }
 
 func newAuditSearch(t *trailSource) *cobra.Command {
 	limit := new(int)
-	cmd := addOutput(&cobra.Command{
-		Use:   "search",
-		Short: "Find records, the newest first",
-		RunE: t.ask("limit", limit, func(c *call) error {
-			list, err := t.newest(c, t.query, *limit)
-			if err != nil {
-				return err
-			}
-			return c.show(list, recordTable(list))
-		}),
-	})
+	cmd := addOutput(command("search", "Find records, the newest first", "", t.ask("limit", limit, func(c *call) error {
+		return list(c, t.records(c, t.query, *limit), *limit, recordTable)
+	})))
 	t.addQuery(cmd)
 	cmd.Flags().IntVar(limit, "limit", 100, "records at most; 0 is all")
 	return cmd
@@ -102,19 +88,15 @@ func newAuditSearch(t *trailSource) *cobra.Command {
 func newAuditTail(t *trailSource) *cobra.Command {
 	count := new(int)
 	var follow bool
-	cmd := addOutput(&cobra.Command{
-		Use:   "tail",
-		Short: "Show the newest records, and with -f those that come",
-		RunE: t.ask("lines", count, func(c *call) error {
-			if !follow {
-				_, err := t.last(c, *count)
-				return err
-			}
-			tick := time.NewTicker(time.Second)
-			defer tick.Stop()
-			return t.follow(c, *count, tick.C)
-		}),
-	})
+	cmd := addOutput(command("tail", "Show the newest records, and with -f those that come", "", t.ask("lines", count, func(c *call) error {
+		if !follow {
+			_, err := t.last(c, *count)
+			return err
+		}
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		return t.follow(c, *count, tick.C)
+	})))
 	t.addQuery(cmd)
 	cmd.Flags().IntVarP(count, "lines", "n", 20, "records to begin with; 0 is none")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "wait for more")
@@ -200,8 +182,12 @@ func (t *trailSource) times(now time.Time) error {
 	return nil
 }
 
-// records gives what q asks for, the newest first.
-func (t *trailSource) records(c *call, q client.AuditQuery) iter.Seq2[api.AuditRecord, error] {
+// records gives what q asks for, the newest first, in pages for up to most
+// records; 0 is all.
+func (t *trailSource) records(c *call, q client.AuditQuery, most int) iter.Seq2[api.AuditRecord, error] {
+	if q.PageSize = trail.MaxFound; most > 0 {
+		q.PageSize = min(most, trail.MaxFound)
+	}
 	if t.file == "" {
 		return c.Audit(c.Context(), q)
 	}
@@ -224,10 +210,7 @@ func (t *trailSource) records(c *call, q client.AuditQuery) iter.Seq2[api.AuditR
 
 // newest returns up to most records; 0 is all.
 func (t *trailSource) newest(c *call, q client.AuditQuery, most int) ([]api.AuditRecord, error) {
-	if q.PageSize = trail.MaxFound; most > 0 {
-		q.PageSize = min(most, trail.MaxFound)
-	}
-	return client.Collect(t.records(c, q), most)
+	return client.Collect(t.records(c, q, most), most)
 }
 
 // position is the newest record that a follower has got to.
@@ -251,7 +234,7 @@ func (t *trailSource) fresh(c *call, from *position) (list []api.AuditRecord, er
 	if from.Time.After(q.Since) {
 		q.Since = from.Time
 	}
-	for r, err := range t.records(c, q) {
+	for r, err := range t.records(c, q, 0) {
 		if err != nil {
 			return nil, err
 		}

@@ -81,14 +81,11 @@ func (t *trailSource) unannounced() ([]string, error) {
 
 func newAuditVerify(t *trailSource) *cobra.Command {
 	var checkpoint, publicKey string
-	cmd := &cobra.Command{
-		Use:   "verify",
-		Short: "Find every change of the trail",
-		Long: `Read the whole trail and find each record that was edited, deleted, inserted,
+	cmd := command("verify", "Find every change of the trail",
+		`Read the whole trail and find each record that was edited, deleted, inserted,
 repeated or moved. Against a checkpoint that was kept elsewhere (from the log, the
 Redis channel, or a copy of the file .checkpoint) it also finds that the end was
-cut off or written again. Exit code 0: sound; 8: not.`,
-		RunE: do(func(c *call) error {
+cut off or written again. Exit code 0: sound; 8: not.`, func(c *call) error {
 			path, err := t.path(c)
 			if err != nil {
 				return err
@@ -102,7 +99,12 @@ cut off or written again. Exit code 0: sound; 8: not.`,
 					return err
 				}
 			}
-			kept, err := t.checkpoint(path, checkpoint)
+			var kept audit.Checkpoint
+			if checkpoint != "" {
+				kept, err = audit.ReadCheckpoint(checkpoint)
+			} else { // the newest that its service has kept
+				kept, err = audit.NewestCheckpoint(path, local.Dirs(t.DataDir)...)
+			}
 			switch {
 			case err == nil:
 				o.Checkpoint = &kept
@@ -110,20 +112,10 @@ cut off or written again. Exit code 0: sound; 8: not.`,
 				return err
 			}
 			return verifyTrail(c, path, o)
-		}),
-	}
+		})
 	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "file with a checkpoint; without one that beside the trail or in the data directory, if there is one")
 	cmd.Flags().StringVar(&publicKey, "public-key", "", "file with the Ed25519 key that signed the checkpoint, PEM")
 	return cmd
-}
-
-// checkpoint is what a trail is held against: what the file has or, without one,
-// the newest that its service has kept.
-func (t *trailSource) checkpoint(path, file string) (audit.Checkpoint, error) {
-	if file != "" {
-		return audit.ReadCheckpoint(file)
-	}
-	return audit.NewestCheckpoint(path, local.Dirs(t.DataDir)...)
 }
 
 func verifyTrail(c *call, path string, o trail.VerifyOptions) error {
@@ -157,13 +149,10 @@ func verifyTrail(c *call, path string, o trail.VerifyOptions) error {
 
 func newAuditExport(t *trailSource) *cobra.Command {
 	var format string
-	cmd := &cobra.Command{
-		Use:   "export",
-		Short: "Write records as JSON lines, the oldest first",
-		Long: `Write records to standard output as JSON lines, the oldest first: byte for byte as
+	cmd := command("export", "Write records as JSON lines, the oldest first",
+		`Write records to standard output as JSON lines, the oldest first: byte for byte as
 they are in the trail, so that 'audit verify --file' reads a whole export as it
-reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
-		RunE: do(func(c *call) error {
+reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`, func(c *call) error {
 			if format != "jsonl" && format != "ocsf" {
 				return usage.Errorf("--format %q: want jsonl or ocsf", format)
 			}
@@ -187,8 +176,7 @@ reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`,
 				return trail.WriteOCSF(w, r)
 			})
 			return errors.Join(err, w.Flush())
-		}),
-	}
+		})
 	t.addQuery(cmd)
 	cmd.Flags().StringVar(&format, "format", "jsonl", "jsonl or ocsf")
 	return cmd

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,29 +26,52 @@ type call struct {
 	w              io.Writer // that it shows it on
 }
 
-// do makes what a command runs of f.
-func do(f func(*call) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
+// command makes a command, with its usage, its line in a list, its help ("": that
+// line) and what it runs. usage.Check reads the arguments and required flags from
+// the usage.
+func command(use, short, long string, run func(*call) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: short, Long: long, RunE: func(cmd *cobra.Command, args []string) error {
 		format, err := formatOf(cmd)
 		if err != nil {
 			return err
 		}
-		return f(&call{Command: cmd, args: args, format: format, w: cmd.OutOrStdout()})
-	}
+		return run(&call{Command: cmd, args: args, format: format, w: cmd.OutOrStdout()})
+	}}
 }
 
-// ask makes what a command runs of f, which asks the service.
-func (r *remote) ask(f func(*call) error, options ...client.Option) func(*cobra.Command, []string) error {
-	return do(func(c *call) error { return r.connected(c, f, options...) })
+// group makes a command that only has others.
+func group(use, short, long string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Long: long}
+	cmd.AddCommand(commands...)
+	return cmd
 }
 
-// connected runs f with a client of the service.
-func (r *remote) connected(c *call, f func(*call) error, options ...client.Option) (err error) {
-	if c.Client, err = r.Connect(options...); err != nil {
-		return err
+// addOutput adds the flags that say in which format a command shows its result.
+func addOutput(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringP("output", "o", "table", "format: "+strings.Join(terminal.Formats, ", "))
+	cmd.Flags().Bool("json", false, "the same as --output json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(terminal.Formats, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// formatOf is the format that the flags of a command say; of one that has none
+// it is table.
+func formatOf(cmd *cobra.Command) (string, error) {
+	output := cmd.Flags().Lookup("output")
+	if output == nil {
+		return "table", nil
 	}
-	defer c.Close()
-	return f(c)
+	format := output.Value.String()
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		if output.Changed && format != "json" {
+			return "", usage.Errorf("--json and -o %s: want one of them", format)
+		}
+		return "json", nil
+	}
+	if !slices.Contains(terminal.Formats, format) {
+		return "", usage.Errorf("-o %q: want one of %s", format, strings.Join(terminal.Formats, ", "))
+	}
+	return format, nil
 }
 
 // say writes text for people on standard output, note on standard error. Texts
@@ -59,6 +84,23 @@ func (c *call) note(format string, args ...any) {
 
 // show writes v in the format of the call; t is its table.
 func (c *call) show(v any, t *terminal.Table) error { return terminal.Write(c.w, c.format, v, t) }
+
+// showOr shows v to a program, and to people what text says.
+func (c *call) showOr(v any, text func() error) error {
+	if c.structured() {
+		return c.show(v, nil)
+	}
+	return text()
+}
+
+// list shows up to most of the items; 0 is all.
+func list[T any](c *call, items iter.Seq2[T, error], most int, table func([]T) *terminal.Table) error {
+	shown, err := client.Collect(items, most)
+	if err != nil {
+		return err
+	}
+	return c.show(shown, table(shown))
+}
 
 // structured reports whether a program reads the output.
 func (c *call) structured() bool { return c.format == "json" || c.format == "yaml" }
@@ -125,27 +167,25 @@ func each[T any](c *call, kind string, list []T, do func(T) error) error {
 	for _, x := range list[tried:] {
 		c.note("%s %s: not tried\n", kind, fmt.Sprint(x))
 	}
-	said := fmt.Sprintf("%s: %d of %d failed", c.Name(), len(failures), len(list))
+	text := fmt.Sprintf("%s: %d of %d failed", c.Name(), len(failures), len(list))
 	if left := len(list) - tried; left > 0 {
-		said += fmt.Sprintf(", %d not tried", left)
+		text += fmt.Sprintf(", %d not tried", left)
 	}
 	code := codeOf(failures[0])
-	for _, err := range failures {
-		if codeOf(err) != code {
-			code = exitError
-		}
+	if slices.ContainsFunc(failures, func(err error) bool { return codeOf(err) != code }) {
+		code = exitError
 	}
-	return &codedError{code, &summaryError{said, failures[0]}}
+	return &codedError{code, &summaryError{failures[0], text}}
 }
 
 // summaryError sums failures up that were printed.
 type summaryError struct {
-	said  string
-	first error
+	error // the first
+	text  string
 }
 
-func (e *summaryError) Error() string { return e.said }
-func (e *summaryError) Unwrap() error { return e.first }
+func (e *summaryError) Error() string { return e.text }
+func (e *summaryError) Unwrap() error { return e.error }
 
 // confirm asks the user. Without a terminal it takes nothing for yes.
 func (c *call) confirm(what string) error {

@@ -22,14 +22,11 @@ func newDecide() *cobra.Command {
 	var req api.DecisionRequest
 	var tokens int64
 	var keep bool
-	cmd := addOutput(&cobra.Command{
-		Use:   "decide --model-type NAME",
-		Short: "Ask which head a request would go to, and why",
-		Long: `Ask which head a request would go to. --explain shows each candidate with the
+	cmd := addOutput(command("decide --model-type NAME", "Ask which head a request would go to, and why",
+		`Ask which head a request would go to. --explain shows each candidate with the
 filter that removed it or its cost and signals, and the rule that chose the
 strategy. The place that the decision reserves is given back at once, unless
---keep is given.`,
-		RunE: r.ask(func(c *call) error {
+--keep is given.`, r.ask(func(c *call) error {
 			if c.Flags().Changed("input-tokens") {
 				req.InputTokens = &tokens
 			}
@@ -45,15 +42,8 @@ strategy. The place that the decision reserves is given back at once, unless
 					return err
 				}
 			}
-			if c.structured() {
-				return c.show(d.Decision, nil)
-			}
-			printDecision(c.w, &d.Decision)
-			return nil
-		}, client.WithRetries(0)), // what it is asked about is how things are now
-	})
-	usage.Required(cmd, "model-type")
-	r.addFlags(cmd)
+			return c.showOr(d.Decision, func() error { printDecision(c.w, &d.Decision); return nil })
+		}, client.WithRetries(0)))) // what it is asked about is how things are now
 	f := cmd.Flags()
 	f.StringVar(&req.ModelType, "model-type", "", "model type to ask for")
 	f.StringVar(&req.Region, "region", "", "region that the request comes from")
@@ -65,7 +55,7 @@ strategy. The place that the decision reserves is given back at once, unless
 	f.Int64Var(&tokens, "input-tokens", 0, "tokens of the prompt")
 	f.BoolVar(&req.Explain, "explain", false, "say what the decision saw")
 	f.BoolVar(&keep, "keep", false, "leave the place reserved until its time runs out")
-	return cmd
+	return r.addFlags(cmd)
 }
 
 // nameUnknown adds to a refusal what no head has of what was asked for, the region

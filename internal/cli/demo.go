@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"time"
-
 	"github.com/spf13/cobra"
 
 	"headway/internal/demo"
@@ -13,20 +11,17 @@ func newDemo() *cobra.Command {
 	var o demo.Options
 	var ports string
 	r := new(remote)
-	cmd := &cobra.Command{
-		Use:   "demo",
-		Short: "Start a small fleet beside a running service and send it traffic",
-		Long: `Start a small fleet beside a running service and send it traffic. The heads are
+	cmd := command("demo", "Start a small fleet beside a running service and send it traffic",
+		`Start a small fleet beside a running service and send it traffic. The heads are
 real HTTP servers on this machine that answer OpenAI chat completions with the
 timing of a simulated GPU; they register themselves, renew their leases and
 report the load of the work they get. A key, if it is to use one, needs the role
 admin or operator.
 
 On a terminal it draws a live screen: k kills a head, s starts one again,
-d drains one, q stops.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+d drains one, q stops.`, func(c *call) error {
 			for _, name := range []string{"heads", "rate", "speed"} {
-				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
+				if f := c.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
 					return usage.Errorf("--%s 0: want more than 0", name)
 				}
 			}
@@ -39,21 +34,19 @@ d drains one, q stops.`,
 				return err
 			}
 			o.Server, o.Transport = url, transport
-			return demo.Run(cmd.Context(), o, cmd.OutOrStdout())
-		},
-	}
-	r.addConnectionFlags(cmd)
+			return demo.Run(c.Context(), o, c.w)
+		})
 	f := cmd.Flags()
 	f.IntVar(&o.Heads, "heads", demo.DefaultHeads, "number of heads, 1 to 1000")
 	f.StringVar(&ports, "ports", "", "ports of 127.0.0.1 that the heads listen on, FIRST-LAST, one for each; without it free ones")
 	f.StringSliceVar(&o.Models, "models", demo.DefaultModels(), "model types")
 	f.StringSliceVar(&o.Regions, "regions", demo.DefaultRegions(), "regions")
 	f.Float64Var(&o.Rate, "rate", demo.DefaultRate, "requests per second")
-	f.DurationVar(&o.Duration, "duration", time.Duration(0), "how long; 0: until interrupted")
+	f.DurationVar(&o.Duration, "duration", 0, "how long; 0: until interrupted")
 	f.Float64Var(&o.Speed, "speed", demo.DefaultSpeed, "how much faster than real GPUs the heads work")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the workload")
 	f.StringVar(&o.Trace, "trace", "", "workload: a Mooncake JSONL or Azure CSV trace (default: a built-in sample of the Mooncake conversation trace)")
 	f.BoolVar(&o.Chaos, "chaos", false, "kill a head and start it again every 15 s")
 	f.BoolVar(&o.Plain, "plain", false, "one line per second instead of the live screen")
-	return cmd
+	return r.addConnectionFlags(cmd)
 }

@@ -11,15 +11,12 @@ import (
 
 func newDoctor() *cobra.Command {
 	r := new(remote)
-	cmd := addOutput(&cobra.Command{
-		Use:   "doctor",
-		Short: "Look for what is wrong, and say what helps",
-		Long: `Look for what is wrong with the service of this machine, or with --server, and
+	return r.addFlags(addOutput(command("doctor", "Look for what is wrong, and say what helps",
+		`Look for what is wrong with the service of this machine, or with --server, and
 say what helps: the clock, the disk, the file limit, what the service is ready
 for (its state, its message queue), the audit trail and Redis, certificates and
 keys, what Prometheus scrapes, the alert rules and the dashboards. It changes
-nothing. Exit code 0: no faults; 1: there are.`,
-		RunE: do(func(c *call) error {
+nothing. Exit code 0: no faults; 1: there are.`, func(c *call) error {
 			found := doctor.Examine(c.Context(), r.Target)
 			t := &terminal.Table{Columns: []string{"CHECK", "STATE", "DETAIL"}}
 			faults := 0
@@ -39,8 +36,5 @@ nothing. Exit code 0: no faults; 1: there are.`,
 				return fmt.Errorf("faults found: %d", faults)
 			}
 			return nil
-		}),
-	})
-	r.addFlags(cmd)
-	return cmd
+		})))
 }

@@ -11,49 +11,42 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/terminal"
-	"headway/internal/usage"
 )
 
 func newHeads() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "heads",
-		Short: "List heads and manage them",
-		Long: `List heads and manage them.
+	r := new(remote)
+	return r.addFlags(group("heads", "List heads and manage them", `List heads and manage them.
 
 drain lets a head finish what it has and gives it nothing new; maintenance is
 the same under another name, for people; undrain gives it requests again. What
 is set here stays over the head's own reports and restarts. reinstate gives
 requests to a head again that was ejected because requests there failed.`,
-	}
-	r := new(remote)
-	r.addFlags(cmd)
-	cmd.AddCommand(
 		newHeadsList(r), newHeadsWatch(r), newHeadsGet(r), newHeadsRegister(r),
 		newHeadsState(r, "drain", "draining", "Give heads no new requests"),
 		newHeadsState(r, "undrain", "enabled", "Give heads requests again"),
 		newHeadsState(r, "maintenance", "maintenance", "Take heads out for maintenance"),
-		newHeadsReinstate(r),
-		newHeadsRemove(r),
-	)
-	return cmd
+		r.eachHead("reinstate ID", "Give an ejected head requests again",
+			`Give a head requests again that was ejected because requests there failed,
+before its time is over. Its earlier ejections are forgotten.`, func(c *call, id string) error {
+				if err := c.EndEjection(c.Context(), id); err != nil {
+					return err
+				}
+				return c.say("%s takes requests again\n", id)
+			}),
+		r.eachHead("remove ID...", "Deregister heads", "", func(c *call, id string) error {
+			if err := c.DeleteHead(c.Context(), id); err != nil {
+				return err
+			}
+			return c.say("%s is removed\n", id)
+		})))
 }
 
 func newHeadsList(r *remote) *cobra.Command {
 	var q client.HeadQuery
 	var watch bool
-	cmd := addOutput(&cobra.Command{
-		Use:   "list",
-		Short: "List heads",
-		RunE: r.ask(func(c *call) error {
-			return c.repeat(watch, func() error {
-				heads, err := client.Collect(c.Heads(c.Context(), q), 0)
-				if err != nil {
-					return err
-				}
-				return c.show(heads, headTable(heads))
-			})
-		}),
-	})
+	cmd := addOutput(command("list", "List heads", "", r.ask(func(c *call) error {
+		return c.repeat(watch, func() error { return list(c, c.Heads(c.Context(), q), 0, headTable) })
+	})))
 	f := cmd.Flags()
 	f.StringVar(&q.ModelType, "model-type", "", "only heads that serve this model type")
 	f.StringVar(&q.Region, "region", "", "only heads of this region")
@@ -87,35 +80,25 @@ func headTable(heads []api.Head) *terminal.Table {
 }
 
 func newHeadsGet(r *remote) *cobra.Command {
-	return addOutput(&cobra.Command{
-		Use:               "get ID",
-		Short:             "Show one head",
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: r.completeHeads,
-		RunE: r.ask(func(c *call) error {
-			h, err := c.Head(c.Context(), c.args[0])
-			if err != nil {
-				return err
-			}
-			if c.format == "table" {
-				return terminal.WriteYAML(c.w, h) // all of it fits no line
-			}
-			return c.show(h, headTable([]api.Head{h}))
-		}),
-	})
+	return addOutput(r.eachHead("get ID", "Show one head", "", func(c *call, id string) error {
+		h, err := c.Head(c.Context(), id)
+		if err != nil {
+			return err
+		}
+		if c.format == "table" {
+			return terminal.WriteYAML(c.w, h) // all of it fits no line
+		}
+		return c.show(h, headTable([]api.Head{h}))
+	}))
 }
 
 func newHeadsRegister(r *remote) *cobra.Command {
 	var reg api.Registration
 	var weight float64
 	var maxInFlight int64
-	cmd := addOutput(&cobra.Command{
-		Use:   "register ID --endpoint URL --model-type NAME --region NAME",
-		Short: "Register a head by hand",
-		Long: `Register a head by hand, once. Its lease ends unless it reports its status:
-servers that stay do that themselves, with the SDK or over HTTP.`,
-		Args: cobra.ExactArgs(1),
-		RunE: r.ask(func(c *call) error {
+	cmd := addOutput(command("register ID --endpoint URL --model-type NAME --region NAME", "Register a head by hand",
+		`Register a head by hand, once. Its lease ends unless it reports its status:
+servers that stay do that themselves, with the SDK or over HTTP.`, r.ask(func(c *call) error {
 			reg.ID = c.args[0]
 			if c.Flags().Changed("weight") {
 				reg.Weight = &weight
@@ -130,9 +113,7 @@ servers that stay do that themselves, with the SDK or over HTTP.`,
 			t := &terminal.Table{Columns: []string{"ID", "EPOCH", "LEASE ENDS IN", "REPORT EVERY"}}
 			t.Add(answer.Head.ID, answer.Lease.Epoch, fmt.Sprintf("%gs", answer.Lease.TTLSeconds), fmt.Sprintf("%gs", answer.Lease.HeartbeatIntervalSeconds))
 			return c.show(answer, t)
-		}),
-	})
-	usage.Required(cmd, "endpoint", "model-type", "region")
+		})))
 	f := cmd.Flags()
 	f.StringVar(&reg.Endpoint, "endpoint", "", "URL that requests are sent to: http://host:port or https://host:port, without a path")
 	f.StringSliceVar(&reg.ModelTypes, "model-type", nil, "model type that it serves; may be given several times")
@@ -148,56 +129,23 @@ servers that stay do that themselves, with the SDK or over HTTP.`,
 	return cmd
 }
 
-func newHeadsState(r *remote, use, state, summary string) *cobra.Command {
-	return &cobra.Command{
-		Use:               use + " ID...",
-		Short:             summary,
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: r.completeHeads,
-		RunE: r.ask(func(c *call) error {
-			return each(c, "head", c.args, func(id string) error {
-				h, err := c.PatchHead(c.Context(), id, api.HeadPatch{AdminState: &state})
-				if err != nil {
-					return err
-				}
-				return c.say("%s is %s, with %d in flight\n", h.ID, h.AdminState, h.InFlight)
-			})
-		}),
-	}
+func newHeadsState(r *remote, use, state, short string) *cobra.Command {
+	return r.eachHead(use+" ID...", short, "", func(c *call, id string) error {
+		h, err := c.PatchHead(c.Context(), id, api.HeadPatch{AdminState: &state})
+		if err != nil {
+			return err
+		}
+		return c.say("%s is %s, with %d in flight\n", h.ID, h.AdminState, h.InFlight)
+	})
 }
 
-func newHeadsReinstate(r *remote) *cobra.Command {
-	return &cobra.Command{
-		Use:   "reinstate ID",
-		Short: "Give an ejected head requests again",
-		Long: `Give a head requests again that was ejected because requests there failed,
-before its time is over. Its earlier ejections are forgotten.`,
-		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: r.completeHeads,
-		RunE: r.ask(func(c *call) error {
-			if err := c.EndEjection(c.Context(), c.args[0]); err != nil {
-				return err
-			}
-			return c.say("%s takes requests again\n", c.args[0])
-		}),
-	}
-}
-
-func newHeadsRemove(r *remote) *cobra.Command {
-	return &cobra.Command{
-		Use:               "remove ID...",
-		Short:             "Deregister heads",
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: r.completeHeads,
-		RunE: r.ask(func(c *call) error {
-			return each(c, "head", c.args, func(id string) error {
-				if err := c.DeleteHead(c.Context(), id); err != nil {
-					return err
-				}
-				return c.say("%s is removed\n", id)
-			})
-		}),
-	}
+// eachHead makes a command that does something with each head that is named.
+func (r *remote) eachHead(use, short, long string, act func(c *call, id string) error) *cobra.Command {
+	cmd := command(use, short, long, r.ask(func(c *call) error {
+		return each(c, "head", c.args, func(id string) error { return act(c, id) })
+	}))
+	cmd.ValidArgsFunction = r.completeHeads
+	return cmd
 }
 
 // completeHeads completes ids of heads.

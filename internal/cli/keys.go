@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"os/user"
 	"slices"
@@ -19,66 +20,49 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/app"
 	"headway/internal/audit"
+	"headway/internal/config"
 	"headway/internal/local"
 	"headway/internal/terminal"
-	"headway/internal/usage"
 )
 
 func newKeys() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "keys",
-		Short: "Make, list and revoke API keys",
-		Long: `Make, list and revoke API keys. With the first key, an administrator's, the
+	r := new(remote)
+	return r.addConfigFlag(r.addFlags(group("keys", "Make, list and revoke API keys", `Make, list and revoke API keys. With the first key, an administrator's, the
 service asks every client for one. Without a service that runs, and without
 --server, keys are made in the files of --data-dir.`,
-	}
-	r := new(remote)
-	r.addFlags(cmd)
-	r.addConfigFlag(cmd)
-	cmd.AddCommand(newKeysCreate(r), newKeysList(r), newKeysRevoke(r))
-	return cmd
+		newKeysCreate(r), newKeysList(r), newKeysRevoke(r))))
 }
 
-// keybook is where keys are kept: at a service, or in files that no service has
-// open.
+// keybook is where keys are kept: at a service, as *client.Client asks it, or in
+// files that no service has open.
 type keybook interface {
 	CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error)
-	ListKeys(ctx context.Context) ([]api.Key, error)
+	Keys(ctx context.Context) iter.Seq2[api.Key, error]
 	RevokeKey(ctx context.Context, id string) error
 }
 
 // withKeys does something with the keys.
 func (r *remote) withKeys(c *call, do func(context.Context, keybook) error) error {
-	_, running, err := r.running()
-	if err != nil {
-		return err
+	service := func(c *call) error { return do(c.Context(), c.Client) }
+	if r.DataDir == "" && r.configFile == "" {
+		return r.connected(c, service)
 	}
-	if r.Server != "" || running || r.DataDir == "" {
-		return r.connected(c, func(c *call) error { return do(c.Context(), remoteKeys{c.Client}) })
-	}
-	settings, err := r.settings()
-	if err != nil {
-		return err
-	}
-	c.note("no service runs on %s: working on its files\n", settings.DataDir)
-	id := "unknown"
-	if u, err := user.Current(); err == nil {
-		id = u.Username
-	}
-	return local.AsOwner(func() error {
-		return app.OfflineKeys(c.Context(), settings, func(ctx context.Context, keys *access.Keys) error {
-			ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "local", ID: id, Via: "cli"}})
-			return do(ctx, fileKeys{keys, id})
-		})
-	}, settings.DataDir)
+	return r.either(c, service, func(settings config.Config) error {
+		c.note("no service runs on %s: working on its files\n", settings.DataDir)
+		id := "unknown"
+		if u, err := user.Current(); err == nil {
+			id = u.Username
+		}
+		return local.AsOwner(func() error {
+			return app.OfflineKeys(c.Context(), settings, func(ctx context.Context, keys *access.Keys) error {
+				ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "local", ID: id, Via: "cli"}})
+				return do(ctx, fileKeys{keys, id})
+			})
+		}, settings.DataDir)
+	})
 }
 
-type remoteKeys struct{ *client.Client }
-
-func (k remoteKeys) ListKeys(ctx context.Context) ([]api.Key, error) {
-	return client.Collect(k.Keys(ctx), 0)
-}
-
+// fileKeys implements keybook.
 type fileKeys struct {
 	keys *access.Keys
 	user string
@@ -98,11 +82,14 @@ func (k fileKeys) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, err
 	return out, nil
 }
 
-func (k fileKeys) ListKeys(context.Context) (list []api.Key, err error) {
-	for _, l := range k.keys.List() {
-		list = append(list, apiv1.Key(l))
+func (k fileKeys) Keys(context.Context) iter.Seq2[api.Key, error] {
+	return func(yield func(api.Key, error) bool) {
+		for _, listed := range k.keys.List() {
+			if !yield(apiv1.Key(listed), nil) {
+				return
+			}
+		}
 	}
-	return list, nil
 }
 
 func (k fileKeys) RevokeKey(ctx context.Context, id string) error {
@@ -125,10 +112,8 @@ func newKeysCreate(r *remote) *cobra.Command {
 	var req api.KeyRequest
 	var expires time.Duration
 	var file string
-	cmd := addOutput(&cobra.Command{
-		Use:   "create --role ROLE --name NAME",
-		Short: "Make a key; its secret is shown once",
-		Long: `Make a key. Its secret goes once, alone, to the file that --out names, which only
+	cmd := addOutput(command("create --role ROLE --name NAME", "Make a key; its secret is shown once",
+		`Make a key. Its secret goes once, alone, to the file that --out names, which only
 you can read, or to standard output. It is stored nowhere else: of it only a hash
 is kept.
 
@@ -138,11 +123,9 @@ is kept.
 
 Roles: viewer reads; operator also manages heads and decides; admin also
 changes policy and keys; head registers and reports for the ids and regions
-that are named; client decides and uses /v1.`,
-		RunE: do(func(c *call) error {
+that are named; client decides and uses /v1.`, func(c *call) error {
 			if expires != 0 {
-				seconds := int64(expires / time.Second)
-				req.ExpiresInSeconds = &seconds
+				req.ExpiresInSeconds = new(int64(expires / time.Second))
 			}
 			return withOwnFile(file, "name another file with --out, or move that one away if its key is not used any more", c.w, func(w io.Writer) error {
 				return r.withKeys(c, func(ctx context.Context, book keybook) error {
@@ -161,9 +144,7 @@ that are named; client decides and uses /v1.`,
 					return terminal.Printf(w, "%s\n", key.Secret)
 				})
 			})
-		}),
-	})
-	usage.Required(cmd, "role", "name")
+		}))
 	f := cmd.Flags()
 	f.StringVar(&file, "out", "", "file to make for the secret, mode 0600, which must not exist; without one it goes to standard output")
 	f.StringVar(&req.Name, "name", "", "name, for people")
@@ -199,22 +180,13 @@ func withOwnFile(name, taken string, w io.Writer, f func(io.Writer) error) error
 }
 
 func newKeysList(r *remote) *cobra.Command {
-	return addOutput(&cobra.Command{
-		Use:   "list",
-		Short: "List keys, without their secrets",
-		RunE: do(func(c *call) error {
-			return r.withKeys(c, func(ctx context.Context, book keybook) error {
-				keys, err := book.ListKeys(ctx)
-				if err != nil {
-					return err
-				}
-				return c.show(keys, keyTable(keys, time.Now()))
-			})
-		}),
-	})
+	return addOutput(command("list", "List keys, without their secrets", "", func(c *call) error {
+		return r.withKeys(c, func(ctx context.Context, book keybook) error { return list(c, book.Keys(ctx), 0, keyTable) })
+	}))
 }
 
-func keyTable(keys []api.Key, now time.Time) *terminal.Table {
+func keyTable(keys []api.Key) *terminal.Table {
+	now := time.Now()
 	t := &terminal.Table{Columns: []string{"ID", "NAME", "ROLE", "STATE", "LAST USED", "CREATED", "SCOPES", "HEADS", "REGIONS", "CREATED BY"}, Wide: 6}
 	for i := range keys {
 		k := &keys[i]
@@ -234,15 +206,11 @@ func keyTable(keys []api.Key, now time.Time) *terminal.Table {
 
 func newKeysRevoke(r *remote) *cobra.Command {
 	var yes bool
-	cmd := &cobra.Command{
-		Use:   "revoke ID...",
-		Short: "End keys at once and for ever",
-		Long: `End keys at once and for ever. To revoke the last one opens the service on
-loopback again; that is asked about first, or wants --yes.`,
-		Args: cobra.MinimumNArgs(1),
-		RunE: do(func(c *call) error {
+	cmd := command("revoke ID...", "End keys at once and for ever",
+		`End keys at once and for ever. To revoke the last one opens the service on
+loopback again; that is asked about first, or wants --yes.`, func(c *call) error {
 			return r.withKeys(c, func(ctx context.Context, book keybook) error {
-				keys, err := book.ListKeys(ctx)
+				keys, err := client.Collect(book.Keys(ctx), 0)
 				if err != nil {
 					return err
 				}
@@ -263,8 +231,7 @@ loopback again; that is asked about first, or wants --yes.`,
 				}
 				return err
 			})
-		}),
-	}
+		})
 	cmd.Flags().BoolVar(&yes, "yes", false, "revoke the last key without a question")
 	return cmd
 }

@@ -17,27 +17,18 @@ import (
 )
 
 func newMonitoring() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "monitoring",
-		Short: "Write the files for a Prometheus and a Grafana of your own",
-	}
-	cmd.AddCommand(newMonitoringExport())
-	return cmd
+	return group("monitoring", "Write the files for a Prometheus and a Grafana of your own", "", newMonitoringExport())
 }
 
 func newMonitoringExport() *cobra.Command {
 	var external string
 	var targets []string
-	cmd := &cobra.Command{
-		Use:   "export DIR",
-		Short: "Write scrape configuration, rules and dashboards into a directory",
-		Long: `Write prometheus/ (scrape configuration and rules) and grafana/ (dashboards and
+	cmd := command("export DIR", "Write scrape configuration, rules and dashboards into a directory",
+		`Write prometheus/ (scrape configuration and rules) and grafana/ (dashboards and
 their provisioning) into a directory, as they stand in the repository, with links
 to the service at --external-url. Files that are there are replaced.
 
-  headway monitoring export monitoring --external-url https://gateway.example/headway --target 10.0.0.1:8080`,
-		Args: cobra.ExactArgs(1),
-		RunE: do(func(c *call) error {
+  headway monitoring export monitoring --external-url https://gateway.example/headway --target 10.0.0.1:8080`, func(c *call) error {
 			settings, err := loadConfig(nil, config.EnvExternalURL+"="+external)
 			if err != nil {
 				return err
@@ -51,8 +42,7 @@ to the service at --external-url. Files that are there are replaced.
 				}
 			}
 			return c.exportMonitoring(c.args[0], strings.TrimSuffix(settings.External, "/"), targets)
-		}),
-	}
+		})
 	cmd.Flags().StringVar(&external, "external-url", os.Getenv(config.EnvExternalURL), "URL that people reach the service by ("+config.EnvExternalURL+")")
 	cmd.Flags().StringSliceVar(&targets, "target", []string{"localhost:8080"}, "HOST:PORT that Prometheus scrapes; may be given several times")
 	return cmd

@@ -22,34 +22,24 @@ import (
 )
 
 func newPolicy() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "policy",
-		Short: "Show, check and change the policy",
-		Long: `Show, check and change the policy: which strategy serves which traffic. Files are
-YAML, or JSON when the name ends in .json; - is standard input.`,
-	}
 	r := new(remote)
-	r.addFlags(cmd)
-	cmd.AddCommand(newPolicyGet(r), newPolicyCheck(r), newPolicyDiff(r), newPolicyValidate(r), newPolicyApply(r), newPolicyHistory(r), newPolicyRestore(r))
-	return cmd
+	return r.addFlags(group("policy", "Show, check and change the policy", `Show, check and change the policy: which strategy serves which traffic. Files are
+YAML, or JSON when the name ends in .json; - is standard input.`,
+		newPolicyGet(r), newPolicyCheck(r), newPolicyDiff(r), newPolicyValidate(r), newPolicyApply(r), newPolicyHistory(r), newPolicyRestore(r)))
 }
 
 func newPolicyGet(r *remote) *cobra.Command {
 	var revision int64
-	cmd := addOutput(&cobra.Command{
-		Use:   "get",
-		Short: "Print the policy, as a file that apply takes",
-		RunE: r.ask(func(c *call) error {
-			document, err := documentOf(c, revision)
-			if err != nil {
-				return err
-			}
-			if c.format == "json" {
-				return c.show(document, nil)
-			}
-			return terminal.WriteYAML(c.w, document)
-		}),
-	})
+	cmd := addOutput(command("get", "Print the policy, as a file that apply takes", "", r.ask(func(c *call) error {
+		document, err := documentOf(c, revision)
+		if err != nil {
+			return err
+		}
+		if c.format == "json" {
+			return c.show(document, nil)
+		}
+		return terminal.WriteYAML(c.w, document)
+	})))
 	cmd.Flags().Int64Var(&revision, "revision", -1, "of the history; without one that in force")
 	return cmd
 }
@@ -65,15 +55,11 @@ func documentOf(c *call, revision int64) (json.RawMessage, error) {
 }
 
 func newPolicyCheck(r *remote) *cobra.Command {
-	return &cobra.Command{
-		Use:   "check FILE",
-		Short: "Say everything that is wrong with a policy file, without a service",
-		Long: `Say everything that is wrong with a policy file, each fault with its place,
+	return command("check FILE", "Say everything that is wrong with a policy file, without a service",
+		`Say everything that is wrong with a policy file, each fault with its place,
 without a service. With --server it also warns of what does not fit the heads of
 that service, such as an alias over a model type that they serve, as 'policy
-validate' does. Exit code 0: it would be taken; 4: not.`,
-		Args: cobra.ExactArgs(1),
-		RunE: do(func(c *call) error {
+validate' does. Exit code 0: it would be taken; 4: not.`, func(c *call) error {
 			read, err := readPolicy(c.args[0], c.InOrStdin(), c.w)
 			if err != nil {
 				return err
@@ -88,8 +74,7 @@ validate' does. Exit code 0: it would be taken; 4: not.`,
 			}
 			doc := &read.Document
 			return c.say("%s is valid: default %s, rules: %d, regions: %d\n", c.args[0], doc.DefaultStrategy, len(doc.Rules), len(doc.Regions))
-		}),
-	}
+		})
 }
 
 func (c *call) warn(pointer, reason string) error { return c.say("warning: %s: %s\n", pointer, reason) }
@@ -142,19 +127,19 @@ func noPolicy(file string, faults int) error {
 
 // withPolicy gives f the document of the file that is the first argument, as the
 // service takes it, and a client of the service.
-func (r *remote) withPolicy(f func(c *call, document json.RawMessage) error) func(*cobra.Command, []string) error {
-	return do(func(c *call) error {
+func (r *remote) withPolicy(f func(c *call, document json.RawMessage) error) func(*call) error {
+	return func(c *call) error {
 		read, err := readPolicy(c.args[0], c.InOrStdin(), c.ErrOrStderr())
 		if err != nil {
 			return err
 		}
 		return r.connected(c, func(c *call) error { return f(c, read.Canonical) })
-	})
+	}
 }
 
 // checked is withPolicy where the service takes the document. Else it says what
 // is wrong.
-func (r *remote) checked(f func(*call, *api.PolicyCheck) error) func(*cobra.Command, []string) error {
+func (r *remote) checked(f func(*call, *api.PolicyCheck) error) func(*call) error {
 	return r.withPolicy(func(c *call, document json.RawMessage) error {
 		check, err := c.ValidatePolicy(c.Context(), document)
 		if err != nil {
@@ -171,70 +156,55 @@ func (r *remote) checked(f func(*call, *api.PolicyCheck) error) func(*cobra.Comm
 }
 
 func newPolicyDiff(r *remote) *cobra.Command {
-	return addOutput(&cobra.Command{
-		Use:   "diff FILE",
-		Short: "Say where a file differs from the policy in force",
-		Long: `Say where a file differs from the policy in force. Exit code 0: nowhere; 7: there
-are differences; 4: the file is no valid policy.`,
-		Args: cobra.ExactArgs(1),
-		RunE: r.checked(func(c *call, check *api.PolicyCheck) error {
-			if c.structured() {
-				if err := c.show(check.Differences, nil); err != nil {
-					return err
-				}
-			} else {
-				c.differences(check.Differences)
+	return addOutput(command("diff FILE", "Say where a file differs from the policy in force",
+		`Say where a file differs from the policy in force. Exit code 0: nowhere; 7: there
+are differences; 4: the file is no valid policy.`, r.checked(func(c *call, check *api.PolicyCheck) error {
+			err := c.showOr(check.Differences, func() error { return c.differences(check.Differences) })
+			if n := len(check.Differences); err == nil && n > 0 {
+				err = &codedError{exitDifferent, fmt.Errorf("%s differs from revision %d in %s", c.args[0], check.CurrentRevision, terminal.Count(n, "place"))}
 			}
-			if n := len(check.Differences); n > 0 {
-				return &codedError{exitDifferent, fmt.Errorf("%s differs from revision %d in %s", c.args[0], check.CurrentRevision, terminal.Count(n, "place"))}
-			}
-			return nil
-		}),
-	})
+			return err
+		})))
 }
 
-func (c *call) differences(list []api.Difference) {
+func (c *call) differences(list []api.Difference) (err error) {
 	for _, d := range list {
 		if d.Before != nil {
-			_ = c.say("- %s: %s\n", d.Pointer, string(d.Before))
+			err = c.say("- %s: %s\n", d.Pointer, string(d.Before))
 		}
 		if d.After != nil {
-			_ = c.say("+ %s: %s\n", d.Pointer, string(d.After))
+			err = c.say("+ %s: %s\n", d.Pointer, string(d.After))
 		}
 	}
+	return err
 }
 
 func newPolicyValidate(r *remote) *cobra.Command {
-	return addOutput(&cobra.Command{
-		Use:   "validate FILE",
-		Short: "Try a file: its differences, and which recent decisions would go elsewhere",
-		Long: `Try a file: where it differs from the policy in force, and which recent decisions
-would go elsewhere. Exit code 0: it is valid; 4: not.`,
-		Args: cobra.ExactArgs(1),
-		RunE: r.checked(func(c *call, check *api.PolicyCheck) error {
-			if c.structured() {
-				return c.show(check, nil)
-			}
-			_ = c.say("%s is valid; it differs from revision %d in %s\n", c.args[0], check.CurrentRevision, terminal.Count(len(check.Differences), "place"))
-			for _, f := range check.Warnings {
-				_ = c.warn(f.Pointer, f.Reason)
-			}
-			c.differences(check.Differences)
-			p := check.Replay
-			if p == nil {
-				return nil
-			}
-			err := c.say("of the last %s %d would go elsewhere, and %d would find no head\n", terminal.Count(p.Decisions, "decision"), p.Moved, p.Failed)
-			if len(p.Examples) == 0 {
-				return err
-			}
-			err = c.show(nil, exampleTable(p.Examples))
-			if more := p.Moved + p.Failed - len(p.Examples); more > 0 {
-				err = c.say("and %d more\n", more)
-			}
-			return err
-		}),
-	})
+	return addOutput(command("validate FILE", "Try a file: its differences, and which recent decisions would go elsewhere",
+		`Try a file: where it differs from the policy in force, and which recent decisions
+would go elsewhere. Exit code 0: it is valid; 4: not.`, r.checked(func(c *call, check *api.PolicyCheck) error {
+			return c.showOr(check, func() error { return c.printCheck(check) })
+		})))
+}
+
+func (c *call) printCheck(check *api.PolicyCheck) error {
+	_ = c.say("%s is valid; it differs from revision %d in %s\n", c.args[0], check.CurrentRevision, terminal.Count(len(check.Differences), "place"))
+	for _, f := range check.Warnings {
+		_ = c.warn(f.Pointer, f.Reason)
+	}
+	err := c.differences(check.Differences)
+	p := check.Replay
+	if p == nil {
+		return err
+	}
+	err = c.say("of the last %s %d would go elsewhere, and %d would find no head\n", terminal.Count(p.Decisions, "decision"), p.Moved, p.Failed)
+	if len(p.Examples) > 0 {
+		err = c.show(nil, exampleTable(p.Examples))
+		if more := p.Moved + p.Failed - len(p.Examples); more > 0 {
+			err = c.say("and %d more\n", more)
+		}
+	}
+	return err
 }
 
 // exampleTable has a row for each way that decisions would change, the most
@@ -255,89 +225,76 @@ func exampleTable(examples []api.ReplayedDecision) *terminal.Table {
 }
 
 func newPolicyApply(r *remote) *cobra.Command {
-	var note, ifMatch string
-	cmd := &cobra.Command{
-		Use:   "apply FILE",
-		Short: "Bring a file into force",
-		Long: `Bring a file into force. It replaces the policy that is in force when the command
+	var note, revision string
+	cmd := command("apply FILE", "Bring a file into force",
+		`Bring a file into force. It replaces the policy that is in force when the command
 begins; if another user changes it meanwhile, nothing happens and the exit code
 is 5. A file that is no valid policy changes nothing, and the exit code is 4.
---if-revision names the revision that the change was made for.`,
-		Args: cobra.ExactArgs(1),
-		RunE: r.withPolicy(func(c *call, document json.RawMessage) error {
-			before, err := c.Policy(c.Context())
+--if-revision names the revision that the change was made for.`, r.withPolicy(func(c *call, document json.RawMessage) error {
+			before, etag, err := c.inForce(revision)
 			if err != nil {
 				return err
 			}
-			p, err := c.PutPolicy(c.Context(), document, client.PolicyChange{IfMatch: etag(ifMatch, before), Note: note})
+			p, err := c.PutPolicy(c.Context(), document, client.PolicyChange{IfMatch: etag, Note: note})
 			if err != nil {
 				return err
 			}
-			if p.Revision == before.Revision {
+			if p.Revision == before {
 				return c.say("revision %d is in force already; nothing changed\n", p.Revision)
 			}
 			return c.say("revision %d is in force\n", p.Revision)
-		}),
-	}
+		}))
 	cmd.Flags().StringVar(&note, "note", "", "why, for the history")
-	cmd.Flags().StringVar(&ifMatch, "if-revision", "", "only if this revision is in force")
+	cmd.Flags().StringVar(&revision, "if-revision", "", "only if this revision is in force")
 	return cmd
 }
 
-// etag names the revision to replace: the named one or, without one, that which
-// was in force before.
-func etag(revision string, before client.Policy) string {
-	if revision == "" {
-		return before.ETag
+// inForce returns the revision in force, and the ETag of that to replace: the
+// named one or, without one, that in force.
+func (c *call) inForce(named string) (revision uint64, etag string, err error) {
+	p, err := c.Policy(c.Context())
+	if named != "" {
+		p.ETag = strconv.Quote(named)
 	}
-	return strconv.Quote(revision)
+	return p.Revision, p.ETag, err
 }
 
 func newPolicyHistory(r *remote) *cobra.Command {
-	return addOutput(&cobra.Command{
-		Use:   "history",
-		Short: "List the revisions of the policy",
-		RunE: r.ask(func(c *call) error {
-			list, err := client.Collect(c.PolicyRevisions(c.Context()), 0)
-			if err != nil {
-				return err
-			}
-			t := &terminal.Table{Columns: []string{"REVISION", "IN FORCE", "FROM", "BY", "SAVED", "NOTE"}}
-			for _, p := range list {
-				t.Add(p.Revision, p.Current, p.Source, terminal.OrDash(p.Author), terminal.Ago(&p.SavedAt, time.Now()), p.Note)
-			}
-			return c.show(list, t)
-		}),
-	})
+	return addOutput(command("history", "List the revisions of the policy", "", r.ask(func(c *call) error {
+		return list(c, c.PolicyRevisions(c.Context()), 0, revisionTable)
+	})))
+}
+
+func revisionTable(revisions []api.PolicyRevision) *terminal.Table {
+	t := &terminal.Table{Columns: []string{"REVISION", "IN FORCE", "FROM", "BY", "SAVED", "NOTE"}}
+	for _, p := range revisions {
+		t.Add(p.Revision, p.Current, p.Source, terminal.OrDash(p.Author), terminal.Ago(&p.SavedAt, time.Now()), p.Note)
+	}
+	return t
 }
 
 func newPolicyRestore(r *remote) *cobra.Command {
-	var ifMatch string
-	cmd := &cobra.Command{
-		Use:   "restore REVISION",
-		Short: "Bring an old revision into force, as a new one",
-		Long: `Bring an old revision into force, as a new one. It replaces the policy that is in
+	var replaced string
+	cmd := command("restore REVISION", "Bring an old revision into force, as a new one",
+		`Bring an old revision into force, as a new one. It replaces the policy that is in
 force when the command begins; if another user changes it meanwhile, nothing
-happens and the exit code is 5. --if-revision names the revision to replace.`,
-		Args: cobra.ExactArgs(1),
-		RunE: do(func(c *call) error {
+happens and the exit code is 5. --if-revision names the revision to replace.`, func(c *call) error {
 			revision, err := strconv.ParseUint(c.args[0], 10, 64)
 			if err != nil {
 				return usage.Errorf("%q: want the number of a revision, as 'headway policy history' lists them", c.args[0])
 			}
 			return r.connected(c, func(c *call) error {
-				before, err := c.Policy(c.Context())
+				_, etag, err := c.inForce(replaced)
 				if err != nil {
 					return err
 				}
-				p, err := c.RestorePolicy(c.Context(), revision, client.PolicyChange{IfMatch: etag(ifMatch, before)})
+				p, err := c.RestorePolicy(c.Context(), revision, client.PolicyChange{IfMatch: etag})
 				if err != nil {
 					return err
 				}
 				return c.say("revision %d is in force, with the document of revision %d\n", p.Revision, revision)
 			})
-		}),
-	}
-	cmd.Flags().StringVar(&ifMatch, "if-revision", "", "only if this revision is in force")
+		})
+	cmd.Flags().StringVar(&replaced, "if-revision", "", "only if this revision is in force")
 	return cmd
 }

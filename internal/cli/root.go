@@ -138,14 +138,8 @@ type built struct {
 }
 
 func newVersion(b Build) *cobra.Command {
-	return addOutput(&cobra.Command{
-		Use:   "version",
-		Short: "Print the version, the commit and the toolchain",
-		RunE: do(func(c *call) error {
-			if c.structured() {
-				return c.show(built{b.Version, b.Commit, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}, nil)
-			}
-			return c.say("headway %s\n", b.line())
-		}),
-	})
+	return addOutput(command("version", "Print the version, the commit and the toolchain", "", func(c *call) error {
+		shown := built{b.Version, b.Commit, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+		return c.showOr(shown, func() error { return c.say("headway %s\n", b.line()) })
+	}))
 }

@@ -17,31 +17,26 @@ import (
 )
 
 func newServe(b Build) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "serve",
-		Short: "Run the service",
-		Long: `Run the service. Without any flag it listens on 127.0.0.1:8080 and keeps its
+	cmd := command("serve", "Run the service",
+		`Run the service. Without any flag it listens on 127.0.0.1:8080 and keeps its
 state in ./data.
 
 Settings come from flags, then HEADWAY_* variables, then the file that --config
 names, then defaults; 'headway config print' shows them with where each comes
 from. SIGTERM and Ctrl-C stop it without losing work in flight, SIGHUP reads the
-policy file again.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.Flags())
+policy file again.`, func(c *call) error {
+			settings, err := loadConfig(c.Flags())
 			if err != nil {
 				return err
 			}
-			log := newLogger(cmd.ErrOrStderr(), c)
-			a, err := app.New(cmd.Context(), app.Options{Config: c, Version: b.Version, Commit: b.Commit, Log: log})
+			log := newLogger(c.ErrOrStderr(), settings)
+			a, err := app.New(c.Context(), app.Options{Config: settings, Version: b.Version, Commit: b.Commit, Log: log})
 			if err != nil {
 				return err
 			}
-			stop := reloadOnHangup(cmd.Context(), a, log)
-			defer stop()
-			return a.Run(cmd.Context())
-		},
-	}
+			defer reloadOnHangup(c.Context(), a, log)()
+			return a.Run(c.Context())
+		})
 	config.AddFlags(cmd.Flags())
 	return cmd
 }
@@ -87,19 +82,13 @@ func reloadOnHangup(ctx context.Context, a *app.App, log *slog.Logger) (stop fun
 }
 
 func newConfig() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Show the configuration"}
-	show := &cobra.Command{
-		Use:   "print",
-		Short: "Print the effective configuration and where each value comes from",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(cmd.Flags())
-			if err != nil {
-				return err
-			}
-			return c.Print(cmd.OutOrStdout(), true)
-		},
-	}
+	show := command("print", "Print the effective configuration and where each value comes from", "", func(c *call) error {
+		settings, err := loadConfig(c.Flags())
+		if err != nil {
+			return err
+		}
+		return settings.Print(c.w, true)
+	})
 	config.AddFlags(show.Flags())
-	cmd.AddCommand(show)
-	return cmd
+	return group("config", "Show the configuration", "", show)
 }

@@ -17,25 +17,19 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/boltstore"
+	"headway/internal/config"
 	"headway/internal/local"
 	"headway/internal/terminal"
 	"headway/internal/usage"
 )
 
 func newState() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "state",
-		Short: "Check, export and import the state file",
-		Long: `Check, export and import the state file (headway.db in the data directory),
+	r := new(remote)
+	return r.addConfigFlag(r.addFlags(group("state", "Check, export and import the state file", `Check, export and import the state file (headway.db in the data directory),
 which keeps registered heads, what operators set of them, policies and the hashes
 of API keys. While the service runs, it is asked for the copy or the check, which
 needs the role admin; else the file itself is read.`,
-	}
-	r := new(remote)
-	r.addFlags(cmd)
-	r.addConfigFlag(cmd)
-	cmd.AddCommand(newStateCheck(r), newStateExport(r), newStateImport(r))
-	return cmd
+		newStateCheck(r), newStateExport(r), newStateImport(r))))
 }
 
 // withState does something with the state: of the service that is named or runs,
@@ -45,18 +39,9 @@ func (r *remote) withState(c *call, service func(*call) error, file func(path st
 	if c.Flags().Changed("data-dir") && !c.Flags().Changed("server") {
 		r.Server = ""
 	}
-	_, running, err := r.running()
-	if err != nil {
-		return err
-	}
-	if r.Server != "" || running {
-		return r.tooOld(r.connected(c, service))
-	}
-	settings, err := r.settings()
-	if err != nil {
-		return err
-	}
-	return file(filepath.Join(settings.DataDir, local.StateFile))
+	return r.either(c, func(c *call) error { return r.tooOld(service(c)) }, func(settings config.Config) error {
+		return file(filepath.Join(settings.DataDir, local.StateFile))
+	})
 }
 
 // tooOld explains the answer of a service that knows no copy of its state.
@@ -70,34 +55,26 @@ func (r *remote) tooOld(err error) error {
 }
 
 func newStateCheck(r *remote) *cobra.Command {
-	return &cobra.Command{
-		Use:   "check",
-		Short: "Verify every page, record and checksum of the state file",
-		Long: `Verify every page, record and checksum of the state file. It changes nothing. A
+	return command("check", "Verify every page, record and checksum of the state file",
+		`Verify every page, record and checksum of the state file. It changes nothing. A
 service that runs makes no change of its state meanwhile, mostly for less than a
-second. Exit code 0: sound; 8: damaged.`,
-		RunE: do(func(c *call) error {
+second. Exit code 0: sound; 8: damaged.`, func(c *call) error {
 			return r.withState(c, func(c *call) error {
 				report, err := c.CheckState(c.Context())
 				if err != nil {
 					return err
 				}
 				where, err := r.URL()
-				return errors.Join(err, c.printCheck("the state of "+where, report))
+				return errors.Join(err, c.printState("the state of "+where, report))
 			}, c.checkState)
-		}),
-	}
+		})
 }
 
 func newStateExport(r *remote) *cobra.Command {
-	return &cobra.Command{
-		Use:   "export [FILE]",
-		Short: "Write the state as JSON lines to FILE or standard output",
-		Long: `Write the state as JSON lines to FILE, which must not exist, or to standard output:
+	return command("export [FILE]", "Write the state as JSON lines to FILE or standard output",
+		`Write the state as JSON lines to FILE, which must not exist, or to standard output:
 a copy of one moment, also while the service runs and changes it. Its last line
-has a checksum, without which 'state import' refuses it.`,
-		Args: cobra.MaximumNArgs(1),
-		RunE: do(func(c *call) error {
+has a checksum, without which 'state import' refuses it.`, func(c *call) error {
 			name := strings.Join(c.args, "")
 			lines := 0
 			err := withOwnFile(name, "name a file that does not exist", terminal.EscapeWriter(c.w), func(w io.Writer) error {
@@ -111,8 +88,7 @@ has a checksum, without which 'state import' refuses it.`,
 				c.note("wrote %s to %s\n", terminal.Count(lines-frameLines, "record"), name)
 			}
 			return err
-		}),
-	}
+		})
 }
 
 // frameLines are the first and the last line of an export, which are no records.
@@ -145,13 +121,9 @@ func copyState(c *call, patience time.Duration, w io.Writer) error {
 }
 
 func newStateImport(r *remote) *cobra.Command {
-	return &cobra.Command{
-		Use:   "import FILE",
-		Short: "Make a new state file from an export; - is standard input",
-		Long: `Make a new state file from an export; - is standard input. An existing state
-file is never overwritten: stop the service and move it away first.`,
-		Args: cobra.ExactArgs(1),
-		RunE: do(func(c *call) error {
+	return command("import FILE", "Make a new state file from an export; - is standard input",
+		`Make a new state file from an export; - is standard input. An existing state
+file is never overwritten: stop the service and move it away first.`, func(c *call) error {
 			if c.Flags().Changed("server") {
 				return usage.Errorf("a state is imported where the service will run, with --data-dir, and not over --server")
 			}
@@ -176,8 +148,7 @@ file is never overwritten: stop the service and move it away first.`,
 				return err
 			}
 			return c.checkState(path)
-		}),
-	}
+		})
 }
 
 // checkState checks the file of a service that does not run.
@@ -190,10 +161,10 @@ func (c *call) checkState(path string) error {
 	for _, b := range found.Buckets {
 		report.Buckets = append(report.Buckets, api.StateBucket(b))
 	}
-	return c.printCheck(path, report)
+	return c.printState(path, report)
 }
 
-func (c *call) printCheck(what string, report api.StateReport) error {
+func (c *call) printState(what string, report api.StateReport) error {
 	for _, b := range report.Buckets {
 		_ = c.say("%-10s %8d records\n", b.Name, b.Records)
 	}

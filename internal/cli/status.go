@@ -22,15 +22,16 @@ type summary struct {
 	Ready  bool        `json:"ready"`
 	Checks []api.Check `json:"checks"`
 	doctor.Census
-	InFlight int64                `json:"in_flight"`
-	Statuses map[string]int       `json:"statuses"`
-	Models   map[string]*headSums `json:"models"`
-	Regions  map[string]*headSums `json:"regions"`
-	Revision uint64               `json:"policy_revision"`
-	Strategy []api.Strategy       `json:"strategies"` // those that were used
+	InFlight int64          `json:"in_flight"`
+	Statuses map[string]int `json:"statuses"`
+	Models   headSums       `json:"models"`
+	Regions  headSums       `json:"regions"`
+	Revision uint64         `json:"policy_revision"`
+	Strategy []api.Strategy `json:"strategies"` // those that were used
 }
 
-type headSums struct {
+// headSums sum up the heads that share a name.
+type headSums map[string]struct {
 	Heads    int   `json:"heads"`
 	Routable int   `json:"routable"`
 	InFlight int64 `json:"in_flight"`
@@ -39,11 +40,8 @@ type headSums struct {
 func newStatus() *cobra.Command {
 	r := new(remote)
 	var watch bool
-	cmd := addOutput(&cobra.Command{
-		Use:   "status",
-		Short: "Show how the service and its fleet are",
-		Long:  "Show how the service and its fleet are. Exit code 6: the service is not ready.",
-		RunE: r.ask(func(c *call) error {
+	cmd := addOutput(command("status", "Show how the service and its fleet are",
+		"Show how the service and its fleet are. Exit code 6: the service is not ready.", r.ask(func(c *call) error {
 			return c.repeat(watch, func() error {
 				s, err := summarise(c.Context(), c.Client)
 				if err != nil {
@@ -52,21 +50,15 @@ func newStatus() *cobra.Command {
 				if s.URL, err = r.URL(); err != nil {
 					return err
 				}
-				if c.structured() {
-					err = c.show(s, nil)
-				} else {
-					err = s.print(c.w)
-				}
+				err = c.showOr(s, func() error { return s.print(c.w) })
 				if err == nil && !s.Ready {
 					err = &codedError{exitUnavailable, fmt.Errorf("the service at %s is not ready", s.URL)}
 				}
 				return err
 			})
-		}),
-	})
-	r.addFlags(cmd)
+		})))
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again every 2 s")
-	return cmd
+	return r.addFlags(cmd)
 }
 
 // summarise asks the service for all that the summary says but its URL.
@@ -98,31 +90,27 @@ func summarise(ctx context.Context, c *client.Client) (*summary, error) {
 }
 
 func newSummary() *summary {
-	return &summary{Statuses: map[string]int{}, Models: map[string]*headSums{}, Regions: map[string]*headSums{}}
+	return &summary{Statuses: map[string]int{}, Models: headSums{}, Regions: headSums{}}
 }
 
 func (s *summary) add(h *api.Head) {
 	s.Census.Add(h)
 	s.InFlight += h.InFlight
 	s.Statuses[h.Status]++
-	sums := []*headSums{at(s.Regions, h.Region)}
+	s.Regions.add(h.Region, h)
 	for _, m := range h.ModelTypes {
-		sums = append(sums, at(s.Models, m))
-	}
-	for _, sum := range sums {
-		sum.Heads++
-		sum.InFlight += h.InFlight
-		if h.Routable {
-			sum.Routable++
-		}
+		s.Models.add(m, h)
 	}
 }
 
-func at(m map[string]*headSums, name string) *headSums {
-	if m[name] == nil {
-		m[name] = new(headSums)
+func (sums headSums) add(name string, h *api.Head) {
+	sum := sums[name]
+	sum.Heads++
+	sum.InFlight += h.InFlight
+	if h.Routable {
+		sum.Routable++
 	}
-	return m[name]
+	sums[name] = sum
 }
 
 func (s *summary) print(w io.Writer) error {
@@ -156,7 +144,7 @@ func (s *summary) print(w io.Writer) error {
 	}
 	_ = terminal.Printf(w, "policy   revision %d\n\n", s.Revision)
 	t := &terminal.Table{Columns: []string{"", "HEADS", "TAKE REQUESTS", "IN FLIGHT"}}
-	for kind, sums := range map[string]map[string]*headSums{"model ": s.Models, "region ": s.Regions} {
+	for kind, sums := range map[string]headSums{"model ": s.Models, "region ": s.Regions} {
 		for name, sum := range sums {
 			t.Add(kind+name, sum.Heads, sum.Routable, sum.InFlight)
 		}

@@ -15,16 +15,11 @@ import (
 )
 
 func newTLS() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "tls",
-		Short: "Make certificates for a first installation",
-		Long: `Make certificates for a first installation: a small authority in a directory,
+	return group("tls", "Make certificates for a first installation", `Make certificates for a first installation: a small authority in a directory,
 a certificate of it for the service and, if wanted, for clients. If you have
 certificates already, you need none of this: name their files with --tls-cert-file,
 --tls-key-file and --tls-client-ca-file.`,
-	}
-	cmd.AddCommand(newTLSInit(), newTLSClient())
-	return cmd
+		newTLSInit(), newTLSClient())
 }
 
 const defaultTLSDir = "./data/tls"
@@ -32,15 +27,12 @@ const defaultTLSDir = "./data/tls"
 func newTLSInit() *cobra.Command {
 	var dir string
 	var hosts []string
-	cmd := &cobra.Command{
-		Use:   "init",
-		Short: "Make an authority and a certificate for the service",
-		Long: `Make an authority, unless the directory has one, and a certificate for the
+	cmd := command("init", "Make an authority and a certificate for the service",
+		`Make an authority, unless the directory has one, and a certificate for the
 service, which is for the names that --host gives or else for localhost and this
 machine's name. Files are never overwritten: for a certificate with other names,
 move server.pem and server-key.pem away and run it again. The authority stays, so
-clients need nothing new.`,
-		RunE: do(func(c *call) error {
+clients need nothing new.`, func(c *call) error {
 			dir = filepath.Clean(dir)
 			cert, key := filepath.Join(dir, pki.ServerCertFile), filepath.Join(dir, pki.ServerKeyFile)
 			err := local.AsOwner(func() error {
@@ -60,8 +52,7 @@ clients need nothing new.`,
 				return err
 			}
 			return c.say("--tls-cert-file %s --tls-key-file %s\n", cert, key)
-		}),
-	}
+		})
 	cmd.Flags().StringVar(&dir, "dir", defaultTLSDir, "directory of the authority; it is made if it is missing")
 	cmd.Flags().StringSliceVar(&hosts, "host", defaultHosts(), "names and addresses that the service is reached by")
 	return cmd
@@ -78,14 +69,10 @@ func defaultHosts() []string {
 
 func newTLSClient() *cobra.Command {
 	var dir string
-	cmd := &cobra.Command{
-		Use:   "client NAME",
-		Short: "Make a certificate for a head or an operator",
-		Long: `Make a certificate for a head or an operator, signed by the authority that
+	cmd := command("client NAME", "Make a certificate for a head or an operator",
+		`Make a certificate for a head or an operator, signed by the authority that
 'headway tls init' made. NAME becomes its common name and, if it is one, its
-URI; access.certificates says what NAME may do.`,
-		Args: cobra.ExactArgs(1),
-		RunE: do(func(c *call) error {
+URI; access.certificates says what NAME may do.`, func(c *call) error {
 			if _, err := os.Stat(filepath.Join(dir, pki.CACertFile)); err != nil {
 				return fmt.Errorf("there is no authority in %s: make one with 'headway tls init'", dir)
 			}
@@ -99,8 +86,7 @@ URI; access.certificates says what NAME may do.`,
 				return err
 			}
 			return c.say("%s %s\n", cert, key)
-		}),
-	}
+		})
 	cmd.Flags().StringVar(&dir, "dir", defaultTLSDir, "directory of the authority")
 	return cmd
 }

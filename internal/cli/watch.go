@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,36 +39,31 @@ func newWatch() *cobra.Command {
 	var asJSON bool
 	var most int
 	r := new(remote)
-	cmd := &cobra.Command{
-		Use:   "watch",
-		Short: "Show what happens as it happens",
-		Long: `Show what happens as it happens, one line for each event, until interrupted.
+	cmd := command("watch", "Show what happens as it happens",
+		`Show what happens as it happens, one line for each event, until interrupted.
 When the connection breaks it is made again, which standard error says, and
 nothing that happened in between is left out without saying so. If the service
 is away at the beginning the exit code is 6.
 
   headway watch
   headway watch --types 'head.*,policy.*' --region eu-west
-  headway watch --types 'decision.*' --json`,
-		RunE: r.ask(func(c *call) error {
+  headway watch --types 'decision.*' --json`, r.ask(func(c *call) error {
 			show := showNotice
 			if asJSON {
 				show = showNoticeJSON
 			}
 			return c.watch(want.Subscription, show, most)
-		}),
-	}
-	r.addFlags(cmd)
+		}))
 	want.addFlags(cmd, true)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print each event as one line of JSON")
 	cmd.Flags().IntVar(&most, "count", 0, "end after so many events; 0 is never")
-	return cmd
+	return r.addFlags(cmd)
 }
 
 // watch shows what happens, until so many events were shown; 0 is never.
 func (c *call) watch(want api.Subscription, show func(io.Writer, client.Notice) error, most int) error {
 	shown := 0
-	for n, err := range follow(c, want) {
+	for n, err := range c.follow(c.Context(), want) {
 		if err == nil {
 			err = show(c.w, n)
 		}
@@ -85,9 +81,9 @@ func (c *call) watch(want api.Subscription, show func(io.Writer, client.Notice) 
 
 // follow watches, and says on standard error when the connection is lost and when
 // it is there again. It fails if there was none to begin with.
-func follow(c *call, want api.Subscription) iter.Seq2[client.Notice, error] {
+func (c *call) follow(ctx context.Context, want api.Subscription) iter.Seq2[client.Notice, error] {
 	return func(yield func(client.Notice, error) bool) {
-		ctx, cancel := context.WithCancel(c.Context())
+		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		var away error
 		met, lost := false, false
@@ -197,28 +193,22 @@ const redrawEvery = 200 * time.Millisecond
 
 func newHeadsWatch(r *remote) *cobra.Command {
 	var want subscription
-	cmd := &cobra.Command{
-		Use:   "watch",
-		Short: "Show the heads, and each change as it happens",
-		Long: `Show the heads, and each change as it happens, until interrupted. On a terminal
+	cmd := command("watch", "Show the heads, and each change as it happens",
+		`Show the heads, and each change as it happens, until interrupted. On a terminal
 it is a table that changes; elsewhere a line for each change. For load, see
-headway heads list --watch.`,
-		RunE: r.ask(func(c *call) error {
+headway heads list --watch.`, r.ask(func(c *call) error {
 			want.Types = []string{"head.*"}
 			if terminal.IsTerminal(c.w) {
 				return drawHeads(c, want.Subscription)
 			}
 			return c.watch(want.Subscription, showNotice, 0)
-		}),
-	}
+		}))
 	want.addFlags(cmd, false)
 	return cmd
 }
 
 // drawHeads keeps a table of the heads on a terminal.
 func drawHeads(c *call, want api.Subscription) error {
-	ctx, cancel := context.WithCancel(c.Context())
-	defer cancel()
 	heads := map[string]api.Head{}
 	changed := map[string]time.Time{}
 	type notice struct {
@@ -226,18 +216,21 @@ func drawHeads(c *call, want api.Subscription) error {
 		err error
 	}
 	got := make(chan notice)
-	go func() {
+	ctx, cancel := context.WithCancel(c.Context())
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	reading.Go(func() {
 		defer close(got)
-		for n, err := range follow(c, want) {
+		for n, err := range c.follow(ctx, want) {
 			select {
 			case got <- notice{n, err}:
 			case <-ctx.Done():
 				return
 			}
 		}
-	}()
-	dirty := time.NewTimer(0)
-	defer dirty.Stop()
+	})
+	draw := time.After(0) // nil: the table is as the heads are
 	for {
 		select {
 		case n, more := <-got:
@@ -245,8 +238,11 @@ func drawHeads(c *call, want api.Subscription) error {
 				return n.err
 			}
 			takeNotice(heads, changed, n.Notice)
-			dirty.Reset(redrawEvery)
-		case <-dirty.C:
+			if draw == nil {
+				draw = time.After(redrawEvery)
+			}
+		case <-draw:
+			draw = nil
 			if _, err := io.WriteString(c.w, terminal.Clear+headsPage(heads, changed, time.Now())); err != nil {
 				return err
 			}

@@ -24,8 +24,8 @@ func (e *Error) Unwrap() error { return e.error }
 func Errorf(format string, args ...any) error { return &Error{fmt.Errorf(format, args...)} }
 
 // Check makes wrong use of each command an Error: a script whose command does
-// nothing must not go on. A command without Args takes none. The commands must all
-// be there.
+// nothing must not go on. A command takes the arguments that its usage names, and
+// needs the flags. The commands must all be there.
 func Check(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -45,9 +45,13 @@ func strictUsage(cmd *cobra.Command) {
 		cmd.Args = noSuchCommand
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	}
+	names, flags := wantedBy(cmd)
 	check := cmd.Args
 	if check == nil {
-		check = cobra.NoArgs
+		check = argsOf(cmd, names)
+	}
+	if len(flags) > 0 {
+		cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return required(cmd, flags) }
 	}
 	cmd.Args = func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
@@ -60,16 +64,43 @@ func strictUsage(cmd *cobra.Command) {
 	}
 }
 
-// Required makes it wrong usage to leave one of the flags out, or empty.
-func Required(cmd *cobra.Command, flags ...string) {
-	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
-		for _, name := range flags {
-			if v := cmd.Flags().Lookup(name).Value.String(); v == "" || v == "[]" {
-				return Errorf("--%s is missing. Usage: %s", name, cmd.UseLine())
-			}
+// wantedBy are the arguments that the usage of a command names, and the flags that
+// must not be left out: those that do not stand behind a |.
+func wantedBy(cmd *cobra.Command) (args, flags []string) {
+	use, _, _ := strings.Cut(cmd.Use, "|")
+	for _, word := range strings.Fields(use)[1:] {
+		if flag, isFlag := strings.CutPrefix(word, "--"); isFlag {
+			flags = append(flags, flag)
+		} else if len(flags) == 0 {
+			args = append(args, word)
 		}
-		return nil
 	}
+	return args, flags
+}
+
+// argsOf takes as many arguments as the usage says: NAME, NAME..., [NAME] or none.
+func argsOf(cmd *cobra.Command, names []string) cobra.PositionalArgs {
+	switch {
+	case strings.Contains(cmd.Use, "|"):
+		return cobra.ArbitraryArgs
+	case len(names) == 0:
+		return cobra.NoArgs
+	case strings.HasPrefix(names[0], "["):
+		return cobra.MaximumNArgs(len(names))
+	case strings.HasSuffix(names[0], "..."):
+		return cobra.MinimumNArgs(len(names))
+	}
+	return cobra.ExactArgs(len(names))
+}
+
+// required refuses a call that leaves one of the flags out, or empty.
+func required(cmd *cobra.Command, flags []string) error {
+	for _, name := range flags {
+		if v := cmd.Flags().Lookup(name).Value.String(); v == "" || v == "[]" {
+			return Errorf("--%s is missing. Usage: %s", name, cmd.UseLine())
+		}
+	}
+	return nil
 }
 
 // exampleArgs are arguments as they might be, by group and name in the usage.
@@ -84,17 +115,10 @@ func wanted(cmd *cobra.Command, given int) string {
 	if cmd.HasSubCommands() || cmd.Name() == "help" {
 		return ""
 	}
-	var names []string
-	_, use, _ := strings.Cut(cmd.Use, " ")
-	for _, word := range strings.Fields(use) {
-		if strings.HasPrefix(word, "-") {
-			break
-		}
-		names = append(names, strings.TrimSuffix(word, "..."))
-	}
+	names, flags := wantedBy(cmd)
 	said := ""
 	if given < len(names) {
-		said = "; " + names[given] + " is missing"
+		said = "; " + strings.TrimSuffix(names[given], "...") + " is missing"
 	}
 	said += ". Usage: " + cmd.UseLine()
 	for line := range strings.Lines(cmd.Long) {
@@ -102,10 +126,10 @@ func wanted(cmd *cobra.Command, given int) string {
 			return said + "\nFor example: " + example
 		}
 	}
-	if len(names) == 0 || strings.Contains(use, "--") {
+	if len(names) == 0 || len(flags) > 0 || strings.Contains(cmd.Use, "|") {
 		return said
 	}
-	value := exampleArgs[cmd.Parent().Name()+" "+strings.Trim(names[0], "[]")]
+	value := exampleArgs[cmd.Parent().Name()+" "+strings.Trim(names[0], "[].")]
 	return said + "\nFor example: " + cmd.CommandPath() + " " + value
 }
 
