@@ -13,7 +13,7 @@ import (
 // change is one entry of a file of changes:
 //
 //	== an equal sequence is accepted
-//	file internal/registry/lease.go
+//	file internal/registry/report.go
 //	-	if report.Sequence <= e.sequence {
 //	+	if report.Sequence < e.sequence {
 //	test TestLateReportsRenewTheLease|TestReports

@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"log/slog"
 	"time"
 
 	"headway/internal/event"
@@ -13,17 +12,6 @@ const (
 	contestRefused   = "refused"
 	contestTakenOver = "taken_over"
 )
-
-// Contest is the data of an event about an id that two endpoints register.
-type Contest struct {
-	Outcome string `json:"outcome"` // refused or taken_over
-	Count   uint64 `json:"count"`   // since the last event about this head
-}
-
-// LogValue writes the contest as fields.
-func (c Contest) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("outcome", c.Outcome), slog.Uint64("count", c.Count))
-}
 
 // quarrel counts the contests of one head that no event has told of.
 type quarrel struct {

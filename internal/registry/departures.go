@@ -8,40 +8,6 @@ import (
 	"headway/internal/fleet"
 )
 
-// A head flaps when its lease ran out more than twice within flapWindow. Once or
-// twice is a restart, or a network that was away.
-const (
-	flapWindow = 15 * time.Minute
-	flapTimes  = 3
-)
-
-// expiries are the last times that the lease of a head ran out, the latest last.
-type expiries [flapTimes]time.Time
-
-func (e expiries) and(now time.Time) expiries {
-	copy(e[:], e[1:])
-	e[flapTimes-1] = now
-	return e
-}
-
-func (e expiries) flapping(now time.Time) bool {
-	return !e[0].IsZero() && now.Sub(e[0]) <= flapWindow
-}
-
-// flapping counts the heads that flap. One that was drained or is in maintenance
-// since may come and go.
-func (r *Registry) flapping() (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.now()
-	for _, e := range r.heads {
-		if !e.head.Withdrawn() && e.expired.flapping(now) {
-			n++
-		}
-	}
-	return n
-}
-
 // departure is how a head went.
 type departure int
 

@@ -39,6 +39,62 @@ func (s PoolState) LogValue() slog.Value {
 	)
 }
 
+// Contest is the data of an event about an id that two endpoints register.
+type Contest struct {
+	Outcome string `json:"outcome"` // refused or taken_over
+	Count   uint64 `json:"count"`   // since the last event about this head
+}
+
+// LogValue writes the contest as fields.
+func (c Contest) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("outcome", c.Outcome), slog.Uint64("count", c.Count))
+}
+
+// EjectionState is the data of an event about a head that was ejected or
+// reinstated.
+type EjectionState struct {
+	Reason string     `json:"reason"`
+	Detail string     `json:"detail,omitempty"`
+	Until  *time.Time `json:"until,omitempty"`
+}
+
+// LogValue writes the state as fields.
+func (s EjectionState) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("reason", s.Reason)}
+	if s.Detail != "" {
+		attrs = append(attrs, slog.String("detail", s.Detail))
+	}
+	if s.Until != nil {
+		attrs = append(attrs, slog.Time("until", *s.Until))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// GuardState is the data of an event about the mass-expiry guard.
+type GuardState struct {
+	ModelType string `json:"model_type,omitempty"` // "": the whole fleet
+	Region    string `json:"region,omitempty"`
+	Overdue   int    `json:"overdue,omitempty"`
+	Heads     int    `json:"heads,omitempty"`
+}
+
+// LogValue writes the state as fields.
+func (s GuardState) LogValue() slog.Value {
+	return slog.GroupValue(
+		slog.String("model_type", s.ModelType), slog.String("region", s.Region), slog.Int("overdue", s.Overdue), slog.Int("heads", s.Heads),
+	)
+}
+
+func (r *Registry) tell(eventType string, e *entry, now time.Time) {
+	r.events.Publish(event.Event{
+		Type: eventType, Time: now, Head: e.head.ID, Region: e.head.Region, ModelTypes: e.head.ModelTypes,
+		Data: fleet.HeadState{
+			Status: e.status.String(), AdminState: e.head.Admin.String(), Health: e.head.Health.String(),
+			Routable: e.head.Routable(), Epoch: e.epoch,
+		},
+	})
+}
+
 // tellRoutable publishes which heads take requests from now on and which do not
 // any more, and which pools have none left that does, not even as the last
 // resort. r.mu must be held.

@@ -9,6 +9,7 @@ import (
 
 	"headway/internal/audit"
 	"headway/internal/fleet"
+	"headway/internal/strict"
 )
 
 // Registration is the answer to Register.
@@ -160,4 +161,10 @@ func (r *Registry) Deregister(ctx context.Context, id string) error {
 			return nil, nil
 		},
 	}))
+}
+
+// Check validates a registration that has the given faults already and returns
+// all of them. The error is a *strict.InvalidError, nil only if nothing is wrong.
+func (r *Registry) Check(spec fleet.Spec, already []strict.Fault) error {
+	return strict.Invalid(strict.Merge(already, strict.FaultsOf(fleet.ValidateSpec(&spec, r.allowLinkLocal))))
 }

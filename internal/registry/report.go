@@ -1,61 +1,20 @@
 package registry
 
 import (
-	"errors"
 	"time"
 
 	"headway/internal/event"
 	"headway/internal/fleet"
 )
 
-// LeaseOptions are the rules of leases. A zero value is the default.
-type LeaseOptions struct {
-	BaseInterval        time.Duration // between reports of a head in a small fleet; 2 s
-	MaxReportsPerSecond int           // of the whole fleet; the interval grows with it; 2,000
-	RemoveAfter         time.Duration // of silence after which a stale head is removed; 1 h
-	SlowStart           time.Duration // how long a new head counts as loaded; 30 s
-	GuardShare          float64       // of a pool overdue at once that trips the mass-expiry guard; 0.5
-	GuardMinHeads       int           // the smallest pool that the guard watches; 4
-	GuardHold           time.Duration // how long it keeps heads that would be stale; 60 s
-}
-
-// A head is fresh up to freshIntervals after its last report, suspect up to
-// fleet.LeaseIntervals, then stale.
-const freshIntervals = 2
-
-func (o *LeaseOptions) complete() error {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&o.BaseInterval, 2*time.Second)
-	def(&o.RemoveAfter, time.Hour)
-	def(&o.SlowStart, 30*time.Second)
-	def(&o.GuardHold, time.Minute)
-	if o.MaxReportsPerSecond == 0 {
-		o.MaxReportsPerSecond = 2000
-	}
-	if o.GuardShare == 0 {
-		o.GuardShare = 0.5
-	}
-	if o.GuardMinHeads == 0 {
-		o.GuardMinHeads = 4
-	}
-	switch {
-	case o.BaseInterval < 0 || o.RemoveAfter < 0 || o.SlowStart < 0 || o.GuardHold < 0:
-		return errors.New("fleet: durations of leases must not be negative")
-	case o.MaxReportsPerSecond < 1 || o.GuardMinHeads < 1 || o.GuardShare < 0 || o.GuardShare > 1:
-		return errors.New("fleet: MaxReportsPerSecond and GuardMinHeads must be at least 1, GuardShare 0 to 1")
-	}
-	return nil
-}
-
 // interval is how often each of n heads reports, before jitter.
 func (r *Registry) interval(n int) time.Duration {
 	spread := time.Duration(float64(n) / float64(r.lease.MaxReportsPerSecond) * float64(time.Second))
 	return max(r.lease.BaseInterval, spread)
 }
+
+// jitter spreads the heads' reports: 0.9 to 1.1.
+func (r *Registry) jitter() float64 { return 0.9 + 0.2*r.random() }
 
 // grant renews e's lease at now and tells the head when to report again.
 func (r *Registry) grant(e *entry, now time.Time) fleet.Lease {
@@ -145,14 +104,4 @@ func (r *Registry) accept(e *entry, report *fleet.StatusReport, now time.Time) (
 func (e *entry) say(status fleet.Status) {
 	e.leaving = status == fleet.StatusDraining || status == fleet.StatusOffline && e.leaving
 	e.status = status
-}
-
-func (r *Registry) tell(eventType string, e *entry, now time.Time) {
-	r.events.Publish(event.Event{
-		Type: eventType, Time: now, Head: e.head.ID, Region: e.head.Region, ModelTypes: e.head.ModelTypes,
-		Data: fleet.HeadState{
-			Status: e.status.String(), AdminState: e.head.Admin.String(), Health: e.head.Health.String(),
-			Routable: e.head.Routable(), Epoch: e.epoch,
-		},
-	})
 }

@@ -1,0 +1,214 @@
+package registry
+
+import (
+	"errors"
+	"time"
+
+	"headway/internal/event"
+	"headway/internal/fleet"
+)
+
+// LeaseOptions are the rules of leases. A zero value is the default.
+type LeaseOptions struct {
+	BaseInterval        time.Duration // between reports of a head in a small fleet; 2 s
+	MaxReportsPerSecond int           // of the whole fleet; the interval grows with it; 2,000
+	RemoveAfter         time.Duration // of silence after which a stale head is removed; 1 h
+	SlowStart           time.Duration // how long a new head counts as loaded; 30 s
+	GuardShare          float64       // of a pool overdue at once that trips the mass-expiry guard; 0.5
+	GuardMinHeads       int           // the smallest pool that the guard watches; 4
+	GuardHold           time.Duration // how long it keeps heads that would be stale; 60 s
+}
+
+// A head is fresh up to freshIntervals after its last report, suspect up to
+// fleet.LeaseIntervals, then stale.
+const freshIntervals = 2
+
+func (o *LeaseOptions) complete() error {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.BaseInterval, 2*time.Second)
+	def(&o.RemoveAfter, time.Hour)
+	def(&o.SlowStart, 30*time.Second)
+	def(&o.GuardHold, time.Minute)
+	if o.MaxReportsPerSecond == 0 {
+		o.MaxReportsPerSecond = 2000
+	}
+	if o.GuardShare == 0 {
+		o.GuardShare = 0.5
+	}
+	if o.GuardMinHeads == 0 {
+		o.GuardMinHeads = 4
+	}
+	switch {
+	case o.BaseInterval < 0 || o.RemoveAfter < 0 || o.SlowStart < 0 || o.GuardHold < 0:
+		return errors.New("fleet: durations of leases must not be negative")
+	case o.MaxReportsPerSecond < 1 || o.GuardMinHeads < 1 || o.GuardShare < 0 || o.GuardShare > 1:
+		return errors.New("fleet: MaxReportsPerSecond and GuardMinHeads must be at least 1, GuardShare 0 to 1")
+	}
+	return nil
+}
+
+// due is when the state of e's lease may change next.
+func (r *Registry) due(e *entry) time.Time {
+	switch e.health {
+	case fleet.HealthPending:
+		return e.seen.Add(r.lease.RemoveAfter)
+	case fleet.HealthFresh:
+		return e.seen.Add(freshIntervals * e.interval)
+	case fleet.HealthStale:
+		return e.stale.Add(r.lease.RemoveAfter)
+	case fleet.HealthHeld:
+		return e.seen // every tick: the guard may let go of it
+	}
+	return e.seen.Add(fleet.LeaseIntervals * e.interval)
+}
+
+// watch sees to it that the wheel will look at e.
+func (r *Registry) watch(e *entry) { r.wheel.add(e, r.due(e)) }
+
+func (r *Registry) tick() time.Duration {
+	return max(min(wheelTick, r.lease.BaseInterval/4), time.Millisecond)
+}
+
+// pauseTicks of silence of our own clock mean that this process was stopped,
+// and not the heads.
+const pauseTicks = 8
+
+// sweep moves leases on whose time came.
+func (r *Registry) sweep(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if gap := now.Sub(r.lastSweep); gap > pauseTicks*r.tick()+time.Second {
+		r.log.Warn("this process was paused; leases are extended by as much", "pause", gap.String())
+		for _, e := range r.heads { // also those that reported between the last sweep and the pause
+			if e.seen = e.seen.Add(gap); e.seen.After(now) {
+				e.seen = now
+			}
+		}
+	}
+	r.lastSweep = now
+	var changed, overdue []*entry
+	r.wheel.advance(now, func(e *entry) {
+		if r.heads[e.record.Spec.ID] != e {
+			return // forgotten
+		}
+		if now.Before(r.due(e)) {
+			r.watch(e)
+			return
+		}
+		switch e.health {
+		case fleet.HealthFresh:
+			e.health = fleet.HealthSuspect
+			changed = append(changed, e)
+		case fleet.HealthSuspect, fleet.HealthAssumed, fleet.HealthHeld:
+			overdue = append(overdue, e)
+			return
+		case fleet.HealthPending, fleet.HealthStale:
+			r.reap(e)
+			return
+		}
+		r.watch(e)
+	})
+	for _, e := range changed {
+		r.stage(r.replace(e))
+		r.tell(event.HeadChanged, e, now)
+	}
+	r.expire(overdue, now)
+	r.offerTrials(now)
+	r.lookAtFailing(now)
+	r.publish(nil)
+	r.writeMarks()
+	r.releaseGuards(now)
+}
+
+// expire makes overdue heads stale, or holds those whose pool the guard keeps.
+func (r *Registry) expire(overdue []*entry, now time.Time) {
+	judged := map[poolKey]bool{}
+	for _, e := range overdue {
+		held := false
+		for _, key := range keys(e) {
+			if _, known := judged[key]; !known {
+				judged[key] = r.guard(key, now)
+			}
+			held = held || judged[key]
+		}
+		switch {
+		case !held:
+			r.expireNow(e, now)
+		case e.health != fleet.HealthHeld:
+			e.health = fleet.HealthHeld
+			e.outcomes.held.Store(true)
+			r.stage(r.replace(e))
+			r.tell(event.HeadHeld, e, now)
+		}
+		r.watch(e)
+	}
+}
+
+// expireNow makes a head stale.
+func (r *Registry) expireNow(e *entry, now time.Time) {
+	e.health, e.stale = fleet.HealthStale, now
+	e.outcomes.held.Store(false)
+	r.mark(e)
+	r.stage(r.replace(e))
+	if !e.head.Withdrawn() && e.status != fleet.StatusOffline { // else it said before that it takes no requests
+		r.metrics.expirations.Inc()
+		e.expired = e.expired.and(now)
+	}
+	r.tell(event.HeadExpired, e, now)
+}
+
+// reap removes a head that was silent for so long that it will not come back.
+// It is tried again as long as the head is there: the store may have failed.
+func (r *Registry) reap(e *entry) {
+	again := wheelTick
+	if len(r.commits) < ownQueue && r.enqueue(&commit{
+		id: e.record.Spec.ID, reaps: true,
+		edit: func(cur *fleet.Record, is *entry) (*fleet.Record, error) {
+			if cur == nil || is != e || (e.health != fleet.HealthStale && e.health != fleet.HealthPending) || r.now().Before(r.due(e)) {
+				return nil, fleet.ErrHeadNotFound // it came back, or is gone
+			}
+			return nil, nil
+		},
+	}) {
+		again = commitTime
+	}
+	r.wheel.add(e, r.lastSweep.Add(again))
+}
+
+// A head flaps when its lease ran out more than twice within flapWindow. Once or
+// twice is a restart, or a network that was away.
+const (
+	flapWindow = 15 * time.Minute
+	flapTimes  = 3
+)
+
+// expiries are the last times that the lease of a head ran out, the latest last.
+type expiries [flapTimes]time.Time
+
+func (e expiries) and(now time.Time) expiries {
+	copy(e[:], e[1:])
+	e[flapTimes-1] = now
+	return e
+}
+
+func (e expiries) flapping(now time.Time) bool {
+	return !e[0].IsZero() && now.Sub(e[0]) <= flapWindow
+}
+
+// flapping counts the heads that flap. One that was drained or is in maintenance
+// since may come and go.
+func (r *Registry) flapping() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	for _, e := range r.heads {
+		if !e.head.Withdrawn() && e.expired.flapping(now) {
+			n++
+		}
+	}
+	return n
+}
