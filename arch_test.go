@@ -96,7 +96,7 @@ var rooms = map[string]room{
 		others: []string{json},
 	},
 	"internal/live": {
-		ours:   []string{"api", "internal/access", "internal/apiv1", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict"},
+		ours:   []string{"api", "internal/access", "internal/apiv1", "internal/audit", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict"},
 		others: []string{metrics, json, websocket, xnet, "golang.org/x/time"},
 	},
 	"prometheus": {},

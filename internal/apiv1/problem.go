@@ -37,6 +37,16 @@ func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
 // Status is the problem's status in HTTP.
 func (p *Problem) Status() int { return kinds[p.Code].status }
 
+// RefusesCaller reports whether the problem is the caller or its origin. The audit
+// trail has such attempts.
+func (p *Problem) RefusesCaller() bool {
+	switch p.Code {
+	case api.CodeForeignHost, api.CodeCrossOrigin, api.CodeUnauthenticated, api.CodeForbidden, api.CodeKeyInURL:
+		return true
+	}
+	return false
+}
+
 // Answer is the problem as it is sent, without what only the carrier knows:
 // the instance and the request's id.
 func (p *Problem) Answer() api.Problem {

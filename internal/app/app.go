@@ -254,7 +254,7 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store) (err error
 	}
 	a.live, err = live.New(live.Options{
 		Instance: a.instance,
-		Fleet:    a.fleet, Router: a.router, Verbs: a.verbs, Events: a.events, Metrics: a.metrics, Log: a.log, Guard: a.guard,
+		Fleet:    a.fleet, Router: a.router, Verbs: a.verbs, Events: a.events, Metrics: a.metrics, Log: a.log, Guard: a.guard, Note: a.journal.Note,
 		MaxStreams: c.Realtime.MaxStreams, MaxMessage: c.Realtime.MaxMessageBytes, MaxRate: c.Realtime.MaxRate,
 		Timing: live.Timing{Heartbeat: c.Realtime.Heartbeat},
 	})

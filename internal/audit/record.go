@@ -131,6 +131,14 @@ func (e Entry) By(ctx context.Context) Entry {
 	return e
 }
 
+// Denied is the entry of a refused attempt at a route.
+func (id *Identity) Denied(action, route, reason string) Entry {
+	return Entry{
+		Category: Auth, Action: action, Outcome: Denied, Reason: reason,
+		Actor: id.Actor, Source: id.Source, RequestID: id.RequestID, Target: Target{Type: "route", ID: route},
+	}
+}
+
 // BeginFunc records the intent of an operation durably. After an error the
 // operation must not happen. The returned function is called once, when the
 // operation has ended.

@@ -6,15 +6,14 @@ import (
 	"net/http"
 	"strings"
 
-	"headway/api"
 	"headway/internal/access"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/strict"
 )
 
-// enter finds out who asks and whether they may use the route. It writes the
-// principal into the answer, where handlers find it.
+// enter authenticates the caller and checks its permission for the route. The
+// handlers find the principal in the answer.
 func (s *Server) enter(a *answer, r *http.Request) error {
 	if a.route.needs == access.Open {
 		return nil
@@ -29,38 +28,21 @@ func (s *Server) enter(a *answer, r *http.Request) error {
 	return err
 }
 
-// denied records in the audit trail that an attempt was refused for who made it
-// or where it came from, or because it was to make a key that may not be made. The
-// journal bounds what that writes. A read without a credential is not recorded:
-// it is how a client learns that one is needed.
+// denied records in the audit trail that an attempt was refused for its caller or
+// origin, or because it was to make a key that is not allowed. The journal bounds
+// what that writes. A read without a credential is not recorded: so clients learn
+// that one is needed.
 func (s *Server) denied(a *answer, r *http.Request, p *apiv1.Problem, err error) {
 	rt, reason := a.route, p.Detail
 	if refused, is := errors.AsType[*access.KeyRefusedError](err); is {
 		reason = refused.Error()
-	} else if !refusesCaller(p.Code) || errors.Is(err, access.ErrNoCredential) && rt.action == "" {
+	} else if !p.RefusesCaller() || errors.Is(err, access.ErrNoCredential) && rt.action == "" {
 		return
 	}
-	s.noteDenied(s.identity(a, r), cmp.Or(rt.action, "access"), rt.method+" "+rt.pattern, reason)
+	s.o.Note(s.identity(a, r).Denied(cmp.Or(rt.action, "access"), rt.method+" "+rt.pattern, reason))
 }
 
-// refusesCaller reports whether a problem is who asks, or from where.
-func refusesCaller(code string) bool {
-	switch code {
-	case api.CodeForeignHost, api.CodeCrossOrigin, api.CodeUnauthenticated, api.CodeForbidden, api.CodeKeyInURL:
-		return true
-	}
-	return false
-}
-
-func (s *Server) noteDenied(id *audit.Identity, action, route, reason string) {
-	s.o.Note(audit.Entry{
-		Category: audit.Auth, Action: action, Outcome: audit.Denied, Reason: reason,
-		Actor: id.Actor, Source: id.Source, RequestID: id.RequestID,
-		Target: audit.Target{Type: "route", ID: route},
-	})
-}
-
-// identity is who acts in a request, for the audit trail.
+// identity is the actor of a request, for the audit trail.
 func (s *Server) identity(a *answer, r *http.Request) *audit.Identity {
 	id := &audit.Identity{
 		Actor:     audit.Actor{Type: "anonymous", Via: "http"},

@@ -1,20 +1,17 @@
 package httpapi
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
 
 	"headway/api"
 	"headway/internal/access"
-	"headway/internal/apiv1"
-	"headway/internal/audit"
 	"headway/internal/live"
 	"headway/internal/strict"
 )
 
-// getEvents streams what happens.
+// getEvents streams events.
 func (s *Server) getEvents(w *answer, r *http.Request) error {
 	q := readQuery(r, "types", "head", "model_type", "region", "last_event_id")
 	if err := q.err(); err != nil {
@@ -36,7 +33,7 @@ func (s *Server) getEvents(w *answer, r *http.Request) error {
 	return s.o.Live.ServeEvents(w, r, w.principal, want)
 }
 
-// serveWebSocket lets in who has a credential, and who has none yet: a browser
+// serveWebSocket admits a client with a credential, and one without: a browser
 // cannot send one with the upgrade, so the first message may hold it. What each
 // message needs is in the table of live.
 func (s *Server) serveWebSocket(w *answer, r *http.Request) error {
@@ -48,28 +45,7 @@ func (s *Server) serveWebSocket(w *answer, r *http.Request) error {
 		return err
 	}
 	w.principal = p
-	base := *s.identity(w, r)
-	base.Actor.Via = "websocket"
-	as := func(p *access.Principal) *audit.Identity {
-		id := base
-		if p != nil {
-			id.Actor.Type, id.Actor.ID = p.Type, p.ID
-		}
-		return &id
-	}
-	address := s.o.Guard.Address(r)
-	return s.o.Live.ServeWebSocket(w, r, live.Peer{
-		Principal: p,
-		Authenticate: func(ctx context.Context, token string) (*access.Principal, error) {
-			return s.o.Guard.AuthenticateToken(ctx, token, address)
-		},
-		Context: func(ctx context.Context, p *access.Principal) context.Context {
-			return audit.WithIdentity(ctx, as(p))
-		},
-		Denied: func(p *access.Principal, action string, err error) {
-			if problem := apiv1.ProblemOf(err); refusesCaller(problem.Code) {
-				s.noteDenied(as(p), action, "GET /api/v1/ws", problem.Detail)
-			}
-		},
-	})
+	id := s.identity(w, r)
+	id.Actor.Via = "websocket"
+	return s.o.Live.ServeWebSocket(w, r, live.Peer{Principal: p, Identity: *id, Address: s.o.Guard.Address(r)})
 }

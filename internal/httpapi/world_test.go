@@ -160,7 +160,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	must(err)
 	w.openAccess(access.Options{Failures: 100})
 	hub, err := live.New(live.Options{
-		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: events, Metrics: w.metrics, Log: log, Guard: w.guard,
+		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: events, Metrics: w.metrics, Log: log, Guard: w.guard, Note: w.note,
 	})
 	must(err)
 	options := httpapi.Options{

@@ -151,7 +151,7 @@ func (s *session) answered() bool {
 // serve carries out a request that the client has the permission for.
 func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
 	if err := s.may(q); err != nil {
-		s.denied(s.principal.Load(), q, err)
+		s.denied(q.action, err)
 		return nil, err
 	}
 	if q.needs != access.Open {
@@ -169,7 +169,7 @@ func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
 	}
 	answer, err = q.serve(s, data)
 	if _, denied := errors.AsType[*access.DeniedError](err); denied {
-		s.denied(s.principal.Load(), q, err)
+		s.denied(q.action, err)
 	}
 	return answer, err
 }
@@ -189,12 +189,11 @@ func (s *session) may(q *request) error {
 	return p.Require(q.needs)
 }
 
-func (s *session) denied(p *access.Principal, q *request, err error) {
-	action := q.action
-	if action == "" {
-		action = "access"
+// denied records a refused attempt in the audit trail.
+func (s *session) denied(action string, err error) {
+	if problem := apiv1.ProblemOf(err); problem.RefusesCaller() {
+		s.hub.o.Note(s.identity(s.principal.Load()).Denied(cmp.Or(action, "access"), "GET /api/v1/ws", problem.Detail))
 	}
-	s.peer.Denied(p, action, err)
 }
 
 func (s *session) decide(data []byte) (answer []byte, err error) {
@@ -273,9 +272,9 @@ func (s *session) auth(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.peer.Authenticate(context.WithoutCancel(s.ctx), token)
+	p, err := s.hub.o.Guard.AuthenticateToken(context.WithoutCancel(s.ctx), token, s.peer.Address)
 	if err != nil {
-		s.peer.Denied(nil, "access", err)
+		s.denied("", err)
 		s.after = func() { // each guess costs a connection, which are limited by address
 			s.end(websocket.StatusPolicyViolation, droppedInvalid, "the credential is not valid")
 		}

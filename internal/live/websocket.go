@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -20,14 +21,14 @@ import (
 	"headway/api"
 	"headway/internal/access"
 	"headway/internal/apiv1"
+	"headway/internal/audit"
 )
 
 // Peer is the client of a WebSocket.
 type Peer struct {
-	Principal    *access.Principal                                                  // nil: the first message must authenticate
-	Authenticate func(ctx context.Context, token string) (*access.Principal, error) // required
-	Context      func(ctx context.Context, p *access.Principal) context.Context     // required; adds the author of changes, for the audit trail
-	Denied       func(p *access.Principal, action string, err error)                // required; records a denied attempt
+	Principal *access.Principal // nil: the first message must authenticate
+	Identity  audit.Identity    // for the audit trail
+	Address   netip.Addr        // whose attempts to authenticate are limited
 }
 
 // session is one WebSocket. The goroutine of its handler reads and answers.
@@ -107,7 +108,16 @@ func upgrades(r *http.Request) bool {
 // authenticated sets the client's principal.
 func (s *session) authenticated(p *access.Principal) {
 	s.principal.Store(p)
-	s.ctx = s.peer.Context(s.ctx, p)
+	s.ctx = audit.WithIdentity(s.ctx, s.identity(p))
+}
+
+// identity is the client's with a principal, which may be nil.
+func (s *session) identity(p *access.Principal) *audit.Identity {
+	id := s.peer.Identity
+	if p != nil {
+		id.Actor.Type, id.Actor.ID = p.Type, p.ID
+	}
+	return &id
 }
 
 // read handles messages until the connection ends.

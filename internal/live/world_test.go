@@ -2,12 +2,14 @@ package live_test
 
 import (
 	"context"
+	"crypto/sha256"
 	stdjson "encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,7 +41,7 @@ type world struct {
 	options live.Options
 	metrics *prometheus.Registry
 	server  *httptest.Server
-	who     atomic.Pointer[access.Principal] // whoever connects is
+	who     atomic.Pointer[access.Principal] // the principal of those that connect
 	keys    *access.Keys
 	ahead   atomic.Int64 // of the clock that credentials end by
 	denied  atomic.Int64
@@ -53,8 +55,8 @@ func (w *world) end() {
 	}
 }
 
-// lapse lets the credentials of all expire, of which nobody is told. It is called
-// once whoever connects has one that can.
+// lapse lets the credentials of all expire, without a notice. It is called once
+// who has a principal that can.
 func (w *world) lapse() { w.ahead.Store(int64(2 * time.Hour)) }
 
 // passing is a credential that lapse ends.
@@ -64,8 +66,8 @@ func passing() *access.Principal {
 
 var root = &access.Principal{Type: "key", ID: "root", Role: access.RoleAdmin}
 
-// token is the credential that the world knows, of root.
-const token = "open sesame"
+// token is the key of root.
+const token = "hw_root_open-sesame"
 
 // quick looks often, and leaves a peer all the time that a loaded machine takes.
 var quick = live.Timing{Beat: 20 * time.Millisecond, Heartbeat: 100 * time.Millisecond, Write: time.Minute, Auth: time.Minute, Pong: time.Minute}
@@ -111,8 +113,9 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*live.
 	verbs, err := apiv1.New(w.fleet, w.router)
 	must(err)
 	now := func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
+	hash := sha256.Sum256([]byte(token))
 	must(store.SaveKeys(t.Context(), []access.KeyChange{
-		{ID: root.ID, Key: &access.Key{ID: root.ID, Role: access.RoleAdmin}}, {ID: "k", Key: &access.Key{ID: "k", Role: access.RoleAdmin}},
+		{ID: root.ID, Key: &access.Key{ID: root.ID, Role: access.RoleAdmin, Hash: hash[:]}}, {ID: "k", Key: &access.Key{ID: "k", Role: access.RoleAdmin}},
 	}))
 	w.keys, err = access.OpenKeys(t.Context(), store, begin, 0, now)
 	must(err)
@@ -120,7 +123,11 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*live.
 	must(err)
 	options := live.Options{
 		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
-		Guard: guard,
+		Guard: guard, Note: func(e audit.Entry) {
+			if e.Outcome == audit.Denied {
+				w.denied.Add(1)
+			}
+		},
 	}
 	for _, c := range change {
 		c(&options)
@@ -158,17 +165,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		}
 		err = w.hub.ServeEvents(rw, r, w.who.Load(), want)
 	} else {
-		err = w.hub.ServeWebSocket(rw, r, live.Peer{
-			Principal: w.who.Load(),
-			Authenticate: func(_ context.Context, secret string) (*access.Principal, error) {
-				if secret != token {
-					return nil, access.ErrUnknown
-				}
-				return root, nil
-			},
-			Context: func(ctx context.Context, _ *access.Principal) context.Context { return ctx },
-			Denied:  func(*access.Principal, string, error) { w.denied.Add(1) },
-		})
+		err = w.hub.ServeWebSocket(rw, r, live.Peer{Principal: w.who.Load(), Address: netip.MustParseAddr("127.0.0.1")})
 	}
 	if problem, ok := errors.AsType[*apiv1.Problem](err); ok {
 		http.Error(rw, problem.Error(), problem.Status())
