@@ -108,8 +108,8 @@ var rooms = map[string]room{
 	},
 	"internal/strategy": {ours: []string{"internal/fleet", "internal/strict"}},
 	"internal/policy": {
-		ours:   []string{"internal/feed", "internal/fleet", "internal/strategy", "internal/strict"},
-		others: []string{json},
+		ours:   []string{"internal/feed", "internal/fleet", "internal/strategy", "internal/strict", "internal/disk"},
+		others: []string{json, metrics},
 	},
 	"internal/routing": {
 		ours:   []string{"internal/event", "internal/feed", "internal/audit", "internal/fleet", "internal/strict", "internal/policy", "internal/strategy"},
@@ -132,8 +132,8 @@ var rooms = map[string]room{
 	"internal/redisaudit": {ours: []string{"internal/outbound", "internal/strict", "internal/trail", "internal/address"}, others: []string{metrics, redis}},
 	"internal/console":    {},
 	"internal/history":    {ours: []string{"internal/disk"}, others: []string{common, prom}},
-	"internal/monitor":    {ours: []string{"internal/history", "internal/outbound"}, others: []string{metrics, model, common, prom}},
-	"internal/pki":        {others: []string{metrics, acme}},
+	"internal/monitor":    {ours: []string{"internal/history", "internal/outbound", "internal/disk"}, others: []string{metrics, model, common, prom}},
+	"internal/pki":        {ours: []string{"internal/disk"}, others: []string{metrics, acme}},
 	"internal/freeport":   {},
 	"internal/storetest":  {ours: []string{"internal/access", "internal/audit", "internal/event", "internal/feed", "internal/fleet", "internal/registry", "internal/policy", "internal/routing"}, others: []string{metrics, rapid}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/registry", "internal/memstore", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},

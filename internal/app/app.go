@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -31,6 +32,7 @@ import (
 	"headway/internal/natsmq"
 	"headway/internal/outbound"
 	"headway/internal/pki"
+	"headway/internal/policy"
 	"headway/internal/redisaudit"
 	"headway/internal/registry"
 	"headway/internal/routing"
@@ -59,7 +61,7 @@ type App struct {
 	queue        *natsmq.Queue   // nil: switched off
 	webhooks     *webhook.Sender // nil: no endpoints
 	instance     string          // of this run; begins the ids of events
-	policyFile   *policyFile
+	policyFile   *policy.File
 	server       *httpapi.Server
 	journal      *audit.Journal
 	trail        string                           // path of the audit file
@@ -173,7 +175,7 @@ func (a *App) check(closed bool) error {
 		return err
 	}
 	if c.Policy != "" {
-		if _, err := readPolicy(c.Policy); err != nil {
+		if _, err := policy.ReadFile(c.Policy); err != nil {
 			return err
 		}
 	}
@@ -261,10 +263,20 @@ func (a *App) buildRooms(ctx context.Context, store *boltstore.Store) (err error
 	if err != nil {
 		return err
 	}
-	if a.policyFile, err = newPolicyFile(c.Policy, a.router, a.log, a.metrics); err != nil {
+	a.policyFile, err = policy.NewFile(policy.FileOptions{Path: c.Policy, Store: store, Apply: a.applyFile, Log: a.log, Metrics: a.metrics})
+	if err != nil {
 		return err
 	}
 	return a.policyFile.Load(ctx)
+}
+
+// applyFile brings the policy of the file into force.
+func (a *App) applyFile(ctx context.Context, next *policy.Policy) (*policy.Policy, error) {
+	name := filepath.Base(a.config.Policy)
+	ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "system", ID: name, Via: "file"}})
+	return a.router.Apply(ctx, routing.Change{
+		Make: routing.To(next), Expect: routing.AnyRevision, Source: policy.SourceFile, Action: "policy.load", Note: name,
+	})
 }
 
 // ejectOptions maps the settings whose 0 means "off".
@@ -286,11 +298,36 @@ func (a *App) Reload(ctx context.Context) error {
 		Category: audit.RoutingConfig, Action: "config.reload", Outcome: audit.Success,
 		Actor: audit.Actor{Type: "system", Via: "signal"}, Target: audit.Target{Type: "config"},
 	})
-	errs := []error{a.policyFile.Load(ctx), a.journal.Reopen()}
-	if a.certs != nil {
-		errs = append(errs, a.reloadCertificates())
+	return errors.Join(a.policyFile.Load(ctx), a.journal.Reopen(), a.reloadCertificates())
+}
+
+// watchInterval is how often files are checked for changes.
+const watchInterval = time.Second
+
+// watchFiles applies changes of the policy file and of the certificates. A fault
+// of the certificates, which are read again each time, is logged once.
+func (a *App) watchFiles(ctx context.Context) error {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	logged := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := a.policyFile.Reload(ctx); err != nil {
+			a.log.Error("the policy file is not in force; the policy is as it was", "error", err)
+		}
+		fault := ""
+		if err := a.reloadCertificates(); err != nil {
+			fault = err.Error()
+		}
+		if fault != "" && fault != logged {
+			a.log.Error("the certificates changed, and not all that changed is in force", "error", fault)
+		}
+		logged = fault
 	}
-	return errors.Join(errs...)
 }
 
 // listen opens the listener, and checks the addresses of the message queue.
@@ -332,8 +369,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.router.Run)
 	start(func(ctx context.Context) error { return a.keys.Run(ctx, a.log) })
 	start(a.live.Run)
-	start(a.policyFile.Run)
-	start(a.watchCertificates)
+	start(a.watchFiles)
 	start(a.logEvents)
 	if a.webhooks != nil {
 		start(a.webhooks.Run)

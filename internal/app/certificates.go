@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"path/filepath"
@@ -43,32 +42,13 @@ func (a *App) tlsConfig() *tls.Config {
 
 func (a *App) ownName(name string) bool { return a.certs != nil && a.certs.Covers(name) }
 
-func (a *App) watchCertificates(ctx context.Context) error {
-	if a.certs == nil {
-		return nil
-	}
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	said := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if err := a.reloadCertificates(); err == nil {
-			said = ""
-		} else if err.Error() != said { // a fault is logged once
-			said = err.Error()
-			a.log.Error("the certificates changed, and not all that changed is in force", "error", err)
-		}
-	}
-}
-
 // reloadCertificates reads changed files, and updates the announced certificate
 // and the open connections of clients. One file may be faulty and another not,
 // so it updates after an error too.
 func (a *App) reloadCertificates() error {
+	if a.certs == nil {
+		return nil
+	}
 	before := a.certs.ClientCAs()
 	err := a.certs.Reload()
 	if a.certs.ClientCAs() != before {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -107,11 +106,7 @@ func readPolicy(name string, stdin io.Reader, w io.Writer) (*policy.Policy, erro
 	if err != nil {
 		return nil, err
 	}
-	format := "yaml"
-	if filepath.Ext(name) == ".json" {
-		format = "json"
-	}
-	read, faults := policy.Parse(data, format)
+	read, faults := policy.ParseFile(name, data)
 	if len(faults) == 0 {
 		return read, nil
 	}

@@ -1,12 +1,15 @@
-// Package disk measures free space, and replaces files atomically and durably.
+// Package disk measures free space, replaces files atomically and durably, and
+// notices changes of files.
 package disk
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -64,4 +67,19 @@ func syncDir(dir string, sync func(*os.File) error) error {
 		return err
 	}
 	return errors.Join(sync(d), d.Close())
+}
+
+// Version changes whenever a file is written, replaced, removed or made. It
+// does not read the files.
+func Version(files ...string) string {
+	var b strings.Builder
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			fmt.Fprintln(&b, err)
+			continue
+		}
+		fmt.Fprintln(&b, info.ModTime().UnixNano(), info.Size(), info.Sys().(*syscall.Stat_t).Ino)
+	}
+	return b.String()
 }

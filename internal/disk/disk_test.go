@@ -81,6 +81,35 @@ func TestAfterAnErrorTheFileIsAsBefore(t *testing.T) {
 	}
 }
 
+func TestAVersionChangesWithTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	write(t, a, "one")
+	before := Version(a, b)
+	changes := func(what string, change func()) {
+		t.Helper()
+		change()
+		after := Version(a, b)
+		if after == before || Version(a, b) != after {
+			t.Errorf("%s: from %q to %q", what, before, after)
+		}
+		before = after
+	}
+	changes("made", func() { write(t, b, "two") })
+	changes("written", func() { write(t, b, "longer") })
+	changes("replaced, with the time and size of before", func() {
+		info, err := os.Stat(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, a+"2", "eno")
+		if err := errors.Join(os.Chtimes(a+"2", info.ModTime(), info.ModTime()), os.Rename(a+"2", a)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	changes("removed", func() { _ = os.Remove(b) })
+}
+
 func write(t *testing.T, file, content string) {
 	t.Helper()
 	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
 
+	"headway/internal/disk"
 	"headway/internal/history"
 )
 
@@ -76,7 +77,7 @@ type Monitor struct {
 	asked    atomic.Int64             // queries that have a place or wait for one
 	last     map[*history.Series]bool // that the last scrape wrote
 	at       int64                    // when it was, in milliseconds
-	seen     time.Time                // when RulesFile was changed
+	version  string                   // of RulesFile, as read last
 }
 
 // New makes a monitor with the history of the last snapshot. A snapshot that
@@ -109,10 +110,10 @@ func New(o Options) (*Monitor, error) {
 	}
 	content := o.Rules
 	if o.RulesFile != "" {
+		m.version = disk.Version(o.RulesFile)
 		if content, err = readRules(o.RulesFile); err != nil {
 			return nil, err
 		}
-		m.rulesChanged()
 	}
 	if err := m.rules.load(content); err != nil {
 		return nil, err
@@ -227,21 +228,14 @@ func (m *Monitor) instant(ctx context.Context, expr string, at time.Time) (promq
 	return nil, errors.New("the expression gives neither a vector nor a number")
 }
 
-func (m *Monitor) rulesChanged() bool {
-	info, err := os.Stat(m.o.RulesFile)
-	if err != nil || info.ModTime().Equal(m.seen) {
-		return false
-	}
-	m.seen = info.ModTime()
-	return true
-}
-
 // reloadRules takes a changed rule file over; one with an error changes
 // nothing.
 func (m *Monitor) reloadRules() {
-	if m.o.RulesFile == "" || !m.rulesChanged() {
+	version := disk.Version(m.o.RulesFile)
+	if m.o.RulesFile == "" || version == m.version {
 		return
 	}
+	m.version = version
 	content, err := os.ReadFile(m.o.RulesFile)
 	if err == nil {
 		err = m.rules.load(content)

@@ -141,6 +141,11 @@ func TestAuthoritiesOfClientsThatChange(t *testing.T) {
 	if c.ClientCAs() != before || !in(mine) || in(foreign) {
 		t.Error("nothing changed, and there are other authorities")
 	}
+	i.check(os.Chtimes(i.cert, start, start))
+	i.check(c.Reload())
+	if c.ClientCAs() != before {
+		t.Error("only the certificate was written, and there are other authorities")
+	}
 	put([]byte("rubbish"), start.Add(time.Minute))
 	for range 2 { // it is read again each time
 		if err := c.Reload(); err == nil || c.ClientCAs() != before || !in(mine) {

@@ -9,14 +9,16 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"headway/internal/disk"
+
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // Options name the source of certificates. CertFile and KeyFile, or ACME, are
@@ -38,8 +40,8 @@ type Certificates struct {
 	clients  atomic.Pointer[x509.CertPool]
 	failures prometheus.Counter
 
-	mu       sync.Mutex // one reload at a time
-	modified map[string]time.Time
+	mu      sync.Mutex // one reload at a time
+	version string     // of the files, as read last without an error
 }
 
 // Open reads every file once. Later, an invalid file changes nothing.
@@ -56,20 +58,21 @@ func Open(o Options) (*Certificates, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	c := &Certificates{o: o, modified: map[string]time.Time{}, failures: prometheus.NewCounter(prometheus.CounterOpts{
+	c := &Certificates{o: o, failures: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
 		Name: "headway_tls_reload_failures_total", Help: "Times that a certificate changed and could not be read.",
 	})}
 	if _, err := c.reload(); err != nil {
 		return nil, err
 	}
-	return c, errors.Join(o.Metrics.Register(c.failures), o.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	promauto.With(o.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "headway_tls_certificate_not_after_seconds", Help: "Time at which the certificate from tls.cert_file ends, in seconds since 1970.",
 	}, func() float64 {
 		if end := c.NotAfter(); !end.IsZero() {
 			return float64(end.Unix())
 		}
 		return math.NaN()
-	})))
+	})
+	return c, nil
 }
 
 // Reload reads changed files. After an error the previous certificates stay.
@@ -108,8 +111,11 @@ func (c *Certificates) Covers(name string) bool {
 func (c *Certificates) reload() (changed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	modified := map[string]time.Time{}
-	if c.o.CertFile != "" && c.touched(modified, c.o.CertFile, c.o.KeyFile) {
+	version := disk.Version(c.o.CertFile, c.o.KeyFile, c.o.ClientCAFile)
+	if version == c.version {
+		return false, nil
+	}
+	if c.o.CertFile != "" {
 		cert, err := tls.LoadX509KeyPair(c.o.CertFile, c.o.KeyFile)
 		if err != nil {
 			return false, fmt.Errorf("read the certificate %s and its key %s: %w", c.o.CertFile, c.o.KeyFile, err)
@@ -118,34 +124,16 @@ func (c *Certificates) reload() (changed bool, err error) {
 			return false, fmt.Errorf("the certificate %s ended at %s", c.o.CertFile, cert.Leaf.NotAfter.Format(time.RFC3339))
 		}
 		c.server.Store(&cert)
-		changed = true
 	}
-	if c.o.ClientCAFile != "" && c.touched(modified, c.o.ClientCAFile) {
-		pool, err := ReadAuthorities(c.o.ClientCAFile)
-		if err != nil {
-			return changed, fmt.Errorf("read who signs the certificates of clients: %w", err)
-		}
+	pool, err := ReadAuthorities(c.o.ClientCAFile)
+	if err != nil {
+		return false, fmt.Errorf("read who signs the certificates of clients: %w", err)
+	}
+	if !pool.Equal(c.clients.Load()) {
 		c.clients.Store(pool)
-		changed = true
 	}
-	c.modified = modified // only now: after an error all are read again
-	return changed, nil
-}
-
-// touched reports whether a file changed since the last reload, and notes the
-// times. An unreadable file counts, so that reading it reports the error.
-func (c *Certificates) touched(modified map[string]time.Time, files ...string) (yes bool) {
-	for _, f := range files {
-		info, err := os.Stat(f)
-		if err != nil {
-			return true
-		}
-		modified[f] = info.ModTime()
-		if before, known := c.modified[f]; !known || !before.Equal(info.ModTime()) {
-			yes = true
-		}
-	}
-	return yes
+	c.version = version // only now: after an error all are read again
+	return true, nil
 }
 
 // Config is for a TLS listener. With ClientCAFile set, clients may present a

@@ -1,9 +1,10 @@
-package app
+package policy_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -30,7 +31,7 @@ type fileWorld struct {
 	store   *away
 	path    string
 	router  *routing.Router
-	file    *policyFile
+	file    *policy.File
 	metrics *prometheus.Registry
 }
 
@@ -90,9 +91,14 @@ func (w *fileWorld) start() error {
 	w.router, err = routing.New(routing.Options{Fleet: heads, Events: events, Metrics: w.metrics, Log: log, Policies: w.store})
 	w.check(err)
 	w.check(w.router.LoadPolicy(w.Context()))
-	w.file, err = newPolicyFile(w.path, w.router, log, w.metrics)
+	w.file, err = policy.NewFile(policy.FileOptions{Path: w.path, Store: w.store, Log: log, Metrics: w.metrics, Apply: w.apply})
 	w.check(err)
 	return w.file.Load(w.Context())
+}
+
+// apply brings the policy of the file into force.
+func (w *fileWorld) apply(ctx context.Context, next *policy.Policy) (*policy.Policy, error) {
+	return w.router.Apply(ctx, routing.Change{Make: routing.To(next), Expect: routing.AnyRevision, Source: policy.SourceFile})
 }
 
 func (w *fileWorld) write(strategy string) {
@@ -136,20 +142,15 @@ func TestAPolicyFileRulesUntilThePolicyIsChangedElsewhere(t *testing.T) {
 	w.write("random")
 	w.check(w.start())
 	w.want("random", 1)
-	if w.file.changed() {
-		t.Error("a file that was just read looks changed")
-	}
 	w.put("round_robin")
+	w.check(w.file.Reload(t.Context()))
 	w.check(w.file.Load(t.Context())) // as SIGHUP does
 	w.want("round_robin", 2)
 	w.check(w.start())
 	w.want("round_robin", 2) // the file is the one of before
 
 	w.write("least_loaded")
-	if !w.file.changed() {
-		t.Error("a file that was written does not look changed")
-	}
-	w.check(w.file.Load(t.Context()))
+	w.check(w.file.Reload(t.Context()))
 	w.want("least_loaded", 3)
 	w.put("power_of_two")
 	w.write("random")
@@ -166,71 +167,68 @@ func TestAPolicyFileThatCannotBeUsedChangesNothing(t *testing.T) {
 	w.write("random")
 	w.check(w.start())
 	w.write("rondom")
-	if err := w.file.Load(t.Context()); err == nil {
+	if err := w.file.Reload(t.Context()); err == nil {
 		t.Error("a bad file was taken over")
+	}
+	if err := w.file.Reload(t.Context()); err != nil {
+		t.Errorf("a bad file is read again: %v", err)
 	}
 	w.want("random", 1)
 	if w.value("headway_policy_last_load_successful") != 0 || w.value("headway_policy_load_failures_total") != 1 {
-		t.Error("the metrics do not tell of the bad file")
+		t.Error("the metrics do not show the bad file")
 	}
 	w.check(os.Remove(w.path))
-	if !w.file.changed() {
-		t.Error("nobody sees that the file is gone")
+	if err := w.file.Reload(t.Context()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is gone: %v", err)
 	}
-	if err := w.file.Load(t.Context()); err == nil {
-		t.Error("a file that is gone was read")
-	}
-	if w.file.changed() {
-		t.Error("that the file is gone is told again and again")
+	if err := w.file.Reload(t.Context()); err != nil {
+		t.Errorf("that the file is gone is reported again: %v", err)
 	}
 	w.write("random")
-	if !w.file.changed() {
-		t.Error("nobody sees that the file is back")
-	}
-	w.check(w.file.Load(t.Context()))
+	w.check(w.file.Reload(t.Context()))
 	w.want("random", 1)
 	if w.value("headway_policy_last_load_successful") != 1 {
-		t.Error("the metrics do not tell that all is well again")
+		t.Error("the metrics do not show that the file is in force")
 	}
 }
 
-// What failed for another reason than what the file says is tried again, less
-// and less often, without a change of the file; a bad document is not.
+// A fault that is not of the document is retried with backoff; a bad document is
+// not.
 func TestAPolicyFileIsTriedAgainAfterAFaultThatPasses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newFileWorld(t)
 		w.write("random")
 		w.check(w.start())
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- w.file.Run(ctx) }()
+		pass := func(d time.Duration) (failures int) {
+			for range d / time.Second {
+				time.Sleep(time.Second)
+				if err := w.file.Reload(t.Context()); err != nil {
+					failures++
+				}
+			}
+			return failures
+		}
 		w.store.failWith(errors.New("no space left on device"))
 		w.write("round_robin")
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
+		pass(10 * time.Minute)
 		w.want("random", 1)
 		if w.value("headway_policy_last_load_successful") != 0 {
-			t.Error("the metrics do not tell of the policy that is not in force")
+			t.Error("the metrics do not show that the policy is not in force")
 		}
 		tried := w.store.failWith(nil)
-		if len(tried) < 12 || len(tried) > 20 || tried[1].Sub(tried[0]) > 2*firstRetry {
+		if len(tried) < 12 || len(tried) > 20 || tried[1].Sub(tried[0]) > 2*time.Second {
 			t.Errorf("it was tried at %v in ten minutes; want soon again, and then about once a minute", tried)
 		}
-		time.Sleep(lastRetry + watchInterval)
-		synctest.Wait()
+		pass(time.Minute)
 		w.want("round_robin", 2)
 		if w.value("headway_policy_last_load_successful") != 1 {
-			t.Error("the metrics do not tell that all is well again")
+			t.Error("the metrics do not show that the file is in force")
 		}
 
 		w.write("rondom")
 		failures := w.value("headway_policy_load_failures_total")
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
-		if again := w.value("headway_policy_load_failures_total") - failures; again != 1 {
-			t.Errorf("a bad document was tried %v times; want once", again)
+		if n := pass(10 * time.Minute); n != 1 || w.value("headway_policy_load_failures_total") != failures+1 {
+			t.Errorf("a bad document was tried %d times; want once", n)
 		}
-		stop()
-		w.check(<-ended)
 	})
 }
