@@ -121,7 +121,7 @@ var rooms = map[string]room{
 	},
 	"internal/boltstore": {
 		ours:   []string{"internal/access", "internal/feed", "internal/fleet", "internal/policy", "internal/disk"},
-		others: []string{bbolt, json},
+		others: []string{bbolt, json, metrics},
 	},
 	"internal/memstore": {ours: []string{"internal/access", "internal/feed", "internal/fleet", "internal/policy"}},
 	"internal/natsmq": {
@@ -470,17 +470,14 @@ var banned = regexp.MustCompile(`\b(?:` + strings.Join([]string{
 // only gets shorter.
 var stillDialect = []string{
 	"docs",
-	"internal/boltstore",
 	"internal/fleet",
 	"internal/httpapi",
 	"internal/live",
-	"internal/memstore",
 	"internal/monitor",
 	"internal/policy",
 	"internal/registry",
 	"internal/routing",
 	"internal/strategy",
-	"internal/strict",
 }
 
 // The text of a program and of its manual is plain technical English. Exempt

@@ -72,11 +72,11 @@ func (a *App) openAccess(ctx context.Context, store access.KeyStore, o access.Op
 // mayBeClosed reports whether the guard will require credentials, as far as
 // that is known before anything is written. An unreadable state file counts as
 // one with keys, since opening it reports the error.
-func (a *App) mayBeClosed(ctx context.Context, o access.Options) bool {
+func (a *App) mayBeClosed(o access.Options) bool {
 	if o.OIDC != nil || len(o.Certificates) > 0 {
 		return true
 	}
-	keys, err := boltstore.ReadKeys(ctx, filepath.Join(a.config.DataDir, local.StateFile))
+	keys, err := boltstore.ReadKeys(filepath.Join(a.config.DataDir, local.StateFile))
 	return err != nil || slices.ContainsFunc(keys, func(k access.Key) bool { return k.RevokedAt.IsZero() })
 }
 

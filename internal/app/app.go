@@ -116,7 +116,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := a.check(a.mayBeClosed(ctx, entry)); err != nil {
+	if err := a.check(a.mayBeClosed(entry)); err != nil {
 		return nil, err
 	}
 	if err := a.openWebhooks(); err != nil {
@@ -187,7 +187,7 @@ func (a *App) openStore() (*boltstore.Store, error) {
 		return nil, fmt.Errorf("make the data directory (--data-dir): %w", err)
 	}
 	store, err := boltstore.Open(filepath.Join(a.config.DataDir, local.StateFile), boltstore.Options{
-		MinFreeBytes: a.config.State.MinFreeBytes,
+		MinFreeBytes: a.config.State.MinFreeBytes, Metrics: a.metrics,
 	})
 	if err != nil {
 		return nil, err

@@ -37,8 +37,8 @@ func FuzzPages(f *testing.F) {
 }
 
 // FuzzSealedPages changes bytes of a sound file, the metas among them, and makes
-// the checksums of the metas fit: a file that was made to harm. Whatever it says
-// of itself, it is refused with a sentence, or opens, is read and closed.
+// the checksums of the metas fit: a file that was made to harm. In any
+// case it is refused with a sentence, or opens, is read and closed.
 func FuzzSealedPages(f *testing.F) {
 	sound := newDamagedFile(f).sound
 	patch := func(pairs ...uint32) (p []byte) {

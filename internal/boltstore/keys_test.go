@@ -38,7 +38,7 @@ func keysOf(t *testing.T, s *boltstore.Store) []access.Key {
 	return list
 }
 
-// saveKey stores a key, whatever is stored under its id.
+// saveKey stores a key, and replaces one with its id.
 func saveKey(t *testing.T, s *boltstore.Store, k access.Key) {
 	t.Helper()
 	stored, _, err := s.Keys(t.Context(), k.ID)

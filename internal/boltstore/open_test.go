@@ -65,7 +65,7 @@ func TestAnOpenFileIsExportedOfOneMoment(t *testing.T) {
 	}
 }
 
-// Both exports of a state that nobody changes have the same records.
+// Both exports of a state that does not change have the same records.
 func TestBothExportsAreAlike(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "headway.db")
 	fill(t, path, 7)

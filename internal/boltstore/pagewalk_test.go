@@ -263,7 +263,7 @@ func TestAnOlderRecordIsFound(t *testing.T) {
 	}
 }
 
-// A record that does not fit its checksum is found, whatever the sums say.
+// A record that does not fit its checksum is found, also where the sums fit.
 func TestARecordThatDoesNotFitItsChecksumIsFound(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "headway.db")
 	s, err := Open(path, Options{})

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
@@ -29,19 +28,19 @@ func lastPolicy(b *bolt.Bucket) uint64 {
 
 // Policy implements policy.Store.
 func (s *Store) Policy(ctx context.Context) (policy.Stored, error) {
-	revisions, err := s.PolicyRevisions(ctx, 1)
+	revisions, err := s.revisions(ctx, opLoad, 1)
+	if err == nil && len(revisions) == 0 {
+		err = policy.ErrNone
+	}
 	if err != nil {
 		return policy.Stored{}, err
-	}
-	if len(revisions) == 0 {
-		return policy.Stored{}, policy.ErrNone
 	}
 	return revisions[0], nil
 }
 
 // SavePolicy implements policy.Store.
 func (s *Store) SavePolicy(ctx context.Context, expect uint64, p policy.Stored) (revision uint64, err error) {
-	err = s.update(ctx, func(tx *bolt.Tx) error {
+	err = s.update(ctx, opSave, func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketPolicies)
 		total, err := getSums(tx, bucketPolicies)
 		if err != nil {
@@ -75,8 +74,12 @@ func (s *Store) SavePolicy(ctx context.Context, expect uint64, p policy.Stored) 
 }
 
 // PolicyRevisions implements policy.Store.
-func (s *Store) PolicyRevisions(ctx context.Context, limit int) (list []policy.Stored, err error) {
-	err = s.view(ctx, func(tx *bolt.Tx) error {
+func (s *Store) PolicyRevisions(ctx context.Context, limit int) ([]policy.Stored, error) {
+	return s.revisions(ctx, opLoad, limit)
+}
+
+func (s *Store) revisions(ctx context.Context, operation string, limit int) (list []policy.Stored, err error) {
+	err = s.view(ctx, operation, func(tx *bolt.Tx) error {
 		list, err = policiesOf(tx, limit)
 		return err
 	})
@@ -90,12 +93,10 @@ func (s *Store) PolicyRevisions(ctx context.Context, limit int) (list []policy.S
 func (s *Store) WatchPolicy(ctx context.Context, after uint64) (feed.Changes[policy.Stored], error) {
 	return s.policies.Next(ctx, after, func(ctx context.Context) (c feed.Changes[policy.Stored], err error) {
 		c.Whole = true
-		newest, err := s.Policy(ctx)
-		if err == nil {
-			c.Revision = newest.Revision
-			c.List = []feed.Change[policy.Stored]{{Revision: newest.Revision, Value: &newest}}
-		} else if errors.Is(err, policy.ErrNone) {
-			err = nil
+		newest, err := s.revisions(ctx, opWatch, 1)
+		for i := range newest {
+			c.Revision = newest[i].Revision
+			c.List = []feed.Change[policy.Stored]{{Revision: c.Revision, Value: &newest[i]}}
 		}
 		return c, err
 	})

@@ -107,8 +107,8 @@ func (k *kind[T]) read(tx *bolt.Tx, ids ...string) (list []T, err error) {
 }
 
 // load is read in a transaction of its own, with the revision.
-func load[T any](ctx context.Context, s *Store, k *kind[T], ids []string) (list []T, revision uint64, err error) {
-	err = s.view(ctx, func(tx *bolt.Tx) error {
+func load[T any](ctx context.Context, s *Store, operation string, k *kind[T], ids []string) (list []T, revision uint64, err error) {
+	err = s.view(ctx, operation, func(tx *bolt.Tx) error {
 		revision = tx.Bucket(k.bucket).Sequence()
 		list, err = k.read(tx, ids...)
 		return err
@@ -122,7 +122,7 @@ func load[T any](ctx context.Context, s *Store, k *kind[T], ids []string) (list 
 // save makes all changes or none, and adds those that were made to the feed.
 func save[T any](ctx context.Context, s *Store, k *kind[T], f *feed.Feed[T], changes []change[T]) error {
 	revisions := make([]uint64, len(changes)) // 0: it was not there
-	err := s.update(ctx, func(tx *bolt.Tx) error {
+	err := s.update(ctx, opSave, func(tx *bolt.Tx) error {
 		b := tx.Bucket(k.bucket)
 		total, err := getSums(tx, k.bucket)
 		if err != nil {
@@ -175,7 +175,7 @@ func save[T any](ctx context.Context, s *Store, k *kind[T], f *feed.Feed[T], cha
 
 func watch[T any](ctx context.Context, s *Store, k *kind[T], f *feed.Feed[T], after uint64) (feed.Changes[T], error) {
 	return f.Next(ctx, after, func(ctx context.Context) (feed.Changes[T], error) {
-		list, revision, err := load(ctx, s, k, nil)
+		list, revision, err := load(ctx, s, opWatch, k, nil)
 		if err != nil {
 			return feed.Changes[T]{}, err
 		}
@@ -188,7 +188,7 @@ func watch[T any](ctx context.Context, s *Store, k *kind[T], f *feed.Feed[T], af
 
 // Heads implements fleet.Store.
 func (s *Store) Heads(ctx context.Context, ids ...string) ([]fleet.Record, uint64, error) {
-	return load(ctx, s, heads, ids)
+	return load(ctx, s, opLoad, heads, ids)
 }
 
 // Save implements fleet.Store.
@@ -207,7 +207,7 @@ func (s *Store) Watch(ctx context.Context, after uint64) (feed.Changes[fleet.Rec
 
 // Keys implements access.KeyStore.
 func (s *Store) Keys(ctx context.Context, ids ...string) ([]access.Key, uint64, error) {
-	return load(ctx, s, keys, ids)
+	return load(ctx, s, opLoad, keys, ids)
 }
 
 // SaveKeys implements access.KeyStore.

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
@@ -34,9 +35,10 @@ import (
 	"headway/internal/policy"
 )
 
-// Options are what a Store may be told. Zero values are the defaults.
+// Options are the settings of a Store. Zero values are the defaults.
 type Options struct {
-	MinFreeBytes int64 // free space on the disk below which nothing more is written; 64 MiB
+	MinFreeBytes int64                 // free space on the disk below which nothing more is written; 64 MiB
+	Metrics      prometheus.Registerer // nil: not registered
 }
 
 // schema is the version of the layout. A file of a higher one was written by a
@@ -74,6 +76,7 @@ type Store struct {
 	db      *bolt.DB
 	path    string
 	minFree int64
+	metrics *metrics
 
 	heads    *feed.Feed[fleet.Record]
 	keys     *feed.Feed[access.Key]
@@ -106,7 +109,7 @@ func Open(path string, o Options) (*Store, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, path: path, minFree: o.MinFreeBytes}
+	s := &Store{db: db, path: path, minFree: o.MinFreeBytes, metrics: newMetrics(o.Metrics)}
 	if fresh {
 		if err := s.lay(); err != nil {
 			return nil, fmt.Errorf("make the state file %s: %w", path, errors.Join(err, db.Close()))
@@ -230,21 +233,22 @@ func getUint(tx *bolt.Tx, key []byte) (uint64, error) {
 }
 
 // update runs f in a transaction, and done when that is on the disk.
-func (s *Store) update(ctx context.Context, f func(*bolt.Tx) error, done func()) error {
+func (s *Store) update(ctx context.Context, operation string, f func(*bolt.Tx) error, done func()) (err error) {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	defer func(begin time.Time) { s.metrics.ended(operation, begin, err) }(time.Now())
 	if err := s.roomLeft(); err != nil {
 		return err
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	err := s.guard(func() error { return s.db.Update(f) })
+	err = s.guard(func() error { return s.db.Update(f) })
 	switch {
 	case err == nil:
 		done()
 		return nil
-	case errors.Is(err, fleet.ErrConflict), errors.Is(err, policy.ErrConflict), errors.Is(err, access.ErrKeyConflict):
+	case conflict(err):
 		return err
 	}
 	return fmt.Errorf("%w: %w", fleet.ErrStoreUnavailable, err)
@@ -264,11 +268,15 @@ func (s *Store) roomLeft() error {
 	return nil
 }
 
-func (s *Store) view(ctx context.Context, f func(*bolt.Tx) error) error {
+// view runs f in a transaction that reads.
+func (s *Store) view(ctx context.Context, operation string, f func(*bolt.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return s.guard(func() error { return s.db.View(f) })
+	begin := time.Now()
+	err := s.guard(func() error { return s.db.View(f) })
+	s.metrics.ended(operation, begin, err)
+	return err
 }
 
 // putAt writes a record of a checked bucket: its revision, then the JSON of v.
@@ -307,7 +315,7 @@ func split(key, value []byte) (revision uint64, payload []byte, err error) {
 
 // GrantEpochs implements fleet.Store.
 func (s *Store) GrantEpochs(ctx context.Context, n uint64) (first uint64, err error) {
-	err = s.update(ctx, func(tx *bolt.Tx) error {
+	err = s.update(ctx, opGrantEpochs, func(tx *bolt.Tx) error {
 		granted, err := getUint(tx, keyEpochs)
 		if err != nil {
 			return err

@@ -98,7 +98,7 @@ func contents(s *boltstore.Store) ([]fleet.Record, []policy.Stored, error) {
 	return heads, policies, errors.Join(err, perr)
 }
 
-func TestASecondProcessIsTold(t *testing.T) {
+func TestASecondProcessIsRefused(t *testing.T) {
 	t.Parallel() // it waits for the lock
 	path := filepath.Join(t.TempDir(), "headway.db")
 	open(t, path)
@@ -111,7 +111,7 @@ func TestASecondProcessIsTold(t *testing.T) {
 }
 
 // A start that a crash ended before anything was written is no damage.
-func TestAFileThatNothingWasWrittenToIsANewOne(t *testing.T) {
+func TestAFileThatNothingWasWrittenToIsNew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "headway.db")
 	db, err := bolt.Open(path, 0o600, nil)
 	if err := errors.Join(err, db.Close()); err != nil {

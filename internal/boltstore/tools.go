@@ -143,8 +143,11 @@ func Export(ctx context.Context, path string, w io.Writer) (err error) {
 // of one moment. It is read whole before the first byte is written, so that a
 // slow reader keeps no transaction open, which would hold up commits.
 func (s *Store) Export(ctx context.Context, w io.Writer) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	var c contents
-	if err := s.view(ctx, c.read); err != nil {
+	if err := s.guard(func() error { return s.db.View(c.read) }); err != nil {
 		return fmt.Errorf("export %s: %w", s.path, err)
 	}
 	return c.write(w)
@@ -379,7 +382,7 @@ func (s *Store) flush(ctx context.Context, in *importer) error {
 
 // restorePolicy keeps the revision that the policy had.
 func (s *Store) restorePolicy(ctx context.Context, p *policy.Stored) error {
-	return s.update(ctx, func(tx *bolt.Tx) error {
+	return s.update(ctx, opSave, func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketPolicies)
 		total, err := getSums(tx, bucketPolicies)
 		if err != nil {
@@ -398,7 +401,7 @@ func (s *Store) restorePolicy(ctx context.Context, p *policy.Stored) error {
 
 // ReadKeys reads the keys of a file that no process has open and changes
 // nothing. Without a file there are none.
-func ReadKeys(ctx context.Context, path string) (list []access.Key, err error) {
+func ReadKeys(path string) (list []access.Key, err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -407,12 +410,12 @@ func ReadKeys(ctx context.Context, path string) (list []access.Key, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, guard(db.Close)) }()
-	err = (&Store{db: db, path: path}).view(ctx, func(tx *bolt.Tx) error {
-		if tx.Bucket(bucketKeys) == nil { // it is new, or of before there were keys
-			return nil
-		}
-		list, err = keys.read(tx)
-		return err
+	return list, guard(func() error {
+		return db.View(func(tx *bolt.Tx) error {
+			if tx.Bucket(bucketKeys) != nil { // else it is new, or of before there were keys
+				list, err = keys.read(tx)
+			}
+			return err
+		})
 	})
-	return list, err
 }

@@ -106,7 +106,7 @@ func TestImportRefuses(t *testing.T) {
 	})
 }
 
-// FuzzImport feeds the reader of exports: whatever comes, it ends with a state
+// FuzzImport feeds the reader of exports: any input ends with a state
 // that is sound and exports as it was read, or with an error and no file. So
 // that not all ends at the checksum, closing adds the closing line that fits.
 func FuzzImport(f *testing.F) {

@@ -1,6 +1,6 @@
 // Package memstore keeps heads, policies and keys in memory, for simulations and
 // tests. It holds the contracts of fleet.Store, policy.Store and access.KeyStore,
-// panics when its caller breaks them, and lets calls fail as it is told.
+// panics when its caller breaks them, and injects the faults that a test asks for.
 package memstore
 
 import (

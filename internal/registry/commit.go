@@ -316,13 +316,10 @@ func (r *Registry) save(ctx context.Context, changes []fleet.Change) error {
 	if len(changes) == 0 {
 		return nil
 	}
-	done := r.metrics.observe("save")
 	err := r.store.Save(ctx, changes)
-	done()
 	failed := err != nil && !errors.Is(err, fleet.ErrConflict)
 	r.storeDown.Store(failed)
 	if failed {
-		r.metrics.storeErrors["save"].Inc()
 		r.log.Error("heads not written", "changes", len(changes), "error", err)
 	}
 	return err

@@ -11,10 +11,8 @@ const epochBlock = 1 << 16
 
 // grantEpochs takes a new block of epochs. Only Load and the committer call it.
 func (r *Registry) grantEpochs(ctx context.Context) error {
-	defer r.metrics.observe("grant_epochs")()
 	first, err := r.store.GrantEpochs(ctx, epochBlock)
 	if err != nil {
-		r.metrics.storeErrors["grant_epochs"].Inc()
 		return fmt.Errorf("set epochs aside: %w", err)
 	}
 	r.mu.Lock()
@@ -32,9 +30,7 @@ const probeInterval = time.Second
 func (r *Registry) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, commitTime)
 	defer cancel()
-	defer r.metrics.observe("grant_epochs")()
 	if _, err := r.store.GrantEpochs(ctx, 1); err != nil {
-		r.metrics.storeErrors["grant_epochs"].Inc()
 		return
 	}
 	r.storeDown.Store(false)

@@ -40,8 +40,6 @@ type metrics struct {
 	expirations   prometheus.Counter
 	refused       prometheus.Counter
 	dropped       map[string]prometheus.Counter
-	storeTime     map[string]prometheus.Observer
-	storeErrors   map[string]prometheus.Counter
 	inFlight      slots
 
 	ejections        map[string]prometheus.Counter
@@ -68,7 +66,6 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 		}
 		return held
 	}
-	operations := []string{"load", "save", "grant_epochs"}
 	m := &metrics{
 		registrations: counter("head_registrations_total", "Head registrations, of new and of known ids."),
 		updates:       counter("head_status_updates_total", "Status reports accepted from heads."),
@@ -77,8 +74,6 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 		refused:       counter("headway_fleet_changes_refused_total", "Changes of heads refused because too many waited to be written."),
 		dropped: vec("headway_reports_dropped_total", "Status reports whose load was not taken, by reason.", "reason",
 			dropUnknownHead, dropStaleEpoch, dropOutOfOrder),
-		storeErrors: vec("headway_store_errors_total", "Failed calls of the state store, by operation.", "operation", append(operations, "watch")...),
-		storeTime:   map[string]prometheus.Observer{},
 		ejections: vec("headway_ejections_total", "Heads that were taken out of rotation for failed requests, by reason.", "reason",
 			ejectedForErrors, ejectedForShare, ejectedForTrial),
 		reinstatements: vec("headway_reinstatements_total", "Ejections of heads that ended, by what ended them.", "reason",
@@ -90,14 +85,6 @@ func newMetrics(reg prometheus.Registerer, r *Registry) (*metrics, error) {
 			"Times that a head at fault stayed in rotation because too many of its model types were ejected, or it was the last one."),
 
 		leftModels: newDepartures(), leftRegions: newDepartures(),
-	}
-	times := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "headway_store_duration_seconds", Help: "Time that calls of the state store took, by operation.",
-		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
-	}, []string{"operation"})
-	cs = append(cs, times)
-	for _, op := range operations {
-		m.storeTime[op] = times.WithLabelValues(op)
 	}
 	cs = append(append(cs, r.gauges()...), newCollector(r, m))
 	var errs []error
@@ -138,12 +125,6 @@ func (r *Registry) gauges() (cs []prometheus.Collector) {
 		return r.interval(r.Snapshot().Heads).Seconds()
 	})
 	return cs
-}
-
-// observe starts the clock of a store call; the result stops it.
-func (m *metrics) observe(operation string) func() {
-	begin := time.Now()
-	return func() { m.storeTime[operation].Observe(time.Since(begin).Seconds()) }
 }
 
 // slots hands out the places of the heads that headway_head_in_flight names.

@@ -162,10 +162,8 @@ func (r *Registry) Snapshot() *fleet.Snapshot { return r.snapshot.Load() }
 // assumed, with a lease extended by a full term: our restart is no fault of
 // theirs.
 func (r *Registry) Load(ctx context.Context) error {
-	defer r.metrics.observe("load")()
 	records, revision, err := r.store.Heads(ctx)
 	if err != nil {
-		r.metrics.storeErrors["load"].Inc()
 		return fmt.Errorf("load the heads: %w", err)
 	}
 	if err := r.grantEpochs(ctx); err != nil {

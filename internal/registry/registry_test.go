@@ -810,7 +810,7 @@ func TestListGoesThroughAllHeadsInPages(t *testing.T) {
 func TestMetricsExistFromTheFirstScrapeAndStayBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // its clock stands: no lease ends however long this takes
 		w := start(t, memstore.New(), nil)
-		for _, name := range []string{"head_registrations_total", "head_status_updates_total", "active_heads", "headway_store_errors_total", "headway_reports_dropped_total"} {
+		for _, name := range []string{"head_registrations_total", "head_status_updates_total", "active_heads", "headway_reports_dropped_total"} {
 			if got := value(t, w.metrics, name); got != 0 {
 				t.Errorf("%s begins at %v", name, got)
 			}

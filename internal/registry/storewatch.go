@@ -22,7 +22,6 @@ func (r *Registry) watched(c feed.Changes[fleet.Record]) {
 }
 
 func (r *Registry) watchFailed(err error) {
-	r.metrics.storeErrors["watch"].Inc()
 	r.log.Warn("the heads that others write are not seen; the watch is tried again", "error", err)
 }
 
@@ -33,11 +32,8 @@ func (r *Registry) readAgain(ctx context.Context, changes []fleet.Change) error 
 	for i, c := range changes {
 		ids[i] = c.ID
 	}
-	done := r.metrics.observe("load")
 	records, revision, err := r.store.Heads(ctx, ids...)
-	done()
 	if err != nil {
-		r.metrics.storeErrors["load"].Inc()
 		return fmt.Errorf("read again what has another revision: %w", err)
 	}
 	r.adopt(feed.Read(ids, records, revision, func(r *fleet.Record) (string, uint64) { return r.Spec.ID, r.Revision }))

@@ -7,8 +7,8 @@ const MaxPattern = 128
 
 // Glob matches text with a pattern of literal bytes, ? for any one byte and *
 // for any number. It runs the pattern's nondeterministic automaton with one
-// bit for each state, so a match takes one step for each byte of the text,
-// whatever the pattern: with 1,000 rules *-N-* and a name of 128 bytes 0.5 ms
+// bit for each state, so that with any pattern a match takes one step for each
+// byte of the text: with 1,000 rules *-N-* and a name of 128 bytes 0.5 ms
 // where Match takes 2.3 ms, and with 60 stars in each 0.2 ms instead of 2.6 ms.
 type Glob struct {
 	Pattern string

@@ -19,7 +19,7 @@ func TestTheBorderOfNear(t *testing.T) {
 		{"abcdef", []string{"abcxyz"}, ""},                               // three of six
 		{"ab", []string{"ac"}, "ac"},                                     // one is always allowed
 		{"REGION", []string{"region"}, "region"},                         // case aside
-		{"abcdef", []string{"abcdex", "abcdxy"}, "abcdex"},               // the nearest, wherever it stands
+		{"abcdef", []string{"abcdex", "abcdxy"}, "abcdex"},               // the nearest, in any place
 		{"abcdef", []string{"abcdxy", "abcdex"}, "abcdex"},               //
 		{strings.Repeat("x", 65), []string{strings.Repeat("x", 65)}, ""}, // too long to be compared
 		{strings.Repeat("x", 64), []string{strings.Repeat("x", 64)}, strings.Repeat("x", 64)},
