@@ -96,9 +96,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if a.calls, err = outbound.NewCalls(a.metrics); err != nil {
 		return nil, err
 	}
-	if a.messages, err = natsmq.NewMessages(a.metrics); err != nil {
-		return nil, err
-	}
+	a.messages = natsmq.NewMessages(a.metrics)
 	if a.events, err = event.New(event.Options{Metrics: a.metrics}); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/api"
 	"headway/internal/access"
@@ -32,14 +33,16 @@ const inbox = "_INBOX."
 type authenticator struct {
 	guard  *access.Guard
 	note   func(audit.Entry)
-	log    *quiet
+	log    *limitedLog
 	secret [sha256.Size]byte // of our own connection
 	voice  [sha256.Size]byte // of the one that answers others
 	grace  time.Duration     // for which a credential is known after its last connection has ended
 
+	forgotten prometheus.Counter // credentials, before the grace has ended
+
 	mu     sync.RWMutex
 	here   map[uint64]*credential // by the number of the connection
-	known  map[string]*credential // by the id that subjects name
+	known  map[string]*credential // by the id that subjects name; at most maxCredentials
 	shares shares[int]            // connections of each principal
 }
 
@@ -55,12 +58,7 @@ type credential struct {
 // password of the connection or, without either, its certificate. The user name
 // is ignored.
 func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
-	defer func() { // a credential that meets a bug must not end the process
-		if cause := recover(); cause != nil {
-			a.log.warn("a connection to the message queue was refused", "panic", fmt.Sprint(cause))
-			good = false
-		}
-	}()
+	defer a.recovered("refused", &good, false)
 	opts := c.GetOpts()
 	token := opts.Token
 	if token == "" {
@@ -87,7 +85,11 @@ func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
 	p, err := a.guard.AuthenticateConnection(ctx, token, state, from)
 	if err != nil {
 		a.log.warn("a connection to the message queue was refused", "from", from.String(), "reason", err)
-		a.refused(from, err)
+		if problem := apiv1.AccessProblem(err); problem != nil && problem.Code == api.CodeUnauthenticated {
+			e := refused("CONNECT", problem)
+			e.Source.IP = from.String()
+			a.note(e)
+		}
 		return false
 	}
 	shown := []byte(token)
@@ -119,17 +121,13 @@ func credentialID(p *access.Principal, shown []byte) string {
 // account shares one quota among all credentials of a principal.
 func account(p *access.Principal) string { return p.Type + ":" + p.ID }
 
-// refused records an invalid credential.
-func (a *authenticator) refused(from netip.Addr, err error) {
-	problem := apiv1.AccessProblem(err)
-	if problem == nil || problem.Code != api.CodeUnauthenticated {
-		return
+// recovered turns a panic into an answer, so that one credential cannot end the
+// process. It is deferred.
+func (a *authenticator) recovered(what string, answer *bool, as bool) {
+	if cause := recover(); cause != nil {
+		a.log.warn("a connection to the message queue is "+what+": its credential met a bug", "panic", fmt.Sprint(cause))
+		*answer = as
 	}
-	a.note(audit.Entry{
-		Category: audit.Auth, Action: "access", Outcome: audit.Denied, Reason: problem.Detail,
-		Actor: audit.Actor{Type: "anonymous", Via: "nats"}, Source: audit.Source{IP: from.String()},
-		Target: audit.Target{Type: "route", ID: "NATS CONNECT"},
-	})
 }
 
 // enter admits a connection, unless its credential has ended or its principal
@@ -150,6 +148,11 @@ func (a *authenticator) enter(connection uint64, id string, p *access.Principal)
 	}
 	c := a.known[id]
 	if c == nil {
+		if len(a.known) >= maxCredentials {
+			before := len(a.known)
+			a.forget(0)
+			a.forgotten.Add(float64(before - len(a.known)))
+		}
 		c = &credential{id: id}
 		a.known[id] = c
 	}
@@ -244,18 +247,19 @@ func (a *authenticator) check(s *server.Server) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.DeleteFunc(a.known, func(_ string, c *credential) bool { return c.connections == 0 && time.Since(c.left) > a.grace })
+	a.forget(a.grace)
+}
+
+// forget forgets the credentials whose last connection ended long enough ago.
+// The lock is held.
+func (a *authenticator) forget(after time.Duration) {
+	maps.DeleteFunc(a.known, func(_ string, c *credential) bool { return c.connections == 0 && time.Since(c.left) >= after })
 }
 
 // ended reports whether a credential has ended. A panic counts as ended, and
 // affects this connection only.
 func (a *authenticator) ended(p *access.Principal) (ended bool) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			a.log.warn("a connection to the message queue is ended: whether its credential has ended met a bug", "type", p.Type, "id", p.ID, "panic", fmt.Sprint(cause))
-			ended = true
-		}
-	}()
+	defer a.recovered("ended", &ended, true)
 	return a.guard.Ended(p) != nil
 }
 

@@ -1,7 +1,7 @@
 package natsmq
 
 import (
-	"container/list"
+	"cmp"
 	"context"
 	"strconv"
 	"sync"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
 	"headway/internal/apiv1"
@@ -73,26 +74,23 @@ func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer) error {
 // hold extends the delivery until release is called, so that no other instance
 // gets the command.
 func (q *Queue) hold(m jetstream.Msg) (release func()) {
-	every := q.o.Timing.AckWait / 3
-	released, done := make(chan struct{}), make(chan struct{})
-	timer := time.AfterFunc(every, func() {
-		defer close(done)
-		tick := time.NewTicker(every)
+	released := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		tick := time.NewTicker(q.o.Timing.AckWait / 3)
 		defer tick.Stop()
 		for {
-			_ = m.InProgress() // it fails once the command is acknowledged
 			select {
 			case <-released:
 				return
 			case <-tick.C:
+				_ = m.InProgress() // it fails once the command is acknowledged
 			}
 		}
 	})
 	return func() {
-		if !timer.Stop() {
-			close(released)
-			<-done
-		}
+		close(released)
+		wait.Wait()
 	}
 }
 
@@ -117,8 +115,7 @@ func (q *Queue) apply(m jetstream.Msg) {
 		}
 		return
 	}
-	err = q.caught(func() error { return q.carryOut(m.Subject(), m.Headers(), m.Data()) })
-	if err == nil {
+	if err = q.carryOut(m.Subject(), m.Headers(), m.Data()); err == nil {
 		q.seen.applied(id)
 		q.o.Messages.add(queue, processed, 1)
 		q.done(m, m.Ack())
@@ -131,31 +128,24 @@ func (q *Queue) apply(m jetstream.Msg) {
 // done releases the room of a removed command, unless its removal failed.
 func (q *Queue) done(m jetstream.Msg, err error) {
 	if err == nil {
-		q.room.give(accountOf(m.Headers()), sizeOf(m.Subject(), m.Headers(), m.Data()))
+		q.room.give(charge(m.Subject(), m.Headers(), m.Data()))
 	}
 }
 
-func (q *Queue) carryOut(subject string, header nats.Header, body []byte) error {
-	p, err := q.senderOfCommand(subject, header)
-	if queueOf(subject) == queueRegister {
-		if err == nil {
-			err = p.Require(access.BeHead)
-		}
-		if err == nil {
-			_, err = q.registerHead(p, body)
-		}
-	} else {
-		if err == nil {
-			err = p.Require(access.Decide)
-		}
-		if err == nil {
-			err = tooLong(body)
-		}
-		if err == nil {
-			err = q.o.Verbs.Outcome("", body)
-		}
+func (q *Queue) carryOut(subject string, header nats.Header, body []byte) (err error) {
+	var p *access.Principal
+	defer func() { q.denied(subject, p, err) }()
+	defer q.recovered(&err)
+	if p, err = q.senderOfCommand(subject, header); err == nil {
+		err = cmp.Or(p.Require(needs[queueOf(subject)]), tooLong(body))
 	}
-	q.denied(subject, p, err)
+	switch {
+	case err != nil:
+	case queueOf(subject) == queueRegister:
+		_, err = q.registerHead(p, body)
+	default:
+		err = q.o.Verbs.Outcome("", body)
+	}
 	return err
 }
 
@@ -180,30 +170,31 @@ func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 		q.o.Log.Warn("a dead letter could not be written; it is tried again", "error", err)
 		return
 	}
-	if final(err) {
-		q.o.Messages.add(queue, invalid, 1)
-	} else {
-		q.o.Messages.add(queue, deadLettered, 1)
+	status := deadLettered
+	if letter.final {
+		status = invalid
 	}
+	q.o.Messages.add(queue, status, 1)
 	q.done(m, m.TermWithReason(letter.problem.Code))
 }
 
-// seen holds the commands that were applied recently, or are being applied.
+// seen holds the commands that were applied recently, or are being applied. It
+// has room for maxSeen in two halves, of which the older is forgotten once the
+// newer is full. It is safe for concurrent use.
 type seen struct {
-	mu    sync.Mutex
-	ids   map[string]*list.Element
-	order *list.List // of *sighting
+	forgotten prometheus.Counter // those that came within the last keep
+	keep      time.Duration
+
+	mu           sync.Mutex
+	newer, older map[string]*sighting
 }
 
 type sighting struct {
-	id   string
 	at   time.Time // when the stream got it
 	done bool
 }
 
 const maxSeen = 64 << 10
-
-func newSeen() *seen { return &seen{ids: map[string]*list.Element{}, order: list.New()} }
 
 // claim remembers a new command and reports it, or else whether it was applied.
 // A known id counts as new if it was stored after the window in which the
@@ -212,35 +203,39 @@ func newSeen() *seen { return &seen{ids: map[string]*list.Element{}, order: list
 func (s *seen) claim(id string, at time.Time, window time.Duration) (fresh, applied bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.ids[id]; e != nil {
-		sight, _ := e.Value.(*sighting)
-		if at.Sub(sight.at).Abs() < window {
-			return false, sight.done
+	if known := s.find(id); known != nil && at.Sub(known.at).Abs() < window {
+		return false, known.done
+	}
+	if len(s.newer) >= maxSeen/2 {
+		for _, old := range s.older {
+			if time.Since(old.at) < s.keep {
+				s.forgotten.Inc()
+			}
 		}
-		s.order.Remove(e)
+		s.older, s.newer = s.newer, nil
 	}
-	s.ids[id] = s.order.PushBack(&sighting{id: id, at: at})
-	if s.order.Len() > maxSeen {
-		oldest, _ := s.order.Remove(s.order.Front()).(*sighting)
-		delete(s.ids, oldest.id)
+	if s.newer == nil {
+		s.newer = map[string]*sighting{}
 	}
+	delete(s.older, id)
+	s.newer[id] = &sighting{at: at}
 	return true, false
 }
+
+// find returns what is known of a command, nil if nothing. The lock is held.
+func (s *seen) find(id string) *sighting { return cmp.Or(s.newer[id], s.older[id]) }
 
 func (s *seen) applied(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.ids[id]; e != nil {
-		sight, _ := e.Value.(*sighting)
-		sight.done = true
+	if known := s.find(id); known != nil {
+		known.done = true
 	}
 }
 
 func (s *seen) release(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.ids[id]; e != nil {
-		s.order.Remove(e)
-		delete(s.ids, id)
-	}
+	delete(s.newer, id)
+	delete(s.older, id)
 }

@@ -1,6 +1,7 @@
 package natsmq
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strconv"
@@ -44,10 +45,7 @@ func (q *Queue) write(ctx context.Context, l *deadLetter) error {
 		q.o.Messages.add(queueDead, publishFailed, 1)
 		return errBroken
 	}
-	subject := l.subject
-	if command := commandOf(subject); command != "" {
-		subject = command
-	}
+	subject := cmp.Or(commandOf(l.subject), l.subject)
 	m := nats.NewMsg(prefix + queueDead + "." + tail(subject))
 	m.Data = l.data
 	if l.final && len(l.data) > maxKept {
@@ -103,15 +101,20 @@ func (q *Queue) DeadLetters(ctx context.Context, after uint64, limit int) (lette
 
 // DeadLetter returns the dead letter with the number.
 func (q *Queue) DeadLetter(ctx context.Context, number uint64) (api.DeadLetter, error) {
-	stream, err := q.js.Stream(ctx, deadStream)
+	_, raw, err := q.letter(ctx, number)
 	if err != nil {
-		return api.DeadLetter{}, unavailable(err)
-	}
-	raw, err := stream.GetMsg(ctx, number)
-	if err != nil {
-		return api.DeadLetter{}, unavailable(err)
+		return api.DeadLetter{}, err
 	}
 	return letterOf(raw), nil
+}
+
+func (q *Queue) letter(ctx context.Context, number uint64) (jetstream.Stream, *jetstream.RawStreamMsg, error) {
+	stream, err := q.js.Stream(ctx, deadStream)
+	if err != nil {
+		return nil, nil, unavailable(err)
+	}
+	raw, err := stream.GetMsg(ctx, number)
+	return stream, raw, unavailable(err)
 }
 
 // maxShown is how much of a dead letter's body is shown, in bytes.
@@ -119,10 +122,7 @@ const maxShown = 4096
 
 func letterOf(raw *jetstream.RawStreamMsg) api.DeadLetter {
 	deliveries, _ := strconv.ParseUint(raw.Header.Get(headerDeliveries), 10, 64)
-	body := string(raw.Data)
-	if len(body) > maxShown {
-		body = body[:maxShown]
-	}
+	body := string(raw.Data[:min(len(raw.Data), maxShown)])
 	size := len(raw.Data)
 	if n, err := strconv.Atoi(raw.Header.Get(headerBytes)); err == nil {
 		size = n
@@ -153,7 +153,7 @@ func (q *Queue) RetryDeadLetter(ctx context.Context, number uint64) error {
 		}
 		_, err := q.js.PublishMsg(ctx, m, jetstream.WithMsgID("retry-"+strconv.FormatUint(number, 10)+"-"+strconv.FormatInt(raw.Time.UnixNano(), 36)))
 		if err == nil && q.server != nil {
-			q.room.add(accountOf(m.Header), sizeOf(m.Subject, m.Header, m.Data))
+			q.room.add(charge(m.Subject, m.Header, m.Data))
 		}
 		return err
 	})
@@ -166,13 +166,9 @@ func (q *Queue) PurgeDeadLetter(ctx context.Context, number uint64) error {
 
 // withLetter changes a dead letter and deletes it, with an audit record.
 func (q *Queue) withLetter(ctx context.Context, action string, number uint64, do func(*jetstream.RawStreamMsg) error) error {
-	stream, err := q.js.Stream(ctx, deadStream)
+	stream, raw, err := q.letter(ctx, number)
 	if err != nil {
-		return unavailable(err)
-	}
-	raw, err := stream.GetMsg(ctx, number)
-	if err != nil {
-		return unavailable(err)
+		return err
 	}
 	end, err := q.o.Begin(ctx, audit.Entry{
 		Category: audit.Admin, Action: action, Target: audit.Target{Type: "dead_letter", ID: strconv.FormatUint(number, 10)},
@@ -284,7 +280,7 @@ func (q *Queue) endStuck(ctx context.Context, stream jetstream.Stream, raw *jets
 	if err := stream.DeleteMsg(ctx, raw.Sequence); err != nil {
 		return err
 	}
-	q.room.give(accountOf(raw.Header), sizeOf(raw.Subject, raw.Header, raw.Data))
+	q.room.give(charge(raw.Subject, raw.Header, raw.Data))
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"headway/internal/event"
@@ -263,12 +264,12 @@ func TestAnExternalServersCredentialsAreChecked(t *testing.T) {
 		"queue.creds_file":         {CredsFile: "/does/not/exist"},
 		"queue.token_file":         {TokenFile: "/does/not/exist"},
 		"queue.ca_file":            {CAFile: "/does/not/exist"},
-		"no certificate":           {CAFile: os.Args[0]},
+		"parse root certificate":   {CAFile: os.Args[0]},
 		"queue.cert_file":          {CertFile: "/does/not/exist", KeyFile: "/x"},
 	} {
 		o := w.options
 		e.URL = "nats://127.0.0.1:1"
-		o.External = e
+		o.External, o.Metrics = e, prometheus.NewRegistry()
 		if _, err := natsmq.Open(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: %v; want %s", e, err, want)
 		}

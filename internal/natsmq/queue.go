@@ -7,6 +7,7 @@
 package natsmq
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -77,20 +78,15 @@ type Timing struct {
 }
 
 func (t *Timing) complete() {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
 	if t.BackOff == nil {
 		t.BackOff = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute}
 	}
-	def(&t.AckWait, 30*time.Second)
-	def(&t.Window, 2*time.Minute)
-	def(&t.Watch, 250*time.Millisecond)
-	def(&t.Sweep, 30*time.Second)
-	def(&t.Retry, 100*time.Millisecond)
-	def(&t.Age, 14*24*time.Hour)
+	t.AckWait = cmp.Or(t.AckWait, 30*time.Second)
+	t.Window = cmp.Or(t.Window, 2*time.Minute)
+	t.Watch = cmp.Or(t.Watch, 250*time.Millisecond)
+	t.Sweep = cmp.Or(t.Sweep, 30*time.Second)
+	t.Retry = cmp.Or(t.Retry, 100*time.Millisecond)
+	t.Age = cmp.Or(t.Age, 14*24*time.Hour)
 }
 
 // The queues and the statuses of their messages. Each delivery is received once
@@ -147,13 +143,13 @@ type Queue struct {
 	voice     *nats.Conn // takes what others send and answers; with our own server one that may publish to inboxes only
 	js        jetstream.JetStream
 	service   micro.Service
-	seen      *seen  // commands that were applied
-	quiet     *quiet // for what others cause
-	serverLog *quiet // for what our own server says otherwise
+	seen      *seen       // commands that were applied
+	clientLog *limitedLog // for what clients cause
+	serverLog *limitedLog // for what our own server says otherwise
 	lost      losses
 	ready     atomic.Bool  // the streams are there
 	window    atomic.Int64 // in which the stream recognises a message by its Nats-Msg-Id, a time.Duration
-	metrics   *gauges
+	metrics   *metrics
 	delivered map[uint64]sighted // commands without an end; only the sweep uses this
 	room      *room              // of our own server
 	measured  sync.Once          // what the stream had at the start
@@ -175,36 +171,31 @@ func Open(o Options) (_ *Queue, err error) {
 		return nil, errors.New("natsmq: Verbs, Events, Begin, Note, Messages, Metrics, Log, Guard and Instance are required")
 	}
 	o.Timing.complete()
-	if o.MaxBytes == 0 {
-		o.MaxBytes = 256 << 20
-	}
-	if o.Pending == 0 {
-		o.Pending = 64 << 10
-	}
+	o.MaxBytes, o.Pending = cmp.Or(o.MaxBytes, 256<<20), cmp.Or(o.Pending, 64<<10)
 	q := &Queue{
-		o: o, events: o.Events.Subscribe(), unasked: rand.Text(), seen: newSeen(), quiet: &quiet{log: o.Log}, serverLog: &quiet{log: o.Log},
+		o: o, events: o.Events.Subscribe(), unasked: rand.Text(), clientLog: &limitedLog{log: o.Log}, serverLog: &limitedLog{log: o.Log},
 		workers: make(chan struct{}, maxWorkers), storing: make(chan struct{}, maxWorkers),
-		lost: losses{of: map[*nats.Subscription]loss{}},
+		lost: losses{of: map[*nats.Subscription]int{}},
 		room: &room{dir: o.Dir, minFree: max(o.MinFree, leastFree), shares: newShares(o.MaxBytes)},
 	}
 	if o.External.URL != "" {
 		q.room.minFree = 0
 	}
+	q.metrics = newMetrics(o.Metrics)
+	q.seen = &seen{forgotten: q.metrics.forgottenCommands, keep: o.Timing.longest()}
 	q.window.Store(int64(o.Timing.Window))
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, q.Close())
+			err = fmt.Errorf("message queue: %w", errors.Join(err, q.Close()))
 		}
 	}()
 	if err := q.connect(); err != nil {
-		return nil, fmt.Errorf("message queue: %w", err)
-	}
-	if q.js, err = jetstream.New(q.nc, jetstream.WithDefaultTimeout(5*time.Second)); err != nil {
-		return nil, fmt.Errorf("message queue: %w", err)
-	}
-	if q.metrics, err = q.newGauges(); err != nil {
 		return nil, err
 	}
+	if q.js, err = jetstream.New(q.nc, jetstream.WithDefaultTimeout(5*time.Second)); err != nil {
+		return nil, err
+	}
+	q.observe()
 	return q, q.serve()
 }
 
@@ -247,7 +238,7 @@ func (q *Queue) options() []nats.Option {
 				q.lost.watch(sub)
 				return
 			}
-			q.quiet.warn("message queue", "error", err)
+			q.clientLog.warn("message queue", "error", err)
 		}),
 	}
 }
@@ -287,8 +278,8 @@ func (q *Queue) Close() error {
 		q.server.Shutdown()
 		q.server.WaitForShutdown()
 	}
-	q.quiet.flush()
-	q.serverLog.flush()
+	q.clientLog.flush(true)
+	q.serverLog.flush(true)
 	return err
 }
 
@@ -315,8 +306,8 @@ func (q *Queue) watch(ctx context.Context) {
 		case <-tick.C:
 			q.lost.count(q.o.Messages)
 			q.heal()
-			q.quiet.tick()
-			q.serverLog.tick()
+			q.clientLog.flush(false)
+			q.serverLog.flush(false)
 			if q.auth != nil {
 				q.auth.check(q.server)
 			}
@@ -331,22 +322,18 @@ func (q *Queue) watch(ctx context.Context) {
 	}
 }
 
-// losses counts messages that slow subscriptions dropped.
+// losses counts messages that slow subscriptions dropped. It is safe for
+// concurrent use.
 type losses struct {
 	mu sync.Mutex
-	of map[*nats.Subscription]loss
-}
-
-type loss struct {
-	queue string
-	count int
+	of map[*nats.Subscription]int
 }
 
 func (l *losses) watch(sub *nats.Subscription) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, known := l.of[sub]; !known {
-		l.of[sub] = loss{queue: queueOf(sub.Subject)}
+	if _, known := l.of[sub]; !known && queueOf(sub.Subject) != "" {
+		l.of[sub] = 0
 	}
 }
 
@@ -354,11 +341,11 @@ func (l *losses) watch(sub *nats.Subscription) {
 func (l *losses) count(messages *Messages) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for sub, was := range l.of {
-		if now, err := sub.Dropped(); err == nil && now > was.count && was.queue != "" {
-			messages.add(was.queue, received, now-was.count)
-			messages.add(was.queue, dropped, now-was.count)
-			l.of[sub] = loss{was.queue, now}
+	for sub, before := range l.of {
+		if now, err := sub.Dropped(); err == nil && now > before {
+			messages.add(queueOf(sub.Subject), received, now-before)
+			messages.add(queueOf(sub.Subject), dropped, now-before)
+			l.of[sub] = now
 		}
 	}
 }

@@ -1,9 +1,11 @@
 package natsmq
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -42,22 +44,21 @@ func (q *Queue) serve() (err error) {
 		Metadata:    map[string]string{"version": q.o.Version, "instance": q.o.Instance},
 	})
 	if err != nil {
-		return fmt.Errorf("message queue: %w", err)
+		return err
 	}
-	for name, e := range map[string]struct {
-		subject string
-		handle  micro.HandlerFunc
-		about   map[string]string
+	for _, e := range []struct {
+		name, named, queue, request, answer string
+		handle                              micro.HandlerFunc
 	}{
-		"decisions-request":       {prefix + queueRequest, q.decide, map[string]string{"request": "DecisionRequest", "answer": "Decision"}},
-		"decisions-request-by-id": {prefix + queueRequest + ".*", q.decide, map[string]string{"request": "DecisionRequest", "answer": "Decision"}},
-		"heads-register":          {prefix + queueRegister, q.register, map[string]string{"request": "Registration", "answer": "RegistrationAnswer"}},
-		"heads-register-by-owner": {prefix + queueRegister + ".*", q.register, map[string]string{"request": "Registration", "answer": "RegistrationAnswer"}},
+		{"decisions-request", "decisions-request-by-id", queueRequest, "DecisionRequest", "Decision", q.decide},
+		{"heads-register", "heads-register-by-owner", queueRegister, "Registration", "RegistrationAnswer", q.register},
 	} {
-		err := q.service.AddEndpoint(name, e.handle, micro.WithEndpointSubject(e.subject),
-			micro.WithEndpointMetadata(e.about), micro.WithEndpointPendingLimits(q.o.Pending, pendingBytes))
-		if err != nil {
-			return fmt.Errorf("message queue: %w", err)
+		for name, subject := range map[string]string{e.name: prefix + e.queue, e.named: prefix + e.queue + ".*"} {
+			err := q.service.AddEndpoint(name, e.handle, micro.WithEndpointSubject(subject),
+				micro.WithEndpointMetadata(map[string]string{"request": e.request, "answer": e.answer}), micro.WithEndpointPendingLimits(q.o.Pending, pendingBytes))
+			if err != nil {
+				return err
+			}
 		}
 	}
 	take := map[string]nats.MsgHandler{prefix + queueStatus: q.report}
@@ -71,7 +72,7 @@ func (q *Queue) serve() (err error) {
 				err = sub.SetPendingLimits(q.o.Pending, pendingBytes)
 			}
 			if err != nil {
-				return fmt.Errorf("message queue: %w", err)
+				return err
 			}
 			q.lost.watch(sub)
 		}
@@ -79,10 +80,7 @@ func (q *Queue) serve() (err error) {
 	if q.server == nil {
 		return nil // it may be away
 	}
-	if err := q.voice.Flush(); err != nil { // callers that come now find the service
-		return fmt.Errorf("message queue: %w", err)
-	}
-	return nil
+	return q.voice.Flush() // callers that come now find the service
 }
 
 // trusted is the sender on a subject without an id if none is required: on an
@@ -118,29 +116,50 @@ func (q *Queue) holder(id string) (*access.Principal, error) {
 	return nil, access.ErrUnknown
 }
 
-// admit identifies the sender and checks its permission and rate limit.
-func (q *Queue) admit(subject string, needs access.Permission) (*access.Principal, error) {
+// needs is the permission for each queue.
+var needs = map[string]access.Permission{
+	queueRegister: access.BeHead, queueStatus: access.BeHead, queueRequest: access.Decide, queueOutcome: access.Decide,
+}
+
+// admit identifies the sender of a message and checks its permission, its rate
+// limit and the length of the body.
+func (q *Queue) admit(subject string, body []byte) (*access.Principal, error) {
 	p, err := q.sender(subject)
 	if err == nil {
-		err = q.o.Guard.Spend(p)
-	}
-	if err == nil {
-		err = p.Require(needs)
+		err = cmp.Or(q.o.Guard.Spend(p), p.Require(needs[queueOf(subject)]), tooLong(body))
 	}
 	return p, err
 }
 
-// denied audits a refused attempt, except for rate limits, as over HTTP.
+// call carries out a verb for the sender of a message, and counts how that
+// ended.
+func (q *Queue) call(subject string, body []byte, verb func(*access.Principal) ([]byte, error)) (p *access.Principal, answer []byte, err error) {
+	q.o.Messages.add(queueOf(subject), received, 1)
+	defer func() { q.counted(subject, p, err) }()
+	defer q.recovered(&err)
+	if p, err = q.admit(subject, body); err == nil {
+		answer, err = verb(p)
+	}
+	return p, answer, err
+}
+
+// recovered turns a panic into an error, so that one message cannot end the
+// process. It is deferred.
+func (q *Queue) recovered(err *error) {
+	if cause := recover(); cause != nil {
+		*err = fmt.Errorf("panic: %v", cause)
+		q.o.Log.Error("a message met a bug", "error", *err, "stack", string(debug.Stack()))
+	}
+}
+
+// denied audits a refused attempt, except for rate limits.
 func (q *Queue) denied(subject string, p *access.Principal, err error) {
 	problem := apiv1.AccessProblem(err)
 	if problem == nil || problem.Code == api.CodeRateLimited {
 		return
 	}
 	queue := queueOf(subject)
-	e := audit.Entry{
-		Category: audit.Auth, Action: "access", Outcome: audit.Denied, Reason: problem.Detail,
-		Actor: audit.Actor{Type: "anonymous", Via: "nats"}, Target: audit.Target{Type: "route", ID: "NATS " + prefix + queue},
-	}
+	e := refused(prefix+queue, problem)
 	if queue == queueRegister {
 		e.Action = "head.register"
 	}
@@ -150,56 +169,31 @@ func (q *Queue) denied(subject string, p *access.Principal, err error) {
 	q.o.Note(e)
 }
 
+// refused is the audit record of an attempt of an unknown sender.
+func refused(what string, problem *apiv1.Problem) audit.Entry {
+	return audit.Entry{
+		Category: audit.Auth, Action: "access", Outcome: audit.Denied, Reason: problem.Detail,
+		Actor: audit.Actor{Type: "anonymous", Via: "nats"}, Target: audit.Target{Type: "route", ID: "NATS " + what},
+	}
+}
+
 func (q *Queue) decide(r micro.Request) {
-	q.o.Messages.add(queueRequest, received, 1)
-	body := r.Data()
-	var p *access.Principal
-	var answer []byte
-	err := q.caught(func() (err error) {
-		if p, err = q.admit(r.Subject(), access.Decide); err == nil {
-			err = tooLong(body)
-		}
-		if err == nil {
-			answer, err = q.o.Verbs.Decide(body, nil)
-		}
-		return err
-	})
-	q.counted(r.Subject(), p, err)
+	p, answer, err := q.call(r.Subject(), r.Data(), func(*access.Principal) ([]byte, error) { return q.o.Verbs.Decide(r.Data(), nil) })
 	q.reply(r, p, answer, err)
 }
 
 // register answers a registration. It waits for the disk, together with others.
 func (q *Queue) register(r micro.Request) {
-	q.o.Messages.add(queueRegister, received, 1)
-	var p *access.Principal
-	err := q.caught(func() (err error) {
-		p, err = q.admit(r.Subject(), access.BeHead)
-		return err
-	})
-	if err != nil {
-		q.counted(r.Subject(), p, err)
-		q.reply(r, p, nil, err)
-		return
-	}
+	m := &nats.Msg{Subject: r.Subject(), Reply: r.Reply(), Data: r.Data()}
 	q.workers <- struct{}{}
 	q.working.Go(func() {
 		defer func() { <-q.workers }()
-		var answer []byte
-		err := q.caught(func() (err error) {
-			answer, err = q.registerHead(p, r.Data())
-			return err
-		})
-		q.counted(r.Subject(), p, err)
-		// The micro service has finished with the request, and reads what Error
-		// stored.
-		q.answer(&nats.Msg{Subject: r.Subject(), Reply: r.Reply()}, p, answer, err)
+		p, answer, err := q.call(m.Subject, m.Data, func(p *access.Principal) ([]byte, error) { return q.registerHead(p, m.Data) })
+		q.answer(m, p, answer, err) // not by r, with which the micro service has finished
 	})
 }
 
 func (q *Queue) registerHead(p *access.Principal, body []byte) ([]byte, error) {
-	if err := tooLong(body); err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithTimeout(audit.WithIdentity(context.Background(), &audit.Identity{
 		Actor: audit.Actor{Type: p.Type, ID: p.ID, Via: "nats"},
 	}), changeTimeout)
@@ -213,27 +207,14 @@ func (q *Queue) registerHead(p *access.Principal, body []byte) ([]byte, error) {
 
 // report handles a status report, with an answer if one is requested.
 func (q *Queue) report(m *nats.Msg) {
-	q.o.Messages.add(queueStatus, received, 1)
-	var p *access.Principal
-	var lease api.StatusAnswer
-	err := q.caught(func() (err error) {
-		if p, err = q.admit(m.Subject, access.BeHead); err == nil {
-			err = tooLong(m.Data)
+	p, answer, err := q.call(m.Subject, m.Data, func(p *access.Principal) ([]byte, error) {
+		lease, err := q.o.Verbs.Report(p, "", m.Data)
+		if err != nil || m.Reply == "" {
+			return nil, err
 		}
-		if err == nil {
-			lease, err = q.o.Verbs.Report(p, "", m.Data)
-		}
-		return err
+		return json.Marshal(lease)
 	})
-	q.counted(m.Subject, p, err)
-	if m.Reply == "" {
-		return
-	}
-	var body []byte
-	if err == nil {
-		body, err = json.Marshal(lease)
-	}
-	q.answer(m, p, body, err)
+	q.answer(m, p, answer, err)
 }
 
 // answer answers a message, with a problem if there is an error.
@@ -260,15 +241,15 @@ func (q *Queue) counted(subject string, p *access.Principal, err error) {
 	if err != nil && apiv1.ProblemOf(err).Code == api.CodeInternal {
 		q.o.Log.Error("message failed", "subject", subject, "error", err)
 	}
-	queue := queueOf(subject)
+	status := processed
 	switch {
 	case err == nil:
-		q.o.Messages.add(queue, processed, 1)
 	case final(err):
-		q.o.Messages.add(queue, invalid, 1)
+		status = invalid
 	default:
-		q.o.Messages.add(queue, failed, 1)
+		status = failed
 	}
+	q.o.Messages.add(queueOf(subject), status, 1)
 }
 
 // final reports whether a repetition would fail again.
@@ -298,16 +279,17 @@ func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err e
 // named.
 func (q *Queue) mayAnswer(p *access.Principal, subject, reply string) bool {
 	whose, ok := strings.CutPrefix(reply, inbox)
-	id := senderOf(subject)
-	switch {
-	case !ok:
+	if !ok {
 		return false
+	}
+	switch id := senderOf(subject); {
 	case q.auth == nil || p != nil && p.May(access.Admin):
 		return true
 	case id == "":
 		return q.unguessed(whose)
+	default:
+		return strings.HasPrefix(whose, id+".")
 	}
-	return strings.HasPrefix(whose, id+".")
 }
 
 // minSecret is the length of a random part of an inbox. NATS libraries use 22

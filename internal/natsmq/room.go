@@ -88,15 +88,16 @@ func (r *room) diskLeft() error {
 	}
 }
 
-func sizeOf(subject string, header nats.Header, body []byte) int64 {
-	n := 30 + len(subject) + len(body)
+// charge returns the account and the room of a command.
+func charge(subject string, header nats.Header, body []byte) (account string, n int64) {
+	n = int64(30 + len(subject) + len(body))
 	if len(header) > 0 {
 		n += 16
 	}
 	for name, values := range header {
 		for _, v := range values {
-			n += len(name) + len(v) + 4
+			n += int64(len(name) + len(v) + 4)
 		}
 	}
-	return int64(n)
+	return accountOf(header), n
 }

@@ -2,7 +2,6 @@ package natsmq
 
 import (
 	"crypto/sha256"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"headway/internal/address"
-	"headway/internal/pki"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -21,7 +19,8 @@ import (
 // Bounds of the embedded server.
 const (
 	maxConnections   = 8192
-	maxSubscriptions = 1000 // of one connection
+	maxSubscriptions = 1000               // of one connection
+	maxCredentials   = 2 * maxConnections // that are known, those of ended connections too
 	maxOutgoing      = 16 << 20
 	startTime        = 20 * time.Second
 	authenticateTime = 2 * time.Second
@@ -39,8 +38,8 @@ func (q *Queue) startServer(secret, voice string) error {
 		return fmt.Errorf("make the directory of the streams: %w", err)
 	}
 	q.auth = &authenticator{
-		guard: q.o.Guard, note: q.o.Note, log: q.quiet, secret: sha256.Sum256([]byte(secret)), voice: sha256.Sum256([]byte(voice)),
-		grace: 20 * q.o.Timing.Watch, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(maxConnections),
+		guard: q.o.Guard, note: q.o.Note, log: q.clientLog, secret: sha256.Sum256([]byte(secret)), voice: sha256.Sum256([]byte(voice)),
+		grace: 20 * q.o.Timing.Watch, forgotten: q.metrics.forgottenCredentials, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(maxConnections),
 	}
 	o := &server.Options{
 		ServerName: "headway", DontListen: q.o.Listen == "", NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
@@ -72,7 +71,7 @@ func (q *Queue) startServer(secret, voice string) error {
 	if err != nil {
 		return err
 	}
-	s.SetLoggerV2(&logger{clients: q.quiet, rest: q.serverLog, failed: func() { q.health.failed.Store(true) }}, false, false, false)
+	s.SetLoggerV2(&serverLog{clients: q.clientLog, rest: q.serverLog, failed: func() { q.health.failed.Store(true) }}, false, false, false)
 	q.server = s
 	s.Start()
 	if !s.ReadyForConnections(startTime) {
@@ -99,37 +98,33 @@ func (e *External) Check() error {
 	return err
 }
 
-func (e *External) options() ([]nats.Option, error) {
-	var list []nats.Option
+func (e *External) options() (list []nats.Option, err error) {
+	add := func(setting string, o nats.Option, errs ...error) {
+		errs = append(errs, o(&nats.Options{}))
+		if wrong := errors.Join(errs...); wrong != nil && err == nil {
+			err = fmt.Errorf("%s: %w", setting, wrong)
+		}
+		list = append(list, o)
+	}
 	if e.Dialer != nil {
-		list = append(list, nats.SetCustomDialer(e.Dialer))
+		add("queue.url", nats.SetCustomDialer(e.Dialer))
 	}
 	if e.CredsFile != "" && e.TokenFile != "" {
 		return nil, errors.New("queue.creds_file and queue.token_file are both set; one credential is enough")
 	}
 	if e.CredsFile != "" {
-		if _, err := os.Stat(e.CredsFile); err != nil {
-			return nil, fmt.Errorf("queue.creds_file: %w", err)
-		}
-		list = append(list, nats.UserCredentials(e.CredsFile))
+		_, wrong := os.Stat(e.CredsFile)
+		add("queue.creds_file", nats.UserCredentials(e.CredsFile), wrong)
 	}
 	if e.TokenFile != "" {
-		token, err := os.ReadFile(e.TokenFile)
-		if err != nil {
-			return nil, fmt.Errorf("queue.token_file: %w", err)
-		}
-		list = append(list, nats.Token(strings.TrimSpace(string(token))))
+		token, wrong := os.ReadFile(e.TokenFile)
+		add("queue.token_file", nats.Token(strings.TrimSpace(string(token))), wrong)
 	}
-	if e.CAFile == "" && e.CertFile == "" {
-		return list, nil
+	if e.CAFile != "" {
+		add("queue.ca_file", nats.RootCAs(e.CAFile))
 	}
-	authorities, err := pki.ReadAuthorities(e.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("queue.ca_file: %w", err)
+	if e.CertFile != "" {
+		add("queue.cert_file", nats.ClientCert(e.CertFile, e.KeyFile))
 	}
-	own, err := pki.ReadPair(e.CertFile, e.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("queue.cert_file: %w", err)
-	}
-	return append(list, nats.Secure(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: authorities, Certificates: own})), nil
+	return list, err
 }

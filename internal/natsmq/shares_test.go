@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
 	"headway/internal/access"
 )
 
@@ -13,7 +16,7 @@ import (
 // credentials, and gets back what its connections that have ended took.
 func TestAPrincipalLeavesConnectionsForOthers(t *testing.T) {
 	a := &authenticator{
-		guard: &access.Guard{}, log: &quiet{log: slog.New(slog.DiscardHandler)}, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(12),
+		guard: &access.Guard{}, log: &limitedLog{log: slog.New(slog.DiscardHandler)}, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(12),
 	}
 	one, two := &access.Principal{Type: "jwt", ID: "one"}, &access.Principal{Type: "jwt", ID: "two"}
 	number := uint64(0)
@@ -38,6 +41,26 @@ func TestAPrincipalLeavesConnectionsForOthers(t *testing.T) {
 	}
 	if a.enter(1000, "jwt-x", &access.Principal{Type: "jwt"}) {
 		t.Error("a principal without an id is let in")
+	}
+}
+
+// Credentials whose connections ended make room, and are counted.
+func TestCredentialsAreBounded(t *testing.T) {
+	a := &authenticator{
+		guard: &access.Guard{}, grace: time.Hour, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(maxConnections),
+		forgotten: prometheus.NewCounter(prometheus.CounterOpts{}),
+	}
+	p := &access.Principal{Type: "jwt", ID: "one"}
+	for i := range uint64(maxCredentials + 1) {
+		if a.enter(i, fmt.Sprint(i), p); i > 0 {
+			a.leave(i)
+		}
+	}
+	if len(a.known) != 2 || a.named("0") == nil || a.named(fmt.Sprint(maxCredentials)) == nil {
+		t.Errorf("%d credentials are known; want the one that is connected, and the last", len(a.known))
+	}
+	if n := counted(t, a.forgotten); n != maxCredentials-1 {
+		t.Errorf("%v are counted as forgotten", n)
 	}
 }
 
@@ -88,23 +111,53 @@ func TestRoomOfBeforeIsGivenBackLast(t *testing.T) {
 	}
 }
 
-// What is remembered of commands is bounded, and the oldest is forgotten.
+// What is remembered of commands is bounded. The oldest are forgotten, and
+// counted unless that was long ago.
 func TestCommandsThatWereSeenAreBounded(t *testing.T) {
-	s, now := newSeen(), time.Now()
-	for i := range maxSeen + 100 {
-		if fresh, _ := s.claim(fmt.Sprint(i), now, time.Minute); !fresh {
-			t.Fatalf("%d is not new", i)
+	s, now := &seen{forgotten: prometheus.NewCounter(prometheus.CounterOpts{}), keep: time.Hour}, time.Now()
+	claim := func(from, to int, at time.Time) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			if fresh, _ := s.claim(fmt.Sprint(i), at, time.Minute); !fresh {
+				t.Fatalf("%d is not new", i)
+			}
 		}
 	}
-	if len(s.ids) != maxSeen || s.order.Len() != maxSeen {
-		t.Errorf("%d are remembered; want %d", len(s.ids), maxSeen)
+	claim(0, maxSeen/2, now)
+	claim(maxSeen/2, maxSeen, now.Add(-2*time.Hour))
+	if n := len(s.newer) + len(s.older); n != maxSeen {
+		t.Errorf("%d are remembered; want %d", n, maxSeen)
 	}
-	if fresh, _ := s.claim(fmt.Sprint(maxSeen), now, time.Minute); fresh {
-		t.Error("one of the last is forgotten")
+	s.applied("0")
+	if fresh, applied := s.claim("0", now, time.Minute); fresh || !applied {
+		t.Error("the first is forgotten")
 	}
-	if fresh, _ := s.claim("0", now, time.Minute); !fresh {
+	if fresh, _ := s.claim("0", now.Add(time.Hour), time.Minute); !fresh {
+		t.Error("a repetition of long after is the same")
+	}
+	if n := counted(t, s.forgotten); n != maxSeen/2 {
+		t.Errorf("%v of the first %d are counted as forgotten", n, maxSeen/2)
+	}
+	claim(maxSeen, 3*maxSeen/2, now)
+	if n := counted(t, s.forgotten); n != maxSeen/2 || len(s.newer)+len(s.older) > maxSeen {
+		t.Errorf("%v are counted after some from two hours ago, %d are remembered", n, len(s.newer)+len(s.older))
+	}
+	if fresh, _ := s.claim("1", now, time.Minute); !fresh {
 		t.Error("the oldest is remembered")
 	}
+	s.release("1")
+	if fresh, _ := s.claim("1", now, time.Minute); !fresh {
+		t.Error("one that was released is remembered")
+	}
+}
+
+func counted(t *testing.T, c prometheus.Counter) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetCounter().GetValue()
 }
 
 func TestCommandIDs(t *testing.T) {

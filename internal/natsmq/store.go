@@ -2,10 +2,11 @@ package natsmq
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 
-	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -15,45 +16,11 @@ import (
 	"headway/internal/strict"
 )
 
-// acknowledgement has the form of a stream's, for its clients.
-type acknowledgement struct {
-	Error     *refusal `json:"error,omitzero"`
-	Stream    string   `json:"stream"`
-	Sequence  uint64   `json:"seq"`
-	Duplicate bool     `json:"duplicate,omitzero"`
-}
-
-type refusal struct {
-	Code        int    `json:"code"`
-	ErrorCode   int    `json:"err_code,omitzero"` // of NATS
-	Description string `json:"description"`
-}
-
 // store puts a command into the embedded server's stream and acknowledges it.
 // If the stream took the subject itself, it would acknowledge to any reply
 // subject, also where the sender may not publish.
 func (q *Queue) store(m *nats.Msg) {
-	needs := access.Decide
-	if queueOf(m.Subject) == queueRegister {
-		needs = access.BeHead
-	}
-	var p *access.Principal
-	var command *nats.Msg
-	err := q.caught(func() (err error) {
-		if p, err = q.admit(m.Subject, needs); err == nil {
-			err = tooLong(m.Data)
-		}
-		if err == nil && q.broken() {
-			err = errBroken
-		}
-		if err == nil {
-			command, err = q.command(m, p)
-		}
-		return err
-	})
-	if err == nil {
-		err = q.room.take(accountOf(command.Header), sizeOf(command.Subject, command.Header, command.Data))
-	}
+	p, command, err := q.accept(m)
 	if err != nil {
 		q.notStored(m, p, err, refusalOf(err))
 		return
@@ -65,19 +32,34 @@ func (q *Queue) store(m *nats.Msg) {
 		defer cancel()
 		done, err := q.js.PublishMsg(ctx, command)
 		if err != nil || done.Duplicate {
-			q.room.give(accountOf(command.Header), sizeOf(command.Subject, command.Header, command.Data))
+			q.room.give(charge(command.Subject, command.Header, command.Data))
 		}
-		if err != nil {
-			q.noticeFailure(err)
-			no := refusalOf(unavailable(err))
-			if e, ok := errors.AsType[*jetstream.APIError](err); ok {
-				no = &refusal{e.Code, int(e.ErrorCode), e.Description}
-			}
-			q.notStored(m, p, unavailable(err), no)
+		if err == nil {
+			q.acknowledge(m, p, &server.JSPubAckResponse{PubAck: &server.PubAck{Stream: done.Stream, Sequence: done.Sequence, Duplicate: done.Duplicate}}, nil)
 			return
 		}
-		q.acknowledge(m, p, &acknowledgement{Stream: done.Stream, Sequence: done.Sequence, Duplicate: done.Duplicate}, nil)
+		q.noticeFailure(err)
+		no := refusalOf(unavailable(err))
+		if e, ok := errors.AsType[*jetstream.APIError](err); ok {
+			no = &server.ApiError{Code: e.Code, ErrCode: uint16(e.ErrorCode), Description: e.Description}
+		}
+		q.notStored(m, p, unavailable(err), no)
 	})
+}
+
+// accept checks a command, and takes room for its stored form.
+func (q *Queue) accept(m *nats.Msg) (p *access.Principal, command *nats.Msg, err error) {
+	defer q.recovered(&err)
+	if p, err = q.admit(m.Subject, m.Data); err == nil && q.broken() {
+		err = errBroken
+	}
+	if err == nil {
+		command, err = q.command(m, p)
+	}
+	if err == nil {
+		err = q.room.take(charge(command.Subject, command.Header, command.Data))
+	}
+	return p, command, err
 }
 
 // command is the stored form of a message: its body, an id, and the sender.
@@ -104,18 +86,19 @@ func (q *Queue) command(m *nats.Msg, p *access.Principal) (*nats.Msg, error) {
 }
 
 // notStored ends the only delivery of a command that was not stored.
-func (q *Queue) notStored(m *nats.Msg, p *access.Principal, err error, no *refusal) {
+func (q *Queue) notStored(m *nats.Msg, p *access.Principal, err error, no *server.ApiError) {
 	q.o.Messages.add(queueOf(m.Subject), received, 1)
 	q.counted(m.Subject, p, err)
-	q.acknowledge(m, p, &acknowledgement{Error: no}, err)
+	q.acknowledge(m, p, &server.JSPubAckResponse{Error: no}, err)
 }
 
-func refusalOf(err error) *refusal {
+func refusalOf(err error) *server.ApiError {
 	problem := apiv1.ProblemOf(err)
-	return &refusal{Code: problem.Status(), Description: problem.Detail}
+	return &server.ApiError{Code: problem.Status(), Description: problem.Detail}
 }
 
-func (q *Queue) acknowledge(m *nats.Msg, p *access.Principal, a *acknowledgement, err error) {
+// acknowledge answers in the form of a stream, for its clients.
+func (q *Queue) acknowledge(m *nats.Msg, p *access.Principal, a *server.JSPubAckResponse, err error) {
 	if body, e := json.Marshal(a); e == nil {
 		q.answer(m, p, body, err)
 	}

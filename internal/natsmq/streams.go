@@ -113,7 +113,7 @@ func (q *Queue) grow(ctx context.Context) {
 		}
 		config.Replicas = want
 		if _, err := q.js.UpdateStream(ctx, config); err != nil {
-			q.quiet.warn("a stream has fewer replicas than there are servers for; it is tried again", "stream", name, "error", err)
+			q.clientLog.warn("a stream has fewer replicas than there are servers for; it is tried again", "stream", name, "error", err)
 			continue
 		}
 		q.o.Log.Info("a stream has more replicas now", "stream", name, "replicas", want)

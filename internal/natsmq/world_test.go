@@ -127,11 +127,9 @@ func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options),
 	guard(w, &who)
 	w.guard, err = access.New(who)
 	must(err)
-	messages, err := natsmq.NewMessages(w.metrics)
-	must(err)
 	o := natsmq.Options{
 		Dir: filepath.Join(dir, "queue"), Listen: "127.0.0.1:0", Timing: quick, MaxBytes: 16 << 20,
-		Verbs: w.verbs, Events: w.events, Begin: begin, Note: note, Messages: messages, Metrics: w.metrics, Log: log, Guard: w.guard, Instance: "test", Version: "v1.2.3-4-gabc",
+		Verbs: w.verbs, Events: w.events, Begin: begin, Note: note, Messages: natsmq.NewMessages(w.metrics), Metrics: w.metrics, Log: log, Guard: w.guard, Instance: "test", Version: "v1.2.3-4-gabc",
 	}
 	for _, c := range change {
 		c(&o)
