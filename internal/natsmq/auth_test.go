@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
 	"headway/internal/audit"
@@ -228,7 +229,7 @@ func TestAnotherAddressThanLoopbackNeedsKeysAndTLS(t *testing.T) {
 	}
 	w := newWorld(t)
 	o := w.options
-	o.Dir, o.Listen = t.TempDir(), "0.0.0.0:0"
+	o.Dir, o.Listen, o.Metrics = t.TempDir(), "0.0.0.0:0", prometheus.NewRegistry()
 	if _, err := natsmq.Open(o); err == nil || !strings.Contains(err.Error(), "needs a key") {
 		t.Errorf("0.0.0.0: %v", err)
 	}
