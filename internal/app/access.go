@@ -90,7 +90,7 @@ func (a *App) openIssuer(c config.OIDC) (*access.OIDC, error) {
 	o := access.OIDCOptions{
 		Issuer: c.Issuer, Audience: c.Audience, Algorithms: c.Algorithms, RolesClaim: c.RolesClaim,
 		HeadsClaim: c.HeadsClaim, RegionsClaim: c.RegionsClaim, Roles: map[string]access.Role{}, Now: time.Now,
-		Client: a.client("oidc", issuerTimeout),
+		Client: a.client(a.calls.OIDC, issuerTimeout),
 	}
 	for _, text := range c.Roles {
 		at := strings.LastIndexByte(text, '=') // the configuration has checked that there is one

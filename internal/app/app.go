@@ -93,9 +93,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	if err := registerProcess(a.metrics, o); err != nil {
 		return nil, err
 	}
-	if a.calls, err = outbound.NewCalls(a.metrics); err != nil {
-		return nil, err
-	}
+	a.calls = outbound.NewCalls(a.metrics)
 	a.messages = natsmq.NewMessages(a.metrics)
 	if a.events, err = event.New(event.Options{Metrics: a.metrics}); err != nil {
 		return nil, err

@@ -26,7 +26,7 @@ func (a *App) openCertificates() (err error) {
 		ACME: pki.ACME{
 			Hosts: c.ACMEHosts, Email: c.ACMEEmail, Directory: c.ACMEDirectory,
 			CacheDir: filepath.Join(a.config.DataDir, "acme"),
-			Client:   a.client("acme", acmeTimeout),
+			Client:   a.client(a.calls.ACME, acmeTimeout),
 		},
 	})
 	return err

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"headway/grafana"
-	"headway/internal/config"
 	"headway/internal/console"
 	"headway/internal/event"
 	"headway/internal/monitor"
@@ -50,9 +49,11 @@ func (a *App) openMonitor() (err error) {
 		Alerted: a.publishAlert,
 	}
 	client := outbound.NewClient(outbound.Options{Timeout: c.Timeout}) // the monitor counts
-	for _, receiver := range receivers(c) {
-		receiver.Client, receiver.Count = client, a.calls.Of(receiver.Kind)
-		o.Receivers = append(o.Receivers, receiver)
+	for _, u := range c.Alertmanagers {
+		o.Receivers = append(o.Receivers, monitor.Receiver{URL: u, Kind: monitor.Alertmanager, Client: client, Count: a.calls.Alertmanager})
+	}
+	for _, u := range c.AlertWebhooks {
+		o.Receivers = append(o.Receivers, monitor.Receiver{URL: u, Kind: monitor.Webhook, Client: client, Count: a.calls.Webhook})
 	}
 	if a.monitor, err = monitor.New(o); err != nil {
 		return err
@@ -88,16 +89,6 @@ func (a *App) publishAlert(c monitor.AlertChange) {
 		e.ModelTypes = []string{m}
 	}
 	a.events.Publish(e)
-}
-
-func receivers(c config.Monitor) (list []monitor.Receiver) {
-	for _, u := range c.Alertmanagers {
-		list = append(list, monitor.Receiver{URL: u, Kind: monitor.Alertmanager})
-	}
-	for _, u := range c.AlertWebhooks {
-		list = append(list, monitor.Receiver{URL: u, Kind: monitor.Webhook})
-	}
-	return list
 }
 
 // external is the configured URL of the service, nil without one.

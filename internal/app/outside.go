@@ -17,8 +17,8 @@ import (
 var schedLatency = regexp.MustCompile(`^/sched/latencies:seconds$`)
 
 // client makes an HTTP client whose requests are counted.
-func (a *App) client(service string, timeout time.Duration) *http.Client {
-	c := outbound.NewClient(outbound.Options{Timeout: timeout, Count: a.calls.Of(service)})
+func (a *App) client(count *outbound.Counter, timeout time.Duration) *http.Client {
+	c := outbound.NewClient(outbound.Options{Timeout: timeout, Count: count})
 	a.stops = append(a.stops, func() error { c.CloseIdleConnections(); return nil })
 	return c
 }

@@ -37,7 +37,7 @@ func (a *App) externalQueue() natsmq.External {
 	c := a.config.Queue
 	return natsmq.External{
 		URL: c.URL, CredsFile: c.CredsFile, TokenFile: c.TokenFile, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile,
-		Dialer: outbound.NewDialer(outbound.Options{Timeout: queueTimeout, Count: a.calls.Of("nats")}),
+		Dialer: outbound.NewDialer(outbound.Options{Timeout: queueTimeout, Count: a.calls.NATS}),
 	}
 }
 

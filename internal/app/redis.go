@@ -34,7 +34,7 @@ func (a *App) readRedis() (external trail.Sink, err error) {
 		return nil, err
 	}
 	sink, err := redisaudit.Open(redisaudit.Options{
-		URL: c.URL, PasswordFile: c.PasswordFile, Channel: c.Channel, Stream: c.Stream, Count: a.calls.Of("redis"),
+		URL: c.URL, PasswordFile: c.PasswordFile, Channel: c.Channel, Stream: c.Stream, Count: a.calls.Redis,
 		Dial: outbound.NewDialer(outbound.Options{Timeout: redisTimeout}).DialContext,
 	})
 	if err != nil {

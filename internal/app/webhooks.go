@@ -13,7 +13,7 @@ func (a *App) openWebhooks() error {
 	}
 	a.webhooks, err = webhook.New(webhook.Options{
 		Endpoints: endpoints, AllowLinkLocal: c.AllowLinkLocal, Events: a.events, Metrics: a.metrics, Log: a.log, Instance: a.instance,
-		Count: a.calls.Of("webhook"),
+		Count: a.calls.Webhook,
 	})
 	return err
 }

@@ -50,16 +50,10 @@ func (e *apiError) Error() string { return e.err.Error() }
 
 func bad(format string, args ...any) error { return &apiError{badData, fmt.Errorf(format, args...)} }
 
-func (e *apiError) status() int {
-	switch e.kind {
-	case badData:
-		return http.StatusBadRequest
-	case execution:
-		return http.StatusUnprocessableEntity
-	case notFound:
-		return http.StatusNotFound
-	}
-	return http.StatusServiceUnavailable
+// statuses are those of HTTP for the kinds of errors.
+var statuses = map[string]int{
+	badData: http.StatusBadRequest, execution: http.StatusUnprocessableEntity, notFound: http.StatusNotFound,
+	queryTimedOut: http.StatusServiceUnavailable, canceled: http.StatusServiceUnavailable, unavailable: http.StatusServiceUnavailable,
 }
 
 // answer is the body of every answer.
@@ -128,11 +122,12 @@ func (m *Monitor) serve(do call) http.HandlerFunc {
 			if !errors.As(err, &known) {
 				known = toAPIError(err)
 			}
-			m.metrics.refused(known.kind)
-			if known.status() == http.StatusServiceUnavailable {
+			m.metrics.refused[known.kind].Inc()
+			status := statuses[known.kind]
+			if status == http.StatusServiceUnavailable {
 				w.Header().Set("Retry-After", "1")
 			}
-			w.WriteHeader(known.status())
+			w.WriteHeader(status)
 			a = answer{Status: "error", ErrorType: known.kind, Error: known.Error()}
 		}
 		a.Warnings, a.Infos = res.notes.AsStrings(res.expr, 10, 10)

@@ -57,7 +57,7 @@ func day(t testing.TB) *world {
 		}
 	}
 	write([]byte("groups: []\n"), start)
-	w := newWorld(t, func(o *monitor.Options) { o.RulesFile, o.Job = file, "routing-service" })
+	w := newWorld(t, func(o *monitor.Options) { o.RulesFile = file })
 	counter := func(name string, names ...string) *prometheus.CounterVec {
 		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: "x"}, names)
 		w.watched.MustRegister(c)

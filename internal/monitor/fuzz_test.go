@@ -65,7 +65,7 @@ func FuzzRulesFile(f *testing.F) {
 		watched := prometheus.NewRegistry()
 		m, err := monitor.New(monitor.Options{
 			Gatherer: watched, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
-			Instance: "here", Job: "test", Now: func() time.Time { return now }, Rules: text,
+			Instance: "here", Now: func() time.Time { return now }, Rules: text,
 		})
 		if err != nil {
 			return

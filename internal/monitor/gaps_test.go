@@ -37,7 +37,7 @@ func TestTheTargetsLabelsWin(t *testing.T) {
 	w.watched.MustRegister(queue)
 	queue.WithLabelValues("own", "elsewhere").Set(3)
 	w.pass(1, nil)
-	w.near(`queue{job="test",instance="here",exported_job="own",exported_instance="elsewhere"}`, 3)
+	w.near(`queue{job="routing-service",instance="here",exported_job="own",exported_instance="elsewhere"}`, 3)
 }
 
 // A rule gives a thousand alerts at most, and a group what its limit says.
@@ -138,7 +138,7 @@ func TestAnAlertThatEndedIsToldForAWhile(t *testing.T) {
 	defer server.Close()
 	w := newWorld(t, func(o *monitor.Options) {
 		o.Rules = []byte(strings.Replace(rules, "    keep_firing_for: 1m\n", "", 1))
-		o.Receivers = []monitor.Receiver{{URL: server.URL, Kind: monitor.Alertmanager}}
+		o.Receivers = []monitor.Receiver{{URL: server.URL, Kind: monitor.Alertmanager, Client: client}}
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup

@@ -5,9 +5,9 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -34,7 +34,6 @@ type Options struct {
 	Rules      []byte                // a rule file of Prometheus'
 	RulesFile  string                // read instead of Rules if set, and again when it changes
 	Instance   string                // label of every series; "localhost:8080"
-	Job        string                // label of every series; "routing-service"
 	Interval   time.Duration         // between scrapes and evaluations; 15 s
 	Retention  time.Duration         // 24 h
 	MaxSeries  int                   // 20,000
@@ -88,7 +87,7 @@ func New(o Options) (*Monitor, error) {
 	}
 	o.complete()
 	m := &Monitor{
-		o: o, scraper: newScraper(o.Gatherer, o.Job, o.Instance), started: o.Now(),
+		o: o, scraper: newScraper(o.Gatherer, o.Instance), started: o.Now(),
 		places: make(chan struct{}, places()), parser: newParser(),
 	}
 	engine := promql.EngineOpts{
@@ -104,10 +103,7 @@ func New(o Options) (*Monitor, error) {
 		return nil, err
 	}
 	m.rules = &rules{store: m.store, query: m.instant, url: o.URL, log: o.Log, parser: m.parser}
-	m.notifier = newNotifier(&o)
-	if m.metrics, err = newMetrics(o.Metrics, m); err != nil {
-		return nil, fmt.Errorf("monitor: metrics: %w", err)
-	}
+	m.notifier, m.metrics = newNotifier(&o), newMetrics(o.Metrics, m.store)
 	content := o.Rules
 	if o.RulesFile != "" {
 		m.version = disk.Version(o.RulesFile)
@@ -122,28 +118,12 @@ func New(o Options) (*Monitor, error) {
 }
 
 func (o *Options) complete() {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&o.Interval, 15*time.Second)
-	def(&o.Retention, 24*time.Hour)
-	if o.MaxSeries == 0 {
-		o.MaxSeries = 20_000
-	}
-	if o.MaxSamples == 0 {
-		o.MaxSamples = 5_000_000
-	}
-	if o.Job == "" {
-		o.Job = "routing-service"
-	}
-	if o.Instance == "" {
-		o.Instance = "localhost:8080"
-	}
-	if o.URL == nil {
-		o.URL = &url.URL{Path: "/"}
-	}
+	o.Interval = cmp.Or(o.Interval, 15*time.Second)
+	o.Retention = cmp.Or(o.Retention, 24*time.Hour)
+	o.MaxSeries = cmp.Or(o.MaxSeries, 20_000)
+	o.MaxSamples = cmp.Or(o.MaxSamples, 5_000_000)
+	o.Instance = cmp.Or(o.Instance, "localhost:8080")
+	o.URL = cmp.Or(o.URL, &url.URL{Path: "/"})
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -188,7 +168,7 @@ func (m *Monitor) Step(ctx context.Context) {
 	up := 1.0
 	if err != nil {
 		up = 0
-		m.metrics.failures.Inc()
+		m.metrics.scrapeFailures.Inc()
 		m.o.Log.Warn("some metrics could not be gathered", "error", err)
 	}
 	samples = append(samples, m.scraper.own("up", up), m.scraper.own("scrape_samples_scraped", float64(len(samples))),

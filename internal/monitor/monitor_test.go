@@ -50,7 +50,7 @@ func newWorld(t testing.TB, change func(*monitor.Options)) *world {
 	w.watched.MustRegister(w.requests, w.heads, w.latency)
 	o := monitor.Options{
 		Gatherer: w.watched, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
-		Instance: "here", Job: "test", Now: func() time.Time { return w.now },
+		Instance: "here", Now: func() time.Time { return w.now },
 	}
 	if change != nil {
 		change(&o)
@@ -149,7 +149,7 @@ func TestQueriesOfWhatWasScraped(t *testing.T) {
 		w.latency.Observe(.5)
 	})
 	w.near(`up`, 1)
-	w.near(`active_heads{job="test",instance="here"}`, 240%7)
+	w.near(`active_heads{job="routing-service",instance="here"}`, 240%7)
 	w.near(`sum(rate(requests_total{code="200"}[5m]))`, 2)
 	w.near(`sum(increase(requests_total{code="200"}[10m]))`, 1200)
 	w.near(`max_over_time(active_heads[2m])`, 6)
@@ -434,7 +434,7 @@ func TestWhatADataSourceAsks(t *testing.T) {
 		"/api/v1/labels":                         `["__name__","alertname","alertstate","code","instance","job","le","of","severity"]`,
 		"/api/v1/label/code/values":              `["200"]`,
 		"/api/v1/label/none/values":              `[]`,
-		"/api/v1/series?match[]=up":              `[{"__name__":"up","instance":"here","job":"test"}]`,
+		"/api/v1/series?match[]=up":              `[{"__name__":"up","instance":"here","job":"routing-service"}]`,
 		"/api/v1/metadata?metric=requests_total": `{"requests_total":[{"type":"counter","help":"Requests.","unit":""}]}`,
 		"/api/v1/query_exemplars":                `[]`,
 		"/api/v1/status/config":                  `{"yaml":"global:\n  scrape_interval: 1m30s\n  evaluation_interval: 1m30s\n"}`,
@@ -495,7 +495,7 @@ func TestAlertsAreTold(t *testing.T) {
 		o.Alerted = func(c monitor.AlertChange) {
 			changes = append(changes, fmt.Sprint(c.Labels["alertname"], " ", c.Firing))
 		}
-		o.Receivers = []monitor.Receiver{{URL: amServer.URL, Kind: monitor.Alertmanager}, {URL: hookServer.URL, Kind: monitor.Webhook}}
+		o.Receivers = []monitor.Receiver{{URL: amServer.URL, Kind: monitor.Alertmanager, Client: client}, {URL: hookServer.URL, Kind: monitor.Webhook, Client: client}}
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup

@@ -1,14 +1,9 @@
 package monitor
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -16,15 +11,16 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"headway/internal/outbound"
 )
 
-// Receiver is somebody who is told of alerts.
+// Receiver is notified of alerts.
 type Receiver struct {
 	URL    string // of an Alertmanager, such as http://localhost:9093, or of a webhook
-	Kind   string // alertmanager or webhook
+	Kind   string // Alertmanager or Webhook
 	Client *http.Client
 	Count  *outbound.Counter // of each call; nil: they are not counted
 }
@@ -37,32 +33,31 @@ const (
 
 // Bounds of notifications.
 const (
-	repeatAfter   = time.Minute      // an alert that still fires is told again
-	endsAfter     = 4 * time.Minute  // and ends by itself if it is not
-	notifyTimeout = 10 * time.Second // of one call
-	notifyTries   = 5
-	notifyQueue   = 64 // batches that wait for one receiver
-	minWait       = 500 * time.Millisecond
-	maxWait       = 10 * time.Second
+	repeatAfter = time.Minute     // for an alert that still fires
+	endsAfter   = 4 * time.Minute // an alert that is not repeated ends
+	notifyTries = 5
+	notifyQueue = 64 // batches that wait for one receiver
+	minWait     = 500 * time.Millisecond
+	maxWait     = 10 * time.Second
 )
 
-// notifier hands alerts to the receivers, each at its own pace.
+// notifier sends alerts to the receivers, each at its own pace.
 type notifier struct {
 	log                   *slog.Logger
-	source                string // page that alerts link to
 	lanes                 []*lane
 	sent, failed, dropped prometheus.Counter
 }
 
 type lane struct {
 	Receiver
+	poster           outbound.Poster
 	source, external string // pages that alerts link to, and of the service
 	queue            chan batch
 	delivered        map[string]delivered // to a webhook, by the name of alerts
 }
 
-// batch is what is told at one time: the alerts that are due, and all of the
-// same names that fire or ended a short while ago.
+// batch is what receivers get at one time: the alerts that are due, and all of
+// the same names that fire or ended a short while ago.
 type batch struct {
 	alerts []*alert
 	groups []*alert
@@ -70,21 +65,22 @@ type batch struct {
 }
 
 func newNotifier(o *Options) *notifier {
-	t := &notifier{log: o.Log, source: o.URL.JoinPath("console", "monitoring").String() + "#page=alerts"}
+	calls := promauto.With(o.Metrics).NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_monitor_notifications_total", Help: "Notifications of alerts to receivers, by status: sent, failed after all attempts, dropped because too many waited.",
+	}, []string{"status"})
+	t := &notifier{log: o.Log, sent: calls.WithLabelValues("sent"), failed: calls.WithLabelValues("failed"), dropped: calls.WithLabelValues("dropped")}
 	for _, r := range o.Receivers {
-		if r.Client == nil {
-			r.Client = outbound.NewClient(outbound.Options{Timeout: notifyTimeout})
-		}
 		t.lanes = append(t.lanes, &lane{
-			Receiver: r, source: t.source, external: strings.TrimSuffix(o.URL.String(), "/"),
+			Receiver: r, poster: outbound.Poster{Client: r.Client, Count: r.Count, Tries: notifyTries, First: minWait, Longest: maxWait},
+			source: o.URL.JoinPath("console", "monitoring").String() + "#page=alerts", external: strings.TrimSuffix(o.URL.String(), "/"),
 			queue: make(chan batch, notifyQueue), delivered: map[string]delivered{},
 		})
 	}
 	return t
 }
 
-// notify queues alerts for every receiver; for one that is too slow they are
-// dropped, and told again after repeatAfter.
+// notify queues alerts for every receiver. For one that is too slow they are
+// dropped, and repeated after repeatAfter.
 func (t *notifier) notify(b batch) {
 	if len(b.alerts) == 0 {
 		return
@@ -106,7 +102,7 @@ type AlertChange struct {
 	Annotations map[string]string
 }
 
-// alerted hands on what changed, which is not what is repeated.
+// alerted reports what changed, and not what is repeated.
 func (m *Monitor) alerted(b batch) {
 	if m.o.Alerted == nil {
 		return
@@ -152,27 +148,17 @@ func (t *notifier) deliver(ctx context.Context, l *lane, b batch) {
 
 // post sends one body, again if the receiver is away.
 func (t *notifier) post(ctx context.Context, l *lane, path string, body any) bool {
-	wait := minWait
-	for try := 1; ; try++ {
-		err := l.send(ctx, path, body)
-		l.Count.Add(err == nil)
-		if err == nil {
-			t.sent.Inc()
-			return true
-		}
-		if try == notifyTries || ctx.Err() != nil {
-			t.failed.Inc()
-			t.log.Warn("alerts could not be told", "receiver", l.name(), "error", err)
-			return false
-		}
-		timer := time.NewTimer(wait/2 + rand.N(wait/2))
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		timer.Stop()
-		wait = min(2*wait, maxWait)
+	content, err := json.Marshal(body)
+	if err == nil {
+		err = l.poster.Retry(ctx, func(int) (bool, error) { return false, l.poster.Post(ctx, l.URL+path, nil, content) })
 	}
+	if err != nil {
+		t.failed.Inc()
+		t.log.Warn("a receiver was not notified of alerts", "receiver", l.name(), "error", err)
+		return false
+	}
+	t.sent.Inc()
+	return true
 }
 
 // name is the receiver's address without what may be secret in it.
@@ -202,30 +188,4 @@ func (l *lane) posted(b batch) []postedAlert {
 		}
 	}
 	return list
-}
-
-func (l *lane) send(ctx context.Context, path string, body any) error {
-	content, err := json.Marshal(body)
-	if err != nil {
-		return fmt.Errorf("encode alerts: %w", err)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.URL+path, bytes.NewReader(content))
-	if err != nil {
-		return errors.New("the address of the receiver is no URL")
-	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := l.Client.Do(req)
-	if err != nil {
-		var inURL *url.Error
-		if errors.As(err, &inURL) {
-			return inURL.Err // without the address, in which there may be a secret
-		}
-		return err
-	}
-	defer res.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // so that the connection serves again
-	if res.StatusCode/100 != 2 {
-		return fmt.Errorf("the receiver answered %s", res.Status)
-	}
-	return nil
 }

@@ -56,7 +56,7 @@ func (h *history) take(t testing.TB, g prometheus.Gatherer, at time.Time) {
 			ms := at.UnixMilli()
 			m.TimestampMs = &ms
 			for _, l := range []string{"instance", "job"} {
-				name, value := l, map[string]string{"instance": "here", "job": "test"}[l]
+				name, value := l, map[string]string{"instance": "here", "job": "routing-service"}[l]
 				m.Label = append(m.Label, pair(name, value))
 			}
 		}
@@ -262,7 +262,7 @@ func TestTheSameFiringTimesAsPromtool(t *testing.T) {
 		t.Fatalf("%d of 400 alerts fire, which shows little", fired)
 	}
 	test := fmt.Sprintf("rule_files: [rules.yml]\nevaluation_interval: 15s\ntests:\n- interval: 15s\n  input_series:\n"+
-		"  - series: 'active_heads{instance=\"here\",job=\"test\"}'\n    values: '%s'\n  alert_rule_test:\n%s", strings.Join(values, " "), cases.String())
+		"  - series: 'active_heads{instance=\"here\",job=\"routing-service\"}'\n    values: '%s'\n  alert_rule_test:\n%s", strings.Join(values, " "), cases.String())
 	file := filepath.Join(dir, "test.yml")
 	if err := os.WriteFile(file, []byte(test), 0o600); err != nil {
 		t.Fatal(err)

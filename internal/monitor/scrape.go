@@ -20,10 +20,10 @@ type scraper struct {
 	builder  labels.ScratchBuilder
 }
 
-func newScraper(g prometheus.Gatherer, job, instance string) *scraper {
+func newScraper(g prometheus.Gatherer, instance string) *scraper {
 	return &scraper{
 		gatherer: g, builder: labels.NewScratchBuilder(16),
-		target: []labels.Label{{Name: "instance", Value: instance}, {Name: "job", Value: job}},
+		target: []labels.Label{{Name: "instance", Value: instance}, {Name: "job", Value: "routing-service"}},
 	}
 }
 

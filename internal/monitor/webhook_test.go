@@ -142,7 +142,7 @@ func TestWebhooksAreThoseOfAlertmanager(t *testing.T) {
 	am := realAlertmanager(t, theirURL, external)
 	w := newWorld(t, func(o *monitor.Options) {
 		o.Rules, o.URL = []byte(byCode), &url.URL{Scheme: "http", Host: "headway.example:8080", Path: "/"}
-		o.Receivers = []monitor.Receiver{{URL: am, Kind: monitor.Alertmanager}, {URL: ourURL, Kind: monitor.Webhook}}
+		o.Receivers = []monitor.Receiver{{URL: am, Kind: monitor.Alertmanager, Client: client}, {URL: ourURL, Kind: monitor.Webhook, Client: client}}
 	})
 	w.now = time.Now().Add(-2 * time.Minute).Truncate(time.Millisecond)
 	ctx, stop := context.WithCancel(t.Context())
@@ -197,7 +197,7 @@ func TestWebhooksComeWhenSomethingChanged(t *testing.T) {
 	ours, address := newSink(t)
 	w := newWorld(t, func(o *monitor.Options) {
 		o.Rules, o.Interval = []byte(byCode), time.Minute
-		o.Receivers = []monitor.Receiver{{URL: address, Kind: monitor.Webhook}}
+		o.Receivers = []monitor.Receiver{{URL: address, Kind: monitor.Webhook, Client: client}}
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup
@@ -263,7 +263,7 @@ func TestALongWebhookIsCut(t *testing.T) {
 	ours, address := newSink(t)
 	w := newWorld(t, func(o *monitor.Options) {
 		o.Rules = []byte(byCode + "  - {alert: Errors, expr: 'requests_total > 1', labels: {severity: critical}}\n")
-		o.Receivers = []monitor.Receiver{{URL: address, Kind: monitor.Webhook}}
+		o.Receivers = []monitor.Receiver{{URL: address, Kind: monitor.Webhook, Client: client}}
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wait sync.WaitGroup

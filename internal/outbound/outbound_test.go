@@ -28,12 +28,8 @@ type counted struct {
 
 func newCounted(t *testing.T) *counted {
 	t.Helper()
-	c := &counted{TB: t, metrics: prometheus.NewRegistry()}
-	var err error
-	if c.Calls, err = outbound.NewCalls(c.metrics); err != nil {
-		t.Fatal(err)
-	}
-	return c
+	metrics := prometheus.NewRegistry()
+	return &counted{outbound.NewCalls(metrics), t, metrics}
 }
 
 // counts are the calls of the service oidc.
@@ -100,7 +96,7 @@ func TestNamesAreCheckedWhenTheyAreDialed(t *testing.T) {
 		forbidden bool
 	}{{"169.254.169.254", false, true}, {"100.100.100.200", false, true}, {"0.0.0.0", true, true}, {"127.0.0.1", false, false}} {
 		calls := newCounted(t)
-		d := outbound.NewDialer(outbound.Options{Timeout: time.Minute, AllowLinkLocal: c.allow, Count: calls.Of("oidc")})
+		d := outbound.NewDialer(outbound.Options{Timeout: time.Minute, AllowLinkLocal: c.allow, Count: calls.OIDC})
 		d.Resolve(resolver(t, netip.MustParseAddr(c.answer)))
 		conn, err := d.DialContext(t.Context(), "tcp4", "rebound.test:1")
 		if err == nil {
@@ -129,7 +125,7 @@ func TestRedirectsAreChecked(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	c := outbound.NewClient(outbound.Options{Timeout: time.Minute, Count: calls.Of("oidc")})
+	c := outbound.NewClient(outbound.Options{Timeout: time.Minute, Count: calls.OIDC})
 	defer c.CloseIdleConnections()
 	get := func(path string) error {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+path, http.NoBody)

@@ -179,9 +179,7 @@ func newTrail(t testing.TB, maxBytes int64) *published {
 	t.Helper()
 	tr := &published{TB: t, dir: t.TempDir(), metrics: prometheus.NewRegistry()}
 	var err error
-	if tr.calls, err = outbound.NewCalls(tr.metrics); err != nil {
-		t.Fatal(err)
-	}
+	tr.calls = outbound.NewCalls(tr.metrics)
 	tr.journal, err = audit.Open(audit.Options{
 		Path: filepath.Join(tr.dir, "audit.log"), Node: "n", MaxBytes: maxBytes, Log: slog.New(slog.DiscardHandler),
 		CheckpointEvery: 200 * time.Millisecond,
@@ -226,7 +224,7 @@ func (tr *published) ship(sink trail.Sink, change func(*trail.ShipperOptions)) (
 
 func (tr *published) sink(url string) *redisaudit.Sink {
 	tr.Helper()
-	s, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Stream: "audit:routing:stream", Count: tr.calls.Of("redis")})
+	s, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Stream: "audit:routing:stream", Count: tr.calls.Redis})
 	if err != nil {
 		tr.Fatal(err)
 	}
@@ -321,7 +319,7 @@ func TestAServerThatRefuses(t *testing.T) {
 	if err := os.WriteFile(file, []byte("wrong\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Count: tr.calls.Of("redis")})
+	s, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Count: tr.calls.Redis})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +330,7 @@ func TestAServerThatRefuses(t *testing.T) {
 	if err := os.WriteFile(file, []byte("right\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	right, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Count: tr.calls.Of("redis")})
+	right, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Count: tr.calls.Redis})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,7 +339,7 @@ func TestAServerThatRefuses(t *testing.T) {
 		t.Errorf("with the right password: %d, %v", n, err)
 	}
 	for _, url := range []string{"", "http://x", "redis://x:y:z"} {
-		if _, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Count: tr.calls.Of("redis")}); err == nil {
+		if _, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Count: tr.calls.Redis}); err == nil {
 			t.Errorf("%q is taken", url)
 		}
 	}

@@ -151,14 +151,11 @@ func TestReceiversAreTheLeast(t *testing.T) {
 		{[]string{":2", "+1-1", ":1", "-ERR no memory", ":1", "+1-3"}, 1, 2, "no memory"},
 	} {
 		metrics, stream := prometheus.NewRegistry(), ""
-		calls, err := outbound.NewCalls(metrics)
-		if err != nil {
-			t.Fatal(err)
-		}
+		calls := outbound.NewCalls(metrics)
 		if len(c.answers) > 3 {
 			stream = "s"
 		}
-		sink, err := redisaudit.Open(redisaudit.Options{URL: scripted(t, c.answers...), Channel: redisaudit.Channel, Stream: stream, Count: calls.Of("redis")})
+		sink, err := redisaudit.Open(redisaudit.Options{URL: scripted(t, c.answers...), Channel: redisaudit.Channel, Stream: stream, Count: calls.Redis})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,26 +3,23 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"io"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"headway/api"
 	"headway/internal/apiv1"
@@ -53,14 +50,13 @@ const (
 	breakAfter = 5                // failures in a row
 	breakFor   = 30 * time.Second
 	flushTime  = 5 * time.Second // for what waits, when the service stops
-	maxAnswer  = 64 << 10        // of an answer that is read, for the connection's sake
 )
 
 // Sender posts events to endpoints, in order for each.
 type Sender struct {
 	o       Options
 	events  *event.Subscription // from New on, so that none is lost before Run
-	client  *http.Client
+	poster  outbound.Poster
 	targets []*target
 }
 
@@ -72,9 +68,9 @@ type target struct {
 	gone      atomic.Bool  // it said that it wants no more
 	failures  int          // in a row; only its goroutine uses it
 	missed    uint64       // events that found no room; only Run uses it
-	open      atomic.Bool  // the breaker, for its gauge
+	open      atomic.Int64 // 1 while the breaker is
 	delivered prometheus.Counter
-	given     prometheus.Counter // up
+	givenUp   prometheus.Counter
 	dropped   prometheus.Counter
 }
 
@@ -89,35 +85,34 @@ func New(o Options) (*Sender, error) {
 	if o.Events == nil || o.Metrics == nil || o.Log == nil || o.Instance == "" {
 		return nil, errors.New("webhook: Events, Metrics, Log and Instance are required")
 	}
-	s := &Sender{o: o, events: o.Events.Subscribe(), client: &http.Client{
-		Transport:     o.Transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
 	if o.Transport == nil {
-		s.client.Transport = outbound.NewTransport(outbound.Options{Timeout: timeout, AllowLinkLocal: o.AllowLinkLocal, Setting: setting})
+		o.Transport = outbound.NewTransport(outbound.Options{Timeout: timeout, AllowLinkLocal: o.AllowLinkLocal, Setting: setting})
 	}
-	deliveries := prometheus.NewCounterVec(prometheus.CounterOpts{
+	s := &Sender{o: o, events: o.Events.Subscribe(), poster: outbound.Poster{
+		Client: &http.Client{
+			Transport: o.Transport, Timeout: timeout,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		Count: o.Count, Tries: maxTries, First: firstWait, Longest: longestGap,
+	}}
+	with := promauto.With(o.Metrics)
+	messages := with.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_webhook_messages_total", Help: "Messages for webhooks by endpoint and result: delivered, given_up after all attempts or an answer that refuses it, dropped because too many waited.",
 	}, []string{"endpoint", "result"})
-	errs := []error{o.Metrics.Register(deliveries)}
 	for _, e := range o.Endpoints {
 		t := &target{
-			Endpoint: e, queue: make(chan *message, maxQueue), delivered: deliveries.WithLabelValues(e.Name, "delivered"),
-			given: deliveries.WithLabelValues(e.Name, "given_up"), dropped: deliveries.WithLabelValues(e.Name, "dropped"),
+			Endpoint: e, queue: make(chan *message, maxQueue), delivered: messages.WithLabelValues(e.Name, "delivered"),
+			givenUp: messages.WithLabelValues(e.Name, "given_up"), dropped: messages.WithLabelValues(e.Name, "dropped"),
 		}
 		s.targets = append(s.targets, t)
-		errs = append(errs, o.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		with.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "headway_webhook_waiting", Help: "Messages that wait for an endpoint, with the one that is being sent or tried again.", ConstLabels: prometheus.Labels{"endpoint": e.Name},
-		}, func() float64 { return float64(int64(len(t.queue)) + t.busy.Load()) })), o.Metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		}, func() float64 { return float64(int64(len(t.queue)) + t.busy.Load()) })
+		with.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "headway_webhook_breaker_open", Help: "Whether an endpoint is left alone for a while because it fails: 1 or 0.", ConstLabels: prometheus.Labels{"endpoint": e.Name},
-		}, func() float64 {
-			if t.open.Load() {
-				return 1
-			}
-			return 0
-		})))
+		}, func() float64 { return float64(t.open.Load()) })
 	}
-	return s, errors.Join(errs...)
+	return s, nil
 }
 
 // Run posts events until ctx ends, then for a short time those still queued.
@@ -204,7 +199,7 @@ func (s *Sender) serve(ctx context.Context, t *target) {
 		case s.deliver(ctx, t, m):
 			t.delivered.Inc()
 		default:
-			t.given.Inc()
+			t.givenUp.Inc()
 		}
 		t.busy.Store(0)
 	}
@@ -212,65 +207,41 @@ func (s *Sender) serve(ctx context.Context, t *target) {
 
 // deliver retries until the message has arrived, or reports that it gave up.
 func (s *Sender) deliver(ctx context.Context, t *target, m *message) bool {
-	for try := 1; ; try++ {
+	return s.poster.Retry(ctx, func(try int) (final bool, err error) {
 		if t.failures >= breakAfter {
-			t.open.Store(true)
-			if !pause(ctx, breakFor) {
-				return false
+			t.open.Store(1)
+			if !outbound.Pause(ctx, breakFor) {
+				return true, ctx.Err()
 			}
-			t.open.Store(false)
+			t.open.Store(0)
 		}
-		status, asked, err := s.post(ctx, t, m)
-		if err == nil && status/100 == 2 {
+		if err = s.post(ctx, t, m); err == nil {
 			t.failures = 0
-			s.o.Count.Add(true)
-			return true
+			return true, nil
 		}
 		t.failures++
-		s.o.Count.Add(false)
-		_, forbidden := errors.AsType[*outbound.ForbiddenError](err)
-		final := forbidden || status == http.StatusGone || status/100 == 3 || status/100 == 4 && status != http.StatusRequestTimeout &&
-			status != http.StatusTooEarly && status != http.StatusTooManyRequests
-		s.o.Log.Warn("webhook", "endpoint", t.Name, "type", m.kind, "id", m.id, "attempt", try, "status", status, "error", reason(err))
-		switch {
-		case status == http.StatusGone:
+		status := 0
+		if answer, is := errors.AsType[*outbound.StatusError](err); is {
+			status = answer.Status
+		}
+		s.o.Log.Warn("webhook", "endpoint", t.Name, "type", m.kind, "id", m.id, "attempt", try, "status", status, "error", err)
+		if status == http.StatusGone {
 			t.gone.Store(true)
 			s.o.Log.Warn("the endpoint wants no more; no events are sent until the service restarts", "endpoint", t.Name)
-			return false
-		case final || try == maxTries:
-			return false
 		}
-		wait := time.Duration(mathrand.Int64N(int64(min(longestGap, firstWait<<(try-1))) + 1))
-		if !pause(ctx, max(wait, min(asked, longestGap))) {
-			return false
-		}
-	}
+		_, forbidden := errors.AsType[*outbound.ForbiddenError](err)
+		return forbidden || status/100 == 3 || status/100 == 4 && !slices.Contains(transient, status), err
+	}) == nil
 }
 
-// post makes one attempt. asked is the Retry-After of the endpoint.
-func (s *Sender) post(ctx context.Context, t *target, m *message) (status int, asked time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, t.URL, bytes.NewReader(m.body))
-	if err != nil {
-		return 0, 0, err
-	}
+// transient are the refusals after which a message is sent again.
+var transient = []int{http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests}
+
+func (s *Sender) post(ctx context.Context, t *target, m *message) error {
 	at := strconv.FormatInt(time.Now().Unix(), 10)
-	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set("User-Agent", "headway")
-	r.Header.Set("Webhook-Id", m.id)
-	r.Header.Set("Webhook-Timestamp", at)
-	r.Header.Set("Webhook-Signature", sign(t.Secret, m.id, at, m.body))
-	answer, err := s.client.Do(r)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, maxAnswer))
-	if seconds, err := strconv.Atoi(answer.Header.Get("Retry-After")); err == nil && seconds > 0 {
-		asked = time.Duration(min(seconds, int(longestGap/time.Second))) * time.Second
-	}
-	return answer.StatusCode, asked, nil
+	return s.poster.Post(ctx, t.URL, http.Header{
+		"Webhook-Id": {m.id}, "Webhook-Timestamp": {at}, "Webhook-Signature": {sign(t.Secret, m.id, at, m.body)},
+	}, m.body)
 }
 
 // sign is the HMAC-SHA256 of id, time and body with dots between them (Standard
@@ -280,28 +251,4 @@ func sign(secret []byte, id, at string, body []byte) string {
 	mac.Write([]byte(id + "." + at + "."))
 	mac.Write(body)
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
-}
-
-// reason is an error without the URL, whose path or query may be a credential.
-func reason(err error) string {
-	for err != nil {
-		inner := errors.Unwrap(err)
-		if inner == nil || !strings.Contains(err.Error(), "://") {
-			return err.Error()
-		}
-		err = inner
-	}
-	return ""
-}
-
-// pause waits, and reports whether ctx is still valid.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
 }

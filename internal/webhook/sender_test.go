@@ -90,11 +90,7 @@ func (w *world) run(t testing.TB, o webhook.Options, endpoints ...webhook.Endpoi
 	}
 	o.Endpoints, o.Events, o.Metrics, o.Instance = endpoints, w.events, w.metrics, "test"
 	o.Log = slog.New(slog.NewTextHandler(&w.log, nil))
-	calls, err := outbound.NewCalls(w.metrics)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Count = calls.Of("webhook")
+	o.Count = outbound.NewCalls(w.metrics).Webhook
 	if w.answer != nil {
 		o.Transport = w
 	}
