@@ -26,7 +26,8 @@ type client struct {
 	readSince time.Time
 
 	mu     sync.Mutex // of writing, and of what commands change
-	reply  reply
+	out    []byte     // answers and messages that are not written yet
+	resp3  bool
 	quit   bool
 	name   string
 	topics map[by]bool
@@ -74,7 +75,7 @@ func (c *client) serve() {
 		delete(c.e.clients, c)
 	}()
 	defer func() { c.recovered(recover()) }()
-	r := bufio.NewReaderSize(metered{c}, 2*maxInline)
+	r := bufio.NewReaderSize(c, 2*maxInline)
 	for {
 		cmd, err := c.next(r)
 		if err == nil {
@@ -89,17 +90,18 @@ func (c *client) serve() {
 }
 
 func (c *client) fail(err error) {
-	if fault, ok := errors.AsType[protocolError](err); ok {
+	ending, ok := errors.AsType[*endingError](err)
+	if !ok {
+		c.end("", nil) // it left, or asked for the end
+		return
+	}
+	if ending.reason == reasonProtocol {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.reply.fault("ERR " + fault.Error())
+		c.add(fault("ERR " + ending.text))
 		_ = c.flush()
-		c.end(reasonProtocol, err)
-	} else if ending, ok := errors.AsType[*endingError](err); ok {
-		c.end(ending.reason, err)
-	} else {
-		c.end("", nil)
 	}
+	c.end(ending.reason, err)
 }
 
 // endingError ends a client, and is counted.
@@ -117,21 +119,18 @@ var (
 
 // next waits for a command, without limit if the client is subscribed.
 func (c *client) next(r *bufio.Reader) (command, error) {
+	// A deadline that cannot be set is that of a connection which cannot be read.
 	if r.Buffered() == 0 {
 		deadline := time.Now().Add(idleDeadline)
 		if len(c.topics) > 0 { // only this goroutine changes them
 			deadline = time.Time{}
 		}
-		if err := c.conn.SetReadDeadline(deadline); err != nil {
-			return command{}, err
-		}
+		_ = c.conn.SetReadDeadline(deadline)
 		if _, err := r.Peek(1); err != nil {
 			return command{}, orTimeout(err, errIdle)
 		}
 	}
-	if err := c.conn.SetReadDeadline(time.Now().Add(commandDeadline)); err != nil {
-		return command{}, err
-	}
+	_ = c.conn.SetReadDeadline(time.Now().Add(commandDeadline))
 	cmd, err := readCommand(r)
 	return cmd, orTimeout(err, errUnfinished)
 }
@@ -144,14 +143,14 @@ func orTimeout(err, meaning error) error {
 	return err
 }
 
-type metered struct{ c *client }
-
-func (m metered) Read(b []byte) (int, error) {
-	n, err := m.c.conn.Read(b)
-	if now := time.Now(); now.Sub(m.c.readSince) > time.Minute {
-		m.c.readSince, m.c.read = now, 0
+// Read is what the client's reader reads from: its connection, up to
+// maxPerMinute.
+func (c *client) Read(b []byte) (int, error) {
+	n, err := c.conn.Read(b)
+	if now := time.Now(); now.Sub(c.readSince) > time.Minute {
+		c.readSince, c.read = now, 0
 	}
-	if m.c.read += n; m.c.read > maxPerMinute {
+	if c.read += n; c.read > maxPerMinute {
 		return 0, errTalkative
 	}
 	return n, err
@@ -162,29 +161,28 @@ var errQuit = errors.New("quit")
 func (c *client) obey(cmd command) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.answer(cmd); err != nil {
-		return err
+	answer, err := c.answer(cmd)
+	if err == nil {
+		c.add(answer)
+		err = c.flush()
 	}
-	if err := c.flush(); err != nil {
-		return err
+	if err == nil && c.quit {
+		err = errQuit
 	}
-	if c.quit {
-		return errQuit
-	}
-	return nil
+	return err
 }
 
+// add encodes what flush writes. The caller holds mu.
+func (c *client) add(value any) { c.out = appendValue(c.out, c.resp3, value) }
+
 func (c *client) flush() error {
-	if len(c.reply.bytes) == 0 {
+	if len(c.out) == 0 {
 		return nil
 	}
-	if err := c.conn.SetWriteDeadline(time.Now().Add(writeDeadline)); err != nil {
-		return err
-	}
-	_, err := c.conn.Write(c.reply.bytes)
-	c.reply.bytes = c.reply.bytes[:0]
-	if cap(c.reply.bytes) > 2*maxReply {
-		c.reply.bytes = nil
+	_ = c.conn.SetWriteDeadline(time.Now().Add(writeDeadline))
+	_, err := c.conn.Write(c.out)
+	if c.out = c.out[:0]; cap(c.out) > 2*maxReply {
+		c.out = nil
 	}
 	return orTimeout(err, errSlow)
 }
@@ -228,9 +226,13 @@ func (c *client) send(line string) error {
 	defer c.mu.Unlock()
 	for {
 		for _, topic := range *c.receives.Load() {
-			c.message(topic, line)
+			if topic.pattern {
+				c.add(push{"pmessage", topic.name, c.e.o.Channel, line})
+			} else {
+				c.add(push{"message", c.e.o.Channel, line})
+			}
 		}
-		if len(c.reply.bytes) < maxReply {
+		if len(c.out) < maxReply {
 			select {
 			case line = <-c.lines:
 				continue
@@ -239,14 +241,4 @@ func (c *client) send(line string) error {
 		}
 		return c.flush()
 	}
-}
-
-func (c *client) message(topic by, line string) {
-	if topic.pattern {
-		c.reply.push(4)
-		c.reply.items("pmessage", topic.name, c.e.o.Channel, line)
-		return
-	}
-	c.reply.push(3)
-	c.reply.items("message", c.e.o.Channel, line)
 }

@@ -14,6 +14,7 @@ import (
 	"headway/internal/address"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // EmbeddedOptions are what an Embedded server is made of.
@@ -61,7 +62,7 @@ type Embedded struct {
 	listener net.Listener
 	began    time.Time
 	running  sync.WaitGroup
-	count    map[string]prometheus.Counter // of clients that were ended, by reason
+	count    *prometheus.CounterVec // of clients that were ended, by reason
 
 	mu      sync.Mutex
 	closed  bool
@@ -82,10 +83,7 @@ func Listen(ctx context.Context, o EmbeddedOptions) (*Embedded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve the embedded Redis (redis.listen): %w", err)
 	}
-	e, err := newEmbedded(o)
-	if err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
+	e := newEmbedded(o)
 	e.listener = listener
 	e.running.Go(e.accept)
 	return e, nil
@@ -99,16 +97,16 @@ func CheckListen(listen string) error {
 	return nil
 }
 
-func newEmbedded(o EmbeddedOptions) (*Embedded, error) {
-	e := &Embedded{o: o, verbs: verbs(), began: time.Now(), clients: map[*client]bool{}, count: map[string]prometheus.Counter{}}
-	ended := prometheus.NewCounterVec(prometheus.CounterOpts{
+func newEmbedded(o EmbeddedOptions) *Embedded {
+	e := &Embedded{o: o, verbs: verbs(), began: time.Now(), clients: map[*client]bool{}}
+	e.count = promauto.With(o.Metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_redis_clients_ended_total",
 		Help: "Clients that the embedded Redis refused or ended: full (subscribers have all places), displaced (it subscribed nothing, and its place was needed), silent (it subscribed, sent nothing for a minute, and its place was needed), protocol, http, talkative, slow, idle (it subscribed nothing for five minutes), unfinished (the rest of a command did not come), panic.",
 	}, []string{"reason"})
 	for _, reason := range reasons {
-		e.count[reason] = ended.WithLabelValues(reason)
+		e.count.WithLabelValues(reason)
 	}
-	return e, o.Metrics.Register(ended)
+	return e
 }
 
 // Addr is the address that is served.
@@ -159,7 +157,7 @@ func (e *Embedded) admit(conn net.Conn) {
 	if e.enter(newClient(e, conn)) {
 		return
 	}
-	e.count[reasonFull].Inc()
+	e.count.WithLabelValues(reasonFull).Inc()
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = conn.Write([]byte("-ERR max number of clients reached\r\n"))
 	_ = conn.Close()
@@ -240,7 +238,7 @@ func (e *Embedded) Publish(_ context.Context, lines [][]byte) (arrived, receiver
 // ended counts why a client was ended. Protocol errors are logged for debugging
 // only, since any client can repeat them.
 func (e *Embedded) ended(c *client, reason string, cause any) {
-	e.count[reason].Inc()
+	e.count.WithLabelValues(reason).Inc()
 	switch reason {
 	case reasonPanic:
 		e.o.Log.Error("a connection of the embedded Redis failed and was ended", "address", c.conn.RemoteAddr(), "panic", fmt.Sprint(cause), "stack", string(debug.Stack()))

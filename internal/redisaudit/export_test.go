@@ -23,13 +23,7 @@ const (
 )
 
 // NewEmbedded is an Embedded without a listener, for connections in memory.
-func NewEmbedded(o EmbeddedOptions) *Embedded {
-	e, err := newEmbedded(o)
-	if err != nil {
-		panic(err)
-	}
-	return e
-}
+func NewEmbedded(o EmbeddedOptions) *Embedded { return newEmbedded(o) }
 
 // Admit serves a connection as the listener does.
 func (e *Embedded) Admit(conn net.Conn) { e.admit(conn) }
@@ -39,7 +33,7 @@ func (e *Embedded) EndAll() { e.endAll() }
 
 // AddVerb adds a command.
 func (e *Embedded) AddVerb(name string, do func()) {
-	e.verbs[name] = verb{-1, true, func(*client, []string) { do() }}
+	e.verbs[name] = verb{-1, true, func(*client, []string) any { do(); return nil }}
 }
 
 // Matches is the matching of patterns.

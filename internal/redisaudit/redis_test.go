@@ -224,12 +224,7 @@ func (tr *published) ship(sink trail.Sink, change func(*trail.ShipperOptions)) (
 
 func (tr *published) sink(url string) *redisaudit.Sink {
 	tr.Helper()
-	s, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Stream: "audit:routing:stream", Count: tr.calls.Redis})
-	if err != nil {
-		tr.Fatal(err)
-	}
-	tr.Cleanup(func() { _ = s.Close() })
-	return s
+	return open(tr.TB, redisaudit.Options{URL: url, Stream: "audit:routing:stream", Count: tr.calls.Redis})
 }
 
 // write adds records and returns the sequence of the last.
@@ -319,27 +314,19 @@ func TestAServerThatRefuses(t *testing.T) {
 	if err := os.WriteFile(file, []byte("wrong\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Count: tr.calls.Redis})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = s.Close() }()
+	s := open(t, redisaudit.Options{URL: r.url(), PasswordFile: file, Count: tr.calls.Redis})
 	if n, receivers, err := s.Publish(t.Context(), [][]byte{[]byte("x")}); err == nil || n != 0 || receivers > 0 || tr.count("error") != 1 {
 		t.Errorf("with a wrong password: %d, %d, %v", n, receivers, err)
 	}
 	if err := os.WriteFile(file, []byte("right\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	right, err := redisaudit.Open(redisaudit.Options{URL: r.url(), PasswordFile: file, Channel: redisaudit.Channel, Count: tr.calls.Redis})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = right.Close() }()
+	right := open(t, redisaudit.Options{URL: r.url(), PasswordFile: file, Count: tr.calls.Redis})
 	if n, _, err := right.Publish(t.Context(), [][]byte{[]byte("x")}); err != nil || n != 1 {
 		t.Errorf("with the right password: %d, %v", n, err)
 	}
 	for _, url := range []string{"", "http://x", "redis://x:y:z"} {
-		if _, err := redisaudit.Open(redisaudit.Options{URL: url, Channel: redisaudit.Channel, Count: tr.calls.Redis}); err == nil {
+		if _, err := tryOpen(redisaudit.Options{URL: url, Count: tr.calls.Redis}); err == nil {
 			t.Errorf("%q is taken", url)
 		}
 	}

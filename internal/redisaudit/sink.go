@@ -25,13 +25,15 @@ type Options struct {
 	PasswordFile string            // "": none, or that of the URL
 	Channel      string            // required
 	Stream       string            // "": none
-	StreamLength int64             // entries that the stream keeps, about; 0: 1,000,000
 	Count        *outbound.Counter // of each call of the server; nil: they are not counted
-	Dial         Dial              // nil: that of the library
+	Dial         Dial              // required
 }
 
 // Dial connects to a server.
 type Dial func(ctx context.Context, network, to string) (net.Conn, error)
+
+// streamLength is about how many entries the stream keeps.
+const streamLength = 1_000_000
 
 // Time limits of a call.
 const (
@@ -48,11 +50,8 @@ type Sink struct {
 // Open validates the options. It does not connect yet, since Redis may start
 // later.
 func Open(o Options) (*Sink, error) {
-	if o.URL == "" || o.Channel == "" {
-		return nil, errors.New("redisaudit: URL and Channel are required")
-	}
-	if o.StreamLength == 0 {
-		o.StreamLength = 1_000_000
+	if o.URL == "" || o.Channel == "" || o.Dial == nil {
+		return nil, errors.New("redisaudit: URL, Channel and Dial are required")
 	}
 	options, err := redis.ParseURL(o.URL)
 	if err != nil {
@@ -71,9 +70,7 @@ func Open(o Options) (*Sink, error) {
 	options.DialerRetries = 1
 	options.PoolSize, options.MaxActiveConns = 1, 2
 	options.DisableIdentity = true
-	if o.Dial != nil {
-		options.Dialer = dialer(o.Dial, options.TLSConfig)
-	}
+	options.Dialer = dialer(o.Dial, options.TLSConfig)
 	return &Sink{o: o, client: redis.NewClient(options)}, nil
 }
 
@@ -112,38 +109,34 @@ func (s *Sink) Close() error { return s.client.Close() }
 func (s *Sink) Publish(ctx context.Context, lines [][]byte) (arrived, receivers int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout+2*callTimeout)
 	defer cancel()
-	published := make([]*redis.IntCmd, len(lines))
-	added := make([]*redis.StringCmd, len(lines))
-	_, err = s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, line := range lines {
-			published[i] = p.Publish(ctx, s.o.Channel, line)
-			if s.o.Stream != "" {
-				added[i] = p.XAdd(ctx, &redis.XAddArgs{
-					Stream: s.o.Stream, MaxLen: s.o.StreamLength, Approx: true, Values: []any{"record", line},
-				})
+	each := 1 // command of a line
+	if s.o.Stream != "" {
+		each = 2
+	}
+	cmds, err := s.client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, line := range lines {
+			p.Publish(ctx, s.o.Channel, line)
+			if each == 2 {
+				p.XAdd(ctx, &redis.XAddArgs{Stream: s.o.Stream, MaxLen: streamLength, Approx: true, Values: []any{"record", line}})
 			}
 		}
 		return nil
 	})
 	s.o.Count.Add(err == nil)
+	failed := func(c redis.Cmder) bool { return c.Err() != nil }
 	receivers = -1
-	refused := slices.ContainsFunc(published, func(p *redis.IntCmd) bool { return p.Err() != nil }) ||
-		slices.ContainsFunc(added, func(a *redis.StringCmd) bool { return a != nil && a.Err() != nil })
-	if err != nil && !refused {
+	if err != nil && !slices.ContainsFunc(cmds, failed) {
 		// go-redis reports this for the whole pipeline: nothing was sent.
-		return 0, -1, fmt.Errorf("publish on the Redis channel %s: %w", s.o.Channel, err)
+		return 0, receivers, fmt.Errorf("publish on the Redis channel %s: %w", s.o.Channel, err)
 	}
-	for i, p := range published {
-		n, failed := p.Result()
-		if failed == nil && added[i] != nil {
-			failed = added[i].Err()
+	for ofLine := range slices.Chunk(cmds, each) {
+		if i := slices.IndexFunc(ofLine, failed); i >= 0 {
+			return arrived, receivers, fmt.Errorf("publish on the Redis channel %s: %w", s.o.Channel, ofLine[i].Err())
 		}
-		if failed != nil {
-			return i, receivers, fmt.Errorf("publish on the Redis channel %s: %w", s.o.Channel, failed)
+		if p, ok := ofLine[0].(*redis.IntCmd); ok && (arrived == 0 || int(p.Val()) < receivers) {
+			receivers = int(p.Val())
 		}
-		if i == 0 || int(n) < receivers {
-			receivers = int(n)
-		}
+		arrived++
 	}
-	return len(lines), receivers, nil
+	return arrived, receivers, nil
 }

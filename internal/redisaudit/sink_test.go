@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -50,39 +51,45 @@ func TestAStreamThatRefuses(t *testing.T) {
 	}
 }
 
-// The stream keeps about as many entries as it should.
+// The stream keeps about a million entries.
 func TestTheStreamIsBounded(t *testing.T) {
-	r := newRedis(t)
-	sink, err := redisaudit.Open(redisaudit.Options{URL: r.url(), Channel: redisaudit.Channel, Stream: "s", StreamLength: 100})
-	if err != nil {
-		t.Fatal(err)
+	url, commands := scripted(t, ":0", "+1-1")
+	sink := open(t, redisaudit.Options{URL: url, Stream: "s"})
+	if n, _, err := sink.Publish(t.Context(), [][]byte{[]byte("x")}); n != 1 || err != nil {
+		t.Fatal(n, err)
 	}
-	defer func() { _ = sink.Close() }()
-	lines := make([][]byte, 500)
-	for i := range lines {
-		lines[i] = []byte("x")
-	}
-	for range 10 {
-		if n, _, err := sink.Publish(t.Context(), lines); n != len(lines) || err != nil {
-			t.Fatal(n, err)
-		}
-	}
-	client := redis.NewClient(&redis.Options{Addr: fmt.Sprintf("127.0.0.1:%d", r.port)})
-	defer func() { _ = client.Close() }()
-	// Redis removes whole nodes, of a hundred entries each.
-	if n := client.XLen(t.Context(), "s").Val(); n < 100 || n > 300 {
-		t.Errorf("the stream has %d entries, want about 100", n)
+	if got, want := commands(), []string{"PUBLISH " + redisaudit.Channel + " x", "XADD s maxlen ~ 1000000 * record x"}; !slices.Equal(got, want) {
+		t.Errorf("sent %q, want %q", got, want)
 	}
 }
 
-// scripted is a Redis that answers each PUBLISH and XADD with the next of its answers.
-func scripted(t *testing.T, answers ...string) (url string) {
+// open is a sink that dials as it comes. Its channel is that of the tests.
+func open(t testing.TB, o redisaudit.Options) *redisaudit.Sink {
+	t.Helper()
+	sink, err := tryOpen(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sink.Close() })
+	return sink
+}
+
+func tryOpen(o redisaudit.Options) (*redisaudit.Sink, error) {
+	o.Channel, o.Dial = redisaudit.Channel, new(net.Dialer).DialContext
+	return redisaudit.Open(o)
+}
+
+// scripted is a Redis that answers each PUBLISH and XADD with the next of its
+// answers. It returns those commands.
+func scripted(t *testing.T, answers ...string) (url string, commands func() []string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var serving sync.WaitGroup
+	var mu sync.Mutex
+	var got []string
 	t.Cleanup(func() { _ = l.Close(); serving.Wait() })
 	serving.Go(func() {
 		for {
@@ -93,25 +100,33 @@ func scripted(t *testing.T, answers ...string) (url string) {
 			serving.Go(func() {
 				defer func() { _ = c.Close() }()
 				for in := bufio.NewReader(c); ; {
-					name, err := commandName(in)
-					switch {
-					case err != nil:
+					args, err := readArguments(in)
+					if err != nil {
 						return
+					}
+					mu.Lock()
+					switch name := strings.ToUpper(args[0]); {
 					case (name == "PUBLISH" || name == "XADD") && len(answers) > 0:
+						got = append(got, strings.Join(append([]string{name}, args[1:]...), " "))
 						fmt.Fprintf(c, "%s\r\n", answers[0])
 						answers = answers[1:]
 					default:
 						fmt.Fprint(c, "-ERR unknown command\r\n")
 					}
+					mu.Unlock()
 				}
 			})
 		}
 	})
-	return "redis://" + l.Addr().String()
+	return "redis://" + l.Addr().String(), func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return got
+	}
 }
 
-// commandName reads a command and returns its name.
-func commandName(in *bufio.Reader) (name string, err error) {
+// readArguments reads a command.
+func readArguments(in *bufio.Reader) (args []string, err error) {
 	number := func() int {
 		line, readErr := in.ReadString('\n')
 		if readErr != nil {
@@ -121,16 +136,14 @@ func commandName(in *bufio.Reader) (name string, err error) {
 		n, _ := strconv.Atoi(strings.TrimSpace(line[1:]))
 		return n
 	}
-	for i := range number() {
+	for range number() {
 		arg := make([]byte, number()+2)
 		if _, readErr := io.ReadFull(in, arg); readErr != nil {
-			return "", readErr
+			return nil, readErr
 		}
-		if i == 0 {
-			name = strings.ToUpper(strings.TrimSpace(string(arg)))
-		}
+		args = append(args, strings.TrimSuffix(string(arg), "\r\n"))
 	}
-	return name, err
+	return args, err
 }
 
 // A subscriber that leaves in the middle has not received the lines: the least
@@ -155,10 +168,8 @@ func TestReceiversAreTheLeast(t *testing.T) {
 		if len(c.answers) > 3 {
 			stream = "s"
 		}
-		sink, err := redisaudit.Open(redisaudit.Options{URL: scripted(t, c.answers...), Channel: redisaudit.Channel, Stream: stream, Count: calls.Redis})
-		if err != nil {
-			t.Fatal(err)
-		}
+		url, _ := scripted(t, c.answers...)
+		sink := open(t, redisaudit.Options{URL: url, Stream: stream, Count: calls.Redis})
 		arrived, receivers, err := sink.Publish(t.Context(), [][]byte{[]byte("a"), []byte("b"), []byte("c")})
 		if arrived != c.arrived || receivers != c.receivers || (err != nil) != (c.fault != "") || err != nil && !strings.Contains(err.Error(), c.fault) {
 			t.Errorf("%v: %d arrived, %d receivers, %v", c.answers, arrived, receivers, err)
@@ -166,7 +177,6 @@ func TestReceiversAreTheLeast(t *testing.T) {
 		if want := map[bool]string{true: "error", false: "success"}[err != nil]; !maps.Equal(counted(metrics, "external_service_calls_total"), map[string]int{want: 1}) {
 			t.Errorf("%v: counted %v", c.answers, counted(metrics, "external_service_calls_total"))
 		}
-		_ = sink.Close()
 	}
 }
 

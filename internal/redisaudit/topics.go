@@ -12,21 +12,23 @@ import (
 // maxTopic bounds the name of a channel or pattern.
 const maxTopic = 256
 
-func (c *client) subscribe(verb string, pattern bool, names []string) {
+func (c *client) subscribe(verb string, pattern bool, names []string) any {
+	var answers several
 	for _, name := range names {
 		topic := by{pattern, name}
 		if !c.topics[topic] && (len(c.topics) >= maxChannels || len(name) > maxTopic) {
-			c.reply.fault(fmt.Sprintf("ERR at most %d channels, of at most %d bytes", maxChannels, maxTopic))
+			answers = append(answers, fault(fmt.Sprintf("ERR at most %d channels, of at most %d bytes", maxChannels, maxTopic)))
 			continue
 		}
 		c.topics[topic] = true
-		c.subscription(verb, &name)
+		answers = append(answers, push{verb, name, len(c.topics)})
 	}
 	c.subscriptionsChanged()
+	return answers
 }
 
 // unsubscribe ends the named subscriptions, or all of the kind.
-func (c *client) unsubscribe(verb string, pattern bool, names []string) {
+func (c *client) unsubscribe(verb string, pattern bool, names []string) any {
 	if len(names) == 0 {
 		for topic := range c.topics {
 			if topic.pattern == pattern {
@@ -35,25 +37,16 @@ func (c *client) unsubscribe(verb string, pattern bool, names []string) {
 		}
 		slices.Sort(names)
 	}
+	var answers several
 	for _, name := range names {
 		delete(c.topics, by{pattern, name})
-		c.subscription(verb, &name)
+		answers = append(answers, push{verb, name, len(c.topics)})
 	}
 	if len(names) == 0 {
-		c.subscription(verb, nil)
+		answers = several{push{verb, nil, len(c.topics)}}
 	}
 	c.subscriptionsChanged()
-}
-
-func (c *client) subscription(verb string, name *string) {
-	c.reply.push(3)
-	c.reply.bulk(verb)
-	if name == nil {
-		c.reply.null()
-	} else {
-		c.reply.bulk(*name)
-	}
-	c.reply.integer(len(c.topics))
+	return answers
 }
 
 // subscriptionsChanged caches which subscriptions match the one channel, so
