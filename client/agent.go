@@ -130,7 +130,7 @@ func (a *Agent) Run(ctx context.Context) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(a.closed, cancel)()
+	defer context.AfterFunc(a.closed, cancel)() //nolint:contextcheck // the agent's own
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	changed := a.changed // nil while backing off: no status change is worth more calls then

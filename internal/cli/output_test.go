@@ -72,7 +72,7 @@ func TestATerminalObeysNoName(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	(&call{w: &page}).differences([]api.Difference{{Pointer: obeyed, Before: json.RawMessage(`"` + "\u009b" + `"`)}})
+	_ = (&call{w: &page}).differences([]api.Difference{{Pointer: obeyed, Before: json.RawMessage(`"` + "\u009b" + `"`)}})
 	noneObeyed(t, "text", page.String())
 
 	code, _, errs := here(t, "heads", obeyed)

@@ -21,21 +21,16 @@ import (
 	"headway/internal/terminal"
 )
 
-// subscription are the flags that say what is watched.
-type subscription struct{ api.Subscription }
-
-func (s *subscription) addFlags(cmd *cobra.Command, types bool) {
+// addSubscription adds the flags that say what is watched.
+func addSubscription(cmd *cobra.Command, s *api.Subscription) {
 	f := cmd.Flags()
-	if types {
-		f.StringSliceVar(&s.Types, "types", nil, "types of events, such as head.expired, head.* or decision.*; without it all but decision.*")
-	}
 	f.StringVar(&s.Head, "head", "", "what concerns this head")
 	f.StringVar(&s.ModelType, "model-type", "", "what concerns heads that serve this model type")
 	f.StringVar(&s.Region, "region", "", "what concerns this region")
 }
 
 func newWatch() *cobra.Command {
-	var want subscription
+	var want api.Subscription
 	var asJSON bool
 	var most int
 	r := new(remote)
@@ -52,9 +47,10 @@ is away at the beginning the exit code is 6.
 			if asJSON {
 				show = showNoticeJSON
 			}
-			return c.watch(want.Subscription, show, most)
+			return c.watch(want, show, most)
 		}))
-	want.addFlags(cmd, true)
+	addSubscription(cmd, &want)
+	cmd.Flags().StringSliceVar(&want.Types, "types", nil, "types of events, such as head.expired, head.* or decision.*; without it all but decision.*")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print each event as one line of JSON")
 	cmd.Flags().IntVar(&most, "count", 0, "end after so many events; 0 is never")
 	return r.addFlags(cmd)
@@ -192,18 +188,17 @@ func aboutEvent(e *api.Event) string {
 const redrawEvery = 200 * time.Millisecond
 
 func newHeadsWatch(r *remote) *cobra.Command {
-	var want subscription
+	want := api.Subscription{Types: []string{"head.*"}}
 	cmd := command("watch", "Show the heads, and each change as it happens",
 		`Show the heads, and each change as it happens, until interrupted. On a terminal
 it is a table that changes; elsewhere a line for each change. For load, see
 headway heads list --watch.`, r.ask(func(c *call) error {
-			want.Types = []string{"head.*"}
 			if terminal.IsTerminal(c.w) {
-				return drawHeads(c, want.Subscription)
+				return drawHeads(c, want)
 			}
-			return c.watch(want.Subscription, showNotice, 0)
+			return c.watch(want, showNotice, 0)
 		}))
-	want.addFlags(cmd, false)
+	addSubscription(cmd, &want)
 	return cmd
 }
 

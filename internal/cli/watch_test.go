@@ -1,12 +1,20 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"headway/api"
 	"headway/client"
+	"headway/internal/local"
 )
 
 // The table of heads keeps what an event says nothing about.
@@ -26,5 +34,56 @@ func TestTheTableOfHeadsFollowsEvents(t *testing.T) {
 	}
 	if take("head.removed", `{}`); len(heads) != 0 {
 		t.Errorf("%+v", heads)
+	}
+}
+
+// pages passes on what is written, one page for each write.
+type pages chan string
+
+func (p pages) Write(b []byte) (int, error) {
+	p <- string(b)
+	return len(b), nil
+}
+
+// A fleet that changes all the time is drawn all the same, and the reader of its
+// events ends with the command.
+func TestAFleetThatChangesAllTheTimeIsDrawn(t *testing.T) {
+	left := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(left)
+		w.Header().Set("Content-Type", "text/event-stream")
+		n := 0
+		for range time.Tick(redrawEvery / 10) {
+			if n++; r.Context().Err() != nil {
+				return
+			}
+			fmt.Fprintf(w, "id: %d\nevent: head.registered\ndata: {\"id\":\"%d\",\"type\":\"head.registered\",\"head\":\"gpu-7\",\"data\":{}}\n\n", n, n)
+			w.(http.Flusher).Flush()
+		}
+	}))
+	defer server.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r := &remote{Target: local.Target{Server: server.URL, Timeout: time.Minute}}
+	shown := make(pages)
+	c := &call{Command: &cobra.Command{}, w: shown}
+	c.SetContext(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.connected(c, func(c *call) error { return drawHeads(c, api.Subscription{}) }) }()
+	drawn := false
+	for {
+		select {
+		case page := <-shown:
+			if strings.Contains(page, "gpu-7") {
+				drawn = true
+				cancel()
+			}
+		case err := <-ended:
+			if err != nil || !drawn {
+				t.Errorf("drawn: %v, %v", drawn, err)
+			}
+			<-left
+			return
+		}
 	}
 }

@@ -47,11 +47,8 @@ func Announce(o Options) (*Announcer, error) {
 		}
 	}
 	token, err := filepath.Abs(filepath.Join(o.DataDir, TokenFile))
-	if err != nil {
-		return nil, err
-	}
-	trail, err := filepath.Abs(o.AuditFile)
-	if err != nil {
+	trail, err2 := filepath.Abs(o.AuditFile)
+	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
 	s := Service{URL: "http://" + reachable(o.Addr), TokenFile: token, AuditFile: trail, PID: os.Getpid()}

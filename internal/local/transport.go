@@ -15,8 +15,8 @@ import (
 	"headway/client"
 )
 
-// DefaultURL is the address of a service without a known data directory.
-const DefaultURL = "http://127.0.0.1:8080"
+// defaultURL is the address of a service without a known data directory.
+const defaultURL = "http://127.0.0.1:8080"
 
 // ErrNotRunning reports that no service runs on a data directory.
 var ErrNotRunning = errors.New("no service runs")
@@ -81,24 +81,19 @@ func (t *Transport) find() (now place, err error) {
 	if err != nil {
 		return now, err
 	}
-	if !running {
-		s, err = t.absent()
-	} else {
+	switch {
+	case running:
 		t.dataDir = s.DataDir
+	case t.dataDir == "":
+		s.URL = defaultURL
+	default:
+		err = fmt.Errorf("%w on the data directory %s; start one with 'headway serve --data-dir %s', or name one with --server", ErrNotRunning, t.dataDir, t.dataDir)
 	}
 	now.url, now.local, now.cert = s.URL, true, s.CertSHA256
 	if now.token == "" {
 		now.token = s.token()
 	}
 	return now, err
-}
-
-// absent is the default where no service has a file.
-func (t *Transport) absent() (Service, error) {
-	if t.dataDir == "" {
-		return Service{URL: DefaultURL}, nil
-	}
-	return Service{}, fmt.Errorf("%w on the data directory %s; start one with 'headway serve --data-dir %s', or name one with --server", ErrNotRunning, t.dataDir, t.dataDir)
 }
 
 // trusting is a transport that trusts the certificate with the hash, if one is

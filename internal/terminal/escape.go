@@ -36,9 +36,13 @@ func Printf(w io.Writer, format string, args ...any) error {
 	return err
 }
 
-// visibly returns text with its hidden characters escaped, except for the layout.
-func visibly(text string, layout func(rune) bool, escape func([]byte, rune) []byte) string {
-	hidden := func(r rune) bool { return audit.Hidden(r) && !layout(r) }
+// layout are the hidden characters that text of several lines may have.
+const layout = "\n\t"
+
+// visibly returns text with its hidden characters escaped, except for the allowed
+// ones.
+func visibly(text, allowed string, escape func([]byte, rune) []byte) string {
+	hidden := func(r rune) bool { return audit.Hidden(r) && !strings.ContainsRune(allowed, r) }
 	if !strings.ContainsFunc(text, hidden) {
 		return text
 	}
@@ -54,13 +58,11 @@ func visibly(text string, layout func(rune) bool, escape func([]byte, rune) []by
 }
 
 // Escape is one line of text that others have written, for people.
-func Escape(text string) string {
-	return visibly(strings.ToValidUTF8(text, "\ufffd"), isNoLayout, escapeJSON)
-}
+func Escape(text string) string { return visibly(strings.ToValidUTF8(text, "\ufffd"), "", escapeJSON) }
 
 // EscapeLines is text of several lines that others have written, for people.
 func EscapeLines(text string) string {
-	return visibly(strings.ToValidUTF8(text, "\ufffd"), isLayout, escapeJSON)
+	return visibly(strings.ToValidUTF8(text, "\ufffd"), layout, escapeJSON)
 }
 
 // IsTerminal reports whether people are at the other end of a stream.
@@ -95,10 +97,6 @@ func (s *shownWriter) Write(b []byte) (int, error) {
 	_, err := io.WriteString(s.w, EscapeLines(string(text[:whole])))
 	return len(b), err
 }
-
-func isLayout(r rune) bool { return r == '\n' || r == '\t' }
-
-func isNoLayout(rune) bool { return false }
 
 func escapeJSON(b []byte, r rune) []byte {
 	if high, low := utf16.EncodeRune(r); high != utf8.RuneError {

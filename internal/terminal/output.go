@@ -6,11 +6,8 @@ import (
 	"errors"
 	"io"
 	"reflect"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"headway/internal/audit"
 )
 
 // Formats are the formats of output; wide is a table with all its columns.
@@ -39,7 +36,7 @@ func WriteJSON(w io.Writer, v any, indent string) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
-	_, err := io.WriteString(w, visibly(text.String(), isLayout, escapeJSON))
+	_, err := io.WriteString(w, visibly(text.String(), layout, escapeJSON))
 	return err
 }
 
@@ -51,7 +48,7 @@ func WriteYAML(w io.Writer, v any) error {
 	}
 	var node yaml.Node
 	// JSON is YAML but for characters that break a line there.
-	if err := yaml.Unmarshal([]byte(visibly(string(raw), isLayout, escapeYAML)), &node); err != nil {
+	if err := yaml.Unmarshal([]byte(visibly(string(raw), layout, escapeYAML)), &node); err != nil {
 		return err
 	}
 	plain(&node)
@@ -61,14 +58,14 @@ func WriteYAML(w io.Writer, v any) error {
 	if err := errors.Join(e.Encode(&node), e.Close()); err != nil {
 		return err
 	}
-	_, err = io.WriteString(w, visibly(text.String(), isLayout, escapeYAML))
+	_, err = io.WriteString(w, visibly(text.String(), layout, escapeYAML))
 	return err
 }
 
 // plain takes the JSON style off, so that it is written as people write YAML.
 func plain(n *yaml.Node) {
 	n.Style = 0
-	if strings.ContainsFunc(n.Value, func(r rune) bool { return audit.Hidden(r) && !isLayout(r) }) {
+	if visibly(n.Value, layout, escapeYAML) != n.Value {
 		n.Style = yaml.DoubleQuotedStyle // the only one that has escapes
 	}
 	for _, c := range n.Content {
