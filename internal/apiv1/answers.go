@@ -93,7 +93,7 @@ func RecentOf(d *routing.Decision) api.RecentDecision {
 			Reason: string(d.AppendReason(nil)), Alternatives: []api.DecisionHead{},
 			PolicyRevision: d.PolicyRevision,
 		},
-		Region: d.Region, At: stamp(d.At), FirstTokenAt: moment(stamp(d.FirstTokenAt())), Failure: string(d.Failure),
+		Region: d.Region, At: stamp(d.At), FirstTokenAt: moment(stamp(d.FirstTokenAt())), Failure: d.Failure.String(),
 	}
 	if d.Head != nil {
 		recent.Head, recent.ExpiresAt = toDecisionHead(d.Head), stamp(d.ExpiresAt())

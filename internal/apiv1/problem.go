@@ -56,7 +56,7 @@ func (p *Problem) Answer() api.Problem {
 		Detail: p.Detail, Code: p.Code, Errors: p.Faults,
 	}
 	if p.noHead != nil {
-		a.Reason, a.Removed = string(p.noHead.Failure), p.noHead.Counts
+		a.Reason, a.Removed = p.noHead.Failure.String(), p.noHead.Counts
 		if p.noHead.Explanation != nil {
 			a.Explanation = toExplanation(p.noHead.Explanation)
 		}

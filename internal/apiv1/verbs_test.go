@@ -11,6 +11,7 @@ import (
 	"headway/api"
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 	"headway/internal/routing"
 )
 
@@ -31,7 +32,7 @@ func newDesk(t testing.TB) *Verbs {
 	b, _ := fleet.NewTestHead("b", 2, true, 0)
 	router, err := routing.New(routing.Options{
 		Fleet:  still{fleet.NewTestSnapshot("m", []*fleet.Head{a, b})},
-		Events: events, Metrics: reg, Log: slog.New(slog.DiscardHandler),
+		Events: events, Metrics: reg, Log: slog.New(slog.DiscardHandler), Policies: memstore.New(),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ type Change struct {
 	Note   string
 }
 
-// AnyRevision as Change.Expect replaces whichever revision is current.
+// AnyRevision as Change.Expect replaces the current revision, without a check.
 const AnyRevision = math.MaxUint64
 
 // To is Change.Make for a policy that does not depend on the current one.
@@ -47,10 +47,7 @@ func (r *Router) LoadPolicy(ctx context.Context) error {
 }
 
 // load takes over what the store has. The caller holds mu.
-func (r *Router) load(ctx context.Context, tell bool) error {
-	if r.policies == nil {
-		return nil
-	}
+func (r *Router) load(ctx context.Context, publish bool) error {
 	stored, err := r.policies.Policy(ctx)
 	switch {
 	case errors.Is(err, policy.ErrNone):
@@ -58,13 +55,12 @@ func (r *Router) load(ctx context.Context, tell bool) error {
 	case err != nil:
 		return fmt.Errorf("load the policy: %w", err)
 	}
-	return r.takeOver(&stored, tell)
+	return r.takeOver(&stored, publish)
 }
 
-// takeOver brings a policy that is stored into force, unless that or a later one
-// is; tell says that it was stored by another process just now. The caller holds
-// mu.
-func (r *Router) takeOver(stored *policy.Stored, tell bool) error {
+// takeOver brings a stored policy into force, unless that or a later one is. It
+// publishes the change if another process made it just now. The caller holds mu.
+func (r *Router) takeOver(stored *policy.Stored, publish bool) error {
 	if stored.Revision <= r.policy.Load().Revision {
 		return nil
 	}
@@ -73,7 +69,7 @@ func (r *Router) takeOver(stored *policy.Stored, tell bool) error {
 		return fmt.Errorf("stored policy revision %d: %w", stored.Revision, strict.Invalid(faults))
 	}
 	r.enter(p.At(stored.Revision))
-	if tell {
+	if publish {
 		r.publish(stored.Revision, stored.Source, stored.Author)
 	}
 	return nil
@@ -149,46 +145,44 @@ func (r *Router) replace(ctx context.Context, current *policy.Policy, change *Ch
 	if bytes.Equal(next.Canonical, current.Canonical) {
 		return current, nil
 	}
-	next = next.At(current.Revision + 1)
 	ended, err := r.announce(ctx, current, next, change)
 	if err != nil {
 		return nil, fmt.Errorf("record the change of the policy: %w", err)
 	}
-	if r.policies != nil {
-		outcome, err := r.save(ctx, policy.Stored{
-			Revision: next.Revision, Document: next.Canonical, Source: change.Source, SavedAt: r.now().UTC().Truncate(time.Millisecond),
-			Author: change.Author, Note: change.Note,
-		})
-		if outcome != audit.Success {
-			ended(outcome, err.Error(), nil)
-			return nil, fmt.Errorf("store the policy: %w", err)
-		}
+	revision, outcome, err := r.save(ctx, current.Revision, policy.Stored{
+		Document: next.Canonical, Source: change.Source, SavedAt: r.now().UTC().Truncate(time.Millisecond),
+		Author: change.Author, Note: change.Note,
+	})
+	if outcome != audit.Success {
+		ended(outcome, err.Error(), nil)
+		return nil, fmt.Errorf("store the policy: %w", err)
 	}
+	next = next.At(revision)
 	r.enter(next)
 	ended(audit.Success, "", revisionFields(next.Revision))
 	r.publish(next.Revision, change.Source, change.Author)
 	return next, nil
 }
 
-// save stores the policy of the next revision. A store that fails may have
-// stored it all the same, so that it is asked: what is stored is in force at the
-// next start and must not stand as a failure in the trail.
-func (r *Router) save(ctx context.Context, p policy.Stored) (audit.Outcome, error) {
-	_, err := r.policies.SavePolicy(ctx, p.Revision-1, p)
-	if err == nil {
-		return audit.Success, nil
-	}
-	if errors.Is(err, policy.ErrConflict) {
-		return audit.Failure, err
+// save stores the policy that follows expect. If the store fails, save reads
+// what it has: a policy that was stored all the same is in force at the next
+// start, so the trail must not call it a failure.
+func (r *Router) save(ctx context.Context, expect uint64, p policy.Stored) (revision uint64, _ audit.Outcome, _ error) {
+	revision, err := r.policies.SavePolicy(ctx, expect, p)
+	switch {
+	case err == nil:
+		return revision, audit.Success, nil
+	case errors.Is(err, policy.ErrConflict):
+		return 0, audit.Failure, err
 	}
 	stored, unread := r.policies.Policy(context.WithoutCancel(ctx))
 	switch {
 	case unread != nil && !errors.Is(unread, policy.ErrNone):
-		return audit.Unknown, errors.Join(err, unread)
-	case unread == nil && stored.Revision == p.Revision && stored.SavedAt.Equal(p.SavedAt):
-		return audit.Success, nil
+		return 0, audit.Unknown, errors.Join(err, unread)
+	case unread == nil && stored.Revision > expect && stored.SavedAt.Equal(p.SavedAt):
+		return stored.Revision, audit.Success, nil
 	}
-	return audit.Failure, err
+	return 0, audit.Failure, err
 }
 
 // maxAudited is how many of the differences of a policy an audit record names.
@@ -226,13 +220,9 @@ func revisionFields(revision uint64) []byte {
 // Revisions returns the kept revisions of the policy, newest first, at most
 // limit, and last the default in the binary as revision 0.
 func (r *Router) Revisions(ctx context.Context, limit int) ([]policy.Stored, error) {
-	var list []policy.Stored
-	if r.policies != nil {
-		stored, err := r.policies.PolicyRevisions(ctx, limit)
-		if err != nil {
-			return nil, fmt.Errorf("read the history of the policy: %w", err)
-		}
-		list = stored
+	list, err := r.policies.PolicyRevisions(ctx, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the history of the policy: %w", err)
 	}
 	if len(list) >= limit {
 		return list[:limit], nil

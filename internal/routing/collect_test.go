@@ -20,9 +20,9 @@ type recorder struct {
 	collectors []prometheus.Collector
 }
 
-func (r *recorder) Register(c prometheus.Collector) error {
-	r.collectors = append(r.collectors, c)
-	return r.Registry.Register(c)
+func (r *recorder) MustRegister(cs ...prometheus.Collector) {
+	r.collectors = append(r.collectors, cs...)
+	r.Registry.MustRegister(cs...)
 }
 
 // Thousands of series are most of a scrape. They come in the order that the
@@ -68,6 +68,6 @@ func TestDecisionsAreCollectedInOrderWithTheirLabels(t *testing.T) {
 		t.Errorf("%d series, sorted: %t", len(labels), slices.IsSorted(labels))
 	}
 	if _, again := collect(); first != again {
-		t.Error("labels are made anew for each scrape")
+		t.Error("labels are made again for each scrape")
 	}
 }

@@ -3,6 +3,7 @@ package routing
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -17,7 +18,6 @@ import (
 // does, once.
 type Decision struct {
 	Head           *fleet.Head // nil: none was found
-	Failure        Failure     // why none was found
 	Strategy       string      // the name of the strategy that chose, none if no head was found
 	ModelType      string      // of the pool, after aliases
 	Region         string      // that the request named, "" when it named none that is known
@@ -32,10 +32,12 @@ type Decision struct {
 	Astray         bool      // the request named a region that neither a head nor the policy knows
 	Sticky         bool      // the head that served the session before
 	Trial          bool      // an ejected head, to see whether it is well again
+	Failure        Failure   // why no head was found
 
-	n            uint8  // alternatives
-	sequence     uint64 // of this process, from 1; the cursor of Router.Recent
-	failed       uint64 // number among those that found no head, 0: it found one
+	n            uint8     // alternatives
+	sequence     uint64    // of this process, from 1; the cursor of Router.Recent
+	failed       uint64    // number among those that found no head, 0: it found one
+	before       *Decision // the attempt before this one, nil: none
 	nonce        uint64
 	stats        *strategyStats
 	alternatives [strategy.MaxAlternatives]strategy.Pick
@@ -57,16 +59,20 @@ func (d *Decision) ID() string { return string(d.AppendID(nil)) }
 // AppendID appends the ID to b.
 func (d *Decision) AppendID(b []byte) []byte {
 	var raw [16]byte
-	number := d.sequence
-	if d.Head == nil {
-		number = d.failed | failedBit
-	}
-	binary.BigEndian.PutUint64(raw[:8], number)
+	binary.BigEndian.PutUint64(raw[:8], d.number())
 	binary.BigEndian.PutUint64(raw[8:], d.nonce)
 	return hex.AppendEncode(append(b, idPrefix...), raw[:])
 }
 
-func parseID(id string) (sequence, nonce uint64, ok bool) {
+// number is what the ring of the decision has it under.
+func (d *Decision) number() uint64 {
+	if d.Head == nil {
+		return d.failed | failureBit
+	}
+	return d.sequence
+}
+
+func parseID(id string) (number, nonce uint64, ok bool) {
 	digits, found := strings.CutPrefix(id, idPrefix)
 	if !found || len(digits) != 32 || strings.ToLower(digits) != digits {
 		return 0, 0, false
@@ -107,8 +113,8 @@ func (d *Decision) renew(until time.Time) {
 	}
 }
 
-// FirstTokenAt is when the head began to answer, the zero time if nobody said
-// so.
+// FirstTokenAt is when the head began to answer, the zero time if that was not
+// reported.
 func (d *Decision) FirstTokenAt() time.Time {
 	if ns := d.firstToken.Load(); ns > 0 {
 		return d.At.Add(time.Duration(ns))
@@ -118,8 +124,20 @@ func (d *Decision) FirstTokenAt() time.Time {
 
 // AppendReason appends, in words, why this head was chosen.
 func (d *Decision) AppendReason(b []byte) []byte {
+	b = d.appendChoice(b)
+	for a := d.before; a != nil; a = a.before {
+		end := a.end.Load()
+		b = fmt.Appendf(b, "; before that %s: %s", a.Head.ID, end.Result)
+		if end.StatusCode > 0 {
+			b = fmt.Appendf(b, " %d", end.StatusCode)
+		}
+	}
+	return b
+}
+
+func (d *Decision) appendChoice(b []byte) []byte {
 	if d.Head == nil {
-		return append(append(b, "no head: "...), d.Failure...)
+		return append(append(b, "no head: "...), d.Failure.String()...)
 	}
 	switch {
 	case d.Trial:

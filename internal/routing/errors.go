@@ -8,30 +8,29 @@ import (
 
 // Failure is why a decision found no head: the value of the reason label of
 // headway_decision_failures_total.
-type Failure string
+type Failure uint8
 
-// The failures.
+// The failures; the zero value is none.
 const (
-	FailUnknownModel Failure = "unknown_model_type" // neither a head nor the policy names it
-	FailNoHeads      Failure = "no_heads"           // the policy names it, no head serves it
-	FailRegion       Failure = "region"             // require, and the region has no routable head
-	FailUnroutable   Failure = "unroutable"         // every head is drained, unhealthy or offline
-	FailLabels       Failure = "labels"             // no routable head has the labels
-	FailExcluded     Failure = "excluded"           // the caller excluded every candidate
-	FailAtCapacity   Failure = "at_capacity"        // every candidate is at its max_in_flight
+	FailUnknownModel  Failure = iota + 1 // neither a head nor the policy names it
+	FailNoHeads                          // the policy names it, no head serves it
+	FailRegion                           // require, and the region has no routable head
+	FailUnroutable                       // every head is drained, unhealthy or offline
+	FailLabels                           // no routable head has the labels
+	FailExcluded                         // the caller excluded every candidate
+	FailAtCapacity                       // every candidate is at its max_in_flight
+	failUnknownRegion                    // FailRegion in the metric, if neither a head nor the policy knows the region
+	FailTried                            // each candidate was tried before; of Router.Again, not counted
 )
 
-// failUnknownRegion is what the metric has for a FailRegion of a request that
-// names a region which neither a head nor the policy knows.
-const failUnknownRegion Failure = "unknown_region"
+var failureNames = [...]string{
+	"", "unknown_model_type", "no_heads", "region", "unroutable", "labels", "excluded", "at_capacity", "unknown_region", "tried",
+}
+
+func (f Failure) String() string { return failureNames[f] }
 
 // FailureReasons lists the reasons of headway_decision_failures_total.
-func FailureReasons() []Failure {
-	return []Failure{
-		FailUnknownModel, FailNoHeads, FailRegion, FailUnroutable,
-		FailLabels, FailExcluded, FailAtCapacity, failUnknownRegion,
-	}
-}
+func FailureReasons() []string { return failureNames[FailUnknownModel:FailTried] }
 
 // NoHeadError says that a decision found no head.
 type NoHeadError struct {
@@ -43,7 +42,7 @@ type NoHeadError struct {
 	RetryAfter  time.Duration
 	Explanation *Explanation // when the request asked for one
 
-	stray bool // nothing and nobody knows the region
+	stray bool // neither a head nor the policy knows the region
 }
 
 func (e *NoHeadError) Error() string {
@@ -54,14 +53,15 @@ func (e *NoHeadError) Error() string {
 	return fmt.Sprintf("no head for model type %q%s: %s", e.ModelType, where, e.Failure)
 }
 
-// Errors of Router that callers tell apart; refused input is a
+// Errors of Router that callers tell apart. Refused input is a
 // *strict.InvalidError.
 var (
 	// ErrDecisionNotFound says that no decision with the id is among the
 	// recent ones.
 	ErrDecisionNotFound = errors.New("no recent decision has this id")
-	// ErrOverrideNotAllowed is wrapped by an *OverrideError.
-	ErrOverrideNotAllowed = errors.New("the policy does not let callers choose this")
+	// ErrDecisionEnded says that a decision has ended, so that no other head is
+	// tried for it.
+	ErrDecisionEnded = errors.New("the decision has ended")
 )
 
 // OverrideError names the field of a request that the policy reserves to
@@ -69,7 +69,5 @@ var (
 type OverrideError struct{ Field string }
 
 func (e *OverrideError) Error() string {
-	return fmt.Sprintf("%s: %v", e.Field, ErrOverrideNotAllowed)
+	return e.Field + ": the policy does not let callers choose this"
 }
-
-func (e *OverrideError) Unwrap() error { return ErrOverrideNotAllowed }

@@ -22,12 +22,12 @@ type Explanation struct {
 	Region           string
 	RegionMode       strategy.RegionMode
 	Candidates       []Candidate
-	Omitted          int // candidates left out because there were more than MaxExplained
+	Omitted          int // candidates left out because there were more than maxExplained
 	CacheHit         bool
 }
 
-// MaxExplained is the most candidates that an Explanation lists.
-const MaxExplained = 256
+// maxExplained is the most candidates that an Explanation lists.
+const maxExplained = 256
 
 // Candidate is one head as a decision saw it.
 type Candidate struct {
@@ -43,29 +43,32 @@ type Candidate struct {
 // Filters that remove heads, besides the refusals of fleet, in the order in
 // which they are applied.
 const (
-	FilterRegion   = "region"   // required, and the head is elsewhere
-	FilterLabels   = "labels"   // the head lacks a label that the request wants
-	FilterExclude  = "exclude"  // the caller excluded the head
-	FilterCapacity = "capacity" // the head is at its max_in_flight
-	FilterFull     = "full"     // the head is full by its own word, and others are not
-	FilterEjected  = "ejected"  // the head is ejected, and others may serve the request
+	filterRegion   = "region"   // required, and the head is elsewhere
+	filterLabels   = "labels"   // the head lacks a label that the request wants
+	filterExclude  = "exclude"  // the caller excluded the head
+	filterTried    = "tried"    // an attempt before this one was there
+	filterCapacity = "capacity" // the head is at its max_in_flight
+	filterFull     = "full"     // the head reports that it is full, and others do not
+	filterEjected  = "ejected"  // the head is ejected, and others may serve the request
 )
 
 // filter names the first filter that removes h, or "".
 func (c *choice) filter(h *fleet.Head, req *strategy.Request) string {
 	switch {
 	case c.mode == strategy.RegionRequire && h.Region != c.region:
-		return FilterRegion
+		return filterRegion
 	case !h.Routable() && !h.Ejected():
 		return string(h.Refusal())
 	case !hasLabels(h, req.Labels):
-		return FilterLabels
+		return filterLabels
 	case slices.Contains(req.Exclude, h.ID):
-		return FilterExclude
+		return filterExclude
+	case c.before.tried(h.ID):
+		return filterTried
 	case h.MaxInFlight > 0 && h.Live.InFlight() >= h.MaxInFlight:
-		return FilterCapacity
+		return filterCapacity
 	case h.Ejected():
-		return FilterEjected
+		return filterEjected
 	}
 	return ""
 }
@@ -163,7 +166,7 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 		}
 		filter := c.filter(h, in.Request)
 		if filter == "" && h.Live.Full(h.Live.InFlight(), h.MaxInFlight, in.Now) {
-			filter = FilterFull
+			filter = filterFull
 		}
 		e.Candidates = append(e.Candidates, Candidate{
 			HeadID: h.ID, Region: h.Region, Distance: distance,
@@ -179,7 +182,7 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 }
 
 // finish marks the head that was taken, "" for none, maybe as a trial, and keeps
-// at most MaxExplained candidates, that head among them.
+// at most maxExplained candidates, that head among them.
 func (e *Explanation) finish(id string, trial bool) {
 	if e == nil {
 		return
@@ -196,11 +199,11 @@ func (e *Explanation) finish(id string, trial bool) {
 			}
 		}
 	}
-	if extra := len(e.Candidates) - MaxExplained; extra > 0 {
-		if taken >= MaxExplained {
-			e.Candidates[MaxExplained-1] = e.Candidates[taken]
+	if extra := len(e.Candidates) - maxExplained; extra > 0 {
+		if taken >= maxExplained {
+			e.Candidates[maxExplained-1] = e.Candidates[taken]
 		}
 		e.Omitted = extra
-		e.Candidates = slices.Clone(e.Candidates[:MaxExplained])
+		e.Candidates = slices.Clone(e.Candidates[:maxExplained])
 	}
 }

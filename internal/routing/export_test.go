@@ -24,3 +24,6 @@ func SumOfCopiedPlaces(r *Router) (sum int) {
 	}
 	return sum
 }
+
+// MaxExplained is the most candidates that an Explanation lists.
+const MaxExplained = maxExplained

@@ -15,6 +15,7 @@ import (
 
 	"headway/internal/event"
 	"headway/internal/fleet"
+	"headway/internal/memstore"
 	"headway/internal/strategy"
 )
 
@@ -105,7 +106,8 @@ func newHerd(t *testing.T, replicas int, tracked bool, limit int64, seed uint64)
 			t.Fatal(err)
 		}
 		r, err := New(Options{
-			Fleet: f, Events: events, Metrics: reg, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+			Policies: memstore.New(),
+			Fleet:    f, Events: events, Metrics: reg, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 			Now: func() time.Time { return herdEpoch.Add(h.now) }, Seed: seed + uint64(i) + 1, Recent: 1 << 12,
 		})
 		if err != nil {

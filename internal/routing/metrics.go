@@ -2,7 +2,6 @@ package routing
 
 import (
 	"cmp"
-	"errors"
 	"maps"
 	"math"
 	"math/bits"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	dto "github.com/prometheus/client_model/go"
 
 	"headway/internal/fleet"
@@ -45,7 +45,7 @@ type metrics struct {
 
 	foreseen   atomic.Pointer[foreseen]
 	duration   *durations
-	failures   map[Failure]prometheus.Counter
+	failures   [FailTried]prometheus.Counter
 	keyless    prometheus.Counter
 	late       [ResultCancelled + 1]prometheus.Counter
 	kept       prometheus.Counter
@@ -123,7 +123,7 @@ func (r *Router) StrategyStats() map[string]StrategyStat {
 	return stats
 }
 
-func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Sessions) *metrics {
 	m := &metrics{
 		router: r,
 		decisions: prometheus.NewDesc("routing_decisions_total",
@@ -131,35 +131,41 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 			[]string{"strategy", "model_type", "region"}, nil),
 		duration: newDurations("headway_decision_duration_seconds",
 			"Time from the start of a decision to its reservation, without HTTP."),
-		failures:   map[Failure]prometheus.Counter{},
 		strategies: map[string]*strategyStats{},
 	}
-	cs := append([]prometheus.Collector{m, m.duration}, m.cacheMetrics(r)...)
-	counter := func(name, help string, labels prometheus.Labels) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels})
-		cs = append(cs, c)
-		return c
-	}
-	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
-		cs = append(cs, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value))
+	reg.MustRegister(m, m.duration)
+	of := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return of.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m.overflow = counter("headway_decision_label_overflow_total",
-		"Decisions counted under model_type and region \"other\" because routing_decisions_total has as many series as it may have.", nil)
+		"Decisions counted under model_type and region \"other\" because routing_decisions_total has as many series as it may have.")
 	m.keyless = counter("headway_decisions_without_session_total",
-		"Decisions by session_affinity for requests without a session key, which go by load instead.", nil)
+		"Decisions by session_affinity for requests without a session key, which go by load instead.")
 	m.kept = counter("headway_reservations_kept_total",
-		"Times that a reservation was kept although its time had run out, since its head reported that as many requests as are counted there still run.", nil)
+		"Times that a reservation was kept although its time had run out, since its head reported that as many requests as are counted there still run.")
+	late := of.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_decision_late_outcomes_total",
+		Help: "Outcomes that came after their reservation had expired or was evicted, by result. They are among headway_decision_outcomes_total, which counted that end, too.",
+	}, []string{"result"})
 	for res := ResultOK; res <= ResultCancelled; res++ {
-		m.late[res] = counter("headway_decision_late_outcomes_total",
-			"Outcomes that came after their reservation had expired or was evicted, by result. They are among headway_decision_outcomes_total, which counted that end, too.",
-			prometheus.Labels{"result": res.String()})
+		m.late[res] = late.WithLabelValues(res.String())
 	}
-	for _, f := range FailureReasons() {
-		m.failures[f] = counter("headway_decision_failures_total", "Decisions that found no head, by reason. unknown_model_type and unknown_region name what neither a head nor the policy knows, excluded and labels what the caller ruled out; the rest is for the fleet to answer for.",
-			prometheus.Labels{"reason": string(f)})
+	failures := of.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_decision_failures_total",
+		Help: "Decisions that found no head, by reason. unknown_model_type and unknown_region name what neither a head nor the policy knows, excluded and labels what the caller ruled out; the rest is for the fleet to answer for.",
+	}, []string{"reason"})
+	for f := FailUnknownModel; f < FailTried; f++ {
+		m.failures[f] = failures.WithLabelValues(f.String())
+	}
+	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
+		of.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)
 	}
 	gauge("headway_reservations_open", "Reservations that have neither an outcome nor expired.", nil, func() float64 { return float64(r.Open()) })
 	gauge("headway_policy_revision", "Revision of the policy in force; 0 is the default in the binary.", nil, func() float64 { return float64(r.Policy().Revision) })
+	const entries = "Entries of the routing cache; it holds at most 2,048 sets of candidates and 65,536 sessions."
+	gauge("headway_cache_entries", entries, prometheus.Labels{"cache": "candidates"}, func() float64 { return float64(r.cache.entries.Load()) })
+	gauge("headway_cache_entries", entries, prometheus.Labels{"cache": "sessions"}, func() float64 { return float64(sessions.Len()) })
 
 	m.tallies.Store(&map[decisionKey]*tally{})
 	m.tally(decisionKey{strategyNone, other, other})
@@ -167,46 +173,37 @@ func newMetrics(reg prometheus.Registerer, r *Router) (*metrics, error) {
 		m.strategies[spec.Name] = new(strategyStats)
 		m.tally(decisionKey{spec.Name, other, other})
 	}
-	cs = append(cs, m.outcomes()...)
-	var errs []error
-	for _, c := range cs {
-		errs = append(errs, reg.Register(c))
-	}
-	return m, errors.Join(errs...)
+	m.sums(of, r)
+	return m
 }
 
-// cacheMetrics are those of the routing cache.
-func (m *metrics) cacheMetrics(r *Router) (cs []prometheus.Collector) {
-	total := func(name, help string, labels prometheus.Labels, counts ...*atomic.Uint64) {
-		cs = append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 {
-			sum := uint64(0)
+// sums makes the metrics that add up what is counted elsewhere.
+func (m *metrics) sums(of promauto.Factory, r *Router) {
+	sum := func(name, help string, labels prometheus.Labels, counts ...*atomic.Uint64) {
+		of.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, func() (sum float64) {
 			for _, c := range counts {
-				sum += c.Load()
+				sum += float64(c.Load())
 			}
-			return float64(sum)
-		}))
+			return sum
+		})
 	}
-	total("cache_hits_total", "Look-ups of the routing cache that found a valid entry: candidates of a set of criteria, or the head of a session.", nil,
-		&m.candidates.hit, &m.sessions.hit)
-	total("cache_misses_total", "Look-ups of the routing cache that found none, or one that a change of a head or of the policy had made invalid.", nil,
-		&m.candidates.miss, &m.sessions.miss)
-	for name, l := range map[string]*lookups{"candidates": &m.candidates, "sessions": &m.sessions} {
+	c, s := &m.candidates, &m.sessions
+	sum("cache_hits_total", "Look-ups of the routing cache that found a valid entry: candidates of a set of criteria, or the head of a session.", nil, &c.hit, &s.hit)
+	sum("cache_misses_total", "Look-ups of the routing cache that found none, or one that a change of a head or of the policy had made invalid.", nil, &c.miss, &s.miss)
+	for name, l := range map[string]*lookups{"candidates": c, "sessions": s} {
 		const n, help = "headway_cache_lookups_total", "Look-ups of the routing cache, by cache and result."
-		total(n, help, prometheus.Labels{"cache": name, "result": "hit"}, &l.hit)
-		total(n, help, prometheus.Labels{"cache": name, "result": "miss"}, &l.miss)
+		sum(n, help, prometheus.Labels{"cache": name, "result": "hit"}, &l.hit)
+		sum(n, help, prometheus.Labels{"cache": name, "result": "miss"}, &l.miss)
 	}
-	for name, value := range map[string]func() float64{
-		"candidates": func() float64 { return float64(r.cache.entries.Load()) },
-		"sessions":   func() float64 { return float64(r.sessions.Len()) },
-	} {
-		cs = append(cs, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "headway_cache_entries", Help: "Entries of the routing cache; it holds at most 2,048 sets of candidates and 65,536 sessions.",
-			ConstLabels: prometheus.Labels{"cache": name},
-		}, value))
+	sum("headway_cache_evictions_total", "Sets of candidates that were forgotten to make room for others.", nil, &r.cache.evictions)
+	for res := ResultOK; res <= ResultEvicted; res++ {
+		var counts []*atomic.Uint64
+		for _, stats := range m.strategies {
+			counts = append(counts, &stats.results[res])
+		}
+		sum("headway_decision_outcomes_total", "Reservations that ended, by result; expired ones had no outcome within their time, evicted ones made room for newer decisions.",
+			prometheus.Labels{"result": res.String()}, counts...)
 	}
-	return append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "headway_cache_evictions_total", Help: "Sets of candidates that were forgotten to make room for others.",
-	}, func() float64 { return float64(r.cache.evictions.Load()) }))
 }
 
 // tally returns where to count key, and other's place once there are as many as
@@ -330,23 +327,6 @@ func tallyAt(strategy, region string) int {
 	return h % heldTallies
 }
 
-// outcomes sums what each strategy counts.
-func (m *metrics) outcomes() (cs []prometheus.Collector) {
-	for res := ResultOK; res <= ResultEvicted; res++ {
-		cs = append(cs, prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name:        "headway_decision_outcomes_total",
-			Help:        "Reservations that ended, by result; expired ones had no outcome within their time, evicted ones made room for newer decisions.",
-			ConstLabels: prometheus.Labels{"result": res.String()},
-		}, func() (sum float64) {
-			for _, stats := range m.strategies {
-				sum += float64(stats.results[res].Load())
-			}
-			return sum
-		}))
-	}
-	return cs
-}
-
 // Describe implements prometheus.Collector.
 func (m *metrics) Describe(ch chan<- *prometheus.Desc) { ch <- m.decisions }
 
@@ -361,8 +341,8 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// failed counts a decision that found no head.
-func (m *metrics) failed(f Failure, model, region string) {
+// noHead counts a decision that found no head.
+func (m *metrics) noHead(f Failure, model, region string) {
 	m.failures[f].Inc()
 	m.tally(decisionKey{strategyNone, model, region}).count.Add(1)
 }

@@ -14,10 +14,7 @@ import (
 // candidates, its strategy, model type and region, and its duration; of its end
 // the result and the time to the first token. An atomic addition is the base.
 func BenchmarkCount(b *testing.B) {
-	m, err := newMetrics(prometheus.NewRegistry(), new(Router))
-	if err != nil {
-		b.Fatal(err)
-	}
+	m := newMetrics(prometheus.NewRegistry(), &Router{cache: newCandidateCache(nil)}, nil)
 	set := new(candidates)
 	d := &Decision{Strategy: "random", ModelType: "m", Head: &fleet.Head{Spec: fleet.Spec{Region: "r"}}}
 	b.Run("decision", func(b *testing.B) {

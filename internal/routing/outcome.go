@@ -45,12 +45,13 @@ type Outcome struct {
 	At           time.Time
 }
 
-// finish ends the decision's reservation. It counts that, and a true outcome that
-// comes after another end, and lets the fleet and the memory know of it.
-func (r *Router) finish(d *Decision, o *Outcome) {
+// finish ends the decision's reservation, and reports whether it had not ended
+// before. The end is counted and passed on to the fleet and the memory, and so is
+// a reported outcome that comes after another end.
+func (r *Router) finish(d *Decision, o *Outcome) bool {
 	counts, late := r.recent.finish(d, o)
 	if !counts {
-		return
+		return false
 	}
 	r.metrics.ended(d, o, late)
 	end := o.ending()
@@ -64,6 +65,7 @@ func (r *Router) finish(d *Decision, o *Outcome) {
 	if end != fleet.EndedUnreported {
 		r.memory.Ended(d.Head, end, o.At.Sub(d.At))
 	}
+	return !late
 }
 
 // ending is what the outcome says of the head: an answer of 4xx is the caller's

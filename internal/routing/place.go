@@ -24,6 +24,9 @@ type scratch struct {
 // begin prepares for the choice among the candidates of c.
 func (s *scratch) begin(c *choice, req *strategy.Request, now time.Time, seed uint64, m strategy.Memory, session uint64) {
 	s.in.Begin(req, c.pool.ModelType, now, seed, m, session)
+	if c.before != nil {
+		s.in.Exclude = c.before.leaveOut(req.Exclude)
+	}
 	s.in.Tiers, s.last = c.set.tiers, c.set.last
 }
 
@@ -80,7 +83,7 @@ func (s *scratch) mayServe() bool {
 	in := &s.in
 	for i := range in.Tiers {
 		for _, h := range in.Tiers[i].Heads {
-			if len(in.Request.Exclude) == 0 || !in.Excluded(h) {
+			if !in.Excluded(h) {
 				return true
 			}
 		}
@@ -106,6 +109,9 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	if c.region != "" && tier.Region != d.Head.Region {
 		d.Distance = c.policy.Distance(c.region, d.Head.Region)
 	}
+	if d.before = c.before; d.before != nil {
+		d.nonce = d.before.nonce
+	}
 	d.lasts.Store(int64(d.ttl))
 	for j := range n {
 		if j != i {
@@ -126,7 +132,7 @@ func (c *choice) compared(in *strategy.Input) int32 {
 	n := 0
 	for i := range tiers {
 		n += len(tiers[i].Heads)
-		if len(in.Request.Exclude) > 0 {
+		if len(in.Exclude) > 0 {
 			for _, h := range tiers[i].Heads {
 				if in.Excluded(h) {
 					n--

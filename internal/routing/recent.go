@@ -1,59 +1,89 @@
 package routing
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
-// maxFailed is how many of the decisions that found no head are kept: callers
-// can make as many as they like, and they must not push out those that did.
-const maxFailed = 1024
+// ring keeps the newest decisions by their numbers. Its size is a power of two.
+type ring []atomic.Pointer[Decision]
 
-// failedBit tells the id of a decision that found no head from the others.
-const failedBit = 1 << 63
-
-// failed keeps the newest decisions that found no head.
-type failed struct {
-	mu    sync.Mutex
-	count uint64
-	ring  [maxFailed]*Decision
+// newRing rounds size up to a power of two.
+func newRing(size int) ring {
+	n := 1
+	for n < size {
+		n *= 2
+	}
+	return make(ring, n)
 }
 
-// add numbers d and keeps it; made is the sequence of the newest decision that
-// found a head.
-func (f *failed) add(d *Decision, made uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.count++
-	d.sequence, d.failed = made, f.count
-	f.ring[d.failed%maxFailed] = d
+func (r ring) slot(number uint64) int { return int(number & uint64(len(r)-1)) }
+
+func (r ring) at(number uint64) *atomic.Pointer[Decision] { return &r[r.slot(number)] }
+
+// oldest is the oldest number that is kept.
+func (r ring) oldest(newest uint64) uint64 {
+	size := uint64(len(r))
+	return max(newest, size) - size + 1
 }
 
 // find returns the decision of that number, or nil.
-func (f *failed) find(number, nonce uint64) *Decision {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if d := f.ring[number%maxFailed]; d != nil && d.failed == number && d.nonce == nonce {
+func (r ring) find(number, nonce uint64) *Decision {
+	if d := r.at(number).Load(); d != nil && d.number() == number && d.nonce == nonce {
 		return d
 	}
 	return nil
 }
 
-// recent returns those that q selects, newest first.
-func (f *failed) recent(q RecentQuery) (found []*Decision) {
-	if q.Head != "" {
-		return nil
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for n := f.count; n > 0 && n+maxFailed > f.count && len(found) < q.Limit; n-- {
-		d := f.ring[n%maxFailed]
-		if (q.Before == Place{} || d.Place().before(q.Before)) && (q.ModelType == "" || q.ModelType == d.ModelType) {
+// recent returns the decisions that q selects, from a number on down.
+func (r ring) recent(from, oldest uint64, q RecentQuery) (found []*Decision) {
+	for n := from; n >= oldest && len(found) < q.Limit; n-- {
+		if d := r.at(n).Load(); d != nil && d.number() == n && q.selects(d) {
 			found = append(found, d)
 		}
 	}
 	return found
+}
+
+// maxFailures is how many of the decisions that found no head are kept: callers
+// can make as many as they like, and they must not push out those that did.
+const maxFailures = 1024
+
+// failureBit tells the number of a decision that found no head from the others.
+const failureBit = 1 << 63
+
+// failures keeps the newest decisions that found no head.
+type failures struct {
+	ring
+	mu    sync.Mutex // one is added at a time, so that their places are in order
+	count atomic.Uint64
+}
+
+// add numbers d and keeps it; made is the number of the newest decision that
+// found a head.
+func (f *failures) add(d *Decision, made *atomic.Uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d.sequence, d.failed = made.Load(), f.count.Load()+1
+	f.at(d.failed).Store(d)
+	f.count.Store(d.failed)
+}
+
+// RecentQuery selects among the recent decisions.
+type RecentQuery struct {
+	Limit     int    // at most this many, at least 1
+	ModelType string // "": any
+	Head      string // id, "": any
+	Before    Place  // only decisions that stand before it; zero: from the newest on
+}
+
+func (q *RecentQuery) selects(d *Decision) bool {
+	return (q.Before == Place{} || d.Place().compare(q.Before) < 0) && (q.ModelType == "" || q.ModelType == d.ModelType) &&
+		(q.Head == "" || d.Head != nil && q.Head == d.Head.ID)
 }
 
 // Place is where a decision stands among the recent ones, which are ordered by
@@ -63,8 +93,8 @@ type Place struct{ made, failed uint64 }
 // Place is the decision's place.
 func (d *Decision) Place() Place { return Place{d.sequence, d.failed} }
 
-func (p Place) before(o Place) bool {
-	return p.made < o.made || p.made == o.made && p.failed < o.failed
+func (p Place) compare(o Place) int {
+	return cmp.Or(cmp.Compare(p.made, o.made), cmp.Compare(p.failed, o.failed))
 }
 
 // String writes the place for ParsePlace.
@@ -87,83 +117,67 @@ func ParsePlace(text string) (p Place, ok bool) {
 	return p, err == nil && err2 == nil && p != Place{} && p.String() == text
 }
 
-// merge puts two lists in the order of their places, newest first, and keeps at
-// most limit.
-func merge(made, failed []*Decision, limit int) []*Decision {
-	if len(failed) == 0 {
-		return made
-	}
-	list := make([]*Decision, 0, min(len(made)+len(failed), limit))
-	for len(list) < limit && len(made)+len(failed) > 0 {
-		from := &made
-		if len(made) == 0 || len(failed) > 0 && made[0].Place().before(failed[0].Place()) {
-			from = &failed
+// Decision returns a recent decision, also one that found no head, or
+// ErrDecisionNotFound.
+func (r *Router) Decision(id string) (*Decision, error) {
+	if number, nonce, ok := parseID(id); ok && number&failureBit != 0 {
+		if d := r.failures.find(number, nonce); d != nil {
+			return d, nil
 		}
-		list = append(list, (*from)[0])
-		*from = (*from)[1:]
 	}
-	return list
+	return r.made(id)
 }
 
-// RecentQuery selects among the recent decisions.
-type RecentQuery struct {
-	Limit     int    // at most this many, at least 1
-	ModelType string // "": any
-	Head      string // id, "": any
-	Before    Place  // only decisions that stand before it; zero: from the newest on
+// made returns a recent decision that found a head, or ErrDecisionNotFound.
+func (r *Router) made(id string) (*Decision, error) {
+	if number, nonce, ok := parseID(id); ok {
+		if d := r.recent.find(number, nonce); d != nil {
+			return d, nil
+		}
+	}
+	return nil, ErrDecisionNotFound
 }
 
-// recent returns decisions that q selects, newest first.
-func (r *reservations) recent(q RecentQuery) []*Decision {
-	newest := r.sequence.Load()
+// Recent returns the recent decisions that q selects, newest first, those that
+// found no head among them.
+func (r *Router) Recent(q RecentQuery) []*Decision {
+	newest, failed := r.recent.newest.Load(), r.failures.count.Load()
 	from := newest
-	switch {
-	case q.Before.failed > 0:
+	if (q.Before != Place{}) {
 		from = min(from, q.Before.made)
-	case q.Before.made > 0:
-		from = min(from, q.Before.made-1)
 	}
-	oldest := uint64(1)
-	if newest > uint64(len(r.slots)) {
-		oldest = newest - uint64(len(r.slots)) + 1
+	list := r.recent.recent(from, r.recent.oldest(newest), q)
+	n := len(list)
+	list = append(list, r.failures.recent(failed|failureBit, r.failures.oldest(failed)|failureBit, q)...)
+	if n < len(list) {
+		slices.SortFunc(list, func(a, b *Decision) int { return b.Place().compare(a.Place()) })
 	}
-	var found []*Decision
-	for s := from; s >= oldest && len(found) < q.Limit; s-- {
-		d := r.slot(s).Load()
-		if d == nil || d.sequence != s {
-			continue
-		}
-		if (q.ModelType == "" || d.ModelType == q.ModelType) && (q.Head == "" || d.Head.ID == q.Head) {
-			found = append(found, d)
-		}
-	}
-	return found
+	return list[:min(len(list), q.Limit)]
 }
 
-// Newest is the sequence of the newest decision, 0 before the first.
-func (r *Router) Newest() uint64 { return r.recent.sequence.Load() }
+// Newest is the number of the newest decision that found a head, 0 before the
+// first.
+func (r *Router) Newest() uint64 { return r.recent.newest.Load() }
 
-// Since appends to list the decisions after the one with the given sequence,
-// oldest first and at most limit of them. It returns the sequence up to which
-// it looked, and how many decisions before that it could not give: those that
-// the ring no longer has.
-func (r *Router) Since(sequence uint64, limit int, list []*Decision) (_ []*Decision, seen, lost uint64) {
-	newest := r.recent.sequence.Load()
-	if size := uint64(len(r.recent.slots)); newest > size && sequence < newest-size {
-		lost = newest - size - sequence
-		sequence = newest - size
+// Since appends to list the decisions after the one with the given number, oldest
+// first and at most limit of them. It returns the number up to which it looked,
+// and how many before that the ring no longer has.
+func (r *Router) Since(number uint64, limit int, list []*Decision) (_ []*Decision, seen, lost uint64) {
+	newest := r.recent.newest.Load()
+	if before := r.recent.oldest(newest) - 1; number < before {
+		number, lost = before, before-number
 	}
-	for n := 0; sequence < newest && n < limit; n++ {
-		d := r.recent.slot(sequence + 1).Load()
-		if d == nil || d.sequence < sequence+1 {
+	for n := 0; number < newest && n < limit; n++ {
+		d := r.recent.at(number + 1).Load()
+		if d == nil || d.sequence < number+1 {
 			break // numbered, and about to be stored
 		}
-		sequence++
-		if d.sequence > sequence {
-			lost++ // overwritten while we looked
+		number++
+		if d.sequence > number {
+			lost++ // overwritten meanwhile
 			continue
 		}
 		list = append(list, d)
 	}
-	return list, sequence, lost
+	return list, number, lost
 }

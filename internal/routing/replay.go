@@ -40,7 +40,8 @@ func (r *Router) Replay(next *policy.Policy) Replay {
 	now, snapshot := r.now(), r.fleet.Snapshot()
 	before, after := rehearsal{policy: r.Policy()}, rehearsal{policy: next}
 	var result Replay
-	for _, d := range r.recent.recent(RecentQuery{Limit: maxReplayed}) {
+	newest := r.recent.newest.Load()
+	for _, d := range r.recent.recent(newest, r.recent.oldest(newest), RecentQuery{Limit: maxReplayed}) {
 		if r.since(now) > maxReplayTime {
 			break
 		}

@@ -74,7 +74,7 @@ func (r *reservations) expire(now time.Time, end func(*Decision)) {
 			slot := int(i - 1)
 			i = w.next[slot]
 			w.unlink(slot)
-			d := r.slots[slot].Load()
+			d := r.ring[slot].Load()
 			if d.sequence > w.seen || d.end.Load() != nil {
 				continue // linkNew will see it, or there is nothing to do
 			}
@@ -91,12 +91,17 @@ func (r *reservations) expire(now time.Time, end func(*Decision)) {
 // linkNew links the decisions that were made since it was called last.
 func (r *reservations) linkNew() {
 	w := &r.wheel
-	newest := r.sequence.Load()
-	if size := uint64(len(r.slots)); newest-w.seen > size {
-		w.seen = newest - size
+	r.mu.Lock()
+	for slot := range r.moved {
+		w.unlink(slot)
+		w.link(slot, max(w.tick(r.ring[slot].Load().ExpiresAt()), w.at+1))
 	}
+	clear(r.moved)
+	r.mu.Unlock()
+	newest := r.newest.Load()
+	w.seen = max(w.seen, r.oldest(newest)-1)
 	for w.seen < newest {
-		d := r.slot(w.seen + 1).Load()
+		d := r.at(w.seen + 1).Load()
 		if d == nil || d.sequence < w.seen+1 {
 			return // numbered, and about to be stored
 		}
@@ -104,7 +109,7 @@ func (r *reservations) linkNew() {
 		if d.sequence > w.seen {
 			continue // overwritten, and seen in its turn
 		}
-		slot := int(d.sequence & uint64(len(r.slots)-1))
+		slot := r.slot(d.sequence)
 		w.unlink(slot) // of the decision that stood there before
 		if d.end.Load() == nil {
 			w.link(slot, max(w.tick(d.ExpiresAt()), w.at+1))

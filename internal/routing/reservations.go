@@ -1,43 +1,44 @@
 package routing
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
 
-// reservations keeps the recent decisions in a ring by their sequence. A
-// decision that is overwritten while its reservation is open gives its place
-// back first, so the ring bounds both.
+// reservations keeps the recent decisions that found a head. One that is
+// overwritten while its reservation is open gives its place back first, so the
+// ring bounds both.
 type reservations struct {
-	slots    []atomic.Pointer[Decision]
-	sequence atomic.Uint64 // of the newest decision
-	open     atomic.Int64
-	wheel    wheel // of the one goroutine that expires
+	ring
+	newest atomic.Uint64 // number of the newest decision
+	open   atomic.Int64
+	wheel  wheel // of the one goroutine that expires
+
+	mu    sync.Mutex
+	moved map[int]bool // slots that Router.Again filled since the wheel was turned
 }
 
-// newReservations rounds size up to a power of two.
 func newReservations(size int) *reservations {
-	n := 1
-	for n < size {
-		n *= 2
-	}
-	return &reservations{slots: make([]atomic.Pointer[Decision], n), wheel: newWheel(n)}
+	r := &reservations{ring: newRing(size), moved: map[int]bool{}}
+	r.wheel = newWheel(len(r.ring))
+	return r
 }
 
-func (r *reservations) slot(sequence uint64) *atomic.Pointer[Decision] {
-	return &r.slots[sequence&uint64(len(r.slots)-1)]
-}
-
-// add numbers d and keeps it. It returns the decision that d overwrote, or
-// nil.
+// add keeps d, in the slot of the attempt before it if there was one, else under
+// a new number. It returns the decision that has no slot any more, or nil.
 func (r *reservations) add(d *Decision) (old *Decision) {
-	d.sequence = r.sequence.Add(1)
 	r.open.Add(1)
-	return r.slot(d.sequence).Swap(d)
-}
-
-// find returns the decision of that sequence, or nil.
-func (r *reservations) find(sequence, nonce uint64) *Decision {
-	if d := r.slot(sequence).Load(); d != nil && d.sequence == sequence && d.nonce == nonce {
+	if d.before == nil {
+		d.sequence = r.newest.Add(1)
+		return r.at(d.sequence).Swap(d)
+	}
+	d.sequence = d.before.sequence
+	if !r.at(d.sequence).CompareAndSwap(d.before, d) {
 		return d
 	}
+	r.mu.Lock()
+	r.moved[r.slot(d.sequence)] = true
+	r.mu.Unlock()
 	return nil
 }
 

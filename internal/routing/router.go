@@ -28,14 +28,14 @@ type Options struct {
 	Events         *event.Stream         // required
 	Metrics        prometheus.Registerer // required
 	Log            *slog.Logger          // required
-	Policies       policy.Store          // nil: policies live as long as the process
+	Policies       policy.Store          // required
 	Begin          audit.BeginFunc       // records changes; nil: audit.Unrecorded
 	Now            func() time.Time      // nil: time.Now
 	Seed           uint64                // of all randomness; 0: random
-	ReservationTTL time.Duration         // of requests that ask for none; 0: DefaultReservationTTL
-	MaxTTL         time.Duration         // the longest that a request may ask for, at least ReservationTTL; 0: DefaultMaxTTL
+	ReservationTTL time.Duration         // of requests that ask for none; 0: 2 minutes
+	MaxTTL         time.Duration         // the longest that a request may ask for, at least ReservationTTL; 0: an hour
 	ExplainShare   float64               // of decisions whose explanation is kept without being asked for, 0 to 1
-	Recent         int                   // decisions kept, rounded up to a power of two; 0: DefaultRecent
+	Recent         int                   // decisions kept, rounded up to a power of two; 0: 65,536
 }
 
 // Fleet is where the router reads heads: one call, which must be cheap and
@@ -44,15 +44,8 @@ type Fleet interface {
 	Snapshot() *fleet.Snapshot
 }
 
-// Defaults of Options.
-const (
-	DefaultReservationTTL = 2 * time.Minute
-	DefaultMaxTTL         = time.Hour
-	DefaultRecent         = 1 << 16
-)
-
-// retryAfter is what a caller that found no head is told to wait: about as
-// long as a head takes to come back with its next report.
+// retryAfter is how long a caller that found no head should wait: about as long
+// as a head takes to come back with its next report.
 const retryAfter = time.Second
 
 // Router decides. All methods are safe for concurrent use.
@@ -69,10 +62,9 @@ type Router struct {
 	seeded    atomic.Uint64
 	metrics   *metrics
 	cache     *candidateCache
-	sessions  *strategy.Sessions
-	memory    strategy.Memory // sessions, but for tests
+	memory    strategy.Memory
 	recent    *reservations
-	failed    failed
+	failures  failures
 	explained explained
 	scratch   sync.Pool
 	policy    atomic.Pointer[policy.Policy]
@@ -85,14 +77,15 @@ type Router struct {
 // New makes a router that decides by the default policy.
 func New(o Options) (*Router, error) {
 	switch {
-	case o.Fleet == nil || o.Events == nil || o.Metrics == nil || o.Log == nil:
-		return nil, errors.New("routing: Fleet, Events, Metrics and Log are required")
+	case o.Fleet == nil || o.Policies == nil || o.Events == nil || o.Metrics == nil || o.Log == nil:
+		return nil, errors.New("routing: Fleet, Policies, Events, Metrics and Log are required")
 	case o.ReservationTTL < 0 || o.MaxTTL < 0 || o.Recent < 0 || o.Recent > 1<<26:
 		return nil, errors.New("routing: ReservationTTL, MaxTTL and Recent must not be negative, Recent at most 2^26")
 	}
 	r := &Router{
-		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: o.ReservationTTL,
-		share: o.ExplainShare, seed: o.Seed, sessions: strategy.NewSessions(), policies: o.Policies, begin: o.Begin,
+		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: cmp.Or(o.ReservationTTL, 2*time.Minute),
+		share: o.ExplainShare, seed: o.Seed, policies: o.Policies, begin: o.Begin,
+		recent: newReservations(cmp.Or(o.Recent, 1<<16)), failures: failures{ring: newRing(maxFailures)},
 	}
 	r.since = func(t time.Time) time.Duration { return r.now().Sub(t) }
 	if r.now == nil {
@@ -101,36 +94,24 @@ func New(o Options) (*Router, error) {
 	if r.begin == nil {
 		r.begin = audit.Unrecorded
 	}
-	if r.ttl == 0 {
-		r.ttl = DefaultReservationTTL
-	}
-	r.maxTTL = max(cmp.Or(o.MaxTTL, DefaultMaxTTL), r.ttl)
-	if o.Recent == 0 {
-		o.Recent = DefaultRecent
-	}
-	r.memory = r.sessions
-	r.recent = newReservations(o.Recent)
+	r.maxTTL = max(cmp.Or(o.MaxTTL, time.Hour), r.ttl)
+	sessions := strategy.NewSessions()
+	r.memory = sessions
 	r.cache = newCandidateCache(r.random)
 	r.scratch.New = func() any { return new(scratch) }
 	r.policy.Store(policy.Default())
-	var err error
-	if r.metrics, err = newMetrics(o.Metrics, r); err != nil {
-		return nil, fmt.Errorf("routing: metrics: %w", err)
-	}
+	r.metrics = newMetrics(o.Metrics, r, sessions)
 	return r, nil
 }
 
 // Run takes over the policies that other processes store, ends reservations whose
-// time ran out and forgets candidates that are no
-// longer any, until ctx ends.
+// time ran out and forgets candidates that are no longer current, until ctx ends.
 func (r *Router) Run(ctx context.Context) error {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	if r.policies != nil {
-		beside.Go(func() { r.follow(ctx) })
-	}
+	beside.Go(func() { r.follow(ctx) })
 	tick := time.NewTicker(expiryTick)
 	defer tick.Stop()
 	for {
@@ -172,7 +153,8 @@ var evicted = Outcome{Result: ResultEvicted}
 type choice struct {
 	policy    *policy.Policy
 	snapshot  *fleet.Snapshot
-	rehearsed bool // nothing is reserved, counted or remembered
+	rehearsed bool      // nothing is reserved, counted or remembered
+	before    *Decision // the attempt before this one, nil: none
 	pool      *fleet.Pool
 	plan      policy.Plan
 	criteria  // region is "" when none was named or no head and no policy knows it
@@ -184,12 +166,15 @@ type choice struct {
 
 // Decide chooses a head for the request and reserves a place there. The errors
 // are *NoHeadError, *OverrideError and *strict.InvalidError.
-func (r *Router) Decide(req *strategy.Request) (*Decision, error) {
+func (r *Router) Decide(req *strategy.Request) (*Decision, error) { return r.decide(req, nil) }
+
+// decide is Decide, or the next attempt after another.
+func (r *Router) decide(req *strategy.Request, before *Decision) (*Decision, error) {
 	now := r.now()
-	c := choice{policy: r.policy.Load(), snapshot: r.fleet.Snapshot()}
+	c := choice{policy: r.policy.Load(), snapshot: r.fleet.Snapshot(), before: before}
 	if err := c.resolve(req, r.maxTTL); err != nil {
 		if none, ok := err.(*NoHeadError); ok { //nolint:errorlint // it comes as it is
-			r.fail(none, &c)
+			r.recordFailure(none, &c)
 		}
 		return nil, err
 	}
@@ -212,7 +197,7 @@ func (r *Router) Decide(req *strategy.Request) (*Decision, error) {
 		c.explanation = r.explain(&c, &s.in)
 	}
 	clear(s.picks[:])
-	s.in.Request, s.in.Tiers, s.last = nil, nil, nil
+	s.in.Request, s.in.Exclude, s.in.Tiers, s.last = nil, nil, nil, nil
 	r.scratch.Put(s)
 	if d == nil {
 		return nil, r.refuse(req, &c)
@@ -334,27 +319,31 @@ func (r *Router) refuse(req *strategy.Request, c *choice) error {
 		filter  string
 		failure Failure
 	}{
-		{FilterCapacity, FailAtCapacity},
-		{FilterExclude, FailExcluded},
-		{FilterLabels, FailLabels},
+		{filterCapacity, FailAtCapacity},
+		{filterTried, FailTried},
+		{filterExclude, FailExcluded},
+		{filterLabels, FailLabels},
 		{string(fleet.RefusedStatus), FailUnroutable},
 		{string(fleet.RefusedUnhealthy), FailUnroutable},
 		{string(fleet.RefusedAdmin), FailUnroutable},
-		{FilterRegion, FailRegion},
+		{filterRegion, FailRegion},
 	} {
 		if e.Counts[f.filter] > 0 {
 			e.Failure = f.failure
 			break
 		}
 	}
-	r.fail(e, c)
+	r.recordFailure(e, c)
 	return e
 }
 
-// fail counts a decision that found no head, by names that a head or the policy
-// knows.
-func (r *Router) fail(e *NoHeadError, c *choice) {
+// recordFailure counts and keeps a decision that found no head, by names that a
+// head or the policy knows. One that had an attempt before is kept already.
+func (r *Router) recordFailure(e *NoHeadError, c *choice) {
 	e.RetryAfter = retryAfter
+	if c.before != nil {
+		return
+	}
 	model, region, reason := e.ModelType, e.Region, e.Failure
 	if c.pool == nil && !c.policy.NamesModel(model) {
 		model = other
@@ -365,12 +354,12 @@ func (r *Router) fail(e *NoHeadError, c *choice) {
 	if e.stray {
 		reason = failUnknownRegion
 	}
-	r.metrics.failed(reason, model, region)
+	r.metrics.noHead(reason, model, region)
 	d := &Decision{
 		Failure: e.Failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.now(), nonce: r.random(),
 	}
-	r.failed.add(d, r.recent.sequence.Load())
+	r.failures.add(d, &r.recent.newest)
 	if c.explanation == nil { // there was nothing to choose from
 		c.explanation = &Explanation{
 			PolicyRevision: c.policy.Revision, SnapshotRevision: c.snapshot.Revision, Rule: c.plan.Rule,
@@ -385,32 +374,6 @@ func (r *Router) random() uint64 {
 		return rand.Uint64()
 	}
 	return strategy.Mix(r.seed, r.seeded.Add(1))
-}
-
-// Decision returns a recent decision, also one that found no head, or
-// ErrDecisionNotFound.
-func (r *Router) Decision(id string) (*Decision, error) {
-	number, nonce, ok := parseID(id)
-	if d := r.failed.find(number&^failedBit, nonce); ok && number&failedBit != 0 && d != nil {
-		return d, nil
-	}
-	return r.made(id)
-}
-
-// made returns a recent decision that found a head, or ErrDecisionNotFound.
-func (r *Router) made(id string) (*Decision, error) {
-	if number, nonce, ok := parseID(id); ok {
-		if d := r.recent.find(number, nonce); d != nil {
-			return d, nil
-		}
-	}
-	return nil, ErrDecisionNotFound
-}
-
-// Recent returns the recent decisions that q selects, newest first, those that
-// found no head among them.
-func (r *Router) Recent(q RecentQuery) []*Decision {
-	return merge(r.recent.recent(q), r.failed.recent(q), q.Limit)
 }
 
 // FirstToken notes that the head began to answer, at the first call for a

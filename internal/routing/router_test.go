@@ -54,7 +54,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change func(*routing.
 	heads, err := registry.New(registry.Options{Store: memstore.New(), Events: events, Metrics: reg, Log: log, Lease: lease, Eject: registry.EjectOptions{Enabled: true}})
 	check(t, err)
 	check(t, heads.Load(t.Context()))
-	o := routing.Options{Fleet: heads, Events: events, Metrics: reg, Log: log, Seed: 1}
+	o := routing.Options{Fleet: heads, Policies: memstore.New(), Events: events, Metrics: reg, Log: log, Seed: 1}
 	if change != nil {
 		change(&o)
 	}

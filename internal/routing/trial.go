@@ -18,7 +18,7 @@ const (
 // the strategy chooses are the alternatives.
 func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 	in, trials := &s.in, c.set.trials
-	if len(trials) == 0 || len(trials) > 1 && in.Rand.Uint64()%trialShare != 0 {
+	if len(trials) == 0 || c.before != nil || len(trials) > 1 && in.Rand.Uint64()%trialShare != 0 {
 		return nil
 	}
 	from := in.Rand.Uint64() % uint64(len(trials))

@@ -233,7 +233,7 @@ func TestATrialThatIsCancelledIsGivenBack(t *testing.T) {
 			w.router.End(trial(), routing.Outcome{Result: routing.ResultError, StatusCode: 429})
 		}
 		expired := trial()
-		time.Sleep(routing.DefaultReservationTTL + time.Second)
+		time.Sleep(2*time.Minute + time.Second)
 		trial()
 		w.router.End(expired, routing.Outcome{Result: routing.ResultCancelled}) // late
 		if d := w.decide(strategy.Request{}); d.Head.ID != "b" {
@@ -342,7 +342,7 @@ func TestATrialThatIsNotReportedIsGivenAgain(t *testing.T) {
 			if d.Head.ID != "a" {
 				t.Fatalf("trial %d is at %s", n, d.Head.ID)
 			}
-			time.Sleep(routing.DefaultReservationTTL + time.Second)
+			time.Sleep(2*time.Minute + time.Second)
 		}
 		if got := w.healthOf("a"); got != "fresh" {
 			t.Errorf("after two trials without an outcome a is %s", got)

@@ -104,7 +104,7 @@ func Run(ctx context.Context, s *Script, seed uint64) error {
 		return err
 	}
 	if r.router, err = routing.New(routing.Options{
-		Fleet: r.fleet, Events: events, Metrics: metrics, Log: log, Now: r.clock, Seed: seed,
+		Fleet: r.fleet, Policies: memstore.New(), Events: events, Metrics: metrics, Log: log, Now: r.clock, Seed: seed,
 	}); err != nil {
 		return err
 	}
@@ -348,7 +348,7 @@ func (r *run) decide(ctx context.Context, st *step) error {
 func (r *run) once(req *strategy.Request, hold bool) (outcome, error) {
 	d, err := r.router.Decide(req)
 	if none, ok := errors.AsType[*routing.NoHeadError](err); ok {
-		return outcome{refused: string(none.Failure)}, nil
+		return outcome{refused: none.Failure.String()}, nil
 	}
 	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
 		return outcome{refused: "override:" + override.Field}, nil

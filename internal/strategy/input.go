@@ -57,7 +57,8 @@ func (s *State) learn(mean, share float64) {
 // Input is what a strategy sees of one decision. Its methods allocate nothing.
 type Input struct {
 	Request   *Request
-	ModelType string // of the pool, after aliases
+	Exclude   []string // ids of heads not to take; of the request, but for a further attempt
+	ModelType string   // of the pool, after aliases
 	Now       time.Time
 	Rand      Rand
 	Tiers     []Tier
@@ -74,10 +75,10 @@ type Input struct {
 }
 
 // Begin makes in the input of a decision by its first tier. A nil memory knows
-// nothing. session is what Session returns.
+// nothing. session is what SessionHash returns.
 func (in *Input) Begin(req *Request, modelType string, now time.Time, seed uint64, m Memory, session uint64) {
 	// One by one, since making an Input and copying it takes longer.
-	in.Request, in.ModelType, in.Now, in.clock = req, modelType, now, fleet.Clock(now)
+	in.Request, in.Exclude, in.ModelType, in.Now, in.clock = req, req.Exclude, modelType, now, fleet.Clock(now)
 	in.Rand, in.memory, in.session = NewRand(seed), m, session
 	in.At, in.FullOnly, in.Passed, in.Keyless, in.Recalled = 0, false, false, false, Recalled{}
 }
@@ -145,7 +146,7 @@ func (in *Input) takesFull(l *fleet.Live, own, limit int64) bool {
 	return full == in.FullOnly
 }
 
-// Excluded reports whether the caller excluded the head.
+// Excluded reports whether the head is among those not to take.
 func (in *Input) Excluded(h *fleet.Head) bool {
-	return len(in.Request.Exclude) > 0 && slices.Contains(in.Request.Exclude, h.ID)
+	return len(in.Exclude) > 0 && slices.Contains(in.Exclude, h.ID)
 }

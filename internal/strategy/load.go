@@ -203,7 +203,7 @@ func bestLoads(in *Input, r *fleet.Ranked, scores []float64) {
 func (k *ranking) compare(in *Input, t *Tier) bool {
 	r := &t.Ranked
 	perLoad, limits := r.PerLoad[:len(r.Lives)], r.Limits[:len(r.Lives)]
-	bounded := r.Limited || len(in.Request.Exclude) > 0
+	bounded := r.Limited || len(in.Exclude) > 0
 	total := newSums()
 	f := in.field(t.State.usual())
 	odd := f.mean != 0 || in.FullOnly

@@ -152,10 +152,10 @@ func TestEveryFailureIsOwedOrAskedFor(t *testing.T) {
 		}
 	}
 	for _, f := range routing.FailureReasons() {
-		if on := lists[string(f)]; len(on) != 1 {
+		if on := lists[f]; len(on) != 1 {
 			t.Errorf("%s is on the lists %q, want one of owed and asked", f, on)
 		}
-		delete(lists, string(f))
+		delete(lists, f)
 	}
 	if len(lists) > 0 {
 		t.Errorf("these are no reasons of headway_decision_failures_total: %v", lists)

@@ -1,0 +1,38 @@
+package routing
+
+import (
+	"slices"
+
+	"headway/internal/strategy"
+)
+
+// Again ends an attempt by what the caller reports of it and tries another head
+// under the same id. It leaves out the heads that were tried, whether or not the
+// policy lets callers exclude heads. req is the request of the decision, which
+// keeps none of it. Again returns the new attempt; its errors are those of Decide
+// and ErrDecisionEnded. After each the decision has ended.
+func (r *Router) Again(d *Decision, req *strategy.Request, why Outcome) (*Decision, error) {
+	why.At = r.now()
+	if !r.finish(d, &why) {
+		return nil, ErrDecisionEnded
+	}
+	return r.decide(req, d)
+}
+
+// Before is the attempt before this one, whose Outcome is why another head was
+// tried; nil: none.
+func (d *Decision) Before() *Decision { return d.before }
+
+// tried reports whether d or an attempt before it was at the head.
+func (d *Decision) tried(id string) bool {
+	return d != nil && (d.Head.ID == id || d.before.tried(id))
+}
+
+// leaveOut returns the ids that a request excludes with those that were tried.
+func (d *Decision) leaveOut(exclude []string) []string {
+	exclude = slices.Clone(exclude)
+	for ; d != nil; d = d.before {
+		exclude = append(exclude, d.Head.ID)
+	}
+	return exclude
+}
