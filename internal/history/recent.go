@@ -4,12 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"encoding/gob"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math"
-	"math/bits"
 	"os"
 	"time"
 
@@ -21,20 +20,20 @@ import (
 // step has written yet; after a failure of power, what was not synced, too.
 //
 // The file begins with recentMagic. A frame of each step follows: the length
-// and the CRC-32C of its payload, four bytes each, and the payload: the time,
-// the series that are new to the file, and the samples. A frame that was torn
-// ends the file.
+// and the CRC-32C of its payload, four bytes each, and a step in gob. A frame
+// that was torn ends the file. Prometheus' own log, tsdb/wlog, would link
+// testify and net/http/httptest into the program.
 type recent struct {
 	path   string
 	file   *os.File
 	size   int64
 	known  map[*Series]int // the number of each series in the file
-	values []uint64        // the last value of each, as bits
 	synced time.Time
 }
 
 const (
-	recentMagic = "headway-recent 1\n"
+	recentMagic = "headway-recent 2\n"
+	magicBefore = "headway-recent 1\n" // a service that was stopped has left it empty
 	syncEvery   = 15 * time.Second
 	maxRecent   = 64 << 20 // bytes of the file; a snapshot is taken then
 	maxFrame    = 64 << 20
@@ -48,6 +47,14 @@ type written struct {
 	series *Series
 	at     int64
 	value  float64
+}
+
+// step are samples of one time.
+type step struct {
+	At     int64
+	Fresh  []map[string]string // the series that are new to the file; they are numbered in turn
+	Series []int               // the number of each sample's
+	Values []float64
 }
 
 // begin empties the file: a snapshot has what was in it.
@@ -70,8 +77,11 @@ func (r *recent) write(samples []written, now time.Time) error {
 	if r.file == nil || len(samples) == 0 {
 		return nil
 	}
-	n, err := r.file.Write(r.frame(samples))
-	if r.size += int64(n); err == nil && now.Sub(r.synced) >= syncEvery {
+	frame, err := r.frame(samples)
+	if err == nil {
+		_, err = r.file.Write(frame)
+	}
+	if r.size += int64(len(frame)); err == nil && now.Sub(r.synced) >= syncEvery {
 		err, r.synced = r.file.Sync(), now
 	}
 	if err != nil {
@@ -91,43 +101,25 @@ func (r *recent) close() error {
 	return f.Close()
 }
 
-// frame packs samples of one time. A value is the difference of its bits to
-// those of before, which is short where a value stays.
-func (r *recent) frame(samples []written) []byte {
-	b := make([]byte, frameHeader, frameHeader+16+4*len(samples))
-	b = binary.AppendVarint(b, samples[0].at)
-	first := len(r.values)
+func (r *recent) frame(samples []written) ([]byte, error) {
+	next := step{At: samples[0].at}
 	for _, s := range samples {
-		if _, ok := r.known[s.series]; !ok {
-			r.known[s.series] = len(r.values)
-			r.values = append(r.values, 0)
+		number, known := r.known[s.series]
+		if !known {
+			number = len(r.known)
+			r.known[s.series] = number
+			next.Fresh = append(next.Fresh, s.series.labels.Map())
 		}
+		next.Series, next.Values = append(next.Series, number), append(next.Values, s.value)
 	}
-	fresh := make([]*Series, len(r.values)-first)
-	for _, s := range samples {
-		if id := r.known[s.series]; id >= first {
-			fresh[id-first] = s.series
-		}
+	b := bytes.NewBuffer(make([]byte, frameHeader))
+	if err := gob.NewEncoder(b).Encode(next); err != nil {
+		return nil, fmt.Errorf("encode a step: %w", err)
 	}
-	b = binary.AppendUvarint(b, uint64(len(fresh)))
-	for _, one := range fresh {
-		b = binary.AppendUvarint(b, uint64(one.labels.Len()))
-		one.labels.Range(func(l labels.Label) { b = appendText(appendText(b, l.Name), l.Value) })
-	}
-	before := 0
-	for _, s := range samples {
-		id, value := r.known[s.series], math.Float64bits(s.value)
-		b = binary.AppendVarint(b, int64(id-before))
-		b = binary.AppendUvarint(b, bits.ReverseBytes64(value^r.values[id]))
-		before, r.values[id] = id, value
-	}
-	binary.LittleEndian.PutUint32(b, uint32(len(b)-frameHeader))
-	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[frameHeader:], castagnoli))
-	return b
-}
-
-func appendText(b []byte, s string) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+	frame := b.Bytes()
+	binary.LittleEndian.PutUint32(frame, uint32(len(frame)-frameHeader))
+	binary.LittleEndian.PutUint32(frame[4:], crc32.Checksum(frame[frameHeader:], castagnoli))
+	return frame, nil
 }
 
 // readRecent reads a log up to its end or to what is damaged, and hands over
@@ -148,7 +140,7 @@ var errTorn = errors.New("a frame is damaged")
 
 func decodeRecent(in io.Reader, each func(l labels.Labels, at int64, value float64)) error {
 	magic := make([]byte, len(recentMagic))
-	if _, err := io.ReadFull(in, magic); err != nil || string(magic) != recentMagic {
+	if _, err := io.ReadFull(in, magic); err != nil || string(magic) != recentMagic && string(magic) != magicBefore {
 		return errors.New("it is no log of recent samples")
 	}
 	d := &decoder{each: each}
@@ -178,74 +170,24 @@ func decodeRecent(in io.Reader, each func(l labels.Labels, at int64, value float
 type decoder struct {
 	each   func(labels.Labels, int64, float64)
 	series []labels.Labels
-	values []uint64
-	b      []byte
-	err    error
 }
-
-var errShort = errors.New("it is too short")
 
 func (d *decoder) frame(payload []byte) error {
-	d.b, d.err = payload, nil
-	at := d.varint()
-	for range d.count() {
-		builder := labels.NewScratchBuilder(8)
-		for range d.count() {
-			name := d.text()
-			builder.Add(name, d.text())
-		}
-		builder.Sort()
-		d.series, d.values = append(d.series, builder.Labels()), append(d.values, 0)
+	var read step
+	if err := gob.NewDecoder(bytes.NewReader(payload)).Decode(&read); err != nil {
+		return err
 	}
-	id := int64(0)
-	for len(d.b) > 0 && d.err == nil {
-		id += d.varint()
-		value := bits.ReverseBytes64(d.uvarint())
-		if id < 0 || id >= int64(len(d.series)) {
+	for _, l := range read.Fresh {
+		d.series = append(d.series, labels.FromMap(l))
+	}
+	if len(read.Series) != len(read.Values) {
+		return errors.New("a value belongs to no series")
+	}
+	for i, number := range read.Series {
+		if number < 0 || number >= len(d.series) {
 			return errors.New("a series is not known")
 		}
-		d.values[id] ^= value
-		if d.err == nil {
-			d.each(d.series[id], at, math.Float64frombits(d.values[id]))
-		}
+		d.each(d.series[number], read.At, read.Values[i])
 	}
-	return d.err
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	d.skip(n)
-	return v
-}
-
-func (d *decoder) varint() int64 {
-	v, n := binary.Varint(d.b)
-	d.skip(n)
-	return v
-}
-
-func (d *decoder) skip(n int) {
-	if n <= 0 || n > len(d.b) {
-		d.b, d.err = nil, errShort
-		return
-	}
-	d.b = d.b[n:]
-}
-
-// count reads the number of parts that follow, each of which takes a byte at
-// least.
-func (d *decoder) count() int {
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
-		d.b, d.err = nil, errShort
-		return 0
-	}
-	return int(n)
-}
-
-func (d *decoder) text() string {
-	n := d.count()
-	text := string(d.b[:n])
-	d.b = d.b[n:]
-	return text
+	return nil
 }

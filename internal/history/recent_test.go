@@ -2,7 +2,9 @@ package history
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -34,7 +36,7 @@ func someRecent(t testing.TB, path string) (all []logged, ends []int64) {
 		known = append(known, &Series{labels: labels.FromStrings("__name__", fmt.Sprint("m", step), "x", string([]byte{byte(step), 0xff}))})
 		var samples []written
 		for i, one := range known {
-			v := []float64{float64(step), StaleNaN, math.Inf(-1), random.NormFloat64(), 0, math.Copysign(0, -1)}[(step+i)%6]
+			v := []float64{float64(step), staleNaN, math.Inf(-1), random.NormFloat64(), 0, math.Copysign(0, -1)}[(step+i)%6]
 			samples = append(samples, written{one, int64(step) * 1000, v})
 			all = append(all, logged{one.labels.String(), int64(step) * 1000, math.Float64bits(v)})
 		}
@@ -95,6 +97,15 @@ func TestTheRecentLogIsReadToWhereItIsTorn(t *testing.T) {
 				t.Fatalf("with byte %d damaged sample %d is %v, want %v", i, k, got[k], want[k])
 			}
 		}
+	}
+	// The log of the version before is not read, and is empty after a stop.
+	if got, err := readAll([]byte(magicBefore)); err != nil || len(got) > 0 {
+		t.Errorf("an empty log of before: %d samples, %v", len(got), err)
+	}
+	before := append([]byte(magicBefore), "\x04\x00\x00\x00"...)
+	before = binary.LittleEndian.AppendUint32(before, crc32.Checksum([]byte("\xd0\x0f\x01\x00"), castagnoli))
+	if got, err := readAll(append(before, "\xd0\x0f\x01\x00"...)); err == nil || len(got) > 0 {
+		t.Errorf("a log of before: %d samples, %v", len(got), err)
 	}
 	got, err := readAll(whole)
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {

@@ -165,8 +165,8 @@ func (s *Series) append(t int64, v float64) error {
 	return nil
 }
 
-// StaleNaN is the value that says that a series ended.
-var StaleNaN = math.Float64frombits(value.StaleNaN)
+// staleNaN is the value that says that a series ended.
+var staleNaN = math.Float64frombits(value.StaleNaN)
 
 // Sample is one value of one series.
 type Sample struct {
@@ -193,7 +193,7 @@ func (s *Store) Add(t int64, samples []Sample, before map[*Series]bool) (map[*Se
 	}
 	for gone := range before {
 		if !now[gone] && !gone.stale {
-			if err := s.write(gone, t, StaleNaN); err != nil {
+			if err := s.write(gone, t, staleNaN); err != nil {
 				return now, err
 			}
 		}
