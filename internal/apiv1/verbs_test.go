@@ -24,10 +24,7 @@ func (s still) Snapshot() *fleet.Snapshot { return s.snapshot }
 func newDesk(t testing.TB) *Verbs {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	events, err := event.New(event.Options{Metrics: reg})
-	if err != nil {
-		t.Fatal(err)
-	}
+	events := event.New(reg)
 	a, _ := fleet.NewTestHead("a", 1, true, 0)
 	b, _ := fleet.NewTestHead("b", 2, true, 0)
 	router, err := routing.New(routing.Options{

@@ -95,9 +95,7 @@ func New(ctx context.Context, o Options) (_ *App, err error) {
 	}
 	a.calls = outbound.NewCalls(a.metrics)
 	a.messages = natsmq.NewMessages(a.metrics)
-	if a.events, err = event.New(event.Options{Metrics: a.metrics}); err != nil {
-		return nil, err
-	}
+	a.events = event.New(a.metrics)
 	a.logged = a.events.Subscribe()
 	// Obstacles to a start are found before anything is written: an address in
 	// use or reachable without credentials, forbidden servers, unreadable

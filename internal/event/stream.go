@@ -5,13 +5,13 @@ package event
 
 import (
 	"context"
-	"errors"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // The types of events.
@@ -68,24 +68,17 @@ type Event struct {
 	Data       any // a plain struct that subscribers marshal, or nil
 }
 
-// Options are what a Stream is made of.
-type Options struct {
-	Window  int                   // events kept for slow readers; 0: DefaultWindow
-	Metrics prometheus.Registerer // required
-}
-
-// DefaultWindow is how many events a reader may lie behind.
-const DefaultWindow = 4096
+// Window is how many events a reader may lie behind.
+const Window = 4096
 
 // Stream is a bounded ring of events that subscribers read at their own pace.
 // It is safe for concurrent use. Readers share no lock with publishers except
-// to wait, and filters run in the reader's goroutine, so that neither delays a
-// publisher.
+// to wait, so that none delays a publisher.
 type Stream struct {
 	published map[string]prometheus.Counter
 	lost      prometheus.Counter
-	ring      []atomic.Pointer[Event] // the event with ID n stands at n % len
-	last      atomic.Uint64           // ID of the newest event
+	ring      [Window]atomic.Pointer[Event] // the event with ID n stands at n % Window
+	last      atomic.Uint64                 // ID of the newest event
 
 	mu     sync.Mutex    // orders publishers
 	wake   chan struct{} // closed when an event is published
@@ -93,26 +86,21 @@ type Stream struct {
 }
 
 // New makes a stream without events.
-func New(o Options) (*Stream, error) {
-	if o.Metrics == nil || o.Window < 0 {
-		return nil, errors.New("event: Metrics is required and Window must not be negative")
-	}
-	if o.Window == 0 {
-		o.Window = DefaultWindow
-	}
+func New(metrics prometheus.Registerer) *Stream {
+	with := promauto.With(metrics)
 	s := &Stream{
-		published: map[string]prometheus.Counter{}, ring: make([]atomic.Pointer[Event], o.Window), wake: make(chan struct{}),
-		lost: prometheus.NewCounter(prometheus.CounterOpts{
+		published: map[string]prometheus.Counter{}, wake: make(chan struct{}),
+		lost: with.NewCounter(prometheus.CounterOpts{
 			Name: "headway_events_lost_total", Help: "Events that subscribers missed because they were too slow.",
 		}),
 	}
-	vec := prometheus.NewCounterVec(prometheus.CounterOpts{
+	vec := with.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_events_published_total", Help: "Events published on the internal stream, by type.",
 	}, []string{"type"})
 	for _, t := range append(Types(), otherType) {
 		s.published[t] = vec.WithLabelValues(t)
 	}
-	return s, errors.Join(o.Metrics.Register(vec), o.Metrics.Register(s.lost))
+	return s
 }
 
 // Publish numbers e and offers it to subscribers without waiting.
@@ -125,7 +113,7 @@ func (s *Stream) Publish(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.ID = s.last.Load() + 1
-	s.ring[e.ID%uint64(len(s.ring))].Store(&e)
+	s.ring[e.ID%Window].Store(&e)
 	s.last.Store(e.ID)
 	if s.asleep {
 		close(s.wake)
@@ -136,87 +124,41 @@ func (s *Stream) Publish(e Event) {
 // Last is the ID of the newest event, 0 before the first.
 func (s *Stream) Last() uint64 { return s.last.Load() }
 
-// ErrClosed is what Next returns once the subscription is closed.
-var ErrClosed = errors.New("the subscription is closed")
-
-// Subscription is one reader's position in the stream. One goroutine reads; any
-// may call Close.
+// Subscription is one reader's position in the stream. One goroutine reads.
 type Subscription struct {
-	stream  *Stream
-	filters []func(*Event) bool
-	next    uint64        // ID of the next event to read
-	closed  chan struct{} // closed by Close
-	once    sync.Once
+	stream *Stream
+	next   uint64 // ID of the next event to read
 }
 
-// Subscribe starts with the next published event that all filters keep. A nil
-// filter keeps all. Filters must neither change nor retain the event.
-func (s *Stream) Subscribe(filters ...func(*Event) bool) *Subscription {
-	return &Subscription{stream: s, filters: filters, next: s.last.Load() + 1, closed: make(chan struct{})}
+// Subscribe starts with the next published event. There is nothing to close.
+func (s *Stream) Subscribe() *Subscription {
+	return &Subscription{stream: s, next: s.last.Load() + 1}
 }
 
-func (sub *Subscription) keeps(e *Event) bool {
-	for _, keep := range sub.filters {
-		if keep != nil && !keep(e) {
-			return false
-		}
-	}
-	return true
-}
-
-// Close ends the subscription; a waiting Next returns ErrClosed. Further calls
-// do nothing.
-func (sub *Subscription) Close() { sub.once.Do(func() { close(sub.closed) }) }
-
-// Next waits for the next event. lost counts the events, matching or not, that
-// were overwritten before it; the reader should then take a snapshot. The error
-// is ctx's or ErrClosed, and lost is valid with it.
+// Next waits for the next event. lost counts the events that were overwritten
+// before it; the reader should then take a snapshot. The error is ctx's.
 func (sub *Subscription) Next(ctx context.Context) (e Event, lost uint64, err error) {
-	for {
-		select {
-		case <-sub.closed:
-			return Event{}, lost, ErrClosed
-		default:
-		}
-		found, missed := sub.advance()
-		if lost += missed; missed > 0 {
-			sub.stream.lost.Add(float64(missed))
-		}
-		if found != nil {
-			return *found, lost, nil
-		}
-		wake := sub.stream.sleep(sub.next)
-		if wake == nil {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return Event{}, lost, ctx.Err()
-		case <-sub.closed:
-		case <-wake:
-		}
-	}
-}
-
-// advance finds the next event that the filter keeps, nil if none, and counts
-// overwritten ones.
-func (sub *Subscription) advance() (found *Event, lost uint64) {
 	s := sub.stream
-	for last := s.last.Load(); sub.next <= last; last = s.last.Load() {
-		if kept := uint64(len(s.ring)); last >= kept && sub.next <= last-kept {
-			lost += last - kept + 1 - sub.next
-			sub.next = last - kept + 1
+	for {
+		for last := s.last.Load(); sub.next <= last; last = s.last.Load() {
+			if last >= Window && sub.next <= last-Window {
+				lost += last - Window + 1 - sub.next
+				sub.next = last - Window + 1
+			}
+			if found := s.ring[sub.next%Window].Load(); found.ID == sub.next { // else it was overwritten since last was read
+				sub.next++
+				s.lost.Add(float64(lost))
+				return *found, lost, nil
+			}
 		}
-		e := s.ring[sub.next%uint64(len(s.ring))].Load()
-		if e.ID != sub.next {
-			continue // overwritten since last was read
-		}
-		sub.next++
-		if sub.keeps(e) {
-			return e, lost
+		if wake := s.sleep(sub.next); wake != nil {
+			select {
+			case <-ctx.Done():
+				return Event{}, 0, ctx.Err()
+			case <-wake:
+			}
 		}
 	}
-	return nil, lost
 }
 
 // sleep returns a channel that is closed when event next exists, nil if it

@@ -149,8 +149,8 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 			t.Fatal(err)
 		}
 	}
-	events, err := event.New(event.Options{Metrics: w.metrics})
-	must(err)
+	events := event.New(w.metrics)
+	var err error
 	w.fleet, err = registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Begin: w.begin, Note: w.note, Eject: registry.EjectOptions{Enabled: true}})
 	must(err)
 	must(w.fleet.Load(t.Context()))

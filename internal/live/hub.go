@@ -64,7 +64,7 @@ func (o *Options) complete() {
 	o.MaxStreams = cmp.Or(o.MaxStreams, 5000)
 	o.MaxMessage = cmp.Or(o.MaxMessage, 64<<10)
 	o.MaxRate = cmp.Or(o.MaxRate, 100_000)
-	o.Window = cmp.Or(o.Window, event.DefaultWindow)
+	o.Window = cmp.Or(o.Window, event.Window)
 }
 
 // Hub serves all streams. All methods are safe for concurrent use.
@@ -119,7 +119,6 @@ func (h *Hub) Run(ctx context.Context) error {
 
 // read adds events to the log.
 func (h *Hub) read(ctx context.Context) {
-	defer h.source.Close()
 	for {
 		e, _, err := h.source.Next(ctx)
 		if err != nil {

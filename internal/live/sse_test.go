@@ -460,10 +460,10 @@ func TestASnapshotIsAheadOfWhatWasRead(t *testing.T) {
 // An event that the hub itself missed is lost to every stream.
 func TestAGapInTheStreamIsALoss(t *testing.T) {
 	w := newWorld(t)
-	run := w.replaceHub(func(o *live.Options) { o.Window = 2 * event.DefaultWindow })
+	run := w.replaceHub(func(o *live.Options) { o.Window = 2 * event.Window })
 	l := w.open("")
 	shot := l.want("snapshot", "")
-	for range event.DefaultWindow + 1 {
+	for range event.Window + 1 {
 		w.events.Publish(event.Event{Type: event.HeadExpired, Head: "a"})
 	}
 	run()

@@ -102,8 +102,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*live.
 	}
 	store := memstore.New()
 	var err error
-	w.events, err = event.New(event.Options{Metrics: w.metrics})
-	must(err)
+	w.events = event.New(w.metrics)
 	w.fleet, err = registry.New(registry.Options{Store: store, Events: w.events, Metrics: w.metrics, Log: log, Lease: lease, Begin: begin, Note: func(audit.Entry) {}})
 	must(err)
 	must(w.fleet.Load(t.Context()))

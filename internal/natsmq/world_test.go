@@ -110,8 +110,7 @@ func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options),
 	dir := t.TempDir()
 	store := memstore.New()
 	var err error
-	w.events, err = event.New(event.Options{Metrics: w.metrics})
-	must(err)
+	w.events = event.New(w.metrics)
 	w.fleet, err = registry.New(registry.Options{Store: &fragile{store, w}, Events: w.events, Metrics: w.metrics, Log: log, Lease: lasting, Begin: begin, Note: note})
 	must(err)
 	must(w.fleet.Load(t.Context()))

@@ -35,15 +35,14 @@ type world struct {
 func start(t testing.TB, store *memstore.Store, change func(*registry.Options)) *world {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	stream, err := event.New(event.Options{Metrics: reg})
-	must(t, err)
+	stream := event.New(reg)
 	o := registry.Options{Store: store, Events: stream, Metrics: reg, Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&o)
 	}
 	r, err := registry.New(o)
 	must(t, err)
-	told := stream.Subscribe(nil)
+	told := stream.Subscribe()
 	must(t, r.Load(t.Context()))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wait sync.WaitGroup

@@ -163,8 +163,7 @@ func TestPlacesAreThoseOfOpenDecisions(t *testing.T) {
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		clock := func() time.Time { return now }
 		reg, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
-		events, err := event.New(event.Options{Metrics: reg})
-		ok(t, err)
+		events := event.New(reg)
 		heads, err := registry.New(registry.Options{Store: memstore.New(), Events: events, Metrics: reg, Log: log, Lease: lasting, Now: clock})
 		ok(t, err)
 		ok(t, heads.Load(context.Background()))

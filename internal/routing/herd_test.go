@@ -101,10 +101,7 @@ func newHerd(t *testing.T, replicas int, tracked bool, limit int64, seed uint64)
 		}
 		f.snapshot = fleet.NewTestSnapshot("m", heads)
 		reg := prometheus.NewRegistry()
-		events, err := event.New(event.Options{Metrics: reg})
-		if err != nil {
-			t.Fatal(err)
-		}
+		events := event.New(reg)
 		r, err := New(Options{
 			Policies: memstore.New(),
 			Fleet:    f, Events: events, Metrics: reg, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),

@@ -170,7 +170,7 @@ func TestAPolicyThatAnotherReplicaStoredIsTakenOver(t *testing.T) {
 		store := memstore.New()
 		here := newWorld(t, func(o *routing.Options) { o.Policies = store })
 		there := newWorld(t, func(o *routing.Options) { o.Policies = store })
-		told := []*event.Subscription{here.events.Subscribe(nil), there.events.Subscribe(nil)}
+		told := []*event.Subscription{here.events.Subscribe(), there.events.Subscribe()}
 		next := document(t, `{"default_strategy":"random","caller_may":[]}`)
 		_, err := there.apply(next, routing.Change{Source: policy.SourceAPI}, 0)
 		check(t, err)

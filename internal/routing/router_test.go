@@ -48,8 +48,7 @@ func newWorld(t testing.TB, change func(*routing.Options)) *world {
 func newWorldOf(t testing.TB, lease registry.LeaseOptions, change func(*routing.Options)) *world {
 	t.Helper()
 	reg := prometheus.NewRegistry()
-	events, err := event.New(event.Options{Metrics: reg})
-	check(t, err)
+	events := event.New(reg)
 	log := slog.New(slog.DiscardHandler)
 	heads, err := registry.New(registry.Options{Store: memstore.New(), Events: events, Metrics: reg, Log: log, Lease: lease, Eject: registry.EjectOptions{Enabled: true}})
 	check(t, err)

@@ -90,10 +90,8 @@ func Run(ctx context.Context, s *Script, seed uint64) error {
 	}
 	r := &run{leases: map[string]*member{}, now: epoch}
 	metrics, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
-	events, err := event.New(event.Options{Metrics: metrics})
-	if err != nil {
-		return err
-	}
+	events := event.New(metrics)
+	var err error
 	if r.fleet, err = registry.New(registry.Options{
 		Store: memstore.New(), Events: events, Metrics: metrics, Log: log, Now: r.clock,
 		Random: rand.New(rand.NewPCG(seed, 0)).Float64,

@@ -27,8 +27,7 @@ type replica struct {
 func newReplica(t testing.TB, s Store) replica {
 	t.Helper()
 	metrics, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
-	events, err := event.New(event.Options{Metrics: metrics})
-	must(t, err)
+	events := event.New(metrics)
 	heads, err := registry.New(registry.Options{Store: s, Events: events, Metrics: metrics, Log: log, Lease: registry.LeaseOptions{BaseInterval: time.Hour}})
 	must(t, err)
 	must(t, heads.Load(t.Context()))

@@ -84,10 +84,7 @@ func always(status int) func(int, *request) (int, http.Header, error) {
 func (w *world) run(t testing.TB, o webhook.Options, endpoints ...webhook.Endpoint) (stop func()) {
 	t.Helper()
 	w.TB, w.metrics = t, prometheus.NewRegistry()
-	var err error
-	if w.events, err = event.New(event.Options{Metrics: w.metrics}); err != nil {
-		t.Fatal(err)
-	}
+	w.events = event.New(w.metrics)
 	o.Endpoints, o.Events, o.Metrics, o.Instance = endpoints, w.events, w.metrics, "test"
 	o.Log = slog.New(slog.NewTextHandler(&w.log, nil))
 	o.Count = outbound.NewCalls(w.metrics).Webhook
