@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
+	"strings"
 
 	"headway/internal/event"
 )
@@ -45,7 +47,23 @@ func attributes(e *event.Event) []slog.Attr {
 		attrs = append(attrs, slog.String("head", e.Head), slog.String("region", e.Region))
 	}
 	if e.Data != nil {
-		attrs = append(attrs, slog.Any("data", e.Data))
+		attrs = append(attrs, slog.Attr{Key: "data", Value: fields(e.Data)})
 	}
 	return attrs
+}
+
+// fields are those of the data of an event, as in its JSON.
+func fields(data any) slog.Value {
+	v := reflect.ValueOf(data)
+	if _, logs := data.(slog.LogValuer); logs || v.Kind() != reflect.Struct {
+		return slog.AnyValue(data)
+	}
+	var attrs []slog.Attr
+	for f, value := range v.Fields() {
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if options == "" || !value.IsZero() { // options are omitempty
+			attrs = append(attrs, slog.Any(name, value.Interface()))
+		}
+	}
+	return slog.GroupValue(attrs...)
 }

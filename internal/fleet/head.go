@@ -28,6 +28,9 @@ func Statuses() []string { return slices.Clone(statusNames[:]) }
 
 func (s Status) String() string { return statusNames[s] }
 
+// Serves reports whether a head that reports this status takes requests.
+func (s Status) Serves() bool { return s == StatusActive || s == StatusDegraded }
+
 // ParseStatus reads a status that a head may report: active, degraded,
 // draining or offline.
 func ParseStatus(s string) (Status, bool) {
@@ -161,7 +164,7 @@ func (h *Head) Refusal() Refusal {
 		return RefusedAdmin
 	case !h.Health.Routable():
 		return RefusedUnhealthy
-	case h.Status != StatusActive && h.Status != StatusDegraded:
+	case !h.Status.Serves():
 		return RefusedStatus
 	}
 	return Eligible

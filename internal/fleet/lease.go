@@ -1,14 +1,11 @@
 package fleet
 
-import (
-	"log/slog"
-	"time"
-)
+import "time"
 
 // LeaseIntervals is how many intervals after its last report a lease ends.
 const LeaseIntervals = 3
 
-// Lease is what a head is told after each registration and report.
+// Lease is what a head is given with each registration and report.
 type Lease struct {
 	Epoch             uint64
 	TTL               time.Duration // after the last report; then the head takes no new requests
@@ -31,12 +28,4 @@ type HeadState struct {
 	Health     string `json:"health"`
 	Routable   bool   `json:"routable"`
 	Epoch      uint64 `json:"epoch"`
-}
-
-// LogValue writes the state as fields.
-func (s HeadState) LogValue() slog.Value {
-	return slog.GroupValue(
-		slog.String("status", s.Status), slog.String("admin_state", s.AdminState), slog.String("health", s.Health),
-		slog.Bool("routable", s.Routable), slog.Uint64("epoch", s.Epoch),
-	)
 }

@@ -183,7 +183,7 @@ func (g *Group) Routable() int { return len(g.Active.Heads) + len(g.Degraded.Hea
 // Ejected reports whether nothing but its ejection keeps h from new requests. It
 // gets those that no other head may serve.
 func (h *Head) Ejected() bool {
-	return h.Health == HealthEjected && h.Admin == AdminEnabled && (h.Status == StatusActive || h.Status == StatusDegraded)
+	return h.Health == HealthEjected && h.Admin == AdminEnabled && h.Status.Serves()
 }
 
 // Filter returns the heads that keep accepts, in the same order.

@@ -1,8 +1,6 @@
 package fleet
 
-import (
-	"time"
-)
+import "time"
 
 // View is what an operator sees of a head.
 type View struct {
@@ -15,5 +13,4 @@ type View struct {
 	ReportAge    time.Duration
 	InFlight     int64
 	Ejected      bool
-	SlowStart    float64 // requests that the head counts as having, for being new
 }

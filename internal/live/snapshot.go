@@ -54,7 +54,7 @@ func (h *Hub) snapshot(f *filter, since uint64) *snapshot {
 }
 
 func (h *Hub) newSnapshot(f *filter) *snapshot {
-	s := &snapshot{at: time.Now(), place: place{h.o.Fleet.Told(), h.log.newest()[decisions]}} // the place first
+	s := &snapshot{at: time.Now(), place: place{h.o.Fleet.LastEvent(), h.log.newest()[decisions]}} // the place first
 	revision := h.o.Router.Policy().Revision
 	parts := [][]api.Head{{}}
 	size := 0

@@ -10,8 +10,8 @@ import (
 	"headway/internal/fleet"
 )
 
-// audited are the fields of a head that the audit trail shows.
-type audited struct {
+// auditFields are the fields of a head that the audit trail shows.
+type auditFields struct {
 	Endpoint    string            `json:"endpoint,omitempty"`
 	ModelTypes  []string          `json:"model_types,omitempty"`
 	MaxInFlight int64             `json:"max_in_flight,omitzero"`
@@ -21,20 +21,16 @@ type audited struct {
 	Labels      map[string]string `json:"labels,omitempty"`
 }
 
-func specFields(s *fleet.Spec) []byte {
-	return fields(audited{Endpoint: s.Endpoint, ModelTypes: s.ModelTypes, MaxInFlight: s.MaxInFlight, OwnWeight: s.Weight})
-}
-
-func adminFields(a *fleet.Admin) []byte {
-	return fields(audited{State: a.State.String(), Weight: a.Weight, Labels: a.Labels})
-}
-
-func fields(a audited) []byte {
-	b, err := json.Marshal(a, json.Deterministic(true))
+func (f auditFields) json() []byte {
+	b, err := json.Marshal(f, json.Deterministic(true))
 	if err != nil {
 		return nil // text that was validated always encodes
 	}
 	return b
+}
+
+func adminFields(a *fleet.Admin) []byte {
+	return auditFields{State: a.State.String(), Weight: a.Weight, Labels: a.Labels}.json()
 }
 
 func headTarget(id string, s *fleet.Spec) audit.Target {
@@ -49,29 +45,29 @@ func headTarget(id string, s *fleet.Spec) audit.Target {
 }
 
 // recordStart records that a head registered. It cannot be refused: heads must be
-// able to come back whatever becomes of the trail.
-func (r *Registry) recordStart(ctx context.Context, id string, spec *fleet.Spec, skipped int) {
+// able to come back even if the trail fails.
+func (r *Registry) recordStart(ctx context.Context, spec *fleet.Spec, skipped int) {
 	reason := ""
 	if skipped > 0 {
 		reason = fmt.Sprintf("registrations and removals of this head that were not recorded before this one: %d", skipped)
 	}
-	r.note(audit.Entry{
+	after := auditFields{Endpoint: spec.Endpoint, ModelTypes: spec.ModelTypes, MaxInFlight: spec.MaxInFlight, OwnWeight: spec.Weight}
+	r.o.Note(audit.Entry{
 		Category: audit.Head, Action: "head.register", Outcome: audit.Success, Reason: reason,
-		Target: headTarget(id, spec), After: specFields(spec),
+		Target: headTarget(spec.ID, spec), After: after.json(),
 	}.By(ctx))
 }
 
-// announce records that somebody is to change a head.
-func (r *Registry) announce(ctx context.Context, action string, record *fleet.Record, after []byte) (audit.EndFunc, error) {
-	return r.begin(ctx, audit.Entry{
-		Category: audit.Head, Action: action, Target: headTarget(record.Spec.ID, &record.Spec),
-		Before: adminFields(&record.Admin), After: after,
+// audited records what an operator is to change of a head, changes it, and
+// records how that ended.
+func (r *Registry) audited(ctx context.Context, action string, spec *fleet.Spec, before, after []byte, change func() error) error {
+	end, err := r.o.Begin(ctx, audit.Entry{
+		Category: audit.Head, Action: action, Target: headTarget(spec.ID, spec), Before: before, After: after,
 	}.By(ctx))
-}
-
-// conclude ends what announce began.
-func conclude(end audit.EndFunc, err error) error {
 	if err != nil {
+		return err
+	}
+	if err := change(); err != nil {
 		end(audit.Failure, err.Error(), nil)
 		return err
 	}

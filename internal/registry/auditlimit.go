@@ -14,18 +14,18 @@ import (
 	"headway/internal/fleet"
 )
 
-// recordings bounds the entries of the audit trail about registrations of one
+// auditLimit bounds the entries of the audit trail about registrations of one
 // head: an id that two machines take from each other again and again, or a head
-// that changes with each registration, must not fill it. They outlast a removal.
+// that changes with each registration, must not fill it. It outlasts a removal.
 // What is left out is counted, and the count is recorded.
-type recordings struct {
+type auditLimit struct {
 	id      string
 	since   time.Time
 	count   int
 	skipped int         // since the last entry
 	last    audit.Actor // who made the last that was skipped
-	creator audit.Actor // who made the head by a registration that was skipped; nobody else has changed it since
-	listed  bool        // in Registry.lacking
+	creator audit.Actor // who made the head by a registration that was skipped; unchanged by others since
+	listed  bool        // in Registry.unrecorded
 }
 
 // maxRecordings is how many registrations of a head that change what is stored
@@ -35,7 +35,7 @@ const (
 	recordingsTime = time.Minute
 )
 
-// maxKeptRecordings bounds the removed heads whose recordings are kept, and the
+// maxKeptRecordings bounds the removed heads whose limits are kept, and the
 // heads of which something is left out at a time.
 const maxKeptRecordings = 4096
 
@@ -43,14 +43,14 @@ const maxKeptRecordings = 4096
 // to be recorded, and how many were not since the last that was. r.mu must be
 // held.
 func (r *Registry) registered(e *entry, created bool, by audit.Actor) (record bool, skipped int) {
-	if e.recordings == nil {
-		e.recordings = &recordings{id: e.record.Spec.ID}
+	if e.auditLimit == nil {
+		e.auditLimit = &auditLimit{id: e.record.Spec.ID}
 	}
-	l, now := e.recordings, r.now()
+	l, now := e.auditLimit, r.o.Now()
 	if now.Sub(l.since) >= recordingsTime {
 		l.since, l.count = now, 0
 	}
-	if l.count < maxRecordings || !l.listed && len(r.lacking) >= maxKeptRecordings {
+	if l.count < maxRecordings || !l.listed && len(r.unrecorded) >= maxKeptRecordings {
 		l.count++
 		skipped, l.skipped, l.creator = l.skipped, 0, audit.Actor{}
 		return true, skipped
@@ -66,10 +66,10 @@ func (r *Registry) registered(e *entry, created bool, by audit.Actor) (record bo
 }
 
 // leaveOut counts what is not recorded. r.mu must be held.
-func (r *Registry) leaveOut(l *recordings, by audit.Actor) {
+func (r *Registry) leaveOut(l *auditLimit, by audit.Actor) {
 	if !l.listed {
 		l.listed = true
-		r.lacking = append(r.lacking, l)
+		r.unrecorded = append(r.unrecorded, l)
 	}
 	l.skipped++
 	l.last = by
@@ -77,7 +77,7 @@ func (r *Registry) leaveOut(l *recordings, by audit.Actor) {
 
 // changed notes that a change of the head is recorded: what follows is about more
 // than a registration that is not. r.mu must be held.
-func (l *recordings) changed() {
+func (l *auditLimit) changed() {
 	if l != nil {
 		l.creator = audit.Actor{}
 	}
@@ -87,7 +87,7 @@ func (l *recordings) changed() {
 // knows nothing of: a head that the same actor made by a registration that was
 // not recorded, less than a minute ago. r.mu must be held.
 func (e *entry) leavesNothing(by audit.Actor) bool {
-	return e.recordings != nil && e.recordings.creator == by && by != audit.Actor{}
+	return e.auditLimit != nil && e.auditLimit.creator == by && by != audit.Actor{}
 }
 
 // errToRecord ends a removal that must not go unrecorded.
@@ -115,27 +115,27 @@ func (r *Registry) removeUnrecorded(ctx context.Context, id string) error {
 			}
 			return nil, nil
 		},
-		seen: func(e *entry) { r.leaveOut(e.recordings, by) },
+		seen: func(e *entry) { r.leaveOut(e.auditLimit, by) },
 	})
 }
 
-// keep remembers the recordings of a head that is removed for as long as they
-// bound anything. r.mu must be held.
-func (r *Registry) keep(e *entry, now time.Time) {
-	if e.recordings == nil {
+// keepAuditLimit remembers the limit of a head that is removed while it bounds
+// anything. r.mu must be held.
+func (r *Registry) keepAuditLimit(e *entry, now time.Time) {
+	if e.auditLimit == nil {
 		return
 	}
-	e.recordings.changed()
-	if len(r.recordings) >= maxKeptRecordings {
-		maps.DeleteFunc(r.recordings, func(_ string, l *recordings) bool { return now.Sub(l.since) >= recordingsTime })
+	e.auditLimit.changed()
+	if len(r.auditLimits) >= maxKeptRecordings {
+		maps.DeleteFunc(r.auditLimits, func(_ string, l *auditLimit) bool { return now.Sub(l.since) >= recordingsTime })
 	}
-	for id := range r.recordings {
-		if len(r.recordings) < maxKeptRecordings {
+	for id := range r.auditLimits {
+		if len(r.auditLimits) < maxKeptRecordings {
 			break
 		}
-		delete(r.recordings, id)
+		delete(r.auditLimits, id)
 	}
-	r.recordings[e.record.Spec.ID] = e.recordings
+	r.auditLimits[e.record.Spec.ID] = e.auditLimit
 }
 
 // recordLeftOutEvery is how often is looked for minutes that ended.
@@ -146,7 +146,7 @@ const recordLeftOutEvery = time.Second
 func (r *Registry) recordLeftOut(now time.Time, all bool) {
 	var entries []audit.Entry
 	r.mu.Lock()
-	r.lacking = slices.DeleteFunc(r.lacking, func(l *recordings) bool {
+	r.unrecorded = slices.DeleteFunc(r.unrecorded, func(l *auditLimit) bool {
 		if !all && now.Sub(l.since) < recordingsTime {
 			return false
 		}
@@ -160,12 +160,12 @@ func (r *Registry) recordLeftOut(now time.Time, all bool) {
 	})
 	r.mu.Unlock()
 	for _, e := range entries {
-		r.note(e)
+		r.o.Note(e)
 	}
 }
 
 // entry is the entry of the trail about what was left out of it.
-func (l *recordings) entry() audit.Entry {
+func (l *auditLimit) entry() audit.Entry {
 	return audit.Entry{
 		Category: audit.Head, Action: "head.unrecorded", Outcome: audit.Success,
 		Reason: fmt.Sprintf("registrations and removals of this head that were not recorded within a minute: %d, the last by %s", l.skipped, strings.TrimSpace(l.last.Type+" "+l.last.ID)),

@@ -131,7 +131,7 @@ func (r *Registry) writeMarks() {
 // healthy reports whether the head takes requests as far as it and its lease
 // say.
 func (e *entry) healthy() bool {
-	return e.health.Routable() && (e.status == fleet.StatusActive || e.status == fleet.StatusDegraded)
+	return e.health.Routable() && e.status.Serves()
 }
 
 // drain takes c and what waits behind it, up to a batch.
@@ -282,10 +282,10 @@ func (l *limits) check(c *commit) error {
 		}
 	}
 	switch {
-	case c.created && l.heads >= l.r.maxHeads:
-		return fmt.Errorf("%w: %d", fleet.ErrFleetFull, l.r.maxHeads)
-	case len(added) > 0 && len(pools)+len(l.models)+len(added) > l.r.maxModelTypes:
-		return fmt.Errorf("%w: %d different model types", fleet.ErrFleetFull, l.r.maxModelTypes)
+	case c.created && l.heads >= l.r.o.MaxHeads:
+		return fmt.Errorf("%w: %d", fleet.ErrFleetFull, l.r.o.MaxHeads)
+	case len(added) > 0 && len(pools)+len(l.models)+len(added) > l.r.o.MaxModelTypes:
+		return fmt.Errorf("%w: %d different model types", fleet.ErrFleetFull, l.r.o.MaxModelTypes)
 	}
 	if c.created {
 		l.heads++
@@ -312,26 +312,13 @@ func (r *Registry) changes(order []string, pending map[string]*fleet.Record) []f
 	return changes
 }
 
-func (r *Registry) save(ctx context.Context, changes []fleet.Change) error {
-	if len(changes) == 0 {
-		return nil
-	}
-	err := r.store.Save(ctx, changes)
-	failed := err != nil && !errors.Is(err, fleet.ErrConflict)
-	r.storeDown.Store(failed)
-	if failed {
-		r.log.Error("heads not written", "changes", len(changes), "error", err)
-	}
-	return err
-}
-
 // applyAll applies the commits that succeeded, each on what those before it
 // left, and publishes once. What a caller is answered is read right after its
 // own change: a later one of the batch may change the head again, or remove it.
 func (r *Registry) applyAll(batch []*commit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
+	now := r.o.Now()
 	var changes []fleet.Step
 	for _, c := range batch {
 		if c.err != nil {
@@ -347,14 +334,14 @@ func (r *Registry) applyAll(batch []*commit) {
 			}
 			if !c.foreign {
 				r.metrics.removed.Inc()
-				r.remove(e)
+				r.noteRemoved(e)
 			}
 			r.forget(e, c.onPurpose, now)
 		case c.apply == nil:
 			e.record = *c.next
 		case e == nil:
-			e = &entry{slot: -1, recordings: r.recordings[c.id]}
-			delete(r.recordings, c.id)
+			e = &entry{slot: -1, auditLimit: r.auditLimits[c.id]}
+			delete(r.auditLimits, c.id)
 			r.heads[c.id] = e
 			changes = append(changes, r.applyTo(e, c, now))
 		default:
@@ -370,19 +357,19 @@ func (r *Registry) applyAll(batch []*commit) {
 func (r *Registry) applyTo(e *entry, c *commit, now time.Time) fleet.Step {
 	before, was := e.head, e.record.Spec
 	e.record = *c.next
-	r.shared.share(&e.record.Spec)
+	r.interned.intern(&e.record.Spec)
 	r.moved(e, &was, now)
 	takenOver := c.takeOver && before != nil && before.Endpoint != c.endpoint && e.holds(now)
 	c.apply(e, now)
 	made := r.replace(e)
 	if takenOver {
 		r.metrics.contested[contestTakenOver].Inc()
-		r.tellContest(e, contestTakenOver, now)
+		r.emitContest(e, contestTakenOver, now)
 	}
 	if before == nil || before.Epoch != e.epoch {
-		r.tell(event.HeadRegistered, e, now)
+		r.emitState(event.HeadRegistered, e, now)
 	} else {
-		r.tell(event.HeadChanged, e, now)
+		r.emitState(event.HeadChanged, e, now)
 	}
 	if c.seen != nil {
 		c.seen(e)
@@ -402,16 +389,16 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 		e.live = new(fleet.Live)
 	}
 	e.live.ForgetReport()
-	e.say(fleet.StatusUnknown)
+	e.setStatus(fleet.StatusUnknown)
 	e.health, e.sequence, e.stale = fleet.HealthPending, 0, time.Time{}
 	e.outcomes = &outcomes{registry: r}
 	r.forgiveFailing(e)
-	if e.ejection != nil && (moved || !e.relapse.forgiven) { // once: a head that fails again stays out for its time
-		e.relapse.forgiven = true
-		r.in(e, reinstatedByRegistration, now)
+	if e.ejection != nil && (moved || !e.history.forgiven) { // once: a head that fails again stays out for its time
+		e.history.forgiven = true
+		r.reinstate(e, reinstatedByRegistration, now)
 	}
 	if moved {
-		e.relapse = relapse{}
+		e.history = history{}
 	}
 	r.grant(e, now)
 	if e.slot < 0 {
@@ -419,27 +406,15 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	}
 }
 
-// take notes a first report; the caller publishes.
-func (r *Registry) take(e *entry, report *fleet.StatusReport, now time.Time) {
-	e.live.TakeReport(&report.Load, now, e.record.Spec.MaxInFlight, e.interval, report.Sequence)
-	e.say(report.Status)
-	e.sequence = report.Sequence
-	if report.Status == fleet.StatusActive || report.Status == fleet.StatusDegraded {
-		e.health, e.loading = fleet.HealthFresh, time.Time{}
-		r.watch(e)
-	}
-	r.remember(e)
-}
-
 // forget drops a head.
 func (r *Registry) forget(e *entry, onPurpose bool, now time.Time) {
-	r.gone(e, onPurpose, now)
+	r.departed(e, onPurpose, now)
 	delete(r.heads, e.record.Spec.ID)
 	delete(r.ejected, e)
 	delete(r.failing, e)
-	r.keep(e, now)
+	r.keepAuditLimit(e, now)
 	r.metrics.inFlight.give(e.slot)
-	r.tell(event.HeadRemoved, e, now)
+	r.emitState(event.HeadRemoved, e, now)
 	// The wheel looks at it once more, up to minutes later.
 	*e = entry{lookAt: e.lookAt, slot: -1}
 }

@@ -13,14 +13,14 @@ const (
 	contestTakenOver = "taken_over"
 )
 
-// quarrel counts the contests of one head that no event has told of.
-type quarrel struct {
-	told  time.Time
-	count uint64
+// contests counts those of one head since the last event about them.
+type contests struct {
+	emitted time.Time
+	count   uint64
 }
 
-// contestEvery is how often an event tells of the contests of one head: two
-// machines with one id do not flood those who listen.
+// contestEvery is how often an event is published about the contests of one head:
+// two machines with one id do not flood subscribers.
 const contestEvery = time.Minute
 
 // contested refuses a registration that would take the head from another
@@ -31,7 +31,7 @@ func (r *Registry) contested(c *commit, cur *fleet.Record, e *entry, registered 
 		return nil
 	}
 	refused := &fleet.ContestedError{ID: c.id, Left: fleet.LeaseIntervals * r.interval(len(r.heads))}
-	now := r.now()
+	now := r.o.Now()
 	refused.Expires = now.Add(refused.Left)
 	if !registered {
 		if e == nil || !e.holds(now) {
@@ -42,27 +42,24 @@ func (r *Registry) contested(c *commit, cur *fleet.Record, e *entry, registered 
 	}
 	r.metrics.contested[contestRefused].Inc()
 	if e != nil {
-		r.tellContest(e, contestRefused, now)
+		r.emitContest(e, contestRefused, now)
 	}
 	return refused
 }
 
-// holds reports whether the head has a lease that runs, and did not say that it
-// is offline.
+// holds reports whether the head's lease has not ended, and it has not reported
+// that it is offline.
 func (e *entry) holds(now time.Time) bool {
 	return e.status != fleet.StatusOffline && now.Before(e.lease().ExpiresAt)
 }
 
-// tellContest publishes that a head is contested, at most once in a while. r.mu
+// emitContest publishes that a head is contested, at most once in a while. r.mu
 // must be held.
-func (r *Registry) tellContest(e *entry, outcome string, now time.Time) {
-	e.quarrel.count++
-	if now.Sub(e.quarrel.told) < contestEvery {
+func (r *Registry) emitContest(e *entry, outcome string, now time.Time) {
+	e.contests.count++
+	if now.Sub(e.contests.emitted) < contestEvery {
 		return
 	}
-	r.events.Publish(event.Event{
-		Type: event.HeadContested, Time: now, Head: e.head.ID, Region: e.head.Region, ModelTypes: e.head.ModelTypes,
-		Data: Contest{Outcome: outcome, Count: e.quarrel.count},
-	})
-	e.quarrel = quarrel{told: now}
+	r.emit(event.HeadContested, e.head, contest{outcome, e.contests.count}, now)
+	e.contests = contests{emitted: now}
 }

@@ -24,10 +24,6 @@ type departures struct {
 	lost map[string]time.Time // when a head was lost
 }
 
-func newDepartures() departures {
-	return departures{last: map[string]departure{}, lost: map[string]time.Time{}}
-}
-
 // left notes that a head with these names is gone.
 func (d *departures) left(how departure, now time.Time, names ...string) {
 	d.mu.Lock()
@@ -59,19 +55,19 @@ func (r *Registry) moved(e *entry, was *fleet.Spec, now time.Time) {
 	is := &e.record.Spec
 	for _, model := range was.ModelTypes {
 		if !slices.Contains(is.ModelTypes, model) {
-			r.metrics.leftModels.left(wentDeregistered, now, model)
+			r.metrics.models.left(wentDeregistered, now, model)
 		}
 	}
 	if e.head != nil && is.Region != was.Region {
-		r.metrics.leftRegions.left(wentDeregistered, now, was.Region)
+		r.metrics.regions.left(wentDeregistered, now, was.Region)
 	}
 	if is.Region != was.Region || slices.ContainsFunc(is.ModelTypes, func(m string) bool { return !slices.Contains(was.ModelTypes, m) }) {
 		e.loading = now
 	}
 }
 
-// gone notes that e is removed. r.mu must be held.
-func (r *Registry) gone(e *entry, onPurpose bool, now time.Time) {
+// departed notes that e is removed. r.mu must be held.
+func (r *Registry) departed(e *entry, onPurpose bool, now time.Time) {
 	how := wentLost
 	switch {
 	case onPurpose:
@@ -79,8 +75,8 @@ func (r *Registry) gone(e *entry, onPurpose bool, now time.Time) {
 	case e.head.Withdrawn():
 		how = wentDrained
 	}
-	r.metrics.leftModels.left(how, now, e.record.Spec.ModelTypes...)
-	r.metrics.leftRegions.left(how, now, e.record.Spec.Region)
+	r.metrics.models.left(how, now, e.record.Spec.ModelTypes...)
+	r.metrics.regions.left(how, now, e.record.Spec.Region)
 }
 
 // take returns the names without heads that are not missed, so that their series

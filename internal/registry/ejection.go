@@ -1,12 +1,12 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
 	"time"
 
-	"headway/internal/audit"
 	"headway/internal/event"
 	"headway/internal/fleet"
 )
@@ -26,26 +26,13 @@ type EjectOptions struct {
 }
 
 func (o *EjectOptions) complete() error {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&o.Window, 30*time.Second)
-	def(&o.BaseTime, 10*time.Second)
-	def(&o.MaxTime, 5*time.Minute)
-	if o.ConsecutiveErrors == 0 {
-		o.ConsecutiveErrors = 5
-	}
-	if o.ErrorShare == 0 {
-		o.ErrorShare = 0.5
-	}
-	if o.MinRequests == 0 {
-		o.MinRequests = 20
-	}
-	if o.MaxShare == 0 {
-		o.MaxShare = 0.5
-	}
+	o.ConsecutiveErrors = cmp.Or(o.ConsecutiveErrors, 5)
+	o.ErrorShare = cmp.Or(o.ErrorShare, 0.5)
+	o.MinRequests = cmp.Or(o.MinRequests, 20)
+	o.Window = cmp.Or(o.Window, 30*time.Second)
+	o.BaseTime = cmp.Or(o.BaseTime, 10*time.Second)
+	o.MaxTime = cmp.Or(o.MaxTime, 5*time.Minute)
+	o.MaxShare = cmp.Or(o.MaxShare, 0.5)
 	o.MaxTime = max(o.MaxTime, o.BaseTime)
 	switch {
 	case o.Window < 2 || o.BaseTime < 0 || o.MaxTime < 0 || o.MinRequests < 0:
@@ -60,16 +47,15 @@ func (o *EjectOptions) complete() error {
 // restart forgets it. A head comes back when a trial request after its time
 // ended well.
 type ejection struct {
-	why        string
-	detail     string
+	detail     string // why
 	until      time.Time
 	unreported int // trials whose ends were not reported
 	overdue    int // trials under way beside the last one, which took too long
 }
 
-// say returns why the head is out and until when, the zero time when it waits
+// describe returns why the head is out and until when, the zero time when it waits
 // for the end of its trial.
-func (j *ejection) say(trial int64) (reason string, until time.Time) {
+func (j *ejection) describe(trial int64) (reason string, until time.Time) {
 	switch {
 	case trial == trialOffered:
 		return j.detail + "; the next request is its trial", time.Time{}
@@ -79,8 +65,8 @@ func (j *ejection) say(trial int64) (reason string, until time.Time) {
 	return j.detail, j.until
 }
 
-// relapse is what is remembered of a head's ejections after they ended.
-type relapse struct {
+// history is what is remembered of a head's ejections after they ended.
+type history struct {
 	doublings int
 	term      time.Duration // of the last ejection
 	ended     time.Time
@@ -89,7 +75,7 @@ type relapse struct {
 
 // next is how long an ejection at now lasts. Each time as long as the last
 // ejection that passed without another takes one doubling back.
-func (l *relapse) next(o *EjectOptions, now time.Time) time.Duration {
+func (l *history) next(o *EjectOptions, now time.Time) time.Duration {
 	if l.term > 0 && !l.ended.IsZero() {
 		l.doublings = max(l.doublings-int(min(now.Sub(l.ended)/l.term, 64)), 0)
 	}
@@ -141,50 +127,41 @@ func (r *Registry) judgeHead(h *fleet.Head, o *outcomes, why, detail string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.publish(nil) // what is staged counts
-	e, now := r.at(h), r.now()
+	e, now := r.at(h), r.o.Now()
+	o.silence(now.Add(refusalPause))
 	switch {
 	case e == nil || !e.head.Routable():
-		o.silence(now.Add(refusalPause))
 	case !r.mayEject(e):
-		o.silence(now.Add(refusalPause))
 		r.metrics.ejectionsRefused.Inc()
 		r.keepFailing(e, detail, now)
-		r.log.Warn("a head is not ejected for its errors: too many of its model types are, or it is the last",
+		r.o.Log.Warn("a head is not ejected for its errors: too many of its model types are, or it is the last",
 			"head", h.ID, "region", h.Region, "detail", detail)
 	default:
-		o.silence(time.Time{})
-		r.out(e, why, detail, now)
+		r.takeOut(e, why, detail, now)
 	}
 }
 
-// out takes e out of rotation; r.mu must be held.
-func (r *Registry) out(e *entry, why, detail string, now time.Time) {
-	e.ejection = &ejection{why: why, detail: detail, until: now.Add(e.relapse.next(&r.eject, now))}
+// takeOut takes e out of rotation; r.mu must be held.
+func (r *Registry) takeOut(e *entry, why, detail string, now time.Time) {
+	e.ejection = &ejection{detail: detail, until: now.Add(e.history.next(&r.o.Eject, now))}
 	e.outcomes = &outcomes{registry: r}
 	r.forgiveFailing(e)
 	r.ejected[e] = true
 	r.metrics.ejections[why].Inc()
-	r.stage(r.replace(e))
-	r.tellEjection(event.HeadEjected, e, EjectionState{Reason: why, Detail: detail, Until: &e.ejection.until}, now)
+	r.stage(e)
+	r.emit(event.HeadEjected, e.head, ejectionState{why, detail, &e.ejection.until}, now)
 }
 
-// in ends e's ejection; r.mu must be held, and the caller replaces the head. What
-// the requests of its trials end with counts from now on, of those that were
-// placed before nothing does.
-func (r *Registry) in(e *entry, by string, now time.Time) {
+// reinstate ends e's ejection; r.mu must be held, and the caller stages the head.
+// The ends of its trials count from now on, those of requests before them do not.
+func (r *Registry) reinstate(e *entry, by string, now time.Time) {
 	e.ejection = nil
-	e.relapse.ended = now
+	e.history.ended = now
 	e.outcomes.trial.Store(trialNone)
 	e.outcomes.held.Store(e.health == fleet.HealthHeld)
 	delete(r.ejected, e)
 	r.metrics.reinstatements[by].Inc()
-	r.tellEjection(event.HeadReinstated, e, EjectionState{Reason: by}, now)
-}
-
-func (r *Registry) tellEjection(kind string, e *entry, s EjectionState, now time.Time) {
-	r.events.Publish(event.Event{
-		Type: kind, Time: now, Head: e.head.ID, Region: e.head.Region, ModelTypes: e.head.ModelTypes, Data: s,
-	})
+	r.emit(event.HeadReinstated, e.head, ejectionState{Reason: by}, now)
 }
 
 // mayEject reports whether one of the model types of the head keeps enough heads,
@@ -193,7 +170,7 @@ func (r *Registry) tellEjection(kind string, e *entry, s EjectionState, now time
 func (r *Registry) mayEject(e *entry) bool {
 	s := r.snapshot.Load()
 	return slices.ContainsFunc(e.head.ModelTypes, func(m string) bool {
-		return s.Pools[m] != nil && r.eject.excess(s.Pools[m], 1) <= 0
+		return s.Pools[m] != nil && r.o.Eject.excess(s.Pools[m], 1) <= 0
 	})
 }
 
@@ -208,12 +185,12 @@ func (o *EjectOptions) excess(p *fleet.Pool, more int) int {
 // relieve brings heads back all of whose model types have too few others left,
 // those first whose time ends first. r.mu must be held.
 func (r *Registry) relieve(s *fleet.Snapshot, models []string) {
-	now, back := r.now(), map[string]int{} // by model type
+	now, back := r.o.Now(), map[string]int{} // by model type
 	excess := func(model string) int {
 		if s.Pools[model] == nil {
 			return 0 // the next snapshot has it, and is looked at
 		}
-		return r.eject.excess(s.Pools[model], -back[model])
+		return r.o.Eject.excess(s.Pools[model], -back[model])
 	}
 	for _, model := range models {
 		var out []*entry
@@ -233,8 +210,8 @@ func (r *Registry) relieve(s *fleet.Snapshot, models []string) {
 			for _, m := range e.head.ModelTypes {
 				back[m]++
 			}
-			r.in(e, reinstatedByPool, now)
-			r.stage(r.replace(e))
+			r.reinstate(e, reinstatedByPool, now)
+			r.stage(e)
 		}
 	}
 	r.publish(nil)
@@ -246,15 +223,15 @@ func (r *Registry) endTrial(h *fleet.Head, end fleet.Ending) bool {
 	defer r.flush()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e, now := r.at(h), r.now()
+	e, now := r.at(h), r.o.Now()
 	switch {
 	case e == nil || e.ejection == nil:
 		return false
 	case end == fleet.EndedWell:
-		r.in(e, reinstatedByTrial, now)
-		r.stage(r.replace(e))
+		r.reinstate(e, reinstatedByTrial, now)
+		r.stage(e)
 	case end == fleet.EndedBadly:
-		r.out(e, ejectedForTrial, "the trial request ended with an error", now)
+		r.takeOut(e, ejectedForTrial, "the trial request ended with an error", now)
 	default:
 		r.giveBack(e, end, now)
 	}
@@ -270,13 +247,13 @@ func (r *Registry) giveBack(e *entry, end fleet.Ending, now time.Time) {
 	trial := e.outcomes.trial.Load()
 	switch {
 	case e.ejection.unreported >= unreportedTrials:
-		r.in(e, reinstatedBySilence, now)
+		r.reinstate(e, reinstatedBySilence, now)
 	case e.ejection.overdue > 0:
 		e.ejection.overdue--
 	case trial >= trialTaken:
 		e.outcomes.trial.CompareAndSwap(trial, trialOffered)
 	}
-	r.stage(r.replace(e))
+	r.stage(e)
 }
 
 // offerTrials lets heads whose time is over have a trial request, and takes
@@ -284,7 +261,7 @@ func (r *Registry) giveBack(e *entry, end fleet.Ending, now time.Time) {
 func (r *Registry) offerTrials(now time.Time) {
 	for e := range r.ejected {
 		trial := &e.outcomes.trial
-		if is := trial.Load(); is >= trialTaken && r.sinceTrial(is, now) >= max(r.eject.BaseTime, trialTime) &&
+		if is := trial.Load(); is >= trialTaken && r.sinceTrial(is, now) >= max(r.o.Eject.BaseTime, trialTime) &&
 			trial.CompareAndSwap(is, trialOffered) {
 			e.ejection.overdue++
 		}
@@ -292,7 +269,7 @@ func (r *Registry) offerTrials(now time.Time) {
 			trial.CompareAndSwap(trialNone, trialOffered)
 		}
 		if e.mayBeTried() != e.head.Trial {
-			r.stage(r.replace(e))
+			r.stage(e)
 		}
 	}
 }
@@ -314,10 +291,10 @@ func (r *Registry) letGo(h *fleet.Head) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e := r.at(h); e != nil && e.health == fleet.HealthHeld {
-		r.log.Warn("a head that the mass-expiry guard held failed a request: it is let go", "head", h.ID, "region", h.Region)
-		now := r.now()
+		r.o.Log.Warn("a head that the mass-expiry guard held failed a request: it is let go", "head", h.ID, "region", h.Region)
+		now := r.o.Now()
 		r.expireNow(e, now)
-		r.watch(e)
+		r.schedule(e)
 	}
 }
 
@@ -331,13 +308,7 @@ func (r *Registry) EndEjection(ctx context.Context, id string) error {
 	if !before.Ejected {
 		return fleet.ErrNotEjected
 	}
-	end, err := r.begin(ctx, audit.Entry{
-		Category: audit.Head, Action: "head.reinstate", Target: headTarget(id, &before.Record.Spec),
-	}.By(ctx))
-	if err != nil {
-		return err
-	}
-	return conclude(end, r.endEjection(id))
+	return r.audited(ctx, "head.reinstate", &before.Record.Spec, nil, nil, func() error { return r.endEjection(id) })
 }
 
 func (r *Registry) endEjection(id string) error {
@@ -351,9 +322,9 @@ func (r *Registry) endEjection(id string) error {
 	case e.ejection == nil:
 		return fleet.ErrNotEjected
 	}
-	r.in(e, reinstatedByOperator, r.now())
-	e.relapse = relapse{}
-	r.stage(r.replace(e))
+	r.reinstate(e, reinstatedByOperator, r.o.Now())
+	e.history = history{}
+	r.stage(e)
 	return nil
 }
 
@@ -365,11 +336,11 @@ func (r *Registry) keepFailing(e *entry, detail string, now time.Time) {
 		return
 	}
 	r.failing[e] = true
-	r.stage(r.replace(e))
-	r.tell(event.HeadChanged, e, now)
+	r.stage(e)
+	r.emitState(event.HeadChanged, e, now)
 }
 
-// forgiveFailing forgets what e was found at fault for; the caller replaces the
+// forgiveFailing forgets what e was found at fault for; the caller stages the
 // head. r.mu must be held.
 func (r *Registry) forgiveFailing(e *entry) {
 	e.fault = ""
@@ -385,8 +356,8 @@ func (r *Registry) lookAtFailing(now time.Time) {
 			continue
 		}
 		r.forgiveFailing(e)
-		r.stage(r.replace(e))
-		r.tell(event.HeadChanged, e, now)
+		r.stage(e)
+		r.emitState(event.HeadChanged, e, now)
 	}
 }
 

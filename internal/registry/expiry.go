@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -24,26 +25,15 @@ type LeaseOptions struct {
 const freshIntervals = 2
 
 func (o *LeaseOptions) complete() error {
-	def := func(d *time.Duration, v time.Duration) {
-		if *d == 0 {
-			*d = v
-		}
-	}
-	def(&o.BaseInterval, 2*time.Second)
-	def(&o.RemoveAfter, time.Hour)
-	def(&o.SlowStart, 30*time.Second)
-	def(&o.GuardHold, time.Minute)
-	if o.MaxReportsPerSecond == 0 {
-		o.MaxReportsPerSecond = 2000
-	}
-	if o.GuardShare == 0 {
-		o.GuardShare = 0.5
-	}
-	if o.GuardMinHeads == 0 {
-		o.GuardMinHeads = 4
-	}
+	o.BaseInterval = cmp.Or(o.BaseInterval, 2*time.Second)
+	o.MaxReportsPerSecond = cmp.Or(o.MaxReportsPerSecond, 2000)
+	o.RemoveAfter = cmp.Or(o.RemoveAfter, time.Hour)
+	o.SlowStart = cmp.Or(o.SlowStart, 30*time.Second)
+	o.GuardShare = cmp.Or(o.GuardShare, 0.5)
+	o.GuardMinHeads = cmp.Or(o.GuardMinHeads, 4)
+	o.GuardHold = cmp.Or(o.GuardHold, time.Minute)
 	switch {
-	case o.BaseInterval < 0 || o.RemoveAfter < 0 || o.SlowStart < 0 || o.GuardHold < 0:
+	case min(o.BaseInterval, o.RemoveAfter, o.SlowStart, o.GuardHold) < 0:
 		return errors.New("fleet: durations of leases must not be negative")
 	case o.MaxReportsPerSecond < 1 || o.GuardMinHeads < 1 || o.GuardShare < 0 || o.GuardShare > 1:
 		return errors.New("fleet: MaxReportsPerSecond and GuardMinHeads must be at least 1, GuardShare 0 to 1")
@@ -55,34 +45,34 @@ func (o *LeaseOptions) complete() error {
 func (r *Registry) due(e *entry) time.Time {
 	switch e.health {
 	case fleet.HealthPending:
-		return e.seen.Add(r.lease.RemoveAfter)
+		return e.seen.Add(r.o.Lease.RemoveAfter)
 	case fleet.HealthFresh:
 		return e.seen.Add(freshIntervals * e.interval)
 	case fleet.HealthStale:
-		return e.stale.Add(r.lease.RemoveAfter)
+		return e.stale.Add(r.o.Lease.RemoveAfter)
 	case fleet.HealthHeld:
 		return e.seen // every tick: the guard may let go of it
 	}
 	return e.seen.Add(fleet.LeaseIntervals * e.interval)
 }
 
-// watch sees to it that the wheel will look at e.
-func (r *Registry) watch(e *entry) { r.wheel.add(e, r.due(e)) }
+// schedule lets the wheel look at e when its lease may change.
+func (r *Registry) schedule(e *entry) { r.wheel.add(e, r.due(e)) }
 
 func (r *Registry) tick() time.Duration {
-	return max(min(wheelTick, r.lease.BaseInterval/4), time.Millisecond)
+	return max(min(wheelTick, r.o.Lease.BaseInterval/4), time.Millisecond)
 }
 
 // pauseTicks of silence of our own clock mean that this process was stopped,
 // and not the heads.
 const pauseTicks = 8
 
-// sweep moves leases on whose time came.
+// sweep ends the leases, or removes the heads, whose time came.
 func (r *Registry) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if gap := now.Sub(r.lastSweep); gap > pauseTicks*r.tick()+time.Second {
-		r.log.Warn("this process was paused; leases are extended by as much", "pause", gap.String())
+		r.o.Log.Warn("this process was paused; leases are extended by as much", "pause", gap.String())
 		for _, e := range r.heads { // also those that reported between the last sweep and the pause
 			if e.seen = e.seen.Add(gap); e.seen.After(now) {
 				e.seen = now
@@ -90,32 +80,23 @@ func (r *Registry) sweep(now time.Time) {
 		}
 	}
 	r.lastSweep = now
-	var changed, overdue []*entry
+	var overdue []*entry
 	r.wheel.advance(now, func(e *entry) {
-		if r.heads[e.record.Spec.ID] != e {
-			return // forgotten
-		}
-		if now.Before(r.due(e)) {
-			r.watch(e)
-			return
-		}
-		switch e.health {
-		case fleet.HealthFresh:
+		switch {
+		case r.heads[e.record.Spec.ID] != e: // removed
+		case now.Before(r.due(e)):
+			r.schedule(e)
+		case e.health == fleet.HealthFresh:
 			e.health = fleet.HealthSuspect
-			changed = append(changed, e)
-		case fleet.HealthSuspect, fleet.HealthAssumed, fleet.HealthHeld:
-			overdue = append(overdue, e)
-			return
-		case fleet.HealthPending, fleet.HealthStale:
+			r.schedule(e)
+			r.stage(e)
+			r.emitState(event.HeadChanged, e, now)
+		case e.health == fleet.HealthPending || e.health == fleet.HealthStale:
 			r.reap(e)
-			return
+		default:
+			overdue = append(overdue, e)
 		}
-		r.watch(e)
 	})
-	for _, e := range changed {
-		r.stage(r.replace(e))
-		r.tell(event.HeadChanged, e, now)
-	}
 	r.expire(overdue, now)
 	r.offerTrials(now)
 	r.lookAtFailing(now)
@@ -141,10 +122,10 @@ func (r *Registry) expire(overdue []*entry, now time.Time) {
 		case e.health != fleet.HealthHeld:
 			e.health = fleet.HealthHeld
 			e.outcomes.held.Store(true)
-			r.stage(r.replace(e))
-			r.tell(event.HeadHeld, e, now)
+			r.stage(e)
+			r.emitState(event.HeadHeld, e, now)
 		}
-		r.watch(e)
+		r.schedule(e)
 	}
 }
 
@@ -153,12 +134,12 @@ func (r *Registry) expireNow(e *entry, now time.Time) {
 	e.health, e.stale = fleet.HealthStale, now
 	e.outcomes.held.Store(false)
 	r.mark(e)
-	r.stage(r.replace(e))
+	r.stage(e)
 	if !e.head.Withdrawn() && e.status != fleet.StatusOffline { // else it said before that it takes no requests
 		r.metrics.expirations.Inc()
 		e.expired = e.expired.and(now)
 	}
-	r.tell(event.HeadExpired, e, now)
+	r.emitState(event.HeadExpired, e, now)
 }
 
 // reap removes a head that was silent for so long that it will not come back.
@@ -168,7 +149,7 @@ func (r *Registry) reap(e *entry) {
 	if len(r.commits) < ownQueue && r.enqueue(&commit{
 		id: e.record.Spec.ID, reaps: true,
 		edit: func(cur *fleet.Record, is *entry) (*fleet.Record, error) {
-			if cur == nil || is != e || (e.health != fleet.HealthStale && e.health != fleet.HealthPending) || r.now().Before(r.due(e)) {
+			if cur == nil || is != e || (e.health != fleet.HealthStale && e.health != fleet.HealthPending) || r.o.Now().Before(r.due(e)) {
 				return nil, fleet.ErrHeadNotFound // it came back, or is gone
 			}
 			return nil, nil
@@ -186,25 +167,23 @@ const (
 	flapTimes  = 3
 )
 
-// expiries are the last times that the lease of a head ran out, the latest last.
-type expiries [flapTimes]time.Time
+// expirations are the last times that the lease of a head ran out, the latest last.
+type expirations [flapTimes]time.Time
 
-func (e expiries) and(now time.Time) expiries {
+func (e expirations) and(now time.Time) expirations {
 	copy(e[:], e[1:])
 	e[flapTimes-1] = now
 	return e
 }
 
-func (e expiries) flapping(now time.Time) bool {
+func (e expirations) flapping(now time.Time) bool {
 	return !e[0].IsZero() && now.Sub(e[0]) <= flapWindow
 }
 
 // flapping counts the heads that flap. One that was drained or is in maintenance
-// since may come and go.
+// since may come and go. r.mu must be held.
 func (r *Registry) flapping() (n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.now()
+	now := r.o.Now()
 	for _, e := range r.heads {
 		if !e.head.Withdrawn() && e.expired.flapping(now) {
 			n++

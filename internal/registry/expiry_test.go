@@ -135,7 +135,7 @@ func TestAHeadThatRegistersAgainCountsItsRequestsOnce(t *testing.T) {
 	}
 	again := w.register(spec("b"), nil)
 	w.report("b", again.Lease.Epoch, fleet.StatusActive)
-	if v, err := w.Head("b"); err != nil || v.InFlight != 8 || v.SlowStart != 0 {
-		t.Errorf("b has %d in flight and counts as having %g more (%v)", v.InFlight, v.SlowStart, err)
+	if v, err := w.Head("b"); err != nil || v.InFlight != 8 || v.Head.Live.SlowStart(time.Now()) != 0 {
+		t.Errorf("b has %d in flight and counts as having %g more (%v)", v.InFlight, v.Head.Live.SlowStart(time.Now()), err)
 	}
 }

@@ -12,5 +12,5 @@ func (r *Registry) SpendEpochs(n uint64) {
 func (r *Registry) KeptRecordings() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.recordings)
+	return len(r.auditLimits)
 }

@@ -1,7 +1,8 @@
 package registry
 
 import (
-	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"headway/internal/event"
@@ -12,9 +13,9 @@ import (
 // in a region, or with two empty strings the whole fleet.
 type poolKey struct{ model, region string }
 
+// keys are the pools that e is in.
 func keys(e *entry) []poolKey {
-	keys := make([]poolKey, 0, 1+len(e.record.Spec.ModelTypes))
-	keys = append(keys, poolKey{})
+	keys := []poolKey{{}}
 	for _, m := range e.record.Spec.ModelTypes {
 		keys = append(keys, poolKey{m, e.record.Spec.Region})
 	}
@@ -26,11 +27,11 @@ func keys(e *entry) []poolKey {
 // then more likely here, or in the network between, than in all of them.
 func (r *Registry) guard(key poolKey, now time.Time) bool {
 	if since, active := r.guards[key]; active {
-		return now.Sub(since) < r.lease.GuardHold
+		return now.Sub(since) < r.o.Lease.GuardHold
 	}
 	heads, overdue := 0, 0
 	for _, e := range r.pool(key) {
-		if e.head.Admin != fleet.AdminEnabled || (e.status != fleet.StatusActive && e.status != fleet.StatusDegraded) {
+		if e.head.Admin != fleet.AdminEnabled || !e.status.Serves() {
 			continue
 		}
 		switch {
@@ -43,36 +44,27 @@ func (r *Registry) guard(key poolKey, now time.Time) bool {
 		}
 		heads++
 	}
-	if heads < r.lease.GuardMinHeads || float64(overdue) <= r.lease.GuardShare*float64(heads) {
+	if heads < r.o.Lease.GuardMinHeads || float64(overdue) <= r.o.Lease.GuardShare*float64(heads) {
 		return false
 	}
 	r.guards[key] = now
-	r.log.Warn("mass-expiry guard: most of a pool fell silent at once; its heads stay routable",
-		slog.String("model_type", key.model), slog.String("region", key.region),
-		slog.Int("overdue", overdue), slog.Int("heads", heads), slog.String("for_at_most", r.lease.GuardHold.String()))
-	r.events.Publish(event.Event{
-		Type: event.GuardTripped, Time: now, Region: key.region,
-		Data: GuardState{key.model, key.region, overdue, heads},
-	})
+	r.o.Log.Warn("mass-expiry guard: most of a pool fell silent at once; its heads stay routable",
+		"model_type", key.model, "region", key.region, "overdue", overdue, "heads", heads, "for_at_most", r.o.Lease.GuardHold.String())
+	r.o.Events.Publish(event.Event{Type: event.GuardTripped, Time: now, Region: key.region, Data: guardState{key.model, key.region, overdue, heads}})
 	return true
 }
 
 // pool lists the entries of a pool.
 func (r *Registry) pool(key poolKey) []*entry {
 	if key == (poolKey{}) {
-		all := make([]*entry, 0, len(r.heads))
-		for _, e := range r.heads {
-			all = append(all, e)
-		}
-		return all
+		return slices.Collect(maps.Values(r.heads))
 	}
 	p := r.snapshot.Load().Pools[key.model]
 	if p == nil || p.Regions[key.region] == nil {
 		return nil
 	}
-	heads := p.Regions[key.region].Heads
-	list := make([]*entry, 0, len(heads))
-	for _, h := range heads {
+	var list []*entry
+	for _, h := range p.Regions[key.region].Heads {
 		if e := r.heads[h.ID]; e != nil {
 			list = append(list, e)
 		}
@@ -83,20 +75,12 @@ func (r *Registry) pool(key poolKey) []*entry {
 // releaseGuards ends guards under which no head is held any more.
 func (r *Registry) releaseGuards(now time.Time) {
 	for key, since := range r.guards {
-		held := false
-		for _, e := range r.pool(key) {
-			if held = e.health == fleet.HealthHeld; held {
-				break
-			}
-		}
+		held := slices.ContainsFunc(r.pool(key), func(e *entry) bool { return e.health == fleet.HealthHeld })
 		if held || now.Sub(since) < r.interval(len(r.heads)) {
 			continue
 		}
 		delete(r.guards, key)
-		r.log.Info("mass-expiry guard released", "model_type", key.model, "region", key.region)
-		r.events.Publish(event.Event{
-			Type: event.GuardReleased, Time: now, Region: key.region,
-			Data: GuardState{ModelType: key.model, Region: key.region},
-		})
+		r.o.Log.Info("mass-expiry guard released", "model_type", key.model, "region", key.region)
+		r.o.Events.Publish(event.Event{Type: event.GuardReleased, Time: now, Region: key.region, Data: guardState{ModelType: key.model, Region: key.region}})
 	}
 }

@@ -9,24 +9,24 @@ import (
 	"headway/internal/fleet"
 )
 
-// shared lets heads that say the same share its memory: most heads of a fleet
-// serve one of a few sets of model types and carry one of a few sets of labels,
-// and a set of one label takes more memory than the rest of a head. What is
-// shared is never changed in place.
-type shared struct {
+// interned lets heads with equal values have them in memory once: most heads of a
+// fleet serve one of a few sets of model types and carry one of a few sets of
+// labels, and a set of one label takes more memory than the rest of a head. The
+// values are never changed in place.
+type interned struct {
 	modelTypes map[string][]string
 	labels     map[string]map[string]string
 }
 
-// maxShared bounds each kind of sets; beyond it they begin anew.
-const maxShared = 4096
+// maxInterned bounds each kind of sets; beyond it they begin again.
+const maxInterned = 4096
 
-// share replaces parts of s by equal ones of other heads.
-func (t *shared) share(s *fleet.Spec) {
+// intern replaces parts of s by equal ones of other heads.
+func (t *interned) intern(s *fleet.Spec) {
 	for _, p := range []*string{&s.Region, &s.Zone, &s.Version, &s.Engine} {
 		*p = unique.Make(*p).Value()
 	}
-	s.ModelTypes = same(&t.modelTypes, strings.Join(s.ModelTypes, "\n"), s.ModelTypes)
+	s.ModelTypes = known(&t.modelTypes, strings.Join(s.ModelTypes, "\n"), s.ModelTypes)
 	if len(s.Labels) == 0 {
 		return
 	}
@@ -34,16 +34,15 @@ func (t *shared) share(s *fleet.Spec) {
 	for _, name := range slices.Sorted(maps.Keys(s.Labels)) {
 		key.WriteString(name + "\n" + s.Labels[name] + "\n") // neither may hold a line break
 	}
-	s.Labels = same(&t.labels, key.String(), s.Labels)
+	s.Labels = known(&t.labels, key.String(), s.Labels)
 }
 
-// same returns the value that stands in the table under the key, v if it is the
-// first.
-func same[T any](table *map[string]T, key string, v T) T {
-	if known, ok := (*table)[key]; ok {
-		return known
+// known returns the value of the table with the key, v if it is the first.
+func known[T any](table *map[string]T, key string, v T) T {
+	if is, ok := (*table)[key]; ok {
+		return is
 	}
-	if *table == nil || len(*table) >= maxShared {
+	if *table == nil || len(*table) >= maxInterned {
 		*table = map[string]T{}
 	}
 	(*table)[key] = v

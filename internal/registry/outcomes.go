@@ -2,7 +2,6 @@ package registry
 
 import (
 	"fmt"
-	"math"
 	"sync/atomic"
 	"time"
 
@@ -38,7 +37,7 @@ func (o *outcomes) Observe(h *fleet.Head, end fleet.Ending, at time.Time) {
 
 // ObserveTrial ends the trial, or counts what it ended with.
 func (o *outcomes) ObserveTrial(h *fleet.Head, end fleet.Ending, at time.Time) {
-	if r := o.registry; r.eject.Enabled && !r.endTrial(h, end) {
+	if r := o.registry; r.o.Eject.Enabled && !r.endTrial(h, end) {
 		o.observe(h, end, at)
 	}
 }
@@ -48,7 +47,7 @@ func (o *outcomes) TrialAnswers(h *fleet.Head) { o.registry.endTrial(h, fleet.En
 
 func (o *outcomes) observe(h *fleet.Head, end fleet.Ending, at time.Time) {
 	r := o.registry
-	if !r.eject.Enabled {
+	if !r.o.Eject.Enabled {
 		return
 	}
 	switch {
@@ -78,7 +77,7 @@ const (
 
 // half is the number of the half of the window that at is in.
 func (o *outcomes) half(at time.Time) uint64 {
-	return uint64(at.Sub(o.registry.began) / (o.registry.eject.Window / 2))
+	return uint64(at.Sub(o.registry.began) / (o.registry.o.Eject.Window / 2))
 }
 
 // tagOf is what the word of a half begins with.
@@ -113,7 +112,7 @@ func (o *outcomes) judge(at time.Time) (why, detail string) {
 			requests, errors = requests+half>>halfBits&halfMask, errors+half&halfMask
 		}
 	}
-	return o.registry.eject.judge(o.errors.Load(), requests, errors)
+	return o.registry.o.Eject.judge(o.errors.Load(), requests, errors)
 }
 
 // TryTrial takes the trial that is offered, and a place at the head.
@@ -121,7 +120,7 @@ func (o *outcomes) TryTrial(h *fleet.Head) bool {
 	if o.trial.Load() != trialOffered {
 		return false
 	}
-	taken := trialTaken + int64(o.registry.now().Sub(o.registry.began))
+	taken := trialTaken + int64(o.registry.o.Now().Sub(o.registry.began))
 	if !o.trial.CompareAndSwap(trialOffered, taken) {
 		return false
 	}
@@ -150,12 +149,5 @@ func (o *EjectOptions) judge(failures int64, requests, errors uint64) (why, deta
 	return "", ""
 }
 
-// silence lets no threshold be acted on before until; the zero time is never
-// again.
-func (o *outcomes) silence(until time.Time) {
-	if until.IsZero() {
-		o.quiet.Store(math.MaxInt64)
-		return
-	}
-	o.quiet.Store(int64(until.Sub(o.registry.began)))
-}
+// silence lets no threshold be acted on before until.
+func (o *outcomes) silence(until time.Time) { o.quiet.Store(int64(until.Sub(o.registry.began))) }

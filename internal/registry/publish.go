@@ -1,31 +1,27 @@
 package registry
 
 import (
+	"cmp"
+	"maps"
 	"time"
 
 	"headway/internal/fleet"
 )
 
-// makeHead makes the immutable head of e as it is now; instance is that of its
-// epoch.
-func makeHead(e *entry, instance uint64) *fleet.Head {
-	spec := e.record.Spec
-	admin := e.record.Admin
-	if admin.Weight > 0 {
-		spec.Weight = admin.Weight
-	}
+// replace makes e's immutable head again after its state changed, or for the
+// first time, and returns the step.
+func (r *Registry) replace(e *entry) fleet.Step {
+	before, spec, admin := e.head, e.record.Spec, e.record.Admin
+	spec.Weight = cmp.Or(admin.Weight, spec.Weight)
 	if len(admin.Labels) > 0 {
 		labels := make(map[string]string, len(spec.Labels)+len(admin.Labels))
-		for _, from := range []map[string]string{spec.Labels, admin.Labels} {
-			for k, v := range from {
-				labels[k] = v
-			}
-		}
+		maps.Copy(labels, spec.Labels)
+		maps.Copy(labels, admin.Labels)
 		spec.Labels = labels
 	}
 	h := &fleet.Head{
-		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health,
-		Instance: instance, Live: e.live, Outcomes: e.outcomes, Leaving: e.leaving, Loading: e.loading,
+		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health, Hash: fleet.HashID(spec.ID),
+		Live: e.live, Outcomes: e.outcomes, Leaving: e.leaving, Loading: e.loading,
 	}
 	switch {
 	case e.ejection != nil && e.health.Routable():
@@ -34,36 +30,24 @@ func makeHead(e *entry, instance uint64) *fleet.Head {
 	case e.fault != "" && e.health.Routable() && e.health != fleet.HealthHeld:
 		h.Health = fleet.HealthFailing
 	}
-	if e.head != nil {
-		h.Hash = e.head.Hash
-	} else {
-		h.Hash = fleet.HashID(spec.ID)
-	}
-	return h
-}
-
-// replace makes e's head again after its state changed, or for the first time,
-// and returns the change.
-func (r *Registry) replace(e *entry) fleet.Step {
-	before := e.head
-	var instance uint64
 	if before == nil || before.Epoch != e.epoch || before.Live != e.live {
 		r.instances++
-		instance = r.instances
+		h.Instance = r.instances
 	} else {
-		instance = before.Instance
+		h.Instance = before.Instance
 	}
-	e.head = makeHead(e, instance)
-	return fleet.Step{Before: before, Next: e.head}
+	e.head = h
+	return fleet.Step{Before: before, Next: h}
 }
 
-// stage notes a change for the next snapshot, unless it changes nothing that
+// stage makes e's head again for the next snapshot, unless nothing changed that
 // decisions see. r.mu must be held; flush is to be called once it is not.
-func (r *Registry) stage(c fleet.Step) (staged bool) {
-	if alike(c.Before, c.Next) {
+func (r *Registry) stage(e *entry) (staged bool) {
+	step := r.replace(e)
+	if alike(step.Before, step.Next) {
 		return false
 	}
-	r.staged = append(r.staged, c)
+	r.staged = append(r.staged, step)
 	return true
 }
 
@@ -77,7 +61,7 @@ const (
 // flush publishes what was staged. A snapshot costs as much as the pool is large:
 // after one that took long as much time passes before the next, which has the
 // changes of all that wait. What a caller changed is published when it returns.
-// Without Run there is one caller, which has nobody to wait for.
+// Without Run there is one caller, and no other to wait for.
 func (r *Registry) flush() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -97,9 +81,9 @@ func (r *Registry) flush() {
 	}
 }
 
-// alike reports whether a decision could not tell a head from next, which is made
-// of it. Freshness among routable heads is not for decisions, which read the ages
-// of signals.
+// alike reports whether a decision could not tell h from next, which is made of
+// it. Freshness among routable heads is not for decisions, which read the ages of
+// signals.
 func alike(h, next *fleet.Head) bool {
 	return h.Instance == next.Instance && h.Epoch == next.Epoch && h.Status == next.Status &&
 		h.Refusal() == next.Refusal() && (h.Health == fleet.HealthHeld) == (next.Health == fleet.HealthHeld) &&
@@ -119,25 +103,25 @@ func (r *Registry) publish(steps []fleet.Step) {
 	var crowded []string // model types
 	for model, steps := range touched {
 		if p := old.Pools[model]; p != nil {
-			r.slowStart(p, steps)
+			r.startSlowly(p, steps)
 		}
-		if p := next.Pools[model]; p != nil && r.eject.excess(p, 0) > 0 {
+		if p := next.Pools[model]; p != nil && r.o.Eject.excess(p, 0) > 0 {
 			crowded = append(crowded, model)
 		}
 	}
 	r.snapshot.Store(next)
 	if r.loaded { // what a restart finds is no news
-		r.tellRoutable(steps, old, next, touched)
+		r.emitRoutable(steps, old, next, touched)
 	}
 	if len(crowded) > 0 {
 		r.relieve(next, crowded)
 	}
 }
 
-// slowStart lets heads that became routable just now count as having what they
+// startSlowly counts heads that became routable just now as having what they
 // lack of the mean number of requests in flight in their region, since those
-// compare, and takes over what is known there of how places end.
-func (r *Registry) slowStart(pool *fleet.Pool, steps []fleet.Step) {
+// compare. It takes over what is known there of how places end.
+func (r *Registry) startSlowly(pool *fleet.Pool, steps []fleet.Step) {
 	type habit struct {
 		mean    float64
 		tracked bool
@@ -151,29 +135,26 @@ func (r *Registry) slowStart(pool *fleet.Pool, steps []fleet.Step) {
 		}
 		has, known := habits[c.Next.Region]
 		if g := pool.Regions[c.Next.Region]; !known && g != nil {
-			has.mean, has.tracked = habitOf(&g.Active)
+			has.mean, has.tracked = habitOf(g.Active.Lives)
 			habits[c.Next.Region] = has
 		}
 		c.Next.Live.ExpectTracked(has.tracked)
-		if lacks := has.mean - float64(c.Next.Live.InFlight()); lacks > 0 && r.lease.SlowStart > 0 {
-			c.Next.Live.StartSlowly(r.now(), r.lease.SlowStart, lacks)
+		if lacks := has.mean - float64(c.Next.Live.InFlight()); lacks > 0 && r.o.Lease.SlowStart > 0 {
+			c.Next.Live.StartSlowly(r.o.Now(), r.o.Lease.SlowStart, lacks)
 		}
 	}
 }
 
 // habitOf is the mean number of requests in flight, and whether the places of
 // most heads end with outcomes.
-func habitOf(r *fleet.Ranked) (mean float64, tracked bool) {
-	if len(r.Lives) == 0 {
-		return 0, false
-	}
+func habitOf(lives []*fleet.Live) (mean float64, tracked bool) {
 	var sum int64
 	n := 0
-	for _, l := range r.Lives {
+	for _, l := range lives {
 		sum += l.InFlight()
 		if l.Tracked() {
 			n++
 		}
 	}
-	return float64(sum) / float64(len(r.Lives)), 2*n > len(r.Lives)
+	return float64(sum) / float64(max(len(lives), 1)), 2*n > len(lives)
 }

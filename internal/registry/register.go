@@ -34,13 +34,13 @@ func (r *Registry) TakeOver(ctx context.Context, spec fleet.Spec, first *fleet.S
 }
 
 func (r *Registry) register(ctx context.Context, spec fleet.Spec, first *fleet.StatusReport, takeOver bool) (Registration, error) {
-	if err := fleet.ValidateSpec(&spec, r.allowLinkLocal); err != nil {
+	if err := fleet.ValidateSpec(&spec, r.o.AllowLinkLocal); err != nil {
 		return Registration{}, err
 	}
 	var done Registration
 	c := &commit{id: spec.ID, registers: true, endpoint: spec.Endpoint, takeOver: takeOver}
 	c.edit = func(cur *fleet.Record, _ *entry) (*fleet.Record, error) {
-		now := r.now().UTC().Truncate(time.Millisecond)
+		now := r.o.Now().UTC().Truncate(time.Millisecond)
 		if cur == nil {
 			return &fleet.Record{Spec: spec, RegisteredAt: now, UpdatedAt: now}, nil
 		}
@@ -56,8 +56,7 @@ func (r *Registry) register(ctx context.Context, spec fleet.Spec, first *fleet.S
 			r.mark(e)
 		}
 		if first != nil {
-			report := *first
-			r.take(e, &report, now)
+			r.take(e, first, now)
 		}
 		r.metrics.registrations.Inc()
 	}
@@ -66,13 +65,13 @@ func (r *Registry) register(ctx context.Context, spec fleet.Spec, first *fleet.S
 		if c.writes {
 			record, skipped = r.registered(e, c.created, audit.From(ctx).Actor)
 		}
-		done = Registration{View: r.view(e, r.now()), Lease: e.lease(), Created: c.created}
+		done = Registration{View: r.view(e, r.o.Now()), Lease: e.lease(), Created: c.created}
 	}
 	if err := r.do(ctx, c); err != nil {
 		return Registration{}, err
 	}
 	if record {
-		r.recordStart(ctx, c.id, &spec, skipped)
+		r.recordStart(ctx, &spec, skipped)
 	}
 	return done, nil
 }
@@ -93,12 +92,8 @@ func (r *Registry) Patch(ctx context.Context, id string, p Patch) (fleet.View, e
 		return fleet.View{}, err
 	}
 	after := p.on(before.Record.Admin)
-	end, err := r.announce(ctx, "head.patch", &before.Record, adminFields(&after))
-	if err != nil {
-		return fleet.View{}, err
-	}
 	var view fleet.View
-	if err := conclude(end, r.do(ctx, &commit{
+	change := &commit{
 		id: id,
 		edit: func(cur *fleet.Record, _ *entry) (*fleet.Record, error) {
 			if cur == nil {
@@ -107,19 +102,19 @@ func (r *Registry) Patch(ctx context.Context, id string, p Patch) (fleet.View, e
 			next := *cur
 			next.Admin = p.on(cur.Admin)
 			if !reflect.DeepEqual(next.Admin, cur.Admin) {
-				next.UpdatedAt = r.now().UTC().Truncate(time.Millisecond)
+				next.UpdatedAt = r.o.Now().UTC().Truncate(time.Millisecond)
 			}
 			return &next, nil
 		},
 		apply: func(*entry, time.Time) {},
 		seen: func(e *entry) {
-			e.recordings.changed()
-			view = r.view(e, r.now())
+			e.auditLimit.changed()
+			view = r.view(e, r.o.Now())
 		},
-	})); err != nil {
-		return fleet.View{}, err
 	}
-	return view, nil
+	err = r.audited(ctx, "head.patch", &before.Record.Spec, adminFields(&before.Record.Admin), adminFields(&after),
+		func() error { return r.do(ctx, change) })
+	return view, err
 }
 
 // on returns a with the change.
@@ -148,11 +143,7 @@ func (r *Registry) Deregister(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	end, err := r.announce(ctx, "head.deregister", &before.Record, nil)
-	if err != nil {
-		return err
-	}
-	return conclude(end, r.do(ctx, &commit{
+	change := &commit{
 		id: id, onPurpose: true,
 		edit: func(cur *fleet.Record, _ *entry) (*fleet.Record, error) {
 			if cur == nil {
@@ -160,11 +151,13 @@ func (r *Registry) Deregister(ctx context.Context, id string) error {
 			}
 			return nil, nil
 		},
-	}))
+	}
+	return r.audited(ctx, "head.deregister", &before.Record.Spec, adminFields(&before.Record.Admin), nil,
+		func() error { return r.do(ctx, change) })
 }
 
 // Check validates a registration that has the given faults already and returns
 // all of them. The error is a *strict.InvalidError, nil only if nothing is wrong.
 func (r *Registry) Check(spec fleet.Spec, already []strict.Fault) error {
-	return strict.Invalid(strict.Merge(already, strict.FaultsOf(fleet.ValidateSpec(&spec, r.allowLinkLocal))))
+	return strict.Invalid(strict.Merge(already, strict.FaultsOf(fleet.ValidateSpec(&spec, r.o.AllowLinkLocal))))
 }

@@ -401,8 +401,8 @@ func TestANewHeadCountsAsLoadedAsItsPool(t *testing.T) {
 		w.register(spec("b"), active())
 		b, err := w.Head("b")
 		must(t, err)
-		if b.SlowStart != 8 {
-			t.Errorf("b counts as %v; want its pool's mean, 8", b.SlowStart)
+		if b.Head.Live.SlowStart(time.Now()) != 8 {
+			t.Errorf("b counts as %v; want its pool's mean, 8", b.Head.Live.SlowStart(time.Now()))
 		}
 		time.Sleep(15 * time.Second)
 		if b := b.Head.Live.SlowStart(time.Now()); b != 4 {

@@ -9,18 +9,18 @@ import (
 
 // interval is how often each of n heads reports, before jitter.
 func (r *Registry) interval(n int) time.Duration {
-	spread := time.Duration(float64(n) / float64(r.lease.MaxReportsPerSecond) * float64(time.Second))
-	return max(r.lease.BaseInterval, spread)
+	spread := float64(n) / float64(r.o.Lease.MaxReportsPerSecond) * float64(time.Second)
+	return max(r.o.Lease.BaseInterval, time.Duration(spread))
 }
 
 // jitter spreads the heads' reports: 0.9 to 1.1.
-func (r *Registry) jitter() float64 { return 0.9 + 0.2*r.random() }
+func (r *Registry) jitter() float64 { return 0.9 + 0.2*r.o.Random() }
 
-// grant renews e's lease at now and tells the head when to report again.
+// grant renews e's lease at now.
 func (r *Registry) grant(e *entry, now time.Time) fleet.Lease {
 	e.seen = now
 	e.interval = time.Duration(float64(r.interval(len(r.heads))) * r.jitter())
-	r.watch(e)
+	r.schedule(e)
 	return e.lease()
 }
 
@@ -49,14 +49,14 @@ func (r *Registry) report(id string, report *fleet.StatusReport) (lease fleet.Le
 		r.metrics.dropped[dropUnknownHead].Inc()
 		return fleet.Lease{}, false, fleet.ErrHeadNotFound
 	}
-	now := r.now()
+	now := r.o.Now()
 	if report.Epoch != e.epoch {
 		if !r.grantedBefore(e, report.Epoch) {
 			r.metrics.dropped[dropStaleEpoch].Inc()
 			return fleet.Lease{}, false, fleet.ErrStaleEpoch
 		}
 		e.epoch = report.Epoch
-		staged = r.stage(r.replace(e))
+		staged = r.stage(e)
 	}
 	r.metrics.updates.Inc()
 	lease = r.grant(e, now)
@@ -64,7 +64,6 @@ func (r *Registry) report(id string, report *fleet.StatusReport) (lease fleet.Le
 		r.metrics.dropped[dropOutOfOrder].Inc()
 		return lease, staged, nil
 	}
-	e.sequence = report.Sequence
 	return lease, r.accept(e, report, now) || staged, nil
 }
 
@@ -74,34 +73,37 @@ func (r *Registry) grantedBefore(e *entry, epoch uint64) bool {
 	return e.epoch < r.firstEpoch && epoch > e.epoch && epoch < r.firstEpoch
 }
 
-// accept notes the report's load and stages what it changes of the head.
+// accept takes a report in order and stages what it changes of the head.
 func (r *Registry) accept(e *entry, report *fleet.StatusReport, now time.Time) (staged bool) {
-	e.live.TakeReport(&report.Load, now, e.record.Spec.MaxInFlight, e.interval, report.Sequence)
 	status, health := e.status, e.health
-	e.say(report.Status)
-	healthy := report.Status == fleet.StatusActive || report.Status == fleet.StatusDegraded
-	if e.health != fleet.HealthPending || healthy {
-		e.health, e.loading = fleet.HealthFresh, time.Time{}
-	}
+	r.take(e, report, now)
 	e.stale = time.Time{}
 	e.outcomes.held.Store(false)
-	r.remember(e)
 	if e.status == status && e.health == health {
 		return false
 	}
-	r.watch(e)
-	staged = r.stage(r.replace(e))
-	switch {
-	case health == fleet.HealthStale || health == fleet.HealthHeld:
-		r.tell(event.HeadRecovered, e, now)
-	default:
-		r.tell(event.HeadChanged, e, now)
+	staged = r.stage(e)
+	kind := event.HeadChanged
+	if health == fleet.HealthStale || health == fleet.HealthHeld {
+		kind = event.HeadRecovered
 	}
+	r.emitState(kind, e, now)
 	return staged
 }
 
-// say notes what the head says of itself.
-func (e *entry) say(status fleet.Status) {
+// take notes what a report says; the caller stages it.
+func (r *Registry) take(e *entry, report *fleet.StatusReport, now time.Time) {
+	e.live.TakeReport(&report.Load, now, e.record.Spec.MaxInFlight, e.interval, report.Sequence)
+	e.setStatus(report.Status)
+	e.sequence = report.Sequence
+	if e.health != fleet.HealthPending || e.status.Serves() {
+		e.health, e.loading = fleet.HealthFresh, time.Time{}
+		r.schedule(e)
+	}
+	r.remember(e)
+}
+
+func (e *entry) setStatus(status fleet.Status) {
 	e.leaving = status == fleet.StatusDraining || status == fleet.StatusOffline && e.leaving
 	e.status = status
 }

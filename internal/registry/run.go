@@ -18,9 +18,9 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer beside.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop() // on a panic too, which must not end in waiting
-	beside.Go(func() { every(ctx, r.tick(), func() { r.sweep(r.now()) }) })
-	beside.Go(func() { every(ctx, recordLeftOutEvery, func() { r.recordLeftOut(r.now(), false) }) })
-	beside.Go(func() { feed.Follow(ctx, r.revision.Load(), r.store.Watch, r.watched, r.watchFailed) })
+	beside.Go(func() { every(ctx, r.tick(), func() { r.sweep(r.o.Now()) }) })
+	beside.Go(func() { every(ctx, recordLeftOutEvery, func() { r.recordLeftOut(r.o.Now(), false) }) })
+	beside.Go(func() { feed.Follow(ctx, r.revision.Load(), r.o.Store.Watch, r.watched, r.watchFailed) })
 	probe := time.NewTicker(probeInterval)
 	defer probe.Stop()
 	for {
@@ -28,7 +28,7 @@ func (r *Registry) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			r.running.Store(false) // callers that come now commit their changes themselves
 			r.commitWaiting(context.WithoutCancel(ctx))
-			r.recordLeftOut(r.now(), true)
+			r.recordLeftOut(r.o.Now(), true)
 			return nil
 		case c := <-r.commits:
 			r.committing.lock()
@@ -43,11 +43,11 @@ func (r *Registry) Run(ctx context.Context) error {
 }
 
 // Step does once, at now, what Run does all the time: it takes over what others
-// wrote, moves leases on, and writes what waits. A simulation with a clock of its own calls it instead of
-// Run; its changes are written by the calls that make them, so that it needs no
-// second goroutine.
+// wrote, moves leases on, and writes what waits. A simulation with a clock of its
+// own calls it instead of Run; its changes are written by the calls that make them,
+// so that it needs no second goroutine.
 func (r *Registry) Step(ctx context.Context, now time.Time) {
-	if c, err := r.store.Watch(feed.AtOnce(ctx), r.revision.Load()); err == nil {
+	if c, err := r.o.Store.Watch(feed.AtOnce(ctx), r.revision.Load()); err == nil {
 		r.watched(c)
 	}
 	r.sweep(now)

@@ -13,7 +13,7 @@ import (
 func (r *Registry) view(e *entry, now time.Time) fleet.View {
 	v := fleet.View{
 		Head: e.head, Record: e.record, Lease: e.lease(), Report: e.live.Report(),
-		InFlight: e.live.InFlight(), Ejected: e.ejection != nil, SlowStart: e.live.SlowStart(now),
+		InFlight: e.live.InFlight(), Ejected: e.ejection != nil,
 	}
 	if v.Report != nil {
 		v.ReportAge = now.Sub(v.Report.At)
@@ -21,7 +21,7 @@ func (r *Registry) view(e *entry, now time.Time) fleet.View {
 	silent := now.Sub(e.seen).Truncate(time.Millisecond)
 	switch e.head.Health {
 	case fleet.HealthEjected:
-		v.HealthReason, v.HealthUntil = e.ejection.say(e.outcomes.trial.Load())
+		v.HealthReason, v.HealthUntil = e.ejection.describe(e.outcomes.trial.Load())
 	case fleet.HealthFailing:
 		v.HealthReason = e.fault + "; " + r.whyKept(e)
 	case fleet.HealthPending:
@@ -36,7 +36,7 @@ func (r *Registry) view(e *entry, now time.Time) fleet.View {
 		v.HealthReason = "silent, but most of its pool is: held by the mass-expiry guard"
 		for _, key := range keys(e) {
 			if since, active := r.guards[key]; active {
-				v.HealthUntil = since.Add(r.lease.GuardHold)
+				v.HealthUntil = since.Add(r.o.Lease.GuardHold)
 			}
 		}
 	}
@@ -51,15 +51,15 @@ func (r *Registry) Head(id string) (fleet.View, error) {
 	if e == nil {
 		return fleet.View{}, fleet.ErrHeadNotFound
 	}
-	return r.view(e, r.now()), nil
+	return r.view(e, r.o.Now()), nil
 }
 
-// Told is the number of the newest event. What events up to it say of heads is in
-// all that Head and List return from now on.
-func (r *Registry) Told() uint64 {
+// LastEvent is the number of the newest event. What events up to it say of heads is
+// in all that Head and List return from now on.
+func (r *Registry) LastEvent() uint64 {
 	r.mu.Lock() // a change is published, as an event and for List, while it is held
 	defer r.mu.Unlock()
-	return r.events.Last()
+	return r.o.Events.Last()
 }
 
 // Query selects heads; empty fields select all.
@@ -74,18 +74,13 @@ type Query struct {
 // List returns heads that q selects, ordered by id, and the cursor of the next
 // page, "" at the end.
 func (r *Registry) List(q Query) (views []fleet.View, next string) {
+	s := r.Snapshot()
 	var heads []*fleet.Head
-	if s := r.Snapshot(); q.ModelType != "" {
-		if p := s.Pools[q.ModelType]; p != nil {
-			heads = p.All.Heads
-			if q.Region != "" {
-				if heads = nil; p.Regions[q.Region] != nil {
-					heads = p.Regions[q.Region].Heads
-				}
-			}
-		}
-	} else {
-		heads = r.Snapshot().Sorted()
+	switch p := s.Pools[q.ModelType]; {
+	case q.ModelType == "":
+		heads = s.Sorted()
+	case p != nil:
+		heads = p.All.Heads
 	}
 	from, found := slices.BinarySearchFunc(heads, q.Cursor, func(h *fleet.Head, id string) int { return strings.Compare(h.ID, id) })
 	if found {
@@ -93,7 +88,7 @@ func (r *Registry) List(q Query) (views []fleet.View, next string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
+	now := r.o.Now()
 	for _, h := range heads[from:] {
 		e := r.heads[h.ID]
 		if e == nil || (q.Region != "" && h.Region != q.Region) || (q.Status != "" && e.status.String() != q.Status) {
@@ -112,16 +107,15 @@ type Readiness struct {
 	Loaded  bool // the store was replayed
 	StoreUp bool // the last write to it succeeded
 	Assumed int  // heads that have not reported since our restart
-	Guards  int  // mass-expiry guards that hold heads
-	Held    int  // heads that take requests because of them
+	Held    int  // heads that take requests because of a mass-expiry guard
 }
 
-// Ready tells how ready the registry is. Heads that were healthy before a
+// Ready reports how ready the registry is. Heads that were healthy before a
 // restart are routable at once, so nothing waits for their reports.
 func (r *Registry) Ready() Readiness {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ready := Readiness{Loaded: r.loaded, StoreUp: !r.storeDown.Load(), Guards: len(r.guards)}
+	ready := Readiness{Loaded: r.loaded, StoreUp: !r.storeDown.Load()}
 	for _, e := range r.heads {
 		switch {
 		case e.health == fleet.HealthAssumed:

@@ -18,8 +18,6 @@ type wheel struct {
 	at    int64 // ticks after base that have been looked at
 }
 
-func (w *wheel) reset(now time.Time) { w.base = now }
-
 // add puts e where it will be looked at when due. Where it stood for a later
 // time before, it is passed over then.
 func (w *wheel) add(e *entry, due time.Time) {

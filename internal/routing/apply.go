@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"time"
 
@@ -264,9 +263,4 @@ type PolicyChanged struct {
 	Revision uint64 `json:"revision"`
 	Source   string `json:"source"`
 	Author   string `json:"author,omitempty"`
-}
-
-// LogValue writes the change as fields.
-func (p PolicyChanged) LogValue() slog.Value {
-	return slog.GroupValue(slog.Uint64("revision", p.Revision), slog.String("source", p.Source), slog.String("author", p.Author))
 }

@@ -2,12 +2,56 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"headway/internal/feed"
 	"headway/internal/fleet"
 )
+
+func (r *Registry) save(ctx context.Context, changes []fleet.Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	err := r.o.Store.Save(ctx, changes)
+	failed := err != nil && !errors.Is(err, fleet.ErrConflict)
+	r.storeDown.Store(failed)
+	if failed {
+		r.o.Log.Error("heads not written", "changes", len(changes), "error", err)
+	}
+	return err
+}
+
+// epochBlock is how many epochs are set aside with one durable write.
+const epochBlock = 1 << 16
+
+// grantEpochs takes a new block of epochs. Only Load and the committer call it.
+func (r *Registry) grantEpochs(ctx context.Context) error {
+	first, err := r.o.Store.GrantEpochs(ctx, epochBlock)
+	if err != nil {
+		return fmt.Errorf("set epochs aside: %w", err)
+	}
+	r.mu.Lock()
+	r.nextEpoch, r.epochsLeft = first, epochBlock
+	r.mu.Unlock()
+	return nil
+}
+
+// probeInterval is how often a store that failed is tried again. A service that
+// is not ready gets no changes to write, and would never learn that the store
+// is back.
+const probeInterval = time.Second
+
+// probe sets one epoch aside, the smallest durable write there is.
+func (r *Registry) probe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, commitTime)
+	defer cancel()
+	if _, err := r.o.Store.GrantEpochs(ctx, 1); err == nil {
+		r.storeDown.Store(false)
+		r.o.Log.Info("the store works again")
+	}
+}
 
 // maxRemoved bounds the heads that were removed here and whose removal no watch
 // has brought yet. It is more than a watch is behind before it gets the whole.
@@ -22,7 +66,7 @@ func (r *Registry) watched(c feed.Changes[fleet.Record]) {
 }
 
 func (r *Registry) watchFailed(err error) {
-	r.log.Warn("the heads that others write are not seen; the watch is tried again", "error", err)
+	r.o.Log.Warn("the heads that others write are not seen; the watch is tried again", "error", err)
 }
 
 // readAgain takes over what is stored of the heads that the changes concern.
@@ -32,7 +76,7 @@ func (r *Registry) readAgain(ctx context.Context, changes []fleet.Change) error 
 	for i, c := range changes {
 		ids[i] = c.ID
 	}
-	records, revision, err := r.store.Heads(ctx, ids...)
+	records, revision, err := r.o.Store.Heads(ctx, ids...)
 	if err != nil {
 		return fmt.Errorf("read again what has another revision: %w", err)
 	}
@@ -76,9 +120,9 @@ func (r *Registry) knows(c feed.Change[fleet.Record]) bool {
 	return c.Revision <= last || c.Value == nil
 }
 
-// remove notes that a head was removed here: what a watch brings late of it must
+// noteRemoved notes that a head was removed here: what a watch brings late of it must
 // not bring it back. r.mu must be held.
-func (r *Registry) remove(e *entry) {
+func (r *Registry) noteRemoved(e *entry) {
 	if len(r.removed) >= maxRemoved {
 		clear(r.removed)
 	}
@@ -100,7 +144,7 @@ func (r *Registry) foreign(id string, record *fleet.Record) *commit {
 		}
 		if e.record.Confirmed && e.health == fleet.HealthPending {
 			e.assume()
-			r.watch(e)
+			r.schedule(e)
 		}
 	}
 	return c
