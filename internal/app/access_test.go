@@ -198,7 +198,6 @@ func TestListeningBeyondLoopback(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Access.Certificates = []string{"ops-*=viewer"}
-	refused("tls.client_ca_file")
 	c.TLS.ClientCAFile = filepath.Join(dir, pki.CACertFile)
 	c.Listen = "0.0.0.0:0"
 	serve(t, c)

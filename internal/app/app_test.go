@@ -359,8 +359,7 @@ func TestARefusedStartLeavesNothing(t *testing.T) {
 		"an issuer that must not be dialed": func(c *config.Config) {
 			c.Access.OIDC.Issuer, c.Access.OIDC.Audience, c.Access.OIDC.RolesClaim = "http://169.254.169.254", "headway", "roles"
 		},
-		"nobody signs certificates": func(c *config.Config) { c.Access.Certificates = []string{"ops-*=viewer"} },
-		"no file of webhooks":       func(c *config.Config) { c.Webhooks.File = "missing.yaml" },
+		"no file of webhooks": func(c *config.Config) { c.Webhooks.File = "missing.yaml" },
 		"a queue that must not be called": func(c *config.Config) {
 			c.Queue.Mode, c.Queue.URL = "external", "nats://127.0.0.1:1,nats://169.254.169.254:4222"
 		},

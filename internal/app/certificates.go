@@ -1,17 +1,19 @@
 package app
 
 import (
-	"crypto/tls"
+	"context"
 	"errors"
+	"net/http"
 	"path/filepath"
 	"time"
 
+	"headway/internal/outbound"
 	"headway/internal/pki"
 )
 
 const acmeTimeout = 30 * time.Second
 
-func (a *App) openCertificates() (err error) {
+func (a *App) openCertificates(context.Context) (err error) {
 	c := a.config.TLS
 	if c.CertFile == "" && len(c.ACMEHosts) == 0 {
 		return nil
@@ -32,16 +34,6 @@ func (a *App) openCertificates() (err error) {
 	return err
 }
 
-// tlsConfig is nil without TLS.
-func (a *App) tlsConfig() *tls.Config {
-	if a.certs == nil {
-		return nil
-	}
-	return a.certs.Config()
-}
-
-func (a *App) ownName(name string) bool { return a.certs != nil && a.certs.Covers(name) }
-
 // reloadCertificates reads changed files, and updates the announced certificate
 // and the open connections of clients. One file may be faulty and another not,
 // so it updates after an error too.
@@ -55,4 +47,11 @@ func (a *App) reloadCertificates() error {
 		a.guard.AuthoritiesChanged()
 	}
 	return errors.Join(err, a.announcer.Refresh())
+}
+
+// client makes an HTTP client whose requests are counted.
+func (a *App) client(count *outbound.Counter, timeout time.Duration) *http.Client {
+	c := outbound.NewClient(outbound.Options{Timeout: timeout, Count: count})
+	a.onStop("idle connections", func() error { c.CloseIdleConnections(); return nil })
+	return c
 }

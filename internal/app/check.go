@@ -1,26 +1,120 @@
 package app
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"net/http"
+	"io/fs"
 	"net/url"
-	"regexp"
+	"os"
+	"path/filepath"
 	"strings"
-	"time"
 
 	"headway/internal/address"
-	"headway/internal/outbound"
+	"headway/internal/monitor"
+	"headway/internal/natsmq"
+	"headway/internal/policy"
 )
 
-// schedLatency is the time goroutines wait for a processor, the first sign of a
-// machine that is too small.
-var schedLatency = regexp.MustCompile(`^/sched/latencies:seconds$`)
+// check returns the faults of the configuration and its files.
+func (a *App) check(context.Context) error {
+	closed := a.mayBeClosed()
+	if err := a.checkListen(closed); err != nil {
+		return err
+	}
+	if err := a.checkQueue(closed); err != nil {
+		return err
+	}
+	if err := a.checkMonitor(); err != nil {
+		return err
+	}
+	if file := a.config.Policy; file != "" {
+		if _, err := policy.ReadFile(file); err != nil {
+			return err
+		}
+	}
+	if err := a.readSigningKey(); err != nil {
+		return err
+	}
+	return a.checkAuditFile()
+}
 
-// client makes an HTTP client whose requests are counted.
-func (a *App) client(count *outbound.Counter, timeout time.Duration) *http.Client {
-	c := outbound.NewClient(outbound.Options{Timeout: timeout, Count: count})
-	a.stops = append(a.stops, func() error { c.CloseIdleConnections(); return nil })
-	return c
+// checkQueue returns the faults of the queue's configuration; closed means that
+// credentials are required.
+func (a *App) checkQueue(closed bool) error {
+	c := a.config.Queue
+	switch {
+	case c.Mode == "external":
+		if err := mayCall("queue.url", strings.Split(c.URL, ",")...); err != nil {
+			return err
+		}
+		external := a.externalQueue()
+		return external.Check()
+	case c.Mode == "embedded" && c.Listen != "":
+		return natsmq.CheckListen(c.Listen, a.certs != nil && closed)
+	}
+	return nil
+}
+
+func (a *App) checkMonitor() error {
+	c := a.config.Monitor
+	if !c.Enabled {
+		return nil
+	}
+	if err := mayCall("monitor.alertmanagers", c.Alertmanagers...); err != nil {
+		return err
+	}
+	if err := mayCall("monitor.alert_webhooks", c.AlertWebhooks...); err != nil {
+		return err
+	}
+	if c.RulesFile == "" {
+		return nil
+	}
+	return monitor.CheckRules(c.RulesFile, a.log)
+}
+
+// checkAuditFile returns why the configured audit file cannot be written. The
+// data directory is made later.
+func (a *App) checkAuditFile() error {
+	file := a.config.Audit.File
+	if file == "" {
+		return nil
+	}
+	err := tryWrite(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if sameDir(filepath.Dir(file), a.config.DataDir) {
+			return nil
+		}
+		err = fmt.Errorf("there is no directory %s; make it first", filepath.Dir(file))
+	}
+	if err != nil {
+		return fmt.Errorf("open the audit trail (--audit-file): %w", err)
+	}
+	return nil
+}
+
+func sameDir(a, b string) bool {
+	a, errA := filepath.Abs(a)
+	b, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && a == b
+}
+
+// tryWrite returns why a file is not writable. It leaves no file behind.
+func tryWrite(file string) error {
+	info, err := os.Stat(file)
+	var f *os.File
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if f, err = os.CreateTemp(filepath.Dir(file), ".headway-*"); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
+	case err == nil && !info.IsDir() && !info.Mode().IsRegular(): // a pipe may wait for its reader
+	case err == nil:
+		if f, err = os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+			err = f.Close()
+		}
+	}
+	return err
 }
 
 // mayCall refuses configured servers at forbidden addresses. Private ones are

@@ -72,10 +72,10 @@ var dialers = map[string]string{
 	"internal/local net.Dialer":                              "-",
 	"internal/local net/http.Client":                         "-",
 	"internal/local net/http.Transport":                      "-",
-	"internal/access outbound.NewClient":                     "oidc", // for tests; the app gives its own
 	"internal/app outbound.NewClient":                        "oidc acme alertmanager webhook",
 	"internal/app outbound.NewDialer":                        "nats",    // and for redis, where each call is counted
 	"internal/natsmq nats.go.Connect":                        "nats",    // with the dialer of the app; else within the process
+	"internal/natsmq nats.go.Options":                        "nats",    // to check the credentials, without a connection
 	"internal/pki golang.org/x/crypto/acme.Client":           "acme",    // with the client of the app
 	"internal/pki golang.org/x/crypto/acme/autocert.Manager": "acme",    // with that client
 	"internal/redisaudit go-redis/v9.NewClient":              "redis",   // each call is counted
@@ -292,7 +292,7 @@ func TestCallsOfTheAuthorityAreCounted(t *testing.T) {
 	a := &App{calls: calls, metrics: metrics, log: slog.New(slog.DiscardHandler), config: config.Config{
 		DataDir: t.TempDir(), TLS: config.TLS{ACMEHosts: []string{"headway.test"}, ACMEDirectory: authority.URL},
 	}}
-	if err := a.openCertificates(); err != nil {
+	if err := a.openCertificates(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	hello := &tls.ClientHelloInfo{ServerName: "headway.test", SupportedVersions: []uint16{tls.VersionTLS13}}

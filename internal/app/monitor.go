@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/url"
@@ -18,25 +19,8 @@ import (
 // historyFile is the monitor's history in the data directory.
 const historyFile = "monitor.history"
 
-func (a *App) checkMonitor() error {
-	c := a.config.Monitor
-	if !c.Enabled {
-		return nil
-	}
-	if err := mayCall("monitor.alertmanagers", c.Alertmanagers...); err != nil {
-		return err
-	}
-	if err := mayCall("monitor.alert_webhooks", c.AlertWebhooks...); err != nil {
-		return err
-	}
-	if c.RulesFile == "" {
-		return nil
-	}
-	return monitor.CheckRules(c.RulesFile, a.log)
-}
-
 // openMonitor makes the monitor and its pages, unless they are disabled.
-func (a *App) openMonitor() (err error) {
+func (a *App) openMonitor(context.Context) (err error) {
 	c := a.config.Monitor
 	if !c.Enabled {
 		return nil

@@ -8,7 +8,6 @@ import (
 
 	"headway/internal/outbound"
 	"headway/internal/redisaudit"
-	"headway/internal/trail"
 )
 
 // cursorFile holds the position of the trail on Redis, in the data directory.
@@ -18,41 +17,34 @@ const redisTimeout = 2 * time.Second
 
 // readRedis makes the external sink, without connecting, and refuses an
 // embedded address that other machines can reach.
-func (a *App) readRedis() (external trail.Sink, err error) {
+func (a *App) readRedis(context.Context) error {
 	c := a.config.Redis
 	switch c.Mode {
 	case "off":
-		return nil, nil
-	case "external":
-	default:
-		return nil, redisaudit.CheckListen(c.Listen)
-	}
-	if c.URL == "" {
-		return nil, errors.New("redis.mode is external, but redis.url names no server")
+		return nil
+	case "embedded":
+		return redisaudit.CheckListen(c.Listen)
 	}
 	if err := mayCall("redis.url", c.URL); err != nil {
-		return nil, err
+		return err
 	}
 	sink, err := redisaudit.Open(redisaudit.Options{
 		URL: c.URL, PasswordFile: c.PasswordFile, Channel: c.Channel, Stream: c.Stream, Count: a.calls.Redis,
 		Dial: outbound.NewDialer(outbound.Options{Timeout: redisTimeout}).DialContext,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	a.stops = append(a.stops, sink.Close)
-	return sink, nil
+	a.onStop("external Redis", sink.Close)
+	a.sink = sink
+	return nil
 }
 
 // openRedis publishes the audit trail on the external sink, or on the embedded
 // server.
-func (a *App) openRedis(ctx context.Context, sink trail.Sink) error {
+func (a *App) openRedis(ctx context.Context) error {
 	c := a.config.Redis
-	switch c.Mode {
-	case "off":
-		return nil
-	case "external":
-	default:
+	if c.Mode == "embedded" {
 		embedded, err := redisaudit.Listen(ctx, redisaudit.EmbeddedOptions{
 			Listen: c.Listen, Channel: c.Channel, Log: a.log, Metrics: a.metrics,
 		})
@@ -64,8 +56,11 @@ func (a *App) openRedis(ctx context.Context, sink trail.Sink) error {
 		if err != nil {
 			return err
 		}
-		a.stops = append(a.stops, embedded.Close)
-		a.redis, sink = embedded, embedded
+		a.onStop("embedded Redis", embedded.Close)
+		a.redis, a.sink = embedded, embedded
 	}
-	return a.publish("redis", cursorFile, sink, 0)
+	if a.sink == nil {
+		return nil
+	}
+	return a.publish("redis", cursorFile, a.sink, 0)
 }

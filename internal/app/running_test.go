@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -44,5 +46,27 @@ func TestTheFirstFailureIsNoticed(t *testing.T) {
 	stop()
 	if err := r.wait(); !errors.Is(err, first) {
 		t.Errorf("returned %v", err)
+	}
+}
+
+// Each part is stopped, the last one first, and a failure names its part.
+func TestPartsStopInReverse(t *testing.T) {
+	a := &App{log: slog.New(slog.DiscardHandler)}
+	var stopped []string
+	for _, part := range []string{"first", "second", "third"} {
+		a.onStop(part, func() error {
+			stopped = append(stopped, part)
+			if part == "second" {
+				return errors.New("broken")
+			}
+			return nil
+		})
+	}
+	err := a.close()
+	if want := []string{"third", "second", "first"}; !slices.Equal(stopped, want) {
+		t.Errorf("stopped %v, want %v", stopped, want)
+	}
+	if err == nil || err.Error() != "stop the second: broken" {
+		t.Errorf("the failure is %v", err)
 	}
 }

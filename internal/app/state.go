@@ -2,23 +2,25 @@ package app
 
 import (
 	"context"
-	"io"
 
 	"headway/api"
 	"headway/internal/boltstore"
 )
 
-type state struct{ store *boltstore.Store }
-
-// Export implements httpapi.State.
-func (s state) Export(ctx context.Context, w io.Writer) error { return s.store.Export(ctx, w) }
+// state is the state file, as httpapi.State.
+type state struct{ *boltstore.Store }
 
 // Check implements httpapi.State.
 func (s state) Check(ctx context.Context) (api.StateReport, error) {
-	found, err := s.store.Check(ctx)
+	found, err := s.Store.Check(ctx)
+	return StateReport(found), err
+}
+
+// StateReport is the report of a state file as clients get it.
+func StateReport(found boltstore.Report) api.StateReport {
 	report := api.StateReport{Sound: len(found.Faults) == 0, Buckets: []api.StateBucket{}, Faults: append([]string{}, found.Faults...)}
 	for _, b := range found.Buckets {
 		report.Buckets = append(report.Buckets, api.StateBucket(b))
 	}
-	return report, err
+	return report
 }

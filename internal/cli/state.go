@@ -16,6 +16,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/app"
 	"headway/internal/boltstore"
 	"headway/internal/config"
 	"headway/internal/local"
@@ -157,11 +158,7 @@ func (c *call) checkState(path string) error {
 	if err != nil {
 		return err
 	}
-	report := api.StateReport{Sound: len(found.Faults) == 0, Faults: found.Faults}
-	for _, b := range found.Buckets {
-		report.Buckets = append(report.Buckets, api.StateBucket(b))
-	}
-	return c.printState(path, report)
+	return c.printState(path, app.StateReport(found))
 }
 
 func (c *call) printState(what string, report api.StateReport) error {

@@ -36,8 +36,15 @@ type Log struct {
 	Format string // text or json
 }
 
-// HTTP bounds what clients may take.
+// HTTP says what clients may take, and what is in front of the service.
 type HTTP struct {
+	Limits
+	BehindProxy    bool
+	TrustedProxies []string
+}
+
+// Limits bound what clients may take. They are httpapi.Limits.
+type Limits struct {
 	HeaderTimeout   time.Duration
 	ReadTimeout     time.Duration
 	WriteTimeout    time.Duration
@@ -45,13 +52,10 @@ type HTTP struct {
 	MaxHeaderBytes  int
 	MaxBodyBytes    int64
 	MaxConnections  int
+	MaxPerAddress   int // connections
 	LameDuck        time.Duration
 	ShutdownTimeout time.Duration
 	AllowedHosts    []string
-
-	MaxConnectionsPerAddress int
-	BehindProxy              bool
-	TrustedProxies           []string
 }
 
 // Lease says how heads renew their leases and when they lose them.
@@ -383,7 +387,7 @@ func (t *table) http(c *HTTP) {
 		"time for the work in flight at a stop, after the lame duck")
 	t.list("http.allowed_hosts", &c.AllowedHosts, hostName,
 		"names, besides the loopback ones, that the Host header of a request may have")
-	t.number("http.max_connections_per_address", &c.MaxConnectionsPerAddress, 0, 0, 1_000_000,
+	t.number("http.max_connections_per_address", &c.MaxPerAddress, 0, 0, 1_000_000,
 		"connections at a time of one address, loopback ones aside; 0 is no limit")
 	t.boolean("http.behind_proxy", &c.BehindProxy, false,
 		"serve other addresses than loopback ones without TLS, since a proxy before it has TLS")

@@ -66,11 +66,11 @@ func TestDefaults(t *testing.T) {
 	want := config.Config{
 		Listen: "127.0.0.1:8080", DataDir: "./data",
 		Log: config.Log{Level: "info", Format: "text"},
-		HTTP: config.HTTP{
+		HTTP: config.HTTP{Limits: config.Limits{
 			HeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second, WriteTimeout: 30 * time.Second,
 			IdleTimeout: 120 * time.Second, MaxHeaderBytes: 16 << 10, MaxBodyBytes: 1 << 20, MaxConnections: 10000,
 			LameDuck: 3 * time.Second, ShutdownTimeout: 30 * time.Second,
-		},
+		}},
 		Lease: config.Lease{
 			BaseInterval: 2 * time.Second, MaxReportsPerSecond: 2000, RemoveAfter: time.Hour,
 			SlowStart: 30 * time.Second, GuardShare: 0.5, GuardMinHeads: 4, GuardHold: time.Minute,

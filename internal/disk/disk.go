@@ -79,7 +79,11 @@ func Version(files ...string) string {
 			fmt.Fprintln(&b, err)
 			continue
 		}
-		fmt.Fprintln(&b, info.ModTime().UnixNano(), info.Size(), info.Sys().(*syscall.Stat_t).Ino)
+		inode := uint64(0)
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			inode = stat.Ino
+		}
+		fmt.Fprintln(&b, info.ModTime().UnixNano(), info.Size(), inode)
 	}
 	return b.String()
 }

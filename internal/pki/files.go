@@ -33,7 +33,8 @@ type Options struct {
 	Now          func() time.Time
 }
 
-// Certificates hold what is served. They are safe for concurrent use.
+// Certificates hold what is served. They are safe for concurrent use. A nil
+// *Certificates is a service without TLS.
 type Certificates struct {
 	o        Options
 	server   atomic.Pointer[tls.Certificate]
@@ -98,10 +99,18 @@ func (c *Certificates) NotAfter() time.Time {
 
 // ClientCAs are the authorities for client certificates, nil if clients need
 // none. Each change makes a new pool.
-func (c *Certificates) ClientCAs() *x509.CertPool { return c.clients.Load() }
+func (c *Certificates) ClientCAs() *x509.CertPool {
+	if c == nil {
+		return nil
+	}
+	return c.clients.Load()
+}
 
 // Covers reports whether the current certificate is valid for a name.
 func (c *Certificates) Covers(name string) bool {
+	if c == nil {
+		return false
+	}
 	if cert := c.server.Load(); cert != nil {
 		return cert.Leaf.VerifyHostname(name) == nil
 	}
@@ -139,6 +148,9 @@ func (c *Certificates) reload() (changed bool, err error) {
 // Config is for a TLS listener. With ClientCAFile set, clients may present a
 // certificate, which must then be valid.
 func (c *Certificates) Config() *tls.Config {
+	if c == nil {
+		return nil
+	}
 	base := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 	if len(c.o.ACME.Hosts) > 0 {
 		c.o.ACME.configure(base)

@@ -1,0 +1,147 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"headway/internal/apiv1"
+	"headway/internal/audit"
+	"headway/internal/boltstore"
+	"headway/internal/httpapi"
+	"headway/internal/live"
+	"headway/internal/local"
+	"headway/internal/policy"
+	"headway/internal/registry"
+	"headway/internal/routing"
+	"headway/internal/webhook"
+)
+
+func (a *App) openWebhooks(context.Context) error {
+	c := a.config.Webhooks
+	if c.File == "" {
+		return nil
+	}
+	endpoints, err := webhook.Read(c.File, c.AllowLinkLocal)
+	if err != nil {
+		return err
+	}
+	a.webhooks, err = webhook.New(webhook.Options{
+		Endpoints: endpoints, AllowLinkLocal: c.AllowLinkLocal, Events: a.events, Metrics: a.metrics, Log: a.log, Instance: a.instance,
+		Count: a.calls.Webhook,
+	})
+	return err
+}
+
+func (a *App) openStore(context.Context) (err error) {
+	if err := os.MkdirAll(a.config.DataDir, 0o750); err != nil {
+		return fmt.Errorf("make the data directory (--data-dir): %w", err)
+	}
+	a.store, err = boltstore.Open(filepath.Join(a.config.DataDir, local.StateFile), boltstore.Options{
+		MinFreeBytes: a.config.State.MinFreeBytes, Metrics: a.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	a.onStop("state file", a.store.Close)
+	return nil
+}
+
+func (a *App) openFleet(ctx context.Context) (err error) {
+	c := a.config
+	eject := registry.EjectOptions(c.Eject)
+	eject.ConsecutiveErrors = cmp.Or(eject.ConsecutiveErrors, -1) // 0 switches it off
+	a.fleet, err = registry.New(registry.Options{
+		Store: a.store, Events: a.events, Metrics: a.metrics, Log: a.log, Begin: a.begin(), Note: a.journal.Happened,
+		Lease: registry.LeaseOptions(c.Lease), Eject: eject,
+		MaxHeads: c.Heads.Max, MaxModelTypes: c.Heads.MaxModelTypes, AllowLinkLocal: c.Heads.AllowLinkLocal,
+	})
+	if err != nil {
+		return err
+	}
+	return a.fleet.Load(ctx)
+}
+
+func (a *App) openRouter(ctx context.Context) (err error) {
+	c := a.config
+	a.router, err = routing.New(routing.Options{
+		Fleet: a.fleet, Events: a.events, Metrics: a.metrics, Log: a.log, Policies: a.store, Begin: a.begin(),
+		ReservationTTL: c.Decisions.ReservationTTL, MaxTTL: c.Decisions.MaxTTL, Recent: c.Decisions.Recent,
+		ExplainShare: c.Decisions.ExplainShare,
+	})
+	if err != nil {
+		return err
+	}
+	if err := a.router.LoadPolicy(ctx); err != nil {
+		return err
+	}
+	a.policyFile, err = policy.NewFile(policy.FileOptions{Path: c.Policy, Store: a.store, Apply: a.applyFile, Log: a.log, Metrics: a.metrics})
+	if err != nil {
+		return err
+	}
+	return a.policyFile.Load(ctx)
+}
+
+// applyFile brings the policy of the file into force.
+func (a *App) applyFile(ctx context.Context, next *policy.Policy) (*policy.Policy, error) {
+	name := filepath.Base(a.config.Policy)
+	ctx = audit.WithIdentity(ctx, &audit.Identity{Actor: audit.Actor{Type: "system", ID: name, Via: "file"}})
+	return a.router.Apply(ctx, routing.Change{
+		Make: routing.To(next), Expect: routing.AnyRevision, Source: policy.SourceFile, Action: "policy.load", Note: name,
+	})
+}
+
+func (a *App) openLive(context.Context) (err error) {
+	c := a.config.Realtime
+	if a.verbs, err = apiv1.New(a.fleet, a.router); err != nil {
+		return err
+	}
+	a.live, err = live.New(live.Options{
+		Instance: a.instance,
+		Fleet:    a.fleet, Router: a.router, Verbs: a.verbs, Events: a.events, Metrics: a.metrics, Log: a.log, Guard: a.guard, Note: a.journal.Note,
+		MaxStreams: c.MaxStreams, MaxMessage: c.MaxMessageBytes, MaxRate: c.MaxRate,
+		Timing: live.Timing{Heartbeat: c.Heartbeat},
+	})
+	return err
+}
+
+func (a *App) openServer(context.Context) (err error) {
+	o := httpapi.Options{
+		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Live: a.live, Metrics: a.metrics, Log: a.log,
+		Guard: a.guard, Keys: a.access.Keys, AuditFile: a.auditFile, Note: a.journal.Note,
+		TLS: a.certs.Config(), Names: a.certs.Covers, Limits: httpapi.Limits(a.config.HTTP.Limits), Version: a.version,
+		Monitor: a.monitorPages, Console: a.console, State: state{a.store}, External: a.external(),
+	}
+	if a.queue != nil {
+		o.Letters = a.queue
+		o.Queue = func() string {
+			_, detail := a.queue.Ready()
+			return detail
+		}
+	}
+	a.server, err = httpapi.New(o)
+	return err
+}
+
+// announce writes the file by which the command line finds the service.
+func (a *App) announce(context.Context) (err error) {
+	o := local.Options{DataDir: a.config.DataDir, AuditFile: a.auditFile, Addr: a.listener.Addr()}
+	if a.certs != nil {
+		o.Certificate = a.certs.Config().GetCertificate
+	}
+	if a.queue != nil {
+		o.QueueAddr = a.queue.Addr()
+	}
+	if a.announcer, err = local.Announce(o); err != nil {
+		return err
+	}
+	a.onStop("announcement", func() error {
+		if err := a.announcer.End(); err != nil {
+			a.log.Warn("the file that leads the command line here cannot be removed", "error", err)
+		}
+		return nil
+	})
+	return nil
+}
