@@ -52,9 +52,12 @@ func TestAFleetThatChangesAllTheTimeIsDrawn(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(left)
 		w.Header().Set("Content-Type", "text/event-stream")
-		n := 0
-		for range time.Tick(redrawEvery / 10) {
-			if n++; r.Context().Err() != nil {
+		tick := time.NewTicker(redrawEvery / 10)
+		defer tick.Stop()
+		for n := 1; ; n++ {
+			select {
+			case <-tick.C:
+			case <-r.Context().Done():
 				return
 			}
 			fmt.Fprintf(w, "id: %d\nevent: head.registered\ndata: {\"id\":\"%d\",\"type\":\"head.registered\",\"head\":\"gpu-7\",\"data\":{}}\n\n", n, n)
