@@ -63,7 +63,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/usage"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline"},
 		others: []string{cobra, pflag},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
@@ -77,7 +77,7 @@ var rooms = map[string]room{
 	"client": {ours: []string{"api"}, others: []string{websocket}},
 
 	"internal/doctor":   {ours: []string{"api", "client", "internal/boltstore", "internal/local", "internal/policy", "internal/terminal", "internal/disk"}},
-	"internal/usage":    {ours: []string{"internal/strict"}, others: []string{cobra, pflag}},
+	"internal/cmdline":  {ours: []string{"internal/strict"}, others: []string{cobra, pflag}},
 	"internal/terminal": {ours: []string{"internal/audit"}, others: []string{lipgloss, xterm, yaml}},
 	"internal/local":    {ours: []string{"client", "internal/disk", "internal/pki"}},
 	"internal/app":      {ours: anyOfOurs, others: []string{metrics}},
@@ -99,8 +99,8 @@ var rooms = map[string]room{
 		ours:   []string{"api", "internal/access", "internal/apiv1", "internal/audit", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict"},
 		others: []string{metrics, json, websocket, xnet, "golang.org/x/time"},
 	},
-	"prometheus": {},
-	"grafana":    {},
+	"prometheus":     {},
+	"grafana":        {},
 	"internal/fleet": {ours: []string{"internal/address", "internal/feed", "internal/strict"}},
 	"internal/registry": {
 		ours:   []string{"internal/event", "internal/feed", "internal/audit", "internal/fleet", "internal/strict"},

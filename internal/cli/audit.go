@@ -11,9 +11,9 @@ import (
 	"headway/client"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
+	"headway/internal/cmdline"
 	"headway/internal/terminal"
 	"headway/internal/trail"
-	"headway/internal/usage"
 )
 
 // trailSource is where records come from.
@@ -60,7 +60,7 @@ func joined(kind, id string) string {
 func (t *trailSource) ask(flag string, count *int, f func(*call) error) func(*call) error {
 	return func(c *call) error {
 		if *count < 0 {
-			return usage.Errorf("--%s %d: want 0 or more", flag, *count)
+			return cmdline.Errorf("--%s %d: want 0 or more", flag, *count)
 		}
 		if err := t.times(time.Now()); err != nil {
 			return err
@@ -175,7 +175,7 @@ func (t *trailSource) times(now time.Time) error {
 		}
 		at, err := time.Parse(time.RFC3339, e.text)
 		if err != nil {
-			return usage.Errorf("--%s %q: want a time such as 2026-01-31T15:04:05Z, or how long ago, such as 24h", e.flag, e.text)
+			return cmdline.Errorf("--%s %q: want a time such as 2026-01-31T15:04:05Z, or how long ago, such as 24h", e.flag, e.text)
 		}
 		*e.to = at
 	}

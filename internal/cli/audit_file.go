@@ -13,11 +13,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/internal/audit"
+	"headway/internal/cmdline"
 	"headway/internal/local"
 	"headway/internal/pki"
 	"headway/internal/terminal"
 	"headway/internal/trail"
-	"headway/internal/usage"
 )
 
 // path is the audit file. Where no service says which one it writes, the call
@@ -154,7 +154,7 @@ func newAuditExport(t *trailSource) *cobra.Command {
 they are in the trail, so that 'audit verify --file' reads a whole export as it
 reads the trail, or in the Open Cybersecurity Schema Framework (ocsf).`, func(c *call) error {
 			if format != "jsonl" && format != "ocsf" {
-				return usage.Errorf("--format %q: want jsonl or ocsf", format)
+				return cmdline.Errorf("--format %q: want jsonl or ocsf", format)
 			}
 			if err := t.times(time.Now()); err != nil {
 				return err

@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/client"
+	"headway/internal/cmdline"
 	"headway/internal/terminal"
-	"headway/internal/usage"
 )
 
 // call is one run of a command.
@@ -27,7 +27,7 @@ type call struct {
 }
 
 // command makes a command, with its usage, its line in a list, its help ("": that
-// line) and what it runs. usage.Check reads the arguments and required flags from
+// line) and what it runs. cmdline.Check reads the arguments and required flags from
 // the usage.
 func command(use, short, long string, run func(*call) error) *cobra.Command {
 	return &cobra.Command{Use: use, Short: short, Long: long, RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,12 +64,12 @@ func formatOf(cmd *cobra.Command) (string, error) {
 	format := output.Value.String()
 	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 		if output.Changed && format != "json" {
-			return "", usage.Errorf("--json and -o %s: want one of them", format)
+			return "", cmdline.Errorf("--json and -o %s: want one of them", format)
 		}
 		return "json", nil
 	}
 	if !slices.Contains(terminal.Formats, format) {
-		return "", usage.Errorf("-o %q: want one of %s", format, strings.Join(terminal.Formats, ", "))
+		return "", cmdline.Errorf("-o %q: want one of %s", format, strings.Join(terminal.Formats, ", "))
 	}
 	return format, nil
 }
@@ -190,7 +190,7 @@ func (e *summaryError) Unwrap() error { return e.error }
 // confirm asks the user. Without a terminal it takes nothing for yes.
 func (c *call) confirm(what string) error {
 	if !terminal.IsTerminal(c.InOrStdin()) {
-		return usage.Errorf("%s; say --yes if that is wanted", what)
+		return cmdline.Errorf("%s; say --yes if that is wanted", what)
 	}
 	c.note("%s. Do it? [y/N] ", what)
 	answer, err := bufio.NewReader(c.InOrStdin()).ReadString('\n')

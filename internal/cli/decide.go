@@ -13,8 +13,8 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/cmdline"
 	"headway/internal/terminal"
-	"headway/internal/usage"
 )
 
 func newDecide() *cobra.Command {
@@ -76,7 +76,7 @@ func nameUnknown(c *call, req *api.DecisionRequest, refusal error) error {
 		}
 	}
 	unknown := func(what, name string, known map[string]bool) {
-		refusal = fmt.Errorf("%w No head %s %s%s", refusal, what, terminal.Escape(name), cmp.Or(terminal.Escape(usage.DidYouMean("", name, slices.Sorted(maps.Keys(known)))), "."))
+		refusal = fmt.Errorf("%w No head %s %s%s", refusal, what, terminal.Escape(name), cmp.Or(terminal.Escape(cmdline.DidYouMean("", name, slices.Sorted(maps.Keys(known)))), "."))
 	}
 	if req.Region != "" && !regions[req.Region] {
 		unknown("is in the region", req.Region, regions)

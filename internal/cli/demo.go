@@ -3,8 +3,8 @@ package cli
 import (
 	"github.com/spf13/cobra"
 
+	"headway/internal/cmdline"
 	"headway/internal/demo"
-	"headway/internal/usage"
 )
 
 func newDemo() *cobra.Command {
@@ -22,12 +22,12 @@ On a terminal it draws a live screen: k kills a head, s starts one again,
 d drains one, q stops.`, func(c *call) error {
 			for _, name := range []string{"heads", "rate", "speed"} {
 				if f := c.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
-					return usage.Errorf("--%s 0: want more than 0", name)
+					return cmdline.Errorf("--%s 0: want more than 0", name)
 				}
 			}
 			var err error
 			if o.Ports, err = demo.ParsePorts(ports); err != nil {
-				return usage.Errorf("--ports: %w", err)
+				return cmdline.Errorf("--ports: %w", err)
 			}
 			transport, url, err := r.Open()
 			if err != nil {

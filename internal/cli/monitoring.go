@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/grafana"
+	"headway/internal/cmdline"
 	"headway/internal/config"
 	"headway/internal/terminal"
-	"headway/internal/usage"
 	"headway/prometheus"
 )
 
@@ -34,11 +34,11 @@ to the service at --external-url. Files that are there are replaced.
 				return err
 			}
 			if settings.External == "" {
-				return usage.Errorf("--external-url is missing. Usage: %s", c.UseLine())
+				return cmdline.Errorf("--external-url is missing. Usage: %s", c.UseLine())
 			}
 			for _, t := range targets {
 				if _, port, err := net.SplitHostPort(t); err != nil || port == "" || strings.ContainsAny(t, "'\"{}# \t\n") {
-					return usage.Errorf("--target %q: want HOST:PORT", t)
+					return cmdline.Errorf("--target %q: want HOST:PORT", t)
 				}
 			}
 			return c.exportMonitoring(c.args[0], strings.TrimSuffix(settings.External, "/"), targets)

@@ -15,9 +15,9 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/cmdline"
 	"headway/internal/policy"
 	"headway/internal/terminal"
-	"headway/internal/usage"
 )
 
 func newPolicy() *cobra.Command {
@@ -276,7 +276,7 @@ force when the command begins; if another user changes it meanwhile, nothing
 happens and the exit code is 5. --if-revision names the revision to replace.`, func(c *call) error {
 			revision, err := strconv.ParseUint(c.args[0], 10, 64)
 			if err != nil {
-				return usage.Errorf("%q: want the number of a revision, as 'headway policy history' lists them", c.args[0])
+				return cmdline.Errorf("%q: want the number of a revision, as 'headway policy history' lists them", c.args[0])
 			}
 			return r.connected(c, func(c *call) error {
 				_, etag, err := c.inForce(replaced)

@@ -10,8 +10,8 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/cmdline"
 	"headway/internal/terminal"
-	"headway/internal/usage"
 )
 
 func newQueue() *cobra.Command {
@@ -74,7 +74,7 @@ func newQueueEach(r *remote, use, short string, act func(*client.Client, context
 	var all bool
 	cmd := command(use+" NUMBER... | --all", short, "", func(c *call) error {
 		if all == (len(c.args) > 0) {
-			return usage.Errorf("name the numbers of dead letters, or say --all")
+			return cmdline.Errorf("name the numbers of dead letters, or say --all")
 		}
 		var numbers []uint64
 		for _, arg := range c.args {
@@ -107,7 +107,7 @@ func newQueueEach(r *remote, use, short string, act func(*client.Client, context
 func letterNumber(text string) (uint64, error) {
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || n == 0 {
-		return 0, usage.Errorf("%q: want the number of a dead letter, as headway queue ls shows it", text)
+		return 0, cmdline.Errorf("%q: want the number of a dead letter, as headway queue ls shows it", text)
 	}
 	return n, nil
 }

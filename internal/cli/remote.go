@@ -7,9 +7,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/client"
+	"headway/internal/cmdline"
 	"headway/internal/config"
 	"headway/internal/local"
-	"headway/internal/usage"
 )
 
 // remote says which service a command asks, and as whom.
@@ -47,15 +47,15 @@ func (r *remote) addConfigFlag(cmd *cobra.Command) *cobra.Command {
 // check refuses flags that no service can be reached with.
 func (r *remote) check(cmd *cobra.Command) error {
 	if f := cmd.Flags().Lookup("timeout"); f != nil && r.Timeout <= 0 {
-		return usage.Errorf("--timeout %s: want more than 0", f.Value)
+		return cmdline.Errorf("--timeout %s: want more than 0", f.Value)
 	}
 	if r.Server != "" {
 		if _, err := client.New(r.Server); err != nil {
-			return usage.Errorf("--server: %w", err)
+			return cmdline.Errorf("--server: %w", err)
 		}
 	}
 	if (r.CertFile == "") != (r.KeyFile == "") {
-		return usage.Errorf("--cert-file and --key-file: want both or neither")
+		return cmdline.Errorf("--cert-file and --key-file: want both or neither")
 	}
 	return nil
 }

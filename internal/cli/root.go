@@ -11,10 +11,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"headway/client"
+	"headway/internal/cmdline"
 	"headway/internal/config"
 	"headway/internal/local"
 	"headway/internal/terminal"
-	"headway/internal/usage"
 )
 
 // Build says what the program was built from.
@@ -48,7 +48,7 @@ func Run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) 
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	usage.Check(root)
+	cmdline.Check(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -86,7 +86,7 @@ func codeOf(err error) int {
 	if coded, ok := errors.AsType[*codedError](err); ok {
 		return coded.code
 	}
-	if _, ok := errors.AsType[*usage.Error](err); ok {
+	if _, ok := errors.AsType[*cmdline.Error](err); ok {
 		return exitUsage
 	}
 	for _, e := range exits {

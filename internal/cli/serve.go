@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"headway/internal/app"
+	"headway/internal/cmdline"
 	"headway/internal/config"
-	"headway/internal/usage"
 )
 
 func newServe(b Build) *cobra.Command {
@@ -46,7 +46,7 @@ policy file again.`, func(c *call) error {
 func loadConfig(flags *pflag.FlagSet, more ...string) (config.Config, error) {
 	c, err := config.Load(flags, append(os.Environ(), more...), os.ReadFile)
 	if err != nil {
-		return c, usage.Errorf("%w", err)
+		return c, cmdline.Errorf("%w", err)
 	}
 	return c, nil
 }

@@ -18,10 +18,10 @@ import (
 	"headway/client"
 	"headway/internal/app"
 	"headway/internal/boltstore"
+	"headway/internal/cmdline"
 	"headway/internal/config"
 	"headway/internal/local"
 	"headway/internal/terminal"
-	"headway/internal/usage"
 )
 
 func newState() *cobra.Command {
@@ -126,7 +126,7 @@ func newStateImport(r *remote) *cobra.Command {
 		`Make a new state file from an export; - is standard input. An existing state
 file is never overwritten: stop the service and move it away first.`, func(c *call) error {
 			if c.Flags().Changed("server") {
-				return usage.Errorf("a state is imported where the service will run, with --data-dir, and not over --server")
+				return cmdline.Errorf("a state is imported where the service will run, with --data-dir, and not over --server")
 			}
 			in := io.NopCloser(c.InOrStdin())
 			if c.args[0] != "-" {

@@ -1,6 +1,6 @@
-// Package usage makes wrong use of a command line an error that says what was
+// Package cmdline makes wrong use of a command line an error that says what was
 // probably meant.
-package usage
+package cmdline
 
 import (
 	"errors"

@@ -20,10 +20,10 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/cmdline"
 	"headway/internal/doctor"
 	"headway/internal/freeport"
 	"headway/internal/local"
-	"headway/internal/usage"
 )
 
 var testBuild = Build{Version: "v1", Commit: "0123456"}
@@ -49,7 +49,7 @@ func here(t testing.TB, args ...string) (code int, stdout, stderr string) {
 // groups calls f for each command that has others.
 func groups(f func(path []string, group *cobra.Command)) {
 	root := newRoot(testBuild)
-	usage.Check(root)
+	cmdline.Check(root)
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		if !cmd.HasSubCommands() {
