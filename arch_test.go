@@ -472,7 +472,6 @@ var stillDialect = []string{
 	"docs",
 	"internal/fleet",
 	"internal/httpapi",
-	"internal/live",
 	"internal/monitor",
 	"internal/policy",
 	"internal/registry",

@@ -125,7 +125,7 @@ func (w *world) gather() (leave func()) {
 
 // BenchmarkDecideBesideSubscribers is the time of a decision, at 10,000 a second,
 // while 100 events a second go to 10,000 connections, over that while as many
-// events go to nobody. Both are measured in turn, in slices of one run, so that a
+// events go to another hub. Both are measured in turn, in slices of one run, so that a
 // busy moment of the machine falls on both. The listeners are a process of their
 // own.
 func BenchmarkDecideBesideSubscribers(b *testing.B) {
@@ -133,10 +133,10 @@ func BenchmarkDecideBesideSubscribers(b *testing.B) {
 		o.MaxStreams, o.Timing = 2*listeners, live.Timing{Heartbeat: time.Minute, Pong: time.Minute}
 	})
 	w.register("gpu-1", "us-east")
-	nobody := newWorld(b)
+	empty := newWorld(b)
 	defer w.gather()()
 
-	var told atomic.Bool // whether the events go to the crowd
+	var sent atomic.Bool // whether the events go to the crowd
 	stop := make(chan struct{})
 	var publishing sync.WaitGroup
 	publishing.Go(func() {
@@ -148,8 +148,8 @@ func BenchmarkDecideBesideSubscribers(b *testing.B) {
 				return
 			case <-tick.C:
 			}
-			to := nobody.events
-			if told.Load() {
+			to := empty.events
+			if sent.Load() {
 				to = w.events
 			}
 			to.Publish(event.Event{Type: event.HeadChanged, Head: "gpu-1", Region: "us-east", Time: time.Now()})
@@ -157,7 +157,7 @@ func BenchmarkDecideBesideSubscribers(b *testing.B) {
 	})
 	const (
 		pairs   = 6
-		settle  = 1500 * time.Millisecond // what was told before has arrived
+		settle  = 1500 * time.Millisecond // what was sent before has arrived
 		seconds = 2
 	)
 	request := &strategy.Request{ModelType: "llama"}
@@ -167,7 +167,7 @@ func BenchmarkDecideBesideSubscribers(b *testing.B) {
 	for b.Loop() {
 		for i := range 2 * pairs {
 			beside := i%2 == 1
-			told.Store(beside)
+			sent.Store(beside)
 			w.report("gpu-1")
 			<-time.After(settle)
 			for n := range seconds * 1000 {

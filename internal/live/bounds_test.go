@@ -25,8 +25,8 @@ func TestEachFilterHasASnapshotOfItsOwn(t *testing.T) {
 		{"?model_type=none", "", `"west"`},
 		{"?model_type=llama", `"west"`, "nothing"},
 	} {
-		if told := w.listen(c.query).want("snapshot", c.has); strings.Contains(told.data, c.not) {
-			t.Errorf("%s got the snapshot %s", c.query, told.data)
+		if sent := w.listen(c.query).want("snapshot", c.has); strings.Contains(sent.data, c.not) {
+			t.Errorf("%s got the snapshot %s", c.query, sent.data)
 		}
 	}
 }
@@ -71,7 +71,7 @@ func TestASocketThatClosesWantsNoMore(t *testing.T) {
 			t.Errorf("%d want decisions", n)
 		}
 		_ = p.conn.CloseNow()
-		w.until("nobody wants decisions", func() bool { return w.hub.Wanted() == 0 })
+		w.until("no stream wants decisions", func() bool { return w.hub.Wanted() == 0 })
 	}
 }
 
@@ -106,5 +106,19 @@ func TestBatchesAreBounded(t *testing.T) {
 	}
 	if n := w.hub.Batches(); n == 0 || n > 256 {
 		t.Errorf("%d batches are kept", n)
+	}
+	if n := w.value("headway_live_forgotten_total", "batches"); n != 1000-256 {
+		t.Errorf("%g batches were forgotten of 1000", n)
+	}
+}
+
+// Snapshots are kept up to a bound, and those that make room are counted.
+func TestSnapshotsAreBounded(t *testing.T) {
+	w := newWorld(t, idle)
+	for i := range 100 {
+		w.listen(fmt.Sprintf("?region=r%d", i)).want("snapshot", "")
+	}
+	if n := w.value("headway_live_forgotten_total", "snapshots"); n != 64 {
+		t.Errorf("%g snapshots were forgotten of 100", n)
 	}
 }

@@ -84,7 +84,7 @@ func (h *Hub) follow() bool {
 		return ended
 	})
 	if lost > 0 {
-		h.log.addDecision(lost, func(place) *frame { return lostDecisions(lost, lostSlow) })
+		h.log.addDecision(lost, func(place) *frame { return lostDecisions(lost, lossTooSlow) })
 	}
 	return true
 }

@@ -12,33 +12,33 @@ import (
 	"headway/internal/live"
 )
 
-// reading counts what is told of decisions.
+// reading counts the decisions that were sent.
 type reading struct {
 	made map[string]int // by id of the decision
 	lost int
-	last string // id of what was told last
+	last string // id of what was sent last
 }
 
-// until reads until so many decisions were told or told as lost.
+// until reads until so many decisions were sent or reported as lost.
 func (r *reading) until(l *listener, n int) {
 	l.w.Helper()
 	if r.made == nil {
 		r.made = map[string]int{}
 	}
 	for len(r.made)+r.lost < n {
-		switch told := l.next(); told.event {
+		switch sent := l.next(); sent.event {
 		case "decision.made":
 			var e api.Event
 			var d api.RecentDecision
-			if json.Unmarshal([]byte(told.data), &e) != nil || json.Unmarshal(e.Data, &d) != nil || e.ID != told.id || told.id == "" {
-				l.w.Fatalf("told %+v", told)
+			if json.Unmarshal([]byte(sent.data), &e) != nil || json.Unmarshal(e.Data, &d) != nil || e.ID != sent.id || sent.id == "" {
+				l.w.Fatalf("sent %+v", sent)
 			}
 			r.made[d.DecisionID]++
-			r.last = told.id
+			r.last = sent.id
 		case "lost":
 			var v api.Lost
-			if err := json.Unmarshal([]byte(told.data), &v); err != nil || v.Types != "decision.*" || v.Count == 0 {
-				l.w.Fatalf("told %+v, %v", told, err)
+			if err := json.Unmarshal([]byte(sent.data), &v); err != nil || v.Types != "decision.*" || v.Count == 0 {
+				l.w.Fatalf("sent %+v, %v", sent, err)
 			}
 			r.lost += int(v.Count)
 		case "end":
@@ -47,22 +47,22 @@ func (r *reading) until(l *listener, n int) {
 	}
 }
 
-// check demands that each of n decisions was told once or told as lost, and
+// check demands that each of n decisions was sent once or reported as lost, and
 // that what was lost is counted.
 func (r *reading) check(w *world, n int) {
 	w.Helper()
 	for id, times := range r.made {
 		if times != 1 {
-			w.Errorf("%s was told %d times", id, times)
+			w.Errorf("%s was sent %d times", id, times)
 		}
 	}
 	if len(r.made)+r.lost != n {
-		w.Errorf("%d were told and %d lost of %d", len(r.made), r.lost, n)
+		w.Errorf("%d were sent and %d lost of %d", len(r.made), r.lost, n)
 	}
 	w.until("the losses are counted", func() bool { return w.value("headway_live_lost_total", "sse") == float64(r.lost) })
 }
 
-// Whoever comes back misses no decision that the window still has.
+// A client that comes back misses no decision that the window still has.
 func TestDecisionsResumeWhereTheyWereLeft(t *testing.T) {
 	w := newWorld(t)
 	w.register("gpu-1", "us-east")
@@ -85,9 +85,9 @@ func TestDecisionsResumeWhereTheyWereLeft(t *testing.T) {
 	}
 }
 
-// More than the window holds is told as lost, with how many, wherever they were
-// lost: before they were in the window, and after.
-func TestDecisionsOfALongGapAreToldAsLost(t *testing.T) {
+// Decisions that the window does not hold are reported as lost, with their number:
+// those that were never in it, and those that it dropped.
+func TestDecisionsOfALongGapAreReportedAsLost(t *testing.T) {
 	w := newWorld(t)
 	w.register("gpu-1", "us-east")
 	l := w.listen("?types=decision.made")
@@ -128,9 +128,9 @@ func TestDecisionsResumeAfterASnapshot(t *testing.T) {
 	}
 }
 
-// Nobody is told of decisions that nobody asks for, but whoever resumes from
-// before them learns how many there were.
-func TestDecisionsThatNobodyWasThereForAreToldAsLost(t *testing.T) {
+// Decisions that no client asks for are not sent, but a client that resumes before
+// them learns how many there were.
+func TestDecisionsWithoutAClientAreReportedAsLost(t *testing.T) {
 	w := newWorld(t)
 	w.register("gpu-1", "us-east")
 	plain := w.listen("?types=head.*")
@@ -163,7 +163,7 @@ func TestAnEventIsResumedAfterWithItsDecisions(t *testing.T) {
 	again := w.listen("?types=decision.made,head.expired", "Last-Event-ID", seen.id)
 	got := again.next().data + again.next().data
 	if !strings.Contains(got, after.ID()) || !strings.Contains(got, `"y"`) || strings.Contains(got, before.ID()) {
-		t.Errorf("told %s", got)
+		t.Errorf("sent %s", got)
 	}
 }
 
@@ -181,15 +181,15 @@ func TestDecisionsComeBesideEventsThatAreLost(t *testing.T) {
 		}
 		id := w.decide().ID()
 		for made[id] = true; made[id]; {
-			told := l.next()
+			sent := l.next()
 			for one := range made {
-				if told.event == "decision.made" && strings.Contains(told.data, one) {
+				if sent.event == "decision.made" && strings.Contains(sent.data, one) {
 					delete(made, one)
 				}
 			}
-			if told.event == "lost" {
-				if strings.Contains(told.data, "decision") {
-					t.Fatalf("told %+v", told)
+			if sent.event == "lost" {
+				if strings.Contains(sent.data, "decision") {
+					t.Fatalf("sent %+v", sent)
 				}
 				lost++
 			}
@@ -198,16 +198,16 @@ func TestDecisionsComeBesideEventsThatAreLost(t *testing.T) {
 	})
 }
 
-// A stream that cannot be told of all that is decided is told how many it
-// misses, and they are counted.
-func TestTooManyDecisionsAreToldAsLost(t *testing.T) {
+// A stream that cannot get all decisions learns how many it misses, and they are
+// counted.
+func TestTooManyDecisionsAreReportedAsLost(t *testing.T) {
 	w := newWorld(t, func(o *live.Options) { o.Timing.Beat = 500 * time.Millisecond })
 	w.register("gpu-1", "us-east")
 	l := w.listen("?types=decision.made")
 	l.want("snapshot", "")
 	var r reading
 	n := 0
-	w.until("a loss is told", func() bool {
+	w.until("a loss is reported", func() bool {
 		for range 5000 {
 			w.decide()
 		}

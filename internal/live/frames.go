@@ -61,9 +61,9 @@ func notice(kind string, v any) *frame { return newFrame(kind, kind, "", v) }
 
 // Why events are missing.
 const (
-	lostSlow    = "slow"    // the subscriber did not keep up
-	lostWindow  = "window"  // they are too old to be resumed after
-	lostRestart = "restart" // they are of another run of the service
+	lossTooSlow = "slow"    // the subscriber did not keep up
+	lossTooOld  = "window"  // they are too old to be resumed after
+	lossRestart = "restart" // they are of another run of the service
 )
 
 // lostEvents encodes how many events are missing. A snapshot follows.
@@ -197,7 +197,10 @@ func (c *batches) clear() {
 }
 
 // maxBatches bounds the batches that are kept.
-const maxBatches = 256
+const (
+	maxBatches   = 256
+	cacheBatches = "batches"
+)
 
 // batch returns what f keeps after a place.
 func (h *Hub) batch(f *filter, transport string, from place) *batch {
@@ -209,11 +212,10 @@ func (h *Hub) batch(f *filter, transport string, from place) *batch {
 		return b
 	}
 	b = h.newBatch(f, transport, from)
-	if h.batches.made == nil {
-		h.batches.made = map[batchKey]*batch{}
-	}
 	if len(h.batches.made) < maxBatches {
 		h.batches.made[key] = b
+	} else {
+		h.metrics.forgotten.WithLabelValues(cacheBatches).Inc()
 	}
 	return b
 }
@@ -229,7 +231,7 @@ func (h *Hub) newBatch(f *filter, transport string, from place) *batch {
 	})
 	b.lostEvents = missing[events]
 	if n := missing[decisions]; n > 0 {
-		b.bytes = append(lostDecisions(n, lostSlow).of(transport), b.bytes...)
+		b.bytes = append(lostDecisions(n, lossTooSlow).of(transport), b.bytes...)
 		b.lostDecisions += n
 	}
 	return b

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -83,10 +84,10 @@ type Hub struct {
 	wanted  atomic.Int64                         // subscribers that want decisions
 	streams atomic.Int64
 	stop    chan struct{} // closed by Shutdown
+	gone    chan struct{} // closed when the last stream has left after that
 
-	mu     sync.Mutex
+	mu     sync.Mutex // held where a stream enters or leaves
 	closed bool
-	active sync.WaitGroup // streams; Add is called with mu held
 }
 
 // New makes a hub. Its log begins with the next event.
@@ -95,16 +96,15 @@ func New(o Options) (*Hub, error) {
 		return nil, errors.New("live: Fleet, Router, Verbs, Events, Metrics, Log, Guard, Note and Instance are required")
 	}
 	o.complete()
-	h := &Hub{o: o, pending: make(chan struct{}, 1), stop: make(chan struct{})}
+	h := &Hub{o: o, metrics: newCounts(o.Metrics), pending: make(chan struct{}, 1), stop: make(chan struct{}), gone: make(chan struct{})}
+	h.batches.made, h.snapshots.taken = map[batchKey]*batch{}, map[string]*snapshot{}
 	h.log.limit = [kinds]int{o.Window, decisionWindow}
 	h.log.skip(events, o.Events.Last())
 	h.source = o.Events.Subscribe()
 	for i := range h.wakes {
 		h.wakes[i].Store(new(make(chan struct{})))
 	}
-	var err error
-	h.metrics, err = newCounts(o.Metrics)
-	return h, err
+	return h, nil
 }
 
 // Run encodes events and wakes streams, until ctx ends.
@@ -224,14 +224,16 @@ func (h *Hub) enter(transport string) (leave func(), err error) {
 		}
 	}
 	h.streams.Add(1)
-	h.active.Add(1)
 	begin := time.Now()
 	h.metrics.open[transport].Inc()
 	return func() {
 		h.metrics.open[transport].Dec()
-		h.metrics.seconds[transport].Observe(time.Since(begin).Seconds())
-		h.active.Done()
-		h.streams.Add(-1)
+		h.metrics.seconds.WithLabelValues(transport).Observe(time.Since(begin).Seconds())
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.streams.Add(-1) == 0 && h.closed {
+			close(h.gone)
+		}
 	}, nil
 }
 
@@ -241,19 +243,19 @@ func (h *Hub) Shutdown(ctx context.Context) error {
 	if !h.closed {
 		h.closed = true
 		close(h.stop)
+		if h.streams.Load() == 0 {
+			close(h.gone)
+		}
 	}
 	h.mu.Unlock()
-	if h.streams.Load() == 0 {
-		return nil
-	}
-	gone := make(chan struct{})
-	go func() { h.active.Wait(); close(gone) }()
 	select {
-	case <-gone:
-		return nil
+	case <-h.gone:
 	case <-ctx.Done():
-		return errors.New("streams were still open: " + ctx.Err().Error())
+		if h.streams.Load() > 0 {
+			return fmt.Errorf("streams were still open: %w", ctx.Err())
+		}
 	}
+	return nil
 }
 
 // unlimited removes the read deadline of a request: a stream has one for each

@@ -125,7 +125,7 @@ func leftovers(w *world) (goroutines, memory int) {
 	return after - goroutines, use - memory
 }
 
-// Whatever the ending, the gauges are right, and nothing is left behind.
+// However they end, the gauges are right, and nothing is left behind.
 func TestAThousandConnectionsLeaveNothingBehind(t *testing.T) {
 	w := newWorld(t)
 	goroutines, memory := leftovers(w)
@@ -138,7 +138,7 @@ func TestAThousandConnectionsLeaveNothingBehind(t *testing.T) {
 // mostLeft is the noise of the heap, in bytes; one connection takes some 10 KiB.
 const mostLeft = 256 << 10
 
-// BenchmarkConnectionsLeft tells what 1,000 connections leave behind.
+// BenchmarkConnectionsLeft measures what 1,000 connections leave behind.
 func BenchmarkConnectionsLeft(b *testing.B) {
 	w := newWorld(b)
 	for b.Loop() {

@@ -100,7 +100,7 @@ var errNotUTF8 = errors.New("the message is not UTF-8")
 func (s *session) handle(b []byte) bool {
 	m, err := readMessage(b)
 	if errors.Is(err, errNotUTF8) {
-		s.end(websocket.StatusInvalidFramePayloadData, droppedInvalid, err.Error())
+		s.end(websocket.StatusInvalidFramePayloadData, endInvalid, err.Error())
 		return false
 	}
 	if err == nil {
@@ -276,7 +276,7 @@ func (s *session) auth(data []byte) ([]byte, error) {
 	if err != nil {
 		s.denied("", err)
 		s.after = func() { // each guess costs a connection, which are limited by address
-			s.end(websocket.StatusPolicyViolation, droppedInvalid, "the credential is not valid")
+			s.end(websocket.StatusPolicyViolation, endInvalid, "the credential is not valid")
 		}
 		return nil, err
 	}

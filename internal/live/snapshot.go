@@ -18,6 +18,8 @@ const (
 	snapshotAge  = time.Second
 	snapshotPart = 64 << 10 // bytes of heads
 	maxSnapshots = 64       // kept, by filter
+
+	cacheSnapshots = "snapshots"
 )
 
 type snapshots struct {
@@ -46,8 +48,9 @@ func (h *Hub) snapshot(f *filter, since uint64) *snapshot {
 		return s
 	}
 	s := h.newSnapshot(f)
-	if len(c.taken) >= maxSnapshots || c.taken == nil {
-		c.taken = map[string]*snapshot{}
+	if n := len(c.taken); n >= maxSnapshots {
+		h.metrics.forgotten.WithLabelValues(cacheSnapshots).Add(float64(n))
+		clear(c.taken)
 	}
 	c.taken[key] = s
 	return s

@@ -46,7 +46,7 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 	for {
 		wake := *turn.Load() // before Ended is called, so that no change is missed
 		if h.o.Guard.Ended(p) != nil {
-			h.metrics.dropped[overSSE][droppedRevoked].Inc()
+			h.metrics.dropped.WithLabelValues(overSSE, endRevoked).Inc()
 			return nil
 		}
 		if b := s.next(); len(b) > 0 {
@@ -60,7 +60,7 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 		case <-r.Context().Done():
 			return nil
 		case <-h.stop:
-			h.metrics.dropped[overSSE][droppedStopped].Inc()
+			h.metrics.dropped.WithLabelValues(overSSE, endStopped).Inc()
 			out.write(bye().sse)
 			return nil
 		case <-wake:
@@ -86,7 +86,7 @@ func (e *eventWriter) write(b []byte) bool {
 			err = e.c.Flush()
 		}
 		if err != nil {
-			e.hub.countFailed(overSSE, err)
+			e.hub.metrics.countSlow(overSSE, err)
 			return false
 		}
 	}

@@ -46,9 +46,9 @@ func TestAStreamBeginsWithASnapshotAndGoesOnWithEvents(t *testing.T) {
 		t.Errorf("snapshot %+v, %v", shot, err)
 	}
 	w.drain("gpu-1", fleet.AdminDraining)
-	told := l.want("head.changed", `"draining"`)
+	sent := l.want("head.changed", `"draining"`)
 	var e api.Event
-	if err := json.Unmarshal([]byte(told.data), &e); err != nil || e.ID != told.id || e.Type != "head.changed" || e.Head != "gpu-1" ||
+	if err := json.Unmarshal([]byte(sent.data), &e); err != nil || e.ID != sent.id || e.Type != "head.changed" || e.Head != "gpu-1" ||
 		e.Region != "us-east" || len(e.ModelTypes) != 1 || time.Since(e.Time) > time.Minute {
 		t.Errorf("event %+v, %v", e, err)
 	}
@@ -88,8 +88,8 @@ func TestFiltersKeepWhatIsAskedFor(t *testing.T) {
 		var got []string
 		for range strings.Count(want, ",") + 1 {
 			var e api.Event
-			told := l.next()
-			if err := json.Unmarshal([]byte(told.data), &e); err != nil {
+			sent := l.next()
+			if err := json.Unmarshal([]byte(sent.data), &e); err != nil {
 				t.Fatal(err)
 			}
 			got = append(got, e.Type+" "+e.Head)
@@ -151,14 +151,14 @@ func TestASnapshotCanBeResumedAfter(t *testing.T) {
 	w.listen("", "Last-Event-ID", shot.id).want("head.expired", `"a"`)
 }
 
-func TestWhoeverCannotResumeLearnsItAndStartsAfresh(t *testing.T) {
+func TestAClientThatCannotResumeLearnsItAndStartsAfresh(t *testing.T) {
 	w := newWorld(t, func(o *live.Options) { o.Window = 4 })
 	l := w.listen("")
 	shot := l.want("snapshot", "")
 	for range 10 {
 		w.events.Publish(event.Event{Type: event.HeadExpired, Head: "a"})
 	}
-	w.until("all are told or lost", func() bool {
+	w.until("all are sent or lost", func() bool {
 		probe := w.listen("", "Last-Event-ID", shot.id)
 		defer probe.stop()
 		first := probe.next()
@@ -171,8 +171,8 @@ func TestWhoeverCannotResumeLearnsItAndStartsAfresh(t *testing.T) {
 	}
 }
 
-// A reader that stalls is told how much it lost, and sees the fleet anew.
-func TestASlowReaderIsToldWhatItLost(t *testing.T) {
+// A reader that stalls learns how much it lost, and gets a snapshot.
+func TestASlowReaderLearnsWhatItLost(t *testing.T) {
 	w := newWorld(t, func(o *live.Options) { o.Window = 8; o.Timing.Beat, o.Timing.Heartbeat = time.Hour, time.Hour })
 	l := w.listen("")
 	l.want("snapshot", "")
@@ -187,11 +187,11 @@ func TestASlowReaderIsToldWhatItLost(t *testing.T) {
 	w.events.Publish(event.Event{Type: event.HeadRemoved, Head: "end"})
 	lost, seen := 0, 0
 	for done := false; !done; {
-		switch told := l.next(); told.event {
+		switch sent := l.next(); sent.event {
 		case "lost":
 			var v api.Lost
-			if err := json.Unmarshal([]byte(told.data), &v); err != nil || v.Reason != "slow" || v.Count == 0 {
-				t.Fatalf("%+v, %v", told, err)
+			if err := json.Unmarshal([]byte(sent.data), &v); err != nil || v.Reason != "slow" || v.Count == 0 {
+				t.Fatalf("%+v, %v", sent, err)
 			}
 			lost += int(v.Count)
 			l.want("snapshot", "")
@@ -215,10 +215,10 @@ func TestALargeSnapshotComesInParts(t *testing.T) {
 	l := w.listen("")
 	heads := 0
 	for part := 1; ; part++ {
-		told := l.want("snapshot", "")
+		sent := l.want("snapshot", "")
 		var s api.Snapshot
-		if err := json.Unmarshal([]byte(told.data), &s); err != nil || s.Part != part || len(told.data) > 80<<10 || (told.id != "") != (part == s.Parts) {
-			t.Fatalf("part %d: %d of %d, %d bytes, id %q, %v", part, s.Part, s.Parts, len(told.data), told.id, err)
+		if err := json.Unmarshal([]byte(sent.data), &s); err != nil || s.Part != part || len(sent.data) > 80<<10 || (sent.id != "") != (part == s.Parts) {
+			t.Fatalf("part %d: %d of %d, %d bytes, id %q, %v", part, s.Part, s.Parts, len(sent.data), sent.id, err)
 		}
 		if heads += len(s.Heads); s.Part == s.Parts {
 			if part < 2 {
@@ -232,7 +232,7 @@ func TestALargeSnapshotComesInParts(t *testing.T) {
 	}
 }
 
-func TestDecisionsAreToldToThoseWhoAsk(t *testing.T) {
+func TestDecisionsAreSentToThoseWhoAsk(t *testing.T) {
 	w := newWorld(t)
 	w.register("gpu-1", "us-east")
 	l := w.listen("?types=decision.*")
@@ -241,14 +241,14 @@ func TestDecisionsAreToldToThoseWhoAsk(t *testing.T) {
 	deny.want("snapshot", "")
 	d := w.decide()
 	next := l.want("decision.made", d.ID())
-	var told api.Event
-	if err := json.Unmarshal([]byte(next.data), &told); err != nil {
+	var sent api.Event
+	if err := json.Unmarshal([]byte(next.data), &sent); err != nil {
 		t.Fatal(err)
 	}
 	id := next.id
 	var made api.RecentDecision
-	if err := json.Unmarshal(told.Data, &made); err != nil || told.Head != "gpu-1" || told.ID != id || id == "" || made.Head.ID != "gpu-1" || made.Strategy == "" {
-		t.Errorf("%+v, %v", told, err)
+	if err := json.Unmarshal(sent.Data, &made); err != nil || sent.Head != "gpu-1" || sent.ID != id || id == "" || made.Head.ID != "gpu-1" || made.Strategy == "" {
+		t.Errorf("%+v, %v", sent, err)
 	}
 	if err := w.router.Finish(d.ID(), routing.Outcome{Result: routing.ResultOK, Duration: 12}); err != nil {
 		t.Fatal(err)
@@ -265,11 +265,11 @@ func TestAQuietStreamIsKeptAlive(t *testing.T) {
 	begin := time.Now()
 	l := w.listen("")
 	for {
-		told, ok := <-l.text
+		sent, ok := <-l.text
 		if !ok {
 			t.Fatal("the stream has ended")
 		}
-		if told.event == "comment" {
+		if sent.event == "comment" {
 			if took := time.Since(begin); took < quick.Heartbeat {
 				t.Errorf("after %s", took)
 			}
@@ -306,8 +306,8 @@ func TestARevokedStreamEnds(t *testing.T) {
 	l := w.listen("")
 	l.want("snapshot", "")
 	w.lapse()
-	if told := l.next(); told.event != "end" {
-		t.Errorf("told %+v", told)
+	if sent := l.next(); sent.event != "end" {
+		t.Errorf("sent %+v", sent)
 	}
 	w.until("the gauge falls", func() bool { return w.value("sse_connections") == 0 })
 	if n := w.value("headway_live_dropped_total", "sse", "revoked"); n != 1 {
@@ -324,13 +324,13 @@ func TestAStreamEndsWithTheChangeThatEndsItsKey(t *testing.T) {
 	l := w.listen("")
 	l.want("snapshot", "")
 	w.end()
-	if told := l.next(); told.event != "end" {
-		t.Errorf("told %+v", told)
+	if sent := l.next(); sent.event != "end" {
+		t.Errorf("sent %+v", sent)
 	}
-	late := w.listen("") // let in before the change, and served after it
-	for told := late.next(); told.event != "end"; told = late.next() {
-		if told.event != "snapshot" {
-			t.Errorf("told %+v", told)
+	late := w.listen("") // admitted before the change, and served after it
+	for sent := late.next(); sent.event != "end"; sent = late.next() {
+		if sent.event != "snapshot" {
+			t.Errorf("sent %+v", sent)
 		}
 	}
 }
@@ -345,8 +345,8 @@ func TestShutdownSaysGoodbye(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.want("bye", "connect again")
-	if told := l.next(); told.event != "end" {
-		t.Errorf("then %+v", told)
+	if sent := l.next(); sent.event != "end" {
+		t.Errorf("then %+v", sent)
 	}
 	if late := w.listen(""); late.status != 503 {
 		t.Errorf("a late one gets %d", late.status)
@@ -397,7 +397,7 @@ func TestShutdownWaitsForTheLastStream(t *testing.T) {
 	}
 }
 
-// How long streams were open is told by transport once they end, and not before.
+// How long streams were open is observed by transport once they end, and not before.
 func TestStreamsHaveAHistogramOfTheirOwn(t *testing.T) {
 	w := newWorld(t)
 	l, p := w.listen(""), w.connect()

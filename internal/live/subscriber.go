@@ -24,16 +24,16 @@ func (h *Hub) subscribe(transport, last string, f filter) (*subscriber, []byte) 
 	}
 	at, complete, valid := h.placeOf(last)
 	if !valid {
-		return s, append(lostEvents(0, lostRestart).of(transport), s.restart(0)...)
+		return s, append(lostEvents(0, lossRestart).of(transport), s.restart(0)...)
 	}
 	var first []byte
 	oldest := h.log.oldest()
 	switch {
 	case !f.decisions:
 	case !complete: // the event that would say which decisions came before it is gone
-		first = lostDecisions(0, lostWindow).of(transport)
+		first = lostDecisions(0, lossTooOld).of(transport)
 	case at[decisions] < oldest[decisions]:
-		first = lostDecisions(s.countLost(oldest[decisions]-at[decisions]), lostWindow).of(transport)
+		first = lostDecisions(s.countLost(oldest[decisions]-at[decisions]), lossTooOld).of(transport)
 		s.at[decisions] = oldest[decisions]
 	default:
 		s.at[decisions] = at[decisions]
@@ -42,13 +42,15 @@ func (h *Hub) subscribe(transport, last string, f filter) (*subscriber, []byte) 
 		s.at[events] = at[events]
 		return s, first
 	}
-	lost := lostEvents(s.countLost(oldest[events]-at[events]), lostWindow)
+	lost := lostEvents(s.countLost(oldest[events]-at[events]), lossTooOld)
 	return s, append(append(first, lost.of(transport)...), s.restart(0)...)
 }
 
 // countLost counts what is reported to the client as lost.
 func (s *subscriber) countLost(n uint64) uint64 {
-	s.hub.metrics.lost[s.transport].Add(float64(n))
+	if n > 0 {
+		s.hub.metrics.lost.WithLabelValues(s.transport).Add(float64(n))
+	}
 	return n
 }
 
@@ -83,7 +85,7 @@ func (s *subscriber) next() []byte {
 	}
 	// The snapshot includes the events that are left; the decisions follow it.
 	snapshot := s.restart(b.next[events])
-	return append(lostEvents(s.countLost(s.at[events]-from[events]), lostSlow).of(s.transport), snapshot...)
+	return append(lostEvents(s.countLost(s.at[events]-from[events]), lossTooSlow).of(s.transport), snapshot...)
 }
 
 // bye is the last message of a stream.

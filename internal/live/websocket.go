@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -125,7 +124,7 @@ func (s *session) read() {
 	if s.principal.Load() == nil {
 		late := time.AfterFunc(s.hub.o.Timing.Auth, func() {
 			if s.principal.Load() == nil {
-				s.end(websocket.StatusPolicyViolation, droppedInvalid, "authenticate first: {\"type\":\"auth\",\"data\":{\"token\":…}}")
+				s.end(websocket.StatusPolicyViolation, endInvalid, "authenticate first: {\"type\":\"auth\",\"data\":{\"token\":…}}")
 			}
 		})
 		defer late.Stop()
@@ -144,7 +143,7 @@ func (s *session) read() {
 			s.readFailed(err)
 			return
 		case kind != websocket.MessageText:
-			s.end(websocket.StatusUnsupportedData, droppedInvalid, "messages are JSON, as text")
+			s.end(websocket.StatusUnsupportedData, endInvalid, "messages are JSON, as text")
 			return
 		}
 		if !s.handle(s.message.Bytes()) {
@@ -178,13 +177,13 @@ func (s *session) readFailed(err error) {
 	closed, isClosed := errors.AsType[websocket.CloseError](err)
 	switch {
 	case errors.Is(err, errFragments):
-		s.end(websocket.StatusPolicyViolation, droppedInvalid, "a message has too many fragments")
+		s.end(websocket.StatusPolicyViolation, endInvalid, "a message has too many fragments")
 	case errors.Is(err, websocket.ErrMessageTooBig), isClosed && !utf8.ValidString(closed.Reason):
-		s.hub.metrics.dropped[overWebSocket][droppedInvalid].Inc() // the close frame was sent
+		s.hub.metrics.dropped.WithLabelValues(overWebSocket, endInvalid).Inc() // the close frame was sent
 	case s.wire.failure() != nil:
-		s.hub.countFailed(overWebSocket, s.wire.failure())
+		s.hub.metrics.countSlow(overWebSocket, s.wire.failure())
 	case !isClosed && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && !isNetwork(err):
-		s.end(websocket.StatusProtocolError, droppedInvalid, "not a frame of a client (RFC 6455, section 5)")
+		s.end(websocket.StatusProtocolError, endInvalid, "not a frame of a client (RFC 6455, section 5)")
 	}
 }
 
@@ -197,7 +196,7 @@ func isNetwork(err error) bool {
 // end closes the connection with a code and a text, once.
 func (s *session) end(code websocket.StatusCode, reason, text string) {
 	s.closing.Do(func() {
-		s.hub.metrics.dropped[overWebSocket][reason].Inc()
+		s.hub.metrics.dropped.WithLabelValues(overWebSocket, reason).Inc()
 		_ = s.conn.Close(code, text)
 	})
 }
@@ -209,7 +208,7 @@ func (s *session) watch(ctx context.Context) {
 	for {
 		wake := *turn.Load() // before Ended is called, so that no change is missed
 		if p := s.principal.Load(); p != nil && s.hub.o.Guard.Ended(p) != nil {
-			s.end(websocket.StatusPolicyViolation, droppedRevoked, "the credential is no longer valid")
+			s.end(websocket.StatusPolicyViolation, endRevoked, "the credential is no longer valid")
 			return
 		}
 		if b := s.next(); len(b) > 0 && s.wire.send(b) != nil {
@@ -221,7 +220,7 @@ func (s *session) watch(ctx context.Context) {
 			return
 		case <-s.hub.stop:
 			_ = s.wire.send(bye().ws)
-			s.end(websocket.StatusGoingAway, droppedStopped, "the service stops; connect again")
+			s.end(websocket.StatusGoingAway, endStopped, "the service stops; connect again")
 			return
 		case <-wake:
 		}
@@ -255,7 +254,7 @@ func (s *session) ping(ctx context.Context) {
 	defer cancel()
 	if err := s.conn.Ping(ctx); err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		s.closing.Do(func() {
-			s.hub.metrics.dropped[overWebSocket][droppedSilent].Inc()
+			s.hub.metrics.dropped.WithLabelValues(overWebSocket, endSilent).Inc()
 			_ = s.conn.CloseNow()
 		})
 	}
@@ -274,11 +273,4 @@ func (s *session) adminNotices() (b []byte) {
 		}
 	})
 	return b
-}
-
-// countFailed counts a stream that ended since the client did not read in time.
-func (h *Hub) countFailed(transport string, err error) {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		h.metrics.dropped[transport][droppedSlow].Inc()
-	}
 }

@@ -166,13 +166,13 @@ func TestAHeadOutlivesItsConnectionByItsLease(t *testing.T) {
 	}
 }
 
-func TestAHeadIsToldWhatTheOperatorWants(t *testing.T) {
+func TestAHeadGetsTheAdminState(t *testing.T) {
 	w := newWorld(t)
 	p := w.connect()
 	p.send(`{"id":1,"type":"register","data":{"id":"gpu-1","endpoint":"http://10.0.0.1:8000","model_type":"llama","region":"us-east","status":"active"}}`)
 	p.want("answer", "1", "")
 	w.register("gpu-2", "us-east")
-	w.drain("gpu-2", fleet.AdminDraining) // somebody else's
+	w.drain("gpu-2", fleet.AdminDraining) // of another client
 	w.drain("gpu-1", fleet.AdminMaintenance)
 	p.want("admin", "", `{"head":"gpu-1","admin_state":"maintenance"}`)
 	w.drain("gpu-1", fleet.AdminEnabled)
@@ -211,7 +211,7 @@ func TestErrorsAreAnswersAndTheConnectionGoesOn(t *testing.T) {
 		{`{"id":"` + strings.Repeat("x", 200) + `","type":"ping"}`, "", `/id`},
 		{`{"id":1,"type":"ping","extra":2}`, "1", `/extra`},
 		{`{"id":1,"type":"decide"}`, "1", `/model_type`},
-		{`{"id":1,"type":"decide","data":{"model_type":"nobody"}}`, "1", `"unknown_model_type"`},
+		{`{"id":1,"type":"decide","data":{"model_type":"absent"}}`, "1", `"unknown_model_type"`},
 		{`{"id":1,"type":"decide","data":{"model_type":"x","colour":1}}`, "1", `/colour`},
 		{`{"id":1,"type":"status","data":{"id":"x","epoch":1,"status":"active"}}`, "1", `"head_not_found"`},
 		{`{"id":1,"type":"status","data":{"epoch":1,"status":"active"}}`, "1", `/id`},
@@ -247,7 +247,7 @@ func TestEachMessageNeedsItsPermission(t *testing.T) {
 		"subscribe": `{}`, "unsubscribe": `{}`, "ping": `{}`,
 		"register":   `{"id":"gpu-1","endpoint":"http://10.0.0.1:8000","model_type":"llama","region":"us-east"}`,
 		"status":     `{"id":"gpu-1","epoch":1,"status":"active"}`,
-		"deregister": `{"id":"nobody"}`,
+		"deregister": `{"id":"absent"}`,
 		"decide":     `{"model_type":"llama"}`, "progress": `{}`, "outcome": `{}`,
 	}
 	may := map[access.Role][]string{
@@ -256,7 +256,7 @@ func TestEachMessageNeedsItsPermission(t *testing.T) {
 		access.RoleHead:   {"register", "status", "deregister"},
 	}
 	for role, allowed := range may {
-		w.who.Store(&access.Principal{Type: "key", ID: "k", Role: role, Heads: map[bool][]string{true: {"gpu-*", "nobody"}}[role == access.RoleHead]})
+		w.who.Store(&access.Principal{Type: "key", ID: "k", Role: role, Heads: map[bool][]string{true: {"gpu-*", "absent"}}[role == access.RoleHead]})
 		p := w.connect()
 		for kind, data := range messages {
 			before := w.denied.Load()
@@ -314,7 +314,7 @@ func TestARevokedWebSocketEnds(t *testing.T) {
 	p.send(`{"id":1,"type":"ping"}`)
 	p.want("answer", "1", "")
 	w.lapse()
-	p.send(`{"id":2,"type":"decide","data":{"model_type":"llama"}}`) // at once, whatever the beat
+	p.send(`{"id":2,"type":"decide","data":{"model_type":"llama"}}`) // at once, before the next beat
 	p.want("error", "2", "revoked")
 	p.closes(websocket.StatusPolicyViolation, "credential")
 	w.until("the gauge falls", func() bool { return w.value("websocket_connections") == 0 })
@@ -432,7 +432,7 @@ func TestFramesOfEveryForm(t *testing.T) {
 		"a ping between fragments":          {[]ws.Frame{text(false, ws.OpText, ping[:5]), text(true, ws.OpPing, "x"), text(true, ws.OpContinuation, ping[5:])}, 0},
 		"an empty last fragment":            {[]ws.Frame{text(false, ws.OpText, ping), text(true, ws.OpContinuation, "")}, 0},
 		"a multibyte character in two":      {[]ws.Frame{text(false, ws.OpText, "{\"id\":\"\xc3"), text(true, ws.OpContinuation, "\xbc\",\"type\":\"ping\"}")}, 0},
-		"a pong that nobody asked for":      {[]ws.Frame{text(true, ws.OpPong, "x"), text(true, ws.OpText, ping)}, 0},
+		"a pong without a ping":             {[]ws.Frame{text(true, ws.OpPong, "x"), text(true, ws.OpText, ping)}, 0},
 		"64 KiB less what frames it":        {[]ws.Frame{text(true, ws.OpText, `{"id":1,"type":"ping","data":"`+strings.Repeat("x", 64<<10-40)+`"}`)}, 0},
 		"binary":                            {[]ws.Frame{text(true, ws.OpBinary, ping)}, ws.StatusUnsupportedData},
 		"invalid UTF-8":                     {[]ws.Frame{text(true, ws.OpText, "{\"id\":\"\xff\"}")}, ws.StatusInvalidFramePayloadData},
@@ -497,7 +497,7 @@ func TestTheOtherLibraryCanDoAll(t *testing.T) {
 // A peer that is half gone reads nothing and answers no ping.
 func TestASilentPeerIsDropped(t *testing.T) {
 	w := newWorld(t, impatient)
-	w.raw() // answers pings only when somebody reads
+	w.raw() // answers pings only when it is read
 	w.until("it is dropped", func() bool { return w.value("websocket_connections") == 0 })
 	if n := w.value("headway_live_dropped_total", "websocket", "silent"); n != 1 {
 		t.Errorf("%v dropped as silent", n)
@@ -559,7 +559,7 @@ func TestAFloodWaits(t *testing.T) {
 	}
 }
 
-// Pings and pongs that nobody asked for wait as messages do: each costs an
+// Unsolicited pings and pongs wait as messages do: each costs an
 // answer, or the look for who waits for it.
 func TestAFloodOfPingsWaits(t *testing.T) {
 	for name, op := range map[string]ws.OpCode{"pings": ws.OpPing, "pongs": ws.OpPong} {

@@ -202,7 +202,7 @@ func (w *world) drain(id string, state fleet.AdminState) {
 	}
 }
 
-// decide makes a decision that somebody may be told of.
+// decide makes a decision that streams may show.
 func (w *world) decide() *routing.Decision {
 	w.Helper()
 	d, err := w.router.Decide(&strategy.Request{ModelType: "llama"})
@@ -258,8 +258,8 @@ func (w *world) readAll() {
 	w.until("the hub reads", func() bool { return float64(w.hub.Read()) >= w.value("headway_events_published_total") })
 }
 
-// told is one event of SSE as a client gets it.
-type told struct{ id, event, data string }
+// sent is one event of SSE as a client gets it.
+type sent struct{ id, event, data string }
 
 // listener reads Server-Sent Events.
 type listener struct {
@@ -267,7 +267,7 @@ type listener struct {
 	body   io.ReadCloser
 	header http.Header
 	status int
-	text   chan told // comments have the event "comment"
+	text   chan sent // comments have the event "comment"
 	done   chan struct{}
 	once   sync.Once
 }
@@ -293,7 +293,7 @@ func (w *world) open(query string, header ...string) *listener {
 	if err != nil {
 		w.Fatal(err)
 	}
-	l := &listener{w: w, body: answer.Body, header: answer.Header, status: answer.StatusCode, text: make(chan told, 256), done: make(chan struct{})}
+	l := &listener{w: w, body: answer.Body, header: answer.Header, status: answer.StatusCode, text: make(chan sent, 256), done: make(chan struct{})}
 	w.Cleanup(l.stop)
 	go l.read()
 	return l
@@ -317,13 +317,13 @@ func (l *listener) read() {
 				break
 			}
 			raw = []byte(rest)
-			var t told
+			var t sent
 			for line := range strings.SplitSeq(block, "\n") {
 				name, value, _ := strings.Cut(line, ":")
 				value = strings.TrimPrefix(value, " ")
 				switch name {
 				case "":
-					t = told{event: "comment", data: value}
+					t = sent{event: "comment", data: value}
 				case "id":
 					t.id = value
 				case "event":
@@ -331,7 +331,7 @@ func (l *listener) read() {
 				case "data":
 					t.data = value
 				case "retry":
-					t = told{event: "retry", data: value}
+					t = sent{event: "retry", data: value}
 				}
 			}
 			select {
@@ -346,30 +346,30 @@ func (l *listener) read() {
 	}
 }
 
-// next returns the next thing told that is neither a comment nor a retry.
-func (l *listener) next() told {
+// next returns the next thing sent that is neither a comment nor a retry.
+func (l *listener) next() sent {
 	l.w.Helper()
 	for {
 		select {
 		case t, ok := <-l.text:
 			if !ok {
-				return told{event: "end"}
+				return sent{event: "end"}
 			}
 			if t.event != "comment" && t.event != "retry" {
 				return t
 			}
 		case <-time.After(20 * time.Second):
-			l.w.Fatal("nothing was told for 20 s")
+			l.w.Fatal("nothing was sent for 20 s")
 		}
 	}
 }
 
-// want reads what is told next and demands its event and a part of its data.
-func (l *listener) want(event, part string) told {
+// want reads what is sent next and demands its event and a part of its data.
+func (l *listener) want(event, part string) sent {
 	l.w.Helper()
 	t := l.next()
 	if t.event != event || !strings.Contains(t.data, part) {
-		l.w.Fatalf("told %+v; want %s with %s", t, event, part)
+		l.w.Fatalf("sent %+v; want %s with %s", t, event, part)
 	}
 	return t
 }
