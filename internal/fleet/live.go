@@ -175,21 +175,22 @@ func Clock(t time.Time) uint32 { return uint32(t.Sub(started) / time.Millisecond
 
 // Live holds the numbers of one head that change with every request and every
 // report. It lasts until the head is offline, moves to another endpoint or is
-// removed; a registration at the same endpoint keeps it. Whoever takes a place
-// keeps the pointer and gives it back to the same Live, so that no count is
-// lost or inherited.
+// removed; a registration at the same endpoint keeps it. The taker of a place
+// keeps the pointer and gives the place and its tokens back to the same Live, so
+// that no count is lost or inherited.
 //
 // All methods are safe for concurrent use and never block.
 type Live struct {
 	load   atomic.Int64  // places taken, doubled, plus exact
 	beyond atomic.Uint64 // a Beyond
 	picks  atomic.Uint64
+	tokens atomic.Int64 // of the prompts of the places taken
 	// ends says how the places of late have ended: below 0 most with an outcome,
 	// above 0 most by their time, 0 before any has; within endsOne.
 	ends   atomic.Int64
 	report atomic.Pointer[Report]
 	start  atomic.Pointer[slowStart]
-	_      [16]byte // two heads' counters never share a cache line
+	_      [8]byte // two heads' counters never share a cache line
 }
 
 type slowStart struct {
@@ -208,33 +209,41 @@ const endsOne = 1 << 15
 // known of how places end there.
 const exact = 1
 
-// TryAcquire takes a place for one request. It is refused when limit places
-// are taken; a limit of 0 is none.
-func (l *Live) TryAcquire(limit int64) bool {
+// TryAcquire takes a place for one request with a prompt of so many tokens, 0:
+// unknown. It is refused when limit places are taken; a limit of 0 is none.
+func (l *Live) TryAcquire(limit, tokens int64) bool {
 	if n := l.load.Add(2) >> 1; limit > 0 && n > limit {
 		l.load.Add(-2)
 		return false
 	}
 	l.picks.Add(1)
+	if tokens != 0 {
+		l.tokens.Add(tokens)
+	}
 	return true
 }
 
-// Release gives a place back whose request's end was reported. The caller sees
-// to it that each place is given back once, by Release, Expire or Evict.
-func (l *Live) Release() {
-	l.load.Add(-2)
+// Release gives a place and its tokens back whose request's end was reported. The
+// caller gives each place back once, by Release, Expire or Evict.
+func (l *Live) Release(tokens int64) {
+	l.Evict(tokens)
 	l.observe(-endsOne)
 }
 
-// Expire gives a place back because its time ran out.
-func (l *Live) Expire() {
-	l.load.Add(-2)
+// Expire gives a place and its tokens back because its time ran out.
+func (l *Live) Expire(tokens int64) {
+	l.Evict(tokens)
 	l.observe(endsOne)
 }
 
-// Evict gives a place back before its time, which says nothing about how it
-// would have ended.
-func (l *Live) Evict() { l.load.Add(-2) }
+// Evict gives a place and its tokens back before its time, which says nothing
+// about how it would have ended.
+func (l *Live) Evict(tokens int64) {
+	l.load.Add(-2)
+	if tokens != 0 {
+		l.tokens.Add(-tokens)
+	}
+}
 
 // ReportedLate notes the outcome of a request whose place was given back before:
 // outcomes are reported, if late.
@@ -326,6 +335,10 @@ func (l *Live) StartSlowly(since time.Time, window time.Duration, bias float64) 
 
 // InFlight is the number of places taken.
 func (l *Live) InFlight() int64 { return l.load.Load() >> 1 }
+
+// Tokens is the number of prompt tokens of the places taken, as far as they are
+// known.
+func (l *Live) Tokens() int64 { return l.tokens.Load() }
 
 // Exact is InFlight, and whether that is our whole part of the head's load:
 // OwnCounts, and the head is not in its slow start.

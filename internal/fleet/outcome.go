@@ -27,9 +27,10 @@ type Outcomes interface {
 	// ObserveTrial is Observe for a trial. Where the ejection is over by then,
 	// the request counts as any other.
 	ObserveTrial(h *Head, end Ending, at time.Time)
-	// TryTrial takes the trial request of an ejected head, and a place for it.
-	// Only one caller succeeds for each trial that is offered.
-	TryTrial(h *Head) bool
+	// TryTrial takes the trial request of an ejected head, and a place for it and
+	// its prompt of so many tokens. Only one caller succeeds for each trial that
+	// is offered.
+	TryTrial(h *Head, tokens int64) bool
 	// TrialAnswers notes that a trial began to be answered, which ends the
 	// ejection.
 	TrialAnswers(h *Head)

@@ -115,8 +115,9 @@ func (o *outcomes) judge(at time.Time) (why, detail string) {
 	return o.registry.o.Eject.judge(o.errors.Load(), requests, errors)
 }
 
-// TryTrial takes the trial that is offered, and a place at the head.
-func (o *outcomes) TryTrial(h *fleet.Head) bool {
+// TryTrial takes the trial that is offered, and a place at the head for a prompt
+// of so many tokens.
+func (o *outcomes) TryTrial(h *fleet.Head, tokens int64) bool {
 	if o.trial.Load() != trialOffered {
 		return false
 	}
@@ -124,7 +125,7 @@ func (o *outcomes) TryTrial(h *fleet.Head) bool {
 	if !o.trial.CompareAndSwap(trialOffered, taken) {
 		return false
 	}
-	if !h.Live.TryAcquire(h.MaxInFlight) {
+	if !h.Live.TryAcquire(h.MaxInFlight, tokens) {
 		o.trial.CompareAndSwap(taken, trialOffered)
 		return false
 	}

@@ -158,7 +158,7 @@ func TestALaterAttemptOfAForgottenDecisionIsEvicted(t *testing.T) {
 
 // Whatever happens to decisions and heads in which order, each head has the
 // places and tokens of its open decisions, and in the end none.
-func TestPlacesAreThoseOfOpenDecisions(t *testing.T) {
+func TestPlacesAndTokensAreThoseOfOpenDecisions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		clock := func() time.Time { return now }
@@ -188,6 +188,7 @@ func TestPlacesAreThoseOfOpenDecisions(t *testing.T) {
 			req *strategy.Request
 		}
 		var attempts []attempt
+		var tokens int64
 		some := func(t *rapid.T) attempt {
 			if len(attempts) == 0 {
 				t.Skip("nothing is decided")
@@ -236,17 +237,18 @@ func TestPlacesAreThoseOfOpenDecisions(t *testing.T) {
 				router.Expire()
 			},
 			"": func(t *rapid.T) {
-				places := map[*fleet.Live]int64{}
+				places, of := map[*fleet.Live]int64{}, map[*fleet.Live]int64{}
 				open := int64(0)
 				for _, a := range attempts {
 					if _, ended := a.Outcome(); !ended {
 						places[a.Head.Live]++
+						of[a.Head.Live] += a.req.InputTokens
 						open++
 					}
 				}
 				for l, id := range lives {
-					if l.InFlight() != places[l] {
-						t.Fatalf("%s has %d places, want %d", id, l.InFlight(), places[l])
+					if l.InFlight() != places[l] || l.Tokens() != of[l] {
+						t.Fatalf("%s has %d places and %d tokens, want %d and %d", id, l.InFlight(), l.Tokens(), places[l], of[l])
 					}
 				}
 				if router.Open() != open {
@@ -257,12 +259,13 @@ func TestPlacesAreThoseOfOpenDecisions(t *testing.T) {
 		now = now.Add(2 * time.Hour)
 		router.Expire()
 		for l, id := range lives {
+			tokens += l.Tokens()
 			if l.InFlight() != 0 {
 				t.Fatalf("%s has %d places in the end", id, l.InFlight())
 			}
 		}
-		if router.Open() != 0 {
-			t.Fatalf("%d decisions are open", router.Open())
+		if tokens != 0 || router.Open() != 0 {
+			t.Fatalf("%d tokens are left, and %d decisions open", tokens, router.Open())
 		}
 	})
 }

@@ -45,6 +45,7 @@ type Decision struct {
 	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen
 	lasts        atomic.Int64 // nanoseconds after At
 	ttl          time.Duration
+	tokens       int64 // of the prompt, taken with the place
 	end          atomic.Pointer[Outcome]
 }
 

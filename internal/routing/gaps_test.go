@@ -176,7 +176,7 @@ func TestTheOlderReportDecidesTheTrust(t *testing.T) {
 				if d.Head.ID == "old" {
 					n++
 				}
-				d.Head.Live.Evict() // neither an outcome nor a place
+				d.Head.Live.Evict(0) // neither an outcome nor a place
 				w.counts("young", young, 0, 0)
 			}
 			return float64(n) / draws

@@ -155,8 +155,8 @@ func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Session
 		Name: "headway_decision_failures_total",
 		Help: "Decisions that found no head, by reason. unknown_model_type and unknown_region name what neither a head nor the policy knows, excluded and labels what the caller ruled out; the rest is for the fleet to answer for.",
 	}, []string{"reason"})
-	for f := FailUnknownModel; f < FailTried; f++ {
-		m.failures[f] = failures.WithLabelValues(f.String())
+	for i, reason := range FailureReasons() {
+		m.failures[int(FailUnknownModel)+i] = failures.WithLabelValues(reason)
 	}
 	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
 		of.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)

@@ -46,7 +46,7 @@ func (r *Router) place(c *choice, s *scratch) (pick, picks int) {
 				break
 			}
 			for i := range n {
-				if h := s.picks[i].Head; c.rehearsed || h.Live.TryAcquire(h.MaxInFlight) {
+				if h := s.picks[i].Head; c.rehearsed || h.Live.TryAcquire(h.MaxInFlight, in.Request.InputTokens) {
 					return i, n
 				}
 			}
@@ -100,7 +100,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
 		Strategy: c.plan.Spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule),
-		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.ttl),
+		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.ttl), tokens: in.Request.InputTokens,
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
 		Sticky: in.Recalled.Head == s.picks[i].Head,

@@ -52,11 +52,11 @@ func (r *reservations) finish(d *Decision, o *Outcome) (counts, late bool) {
 	if d.end.CompareAndSwap(nil, o) {
 		switch {
 		case reported:
-			live.Release()
+			live.Release(d.tokens)
 		case o.Result == ResultExpired:
-			live.Expire()
+			live.Expire(d.tokens)
 		default:
-			live.Evict()
+			live.Evict(d.tokens)
 		}
 		r.open.Add(-1)
 		return true, false

@@ -54,7 +54,7 @@ func tier(region string, distance float64, heads []head) Tier {
 		made, _ := fleet.NewTestHead(fmt.Sprintf("%s-%d", region, i), uint64(i+1), true, int64(h.limit))
 		made.Weight, made.Region = h.weight, region
 		for range h.inFlight {
-			made.Live.TryAcquire(0)
+			made.Live.TryAcquire(0, 0)
 		}
 		list = append(list, made)
 	}
