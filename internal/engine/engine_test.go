@@ -102,10 +102,7 @@ func TestPrefillThroughputIsTheProfiles(t *testing.T) {
 		"llama70b-h100x2": 1000 / 0.0799,             // the linear term of Preble's fit
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := engine.ProfileByName(name)
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := engine.ProfileNamed(name)
 			e := newEngine(t, p)
 			const prompts, length = 200, 4000
 			for range prompts {
@@ -123,10 +120,7 @@ func TestPrefillThroughputIsTheProfiles(t *testing.T) {
 }
 
 func TestPrefixHitsShortenThePrefill(t *testing.T) {
-	p, err := engine.ProfileByName("qwen32b-h100x2")
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := engine.ProfileNamed("qwen32b-h100x2")
 	e := newEngine(t, p)
 	var now time.Duration
 	ask := func(tokens, shared int) (ttft time.Duration, cached int) {
@@ -270,8 +264,5 @@ func TestProfilesAreRefusedWhenTheyCannotWork(t *testing.T) {
 	}
 	if _, err := engine.New(engine.Options{Profile: small()}); err == nil {
 		t.Error("an engine in which nothing may wait was accepted")
-	}
-	if _, err := engine.ProfileByName("abacus"); !errors.Is(err, engine.ErrUnknownProfile) {
-		t.Errorf("ProfileByName: %v, want ErrUnknownProfile", err)
 	}
 }

@@ -2,6 +2,9 @@ package engine
 
 import "fmt"
 
+// ProfileNamed is a profile of the table.
+var ProfileNamed = profileNamed
+
 // CheckMemory compares the cache's counts with what the sequences hold.
 func (e *Engine) CheckMemory() error {
 	c := e.cache
@@ -32,18 +35,9 @@ func (e *Engine) CheckMemory() error {
 		return fmt.Errorf("%d idle blocks (%d listed), %d private pages (%d held), %d free, %d blocks, %d pages in all",
 			idle, c.idle.len(), c.private, private, c.free, len(c.blocks), c.total)
 	}
-	if c.tier.len() > c.tier.limit || c.tier.length() != c.tier.len() || c.idle.length() != c.idle.len() {
+	if c.tier.len() > c.tier.limit || c.tier.order.Len() != c.tier.len() || c.idle.order.Len() != c.idle.len() {
 		return fmt.Errorf("the CPU tier lists %d blocks, indexes %d, may hold %d",
-			c.tier.length(), c.tier.len(), c.tier.limit)
+			c.tier.order.Len(), c.tier.len(), c.tier.limit)
 	}
 	return nil
-}
-
-// length counts the ring's links.
-func (s *lruSet) length() int {
-	n := 0
-	for l := s.ring.next; l != s.ring; l = l.next {
-		n++
-	}
-	return n
 }

@@ -1,5 +1,7 @@
 package engine
 
+import "container/list"
+
 // pageTokens is the allocation unit, vLLM's default block_size. A prefix block
 // is a whole number of pages.
 const (
@@ -128,25 +130,18 @@ func (c *kvCache) publish(hash uint64) *block {
 // lruSet is a bounded set of block hashes that evicts the least recently added.
 type lruSet struct {
 	limit int
-	index map[uint64]*link
-	ring  *link // its end: next is the oldest, prev the newest
-}
-
-type link struct {
-	hash       uint64
-	prev, next *link
+	index map[uint64]*list.Element
+	order *list.List // of hashes, the oldest first
 }
 
 func newLRUSet(limit int) lruSet {
-	end := &link{}
-	end.prev, end.next = end, end
-	return lruSet{limit: limit, index: make(map[uint64]*link), ring: end}
+	return lruSet{limit: limit, index: make(map[uint64]*list.Element), order: list.New()}
 }
 
 func (s *lruSet) len() int { return len(s.index) }
 
 // oldest is the next to be evicted; the set must not be empty.
-func (s *lruSet) oldest() uint64 { return s.ring.next.hash }
+func (s *lruSet) oldest() uint64 { return s.order.Front().Value.(uint64) } //nolint:errcheck // only hashes are added
 
 func (s *lruSet) has(hash uint64) bool {
 	_, ok := s.index[hash]
@@ -161,14 +156,12 @@ func (s *lruSet) add(hash uint64) {
 	if s.len() == s.limit {
 		s.remove(s.oldest())
 	}
-	l := &link{hash: hash, prev: s.ring.prev, next: s.ring}
-	l.prev.next, l.next.prev = l, l
-	s.index[hash] = l
+	s.index[hash] = s.order.PushBack(hash)
 }
 
 func (s *lruSet) remove(hash uint64) {
-	if l, ok := s.index[hash]; ok {
-		l.prev.next, l.next.prev = l.next, l.prev
+	if e, ok := s.index[hash]; ok {
+		s.order.Remove(e)
 		delete(s.index, hash)
 	}
 }

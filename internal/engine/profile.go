@@ -1,9 +1,9 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -64,38 +64,24 @@ var profiles = []Profile{
 	},
 }
 
-// ErrUnknownProfile reports an unknown profile name.
-var ErrUnknownProfile = errors.New("no such head profile")
-
-// ProfileByName finds a built-in profile. The error wraps [ErrUnknownProfile]
-// and lists the names.
-func ProfileByName(name string) (Profile, error) {
-	names := make([]string, len(profiles))
-	for i, p := range profiles {
-		if p.Name == name {
-			return p, nil
-		}
-		names[i] = p.Name
-	}
-	return Profile{}, fmt.Errorf("%w: %q (known: %s)", ErrUnknownProfile, name, strings.Join(names, ", "))
-}
-
 // ProfileForModel picks the profile for the parameter count in a model's name:
 // 70b and 72b, 30b to 34b, else the smallest.
 func ProfileForModel(model string) Profile {
 	model = strings.ToLower(model)
+	holds := func(size string) bool { return strings.Contains(model, size) }
 	name := "llama8b-h100"
 	switch {
-	case strings.Contains(model, "70b"), strings.Contains(model, "72b"):
+	case holds("70b"), holds("72b"):
 		name = "llama70b-h100x2"
-	case strings.Contains(model, "30b"), strings.Contains(model, "32b"), strings.Contains(model, "34b"):
+	case holds("30b"), holds("32b"), holds("34b"):
 		name = "qwen32b-h100x2"
 	}
-	p, err := ProfileByName(name)
-	if err != nil {
-		panic(err) // the names above stand in the table
-	}
-	return p
+	return profileNamed(name)
+}
+
+// profileNamed is a profile of the table.
+func profileNamed(name string) Profile {
+	return profiles[slices.IndexFunc(profiles, func(p Profile) bool { return p.Name == name })]
 }
 
 func (p *Profile) validate() error {

@@ -245,10 +245,7 @@ func (l *ledger) token(tk engine.Token, position *int) {
 }
 
 func BenchmarkStepOfFullBatch(b *testing.B) {
-	p, err := engine.ProfileByName("llama8b-h100")
-	if err != nil {
-		b.Fatal(err)
-	}
+	p := engine.ProfileNamed("llama8b-h100")
 	e, err := engine.New(engine.Options{Profile: p, MaxWaiting: 1000})
 	if err != nil {
 		b.Fatal(err)
