@@ -1,3 +1,10 @@
+// Package mockhead is a simulated inference server: an OpenAI-compatible HTTP
+// head whose time to first token, batching, KV cache and metrics follow from
+// the work it really gets.
+//
+// [Head] runs an [engine.Engine] in real time, scaled by a speed, behind a
+// listener. [Head.NewAgent] registers it with Headway and reports the engine's
+// load.
 package mockhead
 
 import (
@@ -127,17 +134,11 @@ func (h *Head) routes() http.Handler {
 	mux.HandleFunc("GET /health", h.health)
 	mux.Handle("GET /metrics", handler)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, &apiError{
-			status: http.StatusNotFound, kind: "invalid_request_error", code: "unknown_url",
-			message: fmt.Sprintf("unknown request URL: %s %s", clip(r.Method), clip(r.URL.Path)),
-		})
+		writeError(w, &apiError{http.StatusNotFound, "unknown_url", "", fmt.Sprintf("unknown request URL: %s %s", clip(r.Method), clip(r.URL.Path))})
 	})
 	for _, path := range []string{"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			writeError(w, &apiError{
-				status: http.StatusMethodNotAllowed, kind: "invalid_request_error", code: "method_not_allowed",
-				message: fmt.Sprintf("%s is not allowed here", clip(r.Method)),
-			})
+			writeError(w, &apiError{http.StatusMethodNotAllowed, "method_not_allowed", "", clip(r.Method) + " is not allowed here"})
 		})
 	}
 	return mux
@@ -181,9 +182,7 @@ func (h *Head) Close() {
 func (h *Head) health(w http.ResponseWriter, _ *http.Request) {
 	if h.draining.Load() {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		return
 	}
-	w.WriteHeader(http.StatusOK)
 }
 
 func (h *Head) models(w http.ResponseWriter, _ *http.Request) {
@@ -194,5 +193,5 @@ func (h *Head) models(w http.ResponseWriter, _ *http.Request) {
 			MaxModelLen: h.maxTokens,
 		})
 	}
-	writeJSON(w, list)
+	writeJSON(w, http.StatusOK, list)
 }

@@ -1,7 +1,6 @@
 package mockhead
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -47,7 +46,6 @@ type completion struct {
 
 type apiError struct {
 	status  int
-	kind    string // its type
 	code    string // empty: null
 	param   string // empty: null
 	message string
@@ -56,10 +54,7 @@ type apiError struct {
 func (e *apiError) Error() string { return e.message }
 
 func invalid(param, format string, args ...any) *apiError {
-	return &apiError{
-		status: http.StatusBadRequest, kind: "invalid_request_error", param: param,
-		message: fmt.Sprintf(format, args...),
-	}
+	return &apiError{http.StatusBadRequest, "", param, fmt.Sprintf(format, args...)}
 }
 
 const maxMessages = 4096
@@ -88,14 +83,9 @@ func decodeCompletion(body []byte, chat bool) (*completion, error) {
 		return nil, err
 	}
 	if chat {
-		err = c.render(r.Messages)
-	} else {
-		err = c.readPrompt(r.Prompt)
+		return c, c.render(r.Messages)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c, c.readPrompt(r.Prompt)
 }
 
 func decodeError(err error) *apiError {
@@ -317,13 +307,21 @@ func optional(s string) *string {
 }
 
 func writeError(w http.ResponseWriter, e *apiError) {
-	w.Header().Set("Content-Type", "application/json")
-	if e.status == http.StatusTooManyRequests || e.status == http.StatusServiceUnavailable {
+	kind := "invalid_request_error"
+	switch e.status {
+	case http.StatusTooManyRequests:
+		kind = "rate_limit_error"
+	case http.StatusServiceUnavailable:
+		kind = "server_error"
+	}
+	if kind != "invalid_request_error" {
 		w.Header().Set("Retry-After", "1")
 	}
-	w.WriteHeader(e.status)
-	body := encode(errorBody{errorObject{
-		Message: e.message, Type: e.kind, Param: optional(e.param), Code: optional(e.code),
-	}})
-	_, _ = w.Write(append(bytes.TrimSpace(body), '\n')) // the client may have left
+	writeJSON(w, e.status, errorBody{errorObject{Message: e.message, Type: kind, Param: optional(e.param), Code: optional(e.code)}})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(encode(v), '\n')) // the client may have left
 }

@@ -33,13 +33,13 @@ func FuzzDecodeCompletion(f *testing.F) {
 		c, err := decodeCompletion(body, chat)
 		if err != nil {
 			var e *apiError
-			if !errors.As(err, &e) || e.status < 400 || e.status > 499 || e.message == "" || e.kind == "" {
+			if !errors.As(err, &e) || e.status < 400 || e.status > 499 || e.message == "" {
 				t.Fatalf("error %#v", err)
 			}
 			if utf8.Valid(body) && (!utf8.ValidString(e.message) || !utf8.ValidString(e.param)) {
 				t.Fatalf("the error is not valid UTF-8: %q %q", e.message, e.param)
 			}
-			encode(errorBody{errorObject{Message: e.message, Type: e.kind, Param: optional(e.param)}})
+			encode(errorBody{errorObject{Message: e.message, Param: optional(e.param)}})
 			return
 		}
 		if c.model == "" || c.promptTokens < 1 || c.promptTokens > len(body)+1 || c.maxTokens < 0 {

@@ -43,28 +43,18 @@ func (h *Head) read(w http.ResponseWriter, r *http.Request, chat bool) (*complet
 		return nil, errStopped
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, &apiError{
-			status: http.StatusUnsupportedMediaType, kind: "invalid_request_error",
-			message: "the Content-Type must be application/json",
-		}
+		return nil, &apiError{http.StatusUnsupportedMediaType, "", "", "the Content-Type must be application/json"}
 	}
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return nil, &apiError{
-			status: http.StatusUnsupportedMediaType, kind: "invalid_request_error",
-			message: "the body must not be compressed",
-		}
+		return nil, &apiError{http.StatusUnsupportedMediaType, "", "", "the body must not be compressed"}
 	}
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // HTTP/1 connections always can
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, &apiError{http.StatusRequestEntityTooLarge, "", "", fmt.Sprintf("the body is larger than %d bytes", large.Limit)}
+	}
 	if err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			return nil, &apiError{
-				status: http.StatusRequestEntityTooLarge, kind: "invalid_request_error",
-				message: fmt.Sprintf("the body is larger than %d bytes", large.Limit),
-			}
-		}
 		return nil, invalid("", "the body could not be read")
 	}
 	// The deadline would also end the watch for a closed connection.
@@ -74,31 +64,21 @@ func (h *Head) read(w http.ResponseWriter, r *http.Request, chat bool) (*complet
 		return nil, err
 	}
 	if !slices.Contains(h.options.Models, c.model) {
-		return nil, &apiError{
-			status: http.StatusNotFound, kind: "invalid_request_error", param: "model", code: "model_not_found",
-			message: fmt.Sprintf("the model %q does not exist", clip(c.model)),
-		}
+		return nil, &apiError{http.StatusNotFound, "model_not_found", "model", fmt.Sprintf("the model %q does not exist", clip(c.model))}
 	}
 	return c, nil
 }
 
 func refuse(w http.ResponseWriter, err error) {
-	var e *apiError
+	e, ok := errors.AsType[*apiError](err)
 	switch {
-	case errors.As(err, &e):
+	case ok:
 	case errors.Is(err, engine.ErrTooLong):
-		e = invalid("messages", "%v", err)
-		e.code = "context_length_exceeded"
+		e = &apiError{http.StatusBadRequest, "context_length_exceeded", "messages", err.Error()}
 	case errors.Is(err, engine.ErrQueueFull):
-		e = &apiError{
-			status: http.StatusTooManyRequests, kind: "rate_limit_error", code: "queue_full",
-			message: engine.ErrQueueFull.Error(),
-		}
+		e = &apiError{http.StatusTooManyRequests, "queue_full", "", engine.ErrQueueFull.Error()}
 	default:
-		e = &apiError{
-			status: http.StatusServiceUnavailable, kind: "server_error", code: "shutting_down",
-			message: errStopped.Error(),
-		}
+		e = &apiError{http.StatusServiceUnavailable, "shutting_down", "", errStopped.Error()}
 	}
 	writeError(w, e)
 }
@@ -187,19 +167,35 @@ func (t *turn) next() (progress, error) {
 }
 
 func (t *turn) usage(p progress) *usage {
-	u := &usage{
-		PromptTokens: t.c.promptTokens, CompletionTokens: p.generated,
-		TotalTokens: t.c.promptTokens + p.generated,
-	}
+	u := &usage{PromptTokens: t.c.promptTokens, CompletionTokens: p.generated, TotalTokens: t.c.promptTokens + p.generated}
 	u.PromptDetails.CachedTokens = p.cached
 	return u
 }
 
-func (t *turn) answer(kind string, choices ...choice) answer {
-	if choices == nil {
-		choices = []choice{}
+// answer is the whole answer, or a chunk of its stream.
+func (t *turn) answer(choices ...choice) answer {
+	kind := "text_completion"
+	if t.c.chat {
+		kind = "chat.completion"
+		if t.c.stream {
+			kind += ".chunk"
+		}
 	}
-	return answer{ID: t.id, Object: kind, Created: t.created, Model: t.c.model, Choices: choices}
+	return answer{ID: t.id, Object: kind, Created: t.created, Model: t.c.model, Choices: append([]choice{}, choices...)}
+}
+
+// choice is text of the answer. role begins a chat, reason ends it.
+func (t *turn) choice(role, text string, reason *string) choice {
+	c := choice{FinishReason: reason}
+	switch said := (answerMessage{Role: role, Content: &text}); {
+	case !t.c.chat:
+		c.Text = &text
+	case t.c.stream:
+		c.Delta = &said
+	default:
+		c.Message = &said
+	}
+	return c
 }
 
 func (t *turn) serveWhole() {
@@ -214,18 +210,10 @@ func (t *turn) serveWhole() {
 		case !p.done:
 			continue
 		}
-		text := string(AppendText(nil, t.seed, 0, p.generated))
-		var a answer
-		if t.c.chat {
-			a = t.answer("chat.completion", choice{
-				Message: &answerMessage{Role: "assistant", Content: &text}, FinishReason: &t.reason,
-			})
-		} else {
-			a = t.answer("text_completion", choice{Text: &text, FinishReason: &t.reason})
-		}
+		a := t.answer(t.choice("assistant", string(AppendText(nil, t.seed, 0, p.generated)), &t.reason))
 		a.Usage = t.usage(p)
 		_ = http.NewResponseController(t.w).SetWriteDeadline(time.Now().Add(writeTimeout))
-		writeJSON(t.w, a)
+		writeJSON(t.w, http.StatusOK, a)
 		return
 	}
 }
@@ -250,7 +238,9 @@ func (t *turn) serveStream() {
 		if sent == 0 {
 			t.w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 			t.w.Header().Set("Cache-Control", "no-cache")
-			out = t.appendRole(out)
+			if t.c.chat {
+				out = appendEvent(out, encode(t.answer(t.choice("assistant", "", nil))))
+			}
 		}
 		out = t.appendChunk(out, sent, p)
 		sent = p.generated
@@ -269,40 +259,19 @@ func (t *turn) serveStream() {
 	}
 }
 
-func (t *turn) appendRole(out []byte) []byte {
-	if !t.c.chat {
-		return out
-	}
-	empty := ""
-	return appendEvent(out, encode(t.answer("chat.completion.chunk", choice{
-		Delta: &answerMessage{Role: "assistant", Content: &empty},
-	})))
-}
-
 // appendChunk appends the text since the last chunk, and the end of the stream
 // after the last one.
 func (t *turn) appendChunk(out []byte, sent int, p progress) []byte {
-	text := string(AppendText(nil, t.seed, sent, p.generated))
 	var reason *string
 	if p.done {
 		reason = &t.reason
 	}
-	if t.c.chat {
-		out = appendEvent(out, encode(t.answer("chat.completion.chunk", choice{
-			Delta: &answerMessage{Content: &text}, FinishReason: reason,
-		})))
-	} else {
-		out = appendEvent(out, encode(t.answer("text_completion", choice{Text: &text, FinishReason: reason})))
-	}
+	out = appendEvent(out, encode(t.answer(t.choice("", string(AppendText(nil, t.seed, sent, p.generated)), reason))))
 	if !p.done {
 		return out
 	}
 	if t.c.includeUsage {
-		kind := "text_completion"
-		if t.c.chat {
-			kind = "chat.completion.chunk"
-		}
-		a := t.answer(kind)
+		a := t.answer()
 		a.Usage = t.usage(p)
 		out = appendEvent(out, encode(a))
 	}
@@ -313,9 +282,4 @@ func appendEvent(out, data []byte) []byte {
 	out = append(out, "data: "...)
 	out = append(out, data...)
 	return append(out, "\n\n"...)
-}
-
-func writeJSON(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(encode(v), '\n')) // the client may have left
 }
