@@ -102,38 +102,45 @@ var ErrNoRouter = errors.New("the router does not answer")
 // stops everything and prints a summary. On a terminal it draws a live screen,
 // else one line per second.
 func Run(ctx context.Context, o Options, stdout io.Writer) error {
-	if err := o.complete(); err != nil {
+	if err := o.run(ctx, stdout); err != nil {
 		return fmt.Errorf("demo: %w", err)
+	}
+	return nil
+}
+
+func (o *Options) run(ctx context.Context, stdout io.Writer) error {
+	if err := o.complete(); err != nil {
+		return err
 	}
 	rows, err := workload.ReadTraceFile(o.Trace, o.Seed)
 	if err != nil {
-		return fmt.Errorf("demo: %w", err)
+		return err
 	}
 	work, err := workload.New(workload.Options{Rows: rows, Rate: o.Rate, Models: o.Models, Regions: o.Regions, Seed: o.Seed})
 	if err != nil {
-		return fmt.Errorf("demo: %w", err)
+		return err
 	}
 	connections := newConnections(o.Heads)
 	defer connections.CloseIdleConnections()
 	agents, router, err := o.connect(connections)
 	if err != nil {
-		return fmt.Errorf("demo: %w", err)
-	}
-	introduce(stdout, &o)
-	if err := awaitRouter(ctx, router, &o, stdout); err != nil {
 		return err
 	}
-	fleet := newHeads(&o, agents)
-	if err := alone(ctx, router, &o, fleet.units[0].id); err != nil {
+	introduce(stdout, o)
+	if err := awaitRouter(ctx, router, o, stdout); err != nil {
+		return err
+	}
+	fleet := newHeads(o, agents)
+	if err := alone(ctx, router, o, fleet.units[0].id); err != nil {
 		return err
 	}
 	if err := fleet.startAll(ctx); err != nil {
-		return errors.Join(fmt.Errorf("demo: %w", err), fleet.stopAll(ctx))
+		return errors.Join(err, fleet.stopAll(ctx))
 	}
-	awaitHeads(ctx, fleet, &o, stdout)
+	awaitHeads(ctx, fleet, o, stdout)
 
 	d := &display{
-		options: &o, fleet: fleet,
+		options: o, fleet: fleet,
 		traffic: &traffic{
 			router: router, heads: connections, work: work, stats: newStats(time.Now()),
 			slots: make(chan struct{}, maxConcurrent),
@@ -144,9 +151,9 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 	// A head would wait for dialed connections that were never used.
 	connections.CloseIdleConnections()
 	err = fleet.stopAll(ctx)
-	summarize(stdout, &o, d.stats.picture(time.Now()), d.sent, units)
+	summarize(stdout, o, d.stats.picture(time.Now()), d.sent, units)
 	if err != nil {
-		return fmt.Errorf("demo: stop the heads: %w", err)
+		return fmt.Errorf("stop the heads: %w", err)
 	}
 	return nil
 }
@@ -216,7 +223,7 @@ func awaitRouter(ctx context.Context, router *client.Client, o *Options, stdout 
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("demo: %w at %s: %w", ErrNoRouter, o.Server, err)
+			return fmt.Errorf("%w at %s: %w", ErrNoRouter, o.Server, err)
 		}
 	}
 }
@@ -225,7 +232,7 @@ func awaitRouter(ctx context.Context, router *client.Client, o *Options, stdout 
 // same names.
 func alone(ctx context.Context, router *client.Client, o *Options, id string) error {
 	if head, err := router.Head(ctx, id); err == nil && head.Health.State == "fresh" {
-		return fmt.Errorf("demo: %s is registered at %s and reports: another demo runs beside this service; stop it first", id, o.Server)
+		return fmt.Errorf("%s is registered at %s and reports: another demo runs beside this service; stop it first", id, o.Server)
 	}
 	return nil
 }

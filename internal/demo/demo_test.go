@@ -171,7 +171,9 @@ func (f *fakeRouter) decide(w http.ResponseWriter, r *http.Request) {
 	f.decided++
 	id := fmt.Sprintf("dec_%d", f.decided)
 	f.open[id] = false
-	_, _ = w.Write(encode(api.Decision{DecisionID: id, Head: targets[0], Strategy: "round_robin", Alternatives: targets[1:]}))
+	if err := json.MarshalWrite(w, api.Decision{DecisionID: id, Head: targets[0], Strategy: "round_robin", Alternatives: targets[1:]}); err != nil {
+		f.t.Error(err)
+	}
 }
 
 func (f *fakeRouter) progress(w http.ResponseWriter, r *http.Request) {

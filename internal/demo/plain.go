@@ -60,11 +60,11 @@ func line(p *picture, units []unitView, inFlight int) string {
 			up++
 		}
 	}
+	decide50, decide95, decide99 := p.decide.quantiles()
+	token50, token95, _ := p.ttft.quantiles()
 	return fmt.Sprintf("%5ds  %4.0f decisions/s  decide p50 %s p95 %s p99 %s  first token p50 %s p95 %s  "+
 		"in flight %d  heads %d/%d  ok %s  failed %s",
-		int(p.elapsed.Seconds()), p.rate,
-		span(p.decide.quantile(.5)), span(p.decide.quantile(.95)), span(p.decide.quantile(.99)),
-		span(p.ttft.quantile(.5)), span(p.ttft.quantile(.95)),
+		int(p.elapsed.Seconds()), p.rate, span(decide50), span(decide95), span(decide99), span(token50), span(token95),
 		inFlight, up, len(units), grouped(p.ends.ok), grouped(p.ends.failed))
 }
 
@@ -75,12 +75,14 @@ func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(format string, args ...any) { fmt.Fprintf(table, format+"\n", args...) }
 	row("  decisions\t%s\t%.1f a second", grouped(t.decisions), float64(t.decisions)/sent.Seconds())
-	row("  decision, HTTP round trip\tp50 %s\tp95 %s\tp99 %s",
-		span(t.decide.quantile(.5)), span(t.decide.quantile(.95)), span(t.decide.quantile(.99)))
-	row("  first token\tp50 %s\tp95 %s\tp99 %s", span(t.ttft.quantile(.5)), span(t.ttft.quantile(.95)), span(t.ttft.quantile(.99)))
+	quantiles := func(name string, of *samples, speed float64) {
+		p50, p95, p99 := of.quantiles()
+		row("  %s\tp50 %s\tp95 %s\tp99 %s", name, atSpeed(p50, speed), atSpeed(p95, speed), atSpeed(p99, speed))
+	}
+	quantiles("decision, HTTP round trip", &t.decide, 1)
+	quantiles("first token", &t.ttft, 1)
 	if o.Speed != 1 {
-		row("  … on a real head\tp50 %s\tp95 %s\tp99 %s", atSpeed(t.ttft.quantile(.5), o.Speed),
-			atSpeed(t.ttft.quantile(.95), o.Speed), atSpeed(t.ttft.quantile(.99), o.Speed))
+		quantiles("… on a real head", &t.ttft, o.Speed)
 	}
 	row("  answered whole\t%s\t%s by an alternative", grouped(p.ends.ok), grouped(p.ends.moved))
 	row("  failed\t%s\t%s", grouped(p.ends.failed), listed(p.fails, p.ends.failed))

@@ -160,8 +160,9 @@ func (s *screen) heading() []string {
 	}
 }
 
-func quantiles(h *histogram) string {
-	return fmt.Sprintf("p50 %8s   p95 %8s   p99 %8s", span(h.quantile(.5)), span(h.quantile(.95)), span(h.quantile(.99)))
+func quantiles(s *samples) string {
+	p50, p95, p99 := s.quantiles()
+	return fmt.Sprintf("p50 %8s   p95 %8s   p99 %8s", span(p50), span(p95), span(p99))
 }
 
 func clock(d time.Duration) string {

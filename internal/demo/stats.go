@@ -45,8 +45,8 @@ type stats struct {
 type slot struct {
 	second    int64 // since start
 	decisions uint64
-	decide    histogram // the HTTP round trip of a decision
-	ttft      histogram // from the request's beginning
+	decide    samples // the HTTP round trip of a decision
+	ttft      samples // from the request's beginning
 }
 
 type ends struct {
@@ -154,9 +154,9 @@ type count struct {
 // picture is a copy of all counts.
 type picture struct {
 	elapsed           time.Duration
-	rate              float64   // decisions per second in the last whole second
-	perSecond         []uint64  // decisions, the oldest first, whole seconds only
-	decide, ttft      histogram // of the last quantileSeconds
+	rate              float64  // decisions per second in the last whole second
+	perSecond         []uint64 // decisions, the oldest first, whole seconds only
+	decide, ttft      samples  // of the last quantileSeconds
 	all               slot
 	ends              ends
 	heads             map[string]headStats
@@ -170,6 +170,7 @@ func (s *stats) picture(now time.Time) *picture {
 		elapsed: now.Sub(s.start), all: s.all, ends: s.ends, heads: make(map[string]headStats, len(s.heads)),
 		strategies: ranking(s.choices), fails: ranking(s.fails),
 	}
+	p.all.decide.kept, p.all.ttft.kept = slices.Clone(s.all.decide.kept), slices.Clone(s.all.ttft.kept)
 	for id, h := range s.heads {
 		p.heads[id] = *h
 	}

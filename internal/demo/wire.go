@@ -16,38 +16,18 @@ import (
 	"headway/internal/workload"
 )
 
-type (
-	chatRequest struct {
-		Model         string        `json:"model"`
-		Messages      []chatMessage `json:"messages"`
-		MaxTokens     int           `json:"max_tokens"`
-		IgnoreEOS     bool          `json:"ignore_eos"` // vLLM's: exactly as long as the trace says
-		Stream        bool          `json:"stream"`
-		StreamOptions streamOptions `json:"stream_options"`
-	}
-	chatMessage struct {
-		Role    string `json:"role"`
-		Content string `json:"content"`
-	}
-	streamOptions struct {
-		IncludeUsage bool `json:"include_usage"`
-	}
-)
-
-func encode(v any) []byte {
-	b, err := json.Marshal(v)
+// completion is the body of a streamed chat completion. ignore_eos is vLLM's:
+// the answer is exactly as long as the trace says.
+func completion(a *workload.Arrival) []byte {
+	b, err := json.Marshal(map[string]any{
+		"model": a.Model, "max_tokens": a.Output, "ignore_eos": true, "stream": true,
+		"messages":       []map[string]string{{"role": "user", "content": string(prompt(a))}},
+		"stream_options": map[string]bool{"include_usage": true},
+	})
 	if err != nil {
-		panic(err) // the types above hold nothing that cannot be encoded
+		panic(err) // nothing of it cannot be encoded
 	}
 	return b
-}
-
-func completion(a *workload.Arrival) []byte {
-	return encode(chatRequest{
-		Model: a.Model, MaxTokens: a.Output, IgnoreEOS: true, Stream: true,
-		Messages:      []chatMessage{{Role: "user", Content: string(prompt(a))}},
-		StreamOptions: streamOptions{IncludeUsage: true},
-	})
 }
 
 // prompt makes a text whose blocks are equal where those of the trace are.
