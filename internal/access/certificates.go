@@ -132,5 +132,5 @@ func namesOf(c *x509.Certificate) []string {
 	if len(names) == 0 && c.Subject.CommonName != "" {
 		names = append(names, c.Subject.CommonName)
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return name == "" || !printable(name) })
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" || !strict.Printable(name) })
 }

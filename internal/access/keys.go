@@ -14,8 +14,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"headway/internal/audit"
 	"headway/internal/strict"
@@ -274,7 +272,7 @@ func (k *Keys) check(by *Principal, r Request) (Key, []strict.Fault) {
 	if by.ID != "" {
 		key.CreatedBy = by.Type + ":" + by.ID
 	}
-	if n := len(r.Name); n == 0 || n > maxName || !printable(r.Name) {
+	if n := len(r.Name); n == 0 || n > maxName || !strict.Printable(r.Name) {
 		fault("/name", "is required: 1 to %d bytes of characters that can be seen, and spaces", maxName)
 	}
 	if !slices.Contains(Roles(), key.Role) {
@@ -346,12 +344,6 @@ func checkPatterns(at string, list []string) (faults strict.Faults) {
 		}
 	}
 	return faults
-}
-
-// printable refuses what a terminal obeys and what makes text look like other
-// text: control characters, also of C1, and those that turn or join letters.
-func printable(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
 }
 
 // Revoke ends a key at once and for ever. The errors are ErrKeyNotFound,

@@ -12,6 +12,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 
 	"headway/internal/address"
+	"headway/internal/strict"
 )
 
 // OIDCOptions say which issuer is trusted.
@@ -84,7 +85,7 @@ func (i *OIDC) bearer(token *oidc.IDToken) (*Principal, error) {
 	if err := token.Claims(&claims); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUntrusted, err)
 	}
-	if n := len(token.Subject); n == 0 || n > maxSubject || !printable(token.Subject) {
+	if n := len(token.Subject); n == 0 || n > maxSubject || !strict.Printable(token.Subject) {
 		return nil, fmt.Errorf("%w: its claim sub must name the bearer in 1 to %d bytes of text that can be printed", ErrUntrusted, maxSubject)
 	}
 	p := &Principal{Type: "jwt", ID: token.Subject, Name: token.Subject, Expires: token.Expiry}

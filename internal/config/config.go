@@ -49,7 +49,7 @@ type Limits struct {
 	ReadTimeout     time.Duration
 	WriteTimeout    time.Duration
 	IdleTimeout     time.Duration
-	MaxHeaderBytes  int
+	MaxHeaderBytes  int64
 	MaxBodyBytes    int64
 	MaxConnections  int
 	MaxPerAddress   int // connections
@@ -212,23 +212,23 @@ func newTable(c *Config) *table {
 	t.lease(&c.Lease)
 	t.eject(&c.Eject)
 
-	t.number("heads.max", &c.Heads.Max, 200_000, 1, 1_000_000,
+	count.add(t, "heads.max", &c.Heads.Max, 200_000, 1, 1_000_000,
 		"heads that may be registered; more are refused")
-	t.number("heads.max_model_types", &c.Heads.MaxModelTypes, 1000, 1, 100_000,
+	count.add(t, "heads.max_model_types", &c.Heads.MaxModelTypes, 1000, 1, 100_000,
 		"different model types over all heads; more are refused")
 	t.boolean("heads.allow_link_local", &c.Heads.AllowLinkLocal, false,
 		"accept heads whose endpoint is a link-local or a cloud metadata address")
 
-	t.duration("decisions.reservation_ttl", &c.Decisions.ReservationTTL, 2*time.Minute, time.Second, 24*time.Hour,
+	duration.add(t, "decisions.reservation_ttl", &c.Decisions.ReservationTTL, 2*time.Minute, time.Second, 24*time.Hour,
 		"time after which a decision without an outcome gives its place back, unless the request asks for another or its head reports that it runs")
-	t.duration("decisions.max_reservation_ttl", &c.Decisions.MaxTTL, time.Hour, time.Second, 24*time.Hour,
+	duration.add(t, "decisions.max_reservation_ttl", &c.Decisions.MaxTTL, time.Hour, time.Second, 24*time.Hour,
 		"longest ttl_seconds that a request may ask for, and how long a head's own count keeps a place; at least decisions.reservation_ttl")
-	t.fraction("decisions.explain_share", &c.Decisions.ExplainShare, 0.01, 0, 1,
+	fraction.add(t, "decisions.explain_share", &c.Decisions.ExplainShare, 0.01, 0, 1,
 		"share of decisions whose explanation is kept without being asked for; those that spilled or found no head always are, as far as there is room")
-	t.number("decisions.recent", &c.Decisions.Recent, 1<<16, 16, 1<<26,
+	count.add(t, "decisions.recent", &c.Decisions.Recent, 1<<16, 16, 1<<26,
 		"decisions kept to be read back, rounded up to a power of two; the oldest reservation ends when there are more")
 
-	size(t, "state.min_free_bytes", &c.State.MinFreeBytes, 64<<20, 1, 1<<40,
+	size.add(t, "state.min_free_bytes", &c.State.MinFreeBytes, 64<<20, 1, 1<<40,
 		"free space on the disk below which nothing more is written")
 
 	t.tls(&c.TLS)
@@ -246,13 +246,13 @@ func newTable(c *Config) *table {
 }
 
 func (t *table) realtime(c *Realtime) {
-	t.number("realtime.max_streams", &c.MaxStreams, 5000, 1, 1_000_000,
+	count.add(t, "realtime.max_streams", &c.MaxStreams, 5000, 1, 1_000_000,
 		"Server-Sent Events and WebSocket connections at a time; they count for http.max_connections as well")
-	size(t, "realtime.max_message_bytes", &c.MaxMessageBytes, 64<<10, 1<<10, 16<<20,
+	size.add(t, "realtime.max_message_bytes", &c.MaxMessageBytes, 64<<10, 1<<10, 16<<20,
 		"size of a message that comes over WebSocket")
-	t.number64("realtime.max_rate", &c.MaxRate, 100_000, 1, 1e7,
+	decimal.add(t, "realtime.max_rate", &c.MaxRate, 100_000, 1, 1e7,
 		"messages a second of one WebSocket; reading waits when there are more")
-	t.duration("realtime.heartbeat", &c.Heartbeat, 10*time.Second, 100*time.Millisecond, 14*time.Second,
+	duration.add(t, "realtime.heartbeat", &c.Heartbeat, 10*time.Second, 100*time.Millisecond, 14*time.Second,
 		"silence after which a stream gets a comment, or a WebSocket a ping")
 }
 
@@ -273,7 +273,7 @@ func (t *table) queue(c *Queue) {
 		"certificate of this service for that server, PEM")
 	t.text("queue.key_file", &c.KeyFile, "", optionalPath,
 		"key of that certificate, PEM")
-	size(t, "queue.max_bytes", &c.MaxBytes, 256<<20, 64<<10, 1<<40,
+	size.add(t, "queue.max_bytes", &c.MaxBytes, 256<<20, 64<<10, 1<<40,
 		"size of each stream of the queue on the disk; more is refused until there is room")
 	t.boolean("queue.audit", &c.Audit, false,
 		"publish the audit trail on an external server too; on the embedded one those who may read it can always subscribe to it")
@@ -282,11 +282,11 @@ func (t *table) queue(c *Queue) {
 func (t *table) monitor(c *Monitor) {
 	t.boolean("monitor.enabled", &c.Enabled, true,
 		"keep a history of the metrics, evaluate the alerts, and show both at /console/ and /prometheus/")
-	t.duration("monitor.interval", &c.Interval, 15*time.Second, time.Second, 5*time.Minute,
+	duration.add(t, "monitor.interval", &c.Interval, 15*time.Second, time.Second, 5*time.Minute,
 		"time between two samples of each metric, and between evaluations of the alerts")
-	t.duration("monitor.retention", &c.Retention, 24*time.Hour, 10*time.Minute, 7*24*time.Hour,
+	duration.add(t, "monitor.retention", &c.Retention, 24*time.Hour, 10*time.Minute, 7*24*time.Hour,
 		"age at which samples are forgotten")
-	t.number("monitor.max_series", &c.MaxSeries, 20_000, 100, 1_000_000,
+	count.add(t, "monitor.max_series", &c.MaxSeries, 20_000, 100, 1_000_000,
 		"series that are kept; what is beyond is counted and left out")
 	t.text("monitor.rules_file", &c.RulesFile, "", optionalPath,
 		"rule file of Prometheus' in the place of that of the binary; read again when it changes")
@@ -294,7 +294,7 @@ func (t *table) monitor(c *Monitor) {
 		"Alertmanagers that receive alerts, such as http://localhost:9093")
 	t.list("monitor.alert_webhooks", &c.AlertWebhooks, hookURL,
 		"addresses that alerts are posted to, in the form of Alertmanager's webhooks")
-	t.duration("monitor.timeout", &c.Timeout, 10*time.Second, 100*time.Millisecond, time.Minute,
+	duration.add(t, "monitor.timeout", &c.Timeout, 10*time.Second, 100*time.Millisecond, time.Minute,
 		"time for one call of a receiver of alerts")
 }
 
@@ -330,11 +330,11 @@ func (t *table) access(c *Access) {
 		"claim with the regions that a bearer of role head may register in")
 	t.list("access.certificates", &c.Certificates, mapping,
 		"who a client's certificate is: NAME=ROLE or NAME=head:IDS[:REGIONS]; NAME is a URI, DNS or common name, * stands for any characters, several ids or regions are joined by |")
-	t.number64("access.requests_per_key", &c.RequestsPerKey, 0, 0, 1e6,
+	decimal.add(t, "access.requests_per_key", &c.RequestsPerKey, 0, 0, 1e6,
 		"requests a second of one key; 0 is no limit")
-	t.number64("access.requests_per_address", &c.RequestsPerAddress, 0, 0, 1e6,
+	decimal.add(t, "access.requests_per_address", &c.RequestsPerAddress, 0, 0, 1e6,
 		"requests a second of one address; 0 is no limit")
-	t.number64("access.failures_per_address", &c.FailuresPerAddress, 10, 0.1, 1e6,
+	decimal.add(t, "access.failures_per_address", &c.FailuresPerAddress, 10, 0.1, 1e6,
 		"failed authentications a second of one address")
 }
 
@@ -343,9 +343,9 @@ func (t *table) audit(c *Audit) {
 		"file of the audit trail; without one /var/log/routing_audit.log where that can be written, else routing_audit.log in the data directory")
 	t.boolean("audit.strict", &c.Strict, true,
 		"refuse administrative changes that cannot be recorded first")
-	size(t, "audit.max_bytes", &c.MaxBytes, 100<<20, 64<<10, 1<<40,
+	size.add(t, "audit.max_bytes", &c.MaxBytes, 100<<20, 64<<10, 1<<40,
 		"size at which the file is closed and the next begins")
-	t.number("audit.keep", &c.Keep, 0, 0, 100_000,
+	count.add(t, "audit.keep", &c.Keep, 0, 0, 100_000,
 		"closed files that are kept; 0 is all")
 	t.text("audit.signing_key_file", &c.SigningKeyFile, "", optionalPath,
 		"Ed25519 key that signs the checkpoints, PKCS #8 in PEM")
@@ -367,27 +367,27 @@ func (t *table) redis(c *Redis) {
 }
 
 func (t *table) http(c *HTTP) {
-	t.duration("http.header_timeout", &c.HeaderTimeout, 5*time.Second, time.Millisecond, time.Hour,
+	duration.add(t, "http.header_timeout", &c.HeaderTimeout, 5*time.Second, time.Millisecond, time.Hour,
 		"time for the headers of a request")
-	t.duration("http.read_timeout", &c.ReadTimeout, 15*time.Second, time.Millisecond, time.Hour,
+	duration.add(t, "http.read_timeout", &c.ReadTimeout, 15*time.Second, time.Millisecond, time.Hour,
 		"time for a whole request, headers included")
-	t.duration("http.write_timeout", &c.WriteTimeout, 30*time.Second, time.Millisecond, time.Hour,
+	duration.add(t, "http.write_timeout", &c.WriteTimeout, 30*time.Second, time.Millisecond, time.Hour,
 		"time for an answer")
-	t.duration("http.idle_timeout", &c.IdleTimeout, 2*time.Minute, time.Millisecond, 24*time.Hour,
+	duration.add(t, "http.idle_timeout", &c.IdleTimeout, 2*time.Minute, time.Millisecond, 24*time.Hour,
 		"time that a connection may wait for its next request")
-	size(t, "http.max_header_bytes", &c.MaxHeaderBytes, 16<<10, 1<<10, 1<<20,
+	size.add(t, "http.max_header_bytes", &c.MaxHeaderBytes, 16<<10, 1<<10, 1<<20,
 		"size of the headers of a request")
-	size(t, "http.max_body_bytes", &c.MaxBodyBytes, 1<<20, 1<<10, 64<<20,
+	size.add(t, "http.max_body_bytes", &c.MaxBodyBytes, 1<<20, 1<<10, 64<<20,
 		"size of the body of a request")
-	t.number("http.max_connections", &c.MaxConnections, 10_000, 1, 1_000_000,
+	count.add(t, "http.max_connections", &c.MaxConnections, 10_000, 1, 1_000_000,
 		"connections at a time; more are closed at once")
-	t.duration("http.lame_duck", &c.LameDuck, 3*time.Second, time.Millisecond, 10*time.Minute,
+	duration.add(t, "http.lame_duck", &c.LameDuck, 3*time.Second, time.Millisecond, 10*time.Minute,
 		"time between the failing of /readyz and the closing of the listener at a stop, for clients to move on")
-	t.duration("http.shutdown_timeout", &c.ShutdownTimeout, 30*time.Second, time.Millisecond, time.Hour,
+	duration.add(t, "http.shutdown_timeout", &c.ShutdownTimeout, 30*time.Second, time.Millisecond, time.Hour,
 		"time for the work in flight at a stop, after the lame duck")
 	t.list("http.allowed_hosts", &c.AllowedHosts, hostName,
 		"names, besides the loopback ones, that the Host header of a request may have")
-	t.number("http.max_connections_per_address", &c.MaxPerAddress, 0, 0, 1_000_000,
+	count.add(t, "http.max_connections_per_address", &c.MaxPerAddress, 0, 0, 1_000_000,
 		"connections at a time of one address, loopback ones aside; 0 is no limit")
 	t.boolean("http.behind_proxy", &c.BehindProxy, false,
 		"serve other addresses than loopback ones without TLS, since a proxy before it has TLS")
@@ -396,38 +396,38 @@ func (t *table) http(c *HTTP) {
 }
 
 func (t *table) lease(c *Lease) {
-	t.duration("lease.base_interval", &c.BaseInterval, 2*time.Second, 100*time.Millisecond, time.Hour,
+	duration.add(t, "lease.base_interval", &c.BaseInterval, 2*time.Second, 100*time.Millisecond, time.Hour,
 		"time between two reports of a head in a small fleet")
-	t.number("lease.max_reports_per_second", &c.MaxReportsPerSecond, 2000, 1, 1_000_000,
+	count.add(t, "lease.max_reports_per_second", &c.MaxReportsPerSecond, 2000, 1, 1_000_000,
 		"reports per second of the whole fleet; the interval grows so that it stays below")
-	t.duration("lease.remove_after", &c.RemoveAfter, time.Hour, time.Second, 8760*time.Hour,
+	duration.add(t, "lease.remove_after", &c.RemoveAfter, time.Hour, time.Second, 8760*time.Hour,
 		"silence after which a head is forgotten; it must be over 3 base intervals")
-	t.duration("lease.slow_start", &c.SlowStart, 30*time.Second, time.Millisecond, time.Hour,
+	duration.add(t, "lease.slow_start", &c.SlowStart, 30*time.Second, time.Millisecond, time.Hour,
 		"time over which a new head grows to its full share of the traffic")
-	t.fraction("lease.guard_share", &c.GuardShare, 0.5, 0.01, 1,
+	fraction.add(t, "lease.guard_share", &c.GuardShare, 0.5, 0.01, 1,
 		"share of a pool that goes silent at once beyond which the silence is held to be ours: heads stay routable; 1 switches this off")
-	t.number("lease.guard_min_heads", &c.GuardMinHeads, 4, 1, 1_000_000,
+	count.add(t, "lease.guard_min_heads", &c.GuardMinHeads, 4, 1, 1_000_000,
 		"heads of the smallest pool that is so guarded")
-	t.duration("lease.guard_hold", &c.GuardHold, time.Minute, time.Second, 24*time.Hour,
+	duration.add(t, "lease.guard_hold", &c.GuardHold, time.Minute, time.Second, 24*time.Hour,
 		"time that the guard holds heads before it lets them expire after all")
 }
 
 func (t *table) eject(c *Eject) {
 	t.boolean("eject.enabled", &c.Enabled, true,
 		"take heads out of rotation whose requests are reported to fail")
-	t.number("eject.consecutive_errors", &c.ConsecutiveErrors, 5, 0, 1_000_000,
+	count.add(t, "eject.consecutive_errors", &c.ConsecutiveErrors, 5, 0, 1_000_000,
 		"errors in a row, none of them the caller's fault, that eject a head; 0 switches this off")
-	t.fraction("eject.error_share", &c.ErrorShare, 0.5, 0.01, 1,
+	fraction.add(t, "eject.error_share", &c.ErrorShare, 0.5, 0.01, 1,
 		"share of errors of a window that ejects a head; 1 switches this off")
-	t.number("eject.min_requests", &c.MinRequests, 20, 1, 1_000_000,
+	count.add(t, "eject.min_requests", &c.MinRequests, 20, 1, 1_000_000,
 		"requests of a window below which the share of errors does not count")
-	t.duration("eject.window", &c.Window, 30*time.Second, time.Second, time.Hour,
+	duration.add(t, "eject.window", &c.Window, 30*time.Second, time.Second, time.Hour,
 		"time over which the share of errors is taken")
-	t.duration("eject.base_time", &c.BaseTime, 10*time.Second, 100*time.Millisecond, time.Hour,
+	duration.add(t, "eject.base_time", &c.BaseTime, 10*time.Second, 100*time.Millisecond, time.Hour,
 		"time that a head is out at its first ejection; each that follows lasts twice as long")
-	t.duration("eject.max_time", &c.MaxTime, 5*time.Minute, 100*time.Millisecond, 24*time.Hour,
+	duration.add(t, "eject.max_time", &c.MaxTime, 5*time.Minute, 100*time.Millisecond, 24*time.Hour,
 		"longest time that a head is out, but never under eject.base_time")
-	t.fraction("eject.max_share", &c.MaxShare, 0.5, 0.01, 1,
+	fraction.add(t, "eject.max_share", &c.MaxShare, 0.5, 0.01, 1,
 		"share of the heads of a model type, over all its regions, that may be out at once; one always stays")
 }
 

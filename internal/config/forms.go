@@ -8,15 +8,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"headway/internal/strict"
 )
 
 var (
 	hostPort = form{allowed: "host:port, such as 127.0.0.1:8080", valid: func(s string) bool {
 		host, port, err := net.SplitHostPort(s)
 		n, portErr := strconv.ParseUint(port, 10, 16)
-		return err == nil && portErr == nil && strconv.FormatUint(n, 10) == port && len(s) <= maxText && printable(host)
+		return err == nil && portErr == nil && strconv.FormatUint(n, 10) == port && len(s) <= maxText && strict.Printable(host)
 	}}
 	optionalHostPort = form{allowed: hostPort.allowed + ", or nothing", valid: func(s string) bool { return s == "" || hostPort.valid(s) }}
 	optionalNATS     = form{show: withoutUser, allowed: "nats://host:port or tls://host:port without a password, several with commas, or nothing", valid: func(s string) bool {
@@ -48,7 +48,7 @@ var (
 	}}
 	mapping = form{allowed: "NAME=ROLE", valid: func(s string) bool {
 		at := strings.LastIndexByte(s, '=')
-		return at > 0 && at < len(s)-1 && len(s) <= maxText && printable(s)
+		return at > 0 && at < len(s)-1 && len(s) <= maxText && strict.Printable(s)
 	}}
 )
 
@@ -66,23 +66,10 @@ func isURL(s string, schemes ...string) bool {
 // maxText bounds a text in bytes.
 const maxText = 4096
 
-func isPath(s string) bool { return len(s) <= maxText && printable(s) }
+func isPath(s string) bool { return len(s) <= maxText && strict.Printable(s) }
 
-// printable keeps a text on one line of the log and the file.
-func printable(s string) bool {
-	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
-}
-
-// maxQuoted is how much of an input a reason repeats, in bytes.
-const maxQuoted = 80
-
-func quote(s string) string {
-	s = Scrub(s)
-	if len(s) <= maxQuoted {
-		return strconv.Quote(s)
-	}
-	return strconv.Quote(strings.ToValidUTF8(s[:maxQuoted], "")) + "…"
-}
+// quote quotes the beginning of an input without secrets.
+func quote(s string) string { return strict.Quote(Scrub(s)) }
 
 // ourPaths are the first segments of the service's paths.
 var ourPaths = []string{"api", "console", "livez", "metrics", "openapi.json", "prometheus", "readyz", "v1"}

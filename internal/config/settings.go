@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -76,19 +77,6 @@ func (s *setting) say(text string) string {
 	return quote(text)
 }
 
-func (t *table) add(key string, kind Kind, allowed, description string, set func(string) error, get func() string) *setting {
-	s := &setting{
-		Setting: Setting{
-			Key: key, Kind: kind, Default: get(), Allowed: allowed, Description: description,
-			Flag: strings.NewReplacer(".", "-", "_", "-").Replace(key),
-			Env:  envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_")),
-		},
-		set: set, get: get,
-	}
-	t.settings = append(t.settings, s)
-	return s
-}
-
 func (t *table) find(key string) *setting {
 	i := slices.IndexFunc(t.settings, func(s *setting) bool { return s.Key == key })
 	if i < 0 {
@@ -96,6 +84,30 @@ func (t *table) find(key string) *setting {
 	}
 	return t.settings[i]
 }
+
+// add adds a setting, whose value is at p, and gives it its default.
+func add[T any](t *table, kind Kind, key string, p *T, def T, allowed, description string, parse func(string) (T, error), format func(T) string) *setting {
+	*p = def
+	s := &setting{
+		Setting: Setting{
+			Key: key, Kind: kind, Default: format(def), Allowed: allowed, Description: description,
+			Flag: strings.NewReplacer(".", "-", "_", "-").Replace(key),
+			Env:  envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_")),
+		},
+		set: func(text string) error {
+			v, err := parse(text)
+			if err == nil {
+				*p = v
+			}
+			return err
+		},
+		get: func() string { return format(*p) },
+	}
+	t.settings = append(t.settings, s)
+	return s
+}
+
+func verbatim(s string) string { return s }
 
 // form is a kind of text: its description, its check, and how it is shown
 // without secrets.
@@ -106,129 +118,92 @@ type form struct {
 }
 
 func (t *table) text(key string, p *string, def string, f form, description string) {
-	*p = def
 	var s *setting
-	s = t.add(key, KindText, f.allowed, description, func(text string) error {
+	s = add(t, KindText, key, p, def, f.allowed, description, func(text string) (string, error) {
 		if !f.valid(text) {
-			return fmt.Errorf("want %s, not %s", f.allowed, s.say(text))
+			return "", fmt.Errorf("want %s, not %s", f.allowed, s.say(text))
 		}
-		*p = text
-		return nil
-	}, func() string { return *p })
+		return text, nil
+	}, verbatim)
 	s.show, s.Secret = f.show, f.show != nil
 }
 
 func (t *table) choice(key string, p *string, def string, values []string, description string) {
-	*p = def
 	allowed := strings.Join(values, ", ")
-	t.add(key, KindChoice, allowed, description, func(text string) error {
+	add(t, KindChoice, key, p, def, allowed, description, func(text string) (string, error) {
 		if !slices.Contains(values, text) {
-			return fmt.Errorf("want one of %s, not %s%s", allowed, quote(text), strict.DidYouMean(text, values))
+			return "", fmt.Errorf("want one of %s, not %s%s", allowed, quote(text), strict.DidYouMean(text, values))
 		}
-		*p = text
-		return nil
-	}, func() string { return *p })
-}
-
-func (t *table) duration(key string, p *time.Duration, def, least, most time.Duration, description string) {
-	*p = def
-	allowed := formatDuration(least) + " to " + formatDuration(most)
-	t.add(key, KindDuration, allowed, description, func(text string) error {
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			return fmt.Errorf("want a time with its unit, such as 250ms or 1h30m, not %s", quote(text))
-		}
-		if d < least || d > most {
-			return fmt.Errorf("want %s, not %s", allowed, quote(text))
-		}
-		*p = d
-		return nil
-	}, func() string { return formatDuration(*p) })
-}
-
-func size[N int | int64](t *table, key string, p *N, def, least, most N, description string) {
-	*p = def
-	allowed := formatBytes(int64(least)) + " to " + formatBytes(int64(most))
-	t.add(key, KindBytes, allowed, description, func(text string) error {
-		n, ok := parseBytes(text)
-		if !ok {
-			return fmt.Errorf("want a size such as 512, 16KiB or 64MiB, not %s", quote(text))
-		}
-		if n < int64(least) || n > int64(most) {
-			return fmt.Errorf("want %s, not %s", allowed, quote(text))
-		}
-		*p = N(n)
-		return nil
-	}, func() string { return formatBytes(int64(*p)) })
-}
-
-func (t *table) number(key string, p *int, def, least, most int, description string) {
-	*p = def
-	allowed := fmt.Sprintf("%d to %d", least, most)
-	t.add(key, KindNumber, allowed, description, func(text string) error {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < least || n > most {
-			return fmt.Errorf("want a whole number from %s, not %s", allowed, quote(text))
-		}
-		*p = n
-		return nil
-	}, func() string { return strconv.Itoa(*p) })
-}
-
-func (t *table) fraction(key string, p *float64, def, least, most float64, description string) *setting {
-	*p = def
-	allowed := fmt.Sprintf("%v to %v", least, most)
-	return t.add(key, KindFraction, allowed, description, func(text string) error {
-		f, err := strconv.ParseFloat(text, 64)
-		if err != nil || !(f >= least && f <= most) { // NaN too
-			return fmt.Errorf("want a number from %s, not %s", allowed, quote(text))
-		}
-		*p = f
-		return nil
-	}, func() string { return strconv.FormatFloat(*p, 'g', -1, 64) })
-}
-
-func (t *table) number64(key string, p *float64, def, least, most float64, description string) {
-	t.fraction(key, p, def, least, most, description).Kind = KindDecimal
+		return text, nil
+	}, verbatim)
 }
 
 func (t *table) boolean(key string, p *bool, def bool, description string) {
-	*p = def
-	t.add(key, KindBool, "true, false", description, func(text string) error {
+	add(t, KindBool, key, p, def, "true, false", description, func(text string) (bool, error) {
 		if text != "true" && text != "false" {
-			return fmt.Errorf("want true or false, not %s", quote(text))
+			return false, fmt.Errorf("want true or false, not %s", quote(text))
 		}
-		*p = text == "true"
-		return nil
-	}, func() string { return strconv.FormatBool(*p) })
+		return text == "true", nil
+	}, strconv.FormatBool)
+}
+
+// quantity is a kind of value that has bounds.
+type quantity[T cmp.Ordered] struct {
+	kind   Kind
+	form   string // how it is written; "": as its bounds
+	within string // before the bounds
+	parse  func(string) (T, error)
+	format func(T) string
+}
+
+var (
+	duration = quantity[time.Duration]{KindDuration, "a time with its unit, such as 250ms or 1h30m", "", time.ParseDuration, formatDuration}
+	size     = quantity[int64]{KindBytes, "a size such as 512, 16KiB or 64MiB", "", parseBytes, formatBytes}
+	count    = quantity[int]{KindNumber, "", "a whole number from ", strconv.Atoi, strconv.Itoa}
+	fraction = quantity[float64]{KindFraction, "", "a number from ", parseFloat, formatFloat}
+	decimal  = quantity[float64]{KindDecimal, "", "a number from ", parseFloat, formatFloat}
+)
+
+func (q quantity[T]) add(t *table, key string, p *T, def, least, most T, description string) {
+	allowed := q.format(least) + " to " + q.format(most)
+	add(t, q.kind, key, p, def, allowed, description, func(text string) (T, error) {
+		v, err := q.parse(text)
+		switch {
+		case err != nil && q.form != "":
+			return v, fmt.Errorf("want %s, not %s", q.form, quote(text))
+		case err != nil || !(v >= least && v <= most): // NaN too
+			return v, fmt.Errorf("want %s%s, not %s", q.within, allowed, quote(text))
+		}
+		return v, nil
+	}, q.format)
 }
 
 const maxElements = 100
 
 func (t *table) list(key string, p *[]string, f form, description string) {
-	*p = nil
 	allowed := fmt.Sprintf("at most %d of %s", maxElements, f.allowed)
 	var s *setting
-	s = t.add(key, KindList, allowed, description, func(text string) error {
-		var list []string
-		for _, element := range strings.Split(text, ",") {
+	s = add(t, KindList, key, p, nil, allowed, description, func(text string) (list []string, err error) {
+		for element := range strings.SplitSeq(text, ",") {
 			if element = strings.TrimSpace(element); element == "" && text == "" {
 				break
 			}
 			if !f.valid(element) {
-				return fmt.Errorf("want %s, not %s", f.allowed, s.say(element))
+				return nil, fmt.Errorf("want %s, not %s", f.allowed, s.say(element))
 			}
 			list = append(list, element)
 		}
 		if len(list) > maxElements {
-			return fmt.Errorf("want %s, not %d", allowed, len(list))
+			return nil, fmt.Errorf("want %s, not %d", allowed, len(list))
 		}
-		*p = list
-		return nil
-	}, func() string { return strings.Join(*p, ",") })
+		return list, nil
+	}, func(list []string) string { return strings.Join(list, ",") })
 	s.elements = func() []string { return *p }
 	s.show, s.Secret = f.show, f.show != nil
 }
+
+func parseFloat(text string) (float64, error) { return strconv.ParseFloat(text, 64) }
+func formatFloat(f float64) string            { return strconv.FormatFloat(f, 'g', -1, 64) }
 
 // formatDuration omits the zeros that time.Duration appends.
 func formatDuration(d time.Duration) string {
@@ -256,7 +231,7 @@ func formatBytes(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-func parseBytes(text string) (int64, bool) {
+func parseBytes(text string) (int64, error) {
 	size := int64(1)
 	for _, u := range byteUnits {
 		if number, ok := strings.CutSuffix(text, u.name); ok {
@@ -264,6 +239,9 @@ func parseBytes(text string) (int64, bool) {
 			break
 		}
 	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	return n * size, err == nil && n >= 0 && n <= math.MaxInt64/size
+	n, err := strconv.ParseUint(text, 10, 63)
+	if err == nil && int64(n) > math.MaxInt64/size {
+		err = strconv.ErrRange
+	}
+	return int64(n) * size, err
 }

@@ -214,7 +214,7 @@ func TestHeadersAndConnectionsAreBounded(t *testing.T) {
 // A header may have as many bytes as is documented, and not one more.
 func TestTheLimitOfHeadersIsExact(t *testing.T) {
 	for _, limit := range []int{0, 8 << 10} {
-		w := newWorld(t, limited(httpapi.Limits{MaxHeaderBytes: limit}))
+		w := newWorld(t, limited(httpapi.Limits{MaxHeaderBytes: int64(limit)}))
 		addr := w.listen()
 		if limit == 0 {
 			limit = 16 << 10 // docs/configuration.md

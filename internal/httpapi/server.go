@@ -56,7 +56,7 @@ type Limits struct {
 	ReadTimeout     time.Duration // to send a request whole; 15 s
 	WriteTimeout    time.Duration // to take an answer; 30 s
 	IdleTimeout     time.Duration // between requests; 120 s
-	MaxHeaderBytes  int           // 16 KiB; less than 4 KiB counts as 4 KiB. Over HTTP/2 the limit is about 4 KiB lower
+	MaxHeaderBytes  int64         // 16 KiB; less than 4 KiB counts as 4 KiB. Over HTTP/2 the limit is about 4 KiB lower
 	MaxBodyBytes    int64         // 1 MiB
 	MaxConnections  int           // at once; 10,000
 	MaxPerAddress   int           // connections at once of one address, loopback ones aside; 0: no limit
@@ -113,7 +113,7 @@ func New(o Options) (*Server, error) {
 		ReadTimeout:                  s.o.Limits.ReadTimeout,
 		WriteTimeout:                 s.o.Limits.WriteTimeout,
 		IdleTimeout:                  s.o.Limits.IdleTimeout,
-		MaxHeaderBytes:               max(1, s.o.Limits.MaxHeaderBytes-readAhead),
+		MaxHeaderBytes:               int(max(1, s.o.Limits.MaxHeaderBytes-readAhead)),
 		ErrorLog:                     slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
 	return s, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -18,6 +19,12 @@ func Unknown(what, name string, known []string) string {
 		return reason + "there are none"
 	}
 	return reason + "allowed are " + strings.Join(known, ", ")
+}
+
+// Printable reports whether text stays on its line and shows what it is: it is
+// UTF-8 without control, formatting or other hidden characters.
+func Printable(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError })
 }
 
 // maxQuoted is the most bytes of an input that a reason repeats.
