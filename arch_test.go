@@ -117,7 +117,7 @@ var rooms = map[string]room{
 	},
 	"internal/httpapi": {
 		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address"},
-		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress"},
+		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress", "golang.org/x/time"},
 	},
 	"internal/boltstore": {
 		ours:   []string{"internal/access", "internal/feed", "internal/fleet", "internal/policy", "internal/disk"},

@@ -1,6 +1,7 @@
 package apiv1
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 	"headway/internal/routing"
 	"headway/internal/strict"
 	"headway/internal/trail"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Problem is an error as it is answered.
@@ -62,6 +65,15 @@ func (p *Problem) Answer() api.Problem {
 		}
 	}
 	return a
+}
+
+// Encode is an answer as bytes.
+func Encode(a api.Problem) []byte {
+	encoded, err := json.Marshal(a, json.Deterministic(true))
+	if err != nil { // a text is not UTF-8
+		encoded = fmt.Appendf(nil, `{"type":"about:blank","status":%d}`, a.Status)
+	}
+	return encoded
 }
 
 // kinds are the status and title of each code.
@@ -118,9 +130,18 @@ const StatusClientGone = 499
 var knownErrors = []struct {
 	err    error
 	code   string
-	detail string
+	detail string // "": what the error says
 	retry  time.Duration
 }{
+	{access.ErrInURL, api.CodeKeyInURL, "", 0},
+	{access.ErrNoCredential, api.CodeUnauthenticated, "", 0},
+	{access.ErrMalformed, api.CodeUnauthenticated, "", 0},
+	{access.ErrSeveral, api.CodeUnauthenticated, "", 0},
+	{access.ErrElsewhere, api.CodeUnauthenticated, "", 0},
+	{access.ErrUnknown, api.CodeUnauthenticated, "", 0},
+	{access.ErrExpired, api.CodeUnauthenticated, "", 0},
+	{access.ErrRevoked, api.CodeUnauthenticated, "", 0},
+	{access.ErrUntrusted, api.CodeUnauthenticated, "", 0},
 	{fleet.ErrHeadNotFound, api.CodeHeadNotFound, "No head with this id is registered; register it with POST /api/v1/heads.", 0},
 	{fleet.ErrStaleEpoch, api.CodeStaleEpoch, "The epoch is not that of the head's current lease. Use the epoch of its last registration, or register again.", 0},
 	{fleet.ErrNotEjected, api.CodeNotEjected, "The head is not ejected. GET /api/v1/heads/{id} shows its state.", 0},
@@ -154,8 +175,16 @@ func ProblemOf(err error) *Problem {
 		faults := FaultsOf(invalid.Faults)
 		return &Problem{Code: api.CodeInvalid, Detail: DetailOf(faults), Faults: faults}
 	}
-	if p := AccessProblem(err); p != nil {
-		return p
+	if denied, ok := errors.AsType[*access.DeniedError](err); ok {
+		return &Problem{Code: api.CodeForbidden, Detail: sentence(denied.Reason)}
+	}
+	if limited, ok := errors.AsType[*access.LimitedError](err); ok {
+		return &Problem{Code: api.CodeRateLimited, Detail: sentence(limited.Error()), RetryAfter: max(limited.RetryAfter, time.Second)}
+	}
+	if unchecked, ok := errors.AsType[*access.UncheckedError](err); ok {
+		wait := max(unchecked.RetryAfter, time.Second)
+		detail := fmt.Sprintf("%s The issuer is asked for its keys again in %.0f s at the earliest.", sentence(unchecked.Why.Error()), math.Ceil(wait.Seconds()))
+		return &Problem{Code: api.CodeIssuerUnavailable, Detail: detail, RetryAfter: wait}
 	}
 	if override, ok := errors.AsType[*routing.OverrideError](err); ok {
 		return &Problem{
@@ -178,7 +207,7 @@ func ProblemOf(err error) *Problem {
 	}
 	for _, k := range knownErrors {
 		if errors.Is(err, k.err) {
-			return &Problem{Code: k.code, Detail: k.detail, RetryAfter: k.retry}
+			return &Problem{Code: k.code, Detail: cmp.Or(k.detail, sentence(k.err.Error())), RetryAfter: k.retry}
 		}
 	}
 	return &Problem{Code: api.CodeInternal, Detail: "An internal error occurred. The log has the details under the request id."}
@@ -242,33 +271,6 @@ func noHeadProblem(no *routing.NoHeadError) *Problem {
 		}
 	}
 	return &Problem{Code: api.CodeNoEligibleHead, Detail: noHeadDetails[no.Failure], RetryAfter: no.RetryAfter, noHead: no}
-}
-
-// AccessProblem turns the errors of access into problems; nil for others.
-func AccessProblem(err error) *Problem {
-	if denied, ok := errors.AsType[*access.DeniedError](err); ok {
-		return &Problem{Code: api.CodeForbidden, Detail: sentence(denied.Reason)}
-	}
-	if limited, ok := errors.AsType[*access.LimitedError](err); ok {
-		return &Problem{Code: api.CodeRateLimited, Detail: sentence(limited.Error()), RetryAfter: max(limited.RetryAfter, time.Second)}
-	}
-	if unchecked, ok := errors.AsType[*access.UncheckedError](err); ok {
-		wait := max(unchecked.RetryAfter, time.Second)
-		detail := fmt.Sprintf("%s The issuer is asked for its keys again in %.0f s at the earliest.", sentence(unchecked.Why.Error()), math.Ceil(wait.Seconds()))
-		return &Problem{Code: api.CodeIssuerUnavailable, Detail: detail, RetryAfter: wait}
-	}
-	if errors.Is(err, access.ErrInURL) {
-		return &Problem{Code: api.CodeKeyInURL, Detail: sentence(access.ErrInURL.Error())}
-	}
-	for _, unknown := range []error{
-		access.ErrNoCredential, access.ErrMalformed, access.ErrSeveral, access.ErrElsewhere,
-		access.ErrUnknown, access.ErrExpired, access.ErrRevoked, access.ErrUntrusted,
-	} {
-		if errors.Is(err, unknown) {
-			return &Problem{Code: api.CodeUnauthenticated, Detail: sentence(unknown.Error())}
-		}
-	}
-	return nil
 }
 
 // sentence makes a sentence of an error.

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -67,16 +69,11 @@ func requestID(r *http.Request) string {
 }
 
 func newRequestID() string {
-	const digits = "0123456789abcdef"
+	var random [12]byte
+	binary.NativeEndian.PutUint64(random[:], rand.Uint64())
+	binary.NativeEndian.PutUint32(random[8:], rand.Uint32())
 	var id [24]byte
-	hi, lo := rand.Uint64(), rand.Uint64()
-	for i := range 16 {
-		id[i] = digits[hi>>(4*i)&15]
-	}
-	for i := range 8 {
-		id[16+i] = digits[lo>>(4*i)&15]
-	}
-	return string(id[:])
+	return string(hex.AppendEncode(id[:0], random[:]))
 }
 
 func safe(s string) bool {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"headway/internal/address"
+
+	"golang.org/x/time/rate"
 )
 
 // boundedListener closes connections beyond its limits at once.
@@ -22,7 +24,7 @@ type boundedListener struct {
 	perAddress int // 0: no limit
 	metrics    *metrics
 	log        *slog.Logger
-	said       time.Time // when an error was logged last; only Accept uses it
+	failures   rate.Sometimes // logged
 
 	mu        sync.Mutex
 	open      int
@@ -32,6 +34,7 @@ type boundedListener struct {
 func newBoundedListener(l net.Listener, limits Limits, m *metrics, log *slog.Logger) *boundedListener {
 	return &boundedListener{
 		Listener: l, limit: limits.MaxConnections, perAddress: limits.MaxPerAddress, metrics: m, log: log,
+		failures:  rate.Sometimes{Interval: 5 * time.Second},
 		addresses: map[netip.Addr]int{},
 	}
 }
@@ -60,14 +63,8 @@ func (l *boundedListener) failed(err error) {
 		return
 	}
 	l.metrics.acceptErrors.Inc()
-	if now := time.Now(); now.Sub(l.said) > acceptLogged {
-		l.said = now
-		l.log.Warn("no connection could be accepted; it is tried again", "error", err)
-	}
+	l.failures.Do(func() { l.log.Warn("no connection could be accepted; it is tried again", "error", err) })
 }
-
-// acceptLogged is how often it is logged that no connection can be accepted.
-const acceptLogged = 5 * time.Second
 
 // remoteAddr is the site that a connection counts for.
 func remoteAddr(c net.Conn) netip.Addr {

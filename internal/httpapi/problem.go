@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"headway/api"
 	"headway/internal/apiv1"
 	"headway/internal/strict"
@@ -45,10 +43,7 @@ func (s *Server) problem(a *answer, r *http.Request, p *apiv1.Problem) {
 		body.Instance = s.external.prefix + r.URL.EscapedPath()
 		body.Instance = body.Instance[:min(len(body.Instance), maxInstance)]
 	}
-	encoded, err := json.Marshal(body, json.Deterministic(true))
-	if err != nil {
-		encoded = fmt.Appendf(nil, `{"type":"about:blank","status":%d}`, body.Status)
-	}
+	encoded := append(apiv1.Encode(body), '\n')
 	h := a.Header()
 	h["Content-Type"] = problemType
 	if body.Status == http.StatusUnauthorized {
@@ -57,7 +52,6 @@ func (s *Server) problem(a *answer, r *http.Request, p *apiv1.Problem) {
 	if p.RetryAfter > 0 {
 		h["Retry-After"] = []string{strconv.Itoa(int(math.Ceil(p.RetryAfter.Seconds())))}
 	}
-	encoded = append(encoded, '\n')
 	h["Content-Length"] = []string{strconv.Itoa(len(encoded))} // it may be flushed before the request ends
 	if r.ProtoMajor == 1 && (body.Status == http.StatusRequestEntityTooLarge || body.Status == http.StatusRequestTimeout) {
 		h["Connection"] = closeConnection // what is left of the body is not worth reading
@@ -80,10 +74,7 @@ func problemOfNet(code int, detail string) []byte {
 	p := apiv1.Problem{Code: api.CodeMalformed, Detail: "The request cannot be read: " + cmp.Or(reason, "it does not follow RFC 9112") + "."}
 	body := p.Answer()
 	body.Status, body.RequestID = code, newRequestID()
-	encoded, err := json.Marshal(body, json.Deterministic(true))
-	if err != nil {
-		encoded = nil // text that net/http has made always encodes
-	}
+	encoded := apiv1.Encode(body)
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: %d\r\nContent-Type: %s\r\nDate: %s\r\nX-Request-Id: %s\r\n\r\n%s\n",
 		code, text, len(encoded)+1, problemType[0], time.Now().UTC().Format(http.TimeFormat), body.RequestID, encoded)
 }

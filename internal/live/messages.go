@@ -126,11 +126,7 @@ func (s *session) refuse(kind string, id []byte, err error) {
 	if body.Code == api.CodeInternal {
 		s.hub.o.Log.Error("request over WebSocket failed", "type", kind, "error", err)
 	}
-	encoded, err := json.Marshal(body, json.Deterministic(true))
-	if err != nil {
-		encoded = nil
-	}
-	s.answer = envelope(s.answer[:0], id, api.MessageError, encoded)
+	s.answer = envelope(s.answer[:0], id, api.MessageError, apiv1.Encode(body))
 }
 
 var newline = []byte("\n")

@@ -85,7 +85,7 @@ func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
 	p, err := a.guard.AuthenticateConnection(ctx, token, state, from)
 	if err != nil {
 		a.log.warn("a connection to the message queue was refused", "from", from.String(), "reason", err)
-		if problem := apiv1.AccessProblem(err); problem != nil && problem.Code == api.CodeUnauthenticated {
+		if problem := apiv1.ProblemOf(err); problem.Code == api.CodeUnauthenticated {
 			e := refused("CONNECT", problem)
 			e.Source.IP = from.String()
 			a.note(e)

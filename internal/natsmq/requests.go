@@ -154,8 +154,8 @@ func (q *Queue) recovered(err *error) {
 
 // denied audits a refused attempt, except for rate limits.
 func (q *Queue) denied(subject string, p *access.Principal, err error) {
-	problem := apiv1.AccessProblem(err)
-	if problem == nil || problem.Code == api.CodeRateLimited {
+	problem := apiv1.ProblemOf(err)
+	if !problem.RefusesCaller() {
 		return
 	}
 	queue := queueOf(subject)
@@ -227,7 +227,7 @@ func (q *Queue) answer(m *nats.Msg, p *access.Principal, body []byte, err error)
 	if err != nil {
 		problem := apiv1.ProblemOf(err)
 		if body == nil {
-			answer.Data = bodyOf(problem)
+			answer.Data = apiv1.Encode(problem.Answer())
 		}
 		answer.Header.Set(micro.ErrorCodeHeader, strconv.Itoa(problem.Status()))
 		answer.Header.Set(micro.ErrorHeader, problem.Code)
@@ -270,7 +270,7 @@ func (q *Queue) reply(r micro.Request, p *access.Principal, answer []byte, err e
 		return
 	}
 	problem := apiv1.ProblemOf(err)
-	_ = r.Error(strconv.Itoa(problem.Status()), problem.Code, bodyOf(problem))
+	_ = r.Error(strconv.Itoa(problem.Status()), problem.Code, apiv1.Encode(problem.Answer()))
 }
 
 // mayAnswer reports whether the reply subject is an inbox of the sender, so
@@ -313,14 +313,6 @@ func (q *Queue) unguessed(inboxOf string) bool {
 	nowhere := inbox + id + "." + q.unasked + rest[len(secret):]
 	return !q.server.GlobalAccount().SubscriptionInterest(nowhere) || // an administrator may listen there, too
 		!q.auth.listens(q.server, id, nowhere)
-}
-
-func bodyOf(p *apiv1.Problem) []byte {
-	body, err := json.Marshal(p.Answer(), json.Deterministic(true))
-	if err != nil {
-		return nil
-	}
-	return body
 }
 
 // tooLong refuses bodies beyond the limit of the contract.
