@@ -25,10 +25,16 @@ func newDesk(t testing.TB) *Verbs {
 	t.Helper()
 	reg := prometheus.NewRegistry()
 	events := event.New(reg)
-	a, _ := fleet.NewTestHead("a", 1, true, 0)
-	b, _ := fleet.NewTestHead("b", 2, true, 0)
+	var joined []fleet.Step
+	for i, id := range []string{"a", "b"} {
+		joined = append(joined, fleet.Step{Next: &fleet.Head{
+			Spec:   fleet.Spec{ID: id, Endpoint: "http://127.0.0.1:1", ModelTypes: []string{"m"}, Region: "r", Weight: 1},
+			Status: fleet.StatusActive, Health: fleet.HealthFresh, Instance: uint64(i + 1), Live: new(fleet.Live),
+		}})
+	}
+	heads, _ := new(fleet.Snapshot).With(joined)
 	router, err := routing.New(routing.Options{
-		Fleet:  still{fleet.NewTestSnapshot("m", []*fleet.Head{a, b})},
+		Fleet:  still{heads},
 		Events: events, Metrics: reg, Log: slog.New(slog.DiscardHandler), Policies: memstore.New(),
 	})
 	if err != nil {

@@ -91,15 +91,24 @@ func newHerd(t *testing.T, replicas int, tracked bool, limit int64, seed uint64)
 	h := &herd{rand: rand.New(rand.NewPCG(seed, 1))}
 	for i := range replicas {
 		f := &herdFleet{}
-		var heads []*fleet.Head
-		for id := range herdHeads {
-			head, report := fleet.NewTestHead(fmt.Sprintf("h%03d", id), uint64(id+1), tracked, limit)
-			heads = append(heads, head)
+		var joined []fleet.Step
+		for n := range herdHeads {
+			live, id := new(fleet.Live), fmt.Sprintf("h%03d", n)
+			live.ForgetReport()
+			for i := 0; tracked && i < 200; i++ {
+				live.ReportedLate()
+			}
+			joined = append(joined, fleet.Step{Next: &fleet.Head{
+				Spec:   fleet.Spec{ID: id, ModelTypes: []string{"m"}, Region: "r", Weight: 1, MaxInFlight: limit},
+				Status: fleet.StatusActive, Health: fleet.HealthFresh, Hash: fleet.HashID(id), Instance: uint64(n + 1), Live: live,
+			}})
 			f.reports = append(f.reports, func(requests int64) {
-				report(herdEpoch.Add(h.now), requests)
+				load := fleet.UnknownLoad()
+				load.InFlight = requests
+				live.TakeReport(&load, herdEpoch.Add(h.now), limit, time.Second, 0)
 			})
 		}
-		f.snapshot = fleet.NewTestSnapshot("m", heads)
+		f.snapshot, _ = new(fleet.Snapshot).With(joined)
 		reg := prometheus.NewRegistry()
 		events := event.New(reg)
 		r, err := New(Options{

@@ -152,13 +152,32 @@ func number(s string, low, high int64) (int64, error) {
 	return n, nil
 }
 
+// whole sets *to to a setting, if it is given.
+func (st *step) whole(name string, low, high int64, to *int64) (err error) {
+	if v := st.settings[name]; v != "" {
+		*to, err = number(v, low, high)
+	}
+	return err
+}
+
+// fraction sets *to to a setting, if it is given.
+func (st *step) fraction(name string, to *float64) error {
+	v := st.settings[name]
+	if v == "" {
+		return nil
+	}
+	n, err := strconv.ParseFloat(v, 64)
+	if err != nil {
+		return fmt.Errorf("%s %q is no number", name, v)
+	}
+	*to = n
+	return nil
+}
+
 func (st *step) labels() map[string]string {
-	var labels map[string]string
+	labels := map[string]string{}
 	for name, value := range st.settings {
 		if key, ok := strings.CutPrefix(name, "label."); ok {
-			if labels == nil {
-				labels = map[string]string{}
-			}
 			labels[key] = value
 		}
 	}
@@ -166,8 +185,5 @@ func (st *step) labels() map[string]string {
 }
 
 func (st *step) list(name string) []string {
-	if st.settings[name] == "" {
-		return nil
-	}
-	return strings.Split(st.settings[name], ",")
+	return strings.FieldsFunc(st.settings[name], func(r rune) bool { return r == ',' })
 }

@@ -30,6 +30,7 @@
 package scenario
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -68,7 +68,7 @@ const tick = 250 * time.Millisecond
 type run struct {
 	fleet  *registry.Registry
 	router *routing.Router
-	leases map[string]*member
+	heads  map[string]*member
 	held   []*routing.Decision
 	asked  int64 // decisions so far
 	now    time.Time
@@ -85,10 +85,8 @@ type member struct {
 
 // Run runs a script; seed 0 is 1. The error names the failed line.
 func Run(ctx context.Context, s *Script, seed uint64) error {
-	if seed == 0 {
-		seed = defaultSeed
-	}
-	r := &run{leases: map[string]*member{}, now: epoch}
+	seed = cmp.Or(seed, defaultSeed)
+	r := &run{heads: map[string]*member{}, now: epoch}
 	metrics, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	events := event.New(metrics)
 	var err error
@@ -126,11 +124,11 @@ func (r *run) step(ctx context.Context, st *step) error {
 	case "report":
 		return r.report(st)
 	case "silent", "talking":
-		return r.each(st.words, func(m *member) { m.silent, m.next = st.command == "silent", r.now })
+		return r.quiet(st)
 	case "admin":
 		return r.admin(ctx, st)
 	case "remove":
-		delete(r.leases, st.words[0])
+		delete(r.heads, st.words[0])
 		return r.fleet.Deregister(ctx, st.words[0])
 	case "advance":
 		return r.advance(ctx, st.words[0])
@@ -153,97 +151,75 @@ func (r *run) policy(ctx context.Context, st *step) error {
 
 func (r *run) head(ctx context.Context, st *step) error {
 	spec := fleet.Spec{
-		ID: st.words[0], Endpoint: "http://127.0.0.1:8000", ModelTypes: st.list("models"), Region: st.settings["region"], Labels: st.labels(),
+		ID: st.words[0], Endpoint: "http://127.0.0.1:8000", ModelTypes: st.list("models"),
+		Region: cmp.Or(st.settings["region"], "here"), Labels: st.labels(),
 	}
-	if spec.ModelTypes == nil {
+	if len(spec.ModelTypes) == 0 {
 		spec.ModelTypes = []string{theModel}
 	}
-	if spec.Region == "" {
-		spec.Region = "here"
-	}
-	if w := st.settings["weight"]; w != "" {
-		var err error
-		if spec.Weight, err = strconv.ParseFloat(w, 64); err != nil {
-			return fmt.Errorf("weight %q is no number", w)
-		}
-	}
-	if n := st.settings["max_in_flight"]; n != "" {
-		var err error
-		if spec.MaxInFlight, err = number(n, 1, 1e6); err != nil {
-			return err
-		}
-	}
-	m := &member{load: fleet.UnknownLoad(), status: fleet.StatusActive}
+	m := &member{load: fleet.UnknownLoad(), status: fleet.StatusActive, silent: st.settings["status"] == "none"}
+	err := errors.Join(st.fraction("weight", &spec.Weight), st.whole("max_in_flight", 1, 1e6, &spec.MaxInFlight))
 	var first *fleet.StatusReport
-	if given := st.settings["status"]; given != "none" {
-		if err := m.take(st); err != nil {
-			return err
-		}
+	if !m.silent {
+		err = errors.Join(err, m.take(st))
 		first = &fleet.StatusReport{Status: m.status, Load: m.load}
-	} else {
-		m.silent = true
+	}
+	if err != nil {
+		return err
 	}
 	done, err := r.fleet.Register(ctx, spec, first)
 	if err != nil {
 		return err
 	}
 	m.lease, m.next = done.Lease, r.now.Add(done.Lease.HeartbeatInterval)
-	r.leases[spec.ID] = m
+	r.heads[spec.ID] = m
 	return nil
 }
 
+// take takes the settings of a report.
 func (m *member) take(st *step) error {
 	if s := st.settings["status"]; s != "" {
-		status, ok := fleet.ParseStatus(s)
-		if !ok {
+		var ok bool
+		if m.status, ok = fleet.ParseStatus(s); !ok {
 			return fmt.Errorf("%q is no status", s)
 		}
-		m.status = status
 	}
-	for name, count := range map[string]*int64{
-		"in_flight": &m.load.InFlight, "queued": &m.load.Queued, "pending_prompt_tokens": &m.load.PendingPromptTokens,
-	} {
-		if v := st.settings[name]; v != "" {
-			n, err := number(v, 0, 1e9)
-			if err != nil {
-				return err
-			}
-			*count = n
-		}
-	}
-	for name, share := range map[string]*float64{"kv_cache_usage": &m.load.KVCacheUsage, "utilization": &m.load.Utilization} {
-		if v := st.settings[name]; v != "" {
-			n, err := strconv.ParseFloat(v, 64)
-			if err != nil {
-				return fmt.Errorf("%s %q is no number", name, v)
-			}
-			*share = n
-		}
-	}
-	return nil
+	return errors.Join(
+		st.whole("in_flight", 0, 1e9, &m.load.InFlight),
+		st.whole("queued", 0, 1e9, &m.load.Queued),
+		st.whole("pending_prompt_tokens", 0, 1e9, &m.load.PendingPromptTokens),
+		st.fraction("kv_cache_usage", &m.load.KVCacheUsage),
+		st.fraction("utilization", &m.load.Utilization),
+	)
 }
 
-func (r *run) each(ids []string, f func(*member)) error {
-	for _, id := range ids {
-		m := r.leases[id]
-		if m == nil {
-			return fmt.Errorf("no head %q is registered", id)
+func (r *run) member(id string) (*member, error) {
+	if m := r.heads[id]; m != nil {
+		return m, nil
+	}
+	return nil, fmt.Errorf("no head %q is registered", id)
+}
+
+func (r *run) quiet(st *step) error {
+	for _, id := range st.words {
+		m, err := r.member(id)
+		if err != nil {
+			return err
 		}
-		f(m)
+		m.silent, m.next = st.command == "silent", r.now
 	}
 	return nil
 }
 
 func (r *run) report(st *step) error {
-	id := st.words[0]
-	m := r.leases[id]
-	if m == nil {
-		return fmt.Errorf("no head %q is registered", id)
+	m, err := r.member(st.words[0])
+	if err == nil {
+		err = m.take(st)
 	}
-	if err := m.take(st); err != nil {
+	if err != nil {
 		return err
 	}
-	return r.beat(id, m)
+	return r.beat(st.words[0], m)
 }
 
 func (r *run) beat(id string, m *member) error {
@@ -280,8 +256,8 @@ func (r *run) advance(ctx context.Context, by string) error {
 		step := min(d, tick)
 		d -= step
 		r.now = r.now.Add(step)
-		for _, id := range slices.Sorted(maps.Keys(r.leases)) {
-			if m := r.leases[id]; !m.silent && !r.now.Before(m.next) {
+		for _, id := range slices.Sorted(maps.Keys(r.heads)) {
+			if m := r.heads[id]; !m.silent && !r.now.Before(m.next) {
 				if err := r.beat(id, m); err != nil {
 					return err
 				}
@@ -304,11 +280,8 @@ func (r *run) decide(ctx context.Context, st *step) error {
 		}
 	}
 	req := strategy.Request{
-		ModelType: st.settings["model"], Region: st.settings["region"], Strategy: st.settings["strategy"],
+		ModelType: cmp.Or(st.settings["model"], theModel), Region: st.settings["region"], Strategy: st.settings["strategy"],
 		SessionKey: st.settings["session"], Exclude: st.list("exclude"), Labels: st.labels(),
-	}
-	if req.ModelType == "" {
-		req.ModelType = theModel
 	}
 	if mode := st.settings["mode"]; mode != "" {
 		var ok bool
@@ -317,11 +290,8 @@ func (r *run) decide(ctx context.Context, st *step) error {
 		}
 	}
 	sessions := int64(0)
-	if s := st.settings["sessions"]; s != "" {
-		var err error
-		if sessions, err = number(s, 1, maxDecisions); err != nil {
-			return err
-		}
+	if err := st.whole("sessions", 1, maxDecisions, &sessions); err != nil {
+		return err
 	}
 	if r.asked += n; r.asked > maxDecisions {
 		return fmt.Errorf("a script makes at most %d decisions, not %d", maxDecisions, r.asked)
@@ -391,17 +361,12 @@ func (r *run) look(st *step) error {
 	case "open":
 		return same(fmt.Sprint(r.router.Open()), st.words[0])
 	case "routable":
-		heads := map[string]bool{}
-		for _, p := range r.fleet.Snapshot().Pools {
-			for _, h := range slices.Concat(p.All.Active.Heads, p.All.Degraded.Heads) {
-				heads[h.ID] = true
+		var got []string
+		for _, h := range r.fleet.Snapshot().Sorted() {
+			if h.Routable() {
+				got = append(got, h.ID)
 			}
 		}
-		var got []string
-		for id := range heads {
-			got = append(got, id)
-		}
-		slices.Sort(got)
 		slices.Sort(st.words)
 		return same(strings.Join(got, " "), strings.Join(st.words, " "))
 	}

@@ -49,16 +49,21 @@ var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
 // tier makes a tier of heads whose outcomes are reported and that report nothing.
 func tier(region string, distance float64, heads []head) Tier {
-	var list []*fleet.Head
+	var joined []fleet.Step
 	for i, h := range heads {
-		made, _ := fleet.NewTestHead(fmt.Sprintf("%s-%d", region, i), uint64(i+1), true, int64(h.limit))
-		made.Weight, made.Region = h.weight, region
+		live, id := new(fleet.Live), fmt.Sprintf("%s-%d", region, i)
+		live.ForgetReport()
+		live.ReportedLate()
 		for range h.inFlight {
-			made.Live.TryAcquire(0, 0)
+			live.TryAcquire(0, 0)
 		}
-		list = append(list, made)
+		joined = append(joined, fleet.Step{Next: &fleet.Head{
+			Spec:   fleet.Spec{ID: id, ModelTypes: []string{"m"}, Region: region, Weight: h.weight, MaxInFlight: int64(h.limit)},
+			Status: fleet.StatusActive, Health: fleet.HealthFresh, Hash: fleet.HashID(id), Instance: uint64(i + 1), Live: live,
+		}})
 	}
-	return Tier{Ranked: fleet.NewTestSnapshot("m", list).Pools["m"].All.Active, Region: region, Distance: distance, State: NewState(0)}
+	snapshot, _ := new(fleet.Snapshot).With(joined)
+	return Tier{Ranked: snapshot.Pools["m"].All.Active, Region: region, Distance: distance, State: NewState(0)}
 }
 
 func input(tiers []Tier, req *Request, seed uint64) *Input {
