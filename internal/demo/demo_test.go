@@ -183,7 +183,7 @@ func (f *fakeRouter) progress(w http.ResponseWriter, r *http.Request) {
 	defer f.mu.Unlock()
 	begun, known := f.open[r.PathValue("id")]
 	if !known || begun || in.Event != "first_token" {
-		f.t.Errorf("progress %+v of %s: known %v, told before %v", in, r.PathValue("id"), known, begun)
+		f.t.Errorf("progress %+v of %s: known %v, reported before %v", in, r.PathValue("id"), known, begun)
 	}
 	f.open[r.PathValue("id")] = true
 	w.WriteHeader(http.StatusNoContent)
@@ -199,7 +199,7 @@ func (f *fakeRouter) outcome(w http.ResponseWriter, r *http.Request) {
 		f.t.Errorf("outcome of %s, which is not open", r.PathValue("id"))
 	}
 	if in.Result == "ok" && (!begun || in.TTFTMs == nil || *in.OutputTokens < 1 || *in.TTFTMs > *in.DurationMs) {
-		f.t.Errorf("outcome %+v, first token told %v", in, begun)
+		f.t.Errorf("outcome %+v, first token reported %v", in, begun)
 	}
 	delete(f.open, r.PathValue("id"))
 	f.results[in.Result]++

@@ -19,7 +19,7 @@ var sessionAffinitySpec = Spec{
 		},
 		{
 			Name: "floor", Kind: KindNumber, Default: 4.0, Min: 0, Max: 1e6, Unit: "requests",
-			Summary: "As many requests a head may have whatever its share, so that a quiet fleet keeps its sessions together.",
+			Summary: "A head may have this many requests regardless of its share. So a quiet fleet keeps its sessions together.",
 		},
 	},
 	New: func(v Values, _ Build) (Strategy, []strict.Fault) {

@@ -18,8 +18,8 @@ for (let i = 0; i < 3; i++) {
   ws.on("open", () => setInterval(() => ws.send(JSON.stringify({ id: 1, type: "decide", data: { model_type: "llama-3.1-8b" } })), 2000));
 }
 
-// The few words of NATS' protocol that it takes: ask for decisions, and tell how
-// they ended; one in twenty tells of a decision that there never was.
+// The few words of NATS' protocol that it takes: ask for decisions, and report how
+// they ended; one report in twenty names a decision that does not exist.
 const [host, port] = queue.split(":");
 const nats = connect(Number(port), host);
 const say = (subject, body, reply = "") => nats.write(`PUB ${subject} ${reply} ${Buffer.byteLength(body)}\r\n${body}\r\n`);

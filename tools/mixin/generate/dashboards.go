@@ -343,7 +343,7 @@ type board struct {
 func boards() []board {
 	return []board{
 		{"routing-service", "Routing Service", "The five panels of the monitoring guide.", basic()},
-		{"routing-service-enhanced", "Routing Service, enhanced", "Everything that the routing service tells.", enhanced()},
+		{"routing-service-enhanced", "Routing Service, enhanced", "All metrics of the routing service.", enhanced()},
 	}
 }
 

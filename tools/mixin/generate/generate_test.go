@@ -275,7 +275,7 @@ func TestPanelsTellHowItIsNow(t *testing.T) {
 }
 
 // Every alert carries the label that Alertmanager keeps alerts back by and that
-// tells ours from others, and no expression has a label of that name.
+// distinguishes ours from others, and no expression has a label of that name.
 func TestEveryAlertCarriesTheLabelOfTheService(t *testing.T) {
 	content, err := os.ReadFile(root + "/prometheus/rules/routing-service.rules.yml")
 	if err != nil {
