@@ -32,6 +32,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // door is a guard with what stands around it.
 type door struct {
 	testing.TB
+	audit.Unrecorded
+
 	store   *memstore.Store
 	keys    *access.Keys
 	guard   *access.Guard
@@ -54,7 +56,7 @@ func open(t testing.TB, o access.Options) *door {
 func (d *door) load(o access.Options, perKey float64) {
 	d.Helper()
 	var err error
-	if d.keys, err = access.OpenKeys(d.Context(), d.store, d.begin, perKey, d.clock); err != nil {
+	if d.keys, err = access.OpenKeys(d.Context(), access.KeysOptions{Store: d.store, Audit: d, Rate: perKey, Now: d.clock}); err != nil {
 		d.Fatal(err)
 	}
 	d.metrics = prometheus.NewRegistry()
@@ -76,7 +78,7 @@ func (d *door) stored() []access.Key {
 
 func (d *door) clock() time.Time { return d.now }
 
-func (d *door) begin(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
+func (d *door) Begin(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
 	if d.refuse != nil {
 		return nil, d.refuse
 	}

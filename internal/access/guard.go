@@ -102,7 +102,7 @@ func New(o Options) (*Guard, error) {
 	}
 	g := &Guard{
 		o:         o,
-		unnamed:   &Principal{Type: "system", ID: "unnamed", Role: RoleOperator, rate: newBucket(o.Keys.rate)},
+		unnamed:   &Principal{Type: "system", ID: "unnamed", Role: RoleOperator, rate: newBucket(o.Keys.o.Rate)},
 		refused:   counter("headway_auth_failures_total", "Requests whose credential was missing or not good, by reason.", "reason"),
 		limited:   counter("headway_rate_limited_total", "Requests refused because one key or address asked too often, by limit.", "limit"),
 		forgotten: counter("headway_auth_forgotten_total", "Entries that a full cache of the access checks dropped for newer ones, by cache.", "cache"),

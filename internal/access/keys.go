@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -62,10 +63,7 @@ const keyPrefix = "hw_"
 // Keys are the API keys. To look one up takes no lock; all methods are safe for
 // concurrent use.
 type Keys struct {
-	store KeyStore
-	begin audit.BeginFunc
-	now   func() time.Time
-	rate  float64 // requests a second of one key; 0: no limit
+	o KeysOptions
 
 	byID    atomic.Pointer[map[string]*entry] // never changed, but replaced
 	changed atomic.Pointer[chan struct{}]     // closed by the next change
@@ -81,10 +79,21 @@ type entry struct {
 	used      atomic.Int64 // Unix seconds of the last use
 }
 
+// KeysOptions are what Keys are made of.
+type KeysOptions struct {
+	Store KeyStore         // required
+	Audit audit.Recorder   // required
+	Now   func() time.Time // required
+	Rate  float64          // requests a second of each key; 0: no limit
+}
+
 // OpenKeys reads the keys of the store and forgets those that ended more than 90
-// days ago. rate bounds the requests a second of each key; 0 is no limit.
-func OpenKeys(ctx context.Context, store KeyStore, begin audit.BeginFunc, rate float64, now func() time.Time) (*Keys, error) {
-	k := &Keys{store: store, begin: begin, now: now, rate: rate}
+// days ago.
+func OpenKeys(ctx context.Context, o KeysOptions) (*Keys, error) {
+	if o.Store == nil || o.Audit == nil || o.Now == nil {
+		return nil, errors.New("access: Store, Audit and Now are required")
+	}
+	k := &Keys{o: o}
 	k.put(map[string]*entry{})
 	if err := k.Load(ctx); err != nil {
 		return nil, err
@@ -122,7 +131,7 @@ func (k *Keys) count(is func(*Key) bool) (n int) {
 // forget removes the keys that ended more than 90 days ago.
 func (k *Keys) forget(ctx context.Context) error {
 	return k.save(ctx, func(keys map[string]*entry) (changes []KeyChange, _ error) {
-		for _, id := range forgettable(keys, k.now().Add(-keepEnded)) {
+		for _, id := range forgettable(keys, k.o.Now().Add(-keepEnded)) {
 			changes = append(changes, KeyChange{ID: id, Expect: keys[id].key.Revision})
 		}
 		return changes, nil
@@ -157,7 +166,7 @@ func (k *Key) outlasts(other *Key) bool {
 func (k *Keys) entry(key Key) *entry {
 	return &entry{key: key, principal: &Principal{
 		Type: "key", ID: key.ID, Name: key.Name, Role: key.Role, Scopes: key.Scopes,
-		Heads: key.Heads, Regions: key.Regions, Expires: key.ExpiresAt, rate: newBucket(k.rate),
+		Heads: key.Heads, Regions: key.Regions, Expires: key.ExpiresAt, rate: newBucket(k.o.Rate),
 	}}
 }
 
@@ -189,7 +198,7 @@ func (k *Keys) Look(secret string) (*Principal, error) {
 	if subtle.ConstantTimeCompare(hash[:], e.key.Hash) != 1 {
 		return nil, ErrUnknown
 	}
-	now := k.now()
+	now := k.o.Now()
 	switch {
 	case !e.key.RevokedAt.IsZero():
 		return nil, ErrRevoked
@@ -267,7 +276,7 @@ func (k *Keys) check(by *Principal, r Request) (Key, []strict.Fault) {
 	fault := faults.Add
 	key := Key{
 		Name: r.Name, Role: Role(r.Role), Heads: r.Heads, Regions: r.Regions,
-		CreatedAt: k.now().UTC().Truncate(time.Millisecond), CreatedBy: by.Type,
+		CreatedAt: k.o.Now().UTC().Truncate(time.Millisecond), CreatedBy: by.Type,
 	}
 	if by.ID != "" {
 		key.CreatedBy = by.Type + ":" + by.ID
@@ -351,7 +360,7 @@ func checkPatterns(at string, list []string) (faults strict.Faults) {
 func (k *Keys) Revoke(ctx context.Context, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	now := k.now().UTC().Truncate(time.Millisecond)
+	now := k.o.Now().UTC().Truncate(time.Millisecond)
 	return k.change(ctx, "key.revoke", func(keys map[string]*entry) ([]KeyChange, error) {
 		e := keys[id]
 		switch {
@@ -378,7 +387,7 @@ func (k *Key) usable(now time.Time) bool {
 
 // administers reports whether a key may administer now.
 func (k *Keys) administers(key *Key) bool {
-	return key.Role == RoleAdmin && key.usable(k.now()) && (len(key.Scopes) == 0 || slices.Contains(key.Scopes, Admin))
+	return key.Role == RoleAdmin && key.usable(k.o.Now()) && (len(key.Scopes) == 0 || slices.Contains(key.Scopes, Admin))
 }
 
 // audited are the fields of a key that the audit trail shows.
@@ -416,17 +425,8 @@ func (k *Keys) change(ctx context.Context, action string, decide decision) error
 	if e := keys[c.ID]; e != nil {
 		before = &e.key
 	}
-	end, err := k.begin(ctx, audit.Entry{
+	return audit.Do(ctx, k.o.Audit, audit.Entry{
 		Category: audit.Admin, Action: action, Target: audit.Target{Type: "key", ID: c.ID},
 		Before: fields(before), After: fields(c.Key),
-	}.By(ctx))
-	if err != nil {
-		return err
-	}
-	if err := k.save(ctx, decide); err != nil {
-		end(audit.Failure, err.Error(), nil)
-		return err
-	}
-	end(audit.Success, "", nil)
-	return nil
+	}, func() error { return k.save(ctx, decide) })
 }

@@ -82,7 +82,7 @@ func TestKeysAreForgottenAtTheStart(t *testing.T) {
 	d.key(access.Request{Name: "expired", Role: "viewer", ExpiresIn: time.Hour})
 	d.now = d.now.Add(91 * day)
 	d.store.Inject(memstore.Full)
-	keys, err := access.OpenKeys(t.Context(), d.store, d.begin, 0, d.clock)
+	keys, err := access.OpenKeys(t.Context(), access.KeysOptions{Store: d.store, Audit: d, Now: d.clock})
 	if err != nil || len(keys.List()) != 2 {
 		t.Errorf("%v; %d keys", err, len(keys.List()))
 	}

@@ -57,7 +57,7 @@ func (k *Keys) Run(ctx context.Context, log *slog.Logger) error {
 	k.mu.Lock()
 	after := k.revision
 	k.mu.Unlock()
-	feed.Follow(ctx, after, k.store.WatchKeys, func(c feed.Changes[Key]) {
+	feed.Follow(ctx, after, k.o.Store.WatchKeys, func(c feed.Changes[Key]) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.apply(c)
@@ -70,7 +70,7 @@ func (k *Keys) Run(ctx context.Context, log *slog.Logger) error {
 // read puts what is stored into force: of the ids, or without any all of it.
 // k.mu must be held.
 func (k *Keys) read(ctx context.Context, ids ...string) error {
-	keys, revision, err := k.store.Keys(ctx, ids...)
+	keys, revision, err := k.o.Store.Keys(ctx, ids...)
 	if err != nil {
 		return fmt.Errorf("read the keys: %w", err)
 	}
@@ -125,7 +125,7 @@ func (k *Keys) save(ctx context.Context, decide decision) error {
 		if err != nil || len(changes) == 0 {
 			return err
 		}
-		switch err = k.store.SaveKeys(ctx, changes); {
+		switch err = k.o.Store.SaveKeys(ctx, changes); {
 		case err == nil:
 			var c feed.Changes[Key]
 			for _, change := range changes {

@@ -58,7 +58,7 @@ func (a *App) openAccess(ctx context.Context) (err error) {
 }
 
 func (a *App) openKeys(ctx context.Context, perKey float64) (err error) {
-	a.access.Keys, err = access.OpenKeys(ctx, a.store, a.begin(), perKey, time.Now)
+	a.access.Keys, err = access.OpenKeys(ctx, access.KeysOptions{Store: a.store, Audit: a.journal, Now: time.Now, Rate: perKey})
 	return err
 }
 

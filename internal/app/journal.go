@@ -34,7 +34,7 @@ func (a *App) openJournal(context.Context) (err error) {
 	}
 	for _, a.auditFile = range files {
 		a.journal, err = audit.Open(audit.Options{
-			Path: a.auditFile, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, SigningKey: a.signingKey, Log: a.log, Metrics: a.metrics,
+			Path: a.auditFile, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, Lenient: !c.Audit.Strict, SigningKey: a.signingKey, Log: a.log, Metrics: a.metrics,
 			OnCheckpoint: a.publishCheckpoint,
 			MinFreeBytes: c.State.MinFreeBytes / 4, // the trail must still record that the state cannot be written
 		})
@@ -54,14 +54,6 @@ func (a *App) openJournal(context.Context) (err error) {
 		a.log.Info("audit trail", "file", a.auditFile, "because", local.SystemTrail+" cannot be written, or another process writes it")
 	}
 	return nil
-}
-
-// begin records the intent of an operation.
-func (a *App) begin() audit.BeginFunc {
-	if a.config.Audit.Strict {
-		return a.journal.Strict
-	}
-	return a.journal.Lenient
 }
 
 // recordStart records the settings of this start in the trail.

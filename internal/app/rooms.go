@@ -54,7 +54,7 @@ func (a *App) openFleet(ctx context.Context) (err error) {
 	eject := registry.EjectOptions(c.Eject)
 	eject.ConsecutiveErrors = cmp.Or(eject.ConsecutiveErrors, -1) // 0 switches it off
 	a.fleet, err = registry.New(registry.Options{
-		Store: a.store, Events: a.events, Metrics: a.metrics, Log: a.log, Begin: a.begin(), Note: a.journal.Happened,
+		Store: a.store, Events: a.events, Metrics: a.metrics, Log: a.log, Audit: a.journal,
 		Lease: registry.LeaseOptions(c.Lease), Eject: eject,
 		MaxHeads: c.Heads.Max, MaxModelTypes: c.Heads.MaxModelTypes, AllowLinkLocal: c.Heads.AllowLinkLocal,
 	})
@@ -67,7 +67,7 @@ func (a *App) openFleet(ctx context.Context) (err error) {
 func (a *App) openRouter(ctx context.Context) (err error) {
 	c := a.config
 	a.router, err = routing.New(routing.Options{
-		Fleet: a.fleet, Events: a.events, Metrics: a.metrics, Log: a.log, Policies: a.store, Begin: a.begin(),
+		Fleet: a.fleet, Events: a.events, Metrics: a.metrics, Log: a.log, Policies: a.store, Audit: a.journal,
 		ReservationTTL: c.Decisions.ReservationTTL, MaxTTL: c.Decisions.MaxTTL, Recent: c.Decisions.Recent,
 		ExplainShare: c.Decisions.ExplainShare,
 	})
@@ -100,7 +100,7 @@ func (a *App) openLive(context.Context) (err error) {
 	}
 	a.live, err = live.New(live.Options{
 		Instance: a.instance,
-		Fleet:    a.fleet, Router: a.router, Verbs: a.verbs, Events: a.events, Metrics: a.metrics, Log: a.log, Guard: a.guard, Note: a.journal.Note,
+		Fleet:    a.fleet, Router: a.router, Verbs: a.verbs, Events: a.events, Metrics: a.metrics, Log: a.log, Guard: a.guard, Audit: a.journal,
 		MaxStreams: c.MaxStreams, MaxMessage: c.MaxMessageBytes, MaxRate: c.MaxRate,
 		Timing: live.Timing{Heartbeat: c.Heartbeat},
 	})
@@ -110,7 +110,7 @@ func (a *App) openLive(context.Context) (err error) {
 func (a *App) openServer(context.Context) (err error) {
 	o := httpapi.Options{
 		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Live: a.live, Metrics: a.metrics, Log: a.log,
-		Guard: a.guard, Keys: a.access.Keys, AuditFile: a.auditFile, Note: a.journal.Note,
+		Guard: a.guard, Keys: a.access.Keys, AuditFile: a.auditFile, Audit: a.journal,
 		TLS: a.certs.Config(), Names: a.certs.Covers, Limits: httpapi.Limits(a.config.HTTP.Limits), Version: a.version,
 		Monitor: a.monitorPages, Console: a.console, State: state{a.store}, External: a.external(),
 	}

@@ -57,7 +57,7 @@ func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 				disk := &faultyDisk{}
 				w.o = disk.options(w.o)
 				j := w.open()
-				op, err := j.Begin(context.Background(), change("policy.put"))
+				op, err := j.Operate(context.Background(), change("policy.put"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -70,8 +70,8 @@ func TestFailingDiskRefusesAndRecovers(t *testing.T) {
 						t.Fatalf("Record got %v", err)
 					}
 				}
-				if _, err := j.Strict(context.Background(), change("key.create")); !errors.Is(err, audit.ErrUnavailable) {
-					t.Fatalf("Strict got %v", err)
+				if _, err := j.Begin(context.Background(), change("key.create")); !errors.Is(err, audit.ErrUnavailable) {
+					t.Fatalf("Begin got %v", err)
 				}
 				ended, err := j.Lenient(context.Background(), change("key.revoke"))
 				if err != nil {
@@ -326,12 +326,12 @@ func TestHangingDisk(t *testing.T) {
 			return audit.Datasync(f)
 		})
 		j := w.open()
-		op, err := j.Begin(context.Background(), change("policy.put"))
+		op, err := j.Operate(context.Background(), change("policy.put"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		hangs.Store(true)
-		if _, err := j.Begin(context.Background(), change("key.create")); !errors.Is(err, audit.ErrUnavailable) || !strings.Contains(err.Error(), "did not answer within 5s") {
+		if _, err := j.Operate(context.Background(), change("key.create")); !errors.Is(err, audit.ErrUnavailable) || !strings.Contains(err.Error(), "did not answer within 5s") {
 			t.Errorf("Begin got %v", err)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
@@ -418,7 +418,7 @@ func TestFileIsTakenAway(t *testing.T) {
 			t.Run(fmt.Sprintf("%s reopen %t", what, reopen), func(t *testing.T) {
 				w := newWorld(t)
 				j := w.open()
-				op, err := j.Begin(context.Background(), change("policy.put"))
+				op, err := j.Operate(context.Background(), change("policy.put"))
 				if err != nil {
 					t.Fatal(err)
 				}

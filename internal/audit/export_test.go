@@ -7,6 +7,16 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
+// Operate is Begin with an operation whose End has an error.
+func (j *Journal) Operate(ctx context.Context, e Entry) (*operation, error) { return j.begin(ctx, e) }
+
+// Lenient is Begin of a lenient journal.
+func (j *Journal) Lenient(ctx context.Context, e Entry) (EndFunc, error) {
+	j.o.Lenient = true
+	defer func() { j.o.Lenient = false }()
+	return j.Begin(ctx, e)
+}
+
 // WithFaults returns o with a disk that writes and syncs like this; nil leaves
 // it as it is.
 func (o Options) WithFaults(write func(*os.File, []byte) (int, error), sync func(*os.File) error) Options {

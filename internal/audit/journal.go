@@ -41,6 +41,7 @@ type Options struct {
 	MinFreeBytes    int64                 // free space on the disk below which nothing more is written; 0: to the last byte
 	MaxWait         time.Duration         // that a caller waits for the disk; 0: 5 s
 	CheckpointEvery time.Duration         // 0: 1 min
+	Lenient         bool                  // an operation whose intent cannot be written is not refused: the intent is queued
 	SigningKey      ed25519.PrivateKey    // signs checkpoints; nil: they are not signed
 	OnCheckpoint    func(Checkpoint)      // called in order by the writer, which waits for it; may be nil
 	Log             *slog.Logger          // required
@@ -280,30 +281,44 @@ func (p *pending) answer(err error) bool {
 	return answered
 }
 
-// Operation is an operation whose intent is recorded.
-type Operation struct {
+// operation is an operation whose intent is recorded.
+type operation struct {
 	journal *Journal
 	intent  *pending
 	noted   bool // the intent is kept and not written yet
 	ended   atomic.Bool
 }
 
-// Begin records the intent of an operation. After an error, which wraps
-// ErrUnavailable, the operation must not happen.
-func (j *Journal) Begin(ctx context.Context, e Entry) (*Operation, error) {
-	e.Outcome = ""
-	p := newPending(Intent, e, j.o.Now())
-	if err := j.submit(ctx, p); err != nil {
+// Begin implements Recorder.
+func (j *Journal) Begin(ctx context.Context, e Entry) (EndFunc, error) {
+	op, err := j.begin(ctx, e)
+	if err != nil {
 		return nil, err
 	}
-	return &Operation{journal: j, intent: p}, nil
+	return func(outcome Outcome, reason string, after json.RawMessage) {
+		_ = op.End(ctx, outcome, reason, after) // kept, counted and logged
+	}, nil
+}
+
+func (j *Journal) begin(ctx context.Context, e Entry) (*operation, error) {
+	e.Outcome = ""
+	p := newPending(Intent, e, j.o.Now())
+	err := j.submit(ctx, p)
+	if err != nil && !j.o.Lenient {
+		return nil, err
+	}
+	if err != nil {
+		p = newPending(Intent, e, j.o.Now()).again() // the writer may still end the other
+		j.keep(p)
+	}
+	return &operation{journal: j, intent: p, noted: err != nil}, nil
 }
 
 // End records the result, with the members of the intent and its id plus
 // ".result". It waits for the disk even after ctx has ended. After an error,
 // which wraps ErrUnavailable, the result is queued and written later, flagged
 // late. Only the first call counts.
-func (op *Operation) End(ctx context.Context, outcome Outcome, reason string, after json.RawMessage) error {
+func (op *operation) End(ctx context.Context, outcome Outcome, reason string, after json.RawMessage) error {
 	if op.ended.Swap(true) {
 		return nil
 	}
@@ -320,34 +335,6 @@ func (op *Operation) End(ctx context.Context, outcome Outcome, reason string, af
 		j.keep(p.again())
 	}
 	return err
-}
-
-// Strict is a BeginFunc that refuses operations it cannot record.
-func (j *Journal) Strict(ctx context.Context, e Entry) (EndFunc, error) {
-	op, err := j.Begin(ctx, e)
-	if err != nil {
-		return nil, err
-	}
-	return op.endFunc(ctx), nil
-}
-
-// Lenient is a BeginFunc that never refuses. An intent that cannot be written
-// is queued and written later, flagged late.
-func (j *Journal) Lenient(ctx context.Context, e Entry) (EndFunc, error) {
-	op, err := j.Begin(ctx, e)
-	if err != nil {
-		e.Outcome = ""
-		intent := newPending(Intent, e, j.o.Now()).again()
-		j.keep(intent)
-		op = &Operation{journal: j, intent: intent, noted: true}
-	}
-	return op.endFunc(ctx), nil
-}
-
-func (op *Operation) endFunc(ctx context.Context) EndFunc {
-	return func(outcome Outcome, reason string, after json.RawMessage) {
-		_ = op.End(ctx, outcome, reason, after) // kept, counted and logged
-	}
 }
 
 // Note records an event without waiting. It is written soon, or later and

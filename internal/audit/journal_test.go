@@ -201,7 +201,7 @@ func TestOperationHasAnIntentAndOneResult(t *testing.T) {
 	w := newWorld(t)
 	j := w.open()
 	begin, end := context.WithCancel(context.Background())
-	op, err := j.Begin(begin, change("policy.put"))
+	op, err := j.Operate(begin, change("policy.put"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestIntentsWithoutResultAreMarkedAtTheNextStart(t *testing.T) {
 	j := w.open()
 	var open []string
 	for i := range 5 {
-		op, err := j.Begin(context.Background(), change("key.create"))
+		op, err := j.Operate(context.Background(), change("key.create"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,13 +300,13 @@ func TestTwoJournalsCannotWriteOneTrail(t *testing.T) {
 func TestClosedJournalRefuses(t *testing.T) {
 	w := newWorld(t)
 	j := w.open()
-	op, err := j.Begin(context.Background(), change("policy.put"))
+	op, err := j.Operate(context.Background(), change("policy.put"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.close(j)
 	_, err = j.Record(context.Background(), audit.Result, change("policy.put"))
-	_, begun := j.Begin(context.Background(), change("policy.put"))
+	_, begun := j.Operate(context.Background(), change("policy.put"))
 	for what, err := range map[string]error{"Record": err, "Begin": begun, "End": op.End(context.Background(), audit.Success, "", nil), "Reopen": j.Reopen()} {
 		if !errors.Is(err, audit.ErrUnavailable) {
 			t.Errorf("%s got %v", what, err)

@@ -35,7 +35,7 @@ func writeUntilKilled() {
 			for {
 				e := change("policy.put")
 				e.Reason = strings.Repeat("x", 100*n)
-				op, err := j.Begin(context.Background(), e)
+				op, err := j.Operate(context.Background(), e)
 				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)

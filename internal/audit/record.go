@@ -139,16 +139,49 @@ func (id *Identity) Denied(action, route, reason string) Entry {
 	}
 }
 
-// BeginFunc records the intent of an operation durably. After an error the
-// operation must not happen. The returned function is called once, when the
-// operation has ended.
-type BeginFunc func(ctx context.Context, e Entry) (EndFunc, error)
+// Recorder records operations and events: a *Journal in its trail, Unrecorded
+// nowhere. Implementations are safe for concurrent use.
+type Recorder interface {
+	// Begin records the intent of an operation durably. After an error, which
+	// wraps ErrUnavailable, the operation must not happen. end is called once,
+	// when it has ended, and does not fail: a record that cannot be written is
+	// queued.
+	Begin(ctx context.Context, e Entry) (end EndFunc, err error)
+	// Note records an event without waiting.
+	Note(e Entry)
+	// Happened records an event that cannot be refused. It returns when the
+	// record is durable or queued, within a second.
+	Happened(e Entry)
+}
 
-// EndFunc records how an operation ended. It does not fail: a record that
-// cannot be written is queued, flagged late.
+// EndFunc records how an operation ended.
 type EndFunc func(outcome Outcome, reason string, after json.RawMessage)
 
-// Unrecorded leaves no trail, for simulations and tests.
-func Unrecorded(context.Context, Entry) (EndFunc, error) {
+// Do records an operation before and after do: its intent by the identity of
+// ctx, and its outcome by the error. The error is that of the record or of do.
+func Do(ctx context.Context, to Recorder, e Entry, do func() error) error {
+	end, err := to.Begin(ctx, e.By(ctx))
+	if err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		end(Failure, err.Error(), nil)
+		return err
+	}
+	end(Success, "", nil)
+	return nil
+}
+
+// Unrecorded is a Recorder without a trail, for simulations.
+type Unrecorded struct{}
+
+// Begin implements Recorder.
+func (Unrecorded) Begin(context.Context, Entry) (EndFunc, error) {
 	return func(Outcome, string, json.RawMessage) {}, nil
 }
+
+// Note implements Recorder.
+func (Unrecorded) Note(Entry) {}
+
+// Happened implements Recorder.
+func (Unrecorded) Happened(Entry) {}

@@ -124,7 +124,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	for range 8 {
 		writers.Go(func() {
 			for range 40 {
-				op, err := j.Begin(context.Background(), change("policy.put"))
+				op, err := j.Operate(context.Background(), change("policy.put"))
 				if err != nil {
 					t.Error(err)
 					return
@@ -221,7 +221,7 @@ func TestTooManyOpenOperationsAreMarked(t *testing.T) {
 	for range 16 {
 		writers.Go(func() {
 			for range audit.MaxOpen/16 + 1 {
-				if _, err := j.Begin(context.Background(), change("policy.put")); err != nil {
+				if _, err := j.Operate(context.Background(), change("policy.put")); err != nil {
 					t.Error(err)
 					return
 				}

@@ -75,7 +75,7 @@ func TestFailedCallsAreCounted(t *testing.T) {
 	// A disk without room, and a file that is closed.
 	metrics = prometheus.NewRegistry()
 	s = open(math.MaxInt64)
-	keys, err := access.OpenKeys(t.Context(), s, audit.Unrecorded, 0, time.Now)
+	keys, err := access.OpenKeys(t.Context(), access.KeysOptions{Store: s, Audit: audit.Unrecorded{}, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}

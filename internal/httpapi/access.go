@@ -39,7 +39,7 @@ func (s *Server) denied(a *answer, r *http.Request, p *apiv1.Problem, err error)
 	} else if !p.RefusesCaller() || errors.Is(err, access.ErrNoCredential) && rt.action == "" {
 		return
 	}
-	s.o.Note(s.identity(a, r).Denied(cmp.Or(rt.action, "access"), rt.method+" "+rt.pattern, reason))
+	s.o.Audit.Note(s.identity(a, r).Denied(cmp.Or(rt.action, "access"), rt.method+" "+rt.pattern, reason))
 }
 
 // identity is the actor of a request, for the audit trail.

@@ -37,7 +37,7 @@ type Options struct {
 	Guard     *access.Guard        // required
 	Keys      *access.Keys         // required
 	AuditFile string               // required; path of the audit trail
-	Note      func(audit.Entry)    // required; records attempts that are refused
+	Audit     audit.Recorder       // required
 	TLS       *tls.Config          // nil: no TLS; NextProtos say which of h2 and http/1.1 are served
 	Letters   DeadLetters          // of the message queue; nil: there is none
 	State     State                // what the service keeps; nil: there is no file of it
@@ -94,8 +94,8 @@ type Server struct {
 
 // New makes a server. It fails if a route declares no permission.
 func New(o Options) (*Server, error) {
-	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.AuditFile == "" || o.Note == nil {
-		return nil, errors.New("httpapi: Fleet, Router, Verbs, Live, Metrics, Log, Guard, Keys, AuditFile and Note are required")
+	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.AuditFile == "" || o.Audit == nil {
+		return nil, errors.New("httpapi: Fleet, Router, Verbs, Live, Metrics, Log, Guard, Keys, AuditFile and Audit are required")
 	}
 	o.Limits.complete()
 	s := &Server{o: o, external: newExternal(o.External), metrics: newMetrics(o.Metrics)}

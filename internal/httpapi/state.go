@@ -65,7 +65,7 @@ func (s *Server) noteState(r *http.Request, action string, err error) {
 	if err != nil {
 		e.Outcome, e.Reason = audit.Failure, "it did not arrive whole"
 	}
-	s.o.Note(e)
+	s.o.Audit.Note(e)
 }
 
 // stateWriter sends an export. The client has the write timeout for each part of

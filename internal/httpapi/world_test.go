@@ -87,7 +87,7 @@ func (w *world) openAccess(o access.Options) {
 		}
 		return time.Now().Add(time.Duration(w.ahead.Load()))
 	}
-	if w.keys, err = access.OpenKeys(w.Context(), w.store, w.begin, 0, now); err != nil {
+	if w.keys, err = access.OpenKeys(w.Context(), access.KeysOptions{Store: w.store, Audit: trailOf{w}, Now: now}); err != nil {
 		w.Fatal(err)
 	}
 	o.Keys, o.Metrics, o.Now = w.keys, w.metrics, now
@@ -98,6 +98,15 @@ func (w *world) openAccess(o access.Options) {
 
 // later lets time pass for keys.
 func (w *world) later(d time.Duration) { w.ahead.Add(int64(d)) }
+
+// trailOf is the trail of a world.
+type trailOf struct{ *world }
+
+func (r trailOf) Begin(ctx context.Context, e audit.Entry) (audit.EndFunc, error) {
+	return r.begin(ctx, e)
+}
+func (r trailOf) Note(e audit.Entry)     { r.note(e) }
+func (r trailOf) Happened(e audit.Entry) { r.note(e) }
 
 // begin is the intent of an operation; how it ends is recorded as well.
 func (w *world) begin(ctx context.Context, e audit.Entry) (audit.EndFunc, error) {
@@ -151,21 +160,21 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	}
 	events := event.New(w.metrics)
 	var err error
-	w.fleet, err = registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Begin: w.begin, Note: w.note, Eject: registry.EjectOptions{Enabled: true}})
+	w.fleet, err = registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Audit: trailOf{w}, Eject: registry.EjectOptions{Enabled: true}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
-	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Begin: w.begin})
+	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}})
 	must(err)
 	verbs, err := apiv1.New(w.fleet, w.router)
 	must(err)
 	w.openAccess(access.Options{Failures: 100})
 	hub, err := live.New(live.Options{
-		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: events, Metrics: w.metrics, Log: log, Guard: w.guard, Note: w.note,
+		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: events, Metrics: w.metrics, Log: log, Guard: w.guard, Audit: trailOf{w},
 	})
 	must(err)
 	options := httpapi.Options{
 		Fleet: w.fleet, Router: w.router, Verbs: verbs, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
-		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, AuditFile: w.trail, Note: w.note, State: w.state,
+		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, AuditFile: w.trail, Audit: trailOf{w}, State: w.state,
 	}
 	for _, c := range change {
 		c(&options)

@@ -37,7 +37,7 @@ type Options struct {
 	Metrics    prometheus.Registerer // required
 	Log        *slog.Logger          // required
 	Guard      *access.Guard         // required
-	Note       func(audit.Entry)     // required; records refused attempts
+	Audit      audit.Recorder        // required
 	Instance   string                // required; prefix of the ids of events, which differs in each run
 	MaxStreams int                   // SSE and WebSocket connections at once; 0: 5,000
 	Timing     Timing
@@ -92,8 +92,8 @@ type Hub struct {
 
 // New makes a hub. Its log begins with the next event.
 func New(o Options) (*Hub, error) {
-	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Note == nil || o.Instance == "" {
-		return nil, errors.New("live: Fleet, Router, Verbs, Events, Metrics, Log, Guard, Note and Instance are required")
+	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Audit == nil || o.Instance == "" {
+		return nil, errors.New("live: Fleet, Router, Verbs, Events, Metrics, Log, Guard, Audit and Instance are required")
 	}
 	o.complete()
 	h := &Hub{o: o, metrics: newCounts(o.Metrics), pending: make(chan struct{}, 1), stop: make(chan struct{}), gone: make(chan struct{})}

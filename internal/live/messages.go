@@ -188,7 +188,7 @@ func (s *session) may(q *request) error {
 // denied records a refused attempt in the audit trail.
 func (s *session) denied(action string, err error) {
 	if problem := apiv1.ProblemOf(err); problem.RefusesCaller() {
-		s.hub.o.Note(s.identity(s.principal.Load()).Denied(cmp.Or(action, "access"), "GET /api/v1/ws", problem.Detail))
+		s.hub.o.Audit.Note(s.identity(s.principal.Load()).Denied(cmp.Or(action, "access"), "GET /api/v1/ws", problem.Detail))
 	}
 }
 

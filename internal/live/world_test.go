@@ -3,7 +3,6 @@ package live_test
 import (
 	"context"
 	"crypto/sha256"
-	stdjson "encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -77,8 +76,16 @@ func impatient(o *live.Options) {
 	o.Timing.Write, o.Timing.Auth, o.Timing.Pong = 300*time.Millisecond, 300*time.Millisecond, 200*time.Millisecond
 }
 
-func begin(context.Context, audit.Entry) (audit.EndFunc, error) {
-	return func(audit.Outcome, string, stdjson.RawMessage) {}, nil
+// recorder counts what is denied.
+type recorder struct {
+	audit.Unrecorded
+	w *world
+}
+
+func (r recorder) Note(e audit.Entry) {
+	if e.Outcome == audit.Denied {
+		r.w.denied.Add(1)
+	}
 }
 
 // lasting are leases that no test outlasts, however slow the machine is.
@@ -103,10 +110,10 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*live.
 	store := memstore.New()
 	var err error
 	w.events = event.New(w.metrics)
-	w.fleet, err = registry.New(registry.Options{Store: store, Events: w.events, Metrics: w.metrics, Log: log, Lease: lease, Begin: begin, Note: func(audit.Entry) {}})
+	w.fleet, err = registry.New(registry.Options{Store: store, Events: w.events, Metrics: w.metrics, Log: log, Lease: lease})
 	must(err)
 	must(w.fleet.Load(t.Context()))
-	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})
+	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log})
 	must(err)
 	must(w.router.LoadPolicy(t.Context()))
 	verbs, err := apiv1.New(w.fleet, w.router)
@@ -116,17 +123,13 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*live.
 	must(store.SaveKeys(t.Context(), []access.KeyChange{
 		{ID: root.ID, Key: &access.Key{ID: root.ID, Role: access.RoleAdmin, Hash: hash[:]}}, {ID: "k", Key: &access.Key{ID: "k", Role: access.RoleAdmin}},
 	}))
-	w.keys, err = access.OpenKeys(t.Context(), store, begin, 0, now)
+	w.keys, err = access.OpenKeys(t.Context(), access.KeysOptions{Store: store, Audit: audit.Unrecorded{}, Now: now})
 	must(err)
 	guard, err := access.New(access.Options{Keys: w.keys, Metrics: w.metrics, Now: now})
 	must(err)
 	options := live.Options{
 		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
-		Guard: guard, Note: func(e audit.Entry) {
-			if e.Outcome == audit.Denied {
-				w.denied.Add(1)
-			}
-		},
+		Guard: guard, Audit: recorder{w: w},
 	}
 	for _, c := range change {
 		c(&options)

@@ -32,7 +32,7 @@ const inbox = "_INBOX."
 // credentials may share. So each credential has its own rights until it ends.
 type authenticator struct {
 	guard  *access.Guard
-	note   func(audit.Entry)
+	audit  audit.Recorder
 	log    *limitedLog
 	secret [sha256.Size]byte // of our own connection
 	voice  [sha256.Size]byte // of the one that answers others
@@ -88,7 +88,7 @@ func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
 		if problem := apiv1.ProblemOf(err); problem.Code == api.CodeUnauthenticated {
 			e := refused("CONNECT", problem)
 			e.Source.IP = from.String()
-			a.note(e)
+			a.audit.Note(e)
 		}
 		return false
 	}

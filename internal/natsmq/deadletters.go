@@ -170,24 +170,22 @@ func (q *Queue) withLetter(ctx context.Context, action string, number uint64, do
 	if err != nil {
 		return err
 	}
-	end, err := q.o.Begin(ctx, audit.Entry{
+	var failed error
+	err = audit.Do(ctx, q.o.Audit, audit.Entry{
 		Category: audit.Admin, Action: action, Target: audit.Target{Type: "dead_letter", ID: strconv.FormatUint(number, 10)},
-	}.By(ctx))
-	if err != nil {
-		return err
-	}
-	if err = do(raw); err == nil {
-		q.letters.ours.Add(1)
-		if err = stream.DeleteMsg(ctx, number); err != nil {
-			q.letters.ours.Add(^uint64(0))
+	}, func() error {
+		if failed = do(raw); failed == nil {
+			q.letters.ours.Add(1)
+			if failed = stream.DeleteMsg(ctx, number); failed != nil {
+				q.letters.ours.Add(^uint64(0))
+			}
 		}
+		return failed
+	})
+	if failed != nil {
+		return unavailable(failed)
 	}
-	if err != nil {
-		end(audit.Failure, err.Error(), nil)
-		return unavailable(err)
-	}
-	end(audit.Success, "", nil)
-	return nil
+	return err
 }
 
 // unavailable wraps the error of a server that did not carry out a request.

@@ -45,8 +45,7 @@ type Options struct {
 
 	Verbs    *apiv1.Verbs          // required
 	Events   *event.Stream         // required
-	Begin    audit.BeginFunc       // required
-	Note     func(audit.Entry)     // required; records an attempt that was refused
+	Audit    audit.Recorder        // required
 	Messages *Messages             // required
 	Metrics  prometheus.Registerer // required
 	Log      *slog.Logger          // required
@@ -167,8 +166,8 @@ const maxWorkers = 64
 // Open starts the embedded server, or connects to the external one. An absent
 // external server is no error: Run keeps trying.
 func Open(o Options) (_ *Queue, err error) {
-	if o.Verbs == nil || o.Events == nil || o.Begin == nil || o.Note == nil || o.Messages == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
-		return nil, errors.New("natsmq: Verbs, Events, Begin, Note, Messages, Metrics, Log, Guard and Instance are required")
+	if o.Verbs == nil || o.Events == nil || o.Audit == nil || o.Messages == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Instance == "" {
+		return nil, errors.New("natsmq: Verbs, Events, Audit, Messages, Metrics, Log, Guard and Instance are required")
 	}
 	o.Timing.complete()
 	o.MaxBytes, o.Pending = cmp.Or(o.MaxBytes, 256<<20), cmp.Or(o.Pending, 64<<10)

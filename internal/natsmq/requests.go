@@ -166,7 +166,7 @@ func (q *Queue) denied(subject string, p *access.Principal, err error) {
 	if p != nil {
 		e.Actor.Type, e.Actor.ID = p.Type, p.ID
 	}
-	q.o.Note(e)
+	q.o.Audit.Note(e)
 }
 
 // refused is the audit record of an attempt of an unknown sender.

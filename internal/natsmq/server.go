@@ -38,7 +38,7 @@ func (q *Queue) startServer(secret, voice string) error {
 		return fmt.Errorf("make the directory of the streams: %w", err)
 	}
 	q.auth = &authenticator{
-		guard: q.o.Guard, note: q.o.Note, log: q.clientLog, secret: sha256.Sum256([]byte(secret)), voice: sha256.Sum256([]byte(voice)),
+		guard: q.o.Guard, audit: q.o.Audit, log: q.clientLog, secret: sha256.Sum256([]byte(secret)), voice: sha256.Sum256([]byte(voice)),
 		grace: 20 * q.o.Timing.Watch, forgotten: q.metrics.forgottenCredentials, here: map[uint64]*credential{}, known: map[string]*credential{}, shares: newShares(maxConnections),
 	}
 	o := &server.Options{

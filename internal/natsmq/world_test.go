@@ -80,6 +80,27 @@ func newWorld(t testing.TB, change ...func(*natsmq.Options)) *world {
 	return newWorldOf(t, plenty, func(*world, *access.Options) {}, change...)
 }
 
+// recorder keeps what is recorded.
+type recorder struct{ w *world }
+
+func (r recorder) add(e audit.Entry) {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	r.w.acted = append(r.w.acted, e)
+}
+
+func (r recorder) Note(e audit.Entry) {
+	r.w.interrupt()
+	r.add(e)
+}
+
+func (r recorder) Happened(e audit.Entry) { r.Note(e) }
+
+func (r recorder) Begin(ctx context.Context, e audit.Entry) (audit.EndFunc, error) {
+	r.add(e.By(ctx))
+	return func(audit.Outcome, string, stdjson.RawMessage) {}, nil
+}
+
 // plenty is so often that no test asks more often.
 const plenty = 1e6
 
@@ -95,32 +116,20 @@ func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options),
 			t.Fatal(err)
 		}
 	}
-	note := func(e audit.Entry) {
-		w.interrupt()
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.acted = append(w.acted, e)
-	}
-	begin := func(ctx context.Context, e audit.Entry) (audit.EndFunc, error) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.acted = append(w.acted, e.By(ctx))
-		return func(audit.Outcome, string, stdjson.RawMessage) {}, nil
-	}
 	dir := t.TempDir()
 	store := memstore.New()
 	var err error
 	w.events = event.New(w.metrics)
-	w.fleet, err = registry.New(registry.Options{Store: &fragile{store, w}, Events: w.events, Metrics: w.metrics, Log: log, Lease: lasting, Begin: begin, Note: note})
+	w.fleet, err = registry.New(registry.Options{Store: &fragile{store, w}, Events: w.events, Metrics: w.metrics, Log: log, Lease: lasting, Audit: recorder{w}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
-	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Begin: begin})
+	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: store, Events: w.events, Metrics: w.metrics, Log: log, Audit: recorder{w}})
 	must(err)
 	must(w.router.LoadPolicy(t.Context()))
 	w.verbs, err = apiv1.New(w.fleet, w.router)
 	must(err)
 	w.store = store
-	w.keys, err = access.OpenKeys(t.Context(), store, audit.Unrecorded, rate, w.now)
+	w.keys, err = access.OpenKeys(t.Context(), access.KeysOptions{Store: store, Audit: audit.Unrecorded{}, Rate: rate, Now: w.now})
 	must(err)
 	who := access.Options{Keys: w.keys, Metrics: w.metrics, Now: w.now, LocalToken: filepath.Join(dir, "local.token")}
 	guard(w, &who)
@@ -128,7 +137,7 @@ func newWorldOf(t testing.TB, rate float64, guard func(*world, *access.Options),
 	must(err)
 	o := natsmq.Options{
 		Dir: filepath.Join(dir, "queue"), Listen: "127.0.0.1:0", Timing: quick, MaxBytes: 16 << 20,
-		Verbs: w.verbs, Events: w.events, Begin: begin, Note: note, Messages: natsmq.NewMessages(w.metrics), Metrics: w.metrics, Log: log, Guard: w.guard, Instance: "test", Version: "v1.2.3-4-gabc",
+		Verbs: w.verbs, Events: w.events, Audit: recorder{w}, Messages: natsmq.NewMessages(w.metrics), Metrics: w.metrics, Log: log, Guard: w.guard, Instance: "test", Version: "v1.2.3-4-gabc",
 	}
 	for _, c := range change {
 		c(&o)

@@ -52,7 +52,7 @@ func (r *Registry) recordStart(ctx context.Context, spec *fleet.Spec, skipped in
 		reason = fmt.Sprintf("registrations and removals of this head that were not recorded before this one: %d", skipped)
 	}
 	after := auditFields{Endpoint: spec.Endpoint, ModelTypes: spec.ModelTypes, MaxInFlight: spec.MaxInFlight, OwnWeight: spec.Weight}
-	r.o.Note(audit.Entry{
+	r.o.Audit.Happened(audit.Entry{
 		Category: audit.Head, Action: "head.register", Outcome: audit.Success, Reason: reason,
 		Target: headTarget(spec.ID, spec), After: after.json(),
 	}.By(ctx))
@@ -61,16 +61,7 @@ func (r *Registry) recordStart(ctx context.Context, spec *fleet.Spec, skipped in
 // audited records what an operator is to change of a head, changes it, and
 // records how that ended.
 func (r *Registry) audited(ctx context.Context, action string, spec *fleet.Spec, before, after []byte, change func() error) error {
-	end, err := r.o.Begin(ctx, audit.Entry{
+	return audit.Do(ctx, r.o.Audit, audit.Entry{
 		Category: audit.Head, Action: action, Target: headTarget(spec.ID, spec), Before: before, After: after,
-	}.By(ctx))
-	if err != nil {
-		return err
-	}
-	if err := change(); err != nil {
-		end(audit.Failure, err.Error(), nil)
-		return err
-	}
-	end(audit.Success, "", nil)
-	return nil
+	}, change)
 }

@@ -20,6 +20,8 @@ import (
 
 // trail writes down what a registry records.
 type trail struct {
+	audit.Unrecorded
+
 	mu     sync.Mutex
 	lines  []string
 	refuse error
@@ -39,17 +41,18 @@ func (t *trail) take() []string {
 	return lines
 }
 
-func (t *trail) attach(o *registry.Options) {
-	o.Note = func(e audit.Entry) {
-		t.line(e.Actor.ID + " " + e.Action + " " + e.Target.ID + " " + string(e.Outcome) + " " + string(e.After) + e.Reason)
+func (t *trail) attach(o *registry.Options) { o.Audit = t }
+
+func (t *trail) Happened(e audit.Entry) {
+	t.line(e.Actor.ID + " " + e.Action + " " + e.Target.ID + " " + string(e.Outcome) + " " + string(e.After) + e.Reason)
+}
+
+func (t *trail) Begin(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
+	if t.refuse != nil {
+		return nil, t.refuse
 	}
-	o.Begin = func(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
-		if t.refuse != nil {
-			return nil, t.refuse
-		}
-		t.line(e.Actor.ID + " " + e.Action + " " + e.Target.ID + " " + string(e.Before) + string(e.After))
-		return func(o audit.Outcome, reason string, _ json.RawMessage) { t.line(string(o) + reason) }, nil
-	}
+	t.line(e.Actor.ID + " " + e.Action + " " + e.Target.ID + " " + string(e.Before) + string(e.After))
+	return func(o audit.Outcome, reason string, _ json.RawMessage) { t.line(string(o) + reason) }, nil
 }
 
 // A caller that leaves while its change is written changes nothing about it: the

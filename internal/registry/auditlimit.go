@@ -160,7 +160,7 @@ func (r *Registry) recordLeftOut(now time.Time, all bool) {
 	})
 	r.mu.Unlock()
 	for _, e := range entries {
-		r.o.Note(e)
+		r.o.Audit.Happened(e)
 	}
 }
 

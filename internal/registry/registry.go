@@ -28,8 +28,7 @@ type Options struct {
 	Random         func() float64        // in [0, 1), called by one goroutine at a time; nil: the runtime's
 	Lease          LeaseOptions          // zero values: defaults
 	Eject          EjectOptions          // zero values: defaults; nothing is ejected unless Enabled
-	Begin          audit.BeginFunc       // records what operators do; nil: audit.Unrecorded
-	Note           func(audit.Entry)     // records that a head registered; it returns soon, even if the trail fails; nil: nowhere
+	Audit          audit.Recorder        // nil: audit.Unrecorded
 	MaxHeads       int                   // 0: 200,000
 	MaxModelTypes  int                   // distinct ones over the fleet; 0: 1,000
 	AllowLinkLocal bool                  // endpoints on link-local and cloud metadata addresses
@@ -45,11 +44,8 @@ func (o *Options) complete() error {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	if o.Begin == nil {
-		o.Begin = audit.Unrecorded
-	}
-	if o.Note == nil {
-		o.Note = func(audit.Entry) {}
+	if o.Audit == nil {
+		o.Audit = audit.Unrecorded{}
 	}
 	o.MaxHeads = cmp.Or(o.MaxHeads, 200_000)
 	o.MaxModelTypes = cmp.Or(o.MaxModelTypes, 1000)

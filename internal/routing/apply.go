@@ -206,7 +206,7 @@ func (r *Router) announce(ctx context.Context, current, next *policy.Policy, cha
 	if err != nil {
 		return nil, err
 	}
-	return r.begin(ctx, audit.Entry{
+	return r.audit.Begin(ctx, audit.Entry{
 		Category: audit.Policy, Action: cmp.Or(change.Action, "policy.put"), Target: audit.Target{Type: "policy"},
 		Before: revisionFields(current.Revision), After: after,
 	}.By(ctx))

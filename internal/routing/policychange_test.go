@@ -40,6 +40,7 @@ func (w *world) apply(next *policy.Policy, change routing.Change, expect uint64)
 // diary notes what happens to a change of policy, in order.
 type diary struct {
 	*memstore.Store
+	audit.Unrecorded
 
 	mu     sync.Mutex
 	lines  []string
@@ -52,7 +53,7 @@ func (d *diary) note(line string) {
 	d.mu.Unlock()
 }
 
-func (d *diary) begin(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
+func (d *diary) Begin(_ context.Context, e audit.Entry) (audit.EndFunc, error) {
 	if d.refuse != nil {
 		return nil, d.refuse
 	}
@@ -67,7 +68,7 @@ func (d *diary) SavePolicy(ctx context.Context, expect uint64, p policy.Stored) 
 
 func TestAChangeOfPolicyIsRecordedBeforeAndAfter(t *testing.T) {
 	d := &diary{Store: memstore.New()}
-	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Begin = d, d.begin })
+	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Audit = d, d })
 	change := routing.Change{Source: policy.SourceAPI, Note: "calmer"}
 	next := document(t, `{"default_strategy":"random","caller_may":[]}`)
 	applied, err := w.apply(next, change, 0)
@@ -113,7 +114,7 @@ func TestAChangeOfPolicyIsRecordedBeforeAndAfter(t *testing.T) {
 func TestAPolicyInForceIsNoFailureInTheTrail(t *testing.T) {
 	d, late := &diary{Store: memstore.New()}, errors.New("the disk answered late")
 	d.Inject(memstore.Fault{Err: late, After: true})
-	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Begin = d, d.begin })
+	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Audit = d, d })
 	next := document(t, `{"default_strategy":"random","caller_may":[]}`)
 	applied, err := w.apply(next, routing.Change{}, 0)
 	check(t, err)
@@ -206,7 +207,7 @@ func TestAPolicyThatAnotherReplicaStoredIsTakenOver(t *testing.T) {
 
 func TestRestore(t *testing.T) {
 	d := &diary{Store: memstore.New()}
-	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Begin = d, d.begin })
+	w := newWorld(t, func(o *routing.Options) { o.Policies, o.Audit = d, d })
 	for _, strategy := range []string{"random", "round_robin"} {
 		_, err := w.apply(document(t, `{"default_strategy":"`+strategy+`","caller_may":[]}`), routing.Change{}, w.router.Policy().Revision)
 		check(t, err)

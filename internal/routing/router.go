@@ -29,7 +29,7 @@ type Options struct {
 	Metrics        prometheus.Registerer // required
 	Log            *slog.Logger          // required
 	Policies       policy.Store          // required
-	Begin          audit.BeginFunc       // records changes; nil: audit.Unrecorded
+	Audit          audit.Recorder        // nil: audit.Unrecorded
 	Now            func() time.Time      // nil: time.Now
 	Seed           uint64                // of all randomness; 0: random
 	ReservationTTL time.Duration         // of requests that ask for none; 0: 2 minutes
@@ -71,7 +71,7 @@ type Router struct {
 
 	mu       sync.Mutex // one policy change at a time
 	policies policy.Store
-	begin    audit.BeginFunc
+	audit    audit.Recorder
 }
 
 // New makes a router that decides by the default policy.
@@ -84,15 +84,15 @@ func New(o Options) (*Router, error) {
 	}
 	r := &Router{
 		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: cmp.Or(o.ReservationTTL, 2*time.Minute),
-		share: o.ExplainShare, seed: o.Seed, policies: o.Policies, begin: o.Begin,
+		share: o.ExplainShare, seed: o.Seed, policies: o.Policies, audit: o.Audit,
 		recent: newReservations(cmp.Or(o.Recent, 1<<16)), failures: failures{ring: newRing(maxFailures)},
 	}
 	r.since = func(t time.Time) time.Duration { return r.now().Sub(t) }
 	if r.now == nil {
 		r.now, r.since = time.Now, time.Since // Since reads one clock, Now two
 	}
-	if r.begin == nil {
-		r.begin = audit.Unrecorded
+	if r.audit == nil {
+		r.audit = audit.Unrecorded{}
 	}
 	r.maxTTL = max(cmp.Or(o.MaxTTL, time.Hour), r.ttl)
 	sessions := strategy.NewSessions()

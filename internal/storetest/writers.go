@@ -143,7 +143,7 @@ func twoBooks(t *testing.T, open Open) {
 	var running sync.WaitGroup
 	for i := range books {
 		var err error
-		books[i], err = access.OpenKeys(t.Context(), s, audit.Unrecorded, 0, time.Now)
+		books[i], err = access.OpenKeys(t.Context(), access.KeysOptions{Store: s, Audit: audit.Unrecorded{}, Now: time.Now})
 		must(t, err)
 	}
 	owner := &access.Principal{Type: "local", ID: "local", Role: access.RoleAdmin}
