@@ -209,6 +209,19 @@ const endsOne = 1 << 15
 // known of how places end there.
 const exact = 1
 
+// copy returns the numbers of l as they are now.
+func (l *Live) copy() *Live {
+	c := new(Live)
+	c.load.Store(l.load.Load())
+	c.beyond.Store(l.beyond.Load())
+	c.picks.Store(l.picks.Load())
+	c.tokens.Store(l.tokens.Load())
+	c.ends.Store(l.ends.Load())
+	c.report.Store(l.report.Load())
+	c.start.Store(l.start.Load())
+	return c
+}
+
 // TryAcquire takes a place for one request with a prompt of so many tokens, 0:
 // unknown. It is refused when limit places are taken; a limit of 0 is none.
 func (l *Live) TryAcquire(limit, tokens int64) bool {

@@ -212,3 +212,16 @@ func (s *Snapshot) Sorted() []*Head {
 	})
 	return s.sorted
 }
+
+// Frozen is a copy of the snapshot whose heads keep the load that they have now.
+func (s *Snapshot) Frozen() *Snapshot {
+	steps := make([]Step, 0, s.Heads)
+	for _, h := range s.Sorted() {
+		still := *h
+		still.Live = h.Live.copy()
+		steps = append(steps, Step{Next: &still})
+	}
+	frozen, _ := new(Snapshot).With(steps)
+	frozen.Revision = s.Revision
+	return frozen
+}

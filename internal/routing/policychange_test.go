@@ -269,3 +269,31 @@ func TestReplay(t *testing.T) {
 		t.Error("the replay left a trace")
 	}
 }
+
+// A replay compares two policies on one state of the fleet, so that what both
+// treat alike does not move while others are decided.
+func TestAReplaySeesOneMoment(t *testing.T) {
+	w := newWorld(t, nil)
+	w.fill(20)
+	for range 2000 {
+		w.decide(strategy.Request{})
+	}
+	stop := make(chan struct{})
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				w.decide(strategy.Request{})
+			}
+		}
+	})
+	same := w.router.Replay(document(t, `{"default_strategy":"least_loaded","aliases":{"x":"m"},"caller_may":[]}`))
+	close(stop)
+	wait.Wait()
+	if same.Decisions == 0 || same.Moved != 0 || same.Failed != 0 {
+		t.Errorf("a policy that treats all alike moves %+v", same)
+	}
+}

@@ -33,11 +33,11 @@ type Replayed struct {
 }
 
 // Replay makes the recent decisions again under the policy in force and under
-// next, on the fleet as it is now and with the same random numbers and turns,
-// so that whatever next treats alike goes to the same head. Nothing is
+// next: on a copy of the fleet as it is now, with the same random numbers and
+// turns, so that what both treat alike goes to the same head. Nothing is
 // reserved, counted or remembered.
 func (r *Router) Replay(next *policy.Policy) Replay {
-	now, snapshot := r.now(), r.fleet.Snapshot()
+	now, snapshot := r.now(), r.fleet.Snapshot().Frozen()
 	before, after := rehearsal{policy: r.Policy()}, rehearsal{policy: next}
 	var result Replay
 	newest := r.recent.newest.Load()
