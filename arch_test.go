@@ -132,7 +132,7 @@ var rooms = map[string]room{
 	"internal/redisaudit": {ours: []string{"internal/outbound", "internal/strict", "internal/trail", "internal/address"}, others: []string{metrics, redis}},
 	"internal/console":    {},
 	"internal/history":    {ours: []string{"internal/disk"}, others: []string{common, prom}},
-	"internal/monitor":    {ours: []string{"internal/history", "internal/outbound", "internal/disk"}, others: []string{metrics, model, common, prom}},
+	"internal/monitor":    {ours: []string{"internal/history", "internal/outbound", "internal/disk"}, others: []string{metrics, model, common, prom, json}},
 	"internal/pki":        {ours: []string{"internal/disk"}, others: []string{metrics, acme}},
 	"internal/freeport":   {},
 	"internal/storetest":  {ours: []string{"internal/access", "internal/audit", "internal/event", "internal/feed", "internal/fleet", "internal/registry", "internal/policy", "internal/routing"}, others: []string{metrics, rapid}},
@@ -471,7 +471,6 @@ var banned = regexp.MustCompile(`\b(?:` + strings.Join([]string{
 var stillDialect = []string{
 	"internal/fleet",
 	"internal/httpapi",
-	"internal/monitor",
 	"internal/policy",
 	"internal/registry",
 	"internal/routing",

@@ -1,11 +1,12 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/http"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
@@ -59,9 +61,9 @@ var statuses = map[string]int{
 // answer is the body of every answer.
 type answer struct {
 	Status    string   `json:"status"`
-	Data      any      `json:"data,omitempty"`
-	ErrorType string   `json:"errorType,omitempty"`
-	Error     string   `json:"error,omitempty"`
+	Data      any      `json:"data,omitzero"`
+	ErrorType string   `json:"errorType,omitzero"`
+	Error     string   `json:"error,omitzero"`
 	Warnings  []string `json:"warnings,omitempty"`
 	Infos     []string `json:"infos,omitempty"`
 }
@@ -75,8 +77,8 @@ type result struct {
 
 type call func(ctx context.Context, form url.Values, r *http.Request) (result, error)
 
-// api is the whole read API. What reads series or gathers takes a place; what
-// is known already is answered whatever else is under way.
+// api is the whole read API. Calls that read series or gather take a place. The
+// others are answered at once.
 func (m *Monitor) api() http.Handler {
 	mux := http.NewServeMux()
 	mount := func(calls map[string]call, admit func(call) call) {
@@ -110,8 +112,7 @@ func (m *Monitor) api() http.Handler {
 	return mux
 }
 
-// serve makes a handler of a call: it bounds the parameters and the time, and
-// writes the answer.
+// serve makes a handler of a call.
 func (m *Monitor) serve(do call) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -131,11 +132,7 @@ func (m *Monitor) serve(do call) http.HandlerFunc {
 			a = answer{Status: "error", ErrorType: known.kind, Error: known.Error()}
 		}
 		a.Warnings, a.Infos = res.notes.AsStrings(res.expr, 10, 10)
-		if written, ok := res.data.(encoded); ok && err == nil && len(a.Warnings)+len(a.Infos) == 0 {
-			_, _ = w.Write(written) // a whole answer
-			return
-		}
-		_ = json.NewEncoder(w).Encode(a) // what fails is the connection
+		_ = json.MarshalWrite(w, a, asPrometheus) // what fails is the connection
 	}
 }
 
@@ -202,46 +199,17 @@ func parseTime(form url.Values, name string, def time.Time) (time.Time, error) {
 	return t, nil
 }
 
-// parseDuration reads a time as Prometheus does: seconds, or 5m.
-func parseDuration(name, text string) (time.Duration, error) {
+// duration reads a time as Prometheus does: seconds, or 5m.
+func duration(form url.Values, name, def string) (time.Duration, error) {
+	text := cmp.Or(form.Get(name), def)
 	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
-		d := seconds * float64(time.Second)
-		if math.IsNaN(d) || d > math.MaxInt64 || d < math.MinInt64 {
-			return 0, bad("invalid parameter %q: cannot parse %q to a valid duration", name, text)
+		if d := seconds * float64(time.Second); math.Abs(d) < math.MaxInt64 {
+			return time.Duration(d), nil
 		}
+	} else if d, err := model.ParseDuration(text); err == nil {
 		return time.Duration(d), nil
 	}
-	d, err := model.ParseDuration(text)
-	if err != nil {
-		return 0, bad("invalid parameter %q: cannot parse %q to a valid duration", name, text)
-	}
-	return time.Duration(d), nil
-}
-
-// options are what a query may ask of the engine.
-func options(form url.Values) (promql.QueryOpts, error) {
-	back := time.Duration(0)
-	if text := form.Get("lookback_delta"); text != "" {
-		var err error
-		if back, err = parseDuration("lookback_delta", text); err != nil {
-			return nil, err
-		}
-	}
-	return promql.NewPrometheusQueryOpts(false, back, nil), nil
-}
-
-func timeout(ctx context.Context, form url.Values) (context.Context, context.CancelFunc, error) {
-	text := form.Get("timeout")
-	if text == "" {
-		ctx, cancel := context.WithCancel(ctx)
-		return ctx, cancel, nil
-	}
-	d, err := parseDuration("timeout", text)
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, d)
-	return ctx, cancel, nil
+	return 0, bad("invalid parameter %q: cannot parse %q to a valid duration", name, text)
 }
 
 func (m *Monitor) query(ctx context.Context, form url.Values, _ *http.Request) (result, error) {
@@ -261,7 +229,7 @@ func (m *Monitor) queryRange(ctx context.Context, form url.Values, _ *http.Reque
 	if err != nil {
 		return result{}, err
 	}
-	step, err := parseDuration("step", form.Get("step"))
+	step, err := duration(form, "step", "")
 	switch {
 	case err != nil:
 		return result{}, err
@@ -278,17 +246,18 @@ func (m *Monitor) queryRange(ctx context.Context, form url.Values, _ *http.Reque
 }
 
 func (m *Monitor) evaluate(ctx context.Context, form url.Values, from, to time.Time, step time.Duration) (result, error) {
-	ctx, cancel, err := timeout(ctx, form)
+	limit, err := duration(form, "timeout", queryTimeout.String())
 	if err != nil {
 		return result{}, err
 	}
+	back, err := duration(form, "lookback_delta", "0")
+	if err != nil {
+		return result{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	opts, err := options(form)
-	if err != nil {
-		return result{}, err
-	}
 	expr := form.Get("query")
-	q, err := m.prepare(ctx, opts, expr, from, to, step)
+	q, err := m.prepare(ctx, promql.NewPrometheusQueryOpts(false, back, nil), expr, from, to, step)
 	if err != nil {
 		return result{}, inQuery(err)
 	}
@@ -298,7 +267,7 @@ func (m *Monitor) evaluate(ctx context.Context, form url.Values, from, to time.T
 		return result{notes: res.Warnings, expr: expr}, res.Err
 	}
 	// The query's memory is given back when it is closed, so it is written now.
-	written, err := appendAnswer(nil, res.Value)
+	written, err := encode(res.Value)
 	return result{data: written, notes: res.Warnings, expr: expr}, err
 }
 
@@ -327,13 +296,12 @@ func (m *Monitor) span(form url.Values) (from, to int64, err error) {
 
 func (m *Monitor) selectors(form url.Values, required bool) ([][]*labels.Matcher, error) {
 	texts := form["match[]"]
-	if len(texts) == 0 {
-		if required {
-			return nil, bad("no match[] parameter provided")
-		}
+	switch {
+	case len(texts) == 0 && required:
+		return nil, bad("no match[] parameter provided")
+	case len(texts) == 0:
 		return [][]*labels.Matcher{nil}, nil
-	}
-	if len(texts) > maxSelectors {
+	case len(texts) > maxSelectors:
 		return nil, bad("%d match[] parameters, at most %d are allowed", len(texts), maxSelectors)
 	}
 	var sets [][]*labels.Matcher
@@ -357,10 +325,7 @@ func atMost(form url.Values) (int, error) {
 	if err != nil || n < 0 {
 		return 0, bad("invalid parameter \"limit\": it must not be negative")
 	}
-	if n == 0 || n > maxListed {
-		return maxListed, nil
-	}
-	return n, nil
+	return min(cmp.Or(n, maxListed), maxListed), nil
 }
 
 // gatherEach runs f on a querier for each selector.
@@ -402,11 +367,7 @@ func (m *Monitor) series(ctx context.Context, form url.Values, _ *http.Request) 
 	if err != nil {
 		return result{}, err
 	}
-	list := make([]labels.Labels, 0, len(seen))
-	for _, l := range seen {
-		list = append(list, l)
-	}
-	slices.SortFunc(list, labels.Compare)
+	list := slices.SortedFunc(maps.Values(seen), labels.Compare)
 	return result{data: list[:min(limit, len(list))]}, nil
 }
 

@@ -52,8 +52,8 @@ const (
 // queries.
 const maxUnseen = 1_000_000
 
-// boundedParser parses only expressions that are within the bounds. It stands
-// wherever expressions come in: queries, selectors and rule files.
+// boundedParser refuses expressions beyond the bounds: of queries, selectors and
+// rule files.
 type boundedParser struct{ parser.Parser }
 
 func newParser() parser.Parser { return boundedParser{parser.NewParser(parser.Options{})} }
@@ -88,7 +88,7 @@ func checkText(input string) error {
 		lexer.NextItem(&word)
 		switch word.Typ {
 		case parser.EOF, parser.ERROR:
-			return nil // the parser tells what is wrong
+			return nil // the parser reports what is wrong
 		case parser.LEFT_PAREN, parser.LEFT_BRACE, parser.LEFT_BRACKET:
 			open++
 		case parser.RIGHT_PAREN, parser.RIGHT_BRACE, parser.RIGHT_BRACKET:
@@ -349,5 +349,5 @@ func tooMuch(format string, args ...any) error {
 	return &apiError{execution, fmt.Errorf(format, args...)}
 }
 
-// errLongAnswer ends an answer that nobody could read.
+// errLongAnswer ends an answer that is too long to read.
 var errLongAnswer = &apiError{execution, errors.New("the answer has more than 64 MiB; ask for fewer series or points")}

@@ -163,7 +163,7 @@ func TestRulesAreBounded(t *testing.T) {
 	}
 }
 
-// An answer that nobody could read is not written.
+// An answer that is too long to read is not written.
 func TestAnAnswerIsBounded(t *testing.T) {
 	m := withSeries(t, 10)
 	w := httptest.NewRecorder()

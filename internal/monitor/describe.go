@@ -46,16 +46,16 @@ type shownAlert struct {
 }
 
 type shownRule struct {
-	State       string            `json:"state,omitempty"`
+	State       string            `json:"state,omitzero"`
 	Name        string            `json:"name"`
 	Query       string            `json:"query"`
-	Duration    *float64          `json:"duration,omitempty"`
-	KeepFiring  *float64          `json:"keepFiringFor,omitempty"`
+	Duration    *float64          `json:"duration,omitzero"`
+	KeepFiring  *float64          `json:"keepFiringFor,omitzero"`
 	Labels      map[string]string `json:"labels"`
-	Annotations map[string]string `json:"annotations,omitempty"`
-	Alerts      *[]shownAlert     `json:"alerts,omitempty"`
+	Annotations map[string]string `json:"annotations,omitzero"`
+	Alerts      *[]shownAlert     `json:"alerts,omitzero"`
 	Health      string            `json:"health"`
-	LastError   string            `json:"lastError,omitempty"`
+	LastError   string            `json:"lastError,omitzero"`
 	EvalTime    float64           `json:"evaluationTime"`
 	LastEval    time.Time         `json:"lastEvaluation"`
 	Type        string            `json:"type"`

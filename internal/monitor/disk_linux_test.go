@@ -44,7 +44,7 @@ func ends(t *testing.T, w *world, log *bytes.Buffer) string {
 // costsOnlyTheSnapshot has a monitor write its history, then lets the disk fail:
 // samples, queries and rules go on, the file of before stays whole, nothing lies
 // about beside it, and it is written again when the disk is well.
-func costsOnlyTheSnapshot(t *testing.T, file, reason string, fail, mend func()) {
+func costsOnlyTheSnapshot(t *testing.T, file, reason string, fail, repair func()) {
 	t.Helper()
 	var log bytes.Buffer
 	w := newWorld(t, func(o *monitor.Options) {
@@ -74,7 +74,7 @@ func costsOnlyTheSnapshot(t *testing.T, file, reason string, fail, mend func()) 
 	if parts, err := filepath.Glob(file + ".*"); err != nil || len(parts) != 0 {
 		t.Errorf("there are %v beside the history, %v", parts, err)
 	}
-	mend()
+	repair()
 	if said := ends(t, w, &log); said != "" {
 		t.Errorf("a disk that is well again: %s", said)
 	}

@@ -17,7 +17,7 @@ import (
 )
 
 // A histogram has the bucket of all its observations, which the library leaves
-// to whoever writes them, and quantiles beyond the last bound are that bound.
+// to the caller that writes them, and quantiles beyond the last bound are that bound.
 func TestAHistogramHasItsLastBucket(t *testing.T) {
 	w := newWorld(t, nil)
 	w.pass(30, func(int) {
@@ -101,7 +101,7 @@ func TestTheResultsOfARuleAreBounded(t *testing.T) {
 
 // An alert with keep_firing_for that comes back is kept as long as before when
 // it goes again.
-func TestAnAlertIsKeptEachTimeAnew(t *testing.T) {
+func TestAnAlertIsKeptEachTime(t *testing.T) {
 	w := newWorld(t, func(o *monitor.Options) { o.Rules = []byte(rules) })
 	firing := func(when string, want bool) {
 		t.Helper()
@@ -130,9 +130,9 @@ func TestAnAlertIsKeptEachTimeAnew(t *testing.T) {
 	firing("after a minute", false)
 }
 
-// An alert that ended is told with the time of its end, again for 15 minutes,
+// An alert that ended is posted with the time of its end, again for 15 minutes,
 // and then forgotten.
-func TestAnAlertThatEndedIsToldForAWhile(t *testing.T) {
+func TestAnAlertThatEndedIsPostedForAWhile(t *testing.T) {
 	am := &inbox{got: make(chan struct{}, 1000)}
 	server := httptest.NewServer(am)
 	defer server.Close()
@@ -144,17 +144,17 @@ func TestAnAlertThatEndedIsToldForAWhile(t *testing.T) {
 	var wait sync.WaitGroup
 	wait.Go(func() { w.Notify(ctx) })
 	defer func() { stop(); wait.Wait() }()
-	type told struct {
+	type posted struct {
 		Labels           map[string]string
 		StartsAt, EndsAt time.Time
 	}
 	read := 0
-	next := func() (list []told) {
+	next := func() (list []posted) {
 		t.Helper()
 		select {
 		case <-am.got:
 		case <-time.After(time.Minute):
-			t.Fatal("nothing was told")
+			t.Fatal("nothing was posted")
 		}
 		am.mu.Lock()
 		defer am.mu.Unlock()
@@ -171,20 +171,20 @@ func TestAnAlertThatEndedIsToldForAWhile(t *testing.T) {
 	}
 	w.heads.Set(5)
 	ended := start.Add(15 * time.Second)
-	told15 := 0
+	times := 0
 	for w.now = ended; w.now.Before(ended.Add(20 * time.Minute)); w.now = w.now.Add(time.Minute) {
 		w.Step(ctx)
 		if w.now.Sub(ended) <= 15*time.Minute {
-			told15++
+			times++
 			if got := next(); len(got) != 1 || !got[0].EndsAt.Equal(ended) {
 				t.Errorf("%s after its end: %+v; want the end at %s", w.now.Sub(ended), got, ended)
 			}
 		}
 	}
-	if told15 != 16 {
-		t.Errorf("it was told %d times", told15)
+	if times != 16 {
+		t.Errorf("it was posted %d times", times)
 	}
-	// It may be told once more before it is forgotten; then comes what fires next.
+	// It may be posted once more before it is forgotten; then comes what fires next.
 	w.heads.Set(0)
 	w.Step(ctx)
 	for more := 0; ; more++ {
@@ -192,7 +192,7 @@ func TestAnAlertThatEndedIsToldForAWhile(t *testing.T) {
 			break
 		}
 		if more == 1 {
-			t.Fatal("it is told for longer than 15 minutes")
+			t.Fatal("it is posted for longer than 15 minutes")
 		}
 	}
 }

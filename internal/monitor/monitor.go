@@ -1,6 +1,6 @@
 // Package monitor is monitoring without installing anything: it keeps the
 // service's own metrics for a bounded time in memory, answers PromQL on
-// Prometheus' read API, evaluates the same rule files and tells alerts to
+// Prometheus' read API, evaluates the same rule files and sends alerts to
 // Alertmanager and webhooks.
 package monitor
 
@@ -40,8 +40,8 @@ type Options struct {
 	MaxSamples int                   // in memory at once, of one query; 5,000,000
 	Snapshot   string                // file that keeps the history over restarts; "": none
 	URL        *url.URL              // of the console, that alerts link to; nil: /
-	Receivers  []Receiver            // told of alerts
-	Alerted    func(AlertChange)     // called in turn for each alert that begins to fire or ends; nil: nobody is told
+	Receivers  []Receiver            // of alerts
+	Alerted    func(AlertChange)     // called in turn for each alert that begins to fire or ends; nil: none is
 	Now        func() time.Time      // nil: time.Now
 }
 
@@ -129,7 +129,8 @@ func (o *Options) complete() {
 	}
 }
 
-// Run scrapes, evaluates and tells until ctx ends, and then writes the history.
+// Run scrapes, evaluates and notifies until ctx ends, and then writes the
+// history.
 func (m *Monitor) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
 	wait.Go(func() { m.notifier.run(ctx) })

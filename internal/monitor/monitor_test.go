@@ -397,7 +397,7 @@ func TestBadQueries(t *testing.T) {
 }
 
 // A query that asks for too much is refused before it has the memory, and one
-// that comes among too many is told to come again.
+// that comes among too many is asked to come again.
 func TestHugeAndManyQueries(t *testing.T) {
 	w := newWorld(t, func(o *monitor.Options) { o.MaxSamples = 50_000 })
 	for i := range 300 {
@@ -484,7 +484,7 @@ func (b *inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.got <- struct{}{}
 }
 
-func TestAlertsAreTold(t *testing.T) {
+func TestAlertsAreSent(t *testing.T) {
 	am, hook := &inbox{refuse: 2, got: make(chan struct{}, 10)}, &inbox{got: make(chan struct{}, 10)}
 	amServer, hookServer := httptest.NewServer(am), httptest.NewServer(hook)
 	defer amServer.Close()
@@ -506,7 +506,7 @@ func TestAlertsAreTold(t *testing.T) {
 		select {
 		case <-b.got:
 		case <-time.After(20 * time.Second):
-			t.Fatal("nobody was told")
+			t.Fatal("no receiver was notified")
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -514,16 +514,16 @@ func TestAlertsAreTold(t *testing.T) {
 	}
 	w.pass(1, nil) // no heads: NoHeads fires at once
 	if body := receive(am); !strings.HasPrefix(body, "/api/v2/alerts [") || !strings.Contains(body, `"alertname":"NoHeads"`) || !strings.Contains(body, `"startsAt":"2023-11-14T22:13:20Z"`) {
-		t.Errorf("the Alertmanager was told %s", body)
+		t.Errorf("the Alertmanager got %s", body)
 	}
 	if body := receive(hook); !strings.Contains(body, `"status":"firing"`) || !strings.Contains(body, `"version":"4"`) {
-		t.Errorf("the webhook was told %s", body)
+		t.Errorf("the webhook got %s", body)
 	}
 	w.heads.Set(5)
 	w.now = w.now.Add(15 * time.Second)
 	w.pass(6, nil)
 	if body := receive(hook); !strings.Contains(body, `"status":"resolved"`) {
-		t.Errorf("the webhook was told %s", body)
+		t.Errorf("the webhook got %s", body)
 	}
 	if got := strings.Join(changes, ", "); got != "NoHeads true, NoHeads false" { // and no repetition
 		t.Errorf("changes: %s", got)

@@ -19,7 +19,7 @@ import (
 )
 
 // Half of the processors work on queries at most. As many as may wait wait as
-// long as they have time, and whoever comes then is told to come again; what
+// long as they have time, and a query that comes then is asked to come again; what
 // needs no evaluation is answered all the while.
 func TestQueriesTakeHalfOfTheProcessors(t *testing.T) {
 	for _, processors := range []int{1, 2, 8} {

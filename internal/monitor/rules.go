@@ -35,8 +35,8 @@ const (
 	firing   = "firing"
 )
 
-// resolvedFor is how long an alert that ended is still told to receivers, as
-// in Prometheus: one of them may have been away.
+// resolvedFor is how long receivers are notified that an alert ended, as in
+// Prometheus: one of them may have been away.
 const resolvedFor = 15 * time.Minute
 
 // maxAlerts bounds the alerts of one rule.
@@ -89,8 +89,8 @@ type alert struct {
 	firedAt             time.Time
 	keptSince           time.Time
 	resolvedAt          time.Time
-	notifiedAt          time.Time // when receivers were told last
-	changed             bool      // of what receivers are told: it began to fire, or ended
+	notifiedAt          time.Time // when receivers were notified last
+	changed             bool      // in a batch: it began to fire, or ended
 }
 
 // load reads a rule file and takes its groups over. A file with an error
@@ -342,8 +342,8 @@ func (r *rules) instance(ctx context.Context, one *rule, s promql.Sample, now ti
 	return &alert{labels: b.Labels(), annotations: labels.FromMap(notes), state: pending, value: s.F, activeAt: now}
 }
 
-// due returns what receivers are to be told at now: the alerts that fire, each
-// again after a while, and those that ended; and all of the same names.
+// due returns the alerts to notify receivers of: those that fire, each again
+// after a while, and those that ended; and all of the same names.
 func (r *rules) due(now time.Time, again time.Duration) batch {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -352,10 +352,10 @@ func (r *rules) due(now time.Time, again time.Duration) batch {
 	for _, a := range r.fired() {
 		ended := a.state == inactive && a.resolvedAt.After(a.notifiedAt)
 		if ended || now.Sub(a.notifiedAt) >= again && (a.state == firing || !a.notifiedAt.IsZero()) {
-			told := *a
-			told.changed = ended || a.state == firing && a.notifiedAt.Before(a.firedAt)
+			copied := *a
+			copied.changed = ended || a.state == firing && a.notifiedAt.Before(a.firedAt)
 			a.notifiedAt = now
-			b.alerts = append(b.alerts, &told)
+			b.alerts = append(b.alerts, &copied)
 			names[a.labels.Get(labels.AlertName)] = true
 		}
 	}

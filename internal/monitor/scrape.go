@@ -3,6 +3,7 @@ package monitor
 import (
 	"math"
 	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -79,10 +80,8 @@ func number(v float64) string {
 		return "+Inf"
 	}
 	text := strconv.FormatFloat(v, 'g', -1, 64)
-	for i := range len(text) {
-		if text[i] == '.' || text[i] == 'e' || text[i] == 'N' {
-			return text
-		}
+	if strings.ContainsAny(text, ".eN") {
+		return text
 	}
 	return text + ".0"
 }

@@ -34,8 +34,8 @@ var errTooLong = errors.New("it becomes longer than 64 KiB")
 // a rule file and the values from labels, so that neither is trusted to be short.
 //
 // Prometheus' expander writes into memory without a bound, and text/template
-// cannot be stopped. So the text is written anew with a call before each piece
-// that counts it, and the functions that make text of any length are bounded.
+// cannot be stopped. So a call that counts it is inserted before each piece, and
+// the functions that make text of any length are bounded.
 func expand(ctx context.Context, text, name string, data any, query template.QueryFunc, external *url.URL, now time.Time) (string, error) {
 	b := &budget{ctx: ctx, left: maxExpanded}
 	counted, err := withCounts(text)
@@ -129,7 +129,7 @@ func length(v reflect.Value) int {
 	return len(fmt.Sprint(v))
 }
 
-// withCounts writes a template anew with calls that count what it makes.
+// withCounts inserts calls into a template that count what it makes.
 func withCounts(text string) (string, error) {
 	trees := map[string]*parse.Tree{}
 	root := parse.New("")

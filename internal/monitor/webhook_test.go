@@ -228,7 +228,7 @@ func TestWebhooksComeWhenSomethingChanged(t *testing.T) {
 		t.Errorf("the alert is %s", text(m))
 	}
 	for range 10 {
-		step(time.Minute) // nothing is to be told
+		step(time.Minute) // there is no change to post
 	}
 	w.requests.WithLabelValues("503").Inc()
 	step(time.Minute)
@@ -250,7 +250,7 @@ func TestWebhooksComeWhenSomethingChanged(t *testing.T) {
 	}
 	w.requests.WithLabelValues("500").Inc()
 	step(time.Minute)
-	want("when it fires anew", "firing", "500 firing")
+	want("when it fires again", "firing", "500 firing")
 	step(4 * time.Hour)
 	want("after four hours", "firing", "500 firing")
 	if len(ours.got) != 0 {

@@ -434,7 +434,7 @@ func TestWhoAsksTooOftenIsRefused(t *testing.T) {
 	js := jetStream(t, client)
 	_, err := js.Publish(t.Context(), "headway.v1.decisions.outcome.k-client", []byte(`{}`))
 	if no, ok := errors.AsType[*jetstream.APIError](err); !ok || no.Code != 429 {
-		t.Errorf("a client of streams is told %v", err)
+		t.Errorf("a client of streams gets %v", err)
 	}
 	for _, e := range w.trail() {
 		if e.Outcome == audit.Denied {
