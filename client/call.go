@@ -157,14 +157,19 @@ func (c *Client) try(ctx context.Context, k *call, body []byte) (http.Header, er
 	if status != http.StatusOK && status != k.success && (k.success != 0 || status < http.StatusOK || status >= http.StatusMultipleChoices) {
 		return nil, newError(resp, text)
 	}
-	if k.out != nil {
-		if raw, ok := k.out.(*json.RawMessage); ok && json.Valid(text) {
-			*raw = text
-		} else if err := json.Unmarshal(text, k.out); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrAnswer, err)
-		}
+	if raw, ok := k.out.(*json.RawMessage); ok && json.Valid(text) {
+		*raw = text
+	} else if k.out != nil {
+		err = decode(text, k.out)
 	}
-	return resp.Header, nil
+	return resp.Header, err
+}
+
+func decode(text []byte, out any) error {
+	if err := json.Unmarshal(text, out); err != nil {
+		return fmt.Errorf("%w: %w", ErrAnswer, err)
+	}
+	return nil
 }
 
 // send returns the answer, whose body the caller closes.

@@ -203,11 +203,8 @@ func parseBase(text string) (*url.URL, error) {
 
 // validPort reports whether a URL's port can be dialed; "" is the scheme's.
 func validPort(port string) bool {
-	if port == "" {
-		return true
-	}
 	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && n > 0
+	return port == "" || err == nil && n > 0
 }
 
 func newTransport(config *tls.Config) *http.Transport {

@@ -111,18 +111,17 @@ func (s *Socket) read() {
 		}
 		quiet.Reset(maxSocketQuiet)
 		var m api.Envelope
-		if err := json.Unmarshal(raw, &m); err != nil {
-			s.cancel(fmt.Errorf("%w: %w", ErrAnswer, err))
-			return
-		}
-		switch m.Type {
-		case api.MessageAnswer, api.MessageError:
+		err = decode(raw, &m)
+		switch {
+		case err != nil:
+		case m.Type == api.MessageAnswer, m.Type == api.MessageError:
 			s.answered(m)
 		default:
-			if err := s.notified(m); err != nil {
-				s.cancel(err)
-				return
-			}
+			err = s.notified(m)
+		}
+		if err != nil {
+			s.cancel(err)
+			return
 		}
 	}
 }
@@ -174,7 +173,7 @@ func (s *Socket) notified(m api.Envelope) error {
 	switch m.Type {
 	case api.MessageAdmin:
 		n.Admin, known = new(api.AdminNotice), true
-		err = json.Unmarshal(m.Data, n.Admin)
+		err = decode(m.Data, n.Admin)
 	case api.MessageSnapshot, api.MessageLost, api.MessageEvent:
 		n, known, err = noticeOf(m.Type, m.Data)
 	}
@@ -254,18 +253,15 @@ func (s *Socket) write(ctx context.Context, raw []byte) error {
 func readAnswer(m api.Envelope, out any) error {
 	if m.Type == api.MessageError {
 		var p api.Problem
-		if err := json.Unmarshal(m.Data, &p); err != nil {
-			return fmt.Errorf("%w: %w", ErrAnswer, err)
+		if err := decode(m.Data, &p); err != nil {
+			return err
 		}
 		return &Error{Problem: p, Status: p.Status}
 	}
 	if out == nil {
 		return nil
 	}
-	if err := json.Unmarshal(m.Data, out); err != nil {
-		return fmt.Errorf("%w: %w", ErrAnswer, err)
-	}
-	return nil
+	return decode(m.Data, out)
 }
 
 // Decide is [Client.Decide] on this connection. The decision's own methods use

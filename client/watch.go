@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -165,10 +164,7 @@ func noticeOf(event string, data []byte) (n Notice, known bool, err error) {
 		n.Event = new(api.Event)
 		into = n.Event
 	}
-	if err := json.Unmarshal(data, into); err != nil {
-		return n, false, fmt.Errorf("%w: %w", ErrAnswer, err)
-	}
-	return n, true, nil
+	return n, true, decode(data, into)
 }
 
 // DeadLetters lists the message queue's failed commands, oldest first.

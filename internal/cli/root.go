@@ -129,17 +129,14 @@ func (b Build) line() string {
 	return fmt.Sprintf("%s (commit %s, %s, %s/%s)", b.Version, b.Commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
-// built is the version as it is printed.
-type built struct {
-	Version  string `json:"version"`
-	Commit   string `json:"commit"`
-	Go       string `json:"go"`
-	Platform string `json:"platform"`
-}
-
 func newVersion(b Build) *cobra.Command {
 	return addOutput(command("version", "Print the version, the commit and the toolchain", "", func(c *call) error {
-		shown := built{b.Version, b.Commit, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+		shown := struct {
+			Version  string `json:"version"`
+			Commit   string `json:"commit"`
+			Go       string `json:"go"`
+			Platform string `json:"platform"`
+		}{b.Version, b.Commit, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
 		return c.showOr(shown, func() error { return c.say("headway %s\n", b.line()) })
 	}))
 }

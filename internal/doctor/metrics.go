@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,12 +44,8 @@ func scrape(ctx context.Context, c *client.Client) (map[string]float64, error) {
 		return nil, err
 	}
 	defer func() { _ = body.Close() }()
-	return parseMetrics(body)
-}
-
-func parseMetrics(r io.Reader) (map[string]float64, error) {
 	values := map[string]float64{}
-	scan := bufio.NewScanner(r)
+	scan := bufio.NewScanner(body)
 	scan.Buffer(nil, 1<<20)
 	for scan.Scan() {
 		line := scan.Text()
