@@ -38,8 +38,8 @@ func ParseStatus(s string) (Status, bool) {
 	return Status(i + 1), i >= 0
 }
 
-// AdminState is the operator's word on a head. It is kept apart from what the
-// head reports and outlives its registrations.
+// AdminState is what an operator set for a head. It is kept apart from what the
+// head reports, and outlives its registrations.
 type AdminState uint8
 
 // The states an operator can set. Only AdminEnabled takes new requests:
@@ -142,7 +142,7 @@ type Head struct {
 	Live     *Live
 	Trial    bool      // ejected, and may be tried with one request; see Outcomes
 	Outcomes Outcomes  // nil: nothing is concluded from how requests end
-	Leaving  bool      // it drains by its own word, or went offline after that
+	Leaving  bool      // it reported that it drains, or went offline after that
 	Loading  time.Time // since when it may load what it serves now; zero: it served that
 }
 
@@ -170,8 +170,8 @@ func (h *Head) Refusal() Refusal {
 	return Eligible
 }
 
-// Withdrawn reports whether the head is out on purpose: by the operator's word,
-// or since it said that it drains. offline alone may be an engine that failed.
+// Withdrawn reports whether the head is out on purpose: an operator took it out,
+// or it reported that it drains. offline alone may be an engine that failed.
 func (h *Head) Withdrawn() bool { return h.Admin != AdminEnabled || h.Leaving }
 
 // Routable reports whether the head takes new requests.

@@ -85,8 +85,8 @@ func (l *Load) Everything(limit int64) (n float64, ok bool) {
 	return n, ok
 }
 
-// full reports whether the head has no room by its own word, whatever of that is
-// ours: more requests than it takes at once, or a KV cache that is as good as
+// full reports whether the head says that it has no room, also if that is ours:
+// more requests than it takes at once, or a KV cache that is as good as
 // full. Where the head names no limit, requests that wait have to say so too, or
 // a utilization of all: the assumed capacity alone proves nothing.
 func (l *Load) full(limit int64) bool {
@@ -363,9 +363,8 @@ func (l *Live) Exact() (inFlight int64, whole bool) {
 // Beyond is what the last report says beyond our own count.
 func (l *Live) Beyond() Beyond { return Beyond(l.beyond.Load()) }
 
-// Full reports whether the head is full by its own word, or what that says beyond
-// our own requests fills it with so many of them; and that word is not too old at
-// now. A head whose requests were ours is not full once they have ended, however
+// Full reports whether the last report, if it is not too old at now, says that the
+// head is full, or shows so much beyond our own requests that they fill it. A head whose requests were ours is not full once they have ended, however
 // few it takes at once.
 func (l *Live) Full(own, limit int64, now time.Time) bool {
 	report := l.report.Load()

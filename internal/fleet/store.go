@@ -25,8 +25,8 @@ type Store interface {
 	// calls, over restarts too, return overlapping ranges, and later calls
 	// return higher ones. n is at least 1.
 	GrantEpochs(ctx context.Context, n uint64) (first uint64, err error)
-	// Watch returns the changes after a revision, whoever made them, in order
-	// and each once, as soon as there are any; Changes.Revision is where the
+	// Watch returns the changes after a revision, by any writer, in order and
+	// each once, as soon as there are any; Changes.Revision is where the
 	// next call goes on. What is there is returned even when ctx has ended,
 	// else ctx's error is. A bounded number of changes is kept: who asks for
 	// older ones gets all that is stored, with Changes.Whole set, so that a slow

@@ -159,7 +159,7 @@ func TestWhatTheAuditTrailLearns(t *testing.T) {
 	if v, err := w.Head("a"); err != nil || v.Record.Admin.State != fleet.AdminDraining {
 		t.Errorf("without an intent a head changed: %+v, %v", v.Record.Admin, err)
 	}
-	register(spec("b")) // heads come back whatever becomes of the trail
+	register(spec("b")) // heads come back even if the trail fails
 	tr.refuse = nil
 	tr.take()
 

@@ -33,14 +33,14 @@ type commit struct {
 	edit      func(cur *fleet.Record, e *entry) (next *fleet.Record, err error)
 	apply     func(e *entry, now time.Time) // under r.mu, after the write; nil when only the record changes
 	seen      func(e *entry)                // under r.mu, right after apply, or right before the head is removed
-	answer    chan error                    // buffered; nil when nobody waits
+	answer    chan error                    // buffered; nil when no caller waits
 	fate      atomic.Int32                  // waiting, taken or withdrawn
 
 	next    *fleet.Record
 	epoch   uint64
 	created bool
 	writes  bool // changes what is stored
-	rests   bool // its end, whichever it is, rests on what the batch writes
+	rests   bool // its end, good or bad, rests on what the batch writes
 	err     error
 }
 
@@ -84,9 +84,9 @@ func (r *Registry) enqueue(c *commit) bool {
 	}
 }
 
-// mark sees to it that the store learns whether the head is healthy, which is
-// whether a restart may assume it, and whether it leaves on purpose, so that none
-// is missed after one. Nobody waits for that.
+// mark lets the store know, without a wait, whether the head is healthy, so that a
+// restart may assume it, and whether it leaves on purpose, so that none is missed
+// after one.
 func (r *Registry) mark(e *entry) {
 	if !e.marked {
 		e.marked = true

@@ -113,7 +113,7 @@ func TestATakeOverIsDoneCountedAndTold(t *testing.T) {
 			t.Errorf("%g counted", n)
 		}
 		must(t, w.Deregister(t.Context(), "a"))
-		if n := strings.Count(w.told("head.removed"), "head.contested"); n < 5 || n > 6 {
+		if n := strings.Count(w.eventsUntil("head.removed"), "head.contested"); n < 5 || n > 6 {
 			t.Errorf("%d events in five minutes", n)
 		}
 		lines := tr.take()

@@ -53,7 +53,7 @@ func TestWhatIsDeregisteredIsForgotten(t *testing.T) {
 	})
 }
 
-// Heads that are out on purpose are missed by nobody, however they go on. The
+// Heads that are out on purpose are not missed, however they go on. The
 // others are, also those beside them.
 func TestHeadsThatLeaveOnPurposeAreNotMissed(t *testing.T) {
 	draining, maintenance := fleet.AdminDraining, fleet.AdminMaintenance

@@ -88,11 +88,11 @@ func TestErrorsInARowEject(t *testing.T) {
 		if n := sum(family(t, w.metrics, "headway_ejections_total")); n != 1 || value(t, w.metrics, "headway_ejected_heads") != 1 {
 			t.Errorf("%g ejections counted", n)
 		}
-		if told := w.told("head.ejected"); !strings.Contains(told, "head.ejected a") {
-			t.Errorf("told\n%s", told)
+		if happened := w.eventsUntil("head.ejected"); !strings.Contains(happened, "head.ejected a") {
+			t.Errorf("happened\n%s", happened)
 		}
-		if told := w.told("head.unroutable"); !strings.Contains(told, "head.unroutable a health ejected") {
-			t.Errorf("told\n%s", told)
+		if happened := w.eventsUntil("head.unroutable"); !strings.Contains(happened, "head.unroutable a health ejected") {
+			t.Errorf("happened\n%s", happened)
 		}
 	})
 }
@@ -291,15 +291,15 @@ func TestEventsOfAPoolCountEjectedHeadsApart(t *testing.T) {
 		epoch := w.register(spec("a"), active()).Lease.Epoch
 		w.end("a", fleet.EndedBadly, 5)
 		time.Sleep(time.Minute)
-		if told := w.told("head.expired"); strings.Contains(told, "pool.exhausted") {
-			t.Errorf("the pool has its last resort; told\n%s", told)
+		if happened := w.eventsUntil("head.expired"); strings.Contains(happened, "pool.exhausted") {
+			t.Errorf("the pool has its last resort; happened\n%s", happened)
 		}
-		if told := w.told("pool.exhausted"); !strings.Contains(told, "pool.exhausted m/us 0 of 1") {
-			t.Errorf("told\n%s", told)
+		if happened := w.eventsUntil("pool.exhausted"); !strings.Contains(happened, "pool.exhausted m/us 0 of 1") {
+			t.Errorf("happened\n%s", happened)
 		}
 		w.report("a", epoch, fleet.StatusActive)
-		if told := w.told("pool.available"); !strings.HasSuffix(told, "pool.available m/us 0 of 1, 1 ejected") {
-			t.Errorf("told\n%s", told)
+		if happened := w.eventsUntil("pool.available"); !strings.HasSuffix(happened, "pool.available m/us 0 of 1, 1 ejected") {
+			t.Errorf("happened\n%s", happened)
 		}
 		if got := gauges(t, w.metrics, "headway_region_routable_heads")["us"]; got != 0 {
 			t.Errorf("the gauge has %v heads that take requests", got)
@@ -498,8 +498,8 @@ func TestAHeadIsEjectedWhereOneOfItsModelTypesHasOthers(t *testing.T) {
 			t.Errorf("the only head of k is %s", got)
 		}
 		must(t, w.Deregister(t.Context(), "y"))
-		if told := w.told("head.removed"); strings.Contains(told, "pool.exhausted") {
-			t.Errorf("n has a last resort; told\n%s", told)
+		if happened := w.eventsUntil("head.removed"); strings.Contains(happened, "pool.exhausted") {
+			t.Errorf("n has a last resort; happened\n%s", happened)
 		}
 		must(t, w.Deregister(t.Context(), "z"))
 		if got := w.routable(); !slices.Equal(got, []string{"alone", "w", "x1"}) {
@@ -633,7 +633,7 @@ func TestAnOutcomeAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Whatever happens, each head that is ejected has a model type of which no more
+// At all times each head that is ejected has a model type of which no more
 // than half of the heads are.
 func TestEjectionsNeverEmptyAPool(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -694,8 +694,8 @@ func TestEjectionsNeverEmptyAPool(t *testing.T) {
 	})
 }
 
-// A head at fault that may not be ejected takes requests, and says so: to whoever
-// looks, and to those who listen.
+// A head at fault that may not be ejected takes requests, and says so: in
+// its view, and in events.
 func TestAHeadThatFailsAndStaysSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := startEjecting(t, nil, "a")
@@ -714,8 +714,8 @@ func TestAHeadThatFailsAndStaysSaysSo(t *testing.T) {
 		if got := w.routable(); !slices.Equal(got, []string{"a"}) || w.Snapshot().Active != 1 {
 			t.Errorf("routable %v, active %d", got, w.Snapshot().Active)
 		}
-		if told := w.told("head.changed"); strings.Count(told, "head.changed a failing") != 1 {
-			t.Errorf("told\n%s", told)
+		if happened := w.eventsUntil("head.changed"); strings.Count(happened, "head.changed a failing") != 1 {
+			t.Errorf("happened\n%s", happened)
 		}
 		time.Sleep(3 * time.Second) // it goes on, and reports that it is well
 		w.end("a", fleet.EndedBadly, 1)
@@ -759,8 +759,8 @@ func TestARegistrationForgetsThatAHeadFails(t *testing.T) {
 		}
 		must(t, w.Deregister(t.Context(), "a"))
 		time.Sleep(time.Second)
-		if told := w.told("head.removed"); strings.Count(told, "failing") != 1 {
-			t.Errorf("told\n%s", told)
+		if happened := w.eventsUntil("head.removed"); strings.Count(happened, "failing") != 1 {
+			t.Errorf("happened\n%s", happened)
 		}
 	})
 }

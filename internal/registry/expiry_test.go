@@ -9,7 +9,7 @@ import (
 	"headway/internal/registry"
 )
 
-func TestAPauseOfOurOwnExpiresNobody(t *testing.T) {
+func TestAPauseOfOurOwnExpiresNoHead(t *testing.T) {
 	for name, c := range map[string]struct {
 		before, after time.Duration // of the report: before the pause began, after it ended
 	}{

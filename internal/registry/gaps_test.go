@@ -168,7 +168,7 @@ func TestFlappingHeadsLeaveNothingBehind(t *testing.T) {
 }
 
 // blocked makes the store hang and gives the registry something to write, so
-// that whatever is queued from now on waits. release lets the store go on.
+// that all that is queued from now on waits. release lets the store go on.
 func (w *world) blocked() (release func()) {
 	synctest.Wait() // nothing is being written
 	end := hold(w.store)

@@ -36,7 +36,7 @@ func headOf(id, model, region string) fleet.Spec {
 	return s
 }
 
-// A fleet of 50 model types in 20 regions is told apart whole, and nothing
+// A fleet of 50 model types in 20 regions is shown in full, and nothing
 // overflows though there are more heads than have series of their own.
 func TestEveryModelAndRegionHasItsSeries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // its clock stands: no lease ends however long this takes
@@ -66,7 +66,7 @@ func TestEveryModelAndRegionHasItsSeries(t *testing.T) {
 		}
 		overflow := gauges(t, w.metrics, "headway_label_overflow")
 		if len(overflow) != 3 {
-			t.Errorf("overflow is told of %v", overflow)
+			t.Errorf("overflow is shown for %v", overflow)
 		}
 		for metric, n := range overflow {
 			if n != 0 {
@@ -76,7 +76,7 @@ func TestEveryModelAndRegionHasItsSeries(t *testing.T) {
 	})
 }
 
-// Who has a series keeps it: what comes later is summed, whatever its name, and
+// Who has a series keeps it: what comes later is summed under any name, and
 // gets a series once there is room.
 func TestANameThatHasASeriesKeepsIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -42,7 +42,7 @@ func start(t testing.TB, store *memstore.Store, change func(*registry.Options)) 
 	}
 	r, err := registry.New(o)
 	must(t, err)
-	told := stream.Subscribe()
+	events := stream.Subscribe()
 	must(t, r.Load(t.Context()))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var wait sync.WaitGroup
@@ -51,7 +51,7 @@ func start(t testing.TB, store *memstore.Store, change func(*registry.Options)) 
 			t.Error(err)
 		}
 	})
-	w := &world{TB: t, Registry: r, store: store, metrics: reg, events: told}
+	w := &world{TB: t, Registry: r, store: store, metrics: reg, events: events}
 	w.stop = sync.OnceFunc(func() { cancel(); wait.Wait() })
 	t.Cleanup(w.stop)
 	return w
@@ -110,7 +110,7 @@ func (w *world) routable() []string {
 	return slices.Compact(ids)
 }
 
-// beat keeps heads reporting at the interval that they are told, until ctx
+// beat keeps heads reporting at the interval of their leases, until ctx
 // ends.
 func (w *world) beat(ctx context.Context, ids ...string) { w.beatAs(ctx, fleet.StatusActive, ids...) }
 
@@ -390,7 +390,7 @@ func TestAFewHeadsThatFallSilentExpire(t *testing.T) {
 	})
 }
 
-func TestANewHeadCountsAsLoadedAsItsPool(t *testing.T) {
+func TestAHeadThatJoinsCountsAsLoadedAsItsPool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, memstore.New(), nil)
 		w.register(spec("a"), active())
@@ -502,9 +502,9 @@ func TestTheFleetIsBounded(t *testing.T) {
 	}
 }
 
-// told reads the events up to and with one of a type, each as its type, what it
+// eventsUntil reads the events up to and with one of a type, each as its type, what it
 // is about and the reason.
-func (w *world) told(last string) string {
+func (w *world) eventsUntil(last string) string {
 	w.Helper()
 	var got []string
 	for {
@@ -536,7 +536,7 @@ func (w *world) told(last string) string {
 	}
 }
 
-func TestEventsTellWhatHappensToAHead(t *testing.T) {
+func TestEventsSayWhatHappensToAHead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, memstore.New(), nil)
 		r := w.register(spec("a"), active())
@@ -561,15 +561,15 @@ pool.available m/us 1 of 1
 head.removed a
 pool.exhausted m/ 0 of 0
 pool.exhausted m/us 0 of 0`
-		if have := w.told(event.HeadRemoved) + "\n" + w.told(event.PoolExhausted) + "\n" + w.told(event.PoolExhausted); have != want {
+		if have := w.eventsUntil(event.HeadRemoved) + "\n" + w.eventsUntil(event.PoolExhausted) + "\n" + w.eventsUntil(event.PoolExhausted); have != want {
 			t.Errorf("events:\n%s\nwant:\n%s", have, want)
 		}
 	})
 }
 
-// Whatever takes a head out of rotation is told with its reason, and once the
+// What takes a head out of rotation is an event with its reason, and once the
 // last one of a region is out, that as well.
-func TestEventsTellWhoTakesNoRequestsAndWhy(t *testing.T) {
+func TestEventsSayWhichHeadsTakeNoRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, memstore.New(), nil)
 		east := spec("a")
@@ -577,24 +577,24 @@ func TestEventsTellWhoTakesNoRequestsAndWhy(t *testing.T) {
 		west.Region = "west"
 		w.register(east, active())
 		r := w.register(west, active())
-		w.told(event.PoolAvailable)
-		w.told(event.PoolAvailable) // of the whole model
-		w.told(event.PoolAvailable)
+		w.eventsUntil(event.PoolAvailable)
+		w.eventsUntil(event.PoolAvailable) // of the whole model
+		w.eventsUntil(event.PoolAvailable)
 		state := fleet.AdminMaintenance
 		_, err := w.Patch(t.Context(), "a", registry.Patch{State: &state})
 		must(t, err)
-		if have, want := w.told(event.PoolExhausted), "head.changed a\nhead.unroutable a admin_state maintenance\npool.exhausted m/us 0 of 1"; have != want {
+		if have, want := w.eventsUntil(event.PoolExhausted), "head.changed a\nhead.unroutable a admin_state maintenance\npool.exhausted m/us 0 of 1"; have != want {
 			t.Errorf("events:\n%s\nwant:\n%s", have, want)
 		}
 		w.report("b", r.Lease.Epoch, fleet.StatusDraining)
-		if have, want := w.told(event.PoolExhausted), "head.changed b\nhead.unroutable b status draining\npool.exhausted m/ 0 of 2"; have != want {
+		if have, want := w.eventsUntil(event.PoolExhausted), "head.changed b\nhead.unroutable b status draining\npool.exhausted m/ 0 of 2"; have != want {
 			t.Errorf("events:\n%s\nwant:\n%s", have, want)
 		}
 	})
 }
 
 // What a restart finds is no news.
-func TestAHeadThatARestartFindsIsNotTold(t *testing.T) {
+func TestAHeadThatARestartFindsIsNoEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memstore.New()
 		w := start(t, store, nil)
@@ -602,7 +602,7 @@ func TestAHeadThatARestartFindsIsNotTold(t *testing.T) {
 		w.stop()
 		again := start(t, store, nil)
 		must(t, again.Deregister(t.Context(), "a"))
-		if have, want := again.told(event.HeadRemoved), "head.removed a"; have != want {
+		if have, want := again.eventsUntil(event.HeadRemoved), "head.removed a"; have != want {
 			t.Errorf("events:\n%s\nwant:\n%s", have, want)
 		}
 	})

@@ -27,7 +27,7 @@ func fleetOf(t testing.TB, n int) *world {
 // BenchmarkReport is a heartbeat with load of one of 100,000 heads; its
 // reports/s are those of one processor. BenchmarkReportStatus is one that moves
 // the head between active and degraded, which makes its group
-// anew.
+// again.
 func BenchmarkReport(b *testing.B) {
 	const n = 100_000
 	w := fleetOf(b, n)

@@ -16,7 +16,7 @@ import (
 	"headway/internal/registry"
 )
 
-// stepped is a registry that nobody runs, over a store that others may write too.
+// stepped is a registry that does not run, over a store that others may write too.
 func stepped(t testing.TB, store fleet.Store) *world {
 	w := start(t, memstore.New(), func(o *registry.Options) { lasting(o); o.Store = store })
 	w.stop()
@@ -49,7 +49,7 @@ func TestWhatOthersWriteIsTakenOver(t *testing.T) {
 	first := a.register(spec("x"), active())
 	a.step() // its own changes come back
 	if got := a.news("x"); !slices.Equal(got, []string{event.HeadRegistered}) {
-		t.Errorf("the writer tells of %v", got)
+		t.Errorf("the writer published %v", got)
 	}
 	b.step()
 	v, err := b.Head("x")
@@ -58,7 +58,7 @@ func TestWhatOthersWriteIsTakenOver(t *testing.T) {
 		t.Errorf("the other holds it as %s with epoch %d, routable %v", v.Head.Health, v.Head.Epoch, b.routable())
 	}
 	if got := b.news("x"); len(got) == 0 || got[0] != event.HeadRegistered {
-		t.Errorf("the other tells of %v", got)
+		t.Errorf("the other published %v", got)
 	}
 	if got := value(t, b.metrics, "head_registrations_total"); got != 0 {
 		t.Errorf("the other counts %g registrations", got)
@@ -83,7 +83,7 @@ func TestWhatOthersWriteIsTakenOver(t *testing.T) {
 	must(t, b.Deregister(t.Context(), "x"))
 	a.step()
 	if got := a.news("x"); a.health("x") != "gone" || !slices.Equal(got, []string{event.HeadRemoved}) {
-		t.Errorf("after a removal elsewhere it is %s, told of %v", a.health("x"), got)
+		t.Errorf("after a removal elsewhere it is %s, published %v", a.health("x"), got)
 	}
 	if got := value(t, a.metrics, "headway_heads_removed_total"); got != 0 {
 		t.Errorf("a removal elsewhere is counted %g times", got)
@@ -105,7 +105,7 @@ func TestALateWatchDoesNotReviveAHead(t *testing.T) {
 	w.register(spec("y"), nil)
 	w.step()
 	if got := w.news("x"); len(got) > 0 || w.health("x") != "gone" || w.health("y") != "pending" {
-		t.Errorf("x is %s and y %s; told of %v", w.health("x"), w.health("y"), got)
+		t.Errorf("x is %s and y %s; published %v", w.health("x"), w.health("y"), got)
 	}
 }
 
@@ -156,7 +156,7 @@ func TestRegistriesThatRunFollowEachOther(t *testing.T) {
 }
 
 // What another process wrote meanwhile is read and decided on.
-func TestAConflictIsDecidedAnew(t *testing.T) {
+func TestAConflictIsDecidedAgain(t *testing.T) {
 	store := memstore.New()
 	a, b := stepped(t, store), stepped(t, store)
 	a.register(spec("x"), active())

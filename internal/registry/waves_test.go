@@ -24,7 +24,7 @@ func heap() int64 {
 }
 
 // Fifty thousand heads that come, go offline, come back, fall silent, register
-// anew and leave, in ten waves: nothing of a wave is left when it is over.
+// again and leave, in ten waves: nothing of a wave is left when it is over.
 func TestWavesOfFlappingHeadsLeaveNoMemory(t *testing.T) {
 	const waves, n, together = 10, 5000, 500
 	synctest.Test(t, func(t *testing.T) {
