@@ -52,6 +52,7 @@ func remembering(b *testing.B, p *process, now *time.Time, snapshot string) *mon
 			return slices.Collect(maps.Values(families)), nil
 		}),
 		Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: rules.RulesFor("http://localhost:8080"), Snapshot: snapshot,
+		Instance: "localhost:8080", URL: &url.URL{Path: "/"}, Interval: 15 * time.Second, Retention: 24 * time.Hour, MaxSeries: 20_000,
 		Now: func() time.Time { return *now },
 	})
 	if err != nil {

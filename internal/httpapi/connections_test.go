@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,7 +24,14 @@ import (
 
 // limited sets limits of connections.
 func limited(l httpapi.Limits) func(*httpapi.Options) {
-	return func(o *httpapi.Options) { o.Limits = l }
+	return func(o *httpapi.Options) {
+		given, to := reflect.ValueOf(l), reflect.ValueOf(&o.Limits).Elem()
+		for i := range given.NumField() {
+			if f := given.Field(i); !f.IsZero() {
+				to.Field(i).Set(f)
+			}
+		}
+	}
 }
 
 // patience is how long a test waits for what must happen; reaching it is a

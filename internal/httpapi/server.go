@@ -3,7 +3,6 @@
 package httpapi
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -50,31 +49,25 @@ type Options struct {
 	Version   string
 }
 
-// Limits bound what one client may take. A zero value is the default.
+// Limits bound what clients may take. All but MaxPerAddress and AllowedHosts are
+// required.
 type Limits struct {
-	HeaderTimeout   time.Duration // to send the header of a request; 5 s
-	ReadTimeout     time.Duration // to send a request whole; 15 s
-	WriteTimeout    time.Duration // to take an answer; 30 s
-	IdleTimeout     time.Duration // between requests; 120 s
-	MaxHeaderBytes  int64         // 16 KiB; less than 4 KiB counts as 4 KiB. Over HTTP/2 the limit is about 4 KiB lower
-	MaxBodyBytes    int64         // 1 MiB
-	MaxConnections  int           // at once; 10,000
+	HeaderTimeout   time.Duration // to send the header of a request
+	ReadTimeout     time.Duration // to send a request whole
+	WriteTimeout    time.Duration // to take an answer
+	IdleTimeout     time.Duration // between requests
+	MaxHeaderBytes  int64         // less than 4 KiB counts as 4 KiB. Over HTTP/2 the limit is about 4 KiB lower
+	MaxBodyBytes    int64
+	MaxConnections  int           // at once
 	MaxPerAddress   int           // connections at once of one address, loopback ones aside; 0: no limit
-	LameDuck        time.Duration // from the failing of readiness to the closing of the listener; 3 s
-	ShutdownTimeout time.Duration // for work in flight after that; 30 s
+	LameDuck        time.Duration // from the failing of readiness to the closing of the listener
+	ShutdownTimeout time.Duration // for work in flight after that
 	AllowedHosts    []string      // names besides loopback ones that a Host header may have
 }
 
-func (l *Limits) complete() {
-	l.HeaderTimeout = cmp.Or(l.HeaderTimeout, 5*time.Second)
-	l.ReadTimeout = cmp.Or(l.ReadTimeout, 15*time.Second)
-	l.WriteTimeout = cmp.Or(l.WriteTimeout, 30*time.Second)
-	l.IdleTimeout = cmp.Or(l.IdleTimeout, 120*time.Second)
-	l.LameDuck = cmp.Or(l.LameDuck, 3*time.Second)
-	l.ShutdownTimeout = cmp.Or(l.ShutdownTimeout, 30*time.Second)
-	l.MaxHeaderBytes = cmp.Or(l.MaxHeaderBytes, 16<<10)
-	l.MaxBodyBytes = cmp.Or(l.MaxBodyBytes, 1<<20)
-	l.MaxConnections = cmp.Or(l.MaxConnections, 10_000)
+func (l *Limits) complete() bool {
+	return min(l.HeaderTimeout, l.ReadTimeout, l.WriteTimeout, l.IdleTimeout, l.LameDuck, l.ShutdownTimeout) > 0 &&
+		min(l.MaxHeaderBytes, l.MaxBodyBytes, int64(l.MaxConnections)) > 0
 }
 
 // Server answers HTTP. All methods are safe for concurrent use.
@@ -97,7 +90,9 @@ func New(o Options) (*Server, error) {
 	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.AuditFile == "" || o.Audit == nil {
 		return nil, errors.New("httpapi: Fleet, Router, Verbs, Live, Metrics, Log, Guard, Keys, AuditFile and Audit are required")
 	}
-	o.Limits.complete()
+	if !o.Limits.complete() {
+		return nil, errors.New("httpapi: each of Limits but MaxPerAddress and AllowedHosts is required")
+	}
 	s := &Server{o: o, external: newExternal(o.External), metrics: newMetrics(o.Metrics)}
 	var err error
 	if s.openAPI, err = openAPIJSON(s.external.url); err != nil {

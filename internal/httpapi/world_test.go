@@ -25,6 +25,7 @@ import (
 	"headway/internal/access"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
+	"headway/internal/config"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
@@ -168,12 +169,16 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	verbs, err := apiv1.New(w.fleet, w.router)
 	must(err)
 	w.openAccess(access.Options{Failures: 100})
+	settings, err := config.Load(nil, nil, nil)
+	must(err)
 	hub, err := live.New(live.Options{
+		MaxStreams: 5000, MaxMessage: 64 << 10, MaxRate: 100_000, Timing: live.Timing{Heartbeat: 10 * time.Second},
 		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: events, Metrics: w.metrics, Log: log, Guard: w.guard, Audit: trailOf{w},
 	})
 	must(err)
 	options := httpapi.Options{
-		Fleet: w.fleet, Router: w.router, Verbs: verbs, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
+		Limits: httpapi.Limits(settings.HTTP.Limits),
+		Fleet:  w.fleet, Router: w.router, Verbs: verbs, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
 		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, AuditFile: w.trail, Audit: trailOf{w}, State: w.state,
 	}
 	for _, c := range change {

@@ -39,17 +39,18 @@ type Options struct {
 	Guard      *access.Guard         // required
 	Audit      audit.Recorder        // required
 	Instance   string                // required; prefix of the ids of events, which differs in each run
-	MaxStreams int                   // SSE and WebSocket connections at once; 0: 5,000
+	MaxStreams int                   // required; SSE and WebSocket connections at once
+	MaxMessage int64                 // required; bytes of a message that comes over WebSocket
+	MaxRate    float64               // required; messages a second of one WebSocket, reading waits beyond
 	Timing     Timing
-	MaxMessage int64   // bytes of a message that comes over WebSocket; 0: 64 KiB
-	MaxRate    float64 // messages a second of one WebSocket, reading waits beyond; 0: 100,000
-	Window     int     // events that can be resumed after; 0: 4096
+	Window     int // events that can be resumed after; 0: 4096
 }
 
-// Timing holds intervals and timeouts. A zero value is the default.
+// Timing holds intervals and timeouts. A zero value is the default, but
+// Heartbeat is required.
 type Timing struct {
 	Beat      time.Duration // between wake-ups of a stream without events; 1 s
-	Heartbeat time.Duration // of silence before a comment or a ping is sent; 10 s
+	Heartbeat time.Duration // of silence before a comment or a ping is sent
 	Write     time.Duration // timeout of a write of at most 64 KiB; 5 s
 	Auth      time.Duration // timeout of the first message of a WebSocket without a credential; 5 s
 	Pong      time.Duration // timeout of the answer to a ping; 10 s
@@ -58,13 +59,9 @@ type Timing struct {
 func (o *Options) complete() {
 	t := &o.Timing
 	t.Beat = cmp.Or(t.Beat, time.Second)
-	t.Heartbeat = cmp.Or(t.Heartbeat, 10*time.Second)
 	t.Write = cmp.Or(t.Write, 5*time.Second)
 	t.Auth = cmp.Or(t.Auth, 5*time.Second)
 	t.Pong = cmp.Or(t.Pong, 10*time.Second)
-	o.MaxStreams = cmp.Or(o.MaxStreams, 5000)
-	o.MaxMessage = cmp.Or(o.MaxMessage, 64<<10)
-	o.MaxRate = cmp.Or(o.MaxRate, 100_000)
 	o.Window = cmp.Or(o.Window, event.Window)
 }
 
@@ -94,6 +91,9 @@ type Hub struct {
 func New(o Options) (*Hub, error) {
 	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Events == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Audit == nil || o.Instance == "" {
 		return nil, errors.New("live: Fleet, Router, Verbs, Events, Metrics, Log, Guard, Audit and Instance are required")
+	}
+	if o.MaxStreams <= 0 || o.MaxMessage <= 0 || o.MaxRate <= 0 || o.Timing.Heartbeat <= 0 {
+		return nil, errors.New("live: MaxStreams, MaxMessage, MaxRate and Timing.Heartbeat are required")
 	}
 	o.complete()
 	h := &Hub{o: o, metrics: newCounts(o.Metrics), pending: make(chan struct{}, 1), stop: make(chan struct{}), gone: make(chan struct{})}

@@ -128,7 +128,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*live.
 	guard, err := access.New(access.Options{Keys: w.keys, Metrics: w.metrics, Now: now})
 	must(err)
 	options := live.Options{
-		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick,
+		Fleet: w.fleet, Instance: "test", Router: w.router, Verbs: verbs, Events: w.events, Metrics: w.metrics, Log: log, Timing: quick, MaxStreams: 5000, MaxMessage: 64 << 10, MaxRate: 100_000,
 		Guard: guard, Audit: recorder{w: w},
 	}
 	for _, c := range change {

@@ -65,7 +65,8 @@ func FuzzRulesFile(f *testing.F) {
 		watched := prometheus.NewRegistry()
 		m, err := monitor.New(monitor.Options{
 			Gatherer: watched, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
-			Instance: "here", Now: func() time.Time { return now }, Rules: text,
+			Instance: "here", URL: &url.URL{Path: "/"}, Interval: 15 * time.Second, Retention: 24 * time.Hour, MaxSeries: 20_000,
+			Now: func() time.Time { return now }, Rules: text,
 		})
 		if err != nil {
 			return

@@ -33,13 +33,13 @@ type Options struct {
 	Log        *slog.Logger          // required
 	Rules      []byte                // a rule file of Prometheus'
 	RulesFile  string                // read instead of Rules if set, and again when it changes
-	Instance   string                // label of every series; "localhost:8080"
-	Interval   time.Duration         // between scrapes and evaluations; 15 s
-	Retention  time.Duration         // 24 h
-	MaxSeries  int                   // 20,000
-	MaxSamples int                   // in memory at once, of one query; 5,000,000
+	Instance   string                // required; label of every series
+	Interval   time.Duration         // required; between scrapes and evaluations
+	Retention  time.Duration         // required
+	MaxSeries  int                   // required
+	MaxSamples int                   // in memory at once, of one query; 0: 5,000,000
 	Snapshot   string                // file that keeps the history over restarts; "": none
-	URL        *url.URL              // of the console, that alerts link to; nil: /
+	URL        *url.URL              // required; of the console, that alerts link to
 	Receivers  []Receiver            // of alerts
 	Alerted    func(AlertChange)     // called in turn for each alert that begins to fire or ends; nil: none is
 	Now        func() time.Time      // nil: time.Now
@@ -85,7 +85,13 @@ func New(o Options) (*Monitor, error) {
 	if o.Gatherer == nil || o.Metrics == nil || o.Log == nil {
 		return nil, errors.New("monitor: Gatherer, Metrics and Log are required")
 	}
-	o.complete()
+	if o.Interval <= 0 || o.Retention <= 0 || o.MaxSeries <= 0 || o.Instance == "" || o.URL == nil {
+		return nil, errors.New("monitor: Interval, Retention, MaxSeries, Instance and URL are required")
+	}
+	o.MaxSamples = cmp.Or(o.MaxSamples, 5_000_000)
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	m := &Monitor{
 		o: o, scraper: newScraper(o.Gatherer, o.Instance), started: o.Now(),
 		places: make(chan struct{}, places()), parser: newParser(),
@@ -115,18 +121,6 @@ func New(o Options) (*Monitor, error) {
 		return nil, err
 	}
 	return m, nil
-}
-
-func (o *Options) complete() {
-	o.Interval = cmp.Or(o.Interval, 15*time.Second)
-	o.Retention = cmp.Or(o.Retention, 24*time.Hour)
-	o.MaxSeries = cmp.Or(o.MaxSeries, 20_000)
-	o.MaxSamples = cmp.Or(o.MaxSamples, 5_000_000)
-	o.Instance = cmp.Or(o.Instance, "localhost:8080")
-	o.URL = cmp.Or(o.URL, &url.URL{Path: "/"})
-	if o.Now == nil {
-		o.Now = time.Now
-	}
 }
 
 // Run scrapes, evaluates and notifies until ctx ends, and then writes the

@@ -50,7 +50,8 @@ func newWorld(t testing.TB, change func(*monitor.Options)) *world {
 	w.watched.MustRegister(w.requests, w.heads, w.latency)
 	o := monitor.Options{
 		Gatherer: w.watched, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
-		Instance: "here", Now: func() time.Time { return w.now },
+		Instance: "here", URL: &url.URL{Path: "/"}, Interval: 15 * time.Second, Retention: 24 * time.Hour, MaxSeries: 20_000,
+		Now: func() time.Time { return w.now },
 	}
 	if change != nil {
 		change(&o)
@@ -326,7 +327,8 @@ func TestARuleFileThatChanges(t *testing.T) {
 	if !has("NoHeadsAtAll") || !strings.Contains(string(w.get("/api/v1/alerts", nil).Data), `"LowHeads"`) {
 		t.Error("a sound file was not taken over, or cost the state of a rule that stayed")
 	}
-	if _, err := monitor.New(monitor.Options{Gatherer: w.watched, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: []byte("nonsense")}); err == nil {
+	if _, err := monitor.New(monitor.Options{Gatherer: w.watched, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: []byte("nonsense"),
+		Instance: "here", URL: &url.URL{Path: "/"}, Interval: time.Second, Retention: time.Hour, MaxSeries: 1}); err == nil {
 		t.Error("a start with rules that are none")
 	}
 }

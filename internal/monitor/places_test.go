@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"runtime"
 	"strings"
 	"sync"
@@ -35,6 +36,7 @@ func TestQueriesTakeHalfOfTheProcessors(t *testing.T) {
 					return nil, nil
 				}),
 				Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: []byte(rules),
+				Instance: "here", URL: &url.URL{Path: "/"}, Interval: 15 * time.Second, Retention: 24 * time.Hour, MaxSeries: 20_000,
 			})
 			if err != nil {
 				t.Fatal(err)
