@@ -41,16 +41,16 @@ func (b *buffer) free() {
 
 // readBody reads a request's body whole; it is freed with the answer. Compressed
 // bodies are refused, so that none can grow.
-func (a *answer) readBody(r *http.Request) ([]byte, error) {
+func (a *answer) readBody(r *http.Request) error {
 	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && (len(enc) > 1 || !strings.EqualFold(enc[0], "identity")) {
-		return nil, &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Encoding: bodies must not be compressed."}
+		return &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Encoding: bodies must not be compressed."}
 	}
 	if ct := r.Header["Content-Type"]; len(ct) > 0 && (len(ct) > 1 || !isJSON(r.Method, ct[0])) {
-		return nil, &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Type: want application/json."}
+		return &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Type: want application/json."}
 	}
 	limit := a.route.maxBody
 	if r.ContentLength > limit {
-		return nil, tooLarge(limit)
+		return tooLarge(limit)
 	}
 	body := io.Reader(r.Body)
 	if r.ContentLength < 0 {
@@ -71,9 +71,9 @@ func (a *answer) readBody(r *http.Request) ([]byte, error) {
 			continue
 		}
 		if errors.Is(err, io.EOF) {
-			return buf.b, nil
+			return nil
 		}
-		return nil, bodyProblem(r, err, limit)
+		return bodyProblem(r, err, limit)
 	}
 }
 

@@ -14,11 +14,7 @@ import (
 // makeDecision is the hot route: it is found without the mux, its body is read
 // by hand and its answer written by hand into the buffer that held the body.
 func (s *Server) makeDecision(w *answer, r *http.Request) error {
-	body, err := w.readBody(r)
-	if err != nil {
-		return err
-	}
-	body, err = s.o.Verbs.Decide(body, body[:0])
+	body, err := s.o.Verbs.Decide(w.body.b, w.body.b[:0])
 	if w.body.b = body; err != nil { // it may have grown
 		return err
 	}
@@ -49,14 +45,10 @@ const bufferedByNet = 2048
 func report(verb func(id string, body []byte) error) func(*answer, *http.Request) error {
 	return func(w *answer, r *http.Request) error {
 		id, err := decisionID(r)
-		if err != nil {
-			return err
+		if err == nil {
+			err = verb(id, w.body.b)
 		}
-		body, err := w.readBody(r)
-		if err != nil {
-			return err
-		}
-		return done(w, verb(id, body))
+		return done(w, err)
 	}
 }
 

@@ -42,11 +42,8 @@ func (s *Server) Mount(needs access.Permission) error {
 // maxBody bytes, and its errors are their codes.
 func (s *Server) MountReader(maxBody int64) error {
 	return s.mount(append(s.routes(), &route{
-		method: "POST", pattern: "/beside", needs: access.Open, maxBody: maxBody,
-		handle: func(w *answer, r *http.Request) error {
-			_, err := w.readBody(r)
-			return err
-		},
+		method: "POST", pattern: "/beside", needs: access.Open, body: true, maxBody: maxBody,
+		handle: func(*answer, *http.Request) error { return nil },
 		refuse: func(w *answer, _ *http.Request, p *apiv1.Problem) {
 			w.WriteHeader(p.Status())
 			_, _ = w.Write([]byte(p.Code))

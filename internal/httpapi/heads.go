@@ -12,11 +12,7 @@ import (
 )
 
 func (s *Server) registerHead(w *answer, r *http.Request) error {
-	body, err := w.readBody(r)
-	if err != nil {
-		return err
-	}
-	answer, created, err := s.o.Verbs.Register(r.Context(), w.principal, body)
+	answer, created, err := s.o.Verbs.Register(r.Context(), w.principal, w.body.b)
 	if err != nil {
 		return err
 	}
@@ -29,20 +25,12 @@ func (s *Server) registerHead(w *answer, r *http.Request) error {
 }
 
 func (s *Server) reportStatus(w *answer, r *http.Request, id string) error {
-	body, err := w.readBody(r)
-	if err != nil {
-		return err
-	}
-	answer, err := s.o.Verbs.Report(w.principal, id, body)
+	answer, err := s.o.Verbs.Report(w.principal, id, w.body.b)
 	return writeResult(w, answer, err)
 }
 
 func (s *Server) patchHead(w *answer, r *http.Request, id string) error {
-	body, err := w.readBody(r)
-	if err != nil {
-		return err
-	}
-	head, err := s.o.Verbs.Patch(r.Context(), id, body)
+	head, err := s.o.Verbs.Patch(r.Context(), id, w.body.b)
 	return writeResult(w, head, err)
 }
 

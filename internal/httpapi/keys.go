@@ -24,11 +24,7 @@ func (s *Server) listKeys(w *answer, r *http.Request) error {
 }
 
 func (s *Server) createKey(w *answer, r *http.Request) error {
-	body, err := w.readBody(r)
-	if err != nil {
-		return err
-	}
-	in, err := apiv1.ReadKey(body)
+	in, err := apiv1.ReadKey(w.body.b)
 	if err != nil {
 		return err
 	}

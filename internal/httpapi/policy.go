@@ -101,13 +101,9 @@ func (s *Server) changePolicy(w *answer, r *http.Request, action string, read fu
 	if len(note) > maxNote || !utf8.ValidString(note) {
 		return invalidParameter("X-Change-Note", fmt.Sprintf("want at most %d bytes of UTF-8", maxNote))
 	}
-	body, err := w.readBody(r)
-	if err != nil {
-		return err
-	}
 	next, err := s.o.Router.Apply(r.Context(), routing.Change{
 		Make: func(current *policy.Policy) (*policy.Policy, error) {
-			next, faults := read(current, body)
+			next, faults := read(current, w.body.b)
 			return next, strict.Invalid(faults)
 		},
 		Expect: expect, Source: policy.SourceAPI, Action: action, Author: author(r), Note: note,
@@ -131,13 +127,9 @@ func author(r *http.Request) string {
 // validatePolicy is a dry run: what is wrong with a document, or what it would
 // change.
 func (s *Server) validatePolicy(w *answer, r *http.Request) error {
-	body, err := w.readBody(r)
-	if err != nil {
-		return err
-	}
 	current := s.o.Router.Policy()
 	check := api.PolicyCheck{CurrentRevision: current.Revision, Errors: []api.Fault{}, Differences: []api.Difference{}}
-	next, faults := policy.Parse(body, "json")
+	next, faults := policy.Parse(w.body.b, "json")
 	if len(faults) > 0 {
 		check.Errors = apiv1.FaultsOf(faults)
 		return writeJSON(w, http.StatusOK, check)

@@ -26,6 +26,7 @@ type route struct {
 	probe   bool   // for health checks and scrapes, which name any Host or none, and may ask by OPTIONS
 	query   bool   // the handler reads the query; elsewhere under /api there must be none
 	stream  bool   // the answer has no end: it is counted when it begins
+	body    bool   // the handler gets the body; elsewhere it is not read
 	maxBody int64  // bytes; 0: Limits.MaxBodyBytes
 	handle  func(w *answer, r *http.Request) error
 	refuse  func(w *answer, r *http.Request, p *apiv1.Problem) // the form of an error; nil: Server.problem
@@ -44,28 +45,28 @@ const indexPattern = "/{$}"
 // routes is the whole surface.
 func (s *Server) routes() []*route {
 	return append([]*route{
-		{method: "POST", pattern: "/api/v1/heads", id: "registerHead", action: "head.register", needs: access.BeHead, success: 201, handle: s.registerHead},
+		{method: "POST", pattern: "/api/v1/heads", id: "registerHead", action: "head.register", needs: access.BeHead, success: 201, body: true, handle: s.registerHead},
 		{method: "GET", pattern: "/api/v1/heads", id: "listHeads", needs: access.Read, success: 200, query: true, handle: s.listHeads},
 		{method: "GET", pattern: "/api/v1/heads/{id}", id: "getHead", needs: access.Read, success: 200, handle: ofHead(s.getHead)},
-		{method: "PATCH", pattern: "/api/v1/heads/{id}", id: "patchHead", action: "head.patch", needs: access.Operate, success: 200, handle: ofHead(s.patchHead)},
+		{method: "PATCH", pattern: "/api/v1/heads/{id}", id: "patchHead", action: "head.patch", needs: access.Operate, success: 200, body: true, handle: ofHead(s.patchHead)},
 		{method: "DELETE", pattern: "/api/v1/heads/{id}", id: "deleteHead", action: "head.deregister", needs: access.BeHead, success: 204, handle: ofHead(s.deleteHead)},
 		{method: "DELETE", pattern: "/api/v1/heads/{id}/ejection", id: "endEjection", action: "head.reinstate", needs: access.Operate, success: 204, handle: ofHead(s.endEjection)},
-		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: access.BeHead, success: 200, handle: ofHead(s.reportStatus)},
-		{method: "POST", pattern: decisionsPath, id: "decide", needs: access.Decide, success: 200, handle: s.makeDecision},
+		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: access.BeHead, success: 200, body: true, handle: ofHead(s.reportStatus)},
+		{method: "POST", pattern: decisionsPath, id: "decide", needs: access.Decide, success: 200, body: true, handle: s.makeDecision},
 		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: access.Read, success: 200, query: true, handle: s.listDecisions},
 		{method: "GET", pattern: "/api/v1/decisions/{id}", id: "getDecision", needs: access.Read, success: 200, handle: s.getDecision},
-		{method: "POST", pattern: "/api/v1/decisions/{id}/progress", id: "reportProgress", needs: access.Decide, success: 204, handle: report(s.o.Verbs.Progress)},
-		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: access.Decide, success: 204, handle: report(s.o.Verbs.Outcome)},
+		{method: "POST", pattern: "/api/v1/decisions/{id}/progress", id: "reportProgress", needs: access.Decide, success: 204, body: true, handle: report(s.o.Verbs.Progress)},
+		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: access.Decide, success: 204, body: true, handle: report(s.o.Verbs.Outcome)},
 		{method: "GET", pattern: "/api/v1/strategies", id: "listStrategies", needs: access.Read, success: 200, handle: s.listStrategies},
 		{method: "GET", pattern: "/api/v1/policy", id: "getPolicy", needs: access.Read, success: 200, handle: s.getPolicy},
-		{method: "PUT", pattern: "/api/v1/policy", id: "putPolicy", action: "policy.put", needs: access.Admin, success: 200, handle: s.putPolicy},
-		{method: "PATCH", pattern: "/api/v1/policy", id: "patchPolicy", action: "policy.patch", needs: access.Admin, success: 200, handle: s.patchPolicy},
-		{method: "POST", pattern: "/api/v1/policy/validate", id: "validatePolicy", needs: access.Read, success: 200, handle: s.validatePolicy},
+		{method: "PUT", pattern: "/api/v1/policy", id: "putPolicy", action: "policy.put", needs: access.Admin, success: 200, body: true, handle: s.putPolicy},
+		{method: "PATCH", pattern: "/api/v1/policy", id: "patchPolicy", action: "policy.patch", needs: access.Admin, success: 200, body: true, handle: s.patchPolicy},
+		{method: "POST", pattern: "/api/v1/policy/validate", id: "validatePolicy", needs: access.Read, success: 200, body: true, handle: s.validatePolicy},
 		{method: "GET", pattern: "/api/v1/policy/revisions", id: "listPolicyRevisions", needs: access.Read, success: 200, query: true, handle: s.listRevisions},
 		{method: "GET", pattern: "/api/v1/policy/revisions/{n}", id: "getPolicyRevision", needs: access.Read, success: 200, handle: s.getRevision},
 		{method: "POST", pattern: "/api/v1/policy/revisions/{n}/restore", id: "restorePolicy", action: "policy.restore", needs: access.Admin, success: 200, handle: s.restoreRevision},
 		{method: "GET", pattern: "/api/v1/keys", id: "listKeys", needs: access.Admin, success: 200, query: true, handle: s.listKeys},
-		{method: "POST", pattern: "/api/v1/keys", id: "createKey", action: "key.create", needs: access.Admin, success: 201, handle: s.createKey},
+		{method: "POST", pattern: "/api/v1/keys", id: "createKey", action: "key.create", needs: access.Admin, success: 201, body: true, handle: s.createKey},
 		{method: "DELETE", pattern: "/api/v1/keys/{id}", id: "revokeKey", action: "key.revoke", needs: access.Admin, success: 204, handle: s.revokeKey},
 		{method: "GET", pattern: "/api/v1/state/export", id: "exportState", action: "state.export", needs: access.Admin, success: 200, handle: s.exportState},
 		{method: "GET", pattern: "/api/v1/state/check", id: "checkState", action: "state.check", needs: access.Admin, success: 200, handle: s.checkState},
@@ -261,5 +262,10 @@ func (s *Server) protect(a *answer, r *http.Request) (err error) {
 			err = fmt.Errorf("panic: %v: %s", p, debug.Stack())
 		}
 	}()
+	if a.route.body {
+		if err := a.readBody(r); err != nil {
+			return err
+		}
+	}
 	return a.route.handle(a, r)
 }
