@@ -469,7 +469,6 @@ var banned = regexp.MustCompile(`\b(?:` + strings.Join([]string{
 // stillDialect are the directories whose language is not yet plain. The list
 // only gets shorter.
 var stillDialect = []string{
-	"internal/httpapi",
 	"internal/policy",
 	"internal/routing",
 	"internal/strategy",

@@ -99,7 +99,7 @@ func TestStreamsThatAreResetAtOnce(t *testing.T) {
 	}
 }
 
-// A stream by HTTP/2 has the deadlines of a request: whoever sends its body
+// A stream by HTTP/2 has the deadlines of a request: a client that sends its body
 // slowly, or does not read its answer, loses it.
 func TestSlowStreamsAreEnded(t *testing.T) {
 	served, trusts := secured(t)
@@ -223,7 +223,7 @@ func TestAConnectionIsCountedOutOnce(t *testing.T) {
 	go func() { _, err := refused.Read(make([]byte, 1)); closed <- err }()
 	select {
 	case c := <-accepted:
-		t.Error("a third connection at once is let in")
+		t.Error("a third connection at once is accepted")
 		_ = c.Close()
 	case err := <-closed:
 		if !errors.Is(err, io.EOF) {

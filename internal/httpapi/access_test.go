@@ -20,7 +20,7 @@ import (
 	"headway/internal/httpapi"
 )
 
-// accessProblems brings about the problems of those who are not let in. It
+// accessProblems brings about the problems of callers that are refused. It
 // comes last: the service is closed afterwards.
 func (w *world) accessProblems(want func(int, string, *http.Request, *answer) api.Problem) {
 	w.Helper()
@@ -40,7 +40,7 @@ func (w *world) accessProblems(want func(int, string, *http.Request, *answer) ap
 	r := newRequest(w, "GET", "/api/v1/heads", "", "Authorization", "Bearer "+someToken)
 	want(503, api.CodeIssuerUnavailable, r, away.ask(r))
 	ask(403, api.CodeForbidden, "DELETE", "/api/v1/heads/a", "Authorization", "Bearer "+viewer)
-	ask(404, api.CodeKeyNotFound, "DELETE", "/api/v1/keys/nobody", "Authorization", "Bearer "+admin)
+	ask(404, api.CodeKeyNotFound, "DELETE", "/api/v1/keys/absent", "Authorization", "Bearer "+admin)
 	ask(409, api.CodeLastAdmin, "DELETE", "/api/v1/keys/"+strings.Split(admin, "_")[1], "Authorization", "Bearer "+admin)
 	w.still.Store(new(time.Now())) // what is allowed grows with time
 	for range 1000 {               // guesses of one address
@@ -57,7 +57,7 @@ func (w *world) accessProblems(want func(int, string, *http.Request, *answer) ap
 // someToken is a signed token whose issuer has to be asked for its key.
 const someToken = "eyJhbGciOiJSUzI1NiIsImtpZCI6IngifQ.e30.AAAA"
 
-// issuerAway has the service believe an issuer that nobody can reach.
+// issuerAway has the service trust an issuer that does not answer.
 func issuerAway(o *httpapi.Options) {
 	issuer, err := access.NewOIDC(access.OIDCOptions{
 		Issuer: "https://issuer.invalid", Audience: "headway", RolesClaim: "roles", Now: time.Now,
@@ -163,7 +163,7 @@ var needs = map[string]access.Permission{
 	"GET /console/":                             access.Open,
 }
 
-// may is the table of docs/access.md: who has each permission; "" is somebody
+// may is the table of docs/access.md: who has each permission; "" is a caller
 // without a key.
 var may = map[access.Permission][]access.Role{
 	access.Read:    {access.RoleViewer, access.RoleOperator, access.RoleAdmin},
@@ -221,7 +221,7 @@ func TestRoutesByRoles(t *testing.T) {
 			status, answer := ask(o, secret), "403"
 			switch {
 			case in:
-				answer = "let in"
+				answer = "admitted"
 			case role == "":
 				answer = "401"
 			}
@@ -232,7 +232,7 @@ func TestRoutesByRoles(t *testing.T) {
 		for is, secret := range map[string]string{"expired": expired, "revoked": revoked, "unknown": "hw_000000000000_x"} {
 			status, answer := ask(o, secret), "401"
 			if want == access.Open && name != "GET /api/v1/ws" {
-				answer = "let in"
+				answer = "admitted"
 			}
 			if entered(status) != answer {
 				t.Errorf("%s with an %s key: %d; want %s", name, is, status, answer)
@@ -244,7 +244,7 @@ func TestRoutesByRoles(t *testing.T) {
 		for _, scope := range access.Permissions() {
 			status, answer := ask(o, narrow[scope]), "403"
 			if scope == want {
-				answer = "let in"
+				answer = "admitted"
 			}
 			if got := entered(status); got != answer && name != deletes {
 				t.Errorf("%s with an admin's key narrowed to %s: %d; want to be %s", name, scope, status, answer)
@@ -256,7 +256,7 @@ func TestRoutesByRoles(t *testing.T) {
 	}
 }
 
-// A route that says nothing about who may use it, or something that nobody
+// A route that says nothing about who may use it, or something that no caller
 // knows, keeps the service from starting.
 func TestARouteWithoutAPermissionDoesNotStart(t *testing.T) {
 	w := newWorld(t, whole)
@@ -286,17 +286,17 @@ func TestARouteHasItsOwnFormAndLimit(t *testing.T) {
 	}
 }
 
-// entered says whether whoever asked was let in; what came of it is another
+// entered says whether the caller was admitted; what came of it is another
 // matter.
 func entered(status int) string {
 	switch status {
 	case 401, 403:
 		return fmt.Sprint(status)
 	}
-	return "let in"
+	return "admitted"
 }
 
-// A head speaks for itself, where its key says, and for nobody else.
+// A head speaks for itself, where its key says, and for no other.
 func TestAHeadsKeyNamesItsIdsAndRegions(t *testing.T) {
 	w, secrets := closed(t)
 	as := []string{"Authorization", "Bearer " + secrets[access.RoleHead]}
@@ -309,7 +309,7 @@ func TestAHeadsKeyNamesItsIdsAndRegions(t *testing.T) {
 	admin := []string{"Authorization", "Bearer " + secrets[access.RoleAdmin]}
 	w.must(201, "POST", "/api/v1/heads", in("gpu-far", "us-east"), admin...)
 	w.must(201, "POST", "/api/v1/heads", in("cpu-1", "eu-north"), admin...)
-	for _, id := range []string{"cpu-1", "gpu-far", "nobody"} {
+	for _, id := range []string{"cpu-1", "gpu-far", "absent"} {
 		w.must(403, "PUT", "/api/v1/heads/"+id+"/status", `{"epoch":1,"status":"offline"}`, as...)
 		w.must(403, "DELETE", "/api/v1/heads/"+id, "", as...)
 	}
@@ -319,7 +319,7 @@ func TestAHeadsKeyNamesItsIdsAndRegions(t *testing.T) {
 	w.must(204, "DELETE", "/api/v1/heads/gpu-2", "", as...)
 }
 
-// Whatever goes wrong with a credential has one clear answer that does not
+// Each fault of a credential has one clear answer that does not
 // repeat it, and nothing is counted as anything else.
 func TestCredentialsThatAreNotGood(t *testing.T) {
 	w, secrets := closed(t)
@@ -342,12 +342,12 @@ func TestCredentialsThatAreNotGood(t *testing.T) {
 		"one character less": {"/api/v1/heads", []string{"Authorization", "Bearer " + good[:len(good)-1]}, "not known"},
 		"one character more": {"/api/v1/heads", []string{"Authorization", "Bearer " + good + "A"}, "not known"},
 		"in capitals":        {"/api/v1/heads", []string{"Authorization", "Bearer " + strings.ToUpper(good)}, "not known"},
-		"a token of nobody":  {"/api/v1/heads", []string{"Authorization", "Bearer eyJhbGciOiJub25lIn0.e30."}, "not known"},
+		"a token unsigned":   {"/api/v1/heads", []string{"Authorization", "Bearer eyJhbGciOiJub25lIn0.e30."}, "not known"},
 	} {
 		a := w.do("GET", c.target, "", c.headers...)
 		p := w.problem(401, api.CodeUnauthenticated, a)
 		if !strings.Contains(p.Detail, c.detail) {
-			t.Errorf("%s: told %q; want %q", name, p.Detail, c.detail)
+			t.Errorf("%s: got %q; want %q", name, p.Detail, c.detail)
 		}
 		if strings.Contains(string(a.body), strings.SplitN(good, "_", 3)[2]) {
 			t.Errorf("%s: the answer repeats the secret: %s", name, a.body)
@@ -383,7 +383,7 @@ func TestAKeyInTheURLIsRefusedAndNotRepeated(t *testing.T) {
 			"/console/"+key, "/api/v1/decisions/"+key+"/outcome", "/livez/../"+key)
 	}
 	for _, name := range []string{"api_key", "apikey", "access_token", "token", "key", "Authorization", "%74oken"} {
-		targets = append(targets, "/livez?"+name+"=of-somebody-else", "/api/v1/heads?a=1&"+name+"=of-somebody-else")
+		targets = append(targets, "/livez?"+name+"=of-another", "/api/v1/heads?a=1&"+name+"=of-another")
 	}
 	secret := strings.SplitN(good, "_", 3)[2]
 	w.recorded.take()
@@ -418,7 +418,7 @@ func TestAKeyInTheURLIsRefusedAndNotRepeated(t *testing.T) {
 }
 
 // A path that means another after cleaning is not the route that it looks like.
-func TestNobodyWalksAroundARoute(t *testing.T) {
+func TestNoPathWalksAroundARoute(t *testing.T) {
 	w, secrets := closed(t)
 	viewer := []string{"Authorization", "Bearer " + secrets[access.RoleViewer]}
 	for _, target := range []string{
@@ -434,15 +434,15 @@ func TestNobodyWalksAroundARoute(t *testing.T) {
 	}
 	for _, h := range []string{"X-Original-Url", "X-Rewrite-Url", "X-Http-Method-Override", "X-Forwarded-Prefix"} {
 		if a := w.do("GET", "/livez", "", h, "/api/v1/keys"); strings.Contains(string(a.body), "role") {
-			t.Errorf("%s is believed: %s", h, a.body)
+			t.Errorf("%s is trusted: %s", h, a.body)
 		}
 	}
 	if a := w.do("POST", "/api/v1/heads", headBody("x"), append(viewer, "X-Http-Method-Override", "GET")...); a.status != 403 {
-		t.Errorf("X-HTTP-Method-Override is believed: %d", a.status)
+		t.Errorf("X-HTTP-Method-Override is trusted: %d", a.status)
 	}
 }
 
-// sensitive are requests for every operation that the audit trail must tell
+// sensitive are requests for every operation that the audit trail must record
 // of, each of which succeeds in the order that it stands here.
 var sensitive = []struct{ id, action, method, target, body string }{
 	{"registerHead", "head.register", "POST", "/api/v1/heads", headBody("gpu-9")},
@@ -519,7 +519,7 @@ func TestEverySensitiveOperationIsRecorded(t *testing.T) {
 		for _, e := range entries {
 			for _, raw := range []json.RawMessage{e.Before, e.After} {
 				if strings.Contains(string(raw), "hw_") || strings.Contains(string(raw), "hash") {
-					t.Errorf("%s: the trail tells of a secret: %s", s.id, raw)
+					t.Errorf("%s: the trail has a secret: %s", s.id, raw)
 				}
 			}
 		}
@@ -575,9 +575,9 @@ func TestAttemptsFromElsewhereAndAtWiderKeysAreRecorded(t *testing.T) {
 	}
 }
 
-// What callers name themselves reaches the trail as text, whatever it looks
+// What callers name themselves reaches the trail as text, however it looks
 // like.
-func TestNobodyWritesLinesOfTheirOwn(t *testing.T) {
+func TestNoCallerWritesLinesOfItsOwn(t *testing.T) {
 	w, _ := closed(t)
 	w.recorded.take()
 	w.do("PUT", "/api/v1/policy", "{}", "User-Agent", "x\",\"outcome\":\"success\"}\n{\"v\":1", "X-Request-Id", "a\nb", "Traceparent", "00-\n-\n-00")

@@ -12,10 +12,10 @@ import (
 	"headway/internal/apiv1"
 )
 
-// admit refuses requests that a browser was tricked into sending: those with
-// somebody else's Host (a name that was rebound to this machine's address) and
-// those that come from another site's page. Health checks and scrapes of load
-// balancers name any Host or none; a browser's request is told by its language.
+// admit refuses requests that a browser was tricked into sending: those with the
+// Host of another service (a name that was rebound to this machine's address) and
+// those from another site's page. Health checks and scrapes name any Host or none;
+// a browser sends its language with them.
 func (s *Server) admit(rt *route, r *http.Request) error {
 	if last := s.lastHost.Load(); last == nil || *last != r.Host {
 		switch own := s.ownHost(r); {
@@ -43,9 +43,7 @@ func refuseForeign(r *http.Request) error {
 
 // ownHost reports whether the Host header means this service: the address that
 // the connection came to, a loopback one, a name of our certificate, or one that
-// the operator allows.
-// The port does not matter, since a tunnel may change it; a rebound name is
-// recognised by being a name.
+// the operator allows. The port does not matter, since a tunnel may change it.
 func (s *Server) ownHost(r *http.Request) bool {
 	name := r.Host
 	if host, _, err := net.SplitHostPort(r.Host); err == nil {
@@ -74,8 +72,8 @@ func localAddr(r *http.Request) netip.Addr {
 	return netip.Addr{}
 }
 
-// crossOrigin reports whether a browser says that the request comes from
-// another origin's page. Clients that are no browsers send neither header.
+// crossOrigin reports whether a browser says that the request comes from another
+// origin's page. Other clients send neither header.
 func crossOrigin(r *http.Request) bool {
 	for _, site := range r.Header["Sec-Fetch-Site"] {
 		if site != "same-origin" && site != "none" {

@@ -116,7 +116,7 @@ func TestContentTypes(t *testing.T) {
 }
 
 // What a browser sends for another site's page carries Sec-Fetch-Site or
-// Origin, whatever it calls the body; it must reach nothing, not even a read.
+// Origin, for any type of body; it must reach nothing, not even a read.
 func TestOtherSitesPagesAreRefused(t *testing.T) {
 	w := newWorld(t)
 	w.register("a")

@@ -11,8 +11,8 @@ import (
 	"headway/internal/httpapi"
 )
 
-// A page of another site, a rebound name and whatever else is refused for where
-// it comes from or goes to costs its address nothing: anybody can have a browser
+// A page of another site, a rebound name and all else that is refused for where
+// it comes from or goes to costs its address nothing: any site can have a browser
 // send it.
 func TestWhatIsRefusedForWhereItComesFromCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the allowance grows with time, and none passes here
@@ -60,7 +60,7 @@ func TestWhatIsRefusedForWhereItComesFromCostsNothing(t *testing.T) {
 
 // Tokens that cannot be checked are no failure of who sends them, however many
 // come, and are recorded as no attempt.
-func TestAnIssuerThatIsAwayLocksNobodyOut(t *testing.T) {
+func TestAnIssuerThatIsAwayLocksNoCallerOut(t *testing.T) {
 	w := newWorld(t, issuerAway)
 	key := w.key(w.admin(), access.Request{Name: "first", Role: "admin"})
 	w.recorded.take()
@@ -78,7 +78,7 @@ func TestAnIssuerThatIsAwayLocksNobodyOut(t *testing.T) {
 }
 
 // A subject that others choose is not taken for a key or the local user.
-func TestAuthorsOfPoliciesAreToldApart(t *testing.T) {
+func TestAuthorsOfPoliciesDiffer(t *testing.T) {
 	for want, actor := range map[string]audit.Actor{
 		"0ae067832ab2":        {Type: "key", ID: "0ae067832ab2"},
 		"local":               {Type: "local", ID: "local"},

@@ -10,11 +10,11 @@ import (
 	"headway/internal/access"
 )
 
-// answer is the answer to one request. It is for the handler's goroutine alone.
+// answer is the answer to one request, for one goroutine.
 type answer struct {
 	http.ResponseWriter
 	route     *route
-	principal *access.Principal // nil if nobody is known
+	principal *access.Principal // nil: not authenticated
 	status    int               // that was sent; 0: none yet
 	begun     func(status int)  // called with the header, or nil
 	body      *buffer           // of the request; nil until it is read
@@ -56,11 +56,10 @@ func (a *answer) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// requestID is the id of the request, as its caller gets it.
+// requestID is the id that the caller gets.
 func (a *answer) requestID() string { return a.Header()["X-Request-Id"][0] }
 
-// requestID is the caller's X-Request-Id if it is safe to repeat, else a new
-// one.
+// requestID is the caller's X-Request-Id if it is safe to repeat, else a new one.
 func requestID(r *http.Request) string {
 	if v := r.Header["X-Request-Id"]; len(v) == 1 && len(v[0]) >= 1 && len(v[0]) <= 128 && safe(v[0]) {
 		return v[0]

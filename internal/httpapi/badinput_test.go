@@ -315,7 +315,7 @@ func badTargets() []bad {
 	return all
 }
 
-// Whatever is wrong with a request, the answer is a problem that names where,
+// For each fault of a request the answer is a problem that names where,
 // and nothing else happens: no change, no error in the log, and no series that
 // was not there.
 func TestBadInputChangesNothing(t *testing.T) {

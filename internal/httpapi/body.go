@@ -23,8 +23,8 @@ type buffer struct{ b []byte }
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-// maxPooled is the largest buffer that is kept, so that one large body does
-// not stay in memory for the sake of small ones.
+// maxPooled is the largest buffer that is kept: one large body must not stay in
+// memory for the sake of small ones.
 const maxPooled = 64 << 10
 
 func newBuffer() *buffer {
@@ -42,10 +42,10 @@ func (b *buffer) free() {
 // readBody reads a request's body whole; it is freed with the answer. Compressed
 // bodies are refused, so that none can grow.
 func (a *answer) readBody(r *http.Request) error {
-	if enc := r.Header["Content-Encoding"]; len(enc) > 0 && (len(enc) > 1 || !strings.EqualFold(enc[0], "identity")) {
+	if enc := r.Header["Content-Encoding"]; len(enc) > 1 || len(enc) == 1 && !strings.EqualFold(enc[0], "identity") {
 		return &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Encoding: bodies must not be compressed."}
 	}
-	if ct := r.Header["Content-Type"]; len(ct) > 0 && (len(ct) > 1 || !isJSON(r.Method, ct[0])) {
+	if ct := r.Header["Content-Type"]; len(ct) > 1 || len(ct) == 1 && ct[0] != jsonType[0] && !isJSON(r.Method, ct[0]) {
 		return &apiv1.Problem{Code: api.CodeUnsupportedMedia, Detail: "Content-Type: want application/json."}
 	}
 	limit := a.route.maxBody
@@ -77,23 +77,15 @@ func (a *answer) readBody(r *http.Request) error {
 	}
 }
 
-// isJSON reports whether a body of this type is read as JSON. That includes
-// what curl -d calls every body unless it is told otherwise. It opens nothing to
-// other sites' pages: admit refuses them whatever the type, and what an HTML
-// form sends under this type is percent-encoded, which no JSON object is. The
-// other types that a form may have, text/plain and multipart, stay refused. A
-// PATCH is a merge patch, by that name or as JSON.
+// isJSON reports whether a body of this type is read as JSON. That includes the
+// default of curl -d. It opens nothing to other sites' pages: admit refuses them,
+// and a form of this type is percent-encoded, which no JSON object is. A PATCH is a
+// merge patch, by that name or as JSON.
 func isJSON(method, contentType string) bool {
-	if contentType == "application/json" || contentType == "application/x-www-form-urlencoded" {
-		return true
-	}
 	t, params, err := mime.ParseMediaType(contentType)
-	if method == http.MethodPatch && t == "application/merge-patch+json" {
-		t = "application/json"
-	}
 	charset, given := params["charset"]
-	return err == nil && (t == "application/json" || t == "application/x-www-form-urlencoded") &&
-		(!given || strings.EqualFold(charset, "utf-8"))
+	return err == nil && (!given || strings.EqualFold(charset, "utf-8")) &&
+		(t == "application/json" || t == "application/x-www-form-urlencoded" || method == http.MethodPatch && t == "application/merge-patch+json")
 }
 
 func tooLarge(limit int64) *apiv1.Problem {
@@ -120,10 +112,10 @@ const (
 	readOnQuiet = 500 * time.Millisecond // without a byte
 )
 
-// readOn reads for a while what is left of the body of a request that was
-// refused. A client that sends all before it reads would else find its
-// connection reset and the answer lost. HTTP/2 ends the stream and not the
-// connection; and who expects a 100 has sent nothing yet.
+// readOn reads for a while what is left of the body of a refused request. A
+// client that sends all before it reads would else find its connection reset and
+// the answer lost. HTTP/2 ends the stream, not the connection; and a client that
+// expects a 100 has sent nothing yet.
 func readOn(w *answer, r *http.Request) {
 	if r.Body == nil || r.ContentLength == 0 || r.ProtoMajor > 1 || len(r.Header["Expect"]) > 0 {
 		return

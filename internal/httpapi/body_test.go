@@ -188,7 +188,7 @@ func TestWhatIsLeftOfABodyIsTaken(t *testing.T) {
 }
 
 // A client that leaves in the middle of its body made no mistake in it: it is
-// counted as one that left, by whatever it came.
+// counted as one that left, for every framing.
 func TestAClientThatLeavesInItsBody(t *testing.T) {
 	served, trusts := secured(t)
 	left := func(w *world, n int) {
@@ -213,7 +213,7 @@ func TestAClientThatLeavesInItsBody(t *testing.T) {
 			}
 			_ = conn.(*net.TCPConn).CloseWrite()
 			if got := cut(t, conn); got != "" {
-				t.Errorf("it was told %q", got)
+				t.Errorf("it got %q", got)
 			}
 			left(w, n+1)
 		}

@@ -113,7 +113,7 @@ func TestClientThatDoesNotReadIsCut(t *testing.T) {
 	}
 }
 
-// fromAfar is a listener whose connections come from where it is told.
+// fromAfar is a listener whose connections come from an address that it is given.
 type fromAfar struct {
 	net.Listener
 	addresses chan string
@@ -201,7 +201,7 @@ func TestHeadersAndConnectionsAreBounded(t *testing.T) {
 		t.Errorf("a long header got %q", got)
 	}
 	// Two connections are open again as soon as the server has closed its side
-	// of the last one, which the gauge tells.
+	// of the last one, which the gauge shows.
 	for strings.Contains(ask(), "headway_http_connections 2\n") {
 	}
 	second := dial(t, addr)
@@ -282,7 +282,7 @@ func (w *world) noRequest(c *contract, connect func() net.Conn) string {
 		p := w.problem(want.status, api.CodeMalformed, a)
 		c.problem(w, a)
 		if !strings.Contains(p.Detail, want.detail) || a.header.Get("Date") == "" {
-			w.Errorf("%.60q: told %q, %v; want %q", request, p.Detail, a.header, want.detail)
+			w.Errorf("%.60q: got %q, %v; want %q", request, p.Detail, a.header, want.detail)
 		}
 		wants[want.status]++
 	}
@@ -350,7 +350,7 @@ func (p *pipes) ask(method, target, body string) (*answer, error) {
 }
 
 // draining is a world with one head, a registration in flight and a server
-// that was told to stop.
+// that was asked to stop.
 type drainingWorld struct {
 	*world
 	pipes    *pipes
@@ -390,7 +390,7 @@ func TestStoppingLosesNoRequest(t *testing.T) {
 		begin := time.Now()
 		w := newDrainingWorld(t)
 		// For the time of the lame duck readiness fails, and everything is served
-		// and told to come back over another connection.
+		// and asked to come back over another connection.
 		for time.Since(begin) < 3*time.Second {
 			a, err := w.pipes.ask(http.MethodGet, "/readyz", "")
 			if err != nil || a.status != http.StatusServiceUnavailable {

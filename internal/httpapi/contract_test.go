@@ -201,7 +201,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	ask(http.StatusOK, "POST", "/api/v1/decisions", `{"model_type":"llama-3.1-8b"}`)
 	made := into[api.Decision](t, ask(http.StatusOK, "POST", "/api/v1/decisions",
 		`{"model_type":"llama-3.1-8b","region":"ap-south","region_mode":"prefer","strategy":"least_loaded","session_key":"u-1","prompt":"Hello \"you\" \u00e9",`+
-			`"prefix_hashes":["00ff","DEADBEEF",17],"input_tokens":1200,"exclude":["nobody"],"labels":{},"explain":true}`))
+			`"prefix_hashes":["00ff","DEADBEEF",17],"input_tokens":1200,"exclude":["absent"],"labels":{},"explain":true}`))
 	one := "/api/v1/decisions/" + made.DecisionID
 	ask(http.StatusOK, "GET", one, "")
 	ask(http.StatusNoContent, "POST", one+"/progress", `{"event":"first_token"}`)
@@ -265,7 +265,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 		t.Errorf("the first of two keys is %+v", page)
 	}
 	ask(http.StatusNoContent, "DELETE", "/api/v1/keys/"+gpu.ID, "", bearer...)
-	ask(http.StatusNoContent, "DELETE", "/api/v1/keys/"+admin.ID, "", bearer...) // nobody else needs it
+	ask(http.StatusNoContent, "DELETE", "/api/v1/keys/"+admin.ID, "", bearer...) // no other test needs it
 	covered["DELETE /api/v1/keys/{id}"] = true
 	for _, path := range []string{"/livez", "/readyz", "/metrics", "/openapi.json", "/"} {
 		ask(http.StatusOK, "GET", path, "")
@@ -296,7 +296,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	}
 	named := ask(http.StatusCreated, "POST", "/api/v1/heads", `{"id":"hidden","endpoint":"http://10.0.0.3:8000","model_type":"small","region":"us-east"}`)
 	if got := into[api.RegistrationAnswer](t, named).Warnings; len(got) != 1 || !strings.Contains(got[0], "/aliases/small") {
-		t.Errorf("a head whose model type an alias hides is told %q", got)
+		t.Errorf("a head whose model type an alias hides gets %q", got)
 	}
 	w.store.Inject(memstore.Fault{Err: fleet.ErrStoreUnavailable})
 	ask(http.StatusServiceUnavailable, "POST", "/api/v1/heads", strings.Replace(full, `"full"`, `"more"`, 1))
@@ -355,10 +355,10 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		{exchange{"GET", "/api/v1/ws", "", 426, nil}, api.CodeUpgradeRequired},
 		{exchange{"GET", "/api/v1/queue/dead-letters/9", "", 404, nil}, api.CodeLetterNotFound},
 		{exchange{"DELETE", "/api/v1/queue/dead-letters/7", "", 503, nil}, api.CodeQueueUnavailable},
-		{exchange{"GET", "/api/v1/heads/nobody", "", 404, nil}, api.CodeHeadNotFound},
-		{exchange{"PUT", "/api/v1/heads/nobody/status", `{"epoch":1,"status":"active"}`, 404, nil}, api.CodeHeadNotFound},
-		{exchange{"PATCH", "/api/v1/heads/nobody", `{"weight":1}`, 404, nil}, api.CodeHeadNotFound},
-		{exchange{"DELETE", "/api/v1/heads/nobody", "", 404, nil}, api.CodeHeadNotFound},
+		{exchange{"GET", "/api/v1/heads/absent", "", 404, nil}, api.CodeHeadNotFound},
+		{exchange{"PUT", "/api/v1/heads/absent/status", `{"epoch":1,"status":"active"}`, 404, nil}, api.CodeHeadNotFound},
+		{exchange{"PATCH", "/api/v1/heads/absent", `{"weight":1}`, 404, nil}, api.CodeHeadNotFound},
+		{exchange{"DELETE", "/api/v1/heads/absent", "", 404, nil}, api.CodeHeadNotFound},
 		{exchange{"PUT", "/api/v1/heads/a/status", `{"epoch":9999,"status":"active"}`, 409, nil}, api.CodeStaleEpoch},
 		{exchange{"DELETE", "/api/v1/heads/a/ejection", "", 404, nil}, api.CodeNotEjected},
 		{exchange{"POST", "/api/v1/heads", strings.Replace(headBody("a"), "10.0.0.1", "10.0.0.2", 1), 409, nil}, api.CodeHeadContested},
@@ -394,7 +394,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		a := w.ask(r)
 		p := want(a.status, code, r, a)
 		if strings.Contains(string(a.body), "no such row") {
-			t.Errorf("%s tells what is nobody's business", a.body)
+			t.Errorf("%s has internals", a.body)
 		}
 		if retry := a.header.Get("Retry-After"); (p.Status == 503) != (retry != "") {
 			t.Errorf("%d with Retry-After %q", p.Status, retry)
@@ -445,13 +445,13 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 	}
 }
 
-// A client that left gets no answer; the metrics tell it from failures.
+// A client that left gets no answer; the metrics separate it from failures.
 func TestClientThatLeft(t *testing.T) {
 	w := newWorld(t)
 	w.store.Inject(memstore.Fault{Err: context.Canceled})
 	a := w.do("POST", "/api/v1/heads", headBody("a"))
 	if len(a.body) != 0 {
-		t.Errorf("it was told %s", a.body)
+		t.Errorf("it got %s", a.body)
 	}
 	if want := `http_requests_total{endpoint="/api/v1/heads",method="POST",status="499"} 1`; !strings.Contains(w.scrape(), want) {
 		t.Errorf("no %s", want)

@@ -11,16 +11,16 @@ import (
 	"headway/internal/routing"
 )
 
-// makeDecision is the hot route: it is found without the mux, its body is read
-// by hand and its answer written by hand into the buffer that held the body.
+// makeDecision is the hot route: it is found without the mux, and its answer is
+// written into the buffer that held the body.
 func (s *Server) makeDecision(w *answer, r *http.Request) error {
 	body, err := s.o.Verbs.Decide(w.body.b, w.body.b[:0])
 	if w.body.b = body; err != nil { // it may have grown
 		return err
 	}
-	// net/http ends the context of a caller that closed the connection, and just so
-	// of one that closed its side alone and waits. Whether the answer can be written
-	// tells them apart, which is to be known before the decision is out of reach.
+	// net/http ends the context of a caller that closed the connection, and also of
+	// one that closed only its side and waits. The first cannot be answered, so that
+	// its decision is withdrawn.
 	doubtful := r.Context().Err() != nil
 	h := w.Header()
 	h["Content-Type"] = jsonType
@@ -36,8 +36,8 @@ func (s *Server) makeDecision(w *answer, r *http.Request) error {
 	return nil
 }
 
-// bufferedByNet is the longest answer that net/http gives its length itself,
-// without the header map and for less.
+// bufferedByNet is the longest answer that net/http gives its length itself, for
+// less than by the header map.
 const bufferedByNet = 2048
 
 // report calls a verb with the body and the id of the decision that the path

@@ -10,18 +10,18 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 )
 
-// shakingListener gives connections that have shaken hands. net/http would do
-// that itself, with a *tls.Conn only, and what it then writes of its own to a
-// client by HTTP/1.1 could not be seen. So it gets a *tls.Conn for HTTP/2, which
-// it hands to its server of that, and a secureConn for HTTP/1.1.
+// shakingListener gives connections after their TLS handshake. net/http would do
+// that itself with a *tls.Conn only, and what it then writes of its own over
+// HTTP/1.1 could not be replaced. So it gets a *tls.Conn for HTTP/2, which it
+// needs for that, and a secureConn for HTTP/1.1.
 //
-// Handshakes are bounded by the limits of the listener below, for which each is
-// a connection, and by their time limit.
+// Handshakes are bounded by the limits of the listener below, which counts their
+// connections, and by their timeout.
 type shakingListener struct {
 	net.Listener
 	config  *tls.Config
@@ -48,7 +48,7 @@ func newShakingListener(l net.Listener, config *tls.Config, timeout time.Duratio
 	return s
 }
 
-// Accept waits for a connection that has shaken hands.
+// Accept waits for a connection after its handshake.
 func (l *shakingListener) Accept() (net.Conn, error) {
 	select {
 	case a := <-l.shaken:
@@ -77,7 +77,7 @@ func (l *shakingListener) give(a accepted) bool {
 }
 
 // run accepts connections until the listener is closed. An error waits for
-// Accept, so that the server sets the pace at which it is tried again.
+// Accept, so that the server sets the pace of retries.
 func (l *shakingListener) run() {
 	for l.closing.Err() == nil {
 		c, err := l.Listener.Accept()
@@ -97,8 +97,8 @@ func (l *shakingListener) run() {
 	}
 }
 
-// shake returns the connection that the server gets, nil if the handshake was
-// all, as it is for an authority that checks our name.
+// shake returns the connection that the server gets, nil if the handshake was all,
+// as for an authority that checks our name.
 func (l *shakingListener) shake(c net.Conn) (ready net.Conn, err error) {
 	defer func() { // one client's bytes that meet a bug must not end the process
 		if p := recover(); p != nil {
@@ -126,8 +126,8 @@ func (l *shakingListener) shake(c net.Conn) (ready net.Conn, err error) {
 	}
 }
 
-// refuse closes a connection whose handshake has failed. A client that speaks
-// HTTP without TLS is told so.
+// refuse closes a connection whose handshake has failed. HTTP without TLS is
+// answered with a problem.
 func (l *shakingListener) refuse(c net.Conn, err error) {
 	defer func() { _ = c.Close() }()
 	if l.closing.Err() != nil {
@@ -135,21 +135,14 @@ func (l *shakingListener) refuse(c net.Conn, err error) {
 	}
 	l.metrics.handshakesFailed.Inc()
 	l.log.Debug("a TLS handshake failed", "from", c.RemoteAddr().String(), "error", err)
-	if record, is := errors.AsType[tls.RecordHeaderError](err); is && record.Conn != nil && beginsLikeHTTP(record.RecordHeader[:]) {
+	if record, is := errors.AsType[tls.RecordHeaderError](err); is && record.Conn != nil && slices.Contains(methods, string(record.RecordHeader[:])) {
 		l.metrics.other(http.StatusBadRequest)
 		_, _ = c.Write(problemOfNet(http.StatusBadRequest, "this port speaks HTTPS, and it came without TLS"))
 	}
 }
 
-// beginsLikeHTTP reports whether the first five bytes are those of a request.
-func beginsLikeHTTP(b []byte) bool {
-	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "PATCH", "DELET", "OPTIO"} {
-		if strings.HasPrefix(method, string(b)) {
-			return true
-		}
-	}
-	return false
-}
+// methods are the first five bytes of requests.
+var methods = []string{"GET /", "HEAD ", "POST ", "PUT /", "PATCH", "DELET", "OPTIO"}
 
 // secureConn is a connection of HTTP/1.1 by TLS. net/http finds its state by
 // ConnectionState.

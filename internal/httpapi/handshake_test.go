@@ -137,7 +137,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	}
 }
 
-// A stop lets requests by TLS end, by whatever protocol, and tells the clients
+// A stop lets requests by TLS end, by each protocol, and asks the clients
 // of HTTP/2 to go.
 func TestStoppingByTLSLosesNoRequest(t *testing.T) {
 	served, trusts := secured(t)
@@ -178,14 +178,14 @@ func TestStoppingByTLSLosesNoRequest(t *testing.T) {
 		})
 	}
 	idle := byHTTP2(t, addr, trusts)
-	if frame, err := idle.ReadFrame(); err != nil || frame.Header().Type != http2.FrameSettings { // one that is not served yet is not told
+	if frame, err := idle.ReadFrame(); err != nil || frame.Header().Type != http2.FrameSettings { // one that is not served yet is not notified
 		t.Fatalf("%v, %v; want the settings of the service", frame, err)
 	}
 	<-begun
 	<-begun
 	drained := make(chan error, 1)
 	go func() { drained <- w.server.Drain(context.Background()) }()
-	for { // until it is told to go
+	for { // until it gets the goodbye
 		frame, err := idle.ReadFrame()
 		if err != nil {
 			t.Errorf("an idle connection of HTTP/2: %v; want GOAWAY", err)

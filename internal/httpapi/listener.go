@@ -56,8 +56,8 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// failed counts and logs that no connection could be accepted, as when there are
-// no file descriptors left. net/http waits then and tries again.
+// failed counts and logs that no connection could be accepted, as without file
+// descriptors. net/http waits then and tries again.
 func (l *boundedListener) failed(err error) {
 	if errors.Is(err, net.ErrClosed) {
 		return
@@ -139,9 +139,9 @@ func (c *boundedConn) Write(b []byte) (int, error) {
 	return writeAnswer(c.Conn, c.listener.metrics, b)
 }
 
-// What tells the answers that net/http writes itself: the end of the header of
-// an error, to which no handler's answer is equal since it has a Date, and the
-// one status that no handler here answers with.
+// By these the answers are known that net/http writes itself: the end of the
+// header of an error, which in a handler's answer has a Date, and the one status
+// that no handler here answers with.
 var (
 	errorOfNet  = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
 	expectation = []byte(" 417 ")
@@ -151,9 +151,9 @@ var (
 const maxOfNet = 512
 
 // answerOfNet reports whether net/http has made an answer itself: for what is no
-// request, or for an unknown Expect. Its bytes are all there is to see of it, since
-// net/http has no hook, and every refusal is to be a problem with a request id and
-// counted. Each is one write, after which net/http closes the connection.
+// request, or for an unknown Expect. net/http has no hook for them, and every
+// refusal must be a problem with a request id, and counted. Each is one write, after
+// which net/http closes the connection.
 func answerOfNet(b []byte) (status int, detail string, own bool) {
 	const begin = "HTTP/1.1 "
 	if len(b) > maxOfNet || len(b) < len(begin)+len("400") || b[len(begin)] < '4' || string(b[:5]) != begin[:5] {

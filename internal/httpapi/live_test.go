@@ -81,7 +81,7 @@ func TestAWebSocketIsRefusedToOtherSitesAndWithoutKeyInTheURL(t *testing.T) {
 	}{
 		"another site's page":   {"", http.Header{"Origin": {"https://evil.example"}}, 403},
 		"a key in the URL":      {"?token=" + secret, nil, 400},
-		"a query nobody reads":  {"?x=1", http.Header{"Authorization": {"Bearer " + secret}}, 422},
+		"a query without use":   {"?x=1", http.Header{"Authorization": {"Bearer " + secret}}, 422},
 		"a guess":               {"", http.Header{"Authorization": {"Bearer hw_000000000000_x"}}, 401},
 		"our own page":          {"", http.Header{"Origin": {"http://" + address}, "Authorization": {"Bearer " + secret}}, 101},
 		"no credential, so far": {"", nil, 101},

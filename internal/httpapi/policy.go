@@ -175,7 +175,7 @@ func (s *Server) listRevisions(w *answer, r *http.Request) error {
 	if err := q.err(); err != nil {
 		return err
 	}
-	list, err := s.o.Router.Revisions(r.Context(), maxRevisions)
+	list, err := s.o.Router.Revisions(r.Context(), math.MaxInt)
 	if err != nil {
 		return err
 	}
@@ -186,9 +186,6 @@ func (s *Server) listRevisions(w *answer, r *http.Request) error {
 		return toRevision(p, current), strconv.FormatUint(p.Revision, 10)
 	})
 }
-
-// maxRevisions is more than a store keeps.
-const maxRevisions = 1000
 
 func toRevision(p policy.Stored, current uint64) api.PolicyRevision {
 	return api.PolicyRevision{

@@ -74,7 +74,7 @@ func TestProbesAnswerAnyHost(t *testing.T) {
 	}
 }
 
-// HAProxy asks without a Host unless it is told one, and by HTTP/1.0.
+// HAProxy asks without a Host unless it has one, and by HTTP/1.0.
 func TestHAProxyFindsTheServiceHealthy(t *testing.T) {
 	haproxy, err := exec.LookPath("haproxy")
 	if err != nil {

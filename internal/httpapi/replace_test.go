@@ -41,9 +41,9 @@ func (w *world) alias(name string) error {
 	return err
 }
 
-// If-Match: * asks for a change of whatever is current, also when that becomes
+// If-Match: * asks for a change of any current policy, also when that becomes
 // another while the request comes; a tag asks for that one policy.
-func TestAChangeOfWhateverIsCurrent(t *testing.T) {
+func TestAChangeOfAnyCurrentPolicy(t *testing.T) {
 	w := newWorld(t)
 	ask := func(method, target, body, match string) *answer {
 		r := newRequest(t, method, target, body)
@@ -121,9 +121,9 @@ func TestPagesOfRevisions(t *testing.T) {
 	}
 }
 
-// Many at once say that whatever is current will do, while the policy file
+// Many at once say that any current policy will do, while the policy file
 // changes, too: each change is made, and none undoes another.
-func TestManyChangesOfWhateverIsCurrent(t *testing.T) {
+func TestManyChangesOfAnyCurrentPolicy(t *testing.T) {
 	w := newWorld(t)
 	const callers, changes = 4, 10
 	var callersDone, all sync.WaitGroup

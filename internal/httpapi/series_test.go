@@ -41,8 +41,8 @@ func (s *sender) decide(model, region, mode string) {
 	s.send(http.MethodPost, "/api/v1/decisions", `{"model_type":"`+model+`","region":"`+region+`","region_mode":"`+mode+`"}`)
 }
 
-// A hundred thousand paths, models and regions that nobody knows add no series:
-// whoever can send requests must not be able to fill the metrics' store.
+// A hundred thousand paths, models and regions that are unknown add no series:
+// clients must not be able to fill the metrics' store.
 func TestRandomPathsModelsAndRegionsAddNoSeries(t *testing.T) {
 	w := newWorld(t)
 	lease := w.register("a").Lease

@@ -13,12 +13,12 @@ import (
 	"headway/internal/httpapi"
 )
 
-// stateFile is a state of two lines, which fails as it is told.
+// stateFile is a state of two lines, which fails as it is set.
 type stateFile struct {
 	broken  error         // instead of the first line
 	cut     error         // instead of the second
 	damaged []string      // what a check finds
-	begun   chan struct{} // is closed when an export begins; nil: nobody waits
+	begun   chan struct{} // is closed when an export begins; nil: no test waits
 	goOn    chan struct{} // an export waits until it is closed
 }
 
@@ -98,7 +98,7 @@ func TestHalfAnExportIsNoExport(t *testing.T) {
 	}
 }
 
-// Each export is in memory, so there is one at a time; the next is told when.
+// Each export is in memory, so there is one at a time; the next learns when.
 func TestOneExportAtATime(t *testing.T) {
 	w := newWorld(t)
 	w.state.begun, w.state.goOn = make(chan struct{}), make(chan struct{})

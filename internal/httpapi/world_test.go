@@ -77,7 +77,7 @@ func (e *entries) take() []audit.Entry {
 	return list
 }
 
-// openAccess lets everybody in by loopback until there is a key.
+// openAccess admits every client on loopback until there is a key.
 func (w *world) openAccess(o access.Options) {
 	w.Helper()
 	w.trail = filepath.Join(w.TempDir(), "audit.log")
