@@ -32,7 +32,7 @@ func (a *App) openQueue(context.Context) error {
 	o := natsmq.Options{
 		Dir: filepath.Join(a.config.DataDir, queueDir), Listen: c.Listen, TLS: a.certs.Config(), MaxBytes: c.MaxBytes, MinFree: a.config.State.MinFreeBytes,
 		Verbs: a.verbs, Events: a.events, Metrics: a.metrics, Log: a.log, Instance: a.instance, Version: a.version,
-		Audit: a.journal,
+		Audit:    a.journal,
 		Messages: a.messages, Guard: a.guard,
 	}
 	if c.Mode == "external" {
