@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"headway/internal/boltstore"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 )
 
@@ -144,10 +145,10 @@ func seed(ctx context.Context, path string, n int) (first uint64, err error) {
 		return 0, errors.Join(err, store.Close())
 	}
 	now := time.Now().UTC()
-	var batch []fleet.Change
+	var batch []feed.Change[fleet.Record]
 	for i := range n {
 		id := headID(i)
-		batch = append(batch, fleet.Change{ID: id, Record: &fleet.Record{
+		batch = append(batch, feed.Change[fleet.Record]{ID: id, Value: &fleet.Record{
 			Spec: fleet.Spec{
 				ID: id, Endpoint: fmt.Sprintf("http://10.%d.%d.%d:8000", i>>16, i>>8&255, i&255),
 				ModelTypes: []string{fmt.Sprintf("model-%02d", i%20)}, Region: fmt.Sprintf("region-%d", i%10),

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"headway/internal/audit"
+	"headway/internal/feed"
 	"headway/internal/strict"
 )
 
@@ -130,9 +131,9 @@ func (k *Keys) count(is func(*Key) bool) (n int) {
 
 // forget removes the keys that ended more than 90 days ago.
 func (k *Keys) forget(ctx context.Context) error {
-	return k.save(ctx, func(keys map[string]*entry) (changes []KeyChange, _ error) {
+	return k.save(ctx, func(keys map[string]*entry) (changes []feed.Change[Key], _ error) {
 		for _, id := range forgettable(keys, k.o.Now().Add(-keepEnded)) {
-			changes = append(changes, KeyChange{ID: id, Expect: keys[id].key.Revision})
+			changes = append(changes, feed.Change[Key]{ID: id, Expect: keys[id].key.Revision})
 		}
 		return changes, nil
 	})
@@ -262,8 +263,8 @@ func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, strin
 	text := keyPrefix + key.ID + "_" + base64.RawURLEncoding.EncodeToString(secret[:])
 	hash := sha256.Sum256([]byte(text))
 	key.Hash = hash[:]
-	err := k.change(ctx, "key.create", func(map[string]*entry) ([]KeyChange, error) {
-		return []KeyChange{{ID: key.ID, Key: &key}}, nil
+	err := k.change(ctx, "key.create", func(map[string]*entry) ([]feed.Change[Key], error) {
+		return []feed.Change[Key]{{ID: key.ID, Value: &key}}, nil
 	})
 	if err != nil {
 		return Key{}, "", err
@@ -361,7 +362,7 @@ func (k *Keys) Revoke(ctx context.Context, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.o.Now().UTC().Truncate(time.Millisecond)
-	return k.change(ctx, "key.revoke", func(keys map[string]*entry) ([]KeyChange, error) {
+	return k.change(ctx, "key.revoke", func(keys map[string]*entry) ([]feed.Change[Key], error) {
 		e := keys[id]
 		switch {
 		case e == nil:
@@ -376,7 +377,7 @@ func (k *Keys) Revoke(ctx context.Context, id string) error {
 		}
 		revoked := e.key
 		revoked.RevokedAt = now
-		return []KeyChange{{ID: id, Expect: e.key.Revision, Key: &revoked}}, nil
+		return []feed.Change[Key]{{ID: id, Expect: e.key.Revision, Value: &revoked}}, nil
 	})
 }
 
@@ -427,6 +428,6 @@ func (k *Keys) change(ctx context.Context, action string, decide decision) error
 	}
 	return audit.Do(ctx, k.o.Audit, audit.Entry{
 		Category: audit.Admin, Action: action, Target: audit.Target{Type: "key", ID: c.ID},
-		Before: fields(before), After: fields(c.Key),
+		Before: fields(before), After: fields(c.Value),
 	}, func() error { return k.save(ctx, decide) })
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"headway/internal/access"
+	"headway/internal/feed"
+	"headway/internal/fleet"
 	"headway/internal/memstore"
 	"headway/internal/strict"
 )
@@ -19,7 +21,7 @@ const day = 24 * time.Hour
 func TestRevokedAndExpiredKeysAreForgottenAfter90Days(t *testing.T) {
 	d := open(t, access.Options{})
 	admin := d.key(access.Request{Name: "me", Role: "admin"})
-	var changes []access.KeyChange
+	var changes []feed.Change[access.Key]
 	for i := range access.MaxKeys - 1 {
 		key := access.Key{ID: fmt.Sprintf("%012x", i), Name: "old", Role: access.RoleViewer, CreatedAt: d.now}
 		if i%2 == 0 {
@@ -27,7 +29,7 @@ func TestRevokedAndExpiredKeysAreForgottenAfter90Days(t *testing.T) {
 		} else {
 			key.ExpiresAt = d.now
 		}
-		changes = append(changes, access.KeyChange{ID: key.ID, Key: &key})
+		changes = append(changes, feed.Change[access.Key]{ID: key.ID, Value: &key})
 	}
 	if err := d.store.SaveKeys(t.Context(), changes); err != nil {
 		t.Fatal(err)
@@ -42,7 +44,7 @@ func TestRevokedAndExpiredKeysAreForgottenAfter90Days(t *testing.T) {
 	}
 	d.now = d.now.Add(time.Second)
 	d.store.Inject(memstore.Full)
-	if _, _, err := d.keys.Create(t.Context(), owner, want); !errors.Is(err, access.ErrStoreUnavailable) || len(d.keys.List()) != access.MaxKeys {
+	if _, _, err := d.keys.Create(t.Context(), owner, want); !errors.Is(err, fleet.ErrStoreUnavailable) || len(d.keys.List()) != access.MaxKeys {
 		t.Errorf("nothing can be forgotten, and %v; %d keys", err, len(d.keys.List()))
 	}
 	d.store.Inject(memstore.Fault{})

@@ -19,21 +19,16 @@ type KeyStore interface {
 	// they show. It sees every change that was answered before.
 	Keys(ctx context.Context, ids ...string) (keys []Key, revision uint64, err error)
 	// SaveKeys applies all changes or none, and returns when they are durable.
-	// It sets the Revision of each key that it wrote. A change whose Expect is
-	// not the stored revision fails the whole call with an error that wraps
-	// ErrKeyConflict. Every change takes a higher revision than all before.
-	SaveKeys(ctx context.Context, changes []KeyChange) error
+	// It sets the Revision of each change and of each key. A change whose Expect
+	// is not the stored revision fails the whole call with an error that wraps
+	// feed.ErrConflict. Every change takes a higher revision than all before.
+	SaveKeys(ctx context.Context, changes []feed.Change[Key]) error
 	// WatchKeys returns the changes after a revision as fleet.Store's Watch does.
 	WatchKeys(ctx context.Context, after uint64) (feed.Changes[Key], error)
 }
 
-// KeyChange is one step of KeyStore.SaveKeys: a key to write, or with a nil Key
-// an id to delete.
-type KeyChange struct {
-	ID     string
-	Expect uint64 // the revision that must be stored now; 0: none
-	Key    *Key
-}
+// Identity implements feed.Item.
+func (k *Key) Identity() (id string, revision *uint64) { return k.ID, &k.Revision }
 
 // Clone copies the key, what it points to included.
 func (k *Key) Clone() *Key {
@@ -41,9 +36,6 @@ func (k *Key) Clone() *Key {
 	c.Scopes, c.Heads, c.Regions, c.Hash = slices.Clone(c.Scopes), slices.Clone(c.Heads), slices.Clone(c.Regions), slices.Clone(c.Hash)
 	return &c
 }
-
-// ErrKeyConflict is of a KeyStore: a key changed under the caller.
-var ErrKeyConflict = errors.New("the stored key has another revision")
 
 // Load reads the keys of the store, and notifies those who wait for a change.
 func (k *Keys) Load(ctx context.Context) error {
@@ -74,44 +66,40 @@ func (k *Keys) read(ctx context.Context, ids ...string) error {
 	if err != nil {
 		return fmt.Errorf("read the keys: %w", err)
 	}
-	k.apply(feed.Read(ids, keys, revision, func(key *Key) (string, uint64) { return key.ID, key.Revision }))
+	k.apply(feed.Read(ids, keys, revision))
 	return nil
 }
 
 // apply puts changes into force, those that were written here and what others
 // wrote; what is known already is passed over. k.mu must be held.
 func (k *Keys) apply(c feed.Changes[Key]) {
-	book, news := k.all(), false
-	set := func(id string, key *Key) {
-		if !news {
-			book, news = maps.Clone(book), true
-		}
-		if key == nil {
-			delete(book, id)
-		} else {
-			book[id] = k.entry(*key)
-		}
-	}
+	keys, news := maps.Clone(k.all()), false
 	stored := map[string]bool{}
 	for _, change := range c.List {
 		stored[change.ID] = true
-		if e := book[change.ID]; e == nil && change.Value != nil || e != nil && change.Revision > e.key.Revision {
-			set(change.ID, change.Value)
+		switch e := keys[change.ID]; {
+		case e == nil && change.Value == nil, e != nil && change.Revision <= e.key.Revision:
+			continue
+		case change.Value == nil:
+			delete(keys, change.ID)
+		default:
+			keys[change.ID] = k.entry(*change.Value)
 		}
+		news = true
 	}
-	for id, e := range book {
-		if c.Whole && !stored[id] && e.key.Revision <= c.Revision {
-			set(id, nil)
-		}
+	if c.Whole {
+		before := len(keys)
+		maps.DeleteFunc(keys, func(id string, e *entry) bool { return !stored[id] && e.key.Revision <= c.Revision })
+		news = news || len(keys) < before
 	}
 	k.revision = max(k.revision, c.Revision)
 	if news {
-		k.put(book)
+		k.put(keys)
 	}
 }
 
 // decision says what is to be written, given the keys.
-type decision func(map[string]*entry) ([]KeyChange, error)
+type decision func(map[string]*entry) ([]feed.Change[Key], error)
 
 // conflictTries is how often is decided, each time on what is stored by then.
 const conflictTries = 10
@@ -125,27 +113,15 @@ func (k *Keys) save(ctx context.Context, decide decision) error {
 		if err != nil || len(changes) == 0 {
 			return err
 		}
-		switch err = k.o.Store.SaveKeys(ctx, changes); {
-		case err == nil:
-			var c feed.Changes[Key]
-			for _, change := range changes {
-				made := feed.Change[Key]{ID: change.ID, Revision: change.Expect + 1, Value: change.Key}
-				if change.Key != nil {
-					made.Revision = change.Key.Revision
-				}
-				c.List = append(c.List, made)
-			}
-			k.apply(c)
+		if err = k.o.Store.SaveKeys(ctx, changes); err == nil {
+			k.apply(feed.Changes[Key]{List: changes})
 			return nil
-		case !errors.Is(err, ErrKeyConflict) || try == conflictTries:
-			return errors.Join(ErrStoreUnavailable, err)
 		}
-		ids := make([]string, len(changes))
-		for i, change := range changes {
-			ids[i] = change.ID
+		if !errors.Is(err, feed.ErrConflict) || try == conflictTries {
+			return err
 		}
-		if err := k.read(ctx, ids...); err != nil {
-			return errors.Join(ErrStoreUnavailable, err)
+		if err := k.read(ctx, feed.IDs(changes)...); err != nil {
+			return err
 		}
 	}
 }

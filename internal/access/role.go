@@ -121,20 +121,19 @@ func covers(wide, narrow []string) bool {
 
 // Errors of authentication and of keys. None repeats a secret.
 var (
-	ErrNoCredential     = errors.New("this needs a key: send it as Authorization: Bearer KEY")
-	ErrMalformed        = errors.New("the Authorization header is not of the form Bearer KEY")
-	ErrSeveral          = errors.New("there is more than one credential; send exactly one Authorization header")
-	ErrInURL            = errors.New("a key stands in the URL, where logs and histories keep it; revoke it, and send keys as Authorization: Bearer KEY")
-	ErrElsewhere        = errors.New("a key stands in another header than Authorization; send it as Authorization: Bearer KEY")
-	ErrUnknown          = errors.New("the credential is not known here")
-	ErrExpired          = errors.New("the credential has expired")
-	ErrRevoked          = errors.New("the key was revoked")
-	ErrUntrusted        = errors.New("the token or certificate is not trusted")
-	ErrIssuerAway       = errors.New("the issuer of tokens cannot be reached, so that this one cannot be checked; it may be good")
-	ErrKeyUnknown       = errors.New("the key of this token is not known so far; the token may be good")
-	ErrKeyNotFound      = errors.New("there is no key with this id")
-	ErrLastAdmin        = errors.New("this is the last key that may administer; make another first")
-	ErrStoreUnavailable = errors.New("the keys cannot be written")
+	ErrNoCredential = errors.New("this needs a key: send it as Authorization: Bearer KEY")
+	ErrMalformed    = errors.New("the Authorization header is not of the form Bearer KEY")
+	ErrSeveral      = errors.New("there is more than one credential; send exactly one Authorization header")
+	ErrInURL        = errors.New("a key stands in the URL, where logs and histories keep it; revoke it, and send keys as Authorization: Bearer KEY")
+	ErrElsewhere    = errors.New("a key stands in another header than Authorization; send it as Authorization: Bearer KEY")
+	ErrUnknown      = errors.New("the credential is not known here")
+	ErrExpired      = errors.New("the credential has expired")
+	ErrRevoked      = errors.New("the key was revoked")
+	ErrUntrusted    = errors.New("the token or certificate is not trusted")
+	ErrIssuerAway   = errors.New("the issuer of tokens cannot be reached, so that this one cannot be checked; it may be good")
+	ErrKeyUnknown   = errors.New("the key of this token is not known so far; the token may be good")
+	ErrKeyNotFound  = errors.New("there is no key with this id")
+	ErrLastAdmin    = errors.New("this is the last key that may administer; make another first")
 )
 
 // LimitedError is a rate limit that was reached. Its text, without figures, may

@@ -159,7 +159,6 @@ var knownErrors = []struct {
 	{fleet.ErrStoreUnavailable, api.CodeStateUnavailable, "The state cannot be written. Nothing was changed.", 5 * time.Second},
 	{context.DeadlineExceeded, api.CodeTimeout, "The answer took too long. The change may or may not have taken effect.", 0},
 	{context.Canceled, api.CodeClientGone, "The client closed the connection before the answer.", 0},
-	{access.ErrStoreUnavailable, api.CodeStateUnavailable, "The state cannot be written. Nothing was changed.", 5 * time.Second}, // below those of the context, which it may wrap
 }
 
 // ProblemOf is the only place that maps errors to codes, and so to statuses. The

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"headway/internal/boltstore"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/policy"
 )
@@ -101,10 +102,10 @@ func (f *damagedFile) try(t *testing.T, what string, damaged []byte) {
 // that the first set free.
 func rewrite(t *testing.T, s *boltstore.Store, heads []fleet.Record) error {
 	for round := range 2 {
-		var changes []fleet.Change
+		var changes []feed.Change[fleet.Record]
 		for i := round; i < len(heads); i += 2 {
 			heads[i].Epoch++
-			changes = append(changes, fleet.Change{ID: heads[i].Spec.ID, Expect: heads[i].Revision, Record: &heads[i]})
+			changes = append(changes, feed.Change[fleet.Record]{ID: heads[i].Spec.ID, Expect: heads[i].Revision, Value: &heads[i]})
 		}
 		if err := s.Save(t.Context(), changes); err != nil {
 			return err

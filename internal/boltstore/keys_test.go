@@ -13,6 +13,7 @@ import (
 
 	"headway/internal/access"
 	"headway/internal/boltstore"
+	"headway/internal/feed"
 )
 
 func key(id string) access.Key {
@@ -42,11 +43,11 @@ func keysOf(t *testing.T, s *boltstore.Store) []access.Key {
 func saveKey(t *testing.T, s *boltstore.Store, k access.Key) {
 	t.Helper()
 	stored, _, err := s.Keys(t.Context(), k.ID)
-	change := access.KeyChange{ID: k.ID, Key: &k}
+	change := feed.Change[access.Key]{ID: k.ID, Value: &k}
 	if len(stored) > 0 {
 		change.Expect = stored[0].Revision
 	}
-	if err := errors.Join(err, s.SaveKeys(t.Context(), []access.KeyChange{change})); err != nil {
+	if err := errors.Join(err, s.SaveKeys(t.Context(), []feed.Change[access.Key]{change})); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -92,7 +93,7 @@ func TestForgottenKeysStayAway(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		saveKey(t, s, key(id))
 	}
-	if err := s.SaveKeys(t.Context(), []access.KeyChange{{ID: "a", Expect: 1}, {ID: "none"}, {ID: "c", Expect: 3}}); err != nil {
+	if err := s.SaveKeys(t.Context(), []feed.Change[access.Key]{{ID: "a", Expect: 1}, {ID: "none"}, {ID: "c", Expect: 3}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

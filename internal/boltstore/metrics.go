@@ -7,8 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"headway/internal/access"
-	"headway/internal/fleet"
+	"headway/internal/feed"
 	"headway/internal/policy"
 )
 
@@ -53,5 +52,5 @@ func (m *metrics) ended(operation string, begin time.Time, err error) {
 }
 
 func conflict(err error) bool {
-	return errors.Is(err, fleet.ErrConflict) || errors.Is(err, policy.ErrConflict) || errors.Is(err, access.ErrKeyConflict)
+	return errors.Is(err, feed.ErrConflict) || errors.Is(err, policy.ErrConflict)
 }

@@ -63,8 +63,8 @@ func TestFailedCallsAreCounted(t *testing.T) {
 	leave()
 	_, conflict := s.SavePolicy(t.Context(), 7, policyOf)
 	_, gone := s.SavePolicy(left, 1, policyOf)
-	keyed := s.SaveKeys(t.Context(), []access.KeyChange{{ID: "a", Expect: 7}})
-	if !errors.Is(conflict, policy.ErrConflict) || !errors.Is(gone, context.Canceled) || !errors.Is(keyed, access.ErrKeyConflict) {
+	keyed := s.SaveKeys(t.Context(), []feed.Change[access.Key]{{ID: "a", Expect: 7}})
+	if !errors.Is(conflict, policy.ErrConflict) || !errors.Is(gone, context.Canceled) || !errors.Is(keyed, feed.ErrConflict) {
 		t.Errorf("%v; %v; %v", conflict, gone, keyed)
 	}
 	check(map[string]float64{"load": 0, "save": 0, "grant_epochs": 0, "watch": 0})

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"headway/internal/boltstore"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 )
 
@@ -30,10 +31,10 @@ func TestAnOpenFileIsExportedOfOneMoment(t *testing.T) {
 			if err != nil {
 				return
 			}
-			var changes []fleet.Change
+			var changes []feed.Change[fleet.Record]
 			for _, r := range list[:2] {
 				r.Spec.Weight = weight
-				changes = append(changes, fleet.Change{ID: r.Spec.ID, Expect: r.Revision, Record: &r})
+				changes = append(changes, feed.Change[fleet.Record]{ID: r.Spec.ID, Expect: r.Revision, Value: &r})
 			}
 			if err := s.Save(ctx, changes); err != nil && ctx.Err() == nil {
 				t.Error(err)

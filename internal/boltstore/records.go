@@ -36,25 +36,6 @@ func (s *Store) migrate() error {
 	})
 }
 
-// kind is one kind of record. The sequence of its bucket is its revision.
-type kind[T any] struct {
-	bucket   []byte
-	clone    func(*T) *T
-	is       func(*T) (id string, revision *uint64)
-	conflict error
-}
-
-var (
-	heads = &kind[fleet.Record]{
-		bucket: bucketHeads, clone: (*fleet.Record).Clone, conflict: fleet.ErrConflict,
-		is: func(r *fleet.Record) (string, *uint64) { return r.Spec.ID, &r.Revision },
-	}
-	keys = &kind[access.Key]{
-		bucket: bucketKeys, clone: (*access.Key).Clone, conflict: access.ErrKeyConflict,
-		is: func(k *access.Key) (string, *uint64) { return k.ID, &k.Revision },
-	}
-)
-
 // beginFeeds keeps the changes that are made from now on.
 func (s *Store) beginFeeds(tx *bolt.Tx) error {
 	s.heads = feed.New[fleet.Record](tx.Bucket(bucketHeads).Sequence(), feed.Bound)
@@ -63,15 +44,8 @@ func (s *Store) beginFeeds(tx *bolt.Tx) error {
 	return nil
 }
 
-// change is one change of a record; nil deletes it.
-type change[T any] struct {
-	id     string
-	expect uint64
-	value  *T
-}
-
-// read returns the records with the ids, without any all of them.
-func (k *kind[T]) read(tx *bolt.Tx, ids ...string) (list []T, err error) {
+// read returns the records of a bucket with the ids, without any all of them.
+func read[T any, P feed.Item[T]](tx *bolt.Tx, bucket []byte, ids ...string) (list []T, err error) {
 	add := func(key, value []byte) error {
 		revision, payload, err := split(key, value)
 		if err != nil {
@@ -81,12 +55,12 @@ func (k *kind[T]) read(tx *bolt.Tx, ids ...string) (list []T, err error) {
 		if err := json.Unmarshal(payload, &v); err != nil {
 			return fmt.Errorf("record %q: %w", key, err)
 		}
-		_, at := k.is(&v)
+		_, at := P(&v).Identity()
 		*at = revision
 		list = append(list, v)
 		return nil
 	}
-	b := tx.Bucket(k.bucket)
+	b := tx.Bucket(bucket)
 	if len(ids) > 0 {
 		for _, id := range slices.Sorted(slices.Values(ids)) {
 			if value := b.Get([]byte(id)); value != nil {
@@ -97,7 +71,7 @@ func (k *kind[T]) read(tx *bolt.Tx, ids ...string) (list []T, err error) {
 		}
 		return list, nil
 	}
-	total, err := getSums(tx, k.bucket)
+	total, err := getSums(tx, bucket)
 	if err != nil {
 		return nil, err
 	}
@@ -106,120 +80,111 @@ func (k *kind[T]) read(tx *bolt.Tx, ids ...string) (list []T, err error) {
 	return list, b.ForEach(add)
 }
 
-// load is read in a transaction of its own, with the revision.
-func load[T any](ctx context.Context, s *Store, operation string, k *kind[T], ids []string) (list []T, revision uint64, err error) {
+// load reads records in a transaction of its own, with the revision of the
+// bucket, which is its sequence.
+func load[T any, P feed.Item[T]](ctx context.Context, s *Store, operation string, bucket []byte, ids []string) (list []T, revision uint64, err error) {
 	err = s.view(ctx, operation, func(tx *bolt.Tx) error {
-		revision = tx.Bucket(k.bucket).Sequence()
-		list, err = k.read(tx, ids...)
+		revision = tx.Bucket(bucket).Sequence()
+		list, err = read[T, P](tx, bucket, ids...)
 		return err
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("read the %s: %w", k.bucket, err)
+		return nil, 0, fmt.Errorf("read the %s: %w", bucket, err)
 	}
 	return list, revision, nil
 }
 
 // save makes all changes or none, and adds those that were made to the feed.
-func save[T any](ctx context.Context, s *Store, k *kind[T], f *feed.Feed[T], changes []change[T]) error {
-	revisions := make([]uint64, len(changes)) // 0: it was not there
+func save[T any, P feed.Item[T]](ctx context.Context, s *Store, bucket []byte, f *feed.Feed[T], changes []feed.Change[T]) error {
 	err := s.update(ctx, opSave, func(tx *bolt.Tx) error {
-		b := tx.Bucket(k.bucket)
-		total, err := getSums(tx, k.bucket)
+		b := tx.Bucket(bucket)
+		total, err := getSums(tx, bucket)
 		if err != nil {
 			return err
 		}
-		for i, c := range changes {
-			key := []byte(c.id)
+		for i := range changes {
+			c := &changes[i]
+			key := []byte(c.ID)
 			have, _, err := get(b, key)
 			switch {
 			case err != nil:
 				return err
-			case have != c.expect:
-				return fmt.Errorf("%w: %s has %d, not %d", k.conflict, c.id, have, c.expect)
-			case have == 0 && c.value == nil:
+			case have != c.Expect:
+				return fmt.Errorf("%w: %s has %d, not %d", feed.ErrConflict, c.ID, have, c.Expect)
+			case have == 0 && c.Value == nil:
+				c.Revision = 0
 				continue
 			}
-			if revisions[i], err = b.NextSequence(); err != nil {
+			if c.Revision, err = b.NextSequence(); err != nil {
 				return err
 			}
-			if c.value == nil {
+			if c.Value == nil {
 				total.del(key, b.Get(key))
 				err = b.Delete(key)
 			} else {
-				err = putAt(b, key, &total, revisions[i], c.value)
+				err = putAt(b, key, &total, c.Revision, c.Value)
 			}
 			if err != nil {
 				return err
 			}
 		}
-		return total.put(tx, k.bucket)
+		return total.put(tx, bucket)
 	}, func() {
 		made := make([]feed.Change[T], 0, len(changes))
-		for i, c := range changes {
-			if c.value != nil {
-				_, at := k.is(c.value)
-				*at = revisions[i]
-				c.value = k.clone(c.value)
+		for _, c := range changes {
+			if c.Value != nil {
+				_, at := P(c.Value).Identity()
+				*at = c.Revision
+				c.Value = P(c.Value).Clone()
 			}
-			if revisions[i] > 0 {
-				made = append(made, feed.Change[T]{ID: c.id, Revision: revisions[i], Value: c.value})
+			if c.Revision > 0 {
+				made = append(made, c)
 			}
 		}
 		f.Add(made...)
 	})
 	if err != nil {
-		return fmt.Errorf("save changes of %s, %d in all: %w", k.bucket, len(changes), err)
+		return fmt.Errorf("save changes of %s, %d in all: %w", bucket, len(changes), err)
 	}
 	return nil
 }
 
-func watch[T any](ctx context.Context, s *Store, k *kind[T], f *feed.Feed[T], after uint64) (feed.Changes[T], error) {
+func watch[T any, P feed.Item[T]](ctx context.Context, s *Store, bucket []byte, f *feed.Feed[T], after uint64) (feed.Changes[T], error) {
 	return f.Next(ctx, after, func(ctx context.Context) (feed.Changes[T], error) {
-		list, revision, err := load(ctx, s, opWatch, k, nil)
+		list, revision, err := load[T, P](ctx, s, opWatch, bucket, nil)
 		if err != nil {
 			return feed.Changes[T]{}, err
 		}
-		return feed.Read(nil, list, revision, func(v *T) (string, uint64) {
-			id, at := k.is(v)
-			return id, *at
-		}), nil
+		return feed.Read[T, P](nil, list, revision), nil
 	})
 }
 
 // Heads implements fleet.Store.
 func (s *Store) Heads(ctx context.Context, ids ...string) ([]fleet.Record, uint64, error) {
-	return load(ctx, s, opLoad, heads, ids)
+	return load[fleet.Record](ctx, s, opLoad, bucketHeads, ids)
 }
 
 // Save implements fleet.Store.
-func (s *Store) Save(ctx context.Context, changes []fleet.Change) error {
-	list := make([]change[fleet.Record], len(changes))
-	for i, c := range changes {
-		list[i] = change[fleet.Record]{c.ID, c.Expect, c.Record}
-	}
-	return save(ctx, s, heads, s.heads, list)
+func (s *Store) Save(ctx context.Context, changes []feed.Change[fleet.Record]) error {
+	return save(ctx, s, bucketHeads, s.heads, changes)
 }
 
 // Watch implements fleet.Store.
 func (s *Store) Watch(ctx context.Context, after uint64) (feed.Changes[fleet.Record], error) {
-	return watch(ctx, s, heads, s.heads, after)
+	return watch(ctx, s, bucketHeads, s.heads, after)
 }
 
 // Keys implements access.KeyStore.
 func (s *Store) Keys(ctx context.Context, ids ...string) ([]access.Key, uint64, error) {
-	return load(ctx, s, opLoad, keys, ids)
+	return load[access.Key](ctx, s, opLoad, bucketKeys, ids)
 }
 
 // SaveKeys implements access.KeyStore.
-func (s *Store) SaveKeys(ctx context.Context, changes []access.KeyChange) error {
-	list := make([]change[access.Key], len(changes))
-	for i, c := range changes {
-		list[i] = change[access.Key]{c.ID, c.Expect, c.Key}
-	}
-	return save(ctx, s, keys, s.keys, list)
+func (s *Store) SaveKeys(ctx context.Context, changes []feed.Change[access.Key]) error {
+	return save(ctx, s, bucketKeys, s.keys, changes)
 }
 
 // WatchKeys implements access.KeyStore.
 func (s *Store) WatchKeys(ctx context.Context, after uint64) (feed.Changes[access.Key], error) {
-	return watch(ctx, s, keys, s.keys, after)
+	return watch(ctx, s, bucketKeys, s.keys, after)
 }

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"headway/internal/boltstore"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/policy"
 	"headway/internal/storetest"
@@ -74,15 +75,15 @@ func fill(t testing.TB, path string, n int) (heads []fleet.Record, policies []po
 	if err != nil {
 		t.Fatal(err)
 	}
-	var changes []fleet.Change
+	var changes []feed.Change[fleet.Record]
 	for i := range n {
-		changes = append(changes, fleet.Change{ID: head(i).Spec.ID, Record: head(i)})
+		changes = append(changes, feed.Change[fleet.Record]{ID: head(i).Spec.ID, Value: head(i)})
 	}
 	_, granted := s.GrantEpochs(t.Context(), 1<<16)
 	_, saved := s.SavePolicy(t.Context(), 0, policy.Stored{Document: []byte(`{"default_strategy":"random"}`), Source: "file"})
 	err = errors.Join(granted, saved, s.Save(t.Context(), changes))
 	for i := range min(n, 4) { // a history, which leaves free pages
-		changes[i].Expect = changes[i].Record.Revision
+		changes[i].Expect = changes[i].Value.Revision
 		err = errors.Join(err, s.Save(t.Context(), changes[i:i+1]))
 	}
 	heads, policies, read := contents(s)
@@ -163,7 +164,7 @@ func TestANearlyFullDiskTakesNoWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
-	err = s.Save(t.Context(), []fleet.Change{{ID: "x", Record: head(7)}})
+	err = s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: "x", Value: head(7)}})
 	if !errors.Is(err, fleet.ErrStoreUnavailable) || !strings.Contains(err.Error(), "min_free_bytes") {
 		t.Errorf("got %v", err)
 	}
@@ -219,7 +220,7 @@ func writeForever(path string) {
 	for i := os.Getpid() * 100_000; ; i++ {
 		r := head(i)
 		r.Spec.ID = fmt.Sprintf("h%d", i)
-		if err := s.Save(context.Background(), []fleet.Change{{ID: r.Spec.ID, Record: r}}); err != nil {
+		if err := s.Save(context.Background(), []feed.Change[fleet.Record]{{ID: r.Spec.ID, Value: r}}); err != nil {
 			_, _ = os.Stderr.WriteString(err.Error())
 			os.Exit(1)
 		}
@@ -250,10 +251,10 @@ func BenchmarkSave(b *testing.B) {
 			s := open(b, filepath.Join(b.TempDir(), "headway.db"))
 			n := 0
 			for b.Loop() {
-				changes := make([]fleet.Change, batch)
+				changes := make([]feed.Change[fleet.Record], batch)
 				for i := range changes {
 					n++
-					changes[i] = fleet.Change{ID: head(n).Spec.ID, Record: head(n)}
+					changes[i] = feed.Change[fleet.Record]{ID: head(n).Spec.ID, Value: head(n)}
 				}
 				if err := s.Save(b.Context(), changes); err != nil {
 					b.Fatal(err)

@@ -21,6 +21,7 @@ import (
 
 	"headway/internal/access"
 	"headway/internal/disk"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/policy"
 )
@@ -194,7 +195,7 @@ func (c *contents) read(tx *bolt.Tx) (err error) {
 	if c.epochs, err = getUint(tx, keyEpochs); err != nil {
 		return err
 	}
-	if c.heads, err = heads.read(tx); err != nil {
+	if c.heads, err = read[fleet.Record](tx, bucketHeads); err != nil {
 		return err
 	}
 	if c.policies, err = policiesOf(tx, keptPolicies); err != nil {
@@ -203,7 +204,7 @@ func (c *contents) read(tx *bolt.Tx) (err error) {
 	if tx.Bucket(bucketKeys) == nil { // of a layout without keys
 		return nil
 	}
-	c.keys, err = keys.read(tx)
+	c.keys, err = read[access.Key](tx, bucketKeys)
 	return err
 }
 
@@ -278,7 +279,7 @@ type importer struct {
 	lines *bufio.Scanner
 	hash  hash.Hash
 	n     int
-	heads []fleet.Change
+	heads []feed.Change[fleet.Record]
 	end   exportEnd
 }
 
@@ -299,7 +300,7 @@ func (s *Store) restore(ctx context.Context, r io.Reader) error {
 		switch {
 		case l.Head != nil:
 			in.end.Heads++
-			in.heads = append(in.heads, fleet.Change{ID: l.Head.Spec.ID, Record: l.Head})
+			in.heads = append(in.heads, feed.Change[fleet.Record]{ID: l.Head.Spec.ID, Value: l.Head})
 			if len(in.heads) == importBatch {
 				if err := s.flush(ctx, in); err != nil {
 					return err
@@ -312,7 +313,7 @@ func (s *Store) restore(ctx context.Context, r io.Reader) error {
 			}
 		case l.Key != nil:
 			in.end.Keys++
-			if err := s.SaveKeys(ctx, []access.KeyChange{{ID: l.Key.ID, Key: l.Key}}); err != nil {
+			if err := s.SaveKeys(ctx, []feed.Change[access.Key]{{ID: l.Key.ID, Value: l.Key}}); err != nil {
 				return fmt.Errorf("line %d: %w", in.n, err)
 			}
 		default:
@@ -413,7 +414,7 @@ func ReadKeys(path string) (list []access.Key, err error) {
 	return list, guard(func() error {
 		return db.View(func(tx *bolt.Tx) error {
 			if tx.Bucket(bucketKeys) != nil { // else it is new, or of before there were keys
-				list, err = keys.read(tx)
+				list, err = read[access.Key](tx, bucketKeys)
 			}
 			return err
 		})

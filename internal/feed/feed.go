@@ -1,22 +1,44 @@
-// Package feed keeps the last changes of a store. Readers get the changes after
-// a revision in order, each once; if those are no longer kept, they get all
-// that is stored.
+// Package feed has the changes of stores: those to be made, and the last ones
+// that were made. Readers get the changes after a revision in order, each once;
+// if those are no longer kept, they get all that is stored.
 package feed
 
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 )
 
-// Change is one change of what a store keeps.
+// Change is one change of what a store keeps, to be made or made.
 type Change[T any] struct {
 	ID       string
-	Revision uint64 // of the store, with this change
-	Value    *T     // nil: it was deleted; else shared with other readers, who change nothing of it
+	Expect   uint64 // to be made: the revision that must be stored now; 0: none
+	Revision uint64 // made: of the store, with this change; 0: there was nothing to delete
+	Value    *T     // nil: a deletion. That of a watch is shared with other readers, who must not change it
+}
+
+// IDs are the ids of changes.
+func IDs[T any](changes []Change[T]) []string {
+	ids := make([]string, len(changes))
+	for i, c := range changes {
+		ids[i] = c.ID
+	}
+	return ids
+}
+
+// ErrConflict says that a value changed under the caller of a store.
+var ErrConflict = errors.New("the stored record has another revision")
+
+// Item is a pointer to what a store keeps by its id.
+type Item[T any] interface {
+	*T
+	Clone() *T
+	// Identity is the id, and the revision of the store with the last change.
+	Identity() (id string, revision *uint64)
 }
 
 // Changes are the changes up to a revision.
@@ -27,17 +49,17 @@ type Changes[T any] struct {
 }
 
 // Read makes changes of the values that a store returned for ids, or without
-// ids of all values. is returns the id and revision of a value.
-func Read[T any](ids []string, values []T, revision uint64, is func(*T) (string, uint64)) Changes[T] {
+// ids of all values.
+func Read[T any, P Item[T]](ids []string, values []T, revision uint64) Changes[T] {
 	c := Changes[T]{Revision: revision, Whole: len(ids) == 0}
 	missing := map[string]bool{}
 	for _, id := range ids {
 		missing[id] = true
 	}
 	for i := range values {
-		id, at := is(&values[i])
+		id, at := P(&values[i]).Identity()
 		delete(missing, id)
-		c.List = append(c.List, Change[T]{ID: id, Revision: at, Value: &values[i]})
+		c.List = append(c.List, Change[T]{ID: id, Revision: *at, Value: &values[i]})
 	}
 	for id := range missing {
 		c.List = append(c.List, Change[T]{ID: id, Revision: revision})

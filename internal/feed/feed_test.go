@@ -148,13 +148,18 @@ func TestAWatchThatFailsIsTriedAgainLater(t *testing.T) {
 	})
 }
 
+// item is its own revision.
+type item struct{ n uint64 }
+
+func (i *item) Clone() *item                { return new(*i) }
+func (i *item) Identity() (string, *uint64) { return fmt.Sprint("id", i.n), &i.n }
+
 func TestRead(t *testing.T) {
-	is := func(v *int) (string, uint64) { return fmt.Sprint("id", *v), uint64(*v) }
-	all := feed.Read(nil, []int{3, 1}, 7, is)
-	if !all.Whole || all.Revision != 7 || len(all.List) != 2 || all.List[1].ID != "id1" || all.List[1].Revision != 1 || *all.List[1].Value != 1 {
+	all := feed.Read(nil, []item{{3}, {1}}, 7)
+	if !all.Whole || all.Revision != 7 || len(all.List) != 2 || all.List[1].ID != "id1" || all.List[1].Revision != 1 || all.List[1].Value.n != 1 {
 		t.Errorf("all: %+v", all)
 	}
-	some := feed.Read([]string{"id3", "none"}, []int{3}, 7, is)
+	some := feed.Read([]string{"id3", "none"}, []item{{3}}, 7)
 	if some.Whole || len(some.List) != 2 || some.List[0].ID != "id3" || some.List[1].ID != "none" || some.List[1].Value != nil || some.List[1].Revision != 7 {
 		t.Errorf("some: %+v", some)
 	}

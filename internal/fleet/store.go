@@ -16,11 +16,11 @@ type Store interface {
 	// head that they show. It sees every change that was answered before.
 	Heads(ctx context.Context, ids ...string) (records []Record, revision uint64, err error)
 	// Save applies all changes or none, and returns when they are durable.
-	// It sets the Revision of each record that it wrote. A change whose
+	// It sets the Revision of each change and of each record. A change whose
 	// Expect is not the stored revision fails the whole call with an error
 	// that wraps ErrConflict. Every change, a deletion too, takes a higher
 	// revision than all before, over restarts too.
-	Save(ctx context.Context, changes []Change) error
+	Save(ctx context.Context, changes []feed.Change[Record]) error
 	// GrantEpochs durably sets n epochs aside and returns the first. No two
 	// calls, over restarts too, return overlapping ranges, and later calls
 	// return higher ones. n is at least 1.
@@ -34,18 +34,13 @@ type Store interface {
 	Watch(ctx context.Context, after uint64) (feed.Changes[Record], error)
 }
 
-// Change is one step of Store.Save: a record to write, or with a nil Record an
-// id to delete.
-type Change struct {
-	ID     string
-	Expect uint64 // the revision that must be stored now; 0: none
-	Record *Record
-}
+// Identity implements feed.Item.
+func (r *Record) Identity() (id string, revision *uint64) { return r.Spec.ID, &r.Revision }
 
 // Errors of a Store.
 var (
 	// ErrConflict says that a record changed under the caller.
-	ErrConflict = errors.New("the stored record has another revision")
+	ErrConflict = feed.ErrConflict
 	// ErrStoreUnavailable says that nothing was written and that it may work later.
 	ErrStoreUnavailable = errors.New("the store is unavailable")
 )

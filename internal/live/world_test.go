@@ -22,6 +22,7 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/event"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/live"
 	"headway/internal/memstore"
@@ -120,8 +121,8 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*live.
 	must(err)
 	now := func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) }
 	hash := sha256.Sum256([]byte(token))
-	must(store.SaveKeys(t.Context(), []access.KeyChange{
-		{ID: root.ID, Key: &access.Key{ID: root.ID, Role: access.RoleAdmin, Hash: hash[:]}}, {ID: "k", Key: &access.Key{ID: "k", Role: access.RoleAdmin}},
+	must(store.SaveKeys(t.Context(), []feed.Change[access.Key]{
+		{ID: root.ID, Value: &access.Key{ID: root.ID, Role: access.RoleAdmin, Hash: hash[:]}}, {ID: "k", Value: &access.Key{ID: "k", Role: access.RoleAdmin}},
 	}))
 	w.keys, err = access.OpenKeys(t.Context(), access.KeysOptions{Store: store, Audit: audit.Unrecorded{}, Now: now})
 	must(err)

@@ -57,8 +57,11 @@ func (s *Store) WatchPolicy(ctx context.Context, after uint64) (feed.Changes[pol
 	return s.applied.Next(ctx, after, func(context.Context) (feed.Changes[policy.Stored], error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		newest := s.policies[:min(1, len(s.policies))]
-		return feed.Read(nil, newest, s.revision(), func(p *policy.Stored) (string, uint64) { return "", p.Revision }), nil
+		c := feed.Changes[policy.Stored]{Revision: s.revision(), Whole: true}
+		for _, p := range s.policies[:min(1, len(s.policies))] {
+			c.List = []feed.Change[policy.Stored]{{Revision: p.Revision, Value: &p}}
+		}
+		return c, nil
 	})
 }
 

@@ -45,8 +45,8 @@ type Store struct {
 	mu       sync.Mutex
 	fault    Fault
 	counts   Counts
-	heads    table[fleet.Record]
-	keys     table[access.Key]
+	heads    table[fleet.Record, *fleet.Record]
+	keys     table[access.Key, *access.Key]
 	policies []policy.Stored // newest first
 	applied  *feed.Feed[policy.Stored]
 	epochs   uint64
@@ -55,9 +55,8 @@ type Store struct {
 // New makes an empty store.
 func New() *Store {
 	return &Store{
-		heads: newTable((*fleet.Record).Clone, func(r *fleet.Record) (*string, *uint64) { return &r.Spec.ID, &r.Revision }, fleet.ErrConflict),
-		keys:  newTable((*access.Key).Clone, func(k *access.Key) (*string, *uint64) { return &k.ID, &k.Revision }, access.ErrKeyConflict),
-
+		heads:   newTable[fleet.Record](),
+		keys:    newTable[access.Key](),
 		applied: feed.New[policy.Stored](0, keptPolicies),
 	}
 }
@@ -119,34 +118,24 @@ func (s *Store) call(ctx context.Context, writes bool, f func() error) error {
 }
 
 // table is what is stored of one kind. Values are never changed in place.
-type table[T any] struct {
+type table[T any, P feed.Item[T]] struct {
 	stored   map[string]*T
 	revision uint64
 	changes  *feed.Feed[T]
-	clone    func(*T) *T
-	is       func(*T) (id *string, revision *uint64)
-	conflict error
 }
 
-func newTable[T any](clone func(*T) *T, is func(*T) (*string, *uint64), conflict error) table[T] {
-	return table[T]{stored: map[string]*T{}, changes: feed.New[T](0, feed.Bound), clone: clone, is: is, conflict: conflict}
+func newTable[T any, P feed.Item[T]]() table[T, P] {
+	return table[T, P]{stored: map[string]*T{}, changes: feed.New[T](0, feed.Bound)}
 }
 
-// change is one change of a value; nil deletes it.
-type change[T any] struct {
-	id     string
-	expect uint64
-	value  *T
-}
-
-func (t *table[T]) read(ids []string) []T {
+func (t *table[T, P]) read(ids []string) []T {
 	if len(ids) == 0 {
 		ids = slices.Collect(maps.Keys(t.stored))
 	}
 	list := make([]T, 0, len(ids))
 	for _, id := range slices.Sorted(slices.Values(ids)) {
 		if v := t.stored[id]; v != nil {
-			list = append(list, *t.clone(v))
+			list = append(list, *P(v).Clone())
 		}
 	}
 	return list
@@ -154,77 +143,76 @@ func (t *table[T]) read(ids []string) []T {
 
 // save makes all changes or none. The contract has a change name its value, and
 // each value once.
-func (t *table[T]) save(changes []change[T], counts *Counts) error {
+func (t *table[T, P]) save(changes []feed.Change[T], counts *Counts) error {
 	seen := map[string]bool{}
 	for _, c := range changes {
-		if seen[c.id] {
-			panic(fmt.Sprintf("memstore: %s is changed twice at once", c.id))
+		if seen[c.ID] {
+			panic(fmt.Sprintf("memstore: %s is changed twice at once", c.ID))
 		}
-		seen[c.id] = true
+		seen[c.ID] = true
 		var have uint64
-		if v := t.stored[c.id]; v != nil {
-			_, at := t.is(v)
+		if v := t.stored[c.ID]; v != nil {
+			_, at := P(v).Identity()
 			have = *at
 		}
-		if have != c.expect {
-			return fmt.Errorf("%w: %s has %d, not %d", t.conflict, c.id, have, c.expect)
+		if have != c.Expect {
+			return fmt.Errorf("%w: %s has %d, not %d", feed.ErrConflict, c.ID, have, c.Expect)
 		}
 	}
-	for _, c := range changes {
-		if c.value == nil && c.expect == 0 {
+	for i := range changes {
+		c := &changes[i]
+		c.Revision = 0
+		if c.Value == nil && c.Expect == 0 {
 			continue // it was not there
 		}
 		t.revision++
 		counts.Changes++
-		delete(t.stored, c.id)
-		var written *T
-		if c.value != nil {
-			id, at := t.is(c.value)
-			if *id != c.id {
-				panic(fmt.Sprintf("memstore: %s is stored as %s", *id, c.id))
+		c.Revision = t.revision
+		delete(t.stored, c.ID)
+		made := *c
+		if c.Value != nil {
+			id, at := P(c.Value).Identity()
+			if id != c.ID {
+				panic(fmt.Sprintf("memstore: %s is stored as %s", id, c.ID))
 			}
 			*at = t.revision
-			written = t.clone(c.value)
-			t.stored[c.id] = written
+			made.Value = P(c.Value).Clone()
+			t.stored[c.ID] = made.Value
 		}
-		t.changes.Add(feed.Change[T]{ID: c.id, Revision: t.revision, Value: written})
+		t.changes.Add(made)
 	}
 	return nil
 }
 
+// load reads a table with the faults of a call.
+func load[T any, P feed.Item[T]](ctx context.Context, s *Store, t *table[T, P], ids []string) (list []T, revision uint64, err error) {
+	err = s.call(ctx, false, func() error {
+		list, revision = t.read(ids), t.revision
+		return nil
+	})
+	return list, revision, err
+}
+
 // watch implements the Watch of a kind.
-func watch[T any](ctx context.Context, s *Store, t *table[T], after uint64) (feed.Changes[T], error) {
+func watch[T any, P feed.Item[T]](ctx context.Context, s *Store, t *table[T, P], after uint64) (feed.Changes[T], error) {
 	if fault := s.next(false); fault.Err != nil {
 		return feed.Changes[T]{}, fault.Err
 	}
 	return t.changes.Next(ctx, after, func(context.Context) (feed.Changes[T], error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return feed.Read(nil, t.read(nil), t.revision, func(v *T) (string, uint64) {
-			id, at := t.is(v)
-			return *id, *at
-		}), nil
+		return feed.Read[T, P](nil, t.read(nil), t.revision), nil
 	})
 }
 
 // Heads implements fleet.Store.
-func (s *Store) Heads(ctx context.Context, ids ...string) (records []fleet.Record, revision uint64, err error) {
-	err = s.call(ctx, false, func() error {
-		records, revision = s.heads.read(ids), s.heads.revision
-		return nil
-	})
-	return records, revision, err
+func (s *Store) Heads(ctx context.Context, ids ...string) ([]fleet.Record, uint64, error) {
+	return load(ctx, s, &s.heads, ids)
 }
 
 // Save implements fleet.Store.
-func (s *Store) Save(ctx context.Context, changes []fleet.Change) error {
-	return s.call(ctx, true, func() error {
-		list := make([]change[fleet.Record], len(changes))
-		for i, c := range changes {
-			list[i] = change[fleet.Record]{c.ID, c.Expect, c.Record}
-		}
-		return s.heads.save(list, &s.counts)
-	})
+func (s *Store) Save(ctx context.Context, changes []feed.Change[fleet.Record]) error {
+	return s.call(ctx, true, func() error { return s.heads.save(changes, &s.counts) })
 }
 
 // GrantEpochs implements fleet.Store.
@@ -243,23 +231,13 @@ func (s *Store) Watch(ctx context.Context, after uint64) (feed.Changes[fleet.Rec
 }
 
 // Keys implements access.KeyStore.
-func (s *Store) Keys(ctx context.Context, ids ...string) (keys []access.Key, revision uint64, err error) {
-	err = s.call(ctx, false, func() error {
-		keys, revision = s.keys.read(ids), s.keys.revision
-		return nil
-	})
-	return keys, revision, err
+func (s *Store) Keys(ctx context.Context, ids ...string) ([]access.Key, uint64, error) {
+	return load(ctx, s, &s.keys, ids)
 }
 
 // SaveKeys implements access.KeyStore.
-func (s *Store) SaveKeys(ctx context.Context, changes []access.KeyChange) error {
-	return s.call(ctx, true, func() error {
-		list := make([]change[access.Key], len(changes))
-		for i, c := range changes {
-			list[i] = change[access.Key]{c.ID, c.Expect, c.Key}
-		}
-		return s.keys.save(list, &s.counts)
-	})
+func (s *Store) SaveKeys(ctx context.Context, changes []feed.Change[access.Key]) error {
+	return s.call(ctx, true, func() error { return s.keys.save(changes, &s.counts) })
 }
 
 // WatchKeys implements access.KeyStore.

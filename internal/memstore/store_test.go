@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/memstore"
 	"headway/internal/storetest"
@@ -23,8 +24,8 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-func change(id string) []fleet.Change {
-	return []fleet.Change{{ID: id, Record: &fleet.Record{Spec: fleet.Spec{ID: id}}}}
+func change(id string) []feed.Change[fleet.Record] {
+	return []feed.Change[fleet.Record]{{ID: id, Value: &fleet.Record{Spec: fleet.Spec{ID: id}}}}
 }
 
 func has(t *testing.T, s *memstore.Store, want int) {
@@ -96,10 +97,10 @@ func TestSlowCallsAndThoseThatHang(t *testing.T) {
 
 func TestWhoBreaksTheContractIsStopped(t *testing.T) {
 	s := memstore.New()
-	for name, changes := range map[string][]fleet.Change{
+	for name, changes := range map[string][]feed.Change[fleet.Record]{
 		"twice":         append(change("a"), change("a")...),
-		"another id":    {{ID: "b", Record: &fleet.Record{Spec: fleet.Spec{ID: "a"}}}},
-		"once and gone": append(change("a"), fleet.Change{ID: "a"}),
+		"another id":    {{ID: "b", Value: &fleet.Record{Spec: fleet.Spec{ID: "a"}}}},
+		"once and gone": append(change("a"), feed.Change[fleet.Record]{ID: "a"}),
 	} {
 		func() {
 			defer func() {

@@ -30,6 +30,7 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/event"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/memstore"
 	"headway/internal/natsmq"
@@ -170,7 +171,7 @@ type fragile struct {
 	w *world
 }
 
-func (f *fragile) Save(ctx context.Context, changes []fleet.Change) error {
+func (f *fragile) Save(ctx context.Context, changes []feed.Change[fleet.Record]) error {
 	f.w.mu.Lock()
 	broken, slow, blocked := f.w.broken, f.w.slow, f.w.blocked
 	f.w.saved = append(f.w.saved, time.Now())
@@ -287,7 +288,7 @@ func (w *world) keyUntil(expires time.Time, id string, role access.Role, heads .
 	w.Helper()
 	hash := sha256.Sum256([]byte(secret(id)))
 	k := access.Key{ID: id, Name: id, Role: role, Heads: heads, Hash: hash[:], ExpiresAt: expires}
-	if err := errors.Join(w.store.SaveKeys(context.Background(), []access.KeyChange{{ID: id, Key: &k}}), w.keys.Load(context.Background())); err != nil {
+	if err := errors.Join(w.store.SaveKeys(context.Background(), []feed.Change[access.Key]{{ID: id, Value: &k}}), w.keys.Load(context.Background())); err != nil {
 		w.Fatal(err)
 	}
 }

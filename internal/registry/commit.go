@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"headway/internal/event"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 )
 
@@ -196,7 +197,7 @@ func (r *Registry) commit(ctx context.Context, batch []*commit) {
 
 // prepare runs the edits in order, each on what those before it leave, and
 // returns what is to be written.
-func (r *Registry) prepare(ctx context.Context, batch []*commit) []fleet.Change {
+func (r *Registry) prepare(ctx context.Context, batch []*commit) []feed.Change[fleet.Record] {
 	if r.epochsLeft < uint64(len(batch)) {
 		if err := r.grantEpochs(ctx); err != nil {
 			for _, c := range batch {
@@ -297,14 +298,14 @@ func (l *limits) check(c *commit) error {
 }
 
 // changes lists what the pending records change in the store.
-func (r *Registry) changes(order []string, pending map[string]*fleet.Record) []fleet.Change {
-	changes := make([]fleet.Change, 0, len(order))
+func (r *Registry) changes(order []string, pending map[string]*fleet.Record) []feed.Change[fleet.Record] {
+	changes := make([]feed.Change[fleet.Record], 0, len(order))
 	for _, id := range order {
-		c := fleet.Change{ID: id, Record: pending[id]}
+		c := feed.Change[fleet.Record]{ID: id, Value: pending[id]}
 		if e := r.heads[id]; e != nil {
 			c.Expect = e.record.Revision
 		}
-		if c.Record == nil && c.Expect == 0 {
+		if c.Value == nil && c.Expect == 0 {
 			continue // came and went within the batch
 		}
 		changes = append(changes, c)

@@ -3,6 +3,7 @@ package registry_test
 import (
 	"testing"
 
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/memstore"
 )
@@ -17,7 +18,7 @@ func hold(s *memstore.Store) (release func()) {
 // put stores a record that no registry has.
 func put(t testing.TB, s *memstore.Store, r fleet.Record) {
 	t.Helper()
-	must(t, s.Save(t.Context(), []fleet.Change{{ID: r.Spec.ID, Record: &r}}))
+	must(t, s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: r.Spec.ID, Value: &r}}))
 }
 
 // stored is how many heads are stored.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/anishathalye/porcupine"
 
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/memstore"
 	"headway/internal/registry"
@@ -26,7 +27,7 @@ type slowStore struct {
 	fails  float64
 }
 
-func (s *slowStore) Save(ctx context.Context, changes []fleet.Change) error {
+func (s *slowStore) Save(ctx context.Context, changes []feed.Change[fleet.Record]) error {
 	time.Sleep(time.Duration(s.random.IntN(10)) * time.Millisecond)
 	if s.random.Float64() < s.fails {
 		return fmt.Errorf("%w: as the test wants it", fleet.ErrStoreUnavailable)

@@ -10,7 +10,7 @@ import (
 	"headway/internal/fleet"
 )
 
-func (r *Registry) save(ctx context.Context, changes []fleet.Change) error {
+func (r *Registry) save(ctx context.Context, changes []feed.Change[fleet.Record]) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -71,16 +71,13 @@ func (r *Registry) watchFailed(err error) {
 
 // readAgain takes over what is stored of the heads that the changes concern.
 // r.committing must be held.
-func (r *Registry) readAgain(ctx context.Context, changes []fleet.Change) error {
-	ids := make([]string, len(changes))
-	for i, c := range changes {
-		ids[i] = c.ID
-	}
+func (r *Registry) readAgain(ctx context.Context, changes []feed.Change[fleet.Record]) error {
+	ids := feed.IDs(changes)
 	records, revision, err := r.o.Store.Heads(ctx, ids...)
 	if err != nil {
 		return fmt.Errorf("read again what has another revision: %w", err)
 	}
-	r.adopt(feed.Read(ids, records, revision, func(r *fleet.Record) (string, uint64) { return r.Spec.ID, r.Revision }))
+	r.adopt(feed.Read(ids, records, revision))
 	return nil
 }
 

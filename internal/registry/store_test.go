@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"headway/internal/event"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/memstore"
 	"headway/internal/registry"
@@ -192,8 +193,8 @@ type contended struct {
 	id string
 }
 
-func (s *contended) Save(ctx context.Context, changes []fleet.Change) error {
-	if slices.ContainsFunc(changes, func(c fleet.Change) bool { return c.ID == s.id }) {
+func (s *contended) Save(ctx context.Context, changes []feed.Change[fleet.Record]) error {
+	if slices.ContainsFunc(changes, func(c feed.Change[fleet.Record]) bool { return c.ID == s.id }) {
 		return fmt.Errorf("%w: %s", fleet.ErrConflict, s.id)
 	}
 	return s.Store.Save(ctx, changes)

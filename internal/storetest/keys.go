@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"headway/internal/access"
+	"headway/internal/feed"
 )
 
 func key(id string) *access.Key {
@@ -35,7 +36,7 @@ func keys(t testing.TB, s Store, ids ...string) []access.Key {
 
 func saveKey(t testing.TB, s Store, expect uint64, k *access.Key) *access.Key {
 	t.Helper()
-	must(t, s.SaveKeys(t.Context(), []access.KeyChange{{ID: k.ID, Expect: expect, Key: k}}))
+	must(t, s.SaveKeys(t.Context(), []feed.Change[access.Key]{{ID: k.ID, Expect: expect, Value: k}}))
 	return k
 }
 
@@ -61,14 +62,14 @@ func keysCompareAndSwap(t *testing.T, open Open) {
 	second.Name = "another"
 	saveKey(t, s, first.Revision, second)
 	other := saveKey(t, s, 0, key("c"))
-	for name, changes := range map[string][]access.KeyChange{
-		"the revision before": {{ID: "a", Expect: first.Revision, Key: key("a")}},
-		"as if it were new":   {{ID: "a", Key: key("a")}},
+	for name, changes := range map[string][]feed.Change[access.Key]{
+		"the revision before": {{ID: "a", Expect: first.Revision, Value: key("a")}},
+		"as if it were new":   {{ID: "a", Value: key("a")}},
 		"deleted by an old":   {{ID: "a", Expect: first.Revision}},
-		"not there":           {{ID: "b", Expect: second.Revision, Key: key("b")}},
+		"not there":           {{ID: "b", Expect: second.Revision, Value: key("b")}},
 		"one of two":          {{ID: "c", Expect: other.Revision}, {ID: "b", Expect: 1}},
 	} {
-		if err := s.SaveKeys(t.Context(), changes); !errors.Is(err, access.ErrKeyConflict) {
+		if err := s.SaveKeys(t.Context(), changes); !errors.Is(err, feed.ErrConflict) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -76,7 +77,7 @@ func keysCompareAndSwap(t *testing.T, open Open) {
 	if list := keys(t, s); !reflect.DeepEqual(list, []access.Key{*second, *other}) {
 		t.Fatalf("after refused changes the store has %+v", list)
 	}
-	must(t, s.SaveKeys(t.Context(), []access.KeyChange{{ID: "a", Expect: second.Revision}, {ID: "none"}, {ID: "d", Key: key("d")}}))
+	must(t, s.SaveKeys(t.Context(), []feed.Change[access.Key]{{ID: "a", Expect: second.Revision}, {ID: "none"}, {ID: "d", Value: key("d")}}))
 	if back := saveKey(t, s, 0, key("a")); back.Revision <= other.Revision {
 		t.Errorf("a key that came back has revision %d, after %d", back.Revision, other.Revision)
 	}
@@ -95,13 +96,13 @@ func oneKey(t *testing.T, open Open) {
 		wait.Go(func() {
 			k := base.Clone()
 			k.Name = name
-			err := s.SaveKeys(t.Context(), []access.KeyChange{{ID: "a", Expect: base.Revision, Key: k}})
+			err := s.SaveKeys(t.Context(), []feed.Change[access.Key]{{ID: "a", Expect: base.Revision, Value: k}})
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case err == nil:
 				winners = append(winners, name)
-			case !errors.Is(err, access.ErrKeyConflict):
+			case !errors.Is(err, feed.ErrConflict):
 				t.Errorf("a loser got %v", err)
 			}
 		})

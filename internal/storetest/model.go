@@ -98,24 +98,24 @@ func took[T any](rt *rapid.T, c feed.Changes[T], err error, after uint64, made i
 // saveKeys makes a random batch of keys, of which one in ten changes expects a
 // wrong revision.
 func (m *model) saveKeys(ctx context.Context, rt *rapid.T, s Store) {
-	var changes []access.KeyChange
+	var changes []feed.Change[access.Key]
 	fails, made := false, 0
 	for _, id := range rapid.SliceOfNDistinct(rapid.StringMatching(`[a-c]`), 1, 2, rapid.ID).Draw(rt, "ids") {
-		c := access.KeyChange{ID: id, Expect: m.keys[id].Revision}
+		c := feed.Change[access.Key]{ID: id, Expect: m.keys[id].Revision}
 		if rapid.IntRange(0, 9).Draw(rt, "wrong") == 0 {
 			fails, c.Expect = true, c.Expect+1
 		}
 		if rapid.Bool().Draw(rt, "write") {
-			c.Key = key(id)
-			c.Key.Name = rapid.StringMatching(`[a-z]{0,4}`).Draw(rt, "name")
+			c.Value = key(id)
+			c.Value.Name = rapid.StringMatching(`[a-z]{0,4}`).Draw(rt, "name")
 		}
-		if c.Key != nil || c.Expect > 0 {
+		if c.Value != nil || c.Expect > 0 {
 			made++
 		}
 		changes = append(changes, c)
 	}
 	err := s.SaveKeys(ctx, changes)
-	if fails != errors.Is(err, access.ErrKeyConflict) || !fails && err != nil {
+	if fails != errors.Is(err, feed.ErrConflict) || !fails && err != nil {
 		rt.Fatalf("saving %+v: %v", changes, err)
 	}
 	if fails {
@@ -123,8 +123,8 @@ func (m *model) saveKeys(ctx context.Context, rt *rapid.T, s Store) {
 	}
 	m.sinceKeys += made
 	for _, c := range changes {
-		if delete(m.keys, c.ID); c.Key != nil {
-			m.keys[c.ID] = *c.Key
+		if delete(m.keys, c.ID); c.Value != nil {
+			m.keys[c.ID] = *c.Value
 		}
 	}
 }
@@ -139,19 +139,19 @@ func sameKey(a, b access.Key) bool {
 // save makes a random batch, of which one in ten changes expects a wrong
 // revision.
 func (m *model) save(ctx context.Context, rt *rapid.T, s Store) {
-	var changes []fleet.Change
+	var changes []feed.Change[fleet.Record]
 	fails, made := false, 0
 	for _, id := range rapid.SliceOfNDistinct(rapid.StringMatching(`[a-d]`), 1, 3, rapid.ID).Draw(rt, "ids") {
-		c := fleet.Change{ID: id, Expect: m.heads[id].Revision}
+		c := feed.Change[fleet.Record]{ID: id, Expect: m.heads[id].Revision}
 		if rapid.IntRange(0, 9).Draw(rt, "wrong") == 0 {
 			c.Expect++
 			fails = true
 		}
 		if rapid.Bool().Draw(rt, "write") {
-			c.Record = record(id)
-			c.Record.Epoch = rapid.Uint64().Draw(rt, "epoch")
+			c.Value = record(id)
+			c.Value.Epoch = rapid.Uint64().Draw(rt, "epoch")
 		}
-		if c.Record != nil || c.Expect > 0 {
+		if c.Value != nil || c.Expect > 0 {
 			made++
 		}
 		changes = append(changes, c)
@@ -165,8 +165,8 @@ func (m *model) save(ctx context.Context, rt *rapid.T, s Store) {
 	}
 	m.sinceHeads += made
 	for _, c := range changes {
-		if delete(m.heads, c.ID); c.Record != nil {
-			m.heads[c.ID] = *c.Record
+		if delete(m.heads, c.ID); c.Value != nil {
+			m.heads[c.ID] = *c.Value
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"headway/internal/access"
+	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/policy"
 )
@@ -101,7 +102,7 @@ func heads(t testing.TB, s Store) []fleet.Record {
 
 func save(t testing.TB, s Store, expect uint64, r *fleet.Record) *fleet.Record {
 	t.Helper()
-	must(t, s.Save(t.Context(), []fleet.Change{{ID: r.Spec.ID, Expect: expect, Record: r}}))
+	must(t, s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: r.Spec.ID, Expect: expect, Value: r}}))
 	return r
 }
 
@@ -157,20 +158,20 @@ func compareAndSwap(t *testing.T, open Open) {
 	if second.Revision == old {
 		t.Fatal("a change kept the revision")
 	}
-	for _, change := range []fleet.Change{
-		{ID: "a", Expect: old, Record: record("a")}, // the revision before
-		{ID: "a", Expect: 0, Record: record("a")},   // as if it were new
+	for _, change := range []feed.Change[fleet.Record]{
+		{ID: "a", Expect: old, Value: record("a")}, // the revision before
+		{ID: "a", Expect: 0, Value: record("a")},   // as if it were new
 		{ID: "a", Expect: old},
-		{ID: "b", Expect: second.Revision, Record: record("b")}, // not there
+		{ID: "b", Expect: second.Revision, Value: record("b")}, // not there
 		{ID: "b", Expect: 1},
 	} {
-		wants(t, s.Save(t.Context(), []fleet.Change{change}), fleet.ErrConflict)
+		wants(t, s.Save(t.Context(), []feed.Change[fleet.Record]{change}), fleet.ErrConflict)
 	}
 	s = reopen()
 	if list := heads(t, s); len(list) != 1 || !equal(list[0], second) {
 		t.Fatalf("after refused changes the store has %+v", list)
 	}
-	must(t, s.Save(t.Context(), []fleet.Change{{ID: "a", Expect: second.Revision}}))
+	must(t, s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: "a", Expect: second.Revision}}))
 	if list := heads(t, s); len(list) != 0 {
 		t.Fatalf("after a deletion the store has %+v", list)
 	}
@@ -180,7 +181,7 @@ func deletedAndBack(t *testing.T, open Open) {
 	s, _ := open(t)
 	first := save(t, s, 0, record("a"))
 	old := first.Revision
-	must(t, s.Save(t.Context(), []fleet.Change{{ID: "a", Expect: old}}))
+	must(t, s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: "a", Expect: old}}))
 	again := save(t, s, 0, record("a"))
 	if again.Revision == old {
 		t.Error("a record that came back has the revision of the one that was deleted")
@@ -193,9 +194,9 @@ func allOrNothing(t *testing.T, open Open) {
 	before := heads(t, s)
 	changed := *a
 	changed.Epoch++
-	wants(t, s.Save(t.Context(), []fleet.Change{
-		{ID: "a", Expect: a.Revision, Record: &changed},
-		{ID: "c", Record: record("c")},
+	wants(t, s.Save(t.Context(), []feed.Change[fleet.Record]{
+		{ID: "a", Expect: a.Revision, Value: &changed},
+		{ID: "c", Value: record("c")},
 		{ID: "b", Expect: b.Revision + 1000}, // fails
 	}), fleet.ErrConflict)
 	for range 2 {
@@ -216,7 +217,7 @@ func oneWinner(t *testing.T, open Open) {
 		wait.Go(func() {
 			r := *base
 			r.Epoch = i
-			err := s.Save(t.Context(), []fleet.Change{{ID: "a", Expect: base.Revision, Record: &r}})
+			err := s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: "a", Expect: base.Revision, Value: &r}})
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -320,12 +321,12 @@ func cancelled(t *testing.T, open Open) {
 	s, _ := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wants(t, s.Save(ctx, []fleet.Change{{ID: "a", Record: record("a")}}), context.Canceled)
+	wants(t, s.Save(ctx, []feed.Change[fleet.Record]{{ID: "a", Value: record("a")}}), context.Canceled)
 	_, err := s.GrantEpochs(ctx, 1)
 	wants(t, err, context.Canceled)
 	_, err = s.SavePolicy(ctx, 0, policy.Stored{Document: []byte(`{}`)})
 	wants(t, err, context.Canceled)
-	wants(t, s.SaveKeys(ctx, []access.KeyChange{{ID: "a", Key: key("a")}}), context.Canceled)
+	wants(t, s.SaveKeys(ctx, []feed.Change[access.Key]{{ID: "a", Value: key("a")}}), context.Canceled)
 	empty(t, func(testing.TB) (Store, func() Store) { return s, func() Store { return s } })
 }
 
@@ -337,10 +338,10 @@ func noChanges(t *testing.T, open Open) {
 
 func largeBatch(t *testing.T, open Open) {
 	s, reopen := open(t)
-	changes := make([]fleet.Change, 1024)
+	changes := make([]feed.Change[fleet.Record], 1024)
 	for i := range changes {
 		id := fmt.Sprintf("head-%04d", i)
-		changes[i] = fleet.Change{ID: id, Record: record(id)}
+		changes[i] = feed.Change[fleet.Record]{ID: id, Value: record(id)}
 	}
 	must(t, s.Save(t.Context(), changes))
 	revisions := map[uint64]bool{}

@@ -152,18 +152,18 @@ func watchers(t *testing.T, open Open) {
 
 func watchFarBehind(t *testing.T, open Open) {
 	s, _ := open(t)
-	var changes []fleet.Change
+	var changes []feed.Change[fleet.Record]
 	for i := range 1000 {
 		id := fmt.Sprintf("head-%04d", i)
-		changes = append(changes, fleet.Change{ID: id, Record: record(id)})
+		changes = append(changes, feed.Change[fleet.Record]{ID: id, Value: record(id)})
 	}
 	for range 20 {
 		must(t, s.Save(t.Context(), changes))
 		for i := range changes {
-			changes[i].Expect = changes[i].Record.Revision
+			changes[i].Expect = changes[i].Value.Revision
 		}
 	}
-	must(t, s.Save(t.Context(), []fleet.Change{{ID: changes[0].ID, Expect: changes[0].Expect}}))
+	must(t, s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: changes[0].ID, Expect: changes[0].Expect}}))
 	c, err := s.Watch(t.Context(), 1)
 	must(t, err)
 	if c.Whole && len(c.List) != len(changes)-1 || !c.Whole && len(c.List) != 20_000 {
