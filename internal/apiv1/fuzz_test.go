@@ -125,7 +125,7 @@ func FuzzRegistration(f *testing.F) {
 		}
 		weight := given(in.spec.Weight, 0)
 		between(t, "weight", weight, fleet.MinWeight, fleet.MaxWeight)
-		within(t, "max_in_flight", &in.spec.MaxInFlight, 0, fleet.MaxMaxInFlight)
+		within(t, "max_in_flight", &in.spec.MaxInFlight, 0, fleet.HighestMaxInFlight)
 		wrong := in.complete()
 		err := fleet.ValidateSpec(&in.spec, false)
 		if len(wrong) > 0 || err != nil {

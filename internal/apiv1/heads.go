@@ -31,7 +31,7 @@ func (in *registration) field(r *strict.Reader, name string) bool {
 		if r.Kind() != strict.Null {
 			in.spec.ModelTypes = []string{}
 		}
-		r.Texts(fleet.MaxModelTypes, &in.spec.ModelTypes)
+		r.Texts(fleet.MaxModelTypesOfHead, &in.spec.ModelTypes)
 	case "model_type":
 		r.Text(&in.model)
 	case "region":
@@ -49,7 +49,7 @@ func (in *registration) field(r *strict.Reader, name string) bool {
 			if name != "max_in_flight" {
 				return false
 			}
-			r.Whole(&in.spec.MaxInFlight, 0, fleet.MaxMaxInFlight)
+			r.Whole(&in.spec.MaxInFlight, 0, fleet.HighestMaxInFlight)
 			return true
 		})
 	case "labels":

@@ -51,10 +51,10 @@ type Report struct {
 	fullFor  time.Duration // after At, if the head is full by it
 }
 
-// TokensPerRequest is how many pending prompt tokens count as one request more:
+// tokensPerRequest is how many pending prompt tokens count as one request more:
 // a prompt of that length keeps a current accelerator busy about as long as the
 // answer of a short request does.
-const TokensPerRequest = 2048
+const tokensPerRequest = 2048
 
 // FullKVCache is the usage of the KV cache from which on a head is full: it is
 // about to preempt requests to make room.
@@ -80,7 +80,7 @@ func (l *Load) requests(limit int64) (n float64, ok bool) {
 func (l *Load) Everything(limit int64) (n float64, ok bool) {
 	n, ok = l.requests(limit)
 	if l.PendingPromptTokens != Unknown {
-		return n + float64(l.PendingPromptTokens)/TokensPerRequest, true
+		return n + float64(l.PendingPromptTokens)/tokensPerRequest, true
 	}
 	return n, ok
 }
@@ -324,7 +324,7 @@ func (l *Live) TakeReport(load *Load, now time.Time, limit int64, interval time.
 	more := beyond
 	if load.PendingPromptTokens != Unknown {
 		counted = true
-		more += float64(load.PendingPromptTokens) / TokensPerRequest
+		more += float64(load.PendingPromptTokens) / tokensPerRequest
 	}
 	if counted {
 		word |= beyondCounted

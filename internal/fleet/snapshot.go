@@ -69,10 +69,6 @@ const AssumedCapacity = 256
 // Capacity is the number of requests at once that counts as a load of 1.
 func (h *Head) Capacity() float64 { return float64(capacity(h.MaxInFlight)) * h.Weight }
 
-func newRanked(heads []*Head) Ranked {
-	return Ranked{}.with([]cut{{heads: heads}})
-}
-
 // cut replaces the heads from one place of a list to another by others.
 type cut struct {
 	from, to int
@@ -113,19 +109,17 @@ func (r Ranked) with(cuts []cut) Ranked {
 		Weights:   splice(r.Weights, cuts, func(h *Head) float64 { return h.Weight }),
 		MinWeight: math.Inf(1), MinLoad: math.Inf(1),
 	}
-	for _, perLoad := range next.PerLoad {
-		next.Capacity += 1 / perLoad
-		next.MinLoad = min(next.MinLoad, perLoad)
-	}
-	for _, w := range next.Weights {
-		next.Weight += w
-		next.MinWeight = min(next.MinWeight, w)
-		next.MaxWeight = max(next.MaxWeight, w)
-	}
 	if len(next.Heads) == 0 {
 		return Ranked{}
 	}
-	next.Limited = slices.ContainsFunc(next.Limits, func(l int64) bool { return l > 0 })
+	for i, w := range next.Weights {
+		next.Capacity += 1 / next.PerLoad[i]
+		next.MinLoad = min(next.MinLoad, next.PerLoad[i])
+		next.Weight += w
+		next.MinWeight = min(next.MinWeight, w)
+		next.MaxWeight = max(next.MaxWeight, w)
+		next.Limited = next.Limited || next.Limits[i] > 0
+	}
 	return next
 }
 
@@ -194,7 +188,7 @@ func (r Ranked) Filter(keep func(*Head) bool) Ranked {
 			heads = append(heads, h)
 		}
 	}
-	return newRanked(heads)
+	return Ranked{}.with([]cut{{heads: heads}})
 }
 
 // Sorted lists all heads by id. It is made at most once.

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -11,12 +12,12 @@ type Step struct {
 	Before, Next *Head
 }
 
-func (c Step) id() string {
-	if c.Next != nil {
-		return c.Next.ID
-	}
-	return c.Before.ID
+// heads are those of the step that are there.
+func (c Step) heads() []*Head {
+	return slices.DeleteFunc([]*Head{c.Before, c.Next}, func(h *Head) bool { return h == nil })
 }
+
+func (c Step) id() string { return cmp.Or(c.Next, c.Before).ID }
 
 // Coalesce orders steps by id, makes one of those of one head and drops those
 // that came and went.
@@ -48,10 +49,7 @@ func (s *Snapshot) With(steps []Step) (next *Snapshot, byModel map[string][]Step
 	for _, c := range steps {
 		next.count(c.Before, -1)
 		next.count(c.Next, 1)
-		for _, h := range []*Head{c.Before, c.Next} {
-			if h == nil {
-				continue
-			}
+		for _, h := range c.heads() {
 			for _, m := range h.ModelTypes {
 				if list := byModel[m]; len(list) == 0 || list[len(list)-1] != c {
 					byModel[m] = append(list, c)
@@ -95,10 +93,8 @@ func rebuild(old *Pool, model string, steps []Step) *Pool {
 	}
 	regions := map[string]bool{}
 	for _, c := range steps {
-		for _, h := range []*Head{c.Before, c.Next} {
-			if h != nil {
-				regions[h.Region] = true
-			}
+		for _, h := range c.heads() {
+			regions[h.Region] = true
 		}
 	}
 	for region := range regions {

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,20 +12,20 @@ import (
 // Bounds of what a head may say of itself. Those of numbers, and of the number of
 // model types, are checked where they are read, the rest here.
 const (
-	MaxIDLength        = 128
-	MaxEndpointLength  = 512
-	MaxModelTypeLength = 128
-	MaxModelTypes      = 64 // of one head
-	MaxNameLength      = 64 // of region, zone and version
-	MaxEngineLength    = 32
-	MinWeight          = 0.001
-	MaxWeight          = 1000.0
-	MaxMaxInFlight     = 1_000_000
-	MaxLabels          = 32
-	MaxLabelKey        = 63
-	MaxLabelValue      = 128
-	MaxCount           = 1_000_000_000     // of requests, and of tokens a second; sums over a fleet do not overflow
-	MaxTokens          = 1_000_000_000_000 // that wait, or fit a cache
+	MaxIDLength         = 128
+	maxEndpointLength   = 512
+	MaxModelTypeLength  = 128
+	MaxModelTypesOfHead = 64 // of one head
+	MaxNameLength       = 64 // of region, zone and version
+	maxEngineLength     = 32
+	MinWeight           = 0.001
+	MaxWeight           = 1000.0
+	HighestMaxInFlight  = 1_000_000
+	MaxLabels           = 32
+	maxLabelKey         = 63
+	maxLabelValue       = 128
+	MaxCount            = 1_000_000_000     // of requests, and of tokens a second; sums over a fleet do not overflow
+	MaxTokens           = 1_000_000_000_000 // that wait, or fit a cache
 )
 
 // The characters of the names that heads register with.
@@ -61,37 +62,32 @@ func (f *faults) name(pointer, value string, longest int, characters string, req
 func ValidateSpec(s *Spec, allowLinkLocal bool) error {
 	var f faults
 	f.name("/id", s.ID, MaxIDLength, NameCharacters, true)
+	wrong := ""
 	switch {
 	case s.Endpoint == "":
 		f.Add("/endpoint", "is required")
-	case len(s.Endpoint) > MaxEndpointLength:
-		f.Add("/endpoint", "has %d characters; at most %d are allowed", len(s.Endpoint), MaxEndpointLength)
+	case len(s.Endpoint) > maxEndpointLength:
+		f.Add("/endpoint", "has %d characters; at most %d are allowed", len(s.Endpoint), maxEndpointLength)
 	default:
-		if wrong := checkEndpoint(s.Endpoint, allowLinkLocal); wrong != "" {
+		if s.Endpoint, wrong = canonicalEndpoint(s.Endpoint, allowLinkLocal); wrong != "" {
 			f.Add("/endpoint", "%s", wrong)
-		} else {
-			s.Endpoint = canonicalEndpoint(s.Endpoint)
 		}
 	}
-	switch len(s.ModelTypes) {
-	case 0:
+	if len(s.ModelTypes) == 0 {
 		f.Add("/model_types", "must name at least one model type")
-	default:
-		for i, m := range s.ModelTypes {
-			pointer := fmt.Sprintf("/model_types/%d", i)
-			f.name(pointer, m, MaxModelTypeLength, ModelTypeCharacters, true)
-			if slices.Contains(s.ModelTypes[:i], m) {
-				f.Add(pointer, "is named twice")
-			}
+	}
+	for i, m := range s.ModelTypes {
+		pointer := fmt.Sprintf("/model_types/%d", i)
+		f.name(pointer, m, MaxModelTypeLength, ModelTypeCharacters, true)
+		if slices.Contains(s.ModelTypes[:i], m) {
+			f.Add(pointer, "is named twice")
 		}
 	}
 	f.name("/region", s.Region, MaxNameLength, NameCharacters, true)
 	f.name("/zone", s.Zone, MaxNameLength, NameCharacters, false)
 	f.name("/version", s.Version, MaxNameLength, ModelTypeCharacters, false)
-	f.name("/engine", s.Engine, MaxEngineLength, NameCharacters, false)
-	if s.Weight == 0 {
-		s.Weight = 1
-	}
+	f.name("/engine", s.Engine, maxEngineLength, NameCharacters, false)
+	s.Weight = cmp.Or(s.Weight, 1)
 	f.labels("/labels", s.Labels)
 	return strict.Invalid(f.Faults)
 }
@@ -103,11 +99,11 @@ func (f *faults) labels(pointer string, labels map[string]string) {
 	}
 	for k, v := range labels {
 		at := pointer + "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(k)
-		if k == "" || len(k) > MaxLabelKey || !printable(k) {
-			f.Add(at, "must have a name of 1 to %d printable ASCII characters", MaxLabelKey)
+		if k == "" || len(k) > maxLabelKey || !printable(k) {
+			f.Add(at, "must have a name of 1 to %d printable ASCII characters", maxLabelKey)
 		}
-		if len(v) > MaxLabelValue || !printable(v) {
-			f.Add(at, "must have a value of at most %d printable ASCII characters", MaxLabelValue)
+		if len(v) > maxLabelValue || !printable(v) {
+			f.Add(at, "must have a value of at most %d printable ASCII characters", maxLabelValue)
 		}
 	}
 }
@@ -118,8 +114,9 @@ func printable(s string) bool {
 
 // ValidID reports whether a head can have the id.
 func ValidID(id string) bool {
-	return id != "" && len(id) <= MaxIDLength && id != "." && !strings.Contains(id, "..") &&
-		!strings.ContainsFunc(id, func(c rune) bool { return !strings.ContainsRune(NameCharacters, c) })
+	var f faults
+	f.name("", id, MaxIDLength, NameCharacters, true)
+	return len(f.Faults) == 0
 }
 
 // CheckLabels returns what is wrong with labels, with pointers below pointer.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -217,14 +218,16 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []feed.Change[f
 		if !known && e != nil {
 			cur = &e.record
 		}
-		c.writes, c.rests = false, known
-		switch {
-		case c.reaps && registered[c.id]: // it came back in this batch
+		c.writes, c.rests, c.created = false, known, false
+		if c.reaps && registered[c.id] { // it came back in this batch
 			c.err = fleet.ErrHeadNotFound
-		default:
-			if c.err = r.contested(c, cur, e, registered[c.id]); c.err == nil {
-				c.err = limit.edit(c, cur, e)
-			}
+		} else if c.err = r.contested(c, cur, e, registered[c.id]); c.err == nil {
+			c.next, c.err = c.edit(cur, e)
+		}
+		if c.err == nil && c.next != nil {
+			c.created = cur == nil
+			c.err = limit.admit(c)
+			c.rests = known || c.err != nil
 		}
 		if c.err != nil {
 			continue
@@ -261,38 +264,22 @@ type limits struct {
 	models map[string]bool // that no registered head serves yet
 }
 
-// edit runs the edit of c, which may not go beyond the limits.
-func (l *limits) edit(c *commit, cur *fleet.Record, e *entry) (err error) {
-	if c.next, err = c.edit(cur, e); err != nil {
-		return err
-	}
-	if c.created = cur == nil && c.next != nil; c.next == nil {
-		return nil
-	}
-	err = l.check(c)
-	c.rests = c.rests || err != nil
-	return err
-}
-
-func (l *limits) check(c *commit) error {
-	pools := l.r.snapshot.Load().Pools
-	var added []string
+// admit refuses a change that goes beyond the limits.
+func (l *limits) admit(c *commit) error {
+	pools, models := l.r.snapshot.Load().Pools, maps.Clone(l.models)
 	for _, m := range c.next.Spec.ModelTypes {
-		if pools[m] == nil && !l.models[m] {
-			added = append(added, m)
+		if pools[m] == nil {
+			models[m] = true
 		}
 	}
 	switch {
 	case c.created && l.heads >= l.r.o.MaxHeads:
 		return fmt.Errorf("%w: %d", fleet.ErrFleetFull, l.r.o.MaxHeads)
-	case len(added) > 0 && len(pools)+len(l.models)+len(added) > l.r.o.MaxModelTypes:
+	case len(models) > len(l.models) && len(pools)+len(models) > l.r.o.MaxModelTypes:
 		return fmt.Errorf("%w: %d different model types", fleet.ErrFleetFull, l.r.o.MaxModelTypes)
 	}
-	if c.created {
+	if l.models = models; c.created {
 		l.heads++
-	}
-	for _, m := range added {
-		l.models[m] = true
 	}
 	return nil
 }
@@ -340,12 +327,12 @@ func (r *Registry) applyAll(batch []*commit) {
 			r.forget(e, c.onPurpose, now)
 		case c.apply == nil:
 			e.record = *c.next
-		case e == nil:
-			e = &entry{slot: -1, auditLimit: r.auditLimits[c.id]}
-			delete(r.auditLimits, c.id)
-			r.heads[c.id] = e
-			changes = append(changes, r.applyTo(e, c, now))
 		default:
+			if e == nil {
+				e = &entry{slot: -1, auditLimit: r.auditLimits[c.id]}
+				delete(r.auditLimits, c.id)
+				r.heads[c.id] = e
+			}
 			changes = append(changes, r.applyTo(e, c, now))
 		}
 	}

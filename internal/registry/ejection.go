@@ -308,24 +308,22 @@ func (r *Registry) EndEjection(ctx context.Context, id string) error {
 	if !before.Ejected {
 		return fleet.ErrNotEjected
 	}
-	return r.audited(ctx, "head.reinstate", &before.Record.Spec, nil, nil, func() error { return r.endEjection(id) })
-}
-
-func (r *Registry) endEjection(id string) error {
-	defer r.flush()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	e := r.heads[id]
-	switch {
-	case e == nil:
-		return fleet.ErrHeadNotFound
-	case e.ejection == nil:
-		return fleet.ErrNotEjected
-	}
-	r.reinstate(e, reinstatedByOperator, r.o.Now())
-	e.history = history{}
-	r.stage(e)
-	return nil
+	return r.audited(ctx, "head.reinstate", &before.Record.Spec, nil, nil, func() error {
+		defer r.flush()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		e := r.heads[id]
+		switch {
+		case e == nil:
+			return fleet.ErrHeadNotFound
+		case e.ejection == nil:
+			return fleet.ErrNotEjected
+		}
+		r.reinstate(e, reinstatedByOperator, r.o.Now())
+		e.history = history{}
+		r.stage(e)
+		return nil
+	})
 }
 
 // keepFailing notes that e is at fault and stays in rotation, since it may not be
