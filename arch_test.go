@@ -125,7 +125,7 @@ var rooms = map[string]room{
 	},
 	"internal/memstore": {ours: []string{"internal/access", "internal/feed", "internal/fleet", "internal/policy"}},
 	"internal/natsmq": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/event", "internal/fleet", "internal/routing", "internal/strict", "internal/disk", "internal/address"},
+		ours:   []string{"api", "internal/access", "internal/address", "internal/apiv1", "internal/audit", "internal/disk", "internal/event", "internal/outbound", "internal/strict"},
 		others: []string{nats, natsd, metrics, json},
 	},
 	"internal/webhook":    {ours: []string{"api", "internal/address", "internal/apiv1", "internal/event", "internal/outbound", "internal/strict"}, others: []string{metrics, json}},

@@ -95,13 +95,16 @@ func (m *Monitor) api() http.Handler {
 		"label/{name}/values": m.labelValues,
 		"metadata":            m.metadata,
 	}, m.inPlace)
+	known := func(data func() any) call {
+		return func(context.Context, url.Values, *http.Request) (result, error) { return result{data: data()}, nil }
+	}
 	mount(map[string]call{
 		"rules":              m.listRules,
-		"alerts":             m.listAlerts,
-		"query_exemplars":    func(context.Context, url.Values, *http.Request) (result, error) { return result{data: []any{}}, nil },
-		"status/buildinfo":   m.buildInfo,
-		"status/config":      m.config,
-		"status/runtimeinfo": m.runtimeInfo,
+		"alerts":             known(m.listAlerts),
+		"query_exemplars":    known(func() any { return []any{} }),
+		"status/buildinfo":   known(m.buildInfo),
+		"status/config":      known(m.config),
+		"status/runtimeinfo": known(m.runtimeInfo),
 	}, func(do call) call { return do })
 	for _, path := range []string{"/-/healthy", "/-/ready"} {
 		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ready\n") })

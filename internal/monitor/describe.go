@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -76,20 +77,12 @@ func (m *Monitor) listRules(_ context.Context, form url.Values, _ *http.Request)
 	if kind != "" && kind != "alert" && kind != "record" {
 		return result{}, bad("not supported value %q", kind)
 	}
-	file := m.o.RulesFile
-	if file == "" {
-		file = "built in"
-	}
 	m.rules.mu.RLock()
 	defer m.rules.mu.RUnlock()
 	groups := []shownGroup{}
 	for _, g := range m.rules.groups {
-		interval := g.interval
-		if interval == 0 {
-			interval = m.o.Interval
-		}
 		shown := shownGroup{
-			Name: g.name, File: file, Rules: []shownRule{}, Interval: interval.Seconds(), Limit: g.limit,
+			Name: g.name, File: cmp.Or(m.o.RulesFile, "built in"), Rules: []shownRule{}, Interval: cmp.Or(g.interval, m.o.Interval).Seconds(), Limit: g.limit,
 			EvalTime: g.took.Seconds(), LastEval: g.last.UTC(),
 		}
 		for _, one := range g.rules {
@@ -140,7 +133,7 @@ func (one *rule) shownAlerts() []shownAlert {
 	return list
 }
 
-func (m *Monitor) listAlerts(context.Context, url.Values, *http.Request) (result, error) {
+func (m *Monitor) listAlerts() any {
 	m.rules.mu.RLock()
 	defer m.rules.mu.RUnlock()
 	all := []shownAlert{}
@@ -149,30 +142,27 @@ func (m *Monitor) listAlerts(context.Context, url.Values, *http.Request) (result
 			all = append(all, one.shownAlerts()...)
 		}
 	}
-	return result{data: map[string]any{"alerts": all}}, nil
-}
-
-// buildInfo is what a Grafana data source asks to learn what it talks to.
-func (m *Monitor) buildInfo(context.Context, url.Values, *http.Request) (result, error) {
-	return result{data: map[string]string{
-		"version": promqlVersion, "revision": "headway", "branch": "", "buildUser": "", "buildDate": "", "goVersion": "",
-	}}, nil
-}
-
-// config is the part of Prometheus' configuration that there is here. The
-// console reads from it how often there are samples.
-func (m *Monitor) config(context.Context, url.Values, *http.Request) (result, error) {
-	every := model.Duration(m.o.Interval).String()
-	return result{data: map[string]string{"yaml": "global:\n  scrape_interval: " + every + "\n  evaluation_interval: " + every + "\n"}}, nil
+	return map[string]any{"alerts": all}
 }
 
 // promqlVersion is the release whose PromQL is evaluated.
 const promqlVersion = "3.16.0"
 
-func (m *Monitor) runtimeInfo(context.Context, url.Values, *http.Request) (result, error) {
+// buildInfo is what a Grafana data source asks to learn what it talks to.
+func (m *Monitor) buildInfo() any {
+	return map[string]string{"version": promqlVersion, "revision": "headway", "branch": "", "buildUser": "", "buildDate": "", "goVersion": ""}
+}
+
+// config is a part of Prometheus' configuration. The console reads from it how
+// often there are samples.
+func (m *Monitor) config() any {
+	every := model.Duration(m.o.Interval).String()
+	return map[string]string{"yaml": "global:\n  scrape_interval: " + every + "\n  evaluation_interval: " + every + "\n"}
+}
+
+func (m *Monitor) runtimeInfo() any {
 	count, _, _ := m.store.Usage()
-	return result{data: map[string]any{
-		"startTime": m.started.UTC(), "reloadConfigSuccess": true, "timeSeriesCount": count,
-		"storageRetention": m.o.Retention.String(),
-	}}, nil
+	return map[string]any{
+		"startTime": m.started.UTC(), "reloadConfigSuccess": true, "timeSeriesCount": count, "storageRetention": m.o.Retention.String(),
+	}
 }

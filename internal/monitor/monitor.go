@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/timestamp"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -93,8 +94,11 @@ func New(o Options) (*Monitor, error) {
 		o.Now = time.Now
 	}
 	m := &Monitor{
-		o: o, scraper: newScraper(o.Gatherer, o.Instance), started: o.Now(),
-		places: make(chan struct{}, places()), parser: newParser(),
+		o: o, started: o.Now(), places: make(chan struct{}, places()), parser: newParser(),
+		scraper: &scraper{
+			gatherer: o.Gatherer, builder: labels.NewScratchBuilder(16),
+			target: []labels.Label{{Name: "instance", Value: o.Instance}, {Name: "job", Value: "routing-service"}},
+		},
 	}
 	engine := promql.EngineOpts{
 		Logger: o.Log, MaxSamples: o.MaxSamples, Timeout: queryTimeout, LookbackDelta: lookback, Parser: m.parser,
@@ -159,7 +163,7 @@ func (m *Monitor) Step(ctx context.Context) {
 		}
 	}
 	m.at = at
-	samples, err := m.scraper.scrape(nil)
+	samples, err := m.scraper.scrape()
 	up := 1.0
 	if err != nil {
 		up = 0

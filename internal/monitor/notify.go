@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,6 +52,7 @@ type notifier struct {
 
 type lane struct {
 	Receiver
+	name             string // the address without what may be secret in it
 	poster           outbound.Poster
 	source, external string // pages that alerts link to, and of the service
 	queue            chan batch
@@ -70,8 +73,12 @@ func newNotifier(o *Options) *notifier {
 	}, []string{"status"})
 	t := &notifier{log: o.Log, sent: calls.WithLabelValues("sent"), failed: calls.WithLabelValues("failed"), dropped: calls.WithLabelValues("dropped")}
 	for _, r := range o.Receivers {
+		name := r.Kind
+		if u, err := url.Parse(r.URL); err == nil {
+			name = u.Scheme + "://" + u.Host
+		}
 		t.lanes = append(t.lanes, &lane{
-			Receiver: r, poster: outbound.Poster{Client: r.Client, Count: r.Count, Tries: notifyTries, First: minWait, Longest: maxWait},
+			Receiver: r, name: name, poster: outbound.Poster{Client: r.Client, Count: r.Count, Tries: notifyTries, First: minWait, Longest: maxWait},
 			source: o.URL.JoinPath("console", "monitoring").String() + "#page=alerts", external: strings.TrimSuffix(o.URL.String(), "/"),
 			queue: make(chan batch, notifyQueue), delivered: map[string]delivered{},
 		})
@@ -138,8 +145,12 @@ func (t *notifier) deliver(ctx context.Context, l *lane, b batch) {
 		t.post(ctx, l, "/api/v2/alerts", l.posted(b))
 		return
 	}
-	names, groups := groupsOf(b.groups)
-	for _, name := range names {
+	groups := map[string][]*alert{}
+	for _, a := range b.groups {
+		name := a.labels.Get(labels.AlertName)
+		groups[name] = append(groups[name], a)
+	}
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
 		if m, after := l.message(name, groups[name], b.at); m != nil && t.post(ctx, l, "", m) {
 			l.delivered[name] = after
 		}
@@ -154,20 +165,11 @@ func (t *notifier) post(ctx context.Context, l *lane, path string, body any) boo
 	}
 	if err != nil {
 		t.failed.Inc()
-		t.log.Warn("a receiver was not notified of alerts", "receiver", l.name(), "error", err)
+		t.log.Warn("a receiver was not notified of alerts", "receiver", l.name, "error", err)
 		return false
 	}
 	t.sent.Inc()
 	return true
-}
-
-// name is the receiver's address without what may be secret in it.
-func (l *lane) name() string {
-	u, err := url.Parse(l.URL)
-	if err != nil {
-		return l.Kind
-	}
-	return u.Scheme + "://" + u.Host
 }
 
 // postedAlert is an alert as Alertmanager takes it.

@@ -145,10 +145,8 @@ func parseRules(content []byte, p parser.Parser, log *slog.Logger) (groups []*gr
 			if err != nil {
 				return nil, fmt.Errorf("rule %s: %w", cmp.Or(one.Alert, one.Record), err)
 			}
-			all := maps.Clone(g.Labels)
-			if all == nil {
-				all = map[string]string{}
-			}
+			all := map[string]string{}
+			maps.Copy(all, g.Labels)
 			maps.Copy(all, one.Labels)
 			fresh.rules = append(fresh.rules, &rule{Rule: one, labels: all, expr: expr, active: map[uint64]*alert{}})
 		}

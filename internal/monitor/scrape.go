@@ -21,16 +21,9 @@ type scraper struct {
 	builder  labels.ScratchBuilder
 }
 
-func newScraper(g prometheus.Gatherer, instance string) *scraper {
-	return &scraper{
-		gatherer: g, builder: labels.NewScratchBuilder(16),
-		target: []labels.Label{{Name: "instance", Value: instance}, {Name: "job", Value: "routing-service"}},
-	}
-}
-
 // scrape gathers once. Metrics that could be gathered are returned beside an
 // error.
-func (s *scraper) scrape(samples []history.Sample) ([]history.Sample, error) {
+func (s *scraper) scrape() (samples []history.Sample, err error) {
 	families, err := s.gatherer.Gather()
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
@@ -41,9 +34,8 @@ func (s *scraper) scrape(samples []history.Sample) ([]history.Sample, error) {
 }
 
 func (s *scraper) metric(samples []history.Sample, f *dto.MetricFamily, m *dto.Metric) []history.Sample {
-	name := f.GetName()
 	add := func(suffix string, v float64, extra ...labels.Label) {
-		samples = append(samples, history.Sample{Labels: s.labels(name+suffix, m, extra), Value: v})
+		samples = append(samples, history.Sample{Labels: s.labels(f.GetName()+suffix, m, extra), Value: v})
 	}
 	switch f.GetType() {
 	case dto.MetricType_COUNTER:

@@ -3,7 +3,6 @@ package monitor
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -105,18 +104,4 @@ func common(alerts []webhookAlert, of func(webhookAlert) map[string]string) map[
 		}
 	}
 	return all
-}
-
-// groupsOf puts alerts into groups by their name, in the order of the names.
-func groupsOf(alerts []*alert) (names []string, groups map[string][]*alert) {
-	groups = map[string][]*alert{}
-	for _, a := range alerts {
-		name := a.labels.Get(labels.AlertName)
-		if groups[name] == nil {
-			names = append(names, name)
-		}
-		groups[name] = append(groups[name], a)
-	}
-	slices.SortFunc(names, strings.Compare)
-	return names, groups
 }

@@ -30,6 +30,7 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/event"
+	"headway/internal/outbound"
 )
 
 // Options are what a Queue is made of.
@@ -373,12 +374,5 @@ func senderOf(subject string) string {
 // pause backs off with jitter, and reports whether ctx is still valid.
 func (q *Queue) pause(ctx context.Context, failures int) bool {
 	wait := min(10*time.Second, q.o.Timing.Retry<<min(failures, 10))
-	timer := time.NewTimer(wait/2 + mathrand.N(max(wait/2, 1)))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
+	return outbound.Pause(ctx, wait/2+mathrand.N(max(wait/2, 1)))
 }
