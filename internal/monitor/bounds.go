@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -151,6 +152,7 @@ type weighing struct {
 	text   string
 	bytes  float64
 	unseen float64 // samples, at most, that PromQL's engine reads before it looks at the time
+	err    error   // the first reason to refuse it
 }
 
 // prepare makes a query, of one time if step is 0, and refuses one that could
@@ -172,8 +174,9 @@ func (m *Monitor) prepare(ctx context.Context, opts promql.QueryOpts, text strin
 		return nil, fmt.Errorf("%T is not known", q.Statement())
 	}
 	w := &weighing{m: m, ctx: ctx, text: text}
-	if _, err := w.weigh(parsed.Expr, grid{float64(to.Sub(from).Milliseconds()), float64(step.Milliseconds())}); err != nil {
-		return nil, err
+	w.weigh(parsed.Expr, grid{float64(to.Sub(from).Milliseconds()), float64(step.Milliseconds())})
+	if w.err != nil {
+		return nil, w.err
 	}
 	if w.unseen > maxUnseen {
 		return query(m.watchful)
@@ -187,26 +190,29 @@ func (w *weighing) reads(length, interval time.Duration, g grid) {
 	w.unseen = max(w.unseen, g.steps()*(1+float64(length)/float64(interval)))
 }
 
+// refuse ends the weighing.
+func (w *weighing) refuse(err error) history.Extent {
+	w.err = cmp.Or(w.err, err)
+	return history.Extent{}
+}
+
 // weigh returns the extent of a part, after it has added what it takes.
-func (w *weighing) weigh(expr parser.Expr, g grid) (history.Extent, error) {
-	if expr == nil {
-		return history.Extent{}, nil
+func (w *weighing) weigh(expr parser.Expr, g grid) history.Extent {
+	if expr == nil || w.err != nil {
+		return history.Extent{}
 	}
-	e, err := w.extent(expr, g)
-	if err != nil {
-		return e, err
-	}
+	e := w.extent(expr, g)
 	if e.Longest > maxLabelValue {
-		return e, tooMuch("a label value could get %.0f bytes long, at most %d are allowed", e.Longest, maxLabelValue)
+		return w.refuse(tooMuch("a label value could get %.0f bytes long, at most %d are allowed", e.Longest, maxLabelValue))
 	}
 	w.bytes += e.Series * (seriesBytes + 2*e.Labels + pointBytes*min(g.steps(), pointsMadeRoom))
 	if most := max(minQueryBytes, bytesPerSample*float64(w.m.o.MaxSamples)); w.bytes > most {
-		return e, tooMuch("the query could take more than %.0f MiB of memory; ask for fewer series, labels or steps", most/(1<<20))
+		return w.refuse(tooMuch("the query could take more than %.0f MiB of memory; ask for fewer series, labels or steps", most/(1<<20)))
 	}
-	return e, nil
+	return e
 }
 
-func (w *weighing) extent(expr parser.Expr, g grid) (history.Extent, error) {
+func (w *weighing) extent(expr parser.Expr, g grid) history.Extent {
 	switch e := expr.(type) {
 	case *parser.ParenExpr:
 		return w.extent(e.Expr, g)
@@ -219,8 +225,11 @@ func (w *weighing) extent(expr parser.Expr, g grid) (history.Extent, error) {
 		return w.extent(e.VectorSelector, g)
 	case *parser.VectorSelector:
 		found, err := w.m.store.Extent(w.ctx, e.LabelMatchers)
+		if err != nil {
+			return w.refuse(err)
+		}
 		w.bytes += found.Series * viewBytes
-		return found, err
+		return found
 	case *parser.SubqueryExpr:
 		return w.subquery(e, g)
 	case *parser.AggregateExpr:
@@ -230,62 +239,47 @@ func (w *weighing) extent(expr parser.Expr, g grid) (history.Extent, error) {
 	case *parser.Call:
 		return w.call(e, g)
 	case *parser.NumberLiteral, *parser.StringLiteral:
-		return history.Extent{Series: 1}, nil
+		return history.Extent{Series: 1}
 	}
-	return history.Extent{}, fmt.Errorf("%T is not known", expr)
+	return w.refuse(fmt.Errorf("%T is not known", expr))
 }
 
 // subquery weighs a subquery, whose steps lie in the whole time that the steps
 // around it look back at.
-func (w *weighing) subquery(e *parser.SubqueryExpr, g grid) (history.Extent, error) {
-	step := e.Step
-	if step == 0 {
-		step = w.m.o.Interval
-	}
+func (w *weighing) subquery(e *parser.SubqueryExpr, g grid) history.Extent {
+	step := cmp.Or(e.Step, w.m.o.Interval)
 	if step < time.Millisecond {
-		return history.Extent{}, bad("the step of a subquery is %s, at least 1ms is allowed", step)
+		return w.refuse(bad("the step of a subquery is %s, at least 1ms is allowed", step))
 	}
 	inner := grid{g.span + float64(e.Range.Milliseconds()), float64(step.Milliseconds())}
 	if e.Timestamp != nil {
 		inner.span = float64(e.Range.Milliseconds())
 	}
 	if inner.steps() > maxSteps {
-		return history.Extent{}, bad("a subquery has %.0f steps, at most %d are allowed; shorten its range or lengthen its step", inner.steps(), maxSteps)
+		return w.refuse(bad("a subquery has %.0f steps, at most %d are allowed; shorten its range or lengthen its step", inner.steps(), maxSteps))
 	}
 	w.reads(e.Range, step, g)
 	return w.weigh(e.Expr, inner)
 }
 
-func (w *weighing) aggregate(e *parser.AggregateExpr, g grid) (history.Extent, error) {
-	of, err := w.weigh(e.Expr, g)
-	if err != nil {
-		return of, err
+func (w *weighing) aggregate(e *parser.AggregateExpr, g grid) history.Extent {
+	of := w.weigh(e.Expr, g)
+	if e.Op != parser.COUNT_VALUES {
+		w.weigh(e.Param, g)
+		return of
 	}
-	if e.Op == parser.COUNT_VALUES { // each value is a series
-		name, _ := e.Param.(*parser.StringLiteral)
-		if name != nil {
-			of.Labels += float64(len(name.Val))
-		}
-		return history.Extent{Series: of.Series * g.steps(), Labels: of.Labels + longestNumber, Longest: max(of.Longest, longestNumber)}, nil
+	if name, is := e.Param.(*parser.StringLiteral); is {
+		of.Labels += float64(len(name.Val))
 	}
-	if _, err := w.weigh(e.Param, g); err != nil {
-		return of, err
-	}
-	return of, nil
+	// Each value is a series.
+	return history.Extent{Series: of.Series * g.steps(), Labels: of.Labels + longestNumber, Longest: max(of.Longest, longestNumber)}
 }
 
 // longestNumber is the length of the longest number that count_values writes.
 const longestNumber = 330
 
-func (w *weighing) binary(e *parser.BinaryExpr, g grid) (history.Extent, error) {
-	left, err := w.weigh(e.LHS, g)
-	if err != nil {
-		return left, err
-	}
-	right, err := w.weigh(e.RHS, g)
-	if err != nil {
-		return right, err
-	}
+func (w *weighing) binary(e *parser.BinaryExpr, g grid) history.Extent {
+	left, right := w.weigh(e.LHS, g), w.weigh(e.RHS, g)
 	both := left.Or(right)
 	switch {
 	case e.Op == parser.LOR:
@@ -293,32 +287,27 @@ func (w *weighing) binary(e *parser.BinaryExpr, g grid) (history.Extent, error) 
 	case e.VectorMatching != nil && len(e.VectorMatching.Include) > 0:
 		both.Labels = left.Labels + right.Labels
 	}
-	return both, nil
+	return both
 }
 
-func (w *weighing) call(e *parser.Call, g grid) (history.Extent, error) {
-	var of history.Extent
+func (w *weighing) call(e *parser.Call, g grid) (of history.Extent) {
 	for _, arg := range e.Args {
-		one, err := w.weigh(arg, g)
-		if err != nil {
-			return of, err
-		}
-		of = of.Or(one)
+		of = of.Or(w.weigh(arg, g))
 	}
 	switch e.Func.Name {
 	case "absent", "absent_over_time": // labels from the matchers
-		return history.Extent{Series: 1, Labels: float64(len(w.text)), Longest: float64(len(w.text))}, nil
+		return history.Extent{Series: 1, Labels: float64(len(w.text)), Longest: float64(len(w.text))}
 	case "label_join":
 		sources := float64(len(e.Args) - 3)
-		return withLabel(of, argument(e, 1), sources*(of.Longest+float64(len(argument(e, 2))))), nil
+		return withLabel(of, argument(e, 1), sources*(of.Longest+float64(len(argument(e, 2)))))
 	case "label_replace":
 		replacement, pattern := argument(e, 2), argument(e, 4)
 		if work := of.Series * float64(patternSize(pattern)) * of.Longest; work > maxMatching {
-			return of, tooMuch("label_replace of %.0f series with such a regular expression would take too long", of.Series)
+			return w.refuse(tooMuch("label_replace of %.0f series with such a regular expression would take too long", of.Series))
 		}
-		return withLabel(of, argument(e, 1), float64(len(replacement))+float64(strings.Count(replacement, "$"))*of.Longest), nil
+		return withLabel(of, argument(e, 1), float64(len(replacement))+float64(strings.Count(replacement, "$"))*of.Longest)
 	}
-	return of, nil
+	return of
 }
 
 // withLabel is the extent after each series got a label.

@@ -114,8 +114,8 @@ func TestWhereTheTimeIsLookedAt(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := &weighing{m: m, ctx: t.Context()}
-		if _, err := w.weigh(expr, grid{(c.steps - 1) * 15_000, 15_000}); err != nil {
-			t.Fatal(err)
+		if w.weigh(expr, grid{(c.steps - 1) * 15_000, 15_000}); w.err != nil {
+			t.Fatal(w.err)
 		}
 		if got := w.unseen > maxUnseen; got != c.want {
 			t.Errorf("%s at %.0f times reads up to %.0f samples without a look at the time", c.expr, c.steps, w.unseen)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"html"
 	"net/url"
 	"reflect"
 	"regexp"
@@ -60,26 +59,23 @@ const (
 )
 
 func (b *budget) funcs() texttemplate.FuncMap {
+	bounded := func(times int, f func(...any) string) any {
+		return func(a ...any) (string, error) { return b.made(times*sum(a), func() string { return f(a...) }) }
+	}
 	return texttemplate.FuncMap{
-		countTurn: func() (string, error) { return "", b.spend(turnCosts) },
-		countShow: func(v reflect.Value) (reflect.Value, error) { return v, b.spend(length(v)) },
-		"print":   func(a ...any) (string, error) { return b.made(sum(a), func() string { return fmt.Sprint(a...) }) },
-		"println": func(a ...any) (string, error) { return b.made(sum(a), func() string { return fmt.Sprintln(a...) }) },
+		countTurn:  func() (string, error) { return "", b.spend(turnCosts) },
+		countShow:  func(v reflect.Value) (reflect.Value, error) { return v, b.spend(length(v)) },
+		"print":    bounded(1, fmt.Sprint),
+		"println":  bounded(1, fmt.Sprintln),
+		"html":     bounded(6, texttemplate.HTMLEscaper),
+		"js":       bounded(6, texttemplate.JSEscaper),
+		"urlquery": bounded(3, texttemplate.URLQueryEscaper),
 		"printf": func(format string, a ...any) (string, error) {
 			if wide.MatchString(format) {
 				return "", fmt.Errorf("printf %q: a width or precision has at most three digits", format)
 			}
 			most := len(format) + strings.Count(format, "%")*(1000+6*sum(a))
 			return b.made(most, func() string { return fmt.Sprintf(format, a...) })
-		},
-		"html": func(a ...any) (string, error) {
-			return b.made(6*sum(a), func() string { return html.EscapeString(fmt.Sprint(a...)) })
-		},
-		"js": func(a ...any) (string, error) {
-			return b.made(6*sum(a), func() string { return texttemplate.JSEscaper(a...) })
-		},
-		"urlquery": func(a ...any) (string, error) {
-			return b.made(3*sum(a), func() string { return texttemplate.URLQueryEscaper(a...) })
 		},
 		"reReplaceAll": func(pattern, by, text string) (string, error) {
 			re, err := regexp.Compile(pattern)

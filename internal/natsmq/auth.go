@@ -58,7 +58,7 @@ type credential struct {
 // password of the connection or, without either, its certificate. The user name
 // is ignored.
 func (a *authenticator) Check(c server.ClientAuthentication) (good bool) {
-	defer a.recovered("refused", &good, false)
+	defer func() { a.recovered(recover(), "refused", &good, false) }()
 	opts := c.GetOpts()
 	token := opts.Token
 	if token == "" {
@@ -122,9 +122,9 @@ func credentialID(p *access.Principal, shown []byte) string {
 func account(p *access.Principal) string { return p.Type + ":" + p.ID }
 
 // recovered turns a panic into an answer, so that one credential cannot end the
-// process. It is deferred.
-func (a *authenticator) recovered(what string, answer *bool, as bool) {
-	if cause := recover(); cause != nil {
+// process.
+func (a *authenticator) recovered(cause any, what string, answer *bool, as bool) {
+	if cause != nil {
 		a.log.warn("a connection to the message queue is "+what+": its credential met a bug", "panic", fmt.Sprint(cause))
 		*answer = as
 	}
@@ -259,7 +259,7 @@ func (a *authenticator) forget(after time.Duration) {
 // ended reports whether a credential has ended. A panic counts as ended, and
 // affects this connection only.
 func (a *authenticator) ended(p *access.Principal) (ended bool) {
-	defer a.recovered("ended", &ended, true)
+	defer func() { a.recovered(recover(), "ended", &ended, true) }()
 	return a.guard.Ended(p) != nil
 }
 

@@ -135,7 +135,7 @@ func (q *Queue) done(m jetstream.Msg, err error) {
 func (q *Queue) carryOut(subject string, header nats.Header, body []byte) (err error) {
 	var p *access.Principal
 	defer func() { q.denied(subject, p, err) }()
-	defer q.recovered(&err)
+	defer func() { q.recovered(recover(), &err) }()
 	if p, err = q.senderOfCommand(subject, header); err == nil {
 		err = cmp.Or(p.Require(needs[queueOf(subject)]), tooLong(body))
 	}

@@ -136,7 +136,7 @@ func (q *Queue) admit(subject string, body []byte) (*access.Principal, error) {
 func (q *Queue) call(subject string, body []byte, verb func(*access.Principal) ([]byte, error)) (p *access.Principal, answer []byte, err error) {
 	q.o.Messages.add(queueOf(subject), received, 1)
 	defer func() { q.counted(subject, p, err) }()
-	defer q.recovered(&err)
+	defer func() { q.recovered(recover(), &err) }()
 	if p, err = q.admit(subject, body); err == nil {
 		answer, err = verb(p)
 	}
@@ -144,9 +144,9 @@ func (q *Queue) call(subject string, body []byte, verb func(*access.Principal) (
 }
 
 // recovered turns a panic into an error, so that one message cannot end the
-// process. It is deferred.
-func (q *Queue) recovered(err *error) {
-	if cause := recover(); cause != nil {
+// process.
+func (q *Queue) recovered(cause any, err *error) {
+	if cause != nil {
 		*err = fmt.Errorf("panic: %v", cause)
 		q.o.Log.Error("a message met a bug", "error", *err, "stack", string(debug.Stack()))
 	}

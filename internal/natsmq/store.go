@@ -49,7 +49,7 @@ func (q *Queue) store(m *nats.Msg) {
 
 // accept checks a command, and takes room for its stored form.
 func (q *Queue) accept(m *nats.Msg) (p *access.Principal, command *nats.Msg, err error) {
-	defer q.recovered(&err)
+	defer func() { q.recovered(recover(), &err) }()
 	if p, err = q.admit(m.Subject, m.Data); err == nil && q.broken() {
 		err = errBroken
 	}
