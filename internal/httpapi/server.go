@@ -1,5 +1,5 @@
-// Package httpapi is the whole HTTP surface: heads, decisions, strategies, the
-// policy, streams, probes and metrics. Every route stands in one table.
+// Package httpapi is the whole HTTP surface. Every route stands in one table. What
+// a route does is in apiv1 where other carriers offer it too.
 package httpapi
 
 import (
