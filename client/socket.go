@@ -43,13 +43,14 @@ type Socket struct {
 	cancel  context.CancelCauseFunc
 	notices chan Notice
 	done    chan struct{}
+	asking  sync.Mutex // held while the router is asked, and for good once read has ended
 
 	mu      sync.Mutex
 	last    uint64 // id of the last request
 	pending map[uint64]chan<- api.Envelope
 }
 
-// OpenSocket connects. ctx bounds only that.
+// OpenSocket connects. ctx bounds only that. The caller closes the Socket.
 func (c *Client) OpenSocket(ctx context.Context) (*Socket, error) {
 	const what = "open a socket"
 	header := http.Header{"User-Agent": {c.agent}}
@@ -102,6 +103,7 @@ func (s *Socket) read() {
 	defer close(s.notices)
 	defer func() { _ = s.conn.CloseNow() }()
 	quiet := time.AfterFunc(maxSocketQuiet, s.ask)
+	defer s.asking.Lock() // no ping outlives the connection
 	defer quiet.Stop()
 	for {
 		_, raw, err := s.conn.Read(context.Background())
@@ -128,6 +130,10 @@ func (s *Socket) read() {
 
 // ask closes a connection whose peer is gone.
 func (s *Socket) ask() {
+	if !s.asking.TryLock() {
+		return
+	}
+	defer s.asking.Unlock()
 	ctx, cancel := context.WithTimeout(s.ctx, s.client.timeout)
 	defer cancel()
 	if err := s.conn.Ping(ctx); err != nil {

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
 
 	"headway/client"
 	"headway/internal/cmdline"
@@ -139,4 +141,21 @@ func newVersion(b Build) *cobra.Command {
 		}{b.Version, b.Commit, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
 		return c.showOr(shown, func() error { return c.say("headway %s\n", b.line()) })
 	}))
+}
+
+func newMan(b Build) *cobra.Command {
+	return command("man DIR", "Write the manual pages into DIR",
+		`Write the manual pages into DIR, one for each command, in section 1. Their date
+is that of the variable SOURCE_DATE_EPOCH if it is set.`, func(c *call) error {
+			if err := os.MkdirAll(c.args[0], 0o755); err != nil { //nolint:gosec // manual pages are for everybody
+				return err
+			}
+			root := c.Root()
+			root.DisableAutoGenTag = true
+			header := &doc.GenManHeader{Section: "1", Source: "headway " + b.Version, Manual: "Headway"}
+			if err := doc.GenManTree(root, header, c.args[0]); err != nil {
+				return fmt.Errorf("write the manual pages: %w", err)
+			}
+			return nil
+		})
 }

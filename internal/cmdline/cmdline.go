@@ -36,7 +36,10 @@ func Check(root *cobra.Command) {
 		}
 	}
 	strictUsage(root)
-	cobra.AddTemplateFunc("plainFlags", plainFlags)
+	cobra.AddTemplateFunc("plainFlags", func(usages string) string { // without the values of those that the name alone turns on
+		const values = "[=true|false]"
+		return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
+	})
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsages | plainFlags"))
 }
 
@@ -131,12 +134,6 @@ func wanted(cmd *cobra.Command, given int) string {
 	}
 	value := exampleArgs[cmd.Parent().Name()+" "+strings.Trim(names[0], "[].")]
 	return said + "\nFor example: " + cmd.CommandPath() + " " + value
-}
-
-// plainFlags shows flags without the values of those that the name alone turns on.
-func plainFlags(usages string) string {
-	const values = "[=true|false]"
-	return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
 }
 
 // noSuchCommand refuses arguments of a group that are no command of it.
