@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -28,8 +29,11 @@ func kubernetes(files map[string][]byte) error {
 		return err
 	}
 	var boards []manifest
-	for _, name := range slices.Sorted(keysOf(files, "grafana/dashboards/")) {
-		file := path.Base(name)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		folder, file := path.Split(name)
+		if folder != "grafana/dashboards/" {
+			continue
+		}
 		boards = append(boards, manifest{
 			APIVersion: "v1", Kind: "ConfigMap", Metadata: named(strings.TrimSuffix(file, ".json"), map[string]string{"grafana_dashboard": "1"}),
 			Data: map[string]string{file: string(files[name])},
@@ -57,9 +61,7 @@ type metadata struct {
 
 func named(name string, labels map[string]string) metadata {
 	all := map[string]string{"app.kubernetes.io/name": "headway"}
-	for k, v := range labels {
-		all[k] = v
-	}
+	maps.Copy(all, labels)
 	return metadata{name, all}
 }
 
@@ -74,14 +76,4 @@ func manifests(list ...manifest) ([]byte, error) {
 		}
 	}
 	return b.Bytes(), e.Close()
-}
-
-func keysOf(files map[string][]byte, dir string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for name := range files {
-			if strings.HasPrefix(name, dir) && !yield(name) {
-				return
-			}
-		}
-	}
 }
