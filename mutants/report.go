@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -11,43 +12,32 @@ import (
 
 // report prints the share by room, unnoticed changes, and faults of the set.
 func report(out io.Writer, o options, results []result, missing []string) error {
-	type count struct{ total, noticed, hung, invalid int }
-	byRoom := map[string]*count{}
-	var rooms []string
-	all := &count{}
+	type count [invalid + 1]int // by outcome
+	total := func(n *count) int { return n[noticed] + n[hung] + n[survived] + n[invalid] }
+	share := func(n *count) int { return 100 * (n[noticed] + n[hung]) / total(n) }
+	byRoom, all := map[string]*count{}, &count{}
 	for _, r := range results {
 		if byRoom[r.room] == nil {
 			byRoom[r.room] = &count{}
-			rooms = append(rooms, r.room)
 		}
-		for _, n := range []*count{byRoom[r.room], all} {
-			n.total++
-			switch r.outcome {
-			case noticed:
-				n.noticed++
-			case hung:
-				n.noticed++
-				n.hung++
-			case invalid:
-				n.invalid++
-			case survived:
-			}
-		}
+		byRoom[r.room][r.outcome]++
+		all[r.outcome]++
 	}
-	slices.Sort(rooms)
-	share := func(n *count) int { return 100 * n.noticed / n.total }
 
 	var errs []error
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nroom\tnoticed\tshare\tby a hang\terrors")
-	for _, room := range rooms {
+	line := func(room string, n *count) {
+		fmt.Fprintf(t, "%s\t%d/%d\t%d %%\t%d\t%d\n", room, n[noticed]+n[hung], total(n), share(n), n[hung], n[invalid])
+	}
+	for _, room := range slices.Sorted(maps.Keys(byRoom)) {
 		n := byRoom[room]
-		fmt.Fprintf(t, "%s\t%d/%d\t%d %%\t%d\t%d\n", room, n.noticed, n.total, share(n), n.hung, n.invalid)
+		line(room, n)
 		if o.only == "" && share(n) < o.minShare {
-			errs = append(errs, fmt.Errorf("%s: %d of %d changes were noticed; %d %% is the least", room, n.noticed, n.total, o.minShare))
+			errs = append(errs, fmt.Errorf("%s: %d of %d changes were noticed; %d %% is the least", room, n[noticed]+n[hung], total(n), o.minShare))
 		}
 	}
-	fmt.Fprintf(t, "all\t%d/%d\t%d %%\t%d\t%d\n", all.noticed, all.total, share(all), all.hung, all.invalid)
+	line("all", all)
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -60,8 +50,8 @@ func report(out io.Writer, o options, results []result, missing []string) error 
 		case noticed, hung:
 		}
 	}
-	if o.whole() && all.total < o.minTotal {
-		errs = append(errs, fmt.Errorf("%d changes; %d is the least", all.total, o.minTotal))
+	if o.whole() && total(all) < o.minTotal {
+		errs = append(errs, fmt.Errorf("%d changes; %d is the least", total(all), o.minTotal))
 	}
 	if len(missing) > 0 {
 		errs = append(errs, fmt.Errorf("no changes in mutants/ for internal/ %s", strings.Join(missing, ", ")))

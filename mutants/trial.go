@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,22 +72,15 @@ func (t *trial) all(ctx context.Context, chosen changes) ([]result, error) {
 	return results, ctx.Err()
 }
 
-// each calls work for 0 to n-1 with the configured number of workers.
+// each calls work for 0 to n-1, at most so many at once as there are workers.
 func (t *trial) each(n int, work func(i int)) {
-	next := make(chan int)
-	var workers sync.WaitGroup
-	for range max(1, t.workers) {
-		workers.Go(func() {
-			for i := range next {
-				work(i)
-			}
-		})
-	}
+	slots := make(chan struct{}, max(1, t.workers))
+	var working sync.WaitGroup
 	for i := range n {
-		next <- i
+		slots <- struct{}{}
+		working.Go(func() { work(i); <-slots })
 	}
-	close(next)
-	workers.Wait()
+	working.Wait()
 }
 
 func (t *trial) say(total int, r result, took time.Duration) {
@@ -104,17 +98,13 @@ func (t *trial) say(total int, r result, took time.Duration) {
 // unchanged runs all named tests of a package in one binary without a change,
 // and returns the faults by set of tests.
 func (t *trial) unchanged(ctx context.Context, chosen changes) (map[test]string, error) {
-	var packages []string
 	wanted := map[string][]test{}
 	for _, c := range chosen {
-		if c.unnoticed != "" || slices.Contains(wanted[c.tests.pkg], c.tests) {
-			continue
+		if c.unnoticed == "" && !slices.Contains(wanted[c.tests.pkg], c.tests) {
+			wanted[c.tests.pkg] = append(wanted[c.tests.pkg], c.tests)
 		}
-		if wanted[c.tests.pkg] == nil {
-			packages = append(packages, c.tests.pkg)
-		}
-		wanted[c.tests.pkg] = append(wanted[c.tests.pkg], c.tests)
 	}
+	packages := slices.Sorted(maps.Keys(wanted))
 	broken := map[test]string{}
 	errs := make([]error, len(packages))
 	t.each(len(packages), func(i int) {
