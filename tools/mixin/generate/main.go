@@ -98,15 +98,15 @@ func fillGuide(root string, groups []mixin.Group) ([]byte, error) {
 func panelTable() string {
 	var b strings.Builder
 	for _, d := range boards() {
-		fmt.Fprintf(&b, "\n### %s: `grafana/dashboards/%s.json`\n\n| panel | what it shows | metrics |\n|---|---|---|\n", d.title, d.uid)
-		for _, s := range d.sections {
+		fmt.Fprintf(&b, "\n### %s: `grafana/dashboards/%s.json`\n\n| panel | what it shows | metrics |\n|---|---|---|\n", d.Title, d.UID)
+		for _, s := range d.Sections {
 			for i := range s.panels {
 				p := &s.panels[i]
 				var metrics []string
 				for _, name := range p.metrics() {
 					metrics = append(metrics, "`"+name+"`")
 				}
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", p.title, p.about, strings.Join(metrics, ", "))
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", p.Title, p.About, strings.Join(metrics, ", "))
 			}
 		}
 	}

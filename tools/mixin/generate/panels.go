@@ -16,63 +16,42 @@ import (
 )
 
 type panel struct {
-	kind    string // stat, timeseries, bargauge, table or heatmap
-	title   string
-	about   string // without the metrics, which are appended
-	unit    string
-	queries []query
-	width   uint32 // of 24
-	height  uint32
-	min     *float64
-	max     *float64
-	steps   []step // thresholds; the first has no bound
-	none    string // shown when there is nothing
-	stacked bool
-	apart   string            // the one series that is not stacked, since it is no part of the sum
-	runbook string            // alert whose runbook is linked
-	rename  map[string]string // columns of a table
+	Kind    string // stat, timeseries, bargauge, table or heatmap
+	Title   string
+	About   string // without the metrics, which are appended
+	Unit    string
+	Queries []query
+	Min     *float64
+	Max     *float64
+	Steps   []step // thresholds; the first has no bound
+	None    string // shown when there is nothing
+	Stacked bool
+	Apart   string            // the one series that is not stacked, since it is no part of the sum
+	Runbook string            // alert whose runbook is linked
+	Rename  map[string]string // columns of a table
 }
 
-type query struct{ expr, legend string }
+type query struct{ Expr, Legend string }
 
 type step struct {
-	color string
-	from  float64
+	Color string
+	From  float64
 }
 
 func ptr[T any](v T) *T { return &v }
-
-// of selects a metric of the chosen job and instances.
-func of(metric string, more ...string) string {
-	return metric + "{" + strings.Join(append([]string{`job=~"$job"`, `instance=~"$instance"`}, more...), ",") + "}"
-}
-
-// Selectors of the variables region and model.
-const (
-	byRegion = `region=~"$region"`
-	byModel  = `model_type=~"$model"`
-)
-
-func rate(selector string) string { return "rate(" + selector + "[$__rate_interval])" }
-
-// quantile is a quantile of a histogram, by labels. Without observations it is
-// absent rather than NaN, so that the panel says "No data".
-func quantile(q, selector string, by ...string) string {
-	return "histogram_quantile(" + q + ", sum by (" + strings.Join(append(by, "le"), ", ") + ") (" + rate(selector) + ")) >= 0"
-}
 
 // datasource is the variable for every panel.
 var datasource = common.DataSourceRef{Type: ptr("prometheus"), Uid: ptr("${datasource}")}
 
 func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
 	out := dashboard.Panel{
-		Type: p.kind, Id: &id, Title: &p.title, Description: ptr(p.description()), Datasource: &datasource,
+		Type: p.Kind, Id: &id, Title: &p.Title, Description: ptr(p.description()), Datasource: &datasource,
 		GridPos: &at, FieldConfig: &dashboard.FieldConfigSource{Defaults: p.field(), Overrides: p.overrides()},
 		Options: p.options(),
 	}
-	for i, q := range p.queries {
-		d := prometheus.Dataquery{Expr: q.expr, RefId: ptr(string(rune('A' + i))), Datasource: &datasource, LegendFormat: ptr(q.legend), EditorMode: ptr(prometheus.QueryEditorModeCode)}
-		switch p.kind {
+	for i, q := range p.Queries {
+		d := prometheus.Dataquery{Expr: q.Expr, RefId: ptr(string(rune('A' + i))), Datasource: &datasource, LegendFormat: ptr(q.Legend), EditorMode: ptr(prometheus.QueryEditorModeCode)}
+		switch p.Kind {
 		case "stat", "bargauge":
 			d.Instant, d.Range = ptr(true), ptr(false) // what is now, which a range would hold up after it is gone
 		case "table":
@@ -84,15 +63,15 @@ func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
 		}
 		out.Targets = append(out.Targets, variants.Dataquery(d))
 	}
-	if p.runbook != "" {
+	if p.Runbook != "" {
 		out.Links = []dashboard.DashboardLink{{
-			Title: "Runbook: " + p.runbook, Type: dashboard.DashboardLinkTypeLink, Url: ptr(runbookURL(p.runbook)), Tags: []string{}, TargetBlank: true,
+			Title: "Runbook: " + p.Runbook, Type: dashboard.DashboardLinkTypeLink, Url: ptr(runbookURL(p.Runbook)), Tags: []string{}, TargetBlank: true,
 		}}
 	}
-	if p.kind == "table" {
+	if p.Kind == "table" {
 		excluded := map[string]bool{"Time": true, "__name__": true}
 		out.Transformations = []dashboard.DataTransformerConfig{{
-			Id: "organize", Options: map[string]any{"excludeByName": excluded, "renameByName": p.rename, "indexByName": map[string]int{}},
+			Id: "organize", Options: map[string]any{"excludeByName": excluded, "renameByName": p.Rename, "indexByName": map[string]int{}},
 		}}
 	}
 	return out
@@ -100,12 +79,12 @@ func (p *panel) build(id uint32, at dashboard.GridPos) dashboard.Panel {
 
 // description ends with the names of the metrics.
 func (p *panel) description() string {
-	return p.about + " Metric: " + strings.Join(p.metrics(), ", ") + "."
+	return p.About + " Metric: " + strings.Join(p.metrics(), ", ") + "."
 }
 
 func (p *panel) metrics() (names []string) {
-	for _, q := range p.queries {
-		for _, name := range metricsOf(q.expr) {
+	for _, q := range p.Queries {
+		for _, name := range metricsOf(q.Expr) {
 			if !slices.Contains(names, name) {
 				names = append(names, name)
 			}
@@ -115,30 +94,30 @@ func (p *panel) metrics() (names []string) {
 }
 
 func (p *panel) field() dashboard.FieldConfig {
-	f := dashboard.FieldConfig{Min: p.min, Max: p.max}
-	if p.unit != "" {
-		f.Unit = &p.unit
+	f := dashboard.FieldConfig{Min: p.Min, Max: p.Max}
+	if p.Unit != "" {
+		f.Unit = &p.Unit
 	}
-	if p.none != "" {
-		f.NoValue = &p.none
+	if p.None != "" {
+		f.NoValue = &p.None
 		f.Mappings = append(f.Mappings, dashboard.ValueMapping{SpecialValueMap: &dashboard.SpecialValueMap{
 			Type:    dashboard.MappingTypeSpecialValue,
-			Options: dashboard.DashboardSpecialValueMapOptions{Match: dashboard.SpecialValueMatchNullAndNan, Result: dashboard.ValueMappingResult{Text: &p.none, Color: ptr("text")}},
+			Options: dashboard.DashboardSpecialValueMapOptions{Match: dashboard.SpecialValueMatchNullAndNan, Result: dashboard.ValueMappingResult{Text: &p.None, Color: ptr("text")}},
 		}})
 	}
-	steps := p.steps
+	steps := p.Steps
 	if len(steps) == 0 {
-		steps = []step{{color: "blue"}} // the default paints what is well red
+		steps = []step{{Color: "blue"}} // the default paints what is well red
 	}
 	f.Thresholds = &dashboard.ThresholdsConfig{Mode: dashboard.ThresholdsModeAbsolute}
 	for i, s := range steps {
-		t := dashboard.Threshold{Color: s.color}
+		t := dashboard.Threshold{Color: s.Color}
 		if i > 0 {
-			t.Value = ptr(s.from)
+			t.Value = ptr(s.From)
 		}
 		f.Thresholds.Steps = append(f.Thresholds.Steps, t)
 	}
-	switch p.kind {
+	switch p.Kind {
 	case "timeseries":
 		f.Color = &dashboard.FieldColor{Mode: dashboard.FieldColorModeIdPaletteClassic}
 		f.Custom = p.lines()
@@ -153,7 +132,7 @@ func (p *panel) lines() any {
 	c := timeseries.NewFieldConfig()
 	c.LineWidth, c.FillOpacity = ptr(1.5), ptr(8.0)
 	c.ShowPoints = ptr(common.VisibilityModeNever)
-	if p.stacked {
+	if p.Stacked {
 		c.FillOpacity = ptr(30.0)
 		c.Stacking = &common.StackingConfig{Mode: ptr(common.StackingModeNormal), Group: ptr("A")}
 	}
@@ -162,11 +141,11 @@ func (p *panel) lines() any {
 
 // overrides colour the one distinct series red, filled.
 func (p *panel) overrides() []dashboard.DashboardFieldConfigSourceOverrides {
-	if p.apart == "" {
+	if p.Apart == "" {
 		return []dashboard.DashboardFieldConfigSourceOverrides{}
 	}
 	return []dashboard.DashboardFieldConfigSourceOverrides{{
-		Matcher: dashboard.MatcherConfig{Id: "byName", Options: p.apart},
+		Matcher: dashboard.MatcherConfig{Id: "byName", Options: p.Apart},
 		Properties: []dashboard.DynamicConfigValue{
 			{Id: "custom.stacking", Value: map[string]any{"group": "A", "mode": "none"}},
 			{Id: "color", Value: map[string]any{"fixedColor": "red", "mode": "fixed"}},
@@ -179,7 +158,7 @@ func last() common.ReduceDataOptions {
 }
 
 func (p *panel) options() any {
-	switch p.kind {
+	switch p.Kind {
 	case "stat":
 		o := stat.NewOptions()
 		o.ReduceOptions, o.ColorMode, o.TextMode, o.WideLayout = last(), common.BigValueColorModeValue, common.BigValueTextModeAuto, true
@@ -195,7 +174,7 @@ func (p *panel) options() any {
 		return o
 	case "heatmap":
 		o := heatmap.NewOptions()
-		o.YAxis.Unit = &p.unit
+		o.YAxis.Unit = &p.Unit
 		o.Color.Scheme, o.Color.Mode = "Blues", ptr(heatmap.HeatmapColorModeScheme)
 		o.Color.Steps = 32
 		return o
