@@ -50,15 +50,15 @@ func (a *App) readAccess(context.Context) (err error) {
 }
 
 func (a *App) openAccess(ctx context.Context) (err error) {
-	if err := a.openKeys(ctx, a.config.Access.RequestsPerKey); err != nil {
+	if err := a.openKeys(ctx); err != nil {
 		return err
 	}
 	a.guard, err = access.New(a.access)
 	return err
 }
 
-func (a *App) openKeys(ctx context.Context, perKey float64) (err error) {
-	a.access.Keys, err = access.OpenKeys(ctx, access.KeysOptions{Store: a.store, Audit: a.journal, Now: time.Now, Rate: perKey})
+func (a *App) openKeys(ctx context.Context) (err error) {
+	a.access.Keys, err = access.OpenKeys(ctx, access.KeysOptions{Store: a.store, Audit: a.journal, Now: time.Now, Rate: a.config.Access.RequestsPerKey})
 	return err
 }
 
@@ -86,7 +86,7 @@ func (a *App) openIssuer(c config.OIDC) (*access.OIDC, error) {
 func OfflineKeys(ctx context.Context, c config.Config, do func(context.Context, *access.Keys) error) (err error) {
 	a := &App{config: c, log: slog.New(slog.DiscardHandler), metrics: prometheus.NewRegistry()}
 	defer func() { err = errors.Join(err, a.close()) }()
-	for _, step := range []func(context.Context) error{a.openStore, a.openJournal, func(ctx context.Context) error { return a.openKeys(ctx, 0) }} {
+	for _, step := range []func(context.Context) error{a.openStore, a.readSigningKey, a.openJournal, a.openKeys} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -3,9 +3,11 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"io"
 	"log/slog"
 	"net"
@@ -19,7 +21,9 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"headway/api"
+	"headway/internal/access"
 	"headway/internal/app"
+	"headway/internal/audit"
 	"headway/internal/config"
 	"headway/internal/local"
 	"headway/internal/pki"
@@ -345,4 +349,32 @@ func TestTheTrailIsPublishedOverTheQueue(t *testing.T) {
 	send(t, plainly, 201, "POST", said.URL+"/api/v1/keys", token, `{"name":"you","role":"viewer"}`)
 	last = 0
 	until(t, next, "key.create")
+}
+
+// Keys that are changed without the service are in its trail, which is signed as
+// ever.
+func TestTheTrailOfOfflineKeysIsSigned(t *testing.T) {
+	public, secret, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := private(t)
+	c.Audit.SigningKeyFile = filepath.Join(t.TempDir(), "audit.key")
+	if err := os.WriteFile(c.Audit.SigningKeyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.OfflineKeys(t.Context(), c, func(ctx context.Context, keys *access.Keys) error {
+		_, _, err := keys.Create(ctx, &access.Principal{Type: "local", ID: "me", Role: access.RoleAdmin}, access.Request{Name: "me", Role: string(access.RoleAdmin)})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint, err := audit.NewestCheckpoint(c.Audit.File)
+	if err != nil || checkpoint.Check(public) != nil {
+		t.Errorf("%+v, %v; want a signed checkpoint", checkpoint, err)
+	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // check returns the faults of the configuration and its files.
-func (a *App) check(context.Context) error {
+func (a *App) check(ctx context.Context) error {
 	closed := a.mayBeClosed()
 	if err := a.checkListen(closed); err != nil {
 		return err
@@ -33,7 +33,7 @@ func (a *App) check(context.Context) error {
 			return err
 		}
 	}
-	if err := a.readSigningKey(); err != nil {
+	if err := a.readSigningKey(ctx); err != nil {
 		return err
 	}
 	return a.checkAuditFile()

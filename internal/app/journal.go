@@ -15,7 +15,7 @@ import (
 )
 
 // readSigningKey reads the key that signs checkpoints, if one is configured.
-func (a *App) readSigningKey() (err error) {
+func (a *App) readSigningKey(context.Context) (err error) {
 	if file := a.config.Audit.SigningKeyFile; file != "" {
 		if a.signingKey, err = pki.ReadSigningKey(file); err != nil {
 			return fmt.Errorf("audit.signing_key_file: %w", err)

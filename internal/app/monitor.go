@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -25,7 +26,7 @@ func (a *App) openMonitor(context.Context) (err error) {
 	if !c.Enabled {
 		return nil
 	}
-	base := a.baseURL()
+	base := cmp.Or(a.external(), a.ownURL()) // where users reach the service
 	o := monitor.Options{
 		Gatherer: a.metrics, Metrics: a.metrics, Log: a.log, Rules: rules.RulesFor(base.String()), RulesFile: c.RulesFile, Instance: a.ownURL().Host,
 		Interval: c.Interval, Retention: c.Retention, MaxSeries: c.MaxSeries,
@@ -77,22 +78,11 @@ func (a *App) publishAlert(c monitor.AlertChange) {
 
 // external is the configured URL of the service, nil without one.
 func (a *App) external() *url.URL {
-	if a.config.External == "" {
+	u, err := url.Parse(strings.TrimSuffix(a.config.External, "/"))
+	if a.config.External == "" || err != nil { // the configuration has checked it
 		return nil
 	}
-	u, err := url.Parse(strings.TrimSuffix(a.config.External, "/"))
-	if err != nil {
-		return nil // the configuration has checked it
-	}
 	return u
-}
-
-// baseURL is where users reach the service.
-func (a *App) baseURL() *url.URL {
-	if u := a.external(); u != nil {
-		return u
-	}
-	return a.ownURL()
 }
 
 // ownURL is where the service listens. A loopback address is localhost, as in
