@@ -466,33 +466,14 @@ var banned = regexp.MustCompile(`\b(?:` + strings.Join([]string{
 	`by and by|in vain|there and then|forthwith|lest|amidst|amongst|whilst`,
 }, "|") + `)\b`)
 
-// stillDialect are the directories whose language is not yet plain. The list
-// only gets shorter.
-var stillDialect = []string{
-	"internal/policy",
-	"internal/routing",
-	"internal/strategy",
-}
-
 // The text of a program and of its manual is plain technical English. Exempt
 // are test data, what tests quote as input, and the notes of past releases.
 func TestTheLanguageIsPlain(t *testing.T) {
-	left := make(map[string]int)
 	plain := make(map[string]bool) // identifiers
 	check := func(file string, line int, text string) {
-		found := banned.FindString(strings.ToLower(text))
-		if found == "" {
-			return
+		if found := banned.FindString(strings.ToLower(text)); found != "" {
+			t.Errorf("%s:%d: %q is not plain technical English; see house rule 7 in CONTRIBUTING.md", file, line, found)
 		}
-		dir := path.Dir(file)
-		if room, isList := strings.CutSuffix(path.Base(file), ".txt"); isList && dir == "mutants" {
-			dir = "internal/" + room // its entries quote that room's code
-		}
-		if slices.Contains(stillDialect, dir) {
-			left[dir]++
-			return
-		}
-		t.Errorf("%s:%d: %q is not plain technical English; see house rule 7 in CONTRIBUTING.md", file, line, found)
 	}
 	for _, f := range goFiles(t) {
 		if f.path == "arch_test.go" {
@@ -533,11 +514,6 @@ func TestTheLanguageIsPlain(t *testing.T) {
 		}
 		for n, line := range strings.Split(text, "\n") {
 			check(name, n+1, line)
-		}
-	}
-	for _, dir := range stillDialect {
-		if left[dir] == 0 {
-			t.Errorf("%s is plain: take it off stillDialect in arch_test.go", dir)
 		}
 	}
 }

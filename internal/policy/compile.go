@@ -92,8 +92,8 @@ func (c *compiler) strategies() {
 			c.policy.byName[name] = Instance{strategy.ChooserOf(s), &specs[i]}
 			continue
 		}
-		// A strategy that cannot do without parameters is not to be had by
-		// name alone; that is no fault of a document that does not ask for it.
+		// A strategy that needs parameters cannot be chosen by name alone. That is
+		// no fault of a document that does not ask for it.
 		c.unsound[name] = len(c.base[name]) > 0
 		if c.unsound[name] {
 			c.addFaults(at+"/"+strict.Escape(name)+"/parameters", faults)
@@ -125,13 +125,12 @@ func (c *compiler) choose(p *Plan, name string, parameters map[string]any, at, p
 }
 
 func (c *compiler) rules() {
-	at := "/rules"
-	if n := len(c.doc.Rules); n > MaxRules {
-		c.faults.Add(at, "%d rules; at most %d are allowed", n, MaxRules)
+	if n := len(c.doc.Rules); n > maxRules {
+		c.faults.Add("/rules", "%d rules; at most %d are allowed", n, maxRules)
 	}
-	c.policy.rules = make([]compiledRule, min(len(c.doc.Rules), MaxRules))
+	c.policy.rules = make([]compiledRule, min(len(c.doc.Rules), maxRules))
 	for i := range c.policy.rules {
-		doc, r, at := &c.doc.Rules[i], &c.policy.rules[i], at+"/"+strconv.Itoa(i)
+		doc, r, at := &c.doc.Rules[i], &c.policy.rules[i], "/rules/"+strconv.Itoa(i)
 		match := at + "/match"
 		r.model = c.pattern(doc.Match.ModelType, fleet.ModelTypeCharacters, fleet.MaxModelTypeLength, match+"/model_type")
 		r.region = c.pattern(doc.Match.Region, fleet.NameCharacters, fleet.MaxNameLength, match+"/region")
@@ -199,11 +198,10 @@ func spell(allowed string) string {
 
 // distances checks the table of regions and prepares the matrix.
 func (c *compiler) distances() {
-	at := "/regions"
 	p := c.policy
 	named := map[string]bool{}
 	for _, from := range slices.Sorted(maps.Keys(c.doc.Regions)) {
-		at := at + "/" + strict.Escape(from)
+		at := "/regions/" + strict.Escape(from)
 		c.name(from, fleet.NameCharacters, fleet.MaxNameLength, at)
 		named[from] = true
 		distances := c.doc.Regions[from].DistancesMs
@@ -212,15 +210,15 @@ func (c *compiler) distances() {
 			c.name(to, fleet.NameCharacters, fleet.MaxNameLength, at)
 			named[to] = true
 			switch {
-			case !(d >= 0 && d <= MaxDistanceMs): // NaN too
-				c.faults.Add(at, "want a distance from 0 to %d ms, not %v", int(MaxDistanceMs), d)
+			case !(d >= 0 && d <= maxDistanceMs): // NaN too
+				c.faults.Add(at, "want a distance from 0 to %d ms, not %v", int(maxDistanceMs), d)
 			case from == to && d != 0:
 				c.faults.Add(at, "a region is 0 ms away from itself; leave it out")
 			}
 		}
 	}
-	if len(named) > MaxRegions {
-		c.faults.Add(at, "%d different regions; at most %d are allowed", len(named), MaxRegions)
+	if len(named) > maxRegions {
+		c.faults.Add("/regions", "%d different regions; at most %d are allowed", len(named), maxRegions)
 		return
 	}
 	for i, name := range slices.Sorted(maps.Keys(named)) {
@@ -240,12 +238,11 @@ func (c *compiler) distances() {
 }
 
 func (c *compiler) aliases() {
-	at := "/aliases"
-	if n := len(c.doc.Aliases); n > MaxAliases {
-		c.faults.Add(at, "%d aliases; at most %d are allowed", n, MaxAliases)
+	if n := len(c.doc.Aliases); n > maxAliases {
+		c.faults.Add("/aliases", "%d aliases; at most %d are allowed", n, maxAliases)
 	}
 	for _, alias := range slices.Sorted(maps.Keys(c.doc.Aliases)) {
-		at, target := at+"/"+strict.Escape(alias), c.doc.Aliases[alias]
+		at, target := "/aliases/"+strict.Escape(alias), c.doc.Aliases[alias]
 		if !c.modelName(alias, at) || !c.modelName(target, at) {
 			continue
 		}
@@ -265,13 +262,13 @@ func (c *compiler) callerMay() {
 	at := "/caller_may"
 	fields := c.doc.CallerMay
 	if len(fields) > maxFields {
-		c.faults.Add(at, "%d fields; at most %d are allowed", len(fields), len(CallerFields()))
+		c.faults.Add(at, "%d fields; at most %d are allowed", len(fields), len(callerFields))
 		fields = fields[:maxFields]
 	}
 	for i, field := range fields {
 		switch {
-		case !slices.Contains(CallerFields(), field):
-			c.faults.Add(at+"/"+strconv.Itoa(i), "%s", strict.Unknown("field", field, CallerFields()))
+		case !slices.Contains(callerFields, field):
+			c.faults.Add(at+"/"+strconv.Itoa(i), "%s", strict.Unknown("field", field, callerFields))
 		case c.policy.may[field]:
 			c.faults.Add(at+"/"+strconv.Itoa(i), "%s is named twice", strict.Quote(field))
 		default:
@@ -299,20 +296,18 @@ func (c *compiler) index() {
 	}
 }
 
-// nameModels adds the model types that strategies name by parameters.
+// nameModels adds the model types that parameters of strategies name.
 func (c *compiler) nameModels() {
-	add := func(s strategy.Strategy) {
-		if names, ok := s.(interface{ Models() []string }); ok {
+	instances := slices.Collect(maps.Values(c.policy.byName))
+	for i := range c.policy.rules {
+		instances = append(instances, c.policy.rules[i].Instance)
+	}
+	for _, i := range instances {
+		if names, ok := i.Strategy.(interface{ Models() []string }); ok {
 			for _, m := range names.Models() {
 				c.policy.models[m] = true
 			}
 		}
-	}
-	for _, i := range c.policy.byName {
-		add(i.Strategy)
-	}
-	for i := range c.policy.rules {
-		add(c.policy.rules[i].Strategy)
 	}
 }
 

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"maps"
 	"reflect"
 	"slices"
@@ -23,11 +24,8 @@ type Difference struct {
 // names: members of objects one by one, lists element by element.
 func Differences(a, b *Policy) ([]Difference, error) {
 	before, err := a.tree()
-	if err != nil {
-		return nil, err
-	}
-	after, err := b.tree()
-	if err != nil {
+	after, err2 := b.tree()
+	if err := errors.Join(err, err2); err != nil {
 		return nil, err
 	}
 	var found []Difference
@@ -46,7 +44,14 @@ type missing struct{}
 func differ(at string, a, b any, found func(Difference)) error {
 	if objectA, ok := a.(map[string]any); ok {
 		if objectB, ok := b.(map[string]any); ok {
-			return differObjects(at, objectA, objectB, found)
+			names := slices.AppendSeq(slices.Collect(maps.Keys(objectA)), maps.Keys(objectB))
+			slices.Sort(names)
+			for _, name := range slices.Compact(names) {
+				if err := differ(at+"/"+strict.Escape(name), member(objectA, name), member(objectB, name), found); err != nil {
+					return err
+				}
+			}
+			return nil
 		}
 	}
 	if listA, ok := a.([]any); ok {
@@ -62,32 +67,17 @@ func differ(at string, a, b any, found func(Difference)) error {
 	if reflect.DeepEqual(a, b) {
 		return nil
 	}
-	d := Difference{Pointer: at}
-	var err error
-	for _, side := range []struct {
-		value any
-		text  *[]byte
-	}{{a, &d.Before}, {b, &d.After}} {
-		if _, none := side.value.(missing); !none {
-			if *side.text, err = json.Marshal(side.value, json.Deterministic(true)); err != nil {
-				return err
-			}
-		}
-	}
-	found(d)
-	return nil
+	before, err := encode(a)
+	after, err2 := encode(b)
+	found(Difference{at, before, after})
+	return errors.Join(err, err2)
 }
 
-func differObjects(at string, a, b map[string]any, found func(Difference)) error {
-	names := slices.Concat(slices.Collect(maps.Keys(a)), slices.Collect(maps.Keys(b)))
-	slices.Sort(names)
-	for _, name := range slices.Compact(names) {
-		pointer := at + "/" + strict.Escape(name)
-		if err := differ(pointer, member(a, name), member(b, name), found); err != nil {
-			return err
-		}
+func encode(v any) ([]byte, error) {
+	if v == (missing{}) {
+		return nil, nil
 	}
-	return nil
+	return json.Marshal(v, json.Deterministic(true))
 }
 
 func member(object map[string]any, name string) any {
@@ -122,13 +112,11 @@ func (p *Policy) Merge(patch []byte) (*Policy, []strict.Fault) {
 		return nil, []strict.Fault{{Reason: "want an object that is merged into the policy, not null"}}
 	}
 	current, err := p.tree()
-	if err == nil {
-		var merged []byte
-		if merged, err = json.Marshal(mergePatch(current, change), json.Deterministic(true)); err == nil {
-			return Parse(merged, "json")
-		}
+	merged, err2 := encode(mergePatch(current, change))
+	if err := errors.Join(err, err2); err != nil {
+		return nil, []strict.Fault{{Reason: err.Error()}}
 	}
-	return nil, []strict.Fault{{Reason: err.Error()}}
+	return Parse(merged, "json")
 }
 
 // mergePatch is the function MergePatch of RFC 7396.

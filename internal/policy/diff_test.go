@@ -53,8 +53,7 @@ func TestMergePatch(t *testing.T) {
 	}
 }
 
-// Whoever applies the differences of two documents to the first gets the
-// second.
+// The differences of two documents make the second of the first.
 func TestDifferencesMakeTheSecondOfTheFirst(t *testing.T) {
 	strategies := []string{"random", "least_loaded", "round_robin"}
 	draw := rapid.Custom(func(rt *rapid.T) *policy.Policy {

@@ -7,14 +7,14 @@ import (
 )
 
 // Document is a policy as people write it and stores keep it: which strategy
-// serves which traffic. It means something only once it is compiled.
+// serves which traffic.
 type Document struct {
 	DefaultStrategy string                 `json:"default_strategy"` // of requests that no rule matches
-	Rules           []Rule                 `json:"rules,omitempty"`  // the first that matches wins; at most MaxRules
+	Rules           []Rule                 `json:"rules,omitempty"`  // the first that matches wins; at most maxRules
 	Regions         map[string]RegionDoc   `json:"regions,omitempty"`
-	Strategies      map[string]StrategyDoc `json:"strategies,omitempty"` // parameters by strategy, wherever it is used
-	Aliases         map[string]string      `json:"aliases,omitempty"`    // other names of model types; at most MaxAliases
-	CallerMay       []string               `json:"caller_may"`           // what requests may choose themselves, of CallerFields
+	Strategies      map[string]StrategyDoc `json:"strategies,omitempty"` // parameters by strategy, for each of its uses
+	Aliases         map[string]string      `json:"aliases,omitempty"`    // other names of model types; at most maxAliases
+	CallerMay       []string               `json:"caller_may"`           // what requests may choose themselves, of callerFields
 }
 
 // Rule says how the requests that match are served.
@@ -22,7 +22,7 @@ type Rule struct {
 	Match      Match          `json:"match"`
 	Strategy   string         `json:"strategy"`
 	RegionMode string         `json:"region_mode,omitempty"` // prefer or require; "": prefer
-	Parameters map[string]any `json:"parameters,omitempty"`  // laid over those of Document.Strategies
+	Parameters map[string]any `json:"parameters,omitempty"`  // override those of Document.Strategies
 }
 
 // Match selects requests by patterns in which * stands for any characters and
@@ -34,8 +34,8 @@ type Match struct {
 
 // RegionDoc is what a policy knows of a region.
 type RegionDoc struct {
-	// DistancesMs are the distances to other regions in ms, 0 to
-	// MaxDistanceMs. They hold for the way back too, unless that is given.
+	// DistancesMs are the distances to other regions in ms, 0 to maxDistanceMs.
+	// They hold for the way back too, unless that is given.
 	DistancesMs map[string]float64 `json:"distances_ms"`
 }
 
@@ -47,21 +47,19 @@ type StrategyDoc struct {
 // Bounds of a policy document.
 const (
 	MaxBytes      = 1 << 20 // of the text
-	MaxRules      = 1000
-	MaxRegions    = 200 // distinct ones in the table of distances
-	MaxAliases    = 1000
-	MaxDistanceMs = 1e6
+	maxRules      = 1000
+	maxRegions    = 200 // distinct ones in the table of distances
+	maxAliases    = 1000
+	maxDistanceMs = 1e6
 )
 
-// CallerFields lists what caller_may may name: fields of a request.
-func CallerFields() []string {
-	return []string{"strategy", "region_mode", "exclude", "labels", "explain"}
-}
+// callerFields are the fields of a request that caller_may may name.
+var callerFields = []string{"strategy", "region_mode", "exclude", "labels", "explain"}
 
 // Default is the policy of a fresh installation: the best general strategy for
-// every request, and callers may choose whatever a policy can let them choose.
+// every request, and callers may choose all that a policy can let them choose.
 func Default() *Policy {
-	p, faults := Compile(Document{DefaultStrategy: "least_loaded", CallerMay: CallerFields()})
+	p, faults := Compile(Document{DefaultStrategy: "least_loaded", CallerMay: callerFields})
 	if len(faults) > 0 {
 		panic(strict.Invalid(faults)) // a fault of this file
 	}

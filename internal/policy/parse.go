@@ -5,13 +5,10 @@ import "headway/internal/strict"
 // maxFaults is the most faults of one document that are listed.
 const maxFaults = 1000
 
-// Parse reads a document, format json or yaml, and compiles it: every strategy
-// is built, every pattern and distance prepared. It returns the policy, or every
-// fault and no policy: at most 1,000 by name, each with its place and what is
-// allowed there, for YAML with its line.
-//
-// Both formats are read strictly: names given twice, unknown fields and values
-// of another type are faults, and null is not the same as leaving out.
+// Parse reads a document, format json or yaml, and compiles it. It returns the
+// policy, or its faults: at most 1,000, each with its place and what is allowed
+// there, for YAML with its line. Names given twice, unknown fields, values of
+// another type and null are faults.
 func Parse(data []byte, format string) (*Policy, []strict.Fault) {
 	var faults strict.Faults
 	var r *strict.Reader

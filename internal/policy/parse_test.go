@@ -155,11 +155,11 @@ func TestADocumentIsBounded(t *testing.T) {
 	var many struct {
 		rules, regions, aliases []string
 	}
-	for i := range MaxRules + 1 {
+	for i := range maxRules + 1 {
 		many.rules = append(many.rules, `{"match":{},"strategy":"random"}`)
 		many.aliases = append(many.aliases, fmt.Sprintf(`"a%d":"b"`, i))
 	}
-	for i := range MaxRegions {
+	for i := range maxRegions {
 		many.regions = append(many.regions, fmt.Sprintf(`"r%d":1`, i))
 	}
 	for _, c := range []struct{ text, pointer, reason string }{
@@ -209,7 +209,7 @@ func drawDocument(t *rapid.T) Document {
 	strategy := rapid.SampledFrom(usable())
 	doc := Document{
 		DefaultStrategy: strategy.Draw(t, "default"),
-		CallerMay:       rapid.SliceOfNDistinct(rapid.SampledFrom(CallerFields()), 0, 5, rapid.ID).Draw(t, "caller_may"),
+		CallerMay:       rapid.SliceOfNDistinct(rapid.SampledFrom(callerFields), 0, 5, rapid.ID).Draw(t, "caller_may"),
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "rules") {
 		name := strategy.Draw(t, "strategy")
@@ -226,7 +226,7 @@ func drawDocument(t *rapid.T) Document {
 	if names := rapid.SliceOfNDistinct(region, 0, 4, rapid.ID).Draw(t, "regions"); len(names) > 0 {
 		doc.Regions = map[string]RegionDoc{}
 		for _, name := range names {
-			distances := rapid.MapOfN(region, rapid.Float64Range(0, MaxDistanceMs), 0, 3).Draw(t, "distances")
+			distances := rapid.MapOfN(region, rapid.Float64Range(0, maxDistanceMs), 0, 3).Draw(t, "distances")
 			delete(distances, name)
 			if len(distances) == 0 {
 				distances = nil
@@ -267,8 +267,6 @@ func drawParameters(t *rapid.T, name string) map[string]any {
 			continue
 		case p.Kind == strategy.KindNumber:
 			v = rapid.Float64Range(p.Min, p.Max).Draw(t, p.Name)
-		case p.Kind == strategy.KindString && len(p.OneOf) > 0:
-			v = rapid.SampledFrom(p.OneOf).Draw(t, p.Name)
 		case name == "model_specific" && p.Name == "models":
 			models := []any{}
 			for range rapid.IntRange(0, 3).Draw(t, "models") {

@@ -23,8 +23,8 @@ type Policy struct {
 
 	fallback Plan
 	rules    []compiledRule
-	// byModel are the indices of the rules that match a model type, for those
-	// that some rule names literally; unnamed are the candidates for others.
+	// byModel are the indices of the rules that match a model type which some rule
+	// names literally; unnamed are the candidates for others.
 	byModel map[string][]int
 	unnamed []int
 
@@ -36,7 +36,7 @@ type Policy struct {
 	distances []float64         // ms, row by row: from, to; NaN is unknown
 }
 
-// RuleDefault is the rule of a decision when no rule matched.
+// RuleDefault is Plan.Rule when no rule matched.
 const RuleDefault = -1
 
 // Instance is a strategy with its parameters.
@@ -80,11 +80,10 @@ func (p *Policy) Plan(modelType, region string) Plan {
 	return p.fallback
 }
 
-// Named is the strategy of that name with the parameters that the policy gives
-// it. It is not there when its parameters have no complete default and the
-// policy gives none.
-func (p *Policy) Named(name string) (Instance, bool) {
-	i, ok := p.byName[name]
+// Named is the strategy of that name with the parameters that the policy gives it.
+// ok is false if it needs parameters and the policy gives none.
+func (p *Policy) Named(name string) (i Instance, ok bool) {
+	i, ok = p.byName[name]
 	return i, ok
 }
 
@@ -103,11 +102,8 @@ func (p *Policy) Distance(from, to string) float64 {
 		return 0
 	}
 	i, known := p.indices[from]
-	if !known {
-		return math.NaN()
-	}
-	j, known := p.indices[to]
-	if !known {
+	j, known2 := p.indices[to]
+	if !known || !known2 {
 		return math.NaN()
 	}
 	return p.distances[i*len(p.indices)+j]
@@ -129,9 +125,8 @@ func (p *Policy) Models() iter.Seq[string] { return maps.Keys(p.models) }
 // Regions are the regions that the policy names literally.
 func (p *Policy) Regions() iter.Seq[string] { return maps.Keys(p.regions) }
 
-// Hidden returns a fault for each of the model types, which heads serve, that an
-// alias of the policy hides: a request for it goes to another model type, and no
-// request reaches those heads under this name.
+// Hidden returns a fault for each of the model types of heads that an alias of the
+// policy hides: requests for it go to another model type.
 func (p *Policy) Hidden(models []string) []strict.Fault {
 	var hidden []strict.Fault
 	for _, m := range models {

@@ -33,7 +33,7 @@ func TestTheDefaultPolicy(t *testing.T) {
 	if got.Spec.Name != "least_loaded" || got.Rule != RuleDefault || got.RegionMode != strategy.RegionPrefer || got.Strategy == nil {
 		t.Errorf("plan %+v", got)
 	}
-	for _, field := range CallerFields() {
+	for _, field := range callerFields {
 		if !p.CallerMay(field) {
 			t.Errorf("callers may not choose %s", field)
 		}
@@ -167,7 +167,7 @@ func TestAStrategyByNameHasThePolicysParameters(t *testing.T) {
 		Parameters: []strategy.Parameter{
 			{Name: "a", Kind: strategy.KindNumber, Default: 1.0, Max: 10},
 			{Name: "b", Kind: strategy.KindNumber, Default: 2.0, Max: 10},
-			{Name: "c", Kind: strategy.KindString, Default: "x", OneOf: []string{"x", "y"}},
+			{Name: "c", Kind: strategy.KindString, Default: "x"},
 			{Name: "list", Kind: strategy.KindList},
 		},
 		New: func(v strategy.Values, _ strategy.Build) (strategy.Strategy, []strict.Fault) {
@@ -197,7 +197,7 @@ rules:
 	}
 }
 
-func TestAStrategyThatNeedsParametersIsNotToBeHadWithoutThem(t *testing.T) {
+func TestAStrategyThatNeedsParametersIsRefusedWithoutThem(t *testing.T) {
 	withSpec(t, strategy.Spec{
 		Name: "zz_needs", Parameters: []strategy.Parameter{{Name: "list", Kind: strategy.KindList}},
 		New: func(v strategy.Values, _ strategy.Build) (strategy.Strategy, []strict.Fault) {
@@ -209,7 +209,7 @@ func TestAStrategyThatNeedsParametersIsNotToBeHadWithoutThem(t *testing.T) {
 	})
 	p := compilePolicy(t, "default_strategy: random")
 	if _, ok := p.Named("zz_needs"); ok {
-		t.Error("it is to be had")
+		t.Error("it is there")
 	}
 	mustFault(t, "default_strategy: zz_needs", "/strategies/zz_needs/parameters/list")
 	mustFault(t, "default_strategy: random\nrules: [{match: {}, strategy: zz_needs}]", "/rules/0/parameters/list")
@@ -336,7 +336,7 @@ func TestAPolicyKeepsNothingOfItsDocument(t *testing.T) {
 }
 
 func TestLookingUpAPlanAllocatesNothing(t *testing.T) {
-	p := policyOfRules(t, MaxRules)
+	p := policyOfRules(t, maxRules)
 	if n := testing.AllocsPerRun(100, func() {
 		p.Plan("model-999", "us")
 		p.Plan("unknown", "us")
@@ -368,7 +368,7 @@ func policyOfRules(t testing.TB, n int) *Policy {
 }
 
 func BenchmarkPlan(b *testing.B) {
-	p := policyOfRules(b, MaxRules)
+	p := policyOfRules(b, maxRules)
 	for _, model := range []string{"model-999", "unknown-model-type"} {
 		b.Run(model, func(b *testing.B) {
 			b.ReportAllocs()
@@ -380,7 +380,7 @@ func BenchmarkPlan(b *testing.B) {
 }
 
 func BenchmarkCompile(b *testing.B) {
-	doc := policyOfRules(b, MaxRules).Document
+	doc := policyOfRules(b, maxRules).Document
 	for b.Loop() {
 		Compile(doc)
 	}

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 
@@ -13,19 +12,19 @@ import (
 // delegate to included.
 const maxInstances = 10_000
 
-// build is the Build of the policy: parameters are laid over what the document
-// says of the strategy, and that over the defaults. Faults have pointers
-// relative to parameters; that of the name itself is "".
+// build is the Build of the policy: parameters override what the document says of
+// the strategy, and that overrides the defaults. Faults have pointers relative to
+// parameters; that of the name itself is "".
 func (c *compiler) build(name string, parameters map[string]any) (strategy.Strategy, []strict.Fault) {
-	fault := func(reason string) (strategy.Strategy, []strict.Fault) {
-		return nil, []strict.Fault{{Reason: reason}}
-	}
+	var faults strict.Faults
 	spec := findSpec(name)
 	switch {
 	case spec == nil:
-		return fault(UnknownStrategy(name))
+		faults.Add("", "%s", UnknownStrategy(name))
+		return nil, faults
 	case slices.Contains(c.building, name):
-		return fault(fmt.Sprintf("%s would delegate to itself", name))
+		faults.Add("", "%s would delegate to itself", name)
+		return nil, faults
 	}
 	if made, ok := c.policy.byName[name]; ok && len(parameters) == 0 {
 		return made.Strategy, nil
@@ -35,9 +34,10 @@ func (c *compiler) build(name string, parameters map[string]any) (strategy.Strat
 	case len(faults) > 0:
 		return nil, faults
 	case c.unsound[name]:
-		return nil, nil // said where the document says it
+		return nil, nil // the fault is named where the document has it
 	case c.instances >= maxInstances:
-		return fault(fmt.Sprintf("the policy needs more than %d strategies", maxInstances))
+		faults.Add("", "the policy needs more than %d strategies", maxInstances)
+		return nil, faults
 	}
 	c.instances++
 	complete := strategy.Values{}
@@ -51,10 +51,7 @@ func (c *compiler) build(name string, parameters map[string]any) (strategy.Strat
 	c.building = append(c.building, name)
 	s, faults := spec.New(complete, c.build)
 	c.building = c.building[:len(c.building)-1]
-	if len(faults) > 0 {
-		return nil, faults
-	}
-	return s, nil
+	return s, faults
 }
 
 // specs are the strategies that a policy may name.

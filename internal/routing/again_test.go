@@ -156,8 +156,8 @@ func TestALaterAttemptOfAForgottenDecisionIsEvicted(t *testing.T) {
 	}
 }
 
-// Whatever happens to decisions and heads in which order, each head has the
-// places and tokens of its open decisions, and in the end none.
+// In each order of events each head has the places and tokens of its open
+// decisions, and in the end none.
 func TestPlacesAndTokensAreThoseOfOpenDecisions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

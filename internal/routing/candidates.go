@@ -15,20 +15,19 @@ import (
 	"headway/internal/strategy"
 )
 
-// candidateSlots and candidateWays bound the sets of candidates that are
-// remembered: slots in buckets of ways, so that a new set replaces at worst
-// another of its bucket. maxCopied bounds the places that all sets together hold
-// beside those of the snapshot, 48 bytes each: callers choose the labels, and
-// each choice may leave most of a large fleet.
+// Bounds of the sets of candidates that are kept: slots in buckets of ways, so
+// that a new set replaces at worst another of its bucket. maxCopied bounds the
+// places of all sets beside those of the snapshot, 48 bytes each: callers choose
+// labels, and each choice may leave most of a large fleet.
 const (
 	candidateSlots = 1 << 11
 	candidateWays  = 4
 	maxCopied      = 1 << 20
 )
 
-// criteria are what decides which heads may serve a request, apart from what
-// changes with every request. Every string is a canonical one, of the policy
-// or of the snapshot, so that a remembered set keeps no request's memory.
+// criteria decide which heads may serve a request, apart from what changes with
+// every request. Their strings are those of the policy or the snapshot, so that a
+// set keeps no request's memory.
 type criteria struct {
 	model  string
 	region string
@@ -36,9 +35,8 @@ type criteria struct {
 	labels string // as encodeLabels writes them
 }
 
-// candidates is the answer to criteria under one policy and one state of a
-// pool. It holds no load: a remembered set narrows the choice and never makes
-// it.
+// candidates is the answer to criteria under one policy and one state of a pool.
+// It holds no load.
 type candidates struct {
 	criteria
 	pool   *fleet.Pool
@@ -51,16 +49,14 @@ type candidates struct {
 	tallies [heldTallies]atomic.Pointer[tally] // where this set's decisions are counted
 }
 
-// heldTallies is how many tallies a set keeps at hand: the regions of one model
-// under one or two strategies.
+// heldTallies is how many tallies a set holds: the regions of one model under one
+// or two strategies.
 const heldTallies = 32
 
-// candidateCache remembers candidates. An entry is valid as long as the pool
-// and the policy it was made from are the current ones, which their pointers
-// tell, so any change of a head or the policy invalidates at once.
-//
-// Lookups take no lock. Two goroutines that miss at the same time both build
-// the set; the last one stays.
+// candidateCache keeps candidates. An entry is valid as long as the pool and the
+// policy that it was made from are the current ones, by their pointers. Lookups
+// take no lock: of two goroutines that miss at the same time both build the set,
+// and the last one stays.
 type candidateCache struct {
 	seed      maphash.Seed
 	random    func() uint64
@@ -79,7 +75,7 @@ func newCandidateCache(random func() uint64) *candidateCache {
 	}
 }
 
-// get returns the candidates for c, and whether they were remembered.
+// get returns the candidates for c, and whether they were kept.
 func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *policy.Policy) (*candidates, bool) {
 	hash := maphash.String(t.seed, c.model)*31 + maphash.String(t.seed, c.region) + uint64(c.mode)
 	if c.labels != "" {
@@ -121,8 +117,7 @@ func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *policy.Policy
 	return fresh, false
 }
 
-// makeRoom empties sets in turn until all are within maxCopied, or fresh is all
-// there is.
+// makeRoom empties sets in turn until all are within maxCopied, but never fresh.
 func (t *candidateCache) makeRoom(fresh *candidates) {
 	for range t.slots {
 		if t.copied.Load() <= maxCopied {
@@ -135,9 +130,8 @@ func (t *candidateCache) makeRoom(fresh *candidates) {
 	}
 }
 
-// forget empties the sets of pools and policies that are no longer current: what
-// they hold of an old snapshot would stay in memory until the same criteria come
-// again.
+// forget empties the sets of pools and policies that are no longer current, which
+// would keep an old snapshot in memory.
 func (t *candidateCache) forget(s *fleet.Snapshot, policy *policy.Policy) {
 	for i := range t.slots {
 		if e := t.slots[i].Load(); e != nil && e.pool != nil && (e.policy != policy || e.pool != s.Pools[e.model]) {
@@ -146,8 +140,7 @@ func (t *candidateCache) forget(s *fleet.Snapshot, policy *policy.Policy) {
 	}
 }
 
-// empty leaves of a set its criteria and its turns, so that a rotation goes on
-// where it was.
+// empty leaves of a set its criteria and its turns, so that a rotation continues.
 func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) bool {
 	rest := &candidates{criteria: e.criteria}
 	for tier := range e.allTiers() {
@@ -161,7 +154,7 @@ func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) 
 }
 
 // newCandidates orders the pool's heads into tiers. It takes over the turns of old,
-// a set of the same criteria, so that a rotation goes on where it was.
+// a set of the same criteria, so that a rotation continues.
 func newCandidates(c criteria, pool *fleet.Pool, policy *policy.Policy, old *candidates, random func() uint64) *candidates {
 	set := &candidates{criteria: c, pool: pool, policy: policy}
 	want := decodeLabels(c.labels)
@@ -183,9 +176,8 @@ func newCandidates(c criteria, pool *fleet.Pool, policy *policy.Policy, old *can
 	return set
 }
 
-// addByDistance adds the group of each region, from near to far. Regions whose
-// distance the policy does not know come last, together: an order among them
-// would send all that spills to one of them.
+// addByDistance adds the group of each region, from near to far. Regions of unknown
+// distance come last and together: an order would send all that spills to one.
 func (s *candidates) addByDistance(keep func(*fleet.Head) bool) {
 	type near struct {
 		group    *fleet.Group
@@ -211,9 +203,8 @@ func (s *candidates) addByDistance(keep func(*fleet.Head) bool) {
 	}
 }
 
-// addGroup adds the tiers of those heads of a group that keep lets pass; nil lets
-// all. It takes the trials of each group up to the first that has another head:
-// farther ones are for requests that come that far.
+// addGroup adds the tiers of those heads of a group that keep accepts; nil accepts
+// all. It takes the trials of each group up to the first that has another head.
 func (s *candidates) addGroup(g *fleet.Group, distance float64, keep func(*fleet.Head) bool) {
 	if len(s.tiers) == 0 {
 		for _, h := range g.Trials {
@@ -263,7 +254,7 @@ func (s *candidates) takeTurns(old *candidates, random func() uint64) {
 			}
 		}
 		if t.State == nil {
-			// A random first turn keeps instances that start together apart.
+			// A random first turn keeps routers that start together apart.
 			t.State = strategy.NewState(random() >> 32) // far from the end of the numbers
 		}
 	}
@@ -278,8 +269,7 @@ func hasLabels(h *fleet.Head, want map[string]string) bool {
 	return true
 }
 
-// encodeLabels writes labels in one canonical form; NUL cannot occur in a
-// label.
+// encodeLabels writes labels in one canonical form; no label has a NUL.
 func encodeLabels(labels map[string]string) string {
 	if len(labels) == 0 {
 		return ""

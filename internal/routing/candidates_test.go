@@ -19,7 +19,7 @@ import (
 const aTick = time.Second
 
 // What is remembered of a pool must not keep it in memory once a head of it has
-// changed, although nobody asks with the same criteria again.
+// changed, although no request has the same criteria again.
 func TestCandidatesOfThePastAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -97,7 +97,7 @@ func TestCandidatesByLabelsAreBounded(t *testing.T) {
 	})
 }
 
-// A rule that requires the request's region serves nobody who names none.
+// A rule that requires the request's region serves no request without one.
 func TestARuleThatRequiresARegionFailsClosed(t *testing.T) {
 	w := newWorld(t, nil)
 	w.head("a", "eu", nil)

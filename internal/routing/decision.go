@@ -13,9 +13,8 @@ import (
 	"headway/internal/strategy"
 )
 
-// Decision is the choice of a head for one request and the reservation of a
-// place there. Its fields do not change once Decide has returned it; its end
-// does, once.
+// Decision is the choice of a head for one request and the reservation of a place
+// there. It is immutable but for its progress and its end.
 type Decision struct {
 	Head           *fleet.Head // nil: none was found
 	Strategy       string      // the name of the strategy that chose, none if no head was found
@@ -96,12 +95,11 @@ func (d *Decision) Outcome() (o Outcome, ok bool) {
 	return Outcome{}, false
 }
 
-// Explanation is what the decision saw, for as long as it is kept; nil where that
-// was not written down.
+// Explanation is what the decision saw, as long as that is kept; nil: not written.
 func (d *Decision) Explanation() *Explanation { return d.explanation.Load() }
 
-// ExpiresAt is when the reservation ends unless its outcome comes first. It moves
-// on as long as progress is reported or the head reports that the request runs.
+// ExpiresAt is when the reservation ends unless its outcome comes first. Progress
+// renews it, and so does a head that reports that the request runs.
 func (d *Decision) ExpiresAt() time.Time { return d.At.Add(time.Duration(d.lasts.Load())) }
 
 // renew lets the reservation last at least until then.

@@ -40,8 +40,7 @@ type Candidate struct {
 	Signals  []strategy.Signal
 }
 
-// Filters that remove heads, besides the refusals of fleet, in the order in
-// which they are applied.
+// Filters that remove heads, besides the refusals of fleet, in their order.
 const (
 	filterRegion   = "region"   // required, and the head is elsewhere
 	filterLabels   = "labels"   // the head lacks a label that the request wants
@@ -73,20 +72,20 @@ func (c *choice) filter(h *fleet.Head, req *strategy.Request) string {
 	return ""
 }
 
-// Bounds of the explanations that are kept: the newest, as long as all of them
-// list at most maxKeptCandidates, about 600 bytes each. In a fleet of a dozen
-// heads that is the explanations of the last 4,000 decisions.
+// Bounds of the explanations that are kept: the newest, which together list at most
+// maxKeptCandidates, about 600 bytes each. In a fleet of a dozen heads these are
+// the last 4,000.
 const (
 	maxExplanations   = 10_000
 	maxKeptCandidates = 50_000
 )
 
-// explainRate bounds the candidates a second that are written down of decisions
-// that did not ask for it: about a hundredth of a processor.
+// explainRate bounds the candidates a second of explanations that were not asked
+// for: about a hundredth of a processor.
 const explainRate = 10_000
 
-// explained are the decisions that have an explanation, oldest first. Only
-// decisions that are to be explained take the lock.
+// explained are the decisions that have an explanation, oldest first. Only they
+// take the lock.
 type explained struct {
 	mu         sync.Mutex
 	decisions  []*Decision
@@ -95,8 +94,7 @@ type explained struct {
 	at         time.Time
 }
 
-// affords takes n candidates from what may be written down unasked, and reports
-// whether they were there.
+// affords takes n candidates from the allowance, and reports whether it had them.
 func (e *explained) affords(n int, now time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -109,8 +107,7 @@ func (e *explained) affords(n int, now time.Time) bool {
 	return true
 }
 
-// keep gives d its explanation, and takes those of the oldest where there are
-// too many.
+// keep gives d its explanation, and drops the oldest ones beyond the bounds.
 func (e *explained) keep(d *Decision, explanation *Explanation) {
 	d.explanation.Store(explanation)
 	e.mu.Lock()
@@ -173,16 +170,16 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 			Filter: filter, Cost: cost, Signals: strategy.Signals(h, in.Now, scored && !math.IsNaN(cost)),
 		})
 	}
-	// The heads that nothing removed, cheapest first, are what people look for.
+	// Heads that nothing removed come first, cheapest first, and of these last those
+	// that were not compared, whose cost is NaN.
 	slices.SortStableFunc(e.Candidates, func(a, b Candidate) int {
-		// Those that were not compared, NaN, come after those that were.
 		return cmp.Or(cmp.Compare(min(len(a.Filter), 1), min(len(b.Filter), 1)), cmp.Compare(-b.Cost, -a.Cost))
 	})
 	return e
 }
 
-// finish marks the head that was taken, "" for none, maybe as a trial, and keeps
-// at most maxExplained candidates, that head among them.
+// finish marks the head that was taken, "" for none, and keeps at most maxExplained
+// candidates, that head among them.
 func (e *Explanation) finish(id string, trial bool) {
 	if e == nil {
 		return
@@ -191,7 +188,7 @@ func (e *Explanation) finish(id string, trial bool) {
 	if taken >= 0 {
 		filter := e.Candidates[taken].Filter
 		e.Candidates[taken].Chosen, e.Candidates[taken].Filter = true, ""
-		if !trial && filter != "" { // the last resort: it removed none of them
+		if !trial && filter != "" { // the last resort: the filter removed none of them
 			for i := range e.Candidates {
 				if e.Candidates[i].Filter == filter {
 					e.Candidates[i].Filter = ""

@@ -76,7 +76,7 @@ func TestAlternativesDoNotTouchTheSession(t *testing.T) {
 	}
 
 	// Served far away, the session is not found among the near heads, though the
-	// look for alternatives comes upon it.
+	// look for alternatives finds it.
 	req.SessionKey, req.Exclude = "bob", []string{"near"}
 	if d := w.decide(req); d.Head.ID != "far" || d.Sticky {
 		t.Fatalf("%s, sticky %v; want far", d.Head.ID, d.Sticky)
@@ -120,8 +120,8 @@ func TestASessionGoesElsewhereForTheLoadOfOthers(t *testing.T) {
 	})
 }
 
-// A new policy holds from the very next decision on, whatever is remembered.
-func TestANewPolicyHoldsAtOnce(t *testing.T) {
+// A new policy holds from the next decision on, whether candidates were kept or not.
+func TestTheNextPolicyHoldsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // no tick of Run comes between
 		w := newWorld(t, nil)
 		for _, region := range []string{"us", "eu", "ap"} {
@@ -161,7 +161,7 @@ func TestRememberedCandidatesAreCountedAsTheyAre(t *testing.T) {
 	})
 }
 
-// Of two reports the older says how far a comparison is to be believed.
+// Of two reports the older says how much a comparison is worth.
 func TestTheOlderReportDecidesTheTrust(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -222,7 +222,7 @@ func parse(t *testing.T, yaml string) *policy.Policy {
 	return p
 }
 
-// Whoever is k decisions behind what is kept has lost k.
+// A reader that is k decisions behind what is kept has lost k.
 func TestSinceCountsWhatIsLost(t *testing.T) {
 	w := newWorld(t, func(o *routing.Options) { o.Recent = 16 })
 	w.head("a", "us", nil)
@@ -242,28 +242,28 @@ func TestSinceCountsWhatIsLost(t *testing.T) {
 	}
 }
 
-// told is a Memory that writes down what it is told.
-type told []string
+// calls is a Memory that writes down its calls.
+type calls []string
 
-func (*told) Recall(*strategy.Input) {}
+func (*calls) Recall(*strategy.Input) {}
 
-func (m *told) Placed(_ *strategy.Input, h *fleet.Head) { *m = append(*m, "placed at "+h.ID) }
+func (m *calls) Placed(_ *strategy.Input, h *fleet.Head) { *m = append(*m, "placed at "+h.ID) }
 
-func (m *told) FirstToken(h *fleet.Head, after time.Duration) {
+func (m *calls) FirstToken(h *fleet.Head, after time.Duration) {
 	*m = append(*m, fmt.Sprint("first token of ", h.ID, " after ", after))
 }
 
-func (m *told) Ended(h *fleet.Head, how fleet.Ending, after time.Duration) {
+func (m *calls) Ended(h *fleet.Head, how fleet.Ending, after time.Duration) {
 	*m = append(*m, fmt.Sprint("ended ", how == fleet.EndedWell, " at ", h.ID, " after ", after))
 }
 
-// A memory is told once of each placement, first token and outcome, also of an
+// A memory hears once of each placement, first token and outcome, also of an
 // outcome that comes late, and never of an expiry.
-func TestAMemoryIsToldOnceOfWhatHappens(t *testing.T) {
+func TestAMemoryHearsOnceOfWhatHappens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
 		w.head("a", "us", nil)
-		var memory told
+		var memory calls
 		routing.SetMemory(w.router, &memory)
 		one, late := w.decide(strategy.Request{}), w.decide(strategy.Request{TTL: time.Second})
 		time.Sleep(500 * time.Millisecond)
@@ -274,14 +274,14 @@ func TestAMemoryIsToldOnceOfWhatHappens(t *testing.T) {
 			w.router.End(one, routing.Outcome{Result: routing.ResultOK})
 			w.router.End(late, routing.Outcome{Result: routing.ResultError})
 		}
-		want := told{"placed at a", "placed at a", "first token of a after 500ms", "ended true at a after 2.5s", "ended false at a after 2.5s"}
+		want := calls{"placed at a", "placed at a", "first token of a after 500ms", "ended true at a after 2.5s", "ended false at a after 2.5s"}
 		if !slices.Equal(memory, want) {
-			t.Errorf("the memory is told\n%q\nwant\n%q", memory, want)
+			t.Errorf("the memory is calls\n%q\nwant\n%q", memory, want)
 		}
 	})
 }
 
-// A head that registered anew as another is not the one that served the session.
+// A head that registered again as another is not the one that served the session.
 func TestASessionDoesNotRememberAnotherHeadOfTheSameID(t *testing.T) {
 	w := newWorld(t, nil)
 	lease := w.head("a", "us", nil)
@@ -294,7 +294,7 @@ func TestASessionDoesNotRememberAnotherHeadOfTheSameID(t *testing.T) {
 	w.report("a", lease, fleet.StatusOffline)
 	w.head("a", "us", nil)
 	if d := w.decide(req); d.Sticky {
-		t.Error("a head that registered anew is remembered by a session of the one before")
+		t.Error("a head that registered again is remembered by a session of the one before")
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 // The herd: replicas of the router that share heads but not their counts. 100
 // equal heads of 8 slots, requests that take 1 s on average (exponential),
 // 80 % load; heads report their true number of requests at intervals. A rule
-// that sends everybody to the head that looked best in the last report makes a
+// that sends all requests to the head that looked best in the last report makes a
 // herd, and the mean response of 1 s grows to several.
 const (
 	herdHeads    = 100
@@ -41,7 +41,7 @@ type herdHead struct {
 type herdRequest struct {
 	arrived time.Duration
 	service time.Duration
-	done    func() // tells the replica that the request ended; nil: nobody does
+	done    func() // reports the end to the replica; nil: it is not reported
 }
 
 type herdEvent struct {

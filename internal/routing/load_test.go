@@ -24,7 +24,7 @@ func (w *world) shares(req strategy.Request) map[string]float64 {
 }
 
 // Two heads that differ by less than a request share the traffic, the one with
-// less a bit more: the least of reports that everybody reads takes not all.
+// less a bit more: the least of reports that all read takes not all.
 func TestLessThanARequestIsRoundedAtRandom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
@@ -41,8 +41,8 @@ func TestLessThanARequestIsRoundedAtRandom(t *testing.T) {
 	})
 }
 
-// What a head reported once is believed less and less, until it counts as those
-// do that report.
+// What a head reported once is worth less and less, until the head counts as those
+// that report.
 func TestReportsFadeIntoWhatIsUsual(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)

@@ -20,12 +20,12 @@ import (
 	"headway/internal/strategy"
 )
 
-// maxDecisionSeries bounds the series of routing_decisions_total; more
-// combinations of strategy, model type and region count as other.
+// maxDecisionSeries bounds the series of routing_decisions_total; beyond it model
+// type and region count as other.
 const maxDecisionSeries = 5000
 
-// other stands for a label value that no head and no policy names, and for
-// those beyond the bound.
+// other is the label of a value that no head and no policy names, and of those
+// beyond the bound.
 const other = "other"
 
 // strategyNone is the strategy of a decision that found no head.
@@ -33,8 +33,8 @@ const strategyNone = "none"
 
 type decisionKey struct{ strategy, model, region string }
 
-// metrics counts with held children: looking a child up by its labels costs
-// more than the rest of a decision.
+// metrics counts with held children: a look-up by labels costs more than the rest
+// of a decision.
 type metrics struct {
 	router    *Router
 	decisions *prometheus.Desc
@@ -54,8 +54,8 @@ type metrics struct {
 	strategies map[string]*strategyStats
 }
 
-// tally is where decisions of one key are counted. It is its own metric, with
-// the labels made once: of thousands, they are half of a scrape.
+// tally counts the decisions of one key. It is its own metric, with the labels made
+// once: of thousands, they are half of a scrape.
 type tally struct {
 	decisionKey
 	count  atomic.Uint64
@@ -173,12 +173,12 @@ func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Session
 		m.strategies[spec.Name] = new(strategyStats)
 		m.tally(decisionKey{spec.Name, other, other})
 	}
-	m.sums(of, r)
+	m.sums(of, r, sessions)
 	return m
 }
 
 // sums makes the metrics that add up what is counted elsewhere.
-func (m *metrics) sums(of promauto.Factory, r *Router) {
+func (m *metrics) sums(of promauto.Factory, r *Router, sessions *strategy.Sessions) {
 	sum := func(name, help string, labels prometheus.Labels, counts ...*atomic.Uint64) {
 		of.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, func() (sum float64) {
 			for _, c := range counts {
@@ -195,7 +195,8 @@ func (m *metrics) sums(of promauto.Factory, r *Router) {
 		sum(n, help, prometheus.Labels{"cache": name, "result": "hit"}, &l.hit)
 		sum(n, help, prometheus.Labels{"cache": name, "result": "miss"}, &l.miss)
 	}
-	sum("headway_cache_evictions_total", "Sets of candidates that were forgotten to make room for others.", nil, &r.cache.evictions)
+	sum("headway_cache_evictions_total", "Entries of the routing cache that were forgotten to make room for others: sets of candidates and sessions.", nil,
+		&r.cache.evictions, &sessions.Evictions)
 	for res := ResultOK; res <= ResultEvicted; res++ {
 		var counts []*atomic.Uint64
 		for _, stats := range m.strategies {
@@ -206,8 +207,8 @@ func (m *metrics) sums(of promauto.Factory, r *Router) {
 	}
 }
 
-// tally returns where to count key, and other's place once there are as many as
-// may be. The map is replaced, never changed, so that reading it takes no lock.
+// tally returns where to count key, that of other beyond the bound. The map is
+// replaced and never changed, so that reading it takes no lock.
 func (m *metrics) tally(key decisionKey) *tally {
 	if t := (*m.tallies.Load())[key]; t != nil {
 		return t
@@ -255,9 +256,9 @@ type foreseen struct {
 	policy   *policy.Policy
 }
 
-// foresee makes the series of decisions that will find no head for the model
-// types and regions that are known, so that a scrape has a 0 before the first
-// failure: a rate does not see a series that begins at 1.
+// foresee makes the series of failures for the model types and regions that are
+// known, so that a scrape has a 0 before the first: a rate does not see a series
+// that begins at 1.
 func (m *metrics) foresee(s *fleet.Snapshot, p *policy.Policy) {
 	now := foreseen{s, p}
 	if last := m.foreseen.Load(); last != nil && *last == now {
@@ -304,8 +305,8 @@ func (m *metrics) foresee(s *fleet.Snapshot, p *policy.Policy) {
 	}
 }
 
-// decided counts a decision. The set of candidates that it came from keeps the
-// tallies at hand, since a look-up by three names costs as much as all counting.
+// decided counts a decision. The set of candidates that it came from holds tallies,
+// since a look-up by three names costs as much as all counting.
 func (m *metrics) decided(set *candidates, d *Decision) *strategyStats {
 	at := &set.tallies[tallyAt(d.Strategy, d.Head.Region)]
 	t := at.Load()
@@ -317,8 +318,8 @@ func (m *metrics) decided(set *candidates, d *Decision) *strategyStats {
 	return t.stats
 }
 
-// tallyAt is a hash that tells the strategies apart by their lengths and
-// regions by their ends, where names like eu-west-1 differ.
+// tallyAt is a hash by the lengths of strategies and by the ends of regions, where
+// names like eu-west-1 differ.
 func tallyAt(strategy, region string) int {
 	h := 5*len(strategy) + len(region)
 	if region != "" {

@@ -8,13 +8,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/fleet"
+	"headway/internal/strategy"
 )
 
 // BenchmarkCount is all that is counted: of a decision the look-up of its
 // candidates, its strategy, model type and region, and its duration; of its end
 // the result and the time to the first token. An atomic addition is the base.
 func BenchmarkCount(b *testing.B) {
-	m := newMetrics(prometheus.NewRegistry(), &Router{cache: newCandidateCache(nil)}, nil)
+	m := newMetrics(prometheus.NewRegistry(), &Router{cache: newCandidateCache(nil)}, strategy.NewSessions())
 	set := new(candidates)
 	d := &Decision{Strategy: "random", ModelType: "m", Head: &fleet.Head{Spec: fleet.Spec{Region: "r"}}}
 	b.Run("decision", func(b *testing.B) {

@@ -10,13 +10,11 @@ import (
 	"headway/internal/strict"
 )
 
-// maxNearest bounds the names that a misspelt one is compared with, those first
-// that begin alike: a caller who asks for unknown model types all day must cost
-// little.
+// maxNearest bounds the names that a misspelt one is compared with, so that
+// requests for unknown model types cost little. Names that begin alike come first.
 const maxNearest = 32
 
-// nearestModel is the model type or alias that name was probably meant to be, ""
-// without one.
+// nearestModel is the model type or alias that was probably meant, "" for none.
 func nearestModel(name string, p *policy.Policy, s *fleet.Snapshot) string {
 	var known []string
 	add := func(k string) {

@@ -10,9 +10,9 @@ import (
 // Result is how a request ended.
 type Result uint8
 
-// The results a caller can report; ResultExpired is what the router writes
-// when the reservation's time ran out first, ResultEvicted when it had to make
-// room for newer ones.
+// The results that a caller can report, and those of the router: ResultExpired when
+// the reservation's time ran out first, ResultEvicted when it made room for newer
+// ones.
 const (
 	ResultNone Result = iota
 	ResultOK
@@ -32,8 +32,7 @@ func ParseResult(s string) (Result, bool) {
 	return Result(i + 1), i >= 0
 }
 
-// Outcome is what a caller reports of a request. Numbers that it left out are
-// fleet.Unknown.
+// Outcome is what a caller reports of a request. Numbers left out are fleet.Unknown.
 type Outcome struct {
 	Result       Result
 	StatusCode   int64
@@ -59,7 +58,7 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 	case d.Head.Outcomes == nil: // nothing is concluded from how requests end
 	case !d.Trial:
 		d.Head.Outcomes.Observe(d.Head, end, o.At)
-	case !late || end != fleet.EndedUnknown: // that a trial proves nothing is taken at its first end
+	case !late || end != fleet.EndedUnknown: // a trial that proves nothing counts at its first end
 		d.Head.Outcomes.ObserveTrial(d.Head, end, o.At)
 	}
 	if end != fleet.EndedUnreported {
@@ -68,8 +67,8 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 	return !late
 }
 
-// ending is what the outcome says of the head: an answer of 4xx is the caller's
-// fault, or for 429 the head's word that it is full.
+// ending is what the outcome says of the head. An answer of 4xx is the caller's
+// fault, and 429 says that the head is full.
 func (o *Outcome) ending() fleet.Ending {
 	switch {
 	case o.Result == ResultOK:

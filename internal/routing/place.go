@@ -3,14 +3,15 @@ package routing
 import (
 	"cmp"
 	"math"
+	"slices"
 	"time"
 
 	"headway/internal/fleet"
 	"headway/internal/strategy"
 )
 
-// attempts is how often a decision chooses again when others took the last
-// place of each head that it chose.
+// attempts is how often a tier is chosen from when others took the last place of
+// each head that was chosen.
 const attempts = 3
 
 // scratch is the memory of one decision that does not leave it.
@@ -30,9 +31,9 @@ func (s *scratch) begin(c *choice, req *strategy.Request, now time.Time, seed ui
 	s.in.Tiers, s.last = c.set.tiers, c.set.last
 }
 
-// place goes through the tiers until the strategy of c chooses a head that has a
-// place, and reserves that, but not in a rehearsal. It returns which of how many
-// picks the head is; of 0 where none was found.
+// place goes through the tiers until the strategy chooses a head that has a place,
+// and takes that, but not in a rehearsal. It returns which of how many picks the
+// head is; of 0 if none was found.
 func (r *Router) place(c *choice, s *scratch) (pick, picks int) {
 	in, across := &s.in, c.plan.Spec.AcrossRegions
 	for in.At = -1; s.nextTier(across); {
@@ -55,11 +56,10 @@ func (r *Router) place(c *choice, s *scratch) (pick, picks int) {
 	return 0, 0
 }
 
-// nextTier moves on to the next tier to choose from; a strategy that looks across
-// regions chooses from all of them at the first. Heads that are full by their own
-// word are looked at when no tier has another. Ejected ones are where there is no
-// other: a request for heads that are only at max_in_flight has a place soon, and
-// fails at a head that is broken.
+// nextTier moves on to the next tier to choose from; a strategy across regions
+// chooses from all of them at the first. When no tier has another head, those that
+// report that they are full follow. Ejected ones follow only if no other head may
+// serve the request: one at max_in_flight has a place soon, a broken head fails.
 func (s *scratch) nextTier(across bool) bool {
 	in := &s.in
 	in.At++
@@ -77,8 +77,8 @@ func (s *scratch) nextTier(across bool) bool {
 	return true
 }
 
-// mayServe reports whether some head of the tiers may serve the request, whether
-// it has room or not.
+// mayServe reports whether some head of the tiers may serve the request, with or
+// without a free place.
 func (s *scratch) mayServe() bool {
 	in := &s.in
 	for i := range in.Tiers {
@@ -91,7 +91,7 @@ func (s *scratch) mayServe() bool {
 	return false
 }
 
-// decision writes down that pick i of n was taken.
+// decision is that pick i of n was taken.
 func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	in := &s.in
 	tier, across := in.Tier(), c.plan.Spec.AcrossRegions
@@ -143,8 +143,8 @@ func (c *choice) compared(in *strategy.Input) int32 {
 	return int32(min(n, math.MaxInt32))
 }
 
-// fillAlternatives adds heads of farther tiers where the chosen one has too
-// few: a caller whose head fails must have somewhere to go.
+// fillAlternatives adds heads of farther tiers if the chosen one has too few: a
+// caller whose head fails needs another.
 func (c *choice) fillAlternatives(d *Decision, s *scratch) {
 	in := &s.in
 	across := c.plan.Spec.AcrossRegions
@@ -158,24 +158,16 @@ func (c *choice) fillAlternatives(d *Decision, s *scratch) {
 			}
 		}
 	}
-	if !in.FullOnly && in.Passed { // last of all those that are full by their own word, in no order
+	if !in.FullOnly && in.Passed { // last of all those that report that they are full, in no order
 		in.FullOnly = true
 		for i := range in.Tiers {
 			d.n = uint8(strategy.Fill(in, in.Tiers[i].Heads, d.alternatives[:], int(d.n)))
 		}
 	}
-	in.At, in.Recalled = chosen, recalled // alternatives say nothing of the session
+	in.At, in.Recalled = chosen, recalled
 }
 
 // names reports whether the decision has the head, chosen or as an alternative.
 func (d *Decision) names(h *fleet.Head) bool {
-	if d.Head == h {
-		return true
-	}
-	for _, p := range d.Alternatives() {
-		if p.Head == h {
-			return true
-		}
-	}
-	return false
+	return d.Head == h || slices.ContainsFunc(d.Alternatives(), func(p strategy.Pick) bool { return p.Head == h })
 }

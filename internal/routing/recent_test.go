@@ -175,7 +175,7 @@ func TestAShareOfDecisionsIsExplained(t *testing.T) {
 	})
 }
 
-// A scrape has a 0 for whatever may fail, before it does.
+// A scrape has a 0 for all that may fail, before it does.
 func TestKnownNamesHaveTheirSeriesOfFailures(t *testing.T) {
 	w := newWorld(t, nil)
 	series := func() map[string]float64 {
@@ -229,7 +229,7 @@ func TestKnownNamesHaveTheirSeriesOfFailures(t *testing.T) {
 	}
 }
 
-// What callers got wrong is told apart from what the fleet owes.
+// Mistakes of callers differ from failures of the fleet.
 func TestReasonsOfFailuresSayWhoseTheyAre(t *testing.T) {
 	w := newWorld(t, nil)
 	w.policy("default_strategy: random\naliases: {gone: ghost}\nregions:\n  eu: {distances_ms: {us: 80}}\ncaller_may: [region_mode, exclude, labels]")

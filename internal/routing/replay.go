@@ -15,9 +15,8 @@ const (
 	maxReplayedShown = 20
 )
 
-// Replay says which of the recent decisions another policy would send
-// elsewhere. Session keys, labels and excluded heads of a decision are not
-// kept, so that they play no part.
+// Replay says which of the recent decisions another policy would send elsewhere.
+// Decisions do not keep session keys, labels and excluded heads.
 type Replay struct {
 	Decisions int        // replayed: at most the last 10,000, and what 2 s allow
 	Moved     int        // chose another head
@@ -63,8 +62,8 @@ func (r *Router) Replay(next *policy.Policy) Replay {
 	return result
 }
 
-// rehearsal decides by one policy. It has its own sets of candidates, so that
-// those of the router and their turns stay as they are.
+// rehearsal decides by one policy. It has sets of candidates of its own, so that
+// those of the router keep their turns.
 type rehearsal struct {
 	policy  *policy.Policy
 	sets    map[criteria]*candidates

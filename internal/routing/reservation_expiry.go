@@ -5,13 +5,13 @@ import "time"
 // expiryTick is how late the end of a reservation's time may be noticed.
 const expiryTick = 250 * time.Millisecond
 
-// spokes is how many ticks ahead a wheel tells apart: 256 s, which is longer
-// than most reservations. One that lasts longer is looked at once a turn.
+// spokes is how many ticks a wheel has: 256 s, longer than most reservations. One
+// that lasts longer is looked at once a turn.
 const spokes = 1 << 10
 
-// wheel finds the reservations whose time has run out, in constant time for each
-// reservation however long each lasts. It links the slots of the ring and not the
-// decisions, so that it keeps none in memory that the ring has dropped.
+// wheel finds the reservations whose time has run out, in constant time for each.
+// It links the slots of the ring and not the decisions, so that it keeps none in
+// memory that the ring has dropped.
 type wheel struct {
 	base  time.Time
 	at    int64  // the tick that it was turned to last
@@ -58,8 +58,8 @@ func (w *wheel) unlink(slot int) {
 	w.spoke[slot] = 0
 }
 
-// expire calls end for every open reservation whose time has run out at now. It
-// goes on with one that end gives more time. One goroutine calls it.
+// expire calls end for every open reservation whose time has run out at now; end
+// may give it more time. One goroutine calls it.
 func (r *reservations) expire(now time.Time, end func(*Decision)) {
 	w := &r.wheel
 	if w.base.IsZero() {

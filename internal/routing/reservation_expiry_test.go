@@ -9,8 +9,8 @@ import (
 	"headway/internal/fleet"
 )
 
-// Whatever the times of reservations, each ends when its own has run out and no
-// later than a tick after, also where the ring has dropped others meanwhile.
+// Each reservation ends when its own time has run out and no later than a tick
+// after, also where the ring has dropped others meanwhile.
 func TestEachReservationEndsInItsTime(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	head := &fleet.Head{Live: new(fleet.Live)}

@@ -43,9 +43,8 @@ func (r *reservations) add(d *Decision) (old *Decision) {
 }
 
 // finish ends d and gives its place back, once: the first to store an end
-// releases. It reports whether o counts. An outcome that comes after the
-// reservation had ended otherwise is late: it counts, too, and takes the place of
-// that end in the record.
+// releases. It reports whether o counts. An outcome after an end by time or
+// eviction is late: it counts too, and replaces that end.
 func (r *reservations) finish(d *Decision, o *Outcome) (counts, late bool) {
 	reported := o.Result <= ResultCancelled
 	live := d.Head.Live

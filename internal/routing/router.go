@@ -38,8 +38,8 @@ type Options struct {
 	Recent         int                   // decisions kept, rounded up to a power of two; 0: 65,536
 }
 
-// Fleet is where the router reads heads: one call, which must be cheap and
-// return an immutable snapshot.
+// Fleet is where the router reads heads. Snapshot is safe for concurrent use, cheap,
+// and returns an immutable value.
 type Fleet interface {
 	Snapshot() *fleet.Snapshot
 }
@@ -125,10 +125,9 @@ func (r *Router) Run(ctx context.Context) error {
 	}
 }
 
-// Expire ends reservations whose time ran out, unless their head says that as
-// many requests as are counted there still run: a place is not given twice while
-// both are there. Run calls it; a simulation that has its own clock calls it
-// itself, from one goroutine.
+// Expire ends reservations whose time ran out, unless their head reports that as
+// many requests as are counted there still run: no place is given twice. Run calls
+// it; a simulation with its own clock calls it itself, from one goroutine.
 func (r *Router) Expire() {
 	now := r.now()
 	var end *Outcome // shared by all that end now
@@ -145,8 +144,8 @@ func (r *Router) Expire() {
 	})
 }
 
-// evicted is the end of every reservation that made room for a newer one; it
-// is shared, since a decision may allocate only itself.
+// evicted ends every reservation that made room for a newer one. It is shared,
+// since a decision may allocate only itself.
 var evicted = Outcome{Result: ResultEvicted}
 
 // choice is what a decision knows before it chooses.
@@ -273,8 +272,8 @@ func invalid(pointer, format string, args ...any) error {
 	return &strict.InvalidError{Faults: []strict.Fault{{Pointer: pointer, Reason: fmt.Sprintf(format, args...)}}}
 }
 
-// canonicalRegion returns the region in the memory of the snapshot or the
-// policy, or "" if neither knows it.
+// canonicalRegion is the region as the snapshot or the policy has it in memory, ""
+// if neither knows it.
 func (c *choice) canonicalRegion(region string) string {
 	if g := c.pool.Regions[region]; g != nil {
 		return g.Region
@@ -313,8 +312,7 @@ func (r *Router) refuse(req *strategy.Request, c *choice) error {
 		e.Counts[c.filter(h, req)]++
 	}
 	e.Failure = FailAtCapacity // unless a place came free between the choice and this look
-	// The last filter that removed a head is the one nearest to letting the
-	// request through.
+	// The last filter that removed a head is what kept the request from one.
 	for _, f := range []struct {
 		filter  string
 		failure Failure
@@ -376,9 +374,9 @@ func (r *Router) random() uint64 {
 	return strategy.Mix(r.seed, r.seeded.Add(1))
 }
 
-// FirstToken notes that the head began to answer, at the first call for a
-// decision, which reinstates an ejected head whose trial this is. Each call renews
-// the reservation by the time that it was made for.
+// FirstToken notes that the head began to answer, at the first call for a decision;
+// it reinstates an ejected head whose trial this is. Each call renews the
+// reservation by the time that it was made for.
 func (r *Router) FirstToken(id string) error {
 	d, err := r.made(id)
 	if err != nil {
@@ -395,8 +393,8 @@ func (r *Router) FirstToken(id string) error {
 	return nil
 }
 
-// Finish ends a decision's reservation with what the caller reports. Only the
-// first outcome counts, also when it comes after the reservation's time.
+// Finish ends a decision's reservation with what the caller reports. The first
+// outcome counts, also after the reservation's time.
 func (r *Router) Finish(id string, o Outcome) error {
 	d, err := r.made(id)
 	if err != nil {

@@ -290,7 +290,7 @@ func TestMaxInFlightIsNeverPassed(t *testing.T) {
 	}
 }
 
-func TestFailuresAreTold(t *testing.T) {
+func TestFailuresHaveReasons(t *testing.T) {
 	w := newWorld(t, nil)
 	w.policy("default_strategy: random\naliases: {gpt: ghost}\ncaller_may: [strategy, region_mode, exclude, labels, explain]")
 	a := w.head("a", "us", nil)

@@ -13,7 +13,7 @@ import (
 	"headway/internal/strategy"
 )
 
-// Whatever the fleet and the request, what a strategy chooses may serve it, no
+// For each fleet and request, what a strategy chooses may serve it, no
 // head is named twice, and a request is refused only when no head may serve it.
 func TestEveryStrategyChoosesWhatMayServe(t *testing.T) {
 	for _, spec := range strategy.Specs() {

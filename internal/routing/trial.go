@@ -6,16 +6,16 @@ import (
 	"headway/internal/strategy"
 )
 
-// trialsLooked is how many of the ejected heads that may be tried a decision
-// looks at, and trialShare which part of the decisions while several wait: a
+// trialsLooked is how many of the ejected heads a decision looks at for a trial,
+// and 1/trialShare the part of the decisions that do while several heads wait: a
 // fleet that fails must not get all requests as trials.
 const (
 	trialsLooked = 4
 	trialShare   = 4
 )
 
-// tryEjected gives the request to an ejected head as its trial. The heads that
-// the strategy chooses are the alternatives.
+// tryEjected gives the request to an ejected head as its trial, unless it is a
+// further attempt. The heads that the strategy chooses are the alternatives.
 func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 	in, trials := &s.in, c.set.trials
 	if len(trials) == 0 || c.before != nil || len(trials) > 1 && in.Rand.Uint64()%trialShare != 0 {

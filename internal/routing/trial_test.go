@@ -245,7 +245,7 @@ func TestATrialThatIsCancelledIsGivenBack(t *testing.T) {
 	})
 }
 
-func TestWhatIsNoFaultOfTheHeadEjectsNobody(t *testing.T) {
+func TestWhatIsNoFaultOfTheHeadEjectsNoHead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := ejecting(t, "a", "b")
 		for _, o := range []routing.Outcome{
@@ -263,7 +263,7 @@ func TestWhatIsNoFaultOfTheHeadEjectsNobody(t *testing.T) {
 		for range 50 {
 			w.decide(strategy.Request{ModelType: "m", Exclude: []string{"b"}})
 		}
-		time.Sleep(3 * time.Minute) // nobody reports these
+		time.Sleep(3 * time.Minute) // these are not reported
 		if got := w.healthOf("a"); got != "fresh" {
 			t.Errorf("a is %s", got)
 		}

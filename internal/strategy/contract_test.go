@@ -162,7 +162,7 @@ func check(t *rapid.T, name string, s Chooser, costs map[string]float64, want []
 		switch {
 		case len(want) == 0: // none is the best
 			return
-		case name == "power_of_two": // of two, whichever they are
+		case name == "power_of_two": // of any two
 			if n > 1 && costs[picks[1].Head.ID] < costs[picks[0].Head.ID] {
 				t.Fatalf("%s chose %s before %s of %v", name, picks[0].Head.ID, picks[1].Head.ID, costs)
 			}

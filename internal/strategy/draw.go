@@ -2,16 +2,16 @@ package strategy
 
 import (
 	"math"
+	"slices"
 
 	"headway/internal/fleet"
 )
 
-// draws is how often a random draw that hits a head without a place is
-// repeated before all heads are looked at.
+// draws is how often a head without a place is drawn before all are looked at.
 const draws = 8
 
-// drawLarge returns a random available head that is not among taken, by capacity
-// and weight, or nil.
+// drawLarge returns a random available head by capacity and weight that is not
+// taken, or nil.
 func drawLarge(in *Input, r *fleet.Ranked, taken []Pick) *fleet.Head {
 	for range draws {
 		i := in.Rand.IntN(len(r.Heads))
@@ -25,16 +25,11 @@ func drawLarge(in *Input, r *fleet.Ranked, taken []Pick) *fleet.Head {
 	return drawAvailable(in, r.Heads, taken)
 }
 
-// drawAvailable returns a random available head that is not among taken, or
-// nil. It is uniform over the available ones.
+// drawAvailable returns a random available head that is not taken, or nil, all with
+// equal chances.
 func drawAvailable(in *Input, heads []*fleet.Head, taken []Pick) *fleet.Head {
 	fits := func(h *fleet.Head) bool {
-		for i := range taken {
-			if taken[i].Head == h {
-				return false
-			}
-		}
-		return in.Available(h)
+		return !slices.ContainsFunc(taken, func(p Pick) bool { return p.Head == h }) && in.Available(h)
 	}
 	if len(heads) > 2*len(taken) {
 		for range draws {
@@ -77,13 +72,12 @@ func noScores(in *Input, scores []float64) {
 	}
 }
 
-// weightedDraws is how often a draw by weight is repeated. A draw is taken with
-// probability mean weight / greatest weight, so only very uneven weights need
-// more, and those fall back to a draw without weights among the available.
+// weightedDraws is how often a draw by weight is repeated. One is taken with
+// probability mean weight / greatest weight, so only very uneven weights need more;
+// they are drawn for without weights.
 const weightedDraws = 32
 
-// drawWeighted returns a random available head by weight, nil when the draws
-// found none with a place.
+// drawWeighted returns a random available head by weight, or nil.
 func drawWeighted(in *Input, r *fleet.Ranked) *fleet.Head {
 	for range weightedDraws {
 		h := r.Heads[in.Rand.IntN(len(r.Heads))]

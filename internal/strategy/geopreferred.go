@@ -57,7 +57,7 @@ func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) (n in
 				p.Cost = ownLoad(p.Head, in.Now)
 			}
 			near[i].Cost = distance + g.loadMs*p.Cost
-			if i > 0 { // the region's choice comes before its alternatives, whatever they cost
+			if i > 0 { // the region's choice comes before its alternatives at any cost
 				near[i].Cost = max(near[i].Cost, near[0].Cost)
 			}
 			n = insert(picks, n, near[i])
@@ -67,8 +67,7 @@ func (g geoPreferred) chooseRanked(in *Input, picks []Pick, degraded bool) (n in
 	return n
 }
 
-// insert puts p into the n picks that are ordered by cost and returns how many
-// there are then.
+// insert puts p into n picks that are ordered by cost. It returns their number.
 func insert(picks []Pick, n int, p Pick) int {
 	at := n
 	for at > 0 && p.Cost < picks[at-1].Cost {

@@ -25,7 +25,7 @@ type Tier struct {
 // candidates to the next of the same criteria.
 type State struct {
 	turns       atomic.Uint64
-	mean, share atomic.Uint64 // of a field, as bits; 0 before the first scan
+	mean, share atomic.Uint64 // of others, as bits; 0 before the first scan
 }
 
 // NewState begins a rotation at a turn.
@@ -35,7 +35,7 @@ func NewState(turn uint64) *State {
 	return s
 }
 
-// usual is what the last scan of the tier found; see field.
+// usual is what the last scan of the tier found; see others.
 func (s *State) usual() (mean, share float64) {
 	if bits := s.share.Load(); bits != 0 {
 		return math.Float64frombits(s.mean.Load()), math.Float64frombits(bits)
@@ -43,8 +43,8 @@ func (s *State) usual() (mean, share float64) {
 	return 0, 1
 }
 
-// learn keeps what a scan found, unless it is nearly what was known: a write
-// takes the cache line from all others who decide.
+// learn keeps what a scan found, unless that is nearly known: a write takes the
+// cache line from all who decide.
 func (s *State) learn(mean, share float64) {
 	const near = 1. / 64
 	m, sh := s.usual()
@@ -63,7 +63,7 @@ type Input struct {
 	Rand      Rand
 	Tiers     []Tier
 	At        int  // the tier to choose from
-	FullOnly  bool // only heads that are full by their own word are available, else only others
+	FullOnly  bool // only heads that report that they are full are available, else only others
 	Passed    bool // such a head was passed over
 	Keyless   bool // a strategy looked for a session key and found none
 	Recalled  Recalled
@@ -74,12 +74,12 @@ type Input struct {
 	scores  []float64
 }
 
-// Begin makes in the input of a decision by its first tier. A nil memory knows
+// Begin makes in the input of a decision at its first tier. A nil memory knows
 // nothing. session is what SessionHash returns.
 func (in *Input) Begin(req *Request, modelType string, now time.Time, seed uint64, m Memory, session uint64) {
-	// One by one, since making an Input and copying it takes longer.
+	// One by one: making an Input and copying it takes longer.
 	in.Request, in.Exclude, in.ModelType, in.Now, in.clock = req, req.Exclude, modelType, now, fleet.Clock(now)
-	in.Rand, in.memory, in.session = NewRand(seed), m, session
+	in.Rand, in.memory, in.session = Rand{seed}, m, session
 	in.At, in.FullOnly, in.Passed, in.Keyless, in.Recalled = 0, false, false, false, Recalled{}
 }
 
@@ -89,24 +89,23 @@ func (in *Input) Tier() *Tier { return &in.Tiers[in.At] }
 // Heads are the candidates of the tier to choose from.
 func (in *Input) Heads() []*fleet.Head { return in.Tiers[in.At].Heads }
 
-// Turn is the tier's next turn, for strategies that rotate: each call, from
-// whichever goroutine, gets the next number.
+// Turn is the tier's next turn, for strategies that rotate: each call from any
+// goroutine gets the next number.
 func (in *Input) Turn() uint64 { return in.Tiers[in.At].State.turns.Add(1) }
 
-// field is what a comparison begins with.
-func (in *Input) field(mean, share float64) field {
-	return field{mean: mean, share: share, clock: in.clock, dither: in.Rand.Uint64()}
+// others is what a comparison begins with.
+func (in *Input) others(mean, share float64) others {
+	return others{mean: mean, share: share, clock: in.clock, dither: in.Rand.Uint64()}
 }
 
-// Session is a hash of the request's session key that is the same on every
-// instance of the router; ok is false when the request has none.
+// Session is a hash of the request's session key, the same on every router; ok is
+// false when the request has none.
 func (in *Input) Session() (hash uint64, ok bool) {
 	in.Keyless = in.session == 0
 	return in.session, !in.Keyless
 }
 
-// Remembered is the head of the tier that last served the request's session, or
-// nil.
+// Remembered is the head of the tier that served the session last, or nil.
 func (in *Input) Remembered() *fleet.Head {
 	if in.session == 0 || in.memory == nil {
 		return nil
@@ -115,12 +114,12 @@ func (in *Input) Remembered() *fleet.Head {
 	return in.Recalled.Head
 }
 
-// Available reports whether the head has a place, is not full by its own word,
-// and the caller did not exclude it. Where no other head is left the router asks
-// again for those that are full by their own word; they alone are available then.
+// Available reports whether the head has a place, does not report that it is full,
+// and is not excluded. With FullOnly, which is for when no other head is left, it
+// must report that it is full.
 func (in *Input) Available(h *fleet.Head) bool { return in.available(h, h.Live, h.MaxInFlight) }
 
-// fits is Available for head i of r, which it looks at only if it has to.
+// fits is Available for head i of r, which is read only if it has to be.
 func (in *Input) fits(r *fleet.Ranked, i int) bool {
 	return in.available(r.Heads[i], r.Lives[i], r.Limits[i])
 }
@@ -130,9 +129,8 @@ func (in *Input) available(h *fleet.Head, l *fleet.Live, limit int64) bool {
 	return (limit == 0 || own < limit) && !in.Excluded(h) && in.takes(l, l.Beyond(), own, limit)
 }
 
-// takes reports whether a head with so many of our requests is not passed over
-// for being full by its own word, or for not being so where only those are looked
-// for.
+// takes reports whether a head with so many of our requests is full by its report
+// exactly if FullOnly asks for such heads.
 func (in *Input) takes(l *fleet.Live, b fleet.Beyond, own, limit int64) bool {
 	if !b.MayFill(own, limit) {
 		return !in.FullOnly

@@ -9,8 +9,8 @@ var leastLoadedSpec = Spec{
 	New:     func(Values, Build) (Strategy, []strict.Fault) { return leastLoaded{}, nil },
 }
 
-// leastLoaded never takes the minimum over reports that everybody shares:
-// between two reports all who look would choose the same head.
+// leastLoaded never takes the minimum over reports that all routers share:
+// between two reports they would all choose the same head.
 type leastLoaded struct{}
 
 func (leastLoaded) Choose(in *Input, picks []Pick) int {

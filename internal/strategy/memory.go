@@ -6,14 +6,13 @@ import (
 	"headway/internal/fleet"
 )
 
-// Memory is what is known of heads besides their reports, such as who served a
-// session. What it holds is bounded and a hint: it may be lost at any time, and
-// what is recalled is of the candidates at hand. All methods are safe for
-// concurrent use, never block and allocate nothing. They keep none of the memory
-// of their arguments but heads.
+// Memory is what is known of heads besides their reports, such as which one served
+// a session. It is bounded and a hint: it may be lost at any time. All methods are
+// safe for concurrent use, never block and allocate nothing. Of their arguments
+// they keep heads alone.
 type Memory interface {
-	// Recall writes what is known of the request and of the heads of in's tier
-	// into in.Recalled. A strategy that wants to know calls it before it chooses.
+	// Recall writes what is known of the request and the heads of in's tier into
+	// in.Recalled. A strategy calls it before it chooses.
 	Recall(in *Input)
 	// Placed is called once for each request that was placed at a head.
 	Placed(in *Input, h *fleet.Head)

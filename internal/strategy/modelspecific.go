@@ -35,62 +35,54 @@ type modelRule struct {
 }
 
 func newModelSpecific(v Values, build Build) (Strategy, []strict.Fault) {
-	var m modelSpecific
-	var faults []strict.Fault
-	at := func(pointer string, list []strict.Fault) {
-		for _, f := range list {
-			faults = append(faults, strict.Fault{Pointer: pointer + f.Pointer, Reason: f.Reason})
-		}
-	}
-	m.fallback.name = v.Text("fallback")
-	fallback, wrong := build(m.fallback.name, nil)
+	m := &modelSpecific{fallback: modelRule{name: v.Text("fallback")}}
+	fallback, found := build(m.fallback.name, nil)
 	m.fallback.strategy = ChooserOf(fallback)
-	at("/fallback", wrong)
-	for i, element := range v.List("models") {
-		pointer := fmt.Sprintf("/models/%d", i)
-		object, ok := element.(map[string]any)
-		if !ok {
-			at(pointer, []strict.Fault{{Reason: "want an object {match, strategy, parameters?}"}})
-			continue
-		}
-		rule, wrong := newModelRule(object, build)
-		at(pointer, wrong)
-		m.rules = append(m.rules, rule)
+	var faults strict.Faults
+	for _, f := range found {
+		faults.Add("/fallback"+f.Pointer, "%s", f.Reason)
 	}
-	return &m, faults
+	for i, element := range v.List("models") {
+		at := fmt.Sprintf("/models/%d", i)
+		if object, ok := element.(map[string]any); ok {
+			m.rules = append(m.rules, newModelRule(&faults, at, object, build))
+		} else {
+			faults.Add(at, "want an object {match, strategy, parameters?}")
+		}
+	}
+	return m, faults
 }
 
-func newModelRule(object map[string]any, build Build) (rule modelRule, faults []strict.Fault) {
-	fault := func(pointer, reason string) { faults = append(faults, strict.Fault{Pointer: pointer, Reason: reason}) }
+func newModelRule(faults *strict.Faults, at string, object map[string]any, build Build) (rule modelRule) {
 	for name := range object {
 		if name != "match" && name != "strategy" && name != "parameters" {
-			fault("/"+strict.Escape(name), strict.Unknown("field", name, []string{"match", "strategy", "parameters"}))
+			faults.Add(at+"/"+strict.Escape(name), "%s", strict.Unknown("field", name, []string{"match", "strategy", "parameters"}))
 		}
 	}
 	pattern, ok := object["match"].(string)
 	if !ok || pattern == "" || len(pattern) > strict.MaxPattern {
-		fault("/match", fmt.Sprintf("want a pattern of 1 to %d bytes", strict.MaxPattern))
+		faults.Add(at+"/match", "want a pattern of 1 to %d bytes", strict.MaxPattern)
 		pattern = "*"
 	}
 	rule.match = strict.NewGlob(pattern)
 	parameters, ok := object["parameters"].(map[string]any)
 	if !ok && object["parameters"] != nil {
-		fault("/parameters", "want an object")
+		faults.Add(at+"/parameters", "want an object")
 	}
 	if rule.name, ok = object["strategy"].(string); !ok {
-		fault("/strategy", "want the name of a strategy")
-		return rule, faults
+		faults.Add(at+"/strategy", "want the name of a strategy")
+		return rule
 	}
-	delegate, wrong := build(rule.name, parameters)
-	for _, f := range wrong {
+	delegate, found := build(rule.name, parameters)
+	for _, f := range found {
 		if f.Pointer == "" {
-			fault("/strategy", f.Reason)
+			faults.Add(at+"/strategy", "%s", f.Reason)
 		} else {
-			fault("/parameters"+f.Pointer, f.Reason)
+			faults.Add(at+"/parameters"+f.Pointer, "%s", f.Reason)
 		}
 	}
 	rule.strategy = ChooserOf(delegate)
-	return rule, faults
+	return rule
 }
 
 // rule is the rule of a model type.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"headway/internal/strict"
 )
@@ -22,8 +23,7 @@ type Parameter struct {
 	Default any // float64 or string; nil for a KindList that may be left out
 	Min     float64
 	Max     float64
-	OneOf   []string // for KindString: the allowed values; empty: any
-	Unit    string   // "ms", "s", "requests", "" for a ratio
+	Unit    string // "ms", "s", "requests", "" for a ratio
 	Summary string
 }
 
@@ -46,93 +46,69 @@ func (v Values) Number(name string) float64 { f, _ := v[name].(float64); return 
 // Text is the value of a KindString parameter.
 func (v Values) Text(name string) string { s, _ := v[name].(string); return s }
 
-// List is the value of a KindList parameter, nil when left out.
+// List is the value of a KindList parameter, nil if it is left out.
 func (v Values) List(name string) []any { l, _ := v[name].([]any); return l }
 
-// Check returns the parameters as values of the kinds and within the
-// bounds that the spec declares; those left out stay out.
+// Check returns the parameters as values of the kinds and within the bounds that
+// the spec declares; those left out stay out.
 func (spec *Spec) Check(parameters map[string]any) (Values, []strict.Fault) {
-	var faults []strict.Fault
+	var faults strict.Faults
 	values := Values{}
+	var known []string
+	for _, p := range spec.Parameters {
+		known = append(known, p.Name)
+	}
 	for _, name := range slices.Sorted(maps.Keys(parameters)) {
-		i := slices.IndexFunc(spec.Parameters, func(p Parameter) bool { return p.Name == name })
-		var reason string
-		if i < 0 {
-			known := make([]string, len(spec.Parameters))
-			for j := range known {
-				known[j] = spec.Parameters[j].Name
-			}
-			reason = strict.Unknown("parameter of "+spec.Name, name, known)
-		} else {
-			values[name], reason = spec.Parameters[i].read(parameters[name])
-		}
-		if reason != "" {
-			faults = append(faults, strict.Fault{Pointer: "/" + strict.Escape(name), Reason: reason})
+		at, v := "/"+strict.Escape(name), parameters[name]
+		i := slices.Index(known, name)
+		switch {
+		case i < 0:
+			faults.Add(at, "%s", strict.Unknown("parameter of "+spec.Name, name, known))
+		case !spec.Parameters[i].allows(v):
+			faults.Add(at, "want %s, not %s", spec.Parameters[i].Allowed(), describe(v))
+		default:
+			values[name] = v
 		}
 	}
 	return values, faults
 }
 
-// read returns v as a value of the parameter, or the reason why it is none.
-func (p *Parameter) read(v any) (value any, reason string) {
+// allows reports whether v is a value of the parameter.
+func (p *Parameter) allows(v any) bool {
 	switch x := v.(type) {
 	case float64:
-		if p.Kind == KindNumber && (p.unbounded() || x >= p.Min && x <= p.Max) {
-			return x, ""
-		}
+		return p.Kind == KindNumber && x >= p.Min && x <= p.Max
 	case string:
-		switch {
-		case p.Kind != KindString:
-		case len(p.OneOf) > 0 && !slices.Contains(p.OneOf, x):
-			return nil, strict.Unknown("value", x, p.OneOf)
-		case len(x) <= maxTextLength:
-			return x, ""
-		}
+		return p.Kind == KindString && len(x) <= maxTextLength
 	case []any:
-		if p.Kind == KindList && len(x) <= maxListLength {
-			return x, ""
-		}
+		return p.Kind == KindList && len(x) <= maxListLength
 	}
-	return nil, fmt.Sprintf("want %s, not %s", p.Allowed(), describe(v))
+	return false
 }
-
-func (p *Parameter) unbounded() bool { return p.Min == 0 && p.Max == 0 }
 
 // Allowed says what a value of the parameter may be.
 func (p *Parameter) Allowed() string {
-	switch {
-	case p.Kind == KindList:
+	switch p.Kind {
+	case KindList:
 		return fmt.Sprintf("an array of at most %d elements", maxListLength)
-	case p.Kind == KindString && len(p.OneOf) > 0:
-		return fmt.Sprintf("one of %q", p.OneOf)
-	case p.Kind == KindString:
+	case KindString:
 		return fmt.Sprintf("a string of at most %d bytes", maxTextLength)
 	}
-	unit := ""
-	if p.Unit != "" {
-		unit = " " + p.Unit
-	}
-	if p.unbounded() {
-		return "a finite number" + unit
-	}
-	return fmt.Sprintf("a number from %s to %s%s", decimal(p.Min), decimal(p.Max), unit)
+	decimal := func(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+	return strings.TrimSpace(fmt.Sprintf("a number from %s to %s %s", decimal(p.Min), decimal(p.Max), p.Unit))
 }
-
-func decimal(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // describe names a value for a fault.
 func describe(v any) string {
 	switch v := v.(type) {
 	case nil:
 		return "null"
-	case bool:
-		return strconv.FormatBool(v)
-	case float64:
-		return strconv.FormatFloat(v, 'g', -1, 64)
 	case string:
 		return strict.Quote(v)
 	case []any:
 		return fmt.Sprintf("an array of %d elements", len(v))
+	case map[string]any:
+		return "an object"
 	}
-	return "an object"
+	return fmt.Sprint(v) // a number or a boolean
 }

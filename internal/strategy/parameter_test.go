@@ -20,8 +20,8 @@ func TestDefaultsAreValuesOfTheirParameters(t *testing.T) {
 			if p.Default == nil && p.Kind == KindList {
 				continue
 			}
-			if v, reason := p.read(p.Default); reason != "" || v != p.Default {
-				t.Errorf("%s, %s: default %v: %s", s.Name, p.Name, p.Default, reason)
+			if !p.allows(p.Default) {
+				t.Errorf("%s, %s: default %v is not %s", s.Name, p.Name, p.Default, p.Allowed())
 			}
 		}
 	}

@@ -2,12 +2,9 @@ package strategy
 
 import "math/bits"
 
-// Rand is a small, fast random source (wyrand) of one decision. The zero value
-// is a valid, constant seed.
+// Rand is a small, fast random source (wyrand) of one decision. Its value is the
+// seed.
 type Rand struct{ state uint64 }
-
-// NewRand returns a source with the given seed.
-func NewRand(seed uint64) Rand { return Rand{seed} }
 
 // Uint64 returns 64 random bits.
 func (r *Rand) Uint64() uint64 {

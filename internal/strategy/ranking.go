@@ -28,9 +28,9 @@ func rank(size int) ranking {
 	return ranking{size: min(size, 1+MaxAlternatives), lead: math.Inf(-1), worst: math.MaxFloat64, next: math.MaxUint64}
 }
 
-// wants reports whether a head of this cost is to be added, and counts it if
-// it is an equal of the first. Among busy heads every second may be an equal,
-// which no branch predictor foresees, so that counting must not branch.
+// wants reports whether to add a head of this cost, and counts it if it is an equal
+// of the first. Among busy heads every second may be one, which no branch predictor
+// foresees, so counting must not branch.
 func (k *ranking) wants(cost float64) bool {
 	tie := uint64(0)
 	if cost == k.lead {
@@ -40,7 +40,7 @@ func (k *ranking) wants(cost float64) bool {
 	return cost < k.worst || k.ties >= k.next
 }
 
-// add takes head i, which is wanted.
+// add adds head i, which is wanted.
 func (k *ranking) add(r *Rand, i int, cost float64) {
 	at := k.n
 	switch {

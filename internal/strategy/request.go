@@ -18,8 +18,7 @@ const (
 	RegionRequire
 )
 
-// MaxAlternatives is the most heads that a decision names beside the chosen
-// one.
+// MaxAlternatives is the most heads that a decision names beside the chosen one.
 const MaxAlternatives = 3
 
 var regionModeNames = [...]string{"", "prefer", "require"}
@@ -32,8 +31,8 @@ func ParseRegionMode(s string) (RegionMode, bool) {
 	return RegionMode(i + 1), i >= 0
 }
 
-// Request is one question for a head. A decision keeps none of its memory, so a
-// caller may reuse it.
+// Request asks for a head. A decision keeps none of its memory, so a caller may
+// reuse it.
 type Request struct {
 	ModelType    string
 	Region       string // "": any
@@ -42,7 +41,7 @@ type Request struct {
 	SessionKey   string        // "": none
 	PrefixHashes []uint64      // chained hashes of the prompt's blocks
 	InputTokens  int64         // 0: unknown
-	TTL          time.Duration // of the reservation; 0: Options.ReservationTTL
+	TTL          time.Duration // of the reservation; 0: the default
 	Exclude      []string      // ids of heads not to take
 	Labels       map[string]string
 	Explain      bool

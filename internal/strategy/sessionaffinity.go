@@ -32,9 +32,9 @@ var sessionAffinitySpec = Spec{
 // comes or goes moves only its own sessions.
 type sessionAffinity struct{ bound, floor float64 }
 
-// allowance is how many requests heads may have to take a session.
+// allowance is how many requests a head may have and take a session.
 type allowance struct {
-	field
+	others
 	perCapacity float64 // requests for each unit of capacity · weight, before rounding up
 	fair        float64 // the same without the bound
 	floor       float64
@@ -48,7 +48,7 @@ func (s sessionAffinity) Choose(in *Input, picks []Pick) int {
 	r := &in.Tier().Ranked
 	allowed := s.allowance(in, r)
 	n := allowed.nearest(in, r, session, picks)
-	if n == 0 { // those within the bound have no place
+	if n == 0 { // no head within the bound has a place
 		return leastLoaded{}.Choose(in, picks)
 	}
 	h := in.Remembered()
@@ -86,9 +86,9 @@ func (s sessionAffinity) allowance(in *Input, r *fleet.Ranked) allowance {
 			known += requests - float64(inFlight) - l.Beyond().Requests()
 		}
 	}
-	mean, share := total.of(r)
+	mean, share := total.othersOf(r)
 	fair := max(float64(total.own)+mean*r.Capacity+known+1, 1) / r.Capacity
-	return allowance{field: in.field(mean, share), perCapacity: s.bound * fair, fair: fair, floor: s.floor}
+	return allowance{others: in.others(mean, share), perCapacity: s.bound * fair, fair: fair, floor: s.floor}
 }
 
 // takes reports whether a head is within its allowance.
@@ -103,21 +103,20 @@ func (a *allowance) takes(l *fleet.Live, perLoad float64, limit int64) bool {
 	}
 	requests := float64(inFlight)
 	if a.mean != 0 || b.Matters() {
-		requests += a.beyond(b, perLoad)
+		requests += a.at(b, perLoad)
 	}
 	return requests < most
 }
 
-// hashPair hashes a session with a head (the multiplication of wyhash); equal on
-// every machine. Both words are well mixed already.
+// hashPair hashes a session with a head (the multiplication of wyhash), equal on
+// every machine. Both words are well mixed.
 func hashPair(session, head uint64) uint64 {
 	hi, lo := bits.Mul64(session^0xa0761d6478bd642f, head^0xe7037ed1a0b428db)
 	return hi ^ lo
 }
 
 // distance is -ln(u)/weight with u = hash(session, h) in (0, 1]: the head with
-// the least takes the session. Where all weights are equal it is 1-u, which
-// orders heads alike.
+// the least takes the session. With equal weights it is 1-u, in the same order.
 func distance(hash uint64, weight float64, even bool) float64 {
 	u := float64(hash>>11+1) / (1 << 53)
 	if even {
@@ -126,8 +125,8 @@ func distance(hash uint64, weight float64, even bool) float64 {
 	return -math.Log(u) / weight
 }
 
-// nearest writes the available heads within the bound that are nearest to the
-// session into picks and returns how many.
+// nearest writes into picks the available heads within the bound that are nearest
+// to the session.
 func (a *allowance) nearest(in *Input, r *fleet.Ranked, session uint64, picks []Pick) int {
 	if r.MinWeight != r.MaxWeight {
 		best := rank(len(picks))

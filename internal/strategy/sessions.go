@@ -1,6 +1,7 @@
 package strategy
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -11,15 +12,16 @@ import (
 // sessionSlots bounds the sessions that are remembered; a power of two.
 const sessionSlots = 1 << 16
 
-// Sessions is the Memory of which head served a session last. It is a fixed
-// table that forgets the older of two sessions that meet in one slot. It is
-// a hint: a strategy that finds no head there computes it.
+// Sessions is the Memory of which head served a session last. It is a fixed table
+// that forgets the older of two sessions in one slot.
 //
 // A slot is two words that are written one after the other without a lock.
 // The key is stored combined with the head's instance, so that a reader that
 // sees one word of each of two writers finds no match (the lockless hashing
 // of chess programs: Hyatt and Mann, ICGA Journal 25(1), 2002).
 type Sessions struct {
+	Evictions atomic.Uint64 // sessions that another took the slot of
+
 	slots []sessionSlot
 	count atomic.Int64
 }
@@ -35,8 +37,7 @@ func NewSessions() *Sessions {
 	return &Sessions{slots: make([]sessionSlot, sessionSlots)}
 }
 
-// Recall finds the head of the session if the tier still has it in the same
-// epoch.
+// Recall finds the head of the session if the tier has it in the same epoch.
 func (t *Sessions) Recall(in *Input) {
 	in.Recalled.Asked, in.Recalled.Head = true, t.lookup(in.session, in.Heads())
 	in.Recalled.Found = in.Recalled.Found || in.Recalled.Head != nil
@@ -52,24 +53,16 @@ func (t *Sessions) lookup(session uint64, heads []*fleet.Head) *fleet.Head {
 	if at := slot.at.Load(); at < int64(len(heads)) && heads[at].Instance == old.Instance {
 		return heads[at]
 	}
-	lo, hi := 0, len(heads)
-	for lo < hi {
-		if mid := (lo + hi) / 2; heads[mid].ID < old.ID {
-			lo = mid + 1
-		} else {
-			hi = mid
-		}
+	at, found := slices.BinarySearchFunc(heads, old.ID, func(h *fleet.Head, id string) int { return strings.Compare(h.ID, id) })
+	if !found || heads[at].Instance != old.Instance {
+		return nil
 	}
-	if lo < len(heads) && heads[lo].Instance == old.Instance {
-		slot.at.Store(int64(lo))
-		return heads[lo]
-	}
-	return nil
+	slot.at.Store(int64(at))
+	return heads[at]
 }
 
-// Placed notes that head serves the session, if the strategy asked for it. Nothing
-// is written when it is known already, so that a busy session does not move cache
-// lines about.
+// Placed notes that head serves the session, if the strategy asked for it. What is
+// known is not written again: a busy session moves no cache lines.
 func (t *Sessions) Placed(in *Input, head *fleet.Head) {
 	if !in.Recalled.Asked {
 		return
@@ -77,11 +70,14 @@ func (t *Sessions) Placed(in *Input, head *fleet.Head) {
 	session := in.session
 	slot := &t.slots[session&(sessionSlots-1)]
 	old := slot.head.Load()
-	if old == head && slot.key.Load()^head.Instance == session {
+	known := old != nil && slot.key.Load()^old.Instance == session
+	switch {
+	case known && old == head:
 		return
-	}
-	if old == nil {
+	case old == nil:
 		t.count.Add(1)
+	case !known:
+		t.Evictions.Add(1)
 	}
 	slot.head.Store(head)
 	slot.key.Store(session ^ head.Instance)
@@ -96,9 +92,9 @@ func (*Sessions) Ended(*fleet.Head, fleet.Ending, time.Duration) {}
 // Len is the number of sessions that are remembered.
 func (t *Sessions) Len() int { return int(t.count.Load()) }
 
-// SessionHash is FNV-1a over the model and the key, 0 for no key; a blank one is
-// none, or all who send it would share a session. It is the
-// same on every instance, so that instances agree on a session's head.
+// SessionHash is FNV-1a over the model and the key, 0 for no key. A blank key is
+// none, or all who send it would share a session. It is the same on every router,
+// so that routers agree on a session's head.
 func SessionHash(key, model string) uint64 {
 	if strings.TrimSpace(key) == "" {
 		return 0

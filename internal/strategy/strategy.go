@@ -10,10 +10,9 @@ import (
 	"headway/internal/strict"
 )
 
-// Strategy scores the heads that may serve a request. A strategy is pure: what
-// it knows of the moment comes in the Input, time and randomness too, and it
-// keeps nothing between calls. It is safe for concurrent use and allocates
-// nothing.
+// Strategy scores the heads that may serve a request. It is pure: all it knows
+// comes in the Input, time and randomness too, and it keeps nothing between calls.
+// It is safe for concurrent use and allocates nothing.
 type Strategy interface {
 	// Score writes the cost of each of in.Heads() into scores, which has the
 	// same length: lower is better, +Inf is for heads that are not available or
@@ -21,8 +20,8 @@ type Strategy interface {
 	Score(in *Input, scores []float64)
 }
 
-// Chooser is a Strategy that chooses without scoring every head: what Score
-// scores is chosen from, as a property test holds it to.
+// Chooser is a Strategy that chooses without scoring every head. A property test
+// compares the choice with the scores.
 type Chooser interface {
 	Strategy
 	// Choose writes the best available heads into picks, best first and each
@@ -62,7 +61,7 @@ func (s byScore) Choose(in *Input, picks []Pick) int {
 	return Fill(in, heads, picks, n)
 }
 
-// Spec registers a strategy under its name. All specs stand in Specs.
+// Spec registers a strategy under its name.
 type Spec struct {
 	Name       string
 	Summary    string // one sentence
