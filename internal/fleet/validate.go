@@ -62,14 +62,14 @@ func (f *faults) name(pointer, value string, longest int, characters string, req
 func ValidateSpec(s *Spec, allowLinkLocal bool) error {
 	var f faults
 	f.name("/id", s.ID, MaxIDLength, NameCharacters, true)
-	wrong := ""
 	switch {
 	case s.Endpoint == "":
 		f.Add("/endpoint", "is required")
 	case len(s.Endpoint) > maxEndpointLength:
 		f.Add("/endpoint", "has %d characters; at most %d are allowed", len(s.Endpoint), maxEndpointLength)
 	default:
-		if s.Endpoint, wrong = canonicalEndpoint(s.Endpoint, allowLinkLocal); wrong != "" {
+		canonical, wrong := canonicalEndpoint(s.Endpoint, allowLinkLocal)
+		if s.Endpoint = canonical; wrong != "" {
 			f.Add("/endpoint", "%s", wrong)
 		}
 	}

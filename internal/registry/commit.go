@@ -97,13 +97,6 @@ func (r *Registry) mark(e *entry) {
 	r.writeMarks()
 }
 
-// remember marks e if the store knows something else of it.
-func (r *Registry) remember(e *entry) {
-	if e.healthy() != e.record.Confirmed || e.leaving != e.record.Leaving {
-		r.mark(e)
-	}
-}
-
 // ownQueue is how much of the queue may be filled with marks and with removals
 // of silent heads, so that a mass outage refuses no registration. What is left
 // is written with later sweeps.
@@ -132,9 +125,7 @@ func (r *Registry) writeMarks() {
 
 // healthy reports whether the head takes requests as far as it and its lease
 // say.
-func (e *entry) healthy() bool {
-	return e.health.Routable() && e.status.Serves()
-}
+func (e *entry) healthy() bool { return e.health.Routable() && e.status.Serves() }
 
 // drain takes c and what waits behind it, up to a batch.
 func (r *Registry) drain(c *commit) []*commit {
@@ -219,17 +210,7 @@ func (r *Registry) prepare(ctx context.Context, batch []*commit) []feed.Change[f
 			cur = &e.record
 		}
 		c.writes, c.rests, c.created = false, known, false
-		if c.reaps && registered[c.id] { // it came back in this batch
-			c.err = fleet.ErrHeadNotFound
-		} else if c.err = r.contested(c, cur, e, registered[c.id]); c.err == nil {
-			c.next, c.err = c.edit(cur, e)
-		}
-		if c.err == nil && c.next != nil {
-			c.created = cur == nil
-			c.err = limit.admit(c)
-			c.rests = known || c.err != nil
-		}
-		if c.err != nil {
+		if c.err = limit.edit(c, cur, e, registered[c.id]); c.err != nil {
 			continue
 		}
 		registered[c.id] = c.registers || registered[c.id] && c.next != nil
@@ -262,6 +243,25 @@ type limits struct {
 	r      *Registry
 	heads  int
 	models map[string]bool // that no registered head serves yet
+}
+
+// edit runs the edit of c. registered says that an earlier change of the batch
+// registered the head.
+func (l *limits) edit(c *commit, cur *fleet.Record, e *entry, registered bool) error {
+	if c.reaps && registered { // it came back
+		return fleet.ErrHeadNotFound
+	}
+	err := l.r.contested(c, cur, e, registered)
+	if err != nil {
+		return err
+	}
+	if c.next, err = c.edit(cur, e); err != nil || c.next == nil {
+		return err
+	}
+	c.created = cur == nil
+	err = l.admit(c)
+	c.rests = c.rests || err != nil
+	return err
 }
 
 // admit refuses a change that goes beyond the limits.

@@ -128,7 +128,7 @@ func (r *Registry) judgeHead(h *fleet.Head, o *outcomes, why, detail string) {
 	defer r.mu.Unlock()
 	r.publish(nil) // what is staged counts
 	e, now := r.at(h), r.o.Now()
-	o.silence(now.Add(refusalPause))
+	o.quiet.Store(int64(now.Add(refusalPause).Sub(r.began)))
 	switch {
 	case e == nil || !e.head.Routable():
 	case !r.mayEject(e):
@@ -261,8 +261,9 @@ func (r *Registry) giveBack(e *entry, end fleet.Ending, now time.Time) {
 func (r *Registry) offerTrials(now time.Time) {
 	for e := range r.ejected {
 		trial := &e.outcomes.trial
-		if is := trial.Load(); is >= trialTaken && r.sinceTrial(is, now) >= max(r.o.Eject.BaseTime, trialTime) &&
-			trial.CompareAndSwap(is, trialOffered) {
+		is := trial.Load()
+		lasts := now.Sub(r.began) - time.Duration(is-trialTaken)
+		if is >= trialTaken && lasts >= max(r.o.Eject.BaseTime, trialTime) && trial.CompareAndSwap(is, trialOffered) {
 			e.ejection.overdue++
 		}
 		if !now.Before(e.ejection.until) {
@@ -272,11 +273,6 @@ func (r *Registry) offerTrials(now time.Time) {
 			r.stage(e)
 		}
 	}
-}
-
-// sinceTrial is how long ago a trial was taken.
-func (r *Registry) sinceTrial(trial int64, now time.Time) time.Duration {
-	return now.Sub(r.began) - time.Duration(trial-trialTaken)
 }
 
 // mayBeTried reports whether a decision may take e's trial.

@@ -149,6 +149,3 @@ func (o *EjectOptions) judge(failures int64, requests, errors uint64) (why, deta
 	}
 	return "", ""
 }
-
-// silence lets no threshold be acted on before until.
-func (o *outcomes) silence(until time.Time) { o.quiet.Store(int64(until.Sub(o.registry.began))) }

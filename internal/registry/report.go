@@ -13,13 +13,11 @@ func (r *Registry) interval(n int) time.Duration {
 	return max(r.o.Lease.BaseInterval, time.Duration(spread))
 }
 
-// jitter spreads the heads' reports: 0.9 to 1.1.
-func (r *Registry) jitter() float64 { return 0.9 + 0.2*r.o.Random() }
-
-// grant renews e's lease at now.
+// grant renews e's lease at now. Its interval is spread by a tenth, so that heads
+// do not report all at once.
 func (r *Registry) grant(e *entry, now time.Time) fleet.Lease {
 	e.seen = now
-	e.interval = time.Duration(float64(r.interval(len(r.heads))) * r.jitter())
+	e.interval = time.Duration(float64(r.interval(len(r.heads))) * (0.9 + 0.2*r.o.Random()))
 	r.schedule(e)
 	return e.lease()
 }
@@ -100,7 +98,9 @@ func (r *Registry) take(e *entry, report *fleet.StatusReport, now time.Time) {
 		e.health, e.loading = fleet.HealthFresh, time.Time{}
 		r.schedule(e)
 	}
-	r.remember(e)
+	if e.healthy() != e.record.Confirmed || e.leaving != e.record.Leaving { // the store knows something else
+		r.mark(e)
+	}
 }
 
 func (e *entry) setStatus(status fleet.Status) {
