@@ -31,12 +31,10 @@ func UnknownLoad() Load {
 // Requests is the number of requests at the head, running and waiting, or
 // Unknown.
 func (l *Load) Requests() int64 {
-	switch {
-	case l.InFlight < 0 && l.Queued < 0:
+	if l.InFlight < 0 && l.Queued < 0 {
 		return Unknown
-	default:
-		return max(l.InFlight, 0) + max(l.Queued, 0)
 	}
+	return max(l.InFlight, 0) + max(l.Queued, 0)
 }
 
 // Report is one accepted status report with what was known here when it came.
@@ -60,9 +58,9 @@ const tokensPerRequest = 2048
 // about to preempt requests to make room.
 const FullKVCache = 0.95
 
-// requests is what the report says is at the head, in requests, pending tokens
-// not counted; ok is false when it says nothing of that kind. Utilization stands
-// in where there is no count. limit is the head's max_in_flight, 0: unknown.
+// requests is what the report says is at the head, in requests, without pending
+// tokens. Utilization stands in where there is no count; ok is false without
+// either. limit is the head's max_in_flight, 0: unknown.
 func (l *Load) requests(limit int64) (n float64, ok bool) {
 	if counted := l.Requests(); counted != Unknown {
 		return float64(counted), true
@@ -73,10 +71,9 @@ func (l *Load) requests(limit int64) (n float64, ok bool) {
 	return 0, false
 }
 
-// Everything is what the report says is at the head, in requests: those that it
-// counts, or what its utilization amounts to, and its pending prompt tokens. ok
-// is false when it says nothing of that kind. limit is the head's max_in_flight,
-// 0: unknown.
+// Everything is what the report says is at the head, in requests, with pending
+// prompt tokens; ok is false when it says nothing of that kind. limit is the
+// head's max_in_flight, 0: unknown.
 func (l *Load) Everything(limit int64) (n float64, ok bool) {
 	n, ok = l.requests(limit)
 	if l.PendingPromptTokens != Unknown {
@@ -85,10 +82,9 @@ func (l *Load) Everything(limit int64) (n float64, ok bool) {
 	return n, ok
 }
 
-// full reports whether the head says that it has no room, also if that is ours:
-// more requests than it takes at once, or a KV cache that is as good as
-// full. Where the head names no limit, requests that wait have to say so too, or
-// a utilization of all: the assumed capacity alone proves nothing.
+// full reports whether the head says that it has no room: more requests than it
+// takes at once, ours too, or a full KV cache. Where it names no limit, requests
+// must wait as well, or all be used: the assumed capacity alone proves nothing.
 func (l *Load) full(limit int64) bool {
 	if l.KVCacheUsage >= FullKVCache || limit == 0 && l.Requests() == Unknown && l.Utilization >= 1 {
 		return true
@@ -105,9 +101,8 @@ func capacity(limit int64) int64 {
 }
 
 // A report that its head is full keeps requests away for fullTime, multiplied by
-// the requests for each place there: a long queue takes longer to go. The time is
-// short since all routers that read the report turn away at once: where ten share
-// heads that report every 5 s, two seconds fill the heads that are left, one after
+// the requests for each place there. The time is short since all routers turn away
+// at once: ten of them fill the heads that are left within two seconds, one after
 // the other (TestNoStrategyMakesAHerdOfFullHeads). After it the load alone counts.
 const (
 	fullTime    = 750 * time.Millisecond
@@ -185,7 +180,7 @@ type Live struct {
 	beyond atomic.Uint64 // a Beyond
 	picks  atomic.Uint64
 	tokens atomic.Int64 // of the prompts of the places taken
-	// ends says how the places of late have ended: below 0 most with an outcome,
+	// ends says how places lately ended: below 0 most with an outcome,
 	// above 0 most by their time, 0 before any has; within endsOne.
 	ends   atomic.Int64
 	report atomic.Pointer[Report]
@@ -204,9 +199,8 @@ type slowStart struct {
 const endsOne = 1 << 15
 
 // exact is the bit of Live.load that says that the count of places is our whole
-// part of the head's load. It rides on the count so that comparing many heads
-// takes few loads of memory. The zero value of Live is not exact: nothing is
-// known of how places end there.
+// part of the head's load. It is in the same word so that comparing many heads
+// takes few loads of memory.
 const exact = 1
 
 // copy returns the numbers of l as they are now.
@@ -308,10 +302,9 @@ func (l *Live) ForgetReport() {
 // TakeReport notes a report that came at now. limit is the head's max_in_flight, 0:
 // unknown; interval is when the next report is due.
 //
-// A report shows our own requests as they were some time ago, at most about one
-// report. What counts as ours is therefore the most that we had at this report
-// and the one before: requests that have just ended here are not taken for the
-// load of others.
+// A report shows our own requests as they were up to one report ago. What counts as
+// ours is the most that we had at this report and the one before: requests that
+// have just ended here are not taken for the load of others.
 func (l *Live) TakeReport(load *Load, now time.Time, limit int64, interval time.Duration, sequence uint64) {
 	own := l.InFlight()
 	ours := own
@@ -364,18 +357,17 @@ func (l *Live) Exact() (inFlight int64, whole bool) {
 func (l *Live) Beyond() Beyond { return Beyond(l.beyond.Load()) }
 
 // Full reports whether the last report, if it is not too old at now, says that the
-// head is full, or shows so much beyond our own requests that they fill it. A head whose requests were ours is not full once they have ended, however
-// few it takes at once.
+// head is full, or shows so much beyond our own requests that they fill it. Once
+// requests of ours have ended they do not.
 func (l *Live) Full(own, limit int64, now time.Time) bool {
 	report := l.report.Load()
 	return report != nil && now.Sub(report.At) < report.fullFor &&
 		(l.Beyond().Full() || limit > 0 && report.beyond > 0 && float64(own)+report.beyond >= float64(limit))
 }
 
-// Runs reports whether the head says by itself that as many requests as we
-// count there still run: its last report counts at least the places that were
-// taken then and still are. It is asked before a place whose time ran out is
-// given to another request.
+// Runs reports whether all requests that we count at the head still run by its last
+// report: that counts at least the places that were taken then and still are. It
+// is asked before a place whose time ran out is given to another request.
 func (l *Live) Runs(now time.Time) bool {
 	report := l.report.Load()
 	if report == nil || now.Sub(report.At) > LeaseIntervals*report.Interval {

@@ -54,9 +54,8 @@ const (
 )
 
 // do queues a commit and waits for its end; without Run it is committed here.
-// After ctx's error nothing of it has happened or will: one that is being
-// written is waited for, so that no change is in effect that its caller, and the
-// trail, take for failed.
+// After ctx's error nothing of it has happened or will, as its caller and the trail
+// expect of a failure: a commit that is being written is waited for.
 func (r *Registry) do(ctx context.Context, c *commit) error {
 	c.answer = make(chan error, 1)
 	if !r.enqueue(c) {
@@ -172,11 +171,10 @@ func (r *Registry) commit(ctx context.Context, batch []*commit) {
 			r.commit(ctx, []*commit{c})
 		}
 		return
-	} else if err != nil {
-		for _, c := range batch {
-			if c.rests {
-				c.err = err
-			}
+	}
+	for _, c := range batch {
+		if err != nil && c.rests {
+			c.err = err
 		}
 	}
 	r.applyAll(batch)
@@ -354,11 +352,11 @@ func (r *Registry) applyTo(e *entry, c *commit, now time.Time) fleet.Step {
 		r.metrics.contested[contestTakenOver].Inc()
 		r.emitContest(e, contestTakenOver, now)
 	}
+	kind := event.HeadChanged
 	if before == nil || before.Epoch != e.epoch {
-		r.emitState(event.HeadRegistered, e, now)
-	} else {
-		r.emitState(event.HeadChanged, e, now)
+		kind = event.HeadRegistered
 	}
+	r.emitState(kind, e, now)
 	if c.seen != nil {
 		c.seen(e)
 	}
@@ -366,10 +364,9 @@ func (r *Registry) applyTo(e *entry, c *commit, now time.Time) fleet.Step {
 }
 
 // newEpoch begins a new registration of e and a new lease. A head that registers
-// again at the same endpoint, as after it lost its lease or was not heard, still
-// works on the requests that it has: their count goes on. A head that said that
-// it is offline, or is at another endpoint, has none. What was held against a
-// machine is not against the one at another endpoint that replaces it.
+// again at the same endpoint still works on its requests: their count goes on. A
+// head that reported that it is offline, or is at another endpoint, has none. A
+// machine at another endpoint does not inherit ejections.
 func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	e.epoch = epoch
 	moved := e.head == nil || e.head.Endpoint != e.record.Spec.Endpoint

@@ -58,10 +58,10 @@ const (
 	longestRest = 50 * time.Millisecond
 )
 
-// flush publishes what was staged. A snapshot costs as much as the pool is large:
-// after one that took long as much time passes before the next, which has the
-// changes of all that wait. What a caller changed is published when it returns.
-// Without Run there is one caller, and no other to wait for.
+// flush publishes what was staged, before it returns. A snapshot costs as much as
+// the pool is large: after one that took long as much time passes before the next,
+// which has the changes of all that wait. Without Run there is one caller, and no
+// other to wait for.
 func (r *Registry) flush() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

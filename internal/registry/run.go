@@ -8,10 +8,9 @@ import (
 	"headway/internal/feed"
 )
 
-// Run writes changes and watches leases until ctx ends and every queued change
-// has been answered. Leases are watched beside the writing, since a disk that
-// hangs must not keep heads routable that fell silent; what the trail lacks is
-// recorded beside both, since a trail that hangs must not either.
+// Run writes changes, ends leases and follows the store until ctx ends and every
+// queued change has been answered. Each has a goroutine of its own: a disk or a
+// trail that hangs must not keep heads routable that fell silent.
 func (r *Registry) Run(ctx context.Context) error {
 	r.running.Store(true)
 	var beside sync.WaitGroup
