@@ -33,27 +33,24 @@ type Open func(t testing.TB) (Store, func() Store)
 // Run tests the stores that open returns.
 func Run(t *testing.T, open Open) {
 	for name, test := range map[string]func(*testing.T, Open){
-		"a record comes back as it was saved":             recordsComeBack,
-		"a change is made only to what was read":          compareAndSwap,
-		"changes are made all or not at all":              allOrNothing,
-		"of two who change the same record one wins":      oneWinner,
-		"epochs never come twice":                         epochs,
-		"what a store returns is the caller's":            noSharing,
-		"a caller that left changes nothing":              cancelled,
-		"policies are revisions":                          policies,
-		"of two who save a policy one wins":               onePolicy,
-		"at least fifty revisions are kept":               fiftyRevisions,
-		"a store is a map that survives restarts":         likeAMap,
-		"a large batch is one change":                     largeBatch,
-		"an id may have any of the characters of an id":   oddIDs,
-		"nothing is there before something was saved":     empty,
-		"an empty list of changes is no change":           noChanges,
-		"a head that was deleted can be registered again": deletedAndBack,
+		"a record comes back as it was saved":              both(comesBack, comesBack),
+		"a change is made only to what was read":           both(compareAndSwap, compareAndSwap),
+		"changes are made all or not at all":               both(allOrNothing, allOrNothing),
+		"of two who change the same record one wins":       both(oneWinner, oneWinner),
+		"records are read by their ids":                    both(byID, byID),
+		"what a store returns is the caller's":             both(noSharing, noSharing),
+		"a large batch is one change":                      both(largeBatch, largeBatch),
+		"an id may have any of the characters of an id":    both(oddIDs, oddIDs),
+		"an empty list of changes is no change":            both(noChanges, noChanges),
+		"epochs never come twice":                          epochs,
+		"a caller that left changes nothing":               cancelled,
+		"policies are revisions":                           policies,
+		"what a store returns of policies is the caller's": noSharedPolicies,
+		"of two who save a policy one wins":                onePolicy,
+		"at least fifty revisions are kept":                fiftyRevisions,
+		"a store is a map that survives restarts":          likeAMap,
+		"nothing is there before something was saved":      empty,
 
-		"a key comes back as it was saved":                keysComeBack,
-		"a key is changed only as it was read":            keysCompareAndSwap,
-		"of two who change the same key one wins":         oneKey,
-		"heads and keys are read by their ids":            byID,
 		"a watch waits for a change and ends promptly":    watchWaits,
 		"watchers see every change once and in order":     watchers,
 		"a watch that is far behind gets the whole":       watchFarBehind,
@@ -65,16 +62,11 @@ func Run(t *testing.T, open Open) {
 	}
 }
 
-func record(id string) *fleet.Record {
-	at := time.Date(2026, 7, 1, 12, 0, 0, 123e6, time.UTC)
-	return &fleet.Record{
-		Spec: fleet.Spec{
-			ID: id, Endpoint: "https://[::1]:8443/v1", ModelTypes: []string{"llama-3.1-8b", "qwen2.5-32b"}, Region: "eu-west",
-			Zone: "eu-west-1a", Version: "0.11.2", Engine: "vllm", Weight: 2.5, MaxInFlight: 64, Labels: map[string]string{"gpu": "h100"},
-		},
-		Admin:     fleet.Admin{State: fleet.AdminMaintenance, Weight: 0.25, Labels: map[string]string{"team": "a"}},
-		Epoch:     1<<63 + 7,
-		Confirmed: true, RegisteredAt: at, UpdatedAt: at.Add(time.Hour),
+// both tests heads and keys.
+func both(ofHeads func(*testing.T, Open, func(Store) headKind), ofKeys func(*testing.T, Open, func(Store) keyKind)) func(*testing.T, Open) {
+	return func(t *testing.T, open Open) {
+		t.Run("heads", func(t *testing.T) { ofHeads(t, open, heads) })
+		t.Run("keys", func(t *testing.T) { ofKeys(t, open, keys) })
 	}
 }
 
@@ -93,144 +85,212 @@ func wants(t testing.TB, err, sentinel error) {
 	}
 }
 
-func heads(t testing.TB, s Store) []fleet.Record {
-	t.Helper()
-	list, _, err := s.Heads(t.Context())
-	must(t, err)
-	return list
-}
-
-func save(t testing.TB, s Store, expect uint64, r *fleet.Record) *fleet.Record {
-	t.Helper()
-	must(t, s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: r.Spec.ID, Expect: expect, Value: r}}))
-	return r
-}
-
-// equal compares all but how times are represented.
-func equal(a, b fleet.Record) bool {
-	same := a.RegisteredAt.Equal(b.RegisteredAt) && a.UpdatedAt.Equal(b.UpdatedAt)
-	a.RegisteredAt, a.UpdatedAt, b.RegisteredAt, b.UpdatedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	return same && reflect.DeepEqual(a, b)
-}
-
 func empty(t *testing.T, open Open) {
 	s, reopen := open(t)
 	for range 2 {
-		if list := heads(t, s); len(list) != 0 {
-			t.Fatalf("an empty store has heads %v", list)
+		if h, k := heads(s).all(t), keys(s).all(t); len(h)+len(k) != 0 {
+			t.Fatalf("an empty store has heads %v and keys %v", h, k)
 		}
 		_, err := s.Policy(t.Context())
 		wants(t, err, policy.ErrNone)
 		if list, err := s.PolicyRevisions(t.Context(), 10); err != nil || len(list) != 0 {
 			t.Fatalf("an empty store has revisions %v, error %v", list, err)
 		}
-		if list := keys(t, s); len(list) != 0 {
-			t.Fatalf("an empty store has keys %v", list)
-		}
 		s = reopen()
 	}
 }
 
-func recordsComeBack(t *testing.T, open Open) {
+func comesBack[T any, P feed.Item[T]](t *testing.T, open Open, of func(Store) kind[T, P]) {
 	s, reopen := open(t)
-	full, bare := save(t, s, 0, record("b")), save(t, s, 0, &fleet.Record{Spec: fleet.Spec{
-		ID: "a", Endpoint: "http://10.0.0.1", ModelTypes: []string{"m"}, Region: "us", Weight: 1,
-	}})
-	if full.Revision == 0 || bare.Revision == 0 {
-		t.Fatal("Save left a revision at 0")
+	k := of(s)
+	full, bare := k.put(t, 0, k.full("b")), k.put(t, 0, k.bare("a"))
+	if revision(P(full)) == 0 || revision(P(bare)) <= revision(P(full)) {
+		t.Fatalf("revisions %d and %d", revision(P(full)), revision(P(bare)))
 	}
 	for range 2 {
-		list := heads(t, s)
-		if len(list) != 2 || !equal(list[0], *bare) || !equal(list[1], *full) {
+		if list := of(s).all(t); !k.same(list, *bare, *full) {
 			t.Fatalf("got %+v\nwant %+v and %+v, ordered by id", list, *bare, *full)
 		}
 		s = reopen()
 	}
 }
 
-func compareAndSwap(t *testing.T, open Open) {
+func compareAndSwap[T any, P feed.Item[T]](t *testing.T, open Open, of func(Store) kind[T, P]) {
 	s, reopen := open(t)
-	first := save(t, s, 0, record("a"))
-	old := first.Revision
-	second := *first
-	second.Confirmed, second.Leaving = false, true
-	save(t, s, old, &second)
-	if second.Revision == old {
+	k := of(s)
+	first := k.put(t, 0, k.full("a"))
+	old := revision(P(first))
+	second := P(first).Clone()
+	k.alter(second, 1)
+	k.put(t, old, second)
+	now := revision(P(second))
+	if now == old {
 		t.Fatal("a change kept the revision")
 	}
-	for _, change := range []feed.Change[fleet.Record]{
-		{ID: "a", Expect: old, Value: record("a")}, // the revision before
-		{ID: "a", Expect: 0, Value: record("a")},   // as if it were new
-		{ID: "a", Expect: old},
-		{ID: "b", Expect: second.Revision, Value: record("b")}, // not there
-		{ID: "b", Expect: 1},
+	other := k.put(t, 0, k.full("c"))
+	for name, changes := range map[string][]feed.Change[T]{
+		"the revision before": {{ID: "a", Expect: old, Value: k.full("a")}},
+		"as if it were new":   {{ID: "a", Value: k.full("a")}},
+		"deleted by an old":   {{ID: "a", Expect: old}},
+		"not there":           {{ID: "b", Expect: now, Value: k.full("b")}},
+		"one of two":          {{ID: "c", Expect: revision(P(other))}, {ID: "b", Expect: 1}},
 	} {
-		wants(t, s.Save(t.Context(), []feed.Change[fleet.Record]{change}), fleet.ErrConflict)
+		if err := k.save(t.Context(), changes); !errors.Is(err, feed.ErrConflict) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
-	s = reopen()
-	if list := heads(t, s); len(list) != 1 || !equal(list[0], second) {
+	k = of(reopen())
+	if list := k.all(t); !k.same(list, *second, *other) {
 		t.Fatalf("after refused changes the store has %+v", list)
 	}
-	must(t, s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: "a", Expect: second.Revision}}))
-	if list := heads(t, s); len(list) != 0 {
-		t.Fatalf("after a deletion the store has %+v", list)
+	made := []feed.Change[T]{{ID: "a", Expect: now}, {ID: "none"}, {ID: "d", Value: k.full("d")}}
+	must(t, k.save(t.Context(), made))
+	if made[0].Revision <= revision(P(other)) || made[1].Revision != 0 || made[2].Revision != revision(P(made[2].Value)) {
+		t.Errorf("the changes have revisions %d, %d and %d", made[0].Revision, made[1].Revision, made[2].Revision)
+	}
+	if back := k.put(t, 0, k.full("a")); revision(P(back)) <= made[2].Revision {
+		t.Errorf("a record that came back has revision %d, after %d", revision(P(back)), made[2].Revision)
+	}
+	if list := of(reopen()).ids(t); !slices.Equal(list, []string{"a", "c", "d"}) {
+		t.Errorf("the store has %q", list)
 	}
 }
 
-func deletedAndBack(t *testing.T, open Open) {
-	s, _ := open(t)
-	first := save(t, s, 0, record("a"))
-	old := first.Revision
-	must(t, s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: "a", Expect: old}}))
-	again := save(t, s, 0, record("a"))
-	if again.Revision == old {
-		t.Error("a record that came back has the revision of the one that was deleted")
-	}
-}
-
-func allOrNothing(t *testing.T, open Open) {
+func allOrNothing[T any, P feed.Item[T]](t *testing.T, open Open, of func(Store) kind[T, P]) {
 	s, reopen := open(t)
-	a, b := save(t, s, 0, record("a")), save(t, s, 0, record("b"))
-	before := heads(t, s)
-	changed := *a
-	changed.Epoch++
-	wants(t, s.Save(t.Context(), []feed.Change[fleet.Record]{
-		{ID: "a", Expect: a.Revision, Value: &changed},
-		{ID: "c", Value: record("c")},
-		{ID: "b", Expect: b.Revision + 1000}, // fails
-	}), fleet.ErrConflict)
+	k := of(s)
+	a, b := k.put(t, 0, k.full("a")), k.put(t, 0, k.full("b"))
+	before := k.all(t)
+	changed := P(a).Clone()
+	k.alter(changed, 1)
+	wants(t, k.save(t.Context(), []feed.Change[T]{
+		{ID: "a", Expect: revision(P(a)), Value: changed},
+		{ID: "c", Value: k.full("c")},
+		{ID: "b", Expect: revision(P(b)) + 1000}, // fails
+	}), feed.ErrConflict)
 	for range 2 {
-		if list := heads(t, s); !slices.EqualFunc(list, before, equal) {
+		if list := of(s).all(t); !k.same(list, before...) {
 			t.Fatalf("a failed batch left %+v\nwant %+v", list, before)
 		}
 		s = reopen()
 	}
 }
 
-func oneWinner(t *testing.T, open Open) {
+func oneWinner[T any, P feed.Item[T]](t *testing.T, open Open, of func(Store) kind[T, P]) {
 	s, _ := open(t)
-	base := save(t, s, 0, record("a"))
+	k := of(s)
+	base := k.put(t, 0, k.full("a"))
 	var wait sync.WaitGroup
 	var mu sync.Mutex
-	var winners []uint64
-	for i := range uint64(8) {
+	var winners []T
+	for i := range 8 {
 		wait.Go(func() {
-			r := *base
-			r.Epoch = i
-			err := s.Save(t.Context(), []feed.Change[fleet.Record]{{ID: "a", Expect: base.Revision, Value: &r}})
+			v := P(base).Clone()
+			k.alter(v, i)
+			err := k.save(t.Context(), []feed.Change[T]{{ID: "a", Expect: revision(P(base)), Value: v}})
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
 			case err == nil:
-				winners = append(winners, i)
-			case !errors.Is(err, fleet.ErrConflict):
+				winners = append(winners, *v)
+			case !errors.Is(err, feed.ErrConflict):
 				t.Errorf("a loser got %v", err)
 			}
 		})
 	}
 	wait.Wait()
-	if len(winners) != 1 || heads(t, s)[0].Epoch != winners[0] {
-		t.Fatalf("winners %v; the store has epoch %d", winners, heads(t, s)[0].Epoch)
+	if list := k.all(t); len(winners) != 1 || !k.same(list, winners...) {
+		t.Fatalf("winners %+v; the store has %+v", winners, list)
+	}
+}
+
+func byID[T any, P feed.Item[T]](t *testing.T, open Open, of func(Store) kind[T, P]) {
+	s, reopen := open(t)
+	k := of(s)
+	for _, id := range []string{"c", "a", "b"} {
+		k.put(t, 0, k.full(id))
+	}
+	k = of(reopen())
+	list, at, err := k.read(t.Context(), "none", "c", "a")
+	must(t, err)
+	if all := k.all(t); !k.same(list, all[0], all[2]) || at < revision(P(&all[0])) || at < revision(P(&all[2])) {
+		t.Errorf("%+v at revision %d", list, at)
+	}
+	if none, _, err := k.read(t.Context(), "none"); err != nil || len(none) != 0 {
+		t.Errorf("one that is not there: %+v, %v", none, err)
+	}
+}
+
+func noSharing[T any, P feed.Item[T]](t *testing.T, open Open, of func(Store) kind[T, P]) {
+	s, _ := open(t)
+	k := of(s)
+	mine := k.put(t, 0, k.full("a"))
+	want := k.all(t)
+	k.spoil(mine)
+	got := k.all(t)
+	k.spoil(&got[0])
+	if now := k.all(t); !k.same(now, want...) {
+		t.Errorf("a caller changed the store: %+v", now)
+	}
+}
+
+func noSharedPolicies(t *testing.T, open Open) {
+	s, _ := open(t)
+	_, err := s.SavePolicy(t.Context(), 0, policy.Stored{Document: []byte(`{"a":1}`)})
+	must(t, err)
+	p, err := s.Policy(t.Context())
+	must(t, err)
+	copy(p.Document, "spoilt!")
+	if p, _ := s.Policy(t.Context()); string(p.Document) != `{"a":1}` {
+		t.Errorf("a caller changed the policy: %s", p.Document)
+	}
+}
+
+func cancelled(t *testing.T, open Open) {
+	s, _ := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wants(t, s.Save(ctx, []feed.Change[fleet.Record]{{ID: "a", Value: record("a")}}), context.Canceled)
+	wants(t, s.SaveKeys(ctx, []feed.Change[access.Key]{{ID: "a", Value: key("a")}}), context.Canceled)
+	_, err := s.GrantEpochs(ctx, 1)
+	wants(t, err, context.Canceled)
+	_, err = s.SavePolicy(ctx, 0, policy.Stored{Document: []byte(`{}`)})
+	wants(t, err, context.Canceled)
+	empty(t, func(testing.TB) (Store, func() Store) { return s, func() Store { return s } })
+}
+
+func noChanges[T any, P feed.Item[T]](t *testing.T, open Open, of func(Store) kind[T, P]) {
+	s, _ := open(t)
+	must(t, of(s).save(t.Context(), nil))
+}
+
+func largeBatch[T any, P feed.Item[T]](t *testing.T, open Open, of func(Store) kind[T, P]) {
+	s, reopen := open(t)
+	k := of(s)
+	changes := make([]feed.Change[T], 1024)
+	for i := range changes {
+		id := fmt.Sprintf("id-%04d", i)
+		changes[i] = feed.Change[T]{ID: id, Value: k.full(id)}
+	}
+	must(t, k.save(t.Context(), changes))
+	revisions := map[uint64]bool{}
+	for _, v := range of(reopen()).all(t) {
+		revisions[revision(P(&v))] = true
+	}
+	if len(revisions) != len(changes) {
+		t.Errorf("%d records have %d revisions", len(changes), len(revisions))
+	}
+}
+
+func oddIDs[T any, P feed.Item[T]](t *testing.T, open Open, of func(Store) kind[T, P]) {
+	s, reopen := open(t)
+	k := of(s)
+	ids := []string{"A", "a", "a-1", "a.1", "a_1", "0", "z9.-_Z", "head_with_a_long_name_0123456789.0123456789"}
+	for _, id := range ids {
+		k.put(t, 0, k.full(id))
+	}
+	if got, want := of(reopen()).ids(t), slices.Sorted(slices.Values(ids)); !slices.Equal(got, want) {
+		t.Errorf("got ids %q, want %q", got, want)
 	}
 }
 
@@ -272,99 +332,6 @@ func epochs(t *testing.T, open Open) {
 			t.Fatalf("epochs overlap: %v", spans)
 		}
 		last = sp.last
-	}
-}
-
-func noSharing(t *testing.T, open Open) {
-	s, _ := open(t)
-	mine := record("a")
-	save(t, s, 0, mine)
-	want := heads(t, s)[0]
-	spoil := func(r *fleet.Record) {
-		r.Spec.ModelTypes[0], r.Spec.Labels["gpu"], r.Admin.Labels["team"] = "spoilt", "spoilt", "spoilt"
-	}
-	spoil(mine)
-	got := heads(t, s)
-	spoil(&got[0])
-	if now := heads(t, s)[0]; !equal(now, want) {
-		t.Errorf("a caller changed the store: %+v", now)
-	}
-	must1(s.SavePolicy(t.Context(), 0, policy.Stored{Document: []byte(`{"a":1}`)}))(t)
-	p, err := s.Policy(t.Context())
-	must(t, err)
-	copy(p.Document, "spoilt!")
-	if p, _ := s.Policy(t.Context()); string(p.Document) != `{"a":1}` {
-		t.Errorf("a caller changed the policy: %s", p.Document)
-	}
-	noSharedKeys(t, s)
-}
-
-func noSharedKeys(t *testing.T, s Store) {
-	t.Helper()
-	mine := key("a")
-	saveKey(t, s, 0, mine)
-	spoil := func(k *access.Key) { k.Heads[0], k.Hash[0] = "spoilt", 1 }
-	want := keys(t, s)[0]
-	spoil(mine)
-	got := keys(t, s)
-	spoil(&got[0])
-	if now := keys(t, s)[0]; !reflect.DeepEqual(now, want) {
-		t.Errorf("a caller changed the store: %+v", now)
-	}
-}
-
-func must1(_ uint64, err error) func(testing.TB) {
-	return func(t testing.TB) { t.Helper(); must(t, err) }
-}
-
-func cancelled(t *testing.T, open Open) {
-	s, _ := open(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	wants(t, s.Save(ctx, []feed.Change[fleet.Record]{{ID: "a", Value: record("a")}}), context.Canceled)
-	_, err := s.GrantEpochs(ctx, 1)
-	wants(t, err, context.Canceled)
-	_, err = s.SavePolicy(ctx, 0, policy.Stored{Document: []byte(`{}`)})
-	wants(t, err, context.Canceled)
-	wants(t, s.SaveKeys(ctx, []feed.Change[access.Key]{{ID: "a", Value: key("a")}}), context.Canceled)
-	empty(t, func(testing.TB) (Store, func() Store) { return s, func() Store { return s } })
-}
-
-func noChanges(t *testing.T, open Open) {
-	s, _ := open(t)
-	must(t, s.Save(t.Context(), nil))
-	must(t, s.SaveKeys(t.Context(), nil))
-}
-
-func largeBatch(t *testing.T, open Open) {
-	s, reopen := open(t)
-	changes := make([]feed.Change[fleet.Record], 1024)
-	for i := range changes {
-		id := fmt.Sprintf("head-%04d", i)
-		changes[i] = feed.Change[fleet.Record]{ID: id, Value: record(id)}
-	}
-	must(t, s.Save(t.Context(), changes))
-	revisions := map[uint64]bool{}
-	for _, r := range heads(t, reopen()) {
-		revisions[r.Revision] = true
-	}
-	if len(revisions) != len(changes) {
-		t.Errorf("%d records have %d revisions", len(changes), len(revisions))
-	}
-}
-
-func oddIDs(t *testing.T, open Open) {
-	s, reopen := open(t)
-	ids := []string{"A", "a", "a-1", "a.1", "a_1", "0", "z9.-_Z", "head_with_a_long_name_0123456789.0123456789"}
-	for _, id := range ids {
-		save(t, s, 0, record(id))
-	}
-	var got []string
-	for _, r := range heads(t, reopen()) {
-		got = append(got, r.Spec.ID)
-	}
-	if want := slices.Sorted(slices.Values(ids)); !slices.Equal(got, want) {
-		t.Errorf("got ids %q, want %q", got, want)
 	}
 }
 

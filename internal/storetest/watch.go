@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"headway/internal/access"
 	"headway/internal/feed"
 	"headway/internal/fleet"
 	"headway/internal/policy"
@@ -37,45 +36,36 @@ func positionOf[T any](c feed.Changes[T], err error) (position, error) {
 	return p, err
 }
 
-// each are the three kinds of a store, which begins empty.
-func each(s Store) []watching {
-	var r fleet.Record
-	var k access.Key
+// watchingOf writes one value again and again.
+func watchingOf[T any, P feed.Item[T]](k kind[T, P]) watching {
 	last := uint64(0)
-	return []watching{
-		{
-			"heads",
-			func(ctx context.Context, after uint64) (position, error) { return positionOf(s.Watch(ctx, after)) },
-			func(t testing.TB, n int) uint64 {
-				expect := r.Revision
-				r = *record("a")
-				r.Epoch = uint64(n)
-				return save(t, s, expect, &r).Revision
-			},
-		},
-		{
-			"keys",
-			func(ctx context.Context, after uint64) (position, error) { return positionOf(s.WatchKeys(ctx, after)) },
-			func(t testing.TB, n int) uint64 {
-				expect := k.Revision
-				k = *key("a")
-				k.Name = fmt.Sprint(n)
-				return saveKey(t, s, expect, &k).Revision
-			},
-		},
-		{
-			"policies",
-			func(ctx context.Context, after uint64) (position, error) {
-				return positionOf(s.WatchPolicy(ctx, after))
-			},
-			func(t testing.TB, n int) (revision uint64) {
-				revision, err := s.SavePolicy(t.Context(), last, policy.Stored{Document: fmt.Appendf(nil, `{"n":%d}`, n)})
-				must(t, err)
-				last = revision
-				return revision
-			},
+	return watching{
+		k.name,
+		func(ctx context.Context, after uint64) (position, error) { return positionOf(k.watch(ctx, after)) },
+		func(t testing.TB, n int) uint64 {
+			v := k.full("a")
+			k.alter(v, n)
+			last = revision(P(k.put(t, last, v)))
+			return last
 		},
 	}
+}
+
+// each are the three kinds of a store, which begins empty.
+func each(s Store) []watching {
+	last := uint64(0)
+	return []watching{watchingOf(heads(s)), watchingOf(keys(s)), {
+		"policies",
+		func(ctx context.Context, after uint64) (position, error) {
+			return positionOf(s.WatchPolicy(ctx, after))
+		},
+		func(t testing.TB, n int) (revision uint64) {
+			revision, err := s.SavePolicy(t.Context(), last, policy.Stored{Document: fmt.Appendf(nil, `{"n":%d}`, n)})
+			must(t, err)
+			last = revision
+			return revision
+		},
+	}}
 }
 
 func watchWaits(t *testing.T, open Open) {

@@ -90,7 +90,7 @@ func twoRegistries(t *testing.T, open Open) {
 	if n := both[1].fleet.Snapshot().Heads; n != 1 {
 		t.Errorf("after one head was removed by the other there are %d", n)
 	}
-	if list := heads(t, reopen()); len(list) != 1 || list[0].Admin.Weight != 10 {
+	if list := heads(reopen()).all(t); len(list) != 1 || list[0].Admin.Weight != 10 {
 		t.Errorf("the store has %+v", list)
 	}
 }
@@ -161,9 +161,9 @@ func twoBooks(t *testing.T, open Open) {
 
 	// Now neither hears of the other.
 	must(t, books[0].Revoke(t.Context(), first.ID))
-	before := keys(t, s, first.ID)[0]
+	before := keys(s).all(t)
 	must(t, books[1].Revoke(t.Context(), first.ID))
-	if after := keys(t, s, first.ID)[0]; !after.RevokedAt.Equal(before.RevokedAt) || after.Revision != before.Revision {
+	if after := keys(s).all(t); !keys(s).same(after, before...) {
 		t.Errorf("a key that was revoked is revoked once more: %+v, before %+v", after, before)
 	}
 	for _, k := range books[1].List() {
