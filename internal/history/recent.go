@@ -33,7 +33,6 @@ type recent struct {
 
 const (
 	recentMagic = "headway-recent 2\n"
-	magicBefore = "headway-recent 1\n" // a service that was stopped has left it empty
 	syncEvery   = 15 * time.Second
 	maxRecent   = 64 << 20 // bytes of the file; a snapshot is taken then
 	maxFrame    = 64 << 20
@@ -140,7 +139,7 @@ var errTorn = errors.New("a frame is damaged")
 
 func decodeRecent(in io.Reader, each func(l labels.Labels, at int64, value float64)) error {
 	magic := make([]byte, len(recentMagic))
-	if _, err := io.ReadFull(in, magic); err != nil || string(magic) != recentMagic && string(magic) != magicBefore {
+	if _, err := io.ReadFull(in, magic); err != nil || string(magic) != recentMagic {
 		return errors.New("it is no log of recent samples")
 	}
 	d := &decoder{each: each}

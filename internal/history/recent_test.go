@@ -2,9 +2,7 @@ package history
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -97,15 +95,6 @@ func TestTheRecentLogIsReadToWhereItIsTorn(t *testing.T) {
 				t.Fatalf("with byte %d damaged sample %d is %v, want %v", i, k, got[k], want[k])
 			}
 		}
-	}
-	// The log of the version before is not read, and is empty after a stop.
-	if got, err := readAll([]byte(magicBefore)); err != nil || len(got) > 0 {
-		t.Errorf("an empty log of before: %d samples, %v", len(got), err)
-	}
-	before := append([]byte(magicBefore), "\x04\x00\x00\x00"...)
-	before = binary.LittleEndian.AppendUint32(before, crc32.Checksum([]byte("\xd0\x0f\x01\x00"), castagnoli))
-	if got, err := readAll(append(before, "\xd0\x0f\x01\x00"...)); err == nil || len(got) > 0 {
-		t.Errorf("a log of before: %d samples, %v", len(got), err)
 	}
 	got, err := readAll(whole)
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
