@@ -33,7 +33,7 @@ func (a *App) openJournal(context.Context) (err error) {
 		files = files[1:]
 	}
 	for _, a.auditFile = range files {
-		a.journal, err = audit.Open(audit.Options{
+		a.journal, err = audit.Open(audit.Options{ //nolint:contextcheck // the trail outlasts the start
 			Path: a.auditFile, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, Lenient: !c.Audit.Strict, SigningKey: a.signingKey, Log: a.log, Metrics: a.metrics,
 			OnCheckpoint: a.publishCheckpoint,
 			MinFreeBytes: c.State.MinFreeBytes / 4, // the trail must still record that the state cannot be written

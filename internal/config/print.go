@@ -10,44 +10,40 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
+// table is the table of settings with the values of c.
+func (c *Config) table() *table {
+	values := new(Config)
+	t := newTable(values)
+	*values = *c // after the table gave it the defaults
+	return t
+}
+
 // Print writes every setting as a file that Load reads, secrets masked. With
 // provenance each line ends in a comment that names the source.
 func (c *Config) Print(w io.Writer, provenance bool) error {
-	var shown Config
-	t := newTable(&shown)
-	shown = *c // after the table gave it the defaults
-	return t.print(w, provenance, c.source)
-}
-
-func (t *table) print(w io.Writer, provenance bool, from func(key string) source) error {
-	type line struct{ text, comment string }
+	type line struct{ text, source string }
 	var lines []line
 	section, width := "", 0
-	for _, s := range t.settings {
-		before, name, nested := strings.Cut(s.Key, ".")
-		indent := ""
-		switch {
-		case !nested:
-			name = before
-		case before != section:
-			lines = append(lines, line{text: before + ":"})
-			section = before
-			fallthrough
-		default:
-			indent = "  "
+	for _, s := range c.table().settings {
+		name := s.Key
+		if before, after, nested := strings.Cut(s.Key, "."); nested {
+			if before != section {
+				lines = append(lines, line{text: before + ":"})
+			}
+			section, name = before, "  "+after
 		}
 		value, err := s.yaml()
 		if err != nil {
 			return fmt.Errorf("write %s: %w", s.Key, err)
 		}
-		text := indent + name + ": " + value
+		text := name + ": " + value
 		width = max(width, len(text))
-		lines = append(lines, line{text, from(s.Key).String()})
+		lines = append(lines, line{text, c.source(s.Key).String()})
 	}
 	var b strings.Builder
 	for _, l := range lines {
-		if provenance && l.comment != "" {
-			fmt.Fprintf(&b, "%-*s  # %s\n", width, l.text, l.comment)
+		if provenance && l.source != "" {
+			fmt.Fprintf(&b, "%-*s  # %s\n", width, l.text, l.source)
 		} else {
 			b.WriteString(l.text + "\n")
 		}
@@ -86,11 +82,8 @@ func (s *setting) shown() []string {
 
 // Set returns the settings that differ from their defaults, secrets masked.
 func (c *Config) Set() map[string]string {
-	var shown Config
-	t := newTable(&shown)
-	shown = *c
 	set := map[string]string{}
-	for _, s := range t.settings {
+	for _, s := range c.table().settings {
 		if c.source(s.Key) != byDefault {
 			set[s.Key] = strings.Join(s.shown(), ",")
 		}

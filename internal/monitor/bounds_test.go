@@ -21,7 +21,8 @@ import (
 // withSeries is a monitor that holds n series with a label of 50 bytes.
 func withSeries(t *testing.T, n int) *Monitor {
 	t.Helper()
-	m, err := New(Options{Gatherer: prometheus.NewRegistry(), Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+	m, err := New(Options{
+		Gatherer: prometheus.NewRegistry(), Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 		Instance: "here", URL: &url.URL{Path: "/"}, Interval: 15 * time.Second, Retention: 24 * time.Hour, MaxSeries: 20_000,
 	})
 	if err != nil {

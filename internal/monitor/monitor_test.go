@@ -327,8 +327,10 @@ func TestARuleFileThatChanges(t *testing.T) {
 	if !has("NoHeadsAtAll") || !strings.Contains(string(w.get("/api/v1/alerts", nil).Data), `"LowHeads"`) {
 		t.Error("a sound file was not taken over, or cost the state of a rule that stayed")
 	}
-	if _, err := monitor.New(monitor.Options{Gatherer: w.watched, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: []byte("nonsense"),
-		Instance: "here", URL: &url.URL{Path: "/"}, Interval: time.Second, Retention: time.Hour, MaxSeries: 1}); err == nil {
+	if _, err := monitor.New(monitor.Options{
+		Gatherer: w.watched, Metrics: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler), Rules: []byte("nonsense"),
+		Instance: "here", URL: &url.URL{Path: "/"}, Interval: time.Second, Retention: time.Hour, MaxSeries: 1,
+	}); err == nil {
 		t.Error("a start with rules that are none")
 	}
 }
