@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -69,9 +68,9 @@ type App struct {
 	store        *boltstore.Store
 	journal      *audit.Journal
 	auditFile    string
-	signingKey   ed25519.PrivateKey               // of checkpoints; nil: they are not signed
-	shippers     atomic.Pointer[[]*trail.Shipper] // what publishes the trail
-	redis        *redisaudit.Embedded             // nil: there is none
+	signingKey   ed25519.PrivateKey   // of checkpoints; nil: they are not signed
+	shippers     []*trail.Shipper     // what publishes the trail
+	redis        *redisaudit.Embedded // nil: there is none
 	guard        *access.Guard
 	fleet        *registry.Registry
 	router       *routing.Router
@@ -196,7 +195,7 @@ func (a *App) Run(ctx context.Context) error {
 		start(a.queue.Run)
 		a.log.Info("message queue", "mode", a.config.Queue.Mode, "addr", a.queue.Addr())
 	}
-	for _, s := range a.published() {
+	for _, s := range a.shippers {
 		start(s.Run)
 	}
 	if a.monitor != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"headway/internal/audit"
 	"headway/internal/local"
@@ -35,7 +34,6 @@ func (a *App) openJournal(context.Context) (err error) {
 	for _, a.auditFile = range files {
 		a.journal, err = audit.Open(audit.Options{ //nolint:contextcheck // the trail outlasts the start
 			Path: a.auditFile, SideDir: c.DataDir, MaxBytes: c.Audit.MaxBytes, Keep: c.Audit.Keep, Lenient: !c.Audit.Strict, SigningKey: a.signingKey, Log: a.log, Metrics: a.metrics,
-			OnCheckpoint: a.publishCheckpoint,
 			MinFreeBytes: c.State.MinFreeBytes / 4, // the trail must still record that the state cannot be written
 		})
 		if err == nil || !errors.Is(err, audit.ErrInUse) {
@@ -73,26 +71,11 @@ func (a *App) recordStart() {
 func (a *App) publish(sink, cursor string, to trail.Sink, begin uint64) error {
 	shipper, err := trail.NewShipper(trail.ShipperOptions{
 		Path: a.auditFile, CursorPath: filepath.Join(a.config.DataDir, cursor), Sink: to, Log: a.log, Name: sink, Metrics: a.metrics,
-		Durable: func() uint64 { return a.journal.Stats().LastSeq }, Begin: begin,
+		Journal: a.journal, Begin: begin,
 	})
 	if err != nil {
 		return err
 	}
-	all := append(slices.Clone(a.published()), shipper)
-	a.shippers.Store(&all)
+	a.shippers = append(a.shippers, shipper)
 	return nil
-}
-
-func (a *App) published() []*trail.Shipper {
-	if all := a.shippers.Load(); all != nil {
-		return *all
-	}
-	return nil
-}
-
-// publishCheckpoint publishes a checkpoint behind the records it covers.
-func (a *App) publishCheckpoint(c audit.Checkpoint) {
-	for _, s := range a.published() {
-		s.Checkpoint(c)
-	}
 }

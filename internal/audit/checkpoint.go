@@ -139,9 +139,7 @@ func (w *writer) checkpoint() {
 		attrs = append(attrs, slog.String("signature", base64.StdEncoding.EncodeToString(c.Signature)))
 	}
 	w.o.Log.LogAttrs(context.Background(), slog.LevelInfo, "audit checkpoint", attrs...)
-	if w.o.OnCheckpoint != nil {
-		w.o.OnCheckpoint(c)
-	}
+	w.newest.Store(&c)
 	line, err := c.line()
 	if err == nil {
 		_, err = w.o.keep(checkpointSuffix, line)

@@ -43,7 +43,6 @@ type Options struct {
 	CheckpointEvery time.Duration         // 0: 1 min
 	Lenient         bool                  // an operation whose intent cannot be written is not refused: the intent is queued
 	SigningKey      ed25519.PrivateKey    // signs checkpoints; nil: they are not signed
-	OnCheckpoint    func(Checkpoint)      // called in order by the writer, which waits for it; may be nil
 	Log             *slog.Logger          // required
 	Metrics         prometheus.Registerer // nil: not registered
 	Now             func() time.Time      // nil: time.Now
@@ -79,6 +78,7 @@ type Journal struct {
 	closed  error // of the file; read after done
 	notes   notes
 	counts  counters
+	newest  atomic.Pointer[Checkpoint] // of this process; nil: none yet
 
 	lostBefore uint64 // records that the process before took with it
 }
@@ -373,6 +373,10 @@ func (j *Journal) keep(p *pending) {
 	default:
 	}
 }
+
+// Checkpoint is the newest checkpoint since the journal was opened, nil before
+// the first.
+func (j *Journal) Checkpoint() *Checkpoint { return j.newest.Load() }
 
 // Reopen continues at once in a new file under the path, as logrotate leaves
 // it. The error wraps ErrUnavailable.

@@ -388,26 +388,25 @@ func TestFloodFromManyAddressesIsFolded(t *testing.T) {
 func TestCheckpointIsPublishedEachMinuteWhenSomethingHasChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		var published []audit.Checkpoint
-		w.o.OnCheckpoint = func(c audit.Checkpoint) { published = append(published, c) }
+		logged := func() int { return strings.Count(w.log.String(), `"msg":"audit checkpoint"`) }
 		j := w.open()
+		if c := j.Checkpoint(); c != nil {
+			t.Errorf("at the start: %+v", c)
+		}
 		time.Sleep(10*time.Minute + time.Second)
 		synctest.Wait()
-		if len(published) != 1 || published[0].Seq != 1 {
-			t.Fatalf("after 10 quiet minutes: %+v", published)
+		if c := j.Checkpoint(); c.Seq != 1 || logged() != 1 {
+			t.Fatalf("after 10 quiet minutes: %+v, %d in the log", c, logged())
 		}
 		w.record(j, change("policy.put"))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if len(published) != 2 || published[1].Seq != 2 || published[1].Node != "node-1" {
-			t.Fatalf("after a record: %+v", published)
+		if c := j.Checkpoint(); c.Seq != 2 || c.Node != "node-1" || logged() != 2 {
+			t.Fatalf("after a record: %+v, %d in the log", c, logged())
 		}
 		w.close(j)
-		if c := *w.checkpoint(); len(published) != 3 || !reflect.DeepEqual(c, published[2]) || c.Seq != 3 {
-			t.Errorf("at the end: %+v, and beside the trail %+v", published, c)
-		}
-		if logged := strings.Count(w.log.String(), `"msg":"audit checkpoint"`); logged != 3 {
-			t.Errorf("%d checkpoints are in the log, want 3", logged)
+		if c, beside := j.Checkpoint(), w.checkpoint(); !reflect.DeepEqual(c, beside) || c.Seq != 3 || logged() != 3 {
+			t.Errorf("at the end: %+v, beside the trail %+v, %d in the log", c, beside, logged())
 		}
 	})
 }

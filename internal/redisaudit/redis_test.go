@@ -197,7 +197,7 @@ func (tr *published) ship(sink trail.Sink, change func(*trail.ShipperOptions)) (
 	o := trail.ShipperOptions{
 		Path: filepath.Join(tr.dir, "audit.log"), CursorPath: filepath.Join(tr.dir, "redis.cursor"), Sink: sink,
 		Log: slog.New(slog.DiscardHandler), Poll: 5 * time.Millisecond,
-		Durable: func() uint64 { return tr.journal.Stats().LastSeq },
+		Journal: tr.journal,
 	}
 	if change != nil {
 		change(&o)

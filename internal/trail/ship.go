@@ -37,7 +37,7 @@ type ShipperOptions struct {
 	Name       string                // of the sink, in metrics
 	Metrics    prometheus.Registerer // nil: not registered
 	Begin      uint64                // where no cursor was kept yet, the sequence of the last record that is not shipped
-	Durable    func() uint64         // sequence of the last record that is on the disk; nil: every whole line is
+	Journal    *audit.Journal        // that writes the trail; nil: every whole line is durable, and there are no checkpoints
 	Grace      time.Duration         // that receivers who went away may take to come back; 0: 60 s
 	Poll       time.Duration         // between looks at the file; 0: 200 ms
 	Now        func() time.Time
@@ -64,7 +64,7 @@ type ShipperStats struct {
 	Missed    uint64        // records that were gone before they could be shipped
 	Failures  uint64        // calls of the sink that failed
 	Unheard   uint64        // records without a receiver
-	Lag       uint64        // records that have not arrived; 0 without ShipperOptions.Durable
+	Lag       uint64        // records that have not arrived; 0 without ShipperOptions.Journal
 	LagTime   time.Duration // age of the oldest of them
 	Receivers int           // of the last lines; -1: unknown
 }
@@ -82,15 +82,15 @@ type Shipper struct {
 	settled  Cursor // what had arrived at least a second ago
 	settleAt time.Time
 	saved    Cursor
-	held     []byte    // a line that is not durable yet
-	known    bool      // the trail is the one that was shipped before
-	alone    time.Time // since when there are no receivers any more; zero: there are some
+	sent     *audit.Checkpoint // last
+	held     []byte            // a line that is not durable yet
+	known    bool              // the trail is the one that was shipped before
+	alone    time.Time         // since when there are no receivers any more; zero: there are some
 
-	mu         sync.Mutex
-	stats      ShipperStats
-	arrived    uint64    // sequence of the last record that did
-	oldest     time.Time // of the records that have not arrived
-	checkpoint *audit.Checkpoint
+	mu      sync.Mutex
+	stats   ShipperStats
+	arrived uint64    // sequence of the last record that did
+	oldest  time.Time // of the records that have not arrived
 }
 
 // NewShipper reads the cursor. An unreadable cursor is set aside with a
@@ -133,21 +133,13 @@ func NewShipper(o ShipperOptions) (*Shipper, error) {
 	return s, s.register(o.Metrics)
 }
 
-// Checkpoint queues a checkpoint to be sent behind the records it covers. Only
-// the newest is kept.
-func (s *Shipper) Checkpoint(c audit.Checkpoint) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.checkpoint = &c
-}
-
 // Stats returns what was done so far.
 func (s *Shipper) Stats() ShipperStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.stats
-	if s.o.Durable != nil {
-		durable := s.o.Durable()
+	if s.o.Journal != nil {
+		durable := s.o.Journal.Stats().LastSeq
 		st.Lag = durable - min(durable, s.arrived)
 	}
 	if !s.oldest.IsZero() {
@@ -250,13 +242,17 @@ func sameFile(path string, opened fs.FileInfo) bool {
 	return err == nil && os.SameFile(info, opened)
 }
 
-// rest sends the checkpoint and saves the cursor once all lines are sent.
+// rest sends the newest checkpoint behind the records that it covers, and saves
+// the cursor.
 func (s *Shipper) rest(ctx context.Context) error {
 	s.mu.Lock()
 	s.oldest = time.Time{}
-	c := s.checkpoint
 	s.mu.Unlock()
-	if c != nil && c.Seq <= s.position.Seq {
+	var c *audit.Checkpoint
+	if s.o.Journal != nil {
+		c = s.o.Journal.Checkpoint()
+	}
+	if c != s.sent && c.Seq <= s.position.Seq {
 		line, err := json.Marshal(struct {
 			V          int               `json:"v"`
 			Checkpoint *audit.Checkpoint `json:"checkpoint"`
@@ -267,11 +263,7 @@ func (s *Shipper) rest(ctx context.Context) error {
 		if _, _, err := s.o.Sink.Publish(ctx, [][]byte{line}); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		if s.checkpoint == c {
-			s.checkpoint = nil
-		}
-		s.mu.Unlock()
+		s.sent = c
 	}
 	return s.settle()
 }
@@ -319,8 +311,8 @@ func (s *Shipper) miss(n uint64) {
 // whether there were any.
 func (s *Shipper) batch(ctx context.Context, w *walk) (more bool, err error) {
 	limit := ^uint64(0)
-	if s.o.Durable != nil {
-		limit = s.o.Durable()
+	if s.o.Journal != nil {
+		limit = s.o.Journal.Stats().LastSeq
 	}
 	var lines [][]byte
 	var cursors []Cursor

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -312,23 +311,39 @@ func TestShippingOnlyWhatIsDurable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, sink := newWorld(t), &listening{receivers: 1}
 		w.fill(10)
-		var durable atomic.Uint64
-		durable.Store(4)
-		_, stop := w.ship(sink, func(o *trail.ShipperOptions) { o.Durable = durable.Load })
-		time.Sleep(time.Second)
-		if got := sink.take(); !slices.Equal(got, upTo(1, 4)) {
-			t.Errorf("got %v", got)
-		}
-		durable.Store(12)
-		time.Sleep(time.Second)
-		if got := sink.take(); !slices.Equal(got, upTo(5, 12)) {
-			t.Errorf("got %v", got)
-		}
-		f, err := os.OpenFile(w.path, os.O_APPEND|os.O_WRONLY, 0)
+		whole, err := os.ReadFile(w.path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		durable.Store(100)
+		if err := errors.Join(os.Remove(w.path), os.Remove(audit.CheckpointPath(w.path))); err != nil {
+			t.Fatal(err)
+		}
+		j := w.open() // its trail has one record
+		if err := os.WriteFile(w.path+".1", whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, stop := w.ship(sink, func(o *trail.ShipperOptions) { o.Path, o.Journal = w.path+".1", j })
+		time.Sleep(time.Second)
+		if got := sink.take(); !slices.Equal(got, upTo(1, 1)) {
+			t.Errorf("got %v", got)
+		}
+		w.record(j, change("policy.put"))
+		w.record(j, change("policy.put"))
+		time.Sleep(time.Second)
+		if got := sink.take(); !slices.Equal(got, upTo(2, 3)) {
+			t.Errorf("got %v", got)
+		}
+		for range 97 {
+			w.record(j, change("policy.put"))
+		}
+		time.Sleep(time.Second)
+		if got := sink.take(); !slices.Equal(got, upTo(4, 12)) {
+			t.Errorf("got %v", got)
+		}
+		f, err := os.OpenFile(w.path+".1", os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
 		_, err = f.WriteString("no record\n" + strings.Repeat("x", 100_000) + "\n" + `{"v":1,"seq":13,"ti`)
 		if err := errors.Join(err, f.Close()); err != nil {
 			t.Fatal(err)
@@ -340,6 +355,7 @@ func TestShippingOnlyWhatIsDurable(t *testing.T) {
 		if st := stop(); st.Lag != 88 || st.Failures != 0 {
 			t.Errorf("%+v", st)
 		}
+		w.close(j)
 	})
 }
 
@@ -371,22 +387,25 @@ func TestShippingAnotherTrail(t *testing.T) {
 	})
 }
 
-// Checkpoints are sent after what they cover.
+// Checkpoints are sent once each, after what they cover.
 func TestShippingCheckpoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, sink := newWorld(t), &listening{receivers: 1}
-		w.fill(3)
-		s, stop := w.ship(sink, nil)
-		s.Checkpoint(audit.Checkpoint{Node: "n", Seq: 7, Hash: "x"})
+		j := w.open()
+		_, stop := w.ship(sink, func(o *trail.ShipperOptions) { o.Journal = j })
 		time.Sleep(time.Second)
-		if len(sink.extra) != 0 {
+		sink.set(1, errors.New("away"))
+		w.record(j, change("policy.put"))
+		time.Sleep(time.Minute)
+		if len(sink.extra) != 0 || j.Checkpoint() == nil {
 			t.Errorf("too early: %v", sink.extra)
 		}
-		w.fill(3)
-		time.Sleep(time.Second)
-		stop()
-		if len(sink.extra) != 1 || !strings.Contains(sink.extra[0], `"checkpoint":{"node":"n","seq":7`) {
+		sink.set(1, nil)
+		time.Sleep(5 * time.Minute)
+		if len(sink.extra) != 1 || !strings.Contains(sink.extra[0], `"checkpoint":{"node":"node-1","seq":2`) {
 			t.Errorf("%v", sink.extra)
 		}
+		stop()
+		w.close(j)
 	})
 }
