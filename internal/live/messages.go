@@ -119,14 +119,19 @@ func (s *session) handle(b []byte) bool {
 	return s.answered()
 }
 
-// refuse answers a request that failed.
+// refuse answers a request that failed. Attempts that are refused for their caller
+// are recorded in the audit trail.
 func (s *session) refuse(kind string, id []byte, err error) {
 	s.hub.metrics.messages[kind][false].Inc()
-	body := apiv1.ProblemOf(err).Answer()
-	if body.Code == api.CodeInternal {
+	problem := apiv1.ProblemOf(err)
+	switch {
+	case problem.Code == api.CodeInternal:
 		s.hub.o.Log.Error("request over WebSocket failed", "type", kind, "error", err)
+	case problem.RefusesCaller():
+		action := cmp.Or(requests[kind].action, "access")
+		s.hub.o.Audit.Note(s.identity(s.principal.Load()).Denied(action, "GET /api/v1/ws", problem.Detail))
 	}
-	s.answer = envelope(s.answer[:0], id, api.MessageError, apiv1.Encode(body))
+	s.answer = envelope(s.answer[:0], id, api.MessageError, apiv1.Encode(problem.Answer()))
 }
 
 var newline = []byte("\n")
@@ -146,32 +151,22 @@ func (s *session) answered() bool {
 
 // serve carries out a request that the client has the permission for.
 func (s *session) serve(q *request, data []byte) (answer []byte, err error) {
-	if err := s.may(q); err != nil {
-		s.denied(q.action, err)
-		return nil, err
-	}
-	if q.needs != access.Open {
-		if err := s.hub.o.Guard.Spend(s.principal.Load()); err != nil {
-			return nil, err
-		}
-	}
 	defer func() {
 		if r := recover(); r != nil { // a bug must not end the process
 			err = fmt.Errorf("panic: %v", r)
 		}
 	}()
+	if err := s.may(q); err != nil {
+		return nil, err
+	}
 	if len(data) == 0 {
 		data = []byte("{}")
 	}
-	answer, err = q.serve(s, data)
-	if _, denied := errors.AsType[*access.DeniedError](err); denied {
-		s.denied(q.action, err)
-	}
-	return answer, err
+	return q.serve(s, data)
 }
 
-// may returns an error if the client has no permission for a request, or has lost
-// it.
+// may returns an error if the client has no permission for a request, has lost
+// it, or exceeds its rate.
 func (s *session) may(q *request) error {
 	p := s.principal.Load()
 	switch {
@@ -182,14 +177,10 @@ func (s *session) may(q *request) error {
 	case s.hub.o.Guard.Ended(p) != nil:
 		return access.ErrRevoked
 	}
-	return p.Require(q.needs)
-}
-
-// denied records a refused attempt in the audit trail.
-func (s *session) denied(action string, err error) {
-	if problem := apiv1.ProblemOf(err); problem.RefusesCaller() {
-		s.hub.o.Audit.Note(s.identity(s.principal.Load()).Denied(cmp.Or(action, "access"), "GET /api/v1/ws", problem.Detail))
+	if err := p.Require(q.needs); err != nil {
+		return err
 	}
+	return s.hub.o.Guard.Spend(p)
 }
 
 func (s *session) decide(data []byte) (answer []byte, err error) {
@@ -270,7 +261,6 @@ func (s *session) auth(data []byte) ([]byte, error) {
 	}
 	p, err := s.hub.o.Guard.AuthenticateToken(context.WithoutCancel(s.ctx), token, s.peer.Address)
 	if err != nil {
-		s.denied("", err)
 		s.after = func() { // each guess costs a connection, which are limited by address
 			s.end(websocket.StatusPolicyViolation, endInvalid, "the credential is not valid")
 		}

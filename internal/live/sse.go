@@ -38,7 +38,7 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 	defer s.close()
 	// Clients that lose their connections together do not come back together.
 	retry := "retry: " + strconv.Itoa(1000+rand.IntN(2000)) + "\n\n"
-	out := &eventWriter{hub: h, w: w, c: unlimited(w), timeout: h.o.Timing.Write}
+	out := &eventWriter{hub: h, w: w, c: unlimited(w)}
 	if !out.write([]byte(retry)) || !out.write(first) {
 		return nil
 	}
@@ -70,17 +70,16 @@ func (h *Hub) ServeEvents(w http.ResponseWriter, r *http.Request, p *access.Prin
 
 // eventWriter writes to a client that has to read.
 type eventWriter struct {
-	hub     *Hub
-	w       http.ResponseWriter
-	c       *http.ResponseController
-	timeout time.Duration
-	last    time.Time // of a write
+	hub  *Hub
+	w    http.ResponseWriter
+	c    *http.ResponseController
+	last time.Time // of a write
 }
 
 // write reports whether the client took b.
 func (e *eventWriter) write(b []byte) bool {
 	for piece := range slices.Chunk(b, maxWrite) {
-		_ = e.c.SetWriteDeadline(time.Now().Add(e.timeout))
+		_ = e.c.SetWriteDeadline(time.Now().Add(e.hub.o.Timing.Write))
 		_, err := e.w.Write(piece)
 		if err == nil {
 			err = e.c.Flush()
