@@ -16,27 +16,19 @@ import (
 	"headway/internal/policy"
 )
 
-// check returns the faults of the configuration and its files.
+// check returns all faults of the configuration and its files.
 func (a *App) check(ctx context.Context) error {
 	closed := a.mayBeClosed()
-	if err := a.checkListen(closed); err != nil {
-		return err
-	}
-	if err := a.checkQueue(closed); err != nil {
-		return err
-	}
-	if err := a.checkMonitor(); err != nil {
-		return err
-	}
+	return errors.Join(
+		a.checkListen(closed), a.checkQueue(closed), a.checkMonitor(), a.checkPolicy(), a.readSigningKey(ctx), a.checkAuditFile(),
+	)
+}
+
+func (a *App) checkPolicy() (err error) {
 	if file := a.config.Policy; file != "" {
-		if _, err := policy.ReadFile(file); err != nil {
-			return err
-		}
+		_, err = policy.ReadFile(file)
 	}
-	if err := a.readSigningKey(ctx); err != nil {
-		return err
-	}
-	return a.checkAuditFile()
+	return err
 }
 
 // checkQueue returns the faults of the queue's configuration; closed means that
@@ -45,11 +37,8 @@ func (a *App) checkQueue(closed bool) error {
 	c := a.config.Queue
 	switch {
 	case c.Mode == "external":
-		if err := mayCall("queue.url", strings.Split(c.URL, ",")...); err != nil {
-			return err
-		}
 		external := a.externalQueue()
-		return external.Check()
+		return errors.Join(mayCall("queue.url", strings.Split(c.URL, ",")...), external.Check())
 	case c.Mode == "embedded" && c.Listen != "":
 		return natsmq.CheckListen(c.Listen, a.certs != nil && closed)
 	}
@@ -61,16 +50,11 @@ func (a *App) checkMonitor() error {
 	if !c.Enabled {
 		return nil
 	}
-	if err := mayCall("monitor.alertmanagers", c.Alertmanagers...); err != nil {
-		return err
+	err := errors.Join(mayCall("monitor.alertmanagers", c.Alertmanagers...), mayCall("monitor.alert_webhooks", c.AlertWebhooks...))
+	if c.RulesFile != "" {
+		err = errors.Join(err, monitor.CheckRules(c.RulesFile, a.log))
 	}
-	if err := mayCall("monitor.alert_webhooks", c.AlertWebhooks...); err != nil {
-		return err
-	}
-	if c.RulesFile == "" {
-		return nil
-	}
-	return monitor.CheckRules(c.RulesFile, a.log)
+	return err
 }
 
 // checkAuditFile returns why the configured audit file cannot be written. The

@@ -112,12 +112,15 @@ func (f *fileReader) value(s *setting) {
 		return
 	}
 	text, said := f.read(s)
+	isText := s.Kind == KindText || s.Kind == KindChoice
 	switch {
-	case slices.Contains(kinds[s.Kind], kind):
-		f.give(s, text)
 	case kind == strict.Array || kind == strict.Object:
 		f.Fault("want %s (%s), not %s", article(s.Kind), s.Allowed, said)
-	case slices.Equal(kinds[s.Kind], onlyText):
+	case s.Kind == KindDuration || s.Kind == KindBytes: // the fault of a bare number names the missing unit
+		f.give(s, text)
+	case kind == strict.String == isText:
+		f.give(s, text)
+	case isText:
 		f.Fault("want a string, not %s; put it in quotes", said)
 	default:
 		f.Fault("want %s (%s), not the string %s", article(s.Kind), s.Allowed, said)
@@ -142,18 +145,6 @@ func (f *fileReader) read(s *setting) (text, said string) {
 	text = f.Plain()
 	return text, s.say(text)
 }
-
-// kinds are the YAML types of a setting. Durations and sizes accept all, so
-// that the fault names the missing unit.
-var (
-	onlyText = []strict.Kind{strict.String}
-	anyPlain = []strict.Kind{strict.Number, strict.String, strict.Bool, strict.Date}
-	kinds    = map[Kind][]strict.Kind{
-		KindText: onlyText, KindChoice: onlyText, KindDuration: anyPlain, KindBytes: anyPlain,
-		KindNumber: {strict.Number, strict.Bool}, KindFraction: {strict.Number, strict.Bool},
-		KindDecimal: {strict.Number, strict.Bool}, KindBool: {strict.Bool, strict.Number},
-	}
-)
 
 func (f *fileReader) list(s *setting) {
 	if f.Kind() != strict.Array {
