@@ -22,7 +22,7 @@ func (q *Queue) consume(ctx context.Context) {
 		consumer, err := q.ensure(ctx)
 		if err == nil {
 			failures = 0
-			q.measured.Do(func() { q.room.add(earlier, q.waiting(ctx)) })
+			q.measured.Do(func() { q.measure(ctx) })
 			q.ready.Store(true)
 			err = q.take(ctx, consumer)
 		}
@@ -37,13 +37,11 @@ func (q *Queue) consume(ctx context.Context) {
 	}
 }
 
-// waiting counts the bytes of commands in the stream.
-func (q *Queue) waiting(ctx context.Context) int64 {
-	stream, err := q.js.Stream(ctx, commandStream)
-	if err != nil {
-		return 0
+// measure accounts for the commands that are in the stream already.
+func (q *Queue) measure(ctx context.Context) {
+	if stream, err := q.js.Stream(ctx, commandStream); err == nil {
+		q.room.add(earlier, int64(stream.CachedInfo().State.Bytes))
 	}
-	return int64(stream.CachedInfo().State.Bytes)
 }
 
 func (q *Queue) take(ctx context.Context, consumer jetstream.Consumer) error {

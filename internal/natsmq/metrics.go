@@ -52,7 +52,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 	with := promauto.With(registerer)
 	forgotten := with.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_queue_forgotten_total", Help: "What the memory had no more room for, too early: ids of commands, whose repetition would be applied again, and credentials of ended connections, whose messages that still waited were refused.",
-	}, []string{"kind"})
+	}, []string{"cache"})
 	return &metrics{
 		swept: with.NewCounter(prometheus.CounterOpts{
 			Name: "headway_queue_swept_total", Help: "Commands that were stuck, and made dead letters by the sweep.",
