@@ -1,6 +1,7 @@
 package apiv1
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strconv"
 	"unicode/utf16"
@@ -304,15 +305,13 @@ func (c *scanner) hash() (uint64, bool) {
 }
 
 func (c *scanner) boolean() (value, ok bool) {
-	word := "false"
-	if c.next() == 't' {
-		word, value = "true", true
+	c.space()
+	rest, value := bytes.CutPrefix(c.b[c.at:], []byte("true"))
+	if !value {
+		rest, ok = bytes.CutPrefix(rest, []byte("false"))
 	}
-	if len(c.b)-c.at < len(word) || string(c.b[c.at:c.at+len(word)]) != word {
-		return false, false
-	}
-	c.at += len(word)
-	return value, true
+	c.at = len(c.b) - len(rest)
+	return value, value || ok
 }
 
 // list reads an array of at most longest elements.

@@ -33,14 +33,6 @@ func (s *Server) admit(rt *route, r *http.Request) error {
 	return refuseForeign(r)
 }
 
-// refuseForeign refuses a request that comes from another site's page.
-func refuseForeign(r *http.Request) error {
-	if crossOrigin(r) {
-		return &apiv1.Problem{Code: api.CodeCrossOrigin, Detail: "Requests from another site's page are refused."}
-	}
-	return nil
-}
-
 // ownHost reports whether the Host header means this service: the address that
 // the connection came to, a loopback one, a name of our certificate, or one that
 // the operator allows. The port does not matter, since a tunnel may change it.
@@ -72,18 +64,21 @@ func localAddr(r *http.Request) netip.Addr {
 	return netip.Addr{}
 }
 
-// crossOrigin reports whether a browser says that the request comes from another
+var errForeign = &apiv1.Problem{Code: api.CodeCrossOrigin, Detail: "Requests from another site's page are refused."}
+
+// refuseForeign refuses a request if a browser says that it comes from another
 // origin's page. Other clients send neither header.
-func crossOrigin(r *http.Request) bool {
+func refuseForeign(r *http.Request) error {
 	for _, site := range r.Header["Sec-Fetch-Site"] {
 		if site != "same-origin" && site != "none" {
-			return true
+			return errForeign
 		}
 	}
-	origin := r.Header["Origin"]
-	if len(origin) == 0 {
-		return false
+	if origin := r.Header["Origin"]; len(origin) > 0 {
+		u, err := url.Parse(origin[0])
+		if err != nil || len(origin) > 1 || u.Host == "" || !strings.EqualFold(u.Host, r.Host) {
+			return errForeign
+		}
 	}
-	u, err := url.Parse(origin[0])
-	return err != nil || len(origin) > 1 || u.Host == "" || !strings.EqualFold(u.Host, r.Host)
+	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"headway/internal/apiv1"
 )
 
-// DeadLetters are the commands of the message queue that could not be carried
-// out.
+// DeadLetters are the commands that the message queue could not carry out. The
+// methods are safe for concurrent use; the errors are those of ProblemOf.
 type DeadLetters interface {
 	DeadLetters(ctx context.Context, after uint64, limit int) (letters []api.DeadLetter, total uint64, err error)
 	DeadLetter(ctx context.Context, number uint64) (api.DeadLetter, error)
