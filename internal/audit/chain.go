@@ -230,8 +230,8 @@ func (t *chain) ready() error {
 	return nil
 }
 
-// strange says why the open file is unusable. fault tells damage from a
-// rotation by another program.
+// strange says why the open file is unusable. fault means
+// damage, and not a rotation by another program.
 func (t *chain) strange() (why string, fault bool, err error) {
 	own, err := t.file.Stat()
 	if err != nil {

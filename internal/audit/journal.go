@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -101,15 +102,9 @@ func (o Options) withDefaults() (Options, error) {
 		o.Node = name
 	}
 	o.Node = cut(o.Node, 256)
-	if o.MaxBytes == 0 {
-		o.MaxBytes = 100 << 20
-	}
-	if o.MaxWait == 0 {
-		o.MaxWait = 5 * time.Second
-	}
-	if o.CheckpointEvery == 0 {
-		o.CheckpointEvery = time.Minute
-	}
+	o.MaxBytes = cmp.Or(o.MaxBytes, 100<<20)
+	o.MaxWait = cmp.Or(o.MaxWait, 5*time.Second)
+	o.CheckpointEvery = cmp.Or(o.CheckpointEvery, time.Minute)
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -137,17 +132,11 @@ func Open(o Options) (*Journal, error) {
 		o: o, queue: make(chan *pending, maxQueued), wake: make(chan struct{}, 1), reopens: make(chan chan error),
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
-	j.counts.syncs = newSyncs()
 	t, found, err := resume(o, &j.counts)
 	if err != nil {
 		return nil, err
 	}
-	if o.Metrics != nil {
-		if err := j.register(o.Metrics); err != nil {
-			t.close()
-			return nil, err
-		}
-	}
+	j.register(o.Metrics) // not before: the caller may try another file
 	known := ledger{o: &j.o}
 	known.open()
 	if j.lostBefore = known.before; known.before > 0 {

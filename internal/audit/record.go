@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Stage tells an intent from a result.
+// Stage is whether a record is an intent or a result.
 type Stage string
 
 // The stages.

@@ -1,11 +1,11 @@
 package audit
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // Stats are the counts of a journal since it was opened, and its state.
@@ -54,26 +54,23 @@ func (j *Journal) Stats() Stats {
 	return s
 }
 
-func newSyncs() prometheus.Histogram {
-	return prometheus.NewHistogram(prometheus.HistogramOpts{
+func (j *Journal) register(metrics prometheus.Registerer) {
+	to := promauto.With(metrics) // nil: nowhere
+	j.counts.syncs = to.NewHistogram(prometheus.HistogramOpts{
 		Name: "headway_audit_sync_duration_seconds", Help: "Time that the disk took to make records of the audit trail durable.",
 		Buckets: []float64{0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
 	})
-}
-
-func (j *Journal) register(metrics prometheus.Registerer) error {
-	errs := []error{metrics.Register(j.counts.syncs)}
-	counter := func(name, help string, of func(*Stats) uint64) {
-		errs = append(errs, metrics.Register(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 {
+	value := func(of func(*Stats) uint64) func() float64 {
+		return func() float64 {
 			s := j.Stats()
 			return float64(of(&s))
-		})))
+		}
+	}
+	counter := func(name, help string, of func(*Stats) uint64) {
+		to.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value(of))
 	}
 	gauge := func(name, help string, of func(*Stats) uint64) {
-		errs = append(errs, metrics.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
-			s := j.Stats()
-			return float64(of(&s))
-		})))
+		to.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value(of))
 	}
 	counter("headway_audit_records_total", "Records of the audit trail that are durable.", func(s *Stats) uint64 { return s.Written })
 	counter("headway_audit_write_failures_total", "Records that could not be made durable when they had to be, so that what they announced did not happen.", func(s *Stats) uint64 { return s.Failed })
@@ -89,5 +86,4 @@ func (j *Journal) register(metrics prometheus.Registerer) error {
 		}
 		return 1
 	})
-	return errors.Join(errs...)
 }

@@ -31,7 +31,8 @@ var order = binary.NativeEndian
 // pageWalk reads a file's pages without bbolt, which trusts what they say of
 // themselves: with a flipped bit in a page's header or in the list of free
 // pages it opens the file as if nothing were wrong and overwrites live pages
-// later, and with one in a branch it no longer finds keys that are there.
+// later, and with one in a branch it no longer finds keys that are there. Its
+// own Tx.Check does not end on some damaged headers.
 type pageWalk struct {
 	file  io.ReaderAt
 	size  int64  // of a page

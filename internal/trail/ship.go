@@ -2,6 +2,7 @@ package trail
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -102,12 +103,8 @@ func NewShipper(o ShipperOptions) (*Shipper, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Grace == 0 {
-		o.Grace = time.Minute
-	}
-	if o.Poll == 0 {
-		o.Poll = 200 * time.Millisecond
-	}
+	o.Grace = cmp.Or(o.Grace, time.Minute)
+	o.Poll = cmp.Or(o.Poll, 200*time.Millisecond)
 	s := &Shipper{o: o}
 	raw, err := os.ReadFile(o.CursorPath)
 	switch {
@@ -127,10 +124,8 @@ func NewShipper(o ShipperOptions) (*Shipper, error) {
 	s.settled, s.marked = s.position, s.position
 	s.known, s.arrived = s.position.Seq == 0, s.position.Seq
 	s.stats.Receivers = s.position.Receivers
-	if err := s.save(); err != nil || o.Metrics == nil {
-		return s, err
-	}
-	return s, s.register(o.Metrics)
+	s.register(o.Metrics)
+	return s, s.save()
 }
 
 // Stats returns what was done so far.
