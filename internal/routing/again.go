@@ -12,7 +12,7 @@ import (
 // keeps none of it. Again returns the new attempt; its errors are those of Decide
 // and ErrDecisionEnded. After each the decision has ended.
 func (r *Router) Again(d *Decision, req *strategy.Request, why Outcome) (*Decision, error) {
-	why.At = r.now()
+	why.At = r.o.Now()
 	if !r.finish(d, &why) {
 		return nil, ErrDecisionEnded
 	}

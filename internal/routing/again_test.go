@@ -41,7 +41,7 @@ func TestAgainTriesEachHeadOnce(t *testing.T) {
 		if next.ID() != d.ID() || next.Before() != d {
 			t.Fatalf("%s becomes %s, after %v", d.ID(), next.ID(), next.Before())
 		}
-		if o, ended := d.Outcome(); !ended || o.StatusCode != 502 || inFlight(w) != 1 || w.router.Open() != 1 {
+		if o, ended := d.Outcome(); !ended || o.StatusCode != broke.StatusCode || inFlight(w) != 1 || w.router.Open() != 1 {
 			t.Fatalf("the attempt before ended with %v, %t; %d places, %d open", o, ended, inFlight(w), w.router.Open())
 		}
 		if found, err := w.router.Decision(d.ID()); err != nil || found != next {
@@ -63,7 +63,7 @@ func TestAgainTriesEachHeadOnce(t *testing.T) {
 	if !ok || no.Failure != routing.FailTried || !maps.Equal(no.Counts, map[string]int{"tried": 4}) {
 		t.Fatalf("no head is left: %v", err)
 	}
-	if o, ended := d.Outcome(); !ended || o.StatusCode != 502 || inFlight(w) != 0 || w.router.Open() != 0 {
+	if o, ended := d.Outcome(); !ended || o.StatusCode != broke.StatusCode || inFlight(w) != 0 || w.router.Open() != 0 {
 		t.Errorf("the last attempt ended with %v, %t; %d places, %d open", o, ended, inFlight(w), w.router.Open())
 	}
 	if list := w.router.Recent(routing.RecentQuery{Limit: 9}); len(list) != 1 || list[0] != d {
@@ -126,7 +126,7 @@ func TestALaterAttemptExpires(t *testing.T) {
 		if _, err := w.router.Again(d, &req, broke); !errors.Is(err, routing.ErrDecisionEnded) {
 			t.Errorf("a decision whose time ran out: %v", err)
 		}
-		if o, _ := d.Outcome(); o.StatusCode != 502 {
+		if o, _ := d.Outcome(); o.StatusCode != broke.StatusCode {
 			t.Errorf("what was reported late is not kept: %v", o)
 		}
 	})

@@ -47,7 +47,7 @@ func (r *Router) LoadPolicy(ctx context.Context) error {
 
 // load takes over what the store has. The caller holds mu.
 func (r *Router) load(ctx context.Context, publish bool) error {
-	stored, err := r.policies.Policy(ctx)
+	stored, err := r.o.Policies.Policy(ctx)
 	switch {
 	case errors.Is(err, policy.ErrNone):
 		return nil
@@ -77,9 +77,9 @@ func (r *Router) takeOver(stored *policy.Stored, publish bool) error {
 // follow takes over what other processes store until ctx ends.
 func (r *Router) follow(ctx context.Context) {
 	failed := func(err error) {
-		r.log.Warn("a policy that another process stored is not in force here", "error", err)
+		r.o.Log.Warn("a policy that another process stored is not in force here", "error", err)
 	}
-	feed.Follow(ctx, r.policy.Load().Revision, r.policies.WatchPolicy, func(c feed.Changes[policy.Stored]) {
+	feed.Follow(ctx, r.policy.Load().Revision, r.o.Policies.WatchPolicy, func(c feed.Changes[policy.Stored]) {
 		if len(c.List) == 0 {
 			return
 		}
@@ -98,8 +98,8 @@ func (r *Router) enter(p *policy.Policy) {
 }
 
 func (r *Router) publish(revision uint64, source, author string) {
-	r.events.Publish(event.Event{
-		Type: event.PolicyChanged, Time: r.now(), Data: PolicyChanged{Revision: revision, Source: source, Author: author},
+	r.o.Events.Publish(event.Event{
+		Type: event.PolicyChanged, Time: r.o.Now(), Data: PolicyChanged{Revision: revision, Source: source, Author: author},
 	})
 }
 
@@ -149,7 +149,7 @@ func (r *Router) replace(ctx context.Context, current *policy.Policy, change *Ch
 		return nil, fmt.Errorf("record the change of the policy: %w", err)
 	}
 	revision, outcome, err := r.save(ctx, current.Revision, policy.Stored{
-		Document: next.Canonical, Source: change.Source, SavedAt: r.now().UTC().Truncate(time.Millisecond),
+		Document: next.Canonical, Source: change.Source, SavedAt: r.o.Now().UTC().Truncate(time.Millisecond),
 		Author: change.Author, Note: change.Note,
 	})
 	if outcome != audit.Success {
@@ -167,14 +167,14 @@ func (r *Router) replace(ctx context.Context, current *policy.Policy, change *Ch
 // what it has: a policy that was stored all the same is in force at the next
 // start, so the trail must not call it a failure.
 func (r *Router) save(ctx context.Context, expect uint64, p policy.Stored) (revision uint64, _ audit.Outcome, _ error) {
-	revision, err := r.policies.SavePolicy(ctx, expect, p)
+	revision, err := r.o.Policies.SavePolicy(ctx, expect, p)
 	switch {
 	case err == nil:
 		return revision, audit.Success, nil
 	case errors.Is(err, policy.ErrConflict):
 		return 0, audit.Failure, err
 	}
-	stored, unread := r.policies.Policy(context.WithoutCancel(ctx))
+	stored, unread := r.o.Policies.Policy(context.WithoutCancel(ctx))
 	switch {
 	case unread != nil && !errors.Is(unread, policy.ErrNone):
 		return 0, audit.Unknown, errors.Join(err, unread)
@@ -206,7 +206,7 @@ func (r *Router) announce(ctx context.Context, current, next *policy.Policy, cha
 	if err != nil {
 		return nil, err
 	}
-	return r.audit.Begin(ctx, audit.Entry{
+	return r.o.Audit.Begin(ctx, audit.Entry{
 		Category: audit.Policy, Action: cmp.Or(change.Action, "policy.put"), Target: audit.Target{Type: "policy"},
 		Before: revisionFields(current.Revision), After: after,
 	}.By(ctx))
@@ -219,7 +219,7 @@ func revisionFields(revision uint64) []byte {
 // Revisions returns the kept revisions of the policy, newest first, at most
 // limit, and last the default in the binary as revision 0.
 func (r *Router) Revisions(ctx context.Context, limit int) ([]policy.Stored, error) {
-	list, err := r.policies.PolicyRevisions(ctx, limit)
+	list, err := r.o.Policies.PolicyRevisions(ctx, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the history of the policy: %w", err)
 	}

@@ -75,8 +75,9 @@ func newCandidateCache(random func() uint64) *candidateCache {
 	}
 }
 
-// get returns the candidates for c, and whether they were kept.
-func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *policy.Policy) (*candidates, bool) {
+// get returns the candidates for c, whose labels are these, and whether they were
+// kept.
+func (t *candidateCache) get(c criteria, labels map[string]string, pool *fleet.Pool, policy *policy.Policy) (*candidates, bool) {
 	hash := maphash.String(t.seed, c.model)*31 + maphash.String(t.seed, c.region) + uint64(c.mode)
 	if c.labels != "" {
 		hash = strategy.Mix(hash, maphash.String(t.seed, c.labels))
@@ -101,7 +102,7 @@ func (t *candidateCache) get(c criteria, pool *fleet.Pool, policy *policy.Policy
 			break
 		}
 	}
-	fresh := newCandidates(c, pool, policy, old, t.random)
+	fresh := newCandidates(c, labels, pool, policy, old, t.random)
 	switch {
 	case at < 0: // the bucket is full of other criteria
 		at = int(hash) & (candidateWays - 1)
@@ -155,11 +156,10 @@ func (t *candidateCache) empty(slot *atomic.Pointer[candidates], e *candidates) 
 
 // newCandidates orders the pool's heads into tiers. It takes over the turns of old,
 // a set of the same criteria, so that a rotation continues.
-func newCandidates(c criteria, pool *fleet.Pool, policy *policy.Policy, old *candidates, random func() uint64) *candidates {
+func newCandidates(c criteria, labels map[string]string, pool *fleet.Pool, policy *policy.Policy, old *candidates, random func() uint64) *candidates {
 	set := &candidates{criteria: c, pool: pool, policy: policy}
-	want := decodeLabels(c.labels)
-	labelled := func(h *fleet.Head) bool { return hasLabels(h, want) }
-	if len(want) == 0 {
+	labelled := func(h *fleet.Head) bool { return hasLabels(h, labels) }
+	if len(labels) == 0 {
 		labelled = nil
 	}
 	switch {
@@ -282,13 +282,4 @@ func encodeLabels(labels map[string]string) string {
 		b.WriteByte(0)
 	}
 	return b.String()
-}
-
-func decodeLabels(s string) map[string]string {
-	parts := strings.Split(s, "\x00")
-	labels := make(map[string]string, len(parts)/2)
-	for i := 0; i+1 < len(parts); i += 2 {
-		labels[parts[i]] = parts[i+1]
-	}
-	return labels
 }

@@ -11,7 +11,7 @@ import (
 
 // HiddenBy returns what a policy hides of the fleet as it is.
 func (r *Router) HiddenBy(p *policy.Policy) []strict.Fault {
-	return p.Hidden(slices.Sorted(maps.Keys(r.fleet.Snapshot().Pools)))
+	return p.Hidden(slices.Sorted(maps.Keys(r.o.Fleet.Snapshot().Pools)))
 }
 
 // Registered returns what the policy in force hides of a head that registered,
@@ -26,6 +26,6 @@ func (r *Router) Registered(id string, models []string, created bool) []strict.F
 
 func (r *Router) logHidden(hidden []strict.Fault, attrs ...any) {
 	for _, f := range hidden {
-		r.log.Warn("an alias of the policy hides a model type", append(attrs, slog.String("alias", f.Pointer), slog.String("reason", f.Reason))...)
+		r.o.Log.Warn("an alias of the policy hides a model type", append(attrs, slog.String("alias", f.Pointer), slog.String("reason", f.Reason))...)
 	}
 }

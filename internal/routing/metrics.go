@@ -333,7 +333,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) { ch <- m.decisions }
 
 // Collect implements prometheus.Collector.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	m.foresee(m.router.fleet.Snapshot(), m.router.Policy())
+	m.foresee(m.router.o.Fleet.Snapshot(), m.router.Policy())
 	m.mu.Lock()
 	list := m.ordered
 	m.mu.Unlock()

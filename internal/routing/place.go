@@ -100,16 +100,16 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
 		Strategy: c.plan.Spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule),
-		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.ttl), tokens: in.Request.InputTokens,
+		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.o.ReservationTTL), tokens: in.Request.InputTokens,
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
 		Sticky: in.Recalled.Head == s.picks[i].Head,
-		nonce:  in.Rand.Uint64(),
+		nonce:  in.Rand.Uint64(), before: c.before,
 	}
 	if c.region != "" && tier.Region != d.Head.Region {
 		d.Distance = c.policy.Distance(c.region, d.Head.Region)
 	}
-	if d.before = c.before; d.before != nil {
+	if d.before != nil {
 		d.nonce = d.before.nonce
 	}
 	d.lasts.Store(int64(d.ttl))

@@ -36,7 +36,7 @@ type Replayed struct {
 // turns, so that what both treat alike goes to the same head. Nothing is
 // reserved, counted or remembered.
 func (r *Router) Replay(next *policy.Policy) Replay {
-	now, snapshot := r.now(), r.fleet.Snapshot().Frozen()
+	now, snapshot := r.o.Now(), r.o.Fleet.Snapshot().Frozen()
 	before, after := rehearsal{policy: r.Policy()}, rehearsal{policy: next}
 	var result Replay
 	newest := r.recent.newest.Load()
@@ -78,7 +78,7 @@ func (r *rehearsal) again(router *Router, d *Decision, snapshot *fleet.Snapshot,
 	if d.Rule == RuleByCaller && r.policy.CallerMay("strategy") {
 		req.Strategy = d.Strategy
 	}
-	err := c.resolve(req, router.maxTTL)
+	err := c.resolve(req, router.o.MaxTTL)
 	if c.plan.Spec == nil {
 		return nil, ""
 	}
@@ -87,7 +87,7 @@ func (r *rehearsal) again(router *Router, d *Decision, snapshot *fleet.Snapshot,
 		return nil, name
 	}
 	if c.set = r.sets[c.criteria]; c.set == nil {
-		c.set = newCandidates(c.criteria, c.pool, r.policy, nil, func() uint64 { return 0 })
+		c.set = newCandidates(c.criteria, nil, c.pool, r.policy, nil, func() uint64 { return 0 })
 		if r.sets == nil {
 			r.sets = map[criteria]*candidates{}
 		}

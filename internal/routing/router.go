@@ -50,15 +50,8 @@ const retryAfter = time.Second
 
 // Router decides. All methods are safe for concurrent use.
 type Router struct {
-	fleet     Fleet
-	events    *event.Stream
-	log       *slog.Logger
-	now       func() time.Time
+	o         Options // complete
 	since     func(time.Time) time.Duration
-	ttl       time.Duration
-	maxTTL    time.Duration
-	share     float64
-	seed      uint64
 	seeded    atomic.Uint64
 	metrics   *metrics
 	cache     *candidateCache
@@ -68,10 +61,7 @@ type Router struct {
 	explained explained
 	scratch   sync.Pool
 	policy    atomic.Pointer[policy.Policy]
-
-	mu       sync.Mutex // one policy change at a time
-	policies policy.Store
-	audit    audit.Recorder
+	mu        sync.Mutex // one policy change at a time
 }
 
 // New makes a router that decides by the default policy.
@@ -82,21 +72,20 @@ func New(o Options) (*Router, error) {
 	case o.ReservationTTL < 0 || o.MaxTTL < 0 || o.Recent < 0 || o.Recent > 1<<26:
 		return nil, errors.New("routing: ReservationTTL, MaxTTL and Recent must not be negative, Recent at most 2^26")
 	}
+	since := func(t time.Time) time.Duration { return o.Now().Sub(t) }
+	if o.Now == nil {
+		o.Now, since = time.Now, time.Since // Since reads one clock, Now two
+	}
+	if o.Audit == nil {
+		o.Audit = audit.Unrecorded{}
+	}
+	o.ReservationTTL = cmp.Or(o.ReservationTTL, 2*time.Minute)
+	o.MaxTTL = max(cmp.Or(o.MaxTTL, time.Hour), o.ReservationTTL)
+	sessions := strategy.NewSessions()
 	r := &Router{
-		fleet: o.Fleet, events: o.Events, log: o.Log, now: o.Now, ttl: cmp.Or(o.ReservationTTL, 2*time.Minute),
-		share: o.ExplainShare, seed: o.Seed, policies: o.Policies, audit: o.Audit,
+		o: o, since: since, memory: sessions,
 		recent: newReservations(cmp.Or(o.Recent, 1<<16)), failures: failures{ring: newRing(maxFailures)},
 	}
-	r.since = func(t time.Time) time.Duration { return r.now().Sub(t) }
-	if r.now == nil {
-		r.now, r.since = time.Now, time.Since // Since reads one clock, Now two
-	}
-	if r.audit == nil {
-		r.audit = audit.Unrecorded{}
-	}
-	r.maxTTL = max(cmp.Or(o.MaxTTL, time.Hour), r.ttl)
-	sessions := strategy.NewSessions()
-	r.memory = sessions
 	r.cache = newCandidateCache(r.random)
 	r.scratch.New = func() any { return new(scratch) }
 	r.policy.Store(policy.Default())
@@ -120,7 +109,7 @@ func (r *Router) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			r.Expire()
-			r.cache.forget(r.fleet.Snapshot(), r.policy.Load())
+			r.cache.forget(r.o.Fleet.Snapshot(), r.policy.Load())
 		}
 	}
 }
@@ -129,10 +118,10 @@ func (r *Router) Run(ctx context.Context) error {
 // many requests as are counted there still run: no place is given twice. Run calls
 // it; a simulation with its own clock calls it itself, from one goroutine.
 func (r *Router) Expire() {
-	now := r.now()
+	now := r.o.Now()
 	var end *Outcome // shared by all that end now
 	r.recent.expire(now, func(d *Decision) {
-		if now.Before(d.At.Add(r.maxTTL)) && d.Head.Live.Runs(now) {
+		if now.Before(d.At.Add(r.o.MaxTTL)) && d.Head.Live.Runs(now) {
 			d.renew(now.Add(max(d.ttl/8, expiryTick)))
 			r.metrics.kept.Inc()
 			return
@@ -169,19 +158,19 @@ func (r *Router) Decide(req *strategy.Request) (*Decision, error) { return r.dec
 
 // decide is Decide, or the next attempt after another.
 func (r *Router) decide(req *strategy.Request, before *Decision) (*Decision, error) {
-	now := r.now()
-	c := choice{policy: r.policy.Load(), snapshot: r.fleet.Snapshot(), before: before}
-	if err := c.resolve(req, r.maxTTL); err != nil {
+	now := r.o.Now()
+	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), before: before}
+	if err := c.resolve(req, r.o.MaxTTL); err != nil {
 		if none, ok := err.(*NoHeadError); ok { //nolint:errorlint // it comes as it is
 			r.recordFailure(none, &c)
 		}
 		return nil, err
 	}
-	c.set, c.hit = r.cache.get(c.criteria, c.pool, c.policy)
+	c.set, c.hit = r.cache.get(c.criteria, req.Labels, c.pool, c.policy)
 	r.metrics.candidates.count(c.hit)
 	s, _ := r.scratch.Get().(*scratch)
 	s.begin(&c, req, now, r.random(), r.memory, strategy.SessionHash(req.SessionKey, c.pool.ModelType))
-	if req.Explain || r.share > 0 && s.in.Rand.Float64() < r.share && r.affords(&c, now) {
+	if req.Explain || r.o.ExplainShare > 0 && s.in.Rand.Float64() < r.o.ExplainShare && r.affords(&c, now) {
 		c.explanation = r.explain(&c, &s.in)
 	}
 	d := r.tryEjected(&c, s)
@@ -355,7 +344,7 @@ func (r *Router) recordFailure(e *NoHeadError, c *choice) {
 	r.metrics.noHead(reason, model, region)
 	d := &Decision{
 		Failure: e.Failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
-		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.now(), nonce: r.random(),
+		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.o.Now(), nonce: r.random(),
 	}
 	r.failures.add(d, &r.recent.newest)
 	if c.explanation == nil { // there was nothing to choose from
@@ -368,10 +357,10 @@ func (r *Router) recordFailure(e *NoHeadError, c *choice) {
 }
 
 func (r *Router) random() uint64 {
-	if r.seed == 0 {
+	if r.o.Seed == 0 {
 		return rand.Uint64()
 	}
-	return strategy.Mix(r.seed, r.seeded.Add(1))
+	return strategy.Mix(r.o.Seed, r.seeded.Add(1))
 }
 
 // FirstToken notes that the head began to answer, at the first call for a decision;
@@ -382,7 +371,7 @@ func (r *Router) FirstToken(id string) error {
 	if err != nil {
 		return err
 	}
-	now := r.now()
+	now := r.o.Now()
 	if after := max(now.Sub(d.At), 1); d.firstToken.CompareAndSwap(0, int64(after)) {
 		r.memory.FirstToken(d.Head, after)
 		if d.Trial {
@@ -406,7 +395,7 @@ func (r *Router) Finish(id string, o Outcome) error {
 
 // End is Finish for a caller that still holds the decision.
 func (r *Router) End(d *Decision, o Outcome) {
-	o.At = r.now()
+	o.At = r.o.Now()
 	r.finish(d, &o)
 }
 

@@ -2,7 +2,6 @@ package strategy
 
 import (
 	"math"
-	"slices"
 
 	"headway/internal/fleet"
 )
@@ -29,7 +28,12 @@ func drawLarge(in *Input, r *fleet.Ranked, taken []Pick) *fleet.Head {
 // equal chances.
 func drawAvailable(in *Input, heads []*fleet.Head, taken []Pick) *fleet.Head {
 	fits := func(h *fleet.Head) bool {
-		return !slices.ContainsFunc(taken, func(p Pick) bool { return p.Head == h }) && in.Available(h)
+		for i := range taken {
+			if taken[i].Head == h {
+				return false
+			}
+		}
+		return in.Available(h)
 	}
 	if len(heads) > 2*len(taken) {
 		for range draws {

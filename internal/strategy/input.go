@@ -57,8 +57,7 @@ func (s *State) learn(mean, share float64) {
 // Input is what a strategy sees of one decision. Its methods allocate nothing.
 type Input struct {
 	Request   *Request
-	Exclude   []string // ids of heads not to take; of the request, but for a further attempt
-	ModelType string   // of the pool, after aliases
+	ModelType string // of the pool, after aliases
 	Now       time.Time
 	Rand      Rand
 	Tiers     []Tier
@@ -67,6 +66,7 @@ type Input struct {
 	Passed    bool // such a head was passed over
 	Keyless   bool // a strategy looked for a session key and found none
 	Recalled  Recalled
+	Exclude   []string // ids of heads not to take: those of the request, and those tried before
 
 	memory  Memory
 	session uint64 // hash of the session key and the model type, 0: no session
