@@ -95,8 +95,11 @@ func (r *Registry) take(e *entry, report *fleet.StatusReport, now time.Time) {
 	e.setStatus(report.Status)
 	e.sequence = report.Sequence
 	if e.health != fleet.HealthPending || e.status.Serves() {
-		e.health, e.loading = fleet.HealthFresh, time.Time{}
-		r.schedule(e)
+		e.loading = time.Time{}
+		if e.health != fleet.HealthFresh {
+			e.health = fleet.HealthFresh
+			r.schedule(e)
+		}
 	}
 	if e.healthy() != e.record.Confirmed || e.leaving != e.record.Leaving { // the store knows something else
 		r.mark(e)
