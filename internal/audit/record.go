@@ -78,7 +78,8 @@ type Entry struct {
 	After     json.RawMessage
 }
 
-// Record is one line of the trail, fields in the order of its keys.
+// Record is one line of the trail, fields in the order of its keys. AppendLine
+// (line.go) lists the fields too.
 type Record struct {
 	V         int             `json:"v"`
 	Seq       uint64          `json:"seq"`  // 1, 2, 3 … over all files of a node

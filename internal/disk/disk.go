@@ -23,9 +23,10 @@ func Free(dir string) (int64, error) {
 	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // outside Linux they are of other types
 }
 
-// Replace gives a file new content. When it returns, the file has it for good;
-// after an error it has its old content. One caller may replace a file at a
-// time.
+// Replace gives a file new content. When it returns nil, the file has it for
+// good. After an error the file has its old content, except when only the sync
+// of the directory failed: the new content is there then, but a failure of power
+// may bring the old one back. One caller may replace a file at a time.
 func Replace(file string, data []byte, mode fs.FileMode) error {
 	return ReplaceWith(file, mode, func(w io.Writer) error {
 		_, err := w.Write(data)

@@ -46,7 +46,8 @@ func newCompiler(doc Document) *compiler {
 	}
 }
 
-// check does all that can find a fault.
+// check finds the faults that are left in a document that was read: Parse and
+// read find those of its size, format, fields and types.
 func (c *compiler) check() {
 	c.strategies()
 	c.policy.fallback = Plan{Rule: RuleDefault, RegionMode: strategy.RegionPrefer}
