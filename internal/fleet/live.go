@@ -233,19 +233,21 @@ func (l *Live) TryAcquire(limit, tokens int64) bool {
 // Release gives a place and its tokens back whose request's end was reported. The
 // caller gives each place back once, by Release, Expire or Evict.
 func (l *Live) Release(tokens int64) {
-	l.Evict(tokens)
+	l.giveBack(tokens)
 	l.observe(-endsOne)
 }
 
 // Expire gives a place and its tokens back because its time ran out.
 func (l *Live) Expire(tokens int64) {
-	l.Evict(tokens)
+	l.giveBack(tokens)
 	l.observe(endsOne)
 }
 
 // Evict gives a place and its tokens back before its time, which says nothing
 // about how it would have ended.
-func (l *Live) Evict(tokens int64) {
+func (l *Live) Evict(tokens int64) { l.giveBack(tokens) }
+
+func (l *Live) giveBack(tokens int64) {
 	l.load.Add(-2)
 	if tokens != 0 {
 		l.tokens.Add(-tokens)

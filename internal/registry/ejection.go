@@ -36,9 +36,9 @@ func (o *EjectOptions) complete() error {
 	o.MaxTime = max(o.MaxTime, o.BaseTime)
 	switch {
 	case o.Window < 2 || o.BaseTime < 0 || o.MaxTime < 0 || o.MinRequests < 0:
-		return errors.New("fleet: the window and times of ejections must be positive")
+		return errors.New("registry: the window and times of ejections must be positive")
 	case !(o.ErrorShare > 0 && o.ErrorShare <= 1) || !(o.MaxShare > 0 && o.MaxShare <= 1):
-		return errors.New("fleet: ErrorShare and MaxShare must be over 0 and at most 1")
+		return errors.New("registry: ErrorShare and MaxShare must be over 0 and at most 1")
 	}
 	return nil
 }
@@ -233,14 +233,14 @@ func (r *Registry) endTrial(h *fleet.Head, end fleet.Ending) bool {
 	case end == fleet.EndedBadly:
 		r.takeOut(e, ejectedForTrial, "the trial request ended with an error", now)
 	default:
-		r.giveBack(e, end, now)
+		r.returnTrial(e, end, now)
 	}
 	return true
 }
 
-// giveBack takes that a trial ended and proved nothing, so that another request
+// returnTrial takes that a trial ended and proved nothing, so that another request
 // is the trial: the next one, unless one is under way still. r.mu must be held.
-func (r *Registry) giveBack(e *entry, end fleet.Ending, now time.Time) {
+func (r *Registry) returnTrial(e *entry, end fleet.Ending, now time.Time) {
 	if end == fleet.EndedUnreported {
 		e.ejection.unreported++
 	}

@@ -34,9 +34,9 @@ func (o *LeaseOptions) complete() error {
 	o.GuardHold = cmp.Or(o.GuardHold, time.Minute)
 	switch {
 	case min(o.BaseInterval, o.RemoveAfter, o.SlowStart, o.GuardHold) < 0:
-		return errors.New("fleet: durations of leases must not be negative")
+		return errors.New("registry: durations of leases must not be negative")
 	case o.MaxReportsPerSecond < 1 || o.GuardMinHeads < 1 || o.GuardShare < 0 || o.GuardShare > 1:
-		return errors.New("fleet: MaxReportsPerSecond and GuardMinHeads must be at least 1, GuardShare 0 to 1")
+		return errors.New("registry: MaxReportsPerSecond and GuardMinHeads must be at least 1, GuardShare 0 to 1")
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ type Options struct {
 
 func (o *Options) complete() error {
 	if o.Store == nil || o.Events == nil || o.Metrics == nil || o.Log == nil {
-		return errors.New("fleet: Store, Events, Metrics and Log are required")
+		return errors.New("registry: Store, Events, Metrics and Log are required")
 	}
 	if o.Now == nil {
 		o.Now = time.Now
