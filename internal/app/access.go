@@ -53,8 +53,10 @@ func (a *App) openAccess(ctx context.Context) (err error) {
 	if err := a.openKeys(ctx); err != nil {
 		return err
 	}
-	a.guard, err = access.New(a.access)
-	return err
+	if a.guard, err = access.New(a.access); err != nil {
+		return err
+	}
+	return a.checkListen(a.guard.Closed()) // again, with the keys that are in force
 }
 
 func (a *App) openKeys(ctx context.Context) (err error) {

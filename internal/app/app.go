@@ -136,31 +136,32 @@ func (a *App) close() error {
 // Reload reads the policy file and the certificates again and reopens the audit
 // trail. A faulty part stays as it was.
 func (a *App) Reload(ctx context.Context) error {
-	a.journal.Note(audit.Entry{
+	err := errors.Join(a.policyFile.Load(ctx), a.journal.Reopen(), a.reloadCertificates())
+	e := audit.Entry{
 		Category: audit.RoutingConfig, Action: "config.reload", Outcome: audit.Success,
 		Actor: audit.Actor{Type: "system", Via: "signal"}, Target: audit.Target{Type: "config"},
-	})
-	return errors.Join(a.policyFile.Load(ctx), a.journal.Reopen(), a.reloadCertificates())
+	}
+	if err != nil {
+		e.Outcome, e.Reason = audit.Failure, err.Error()
+	}
+	a.journal.Note(e)
+	return err
 }
 
-// watchInterval is how often files are checked for changes.
-const watchInterval = time.Second
-
-// watchFiles applies changes of the policy file and of the certificates. A fault
-// of the certificates, which are read again each time, is logged once.
-func (a *App) watchFiles(ctx context.Context) error {
-	tick := time.NewTicker(watchInterval)
-	defer tick.Stop()
-	logged := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+// watchPolicy applies changes of the policy file.
+func (a *App) watchPolicy(ctx context.Context) error {
+	return everySecond(ctx, func() {
 		if err := a.policyFile.Reload(ctx); err != nil {
 			a.log.Error("the policy file is not in force; the policy is as it was", "error", err)
 		}
+	})
+}
+
+// watchCertificates applies changes of the certificates. They are read again
+// each time, so a fault is logged once.
+func (a *App) watchCertificates(ctx context.Context) error {
+	logged := ""
+	return everySecond(ctx, func() {
 		fault := ""
 		if err := a.reloadCertificates(); err != nil {
 			fault = err.Error()
@@ -169,6 +170,21 @@ func (a *App) watchFiles(ctx context.Context) error {
 			a.log.Error("the certificates changed, and not all that changed is in force", "error", fault)
 		}
 		logged = fault
+	})
+}
+
+// everySecond calls do until ctx ends. What is watched has a goroutine of its
+// own, so that a disk that hangs holds up nothing else.
+func everySecond(ctx context.Context, do func()) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			do()
+		}
 	}
 }
 
@@ -186,7 +202,8 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.router.Run)
 	start(func(ctx context.Context) error { return a.access.Keys.Run(ctx, a.log) })
 	start(a.live.Run)
-	start(a.watchFiles)
+	start(a.watchPolicy)
+	start(a.watchCertificates)
 	start(a.logEvents)
 	if a.webhooks != nil {
 		start(a.webhooks.Run)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"reflect"
 	"strings"
+	"time"
 
 	"headway/internal/event"
 )
@@ -61,8 +62,14 @@ func fields(data any) slog.Value {
 	var attrs []slog.Attr
 	for f, value := range v.Fields() {
 		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if options == "" || !value.IsZero() { // options are omitempty
-			attrs = append(attrs, slog.Any(name, value.Interface()))
+		if options != "" && value.IsZero() { // options are omitempty
+			continue
+		}
+		switch v := value.Interface().(type) {
+		case *time.Time:
+			attrs = append(attrs, slog.Time(name, *v))
+		default:
+			attrs = append(attrs, slog.Any(name, v))
 		}
 	}
 	return slog.GroupValue(attrs...)

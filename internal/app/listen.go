@@ -45,7 +45,7 @@ func (a *App) checkListen(closed bool) error {
 	switch {
 	case address.Loopback(a.config.Listen):
 	case !closed:
-		return fmt.Errorf("--listen %q: there is no key yet, so any caller of this address could change the fleet.  "+
+		return fmt.Errorf("--listen %q: there is no key yet, so any caller of this address could change the fleet. "+
 			"Make an administrator's key first: headway keys create --role admin --name NAME --data-dir %s. "+
 			"Or listen on 127.0.0.1", a.config.Listen, a.config.DataDir)
 	case a.certs == nil && !a.config.HTTP.BehindProxy:

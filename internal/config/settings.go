@@ -479,9 +479,9 @@ func parseBytes(text string) (int64, error) {
 			break
 		}
 	}
-	n, err := strconv.ParseUint(text, 10, 63)
-	if err == nil && int64(n) > math.MaxInt64/size {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err == nil && (n < 0 || n > math.MaxInt64/size) {
 		err = strconv.ErrRange
 	}
-	return int64(n) * size, err
+	return n * size, err
 }

@@ -19,7 +19,7 @@ type Poster struct {
 	Client         *http.Client
 	Count          *Counter      // of each call
 	Tries          int           // of one message
-	First, Longest time.Duration // bound the random waits between them, which double
+	First, Longest time.Duration // waits between them are random, from half of a bound to it; it doubles from First to Longest
 }
 
 // StatusError is an answer other than 2xx.
@@ -76,7 +76,8 @@ func (p *Poster) Retry(ctx context.Context, call func(try int) (final bool, err 
 		if err == nil || final || try == p.Tries {
 			return err
 		}
-		wait := rand.N(min(p.Longest, p.First<<(try-1)) + 1)
+		most := min(p.Longest, p.First<<(try-1))
+		wait := most/2 + rand.N(most/2+1)
 		if answer, is := errors.AsType[*StatusError](err); is {
 			wait = max(wait, min(p.Longest, answer.RetryAfter))
 		}

@@ -30,7 +30,8 @@ func ParseFile(name string, data []byte) (*Policy, []strict.Fault) {
 	return Parse(data, "yaml")
 }
 
-// ReadFile reads a policy file. The error has the faults of the document.
+// ReadFile reads a policy file. The error has a line for each fault of the
+// document.
 func ReadFile(path string) (*Policy, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -38,7 +39,7 @@ func ReadFile(path string) (*Policy, error) {
 	}
 	read, faults := ParseFile(path, data)
 	if len(faults) > 0 {
-		return nil, fmt.Errorf("the policy %s is invalid; nothing was changed: %w", path, strict.Invalid(faults))
+		return nil, strict.Listed(fmt.Sprintf("the policy %s is invalid; nothing was changed", path), faults)
 	}
 	return read, nil
 }
@@ -118,12 +119,12 @@ func (f *File) Load(ctx context.Context) error {
 // load is Load. The caller holds mu.
 func (f *File) load(ctx context.Context) error {
 	f.seen = disk.Version(f.o.Path)
-	err := f.apply(ctx)
+	final, err := f.apply(ctx)
 	f.failed.Store(err != nil)
 	if err != nil {
 		f.failures.Inc()
 	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) || len(strict.FaultsOf(err)) > 0 { // no retry before the file changes
+	if err == nil || final {
 		f.pause = 0
 		return err
 	}
@@ -132,30 +133,32 @@ func (f *File) load(ctx context.Context) error {
 	return err
 }
 
-func (f *File) apply(ctx context.Context) (err error) {
+// apply reports whether its error is final, so that only a change of the file
+// can help.
+func (f *File) apply(ctx context.Context) (final bool, err error) {
 	if f.o.Path == "" {
-		return nil
+		return false, nil
 	}
 	next, err := ReadFile(f.o.Path)
 	if err != nil {
-		return err
+		return errors.Is(err, fs.ErrNotExist) || len(strict.FaultsOf(err)) > 0, err
 	}
 	if f.applied == nil {
 		if f.applied, err = f.appliedLast(ctx); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if bytes.Equal(next.Canonical, f.applied) {
 		f.o.Log.Info("the policy file has the policy applied last", "file", f.o.Path)
-		return nil
+		return false, nil
 	}
 	current, err := f.o.Apply(ctx, next)
 	if err != nil {
-		return err
+		return false, err
 	}
 	f.applied = next.Canonical
 	f.o.Log.Info("policy in force", "file", f.o.Path, "revision", current.Revision)
-	return nil
+	return false, nil
 }
 
 // appliedLast is the newest document of the history that came from a file; it

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"reflect"
 	"sync/atomic"
 	"time"
@@ -264,20 +263,24 @@ func (l *limits) edit(c *commit, cur *fleet.Record, e *entry, registered bool) e
 
 // admit refuses a change that goes beyond the limits.
 func (l *limits) admit(c *commit) error {
-	pools, models := l.r.snapshot.Load().Pools, maps.Clone(l.models)
+	pools := l.r.snapshot.Load().Pools
+	var added []string
 	for _, m := range c.next.Spec.ModelTypes {
-		if pools[m] == nil {
-			models[m] = true
+		if pools[m] == nil && !l.models[m] {
+			added = append(added, m)
 		}
 	}
 	switch {
 	case c.created && l.heads >= l.r.o.MaxHeads:
 		return fmt.Errorf("%w: %d", fleet.ErrFleetFull, l.r.o.MaxHeads)
-	case len(models) > len(l.models) && len(pools)+len(models) > l.r.o.MaxModelTypes:
+	case len(added) > 0 && len(pools)+len(l.models)+len(added) > l.r.o.MaxModelTypes:
 		return fmt.Errorf("%w: %d different model types", fleet.ErrFleetFull, l.r.o.MaxModelTypes)
 	}
-	if l.models = models; c.created {
+	if c.created {
 		l.heads++
+	}
+	for _, m := range added {
+		l.models[m] = true
 	}
 	return nil
 }

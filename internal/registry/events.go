@@ -19,10 +19,10 @@ type Refused struct {
 // PoolState is the data of an event about the heads of a model type.
 type PoolState struct {
 	ModelType string `json:"model_type"`
-	Region    string `json:"region,omitempty"`  // "": all regions
-	Heads     int    `json:"heads"`             // registered
-	Routable  int    `json:"routable"`          // as headway_model_routable_heads counts them
-	Ejected   int    `json:"ejected,omitempty"` // the last resort
+	Region    string `json:"region,omitempty"` // "": all regions
+	Heads     int    `json:"heads"`            // registered
+	Routable  int    `json:"routable"`         // as headway_model_routable_heads counts them
+	Ejected   int    `json:"ejected"`          // the last resort
 }
 
 // contest is the data of an event about an id that two endpoints register.
@@ -43,8 +43,8 @@ type ejectionState struct {
 type guardState struct {
 	ModelType string `json:"model_type,omitempty"` // "": the whole fleet
 	Region    string `json:"region,omitempty"`
-	Overdue   int    `json:"overdue,omitempty"`
-	Heads     int    `json:"heads,omitempty"`
+	Overdue   int    `json:"overdue"`
+	Heads     int    `json:"heads"`
 }
 
 // emit publishes an event about a head.

@@ -36,6 +36,16 @@ func Invalid(faults []Fault) error {
 	return &InvalidError{faults}
 }
 
+// Listed is the error for faults of something that a person wrote, with a line
+// for each fault below the name of what has them.
+func Listed(name string, faults []Fault) error {
+	errs := []error{errors.New(name)}
+	for _, fault := range faults {
+		errs = append(errs, fmt.Errorf("  %w", Invalid([]Fault{fault})))
+	}
+	return errors.Join(errs...)
+}
+
 // FaultsOf are the faults of an error that has some.
 func FaultsOf(err error) []Fault {
 	if e, ok := errors.AsType[*InvalidError](err); ok {

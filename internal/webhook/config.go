@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -59,8 +58,11 @@ func Read(path string, allowLinkLocal bool) ([]Endpoint, error) {
 		}})
 	}
 	faults, err := r.Done()
-	if err = cmp.Or(err, strict.Invalid(faults)); err != nil {
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("webhooks.file %s: %w", path, err)
+	case len(faults) > 0:
+		return nil, strict.Listed("webhooks.file "+path+" is invalid", faults)
 	}
 	return list, nil
 }
