@@ -255,6 +255,7 @@ var noHeadDetails = map[routing.Failure]string{
 	routing.FailLabels:     "No head that takes requests has the labels.",
 	routing.FailExcluded:   "The request excludes every head that could take it.",
 	routing.FailAtCapacity: "Every head that could take the request is at its max_in_flight.",
+	routing.FailTried:      "Every head that could take the request was tried.",
 }
 
 func noHeadProblem(no *routing.NoHeadError) *Problem {

@@ -96,7 +96,7 @@ func newQueueEach(r *remote, use, short string, act func(*client.Client, context
 			if err := each(c, "dead letter", numbers, func(n uint64) error { return act(c.Client, c.Context(), n) }); err != nil {
 				return err
 			}
-			c.note("%s: %d dead letters\n", use, len(numbers))
+			c.note("%s: %s\n", use, terminal.Count(len(numbers), "dead letter"))
 			return nil
 		})
 	})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -39,6 +40,27 @@ type deadLetter struct {
 // maxKept is how much of an invalid command's body is kept, in bytes.
 const maxKept = 4096
 
+// reason is what is wrong in one sentence, or each fault of several: a dead
+// letter has no list of them.
+func reason(p *apiv1.Problem) string {
+	if len(p.Faults) < 2 {
+		return p.Detail
+	}
+	var b strings.Builder
+	for i, f := range p.Faults {
+		text := strings.TrimPrefix(f.Pointer+": "+f.Reason, ": ")
+		if b.Len()+len(text) > maxKept {
+			fmt.Fprintf(&b, "; and %d more", len(p.Faults)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(text)
+	}
+	return b.String()
+}
+
 // write stores a dead letter. It is idempotent.
 func (q *Queue) write(ctx context.Context, l *deadLetter) error {
 	if q.broken() {
@@ -52,7 +74,7 @@ func (q *Queue) write(ctx context.Context, l *deadLetter) error {
 		m.Data = l.data[:maxKept]
 		m.Header.Set(headerBytes, strconv.Itoa(len(l.data)))
 	}
-	m.Header.Set(headerReason, l.problem.Detail)
+	m.Header.Set(headerReason, reason(l.problem))
 	m.Header.Set(headerCode, l.problem.Code)
 	m.Header.Set(headerSubject, subject)
 	m.Header.Set(headerDeliveries, strconv.FormatUint(l.deliveries, 10))

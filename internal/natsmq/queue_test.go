@@ -213,6 +213,9 @@ func TestPoisonEndsAsADeadLetterWithTheReason(t *testing.T) {
 	}
 	codes := map[string]string{}
 	for _, l := range letters {
+		if l.Queue == "heads.register" && (!strings.Contains(l.Reason, "/endpoint: ") || !strings.Contains(l.Reason, "; /region: ")) {
+			t.Errorf("the reason names not each fault: %q", l.Reason)
+		}
 		codes[l.Code] = l.Queue
 		if l.Reason == "" || l.Deliveries != 1 || l.Body == "" || l.Bytes == 0 || l.Time.IsZero() {
 			t.Errorf("%+v", l)
