@@ -163,7 +163,7 @@ func (c *call) checkState(path string) error {
 
 func (c *call) printState(what string, report api.StateReport) error {
 	for _, b := range report.Buckets {
-		_, noun, _ := strings.Cut(terminal.Count(int(b.Records), "record"), " ")
+		_, noun, _ := strings.Cut(terminal.Count(b.Records, "record"), " ")
 		_ = c.say("%-10s %8d %s\n", b.Name, b.Records, noun)
 	}
 	for _, fault := range report.Faults {
