@@ -42,17 +42,20 @@ func (a *App) listen(ctx context.Context) (err error) {
 // checkListen refuses an address that other machines can reach, unless the
 // service requires credentials, as closed says, over TLS.
 func (a *App) checkListen(closed bool) error {
-	switch {
-	case address.Loopback(a.config.Listen):
-	case !closed:
-		return fmt.Errorf("--listen %q: there is no key yet, so any caller of this address could change the fleet. "+
+	if address.Loopback(a.config.Listen) {
+		return nil
+	}
+	var key, tls error
+	if !closed {
+		key = fmt.Errorf("--listen %q: there is no key yet, so any caller of this address could change the fleet. "+
 			"Make an administrator's key first: headway keys create --role admin --name NAME --data-dir %s. "+
 			"Or listen on 127.0.0.1", a.config.Listen, a.config.DataDir)
-	case a.certs == nil && !a.config.HTTP.BehindProxy:
-		return fmt.Errorf("--listen %q: keys would travel in the clear. Give a certificate with --tls-cert-file and --tls-key-file "+
+	}
+	if a.certs == nil && !a.config.HTTP.BehindProxy {
+		tls = fmt.Errorf("--listen %q: keys would travel in the clear. Give a certificate with --tls-cert-file and --tls-key-file "+
 			"(headway tls init makes one), or say --http-behind-proxy if a proxy in front ends TLS. Or listen on 127.0.0.1", a.config.Listen)
 	}
-	return nil
+	return errors.Join(key, tls)
 }
 
 // mayBeClosed reports whether the guard will require credentials, as far as
