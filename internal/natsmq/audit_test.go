@@ -17,13 +17,7 @@ func TestTheTrailIsPublished(t *testing.T) {
 	w := newWorld(t)
 	w.key("k-viewer", access.RoleViewer)
 	nc := w.connect(as("k-viewer")...)
-	heard, err := nc.SubscribeSync("headway.v1.audit")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	heard := w.listen(nc, "headway.v1.audit")
 	lines := [][]byte{[]byte(`{"seq":1}`), []byte(`{"seq":2}`), []byte(`{"seq":3}`)}
 	if arrived, receivers, err := w.queue.Publish(t.Context(), lines); arrived != 3 || receivers != -1 || err != nil {
 		t.Errorf("%d, %d, %v", arrived, receivers, err)

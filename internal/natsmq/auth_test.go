@@ -28,10 +28,7 @@ func TestAnswersGoToTheCallersInboxOnly(t *testing.T) {
 	w := newWorld(t)
 	nc := w.connect()
 	w.ask(nc, "headway.v1.heads.register", registration("gpu-1"), `"lease"`)
-	sub, err := nc.SubscribeSync("headway.v1.events.head.expired")
-	if err != nil {
-		t.Fatal(err)
-	}
+	sub := w.listen(nc, "headway.v1.events.head.expired")
 	for _, queue := range []string{"decisions.request", "heads.register", "heads.status"} {
 		if err := nc.PublishRequest("headway.v1."+queue, "headway.v1.events.head.expired", []byte(`{"model_type":"llama"}`)); err != nil {
 			t.Fatal(err)
@@ -344,19 +341,8 @@ func TestNoAnswerReachesAnotherWhoDidNotAsk(t *testing.T) {
 	w.key("k-c", access.RoleClient)
 	w.key("k-admin", access.RoleAdmin)
 	a, b, c := w.connect(as("k-a")...), w.connect(as("k-b")...), w.connect(as("k-c")...)
-	listen := func(nc *nats.Conn, subject string) *nats.Subscription {
-		t.Helper()
-		sub, err := nc.SubscribeSync(subject)
-		if err == nil {
-			err = nc.Flush()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return sub
-	}
-	all, fixed := listen(b, "_INBOX.k-b.>"), listen(c, "_INBOX.k-c.answers")
-	listen(w.connect(nats.Token(secret("k-admin"))), "_INBOX.>") // does not keep others from their answers
+	all, fixed := w.listen(b, "_INBOX.k-b.>"), w.listen(c, "_INBOX.k-c.answers")
+	w.listen(w.connect(nats.Token(secret("k-admin"))), "_INBOX.>") // does not keep others from their answers
 	random := strings.Repeat("z", 22)
 	for _, subject := range []string{"decisions.request", "decisions.outcome", "heads.register", "heads.status", "commands.heads.register"} {
 		for _, reply := range []string{"k-b.x", "k-b." + random, "k-b." + random + ".1", "k-b." + random + ".1.2", "k-b.", "k-b", "k-c.answers"} {

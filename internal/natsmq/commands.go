@@ -178,7 +178,8 @@ func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 
 // seen holds the commands that were applied recently, or are being applied. It
 // has room for maxSeen in two halves, of which the older is forgotten once the
-// newer is full. It is safe for concurrent use.
+// newer is full: at least the last half of maxSeen are known. It is safe for
+// concurrent use.
 type seen struct {
 	forgotten prometheus.Counter // those that came within the last keep
 	keep      time.Duration
@@ -192,7 +193,7 @@ type sighting struct {
 	done bool
 }
 
-const maxSeen = 64 << 10
+const maxSeen = 128 << 10
 
 // claim remembers a new command and reports it, or else whether it was applied.
 // A known id counts as new if it was stored after the window in which the

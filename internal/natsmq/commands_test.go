@@ -103,10 +103,7 @@ func TestALetterOfNoCommandIsNotPutBack(t *testing.T) {
 	w.ready()
 	nc := w.connect()
 	js := jetStream(t, nc)
-	heard, err := nc.SubscribeSync("headway.v1.events.>")
-	if err != nil {
-		t.Fatal(err)
-	}
+	heard := w.listen(nc, "headway.v1.events.>")
 	subjects := []string{"", "headway.v1.events.head.expired", "headway.v1.heads.register", "headway.v1.decisions.request", "$JS.API.STREAM.PURGE.HEADWAY_DEAD_LETTERS", "headway.v1.commands.heads.register.a.b", "headway.v1.decisions.outcome.>", "headway.v1.stored.decisions.outcome"}
 	for _, subject := range subjects {
 		m := nats.NewMsg("headway.v1.dead_letters.x")

@@ -241,10 +241,7 @@ func TestAnswersGoToInboxesOnAnExternalServer(t *testing.T) {
 	s := newServer(t)
 	w := newWorld(t, external(s))
 	nc := s.connect(t)
-	heard, err := nc.SubscribeSync("headway.v1.events.head.expired")
-	if err != nil {
-		t.Fatal(err)
-	}
+	heard := w.listen(nc, "headway.v1.events.head.expired")
 	for _, queue := range []string{"decisions.request", "decisions.request.k-1", "heads.status"} {
 		w.until("it is answered", func() bool { // the service may come later
 			if err := nc.PublishRequest("headway.v1."+queue, "headway.v1.events.head.expired", []byte("{}")); err != nil {

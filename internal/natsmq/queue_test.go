@@ -111,13 +111,7 @@ func TestTheServiceCanBeFound(t *testing.T) {
 func TestEventsAreCloudEvents(t *testing.T) {
 	w := newWorld(t)
 	nc := w.connect()
-	sub, err := nc.SubscribeSync("headway.v1.events.>")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	sub := w.listen(nc, "headway.v1.events.>")
 	w.ask(nc, "headway.v1.heads.register", registration("gpu-1"), `"lease"`)
 	m, err := sub.NextMsg(10 * time.Second)
 	if err != nil {
@@ -149,13 +143,7 @@ func TestEventsAreCloudEvents(t *testing.T) {
 func TestNoEventIsLostBeforeRun(t *testing.T) {
 	w := newWorld(t)
 	nc := w.connect()
-	sub, err := nc.SubscribeSync("headway.v1.events.>")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := nc.Flush(); err != nil {
-		t.Fatal(err)
-	}
+	sub := w.listen(nc, "headway.v1.events.>")
 	w.stop()
 	w.events.Publish(event.Event{Type: event.PolicyChanged})
 	ctx, stop := context.WithCancel(t.Context())

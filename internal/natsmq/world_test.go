@@ -188,6 +188,19 @@ func (f *fragile) Save(ctx context.Context, changes []feed.Change[fleet.Record])
 	return f.Store.Save(ctx, changes)
 }
 
+// listen subscribes, and returns once the server knows.
+func (w *world) listen(nc *nats.Conn, subject string) *nats.Subscription {
+	w.Helper()
+	sub, err := nc.SubscribeSync(subject)
+	if err == nil {
+		err = nc.Flush()
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	return sub
+}
+
 // storing lets the store be written, or not.
 func (w *world) storing(possible bool) {
 	w.mu.Lock()
