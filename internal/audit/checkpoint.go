@@ -133,7 +133,7 @@ func (w *writer) checkpoint() {
 	}
 	attrs := []slog.Attr{
 		slog.String("node", c.Node), slog.Uint64("seq", c.Seq), slog.String("hash", c.Hash),
-		slog.String("time", c.Time.Format(TimeFormat)),
+		slog.String("at", c.Time.Format(TimeFormat)), // time is the line's own
 	}
 	if c.Signature != nil {
 		attrs = append(attrs, slog.String("signature", base64.StdEncoding.EncodeToString(c.Signature)))

@@ -135,6 +135,9 @@ func (s *Stream) Subscribe() *Subscription {
 	return &Subscription{stream: s, next: s.last.Load() + 1}
 }
 
+// Last is the ID of the event before the next one to read.
+func (sub *Subscription) Last() uint64 { return sub.next - 1 }
+
 // Next waits for the next event. lost counts the events that were overwritten
 // before it; the reader should then take a snapshot. The error is ctx's.
 func (sub *Subscription) Next(ctx context.Context) (e Event, lost uint64, err error) {

@@ -99,8 +99,8 @@ func New(o Options) (*Hub, error) {
 	h := &Hub{o: o, metrics: newCounts(o.Metrics), pending: make(chan struct{}, 1), stop: make(chan struct{}), gone: make(chan struct{})}
 	h.batches.made, h.snapshots.taken = map[batchKey]*batch{}, map[string]*snapshot{}
 	h.log.limit = [kinds]int{o.Window, decisionWindow}
-	h.log.skip(events, o.Events.Last())
 	h.source = o.Events.Subscribe()
+	h.log.skip(events, h.source.Last())
 	for i := range h.wakes {
 		h.wakes[i].Store(new(make(chan struct{})))
 	}
