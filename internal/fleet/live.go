@@ -46,6 +46,7 @@ type Report struct {
 	Interval time.Duration // until the next report is due
 	Sequence uint64
 	beyond   float64       // requests beyond our own; pending tokens are none
+	full     bool          // the head says so
 	fullFor  time.Duration // after At, if the head is full by it
 }
 
@@ -185,7 +186,9 @@ type Live struct {
 	ends   atomic.Int64
 	report atomic.Pointer[Report]
 	start  atomic.Pointer[slowStart]
-	_      [8]byte // two heads' counters never share a cache line
+	// away is until when new requests stay away, in nanoseconds after started; 0: it
+	// was never asked for. It fills the cache line, which no two heads share.
+	away atomic.Int64
 }
 
 type slowStart struct {
@@ -213,6 +216,7 @@ func (l *Live) copy() *Live {
 	c.ends.Store(l.ends.Load())
 	c.report.Store(l.report.Load())
 	c.start.Store(l.start.Load())
+	c.away.Store(l.away.Load())
 	return c
 }
 
@@ -298,6 +302,7 @@ func (l *Live) settle() {
 func (l *Live) ForgetReport() {
 	l.beyond.Store(0)
 	l.report.Store(nil)
+	l.markAway()
 	l.settle()
 }
 
@@ -324,13 +329,49 @@ func (l *Live) TakeReport(load *Load, now time.Time, limit int64, interval time.
 	if counted {
 		word |= beyondCounted
 	}
-	if load.full(limit) {
+	full := load.full(limit)
+	if full {
 		word |= beyondFull
 	}
 	word |= uint64(min(more*BeyondUnit, beyondRequests))
-	l.report.Store(&Report{Load: *load, At: now, Picks: l.Picks(), InFlight: own, Interval: interval, Sequence: sequence, beyond: beyond, fullFor: load.fullFor(limit)})
+	l.report.Store(&Report{
+		Load: *load, At: now, Picks: l.Picks(), InFlight: own, Interval: interval, Sequence: sequence,
+		beyond: beyond, full: full, fullFor: load.fullFor(limit),
+	})
 	if was := Beyond(l.beyond.Swap(word)); was.Counted() != counted || was == 0 {
 		l.settle()
+	}
+	if !l.AwayUntil(now).IsZero() {
+		l.markAway()
+	}
+}
+
+// StayAway keeps new requests away until then, since the head refused one and named
+// the time. As of a head that reports itself full, others come first. A time
+// before that of an earlier call changes nothing.
+func (l *Live) StayAway(until time.Time) {
+	for then := int64(until.Sub(started)); ; {
+		old := l.away.Load()
+		if old >= then && old != 0 || l.away.CompareAndSwap(old, then) {
+			l.markAway()
+			return
+		}
+	}
+}
+
+// AwayUntil is until when requests stay away, the zero time if that is not after
+// now.
+func (l *Live) AwayUntil(now time.Time) time.Time {
+	if until := l.away.Load(); until != 0 && int64(now.Sub(started)) < until {
+		return started.Add(time.Duration(until))
+	}
+	return time.Time{}
+}
+
+// markAway has comparisons ask Full.
+func (l *Live) markAway() {
+	if l.away.Load() != 0 {
+		l.beyond.Or(beyondFull)
 	}
 }
 
@@ -358,13 +399,16 @@ func (l *Live) Exact() (inFlight int64, whole bool) {
 // Beyond is what the last report says beyond our own count.
 func (l *Live) Beyond() Beyond { return Beyond(l.beyond.Load()) }
 
-// Full reports whether the last report, if it is not too old at now, says that the
-// head is full, or shows so much beyond our own requests that they fill it. Once
-// requests of ours have ended they do not.
+// Full reports whether requests stay away, or the last report, if it is not too old
+// at now, says that the head is full, or shows so much beyond our own requests that
+// they fill it. Once requests of ours have ended they do not.
 func (l *Live) Full(own, limit int64, now time.Time) bool {
+	if !l.AwayUntil(now).IsZero() {
+		return true
+	}
 	report := l.report.Load()
 	return report != nil && now.Sub(report.At) < report.fullFor &&
-		(l.Beyond().Full() || limit > 0 && report.beyond > 0 && float64(own)+report.beyond >= float64(limit))
+		(report.full || limit > 0 && report.beyond > 0 && float64(own)+report.beyond >= float64(limit))
 }
 
 // Runs reports whether all requests that we count at the head still run by its last

@@ -41,10 +41,10 @@ type Decision struct {
 	stats        *strategyStats
 	alternatives [strategy.MaxAlternatives]strategy.Pick
 	explanation  atomic.Pointer[Explanation]
-	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen
-	lasts        atomic.Int64 // nanoseconds after At
-	ttl          time.Duration
-	tokens       int64 // of the prompt, taken with the place
+	firstToken   atomic.Int64  // nanoseconds after At, 0: not seen
+	lasts        atomic.Int64  // nanoseconds after At
+	ttl          time.Duration // 0: held
+	tokens       int64         // of the prompt, taken with the place
 	end          atomic.Pointer[Outcome]
 }
 
@@ -99,8 +99,18 @@ func (d *Decision) Outcome() (o Outcome, ok bool) {
 func (d *Decision) Explanation() *Explanation { return d.explanation.Load() }
 
 // ExpiresAt is when the reservation ends unless its outcome comes first. Progress
-// renews it, and so does a head that reports that the request runs.
-func (d *Decision) ExpiresAt() time.Time { return d.At.Add(time.Duration(d.lasts.Load())) }
+// renews it, and so does a head that reports that the request runs. It is the zero
+// time for a held one.
+func (d *Decision) ExpiresAt() time.Time {
+	if d.held() {
+		return time.Time{}
+	}
+	return d.At.Add(time.Duration(d.lasts.Load()))
+}
+
+// held reports whether the reservation lasts until its caller ends it. What others
+// report of it changes nothing.
+func (d *Decision) held() bool { return d.ttl == 0 }
 
 // renew lets the reservation last at least until then.
 func (d *Decision) renew(until time.Time) {

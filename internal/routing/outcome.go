@@ -53,6 +53,9 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 		return false
 	}
 	r.metrics.ended(d, o, late)
+	if !late && r.o.Freed != nil {
+		r.o.Freed(d.ModelType)
+	}
 	end := o.ending()
 	switch {
 	case d.Head.Outcomes == nil: // nothing is concluded from how requests end

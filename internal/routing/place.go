@@ -112,6 +112,9 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	if d.before != nil {
 		d.nonce = d.before.nonce
 	}
+	if in.Request.Held {
+		d.ttl = 0
+	}
 	d.lasts.Store(int64(d.ttl))
 	for j := range n {
 		if j != i {

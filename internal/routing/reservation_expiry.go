@@ -75,7 +75,7 @@ func (r *reservations) expire(now time.Time, end func(*Decision)) {
 			i = w.next[slot]
 			w.unlink(slot)
 			d := r.ring[slot].Load()
-			if d.sequence > w.seen || d.end.Load() != nil {
+			if d.sequence > w.seen || d.end.Load() != nil || d.held() {
 				continue // linkNew will see it, or there is nothing to do
 			}
 			if !now.Before(d.ExpiresAt()) {
@@ -94,7 +94,9 @@ func (r *reservations) linkNew() {
 	r.mu.Lock()
 	for slot := range r.moved {
 		w.unlink(slot)
-		w.link(slot, max(w.tick(r.ring[slot].Load().ExpiresAt()), w.at+1))
+		if d := r.ring[slot].Load(); !d.held() {
+			w.link(slot, max(w.tick(d.ExpiresAt()), w.at+1))
+		}
 	}
 	clear(r.moved)
 	r.mu.Unlock()
@@ -111,7 +113,7 @@ func (r *reservations) linkNew() {
 		}
 		slot := r.slot(d.sequence)
 		w.unlink(slot) // of the decision that stood there before
-		if d.end.Load() == nil {
+		if d.end.Load() == nil && !d.held() {
 			w.link(slot, max(w.tick(d.ExpiresAt()), w.at+1))
 		}
 	}

@@ -29,7 +29,7 @@ func TestEachReservationEndsInItsTime(t *testing.T) {
 		times := rapid.OneOf(rapid.IntRange(1, 2000), rapid.IntRange(1, 1_000_000))
 		rt.Repeat(map[string]func(*rapid.T){
 			"decide": func(rt *rapid.T) {
-				d := &Decision{Head: head, At: now}
+				d := &Decision{Head: head, At: now, ttl: 1}
 				d.lasts.Store(int64(times.Draw(rt, "ms")) * int64(time.Millisecond))
 				if old := r.add(d); old != nil && old.end.Load() == nil {
 					r.finish(old, &evicted)
@@ -74,7 +74,7 @@ func TestLongReservationsAreNotLookedAtAgainAndAgain(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	head := &fleet.Head{Live: new(fleet.Live)}
 	for range 1 << 12 {
-		d := &Decision{Head: head, At: now}
+		d := &Decision{Head: head, At: now, ttl: 1}
 		d.lasts.Store(int64(time.Hour))
 		r.add(d)
 	}
@@ -138,7 +138,7 @@ func TestANewerDecisionTakesTheSlotOutOfTheOldersPlace(t *testing.T) {
 	ended := map[*Decision]bool{}
 	end := func(d *Decision) { ended[d] = true; r.finish(d, &Outcome{Result: ResultExpired}) }
 	add := func(at, lasts time.Duration) *Decision {
-		d := &Decision{Head: head, At: start.Add(at)}
+		d := &Decision{Head: head, At: start.Add(at), ttl: 1}
 		d.lasts.Store(int64(lasts))
 		if old := r.add(d); old != nil {
 			r.finish(old, &evicted)

@@ -24,18 +24,19 @@ import (
 
 // Options are what a Router is made of.
 type Options struct {
-	Fleet          Fleet                 // required
-	Events         *event.Stream         // required
-	Metrics        prometheus.Registerer // required
-	Log            *slog.Logger          // required
-	Policies       policy.Store          // required
-	Audit          audit.Recorder        // nil: audit.Unrecorded
-	Now            func() time.Time      // nil: time.Now
-	Seed           uint64                // of all randomness; 0: random
-	ReservationTTL time.Duration         // of requests that ask for none; 0: 2 minutes
-	MaxTTL         time.Duration         // the longest that a request may ask for, at least ReservationTTL; 0: an hour
-	ExplainShare   float64               // of decisions whose explanation is kept without being asked for, 0 to 1
-	Recent         int                   // decisions kept, rounded up to a power of two; 0: 65,536
+	Fleet          Fleet                  // required
+	Events         *event.Stream          // required
+	Metrics        prometheus.Registerer  // required
+	Log            *slog.Logger           // required
+	Policies       policy.Store           // required
+	Audit          audit.Recorder         // nil: audit.Unrecorded
+	Now            func() time.Time       // nil: time.Now
+	Seed           uint64                 // of all randomness; 0: random
+	ReservationTTL time.Duration          // of requests that ask for none; 0: 2 minutes
+	MaxTTL         time.Duration          // the longest that a request may ask for, at least ReservationTTL; 0: an hour
+	ExplainShare   float64                // of decisions whose explanation is kept without being asked for, 0 to 1
+	Recent         int                    // decisions kept, rounded up to a power of two; 0: 65,536
+	Freed          func(modelType string) // called with each place that is given back; it must not block; nil: none
 }
 
 // Fleet is where the router reads heads. Snapshot is safe for concurrent use, cheap,
@@ -284,7 +285,7 @@ func (r *Router) note(c *choice, d *Decision, s *scratch) {
 	}
 	r.memory.Placed(&s.in, d.Head)
 	d.stats = r.metrics.decided(c.set, d)
-	if old := r.recent.add(d); old != nil && old.end.Load() == nil {
+	if old := r.recent.add(d); old != nil && old.end.Load() == nil && !old.held() {
 		r.finish(old, &evicted)
 	}
 	r.metrics.duration.observe(r.since(s.in.Now))
@@ -365,12 +366,18 @@ func (r *Router) random() uint64 {
 
 // FirstToken notes that the head began to answer, at the first call for a decision;
 // it reinstates an ejected head whose trial this is. Each call renews the
-// reservation by the time that it was made for.
+// reservation by the time that it was made for. For a held one it does nothing.
 func (r *Router) FirstToken(id string) error {
 	d, err := r.made(id)
-	if err != nil {
+	if err != nil || d.held() {
 		return err
 	}
+	d.renew(r.Begun(d).Add(d.ttl))
+	return nil
+}
+
+// Begun is FirstToken for the caller that holds the decision. It returns the time.
+func (r *Router) Begun(d *Decision) time.Time {
 	now := r.o.Now()
 	if after := max(now.Sub(d.At), 1); d.firstToken.CompareAndSwap(0, int64(after)) {
 		r.memory.FirstToken(d.Head, after)
@@ -378,22 +385,21 @@ func (r *Router) FirstToken(id string) error {
 			d.Head.Outcomes.TrialAnswers(d.Head)
 		}
 	}
-	d.renew(now.Add(d.ttl))
-	return nil
+	return now
 }
 
 // Finish ends a decision's reservation with what the caller reports. The first
-// outcome counts, also after the reservation's time.
+// outcome counts, also after the reservation's time. A held one does not end.
 func (r *Router) Finish(id string, o Outcome) error {
 	d, err := r.made(id)
-	if err != nil {
+	if err != nil || d.held() {
 		return err
 	}
 	r.End(d, o)
 	return nil
 }
 
-// End is Finish for a caller that still holds the decision.
+// End is Finish for a caller that still holds the decision, and ends a held one.
 func (r *Router) End(d *Decision, o Outcome) {
 	o.At = r.o.Now()
 	r.finish(d, &o)

@@ -42,6 +42,7 @@ type Request struct {
 	PrefixHashes []uint64      // chained hashes of the prompt's blocks
 	InputTokens  int64         // 0: unknown
 	TTL          time.Duration // of the reservation; 0: the default
+	Held         bool          // the reservation lasts until the caller ends it by Router.End, and has no TTL
 	Exclude      []string      // ids of heads not to take
 	Labels       map[string]string
 	Explain      bool

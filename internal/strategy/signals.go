@@ -24,6 +24,9 @@ func Signals(h *fleet.Head, now time.Time, compared bool) []Signal {
 	if s := h.Live.SlowStart(now); s > 0 {
 		list = append(list, Signal{Name: "slow_start", Value: s, Used: compared})
 	}
+	if until := h.Live.AwayUntil(now); !until.IsZero() {
+		list = append(list, Signal{Name: "away_seconds", Value: until.Sub(now).Seconds(), Used: true})
+	}
 	report := h.Live.Report()
 	if report == nil {
 		return list
