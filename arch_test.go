@@ -151,6 +151,7 @@ var rooms = map[string]room{
 var forTests = []string{
 	rapid,
 	"go.uber.org/goleak",
+	"github.com/rs/zerolog", // the logger that toxiproxy wants
 	"github.com/santhosh-tekuri/jsonschema/v6",
 	"github.com/openai/openai-go/v3",
 	"github.com/prometheus/common",

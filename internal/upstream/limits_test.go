@@ -60,7 +60,7 @@ func TestLimitsOfPhases(t *testing.T) {
 			_, _ = io.WriteString(c, header)
 			drip2(c, 3*time.Second)
 		}, TotalTimeout, time.Minute, true, 10},
-		"stops in the middle": {func(_ net.Conn, r *bufio.Reader) { _, _ = io.CopyN(io.Discard, r, 20000); time.Sleep(time.Hour) }, WriteTimeout, 3 * time.Second, true, 100000},
+		"stops in the middle": {func(_ net.Conn, r *bufio.Reader) { _, _ = io.CopyN(io.Discard, r, 20000); time.Sleep(time.Hour) }, WriteTimeout, 4 * time.Second, true, 100000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
