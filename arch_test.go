@@ -84,6 +84,7 @@ var rooms = map[string]room{
 	"internal/strict":   {others: []string{json, yaml}},
 	"internal/address":  {},
 	"internal/outbound": {ours: []string{"internal/address"}, others: []string{metrics}},
+	"internal/upstream": {ours: []string{"internal/address", "internal/outbound"}, others: []string{metrics, xnet}},
 	"internal/config":   {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},
 	"internal/disk":     {},
 	"internal/event":    {others: []string{metrics}},
@@ -150,6 +151,7 @@ var rooms = map[string]room{
 var forTests = []string{
 	rapid,
 	"go.uber.org/goleak",
+	"github.com/rs/zerolog", // the logger that toxiproxy wants
 	"github.com/santhosh-tekuri/jsonschema/v6",
 	"github.com/openai/openai-go/v3",
 	"github.com/prometheus/common",
@@ -158,6 +160,7 @@ var forTests = []string{
 	"github.com/nats-io/jwt/v2", // credentials of a server of somebody else's
 	"github.com/nats-io/nkeys",
 	"github.com/anishathalye/porcupine", // checks that calls at once are answered as if one after the other
+	"github.com/Shopify/toxiproxy/v2",   // faults between a head and the service
 	"github.com/gobwas/ws",              // a second WebSocket library, which has to agree with the first
 }
 

@@ -1,0 +1,224 @@
+package openai
+
+import "bytes"
+
+// maxCaptured is the longest value of usage, error or model that is read in an
+// answer, in bytes.
+const maxCaptured = 8 << 10
+
+// Answer passes on a whole answer in JSON, of any size, in pieces with borders
+// anywhere. It reads the top level only: usage, model and error. What is no JSON
+// object passes unchanged. The zero Answer with its options set is ready; it is
+// for one goroutine, and keeps at most one of these values, up to 8 KiB.
+type Answer struct {
+	Endpoint *Endpoint
+	// Model is put in place of the answer's model; empty for none.
+	Model string
+
+	total  usage
+	any    bool // total is set
+	failed bool
+	longer int
+
+	depth    int
+	off      bool // the object has ended, or was none
+	inString bool
+	escaped  bool   // the last byte was a backslash that escapes
+	naming   bool   // a name is next, or read, on the top level
+	name     []byte // of the member, without its quotes
+	captures bool   // the value is kept
+	holds    bool   // the value is kept back: it is the model's
+	value    []byte
+}
+
+// Push takes the next piece and appends to dst what is to be passed on, in
+// order: parts of p, and the name of the model. They are valid until the next
+// call.
+func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
+	from := 0 // what stands before it in p is in dst or held
+	for i := 0; i < len(p) && !a.off; {
+		start := i
+		ended := false // a value on the top level
+		switch ch := p[i]; {
+		case a.inString:
+			i += a.string(p[i:])
+			if a.naming {
+				a.name = append(a.name, p[start:min(i, start+maxName+1-len(a.name))]...)
+				if start = i; !a.inString {
+					a.name = bytes.TrimSuffix(a.name, []byte{'"'})
+				}
+			} else {
+				ended = !a.inString && a.depth == 1
+			}
+		case a.depth > 1 && !a.captures && !structural[ch]:
+			for i++; i < len(p) && !structural[p[i]]; i++ {
+			}
+		default:
+			if i++; a.naming && ch == '"' {
+				a.inString, a.name = true, a.name[:0]
+				continue
+			}
+			if ch == '"' && a.depth == 1 && a.captures && a.Model != "" && string(a.name) == "model" {
+				if from < start {
+					dst = append(dst, p[from:start])
+				}
+				from, a.holds, a.value = start, true, a.value[:0]
+			}
+			ended = a.structure(ch)
+			if a.depth == 1 && (ch == ',' || ch == ':') || a.off {
+				start = i // no part of a value
+			}
+		}
+		switch {
+		case !a.captures:
+		case a.holds:
+			a.value = append(a.value, p[start:i]...)
+		default:
+			a.value = append(a.value, p[start:min(i, start+maxCaptured+1)]...)
+		}
+		switch {
+		case a.holds && (ended || len(a.value) > maxCaptured):
+			dst = a.release(dst, ended)
+			from = i
+		case len(a.value) > maxCaptured:
+			a.captures = false
+		}
+		if ended {
+			a.read()
+		}
+	}
+	if !a.holds && from < len(p) {
+		dst = append(dst, p[from:])
+	}
+	return dst
+}
+
+// Flush appends what is still held at the end of an answer that was cut off.
+func (a *Answer) Flush(dst [][]byte) [][]byte {
+	if a.holds {
+		return a.release(dst, false)
+	}
+	return dst
+}
+
+// Usage is what was reported so far.
+func (a *Answer) Usage() Usage {
+	if !a.any {
+		return Usage{Unknown, Unknown, Unknown}
+	}
+	return a.total.report()
+}
+
+// Failed says that the answer has an error.
+func (a *Answer) Failed() bool { return a.failed }
+
+// Whole says that the object has ended.
+func (a *Answer) Whole() bool { return a.off && a.depth == 0 }
+
+// Longer is how many bytes more were passed on than were pushed; below 0 for
+// fewer.
+func (a *Answer) Longer() int { return a.longer }
+
+// structural are the bytes that matter outside of strings below the top level.
+var structural = [256]bool{'"': true, '{': true, '}': true, '[': true, ']': true}
+
+// string passes over the rest of a string, and returns how many bytes.
+func (a *Answer) string(p []byte) int {
+	i := 0
+	if a.escaped {
+		a.escaped = false
+		i = 1
+	}
+	for {
+		end := bytes.IndexByte(p[i:], '"')
+		part := p[i:]
+		if end >= 0 {
+			part = p[i : i+end]
+		}
+		slashes := 0
+		for slashes < len(part) && part[len(part)-1-slashes] == '\\' {
+			slashes++
+		}
+		switch {
+		case end < 0:
+			a.escaped = slashes%2 == 1
+			return len(p)
+		case slashes%2 == 0:
+			a.inString = false
+			return i + end + 1
+		}
+		i += end + 1
+	}
+}
+
+// structure takes one byte outside of strings, and says whether a value on the
+// top level ends with it or has ended before it.
+func (a *Answer) structure(ch byte) (ended bool) {
+	switch ch {
+	case '"':
+		a.inString = true
+	case '{', '[':
+		if a.depth == 0 && ch == '[' {
+			a.off, a.depth = true, -1 // no object
+			return false
+		}
+		a.naming = a.depth == 0
+		a.depth++
+	case '}', ']':
+		a.depth--
+		a.off = a.depth <= 0
+		return a.depth <= 1
+	case ',':
+		if a.depth == 1 {
+			a.naming = true
+			return true
+		}
+	case ':':
+		if a.depth == 1 {
+			a.naming = false
+			name := string(a.name)
+			a.captures = name == "model" || name == "usage" || name == "error"
+			a.value = a.value[:0]
+			return false
+		}
+	case ' ', '\t', '\r', '\n':
+	default:
+		if a.depth == 0 {
+			a.off, a.depth = true, -1 // no object
+		}
+	}
+	return false
+}
+
+// release appends the value that was held, or what stands in its place.
+func (a *Answer) release(dst [][]byte, whole bool) [][]byte {
+	held := a.value
+	a.holds, a.captures, a.value = false, false, nil
+	if !whole {
+		return append(dst, held)
+	}
+	name := appendString(nil, a.Model)
+	a.longer += len(name) - len(held)
+	return append(dst, name)
+}
+
+// read takes what was captured of a value that has ended.
+func (a *Answer) read() {
+	if !a.captures {
+		return
+	}
+	a.captures = false
+	c := cursor{b: a.value}
+	switch string(a.name) {
+	case "usage":
+		if !a.any {
+			a.total, a.any = newUsage(), true
+		}
+		was := a.total
+		if a.total.merge(&c, a.Endpoint.Dialect); !c.end() {
+			a.total = was
+		}
+	case "error":
+		a.failed = !c.empty() || a.failed
+	}
+}

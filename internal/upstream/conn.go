@@ -1,0 +1,248 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	bufferSize = 4 << 10
+	maxHeader  = 64 << 10 // of an answer
+	smallBody  = 8 << 10  // is sent in one write with the header
+	writeStep  = time.Second
+	// lateAnswer is how long an answer may take after the request could not be
+	// sent to its end.
+	lateAnswer = time.Second
+)
+
+// conn is one connection. It has no goroutine: the caller of the exchange
+// writes and reads.
+type conn struct {
+	heads  *Heads
+	pool   *pool
+	tcp    net.Conn
+	stream net.Conn // tcp, or TLS over it
+	raw    syscall.RawConn
+	r      *bufio.Reader
+	out    []byte      // the header of a request
+	pieces [][]byte    // of the request
+	rest   net.Buffers // that is not written yet
+	since  time.Time
+	reused bool
+	onEnd  func() // interrupt, made once
+
+	interrupted atomic.Bool // never taken back: the connection is closed
+
+	// of the exchange
+	ctx      context.Context
+	stop     func() bool   // of onEnd
+	end      time.Time     // of the whole exchange
+	until    time.Time     // of the answer's header; zero: each read has the limit idle
+	idle     time.Duration //
+	timeout  Kind          // of the deadline that was set last
+	sent     bool
+	received bool
+	cut      bool // the request was not sent to its end
+}
+
+// interrupt runs when the caller's context ends.
+func (c *conn) interrupt() {
+	c.interrupted.Store(true)
+	_ = c.tcp.Close()
+}
+
+// alive reports whether an unused connection can be used again.
+func (c *conn) alive() bool {
+	if c.raw != nil && !quiet(c.raw) {
+		return false
+	}
+	if c.stream == c.tcp {
+		return true
+	}
+	// With the deadline past, TLS returns only what it has decrypted already.
+	var b [1]byte
+	_ = c.tcp.SetReadDeadline(time.Unix(1, 0))
+	n, err := c.stream.Read(b[:])
+	return n == 0 && isTimeout(err)
+}
+
+// Read reads from the head within the limits of the phase.
+func (c *conn) Read(p []byte) (int, error) {
+	until, kind := c.until, FirstByteTimeout
+	if until.IsZero() {
+		until, kind = time.Now().Add(c.idle), IdleTimeout
+	}
+	if c.end.Before(until) {
+		until, kind = c.end, TotalTimeout
+	}
+	c.timeout = kind
+	if err := c.tcp.SetReadDeadline(until); err != nil {
+		return 0, err
+	}
+	n, err := c.stream.Read(p)
+	c.received = c.received || n > 0
+	return n, err
+}
+
+// fail makes the error of an exchange.
+func (c *conn) fail(kind Kind, err error) *Error {
+	if c.interrupted.Load() {
+		kind, err = Canceled, context.Cause(c.ctx)
+		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
+			kind = TotalTimeout
+		}
+	}
+	return &Error{Kind: kind, Reused: c.reused, Sent: c.sent, Received: c.received, Err: err}
+}
+
+// exchange sends the request and reads the header of the answer. After an error
+// the connection is closed.
+func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, end time.Time) (*Response, *Error) {
+	c.ctx, c.end, c.idle = ctx, end, limits.Idle
+	c.sent, c.received, c.cut = false, false, false
+	c.stop = context.AfterFunc(ctx, c.onEnd)
+	wrote := c.send(call, limits.Write)
+	c.until = time.Now().Add(limits.FirstByte)
+	if wrote != nil {
+		// The head may have answered without reading the body.
+		c.cut = true
+		c.until = time.Now().Add(min(lateAnswer, limits.FirstByte))
+	}
+	answer, failed := c.answer(call.Method)
+	c.until = time.Time{}
+	if failed == nil {
+		return answer, nil
+	}
+	if wrote != nil && !c.received {
+		failed = wrote
+	}
+	c.stop()
+	c.heads.close([]*conn{c})
+	return nil, failed
+}
+
+// send writes the request: one write, or with a large body one for as many
+// pieces as the system takes.
+func (c *conn) send(call *Call, limit time.Duration) *Error {
+	size := 0
+	for _, piece := range call.Body {
+		size += len(piece)
+	}
+	c.out = call.appendHeader(c.out[:0], c.pool.host, size)
+	pieces := append(c.pieces[:0], nil)
+	if size <= smallBody {
+		for _, piece := range call.Body {
+			c.out = append(c.out, piece...)
+		}
+	} else {
+		pieces = append(pieces, call.Body...)
+	}
+	pieces[0] = c.out
+	c.pieces = pieces
+	c.rest = pieces
+	err := c.write(limit)
+	clear(pieces)
+	if cap(c.out) > maxHeader {
+		c.out = nil
+	}
+	return err
+}
+
+// write writes the rest. The head has the limit to take some more of it. Where
+// it takes no more of a large body and has answered, there is an error in time
+// to read the answer.
+func (c *conn) write(limit time.Duration) *Error {
+	secured, large := c.stream != c.tcp, len(c.rest) > 1
+	for last := time.Now(); len(c.rest) > 0; {
+		until, kind := last.Add(limit), WriteTimeout
+		if c.end.Before(until) {
+			until, kind = c.end, TotalTimeout
+		}
+		step := until
+		if large && !secured { // TLS cannot go on after a time-out
+			step = earlier(until, time.Now().Add(writeStep))
+		}
+		if err := c.tcp.SetWriteDeadline(step); err != nil {
+			return c.fail(Write, err)
+		}
+		n, err := c.writeSome(secured)
+		c.sent = c.sent || n > 0 || secured
+		if n > 0 {
+			last = time.Now()
+		}
+		switch {
+		case err == nil || n > 0 && isTimeout(err) && !secured && last.Before(c.end):
+		case !isTimeout(err):
+			return c.fail(Write, err)
+		case !time.Now().Before(until) || secured:
+			return c.fail(kind, err)
+		case c.raw != nil && !quiet(c.raw):
+			return c.fail(Write, errors.New("the head answered or closed before the request's end"))
+		}
+	}
+	return nil
+}
+
+// writeSome writes what the system takes; over TLS at most a part of a piece,
+// so that a head that takes it slowly makes progress.
+func (c *conn) writeSome(secured bool) (int64, error) {
+	if !secured && len(c.rest) > 1 {
+		return c.rest.WriteTo(c.tcp)
+	}
+	first := c.rest[0]
+	part := first
+	if secured {
+		part = first[:min(len(first), 64<<10)]
+	}
+	n, err := c.stream.Write(part)
+	if c.rest[0] = first[n:]; n == len(first) {
+		c.rest = c.rest[1:]
+	}
+	return int64(n), err
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// done ends the exchange: the connection is kept if it is usable.
+func (c *conn) done(usable bool) {
+	if c.stop() && usable && !c.cut && c.r.Buffered() == 0 {
+		if c.r.Size() != bufferSize {
+			c.r = bufio.NewReaderSize(c, bufferSize)
+		}
+		c.ctx, c.stop = nil, nil
+		c.heads.put(c)
+		return
+	}
+	c.heads.close([]*conn{c})
+}
+
+// appendHeader writes the request line and the header.
+func (call *Call) appendHeader(to []byte, host string, size int) []byte {
+	to = append(to, call.Method...)
+	to = append(to, ' ')
+	to = append(to, call.Path...)
+	to = append(to, " HTTP/1.1\r\nHost: "...)
+	to = append(to, host...)
+	if size > 0 || call.Method != "GET" && call.Method != "HEAD" {
+		to = append(to, "\r\nContent-Length: "...)
+		to = strconv.AppendInt(to, int64(size), 10)
+	}
+	for _, f := range call.Header {
+		to = append(to, '\r', '\n')
+		to = append(to, f.Name...)
+		to = append(to, ": "...)
+		to = append(to, f.Value...)
+	}
+	return append(to, "\r\n\r\n"...)
+}

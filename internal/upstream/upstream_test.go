@@ -1,0 +1,224 @@
+package upstream
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newHeads are connections with limits that no test reaches by itself.
+func newHeads(t testing.TB, change func(*Options)) *Heads {
+	t.Helper()
+	o := Options{
+		Metrics: prometheus.NewRegistry(), IdleTimeout: time.Minute, MaxOpen: 100, MaxOpenPerHead: 50, MaxIdlePerHead: 50,
+		Limits: Limits{Connect: time.Minute, Write: time.Minute, FirstByte: time.Minute, Idle: time.Minute, Total: time.Hour},
+	}
+	if change != nil {
+		change(&o)
+	}
+	h, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := h.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+// rawHead serves each connection with a function, and returns its endpoint.
+func rawHead(t testing.TB, serve func(n int, c net.Conn, r *bufio.Reader)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	t.Cleanup(func() { _ = l.Close(); <-ended })
+	go func() {
+		defer close(ended)
+		for n := 0; ; n++ {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = c.Close() }()
+				serve(n, c, bufio.NewReader(c))
+			}()
+		}
+	}()
+	return "http://" + l.Addr().String()
+}
+
+// request reads one request with its body; false at the end of the connection.
+func request(r *bufio.Reader) (*http.Request, bool) {
+	q, err := http.ReadRequest(r)
+	if err != nil {
+		return nil, false
+	}
+	_, err = io.Copy(io.Discard, q.Body)
+	return q, err == nil
+}
+
+func post(endpoint string) *Call {
+	return &Call{Endpoint: endpoint, Method: "POST", Path: "/v1/x?a=b", Header: []Field{{"Content-Type", "application/json"}}, Body: [][]byte{[]byte("{"), []byte("}")}}
+}
+
+// do makes an exchange and reads the body.
+func do(ctx context.Context, h *Heads, call *Call) (status int, body string, err error) {
+	answer, err := h.Do(ctx, call)
+	if err != nil {
+		return 0, "", err
+	}
+	b, err := io.ReadAll(answer.Body)
+	_ = answer.Body.Close()
+	return answer.Status, string(b), err
+}
+
+func kindOf(err error) Kind {
+	e, is := errors.AsType[*Error](err)
+	switch {
+	case err == nil:
+		return ""
+	case !is:
+		return "not an *Error"
+	}
+	return e.Kind
+}
+
+func (h *Heads) counts() (open, idle, pools int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.open, h.idle, len(h.pools)
+}
+
+// What a head answers byte for byte, the verdict, and whether the connection is
+// kept.
+func TestAnswers(t *testing.T) {
+	long := strings.Repeat("x", 5000)
+	for name, c := range map[string]struct {
+		method, answer string
+		status         int
+		body           string
+		kind           Kind
+		kept           bool
+	}{
+		"length":              {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, "ok", "", true},
+		"no body":             {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, "", "", true},
+		"chunks":              {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\nX-T: 1\r\n\r\n", 200, "ok", "", true},
+		"close":               {"POST", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", 200, "ok", "", false},
+		"1.0":                 {"POST", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, "ok", "", false},
+		"until the end":       {"POST", "HTTP/1.1 200 OK\r\n\r\nok", 200, "ok", "", false},
+		"HEAD":                {"HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n", 200, "", "", true},
+		"204":                 {"POST", "HTTP/1.1 204 No Content\r\n\r\n", 204, "", "", true},
+		"204 with a length":   {"POST", "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n", 204, "", "", false},
+		"304":                 {"POST", "HTTP/1.1 304 Not Modified\r\nContent-Length: 20\r\n\r\n", 304, "", "", true},
+		"500":                 {"POST", "HTTP/1.1 500 \r\nContent-Length: 1\r\n\r\n!", 500, "!", "", true},
+		"interim":             {"POST", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, "ok", "", true},
+		"interim, many":       {"POST", strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 9) + "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 0, "", Malformed, false},
+		"switch":              {"POST", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", 0, "", Malformed, false},
+		"too much":            {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok!", 200, "ok", "", false},
+		"two answers":         {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, "ok", "", false},
+		"both lengths":        {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0, "", Malformed, false},
+		"lengths that agree":  {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", 200, "ok", "", true},
+		"lengths that do not": {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", 0, "", Malformed, false},
+		"negative length":     {"POST", "HTTP/1.1 200 OK\r\nContent-Length: -2\r\n\r\nok", 0, "", Malformed, false},
+		"coded twice":         {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 0, "", Malformed, false},
+		"coded, 1.0":          {"POST", "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 0, "", Malformed, false},
+		"space in a name":     {"POST", "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok", 0, "", Malformed, false},
+		"folded":              {"POST", "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok", 0, "", Malformed, false},
+		"NUL":                 {"POST", "HTTP/1.1 200 OK\r\nX: a\x00b\r\nContent-Length: 2\r\n\r\nok", 0, "", Malformed, false},
+		"CR":                  {"POST", "HTTP/1.1 200 OK\r\nX: a\rb\r\nContent-Length: 2\r\n\r\nok", 0, "", Malformed, false},
+		"LF alone":            {"POST", "HTTP/1.1 200 OK\nContent-Length: 2\n\nok", 200, "ok", "", true},
+		"header of 5 kB":      {"POST", "HTTP/1.1 200 OK\r\nX: " + long + "\r\nContent-Length: 2\r\n\r\nok", 200, "ok", "", true},
+		"header of 65 kB":     {"POST", "HTTP/1.1 200 OK\r\nX: " + strings.Repeat(long, 14) + "\r\nContent-Length: 2\r\n\r\nok", 0, "", Malformed, false},
+		"garbage":             {"POST", "\x00\x01garbage\r\n\r\n", 0, "", Malformed, false},
+		"HTTP/2":              {"POST", "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", 0, "", Malformed, false},
+		"status":              {"POST", "HTTP/1.1 99 OK\r\n\r\n", 0, "", Malformed, false},
+		"chunk of no number":  {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", 200, "", Malformed, false},
+		"nothing":             {"POST", "", 0, "", EndOfStream, false},
+		"half a header":       {"POST", "HTTP/1.1 200 OK\r\nX", 0, "", EndOfStream, false},
+		"half a body":         {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", 200, "o", EndOfStream, false},
+		"half a chunk":        {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\no", 200, "o", EndOfStream, false},
+		"no last chunk":       {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n", 200, "o", EndOfStream, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			kept := make(chan struct{})
+			end := rawHead(t, func(_ int, conn net.Conn, r *bufio.Reader) {
+				request(r)
+				_, _ = io.WriteString(conn, c.answer)
+				if c.kept {
+					<-kept
+				}
+			})
+			defer close(kept)
+			h := newHeads(t, nil)
+			call := post(end)
+			if call.Method = c.method; c.method == "HEAD" {
+				call.Body = nil
+			}
+			status, body, err := do(t.Context(), h, call)
+			if status != c.status || body != c.body || kindOf(err) != c.kind {
+				t.Errorf("%d %q %v, want %d %q %s", status, body, err, c.status, c.body, c.kind)
+			}
+			if e, is := errors.AsType[*Error](err); is && (!e.Sent || e.Reused || e.Received != (c.answer != "")) {
+				t.Errorf("%+v", e)
+			}
+			if open, idle, pools := h.counts(); open != idle || (idle == 1) != c.kept || pools != open {
+				t.Errorf("%d open, %d idle, %d pools; kept is to be %t", open, idle, pools, c.kept)
+			}
+		})
+	}
+}
+
+// What would change the framing of a request is refused before anything is sent.
+func TestCallsThatAreRefused(t *testing.T) {
+	h := newHeads(t, nil)
+	for name, change := range map[string]func(*Call){
+		"method":      func(c *Call) { c.Method = "GET /x HTTP/1.1\r\n" },
+		"connect":     func(c *Call) { c.Method = "CONNECT" },
+		"path":        func(c *Call) { c.Path = "/a HTTP/1.1\r\nX: y" },
+		"no path":     func(c *Call) { c.Path = "" },
+		"name":        func(c *Call) { c.Header = []Field{{"A\r\nB", "c"}} },
+		"value":       func(c *Call) { c.Header = []Field{{"A", "b\r\nC: d"}} },
+		"LF":          func(c *Call) { c.Header = []Field{{"A", "b\nC: d"}} },
+		"NUL":         func(c *Call) { c.Header = []Field{{"A", "b\x00"}} },
+		"host":        func(c *Call) { c.Header = []Field{{"HOST", "evil.example"}} },
+		"length":      func(c *Call) { c.Header = []Field{{"content-length", "3"}} },
+		"coding":      func(c *Call) { c.Header = []Field{{"Transfer-Encoding", "chunked"}} },
+		"expectation": func(c *Call) { c.Header = []Field{{"Expect", "100-continue"}} },
+		"scheme":      func(c *Call) { c.Endpoint = "ftp://127.0.0.1:1" },
+		"userinfo":    func(c *Call) { c.Endpoint = "http://a:b@127.0.0.1:1" },
+		"no host":     func(c *Call) { c.Endpoint = "http:///x" },
+	} {
+		call := post("http://127.0.0.1:1")
+		change(call)
+		if _, _, err := do(t.Context(), h, call); kindOf(err) != Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, endpoint := range []string{"http://169.254.169.254", "http://metadata.google.internal", "http://0.0.0.0:1", "http://127.1"} {
+		if _, _, err := do(t.Context(), h, post(endpoint)); kindOf(err) != Forbidden {
+			t.Errorf("%s: %v", endpoint, err)
+		}
+	}
+	if open, _, pools := h.counts(); open != 0 || pools != 0 {
+		t.Errorf("%d open, %d pools", open, pools)
+	}
+}
