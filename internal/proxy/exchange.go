@@ -1,0 +1,279 @@
+package proxy
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"headway/internal/fleet"
+	"headway/internal/openai"
+	"headway/internal/routing"
+	"headway/internal/strategy"
+	"headway/internal/upstream"
+)
+
+// exchange is one request on its way through the proxy, for one goroutine.
+type exchange struct {
+	proxy    *Proxy
+	w        http.ResponseWriter
+	rc       *http.ResponseController
+	r        *http.Request
+	caller   Caller
+	begin    time.Time
+	body     body
+	fields   openai.Request
+	req      strategy.Request
+	decision *routing.Decision // of the attempt under way; nil: none is open
+	model    string            // that answers name in place of the head's; "": they are not changed
+	real     string            // the name of the model at the head, where it is another
+	asked    bool              // the head is asked for its usage, and the caller did not ask
+	attempts int
+	waited   time.Duration // for heads
+	sent     time.Time     // of the attempt
+	first    time.Time     // of its first content; zero: none came
+	usage    openai.Usage
+	begun    bool      // the answer's header was sent
+	lasts    time.Time // the deadline of writes that is set
+
+	call   upstream.Call
+	pieces [8][]byte
+	fieldA [24]upstream.Field
+}
+
+// failure is an attempt that failed before its answer had content.
+type failure struct {
+	outcome routing.Outcome
+	again   bool  // another head may be tried
+	answer  error // for the caller if none is: *openai.Error, *kept, *keptEvent, ErrClientGone or ErrAborted
+}
+
+// read reads and checks the body, and makes the router's request of it.
+func (x *exchange) read() error {
+	if err := x.proxy.bodies.read(x.rc, x.r, &x.body); err != nil {
+		return err
+	}
+	var wrong *openai.Error
+	if x.caller.Endpoint.Form == openai.Multipart {
+		wrong = openai.ScanMultipart(x.body.b, x.r.Header.Get("Content-Type"), &x.fields)
+	} else {
+		wrong = openai.Scan(x.body.b, &x.fields)
+	}
+	if wrong != nil {
+		return wrong
+	}
+	return x.request()
+}
+
+// run sends the request to heads until one answers.
+func (x *exchange) run() error {
+	p := x.proxy
+	p.budget.add()
+	d, err := p.o.Router.Decide(&x.req)
+	if err != nil {
+		return refusal(err)
+	}
+	for {
+		x.decision = d
+		x.attempts++
+		f := x.attempt()
+		if f == nil {
+			return nil
+		}
+		if d = x.next(f); d == nil {
+			return x.giveUp(f.answer)
+		}
+	}
+}
+
+// next ends an attempt that failed, and returns the next one, or nil.
+func (x *exchange) next(f *failure) *routing.Decision {
+	p, d := x.proxy, x.decision
+	x.decision = nil
+	if f.again && x.attempts < p.o.Limits.MaxAttempts && x.r.Context().Err() == nil {
+		if !p.budget.take() {
+			p.metrics.budgetSpent.Inc()
+		} else if next, err := p.o.Router.Again(d, &x.req, f.outcome); err == nil {
+			p.metrics.retries.Inc()
+			return next
+		} else { // the attempt has ended
+			return nil
+		}
+	}
+	p.o.Router.End(d, f.outcome)
+	return nil
+}
+
+// giveUp is the end of a request that no head answered.
+func (x *exchange) giveUp(answer error) error {
+	if !x.begun {
+		if k, ok := answer.(*kept); ok { //nolint:errorlint // it comes as it is
+			return k.send(x)
+		}
+		return answer
+	}
+	switch e := answer.(type) { //nolint:errorlint // it comes as it is
+	case *openai.Error:
+		_ = x.write(e.AppendEvent(nil, x.caller.Endpoint, x.caller.RequestID))
+	case *keptEvent:
+		_ = x.write(e.bytes)
+	case *kept:
+		failed := openai.Error{Status: e.status, Message: "The head that the request was sent to answered " + e.Error() + "."}
+		_ = x.write(failed.AppendEvent(nil, x.caller.Endpoint, x.caller.RequestID))
+	}
+	_ = x.rc.Flush()
+	return ErrAborted
+}
+
+// close ends what is open, on every way out, a panic's too.
+func (x *exchange) close() {
+	if x.decision != nil {
+		x.proxy.o.Router.End(x.decision, routing.Outcome{
+			Result: routing.ResultCancelled, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
+			InputTokens: fleet.Unknown, OutputTokens: fleet.Unknown, CachedTokens: fleet.Unknown,
+		})
+	}
+	x.proxy.bodies.free(&x.body)
+}
+
+// finish ends the attempt that was answered.
+func (x *exchange) finish(result routing.Result, status int) {
+	d := x.decision
+	x.decision = nil
+	x.proxy.o.Router.End(d, x.outcome(result, status))
+}
+
+// outcome is what becomes of the attempt.
+func (x *exchange) outcome(result routing.Result, status int) routing.Outcome {
+	now := x.proxy.o.Now()
+	o := routing.Outcome{
+		Result: result, StatusCode: int64(status), TTFT: float64(fleet.Unknown), Duration: millis(now.Sub(x.sent)),
+		InputTokens: x.usage.Input, OutputTokens: x.usage.Output, CachedTokens: x.usage.Cached,
+	}
+	if !x.first.IsZero() {
+		o.TTFT = millis(x.first.Sub(x.sent))
+	}
+	return o
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// attempt sends the request to the head of the decision. It returns nil when the
+// request is over, answered or not.
+func (x *exchange) attempt() *failure {
+	p := x.proxy
+	x.usage = openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown}
+	x.prepare()
+	x.first, x.sent = time.Time{}, p.o.Now()
+	res, err := p.o.Heads.Do(x.r.Context(), &x.call)
+	x.waited += p.o.Now().Sub(x.sent)
+	if err != nil {
+		return x.broken(err)
+	}
+	defer res.Body.Close() //nolint:errcheck // it is never an error
+	return x.answered(res)
+}
+
+// broken is an exchange with a head that failed before its answer had content.
+func (x *exchange) broken(err error) *failure {
+	e, ok := errors.AsType[*upstream.Error](err)
+	if !ok {
+		e = &upstream.Error{Kind: upstream.Malformed, Err: err}
+	}
+	x.proxy.metrics.calls.failed(e.Kind)
+	if e.Kind == upstream.Canceled || x.r.Context().Err() != nil {
+		return &failure{outcome: x.outcome(routing.ResultCancelled, 0), answer: ErrClientGone}
+	}
+	f := &failure{again: true}
+	answer := &openai.Error{Status: http.StatusBadGateway, Code: "head_" + string(e.Kind), Message: "The head that the request was sent to failed: " + explain(e.Kind) + "."}
+	switch e.Kind {
+	case upstream.ConnectTimeout, upstream.WriteTimeout, upstream.FirstByteTimeout, upstream.IdleTimeout:
+		answer.Status = http.StatusGatewayTimeout
+	case upstream.TotalTimeout:
+		answer.Status, f.again = http.StatusGatewayTimeout, false
+	case upstream.Limit, upstream.Closed:
+		answer.Status, answer.RetryAfter = http.StatusServiceUnavailable, retryAfter()
+	}
+	f.answer = answer
+	f.outcome = x.outcome(routing.ResultError, answer.Status)
+	if e.Kind == upstream.Limit || e.Kind == upstream.Closed || e.Kind == upstream.Invalid {
+		f.outcome.Result = routing.ResultCancelled // no fault of the head
+	}
+	return f
+}
+
+// explain says what happened, without the address.
+func explain(k upstream.Kind) string {
+	switch k {
+	case upstream.Forbidden:
+		return "its address is not allowed"
+	case upstream.Limit:
+		return "as many connections to it as allowed are open"
+	case upstream.Closed:
+		return "the service is stopping"
+	case upstream.Resolve:
+		return "its name has no address"
+	case upstream.Refused:
+		return "it refused the connection"
+	case upstream.Unreachable:
+		return "it cannot be reached"
+	case upstream.ConnectTimeout:
+		return "it could not be connected to in time"
+	case upstream.TLS:
+		return "no TLS connection could be made"
+	case upstream.Write, upstream.Reset:
+		return "the connection broke"
+	case upstream.WriteTimeout:
+		return "it did not take the request in time"
+	case upstream.EndOfStream:
+		return "it closed the connection before its answer was complete"
+	case upstream.FirstByteTimeout:
+		return "it did not begin to answer in time"
+	case upstream.IdleTimeout:
+		return "it stopped in the middle of its answer"
+	case upstream.TotalTimeout:
+		return "its answer took too long"
+	case upstream.Malformed:
+		return "its answer is no HTTP"
+	}
+	return "the request could not be sent"
+}
+
+// answered passes the answer of a head on, or says why another is tried.
+func (x *exchange) answered(res *upstream.Response) *failure {
+	x.proxy.metrics.calls.answered(res.Status)
+	switch {
+	case res.Status >= 500 && res.Status != http.StatusNotImplemented:
+		return x.keep(res, routing.ResultError)
+	case res.Status == http.StatusTooManyRequests:
+		wait := retryAfterOf(res.Header.Get("Retry-After"), x.proxy.o.Now())
+		x.decision.Head.Live.StayAway(x.proxy.o.Now().Add(wait))
+		return x.keep(res, routing.ResultError)
+	case res.Status == http.StatusUnauthorized || res.Status == http.StatusProxyAuthRequired:
+		return &failure{again: true, outcome: x.outcome(routing.ResultError, http.StatusBadGateway), answer: &openai.Error{
+			Status: http.StatusBadGateway, Code: "head_unauthorized", Message: "The head that the request was sent to did not accept the service's credential for it.",
+		}}
+	case res.Status >= 300 && res.Status < 400 || res.Status < 200:
+		return &failure{again: true, outcome: x.outcome(routing.ResultError, http.StatusBadGateway), answer: &openai.Error{
+			Status: http.StatusBadGateway, Code: "head_redirected", Message: "The head that the request was sent to answered with a redirect, which is not followed.",
+		}}
+	case x.begun && !isEvents(res.Header):
+		return x.broken(&upstream.Error{Kind: upstream.Malformed})
+	case isEvents(res.Header):
+		return x.stream(res)
+	}
+	return x.whole(res)
+}
+
+// refusal is the answer to a decision that found no head.
+func refusal(err error) error {
+	if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
+		if no.Failure == routing.FailUnknownModel {
+			return openai.ModelNotFound(no.ModelType)
+		}
+		return &openai.Error{
+			Status: http.StatusServiceUnavailable, Code: no.Failure.String(), RetryAfter: retryAfter(),
+			Message: "No head can take the request now: " + no.Failure.String() + ".",
+		}
+	}
+	return hintError(err)
+}

@@ -1,0 +1,121 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"headway/internal/openai"
+	"headway/internal/routing"
+	"headway/internal/strategy"
+	"headway/internal/strict"
+)
+
+// The hints of a request, in canonical form.
+const (
+	hintRegion     = "X-Headway-Region"
+	hintRegionMode = "X-Headway-Region-Mode"
+	hintStrategy   = "X-Headway-Strategy"
+	hintSession    = "X-Headway-Session"
+)
+
+// hintOf names the hint that a field of the router's request comes from.
+var hintOf = map[string]string{
+	"/region": hintRegion, "/region_mode": hintRegionMode, "/strategy": hintStrategy, "/session_key": hintSession,
+}
+
+// maxHint is the longest value of a hint, in bytes.
+const maxHint = 1024
+
+// request makes the router's request of the body's fields and the hints.
+func (x *exchange) request() error {
+	x.req = strategy.Request{ModelType: x.fields.Model, Held: true, SessionKey: x.fields.SessionKey}
+	for _, h := range []struct {
+		name string
+		to   *string
+	}{{hintRegion, &x.req.Region}, {hintStrategy, &x.req.Strategy}, {hintSession, &x.req.SessionKey}} {
+		if err := hint(x.r.Header, h.name, h.to); err != nil {
+			return err
+		}
+	}
+	mode := ""
+	if err := hint(x.r.Header, hintRegionMode, &mode); err != nil {
+		return err
+	}
+	if mode != "" {
+		var ok bool
+		if x.req.RegionMode, ok = strategy.ParseRegionMode(mode); !ok {
+			return badHint(hintRegionMode, "must be prefer or require")
+		}
+	}
+	for _, s := range x.fields.Prompt {
+		x.req.InputTokens += int64(s.End-s.Start+3) / 4
+	}
+	return nil
+}
+
+func hint(h http.Header, name string, to *string) error {
+	switch v := h[name]; {
+	case len(v) == 0 || len(v) == 1 && strings.TrimSpace(v[0]) == "":
+	case len(v) > 1:
+		return badHint(name, "must not be given twice")
+	case len(v[0]) > maxHint:
+		return badHint(name, fmt.Sprintf("must have at most %d characters", maxHint))
+	default:
+		*to = v[0]
+	}
+	return nil
+}
+
+func badHint(name, reason string) error {
+	name = strings.ToLower(name)
+	return &openai.Error{Status: http.StatusBadRequest, Param: name, Code: "invalid_value", Message: name + " " + reason + "."}
+}
+
+// hintError is the answer to what the router refuses of a request.
+func hintError(err error) error {
+	if o, ok := errors.AsType[*routing.OverrideError](err); ok {
+		name := strings.ToLower(hintOf[o.Field])
+		return &openai.Error{
+			Status: http.StatusForbidden, Param: name, Code: "override_not_allowed",
+			Message: "The policy does not let callers set " + name + "; its caller_may lists what they may set.",
+		}
+	}
+	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok && len(invalid.Faults) > 0 {
+		f := invalid.Faults[0]
+		if name := hintOf[f.Pointer]; name != "" {
+			return badHint(name, f.Reason)
+		}
+		return &openai.Error{Status: http.StatusBadRequest, Param: strings.TrimPrefix(f.Pointer, "/"), Message: f.Pointer + " " + f.Reason + "."}
+	}
+	return fmt.Errorf("decide: %w", err)
+}
+
+// Callers that were turned away together come back apart.
+const (
+	leastRetryAfter  = time.Second
+	retryAfterSpread = 3 * time.Second
+)
+
+func retryAfter() time.Duration {
+	return leastRetryAfter + time.Duration(rand.Int64N(int64(retryAfterSpread)))
+}
+
+// maxRetryAfter is the longest time that a head can keep requests away.
+const maxRetryAfter = 5 * time.Minute
+
+// retryAfterOf reads the Retry-After of a head: seconds or a date; a second
+// without one.
+func retryAfterOf(text string, now time.Time) time.Duration {
+	wait := time.Second
+	if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil {
+		wait = time.Duration(min(max(n, 0), int(maxRetryAfter/time.Second))) * time.Second
+	} else if at, err := http.ParseTime(text); err == nil {
+		wait = max(at.Sub(now), 0)
+	}
+	return min(wait, maxRetryAfter)
+}

@@ -1,0 +1,62 @@
+package proxy
+
+import (
+	"bytes"
+	"net/http"
+
+	"headway/internal/openai"
+	"headway/internal/routing"
+	"headway/internal/upstream"
+)
+
+// maxKept is how much of a failed answer is kept, in bytes.
+const maxKept = 64 << 10
+
+// kept is the answer of a head that failed, to be passed on if all do.
+type kept struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (k *kept) Error() string { return http.StatusText(k.status) }
+
+// keep reads an answer that another head may give better.
+func (x *exchange) keep(res *upstream.Response, result routing.Result) *failure {
+	body, err := x.readWhole(res, make([]byte, 0, 2<<10))
+	if err == nil || len(body) > maxKept { // too long to be an error
+		body = nil
+	}
+	return x.keepBytes(res, body, result)
+}
+
+func (x *exchange) keepBytes(res *upstream.Response, body []byte, result routing.Result) *failure {
+	status := res.Status
+	if status < 300 {
+		status = http.StatusBadGateway // {"error":…} in an answer that says that all is well
+	}
+	return &failure{
+		again: true, outcome: x.outcome(result, status),
+		answer: &kept{status: status, header: res.Header, body: bytes.Clone(x.renamed(body))},
+	}
+}
+
+// renamed is an error's text with the name that the caller used of the model.
+func (x *exchange) renamed(body []byte) []byte {
+	if x.model == "" || len(body) == 0 {
+		return body
+	}
+	return bytes.ReplaceAll(body, []byte(x.real), []byte(x.model))
+}
+
+// send answers with what the last head said.
+func (k *kept) send(x *exchange) error {
+	if mediaType(k.header) != "application/json" || len(k.body) == 0 {
+		return &openai.Error{Status: k.status, Message: "The head that the request was sent to answered " + k.Error() + ".", RetryAfter: retryAfter()}
+	}
+	x.header(k.status, k.header, int64(len(k.body)))
+	if x.write(k.body) != nil {
+		return ErrAborted
+	}
+	return nil
+}

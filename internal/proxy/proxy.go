@@ -1,0 +1,92 @@
+// Package proxy is the data plane: it takes a request of the OpenAI or Anthropic
+// API, asks the router for a head, passes the request on, and brings the answer
+// back as it comes. What becomes of the request goes back to the router, so that
+// the decision API and the proxy share one model of load.
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/access"
+	"headway/internal/openai"
+	"headway/internal/routing"
+	"headway/internal/upstream"
+)
+
+// Options are what a Proxy is made of.
+type Options struct {
+	Router  *routing.Router       // required
+	Fleet   routing.Fleet         // required
+	Heads   *upstream.Heads       // required
+	Metrics prometheus.Registerer // required
+	Log     *slog.Logger          // required
+	Limits  Limits                // zero values: defaults
+	Now     func() time.Time      // nil: time.Now
+}
+
+// Limits bound what a request may take.
+type Limits struct {
+	MaxBody      int64         // bytes of one request; 64 MiB
+	MaxBodies    int64         // bytes of all requests under way; 1 GiB, at least MaxBody
+	BodyWait     time.Duration // for room among all bodies; 10 s
+	BodyTime     time.Duration // without a byte of a body; 30 s
+	Comment      time.Duration // of a head's silence until a stream gets a comment line; 15 s
+	ReaderStalls time.Duration // that a caller takes nothing of its answer; 1 min
+	MaxAttempts  int           // heads that one request is sent to; 3
+	RetryShare   float64       // of the requests that may be sent again; 0.2
+}
+
+// Caller is who sent a request that was admitted, and by which route it came.
+type Caller struct {
+	Principal *access.Principal
+	RequestID string
+	Endpoint  *openai.Endpoint
+}
+
+// Errors of Serve that are not answered: no answer can be sent any more.
+var (
+	// ErrClientGone says that the caller left before its answer began.
+	ErrClientGone = errors.New("the client closed the connection before the answer")
+	// ErrAborted says that an answer that has begun cannot be completed: its
+	// connection is to be cut, so that it does not look complete.
+	ErrAborted = errors.New("the answer was cut short")
+)
+
+// Proxy is the data plane. All methods are safe for concurrent use.
+type Proxy struct {
+	o       Options
+	metrics *metrics
+	bodies  *bodies
+	budget  *budget
+}
+
+// New makes a proxy.
+func New(o Options) (*Proxy, error) {
+	if o.Router == nil || o.Fleet == nil || o.Heads == nil || o.Metrics == nil || o.Log == nil {
+		return nil, errors.New("proxy: Router, Fleet, Heads, Metrics and Log are required")
+	}
+	o.Limits.complete()
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Proxy{
+		o: o, metrics: newMetrics(o.Metrics), bodies: newBodies(&o.Limits), budget: newBudget(o.Limits.RetryShare),
+	}, nil
+}
+
+// Serve answers one request. An *openai.Error is for the caller of Serve to
+// answer with; nothing was sent then. The other errors are ErrClientGone and
+// ErrAborted.
+func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) error {
+	x := exchange{proxy: p, w: w, r: r, caller: c, begin: p.o.Now(), rc: http.NewResponseController(w)}
+	defer x.close()
+	if err := x.read(); err != nil {
+		return err
+	}
+	return x.run()
+}

@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"headway/internal/openai"
+	"headway/internal/routing"
+	"headway/internal/upstream"
+)
+
+// Bounds of what is kept of an answer.
+const (
+	maxWhole  = 256 << 10 // of an answer in JSON that is read before it is passed on
+	writeStep = 64 << 10  // bytes that a caller takes before its deadline is moved on
+	readSize  = 32 << 10
+)
+
+// chunk is memory to read an answer into.
+type chunk struct{ b [readSize]byte }
+
+var chunks = sync.Pool{New: func() any { return new(chunk) }}
+
+// whole passes on an answer that is no stream of events. One in JSON is read
+// first, as far as it is not large, so that another head can answer if it breaks.
+func (x *exchange) whole(res *upstream.Response) *failure {
+	c, _ := chunks.Get().(*chunk)
+	defer chunks.Put(c)
+	isJSON := mediaType(res.Header) == "application/json"
+	answer := openai.Answer{Endpoint: x.caller.Endpoint, Model: x.model}
+	head, err := c.b[:0], error(nil)
+	if isJSON && res.ContentLength <= maxWhole {
+		if res.ContentLength > readSize {
+			head = make([]byte, 0, res.ContentLength)
+		}
+		head, err = x.readWhole(res, head)
+		if err != nil && err != io.EOF {
+			return x.broken(err)
+		}
+	}
+	var out [8][]byte
+	pieces := append(out[:0], head)
+	length := res.ContentLength
+	if isJSON {
+		pieces = answer.Push(out[:0], head)
+		if err == io.EOF {
+			pieces = answer.Flush(pieces)
+		}
+		switch {
+		case err == io.EOF:
+			length = int64(len(head) + answer.Longer())
+		case x.model != "":
+			length = -1
+		}
+	}
+	if err == io.EOF && answer.Failed() && res.Status < 300 {
+		return x.keepBytes(res, head, routing.ResultError)
+	}
+	x.first = x.proxy.o.Now()
+	x.proxy.o.Router.Begun(x.decision)
+	x.header(res.Status, res.Header, length)
+	for _, piece := range pieces {
+		if x.write(piece) != nil {
+			return x.left()
+		}
+	}
+	if err == io.EOF {
+		return x.complete(res, answer.Usage())
+	}
+	return x.rest(res, &answer, isJSON, c.b[:])
+}
+
+// readWhole reads an answer up to its end, then the error is io.EOF, or as far
+// as maxWhole.
+func (x *exchange) readWhole(res *upstream.Response, head []byte) ([]byte, error) {
+	begin := x.proxy.o.Now()
+	defer func() { x.waited += x.proxy.o.Now().Sub(begin) }()
+	for {
+		if len(head) == cap(head) {
+			if cap(head) >= maxWhole {
+				return head, nil
+			}
+			head = append(head, 0)[:len(head)]
+		}
+		n, err := res.Body.Read(head[len(head):cap(head)])
+		head = head[:len(head)+n]
+		if err != nil {
+			return head, err
+		}
+	}
+}
+
+// rest passes on what follows of an answer that has begun, as it comes.
+func (x *exchange) rest(res *upstream.Response, answer *openai.Answer, isJSON bool, b []byte) *failure {
+	var out [8][]byte
+	for {
+		n, err := res.Body.Read(b)
+		pieces := append(out[:0], b[:n])
+		if isJSON {
+			pieces = answer.Push(out[:0], b[:n])
+		}
+		for _, piece := range pieces {
+			if x.write(piece) != nil {
+				return x.left()
+			}
+		}
+		if res.ContentLength < 0 && x.rc.Flush() != nil {
+			return x.left()
+		}
+		if err == io.EOF {
+			return x.complete(res, answer.Usage())
+		}
+		if err != nil {
+			return x.cut(err)
+		}
+	}
+}
+
+// complete is the end of an answer that came whole.
+func (x *exchange) complete(res *upstream.Response, u openai.Usage) *failure {
+	x.usage = u
+	result := routing.ResultOK
+	if res.Status >= 400 {
+		result = routing.ResultError // the caller's fault: it says nothing of the head
+	}
+	x.finish(result, res.Status)
+	return nil
+}
+
+// cut is that a head broke off in the middle of an answer.
+func (x *exchange) cut(err error) *failure {
+	f := x.broken(err)
+	if f.outcome.Result == routing.ResultError {
+		x.proxy.metrics.cut.Inc()
+	}
+	f.again, f.answer = false, ErrAborted
+	return f
+}
+
+// left is that the caller took no more of an answer that had begun.
+func (x *exchange) left() *failure {
+	return &failure{outcome: x.outcome(routing.ResultCancelled, 0), answer: ErrAborted}
+}
+
+var errLeft = errors.New("the caller left")
+
+// write sends bytes to the caller, which has time for each part of them.
+func (x *exchange) write(b []byte) error {
+	for len(b) > 0 {
+		x.extend()
+		part := b[:min(len(b), writeStep)]
+		if _, err := x.w.Write(part); err != nil {
+			return errLeft
+		}
+		b = b[len(part):]
+	}
+	return nil
+}
+
+// extend gives the caller time to take what is written next. The deadline is
+// moved on once half of it has passed, since that costs a call.
+func (x *exchange) extend() {
+	now, stalls := time.Now(), x.proxy.o.Limits.ReaderStalls
+	if x.lasts.Sub(now) < stalls/2 {
+		x.lasts = now.Add(stalls)
+		_ = x.rc.SetWriteDeadline(x.lasts)
+	}
+}
