@@ -162,12 +162,23 @@ var localUser = &Principal{Type: "local", ID: "local", Role: RoleAdmin}
 // error is *LimitedError. Good credentials from there are still accepted, since
 // keys have too many random bits to be guessed at any rate.
 func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
+	return g.authenticate(r, bearer)
+}
+
+// AuthenticateClient is Authenticate for clients of the OpenAI and Anthropic APIs.
+// The latter send their key as X-Api-Key. All send one in any case: while the
+// service is open it is not looked at.
+func (g *Guard) AuthenticateClient(r *http.Request) (*Principal, error) {
+	return g.authenticate(r, g.clientKey)
+}
+
+func (g *Guard) authenticate(r *http.Request, credential func(*http.Request) (string, error)) (*Principal, error) {
 	address := g.Address(r)
 	now := g.o.Now()
 	if wait, ok := g.requests.of(address, now).take(now); !ok {
 		return nil, g.limit(limitAddress, wait)
 	}
-	p, err := g.identify(r, address)
+	p, err := g.identify(r, address, credential)
 	if err != nil {
 		return nil, err
 	}
@@ -210,8 +221,8 @@ func (g *Guard) limit(which string, wait time.Duration) error {
 // elsewhere are the headers that other products take keys from.
 var elsewhere = []string{"X-Api-Key", "Api-Key", "X-Auth-Token", "X-Access-Token", "Proxy-Authorization"}
 
-func (g *Guard) identify(r *http.Request, address netip.Addr) (*Principal, error) {
-	token, err := bearer(r)
+func (g *Guard) identify(r *http.Request, address netip.Addr, credential func(*http.Request) (string, error)) (*Principal, error) {
+	token, err := credential(r)
 	switch {
 	case err != nil:
 		return nil, g.failed(err, nil, address)
@@ -223,11 +234,36 @@ func (g *Guard) identify(r *http.Request, address netip.Addr) (*Principal, error
 	} else if p != nil {
 		return p, nil
 	}
-	if !g.Closed() && address.IsLoopback() && peer(r).IsLoopback() {
+	if g.openTo(r, address) {
 		return anonymous, nil
 	}
 	// Asking without a key is how a client learns that one is needed.
 	return nil, g.failed(ErrNoCredential, nil, address)
+}
+
+// openTo reports whether a caller needs no credential.
+func (g *Guard) openTo(r *http.Request, address netip.Addr) bool {
+	return !g.Closed() && address.IsLoopback() && peer(r).IsLoopback()
+}
+
+// clientKey is the credential of a client of another API, "" without one.
+func (g *Guard) clientKey(r *http.Request) (string, error) {
+	if g.openTo(r, g.Address(r)) {
+		return "", nil
+	}
+	keys := r.Header["X-Api-Key"]
+	if len(keys) == 0 {
+		return bearer(r)
+	}
+	for _, name := range append([]string{"Authorization"}, elsewhere[1:]...) {
+		if len(r.Header[name]) > 0 {
+			return "", ErrSeveral
+		}
+	}
+	if len(keys) > 1 {
+		return "", ErrSeveral
+	}
+	return checked(keys[0])
 }
 
 // bearer is the credential in the headers of a request, "" without one.
@@ -249,7 +285,15 @@ func bearer(r *http.Request) (string, error) {
 		return "", ErrSeveral
 	}
 	scheme, token, ok := strings.Cut(headers[0], " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || len(token) > maxToken || strings.ContainsFunc(token, notOfToken) {
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return "", ErrMalformed
+	}
+	return checked(token)
+}
+
+// checked returns the token if it can be one.
+func checked(token string) (string, error) {
+	if token == "" || len(token) > maxToken || strings.ContainsFunc(token, notOfToken) {
 		return "", ErrMalformed
 	}
 	return token, nil

@@ -31,10 +31,12 @@ import (
 	"headway/internal/outbound"
 	"headway/internal/pki"
 	"headway/internal/policy"
+	"headway/internal/proxy"
 	"headway/internal/redisaudit"
 	"headway/internal/registry"
 	"headway/internal/routing"
 	"headway/internal/trail"
+	"headway/internal/upstream"
 	"headway/internal/webhook"
 )
 
@@ -78,6 +80,8 @@ type App struct {
 	verbs        *apiv1.Verbs
 	live         *live.Hub
 	queue        *natsmq.Queue    // nil: switched off
+	heads        *upstream.Heads
+	proxy        *proxy.Proxy
 	monitor      *monitor.Monitor // nil: switched off
 	monitorPages http.Handler     // nil: switched off
 	console      http.Handler     // nil: switched off
@@ -106,7 +110,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		// files.
 		a.listen, a.openCertificates, a.readAccess, a.check, a.openWebhooks, a.readRedis,
 		a.openStore, a.openJournal, a.openRedis, a.openAccess, a.openFleet, a.openRouter, a.openLive,
-		a.openQueue, a.openMonitor, a.openServer, a.announce,
+		a.openQueue, a.openMonitor, a.openProxy, a.openServer, a.announce,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.close())

@@ -18,7 +18,11 @@ func (s *Server) enter(a *answer, r *http.Request) error {
 	if a.route.needs == access.Open {
 		return nil
 	}
-	p, err := s.o.Guard.Authenticate(r)
+	authenticate := s.o.Guard.Authenticate
+	if a.route.client {
+		authenticate = s.o.Guard.AuthenticateClient
+	}
+	p, err := authenticate(r)
 	if err == nil {
 		err = p.Require(a.route.needs)
 	} else if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {

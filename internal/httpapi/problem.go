@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 
 	"headway/api"
 	"headway/internal/apiv1"
+	"headway/internal/openai"
+	"headway/internal/proxy"
 	"headway/internal/strict"
 )
 
@@ -20,6 +23,13 @@ const maxInstance = 256
 // fail refuses a request in its route's form of an error, unless an answer has
 // begun.
 func (s *Server) fail(a *answer, r *http.Request, err error) {
+	if refused, ok := errors.AsType[*openai.Error](err); ok {
+		answerClient(a, openai.DialectOf(r.URL.Path), refused)
+		return
+	}
+	if errors.Is(err, proxy.ErrAborted) {
+		return
+	}
 	p := apiv1.ProblemOf(err)
 	s.denied(a, r, p, err)
 	s.metrics.refused(p.Code)

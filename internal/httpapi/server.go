@@ -21,6 +21,7 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/live"
+	"headway/internal/proxy"
 	"headway/internal/registry"
 	"headway/internal/routing"
 )
@@ -43,6 +44,7 @@ type Options struct {
 	Queue     func() string        // the state of the message queue; nil: there is none
 	Monitor   http.Handler         // of what is below /prometheus/; nil: nothing
 	Console   http.Handler         // of what is below /console/; nil: nothing
+	Proxy     *proxy.Proxy         // of what is below /v1/; nil: nothing
 	Names     func(string) bool    // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
 	External  *url.URL             // that people reach the service by; nil: the one of the listener
 	Limits    Limits
@@ -76,8 +78,8 @@ type Server struct {
 	external external
 	metrics  *metrics
 	mux      *http.ServeMux
-	decide   *route
-	nowhere  *route // what matches no route
+	direct   map[string]*route // by path, what is found without the mux: that takes 0.6 µs, half as long as a decision
+	nowhere  *route            // what matches no route
 	http     *http.Server
 	openAPI  []byte
 	draining atomic.Bool

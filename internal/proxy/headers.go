@@ -70,13 +70,16 @@ func (x *exchange) prepare() {
 	fields := x.fieldA[:0]
 	connection := x.r.Header["Connection"]
 	for name, values := range x.r.Header {
-		if passes(name, toHead, connection) {
+		if passes(name, toHead, connection) && (e.Form != openai.JSON || name != "Content-Type") {
 			for _, v := range values {
 				fields = append(fields, upstream.Field{Name: name, Value: v})
 			}
 		}
 	}
 	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID})
+	if e.Form == openai.JSON { // curl -d says that it is a form; the body was read as JSON
+		fields = append(fields, upstream.Field{Name: "Content-Type", Value: "application/json"})
+	}
 	path := e.HeadPath
 	if q := x.r.URL.RawQuery; q != "" {
 		path += "?" + q

@@ -63,6 +63,7 @@ type Proxy struct {
 	metrics *metrics
 	bodies  *bodies
 	budget  *budget
+	started int64 // in seconds since 1970: since when models are listed
 }
 
 // New makes a proxy.
@@ -76,6 +77,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	return &Proxy{
 		o: o, metrics: newMetrics(o.Metrics), bodies: newBodies(&o.Limits), budget: newBudget(o.Limits.RetryShare),
+		started: o.Now().Unix(),
 	}, nil
 }
 
