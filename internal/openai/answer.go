@@ -78,7 +78,7 @@ func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
 		}
 		switch {
 		case a.holds && (ended || len(a.value) > maxCaptured):
-			dst = a.release(dst, ended)
+			dst = a.release(dst, len(a.value) <= maxCaptured)
 			from = i
 		case len(a.value) > maxCaptured:
 			a.captures = false

@@ -190,6 +190,9 @@ func (s *Stream) end(p []byte) int {
 				s.ended = false
 				return i
 			}
+			if lf && !s.inEvent {
+				return i // of a blank line that was passed on without it
+			}
 			if lf {
 				continue
 			}
