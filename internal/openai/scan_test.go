@@ -69,7 +69,7 @@ func TestPitfallP19JSONThatLiesIsRefused(t *testing.T) {
 		"number form":        {`{"model":"a","x":01}`, ""},
 		"literal":            {`{"model":"a","x":nul}`, ""},
 		"comma":              {`{"model":"a",}`, ""},
-		"depth":              {`{"model":"a","x":` + strings.Repeat("[", 300) + strings.Repeat("]", 300) + `}`, ""},
+		"depth":              {`{"model":"a","x":` + strings.Repeat("[", 256) + strings.Repeat("]", 256) + `}`, ""},
 		"BOM":                {"\ufeff{\"model\":\"a\"}", ""},
 	} {
 		var r openai.Request
