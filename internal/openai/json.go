@@ -367,7 +367,7 @@ func hex4(b []byte) (r rune) {
 		case ch <= '9':
 			ch -= '0'
 		default:
-			ch = ch|0x20 - 'a' + 10
+			ch = ch | 0x20 - 'a' + 10
 		}
 		r = r<<4 | rune(ch)
 	}

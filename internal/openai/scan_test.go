@@ -80,6 +80,23 @@ func TestPitfallP19JSONThatLiesIsRefused(t *testing.T) {
 	}
 }
 
+// Strings are read many bytes at a time; a byte that matters is found at each
+// place.
+func TestEachByteOfAStringIsLookedAt(t *testing.T) {
+	for length := range 80 {
+		for at := range length {
+			for text, ok := range map[string]bool{"\x1f": false, "\x00": false, "\x7f": true, "\x80": false, "é": true, `\q`: false, `\n`: true, `"`: false} {
+				content := strings.Repeat("a", at) + text + strings.Repeat("~", length-at-1)
+				var r openai.Request
+				err := openai.Scan([]byte(`{"model":"a","x":"`+content+`"}`), &r)
+				if (err == nil) != ok {
+					t.Fatalf("%q at %d of %d: %v", text, at, length, err)
+				}
+			}
+		}
+	}
+}
+
 func TestWhatNoReaderNeedsPasses(t *testing.T) {
 	for _, body := range []string{
 		`{"model":"a","x":1,"x":2,"tools":[{"model":"b","model":"c"}]}`,

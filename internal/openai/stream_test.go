@@ -142,18 +142,18 @@ data: {"type":"response.completed","response":{"model":"m","error":null,"usage":
 
 func TestClasses(t *testing.T) {
 	for event, want := range map[string]openai.Class{
-		": ping":             openai.StartUp,
-		"retry: 10":          openai.StartUp,
-		"data: [DONE]":       openai.Done,
-		"data:[DONE] ":       openai.Done,
-		"data: not JSON":     openai.Content,
-		"data: " + role:      openai.StartUp,
-		"data: " + word:      openai.Content,
-		"data: " + counted:   openai.UsageOnly,
-		`data: {"id":"x"}`:   openai.Content,
-		`data: {"error":{}}`: openai.Content,
-		`data: {"error":{"message":"x"}}`:                                                                 openai.Failed,
-		`data: {"error":"x"}`:                                                                             openai.Failed,
+		": ping":                          openai.StartUp,
+		"retry: 10":                       openai.StartUp,
+		"data: [DONE]":                    openai.Done,
+		"data:[DONE] ":                    openai.Done,
+		"data: not JSON":                  openai.Content,
+		"data: " + role:                   openai.StartUp,
+		"data: " + word:                   openai.Content,
+		"data: " + counted:                openai.UsageOnly,
+		`data: {"id":"x"}`:                openai.Content,
+		`data: {"error":{}}`:              openai.Content,
+		`data: {"error":{"message":"x"}}`: openai.Failed,
+		`data: {"error":"x"}`:             openai.Failed,
 		`data: {"error":null,"choices":[{"text":"a"}]}`:                                                   openai.Content,
 		`data: {"choices":[{"text":""}]}`:                                                                 openai.StartUp,
 		`data: {"choices":[{"delta":{},"finish_reason":"stop"}]}`:                                         openai.Content,
@@ -209,7 +209,21 @@ func TestPitfallP7LongEvents(t *testing.T) {
 	for at := 1000; at < len(text); at += 1000 {
 		borders = append(borders, at)
 	}
-	out, classes, usage := run(&openai.Stream{Endpoint: responses, Limit: 64 << 10}, text, borders)
+	const limit = 64 << 10
+	bounded, from := &openai.Stream{Endpoint: responses, Limit: limit}, 0
+	for _, to := range borders {
+		for rest := []byte(text[from:to]); ; {
+			e, left, ok := bounded.Next(rest)
+			if !ok {
+				break
+			}
+			if rest = left; len(e.Bytes) > limit+1000 {
+				t.Fatalf("%d bytes were kept of an event, at most %d", len(e.Bytes), limit)
+			}
+		}
+		from = to
+	}
+	out, classes, usage := run(&openai.Stream{Endpoint: responses, Limit: limit}, text, borders)
 	if out != text {
 		t.Error("the long event was changed")
 	}
