@@ -43,10 +43,8 @@ func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
 		case a.inString:
 			i += a.string(p[i:])
 			if a.naming {
-				a.name = append(a.name, p[start:min(i, start+maxName+1-len(a.name))]...)
-				if start = i; !a.inString {
-					a.name = bytes.TrimSuffix(a.name, []byte{'"'})
-				}
+				a.named(p[start:i])
+				start = i
 			} else {
 				ended = !a.inString && a.depth == 1
 			}
@@ -69,13 +67,7 @@ func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
 				start = i // no part of a value
 			}
 		}
-		switch {
-		case !a.captures:
-		case a.holds:
-			a.value = append(a.value, p[start:i]...)
-		default:
-			a.value = append(a.value, p[start:min(i, start+maxCaptured+1)]...)
-		}
+		a.keep(p[start:i])
 		switch {
 		case a.holds && (ended || len(a.value) > maxCaptured):
 			dst = a.release(dst, len(a.value) <= maxCaptured)
@@ -188,6 +180,26 @@ func (a *Answer) structure(ch byte) (ended bool) {
 		}
 	}
 	return false
+}
+
+// named adds to a name; a longer one than all that are read is cut.
+func (a *Answer) named(part []byte) {
+	a.name = append(a.name, part[:min(len(part), maxName+1-len(a.name))]...)
+	if !a.inString {
+		a.name = bytes.TrimSuffix(a.name, []byte{'"'})
+	}
+}
+
+// keep adds to a value that is captured. What is held is passed on later, and
+// kept whole.
+func (a *Answer) keep(part []byte) {
+	switch {
+	case !a.captures:
+	case a.holds:
+		a.value = append(a.value, part...)
+	default:
+		a.value = append(a.value, part[:min(len(part), maxCaptured+1)]...)
+	}
 }
 
 // release appends the value that was held, or what stands in its place.

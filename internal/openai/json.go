@@ -221,11 +221,11 @@ func (c *cursor) skip() Span {
 	var inObject [maxDepth / 64]uint64 // one bit for each level
 	depth := 0
 	for c.bad == "" {
-		opened := false
-		switch ch := c.peek(); {
-		case ch == '"':
-			c.str()
-		case ch == '{' || ch == '[':
+		ch := c.peek()
+		opened := ch == '{' || ch == '['
+		if !opened {
+			c.scalar(ch)
+		} else {
 			if c.depth+depth == maxDepth {
 				c.fail("nested too deep")
 				return Span{}
@@ -236,11 +236,6 @@ func (c *cursor) skip() Span {
 				inObject[depth/64] |= 1 << (depth % 64)
 			}
 			depth++
-			opened = true
-		case ch == '-' || ch >= '0' && ch <= '9':
-			c.number()
-		default:
-			c.literal()
 		}
 		// Close what ends here, up to the next value.
 		for c.bad == "" {
@@ -269,6 +264,18 @@ func (c *cursor) skip() Span {
 		}
 	}
 	return Span{}
+}
+
+// scalar passes over what begins with ch and is no array or object.
+func (c *cursor) scalar(ch byte) {
+	switch {
+	case ch == '"':
+		c.str()
+	case ch == '-' || ch >= '0' && ch <= '9':
+		c.number()
+	default:
+		c.literal()
+	}
 }
 
 func (c *cursor) digits() bool {

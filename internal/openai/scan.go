@@ -20,6 +20,7 @@ const (
 // Tri is a value that may be absent.
 type Tri int8
 
+// The values of a Tri.
 const (
 	Absent Tri = iota
 	False
@@ -80,9 +81,11 @@ const (
 )
 
 var (
-	topNames = []string{"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens",
+	topNames = []string{
+		"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens",
 		"n", "user", "safety_identifier", "prompt_cache_key", "session_id", "metadata",
-		"system", "instructions", "messages", "prompt", "input", "query"}
+		"system", "instructions", "messages", "prompt", "input", "query",
+	}
 	optionNames   = []string{"include_usage"}
 	metadataNames = []string{"session_id", "user_id"}
 )
@@ -273,11 +276,9 @@ func (s *scan) text(param string, most int) (string, Span) {
 		s.refuse(param, "is too long")
 		return "", Span{}
 	}
-	v := ""
+	v := string(raw)
 	if escaped {
 		v = unquote(raw)
-	} else {
-		v = string(raw)
 	}
 	if len(v) > most {
 		s.refuse(param, "is too long")

@@ -2,6 +2,7 @@ package openai_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math"
 	"net/http"
@@ -115,8 +116,10 @@ func TestWhatNoReaderNeedsPasses(t *testing.T) {
 func TestRewrite(t *testing.T) {
 	for _, c := range []struct{ body, model, want, asked string }{
 		{`{"model":"a"}`, "real", `{"model":"real"}`, `{"stream_options":{"include_usage":true},"model":"real"}`},
-		{`{ "x":"a","model" : "a" ,"messages":[{"model":"a"}]}`, `q"`, `{ "x":"a","model" : "q\"" ,"messages":[{"model":"a"}]}`,
-			`{"stream_options":{"include_usage":true}, "x":"a","model" : "q\"" ,"messages":[{"model":"a"}]}`},
+		{
+			`{ "x":"a","model" : "a" ,"messages":[{"model":"a"}]}`, `q"`, `{ "x":"a","model" : "q\"" ,"messages":[{"model":"a"}]}`,
+			`{"stream_options":{"include_usage":true}, "x":"a","model" : "q\"" ,"messages":[{"model":"a"}]}`,
+		},
 		{`{"model":"a","stream_options":{}}`, "", `{"model":"a","stream_options":{}}`, `{"model":"a","stream_options":{"include_usage":true}}`},
 		{`{"stream_options":{"x":1},"model":"a"}`, "r", `{"stream_options":{"x":1},"model":"r"}`, `{"stream_options":{"include_usage":true,"x":1},"model":"r"}`},
 		{`{"stream_options":null,"model":"a"}`, "a", `{"stream_options":null,"model":"a"}`, `{"stream_options":{"include_usage":true},"model":"a"}`},
@@ -181,7 +184,7 @@ func valid(body []byte) bool {
 		return false
 	}
 	_, err := d.ReadToken()
-	return err == io.EOF
+	return errors.Is(err, io.EOF)
 }
 
 func deepest(body []byte) (most int) {
