@@ -49,17 +49,11 @@ func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
 				ended = !a.inString && a.depth == 1
 			}
 		case a.depth > 1 && !a.captures && !structural[ch]:
-			for i++; i < len(p) && !structural[p[i]]; i++ {
-			}
+			i += plainRun(p[i:])
 		default:
-			if i++; a.naming && ch == '"' {
-				a.inString, a.name = true, a.name[:0]
-				continue
-			}
+			i++
 			if ch == '"' && a.depth == 1 && a.captures && a.Model != "" && string(a.name) == "model" {
-				if from < start {
-					dst = append(dst, p[from:start])
-				}
+				dst = add(dst, p[from:start])
 				from, a.holds, a.value = start, true, a.value[:0]
 			}
 			ended = a.structure(ch)
@@ -79,10 +73,18 @@ func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
 			a.read()
 		}
 	}
-	if !a.holds && from < len(p) {
-		dst = append(dst, p[from:])
+	if !a.holds {
+		dst = add(dst, p[from:])
 	}
 	return dst
+}
+
+// add appends a piece that is not empty.
+func add(dst [][]byte, piece []byte) [][]byte {
+	if len(piece) == 0 {
+		return dst
+	}
+	return append(dst, piece)
 }
 
 // Flush appends what is still held at the end of an answer that was cut off.
@@ -113,6 +115,16 @@ func (a *Answer) Longer() int { return a.longer }
 
 // structural are the bytes that matter outside of strings below the top level.
 var structural = [256]bool{'"': true, '{': true, '}': true, '[': true, ']': true}
+
+// plainRun is how many bytes stand before the next that is structural.
+func plainRun(p []byte) int {
+	for i, ch := range p {
+		if structural[ch] {
+			return i
+		}
+	}
+	return len(p)
+}
 
 // string passes over the rest of a string, and returns how many bytes.
 func (a *Answer) string(p []byte) int {
@@ -149,6 +161,9 @@ func (a *Answer) structure(ch byte) (ended bool) {
 	switch ch {
 	case '"':
 		a.inString = true
+		if a.naming {
+			a.name = a.name[:0]
+		}
 	case '{', '[':
 		if a.depth == 0 && ch == '[' {
 			a.off, a.depth = true, -1 // no object

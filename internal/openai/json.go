@@ -243,27 +243,30 @@ func (c *cursor) skip() Span {
 				return Span{start, c.i}
 			}
 			object := inObject[(depth-1)/64]>>((depth-1)%64)&1 == 1
-			closing := byte(']')
-			if object {
-				closing = '}'
+			if !c.closes(object, opened) {
+				break
 			}
-			if c.take(closing) {
-				depth--
-				opened = false
-				continue
-			}
-			if !opened && !c.take(',') {
-				c.fail("want a comma or the end of what is open")
-			}
-			if object {
-				if c.str(); !c.take(':') {
-					c.fail("want a colon")
-				}
-			}
-			break
+			depth--
+			opened = false
 		}
 	}
 	return Span{}
+}
+
+// closes passes over the end of what is open, or over all up to its next value.
+func (c *cursor) closes(object, first bool) bool {
+	if object && c.take('}') || !object && c.take(']') {
+		return true
+	}
+	if !first && !c.take(',') {
+		c.fail("want a comma or the end of what is open")
+	}
+	if object {
+		if c.str(); !c.take(':') {
+			c.fail("want a colon")
+		}
+	}
+	return false
 }
 
 // scalar passes over what begins with ch and is no array or object.
