@@ -136,6 +136,7 @@ var rooms = map[string]room{
 	"internal/monitor":    {ours: []string{"internal/history", "internal/outbound", "internal/disk"}, others: []string{metrics, model, common, prom, json}},
 	"internal/pki":        {ours: []string{"internal/disk"}, others: []string{metrics, acme}},
 	"internal/freeport":   {},
+	"internal/openai":     {},
 	"internal/storetest":  {ours: []string{"internal/access", "internal/audit", "internal/event", "internal/feed", "internal/fleet", "internal/registry", "internal/policy", "internal/routing"}, others: []string{metrics, rapid}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/registry", "internal/memstore", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
 	"internal/engine":     {},

@@ -43,25 +43,17 @@ func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
 		case a.inString:
 			i += a.string(p[i:])
 			if a.naming {
-				a.name = append(a.name, p[start:min(i, start+maxName+1-len(a.name))]...)
-				if start = i; !a.inString {
-					a.name = bytes.TrimSuffix(a.name, []byte{'"'})
-				}
+				a.named(p[start:i])
+				start = i
 			} else {
 				ended = !a.inString && a.depth == 1
 			}
 		case a.depth > 1 && !a.captures && !structural[ch]:
-			for i++; i < len(p) && !structural[p[i]]; i++ {
-			}
+			i += plainRun(p[i:])
 		default:
-			if i++; a.naming && ch == '"' {
-				a.inString, a.name = true, a.name[:0]
-				continue
-			}
+			i++
 			if ch == '"' && a.depth == 1 && a.captures && a.Model != "" && string(a.name) == "model" {
-				if from < start {
-					dst = append(dst, p[from:start])
-				}
+				dst = add(dst, p[from:start])
 				from, a.holds, a.value = start, true, a.value[:0]
 			}
 			ended = a.structure(ch)
@@ -69,16 +61,10 @@ func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
 				start = i // no part of a value
 			}
 		}
-		switch {
-		case !a.captures:
-		case a.holds:
-			a.value = append(a.value, p[start:i]...)
-		default:
-			a.value = append(a.value, p[start:min(i, start+maxCaptured+1)]...)
-		}
+		a.keep(p[start:i])
 		switch {
 		case a.holds && (ended || len(a.value) > maxCaptured):
-			dst = a.release(dst, ended)
+			dst = a.release(dst, len(a.value) <= maxCaptured)
 			from = i
 		case len(a.value) > maxCaptured:
 			a.captures = false
@@ -87,10 +73,18 @@ func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
 			a.read()
 		}
 	}
-	if !a.holds && from < len(p) {
-		dst = append(dst, p[from:])
+	if !a.holds {
+		dst = add(dst, p[from:])
 	}
 	return dst
+}
+
+// add appends a piece that is not empty.
+func add(dst [][]byte, piece []byte) [][]byte {
+	if len(piece) == 0 {
+		return dst
+	}
+	return append(dst, piece)
 }
 
 // Flush appends what is still held at the end of an answer that was cut off.
@@ -121,6 +115,16 @@ func (a *Answer) Longer() int { return a.longer }
 
 // structural are the bytes that matter outside of strings below the top level.
 var structural = [256]bool{'"': true, '{': true, '}': true, '[': true, ']': true}
+
+// plainRun is how many bytes stand before the next that is structural.
+func plainRun(p []byte) int {
+	for i, ch := range p {
+		if structural[ch] {
+			return i
+		}
+	}
+	return len(p)
+}
 
 // string passes over the rest of a string, and returns how many bytes.
 func (a *Answer) string(p []byte) int {
@@ -157,6 +161,9 @@ func (a *Answer) structure(ch byte) (ended bool) {
 	switch ch {
 	case '"':
 		a.inString = true
+		if a.naming {
+			a.name = a.name[:0]
+		}
 	case '{', '[':
 		if a.depth == 0 && ch == '[' {
 			a.off, a.depth = true, -1 // no object
@@ -188,6 +195,26 @@ func (a *Answer) structure(ch byte) (ended bool) {
 		}
 	}
 	return false
+}
+
+// named adds to a name; a longer one than all that are read is cut.
+func (a *Answer) named(part []byte) {
+	a.name = append(a.name, part[:min(len(part), maxName+1-len(a.name))]...)
+	if !a.inString {
+		a.name = bytes.TrimSuffix(a.name, []byte{'"'})
+	}
+}
+
+// keep adds to a value that is captured. What is held is passed on later, and
+// kept whole.
+func (a *Answer) keep(part []byte) {
+	switch {
+	case !a.captures:
+	case a.holds:
+		a.value = append(a.value, part...)
+	default:
+		a.value = append(a.value, part[:min(len(part), maxCaptured+1)]...)
+	}
 }
 
 // release appends the value that was held, or what stands in its place.

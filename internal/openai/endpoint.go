@@ -16,6 +16,7 @@ const Unknown = -1
 // Dialect is the family of forms that an endpoint has for errors and streams.
 type Dialect uint8
 
+// The dialects.
 const (
 	OpenAI Dialect = iota
 	Anthropic
@@ -24,6 +25,7 @@ const (
 // Form is what the body of a request is.
 type Form uint8
 
+// The forms of a body.
 const (
 	JSON      Form = iota // an object
 	Multipart             // multipart/form-data with the model in a part

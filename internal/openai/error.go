@@ -24,8 +24,10 @@ func (e *Error) Error() string { return e.Message }
 
 // ModelNotFound is the answer to a model that no head serves.
 func ModelNotFound(model string) *Error {
-	return &Error{Status: http.StatusNotFound, Code: "model_not_found", Param: "model",
-		Message: "The model `" + clip(model) + "` does not exist or you do not have access to it."}
+	return &Error{
+		Status: http.StatusNotFound, Code: "model_not_found", Param: "model",
+		Message: "The model `" + clip(model) + "` does not exist or you do not have access to it.",
+	}
 }
 
 // defaults are the values by status; others are taken for 400 or 500.

@@ -221,11 +221,11 @@ func (c *cursor) skip() Span {
 	var inObject [maxDepth / 64]uint64 // one bit for each level
 	depth := 0
 	for c.bad == "" {
-		opened := false
-		switch ch := c.peek(); {
-		case ch == '"':
-			c.str()
-		case ch == '{' || ch == '[':
+		ch := c.peek()
+		opened := ch == '{' || ch == '['
+		if !opened {
+			c.scalar(ch)
+		} else {
 			if c.depth+depth == maxDepth {
 				c.fail("nested too deep")
 				return Span{}
@@ -236,11 +236,6 @@ func (c *cursor) skip() Span {
 				inObject[depth/64] |= 1 << (depth % 64)
 			}
 			depth++
-			opened = true
-		case ch == '-' || ch >= '0' && ch <= '9':
-			c.number()
-		default:
-			c.literal()
 		}
 		// Close what ends here, up to the next value.
 		for c.bad == "" {
@@ -248,27 +243,42 @@ func (c *cursor) skip() Span {
 				return Span{start, c.i}
 			}
 			object := inObject[(depth-1)/64]>>((depth-1)%64)&1 == 1
-			closing := byte(']')
-			if object {
-				closing = '}'
+			if !c.closes(object, opened) {
+				break
 			}
-			if c.take(closing) {
-				depth--
-				opened = false
-				continue
-			}
-			if !opened && !c.take(',') {
-				c.fail("want a comma or the end of what is open")
-			}
-			if object {
-				if c.str(); !c.take(':') {
-					c.fail("want a colon")
-				}
-			}
-			break
+			depth--
+			opened = false
 		}
 	}
 	return Span{}
+}
+
+// closes passes over the end of what is open, or over all up to its next value.
+func (c *cursor) closes(object, first bool) bool {
+	if object && c.take('}') || !object && c.take(']') {
+		return true
+	}
+	if !first && !c.take(',') {
+		c.fail("want a comma or the end of what is open")
+	}
+	if object {
+		if c.str(); !c.take(':') {
+			c.fail("want a colon")
+		}
+	}
+	return false
+}
+
+// scalar passes over what begins with ch and is no array or object.
+func (c *cursor) scalar(ch byte) {
+	switch {
+	case ch == '"':
+		c.str()
+	case ch == '-' || ch >= '0' && ch <= '9':
+		c.number()
+	default:
+		c.literal()
+	}
 }
 
 func (c *cursor) digits() bool {

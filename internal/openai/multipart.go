@@ -156,7 +156,7 @@ func dispositionValue(s string) (name string, file, ok bool) {
 		if !cut {
 			return "", false, false
 		}
-		value := ""
+		var value string
 		if strings.HasPrefix(rest, `"`) {
 			end := 1
 			for end < len(rest) && rest[end] != '"' {

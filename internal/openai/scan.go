@@ -20,6 +20,7 @@ const (
 // Tri is a value that may be absent.
 type Tri int8
 
+// The values of a Tri.
 const (
 	Absent Tri = iota
 	False
@@ -80,9 +81,11 @@ const (
 )
 
 var (
-	topNames = []string{"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens",
+	topNames = []string{
+		"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens",
 		"n", "user", "safety_identifier", "prompt_cache_key", "session_id", "metadata",
-		"system", "instructions", "messages", "prompt", "input", "query"}
+		"system", "instructions", "messages", "prompt", "input", "query",
+	}
 	optionNames   = []string{"include_usage"}
 	metadataNames = []string{"session_id", "user_id"}
 )
@@ -273,11 +276,9 @@ func (s *scan) text(param string, most int) (string, Span) {
 		s.refuse(param, "is too long")
 		return "", Span{}
 	}
-	v := ""
+	v := string(raw)
 	if escaped {
 		v = unquote(raw)
-	} else {
-		v = string(raw)
 	}
 	if len(v) > most {
 		s.refuse(param, "is too long")
@@ -339,7 +340,7 @@ type edit struct {
 func (r *Request) Rewrite(dst [][]byte, body []byte, model string, askUsage bool) (pieces [][]byte, length int) {
 	var edits [2]edit
 	n := 0
-	add := func(start, end int, with string) {
+	change := func(start, end int, with string) {
 		edits[n] = edit{Span{start, end}, with}
 		n++
 	}
@@ -348,21 +349,21 @@ func (r *Request) Rewrite(dst [][]byte, body []byte, model string, askUsage bool
 		if r.form == JSON {
 			with = string(appendString(nil, model))
 		}
-		add(r.model.Start, r.model.End, with)
+		change(r.model.Start, r.model.End, with)
 	}
 	if askUsage && r.form == JSON && r.IncludeUsage == Absent {
 		options := r.options.Of(body)
 		switch {
 		case r.include != Span{}: // null
-			add(r.include.Start, r.include.End, "true")
+			change(r.include.Start, r.include.End, "true")
 		case r.options == Span{}:
-			add(r.top, r.top, `"stream_options":{"include_usage":true},`)
+			change(r.top, r.top, `"stream_options":{"include_usage":true},`)
 		case options[0] == 'n':
-			add(r.options.Start, r.options.End, `{"include_usage":true}`)
+			change(r.options.Start, r.options.End, `{"include_usage":true}`)
 		case len(bytes.TrimSpace(options[1:len(options)-1])) == 0:
-			add(r.options.Start+1, r.options.Start+1, `"include_usage":true`)
+			change(r.options.Start+1, r.options.Start+1, `"include_usage":true`)
 		default:
-			add(r.options.Start+1, r.options.Start+1, `"include_usage":true,`)
+			change(r.options.Start+1, r.options.Start+1, `"include_usage":true,`)
 		}
 	}
 	if n == 2 && edits[1].at.Start < edits[0].at.Start {
@@ -370,19 +371,13 @@ func (r *Request) Rewrite(dst [][]byte, body []byte, model string, askUsage bool
 	}
 	from := 0
 	length = len(body)
-	piece := func(b []byte) {
-		if len(b) > 0 {
-			dst = append(dst, b)
-		}
-	}
 	for _, e := range edits[:n] {
-		piece(body[from:e.at.Start])
-		piece([]byte(e.with))
+		dst = add(dst, body[from:e.at.Start])
+		dst = add(dst, []byte(e.with))
 		from = e.at.End
 		length += len(e.with) - (e.at.End - e.at.Start)
 	}
-	piece(body[from:])
-	return dst, length
+	return add(dst, body[from:]), length
 }
 
 // printable says that a name in a multipart form has no control character and

@@ -2,6 +2,7 @@ package openai_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math"
 	"net/http"
@@ -69,13 +70,30 @@ func TestPitfallP19JSONThatLiesIsRefused(t *testing.T) {
 		"number form":        {`{"model":"a","x":01}`, ""},
 		"literal":            {`{"model":"a","x":nul}`, ""},
 		"comma":              {`{"model":"a",}`, ""},
-		"depth":              {`{"model":"a","x":` + strings.Repeat("[", 300) + strings.Repeat("]", 300) + `}`, ""},
+		"depth":              {`{"model":"a","x":` + strings.Repeat("[", 256) + strings.Repeat("]", 256) + `}`, ""},
 		"BOM":                {"\ufeff{\"model\":\"a\"}", ""},
 	} {
 		var r openai.Request
 		err := openai.Scan([]byte(c.body), &r)
 		if err == nil || err.Status != http.StatusBadRequest || err.Param != c.param {
 			t.Errorf("%s: got %+v, want 400 with param %q", name, err, c.param)
+		}
+	}
+}
+
+// Strings are read many bytes at a time; a byte that matters is found at each
+// place.
+func TestEachByteOfAStringIsLookedAt(t *testing.T) {
+	for length := range 80 {
+		for at := range length {
+			for text, ok := range map[string]bool{"\x1f": false, "\x00": false, "\x7f": true, "\x80": false, "é": true, `\q`: false, `\n`: true, `"`: false} {
+				content := strings.Repeat("a", at) + text + strings.Repeat("~", length-at-1)
+				var r openai.Request
+				err := openai.Scan([]byte(`{"model":"a","x":"`+content+`"}`), &r)
+				if (err == nil) != ok {
+					t.Fatalf("%q at %d of %d: %v", text, at, length, err)
+				}
+			}
 		}
 	}
 }
@@ -98,8 +116,10 @@ func TestWhatNoReaderNeedsPasses(t *testing.T) {
 func TestRewrite(t *testing.T) {
 	for _, c := range []struct{ body, model, want, asked string }{
 		{`{"model":"a"}`, "real", `{"model":"real"}`, `{"stream_options":{"include_usage":true},"model":"real"}`},
-		{`{ "x":"a","model" : "a" ,"messages":[{"model":"a"}]}`, `q"`, `{ "x":"a","model" : "q\"" ,"messages":[{"model":"a"}]}`,
-			`{"stream_options":{"include_usage":true}, "x":"a","model" : "q\"" ,"messages":[{"model":"a"}]}`},
+		{
+			`{ "x":"a","model" : "a" ,"messages":[{"model":"a"}]}`, `q"`, `{ "x":"a","model" : "q\"" ,"messages":[{"model":"a"}]}`,
+			`{"stream_options":{"include_usage":true}, "x":"a","model" : "q\"" ,"messages":[{"model":"a"}]}`,
+		},
 		{`{"model":"a","stream_options":{}}`, "", `{"model":"a","stream_options":{}}`, `{"model":"a","stream_options":{"include_usage":true}}`},
 		{`{"stream_options":{"x":1},"model":"a"}`, "r", `{"stream_options":{"x":1},"model":"r"}`, `{"stream_options":{"include_usage":true,"x":1},"model":"r"}`},
 		{`{"stream_options":null,"model":"a"}`, "a", `{"stream_options":null,"model":"a"}`, `{"stream_options":{"include_usage":true},"model":"a"}`},
@@ -164,7 +184,7 @@ func valid(body []byte) bool {
 		return false
 	}
 	_, err := d.ReadToken()
-	return err == io.EOF
+	return errors.Is(err, io.EOF)
 }
 
 func deepest(body []byte) (most int) {

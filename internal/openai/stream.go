@@ -71,7 +71,7 @@ func (s *Stream) Next(p []byte) (e Event, rest []byte, ok bool) {
 		e := seen{choices: Unknown}
 		return Event{Bytes: piece, Class: e.class(s.name)}, rest, true
 	case len(s.held)+len(piece) > limit:
-		return s.tooLong(piece, rest, end >= 0), rest, true
+		return s.tooLong(piece, end >= 0), rest, true
 	case end < 0:
 		s.held = append(s.held, piece...)
 		return Event{}, nil, false
@@ -122,7 +122,7 @@ func (s *Stream) reuse() {
 	}
 }
 
-func (s *Stream) tooLong(piece, rest []byte, whole bool) Event {
+func (s *Stream) tooLong(piece []byte, whole bool) Event {
 	if len(s.held) > 0 {
 		s.held = append(s.held, piece...)
 		s.given, s.held = s.held, nil
@@ -180,17 +180,11 @@ func (s *Stream) read(event []byte) Event {
 func (s *Stream) end(p []byte) int {
 	for i := 0; i < len(p); {
 		if s.cr {
-			s.cr = false
-			lf := p[i] == '\n'
-			s.crlf = lf
-			if lf {
-				i++
-			}
-			if s.ended {
-				s.ended = false
+			n, over := s.afterCR(p[i])
+			if i += n; over {
 				return i
 			}
-			if lf {
+			if n > 0 {
 				continue
 			}
 		}
@@ -208,25 +202,31 @@ func (s *Stream) end(p []byte) int {
 		over := blank || s.comment
 		s.comment = false
 		s.inEvent = !over
-		if p[i-1] == '\r' {
-			if i < len(p) && p[i] == '\n' {
-				s.crlf = true
-				i++
-			} else if i == len(p) {
-				s.cr = true
-				if over && s.crlf {
-					s.ended = true
-					return -1
-				}
-			} else {
-				s.crlf = false
-			}
-		} else {
+		switch {
+		case p[i-1] == '\n' || i < len(p) && p[i] != '\n':
 			s.crlf = false
+		case i < len(p):
+			s.crlf = true
+			i++
+		default:
+			s.cr, s.ended = true, over && s.crlf
 		}
-		if over {
+		if over && !s.ended {
 			return i
 		}
 	}
 	return -1
+}
+
+// afterCR looks at the byte behind a CR: whether it belongs to it, and whether
+// what is passed on ends before or with it.
+func (s *Stream) afterCR(ch byte) (n int, over bool) {
+	s.cr, s.crlf = false, ch == '\n'
+	if s.crlf {
+		n = 1
+	}
+	// Or it is the LF of a blank line that was passed on without it.
+	over = s.ended || s.crlf && !s.inEvent && !s.inLine
+	s.ended = false
+	return n, over
 }

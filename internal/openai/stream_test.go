@@ -185,8 +185,18 @@ func TestPitfallP6BetweenEventsOnly(t *testing.T) {
 		piece   string
 		between bool
 	}{
-		{"", true}, {"data: {\"a", false}, {"\":1}\n", false}, {"\n", true}, {": ping\n", true}, {"data: x\r\n\r", false}, {"\n", true},
-		{"data: y\r", false}, {"\r", true}, {"\n", true}, {"event: x\n", false}, {"\n", true},
+		{"", true},
+		{"data: {\"a", false},
+		{"\":1}\n", false},
+		{"\n", true},
+		{": ping\n", true},
+		{"data: x\r\n\r", false},
+		{"\n", true},
+		{"data: y\r", false},
+		{"\r", true},
+		{"\n", true},
+		{"event: x\n", false},
+		{"\n", true},
 	} {
 		for rest := []byte(step.piece); ; {
 			_, left, ok := s.Next(rest)
@@ -209,7 +219,22 @@ func TestPitfallP7LongEvents(t *testing.T) {
 	for at := 1000; at < len(text); at += 1000 {
 		borders = append(borders, at)
 	}
-	out, classes, usage := run(&openai.Stream{Endpoint: responses, Limit: 64 << 10}, text, borders)
+	borders = append(borders, len(text))
+	const limit = 64 << 10
+	bounded, from := &openai.Stream{Endpoint: responses, Limit: limit}, 0
+	for _, to := range borders {
+		for rest := []byte(text[from:to]); ; {
+			e, left, ok := bounded.Next(rest)
+			if !ok {
+				break
+			}
+			if rest = left; len(e.Bytes) > limit+1000 {
+				t.Fatalf("%d bytes were kept of an event, at most %d", len(e.Bytes), limit)
+			}
+		}
+		from = to
+	}
+	out, classes, usage := run(&openai.Stream{Endpoint: responses, Limit: limit}, text, borders)
 	if out != text {
 		t.Error("the long event was changed")
 	}
