@@ -144,7 +144,7 @@ func (b *Body) Close() error {
 	return nil
 }
 
-// framing is what http.ReadResponse does not tell of a header.
+// framing is what http.ReadResponse leaves out of a header.
 type framing struct{ length, coded bool }
 
 func (f framing) refused(a *http.Response) error {
