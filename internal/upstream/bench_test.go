@@ -71,9 +71,9 @@ func BenchmarkExchange(b *testing.B) {
 			return err
 		})
 		transport := &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true}
-		defer transport.CloseIdleConnections()
+		b.Cleanup(transport.CloseIdleConnections)
 		run("transport", func() error {
-			q, err := http.NewRequestWithContext(b.Context(), "POST", end+"/v1/chat/completions", strings.NewReader(body))
+			q, err := http.NewRequestWithContext(b.Context(), http.MethodPost, end+"/v1/chat/completions", strings.NewReader(body))
 			if err != nil {
 				return err
 			}
