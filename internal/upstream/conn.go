@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -234,7 +235,7 @@ func (call *Call) appendHeader(to []byte, host string, size int) []byte {
 	to = append(to, call.Path...)
 	to = append(to, " HTTP/1.1\r\nHost: "...)
 	to = append(to, host...)
-	if size > 0 || call.Method != "GET" && call.Method != "HEAD" {
+	if size > 0 || call.Method != http.MethodGet && call.Method != http.MethodHead {
 		to = append(to, "\r\nContent-Length: "...)
 		to = strconv.AppendInt(to, int64(size), 10)
 	}

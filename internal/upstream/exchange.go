@@ -87,7 +87,7 @@ func (c *conn) answer(method string) (*Response, *Error) {
 		if err != nil {
 			return nil, c.fail(readKind(err, c.timeout), err)
 		}
-		answer, err := http.ReadResponse(c.r, request)
+		answer, err := http.ReadResponse(c.r, request) //nolint:bodyclose // Body.Close ends the connection, without reading on
 		if err == nil {
 			err = framing.refused(answer)
 		}
@@ -98,10 +98,10 @@ func (c *conn) answer(method string) (*Response, *Error) {
 			continue
 		}
 		chunked := len(answer.TransferEncoding) > 0
-		empty := method == http.MethodHead || answer.StatusCode == 204 || answer.StatusCode == 304
+		empty := method == http.MethodHead || answer.StatusCode == http.StatusNoContent || answer.StatusCode == http.StatusNotModified
 		b := &Body{c: c, answer: answer, ended: answer.Body == http.NoBody}
 		// An answer that has no body and announces one may be followed by it.
-		b.usable = !answer.Close && !(answer.StatusCode == 204 && (chunked || answer.Header.Get("Content-Length") > "0"))
+		b.usable = !answer.Close && !(answer.StatusCode == http.StatusNoContent && (chunked || answer.Header.Get("Content-Length") > "0"))
 		return &Response{
 			Status: answer.StatusCode, Header: answer.Header, ContentLength: answer.ContentLength,
 			Framed: empty || chunked || answer.ContentLength >= 0, Reused: c.reused, Body: b,
@@ -144,7 +144,7 @@ func (b *Body) Close() error {
 	return nil
 }
 
-// framing is what http.ReadResponse does not tell of a header.
+// framing is what http.ReadResponse leaves out of a header.
 type framing struct{ length, coded bool }
 
 func (f framing) refused(a *http.Response) error {
@@ -169,7 +169,7 @@ func (c *conn) header() (framing, error) {
 	seen, size := 0, 1
 	for {
 		got, err := c.r.Peek(size)
-		if err == bufio.ErrBufferFull {
+		if errors.Is(err, bufio.ErrBufferFull) {
 			if len(got) >= maxHeader {
 				return framing{}, fmt.Errorf("the header has over %d bytes", maxHeader)
 			}

@@ -43,7 +43,7 @@ func FuzzAnswers(f *testing.F) {
 		go serve(b)
 		transport := &http.Transport{DisableCompression: true, DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) { return a, nil }}
 		defer transport.CloseIdleConnections()
-		q, _ := http.NewRequestWithContext(t.Context(), "POST", endpoint+"/", strings.NewReader("{}"))
+		q, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, endpoint+"/", strings.NewReader("{}"))
 		theirs, err := transport.RoundTrip(q)
 		if err != nil {
 			t.Fatalf("%q is accepted with %d; http.Transport: %v", text, ours.Status, err)

@@ -304,15 +304,18 @@ func TestABodyThatIsNotReadToItsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := io.ReadFull(answer.Body, make([]byte, 2)); err != nil {
+		t.Error(err)
+	}
 	for range 2 {
 		if err := answer.Body.Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	<-gone
 	if open, _, _ := h.counts(); open != 0 {
-		t.Errorf("%d open", open)
+		t.Fatalf("%d open", open)
 	}
+	<-gone
 	if _, err := answer.Body.Read(make([]byte, 1)); err == nil {
 		t.Error("a closed body is read")
 	}
@@ -331,6 +334,11 @@ func TestLimitsOfConnections(t *testing.T) {
 	a, b := rawHead(t, serve), rawHead(t, serve)
 	h := newHeads(t, func(o *Options) { o.MaxOpen, o.MaxOpenPerHead, o.MaxIdlePerHead = 3, 2, 1 })
 	var open []*Response
+	defer func() {
+		for _, answer := range open {
+			_ = answer.Body.Close()
+		}
+	}()
 	take := func(end string) Kind {
 		answer, err := h.Do(t.Context(), post(end))
 		if err == nil {

@@ -32,7 +32,7 @@ func newHeads(t testing.TB, change func(*Options)) *Heads {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := h.Close(ctx); err != nil {
 			t.Error(err)
