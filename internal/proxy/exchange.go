@@ -32,8 +32,9 @@ type exchange struct {
 	sent     time.Time     // of the attempt
 	first    time.Time     // of its first content; zero: none came
 	usage    openai.Usage
-	begun    bool      // the answer's header was sent
-	lasts    time.Time // the deadline of writes that is set
+	begun    bool           // the answer's header was sent
+	events   *openai.Stream // that is passed on; nil: none so far
+	lasts    time.Time      // the deadline of writes that is set
 
 	call   upstream.Call
 	pieces [8][]byte
@@ -163,7 +164,7 @@ func (x *exchange) attempt() *failure {
 	p := x.proxy
 	x.usage = openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown}
 	x.prepare()
-	x.first, x.sent = time.Time{}, p.o.Now()
+	x.first, x.sent, x.events = time.Time{}, p.o.Now(), nil
 	res, err := p.o.Heads.Do(x.r.Context(), &x.call)
 	x.waited += p.o.Now().Sub(x.sent)
 	if err != nil {

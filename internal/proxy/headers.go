@@ -84,7 +84,10 @@ func (x *exchange) prepare() {
 	if q := x.r.URL.RawQuery; q != "" {
 		path += "?" + q
 	}
-	x.call = upstream.Call{Endpoint: d.Head.Endpoint, Method: x.r.Method, Path: path, Header: fields, Body: pieces}
+	x.call = upstream.Call{
+		Endpoint: d.Head.Endpoint, Method: x.r.Method, Path: path, Header: fields, Body: pieces,
+		Silence: x.silent, Every: x.proxy.o.Limits.Comment,
+	}
 }
 
 // reportsUsage are the engines that are known to have stream_options.

@@ -19,7 +19,6 @@ const (
 // relay passes on one stream of events.
 type relay struct {
 	*exchange
-	events  openai.Stream
 	status  int
 	held    []byte // start-up events
 	heldN   int
@@ -29,7 +28,8 @@ type relay struct {
 
 // stream passes on a stream of events, each as it comes.
 func (x *exchange) stream(res *upstream.Response) *failure {
-	s := relay{exchange: x, status: res.Status, events: openai.Stream{Endpoint: x.caller.Endpoint, Model: x.model}}
+	s := relay{exchange: x, status: res.Status}
+	x.events = &openai.Stream{Endpoint: x.caller.Endpoint, Model: x.model}
 	if !x.begun {
 		x.header(res.Status, res.Header, -1)
 		if x.rc.Flush() != nil {
@@ -148,3 +148,26 @@ func (s *relay) end(res *upstream.Response, err error) *failure {
 type keptEvent struct{ bytes []byte }
 
 func (k *keptEvent) Error() string { return "the head's stream had an error" }
+
+// comment is a line that clients of event streams pass over. It keeps their
+// connection open, and those of load balancers between.
+const comment = ": the model is still working\n\n"
+
+// silent is called while the head says nothing. A stream gets a comment where it
+// stands between events; one whose head has not begun to answer begins with it.
+func (x *exchange) silent() error {
+	e := x.caller.Endpoint
+	if !x.fields.Stream || !e.Streams || e.Name == "audio.speech" { // that may be answered by sound
+		return x.r.Context().Err()
+	}
+	if !x.begun {
+		x.header(http.StatusOK, http.Header{"Content-Type": {"text/event-stream"}, "Cache-Control": {"no-cache"}}, -1)
+	}
+	if x.events != nil && !x.events.Between() {
+		return nil
+	}
+	if x.write([]byte(comment)) != nil || x.rc.Flush() != nil {
+		return errLeft
+	}
+	return nil
+}

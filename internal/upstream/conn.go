@@ -43,12 +43,15 @@ type conn struct {
 	// of the exchange
 	ctx      context.Context
 	stop     func() bool   // of onEnd
+	silence  func() error  // of the call
+	every    time.Duration //
 	end      time.Time     // of the whole exchange
 	until    time.Time     // of the answer's header; zero: each read has the limit idle
 	idle     time.Duration //
 	timeout  Kind          // of the deadline that was set last
 	sent     bool
 	received bool
+	left     bool // silence ended the exchange
 	cut      bool // the request was not sent to its end
 }
 
@@ -83,16 +86,31 @@ func (c *conn) Read(p []byte) (int, error) {
 		until, kind = c.end, TotalTimeout
 	}
 	c.timeout = kind
-	if err := c.tcp.SetReadDeadline(until); err != nil {
-		return 0, err
+	for {
+		step := until
+		if c.silence != nil {
+			step = earlier(until, time.Now().Add(c.every))
+		}
+		if err := c.tcp.SetReadDeadline(step); err != nil {
+			return 0, err
+		}
+		n, err := c.stream.Read(p)
+		c.received = c.received || n > 0
+		if n > 0 || !isTimeout(err) || !step.Before(until) {
+			return n, err
+		}
+		if err := c.silence(); err != nil {
+			c.left = true
+			return 0, err
+		}
 	}
-	n, err := c.stream.Read(p)
-	c.received = c.received || n > 0
-	return n, err
 }
 
 // fail makes the error of an exchange.
 func (c *conn) fail(kind Kind, err error) *Error {
+	if c.left {
+		kind = Canceled
+	}
 	if c.interrupted.Load() {
 		kind, err = Canceled, context.Cause(c.ctx)
 		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
@@ -105,7 +123,7 @@ func (c *conn) fail(kind Kind, err error) *Error {
 // exchange sends the request and reads the header of the answer. After an error
 // the connection is closed.
 func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, end time.Time) (*Response, *Error) {
-	c.ctx, c.end, c.idle = ctx, end, limits.Idle
+	c.ctx, c.end, c.idle, c.silence, c.every, c.left = ctx, end, limits.Idle, call.Silence, call.Every, false
 	c.sent, c.received, c.cut = false, false, false
 	c.stop = context.AfterFunc(ctx, c.onEnd)
 	wrote := c.send(call, limits.Write)
@@ -221,7 +239,7 @@ func (c *conn) done(usable bool) {
 		if c.r.Size() != bufferSize {
 			c.r = bufio.NewReaderSize(c, bufferSize)
 		}
-		c.ctx, c.stop = nil, nil
+		c.ctx, c.stop, c.silence = nil, nil, nil
 		c.heads.put(c)
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -23,6 +24,12 @@ type Call struct {
 	Header   []Field // without those of the connection and of the body's framing
 	Body     [][]byte
 	Limits   Limits // zero: those of Options
+
+	// Silence, if set, is called by the goroutine of the exchange each time the
+	// head was silent for Every while an answer or more of it is waited for. An
+	// error ends the exchange as if the caller's context had.
+	Silence func() error
+	Every   time.Duration
 }
 
 // Field is one line of a header.
