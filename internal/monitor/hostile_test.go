@@ -135,7 +135,7 @@ type outcome struct {
 
 // Limits that every hostile query keeps to.
 const (
-	hostileMemory  = 1 << 30
+	hostileMemory = 1 << 30
 	// Between two looks at the time a query works for up to 2 s; with the race
 	// detector on a loaded machine that is 30 s. A query that hangs takes longer.
 	hostileTimeout = monitor.QueryTimeout + 2*time.Minute
