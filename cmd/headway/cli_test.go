@@ -94,7 +94,8 @@ func TestTheCommandLineFindsTheServiceByItself(t *testing.T) {
 	s.cli(exitOK, "heads", "drain", "gpu-1")
 	out, _ = s.cli(exitUnavailable, "decide", "--model-type", "m", "--explain", "--timeout", "1s")
 	has(t, out, "gpu-1", "admin_state")
-	s.cli(exitOK, "heads", "maintenance", "gpu-1")
+	out, _ = s.cli(exitOK, "heads", "maintenance", "gpu-1")
+	has(t, out, "gpu-1 is in maintenance, with ")
 	s.cli(exitOK, "heads", "undrain", "gpu-1")
 
 	out, _ = s.cli(exitOK, "policy", "get")

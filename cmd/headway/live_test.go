@@ -289,6 +289,17 @@ func TestEveryWayToWatchShowsTheSameEvents(t *testing.T) {
 // The nats tool finds the service, asks it, and sees why it refuses.
 func TestTheNatsToolTalksToTheService(t *testing.T) {
 	tool := natsTool(t)
+	module, err := os.ReadFile("../../tools/nats/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/queue.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, version, _ := strings.Cut(string(module), "natscli v")
+	version, _, _ = strings.Cut(version, " ")
+	has(t, string(page), "go install github.com/nats-io/natscli/nats@v"+version+"`")
 	p := serve(t, t.TempDir(), "--queue-listen", "127.0.0.1:0")
 	p.must(http.StatusCreated, "POST", "/api/v1/heads", headBody("a"))
 	queue := p.announced().QueueURL

@@ -194,6 +194,23 @@ func TestOnlyHashesAreStored(t *testing.T) {
 	}
 }
 
+// When a key was used last shows after its end as well.
+func TestARevokedKeyShowsItsLastUse(t *testing.T) {
+	d := open(t, access.Options{})
+	secret := d.key(access.Request{Name: "first", Role: "admin"})
+	if _, err := d.keys.Look(secret); err != nil {
+		t.Fatal(err)
+	}
+	used := d.now
+	d.now = d.now.Add(time.Minute)
+	if err := d.keys.Revoke(t.Context(), strings.Split(secret, "_")[1]); err != nil {
+		t.Fatal(err)
+	}
+	if list := d.keys.List(); len(list) != 1 || !list[0].LastUsed.Equal(used) {
+		t.Errorf("listed as %+v; want its last use at %v", list, used)
+	}
+}
+
 // A revoked key stops working with the call that revokes it, also for those
 // that ask at the same time.
 func TestARevokedKeyStopsAtOnce(t *testing.T) {

@@ -235,14 +235,16 @@ func (k *Keys) List() []Listed {
 	return list
 }
 
-// KeyRefusedError refuses a new key; it wraps *strict.InvalidError.
+// KeyRefusedError refuses a new key that is wider than its maker; it wraps
+// *strict.InvalidError.
 type KeyRefusedError struct{ error }
 
 func (e *KeyRefusedError) Unwrap() error { return e.error }
 
 // Create makes a key and returns it with its secret, which is not kept. by may
-// give only permissions that it has itself. The errors are *KeyRefusedError, the
-// audit trail's and the store's; after each there is no such key.
+// give only permissions that it has itself. The errors are *KeyRefusedError,
+// *strict.InvalidError, the audit trail's and the store's; after each there is no
+// such key.
 func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -252,8 +254,11 @@ func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, strin
 		}
 	}
 	key, faults := k.check(by, r)
-	if err := strict.Invalid(faults); err != nil {
+	wider := checkWidth(by, &key)
+	if err := strict.Invalid(append(faults, wider...)); len(wider) > 0 {
 		return Key{}, "", &KeyRefusedError{err}
+	} else if err != nil {
+		return Key{}, "", err
 	}
 	var id [6]byte
 	var secret [32]byte
@@ -272,6 +277,8 @@ func (k *Keys) Create(ctx context.Context, by *Principal, r Request) (Key, strin
 	return key, text, nil
 }
 
+// check makes the key, and finds what is wrong with the request. A first key must
+// be one that can make others.
 func (k *Keys) check(by *Principal, r Request) (Key, []strict.Fault) {
 	var faults strict.Faults
 	fault := faults.Add
@@ -314,16 +321,17 @@ func (k *Keys) check(by *Principal, r Request) (Key, []strict.Fault) {
 		}
 		key.ExpiresAt = key.CreatedAt.Add(r.ExpiresIn)
 	}
-	faults = append(faults, k.checkWidth(by, &key)...)
+	if !k.Any() && (key.Role != RoleAdmin || len(key.Scopes) > 0) {
+		fault("/role", "the first key must be of the role admin: from then on every caller needs a key, you too")
+	}
 	if len(k.all()) >= MaxKeys {
 		fault("", "there are %d keys already; those that were revoked or have expired count for 90 days more", MaxKeys)
 	}
 	return key, faults
 }
 
-// checkWidth refuses a key that is wider than its maker, and a first key with
-// which no one could make another.
-func (k *Keys) checkWidth(by *Principal, key *Key) (faults strict.Faults) {
+// checkWidth refuses a key that is wider than its maker.
+func checkWidth(by *Principal, key *Key) (faults strict.Faults) {
 	for _, p := range allows[key.Role] {
 		if (len(key.Scopes) == 0 || slices.Contains(key.Scopes, p)) && !by.May(p) {
 			faults.Add("/role", "a key that may %s can only be made by who may %s", p, p)
@@ -334,9 +342,6 @@ func (k *Keys) checkWidth(by *Principal, key *Key) (faults strict.Faults) {
 	}
 	if !by.Expires.IsZero() && (key.ExpiresAt.IsZero() || key.ExpiresAt.After(by.Expires)) {
 		faults.Add("/expires_in_seconds", "a key cannot outlive the one that makes it, which expires at %s", by.Expires.UTC().Format(time.RFC3339))
-	}
-	if !k.Any() && (key.Role != RoleAdmin || len(key.Scopes) > 0) {
-		faults.Add("/role", "the first key must be of the role admin: from then on every caller needs a key, you too")
 	}
 	return faults
 }

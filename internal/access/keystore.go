@@ -83,7 +83,11 @@ func (k *Keys) apply(c feed.Changes[Key]) {
 		case change.Value == nil:
 			delete(keys, change.ID)
 		default:
-			keys[change.ID] = k.entry(*change.Value)
+			fresh := k.entry(*change.Value)
+			if e != nil {
+				fresh.used.Store(e.used.Load())
+			}
+			keys[change.ID] = fresh
 		}
 		news = true
 	}

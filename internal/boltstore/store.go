@@ -172,7 +172,7 @@ var errDamaged = errors.New("it is damaged")
 
 // sentence is what an operator reads about a file that cannot be used.
 func sentence(path string, err error) error {
-	return fmt.Errorf("the state file %s cannot be used: %w; 'headway state check' lists what is wrong; move the file away and restore the last export with 'headway state import', or start without it: heads register again by themselves", path, err)
+	return fmt.Errorf("the state file %s cannot be used: %w; 'headway state check --data-dir %[3]s' lists what is wrong; move the file away and restore the last export with 'headway state import FILE --data-dir %[3]s', or start without it: heads register again by themselves", path, err, filepath.Dir(path))
 }
 
 // lay makes the buckets of a new file.

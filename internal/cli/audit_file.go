@@ -49,6 +49,11 @@ func (t *trailSource) path(c *call) (string, error) {
 
 func found(file string) error {
 	_, err := os.Stat(file)
+	return missing(err)
+}
+
+// missing gives the error of a file that is named and does not exist its exit code.
+func missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &codedError{exitNotFound, err}
 	}
@@ -59,7 +64,7 @@ func found(file string) error {
 // the likeliest first. The system's file may be another service's, so that it is
 // none of a data directory that was named.
 func (t *trailSource) unannounced() ([]string, error) {
-	c, err := t.settings()
+	c, err := loadConfig(t.flags)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +101,7 @@ cut off or written again. Exit code 0: sound; 8: not.`, func(c *call) error {
 			}
 			if publicKey != "" {
 				if o.PublicKey, err = pki.ReadPublicKey(publicKey); err != nil {
-					return err
+					return missing(err)
 				}
 			}
 			var kept audit.Checkpoint
@@ -109,7 +114,7 @@ cut off or written again. Exit code 0: sound; 8: not.`, func(c *call) error {
 			case err == nil:
 				o.Checkpoint = &kept
 			case checkpoint != "" || publicKey != "" || !errors.Is(err, fs.ErrNotExist):
-				return err
+				return missing(err)
 			}
 			return verifyTrail(c, path, o)
 		})

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -174,10 +175,10 @@ func TestSlipsAreNamed(t *testing.T) {
 		"tls renew":                        `unknown command "renew" of "headway tls"; it has client, init`,
 		"help nonsense":                    `unknown command "nonsense" of "headway"`,
 		"heads list --nothing-like-it":     "unknown flag: --nothing-like-it\n",
-		"heads drain":                      "; ID is missing. Usage: headway heads drain ID... [flags]\nFor example: headway heads drain gpu-7",
-		"heads get":                        "; ID is missing. Usage: headway heads get ID [flags]",
-		"policy apply":                     "; FILE is missing. Usage: headway policy apply FILE [flags]\nFor example: headway policy apply policy.yaml",
-		"policy apply a b":                 "accepts 1 arg(s), received 2. Usage: headway policy apply FILE",
+		"heads drain":                      "headway: ID is missing. Usage: headway heads drain ID... [flags]\nFor example: headway heads drain gpu-7",
+		"heads get":                        "headway: ID is missing. Usage: headway heads get ID [flags]",
+		"policy apply":                     "headway: FILE is missing. Usage: headway policy apply FILE [flags]\nFor example: headway policy apply policy.yaml",
+		"policy apply a b":                 `there is no place for the argument "b". Usage: headway policy apply FILE`,
 		"heads list -Q":                    "unknown shorthand flag",
 		"demo --speed 0":                   "--speed 0: want more than 0",
 		"demo --heads 0":                   "--heads 0: want more than 0",
@@ -191,10 +192,20 @@ func TestSlipsAreNamed(t *testing.T) {
 		"demo --server ftp://x":            "--server: ",
 		"doctor --server http://x:0":       "--server: ",
 		"watch --server http://:80":        "--server: ",
-		"state check --server x y":         "unknown command",
+		"state check --server x y":         `there is no place for the argument "y". Usage: headway state check`,
 		"audit tail --server http://u:p@x": "--server: ",
 		"status --timeout 0s":              "--timeout 0s: want more than 0",
 		"status --cert-file x":             "--cert-file and --key-file: want both or neither",
+
+		"completion bash y":                    `there is no place for the argument "y"`,
+		"state export a b":                     `there is no place for the argument "b"`,
+		"monitoring export m --external-url x": "external_url (flag --external-url)",
+		"demo --regions ,":                     "a model type or region without a name",
+		"demo --models a,":                     "a model type or region without a name",
+		"demo --heads 1001":                    "heads: 1001, want 1 to 1000",
+		"demo --rate -1":                       "-1 requests a second, want",
+		"demo --duration -1s":                  "a duration of -1s",
+		"demo --ports 1-2":                     "ports 1-2: 2, fewer than the heads: 8",
 	} {
 		code, out, errs := here(t, strings.Fields(args)...)
 		if code != exitUsage || out != "" || !strings.Contains(errs, want) {
@@ -338,6 +349,46 @@ func TestEqualExamplesAreOneRow(t *testing.T) {
 	if len(rows) != 3 || !strings.HasSuffix(rows[1], "y          2") || !strings.HasSuffix(rows[2], "z          1") {
 		t.Errorf("printed\n%s", page.String())
 	}
+}
+
+// A row counts examples; what is no example is counted below the table.
+func TestDecisionsThatAreNoExampleAreCounted(t *testing.T) {
+	var page strings.Builder
+	c := &call{Command: new(cobra.Command), args: []string{"policy.yaml"}, format: "table", w: &page}
+	example := api.ReplayedDecision{ModelType: "m", StrategyBefore: "random", HeadBefore: "x", StrategyAfter: "random", HeadAfter: "y"}
+	if err := c.printCheck(&api.PolicyCheck{Valid: true, Replay: &api.PolicyReplay{Decisions: 50, Moved: 30, Failed: 2, Examples: []api.ReplayedDecision{example, example}}}); err != nil {
+		t.Fatal(err)
+	}
+	has(t, page.String(), "30 would go elsewhere, and 2 would find no head", "EXAMPLES\n", "the newest 2 are shown, 30 more are not\n")
+}
+
+// A file to read that is not there is not found, of every command.
+func TestAMissingFileIsNotFound(t *testing.T) {
+	t.Chdir(t.TempDir())
+	writeFile(t, "trail.log", "")
+	for _, args := range []string{
+		"policy check no", "policy diff no", "policy validate no", "policy apply no", "state import no", "state check --data-dir no", "state export --data-dir no",
+		"audit verify --file no", "audit export --file no", "audit verify --file trail.log --checkpoint no", "audit verify --file trail.log --public-key no",
+	} {
+		code, _, errs := here(t, strings.Fields(args)...)
+		if code != exitNotFound || !strings.Contains(errs, "no such file") {
+			t.Errorf("headway %s: exit %d, said %q", args, code, errs)
+		}
+	}
+}
+
+// Of a damaged file is said once that it is damaged, and how it is replaced.
+func TestADamagedStateFileIsExplained(t *testing.T) {
+	t.Chdir(t.TempDir())
+	writeFile(t, filepath.Join("data", local.StateFile), strings.Repeat("x", 8192))
+	code, out, errs := here(t, "state", "check", "--data-dir", "data")
+	if code != exitDamage {
+		t.Errorf("exit code %d", code)
+	}
+	has(t, out, "fault      it is damaged: ")
+	has(t, errs, "'headway state import FILE --data-dir data'")
+	_, out, _ = here(t, "doctor", "--data-dir", "data", "--timeout", "1s")
+	has(t, out, "'headway state import FILE --data-dir data'")
 }
 
 // Arguments are visible to every user of the machine: no flag takes a secret,

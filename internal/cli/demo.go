@@ -29,6 +29,9 @@ d drains one, q stops.`, func(c *call) error {
 			if o.Ports, err = demo.ParsePorts(ports); err != nil {
 				return cmdline.Errorf("--ports: %w", err)
 			}
+			if err := o.Complete(); err != nil {
+				return cmdline.Errorf("%w", err)
+			}
 			transport, url, err := r.Open()
 			if err != nil {
 				return err

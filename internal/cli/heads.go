@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -135,7 +136,7 @@ func newHeadsState(r *remote, use, state, short string) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return c.say("%s is %s, with %d in flight\n", h.ID, h.AdminState, h.InFlight)
+		return c.say("%s is %s, with %d in flight\n", h.ID, strings.Replace(h.AdminState, "maintenance", "in maintenance", 1), h.InFlight)
 	})
 }
 

@@ -21,7 +21,6 @@ func newMonitoring() *cobra.Command {
 }
 
 func newMonitoringExport() *cobra.Command {
-	var external string
 	var targets []string
 	cmd := command("export DIR", "Write scrape configuration, rules and dashboards into a directory",
 		`Write prometheus/ (scrape configuration and rules) and grafana/ (dashboards and
@@ -29,7 +28,7 @@ their provisioning) into a directory, as they stand in the repository, with link
 to the service at --external-url. Files that are there are replaced.
 
   headway monitoring export monitoring --external-url https://gateway.example/headway --target 10.0.0.1:8080`, func(c *call) error {
-			settings, err := loadConfig(nil, config.EnvExternalURL+"="+external)
+			settings, err := loadConfig(c.Flags())
 			if err != nil {
 				return err
 			}
@@ -43,7 +42,7 @@ to the service at --external-url. Files that are there are replaced.
 			}
 			return c.exportMonitoring(c.args[0], strings.TrimSuffix(settings.External, "/"), targets)
 		})
-	cmd.Flags().StringVar(&external, "external-url", os.Getenv(config.EnvExternalURL), "URL that people reach the service by ("+config.EnvExternalURL+")")
+	cmd.Flags().String("external-url", os.Getenv(config.EnvExternalURL), "URL that people reach the service by ("+config.EnvExternalURL+")")
 	cmd.Flags().StringSliceVar(&targets, "target", []string{"localhost:8080"}, "HOST:PORT that Prometheus scrapes; may be given several times")
 	return cmd
 }

@@ -104,7 +104,7 @@ func readPolicy(name string, stdin io.Reader, w io.Writer) (*policy.Policy, erro
 		data, err = os.ReadFile(name)
 	}
 	if err != nil {
-		return nil, err
+		return nil, missing(err)
 	}
 	read, faults := policy.ParseFile(name, data)
 	if len(faults) == 0 {
@@ -196,7 +196,7 @@ func (c *call) printCheck(check *api.PolicyCheck) error {
 	if len(p.Examples) > 0 {
 		err = c.show(nil, exampleTable(p.Examples))
 		if more := p.Moved + p.Failed - len(p.Examples); more > 0 {
-			err = c.say("and %d more\n", more)
+			err = c.say("the newest %d are shown, %d more are not\n", len(p.Examples), more)
 		}
 	}
 	return err
@@ -212,7 +212,7 @@ func exampleTable(examples []api.ReplayedDecision) *terminal.Table {
 	rows := slices.SortedFunc(maps.Keys(count), func(a, b [6]string) int {
 		return cmp.Or(cmp.Compare(count[b], count[a]), slices.Compare(a[:], b[:]))
 	})
-	t := &terminal.Table{Columns: []string{"MODEL", "REGION", "BY", "HEAD", "BY", "HEAD THEN", "DECISIONS"}}
+	t := &terminal.Table{Columns: []string{"MODEL", "REGION", "BY", "HEAD", "BY", "HEAD THEN", "EXAMPLES"}}
 	for _, row := range rows {
 		t.Rows = append(t.Rows, append(row[:], strconv.Itoa(count[row])))
 	}

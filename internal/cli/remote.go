@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"headway/client"
 	"headway/internal/cmdline"
@@ -15,7 +16,8 @@ import (
 // remote says which service a command asks, and as whom.
 type remote struct {
 	local.Target
-	configFile string // of the keys in files
+	configFile string         // of the keys in files
+	flags      *pflag.FlagSet // as given; they may name settings, too
 }
 
 // addFlags adds the flags of a command that asks a service, and of those below it.
@@ -46,6 +48,7 @@ func (r *remote) addConfigFlag(cmd *cobra.Command) *cobra.Command {
 
 // check refuses flags that no service can be reached with.
 func (r *remote) check(cmd *cobra.Command) error {
+	r.flags = cmd.Flags()
 	if f := cmd.Flags().Lookup("timeout"); f != nil && r.Timeout <= 0 {
 		return cmdline.Errorf("--timeout %s: want more than 0", f.Value)
 	}
@@ -84,27 +87,18 @@ func (r *remote) either(c *call, service func(*call) error, files func(config.Co
 	if r.Server != "" || running {
 		return r.connected(c, service)
 	}
-	settings, err := r.settings()
+	settings, err := loadConfig(r.flags)
 	if err != nil {
 		return err
 	}
 	return files(settings)
 }
 
-// settings are those of the service that the flags and variables name.
-func (r *remote) settings() (config.Config, error) {
-	more := []string{config.ConfigEnv + "=" + r.configFile}
-	if r.DataDir != "" {
-		more = append(more, config.EnvDataDir+"="+r.DataDir)
-	}
-	return loadConfig(nil, more...)
-}
-
 // running finds the service of this machine, on the data directory that the
 // configuration names if one was given.
 func (r *remote) running() (local.Service, bool, error) {
 	if r.configFile != "" && r.Server == "" {
-		c, err := r.settings()
+		c, err := loadConfig(r.flags)
 		if err != nil {
 			return local.Service{}, false, err
 		}

@@ -42,9 +42,9 @@ policy file again.`, func(c *call) error {
 }
 
 // loadConfig reads the configuration of a service from flags, which may be nil,
-// and the environment with more variables.
-func loadConfig(flags *pflag.FlagSet, more ...string) (config.Config, error) {
-	c, err := config.Load(flags, append(os.Environ(), more...), os.ReadFile)
+// and the environment.
+func loadConfig(flags *pflag.FlagSet) (config.Config, error) {
+	c, err := config.Load(flags, os.Environ(), os.ReadFile)
 	if err != nil {
 		return c, cmdline.Errorf("%w", err)
 	}

@@ -66,7 +66,7 @@ second. Exit code 0: sound; 8: damaged.`, func(c *call) error {
 					return err
 				}
 				where, err := r.URL()
-				return errors.Join(err, c.printState("the state of "+where, report))
+				return errors.Join(err, c.printState("the state of "+where, "", report))
 			}, c.checkState)
 		})
 }
@@ -82,7 +82,7 @@ has a checksum, without which 'state import' refuses it.`, func(c *call) error {
 				w = io.MultiWriter(w, tap(func(b []byte) { lines += bytes.Count(b, []byte{'\n'}) }))
 				return r.withState(c,
 					func(c *call) error { return copyState(c, r.Timeout, w) },
-					func(path string) error { return boltstore.Export(c.Context(), path, w) },
+					func(path string) error { return missing(boltstore.Export(c.Context(), path, w)) },
 				)
 			})
 			if err == nil && name != "" {
@@ -132,12 +132,12 @@ file is never overwritten: stop the service and move it away first.`, func(c *ca
 			if c.args[0] != "-" {
 				file, err := os.Open(c.args[0])
 				if err != nil {
-					return err
+					return missing(err)
 				}
 				in = file
 			}
 			defer in.Close()
-			settings, err := r.settings()
+			settings, err := loadConfig(r.flags)
 			if err != nil {
 				return err
 			}
@@ -156,21 +156,22 @@ file is never overwritten: stop the service and move it away first.`, func(c *ca
 func (c *call) checkState(path string) error {
 	found, err := boltstore.Check(path)
 	if err != nil {
-		return err
+		return missing(err)
 	}
-	return c.printState(path, app.StateReport(found))
+	return c.printState(path, " --data-dir "+filepath.Dir(path), app.StateReport(found))
 }
 
-func (c *call) printState(what string, report api.StateReport) error {
+// printState shows a report; flag names the directory that an import is for.
+func (c *call) printState(what, flag string, report api.StateReport) error {
 	for _, b := range report.Buckets {
 		_, noun, _ := strings.Cut(terminal.Count(b.Records, "record"), " ")
 		_ = c.say("%-10s %8d %s\n", b.Name, b.Records, noun)
 	}
 	for _, fault := range report.Faults {
-		_ = c.say("damaged    %s\n", fault)
+		_ = c.say("fault      %s\n", fault)
 	}
 	if !report.Sound {
-		return &codedError{exitDamage, fmt.Errorf("%s is damaged in %s; restore it from an export with 'headway state import'", what, terminal.Count(len(report.Faults), "place"))}
+		return &codedError{exitDamage, fmt.Errorf("%s is damaged in %s; move the file away and restore an export with 'headway state import FILE%s'", what, terminal.Count(len(report.Faults), "place"), flag)}
 	}
 	return c.say("%s is sound\n", what)
 }

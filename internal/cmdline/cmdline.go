@@ -50,7 +50,7 @@ func strictUsage(cmd *cobra.Command) {
 	}
 	names, flags := wantedBy(cmd)
 	check := cmd.Args
-	if check == nil {
+	if !cmd.HasSubCommands() && cmd.Name() != "help" {
 		check = argsOf(cmd, names)
 	}
 	if len(flags) > 0 {
@@ -58,7 +58,7 @@ func strictUsage(cmd *cobra.Command) {
 	}
 	cmd.Args = func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
-			return Errorf("%w%s", err, wanted(c, len(args)))
+			return Errorf("%w%s", err, wanted(c))
 		}
 		return nil
 	}
@@ -83,17 +83,19 @@ func wantedBy(cmd *cobra.Command) (args, flags []string) {
 
 // argsOf takes as many arguments as the usage says: NAME, NAME..., [NAME] or none.
 func argsOf(cmd *cobra.Command, names []string) cobra.PositionalArgs {
-	switch {
-	case strings.Contains(cmd.Use, "|"):
+	if strings.Contains(cmd.Use, "|") {
 		return cobra.ArbitraryArgs
-	case len(names) == 0:
-		return cobra.NoArgs
-	case strings.HasPrefix(names[0], "["):
-		return cobra.MaximumNArgs(len(names))
-	case strings.HasSuffix(names[0], "..."):
-		return cobra.MinimumNArgs(len(names))
 	}
-	return cobra.ExactArgs(len(names))
+	return func(_ *cobra.Command, args []string) error {
+		given, most := len(args), len(names)
+		switch {
+		case given < most && !strings.HasPrefix(names[given], "["):
+			return errors.New(strings.TrimSuffix(names[given], "...") + " is missing")
+		case given > most && (most == 0 || !strings.HasSuffix(names[most-1], "...")):
+			return fmt.Errorf("there is no place for the argument %q", args[most])
+		}
+		return nil
+	}
 }
 
 // required refuses a call that leaves one of the flags out, or empty.
@@ -112,18 +114,13 @@ var exampleArgs = map[string]string{
 	"queue NUMBER": "4", "state FILE": "state.json", "tls NAME": "rack-7", "headway DIR": "man", "monitoring DIR": "monitoring",
 }
 
-// wanted is "; ARGUMENT is missing" or the like, with how the command is used; ""
-// where that does not depend on arguments.
-func wanted(cmd *cobra.Command, given int) string {
+// wanted says how the command is used; "" where that does not depend on arguments.
+func wanted(cmd *cobra.Command) string {
 	if cmd.HasSubCommands() || cmd.Name() == "help" {
 		return ""
 	}
 	names, flags := wantedBy(cmd)
-	said := ""
-	if given < len(names) {
-		said = "; " + strings.TrimSuffix(names[given], "...") + " is missing"
-	}
-	said += ". Usage: " + cmd.UseLine()
+	said := ". Usage: " + cmd.UseLine()
 	for line := range strings.Lines(cmd.Long) {
 		if example := strings.TrimSpace(line); strings.HasPrefix(line, "  ") && strings.HasPrefix(example, cmd.CommandPath()+" ") {
 			return said + "\nFor example: " + example

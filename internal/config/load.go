@@ -108,9 +108,9 @@ func (v *flagValue) Set(text string) error {
 	return nil
 }
 
-// Load reads the configuration from the flags of AddFlags (fs may be nil), the
-// HEADWAY_* variables of environ, the file that --config or HEADWAY_CONFIG
-// names, and the defaults, in this order of precedence. An empty variable is
+// Load reads the configuration from the flags of fs that AddFlags adds or that have
+// the same names (fs may be nil), the HEADWAY_* variables of environ, the file that
+// --config or HEADWAY_CONFIG names, and the defaults, in this order of precedence. An empty variable is
 // unset. An invalid value is an error even if another source overrides it. The
 // error is an *Error with every fault.
 func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byte, error)) (Config, error) {
@@ -163,12 +163,8 @@ func (l *loader) flags(fs *pflag.FlagSet) {
 		return
 	}
 	for _, s := range l.settings {
-		f := fs.Lookup(s.Flag)
-		if f == nil || !f.Changed {
-			continue
-		}
-		if v, ours := f.Value.(*flagValue); ours {
-			l.give(s, v.text, source{name: "flag --" + s.Flag})
+		if f := fs.Lookup(s.Flag); f != nil && f.Changed {
+			l.give(s, f.Value.String(), source{name: "flag --" + s.Flag})
 		}
 	}
 }

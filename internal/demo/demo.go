@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -96,7 +97,7 @@ const (
 )
 
 // ErrNoRouter reports that the router does not answer.
-var ErrNoRouter = errors.New("the router does not answer")
+var ErrNoRouter = errors.New("the service does not answer")
 
 // Run runs the demo until ctx or Options.Duration ends or the user quits, then
 // stops everything and prints a summary. On a terminal it draws a live screen,
@@ -109,7 +110,7 @@ func Run(ctx context.Context, o Options, stdout io.Writer) error {
 }
 
 func (o *Options) run(ctx context.Context, stdout io.Writer) error {
-	if err := o.complete(); err != nil {
+	if err := o.Complete(); err != nil {
 		return err
 	}
 	rows, err := workload.ReadTraceFile(o.Trace, o.Seed)
@@ -152,10 +153,11 @@ func (o *Options) run(ctx context.Context, stdout io.Writer) error {
 	connections.CloseIdleConnections()
 	err = fleet.stopAll(ctx)
 	summarize(stdout, o, d.stats.picture(time.Now()), d.sent, units)
-	if err != nil {
-		return fmt.Errorf("stop the heads: %w", err)
+	if errors.Is(err, client.ErrUnavailable) { // the leases end by themselves
+		fmt.Fprintf(stdout, "\nThe service is away: %v.\n", err)
+		return nil
 	}
-	return nil
+	return err
 }
 
 // connect makes two clients: one for the agents, and one without retries for
@@ -175,7 +177,8 @@ func (o *Options) connect(connections *http.Client) (agents, traffic *client.Cli
 	return agents, traffic, err
 }
 
-func (o *Options) complete() error {
+// Complete sets the defaults of what is zero, and returns what cannot be run.
+func (o *Options) Complete() error {
 	o.Server = strings.TrimSuffix(o.Server, "/")
 	o.Heads = cmp.Or(o.Heads, DefaultHeads)
 	o.Rate = cmp.Or(o.Rate, DefaultRate)
@@ -189,7 +192,7 @@ func (o *Options) complete() error {
 	}
 	switch {
 	case o.Heads < 1 || o.Heads > 1000:
-		return fmt.Errorf("%d heads, want 1 to 1000", o.Heads)
+		return fmt.Errorf("heads: %d, want 1 to 1000", o.Heads)
 	case !(o.Rate >= 0.01 && o.Rate <= 10_000):
 		return fmt.Errorf("%v requests a second, want 0.01 to 10000", o.Rate)
 	case !(o.Speed >= 0.01 && o.Speed <= 1000):
@@ -197,9 +200,11 @@ func (o *Options) complete() error {
 	case o.Duration < 0:
 		return fmt.Errorf("a duration of %v", o.Duration)
 	case o.Ports != Ports{} && o.Ports.Last-o.Ports.First+1 < o.Heads:
-		return fmt.Errorf("ports %d-%d are %d, fewer than the %d heads", o.Ports.First, o.Ports.Last, o.Ports.Last-o.Ports.First+1, o.Heads)
+		return fmt.Errorf("ports %d-%d: %d, fewer than the heads: %d", o.Ports.First, o.Ports.Last, o.Ports.Last-o.Ports.First+1, o.Heads)
+	case slices.Contains(o.Models, "") || slices.Contains(o.Regions, ""):
+		return errors.New("a model type or region without a name")
 	case o.Heads < len(o.Models):
-		return fmt.Errorf("%d heads cannot serve %d models", o.Heads, len(o.Models))
+		return fmt.Errorf("heads: %d, fewer than the model types: %d", o.Heads, len(o.Models))
 	}
 	return nil
 }
@@ -218,7 +223,7 @@ func awaitRouter(ctx context.Context, router *client.Client, o *Options, stdout 
 			err = errors.New("it is not ready")
 		}
 		if first {
-			fmt.Fprintf(stdout, "Waiting for a router at %s (start one with: headway serve)\n", o.Server)
+			fmt.Fprintf(stdout, "Waiting for a service at %s (start one with: headway serve)\n", o.Server)
 		}
 		select {
 		case <-tick.C:

@@ -42,6 +42,7 @@ type fakeRouter struct {
 	sessions map[string]string  // the model of each
 	gone     int                // deregistered
 	drained  int                // of those the ones that said before that they drain
+	away     bool               // deregistrations get no answer
 	ghosts   []api.DecisionHead // come first in each decision
 }
 
@@ -119,6 +120,9 @@ func (f *fakeRouter) report(w http.ResponseWriter, r *http.Request) {
 func (f *fakeRouter) deregister(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.away {
+		panic(http.ErrAbortHandler)
+	}
 	if h := f.heads[r.PathValue("id")]; h != nil && h.status == "draining" {
 		f.drained++
 	}
@@ -292,7 +296,7 @@ func TestWithoutAHeadRequestsFailByReason(t *testing.T) {
 func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 	f, url := newFakeRouter(t)
 	o := quick(url)
-	if err := o.complete(); err != nil {
+	if err := o.Complete(); err != nil {
 		t.Fatal(err)
 	}
 	fleet := newHeads(&o, agents(t, &o))
@@ -346,6 +350,16 @@ func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 	}
 }
 
+// A service that ended before the demo is no failure of it, and one line.
+func TestTheServiceMayEndFirst(t *testing.T) {
+	f, url := newFakeRouter(t)
+	f.away = true
+	out := run(t, quick(url))
+	if n := strings.Count(out, "deregister head"); n != 1 || !strings.Contains(out, "\nThe service is away: heads that did not leave: 4 of 4; the first: deregister head demo-1: ") {
+		t.Errorf("%d failures are named in\n%s", n, out)
+	}
+}
+
 // agents is the client of the router for the heads' agents.
 func agents(t *testing.T, o *Options) *client.Client {
 	t.Helper()
@@ -382,6 +396,7 @@ func TestRunRefusesWhatCannotWork(t *testing.T) {
 		"absurd speed":     {Speed: 1e6},
 		"negative time":    {Duration: -1},
 		"fewer heads":      {Heads: 1},
+		"a nameless model": {Models: []string{"m", ""}},
 		"no such trace":    {Trace: "testdata/none.jsonl"},
 		"trace of no kind": {Trace: "demo.go"},
 	} {

@@ -1,10 +1,11 @@
 package demo
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -212,10 +213,11 @@ func (u *unit) leave(ctx context.Context) error {
 	defer u.quiet()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
 	defer cancel()
-	return errors.Join(u.agent.Close(ctx), u.head.Shutdown(ctx))
+	return cmp.Or(u.agent.Close(ctx), u.head.Shutdown(ctx))
 }
 
-// stopAll stops every head, and waits for all goroutines of the fleet.
+// stopAll stops every head, and waits for all goroutines of the fleet. The error
+// is that of the first head that failed.
 func (f *heads) stopAll(ctx context.Context) error {
 	f.mu.Lock()
 	f.closed = true
@@ -235,7 +237,11 @@ func (f *heads) stopAll(ctx context.Context) error {
 	close(f.over)
 	leaving.Wait()
 	f.work.Wait()
-	return errors.Join(errs...)
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("heads that did not leave: %d of %d; the first: %w", len(errs), len(up), errs[0])
 }
 
 // note logs a line; the caller holds the mutex.

@@ -20,11 +20,11 @@ func TestPortsAreARange(t *testing.T) {
 		}
 	}
 	o := Options{Server: "http://127.0.0.1:1", Heads: 3, Models: []string{"m"}, Ports: Ports{9001, 9002}}
-	if err := o.complete(); err == nil {
+	if err := o.Complete(); err == nil {
 		t.Error("three heads have two ports")
 	}
 	o.Ports.Last++
-	if err := o.complete(); err != nil {
+	if err := o.Complete(); err != nil {
 		t.Error(err)
 	}
 }
@@ -34,7 +34,7 @@ func TestHeadsStayWithinTheirPorts(t *testing.T) {
 	_, address := newFakeRouter(t)
 	first := freeport.Range(t, 2)
 	o := Options{Server: address, Heads: 2, Models: []string{"m"}, Ports: Ports{first, first + 1}}
-	if err := o.complete(); err != nil {
+	if err := o.Complete(); err != nil {
 		t.Fatal(err)
 	}
 	f := newHeads(&o, agents(t, &o))

@@ -198,7 +198,7 @@ func (s *screen) table(room int) []string {
 	share, most := s.shares()
 	width := min(max(s.width-tableWidth, minBar), maxBar)
 	lines := []string{headStyle.Render(fmt.Sprintf("%-9s %-12s %-8s %-*s  SHARE RUN+WAIT   KV BUSY  %-8s %s",
-		"HEAD", "MODEL", "REGION", width, "", "STATE", "ROUTER"))}
+		"HEAD", "MODEL", "REGION", width, "", "STATE", "SERVICE"))}
 	seen := s.seen.Load()
 	for i, u := range s.units {
 		if len(lines) >= room-2 && i < len(s.units)-1 {

@@ -10,9 +10,9 @@ import (
 
 // Reasons of failed requests. An unexpected status is appended.
 const (
-	failRouterDown    = "router unreachable"
+	failRouterDown    = "service unreachable"
 	failNoHead        = "no eligible head"
-	failRouterRefused = "router refused"
+	failRouterRefused = "service refused"
 	failHeadDown      = "head unreachable"
 	failHeadBusy      = "head queue full"
 	failHeadRefused   = "head refused"

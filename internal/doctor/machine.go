@@ -67,7 +67,7 @@ func (f *findings) state(dir string) {
 	case err != nil:
 		f.fault("state file", err.Error(), "see docs/operating.md, \"A damaged state file\"")
 	case len(report.Faults) > 0:
-		f.fault("state file", fmt.Sprintf("%s is damaged in %s", path, terminal.Count(len(report.Faults), "place")), "restore it from an export with 'headway state import'")
+		f.fault("state file", fmt.Sprintf("%s is damaged in %s", path, terminal.Count(len(report.Faults), "place")), "move it away and restore an export with 'headway state import FILE --data-dir "+dir+"'")
 	default:
 		f.fine("state file", path+" is sound")
 	}

@@ -33,7 +33,7 @@ func (s *Server) enter(a *answer, r *http.Request) error {
 }
 
 // denied records in the audit trail that an attempt was refused for its caller or
-// origin, or because it was to make a key that is not allowed. The journal bounds
+// origin, or because it was to make a key that is wider than its own. The journal bounds
 // what that writes. A read without a credential is not recorded: so clients learn
 // that one is needed.
 func (s *Server) denied(a *answer, r *http.Request, p *apiv1.Problem, err error) {

@@ -569,7 +569,9 @@ func TestAttemptsFromElsewhereAndAtWiderKeysAreRecorded(t *testing.T) {
 	// What is only badly written is no attempt.
 	w.recorded.take()
 	w.must(400, "POST", "/api/v1/keys", `{`, as(narrow)...)
-	w.must(422, "POST", "/api/v1/keys", `{"name":"x","role":"admin","what":1}`, as(narrow)...)
+	for _, bad := range []string{`"role":"admin","what":1`, `"role":"boss"`, `"role":"admin","scopes":["all"]`, `"role":"admin","expires_in_seconds":5`} {
+		w.must(422, "POST", "/api/v1/keys", `{"name":"x",`+bad+`}`, as(secrets[access.RoleAdmin])...)
+	}
 	if entries := w.recorded.take(); len(entries) != 0 {
 		t.Errorf("recorded: %+v", entries)
 	}

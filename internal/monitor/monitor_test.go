@@ -297,6 +297,20 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// A start that is refused says in one line which file is wrong, and why.
+func TestABadRuleFileIsNamed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "rules.yml")
+	for text, faults := range map[string]int{"groups: [{name: g, rules: [{alert: A, expr: 'sum('}, {alert: B, expr: ')'}]}]": 2, "groups: [": 1} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		said := fmt.Sprint(monitor.CheckRules(file, slog.New(slog.DiscardHandler)))
+		if !strings.HasPrefix(said, file+" (monitor.rules_file): the rules are invalid: ") || strings.Contains(said, "\n") || strings.Count(said, "; ") != faults-1 {
+			t.Errorf("of %s: %s", text, said)
+		}
+	}
+}
+
 func TestARuleFileThatChanges(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "rules.yml")
 	at := start

@@ -118,8 +118,10 @@ func CheckRules(path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	_, err = parseRules(content, newParser(), log)
-	return err
+	if _, err = parseRules(content, newParser(), log); err != nil {
+		return fmt.Errorf("%s (monitor.rules_file): %w", path, err)
+	}
+	return nil
 }
 
 func readRules(path string) ([]byte, error) {
@@ -136,7 +138,8 @@ func parseRules(content []byte, p parser.Parser, log *slog.Logger) (groups []*gr
 	}
 	parsed, errs := rulefmt.Parse(content, false, model.UTF8Validation, p, log)
 	if len(errs) > 0 {
-		return nil, fmt.Errorf("the rules are invalid: %w", errors.Join(errs...))
+		lines := slices.Compact(strings.Split(errors.Join(errs...).Error(), "\n")) // the library repeats some
+		return nil, errors.New("the rules are invalid: " + strings.Join(lines, "; "))
 	}
 	for _, g := range parsed.Groups {
 		fresh := &group{name: g.Name, interval: time.Duration(g.Interval), limit: g.Limit}

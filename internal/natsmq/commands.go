@@ -163,7 +163,7 @@ func (q *Queue) end(m jetstream.Msg, meta *jetstream.MsgMetadata, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)
 	defer cancel()
-	if err := q.write(ctx, &letter); err != nil {
+	if err := q.writeDeadLetter(ctx, &letter); err != nil {
 		q.o.Messages.add(queue, failed, 1) // it stays in the stream; the sweep finds it
 		q.o.Log.Warn("a dead letter could not be written; it is tried again", "error", err)
 		return

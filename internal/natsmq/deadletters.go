@@ -61,8 +61,8 @@ func reason(p *apiv1.Problem) string {
 	return b.String()
 }
 
-// write stores a dead letter. It is idempotent.
-func (q *Queue) write(ctx context.Context, l *deadLetter) error {
+// writeDeadLetter stores a dead letter. It is idempotent.
+func (q *Queue) writeDeadLetter(ctx context.Context, l *deadLetter) error {
 	if q.broken() {
 		q.o.Messages.add(queueDead, publishFailed, 1)
 		return errBroken
@@ -289,7 +289,7 @@ func (q *Queue) sweep(ctx context.Context) {
 }
 
 func (q *Queue) endStuck(ctx context.Context, stream jetstream.Stream, raw *jetstream.RawStreamMsg) error {
-	err := q.write(ctx, &deadLetter{
+	err := q.writeDeadLetter(ctx, &deadLetter{
 		subject: raw.Subject, header: raw.Header, data: raw.Data, sequence: raw.Sequence, deliveries: maxDeliver,
 		problem: &apiv1.Problem{Code: api.CodeTimeout, Detail: "It was delivered as often as it may be, and never carried out."},
 	})

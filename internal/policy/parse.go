@@ -1,6 +1,10 @@
 package policy
 
-import "headway/internal/strict"
+import (
+	"bytes"
+
+	"headway/internal/strict"
+)
 
 // maxFaults is the most faults of one document that are listed.
 const maxFaults = 1000
@@ -16,6 +20,9 @@ func Parse(data []byte, format string) (*Policy, []strict.Fault) {
 	switch {
 	case len(data) > MaxBytes:
 		faults.Add("", "the document has %d bytes; at most %d are read", len(data), MaxBytes)
+		return nil, faults
+	case format == "yaml" && len(bytes.TrimSpace(data)) == 0:
+		faults.Add("", "want an object, not an empty document")
 		return nil, faults
 	case format == "json":
 		r = strict.NewJSON(data, o)

@@ -171,7 +171,7 @@ func (d *Decision) appendChoice(b []byte) []byte {
 	}
 	switch {
 	case d.Astray:
-		return append(b, "; no head and no policy knows the region, so all are as far"...)
+		return append(b, "; no head and no policy knows the region, so all are equally far"...)
 	case d.Region == "":
 		return b
 	case d.Cheaper:

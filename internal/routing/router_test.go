@@ -360,6 +360,9 @@ caller_may: [strategy, region_mode, exclude, labels, explain]`)
 	if reason := string(d.AppendReason(nil)); !strings.Contains(reason, "no head available in eu, 80 ms away") {
 		t.Errorf("the reason does not say why: %s", reason)
 	}
+	if reason := string(w.decide(strategy.Request{Region: "nowhere"}).AppendReason(nil)); !strings.HasSuffix(reason, "; no head and no policy knows the region, so all are equally far") {
+		t.Errorf("of an unknown region: %s", reason)
+	}
 	if f := w.refused(strategy.Request{Region: "eu", RegionMode: strategy.RegionRequire}); f != routing.FailRegion && f != routing.FailUnroutable {
 		t.Errorf("require failed with %q", f)
 	}
