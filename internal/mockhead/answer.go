@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 type (
@@ -13,7 +14,7 @@ type (
 		Created int64    `json:"created"`
 		Model   string   `json:"model"`
 		Choices []choice `json:"choices"`
-		Usage   *usage   `json:"usage,omitempty"`
+		Usage   any      `json:"usage,omitzero"`
 	}
 	choice struct {
 		Index        int            `json:"index"`
@@ -101,15 +102,29 @@ func (textForm) end(out []byte, t *turn) []byte {
 	return t.appendEnd(out, t.answer("cmpl-", "text_completion"))
 }
 
+// appendChunk appends a chunk, with what the stream says of its usage there.
 func (t *turn) appendChunk(out []byte, a answer) []byte {
-	if t.c.everyUsage {
-		a.Usage = t.usage()
+	last := a.Choices[0].FinishReason != nil
+	u := t.usage()
+	switch form, _ := t.ctx.Value(usageKey{}).(string); {
+	case form == "" && t.c.everyUsage, form == FormUsageEach, form == FormUsageLast && last:
+		a.Usage = u
+	case form == FormUsageNull:
+		a.Usage = jsontext.Value("null")
+	case form == FormUsageParts && t.events == 0:
+		a.Usage = object{"prompt_tokens": u.PromptTokens}
+	case form == FormUsageParts && last:
+		a.Usage = object{"completion_tokens": u.CompletionTokens}
+	case form == FormUsageParts:
+		a.Usage = object{"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 	}
+	t.events++
 	return appendEvent(out, encode(a))
 }
 
 func (t *turn) appendEnd(out []byte, a answer) []byte {
-	if t.c.includeUsage {
+	form, _ := t.ctx.Value(usageKey{}).(string)
+	if t.c.includeUsage && (form == "" || form == FormUsageNull) {
 		a.Usage = t.usage()
 		out = appendEvent(out, encode(a))
 	}

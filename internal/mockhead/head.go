@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/net/netutil"
 
 	"headway/internal/engine"
 )
@@ -37,6 +36,9 @@ type Options struct {
 	StreamInterval int            // tokens in a streamed chunk, as vLLM's --stream-interval; 0: 1
 	MaxBody        int64          // of a request; 0: 64 MiB
 	Addr           string         // where to listen; empty: a free port of 127.0.0.1
+	Listener       net.Listener   // in place of Addr; the head closes it
+	Record         int            // requests that Received keeps; 0: none
+	Control        bool           // serve /faults, by which anyone who reaches the head breaks it
 	Logger         *slog.Logger
 }
 
@@ -65,6 +67,10 @@ type Head struct {
 	listener  net.Listener
 	draining  atomic.Bool
 	requests  atomic.Uint64 // for the ids of answers
+	mux       *http.ServeMux
+	faults    faults
+	recorder  recorder
+	running   context.Context // ends when the head stops
 	cancel    context.CancelFunc
 	done      sync.WaitGroup
 }
@@ -80,24 +86,32 @@ func Start(ctx context.Context, o Options) (*Head, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", o.Addr)
-	if err != nil {
-		return nil, fmt.Errorf("start a head: %w", err)
+	listener := o.Listener
+	if listener == nil {
+		var lc net.ListenConfig
+		if listener, err = lc.Listen(ctx, "tcp", o.Addr); err != nil {
+			return nil, fmt.Errorf("start a head: %w", err)
+		}
 	}
 	h := &Head{
 		options: o, maxTokens: e.MaxTokens(), seed: maphash.MakeSeed(), started: time.Now(),
 		runner: newRunner(e, o.Speed, o.StreamInterval), listener: listener,
 	}
+	h.recorder.limit = o.Record
+	h.routes()
 	h.server = &http.Server{
-		Handler: h.routes(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		Handler:           h,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:         func(c net.Conn, s http.ConnState) { c.(*conn).changed(s) },
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	h.cancel = cancel
+	h.running, h.cancel = ctx, cancel
 	h.done.Go(func() { h.runner.run(ctx) })
 	h.done.Go(func() {
-		err := h.server.Serve(netutil.LimitListener(listener, maxConnections))
+		err := h.server.Serve(newDoor(listener, &h.faults))
 		if !errors.Is(err, http.ErrServerClosed) {
 			o.Logger.Error("head stopped serving", "address", listener.Addr().String(), "error", err)
 		}
@@ -126,7 +140,7 @@ func (o *Options) complete() error {
 	return nil
 }
 
-func (h *Head) routes() http.Handler {
+func (h *Head) routes() {
 	var handler http.Handler
 	h.metrics, handler = newMetrics(h, prometheus.NewRegistry())
 	mux := http.NewServeMux()
@@ -169,7 +183,10 @@ func (h *Head) routes() http.Handler {
 			writeError(w, &apiError{http.StatusMethodNotAllowed, "", "Method Not Allowed"})
 		})
 	}
-	return mux
+	if h.options.Control {
+		h.control(mux)
+	}
+	h.mux = mux
 }
 
 // decodeText decodes a chat or a text completion.
