@@ -18,14 +18,14 @@ type (
 	}
 	choice struct {
 		Index        int            `json:"index"`
-		Message      *answerMessage `json:"message,omitempty"`
-		Delta        *answerMessage `json:"delta,omitempty"`
-		Text         *string        `json:"text,omitempty"`
+		Message      *answerMessage `json:"message,omitzero"`
+		Delta        *answerMessage `json:"delta,omitzero"`
+		Text         *string        `json:"text,omitzero"`
 		FinishReason *string        `json:"finish_reason"`
 	}
 	answerMessage struct {
 		Role      string     `json:"role,omitempty"`
-		Content   *string    `json:"content,omitempty"`
+		Content   *string    `json:"content,omitzero"`
 		ToolCalls []toolCall `json:"tool_calls,omitempty"`
 	}
 	toolCall struct {

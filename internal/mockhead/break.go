@@ -107,6 +107,7 @@ func (b *breaker) wait() {
 	select {
 	case <-over:
 	case <-b.injection.removed:
+	case <-b.injection.healed:
 	case <-b.r.Context().Done():
 		panic(http.ErrAbortHandler)
 	}

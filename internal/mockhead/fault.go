@@ -84,6 +84,7 @@ type Injection struct {
 	fault   Fault
 	faults  *faults
 	removed chan struct{}
+	healed  chan struct{}
 
 	// Guarded by the mutex of faults.
 	seen int // requests that it was for
@@ -113,8 +114,9 @@ func (i *Injection) Remove() {
 // faults are what is injected into a head; the oldest that fits a request is
 // taken.
 type faults struct {
-	mu   sync.Mutex
-	list []*Injection
+	mu     sync.Mutex
+	list   []*Injection
+	healed chan struct{} // closed when all are removed
 }
 
 const maxFaults = 100
@@ -130,18 +132,23 @@ func (h *Head) Inject(f Fault) (*Injection, error) {
 	if len(fs.list) >= maxFaults {
 		return nil, fmt.Errorf("inject a fault: there are %d", maxFaults)
 	}
-	i := &Injection{fault: f, faults: fs, removed: make(chan struct{})}
+	if fs.healed == nil {
+		fs.healed = make(chan struct{})
+	}
+	i := &Injection{fault: f, faults: fs, removed: make(chan struct{}), healed: fs.healed}
 	fs.list = append(fs.list, i)
 	return i, nil
 }
 
-// Heal removes all faults.
+// Heal removes all faults, and ends the stalls of those that had their requests.
 func (h *Head) Heal() {
-	h.faults.mu.Lock()
-	list := slices.Clone(h.faults.list)
-	h.faults.mu.Unlock()
-	for _, i := range list {
-		i.Remove()
+	fs := &h.faults
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.list = nil
+	if fs.healed != nil {
+		close(fs.healed)
+		fs.healed = nil
 	}
 }
 
@@ -204,9 +211,9 @@ func ofConnections(k Kind) bool { return k == ResetAccept || k == IdleClose || k
 // that it meets, or nil.
 func (fs *faults) match(fits func(*Fault) bool) *Injection {
 	fs.mu.Lock()
-	var over, found *Injection
-	for _, i := range fs.list {
-		if i.gone || !fits(&i.fault) {
+	defer fs.mu.Unlock()
+	for at, i := range fs.list {
+		if !fits(&i.fault) {
 			continue
 		}
 		i.seen++
@@ -214,25 +221,12 @@ func (fs *faults) match(fits func(*Fault) bool) *Injection {
 		if int(float64(i.seen)*share) == int(float64(i.seen-1)*share) {
 			continue
 		}
-		i.hits++
-		if found = i; i.hits == i.fault.Times {
-			over = i
+		if i.hits++; i.hits == i.fault.Times {
+			fs.list = slices.Delete(fs.list, at, at+1)
 		}
-		break
+		return i
 	}
-	fs.mu.Unlock()
-	if over != nil {
-		fs.retire(over)
-	}
-	return found
-}
-
-// retire takes a fault out of the list that has had its requests. Its stalls go
-// on.
-func (fs *faults) retire(i *Injection) {
-	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	fs.list = slices.DeleteFunc(fs.list, func(other *Injection) bool { return other == i })
+	return nil
 }
 
 func (fs *faults) ofRequest(path string) *Injection {

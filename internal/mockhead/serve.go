@@ -276,7 +276,7 @@ func (t *turn) serveWhole() {
 // is sent with the first token. Until then a failure has its own status; later
 // the connection is cut, so that the answer does not look complete.
 func (t *turn) serveStream() {
-	started := false
+	h, started := t.head, false
 	for _, p := range t.parts {
 		sent := 0
 		for !p.progress.done {
@@ -294,8 +294,14 @@ func (t *turn) serveStream() {
 				t.w.Header().Set("Cache-Control", "no-cache")
 				out = t.c.form.begin(out, t)
 			}
-			out = t.c.form.chunk(out, t, p, string(AppendText(nil, p.seed, sent, p.progress.generated)))
-			sent = p.progress.generated
+			got := p.progress
+			for end := h.boundary(sent); end <= got.generated || got.done && sent < got.generated; end = h.boundary(sent) {
+				end = min(end, got.generated)
+				p.progress.generated, p.progress.done = end, got.done && end == got.generated
+				out = t.c.form.chunk(out, t, p, string(AppendText(nil, p.seed, sent, end)))
+				sent = end
+			}
+			p.progress = got
 			if p.progress.done && p == t.parts[len(t.parts)-1] {
 				out = t.c.form.end(out, t)
 			}
@@ -304,7 +310,19 @@ func (t *turn) serveStream() {
 	}
 }
 
+// boundary is where the chunk ends that begins after so many tokens. Chunks are
+// the same however late the stream is, so that a fault can count them.
+func (h *Head) boundary(sent int) int {
+	if sent == 0 {
+		return 1
+	}
+	return (sent/h.options.StreamInterval + 1) * h.options.StreamInterval
+}
+
 func (t *turn) send(out []byte) {
+	if len(out) == 0 {
+		return
+	}
 	rc := http.NewResponseController(t.w)
 	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // HTTP/1 connections always can
 	_, err := t.w.Write(out)
