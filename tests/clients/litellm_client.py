@@ -2,13 +2,15 @@
 
 import os
 
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it asks another host otherwise
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it asks other hosts otherwise
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 import litellm  # noqa: E402
 
 from checks import BASE, KEY, MODEL, check, inject, needs_faults, raises, run  # noqa: E402
 
 litellm.telemetry = False
+litellm.suppress_debug_info = True
 OPTIONS = {"model": "openai/" + MODEL, "api_base": BASE + "/v1", "api_key": KEY, "max_retries": 0, "num_retries": 0, "timeout": 60}
 HELLO = [{"role": "user", "content": "How far can you see?"}]
 
