@@ -29,8 +29,8 @@ func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b := &breaker{ResponseWriter: w, head: h, injection: i, fault: i.fault, r: r}
 	defer func() {
 		// A clean end from the middle of an answer.
-		if err := recover(); err != nil && err != errEnd {
-			panic(err)
+		if v := recover(); v != nil && v != any(endHere{}) {
+			panic(v)
 		}
 	}()
 	b.serve()
@@ -49,7 +49,8 @@ type breaker struct {
 	written   bool
 }
 
-var errEnd = fmt.Errorf("the answer ends here")
+// endHere is the panic that ends a handler whose answer stays as it is.
+type endHere struct{}
 
 func (b *breaker) serve() {
 	f := b.fault
@@ -91,7 +92,10 @@ func (b *breaker) hijack() *conn {
 	if err != nil {
 		panic(http.ErrAbortHandler) // the client has left
 	}
-	own := c.(*conn)
+	own, ok := c.(*conn)
+	if !ok {
+		panic(fmt.Sprintf("the door made a %T", c))
+	}
 	_ = own.SetDeadline(time.Time{})
 	return own
 }
@@ -232,7 +236,7 @@ func (b *breaker) happen(event []byte) []byte {
 		panic(http.ErrAbortHandler)
 	case End:
 		b.flush()
-		panic(errEnd)
+		panic(endHere{})
 	case HalfClose:
 		b.flush()
 		b.halfClose()
@@ -248,7 +252,7 @@ func (b *breaker) happen(event []byte) []byte {
 		text := `{"error":{"message":"an injected fault","type":"InternalServerError","param":null,"code":500}}`
 		b.emit(appendEvent(nil, []byte(cmp.Or(b.fault.Body, text))))
 		b.emit(appendEvent(nil, []byte("[DONE]")))
-		panic(errEnd)
+		panic(endHere{})
 	case LongLine:
 		long := append([]byte(`data: {"padding":"`), bytes.Repeat([]byte("a"), b.fault.Size)...)
 		return append(append(long, `",`...), bytes.TrimPrefix(event, []byte("data: {"))...)

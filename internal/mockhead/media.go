@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"image"
 	"image/color"
 	"image/png"
@@ -34,7 +35,7 @@ func readUpload(r *http.Request, body []byte) (*upload, error) {
 	in := multipart.NewReader(bytes.NewReader(body), params["boundary"])
 	for range maxFormParts {
 		p, err := in.NextRawPart()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return u, nil
 		}
 		if err != nil {

@@ -46,7 +46,13 @@ func (h *Head) Count() int {
 
 type connKey struct{}
 
-func connOf(ctx context.Context) *conn { return ctx.Value(connKey{}).(*conn) }
+func connOf(ctx context.Context) *conn {
+	c, ok := ctx.Value(connKey{}).(*conn)
+	if !ok {
+		panic("a request without a connection of the door")
+	}
+	return c
+}
 
 // receive reads a request's body, so that the server notices when the client
 // leaves, and records the request.

@@ -54,7 +54,7 @@ func run() error {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := missing(); err != nil {
+	if err := missing(ctx); err != nil {
 		return err
 	}
 	bin, err := filepath.Abs(*cache)
@@ -91,14 +91,14 @@ func run() error {
 }
 
 // missing says in one line what this machine lacks.
-func missing() error {
+func missing(ctx context.Context) error {
 	var packages []string
 	for command, packaged := range map[string]string{"python3": "python3-venv", "npm": "nodejs npm", "curl": "curl", "bash": "bash"} {
 		if _, err := exec.LookPath(command); err != nil {
 			packages = append(packages, packaged)
 		}
 	}
-	if len(packages) == 0 && exec.Command("python3", "-c", "import ensurepip, venv").Run() != nil {
+	if len(packages) == 0 && exec.CommandContext(ctx, "python3", "-c", "import ensurepip, venv").Run() != nil {
 		packages = append(packages, "python3-venv")
 	}
 	if len(packages) > 0 {
@@ -145,14 +145,14 @@ func once(bin, name string, files []string, installPackages func() error) error 
 		return nil
 	}
 	began := time.Now()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	if name == "node" {
 		for _, f := range files {
 			text, err := os.ReadFile(filepath.Join(folder, f))
 			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, f), text, 0o644)
+				err = os.WriteFile(filepath.Join(dir, f), text, 0o600)
 			}
 			if err != nil {
 				return err
@@ -163,7 +163,7 @@ func once(bin, name string, files []string, installPackages func() error) error 
 		return err
 	}
 	fmt.Printf("== packages for %s: %.1f s\n", name, time.Since(began).Seconds())
-	return os.WriteFile(stamp, all, 0o644)
+	return os.WriteFile(stamp, all, 0o600)
 }
 
 // quiet runs a command and shows what it printed if it fails.
