@@ -50,6 +50,10 @@ demo: build ## start a small fleet and a stream of requests beside a running ser
 test: need-go need-cc ## run every test with the race detector (PKG=./internal/fleet/... for a part, ARGS=-short without the long simulations)
 	@$(GO) run ./scripts/suite -skips scripts/suite/skips.txt -- -race -timeout 40m $(ARGS) $(PKG)
 
+.PHONY: test-clients
+test-clients: need-go ## run the official clients for Python and Node, litellm, LangChain and curl (needs python3-venv, npm; ARGS='-base-url http://localhost:8080')
+	@$(GO) run ./tests/clients $(ARGS)
+
 # Some promises cannot be measured under the race detector: allocations, and
 # simulations of millions of requests. Here no test may be skipped.
 .PHONY: test-norace

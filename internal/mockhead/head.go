@@ -17,12 +17,12 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/net/netutil"
 
 	"headway/internal/engine"
 )
@@ -34,13 +34,16 @@ type Options struct {
 	Speed          float64        // times faster than real, 0.01 to 1000; 0: 1
 	MaxWaiting     int            // requests that may wait, the next get 429; 0: 256
 	StreamInterval int            // tokens in a streamed chunk, as vLLM's --stream-interval; 0: 1
+	MaxBody        int64          // of a request; 0: 64 MiB
 	Addr           string         // where to listen; empty: a free port of 127.0.0.1
+	Listener       net.Listener   // in place of Addr; the head closes it
+	Record         int            // requests that Received keeps; 0: none
+	Control        bool           // serve /faults, by which anyone who reaches the head breaks it
 	Logger         *slog.Logger
 }
 
 // Bounds of a head's HTTP side.
 const (
-	maxBody        = 4 << 20 // a prompt of about a million tokens
 	maxHeader      = 16 << 10
 	maxConnections = 2048
 	headerTimeout  = 5 * time.Second
@@ -64,6 +67,10 @@ type Head struct {
 	listener  net.Listener
 	draining  atomic.Bool
 	requests  atomic.Uint64 // for the ids of answers
+	mux       *http.ServeMux
+	faults    faults
+	recorder  recorder
+	running   context.Context // ends when the head stops
 	cancel    context.CancelFunc
 	done      sync.WaitGroup
 }
@@ -79,24 +86,32 @@ func Start(ctx context.Context, o Options) (*Head, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start a head: %w", err)
 	}
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", o.Addr)
-	if err != nil {
-		return nil, fmt.Errorf("start a head: %w", err)
+	listener := o.Listener
+	if listener == nil {
+		var lc net.ListenConfig
+		if listener, err = lc.Listen(ctx, "tcp", o.Addr); err != nil {
+			return nil, fmt.Errorf("start a head: %w", err)
+		}
 	}
 	h := &Head{
 		options: o, maxTokens: e.MaxTokens(), seed: maphash.MakeSeed(), started: time.Now(),
 		runner: newRunner(e, o.Speed, o.StreamInterval), listener: listener,
 	}
+	h.recorder.limit = o.Record
+	h.routes()
 	h.server = &http.Server{
-		Handler: h.routes(), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		Handler:           h,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:         func(c net.Conn, s http.ConnState) { c.(*conn).changed(s) },
+		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	h.cancel = cancel
+	h.running, h.cancel = ctx, cancel
 	h.done.Go(func() { h.runner.run(ctx) })
 	h.done.Go(func() {
-		err := h.server.Serve(netutil.LimitListener(listener, maxConnections))
+		err := h.server.Serve(newDoor(listener, &h.faults))
 		if !errors.Is(err, http.ErrServerClosed) {
 			o.Logger.Error("head stopped serving", "address", listener.Addr().String(), "error", err)
 		}
@@ -113,6 +128,7 @@ func (o *Options) complete() error {
 	o.Speed = cmp.Or(o.Speed, 1)
 	o.MaxWaiting = cmp.Or(o.MaxWaiting, 256)
 	o.StreamInterval = cmp.Or(o.StreamInterval, 1)
+	o.MaxBody = cmp.Or(o.MaxBody, 64<<20)
 	o.Addr = cmp.Or(o.Addr, "127.0.0.1:0")
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if !(o.Speed >= 0.01 && o.Speed <= 1000) {
@@ -124,24 +140,63 @@ func (o *Options) complete() error {
 	return nil
 }
 
-func (h *Head) routes() http.Handler {
+func (h *Head) routes() {
 	var handler http.Handler
 	h.metrics, handler = newMetrics(h, prometheus.NewRegistry())
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) { h.complete(w, r, true) })
-	mux.HandleFunc("POST /v1/completions", func(w http.ResponseWriter, r *http.Request) { h.complete(w, r, false) })
-	mux.HandleFunc("GET /v1/models", h.models)
-	mux.HandleFunc("GET /health", h.health)
-	mux.Handle("GET /metrics", handler)
+	paths := make(map[string]bool)
+	handle := func(method, path string, serve http.Handler) {
+		mux.Handle(method+" "+path, serve)
+		paths[path] = true
+	}
+	for path, serve := range map[string]http.Handler{
+		"/v1/chat/completions":      h.generate(decodeText(true), writeError),
+		"/v1/completions":           h.generate(decodeText(false), writeError),
+		"/v1/responses":             h.generate(decodeResponses, writeError),
+		"/v1/messages":              h.generate(decodeMessages, writeMessagesError),
+		"/v1/messages/count_tokens": h.do(countTokens, writeMessagesError),
+		"/v1/audio/transcriptions":  h.generate(decodeTranscript("transcribe"), writeError),
+		"/v1/audio/translations":    h.generate(decodeTranscript("translate"), writeError),
+		"/v1/audio/speech":          h.do(speech, writeError),
+		"/v1/embeddings":            h.do(embeddings, writeError),
+		"/v1/rerank":                h.do(rerank, writeError),
+		"/v1/score":                 h.do(score, writeError),
+		"/v1/moderations":           h.do(moderations, writeError),
+		"/v1/images/generations":    h.do(generateImages, writeError),
+		"/v1/images/edits":          h.do(editImages, writeError),
+		"/tokenize":                 h.do(tokenize, writeError),
+		"/v1/tokenize":              h.do(tokenize, writeError),
+		"/detokenize":               h.do(detokenize, writeError),
+		"/v1/detokenize":            h.do(detokenize, writeError),
+	} {
+		handle("POST", path, serve)
+	}
+	handle("GET", "/v1/models", http.HandlerFunc(h.models))
+	handle("GET", "/v1/models/{id...}", http.HandlerFunc(h.model))
+	handle("GET", "/health", http.HandlerFunc(h.health))
+	handle("GET", "/metrics", handler)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, &apiError{http.StatusNotFound, "unknown_url", "", fmt.Sprintf("unknown request URL: %s %s", clip(r.Method), clip(r.URL.Path))})
+		writeError(w, &apiError{http.StatusNotFound, "", "Not Found"})
 	})
-	for _, path := range []string{"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics"} {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			writeError(w, &apiError{http.StatusMethodNotAllowed, "method_not_allowed", "", clip(r.Method) + " is not allowed here"})
+	for path := range paths {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			writeError(w, &apiError{http.StatusMethodNotAllowed, "", "Method Not Allowed"})
 		})
 	}
-	return mux
+	if h.options.Control {
+		h.control(mux)
+	}
+	h.mux = mux
+}
+
+// decodeText decodes a chat or a text completion.
+func decodeText(chat bool) func(*http.Request, []byte) (*completion, error) {
+	return func(r *http.Request, body []byte) (*completion, error) {
+		if err := isJSON(r); err != nil {
+			return nil, err
+		}
+		return decodeCompletion(body, chat)
+	}
 }
 
 // URL is the head's base address, such as http://127.0.0.1:40001.
@@ -186,12 +241,35 @@ func (h *Head) health(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (h *Head) models(w http.ResponseWriter, _ *http.Request) {
-	list := modelList{Object: "list"}
-	for _, m := range h.options.Models {
-		list.Data = append(list.Data, modelObject{
-			ID: m, Object: "model", Created: h.started.Unix(), OwnedBy: "headway",
-			MaxModelLen: h.maxTokens,
-		})
+	data := []any{}
+	for i := range h.options.Models {
+		data = append(data, h.describe(i))
 	}
-	writeJSON(w, http.StatusOK, list)
+	writeJSON(w, http.StatusOK, object{"object": "list", "data": data})
+}
+
+func (h *Head) model(w http.ResponseWriter, r *http.Request) {
+	i := slices.Index(h.options.Models, r.PathValue("id"))
+	if i < 0 {
+		writeError(w, asAPIError(h.serves(r.PathValue("id"))))
+		return
+	}
+	writeJSON(w, http.StatusOK, h.describe(i))
+}
+
+// describe is a model's object. Names after the first are adapters of it.
+func (h *Head) describe(i int) object {
+	m := object{
+		"id": h.options.Models[i], "object": "model", "created": h.started.Unix(), "owned_by": "headway",
+		"root": h.options.Models[i], "parent": nil, "max_model_len": h.maxTokens,
+	}
+	if i > 0 {
+		m["parent"] = h.options.Models[0]
+	}
+	return m
+}
+
+// nextID is unique to an answer of the head.
+func (h *Head) nextID() string {
+	return strconv.FormatUint(mix(uint64(h.started.UnixNano()), h.requests.Add(1)), 16)
 }

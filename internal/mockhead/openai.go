@@ -1,6 +1,7 @@
 package mockhead
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -22,8 +23,15 @@ type completionRequest struct {
 	N                   *int64         `json:"n"`
 	Stream              bool           `json:"stream"`
 	StreamOptions       *struct {
-		IncludeUsage bool `json:"include_usage"`
+		IncludeUsage    bool `json:"include_usage"`
+		ContinuousUsage bool `json:"continuous_usage_stats"`
 	} `json:"stream_options"`
+	Tools []struct {
+		Function struct {
+			Name string `json:"name"`
+		} `json:"function"`
+	} `json:"tools"`
+	ToolChoice jsontext.Value `json:"tool_choice"`
 	// IgnoreEOS makes the answer as long as the limit, as in vLLM.
 	IgnoreEOS bool `json:"ignore_eos"`
 }
@@ -34,19 +42,27 @@ type message struct {
 }
 
 type completion struct {
-	chat         bool
+	form         form
 	model        string
-	prompt       []byte // the rendered text
-	promptTokens int
+	prompts      []prompt
+	n            int // choices for each prompt
 	maxTokens    int // 0: not limited by the caller
 	ignoreEOS    bool
 	stream       bool
 	includeUsage bool
+	everyUsage   bool // in each chunk
 }
+
+type prompt struct {
+	text   []byte // as rendered
+	tokens int
+}
+
+// newPrompt counts the tokens of a text: one for four bytes.
+func newPrompt(text []byte) prompt { return prompt{text: text, tokens: max(1, len(text)/4)} }
 
 type apiError struct {
 	status  int
-	code    string // empty: null
 	param   string // empty: null
 	message string
 }
@@ -54,10 +70,14 @@ type apiError struct {
 func (e *apiError) Error() string { return e.message }
 
 func invalid(param, format string, args ...any) *apiError {
-	return &apiError{http.StatusBadRequest, "", param, fmt.Sprintf(format, args...)}
+	return &apiError{http.StatusBadRequest, param, fmt.Sprintf(format, args...)}
 }
 
-const maxMessages = 4096
+// Bounds of a request.
+const (
+	maxMessages = 4096
+	maxParts    = 1024 // prompts times choices
+)
 
 // decodeCompletion decodes a request body. Its errors are of type *apiError.
 func decodeCompletion(body []byte, chat bool) (*completion, error) {
@@ -65,27 +85,61 @@ func decodeCompletion(body []byte, chat bool) (*completion, error) {
 	if err := json.Unmarshal(body, &r); err != nil {
 		return nil, decodeError(err)
 	}
-	c := &completion{
-		chat: chat, model: r.Model, ignoreEOS: r.IgnoreEOS, stream: r.Stream,
-		includeUsage: r.StreamOptions != nil && r.StreamOptions.IncludeUsage,
+	c := &completion{form: textForm{}, model: r.Model, n: 1, ignoreEOS: r.IgnoreEOS, stream: r.Stream}
+	if r.StreamOptions != nil {
+		c.includeUsage, c.everyUsage = r.StreamOptions.IncludeUsage, r.StreamOptions.ContinuousUsage
 	}
 	if r.Model == "" {
 		return nil, invalid("model", "you must provide a model parameter")
 	}
 	if r.StreamOptions != nil && !r.Stream {
-		return nil, invalid("stream_options", "stream_options is only allowed when stream is true")
+		return nil, invalid("stream_options", "Stream options can only be defined when `stream=True`.")
 	}
-	if r.N != nil && *r.N != 1 {
-		return nil, invalid("n", "n must be 1 here, not %d", *r.N)
+	if r.N != nil {
+		if *r.N < 1 || *r.N > 128 {
+			return nil, invalid("n", "n must be 1 to 128, not %d", *r.N)
+		}
+		c.n = int(*r.N)
 	}
 	var err error
 	if c.maxTokens, err = r.limit(); err != nil {
 		return nil, err
 	}
-	if chat {
-		return c, c.render(r.Messages)
+	if !chat {
+		c.prompts, err = readPrompts(r.Prompt, "prompt")
+		if len(c.prompts)*c.n > maxParts {
+			return nil, invalid("prompt", "%d choices, at most %d", len(c.prompts)*c.n, maxParts)
+		}
+		return c, err
 	}
-	return c, c.readPrompt(r.Prompt)
+	c.form = chatForm{call: r.forced()}
+	text, err := render(r.Messages)
+	c.prompts = []prompt{newPrompt(text)}
+	return c, err
+}
+
+// forced is the function that tool_choice says must be called, or "".
+func (r *completionRequest) forced() string {
+	name := ""
+	if len(r.Tools) > 0 {
+		name = r.Tools[0].Function.Name
+	}
+	switch r.ToolChoice.Kind() {
+	case '"':
+		if string(r.ToolChoice) == `"required"` {
+			return name
+		}
+	case '{':
+		var choice struct {
+			Function struct {
+				Name string `json:"name"`
+			} `json:"function"`
+		}
+		if json.Unmarshal(r.ToolChoice, &choice) == nil {
+			return choice.Function.Name
+		}
+	}
+	return ""
 }
 
 func decodeError(err error) *apiError {
@@ -121,33 +175,41 @@ func (r *completionRequest) limit() (int, error) {
 }
 
 // render joins the messages into one text, as a chat template does.
-func (c *completion) render(messages []message) error {
+func render(messages []message) ([]byte, error) {
 	if len(messages) == 0 {
-		return invalid("messages", "messages must hold at least one message")
+		return nil, invalid("messages", "messages must hold at least one message")
 	}
 	if len(messages) > maxMessages {
-		return invalid("messages", "messages holds %d messages, at most %d", len(messages), maxMessages)
+		return nil, invalid("messages", "messages holds %d messages, at most %d", len(messages), maxMessages)
 	}
+	var out []byte
 	for i, m := range messages {
 		param := fmt.Sprintf("messages/%d", i)
 		switch m.Role {
 		case "system", "developer", "user", "assistant", "tool", "function":
 		default:
-			return invalid(param+"/role", "%q is no role of a message", clip(m.Role))
+			return nil, invalid(param+"/role", "%q is no role of a message", clip(m.Role))
 		}
-		c.prompt = append(c.prompt, "<|"+m.Role+"|>\n"...)
+		out = append(out, "<|"+m.Role+"|>\n"...)
 		text, err := contentText(m.Content, param+"/content")
 		if err != nil {
-			return err
+			return nil, err
 		}
-		c.prompt = append(append(c.prompt, text...), '\n')
+		out = append(append(out, text...), '\n')
 	}
-	c.promptTokens = max(1, len(c.prompt)/4)
-	return nil
+	return out, nil
 }
 
-// contentText reads a message's content: a string, a list of text parts, or
-// null.
+// partKinds are the kinds of content that are read. What is no text stands in
+// the prompt as it was sent, so that the same picture has the same blocks.
+var partKinds = map[string]bool{
+	"text": true, "input_text": true, "output_text": true, "refusal": true, "thinking": true,
+	"image_url": true, "input_image": true, "image": true, "video_url": true,
+	"input_audio": true, "audio_url": true, "file": true, "input_file": true, "document": true,
+	"tool_use": true, "tool_result": true,
+}
+
+// contentText reads a message's content: a string, a list of parts, or null.
 func contentText(v jsontext.Value, param string) (string, error) {
 	switch v.Kind() {
 	case 'n', 0:
@@ -159,59 +221,76 @@ func contentText(v jsontext.Value, param string) (string, error) {
 		}
 		return s, nil
 	case '[':
-		var parts []struct {
-			Type string `json:"type"`
-			Text string `json:"text"`
-		}
+		var parts []jsontext.Value
 		if err := json.Unmarshal(v, &parts); err != nil {
 			return "", invalid(param, "content must be a string or a list of parts")
 		}
 		var b strings.Builder
-		for i, p := range parts {
-			if p.Type != "text" {
-				return "", invalid(fmt.Sprintf("%s/%d/type", param, i), "this head reads text parts only, not %q", clip(p.Type))
+		for i, raw := range parts {
+			var p struct {
+				Type string `json:"type"`
+				Text string `json:"text"`
 			}
-			b.WriteString(p.Text)
+			if err := json.Unmarshal(raw, &p); err != nil {
+				return "", invalid(param, "content must be a string or a list of parts")
+			}
+			switch {
+			case !partKinds[p.Type]:
+				return "", invalid(fmt.Sprintf("%s/%d/type", param, i), "%q is no kind of content", clip(p.Type))
+			case p.Text != "":
+				b.WriteString(p.Text)
+			default:
+				b.Write(raw)
+			}
 		}
 		return b.String(), nil
 	}
 	return "", invalid(param, "content must be a string or a list of parts")
 }
 
-// readPrompt reads a prompt: a string, one string in a list, or a list of token
-// ids.
-func (c *completion) readPrompt(v jsontext.Value) error {
-	const want = "prompt must be a string, one string in a list, or a list of token ids"
+// readPrompts reads a prompt: a string, a list of strings, a list of token ids,
+// or a list of lists of them.
+func readPrompts(v jsontext.Value, param string) ([]prompt, error) {
+	bad := invalid(param, "%s must be a string, a list of strings, a list of token ids, or a list of such lists", param)
 	var text string
-	switch v.Kind() {
-	case '"':
-		if err := json.Unmarshal(v, &text); err != nil {
-			return invalid("prompt", want)
-		}
-	case '[':
-		var texts []string
-		if json.Unmarshal(v, &texts) == nil {
-			if len(texts) != 1 {
-				return invalid("prompt", "prompt holds %d texts, this head takes one at a time", len(texts))
-			}
-			text = texts[0]
-			break
-		}
-		var ids []uint32
-		if err := json.Unmarshal(v, &ids); err != nil || len(ids) == 0 {
-			return invalid("prompt", want)
-		}
-		for _, id := range ids { // four bytes each, so that tokens are bytes / 4 here too
-			c.prompt = append(c.prompt, byte(id>>24), byte(id>>16), byte(id>>8), byte(id))
-		}
-		c.promptTokens = len(ids)
-		return nil
-	default:
-		return invalid("prompt", want)
+	if v.Kind() == '"' && json.Unmarshal(v, &text) == nil {
+		return []prompt{newPrompt([]byte(text))}, nil
 	}
-	c.prompt = []byte(text)
-	c.promptTokens = max(1, len(text)/4)
-	return nil
+	if v.Kind() != '[' {
+		return nil, bad
+	}
+	var all []prompt
+	var texts []string
+	var ids []uint32
+	var lists [][]uint32
+	switch {
+	case json.Unmarshal(v, &texts) == nil:
+		for _, text := range texts {
+			all = append(all, newPrompt([]byte(text)))
+		}
+	case json.Unmarshal(v, &ids) == nil:
+		all = append(all, idPrompt(ids))
+	case json.Unmarshal(v, &lists) == nil:
+		for _, ids := range lists {
+			if len(ids) == 0 {
+				return nil, bad
+			}
+			all = append(all, idPrompt(ids))
+		}
+	}
+	if len(all) == 0 || len(all) > maxParts {
+		return nil, bad
+	}
+	return all, nil
+}
+
+// idPrompt has four bytes for an id, so that tokens are bytes / 4 here too.
+func idPrompt(ids []uint32) prompt {
+	p := prompt{tokens: len(ids)}
+	for _, id := range ids {
+		p.text = binary.BigEndian.AppendUint32(p.text, id)
+	}
+	return p
 }
 
 func clip(s string) string {
@@ -240,88 +319,3 @@ func AppendText(dst []byte, seed uint64, from, to int) []byte {
 }
 
 func mix(a, b uint64) uint64 { return rand.NewPCG(a, b).Uint64() }
-
-type (
-	answer struct {
-		ID      string   `json:"id"`
-		Object  string   `json:"object"`
-		Created int64    `json:"created"`
-		Model   string   `json:"model"`
-		Choices []choice `json:"choices"`
-		Usage   *usage   `json:"usage,omitempty"`
-	}
-	choice struct {
-		Index        int            `json:"index"`
-		Message      *answerMessage `json:"message,omitempty"`
-		Delta        *answerMessage `json:"delta,omitempty"`
-		Text         *string        `json:"text,omitempty"`
-		FinishReason *string        `json:"finish_reason"`
-	}
-	answerMessage struct {
-		Role    string  `json:"role,omitempty"`
-		Content *string `json:"content,omitempty"`
-	}
-	usage struct {
-		PromptTokens     int `json:"prompt_tokens"`
-		CompletionTokens int `json:"completion_tokens"`
-		TotalTokens      int `json:"total_tokens"`
-		PromptDetails    struct {
-			CachedTokens int `json:"cached_tokens"`
-		} `json:"prompt_tokens_details"`
-	}
-	errorBody struct {
-		Error errorObject `json:"error"`
-	}
-	errorObject struct {
-		Message string  `json:"message"`
-		Type    string  `json:"type"`
-		Param   *string `json:"param"`
-		Code    *string `json:"code"`
-	}
-	modelList struct {
-		Object string        `json:"object"`
-		Data   []modelObject `json:"data"`
-	}
-	modelObject struct {
-		ID          string `json:"id"`
-		Object      string `json:"object"`
-		Created     int64  `json:"created"`
-		OwnedBy     string `json:"owned_by"`
-		MaxModelLen int    `json:"max_model_len"`
-	}
-)
-
-func encode(v any) []byte {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // the objects above hold nothing that cannot be encoded
-	}
-	return b
-}
-
-func optional(s string) *string {
-	if s == "" {
-		return nil
-	}
-	return &s
-}
-
-func writeError(w http.ResponseWriter, e *apiError) {
-	kind := "invalid_request_error"
-	switch e.status {
-	case http.StatusTooManyRequests:
-		kind = "rate_limit_error"
-	case http.StatusServiceUnavailable:
-		kind = "server_error"
-	}
-	if kind != "invalid_request_error" {
-		w.Header().Set("Retry-After", "1")
-	}
-	writeJSON(w, e.status, errorBody{errorObject{Message: e.message, Type: kind, Param: optional(e.param), Code: optional(e.code)}})
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(encode(v), '\n')) // the client may have left
-}

@@ -42,7 +42,7 @@ func FuzzDecodeCompletion(f *testing.F) {
 			encode(errorBody{errorObject{Message: e.message, Param: optional(e.param)}})
 			return
 		}
-		if c.model == "" || c.promptTokens < 1 || c.promptTokens > len(body)+1 || c.maxTokens < 0 {
+		if c.model == "" || len(c.prompts) == 0 || c.prompts[0].tokens < 1 || c.prompts[0].tokens > len(body)+1 || c.maxTokens < 0 {
 			t.Fatalf("%q became %+v", body, c)
 		}
 		if c.includeUsage && !c.stream {

@@ -122,11 +122,11 @@ func TestOpenAIClientGetsTypedErrors(t *testing.T) {
 	p.Model = "gpt-9"
 	_, err := c.Chat.Completions.New(t.Context(), p)
 	var e *openai.Error
-	if !errors.As(err, &e) || e.StatusCode != http.StatusNotFound || e.Code != "model_not_found" || e.Param != "model" {
+	if !errors.As(err, &e) || e.StatusCode != http.StatusNotFound || e.Type != "NotFoundError" || e.Param != "model" {
 		t.Errorf("an unknown model: %v", err)
 	}
 	_, err = c.Chat.Completions.New(t.Context(), chat("hello", 1<<29))
-	if !errors.As(err, &e) || e.StatusCode != http.StatusBadRequest || e.Code != "context_length_exceeded" {
+	if !errors.As(err, &e) || e.StatusCode != http.StatusBadRequest || e.Type != "BadRequestError" {
 		t.Errorf("more tokens than the context: %v", err)
 	}
 	models, err := c.Models.List(t.Context())

@@ -148,13 +148,12 @@ func (r *runner) submit(req engine.Request) (*stream, error) {
 	return s, nil
 }
 
-// next waits for more than seen tokens or the end. If ctx ends first, the
-// sequence is freed.
+// next waits for more tokens or the end. If ctx ends first, the caller frees the
+// sequence with cancel.
 func (r *runner) next(ctx context.Context, s *stream) (progress, error) {
 	select {
 	case <-s.notice:
 	case <-ctx.Done():
-		r.cancel(s)
 		return progress{}, ctx.Err()
 	}
 	r.mu.Lock()

@@ -10,112 +10,174 @@ import (
 	"mime"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"headway/internal/engine"
 )
 
-func (h *Head) complete(w http.ResponseWriter, r *http.Request, chat bool) {
-	arrived := time.Now()
-	c, err := h.read(w, r, chat)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
-	defer cancel()
-	t, err := h.submit(c)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	t.arrived, t.ctx, t.w = arrived, ctx, w
-	if c.stream {
-		t.serveStream()
-	} else {
-		t.serveWhole()
+// form is how an API writes the answer that a turn generates. Its methods
+// append or return what the client reads; they keep nothing of the turn.
+type form interface {
+	whole(t *turn) any
+	begin(out []byte, t *turn) []byte // what stands before the first token
+	chunk(out []byte, t *turn, p *part, text string) []byte
+	end(out []byte, t *turn) []byte
+}
+
+// generate serves a request that the engine works on. decode reads its body.
+func (h *Head) generate(decode func(*http.Request, []byte) (*completion, error), refuse refusal) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		arrived := time.Now()
+		body, err := h.read(w, r)
+		if err != nil {
+			refuse(w, asAPIError(err))
+			return
+		}
+		c, err := decode(r, body)
+		if err == nil {
+			err = h.serves(c.model)
+		}
+		if err != nil {
+			refuse(w, asAPIError(err))
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		defer cancel()
+		t, err := h.submit(c)
+		if err != nil {
+			refuse(w, asAPIError(err))
+			return
+		}
+		t.arrived, t.ctx, t.w, t.refuse = arrived, ctx, w, refuse
+		defer t.cancel()
+		if c.stream {
+			t.serveStream()
+		} else {
+			t.serveWhole()
+		}
 	}
 }
 
-func (h *Head) read(w http.ResponseWriter, r *http.Request, chat bool) (*completion, error) {
+// read reads a body within its bound and its time.
+func (h *Head) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if h.draining.Load() {
 		return nil, errStopped
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, &apiError{http.StatusUnsupportedMediaType, "", "", "the Content-Type must be application/json"}
-	}
 	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return nil, &apiError{http.StatusUnsupportedMediaType, "", "", "the body must not be compressed"}
+		return nil, &apiError{http.StatusUnsupportedMediaType, "", "the body must not be compressed"}
 	}
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // HTTP/1 connections always can
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.options.MaxBody))
 	if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, &apiError{http.StatusRequestEntityTooLarge, "", "", fmt.Sprintf("the body is larger than %d bytes", large.Limit)}
+		return nil, &apiError{http.StatusRequestEntityTooLarge, "", fmt.Sprintf("the body is larger than %d bytes", large.Limit)}
 	}
 	if err != nil {
 		return nil, invalid("", "the body could not be read")
 	}
 	// The deadline would also end the watch for a closed connection.
 	_ = rc.SetReadDeadline(time.Time{})
-	c, err := decodeCompletion(body, chat)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(h.options.Models, c.model) {
-		return nil, &apiError{http.StatusNotFound, "model_not_found", "model", fmt.Sprintf("the model %q does not exist", clip(c.model))}
-	}
-	return c, nil
+	return body, nil
 }
 
-func refuse(w http.ResponseWriter, err error) {
+// isJSON refuses a body that does not say it is JSON.
+func isJSON(r *http.Request) error {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return &apiError{http.StatusUnsupportedMediaType, "", "the Content-Type must be application/json"}
+	}
+	return nil
+}
+
+// serves refuses a model that the head does not have.
+func (h *Head) serves(model string) error {
+	if model == "" {
+		return invalid("model", "you must provide a model parameter")
+	}
+	if !slices.Contains(h.options.Models, model) {
+		return &apiError{http.StatusNotFound, "model", fmt.Sprintf("The model `%s` does not exist.", clip(model))}
+	}
+	return nil
+}
+
+func asAPIError(err error) *apiError {
 	e, ok := errors.AsType[*apiError](err)
 	switch {
 	case ok:
+		return e
 	case errors.Is(err, engine.ErrTooLong):
-		e = &apiError{http.StatusBadRequest, "context_length_exceeded", "messages", err.Error()}
+		return &apiError{http.StatusBadRequest, "messages", err.Error()}
 	case errors.Is(err, engine.ErrQueueFull):
-		e = &apiError{http.StatusTooManyRequests, "queue_full", "", engine.ErrQueueFull.Error()}
-	default:
-		e = &apiError{http.StatusServiceUnavailable, "shutting_down", "", errStopped.Error()}
+		return &apiError{http.StatusTooManyRequests, "", engine.ErrQueueFull.Error()}
 	}
-	writeError(w, e)
+	return &apiError{http.StatusServiceUnavailable, "", errStopped.Error()}
 }
 
+// turn is one request with its answer, of one part for each prompt and choice.
 type turn struct {
 	head    *Head
 	ctx     context.Context // the request's, which a turn does not outlive
 	w       http.ResponseWriter
+	refuse  refusal
 	c       *completion
-	stream  *stream
+	parts   []*part
 	id      string
 	created int64
-	seed    uint64
-	reason  string // finish_reason
 	arrived time.Time
+	events  int  // written so far, for the forms that number them
 	first   bool // the first token has come
 }
 
+// part is one choice of the answer.
+type part struct {
+	index    int
+	stream   *stream
+	seed     uint64
+	reason   string // finish_reason
+	progress progress
+}
+
+func (p *part) text() string { return string(AppendText(nil, p.seed, 0, p.progress.generated)) }
+
 func (h *Head) submit(c *completion) (*turn, error) {
-	if most := h.maxTokens - c.promptTokens; c.maxTokens > most {
-		return nil, fmt.Errorf("%w: %d prompt and up to %d output tokens, at most %d together",
-			engine.ErrTooLong, c.promptTokens, c.maxTokens, h.maxTokens)
+	t := &turn{head: h, c: c, created: time.Now().Unix(), id: h.nextID()}
+	for _, p := range c.prompts {
+		for n := range c.n {
+			if err := t.add(p, n); err != nil {
+				t.cancel()
+				return nil, err
+			}
+		}
 	}
-	blocks, seed := h.hash(c.prompt)
-	output, reason := h.outputTokens(c, seed)
-	s, err := h.runner.submit(engine.Request{PromptTokens: c.promptTokens, OutputTokens: output, Blocks: blocks})
+	return t, nil
+}
+
+// add submits the nth choice for a prompt.
+func (t *turn) add(p prompt, n int) error {
+	h, c := t.head, t.c
+	if most := h.maxTokens - p.tokens; c.maxTokens > most {
+		return fmt.Errorf("%w: %d prompt and up to %d output tokens, at most %d together",
+			engine.ErrTooLong, p.tokens, c.maxTokens, h.maxTokens)
+	}
+	blocks, seed := h.hash(p.text)
+	if n > 0 {
+		seed = mix(seed, uint64(n))
+	}
+	output, reason := h.outputTokens(c, p.tokens, seed)
+	s, err := h.runner.submit(engine.Request{PromptTokens: p.tokens, OutputTokens: output, Blocks: blocks})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	id := "cmpl-"
-	if c.chat {
-		id = "chatcmpl-"
+	t.parts = append(t.parts, &part{index: len(t.parts), stream: s, seed: seed, reason: reason})
+	return nil
+}
+
+// cancel frees what is still generated.
+func (t *turn) cancel() {
+	for _, p := range t.parts {
+		if !p.progress.done {
+			t.head.runner.cancel(p.stream)
+		}
 	}
-	id += strconv.FormatUint(mix(uint64(h.started.UnixNano()), h.requests.Add(1)), 16)
-	return &turn{
-		head: h, c: c, stream: s, id: id, created: time.Now().Unix(), seed: seed, reason: reason,
-	}, nil
 }
 
 // hash chains the prompt's whole blocks of BlockTokens, four bytes a token, and
@@ -142,11 +204,11 @@ func (h *Head) hash(prompt []byte) (blocks []uint64, whole uint64) {
 
 // outputTokens draws the length of the answer, 16 to 399 tokens, unless the
 // request asks for the limit.
-func (h *Head) outputTokens(c *completion, seed uint64) (n int, reason string) {
+func (h *Head) outputTokens(c *completion, promptTokens int, seed uint64) (n int, reason string) {
 	natural := 16 + int(mix(seed, 0)%384)
 	limit := c.maxTokens
 	if limit == 0 {
-		limit = max(1, h.maxTokens-c.promptTokens)
+		limit = max(1, h.maxTokens-promptTokens)
 		if c.ignoreEOS {
 			limit = min(limit, natural)
 		}
@@ -157,125 +219,119 @@ func (h *Head) outputTokens(c *completion, seed uint64) (n int, reason string) {
 	return natural, "stop"
 }
 
-func (t *turn) next() (progress, error) {
-	p, err := t.head.runner.next(t.ctx, t.stream)
-	if err == nil && !t.first {
+// next waits for more of a part.
+func (t *turn) next(p *part) error {
+	got, err := t.head.runner.next(t.ctx, p.stream)
+	if err != nil {
+		return err
+	}
+	p.progress = got
+	if !t.first {
 		t.first = true
 		t.head.metrics.ttft.Observe(time.Since(t.arrived).Seconds())
 	}
-	return p, err
+	return nil
 }
 
-func (t *turn) usage(p progress) *usage {
-	u := &usage{PromptTokens: t.c.promptTokens, CompletionTokens: p.generated, TotalTokens: t.c.promptTokens + p.generated}
-	u.PromptDetails.CachedTokens = p.cached
+// usage counts the tokens so far.
+func (t *turn) usage() *usage {
+	u := new(usage)
+	for _, p := range t.c.prompts {
+		u.PromptTokens += p.tokens
+	}
+	for i, p := range t.parts {
+		u.CompletionTokens += p.progress.generated
+		if i%t.c.n == 0 {
+			u.PromptDetails.CachedTokens += p.progress.cached
+		}
+	}
+	u.TotalTokens = u.PromptTokens + u.CompletionTokens
 	return u
 }
 
-// answer is the whole answer, or a chunk of its stream.
-func (t *turn) answer(choices ...choice) answer {
-	kind := "text_completion"
-	if t.c.chat {
-		kind = "chat.completion"
-		if t.c.stream {
-			kind += ".chunk"
-		}
-	}
-	return answer{ID: t.id, Object: kind, Created: t.created, Model: t.c.model, Choices: append([]choice{}, choices...)}
-}
-
-// choice is text of the answer. role begins a chat, reason ends it.
-func (t *turn) choice(role, text string, reason *string) choice {
-	c := choice{FinishReason: reason}
-	switch said := (answerMessage{Role: role, Content: &text}); {
-	case !t.c.chat:
-		c.Text = &text
-	case t.c.stream:
-		c.Delta = &said
-	default:
-		c.Message = &said
-	}
-	return c
-}
-
 func (t *turn) serveWhole() {
-	for {
-		p, err := t.next()
-		switch {
-		case t.ctx.Err() != nil:
-			panic(http.ErrAbortHandler) // the client has left
-		case err != nil:
-			refuse(t.w, err)
-			return
-		case !p.done:
-			continue
-		}
-		a := t.answer(t.choice("assistant", string(AppendText(nil, t.seed, 0, p.generated)), &t.reason))
-		a.Usage = t.usage(p)
-		_ = http.NewResponseController(t.w).SetWriteDeadline(time.Now().Add(writeTimeout))
-		writeJSON(t.w, http.StatusOK, a)
-		return
-	}
-}
-
-// serveStream sends the answer as Server-Sent Events. The status is sent with
-// the first token. Until then a failure has its own status; later the
-// connection is cut, so that the answer does not look complete.
-func (t *turn) serveStream() {
-	rc := http.NewResponseController(t.w)
-	var out []byte
-	sent := 0
-	for {
-		p, err := t.next()
-		if err != nil {
-			if sent == 0 && t.ctx.Err() == nil {
-				refuse(t.w, err)
+	for _, p := range t.parts {
+		for !p.progress.done {
+			err := t.next(p)
+			if t.ctx.Err() != nil {
+				panic(http.ErrAbortHandler) // the client has left
+			}
+			if err != nil {
+				t.refuse(t.w, asAPIError(err))
 				return
 			}
-			panic(http.ErrAbortHandler)
 		}
-		out = out[:0]
-		if sent == 0 {
-			t.w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-			t.w.Header().Set("Cache-Control", "no-cache")
-			if t.c.chat {
-				out = appendEvent(out, encode(t.answer(t.choice("assistant", "", nil))))
+	}
+	_ = http.NewResponseController(t.w).SetWriteDeadline(time.Now().Add(writeTimeout))
+	whole := t.c.form.whole(t)
+	if text, ok := whole.(plain); ok {
+		t.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		_, _ = t.w.Write(text) // the client may have left
+		return
+	}
+	writeJSON(t.w, http.StatusOK, whole)
+}
+
+// serveStream sends the answer as Server-Sent Events, part by part. The status
+// is sent with the first token. Until then a failure has its own status; later
+// the connection is cut, so that the answer does not look complete.
+func (t *turn) serveStream() {
+	h, started := t.head, false
+	for _, p := range t.parts {
+		sent := 0
+		for !p.progress.done {
+			if err := t.next(p); err != nil {
+				if !started && t.ctx.Err() == nil {
+					t.refuse(t.w, asAPIError(err))
+					return
+				}
+				panic(http.ErrAbortHandler)
 			}
-		}
-		out = t.appendChunk(out, sent, p)
-		sent = p.generated
-		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // HTTP/1 connections always can
-		_, err = t.w.Write(out)
-		if err == nil {
-			err = rc.Flush()
-		}
-		if err != nil {
-			t.head.runner.cancel(t.stream)
-			panic(http.ErrAbortHandler)
-		}
-		if p.done {
-			return
+			var out []byte
+			if !started {
+				started = true
+				t.w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+				t.w.Header().Set("Cache-Control", "no-cache")
+				out = t.c.form.begin(out, t)
+			}
+			got := p.progress
+			for end := h.boundary(sent); end <= got.generated || got.done && sent < got.generated; end = h.boundary(sent) {
+				end = min(end, got.generated)
+				p.progress.generated, p.progress.done = end, got.done && end == got.generated
+				out = t.c.form.chunk(out, t, p, string(AppendText(nil, p.seed, sent, end)))
+				sent = end
+			}
+			p.progress = got
+			if p.progress.done && p == t.parts[len(t.parts)-1] {
+				out = t.c.form.end(out, t)
+			}
+			t.send(out)
 		}
 	}
 }
 
-// appendChunk appends the text since the last chunk, and the end of the stream
-// after the last one.
-func (t *turn) appendChunk(out []byte, sent int, p progress) []byte {
-	var reason *string
-	if p.done {
-		reason = &t.reason
+// boundary is where the chunk ends that begins after so many tokens. Chunks are
+// the same however late the stream is, so that a fault can count them.
+func (h *Head) boundary(sent int) int {
+	if sent == 0 {
+		return 1
 	}
-	out = appendEvent(out, encode(t.answer(t.choice("", string(AppendText(nil, t.seed, sent, p.generated)), reason))))
-	if !p.done {
-		return out
+	return (sent/h.options.StreamInterval + 1) * h.options.StreamInterval
+}
+
+func (t *turn) send(out []byte) {
+	if len(out) == 0 {
+		return
 	}
-	if t.c.includeUsage {
-		a := t.answer()
-		a.Usage = t.usage(p)
-		out = appendEvent(out, encode(a))
+	rc := http.NewResponseController(t.w)
+	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // HTTP/1 connections always can
+	_, err := t.w.Write(out)
+	if err == nil {
+		err = rc.Flush()
 	}
-	return appendEvent(out, []byte("[DONE]"))
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func appendEvent(out, data []byte) []byte {

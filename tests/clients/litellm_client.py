@@ -1,0 +1,56 @@
+"""litellm as a client of an OpenAI endpoint."""
+
+import os
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it asks other hosts otherwise
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import litellm  # noqa: E402
+
+from checks import BASE, KEY, MODEL, check, inject, needs_faults, raises, run  # noqa: E402
+
+litellm.telemetry = False
+litellm.suppress_debug_info = True
+OPTIONS = {"model": "openai/" + MODEL, "api_base": BASE + "/v1", "api_key": KEY, "max_retries": 0, "num_retries": 0, "timeout": 60}
+HELLO = [{"role": "user", "content": "How far can you see?"}]
+
+
+def chat(**more):
+    return litellm.completion(**{**OPTIONS, "messages": HELLO, "max_tokens": 8, **more})
+
+
+@check
+def chats():
+    r = chat()
+    assert r.choices[0].message.content and r.usage.total_tokens > 0, r
+
+
+@check
+def streams_with_usage():
+    chunks = list(chat(stream=True, stream_options={"include_usage": True}))
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert any(getattr(c, "usage", None) for c in chunks), chunks[-1]
+
+
+@check
+def embeds():
+    assert len(litellm.embedding(**OPTIONS, input=["one", "two"]).data) == 2
+
+
+@check
+def names_errors():
+    raises(litellm.NotFoundError, lambda: chat(model="openai/no-such-model"))
+    raises(litellm.BadRequestError, lambda: chat(max_tokens=0))
+
+
+@check
+@needs_faults
+def names_errors_of_the_server():
+    inject(kind="status", status=429, retry_after="1")
+    raises(litellm.RateLimitError, chat)
+    inject(kind="status", status=503)
+    raises(litellm.ServiceUnavailableError, chat)
+
+
+if __name__ == "__main__":
+    run("litellm")

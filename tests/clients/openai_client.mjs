@@ -1,0 +1,91 @@
+// The official openai client for Node.
+
+import assert from 'node:assert/strict'
+import OpenAI, { toFile } from 'openai'
+
+const base = process.env.HEADWAY_TEST_BASE_URL.replace(/\/$/, '')
+const faults = process.env.HEADWAY_TEST_FAULTS_URL ?? ''
+const model = process.env.HEADWAY_TEST_MODEL ?? 'llama-3.1-8b'
+const client = new OpenAI({ baseURL: base + '/v1', apiKey: process.env.HEADWAY_TEST_KEY ?? 'none', maxRetries: 0, timeout: 60_000 })
+const messages = [{ role: 'user', content: 'How far can you see?' }]
+const chat = (more = {}, options) => client.chat.completions.create({ model, messages, max_tokens: 8, ...more }, options)
+const inject = (fault) => fetch(faults, { method: 'POST', body: JSON.stringify({ times: 1, ...fault }) })
+const all = async (stream) => { const out = []; for await (const e of stream) out.push(e); return out }
+
+const checks = {
+  async 'lists models'() {
+    assert.ok((await all(await client.models.list())).some((m) => m.id === model))
+  },
+  async 'chats'() {
+    const r = await chat()
+    assert.ok(r.choices[0].message.content && r.usage.total_tokens > 0 && r.model === model)
+  },
+  async 'streams without usage'() {
+    const chunks = await all(await chat({ stream: true }))
+    assert.ok(chunks.every((c) => c.choices.length === 1 && c.usage == null))
+    assert.ok(chunks.map((c) => c.choices[0].delta.content ?? '').join(''))
+  },
+  async 'streams with usage'() {
+    const last = (await all(await chat({ stream: true, stream_options: { include_usage: true } }))).at(-1)
+    assert.ok(last.usage.total_tokens > 0 && last.choices.length === 0)
+  },
+  async 'responds'() {
+    const events = await all(await client.responses.create({ model, input: 'How far?', max_output_tokens: 8, stream: true }))
+    assert.equal(events[0].type, 'response.created')
+    assert.match(events.at(-1).type, /^response\.(completed|incomplete)$/)
+  },
+  async 'embeds'() {
+    assert.equal((await client.embeddings.create({ model, input: ['one', 'two'] })).data.length, 2)
+  },
+  async 'sends a file'() {
+    const file = await toFile(Buffer.alloc(100_000, 'a'), 'speech.wav')
+    assert.ok((await client.audio.transcriptions.create({ model, file })).text)
+  },
+  async 'draws'() {
+    assert.ok((await client.images.generate({ model, prompt: 'a red box' })).data[0].b64_json)
+  },
+  async 'names an unknown model'() {
+    await assert.rejects(chat({ model: 'no-such-model' }), OpenAI.NotFoundError)
+  },
+  async 'waits after 429'() {
+    await inject({ kind: 'status', status: 429, retry_after: '1' })
+    await assert.rejects(chat(), OpenAI.RateLimitError)
+    await inject({ kind: 'status', status: 429, retry_after: '1' })
+    const began = performance.now()
+    await chat({}, { maxRetries: 1 })
+    assert.ok(performance.now() - began >= 990)
+  },
+  async 'names 503'() {
+    await inject({ kind: 'status', status: 503 })
+    await assert.rejects(chat(), OpenAI.InternalServerError)
+  },
+  async 'notices a stream that is cut'() {
+    await inject({ kind: 'cut', after: 3 })
+    await assert.rejects(async () => all(await chat({ stream: true })))
+  },
+  async 'leaves in the middle of a stream'() {
+    const s = await chat({ stream: true, max_tokens: 2000, ignore_eos: true })
+    for await (const _ of s) break
+    assert.ok((await chat()).choices.length)
+  },
+}
+const breaking = new Set(['waits after 429', 'names 503', 'notices a stream that is cut'])
+
+let failed = 0, skipped = 0
+for (const [name, check] of Object.entries(checks)) {
+  if (!faults && breaking.has(name)) {
+    skipped++
+    console.log(`skip  openai (Node): ${name} (no head to break)`)
+    continue
+  }
+  try {
+    await check()
+    console.log(`ok    openai (Node): ${name}`)
+  } catch (e) {
+    failed++
+    console.log(`FAIL  openai (Node): ${name}\n${e.stack}`)
+  }
+  if (faults) await fetch(faults, { method: 'DELETE' })
+}
+console.log(`openai (Node): ${Object.keys(checks).length - failed - skipped} passed, ${failed} failed, ${skipped} skipped`)
+process.exit(failed ? 1 : 0)

@@ -1,0 +1,169 @@
+"""The official openai client for Python."""
+
+import base64
+import io
+
+import openai
+
+from checks import BASE, KEY, MODEL, check, inject, needs_faults, raises, run, takes
+
+client = openai.OpenAI(base_url=BASE + "/v1", api_key=KEY, max_retries=0, timeout=60)
+HELLO = [{"role": "user", "content": "How far can you see?"}]
+
+
+def chat(**more):
+    return client.chat.completions.create(**{"model": MODEL, "messages": HELLO, "max_tokens": 8, **more})
+
+
+@check
+def lists_models():
+    ids = [m.id for m in client.models.list()]
+    assert MODEL in ids and len(ids) == len(set(ids)), ids
+    assert client.models.retrieve(MODEL).id == MODEL
+
+
+@check
+def chats():
+    r = chat()
+    assert r.model == MODEL and r.choices[0].message.content and r.usage.total_tokens > 0, r
+    assert r.choices[0].message.role == "assistant", r
+
+
+@check
+def streams_without_usage():
+    chunks = list(chat(stream=True))
+    assert all(c.choices for c in chunks), "a chunk without choices that was not asked for"
+    assert all(c.usage is None for c in chunks) and all(c.model == MODEL for c in chunks)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks)
+    assert chunks[-1].choices[0].finish_reason in ("length", "stop")
+
+
+@check
+def streams_with_usage():
+    chunks = list(chat(stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1].usage.total_tokens > 0 and not chunks[-1].choices, chunks[-1]
+
+
+@check
+def respects_an_explicit_false():
+    chunks = list(chat(stream=True, stream_options={"include_usage": False}))
+    assert all(c.choices and c.usage is None for c in chunks), chunks[-1]
+
+
+@check
+def sends_tools_and_pictures():
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+    chat(tools=[tool])
+    r = chat(tools=[tool], tool_choice="required", max_tokens=None)
+    assert r.choices[0].message.tool_calls[0].function.name == "look", r
+    picture = "data:image/png;base64," + base64.b64encode(b"x" * 100_000).decode()
+    chat(messages=[{"role": "user", "content": [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": picture}}]}])
+
+
+@check
+def completes_prompts_of_each_form():
+    for prompt, n in (("hi", 1), (["hi", "ho"], 2), ([1, 2, 3], 1), ([[1, 2], [3]], 2)):
+        r = client.completions.create(model=MODEL, prompt=prompt, max_tokens=4)
+        assert len(r.choices) == n, (prompt, r)
+
+
+@check
+def responds():
+    r = client.responses.create(model=MODEL, input="How far?", max_output_tokens=8)
+    assert r.output_text and r.usage.total_tokens > 0, r
+    events = list(client.responses.create(model=MODEL, input="How far?", max_output_tokens=8, stream=True))
+    kinds = [e.type for e in events]
+    assert kinds[0] == "response.created" and kinds[-1] in ("response.completed", "response.incomplete"), kinds
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == r.output_text
+
+
+@check
+def embeds():
+    r = client.embeddings.create(model=MODEL, input=["one", "two"])
+    assert len(r.data) == 2 and len(r.data[0].embedding) > 1 and r.data[0].embedding != r.data[1].embedding
+    plain = client.embeddings.create(model=MODEL, input="one", encoding_format="float")
+    assert max(abs(a - b) for a, b in zip(plain.data[0].embedding, r.data[0].embedding)) < 1e-6
+
+
+@check
+def hears_and_speaks():
+    file = ("speech.wav", io.BytesIO(bytes(range(256)) * 400))
+    assert client.audio.transcriptions.create(model=MODEL, file=file).text
+    assert client.audio.translations.create(model=MODEL, file=("a.wav", b"\r\n--x" * 100)).text
+    assert client.audio.speech.create(model=MODEL, voice="alloy", input="hello").read().startswith(b"RIFF")
+
+
+@check
+def draws():
+    r = client.images.generate(model=MODEL, prompt="a red box", n=2)
+    assert len(r.data) == 2 and base64.b64decode(r.data[0].b64_json).startswith(b"\x89PNG")
+    r = client.images.edit(model=MODEL, prompt="a blue one", image=("a.png", base64.b64decode(r.data[0].b64_json)))
+    assert r.data[0].b64_json
+
+
+@check
+def moderates():
+    assert client.moderations.create(model=MODEL, input="hi").results[0].flagged is False
+
+
+@check
+def names_an_unknown_model():
+    e = raises(openai.NotFoundError, lambda: chat(model="no-such-model"))
+    assert e.status_code == 404 and e.body["message"] and "no-such-model" in e.message, e
+
+
+@check
+def names_what_is_wrong():
+    e = raises(openai.BadRequestError, lambda: chat(max_tokens=0))
+    assert e.status_code == 400, e
+
+
+@check
+@needs_faults
+def waits_after_429():
+    inject(kind="status", status=429, retry_after="1")
+    e = raises(openai.RateLimitError, chat)
+    assert e.response.headers["retry-after"] == "1", e.response.headers
+    inject(kind="status", status=429, retry_after="1")
+    r = takes(1, lambda: client.with_options(max_retries=1).chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2))
+    assert r.choices
+
+
+@check
+@needs_faults
+def names_server_errors():
+    for status in (500, 503):
+        inject(kind="status", status=status)
+        e = raises(openai.InternalServerError, chat)
+        assert e.status_code == status and e.body["message"], e
+
+
+@check
+@needs_faults
+def notices_a_stream_that_is_cut():
+    inject(kind="cut", after=3)
+    try:
+        list(chat(stream=True))
+    except Exception:
+        return
+    raise AssertionError("a stream that was cut looks whole")
+
+
+@check
+@needs_faults
+def notices_an_error_in_a_stream():
+    inject(kind="error_event", after=2)
+    raises(openai.APIError, lambda: list(chat(stream=True)))
+
+
+@check
+def leaves_in_the_middle_of_a_stream():
+    for _ in range(3):
+        s = chat(stream=True, max_tokens=2000, extra_body={"ignore_eos": True})
+        next(iter(s))
+        s.close()
+    assert chat().choices
+
+
+if __name__ == "__main__":
+    run("openai (Python)")
