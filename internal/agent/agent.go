@@ -50,7 +50,7 @@ type Options struct {
 	Key        func() (string, error) // the engine's own API key; nil: it needs none
 	Transport  http.RoundTripper      // nil: one that checks addresses and uses no proxy
 
-	Registration api.Registration // with model types: those, whatever the engine lists
+	Registration api.Registration // its model types, if any, replace what the engine lists
 	Open         func(r api.Registration, load func() api.Load) (Lease, error)
 	Interval     time.Duration // between probes; 0: DefaultInterval
 	DrainLimit   time.Duration // of waiting for requests at the end; 0: DefaultDrainLimit
