@@ -84,7 +84,7 @@ var rooms = map[string]room{
 	"internal/strict":   {others: []string{json, yaml}},
 	"internal/address":  {},
 	"internal/engines":  {ours: []string{"internal/fleet"}, others: []string{common, model}},
-	"internal/agent":    {ours: []string{"api", "internal/engines", "internal/fleet", "internal/outbound"}},
+	"internal/agent":    {ours: []string{"api", "internal/engines", "internal/fleet", "internal/outbound", "internal/registry"}},
 	"internal/outbound": {ours: []string{"internal/address"}, others: []string{metrics}},
 	"internal/config":   {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},
 	"internal/disk":     {},

@@ -51,7 +51,7 @@ type Options struct {
 	Transport  http.RoundTripper      // nil: one that checks addresses and uses no proxy
 
 	Registration api.Registration // its model types, if any, replace what the engine lists
-	Open         func(r api.Registration, load func() api.Load) (Lease, error)
+	Open         func(r api.Registration, load func() fleet.Load) (Lease, error)
 	Interval     time.Duration // between probes; 0: DefaultInterval
 	DrainLimit   time.Duration // of waiting for requests at the end; 0: DefaultDrainLimit
 	Log          *slog.Logger  // nil: none
@@ -63,7 +63,7 @@ type Agent struct {
 	source engines.Source
 	fixed  []string // model types that were configured
 
-	load atomic.Pointer[api.Load] // for the next report
+	load atomic.Pointer[fleet.Load] // for the next report
 
 	// Of Run's goroutine.
 	lease   Lease
@@ -120,23 +120,47 @@ func New(o Options) (*Agent, error) {
 }
 
 // Run probes the engine and keeps it registered from the first probe on that
-// finds it able to work, until ctx ends. Then it drains the head, waits for its
-// requests within the limit, and deregisters it. It is called once.
-func (a *Agent) Run(ctx context.Context) error {
+// finds it able to work. When leave is closed it drains the head, waits for its
+// requests within the limit, and deregisters it. When ctx ends it returns at
+// once: the head stays registered until its lease expires. It is called once.
+func (a *Agent) Run(ctx context.Context, leave <-chan struct{}) error {
 	defer a.source.HTTP.CloseIdleConnections()
+	defer a.keeping.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	tick := time.NewTicker(a.Interval)
 	defer tick.Stop()
 	for {
-		if f := a.ask(ctx); ctx.Err() == nil { // else a failure says nothing of the engine
-			if err := a.follow(f); err != nil {
-				return err
-			}
+		if err := a.probe(ctx, leave); err != nil {
+			return err
 		}
 		select {
+		case <-leave:
+			return a.leave(ctx, tick.C)
 		case <-ctx.Done():
-			return a.leave(context.WithoutCancel(ctx), tick.C)
+			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// probe asks the engine and follows what it says, unless the end comes between:
+// what fails then says nothing of the engine.
+func (a *Agent) probe(ctx context.Context, leave <-chan struct{}) error {
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	found := make(chan finding, 1)
+	go func() { found <- a.ask(asking) }()
+	select {
+	case f := <-found:
+		if ctx.Err() != nil {
+			return nil
+		}
+		return a.follow(ctx, f)
+	case <-leave:
+		cancel()
+		<-found
+		return nil
 	}
 }
 
@@ -170,9 +194,9 @@ func (a *Agent) ask(ctx context.Context) finding {
 
 // follow registers and reports what a probe found. A single failure changes
 // nothing, since a busy engine may answer late.
-func (a *Agent) follow(f finding) error {
+func (a *Agent) follow(ctx context.Context, f finding) error {
 	a.note(cmp.Or(f.unwell, f.silent))
-	a.load.Store(report(&f.load))
+	a.load.Store(&f.load.Load)
 	switch {
 	case f.unwell != nil:
 		a.unwell++
@@ -185,7 +209,7 @@ func (a *Agent) follow(f finding) error {
 		if f.unwell != nil || len(f.models) == 0 {
 			return nil
 		}
-		return a.register(f)
+		return a.register(ctx, f)
 	}
 	status := a.status
 	switch {
@@ -210,19 +234,19 @@ func (a *Agent) follow(f finding) error {
 }
 
 // register opens the lease.
-func (a *Agent) register(f finding) error {
+func (a *Agent) register(ctx context.Context, f finding) error {
 	r := a.Registration
 	r.ModelTypes, r.ModelType, r.Status = f.models, "", a.status
 	a.served, a.started = f.models, f.load.Started
 	if r.Capacity = a.capacity(f); r.Capacity != nil {
 		a.limit = r.Capacity.MaxInFlight
 	}
-	lease, err := a.Open(r, func() api.Load { return *a.load.Load() })
+	lease, err := a.Open(r, func() fleet.Load { return *a.load.Load() })
 	if err != nil {
 		return err
 	}
 	a.lease = lease
-	a.keeping.Go(func() { lease.Run(context.Background()) }) // Close ends it: requests are drained first
+	a.keeping.Go(func() { lease.Run(ctx) })
 	return nil
 }
 
@@ -286,7 +310,11 @@ func (a *Agent) leave(ctx context.Context, tick <-chan time.Time) error {
 	}
 	a.Log.Info("draining", "limit", a.DrainLimit)
 	err := a.lease.SetStatus(fleet.StatusDraining.String())
-	if !a.drained(ctx, tick) {
+	drained := a.drained(ctx, tick)
+	switch {
+	case ctx.Err() != nil:
+		return err
+	case !drained:
 		a.Log.Warn("requests may still run at the engine, and the limit of draining is reached")
 	}
 	closing, cancel := context.WithTimeout(ctx, closeLimit)
@@ -294,7 +322,6 @@ func (a *Agent) leave(ctx context.Context, tick <-chan time.Time) error {
 	if closed := a.lease.Close(closing); closed != nil {
 		err = errors.Join(err, fmt.Errorf("deregister head %s: %w", a.Registration.ID, closed))
 	}
-	a.keeping.Wait()
 	return err
 }
 
@@ -313,7 +340,7 @@ func (a *Agent) drained(ctx context.Context, tick <-chan time.Time) bool {
 		if ctx.Err() != nil {
 			return false
 		}
-		a.load.Store(report(&f.load))
+		a.load.Store(&f.load.Load)
 		switch {
 		case f.unwell != nil:
 			gone++
@@ -326,23 +353,23 @@ func (a *Agent) drained(ctx context.Context, tick <-chan time.Time) bool {
 	return true
 }
 
-// report is a load as it is reported: what is unknown is left out.
-func report(l *engines.Load) *api.Load {
+// Report is a load as it is reported over the API: what is unknown is left out.
+func Report(l fleet.Load) api.Load {
 	count := func(n int64) *int64 {
 		if n == fleet.Unknown {
 			return nil
 		}
 		return &n
 	}
-	fraction := func(v float64) *float64 {
+	number := func(v float64) *float64 {
 		if math.IsNaN(v) {
 			return nil
 		}
 		return &v
 	}
-	return &api.Load{
+	return api.Load{
 		InFlight: count(l.InFlight), Queued: count(l.Queued), PendingPromptTokens: count(l.PendingPromptTokens),
-		KVCacheUsage: fraction(l.KVCacheUsage), KVCapacityTokens: count(l.KVCapacityTokens),
-		Utilization: fraction(l.Utilization), TokensPerSecond: fraction(l.TokensPerSecond),
+		KVCacheUsage: number(l.KVCacheUsage), KVCapacityTokens: count(l.KVCapacityTokens),
+		Utilization: number(l.Utilization), TokensPerSecond: number(l.TokensPerSecond),
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"headway/api"
 	"headway/internal/engines"
+	"headway/internal/fleet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -77,7 +78,7 @@ func (e *engine) RoundTrip(r *http.Request) (*http.Response, error) {
 type lease struct {
 	mu     sync.Mutex
 	said   []string
-	load   func() api.Load
+	load   func() fleet.Load
 	ended  chan struct{}
 	failed error // of Close
 }
@@ -117,7 +118,8 @@ func (l *lease) heard() string {
 // running is an agent at work.
 type running struct {
 	*lease
-	stop context.CancelFunc
+	stop context.CancelFunc // as the one who runs it wants
+	kill context.CancelFunc // at once
 	done chan error
 	log  *strings.Builder
 }
@@ -130,7 +132,7 @@ func start(t *testing.T, e *engine, more func(*Options)) *running {
 		Engine: engines.Find("vllm"), URL: "http://gpu-1:8000", Transport: e, Interval: time.Second, DrainLimit: time.Minute,
 		Registration: api.Registration{ID: "h1", Endpoint: "http://gpu-1:8000", Region: "eu"},
 		Log:          slog.New(slog.NewTextHandler(r.log, nil)),
-		Open: func(reg api.Registration, load func() api.Load) (Lease, error) {
+		Open: func(reg api.Registration, load func() fleet.Load) (Lease, error) {
 			r.say("register %s %s %s %s", reg.ID, reg.Engine, reg.ModelTypes, reg.Status)
 			r.load = load
 			return r.lease, nil
@@ -143,9 +145,10 @@ func start(t *testing.T, e *engine, more func(*Options)) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ctx context.Context
-	ctx, r.stop = context.WithCancel(t.Context())
-	go func() { r.done <- a.Run(ctx) }()
+	leave, stop := context.WithCancel(t.Context())
+	ctx, kill := context.WithCancel(t.Context())
+	r.stop, r.kill = stop, kill
+	go func() { r.done <- a.Run(ctx, leave.Done()) }()
 	return r
 }
 
@@ -179,7 +182,7 @@ func TestAnEngineIsRegisteredOnceItCanWork(t *testing.T) {
 		r.expect(t, 5*time.Second, "")
 		e.set(func(e *engine) { e.models = "llama"; e.running = 2 })
 		r.expect(t, time.Second, "register h1 vllm [llama] active")
-		if l := r.load(); l.InFlight == nil || *l.InFlight != 2 || l.KVCacheUsage != nil {
+		if l := Report(r.load()); l.InFlight == nil || *l.InFlight != 2 || l.KVCacheUsage != nil || l.TokensPerSecond != nil {
 			t.Errorf("load %+v", l)
 		}
 		e.set(func(e *engine) { e.running = 0 })
@@ -198,7 +201,7 @@ func TestThreeFailuresInARow(t *testing.T) {
 		r.expect(t, 500*time.Millisecond, "register h1 vllm [llama] active")
 		e.set(func(e *engine) { e.health = 503 })
 		r.expect(t, 2*time.Second, "")
-		if l := r.load(); l.InFlight != nil {
+		if l := r.load(); l.InFlight != fleet.Unknown {
 			t.Errorf("the load of an engine that fails is known: %+v", l)
 		}
 		e.set(func(e *engine) { e.health = 200 })
@@ -301,7 +304,7 @@ func TestTheEndDrains(t *testing.T) {
 				began := time.Now()
 				r.stop()
 				r.expect(t, 10*time.Second, "draining")
-				if l := r.load(); l.InFlight == nil || *l.InFlight != 3 {
+				if l := r.load(); l.InFlight != 3 {
 					t.Errorf("load while draining: %+v", l)
 				}
 				e.set(c.after)
@@ -322,6 +325,32 @@ func TestTheEndDrains(t *testing.T) {
 	}
 }
 
+// An agent that is ended at once leaves the head registered, also while it
+// drains.
+func TestAnAgentThatIsEndedAtOnce(t *testing.T) {
+	for _, draining := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			e := vllm()
+			e.running = 1
+			r := start(t, e, nil)
+			r.expect(t, 500*time.Millisecond, "register h1 vllm [llama] active")
+			if draining {
+				r.stop()
+				r.expect(t, time.Second, "draining")
+			}
+			began := time.Now()
+			r.kill()
+			if err := <-r.done; err != nil || time.Since(began) > 0 {
+				t.Errorf("after %v: %v", time.Since(began), err)
+			}
+			if got := r.heard(); got != "" {
+				t.Errorf("heard %q", got)
+			}
+			r.stop()
+		})
+	}
+}
+
 // A head that cannot be deregistered is an error.
 func TestTheEndFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -338,7 +367,7 @@ func TestTheEndFails(t *testing.T) {
 func TestNewNamesWhatIsMissing(t *testing.T) {
 	full := Options{
 		Engine: engines.Find("vllm"), URL: "http://a:1", Registration: api.Registration{ID: "h", Endpoint: "http://a:1", Region: "r"},
-		Open: func(api.Registration, func() api.Load) (Lease, error) { return nil, errors.ErrUnsupported },
+		Open: func(api.Registration, func() fleet.Load) (Lease, error) { return nil, errors.ErrUnsupported },
 	}
 	for name, leave := range map[string]func(*Options){
 		"Engine": func(o *Options) { o.Engine = nil }, "URL": func(o *Options) { o.URL = "" }, "Open": func(o *Options) { o.Open = nil },

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,14 +60,14 @@ The engine's own API key, if it needs one, comes from a file
 			o.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
 			r.Timeout = agentCall
 			run := func(c *call) error {
-				o.Open = func(reg api.Registration, load func() api.Load) (agent.Lease, error) {
-					return c.NewAgent(reg, load)
+				o.Open = func(reg api.Registration, load func() fleet.Load) (agent.Lease, error) {
+					return c.NewAgent(reg, func() api.Load { return agent.Report(load()) })
 				}
 				a, err := agent.New(o)
 				if err != nil {
 					return err
 				}
-				return a.Run(c.Context())
+				return a.Run(context.WithoutCancel(c.Context()), c.Context().Done())
 			}
 			return r.connected(c, run, client.WithLogger(o.Log), client.WithUserAgent("headway-agent"))
 		})
