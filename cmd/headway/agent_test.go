@@ -61,7 +61,7 @@ func TestAnUnmodifiedEngineBecomesAHead(t *testing.T) {
 		return func() error {
 			var h api.Head
 			status, body, err := p.do(http.MethodGet, "/api/v1/heads/"+id, "")
-			if err != nil || status != http.StatusOK || json.Unmarshal(body, &h) != nil || !h.Routable || h.Load == nil {
+			if err != nil || status != http.StatusOK || json.Unmarshal(body, &h) != nil || !h.Routable || h.Load == nil || h.Load.InFlight == nil { // the first report follows the registration
 				return fmt.Errorf("head %s: %d %s %w", id, status, body, errors.Join(err, errors.ErrUnsupported))
 			}
 			if h.Engine != "vllm" || h.Region != "eu-west" || h.Endpoint != engine.URL || !slices.Equal(h.ModelTypes, []string{"llama", "sql-lora"}) ||

@@ -44,11 +44,12 @@ type Lease interface {
 // Options say what is registered. Engine, URL, Registration.ID, .Endpoint and
 // .Region, and Open are required.
 type Options struct {
-	Engine     *engines.Engine
-	URL        string                 // of the engine's API, without a path
-	MetricsURL string                 // of its metrics, without a path; "": URL
-	Key        func() (string, error) // the engine's own API key; nil: it needs none
-	Transport  http.RoundTripper      // nil: one that checks addresses and uses no proxy
+	Engine         *engines.Engine
+	URL            string                 // of the engine's API, without a path
+	MetricsURL     string                 // of its metrics, without a path; "": URL
+	Key            func() (string, error) // the engine's own API key; nil: it needs none
+	Transport      http.RoundTripper      // nil: one that checks addresses and uses no proxy
+	AllowLinkLocal bool                   // of the engine
 
 	Registration api.Registration // its model types, if any, replace what the engine lists
 	Open         func(r api.Registration, load func() fleet.Load) (Lease, error)
@@ -102,7 +103,7 @@ func New(o Options) (*Agent, error) {
 	}
 	o.Log = o.Log.With("head", o.Registration.ID)
 	if o.Transport == nil {
-		o.Transport = outbound.NewTransport(outbound.Options{Timeout: probeLimit})
+		o.Transport = outbound.NewTransport(outbound.Options{Timeout: probeLimit, AllowLinkLocal: o.AllowLinkLocal, Setting: "heads.allow_link_local"})
 	}
 	if o.MetricsURL == "" {
 		o.MetricsURL = o.URL

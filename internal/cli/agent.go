@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
@@ -104,12 +102,12 @@ func (f *agentFlags) options(c *call) (o agent.Options, err error) {
 		return o, cmdline.Errorf("--drain-timeout %s: want more than 0", f.drainLimit)
 	}
 	o.Interval, o.DrainLimit, o.Registration = f.interval, f.drainLimit, f.head
-	if o.URL, err = fleet.Endpoint(f.url); err != nil {
+	if o.URL, err = fleet.Endpoint(f.url, false); err != nil {
 		return o, cmdline.Errorf("--url %w", err)
 	}
 	o.MetricsURL = o.URL
 	if f.metricsURL != "" {
-		if o.MetricsURL, err = fleet.Endpoint(f.metricsURL); err != nil {
+		if o.MetricsURL, err = fleet.Endpoint(f.metricsURL, false); err != nil {
 			return o, cmdline.Errorf("--metrics-url %w", err)
 		}
 	} else if o.Engine.MetricsPort != "" {
@@ -133,11 +131,10 @@ func (f *agentFlags) options(c *call) (o agent.Options, err error) {
 
 // check fills in the id, and refuses what the service would refuse.
 func (f *agentFlags) check(r *api.Registration) error {
-	if canonical, err := fleet.Endpoint(r.Endpoint); err != nil {
+	if canonical, err := fleet.Endpoint(r.Endpoint, false); err != nil {
 		return cmdline.Errorf("--endpoint %w", err)
 	} else if r.ID == "" {
-		_, host, _ := strings.Cut(canonical, "://")
-		r.ID = strings.NewReplacer("[", "", "]", "").Replace(host)
+		r.ID = agent.IDOf(canonical)
 	}
 	spec := fleet.Spec{
 		ID: r.ID, Endpoint: r.Endpoint, ModelTypes: r.ModelTypes, Region: r.Region, Zone: r.Zone,
@@ -158,28 +155,16 @@ func (f *agentFlags) check(r *api.Registration) error {
 	return nil
 }
 
-// key reads the engine's own API key; nil: it needs none. A file is read for
-// each request, so that a key can be replaced.
+// key is what reads the engine's own API key; nil: it needs none.
 func (f *agentFlags) key() (func() (string, error), error) {
-	read := func() (string, error) { return checkEngineKey(os.Getenv(envEngineKey)) }
-	if f.keyFile != "" {
-		read = func() (string, error) {
-			text, err := os.ReadFile(f.keyFile)
-			if err != nil {
-				return "", fmt.Errorf("read the engine's API key: %w", err)
-			}
-			return checkEngineKey(strings.TrimSpace(string(text)))
+	read := agent.KeyFile(f.keyFile)
+	if f.keyFile == "" {
+		key := os.Getenv(envEngineKey)
+		if key == "" {
+			return nil, nil //nolint:nilnil // documented
 		}
-	} else if os.Getenv(envEngineKey) == "" {
-		return nil, nil //nolint:nilnil // documented
+		read = func() (string, error) { return agent.CheckKey(key) }
 	}
 	_, err := read()
 	return read, err
-}
-
-func checkEngineKey(key string) (string, error) {
-	if key == "" || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) { // no header can have it
-		return "", errors.New("the engine's API key is empty, or has white space or other characters that no key has")
-	}
-	return key, nil
 }

@@ -10,10 +10,9 @@ import (
 	"headway/internal/address"
 )
 
-// Endpoint is the canonical form of the URL of a server, http://host:port, with
-// a link-local address refused.
-func Endpoint(text string) (string, error) {
-	canonical, wrong := canonicalEndpoint(text, false)
+// Endpoint is the canonical form of the URL of a server, http://host:port.
+func Endpoint(text string, allowLinkLocal bool) (string, error) {
+	canonical, wrong := canonicalEndpoint(text, allowLinkLocal)
 	if wrong != "" {
 		return "", fmt.Errorf("%q %s", text, wrong)
 	}
