@@ -288,7 +288,9 @@ func TestAgentRegistersAgainWithWhatItServesNow(t *testing.T) {
 		r.set(func() { r.log, r.down = nil, false })
 		a.Serve([]string{"m", "adapter"}, &api.Capacity{MaxInFlight: 256})
 		time.Sleep(5 * time.Second)
-		expect(t, r, "register active")
+		if got, _ := r.seen(); !strings.Contains(got, "register active") { // reports may stand beside it
+			t.Errorf("the router saw %q", got)
+		}
 		if s := a.State(); s.Epoch != 3 || s.Registrations != 3 {
 			t.Errorf("state %+v", s)
 		}
