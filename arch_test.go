@@ -63,7 +63,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline", "internal/agent", "internal/engines"},
 		others: []string{cobra, pflag},
 	},
 	"bench":   {ours: anyOfOurs, others: []string{metrics}},
@@ -83,6 +83,8 @@ var rooms = map[string]room{
 	"internal/app":      {ours: anyOfOurs, others: []string{metrics}},
 	"internal/strict":   {others: []string{json, yaml}},
 	"internal/address":  {},
+	"internal/engines":  {ours: []string{"internal/fleet"}, others: []string{common, model}},
+	"internal/agent":    {ours: []string{"api", "internal/engines", "internal/fleet", "internal/outbound", "internal/registry"}},
 	"internal/outbound": {ours: []string{"internal/address"}, others: []string{metrics}},
 	"internal/upstream": {ours: []string{"internal/address", "internal/outbound"}, others: []string{metrics, xnet}},
 	"internal/config":   {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},

@@ -39,7 +39,7 @@ const (
 // the first accepted registration. It is safe for concurrent use.
 type Agent struct {
 	client       *Client
-	registration api.Registration
+	registration api.Registration // its id and endpoint never change; the rest under mu
 	load         func() api.Load
 	changed      chan struct{} // holds one when the status to report changed
 	ready        chan struct{} // closed after the first accepted report
@@ -51,6 +51,7 @@ type Agent struct {
 	mu       sync.Mutex
 	state    AgentState
 	sequence uint64
+	changes  uint64 // of the registration
 }
 
 // AgentState is an agent's view of its lease.
@@ -114,6 +115,21 @@ func (a *Agent) SetStatus(status string) error {
 	default: // it is to be reported already
 	}
 	return nil
+}
+
+// Serve changes the model types and the capacity of the head; nil is an unknown
+// one. The head registers again at once, with a new epoch, also if they are as
+// before.
+func (a *Agent) Serve(modelTypes []string, c *api.Capacity) {
+	a.mu.Lock()
+	a.registration.ModelTypes, a.registration.ModelType, a.registration.Capacity = slices.Clone(modelTypes), "", c
+	a.changes++
+	a.state.Epoch = 0
+	a.mu.Unlock()
+	select {
+	case a.changed <- struct{}{}:
+	default: // it is to be reported already
+	}
 }
 
 // Drain reports draining: no new requests come, running ones may finish.
@@ -194,8 +210,10 @@ func (a *Agent) step(ctx context.Context, epoch uint64) (time.Duration, error) {
 }
 
 func (a *Agent) register(ctx context.Context) (time.Duration, error) {
-	r := a.registration
-	r.Status = a.State().Status
+	a.mu.Lock()
+	r, changes := a.registration, a.changes
+	r.Status = a.state.Status
+	a.mu.Unlock()
 	k := registering(&r)
 	k.once = true // the agent retries
 	out, err := fetch[api.RegistrationAnswer](ctx, a.client, k)
@@ -206,7 +224,9 @@ func (a *Agent) register(ctx context.Context) (time.Duration, error) {
 		return a.failed(err), err
 	}
 	a.mu.Lock()
-	a.state.Epoch = out.Lease.Epoch
+	if changes == a.changes { // else it registers again
+		a.state.Epoch = out.Lease.Epoch
+	}
 	a.state.Registrations++
 	a.registration.TakeOver = false // once: two agents must not take the head from each other for ever
 	a.sequence = 0

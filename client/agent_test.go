@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +10,6 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,9 +32,10 @@ type router struct {
 	known bool
 	down  bool
 
-	contested bool // another endpoint holds the lease
-	takeOver  bool // the agent's registration says so
-	busy      int  // answers 503 with Retry-After as often
+	contested bool   // another endpoint holds the lease
+	models    string // as registered, "m" if empty
+	takeOver  bool   // the agent's registration says so
+	busy      int    // answers 503 with Retry-After as often
 	sequence  uint64
 	log       []string // what was asked for and how it was answered
 	times     []time.Time
@@ -104,7 +105,7 @@ func (r *router) register(req *http.Request) network {
 		TakeOver bool `json:"take_over"`
 	}
 	r.decode(req, &in)
-	if in.ID != "h1" || in.Endpoint != "http://127.0.0.1:9" || !slices.Equal(in.ModelTypes, []string{"m"}) ||
+	if in.ID != "h1" || in.Endpoint != "http://127.0.0.1:9" || strings.Join(in.ModelTypes, " ") != cmp.Or(r.models, "m") ||
 		in.Region != "us-east" || in.Zone != "a" || in.Engine != "vllm" || in.Capacity.MaxInFlight != 256 ||
 		(in.Status != "active" && in.Status != "draining") {
 		r.t.Errorf("registration %+v", in)
@@ -268,6 +269,30 @@ func TestAgentRegistersAgainWhenItIsUnknown(t *testing.T) {
 		expect(t, r, "not found register active")
 		if s := a.State(); s.Epoch != 2 {
 			t.Errorf("epoch %d, want 2", s.Epoch)
+		}
+	})
+}
+
+func TestAgentRegistersAgainWithWhatItServesNow(t *testing.T) {
+	withAgent(t, func(t *testing.T, r *router, a *client.Agent) {
+		expect(t, r, "register active")
+		r.set(func() { r.models = "m adapter" })
+		models := []string{"m", "adapter"}
+		a.Serve(models, &api.Capacity{MaxInFlight: 256})
+		models[0] = "changed later"
+		expect(t, r, "register active")
+		time.Sleep(10 * time.Second)
+		expect(t, r, "active")
+		r.set(func() { r.down = true })
+		time.Sleep(10 * time.Second)
+		r.set(func() { r.log, r.down = nil, false })
+		a.Serve([]string{"m", "adapter"}, &api.Capacity{MaxInFlight: 256})
+		time.Sleep(5 * time.Second)
+		if got, _ := r.seen(); !strings.Contains(got, "register active") { // reports may stand beside it
+			t.Errorf("the router saw %q", got)
+		}
+		if s := a.State(); s.Epoch != 3 || s.Registrations != 3 {
+			t.Errorf("state %+v", s)
 		}
 	})
 }

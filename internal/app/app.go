@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
+	"headway/internal/agent"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/boltstore"
@@ -87,6 +88,8 @@ type App struct {
 	console      http.Handler     // nil: switched off
 	server       *httpapi.Server
 	announcer    *local.Announcer
+	agents       *agent.Set   // of the static heads
+	static       []agent.Head // as they were at the start
 
 	teardowns []teardown
 }
@@ -137,10 +140,10 @@ func (a *App) close() error {
 	return errors.Join(errs...)
 }
 
-// Reload reads the policy file and the certificates again and reopens the audit
-// trail. A faulty part stays as it was.
+// Reload reads the policy file, the static heads and the certificates again and
+// reopens the audit trail. A faulty part stays as it was.
 func (a *App) Reload(ctx context.Context) error {
-	err := errors.Join(a.policyFile.Load(ctx), a.journal.Reopen(), a.reloadCertificates())
+	err := errors.Join(a.policyFile.Load(ctx), a.journal.Reopen(), a.reloadCertificates(), a.reloadHeads())
 	e := audit.Entry{
 		Category: audit.RoutingConfig, Action: "config.reload", Outcome: audit.Success,
 		Actor: audit.Actor{Type: "system", Via: "signal"}, Target: audit.Target{Type: "config"},
@@ -207,6 +210,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(func(ctx context.Context) error { return a.access.Keys.Run(ctx, a.log) })
 	start(a.live.Run)
 	start(a.watchPolicy)
+	start(a.followHeads)
 	start(a.watchCertificates)
 	start(a.logEvents)
 	if a.webhooks != nil {

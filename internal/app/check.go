@@ -20,7 +20,7 @@ import (
 func (a *App) check(ctx context.Context) error {
 	closed := a.mayBeClosed()
 	return errors.Join(
-		a.checkListen(closed), a.checkQueue(closed), a.checkMonitor(), a.checkPolicy(), a.readSigningKey(ctx), a.checkAuditFile(),
+		a.checkListen(closed), a.checkQueue(closed), a.checkMonitor(), a.checkPolicy(), a.readSigningKey(ctx), a.checkAuditFile(), a.checkHeads(),
 	)
 }
 

@@ -55,7 +55,7 @@ var makers = map[string][]string{
 var silent = []string{
 	"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/klauspost/compress/gzhttp", "github.com/nats-io/nats-server/v2/server",
 	"github.com/nats-io/nats.go/jetstream", "github.com/nats-io/nats.go/micro", "github.com/prometheus/client_golang/prometheus",
-	"github.com/prometheus/client_model/go", "github.com/prometheus/common/model", "github.com/prometheus/prometheus",
+	"github.com/prometheus/client_model/go", "github.com/prometheus/common/expfmt", "github.com/prometheus/common/model", "github.com/prometheus/prometheus",
 	"github.com/spf13/pflag", "go.etcd.io/bbolt", "go.yaml.in/yaml/v3", "golang.org/x/net/http/httpguts", "golang.org/x/time/rate",
 }
 
@@ -72,6 +72,8 @@ var dialers = map[string]string{
 	"internal/local net.Dialer":                              "-",
 	"internal/local net/http.Client":                         "-",
 	"internal/local net/http.Transport":                      "-",
+	"internal/agent net/http.Client":                         "-", // probes of engines, which are no requests
+	"internal/agent outbound.NewTransport":                   "-",
 	"internal/app outbound.NewClient":                        "oidc acme alertmanager webhook",
 	"internal/app outbound.NewDialer":                        "nats",    // and for redis, where each call is counted
 	"internal/natsmq nats.go.Connect":                        "nats",    // with the dialer of the app; else within the process

@@ -157,7 +157,7 @@ var (
 		"state check": "", "state export": "",
 	}
 	localCalls = map[string]string{
-		"serve": "prints no answers; the log has a test of its own", "demo": "internal/demo has a test of its own",
+		"serve": "prints no answers; the log has a test of its own", "agent": "prints no answers; its log quotes, as that of serve", "demo": "internal/demo has a test of its own",
 		"policy check": "TestATerminalObeysNoFile", "audit verify": "TestATerminalObeysNoFile", "audit export": "TestATerminalObeysNoFile", "state import": "TestATerminalObeysNoFile",
 		"tls init": "prints names of files that its flags give", "tls client": "prints names of files that its flags give",
 		"monitoring export": "prints its own arguments",

@@ -110,6 +110,7 @@ ask which head to take and get a decision. Start with:
 
   headway serve     the service, on 127.0.0.1:8080
   headway demo      a small fleet beside it, and traffic
+  headway agent     an inference engine as a head of it
   headway status    how it is
 
 The commands that ask a service find the one of this machine, and its
@@ -123,7 +124,7 @@ found.`,
 		SilenceUsage:  true,
 	}
 	root.SetVersionTemplate("headway {{.Version}}\n")
-	root.AddCommand(newServe(b), newDemo(), newStatus(), newDoctor(), newHeads(), newWatch(), newDecide(), newPolicy(), newKeys(), newAudit(), newQueue(), newState(), newMonitoring(), newTLS(), newConfig(), newMan(b), newVersion(b))
+	root.AddCommand(newServe(b), newAgent(), newDemo(), newStatus(), newDoctor(), newHeads(), newWatch(), newDecide(), newPolicy(), newKeys(), newAudit(), newQueue(), newState(), newMonitoring(), newTLS(), newConfig(), newMan(b), newVersion(b))
 	return root
 }
 

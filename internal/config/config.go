@@ -27,6 +27,7 @@ type Config struct {
 	Queue     Queue
 	Webhooks  Webhooks
 
+	file    string            // that was read; "": none
 	sources map[string]source // by key, of the values that are not defaults
 }
 
@@ -86,6 +87,7 @@ type Heads struct {
 	Max            int
 	MaxModelTypes  int
 	AllowLinkLocal bool
+	Static         []StaticHead // of the configuration file only
 }
 
 // Decisions says what is kept of decisions.

@@ -59,6 +59,8 @@ func (f *fileReader) section(prefix string) {
 	f.Object(func(name string) bool {
 		key := prefix + name
 		switch s := f.find(key); {
+		case key == "heads" && f.Kind() == strict.Array || key == "heads.static":
+			f.staticHeads()
 		case prefix == "" && slices.Contains(f.sections(), key):
 			f.section(key + ".")
 		case s != nil && !strings.Contains(name, "."):

@@ -115,9 +115,10 @@ func (v *flagValue) Set(text string) error {
 // error is an *Error with every fault.
 func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byte, error)) (Config, error) {
 	var c Config
-	l := &loader{table: newTable(&c), sources: map[string]source{}}
+	l := &loader{table: newTable(&c), sources: map[string]source{}, heads: &c.Heads.Static}
 	vars := environment(environ)
-	l.file(configFile(fs, vars), readFile)
+	c.file = configFile(fs, vars)
+	l.file(c.file, readFile)
 	l.environment(vars)
 	l.flags(fs)
 	c.sources = l.sources
@@ -134,6 +135,7 @@ func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byt
 type loader struct {
 	*table
 	sources map[string]source
+	heads   *[]StaticHead
 	faults  []Fault
 }
 

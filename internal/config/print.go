@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -29,6 +30,13 @@ func (c *Config) Print(w io.Writer, provenance bool) error {
 		if before, after, nested := strings.Cut(s.Key, "."); nested {
 			if before != section {
 				lines = append(lines, line{text: before + ":"})
+				if before == "heads" && len(c.Heads.Static) > 0 {
+					list, err := json.Marshal(c.Heads.Static) // JSON is YAML
+					if err != nil {
+						return fmt.Errorf("write heads.static: %w", err)
+					}
+					lines = append(lines, line{text: "  static: " + string(list)})
+				}
 			}
 			section, name = before, "  "+after
 		}

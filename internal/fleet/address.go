@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"net"
 	"net/url"
 	"strconv"
@@ -8,6 +9,15 @@ import (
 
 	"headway/internal/address"
 )
+
+// Endpoint is the canonical form of the URL of a server, http://host:port.
+func Endpoint(text string, allowLinkLocal bool) (string, error) {
+	canonical, wrong := canonicalEndpoint(text, allowLinkLocal)
+	if wrong != "" {
+		return "", fmt.Errorf("%q %s", text, wrong)
+	}
+	return canonical, nil
+}
 
 // canonicalEndpoint returns a head's endpoint without a trailing slash, and what
 // is wrong with it, "" if nothing. It must be scheme://host[:port] and nothing

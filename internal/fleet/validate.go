@@ -119,6 +119,13 @@ func ValidID(id string) bool {
 	return len(f.Faults) == 0
 }
 
+// ValidModelType reports whether a head can serve a model type of that name.
+func ValidModelType(name string) bool {
+	var f faults
+	f.name("", name, MaxModelTypeLength, ModelTypeCharacters, true)
+	return len(f.Faults) == 0
+}
+
 // CheckLabels returns what is wrong with labels, with pointers below pointer.
 func CheckLabels(pointer string, labels map[string]string) []strict.Fault {
 	var f faults

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Engines that the configuration names are heads; SIGHUP reads the list again,
+// and a faulty one changes nothing.
+func TestStaticHeadsFollowTheConfiguration(t *testing.T) {
+	engine := func(model string) *httptest.Server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/health":
+			case "/v1/models":
+				fmt.Fprintf(w, `{"data":[{"id":%q}]}`, model)
+			case "/metrics":
+				fmt.Fprint(w, "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\n")
+			}
+		}))
+		t.Cleanup(s.Close)
+		return s
+	}
+	one, two := engine("m1"), engine("m2")
+	dir := t.TempDir()
+	file := filepath.Join(dir, "headway.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("heads: [{endpoint: '" + one.URL + "', engine: vllm, id: one, region: eu}]\n")
+	p := serve(t, dir, "--config", file)
+	has := func(id, text string) {
+		t.Helper()
+		eventually(t, time.Minute, id+" "+text, func() error {
+			status, body, err := p.do(http.MethodGet, "/api/v1/heads/"+id, "")
+			if text == "" && status == http.StatusNotFound || text != "" && status == http.StatusOK && strings.Contains(string(body), text) {
+				return nil
+			}
+			return fmt.Errorf("%d %s %w", status, body, errors.Join(err, errors.ErrUnsupported))
+		})
+	}
+	has("one", `"routable":true`)
+	write("heads:\n  max: 100\n  static:\n  - {endpoint: '" + two.URL + "', engine: vllm, id: two, region: us, model_types: [mine], max_in_flight: 4, labels: {rack: r1}}\n")
+	p.signal(syscall.SIGHUP)
+	has("two", `"mine"`)
+	has("one", "")
+	write("heads: [{endpoint: nowhere, engine: gpt}, {endpoint: 'http://a:1', engine: vllm, key_file: /none, region: a/b}, {endpoint: 'http://a:1', engine: tgi}]\n")
+	p.signal(syscall.SIGHUP)
+	for line := range p.lines {
+		if !strings.Contains(line, "reload failed") {
+			continue
+		}
+		for _, want := range []string{"/heads/0/endpoint", "/heads/0/engine", "/heads/1/key_file", "/heads/1/region", "/heads/2/id"} {
+			if !strings.Contains(line, want) {
+				t.Errorf("no %s in %s", want, line)
+			}
+		}
+		break
+	}
+	has("two", `"routable":true`)
+	if code, _, stderr := here(t, "serve", "--config", file, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0"); code == exitOK || !strings.Contains(stderr, "/heads/1/key_file") {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+	write("heads: [{endpoint: 'http://a:1', engine: vllm, regoin: eu}, 5]\n")
+	if code, _, stderr := here(t, "config", "print", "--config", file); code != exitUsage || !strings.Contains(stderr, "heads.0.regoin") {
+		t.Errorf("exit code %d, %s", code, stderr)
+	}
+	write("heads: [{endpoint: 'http://a:1', engine: vllm, labels: {a: b}}]\n")
+	_, printed, _ := here(t, "config", "print", "--config", file)
+	write(printed)
+	if _, again, stderr := here(t, "config", "print", "--config", file); stderr != "" || !strings.Contains(again, `static: [{"endpoint":"http://a:1","engine":"vllm","labels":{"a":"b"}}]`) {
+		t.Errorf("printed %s%s", again, stderr)
+	}
+	p.stop()
+}

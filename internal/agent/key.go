@@ -1,0 +1,36 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// KeyFile returns what reads an engine's own API key from a file: for each
+// request, so that the key can be replaced.
+func KeyFile(path string) func() (string, error) {
+	return func() (string, error) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("read the engine's API key: %w", err)
+		}
+		return CheckKey(strings.TrimSpace(string(text)))
+	}
+}
+
+// CheckKey returns the key, or why no engine can be sent it. The error does not
+// have it.
+func CheckKey(key string) (string, error) {
+	if key == "" || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) { // no header can have it
+		return "", errors.New("the engine's API key is empty, or has white space or other characters that no key has")
+	}
+	return key, nil
+}
+
+// IDOf is the id of a head whose configuration names none: host:port of its
+// endpoint, in its canonical form.
+func IDOf(endpoint string) string {
+	_, host, _ := strings.Cut(endpoint, "://")
+	return strings.NewReplacer("[", "", "]", "").Replace(host)
+}

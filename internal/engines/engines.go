@@ -1,0 +1,47 @@
+// Package engines knows what inference engines say of themselves, and where:
+// whether they can work, what they serve, and how loaded they are. What an
+// engine does not say is unknown, never 0.
+package engines
+
+import (
+	"maps"
+	"slices"
+
+	"headway/internal/fleet"
+)
+
+// Engine is one kind of engine.
+type Engine struct {
+	Name        string // as heads register it
+	MetricsPort string // of a listener of their own, by default; "": metrics stand beside the API
+
+	health  string                   // path that is answered with success while the engine can work; never a completion
+	models  query[[]string]          // what it serves
+	slots   query[int64]             // requests that it takes at a time, if a call says it
+	metrics string                   // path of the metrics in Prometheus' text format; "": none
+	load    func(s samples) (l Load) // what they say
+}
+
+// Load is what an engine says of its work.
+type Load struct {
+	fleet.Load
+	MaxInFlight int64   // requests that it takes at a time; 0: unknown
+	Started     float64 // when its process started, in seconds since 1970; 0: unknown
+}
+
+// UnknownLoad is the load of an engine that says nothing.
+func UnknownLoad() Load { return Load{Load: fleet.UnknownLoad()} }
+
+var all = func() map[string]*Engine {
+	m := map[string]*Engine{}
+	for _, e := range []*Engine{&vllm, &sglang, &tgi, &llamacpp, &ollama, &triton, &trtllm, &openai} {
+		m[e.Name] = e
+	}
+	return m
+}()
+
+// Names are the names of the engines, sorted.
+func Names() []string { return slices.Sorted(maps.Keys(all)) }
+
+// Find returns the engine of that name, nil if there is none.
+func Find(name string) *Engine { return all[name] }

@@ -1,0 +1,28 @@
+package engines
+
+import (
+	"encoding/json"
+	"net/http"
+)
+
+// llama.cpp's server has one slot for each request that it works on.
+var llamacpp = Engine{
+	Name:   "llamacpp",
+	health: "/health", // 503 while the model is loaded
+	models: listOf,
+	slots: query[int64]{http.MethodGet, "/props", "", func(text []byte) (int64, error) {
+		var props struct {
+			Slots int64 `json:"total_slots"`
+		}
+		err := json.Unmarshal(text, &props)
+		return props.Slots, err
+	}},
+	metrics: "/metrics", // with --metrics
+	load: func(s samples) Load {
+		l := UnknownLoad()
+		l.InFlight = s.count(where{}, "llamacpp:requests_processing")
+		l.Queued = s.count(where{}, "llamacpp:requests_deferred")
+		l.KVCacheUsage = s.fraction(where{}, "llamacpp:kv_cache_usage_ratio") // of older versions
+		return l
+	},
+}

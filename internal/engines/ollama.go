@@ -1,0 +1,29 @@
+package engines
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+)
+
+// Ollama has no metrics. It takes a model's name without the tag latest too.
+var ollama = Engine{
+	Name:   "ollama",
+	health: "/api/version",
+	models: query[[]string]{http.MethodGet, "/api/tags", "", func(text []byte) ([]string, error) {
+		var tags struct {
+			Models []struct {
+				Name string `json:"name"`
+			} `json:"models"`
+		}
+		err := json.Unmarshal(text, &tags)
+		var names []string
+		for _, m := range tags.Models {
+			names = append(names, m.Name)
+			if short, ok := strings.CutSuffix(m.Name, ":latest"); ok {
+				names = append(names, short)
+			}
+		}
+		return names, err
+	}},
+}
