@@ -23,7 +23,7 @@ LDFLAGS := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 # exists but distrusts the directory's owner, as in many containers.
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
-TOOLS := $(addprefix bin/,golangci-lint gofumpt deadcode benchstat)
+TOOLS := $(addprefix bin/,golangci-lint gofumpt deadcode benchstat typecheck)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -160,9 +160,9 @@ check-format: bin/gofumpt
 check-vet: need-go
 	@$(GO) vet ./...
 
-# Compiles what is not for Linux, tests included; the releases are for Linux.
-check-darwin: need-go
-	@GOOS=darwin $(GO) vet ./...
+# What is not for Linux, tests included; the releases are for Linux.
+check-darwin: bin/typecheck
+	@bin/typecheck . darwin
 
 check-lint: bin/golangci-lint
 	@bin/golangci-lint run ./...
@@ -203,6 +203,8 @@ bin/golangci-lint: PACKAGE := github.com/golangci/golangci-lint/v2/cmd/golangci-
 bin/gofumpt:       PACKAGE := mvdan.cc/gofumpt
 bin/deadcode:      PACKAGE := golang.org/x/tools/cmd/deadcode
 bin/benchstat:     PACKAGE := golang.org/x/perf/cmd/benchstat
+bin/typecheck:     PACKAGE := ./typecheck
+bin/typecheck: tools/lint/typecheck/main.go
 
 # The touch is for a rebuild that finds nothing to do: go build then leaves the
 # file's old time, and make would come back each time.
