@@ -87,6 +87,10 @@ var rooms = map[string]room{
 	"internal/agent":    {ours: []string{"api", "internal/engines", "internal/fleet", "internal/outbound", "internal/registry"}},
 	"internal/outbound": {ours: []string{"internal/address"}, others: []string{metrics}},
 	"internal/upstream": {ours: []string{"internal/address", "internal/outbound"}, others: []string{metrics, xnet}},
+	"internal/proxy": {
+		ours:   []string{"internal/access", "internal/fleet", "internal/openai", "internal/routing", "internal/strategy", "internal/strict", "internal/upstream"},
+		others: []string{metrics, "golang.org/x/sync"},
+	},
 	"internal/config":   {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},
 	"internal/disk":     {},
 	"internal/event":    {others: []string{metrics}},
@@ -119,7 +123,7 @@ var rooms = map[string]room{
 		others: []string{metrics, model, json},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address", "internal/openai", "internal/proxy"},
 		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress", "golang.org/x/time"},
 	},
 	"internal/boltstore": {

@@ -80,7 +80,7 @@ type App struct {
 	policyFile   *policy.File
 	verbs        *apiv1.Verbs
 	live         *live.Hub
-	queue        *natsmq.Queue    // nil: switched off
+	queue        *natsmq.Queue // nil: switched off
 	heads        *upstream.Heads
 	proxy        *proxy.Proxy
 	monitor      *monitor.Monitor // nil: switched off

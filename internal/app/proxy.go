@@ -8,6 +8,9 @@ import (
 	"headway/internal/upstream"
 )
 
+// closeHeads is how long the end of the exchanges with heads is waited for.
+const closeHeads = 5 * time.Second
+
 // openProxy makes the data plane and its connections to heads.
 func (a *App) openProxy(ctx context.Context) (err error) {
 	a.heads, err = upstream.New(upstream.Options{
@@ -15,12 +18,17 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 		Limits: upstream.Limits{
 			Connect: 2 * time.Second, Write: 30 * time.Second, FirstByte: 10 * time.Minute, Idle: 5 * time.Minute, Total: time.Hour,
 		},
-		IdleTimeout: time.Minute, MaxOpen: 16384, MaxOpenPerHead: 4096, MaxIdlePerHead: 256,
+		IdleTimeout: 4 * time.Second, MaxOpen: 16384, MaxOpenPerHead: 4096, MaxIdlePerHead: 256,
 	})
 	if err != nil {
 		return err
 	}
-	a.onStop("connections to heads", func() error { return a.heads.Close(context.WithoutCancel(ctx)) })
+	a.onStop("connections to heads", func() error {
+		// All requests have ended when this runs; what is left would be a fault of ours.
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeHeads)
+		defer cancel()
+		return a.heads.Close(closing)
+	})
 	a.proxy, err = proxy.New(proxy.Options{Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Log: a.log})
 	return err
 }

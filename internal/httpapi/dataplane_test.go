@@ -68,7 +68,7 @@ func (p *plane) start(id string, change ...func(*mockhead.Options)) *mockhead.He
 	if err != nil {
 		p.Fatal(err)
 	}
-	p.Cleanup(func() { _ = h.Close() })
+	p.Cleanup(h.Close)
 	p.registered(id, h.URL())
 	return h
 }
@@ -123,13 +123,17 @@ var streamBody = strings.Replace(chatBody, `"max_tokens"`, `"stream":true,"max_t
 // settled waits until no place is taken.
 func (p *plane) settled() {
 	p.Helper()
-	for range 2000 {
-		if p.router.Open() == 0 {
-			return
+	p.eventually("no place is taken", func() bool { return p.router.Open() == 0 })
+}
+
+// eventually waits for what happens at another end of a connection.
+func (p *plane) eventually(what string, ok func() bool) {
+	p.Helper()
+	for end := time.Now().Add(time.Minute); !ok(); <-time.After(time.Millisecond) {
+		if time.Now().After(end) {
+			p.Fatalf("gave up waiting until %s", what)
 		}
-		time.Sleep(5 * time.Millisecond) // another process's socket has to be noticed
 	}
-	p.Fatalf("%d places are still taken", p.router.Open())
 }
 
 // decisionOf is the decision that an answer names.
@@ -303,9 +307,7 @@ func TestPitfallP1P2TheCallerLeaves(t *testing.T) {
 					}
 					asked <- err
 				}()
-				for head.Count() == 0 {
-					time.Sleep(time.Millisecond)
-				}
+				p.eventually("the head has the request", func() bool { return head.Count() > 0 })
 				leave()
 				if err := <-asked; !errors.Is(err, context.Canceled) {
 					t.Errorf("the caller saw %v", err)

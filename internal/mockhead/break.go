@@ -249,8 +249,12 @@ func (b *breaker) happen(event []byte) []byte {
 		b.wait()
 		return event[len(event)/2:]
 	case ErrorEvent:
-		text := `{"error":{"message":"an injected fault","type":"InternalServerError","param":null,"code":500}}`
-		b.emit(appendEvent(nil, []byte(cmp.Or(b.fault.Body, text))))
+		text := cmp.Or(b.fault.Body, `{"error":{"message":"an injected fault","type":"InternalServerError","param":null,"code":500}}`)
+		if !b.stream() { // an answer that says that all is well, and is none
+			b.emit([]byte(text))
+			panic(endHere{})
+		}
+		b.emit(appendEvent(nil, []byte(text)))
 		b.emit(appendEvent(nil, []byte("[DONE]")))
 		panic(endHere{})
 	case LongLine:

@@ -75,7 +75,7 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) err
 	for {
 		if len(x.b) == cap(x.b) {
 			if int64(len(x.b)) == r.ContentLength {
-				// Whatever follows is no part of the body; reading its end lets
+				// What follows is no part of the body; reading its end lets
 				// net/http notice a client that leaves.
 				var end [1]byte
 				if n, err := r.Body.Read(end[:]); n == 0 && err == io.EOF {

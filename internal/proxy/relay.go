@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -55,8 +56,13 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 			length = -1
 		}
 	}
-	if err == io.EOF && answer.Failed() && res.Status < 300 {
-		return x.keepBytes(res, head, routing.ResultError)
+	if err == io.EOF && res.Status < 300 {
+		switch {
+		case answer.Failed():
+			return x.keepBytes(res, head, routing.ResultError)
+		case unfinished(&answer, head):
+			return x.broken(&upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF})
+		}
 	}
 	x.first = x.proxy.o.Now()
 	x.proxy.o.Router.Begun(x.decision)
@@ -70,6 +76,12 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 		return x.complete(res, answer.Usage())
 	}
 	return x.rest(res, &answer, isJSON, c.b[:])
+}
+
+// unfinished reports whether an answer ends in the middle of its object.
+func unfinished(a *openai.Answer, begin []byte) bool {
+	begin = bytes.TrimLeft(begin, " \t\r\n")
+	return len(begin) > 0 && begin[0] == '{' && !a.Whole()
 }
 
 // readWhole reads an answer up to its end, then the error is io.EOF, or as far

@@ -93,7 +93,7 @@ func New(o Options) (*Heads, error) {
 func (h *Heads) register() {
 	metrics := promauto.With(h.o.Metrics)
 	events := metrics.NewCounterVec(prometheus.CounterOpts{
-		Name: "upstream_connection_events_total",
+		Name: "headway_upstream_connection_events_total",
 		Help: "Connections to heads, by event: dialed; reused; stale (closed by the head while unused); refused (as many as allowed were open); repeated (a request sent again since a reused connection had been closed).",
 	}, []string{"event"})
 	h.dialed, h.reused, h.stale = events.WithLabelValues("dialed"), events.WithLabelValues("reused"), events.WithLabelValues("stale")
@@ -105,8 +105,8 @@ func (h *Heads) register() {
 			return float64(*of)
 		})
 	}
-	gauge("upstream_connections_open", "Connections to heads that are open or being made.", &h.open)
-	gauge("upstream_connections_idle", "Connections to heads that are open and unused.", &h.idle)
+	gauge("headway_upstream_connections_open", "Connections to heads that are open or being made.", &h.open)
+	gauge("headway_upstream_connections_idle", "Connections to heads that are open and unused.", &h.idle)
 }
 
 // Do sends a request and returns when the header of the answer is complete. The
