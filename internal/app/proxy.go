@@ -13,12 +13,11 @@ const closeHeads = 5 * time.Second
 
 // openProxy makes the data plane and its connections to heads.
 func (a *App) openProxy(ctx context.Context) (err error) {
+	c := a.config.Proxy
 	a.heads, err = upstream.New(upstream.Options{
 		Metrics: a.metrics, AllowLinkLocal: a.config.Heads.AllowLinkLocal, Setting: "heads.allow_link_local",
-		Limits: upstream.Limits{
-			Connect: 2 * time.Second, Write: 30 * time.Second, FirstByte: 10 * time.Minute, Idle: 5 * time.Minute, Total: time.Hour,
-		},
-		IdleTimeout: 4 * time.Second, MaxOpen: 16384, MaxOpenPerHead: 4096, MaxIdlePerHead: 256,
+		Limits: upstream.Limits(c.HeadLimits), IdleTimeout: c.IdleConnection,
+		MaxOpen: c.MaxConnections, MaxOpenPerHead: c.MaxConnectionsPerHead, MaxIdlePerHead: c.MaxIdlePerHead,
 	})
 	if err != nil {
 		return err
@@ -29,6 +28,8 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 		defer cancel()
 		return a.heads.Close(closing)
 	})
-	a.proxy, err = proxy.New(proxy.Options{Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Log: a.log})
+	a.proxy, err = proxy.New(proxy.Options{
+		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Log: a.log, Limits: proxy.Limits(c.ProxyLimits),
+	})
 	return err
 }

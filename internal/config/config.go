@@ -16,6 +16,7 @@ type Config struct {
 	Lease     Lease
 	Eject     Eject
 	Heads     Heads
+	Proxy     Proxy
 	Decisions Decisions
 	State     State
 	TLS       TLS
@@ -224,5 +225,6 @@ func (c *Config) check() []Fault {
 		"goes together with queue.cert_file: set both or none")
 	need("redis.url", c.Redis.Mode != "external" || c.Redis.URL != "",
 		"is required with redis.mode external")
+	c.Proxy.check(need)
 	return faults
 }

@@ -81,7 +81,17 @@ func TestDefaults(t *testing.T) {
 		},
 		Heads:     config.Heads{Max: 200_000, MaxModelTypes: 1000},
 		Decisions: config.Decisions{ReservationTTL: 2 * time.Minute, MaxTTL: time.Hour, ExplainShare: 0.01, Recent: 65536},
-		State:     config.State{MinFreeBytes: 64 << 20},
+		Proxy: config.Proxy{
+			ProxyLimits: config.ProxyLimits{
+				MaxBody: 64 << 20, MaxBodies: 1 << 30, BodyWait: 10 * time.Second, BodyTime: 30 * time.Second,
+				Comment: 14 * time.Second, ReaderStalls: time.Minute, MaxAttempts: 3, RetryShare: 0.2, RetryTime: time.Minute,
+			},
+			HeadLimits: config.HeadLimits{
+				Connect: 2 * time.Second, Write: 30 * time.Second, FirstByte: 10 * time.Minute, Idle: 5 * time.Minute, Total: time.Hour,
+			},
+			IdleConnection: 4 * time.Second, MaxConnections: 16_384, MaxConnectionsPerHead: 4096, MaxIdlePerHead: 256,
+		},
+		State: config.State{MinFreeBytes: 64 << 20},
 		Access: config.Access{
 			OIDC:               config.OIDC{RolesClaim: "roles", HeadsClaim: "headway_heads", RegionsClaim: "headway_regions"},
 			FailuresPerAddress: 10,
@@ -119,8 +129,14 @@ func other(t *rapid.T, s config.Setting) string {
 		}
 		return fmt.Sprintf("%dms", rapid.IntRange(6000, 9000).Draw(t, s.Key))
 	case config.KindBytes:
+		if s.Key == "proxy.max_bodies_bytes" {
+			return fmt.Sprint(rapid.IntRange(1<<26, 1<<27).Draw(t, s.Key))
+		}
 		return fmt.Sprint(rapid.IntRange(1<<17, 1<<18).Draw(t, s.Key))
 	case config.KindNumber:
+		if s.Key == "proxy.max_attempts" {
+			return fmt.Sprint(rapid.IntRange(1, 10).Draw(t, s.Key))
+		}
 		return fmt.Sprint(rapid.IntRange(100, 500).Draw(t, s.Key))
 	case config.KindDecimal:
 		return fmt.Sprint(rapid.Float64Range(1, 100).Draw(t, s.Key))
@@ -371,6 +387,7 @@ func TestFilesThatAreNoneAreRefused(t *testing.T) {
 		strings.Repeat("a", 256) + ": 1":                    "unknown key",
 		strings.Repeat("a", 1000) + ": 1":                   "longer than 256 bytes",
 		"lease: {base_interval: 20s, remove_after: 60s}":    "lease.remove_after (headway.yaml:1): must be over 3 times lease.base_interval, 1m",
+		"proxy: {max_bodies_bytes: 32MiB}":                  "proxy.max_bodies_bytes (headway.yaml:1): must not be below proxy.max_body_bytes, 64MiB",
 		"lease: {base_interval: 1h}":                        "lease.remove_after (default): must be over 3 times lease.base_interval, 3h",
 		"http: {read_timeout: 1s}":                          "http.header_timeout (default): must not be over http.read_timeout, 1s",
 		"http: {trusted_proxies: [10.0.0.0/8]}":             "http.trusted_proxies (headway.yaml:1): is only looked at with http.behind_proxy",

@@ -78,6 +78,8 @@ func newTable(c *Config) *table {
 	t.boolean("heads.allow_link_local", &c.Heads.AllowLinkLocal, false,
 		"accept heads whose endpoint is a link-local or a cloud metadata address")
 
+	t.proxy(&c.Proxy)
+
 	duration.add(t, "decisions.reservation_ttl", &c.Decisions.ReservationTTL, 2*time.Minute, time.Second, 24*time.Hour,
 		"time after which a decision without an outcome gives its place back, unless the request asks for another or its head reports that it runs")
 	duration.add(t, "decisions.max_reservation_ttl", &c.Decisions.MaxTTL, time.Hour, time.Second, 24*time.Hour,

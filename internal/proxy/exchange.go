@@ -28,6 +28,7 @@ type exchange struct {
 	real     string            // the name of the model at the head, where it is another
 	asked    bool              // the head is asked for its usage, and the caller did not ask
 	attempts int
+	tried    time.Time     // when the first attempt began
 	waited   time.Duration // for heads
 	sent     time.Time     // of the attempt
 	first    time.Time     // of its first content; zero: none came
@@ -90,7 +91,7 @@ func (x *exchange) run() error {
 func (x *exchange) next(f *failure) *routing.Decision {
 	p, d := x.proxy, x.decision
 	x.decision = nil
-	if f.again && x.attempts < p.o.Limits.MaxAttempts && x.r.Context().Err() == nil {
+	if f.again && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
 		if !p.budget.take() {
 			p.metrics.budgetSpent.Inc()
 		} else if next, err := p.o.Router.Again(d, &x.req, f.outcome); err == nil {
@@ -165,6 +166,10 @@ func (x *exchange) attempt() *failure {
 	x.usage = openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown}
 	x.prepare()
 	x.first, x.sent, x.events = time.Time{}, p.o.Now(), nil
+	if x.tried.IsZero() {
+		x.tried = x.sent
+	}
+	x.call.Since = x.tried
 	res, err := p.o.Heads.Do(x.r.Context(), &x.call)
 	x.waited += p.o.Now().Sub(x.sent)
 	if err != nil {

@@ -11,10 +11,11 @@ func (l *Limits) complete() {
 	l.MaxBodies = max(cmp.Or(l.MaxBodies, 1<<30), l.MaxBody)
 	l.BodyWait = cmp.Or(l.BodyWait, 10*time.Second)
 	l.BodyTime = cmp.Or(l.BodyTime, 30*time.Second)
-	l.Comment = cmp.Or(l.Comment, 15*time.Second)
+	l.Comment = cmp.Or(l.Comment, 14*time.Second)
 	l.ReaderStalls = cmp.Or(l.ReaderStalls, time.Minute)
 	l.MaxAttempts = cmp.Or(l.MaxAttempts, 3)
 	l.RetryShare = cmp.Or(l.RetryShare, 0.2)
+	l.RetryTime = cmp.Or(l.RetryTime, time.Minute)
 }
 
 // budget bounds further attempts by a share of the requests, so that retries do

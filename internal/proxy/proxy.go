@@ -35,10 +35,11 @@ type Limits struct {
 	MaxBodies    int64         // bytes of all requests under way; 1 GiB, at least MaxBody
 	BodyWait     time.Duration // for room among all bodies; 10 s
 	BodyTime     time.Duration // without a byte of a body; 30 s
-	Comment      time.Duration // of a head's silence until a stream gets a comment line; 15 s
+	Comment      time.Duration // of a head's silence until a stream gets a comment line; 14 s
 	ReaderStalls time.Duration // that a caller takes nothing of its answer; 1 min
 	MaxAttempts  int           // heads that one request is sent to; 3
 	RetryShare   float64       // of the requests that may be sent again; 0.2
+	RetryTime    time.Duration // after the first attempt in which another may begin; 1 min
 }
 
 // Caller is who sent a request that was admitted, and by which route it came.

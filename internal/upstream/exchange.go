@@ -23,7 +23,8 @@ type Call struct {
 	Path     string  // and query, as they are sent
 	Header   []Field // without those of the connection and of the body's framing
 	Body     [][]byte
-	Limits   Limits // zero: those of Options
+	Limits   Limits    // zero: those of Options
+	Since    time.Time // from when Limits.Total counts; zero: from Do on
 
 	// Silence, if set, is called by the goroutine of the exchange each time the
 	// head was silent for Every while an answer or more of it is waited for. An

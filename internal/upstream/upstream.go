@@ -33,7 +33,7 @@ type Limits struct {
 	Write     time.Duration // without the head taking any of the request
 	FirstByte time.Duration // from the request's end to the end of the answer's header
 	Idle      time.Duration // of silence within the body
-	Total     time.Duration // from Do to the end of the body
+	Total     time.Duration // from Do, or Call.Since, to the end of the body
 }
 
 // Options are what the connections may be.
@@ -123,7 +123,11 @@ func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 	limits.Write = cmp.Or(limits.Write, h.o.Limits.Write)
 	limits.FirstByte = cmp.Or(limits.FirstByte, h.o.Limits.FirstByte)
 	limits.Idle = cmp.Or(limits.Idle, h.o.Limits.Idle)
-	end := start.Add(cmp.Or(limits.Total, h.o.Limits.Total))
+	since := call.Since
+	if since.IsZero() {
+		since = start
+	}
+	end := since.Add(cmp.Or(limits.Total, h.o.Limits.Total))
 	if err := call.check(); err != nil {
 		return nil, &Error{Kind: Invalid, Err: err}
 	}

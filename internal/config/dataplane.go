@@ -1,0 +1,80 @@
+package config
+
+import "time"
+
+// Proxy bounds the data plane.
+type Proxy struct {
+	ProxyLimits
+	HeadLimits
+	IdleConnection        time.Duration
+	MaxConnections        int
+	MaxConnectionsPerHead int
+	MaxIdlePerHead        int
+}
+
+// ProxyLimits bound what a request may take. They are proxy.Limits.
+type ProxyLimits struct {
+	MaxBody      int64
+	MaxBodies    int64 // of all requests under way
+	BodyWait     time.Duration
+	BodyTime     time.Duration
+	Comment      time.Duration
+	ReaderStalls time.Duration
+	MaxAttempts  int
+	RetryShare   float64
+	RetryTime    time.Duration
+}
+
+// HeadLimits bound the phases of an exchange with a head. They are
+// upstream.Limits.
+type HeadLimits struct {
+	Connect   time.Duration
+	Write     time.Duration
+	FirstByte time.Duration
+	Idle      time.Duration
+	Total     time.Duration
+}
+
+func (t *table) proxy(c *Proxy) {
+	size.add(t, "proxy.max_body_bytes", &c.MaxBody, 64<<20, 1<<10, 1<<30,
+		"size of the body of a request to /v1")
+	size.add(t, "proxy.max_bodies_bytes", &c.MaxBodies, 1<<30, 1<<20, 1<<40,
+		"memory for the bodies of all requests to /v1 under way; at least proxy.max_body_bytes")
+	duration.add(t, "proxy.body_wait", &c.BodyWait, 10*time.Second, time.Millisecond, time.Hour,
+		"time that a request waits for room in proxy.max_bodies_bytes")
+	duration.add(t, "proxy.body_timeout", &c.BodyTime, 30*time.Second, time.Millisecond, time.Hour,
+		"silence of a client within the body of its request")
+	duration.add(t, "proxy.connect_timeout", &c.Connect, 2*time.Second, time.Millisecond, time.Minute,
+		"time to connect to a head: name, TCP and TLS")
+	duration.add(t, "proxy.write_timeout", &c.Write, 30*time.Second, time.Millisecond, time.Hour,
+		"time in which a head takes nothing of a request")
+	duration.add(t, "proxy.first_byte_timeout", &c.FirstByte, 10*time.Minute, time.Millisecond, 24*time.Hour,
+		"time from the end of a request to the header of the head's answer")
+	duration.add(t, "proxy.idle_timeout", &c.Idle, 5*time.Minute, time.Millisecond, 24*time.Hour,
+		"silence of a head within its answer")
+	duration.add(t, "proxy.total_timeout", &c.Total, time.Hour, time.Millisecond, 7*24*time.Hour,
+		"time for a request at heads, all attempts and the whole answer included")
+	duration.add(t, "proxy.comment_interval", &c.Comment, 14*time.Second, 100*time.Millisecond, time.Hour,
+		"silence of a head after which its stream gets a comment line")
+	duration.add(t, "proxy.reader_timeout", &c.ReaderStalls, time.Minute, time.Millisecond, 24*time.Hour,
+		"time in which a client takes nothing of its answer, after which it is cut")
+	count.add(t, "proxy.max_attempts", &c.MaxAttempts, 3, 1, 10,
+		"heads that one request is sent to until one answers; 1 switches retries off")
+	fraction.add(t, "proxy.retry_share", &c.RetryShare, 0.2, 0.001, 1,
+		"share of the requests that may be sent to another head; ten more at once are allowed")
+	duration.add(t, "proxy.retry_timeout", &c.RetryTime, time.Minute, time.Millisecond, 24*time.Hour,
+		"time after the first attempt in which another one may begin")
+	duration.add(t, "proxy.idle_connection", &c.IdleConnection, 4*time.Second, time.Millisecond, time.Hour,
+		"time that a connection to a head is kept unused; below that of the engine, which is 5s with uvicorn")
+	count.add(t, "proxy.max_connections", &c.MaxConnections, 16_384, 1, 1_000_000,
+		"connections to all heads at a time")
+	count.add(t, "proxy.max_connections_per_head", &c.MaxConnectionsPerHead, 4096, 1, 1_000_000,
+		"connections to one head at a time")
+	count.add(t, "proxy.max_idle_per_head", &c.MaxIdlePerHead, 256, 1, 1_000_000,
+		"unused connections to one head that are kept")
+}
+
+func (c *Proxy) check(need func(key string, sound bool, reason string)) {
+	need("proxy.max_bodies_bytes", c.MaxBodies >= c.MaxBody,
+		"must not be below proxy.max_body_bytes, "+formatBytes(c.MaxBody))
+}
