@@ -102,9 +102,20 @@ func TestAnUnmodifiedEngineBecomesAHead(t *testing.T) {
 func TestWrongUseOfTheAgent(t *testing.T) {
 	ok := []string{"agent", "--engine", "vllm", "--url", "http://127.0.0.1:1"}
 	for _, more := range [][]string{
-		{"--engine", "gpt"}, {"--url", "127.0.0.1:1"}, {"--url", "http://127.0.0.1:1/v1"}, {"--url", "http://169.254.169.254"},
-		{"--interval", "1ms"}, {"--drain-timeout", "0s"}, {"--id", "a b"}, {"--region", "a/b"}, {"--model-type", "a b"},
-		{"--metrics-url", "x"}, {"--endpoint", "http://u:p@a"}, {"--weight", "0"}, {"--max-in-flight", "0"}, {"--label", "a\n=b"},
+		{"--engine", "gpt"},
+		{"--url", "127.0.0.1:1"},
+		{"--url", "http://127.0.0.1:1/v1"},
+		{"--url", "http://169.254.169.254"},
+		{"--interval", "1ms"},
+		{"--drain-timeout", "0s"},
+		{"--id", "a b"},
+		{"--region", "a/b"},
+		{"--model-type", "a b"},
+		{"--metrics-url", "x"},
+		{"--endpoint", "http://u:p@a"},
+		{"--weight", "0"},
+		{"--max-in-flight", "0"},
+		{"--label", "a\n=b"},
 	} {
 		if code, _, stderr := here(t, append(ok, more...)...); code != exitUsage {
 			t.Errorf("%q: exit code %d, %s", more, code, stderr)

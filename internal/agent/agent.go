@@ -84,8 +84,11 @@ func New(o Options) (*Agent, error) {
 		name    string
 		missing bool
 	}{
-		{"Engine", o.Engine == nil}, {"URL", o.URL == ""}, {"Open", o.Open == nil},
-		{"Registration.ID", o.Registration.ID == ""}, {"Registration.Endpoint", o.Registration.Endpoint == ""},
+		{"Engine", o.Engine == nil},
+		{"URL", o.URL == ""},
+		{"Open", o.Open == nil},
+		{"Registration.ID", o.Registration.ID == ""},
+		{"Registration.Endpoint", o.Registration.Endpoint == ""},
 		{"Registration.Region", o.Registration.Region == ""},
 	} {
 		if required.missing {
@@ -207,10 +210,10 @@ func (a *Agent) follow(ctx context.Context, f finding) error {
 		a.unwell, a.silent = 0, 0
 	}
 	if a.lease == nil {
-		if f.unwell != nil || len(f.models) == 0 {
-			return nil
+		if f.unwell == nil && len(f.models) > 0 {
+			return a.register(ctx, f)
 		}
-		return a.register(ctx, f)
+		return nil
 	}
 	status := a.status
 	switch {

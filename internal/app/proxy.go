@@ -14,7 +14,7 @@ const closeHeads = 5 * time.Second
 // openProxy makes the data plane and its connections to heads.
 func (a *App) openProxy(ctx context.Context) (err error) {
 	c := a.config.Proxy
-	a.heads, err = upstream.New(upstream.Options{
+	a.heads, err = upstream.New(upstream.Options{ //nolint:contextcheck // connections outlast the start
 		Metrics: a.metrics, AllowLinkLocal: a.config.Heads.AllowLinkLocal, Setting: "heads.allow_link_local",
 		Limits: upstream.Limits(c.HeadLimits), IdleTimeout: c.IdleConnection,
 		MaxOpen: c.MaxConnections, MaxOpenPerHead: c.MaxConnectionsPerHead, MaxIdlePerHead: c.MaxIdlePerHead,

@@ -121,7 +121,7 @@ func (a *App) openServer(context.Context) (err error) {
 			return detail
 		}
 	}
-	a.server, err = httpapi.New(o)
+	a.server, err = httpapi.New(o) //nolint:contextcheck // requests bring their own
 	return err
 }
 

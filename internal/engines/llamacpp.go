@@ -1,8 +1,9 @@
 package engines
 
 import (
-	"encoding/json"
 	"net/http"
+
+	"github.com/go-json-experiment/json"
 )
 
 // llama.cpp's server has one slot for each request that it works on.

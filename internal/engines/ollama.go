@@ -1,9 +1,10 @@
 package engines
 
 import (
-	"encoding/json"
 	"net/http"
 	"strings"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Ollama has no metrics. It takes a model's name without the tag latest too.

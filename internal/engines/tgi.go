@@ -1,8 +1,9 @@
 package engines
 
 import (
-	"encoding/json"
 	"net/http"
+
+	"github.com/go-json-experiment/json"
 )
 
 // TGI's metrics have no use of the cache.

@@ -1,8 +1,9 @@
 package engines
 
 import (
-	"encoding/json"
 	"net/http"
+
+	"github.com/go-json-experiment/json"
 )
 
 // Triton serves TensorRT-LLM and other backends; only the former counts its

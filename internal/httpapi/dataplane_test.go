@@ -82,6 +82,8 @@ func (p *plane) registered(id, endpoint string) {
 	}
 }
 
+var planeClient = &http.Client{Timeout: 5 * time.Minute}
+
 // ask sends a request; header are names and values in turn.
 func (p *plane) ask(ctx context.Context, path, body string, header ...string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url+path, strings.NewReader(body))
@@ -92,7 +94,7 @@ func (p *plane) ask(ctx context.Context, path, body string, header ...string) (*
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	return http.DefaultClient.Do(r) //nolint:wrapcheck // of tests
+	return planeClient.Do(r)
 }
 
 // answer is an answer that was read to its end.
@@ -150,7 +152,7 @@ func TestARequestIsAnsweredByAHead(t *testing.T) {
 	p := newPlane(t)
 	head := p.start("a")
 	a := p.answer(chatPath, chatBody, "Authorization", "Bearer whatever")
-	if a.err != nil || a.StatusCode != 200 || !bytes.Contains(a.body, []byte(`"completion_tokens":20`)) {
+	if a.err != nil || a.StatusCode != http.StatusOK || !bytes.Contains(a.body, []byte(`"completion_tokens":20`)) {
 		t.Fatalf("%d %s %v", a.StatusCode, a.body, a.err)
 	}
 	got := head.Received()
@@ -175,7 +177,7 @@ func TestARequestIsAnsweredByAHead(t *testing.T) {
 func TestAStreamIsPassedOnAsItComes(t *testing.T) {
 	p := newPlane(t)
 	head := p.start("a")
-	direct, err := http.Post(head.URL()+chatPath, "application/json", strings.NewReader(streamBody)) //nolint:noctx // of a test
+	direct, err := planeClient.Post(head.URL()+chatPath, "application/json", strings.NewReader(streamBody))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +187,7 @@ func TestAStreamIsPassedOnAsItComes(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := p.answer(chatPath, streamBody)
-	if a.err != nil || a.StatusCode != 200 || a.Header.Get("Content-Type") != direct.Header.Get("Content-Type") {
+	if a.err != nil || a.StatusCode != http.StatusOK || a.Header.Get("Content-Type") != direct.Header.Get("Content-Type") {
 		t.Fatalf("%d %v %v", a.StatusCode, a.Header, a.err)
 	}
 	if got, want := shape(a.body), shape(want); got != want {
@@ -247,7 +249,7 @@ func TestAnotherHeadAnswersUntilTheFirstContent(t *testing.T) {
 				p.start("good")
 				for range 6 { // some of them go to the good one at once
 					a := p.answer(chatPath, body)
-					if a.err != nil || a.StatusCode != 200 || bytes.Contains(a.body, []byte("error")) {
+					if a.err != nil || a.StatusCode != http.StatusOK || bytes.Contains(a.body, []byte("error")) {
 						t.Fatalf("%d %v\n%s", a.StatusCode, a.err, a.body)
 					}
 					if body == streamBody && (!bytes.HasSuffix(a.body, []byte("data: [DONE]\n\n")) || bytes.Count(a.body, []byte(`"role"`)) != 1) {
@@ -272,7 +274,7 @@ func TestPitfallP4AStreamThatBreaksNeverLooksComplete(t *testing.T) {
 				}
 			}
 			a := p.answer(chatPath, streamBody)
-			if a.StatusCode != 200 || !errors.Is(a.err, io.ErrUnexpectedEOF) || bytes.Contains(a.body, []byte("[DONE]")) {
+			if a.StatusCode != http.StatusOK || !errors.Is(a.err, io.ErrUnexpectedEOF) || bytes.Contains(a.body, []byte("[DONE]")) {
 				t.Errorf("%d, the end is %v:\n%s", a.StatusCode, a.err, a.body)
 			}
 			if n := bytes.Count(a.body, []byte(`"error"`)); n != 1 || bytes.Count(a.body, []byte(`"role"`)) != 1 {

@@ -33,7 +33,7 @@ func (h *Head) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			panic(v)
 		}
 	}()
-	b.serve()
+	b.serve() //nolint:contextcheck // an endless header ends with the head
 }
 
 // breaker writes one answer with a fault.
@@ -92,10 +92,7 @@ func (b *breaker) hijack() *conn {
 	if err != nil {
 		panic(http.ErrAbortHandler) // the client has left
 	}
-	own, ok := c.(*conn)
-	if !ok {
-		panic(fmt.Sprintf("the door made a %T", c))
-	}
+	own := ofDoor(c)
 	_ = own.SetDeadline(time.Time{})
 	return own
 }

@@ -102,7 +102,7 @@ func Start(ctx context.Context, o Options) (*Head, error) {
 	h.server = &http.Server{
 		Handler:           h,
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-		ConnState:         func(c net.Conn, s http.ConnState) { c.(*conn).changed(s) },
+		ConnState:         func(c net.Conn, s http.ConnState) { ofDoor(c).changed(s) },
 		ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -46,10 +47,13 @@ func (h *Head) Count() int {
 
 type connKey struct{}
 
-func connOf(ctx context.Context) *conn {
-	c, ok := ctx.Value(connKey{}).(*conn)
+func connOf(ctx context.Context) *conn { return ofDoor(ctx.Value(connKey{})) }
+
+// ofDoor is a connection that the head's door made, as all of its server's are.
+func ofDoor(v any) *conn {
+	c, ok := v.(*conn)
 	if !ok {
-		panic("a request without a connection of the door")
+		panic(fmt.Sprintf("a connection of the door is a %T", v))
 	}
 	return c
 }
