@@ -231,6 +231,7 @@ func TestAnotherHeadAnswersUntilTheFirstContent(t *testing.T) {
 		"status 503":            {Kind: mockhead.Status, Status: 503},
 		"status 429":            {Kind: mockhead.Status, Status: 429, RetryAfter: "1"},
 		"status 401":            {Kind: mockhead.Status, Status: 401},
+		"status 499":            {Kind: mockhead.Status, Status: 499},
 		"redirect":              {Kind: mockhead.Redirect, Location: "http://127.0.0.1:1/"},
 		"reset after headers":   {Kind: mockhead.Reset},
 		"reset after role":      {Kind: mockhead.Reset, After: 1},

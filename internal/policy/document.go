@@ -53,8 +53,9 @@ const (
 	maxDistanceMs = 1e6
 )
 
-// callerFields are the fields of a request that caller_may may name.
-var callerFields = []string{"strategy", "region_mode", "exclude", "labels", "explain"}
+// callerFields are what caller_may may name: fields of a request, and hints of a
+// proxied one (region, session, priority).
+var callerFields = []string{"strategy", "region_mode", "exclude", "labels", "explain", "region", "session", "priority"}
 
 // Default is the policy of a fresh installation: the best general strategy for
 // every request, and callers may choose all that a policy can let them choose.

@@ -38,7 +38,7 @@ func TestTheDefaultPolicy(t *testing.T) {
 			t.Errorf("callers may not choose %s", field)
 		}
 	}
-	const want = `{"default_strategy":"least_loaded","caller_may":["strategy","region_mode","exclude","labels","explain"]}`
+	const want = `{"default_strategy":"least_loaded","caller_may":["strategy","region_mode","exclude","labels","explain","region","session","priority"]}`
 	if string(p.Canonical) != want {
 		t.Errorf("encoded as %s; want %s", p.Canonical, want)
 	}

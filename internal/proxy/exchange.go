@@ -244,19 +244,23 @@ func explain(k upstream.Kind) string {
 	return "the request could not be sent"
 }
 
+// statusClientGone is what servers log, and some answer, when a client left.
+const statusClientGone = 499
+
 // answered passes the answer of a head on, or says why another is tried.
 func (x *exchange) answered(res *upstream.Response) *failure {
 	x.proxy.metrics.calls.answered(res.Status)
 	switch {
-	case res.Status >= 500 && res.Status != http.StatusNotImplemented:
-		return x.keep(res, routing.ResultError)
-	case res.Status == http.StatusTooManyRequests:
-		wait := retryAfterOf(res.Header.Get("Retry-After"), x.proxy.o.Now())
-		x.decision.Head.Live.StayAway(x.proxy.o.Now().Add(wait))
+	case res.Status == http.StatusTooManyRequests || res.Status >= 500 && res.Status != http.StatusNotImplemented:
+		x.stayAway(res)
 		return x.keep(res, routing.ResultError)
 	case res.Status == http.StatusUnauthorized || res.Status == http.StatusProxyAuthRequired:
 		return &failure{again: true, outcome: x.outcome(routing.ResultError, http.StatusBadGateway), answer: &openai.Error{
 			Status: http.StatusBadGateway, Code: "head_unauthorized", Message: "The head that the request was sent to did not accept the service's credential for it.",
+		}}
+	case res.Status == statusClientGone: // the head takes us for gone
+		return &failure{again: true, outcome: x.outcome(routing.ResultError, res.Status), answer: &openai.Error{
+			Status: http.StatusBadGateway, Code: "head_gone", Message: "The head that the request was sent to broke off its work.",
 		}}
 	case res.Status >= 300 && res.Status < 400 || res.Status < 200:
 		return &failure{again: true, outcome: x.outcome(routing.ResultError, http.StatusBadGateway), answer: &openai.Error{

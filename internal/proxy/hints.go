@@ -13,6 +13,7 @@ import (
 	"headway/internal/routing"
 	"headway/internal/strategy"
 	"headway/internal/strict"
+	"headway/internal/upstream"
 )
 
 // The hints of a request, in canonical form.
@@ -22,6 +23,10 @@ const (
 	hintStrategy   = "X-Headway-Strategy"
 	hintSession    = "X-Headway-Session"
 )
+
+// hintFields are the names that the policy's caller_may has for hints. The router
+// itself checks those of a strategy and a region mode, which decisions name too.
+var hintFields = map[string]string{hintRegion: "region", hintSession: "session"}
 
 // hintOf names the hint that a field of the router's request comes from.
 var hintOf = map[string]string{
@@ -38,12 +43,12 @@ func (x *exchange) request() error {
 		name string
 		to   *string
 	}{{hintRegion, &x.req.Region}, {hintStrategy, &x.req.Strategy}, {hintSession, &x.req.SessionKey}} {
-		if err := hint(x.r.Header, h.name, h.to); err != nil {
+		if err := x.hint(h.name, h.to); err != nil {
 			return err
 		}
 	}
 	mode := ""
-	if err := hint(x.r.Header, hintRegionMode, &mode); err != nil {
+	if err := x.hint(hintRegionMode, &mode); err != nil {
 		return err
 	}
 	if mode != "" {
@@ -58,9 +63,12 @@ func (x *exchange) request() error {
 	return nil
 }
 
-func hint(h http.Header, name string, to *string) error {
-	switch v := h[name]; {
+// hint reads one hint, if the request has it and the policy lets callers set it.
+func (x *exchange) hint(name string, to *string) error {
+	switch v := x.r.Header[name]; {
 	case len(v) == 0 || len(v) == 1 && strings.TrimSpace(v[0]) == "":
+	case hintFields[name] != "" && !x.proxy.o.Router.Policy().CallerMay(hintFields[name]):
+		return reserved(name)
 	case len(v) > 1:
 		return badHint(name, "must not be given twice")
 	case len(v[0]) > maxHint:
@@ -76,14 +84,19 @@ func badHint(name, reason string) error {
 	return &openai.Error{Status: http.StatusBadRequest, Param: name, Code: "invalid_value", Message: name + " " + reason + "."}
 }
 
+// reserved is that the policy keeps a hint to itself.
+func reserved(name string) error {
+	name = strings.ToLower(name)
+	return &openai.Error{
+		Status: http.StatusForbidden, Param: name, Code: "override_not_allowed",
+		Message: "The policy does not let callers set " + name + "; its caller_may lists what they may set.",
+	}
+}
+
 // hintError is the answer to what the router refuses of a request.
 func hintError(err error) error {
 	if o, ok := errors.AsType[*routing.OverrideError](err); ok {
-		name := strings.ToLower(hintOf[o.Field])
-		return &openai.Error{
-			Status: http.StatusForbidden, Param: name, Code: "override_not_allowed",
-			Message: "The policy does not let callers set " + name + "; its caller_may lists what they may set.",
-		}
+		return reserved(hintOf[o.Field])
 	}
 	if invalid, ok := errors.AsType[*strict.InvalidError](err); ok && len(invalid.Faults) > 0 {
 		f := invalid.Faults[0]
@@ -107,6 +120,17 @@ func retryAfter() time.Duration {
 
 // maxRetryAfter is the longest time that a head can keep requests away.
 const maxRetryAfter = 5 * time.Minute
+
+// stayAway keeps new requests away from a head that is full, or that says for how
+// long it cannot serve.
+func (x *exchange) stayAway(res *upstream.Response) {
+	text := res.Header.Get("Retry-After")
+	if res.Status != http.StatusTooManyRequests && text == "" {
+		return
+	}
+	now := x.proxy.o.Now()
+	x.decision.Head.Live.StayAway(now.Add(retryAfterOf(text, now)))
+}
 
 // retryAfterOf reads the Retry-After of a head: seconds or a date; a second
 // without one.

@@ -70,13 +70,15 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 	return !late
 }
 
+const notImplemented = 501
+
 // ending is what the outcome says of the head. An answer of 4xx is the caller's
-// fault, and 429 says that the head is full.
+// fault, 429 says that the head is full, and 501 that callers ask for what it has not.
 func (o *Outcome) ending() fleet.Ending {
 	switch {
 	case o.Result == ResultOK:
 		return fleet.EndedWell
-	case o.Result == ResultError && (o.StatusCode < 400 || o.StatusCode > 499):
+	case o.Result == ResultError && (o.StatusCode < 400 || o.StatusCode > 499) && o.StatusCode != notImplemented:
 		return fleet.EndedBadly
 	case o.Result > ResultCancelled:
 		return fleet.EndedUnreported

@@ -74,7 +74,7 @@ func TestAChangeOfPolicyIsRecordedBeforeAndAfter(t *testing.T) {
 	applied, err := w.apply(next, change, 0)
 	check(t, err)
 	want := []string{
-		`intent policy.put {"revision":0}{"source":"api","note":"calmer","changed":["/caller_may/0","/caller_may/1","/caller_may/2","/caller_may/3","/caller_may/4","/default_strategy"],"changed_count":6}`,
+		`intent policy.put {"revision":0}{"source":"api","note":"calmer","changed":["/caller_may/0","/caller_may/1","/caller_may/2","/caller_may/3","/caller_may/4","/caller_may/5","/caller_may/6","/caller_may/7","/default_strategy"],"changed_count":9}`,
 		`store`, `success {"revision":1}`,
 	}
 	if !slices.Equal(d.lines, want) {

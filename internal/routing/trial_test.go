@@ -255,6 +255,7 @@ func TestWhatIsNoFaultOfTheHeadEjectsNoHead(t *testing.T) {
 			{Result: routing.ResultError, StatusCode: 404},
 			{Result: routing.ResultError, StatusCode: 429},
 			{Result: routing.ResultError, StatusCode: 499},
+			{Result: routing.ResultError, StatusCode: 501},
 		} {
 			for range 50 {
 				w.router.End(w.decide(strategy.Request{ModelType: "m", Exclude: []string{"b"}}), o)
