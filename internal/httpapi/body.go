@@ -105,11 +105,16 @@ func bodyProblem(r *http.Request, err error, limit int64) *apiv1.Problem {
 	return apiv1.InvalidJSON("", "The body cannot be read: it is not framed as its header says.")
 }
 
-// Bounds of reading on.
-const (
-	maxReadOn   = 16 << 20               // bytes
-	readOnTime  = 5 * time.Second        // in all
-	readOnQuiet = 500 * time.Millisecond // without a byte
+// readingOn bounds reading on.
+type readingOn struct {
+	bytes int
+	time  time.Duration
+	quiet time.Duration // without a byte
+}
+
+var (
+	readOnAPI    = readingOn{16 << 20, 5 * time.Second, 500 * time.Millisecond}
+	readOnClient = readingOn{1 << 30, 30 * time.Second, 2 * time.Second} // bodies with images are large
 )
 
 // readOn reads for a while what is left of the body of a refused request. A
@@ -124,10 +129,14 @@ func readOn(w *answer, r *http.Request) {
 	if c.Flush() != nil {
 		return
 	}
+	bounds := readOnAPI
+	if w.route.client {
+		bounds = readOnClient
+	}
 	b := make([]byte, 32<<10)
-	end := time.Now().Add(readOnTime)
-	for left := maxReadOn; left > 0; {
-		quiet := time.Now().Add(readOnQuiet)
+	end := time.Now().Add(bounds.time)
+	for left := bounds.bytes; left > 0; {
+		quiet := time.Now().Add(bounds.quiet)
 		if quiet.After(end) || c.SetReadDeadline(quiet) != nil {
 			return
 		}

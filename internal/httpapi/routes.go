@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net/http"
 	"path"
@@ -15,7 +14,6 @@ import (
 	"headway/internal/access"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
-	"headway/internal/proxy"
 )
 
 // route is one line of the table of routes.
@@ -140,7 +138,7 @@ func (s *Server) mount(routes []*route) error {
 	}
 	for pattern, allowed := range methods {
 		allow := strings.Join(allowed, ", ")
-		add(pattern, &route{pattern: pattern, needs: access.Open, refuse: refuse[pattern], handle: func(w *answer, _ *http.Request) error {
+		add(pattern, &route{pattern: pattern, needs: access.Open, client: strings.HasPrefix(pattern, "/v1/"), refuse: refuse[pattern], handle: func(w *answer, _ *http.Request) error {
 			w.Header().Set("Allow", allow)
 			return &apiv1.Problem{Code: api.CodeMethodNotAllowed, Detail: "Allowed here: " + allow + "."}
 		}})
@@ -150,7 +148,7 @@ func (s *Server) mount(routes []*route) error {
 	}}
 	add("/", s.nowhere)
 	if s.o.Proxy != nil {
-		add("/v1/", &route{pattern: "/v1/", needs: access.Open, refuse: refuseClient, handle: s.nowhere.handle})
+		add("/v1/", &route{pattern: "/v1/", needs: access.Open, client: true, refuse: refuseClient, handle: s.nowhere.handle})
 	}
 	for pattern := range methods { // the mux would redirect to the subtree
 		if root := strings.TrimSuffix(pattern, "/"); root != pattern && methods[root] == nil {
@@ -198,6 +196,7 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.protect(a, r)
 	}
+	begun := a.status != 0
 	if err != nil {
 		s.fail(a, r, err)
 	}
@@ -208,8 +207,8 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request) {
 		s.metrics.answered(rt, r.Method, a.status, time.Since(begin))
 	}
 	switch {
-	case a.status == apiv1.StatusClientGone, errors.Is(err, proxy.ErrAborted):
-		panic(http.ErrAbortHandler) // or net/http would answer with an empty 200
+	case a.status == apiv1.StatusClientGone, begun && err != nil:
+		panic(http.ErrAbortHandler) // or net/http would answer with an empty 200, or end an answer as if it were whole
 	case err != nil:
 		readOn(a, r)
 	}

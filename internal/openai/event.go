@@ -45,13 +45,14 @@ var typed = map[string]Class{
 
 // seen is what one event was read to have.
 type seen struct {
-	kind    []byte // its type
-	models  [3]Span
-	count   int // of models
-	failed  bool
-	usage   bool
-	choices int // Unknown without the member
-	content bool
+	kind     []byte // its type
+	models   [3]Span
+	count    int // of models
+	failed   bool
+	usage    bool
+	choices  int // Unknown without the member
+	content  bool
+	finished bool // a choice was
 }
 
 // event reads the data of one event.
@@ -130,6 +131,7 @@ func (c *cursor) choice(s *seen) {
 		case "text", "finish_reason":
 			if !c.empty() {
 				s.content = true
+				s.finished = s.finished || name[0] == 'f'
 			}
 		default:
 			c.skip()

@@ -20,14 +20,15 @@ type Stream struct {
 	// it is content, unless its event line says more.
 	Limit int
 
-	total   usage
-	any     bool // total is set
-	held    []byte
-	out     []byte // of the last event, if it was changed
-	scratch []byte
-	given   []byte // of the last event: held, to be used again
-	long    bool   // within an event beyond Limit
-	name    []byte // of the long event
+	total    usage
+	any      bool // total is set
+	finished bool
+	held     []byte
+	out      []byte // of the last event, if it was changed
+	scratch  []byte
+	given    []byte // of the last event: held, to be used again
+	long     bool   // within an event beyond Limit
+	name     []byte // of the long event
 
 	// Of framing.
 	inLine  bool // the line has bytes
@@ -106,6 +107,10 @@ func (s *Stream) Usage() Usage {
 	return s.total.report()
 }
 
+// Finished says that a choice came to its end, with or without the event that ends
+// a stream.
+func (s *Stream) Finished() bool { return s.finished }
+
 // reuse takes back the memory of the last event, unless it was an uncommonly
 // long one.
 func (s *Stream) reuse() {
@@ -158,6 +163,7 @@ func (s *Stream) read(event []byte) Event {
 		s.total = was
 		what = seen{choices: Unknown}
 	}
+	s.finished = s.finished || what.finished
 	e := Event{Bytes: event, Class: what.class(f.name), Usage: what.usage}
 	if s.Model != "" && what.count > 0 {
 		s.out = s.out[:0]

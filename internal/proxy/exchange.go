@@ -35,7 +35,10 @@ type exchange struct {
 	usage    openai.Usage
 	begun    bool           // the answer's header was sent
 	events   *openai.Stream // that is passed on; nil: none so far
-	lasts    time.Time      // the deadline of writes that is set
+	reader   reader
+	spoke    time.Time // when bytes were written to the caller last
+	// commented says that the stream began with a comment
+	commented bool
 
 	call   upstream.Call
 	pieces [8][]byte
@@ -98,6 +101,7 @@ func (x *exchange) next(f *failure) *routing.Decision {
 			p.metrics.retries.Inc()
 			return next
 		} else { // the attempt has ended
+			p.budget.giveBack()
 			return nil
 		}
 	}
@@ -119,10 +123,11 @@ func (x *exchange) giveUp(answer error) error {
 	case *keptEvent:
 		_ = x.write(e.bytes)
 	case *kept:
-		failed := openai.Error{Status: e.status, Message: "The head that the request was sent to answered " + e.Error() + "."}
-		_ = x.write(failed.AppendEvent(nil, x.caller.Endpoint, x.caller.RequestID))
+		_ = x.write(e.event(x))
+	default:
+		return ErrAborted
 	}
-	_ = x.rc.Flush()
+	_ = x.flush()
 	return ErrAborted
 }
 
@@ -135,6 +140,7 @@ func (x *exchange) close() {
 		})
 	}
 	x.proxy.bodies.free(&x.body)
+	x.reader.close(x)
 }
 
 // finish ends the attempt that was answered.
@@ -167,7 +173,7 @@ func (x *exchange) attempt() *failure {
 	x.prepare()
 	x.first, x.sent, x.events = time.Time{}, p.o.Now(), nil
 	if x.tried.IsZero() {
-		x.tried = x.sent
+		x.tried, x.spoke = x.sent, time.Now()
 	}
 	x.call.Since = x.tried
 	res, err := p.o.Heads.Do(x.r.Context(), &x.call)
@@ -267,7 +273,7 @@ func (x *exchange) answered(res *upstream.Response) *failure {
 			Status: http.StatusBadGateway, Code: "head_redirected", Message: "The head that the request was sent to answered with a redirect, which is not followed.",
 		}}
 	case x.begun && !isEvents(res.Header):
-		return x.broken(&upstream.Error{Kind: upstream.Malformed})
+		return x.late(res)
 	case isEvents(res.Header):
 		return x.stream(res)
 	}

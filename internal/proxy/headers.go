@@ -86,7 +86,9 @@ func (x *exchange) prepare() {
 	}
 	x.call = upstream.Call{
 		Endpoint: d.Head.Endpoint, Method: x.r.Method, Path: path, Header: fields, Body: pieces,
-		Silence: x.silent, Every: x.proxy.o.Limits.Comment,
+	}
+	if x.fields.Stream && e.Streams && e.Name != "audio.speech" { // that may be answered by sound
+		x.call.Silence = x.silent
 	}
 }
 

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
 
 	"headway/internal/openai"
@@ -47,6 +48,35 @@ func (x *exchange) renamed(body []byte) []byte {
 		return body
 	}
 	return bytes.ReplaceAll(body, []byte(x.real), []byte(x.model))
+}
+
+// late is an answer that is no stream though the caller's has begun, with a
+// comment.
+func (x *exchange) late(res *upstream.Response) *failure {
+	if res.Status < 400 {
+		f := x.broken(&upstream.Error{Kind: upstream.Malformed, Sent: true, Received: true, Err: errors.New("no stream of events")})
+		f.again = false // others would answer likewise
+		return f
+	}
+	f := x.keep(res, routing.ResultError)
+	f.again = false // the caller's fault
+	return f
+}
+
+// event is the answer as an event of a stream that has begun.
+func (k *kept) event(x *exchange) (event []byte) {
+	e := x.caller.Endpoint
+	if mediaType(k.header) != "application/json" || len(k.body) == 0 || k.status < 400 {
+		failed := openai.Error{Status: k.status, Message: "The head that the request was sent to answered " + k.Error() + "."}
+		return failed.AppendEvent(nil, e, x.caller.RequestID)
+	}
+	if e.Dialect == openai.Anthropic {
+		event = append(event, "event: error\n"...)
+	}
+	for line := range bytes.FieldsFuncSeq(k.body, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		event = append(append(append(event, "data: "...), line...), '\n')
+	}
+	return append(event, '\n')
 }
 
 // send answers with what the last head said.

@@ -39,6 +39,13 @@ func (b *budget) add() {
 	b.mu.Unlock()
 }
 
+// giveBack gives back a further attempt that was not made.
+func (b *budget) giveBack() {
+	b.mu.Lock()
+	b.have = min(b.have+1, reserve)
+	b.mu.Unlock()
+}
+
 // take takes a further attempt, if there is one.
 func (b *budget) take() bool {
 	b.mu.Lock()

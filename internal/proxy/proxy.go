@@ -88,6 +88,7 @@ func New(o Options) (*Proxy, error) {
 func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) error {
 	x := exchange{proxy: p, w: w, r: r, caller: c, begin: p.o.Now(), rc: http.NewResponseController(w)}
 	defer x.close()
+	x.reader.open(&x)
 	if err := x.read(); err != nil {
 		return err
 	}

@@ -2,10 +2,8 @@ package proxy
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"sync"
-	"time"
 
 	"headway/internal/openai"
 	"headway/internal/routing"
@@ -14,9 +12,8 @@ import (
 
 // Bounds of what is kept of an answer.
 const (
-	maxWhole  = 256 << 10 // of an answer in JSON that is read before it is passed on
-	writeStep = 64 << 10  // bytes that a caller takes before its deadline is moved on
-	readSize  = 32 << 10
+	maxWhole = 256 << 10 // of an answer in JSON that is read before it is passed on
+	readSize = 32 << 10
 )
 
 // chunk is memory to read an answer into.
@@ -118,7 +115,7 @@ func (x *exchange) rest(res *upstream.Response, answer *openai.Answer, isJSON bo
 				return x.left()
 			}
 		}
-		if res.ContentLength < 0 && x.rc.Flush() != nil {
+		if res.ContentLength < 0 && x.flush() != nil {
 			return x.left()
 		}
 		if err == io.EOF {
@@ -154,29 +151,4 @@ func (x *exchange) cut(err error) *failure {
 // left is that the caller took no more of an answer that had begun.
 func (x *exchange) left() *failure {
 	return &failure{outcome: x.outcome(routing.ResultCancelled, 0), answer: ErrAborted}
-}
-
-var errLeft = errors.New("the caller left")
-
-// write sends bytes to the caller, which has time for each part of them.
-func (x *exchange) write(b []byte) error {
-	for len(b) > 0 {
-		x.extend()
-		part := b[:min(len(b), writeStep)]
-		if _, err := x.w.Write(part); err != nil {
-			return errLeft
-		}
-		b = b[len(part):]
-	}
-	return nil
-}
-
-// extend gives the caller time to take what is written next. The deadline is
-// moved on once half of it has passed, since that costs a call.
-func (x *exchange) extend() {
-	now, stalls := time.Now(), x.proxy.o.Limits.ReaderStalls
-	if x.lasts.Sub(now) < stalls/2 {
-		x.lasts = now.Add(stalls)
-		_ = x.rc.SetWriteDeadline(x.lasts)
-	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 
@@ -15,6 +16,8 @@ const (
 	maxHeldEvents = 64
 	maxHeldBytes  = 256 << 10
 )
+
+var byteOrderMark = []byte("\ufeff")
 
 // relay passes on one stream of events.
 type relay struct {
@@ -32,7 +35,7 @@ func (x *exchange) stream(res *upstream.Response) *failure {
 	x.events = &openai.Stream{Endpoint: x.caller.Endpoint, Model: x.model}
 	if !x.begun {
 		x.header(res.Status, res.Header, -1)
-		if x.rc.Flush() != nil {
+		if x.flush() != nil {
 			return x.left()
 		}
 	}
@@ -50,7 +53,7 @@ func (x *exchange) stream(res *upstream.Response) *failure {
 			}
 		}
 		if err == nil {
-			if s.content && x.rc.Flush() != nil {
+			if s.content && x.flush() != nil {
 				return x.left()
 			}
 			continue
@@ -64,6 +67,9 @@ func (x *exchange) stream(res *upstream.Response) *failure {
 
 // event passes on one event, holds it, or finds a failure in it.
 func (s *relay) event(e *openai.Event) *failure {
+	if s.commented && s.heldN == 0 && !s.content {
+		e.Bytes = bytes.TrimPrefix(e.Bytes, byteOrderMark) // the stream has begun
+	}
 	switch {
 	case e.Class == openai.Failed:
 		return s.failed(e)
@@ -76,12 +82,8 @@ func (s *relay) event(e *openai.Event) *failure {
 		}
 	}
 	s.done = s.done || e.Class == openai.Done
-	if !s.content {
-		s.begin()
-		if s.write(s.held) != nil {
-			return s.left()
-		}
-		s.held = nil
+	if !s.content && s.begin() != nil {
+		return s.left()
 	}
 	if s.write(e.Bytes) != nil {
 		return s.left()
@@ -90,9 +92,12 @@ func (s *relay) event(e *openai.Event) *failure {
 }
 
 // begin notes the first content: the request stays with its head now.
-func (s *relay) begin() {
+func (s *relay) begin() error {
 	s.content = true
 	s.first = s.proxy.o.Router.Begun(s.decision)
+	held := s.held
+	s.held = nil
+	return s.write(held)
 }
 
 // failed is an event with an error. Before the first content another head is
@@ -105,25 +110,22 @@ func (s *relay) failed(e *openai.Event) *failure {
 	}
 	s.proxy.metrics.cut.Inc()
 	_ = s.write(e.Bytes)
-	_ = s.rc.Flush()
+	_ = s.flush()
 	f.answer = ErrAborted
 	return f
 }
 
 // end is the end of a stream: whole, or broken off.
 func (s *relay) end(res *upstream.Response, err error) *failure {
-	if last, ok := s.events.Flush(); ok && err == io.EOF {
+	torn := false
+	if last, ok := s.events.Flush(); ok && err == io.EOF && (res.Framed || last.Class == openai.Done) {
 		if f := s.event(&last); f != nil {
 			return f
 		}
+		torn = true // it had no blank line
 	}
-	if err == io.EOF && (res.Framed || s.done) {
-		if !s.content {
-			if s.begin(); s.write(s.held) != nil {
-				return s.left()
-			}
-		}
-		if s.rc.Flush() != nil {
+	if err == io.EOF && (s.done || res.Framed && !s.owesEnd()) {
+		if !s.content && s.begin() != nil || s.flush() != nil {
 			return s.left()
 		}
 		return nil
@@ -137,37 +139,28 @@ func (s *relay) end(res *upstream.Response, err error) *failure {
 	}
 	s.proxy.metrics.cut.Inc()
 	if e, ok := f.answer.(*openai.Error); ok && s.events.Between() { //nolint:errorlint // it comes as it is
-		_ = s.write(e.AppendEvent(nil, s.caller.Endpoint, s.caller.RequestID))
-		_ = s.rc.Flush()
+		var event []byte
+		if torn {
+			event = append(event, "\n\n"...)
+		}
+		_ = s.write(e.AppendEvent(event, s.caller.Endpoint, s.caller.RequestID))
+		_ = s.flush()
 	}
 	f.again, f.answer = false, ErrAborted
 	return f
+}
+
+// owesEnd reports whether a stream that ended without the event that ends it is
+// broken off, however its connection ended: where no choice was finished.
+func (s *relay) owesEnd() bool {
+	switch s.caller.Endpoint.Name {
+	case "chat.completions", "completions", "responses", "messages":
+		return !s.events.Finished()
+	}
+	return false
 }
 
 // keptEvent is the error event of a head, to be passed on if all fail.
 type keptEvent struct{ bytes []byte }
 
 func (k *keptEvent) Error() string { return "the head's stream had an error" }
-
-// comment is a line that clients of event streams pass over. It keeps their
-// connection open, and those of load balancers between.
-const comment = ": the model is still working\n\n"
-
-// silent is called while the head says nothing. A stream gets a comment where it
-// stands between events; one whose head has not begun to answer begins with it.
-func (x *exchange) silent() error {
-	e := x.caller.Endpoint
-	if !x.fields.Stream || !e.Streams || e.Name == "audio.speech" { // that may be answered by sound
-		return x.r.Context().Err()
-	}
-	if !x.begun {
-		x.header(http.StatusOK, http.Header{"Content-Type": {"text/event-stream"}, "Cache-Control": {"no-cache"}}, -1)
-	}
-	if x.events != nil && !x.events.Between() {
-		return nil
-	}
-	if x.write([]byte(comment)) != nil || x.rc.Flush() != nil {
-		return errLeft
-	}
-	return nil
-}

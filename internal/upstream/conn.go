@@ -42,13 +42,12 @@ type conn struct {
 
 	// of the exchange
 	ctx      context.Context
-	stop     func() bool   // of onEnd
-	silence  func() error  // of the call
-	every    time.Duration //
-	end      time.Time     // of the whole exchange
-	until    time.Time     // of the answer's header; zero: each read has the limit idle
-	idle     time.Duration //
-	timeout  Kind          // of the deadline that was set last
+	stop     func() bool               // of onEnd
+	silence  func() (time.Time, error) // of the call
+	end      time.Time                 // of the whole exchange
+	until    time.Time                 // of the answer's header; zero: each read has the limit idle
+	idle     time.Duration             //
+	timeout  Kind                      // of the deadline that was set last
 	sent     bool
 	received bool
 	left     bool // silence ended the exchange
@@ -87,9 +86,9 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	c.timeout = kind
 	for {
-		step := until
-		if c.silence != nil {
-			step = earlier(until, time.Now().Add(c.every))
+		step, err := c.silent(until)
+		if err != nil {
+			return 0, err
 		}
 		if err := c.tcp.SetReadDeadline(step); err != nil {
 			return 0, err
@@ -99,11 +98,21 @@ func (c *conn) Read(p []byte) (int, error) {
 		if n > 0 || !isTimeout(err) || !step.Before(until) {
 			return n, err
 		}
-		if err := c.silence(); err != nil {
-			c.left = true
-			return 0, err
-		}
 	}
+}
+
+// silent calls what the call has for times of silence, and returns how long the
+// head is waited for until the next time.
+func (c *conn) silent(until time.Time) (time.Time, error) {
+	if c.silence == nil {
+		return until, nil
+	}
+	next, err := c.silence()
+	if err != nil {
+		c.left = true
+		return until, err
+	}
+	return earlier(until, next), nil
 }
 
 // fail makes the error of an exchange.
@@ -123,7 +132,7 @@ func (c *conn) fail(kind Kind, err error) *Error {
 // exchange sends the request and reads the header of the answer. After an error
 // the connection is closed.
 func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, end time.Time) (*Response, *Error) {
-	c.ctx, c.end, c.idle, c.silence, c.every, c.left = ctx, end, limits.Idle, call.Silence, call.Every, false
+	c.ctx, c.end, c.idle, c.silence, c.left = ctx, end, limits.Idle, call.Silence, false
 	c.sent, c.received, c.cut = false, false, false
 	c.stop = context.AfterFunc(ctx, c.onEnd)
 	wrote := c.send(call, limits.Write)
@@ -185,6 +194,9 @@ func (c *conn) write(limit time.Duration) *Error {
 		}
 		step := until
 		if large && !secured { // TLS cannot go on after a time-out
+			if _, err := c.silent(until); err != nil {
+				return c.fail(Write, err)
+			}
 			step = earlier(until, time.Now().Add(writeStep))
 		}
 		if err := c.tcp.SetWriteDeadline(step); err != nil {

@@ -26,11 +26,10 @@ type Call struct {
 	Limits   Limits    // zero: those of Options
 	Since    time.Time // from when Limits.Total counts; zero: from Do on
 
-	// Silence, if set, is called by the goroutine of the exchange each time the
-	// head was silent for Every while an answer or more of it is waited for. An
-	// error ends the exchange as if the caller's context had.
-	Silence func() error
-	Every   time.Duration
+	// Silence, if set, is called by the goroutine of the exchange before each
+	// wait for the head, and again within it at the time that it returns, which
+	// has to be ahead. An error ends the exchange as if the caller's context had.
+	Silence func() (next time.Time, err error)
 }
 
 // Field is one line of a header.

@@ -217,7 +217,7 @@ func (h *Heads) dial(ctx context.Context, p *pool, connect time.Duration, end ti
 		}
 		return nil, &Error{Kind: kind, Err: err}
 	}
-	tcp, err := h.dialer.DialContext(limited, "tcp", p.dialAt)
+	tcp, err := h.o.Dial(limited, "tcp", p.dialAt)
 	if err != nil {
 		return fail(dialKind(err), err)
 	}

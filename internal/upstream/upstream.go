@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"time"
 
@@ -48,14 +49,17 @@ type Options struct {
 	Setting        string                               // that allows them, for the error
 	RootCAs        *x509.CertPool                       // nil: those of the system
 	RootCAsOf      func(endpoint string) *x509.CertPool // of single heads; nil, or a nil pool: RootCAs
+	Dial           Dial                                 // nil: to addresses that heads may have
 }
+
+// Dial connects, as net.Dialer does.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Heads are the connections to all heads. Its methods may be called at once.
 type Heads struct {
-	o      Options
-	dialer *outbound.Dialer
-	ended  chan struct{} // the sweep has
-	stop   context.CancelFunc
+	o     Options
+	ended chan struct{} // the sweep has
+	stop  context.CancelFunc
 
 	dialed, reused, stale, refused, repeated prometheus.Counter
 
@@ -81,10 +85,10 @@ func New(o Options) (*Heads, error) {
 		return nil, errors.New("upstream: MaxOpen, MaxOpenPerHead and MaxIdlePerHead must be above zero")
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Heads{
-		o: o, stop: stop, ended: make(chan struct{}), drained: make(chan struct{}), pools: map[string]*pool{},
-		dialer: outbound.NewDialer(outbound.Options{AllowLinkLocal: o.AllowLinkLocal, Setting: o.Setting}),
+	if o.Dial == nil {
+		o.Dial = outbound.NewDialer(outbound.Options{AllowLinkLocal: o.AllowLinkLocal, Setting: o.Setting}).DialContext
 	}
+	h := &Heads{o: o, stop: stop, ended: make(chan struct{}), drained: make(chan struct{}), pools: map[string]*pool{}}
 	h.register()
 	go h.sweep(ctx)
 	return h, nil
