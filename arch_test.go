@@ -88,7 +88,7 @@ var rooms = map[string]room{
 	"internal/outbound": {ours: []string{"internal/address"}, others: []string{metrics}},
 	"internal/upstream": {ours: []string{"internal/address", "internal/outbound"}, others: []string{metrics, xnet}},
 	"internal/proxy": {
-		ours:   []string{"internal/access", "internal/fleet", "internal/openai", "internal/routing", "internal/strategy", "internal/strict", "internal/upstream"},
+		ours:   []string{"internal/access", "internal/fleet", "internal/openai", "internal/outbound", "internal/routing", "internal/strategy", "internal/strict", "internal/upstream"},
 		others: []string{metrics, "golang.org/x/sync"},
 	},
 	"internal/config": {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},

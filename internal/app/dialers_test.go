@@ -81,7 +81,7 @@ var dialers = map[string]string{
 	"internal/pki golang.org/x/crypto/acme.Client":           "acme",    // with the client of the app
 	"internal/pki golang.org/x/crypto/acme/autocert.Manager": "acme",    // with that client
 	"internal/redisaudit go-redis/v9.NewClient":              "redis",   // each call is counted
-	"internal/upstream outbound.NewDialer":                   "-",       // the proxy counts each exchange with a head
+	"internal/upstream outbound.NewDialer":                   "head",    // the proxy counts each exchange
 	"internal/webhook net/http.Client":                       "webhook", // each attempt is counted
 	"internal/webhook outbound.NewTransport":                 "webhook",
 }

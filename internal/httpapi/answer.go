@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"time"
 
 	"headway/internal/access"
 )
@@ -18,6 +19,7 @@ type answer struct {
 	status    int               // that was sent; 0: none yet
 	begun     func(status int)  // called with the header, or nil
 	body      *buffer           // of the request; nil until it is read
+	elsewhere time.Duration     // of the request's time: what others took of it
 }
 
 var answers = sync.Pool{New: func() any { return new(answer) }}

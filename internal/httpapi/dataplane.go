@@ -38,7 +38,8 @@ func (s *Server) dataPlane() (list []*route) {
 
 // passOn has a head answer the request.
 func (s *Server) passOn(a *answer, r *http.Request, e *openai.Endpoint) error {
-	err := s.o.Proxy.Serve(a, r, proxy.Caller{Principal: a.principal, RequestID: a.requestID(), Endpoint: e})
+	elsewhere, err := s.o.Proxy.Serve(a, r, proxy.Caller{Principal: a.principal, RequestID: a.requestID(), Endpoint: e})
+	a.elsewhere = elsewhere
 	if errors.Is(err, proxy.ErrClientGone) {
 		return &apiv1.Problem{Code: api.CodeClientGone}
 	}

@@ -18,6 +18,7 @@ import (
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
 	"headway/internal/mockhead"
+	"headway/internal/outbound"
 	"headway/internal/proxy"
 	"headway/internal/routing"
 	"headway/internal/upstream"
@@ -45,7 +46,7 @@ func newPlane(t testing.TB, change ...func(*proxy.Options)) *plane {
 				t.Error(err)
 			}
 		})
-		options := proxy.Options{Router: o.Router, Fleet: o.Fleet, Heads: heads, Metrics: o.Metrics, Log: o.Log}
+		options := proxy.Options{Router: o.Router, Fleet: o.Fleet, Heads: heads, Metrics: o.Metrics, Calls: outbound.NewCalls(o.Metrics).Head, Log: o.Log}
 		for _, c := range change {
 			c(&options)
 		}

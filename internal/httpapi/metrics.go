@@ -46,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "HTTP requests by method, endpoint (the route's template, other if none matches) and status. 499 is a client that left.",
 		}, []string{"method", "endpoint", "status"}),
 		duration: auto.NewHistogram(prometheus.HistogramOpts{
-			Name: "http_request_duration_seconds", Help: "Time from the request's header to the end of the answer; of streams, to its header.",
+			Name: "http_request_duration_seconds", Help: "Time from the request's header to the end of the answer; of streams, to its header; of what heads answer, the part that the service itself took.",
 			Buckets: latencyBuckets,
 		}),
 		byEndpoint: auto.NewHistogramVec(prometheus.HistogramOpts{

@@ -204,7 +204,7 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request) {
 		if a.status == 0 {
 			a.status = http.StatusOK
 		}
-		s.metrics.answered(rt, r.Method, a.status, time.Since(begin))
+		s.metrics.answered(rt, r.Method, a.status, time.Since(begin)-a.elsewhere)
 	}
 	switch {
 	case a.status == apiv1.StatusClientGone, begun && err != nil:

@@ -6,7 +6,37 @@ import (
 )
 
 // Calls counts the calls to external services.
-type Calls struct{ ACME, Alertmanager, NATS, OIDC, Redis, Webhook *Counter }
+type Calls struct {
+	ACME, Alertmanager, NATS, OIDC, Redis, Webhook *Counter
+
+	Head *HeadCounter
+}
+
+// HeadStatus is how the call of a head ended.
+type HeadStatus int
+
+// The statuses of calls of heads: a closed list.
+const (
+	HeadSuccess   HeadStatus = iota // the whole answer came
+	HeadError                       // the head failed, or could not be reached
+	HeadRejected                    // it answered 4xx: to what was asked, or because it is full
+	HeadCancelled                   // the caller left
+	headStatuses
+)
+
+func (s HeadStatus) String() string {
+	return [...]string{"success", "error", "rejected", "cancelled"}[s]
+}
+
+// HeadCounter counts the calls of heads. A nil one counts nothing.
+type HeadCounter [headStatuses]prometheus.Counter
+
+// Add counts one call.
+func (c *HeadCounter) Add(s HeadStatus) {
+	if c != nil {
+		c[s].Inc()
+	}
+}
 
 // Counter counts the calls to one service. A nil one counts nothing.
 type Counter struct{ success, failure prometheus.Counter }
@@ -16,12 +46,16 @@ type Counter struct{ success, failure prometheus.Counter }
 func NewCalls(metrics prometheus.Registerer) *Calls {
 	vec := promauto.With(metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "external_service_calls_total",
-		Help: "Calls to services outside of this process, by service and status: requests to acme, alertmanager, oidc and webhook, batches of records to an external redis, connections to an external nats. What is embedded does not count.",
+		Help: "Calls to services outside of this process, by service and status: requests to acme, alertmanager, oidc and webhook, batches of records to an external redis, connections to an external nats, and requests to a head (status rejected: it answered 4xx; cancelled: the caller left). What is embedded does not count.",
 	}, []string{"service", "status"})
 	of := func(service string) *Counter {
 		return &Counter{vec.WithLabelValues(service, "success"), vec.WithLabelValues(service, "error")}
 	}
-	return &Calls{of("acme"), of("alertmanager"), of("nats"), of("oidc"), of("redis"), of("webhook")}
+	heads := new(HeadCounter)
+	for s := range headStatuses {
+		heads[s] = vec.WithLabelValues("head", s.String())
+	}
+	return &Calls{of("acme"), of("alertmanager"), of("nats"), of("oidc"), of("redis"), of("webhook"), heads}
 }
 
 // Add counts one call.

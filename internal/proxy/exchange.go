@@ -14,12 +14,12 @@ import (
 
 // exchange is one request on its way through the proxy, for one goroutine.
 type exchange struct {
-	proxy    *Proxy
-	w        http.ResponseWriter
-	rc       *http.ResponseController
-	r        *http.Request
-	caller   Caller
-	begin    time.Time
+	proxy  *Proxy
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	r      *http.Request
+	caller Caller
+	timing
 	body     body
 	fields   openai.Request
 	req      strategy.Request
@@ -28,10 +28,10 @@ type exchange struct {
 	real     string            // the name of the model at the head, where it is another
 	asked    bool              // the head is asked for its usage, and the caller did not ask
 	attempts int
-	tried    time.Time     // when the first attempt began
-	waited   time.Duration // for heads
-	sent     time.Time     // of the attempt
-	first    time.Time     // of its first content; zero: none came
+	tried    time.Time // when the first attempt began
+	sent     time.Time // of the attempt
+	first    time.Time // of its first content; zero: none came
+	dialed   bool      // its head was called, or was to be
 	usage    openai.Usage
 	begun    bool           // the answer's header was sent
 	events   *openai.Stream // that is passed on; nil: none so far
@@ -93,6 +93,7 @@ func (x *exchange) run() error {
 // next ends an attempt that failed, and returns the next one, or nil.
 func (x *exchange) next(f *failure) *routing.Decision {
 	p, d := x.proxy, x.decision
+	x.called(&f.outcome)
 	x.decision = nil
 	if f.again && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
 		if !p.budget.take() {
@@ -134,10 +135,12 @@ func (x *exchange) giveUp(answer error) error {
 // close ends what is open, on every way out, a panic's too.
 func (x *exchange) close() {
 	if x.decision != nil {
-		x.proxy.o.Router.End(x.decision, routing.Outcome{
+		o := routing.Outcome{
 			Result: routing.ResultCancelled, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
 			InputTokens: fleet.Unknown, OutputTokens: fleet.Unknown, CachedTokens: fleet.Unknown,
-		})
+		}
+		x.called(&o)
+		x.proxy.o.Router.End(x.decision, o)
 	}
 	x.proxy.bodies.free(&x.body)
 	x.reader.close(x)
@@ -145,9 +148,10 @@ func (x *exchange) close() {
 
 // finish ends the attempt that was answered.
 func (x *exchange) finish(result routing.Result, status int) {
-	d := x.decision
+	d, o := x.decision, x.outcome(result, status)
+	x.called(&o)
 	x.decision = nil
-	x.proxy.o.Router.End(d, x.outcome(result, status))
+	x.proxy.o.Router.End(d, o)
 }
 
 // outcome is what becomes of the attempt.
@@ -171,13 +175,14 @@ func (x *exchange) attempt() *failure {
 	p := x.proxy
 	x.usage = openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown}
 	x.prepare()
-	x.first, x.sent, x.events = time.Time{}, p.o.Now(), nil
+	x.first, x.sent, x.events, x.dialed = time.Time{}, p.o.Now(), nil, true
 	if x.tried.IsZero() {
 		x.tried, x.spoke = x.sent, time.Now()
 	}
 	x.call.Since = x.tried
+	x.wait(x.sent)
 	res, err := p.o.Heads.Do(x.r.Context(), &x.call)
-	x.waited += p.o.Now().Sub(x.sent)
+	x.resume(p.o.Now())
 	if err != nil {
 		return x.broken(err)
 	}
@@ -191,7 +196,7 @@ func (x *exchange) broken(err error) *failure {
 	if !ok {
 		e = &upstream.Error{Kind: upstream.Malformed, Err: err}
 	}
-	x.proxy.metrics.calls.failed(e.Kind)
+	x.proxy.metrics.failed(string(e.Kind))
 	if e.Kind == upstream.Canceled || x.r.Context().Err() != nil {
 		return &failure{outcome: x.outcome(routing.ResultCancelled, 0), answer: ErrClientGone}
 	}
@@ -208,7 +213,7 @@ func (x *exchange) broken(err error) *failure {
 	f.answer = answer
 	f.outcome = x.outcome(routing.ResultError, answer.Status)
 	if e.Kind == upstream.Limit || e.Kind == upstream.Closed || e.Kind == upstream.Invalid {
-		f.outcome.Result = routing.ResultCancelled // no fault of the head
+		f.outcome.Result, x.dialed = routing.ResultCancelled, false // no fault of the head
 	}
 	return f
 }
@@ -255,7 +260,7 @@ const statusClientGone = 499
 
 // answered passes the answer of a head on, or says why another is tried.
 func (x *exchange) answered(res *upstream.Response) *failure {
-	x.proxy.metrics.calls.answered(res.Status)
+	x.proxy.metrics.answered(res.Status)
 	switch {
 	case res.Status == http.StatusTooManyRequests || res.Status >= 500 && res.Status != http.StatusNotImplemented:
 		x.stayAway(res)

@@ -123,8 +123,8 @@ func (x *exchange) describe(h http.Header) {
 		}
 	}
 	h["X-Headway-Attempts"] = []string{strconv.Itoa(x.attempts)}
-	overhead := x.proxy.o.Now().Sub(x.begin) - x.waited
-	h["X-Headway-Overhead-Ms"] = []string{strconv.FormatFloat(millis(overhead), 'f', 3, 64)}
+	x.answers(x.proxy.o.Now())
+	h["X-Headway-Overhead-Ms"] = []string{strconv.FormatFloat(millis(x.overhead), 'f', 3, 64)}
 }
 
 // isEvents reports whether an answer is a stream of events.

@@ -14,6 +14,7 @@ import (
 
 	"headway/internal/access"
 	"headway/internal/openai"
+	"headway/internal/outbound"
 	"headway/internal/routing"
 	"headway/internal/upstream"
 )
@@ -24,6 +25,7 @@ type Options struct {
 	Fleet   routing.Fleet         // required
 	Heads   *upstream.Heads       // required
 	Metrics prometheus.Registerer // required
+	Calls   *outbound.HeadCounter // nil: calls of heads are not counted
 	Log     *slog.Logger          // required
 	Limits  Limits                // zero values: defaults
 	Now     func() time.Time      // nil: time.Now
@@ -77,20 +79,27 @@ func New(o Options) (*Proxy, error) {
 		o.Now = time.Now
 	}
 	return &Proxy{
-		o: o, metrics: newMetrics(o.Metrics), bodies: newBodies(&o.Limits), budget: newBudget(o.Limits.RetryShare),
+		o: o, metrics: newMetrics(o.Metrics, o.Calls), bodies: newBodies(&o.Limits), budget: newBudget(o.Limits.RetryShare),
 		started: o.Now().Unix(),
 	}, nil
 }
 
-// Serve answers one request. An *openai.Error is for the caller of Serve to
-// answer with; nothing was sent then. The other errors are ErrClientGone and
-// ErrAborted.
-func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) error {
-	x := exchange{proxy: p, w: w, r: r, caller: c, begin: p.o.Now(), rc: http.NewResponseController(w)}
+// Serve answers one request, and says how much of the time until then was not its
+// own but that of heads and of the caller. An *openai.Error is for the caller of
+// Serve to answer with; nothing was sent then. The other errors are ErrClientGone
+// and ErrAborted.
+func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhere time.Duration, err error) {
+	x := exchange{proxy: p, w: w, r: r, caller: c, timing: timing{begin: p.o.Now()}, rc: http.NewResponseController(w)}
 	defer x.close()
 	x.reader.open(&x)
-	if err := x.read(); err != nil {
-		return err
+	err = x.read()
+	x.received = p.o.Now().Sub(x.timing.begin)
+	if err == nil {
+		err = x.run()
 	}
-	return x.run()
+	end := p.o.Now()
+	x.answers(end)
+	p.metrics.overhead.Observe(x.overhead.Seconds())
+	p.metrics.duration.Observe(end.Sub(x.timing.begin).Seconds())
+	return x.elsewhere(end), err
 }

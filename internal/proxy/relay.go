@@ -84,8 +84,8 @@ func unfinished(a *openai.Answer, begin []byte) bool {
 // readWhole reads an answer up to its end, then the error is io.EOF, or as far
 // as maxWhole.
 func (x *exchange) readWhole(res *upstream.Response, head []byte) ([]byte, error) {
-	begin := x.proxy.o.Now()
-	defer func() { x.waited += x.proxy.o.Now().Sub(begin) }()
+	x.wait(x.proxy.o.Now())
+	defer func() { x.resume(x.proxy.o.Now()) }()
 	for {
 		if len(head) == cap(head) {
 			if cap(head) >= maxWhole {

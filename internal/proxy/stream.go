@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"time"
 
 	"headway/internal/openai"
 	"headway/internal/routing"
@@ -27,11 +28,13 @@ type relay struct {
 	heldN   int
 	content bool // events were passed on: no other head can answer any more
 	done    bool // the event that ends a stream came
+	metrics *modelMetrics
+	last    time.Time // of an event with content
 }
 
 // stream passes on a stream of events, each as it comes.
 func (x *exchange) stream(res *upstream.Response) *failure {
-	s := relay{exchange: x, status: res.Status}
+	s := relay{exchange: x, status: res.Status, metrics: x.proxy.metrics.model(x.decision.ModelType)}
 	x.events = &openai.Stream{Endpoint: x.caller.Endpoint, Model: x.model}
 	if !x.begun {
 		x.header(res.Status, res.Header, -1)
@@ -88,7 +91,21 @@ func (s *relay) event(e *openai.Event) *failure {
 	if s.write(e.Bytes) != nil {
 		return s.left()
 	}
+	if e.Class == openai.Content {
+		s.token()
+	}
 	return nil
+}
+
+// token notes an event with content. The clock is half of what it costs.
+func (s *relay) token() {
+	now := s.proxy.o.Now()
+	if s.last.IsZero() {
+		s.metrics.firstToken.Observe(now.Sub(s.timing.begin).Seconds())
+	} else {
+		s.metrics.interval.Observe(now.Sub(s.last).Seconds())
+	}
+	s.last = now
 }
 
 // begin notes the first content: the request stays with its head now.
@@ -103,6 +120,7 @@ func (s *relay) begin() error {
 // failed is an event with an error. Before the first content another head is
 // tried; after it the event is passed on and the connection is cut.
 func (s *relay) failed(e *openai.Event) *failure {
+	s.proxy.metrics.failed(reasonErrorInside)
 	f := &failure{outcome: s.outcome(routing.ResultError, http.StatusBadGateway)}
 	if !s.content {
 		f.again, f.answer = true, &keptEvent{append([]byte(nil), e.Bytes...)}
