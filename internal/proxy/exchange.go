@@ -24,9 +24,12 @@ type exchange struct {
 	fields   openai.Request
 	req      strategy.Request
 	decision *routing.Decision // of the attempt under way; nil: none is open
-	model    string            // that answers name in place of the head's; "": they are not changed
-	real     string            // the name of the model at the head, where it is another
-	asked    bool              // the head is asked for its usage, and the caller did not ask
+	placed   *routing.Decision // the last that was made, with or without a head; nil: none was
+	trace    trace
+	secret   string // the caller's credential
+	model    string // that answers name in place of the head's; "": they are not changed
+	real     string // the name of the model at the head, where it is another
+	asked    bool   // the head is asked for its usage, and the caller did not ask
 	attempts int
 	tried    time.Time // when the first attempt began
 	sent     time.Time // of the attempt
@@ -75,10 +78,13 @@ func (x *exchange) run() error {
 	p.budget.add()
 	d, err := p.o.Router.Decide(&x.req)
 	if err != nil {
+		if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
+			x.placed = no.Decision
+		}
 		return refusal(err)
 	}
 	for {
-		x.decision = d
+		x.decision, x.placed = d, d
 		x.attempts++
 		f := x.attempt()
 		if f == nil {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"mime"
 	"net/http"
 	"strconv"
@@ -12,23 +13,27 @@ import (
 )
 
 // toHead are the fields of a request that are not passed on, by their canonical
-// names: those of the connection, those that upstream writes, credentials, and
-// what says where the caller is. Without Accept-Encoding heads answer plainly, so
-// that usage can be read.
+// names: those of the connection, those that are written here or by upstream,
+// credentials and accounts, and what says where the caller is. Without
+// Accept-Encoding heads answer plainly, so that usage can be read.
 var toHead = drop(
 	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
-	"Host", "Content-Length", "Expect", "Accept-Encoding",
+	"Host", "Content-Length", "Expect", "Accept-Encoding", "Traceparent", "Tracestate", "X-Request-Id",
 	"Authorization", "Proxy-Authorization", "Proxy-Authenticate", "Cookie", "Cookie2",
-	"X-Api-Key", "Api-Key", "X-Auth-Token", "X-Access-Token", "X-Goog-Api-Key", "X-Amz-Security-Token",
+	"X-Api-Key", "Api-Key", "X-Auth-Token", "X-Access-Token", "X-Goog-Api-Key", "X-Amz-Security-Token", "Ocp-Apim-Subscription-Key",
+	"Openai-Organization", "Openai-Project",
 	"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server", "X-Forwarded-Prefix", "X-Real-Ip", "Via",
-	"X-Request-Id", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Origin", "Referer",
+	"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Origin", "Referer",
 )
 
-// toCaller are the fields of an answer that are not passed on.
+// toCaller are the fields of an answer that are not passed on: those of the
+// connection, and what a head has no say in: who is logged in here, and where
+// clients go next.
 var toCaller = drop(
 	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	"Content-Length", "Date", "Server", "Set-Cookie", "Set-Cookie2", "Alt-Svc", "Strict-Transport-Security", "Www-Authenticate", "X-Request-Id",
-	"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Location",
+	"Content-Length", "Date", "Server", "Set-Cookie", "Set-Cookie2", "Alt-Svc", "Strict-Transport-Security", "Www-Authenticate",
+	"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Clear-Site-Data", "Location", "Refresh",
+	"Request-Id", "X-Request-Id", "Openai-Organization", "Openai-Project", "Anthropic-Organization-Id",
 )
 
 func drop(names ...string) map[string]bool {
@@ -58,6 +63,21 @@ func passes(name string, drop map[string]bool, connection []string) bool {
 	return true
 }
 
+// leastSecret is the length of the shortest credential that is looked for. Clients
+// send short words where none is needed.
+const leastSecret = 16
+
+// secretOf is the credential of a request. No other field takes it to a head
+// either.
+func secretOf(h http.Header) string {
+	_, secret, _ := strings.Cut(h.Get("Authorization"), " ")
+	return cmp.Or(strings.TrimSpace(secret), h.Get("X-Api-Key"))
+}
+
+func holds(value, secret string) bool {
+	return len(secret) >= leastSecret && strings.Contains(value, secret)
+}
+
 // prepare makes the call to the decision's head.
 func (x *exchange) prepare() {
 	d, e := x.decision, x.caller.Endpoint
@@ -72,11 +92,16 @@ func (x *exchange) prepare() {
 	for name, values := range x.r.Header {
 		if passes(name, toHead, connection) && (e.Form != openai.JSON || name != "Content-Type") {
 			for _, v := range values {
-				fields = append(fields, upstream.Field{Name: name, Value: v})
+				if !holds(v, x.secret) {
+					fields = append(fields, upstream.Field{Name: name, Value: v})
+				}
 			}
 		}
 	}
-	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID})
+	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID}, upstream.Field{Name: "Traceparent", Value: x.trace.parentFor()})
+	for _, v := range x.trace.state {
+		fields = append(fields, upstream.Field{Name: "Tracestate", Value: v})
+	}
 	if e.Form == openai.JSON { // curl -d says that it is a form; the body was read as JSON
 		fields = append(fields, upstream.Field{Name: "Content-Type", Value: "application/json"})
 	}
@@ -100,7 +125,7 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 	h := x.w.Header()
 	connection := from["Connection"]
 	for name, values := range from {
-		if passes(name, toCaller, connection) {
+		if h[name] == nil && passes(name, toCaller, connection) { // what is set already is ours
 			h[name] = values
 		}
 	}
@@ -114,8 +139,12 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 
 // describe says in the answer how the request was placed.
 func (x *exchange) describe(h http.Header) {
-	if d := x.decision; d != nil {
-		h["X-Headway-Decision-Id"] = []string{d.ID()}
+	d := x.placed
+	if d == nil {
+		return
+	}
+	h["X-Headway-Decision-Id"] = []string{d.ID()}
+	if d.Head != nil {
 		h["X-Headway-Strategy"] = []string{d.Strategy}
 		h["X-Headway-Region"] = []string{d.Head.Region}
 		if x.caller.Principal.May(access.Read) {
@@ -130,7 +159,12 @@ func (x *exchange) describe(h http.Header) {
 // isEvents reports whether an answer is a stream of events.
 func isEvents(h http.Header) bool { return mediaType(h) == "text/event-stream" }
 
+// mediaType is the type of an answer's content, "" for one that is encoded, so
+// that it cannot be read.
 func mediaType(h http.Header) string {
+	if e := h["Content-Encoding"]; len(e) > 1 || len(e) == 1 && !strings.EqualFold(e[0], "identity") {
+		return ""
+	}
 	v := h.Get("Content-Type")
 	switch v {
 	case "application/json", "text/event-stream":

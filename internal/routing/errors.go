@@ -41,6 +41,7 @@ type NoHeadError struct {
 	Counts      map[string]int // heads by the filter that removed them
 	RetryAfter  time.Duration
 	Explanation *Explanation // when the request asked for one
+	Decision    *Decision    // that is kept of it; nil: of Again none is
 
 	stray bool // neither a head nor the policy knows the region
 }

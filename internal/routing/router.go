@@ -347,6 +347,7 @@ func (r *Router) recordFailure(e *NoHeadError, c *choice) {
 		Failure: e.Failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.o.Now(), nonce: r.random(),
 	}
+	e.Decision = d
 	r.failures.add(d, &r.recent.newest)
 	if c.explanation == nil { // there was nothing to choose from
 		c.explanation = &Explanation{
