@@ -46,7 +46,7 @@ func TestATraceIsContinuedOrBegun(t *testing.T) {
 	}
 }
 
-// Whatever stands in the header, a head gets a traceparent that is valid.
+// For every value of the header, a head gets a traceparent that is valid.
 func FuzzTrace(f *testing.F) {
 	f.Add("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 	f.Add("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x")
