@@ -192,7 +192,7 @@ func (p *plane) raw(request string) (lines []string) {
 }
 
 // Requests that two readers would take apart differently are refused, or reach the
-// head framed anew: as one request, with the body that its own answer was made for.
+// head as one request with one length.
 func TestShapesOfSmugglingReachNoHead(t *testing.T) {
 	p := newPlane(t)
 	head := p.start("a")
