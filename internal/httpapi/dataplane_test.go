@@ -27,12 +27,14 @@ import (
 // plane is a world with a data plane.
 type plane struct {
 	*world
-	url string
+	url     string
+	client  *http.Client
+	network *memoryNetwork // nil: that of the machine
 }
 
 func newPlane(t testing.TB, change ...func(*proxy.Options)) *plane {
 	t.Helper()
-	p := &plane{}
+	p := &plane{client: planeClient}
 	p.world = newWorld(t, func(o *httpapi.Options) {
 		heads, err := upstream.New(upstream.Options{
 			Metrics: o.Metrics, IdleTimeout: 4 * time.Second, MaxOpen: 1000, MaxOpenPerHead: 500, MaxIdlePerHead: 100,
@@ -95,7 +97,7 @@ func (p *plane) ask(ctx context.Context, path, body string, header ...string) (*
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
-	return planeClient.Do(r)
+	return p.client.Do(r)
 }
 
 // answer is an answer that was read to its end.

@@ -70,7 +70,7 @@ func (x *exchange) stream(res *upstream.Response) *failure {
 
 // event passes on one event, holds it, or finds a failure in it.
 func (s *relay) event(e *openai.Event) *failure {
-	if s.commented && s.heldN == 0 && !s.content {
+	if s.commented && len(s.held) == 0 && !s.content {
 		e.Bytes = bytes.TrimPrefix(e.Bytes, byteOrderMark) // the stream has begun
 	}
 	switch {
@@ -79,7 +79,10 @@ func (s *relay) event(e *openai.Event) *failure {
 	case e.Class == openai.UsageOnly && s.asked:
 		return nil // the caller did not ask for it
 	case !s.content && (e.Class == openai.StartUp || e.Class == openai.UsageOnly):
-		if s.heldN++; s.heldN <= maxHeldEvents && len(s.held)+len(e.Bytes) <= maxHeldBytes {
+		if len(e.Bytes) > 0 && !bytes.ContainsAny(e.Bytes[:1], ":\r\n") { // comments and blank lines count by their bytes only
+			s.heldN++
+		}
+		if s.heldN <= maxHeldEvents && len(s.held)+len(e.Bytes) <= maxHeldBytes {
 			s.held = append(s.held, e.Bytes...)
 			return nil
 		}
