@@ -156,7 +156,16 @@ type Decision struct {
 	Alternatives   []DecisionHead `json:"alternatives"` // to try next, best first
 	ExpiresAt      time.Time      `json:"expires_at"`   // of the reservation
 	PolicyRevision uint64         `json:"policy_revision"`
+	Fallback       *Fallback      `json:"fallback,omitempty"` // what it stands in for
 	Explanation    *Explanation   `json:"explanation,omitempty"`
+}
+
+// Fallback is what was asked for and had no head, so that the policy's fallbacks
+// chose another model type or region.
+type Fallback struct {
+	ModelType string `json:"model_type"` // after aliases
+	Region    string `json:"region,omitempty"`
+	Reason    string `json:"reason"` // a failure of RecentDecision, or tried
 }
 
 // Explanation is the basis of a decision.

@@ -37,6 +37,12 @@ func appendDecision(b []byte, d *routing.Decision, explain bool) []byte {
 	b = stamp(d.ExpiresAt()).AppendFormat(b, time.RFC3339Nano)
 	b = append(b, `","policy_revision":`...)
 	b = strconv.AppendUint(b, d.PolicyRevision, 10)
+	if f := toFallback(d.Fallback()); f != nil {
+		if raw, err := json.Marshal(f); err == nil {
+			b = append(b, `,"fallback":`...)
+			b = append(b, raw...)
+		}
+	}
 	if e := d.Explanation(); explain && e != nil {
 		if raw, err := json.Marshal(toExplanation(e)); err == nil {
 			b = append(b, `,"explanation":`...)
@@ -58,6 +64,13 @@ func appendHead(b []byte, h *fleet.Head) []byte {
 
 func toDecisionHead(h *fleet.Head) api.DecisionHead {
 	return api.DecisionHead{ID: h.ID, Endpoint: h.Endpoint, Region: h.Region}
+}
+
+func toFallback(f *routing.Fallback) *api.Fallback {
+	if f == nil {
+		return nil
+	}
+	return &api.Fallback{ModelType: f.ModelType, Region: f.Region, Reason: f.Why.String()}
 }
 
 func toExplanation(e *routing.Explanation) *api.Explanation {
@@ -91,7 +104,7 @@ func RecentOf(d *routing.Decision) api.RecentDecision {
 		Decision: api.Decision{
 			DecisionID: d.ID(), ModelType: d.ModelType, Strategy: d.Strategy,
 			Reason: string(d.AppendReason(nil)), Alternatives: []api.DecisionHead{},
-			PolicyRevision: d.PolicyRevision,
+			PolicyRevision: d.PolicyRevision, Fallback: toFallback(d.Fallback()),
 		},
 		Region: d.Region, At: stamp(d.At), FirstTokenAt: moment(stamp(d.FirstTokenAt())), Failure: d.Failure.String(),
 	}

@@ -67,7 +67,7 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 		"StatusReport": api.StatusReport{}, "StatusAnswer": api.StatusAnswer{}, "Load": api.Load{},
 		"ReportedLoad": api.ReportedLoad{}, "Capacity": api.Capacity{}, "HeadPatch": api.HeadPatch{}, "Head": api.Head{},
 		"Health": api.Health{}, "DecisionRequest": api.DecisionRequest{}, "DecisionHead": api.DecisionHead{},
-		"Decision": api.Decision{}, "RecentDecision": api.RecentDecision{}, "Explanation": api.Explanation{},
+		"Decision": api.Decision{}, "Fallback": api.Fallback{}, "RecentDecision": api.RecentDecision{}, "Explanation": api.Explanation{},
 		"Candidate": api.Candidate{}, "Progress": api.Progress{}, "Outcome": api.Outcome{},
 		"RecordedOutcome": api.RecordedOutcome{}, "Strategy": api.Strategy{}, "Policy": policy.Document{},
 		"Readiness": api.Readiness{}, "Problem": api.Problem{}, "Fault": api.Fault{},

@@ -3,8 +3,11 @@ package httpapi_test
 import (
 	"bytes"
 	"net/http"
+	"strings"
 	"testing"
 
+	"headway/api"
+	"headway/internal/fleet"
 	"headway/internal/mockhead"
 	"headway/internal/policy"
 	"headway/internal/routing"
@@ -96,5 +99,34 @@ func TestPitfallP24AHeadsRetryAfterKeepsRequestsAway(t *testing.T) {
 		if n := full.Count(); n != 1 {
 			t.Errorf("%d: the head that named an hour got %d requests", status, n)
 		}
+	}
+}
+
+// A fallback is named to its head by its own name, and to the caller by the name
+// that it asked for; a header says what answered.
+func TestAFallbackAnswersUnderTheNameThatWasAskedFor(t *testing.T) {
+	p := newPlane(t)
+	small := p.start("small", func(o *mockhead.Options) { o.Models = []string{"small"} })
+	p.policy("default_strategy: least_loaded\naliases: {alias: m}\nfallbacks: [{match: {model_type: m}, to: [{model_type: small}]}]")
+	if _, err := p.fleet.Register(t.Context(), fleet.Spec{ID: "small", Endpoint: small.URL(), ModelTypes: []string{"small"}, Region: "us"},
+		&fleet.StatusReport{Status: fleet.StatusActive, Load: fleet.UnknownLoad()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range []string{chatBody, streamBody} {
+		a := p.answer(chatPath, strings.Replace(body, `"m"`, `"alias"`, 1))
+		if a.StatusCode != http.StatusOK || !bytes.Contains(a.body, []byte(`"model":"alias"`)) || bytes.Contains(a.body, []byte(`"small"`)) {
+			t.Fatalf("%d %s", a.StatusCode, a.body)
+		}
+		if v := a.Header.Get("X-Headway-Fallback"); v != "small;region=us;reason=no_heads" {
+			t.Errorf("the fallback is said as %q", v)
+		}
+		d := into[api.RecentDecision](p.world, p.must(http.StatusOK, http.MethodGet, "/api/v1/decisions/"+a.Header.Get("X-Headway-Decision-Id"), ""))
+		if d.ModelType != "small" || d.Fallback == nil || *d.Fallback != (api.Fallback{ModelType: "m", Reason: "no_heads"}) {
+			t.Errorf("the decision is %+v", d)
+		}
+	}
+	// The decision API falls back as well.
+	if d := p.decide(`{"model_type":"m"}`); d.Head.ID != "small" || d.ModelType != "small" || d.Fallback == nil {
+		t.Errorf("decided on %+v", d)
 	}
 }

@@ -50,11 +50,12 @@ func newCompiler(doc Document) *compiler {
 // read find those of its size, format, fields and types.
 func (c *compiler) check() {
 	c.strategies()
-	c.policy.fallback = Plan{Rule: RuleDefault, RegionMode: strategy.RegionPrefer}
-	c.choose(&c.policy.fallback, c.doc.DefaultStrategy, nil, "/default_strategy", "")
+	c.policy.standard = Plan{Rule: RuleDefault, RegionMode: strategy.RegionPrefer}
+	c.choose(&c.policy.standard, c.doc.DefaultStrategy, nil, "/default_strategy", "")
 	c.rules()
 	c.distances()
 	c.aliases()
+	c.fallbacks()
 	c.callerMay()
 }
 
@@ -145,12 +146,7 @@ func (c *compiler) rules() {
 			r.RegionMode = mode
 		}
 		c.choose(&r.Plan, doc.Strategy, doc.Parameters, at+"/strategy", at+"/parameters")
-		if r.model.Literal {
-			c.policy.models[r.model.Pattern] = true
-		}
-		if r.region.Literal {
-			c.policy.regions[r.region.Pattern] = r.region.Pattern
-		}
+		c.names(r.model, r.region)
 	}
 }
 
@@ -312,22 +308,17 @@ func (c *compiler) nameModels() {
 	}
 }
 
-// warn names the rules that can never match.
+// warn names the rules and fallbacks that can never match.
 func (c *compiler) warn() {
 	var warnings strict.Faults
+	var rules, fallbacks []matching
 	for i := range c.policy.rules {
-		r, at := &c.policy.rules[i], "/rules/"+strconv.Itoa(i)
-		if target, ok := c.doc.Aliases[r.model.Pattern]; ok {
-			warnings.Add(at+"/match/model_type",
-				"never matches: %s is an alias, and rules see the model type, %s", strict.Quote(r.model.Pattern), strict.Quote(target))
-			continue
-		}
-		earlier := slices.IndexFunc(c.policy.rules[:i], func(e compiledRule) bool {
-			return e.model.Covers(r.model) && e.region.Covers(r.region)
-		})
-		if earlier >= 0 {
-			warnings.Add(at, "never matches: rule %d matches all that it does, and comes first", earlier)
-		}
+		rules = append(rules, matching{c.policy.rules[i].model, c.policy.rules[i].region})
 	}
+	for i := range c.policy.fallbacks {
+		fallbacks = append(fallbacks, matching{c.policy.fallbacks[i].model, c.policy.fallbacks[i].region})
+	}
+	c.warnOf("/rules", "rule", rules, &warnings)
+	c.warnOf("/fallbacks", "fallback", fallbacks, &warnings)
 	c.policy.Warnings = warnings
 }

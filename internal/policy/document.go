@@ -14,6 +14,7 @@ type Document struct {
 	Regions         map[string]RegionDoc   `json:"regions,omitempty"`
 	Strategies      map[string]StrategyDoc `json:"strategies,omitempty"` // parameters by strategy, for each of its uses
 	Aliases         map[string]string      `json:"aliases,omitempty"`    // other names of model types; at most maxAliases
+	Fallbacks       []Fallback             `json:"fallbacks,omitempty"`  // the first that matches counts; at most maxFallbacks
 	CallerMay       []string               `json:"caller_may"`           // what requests may choose themselves, of callerFields
 }
 

@@ -73,6 +73,9 @@ func read(r *strict.Reader) (doc Document) {
 		"aliases": func() {
 			doc.Aliases = strict.Map(r, func() (target string) { r.Text(&target); return target })
 		},
+		"fallbacks": func() {
+			r.Array(0, func(int) { doc.Fallbacks = append(doc.Fallbacks, readFallback(r)) })
+		},
 		"caller_may": func() {
 			doc.CallerMay = []string{}
 			r.Texts(0, &doc.CallerMay)
@@ -82,22 +85,43 @@ func read(r *strict.Reader) (doc Document) {
 }
 
 func readRule(r *strict.Reader) (rule Rule) {
-	lacksMatch := r.Kind() == strict.Object
-	r.Fields(map[string]func(){
-		"match": func() {
-			lacksMatch = false
-			r.Fields(map[string]func(){
-				"model_type": func() { r.Text(&rule.Match.ModelType) },
-				"region":     func() { r.Text(&rule.Match.Region) },
-			})
-		},
+	matched(r, &rule.Match, map[string]func(){
 		"strategy":    func() { r.Text(&rule.Strategy) },
 		"region_mode": func() { r.Text(&rule.RegionMode) },
 		"parameters":  func() { rule.Parameters = strict.Map(r, r.Any) },
 	})
-	// A rule that matches everything by oversight would end the list.
+	return rule
+}
+
+func readFallback(r *strict.Reader) (f Fallback) {
+	matched(r, &f.Match, map[string]func(){
+		"to": func() {
+			r.Array(0, func(int) {
+				var t Target
+				r.Fields(map[string]func(){
+					"model_type": func() { r.Text(&t.ModelType) },
+					"region":     func() { r.Text(&t.Region) },
+				})
+				f.To = append(f.To, t)
+			})
+		},
+	})
+	return f
+}
+
+// matched reads an object with a match, which is required: one that matches
+// everything by oversight would end the list.
+func matched(r *strict.Reader, m *Match, fields map[string]func()) {
+	lacksMatch := r.Kind() == strict.Object
+	fields["match"] = func() {
+		lacksMatch = false
+		r.Fields(map[string]func(){
+			"model_type": func() { r.Text(&m.ModelType) },
+			"region":     func() { r.Text(&m.Region) },
+		})
+	}
+	r.Fields(fields)
 	if lacksMatch {
 		r.FaultIn("match", "is required; {} matches every request")
 	}
-	return rule
 }

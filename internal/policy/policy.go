@@ -21,8 +21,9 @@ type Policy struct {
 	// Warnings name what is allowed and probably not meant.
 	Warnings []strict.Fault
 
-	fallback Plan
-	rules    []compiledRule
+	standard  Plan // of requests that no rule matches
+	rules     []compiledRule
+	fallbacks []compiledFallback
 	// byModel are the indices of the rules that match a model type which some rule
 	// names literally; unnamed are the candidates for others.
 	byModel map[string][]int
@@ -77,7 +78,7 @@ func (p *Policy) Plan(modelType, region string) Plan {
 			return r.Plan
 		}
 	}
-	return p.fallback
+	return p.standard
 }
 
 // Named is the strategy of that name with the parameters that the policy gives it.

@@ -147,6 +147,9 @@ func (x *exchange) describe(h http.Header) {
 	if d.Head != nil {
 		h["X-Headway-Strategy"] = []string{d.Strategy}
 		h["X-Headway-Region"] = []string{d.Head.Region}
+		if f := d.Fallback(); f != nil {
+			h["X-Headway-Fallback"] = []string{d.ModelType + ";region=" + d.Head.Region + ";reason=" + f.Why.String()}
+		}
 		if x.caller.Principal.May(access.Read) {
 			h["X-Headway-Head"] = []string{d.Head.ID}
 		}

@@ -16,22 +16,18 @@ func (r *Router) Again(d *Decision, req *strategy.Request, why Outcome) (*Decisi
 	if !r.finish(d, &why) {
 		return nil, ErrDecisionEnded
 	}
-	return r.decide(req, d)
+	return r.decide(req, origin{before: d})
 }
-
-// Before is the attempt before this one, whose Outcome is why another head was
-// tried; nil: none.
-func (d *Decision) Before() *Decision { return d.before }
 
 // tried reports whether d or an attempt before it was at the head.
 func (d *Decision) tried(id string) bool {
-	return d != nil && (d.Head.ID == id || d.before.tried(id))
+	return d != nil && (d.Head.ID == id || d.Before().tried(id))
 }
 
 // leaveOut returns the ids that a request excludes with those that were tried.
 func (d *Decision) leaveOut(exclude []string) []string {
 	exclude = slices.Clone(exclude)
-	for ; d != nil; d = d.before {
+	for ; d != nil; d = d.Before() {
 		exclude = append(exclude, d.Head.ID)
 	}
 	return exclude

@@ -33,10 +33,10 @@ type Decision struct {
 	Trial          bool      // an ejected head, to see whether it is well again
 	Failure        Failure   // why no head was found
 
-	n            uint8     // alternatives
-	sequence     uint64    // of this process, from 1; the cursor of Router.Recent
-	failed       uint64    // number among those that found no head, 0: it found one
-	before       *Decision // the attempt before this one, nil: none
+	n            uint8   // alternatives
+	sequence     uint64  // of this process, from 1; the cursor of Router.Recent
+	failed       uint64  // number among those that found no head, 0: it found one
+	origin       *origin // nil: it is the first choice for its request
 	nonce        uint64
 	stats        *strategyStats
 	alternatives [strategy.MaxAlternatives]strategy.Pick
@@ -46,6 +46,33 @@ type Decision struct {
 	ttl          time.Duration // 0: held
 	tokens       int64         // of the prompt, taken with the place
 	end          atomic.Pointer[Outcome]
+}
+
+// origin is why a decision is another than the first choice for its request.
+type origin struct {
+	before   *Decision // the attempt before this one, or the one that it hedges; nil: none
+	hedges   bool      // that attempt has not ended: who answers first counts
+	fallback *Fallback // what the decision stands in for, nil: nothing
+}
+
+// Before is the attempt before this one, whose Outcome is why another head was
+// tried, or the one that it hedges; nil: none.
+func (d *Decision) Before() *Decision {
+	if d.origin == nil {
+		return nil
+	}
+	return d.origin.before
+}
+
+// Hedges reports whether the decision stands beside the one before it.
+func (d *Decision) Hedges() bool { return d.origin != nil && d.origin.hedges }
+
+// Fallback is what the decision stands in for, nil: nothing.
+func (d *Decision) Fallback() *Fallback {
+	if d.origin == nil {
+		return nil
+	}
+	return d.origin.fallback
 }
 
 // RuleByCaller is Decision.Rule when the request named the strategy.
@@ -134,7 +161,20 @@ func (d *Decision) FirstTokenAt() time.Time {
 // AppendReason appends, in words, why this head was chosen.
 func (d *Decision) AppendReason(b []byte) []byte {
 	b = d.appendChoice(b)
-	for a := d.before; a != nil; a = a.before {
+	if f := d.Fallback(); f != nil {
+		b = append(append(append(b, "; fallback from "...), f.ModelType...), ' ')
+		if f.Region != "" {
+			b = append(append(append(b, "in "...), f.Region...), ' ')
+		}
+		b = append(append(b, '('), f.Why.String()...)
+		b = append(b, ')')
+	}
+	for ; d.Before() != nil; d = d.Before() {
+		a := d.Before()
+		if d.Hedges() {
+			b = append(append(b, "; beside "...), a.Head.ID...)
+			continue
+		}
 		end := a.end.Load()
 		b = fmt.Appendf(b, "; before that %s: %s", a.Head.ID, end.Result)
 		if end.StatusCode > 0 {

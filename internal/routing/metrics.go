@@ -46,6 +46,7 @@ type metrics struct {
 	foreseen   atomic.Pointer[foreseen]
 	duration   *durations
 	failures   [FailTried]prometheus.Counter
+	fallbacks  [FailTried + 1]prometheus.Counter // nil: never counted
 	keyless    prometheus.Counter
 	late       [ResultCancelled + 1]prometheus.Counter
 	kept       prometheus.Counter
@@ -157,6 +158,13 @@ func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Session
 	}, []string{"reason"})
 	for i, reason := range FailureReasons() {
 		m.failures[int(FailUnknownModel)+i] = failures.WithLabelValues(reason)
+	}
+	fallbacks := of.NewCounterVec(prometheus.CounterOpts{
+		Name: "headway_decision_fallbacks_total",
+		Help: "Decisions for another model type or region than requested, by the policy's fallbacks, by the reason why the requested one had no head; tried: each was tried before.",
+	}, []string{"reason"})
+	for _, f := range []Failure{FailNoHeads, FailRegion, FailUnroutable, FailLabels, FailExcluded, FailAtCapacity, FailTried} {
+		m.fallbacks[f] = fallbacks.WithLabelValues(f.String())
 	}
 	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {
 		of.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)

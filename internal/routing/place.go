@@ -104,13 +104,17 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
 		Sticky: in.Recalled.Head == s.picks[i].Head,
-		nonce:  in.Rand.Uint64(), before: c.before,
+		nonce:  in.Rand.Uint64(),
 	}
 	if c.region != "" && tier.Region != d.Head.Region {
 		d.Distance = c.policy.Distance(c.region, d.Head.Region)
 	}
-	if d.before != nil {
-		d.nonce = d.before.nonce
+	if c.origin != (origin{}) {
+		of := c.origin
+		d.origin = &of
+	}
+	if c.before != nil && !c.hedges {
+		d.nonce = c.before.nonce
 	}
 	if in.Request.Held {
 		d.ttl = 0

@@ -73,11 +73,27 @@ type rehearsal struct {
 // again is the head that the decision would get, or nil, and the strategy that
 // chose.
 func (r *rehearsal) again(router *Router, d *Decision, snapshot *fleet.Snapshot, now time.Time) (*fleet.Head, string) {
-	c := choice{policy: r.policy, snapshot: snapshot, rehearsed: true}
 	req := &strategy.Request{ModelType: d.ModelType, Region: d.Region}
+	if f := d.Fallback(); f != nil {
+		req.ModelType, req.Region = f.ModelType, f.Region
+	}
 	if d.Rule == RuleByCaller && r.policy.CallerMay("strategy") {
 		req.Strategy = d.Strategy
 	}
+	h, name := r.choose(router, d, req, snapshot, now)
+	for _, to := range r.policy.Fallbacks(r.policy.Model(req.ModelType), req.Region) {
+		if h != nil {
+			break
+		}
+		next, _ := redirect(req, to)
+		h, name = r.choose(router, d, &next, snapshot, now)
+	}
+	return h, name
+}
+
+// choose is again for the request as it stands.
+func (r *rehearsal) choose(router *Router, d *Decision, req *strategy.Request, snapshot *fleet.Snapshot, now time.Time) (*fleet.Head, string) {
+	c := choice{policy: r.policy, snapshot: snapshot, rehearsed: true}
 	err := c.resolve(req, router.o.MaxTTL)
 	if c.plan.Spec == nil {
 		return nil, ""

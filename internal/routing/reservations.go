@@ -28,12 +28,13 @@ func newReservations(size int) *reservations {
 // a new number. It returns the decision that has no slot any more, or nil.
 func (r *reservations) add(d *Decision) (old *Decision) {
 	r.open.Add(1)
-	if d.before == nil {
+	before := d.Before()
+	if before == nil || d.Hedges() {
 		d.sequence = r.newest.Add(1)
 		return r.at(d.sequence).Swap(d)
 	}
-	d.sequence = d.before.sequence
-	if !r.at(d.sequence).CompareAndSwap(d.before, d) {
+	d.sequence = before.sequence
+	if !r.at(d.sequence).CompareAndSwap(before, d) {
 		return d
 	}
 	r.mu.Lock()

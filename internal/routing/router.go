@@ -142,54 +142,66 @@ var evicted = Outcome{Result: ResultEvicted}
 type choice struct {
 	policy    *policy.Policy
 	snapshot  *fleet.Snapshot
-	rehearsed bool      // nothing is reserved, counted or remembered
-	before    *Decision // the attempt before this one, nil: none
-	pool      *fleet.Pool
-	plan      policy.Plan
-	criteria  // region is "" when none was named or no head and no policy knows it
-	set       *candidates
-	hit       bool
+	rehearsed bool // nothing is reserved, counted or remembered
+	origin
+	pool     *fleet.Pool
+	plan     policy.Plan
+	criteria // region is "" when none was named or no head and no policy knows it
+	set      *candidates
+	hit      bool
 
 	explanation *Explanation // nil: there is none so far
 }
 
 // Decide chooses a head for the request and reserves a place there. The errors
 // are *NoHeadError, *OverrideError and *strict.InvalidError.
-func (r *Router) Decide(req *strategy.Request) (*Decision, error) { return r.decide(req, nil) }
+func (r *Router) Decide(req *strategy.Request) (*Decision, error) { return r.decide(req, origin{}) }
 
 // decide is Decide, or the next attempt after another.
-func (r *Router) decide(req *strategy.Request, before *Decision) (*Decision, error) {
+func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
+	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), origin: of}
+	d, err := r.choose(&c, req)
+	none, ok := err.(*NoHeadError) //nolint:errorlint // it comes as it is
+	if !ok {
+		return d, err
+	}
+	if d := r.fallBack(&c, req, none); d != nil {
+		return d, nil
+	}
+	r.recordFailure(none, &c)
+	return nil, none
+}
+
+// choose is one decision for the model type and the region of the request, and for
+// no other.
+func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	now := r.o.Now()
-	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), before: before}
 	if err := c.resolve(req, r.o.MaxTTL); err != nil {
-		if none, ok := err.(*NoHeadError); ok { //nolint:errorlint // it comes as it is
-			r.recordFailure(none, &c)
-		}
 		return nil, err
 	}
 	c.set, c.hit = r.cache.get(c.criteria, req.Labels, c.pool, c.policy)
 	r.metrics.candidates.count(c.hit)
 	s, _ := r.scratch.Get().(*scratch)
-	s.begin(&c, req, now, r.random(), r.memory, strategy.SessionHash(req.SessionKey, c.pool.ModelType))
-	if req.Explain || r.o.ExplainShare > 0 && s.in.Rand.Float64() < r.o.ExplainShare && r.affords(&c, now) {
-		c.explanation = r.explain(&c, &s.in)
+	s.begin(c, req, now, r.random(), r.memory, strategy.SessionHash(req.SessionKey, c.pool.ModelType))
+	if req.Explain || r.o.ExplainShare > 0 && s.in.Rand.Float64() < r.o.ExplainShare && r.affords(c, now) {
+		c.explanation = r.explain(c, &s.in)
 	}
-	d := r.tryEjected(&c, s)
+	d := r.tryEjected(c, s)
 	if d == nil {
-		if i, n := r.place(&c, s); n > 0 {
-			d = r.decision(&c, s, i, n)
+		if i, n := r.place(c, s); n > 0 {
+			d = r.decision(c, s, i, n)
 		}
 	}
 	if d != nil {
-		r.note(&c, d, s)
-	} else if c.explanation == nil && r.affords(&c, now) {
-		c.explanation = r.explain(&c, &s.in)
+		r.note(c, d, s)
+	} else if c.explanation == nil && r.affords(c, now) {
+		c.explanation = r.explain(c, &s.in)
 	}
 	clear(s.picks[:])
 	s.in.Request, s.in.Exclude, s.in.Tiers, s.last = nil, nil, nil, nil
 	r.scratch.Put(s)
 	if d == nil {
-		return nil, r.refuse(req, &c)
+		return nil, c.refuse(req)
 	}
 	return d, nil
 }
@@ -292,7 +304,7 @@ func (r *Router) note(c *choice, d *Decision, s *scratch) {
 }
 
 // refuse finds out why none of the candidates could be taken.
-func (r *Router) refuse(req *strategy.Request, c *choice) error {
+func (c *choice) refuse(req *strategy.Request) *NoHeadError {
 	e := &NoHeadError{ModelType: c.pool.ModelType, Region: req.Region, Counts: map[string]int{}}
 	c.explanation.finish("", false)
 	if req.Explain {
@@ -321,7 +333,6 @@ func (r *Router) refuse(req *strategy.Request, c *choice) error {
 			break
 		}
 	}
-	r.recordFailure(e, c)
 	return e
 }
 
