@@ -222,7 +222,8 @@ type Outcome struct {
 // evicted.
 type RecordedOutcome struct {
 	Outcome
-	At *time.Time `json:"at,omitempty"`
+	TokensEstimated bool       `json:"tokens_estimated,omitempty"` // input_tokens or output_tokens is no count of the head's
+	At              *time.Time `json:"at,omitempty"`
 }
 
 // RecentDecision is a past decision. Without a head it has the strategy none

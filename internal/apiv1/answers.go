@@ -137,7 +137,7 @@ func toRecorded(o *routing.Outcome) *api.RecordedOutcome {
 	recorded.StatusCode = known(o.StatusCode)
 	recorded.TTFTMs, recorded.DurationMs = ms(o.TTFT), ms(o.Duration)
 	recorded.InputTokens, recorded.OutputTokens = known(o.InputTokens), known(o.OutputTokens)
-	recorded.CachedTokens = known(o.CachedTokens)
+	recorded.CachedTokens, recorded.TokensEstimated = known(o.CachedTokens), o.Estimated
 	return recorded
 }
 

@@ -29,7 +29,7 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 		return a.heads.Close(closing)
 	})
 	a.proxy, err = proxy.New(proxy.Options{
-		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Calls: a.calls.Head, Log: a.log, Limits: proxy.Limits(c.ProxyLimits),
+		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Calls: a.calls.Head, Log: a.log, Limits: proxy.Limits(c.ProxyLimits), AskUsage: c.AskUsage,
 	})
 	return err
 }

@@ -6,6 +6,7 @@ import "time"
 type Proxy struct {
 	ProxyLimits
 	HeadLimits
+	AskUsage              string
 	IdleConnection        time.Duration
 	MaxConnections        int
 	MaxConnectionsPerHead int
@@ -64,6 +65,8 @@ func (t *table) proxy(c *Proxy) {
 		"share of the requests that may be sent to another head; ten more at once are allowed")
 	duration.add(t, "proxy.retry_timeout", &c.RetryTime, time.Minute, time.Millisecond, 24*time.Hour,
 		"time after the first attempt in which another one may begin")
+	t.choice("proxy.ask_usage", &c.AskUsage, "auto", []string{"auto", "always", "never"},
+		"ask heads for the tokens of a stream (stream_options.include_usage) where the client did not: auto asks those whose engine is known to answer; the chunk with the count is kept from the client")
 	duration.add(t, "proxy.idle_connection", &c.IdleConnection, 4*time.Second, time.Millisecond, time.Hour,
 		"time that a connection to a head is kept unused; below that of the engine, which is 5s with uvicorn")
 	count.add(t, "proxy.max_connections", &c.MaxConnections, 16_384, 1, 1_000_000,

@@ -48,12 +48,14 @@ type Endpoint struct {
 	Streams bool
 	// AsksUsage says that stream_options.include_usage exists here.
 	AsksUsage bool
+	// Generates says that answers are text that the model writes.
+	Generates bool
 }
 
 var endpoints = []Endpoint{
-	{Name: "chat.completions", Path: "/v1/chat/completions", Streams: true, AsksUsage: true},
-	{Name: "completions", Path: "/v1/completions", Streams: true, AsksUsage: true},
-	{Name: "responses", Path: "/v1/responses", Streams: true},
+	{Name: "chat.completions", Path: "/v1/chat/completions", Streams: true, AsksUsage: true, Generates: true},
+	{Name: "completions", Path: "/v1/completions", Streams: true, AsksUsage: true, Generates: true},
+	{Name: "responses", Path: "/v1/responses", Streams: true, Generates: true},
 	{Name: "embeddings", Path: "/v1/embeddings"},
 	{Name: "rerank", Path: "/v1/rerank"},
 	{Name: "score", Path: "/v1/score"},
@@ -66,7 +68,7 @@ var endpoints = []Endpoint{
 	{Name: "moderations", Path: "/v1/moderations"},
 	{Name: "models", Method: http.MethodGet, Path: "/v1/models", Form: None},
 	{Name: "model", Method: http.MethodGet, Path: "/v1/models/{id}", Form: None},
-	{Name: "messages", Path: "/v1/messages", Dialect: Anthropic, Streams: true},
+	{Name: "messages", Path: "/v1/messages", Dialect: Anthropic, Streams: true, Generates: true},
 	{Name: "messages.count_tokens", Path: "/v1/messages/count_tokens", Dialect: Anthropic},
 	{Name: "tokenize", Path: "/v1/tokenize", HeadPath: "/tokenize"},
 	{Name: "detokenize", Path: "/v1/detokenize", HeadPath: "/detokenize"},

@@ -53,6 +53,7 @@ type seen struct {
 	choices  int // Unknown without the member
 	content  bool
 	finished bool // a choice was
+	text     int  // bytes of text
 }
 
 // event reads the data of one event.
@@ -103,6 +104,12 @@ func (u *usage) object(c *cursor, s *seen, d Dialect, outer bool) {
 				return
 			}
 			u.object(c, s, d, false)
+		case "delta": // of an event with a type
+			if next != '{' {
+				s.text += c.length()
+				return
+			}
+			c.texts(&s.text)
 		default:
 			c.skip()
 		}
@@ -124,14 +131,18 @@ func (c *cursor) choice(s *seen) {
 			}
 			c.members(func(name []byte) {
 				role := string(name) == "role"
-				if !c.empty() && !role {
+				if n := c.length(); n > 0 && !role {
 					s.content = true
+					s.text += n
 				}
 			})
-		case "text", "finish_reason":
+		case "text":
+			n := c.length()
+			s.content = s.content || n > 0
+			s.text += n
+		case "finish_reason":
 			if !c.empty() {
-				s.content = true
-				s.finished = s.finished || name[0] == 'f'
+				s.content, s.finished = true, true
 			}
 		default:
 			c.skip()
@@ -147,6 +158,64 @@ func (c *cursor) empty() bool {
 		return true
 	}
 	return false
+}
+
+// length passes over a value and returns how many bytes it has, without quotes;
+// 0 where nothing is in it.
+func (c *cursor) length() int {
+	text := c.peek() == '"'
+	at := c.skip()
+	switch n := at.End - at.Start; {
+	case c.bad != "":
+		return 0
+	case text:
+		return n - 2
+	case n <= len("null"):
+		if v := string(at.Of(c.b)); v == "null" || v == "[]" || v == "{}" {
+			return 0
+		}
+		fallthrough
+	default:
+		return n
+	}
+}
+
+// TextLength is how many bytes of text the model wrote in a whole answer.
+func TextLength(answer []byte) (n int) {
+	c := cursor{b: answer}
+	if c.texts(&n); !c.end() {
+		return 0
+	}
+	return n
+}
+
+// texts adds the length of each text in the value that is next, by the names that
+// texts have in answers.
+func (c *cursor) texts(n *int) {
+	inside := func() {
+		if next := c.peek(); c.depth < maxDepth && (next == '{' || next == '[') {
+			c.texts(n)
+			return
+		}
+		c.skip()
+	}
+	switch c.peek() {
+	case '{':
+		c.members(func(name []byte) {
+			switch string(name) {
+			case "content", "text", "reasoning", "reasoning_content", "thinking", "arguments", "partial_json", "refusal":
+				if c.peek() == '"' {
+					*n += c.length()
+					return
+				}
+			}
+			inside()
+		})
+	case '[':
+		c.elements(inside)
+	default:
+		c.skip()
+	}
 }
 
 // class is the meaning of an event by what it has and by its name.

@@ -46,6 +46,8 @@ type Event struct {
 	Class Class
 	// Usage says that the event reported usage.
 	Usage bool
+	// Text is how many bytes of text the model wrote in it.
+	Text int
 }
 
 // Next takes the next event out of p: rest is to be given to the next call.
@@ -164,7 +166,7 @@ func (s *Stream) read(event []byte) Event {
 		what = seen{choices: Unknown}
 	}
 	s.finished = s.finished || what.finished
-	e := Event{Bytes: event, Class: what.class(f.name), Usage: what.usage}
+	e := Event{Bytes: event, Class: what.class(f.name), Usage: what.usage, Text: what.text}
 	if s.Model != "" && what.count > 0 {
 		s.out = s.out[:0]
 		from := 0

@@ -36,6 +36,8 @@ type exchange struct {
 	first    time.Time // of its first content; zero: none came
 	dialed   bool      // its head was called, or was to be
 	usage    openai.Usage
+	prompt   int64          // bytes of the prompt
+	text     int64          // bytes of text of the attempt's answer
 	begun    bool           // the answer's header was sent
 	events   *openai.Stream // that is passed on; nil: none so far
 	reader   reader
@@ -100,6 +102,7 @@ func (x *exchange) run() error {
 func (x *exchange) next(f *failure) *routing.Decision {
 	p, d := x.proxy, x.decision
 	x.called(&f.outcome)
+	x.estimate(&f.outcome)
 	x.decision = nil
 	if f.again && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
 		if !p.budget.take() {
@@ -156,6 +159,7 @@ func (x *exchange) close() {
 func (x *exchange) finish(result routing.Result, status int) {
 	d, o := x.decision, x.outcome(result, status)
 	x.called(&o)
+	x.estimate(&o)
 	x.decision = nil
 	x.proxy.o.Router.End(d, o)
 }
@@ -163,6 +167,9 @@ func (x *exchange) finish(result routing.Result, status int) {
 // outcome is what becomes of the attempt.
 func (x *exchange) outcome(result routing.Result, status int) routing.Outcome {
 	now := x.proxy.o.Now()
+	if x.events != nil { // what was reported of a stream that broke off counts too
+		x.usage = x.events.Usage()
+	}
 	o := routing.Outcome{
 		Result: result, StatusCode: int64(status), TTFT: float64(fleet.Unknown), Duration: millis(now.Sub(x.sent)),
 		InputTokens: x.usage.Input, OutputTokens: x.usage.Output, CachedTokens: x.usage.Cached,
@@ -181,7 +188,7 @@ func (x *exchange) attempt() *failure {
 	p := x.proxy
 	x.usage = openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown}
 	x.prepare()
-	x.first, x.sent, x.events, x.dialed = time.Time{}, p.o.Now(), nil, true
+	x.first, x.sent, x.events, x.dialed, x.text = time.Time{}, p.o.Now(), nil, true, 0
 	if x.tried.IsZero() {
 		x.tried, x.spoke = x.sent, time.Now()
 	}

@@ -85,7 +85,7 @@ func (x *exchange) prepare() {
 	if d.ModelType != x.fields.Model {
 		x.real, x.model = d.ModelType, x.fields.Model
 	}
-	x.asked = x.fields.Stream && e.AsksUsage && x.fields.IncludeUsage == openai.Absent && reportsUsage[d.Head.Engine]
+	x.asked = x.fields.Stream && e.AsksUsage && x.fields.IncludeUsage == openai.Absent && x.proxy.asks(d.Head.Engine)
 	pieces, _ := x.fields.Rewrite(x.pieces[:0], x.body.b, x.real, x.asked)
 	fields := x.fieldA[:0]
 	connection := x.r.Header["Connection"]
@@ -119,6 +119,10 @@ func (x *exchange) prepare() {
 
 // reportsUsage are the engines that are known to have stream_options.
 var reportsUsage = map[string]bool{"vllm": true, "sglang": true, "trtllm": true, "llamacpp": true, "tgi": true}
+
+func (p *Proxy) asks(engine string) bool {
+	return p.o.AskUsage == AskAlways || p.o.AskUsage != AskNever && reportsUsage[strings.ToLower(engine)]
+}
 
 // header begins the answer to the caller.
 func (x *exchange) header(status int, from http.Header, length int64) {

@@ -58,8 +58,9 @@ func (x *exchange) request() error {
 		}
 	}
 	for _, s := range x.fields.Prompt {
-		x.req.InputTokens += int64(s.End-s.Start+3) / 4
+		x.prompt += int64(s.End - s.Start)
 	}
+	x.req.InputTokens = x.proxy.estimates.prompt(x.proxy.o.Router.Policy().Model(x.fields.Model), x.prompt)
 	return nil
 }
 

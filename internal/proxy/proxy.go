@@ -8,9 +8,11 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"headway/internal/access"
 	"headway/internal/openai"
@@ -29,7 +31,19 @@ type Options struct {
 	Log     *slog.Logger          // required
 	Limits  Limits                // zero values: defaults
 	Now     func() time.Time      // nil: time.Now
+
+	// AskUsage says which heads are asked to count the tokens of a stream where the
+	// caller did not ask: AskAuto, AskAlways or AskNever; "": AskAuto.
+	AskUsage string
 }
+
+// The values of Options.AskUsage. AskAuto asks heads of an engine that is known to
+// answer; others may refuse a field that they do not know.
+const (
+	AskAuto   = "auto"
+	AskAlways = "always"
+	AskNever  = "never"
+)
 
 // Limits bound what a request may take.
 type Limits struct {
@@ -62,11 +76,13 @@ var (
 
 // Proxy is the data plane. All methods are safe for concurrent use.
 type Proxy struct {
-	o       Options
-	metrics *metrics
-	bodies  *bodies
-	budget  *budget
-	started int64 // in seconds since 1970: since when models are listed
+	o         Options
+	metrics   *metrics
+	bodies    *bodies
+	budget    *budget
+	estimates estimates
+	samples   atomic.Uint64 // answers
+	started   int64         // in seconds since 1970: since when models are listed
 }
 
 // New makes a proxy.
@@ -79,6 +95,9 @@ func New(o Options) (*Proxy, error) {
 		o.Now = time.Now
 	}
 	return &Proxy{
+		estimates: estimates{fleet: o.Fleet, models: map[string]*ratios{}, refused: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
+			Name: "headway_proxy_estimates_refused_total", Help: "Reports of tokens that calibrated no estimate, since too many models have one.",
+		})},
 		o: o, metrics: newMetrics(o.Metrics, o.Calls), bodies: newBodies(&o.Limits), budget: newBudget(o.Limits.RetryShare),
 		started: o.Now().Unix(),
 	}, nil

@@ -61,6 +61,9 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 			return x.broken(&upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF})
 		}
 	}
+	if u := answer.Usage(); err == io.EOF && (u.Output < 0 || x.proxy.samples.Add(1)%sampled == 0) && x.caller.Endpoint.Generates {
+		x.text = int64(openai.TextLength(head))
+	}
 	x.first = x.proxy.o.Now()
 	x.proxy.o.Router.Begun(x.decision)
 	x.header(res.Status, res.Header, length)
@@ -74,6 +77,10 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 	}
 	return x.rest(res, &answer, isJSON, c.b[:])
 }
+
+// sampled is of how many answers one is read for the length of its text, besides
+// those without usage.
+const sampled = 16
 
 // unfinished reports whether an answer ends in the middle of its object.
 func unfinished(a *openai.Answer, begin []byte) bool {

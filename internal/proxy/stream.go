@@ -95,6 +95,7 @@ func (s *relay) event(e *openai.Event) *failure {
 		return s.left()
 	}
 	if e.Class == openai.Content {
+		s.text += int64(e.Text)
 		s.token()
 	}
 	return nil

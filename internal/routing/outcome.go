@@ -41,6 +41,7 @@ type Outcome struct {
 	InputTokens  int64
 	OutputTokens int64
 	CachedTokens int64
+	Estimated    bool // tokens of input or output are not the head's counts
 	At           time.Time
 }
 
