@@ -51,7 +51,7 @@ test: need-go need-cc ## run every test with the race detector (PKG=./internal/f
 	@$(GO) run ./scripts/suite -skips scripts/suite/skips.txt -- -race -timeout 40m $(ARGS) $(PKG)
 
 .PHONY: test-clients
-test-clients: need-go ## run the official clients for Python and Node, litellm, LangChain and curl (needs python3-venv, npm; ARGS='-base-url http://localhost:8080')
+test-clients: build ## run the official clients for Python and Node, litellm, LangChain and curl through Headway (needs python3-venv, npm; ARGS="-against headway -only openai")
 	@$(GO) run ./tests/clients $(ARGS)
 
 # Some promises cannot be measured under the race detector: allocations, and

@@ -149,7 +149,7 @@ var rooms = map[string]room{
 	"internal/engine":     {},
 	"internal/workload":   {others: []string{json}},
 	"internal/mockhead":   {ours: []string{"api", "client", "internal/engine"}, others: []string{json, metrics, xnet}},
-	"tests/clients":       {ours: []string{"internal/mockhead"}},
+	"tests/clients":       {ours: []string{"api", "client", "internal/local", "internal/mockhead"}, others: []string{json}},
 	"internal/demo": {
 		ours:   []string{"api", "client", "internal/engine", "internal/mockhead", "internal/workload"},
 		others: []string{bubbletea, lipgloss, xterm, json},

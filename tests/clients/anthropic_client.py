@@ -2,7 +2,7 @@
 
 import anthropic
 
-from checks import BASE, KEY, MODEL, check, inject, needs_faults, raises, run
+from checks import BASE, KEY, MODEL, VIEWER_KEY, check, idle, inject, kill, needs_faults, needs_headway, raises, run
 
 client = anthropic.Anthropic(base_url=BASE, api_key=KEY, max_retries=0, timeout=60)
 HELLO = [{"role": "user", "content": "How far can you see?"}]
@@ -77,6 +77,37 @@ def notices_a_stream_that_is_cut():
 def leaves_in_the_middle_of_a_stream():
     with client.messages.stream(model=MODEL, max_tokens=2000, messages=HELLO) as s:
         next(iter(s.text_stream))
+    assert send().content
+
+
+@check
+@needs_headway
+def finds_a_model_by_its_alias():
+    assert send(model="claude-sonnet-4-5").model == "claude-sonnet-4-5"
+    with client.messages.stream(model="claude-sonnet-4-5", max_tokens=8, messages=HELLO) as s:
+        assert s.get_final_message().model == "claude-sonnet-4-5"
+
+
+@check
+@needs_headway
+def is_refused_in_the_form_of_its_api():
+    for kind, name, key, model in ((anthropic.AuthenticationError, "authentication_error", "wrong", MODEL),
+                                   (anthropic.PermissionDeniedError, "permission_error", VIEWER_KEY, MODEL),
+                                   (anthropic.NotFoundError, "not_found_error", KEY, "no-such-model")):
+        e = raises(kind, lambda: client.with_options(api_key=key).messages.create(model=model, max_tokens=8, messages=HELLO))
+        assert e.body["type"] == "error" and e.body["error"]["type"] == name, e.body
+
+
+@check
+@needs_headway
+def notices_a_head_that_dies():
+    with client.messages.stream(model=MODEL, max_tokens=100_000, messages=HELLO, extra_body={"ignore_eos": True}) as s:
+        text = iter(s.text_stream)
+        for _ in range(5):
+            next(text)
+        kill()
+        raises(anthropic.APIError, lambda: list(text))
+    idle()
     assert send().content
 
 

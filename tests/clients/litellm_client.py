@@ -6,8 +6,9 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # it asks other hosts other
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import litellm  # noqa: E402
+import openai  # noqa: E402
 
-from checks import BASE, KEY, MODEL, check, inject, needs_faults, raises, run  # noqa: E402
+from checks import ALIAS, BASE, KEY, MODEL, VIEWER_KEY, check, inject, kill, needs_faults, needs_headway, raises, run  # noqa: E402
 
 litellm.telemetry = False
 litellm.suppress_debug_info = True
@@ -50,6 +51,31 @@ def names_errors_of_the_server():
     raises(litellm.RateLimitError, chat)
     inject(kind="status", status=503)
     raises(litellm.ServiceUnavailableError, chat)
+
+
+@check
+@needs_headway
+def finds_a_model_by_its_alias():
+    assert chat(model="openai/" + ALIAS).choices[0].message.content
+
+
+@check
+@needs_headway
+def names_what_it_is_refused():
+    raises(litellm.AuthenticationError, lambda: chat(api_key="wrong"))
+    assert raises(litellm.APIError, lambda: chat(api_key=VIEWER_KEY)).status_code == 403
+    raises(litellm.ServiceUnavailableError, lambda: chat(model="openai/resting-model"))
+
+
+@check
+@needs_headway
+def notices_a_head_that_dies():
+    s = chat(stream=True, max_tokens=100_000, extra_body={"ignore_eos": True})
+    for _ in range(5):
+        next(s)
+    kill()
+    raises(openai.OpenAIError, lambda: list(s))
+    assert chat().choices
 
 
 if __name__ == "__main__":
