@@ -10,6 +10,7 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/boltstore"
+	"headway/internal/fleet"
 	"headway/internal/httpapi"
 	"headway/internal/live"
 	"headway/internal/local"
@@ -51,7 +52,7 @@ func (a *App) openStore(context.Context) (err error) {
 
 func (a *App) openFleet(ctx context.Context) (err error) {
 	c := a.config
-	eject := registry.EjectOptions(c.Eject)
+	eject := fleet.EjectOptions(c.Eject)
 	eject.ConsecutiveErrors = cmp.Or(eject.ConsecutiveErrors, -1) // 0 switches it off
 	a.fleet, err = registry.New(registry.Options{
 		Store: a.store, Events: a.events, Metrics: a.metrics, Log: a.log, Audit: a.journal,

@@ -161,7 +161,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	}
 	events := event.New(w.metrics)
 	var err error
-	w.fleet, err = registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Audit: trailOf{w}, Eject: registry.EjectOptions{Enabled: true}})
+	w.fleet, err = registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Audit: trailOf{w}, Eject: fleet.EjectOptions{Enabled: true}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}})

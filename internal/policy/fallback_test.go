@@ -9,17 +9,17 @@ import (
 func TestFaultsOfFallbacksAreNamed(t *testing.T) {
 	many := strings.Repeat("{model_type: x},", maxTargets+1)
 	for text, want := range map[string]string{
-		"[{to: [{model_type: b}]}]":                                   "/fallbacks/0/match",
-		"[{match: {}}]":                                               "/fallbacks/0/to",
-		"[{match: {}, to: []}]":                                       "/fallbacks/0/to",
-		"[{match: {}, to: [" + many + "]}]":                           "/fallbacks/0/to",
-		"[{match: {}, to: [{}]}]":                                     "/fallbacks/0/to/0",
-		"[{match: {model_type: a}, to: [{model_type: a}]}]":           "/fallbacks/0/to/0/model_type",
-		"[{match: {model_type: a}, to: [{model_type: alias}]}]":       "/fallbacks/0/to/0/model_type",
-		"[{match: {model_type: a}, to: [{model_type: 'b c'}]}]":       "/fallbacks/0/to/0/model_type",
-		"[{match: {model_type: a}, to: [{region: 'b c'}]}]":           "/fallbacks/0/to/0/region",
-		"[{match: {model_type: 'a b'}, to: [{region: b}]}]":           "/fallbacks/0/match/model_type",
-		"[{match: {}, to: [{model: b}]}]":                             "/fallbacks/0/to/0/model",
+		"[{to: [{model_type: b}]}]":                                "/fallbacks/0/match",
+		"[{match: {}}]":                                            "/fallbacks/0/to",
+		"[{match: {}, to: []}]":                                    "/fallbacks/0/to",
+		"[{match: {}, to: [" + many + "]}]":                        "/fallbacks/0/to",
+		"[{match: {}, to: [{}]}]":                                  "/fallbacks/0/to/0",
+		"[{match: {model_type: a}, to: [{model_type: a}]}]":        "/fallbacks/0/to/0/model_type",
+		"[{match: {model_type: a}, to: [{model_type: alias}]}]":    "/fallbacks/0/to/0/model_type",
+		"[{match: {model_type: a}, to: [{model_type: 'b c'}]}]":    "/fallbacks/0/to/0/model_type",
+		"[{match: {model_type: a}, to: [{region: 'b c'}]}]":        "/fallbacks/0/to/0/region",
+		"[{match: {model_type: 'a b'}, to: [{region: b}]}]":        "/fallbacks/0/match/model_type",
+		"[{match: {}, to: [{model: b}]}]":                          "/fallbacks/0/to/0/model",
 		strings.Repeat("- {match: {}, to: [{region: b}]}\n", 1001): "/fallbacks",
 	} {
 		_, faults := Parse([]byte("default_strategy: random\naliases: {alias: a}\nfallbacks: "+strings.Replace(text, "- ", "\n- ", 1)), "yaml")

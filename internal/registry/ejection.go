@@ -1,47 +1,13 @@
 package registry
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"slices"
 	"time"
 
 	"headway/internal/event"
 	"headway/internal/fleet"
 )
-
-// EjectOptions say when a head is taken out of rotation for the errors that
-// requests there end with, and for how long. A zero value but Enabled is the
-// default.
-type EjectOptions struct {
-	Enabled           bool
-	ConsecutiveErrors int           // in a row that eject a head; 5; negative: none do
-	ErrorShare        float64       // of the requests of a window that ejects; 0.5; 1: none does
-	MinRequests       int           // of a window before its share counts; 20
-	Window            time.Duration // 30 s; the share is of its last half to all of it
-	BaseTime          time.Duration // of the first ejection, doubled with each that follows; 10 s
-	MaxTime           time.Duration // 5 min
-	MaxShare          float64       // of the heads of a model type that may be out at once; 0.5
-}
-
-func (o *EjectOptions) complete() error {
-	o.ConsecutiveErrors = cmp.Or(o.ConsecutiveErrors, 5)
-	o.ErrorShare = cmp.Or(o.ErrorShare, 0.5)
-	o.MinRequests = cmp.Or(o.MinRequests, 20)
-	o.Window = cmp.Or(o.Window, 30*time.Second)
-	o.BaseTime = cmp.Or(o.BaseTime, 10*time.Second)
-	o.MaxTime = cmp.Or(o.MaxTime, 5*time.Minute)
-	o.MaxShare = cmp.Or(o.MaxShare, 0.5)
-	o.MaxTime = max(o.MaxTime, o.BaseTime)
-	switch {
-	case o.Window < 2 || o.BaseTime < 0 || o.MaxTime < 0 || o.MinRequests < 0:
-		return errors.New("registry: the window and times of ejections must be positive")
-	case !(o.ErrorShare > 0 && o.ErrorShare <= 1) || !(o.MaxShare > 0 && o.MaxShare <= 1):
-		return errors.New("registry: ErrorShare and MaxShare must be over 0 and at most 1")
-	}
-	return nil
-}
 
 // ejection is why and until when a head is out of rotation. It is soft state: a
 // restart forgets it. A head comes back when a trial request after its time
@@ -63,31 +29,6 @@ func (j *ejection) describe(trial int64) (reason string, until time.Time) {
 		return j.detail + "; its trial request is under way", time.Time{}
 	}
 	return j.detail, j.until
-}
-
-// history is what is remembered of a head's ejections after they ended.
-type history struct {
-	doublings int
-	term      time.Duration // of the last ejection
-	ended     time.Time
-	forgiven  bool // a registration ended an ejection early
-}
-
-// next is how long an ejection at now lasts. Each time as long as the last
-// ejection that passed without another takes one doubling back.
-func (l *history) next(o *EjectOptions, now time.Time) time.Duration {
-	if l.term > 0 && !l.ended.IsZero() {
-		l.doublings = max(l.doublings-int(min(now.Sub(l.ended)/l.term, 64)), 0)
-	}
-	if l.doublings == 0 {
-		l.forgiven = false
-	}
-	l.term = min(o.BaseTime<<l.doublings, o.MaxTime)
-	if l.term < o.MaxTime || l.doublings == 0 {
-		l.doublings++
-	}
-	l.ended = time.Time{}
-	return l.term
 }
 
 // Reasons of headway_reinstatements_total: what ended an ejection.
@@ -143,7 +84,7 @@ func (r *Registry) judgeHead(h *fleet.Head, o *outcomes, why, detail string) {
 
 // takeOut takes e out of rotation; r.mu must be held.
 func (r *Registry) takeOut(e *entry, why, detail string, now time.Time) {
-	e.ejection = &ejection{detail: detail, until: now.Add(e.history.next(&r.o.Eject, now))}
+	e.ejection = &ejection{detail: detail, until: now.Add(e.history.Next(&r.o.Eject, now))}
 	e.outcomes = &outcomes{registry: r}
 	r.forgiveFailing(e)
 	r.ejected[e] = true
@@ -156,7 +97,7 @@ func (r *Registry) takeOut(e *entry, why, detail string, now time.Time) {
 // The ends of its trials count from now on, those of requests before them do not.
 func (r *Registry) reinstate(e *entry, by string, now time.Time) {
 	e.ejection = nil
-	e.history.ended = now
+	e.history.Ended = now
 	e.outcomes.trial.Store(trialNone)
 	e.outcomes.held.Store(e.health == fleet.HealthHeld)
 	delete(r.ejected, e)
@@ -170,16 +111,8 @@ func (r *Registry) reinstate(e *entry, by string, now time.Time) {
 func (r *Registry) mayEject(e *entry) bool {
 	s := r.snapshot.Load()
 	return slices.ContainsFunc(e.head.ModelTypes, func(m string) bool {
-		return s.Pools[m] != nil && r.o.Eject.excess(s.Pools[m], 1) <= 0
+		return s.Pools[m] != nil && r.o.Eject.Excess(s.Pools[m], 1) <= 0
 	})
-}
-
-// excess is how many more heads of a model type are out than may be, with so many
-// more. Of those that would take requests one always stays.
-func (o *EjectOptions) excess(p *fleet.Pool, more int) int {
-	out := len(p.All.Ejected.Heads)
-	heads := out + p.All.Routable()
-	return out + more - min(int(o.MaxShare*float64(heads)), heads-1)
 }
 
 // relieve brings heads back all of whose model types have too few others left,
@@ -190,7 +123,7 @@ func (r *Registry) relieve(s *fleet.Snapshot, models []string) {
 		if s.Pools[model] == nil {
 			return 0 // the next snapshot has it, and is looked at
 		}
-		return r.o.Eject.excess(s.Pools[model], -back[model])
+		return r.o.Eject.Excess(s.Pools[model], -back[model])
 	}
 	for _, model := range models {
 		var out []*entry
@@ -231,7 +164,7 @@ func (r *Registry) endTrial(h *fleet.Head, end fleet.Ending) bool {
 		r.reinstate(e, reinstatedByTrial, now)
 		r.stage(e)
 	case end == fleet.EndedBadly:
-		r.takeOut(e, ejectedForTrial, "the trial request ended with an error", now)
+		r.takeOut(e, fleet.EjectedForTrial, "the trial request ended with an error", now)
 	default:
 		r.returnTrial(e, end, now)
 	}
@@ -316,7 +249,7 @@ func (r *Registry) EndEjection(ctx context.Context, id string) error {
 			return fleet.ErrNotEjected
 		}
 		r.reinstate(e, reinstatedByOperator, r.o.Now())
-		e.history = history{}
+		e.history = fleet.Ejections{}
 		r.stage(e)
 		return nil
 	})

@@ -7,6 +7,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"headway/internal/fleet"
 )
 
 // Reasons of headway_reports_dropped_total.
@@ -68,7 +70,7 @@ func newMetrics(reg prometheus.Registerer, r *Registry) *metrics {
 		dropped: vec("headway_reports_dropped_total", "Status reports whose load was not taken, by reason.", "reason",
 			dropUnknownHead, dropStaleEpoch, dropOutOfOrder),
 		ejections: vec("headway_ejections_total", "Heads that were taken out of rotation for failed requests, by reason.", "reason",
-			ejectedForErrors, ejectedForShare, ejectedForTrial),
+			fleet.EjectedForErrors, fleet.EjectedForShare, fleet.EjectedForTrial),
 		reinstatements: vec("headway_reinstatements_total", "Ejections of heads that ended, by what ended them.", "reason",
 			reinstatedByTrial, reinstatedByOperator, reinstatedByRegistration, reinstatedByPool, reinstatedBySilence),
 		contested: vec("headway_heads_contested_total",

@@ -105,7 +105,7 @@ func (r *Registry) publish(steps []fleet.Step) {
 		if p := old.Pools[model]; p != nil {
 			r.startSlowly(p, steps)
 		}
-		if p := next.Pools[model]; p != nil && r.o.Eject.excess(p, 0) > 0 {
+		if p := next.Pools[model]; p != nil && r.o.Eject.Excess(p, 0) > 0 {
 			crowded = append(crowded, model)
 		}
 	}

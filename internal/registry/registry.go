@@ -27,7 +27,7 @@ type Options struct {
 	Now            func() time.Time      // nil: time.Now
 	Random         func() float64        // in [0, 1), called by one goroutine at a time; nil: the runtime's
 	Lease          LeaseOptions          // zero values: defaults
-	Eject          EjectOptions          // zero values: defaults; nothing is ejected unless Enabled
+	Eject          fleet.EjectOptions    // zero values: defaults; nothing is ejected unless Enabled
 	Audit          audit.Recorder        // nil: audit.Unrecorded
 	MaxHeads       int                   // 0: 200,000
 	MaxModelTypes  int                   // distinct ones over the fleet; 0: 1,000
@@ -49,7 +49,7 @@ func (o *Options) complete() error {
 	}
 	o.MaxHeads = cmp.Or(o.MaxHeads, 200_000)
 	o.MaxModelTypes = cmp.Or(o.MaxModelTypes, 1000)
-	return errors.Join(o.Lease.complete(), o.Eject.complete())
+	return errors.Join(o.Lease.complete(), o.Eject.Complete())
 }
 
 // Registry is the one writer of the fleet. All methods are safe for concurrent
@@ -108,7 +108,7 @@ type entry struct {
 	outcomes   *outcomes // of this epoch, or since it was ejected or reinstated
 	ejection   *ejection // nil: it is not ejected
 	fault      string    // why it would be ejected, were there others; "": it would not
-	history    history
+	history    fleet.Ejections
 	contests   contests
 	auditLimit *auditLimit // nil: there is none
 }

@@ -50,7 +50,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change func(*routing.
 	reg := prometheus.NewRegistry()
 	events := event.New(reg)
 	log := slog.New(slog.DiscardHandler)
-	heads, err := registry.New(registry.Options{Store: memstore.New(), Events: events, Metrics: reg, Log: log, Lease: lease, Eject: registry.EjectOptions{Enabled: true}})
+	heads, err := registry.New(registry.Options{Store: memstore.New(), Events: events, Metrics: reg, Log: log, Lease: lease, Eject: fleet.EjectOptions{Enabled: true}})
 	check(t, err)
 	check(t, heads.Load(t.Context()))
 	o := routing.Options{Fleet: heads, Policies: memstore.New(), Events: events, Metrics: reg, Log: log, Seed: 1}
