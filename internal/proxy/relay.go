@@ -12,7 +12,7 @@ import (
 
 // Bounds of what is kept of an answer.
 const (
-	maxWhole = 256 << 10 // of an answer in JSON that is read before it is passed on
+	maxWhole = 256 << 10 // of an answer that is read before it is passed on
 	readSize = 32 << 10
 )
 
@@ -21,15 +21,16 @@ type chunk struct{ b [readSize]byte }
 
 var chunks = sync.Pool{New: func() any { return new(chunk) }}
 
-// whole passes on an answer that is no stream of events. One in JSON is read
-// first, as far as it is not large, so that another head can answer if it breaks.
+// whole passes on an answer that is no stream of events. One in JSON, or of known
+// length, is read first, as far as it is not large, so that another head can answer
+// if it breaks.
 func (x *exchange) whole(res *upstream.Response) *failure {
 	c, _ := chunks.Get().(*chunk)
 	defer chunks.Put(c)
 	isJSON := mediaType(res.Header) == "application/json"
 	answer := openai.Answer{Endpoint: x.caller.Endpoint, Model: x.model}
 	head, err := c.b[:0], error(nil)
-	if isJSON && res.ContentLength <= maxWhole {
+	if res.ContentLength <= maxWhole && (isJSON || res.ContentLength >= 0) {
 		if res.ContentLength > readSize {
 			head = make([]byte, 0, res.ContentLength)
 		}
@@ -53,7 +54,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 			length = -1
 		}
 	}
-	if err == io.EOF && res.Status < 300 {
+	if isJSON && err == io.EOF && res.Status < 300 {
 		switch {
 		case answer.Failed():
 			return x.keepBytes(res, head, routing.ResultError)
@@ -151,6 +152,7 @@ func (x *exchange) cut(err error) *failure {
 	if f.outcome.Result == routing.ResultError {
 		x.proxy.metrics.cut.Inc()
 	}
+	_ = x.flush() // or the caller may see no answer at all
 	f.again, f.answer = false, ErrAborted
 	return f
 }
