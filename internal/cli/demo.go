@@ -13,13 +13,13 @@ func newDemo() *cobra.Command {
 	r := new(remote)
 	cmd := command("demo", "Start a small fleet beside a running service and send it traffic",
 		`Start a small fleet beside a running service and send it traffic. The heads are
-real HTTP servers on this machine that answer OpenAI chat completions with the
-timing of a simulated GPU; they register themselves, renew their leases and
-report the load of the work they get. A key, if it is to use one, needs the role
-admin or operator.
+real HTTP servers on this machine that answer OpenAI's API with the timing of a
+simulated GPU; they register themselves, renew their leases and report the load
+of the work they get. The traffic are chat completions to /v1 of the service. A
+key, if it is to use one, needs the role admin or operator.
 
-On a terminal it draws a live screen: k kills a head, s starts one again,
-d drains one, q stops.`, func(c *call) error {
+On a terminal it draws a live screen: k kills a head, b makes one go wrong for
+15 s, s starts one again, d drains one, q stops.`, func(c *call) error {
 			for _, name := range []string{"heads", "rate", "speed"} {
 				if f := c.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
 					return cmdline.Errorf("--%s 0: want more than 0", name)
@@ -50,6 +50,7 @@ d drains one, q stops.`, func(c *call) error {
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the workload")
 	f.StringVar(&o.Trace, "trace", "", "workload: a Mooncake JSONL or Azure CSV trace (default: a built-in sample of the Mooncake conversation trace)")
 	f.BoolVar(&o.Chaos, "chaos", false, "kill a head and start it again every 15 s")
+	f.BoolVar(&o.Faults, "faults", false, "heads take faults over HTTP on this machine, and the first lines say how")
 	f.BoolVar(&o.Plain, "plain", false, "one line per second instead of the live screen")
 	return r.addConnectionFlags(cmd)
 }

@@ -1,7 +1,7 @@
 // Package demo runs simulated inference servers beside a running Headway and
-// sends them the requests of a real trace. All of it is real HTTP: heads
-// register and renew their leases, each request gets a decision, streams its
-// answer and reports the outcome.
+// sends the requests of a real trace through it. All of it is real HTTP: heads
+// register and renew their leases, each request is a streamed chat completion that
+// the service passes to a head.
 package demo
 
 import (
@@ -44,7 +44,7 @@ func DefaultRegions() []string { return []string{"us-east", "us-west", "eu-west"
 // other field is its default.
 type Options struct {
 	Server    string            // base URL of the router
-	Transport http.RoundTripper // to the router, with the credential if there is one; nil: as to the heads
+	Transport http.RoundTripper // to the router, with the credential if there is one; nil: one of its own
 	Heads     int               // 1 to 1000
 	Models    []string          // the heads serve them in turn
 	Regions   []string          // the heads of each model stand in them in turn
@@ -56,6 +56,7 @@ type Options struct {
 	Plain     bool              // a line per second even on a terminal
 	Trace     string            // a Mooncake JSONL or Azure CSV file, gzipped or not; empty: the sample
 	Chaos     bool              // kill a head every 15 s and start it again
+	Faults    bool              // heads take faults over HTTP, at /faults
 	Logger    *slog.Logger
 }
 
@@ -121,8 +122,11 @@ func (o *Options) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	connections := newConnections(o.Heads)
+	connections := newConnections()
 	defer connections.CloseIdleConnections()
+	if o.Transport != nil {
+		connections = &http.Client{Transport: o.Transport}
+	}
 	agents, router, err := o.connect(connections)
 	if err != nil {
 		return err
@@ -143,14 +147,12 @@ func (o *Options) run(ctx context.Context, stdout io.Writer) error {
 	d := &display{
 		options: o, fleet: fleet,
 		traffic: &traffic{
-			router: router, heads: connections, work: work, stats: newStats(time.Now()),
-			slots: make(chan struct{}, maxConcurrent),
+			router: router, service: connections, url: o.Server + "/v1/chat/completions",
+			work: work, stats: newStats(time.Now()), slots: make(chan struct{}, maxConcurrent),
 		},
 	}
 	d.play(ctx, stdout)
 	units, _ := fleet.view() // before they are stopped
-	// A head would wait for dialed connections that were never used.
-	connections.CloseIdleConnections()
 	err = fleet.stopAll(ctx)
 	summarize(stdout, o, d.stats.picture(time.Now()), d.sent, units)
 	if errors.Is(err, client.ErrUnavailable) { // the leases end by themselves
@@ -161,11 +163,8 @@ func (o *Options) run(ctx context.Context, stdout io.Writer) error {
 }
 
 // connect makes two clients: one for the agents, and one without retries for
-// the traffic, so that failures are visible.
-func (o *Options) connect(connections *http.Client) (agents, traffic *client.Client, err error) {
-	if o.Transport != nil {
-		connections = &http.Client{Transport: o.Transport}
-	}
+// the display, so that failures are visible.
+func (o *Options) connect(connections *http.Client) (agents, looks *client.Client, err error) {
 	settings := []client.Option{
 		client.WithHTTPClient(connections), client.WithLogger(o.Logger),
 		client.WithUserAgent("headway-demo"),
@@ -173,8 +172,8 @@ func (o *Options) connect(connections *http.Client) (agents, traffic *client.Cli
 	if agents, err = client.New(o.Server, settings...); err != nil {
 		return nil, nil, err
 	}
-	traffic, err = client.New(o.Server, append(settings, client.WithRetries(0))...)
-	return agents, traffic, err
+	looks, err = client.New(o.Server, append(settings, client.WithRetries(0))...)
+	return agents, looks, err
 }
 
 // Complete sets the defaults of what is zero, and returns what cannot be run.
@@ -249,6 +248,10 @@ func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer)
 	defer cancel()
 	n := fleet.awaitReady(ctx)
 	fmt.Fprintf(stdout, "Heads that are registered and report: %d of %d.\n", n, o.Heads)
+	if o.Faults {
+		u := fleet.units[0]
+		fmt.Fprintf(stdout, "Make %s go wrong: curl -d '{\"kind\":\"stall\",\"times\":1}' %s/faults\n", u.id, u.head.URL())
+	}
 	if units, _ := fleet.view(); n < o.Heads {
 		for _, u := range units {
 			if u.agent.LastError != nil {

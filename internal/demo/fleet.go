@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -72,7 +73,7 @@ func newHeads(o *Options, router *client.Client) *heads {
 			region: o.Regions[place%len(o.Regions)], zone: string(rune('a' + place/len(o.Regions)%3)),
 			state: stateDown,
 			options: mockhead.Options{
-				Addr: o.Ports.address(i), Models: []string{model}, Speed: o.Speed, StreamInterval: streamInterval, Logger: o.Logger,
+				Addr: o.Ports.address(i), Models: []string{model}, Speed: o.Speed, StreamInterval: streamInterval, Control: o.Faults, Logger: o.Logger,
 			},
 		})
 	}
@@ -139,6 +140,47 @@ func (f *heads) kill() string {
 	u.head.Close()
 	f.note(u.id + " killed: its connections are cut, its reports stop")
 	return u.id
+}
+
+// A damaged head goes wrong in one of these ways, for a time.
+var damages = []struct {
+	fault mockhead.Fault
+	text  string
+}{
+	{mockhead.Fault{Kind: mockhead.ResetRequest}, "it resets connections"},
+	{mockhead.Fault{Kind: mockhead.Status, Status: http.StatusInternalServerError}, "it answers 500"},
+	{mockhead.Fault{Kind: mockhead.Status, Status: http.StatusTooManyRequests, RetryAfter: "2"}, "it answers 429 and asks for 2 s"},
+	{mockhead.Fault{Kind: mockhead.Stall, After: 2, Seconds: 5}, "its answers pause for 5 s"},
+	{mockhead.Fault{Kind: mockhead.Cut, After: 3}, "it breaks its answers off"},
+}
+
+const damageTime = 15 * time.Second
+
+// damage makes a random head go wrong.
+func (f *heads) damage() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	u := f.pick(stateUp)
+	if u == nil {
+		f.note("no head is up to be damaged")
+		return
+	}
+	d := damages[f.random.IntN(len(damages))]
+	injection, err := u.head.Inject(d.fault)
+	if err != nil {
+		f.note(fmt.Sprintf("%s takes no fault: %v", u.id, err))
+		return
+	}
+	f.note(fmt.Sprintf("%s damaged for %s: %s", u.id, damageTime, d.text))
+	f.work.Go(func() {
+		timer := time.NewTimer(damageTime)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-f.over:
+		}
+		injection.Remove()
+	})
 }
 
 // revive starts the named head, or a random one that is down.

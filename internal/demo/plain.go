@@ -20,14 +20,15 @@ func introduce(w io.Writer, o *Options) {
 	fmt.Fprintf(w, `Headway demo: %d mock heads serve %s
 in %s. They are real HTTP servers with the timing of
 GPUs, %s times faster than real. They register at %s,
-renew their leases and report their load. %s requests a second follow the
-%s.
-Look around from another terminal:
+renew their leases and report their load. %s requests a second go to %s/v1
+and follow the %s.
+Ask and look around from another terminal:
+  curl -s %s/v1/chat/completions -d '{"model":"%s","messages":[{"role":"user","content":"Hello"}]}'
   curl -s %s/api/v1/heads       the heads, with their health
   curl -s %s/api/v1/decisions   the latest decisions
   curl -s %s/metrics            what Prometheus scrapes
 `, o.Heads, strings.Join(o.Models, " and "), strings.Join(o.Regions, ", "), number(o.Speed),
-		o.Server, number(o.Rate), trace, o.Server, o.Server, o.Server)
+		o.Server, number(o.Rate), o.Server, trace, o.Server, o.Models[0], o.Server, o.Server, o.Server)
 }
 
 // lines prints one line per second, and the events of heads.
@@ -60,11 +61,11 @@ func line(p *picture, units []unitView, inFlight int) string {
 			up++
 		}
 	}
-	decide50, decide95, decide99 := p.decide.quantiles()
+	added50, added95, added99 := p.overhead.quantiles()
 	token50, token95, _ := p.ttft.quantiles()
-	return fmt.Sprintf("%5ds  %4.0f decisions/s  decide p50 %s p95 %s p99 %s  first token p50 %s p95 %s  "+
+	return fmt.Sprintf("%5ds  %4.0f requests/s  overhead p50 %s p95 %s p99 %s  first token p50 %s p95 %s  "+
 		"in flight %d  heads %d/%d  ok %s  failed %s",
-		int(p.elapsed.Seconds()), p.rate, span(decide50), span(decide95), span(decide99), span(token50), span(token95),
+		int(p.elapsed.Seconds()), p.rate, span(added50), span(added95), span(added99), span(token50), span(token95),
 		inFlight, up, len(units), grouped(p.ends.ok), grouped(p.ends.failed))
 }
 
@@ -74,36 +75,36 @@ func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []
 	fmt.Fprintf(w, "\nSummary of %s\n\n", sent.Round(100*time.Millisecond))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(format string, args ...any) { fmt.Fprintf(table, format+"\n", args...) }
-	row("  decisions\t%s\t%.1f a second", grouped(t.decisions), float64(t.decisions)/sent.Seconds())
+	row("  requests\t%s\t%.1f a second", grouped(t.requests), float64(t.requests)/sent.Seconds())
 	quantiles := func(name string, of *samples, speed float64) {
 		p50, p95, p99 := of.quantiles()
 		row("  %s\tp50 %s\tp95 %s\tp99 %s", name, atSpeed(p50, speed), atSpeed(p95, speed), atSpeed(p99, speed))
 	}
-	quantiles("decision, HTTP round trip", &t.decide, 1)
+	quantiles("overhead of Headway", &t.overhead, 1)
 	quantiles("first token", &t.ttft, 1)
 	if o.Speed != 1 {
 		quantiles("… on a real head", &t.ttft, o.Speed)
 	}
-	row("  answered whole\t%s\t%s by an alternative", grouped(p.ends.ok), grouped(p.ends.moved))
+	row("  answered whole\t%s\t%s after a failed head", grouped(p.ends.ok), grouped(p.ends.moved))
 	row("  failed\t%s\t%s", grouped(p.ends.failed), listed(p.fails, p.ends.failed))
 	if p.ends.late > 0 {
 		row("  sent late\t%s", grouped(p.ends.late))
 	}
-	row("  strategies\t%s", listed(p.strategies, t.decisions))
+	row("  strategies\t%s", listed(p.strategies, t.requests))
 	row("  prompt tokens\t%s\t%s from the prefix cache", grouped(p.ends.input), percent(p.ends.cached, p.ends.input))
 	row("  output tokens\t%s", grouped(p.ends.output))
 	_ = table.Flush()
 
 	fmt.Fprintln(w)
 	table = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	row("head\tmodel\tregion\tdecisions\tshare\tanswered\tfailed\treports\t")
+	row("head\tmodel\tregion\trequests\tshare\tanswered\tfailed\treports\t")
 	for i, u := range units {
 		if i == maxTableRows {
 			break
 		}
 		h := p.heads[u.id]
-		row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t", u.id, u.model, u.region, grouped(h.decisions),
-			percent(h.decisions, t.decisions), grouped(h.ok), grouped(h.failed), u.agent.Reports)
+		row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t", u.id, u.model, u.region, grouped(h.requests),
+			percent(h.requests, t.requests), grouped(h.ok), grouped(h.failed), u.agent.Reports)
 	}
 	_ = table.Flush()
 	if len(units) > maxTableRows {

@@ -32,7 +32,7 @@ func (v *routerView) word(id string) string {
 }
 
 func (d *display) look(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	v := &routerView{words: make(map[string]string)}
 	for h, err := range d.router.Heads(ctx, client.HeadQuery{PageSize: 1000}) {

@@ -82,6 +82,8 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			return s, tea.Quit
 		case "k":
 			s.fleet.kill()
+		case "b":
+			s.fleet.damage()
 		case "s":
 			s.fleet.revive(s.ctx, "")
 		case "d":
@@ -116,7 +118,7 @@ func (s *screen) View() tea.View {
 // draw lays out the screen. What does not fit is left out from the middle.
 func (s *screen) draw() string {
 	top := s.heading()
-	bottom := []string{"", labelStyle.Render("k kill a head   s start one   d drain one   q quit")}
+	bottom := []string{"", labelStyle.Render("k kill a head   b break one   s start one   d drain one   q quit")}
 	room := s.height - len(top) - len(bottom)
 	notes := s.news(min(4, room/4))
 	table := s.table(room - len(notes))
@@ -135,7 +137,7 @@ func (s *screen) draw() string {
 func (s *screen) heading() []string {
 	p, t := s.picture, &s.picture.all
 	field := func(name, value string) string { return labelStyle.Render(fmt.Sprintf("%-13s", name)) + value }
-	failed := listed(p.fails, t.decisions)
+	failed := listed(p.fails, t.requests)
 	if failed == "" {
 		failed = goodStyle.Render("none")
 	} else {
@@ -148,14 +150,14 @@ func (s *screen) heading() []string {
 	return []string{
 		titleStyle.Render("Headway demo") + "  " + s.options.Server + labelStyle.Render("  "+clock(p.elapsed)),
 		"",
-		field("Decisions", fmt.Sprintf("%5.0f/s  ", p.rate)) + barStyle.Render(sparkline(p.perSecond)) +
-			labelStyle.Render(fmt.Sprintf("  %s in all", grouped(t.decisions))),
-		field("Decide", quantiles(&p.decide)+labelStyle.Render(fmt.Sprintf("   over HTTP, last %d s", quantileSeconds))),
+		field("Requests", fmt.Sprintf("%5.0f/s  ", p.rate)) + barStyle.Render(sparkline(p.perSecond)) +
+			labelStyle.Render(fmt.Sprintf("  %s in all", grouped(t.requests))),
+		field("Overhead", quantiles(&p.overhead)+labelStyle.Render(fmt.Sprintf("   of Headway, last %d s", quantileSeconds))),
 		field("First token", firstToken),
-		field("Answers", fmt.Sprintf("%s whole, %d in flight, %s by an alternative, %s cached",
+		field("Answers", fmt.Sprintf("%s whole, %d in flight, %s after a failed head, %s cached",
 			grouped(p.ends.ok), s.inFlight, grouped(p.ends.moved), percent(p.ends.cached, p.ends.input))),
 		field("Failures", failed),
-		field("Strategies", listed(p.strategies, t.decisions)),
+		field("Strategies", listed(p.strategies, t.requests)),
 		"",
 	}
 }
@@ -217,14 +219,14 @@ func (s *screen) table(room int) []string {
 	return append(lines, "")
 }
 
-// shares returns each head's part of the decisions of the last shareSeconds,
+// shares returns each head's part of the requests of the last shareSeconds,
 // and the largest.
 func (s *screen) shares() (share map[string]float64, most float64) {
 	oldest, newest := s.history[0], s.history[len(s.history)-1]
 	var sum float64
 	share = make(map[string]float64, len(newest))
 	for id, h := range newest {
-		share[id] = float64(h.decisions - oldest[id].decisions)
+		share[id] = float64(h.requests - oldest[id].requests)
 		sum += share[id]
 	}
 	for id := range share {

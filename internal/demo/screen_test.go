@@ -60,20 +60,20 @@ func TestStatsForgetWhatIsOldButNotTheTotals(t *testing.T) {
 	s := newStats(start)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
 	for range 5 {
-		s.decided(at(500*time.Millisecond), "h", "random", time.Millisecond)
+		s.begun(at(500*time.Millisecond), "h", "random", time.Millisecond)
 	}
-	s.decided(at(1500*time.Millisecond), "h", "random", time.Millisecond)
+	s.begun(at(1500*time.Millisecond), "h", "random", time.Millisecond)
 	s.failed(failNoHead)
 	p := s.picture(at(2100 * time.Millisecond))
-	if fmt.Sprint(p.perSecond) != "[5 1]" || p.rate != 1 || p.decide.total != 6 {
-		t.Errorf("after 2 s: %v, %v a second, %d in the window", p.perSecond, p.rate, p.decide.total)
+	if fmt.Sprint(p.perSecond) != "[5 1]" || p.rate != 1 || p.overhead.total != 6 {
+		t.Errorf("after 2 s: %v, %v a second, %d in the window", p.perSecond, p.rate, p.overhead.total)
 	}
 	p = s.picture(at(3 * time.Minute))
-	if p.rate != 0 || p.decide.total != 0 || len(p.perSecond) != sparklineSeconds-1 {
-		t.Errorf("after 3 min: %v a second, %d in the window, %d seconds", p.rate, p.decide.total, len(p.perSecond))
+	if p.rate != 0 || p.overhead.total != 0 || len(p.perSecond) != sparklineSeconds-1 {
+		t.Errorf("after 3 min: %v a second, %d in the window, %d seconds", p.rate, p.overhead.total, len(p.perSecond))
 	}
-	if p.all.decisions != 6 || p.heads["h"].decisions != 6 || p.fails[0] != (count{failNoHead, 1}) {
-		t.Errorf("totals %d, head %+v, failures %v", p.all.decisions, p.heads["h"], p.fails)
+	if p.all.requests != 6 || p.heads["h"].requests != 6 || p.fails[0] != (count{failNoHead, 1}) {
+		t.Errorf("totals %d, head %+v, failures %v", p.all.requests, p.heads["h"], p.fails)
 	}
 }
 
@@ -81,13 +81,13 @@ func TestStatsForgetWhatIsOldButNotTheTotals(t *testing.T) {
 func TestStatsAreBounded(t *testing.T) {
 	s := newStats(time.Now())
 	for i := range 5000 {
-		s.decided(time.Now(), fmt.Sprint("head", i), fmt.Sprint("strategy", i), 0)
+		s.begun(time.Now(), fmt.Sprint("head", i), fmt.Sprint("strategy", i), 0)
 	}
 	if len(s.heads) > 1000+maxNames+1 || len(s.choices) > maxNames+1 {
 		t.Errorf("%d heads and %d strategies are kept", len(s.heads), len(s.choices))
 	}
-	if p := s.picture(time.Now()); p.all.decisions != 5000 {
-		t.Errorf("%d decisions counted", p.all.decisions)
+	if p := s.picture(time.Now()); p.all.requests != 5000 {
+		t.Errorf("%d requests counted", p.all.requests)
 	}
 }
 
@@ -105,7 +105,7 @@ func drawn(width, height, heads int) string {
 			u.state = stateDown
 		}
 		s.units = append(s.units, u)
-		s.stats.decided(now, u.id, "least_loaded", time.Millisecond)
+		s.stats.begun(now, u.id, "least_loaded", time.Millisecond)
 	}
 	s.stats.failed(failCut)
 	s.notes = []note{{now, "demo-2 killed"}}
@@ -185,12 +185,12 @@ func TestKeysActOnTheFleet(t *testing.T) {
 		_, cmd := s.Update(tea.KeyPressMsg{Code: key, Text: string(key)})
 		return cmd
 	}
-	for key, want := range map[rune]string{'k': "killed", 's': "started", 'd': "drained"} {
+	for key, want := range map[rune]string{'k': "killed", 'b': "damaged", 's': "started", 'd': "drained"} {
 		if cmd := press(key); cmd != nil || !strings.HasSuffix(s.notes[len(s.notes)-1].text, want) {
 			t.Errorf("%c without heads: %v", key, s.notes)
 		}
 	}
-	if press('x') != nil || len(s.notes) != 3 {
+	if press('x') != nil || len(s.notes) != 4 {
 		t.Error("another key did something")
 	}
 	if cmd := press('q'); cmd == nil || cmd() != tea.Quit() {

@@ -11,11 +11,9 @@ import (
 // Reasons of failed requests. An unexpected status is appended.
 const (
 	failRouterDown    = "service unreachable"
-	failNoHead        = "no eligible head"
+	failNoHead        = "no head available"
 	failRouterRefused = "service refused"
-	failHeadDown      = "head unreachable"
-	failHeadBusy      = "head queue full"
-	failHeadRefused   = "head refused"
+	failHeadBusy      = "heads busy"
 	failHeadBroken    = "head error"
 	failCut           = "stream cut"
 	failTimeout       = "timed out"
@@ -43,21 +41,21 @@ type stats struct {
 }
 
 type slot struct {
-	second    int64 // since start
-	decisions uint64
-	decide    samples // the HTTP round trip of a decision
-	ttft      samples // from the request's beginning
+	second   int64  // since start
+	requests uint64 // that a head began to answer
+	overhead samples
+	ttft     samples // from the request's beginning
 }
 
 type ends struct {
 	ok                    uint64 // answered whole
-	moved                 uint64 // of these, by an alternative
+	moved                 uint64 // of these, after another head had failed
 	failed                uint64
 	late                  uint64 // sent over a second after their time
 	input, output, cached uint64 // tokens of those answered
 }
 
-type headStats struct{ decisions, ok, failed uint64 }
+type headStats struct{ requests, ok, failed uint64 }
 
 func newStats(now time.Time) *stats {
 	return &stats{
@@ -76,14 +74,16 @@ func (s *stats) slot(now time.Time) *slot {
 	return at
 }
 
-func (s *stats) decided(now time.Time, head, strategy string, d time.Duration) {
+// begun counts a request that a head began to answer, and what the service says
+// that it added to its time.
+func (s *stats) begun(now time.Time, head, strategy string, overhead time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, at := range []*slot{s.slot(now), &s.all} {
-		at.decisions++
-		at.decide.add(d)
+		at.requests++
+		at.overhead.add(overhead)
 	}
-	s.head(head).decisions++
+	s.head(head).requests++
 	if _, known := s.choices[strategy]; !known && len(s.choices) >= maxNames {
 		strategy = "other"
 	}
@@ -112,7 +112,8 @@ func (s *stats) firstToken(now time.Time, d time.Duration) {
 	s.all.ttft.add(d)
 }
 
-// finished counts a complete answer; moved means by an alternative.
+// finished counts a complete answer; moved means that another head had failed
+// before.
 func (s *stats) finished(head string, moved bool, u tokens) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +127,7 @@ func (s *stats) finished(head string, moved bool, u tokens) {
 	}
 }
 
-// headFailed counts a failed attempt; an alternative may follow.
+// headFailed counts an answer that the head did not complete.
 func (s *stats) headFailed(head string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -154,9 +155,9 @@ type count struct {
 // picture is a copy of all counts.
 type picture struct {
 	elapsed           time.Duration
-	rate              float64  // decisions per second in the last whole second
-	perSecond         []uint64 // decisions, the oldest first, whole seconds only
-	decide, ttft      samples  // of the last quantileSeconds
+	rate              float64  // requests per second in the last whole second
+	perSecond         []uint64 // requests, the oldest first, whole seconds only
+	overhead, ttft    samples  // of the last quantileSeconds
 	all               slot
 	ends              ends
 	heads             map[string]headStats
@@ -170,7 +171,7 @@ func (s *stats) picture(now time.Time) *picture {
 		elapsed: now.Sub(s.start), all: s.all, ends: s.ends, heads: make(map[string]headStats, len(s.heads)),
 		strategies: ranking(s.choices), fails: ranking(s.fails),
 	}
-	p.all.decide.kept, p.all.ttft.kept = slices.Clone(s.all.decide.kept), slices.Clone(s.all.ttft.kept)
+	p.all.overhead.kept, p.all.ttft.kept = slices.Clone(s.all.overhead.kept), slices.Clone(s.all.ttft.kept)
 	for id, h := range s.heads {
 		p.heads[id] = *h
 	}
@@ -180,12 +181,12 @@ func (s *stats) picture(now time.Time) *picture {
 		if at.second != second {
 			at = &slot{}
 		}
-		p.perSecond = append(p.perSecond, at.decisions)
-		p.rate = float64(at.decisions)
+		p.perSecond = append(p.perSecond, at.requests)
+		p.rate = float64(at.requests)
 	}
 	for second := max(0, current-quantileSeconds); second <= current; second++ {
 		if at := &s.slots[second%sparklineSeconds]; at.second == second {
-			p.decide.merge(&at.decide)
+			p.overhead.merge(&at.overhead)
 			p.ttft.merge(&at.ttft)
 		}
 	}

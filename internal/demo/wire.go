@@ -3,15 +3,11 @@ package demo
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"io"
-	"net/http"
-	"time"
 
 	"github.com/go-json-experiment/json"
 
-	"headway/api"
 	"headway/internal/mockhead"
 	"headway/internal/workload"
 )
@@ -40,35 +36,6 @@ func prompt(a *workload.Arrival) (text []byte) {
 	return text
 }
 
-// newOutcome is the outcome of the decision's head. first is zero without a
-// token.
-func newOutcome(ctx context.Context, u tokens, err error, sent, first, now time.Time) api.Outcome {
-	status, duration := int64(http.StatusOK), milliseconds(now.Sub(sent))
-	o := api.Outcome{Result: "ok", StatusCode: &status, DurationMs: &duration}
-	if !first.IsZero() {
-		ms := milliseconds(first.Sub(sent))
-		o.TTFTMs = &ms
-	}
-	if err == nil {
-		o.InputTokens, o.OutputTokens, o.CachedTokens = &u.input, &u.output, &u.cached
-		return o
-	}
-	o.Result, o.StatusCode = "error", nil
-	var f *failure
-	if errors.As(err, &f) && f.status != 0 {
-		status = int64(f.status)
-		o.StatusCode = &status
-	}
-	if errors.Is(ctx.Err(), context.Canceled) {
-		o.Result = "cancelled"
-	}
-	return o
-}
-
-func milliseconds(d time.Duration) float64 {
-	return float64(d.Microseconds()) / 1000
-}
-
 const maxChunk = 1 << 20
 
 var (
@@ -79,7 +46,8 @@ var (
 
 // readStream reads the events of a chat completion to [DONE] and calls first at
 // the first content. An error object in the stream is a failure.
-func readStream(r io.Reader, first func()) (u tokens, begun bool, err error) {
+func readStream(r io.Reader, first func()) (u tokens, err error) {
+	begun := false
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, maxChunk)
 	for lines.Scan() {
@@ -88,7 +56,7 @@ func readStream(r io.Reader, first func()) (u tokens, begun bool, err error) {
 			continue // a comment, or the empty line after an event
 		}
 		if bytes.Equal(data, doneLine) {
-			return u, begun, nil
+			return u, nil
 		}
 		var chunk struct {
 			Choices []struct {
@@ -106,7 +74,7 @@ func readStream(r io.Reader, first func()) (u tokens, begun bool, err error) {
 			Error any `json:"error"`
 		}
 		if err := json.Unmarshal(data, &chunk); err != nil || chunk.Error != nil {
-			return u, begun, errCut
+			return u, errCut
 		}
 		if !begun && len(chunk.Choices) > 0 && chunk.Choices[0].Delta.Content != "" {
 			begun = true
@@ -116,5 +84,5 @@ func readStream(r io.Reader, first func()) (u tokens, begun bool, err error) {
 			u = tokens{chunk.Usage.PromptTokens, chunk.Usage.CompletionTokens, chunk.Usage.Details.CachedTokens}
 		}
 	}
-	return u, begun, errCut
+	return u, errCut
 }
