@@ -254,7 +254,7 @@ var noHeadDetails = map[routing.Failure]string{
 	routing.FailUnroutable: "Each head that the request may go to is drained, offline or silent, or has not reported yet; removed counts them.",
 	routing.FailLabels:     "No head that takes requests has the labels.",
 	routing.FailExcluded:   "The request excludes every head that could take it.",
-	routing.FailAtCapacity: "Every head that could take the request is at its max_in_flight.",
+	routing.FailAtCapacity: "Every head that could take the request is at its max_in_flight, or the model type at that of the policy.",
 	routing.FailTried:      "Every head that could take the request was tried.",
 }
 

@@ -56,6 +56,7 @@ func (c *compiler) check() {
 	c.distances()
 	c.aliases()
 	c.fallbacks()
+	c.pools()
 	c.callerMay()
 }
 
@@ -249,6 +250,22 @@ func (c *compiler) aliases() {
 			c.faults.Add(at, "%s is an alias too, of %s; name the model type itself", strict.Quote(target), strict.Quote(next))
 		}
 		c.policy.models[alias], c.policy.models[target] = true, true
+	}
+}
+
+func (c *compiler) pools() {
+	if n := len(c.doc.Pools); n > maxPools {
+		c.faults.Add("/pools", "%d pools; at most %d are allowed", n, maxPools)
+	}
+	for _, model := range slices.Sorted(maps.Keys(c.doc.Pools)) {
+		at := "/pools/" + strict.Escape(model)
+		if !c.modelName(model, at) {
+			continue
+		}
+		if target, alias := c.doc.Aliases[model]; alias {
+			c.faults.Add(at, "is an alias; bound the model type itself, %s", strict.Quote(target))
+		}
+		c.policy.models[model] = true
 	}
 }
 

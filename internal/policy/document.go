@@ -15,6 +15,7 @@ type Document struct {
 	Strategies      map[string]StrategyDoc `json:"strategies,omitempty"` // parameters by strategy, for each of its uses
 	Aliases         map[string]string      `json:"aliases,omitempty"`    // other names of model types; at most maxAliases
 	Fallbacks       []Fallback             `json:"fallbacks,omitempty"`  // the first that matches counts; at most maxFallbacks
+	Pools           map[string]PoolDoc     `json:"pools,omitempty"`      // bounds by model type; at most maxPools
 	CallerMay       []string               `json:"caller_may"`           // what requests may choose themselves, of callerFields
 }
 
@@ -45,12 +46,19 @@ type StrategyDoc struct {
 	Parameters map[string]any `json:"parameters,omitempty"`
 }
 
+// PoolDoc bounds the heads of one model type together.
+type PoolDoc struct {
+	MaxInFlight int64 `json:"max_in_flight,omitempty"` // requests at once that this process places; 0: no bound
+}
+
 // Bounds of a policy document.
 const (
 	MaxBytes      = 1 << 20 // of the text
 	maxRules      = 1000
 	maxRegions    = 200 // distinct ones in the table of distances
 	maxAliases    = 1000
+	maxPools      = 1000
+	maxPoolPlaces = 1e9
 	maxDistanceMs = 1e6
 )
 

@@ -76,6 +76,12 @@ func read(r *strict.Reader) (doc Document) {
 		"fallbacks": func() {
 			r.Array(0, func(int) { doc.Fallbacks = append(doc.Fallbacks, readFallback(r)) })
 		},
+		"pools": func() {
+			doc.Pools = strict.Map(r, func() (pool PoolDoc) {
+				r.Fields(map[string]func(){"max_in_flight": func() { r.Whole(&pool.MaxInFlight, 1, maxPoolPlaces) }})
+				return pool
+			})
+		},
 		"caller_may": func() {
 			doc.CallerMay = []string{}
 			r.Texts(0, &doc.CallerMay)

@@ -110,6 +110,15 @@ func (p *Policy) Distance(from, to string) float64 {
 	return p.distances[i*len(p.indices)+j]
 }
 
+// MaxInFlight is how many requests for a model type may be placed at once; 0: any
+// number.
+func (p *Policy) MaxInFlight(modelType string) int64 {
+	if len(p.Document.Pools) == 0 {
+		return 0
+	}
+	return p.Document.Pools[modelType].MaxInFlight
+}
+
 // CallerMay reports whether a request may choose the field itself.
 func (p *Policy) CallerMay(field string) bool { return p.may[field] }
 

@@ -33,6 +33,7 @@ type Decision struct {
 	Trial          bool      // an ejected head, to see whether it is well again
 	Failure        Failure   // why no head was found
 
+	bounded      bool    // it counts in Router.pools
 	n            uint8   // alternatives
 	sequence     uint64  // of this process, from 1; the cursor of Router.Recent
 	failed       uint64  // number among those that found no head, 0: it found one

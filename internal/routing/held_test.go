@@ -21,9 +21,9 @@ func TestAHeldPlaceLastsUntilItsCallerEndsIt(t *testing.T) {
 		var freed atomic.Int64
 		w := newWorldOf(t, registry.LeaseOptions{}, func(o *routing.Options) {
 			o.ReservationTTL, o.MaxTTL, o.Recent = 16*time.Second, time.Minute, 4
-			o.Freed = func(model string) {
-				if model != "m" {
-					t.Errorf("a place of %q came free", model)
+			o.Freed = func(h *fleet.Head) {
+				if h.ID != "a" {
+					t.Errorf("a place of %q came free", h.ID)
 				}
 				freed.Add(1)
 			}

@@ -54,8 +54,13 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 		return false
 	}
 	r.metrics.ended(d, o, late)
-	if !late && r.o.Freed != nil {
-		r.o.Freed(d.ModelType)
+	if !late {
+		if d.bounded {
+			r.pools.leave(d.ModelType)
+		}
+		if r.o.Freed != nil {
+			r.o.Freed(d.Head)
+		}
 	}
 	end := o.ending()
 	switch {

@@ -24,19 +24,19 @@ import (
 
 // Options are what a Router is made of.
 type Options struct {
-	Fleet          Fleet                  // required
-	Events         *event.Stream          // required
-	Metrics        prometheus.Registerer  // required
-	Log            *slog.Logger           // required
-	Policies       policy.Store           // required
-	Audit          audit.Recorder         // nil: audit.Unrecorded
-	Now            func() time.Time       // nil: time.Now
-	Seed           uint64                 // of all randomness; 0: random
-	ReservationTTL time.Duration          // of requests that ask for none; 0: 2 minutes
-	MaxTTL         time.Duration          // the longest that a request may ask for, at least ReservationTTL; 0: an hour
-	ExplainShare   float64                // of decisions whose explanation is kept without being asked for, 0 to 1
-	Recent         int                    // decisions kept, rounded up to a power of two; 0: 65,536
-	Freed          func(modelType string) // called with each place that is given back; it must not block; nil: none
+	Fleet          Fleet                 // required
+	Events         *event.Stream         // required
+	Metrics        prometheus.Registerer // required
+	Log            *slog.Logger          // required
+	Policies       policy.Store          // required
+	Audit          audit.Recorder        // nil: audit.Unrecorded
+	Now            func() time.Time      // nil: time.Now
+	Seed           uint64                // of all randomness; 0: random
+	ReservationTTL time.Duration         // of requests that ask for none; 0: 2 minutes
+	MaxTTL         time.Duration         // the longest that a request may ask for, at least ReservationTTL; 0: an hour
+	ExplainShare   float64               // of decisions whose explanation is kept without being asked for, 0 to 1
+	Recent         int                   // decisions kept, rounded up to a power of two; 0: 65,536
+	Freed          func(*fleet.Head)     // called with the head of each place that is given back; it must not block; nil: none
 }
 
 // Fleet is where the router reads heads. Snapshot is safe for concurrent use, cheap,
@@ -60,6 +60,7 @@ type Router struct {
 	recent    *reservations
 	failures  failures
 	explained explained
+	pools     pools
 	scratch   sync.Pool
 	policy    atomic.Pointer[policy.Policy]
 	mu        sync.Mutex // one policy change at a time
@@ -149,6 +150,7 @@ type choice struct {
 	criteria // region is "" when none was named or no head and no policy knows it
 	set      *candidates
 	hit      bool
+	closed   bool // as many places of the pool are taken as the policy allows
 
 	explanation *Explanation // nil: there is none so far
 }
@@ -168,7 +170,10 @@ func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
 	if d := r.fallBack(&c, req, none); d != nil {
 		return d, nil
 	}
-	r.recordFailure(none, &c)
+	none.RetryAfter = retryAfter
+	if !req.Waits {
+		r.recordFailure(none, &c)
+	}
 	return nil, none
 }
 
@@ -186,24 +191,23 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	if req.Explain || r.o.ExplainShare > 0 && s.in.Rand.Float64() < r.o.ExplainShare && r.affords(c, now) {
 		c.explanation = r.explain(c, &s.in)
 	}
-	d := r.tryEjected(c, s)
-	if d == nil {
-		if i, n := r.place(c, s); n > 0 {
-			d = r.decision(c, s, i, n)
-		}
-	}
+	d := r.take(c, s)
+	full := d == nil && (c.closed || s.mayServe())
 	if d != nil {
 		r.note(c, d, s)
-	} else if c.explanation == nil && r.affords(c, now) {
+	} else if c.explanation == nil && !req.Waits && r.affords(c, now) {
 		c.explanation = r.explain(c, &s.in)
 	}
 	clear(s.picks[:])
 	s.in.Request, s.in.Exclude, s.in.Tiers, s.last = nil, nil, nil, nil
 	r.scratch.Put(s)
-	if d == nil {
-		return nil, c.refuse(req)
+	switch {
+	case d != nil:
+		return d, nil
+	case full && req.Waits: // it comes again and again
+		return nil, &NoHeadError{Failure: FailAtCapacity, ModelType: c.model, Region: req.Region}
 	}
-	return d, nil
+	return nil, c.refuse(req)
 }
 
 // affords reports whether an explanation that was not asked for may be written.
@@ -328,7 +332,7 @@ func (c *choice) refuse(req *strategy.Request) *NoHeadError {
 		{string(fleet.RefusedAdmin), FailUnroutable},
 		{filterRegion, FailRegion},
 	} {
-		if e.Counts[f.filter] > 0 {
+		if !c.closed && e.Counts[f.filter] > 0 {
 			e.Failure = f.failure
 			break
 		}

@@ -43,6 +43,7 @@ type Request struct {
 	InputTokens  int64         // 0: unknown
 	TTL          time.Duration // of the reservation; 0: the default
 	Held         bool          // the reservation lasts until the caller ends it by Router.End, and has no TTL
+	Waits        bool          // a request that finds no head may wait, and be decided again: so that is not counted or kept
 	Exclude      []string      // ids of heads not to take
 	Labels       map[string]string
 	Explain      bool

@@ -1,0 +1,56 @@
+package routing
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// pools counts the places taken of the model types that the policy bounds, from
+// when it does. It holds one count for each model type that was ever bounded.
+type pools struct{ counts sync.Map } // *atomic.Int64 by model type
+
+// enter takes one of the limit places of a model type. A further attempt is let in
+// beyond it: its request has waited its turn, and others may have its place by now.
+func (p *pools) enter(model string, limit int64, further bool) bool {
+	v, ok := p.counts.Load(model)
+	if !ok {
+		v, _ = p.counts.LoadOrStore(model, new(atomic.Int64))
+	}
+	count, _ := v.(*atomic.Int64)
+	if count.Add(1) <= limit || further {
+		return true
+	}
+	count.Add(-1)
+	return false
+}
+
+// leave gives a place back.
+func (p *pools) leave(model string) {
+	if v, ok := p.counts.Load(model); ok {
+		count, _ := v.(*atomic.Int64)
+		count.Add(-1)
+	}
+}
+
+// take takes a place at a head, if one is free and the policy's bound of the pool
+// allows it.
+func (r *Router) take(c *choice, s *scratch) *Decision {
+	limit := c.policy.MaxInFlight(c.model)
+	if limit > 0 && !r.pools.enter(c.model, limit, c.before != nil) {
+		c.closed = true
+		return nil
+	}
+	d := r.tryEjected(c, s)
+	if d == nil {
+		if i, n := r.place(c, s); n > 0 {
+			d = r.decision(c, s, i, n)
+		}
+	}
+	switch {
+	case limit > 0 && d == nil:
+		r.pools.leave(c.model)
+	case limit > 0:
+		d.bounded = true
+	}
+	return d
+}
