@@ -170,8 +170,7 @@ func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
 	if d := r.fallBack(&c, req, none); d != nil {
 		return d, nil
 	}
-	none.RetryAfter = retryAfter
-	if !req.Waits {
+	if none.RetryAfter = retryAfter; !req.Waits {
 		r.recordFailure(none, &c)
 	}
 	return nil, none
@@ -343,7 +342,6 @@ func (c *choice) refuse(req *strategy.Request) *NoHeadError {
 // recordFailure counts and keeps a decision that found no head, by names that a
 // head or the policy knows. One that had an attempt before is kept already.
 func (r *Router) recordFailure(e *NoHeadError, c *choice) {
-	e.RetryAfter = retryAfter
 	if c.before != nil {
 		return
 	}
