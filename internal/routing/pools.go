@@ -9,8 +9,8 @@ import (
 // when it does. It holds one count for each model type that was ever bounded.
 type pools struct{ counts sync.Map } // *atomic.Int64 by model type
 
-// enter takes one of the limit places of a model type. A further attempt is let in
-// beyond it: its request has waited its turn, and others may have its place by now.
+// enter takes one of the limit places of a model type. A further attempt may go
+// beyond: its request has waited its turn, and others may have its place by now.
 func (p *pools) enter(model string, limit int64, further bool) bool {
 	v, ok := p.counts.Load(model)
 	if !ok {
