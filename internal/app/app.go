@@ -62,11 +62,12 @@ type App struct {
 	events   *event.Stream
 	logged   *event.Subscription // from the start on, for the log
 
-	listener net.Listener
-	certs    *pki.Certificates // nil: no TLS
-	access   access.Options    // without the keys at first
-	webhooks *webhook.Sender   // nil: no endpoints
-	sink     trail.Sink        // the external Redis; nil: there is none
+	listener     net.Listener
+	dataListener net.Listener      // nil: listener serves the data plane too
+	certs        *pki.Certificates // nil: no TLS
+	access       access.Options    // without the keys at first
+	webhooks     *webhook.Sender   // nil: no endpoints
+	sink         trail.Sink        // the external Redis; nil: there is none
 
 	store        *boltstore.Store
 	journal      *audit.Journal
@@ -227,6 +228,10 @@ func (a *App) Run(ctx context.Context) error {
 		start(a.monitor.Run)
 	}
 	start(func(context.Context) error { return a.server.Serve(a.listener) })
+	if a.dataListener != nil {
+		start(func(context.Context) error { return a.server.ServeDataPlane(a.dataListener) })
+		a.log.Info("the data plane listens", "addr", a.dataListener.Addr().String())
+	}
 	a.recordStart()
 	if a.redis != nil {
 		a.log.Info("the audit trail is published", "redis", a.redis.Addr().String(), "channel", a.config.Redis.Channel)

@@ -113,7 +113,7 @@ func (a *App) openServer(context.Context) (err error) {
 		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Live: a.live, Metrics: a.metrics, Log: a.log,
 		Guard: a.guard, Keys: a.access.Keys, AuditFile: a.auditFile, Audit: a.journal,
 		TLS: a.certs.Config(), Names: a.certs.Covers, Limits: httpapi.Limits(a.config.HTTP.Limits), Version: a.version,
-		Proxy: a.proxy, Monitor: a.monitorPages, Console: a.console, State: state{a.store}, External: a.external(),
+		Proxy: a.proxy, Monitor: a.monitorPages, Console: a.console, State: state{a.store}, External: a.external(), DataPlaneApart: a.dataListener != nil,
 	}
 	if a.queue != nil {
 		o.Letters = a.queue

@@ -6,6 +6,7 @@ import "time"
 type Proxy struct {
 	ProxyLimits
 	HeadLimits
+	Listen                string
 	AskUsage              string
 	IdleConnection        time.Duration
 	MaxConnections        int
@@ -37,6 +38,8 @@ type HeadLimits struct {
 }
 
 func (t *table) proxy(c *Proxy) {
+	t.text("proxy.listen", &c.Listen, "", optionalHostPort,
+		"address of a listener for /v1 and /heads alone, which the listener of listen then does not serve; as there, another than a loopback one needs access control, and TLS or http.behind_proxy")
 	size.add(t, "proxy.max_body_bytes", &c.MaxBody, 64<<20, 1<<10, 1<<30,
 		"size of the body of a request to /v1")
 	size.add(t, "proxy.max_bodies_bytes", &c.MaxBodies, 1<<30, 1<<20, 1<<40,

@@ -144,6 +144,7 @@ type Head struct {
 	Outcomes Outcomes  // nil: nothing is concluded from how requests end
 	Leaving  bool      // it reported that it drains, or went offline after that
 	Loading  time.Time // since when it may load what it serves now; zero: it served that
+	Since    time.Time // of its first registration
 }
 
 // Refusal names the first reason why a head takes no new requests.

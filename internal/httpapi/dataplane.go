@@ -1,9 +1,11 @@
 package httpapi
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"headway/api"
 	"headway/internal/access"
@@ -21,7 +23,7 @@ func (s *Server) dataPlane() (list []*route) {
 	for i := range openai.Endpoints() {
 		e := &openai.Endpoints()[i]
 		rt := &route{
-			method: e.Method, pattern: e.Path, needs: access.Decide, success: http.StatusOK, query: true, client: true,
+			method: e.Method, pattern: strings.Replace(e.Path, "{id}", "{id...}", 1), needs: access.Decide, success: http.StatusOK, query: true, client: true,
 			handle: func(a *answer, r *http.Request) error { return s.passOn(a, r, e) },
 			refuse: refuseClient,
 		}
@@ -36,8 +38,17 @@ func (s *Server) dataPlane() (list []*route) {
 	return list
 }
 
+// passThroughToHead has a head of the model type that the path names answer the
+// request, of any method and form: /heads/{model_type}/{path at the head}.
+func (s *Server) passThroughToHead(a *answer, r *http.Request) error {
+	return s.passOn(a, r, proxy.PassThrough)
+}
+
 // passOn has a head answer the request.
 func (s *Server) passOn(a *answer, r *http.Request, e *openai.Endpoint) error {
+	if e.Dialect == openai.Anthropic { // where its clients look for it
+		a.Header()["Request-Id"] = a.Header()["X-Request-Id"]
+	}
 	elsewhere, err := s.o.Proxy.Serve(a, r, proxy.Caller{Principal: a.principal, RequestID: a.requestID(), Endpoint: e})
 	a.elsewhere = elsewhere
 	if errors.Is(err, proxy.ErrClientGone) {
@@ -48,13 +59,32 @@ func (s *Server) passOn(a *answer, r *http.Request, e *openai.Endpoint) error {
 
 // refuseClient answers with a problem in the form of the path's API.
 func refuseClient(a *answer, r *http.Request, p *apiv1.Problem) {
-	answerClient(a, openai.DialectOf(r.URL.Path), &openai.Error{
-		Status: p.Status(), Code: clientCodes[p.Code], Message: p.Detail, RetryAfter: p.RetryAfter,
+	answerClient(a, dialect(r), &openai.Error{
+		Status: p.Status(), Code: cmp.Or(clientCodes[p.Code], p.Code), Message: p.Detail, RetryAfter: p.RetryAfter,
 	})
+}
+
+// dialect is the API that a request means.
+func dialect(r *http.Request) openai.Dialect {
+	if r.Header["Anthropic-Version"] != nil && strings.HasPrefix(r.URL.Path, "/v1/models") {
+		return openai.Anthropic
+	}
+	return openai.DialectOf(r.URL.Path)
+}
+
+// unknownClient answers where no endpoint of those APIs is.
+func (s *Server) unknownClient(_ *answer, r *http.Request) error {
+	if _, _, err := openai.Lookup(r.Method, r.URL.Path); err != nil {
+		return err
+	}
+	return &apiv1.Problem{Code: api.CodeNotFound, Detail: "The path is not written as the API has it."}
 }
 
 func answerClient(a *answer, d openai.Dialect, e *openai.Error) {
 	h := a.Header()
+	if d == openai.Anthropic {
+		h["Request-Id"] = h["X-Request-Id"]
+	}
 	body := e.Append(nil, d, a.requestID())
 	h["Content-Type"] = jsonType
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
@@ -72,13 +102,18 @@ func answerClient(a *answer, d openai.Dialect, e *openai.Error) {
 // ours.
 var clientCodes = map[string]string{
 	api.CodeUnauthenticated: "invalid_api_key", api.CodeMethodNotAllowed: "method_not_supported", api.CodeNotFound: "unknown_url",
-	api.CodeRateLimited: "rate_limit_exceeded", api.CodeTooLarge: "request_too_large",
+	api.CodeForbidden: "insufficient_permissions", api.CodeRateLimited: "rate_limit_exceeded", api.CodeTooLarge: "request_too_large",
 }
 
 // listModels answers with the models that can be asked for.
-func (s *Server) listModels(a *answer, _ *http.Request) error {
-	a.Header()["Content-Type"] = jsonType
-	_, _ = a.Write(openai.AppendModels(nil, s.o.Proxy.Models()))
+func (s *Server) listModels(a *answer, r *http.Request) error {
+	return writeClient(a, openai.AppendModels(nil, dialect(r), s.o.Proxy.Models()))
+}
+
+func writeClient(a *answer, body []byte) error {
+	h := a.Header()
+	h["Content-Type"], h["Content-Length"] = jsonType, []string{strconv.Itoa(len(body))}
+	_, _ = a.Write(body)
 	return nil
 }
 
@@ -86,9 +121,7 @@ func (s *Server) getModel(a *answer, r *http.Request) error {
 	id := r.PathValue("id")
 	for _, m := range s.o.Proxy.Models() {
 		if m.ID == id {
-			a.Header()["Content-Type"] = jsonType
-			_, _ = a.Write(m.Append(nil))
-			return nil
+			return writeClient(a, m.Append(nil, dialect(r)))
 		}
 	}
 	return openai.ModelNotFound(id)

@@ -24,7 +24,7 @@ const maxInstance = 256
 // begun.
 func (s *Server) fail(a *answer, r *http.Request, err error) {
 	if refused, ok := errors.AsType[*openai.Error](err); ok {
-		answerClient(a, openai.DialectOf(r.URL.Path), refused)
+		answerClient(a, dialect(r), refused)
 		return
 	}
 	if errors.Is(err, proxy.ErrAborted) {

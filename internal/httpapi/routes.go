@@ -138,8 +138,13 @@ func (s *Server) mount(routes []*route) error {
 	}
 	for pattern, allowed := range methods {
 		allow := strings.Join(allowed, ", ")
-		add(pattern, &route{pattern: pattern, needs: access.Open, client: strings.HasPrefix(pattern, "/v1/"), refuse: refuse[pattern], handle: func(w *answer, _ *http.Request) error {
+		client := strings.HasPrefix(pattern, "/v1/")
+		add(pattern, &route{pattern: pattern, needs: access.Open, client: client, refuse: refuse[pattern], handle: func(w *answer, r *http.Request) error {
 			w.Header().Set("Allow", allow)
+			if client && r.Method == http.MethodOptions {
+				w.WriteHeader(http.StatusNoContent)
+				return nil
+			}
 			return &apiv1.Problem{Code: api.CodeMethodNotAllowed, Detail: "Allowed here: " + allow + "."}
 		}})
 	}
@@ -147,8 +152,12 @@ func (s *Server) mount(routes []*route) error {
 		return &apiv1.Problem{Code: api.CodeNotFound, Detail: "No route matches this path. GET / lists the routes."}
 	}}
 	add("/", s.nowhere)
-	if s.o.Proxy != nil {
-		add("/v1/", &route{pattern: "/v1/", needs: access.Open, client: true, refuse: refuseClient, handle: s.nowhere.handle})
+	if s.unknown = s.nowhere; s.o.Proxy != nil {
+		s.unknown = &route{pattern: "/v1/", needs: access.Open, client: true, refuse: refuseClient, handle: s.unknownClient}
+		add("/v1/", s.unknown)
+		s.mux.Handle("/v1", s.unknown)
+		s.passThrough = &route{pattern: "/heads/", needs: access.Decide, query: true, client: true, refuse: refuseClient, handle: s.passThroughToHead}
+		add("/heads/", s.passThrough)
 	}
 	for pattern := range methods { // the mux would redirect to the subtree
 		if root := strings.TrimSuffix(pattern, "/"); root != pattern && methods[root] == nil {
@@ -161,14 +170,41 @@ func (s *Server) mount(routes []*route) error {
 // ServeHTTP lets the mux call the route.
 func (rt *route) ServeHTTP(w http.ResponseWriter, r *http.Request) { rt.server.serve(rt, w, r) }
 
-// ServeHTTP finds the route of a request.
+// ServeHTTP answers a request of the main listener.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if rt := s.direct[r.URL.Path]; rt != nil && r.Method == http.MethodPost && r.URL.RawPath == "" {
-		rt.ServeHTTP(w, r)
-	} else if p := r.URL.EscapedPath(); !clean(p) {
+	if s.o.DataPlaneApart && ofDataPlane(r.URL.Path) {
 		s.nowhere.ServeHTTP(w, r)
 	} else {
+		s.find(w, r)
+	}
+}
+
+// serveDataPlane answers a request of the data plane's own listener.
+func (s *Server) serveDataPlane(w http.ResponseWriter, r *http.Request) {
+	if ofDataPlane(r.URL.Path) {
+		s.find(w, r)
+	} else {
+		s.unknown.ServeHTTP(w, r)
+	}
+}
+
+// ofDataPlane reports whether a path is of the data plane.
+func ofDataPlane(path string) bool {
+	return path == "/v1" || strings.HasPrefix(path, "/v1/") || strings.HasPrefix(path, "/heads/")
+}
+
+// find has the route of a request answer it.
+func (s *Server) find(w http.ResponseWriter, r *http.Request) {
+	if rt := s.direct[r.URL.Path]; rt != nil && r.Method == http.MethodPost && r.URL.RawPath == "" {
+		rt.ServeHTTP(w, r)
+	} else if s.passThrough != nil && strings.HasPrefix(r.URL.Path, s.passThrough.pattern) {
+		s.passThrough.ServeHTTP(w, r) // the path is the head's, and stays as it is
+	} else if p := r.URL.EscapedPath(); clean(p) {
 		s.mux.ServeHTTP(w, r)
+	} else if ofDataPlane(r.URL.Path) {
+		s.unknown.ServeHTTP(w, r)
+	} else {
+		s.nowhere.ServeHTTP(w, r)
 	}
 }
 

@@ -45,10 +45,13 @@ type Options struct {
 	Monitor   http.Handler         // of what is below /prometheus/; nil: nothing
 	Console   http.Handler         // of what is below /console/; nil: nothing
 	Proxy     *proxy.Proxy         // of what is below /v1/; nil: nothing
-	Names     func(string) bool    // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
-	External  *url.URL             // that people reach the service by; nil: the one of the listener
-	Limits    Limits
-	Version   string
+	// DataPlaneApart says that the data plane has a listener of its own, so that
+	// Serve does not have its routes.
+	DataPlaneApart bool
+	Names          func(string) bool // reports whether a name is ours, besides Limits.AllowedHosts; nil: none is
+	External       *url.URL          // that people reach the service by; nil: the one of the listener
+	Limits         Limits
+	Version        string
 }
 
 // Limits bound what clients may take. All but MaxPerAddress and AllowedHosts are
@@ -74,17 +77,20 @@ func (l *Limits) complete() bool {
 
 // Server answers HTTP. All methods are safe for concurrent use.
 type Server struct {
-	o        Options
-	external external
-	metrics  *metrics
-	mux      *http.ServeMux
-	direct   map[string]*route // by path, what is found without the mux: that takes 0.6 µs, half as long as a decision
-	nowhere  *route            // what matches no route
-	http     *http.Server
-	openAPI  []byte
-	draining atomic.Bool
-	reading  sync.Mutex             // held by the one export or check of the state at a time
-	lastHost atomic.Pointer[string] // the Host that was admitted last
+	o           Options
+	external    external
+	metrics     *metrics
+	mux         *http.ServeMux
+	direct      map[string]*route // by path, what is found without the mux: that takes 0.6 µs, half as long as a decision
+	nowhere     *route            // what matches no route
+	unknown     *route            // and does not in the data plane
+	passThrough *route            // of what is below /heads/; nil: there is no data plane
+	http        *http.Server
+	data        *http.Server // of the data plane's own listener
+	openAPI     []byte
+	draining    atomic.Bool
+	reading     sync.Mutex             // held by the one export or check of the state at a time
+	lastHost    atomic.Pointer[string] // the Host that was admitted last
 }
 
 // New makes a server. It fails if a route declares no permission.
@@ -103,8 +109,13 @@ func New(o Options) (*Server, error) {
 	if err := s.mount(s.routes()); err != nil {
 		return nil, err
 	}
-	s.http = &http.Server{
-		Handler:                      s.external.handler(s),
+	s.http, s.data = s.newHTTP(s), s.newHTTP(http.HandlerFunc(s.serveDataPlane))
+	return s, nil
+}
+
+func (s *Server) newHTTP(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:                      s.external.handler(h),
 		DisableGeneralOptionsHandler: true, // OPTIONS * is for ServeHTTP as well
 		ReadHeaderTimeout:            s.o.Limits.HeaderTimeout,
 		ReadTimeout:                  s.o.Limits.ReadTimeout,
@@ -113,7 +124,6 @@ func New(o Options) (*Server, error) {
 		MaxHeaderBytes:               int(max(1, s.o.Limits.MaxHeaderBytes-readAhead)),
 		ErrorLog:                     slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
-	return s, nil
 }
 
 // readAhead is what net/http reads of a header beyond the limit that it is given.
@@ -121,12 +131,17 @@ const readAhead = 4096
 
 // Serve answers on the listener, by TLS if Options.TLS is set, until Drain; then
 // it returns nil.
-func (s *Server) Serve(l net.Listener) error {
+func (s *Server) Serve(l net.Listener) error { return s.serveOn(s.http, l) }
+
+// ServeDataPlane is Serve for the routes of the data plane alone.
+func (s *Server) ServeDataPlane(l net.Listener) error { return s.serveOn(s.data, l) }
+
+func (s *Server) serveOn(h *http.Server, l net.Listener) error {
 	l = newBoundedListener(l, s.o.Limits, s.metrics, s.o.Log)
 	if s.o.TLS != nil {
 		l = newShakingListener(l, s.o.TLS, s.o.Limits.HeaderTimeout, s.metrics, s.o.Log)
 	}
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -147,10 +162,15 @@ func (s *Server) Drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.o.Limits.ShutdownTimeout)
 	defer cancel()
 	if err := s.o.Live.Shutdown(ctx); err != nil {
-		return errors.Join(err, s.http.Close())
+		return errors.Join(err, s.http.Close(), s.data.Close())
 	}
-	if err := s.http.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", s.o.Limits.ShutdownTimeout, err), s.http.Close())
+	var data error
+	var both sync.WaitGroup
+	both.Go(func() { data = s.data.Shutdown(ctx) })
+	err := s.http.Shutdown(ctx)
+	both.Wait()
+	if err = errors.Join(err, data); err != nil {
+		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", s.o.Limits.ShutdownTimeout, err), s.http.Close(), s.data.Close())
 	}
 	return nil
 }

@@ -48,7 +48,9 @@ func newScripted(t testing.TB, answer func(w http.ResponseWriter, body []byte)) 
 // The head is asked for its usage where the caller did not ask and the engine is
 // known; the chunk that it adds is kept from the caller, and the outcome has it.
 func TestPitfallP10UsageIsAskedForAndKeptFromClientsThatDidNotAsk(t *testing.T) {
-	with := func(options string) string { return strings.Replace(streamBody, `"stream":true`, `"stream":true`+options, 1) }
+	with := func(options string) string {
+		return strings.Replace(streamBody, `"stream":true`, `"stream":true`+options, 1)
+	}
 	for _, c := range []struct {
 		name, ask, engine, body string
 		asked, sees, counted    bool

@@ -94,16 +94,24 @@ func TestPitfallP23ErrorObjects(t *testing.T) {
 
 func TestPitfallP22TheListOfModels(t *testing.T) {
 	entries := []openai.ModelEntry{{"m2", 5, "headway"}, {"m1", 7, "headway"}, {"a", 1, "headway"}, {"m1", 3, "headway"}}
-	got := string(openai.AppendModels(nil, entries))
+	got := string(openai.AppendModels(nil, openai.OpenAI, entries))
 	want := `{"object":"list","data":[{"id":"a","object":"model","created":1,"owned_by":"headway"},` +
 		`{"id":"m1","object":"model","created":3,"owned_by":"headway"},{"id":"m2","object":"model","created":5,"owned_by":"headway"}]}`
 	if got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got := string(openai.AppendModels(nil, nil)); got != `{"object":"list","data":[]}` {
+	if got := string(openai.AppendModels(nil, openai.OpenAI, nil)); got != `{"object":"list","data":[]}` {
 		t.Error(got)
 	}
-	if got := string(openai.ModelEntry{ID: strings.Repeat("x", 2), Created: 1, OwnedBy: "o"}.Append(nil)); got != `{"id":"xx","object":"model","created":1,"owned_by":"o"}` {
+	if got := string(openai.ModelEntry{ID: strings.Repeat("x", 2), Created: 1, OwnedBy: "o"}.Append(nil, openai.OpenAI)); got != `{"id":"xx","object":"model","created":1,"owned_by":"o"}` {
+		t.Error(got)
+	}
+	got = string(openai.AppendModels(nil, openai.Anthropic, entries[:1]))
+	want = `{"data":[{"type":"model","id":"a","display_name":"a","created_at":"1970-01-01T00:00:01Z"}],"has_more":false,"first_id":"a","last_id":"a"}`
+	if got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if got := string(openai.AppendModels(nil, openai.Anthropic, nil)); got != `{"data":[],"has_more":false,"first_id":null,"last_id":null}` {
 		t.Error(got)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -53,9 +52,6 @@ func (b *bodies) free(x *body) {
 // read reads the body of a request whole. The error is an *openai.Error or
 // ErrClientGone.
 func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) error {
-	if enc := r.Header["Content-Encoding"]; len(enc) > 1 || len(enc) == 1 && !strings.EqualFold(enc[0], "identity") {
-		return &openai.Error{Status: http.StatusUnsupportedMediaType, Message: "Content-Encoding: bodies must not be compressed."}
-	}
 	limit := b.limits.MaxBody
 	if r.ContentLength > limit {
 		return tooLarge(limit)

@@ -26,10 +26,12 @@ type exchange struct {
 	decision *routing.Decision // of the attempt under way; nil: none is open
 	placed   *routing.Decision // the last that was made, with or without a head; nil: none was
 	trace    trace
-	secret   string // the caller's credential
-	model    string // that answers name in place of the head's; "": they are not changed
-	real     string // the name of the model at the head, where it is another
-	asked    bool   // the head is asked for its usage, and the caller did not ask
+	secret   string  // the caller's credential
+	target   string  // path and query at the head, of PassThrough
+	upload   *upload // its body, where it is not read before; nil: it is
+	model    string  // that answers name in place of the head's; "": they are not changed
+	real     string  // the name of the model at the head, where it is another
+	asked    bool    // the head is asked for its usage, and the caller did not ask
 	attempts int
 	tried    time.Time // when the first attempt began
 	sent     time.Time // of the attempt
@@ -59,6 +61,13 @@ type failure struct {
 
 // read reads and checks the body, and makes the router's request of it.
 func (x *exchange) read() error {
+	if x.caller.Endpoint == PassThrough {
+		return x.readPassThrough()
+	}
+	if encoded(x.r.Header) {
+		x.w.Header()["Accept-Encoding"] = []string{"identity"}
+		return &openai.Error{Status: http.StatusUnsupportedMediaType, Code: "unsupported_content_encoding", Message: "Content-Encoding: bodies must not be compressed."}
+	}
 	if err := x.proxy.bodies.read(x.rc, x.r, &x.body); err != nil {
 		return err
 	}
@@ -104,7 +113,7 @@ func (x *exchange) next(f *failure) *routing.Decision {
 	x.called(&f.outcome)
 	x.estimate(&f.outcome)
 	x.decision = nil
-	if f.again && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
+	if f.again && (x.upload == nil || !x.upload.begun) && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
 		if !p.budget.take() {
 			p.metrics.budgetSpent.Inc()
 		} else if next, err := p.o.Router.Again(d, &x.req, f.outcome); err == nil {
@@ -275,6 +284,8 @@ const statusClientGone = 499
 func (x *exchange) answered(res *upstream.Response) *failure {
 	x.proxy.metrics.answered(res.Status)
 	switch {
+	case x.caller.Endpoint == PassThrough && (res.Status < 300 || res.Status > 401) && res.Status != http.StatusProxyAuthRequired && !x.mayTryAgain(res.Status):
+		return x.forward(res)
 	case res.Status == http.StatusTooManyRequests || res.Status >= 500 && res.Status != http.StatusNotImplemented:
 		x.stayAway(res)
 		return x.keep(res, routing.ResultError)

@@ -86,7 +86,10 @@ func (x *exchange) prepare() {
 		x.real, x.model = d.ModelType, x.fields.Model
 	}
 	x.asked = x.fields.Stream && e.AsksUsage && x.fields.IncludeUsage == openai.Absent && x.proxy.asks(d.Head.Engine)
-	pieces, _ := x.fields.Rewrite(x.pieces[:0], x.body.b, x.real, x.asked)
+	pieces := append(x.pieces[:0], x.body.b)
+	if e != PassThrough {
+		pieces, _ = x.fields.Rewrite(pieces[:0], x.body.b, x.real, x.asked)
+	}
 	fields := x.fieldA[:0]
 	connection := x.r.Header["Connection"]
 	for name, values := range x.r.Header {
@@ -106,11 +109,19 @@ func (x *exchange) prepare() {
 		fields = append(fields, upstream.Field{Name: "Content-Type", Value: "application/json"})
 	}
 	path := e.HeadPath
-	if q := x.r.URL.RawQuery; q != "" {
+	if e == PassThrough {
+		path = x.target
+		for _, v := range x.r.Header["Accept-Encoding"] {
+			fields = append(fields, upstream.Field{Name: "Accept-Encoding", Value: v})
+		}
+	} else if q := x.r.URL.RawQuery; q != "" {
 		path += "?" + q
 	}
 	x.call = upstream.Call{
 		Endpoint: d.Head.Endpoint, Method: x.r.Method, Path: path, Header: fields, Body: pieces,
+	}
+	if x.upload != nil {
+		x.call.Stream, x.call.Length = x.upload, x.r.ContentLength
 	}
 	if x.fields.Stream && e.Streams && e.Name != "audio.speech" { // that may be answered by sound
 		x.call.Silence = x.silent
@@ -169,7 +180,7 @@ func isEvents(h http.Header) bool { return mediaType(h) == "text/event-stream" }
 // mediaType is the type of an answer's content, "" for one that is encoded, so
 // that it cannot be read.
 func mediaType(h http.Header) string {
-	if e := h["Content-Encoding"]; len(e) > 1 || len(e) == 1 && !strings.EqualFold(e[0], "identity") {
+	if encoded(h) {
 		return ""
 	}
 	v := h.Get("Content-Type")
@@ -182,4 +193,10 @@ func mediaType(h http.Header) string {
 		return ""
 	}
 	return t
+}
+
+// encoded reports whether the content of a message is compressed.
+func encoded(h http.Header) bool {
+	e := h["Content-Encoding"]
+	return len(e) > 1 || len(e) == 1 && !strings.EqualFold(e[0], "identity")
 }

@@ -82,7 +82,7 @@ func (k *kept) event(x *exchange) (event []byte) {
 
 // send answers with what the last head said.
 func (k *kept) send(x *exchange) error {
-	if mediaType(k.header) != "application/json" || len(k.body) == 0 {
+	if x.caller.Endpoint != PassThrough && mediaType(k.header) != "application/json" || len(k.body) == 0 {
 		return &openai.Error{Status: k.status, Message: "The head that the request was sent to answered " + k.Error() + ".", RetryAfter: retryAfter()}
 	}
 	x.header(k.status, k.header, int64(len(k.body)))

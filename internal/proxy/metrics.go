@@ -175,7 +175,7 @@ func (x *exchange) called(o *routing.Outcome) {
 	}
 	if x.usage.Input >= 0 || x.usage.Output >= 0 {
 		m.model(x.decision.ModelType).used(x.usage)
-	} else if o.Result == routing.ResultOK {
+	} else if o.Result == routing.ResultOK && x.caller.Endpoint != PassThrough {
 		m.unknown.Inc()
 	}
 }

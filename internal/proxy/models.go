@@ -1,29 +1,53 @@
 package proxy
 
-import "headway/internal/openai"
+import (
+	"sync"
+	"time"
+
+	"headway/internal/fleet"
+	"headway/internal/openai"
+)
+
+// listed is since when each model is there: the first registration of the oldest
+// head that was seen to serve it, which lasts over restarts.
+type listed struct {
+	mu    sync.Mutex
+	since map[string]time.Time // of the models that some head has
+}
+
+// update takes the fleet of now, and returns all models' times.
+func (l *listed) update(pools map[string]*fleet.Pool) map[string]time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := make(map[string]time.Time, len(pools))
+	for model, pool := range pools {
+		since := l.since[model]
+		for _, h := range pool.All.Heads {
+			if since.IsZero() || h.Since.Before(since) {
+				since = h.Since
+			}
+		}
+		next[model] = since
+	}
+	l.since = next
+	return next
+}
 
 // Models are the models that can be asked for: those that some head serves now, and
 // the aliases of such, in no order.
 func (p *Proxy) Models() (list []openai.ModelEntry) {
 	pools, policy := p.o.Fleet.Snapshot().Pools, p.o.Router.Policy()
-	serves := func(model string) bool {
-		pool := pools[model]
-		return pool != nil && pool.All.Routable() > 0
+	since := p.listed.update(pools)
+	add := func(name, model string) {
+		if pool := pools[model]; pool != nil && pool.All.Routable() > 0 {
+			list = append(list, openai.ModelEntry{ID: name, Created: since[model].Unix(), OwnedBy: "headway"})
+		}
 	}
 	for model := range pools {
-		if serves(model) {
-			list = append(list, p.model(model))
-		}
+		add(model, model)
 	}
 	for alias, model := range policy.Document.Aliases {
-		if serves(model) {
-			list = append(list, p.model(alias))
-		}
+		add(alias, model)
 	}
 	return list
-}
-
-// model is one model as it is listed. Created is the start of the service.
-func (p *Proxy) model(id string) openai.ModelEntry {
-	return openai.ModelEntry{ID: id, Created: p.started, OwnedBy: "headway"}
 }

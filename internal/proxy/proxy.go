@@ -82,7 +82,7 @@ type Proxy struct {
 	budget    *budget
 	estimates estimates
 	samples   atomic.Uint64 // answers
-	started   int64         // in seconds since 1970: since when models are listed
+	listed    listed
 }
 
 // New makes a proxy.
@@ -99,7 +99,6 @@ func New(o Options) (*Proxy, error) {
 			Name: "headway_proxy_estimates_refused_total", Help: "Reports of tokens that calibrated no estimate, since too many models have one.",
 		})},
 		o: o, metrics: newMetrics(o.Metrics, o.Calls), bodies: newBodies(&o.Limits), budget: newBudget(o.Limits.RetryShare),
-		started: o.Now().Unix(),
 	}, nil
 }
 

@@ -21,7 +21,7 @@ func (r *Registry) replace(e *entry) fleet.Step {
 	}
 	h := &fleet.Head{
 		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health, Hash: fleet.HashID(spec.ID),
-		Live: e.live, Outcomes: e.outcomes, Leaving: e.leaving, Loading: e.loading,
+		Live: e.live, Outcomes: e.outcomes, Leaving: e.leaving, Loading: e.loading, Since: e.record.RegisteredAt,
 	}
 	switch {
 	case e.ejection != nil && e.health.Routable():

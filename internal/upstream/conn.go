@@ -2,8 +2,10 @@ package upstream
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -136,16 +138,23 @@ func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, end time
 	c.sent, c.received, c.cut = false, false, false
 	c.stop = context.AfterFunc(ctx, c.onEnd)
 	wrote := c.send(call, limits.Write)
+	if wrote == nil && call.Stream != nil {
+		wrote = c.sendStream(call, limits.Write)
+	}
 	c.until = time.Now().Add(limits.FirstByte)
 	if wrote != nil {
 		// The head may have answered without reading the body.
 		c.cut = true
 		c.until = time.Now().Add(min(lateAnswer, limits.FirstByte))
 	}
-	answer, failed := c.answer(call.Method)
-	c.until = time.Time{}
-	if failed == nil {
-		return answer, nil
+	failed := wrote
+	if wrote == nil || wrote.Kind != Canceled {
+		var answer *Response
+		answer, failed = c.answer(call.Method)
+		c.until = time.Time{}
+		if failed == nil {
+			return answer, nil
+		}
 	}
 	if wrote != nil && !c.received {
 		failed = wrote
@@ -182,6 +191,44 @@ func (c *conn) send(call *Call, limit time.Duration) *Error {
 	return err
 }
 
+// streamStep is how much of a stream is sent at a time.
+const streamStep = 32 << 10
+
+// sendStream sends Call.Stream, in chunks where its length is not known. It stops
+// when the head answers meanwhile.
+func (c *conn) sendStream(call *Call, limit time.Duration) *Error {
+	buffer, left, chunked := make([]byte, streamStep), call.Length, call.Length < 0
+	for ended := false; !ended; {
+		n, err := call.Stream.Read(buffer)
+		ended = err != nil
+		switch {
+		case err != nil && err != io.EOF, !chunked && (int64(n) > left || ended && int64(n) < left):
+			c.left = true // the caller did
+			return c.fail(Canceled, cmp.Or(err, io.ErrUnexpectedEOF))
+		case c.stream == c.tcp && c.raw != nil && !quiet(c.raw):
+			return c.fail(Write, errEarly)
+		}
+		left -= int64(n)
+		c.rest = append(c.pieces[:0], buffer[:n])
+		if chunked {
+			c.rest = c.pieces[:0]
+			if n > 0 {
+				c.out = append(strconv.AppendInt(c.out[:0], int64(n), 16), "\r\n"...)
+				c.rest = append(c.rest, c.out, buffer[:n], []byte("\r\n"))
+			}
+			if ended {
+				c.rest = append(c.rest, []byte("0\r\n\r\n"))
+			}
+		}
+		if failed := c.write(limit); failed != nil {
+			return failed
+		}
+	}
+	return nil
+}
+
+var errEarly = errors.New("the head answered or closed before the request's end")
+
 // write writes the rest. The head has the limit to take some more of it. Where
 // it takes no more of a large body and has answered, there is an error in time
 // to read the answer.
@@ -214,7 +261,7 @@ func (c *conn) write(limit time.Duration) *Error {
 		case !time.Now().Before(until) || secured:
 			return c.fail(kind, err)
 		case c.raw != nil && !quiet(c.raw):
-			return c.fail(Write, errors.New("the head answered or closed before the request's end"))
+			return c.fail(Write, errEarly)
 		}
 	}
 	return nil
@@ -265,7 +312,9 @@ func (call *Call) appendHeader(to []byte, host string, size int) []byte {
 	to = append(to, call.Path...)
 	to = append(to, " HTTP/1.1\r\nHost: "...)
 	to = append(to, host...)
-	if size > 0 || call.Method != http.MethodGet && call.Method != http.MethodHead {
+	if call.Stream != nil && call.Length < 0 {
+		to = append(to, "\r\nTransfer-Encoding: chunked"...)
+	} else if size += int(call.Length); size > 0 || call.Method != http.MethodGet && call.Method != http.MethodHead {
 		to = append(to, "\r\nContent-Length: "...)
 		to = strconv.AppendInt(to, int64(size), 10)
 	}

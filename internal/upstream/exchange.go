@@ -23,6 +23,8 @@ type Call struct {
 	Path     string  // and query, as they are sent
 	Header   []Field // without those of the connection and of the body's framing
 	Body     [][]byte
+	Stream   io.Reader // of what follows Body, read as the head takes it; nil: nothing. Such a call is never repeated
+	Length   int64     // of Stream, -1: unknown
 	Limits   Limits    // zero: those of Options
 	Since    time.Time // from when Limits.Total counts; zero: from Do on
 

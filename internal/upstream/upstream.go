@@ -135,7 +135,7 @@ func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 	if err := call.check(); err != nil {
 		return nil, &Error{Kind: Invalid, Err: err}
 	}
-	c, err := h.take(ctx, call.Endpoint, limits.Connect, end, false)
+	c, err := h.take(ctx, call.Endpoint, limits.Connect, end, call.Stream != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 	if failed == nil {
 		return answer, nil
 	}
-	if !failed.wasStale() || time.Since(start) > staleWindow || ctx.Err() != nil {
+	if call.Stream != nil || !failed.wasStale() || time.Since(start) > staleWindow || ctx.Err() != nil {
 		return nil, failed
 	}
 	h.repeated.Inc()
