@@ -58,7 +58,7 @@ func sections() []section {
 		name: "Audit trail: verification on one processor",
 		pkg:  "./internal/trail", bench: "^BenchmarkVerify$",
 		figures: []figure{{what: "verify", bench: "Verify", unit: "MB/s", scale: 1, shown: "MB/s", limit: 200, least: true}},
-	}}, append(monitoring(), realtime()...)...)
+	}}, slices.Concat(monitoring(), realtime(), dataPlane(full))...)
 }
 
 // allocs is the limit on allocations of a decision.

@@ -27,7 +27,13 @@ func main() {
 	rounds := flag.Int("rounds", 3, "rounds of each benchmark; the median counts")
 	short := flag.Duration("time", 300*time.Millisecond, "time of one benchmark in one round")
 	only := flag.String("only", "", "a regular expression on section names")
+	part := flag.String(as[1:], "", "be a part of a measurement, for this program itself")
+	target := flag.String("target", "", "where that part sends requests")
 	flag.Parse()
+	if *part != "" {
+		fmt.Fprintln(os.Stderr, "bench:", serveAs(*part, *target))
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, *rounds, *short, *only)
 	stop()
@@ -41,7 +47,8 @@ func main() {
 type section struct {
 	name    string
 	pkg     string
-	bench   string // regular expression for go test -bench
+	bench   string                                       // regular expression for go test -bench
+	run     func(context.Context, *world, results) error // in place of pkg and bench: one round
 	figures []figure
 }
 
@@ -70,7 +77,7 @@ func run(ctx context.Context, rounds int, short time.Duration, only string) erro
 			continue
 		}
 		fmt.Printf("\n%s\n", s.name)
-		measured, err := measure(ctx, s, rounds, short)
+		measured, err := s.measure(ctx, rounds, short)
 		if err != nil {
 			return err
 		}
@@ -92,7 +99,10 @@ var procSuffix = regexp.MustCompile(`-\d+$`)
 
 // measure runs all benchmarks of a section once per round, so that noise
 // affects the base as well.
-func measure(ctx context.Context, s section, rounds int, short time.Duration) (results, error) {
+func (s *section) measure(ctx context.Context, rounds int, short time.Duration) (results, error) {
+	if s.run != nil {
+		return s.measured(ctx, rounds)
+	}
 	got := results{}
 	for range rounds {
 		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", s.bench,
