@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -8,11 +9,48 @@ import (
 	"testing"
 )
 
+// The programs that sections load are parts of this binary.
+func TestMain(m *testing.M) {
+	if len(os.Args) < 3 || os.Args[1] != as {
+		os.Exit(m.Run())
+	}
+	target := ""
+	if len(os.Args) == 5 {
+		target = os.Args[4]
+	}
+	fmt.Fprintln(os.Stderr, serveAs(os.Args[2], target))
+	os.Exit(1)
+}
+
+// Each section of the data plane runs once, with few requests.
+func TestEachFigureOfTheDataPlaneIsMeasured(t *testing.T) {
+	t.Chdir("..")
+	program, err := build(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	*binary = program
+	for _, s := range dataPlane(scale{whole: 24, streams: 24, paced: 4, prompts: 24, many: 4, open: 4, pace: 50}) {
+		t.Run(s.name, func(t *testing.T) {
+			got, err := s.measured(t.Context(), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := report(t.Output(), s, got); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 var benchmark = regexp.MustCompile(`(?m)^func Benchmark(\w+)\(b \*testing\.B\)`)
 
 // A run takes minutes until it misses a benchmark that has moved.
 func TestEachFigureHasItsBenchmark(t *testing.T) {
 	for _, s := range sections() {
+		if s.run != nil {
+			continue
+		}
 		files, err := filepath.Glob(filepath.Join("..", s.pkg, "*_test.go"))
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: no tests in %s: %v", s.name, s.pkg, err)

@@ -32,11 +32,11 @@ func serveAs(part, target string) error {
 			go mockHead(c)
 		}
 	case base:
-		return http.Serve(l, reverseProxy(target)) //nolint:gosec // it is a base: it has nothing that it need not have
+		return http.Serve(l, duplex(reverseProxy(target))) //nolint:gosec // it is a base: it has nothing that it need not have
 	case pooled:
 		p := reverseProxy(target)
 		p.BufferPool = &copyBuffers{sync.Pool{New: func() any { return make([]byte, 32<<10) }}}
-		return http.Serve(l, p) //nolint:gosec // as above
+		return http.Serve(l, duplex(p)) //nolint:gosec // as above
 	}
 	return fmt.Errorf("there is no part %q", part)
 }
@@ -48,6 +48,15 @@ func reverseProxy(target string) *httputil.ReverseProxy {
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
 		Transport: &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 4096, IdleConnTimeout: time.Minute, DisableCompression: true},
 	}
+}
+
+// duplex lets a head answer before its request was read to the end. Without it
+// ReverseProxy cuts some answers short.
+func duplex(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		h.ServeHTTP(w, r)
+	})
 }
 
 type copyBuffers struct{ pool sync.Pool }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 )
@@ -28,14 +26,16 @@ const (
 	clients    = 64  // connections that saturate a proxy
 	chunks     = 200 // of a stream
 	longPrompt = 400_000
-	many       = 1000 // long prompts at once
-	open       = 2000 // streams at once
 )
 
 // scale is how much a section sends; the test of the sections sends little.
-type scale struct{ whole, streams, paced, prompts, many, open int }
+type scale struct {
+	whole, streams, paced, prompts, many, open int
 
-var full = scale{whole: 20_000, streams: 1000, paced: 300, prompts: 300, many: many, open: open}
+	pace int // ms between the chunks of streams that stay open, and until answers to many long prompts
+}
+
+var full = scale{whole: 20_000, streams: 1200, paced: 400, prompts: 300, many: 1000, open: 2000, pace: 2000}
 
 // dataPlane are the sections of requests that go through the service, which the
 // programs here load and measure from outside.
@@ -73,15 +73,15 @@ func dataPlane(s scale) []section {
 		},
 	}, {
 		name: fmt.Sprintf("Data plane: prompts of 100,000 tokens, %d kB; base: the same ReverseProxy", longPrompt/1000),
-		run:  func(ctx context.Context, w *world, got results) error { return w.long(ctx, got, s.prompts, s.many) },
+		run:  func(ctx context.Context, w *world, got results) error { return w.long(ctx, got, &s) },
 		figures: []figure{
 			{what: "ReverseProxy: processor time", bench: base, unit: cpu, scale: 1e-6, shown: "ms"},
 			{what: "Headway: processor time", bench: headway, base: base, unit: cpu, scale: 1e-6, shown: "ms", limit: 5},
-			{what: fmt.Sprintf("Headway: the most memory with %d at once, three times", many), bench: headway, unit: peak, scale: 1, shown: "MiB", limit: 512},
+			{what: fmt.Sprintf("Headway: the most memory with %d at once, three times", s.many), bench: headway, unit: peak, scale: 1, shown: "MiB", limit: 512},
 		},
 	}, {
-		name: fmt.Sprintf("Data plane: %d streams at once, a chunk every 2 s", open),
-		run:  func(ctx context.Context, w *world, got results) error { return w.opened(ctx, got, s.open) },
+		name: fmt.Sprintf("Data plane: %d streams at once, a chunk every 2 s", s.open),
+		run:  func(ctx context.Context, w *world, got results) error { return w.opened(ctx, got, &s) },
 		figures: []figure{
 			{what: "ReverseProxy: memory of one", bench: base, unit: each, scale: 1, shown: "KiB"},
 			{what: "Headway: memory of one", bench: headway, unit: each, scale: 1, shown: "KiB", limit: 40},
@@ -100,6 +100,7 @@ const (
 )
 
 var binary = flag.String("binary", "", "the service's program; without one it is built")
+var programs = flag.String("programs", strings.Join([]string{base, pooled, headway}, ","), "what is measured side by side in the sections of the data plane")
 
 // world is a mock head with the base and the service before it.
 type world struct {
@@ -117,7 +118,7 @@ func (r results) add(bench, unit string, v float64) {
 }
 
 func newWorld(ctx context.Context) (*world, error) {
-	w := &world{parts: map[string]*process{}, names: []string{base, pooled, headway}}
+	w := &world{parts: map[string]*process{}, names: strings.Split(*programs, ",")}
 	if err := w.start(ctx); err != nil {
 		w.close()
 		return nil, err
@@ -250,12 +251,12 @@ func (w *world) added(ctx context.Context, got results, n int) error {
 
 // long measures long prompts: the processor time of each, and the memory that
 // many at once take.
-func (w *world) long(ctx context.Context, got results, n, many int) error {
-	if err := w.saturated(ctx, got, completion(w.key, longPrompt, ""), n, 1); err != nil {
+func (w *world) long(ctx context.Context, got results, s *scale) error {
+	if err := w.saturated(ctx, got, completion(w.key, longPrompt, ""), s.prompts, 1); err != nil {
 		return err
 	}
-	request := completion(w.key, longPrompt, "wait=1500")
-	crowd, err := gather(ctx, w.parts[headway].addr, many)
+	request := completion(w.key, longPrompt, fmt.Sprintf("wait=%d", s.pace))
+	crowd, err := gather(ctx, w.parts[headway].addr, s.many)
 	if err != nil {
 		return err
 	}
@@ -271,22 +272,22 @@ func (w *world) long(ctx context.Context, got results, n, many int) error {
 }
 
 // opened measures the memory of a stream that is open.
-func (w *world) opened(ctx context.Context, got results, n int) error {
-	request := completion(w.key, 300, "chunks=4,pace=2000")
+func (w *world) opened(ctx context.Context, got results, s *scale) error {
+	request := completion(w.key, 300, fmt.Sprintf("chunks=4,pace=%d", s.pace))
 	for _, name := range w.names {
 		p := w.parts[name]
 		before, err := p.memory("VmRSS")
 		if err != nil {
 			return err
 		}
-		crowd, err := gather(ctx, p.addr, n)
+		crowd, err := gather(ctx, p.addr, s.open)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		most := 0
 		err = crowd.together(request, func() {
-			for range 12 {
-				time.Sleep(500 * time.Millisecond)
+			for range 12 { // most of the time that they take
+				time.Sleep(time.Duration(s.pace) * time.Millisecond / 4)
 				now, _ := p.memory("VmRSS")
 				most = max(most, now)
 			}
@@ -295,7 +296,7 @@ func (w *world) opened(ctx context.Context, got results, n int) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		got.add(name, each, float64(most-before)/float64(n))
+		got.add(name, each, float64(most-before)/float64(s.open))
 	}
 	return nil
 }
@@ -315,6 +316,3 @@ func (s *section) measured(ctx context.Context, rounds int) (results, error) {
 	}
 	return got, nil
 }
-
-var _ = cmp.Or[string]
-var _ = slices.Sorted[int]
