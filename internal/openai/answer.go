@@ -31,6 +31,11 @@ type Answer struct {
 	value    []byte
 }
 
+// Reset makes the Answer ready for another one, with the memory that it has.
+func (a *Answer) Reset(e *Endpoint, model string) {
+	*a = Answer{Endpoint: e, Model: model, name: a.name[:0], value: a.value[:0]}
+}
+
 // Push takes the next piece and appends to dst what is to be passed on, in
 // order: parts of p, and the name of the model. They are valid until the next
 // call.

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"headway/internal/fleet"
@@ -47,10 +48,15 @@ type exchange struct {
 	// commented says that the stream began with a comment
 	commented bool
 
+	answer openai.Answer // that is passed on, if it is no stream
 	call   upstream.Call
 	pieces [8][]byte
 	fieldA [24]upstream.Field
+	said   said
 }
+
+// exchanges are those of requests that are over. No goroutine keeps one.
+var exchanges = sync.Pool{New: func() any { return new(exchange) }}
 
 // failure is an attempt that failed before its answer had content.
 type failure struct {
@@ -162,6 +168,9 @@ func (x *exchange) close() {
 	}
 	x.proxy.bodies.free(&x.body)
 	x.reader.close(x)
+	x.answer.Reset(nil, "")
+	*x = exchange{answer: x.answer}
+	exchanges.Put(x)
 }
 
 // finish ends the attempt that was answered.

@@ -144,34 +144,51 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 			h[name] = values
 		}
 	}
-	if length >= 0 {
+	if length > automatic {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
-	x.describe(h)
+	x.describe(h, &x.said)
 	x.begun = true
 	x.w.WriteHeader(status)
 }
 
+// automatic is up to which length net/http says it itself, of an answer that is
+// whole before anything of it was sent. One field less keeps a header's map small.
+const automatic = 2000
+
+// said are the values that describe sets in a header. net/http copies a header when
+// the answer begins.
+type said [6]string
+
 // describe says in the answer how the request was placed.
-func (x *exchange) describe(h http.Header) {
+func (x *exchange) describe(h http.Header, values *said) {
 	d := x.placed
 	if d == nil {
 		return
 	}
-	h["X-Headway-Decision-Id"] = []string{d.ID()}
+	n := 0
+	set := func(name, value string) {
+		values[n] = value
+		h[name] = values[n : n+1 : n+1]
+		n++
+	}
+	x.answers(x.proxy.o.Now())
+	var text [96]byte
+	id := d.AppendID(text[:0])
+	both := string(strconv.AppendFloat(id, millis(x.overhead), 'f', 3, 64)) // one allocation
+	set("X-Headway-Decision-Id", both[:len(id)])
+	set("X-Headway-Overhead-Ms", both[len(id):])
+	set("X-Headway-Attempts", strconv.Itoa(x.attempts))
 	if d.Head != nil {
-		h["X-Headway-Strategy"] = []string{d.Strategy}
-		h["X-Headway-Region"] = []string{d.Head.Region}
+		set("X-Headway-Strategy", d.Strategy)
+		set("X-Headway-Region", d.Head.Region)
 		if f := d.Fallback(); f != nil {
 			h["X-Headway-Fallback"] = []string{d.ModelType + ";region=" + d.Head.Region + ";reason=" + f.Why.String()}
 		}
 		if x.caller.Principal.May(access.Read) {
-			h["X-Headway-Head"] = []string{d.Head.ID}
+			set("X-Headway-Head", d.Head.ID)
 		}
 	}
-	h["X-Headway-Attempts"] = []string{strconv.Itoa(x.attempts)}
-	x.answers(x.proxy.o.Now())
-	h["X-Headway-Overhead-Ms"] = []string{strconv.FormatFloat(millis(x.overhead), 'f', 3, 64)}
 }
 
 // isEvents reports whether an answer is a stream of events.

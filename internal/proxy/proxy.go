@@ -107,16 +107,18 @@ func New(o Options) (*Proxy, error) {
 // Serve to answer with; nothing was sent then. The other errors are ErrClientGone
 // and ErrAborted.
 func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhere time.Duration, err error) {
-	x := exchange{proxy: p, w: w, r: r, caller: c, timing: timing{begin: p.o.Now()}, rc: http.NewResponseController(w), trace: traceOf(r.Header), secret: secretOf(r.Header)}
+	x, _ := exchanges.Get().(*exchange)
 	defer x.close()
-	x.reader.open(&x)
+	x.proxy, x.w, x.r, x.caller, x.timing.begin = p, w, r, c, p.o.Now()
+	x.rc, x.trace, x.secret = http.NewResponseController(w), traceOf(r.Header), secretOf(r.Header)
+	x.reader.open(x)
 	err = x.read()
 	x.received = p.o.Now().Sub(x.timing.begin)
 	if err == nil {
 		err = x.run()
 	}
 	if err != nil && !x.begun {
-		x.describe(w.Header())
+		x.describe(w.Header(), new(said)) // it is copied later
 	}
 	end := p.o.Now()
 	x.answers(end)

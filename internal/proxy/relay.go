@@ -28,7 +28,8 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 	c, _ := chunks.Get().(*chunk)
 	defer chunks.Put(c)
 	isJSON := mediaType(res.Header) == "application/json"
-	answer := openai.Answer{Endpoint: x.caller.Endpoint, Model: x.model}
+	answer := &x.answer
+	answer.Reset(x.caller.Endpoint, x.model)
 	head, err := c.b[:0], error(nil)
 	if res.ContentLength <= maxWhole && (isJSON || res.ContentLength >= 0) {
 		if res.ContentLength > readSize {
@@ -58,7 +59,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 		switch {
 		case answer.Failed():
 			return x.keepBytes(res, head, routing.ResultError)
-		case unfinished(&answer, head):
+		case unfinished(answer, head):
 			return x.broken(&upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF})
 		}
 	}
@@ -76,7 +77,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 	if err == io.EOF {
 		return x.complete(res, answer.Usage())
 	}
-	return x.rest(res, &answer, isJSON, c.b[:])
+	return x.rest(res, answer, isJSON, c.b[:])
 }
 
 // sampled is of how many answers one is read for the length of its text, besides

@@ -22,23 +22,28 @@ const (
 	// lateAnswer is how long an answer may take after the request could not be
 	// sent to its end.
 	lateAnswer = time.Second
+	// slackShare is the share of a limit by which a time-out may come late, up to
+	// maxSlack: a deadline is then moved once in that time and not for each call.
+	slackShare = 64
+	maxSlack   = time.Second
 )
 
 // conn is one connection. It has no goroutine: the caller of the exchange
 // writes and reads.
 type conn struct {
-	heads  *Heads
-	pool   *pool
-	tcp    net.Conn
-	stream net.Conn // tcp, or TLS over it
-	raw    syscall.RawConn
-	r      *bufio.Reader
-	out    []byte      // the header of a request
-	pieces [][]byte    // of the request
-	rest   net.Buffers // that is not written yet
-	since  time.Time
-	reused bool
-	onEnd  func() // interrupt, made once
+	heads           *Heads
+	pool            *pool
+	tcp             net.Conn
+	stream          net.Conn // tcp, or TLS over it
+	raw             syscall.RawConn
+	r               *bufio.Reader
+	out             []byte      // the header of a request
+	pieces          [][]byte    // of the request
+	rest            net.Buffers // that is not written yet
+	since           time.Time
+	reused          bool
+	readBy, writeBy time.Time // the deadlines that are set
+	onEnd           func()    // interrupt, made once
 
 	interrupted atomic.Bool // never taken back: the connection is closed
 
@@ -72,16 +77,18 @@ func (c *conn) alive() bool {
 	}
 	// With the deadline past, TLS returns only what it has decrypted already.
 	var b [1]byte
-	_ = c.tcp.SetReadDeadline(time.Unix(1, 0))
+	c.readBy = time.Unix(1, 0)
+	_ = c.tcp.SetReadDeadline(c.readBy)
 	n, err := c.stream.Read(b[:])
 	return n == 0 && isTimeout(err)
 }
 
 // Read reads from the head within the limits of the phase.
 func (c *conn) Read(p []byte) (int, error) {
+	now := time.Now()
 	until, kind := c.until, FirstByteTimeout
 	if until.IsZero() {
-		until, kind = time.Now().Add(c.idle), IdleTimeout
+		until, kind = now.Add(c.idle), IdleTimeout
 	}
 	if c.end.Before(until) {
 		until, kind = c.end, TotalTimeout
@@ -92,15 +99,29 @@ func (c *conn) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := c.tcp.SetReadDeadline(step); err != nil {
-			return 0, err
+		if by := deadline(now, step, c.readBy); by != c.readBy {
+			if err := c.tcp.SetReadDeadline(by); err != nil {
+				return 0, err
+			}
+			c.readBy = by
 		}
 		n, err := c.stream.Read(p)
 		c.received = c.received || n > 0
 		if n > 0 || !isTimeout(err) || !step.Before(until) {
 			return n, err
 		}
+		now = time.Now()
 	}
+}
+
+// deadline is the time to set for a time-out at until: the one that is set, if it
+// is late enough and not too late.
+func deadline(now, until, set time.Time) time.Time {
+	slack := min(until.Sub(now)/slackShare, maxSlack)
+	if late := set.Sub(until); late >= 0 && late <= slack {
+		return set
+	}
+	return until.Add(slack)
 }
 
 // silent calls what the call has for times of silence, and returns how long the
@@ -234,7 +255,8 @@ var errEarly = errors.New("the head answered or closed before the request's end"
 // to read the answer.
 func (c *conn) write(limit time.Duration) *Error {
 	secured, large := c.stream != c.tcp, len(c.rest) > 1
-	for last := time.Now(); len(c.rest) > 0; {
+	now := time.Now()
+	for last := now; len(c.rest) > 0; now = time.Now() {
 		until, kind := last.Add(limit), WriteTimeout
 		if c.end.Before(until) {
 			until, kind = c.end, TotalTimeout
@@ -244,10 +266,13 @@ func (c *conn) write(limit time.Duration) *Error {
 			if _, err := c.silent(until); err != nil {
 				return c.fail(Write, err)
 			}
-			step = earlier(until, time.Now().Add(writeStep))
+			step = earlier(until, now.Add(writeStep))
 		}
-		if err := c.tcp.SetWriteDeadline(step); err != nil {
-			return c.fail(Write, err)
+		if by := deadline(now, step, c.writeBy); by != c.writeBy {
+			if err := c.tcp.SetWriteDeadline(by); err != nil {
+				return c.fail(Write, err)
+			}
+			c.writeBy = by
 		}
 		n, err := c.writeSome(secured)
 		c.sent = c.sent || n > 0 || secured
