@@ -21,6 +21,8 @@ func (s *Server) admit(rt *route, r *http.Request) error {
 		switch own := s.ownHost(r); {
 		case !own && rt.probe && len(r.Header["Accept-Language"]) == 0:
 			return refuseForeign(r)
+		case r.Host == "" && rt.client: // of HTTP/1.0: browsers always send one
+			return refuseForeign(r)
 		case !own:
 			return &apiv1.Problem{
 				Code:   api.CodeForeignHost,
