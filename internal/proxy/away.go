@@ -42,7 +42,7 @@ func (x *exchange) leastAway(model string) (least time.Duration) {
 }
 
 // renamed is an error's text with the name that the caller used of the model in the
-// place of the head's, wherever that stands for itself.
+// place of the head's, where that stands as a name of its own.
 func (x *exchange) renamed(text []byte) []byte {
 	if x.model == "" || !bytes.Contains(text, []byte(x.real)) {
 		return text
