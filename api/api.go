@@ -222,7 +222,7 @@ type Outcome struct {
 // evicted.
 type RecordedOutcome struct {
 	Outcome
-	TokensEstimated bool       `json:"tokens_estimated,omitempty"` // input_tokens or output_tokens is no count of the head's
+	TokensEstimated bool       `json:"tokens_estimated,omitzero"` // input_tokens or output_tokens is no count of the head's
 	At              *time.Time `json:"at,omitempty"`
 }
 

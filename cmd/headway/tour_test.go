@@ -36,12 +36,13 @@ func tour(t *testing.T, page, title string) []step {
 		t.Fatalf("%s has no section %q", page, title)
 	}
 	var steps []step
-	inside := false
+	open, inside := false, false // a block, and one of a shell
 	for line := range strings.Lines(section) {
 		command, isCommand := strings.CutPrefix(line, "$ ")
 		switch {
 		case strings.HasPrefix(line, "```"):
-			inside = !inside
+			open = !open
+			inside = open && line != "```python\n"
 		case !inside, strings.HasPrefix(line, "# "): // root's commands change the machine
 		case isCommand:
 			steps = append(steps, step{command: command})
@@ -70,6 +71,12 @@ var (
 	requestRow = regexp.MustCompile(`\b[0-9a-f]{24}\b`) // of a table
 	keyID      = regexp.MustCompile(`\b[0-9a-f]{12}\b`)
 	howLong    = regexp.MustCompile(`\b[0-9]+(\.[0-9]+)?[smhd]\b`)
+	created    = regexp.MustCompile(`"created":[0-9]+`)
+	answerID   = regexp.MustCompile(`chatcmpl-[0-9a-f]+`)
+	answerText = regexp.MustCompile(`"content":"[a-z ]*"`)
+	finish     = regexp.MustCompile(`"finish_reason":"(?:length|stop)"`)
+	generated  = regexp.MustCompile(`"(completion|total)_tokens":[0-9]+`)
+	overhead   = regexp.MustCompile(`Overhead-Ms: [0-9.]+`)
 	columns    = regexp.MustCompile(` {2,}`) // of a table, as wide as what is in them
 )
 
@@ -77,7 +84,7 @@ func withoutOwn(s string) string {
 	for _, own := range []struct {
 		pattern *regexp.Regexp
 		name    string
-	}{{decisionID, "dec_ID"}, {requestID, `"request_id":"ID"`}, {port, "127.0.0.1:PORT"}, {timestamp, "TIME"}, {instance, "localhost:8080"}, {unixTime, "[TIME,"}, {cost, "cost C"}, {request, "[request ID]"}, {hash, "HASH"}, {recordID, "UUID"}, {node, `"node":"NODE"`}, {requestRow, "REQUEST"}, {keyID, "KEY"}, {howLong, "T"}, {columns, "  "}} {
+	}{{decisionID, "dec_ID"}, {requestID, `"request_id":"ID"`}, {port, "127.0.0.1:PORT"}, {timestamp, "TIME"}, {instance, "localhost:8080"}, {unixTime, "[TIME,"}, {cost, "cost C"}, {request, "[request ID]"}, {hash, "HASH"}, {recordID, "UUID"}, {node, `"node":"NODE"`}, {requestRow, "REQUEST"}, {keyID, "KEY"}, {howLong, "T"}, {created, `"created":TIME`}, {answerID, "ID"}, {answerText, `"content":"TEXT"`}, {finish, `"finish_reason":"R"`}, {generated, `"${1}_tokens":N`}, {overhead, "Overhead-Ms: T"}, {columns, "  "}} {
 		s = own.pattern.ReplaceAllString(s, own.name)
 	}
 	return strings.TrimSuffix(s, "\n")
@@ -135,6 +142,15 @@ func TestTheTourInTheREADMEReproduces(t *testing.T) {
 	}
 	p := withDemo(t)
 	reproduces(t, steps, "", strings.NewReplacer("localhost:8080", strings.TrimPrefix(p.url, "http://")))
+}
+
+func TestTheFirstMinuteInTheREADMEReproduces(t *testing.T) {
+	steps := tour(t, "README.md", "The first minute")
+	if len(steps) != 6 {
+		t.Fatalf("found %d commands in the first minute", len(steps))
+	}
+	p := withDemo(t)
+	reproduces(t, steps, t.TempDir(), strings.NewReplacer("localhost:8080", strings.TrimPrefix(p.url, "http://")))
 }
 
 // The way from nothing to an alert that arrives, with the real Prometheus and
@@ -287,4 +303,13 @@ func TestTheLoopForVLLMLeavesOutWhatItDoesNotKnow(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTheTourOfTheDataPlaneReproduces(t *testing.T) {
+	steps := tour(t, "docs/data-plane.md", "Try it")
+	if len(steps) != 6 {
+		t.Fatalf("found %d commands in the tour", len(steps))
+	}
+	p := withDemo(t)
+	reproduces(t, steps, "", strings.NewReplacer("localhost:8080", strings.TrimPrefix(p.url, "http://")))
 }

@@ -105,8 +105,9 @@ func newRoot(b Build) *cobra.Command {
 		Short: "Place requests on a fleet of AI model servers",
 		Long: `Headway places requests on a fleet of AI model servers.
 
-Heads (inference servers) register themselves and report their load; callers
-ask which head to take and get a decision. Start with:
+Heads (inference servers) register themselves and report their load. Clients of
+the OpenAI API send their requests to http://…/v1 of the service, which passes
+each to a head; other callers ask which head to take. Start with:
 
   headway serve     the service, on 127.0.0.1:8080
   headway demo      a small fleet beside it, and traffic

@@ -34,6 +34,7 @@ const (
 var (
 	programs = []program{
 		{"curl", []string{"bash", "curl_client"}},
+		{"readme", []string{"python", "readme_client.py"}},
 		{"openai", []string{"python", "openai_client.py"}},
 		{"anthropic", []string{"python", "anthropic_client.py"}},
 		{"litellm", []string{"python", "litellm_client.py"}},
@@ -62,7 +63,7 @@ func main() {
 func runAll() (err error) {
 	base := flag.String("base-url", os.Getenv("HEADWAY_TEST_BASE_URL"), "what is tried, such as http://localhost:8080; empty: what this command starts")
 	faults := flag.String("faults-url", os.Getenv("HEADWAY_TEST_FAULTS_URL"), "the /faults of the head behind it; empty: checks of faults are skipped")
-	only := flag.String("only", "", "programs, with commas between: curl, openai, anthropic, litellm, langchain, node, engine")
+	only := flag.String("only", "", "programs, with commas between: curl, readme, openai, anthropic, litellm, langchain, node, engine")
 	against := flag.String("against", "head,headway,engine", "what is started and tried: a mock head, Headway with mock heads, Headway with llama.cpp")
 	cache := flag.String("cache", "bin/clients", "where packages are installed")
 	binary := flag.String("headway", "bin/headway", "the binary that is tried")
