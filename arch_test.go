@@ -84,7 +84,7 @@ var rooms = map[string]room{
 	"internal/strict":    {others: []string{json, yaml}},
 	"internal/address":   {},
 	"internal/engines":   {ours: []string{"internal/fleet"}, others: []string{common, model, json}},
-	"internal/agent":     {ours: []string{"api", "internal/engines", "internal/fleet", "internal/outbound", "internal/registry"}},
+	"internal/agent":     {ours: []string{"api", "internal/engines", "internal/fleet", "internal/outbound", "internal/registry"}, others: []string{metrics}},
 	"internal/outbound":  {ours: []string{"internal/address"}, others: []string{metrics}},
 	"internal/admission": {others: []string{metrics}},
 	"internal/upstream":  {ours: []string{"internal/address", "internal/outbound"}, others: []string{metrics, xnet}},
@@ -170,6 +170,7 @@ var forTests = []string{
 	"github.com/nats-io/nkeys",
 	"github.com/anishathalye/porcupine", // checks that calls at once are answered as if one after the other
 	"github.com/Shopify/toxiproxy/v2",   // faults between a head and the service
+	"github.com/miekg/dns",              // a DNS server
 	"github.com/gobwas/ws",              // a second WebSocket library, which has to agree with the first
 }
 

@@ -232,6 +232,9 @@ func (a *Agent) register(ctx context.Context) (time.Duration, error) {
 	a.sequence = 0
 	a.mu.Unlock()
 	a.client.log.Info("registered", "head", r.ID, "epoch", out.Lease.Epoch)
+	for _, w := range out.Warnings {
+		a.client.log.Warn("registered, with a warning", "head", r.ID, "warning", w)
+	}
 	a.renewed(&out.Lease)
 	return 0, nil // the first report follows at once, since it makes the head routable
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"headway/api"
+	"headway/internal/mockhead"
 )
 
 // An engine that knows nothing of Headway is a head while headway agent runs,
@@ -98,6 +100,47 @@ func TestAnUnmodifiedEngineBecomesAHead(t *testing.T) {
 	p.stop()
 }
 
+// One agent keeps several engines registered, and says of each that it did.
+func TestOneAgentOfSeveralEngines(t *testing.T) {
+	dir := t.TempDir()
+	p := serve(t, dir)
+	args := []string{"agent", "--engine", "vllm", "--data-dir", dir}
+	var ids []string
+	for range 2 {
+		head, err := mockhead.Start(t.Context(), mockhead.Options{Models: []string{"llama"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer head.Close()
+		args = append(args, "--url", head.URL())
+		ids = append(ids, strings.TrimPrefix(head.URL(), "http://"))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var stdout, stderr bytes.Buffer
+	done := make(chan int, 1)
+	go func() { done <- run(ctx, args, &stdout, &stderr) }()
+	eventually(t, time.Minute, "both are there", func() error {
+		_, list, errs := here(t, "heads", "list", "-o", "wide", "--data-dir", dir)
+		for _, id := range ids {
+			if !regexp.MustCompile(`(?m)^` + id + ` .* active .* http://` + id + ` +vllm +agent `).MatchString(list) {
+				return fmt.Errorf("%s%s %w", list, errs, errors.ErrUnsupported)
+			}
+		}
+		return nil
+	})
+	stop()
+	if code := <-done; code != exitOK {
+		t.Errorf("exit code %d: %s", code, &stderr)
+	}
+	for _, id := range ids {
+		if status, _, err := p.do(http.MethodGet, "/api/v1/heads/"+id, ""); err != nil || status != http.StatusNotFound {
+			t.Errorf("%s after the agent: %d %v", id, status, err)
+		}
+	}
+	p.stop()
+}
+
 // Flags that no engine can be registered with are wrong usage.
 func TestWrongUseOfTheAgent(t *testing.T) {
 	ok := []string{"agent", "--engine", "vllm", "--url", "http://127.0.0.1:1"}
@@ -111,6 +154,7 @@ func TestWrongUseOfTheAgent(t *testing.T) {
 		{"--id", "a b"},
 		{"--region", "a/b"},
 		{"--model-type", "a b"},
+		{"--url", "http://127.0.0.1:1"}, {"--url", "http://127.0.0.1:2", "--id", "a"}, {"--url", "http://127.0.0.1:2", "--endpoint", "http://a:1"},
 		{"--metrics-url", "x"},
 		{"--endpoint", "http://u:p@a"},
 		{"--weight", "0"},

@@ -49,6 +49,7 @@ type Options struct {
 	MetricsURL     string                 // of its metrics, without a path; "": URL
 	Key            func() (string, error) // the engine's own API key; nil: it needs none
 	Transport      http.RoundTripper      // nil: one that checks addresses and uses no proxy
+	Count          *outbound.Counter      // of calls to the engine; nil: they are not counted
 	AllowLinkLocal bool                   // of the engine
 
 	Registration api.Registration // its model types, if any, replace what the engine lists
@@ -65,6 +66,7 @@ type Agent struct {
 	fixed  []string // model types that were configured
 
 	load atomic.Pointer[fleet.Load] // for the next report
+	key  atomic.Pointer[string]     // as last read; nil: it was not yet
 
 	// Of Run's goroutine.
 	lease   Lease
@@ -116,11 +118,43 @@ func New(o Options) (*Agent, error) {
 	if o.Registration.Capacity != nil {
 		a.limit = o.Registration.Capacity.MaxInFlight
 	}
-	a.source = engines.Source{Engine: o.Engine, URL: o.URL, MetricsURL: o.MetricsURL, Key: o.Key, HTTP: &http.Client{
-		Transport:     o.Transport,
+	a.source = engines.Source{Engine: o.Engine, URL: o.URL, MetricsURL: o.MetricsURL, HTTP: &http.Client{
+		Transport:     &counted{o.Transport, o.Count},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+	if o.Key != nil {
+		a.source.Key = func() (string, error) {
+			key, err := o.Key()
+			if err == nil {
+				a.key.Store(&key)
+			}
+			return key, err
+		}
+	}
 	return a, nil
+}
+
+// counted counts the calls to an engine. A status below 500 is a success: engines
+// that have no metrics or no list of slots answer 404.
+type counted struct {
+	http.RoundTripper
+	count *outbound.Counter
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := c.RoundTripper.RoundTrip(r)
+	if !errors.Is(r.Context().Err(), context.Canceled) { // else the agent has ended
+		c.count.Add(err == nil && answer.StatusCode < http.StatusInternalServerError)
+	}
+	return answer, err
+}
+
+// CloseIdleConnections is what http.Client asks of its transport.
+func (c *counted) CloseIdleConnections() {
+	if t, ok := c.RoundTripper.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
 }
 
 // Run probes the engine and keeps it registered from the first probe on that

@@ -4,8 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"reflect"
+	"slices"
 	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // Head is an engine as a configuration names it.
@@ -14,71 +20,210 @@ type Head struct {
 	Same any // what it was made of, not nil; compared with reflect.DeepEqual
 }
 
-// Set keeps a changing list of engines registered. It is safe for concurrent
+// SetOptions are what a Set is made of.
+type SetOptions struct {
+	Metrics prometheus.Registerer // required
+	Log     *slog.Logger          // required
+}
+
+// Set keeps a changing list of engines registered: those that a configuration
+// names, and those that DNS names have as addresses. It is safe for concurrent
 // use.
 type Set struct {
-	log     *slog.Logger
-	ctx     context.Context // of all agents
-	cancel  context.CancelFunc
-	running sync.WaitGroup // agents
+	o       SetOptions
+	running sync.WaitGroup                    // agents and resolvers
+	keys    atomic.Pointer[map[string]*Agent] // by endpoint
 
-	mu      sync.Mutex
-	members map[string]*member // by id, those that leave included
+	mu        sync.Mutex
+	ctx       context.Context      // of Run; nil: it has not begun
+	over      bool                 // nothing is begun any more
+	static    []Head               //
+	resolvers map[string]*resolver // by the key of the name
+	members   map[string]*member   // by id, those that leave included
 }
 
 // member is one agent of a set.
 type member struct {
+	agent *Agent
 	same  any           // nil: it leaves
 	leave chan struct{} // closed: it drains its head
 	done  chan struct{} // closed: it has deregistered it
 }
 
 // NewSet makes an empty set.
-func NewSet(log *slog.Logger) (*Set, error) {
-	if log == nil {
-		return nil, errors.New("make a set of agents: the log is missing")
+func NewSet(o SetOptions) (*Set, error) {
+	switch {
+	case o.Metrics == nil:
+		return nil, errors.New("make a set of agents: Metrics is missing")
+	case o.Log == nil:
+		return nil, errors.New("make a set of agents: Log is missing")
 	}
-	s := &Set{log: log, members: map[string]*member{}}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s := &Set{o: o, resolvers: map[string]*resolver{}, members: map[string]*member{}}
+	s.keys.Store(&map[string]*Agent{})
+	count := func(of func(*resolver) int) func() float64 {
+		return func() float64 {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			n := 0
+			for _, r := range s.resolvers {
+				n += of(r)
+			}
+			return float64(n)
+		}
+	}
+	for state, of := range map[string]func(*resolver) int{
+		"followed": func(r *resolver) int { return len(r.heads) },
+		"refused":  func(r *resolver) int { return r.refused },
+	} {
+		promauto.With(o.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "headway_discovered_heads", ConstLabels: prometheus.Labels{"state": state},
+			Help: "Addresses of the names of discovery, as last resolved, by state: followed, or refused since their address is not allowed or the name has more than max_heads.",
+		}, count(of))
+	}
 	return s, nil
 }
 
-// Apply makes the set that of heads: new ones are registered, gone ones drained
-// and deregistered, changed ones both. A fault in one of them changes nothing.
-// Ids are unique. It does not wait for the heads.
-func (s *Set) Apply(heads []Head) error {
-	agents := map[string]*Agent{}
+// Apply makes the set that of heads and of what names resolve to: new heads are
+// registered, gone ones drained and deregistered, changed ones both. What a
+// changed name had stays until it is resolved. A fault in one of the heads changes
+// nothing. Ids of heads and keys of names are unique. Apply does not wait for the
+// heads, and before Run it only keeps the lists.
+func (s *Set) Apply(heads []Head, names []Name) error {
 	for _, h := range heads {
-		a, err := New(h.Options)
-		if err != nil {
+		if _, err := New(h.Options); err != nil {
 			return err
 		}
-		agents[h.Registration.ID] = a
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ctx.Err() != nil {
-		return nil // it was closed
+	s.static = heads
+	before := s.resolvers
+	s.resolvers = map[string]*resolver{}
+	for _, n := range names {
+		r := before[n.Key]
+		if r == nil || !reflect.DeepEqual(r.Same, n.Same) {
+			r = newResolver(n, r)
+			s.begin(r)
+		} else {
+			delete(before, n.Key)
+		}
+		s.resolvers[n.Key] = r
 	}
-	for id, m := range s.members {
-		if agents[id] == nil {
-			m.retire()
+	for _, r := range before { // gone or replaced
+		r.stop()
+	}
+	s.follow()
+	return nil
+}
+
+// Run keeps the heads registered until ctx ends. They stay registered then until
+// their leases expire, so that the service takes them over when it starts again.
+// It is called once.
+func (s *Set) Run(ctx context.Context) error {
+	s.mu.Lock()
+	s.ctx = ctx
+	for _, r := range s.resolvers {
+		s.begin(r)
+	}
+	s.follow()
+	s.mu.Unlock()
+	<-ctx.Done()
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	s.running.Wait()
+	return nil
+}
+
+// idle reports whether nothing may be begun, not yet or no more; the mutex is
+// held.
+func (s *Set) idle() bool { return s.ctx == nil || s.over }
+
+// begin runs a resolver; the mutex is held.
+func (s *Set) begin(r *resolver) {
+	if s.idle() {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	r.cancel = cancel
+	s.running.Go(func() {
+		defer cancel()
+		r.run(ctx, s)
+	})
+}
+
+// list is all heads: the static ones, then those of each name by its key that are
+// not among the earlier ones. The mutex is held.
+func (s *Set) list() []Head {
+	list := slices.Clone(s.static)
+	known := map[string]bool{}
+	for _, h := range list {
+		known[h.Registration.ID], known[h.Registration.Endpoint] = true, true
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.resolvers)) {
+		for _, h := range s.resolvers[key].heads {
+			if !known[h.Registration.ID] && !known[h.Registration.Endpoint] {
+				list = append(list, h)
+			}
+			known[h.Registration.ID], known[h.Registration.Endpoint] = true, true
 		}
 	}
-	for _, h := range heads {
+	return list
+}
+
+// follow has an agent for each head of the list, and none else; the mutex is held.
+func (s *Set) follow() {
+	if s.idle() {
+		return
+	}
+	listed := map[string]bool{}
+	for _, h := range s.list() {
 		id := h.Registration.ID
+		listed[id] = true
 		before := s.members[id]
 		if before != nil && reflect.DeepEqual(before.same, h.Same) {
 			continue
 		}
-		m := &member{same: h.Same, leave: make(chan struct{}), done: make(chan struct{})}
+		a, err := New(h.Options)
+		if err != nil {
+			s.o.Log.Error("a head cannot be followed", "head", id, "error", err)
+			continue
+		}
+		m := &member{agent: a, same: h.Same, leave: make(chan struct{}), done: make(chan struct{})}
 		s.members[id] = m
 		if before != nil {
 			before.retire()
 		}
-		s.running.Go(func() { s.run(agents[id], before, m) })
+		s.running.Go(func() { s.keep(before, m) })
 	}
-	return nil
+	for id, m := range s.members {
+		if !listed[id] {
+			m.retire()
+		}
+	}
+	s.publish()
+}
+
+// publish makes the keys of the members known; the mutex is held.
+func (s *Set) publish() {
+	keys := map[string]*Agent{}
+	for _, m := range s.members {
+		if m.agent.Key != nil {
+			keys[m.agent.Registration.Endpoint] = m.agent
+		}
+	}
+	s.keys.Store(&keys)
+}
+
+// KeyOf is the API key of the engine at an endpoint, as its agent last read it;
+// "": it needs none. It takes no lock and reads no file.
+func (s *Set) KeyOf(endpoint string) string {
+	if a := (*s.keys.Load())[endpoint]; a != nil {
+		if key := a.key.Load(); key != nil {
+			return *key
+		}
+	}
+	return ""
 }
 
 // retire has the member leave.
@@ -89,12 +234,14 @@ func (m *member) retire() {
 	}
 }
 
-// run runs an agent once the one before it of the same id has left.
-func (s *Set) run(a *Agent, before, m *member) {
+// keep runs an agent once the one before it of the same id has left.
+func (s *Set) keep(before, m *member) {
+	id := m.agent.Registration.ID
 	defer func() {
 		s.mu.Lock()
-		if s.members[a.Registration.ID] == m {
-			delete(s.members, a.Registration.ID)
+		if s.members[id] == m {
+			delete(s.members, id)
+			s.publish()
 		}
 		s.mu.Unlock()
 		close(m.done)
@@ -106,16 +253,18 @@ func (s *Set) run(a *Agent, before, m *member) {
 			return
 		}
 	}
-	if err := a.Run(s.ctx, m.leave); err != nil {
-		s.log.Error("a configured head is given up", "head", a.Registration.ID, "error", err)
+	if err := m.agent.Run(s.ctx, m.leave); err != nil {
+		s.o.Log.Error("a configured head is given up", "head", id, "error", err)
 	}
 }
 
-// Close ends all agents at once. Their heads stay registered until their leases
-// expire, so that the service takes them over when it starts again.
-func (s *Set) Close() {
+// resolved takes what a name resolved to, unless the name is gone or another by
+// now. refused is how many addresses more it has.
+func (s *Set) resolved(r *resolver, heads []Head, refused int) {
 	s.mu.Lock()
-	s.cancel()
-	s.mu.Unlock()
-	s.running.Wait()
+	defer s.mu.Unlock()
+	if s.resolvers[r.Key] == r {
+		r.heads, r.refused = heads, refused
+		s.follow()
+	}
 }

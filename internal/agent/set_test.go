@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,10 +25,16 @@ import (
 
 // service is a registry that runs, and a set of agents within it.
 type service struct {
-	t     *testing.T
-	fleet *registry.Registry
-	set   *Set
-	stop  func()
+	t       *testing.T
+	fleet   *registry.Registry
+	set     *Set
+	metrics *prometheus.Registry
+	run     func() // the set, if it does not run
+	leave   func() // ends the set alone
+	stop    func()
+
+	mu         sync.Mutex
+	registered []string // as the callback has it
 }
 
 func newService(t *testing.T) *service {
@@ -39,18 +47,29 @@ func newService(t *testing.T) *service {
 	if err := r.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	set, err := NewSet(log)
+	set, err := NewSet(SetOptions{Metrics: metrics, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
+	var running, agents sync.WaitGroup
 	running.Go(func() {
 		if err := r.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
 	})
-	return &service{t, r, set, func() { set.Close(); cancel(); running.Wait() }}
+	setCtx, end := context.WithCancel(ctx)
+	s := &service{t: t, fleet: r, set: set, metrics: metrics}
+	s.run = sync.OnceFunc(func() {
+		agents.Go(func() {
+			if err := set.Run(setCtx); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	s.leave = func() { end(); agents.Wait() }
+	s.stop = func() { s.leave(); cancel(); running.Wait() }
+	return s
 }
 
 // head is an engine at gpu-N as the configuration names it.
@@ -58,15 +77,29 @@ func (s *service) head(id string, e *engine, region string) Head {
 	return Head{Options{
 		Engine: engines.Find("vllm"), URL: "http://" + id + ":8000", Transport: e, Interval: time.Second, DrainLimit: 10 * time.Second,
 		Registration: api.Registration{ID: id, Endpoint: "http://" + id + ":8000", Region: region},
-		Open:         Within(s.fleet, slog.New(slog.DiscardHandler)),
+		Open: Within(WithinOptions{Registry: s.fleet, Log: slog.New(slog.DiscardHandler), Registered: func(id string, models []string, created bool) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.registered = append(s.registered, fmt.Sprintf("%s %s %t", id, strings.Join(models, "+"), created))
+		}}),
 	}, id + region}
 }
 
 func (s *service) apply(heads ...Head) {
 	s.t.Helper()
-	if err := s.set.Apply(heads); err != nil {
+	s.run()
+	if err := s.set.Apply(heads, nil); err != nil {
 		s.t.Error(err)
 	}
+}
+
+// told are the registrations since the last call.
+func (s *service) told() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	told := strings.Join(s.registered, ", ")
+	s.registered = nil
+	return told
 }
 
 // expect lists the heads as "id region status models epoch".
@@ -75,7 +108,7 @@ func (s *service) expect(after time.Duration, want ...string) {
 	time.Sleep(after) // of the bubble
 	synctest.Wait()
 	var got []string
-	for _, id := range []string{"gpu-1", "gpu-2"} {
+	for _, id := range []string{"gpu-1", "gpu-2", "gpu-3"} {
 		if v, err := s.fleet.Head(id); err == nil {
 			got = append(got, strings.Join([]string{id, v.Head.Spec.Region, v.Head.Status.String(), strings.Join(v.Head.Spec.ModelTypes, "+")}, " "))
 		}
@@ -122,7 +155,7 @@ func TestAFaultyListChangesNothing(t *testing.T) {
 		s.apply(s.head("gpu-1", e, "eu"))
 		s.expect(time.Second, "gpu-1 eu active llama")
 		faulty := s.head("gpu-2", e, "")
-		if err := s.set.Apply([]Head{faulty}); err == nil {
+		if err := s.set.Apply([]Head{faulty}, nil); err == nil {
 			t.Error("no fault")
 		}
 		s.expect(5*time.Second, "gpu-1 eu active llama")
@@ -142,8 +175,19 @@ func TestALeaseWithinTheService(t *testing.T) {
 		if v, _ := s.fleet.Head("gpu-1"); v.Report.Load.InFlight != 3 {
 			t.Errorf("load %+v", v.Report.Load)
 		}
+		if got := s.told(); got != "gpu-1 llama true" {
+			t.Errorf("told %q", got)
+		}
 		e.set(func(e *engine) { e.models = "llama lora" })
 		s.expect(2*time.Second, "gpu-1 eu active llama+lora")
+		if got := s.told(); got != "gpu-1 llama+lora true" {
+			t.Errorf("told %q", got)
+		}
+		e.set(func(e *engine) { e.started = 7 })
+		s.expect(2*time.Second, "gpu-1 eu active llama+lora")
+		if got := s.told(); got != "gpu-1 llama+lora false" {
+			t.Errorf("told %q", got)
+		}
 		e.set(func(e *engine) { e.health = 500 })
 		s.expect(4*time.Second, "gpu-1 eu offline llama+lora")
 		e.set(func(e *engine) { e.health = 200 })
@@ -160,6 +204,58 @@ func TestALeaseWithinTheService(t *testing.T) {
 	})
 }
 
+// A list that is applied before the set runs is what it begins with: the last one.
+func TestAListBeforeTheSetRuns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		defer s.stop()
+		for _, region := range []string{"eu", "us"} {
+			if err := s.set.Apply([]Head{s.head("gpu-1", vllm(), region)}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.expect(time.Minute)
+		s.run()
+		s.expect(time.Second, "gpu-1 us active llama")
+	})
+}
+
+// The key of an engine is that of its endpoint, as the agent last read it.
+func TestTheKeyOfAnEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		defer s.stop()
+		h := s.head("gpu-1", vllm(), "eu")
+		var key atomic.Value
+		key.Store("first")
+		h.Key = func() (string, error) {
+			if k := key.Load().(string); k != "" { //nolint:forcetypeassert // stored above
+				return k, nil
+			}
+			return "", errors.New("no file")
+		}
+		expect := func(after time.Duration, want string) {
+			t.Helper()
+			time.Sleep(after) // of the bubble
+			synctest.Wait()
+			if got := s.set.KeyOf("http://gpu-1:8000"); got != want {
+				t.Errorf("key %q, want %q", got, want)
+			}
+		}
+		s.apply(h, s.head("gpu-2", vllm(), "eu"))
+		expect(time.Second, "first")
+		if got := s.set.KeyOf("http://gpu-2:8000"); got != "" {
+			t.Errorf("an engine without a key has %q", got)
+		}
+		key.Store("second")
+		expect(2*time.Second, "second")
+		key.Store("")
+		expect(2*time.Second, "second")
+		s.apply()
+		expect(time.Minute, "")
+	})
+}
+
 // The end of the service leaves the heads registered: it has them again when it
 // starts.
 func TestTheServiceEnds(t *testing.T) {
@@ -172,7 +268,7 @@ func TestTheServiceEnds(t *testing.T) {
 		s.apply(s.head("gpu-1", e, "eu"))
 		s.expect(time.Second, "gpu-1 eu active llama", "gpu-2 eu draining llama")
 		began := time.Now()
-		s.set.Close()
+		s.leave()
 		if took := time.Since(began); took > 0 {
 			t.Errorf("took %v", took)
 		}

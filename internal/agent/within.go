@@ -18,16 +18,24 @@ import (
 // one head would otherwise take it from each other at full speed.
 const retryEvery = time.Second
 
+// WithinOptions are what leases within the service are made of.
+type WithinOptions struct {
+	Registry   *registry.Registry                             // required
+	Registered func(id string, models []string, created bool) // required; called after each registration; created also for other models
+	Log        *slog.Logger                                   // required
+}
+
 // within is a Lease in the registry of this process.
 type within struct {
-	registry *registry.Registry
-	load     func() fleet.Load
-	log      *slog.Logger
-	changed  chan struct{} // holds one when there is something to report
-	closed   context.Context
-	close    context.CancelFunc
-	running  sync.Mutex // held by Run
-	trouble  string     // of Run's goroutine: as logged
+	WithinOptions
+	load    func() fleet.Load
+	log     *slog.Logger
+	changed chan struct{} // holds one when there is something to report
+	closed  context.Context
+	close   context.CancelFunc
+	running sync.Mutex // held by Run
+	trouble string     // of Run's goroutine: as logged
+	models  []string   // of Run's goroutine: as last registered
 
 	mu      sync.Mutex
 	spec    fleet.Spec
@@ -37,14 +45,14 @@ type within struct {
 }
 
 // Within opens leases in the registry of this process.
-func Within(r *registry.Registry, log *slog.Logger) func(api.Registration, func() fleet.Load) (Lease, error) {
+func Within(o WithinOptions) func(api.Registration, func() fleet.Load) (Lease, error) {
 	return func(reg api.Registration, load func() fleet.Load) (Lease, error) {
 		status, ok := fleet.ParseStatus(reg.Status)
 		if !ok {
 			return nil, fmt.Errorf("register %s: there is no status %q", reg.ID, reg.Status)
 		}
 		w := &within{
-			registry: r, load: load, log: log.With("head", reg.ID), changed: make(chan struct{}, 1), status: status,
+			WithinOptions: o, load: load, log: o.Log.With("head", reg.ID), changed: make(chan struct{}, 1), status: status,
 			spec: fleet.Spec{
 				ID: reg.ID, Endpoint: reg.Endpoint, ModelTypes: reg.ModelTypes, Region: reg.Region, Zone: reg.Zone,
 				Version: reg.Version, Engine: reg.Engine, Labels: reg.Labels,
@@ -96,7 +104,7 @@ func (w *within) step(ctx context.Context) (time.Duration, error) {
 	report := fleet.StatusReport{Epoch: epoch, Status: w.status, Load: w.load()}
 	w.mu.Unlock()
 	if epoch != 0 {
-		lease, err := w.registry.Report(spec.ID, report)
+		lease, err := w.Registry.Report(spec.ID, report)
 		if errors.Is(err, fleet.ErrHeadNotFound) || errors.Is(err, fleet.ErrStaleEpoch) {
 			w.mu.Lock()
 			w.epoch = 0
@@ -104,10 +112,12 @@ func (w *within) step(ctx context.Context) (time.Duration, error) {
 		}
 		return lease.HeartbeatInterval, err
 	}
-	done, err := w.registry.Register(ctx, spec, &report)
+	done, err := w.Registry.Register(ctx, spec, &report)
 	if err != nil {
 		return 0, err
 	}
+	w.Registered(spec.ID, spec.ModelTypes, done.Created || !slices.Equal(w.models, spec.ModelTypes))
+	w.models = spec.ModelTypes
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if changes == w.changes { // else it registers again
@@ -168,7 +178,7 @@ func (w *within) Close(ctx context.Context) error {
 	w.close()
 	w.running.Lock() // Run gives it back
 	defer w.running.Unlock()
-	if err := w.registry.Deregister(ctx, w.spec.ID); err != nil && !errors.Is(err, fleet.ErrHeadNotFound) {
+	if err := w.Registry.Deregister(ctx, w.spec.ID); err != nil && !errors.Is(err, fleet.ErrHeadNotFound) {
 		return err
 	}
 	return nil

@@ -89,8 +89,7 @@ type App struct {
 	console      http.Handler     // nil: switched off
 	server       *httpapi.Server
 	announcer    *local.Announcer
-	agents       *agent.Set   // of the static heads
-	static       []agent.Head // as they were at the start
+	agents       *agent.Set // of the static heads and those of discovery
 
 	teardowns []teardown
 }
@@ -141,7 +140,7 @@ func (a *App) close() error {
 	return errors.Join(errs...)
 }
 
-// Reload reads the policy file, the static heads and the certificates again and
+// Reload reads the policy file, the lists of heads and the certificates again and
 // reopens the audit trail. A faulty part stays as it was.
 func (a *App) Reload(ctx context.Context) error {
 	err := errors.Join(a.policyFile.Load(ctx), a.journal.Reopen(), a.reloadCertificates(), a.reloadHeads())
@@ -211,7 +210,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(func(ctx context.Context) error { return a.access.Keys.Run(ctx, a.log) })
 	start(a.live.Run)
 	start(a.watchPolicy)
-	start(a.followHeads)
+	start(a.agents.Run)
 	start(a.watchCertificates)
 	start(a.logEvents)
 	if a.webhooks != nil {

@@ -31,7 +31,7 @@ var module = strings.TrimSuffix(reflect.TypeFor[App]().PkgPath(), "internal/app"
 // makers are what makes a connection, or a client that makes some, by import
 // path.
 var makers = map[string][]string{
-	"net":                                 {"Dial", "DialTimeout", "DialTCP", "DialUDP", "DialIP", "DialUnix", "Dialer"},
+	"net":                                 {"Dial", "DialTimeout", "DialTCP", "DialUDP", "DialIP", "DialUnix", "Dialer", "Resolver", "DefaultResolver"},
 	"crypto/tls":                          {"Dial", "DialWithDialer", "Dialer"},
 	"net/http":                            {"Client", "Transport", "DefaultClient", "DefaultTransport", "Get", "Head", "Post", "PostForm"},
 	"net/smtp":                            {"Dial", "SendMail"},
@@ -72,8 +72,10 @@ var dialers = map[string]string{
 	"internal/local net.Dialer":                              "-",
 	"internal/local net/http.Client":                         "-",
 	"internal/local net/http.Transport":                      "-",
-	"internal/agent net/http.Client":                         "-", // probes of engines, which are no requests
-	"internal/agent outbound.NewTransport":                   "-",
+	"internal/agent net/http.Client":                         "head_probe",
+	"internal/agent outbound.NewTransport":                   "head_probe",
+	"internal/agent net.Resolver":                            "dns",
+	"internal/agent outbound.NewDialer":                      "dns", // each lookup is counted
 	"internal/app outbound.NewClient":                        "oidc acme alertmanager webhook",
 	"internal/app outbound.NewDialer":                        "nats",    // and for redis, where each call is counted
 	"internal/natsmq nats.go.Connect":                        "nats",    // with the dialer of the app; else within the process

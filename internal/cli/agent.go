@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,7 +32,8 @@ const agentCall = 5 * time.Second
 
 // agentFlags are the flags of headway agent.
 type agentFlags struct {
-	engine, url, metricsURL, keyFile string
+	engine, metricsURL, keyFile string
+	urls                        []string
 	interval, drainLimit             time.Duration
 	weight                           float64
 	maxInFlight                      int64
@@ -45,33 +48,27 @@ func newAgent() *cobra.Command {
 the engine whether it can work, what it serves and how loaded it is, registers it
 when it can, and reports for it. An engine that fails three times in a row is
 reported offline. When the agent is interrupted it reports the head as draining,
-waits until the engine has no request, and deregisters it.
+waits until the engine has no request, and deregisters it. With several --url it
+does so for each of them.
 
   headway agent --engine vllm --url http://gpu-1:8000 --region eu-west
+  headway agent --engine vllm --url http://127.0.0.1:8000 --url http://127.0.0.1:8001
+  headway agent --engine sglang --url http://127.0.0.1:30000 --endpoint http://10.0.0.7:30000 \
+    --server https://headway:8443 --ca-file ca.pem --token-file head.key
 
 The engine's own API key, if it needs one, comes from a file
 (--engine-key-file, `+envEngineKeyFile+`) or from `+envEngineKey+`.`, func(c *call) error {
-			o, err := flags.options(c)
+			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
+			all, err := flags.options(c, log)
 			if err != nil {
 				return err
 			}
-			o.Log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
 			r.Timeout = agentCall
-			run := func(c *call) error {
-				o.Open = func(reg api.Registration, load func() fleet.Load) (agent.Lease, error) {
-					return c.NewAgent(reg, func() api.Load { return agent.Report(load()) })
-				}
-				a, err := agent.New(o)
-				if err != nil {
-					return err
-				}
-				return a.Run(context.WithoutCancel(c.Context()), c.Context().Done())
-			}
-			return r.connected(c, run, client.WithLogger(o.Log), client.WithUserAgent("headway-agent"))
+			return r.connected(c, func(c *call) error { return runAgents(c, all) }, client.WithLogger(log), client.WithUserAgent("headway-agent"))
 		})
 	f := cmd.Flags()
 	f.StringVar(&flags.engine, "engine", "", "kind of engine: "+strings.Join(engines.Names(), ", "))
-	f.StringVar(&flags.url, "url", "", "URL of the engine's API as the agent reaches it: http://host:port")
+	f.StringSliceVar(&flags.urls, "url", nil, "URL of the engine's API as the agent reaches it: http://host:port; may be given several times")
 	f.StringVar(&flags.metricsURL, "metrics-url", "", "URL of its metrics, if they have a listener of their own: http://host:port (default: that of the engine, for triton its port 8002)")
 	f.StringVar(&flags.keyFile, "engine-key-file", os.Getenv(envEngineKeyFile), "file with the engine's own API key ("+envEngineKeyFile+", or the key itself in "+envEngineKey+")")
 	f.StringVar(&flags.head.ID, "id", "", "id of the head (default: host:port of its endpoint)")
@@ -90,35 +87,40 @@ The engine's own API key, if it needs one, comes from a file
 	return r.addConnectionFlags(cmd)
 }
 
-// options are what the flags say; wrong ones are wrong usage.
-func (f *agentFlags) options(c *call) (o agent.Options, err error) {
-	if o.Engine = engines.Find(f.engine); o.Engine == nil {
-		return o, cmdline.Errorf("--engine %q: want one of %s", f.engine, strings.Join(engines.Names(), ", "))
-	}
-	if f.interval < 100*time.Millisecond || f.interval > time.Minute {
-		return o, cmdline.Errorf("--interval %s: want 100ms to 1m", f.interval)
-	}
-	if f.drainLimit <= 0 {
-		return o, cmdline.Errorf("--drain-timeout %s: want more than 0", f.drainLimit)
-	}
-	o.Interval, o.DrainLimit, o.Registration = f.interval, f.drainLimit, f.head
-	if o.URL, err = fleet.Endpoint(f.url, false); err != nil {
-		return o, cmdline.Errorf("--url %w", err)
-	}
-	o.MetricsURL = o.URL
-	if f.metricsURL != "" {
-		if o.MetricsURL, err = fleet.Endpoint(f.metricsURL, false); err != nil {
-			return o, cmdline.Errorf("--metrics-url %w", err)
+// runAgents runs an agent of each engine until the command is interrupted.
+func runAgents(c *call, all []agent.Options) error {
+	agents := make([]*agent.Agent, len(all))
+	for i := range all {
+		all[i].Open = func(reg api.Registration, load func() fleet.Load) (agent.Lease, error) {
+			return c.NewAgent(reg, func() api.Load { return agent.Report(load()) })
 		}
-	} else if o.Engine.MetricsPort != "" {
-		u, _ := url.Parse(o.URL) // it is canonical
-		o.MetricsURL = u.Scheme + "://" + net.JoinHostPort(u.Hostname(), o.Engine.MetricsPort)
+		var err error
+		if agents[i], err = agent.New(all[i]); err != nil {
+			return err
+		}
+	}
+	errs := make([]error, len(agents))
+	var running sync.WaitGroup
+	for i, a := range agents {
+		running.Go(func() { errs[i] = a.Run(context.WithoutCancel(c.Context()), c.Context().Done()) })
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+// options are what the flags say of each engine; wrong ones are wrong usage.
+func (f *agentFlags) options(c *call, log *slog.Logger) (all []agent.Options, err error) {
+	o := agent.Options{Engine: engines.Find(f.engine), Interval: f.interval, DrainLimit: f.drainLimit, Log: log, Registration: f.head}
+	switch {
+	case o.Engine == nil:
+		return nil, cmdline.Errorf("--engine %q: want one of %s", f.engine, strings.Join(engines.Names(), ", "))
+	case f.interval < 100*time.Millisecond || f.interval > time.Minute:
+		return nil, cmdline.Errorf("--interval %s: want 100ms to 1m", f.interval)
+	case f.drainLimit <= 0:
+		return nil, cmdline.Errorf("--drain-timeout %s: want more than 0", f.drainLimit)
 	}
 	if o.Key, err = f.key(); err != nil {
-		return o, err
-	}
-	if o.Registration.Endpoint == "" {
-		o.Registration.Endpoint = o.URL
+		return nil, err
 	}
 	if c.Flags().Changed("weight") {
 		o.Registration.Weight = &f.weight
@@ -126,7 +128,45 @@ func (f *agentFlags) options(c *call) (o agent.Options, err error) {
 	if c.Flags().Changed("max-in-flight") {
 		o.Registration.Capacity = &api.Capacity{MaxInFlight: f.maxInFlight}
 	}
-	return o, f.check(&o.Registration)
+	o.Registration.Labels = agent.Sourced(f.head.Labels, "agent")
+	for _, name := range []string{"id", "endpoint", "metrics-url"} {
+		if c.Flags().Changed(name) && len(f.urls) > 1 {
+			return nil, cmdline.Errorf("--%s: want one --url beside it, not %d", name, len(f.urls))
+		}
+	}
+	seen := map[string]bool{}
+	for _, text := range f.urls {
+		if o.URL, err = fleet.Endpoint(text, false); err != nil {
+			return nil, cmdline.Errorf("--url %w", err)
+		}
+		if seen[o.URL] {
+			return nil, cmdline.Errorf("--url %s: is given twice", o.URL)
+		}
+		seen[o.URL] = true
+		each := o
+		if err := f.complete(&each); err != nil {
+			return nil, err
+		}
+		all = append(all, each)
+	}
+	return all, nil
+}
+
+// complete adds what follows from the URL of an engine.
+func (f *agentFlags) complete(o *agent.Options) (err error) {
+	o.MetricsURL = o.URL
+	if f.metricsURL != "" {
+		if o.MetricsURL, err = fleet.Endpoint(f.metricsURL, false); err != nil {
+			return cmdline.Errorf("--metrics-url %w", err)
+		}
+	} else if o.Engine.MetricsPort != "" {
+		u, _ := url.Parse(o.URL) // it is canonical
+		o.MetricsURL = u.Scheme + "://" + net.JoinHostPort(u.Hostname(), o.Engine.MetricsPort)
+	}
+	if o.Registration.Endpoint == "" {
+		o.Registration.Endpoint = o.URL
+	}
+	return f.check(&o.Registration)
 }
 
 // check fills in the id, and refuses what the service would refuse.

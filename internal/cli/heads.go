@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/agent"
 	"headway/internal/terminal"
 )
 
@@ -58,7 +60,7 @@ func newHeadsList(r *remote) *cobra.Command {
 
 func headTable(heads []api.Head) *terminal.Table {
 	t := &terminal.Table{
-		Columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "IN FLIGHT", "KV CACHE", "REPORTED", "ENDPOINT", "WEIGHT", "EPOCH", "LABELS"},
+		Columns: []string{"ID", "REGION", "MODELS", "STATUS", "ADMIN", "HEALTH", "ROUTABLE", "IN FLIGHT", "KV CACHE", "REPORTED", "ENDPOINT", "ENGINE", "FROM", "WEIGHT", "EPOCH", "LABELS"},
 		Wide:    10,
 	}
 	for i := range heads {
@@ -75,7 +77,7 @@ func headTable(heads []api.Head) *terminal.Table {
 			labels = append(labels, name+"="+h.Labels[name])
 		}
 		t.Add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, h.InFlight, kv, reported,
-			h.Endpoint, h.Weight, h.Epoch, labels)
+			h.Endpoint, cmp.Or(h.Engine, "-"), cmp.Or(h.Labels[agent.SourceLabel], "-"), h.Weight, h.Epoch, labels)
 	}
 	return t
 }

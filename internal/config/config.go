@@ -17,6 +17,7 @@ type Config struct {
 	Eject     Eject
 	Heads     Heads
 	Proxy     Proxy
+	Discovery []DiscoveredHeads // of the configuration file only
 	Decisions Decisions
 	State     State
 	TLS       TLS

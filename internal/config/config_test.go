@@ -530,3 +530,45 @@ func TestSetAreTheSettingsThatAreNotDefaults(t *testing.T) {
 		t.Errorf("set are %v; want %v", got, want)
 	}
 }
+
+// The list of discovery is read strictly, printed as a file has it, and read again.
+func TestTheListOfDiscovery(t *testing.T) {
+	const text = `
+discovery:
+- {name: gpu.test, port: 8000, family: ipv4, engine: vllm, region: eu, weight: 2, interval: 1m, max_heads: 5, labels: {a: b}}
+- {srv: _http._tcp.gpu.test, engine: triton, scheme: https, server: '127.0.0.1:8600', metrics_port: 8002}
+`
+	want := []config.DiscoveredHeads{
+		{
+			Name: "gpu.test", Port: 8000, Family: "ipv4", Interval: config.Interval(time.Minute), MaxHeads: 5,
+			EngineHead: config.EngineHead{Engine: "vllm", Region: "eu", Weight: 2, Labels: map[string]string{"a": "b"}},
+		},
+		{SRV: "_http._tcp.gpu.test", Scheme: "https", Server: "127.0.0.1:8600", MetricsPort: 8002, EngineHead: config.EngineHead{Engine: "triton"}},
+	}
+	c, err := load(t, text, nil)
+	if err != nil || !reflect.DeepEqual(c.Discovery, want) {
+		t.Errorf("%+v %v", c.Discovery, err)
+	}
+	var printed strings.Builder
+	if err := c.Print(&printed, true); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := load(t, printed.String(), nil); err != nil || !reflect.DeepEqual(again.Discovery, want) {
+		t.Errorf("%s\n%v", &printed, err)
+	}
+	for _, wrong := range []string{
+		"port: 0", "port: 65536", "port: '1'", "family: ip", "scheme: ftp", "interval: 0s", "interval: 2h", "interval: 30", "max_heads: 0",
+		"max_heads: 1001", "metrics_port: 70000", "weight: 0", "endpoint: a", "id: a", "nmae: b",
+	} {
+		_, err := load(t, "discovery: [{engine: vllm, "+wrong+"}]", nil)
+		key, _, _ := strings.Cut(wrong, ":")
+		if err == nil || !strings.Contains(err.Error(), "discovery.0."+key) {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+	for _, wrong := range []string{"discovery: 5", "discovery: {}", "discovery: [5]", "discovry: []"} {
+		if _, err := load(t, wrong, nil); err == nil || !strings.Contains(err.Error(), "discovery") {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+}

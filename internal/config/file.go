@@ -61,6 +61,8 @@ func (f *fileReader) section(prefix string) {
 		switch s := f.find(key); {
 		case key == "heads" && f.Kind() == strict.Array || key == "heads.static":
 			f.staticHeads()
+		case key == "discovery":
+			f.discoveredHeads()
 		case prefix == "" && slices.Contains(f.sections(), key):
 			f.section(key + ".")
 		case s != nil && !strings.Contains(name, "."):
@@ -92,7 +94,7 @@ func (f *fileReader) unknownKey(key, name string) {
 		f.Fault("unknown key")
 		return
 	}
-	known := f.sections()
+	known := append(f.sections(), "discovery")
 	elsewhere := ""
 	for _, s := range f.settings {
 		known = append(known, s.Key)

@@ -115,7 +115,7 @@ func (v *flagValue) Set(text string) error {
 // error is an *Error with every fault.
 func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byte, error)) (Config, error) {
 	var c Config
-	l := &loader{table: newTable(&c), sources: map[string]source{}, heads: &c.Heads.Static}
+	l := &loader{table: newTable(&c), sources: map[string]source{}, lists: &c}
 	vars := environment(environ)
 	c.file = configFile(fs, vars)
 	l.file(c.file, readFile)
@@ -135,7 +135,7 @@ func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byt
 type loader struct {
 	*table
 	sources map[string]source
-	heads   *[]StaticHead
+	lists   *Config // what the file lists and no setting is
 	faults  []Fault
 }
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -31,11 +30,11 @@ func (c *Config) Print(w io.Writer, provenance bool) error {
 			if before != section {
 				lines = append(lines, line{text: before + ":"})
 				if before == "heads" && len(c.Heads.Static) > 0 {
-					list, err := json.Marshal(c.Heads.Static) // JSON is YAML
+					list, err := printList("heads.static", c.Heads.Static)
 					if err != nil {
-						return fmt.Errorf("write heads.static: %w", err)
+						return err
 					}
-					lines = append(lines, line{text: "  static: " + string(list)})
+					lines = append(lines, line{text: "  static: " + list})
 				}
 			}
 			section, name = before, "  "+after
@@ -47,6 +46,13 @@ func (c *Config) Print(w io.Writer, provenance bool) error {
 		text := name + ": " + value
 		width = max(width, len(text))
 		lines = append(lines, line{text, c.source(s.Key).String()})
+	}
+	if len(c.Discovery) > 0 {
+		list, err := printList("discovery", c.Discovery)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, line{text: "discovery: " + list})
 	}
 	var b strings.Builder
 	for _, l := range lines {

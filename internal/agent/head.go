@@ -3,8 +3,11 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
+
+	"headway/internal/fleet"
 )
 
 // KeyFile returns what reads an engine's own API key from a file: for each
@@ -26,6 +29,23 @@ func CheckKey(key string) (string, error) {
 		return "", errors.New("the engine's API key is empty, or has white space or other characters that no key has")
 	}
 	return key, nil
+}
+
+// SourceLabel is the label of a head that says what registered it.
+const SourceLabel = "headway-source"
+
+// Sourced are the labels of a head with one more, which says what registered it:
+// agent, static or dns. It yields to one of that name, and to the bound of labels.
+func Sourced(labels map[string]string, source string) map[string]string {
+	if _, given := labels[SourceLabel]; given || len(labels) >= fleet.MaxLabels {
+		return labels
+	}
+	labels = maps.Clone(labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[SourceLabel] = source
+	return labels
 }
 
 // IDOf is the id of a head whose configuration names none: host:port of its
