@@ -43,5 +43,16 @@ var all = func() map[string]*Engine {
 // Names are the names of the engines, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(all)) }
 
+// unknown is a head that names no engine of these. Most have this call.
+var unknown = Engine{health: "/health"}
+
+// Of returns the engine of that name, or what is assumed of any other.
+func Of(name string) *Engine {
+	if e := Find(name); e != nil {
+		return e
+	}
+	return &unknown
+}
+
 // Find returns the engine of that name, nil if there is none.
 func Find(name string) *Engine { return all[name] }

@@ -381,6 +381,7 @@ func (r *Registry) newEpoch(e *entry, epoch uint64, now time.Time) {
 	e.health, e.sequence, e.stale = fleet.HealthPending, 0, time.Time{}
 	e.outcomes = &outcomes{registry: r}
 	r.forgiveFailing(e)
+	e.unwell = ""
 	if e.ejection != nil && (moved || !e.history.Forgiven) { // once: a head that fails again stays out for its time
 		e.history.Forgiven = true
 		r.reinstate(e, reinstatedByRegistration, now)

@@ -36,6 +36,7 @@ const (
 	reinstatedByTrial        = "trial"
 	reinstatedByOperator     = "operator"
 	reinstatedByRegistration = "registration"
+	reinstatedByCheck        = "check"
 	reinstatedByPool         = "pool"       // too few other heads of its model types take requests
 	reinstatedBySilence      = "unreported" // the ends of trials are not reported
 )
@@ -208,9 +209,10 @@ func (r *Registry) offerTrials(now time.Time) {
 	}
 }
 
-// mayBeTried reports whether a decision may take e's trial.
+// mayBeTried reports whether a decision may take e's trial: not while the checks of
+// its health fail, since a request of a caller would.
 func (e *entry) mayBeTried() bool {
-	return e.outcomes.trial.Load() == trialOffered && e.healthy() && e.record.Admin.State == fleet.AdminEnabled
+	return e.unwell == "" && e.outcomes.trial.Load() == trialOffered && e.healthy() && e.record.Admin.State == fleet.AdminEnabled
 }
 
 // letGo expires a held head at which a request failed: it is not only its
@@ -278,6 +280,10 @@ func (r *Registry) forgiveFailing(e *entry) {
 // calls it: a request that ends well takes no lock.
 func (r *Registry) lookAtFailing(now time.Time) {
 	for e := range r.failing {
+		if e.unwell != "" {
+			e.fault = e.unwell
+			continue
+		}
 		if why, detail := e.outcomes.judge(now); why != "" {
 			e.fault = detail
 			continue

@@ -107,6 +107,7 @@ type entry struct {
 	marked     bool      // it is in Registry.marks, or on its way to the store
 	outcomes   *outcomes // of this epoch, or since it was ejected or reinstated
 	ejection   *ejection // nil: it is not ejected
+	unwell     string    // what the checks of its health found; "": nothing, or it is not checked
 	fault      string    // why it would be ejected, were there others; "": it would not
 	history    fleet.Ejections
 	contests   contests

@@ -22,6 +22,9 @@ func (r *Registry) view(e *entry, now time.Time) fleet.View {
 	switch e.head.Health {
 	case fleet.HealthEjected:
 		v.HealthReason, v.HealthUntil = e.ejection.describe(e.outcomes.trial.Load())
+		if e.unwell != "" {
+			v.HealthReason, v.HealthUntil = e.unwell+"; it is ejected until it is well", time.Time{}
+		}
 	case fleet.HealthFailing:
 		v.HealthReason = e.fault + "; " + r.whyKept(e)
 	case fleet.HealthPending:
