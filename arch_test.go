@@ -88,6 +88,9 @@ var rooms = map[string]room{
 	"internal/outbound":  {ours: []string{"internal/address"}, others: []string{metrics}},
 	"internal/admission": {others: []string{metrics}},
 	"internal/upstream":  {ours: []string{"internal/address", "internal/outbound"}, others: []string{metrics, xnet}},
+	"internal/healthcheck": {
+		ours: []string{"internal/engines", "internal/fleet", "internal/outbound"}, others: []string{metrics},
+	},
 	"internal/proxy": {
 		ours:   []string{"internal/access", "internal/fleet", "internal/openai", "internal/outbound", "internal/routing", "internal/strategy", "internal/strict", "internal/upstream"},
 		others: []string{metrics, "golang.org/x/sync"},

@@ -24,6 +24,7 @@ import (
 	"headway/internal/boltstore"
 	"headway/internal/config"
 	"headway/internal/event"
+	"headway/internal/healthcheck"
 	"headway/internal/httpapi"
 	"headway/internal/live"
 	"headway/internal/local"
@@ -83,6 +84,7 @@ type App struct {
 	live         *live.Hub
 	queue        *natsmq.Queue // nil: switched off
 	heads        *upstream.Heads
+	checker      *healthcheck.Checker // nil: switched off
 	proxy        *proxy.Proxy
 	monitor      *monitor.Monitor // nil: switched off
 	monitorPages http.Handler     // nil: switched off
@@ -213,6 +215,9 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.agents.Run)
 	start(a.watchCertificates)
 	start(a.logEvents)
+	if a.checker != nil {
+		start(a.checker.Run)
+	}
 	if a.webhooks != nil {
 		start(a.webhooks.Run)
 	}

@@ -76,6 +76,8 @@ var dialers = map[string]string{
 	"internal/agent outbound.NewTransport":                   "head_probe",
 	"internal/agent net.Resolver":                            "dns",
 	"internal/agent outbound.NewDialer":                      "dns", // each lookup is counted
+	"internal/healthcheck net/http.Client":                   "head_probe",
+	"internal/healthcheck outbound.NewTransport":             "head_probe",
 	"internal/app outbound.NewClient":                        "oidc acme alertmanager webhook",
 	"internal/app outbound.NewDialer":                        "nats",    // and for redis, where each call is counted
 	"internal/natsmq nats.go.Connect":                        "nats",    // with the dialer of the app; else within the process

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"headway/internal/fleet"
+	"headway/internal/healthcheck"
 	"headway/internal/proxy"
 	"headway/internal/upstream"
 )
@@ -28,7 +30,19 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 		defer cancel()
 		return a.heads.Close(closing)
 	})
+	var failed func(*fleet.Head)
+	if c.HealthChecks {
+		a.checker, err = healthcheck.New(healthcheck.Options{ //nolint:contextcheck // of Run
+			Checked: a.fleet.Checked, Metrics: a.metrics, Log: a.log, Interval: c.HealthCheckInterval, AllowLinkLocal: a.config.Heads.AllowLinkLocal,
+			Count: a.calls.HeadProbe,
+		})
+		if err != nil {
+			return err
+		}
+		failed = a.checker.Failed
+	}
 	a.proxy, err = proxy.New(proxy.Options{
+		Failed: failed,
 		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Calls: a.calls.Head, Log: a.log, Limits: proxy.Limits(c.ProxyLimits), AskUsage: c.AskUsage,
 	})
 	return err

@@ -12,6 +12,8 @@ type Proxy struct {
 	MaxConnections        int
 	MaxConnectionsPerHead int
 	MaxIdlePerHead        int
+	HealthChecks          bool
+	HealthCheckInterval   time.Duration
 }
 
 // ProxyLimits bound what a request may take. They are proxy.Limits.
@@ -78,6 +80,10 @@ func (t *table) proxy(c *Proxy) {
 		"connections to one head at a time")
 	count.add(t, "proxy.max_idle_per_head", &c.MaxIdlePerHead, 256, 1, 1_000_000,
 		"unused connections to one head that are kept")
+	t.boolean("proxy.health_checks", &c.HealthChecks, true,
+		"check the health of heads at which requests of the data plane failed, until they are well")
+	duration.add(t, "proxy.health_check_interval", &c.HealthCheckInterval, time.Second, 10*time.Millisecond, time.Hour,
+		"time between two such checks of a head")
 }
 
 func (c *Proxy) check(need func(key string, sound bool, reason string)) {

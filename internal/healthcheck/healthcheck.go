@@ -33,6 +33,7 @@ type Options struct {
 	MaxHeads       int                                    // that are checked at a time; 1,000
 	Transport      http.RoundTripper                      // nil: one that checks addresses and uses no proxy
 	AllowLinkLocal bool                                   // of heads
+	Count          *outbound.Counter                      // of checks; nil: they are not counted
 }
 
 // How many checks in a row have to agree. A busy engine may answer one late.
@@ -174,6 +175,7 @@ func (c *Checker) ask(ctx context.Context, source *engines.Source) (result, deta
 	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
 	err := source.Healthy(ctx)
+	c.o.Count.Add(err == nil)
 	status, answered := errors.AsType[*engines.StatusError](err)
 	switch {
 	case err == nil:

@@ -2,14 +2,20 @@ package httpapi_test
 
 import (
 	"bytes"
+	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"headway/api"
 	"headway/internal/fleet"
+	"headway/internal/healthcheck"
 	"headway/internal/mockhead"
 	"headway/internal/policy"
+	"headway/internal/proxy"
+	"headway/internal/registry"
 	"headway/internal/routing"
 )
 
@@ -128,5 +134,69 @@ func TestAFallbackAnswersUnderTheNameThatWasAskedFor(t *testing.T) {
 	// The decision API falls back as well.
 	if d := p.decide(`{"model_type":"m"}`); d.Head.ID != "small" || d.ModelType != "small" || d.Fallback == nil {
 		t.Errorf("decided on %+v", d)
+	}
+}
+
+// checking has heads at which requests fail checked every few milliseconds.
+func checking(t *testing.T) func(*proxy.Options) {
+	return func(o *proxy.Options) {
+		heads, _ := o.Fleet.(*registry.Registry)
+		c, err := healthcheck.New(healthcheck.Options{Checked: heads.Checked, Metrics: o.Metrics, Log: o.Log, Interval: 5 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Failed = c.Failed
+		ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+		var running sync.WaitGroup
+		running.Go(func() { _ = c.Run(ctx) })
+		t.Cleanup(func() { stop(); running.Wait() })
+	}
+}
+
+// A head that is down is out after one request that failed there and its checks,
+// gets no request as a trial, and is back once it is well.
+func TestAHeadThatIsDownIsOutUntilItsChecksPass(t *testing.T) {
+	p := newPlane(t, checking(t))
+	head := p.start("bad")
+	p.start("good")
+	for _, f := range []mockhead.Fault{{Kind: mockhead.Status, Status: 503}, {Kind: mockhead.Status, Status: 503, Path: "/health"}} {
+		if _, err := head.Inject(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	routable := func() int { return p.fleet.Snapshot().Pools["m"].All.Routable() }
+	completions := func() (n int) { // checks come as well
+		for _, got := range head.Received() {
+			n += bytes.Count(got.Head, []byte(chatPath))
+		}
+		return n
+	}
+	for completions() == 0 {
+		p.answer(chatPath, chatBody)
+	}
+	p.eventually("the head is out", func() bool { return routable() == 1 })
+	was := completions()
+	for range 20 {
+		if a := p.answer(chatPath, chatBody); a.StatusCode != http.StatusOK || a.Header.Get("X-Headway-Attempts") != "1" {
+			t.Fatalf("%d in %s attempts: %s", a.StatusCode, a.Header.Get("X-Headway-Attempts"), a.body)
+		}
+	}
+	if now := completions() - was; now != 0 {
+		t.Errorf("the head that is down got %d requests", now)
+	}
+	h := into[api.Head](p.world, p.must(http.StatusOK, http.MethodGet, "/api/v1/heads/bad", ""))
+	if h.Health.State != "ejected" || !strings.Contains(h.Health.Reason, "health check was answered with 503") {
+		t.Errorf("the head is shown as %+v", h.Health)
+	}
+	head.Heal()
+	p.eventually("the head is back", func() bool { return routable() == 2 })
+	scrape := p.scrape()
+	for _, line := range []string{
+		`headway_ejections_total{reason="health_check"} 1`, `headway_reinstatements_total{reason="check"} 1`,
+		`headway_health_checks_total{result="well"} 2`, "headway_health_checked_heads 0",
+	} {
+		if !strings.Contains(scrape, line) {
+			t.Errorf("the metrics lack %s", line)
+		}
 	}
 }

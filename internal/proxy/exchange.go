@@ -119,6 +119,9 @@ func (x *exchange) next(f *failure) *routing.Decision {
 	x.called(&f.outcome)
 	x.estimate(&f.outcome)
 	x.decision = nil
+	if p.o.Failed != nil && f.outcome.Blames() {
+		p.o.Failed(d.Head)
+	}
 	if f.again && (x.upload == nil || !x.upload.begun) && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
 		if !p.budget.take() {
 			p.metrics.budgetSpent.Inc()

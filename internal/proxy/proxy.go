@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"headway/internal/access"
+	"headway/internal/fleet"
 	"headway/internal/openai"
 	"headway/internal/outbound"
 	"headway/internal/routing"
@@ -31,6 +32,7 @@ type Options struct {
 	Log     *slog.Logger          // required
 	Limits  Limits                // zero values: defaults
 	Now     func() time.Time      // nil: time.Now
+	Failed  func(*fleet.Head)     // is called with each head at fault, and must not block; nil: none is
 
 	// AskUsage says which heads are asked to count the tokens of a stream where the
 	// caller did not ask: AskAuto, AskAlways or AskNever; "": AskAuto.

@@ -76,6 +76,9 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 	return !late
 }
 
+// Blames reports whether the outcome counts against the head.
+func (o *Outcome) Blames() bool { return o.ending() == fleet.EndedBadly }
+
 const notImplemented = 501
 
 // ending is what the outcome says of the head. An answer of 4xx is the caller's
