@@ -90,7 +90,7 @@ func TestDefaults(t *testing.T) {
 				Connect: 2 * time.Second, Write: 30 * time.Second, FirstByte: 10 * time.Minute, Idle: 5 * time.Minute, Total: time.Hour,
 			},
 			IdleConnection: 4 * time.Second, MaxConnections: 16_384, MaxConnectionsPerHead: 4096, MaxIdlePerHead: 256,
-			HealthChecks: true, HealthCheckInterval: time.Second,
+			HealthChecks: true, HealthCheckInterval: time.Second, AskUsage: "auto",
 		},
 		State: config.State{MinFreeBytes: 64 << 20},
 		Access: config.Access{
