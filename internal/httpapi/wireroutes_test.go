@@ -65,14 +65,14 @@ func errorOf(t testing.TB, a planeAnswer) (kind, code, message string) {
 		Type  string
 		Error struct {
 			Type, Message string
-			Code          *string
+			Code          any // heads write numbers
 		}
 	}
 	if err := json.Unmarshal(a.body, &e); err != nil || e.Error.Message == "" || e.Error.Type == "" || a.Header.Get("Content-Type") != "application/json" {
 		t.Errorf("%d is no error object: %v %s", a.StatusCode, a.Header, a.body)
 	}
 	if e.Error.Code != nil {
-		code = *e.Error.Code
+		code = fmt.Sprint(e.Error.Code)
 	}
 	if e.Type == "error" {
 		return "anthropic " + e.Error.Type, code, e.Error.Message

@@ -102,6 +102,9 @@ func (x *exchange) run() error {
 	}
 	for {
 		x.decision, x.placed = d, d
+		if err := x.refused(d); err != nil {
+			return x.giveUp(err)
+		}
 		x.attempts++
 		f := x.attempt()
 		if f == nil {
@@ -162,10 +165,7 @@ func (x *exchange) giveUp(answer error) error {
 // close ends what is open, on every way out, a panic's too.
 func (x *exchange) close() {
 	if x.decision != nil {
-		o := routing.Outcome{
-			Result: routing.ResultCancelled, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
-			InputTokens: fleet.Unknown, OutputTokens: fleet.Unknown, CachedTokens: fleet.Unknown,
-		}
+		o := withdrawn()
 		x.called(&o)
 		x.proxy.o.Router.End(x.decision, o)
 	}
@@ -174,6 +174,14 @@ func (x *exchange) close() {
 	x.answer.Reset(nil, "")
 	*x = exchange{answer: x.answer}
 	exchanges.Put(x)
+}
+
+// withdrawn is the outcome of a decision that says nothing of its head.
+func withdrawn() routing.Outcome {
+	return routing.Outcome{
+		Result: routing.ResultCancelled, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
+		InputTokens: fleet.Unknown, OutputTokens: fleet.Unknown, CachedTokens: fleet.Unknown,
+	}
 }
 
 // finish ends the attempt that was answered.
@@ -317,6 +325,10 @@ func (x *exchange) answered(res *upstream.Response) *failure {
 		return x.late(res)
 	case isEvents(res.Header):
 		return x.stream(res)
+	case res.Status >= 400 && mediaType(res.Header) != "application/json": // no error object
+		f := x.keep(res, routing.ResultError)
+		f.again = false
+		return f
 	}
 	return x.whole(res)
 }

@@ -141,6 +141,9 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 	connection := from["Connection"]
 	for name, values := range from {
 		if h[name] == nil && passes(name, toCaller, connection) { // what is set already is ours
+			if x.model != "" && len(values) == 1 && values[0] == x.real {
+				values = []string{x.model}
+			}
 			h[name] = values
 		}
 	}

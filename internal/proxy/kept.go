@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"net/http"
+	"time"
 
 	"headway/internal/openai"
 	"headway/internal/routing"
@@ -43,14 +45,6 @@ func (x *exchange) keepBytes(res *upstream.Response, body []byte, result routing
 	}
 }
 
-// renamed is an error's text with the name that the caller used of the model.
-func (x *exchange) renamed(body []byte) []byte {
-	if x.model == "" || len(body) == 0 {
-		return body
-	}
-	return bytes.ReplaceAll(body, []byte(x.real), []byte(x.model))
-}
-
 // late is an answer that is no stream though the caller's has begun, with a
 // comment.
 func (x *exchange) late(res *upstream.Response) *failure {
@@ -82,8 +76,18 @@ func (k *kept) event(x *exchange) (event []byte) {
 
 // send answers with what the last head said.
 func (k *kept) send(x *exchange) error {
+	wait, again := time.Duration(0), time.Duration(0)
+	if k.status == http.StatusTooManyRequests {
+		wait = x.leastAway(x.placed.ModelType)
+	}
+	if k.status == http.StatusTooManyRequests || k.status >= 500 {
+		again = cmp.Or(wait, retryAfter())
+	}
 	if x.caller.Endpoint != PassThrough && mediaType(k.header) != "application/json" || len(k.body) == 0 {
-		return &openai.Error{Status: k.status, Message: "The head that the request was sent to answered " + k.Error() + ".", RetryAfter: retryAfter()}
+		return &openai.Error{Status: k.status, Message: "The head that the request was sent to answered " + k.Error() + ".", RetryAfter: again}
+	}
+	if wait > 0 {
+		x.w.Header()["Retry-After"] = []string{(&openai.Error{RetryAfter: wait}).RetryAfterSeconds()}
 	}
 	x.header(k.status, k.header, int64(len(k.body)))
 	if x.write(k.body) != nil {

@@ -40,6 +40,9 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 			return x.broken(err)
 		}
 	}
+	if err == io.EOF && res.Status >= 400 {
+		head = x.renamed(head)
+	}
 	var out [8][]byte
 	pieces := append(out[:0], head)
 	length := res.ContentLength

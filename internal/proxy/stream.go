@@ -127,11 +127,11 @@ func (s *relay) failed(e *openai.Event) *failure {
 	s.proxy.metrics.failed(reasonErrorInside)
 	f := &failure{outcome: s.outcome(routing.ResultError, http.StatusBadGateway)}
 	if !s.content {
-		f.again, f.answer = true, &keptEvent{append([]byte(nil), e.Bytes...)}
+		f.again, f.answer = true, &keptEvent{append([]byte(nil), s.renamed(e.Bytes)...)}
 		return f
 	}
 	s.proxy.metrics.cut.Inc()
-	_ = s.write(e.Bytes)
+	_ = s.write(s.renamed(e.Bytes))
 	_ = s.flush()
 	f.answer = ErrAborted
 	return f

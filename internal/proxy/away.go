@@ -1,0 +1,74 @@
+package proxy
+
+import (
+	"bytes"
+	"net/http"
+	"time"
+
+	"headway/internal/openai"
+	"headway/internal/routing"
+)
+
+// refused ends a decision whose head asked to be left alone for some time, and
+// returns the answer to its caller. The router takes such a head only where no
+// other has room, so that all of them are away. nil: the head is not away.
+func (x *exchange) refused(d *routing.Decision) error {
+	if d.Head.Live.AwayUntil(x.proxy.o.Now()).IsZero() {
+		return nil
+	}
+	x.decision = nil
+	x.proxy.o.Router.End(d, withdrawn())
+	return &openai.Error{
+		Status: http.StatusTooManyRequests, Code: "heads_rate_limited", RetryAfter: x.leastAway(d.ModelType),
+		Message: "All heads that may take the request asked for a pause. Try again after it.",
+	}
+}
+
+// leastAway is how long it takes until the first of the heads of a model type that
+// asked for a pause takes requests again; 0: none did.
+func (x *exchange) leastAway(model string) (least time.Duration) {
+	now, pool := x.proxy.o.Now(), x.proxy.o.Fleet.Snapshot().Pools[model]
+	if pool == nil {
+		return 0
+	}
+	for _, h := range pool.All.Heads {
+		if until := h.Live.AwayUntil(now); !until.IsZero() && h.Routable() {
+			if wait := until.Sub(now); least == 0 || wait < least {
+				least = wait
+			}
+		}
+	}
+	return least
+}
+
+// renamed is an error's text with the name that the caller used of the model in the
+// place of the head's, where that stands as a name of its own.
+func (x *exchange) renamed(text []byte) []byte {
+	if x.model == "" || !bytes.Contains(text, []byte(x.real)) {
+		return text
+	}
+	var out []byte
+	for {
+		at := bytes.Index(text, []byte(x.real))
+		if at < 0 {
+			return append(out, text...)
+		}
+		end := at + len(x.real)
+		name := x.model
+		if at > 0 && ofName(text[at-1]) && !(at > 1 && text[at-2] == '\\' && text[at-1] != '/') || end < len(text) && ofName(text[end]) && !ends(text[end:]) {
+			name = x.real
+		}
+		out = append(append(out, text[:at]...), name...)
+		text = text[end:]
+	}
+}
+
+// ofName reports whether a character can be part of the name of a model.
+func ofName(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_' || c == '.' || c == '/' || c == ':' || c >= 0x80
+}
+
+// ends reports whether a text begins with what ends a sentence.
+func ends(text []byte) bool {
+	return (text[0] == '.' || text[0] == ':') && (len(text) == 1 || !ofName(text[1]))
+}
