@@ -92,7 +92,7 @@ var rooms = map[string]room{
 		ours: []string{"internal/engines", "internal/fleet", "internal/outbound"}, others: []string{metrics},
 	},
 	"internal/proxy": {
-		ours:   []string{"internal/access", "internal/fleet", "internal/openai", "internal/outbound", "internal/routing", "internal/strategy", "internal/strict", "internal/upstream"},
+		ours:   []string{"internal/access", "internal/admission", "internal/fleet", "internal/openai", "internal/outbound", "internal/routing", "internal/strategy", "internal/strict", "internal/upstream"},
 		others: []string{metrics, "golang.org/x/sync"},
 	},
 	"internal/config": {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},

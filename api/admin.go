@@ -14,16 +14,25 @@ type KeyRequest struct {
 	Heads            []string `json:"heads,omitempty"`              // of role head: the ids that it may register, * stands for any characters; required there
 	Regions          []string `json:"regions,omitempty"`            // of role head: the regions that it may register in; left out: any
 	ExpiresInSeconds *int64   `json:"expires_in_seconds,omitempty"` // 60 to 315,360,000; left out: never
+	KeyLimits
+}
+
+// KeyLimits are what a key may use of the data plane, /v1.
+type KeyLimits struct {
+	RequestsPerMinute int64 `json:"requests_per_minute,omitzero"` // 0: as admission.requests_per_minute says, -1: no limit
+	TokensPerMinute   int64 `json:"tokens_per_minute,omitzero"`   // of prompts and answers; 0: as admission.tokens_per_minute says, -1: no limit
+	Weight            int64 `json:"weight,omitzero"`              // 1 to 1000: its share of the places where requests wait; 0: 1
 }
 
 // Key is an API key without its secret, of which only a hash is stored.
 type Key struct {
-	ID         string     `json:"id"`
-	Name       string     `json:"name"`
-	Role       string     `json:"role"`
-	Scopes     []string   `json:"scopes,omitempty"`
-	Heads      []string   `json:"heads,omitempty"`
-	Regions    []string   `json:"regions,omitempty"`
+	ID      string   `json:"id"`
+	Name    string   `json:"name"`
+	Role    string   `json:"role"`
+	Scopes  []string `json:"scopes,omitempty"`
+	Heads   []string `json:"heads,omitempty"`
+	Regions []string `json:"regions,omitempty"`
+	KeyLimits
 	CreatedAt  time.Time  `json:"created_at"`
 	CreatedBy  string     `json:"created_by"`
 	ExpiresAt  *time.Time `json:"expires_at,omitempty"`

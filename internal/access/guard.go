@@ -162,23 +162,12 @@ var localUser = &Principal{Type: "local", ID: "local", Role: RoleAdmin}
 // error is *LimitedError. Good credentials from there are still accepted, since
 // keys have too many random bits to be guessed at any rate.
 func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
-	return g.authenticate(r, bearer)
-}
-
-// AuthenticateClient is Authenticate for clients of the OpenAI and Anthropic APIs.
-// The latter send their key as X-Api-Key. All send one in any case: while the
-// service is open it is not looked at.
-func (g *Guard) AuthenticateClient(r *http.Request) (*Principal, error) {
-	return g.authenticate(r, g.clientKey)
-}
-
-func (g *Guard) authenticate(r *http.Request, credential func(*http.Request) (string, error)) (*Principal, error) {
 	address := g.Address(r)
 	now := g.o.Now()
 	if wait, ok := g.requests.of(address, now).take(now); !ok {
 		return nil, g.limit(limitAddress, wait)
 	}
-	p, err := g.identify(r, address, credential)
+	p, err := g.identify(r, address, bearer)
 	if err != nil {
 		return nil, err
 	}
@@ -186,6 +175,22 @@ func (g *Guard) authenticate(r *http.Request, credential func(*http.Request) (st
 		return nil, err
 	}
 	return p, nil
+}
+
+// AuthenticateClient is Authenticate for clients of the OpenAI and Anthropic APIs.
+// The latter send their key as X-Api-Key. All send one in any case: while the
+// service is open it is not looked at. Good requests take from no rate: those of the
+// data plane are limited by their callers' Limits.
+func (g *Guard) AuthenticateClient(r *http.Request) (*Principal, error) {
+	address := g.Address(r)
+	p, err := g.identify(r, address, g.clientKey)
+	if err != nil {
+		now := g.o.Now()
+		if wait, ok := g.requests.of(address, now).take(now); !ok {
+			return nil, g.limit(limitAddress, wait)
+		}
+	}
+	return p, err
 }
 
 // AuthenticateToken returns the principal of a credential that did not come in

@@ -23,18 +23,19 @@ import (
 
 // Key is an API key as it is stored: of the secret only a hash.
 type Key struct {
-	ID        string       `json:"id"`
-	Name      string       `json:"name"`
-	Role      Role         `json:"role"`
-	Scopes    []Permission `json:"scopes,omitempty"`
-	Heads     []string     `json:"heads,omitempty"`
-	Regions   []string     `json:"regions,omitempty"`
-	Hash      []byte       `json:"hash"` // SHA-256 of the whole key; it has 256 random bits, so that no slow hash is needed
-	CreatedAt time.Time    `json:"created_at"`
-	CreatedBy string       `json:"created_by"`
-	ExpiresAt time.Time    `json:"expires_at,omitzero"` // zero: never
-	RevokedAt time.Time    `json:"revoked_at,omitzero"` // zero: it was not
-	Revision  uint64       `json:"-"`                   // the store's, for compare-and-swap; 0: never stored
+	ID      string       `json:"id"`
+	Name    string       `json:"name"`
+	Role    Role         `json:"role"`
+	Scopes  []Permission `json:"scopes,omitempty"`
+	Heads   []string     `json:"heads,omitempty"`
+	Regions []string     `json:"regions,omitempty"`
+	Hash    []byte       `json:"hash"` // SHA-256 of the whole key; it has 256 random bits, so that no slow hash is needed
+	Limits
+	CreatedAt time.Time `json:"created_at"`
+	CreatedBy string    `json:"created_by"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"` // zero: never
+	RevokedAt time.Time `json:"revoked_at,omitzero"` // zero: it was not
+	Revision  uint64    `json:"-"`                   // the store's, for compare-and-swap; 0: never stored
 }
 
 // Request says what a new key is to be.
@@ -45,6 +46,7 @@ type Request struct {
 	Heads     []string
 	Regions   []string
 	ExpiresIn time.Duration // 0: never
+	Limits
 }
 
 // Bounds of keys.
@@ -167,7 +169,7 @@ func (k *Key) outlasts(other *Key) bool {
 func (k *Keys) entry(key Key) *entry {
 	return &entry{key: key, principal: &Principal{
 		Type: "key", ID: key.ID, Name: key.Name, Role: key.Role, Scopes: key.Scopes,
-		Heads: key.Heads, Regions: key.Regions, Expires: key.ExpiresAt, rate: newBucket(k.o.Rate),
+		Heads: key.Heads, Regions: key.Regions, Expires: key.ExpiresAt, Limits: key.Limits, rate: newBucket(k.o.Rate),
 	}}
 }
 
@@ -283,7 +285,7 @@ func (k *Keys) check(by *Principal, r Request) (Key, []strict.Fault) {
 	var faults strict.Faults
 	fault := faults.Add
 	key := Key{
-		Name: r.Name, Role: Role(r.Role), Heads: r.Heads, Regions: r.Regions,
+		Name: r.Name, Role: Role(r.Role), Heads: r.Heads, Regions: r.Regions, Limits: r.Limits,
 		CreatedAt: k.o.Now().UTC().Truncate(time.Millisecond), CreatedBy: by.Type,
 	}
 	if by.ID != "" {
@@ -307,6 +309,7 @@ func (k *Keys) check(by *Principal, r Request) (Key, []strict.Fault) {
 		}
 		key.Scopes = append(key.Scopes, p)
 	}
+	faults = append(faults, key.Limits.check()...)
 	faults = append(faults, checkPatterns("/heads", r.Heads)...)
 	faults = append(faults, checkPatterns("/regions", r.Regions)...)
 	switch {
@@ -398,20 +401,21 @@ func (k *Keys) administers(key *Key) bool {
 
 // audited are the fields of a key that the audit trail shows.
 type audited struct {
-	Name      string       `json:"name"`
-	Role      Role         `json:"role"`
-	Scopes    []Permission `json:"scopes,omitempty"`
-	Heads     []string     `json:"heads,omitempty"`
-	Regions   []string     `json:"regions,omitempty"`
-	ExpiresAt time.Time    `json:"expires_at,omitzero"`
-	RevokedAt time.Time    `json:"revoked_at,omitzero"`
+	Name    string       `json:"name"`
+	Role    Role         `json:"role"`
+	Scopes  []Permission `json:"scopes,omitempty"`
+	Heads   []string     `json:"heads,omitempty"`
+	Regions []string     `json:"regions,omitempty"`
+	Limits
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
 }
 
 func fields(k *Key) json.RawMessage {
 	if k == nil {
 		return nil
 	}
-	b, err := json.Marshal(audited{k.Name, k.Role, k.Scopes, k.Heads, k.Regions, k.ExpiresAt, k.RevokedAt})
+	b, err := json.Marshal(audited{k.Name, k.Role, k.Scopes, k.Heads, k.Regions, k.Limits, k.ExpiresAt, k.RevokedAt})
 	if err != nil {
 		return nil // text that was checked always encodes
 	}

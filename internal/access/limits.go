@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"headway/internal/address"
+	"headway/internal/strict"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
@@ -60,4 +61,31 @@ func (t *addresses) of(a netip.Addr, now time.Time) *bucket {
 // known returns the bucket of an address that has one.
 func (t *addresses) known(a netip.Addr, now time.Time) (*bucket, bool) {
 	return t.buckets.get(address.Site(a), now)
+}
+
+// Limits are what a key may use of the data plane.
+type Limits struct {
+	RequestsPerMinute int64 `json:"requests_per_minute,omitzero"` // 0: as the settings say, -1: no limit
+	TokensPerMinute   int64 `json:"tokens_per_minute,omitzero"`   // likewise
+	Weight            int64 `json:"weight,omitzero"`              // share of the places relative to others that wait; 0: 1
+}
+
+// Bounds of limits.
+const (
+	MaxPerMinute = 1_000_000_000
+	MaxWeight    = 1000
+)
+
+func (l *Limits) check() (faults strict.Faults) {
+	perMinute := func(at string, v int64) {
+		if v < -1 || v > MaxPerMinute {
+			faults.Add(at, "want 1 to %d, 0 for the limit of the settings, or -1 for none", MaxPerMinute)
+		}
+	}
+	perMinute("/requests_per_minute", l.RequestsPerMinute)
+	perMinute("/tokens_per_minute", l.TokensPerMinute)
+	if l.Weight < 0 || l.Weight > MaxWeight {
+		faults.Add("/weight", "want 1 to %d", MaxWeight)
+	}
+	return faults
 }

@@ -66,6 +66,7 @@ type Principal struct {
 	Heads   []string     // patterns of the ids that a head may have; of other roles empty
 	Regions []string     // patterns of the regions that a head may be in; empty: any
 	Expires time.Time    // zero: never
+	Limits  Limits       // of a key's requests to the data plane
 	rate    *bucket
 	shown   []*x509.Certificate // by a client that has no other credential: its own and those between
 }

@@ -45,6 +45,9 @@ type waiter struct {
 	since    time.Time
 }
 
+// Queues reports whether requests may wait at all.
+func (a *Admission) Queues() bool { return a.o.MaxWaiting > 0 }
+
 // Busy reports whether requests wait for the pool, so that another must not be
 // placed before them.
 func (a *Admission) Busy(pool string) bool {

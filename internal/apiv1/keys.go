@@ -30,6 +30,12 @@ func ReadKey(body []byte) (in access.Request, err error) {
 			r.Texts(maxListed, &in.Heads)
 		case "regions":
 			r.Texts(maxListed, &in.Regions)
+		case "requests_per_minute":
+			r.Whole(&in.RequestsPerMinute, -1, access.MaxPerMinute)
+		case "tokens_per_minute":
+			r.Whole(&in.TokensPerMinute, -1, access.MaxPerMinute)
+		case "weight":
+			r.Whole(&in.Weight, 1, access.MaxWeight)
 		case "expires_in_seconds":
 			r.Whole(&seconds, 60, maxKeySeconds)
 		default:
@@ -44,7 +50,7 @@ func ReadKey(body []byte) (in access.Request, err error) {
 // Key is a key as the API shows it, without its secret.
 func Key(k access.Listed) api.Key {
 	out := api.Key{
-		ID: k.ID, Name: k.Name, Role: string(k.Role), Heads: k.Heads, Regions: k.Regions,
+		ID: k.ID, Name: k.Name, Role: string(k.Role), Heads: k.Heads, Regions: k.Regions, KeyLimits: api.KeyLimits(k.Limits),
 		CreatedAt: k.CreatedAt, CreatedBy: k.CreatedBy,
 		ExpiresAt: moment(k.ExpiresAt), RevokedAt: moment(k.RevokedAt), LastUsedAt: moment(k.LastUsed),
 	}

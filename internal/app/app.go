@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"headway/internal/access"
+	"headway/internal/admission"
 	"headway/internal/agent"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
@@ -78,6 +79,7 @@ type App struct {
 	redis        *redisaudit.Embedded // nil: there is none
 	guard        *access.Guard
 	fleet        *registry.Registry
+	admission    *admission.Admission
 	router       *routing.Router
 	policyFile   *policy.File
 	verbs        *apiv1.Verbs
@@ -114,7 +116,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		// in use or reachable without credentials, forbidden servers, unreadable
 		// files.
 		a.listen, a.openCertificates, a.readAccess, a.check, a.openWebhooks, a.readRedis,
-		a.openStore, a.openJournal, a.openRedis, a.openAccess, a.openFleet, a.openRouter, a.openLive,
+		a.openStore, a.openJournal, a.openRedis, a.openAccess, a.openFleet, a.openAdmission, a.openRouter, a.openLive,
 		a.openQueue, a.openMonitor, a.openProxy, a.openServer, a.announce,
 	} {
 		if err := step(ctx); err != nil {
@@ -213,6 +215,8 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.live.Run)
 	start(a.watchPolicy)
 	start(a.agents.Run)
+	start(a.wakeWaiting)
+	start(a.wakeWaitingAlways)
 	start(a.watchCertificates)
 	start(a.logEvents)
 	if a.checker != nil {

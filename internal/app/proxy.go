@@ -42,7 +42,7 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 		failed = a.checker.Failed
 	}
 	a.proxy, err = proxy.New(proxy.Options{
-		Failed: failed,
+		Failed: failed, Admission: a.admission,
 		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Calls: a.calls.Head, Log: a.log, Limits: proxy.Limits(c.ProxyLimits), AskUsage: c.AskUsage,
 	})
 	return err

@@ -70,7 +70,7 @@ func (a *App) openRouter(ctx context.Context) (err error) {
 	a.router, err = routing.New(routing.Options{
 		Fleet: a.fleet, Events: a.events, Metrics: a.metrics, Log: a.log, Policies: a.store, Audit: a.journal,
 		ReservationTTL: c.Decisions.ReservationTTL, MaxTTL: c.Decisions.MaxTTL, Recent: c.Decisions.Recent,
-		ExplainShare: c.Decisions.ExplainShare,
+		ExplainShare: c.Decisions.ExplainShare, Freed: a.freed,
 	})
 	if err != nil {
 		return err

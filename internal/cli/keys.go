@@ -69,7 +69,7 @@ type fileKeys struct {
 }
 
 func (k fileKeys) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error) {
-	in := access.Request{Name: r.Name, Role: r.Role, Scopes: r.Scopes, Heads: r.Heads, Regions: r.Regions}
+	in := access.Request{Name: r.Name, Role: r.Role, Scopes: r.Scopes, Heads: r.Heads, Regions: r.Regions, Limits: access.Limits(r.KeyLimits)}
 	if r.ExpiresInSeconds != nil {
 		in.ExpiresIn = time.Duration(*r.ExpiresInSeconds) * time.Second
 	}
@@ -120,6 +120,7 @@ is kept.
   headway keys create --role admin --name me --out admin.key
   headway keys create --role head --name rack-7 --head 'gpu-7-*' --in-region eu-west --out rack-7.key
   headway keys create --role client --name chat --expires 2160h --out chat.key
+  headway keys create --role client --name batch --tokens-per-minute 100000 --weight 2 --out batch.key
 
 Roles: viewer reads; operator also manages heads and decides; admin also
 changes policy and keys; head registers and reports for the ids and regions
@@ -152,6 +153,9 @@ that are named; client decides and uses /v1.`, func(c *call) error {
 	f.StringSliceVar(&req.Scopes, "scope", nil, "of what the role may do only this: read, operate, decide, head or admin; may be given several times")
 	f.StringSliceVar(&req.Heads, "head", nil, "of role head: an id that it may register, * stands for any characters; may be given several times")
 	f.StringSliceVar(&req.Regions, "in-region", nil, "of role head: a region that it may register in; may be given several times")
+	f.Int64Var(&req.RequestsPerMinute, "requests-per-minute", 0, "requests to /v1 a minute; 0: as admission.requests_per_minute says, -1: no limit")
+	f.Int64Var(&req.TokensPerMinute, "tokens-per-minute", 0, "tokens of /v1 a minute, of prompts and answers; 0: as admission.tokens_per_minute says, -1: no limit")
+	f.Int64Var(&req.Weight, "weight", 0, "share of the places relative to other keys where requests wait, 1 to 1000; 0: 1")
 	f.DurationVar(&expires, "expires", 0, "time until it ends, 1m to 87600h; without one it does not")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"viewer", "operator", "admin", "head", "client"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -187,7 +191,7 @@ func newKeysList(r *remote) *cobra.Command {
 
 func keyTable(keys []api.Key) *terminal.Table {
 	now := time.Now()
-	t := &terminal.Table{Columns: []string{"ID", "NAME", "ROLE", "STATE", "LAST USED", "CREATED", "SCOPES", "HEADS", "REGIONS", "CREATED BY"}, Wide: 6}
+	t := &terminal.Table{Columns: []string{"ID", "NAME", "ROLE", "STATE", "LAST USED", "CREATED", "SCOPES", "HEADS", "REGIONS", "REQUESTS/MIN", "TOKENS/MIN", "WEIGHT", "CREATED BY"}, Wide: 6}
 	for i := range keys {
 		k := &keys[i]
 		state := "good"
@@ -199,7 +203,7 @@ func keyTable(keys []api.Key) *terminal.Table {
 		case k.ExpiresAt != nil:
 			state = "good for " + terminal.Short(k.ExpiresAt.Sub(now))
 		}
-		t.Add(k.ID, k.Name, k.Role, state, terminal.Ago(k.LastUsedAt, now), terminal.Ago(&k.CreatedAt, now), k.Scopes, k.Heads, k.Regions, k.CreatedBy)
+		t.Add(k.ID, k.Name, k.Role, state, terminal.Ago(k.LastUsedAt, now), terminal.Ago(&k.CreatedAt, now), k.Scopes, k.Heads, k.Regions, k.RequestsPerMinute, k.TokensPerMinute, max(k.Weight, 1), k.CreatedBy)
 	}
 	return t
 }

@@ -17,6 +17,7 @@ type Config struct {
 	Eject     Eject
 	Heads     Heads
 	Proxy     Proxy
+	Admission Admission
 	Discovery []DiscoveredHeads // of the configuration file only
 	Decisions Decisions
 	State     State

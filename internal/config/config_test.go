@@ -92,7 +92,8 @@ func TestDefaults(t *testing.T) {
 			IdleConnection: 4 * time.Second, MaxConnections: 16_384, MaxConnectionsPerHead: 4096, MaxIdlePerHead: 256,
 			HealthChecks: true, HealthCheckInterval: time.Second, AskUsage: "auto",
 		},
-		State: config.State{MinFreeBytes: 64 << 20},
+		Admission: config.Admission{MaxWaiting: 1000, MaxWait: 30 * time.Second},
+		State:     config.State{MinFreeBytes: 64 << 20},
 		Access: config.Access{
 			OIDC:               config.OIDC{RolesClaim: "roles", HeadsClaim: "headway_heads", RegionsClaim: "headway_regions"},
 			FailuresPerAddress: 10,

@@ -39,6 +39,25 @@ type HeadLimits struct {
 	Total     time.Duration
 }
 
+// Admission bounds the requests of the data plane and how long they wait.
+type Admission struct {
+	MaxWaiting        int
+	MaxWait           time.Duration
+	RequestsPerMinute int
+	TokensPerMinute   int
+}
+
+func (t *table) admission(c *Admission) {
+	count.add(t, "admission.max_waiting", &c.MaxWaiting, 1000, 0, 100_000,
+		"requests to /v1 that wait for a place at the heads of one model type; 0 refuses them at once")
+	duration.add(t, "admission.max_wait", &c.MaxWait, 30*time.Second, time.Millisecond, time.Hour,
+		"time that a request to /v1 waits for a place")
+	count.add(t, "admission.requests_per_minute", &c.RequestsPerMinute, 0, 0, 1_000_000_000,
+		"requests to /v1 a minute of each caller whose key has no limit of its own; 0 is no limit")
+	count.add(t, "admission.tokens_per_minute", &c.TokensPerMinute, 0, 0, 1_000_000_000,
+		"tokens a minute, of prompts and answers, of each caller whose key has no limit of its own; 0 is no limit")
+}
+
 func (t *table) proxy(c *Proxy) {
 	t.text("proxy.listen", &c.Listen, "", optionalHostPort,
 		"address of a listener for /v1 and /heads alone, which the listener of listen then does not serve; as there, another than a loopback one needs access control, and TLS or http.behind_proxy")

@@ -79,6 +79,7 @@ func newTable(c *Config) *table {
 		"accept heads whose endpoint is a link-local or a cloud metadata address")
 
 	t.proxy(&c.Proxy)
+	t.admission(&c.Admission)
 
 	duration.add(t, "decisions.reservation_ttl", &c.Decisions.ReservationTTL, 2*time.Minute, time.Second, 24*time.Hour,
 		"time after which a decision without an outcome gives its place back, unless the request asks for another or its head reports that it runs")

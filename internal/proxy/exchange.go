@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"headway/internal/admission"
 	"headway/internal/fleet"
 	"headway/internal/openai"
 	"headway/internal/routing"
@@ -20,10 +21,12 @@ type exchange struct {
 	rc     *http.ResponseController
 	r      *http.Request
 	caller Caller
+	guest  admission.Caller // who that is for admission
 	timing
 	body     body
 	fields   openai.Request
 	req      strategy.Request
+	priority admission.Priority
 	decision *routing.Decision // of the attempt under way; nil: none is open
 	placed   *routing.Decision // the last that was made, with or without a head; nil: none was
 	trace    trace
@@ -93,12 +96,9 @@ func (x *exchange) read() error {
 func (x *exchange) run() error {
 	p := x.proxy
 	p.budget.add()
-	d, err := p.o.Router.Decide(&x.req)
+	d, err := x.place()
 	if err != nil {
-		if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
-			x.placed = no.Decision
-		}
-		return refusal(err)
+		return err
 	}
 	for {
 		x.decision, x.placed = d, d
@@ -121,6 +121,7 @@ func (x *exchange) next(f *failure) *routing.Decision {
 	p, d := x.proxy, x.decision
 	x.called(&f.outcome)
 	x.estimate(&f.outcome)
+	x.charge(&f.outcome)
 	x.decision = nil
 	if p.o.Failed != nil && f.outcome.Blames() {
 		p.o.Failed(d.Head)
@@ -189,6 +190,7 @@ func (x *exchange) finish(result routing.Result, status int) {
 	d, o := x.decision, x.outcome(result, status)
 	x.called(&o)
 	x.estimate(&o)
+	x.charge(&o)
 	x.decision = nil
 	x.proxy.o.Router.End(d, o)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"headway/internal/admission"
 	"headway/internal/openai"
 	"headway/internal/routing"
 	"headway/internal/strategy"
@@ -22,11 +23,12 @@ const (
 	hintRegionMode = "X-Headway-Region-Mode"
 	hintStrategy   = "X-Headway-Strategy"
 	hintSession    = "X-Headway-Session"
+	hintPriority   = "X-Headway-Priority"
 )
 
 // hintFields are the names that the policy's caller_may has for hints. The router
 // itself checks those of a strategy and a region mode, which decisions name too.
-var hintFields = map[string]string{hintRegion: "region", hintSession: "session"}
+var hintFields = map[string]string{hintRegion: "region", hintSession: "session", hintPriority: "priority"}
 
 // hintOf names the hint that a field of the router's request comes from.
 var hintOf = map[string]string{
@@ -56,6 +58,14 @@ func (x *exchange) request() error {
 		if x.req.RegionMode, ok = strategy.ParseRegionMode(mode); !ok {
 			return badHint(hintRegionMode, "must be prefer or require")
 		}
+	}
+	priority := admission.Normal.String()
+	if err := x.hint(hintPriority, &priority); err != nil {
+		return err
+	}
+	var ok bool
+	if x.priority, ok = admission.ParsePriority(priority); !ok {
+		return badHint(hintPriority, "must be high, normal or low")
 	}
 	for _, s := range x.fields.Prompt {
 		x.prompt += int64(s.End - s.Start)

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"headway/internal/access"
+	"headway/internal/admission"
 	"headway/internal/fleet"
 	"headway/internal/openai"
 	"headway/internal/outbound"
@@ -24,15 +25,16 @@ import (
 
 // Options are what a Proxy is made of.
 type Options struct {
-	Router  *routing.Router       // required
-	Fleet   routing.Fleet         // required
-	Heads   *upstream.Heads       // required
-	Metrics prometheus.Registerer // required
-	Calls   *outbound.HeadCounter // nil: calls of heads are not counted
-	Log     *slog.Logger          // required
-	Limits  Limits                // zero values: defaults
-	Now     func() time.Time      // nil: time.Now
-	Failed  func(*fleet.Head)     // is called with each head at fault, and must not block; nil: none is
+	Router    *routing.Router       // required
+	Fleet     routing.Fleet         // required
+	Heads     *upstream.Heads       // required
+	Metrics   prometheus.Registerer // required
+	Calls     *outbound.HeadCounter // nil: calls of heads are not counted
+	Log       *slog.Logger          // required
+	Limits    Limits                // zero values: defaults
+	Now       func() time.Time      // nil: time.Now
+	Failed    func(*fleet.Head)     // is called with each head at fault, and must not block; nil: none is
+	Admission *admission.Admission  // nil: callers have no limits, and no request waits for a place
 
 	// AskUsage says which heads are asked to count the tokens of a stream where the
 	// caller did not ask: AskAuto, AskAlways or AskNever; "": AskAuto.
@@ -96,6 +98,12 @@ func New(o Options) (*Proxy, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Admission == nil {
+		var err error
+		if o.Admission, err = admission.New(admission.Options{Metrics: o.Metrics, Now: o.Now}); err != nil {
+			return nil, err
+		}
+	}
 	return &Proxy{
 		estimates: estimates{fleet: o.Fleet, models: map[string]*ratios{}, refused: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
 			Name: "headway_proxy_estimates_refused_total", Help: "Reports of tokens that calibrated no estimate, since too many models have one.",
@@ -114,7 +122,9 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	x.proxy, x.w, x.r, x.caller, x.timing.begin = p, w, r, c, p.o.Now()
 	x.rc, x.trace, x.secret = http.NewResponseController(w), traceOf(r.Header), secretOf(r.Header)
 	x.reader.open(x)
-	err = x.read()
+	if err = x.enter(); err == nil {
+		err = x.read()
+	}
 	x.received = p.o.Now().Sub(x.timing.begin)
 	if err == nil {
 		err = x.run()
