@@ -54,6 +54,7 @@ type world struct {
 	state    *stateFile
 	ahead    atomic.Int64              // nanoseconds that keys are ahead of the clock
 	still    atomic.Pointer[time.Time] // when the clock of keys stopped
+	freed    func(*fleet.Head)         // called with each place that comes free; nil: nothing is
 }
 
 // entries keeps what is recorded.
@@ -164,7 +165,11 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	w.fleet, err = registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Audit: trailOf{w}, Eject: fleet.EjectOptions{Enabled: true}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
-	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}})
+	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
+		if w.freed != nil {
+			w.freed(h)
+		}
+	}})
 	must(err)
 	verbs, err := apiv1.New(w.fleet, w.router)
 	must(err)

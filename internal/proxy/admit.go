@@ -15,8 +15,8 @@ import (
 	"headway/internal/strategy"
 )
 
-// guest is a principal as admission knows it.
-func guest(p *access.Principal) admission.Caller {
+// accountOf is a principal as admission knows it.
+func accountOf(p *access.Principal) admission.Caller {
 	if p == nil {
 		return admission.Caller{}
 	}
@@ -29,8 +29,8 @@ func guest(p *access.Principal) admission.Caller {
 // enter counts the request for its caller's limits, and says in the answer what is
 // left of them.
 func (x *exchange) enter() error {
-	x.guest = guest(x.caller.Principal)
-	standing, err := x.proxy.o.Admission.Enter(&x.guest)
+	x.account = accountOf(x.caller.Principal)
+	standing, err := x.proxy.o.Admission.Enter(&x.account)
 	h := x.w.Header()
 	for _, q := range []struct {
 		limit, remaining, reset string
@@ -61,7 +61,7 @@ func (x *exchange) enter() error {
 
 // charge counts the tokens of an attempt that has ended.
 func (x *exchange) charge(o *routing.Outcome) {
-	x.proxy.o.Admission.Charge(&x.guest, max(o.InputTokens, 0)+max(o.OutputTokens, 0))
+	x.proxy.o.Admission.Charge(&x.account, max(o.InputTokens, 0)+max(o.OutputTokens, 0))
 }
 
 // decide asks the router for a head.
@@ -95,7 +95,7 @@ func (x *exchange) place() (*routing.Decision, error) {
 // await has the request wait for a place.
 func (x *exchange) await(pool string) (d *routing.Decision, err error) {
 	p := x.proxy
-	r := admission.Request{Pool: pool, Caller: x.guest, Priority: x.priority}
+	r := admission.Request{Pool: pool, Caller: x.account, Priority: x.priority}
 	if mode := p.o.Router.Policy().Plan(pool, x.req.Region).RegionMode; cmp.Or(x.req.RegionMode, mode) == strategy.RegionRequire {
 		r.Lane = x.req.Region
 	}

@@ -16,12 +16,12 @@ import (
 
 // exchange is one request on its way through the proxy, for one goroutine.
 type exchange struct {
-	proxy  *Proxy
-	w      http.ResponseWriter
-	rc     *http.ResponseController
-	r      *http.Request
-	caller Caller
-	guest  admission.Caller // who that is for admission
+	proxy   *Proxy
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	r       *http.Request
+	caller  Caller
+	account admission.Caller // who that is for admission
 	timing
 	body     body
 	fields   openai.Request
