@@ -54,6 +54,8 @@ type seen struct {
 	content  bool
 	finished bool // a choice was
 	text     int  // bytes of text
+	at       Span // of the text, if it is one string
+	pieces   int  // of text and other content
 }
 
 // event reads the data of one event.
@@ -130,16 +132,14 @@ func (c *cursor) choice(s *seen) {
 				return
 			}
 			c.members(func(name []byte) {
-				role := string(name) == "role"
-				if n := c.length(); n > 0 && !role {
-					s.content = true
-					s.text += n
+				if string(name) == "role" {
+					c.skip()
+					return
 				}
+				c.piece(s)
 			})
 		case "text":
-			n := c.length()
-			s.content = s.content || n > 0
-			s.text += n
+			c.piece(s)
 		case "finish_reason":
 			if !c.empty() {
 				s.content, s.finished = true, true
@@ -148,6 +148,21 @@ func (c *cursor) choice(s *seen) {
 			c.skip()
 		}
 	})
+}
+
+// piece reads a value that is content unless it is empty.
+func (c *cursor) piece(s *seen) {
+	quoted := c.peek() == '"'
+	from := c.i
+	n := c.length()
+	if n == 0 {
+		return
+	}
+	s.content = true
+	s.text += n
+	if s.pieces++; quoted {
+		s.at = Span{from + 1, from + 1 + n}
+	}
 }
 
 // empty passes over a value and says whether it has nothing in it.
@@ -216,6 +231,11 @@ func (c *cursor) texts(n *int) {
 	default:
 		c.skip()
 	}
+}
+
+// plain reports whether the event has one text and nothing else that counts.
+func (s *seen) plain() bool {
+	return s.choices == 1 && s.pieces == 1 && s.at.End > 0 && !s.failed && !s.usage && !s.finished
 }
 
 // class is the meaning of an event by what it has and by its name.

@@ -23,6 +23,7 @@ type Stream struct {
 	total    usage
 	any      bool // total is set
 	finished bool
+	shape    shape // of events with content
 	held     []byte
 	out      []byte // of the last event, if it was changed
 	scratch  []byte
@@ -147,6 +148,9 @@ func (s *Stream) tooLong(piece []byte, whole bool) Event {
 
 // read classes a whole event.
 func (s *Stream) read(event []byte) Event {
+	if n := s.shape.text(event); n > 0 {
+		return Event{Bytes: event, Class: Content, Text: n}
+	}
 	var f fields
 	f, s.scratch = split(event, s.scratch)
 	data := bytes.TrimRight(f.data, " ")
@@ -167,7 +171,9 @@ func (s *Stream) read(event []byte) Event {
 	}
 	s.finished = s.finished || what.finished
 	e := Event{Bytes: event, Class: what.class(f.name), Usage: what.usage, Text: what.text}
-	if s.Model != "" && what.count > 0 {
+	if renamed := s.Model != "" && what.count > 0; !renamed && f.at > 0 && what.plain() {
+		s.shape.learn(event, Span{f.at + what.at.Start, f.at + what.at.End})
+	} else if renamed {
 		s.out = s.out[:0]
 		from := 0
 		for _, m := range what.models[:what.count] {

@@ -52,6 +52,7 @@ type exchange struct {
 	commented bool
 
 	answer openai.Answer // that is passed on, if it is no stream
+	out    []byte        // of a stream, to be written before the head is waited for again
 	call   upstream.Call
 	pieces [8][]byte
 	fieldA [24]upstream.Field
@@ -173,7 +174,10 @@ func (x *exchange) close() {
 	x.proxy.bodies.free(&x.body)
 	x.reader.close(x)
 	x.answer.Reset(nil, "")
-	*x = exchange{answer: x.answer}
+	if cap(x.out) > 2*maxOut {
+		x.out = nil
+	}
+	*x = exchange{answer: x.answer, out: x.out[:0]}
 	exchanges.Put(x)
 }
 

@@ -32,6 +32,9 @@ type relay struct {
 	last    time.Time // of an event with content
 }
 
+// maxOut is the most that is written at once, unless one event is longer.
+const maxOut = 16 << 10
+
 // stream passes on a stream of events, each as it comes.
 func (x *exchange) stream(res *upstream.Response) *failure {
 	s := relay{exchange: x, status: res.Status, metrics: x.proxy.metrics.model(x.decision.ModelType)}
@@ -42,18 +45,11 @@ func (x *exchange) stream(res *upstream.Response) *failure {
 			return x.left()
 		}
 	}
-	c, _ := chunks.Get().(*chunk)
-	defer chunks.Put(c)
 	for {
-		n, err := res.Body.Read(c.b[:])
-		for p := c.b[:n]; len(p) > 0; {
-			e, rest, ok := s.events.Next(p)
-			if p = rest; !ok {
-				break
-			}
-			if f := s.event(&e); f != nil {
-				return f
-			}
+		res.Body.Wait()
+		f, err := s.some(res)
+		if f != nil {
+			return f
 		}
 		if err == nil {
 			if s.content && x.flush() != nil {
@@ -68,8 +64,36 @@ func (x *exchange) stream(res *upstream.Response) *failure {
 	}
 }
 
+// some passes on what is there.
+func (s *relay) some(res *upstream.Response) (*failure, error) {
+	c, _ := chunks.Get().(*chunk)
+	defer chunks.Put(c)
+	n, err := res.Body.Read(c.b[:])
+	now := s.proxy.o.Now()
+	for p := c.b[:n]; len(p) > 0; {
+		e, rest, ok := s.events.Next(p)
+		if p = rest; !ok {
+			break
+		}
+		if f := s.event(&e, now); f != nil {
+			return f, nil
+		}
+	}
+	if s.pass() != nil {
+		return s.left(), nil
+	}
+	return nil, err
+}
+
+// pass writes what is to be written.
+func (s *relay) pass() error {
+	out := s.out
+	s.out = s.out[:0]
+	return s.write(out)
+}
+
 // event passes on one event, holds it, or finds a failure in it.
-func (s *relay) event(e *openai.Event) *failure {
+func (s *relay) event(e *openai.Event, now time.Time) *failure {
 	if s.commented && len(s.held) == 0 && !s.content {
 		e.Bytes = bytes.TrimPrefix(e.Bytes, byteOrderMark) // the stream has begun
 	}
@@ -88,22 +112,23 @@ func (s *relay) event(e *openai.Event) *failure {
 		}
 	}
 	s.done = s.done || e.Class == openai.Done
-	if !s.content && s.begin() != nil {
-		return s.left()
+	if !s.content {
+		s.begin()
 	}
-	if s.write(e.Bytes) != nil {
+	if len(s.out)+len(e.Bytes) <= maxOut {
+		s.out = append(s.out, e.Bytes...)
+	} else if s.pass() != nil || s.write(e.Bytes) != nil {
 		return s.left()
 	}
 	if e.Class == openai.Content {
 		s.text += int64(e.Text)
-		s.token()
+		s.token(now)
 	}
 	return nil
 }
 
-// token notes an event with content. The clock is half of what it costs.
-func (s *relay) token() {
-	now := s.proxy.o.Now()
+// token notes an event with content. Those that were read at once came at once.
+func (s *relay) token(now time.Time) {
 	if s.last.IsZero() {
 		s.metrics.firstToken.Observe(now.Sub(s.timing.begin).Seconds())
 	} else {
@@ -113,12 +138,10 @@ func (s *relay) token() {
 }
 
 // begin notes the first content: the request stays with its head now.
-func (s *relay) begin() error {
+func (s *relay) begin() {
 	s.content = true
 	s.first = s.proxy.o.Router.Begun(s.decision)
-	held := s.held
-	s.held = nil
-	return s.write(held)
+	s.out, s.held = append(s.out, s.held...), nil // both are bounded
 }
 
 // failed is an event with an error. Before the first content another head is
@@ -131,6 +154,7 @@ func (s *relay) failed(e *openai.Event) *failure {
 		return f
 	}
 	s.proxy.metrics.cut.Inc()
+	_ = s.pass()
 	_ = s.write(s.renamed(e.Bytes))
 	_ = s.flush()
 	f.answer = ErrAborted
@@ -141,13 +165,19 @@ func (s *relay) failed(e *openai.Event) *failure {
 func (s *relay) end(res *upstream.Response, err error) *failure {
 	torn := false
 	if last, ok := s.events.Flush(); ok && err == io.EOF && (res.Framed || last.Class == openai.Done) {
-		if f := s.event(&last); f != nil {
+		if f := s.event(&last, s.proxy.o.Now()); f != nil {
 			return f
+		}
+		if s.pass() != nil {
+			return s.left()
 		}
 		torn = true // it had no blank line
 	}
 	if err == io.EOF && (s.done || res.Framed && !s.owesEnd()) {
-		if !s.content && s.begin() != nil || s.flush() != nil {
+		if !s.content {
+			s.begin()
+		}
+		if s.pass() != nil || s.flush() != nil {
 			return s.left()
 		}
 		return nil

@@ -140,6 +140,17 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Wait returns when there is something to read, or Read has an error to tell: until
+// then the caller need not hold memory to read into.
+func (b *Body) Wait() {
+	if b.failed != nil || b.ended || b.closed {
+		return
+	}
+	if _, err := b.c.r.Peek(1); err != nil && err != io.EOF {
+		b.failed = b.c.fail(readKind(err, b.c.timeout), err)
+	}
+}
+
 // Trailer returns the trailers, after the end of the body.
 func (b *Body) Trailer() http.Header { return b.answer.Trailer }
 
