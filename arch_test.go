@@ -45,7 +45,9 @@ const (
 	nats      = "github.com/nats-io/nats.go"
 	natsd     = "github.com/nats-io/nats-server/v2"
 	oidc      = "github.com/coreos/go-oidc/v3"
+	otlp      = "go.opentelemetry.io/proto/slim/otlp"
 	pflag     = "github.com/spf13/pflag"
+	protobuf  = "google.golang.org/protobuf"
 	rapid     = "pgregory.net/rapid"
 	redis     = "github.com/redis/go-redis/v9"
 	websocket = "github.com/coder/websocket"
@@ -91,8 +93,9 @@ var rooms = map[string]room{
 	"internal/healthcheck": {
 		ours: []string{"internal/engines", "internal/fleet", "internal/outbound"}, others: []string{metrics},
 	},
+	"internal/tracing": {ours: []string{"internal/outbound"}, others: []string{metrics, otlp, protobuf}},
 	"internal/proxy": {
-		ours:   []string{"internal/access", "internal/admission", "internal/fleet", "internal/openai", "internal/outbound", "internal/routing", "internal/strategy", "internal/strict", "internal/upstream"},
+		ours:   []string{"internal/access", "internal/admission", "internal/fleet", "internal/openai", "internal/outbound", "internal/routing", "internal/strategy", "internal/strict", "internal/tracing", "internal/upstream"},
 		others: []string{metrics, "golang.org/x/sync"},
 	},
 	"internal/config": {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},
@@ -168,6 +171,7 @@ var forTests = []string{
 	"github.com/openai/openai-go/v3",
 	"github.com/prometheus/common",
 	"github.com/prometheus/client_model",
+	"go.opentelemetry.io/collector/pdata", // reads traces as the collector does
 	"github.com/rogpeppe/go-internal",
 	"github.com/nats-io/jwt/v2", // credentials of a server of somebody else's
 	"github.com/nats-io/nkeys",

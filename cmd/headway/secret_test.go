@@ -72,6 +72,7 @@ func TestAServiceRepeatsNoSecretOfItsSettings(t *testing.T) {
 		"--queue-mode", "external", "--queue-url", "nats://"+hidden+"@127.0.0.1:1", "--queue-token-file", write("token", hidden),
 		"--monitor-interval", "1s", "--monitor-alertmanagers", "http://"+hidden+"@127.0.0.1:1/?t="+hidden, "--monitor-alert-webhooks", "http://127.0.0.1:1/"+hidden+"?t="+hidden,
 		"--oidc-issuer", "http://"+hidden+"@127.0.0.1:1/x?t="+hidden, "--oidc-audience", "headway", "--webhooks-file", hooks,
+		"--tracing-otlp-endpoint", "http://"+hidden+"@127.0.0.1:1/"+hidden+"?t="+hidden, "--tracing-otlp-headers-file", write("otlp", "Authorization: Bearer "+hidden),
 	)
 	said := ""
 	ask := func(path, token string) string {

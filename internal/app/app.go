@@ -38,6 +38,7 @@ import (
 	"headway/internal/redisaudit"
 	"headway/internal/registry"
 	"headway/internal/routing"
+	"headway/internal/tracing"
 	"headway/internal/trail"
 	"headway/internal/upstream"
 	"headway/internal/webhook"
@@ -87,6 +88,7 @@ type App struct {
 	queue        *natsmq.Queue // nil: switched off
 	heads        *upstream.Heads
 	checker      *healthcheck.Checker // nil: switched off
+	tracer       *tracing.Tracer      // nil: switched off
 	proxy        *proxy.Proxy
 	monitor      *monitor.Monitor // nil: switched off
 	monitorPages http.Handler     // nil: switched off
@@ -117,7 +119,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		// files.
 		a.listen, a.openCertificates, a.readAccess, a.check, a.openWebhooks, a.readRedis,
 		a.openStore, a.openJournal, a.openRedis, a.openAccess, a.openFleet, a.openAdmission, a.openRouter, a.openLive,
-		a.openQueue, a.openMonitor, a.openProxy, a.openServer, a.announce,
+		a.openQueue, a.openMonitor, a.openTracing, a.openProxy, a.openServer, a.announce,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, a.close())
@@ -234,6 +236,9 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	if a.monitor != nil {
 		start(a.monitor.Run)
+	}
+	if a.tracer != nil {
+		start(a.tracer.Run)
 	}
 	start(func(context.Context) error { return a.server.Serve(a.listener) })
 	if a.dataListener != nil {

@@ -56,7 +56,8 @@ var silent = []string{
 	"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/klauspost/compress/gzhttp", "github.com/nats-io/nats-server/v2/server",
 	"github.com/nats-io/nats.go/jetstream", "github.com/nats-io/nats.go/micro", "github.com/prometheus/client_golang/prometheus",
 	"github.com/prometheus/client_model/go", "github.com/prometheus/common/expfmt", "github.com/prometheus/common/model", "github.com/prometheus/prometheus",
-	"github.com/spf13/pflag", "go.etcd.io/bbolt", "go.yaml.in/yaml/v3", "golang.org/x/net/http/httpguts", "golang.org/x/sync/semaphore", "golang.org/x/time/rate",
+	"github.com/spf13/pflag", "go.etcd.io/bbolt", "go.opentelemetry.io/proto/slim/otlp", "go.yaml.in/yaml/v3", "golang.org/x/net/http/httpguts", "golang.org/x/sync/semaphore", "golang.org/x/time/rate",
+	"google.golang.org/protobuf/proto",
 }
 
 // dialers are all places that make connections in the packages of the service,
@@ -78,7 +79,7 @@ var dialers = map[string]string{
 	"internal/agent outbound.NewDialer":                      "dns", // each lookup is counted
 	"internal/healthcheck net/http.Client":                   "head_probe",
 	"internal/healthcheck outbound.NewTransport":             "head_probe",
-	"internal/app outbound.NewClient":                        "oidc acme alertmanager webhook",
+	"internal/app outbound.NewClient":                        "oidc acme alertmanager otlp webhook",
 	"internal/app outbound.NewDialer":                        "nats",    // and for redis, where each call is counted
 	"internal/natsmq nats.go.Connect":                        "nats",    // with the dialer of the app; else within the process
 	"internal/natsmq nats.go.Options":                        "nats",    // to check the credentials, without a connection

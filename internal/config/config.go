@@ -29,6 +29,7 @@ type Config struct {
 	Realtime  Realtime
 	Queue     Queue
 	Webhooks  Webhooks
+	Tracing   Tracing
 
 	file    string            // that was read; "": none
 	sources map[string]source // by key, of the values that are not defaults

@@ -103,6 +103,7 @@ func TestDefaults(t *testing.T) {
 		Monitor:  config.Monitor{Enabled: true, Interval: 15 * time.Second, Retention: 24 * time.Hour, MaxSeries: 20_000, Timeout: 10 * time.Second},
 		Realtime: config.Realtime{MaxStreams: 5000, MaxMessageBytes: 64 << 10, MaxRate: 100_000, Heartbeat: 10 * time.Second},
 		Queue:    config.Queue{Mode: "embedded", MaxBytes: 256 << 20},
+		Tracing:  config.Tracing{SampleShare: 1},
 	}
 	if got := mustLoad(t, "", nil); printed(t, got, true) != printed(t, want, true) {
 		t.Errorf("nothing set gives\n%s", printed(t, got, true))

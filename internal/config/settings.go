@@ -104,6 +104,7 @@ func newTable(c *Config) *table {
 		"file with the endpoints that events are posted to, YAML; see docs/webhooks.md")
 	t.boolean("webhooks.allow_link_local", &c.Webhooks.AllowLinkLocal, false,
 		"post to endpoints whose address is a link-local or a cloud metadata one")
+	t.tracing(&c.Tracing)
 	return t
 }
 

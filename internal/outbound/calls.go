@@ -7,7 +7,7 @@ import (
 
 // Calls counts the calls to external services.
 type Calls struct {
-	ACME, Alertmanager, DNS, HeadProbe, NATS, OIDC, Redis, Webhook *Counter
+	ACME, Alertmanager, DNS, HeadProbe, NATS, OIDC, OTLP, Redis, Webhook *Counter
 
 	Head *HeadCounter
 }
@@ -46,7 +46,7 @@ type Counter struct{ success, failure prometheus.Counter }
 func NewCalls(metrics prometheus.Registerer) *Calls {
 	vec := promauto.With(metrics).NewCounterVec(prometheus.CounterOpts{
 		Name: "external_service_calls_total",
-		Help: "Calls to services outside of this process, by service and status: requests to acme, alertmanager, oidc and webhook, lookups of discovery (dns), probes of the heads that the service itself registers (head_probe), batches of records to an external redis, connections to an external nats, and requests to a head (status rejected: it answered 4xx; cancelled: the caller left). What is embedded does not count.",
+		Help: "Calls to services outside of this process, by service and status: requests to acme, alertmanager, oidc, otlp and webhook, lookups of discovery (dns), probes of the heads that the service itself registers (head_probe), batches of records to an external redis, connections to an external nats, and requests to a head (status rejected: it answered 4xx; cancelled: the caller left). What is embedded does not count.",
 	}, []string{"service", "status"})
 	of := func(service string) *Counter {
 		return &Counter{vec.WithLabelValues(service, "success"), vec.WithLabelValues(service, "error")}
@@ -55,7 +55,7 @@ func NewCalls(metrics prometheus.Registerer) *Calls {
 	for s := range headStatuses {
 		heads[s] = vec.WithLabelValues("head", s.String())
 	}
-	return &Calls{of("acme"), of("alertmanager"), of("dns"), of("head_probe"), of("nats"), of("oidc"), of("redis"), of("webhook"), heads}
+	return &Calls{of("acme"), of("alertmanager"), of("dns"), of("head_probe"), of("nats"), of("oidc"), of("otlp"), of("redis"), of("webhook"), heads}
 }
 
 // Add counts one call.

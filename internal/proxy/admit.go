@@ -13,6 +13,7 @@ import (
 	"headway/internal/openai"
 	"headway/internal/routing"
 	"headway/internal/strategy"
+	"headway/internal/tracing"
 )
 
 // accountOf is a principal as admission knows it.
@@ -66,7 +67,14 @@ func (x *exchange) charge(o *routing.Outcome) {
 
 // decide asks the router for a head.
 func (x *exchange) decide() (*routing.Decision, error) {
+	var begin time.Time
+	if x.spans != nil {
+		begin = x.proxy.o.Now()
+	}
 	d, err := x.proxy.o.Router.Decide(&x.req)
+	if err == nil || !x.req.Waits { // not of each turn in the queue
+		x.decided(d, err, begin)
+	}
 	x.placed = d
 	if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
 		x.placed = no.Decision
@@ -100,6 +108,7 @@ func (x *exchange) await(pool string) (d *routing.Decision, err error) {
 		r.Lane = x.req.Region
 	}
 	x.wait(p.o.Now())
+	queued := x.spans.Span("queue", tracing.Internal, x.waiting)
 	end := p.o.Admission.Wait(x.r.Context(), &r, func() bool {
 		d, err = x.decide()
 		switch failureOf(err) {
@@ -109,6 +118,7 @@ func (x *exchange) await(pool string) (d *routing.Decision, err error) {
 		return true
 	})
 	x.resume(p.o.Now())
+	queued.End(p.o.Now())
 	switch {
 	case end == nil && err == nil:
 		return d, nil

@@ -11,6 +11,7 @@ import (
 	"headway/internal/openai"
 	"headway/internal/routing"
 	"headway/internal/strategy"
+	"headway/internal/tracing"
 	"headway/internal/upstream"
 )
 
@@ -29,18 +30,22 @@ type exchange struct {
 	priority admission.Priority
 	decision *routing.Decision // of the attempt under way; nil: none is open
 	placed   *routing.Decision // the last that was made, with or without a head; nil: none was
-	trace    trace
-	secret   string  // the caller's credential
-	target   string  // path and query at the head, of PassThrough
-	upload   *upload // its body, where it is not read before; nil: it is
-	model    string  // that answers name in place of the head's; "": they are not changed
-	real     string  // the name of the model at the head, where it is another
-	asked    bool    // the head is asked for its usage, and the caller did not ask
+	trace    tracing.Context
+	spans    *tracing.Trace // nil: the request is not sampled
+	span     *tracing.Span  // of the attempt
+	secret   string         // the caller's credential
+	target   string         // path and query at the head, of PassThrough
+	upload   *upload        // its body, where it is not read before; nil: it is
+	model    string         // that answers name in place of the head's; "": they are not changed
+	real     string         // the name of the model at the head, where it is another
+	asked    bool           // the head is asked for its usage, and the caller did not ask
 	attempts int
 	tried    time.Time // when the first attempt began
 	sent     time.Time // of the attempt
 	first    time.Time // of its first content; zero: none came
 	dialed   bool      // its head was called, or was to be
+	fault    string    // why it failed; "": it did not
+	status   int       // of the answer that was sent; 0: none
 	usage    openai.Usage
 	prompt   int64          // bytes of the prompt
 	text     int64          // bytes of text of the attempt's answer
@@ -120,9 +125,9 @@ func (x *exchange) run() error {
 // next ends an attempt that failed, and returns the next one, or nil.
 func (x *exchange) next(f *failure) *routing.Decision {
 	p, d := x.proxy, x.decision
-	x.called(&f.outcome)
 	x.estimate(&f.outcome)
 	x.charge(&f.outcome)
+	x.called(&f.outcome)
 	x.decision = nil
 	if p.o.Failed != nil && f.outcome.Blames() {
 		p.o.Failed(d.Head)
@@ -192,9 +197,9 @@ func withdrawn() routing.Outcome {
 // finish ends the attempt that was answered.
 func (x *exchange) finish(result routing.Result, status int) {
 	d, o := x.decision, x.outcome(result, status)
-	x.called(&o)
 	x.estimate(&o)
 	x.charge(&o)
+	x.called(&o)
 	x.decision = nil
 	x.proxy.o.Router.End(d, o)
 }
@@ -222,8 +227,9 @@ func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisec
 func (x *exchange) attempt() *failure {
 	p := x.proxy
 	x.usage = openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown}
+	x.first, x.sent, x.events, x.dialed, x.fault, x.text = time.Time{}, p.o.Now(), nil, true, "", 0
+	x.span = x.spans.Span("attempt", tracing.Client, x.sent)
 	x.prepare()
-	x.first, x.sent, x.events, x.dialed, x.text = time.Time{}, p.o.Now(), nil, true, 0
 	if x.tried.IsZero() {
 		x.tried, x.spoke = x.sent, time.Now()
 	}
@@ -244,7 +250,7 @@ func (x *exchange) broken(err error) *failure {
 	if !ok {
 		e = &upstream.Error{Kind: upstream.Malformed, Err: err}
 	}
-	x.proxy.metrics.failed(string(e.Kind))
+	x.failing(string(e.Kind))
 	if e.Kind == upstream.Canceled || x.r.Context().Err() != nil {
 		return &failure{outcome: x.outcome(routing.ResultCancelled, 0), answer: ErrClientGone}
 	}
@@ -308,7 +314,7 @@ const statusClientGone = 499
 
 // answered passes the answer of a head on, or says why another is tried.
 func (x *exchange) answered(res *upstream.Response) *failure {
-	x.proxy.metrics.answered(res.Status)
+	x.failingStatus(res.Status)
 	switch {
 	case x.caller.Endpoint == PassThrough && (res.Status < 300 || res.Status > 401) && res.Status != http.StatusProxyAuthRequired && !x.mayTryAgain(res.Status):
 		return x.forward(res)

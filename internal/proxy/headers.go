@@ -101,8 +101,8 @@ func (x *exchange) prepare() {
 			}
 		}
 	}
-	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID}, upstream.Field{Name: "Traceparent", Value: x.trace.parentFor()})
-	for _, v := range x.trace.state {
+	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID}, upstream.Field{Name: "Traceparent", Value: x.trace.Traceparent(x.span)})
+	for _, v := range x.trace.State() {
 		fields = append(fields, upstream.Field{Name: "Tracestate", Value: v})
 	}
 	if e.Form == openai.JSON { // curl -d says that it is a form; the body was read as JSON
@@ -151,7 +151,7 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
 	x.describe(h, &x.said)
-	x.begun = true
+	x.begun, x.status = true, status
 	x.w.WriteHeader(status)
 }
 

@@ -37,7 +37,7 @@ func (x *exchange) keepBytes(res *upstream.Response, body []byte, result routing
 	status := res.Status
 	if status < 300 {
 		status = http.StatusBadGateway // {"error":…} in an answer that says that all is well
-		x.proxy.metrics.failed(reasonErrorInside)
+		x.failing(reasonErrorInside)
 	}
 	return &failure{
 		again: true, outcome: x.outcome(result, status),

@@ -34,7 +34,6 @@ type metrics struct {
 	retries     prometheus.Counter
 	budgetSpent prometheus.Counter
 	cut         prometheus.Counter
-	unknown     prometheus.Counter
 	overhead    prometheus.Histogram
 	duration    prometheus.Histogram
 	calls       *outbound.HeadCounter
@@ -49,7 +48,9 @@ type metrics struct {
 // modelMetrics are the held children of one model type.
 type modelMetrics struct {
 	firstToken, interval  prometheus.Observer
-	input, output, cached prometheus.Counter
+	input, output, cached prometheus.Counter // as heads reported them
+	estimatedInput        prometheus.Counter
+	estimatedOutput       prometheus.Counter
 }
 
 // The reasons of headway_proxy_call_failures_total beside the kinds of upstream.
@@ -75,7 +76,6 @@ func newMetrics(reg prometheus.Registerer, calls *outbound.HeadCounter) *metrics
 		retries:     counter("headway_proxy_retries_total", "Further attempts of proxied requests at another head."),
 		budgetSpent: counter("headway_proxy_retries_refused_total", "Failed attempts that no other followed because the retry budget was used up."),
 		cut:         counter("headway_proxy_answers_cut_total", "Answers that a head broke off after their first content, and that were cut."),
-		unknown:     counter("headway_proxy_usage_unknown_total", "Answers of heads that did not say how many tokens they took."),
 		overhead: auto.NewHistogram(histogram("headway_proxy_overhead_seconds",
 			"Time from a proxied request to the header of its answer, without waiting for heads or for a place at one.", overheadBuckets)),
 		duration: auto.NewHistogram(histogram("headway_proxy_request_duration_seconds",
@@ -85,8 +85,8 @@ func newMetrics(reg prometheus.Registerer, calls *outbound.HeadCounter) *metrics
 		interval: auto.NewHistogramVec(histogram("headway_proxy_token_interval_seconds",
 			"Time between two events with content of a stream. Most engines send one token in each.", intervalBuckets), []string{"model_type"}),
 		tokens: auto.NewCounterVec(prometheus.CounterOpts{
-			Name: "headway_proxy_tokens_total", Help: "Tokens that heads reported of proxied requests, by the head's model type: input, of which some were cached, and output.",
-		}, []string{"model_type", "kind"}),
+			Name: "headway_proxy_tokens_total", Help: "Tokens of proxied requests by the head's model type and kind: input, of which some were cached, and output; source says whether a head reported or the service estimated them.",
+		}, []string{"model_type", "kind", "source"}),
 		failures: map[string]prometheus.Counter{},
 	}
 	failures := auto.NewCounterVec(prometheus.CounterOpts{
@@ -121,45 +121,55 @@ func (m *metrics) model(name string) *modelMetrics {
 		return old[otherModel]
 	}
 	next := maps.Clone(old)
-	tokens := func(kind string) prometheus.Counter { return m.tokens.WithLabelValues(name, kind) }
-	next[name] = &modelMetrics{m.firstToken.WithLabelValues(name), m.interval.WithLabelValues(name), tokens("input"), tokens("output"), tokens("cached")}
+	tokens := func(kind, source string) prometheus.Counter { return m.tokens.WithLabelValues(name, kind, source) }
+	next[name] = &modelMetrics{
+		m.firstToken.WithLabelValues(name), m.interval.WithLabelValues(name),
+		tokens("input", "reported"), tokens("output", "reported"), tokens("cached", "reported"), tokens("input", "estimated"), tokens("output", "estimated"),
+	}
 	m.models.Store(&next)
 	return next[name]
 }
 
-// used counts the tokens that a head reported.
-func (m *modelMetrics) used(u openai.Usage) {
-	for _, n := range []struct {
-		tokens int64
-		of     prometheus.Counter
-	}{{u.Input, m.input}, {u.Output, m.output}, {u.Cached, m.cached}} {
-		if n.tokens > 0 {
-			n.of.Add(float64(n.tokens))
-		}
+// used counts the tokens of an attempt: those that its head reported, and the
+// estimates in the place of others.
+func (m *modelMetrics) used(reported openai.Usage, o *routing.Outcome) {
+	input, output := m.input, m.output
+	if reported.Input < 0 {
+		input = m.estimatedInput
 	}
+	if reported.Output < 0 {
+		output = m.estimatedOutput
+	}
+	input.Add(float64(max(o.InputTokens, 0)))
+	output.Add(float64(max(o.OutputTokens, 0)))
+	m.cached.Add(float64(max(o.CachedTokens, 0)))
 }
 
-// failed counts why a call brought no good answer.
-func (m *metrics) failed(reason string) { m.failures[reason].Inc() }
+// failing notes why the call of a head brings no good answer.
+func (x *exchange) failing(reason string) {
+	x.fault = reason
+	x.proxy.metrics.failures[reason].Inc()
+}
 
-// answered counts a status that is no good answer.
-func (m *metrics) answered(status int) {
+// failingStatus notes a status that is no good answer.
+func (x *exchange) failingStatus(status int) {
 	switch {
 	case status == 429:
-		m.failed(reasonStatus429)
+		x.failing(reasonStatus429)
 	case status == 401 || status == 407:
-		m.failed(reasonUnauthorized)
+		x.failing(reasonUnauthorized)
 	case status >= 500:
-		m.failed(reasonStatus5xx)
+		x.failing(reasonStatus5xx)
 	case status >= 400:
-		m.failed(reasonStatus4xx)
+		x.failing(reasonStatus4xx)
 	case status >= 300 || status < 200:
-		m.failed(reasonRedirect)
+		x.failing(reasonRedirect)
 	}
 }
 
 // called counts the end of a call of a head, and its tokens.
 func (x *exchange) called(o *routing.Outcome) {
+	x.attempted(o)
 	m := x.proxy.metrics
 	switch {
 	case !x.dialed: // none was made
@@ -173,9 +183,5 @@ func (x *exchange) called(o *routing.Outcome) {
 	default:
 		m.calls.Add(outbound.HeadError)
 	}
-	if x.usage.Input >= 0 || x.usage.Output >= 0 {
-		m.model(x.decision.ModelType).used(x.usage)
-	} else if o.Result == routing.ResultOK && x.caller.Endpoint != PassThrough {
-		m.unknown.Inc()
-	}
+	m.model(x.decision.ModelType).used(x.usage, o)
 }

@@ -20,6 +20,7 @@ import (
 	"headway/internal/openai"
 	"headway/internal/outbound"
 	"headway/internal/routing"
+	"headway/internal/tracing"
 	"headway/internal/upstream"
 )
 
@@ -30,6 +31,7 @@ type Options struct {
 	Heads     *upstream.Heads       // required
 	Metrics   prometheus.Registerer // required
 	Calls     *outbound.HeadCounter // nil: calls of heads are not counted
+	Tracer    *tracing.Tracer       // nil: requests are not traced
 	Log       *slog.Logger          // required
 	Limits    Limits                // zero values: defaults
 	Now       func() time.Time      // nil: time.Now
@@ -120,7 +122,8 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	x, _ := exchanges.Get().(*exchange)
 	defer x.close()
 	x.proxy, x.w, x.r, x.caller, x.timing.begin = p, w, r, c, p.o.Now()
-	x.rc, x.trace, x.secret = http.NewResponseController(w), traceOf(r.Header), secretOf(r.Header)
+	x.rc, x.trace, x.secret = http.NewResponseController(w), tracing.Read(r.Header), secretOf(r.Header)
+	x.spans = p.o.Tracer.Start(&x.trace, r.Method, routeOf(c.Endpoint), x.timing.begin)
 	x.reader.open(x)
 	if err = x.enter(); err == nil {
 		err = x.read()
@@ -134,6 +137,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	}
 	end := p.o.Now()
 	x.answers(end)
+	x.ended(err, end)
 	p.metrics.overhead.Observe(x.overhead.Seconds())
 	p.metrics.duration.Observe(end.Sub(x.timing.begin).Seconds())
 	return x.elsewhere(end), err

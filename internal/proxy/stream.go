@@ -147,7 +147,7 @@ func (s *relay) begin() {
 // failed is an event with an error. Before the first content another head is
 // tried; after it the event is passed on and the connection is cut.
 func (s *relay) failed(e *openai.Event) *failure {
-	s.proxy.metrics.failed(reasonErrorInside)
+	s.failing(reasonErrorInside)
 	f := &failure{outcome: s.outcome(routing.ResultError, http.StatusBadGateway)}
 	if !s.content {
 		f.again, f.answer = true, &keptEvent{append([]byte(nil), s.renamed(e.Bytes)...)}

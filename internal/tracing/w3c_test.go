@@ -1,4 +1,4 @@
-package proxy
+package tracing
 
 import (
 	"net/http"
@@ -32,9 +32,10 @@ func TestATraceIsContinuedOrBegun(t *testing.T) {
 		if c.values != nil {
 			h["Traceparent"] = c.values
 		}
-		got := traceOf(h)
-		text := got.parentFor()
-		if len(text) != traceparentLength || strings.Contains(text, span) {
+		got := Read(h)
+		text := got.Traceparent(nil)
+		recorded := got.Traceparent(&Span{id: newSpanID()})
+		if len(text) != traceparentLength || strings.Contains(text, span) != c.continued || len(recorded) != len(text) || strings.Contains(recorded, span) {
 			t.Errorf("%s: the head would get %q", c.name, text)
 		}
 		if is := strings.Contains(text, id); is != c.continued || len(got.state) > 0 != c.continued {
@@ -52,10 +53,12 @@ func FuzzTrace(f *testing.F) {
 	f.Add("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x")
 	f.Add("00-00000000000000000000000000000000-b7ad6b7169203331-01")
 	f.Fuzz(func(t *testing.T, s string) {
-		got := traceOf(http.Header{"Traceparent": {s}})
-		var again trace
-		if text := got.parentFor(); !again.parse(text) || again.id != got.id || again.parent != got.span {
-			t.Errorf("%q became %q", s, text)
+		got := Read(http.Header{"Traceparent": {s}})
+		for _, span := range []*Span{nil, {id: newSpanID()}} {
+			var again Context
+			if text := got.Traceparent(span); !again.parse(text) || again.id != got.id || span != nil && again.parent != span.id {
+				t.Errorf("%q became %q", s, text)
+			}
 		}
 	})
 }
