@@ -42,7 +42,7 @@ func tour(t *testing.T, page, title string) []step {
 		switch {
 		case strings.HasPrefix(line, "```"):
 			open = !open
-			inside = open && line != "```python\n"
+			inside = open && line != "```python\n" && line != "```yaml\n"
 		case !inside, strings.HasPrefix(line, "# "): // root's commands change the machine
 		case isCommand:
 			steps = append(steps, step{command: command})
