@@ -34,12 +34,14 @@ def _call(url, method, body=None):
 
 
 def inject(**fault):
-    """Makes the next request of each head fail."""
+    """Makes the next request of each head fail, once none does any more."""
+    heal()
     _call(FAULTS, "POST", {"times": 1, **fault})
 
 
 def inject_into_one(**fault):
-    """Makes the next request of one head fail."""
+    """Makes the next request of one head fail, once none does any more."""
+    heal()
     _call(FAULTS + "?heads=1", "POST", {"times": 1, **fault})
 
 

@@ -1,7 +1,10 @@
 // The official openai client for Node.
 
 import assert from 'node:assert/strict'
+import { File } from 'node:buffer'
 import OpenAI, { toFile } from 'openai'
+
+globalThis.File ??= File // Node 18 of Debian 12 has it only there
 
 const base = process.env.HEADWAY_TEST_BASE_URL.replace(/\/$/, '')
 const faults = process.env.HEADWAY_TEST_FAULTS_URL ?? ''
@@ -11,7 +14,11 @@ const model = process.env.HEADWAY_TEST_MODEL ?? 'llama-3.1-8b'
 const client = new OpenAI({ baseURL: base + '/v1', apiKey: process.env.HEADWAY_TEST_KEY ?? 'none', maxRetries: 0, timeout: 60_000 })
 const messages = [{ role: 'user', content: 'How far can you see?' }]
 const chat = (more = {}, options) => client.chat.completions.create({ model, messages, max_tokens: 8, ...more }, options)
-const inject = (fault) => fetch(faults, { method: 'POST', body: JSON.stringify({ times: 1, ...fault }) })
+const heal = () => fetch(faults, { method: 'DELETE' })
+const inject = async (fault) => {
+  await heal()
+  await fetch(faults, { method: 'POST', body: JSON.stringify({ times: 1, ...fault }) })
+}
 const all = async (stream) => { const out = []; for await (const e of stream) out.push(e); return out }
 
 const kill = () => fetch(control + '/kill', { method: 'POST' })
@@ -127,7 +134,7 @@ for (const [name, check] of Object.entries(checks)) {
     failed++
     console.log(`FAIL  openai (Node): ${name}\n${e.stack}`)
   }
-  if (faults) await fetch(faults, { method: 'DELETE' })
+  if (faults) await heal()
 }
 console.log(`openai (Node): ${Object.keys(checks).length - failed - skipped} passed, ${failed} failed, ${skipped} skipped`)
 process.exit(failed ? 1 : 0)

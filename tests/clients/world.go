@@ -46,7 +46,7 @@ func againstHead(ctx context.Context, _, _ string) (*run, error) {
 // take.
 const policyText = `default_strategy: least_loaded
 aliases: {gpt-4o-mini: ` + model + `, claude-sonnet-4-5: ` + model + `}
-caller_may: [strategy, region_mode]
+caller_may: [strategy, region_mode, region, session, priority]
 `
 
 // maxBody is small, so that a test can send more.
@@ -252,7 +252,7 @@ func withControl(ctx context.Context, s *service, f fleet, closeFleet func() err
 type mockFleet struct {
 	service *service
 	mocks   []*mock
-	away    time.Time // until when a Retry-After keeps requests from heads
+	pauses  bool // heads may have asked for one by Retry-After
 }
 
 type mock struct {
@@ -303,8 +303,8 @@ func (f *mockFleet) inject(fault mockhead.Fault, all bool) error {
 		_, err := m.head.Inject(fault)
 		errs = append(errs, err)
 	}
-	if fault.Status == http.StatusTooManyRequests {
-		f.away = time.Now().Add(2 * time.Second)
+	if fault.Status == http.StatusTooManyRequests || fault.Status == http.StatusServiceUnavailable {
+		f.pauses = true
 	}
 	return errors.Join(errs...)
 }
@@ -317,7 +317,10 @@ func (f *mockFleet) heal(ctx context.Context) error {
 			return err
 		}
 	}
-	time.Sleep(time.Until(f.away))
+	if f.pauses {
+		f.pauses = false
+		time.Sleep(1200 * time.Millisecond) // the programs' pauses take a second
+	}
 	return nil
 }
 
