@@ -79,6 +79,7 @@ var dialers = map[string]string{
 	"internal/agent outbound.NewDialer":                      "dns", // each lookup is counted
 	"internal/healthcheck net/http.Client":                   "head_probe",
 	"internal/healthcheck outbound.NewTransport":             "head_probe",
+	"internal/app net.DefaultResolver":                       "dns",
 	"internal/app outbound.NewClient":                        "oidc acme alertmanager otlp webhook",
 	"internal/app outbound.NewDialer":                        "nats",    // and for redis, where each call is counted
 	"internal/natsmq nats.go.Connect":                        "nats",    // with the dialer of the app; else within the process

@@ -44,6 +44,7 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 	a.proxy, err = proxy.New(proxy.Options{
 		Failed: failed, Admission: a.admission,
 		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Calls: a.calls.Head, Tracer: a.tracer, Log: a.log, Limits: proxy.Limits(c.ProxyLimits), AskUsage: c.AskUsage,
+		ID: a.instance,
 	})
 	return err
 }

@@ -57,7 +57,7 @@ func (a *App) openFleet(ctx context.Context) (err error) {
 	a.fleet, err = registry.New(registry.Options{
 		Store: a.store, Events: a.events, Metrics: a.metrics, Log: a.log, Audit: a.journal,
 		Lease: registry.LeaseOptions(c.Lease), Eject: eject,
-		MaxHeads: c.Heads.Max, MaxModelTypes: c.Heads.MaxModelTypes, AllowLinkLocal: c.Heads.AllowLinkLocal,
+		MaxHeads: c.Heads.Max, MaxModelTypes: c.Heads.MaxModelTypes, AllowLinkLocal: c.Heads.AllowLinkLocal, Itself: a.leadsHere,
 	})
 	if err != nil {
 		return err

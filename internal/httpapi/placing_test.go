@@ -200,3 +200,43 @@ func TestAHeadThatIsDownIsOutUntilItsChecksPass(t *testing.T) {
 		}
 	}
 }
+
+// A head that leads back to the service ends after one turn, with an error that says
+// so, and another head serves the request.
+func TestPitfallP27ALoopEndsAfterOneTurn(t *testing.T) {
+	loops := func(a planeAnswer) bool {
+		return a.StatusCode == http.StatusLoopDetected && bytes.Contains(a.body, []byte(`"code":"loop_detected"`))
+	}
+	p, second := newPlane(t), newPlane(t)
+	p.registered("itself", p.url)
+	if a := p.answer(chatPath, chatBody, "Connection", "CDN-Loop"); !loops(a) {
+		t.Errorf("a head that is the service itself: %d %s", a.StatusCode, a.body)
+	}
+	p.settled()
+	if n := p.router.Newest(); n != 1 {
+		t.Errorf("there were %d decisions, want 1", n)
+	}
+	// A chain of two services.
+	if err := p.fleet.Deregister(t.Context(), "itself"); err != nil {
+		t.Fatal(err)
+	}
+	p.registered("second", second.url)
+	second.registered("first", p.url)
+	if a := p.answer(chatPath, chatBody); !loops(a) {
+		t.Errorf("a chain of two services: %d %s", a.StatusCode, a.body)
+	}
+	p.settled()
+	if n, m := p.router.Newest(), second.router.Newest(); n != 2 || m != 1 {
+		t.Errorf("there were %d and %d decisions, want 2 and 1", n, m)
+	}
+	// A chain that ends at a head is no loop.
+	second.start("head")
+	for range 5 {
+		if a := p.answer(chatPath, streamBody); a.StatusCode != http.StatusOK || !bytes.Contains(a.body, []byte("[DONE]")) {
+			t.Errorf("a chain with an end: %d %s", a.StatusCode, a.body)
+		}
+	}
+	if a := p.answer(chatPath, chatBody, "CDN-Loop", "cdn.example; x=1, headway-other"); a.StatusCode != http.StatusOK {
+		t.Errorf("the marks of others: %d %s", a.StatusCode, a.body)
+	}
+}

@@ -22,7 +22,7 @@ var toHead = drop(
 	"Authorization", "Proxy-Authorization", "Proxy-Authenticate", "Cookie", "Cookie2",
 	"X-Api-Key", "Api-Key", "X-Auth-Token", "X-Access-Token", "X-Goog-Api-Key", "X-Amz-Security-Token", "Ocp-Apim-Subscription-Key",
 	"Openai-Organization", "Openai-Project",
-	"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server", "X-Forwarded-Prefix", "X-Real-Ip", "Via",
+	"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server", "X-Forwarded-Prefix", "X-Real-Ip", "Via", loopField,
 	"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Origin", "Referer",
 )
 
@@ -101,6 +101,7 @@ func (x *exchange) prepare() {
 			}
 		}
 	}
+	fields = x.proxy.signed(fields, x.r.Header)
 	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID}, upstream.Field{Name: "Traceparent", Value: x.trace.Traceparent(x.span)})
 	for _, v := range x.trace.State() {
 		fields = append(fields, upstream.Field{Name: "Tracestate", Value: v})

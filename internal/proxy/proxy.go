@@ -5,9 +5,11 @@
 package proxy
 
 import (
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +37,7 @@ type Options struct {
 	Log       *slog.Logger          // required
 	Limits    Limits                // zero values: defaults
 	Now       func() time.Time      // nil: time.Now
+	ID        string                // of this run of the service, a token; "": random
 	Failed    func(*fleet.Head)     // is called with each head at fault, and must not block; nil: none is
 	Admission *admission.Admission  // nil: callers have no limits, and no request waits for a place
 
@@ -83,6 +86,7 @@ var (
 // Proxy is the data plane. All methods are safe for concurrent use.
 type Proxy struct {
 	o         Options
+	id        string // in CDN-Loop
 	metrics   *metrics
 	bodies    *bodies
 	budget    *budget
@@ -100,6 +104,9 @@ func New(o Options) (*Proxy, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.ID == "" {
+		o.ID = strings.ToLower(rand.Text()[:10])
+	}
 	if o.Admission == nil {
 		var err error
 		if o.Admission, err = admission.New(admission.Options{Metrics: o.Metrics, Now: o.Now}); err != nil {
@@ -107,6 +114,7 @@ func New(o Options) (*Proxy, error) {
 		}
 	}
 	return &Proxy{
+		id: "headway-" + o.ID,
 		estimates: estimates{fleet: o.Fleet, models: map[string]*ratios{}, refused: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
 			Name: "headway_proxy_estimates_refused_total", Help: "Reports of tokens that calibrated no estimate, since too many models have one.",
 		})},
@@ -125,7 +133,10 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	x.rc, x.trace, x.secret = http.NewResponseController(w), tracing.Read(r.Header), secretOf(r.Header)
 	x.spans = p.o.Tracer.Start(&x.trace, r.Method, routeOf(c.Endpoint), x.timing.begin)
 	x.reader.open(x)
-	if err = x.enter(); err == nil {
+	if err = p.refuseLoop(r.Header); err == nil {
+		err = x.enter()
+	}
+	if err == nil {
 		err = x.read()
 	}
 	x.received = p.o.Now().Sub(x.timing.begin)

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -94,5 +95,15 @@ func TestOnlyHeadsAtTheirEndpointAreChecked(t *testing.T) {
 	}
 	if got := w.routable(); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("routable are %v", got)
+	}
+}
+
+func TestAHeadThatIsTheServiceItselfIsRefused(t *testing.T) {
+	w := start(t, memstore.New(), func(o *registry.Options) {
+		o.Itself = func(_ context.Context, endpoint string) bool { return endpoint == spec("self").Endpoint }
+	})
+	_, err := w.Register(t.Context(), spec("self"), nil)
+	if err == nil || !strings.Contains(err.Error(), "/endpoint") || !strings.Contains(err.Error(), "this service itself") {
+		t.Errorf("registered: %v", err)
 	}
 }

@@ -37,6 +37,9 @@ func (r *Registry) register(ctx context.Context, spec fleet.Spec, first *fleet.S
 	if err := fleet.ValidateSpec(&spec, r.o.AllowLinkLocal); err != nil {
 		return Registration{}, err
 	}
+	if r.o.Itself != nil && r.o.Itself(ctx, spec.Endpoint) {
+		return Registration{}, strict.Invalid([]strict.Fault{{Pointer: "/endpoint", Reason: "is this service itself, so that requests would go round in a loop; want the address of the model server"}})
+	}
 	var done Registration
 	c := &commit{id: spec.ID, registers: true, endpoint: spec.Endpoint, takeOver: takeOver}
 	c.edit = func(cur *fleet.Record, _ *entry) (*fleet.Record, error) {

@@ -20,18 +20,21 @@ import (
 
 // Options are what a Registry is made of.
 type Options struct {
-	Store          fleet.Store           // required
-	Events         *event.Stream         // required
-	Metrics        prometheus.Registerer // required
-	Log            *slog.Logger          // required
-	Now            func() time.Time      // nil: time.Now
-	Random         func() float64        // in [0, 1), called by one goroutine at a time; nil: the runtime's
-	Lease          LeaseOptions          // zero values: defaults
-	Eject          fleet.EjectOptions    // zero values: defaults; nothing is ejected unless Enabled
-	Audit          audit.Recorder        // nil: audit.Unrecorded
-	MaxHeads       int                   // 0: 200,000
-	MaxModelTypes  int                   // distinct ones over the fleet; 0: 1,000
-	AllowLinkLocal bool                  // endpoints on link-local and cloud metadata addresses
+	Store         fleet.Store           // required
+	Events        *event.Stream         // required
+	Metrics       prometheus.Registerer // required
+	Log           *slog.Logger          // required
+	Now           func() time.Time      // nil: time.Now
+	Random        func() float64        // in [0, 1), called by one goroutine at a time; nil: the runtime's
+	Lease         LeaseOptions          // zero values: defaults
+	Eject         fleet.EjectOptions    // zero values: defaults; nothing is ejected unless Enabled
+	Audit         audit.Recorder        // nil: audit.Unrecorded
+	MaxHeads      int                   // 0: 200,000
+	MaxModelTypes int                   // distinct ones over the fleet; 0: 1,000
+	// Itself reports whether an endpoint is this service itself, which then is no
+	// head. It may take a second. nil: none is.
+	Itself         func(ctx context.Context, endpoint string) bool
+	AllowLinkLocal bool // endpoints on link-local and cloud metadata addresses
 }
 
 func (o *Options) complete() error {
