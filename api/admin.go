@@ -24,6 +24,13 @@ type KeyLimits struct {
 	Weight            int64 `json:"weight,omitzero"`              // 1 to 1000: its share of the places where requests wait; 0: 1
 }
 
+// KeyPatch is the body of PATCH /api/v1/keys/{id}. What is left out stays.
+type KeyPatch struct {
+	RequestsPerMinute *int64 `json:"requests_per_minute,omitempty"`
+	TokensPerMinute   *int64 `json:"tokens_per_minute,omitempty"`
+	Weight            *int64 `json:"weight,omitempty"`
+}
+
 // Key is an API key without its secret, of which only a hash is stored.
 type Key struct {
 	ID      string   `json:"id"`

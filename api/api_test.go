@@ -13,7 +13,7 @@ import (
 // different things by omitempty, and the service refuses a 0 that was not set.
 func TestBothEncodersLeaveOutTheSame(t *testing.T) {
 	for _, body := range []any{
-		api.Registration{}, api.StatusReport{}, api.HeadPatch{}, api.DecisionRequest{}, api.Progress{}, api.Outcome{}, api.KeyRequest{}, api.Subscription{}, api.Envelope{},
+		api.Registration{}, api.StatusReport{}, api.HeadPatch{}, api.DecisionRequest{}, api.Progress{}, api.Outcome{}, api.KeyRequest{}, api.KeyPatch{}, api.Subscription{}, api.Envelope{},
 	} {
 		first, err := json.Marshal(body)
 		if err != nil {

@@ -118,6 +118,11 @@ func (c *Client) CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, erro
 	return fetch[api.Key](ctx, c, &call{what: "make a key", method: http.MethodPost, path: keysPath, in: r, success: http.StatusCreated})
 }
 
+// PatchKey changes what a key may use of the data plane and returns the key.
+func (c *Client) PatchKey(ctx context.Context, id string, p api.KeyPatch) (api.Key, error) {
+	return fetch[api.Key](ctx, c, &call{what: "change key " + id, method: http.MethodPatch, path: keysPath + "/" + url.PathEscape(id), in: p, idempotent: true})
+}
+
 // RevokeKey revokes a key. It is idempotent.
 func (c *Client) RevokeKey(ctx context.Context, id string) error {
 	return c.carryOut(ctx, &call{what: "revoke key " + id, method: http.MethodDelete, path: keysPath + "/" + url.PathEscape(id), idempotent: true})

@@ -326,6 +326,11 @@ func TestKeysAndWhatTheAuditTrailSaysOfThem(t *testing.T) {
 	if err := decide(ctx, reader); !errors.Is(err, client.ErrForbidden) {
 		t.Errorf("a viewer decides: %v", err)
 	}
+	patched, err := c.PatchKey(ctx, viewer.ID, api.KeyPatch{Weight: new(int64(3))})
+	must(t, err)
+	if patched.Weight != 3 || patched.Secret != "" {
+		t.Errorf("the patched key is %+v", patched)
+	}
 	must(t, c.RevokeKey(ctx, viewer.ID))
 	must(t, c.RevokeKey(ctx, viewer.ID))
 	if _, err := client.Collect(reader.Heads(ctx, client.HeadQuery{}), 0); !errors.Is(err, client.ErrUnauthorized) {
@@ -346,7 +351,7 @@ func TestKeysAndWhatTheAuditTrailSaysOfThem(t *testing.T) {
 		actions = append(actions, r.Action)
 	}
 	slices.Sort(actions)
-	if want := []string{"key.create", "key.create", "key.revoke"}; !slices.Equal(actions, want) {
+	if want := []string{"key.create", "key.create", "key.patch", "key.revoke"}; !slices.Equal(actions, want) {
 		t.Errorf("trail %v, want %v", actions, want)
 	}
 }

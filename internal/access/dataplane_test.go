@@ -47,7 +47,22 @@ func TestAKeyKeepsItsLimits(t *testing.T) {
 		}
 		d.load(access.Options{}, 0)
 	}
-	_, _, err := d.keys.Create(t.Context(), &access.Principal{Type: "local", Role: access.RoleAdmin}, access.Request{
+	id := strings.Split(secret, "_")[1]
+	changed, err := d.keys.SetLimits(t.Context(), id, func(l *access.Limits) { l.TokensPerMinute = 100 })
+	limits.TokensPerMinute = 100
+	if p, _ := d.guard.Authenticate(ask(far, "Authorization", "Bearer "+secret)); err != nil || changed.Limits != limits || p == nil || p.Limits != limits {
+		t.Errorf("changed to %+v, %v; the principal is %+v", changed.Limits, err, p)
+	}
+	if last := d.trail[len(d.trail)-1]; last != "key.patch success" {
+		t.Errorf("the trail ends with %q", last)
+	}
+	if _, err := d.keys.SetLimits(t.Context(), "absent", func(*access.Limits) {}); !errors.Is(err, access.ErrKeyNotFound) {
+		t.Errorf("an unknown key: %v", err)
+	}
+	if _, err := d.keys.SetLimits(t.Context(), id, func(l *access.Limits) { l.Weight = 1001 }); err == nil {
+		t.Error("a weight of 1001 is taken")
+	}
+	_, _, err = d.keys.Create(t.Context(), &access.Principal{Type: "local", Role: access.RoleAdmin}, access.Request{
 		Name: "wrong", Role: "client", Limits: access.Limits{RequestsPerMinute: -2, TokensPerMinute: access.MaxPerMinute + 1, Weight: -1},
 	})
 	invalid, _ := errors.AsType[*strict.InvalidError](err)

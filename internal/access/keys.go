@@ -220,16 +220,20 @@ type Listed struct {
 	LastUsed time.Time // since the start of the process, to the second; zero: not yet
 }
 
+func (e *entry) listed() Listed {
+	l := Listed{Key: e.key}
+	if s := e.used.Load(); s != 0 {
+		l.LastUsed = time.Unix(s, 0).UTC()
+	}
+	return l
+}
+
 // List returns all keys, the newest first.
 func (k *Keys) List() []Listed {
 	keys := k.all()
 	list := make([]Listed, 0, len(keys))
 	for _, e := range keys {
-		l := Listed{Key: e.key}
-		if s := e.used.Load(); s != 0 {
-			l.LastUsed = time.Unix(s, 0).UTC()
-		}
-		list = append(list, l)
+		list = append(list, e.listed())
 	}
 	slices.SortFunc(list, func(a, b Listed) int {
 		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(a.ID, b.ID))
@@ -387,6 +391,30 @@ func (k *Keys) Revoke(ctx context.Context, id string) error {
 		revoked.RevokedAt = now
 		return []feed.Change[Key]{{ID: id, Expect: e.key.Revision, Value: &revoked}}, nil
 	})
+}
+
+// SetLimits changes the limits of a key by set, from the next request on, and returns
+// the key. The errors are ErrKeyNotFound, *strict.InvalidError, the audit trail's and
+// the store's.
+func (k *Keys) SetLimits(ctx context.Context, id string, set func(*Limits)) (Listed, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := k.change(ctx, "key.patch", func(keys map[string]*entry) ([]feed.Change[Key], error) {
+		e := keys[id]
+		if e == nil {
+			return nil, ErrKeyNotFound
+		}
+		changed := e.key
+		set(&changed.Limits)
+		if err := strict.Invalid(changed.Limits.check()); err != nil || changed.Limits == e.key.Limits {
+			return nil, err
+		}
+		return []feed.Change[Key]{{ID: id, Expect: e.key.Revision, Value: &changed}}, nil
+	})
+	if err != nil {
+		return Listed{}, err
+	}
+	return k.all()[id].listed(), nil
 }
 
 // usable reports whether a key is neither revoked nor expired.

@@ -2,6 +2,7 @@ package apiv1
 
 import (
 	"cmp"
+	"math"
 	"time"
 
 	"headway/api"
@@ -30,21 +31,46 @@ func ReadKey(body []byte) (in access.Request, err error) {
 			r.Texts(maxListed, &in.Heads)
 		case "regions":
 			r.Texts(maxListed, &in.Regions)
-		case "requests_per_minute":
-			r.Whole(&in.RequestsPerMinute, -1, access.MaxPerMinute)
-		case "tokens_per_minute":
-			r.Whole(&in.TokensPerMinute, -1, access.MaxPerMinute)
-		case "weight":
-			r.Whole(&in.Weight, 1, access.MaxWeight)
 		case "expires_in_seconds":
 			r.Whole(&seconds, 60, maxKeySeconds)
 		default:
-			return false
+			return readLimit(r, name, &in.Limits)
 		}
 		return true
 	})
 	in.ExpiresIn = time.Duration(seconds) * time.Second
 	return in, cmp.Or(err, strict.Invalid(faults))
+}
+
+// readLimit reads a field of api.KeyLimits.
+func readLimit(r *strict.Reader, name string, to *access.Limits) bool {
+	switch name {
+	case "requests_per_minute":
+		r.Whole(&to.RequestsPerMinute, -1, access.MaxPerMinute)
+	case "tokens_per_minute":
+		r.Whole(&to.TokensPerMinute, -1, access.MaxPerMinute)
+	case "weight":
+		r.Whole(&to.Weight, 1, access.MaxWeight)
+	default:
+		return false
+	}
+	return true
+}
+
+// ReadKeyPatch reads an api.KeyPatch. It returns what changes the limits of a key.
+func ReadKeyPatch(body []byte) (set func(*access.Limits), err error) {
+	const absent = math.MinInt64
+	in := access.Limits{RequestsPerMinute: absent, TokensPerMinute: absent, Weight: absent}
+	faults, err := strict.ReadObject(body, MaxFaults, func(r *strict.Reader, name string) bool { return readLimit(r, name, &in) })
+	return func(l *access.Limits) {
+		for _, f := range []struct{ to, v *int64 }{
+			{&l.RequestsPerMinute, &in.RequestsPerMinute}, {&l.TokensPerMinute, &in.TokensPerMinute}, {&l.Weight, &in.Weight},
+		} {
+			if *f.v != absent {
+				*f.to = *f.v
+			}
+		}
+	}, cmp.Or(err, strict.Invalid(faults))
 }
 
 // Key is a key as the API shows it, without its secret.

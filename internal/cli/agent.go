@@ -34,10 +34,10 @@ const agentCall = 5 * time.Second
 type agentFlags struct {
 	engine, metricsURL, keyFile string
 	urls                        []string
-	interval, drainLimit             time.Duration
-	weight                           float64
-	maxInFlight                      int64
-	head                             api.Registration
+	interval, drainLimit        time.Duration
+	weight                      float64
+	maxInFlight                 int64
+	head                        api.Registration
 }
 
 func newAgent() *cobra.Command {

@@ -152,7 +152,7 @@ var (
 		"heads list": "", "heads watch": "", "heads get": "x", "heads register": "x --endpoint http://127.0.0.1:1 --model-type m --region r",
 		"heads drain": "x", "heads undrain": "x", "heads maintenance": "x", "heads remove": "x", "heads reinstate": "x",
 		"policy get": "", "policy diff": "policy.yaml", "policy validate": "policy.yaml", "policy apply": "policy.yaml", "policy history": "", "policy restore": "1",
-		"keys create": "--role viewer --name x", "keys list": "", "keys revoke": "x --yes",
+		"keys create": "--role viewer --name x", "keys list": "", "keys set": "x --weight 2", "keys revoke": "x --yes",
 		"audit tail": "", "audit search": "", "queue ls": "", "queue peek": "1", "queue retry": "1", "queue purge": "1",
 		"state check": "", "state export": "",
 	}

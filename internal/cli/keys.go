@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"headway/api"
 	"headway/client"
@@ -27,10 +28,10 @@ import (
 
 func newKeys() *cobra.Command {
 	r := new(remote)
-	return r.addConfigFlag(r.addFlags(group("keys", "Make, list and revoke API keys", `Make, list and revoke API keys. With the first key, an administrator's, the
+	return r.addConfigFlag(r.addFlags(group("keys", "Make, list, change and revoke API keys", `Make, list, change and revoke API keys. With the first key, an administrator's, the
 service asks every client for one. Without a service that runs, and without
 --server, keys are made in the files of --data-dir.`,
-		newKeysCreate(r), newKeysList(r), newKeysRevoke(r))))
+		newKeysCreate(r), newKeysList(r), newKeysSet(r), newKeysRevoke(r))))
 }
 
 // keybook is where keys are kept: at a service, as *client.Client asks it, or in
@@ -38,6 +39,7 @@ service asks every client for one. Without a service that runs, and without
 type keybook interface {
 	CreateKey(ctx context.Context, r api.KeyRequest) (api.Key, error)
 	Keys(ctx context.Context) iter.Seq2[api.Key, error]
+	PatchKey(ctx context.Context, id string, p api.KeyPatch) (api.Key, error)
 	RevokeKey(ctx context.Context, id string) error
 }
 
@@ -90,6 +92,22 @@ func (k fileKeys) Keys(context.Context) iter.Seq2[api.Key, error] {
 			}
 		}
 	}
+}
+
+func (k fileKeys) PatchKey(ctx context.Context, id string, p api.KeyPatch) (api.Key, error) {
+	key, err := k.keys.SetLimits(ctx, id, func(l *access.Limits) {
+		for _, f := range []struct{ to, v *int64 }{
+			{&l.RequestsPerMinute, p.RequestsPerMinute}, {&l.TokensPerMinute, p.TokensPerMinute}, {&l.Weight, p.Weight},
+		} {
+			if f.v != nil {
+				*f.to = *f.v
+			}
+		}
+	})
+	if err != nil {
+		return api.Key{}, offline(fmt.Errorf("change key %s: %w", id, err))
+	}
+	return apiv1.Key(key), nil
 }
 
 func (k fileKeys) RevokeKey(ctx context.Context, id string) error {
@@ -153,11 +171,49 @@ that are named; client decides and uses /v1.`, func(c *call) error {
 	f.StringSliceVar(&req.Scopes, "scope", nil, "of what the role may do only this: read, operate, decide, head or admin; may be given several times")
 	f.StringSliceVar(&req.Heads, "head", nil, "of role head: an id that it may register, * stands for any characters; may be given several times")
 	f.StringSliceVar(&req.Regions, "in-region", nil, "of role head: a region that it may register in; may be given several times")
-	f.Int64Var(&req.RequestsPerMinute, "requests-per-minute", 0, "requests to /v1 a minute; 0: as admission.requests_per_minute says, -1: no limit")
-	f.Int64Var(&req.TokensPerMinute, "tokens-per-minute", 0, "tokens of /v1 a minute, of prompts and answers; 0: as admission.tokens_per_minute says, -1: no limit")
-	f.Int64Var(&req.Weight, "weight", 0, "share of the places relative to other keys where requests wait, 1 to 1000; 0: 1")
+	addLimits(f, &req.KeyLimits)
 	f.DurationVar(&expires, "expires", 0, "time until it ends, 1m to 87600h; without one it does not")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions([]string{"viewer", "operator", "admin", "head", "client"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func addLimits(f *pflag.FlagSet, l *api.KeyLimits) {
+	f.Int64Var(&l.RequestsPerMinute, "requests-per-minute", 0, "requests to /v1 a minute; 0: as admission.requests_per_minute says, -1: no limit")
+	f.Int64Var(&l.TokensPerMinute, "tokens-per-minute", 0, "tokens of /v1 a minute, of prompts and answers; 0: as admission.tokens_per_minute says, -1: no limit")
+	f.Int64Var(&l.Weight, "weight", 0, "share of the places relative to other keys where requests wait, 1 to 1000; without one 1")
+}
+
+func newKeysSet(r *remote) *cobra.Command {
+	var limits api.KeyLimits
+	cmd := command("set ID...", "Change what keys may use of /v1",
+		`Change what keys may use of /v1, from the next request on. What is not named
+stays as it is.
+
+  headway keys set 4f1c2a9b03de --tokens-per-minute 200000 --weight 2`, func(c *call) error {
+			var p api.KeyPatch
+			for name, f := range map[string]struct {
+				to **int64
+				v  *int64
+			}{
+				"requests-per-minute": {&p.RequestsPerMinute, &limits.RequestsPerMinute},
+				"tokens-per-minute":   {&p.TokensPerMinute, &limits.TokensPerMinute},
+				"weight":              {&p.Weight, &limits.Weight},
+			} {
+				if c.Flags().Changed(name) {
+					*f.to = f.v
+				}
+			}
+			return r.withKeys(c, func(ctx context.Context, book keybook) error {
+				return each(c, "key", c.args, func(id string) error {
+					k, err := book.PatchKey(ctx, id, p)
+					if err != nil {
+						return err
+					}
+					return c.say("key %s: %d requests and %d tokens a minute, weight %d\n", k.ID, k.RequestsPerMinute, k.TokensPerMinute, max(k.Weight, 1))
+				})
+			})
+		})
+	addLimits(cmd.Flags(), &limits)
 	return cmd
 }
 

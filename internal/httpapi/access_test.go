@@ -143,6 +143,7 @@ var needs = map[string]access.Permission{
 	"GET /api/v1/state/export": access.Admin,
 	"GET /api/v1/state/check":  access.Admin,
 	"POST /api/v1/keys":        access.Admin,
+	"PATCH /api/v1/keys/{id}":  access.Admin,
 	"DELETE /api/v1/keys/{id}": access.Admin,
 	"GET /api/v1/audit":        access.Read,
 
@@ -457,6 +458,7 @@ var sensitive = []struct{ id, action, method, target, body string }{
 	{"exportState", "state.export", "GET", "/api/v1/state/export", ""},
 	{"checkState", "state.check", "GET", "/api/v1/state/check", ""},
 	{"createKey", "key.create", "POST", "/api/v1/keys", `{"name":"x","role":"viewer"}`},
+	{"patchKey", "key.patch", "PATCH", "/api/v1/keys/{last}", `{"weight":2}`},
 	{"revokeKey", "key.revoke", "DELETE", "/api/v1/keys/{last}", ""},
 }
 

@@ -264,9 +264,13 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	if page := into[api.List[api.Key]](t, ask(http.StatusOK, "GET", "/api/v1/keys?limit=1", "", bearer...)); page.NextCursor == "" || page.Data[0].Secret != "" {
 		t.Errorf("the first of two keys is %+v", page)
 	}
+	if k := into[api.Key](t, ask(http.StatusOK, "PATCH", "/api/v1/keys/"+gpu.ID, `{"requests_per_minute":60,"tokens_per_minute":-1}`, bearer...)); k.RequestsPerMinute != 60 || k.TokensPerMinute != -1 || k.Weight != 0 {
+		t.Errorf("the patched key is %+v", k)
+	}
 	ask(http.StatusNoContent, "DELETE", "/api/v1/keys/"+gpu.ID, "", bearer...)
 	ask(http.StatusNoContent, "DELETE", "/api/v1/keys/"+admin.ID, "", bearer...) // no other test needs it
 	covered["DELETE /api/v1/keys/{id}"] = true
+	covered["PATCH /api/v1/keys/{id}"] = true
 	for _, path := range []string{"/livez", "/readyz", "/metrics", "/openapi.json", "/"} {
 		ask(http.StatusOK, "GET", path, "")
 	}

@@ -39,6 +39,18 @@ func (s *Server) createKey(w *answer, r *http.Request) error {
 	return writeJSON(w, http.StatusCreated, out)
 }
 
+func (s *Server) patchKey(w *answer, r *http.Request) error {
+	set, err := apiv1.ReadKeyPatch(w.body.b)
+	if err != nil {
+		return err
+	}
+	key, err := s.o.Keys.SetLimits(r.Context(), strings.Clone(r.PathValue("id")), set)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, apiv1.Key(key))
+}
+
 func (s *Server) revokeKey(w *answer, r *http.Request) error {
 	if err := s.o.Keys.Revoke(r.Context(), strings.Clone(r.PathValue("id"))); err != nil {
 		return err

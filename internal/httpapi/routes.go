@@ -68,6 +68,7 @@ func (s *Server) routes() []*route {
 		{method: "POST", pattern: "/api/v1/policy/revisions/{n}/restore", id: "restorePolicy", action: "policy.restore", needs: access.Admin, success: 200, handle: s.restoreRevision},
 		{method: "GET", pattern: "/api/v1/keys", id: "listKeys", needs: access.Admin, success: 200, query: true, handle: s.listKeys},
 		{method: "POST", pattern: "/api/v1/keys", id: "createKey", action: "key.create", needs: access.Admin, success: 201, body: true, handle: s.createKey},
+		{method: "PATCH", pattern: "/api/v1/keys/{id}", id: "patchKey", action: "key.patch", needs: access.Admin, success: 200, body: true, handle: s.patchKey},
 		{method: "DELETE", pattern: "/api/v1/keys/{id}", id: "revokeKey", action: "key.revoke", needs: access.Admin, success: 204, handle: s.revokeKey},
 		{method: "GET", pattern: "/api/v1/state/export", id: "exportState", action: "state.export", needs: access.Admin, success: 200, handle: s.exportState},
 		{method: "GET", pattern: "/api/v1/state/check", id: "checkState", action: "state.check", needs: access.Admin, success: 200, handle: s.checkState},
