@@ -1,5 +1,6 @@
 """The official openai client for Python."""
 
+import asyncio
 import base64
 import io
 
@@ -247,6 +248,34 @@ def is_answered_though_a_head_fails():
                 if attempts > 1:
                     break
             assert attempts == 2 or not another, (fault, stream)
+
+
+@check
+@needs_headway
+def serves_many_at_once_while_a_head_dies():
+    """Each of 40 streams is whole, or raises an error; none is short without one."""
+
+    async def one(c):
+        text, finished = "", None
+        try:
+            async for chunk in await c.chat.completions.create(
+                    model=MODEL, messages=HELLO, max_tokens=400, stream=True, extra_body={"ignore_eos": True}):
+                text += chunk.choices[0].delta.content or ""
+                finished = chunk.choices[0].finish_reason or finished
+        except openai.APIError:
+            return "error"
+        return "whole" if finished == "length" and len(text.split()) >= 100 else f"short: {finished}, {len(text)} characters"
+
+    async def all_of_them():
+        async with openai.AsyncOpenAI(base_url=BASE + "/v1", api_key=KEY, max_retries=0, timeout=60) as c:
+            asking = [asyncio.create_task(one(c)) for _ in range(40)]
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(kill)
+            return await asyncio.gather(*asking)
+
+    ends = asyncio.run(all_of_them())
+    assert set(ends) <= {"whole", "error"} and ends.count("whole") >= 10, ends
+    idle()
 
 
 @check
