@@ -160,8 +160,10 @@ check-format: bin/gofumpt
 check-vet: need-go
 	@$(GO) vet ./...
 
-# What is not for Linux, tests included; the releases are for Linux.
+# What is not for Linux, tests included; the releases are for Linux. The tool is
+# tried on planted faults.
 check-darwin: bin/typecheck
+	@$(GO) -C tools/lint test ./typecheck
 	@bin/typecheck . darwin
 
 check-lint: bin/golangci-lint
@@ -204,7 +206,7 @@ bin/gofumpt:       PACKAGE := mvdan.cc/gofumpt
 bin/deadcode:      PACKAGE := golang.org/x/tools/cmd/deadcode
 bin/benchstat:     PACKAGE := golang.org/x/perf/cmd/benchstat
 bin/typecheck:     PACKAGE := ./typecheck
-bin/typecheck: tools/lint/typecheck/main.go
+bin/typecheck: tools/lint/typecheck/main.go tools/lint/typecheck/suite.go
 
 # The touch is for a rebuild that finds nothing to do: go build then leaves the
 # file's old time, and make would come back each time.
