@@ -121,6 +121,7 @@ var elements = map[string][]string{
 	"monitor.alertmanagers":  {"http://localhost:9093", "https://alerts.example/am"},
 	"monitor.alert_webhooks": {"https://pager.example/headway"},
 	"access.certificates":    {"spiffe://fleet.example/*=head:gpu-*|cpu-*:eu|us", "ops=operator"},
+	"proxy.head_keys":        {"https://gpu-1:8000=/run/secrets/gpu-1", "http://*.fleet.example:8000=env:ENGINE_KEY"},
 }
 
 // other returns a sound value that is not the default, as a flag takes it.

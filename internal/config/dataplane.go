@@ -1,6 +1,9 @@
 package config
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Proxy bounds the data plane.
 type Proxy struct {
@@ -8,6 +11,8 @@ type Proxy struct {
 	HeadLimits
 	Listen                string
 	AskUsage              string
+	HeadKeys              []string // ENDPOINT=FILE or ENDPOINT=env:NAME
+	CAFile                string
 	IdleConnection        time.Duration
 	MaxConnections        int
 	MaxConnectionsPerHead int
@@ -89,6 +94,10 @@ func (t *table) proxy(c *Proxy) {
 		"share of the requests that may be sent to another head; ten more at once are allowed")
 	duration.add(t, "proxy.retry_timeout", &c.RetryTime, time.Minute, time.Millisecond, 24*time.Hour,
 		"time after the first attempt in which another one may begin")
+	t.list("proxy.head_keys", &c.HeadKeys, headKey,
+		"API keys that heads ask of this service, sent to them and nowhere else: the endpoint as it is registered, * in it for any characters, and the file with the key, or the variable of the environment that has it")
+	t.text("proxy.ca_file", &c.CAFile, "", optionalPath,
+		"who signs the certificates of heads, PEM, besides whom the system trusts")
 	t.choice("proxy.ask_usage", &c.AskUsage, "auto", []string{"auto", "always", "never"},
 		"ask heads for the tokens of a stream (stream_options.include_usage) where the client did not: auto asks those whose engine is known to answer; the chunk with the count is kept from the client")
 	duration.add(t, "proxy.idle_connection", &c.IdleConnection, 4*time.Second, time.Millisecond, time.Hour,
@@ -104,6 +113,14 @@ func (t *table) proxy(c *Proxy) {
 	duration.add(t, "proxy.health_check_interval", &c.HealthCheckInterval, time.Second, 10*time.Millisecond, time.Hour,
 		"time between two such checks of a head")
 }
+
+// KeyFromEnv begins the name of a variable of the environment in proxy.head_keys.
+const KeyFromEnv = "env:"
+
+var headKey = form{allowed: "ENDPOINT=FILE or ENDPOINT=env:NAME, such as https://gpu-1:8000=/run/secrets/gpu-1", valid: func(s string) bool {
+	endpoint, from, _ := strings.Cut(s, "=")
+	return strings.Contains(endpoint, "://") && strings.TrimPrefix(from, KeyFromEnv) != "" && isPath(s)
+}}
 
 func (c *Proxy) check(need func(key string, sound bool, reason string)) {
 	need("proxy.max_bodies_bytes", c.MaxBodies >= c.MaxBody,

@@ -72,7 +72,7 @@ func isPath(s string) bool { return len(s) <= maxText && strict.Printable(s) }
 func quote(s string) string { return strict.Quote(Scrub(s)) }
 
 // ourPaths are the first segments of the service's paths.
-var ourPaths = []string{"api", "console", "livez", "metrics", "openapi.json", "prometheus", "readyz", "v1"}
+var ourPaths = []string{"api", "console", "heads", "livez", "metrics", "openapi.json", "prometheus", "readyz", "v1"}
 
 // isOwnURL reports whether s can be the service's URL. A path that begins like
 // one of the service's would be ambiguous.

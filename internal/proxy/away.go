@@ -41,9 +41,12 @@ func (x *exchange) leastAway(model string) (least time.Duration) {
 	return least
 }
 
-// renamed is an error's text with the name that the caller used of the model in the
+// renamed is an error's text without the key that its head asks for, and with the name that the caller used of the model in the
 // place of the head's, where that stands as a name of its own.
 func (x *exchange) renamed(text []byte) []byte {
+	if x.headKey != "" && bytes.Contains(text, []byte(x.headKey)) {
+		text = bytes.ReplaceAll(text, []byte(x.headKey), []byte("***"))
+	}
 	if x.model == "" || !bytes.Contains(text, []byte(x.real)) {
 		return text
 	}

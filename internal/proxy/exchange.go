@@ -34,6 +34,7 @@ type exchange struct {
 	spans    *tracing.Trace // nil: the request is not sampled
 	span     *tracing.Span  // of the attempt
 	secret   string         // the caller's credential
+	headKey  string         // of the attempt's head; "": it has none
 	target   string         // path and query at the head, of PassThrough
 	upload   *upload        // its body, where it is not read before; nil: it is
 	model    string         // that answers name in place of the head's; "": they are not changed
@@ -87,6 +88,9 @@ func (x *exchange) read() error {
 		return err
 	}
 	var wrong *openai.Error
+	if types := x.r.Header["Content-Type"]; len(types) > 1 {
+		return &openai.Error{Status: http.StatusBadRequest, Param: "content-type", Message: "Content-Type must not be given twice."}
+	}
 	if x.caller.Endpoint.Form == openai.Multipart {
 		wrong = openai.ScanMultipart(x.body.b, x.r.Header.Get("Content-Type"), &x.fields)
 	} else {

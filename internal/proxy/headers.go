@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -103,6 +104,11 @@ func (x *exchange) prepare() {
 	}
 	fields = x.proxy.signed(fields, x.r.Header)
 	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID}, upstream.Field{Name: "Traceparent", Value: x.trace.Traceparent(x.span)})
+	if x.headKey = ""; x.proxy.o.HeadKey != nil {
+		if x.headKey = x.proxy.o.HeadKey(d.Head.Endpoint); x.headKey != "" {
+			fields = append(fields, upstream.Field{Name: "Authorization", Value: "Bearer " + x.headKey})
+		}
+	}
 	for _, v := range x.trace.State() {
 		fields = append(fields, upstream.Field{Name: "Tracestate", Value: v})
 	}
@@ -146,6 +152,9 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 				values = []string{x.model}
 			}
 			h[name] = values
+			if x.headKey != "" && slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, x.headKey) }) {
+				delete(h, name)
+			}
 		}
 	}
 	if length > automatic {

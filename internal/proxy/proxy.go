@@ -44,6 +44,10 @@ type Options struct {
 	// AskUsage says which heads are asked to count the tokens of a stream where the
 	// caller did not ask: AskAuto, AskAlways or AskNever; "": AskAuto.
 	AskUsage string
+
+	// HeadKey is the API key that the head at an endpoint asks of this service, "" if
+	// none; nil: no head asks for one. It does not block.
+	HeadKey func(endpoint string) string
 }
 
 // The values of Options.AskUsage. AskAuto asks heads of an engine that is known to
