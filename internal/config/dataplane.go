@@ -117,7 +117,7 @@ func (t *table) proxy(c *Proxy) {
 // KeyFromEnv begins the name of a variable of the environment in proxy.head_keys.
 const KeyFromEnv = "env:"
 
-var headKey = form{allowed: "ENDPOINT=FILE or ENDPOINT=env:NAME, such as https://gpu-1:8000=/run/secrets/gpu-1", valid: func(s string) bool {
+var headKey = form{allowed: "ENDPOINT=FILE or ENDPOINT=env:NAME", valid: func(s string) bool {
 	endpoint, from, _ := strings.Cut(s, "=")
 	return strings.Contains(endpoint, "://") && strings.TrimPrefix(from, KeyFromEnv) != "" && isPath(s)
 }}
