@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -14,13 +13,8 @@ import (
 	"headway/internal/openai"
 )
 
-// maxPooled is the largest buffer that is kept for other bodies.
-const maxPooled = 64 << 10
-
 // firstRead is how much of a body of unknown length is read first.
 const firstRead = 16 << 10
-
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, firstRead); return &b }}
 
 // bodies bounds the bodies of all requests under way. Who finds no room waits
 // before it reads on: the kernel's window holds the client back meanwhile.
@@ -34,14 +28,13 @@ func newBodies(l *Limits) *bodies { return &bodies{l, semaphore.NewWeighted(l.Ma
 // body is a request's body in memory.
 type body struct {
 	b    []byte
-	pool *[]byte // where b goes back to, nil: nowhere
+	from *[]byte // of newMemory; nil: there is none yet
 	took int64   // of the room
 }
 
 func (b *bodies) free(x *body) {
-	if x.pool != nil && cap(x.b) <= maxPooled {
-		*x.pool = x.b[:0]
-		buffers.Put(x.pool)
+	if x.from != nil {
+		freeMemory(x.from)
 	}
 	if x.took > 0 {
 		b.room.Release(x.took)
@@ -56,16 +49,13 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) err
 	if r.ContentLength > limit {
 		return tooLarge(limit)
 	}
-	want := max(r.ContentLength, firstRead)
+	size, _ := sizeFor(int(max(r.ContentLength, firstRead)))
+	want := int64(size)
 	if err := b.grow(r.Context(), x, want); err != nil {
 		return err
 	}
-	if want <= firstRead {
-		x.pool, _ = buffers.Get().(*[]byte)
-		x.b = (*x.pool)[:0]
-	} else {
-		x.b = make([]byte, 0, want)
-	}
+	x.from = newMemory(size)
+	x.b = *x.from
 	deadline := time.Now().Add(b.limits.BodyTime)
 	_ = rc.SetReadDeadline(deadline)
 	for {
@@ -85,7 +75,10 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) err
 			if err := b.grow(r.Context(), x, more); err != nil {
 				return err
 			}
-			x.b = append(make([]byte, 0, 2*cap(x.b)), x.b...)
+			larger := newMemory(2 * cap(x.b))
+			x.b = append(*larger, x.b...)
+			freeMemory(x.from)
+			x.from = larger
 		}
 		n, err := r.Body.Read(x.b[len(x.b):cap(x.b)])
 		x.b = x.b[:len(x.b)+n]
