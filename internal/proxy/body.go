@@ -49,8 +49,12 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) err
 	if r.ContentLength > limit {
 		return tooLarge(limit)
 	}
-	size, _ := sizeFor(int(max(r.ContentLength, firstRead)))
-	want := int64(size)
+	want := r.ContentLength
+	if want < 0 {
+		want = firstRead
+	}
+	size, _ := sizeFor(int(want))
+	want = int64(size)
 	if err := b.grow(r.Context(), x, want); err != nil {
 		return err
 	}

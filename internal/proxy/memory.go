@@ -5,12 +5,12 @@ import (
 	"sync"
 )
 
-// The sizes of buffers that are kept for other bodies go from 16 KiB to 64 MiB in
+// The sizes of buffers that are kept for other bodies go from 1 KiB to 64 MiB in
 // steps of a sixteenth: of a buffer at most that much is unused. Without them a
 // thousand long prompts leave as much garbage as they take (bench, "prompts of
 // 100,000 tokens"). The garbage collector takes what is not used again.
 const (
-	leastShift = 10 // of the smallest step
+	leastShift = 6 // of the smallest step
 	mostShift  = 22
 	steps      = 16 // to the double
 )

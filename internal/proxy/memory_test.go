@@ -5,7 +5,7 @@ import "testing"
 func TestBuffersHaveLittleUnused(t *testing.T) {
 	for n := 1; n <= 64<<20; n += 1 + n/100 {
 		size, pool := sizeFor(n)
-		if pool < 0 || size < n || n > 16<<10 && size-n > n/16 {
+		if pool < 0 || size < n || n > 1<<10 && size-n > n/16 {
 			t.Fatalf("%d bytes: %d in pool %d", n, size, pool)
 		}
 		if again, same := sizeFor(size); again != size || same != pool {
