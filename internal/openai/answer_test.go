@@ -2,6 +2,7 @@ package openai_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -43,6 +44,16 @@ func TestAnAnswerInPieces(t *testing.T) {
 	})
 }
 
+func TestAnAnswerReadAtOnce(t *testing.T) {
+	a := &openai.Answer{Endpoint: chat}
+	if !a.Read([]byte(whole)) || a.Usage() != (openai.Usage{Input: 10, Output: 5, Cached: 4}) || a.Failed() || !a.Whole() || a.Longer() != 0 {
+		t.Errorf("got %+v", a)
+	}
+	if a.Reset(chat, ""); a.Read([]byte(whole[:len(whole)-3])) || a.Whole() || a.Usage().Input != openai.Unknown {
+		t.Errorf("of a part: %+v", a)
+	}
+}
+
 func TestErrorsInAnAnswer(t *testing.T) {
 	for text, failed := range map[string]bool{
 		`{"error":{"message":"x"}}`:               true,
@@ -59,6 +70,10 @@ func TestErrorsInAnAnswer(t *testing.T) {
 		if out := pass(a, text, nil); a.Failed() != failed {
 			t.Errorf("%.60s: failed is %v; passed on %.60s", text, a.Failed(), out)
 		}
+		once := &openai.Answer{Endpoint: chat}
+		if valid := json.Valid([]byte(text)) && text[0] == '{'; once.Read([]byte(text)) != valid || once.Whole() != valid || once.Failed() != (failed && valid) {
+			t.Errorf("%.60s: read at once, %+v", text, once)
+		}
 	}
 }
 
@@ -73,6 +88,12 @@ func FuzzAnswer(f *testing.F) {
 		}
 		if out := pass(&openai.Answer{Endpoint: chat}, text, borders); out != text {
 			t.Fatalf("%q became %q", text, out)
+		}
+		if once := (&openai.Answer{Endpoint: chat}); once.Read([]byte(text)) && !strings.Contains(text, `\u`) && len(text) < 8<<10 {
+			pieces := &openai.Answer{Endpoint: chat}
+			if pass(pieces, text, borders); once.Usage() != pieces.Usage() || once.Failed() != pieces.Failed() || once.Whole() != pieces.Whole() {
+				t.Fatalf("%q: %+v at once, %+v in pieces", text, once, pieces)
+			}
 		}
 		a, b := &openai.Answer{Endpoint: chat, Model: "x"}, &openai.Answer{Endpoint: chat, Model: "x"}
 		one, many := pass(a, text, nil), pass(b, text, borders)

@@ -47,7 +47,9 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 	pieces := append(out[:0], head)
 	length := res.ContentLength
 	if isJSON {
-		pieces = answer.Push(out[:0], head)
+		if err != io.EOF || x.model != "" || !answer.Read(head) {
+			pieces = answer.Push(out[:0], head)
+		}
 		if err == io.EOF {
 			pieces = answer.Flush(pieces)
 		}
