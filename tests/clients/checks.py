@@ -5,6 +5,7 @@ import os
 import sys
 import time
 import traceback
+import urllib.error
 import urllib.request
 
 BASE = os.environ["HEADWAY_TEST_BASE_URL"].rstrip("/")
@@ -15,6 +16,7 @@ KEY = os.environ.get("HEADWAY_TEST_KEY", "none")
 ALIAS = os.environ.get("HEADWAY_TEST_ALIAS", "")
 CONTROL = os.environ.get("HEADWAY_TEST_CONTROL_URL", "")
 VIEWER_KEY = os.environ.get("HEADWAY_TEST_VIEWER_KEY", "")
+LIMITED_KEY = os.environ.get("HEADWAY_TEST_LIMITED_KEY", "")  # two requests a minute
 ADMIN_KEY = os.environ.get("HEADWAY_TEST_ADMIN_KEY", "")
 MAX_BODY = int(os.environ.get("HEADWAY_TEST_MAX_BODY", "0"))
 
@@ -29,8 +31,11 @@ def check(f):
 
 def _call(url, method, body=None):
     data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method), timeout=60) as r:
-        return r.read()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data=data, method=method), timeout=60) as r:
+            return r.read()
+    except urllib.error.HTTPError as e:
+        raise AssertionError(f"{method} {url}: {e.read().decode()}") from None
 
 
 def inject(**fault):

@@ -63,8 +63,8 @@ type service struct {
 
 // startService starts headway on a free port. settings are lines of its
 // configuration.
-func startService(ctx context.Context, binary, settings string) (s *service, err error) {
-	s = &service{}
+func startService(ctx context.Context, binary, settings string) (_ *service, err error) {
+	s := &service{}
 	if s.dir, err = os.MkdirTemp("", "headway-clients-"); err != nil {
 		return nil, err
 	}
@@ -74,16 +74,19 @@ func startService(ctx context.Context, binary, settings string) (s *service, err
 		}
 	}()
 	keys := map[string]string{}
-	for _, role := range []string{"admin", "client", "viewer"} {
-		file := filepath.Join(s.dir, role+".key")
-		if err := quiet(ctx, "", binary, "keys", "create", "--role", role, "--name", role, "--data-dir", s.dir, "--out", file); err != nil {
+	// The first key must be an administrator's.
+	for _, flags := range [][]string{{"admin"}, {"viewer"}, {"client"}, {"limited", "--role", "client", "--requests-per-minute", "2"}} {
+		name := flags[0]
+		file := filepath.Join(s.dir, name+".key")
+		args := append([]string{"keys", "create", "--role", name, "--name", name, "--data-dir", s.dir, "--out", file}, flags[1:]...)
+		if err := quiet(ctx, "", binary, args...); err != nil {
 			return nil, err
 		}
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
 		}
-		keys[role] = strings.TrimSpace(string(text))
+		keys[name] = strings.TrimSpace(string(text))
 	}
 	policy, config, log := filepath.Join(s.dir, "policy.yaml"), filepath.Join(s.dir, "headway.yaml"), filepath.Join(s.dir, "log")
 	settings = fmt.Sprintf("policy: %s\nproxy: {max_body_bytes: %d, retry_share: 1}\n%s", policy, maxBody, settings)
@@ -110,7 +113,7 @@ func startService(ctx context.Context, binary, settings string) (s *service, err
 	s.env = []string{
 		"HEADWAY_TEST_BASE_URL=" + s.url, "HEADWAY_TEST_KEY=" + keys["client"],
 		"HEADWAY_TEST_VIEWER_KEY=" + keys["viewer"], "HEADWAY_TEST_ADMIN_KEY=" + keys["admin"],
-		"HEADWAY_TEST_ALIAS=gpt-4o-mini", fmt.Sprint("HEADWAY_TEST_MAX_BODY=", maxBody),
+		"HEADWAY_TEST_LIMITED_KEY=" + keys["limited"], "HEADWAY_TEST_ALIAS=gpt-4o-mini", fmt.Sprint("HEADWAY_TEST_MAX_BODY=", maxBody),
 	}
 	return s, nil
 }
