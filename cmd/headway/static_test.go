@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -8,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -82,4 +86,68 @@ func TestStaticHeadsFollowTheConfiguration(t *testing.T) {
 		t.Errorf("printed %s%s", again, stderr)
 	}
 	p.stop()
+}
+
+// A head of the configuration behind TLS and a key is probed and sent requests with
+// them: the key of its key_file, and the authority of proxy.ca_file. headway agent
+// has both as flags.
+func TestAStaticHeadWithAKeyBehindTLS(t *testing.T) {
+	var faults atomic.Int64
+	engine := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer engine-s3cret" {
+			faults.Add(1)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		switch r.URL.Path {
+		case "/v1/models":
+			fmt.Fprint(w, `{"data":[{"id":"m"}]}`)
+		case "/v1/chat/completions":
+			fmt.Fprint(w, `{"object":"chat.completion","model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}`)
+		}
+	}))
+	defer engine.Close()
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	ca := file("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: engine.Certificate().Raw})))
+	key := file("engine.key", "engine-s3cret\n")
+	chat := func(p *process) {
+		t.Helper()
+		eventually(t, time.Minute, "the head answers", func() error {
+			status, body, err := p.do(http.MethodPost, "/v1/chat/completions", `{"model":"m","messages":[]}`)
+			if err != nil || status != http.StatusOK {
+				return fmt.Errorf("%d %s %w", status, body, errors.Join(err, errors.ErrUnsupported))
+			}
+			return nil
+		})
+	}
+	p := serve(t, dir, "--config", file("headway.yaml", "proxy: {ca_file: "+ca+"}\nheads: [{endpoint: '"+engine.URL+"', engine: openai, key_file: "+key+"}]\n"))
+	chat(p)
+	p.stop()
+
+	dir = t.TempDir()
+	p = serve(t, dir, "--proxy-ca-file", ca, "--proxy-head-keys", engine.URL+"="+key)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var stdout, stderr bytes.Buffer
+	done := make(chan int, 1)
+	go func() {
+		done <- run(ctx, []string{"agent", "--engine", "openai", "--url", engine.URL, "--engine-ca-file", ca, "--engine-key-file", key, "--drain-timeout", "1ms", "--data-dir", dir}, &stdout, &stderr)
+	}()
+	chat(p)
+	stop()
+	if code := <-done; code != exitOK {
+		t.Errorf("exit code %d: %s", code, &stderr)
+	}
+	p.stop()
+	if n := faults.Load(); n > 0 {
+		t.Errorf("%d requests without the key", n)
+	}
 }

@@ -5,6 +5,8 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,6 +51,7 @@ type Options struct {
 	MetricsURL     string                 // of its metrics, without a path; "": URL
 	Key            func() (string, error) // the engine's own API key; nil: it needs none
 	Transport      http.RoundTripper      // nil: one that checks addresses and uses no proxy
+	RootCAs        *x509.CertPool         // of the engine, in that transport; nil: those of the system
 	Count          *outbound.Counter      // of calls to the engine; nil: they are not counted
 	AllowLinkLocal bool                   // of the engine
 
@@ -108,7 +111,9 @@ func New(o Options) (*Agent, error) {
 	}
 	o.Log = o.Log.With("head", o.Registration.ID)
 	if o.Transport == nil {
-		o.Transport = outbound.NewTransport(outbound.Options{Timeout: probeLimit, AllowLinkLocal: o.AllowLinkLocal, Setting: "heads.allow_link_local"})
+		t := outbound.NewTransport(outbound.Options{Timeout: probeLimit, AllowLinkLocal: o.AllowLinkLocal, Setting: "heads.allow_link_local"})
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs}
+		o.Transport = t
 	}
 	if o.MetricsURL == "" {
 		o.MetricsURL = o.URL

@@ -180,6 +180,8 @@ func TestAnEngineIsRegisteredOnceItCanWork(t *testing.T) {
 		r.expect(t, 5*time.Second, "")
 		e.set(func(e *engine) { e.health = http.StatusOK })
 		r.expect(t, 5*time.Second, "")
+		e.set(func(e *engine) { e.models = "broken" })
+		r.expect(t, 5*time.Second, "")
 		e.set(func(e *engine) { e.models = "llama"; e.running = 2 })
 		r.expect(t, time.Second, "register h1 vllm [llama] active")
 		if l := Report(r.load()); l.InFlight == nil || *l.InFlight != 2 || l.KVCacheUsage != nil || l.TokensPerSecond != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -95,7 +96,8 @@ type App struct {
 	console      http.Handler     // nil: switched off
 	server       *httpapi.Server
 	announcer    *local.Announcer
-	agents       *agent.Set // of the static heads and those of discovery
+	roots        *x509.CertPool // of heads' certificates; nil: those of the system
+	agents       *agent.Set     // of the static heads and those of discovery
 
 	teardowns []teardown
 }

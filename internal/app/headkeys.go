@@ -19,7 +19,8 @@ import (
 // headKeys are the API keys that heads ask of this service, by endpoint and not by
 // id: a head that takes over another's id gets no key.
 type headKeys struct {
-	exact    map[string]*headKey // by endpoint
+	engines  func(endpoint string) string // of the heads that the service itself registers, from their key_file
+	exact    map[string]*headKey          // by endpoint
 	patterns []*headKey
 	log      *slog.Logger
 }
@@ -40,8 +41,8 @@ const headKeyAge = 10 * time.Second
 
 // newHeadKeys reads proxy.head_keys. The error names what cannot be read, and no
 // key.
-func newHeadKeys(list []string, allowLinkLocal bool, log *slog.Logger) (*headKeys, error) {
-	keys := &headKeys{exact: map[string]*headKey{}, log: log}
+func newHeadKeys(list []string, engines func(endpoint string) string, allowLinkLocal bool, log *slog.Logger) (*headKeys, error) {
+	keys := &headKeys{engines: engines, exact: map[string]*headKey{}, log: log}
 	var errs []error
 	for _, entry := range list {
 		endpoint, from, _ := strings.Cut(entry, "=") // the configuration has checked it
@@ -76,6 +77,9 @@ func (k *headKey) read(now time.Time) (err error) {
 
 // of is the key of the head at an endpoint in its canonical form; "": it has none.
 func (h *headKeys) of(endpoint string) string {
+	if key := h.engines(endpoint); key != "" {
+		return key
+	}
 	if k := h.exact[endpoint]; k != nil {
 		return h.current(k)
 	}

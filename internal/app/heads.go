@@ -29,6 +29,9 @@ const (
 // checkHeads makes the set of agents, and returns all faults of what the
 // configuration says of heads.
 func (a *App) checkHeads() (err error) {
+	if a.roots, err = headRoots(a.config.Proxy.CAFile); err != nil {
+		return err
+	}
 	if a.agents, err = agent.NewSet(agent.SetOptions{Metrics: a.metrics, Log: a.log}); err != nil {
 		return err
 	}
@@ -121,7 +124,7 @@ func (a *App) engineHead(h *config.EngineHead, id, endpoint, source string) (hea
 	}
 	faults = append(faults, strict.FaultsOf(fleet.ValidateSpec(&spec, allow))...)
 	o := agent.Options{
-		Engine: engine, URL: canonical, AllowLinkLocal: allow, Count: a.calls.HeadProbe, Log: a.log,
+		Engine: engine, URL: canonical, AllowLinkLocal: allow, RootCAs: a.roots, Count: a.calls.HeadProbe, Log: a.log,
 		Registration: api.Registration{
 			ID: spec.ID, Endpoint: canonical, ModelTypes: h.ModelTypes, Region: spec.Region, Zone: h.Zone, Weight: &spec.Weight, Labels: spec.Labels,
 		},

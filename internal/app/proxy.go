@@ -16,17 +16,13 @@ const closeHeads = 5 * time.Second
 // openProxy makes the data plane and its connections to heads.
 func (a *App) openProxy(ctx context.Context) (err error) {
 	c := a.config.Proxy
-	roots, err := headRoots(c.CAFile)
-	if err != nil {
-		return err
-	}
-	keys, err := newHeadKeys(c.HeadKeys, a.config.Heads.AllowLinkLocal, a.log)
+	keys, err := newHeadKeys(c.HeadKeys, a.agents.KeyOf, a.config.Heads.AllowLinkLocal, a.log)
 	if err != nil {
 		return err
 	}
 	a.heads, err = upstream.New(upstream.Options{ //nolint:contextcheck // connections outlast the start
 		Metrics: a.metrics, AllowLinkLocal: a.config.Heads.AllowLinkLocal, Setting: "heads.allow_link_local",
-		RootCAs: roots, Limits: upstream.Limits(c.HeadLimits), IdleTimeout: c.IdleConnection,
+		RootCAs: a.roots, Limits: upstream.Limits(c.HeadLimits), IdleTimeout: c.IdleConnection,
 		MaxOpen: c.MaxConnections, MaxOpenPerHead: c.MaxConnectionsPerHead, MaxIdlePerHead: c.MaxIdlePerHead,
 	})
 	if err != nil {
@@ -51,7 +47,7 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 	}
 	a.proxy, err = proxy.New(proxy.Options{
 		HeadKey: keys.of,
-		Failed: failed, Admission: a.admission,
+		Failed:  failed, Admission: a.admission,
 		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Calls: a.calls.Head, Tracer: a.tracer, Log: a.log, Limits: proxy.Limits(c.ProxyLimits), AskUsage: c.AskUsage,
 		ID: a.instance,
 	})

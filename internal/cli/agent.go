@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
@@ -19,6 +20,7 @@ import (
 	"headway/internal/cmdline"
 	"headway/internal/engines"
 	"headway/internal/fleet"
+	"headway/internal/pki"
 )
 
 // The variables that give the engine's own API key.
@@ -32,12 +34,12 @@ const agentCall = 5 * time.Second
 
 // agentFlags are the flags of headway agent.
 type agentFlags struct {
-	engine, metricsURL, keyFile string
-	urls                        []string
-	interval, drainLimit        time.Duration
-	weight                      float64
-	maxInFlight                 int64
-	head                        api.Registration
+	engine, metricsURL, keyFile, caFile string
+	urls                                []string
+	interval, drainLimit                time.Duration
+	weight                              float64
+	maxInFlight                         int64
+	head                                api.Registration
 }
 
 func newAgent() *cobra.Command {
@@ -71,6 +73,7 @@ The engine's own API key, if it needs one, comes from a file
 	f.StringSliceVar(&flags.urls, "url", nil, "URL of the engine's API as the agent reaches it: http://host:port; may be given several times")
 	f.StringVar(&flags.metricsURL, "metrics-url", "", "URL of its metrics, if they have a listener of their own: http://host:port (default: that of the engine, for triton its port 8002)")
 	f.StringVar(&flags.keyFile, "engine-key-file", os.Getenv(envEngineKeyFile), "file with the engine's own API key ("+envEngineKeyFile+", or the key itself in "+envEngineKey+")")
+	f.StringVar(&flags.caFile, "engine-ca-file", "", "who signs the certificate of the engine, PEM (default: the authorities of the system)")
 	f.StringVar(&flags.head.ID, "id", "", "id of the head (default: host:port of its endpoint)")
 	f.StringVar(&flags.head.Endpoint, "endpoint", "", "URL that requests are sent to, as callers reach it (default: --url)")
 	f.StringVar(&flags.head.Region, "region", "default", "region that it is in")
@@ -121,6 +124,9 @@ func (f *agentFlags) options(c *call, log *slog.Logger) (all []agent.Options, er
 	}
 	if o.Key, err = f.key(); err != nil {
 		return nil, err
+	}
+	if o.RootCAs, err = pki.ReadAuthorities(f.caFile); err != nil {
+		return nil, fmt.Errorf("read --engine-ca-file: %w", err)
 	}
 	if c.Flags().Changed("weight") {
 		o.Registration.Weight = &f.weight
