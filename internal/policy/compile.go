@@ -56,6 +56,7 @@ func (c *compiler) check() {
 	c.distances()
 	c.aliases()
 	c.fallbacks()
+	c.hedge()
 	c.pools()
 	c.callerMay()
 }

@@ -16,6 +16,7 @@ type Document struct {
 	Aliases         map[string]string      `json:"aliases,omitempty"`    // other names of model types; at most maxAliases
 	Fallbacks       []Fallback             `json:"fallbacks,omitempty"`  // the first that matches counts; at most maxFallbacks
 	Pools           map[string]PoolDoc     `json:"pools,omitempty"`      // bounds by model type; at most maxPools
+	Hedge           *Hedge                 `json:"hedge,omitempty"`      // nil: no request is
 	CallerMay       []string               `json:"caller_may"`           // what requests may choose themselves, of callerFields
 }
 

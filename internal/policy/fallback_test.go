@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestFaultsOfFallbacksAreNamed(t *testing.T) {
@@ -54,5 +55,37 @@ fallbacks:
 	}
 	if len(p.Warnings) != 1 || p.Warnings[0].Pointer != "/fallbacks/2" {
 		t.Errorf("warned of %v", p.Warnings)
+	}
+}
+
+func TestHedgesAreChecked(t *testing.T) {
+	for text, want := range map[string]string{
+		"{}":                                  "/hedge",
+		"{after_ms: 5, quantile: 0.9}":        "/hedge",
+		"{after_ms: 0.5}":                     "/hedge/after_ms",
+		"{after_ms: 600001}":                  "/hedge/after_ms",
+		"{after_ms: -1}":                      "/hedge/after_ms",
+		"{quantile: 95}":                      "/hedge/quantile",
+		"{quantile: 0.1}":                     "/hedge/quantile",
+		"{after_ms: 5, model_types: ['a b']}": "/hedge/model_types/0",
+		"{after: 5, after_ms: 5}":             "/hedge/after",
+	} {
+		_, faults := Parse([]byte("default_strategy: random\nhedge: "+text), "yaml")
+		if len(faults) != 1 || faults[0].Pointer != want {
+			t.Errorf("%s has the faults %v, want one at %s", text, faults, want)
+		}
+	}
+	p := compilePolicy(t, "default_strategy: random\nhedge: {after_ms: 1.5, model_types: ['embed-*']}")
+	if h := p.HedgeOf("embed-1"); h == nil || h.After() != 1500*time.Microsecond {
+		t.Errorf("embed-1 is hedged as %+v", h)
+	}
+	if h := p.HedgeOf("llama"); h != nil {
+		t.Errorf("llama is hedged as %+v", h)
+	}
+	if h := compilePolicy(t, "default_strategy: random\nhedge: {quantile: 0.9}").HedgeOf("llama"); h == nil || h.After() != 0 || h.Quantile != 0.9 {
+		t.Errorf("llama is hedged as %+v", h)
+	}
+	if compilePolicy(t, "default_strategy: random").HedgeOf("llama") != nil {
+		t.Error("without hedge it is")
 	}
 }

@@ -82,6 +82,7 @@ func read(r *strict.Reader) (doc Document) {
 				return pool
 			})
 		},
+		"hedge": func() { doc.Hedge = readHedge(r) },
 		"caller_may": func() {
 			doc.CallerMay = []string{}
 			r.Texts(0, &doc.CallerMay)

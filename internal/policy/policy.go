@@ -24,6 +24,7 @@ type Policy struct {
 	standard  Plan // of requests that no rule matches
 	rules     []compiledRule
 	fallbacks []compiledFallback
+	hedged    []*strict.Glob // model types; none: all
 	// byModel are the indices of the rules that match a model type which some rule
 	// names literally; unnamed are the candidates for others.
 	byModel map[string][]int

@@ -239,7 +239,8 @@ func (x *exchange) attempt() *failure {
 	}
 	x.call.Since = x.tried
 	x.wait(x.sent)
-	res, err := p.o.Heads.Do(x.r.Context(), &x.call)
+	res, stop, err := x.do()
+	defer stop()
 	x.resume(p.o.Now())
 	if err != nil {
 		return x.broken(err)

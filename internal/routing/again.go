@@ -19,6 +19,12 @@ func (r *Router) Again(d *Decision, req *strategy.Request, why Outcome) (*Decisi
 	return r.decide(req, origin{before: d})
 }
 
+// Hedge decides on a head beside that of d, which is still asked, and takes a place
+// there too. The two decisions end by themselves. The errors are those of Decide.
+func (r *Router) Hedge(d *Decision, req *strategy.Request) (*Decision, error) {
+	return r.decide(req, origin{before: d, hedges: true})
+}
+
 // tried reports whether d or an attempt before it was at the head.
 func (d *Decision) tried(id string) bool {
 	return d != nil && (d.Head.ID == id || d.Before().tried(id))

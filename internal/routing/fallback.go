@@ -19,7 +19,7 @@ type Fallback struct {
 // the first decision that finds a head; nil: none does. The fallbacks of a fallback
 // are not tried.
 func (r *Router) fallBack(c *choice, req *strategy.Request, none *NoHeadError) *Decision {
-	if none.Failure == FailUnknownModel {
+	if none.Failure == FailUnknownModel || c.hedges {
 		return nil
 	}
 	for _, to := range c.policy.Fallbacks(none.ModelType, req.Region) {

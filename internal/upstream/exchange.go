@@ -80,7 +80,11 @@ type Body struct {
 	ended  bool
 	failed *Error
 	closed bool
+	again  []byte // is read first
 }
+
+// Unread puts back what was read: it is read again first. The body keeps p.
+func (b *Body) Unread(p []byte) { b.again = append(p, b.again...) }
 
 // What http.ReadResponse has to know of a request.
 var headRequest, otherRequest = &http.Request{Method: http.MethodHead}, &http.Request{Method: http.MethodPost}
@@ -122,6 +126,10 @@ func (c *conn) answer(method string) (*Response, *Error) {
 // Read returns io.EOF at the end, or an *Error.
 func (b *Body) Read(p []byte) (int, error) {
 	switch {
+	case len(b.again) > 0:
+		n := copy(p, b.again)
+		b.again = b.again[n:]
+		return n, nil
 	case b.failed != nil:
 		return 0, b.failed
 	case b.ended:
@@ -143,7 +151,7 @@ func (b *Body) Read(p []byte) (int, error) {
 // Wait returns when there is something to read, or Read has an error to tell: until
 // then the caller need not hold memory to read into.
 func (b *Body) Wait() {
-	if b.failed != nil || b.ended || b.closed {
+	if len(b.again) > 0 || b.failed != nil || b.ended || b.closed {
 		return
 	}
 	if _, err := b.c.r.Peek(1); err != nil && err != io.EOF {

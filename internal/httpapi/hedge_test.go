@@ -1,0 +1,165 @@
+package httpapi_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"headway/internal/mockhead"
+	"headway/internal/routing"
+)
+
+const hedgingPolicy = "default_strategy: least_loaded\nhedge: {after_ms: 20}"
+
+// hedged asks until a request was sent to two heads.
+func (p *plane) hedged(body string) planeAnswer {
+	p.Helper()
+	for range 100 {
+		if a := p.answer(chatPath, body); a.Header.Get("X-Headway-Attempts") == "2" || a.err != nil {
+			return a
+		}
+	}
+	p.Fatal("no request was hedged")
+	return planeAnswer{}
+}
+
+// A head that brings no content in time is not waited for: another one answers, the
+// first is left at once, and none is blamed.
+func TestASlowHeadIsHedged(t *testing.T) {
+	for name, f := range map[string]mockhead.Fault{
+		"before the header": {Kind: mockhead.StallHeaders},
+		"before content":    {Kind: mockhead.Stall, After: 1},
+	} {
+		for _, body := range []string{chatBody, streamBody} {
+			if body == chatBody && f.Kind == mockhead.Stall {
+				continue // a whole answer is one event
+			}
+			t.Run(fmt.Sprintf("%s, stream %t", name, body == streamBody), func(t *testing.T) {
+				p := newPlane(t)
+				p.policy(hedgingPolicy)
+				slow := p.start("slow")
+				if _, err := slow.Inject(f); err != nil {
+					t.Fatal(err)
+				}
+				p.start("fast")
+				a := p.hedged(body)
+				if a.err != nil || a.StatusCode != http.StatusOK || a.Header.Get("X-Headway-Head") != "fast" || bytes.Contains(a.body, []byte("error")) {
+					t.Fatalf("%d from %s, %v\n%s", a.StatusCode, a.Header.Get("X-Headway-Head"), a.err, a.body)
+				}
+				if body == streamBody && (bytes.Count(a.body, []byte(`"role"`)) != 1 || !bytes.HasSuffix(a.body, []byte("data: [DONE]\n\n"))) {
+					t.Errorf("the stream is not that of one head:\n%s", a.body)
+				}
+				p.settled() // also at the head that was slow, while it still stalls
+				d := p.decisionOf(a.Header)
+				first := d.Before()
+				if first == nil || !d.Hedges() || first.ID() == d.ID() || first.Head.ID != "slow" {
+					t.Fatalf("the decision stands beside %+v", first)
+				}
+				if o, ended := first.Outcome(); !ended || o.Result != routing.ResultCancelled {
+					t.Errorf("the slow head's attempt ended as %+v", o)
+				}
+				if o, _ := d.Outcome(); o.Result != routing.ResultOK {
+					t.Errorf("the answer's attempt ended as %+v", o)
+				}
+				if n := p.fleet.Snapshot().Pools["m"].All.Routable(); n != 2 {
+					t.Errorf("%d of 2 heads take requests", n)
+				}
+				if text := p.scrape(); !strings.Contains(text, `headway_proxy_hedges_total{result="won"} 1`) {
+					t.Error("the hedge is not counted")
+				}
+				if reason := string(d.AppendReason(nil)); !strings.Contains(reason, "beside slow") {
+					t.Errorf("the reason is %q", reason)
+				}
+			})
+		}
+	}
+}
+
+// A second head that fails, or that is slower, changes nothing.
+func TestAHedgeThatFailsLeavesTheFirst(t *testing.T) {
+	for _, f := range []mockhead.Fault{
+		{Kind: mockhead.Status, Status: 500}, {Kind: mockhead.Status, Status: 429, RetryAfter: "0"}, {Kind: mockhead.ResetRequest}, {Kind: mockhead.ErrorEvent},
+		{Kind: mockhead.Cut, After: 1}, {Kind: mockhead.StallHeaders},
+	} {
+		for _, body := range []string{chatBody, streamBody} {
+			t.Run(fmt.Sprintf("%s %d, stream %t", f.Kind, f.Status, body == streamBody), func(t *testing.T) {
+				p := newPlane(t)
+				p.policy(hedgingPolicy)
+				if _, err := p.start("first").Inject(mockhead.Fault{Kind: mockhead.StallHeaders, Seconds: 0.3}); err != nil {
+					t.Fatal(err)
+				}
+				second := p.start("second")
+				if _, err := second.Inject(f); err != nil {
+					t.Fatal(err)
+				}
+				a := p.hedged(body)
+				if a.err != nil || a.StatusCode != http.StatusOK || a.Header.Get("X-Headway-Head") != "first" || bytes.Contains(a.body, []byte("error")) {
+					t.Fatalf("%d from %s, %v\n%s", a.StatusCode, a.Header.Get("X-Headway-Head"), a.err, a.body)
+				}
+				p.settled()
+			})
+		}
+	}
+}
+
+func TestAtMostTwoPercentAreHedged(t *testing.T) {
+	p := newPlane(t)
+	p.policy("default_strategy: least_loaded\nhedge: {after_ms: 1}")
+	for _, id := range []string{"a", "b"} {
+		if _, err := p.start(id).Inject(mockhead.Fault{Kind: mockhead.StallHeaders, Seconds: 0.005}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hedged := 0
+	for range 200 {
+		a := p.answer(chatPath, chatBody)
+		if a.StatusCode != http.StatusOK {
+			t.Fatalf("%d %s", a.StatusCode, a.body)
+		}
+		if a.Header.Get("X-Headway-Attempts") == "2" {
+			hedged++
+		}
+	}
+	p.settled()
+	if hedged < 1 || hedged > 5 {
+		t.Errorf("%d of 200 requests were hedged, want at most 2 %% and one", hedged)
+	}
+}
+
+// A caller that leaves ends both.
+func TestACallerThatLeavesEndsAHedgeToo(t *testing.T) {
+	p := newPlane(t)
+	p.policy(hedgingPolicy)
+	heads := []*mockhead.Head{p.start("a"), p.start("b")}
+	for _, h := range heads {
+		if _, err := h.Inject(mockhead.Fault{Kind: mockhead.StallHeaders}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	asked := make(chan error, 1)
+	go func() {
+		res, err := p.ask(ctx, chatPath, streamBody)
+		if err == nil {
+			_, err = io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+		}
+		asked <- err
+	}()
+	p.eventually("both heads have the request", func() bool { return heads[0].Count() > 0 && heads[1].Count() > 0 })
+	leave()
+	if err := <-asked; !errors.Is(err, context.Canceled) {
+		t.Errorf("the caller saw %v", err)
+	}
+	p.settled()
+	for _, d := range p.router.Recent(routing.RecentQuery{Limit: 2}) {
+		if o, _ := d.Outcome(); o.Result != routing.ResultCancelled {
+			t.Errorf("the outcome at %s is %+v", d.Head.ID, o)
+		}
+	}
+}
