@@ -91,7 +91,7 @@ func (t *table) proxy(c *Proxy) {
 	count.add(t, "proxy.max_attempts", &c.MaxAttempts, 3, 1, 10,
 		"heads that one request is sent to until one answers; 1 switches retries off")
 	fraction.add(t, "proxy.retry_share", &c.RetryShare, 0.2, 0.001, 1,
-		"share of the requests that may be sent to another head; ten more at once are allowed")
+		"share of the requests that may be sent to another head, besides ten at once; 1 is no bound")
 	duration.add(t, "proxy.retry_timeout", &c.RetryTime, time.Minute, time.Millisecond, 24*time.Hour,
 		"time after the first attempt in which another one may begin")
 	t.list("proxy.head_keys", &c.HeadKeys, headKey,

@@ -46,11 +46,11 @@ func (b *budget) giveBack() {
 	b.mu.Unlock()
 }
 
-// take takes a further attempt, if there is one.
+// take takes a further attempt, if there is one. A share of 1 is no bound.
 func (b *budget) take() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.have < 1 {
+	if b.have < 1 && b.share < 1 {
 		return false
 	}
 	b.have--

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"io"
+	"net/http"
 	"sync"
 
 	"headway/internal/openai"
@@ -60,7 +61,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 			length = -1
 		}
 	}
-	if isJSON && err == io.EOF && res.Status < 300 {
+	if isJSON && err == io.EOF && res.Status < 300 && res.Status != http.StatusNoContent {
 		switch {
 		case answer.Failed():
 			return x.keepBytes(res, head, routing.ResultError)
@@ -89,10 +90,11 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 // those without usage.
 const sampled = 16
 
-// unfinished reports whether an answer ends in the middle of its object.
+// unfinished reports whether an answer in JSON is empty, or ends in the middle of
+// its object.
 func unfinished(a *openai.Answer, begin []byte) bool {
 	begin = bytes.TrimLeft(begin, " \t\r\n")
-	return len(begin) > 0 && begin[0] == '{' && !a.Whole()
+	return len(begin) == 0 || begin[0] == '{' && !a.Whole()
 }
 
 // readWhole reads an answer up to its end, then the error is io.EOF, or as far

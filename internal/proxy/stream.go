@@ -173,7 +173,12 @@ func (s *relay) end(res *upstream.Response, err error) *failure {
 		}
 		torn = true // it had no blank line
 	}
-	if err == io.EOF && (s.done || res.Framed && !s.owesEnd()) {
+	if s.done { // the caller has all, even if it left or the head broke now
+		_ = s.pass()
+		_ = s.flush()
+		return nil
+	}
+	if err == io.EOF && res.Framed && !s.owesEnd() {
 		if !s.content {
 			s.begin()
 		}
