@@ -193,11 +193,10 @@ func (b *breaker) Write(p []byte) (int, error) {
 	if !b.stream() {
 		// A whole answer is one event, cut in its middle.
 		if b.fault.After == 0 {
-			b.happen(p)
+			p = b.happen(p)
 		}
-		b.emit(p[:n/2])
-		b.happen(p[n/2:])
-		b.emit(p[n/2:])
+		b.emit(p[:len(p)/2])
+		b.emit(b.happen(p[len(p)/2:]))
 		return n, nil
 	}
 	for len(p) > 0 {
@@ -255,6 +254,9 @@ func (b *breaker) happen(event []byte) []byte {
 		b.emit(appendEvent(nil, []byte("[DONE]")))
 		panic(endHere{})
 	case LongLine:
+		if !b.stream() {
+			break
+		}
 		long := append([]byte(`data: {"padding":"`), bytes.Repeat([]byte("a"), b.fault.Size)...)
 		return append(append(long, `",`...), bytes.TrimPrefix(event, []byte("data: {"))...)
 	default:
