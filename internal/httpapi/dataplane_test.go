@@ -120,7 +120,7 @@ func (p *plane) answer(path, body string, header ...string) planeAnswer {
 
 const (
 	chatPath = "/v1/chat/completions"
-	chatBody = `{"model":"m","max_tokens":20,"messages":[{"role":"user","content":"hello"}]}`
+	chatBody = `{"model":"m","max_tokens":20,"ignore_eos":true,"messages":[{"role":"user","content":"hello"}]}`
 )
 
 var streamBody = strings.Replace(chatBody, `"max_tokens"`, `"stream":true,"max_tokens"`, 1)
