@@ -153,10 +153,11 @@ func (c *chaos) restart(i int, between func()) {
 			c.heads[i] = h
 			return
 		}
-		if c.Context().Err() != nil {
+		select {
+		case <-c.Context().Done():
 			return
+		case <-time.After(10 * time.Millisecond):
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
