@@ -39,7 +39,7 @@ func outlastSIGTERM(t *testing.T, chunks int, every time.Duration) {
 			}
 			_, _ = io.WriteString(w, streamedChunk)
 			_ = flush.Flush()
-			time.Sleep(every)
+			<-time.After(every)
 		}
 		_, _ = io.WriteString(w, streamedEnd)
 	}))
@@ -79,7 +79,7 @@ func outlastSIGTERM(t *testing.T, chunks int, every time.Duration) {
 		if time.Since(stopped) > 30*time.Second {
 			t.Fatal("new requests are taken long after the lame duck")
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
 	}
 	if took := time.Since(stopped); took < time.Second {
 		t.Errorf("new requests were refused after %s, before the lame duck was over", took)
