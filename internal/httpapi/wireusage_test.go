@@ -30,14 +30,18 @@ func (p *plane) serves(spec fleet.Spec) {
 
 // scripted is a head that answers by a function; it keeps the newest body.
 type scripted struct {
-	url  string
-	body []byte
+	url    string
+	body   []byte
+	onBody func(err error) // of reading it; nil: nothing
 }
 
 func newScripted(t testing.TB, answer func(w http.ResponseWriter, body []byte)) *scripted {
 	h := &scripted{}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.body, _ = io.ReadAll(r.Body)
+		var err error
+		if h.body, err = io.ReadAll(r.Body); h.onBody != nil {
+			h.onBody(err)
+		}
 		answer(w, h.body)
 	}))
 	t.Cleanup(s.Close)

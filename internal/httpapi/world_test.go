@@ -35,7 +35,10 @@ import (
 	"headway/internal/routing"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http lets a connection that it ends linger for half a second.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // world is a whole service over a store in memory, with what it logs.
 type world struct {
