@@ -143,7 +143,7 @@ func TestARequestThatFindsNoRoomForItsBody(t *testing.T) {
 	}
 }
 
-// Callers that find no head are told apart in time.
+// Callers that find no head come back at different times.
 func TestPitfallP23RetryAfterIsSpread(t *testing.T) {
 	p := newPlane(t)
 	p.apply(`{"default_strategy":"round_robin","aliases":{"away":"not-served"}}`)
