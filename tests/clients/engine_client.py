@@ -58,7 +58,7 @@ def learns_what_is_wrong():
 
 @check
 def leaves_in_the_middle_of_a_stream():
-    s = chat(stream=True, max_tokens=3900)
+    s = chat(stream=True, max_tokens=30_000)
     next(iter(s))
     s.close()
     idle()
@@ -66,7 +66,7 @@ def leaves_in_the_middle_of_a_stream():
 
 @check
 def notices_an_engine_that_is_killed():
-    s = chat(stream=True, max_tokens=3900)
+    s = chat(stream=True, max_tokens=30_000)
     events = iter(s)
     for _ in range(3):
         next(events)

@@ -5,7 +5,7 @@ import struct
 import sys
 
 WORDS = "a the far near sea sky ship light wind star see can you we it is and of to in on not as high low cold warm red blue".split()
-WIDTH, INNER, HEADS, CONTEXT = 64, 128, 4, 4096
+WIDTH, INNER, HEADS, CONTEXT = 64, 128, 4, 32768
 UINT32, FLOAT32, INT32, STRING, ARRAY = 4, 6, 5, 8, 9
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 

@@ -271,18 +271,18 @@ def serves_many_at_once_while_a_head_dies():
         text, finished = "", None
         try:
             async for chunk in await c.chat.completions.create(
-                    model=MODEL, messages=HELLO, max_tokens=2000, stream=True, extra_body={"ignore_eos": True}):
+                    model=MODEL, messages=HELLO, max_tokens=6000, stream=True, extra_body={"ignore_eos": True}):
                 begun += not text
                 text += chunk.choices[0].delta.content or ""
                 finished = chunk.choices[0].finish_reason or finished
         except openai.APIError:
             return "error"
-        return "whole" if finished == "length" and len(text.split()) >= 500 else f"short: {finished}, {len(text)} characters"
+        return "whole" if finished == "length" and len(text.split()) >= 2000 else f"short: {finished}, {len(text)} characters"
 
     async def all_of_them():
         async with openai.AsyncOpenAI(base_url=BASE + "/v1", api_key=KEY, max_retries=0, timeout=60) as c:
             asking = [asyncio.create_task(one(c)) for _ in range(24)]
-            while begun < 20:
+            while begun < 8:
                 await asyncio.sleep(0.01)
             await asyncio.to_thread(kill)
             return await asyncio.gather(*asking)

@@ -268,7 +268,7 @@ type mock struct {
 
 func (f *mockFleet) start(ctx context.Context, m *mock) error {
 	ctx = context.WithoutCancel(ctx)
-	head, err := mockhead.Start(ctx, mockhead.Options{Models: m.models, Speed: speed})
+	head, err := mockhead.Start(ctx, mockhead.Options{Models: m.models, Speed: speed, StreamInterval: 4})
 	if err != nil {
 		return err
 	}
