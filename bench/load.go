@@ -66,8 +66,8 @@ func (c *client) answer() (began time.Time, err error) {
 		return began, fmt.Errorf("%s: %s", status, rest)
 	}
 	if !chunked {
-		if length < 0 {
-			return began, errors.New("an answer without a length")
+		if length <= 0 {
+			return began, errors.New("an answer without a body")
 		}
 		_, err = c.r.Discard(length)
 		return began, err

@@ -63,6 +63,7 @@ type figure struct {
 	limit float64 // 0: none
 	least bool    // limit is a minimum
 
+	may    bool    // be missing: the program is not installed
 	allocs float64 // the most allocations; 0: any number
 }
 
@@ -153,6 +154,10 @@ func report(w io.Writer, s section, r results) error {
 	fmt.Fprintln(t, "figure\tmeasured\tto reach\t× base\tallocations\t\t")
 	var errs []error
 	for _, f := range s.figures {
+		if f.may && (r[f.bench] == nil || f.base != "" && r[f.base] == nil) {
+			fmt.Fprintf(t, "%s\tnot installed\t\t\t\t\t\n", f.what)
+			continue
+		}
 		v, err := r.value(f.bench, f.unit)
 		if err != nil {
 			errs = append(errs, err)

@@ -40,6 +40,10 @@ var full = scale{whole: 20_000, streams: 1200, paced: 400, prompts: 300, many: 1
 // dataPlane are the sections of requests that go through the service, which the
 // programs here load and measure from outside.
 func dataPlane(s scale) []section {
+	return append(ownFigures(s), beside(s))
+}
+
+func ownFigures(s scale) []section {
 	return []section{{
 		name: fmt.Sprintf("Data plane: a small completion with an API key over keep-alive, %d connections; base: a tuned httputil.ReverseProxy that does nothing else", clients),
 		run: func(ctx context.Context, w *world, got results) error {
@@ -210,6 +214,7 @@ func (w *world) saturated(ctx context.Context, got results, request []byte, tota
 		for i := range w.names {
 			name := w.names[(i+turn)%len(w.names)]
 			p := w.parts[name]
+			n := max(n/slowness(name), 1)
 			before := p.cpu()
 			took, err := crowds[name].saturate(ctx, request, n)
 			if err != nil {
