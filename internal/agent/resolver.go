@@ -32,7 +32,7 @@ type Name struct {
 // resolver looks a name up again and again.
 type resolver struct {
 	Name
-	cancel context.CancelFunc // nil: it has not begun
+	gone chan struct{} // closed: the name is gone from the configuration, or replaced
 
 	// Guarded by the mutex of the set.
 	heads   []Head
@@ -46,20 +46,14 @@ type resolver struct {
 // newResolver makes the resolver of a name, with the heads of the one that it
 // replaces.
 func newResolver(n Name, before *resolver) *resolver {
-	r := &resolver{Name: n}
+	r := &resolver{Name: n, gone: make(chan struct{})}
 	if before != nil {
 		r.heads, r.refused = before.heads, before.refused
 	}
 	return r
 }
 
-func (r *resolver) stop() {
-	if r.cancel != nil {
-		r.cancel()
-	}
-}
-
-// run looks the name up until ctx ends. When a lookup fails, the heads are as
+// run looks the name up until ctx ends or it is gone. When a lookup fails, the heads are as
 // before. That a name has no address counts once it was said three times in a row:
 // a server that is starting says so, too.
 func (r *resolver) run(ctx context.Context, s *Set) {
@@ -69,6 +63,8 @@ func (r *resolver) run(ctx context.Context, s *Set) {
 	for {
 		select {
 		case <-ctx.Done():
+			return
+		case <-r.gone:
 			return
 		case <-timer.C:
 		}
@@ -89,7 +85,7 @@ func (r *resolver) run(ctx context.Context, s *Set) {
 			wait = r.Interval
 			r.take(log, s, found)
 		}
-		timer.Reset(time.Duration(float64(wait) * (1 - jitter + 2*jitter*rand.Float64()))) //nolint:gosec // no secret
+		timer.Reset(time.Duration(float64(wait) * (1 - jitter + 2*jitter*rand.Float64())))
 	}
 }
 

@@ -109,8 +109,8 @@ func (s *Set) Apply(heads []Head, names []Name) error {
 		}
 		s.resolvers[n.Key] = r
 	}
-	for _, r := range before { // gone or replaced
-		r.stop()
+	for _, r := range before {
+		close(r.gone)
 	}
 	s.follow()
 	return nil
@@ -144,12 +144,7 @@ func (s *Set) begin(r *resolver) {
 	if s.idle() {
 		return
 	}
-	ctx, cancel := context.WithCancel(s.ctx)
-	r.cancel = cancel
-	s.running.Go(func() {
-		defer cancel()
-		r.run(ctx, s)
-	})
+	s.running.Go(func() { r.run(s.ctx, s) })
 }
 
 // list is all heads: the static ones, then those of each name by its key that are

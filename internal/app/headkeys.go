@@ -63,7 +63,7 @@ func newHeadKeys(list []string, engines func(endpoint string) string, allowLinkL
 
 func (k *headKey) read(now time.Time) (err error) {
 	k.at = now
-	value := ""
+	var value string
 	if name, is := strings.CutPrefix(k.from, config.KeyFromEnv); is {
 		value, err = agent.CheckKey(strings.TrimSpace(os.Getenv(name)))
 	} else {

@@ -186,7 +186,7 @@ func (a *App) readNames(list []config.DiscoveredHeads) ([]agent.Name, error) {
 
 func (a *App) readName(d *config.DiscoveredHeads) (agent.Name, []strict.Fault) {
 	q := agent.Query{
-		Host: d.Name, Port: uint16(d.Port), Service: d.SRV, Server: d.Server, Count: a.calls.DNS, //nolint:gosec // the file has 1 to 65535
+		Host: d.Name, Port: uint16(d.Port), Service: d.SRV, Server: d.Server, Count: a.calls.DNS,
 		Family: map[string]string{"": "ip", "ipv4": "ip4", "ipv6": "ip6"}[d.Family],
 	}
 	n := agent.Name{

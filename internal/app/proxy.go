@@ -36,9 +36,9 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 	})
 	var failed func(*fleet.Head)
 	if c.HealthChecks {
-		a.checker, err = healthcheck.New(healthcheck.Options{ //nolint:contextcheck // of Run
+		a.checker, err = healthcheck.New(healthcheck.Options{
 			Checked: a.fleet.Checked, Metrics: a.metrics, Log: a.log, Interval: c.HealthCheckInterval, AllowLinkLocal: a.config.Heads.AllowLinkLocal,
-			Count: a.calls.HeadProbe,
+			Count: a.calls.HeadProbe, RootCAs: a.roots,
 		})
 		if err != nil {
 			return err

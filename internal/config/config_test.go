@@ -562,7 +562,7 @@ discovery:
 	}
 	for _, wrong := range []string{
 		"port: 0", "port: 65536", "port: '1'", "family: ip", "scheme: ftp", "interval: 0s", "interval: 2h", "interval: 30", "max_heads: 0",
-		"max_heads: 1001", "metrics_port: 70000", "weight: 0", "endpoint: a", "id: a", "nmae: b",
+		"max_heads: 1001", "metrics_port: 70000", "weight: 0", "endpoint: a", "id: a", "naming: b",
 	} {
 		_, err := load(t, "discovery: [{engine: vllm, "+wrong+"}]", nil)
 		key, _, _ := strings.Cut(wrong, ":")

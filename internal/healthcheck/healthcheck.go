@@ -5,6 +5,8 @@ package healthcheck
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +35,7 @@ type Options struct {
 	MaxHeads       int                                    // that are checked at a time; 1,000
 	Transport      http.RoundTripper                      // nil: one that checks addresses and uses no proxy
 	AllowLinkLocal bool                                   // of heads
+	RootCAs        *x509.CertPool                         // of heads, in that transport; nil: those of the system
 	Count          *outbound.Counter                      // of checks; nil: they are not counted
 }
 
@@ -70,7 +73,9 @@ func New(o Options) (*Checker, error) {
 	o.Timeout = cmp.Or(o.Timeout, 5*time.Second)
 	o.MaxHeads = cmp.Or(o.MaxHeads, 1000)
 	if o.Transport == nil {
-		o.Transport = outbound.NewTransport(outbound.Options{Timeout: o.Timeout, AllowLinkLocal: o.AllowLinkLocal, Setting: "heads.allow_link_local"})
+		t := outbound.NewTransport(outbound.Options{Timeout: o.Timeout, AllowLinkLocal: o.AllowLinkLocal, Setting: "heads.allow_link_local"})
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs}
+		o.Transport = t
 	}
 	c := &Checker{
 		o: o, begin: make(chan *fleet.Head, o.MaxHeads), checked: map[string]bool{}, results: map[string]prometheus.Counter{},
