@@ -110,7 +110,7 @@ func (t *traffic) ask(ctx context.Context, a *workload.Arrival) error {
 	if err != nil {
 		return &failure{reason: ifOver(ctx, failRouterDown)}
 	}
-	defer resp.Body.Close() //nolint:errcheck // it is never an error
+	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxChunk)) // so that the connection serves again
 		return &failure{reason: refused(resp.StatusCode)}

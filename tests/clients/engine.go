@@ -131,8 +131,8 @@ func (f *engineFleet) inject(mockhead.Fault, bool) error {
 func (f *engineFleet) heal(context.Context) error { return nil }
 
 // busy is the number of requests at a server.
-func (f *engineFleet) busy(i int) int {
-	text, err := f.get(context.Background(), i, "/metrics")
+func (f *engineFleet) busy(ctx context.Context, i int) int {
+	text, err := f.get(ctx, i, "/metrics")
 	if err != nil {
 		return 0
 	}
@@ -148,16 +148,16 @@ func (f *engineFleet) busy(i int) int {
 	return n
 }
 
-func (f *engineFleet) running() (n int) {
+func (f *engineFleet) running(ctx context.Context) (n int) {
 	for i := range f.servers {
-		n += f.busy(i)
+		n += f.busy(ctx, i)
 	}
 	return n
 }
 
 func (f *engineFleet) kill(ctx context.Context) error {
 	for i, c := range f.servers {
-		if f.busy(i) > 0 {
+		if f.busy(ctx, i) > 0 {
 			_ = c.Process.Kill()
 			_ = c.Wait()
 			return f.start(ctx, i)

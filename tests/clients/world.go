@@ -169,8 +169,8 @@ func until(ctx context.Context, try func() error) error {
 type fleet interface {
 	inject(f mockhead.Fault, all bool) error // into all heads, or one
 	heal(ctx context.Context) error
-	running() int                   // requests at the heads
-	kill(ctx context.Context) error // a head that works, and start it again
+	running(ctx context.Context) int // requests at the heads
+	kill(ctx context.Context) error  // a head that works, and start it again
 }
 
 // control lets programs break the heads of a fleet.
@@ -196,8 +196,8 @@ func control(ctx context.Context, f fleet) (url string, stop func() error, err e
 		return cmp.Or(json.UnmarshalRead(r.Body, &fault, json.RejectUnknownMembers(true)), f.inject(fault, r.URL.Query().Get("heads") == ""))
 	}))
 	mux.Handle("DELETE /faults", handle(func(_ io.Writer, r *http.Request) error { return f.heal(r.Context()) }))
-	mux.Handle("GET /running", handle(func(w io.Writer, _ *http.Request) error {
-		_, err := fmt.Fprint(w, f.running())
+	mux.Handle("GET /running", handle(func(w io.Writer, r *http.Request) error {
+		_, err := fmt.Fprint(w, f.running(r.Context()))
 		return err
 	}))
 	mux.Handle("POST /kill", handle(func(_ io.Writer, r *http.Request) error { return f.kill(r.Context()) }))
@@ -327,7 +327,7 @@ func (f *mockFleet) heal(ctx context.Context) error {
 	return nil
 }
 
-func (f *mockFleet) running() (n int) {
+func (f *mockFleet) running(context.Context) (n int) {
 	for _, m := range f.mocks {
 		l := m.head.Load()
 		n += l.Running + l.Waiting
