@@ -456,3 +456,11 @@ func (l *Live) SlowStart(now time.Time) float64 {
 	}
 	return s.bias * float64(left) / float64(s.window)
 }
+
+// SlowStartEnds is when SlowStart is 0 again, the zero time if it is.
+func (l *Live) SlowStartEnds() time.Time {
+	if s := l.start.Load(); s != nil {
+		return s.since.Add(s.window)
+	}
+	return time.Time{}
+}

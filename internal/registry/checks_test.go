@@ -41,6 +41,9 @@ func TestAHeadThatFailsItsChecksIsOutUntilItIsWell(t *testing.T) {
 		if slow := published(w, "a").Live.SlowStart(time.Now()); slow < 9 {
 			t.Errorf("it starts with %v requests more, want about 10", slow)
 		}
+		if v, err = w.Head("a"); err != nil || !strings.Contains(v.HealthReason, "slowly: counts as having 10.0 requests") || !v.HealthUntil.Equal(time.Now().Add(30*time.Second)) {
+			t.Errorf("it is shown as %q until %v, %v", v.HealthReason, v.HealthUntil, err)
+		}
 		time.Sleep(30 * time.Second)
 		if slow := published(w, "a").Live.SlowStart(time.Now()); slow != 0 {
 			t.Errorf("after its slow start %v requests more count", slow)

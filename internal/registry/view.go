@@ -25,6 +25,11 @@ func (r *Registry) view(e *entry, now time.Time) fleet.View {
 		if e.unwell != "" {
 			v.HealthReason, v.HealthUntil = e.unwell+"; it is ejected until it is well", time.Time{}
 		}
+	case fleet.HealthFresh:
+		if more := e.live.SlowStart(now); more > 0 {
+			v.HealthReason = fmt.Sprintf("starts slowly: counts as having %.1f requests more", more)
+			v.HealthUntil = e.live.SlowStartEnds()
+		}
 	case fleet.HealthFailing:
 		v.HealthReason = e.fault + "; " + r.whyKept(e)
 	case fleet.HealthPending:
