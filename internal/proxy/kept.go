@@ -5,6 +5,8 @@ import (
 	"cmp"
 	"errors"
 	"net/http"
+	"regexp"
+	"strconv"
 	"time"
 
 	"headway/internal/openai"
@@ -36,13 +38,30 @@ func (x *exchange) keep(res *upstream.Response, result routing.Result) *failure 
 func (x *exchange) keepBytes(res *upstream.Response, body []byte, result routing.Result) *failure {
 	status := res.Status
 	if status < 300 {
-		status = http.StatusBadGateway // {"error":…} in an answer that says that all is well
+		status = statusInside(body) // {"error":…} in an answer that says that all is well
 		x.failing(reasonErrorInside)
 	}
 	return &failure{
-		again: true, outcome: x.outcome(result, status),
+		again: status >= 500 || status == http.StatusTooManyRequests, outcome: x.outcome(result, status),
 		answer: &kept{status: status, header: res.Header, body: bytes.Clone(x.renamed(body))},
 	}
+}
+
+// saidStatus is how engines say the status of an error within an answer of 200.
+// Within a string its quotes would be escaped.
+var saidStatus = regexp.MustCompile(`"(?:code|status)"\s*:\s*"?(4[0-9][0-9])\b`)
+
+// statusInside is the status of an error within an answer: 4xx if that says so of
+// what the caller asked for, or that the head is full, else 502.
+func statusInside(text []byte) int {
+	if said := saidStatus.FindSubmatch(text[:min(len(text), maxKept)]); said != nil {
+		switch status, _ := strconv.Atoi(string(said[1])); status {
+		case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired, http.StatusRequestTimeout, statusClientGone:
+		default:
+			return status
+		}
+	}
+	return http.StatusBadGateway
 }
 
 // late is an answer that is no stream though the caller's has begun, with a

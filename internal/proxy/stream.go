@@ -148,9 +148,10 @@ func (s *relay) begin() {
 // tried; after it the event is passed on and the connection is cut.
 func (s *relay) failed(e *openai.Event) *failure {
 	s.failing(reasonErrorInside)
-	f := &failure{outcome: s.outcome(routing.ResultError, http.StatusBadGateway)}
+	status := statusInside(e.Bytes)
+	f := &failure{outcome: s.outcome(routing.ResultError, status)}
 	if !s.content {
-		f.again, f.answer = true, &keptEvent{append([]byte(nil), s.renamed(e.Bytes)...)}
+		f.again, f.answer = status >= 500 || status == http.StatusTooManyRequests, &keptEvent{append([]byte(nil), s.renamed(e.Bytes)...)}
 		return f
 	}
 	s.proxy.metrics.cut.Inc()
