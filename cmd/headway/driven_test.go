@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,6 +24,7 @@ type happenings struct {
 	*process
 	ctx   context.Context
 	queue *nats.Conn
+	plane *plane
 }
 
 // driven is a service in which everything that the dashboards show happens: heads
@@ -39,21 +39,23 @@ func driven(t *testing.T) *process {
 		}
 	}))
 	t.Cleanup(hook.Close)
+	heads := newPlane(t)
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "secret"), "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")
 	write(t, filepath.Join(dir, "webhooks.yaml"), "endpoints: [{name: pager, url: "+hook.URL+", secret_file: secret, types: [head.*, policy.*]}]")
 	// Where the machine stands still for a moment all heads fall silent at once, and
 	// the mass-expiry guard would keep leases from running out for a minute.
 	p := serve(t, t.TempDir(), "--lease-base-interval", "200ms", "--lease-guard-min-heads", "1000", "--redis-mode", "embedded", "--redis-listen", "127.0.0.1:0",
-		"--queue-listen", "127.0.0.1:0", "--webhooks-file", filepath.Join(dir, "webhooks.yaml"), "--monitor-interval", "1s")
+		"--queue-listen", "127.0.0.1:0", "--webhooks-file", filepath.Join(dir, "webhooks.yaml"), "--monitor-interval", "1s",
+		"--tracing-otlp-endpoint", heads.collector.URL, "--admission-max-wait", "500ms", "--eject-base-time", "1s", "--eject-max-time", "2s")
 	queue, err := nats.Connect(p.announced().QueueURL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	h := &happenings{p, ctx, queue}
+	h := &happenings{p, ctx, queue, heads}
 	var running sync.WaitGroup
-	for _, again := range []func(int){h.heads, h.decisions, h.rejected, h.events, h.sockets, h.messages} {
+	for _, again := range []func(int){h.heads, h.decisions, h.rejected, h.events, h.sockets, h.messages, h.proxied, h.crowd, h.crowd, h.crowd, h.crowd} {
 		running.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				again(i)
@@ -83,12 +85,7 @@ func (h *happenings) heads(i int) {
 	if i%10 == 0 {
 		head(fmt.Sprintf("gone-%d", i/10%3), "qwen", "us") // and never reports: its lease runs out
 		_, _, _ = h.do("PATCH", "/api/v1/heads/c", fmt.Sprintf(`{"weight":%d}`, 1+i%7))
-		req, _ := http.NewRequestWithContext(h.ctx, http.MethodPatch, h.url+"/api/v1/policy", strings.NewReader(fmt.Sprintf(`{"aliases":{"round":"m%d"}}`, i)))
-		req.Header.Set("If-Match", "*")
-		req.Header.Set("Content-Type", "application/merge-patch+json")
-		if res, err := h.client.Do(req); err == nil {
-			_ = res.Body.Close()
-		}
+		h.patchPolicy(fmt.Sprintf(`{"aliases":{"round":"m%d"}}`, i))
 	}
 }
 

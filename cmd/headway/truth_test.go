@@ -164,6 +164,14 @@ var everyKind = []string{
 	`headway_stream_duration_seconds_count{transport="sse"}`,
 	`headway_stream_duration_seconds_count{transport="websocket"}`,
 	`headway_live_messages_total{type="decide",result="ok"}`,
+	`external_service_calls_total{service="head",status="success"}`,
+	`external_service_calls_total{service="head",status="error"}`,
+	`external_service_calls_total{service="head",status="rejected"}`,
+	`external_service_calls_total{service="otlp",status="error"}`,
+	`headway_proxy_call_failures_total{reason="refused"}`,
+	`headway_proxy_tokens_total{kind="output",source="reported"}`,
+	`headway_admission_refused_total{reason="queue_timeout"}`,
+	`headway_trace_spans_total{result="failed"}`,
 }
 
 // showsSomething wants an expression to have a value that is not 0.

@@ -93,7 +93,7 @@ var files embed.FS
 
 // Groups are all groups, the guide's first.
 func Groups() []Group {
-	return slices.Concat(read("documented"), read("availability"), objectives(), read("fleet"), read("operations"))
+	return slices.Concat(read("documented"), read("availability"), objectives(), read("fleet"), read("dataplane"), read("operations"))
 }
 
 // read reads one file of alerts. It panics on a fault: the files are part of

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"headway/internal/mockhead"
+)
+
+// plane is what happens in the data plane: heads that answer, break off, fail or are
+// full, and a collector that fails now and then.
+type plane struct {
+	heads     []*mockhead.Head // of the model chat, and the last one of busy
+	collector *httptest.Server
+}
+
+func newPlane(t *testing.T) *plane {
+	t.Helper()
+	p := &plane{}
+	var posts atomic.Int64
+	p.collector = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if posts.Add(1)%3 == 0 {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+	}))
+	t.Cleanup(p.collector.Close)
+	for i, f := range []mockhead.Fault{
+		{Kind: mockhead.Reset, After: 3, Share: 0.2}, {Kind: mockhead.Status, Status: 500, Share: 0.2}, {Kind: mockhead.StallHeaders, Seconds: 0.3},
+	} {
+		h, err := mockhead.Start(t.Context(), mockhead.Options{Models: []string{[]string{"chat", "chat", "busy"}[i]}, Speed: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(h.Close)
+		if _, err := h.Inject(f); err != nil {
+			t.Fatal(err)
+		}
+		p.heads = append(p.heads, h)
+	}
+	return p
+}
+
+// proxied registers the heads of the data plane and sends it requests.
+func (h *happenings) proxied(i int) {
+	for n, head := range h.plane.heads {
+		h.renew(fmt.Sprintf("mock-%d", n), head.URL(), []string{"chat", "chat", "busy"}[n], `,"capacity":{"max_in_flight":`+[]string{"100", "100", "1"}[n]+`}`)
+	}
+	h.renew("dead-1", "http://127.0.0.1:9", "dead", "")
+	h.renew("dead-2", "http://127.0.0.1:9", "dead", "")
+	if i%20 == 0 {
+		h.patchPolicy(`{"fallbacks":[{"match":{"model_type":"elsewhere"},"to":[{"model_type":"chat"}]}]}`)
+	}
+	for _, r := range []struct{ model, more string }{
+		{"chat", `,"stream":true`}, {"chat", ""}, {"dead", ""}, {"elsewhere", `,"stream":true`}, {"nobody-has-this", ""}, {"chat", `,"n":"wrong","stream":1`},
+	} {
+		_, _, _ = h.do("POST", "/v1/chat/completions", `{"model":"`+r.model+`","max_tokens":8,"messages":[{"role":"user","content":"hello"}]`+r.more+`}`)
+	}
+}
+
+// crowd asks for the model whose head has one place.
+func (h *happenings) crowd(int) {
+	_, _, _ = h.do("POST", "/v1/completions", `{"model":"busy","max_tokens":2,"prompt":"hello"}`)
+}
+
+// renew registers a head, and has it report.
+func (h *happenings) renew(id, endpoint, model, more string) {
+	_, answer, _ := h.do("POST", "/api/v1/heads", fmt.Sprintf(
+		`{"id":%q,"endpoint":%q,"model_types":[%q],"region":"eu","status":"active","load":{"in_flight":0}%s}`, id, endpoint, model, more))
+	var known struct{ Lease struct{ Epoch uint64 } }
+	if json.Unmarshal(answer, &known) == nil {
+		_, _, _ = h.do("PUT", "/api/v1/heads/"+id+"/status", fmt.Sprintf(`{"epoch":%d,"status":"active","load":{"in_flight":0}}`, known.Lease.Epoch))
+	}
+}
+
+// patchPolicy changes the policy at any revision.
+func (h *happenings) patchPolicy(patch string) {
+	req, err := http.NewRequestWithContext(h.ctx, http.MethodPatch, h.url+"/api/v1/policy", strings.NewReader(patch))
+	if err != nil {
+		return
+	}
+	req.Header.Set("If-Match", "*")
+	req.Header.Set("Content-Type", "application/merge-patch+json")
+	if res, err := h.client.Do(req); err == nil {
+		_ = res.Body.Close()
+	}
+}
