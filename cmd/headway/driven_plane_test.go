@@ -55,7 +55,7 @@ func (h *happenings) proxied(i int) {
 	h.renew("dead-1", "http://127.0.0.1:9", "dead", "")
 	h.renew("dead-2", "http://127.0.0.1:9", "dead", "")
 	if i%20 == 0 {
-		h.patchPolicy(`{"fallbacks":[{"match":{"model_type":"elsewhere"},"to":[{"model_type":"chat"}]}]}`)
+		h.patchPolicy(`{"fallbacks":[{"match":{"model_type":"elsewhere"},"to":[{"model_type":"chat"}]}],"hedge":{"after_ms":1,"model_types":["chat"]}}`)
 	}
 	for _, r := range []struct{ model, more string }{
 		{"chat", `,"stream":true`}, {"chat", ""}, {"dead", ""}, {"elsewhere", `,"stream":true`}, {"nobody-has-this", ""}, {"chat", `,"n":"wrong","stream":1`},
