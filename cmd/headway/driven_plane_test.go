@@ -39,8 +39,10 @@ func newPlane(t *testing.T) *plane {
 			t.Fatal(err)
 		}
 		t.Cleanup(h.Close)
-		if _, err := h.Inject(f); err != nil {
-			t.Fatal(err)
+		for _, f := range []mockhead.Fault{{Kind: mockhead.Status, Status: 400, Path: "/v1/embeddings"}, f} {
+			if _, err := h.Inject(f); err != nil {
+				t.Fatal(err)
+			}
 		}
 		p.heads = append(p.heads, h)
 	}
@@ -58,10 +60,11 @@ func (h *happenings) proxied(i int) {
 		h.patchPolicy(`{"fallbacks":[{"match":{"model_type":"elsewhere"},"to":[{"model_type":"chat"}]}],"hedge":{"after_ms":1,"model_types":["chat"]}}`)
 	}
 	for _, r := range []struct{ model, more string }{
-		{"chat", `,"stream":true`}, {"chat", ""}, {"dead", ""}, {"elsewhere", `,"stream":true`}, {"nobody-has-this", ""}, {"chat", `,"n":"wrong","stream":1`},
+		{"chat", `,"stream":true`}, {"chat", ""}, {"dead", ""}, {"elsewhere", `,"stream":true`}, {"nobody-has-this", ""},
 	} {
 		_, _, _ = h.do("POST", "/v1/chat/completions", `{"model":"`+r.model+`","max_tokens":8,"messages":[{"role":"user","content":"hello"}]`+r.more+`}`)
 	}
+	_, _, _ = h.do("POST", "/v1/embeddings", `{"model":"chat","input":"hello"}`)
 }
 
 // crowd asks for the model whose head has one place.
