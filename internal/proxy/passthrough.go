@@ -57,7 +57,7 @@ func (x *exchange) readPassThrough() error {
 	if len(x.r.Header["Upgrade"]) > 0 && !strings.EqualFold(x.r.Header.Get("Upgrade"), "h2c") || x.r.Method == http.MethodConnect {
 		return &openai.Error{Status: http.StatusNotImplemented, Code: "upgrade_not_supported", Message: "Connections cannot be upgraded here."}
 	}
-	model, path, wrong := x.proxy.split(x.r.URL.EscapedPath())
+	model, path, wrong := split(x.r.URL.EscapedPath(), func(model string) bool { return x.proxy.pool(model) != nil })
 	if wrong != nil {
 		return wrong
 	}
@@ -96,7 +96,7 @@ const maxModelParts = 4
 // split takes the model type from the front of a path as it came, and leaves the
 // rest as it is. A part of it that is . or .., encoded or not, is refused: what
 // stands between here and the head may resolve it.
-func (p *Proxy) split(escaped string) (model, path string, wrong *openai.Error) {
+func split(escaped string, known func(model string) bool) (model, path string, wrong *openai.Error) {
 	parts := strings.Split(strings.TrimPrefix(escaped, passThroughPath), "/")
 	for i, part := range parts {
 		decoded, err := url.PathUnescape(part)
@@ -113,8 +113,8 @@ func (p *Proxy) split(escaped string) (model, path string, wrong *openai.Error) 
 		}
 	}
 	rest := parts[1:]
-	for i, longer := 0, model; p.pool(model) == nil && i < min(len(rest), maxModelParts-1); i++ {
-		if longer += "/" + rest[i]; p.pool(longer) != nil {
+	for i, longer := 0, model; !known(model) && i < min(len(rest), maxModelParts-1); i++ {
+		if longer += "/" + rest[i]; known(longer) {
 			model, rest = longer, rest[i+1:]
 		}
 	}
