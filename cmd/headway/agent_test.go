@@ -111,7 +111,7 @@ func TestOneAgentOfSeveralEngines(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer head.Close()
+		t.Cleanup(head.Close)
 		args = append(args, "--url", head.URL())
 		ids = append(ids, strings.TrimPrefix(head.URL(), "http://"))
 	}

@@ -78,7 +78,7 @@ func TestNamesOfTheConfigurationAreHeads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { head.Close() }) //nolint:errcheck // it ends with the test
+		t.Cleanup(head.Close)
 		_, port, _ = net.SplitHostPort(strings.TrimPrefix(head.URL(), "http://"))
 	}
 	server, set := nameServer(t)
