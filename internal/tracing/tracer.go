@@ -195,7 +195,7 @@ func (t *Tracer) post(ctx context.Context, body []byte) (refused int64, again bo
 		}
 		return 0, true, 0, err
 	}
-	defer res.Body.Close() //nolint:errcheck // it was read
+	defer func() { _ = res.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	switch {
 	case err != nil:

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// TraceID and SpanID are those of W3C Trace Context.
-type (
-	TraceID [16]byte
-	SpanID  [8]byte
-)
+// TraceID is that of W3C Trace Context.
+type TraceID [16]byte
+
+// SpanID is that of W3C Trace Context, which calls it the parent-id.
+type SpanID [8]byte
 
 // Context is the W3C Trace Context of a request: the trace that the caller named, or
 // a new one.
