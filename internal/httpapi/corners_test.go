@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"headway/internal/access"
 	"headway/internal/mockhead"
 	"headway/internal/proxy"
 	"headway/internal/routing"
@@ -248,7 +249,8 @@ func TestPitfallP26ACallerThatClosesItsSideHasLeft(t *testing.T) {
 // A client that is still sending when it is refused has its answer, and not a reset:
 // of /v1 with bodies beyond 64 MiB, in both framings, read only after all was sent.
 func TestAClientThatSendsOnHasItsAnswer(t *testing.T) {
-	p := newPlane(t)
+	open, keyed := newPlane(t), newPlane(t)
+	keyed.key(keyed.admin(), access.Request{Name: "a", Role: string(access.RoleAdmin)})
 	body := bytes.Repeat([]byte(" "), 66<<20)
 	chunk := append(fmt.Appendf(nil, "%x\r\n", len(body)), body...)
 	chunk = append(chunk, "\r\n0\r\n\r\n"...)
@@ -262,8 +264,14 @@ func TestAClientThatSendsOnHasItsAnswer(t *testing.T) {
 		"nowhere":             {"POST /v1/x", body, 404},
 		"another method":      {"PUT " + chatPath, body, 405},
 		"compressed":          {"POST " + chatPath, body, 415},
+		"without a key":       {"POST " + chatPath, body, 401},
+		"in chunks, no key":   {"POST " + chatPath, chunk, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
+			p := open
+			if c.status == 401 {
+				p = keyed
+			}
 			conn := p.caller()
 			framing := fmt.Sprintf("Content-Length: %d", len(c.body))
 			if &c.body[0] == &chunk[0] {
