@@ -120,15 +120,15 @@ func (a *Admission) account(id string, now time.Time) *account {
 // forget makes room: it drops all accounts whose window has ended, or any if there
 // are none.
 func (a *Admission) forget(now time.Time) {
-	any := ""
+	last := ""
 	for id, u := range a.accounts.byID {
-		any = id
+		last = id
 		if now.Sub(u.began) >= window {
 			delete(a.accounts.byID, id)
 		}
 	}
 	if len(a.accounts.byID) >= maxAccounts {
-		delete(a.accounts.byID, any)
+		delete(a.accounts.byID, last)
 		a.metrics.dropped.Inc()
 	}
 }

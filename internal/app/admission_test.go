@@ -30,24 +30,25 @@ func TestWhatWaitsIsPlacedWhenThereIsAPlace(t *testing.T) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, `{"id":"1","choices":[{"message":{"content":"x"}}]}`)
 		}))
-		defer heads[id].Close()
+		t.Cleanup(heads[id].Close)
 	}
 	url, stop := run(t, func(c *config.Config) { c.Monitor.Enabled, c.Queue.Mode = false, "off" })
 	register := func(id string) {
 		ask(t, 201, "POST", url+"/api/v1/heads", fmt.Sprintf(`{"id":%q,"endpoint":%q,"model_type":"m","region":"us","capacity":{"max_in_flight":1},"status":"active"}`, id, heads[id].URL))
 	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Minute}
 	var all sync.WaitGroup
 	request := func(name string) {
 		all.Go(func() {
 			r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/v1/chat/completions", strings.NewReader(`{"model":"m","messages":[]}`))
 			r.Header.Set("X-Test", name)
-			res, err := http.DefaultClient.Do(r)
+			res, err := client.Do(r)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			defer res.Body.Close()
-			if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != 200 {
+			if body, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK {
 				t.Errorf("%s: %d %s %v", name, res.StatusCode, body, err)
 			}
 		})
@@ -85,5 +86,4 @@ func TestWhatWaitsIsPlacedWhenThereIsAPlace(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	http.DefaultClient.CloseIdleConnections()
 }
