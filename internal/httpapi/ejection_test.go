@@ -52,16 +52,16 @@ func TestTheDataPlaneEjectsHeadsThatFail(t *testing.T) {
 		if n := got(50); n != 0 {
 			t.Errorf("after five errors in a row it gets %d requests", n)
 		}
-		time.Sleep(11 * time.Second)
+		<-time.After(11 * time.Second)
 		if n := got(50); n != 1 {
 			t.Errorf("after 10 s it gets %d requests, want its trial", n)
 		}
-		time.Sleep(11 * time.Second)
+		<-time.After(11 * time.Second)
 		if n := got(50); n != 0 {
 			t.Errorf("10 s after the trial failed it gets %d requests", n)
 		}
 		bad.bad.Store(false)
-		time.Sleep(10 * time.Second)
+		<-time.After(10 * time.Second)
 		if n := got(50); n < 2 {
 			t.Errorf("after a trial that ended well it gets %d of 50 requests", n)
 		}
