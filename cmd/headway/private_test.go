@@ -96,8 +96,12 @@ func TestPitfallS27NoPromptAndNoAnswerIsKept(t *testing.T) {
 		`{"model":"m","messages":[{"role":"user","content":"` + prompt,
 	}
 	faults := []mockhead.Fault{
-		{}, {Kind: mockhead.Status, Status: 500, Body: `{"error":{"message":"` + answer + `"}}`}, {Kind: mockhead.Status, Status: 400, Body: `{"error":{"message":"` + answer + `"}}`},
-		{Kind: mockhead.ErrorEvent, After: 2, Body: `{"message":"` + answer + `"}`}, {Kind: mockhead.Reset, After: 3}, {Kind: mockhead.Garbage, Body: answer + "\r\n\r\n"},
+		{},
+		{Kind: mockhead.Status, Status: 500, Body: `{"error":{"message":"` + answer + `"}}`},
+		{Kind: mockhead.Status, Status: 400, Body: `{"error":{"message":"` + answer + `"}}`},
+		{Kind: mockhead.ErrorEvent, After: 2, Body: `{"message":"` + answer + `"}`},
+		{Kind: mockhead.Reset, After: 3},
+		{Kind: mockhead.Garbage, Body: answer + "\r\n\r\n"},
 	}
 	for _, f := range faults {
 		var injected []*mockhead.Injection
@@ -204,7 +208,7 @@ func (l *lockedText) String() string {
 }
 
 // follow reads events until ctx ends.
-func (p *process) follow(ctx context.Context, to *lockedText) (ended chan struct{}) {
+func (p *process) follow(ctx context.Context, to *lockedText) <-chan struct{} {
 	p.Helper()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/events", http.NoBody)
 	if err != nil {
@@ -214,7 +218,7 @@ func (p *process) follow(ctx context.Context, to *lockedText) (ended chan struct
 	if err != nil || res.StatusCode != http.StatusOK {
 		p.Fatalf("events: %v", err)
 	}
-	ended = make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		defer res.Body.Close()
