@@ -9,13 +9,37 @@ const maxShape = 2 << 10
 // another in nothing else: they are recognised by their bytes, at a tenth of the cost of
 // reading them. The text has no escape and no quote, so that an event of the shape
 // reads as the one that it was learned from.
-type shape struct{ before, after []byte }
+type shape struct {
+	before, after []byte
+	plain         bool // its lines end in LF
+}
 
 func (s *shape) learn(event []byte, text Span) {
 	if len(event) <= maxShape {
 		s.before = append(s.before[:0], event[:text.Start]...)
 		s.after = append(s.after[:0], event[text.End:]...)
+		s.plain = bytes.HasSuffix(s.after, []byte("\n\n")) && bytes.IndexByte(event, '\r') < 0
 	}
+}
+
+// begins returns how long the event at the beginning of p is, and its text, if it
+// has the shape. Its end need not be looked for then.
+func (s *shape) begins(p []byte) (event, text int) {
+	if !s.plain || !bytes.HasPrefix(p, s.before) {
+		return 0, 0
+	}
+	for i := len(s.before); i < len(p); i++ {
+		switch ch := p[i]; {
+		case ch == '"':
+			if text = i - len(s.before); text > 0 && bytes.HasPrefix(p[i:], s.after) {
+				return i + len(s.after), text
+			}
+			return 0, 0
+		case ch < ' ' || ch == '\\':
+			return 0, 0
+		}
+	}
+	return 0, 0
 }
 
 // text is how many bytes the text of an event has, 0 if the event is of another

@@ -37,3 +37,43 @@ func TestEventsOfOneShapeReadAsAlone(t *testing.T) {
 		}
 	})
 }
+
+// Events in pieces with borders anywhere are those that come one by one.
+func TestEventsOfOneShapeInPieces(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		chat := byPath["/v1/chat/completions"]
+		var text []byte
+		for range rapid.IntRange(1, 12).Draw(t, "events") {
+			text = append(text, rapid.SampledFrom([]string{
+				`data: {"choices":[{"delta":{"content":"a word"}}]}` + "\n\n", `data: {"choices":[{"delta":{"content":"b"}}]}` + "\n\n",
+				`data: {"choices":[{"delta":{"content":"c"}}]}` + "\r\n\r\n", `data: {"choices":[{"delta":{"content":"d"}}]}` + "\r\r", `data: {"choices":[{"delta":{"content":"e"}}]}` + "\n",
+				": comment\n", "\n", "\r\n", "\r", "data: [DONE]\n\n",
+			}).Draw(t, "event")...)
+		}
+		steps := rapid.SliceOfN(rapid.IntRange(1, 150), 1, 20).Draw(t, "steps")
+		read := func(s *Stream, forget bool, p []byte) (all []Event) {
+			for i := 0; len(p) > 0; i++ {
+				step := min(steps[i%len(steps)], len(p))
+				for piece := p[:step]; len(piece) > 0; {
+					if forget {
+						s.shape = shape{}
+					}
+					e, rest, ok := s.Next(piece)
+					if piece = rest; ok {
+						e.Bytes = append([]byte(nil), e.Bytes...)
+						all = append(all, e)
+					}
+				}
+				p = p[step:]
+			}
+			if e, ok := s.Flush(); ok {
+				all = append(all, e)
+			}
+			return all
+		}
+		with, without := read(&Stream{Endpoint: chat}, false, text), read(&Stream{Endpoint: chat}, true, text)
+		if a, b := fmt.Sprintf("%+v", with), fmt.Sprintf("%+v", without); a != b {
+			t.Fatalf("%q: %s with shapes, %s without", text, a, b)
+		}
+	})
+}

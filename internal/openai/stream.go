@@ -57,6 +57,11 @@ type Event struct {
 // changes.
 func (s *Stream) Next(p []byte) (e Event, rest []byte, ok bool) {
 	s.reuse()
+	if s.Between() && !s.inLine && !s.inEvent && !s.cr {
+		if n, text := s.shape.begins(p); n > 0 {
+			return Event{Bytes: p[:n], Class: Content, Text: text}, p[n:], true
+		}
+	}
 	end := s.end(p)
 	limit := s.Limit
 	if limit <= 0 {

@@ -72,8 +72,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 	if u := answer.Usage(); err == io.EOF && (u.Output < 0 || x.proxy.samples.Add(1)%sampled == 0) && x.caller.Endpoint.Generates {
 		x.text = int64(openai.TextLength(head))
 	}
-	x.first = x.proxy.o.Now()
-	x.proxy.o.Router.Begun(x.decision)
+	x.first = x.proxy.o.Router.Begun(x.decision)
 	x.header(res.Status, res.Header, length)
 	for _, piece := range pieces {
 		if x.write(piece) != nil {
