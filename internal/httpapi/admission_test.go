@@ -129,13 +129,13 @@ func TestRequestsWaitForAPlace(t *testing.T) {
 	high := p.begin(t.Context(), &all, "X-Test", "high", "X-Headway-Priority", "high")
 	p.waiting(2)
 	full := p.answer(chatPath, chatBody, "X-Headway-Priority", "low")
-	if full.StatusCode != 503 || !bytes.Contains(full.body, []byte(`"code":"queue_full"`)) || full.Header.Get("Retry-After") == "" {
+	if full.StatusCode != http.StatusServiceUnavailable || !bytes.Contains(full.body, []byte(`"code":"queue_full"`)) || full.Header.Get("Retry-After") == "" {
 		t.Errorf("one too many: %d %s, Retry-After %q", full.StatusCode, full.body, full.Header.Get("Retry-After"))
 	}
 	var order []string
 	for _, answers := range []<-chan planeAnswer{first, high, low} {
 		g.release <- struct{}{}
-		if a := <-answers; a.err != nil || a.StatusCode != 200 {
+		if a := <-answers; a.err != nil || a.StatusCode != http.StatusOK {
 			t.Fatalf("%v %s", a.err, a.body)
 		}
 		if answers != low {
@@ -167,7 +167,7 @@ func TestAWaitingCallerThatLeavesLeavesTheQueue(t *testing.T) {
 	}
 	p.waiting(0)
 	g.release <- struct{}{}
-	if a := <-first; a.StatusCode != 200 {
+	if a := <-first; a.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 	p.settled()
@@ -181,7 +181,7 @@ func TestARequestWaitsNoLongerThanItMay(t *testing.T) {
 	<-g.arrived
 	for range 3 {
 		late := p.answer(chatPath, chatBody)
-		if late.StatusCode != 503 || !bytes.Contains(late.body, []byte(`"code":"queue_timeout"`)) || late.Header.Get("Retry-After") == "" {
+		if late.StatusCode != http.StatusServiceUnavailable || !bytes.Contains(late.body, []byte(`"code":"queue_timeout"`)) || late.Header.Get("Retry-After") == "" {
 			t.Errorf("%d %s", late.StatusCode, late.body)
 		}
 		if d := p.decisionOf(late.Header); d.Failure != routing.FailAtCapacity {
@@ -198,7 +198,7 @@ func TestWithoutAQueueAFullPoolIsSaidAtOnce(t *testing.T) {
 	defer all.Wait()
 	first := p.begin(t.Context(), &all)
 	<-g.arrived
-	if a := p.answer(chatPath, chatBody); a.StatusCode != 503 || !bytes.Contains(a.body, []byte(`"code":"at_capacity"`)) {
+	if a := p.answer(chatPath, chatBody); a.StatusCode != http.StatusServiceUnavailable || !bytes.Contains(a.body, []byte(`"code":"at_capacity"`)) {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 	g.release <- struct{}{}
@@ -226,7 +226,7 @@ func TestWhatWaitsIsServedByAnyHeadWithAPlace(t *testing.T) {
 		g.release <- struct{}{}
 		other.release <- struct{}{}
 	}
-	if a := <-waits; a.StatusCode != 200 {
+	if a := <-waits; a.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 }
@@ -234,14 +234,14 @@ func TestWhatWaitsIsServedByAnyHeadWithAPlace(t *testing.T) {
 func TestAPriorityIsAHintThatThePolicyMayRefuse(t *testing.T) {
 	p, g := newGatedPlane(t)
 	g.release <- struct{}{}
-	if a := p.answer(chatPath, chatBody, "X-Headway-Priority", "urgent"); a.StatusCode != 400 || !bytes.Contains(a.body, []byte("x-headway-priority")) {
+	if a := p.answer(chatPath, chatBody, "X-Headway-Priority", "urgent"); a.StatusCode != http.StatusBadRequest || !bytes.Contains(a.body, []byte("x-headway-priority")) {
 		t.Errorf("an unknown one: %d %s", a.StatusCode, a.body)
 	}
 	p.must(200, "PUT", "/api/v1/policy", `{"default_strategy":"random","caller_may":[]}`, "If-Match", p.must(200, "GET", "/api/v1/policy", "").header.Get("ETag"))
-	if a := p.answer(chatPath, chatBody, "X-Headway-Priority", "high"); a.StatusCode != 403 || !bytes.Contains(a.body, []byte("override_not_allowed")) {
+	if a := p.answer(chatPath, chatBody, "X-Headway-Priority", "high"); a.StatusCode != http.StatusForbidden || !bytes.Contains(a.body, []byte("override_not_allowed")) {
 		t.Errorf("refused by the policy: %d %s", a.StatusCode, a.body)
 	}
-	if a := p.answer(chatPath, chatBody); a.StatusCode != 200 {
+	if a := p.answer(chatPath, chatBody); a.StatusCode != http.StatusOK {
 		t.Errorf("without one: %d %s", a.StatusCode, a.body)
 	}
 }
@@ -263,7 +263,7 @@ func TestAKeyHasLimitsOfItsOwn(t *testing.T) {
 			"X-Ratelimit-Limit-Tokens": "100000", "X-Ratelimit-Remaining-Tokens": strconv.Itoa(100_000 - 1000*i),
 		}
 		for name, value := range want {
-			if got := a.Header.Get(name); a.StatusCode != 200 || got != value {
+			if got := a.Header.Get(name); a.StatusCode != http.StatusOK || got != value {
 				t.Errorf("request %d: %d, %s is %q, want %q", i, a.StatusCode, name, got, value)
 			}
 		}
@@ -273,15 +273,15 @@ func TestAKeyHasLimitsOfItsOwn(t *testing.T) {
 	}
 	a := p.answer(chatPath, chatBody, "Authorization", "Bearer "+limited)
 	seconds, _ := strconv.Atoi(a.Header.Get("Retry-After"))
-	if a.StatusCode != 429 || !bytes.Contains(a.body, []byte(`"type":"requests","param":null,"code":"rate_limit_exceeded"`)) || seconds < 1 || seconds > 64 {
+	if a.StatusCode != http.StatusTooManyRequests || !bytes.Contains(a.body, []byte(`"type":"requests","param":null,"code":"rate_limit_exceeded"`)) || seconds < 1 || seconds > 64 {
 		t.Errorf("%d %s, Retry-After %d", a.StatusCode, a.body, seconds)
 	}
 	a = p.answer("/v1/messages", `{"model":"m","max_tokens":1,"messages":[]}`, "X-Api-Key", limited)
-	if a.StatusCode != 429 || !bytes.Contains(a.body, []byte(`"rate_limit_error"`)) {
+	if a.StatusCode != http.StatusTooManyRequests || !bytes.Contains(a.body, []byte(`"rate_limit_error"`)) {
 		t.Errorf("Anthropic's: %d %s", a.StatusCode, a.body)
 	}
 	a = p.answer(chatPath, chatBody, "Authorization", "Bearer "+admin)
-	if a.StatusCode != 200 || a.Header.Get("X-Ratelimit-Limit-Requests") != "" {
+	if a.StatusCode != http.StatusOK || a.Header.Get("X-Ratelimit-Limit-Requests") != "" {
 		t.Errorf("another key: %d %v", a.StatusCode, a.Header)
 	}
 	p.settled()
@@ -296,12 +296,12 @@ func TestPitfallP31ARequestThatPassesItsLimitCompletes(t *testing.T) {
 	limited := p.key(p.admin(), access.Request{Name: "limited", Role: "client", Limits: access.Limits{TokensPerMinute: 100}})
 	long := strings.Replace(streamBody, `"max_tokens":20`, `"max_tokens":1000`, 1)
 	a := p.answer(chatPath, long, "Authorization", "Bearer "+limited)
-	if a.err != nil || a.StatusCode != 200 || !bytes.HasSuffix(a.body, []byte("data: [DONE]\n\n")) {
+	if a.err != nil || a.StatusCode != http.StatusOK || !bytes.HasSuffix(a.body, []byte("data: [DONE]\n\n")) {
 		t.Fatalf("%d %v", a.StatusCode, a.err)
 	}
 	p.settled()
 	a = p.answer(chatPath, chatBody, "Authorization", "Bearer "+limited)
-	if a.StatusCode != 429 || !bytes.Contains(a.body, []byte(`"type":"tokens"`)) || a.Header.Get("X-Ratelimit-Remaining-Tokens") != "0" {
+	if a.StatusCode != http.StatusTooManyRequests || !bytes.Contains(a.body, []byte(`"type":"tokens"`)) || a.Header.Get("X-Ratelimit-Remaining-Tokens") != "0" {
 		t.Errorf("%d %s %v", a.StatusCode, a.body, a.Header)
 	}
 }
@@ -327,7 +327,7 @@ func TestPitfallP21AHungHeadBlocksNoOtherModel(t *testing.T) {
 	p.waiting(49)
 	for range 50 {
 		a := p.answer(chatPath, strings.Replace(chatBody, `"m"`, `"other"`, 1))
-		if a.StatusCode != 200 {
+		if a.StatusCode != http.StatusOK {
 			t.Fatalf("%d %s", a.StatusCode, a.body)
 		}
 	}
