@@ -143,7 +143,7 @@ func pace(ctx context.Context, addr string, request []byte, n int, every time.Du
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close() //nolint:errcheck // it is done
+	defer c.Close()
 	times := make([]float64, 0, n)
 	for range n {
 		time.Sleep(every)

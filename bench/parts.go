@@ -85,7 +85,7 @@ func framed(s string) []byte { return fmt.Appendf(nil, "%x\r\n%s\r\n", len(s), s
 // the request's user, which every proxy passes on: wait=MS before the answer;
 // chunks=N for a stream, and pace=MS between them.
 func mockHead(c net.Conn) {
-	defer c.Close() //nolint:errcheck // nothing was promised
+	defer c.Close()
 	r := bufio.NewReaderSize(c, 64<<10)
 	chunk, last := framed(chatChunk), append(framed(streamEnd), "0\r\n\r\n"...)
 	for {

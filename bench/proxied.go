@@ -103,8 +103,10 @@ const (
 	each      = "KiB/stream"
 )
 
-var binary = flag.String("binary", "", "the service's program; without one it is built")
-var programs = flag.String("programs", strings.Join([]string{base, pooled, headway}, ","), "what is measured side by side in the sections of the data plane")
+var (
+	binary   = flag.String("binary", "", "the service's program; without one it is built")
+	programs = flag.String("programs", strings.Join([]string{base, pooled, headway}, ","), "what is measured side by side in the sections of the data plane")
+)
 
 // world is a mock head with the base and the service before it.
 type world struct {
@@ -184,7 +186,7 @@ func (w *world) must(ctx context.Context, path, body string, to any) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close() //nolint:errcheck // it is read to its end
+	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)
 	if err != nil || res.StatusCode != http.StatusCreated {
 		return errors.Join(err, fmt.Errorf("POST %s: %s: %s", path, res.Status, raw))

@@ -49,7 +49,7 @@ func outlastSIGTERM(t *testing.T, chunks int, every time.Duration) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	ask := func(stream bool) (*http.Response, error) {
 		body := fmt.Sprintf(`{"model":"m","stream":%t,"messages":[{"role":"user","content":"go"}]}`, stream)
-		return client.Post(p.url+"/v1/chat/completions", "application/json", strings.NewReader(body)) //nolint:noctx // of a test
+		return client.Post(p.url+"/v1/chat/completions", "application/json", strings.NewReader(body))
 	}
 	res, err := ask(true)
 	if err != nil {
@@ -63,7 +63,7 @@ func outlastSIGTERM(t *testing.T, chunks int, every time.Duration) {
 	stopped := time.Now()
 	p.signal(syscall.SIGTERM)
 	for ready := http.StatusOK; ready != http.StatusServiceUnavailable; {
-		r, err := client.Get(p.url + "/readyz") //nolint:noctx // of a test
+		r, err := client.Get(p.url + "/readyz")
 		if err != nil {
 			t.Fatalf("readiness after %s: %v", time.Since(stopped), err)
 		}

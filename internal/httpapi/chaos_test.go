@@ -73,7 +73,7 @@ func (c *chaos) run(d time.Duration) {
 	client := &http.Client{Transport: transport, Timeout: 5 * time.Minute}
 	for i := range uint64(24) {
 		working.Go(func() {
-			r := rand.New(rand.NewPCG(c.seed, i)) //nolint:gosec // of a test
+			r := rand.New(rand.NewPCG(c.seed, i))
 			for ctx.Err() == nil {
 				c.request(client, r)
 			}
@@ -113,7 +113,7 @@ func heap() uint64 {
 // torment makes a head go wrong in one way after the other, until the end; then it
 // is closed.
 func (c *chaos) torment(ctx context.Context, i int) {
-	r := rand.New(rand.NewPCG(c.seed, uint64(1000+i))) //nolint:gosec // of a test
+	r := rand.New(rand.NewPCG(c.seed, uint64(1000+i)))
 	pause := func(most time.Duration) {
 		select {
 		case <-ctx.Done():
@@ -128,10 +128,22 @@ func (c *chaos) torment(ctx context.Context, i int) {
 		}
 		after := r.IntN(6)
 		f := []mockhead.Fault{
-			{Kind: mockhead.ResetAccept}, {Kind: mockhead.ResetRequest}, {Kind: mockhead.Reset, After: after}, {Kind: mockhead.Cut, After: after},
-			{Kind: mockhead.End, After: after}, {Kind: mockhead.HalfClose, After: after}, {Kind: mockhead.StallHeaders}, {Kind: mockhead.Stall, After: after},
-			{Kind: mockhead.StallInside, After: after}, {Kind: mockhead.Garbage}, {Kind: mockhead.Status, Status: 500}, {Kind: mockhead.Status, Status: 503},
-			{Kind: mockhead.Status, Status: 429, RetryAfter: "1"}, {Kind: mockhead.ErrorEvent, After: after}, {Kind: mockhead.ShortBody}, {Kind: mockhead.IdleReset},
+			{Kind: mockhead.ResetAccept},
+			{Kind: mockhead.ResetRequest},
+			{Kind: mockhead.Reset, After: after},
+			{Kind: mockhead.Cut, After: after},
+			{Kind: mockhead.End, After: after},
+			{Kind: mockhead.HalfClose, After: after},
+			{Kind: mockhead.StallHeaders},
+			{Kind: mockhead.Stall, After: after},
+			{Kind: mockhead.StallInside, After: after},
+			{Kind: mockhead.Garbage},
+			{Kind: mockhead.Status, Status: 500},
+			{Kind: mockhead.Status, Status: 503},
+			{Kind: mockhead.Status, Status: 429, RetryAfter: "1"},
+			{Kind: mockhead.ErrorEvent, After: after},
+			{Kind: mockhead.ShortBody},
+			{Kind: mockhead.IdleReset},
 		}[r.IntN(16)]
 		if _, err := c.heads[i].Inject(f); err != nil {
 			c.Error(err)

@@ -83,8 +83,12 @@ func TestASlowHeadIsHedged(t *testing.T) {
 // A second head that fails, or that is slower, changes nothing.
 func TestAHedgeThatFailsLeavesTheFirst(t *testing.T) {
 	for _, f := range []mockhead.Fault{
-		{Kind: mockhead.Status, Status: 500}, {Kind: mockhead.Status, Status: 429, RetryAfter: "0"}, {Kind: mockhead.ResetRequest}, {Kind: mockhead.ErrorEvent},
-		{Kind: mockhead.Cut, After: 1}, {Kind: mockhead.StallHeaders},
+		{Kind: mockhead.Status, Status: 500},
+		{Kind: mockhead.Status, Status: 429, RetryAfter: "0"},
+		{Kind: mockhead.ResetRequest},
+		{Kind: mockhead.ErrorEvent},
+		{Kind: mockhead.Cut, After: 1},
+		{Kind: mockhead.StallHeaders},
 	} {
 		for _, body := range []string{chatBody, streamBody} {
 			t.Run(fmt.Sprintf("%s %d, stream %t", f.Kind, f.Status, body == streamBody), func(t *testing.T) {

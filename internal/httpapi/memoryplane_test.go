@@ -128,7 +128,7 @@ func (p *plane) script(id string, answer http.HandlerFunc) {
 		p.registered(id, s.URL)
 		return
 	}
-	s := &http.Server{Handler: h} //nolint:gosec // in memory
+	s := &http.Server{Handler: h}
 	served := make(chan error, 1)
 	l := p.network.listen("192.0.2.1:" + id)
 	go func() { served <- s.Serve(l) }()

@@ -374,7 +374,7 @@ func TestPitfallP1P2ACallerThatLeavesStopsItsHead(t *testing.T) {
 // once.
 func TestPitfallP3APlaceIsHeldToTheLastByte(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, p *plane) {
-		var next = make(chan string)
+		next := make(chan string)
 		p.script("1", func(w http.ResponseWriter, _ *http.Request) {
 			for text := range next {
 				say(w, text)
@@ -503,8 +503,11 @@ func samePassage(t *testing.T, name, text string) (last passage) {
 // event, then an end that is none, and over HTTP/2 the connection goes on.
 func TestPitfallP4ABrokenStreamOnBothVersions(t *testing.T) {
 	for _, f := range []mockhead.Fault{
-		{Kind: mockhead.Reset, After: 4}, {Kind: mockhead.Cut, After: 4}, {Kind: mockhead.End, After: 4},
-		{Kind: mockhead.ErrorEvent, After: 4}, {Kind: mockhead.HalfClose, After: 4},
+		{Kind: mockhead.Reset, After: 4},
+		{Kind: mockhead.Cut, After: 4},
+		{Kind: mockhead.End, After: 4},
+		{Kind: mockhead.ErrorEvent, After: 4},
+		{Kind: mockhead.HalfClose, After: 4},
 	} {
 		t.Run(string(f.Kind), func(t *testing.T) {
 			onFakeTime(t, func(t *testing.T, p *plane) {

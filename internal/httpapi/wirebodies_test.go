@@ -84,7 +84,7 @@ func TestPitfallP20BodiesAreBoundedInSum(t *testing.T) {
 	go ask()
 	var sent atomic.Int64
 	go func() { // a client that counts what is taken of it
-		c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://")) //nolint:noctx // of a test
+		c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 		if err != nil {
 			return
 		}
@@ -180,7 +180,7 @@ func TestPitfallP23APanicIsAnErrorObject(t *testing.T) {
 // A head that answers before it has all of a body that streams through ends it.
 func TestAHeadAnswersBeforeTheEndOfAStreamedBody(t *testing.T) {
 	p := newPlane(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // of a test
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func TestAClientLeavesWithinAStreamedBody(t *testing.T) {
 	head := newScripted(t, func(http.ResponseWriter, []byte) {})
 	head.onBody = func(err error) { ended <- err }
 	p.registered("a", head.url)
-	c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://")) //nolint:noctx // of a test
+	c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}

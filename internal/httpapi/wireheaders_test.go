@@ -171,7 +171,7 @@ func TestPitfallP29AProxyOfTheEnvironmentIsNeverUsed(t *testing.T) {
 // until the service closes it.
 func (p *plane) raw(request string) (lines []string) {
 	p.Helper()
-	c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://")) //nolint:noctx // of a test
+	c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 	if err != nil {
 		p.Fatal(err)
 	}
@@ -180,7 +180,7 @@ func (p *plane) raw(request string) (lines []string) {
 		p.Fatal(err)
 	}
 	r := bufio.NewReader(c)
-	for ; ; _ = c.(*net.TCPConn).CloseWrite() { //nolint:errcheck,forcetypeassert // it is one
+	for ; ; _ = c.(*net.TCPConn).CloseWrite() {
 		res, err := http.ReadResponse(r, nil)
 		if err != nil {
 			return lines

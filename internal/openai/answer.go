@@ -44,11 +44,11 @@ func (a *Answer) Read(p []byte) bool {
 		return false
 	}
 	total, failed := newUsage(), false
-	any := false
+	found := false
 	c.members(func(name []byte) {
 		switch string(name) {
 		case "usage":
-			any = true
+			found = true
 			total.merge(&c, a.Endpoint.Dialect)
 		case "error":
 			failed = !c.empty() || failed
@@ -59,7 +59,7 @@ func (a *Answer) Read(p []byte) bool {
 	if !c.end() {
 		return false
 	}
-	a.total, a.any, a.failed, a.off = total, any, failed, true
+	a.total, a.any, a.failed, a.off = total, found, failed, true
 	return true
 }
 

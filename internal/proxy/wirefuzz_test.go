@@ -44,19 +44,19 @@ func FuzzPassThroughPaths(f *testing.F) {
 func FuzzRenamed(f *testing.F) {
 	f.Add("The model `llama` does not exist, llama-2 does.", "llama", "gpt-4")
 	f.Add("llama", "llama", "")
-	f.Fuzz(func(t *testing.T, text, real, model string) {
-		if real == "" {
+	f.Fuzz(func(t *testing.T, text, own, model string) {
+		if own == "" {
 			return
 		}
-		x := &exchange{real: real, model: model}
+		x := &exchange{real: own, model: model}
 		got := x.renamed([]byte(text))
 		if model == "" && string(got) != text {
 			t.Fatalf("%q became %q without an alias", text, got)
 		}
-		if model != "" && !strings.Contains(text, real) && !bytes.Equal(got, []byte(text)) {
+		if model != "" && !strings.Contains(text, own) && !bytes.Equal(got, []byte(text)) {
 			t.Fatalf("%q became %q", text, got)
 		}
-		x = &exchange{real: real, model: real}
+		x = &exchange{real: own, model: own}
 		if got := x.renamed([]byte(text)); string(got) != text {
 			t.Fatalf("%q became %q by the same name", text, got)
 		}
