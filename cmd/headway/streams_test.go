@@ -57,7 +57,7 @@ func outlastSIGTERM(t *testing.T, chunks int, every time.Duration) {
 	}
 	defer res.Body.Close()
 	in := bufio.NewReader(res.Body)
-	if line, err := in.ReadString('\n'); err != nil || res.StatusCode != 200 {
+	if line, err := in.ReadString('\n'); err != nil || res.StatusCode != http.StatusOK {
 		t.Fatalf("%d %q %v", res.StatusCode, line, err)
 	}
 	stopped := time.Now()

@@ -84,7 +84,7 @@ func TestPitfallP26CornersOfHTTP(t *testing.T) {
 				conn.send("%s", c.then)
 			}
 			r, text, err := conn.read("POST")
-			if err != nil || r.StatusCode != 200 || !strings.Contains(text, `"completion_tokens":20`) || r.Close != c.closes {
+			if err != nil || r.StatusCode != http.StatusOK || !strings.Contains(text, `"completion_tokens":20`) || r.Close != c.closes {
 				t.Errorf("%d, closes %t, %v: %s", r.StatusCode, r.Close, err, text)
 			}
 			got := head.Received()
@@ -132,7 +132,7 @@ func TestPitfallP26HEAD(t *testing.T) {
 		if r.StatusCode != status || text != "" || err != nil {
 			t.Errorf("%s: %d %q %v", path, r.StatusCode, text, err)
 		}
-		if r, _, _ := conn.read("GET"); r.StatusCode != 200 {
+		if r, _, _ := conn.read("GET"); r.StatusCode != http.StatusOK {
 			t.Errorf("%s: the next request is answered with %d", path, r.StatusCode)
 		}
 	}
@@ -154,7 +154,7 @@ func TestPitfallP26AStreamOverHTTP10(t *testing.T) {
 			conn := p.caller()
 			conn.send("POST %s HTTP/1.0\r\nContent-Length: %d\r\n\r\n%s", chatPath, len(streamBody), streamBody)
 			r, text, _ := conn.read("POST")
-			if len(r.TransferEncoding) > 0 || !r.Close || r.StatusCode != 200 || !strings.HasPrefix(text, roleEvent+tokenEvent) {
+			if len(r.TransferEncoding) > 0 || !r.Close || r.StatusCode != http.StatusOK || !strings.HasPrefix(text, roleEvent+tokenEvent) {
 				t.Errorf("%d %v\n%s", r.StatusCode, r.Header, text)
 			}
 			if strings.HasSuffix(text, doneEvent) == broken || strings.Contains(text, `data: {"error":`) != broken {
@@ -173,7 +173,7 @@ func TestPitfallP26RequestsInARow(t *testing.T) {
 	two := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", chatPath, len(streamBody), streamBody)
 	conn.send("%s", one+two+one)
 	for n, has := range []string{`"completion_tokens":20`, "data: [DONE]", `"completion_tokens":20`} {
-		if r, text, err := conn.read("POST"); r.StatusCode != 200 || err != nil || !strings.Contains(text, has) {
+		if r, text, err := conn.read("POST"); r.StatusCode != http.StatusOK || err != nil || !strings.Contains(text, has) {
 			t.Errorf("answer %d: %d %v\n%s", n, r.StatusCode, err, text)
 		}
 	}
@@ -307,7 +307,7 @@ func TestAHeadThatAnswersEarlyIsHeard(t *testing.T) {
 		text := drain(res.Body)
 		res.Body.Close()
 		cancel()
-		if res.StatusCode != 413 {
+		if res.StatusCode != http.StatusRequestEntityTooLarge {
 			t.Errorf("%d %.200s", res.StatusCode, text)
 		}
 	}

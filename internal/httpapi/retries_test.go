@@ -2,6 +2,7 @@ package httpapi_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -180,7 +181,7 @@ func TestAllAttemptsShareOneTime(t *testing.T) {
 			})
 		}
 		a := p.timed(chatPath, streamBody)
-		if a.took < time.Hour || a.took > time.Hour+5*time.Second || a.err == io.EOF {
+		if a.took < time.Hour || a.took > time.Hour+5*time.Second || errors.Is(a.err, io.EOF) {
 			t.Errorf("it took %s: %v", a.took, a.err)
 		}
 	})
@@ -198,7 +199,7 @@ func TestPitfallP15IdleConnectionsThatTheEngineClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n := range 200 {
-			if a := p.answer(chatPath, chatBody); a.err != nil || a.StatusCode != 200 || a.Header.Get("X-Headway-Attempts") != "1" {
+			if a := p.answer(chatPath, chatBody); a.err != nil || a.StatusCode != http.StatusOK || a.Header.Get("X-Headway-Attempts") != "1" {
 				t.Fatalf("request %d: %d %v %s", n, a.StatusCode, a.err, a.body)
 			}
 		}
@@ -212,7 +213,7 @@ func TestPitfallP15IdleConnectionsThatTheEngineClosed(t *testing.T) {
 			head := p.mock("1", mockhead.Fault{Kind: mockhead.IdleClose, Seconds: 1})
 			for n := range 200 {
 				begin := time.Now()
-				if a := p.timed(chatPath, chatBody); a.status != 200 || a.err != io.EOF {
+				if a := p.timed(chatPath, chatBody); a.status != 200 || !errors.Is(a.err, io.EOF) {
 					t.Fatalf("request %d: %d %v %s", n, a.status, a.err, a.text)
 				}
 				time.Sleep(time.Until(begin.Add(time.Second)))
@@ -247,15 +248,15 @@ func TestPitfallP15IdleConnectionsThatTheEngineClosed(t *testing.T) {
 // not use up the budget of the others.
 func TestARetryWithoutAHeadCostsNothing(t *testing.T) {
 	p := newPlane(t, func(o *proxy.Options) { o.Limits.RetryShare = 0.001 })
-	p.script("a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
+	p.script("a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	for range 30 {
-		if a := p.answer(chatPath, chatBody); a.StatusCode != 500 && a.StatusCode != 503 {
+		if a := p.answer(chatPath, chatBody); a.StatusCode != http.StatusInternalServerError && a.StatusCode != http.StatusServiceUnavailable {
 			t.Fatalf("%d %s", a.StatusCode, a.body)
 		}
 	}
 	p.start("b")
 	for range 4 {
-		if a := p.answer(chatPath, chatBody); a.StatusCode != 200 {
+		if a := p.answer(chatPath, chatBody); a.StatusCode != http.StatusOK {
 			t.Errorf("%d %s", a.StatusCode, a.body)
 		}
 	}

@@ -37,7 +37,7 @@ func TestPitfallP5ALongStreamIsNotCut(t *testing.T) {
 				})
 				a := p.timed(chatPath, streamBody)
 				text := strings.ReplaceAll(a.text, comment, "")
-				if a.err != io.EOF || text != roleEvent+strings.Repeat(tokenEvent, 90)+finishEvent+doneEvent || a.took < 90*time.Second {
+				if !errors.Is(a.err, io.EOF) || text != roleEvent+strings.Repeat(tokenEvent, 90)+finishEvent+doneEvent || a.took < 90*time.Second {
 					t.Errorf("after %s: %v, %d tokens of 90:\n%.1000s", a.took, a.err, strings.Count(a.text, `"x"`), a.text)
 				}
 				p.settled()
@@ -87,7 +87,7 @@ func TestPitfallP6SilenceIsFilledBetweenEvents(t *testing.T) {
 			onFakeTime(t, func(t *testing.T, p *plane) {
 				p.script("1", h)
 				a := p.timed(chatPath, streamBody)
-				if a.err != io.EOF || a.gap > 15*time.Second || strings.Count(a.text, comment) < 15 {
+				if !errors.Is(a.err, io.EOF) || a.gap > 15*time.Second || strings.Count(a.text, comment) < 15 {
 					t.Errorf("%v, the longest silence is %s:\n%s", a.err, a.gap, a.text)
 				}
 				if rest := strings.ReplaceAll(strings.ReplaceAll(a.text, comment, ""), ": ping\n\n", ""); rest != whole {
@@ -106,7 +106,7 @@ func TestPitfallP6SilenceIsFilledBetweenEvents(t *testing.T) {
 				say(w, finishEvent+doneEvent)
 			})
 			a := p.timed(chatPath, streamBody)
-			if want := roleEvent + tokenEvent + tokenEvent + comment + finishEvent + doneEvent; a.err != io.EOF || a.text != want {
+			if want := roleEvent + tokenEvent + tokenEvent + comment + finishEvent + doneEvent; !errors.Is(a.err, io.EOF) || a.text != want {
 				t.Errorf("%v:\n%s", a.err, a.text)
 			}
 		})
@@ -124,7 +124,7 @@ func TestPitfallP6SilenceIsFilledBetweenEvents(t *testing.T) {
 				})
 			}
 			a := p.timed(chatPath, streamBody)
-			if a.err != io.EOF || a.gap > 15*time.Second || strings.ReplaceAll(a.text, comment, "") != whole {
+			if !errors.Is(a.err, io.EOF) || a.gap > 15*time.Second || strings.ReplaceAll(a.text, comment, "") != whole {
 				t.Errorf("%v, %s:\n%s", a.err, a.gap, a.text)
 			}
 		})
@@ -137,7 +137,7 @@ func TestPitfallP6SilenceIsFilledBetweenEvents(t *testing.T) {
 				w.Header().Set("Content-Type", "application/json")
 				_, _ = io.WriteString(w, answer)
 			})
-			if a := p.timed(chatPath, chatBody); a.status != 200 || a.text != answer || a.err != io.EOF {
+			if a := p.timed(chatPath, chatBody); a.status != 200 || a.text != answer || !errors.Is(a.err, io.EOF) {
 				t.Errorf("%d %q %v", a.status, a.text, a.err)
 			}
 		})
@@ -172,7 +172,7 @@ func TestAnErrorAfterACommentIsAnEvent(t *testing.T) {
 				if c.status == 200 {
 					want = `data: {"error":{"message":`
 				}
-				if a.status != 200 || a.err == io.EOF || !strings.Contains(a.text, want) || strings.Contains(a.text, "[DONE]") || asked.Load() != c.asked {
+				if a.status != 200 || errors.Is(a.err, io.EOF) || !strings.Contains(a.text, want) || strings.Contains(a.text, "[DONE]") || asked.Load() != c.asked {
 					t.Errorf("%d, %d heads were asked, %v:\n%s", a.status, asked.Load(), a.err, a.text)
 				}
 			})
@@ -212,7 +212,7 @@ func TestEachLimitOfAnAnswer(t *testing.T) {
 				p.script("1", c.head)
 				a := p.timed(chatPath, c.body)
 				broken := a.status == 200
-				if a.status != c.status || (a.err != io.EOF) != broken || !strings.Contains(a.text, `"code":"`+c.code+`"`) || strings.Contains(a.text, "[DONE]") {
+				if a.status != c.status || (!errors.Is(a.err, io.EOF)) != broken || !strings.Contains(a.text, `"code":"`+c.code+`"`) || strings.Contains(a.text, "[DONE]") {
 					t.Errorf("%d, %v:\n%.2000s", a.status, a.err, a.text)
 				}
 				if a.took < c.after || a.took > c.after+10*time.Second {
@@ -305,7 +305,7 @@ func TestAReaderThatIsSlowIsNotCut(t *testing.T) {
 			got = append(got, b[:n]...)
 			time.Sleep(5 * time.Second)
 		}
-		if err != io.EOF || string(got) != strings.Repeat(tokenEvent, 100)+finishEvent+doneEvent {
+		if !errors.Is(err, io.EOF) || string(got) != strings.Repeat(tokenEvent, 100)+finishEvent+doneEvent {
 			t.Errorf("%v after %d bytes", err, len(got))
 		}
 	})
@@ -394,7 +394,7 @@ func TestPitfallP3APlaceIsHeldToTheLastByte(t *testing.T) {
 			}
 		}
 		close(next)
-		if err := <-ended; err != io.EOF {
+		if err := <-ended; !errors.Is(err, io.EOF) {
 			t.Error(err)
 		}
 		if n := inFlight(); n != 0 {
@@ -513,7 +513,7 @@ func TestPitfallP4ABrokenStreamOnBothVersions(t *testing.T) {
 			onFakeTime(t, func(t *testing.T, p *plane) {
 				heads := []*mockhead.Head{p.mock("1", f), p.mock("2", f)}
 				a := p.timed(chatPath, streamBody)
-				if a.status != 200 || a.err == io.EOF || strings.Contains(a.text, "[DONE]") || strings.Count(a.text, `"error"`) != 1 || strings.Count(a.text, `"role"`) != 1 {
+				if a.status != 200 || errors.Is(a.err, io.EOF) || strings.Contains(a.text, "[DONE]") || strings.Count(a.text, `"error"`) != 1 || strings.Count(a.text, `"role"`) != 1 {
 					t.Errorf("%d, %v:\n%s", a.status, a.err, a.text)
 				}
 				if n := heads[0].Count() + heads[1].Count(); n != 1 {

@@ -37,31 +37,31 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 			head = make([]byte, 0, res.ContentLength)
 		}
 		head, err = x.readWhole(res, head)
-		if err != nil && err != io.EOF {
+		if err != nil && !ended(err) {
 			return x.broken(err)
 		}
 	}
-	if err == io.EOF && res.Status >= 400 {
+	if ended(err) && res.Status >= 400 {
 		head = x.renamed(head)
 	}
 	var out [8][]byte
 	pieces := append(out[:0], head)
 	length := res.ContentLength
 	if isJSON {
-		if err != io.EOF || x.model != "" || !answer.Read(head) {
+		if !ended(err) || x.model != "" || !answer.Read(head) {
 			pieces = answer.Push(out[:0], head)
 		}
-		if err == io.EOF {
+		if ended(err) {
 			pieces = answer.Flush(pieces)
 		}
 		switch {
-		case err == io.EOF:
+		case ended(err):
 			length = int64(len(head) + answer.Longer())
 		case x.model != "":
 			length = -1
 		}
 	}
-	if isJSON && err == io.EOF && res.Status < 300 && res.Status != http.StatusNoContent {
+	if isJSON && ended(err) && res.Status < 300 && res.Status != http.StatusNoContent {
 		switch {
 		case answer.Failed():
 			return x.keepBytes(res, head, routing.ResultError)
@@ -69,7 +69,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 			return x.broken(&upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF})
 		}
 	}
-	if u := answer.Usage(); err == io.EOF && (u.Output < 0 || x.proxy.samples.Add(1)%sampled == 0) && x.caller.Endpoint.Generates {
+	if u := answer.Usage(); ended(err) && (u.Output < 0 || x.proxy.samples.Add(1)%sampled == 0) && x.caller.Endpoint.Generates {
 		x.text = int64(openai.TextLength(head))
 	}
 	x.first = x.proxy.o.Router.Begun(x.decision)
@@ -79,7 +79,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 			return x.left()
 		}
 	}
-	if err == io.EOF {
+	if ended(err) {
 		return x.complete(res, answer.Usage())
 	}
 	return x.rest(res, answer, isJSON, c.b[:])
@@ -133,7 +133,7 @@ func (x *exchange) rest(res *upstream.Response, answer *openai.Answer, isJSON bo
 		if res.ContentLength < 0 && x.flush() != nil {
 			return x.left()
 		}
-		if err == io.EOF {
+		if ended(err) {
 			return x.complete(res, answer.Usage())
 		}
 		if err != nil {
@@ -168,3 +168,7 @@ func (x *exchange) cut(err error) *failure {
 func (x *exchange) left() *failure {
 	return &failure{outcome: x.outcome(routing.ResultCancelled, 0), answer: ErrAborted}
 }
+
+// ended reports whether an answer came to its end. An exchange that broke may wrap
+// io.EOF.
+func ended(err error) bool { return err == io.EOF } //nolint:errorlint // see above

@@ -165,7 +165,7 @@ func (s *relay) failed(e *openai.Event) *failure {
 // end is the end of a stream: whole, or broken off.
 func (s *relay) end(res *upstream.Response, err error) *failure {
 	torn := false
-	if last, ok := s.events.Flush(); ok && err == io.EOF && (res.Framed || last.Class == openai.Done) {
+	if last, ok := s.events.Flush(); ok && ended(err) && (res.Framed || last.Class == openai.Done) {
 		if f := s.event(&last, s.proxy.o.Now()); f != nil {
 			return f
 		}
@@ -179,7 +179,7 @@ func (s *relay) end(res *upstream.Response, err error) *failure {
 		_ = s.flush()
 		return nil
 	}
-	if err == io.EOF && res.Framed && !s.owesEnd() {
+	if ended(err) && res.Framed && !s.owesEnd() {
 		if !s.content {
 			s.begin()
 		}
@@ -188,7 +188,7 @@ func (s *relay) end(res *upstream.Response, err error) *failure {
 		}
 		return nil
 	}
-	if err == io.EOF {
+	if ended(err) {
 		err = &upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF}
 	}
 	f := s.broken(err)
