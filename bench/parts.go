@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -17,7 +18,8 @@ import (
 
 // serveAs runs this program as a part of a measurement until it is ended.
 func serveAs(part, target string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	var c net.ListenConfig
+	l, err := c.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
@@ -32,11 +34,11 @@ func serveAs(part, target string) error {
 			go mockHead(c)
 		}
 	case base:
-		return http.Serve(l, duplex(reverseProxy(target))) //nolint:gosec // it is a base: it has nothing that it need not have
+		return serveBase(l, reverseProxy(target))
 	case pooled:
 		p := reverseProxy(target)
 		p.BufferPool = &copyBuffers{sync.Pool{New: func() any { return make([]byte, 32<<10) }}}
-		return http.Serve(l, duplex(p)) //nolint:gosec // as above
+		return serveBase(l, p)
 	}
 	return fmt.Errorf("there is no part %q", part)
 }
@@ -48,6 +50,12 @@ func reverseProxy(target string) *httputil.ReverseProxy {
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(to) },
 		Transport: &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 4096, IdleConnTimeout: time.Minute, DisableCompression: true},
 	}
+}
+
+// serveBase has nothing that a server need not have.
+func serveBase(l net.Listener, h http.Handler) error {
+	s := http.Server{Handler: duplex(h), ReadHeaderTimeout: time.Minute}
+	return s.Serve(l)
 }
 
 // duplex lets a head answer before its request was read to the end. Without it

@@ -182,7 +182,8 @@ func (w *world) must(ctx context.Context, path, body string, to any) error {
 		return err
 	}
 	r.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(r)
+	client := http.Client{Timeout: time.Minute}
+	res, err := client.Do(r)
 	if err != nil {
 		return err
 	}
@@ -204,12 +205,16 @@ func (w *world) saturated(ctx context.Context, got results, request []byte, tota
 	const slicesOfRound = 12
 	n := max(total/slicesOfRound, 1)
 	crowds, slice := map[string]crowd{}, results{}
+	defer func() {
+		for _, c := range crowds {
+			c.close()
+		}
+	}()
 	for _, name := range w.names {
 		c, err := gather(ctx, w.parts[name].addr, clients)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		defer c.close()
 		crowds[name] = c
 	}
 	for turn := range slicesOfRound + 1 {
