@@ -171,4 +171,4 @@ func (x *exchange) left() *failure {
 
 // ended reports whether an answer came to its end. An exchange that broke may wrap
 // io.EOF.
-func ended(err error) bool { return err == io.EOF } //nolint:errorlint // see above
+func ended(err error) bool { return err == io.EOF }
