@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"headway/internal/fleet"
 	"headway/internal/mockhead"
 	"headway/internal/routing"
 )
@@ -17,14 +18,15 @@ import (
 const hedgingPolicy = "default_strategy: least_loaded\nhedge: {after_ms: 20}"
 
 // hedged asks until a request was sent to two heads.
-func (p *plane) hedged(body string) planeAnswer {
+func (p *plane) hedged(body string, header ...string) planeAnswer {
 	p.Helper()
+	var last planeAnswer
 	for range 100 {
-		if a := p.answer(chatPath, body); a.Header.Get("X-Headway-Attempts") == "2" || a.err != nil {
-			return a
+		if last = p.answer(chatPath, body, header...); last.Header.Get("X-Headway-Attempts") == "2" || last.err != nil {
+			return last
 		}
 	}
-	p.Fatal("no request was hedged")
+	p.Fatalf("no request was hedged; the last answer is %d %s", last.StatusCode, last.body)
 	return planeAnswer{}
 }
 
@@ -93,7 +95,7 @@ func TestAHedgeThatFailsLeavesTheFirst(t *testing.T) {
 		for _, body := range []string{chatBody, streamBody} {
 			t.Run(fmt.Sprintf("%s %d, stream %t", f.Kind, f.Status, body == streamBody), func(t *testing.T) {
 				p := newPlane(t)
-				p.policy(hedgingPolicy)
+				p.policy(hedgingPolicy + "\ncaller_may: [region]")
 				if _, err := p.start("first").Inject(mockhead.Fault{Kind: mockhead.StallHeaders, Seconds: 0.3}); err != nil {
 					t.Fatal(err)
 				}
@@ -101,7 +103,12 @@ func TestAHedgeThatFailsLeavesTheFirst(t *testing.T) {
 				if _, err := second.Inject(f); err != nil {
 					t.Fatal(err)
 				}
-				a := p.hedged(body)
+				// In another region, or it may come first, fail, and be ejected.
+				spec := fleet.Spec{ID: "second", Endpoint: second.URL(), ModelTypes: []string{"m"}, Region: "eu"}
+				if _, err := p.fleet.Register(t.Context(), spec, &fleet.StatusReport{Status: fleet.StatusActive, Load: fleet.UnknownLoad()}); err != nil {
+					t.Fatal(err)
+				}
+				a := p.hedged(body, "X-Headway-Region", "us")
 				if a.err != nil || a.StatusCode != http.StatusOK || a.Header.Get("X-Headway-Head") != "first" || bytes.Contains(a.body, []byte("error")) {
 					t.Fatalf("%d from %s, %v\n%s", a.StatusCode, a.Header.Get("X-Headway-Head"), a.err, a.body)
 				}
