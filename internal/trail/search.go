@@ -132,7 +132,11 @@ func (s *search) backward(ctx context.Context, w *walk) (done bool, err error) {
 		if !ok || m.Seq >= s.before {
 			continue
 		}
-		if string(m.Time) < s.since {
+		old := string(m.Time) < s.since
+		if (old || m.Seq+1 != s.before) && !sound(line) {
+			continue // what a damaged record says of its place would hide others
+		}
+		if old {
 			return true, nil
 		}
 		s.before = m.Seq
@@ -140,6 +144,12 @@ func (s *search) backward(ctx context.Context, w *walk) (done bool, err error) {
 			return true, nil
 		}
 	}
+}
+
+// sound reports whether a record has the hash that it names.
+func sound(line []byte) bool {
+	_, sound, _, _ := audit.Inspect(line)
+	return sound
 }
 
 // take keeps a matching record, and reports whether the page is full.
@@ -182,7 +192,7 @@ func (s *search) bisect(in io.ReaderAt, end int64) (int64, error) {
 	return high, nil
 }
 
-// firstRecord finds the first whole record behind the first newline of b, and
+// firstRecord finds the first sound record behind the first newline of b, and
 // whether it is too new.
 func (s *search) firstRecord(b []byte) (at int, tooNew, ok bool) {
 	for {
@@ -195,7 +205,7 @@ func (s *search) firstRecord(b []byte) (at int, tooNew, ok bool) {
 		if j < 0 {
 			return 0, false, false
 		}
-		if m, ok := audit.Split(b[at : at+j]); ok {
+		if m, ok := audit.Split(b[at : at+j]); ok && sound(b[at:at+j]) {
 			return at, m.Seq >= s.before || s.until != "" && string(m.Time) >= s.until, true
 		}
 	}
@@ -223,10 +233,13 @@ func (s *search) forward(ctx context.Context, w *walk) (done bool, err error) {
 			continue
 		}
 		if m.Seq >= s.before {
-			break
+			if sound(line) {
+				break
+			}
+			continue
 		}
 		if string(m.Time) < s.since {
-			older = true
+			older = older || sound(line)
 			continue
 		}
 		if !s.matches(&m) {

@@ -186,6 +186,42 @@ func TestSearchReadsAroundDamage(t *testing.T) {
 	})
 }
 
+// A record that damage gives another place, by its sequence or its time, hides no
+// other.
+func TestSearchDoesNotFollowADamagedRecord(t *testing.T) {
+	for _, c := range []struct{ what, from, to string }{
+		{"a lower sequence", `"seq":119,`, `"seq":19,`},
+		{"a higher sequence", `"seq":100,`, `"seq":900,`},
+		{"another time", "", ""},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			w := newWorld(t)
+			w.fill(200)
+			text, err := os.ReadFile(w.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := w.records()
+			from, to := c.from, c.to
+			if from == "" {
+				from = string(bytes.SplitAfter(text, []byte("\n"))[119])
+				to = strings.Replace(from, `"time":"2`, `"time":"1`, 1)
+			}
+			damaged := bytes.Replace(text, []byte(from), []byte(to), 1)
+			if bytes.Equal(damaged, text) {
+				t.Fatalf("there is no %s in the trail", from)
+			}
+			if err := os.WriteFile(w.path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			found, _, err := trail.Search(t.Context(), w.path, trail.Query{Limit: 1000, Since: all[0].Time})
+			if err != nil || len(found) < len(all)-1 {
+				t.Errorf("%d of %d records were found, %v", len(found), len(all), err)
+			}
+		})
+	}
+}
+
 func BenchmarkSearch(b *testing.B) {
 	w := newWorld(b)
 	var text []byte
