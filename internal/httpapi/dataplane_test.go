@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -324,6 +325,43 @@ func TestPitfallP1P2TheCallerLeaves(t *testing.T) {
 					t.Errorf("the outcome is %+v", o)
 				}
 			})
+		}
+	}
+}
+
+// The end of a connection is no end of an object, however long it was.
+func TestPitfallP4AnAnswerWithoutALengthThatBreaksNeverLooksComplete(t *testing.T) {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := ""
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if r, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+				_, _ = io.Copy(io.Discard, r.Body)
+				_, _ = io.WriteString(c, "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n{\"text\":\""+strings.Repeat("a", 400<<10)+end)
+			}
+			_ = c.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = l.Close(); <-served })
+	p := newPlane(t)
+	p.registered("a", "http://"+l.Addr().String())
+	for _, end = range []string{`"}`, "", `"`} {
+		a := p.answer(chatPath, chatBody)
+		if whole := end == `"}`; a.StatusCode != http.StatusOK || (a.err == nil) != whole {
+			t.Errorf("with %q at its end the answer is %d, %v", end, a.StatusCode, a.err)
+		}
+		p.settled()
+		if o, _ := p.decisionOf(a.Header).Outcome(); (o.Result == routing.ResultOK) != (end == `"}`) {
+			t.Errorf("with %q at its end the outcome is %+v", end, o)
 		}
 	}
 }

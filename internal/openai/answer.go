@@ -51,7 +51,7 @@ func (a *Answer) Read(p []byte) bool {
 			found = true
 			total.merge(&c, a.Endpoint.Dialect)
 		case "error":
-			failed = !c.empty() || failed
+			failed = !c.none() || failed
 		default:
 			c.skip()
 		}
@@ -278,6 +278,6 @@ func (a *Answer) read() {
 			a.total = was
 		}
 	case "error":
-		a.failed = !c.empty() || a.failed
+		a.failed = !c.none() || a.failed
 	}
 }

@@ -35,7 +35,7 @@ var defaults = map[int]struct{ kind, code, anthropic string }{
 	400: {"invalid_request_error", "", "invalid_request_error"},
 	401: {"invalid_request_error", "invalid_api_key", "authentication_error"},
 	403: {"invalid_request_error", "insufficient_permissions", "permission_error"},
-	404: {"invalid_request_error", "model_not_found", "not_found_error"},
+	404: {"invalid_request_error", "not_found", "not_found_error"},
 	405: {"invalid_request_error", "method_not_supported", "invalid_request_error"},
 	413: {"invalid_request_error", "request_too_large", "request_too_large"},
 	415: {"invalid_request_error", "unsupported_content_type", "invalid_request_error"},

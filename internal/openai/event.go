@@ -83,7 +83,7 @@ func (u *usage) object(c *cursor, s *seen, d Dialect, outer bool) {
 			s.usage = s.usage || next == '{'
 			u.merge(c, d)
 		case "error":
-			s.failed = !c.empty() || s.failed
+			s.failed = !c.none() || s.failed
 		case "type":
 			if next != '"' {
 				c.skip()
@@ -170,6 +170,16 @@ func (c *cursor) empty() bool {
 	c.peek()
 	switch v := c.skip().Of(c.b); string(v) {
 	case "null", `""`, "[]", "{}":
+		return true
+	}
+	return false
+}
+
+// none passes over the value of an "error" and says whether it is none.
+func (c *cursor) none() bool {
+	c.peek()
+	switch v := c.skip().Of(c.b); string(v) {
+	case "null", "false", "0", `""`, "[]", "{}":
 		return true
 	}
 	return false

@@ -33,7 +33,7 @@ type exchange struct {
 	trace    tracing.Context
 	spans    *tracing.Trace // nil: the request is not sampled
 	span     *tracing.Span  // of the attempt
-	secret   string         // the caller's credential
+	secrets  [2]string      // the caller's credentials
 	headKey  string         // of the attempt's head; "": it has none
 	target   string         // path and query at the head, of PassThrough
 	upload   *upload        // its body, where it is not read before; nil: it is

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"mime"
 	"net/http"
 	"slices"
@@ -21,9 +20,8 @@ var toHead = drop(
 	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
 	"Host", "Content-Length", "Expect", "Accept-Encoding", "Traceparent", "Tracestate", "X-Request-Id",
 	"Authorization", "Proxy-Authorization", "Proxy-Authenticate", "Cookie", "Cookie2",
-	"X-Api-Key", "Api-Key", "X-Auth-Token", "X-Access-Token", "X-Goog-Api-Key", "X-Amz-Security-Token", "Ocp-Apim-Subscription-Key",
 	"Openai-Organization", "Openai-Project",
-	"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server", "X-Forwarded-Prefix", "X-Real-Ip", "Via", loopField,
+	"Forwarded", "Via", loopField, "X-Original-Forwarded-For", "X-Envoy-External-Address", "Remote-User", "X-Remote-User", "X-Remote-Addr",
 	"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Origin", "Referer",
 )
 
@@ -33,7 +31,7 @@ var toHead = drop(
 var toCaller = drop(
 	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 	"Content-Length", "Date", "Server", "Set-Cookie", "Set-Cookie2", "Alt-Svc", "Strict-Transport-Security", "Www-Authenticate",
-	"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Clear-Site-Data", "Location", "Refresh",
+	"Clear-Site-Data", "Location", "Refresh",
 	"Request-Id", "X-Request-Id", "Openai-Organization", "Openai-Project", "Anthropic-Organization-Id",
 )
 
@@ -43,6 +41,37 @@ func drop(names ...string) map[string]bool {
 		m[n] = true
 	}
 	return m
+}
+
+// private reports whether a field has by its name a credential or the address of the
+// caller, as clients and the proxies before us write them under many names.
+func private(name string) bool {
+	if strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Auth-Request-") {
+		return true
+	}
+	before := ""
+	for word := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '-' || r == '_' }) {
+		if among(word, privateWords) || strings.EqualFold(word, "key") && among(before, keysOf) || strings.EqualFold(word, "cert") && strings.EqualFold(before, "client") {
+			return true
+		}
+		before = word
+	}
+	return false
+}
+
+// privateWords are the words of such names, keysOf those before "key".
+var (
+	privateWords = []string{"authorization", "token", "secret", "password", "cookie", "credential", "credentials", "assertion", "jwt", "apikey", "ip", "clientip"}
+	keysOf       = []string{"api", "access", "auth", "subscription"}
+)
+
+func among(word string, list []string) bool {
+	for _, w := range list {
+		if len(w) == len(word) && strings.EqualFold(w, word) {
+			return true
+		}
+	}
+	return false
 }
 
 // ours begins the names of fields that only Headway writes.
@@ -68,11 +97,11 @@ func passes(name string, drop map[string]bool, connection []string) bool {
 // send short words where none is needed.
 const leastSecret = 16
 
-// secretOf is the credential of a request. No other field takes it to a head
-// either.
-func secretOf(h http.Header) string {
-	_, secret, _ := strings.Cut(h.Get("Authorization"), " ")
-	return cmp.Or(strings.TrimSpace(secret), h.Get("X-Api-Key"))
+// secretsOf are the credentials of a request, in both fields that clients send
+// them in. No other field takes them to a head either.
+func secretsOf(h http.Header) [2]string {
+	_, bearer, _ := strings.Cut(h.Get("Authorization"), " ")
+	return [2]string{strings.TrimSpace(bearer), h.Get("X-Api-Key")}
 }
 
 func holds(value, secret string) bool {
@@ -94,9 +123,9 @@ func (x *exchange) prepare() {
 	fields := x.fieldA[:0]
 	connection := x.r.Header["Connection"]
 	for name, values := range x.r.Header {
-		if passes(name, toHead, connection) && (e.Form != openai.JSON || name != "Content-Type") {
+		if passes(name, toHead, connection) && !private(name) && (e.Form != openai.JSON || name != "Content-Type") {
 			for _, v := range values {
-				if !holds(v, x.secret) {
+				if !holds(v, x.secrets[0]) && !holds(v, x.secrets[1]) {
 					fields = append(fields, upstream.Field{Name: name, Value: v})
 				}
 			}
@@ -147,7 +176,7 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 	h := x.w.Header()
 	connection := from["Connection"]
 	for name, values := range from {
-		if h[name] == nil && passes(name, toCaller, connection) { // what is set already is ours
+		if h[name] == nil && passes(name, toCaller, connection) && !strings.HasPrefix(name, "Access-Control-") { // what is set already is ours
 			if x.model != "" && len(values) == 1 && values[0] == x.real {
 				values = []string{x.model}
 			}

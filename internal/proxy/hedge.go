@@ -272,7 +272,7 @@ func (r *race) hedge() {
 		return
 	}
 	y := &exchange{
-		proxy: p, r: x.r, caller: x.caller, fields: x.fields, body: body{b: x.body.b}, trace: x.trace, secret: x.secret, target: x.target,
+		proxy: p, r: x.r, caller: x.caller, fields: x.fields, body: body{b: x.body.b}, trace: x.trace, secrets: x.secrets, target: x.target,
 		decision: d, attempts: x.attempts + 1, tried: x.tried, sent: p.o.Now(), dialed: true,
 		usage: openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown},
 	}

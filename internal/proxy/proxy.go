@@ -135,7 +135,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	x, _ := exchanges.Get().(*exchange)
 	defer x.close()
 	x.proxy, x.w, x.r, x.caller, x.timing.begin = p, w, r, c, p.o.Now()
-	x.rc, x.trace, x.secret = http.NewResponseController(w), tracing.Read(r.Header), secretOf(r.Header)
+	x.rc, x.trace, x.secrets = http.NewResponseController(w), tracing.Read(r.Header), secretsOf(r.Header)
 	x.spans = p.o.Tracer.Start(&x.trace, r.Method, routeOf(c.Endpoint), x.timing.begin)
 	x.reader.open(x)
 	if err = p.refuseLoop(r.Header); err == nil {

@@ -133,6 +133,9 @@ func (x *exchange) rest(res *upstream.Response, answer *openai.Answer, isJSON bo
 		if res.ContentLength < 0 && x.flush() != nil {
 			return x.left()
 		}
+		if ended(err) && isJSON && !res.Framed && !answer.Whole() { // its end is that of the connection
+			err = &upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF}
+		}
 		if ended(err) {
 			return x.complete(res, answer.Usage())
 		}
