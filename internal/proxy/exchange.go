@@ -321,7 +321,9 @@ const statusClientGone = 499
 func (x *exchange) answered(res *upstream.Response) *failure {
 	x.failingStatus(res.Status)
 	switch {
-	case x.caller.Endpoint == PassThrough && (res.Status < 300 || res.Status > 401) && res.Status != http.StatusProxyAuthRequired && !x.mayTryAgain(res.Status):
+	case x.caller.Endpoint == PassThrough && isRedirect(res.Status): // the path is the caller's: no other head knows better
+		return &failure{outcome: x.outcome(routing.ResultCancelled, res.Status), answer: redirected()}
+	case x.caller.Endpoint == PassThrough && res.Status >= 200 && res.Status != http.StatusUnauthorized && res.Status != http.StatusProxyAuthRequired && !x.mayTryAgain(res.Status):
 		return x.forward(res)
 	case res.Status == http.StatusTooManyRequests || res.Status >= 500 && res.Status != http.StatusNotImplemented:
 		x.stayAway(res)
@@ -335,9 +337,7 @@ func (x *exchange) answered(res *upstream.Response) *failure {
 			Status: http.StatusBadGateway, Code: "head_gone", Message: "The head that the request was sent to broke off its work.",
 		}}
 	case res.Status >= 300 && res.Status < 400 || res.Status < 200:
-		return &failure{again: true, outcome: x.outcome(routing.ResultError, http.StatusBadGateway), answer: &openai.Error{
-			Status: http.StatusBadGateway, Code: "head_redirected", Message: "The head that the request was sent to answered with a redirect, which is not followed.",
-		}}
+		return &failure{again: true, outcome: x.outcome(routing.ResultError, http.StatusBadGateway), answer: redirected()}
 	case x.begun && !isEvents(res.Header):
 		return x.late(res)
 	case isEvents(res.Header):
@@ -348,6 +348,17 @@ func (x *exchange) answered(res *upstream.Response) *failure {
 		return f
 	}
 	return x.whole(res)
+}
+
+// isRedirect reports whether a status sends clients elsewhere; 304 does not.
+func isRedirect(status int) bool {
+	return status >= 300 && status < 400 && status != http.StatusNotModified
+}
+
+func redirected() *openai.Error {
+	return &openai.Error{
+		Status: http.StatusBadGateway, Code: "head_redirected", Message: "The head that the request was sent to answered with a redirect, which is not followed.",
+	}
 }
 
 // refusal is the answer to a decision that found no head.

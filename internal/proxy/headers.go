@@ -112,7 +112,7 @@ func holds(value, secret string) bool {
 func (x *exchange) prepare() {
 	d, e := x.decision, x.caller.Endpoint
 	x.real, x.model = "", ""
-	if d.ModelType != x.fields.Model {
+	if d.ModelType != x.fields.Model && e != PassThrough {
 		x.real, x.model = d.ModelType, x.fields.Model
 	}
 	x.asked = x.fields.Stream && e.AsksUsage && x.fields.IncludeUsage == openai.Absent && x.proxy.asks(d.Head.Engine)
@@ -186,7 +186,7 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 			}
 		}
 	}
-	if length > automatic {
+	if length > automatic || length >= 0 && x.r.Method == http.MethodHead {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
 	x.describe(h, &x.said)
