@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"headway/internal/fleet"
 	"headway/internal/mockhead"
+	"headway/internal/proxy"
 	"headway/internal/routing"
 )
 
@@ -173,4 +175,32 @@ func TestACallerThatLeavesEndsAHedgeToo(t *testing.T) {
 			t.Errorf("the outcome at %s is %+v", d.Head.ID, o)
 		}
 	}
+}
+
+// The key of the second head stays with us as that of the first does.
+func TestTheKeyOfAHedgesHeadReachesNoCaller(t *testing.T) {
+	keys := map[string]string{}
+	p := newPlane(t, func(o *proxy.Options) { o.HeadKey = func(endpoint string) string { return keys[endpoint] } })
+	p.policy(hedgingPolicy + "\ncaller_may: [region]")
+	first := p.start("first")
+	if _, err := first.Inject(mockhead.Fault{Kind: mockhead.StallHeaders}); err != nil {
+		t.Fatal(err)
+	}
+	echo := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"error":{"message":"bad `+r.Header.Get("Authorization")+`"}}`)
+	}))
+	t.Cleanup(echo.Close)
+	p.serves(fleet.Spec{ID: "second", Endpoint: echo.URL, ModelTypes: []string{"m"}, Region: "eu"})
+	keys[first.URL()], keys[echo.URL] = "the-key-of-the-first-head", "the-key-of-the-second-head"
+	a := p.answer(chatPath, chatBody, "X-Headway-Region", "us")
+	if a.StatusCode != http.StatusBadRequest || a.Header.Get("X-Headway-Head") != "second" || !bytes.Contains(a.body, []byte("bad Bearer")) {
+		t.Fatalf("%d from %s: %s", a.StatusCode, a.Header.Get("X-Headway-Head"), a.body)
+	}
+	if bytes.Contains(a.body, []byte("the-key-of")) || strings.Contains(fmt.Sprint(a.Header), "the-key-of") {
+		t.Errorf("the key reached the caller: %v\n%s", a.Header, a.body)
+	}
+	p.settled()
 }

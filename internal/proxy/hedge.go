@@ -360,7 +360,7 @@ func (r *race) won(s, other *side) {
 	p.hedging.won.Inc()
 	y := s.x
 	x.decision, x.placed = y.decision, y.decision
-	x.model, x.real, x.asked = y.model, y.real, y.asked
+	x.model, x.real, x.asked, x.headKey = y.model, y.real, y.asked, y.headKey
 	x.sent, x.span, x.dialed, x.fault, x.call = y.sent, y.span, y.dialed, y.fault, y.call
 }
 
