@@ -236,3 +236,79 @@ func TestAClientLeavesWithinAStreamedBody(t *testing.T) {
 	}
 	p.settled()
 }
+
+// Who says that much will come, and sends little or slowly, keeps no other out.
+func TestPitfallP20SlowSendersKeepNoOtherOut(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		first int  // bytes that each of them sends
+		large bool // a large body finds room beside them
+	}{{"a byte", 1, true}, {"a first part", 80 << 10, false}} {
+		t.Run(c.what, func(t *testing.T) {
+			const limit = 8 << 20
+			p := newPlane(t, func(o *proxy.Options) {
+				o.Limits.MaxBody, o.Limits.MaxBodies, o.Limits.BodyWait, o.Limits.BodyTime = limit, 4*limit, 50*time.Millisecond, time.Minute
+			})
+			p.start("a")
+			for range 6 {
+				conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = conn.Close() })
+				fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", chatPath, limit, strings.Repeat(" ", c.first))
+			}
+			if !c.large {
+				p.eventually("they hold the room for large bodies", func() bool {
+					return p.answer("/v1/tokenize", bodyOf(limit/2)).StatusCode == 503
+				})
+				if text := p.scrape(); !strings.Contains(text, `headway_proxy_bodies_refused_total{reason="no_room"}`) || strings.Contains(text, `headway_proxy_bodies_refused_total{reason="no_room"} 0`) {
+					t.Error("the refusal is not counted")
+				}
+			}
+			for _, size := range []int{1000, 100 << 10, 900 << 10} {
+				if a := p.answer("/v1/tokenize", bodyOf(size)); a.StatusCode != 200 {
+					t.Errorf("a body of %d bytes: %d %s", size, a.StatusCode, a.body)
+				}
+			}
+			if c.large {
+				if a := p.answer("/v1/tokenize", bodyOf(limit)); a.StatusCode != 200 {
+					t.Errorf("a large body: %d %s", a.StatusCode, a.body)
+				}
+			}
+			p.settled()
+		})
+	}
+}
+
+// A body that comes byte by byte ends as one that stops.
+func TestABodyThatDripsEnds(t *testing.T) {
+	p := newPlane(t, func(o *proxy.Options) { o.Limits.BodyTime = 300 * time.Millisecond })
+	p.start("a")
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", chatPath, 32<<20, strings.Repeat(" ", 80<<10))
+	ended := make(chan struct{})
+	defer func() { <-ended }()
+	go func() {
+		defer close(ended)
+		for {
+			if _, err := conn.Write([]byte{' '}); err != nil {
+				return
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+	}()
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("%s", res.Status)
+	}
+	_ = res.Body.Close()
+	_ = conn.Close()
+}
