@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -36,12 +37,18 @@ func Check(root *cobra.Command) {
 		}
 	}
 	strictUsage(root)
-	cobra.AddTemplateFunc("plainFlags", func(usages string) string { // without the values of those that the name alone turns on
-		const values = "[=true|false]"
-		return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
-	})
+	addPlainFlags()
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsages | plainFlags"))
 }
+
+// addPlainFlags adds to the functions of templates, which all commands of the process
+// share, one that leaves out the values of flags that the name alone turns on.
+var addPlainFlags = sync.OnceFunc(func() {
+	const values = "[=true|false]"
+	cobra.AddTemplateFunc("plainFlags", func(usages string) string {
+		return strings.ReplaceAll(usages, values, strings.Repeat(" ", len(values)))
+	})
+})
 
 func strictUsage(cmd *cobra.Command) {
 	if cmd.HasSubCommands() {
