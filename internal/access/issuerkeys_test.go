@@ -191,7 +191,7 @@ func TestInventedKeysDoNotMakeNewOnesFailures(t *testing.T) {
 			for n := range 100 {
 				err := way(i, i.token(nil, map[string]any{"jti": n}))
 				unchecked, is := errors.AsType[*access.UncheckedError](err)
-				if n < 5 && is && unchecked.Why == access.ErrKeyUnknown && unchecked.RetryAfter > 0 && unchecked.RetryAfter <= 10*time.Second {
+				if n < 5 && is && unchecked.Why == access.ErrKeyUnknown && unchecked.RetryAfter > 0 && unchecked.RetryAfter <= 10*time.Second { //nolint:errorlint // it is one of two
 					continue
 				}
 				limited, is := errors.AsType[*access.LimitedError](err)

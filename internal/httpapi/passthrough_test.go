@@ -61,7 +61,7 @@ func TestAnswersThatPassThroughAreUntouched(t *testing.T) {
 	if n := p.fleet.Snapshot().Pools["m"].All.Routable(); n != 1 {
 		t.Fatalf("%d of 1 heads take requests", n)
 	}
-	if a := p.send(http.MethodPost, "/heads/al/broken", nil); a.StatusCode != 503 || string(a.body) != `{"model":"m","detail":"no m"}` {
+	if a := p.send(http.MethodPost, "/heads/al/broken", nil); a.StatusCode != http.StatusServiceUnavailable || string(a.body) != `{"model":"m","detail":"no m"}` {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 	p.settled()

@@ -43,7 +43,7 @@ func TestPitfallP18AnAliasIsRewrittenBothWays(t *testing.T) {
 		{"/v1/audio/transcriptions", speech, kind},
 	} {
 		a := p.send(http.MethodPost, c.path, strings.NewReader(c.body), "Content-Type", contentTypeOf(c.contentType))
-		if a.StatusCode != 200 || a.err != nil || bytes.Contains(a.body, []byte("Llama")) || a.ContentLength >= 0 && a.ContentLength != int64(len(a.body)) {
+		if a.StatusCode != http.StatusOK || a.err != nil || bytes.Contains(a.body, []byte("Llama")) || a.ContentLength >= 0 && a.ContentLength != int64(len(a.body)) {
 			t.Errorf("%s: %d %v %d bytes of %d: %s", c.path, a.StatusCode, a.err, len(a.body), a.ContentLength, a.body)
 		}
 		if !strings.HasPrefix(c.path, "/v1/audio") && !bytes.Contains(a.body, []byte(`"`+alias+`"`)) {
@@ -143,7 +143,7 @@ func TestPitfallP24TheLeastRetryAfterOfAllHeads(t *testing.T) {
 		for i := range 3 {
 			a := p.answer(chatPath, body)
 			wait, _ := strconv.Atoi(a.Header.Get("Retry-After"))
-			if kind, _, _ := errorOf(t, a); a.StatusCode != 429 || wait < 15 || wait > 20 || kind == "" {
+			if kind, _, _ := errorOf(t, a); a.StatusCode != http.StatusTooManyRequests || wait < 15 || wait > 20 || kind == "" {
 				t.Errorf("request %d: %d, Retry-After %q: %s", i, a.StatusCode, a.Header.Get("Retry-After"), a.body)
 			}
 			if a.Header.Get("X-Headway-Attempts") != fmt.Sprint(map[bool]int{true: 2, false: 0}[i == 0]) || a.Header.Get("X-Headway-Decision-Id") == "" {
@@ -155,7 +155,7 @@ func TestPitfallP24TheLeastRetryAfterOfAllHeads(t *testing.T) {
 		}
 		p.settled()
 		p.start("c") // has room
-		if a := p.answer(chatPath, chatBody); a.StatusCode != 200 || a.Header.Get("X-Headway-Head") != "c" {
+		if a := p.answer(chatPath, chatBody); a.StatusCode != http.StatusOK || a.Header.Get("X-Headway-Head") != "c" {
 			t.Errorf("with another head: %d %s", a.StatusCode, a.body)
 		}
 	}

@@ -53,7 +53,7 @@ func TestPitfallP20BodiesHaveALimitOfTheirOwn(t *testing.T) {
 			}
 			a := p.send(http.MethodPost, path, r, "Content-Type", "application/json")
 			kind, code, message := errorOf(t, a)
-			if a.StatusCode != 413 || !strings.Contains(message, strconv.Itoa(limit)) || kind != "invalid_request_error" && kind != "anthropic request_too_large" || code == "" && path != "/v1/messages" {
+			if a.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(message, strconv.Itoa(limit)) || kind != "invalid_request_error" && kind != "anthropic request_too_large" || code == "" && path != "/v1/messages" {
 				t.Errorf("%s, chunked %t: %d %s", path, chunked, a.StatusCode, a.body)
 			}
 		}
@@ -98,7 +98,7 @@ func TestPitfallP20BodiesAreBoundedInSum(t *testing.T) {
 		}
 	}()
 	a := p.send(http.MethodPost, chatPath, strings.NewReader(bodyOf(limit+1)), "Content-Type", "application/json")
-	if a.StatusCode != 413 {
+	if a.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("a body that is never allowed waits: %d", a.StatusCode)
 	}
 	if head.Count() != 1 {
@@ -106,7 +106,7 @@ func TestPitfallP20BodiesAreBoundedInSum(t *testing.T) {
 	}
 	stall.Remove()
 	for range 2 {
-		if a := <-answers; a.StatusCode != 200 {
+		if a := <-answers; a.StatusCode != http.StatusOK {
 			t.Errorf("%d %s", a.StatusCode, a.body)
 		}
 	}
@@ -130,15 +130,15 @@ func TestARequestThatFindsNoRoomForItsBody(t *testing.T) {
 	}()
 	p.eventually("the first is at the head", func() bool { return head.Count() == 1 })
 	a := p.send(http.MethodPost, "/v1/tokenize", strings.NewReader(bodyOf(limit)), "Content-Type", "application/json")
-	if _, code, _ := errorOf(t, a); a.StatusCode != 503 || code != "bodies_full" || a.Header.Get("Retry-After") == "" {
+	if _, code, _ := errorOf(t, a); a.StatusCode != http.StatusServiceUnavailable || code != "bodies_full" || a.Header.Get("Retry-After") == "" {
 		t.Errorf("%d %v %s", a.StatusCode, a.Header, a.body)
 	}
 	stall.Remove()
-	if a := <-first; a.StatusCode != 200 {
+	if a := <-first; a.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 	p.settled()
-	if a := p.send(http.MethodPost, "/v1/tokenize", strings.NewReader(bodyOf(limit)), "Content-Type", "application/json"); a.StatusCode != 200 {
+	if a := p.send(http.MethodPost, "/v1/tokenize", strings.NewReader(bodyOf(limit)), "Content-Type", "application/json"); a.StatusCode != http.StatusOK {
 		t.Errorf("afterwards: %d %s", a.StatusCode, a.body)
 	}
 }
@@ -151,7 +151,7 @@ func TestPitfallP23RetryAfterIsSpread(t *testing.T) {
 	for range 200 {
 		a := p.answer(chatPath, `{"model":"away","messages":[]}`)
 		seconds, err := strconv.Atoi(a.Header.Get("Retry-After"))
-		if a.StatusCode != 503 || err != nil || seconds < 1 || seconds > 10 {
+		if a.StatusCode != http.StatusServiceUnavailable || err != nil || seconds < 1 || seconds > 10 {
 			t.Fatalf("%d, Retry-After %q", a.StatusCode, a.Header.Get("Retry-After"))
 		}
 		seen[a.Header.Get("Retry-After")] = true
@@ -170,7 +170,7 @@ func TestPitfallP23APanicIsAnErrorObject(t *testing.T) {
 	for path, want := range map[string]string{chatPath: "server_error", "/v1/messages": "anthropic api_error"} {
 		a := p.answer(path, chatBody)
 		kind, _, _ := errorOf(t, a)
-		if a.StatusCode != 500 || kind != want || bytes.Contains(a.body, []byte("fault of ours")) {
+		if a.StatusCode != http.StatusInternalServerError || kind != want || bytes.Contains(a.body, []byte("fault of ours")) {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
 		}
 	}
@@ -208,7 +208,7 @@ func TestAHeadAnswersBeforeTheEndOfAStreamedBody(t *testing.T) {
 		fed <- err
 	}()
 	a := p.send(http.MethodPost, "/heads/m/upload", body)
-	if a.StatusCode != 413 || string(a.body) != "much" {
+	if a.StatusCode != http.StatusRequestEntityTooLarge || string(a.body) != "much" {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 	body.Close()
@@ -260,19 +260,19 @@ func TestPitfallP20SlowSendersKeepNoOtherOut(t *testing.T) {
 			}
 			if !c.large {
 				p.eventually("they hold the room for large bodies", func() bool {
-					return p.answer("/v1/tokenize", bodyOf(limit/2)).StatusCode == 503
+					return p.answer("/v1/tokenize", bodyOf(limit/2)).StatusCode == http.StatusServiceUnavailable
 				})
 				if text := p.scrape(); !strings.Contains(text, `headway_proxy_bodies_refused_total{reason="no_room"}`) || strings.Contains(text, `headway_proxy_bodies_refused_total{reason="no_room"} 0`) {
 					t.Error("the refusal is not counted")
 				}
 			}
 			for _, size := range []int{1000, 100 << 10, 900 << 10} {
-				if a := p.answer("/v1/tokenize", bodyOf(size)); a.StatusCode != 200 {
+				if a := p.answer("/v1/tokenize", bodyOf(size)); a.StatusCode != http.StatusOK {
 					t.Errorf("a body of %d bytes: %d %s", size, a.StatusCode, a.body)
 				}
 			}
 			if c.large {
-				if a := p.answer("/v1/tokenize", bodyOf(limit)); a.StatusCode != 200 {
+				if a := p.answer("/v1/tokenize", bodyOf(limit)); a.StatusCode != http.StatusOK {
 					t.Errorf("a large body: %d %s", a.StatusCode, a.body)
 				}
 			}

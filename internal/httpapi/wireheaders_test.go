@@ -50,7 +50,7 @@ func TestPitfallP16NoCredentialAndNoFieldOfTheConnectionReachesAHead(t *testing.
 		"Upgrade", "h2c", "X-Forwarded-For", "192.0.2.1", "Forwarded", "for=192.0.2.1", "X-Headway-Session", "of-a-session",
 		"Accept-Encoding", "gzip", "X-Request-Id", "mine-1",
 		"X-Of-The-App", "kept", "OpenAI-Beta", "assistants=v2", "User-Agent", "app/1", "Idempotency-Key", "once")
-	if a.StatusCode != 200 {
+	if a.StatusCode != http.StatusOK {
 		t.Fatalf("%d %s", a.StatusCode, a.body)
 	}
 	line, header := seen(t, head)
@@ -113,7 +113,7 @@ func TestFieldsOfAHeadsAnswer(t *testing.T) {
 	t.Cleanup(head.Close)
 	p.registered("a", head.URL)
 	a := p.answer(chatPath, chatBody, "X-Request-Id", "mine-2")
-	if a.StatusCode != 200 || a.Header.Get("X-Request-Id") != "mine-2" || a.Header.Get("X-Headway-Head") != "a" || len(a.Header.Values("X-Headway-Decision-Id")) != 1 {
+	if a.StatusCode != http.StatusOK || a.Header.Get("X-Request-Id") != "mine-2" || a.Header.Get("X-Headway-Head") != "a" || len(a.Header.Values("X-Headway-Decision-Id")) != 1 {
 		t.Errorf("%d %v", a.StatusCode, a.Header)
 	}
 	if a.Header.Get("Openai-Processing-Ms") != "12" || a.Header.Get("X-Of-The-Engine") != "kept" {
@@ -140,7 +140,7 @@ func TestPitfallP28ARedirectOfAHeadIsNeverFollowed(t *testing.T) {
 		t.Cleanup(head.Close)
 		p.registered("a", head.URL)
 		a := p.answer(chatPath, chatBody)
-		if a.StatusCode != 502 || a.Header.Get("Location") != "" || !bytes.Contains(a.body, []byte(`"code":"head_redirected"`)) || bytes.Contains(a.body, []byte(elsewhere.URL)) {
+		if a.StatusCode != http.StatusBadGateway || a.Header.Get("Location") != "" || !bytes.Contains(a.body, []byte(`"code":"head_redirected"`)) || bytes.Contains(a.body, []byte(elsewhere.URL)) {
 			t.Errorf("%d: the caller got %d %v %s", status, a.StatusCode, a.Header, a.body)
 		}
 		if a.Header.Get("X-Headway-Decision-Id") == "" || a.Header.Get("X-Headway-Attempts") != "1" {
@@ -162,7 +162,7 @@ func TestPitfallP29AProxyOfTheEnvironmentIsNeverUsed(t *testing.T) {
 	t.Setenv("NO_PROXY", "")
 	p := newPlane(t)
 	p.start("a")
-	if a := p.answer(chatPath, chatBody); a.StatusCode != 200 {
+	if a := p.answer(chatPath, chatBody); a.StatusCode != http.StatusOK {
 		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 	if used.Load() {

@@ -138,7 +138,7 @@ func TestPitfallP30P19EveryEndpointAndItsBodies(t *testing.T) {
 		_, _ = io.Copy(io.Discard, direct.Body)
 		direct.Body.Close()
 		a := p.send(http.MethodPost, c.path, strings.NewReader(c.body), "Content-Type", contentTypeOf(c.contentType))
-		if a.err != nil || a.StatusCode != 200 || direct.StatusCode != 200 {
+		if a.err != nil || a.StatusCode != http.StatusOK || direct.StatusCode != http.StatusOK {
 			t.Errorf("%s: %d, the head itself %d: %v %s", c.path, a.StatusCode, direct.StatusCode, a.err, a.body)
 			continue
 		}
@@ -184,7 +184,7 @@ func TestPitfallP19BodiesAreNotEncodedAgain(t *testing.T) {
 		"{\r\n\t\"messages\" : [ ] ,\n \"model\":\"m\"\n}\n\n",
 		`{"\u006dodel":"\u006d","messages":[{"content":"\/\u2028 é"}]}`,
 	} {
-		if a := p.answer(chatPath, body); a.StatusCode != 200 || string(a.body) != `{"model" : "m","x":1e400,"choices":[],"choices":[],"s":"\ud800"}` || string(head.body) != body {
+		if a := p.answer(chatPath, body); a.StatusCode != http.StatusOK || string(a.body) != `{"model" : "m","x":1e400,"choices":[],"choices":[],"s":"\ud800"}` || string(head.body) != body {
 			t.Errorf("%d %s\n the head got %s\n of %s", a.StatusCode, a.body, head.body, body)
 		}
 	}
@@ -211,7 +211,7 @@ func TestPitfallP22ModelsAreThoseThatAreServed(t *testing.T) {
 		HasMore *bool `json:"has_more"`
 	}
 	first := p.send(http.MethodGet, "/v1/models", nil)
-	if err := json.Unmarshal(first.body, &list); err != nil || first.StatusCode != 200 || list.Object != "list" {
+	if err := json.Unmarshal(first.body, &list); err != nil || first.StatusCode != http.StatusOK || list.Object != "list" {
 		t.Fatalf("%d %s %v", first.StatusCode, first.body, err)
 	}
 	var ids []string
@@ -227,17 +227,17 @@ func TestPitfallP22ModelsAreThoseThatAreServed(t *testing.T) {
 	if again := p.send(http.MethodGet, "/v1/models", nil); !bytes.Equal(again.body, first.body) {
 		t.Errorf("another call gets %s, before %s", again.body, first.body)
 	}
-	if h := p.send(http.MethodHead, "/v1/models", nil); h.StatusCode != 200 || h.ContentLength != int64(len(first.body)) || len(h.body) > 0 {
+	if h := p.send(http.MethodHead, "/v1/models", nil); h.StatusCode != http.StatusOK || h.ContentLength != int64(len(first.body)) || len(h.body) > 0 {
 		t.Errorf("HEAD: %d %v", h.StatusCode, h.Header)
 	}
 	for _, path := range []string{"/v1/models/m1", "/v1/models/a", "/v1/models/" + slashed, "/v1/models/meta-llama%2FLlama-3"} {
-		if a := p.send(http.MethodGet, path, nil); a.StatusCode != 200 || !bytes.Contains(a.body, []byte(`"object":"model"`)) {
+		if a := p.send(http.MethodGet, path, nil); a.StatusCode != http.StatusOK || !bytes.Contains(a.body, []byte(`"object":"model"`)) {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
 		}
 	}
 	for path, want := range map[string]string{"/v1/models/m2": "model_not_found", "/v1/models/none/of/them": "model_not_found"} {
 		a := p.send(http.MethodGet, path, nil)
-		if kind, code, _ := errorOf(t, a); a.StatusCode != 404 || code != want || kind != "invalid_request_error" {
+		if kind, code, _ := errorOf(t, a); a.StatusCode != http.StatusNotFound || code != want || kind != "invalid_request_error" {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
 		}
 	}
@@ -247,7 +247,7 @@ func TestPitfallP22ModelsAreThoseThatAreServed(t *testing.T) {
 		t.Errorf("in Anthropic's form: %s %v", a.body, err)
 	}
 	a = p.send(http.MethodGet, "/v1/models/none", nil, anthropic...)
-	if kind, _, _ := errorOf(t, a); a.StatusCode != 404 || kind != "anthropic not_found_error" {
+	if kind, _, _ := errorOf(t, a); a.StatusCode != http.StatusNotFound || kind != "anthropic not_found_error" {
 		t.Errorf("in Anthropic's form: %d %s", a.StatusCode, a.body)
 	}
 }
@@ -308,12 +308,12 @@ func TestPitfallP23EveryErrorIsAnErrorObject(t *testing.T) {
 			t.Errorf("%s %s: the decision is %q", c.method, c.path, placed)
 		}
 	}
-	if a := p.send(http.MethodPost, chatPath, large, "Content-Encoding", "gzip"); a.StatusCode != 415 || a.Header.Get("Accept-Encoding") != "identity" {
+	if a := p.send(http.MethodPost, chatPath, large, "Content-Encoding", "gzip"); a.StatusCode != http.StatusUnsupportedMediaType || a.Header.Get("Accept-Encoding") != "identity" {
 		t.Errorf("a compressed body: %d %v", a.StatusCode, a.Header)
 	} else if _, code, _ := errorOf(t, a); code != "unsupported_content_encoding" {
 		t.Errorf("%s", a.body)
 	}
-	if a := p.send(http.MethodOptions, chatPath, nil); a.StatusCode != 204 || !strings.Contains(a.Header.Get("Allow"), "POST") {
+	if a := p.send(http.MethodOptions, chatPath, nil); a.StatusCode != http.StatusNoContent || !strings.Contains(a.Header.Get("Allow"), "POST") {
 		t.Errorf("OPTIONS: %d %v", a.StatusCode, a.Header)
 	}
 }
@@ -408,7 +408,7 @@ func TestRequestsPassThroughToHeadsOfOtherKinds(t *testing.T) {
 		a := p.send(c.method, c.path, c.body, "Content-Encoding", "zstd", "Content-Type", "x/y", "Accept-Encoding", "gzip")
 		if a.StatusCode != c.status || a.err != nil || a.Header.Get("X-Of-The-Head") != "kept" || a.Header.Get("X-Headway-Head") != "a" {
 			t.Errorf("%s %s: %d %v %v %q", c.method, c.path, a.StatusCode, a.err, a.Header, a.body)
-			if a.StatusCode >= 400 && a.StatusCode != 418 {
+			if a.StatusCode >= 400 && a.StatusCode != http.StatusTeapot {
 				continue
 			}
 		}
@@ -436,7 +436,7 @@ func TestRequestsPassThroughToHeadsOfOtherKinds(t *testing.T) {
 			t.Errorf("%s: %d %s", path, a.StatusCode, a.body)
 		}
 	}
-	if a := p.send(http.MethodGet, "/heads/yolo/ws", nil, "Connection", "Upgrade", "Upgrade", "websocket"); a.StatusCode != 501 {
+	if a := p.send(http.MethodGet, "/heads/yolo/ws", nil, "Connection", "Upgrade", "Upgrade", "websocket"); a.StatusCode != http.StatusNotImplemented {
 		t.Errorf("an upgrade: %d %s", a.StatusCode, a.body)
 	}
 	if len(requests) > 0 {

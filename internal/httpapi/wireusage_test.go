@@ -78,7 +78,7 @@ func TestPitfallP10UsageIsAskedForAndKeptFromClientsThatDidNotAsk(t *testing.T) 
 			t.Cleanup(head.Close)
 			p.serves(fleet.Spec{ID: "a", Endpoint: head.URL(), ModelTypes: []string{"m"}, Engine: c.engine})
 			a := p.answer(chatPath, c.body)
-			if a.err != nil || a.StatusCode != 200 {
+			if a.err != nil || a.StatusCode != http.StatusOK {
 				t.Fatalf("%d %v %s", a.StatusCode, a.err, a.body)
 			}
 			if asked := head.Received()[0].Size != int64(len(c.body)); asked != c.asked {

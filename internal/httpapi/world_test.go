@@ -284,7 +284,7 @@ func (w *world) do(method, target, body string, headers ...string) *answer {
 func (w *world) ask(r *http.Request) (a *answer) {
 	a = &answer{header: http.Header{}}
 	defer func() { // a client that left gets no answer
-		if p := recover(); p != nil && p != http.ErrAbortHandler {
+		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // it is compared by identity
 			panic(p)
 		}
 	}()

@@ -174,4 +174,4 @@ func (x *exchange) left() *failure {
 
 // ended reports whether an answer came to its end. An exchange that broke may wrap
 // io.EOF.
-func ended(err error) bool { return err == io.EOF }
+func ended(err error) bool { return err == io.EOF } //nolint:errorlint // see above

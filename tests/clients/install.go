@@ -76,7 +76,7 @@ func once(bin, name string, files []string, installPackages func() error) error 
 		for _, f := range files {
 			text, err := os.ReadFile(filepath.Join(folder, f))
 			if err == nil {
-				err = os.WriteFile(filepath.Join(dir, f), text, 0o600)
+				err = os.WriteFile(filepath.Join(dir, f), text, 0o600) //nolint:gosec // below bin/clients
 			}
 			if err != nil {
 				return err
@@ -87,7 +87,7 @@ func once(bin, name string, files []string, installPackages func() error) error 
 		return err
 	}
 	fmt.Printf("== packages for %s: %.1f s\n", name, time.Since(began).Seconds())
-	return os.WriteFile(stamp, all, 0o600)
+	return os.WriteFile(stamp, all, 0o600) //nolint:gosec // below bin/clients
 }
 
 // quiet runs a command and shows what it printed if it fails.
