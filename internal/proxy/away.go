@@ -43,23 +43,23 @@ func (x *exchange) leastAway(model string) (least time.Duration) {
 
 // renamed is an error's text without the key that its head asks for, and with the name that the caller used of the model in the
 // place of the head's, where that stands as a name of its own.
-func (x *exchange) renamed(text []byte) []byte {
-	if x.headKey != "" && bytes.Contains(text, []byte(x.headKey)) {
-		text = bytes.ReplaceAll(text, []byte(x.headKey), []byte("***"))
+func (a *attempt) renamed(text []byte) []byte {
+	if a.headKey != "" && bytes.Contains(text, []byte(a.headKey)) {
+		text = bytes.ReplaceAll(text, []byte(a.headKey), []byte("***"))
 	}
-	if x.model == "" || !bytes.Contains(text, []byte(x.real)) {
+	if a.model == "" || !bytes.Contains(text, []byte(a.real)) {
 		return text
 	}
 	var out []byte
 	for {
-		at := bytes.Index(text, []byte(x.real))
+		at := bytes.Index(text, []byte(a.real))
 		if at < 0 {
 			return append(out, text...)
 		}
-		end := at + len(x.real)
-		name := x.model
+		end := at + len(a.real)
+		name := a.model
 		if at > 0 && ofName(text[at-1]) && !(at > 1 && text[at-2] == '\\' && text[at-1] != '/') || end < len(text) && ofName(text[end]) && !ends(text[end:]) {
-			name = x.real
+			name = a.real
 		}
 		out = append(append(out, text[:at]...), name...)
 		text = text[end:]

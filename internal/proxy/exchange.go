@@ -15,7 +15,8 @@ import (
 	"headway/internal/upstream"
 )
 
-// exchange is one request on its way through the proxy, for one goroutine.
+// exchange is one request on its way through the proxy, for one goroutine. Its
+// attempt is the one under way, or the last.
 type exchange struct {
 	proxy   *Proxy
 	w       http.ResponseWriter
@@ -28,40 +29,25 @@ type exchange struct {
 	fields   openai.Request
 	req      strategy.Request
 	priority admission.Priority
-	decision *routing.Decision // of the attempt under way; nil: none is open
 	placed   *routing.Decision // the last that was made, with or without a head; nil: none was
 	trace    tracing.Context
 	spans    *tracing.Trace // nil: the request is not sampled
-	span     *tracing.Span  // of the attempt
 	secrets  [2]string      // the caller's credentials
-	headKey  string         // of the attempt's head; "": it has none
 	target   string         // path and query at the head, of PassThrough
 	upload   *upload        // its body, where it is not read before; nil: it is
-	model    string         // that answers name in place of the head's; "": they are not changed
-	real     string         // the name of the model at the head, where it is another
-	asked    bool           // the head is asked for its usage, and the caller did not ask
+	prompt   int64          // bytes of the prompt
 	attempts int
 	tried    time.Time // when the first attempt began
-	sent     time.Time // of the attempt
-	first    time.Time // of its first content; zero: none came
-	dialed   bool      // its head was called, or was to be
-	fault    string    // why it failed; "": it did not
-	status   int       // of the answer that was sent; 0: none
-	usage    openai.Usage
-	prompt   int64          // bytes of the prompt
-	text     int64          // bytes of text of the attempt's answer
-	begun    bool           // the answer's header was sent
-	events   *openai.Stream // that is passed on; nil: none so far
-	reader   reader
-	spoke    time.Time // when bytes were written to the caller last
+	attempt
+	status int  // of the answer that was sent; 0: none
+	begun  bool // the answer's header was sent
+	reader reader
+	spoke  time.Time // when bytes were written to the caller last
 	// commented says that the stream began with a comment
 	commented bool
 
 	answer openai.Answer // that is passed on, if it is no stream
 	out    []byte        // of a stream, to be written before the head is waited for again
-	call   upstream.Call
-	pieces [8][]byte
-	fieldA [24]upstream.Field
 	said   said
 }
 
@@ -111,12 +97,12 @@ func (x *exchange) run() error {
 		return err
 	}
 	for {
-		x.decision, x.placed = d, d
+		x.open(d)
 		if err := x.refused(d); err != nil {
 			return x.giveUp(err)
 		}
 		x.attempts++
-		f := x.attempt()
+		f := x.try()
 		if f == nil {
 			return nil
 		}
@@ -208,37 +194,22 @@ func (x *exchange) finish(result routing.Result, status int) {
 	x.proxy.o.Router.End(d, o)
 }
 
-// outcome is what becomes of the attempt.
-func (x *exchange) outcome(result routing.Result, status int) routing.Outcome {
-	now := x.proxy.o.Now()
-	if x.events != nil { // what was reported of a stream that broke off counts too
-		x.usage = x.events.Usage()
-	}
-	o := routing.Outcome{
-		Result: result, StatusCode: int64(status), TTFT: float64(fleet.Unknown), Duration: millis(now.Sub(x.sent)),
-		InputTokens: x.usage.Input, OutputTokens: x.usage.Output, CachedTokens: x.usage.Cached,
-	}
-	if !x.first.IsZero() {
-		o.TTFT = millis(x.first.Sub(x.sent))
-	}
-	return o
+// open begins the attempt at the head of the decision.
+func (x *exchange) open(d *routing.Decision) {
+	x.attempt = attempt{x: x, decision: d}
+	x.placed = d
 }
 
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// attempt sends the request to the head of the decision. It returns nil when the
+// try sends the request to the head of the decision. It returns nil when the
 // request is over, answered or not.
-func (x *exchange) attempt() *failure {
+func (x *exchange) try() *failure {
 	p := x.proxy
-	x.usage = openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown}
-	x.first, x.sent, x.events, x.dialed, x.fault, x.text = time.Time{}, p.o.Now(), nil, true, "", 0
-	x.span = x.spans.Span("attempt", tracing.Client, x.sent)
-	x.prepare()
+	now := p.o.Now()
 	if x.tried.IsZero() {
-		x.tried, x.spoke = x.sent, time.Now()
+		x.tried, x.spoke = now, time.Now()
 	}
-	x.call.Since = x.tried
-	x.wait(x.sent)
+	x.start(x.attempts, now)
+	x.wait(now)
 	res, stop, err := x.do()
 	defer stop()
 	x.resume(p.o.Now())
@@ -249,116 +220,26 @@ func (x *exchange) attempt() *failure {
 	return x.answered(res)
 }
 
-// broken is an exchange with a head that failed before its answer had content.
-func (x *exchange) broken(err error) *failure {
-	e, ok := errors.AsType[*upstream.Error](err)
-	if !ok {
-		e = &upstream.Error{Kind: upstream.Malformed, Err: err}
-	}
-	x.failing(string(e.Kind))
-	if e.Kind == upstream.Canceled || x.r.Context().Err() != nil {
-		return &failure{outcome: x.outcome(routing.ResultCancelled, 0), answer: ErrClientGone}
-	}
-	f := &failure{again: true}
-	answer := &openai.Error{Status: http.StatusBadGateway, Code: "head_" + string(e.Kind), Message: "The head that the request was sent to failed: " + explain(e.Kind) + "."}
-	switch e.Kind {
-	case upstream.ConnectTimeout, upstream.WriteTimeout, upstream.FirstByteTimeout, upstream.IdleTimeout:
-		answer.Status = http.StatusGatewayTimeout
-	case upstream.TotalTimeout:
-		answer.Status, f.again = http.StatusGatewayTimeout, false
-	case upstream.Limit, upstream.Closed:
-		answer.Status, answer.RetryAfter = http.StatusServiceUnavailable, retryAfter()
-	}
-	f.answer = answer
-	f.outcome = x.outcome(routing.ResultError, answer.Status)
-	if e.Kind == upstream.Limit || e.Kind == upstream.Closed || e.Kind == upstream.Invalid {
-		f.outcome.Result, x.dialed = routing.ResultCancelled, false // no fault of the head
-	}
-	return f
-}
-
-// explain says what happened, without the address.
-func explain(k upstream.Kind) string {
-	switch k {
-	case upstream.Forbidden:
-		return "its address is not allowed"
-	case upstream.Limit:
-		return "as many connections to it as allowed are open"
-	case upstream.Closed:
-		return "the service is stopping"
-	case upstream.Resolve:
-		return "its name has no address"
-	case upstream.Refused:
-		return "it refused the connection"
-	case upstream.Unreachable:
-		return "it cannot be reached"
-	case upstream.ConnectTimeout:
-		return "it could not be connected to in time"
-	case upstream.TLS:
-		return "no TLS connection could be made"
-	case upstream.Write, upstream.Reset:
-		return "the connection broke"
-	case upstream.WriteTimeout:
-		return "it did not take the request in time"
-	case upstream.EndOfStream:
-		return "it closed the connection before its answer was complete"
-	case upstream.FirstByteTimeout:
-		return "it did not begin to answer in time"
-	case upstream.IdleTimeout:
-		return "it stopped in the middle of its answer"
-	case upstream.TotalTimeout:
-		return "its answer took too long"
-	case upstream.Malformed:
-		return "its answer is no HTTP"
-	}
-	return "the request could not be sent"
-}
-
-// statusClientGone is what servers log, and some answer, when a client left.
-const statusClientGone = 499
-
 // answered passes the answer of a head on, or says why another is tried.
 func (x *exchange) answered(res *upstream.Response) *failure {
 	x.failingStatus(res.Status)
-	switch {
-	case x.caller.Endpoint == PassThrough && isRedirect(res.Status): // the path is the caller's: no other head knows better
-		return &failure{outcome: x.outcome(routing.ResultCancelled, res.Status), answer: redirected()}
-	case x.caller.Endpoint == PassThrough && res.Status >= 200 && res.Status != http.StatusUnauthorized && res.Status != http.StatusProxyAuthRequired && !x.mayTryAgain(res.Status):
+	if x.caller.Endpoint == PassThrough && x.forwards(res.Status) {
 		return x.forward(res)
-	case res.Status == http.StatusTooManyRequests || res.Status >= 500 && res.Status != http.StatusNotImplemented:
-		x.stayAway(res)
-		return x.keep(res, routing.ResultError)
-	case res.Status == http.StatusUnauthorized || res.Status == http.StatusProxyAuthRequired:
-		return &failure{again: true, outcome: x.outcome(routing.ResultError, http.StatusBadGateway), answer: &openai.Error{
-			Status: http.StatusBadGateway, Code: "head_unauthorized", Message: "The head that the request was sent to did not accept the service's credential for it.",
-		}}
-	case res.Status == statusClientGone: // the head takes us for gone
-		return &failure{again: true, outcome: x.outcome(routing.ResultError, res.Status), answer: &openai.Error{
-			Status: http.StatusBadGateway, Code: "head_gone", Message: "The head that the request was sent to broke off its work.",
-		}}
-	case res.Status >= 300 && res.Status < 400 || res.Status < 200:
-		return &failure{again: true, outcome: x.outcome(routing.ResultError, http.StatusBadGateway), answer: redirected()}
+	}
+	if res.Status < 200 || res.Status >= 300 {
+		x.wait(x.proxy.o.Now())
+		f := x.unusable(res)
+		if x.resume(x.proxy.o.Now()); f != nil {
+			return f
+		}
+	}
+	switch {
 	case x.begun && !isEvents(res.Header):
 		return x.late(res)
 	case isEvents(res.Header):
 		return x.stream(res)
-	case res.Status >= 400 && mediaType(res.Header) != "application/json": // no error object
-		f := x.keep(res, routing.ResultError)
-		f.again = false
-		return f
 	}
 	return x.whole(res)
-}
-
-// isRedirect reports whether a status sends clients elsewhere; 304 does not.
-func isRedirect(status int) bool {
-	return status >= 300 && status < 400 && status != http.StatusNotModified
-}
-
-func redirected() *openai.Error {
-	return &openai.Error{
-		Status: http.StatusBadGateway, Code: "head_redirected", Message: "The head that the request was sent to answered with a redirect, which is not followed.",
-	}
 }
 
 // refusal is the answer to a decision that found no head.

@@ -109,18 +109,17 @@ func holds(value, secret string) bool {
 }
 
 // prepare makes the call to the decision's head.
-func (x *exchange) prepare() {
-	d, e := x.decision, x.caller.Endpoint
-	x.real, x.model = "", ""
+func (a *attempt) prepare() {
+	x, d, e := a.x, a.decision, a.x.caller.Endpoint
 	if d.ModelType != x.fields.Model && e != PassThrough {
-		x.real, x.model = d.ModelType, x.fields.Model
+		a.real, a.model = d.ModelType, x.fields.Model
 	}
-	x.asked = x.fields.Stream && e.AsksUsage && x.fields.IncludeUsage == openai.Absent && x.proxy.asks(d.Head.Engine)
-	pieces := append(x.pieces[:0], x.body.b)
+	a.asked = x.fields.Stream && e.AsksUsage && x.fields.IncludeUsage == openai.Absent && x.proxy.asks(d.Head.Engine)
+	pieces := append(a.pieces[:0], x.body.b)
 	if e != PassThrough {
-		pieces, _ = x.fields.Rewrite(pieces[:0], x.body.b, x.real, x.asked)
+		pieces, _ = x.fields.Rewrite(pieces[:0], x.body.b, a.real, a.asked)
 	}
-	fields := x.fieldA[:0]
+	fields := a.lines[:0]
 	connection := x.r.Header["Connection"]
 	for name, values := range x.r.Header {
 		if passes(name, toHead, connection) && !private(name) && (e.Form != openai.JSON || name != "Content-Type") {
@@ -132,10 +131,10 @@ func (x *exchange) prepare() {
 		}
 	}
 	fields = x.proxy.signed(fields, x.r.Header)
-	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID}, upstream.Field{Name: "Traceparent", Value: x.trace.Traceparent(x.span)})
-	if x.headKey = ""; x.proxy.o.HeadKey != nil {
-		if x.headKey = x.proxy.o.HeadKey(d.Head.Endpoint); x.headKey != "" {
-			fields = append(fields, upstream.Field{Name: "Authorization", Value: "Bearer " + x.headKey})
+	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID}, upstream.Field{Name: "Traceparent", Value: x.trace.Traceparent(a.span)})
+	if x.proxy.o.HeadKey != nil {
+		if a.headKey = x.proxy.o.HeadKey(d.Head.Endpoint); a.headKey != "" {
+			fields = append(fields, upstream.Field{Name: "Authorization", Value: "Bearer " + a.headKey})
 		}
 	}
 	for _, v := range x.trace.State() {
@@ -153,14 +152,14 @@ func (x *exchange) prepare() {
 	} else if q := x.r.URL.RawQuery; q != "" {
 		path += "?" + q
 	}
-	x.call = upstream.Call{
+	a.call = upstream.Call{
 		Endpoint: d.Head.Endpoint, Method: x.r.Method, Path: path, Header: fields, Body: pieces,
 	}
 	if x.upload != nil {
-		x.call.Stream, x.call.Length = x.upload, x.r.ContentLength
+		a.call.Stream, a.call.Length = x.upload, x.r.ContentLength
 	}
 	if x.fields.Stream && e.Streams && e.Name != "audio.speech" { // that may be answered by sound
-		x.call.Silence = x.silent
+		a.call.Silence = x.silent
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"headway/internal/openai"
 	"headway/internal/policy"
 	"headway/internal/routing"
-	"headway/internal/tracing"
 	"headway/internal/upstream"
 )
 
@@ -112,7 +111,7 @@ type race struct {
 
 // side is one of the two attempts. Its goroutine owns it until it has ended.
 type side struct {
-	x        *exchange
+	*attempt
 	cancel   context.CancelFunc
 	done     chan struct{}
 	res      *upstream.Response
@@ -151,7 +150,7 @@ func (x *exchange) do() (res *upstream.Response, stop func(), err error) {
 
 // run returns the side whose answer counts.
 func (r *race) run(after time.Duration) *side {
-	r.primary = r.start(r.x, r.x.call.Silence)
+	r.primary = r.start(&r.x.attempt, r.x.call.Silence)
 	timer := time.NewTimer(after)
 	defer timer.Stop()
 	for {
@@ -174,17 +173,17 @@ func (r *race) run(after time.Duration) *side {
 
 // start begins one side. The second one may write to the caller only once it has
 // won, as the first may until it has lost.
-func (r *race) start(of *exchange, silence func() (time.Time, error)) *side {
+func (r *race) start(a *attempt, silence func() (time.Time, error)) *side {
 	ctx, cancel := context.WithCancel(r.x.r.Context())
-	s := &side{x: of, cancel: cancel, done: make(chan struct{})}
-	of.call.Silence = silence
+	s := &side{attempt: a, cancel: cancel, done: make(chan struct{})}
+	s.call.Silence = silence
 	go func() {
 		defer func() {
 			s.panicked = recover()
 			close(s.done)
 			r.ended <- s
 		}()
-		if s.res, s.err = of.proxy.o.Heads.Do(ctx, &of.call); s.err == nil {
+		if s.res, s.err = s.x.proxy.o.Heads.Do(ctx, &s.call); s.err == nil {
 			s.look()
 		}
 	}()
@@ -271,16 +270,9 @@ func (r *race) hedge() {
 		p.hedging.budget.giveBack()
 		return
 	}
-	y := &exchange{
-		proxy: p, r: x.r, caller: x.caller, fields: x.fields, body: body{b: x.body.b}, trace: x.trace, secrets: x.secrets, target: x.target,
-		decision: d, attempts: x.attempts + 1, tried: x.tried, sent: p.o.Now(), dialed: true,
-		usage: openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown},
-	}
-	y.span = x.spans.Span("attempt", tracing.Client, y.sent)
-	y.prepare()
-	y.call.Since = x.tried
-	y.wait(y.sent)
-	silence := y.call.Silence
+	a := &attempt{x: x, decision: d}
+	a.start(x.attempts+1, p.o.Now())
+	silence := a.call.Silence
 	if silence != nil {
 		silence = func() (time.Time, error) {
 			if !r.decided.Load() {
@@ -289,13 +281,13 @@ func (r *race) hedge() {
 			return x.silent()
 		}
 	}
-	r.second = r.start(y, silence)
+	r.second = r.start(a, silence)
 }
 
 // other is the side beside s that has not ended.
 func (r *race) other(s *side) *side {
 	for _, o := range []*side{r.primary, r.second} {
-		if o != nil && o != s && o.x.decision != nil {
+		if o != nil && o != s && o.decision != nil {
 			return o
 		}
 	}
@@ -305,31 +297,30 @@ func (r *race) other(s *side) *side {
 // lost ends the side that failed, while the other goes on.
 func (r *race) lost(s *side) {
 	p := r.x.proxy
-	s.x.resume(p.o.Now())
 	var f *failure
 	switch {
 	case s.err != nil:
-		f = s.x.broken(s.err)
+		f = s.broken(s.err)
 	case s.fails:
-		s.x.failing(reasonErrorInside)
-		f = &failure{outcome: s.x.outcome(routing.ResultError, http.StatusBadGateway)}
+		s.failing(reasonErrorInside)
+		f = &failure{outcome: s.outcome(routing.ResultError, http.StatusBadGateway)}
 	case s.res.Status < 300: // it broke off
 		_, err := io.Copy(io.Discard, s.res.Body)
 		if err == nil {
 			err = &upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF}
 		}
-		f = s.x.broken(err)
+		f = s.broken(err)
 	default:
-		f = s.x.answered(s.res)
+		s.failingStatus(s.res.Status)
+		f = s.unusable(s.res)
 	}
 	s.close()
-	s.x.called(&f.outcome)
+	s.called(&f.outcome)
 	if p.o.Failed != nil && f.outcome.Blames() {
-		p.o.Failed(s.x.decision.Head)
+		p.o.Failed(s.decision.Head)
 	}
-	p.o.Router.End(s.x.decision, f.outcome)
-	s.x.decision = nil
-	s.x.wait(p.o.Now())
+	p.o.Router.End(s.decision, f.outcome)
+	s.decision = nil
 	if s == r.primary {
 		r.decided.Store(true)
 	}
@@ -343,9 +334,9 @@ func (r *race) won(s, other *side) {
 		<-other.done
 		other.close()
 		o := withdrawn()
-		other.x.called(&o)
-		p.o.Router.End(other.x.decision, o)
-		other.x.decision = nil
+		other.called(&o)
+		p.o.Router.End(other.decision, o)
+		other.decision = nil
 	}
 	r.decided.Store(true)
 	r.settled = true
@@ -358,10 +349,7 @@ func (r *race) won(s, other *side) {
 		return
 	}
 	p.hedging.won.Inc()
-	y := s.x
-	x.decision, x.placed = y.decision, y.decision
-	x.model, x.real, x.asked, x.headKey = y.model, y.real, y.asked, y.headKey
-	x.sent, x.span, x.dialed, x.fault, x.call = y.sent, y.span, y.dialed, y.fault, y.call
+	x.attempt, x.placed = *s.attempt, s.decision
 }
 
 func (s *side) close() {
@@ -380,8 +368,8 @@ func (r *race) settle() {
 		s.cancel()
 		<-s.done
 		s.close()
-		if s == r.second && s.x.decision != nil {
-			r.x.proxy.o.Router.End(s.x.decision, withdrawn())
+		if s == r.second && s.decision != nil {
+			r.x.proxy.o.Router.End(s.decision, withdrawn())
 		}
 	}
 }

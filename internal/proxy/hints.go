@@ -134,13 +134,13 @@ const maxRetryAfter = 5 * time.Minute
 
 // stayAway keeps new requests away from a head that is full, or that says for how
 // long it cannot serve.
-func (x *exchange) stayAway(res *upstream.Response) {
+func (a *attempt) stayAway(res *upstream.Response) {
 	text := res.Header.Get("Retry-After")
 	if res.Status != http.StatusTooManyRequests && text == "" {
 		return
 	}
-	now := x.proxy.o.Now()
-	x.decision.Head.Live.StayAway(now.Add(retryAfterOf(text, now)))
+	now := a.x.proxy.o.Now()
+	a.decision.Head.Live.StayAway(now.Add(retryAfterOf(text, now)))
 }
 
 // retryAfterOf reads the Retry-After of a head: seconds or a date; a second

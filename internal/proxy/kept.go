@@ -27,23 +27,23 @@ type kept struct {
 func (k *kept) Error() string { return http.StatusText(k.status) }
 
 // keep reads an answer that another head may give better.
-func (x *exchange) keep(res *upstream.Response, result routing.Result) *failure {
-	body, err := x.readWhole(res, make([]byte, 0, 2<<10))
+func (a *attempt) keep(res *upstream.Response, result routing.Result) *failure {
+	body, err := readWhole(res, make([]byte, 0, 2<<10))
 	if err == nil || len(body) > maxKept { // too long to be an error
 		body = nil
 	}
-	return x.keepBytes(res, body, result)
+	return a.keepBytes(res, body, result)
 }
 
-func (x *exchange) keepBytes(res *upstream.Response, body []byte, result routing.Result) *failure {
+func (a *attempt) keepBytes(res *upstream.Response, body []byte, result routing.Result) *failure {
 	status := res.Status
 	if status < 300 {
 		status = statusInside(body) // {"error":…} in an answer that says that all is well
-		x.failing(reasonErrorInside)
+		a.failing(reasonErrorInside)
 	}
 	return &failure{
-		again: status >= 500 || status == http.StatusTooManyRequests, outcome: x.outcome(result, status),
-		answer: &kept{status: status, header: res.Header, body: bytes.Clone(x.renamed(body))},
+		again: status >= 500 || status == http.StatusTooManyRequests, outcome: a.outcome(result, status),
+		answer: &kept{status: status, header: res.Header, body: bytes.Clone(a.renamed(body))},
 	}
 }
 

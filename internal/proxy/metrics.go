@@ -146,33 +146,33 @@ func (m *modelMetrics) used(reported openai.Usage, o *routing.Outcome) {
 }
 
 // failing notes why the call of a head brings no good answer.
-func (x *exchange) failing(reason string) {
-	x.fault = reason
-	x.proxy.metrics.failures[reason].Inc()
+func (a *attempt) failing(reason string) {
+	a.fault = reason
+	a.x.proxy.metrics.failures[reason].Inc()
 }
 
 // failingStatus notes a status that is no good answer.
-func (x *exchange) failingStatus(status int) {
+func (a *attempt) failingStatus(status int) {
 	switch {
 	case status == 429:
-		x.failing(reasonStatus429)
+		a.failing(reasonStatus429)
 	case status == 401 || status == 407:
-		x.failing(reasonUnauthorized)
+		a.failing(reasonUnauthorized)
 	case status >= 500:
-		x.failing(reasonStatus5xx)
+		a.failing(reasonStatus5xx)
 	case status >= 400:
-		x.failing(reasonStatus4xx)
+		a.failing(reasonStatus4xx)
 	case status >= 300 || status < 200:
-		x.failing(reasonRedirect)
+		a.failing(reasonRedirect)
 	}
 }
 
 // called counts the end of a call of a head, and its tokens.
-func (x *exchange) called(o *routing.Outcome) {
-	x.attempted(o)
-	m := x.proxy.metrics
+func (a *attempt) called(o *routing.Outcome) {
+	a.attempted(o)
+	m := a.x.proxy.metrics
 	switch {
-	case !x.dialed: // none was made
+	case !a.dialed: // none was made
 		return
 	case o.Result == routing.ResultOK:
 		m.calls.Add(outbound.HeadSuccess)
@@ -183,5 +183,5 @@ func (x *exchange) called(o *routing.Outcome) {
 	default:
 		m.calls.Add(outbound.HeadError)
 	}
-	m.model(x.decision.ModelType).used(x.usage, o)
+	m.model(a.decision.ModelType).used(a.usage, o)
 }

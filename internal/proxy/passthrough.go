@@ -135,6 +135,11 @@ func (x *exchange) mayTryAgain(status int) bool {
 	return status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
 }
 
+// forwards reports whether an answer to PassThrough is for the caller as it is.
+func (x *exchange) forwards(status int) bool {
+	return !isRedirect(status) && status >= 200 && status != http.StatusUnauthorized && status != http.StatusProxyAuthRequired && !x.mayTryAgain(status)
+}
+
 // forward passes on an answer from which nothing is read.
 func (x *exchange) forward(res *upstream.Response) *failure {
 	x.first = x.proxy.o.Now()

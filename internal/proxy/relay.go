@@ -36,7 +36,9 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 		if res.ContentLength > readSize {
 			head = make([]byte, 0, res.ContentLength)
 		}
-		head, err = x.readWhole(res, head)
+		x.wait(x.proxy.o.Now())
+		head, err = readWhole(res, head)
+		x.resume(x.proxy.o.Now())
 		if err != nil && !ended(err) {
 			return x.broken(err)
 		}
@@ -98,9 +100,7 @@ func unfinished(a *openai.Answer, begin []byte) bool {
 
 // readWhole reads an answer up to its end, then the error is io.EOF, or as far
 // as maxWhole.
-func (x *exchange) readWhole(res *upstream.Response, head []byte) ([]byte, error) {
-	x.wait(x.proxy.o.Now())
-	defer func() { x.resume(x.proxy.o.Now()) }()
+func readWhole(res *upstream.Response, head []byte) ([]byte, error) {
 	for {
 		if len(head) == cap(head) {
 			if cap(head) >= maxWhole {

@@ -33,16 +33,16 @@ func (x *exchange) decided(d *routing.Decision, err error, begin time.Time) {
 }
 
 // attempted records the end of an attempt.
-func (x *exchange) attempted(o *routing.Outcome) {
-	s := x.span
+func (a *attempt) attempted(o *routing.Outcome) {
+	s := a.span
 	if s == nil {
 		return
 	}
-	d := x.decision
+	d := a.decision
 	s.Set("headway.head", d.Head.ID)
 	s.Set("headway.region", d.Head.Region)
 	s.Set("headway.model_type", d.ModelType)
-	s.Set("headway.attempt", int64(x.attempts))
+	s.Set("headway.attempt", int64(a.number))
 	s.Set("headway.result", o.Result.String())
 	if o.StatusCode > 0 {
 		s.Set("http.response.status_code", o.StatusCode)
@@ -60,11 +60,11 @@ func (x *exchange) attempted(o *routing.Outcome) {
 			s.Set(n.name, n.tokens)
 		}
 	}
-	if x.fault != "" && o.Result != routing.ResultCancelled {
-		s.Fail(x.fault)
+	if a.fault != "" && o.Result != routing.ResultCancelled {
+		s.Fail(a.fault)
 	}
-	s.End(x.proxy.o.Now())
-	x.span = nil
+	s.End(a.x.proxy.o.Now())
+	a.span = nil
 }
 
 // ended records the end of the request, and sends its trace.

@@ -48,16 +48,16 @@ func FuzzRenamed(f *testing.F) {
 		if own == "" {
 			return
 		}
-		x := &exchange{real: own, model: model}
-		got := x.renamed([]byte(text))
+		a := &attempt{real: own, model: model}
+		got := a.renamed([]byte(text))
 		if model == "" && string(got) != text {
 			t.Fatalf("%q became %q without an alias", text, got)
 		}
 		if model != "" && !strings.Contains(text, own) && !bytes.Equal(got, []byte(text)) {
 			t.Fatalf("%q became %q", text, got)
 		}
-		x = &exchange{real: own, model: own}
-		if got := x.renamed([]byte(text)); string(got) != text {
+		a = &attempt{real: own, model: own}
+		if got := a.renamed([]byte(text)); string(got) != text {
 			t.Fatalf("%q became %q by the same name", text, got)
 		}
 	})
