@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -58,7 +59,7 @@ type conn struct {
 	sent     bool
 	received bool
 	left     bool // silence ended the exchange
-	cut      bool // the request was not sent to its end
+	cut      bool // the request was not sent to its end, or may be read as two
 }
 
 // interrupt runs when the caller's context ends.
@@ -156,7 +157,7 @@ func (c *conn) fail(kind Kind, err error) *Error {
 // the connection is closed.
 func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, end time.Time) (*Response, *Error) {
 	c.ctx, c.end, c.idle, c.silence, c.left = ctx, end, limits.Idle, call.Silence, false
-	c.sent, c.received, c.cut = false, false, false
+	c.sent, c.received, c.cut = false, false, call.strayBody()
 	c.stop = context.AfterFunc(ctx, c.onEnd)
 	wrote := c.send(call, limits.Write)
 	if wrote == nil && call.Stream != nil {
@@ -183,6 +184,17 @@ func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, end time
 	c.stop()
 	c.heads.close([]*conn{c})
 	return nil, failed
+}
+
+// strayBody reports whether the request has a body that its method gives no meaning.
+// A head that does not read it takes it for the next request, and the answer to that
+// would be the next caller's: the connection is not used again.
+func (call *Call) strayBody() bool {
+	switch call.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		return false
+	}
+	return call.Stream != nil || slices.ContainsFunc(call.Body, func(piece []byte) bool { return len(piece) > 0 })
 }
 
 // send writes the request: one write, or with a large body one for as many

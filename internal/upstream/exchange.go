@@ -27,6 +27,7 @@ type Call struct {
 	Length   int64     // of Stream, -1: unknown
 	Limits   Limits    // zero: those of Options
 	Since    time.Time // from when Limits.Total counts; zero: from Do on
+	Once     bool      // a head that has read some of it must not get it again: it is not idempotent
 
 	// Silence, if set, is called by the goroutine of the exchange before each
 	// wait for the head, and again within it at the time that it returns, which
@@ -113,8 +114,9 @@ func (c *conn) answer(method string) (*Response, *Error) {
 		chunked := len(answer.TransferEncoding) > 0
 		empty := method == http.MethodHead || answer.StatusCode == http.StatusNoContent || answer.StatusCode == http.StatusNotModified
 		b := &Body{c: c, answer: answer, ended: answer.Body == http.NoBody}
-		// An answer that has no body and announces one may be followed by it.
-		b.usable = !answer.Close && !(answer.StatusCode == http.StatusNoContent && (chunked || answer.Header.Get("Content-Length") > "0"))
+		// An answer that has no body and announces one may be followed by it, which
+		// the next request on the connection would get as its answer.
+		b.usable = !answer.Close && !(empty && (chunked || answer.Header.Get("Content-Length") > "0"))
 		return &Response{
 			Status: answer.StatusCode, Header: answer.Header, ContentLength: answer.ContentLength,
 			Framed: empty || chunked || answer.ContentLength >= 0, Reused: c.reused, Body: b,

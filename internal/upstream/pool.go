@@ -62,11 +62,11 @@ func (h *Heads) newPool(endpoint string) (*pool, *Error) {
 	return p, nil
 }
 
-// take returns an unused connection, the last used first, or a new one. Fresh
-// asks for a new one.
-func (h *Heads) take(ctx context.Context, endpoint string, connect time.Duration, end time.Time, fresh bool) (*conn, *Error) {
+// take returns an unused connection, the last used first and none that was not used
+// since that time, or a new one. Fresh asks for a new one.
+func (h *Heads) take(ctx context.Context, endpoint string, connect time.Duration, end, used time.Time, fresh bool) (*conn, *Error) {
 	for !fresh {
-		c := h.lastUsed(endpoint)
+		c := h.lastUsed(endpoint, used)
 		if c == nil {
 			break
 		}
@@ -90,7 +90,7 @@ func (h *Heads) take(ctx context.Context, endpoint string, connect time.Duration
 	return c, failed
 }
 
-func (h *Heads) lastUsed(endpoint string) *conn {
+func (h *Heads) lastUsed(endpoint string, used time.Time) *conn {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.pools[endpoint]
@@ -99,6 +99,9 @@ func (h *Heads) lastUsed(endpoint string) *conn {
 	}
 	last := len(p.idle) - 1
 	c := p.idle[last]
+	if c.since.Before(used) {
+		return nil
+	}
 	p.idle[last] = nil
 	p.idle = p.idle[:last]
 	h.idle--

@@ -28,6 +28,10 @@ import (
 // longer and then broke is not asked again here.
 const staleWindow = 5 * time.Second
 
+// recently is within which time a connection was used that a call of Once may take:
+// heads close those as idle that were unused for longer.
+const recently = 500 * time.Millisecond
+
 // Limits are the longest times of the phases of an exchange.
 type Limits struct {
 	Connect   time.Duration // name, TCP and TLS
@@ -119,7 +123,8 @@ func (h *Heads) register() {
 //
 // A request is sent a second time, on a new connection to the same head, if it
 // went out on a reused connection that broke within staleWindow and before a
-// byte came back: the head had closed it as idle. There is no third time.
+// byte came back: the head had closed it as idle. There is no third time. One of
+// Once is so only if not a byte of it went out.
 func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 	start := time.Now()
 	limits := call.Limits
@@ -135,7 +140,11 @@ func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 	if err := call.check(); err != nil {
 		return nil, &Error{Kind: Invalid, Err: err}
 	}
-	c, err := h.take(ctx, call.Endpoint, limits.Connect, end, call.Stream != nil)
+	used := time.Time{}
+	if call.Once {
+		used = start.Add(-recently)
+	}
+	c, err := h.take(ctx, call.Endpoint, limits.Connect, end, used, call.Stream != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -143,11 +152,11 @@ func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 	if failed == nil {
 		return answer, nil
 	}
-	if call.Stream != nil || !failed.wasStale() || time.Since(start) > staleWindow || ctx.Err() != nil {
+	if call.Stream != nil || call.Once && failed.Sent || !failed.wasStale() || time.Since(start) > staleWindow || ctx.Err() != nil {
 		return nil, failed
 	}
 	h.repeated.Inc()
-	if c, err = h.take(ctx, call.Endpoint, limits.Connect, end, true); err != nil {
+	if c, err = h.take(ctx, call.Endpoint, limits.Connect, end, time.Time{}, true); err != nil {
 		err.Sent = failed.Sent
 		return nil, err
 	}
