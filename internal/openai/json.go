@@ -27,6 +27,9 @@ type cursor struct {
 }
 
 func (c *cursor) fail(why string) {
+	if c.i >= len(c.b) {
+		why = "the text ends too early"
+	}
 	if c.bad == "" {
 		c.bad = why
 	}
@@ -122,7 +125,7 @@ func (c *cursor) str() (raw []byte, escaped bool) {
 	for {
 		c.plain()
 		if c.i >= len(c.b) {
-			c.fail("the string has no end")
+			c.fail("") // the string has no end
 			return nil, false
 		}
 		switch ch := c.b[c.i]; {
@@ -141,6 +144,9 @@ func (c *cursor) str() (raw []byte, escaped bool) {
 				end++
 			}
 			if !utf8.Valid(c.b[c.i:end]) {
+				if end == len(c.b) && cutShort(c.b[c.i:]) {
+					c.i = end
+				}
 				c.fail("invalid UTF-8")
 				return nil, false
 			}
@@ -150,6 +156,16 @@ func (c *cursor) str() (raw []byte, escaped bool) {
 			return nil, false
 		}
 	}
+}
+
+// cutShort reports whether a text ends within a character, and is valid up to that.
+func cutShort(b []byte) bool {
+	for n := 1; n < min(len(b)+1, utf8.UTFMax); n++ {
+		if last := b[len(b)-n:]; utf8.RuneStart(last[0]) {
+			return !utf8.FullRune(last) && utf8.Valid(b[:len(b)-n])
+		}
+	}
+	return false
 }
 
 const (
@@ -193,6 +209,7 @@ func (c *cursor) plain() {
 // the grammar, and heads read it in their own ways: it is passed on as it is.
 func (c *cursor) escape() bool {
 	if c.i+1 >= len(c.b) {
+		c.i = len(c.b)
 		return false
 	}
 	switch c.b[c.i+1] {
@@ -200,11 +217,12 @@ func (c *cursor) escape() bool {
 		c.i += 2
 		return true
 	case 'u':
-		if c.i+6 > len(c.b) {
-			return false
-		}
-		for _, ch := range c.b[c.i+2 : c.i+6] {
-			if (ch < '0' || ch > '9') && (ch|0x20 < 'a' || ch|0x20 > 'f') {
+		for n := c.i + 2; n < c.i+6; n++ {
+			if n == len(c.b) {
+				c.i = n
+				return false
+			}
+			if ch := c.b[n]; (ch < '0' || ch > '9') && (ch|0x20 < 'a' || ch|0x20 > 'f') {
 				return false
 			}
 		}
@@ -317,17 +335,18 @@ func (c *cursor) number() {
 }
 
 func (c *cursor) literal() {
+	rest := c.b[c.i:]
 	for _, word := range [...]string{"true", "false", "null"} {
-		if len(c.b)-c.i >= len(word) && string(c.b[c.i:c.i+len(word)]) == word {
-			c.i += len(word)
+		switch n := min(len(rest), len(word)); {
+		case string(rest[:n]) != word[:n]:
+		case n < len(word):
+			c.i = len(c.b)
+		default:
+			c.i += n
 			return
 		}
 	}
-	if c.i >= len(c.b) {
-		c.fail("the text ends too early")
-	} else {
-		c.fail("want a value")
-	}
+	c.fail("want a value")
 }
 
 // end reports that nothing but white space is left.

@@ -21,7 +21,7 @@ const (
 // Content-Disposition, escaped names. The error is 400, or 415 for another
 // Content-Type.
 func ScanMultipart(body []byte, contentType string, r *Request) *Error {
-	*r = Request{MaxTokens: Unknown, N: Unknown, form: Multipart}
+	*r = Request{form: Multipart}
 	kind, params, err := mime.ParseMediaType(contentType)
 	if err != nil || kind != "multipart/form-data" || strings.Contains(strings.ToLower(contentType), "boundary*") {
 		return &Error{Status: http.StatusUnsupportedMediaType, Message: "Unsupported content type. This method takes multipart/form-data"}
@@ -31,6 +31,9 @@ func ScanMultipart(body []byte, contentType string, r *Request) *Error {
 		return form("the boundary must have 1 to 70 of the characters that RFC 2046 allows")
 	}
 	delimiter := []byte("\r\n--" + boundary)
+	if len(body) == 0 {
+		return emptyBody()
+	}
 	if !bytes.HasPrefix(body, delimiter[2:]) {
 		return form("the body must begin with the boundary")
 	}

@@ -2,7 +2,6 @@ package openai
 
 import (
 	"bytes"
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -14,7 +13,7 @@ const (
 	MaxModel = 256
 	// MaxKey is the length of the longest session key and user, in bytes.
 	MaxKey  = 1024
-	maxName = len("max_completion_tokens") // the longest name that is read
+	maxName = len("safety_identifier") // the longest name that is read
 )
 
 // Tri is a value that may be absent.
@@ -45,12 +44,9 @@ type Request struct {
 	Stream bool
 	// IncludeUsage is what stream_options says.
 	IncludeUsage Tri
-	// MaxTokens is the limit of the answer, N how many answers are asked for;
-	// Unknown where not given.
-	MaxTokens, N int64
-	// User names the end user. SessionKey is the first of prompt_cache_key,
-	// session_id and metadata.session_id that is not blank, or empty.
-	User, SessionKey string
+	// SessionKey is the first of prompt_cache_key, session_id and metadata.session_id
+	// that is not blank, User of user, safety_identifier and metadata.user_id, or empty.
+	SessionKey, User string
 	// Prompt has the raw text of each part of the prompt.
 	Prompt [parts]Span
 
@@ -68,10 +64,6 @@ const (
 	fModel field = iota
 	fStream
 	fOptions
-	fMaxTokens
-	fMaxCompletion
-	fMaxOutput
-	fN
 	fUser
 	fSafety
 	fCacheKey
@@ -82,8 +74,7 @@ const (
 
 var (
 	topNames = []string{
-		"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens",
-		"n", "user", "safety_identifier", "prompt_cache_key", "session_id", "metadata",
+		"model", "stream", "stream_options", "user", "safety_identifier", "prompt_cache_key", "session_id", "metadata",
 		"system", "instructions", "messages", "prompt", "input", "query",
 	}
 	optionNames   = []string{"include_usage"}
@@ -123,10 +114,10 @@ func (n *names) which(name []byte) (at int, fault string) {
 // scan is one reading of a body.
 type scan struct {
 	cursor
-	r     *Request
-	err   *Error
-	blank [3]string // session keys by rank
-	users [3]string
+	r        *Request
+	err      *Error    // the first fault of a field, in what may be JSON otherwise
+	sessions [3]string // by rank
+	users    [3]string
 }
 
 // Scan reads a body in JSON, which must stand in memory as one. It sets all of
@@ -134,43 +125,59 @@ type scan struct {
 // UTF-8, nesting up to 256, nothing behind it. In objects that are read, no name
 // that is read may stand twice or in another case; elsewhere nothing is read,
 // and duplicates are the head's business. The error is 400 and names the field
-// in Param. Nothing is decoded but the model, the user and the session key.
+// in Param; of a body that is no JSON it says that and no more. Nothing is decoded
+// but the model, the user and the session key.
 func Scan(body []byte, r *Request) *Error {
-	*r = Request{MaxTokens: Unknown, N: Unknown}
+	*r = Request{}
 	s := scan{cursor: cursor{b: body}, r: r}
-	if s.peek() != '{' {
-		s.fail("want an object")
+	switch s.peek() {
+	case '{':
+		s.top()
+	case 0:
+		if s.i == len(body) {
+			return emptyBody()
+		}
+		fallthrough
+	default:
+		s.skip()
+		s.err = &Error{Status: http.StatusBadRequest, Message: "The body must be a JSON object"}
 	}
-	s.top()
 	s.end()
 	switch {
-	case s.err != nil:
-		return s.err
 	case s.bad != "":
 		return &Error{Status: http.StatusBadRequest, Message: "The body is not valid JSON: " + s.bad + " at byte " + strconv.Itoa(s.i)}
+	case s.err != nil:
+		return s.err
 	case r.model == Span{}:
 		return noModel()
 	}
-	for i := range s.blank {
-		if strings.TrimSpace(s.blank[i]) != "" && r.SessionKey == "" {
-			r.SessionKey = s.blank[i]
-		}
-		if r.User == "" {
-			r.User = s.users[i]
+	r.SessionKey, r.User = firstOf(&s.sessions), firstOf(&s.users)
+	return nil
+}
+
+// firstOf is the first text that is not blank, or "".
+func firstOf(list *[3]string) string {
+	for _, text := range list {
+		if strings.TrimSpace(text) != "" {
+			return text
 		}
 	}
-	return nil
+	return ""
+}
+
+func emptyBody() *Error {
+	return &Error{Status: http.StatusBadRequest, Message: "The body is empty"}
 }
 
 func noModel() *Error {
 	return &Error{Status: http.StatusBadRequest, Param: "model", Code: "missing_required_parameter", Message: "you must provide a model parameter"}
 }
 
-// refuse notes the first fault of a field and ends the reading.
+// refuse notes the first fault of a field. The reading goes on: a body that is no
+// JSON is refused as that.
 func (s *scan) refuse(param, why string) {
-	if s.bad == "" {
+	if s.err == nil {
 		s.err = &Error{Status: http.StatusBadRequest, Param: param, Message: "'" + param + "' " + why}
-		s.fail(why)
 	}
 }
 
@@ -178,16 +185,15 @@ func (s *scan) top() {
 	n := names{list: topNames}
 	s.r.top = s.i + 1
 	s.members(func(name []byte) {
-		at, fault := n.which(name)
-		if fault != "" {
+		switch at, fault := n.which(name); {
+		case fault != "":
 			s.refuse(topNames[at], fault)
-			return
-		}
-		if at < 0 {
 			s.skip()
-			return
+		case at < 0:
+			s.skip()
+		default:
+			s.field(field(at), topNames[at])
 		}
-		s.field(field(at), topNames[at])
 	})
 }
 
@@ -195,38 +201,36 @@ func (s *scan) field(f field, name string) {
 	r := s.r
 	switch f {
 	case fModel:
-		r.Model, r.model = s.text(name, MaxModel)
-		if s.bad == "" && r.Model == "" {
+		if r.Model, r.model = s.text(name, MaxModel); r.Model == "" {
 			s.refuse(name, "must be a string that is not empty")
 		}
 	case fStream:
 		v, _ := s.boolean(name)
 		r.Stream = v == True
 	case fOptions:
-		if r.options = s.object(name, optionNames, func(int) { r.IncludeUsage, r.include = s.boolean("stream_options.include_usage") }); s.bad != "" {
+		if s.is(name, '{', "must be an object") {
+			r.options = s.object(name, optionNames, func(int) { r.IncludeUsage, r.include = s.boolean("stream_options.include_usage") })
+		} else {
+			r.options = s.skip()
+		}
+	case fUser:
+		s.users[0] = s.name()
+	case fSafety:
+		s.users[1] = s.name()
+	case fCacheKey:
+		s.sessions[0], _ = s.text(name, MaxKey)
+	case fSession:
+		s.sessions[1], _ = s.text(name, MaxKey)
+	case fMetadata:
+		if s.peek() != '{' { // the head may say what it thinks of that
+			s.skip()
 			return
 		}
-	case fMaxTokens, fMaxCompletion, fMaxOutput:
-		if v := s.integer(name); v >= 0 && (r.MaxTokens == Unknown || v < r.MaxTokens) {
-			r.MaxTokens = v
-		}
-	case fN:
-		r.N = s.integer(name)
-	case fUser:
-		s.users[0], _ = s.text(name, MaxKey)
-	case fSafety:
-		s.users[1], _ = s.text(name, MaxKey)
-	case fCacheKey:
-		s.blank[0], _ = s.text(name, MaxKey)
-	case fSession:
-		s.blank[1], _ = s.text(name, MaxKey)
-	case fMetadata:
 		s.object(name, metadataNames, func(at int) {
-			v, _ := s.text("metadata."+metadataNames[at], MaxKey)
 			if at == 0 {
-				s.blank[2] = v
+				s.sessions[2], _ = s.text("metadata.session_id", MaxKey)
 			} else {
-				s.users[2] = v
+				s.users[2] = s.name()
 			}
 		})
 	default:
@@ -234,16 +238,21 @@ func (s *scan) field(f field, name string) {
 	}
 }
 
-// object reads an object or null.
+// is reports whether a value that begins with first is next; one that is neither
+// that nor null is refused.
+func (s *scan) is(param string, first byte, why string) bool {
+	switch s.peek() {
+	case first:
+		return true
+	case 'n':
+	default:
+		s.refuse(param, why)
+	}
+	return false
+}
+
+// object reads the object that is next.
 func (s *scan) object(param string, list []string, f func(at int)) Span {
-	ch := s.peek()
-	if ch == 'n' {
-		return s.skip()
-	}
-	if ch != '{' {
-		s.refuse(param, "must be an object")
-		return Span{}
-	}
 	start := s.i
 	n := names{list: list}
 	s.members(func(name []byte) {
@@ -251,6 +260,7 @@ func (s *scan) object(param string, list []string, f func(at int)) Span {
 		switch {
 		case fault != "":
 			s.refuse(param+"."+list[at], fault)
+			s.skip()
 		case at < 0:
 			s.skip()
 		default:
@@ -262,28 +272,44 @@ func (s *scan) object(param string, list []string, f func(at int)) Span {
 
 // text reads a string of up to most bytes, or null, which counts as absent.
 func (s *scan) text(param string, most int) (string, Span) {
-	switch s.peek() {
-	case 'n':
+	if !s.is(param, '"', "must be a string") {
 		return "", s.skip()
-	case '"':
-	default:
-		s.refuse(param, "must be a string")
-		return "", Span{}
 	}
+	v, at, whole := s.decoded(most)
+	if !whole {
+		s.refuse(param, "must have at most "+strconv.Itoa(most)+" bytes")
+	}
+	return v, at
+}
+
+// name reads the name of a user. One that is no string, or too long, is none: what
+// else it is is the head's business.
+func (s *scan) name() string {
+	if s.peek() != '"' {
+		s.skip()
+		return ""
+	}
+	v, _, whole := s.decoded(MaxKey)
+	if !whole {
+		return ""
+	}
+	return v
+}
+
+// decoded reads the string that is next, unless it is longer than most bytes.
+func (s *scan) decoded(most int) (v string, at Span, whole bool) {
 	start := s.i
 	raw, escaped := s.str()
-	if len(raw) > 6*most {
-		s.refuse(param, "is too long")
-		return "", Span{}
-	}
-	v := string(raw)
-	if escaped {
+	at = Span{start, s.i}
+	switch {
+	case len(raw) > 6*most: // an escape has at most 6 bytes
+		return "", at, false
+	case escaped:
 		v = unquote(raw)
+	default:
+		v = string(raw)
 	}
-	if len(v) > most {
-		s.refuse(param, "is too long")
-	}
-	return v, Span{start, s.i}
+	return v, at, len(v) <= most
 }
 
 func (s *scan) boolean(param string) (Tri, Span) {
@@ -293,37 +319,10 @@ func (s *scan) boolean(param string) (Tri, Span) {
 	case 'f':
 		return False, s.skip()
 	case 'n':
-		return Absent, s.skip()
+	default:
+		s.refuse(param, "must be true or false")
 	}
-	s.refuse(param, "must be true or false")
-	return Absent, Span{}
-}
-
-// integer reads a whole number, or null. Negative ones stand for no limit with
-// some engines, and count as absent; more than 2^53 counts as 2^53.
-func (s *scan) integer(param string) int64 {
-	ch := s.peek()
-	if ch == 'n' {
-		s.skip()
-		return Unknown
-	}
-	if ch != '-' && (ch < '0' || ch > '9') {
-		s.refuse(param, "must be a whole number")
-		return Unknown
-	}
-	raw := s.skip().Of(s.b)
-	if s.bad != "" {
-		return Unknown
-	}
-	v, _ := strconv.ParseFloat(string(raw), 64) // infinite where out of range
-	switch {
-	case v != math.Trunc(v):
-		s.refuse(param, "must be a whole number")
-		return Unknown
-	case v < 0:
-		return Unknown
-	}
-	return int64(min(v, 1<<53))
+	return Absent, s.skip()
 }
 
 // edit replaces a part of a body.
