@@ -221,6 +221,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.agents.Run)
 	start(a.wakeWaiting)
 	start(a.wakeWaitingAlways)
+	start(a.forgetHeads)
 	start(a.watchCertificates)
 	start(a.logEvents)
 	if a.checker != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/healthcheck"
 	"headway/internal/proxy"
@@ -12,6 +13,21 @@ import (
 
 // closeHeads is how long the end of the exchanges with heads is waited for.
 const closeHeads = 5 * time.Second
+
+// forgetHeads closes the unused connections of heads that left the fleet, when they
+// leave: what has their address next is another head.
+func (a *App) forgetHeads(ctx context.Context) error {
+	events := a.events.Subscribe()
+	for {
+		e, _, err := events.Next(ctx) // of events that were lost the connections end by idling
+		if err != nil {
+			return nil //nolint:nilerr // the end of the service
+		}
+		if e.Type == event.HeadRemoved {
+			a.heads.Forget(e.Endpoint)
+		}
+	}
+}
 
 // openProxy makes the data plane and its connections to heads.
 func (a *App) openProxy(ctx context.Context) (err error) {

@@ -63,6 +63,7 @@ type Event struct {
 	Type       string // one of Types
 	Time       time.Time
 	Head       string // id, "" when no head is concerned
+	Endpoint   string // of the head; for parts of the service, not sent
 	Region     string
 	ModelTypes []string
 	Data       any // a plain struct that subscribers marshal, or nil

@@ -49,7 +49,7 @@ type guardState struct {
 
 // emit publishes an event about a head.
 func (r *Registry) emit(kind string, h *fleet.Head, data any, now time.Time) {
-	r.o.Events.Publish(event.Event{Type: kind, Time: now, Head: h.ID, Region: h.Region, ModelTypes: h.ModelTypes, Data: data})
+	r.o.Events.Publish(event.Event{Type: kind, Time: now, Head: h.ID, Endpoint: h.Endpoint, Region: h.Region, ModelTypes: h.ModelTypes, Data: data})
 }
 
 // emitState publishes an event about a head with its state.

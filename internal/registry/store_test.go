@@ -37,7 +37,9 @@ func (w *world) news(id string) (types []string) {
 			return types
 		}
 		if e.Head == id && slices.Contains([]string{event.HeadRegistered, event.HeadChanged, event.HeadRemoved}, e.Type) {
-			types = append(types, e.Type)
+			if types = append(types, e.Type); e.Endpoint != spec(id).Endpoint { // its connections are closed by that
+				w.Errorf("%s of %s names the endpoint %q", e.Type, id, e.Endpoint)
+			}
 		}
 	}
 }

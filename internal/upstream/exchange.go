@@ -161,9 +161,6 @@ func (b *Body) Wait() {
 	}
 }
 
-// Trailer returns the trailers, after the end of the body.
-func (b *Body) Trailer() http.Header { return b.answer.Trailer }
-
 // Close ends the exchange. The connection is kept if the body was read to its
 // end and the head keeps it too, else it is closed.
 func (b *Body) Close() error {

@@ -167,12 +167,7 @@ func TestPitfallP17HostAndTLSName(t *testing.T) {
 	_, port, _ := net.SplitHostPort(s.Listener.Addr().String())
 	end := "https://localhost:" + port
 	h := newHeads(t, func(o *Options) {
-		o.RootCAsOf = func(endpoint string) *x509.CertPool {
-			if endpoint == end {
-				return roots
-			}
-			return nil
-		}
+		o.RootCAs = roots
 	})
 	for _, size := range []int{2, 300 << 10, 3, 4} {
 		call := post(end)

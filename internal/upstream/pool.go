@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"net/url"
@@ -46,14 +45,7 @@ func (h *Heads) newPool(endpoint string) (*pool, *Error) {
 	p := &pool{endpoint: endpoint, host: u.Host}
 	port := u.Port()
 	if u.Scheme == "https" {
-		var roots *x509.CertPool
-		if h.o.RootCAsOf != nil {
-			roots = h.o.RootCAsOf(endpoint)
-		}
-		if roots == nil {
-			roots = h.o.RootCAs
-		}
-		p.tls = &tls.Config{ServerName: u.Hostname(), RootCAs: roots, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+		p.tls = &tls.Config{ServerName: u.Hostname(), RootCAs: h.o.RootCAs, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	}
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]

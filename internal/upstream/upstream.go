@@ -44,16 +44,15 @@ type Limits struct {
 // Options are what the connections may be.
 type Options struct {
 	Metrics        prometheus.Registerer
-	Limits         Limits                               // of calls that set none
-	IdleTimeout    time.Duration                        // after which an unused connection is closed
-	MaxOpen        int                                  // connections in all
-	MaxOpenPerHead int                                  //
-	MaxIdlePerHead int                                  // unused ones that are kept
-	AllowLinkLocal bool                                 // heads at link-local and cloud metadata addresses
-	Setting        string                               // that allows them, for the error
-	RootCAs        *x509.CertPool                       // nil: those of the system
-	RootCAsOf      func(endpoint string) *x509.CertPool // of single heads; nil, or a nil pool: RootCAs
-	Dial           Dial                                 // nil: to addresses that heads may have
+	Limits         Limits         // of calls that set none
+	IdleTimeout    time.Duration  // after which an unused connection is closed
+	MaxOpen        int            // connections in all
+	MaxOpenPerHead int            //
+	MaxIdlePerHead int            // unused ones that are kept
+	AllowLinkLocal bool           // heads at link-local and cloud metadata addresses
+	Setting        string         // that allows them, for the error
+	RootCAs        *x509.CertPool // of heads' certificates; nil: those of the system
+	Dial           Dial           // nil: to addresses that heads may have
 }
 
 // Dial connects, as net.Dialer does.
