@@ -285,7 +285,7 @@ func BenchmarkScan64KiB(b *testing.B) {
 	})
 }
 
-// A body that was cut anywhere is refused as that, whatever field stands at the cut,
+// A body that was cut anywhere is refused as that, and not for the field at the cut,
 // and one that is JSON is refused for its field alone.
 func TestTheReasonIsTheTrueOne(t *testing.T) {
 	whole := `{"model":"a\u0041é","stream":true,"stream_options":{"include_usage":false},"metadata":{"session_id":"s","x":null},"n":-1.5e+3,"messages":[{"a":{}}]}`
