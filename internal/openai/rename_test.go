@@ -30,7 +30,7 @@ func TestARenamedModelIsNoWord(t *testing.T) {
 	}
 }
 
-// What is made of an error is still one, whatever the names are.
+// What is made of an error is still one by any names.
 func TestARenamedErrorIsJSON(t *testing.T) {
 	e := openai.Error{Status: 404, Message: "no \"message\" and 'message'\n"}
 	in := e.Append(nil, openai.OpenAI, "")
