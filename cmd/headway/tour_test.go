@@ -307,9 +307,9 @@ func TestTheLoopForVLLMLeavesOutWhatItDoesNotKnow(t *testing.T) {
 
 func TestTheTourOfTheDataPlaneReproduces(t *testing.T) {
 	steps := tour(t, "docs/data-plane.md", "Try it")
-	if len(steps) != 6 {
+	if len(steps) != 8 {
 		t.Fatalf("found %d commands in the tour", len(steps))
 	}
 	p := withDemo(t)
-	reproduces(t, steps, "", strings.NewReplacer("localhost:8080", strings.TrimPrefix(p.url, "http://")))
+	reproduces(t, steps, t.TempDir(), strings.NewReplacer("localhost:8080", strings.TrimPrefix(p.url, "http://")))
 }

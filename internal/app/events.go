@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"headway/internal/event"
+	"headway/internal/registry"
 )
 
 // logEvents logs the events of heads and the policy. If it is too slow it loses
@@ -32,6 +33,9 @@ func (a *App) logEvents(ctx context.Context) error {
 func level(e *event.Event) slog.Level {
 	if alert, ok := e.Data.(AlertState); ok && alert.Severity == "none" {
 		return slog.LevelDebug // it is for machines: that it fires says that all is well
+	}
+	if pool, ok := e.Data.(registry.PoolState); ok && pool.Missing == 0 {
+		return slog.LevelInfo // its heads left or drain on purpose
 	}
 	switch e.Type {
 	case event.HeadExpired, event.HeadHeld, event.HeadEjected, event.HeadContested, event.PoolExhausted, event.AlertFiring:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"headway/internal/event"
+	"headway/internal/registry"
 )
 
 // What is logged of an event are the fields of its JSON, times in milliseconds
@@ -24,6 +25,16 @@ func TestAnEventIsLoggedAsInItsJSON(t *testing.T) {
 	slog.New(slog.NewTextHandler(&log, nil)).LogAttrs(t.Context(), slog.LevelInfo, e.Type, attributes(&e)...)
 	if want := "data.heads=0 data.until=2026-11-29T14:47:20.462Z\n"; !strings.HasSuffix(log.String(), want) {
 		t.Errorf("logged %q, want it to end with %q", log.String(), want)
+	}
+}
+
+// A pool without a head is worth a warning unless its heads left on purpose.
+func TestAPoolIsLoggedByWhatItMisses(t *testing.T) {
+	for missing, want := range map[int]slog.Level{0: slog.LevelInfo, 1: slog.LevelWarn} {
+		e := event.Event{Type: event.PoolExhausted, Data: registry.PoolState{Missing: missing}}
+		if got := level(&e); got != want {
+			t.Errorf("a pool that misses %d heads is logged as %s; want %s", missing, got, want)
+		}
 	}
 }
 

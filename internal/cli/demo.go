@@ -10,6 +10,7 @@ import (
 func newDemo() *cobra.Command {
 	var o demo.Options
 	var ports string
+	var only bool
 	r := new(remote)
 	cmd := command("demo", "Start a small fleet beside a running service and send it traffic",
 		`Start a small fleet beside a running service and send it traffic. The heads are
@@ -18,8 +19,11 @@ simulated GPU; they register themselves, renew their leases and report the load
 of the work they get. The traffic are chat completions to /v1 of the service. A
 key, if it is to use one, needs the role admin or operator.
 
-On a terminal it draws a live screen: k kills a head, b makes one go wrong for
-15 s, s starts one again, d drains one, q stops.`, func(c *call) error {
+On a terminal it draws a live screen: k kills a head, x kills the one that
+answers your next request in the middle of it, b makes one go wrong for 15 s,
+s starts one again, d drains one, q stops. With --only-heads nothing is
+registered and no traffic sent: the heads are as unmodified vLLM servers, and
+what is printed names them in the configuration of a service.`, func(c *call) error {
 			for _, name := range []string{"heads", "rate", "speed"} {
 				if f := c.Flags().Lookup(name); f.Changed && f.Value.String() == "0" {
 					return cmdline.Errorf("--%s 0: want more than 0", name)
@@ -31,6 +35,9 @@ On a terminal it draws a live screen: k kills a head, b makes one go wrong for
 			}
 			if err := o.Complete(); err != nil {
 				return cmdline.Errorf("%w", err)
+			}
+			if only {
+				return demo.RunHeads(c.Context(), o, c.w)
 			}
 			transport, url, err := r.Open()
 			if err != nil {
@@ -51,6 +58,7 @@ On a terminal it draws a live screen: k kills a head, b makes one go wrong for
 	f.StringVar(&o.Trace, "trace", "", "workload: a Mooncake JSONL or Azure CSV trace (default: a built-in sample of the Mooncake conversation trace)")
 	f.BoolVar(&o.Chaos, "chaos", false, "kill a head and start it again every 15 s")
 	f.BoolVar(&o.Faults, "faults", false, "heads take faults over HTTP on this machine, and the first lines say how")
+	f.BoolVar(&only, "only-heads", false, "run the heads alone, as engines that know nothing of the service, to try how it finds them")
 	f.BoolVar(&o.Plain, "plain", false, "one line per second instead of the live screen")
 	return r.addConnectionFlags(cmd)
 }

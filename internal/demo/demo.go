@@ -167,7 +167,7 @@ func (o *Options) run(ctx context.Context, stdout io.Writer) error {
 func (o *Options) connect(connections *http.Client) (agents, looks *client.Client, err error) {
 	settings := []client.Option{
 		client.WithHTTPClient(connections), client.WithLogger(o.Logger),
-		client.WithUserAgent("headway-demo"),
+		client.WithUserAgent(userAgent),
 	}
 	if agents, err = client.New(o.Server, settings...); err != nil {
 		return nil, nil, err
@@ -250,7 +250,7 @@ func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer)
 	fmt.Fprintf(stdout, "Heads that are registered and report: %d of %d.\n", n, o.Heads)
 	if o.Faults {
 		u := fleet.units[0]
-		fmt.Fprintf(stdout, "Make %s go wrong: curl -d '{\"kind\":\"stall\",\"times\":1}' %s/faults\n", u.id, u.head.URL())
+		fmt.Fprintf(stdout, "Make %s go wrong: %s\n", u.id, breaking(u.head.URL()))
 	}
 	if units, _ := fleet.view(); n < o.Heads {
 		for _, u := range units {
@@ -260,6 +260,11 @@ func awaitHeads(ctx context.Context, fleet *heads, o *Options, stdout io.Writer)
 			}
 		}
 	}
+}
+
+// breaking is a command that makes a head go wrong once.
+func breaking(url string) string {
+	return fmt.Sprintf(`curl -d '{"kind":"stall","times":1}' %s/faults`, url)
 }
 
 func (d *display) play(ctx context.Context, stdout io.Writer) {

@@ -239,7 +239,7 @@ func TestRequestsGoThroughTheService(t *testing.T) {
 		t.Errorf("%d of %d requests were answered whole, want about 60, all", f.whole, f.begun)
 	}
 	for _, want := range []string{
-		"4 mock heads serve llama-3.1-8b and qwen2.5-32b", "curl -s " + url + "/api/v1/heads", url + "/v1/chat/completions",
+		"mock heads: 4. They serve llama-3.1-8b and qwen2.5-32b", "curl -s " + url + "/api/v1/heads", url + "/v1/chat/completions",
 		"Heads that are registered and report: 4 of 4.", "requests/s", "overhead p50 0.25 ms", "round_robin", "demo-4",
 		`Make demo-1 go wrong: curl -d '{"kind":"stall","times":1}' http://127.0.0.1:`,
 	} {
@@ -325,8 +325,8 @@ func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 	if n := fleet.awaitReady(t.Context()); n != o.Heads {
 		t.Fatalf("%d of %d heads are ready after a start", n, o.Heads)
 	}
-	if now := fakeEndpoint(f, victim); now == before {
-		t.Errorf("the new process has the address of the old one, %s", now)
+	if now := fakeEndpoint(f, victim); now != before {
+		t.Errorf("the head started at %s, and was at %s: its id would be contested", now, before)
 	}
 	fleet.drain(t.Context())
 	deadline := time.NewTimer(20 * time.Second)

@@ -22,6 +22,7 @@ type state string
 const (
 	stateUp       state = "up"
 	stateDraining state = "draining"
+	stateDying    state = "dying" // for the moment in which its connections are cut
 	stateDown     state = "down"
 )
 
@@ -40,6 +41,7 @@ type heads struct {
 	mu     sync.Mutex
 	random *rand.Rand
 	closed bool
+	armed  bool   // the head that answers a request of no demo's is killed at it
 	notes  []note // the newest last
 }
 
@@ -50,8 +52,7 @@ type note struct {
 
 const maxNotes = 20
 
-// unit is one head with its agent. A restart gives it an empty cache and,
-// unless ports are given, a new port.
+// unit is one head with its agent. A restart gives it an empty cache.
 type unit struct {
 	id, model, region, zone string
 	options                 mockhead.Options
@@ -59,6 +60,7 @@ type unit struct {
 	// Guarded by the mutex of heads.
 	state state
 	head  *mockhead.Head
+	addr  string // where the head listens, over its restarts
 	agent *client.Agent
 	quiet context.CancelFunc // ends the agent
 }
@@ -68,14 +70,16 @@ func newHeads(o *Options, router *client.Client) *heads {
 	for i := range o.Heads {
 		model := o.Models[i%len(o.Models)]
 		place := i / len(o.Models)
-		f.units = append(f.units, &unit{
+		u := &unit{
 			id: fmt.Sprintf("demo-%0*d", len(fmt.Sprint(o.Heads)), i+1), model: model,
 			region: o.Regions[place%len(o.Regions)], zone: string(rune('a' + place/len(o.Regions)%3)),
 			state: stateDown,
 			options: mockhead.Options{
 				Addr: o.Ports.address(i), Models: []string{model}, Speed: o.Speed, StreamInterval: streamInterval, Control: o.Faults, Logger: o.Logger,
 			},
-		})
+		}
+		u.options.Dies = func(r *http.Request) bool { return f.dies(u, r) }
+		f.units = append(f.units, u)
 	}
 	return f
 }
@@ -96,7 +100,12 @@ func (f *heads) startAll(ctx context.Context) error {
 // start starts a head; the caller holds the mutex.
 func (f *heads) start(ctx context.Context, u *unit) error {
 	ctx = context.WithoutCancel(ctx)
-	head, err := mockhead.Start(ctx, u.options)
+	o := u.options
+	o.Addr = cmp.Or(o.Addr, u.addr) // the same head at another endpoint would be contested
+	head, err := mockhead.Start(ctx, o)
+	if err != nil && o.Addr != u.options.Addr { // another process has that port now
+		head, err = mockhead.Start(ctx, u.options)
+	}
 	if err != nil {
 		return err
 	}
@@ -106,7 +115,7 @@ func (f *heads) start(ctx context.Context, u *unit) error {
 		return err
 	}
 	ctx, quiet := context.WithCancel(ctx)
-	u.state, u.head, u.agent, u.quiet = stateUp, head, agent, quiet
+	u.state, u.head, u.addr, u.agent, u.quiet = stateUp, head, strings.TrimPrefix(head.URL(), "http://"), agent, quiet
 	f.work.Go(func() { agent.Run(ctx) })
 	return nil
 }
@@ -140,6 +149,35 @@ func (f *heads) kill() string {
 	u.head.Close()
 	f.note(u.id + " killed: its connections are cut, its reports stop")
 	return u.id
+}
+
+// arm has the head killed that answers the next request from outside.
+func (f *heads) arm() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.armed = true
+	f.note("the head that answers the next request from outside the demo will be killed in the middle of it")
+}
+
+// dies kills u if that was asked for and r is from outside the demo. The head cannot
+// be closed before the handler of r has ended.
+func (f *heads) dies(u *unit, r *http.Request) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.armed || f.closed || u.state != stateUp || r.UserAgent() == userAgent {
+		return false
+	}
+	f.armed = false
+	u.state = stateDying
+	u.quiet()
+	f.note(u.id + " killed in the middle of an answer: its connections are cut, its reports stop")
+	f.work.Go(func() {
+		u.head.Close()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		u.state = stateDown
+	})
+	return true
 }
 
 // A damaged head goes wrong in one of these ways, for a time.
@@ -201,7 +239,7 @@ func (f *heads) revive(ctx context.Context, id string) {
 		f.note(fmt.Sprintf("%s does not start: %v", u.id, err))
 		return
 	}
-	f.note(u.id + " started: on a new port, with an empty cache")
+	f.note(u.id + " started: with an empty cache")
 }
 
 // drain makes a random head report draining, finish and deregister.
@@ -296,6 +334,7 @@ func (f *heads) note(text string) {
 
 type unitView struct {
 	id, model, region string
+	url               string // "" while it is down
 	state             state
 	load              engine.Load
 	agent             client.AgentState
@@ -308,7 +347,7 @@ func (f *heads) view() ([]unitView, []note) {
 	for i, u := range f.units {
 		list[i] = unitView{id: u.id, model: u.model, region: u.region, state: u.state}
 		if u.state != stateDown {
-			list[i].load = u.head.Load()
+			list[i].load, list[i].url = u.head.Load(), u.head.URL()
 		}
 		if u.agent != nil {
 			list[i].agent = u.agent.State()

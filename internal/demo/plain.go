@@ -17,9 +17,13 @@ func introduce(w io.Writer, o *Options) {
 	if o.Trace != "" {
 		trace = o.Trace
 	}
-	fmt.Fprintf(w, `Headway demo: %d mock heads serve %s
-in %s. They are real HTTP servers with the timing of
-GPUs, %s times faster than real. They register at %s,
+	speed := ""
+	if o.Speed != 1 {
+		speed = fmt.Sprintf(", at %s times their speed", number(o.Speed))
+	}
+	fmt.Fprintf(w, `Headway demo, mock heads: %d. They serve %s
+in %s, and are real HTTP servers with the timing of
+GPUs%s. They register at %s,
 renew their leases and report their load. %s requests a second go to %s/v1
 and follow the %s.
 Ask and look around from another terminal:
@@ -27,7 +31,7 @@ Ask and look around from another terminal:
   curl -s %s/api/v1/heads       the heads, with their health
   curl -s %s/api/v1/decisions   the latest decisions
   curl -s %s/metrics            what Prometheus scrapes
-`, o.Heads, strings.Join(o.Models, " and "), strings.Join(o.Regions, ", "), number(o.Speed),
+`, o.Heads, strings.Join(o.Models, " and "), strings.Join(o.Regions, ", "), speed,
 		o.Server, number(o.Rate), o.Server, trace, o.Server, o.Models[0], o.Server, o.Server, o.Server)
 }
 

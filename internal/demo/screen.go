@@ -82,6 +82,8 @@ func (s *screen) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			return s, tea.Quit
 		case "k":
 			s.fleet.kill()
+		case "x":
+			s.fleet.arm()
 		case "b":
 			s.fleet.damage()
 		case "s":
@@ -118,7 +120,7 @@ func (s *screen) View() tea.View {
 // draw lays out the screen. What does not fit is left out from the middle.
 func (s *screen) draw() string {
 	top := s.heading()
-	bottom := []string{"", labelStyle.Render("k kill a head   b break one   s start one   d drain one   q quit")}
+	bottom := []string{"", labelStyle.Render("k kill a head   x kill yours   b break one   s start one   d drain one   q quit")}
 	room := s.height - len(top) - len(bottom)
 	notes := s.news(min(4, room/4))
 	table := s.table(room - len(notes))
@@ -147,7 +149,7 @@ func (s *screen) heading() []string {
 	if s.options.Speed != 1 && p.ttft.total > 0 {
 		firstToken += labelStyle.Render(fmt.Sprintf("   ×%s on a real head", number(s.options.Speed)))
 	}
-	return []string{
+	lines := []string{
 		titleStyle.Render("Headway demo") + "  " + s.options.Server + labelStyle.Render("  "+clock(p.elapsed)),
 		"",
 		field("Requests", fmt.Sprintf("%5.0f/s  ", p.rate)) + barStyle.Render(sparkline(p.perSecond)) +
@@ -158,8 +160,21 @@ func (s *screen) heading() []string {
 			grouped(p.ends.ok), s.inFlight, grouped(p.ends.moved), percent(p.ends.cached, p.ends.input))),
 		field("Failures", failed),
 		field("Strategies", listed(p.strategies, t.requests)),
-		"",
 	}
+	if s.options.Faults {
+		lines = append(lines, field("Faults", s.faults()))
+	}
+	return append(lines, "")
+}
+
+// faults is a command that makes a head go wrong.
+func (s *screen) faults() string {
+	for _, u := range s.units {
+		if u.state == stateUp {
+			return fmt.Sprintf("%s   %s", breaking(u.url), labelStyle.Render(u.id))
+		}
+	}
+	return "no head is up"
 }
 
 func quantiles(s *samples) string {

@@ -93,6 +93,19 @@ func TestStatsAreBounded(t *testing.T) {
 
 var escapes = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
+// What makes a head go wrong stays in sight, and names one that is up.
+func TestTheScreenSaysHowToBreakAHead(t *testing.T) {
+	now := time.Now()
+	o := Options{Server: "http://127.0.0.1:8080", Faults: true}
+	s := &screen{display: &display{options: &o, fleet: newHeads(&o, nil), traffic: &traffic{stats: newStats(now), slots: make(chan struct{}, 1)}}, width: 120, height: 30}
+	s.refresh(now)
+	s.units = []unitView{{id: "demo-1", state: stateDown}, {id: "demo-2", state: stateUp, url: "http://127.0.0.1:40217"}}
+	want := `Faults       curl -d '{"kind":"stall","times":1}' http://127.0.0.1:40217/faults   demo-2`
+	if text := escapes.ReplaceAllString(s.draw(), ""); !strings.Contains(text, want) {
+		t.Errorf("the screen does not say %s:\n%s", want, text)
+	}
+}
+
 // drawn is a screen of a given size with heads of which the second is down.
 func drawn(width, height, heads int) string {
 	now := time.Unix(1_000_000, 0)
@@ -190,8 +203,11 @@ func TestKeysActOnTheFleet(t *testing.T) {
 			t.Errorf("%c without heads: %v", key, s.notes)
 		}
 	}
-	if press('x') != nil || len(s.notes) != 4 {
+	if press('z') != nil || len(s.notes) != 4 {
 		t.Error("another key did something")
+	}
+	if press('x') != nil || !d.fleet.armed {
+		t.Error("x does not wait for a request")
 	}
 	if cmd := press('q'); cmd == nil || cmd() != tea.Quit() {
 		t.Error("q does not quit")

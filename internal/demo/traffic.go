@@ -26,6 +26,9 @@ const (
 	streamInterval = 16 // tokens in a chunk of the demo's heads
 )
 
+// userAgent is that of the demo's own requests, which heads see too.
+const userAgent = "headway-demo"
+
 type traffic struct {
 	router  *client.Client // for what the service knows of the heads
 	service *http.Client   // for the requests
@@ -102,6 +105,7 @@ func (t *traffic) ask(ctx context.Context, a *workload.Arrival) error {
 	}
 	h := req.Header
 	h.Set("Content-Type", "application/json")
+	h.Set("User-Agent", userAgent)
 	h.Set("X-Headway-Region", a.Region)
 	if a.Session != "" {
 		h.Set("X-Headway-Session", a.Session)

@@ -29,16 +29,17 @@ import (
 
 // Options say what a head serves and how fast. Models is required.
 type Options struct {
-	Models         []string       // names it answers to, the first is the model's own
-	Profile        engine.Profile // the zero value: the one for the first model's name
-	Speed          float64        // times faster than real, 0.01 to 1000; 0: 1
-	MaxWaiting     int            // requests that may wait, the next get 429; 0: 256
-	StreamInterval int            // tokens in a streamed chunk, as vLLM's --stream-interval; 0: 1
-	MaxBody        int64          // of a request; 0: 64 MiB
-	Addr           string         // where to listen; empty: a free port of 127.0.0.1
-	Listener       net.Listener   // in place of Addr; the head closes it
-	Record         int            // requests that Received keeps; 0: none
-	Control        bool           // serve /faults, by which anyone who reaches the head breaks it
+	Models         []string                 // names it answers to, the first is the model's own
+	Profile        engine.Profile           // the zero value: the one for the first model's name
+	Speed          float64                  // times faster than real, 0.01 to 1000; 0: 1
+	MaxWaiting     int                      // requests that may wait, the next get 429; 0: 256
+	StreamInterval int                      // tokens in a streamed chunk, as vLLM's --stream-interval; 0: 1
+	MaxBody        int64                    // of a request; 0: 64 MiB
+	Addr           string                   // where to listen; empty: a free port of 127.0.0.1
+	Listener       net.Listener             // in place of Addr; the head closes it
+	Record         int                      // requests that Received keeps; 0: none
+	Control        bool                     // serve /faults, by which anyone who reaches the head breaks it
+	Dies           func(*http.Request) bool // asked in the middle of each completion; true: its connection is cut; nil: never
 	Logger         *slog.Logger
 }
 

@@ -48,7 +48,7 @@ func (h *Head) generate(decode func(*http.Request, []byte) (*completion, error),
 			refuse(w, asAPIError(err))
 			return
 		}
-		t.arrived, t.ctx, t.w, t.refuse = arrived, ctx, w, refuse
+		t.arrived, t.ctx, t.w, t.refuse, t.request = arrived, ctx, w, refuse, r
 		defer t.cancel()
 		if c.stream {
 			t.serveStream()
@@ -117,6 +117,7 @@ type turn struct {
 	head    *Head
 	ctx     context.Context // the request's, which a turn does not outlive
 	w       http.ResponseWriter
+	request *http.Request
 	refuse  refusal
 	c       *completion
 	parts   []*part
@@ -262,6 +263,7 @@ func (t *turn) serveWhole() {
 			}
 		}
 	}
+	t.mayDie()
 	_ = http.NewResponseController(t.w).SetWriteDeadline(time.Now().Add(writeTimeout))
 	whole := t.c.form.whole(t)
 	if text, ok := whole.(plain); ok {
@@ -306,7 +308,20 @@ func (t *turn) serveStream() {
 				out = t.c.form.end(out, t)
 			}
 			t.send(out)
+			if sent >= diesAfter && !p.progress.done {
+				t.mayDie()
+			}
 		}
+	}
+}
+
+// diesAfter are the tokens of a stream after which [Options.Dies] is asked. Of a
+// whole answer it is asked before anything is sent.
+const diesAfter = 16
+
+func (t *turn) mayDie() {
+	if dies := t.head.options.Dies; dies != nil && dies(t.request) {
+		panic(http.ErrAbortHandler)
 	}
 }
 

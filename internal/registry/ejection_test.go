@@ -298,7 +298,7 @@ func TestEventsOfAPoolCountEjectedHeadsApart(t *testing.T) {
 			t.Errorf("happened\n%s", happened)
 		}
 		w.report("a", epoch, fleet.StatusActive)
-		if happened := w.eventsUntil("pool.available"); !strings.HasSuffix(happened, "pool.available m/us 0 of 1, 1 ejected") {
+		if happened := w.eventsUntil("pool.available"); !strings.HasSuffix(happened, "pool.available m/us 0 of 1, 1 ejected, 1 missing") {
 			t.Errorf("happened\n%s", happened)
 		}
 		if got := gauges(t, w.metrics, "headway_region_routable_heads")["us"]; got != 0 {

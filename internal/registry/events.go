@@ -23,6 +23,7 @@ type PoolState struct {
 	Heads     int    `json:"heads"`            // registered
 	Routable  int    `json:"routable"`         // as headway_model_routable_heads counts them
 	Ejected   int    `json:"ejected"`          // the last resort
+	Missing   int    `json:"missing"`          // as headway_model_missing_heads counts them: those that are out on purpose do not count
 }
 
 // contest is the data of an event about an id that two endpoints register.
@@ -104,6 +105,11 @@ func (r *Registry) emitPool(before, after *fleet.Pool, now time.Time) {
 		kind, state := event.PoolAvailable, PoolState{ModelType: regions[region].ModelType, Region: region}
 		if g := is[region]; g != nil {
 			state.Heads, state.Routable, state.Ejected = len(g.Heads), g.Routable(), len(g.Ejected.Heads)
+			var sum have
+			for _, h := range g.Heads {
+				sum = sum.plus(h, now)
+			}
+			state.Missing = sum.missing
 		}
 		if has == 0 {
 			kind = event.PoolExhausted

@@ -527,6 +527,9 @@ func (w *world) eventsUntil(last string) string {
 			if data.Ejected > 0 {
 				text += fmt.Sprintf(", %d ejected", data.Ejected)
 			}
+			if data.Missing > 0 {
+				text += fmt.Sprintf(", %d missing", data.Missing)
+			}
 		default:
 			text += " " + e.Head
 		}
@@ -552,8 +555,8 @@ head.changed a
 head.changed a
 head.expired a
 head.unroutable a health stale
-pool.exhausted m/ 0 of 1
-pool.exhausted m/us 0 of 1
+pool.exhausted m/ 0 of 1, 1 missing
+pool.exhausted m/us 0 of 1, 1 missing
 head.recovered a
 head.routable a
 pool.available m/ 1 of 1

@@ -1,0 +1,42 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"headway/internal/mockhead"
+)
+
+// RunHeads runs the heads alone until ctx or Options.Duration ends. They register
+// nowhere, as engines that know nothing of Headway, and answer as vLLM does.
+func RunHeads(ctx context.Context, o Options, stdout io.Writer) error {
+	if err := o.Complete(); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	}
+	var heads []*mockhead.Head
+	defer func() {
+		for _, h := range heads {
+			h.Close()
+		}
+	}()
+	var list strings.Builder
+	for _, u := range newHeads(&o, nil).units {
+		u.options.Dies = nil
+		h, err := mockhead.Start(ctx, u.options)
+		if err != nil {
+			return fmt.Errorf("demo: %w", err)
+		}
+		heads = append(heads, h)
+		fmt.Fprintf(&list, "- {id: %s, endpoint: %q, engine: vllm, region: %s}   # serves %s\n", u.id, h.URL(), u.region, u.model)
+	}
+	fmt.Fprintf(stdout, "# Mock heads that answer as vLLM does and register nowhere. In the service's file:\nheads:\n%s", &list)
+	if o.Duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.Duration)
+		defer cancel()
+	}
+	<-ctx.Done()
+	return nil
+}
