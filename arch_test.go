@@ -179,6 +179,7 @@ var forTests = []string{
 	"github.com/Shopify/toxiproxy/v2",   // faults between a head and the service
 	"github.com/miekg/dns",              // a DNS server
 	"github.com/gobwas/ws",              // a second WebSocket library, which has to agree with the first
+	"golang.org/x/sys",                  // makes a pseudo-terminal
 }
 
 // forbiddenNames say what a package is made of, and not what it is about.

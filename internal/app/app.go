@@ -100,6 +100,9 @@ type App struct {
 	agents       *agent.Set     // of the static heads and those of discovery
 
 	teardowns []teardown
+
+	hurried context.Context // ends when work in flight is not waited for any more
+	hurry   context.CancelFunc
 }
 
 // teardown ends a part of the service.
@@ -113,6 +116,7 @@ type teardown struct {
 func New(ctx context.Context, o Options) (*App, error) {
 	a := &App{config: o.Config, version: o.Version, log: o.Log, metrics: prometheus.NewRegistry(), instance: strings.ToLower(rand.Text()[:10])}
 	registerProcess(a.metrics, o)
+	a.hurried, a.hurry = context.WithCancel(context.Background())
 	a.calls, a.messages, a.events = outbound.NewCalls(a.metrics), natsmq.NewMessages(a.metrics), event.New(a.metrics)
 	a.logged = a.events.Subscribe()
 	for _, step := range []func(context.Context) error{
@@ -206,6 +210,19 @@ func everySecond(ctx context.Context, do func()) error {
 // Addr is the listener's address.
 func (a *App) Addr() net.Addr { return a.listener.Addr() }
 
+// SkipLameDuck has a stop close the listener at once. It is called once.
+func (a *App) SkipLameDuck() {
+	a.log.Info("no lame duck: the stop was asked for at a terminal")
+	a.server.SkipLameDuck()
+}
+
+// Cut has a stop wait for nothing any more: requests of the data plane end with an error,
+// and Run says how many there were.
+func (a *App) Cut() {
+	a.log.Warn("a second signal: work in flight is cut; a third one ends the process at once")
+	a.hurry()
+}
+
 // Run serves until ctx ends, then fails readiness, finishes work in flight and
 // stops everything. It returns all failures.
 func (a *App) Run(ctx context.Context) error {
@@ -257,10 +274,11 @@ func (a *App) Run(ctx context.Context) error {
 
 	select {
 	case <-ctx.Done():
-		a.log.Info("stopping: not ready any more, work in flight is finished", "lame_duck", a.config.HTTP.LameDuck.String())
+		a.log.Info("stopping: not ready any more, work in flight is finished; another signal cuts it",
+			"lame_duck", a.config.HTTP.LameDuck.String(), "shutdown_timeout", a.config.HTTP.ShutdownTimeout.String())
 	case <-running.failed:
 	}
-	err := a.server.Drain(context.WithoutCancel(ctx))
+	err := a.server.Drain(a.hurried)
 	stopRooms()
 	err = errors.Join(running.wait(), err, a.close())
 	if err == nil {

@@ -14,6 +14,7 @@ import (
 	"headway/internal/app"
 	"headway/internal/cmdline"
 	"headway/internal/config"
+	"headway/internal/terminal"
 )
 
 func newServe(b Build) *cobra.Command {
@@ -23,8 +24,8 @@ state in ./data.
 
 Settings come from flags, then HEADWAY_* variables, then the file that --config
 names, then defaults; 'headway config print' shows them with where each comes
-from. SIGTERM and Ctrl-C stop it without losing work in flight, SIGHUP reads the
-policy file again.`, func(c *call) error {
+from. SIGTERM and Ctrl-C stop it without losing work in flight; a second one cuts
+what is still under way. SIGHUP reads the policy file again.`, func(c *call) error {
 			settings, err := loadConfig(c.Flags())
 			if err != nil {
 				return err
@@ -35,6 +36,7 @@ policy file again.`, func(c *call) error {
 				return err
 			}
 			defer reloadOnHangup(c.Context(), a, log)()
+			defer hurryOnSignals(a, terminal.IsTerminal(c.InOrStdin()))()
 			return a.Run(c.Context())
 		})
 	config.AddFlags(cmd.Flags())
@@ -77,6 +79,31 @@ func reloadOnHangup(ctx context.Context, a *app.App, log *slog.Logger) (stop fun
 	return func() {
 		signal.Stop(hangups)
 		close(hangups)
+		<-done
+	}
+}
+
+// hurryOnSignals listens, until the returned function is called, to the signals that
+// end the context of the service too. People at a terminal wait for no lame duck,
+// and the second signal cuts what is under way; the third has its usual effect.
+func hurryOnSignals(a *app.App, atTerminal bool) (stop func()) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		first, ok := <-signals
+		if ok && first == os.Interrupt && atTerminal {
+			a.SkipLameDuck()
+		}
+		if _, ok = <-signals; ok {
+			signal.Stop(signals)
+			a.Cut()
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
 		<-done
 	}
 }

@@ -86,7 +86,7 @@ func (l *boundedListener) enter(address netip.Addr) bool {
 	if counted {
 		l.addresses[address]++
 	}
-	l.metrics.connections.Inc()
+	l.metrics.connections.Add(1)
 	return true
 }
 
@@ -99,7 +99,7 @@ func (l *boundedListener) leave(address netip.Addr) {
 	} else {
 		delete(l.addresses, address)
 	}
-	l.metrics.connections.Dec()
+	l.metrics.connections.Add(-1)
 }
 
 type boundedConn struct {

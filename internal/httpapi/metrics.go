@@ -31,7 +31,7 @@ type metrics struct {
 	duration           prometheus.Histogram
 	byEndpoint         *prometheus.HistogramVec
 	panics             prometheus.Counter
-	connections        prometheus.Gauge
+	connections        atomic.Int64 // open
 	connectionsRefused prometheus.Counter
 	acceptErrors       prometheus.Counter
 	handshakesFailed   prometheus.Counter
@@ -56,9 +56,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		panics: auto.NewCounter(prometheus.CounterOpts{
 			Name: "headway_http_panics_total", Help: "Requests whose handler met a bug and panicked.",
 		}),
-		connections: auto.NewGauge(prometheus.GaugeOpts{
-			Name: "headway_http_connections", Help: "Open HTTP connections.",
-		}),
 		connectionsRefused: auto.NewCounter(prometheus.CounterOpts{
 			Name: "headway_http_connections_refused_total", Help: "Connections closed at once because http.max_connections were open.",
 		}),
@@ -70,6 +67,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		refusals: map[string]prometheus.Counter{},
 	}
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headway_http_connections", Help: "Open HTTP connections.",
+	}, func() float64 { return float64(m.connections.Load()) })
 	refused := auto.NewCounterVec(prometheus.CounterOpts{
 		Name: "headway_http_requests_refused_total", Help: "Requests refused for what they are, independent of the state of the fleet, by the code of the problem.",
 	}, []string{"reason"})

@@ -89,6 +89,9 @@ type Server struct {
 	data        *http.Server // of the data plane's own listener
 	openAPI     []byte
 	draining    atomic.Bool
+	base        context.Context // of all requests
+	cut         context.CancelCauseFunc
+	noLameDuck  chan struct{}          // closed when a lame duck is not waited for
 	reading     sync.Mutex             // held by the one export or check of the state at a time
 	lastHost    atomic.Pointer[string] // the Host that was admitted last
 }
@@ -101,7 +104,8 @@ func New(o Options) (*Server, error) {
 	if !o.Limits.complete() {
 		return nil, errors.New("httpapi: each of Limits but MaxPerAddress and AllowedHosts is required")
 	}
-	s := &Server{o: o, external: newExternal(o.External), metrics: newMetrics(o.Metrics)}
+	s := &Server{o: o, external: newExternal(o.External), metrics: newMetrics(o.Metrics), noLameDuck: make(chan struct{})}
+	s.base, s.cut = context.WithCancelCause(context.Background())
 	var err error
 	if s.openAPI, err = openAPIJSON(s.external.url); err != nil {
 		return nil, fmt.Errorf("httpapi: the description of the interface: %w", err)
@@ -116,6 +120,7 @@ func New(o Options) (*Server, error) {
 func (s *Server) newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:                      s.external.handler(h),
+		BaseContext:                  func(net.Listener) context.Context { return s.base },
 		DisableGeneralOptionsHandler: true, // OPTIONS * is for ServeHTTP as well
 		ReadHeaderTimeout:            s.o.Limits.HeaderTimeout,
 		ReadTimeout:                  s.o.Limits.ReadTimeout,
@@ -143,34 +148,6 @@ func (s *Server) serveOn(h *http.Server, l net.Listener) error {
 	}
 	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
-	}
-	return nil
-}
-
-// Drain stops the server without losing a request: readiness fails at once and
-// every answer asks its client to come back on another connection; after the
-// lame duck, when clients have moved on, the listener closes and work in
-// flight finishes.
-func (s *Server) Drain(ctx context.Context) error {
-	s.draining.Store(true)
-	timer := time.NewTimer(s.o.Limits.LameDuck)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.o.Limits.ShutdownTimeout)
-	defer cancel()
-	if err := s.o.Live.Shutdown(ctx); err != nil {
-		return errors.Join(err, s.http.Close(), s.data.Close())
-	}
-	var data error
-	var both sync.WaitGroup
-	both.Go(func() { data = s.data.Shutdown(ctx) })
-	err := s.http.Shutdown(ctx)
-	both.Wait()
-	if err = errors.Join(err, data); err != nil {
-		return errors.Join(fmt.Errorf("requests were still under way after %s: %w", s.o.Limits.ShutdownTimeout, err), s.http.Close(), s.data.Close())
 	}
 	return nil
 }

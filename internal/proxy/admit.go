@@ -132,7 +132,7 @@ func (x *exchange) await(pool string) (d *routing.Decision, err error) {
 			Message: "Every head of the model is busy, and as many requests wait for one as may. Try again later.",
 		}
 	}
-	return nil, ErrClientGone
+	return nil, gone(x.r.Context())
 }
 
 // last decides once more, so that a failure is counted and kept. code, if it is not

@@ -70,7 +70,7 @@ func (a *attempt) broken(err error) *failure {
 	}
 	a.failing(string(e.Kind))
 	if e.Kind == upstream.Canceled || a.x.r.Context().Err() != nil {
-		return &failure{outcome: a.outcome(routing.ResultCancelled, 0), answer: ErrClientGone}
+		return &failure{outcome: a.outcome(routing.ResultCancelled, 0), answer: gone(a.x.r.Context())}
 	}
 	f := &failure{again: true}
 	answer := &openai.Error{Status: http.StatusBadGateway, Code: "head_" + string(e.Kind), Message: "The head that the request was sent to failed: " + explain(e.Kind) + "."}

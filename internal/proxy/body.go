@@ -29,6 +29,7 @@ const (
 // before it reads on: the kernel's window holds the client back meanwhile. Large
 // bodies leave a part of the room to small ones.
 type bodies struct {
+	receiving
 	limits  *Limits
 	small   *semaphore.Weighted // that large bodies do not take
 	rest    *semaphore.Weighted
@@ -45,12 +46,16 @@ const (
 func newBodies(l *Limits, reg prometheus.Registerer) *bodies {
 	small := min(l.MaxBodies/smallShare, l.MaxBodies-l.MaxBody)
 	b := &bodies{
-		limits: l, small: semaphore.NewWeighted(small), rest: semaphore.NewWeighted(l.MaxBodies - small),
+		receiving: receiving{from: map[*http.ResponseController]struct{}{}},
+		limits:    l, small: semaphore.NewWeighted(small), rest: semaphore.NewWeighted(l.MaxBodies - small),
 		refused: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 			Name: "headway_proxy_bodies_refused_total",
 			Help: "Bodies of requests that were not read to their end, by reason: no_room, too_large or too_slow.",
 		}, []string{"reason"}),
 	}
+	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headway_proxy_bodies_awaited", Help: "Requests whose body has not come whole.",
+	}, b.awaited)
 	for _, reason := range []string{bodyNoRoom, bodyTooLarge, bodyTooSlow} {
 		b.refused.WithLabelValues(reason)
 	}
@@ -82,6 +87,8 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) err
 	if r.ContentLength > limit {
 		return b.tooLarge()
 	}
+	b.begin(rc)
+	defer b.end(rc)
 	var deadline time.Time
 	heard := 0 // bytes when the deadline was moved
 	for {
@@ -105,6 +112,9 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) err
 		if now := time.Now(); deadline.IsZero() || deadline.Sub(now) < b.limits.BodyTime/2 && len(x.b)-heard >= max(cap(x.b)/leastShare, 1) {
 			deadline, heard = now.Add(b.limits.BodyTime), len(x.b)
 			_ = rc.SetReadDeadline(deadline)
+			if b.stopping.Load() { // it may be later than that of stop
+				return stopping()
+			}
 		}
 		n, err := r.Body.Read(x.b[len(x.b):cap(x.b)])
 		x.b = x.b[:len(x.b)+n]
@@ -161,7 +171,7 @@ func (b *bodies) take(ctx context.Context, x *body, want, whole int64) error {
 		defer cancel()
 		if b.rest.Acquire(wait, whole) != nil {
 			if ctx.Err() != nil {
-				return ErrClientGone
+				return gone(ctx)
 			}
 			b.refused.WithLabelValues(bodyNoRoom).Inc()
 			return &openai.Error{
@@ -189,6 +199,8 @@ func (b *bodies) tooLarge() error {
 // context with any error of its connection, a deadline's too.
 func (b *bodies) failed(r *http.Request, err error) error {
 	switch {
+	case b.stopping.Load():
+		return stopping()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.refused.WithLabelValues(bodyTooSlow).Inc()
 		return &openai.Error{Status: http.StatusRequestTimeout, Message: "The body took too long to come."}

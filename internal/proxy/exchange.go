@@ -167,6 +167,9 @@ func (x *exchange) close() {
 		x.proxy.o.Router.End(x.decision, o)
 	}
 	x.proxy.bodies.free(&x.body)
+	if x.upload != nil {
+		x.proxy.bodies.end(x.rc)
+	}
 	x.reader.close(x)
 	x.answer.Reset(nil, "")
 	if cap(x.out) > 2*maxOut {

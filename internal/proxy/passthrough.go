@@ -43,6 +43,9 @@ func (u *upload) Read(p []byte) (int, error) {
 	if now := time.Now(); u.until.Sub(now) < limit/2 {
 		u.until = now.Add(limit)
 		_ = u.x.rc.SetReadDeadline(u.until)
+		if u.x.proxy.bodies.stopping.Load() { // it may be later than that of stop
+			return 0, ErrStopping
+		}
 	}
 	n, err := u.x.r.Body.Read(p)
 	if err == io.EOF {
@@ -77,6 +80,7 @@ func (x *exchange) readPassThrough() error {
 	}
 	if x.r.ContentLength < 0 || x.r.ContentLength > maxReplayed {
 		x.upload = &upload{x: x}
+		x.proxy.bodies.begin(x.rc)
 	} else if err := x.proxy.bodies.read(x.rc, x.r, &x.body); err != nil {
 		return err
 	}

@@ -98,6 +98,7 @@ type Proxy struct {
 	estimates estimates
 	samples   atomic.Uint64 // answers
 	listed    listed
+	stopped   stopped
 }
 
 // New makes a proxy.
@@ -147,6 +148,9 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	x.received = p.o.Now().Sub(x.timing.begin)
 	if err == nil {
 		err = x.run()
+	}
+	if err != nil {
+		p.stopped.count(x, err)
 	}
 	if err != nil && !x.begun {
 		x.describe(w.Header(), new(said)) // it is copied later

@@ -192,10 +192,13 @@ func (s *relay) end(res *upstream.Response, err error) *failure {
 		err = &upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF}
 	}
 	f := s.broken(err)
-	if !s.content || f.outcome.Result != routing.ResultError {
+	blamed := f.outcome.Result == routing.ResultError
+	if !s.content || !blamed && !isStopping(s.r.Context()) {
 		return f
 	}
-	s.proxy.metrics.cut.Inc()
+	if blamed {
+		s.proxy.metrics.cut.Inc()
+	}
 	if e, ok := f.answer.(*openai.Error); ok && s.events.Between() { //nolint:errorlint // it comes as it is
 		var event []byte
 		if torn {
