@@ -224,19 +224,22 @@ func TestPitfallP26CornersOfAHeadsAnswer(t *testing.T) {
 // nginx does the same; haproxy answers, and lets the head go on in both cases.
 func TestPitfallP26ACallerThatClosesItsSideHasLeft(t *testing.T) {
 	p := newPlane(t)
-	gone, asked := make(chan struct{}), make(chan struct{})
+	gone := make(chan struct{})
 	p.script("a", func(w http.ResponseWriter, r *http.Request) {
 		say(w, roleEvent+tokenEvent)
-		close(asked)
 		<-r.Context().Done()
 		close(gone)
 	})
 	conn := p.caller()
 	conn.send("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", chatPath, len(streamBody), streamBody)
-	<-asked
+	r, err := http.ReadResponse(conn.in, &http.Request{Method: http.MethodPost})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
 	_ = conn.Conn.(*net.TCPConn).CloseWrite()
 	<-gone
-	if _, text, err := conn.read("POST"); err == nil {
+	if text, err := io.ReadAll(r.Body); err == nil {
 		t.Errorf("the stream has a clean end:\n%s", text)
 	}
 	p.settled()
