@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -36,7 +35,7 @@ type conn struct {
 	pool            *pool
 	tcp             net.Conn
 	stream          net.Conn // tcp, or TLS over it
-	raw             syscall.RawConn
+	socket          *socket  // of tcp; nil: it has none
 	r               *bufio.Reader
 	out             []byte      // the header of a request
 	pieces          [][]byte    // of the request
@@ -50,6 +49,7 @@ type conn struct {
 
 	// of the exchange
 	ctx      context.Context
+	now      time.Time                 // when the step under way began
 	stop     func() bool               // of onEnd
 	silence  func() (time.Time, error) // of the call
 	end      time.Time                 // of the whole exchange
@@ -70,7 +70,7 @@ func (c *conn) interrupt() {
 
 // alive reports whether an unused connection can be used again.
 func (c *conn) alive() bool {
-	if c.raw != nil && !quiet(c.raw) {
+	if !c.socket.quiet() {
 		return false
 	}
 	if c.stream == c.tcp {
@@ -86,9 +86,10 @@ func (c *conn) alive() bool {
 
 // Read reads from the head within the limits of the phase.
 func (c *conn) Read(p []byte) (int, error) {
-	now := time.Now()
+	now := c.now
 	until, kind := c.until, FirstByteTimeout
 	if until.IsZero() {
+		now = time.Now()
 		until, kind = now.Add(c.idle), IdleTimeout
 	}
 	if c.end.Before(until) {
@@ -155,15 +156,15 @@ func (c *conn) fail(kind Kind, err error) *Error {
 
 // exchange sends the request and reads the header of the answer. After an error
 // the connection is closed.
-func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, end time.Time) (*Response, *Error) {
-	c.ctx, c.end, c.idle, c.silence, c.left = ctx, end, limits.Idle, call.Silence, false
+func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, now, end time.Time) (*Response, *Error) {
+	c.ctx, c.now, c.end, c.idle, c.silence, c.left = ctx, now, end, limits.Idle, call.Silence, false
 	c.sent, c.received, c.cut = false, false, call.strayBody()
 	c.stop = context.AfterFunc(ctx, c.onEnd)
 	wrote := c.send(call, limits.Write)
 	if wrote == nil && call.Stream != nil {
 		wrote = c.sendStream(call, limits.Write)
 	}
-	c.until = time.Now().Add(limits.FirstByte)
+	c.until = c.now.Add(limits.FirstByte)
 	if wrote != nil {
 		// The head may have answered without reading the body.
 		c.cut = true
@@ -233,12 +234,13 @@ func (c *conn) sendStream(call *Call, limit time.Duration) *Error {
 	buffer, left, chunked := make([]byte, streamStep), call.Length, call.Length < 0
 	for ended := false; !ended; {
 		n, err := call.Stream.Read(buffer)
+		c.now = time.Now()
 		ended = err != nil
 		switch {
 		case err != nil && err != io.EOF, !chunked && (int64(n) > left || ended && int64(n) < left):
 			c.left = true // the caller did
 			return c.fail(Canceled, cmp.Or(err, io.ErrUnexpectedEOF))
-		case c.stream == c.tcp && c.raw != nil && !quiet(c.raw):
+		case c.stream == c.tcp && !c.socket.quiet():
 			return c.fail(Write, errEarly)
 		}
 		left -= int64(n)
@@ -267,8 +269,7 @@ var errEarly = errors.New("the head answered or closed before the request's end"
 // to read the answer.
 func (c *conn) write(limit time.Duration) *Error {
 	secured, large := c.stream != c.tcp, len(c.rest) > 1
-	now := time.Now()
-	for last := now; len(c.rest) > 0; now = time.Now() {
+	for last := c.now; len(c.rest) > 0; {
 		until, kind := last.Add(limit), WriteTimeout
 		if c.end.Before(until) {
 			until, kind = c.end, TotalTimeout
@@ -278,9 +279,9 @@ func (c *conn) write(limit time.Duration) *Error {
 			if _, err := c.silent(until); err != nil {
 				return c.fail(Write, err)
 			}
-			step = earlier(until, now.Add(writeStep))
+			step = earlier(until, c.now.Add(writeStep))
 		}
-		if by := deadline(now, step, c.writeBy); by != c.writeBy {
+		if by := deadline(c.now, step, c.writeBy); by != c.writeBy {
 			if err := c.tcp.SetWriteDeadline(by); err != nil {
 				return c.fail(Write, err)
 			}
@@ -288,16 +289,19 @@ func (c *conn) write(limit time.Duration) *Error {
 		}
 		n, err := c.writeSome(secured)
 		c.sent = c.sent || n > 0 || secured
-		if n > 0 {
-			last = time.Now()
+		if err == nil && !large && len(c.rest) == 0 {
+			return nil // the system took it at once
+		}
+		if c.now = time.Now(); n > 0 {
+			last = c.now
 		}
 		switch {
 		case err == nil || n > 0 && isTimeout(err) && !secured && last.Before(c.end):
 		case !isTimeout(err):
 			return c.fail(Write, err)
-		case !time.Now().Before(until) || secured:
+		case !c.now.Before(until) || secured:
 			return c.fail(kind, err)
-		case c.raw != nil && !quiet(c.raw):
+		case !c.socket.quiet():
 			return c.fail(Write, errEarly)
 		}
 	}

@@ -2,15 +2,33 @@
 
 package upstream
 
-import "syscall"
+import (
+	"syscall"
+)
 
-// quiet reports whether a socket is open and has nothing to read. An idle
-// connection with something to read was closed, or answers what was not asked.
-func quiet(raw syscall.RawConn) bool {
-	var err error
-	failed := raw.Control(func(fd uintptr) {
-		var b [1]byte
-		_, _, err = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	})
-	return failed == nil && (err == syscall.EAGAIN || err == syscall.EINTR)
+// socket looks at a connection without reading from it.
+type socket struct {
+	raw  syscall.RawConn
+	look func(fd uintptr) // made once
+	b    [1]byte
+	err  error
+}
+
+func newSocket(raw syscall.RawConn) *socket {
+	s := &socket{raw: raw}
+	s.look = func(fd uintptr) {
+		_, _, s.err = syscall.Recvfrom(int(fd), s.b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	}
+	return s
+}
+
+// quiet reports whether the connection is open and has nothing to read. An idle one
+// with something to read was closed, or answers what was not asked. A nil socket
+// cannot tell.
+func (s *socket) quiet() bool {
+	if s == nil {
+		return true
+	}
+	failed := s.raw.Control(s.look)
+	return failed == nil && (s.err == syscall.EAGAIN || s.err == syscall.EINTR)
 }

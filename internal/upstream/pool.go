@@ -226,10 +226,12 @@ func (h *Heads) dial(ctx context.Context, p *pool, connect time.Duration, end ti
 		c.stream = secured
 	}
 	if socket, is := tcp.(syscall.Conn); is {
-		if c.raw, err = socket.SyscallConn(); err != nil {
+		raw, err := socket.SyscallConn()
+		if err != nil {
 			_ = tcp.Close()
 			return fail(Unreachable, err)
 		}
+		c.socket = newSocket(raw)
 	}
 	return c, nil
 }

@@ -147,7 +147,11 @@ func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	answer, failed := c.exchange(ctx, call, limits, end)
+	now := start
+	if !c.reused {
+		now = time.Now()
+	}
+	answer, failed := c.exchange(ctx, call, limits, now, end)
 	if failed == nil {
 		return answer, nil
 	}
@@ -159,7 +163,7 @@ func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 		err.Sent = failed.Sent
 		return nil, err
 	}
-	answer, again := c.exchange(ctx, call, limits, end)
+	answer, again := c.exchange(ctx, call, limits, time.Now(), end)
 	if again != nil {
 		again.Sent = again.Sent || failed.Sent
 		return nil, again

@@ -154,6 +154,25 @@ func TestAnswers(t *testing.T) {
 		"HTTP/2":              {"POST", "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n", 0, "", Malformed, false},
 		"status":              {"POST", "HTTP/1.1 99 OK\r\n\r\n", 0, "", Malformed, false},
 		"chunk of no number":  {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", 200, "", Malformed, false},
+		"chunk with LF alone": {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\nok\n0\n\n", 200, "", Malformed, false},
+		"chunk too long":      {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok!\r\n0\r\n\r\n", 200, "ok", Malformed, false},
+		"chunk too large":     {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000002\r\nok\r\n0\r\n\r\n", 200, "", Malformed, false},
+		"negative chunk":      {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\nok\r\n0\r\n\r\n", 200, "", Malformed, false},
+		"extended chunk":      {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=\"b\"\r\nok\r\n0;c\r\n\r\n", 200, "ok", "", true},
+		"extension with CR":   {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a\rb\r\nok\r\n0\r\n\r\n", 200, "", Malformed, false},
+		"extensions, long":    {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+long[:3000]+"\r\no\r\n", 9) + "0\r\n\r\n", 200, "ooooo", Malformed, false},
+		"trailer":             {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA: b\r\nC: d\r\n\r\n", 200, "ok", "", true},
+		"trailer of no field": {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\na b: c\r\n\r\n", 200, "ok", Malformed, false},
+		"trailer of 70 kB":    {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n" + strings.Repeat("A: "+long[:1000]+"\r\n", 70) + "\r\n", 200, "ok", Malformed, false},
+		"trailer that ends":   {"POST", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA: b\r\n", 200, "ok", EndOfStream, false},
+		"control character":   {"POST", "HTTP/1.1 200 OK\r\nX: a\x07b\r\nContent-Length: 2\r\n\r\nok", 0, "", Malformed, false},
+		"no name":             {"POST", "HTTP/1.1 200 OK\r\n: a\r\nContent-Length: 2\r\n\r\nok", 0, "", Malformed, false},
+		"length with a sign":  {"POST", "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok", 0, "", Malformed, false},
+		"list of lengths":     {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", 0, "", Malformed, false},
+		"kept, 1.0":           {"POST", "HTTP/1.0 200 OK\r\nconnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok", 200, "ok", "", true},
+		"close in a list":     {"POST", "HTTP/1.1 200 OK\r\nConnection: x\r\nConnection: y, CLOSE\r\nContent-Length: 2\r\n\r\nok", 200, "ok", "", false},
+		"status of 4 digits":  {"POST", "HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok", 0, "", Malformed, false},
+		"CR in the reason":    {"POST", "HTTP/1.1 200 O\rK\r\nContent-Length: 2\r\n\r\nok", 0, "", Malformed, false},
 		"nothing":             {"POST", "", 0, "", EndOfStream, false},
 		"half a header":       {"POST", "HTTP/1.1 200 OK\r\nX", 0, "", EndOfStream, false},
 		"half a body":         {"POST", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", 200, "o", EndOfStream, false},
@@ -186,6 +205,47 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("%d open, %d idle, %d pools; kept is to be %t", open, idle, pools, c.kept)
 			}
 		})
+	}
+}
+
+// Each read has what the head has sent of one or more chunks, and does not wait for
+// what comes next; Wait does.
+func TestChunksComeAsTheyAreSent(t *testing.T) {
+	parts := []string{"2\r\nab\r\n1\r\nc\r\n", "2\r\nde", "\r\n1", "\r\nf\r\n1\r\ng\r\n0", "\r\n\r\n"}
+	want := []string{"abc", "de", "fg"}
+	next := make(chan bool)
+	end := rawHead(t, func(_ int, conn net.Conn, r *bufio.Reader) {
+		request(r)
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+parts[0])
+		for _, part := range parts[1:] {
+			<-next
+			_, _ = io.WriteString(conn, part)
+		}
+		_, _ = r.ReadByte()
+	})
+	h := newHeads(t, nil)
+	answer, err := h.Do(t.Context(), post(end))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	sent := 1
+	b := make([]byte, 100)
+	for _, text := range want {
+		if sent == 3 { // no content
+			next <- true
+		}
+		answer.Body.Wait()
+		n, err := answer.Body.Read(b)
+		if err != nil || string(b[:n]) != text {
+			t.Fatalf("%q %v, want %q", b[:n], err, text)
+		}
+		next <- true
+		sent++
+	}
+	answer.Body.Wait()
+	if n, err := answer.Body.Read(b); n != 0 || err != io.EOF {
+		t.Errorf("%d %v at the end", n, err)
 	}
 }
 
