@@ -14,6 +14,10 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"headway/internal/upstream"
 )
 
 // serveAs runs this program as a part of a measurement until it is ended.
@@ -39,6 +43,14 @@ func serveAs(part, target string) error {
 		p := reverseProxy(target)
 		p.BufferPool = &copyBuffers{sync.Pool{New: func() any { return make([]byte, 32<<10) }}}
 		return serveBase(l, p)
+	case served:
+		return serveBase(l, http.HandlerFunc(answerAlone))
+	case relayed:
+		h, err := relay(target)
+		if err != nil {
+			return err
+		}
+		return serveBase(l, h)
 	}
 	return fmt.Errorf("there is no part %q", part)
 }
@@ -65,6 +77,50 @@ func duplex(h http.Handler) http.Handler {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 		h.ServeHTTP(w, r)
 	})
+}
+
+// answerAlone takes a request and answers what the mock head would: the least that
+// a proxy on net/http's server has to do before its own work.
+func answerAlone(w http.ResponseWriter, r *http.Request) {
+	if _, err := io.Copy(io.Discard, r.Body); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	h := w.Header()
+	h["Content-Type"], h["Content-Length"] = contentTypeJSON, answerLength
+	_, _ = io.WriteString(w, chatAnswer)
+}
+
+var contentTypeJSON, answerLength = []string{"application/json"}, []string{strconv.Itoa(len(chatAnswer))}
+
+// relay is net/http's server with Headway's own client of heads, and nothing else.
+func relay(target string) (http.Handler, error) {
+	limits := upstream.Limits{Connect: time.Second, Write: time.Minute, FirstByte: time.Minute, Idle: time.Minute, Total: time.Hour}
+	heads, err := upstream.New(upstream.Options{
+		Metrics: prometheus.NewRegistry(), Limits: limits, IdleTimeout: time.Minute, MaxOpen: 4096, MaxOpenPerHead: 4096, MaxIdlePerHead: 4096,
+	})
+	if err != nil {
+		return nil, err
+	}
+	buffers := sync.Pool{New: func() any { return new([4 << 10]byte) }}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b, _ := buffers.Get().(*[4 << 10]byte)
+		defer buffers.Put(b)
+		n, err := io.ReadFull(r.Body, b[:])
+		if err != io.ErrUnexpectedEOF { //nolint:errorlint // it comes as it is
+			panic(http.ErrAbortHandler)
+		}
+		call := upstream.Call{Endpoint: "http://" + target, Method: r.Method, Path: r.URL.Path, Body: [][]byte{b[:n]}}
+		res, err := heads.Do(r.Context(), &call)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		defer res.Body.Close()
+		if n, err = io.ReadFull(res.Body, b[:]); err != io.ErrUnexpectedEOF { //nolint:errorlint // it comes as it is
+			panic(http.ErrAbortHandler)
+		}
+		w.Header()["Content-Type"] = res.Header["Content-Type"]
+		_, _ = w.Write(b[:n])
+	}), nil
 }
 
 type copyBuffers struct{ pool sync.Pool }

@@ -19,6 +19,10 @@ const (
 	base    = "reverseproxy"
 	pooled  = "reverseproxy-pooled" // with a BufferPool
 	headway = "headway"
+
+	// What net/http's server takes by itself, and with the client of heads.
+	served  = "net/http"
+	relayed = "net/http-relay"
 )
 
 // Sizes of the measurements of the data plane.
@@ -52,6 +56,8 @@ func ownFigures(s scale) []section {
 		figures: []figure{
 			{what: "ReverseProxy: processor time", bench: base, unit: cpu, scale: 1e-3, shown: "µs"},
 			{what: "ReverseProxy with a BufferPool", bench: pooled, base: base, unit: cpu, scale: 1e-3, shown: "µs"},
+			{what: "net/http's server answering by itself", bench: served, base: base, unit: cpu, scale: 1e-3, shown: "µs"},
+			{what: "net/http's server with Headway's client of heads", bench: relayed, base: base, unit: cpu, scale: 1e-3, shown: "µs"},
 			{what: "Headway: processor time", bench: headway, unit: cpu, scale: 1e-3, shown: "µs"},
 			{what: "Headway over ReverseProxy", bench: headway, base: base, unit: cpu, scale: 1, shown: "× base", limit: 0.55},
 			{what: "Headway over ReverseProxy: requests a second", bench: headway, base: base, unit: rate, scale: 1, shown: "× base"},
@@ -139,7 +145,7 @@ func (w *world) start(ctx context.Context) (err error) {
 	if w.parts[direct], err = startSelf(ctx, as, "head"); err != nil {
 		return err
 	}
-	for _, name := range []string{base, pooled} {
+	for _, name := range []string{base, pooled, served, relayed} {
 		if w.parts[name], err = startSelf(ctx, as, name, "-target", w.parts[direct].addr); err != nil {
 			return err
 		}
