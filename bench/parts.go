@@ -114,7 +114,7 @@ func relay(target string) (http.Handler, error) {
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		if n, err = io.ReadFull(res.Body, b[:]); err != io.ErrUnexpectedEOF { //nolint:errorlint // it comes as it is
 			panic(http.ErrAbortHandler)
 		}

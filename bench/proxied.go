@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -51,7 +52,7 @@ func ownFigures(s scale) []section {
 	return []section{{
 		name: fmt.Sprintf("Data plane: a small completion with an API key over keep-alive, %d connections; base: a tuned httputil.ReverseProxy that does nothing else", clients),
 		run: func(ctx context.Context, w *world, got results) error {
-			return w.saturated(ctx, got, completion(w.key, 300, ""), s.whole, 1)
+			return w.saturated(ctx, got, completion(w.key, 300, ""), s.whole, 1, served, relayed)
 		},
 		figures: []figure{
 			{what: "ReverseProxy: processor time", bench: base, unit: cpu, scale: 1e-3, shown: "µs"},
@@ -206,9 +207,11 @@ func (w *world) must(ctx context.Context, path, body string, to any) error {
 
 // saturated measures the processor time of each request, or of each part of it.
 // The programs are measured in turn, in short slices, of which the medians count:
-// what else the machine does then disturbs all of them.
-func (w *world) saturated(ctx context.Context, got results, request []byte, total, parts int) error {
+// what else the machine does then disturbs all of them. Beside are programs that are
+// measured in this section alone.
+func (w *world) saturated(ctx context.Context, got results, request []byte, total, parts int, beside ...string) error {
 	const slicesOfRound = 12
+	names := append(slices.Clone(w.names), beside...)
 	n := max(total/slicesOfRound, 1)
 	crowds, slice := map[string]crowd{}, results{}
 	defer func() {
@@ -216,7 +219,7 @@ func (w *world) saturated(ctx context.Context, got results, request []byte, tota
 			c.close()
 		}
 	}()
-	for _, name := range w.names {
+	for _, name := range names {
 		c, err := gather(ctx, w.parts[name].addr, clients)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -224,8 +227,8 @@ func (w *world) saturated(ctx context.Context, got results, request []byte, tota
 		crowds[name] = c
 	}
 	for turn := range slicesOfRound + 1 {
-		for i := range w.names {
-			name := w.names[(i+turn)%len(w.names)]
+		for i := range names {
+			name := names[(i+turn)%len(names)]
 			p := w.parts[name]
 			n := max(n/slowness(name), 1)
 			before := p.cpu()
@@ -239,7 +242,7 @@ func (w *world) saturated(ctx context.Context, got results, request []byte, tota
 			}
 		}
 	}
-	for _, name := range w.names {
+	for _, name := range names {
 		got.add(name, cpu, median(slice[name][cpu]))
 		got.add(name, rate, median(slice[name][rate]))
 	}

@@ -63,7 +63,7 @@ func (b *Body) Read(p []byte) (n int, err error) {
 func (b *Body) some(p []byte) (int, error) {
 	n, err := b.c.r.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
-	if err == io.EOF { //nolint:errorlint // bufio returns it as it is
+	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
@@ -116,7 +116,7 @@ func (b *Body) hasNext() bool {
 // line reads a line of the framing, which has to end with CRLF, without its end.
 func (b *Body) line() ([]byte, error) {
 	line, err := b.c.r.ReadSlice('\n')
-	if err == io.EOF { //nolint:errorlint // bufio returns it as it is
+	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
@@ -213,7 +213,7 @@ func (b *Body) Wait() {
 	if len(b.again) > 0 || b.failed != nil || b.ended || b.closed {
 		return
 	}
-	if _, err := b.c.r.Peek(1); err != nil && err != io.EOF { //nolint:errorlint // bufio returns it as it is
+	if _, err := b.c.r.Peek(1); err != nil && err != io.EOF {
 		b.failed = b.c.fail(readKind(err, b.c.timeout), err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -92,7 +93,7 @@ func TestABodyThatIsTakenForARequestAnswersNoOtherCall(t *testing.T) {
 				return
 			}
 			_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\n\r\n")
-			if q.Method == "POST" {
+			if q.Method == http.MethodPost {
 				return
 			}
 			if _, more := request(r); more { // no exchange may see it

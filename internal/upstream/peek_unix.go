@@ -2,22 +2,21 @@
 
 package upstream
 
-import (
-	"syscall"
-)
+import "syscall"
 
 // socket looks at a connection without reading from it.
 type socket struct {
 	raw  syscall.RawConn
 	look func(fd uintptr) // made once
 	b    [1]byte
-	err  error
+	idle bool
 }
 
 func newSocket(raw syscall.RawConn) *socket {
 	s := &socket{raw: raw}
 	s.look = func(fd uintptr) {
-		_, _, s.err = syscall.Recvfrom(int(fd), s.b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		_, _, err := syscall.Recvfrom(int(fd), s.b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		s.idle = err == syscall.EAGAIN || err == syscall.EINTR
 	}
 	return s
 }
@@ -30,5 +29,5 @@ func (s *socket) quiet() bool {
 		return true
 	}
 	failed := s.raw.Control(s.look)
-	return failed == nil && (s.err == syscall.EAGAIN || s.err == syscall.EINTR)
+	return failed == nil && s.idle
 }

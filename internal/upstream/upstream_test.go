@@ -244,7 +244,7 @@ func TestChunksComeAsTheyAreSent(t *testing.T) {
 		sent++
 	}
 	answer.Body.Wait()
-	if n, err := answer.Body.Read(b); n != 0 || err != io.EOF {
+	if n, err := answer.Body.Read(b); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("%d %v at the end", n, err)
 	}
 }
