@@ -69,7 +69,7 @@ func (b *Body) some(p []byte) (int, error) {
 	return n, err
 }
 
-// chunks reads what there is of one or more chunks; io.EOF after the last. It waits
+// chunks reads what has come of one or more chunks; io.EOF after the last. It waits
 // only if it has read nothing.
 func (b *Body) chunks(p []byte) (n int, err error) {
 	for n < len(p) {
@@ -189,7 +189,7 @@ func hexadecimal(b []byte) (int64, error) {
 	return n, nil
 }
 
-// trailer passes over the fields behind the last chunk: nobody here reads them.
+// trailer passes over the fields behind the last chunk, which no caller reads.
 func (b *Body) trailer() error {
 	for size := 0; size <= maxHeader; {
 		line, err := b.line()
