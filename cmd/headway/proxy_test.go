@@ -18,6 +18,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/freeport"
+	"headway/internal/mockhead"
 )
 
 const nginxConfig = `
@@ -29,17 +30,25 @@ http {
   server {
     listen %s;
     location = /alive { return 200; }
-    location /headway/ {
-      proxy_pass http://%s;
-      proxy_http_version 1.1;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection $connection_upgrade;
-      proxy_read_timeout 60s;
-      %s
-    }
+    %s
   }
 }
 `
+
+// manualsLocation is the block of the manual for nginx.
+func manualsLocation(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, found := strings.Cut(string(page), "\n```nginx\n")
+	block, _, ended := strings.Cut(block, "\n```\n")
+	if !found || !ended {
+		t.Fatal("the manual has no block for nginx")
+	}
+	return block
+}
 
 // behindNginx is the service below /headway/ of an nginx, which takes the path
 // away or leaves it, and passes the Host header on or its own.
@@ -50,15 +59,15 @@ func behindNginx(t *testing.T, strip bool) (url, origin string) {
 	_, port, _ := strings.Cut(front, ":")
 	origin = "http://gateway.test:" + port
 	p := serve(t, t.TempDir(), "--external-url", origin+"/headway", "--lease-base-interval", "60s", "--monitor-interval", "1s")
-	upstream, host := strings.TrimPrefix(p.url, "http://"), "proxy_set_header Host $http_host;"
+	location := strings.Replace(manualsLocation(t), "http://127.0.0.1:8080;", p.url+";", 1)
 	if strip {
-		upstream, host = upstream+"/", ""
+		location = strings.NewReplacer(p.url+";", p.url+"/;", "    proxy_set_header Host $http_host;\n", "").Replace(location)
 	}
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "nginx.conf"), fmt.Sprintf(nginxConfig, front, upstream, host))
+	write(t, filepath.Join(dir, "nginx.conf"), fmt.Sprintf(nginxConfig, front, location))
 	started(t, "http://"+front+"/alive", nginx, "-p", dir, "-c", filepath.Join(dir, "nginx.conf"))
 	return "http://" + front + "/headway", origin
 }
@@ -109,6 +118,7 @@ func TestTheServiceWorksBehindAProxysPrefix(t *testing.T) {
 				t.Errorf("a dashboard links elsewhere: %.300s", text)
 			}
 			streams(t, url, origin)
+			longPrompt(t, ask)
 			for _, args := range [][]string{{"status"}, {"heads", "list"}, {"decide", "--model-type", "m"}, {"doctor"}} {
 				if code, out, errs := here(t, append(args, "--server", url)...); code != exitOK && args[0] != "doctor" || !strings.Contains(out, "a") {
 					t.Errorf("headway %s: exit %d: %s%s", args[0], code, out, errs)
@@ -116,6 +126,23 @@ func TestTheServiceWorksBehindAProxysPrefix(t *testing.T) {
 			}
 			drawn(t, origin)
 		})
+	}
+}
+
+// longPrompt wants the answer to a prompt that is over what nginx takes by itself.
+func longPrompt(t *testing.T, ask func(method, path, body string, headers ...string) (*http.Response, string)) {
+	t.Helper()
+	head, err := mockhead.Start(t.Context(), mockhead.Options{Models: []string{"embed"}, Speed: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer head.Close()
+	if resp, text := ask("POST", "/api/v1/heads", `{"id":"embed-1","endpoint":"`+head.URL()+`","model_type":"embed","region":"us","status":"active"}`); resp.StatusCode != http.StatusCreated {
+		t.Fatal(text)
+	}
+	prompt := strings.Repeat("A long prompt. ", 3<<20/15)
+	if resp, text := ask("POST", "/v1/embeddings", `{"model":"embed","input":"`+prompt+`"}`, "Content-Type", "application/json"); resp.StatusCode != http.StatusOK || !strings.Contains(text, `"embedding"`) {
+		t.Errorf("a prompt of %d bytes: %s %.300s", len(prompt), resp.Status, text)
 	}
 }
 

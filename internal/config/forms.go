@@ -32,7 +32,7 @@ var (
 	}}
 	line        = form{allowed: "one line of text", valid: isPath}
 	optionalURL = form{show: withoutUser, allowed: "an https URL, or nothing", valid: func(s string) bool { return s == "" || isURL(s, "https", "http") }}
-	ownURL      = form{show: withoutUser, allowed: "an http or https URL whose path begins with none of ours, or nothing", valid: isOwnURL}
+	ownURL      = form{show: withoutUser, allowed: "an http or https URL, without a user and a query, whose path does not begin with " + strings.Join(ourPaths, ", ") + "; or nothing", valid: isOwnURL}
 	webURL      = form{show: withoutUser, allowed: "http or https URLs", valid: func(s string) bool { return isURL(s, "https", "http") }}
 	hookURL     = form{show: withoutPath, allowed: "http or https URLs", valid: webURL.valid}
 	redisURL    = form{show: withoutUser, allowed: "redis://host:port or rediss://host:port without a password, or nothing", valid: func(s string) bool {
