@@ -95,7 +95,7 @@ var rooms = map[string]room{
 	},
 	"internal/tracing": {ours: []string{"internal/outbound"}, others: []string{metrics, otlp, protobuf}},
 	"internal/proxy": {
-		ours:   []string{"internal/access", "internal/admission", "internal/fleet", "internal/openai", "internal/outbound", "internal/policy", "internal/routing", "internal/strategy", "internal/strict", "internal/tracing", "internal/upstream"},
+		ours:   []string{"internal/access", "internal/admission", "internal/audit", "internal/engines", "internal/fleet", "internal/openai", "internal/outbound", "internal/policy", "internal/routing", "internal/strategy", "internal/strict", "internal/tracing", "internal/upstream"},
 		others: []string{metrics, "golang.org/x/sync"},
 	},
 	"internal/config": {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},

@@ -44,7 +44,7 @@ func (p *Problem) Status() int { return kinds[p.Code].status }
 // trail has such attempts.
 func (p *Problem) RefusesCaller() bool {
 	switch p.Code {
-	case api.CodeForeignHost, api.CodeCrossOrigin, api.CodeUnauthenticated, api.CodeForbidden, api.CodeKeyInURL:
+	case api.CodeForeignHost, api.CodeCrossOrigin, api.CodeUnauthenticated, api.CodeForbidden, api.CodeKeyInURL, api.CodeOverrideNotAllowed:
 		return true
 	}
 	return false

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"headway/internal/event"
@@ -63,9 +64,18 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 	}
 	a.proxy, err = proxy.New(proxy.Options{
 		HeadKey: keys.of,
-		Failed:  failed, Admission: a.admission,
+		Failed:  failed, Admission: a.admission, Audit: a.journal, ClientPaths: clientPaths(c.ClientPaths),
 		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Calls: a.calls.Head, Tracer: a.tracer, Log: a.log, Limits: proxy.Limits(c.ProxyLimits), AskUsage: c.AskUsage,
 		ID: a.instance,
 	})
 	return err
+}
+
+// clientPaths reads proxy.client_paths, whose form was checked.
+func clientPaths(list []string) (paths []proxy.ClientPath) {
+	for _, line := range list {
+		model, path, _ := strings.Cut(line, "=/")
+		paths = append(paths, proxy.ClientPath{ModelType: model, Path: "/" + path})
+	}
+	return paths
 }

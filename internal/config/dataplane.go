@@ -12,6 +12,7 @@ type Proxy struct {
 	Listen                string
 	AskUsage              string
 	HeadKeys              []string // ENDPOINT=FILE or ENDPOINT=env:NAME
+	ClientPaths           []string // MODEL_TYPE=/PATH
 	CAFile                string
 	IdleConnection        time.Duration
 	MaxConnections        int
@@ -96,6 +97,8 @@ func (t *table) proxy(c *Proxy) {
 		"time after the first attempt in which another one may begin")
 	t.list("proxy.head_keys", &c.HeadKeys, headKey,
 		"API keys that heads ask of this service, sent to them and nowhere else: the endpoint as it is registered, * in it for any characters, and the file with the key, or the variable of the environment that has it")
+	t.list("proxy.client_paths", &c.ClientPaths, clientPath,
+		"paths of heads that callers without the permission operate may send requests below /heads to, besides those that are known of the head's engine: the model type and the path, * in either for any characters")
 	t.text("proxy.ca_file", &c.CAFile, "", optionalPath,
 		"who signs the certificates of heads, PEM, besides whom the system trusts")
 	t.choice("proxy.ask_usage", &c.AskUsage, "auto", []string{"auto", "always", "never"},
@@ -126,3 +129,8 @@ func (c *Proxy) check(need func(key string, sound bool, reason string)) {
 	need("proxy.max_bodies_bytes", c.MaxBodies >= c.MaxBody,
 		"must not be below proxy.max_body_bytes, "+formatBytes(c.MaxBody))
 }
+
+var clientPath = form{allowed: "MODEL_TYPE=/PATH", valid: func(s string) bool {
+	model, path, is := strings.Cut(s, "=/")
+	return is && model != "" && !strings.ContainsAny(s, " \t,") && !strings.ContainsAny(path, "%;?#\\") && !strings.Contains("/"+path, "//")
+}}

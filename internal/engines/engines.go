@@ -20,6 +20,11 @@ type Engine struct {
 	slots   query[int64]             // requests that it takes at a time, if a call says it
 	metrics string                   // path of the metrics in Prometheus' text format; "": none
 	load    func(s samples) (l Load) // what they say
+
+	// serves are the requests, beside those of /v1, that clients may send to a head of
+	// the engine: that use what it serves, or ask whether it can, and change nothing
+	// for others. {} is one part of a path.
+	serves []string
 }
 
 // Load is what an engine says of its work.

@@ -19,6 +19,10 @@ var llamacpp = Engine{
 		return props.Slots, err
 	}},
 	metrics: "/metrics", // with --metrics
+	serves: []string{ // GET /slots and /props may show prompts of others
+		"POST /completion", "POST /completions", "POST /infill", "POST /embedding", "POST /embeddings", "POST /rerank", "POST /reranking",
+		"POST /tokenize", "POST /detokenize", "POST /apply-template", "GET /health", "GET /v1/models",
+	},
 	load: func(s samples) Load {
 		l := UnknownLoad()
 		l.InFlight = s.count(where{}, "llamacpp:requests_processing")

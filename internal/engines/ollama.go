@@ -11,6 +11,7 @@ import (
 var ollama = Engine{
 	Name:   "ollama",
 	health: "/api/version",
+	serves: []string{"GET /api/version", "GET /api/tags"}, // what generates takes keep_alive too, which unloads a model
 	models: query[[]string]{http.MethodGet, "/api/tags", "", func(text []byte) ([]string, error) {
 		var tags struct {
 			Models []struct {

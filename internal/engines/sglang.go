@@ -9,6 +9,7 @@ var sglang = Engine{
 	health:  "/health",
 	models:  listOf,
 	metrics: "/metrics", // with --enable-metrics
+	serves:  []string{"POST /generate", "POST /encode", "POST /classify", "GET /health", "GET /v1/models"},
 	load: func(s samples) Load {
 		l := UnknownLoad()
 		l.InFlight = s.count(where{}, "sglang:num_running_reqs", "sglang_num_running_reqs")

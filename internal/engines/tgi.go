@@ -19,6 +19,9 @@ var tgi = Engine{
 		return info.MaxConcurrent, err
 	}},
 	metrics: "/metrics",
+	serves: []string{
+		"POST /", "POST /generate", "POST /generate_stream", "POST /tokenize", "POST /chat_tokenize", "GET /health", "GET /info",
+	},
 	load: func(s samples) Load {
 		l := UnknownLoad()
 		l.InFlight = s.count(where{}, "tgi_batch_current_size")

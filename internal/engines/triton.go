@@ -27,6 +27,13 @@ var triton = Engine{
 		return names, err
 	}},
 	metrics: "/metrics",
+	serves: []string{ // KServe's protocol; not the repository, shared memory, trace and log settings
+		"GET /v2", "GET /v2/health/live", "GET /v2/health/ready",
+		"GET /v2/models/{}", "GET /v2/models/{}/ready", "GET /v2/models/{}/config",
+		"GET /v2/models/{}/versions/{}", "GET /v2/models/{}/versions/{}/ready", "GET /v2/models/{}/versions/{}/config",
+		"POST /v2/models/{}/infer", "POST /v2/models/{}/generate", "POST /v2/models/{}/generate_stream",
+		"POST /v2/models/{}/versions/{}/infer", "POST /v2/models/{}/versions/{}/generate", "POST /v2/models/{}/versions/{}/generate_stream",
+	},
 	load: func(s samples) Load {
 		const requests, blocks = "nv_trt_llm_request_metrics", "nv_trt_llm_kv_cache_block_metrics"
 		request := func(kind string) int64 { return s.count(where{"request_type", kind}, requests) }

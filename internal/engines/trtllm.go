@@ -7,6 +7,7 @@ var trtllm = Engine{
 	health:  "/health",
 	models:  listOf,
 	metrics: "/prometheus/metrics",
+	serves:  []string{"GET /health", "GET /version", "GET /v1/models"},
 	load: func(s samples) Load {
 		l := UnknownLoad()
 		l.InFlight = s.count(where{}, "trtllm_num_requests_running")

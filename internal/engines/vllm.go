@@ -5,6 +5,10 @@ var vllm = Engine{
 	health:  "/health",
 	models:  listOf,
 	metrics: "/metrics",
+	serves: []string{
+		"POST /classify", "POST /pooling", "POST /rerank", "POST /v2/rerank", "POST /score", "POST /tokenize", "POST /detokenize",
+		"GET /health", "GET /ping", "GET /version", "GET /v1/models",
+	},
 	load: func(s samples) Load {
 		l := UnknownLoad()
 		l.InFlight = s.count(where{}, "vllm:num_requests_running")

@@ -40,10 +40,10 @@ func (s *Server) denied(a *answer, r *http.Request, p *apiv1.Problem, err error)
 	rt, reason := a.route, p.Detail
 	if refused, is := errors.AsType[*access.KeyRefusedError](err); is {
 		reason = refused.Error()
-	} else if !p.RefusesCaller() || errors.Is(err, access.ErrNoCredential) && rt.action == "" {
+	} else if !p.RefusesCaller() || errors.Is(err, access.ErrNoCredential) && (rt.action == "" || rt.method == "" && r.Method == http.MethodGet) {
 		return
 	}
-	s.o.Audit.Note(s.identity(a, r).Denied(cmp.Or(rt.action, "access"), rt.method+" "+rt.pattern, reason))
+	s.o.Audit.Note(s.identity(a, r).Denied(cmp.Or(rt.action, "access"), cmp.Or(rt.method, knownMethod(r.Method))+" "+rt.pattern, reason))
 }
 
 // identity is the actor of a request, for the audit trail.

@@ -80,6 +80,23 @@ func (s *Server) unknownClient(_ *answer, r *http.Request) error {
 	return &apiv1.Problem{Code: api.CodeNotFound, Detail: "The path is not written as the API has it."}
 }
 
+// refusedClient records and counts what the data plane refused by itself, as the
+// problem that it would be in the other API.
+func (s *Server) refusedClient(a *answer, r *http.Request, e *openai.Error) {
+	code := refusedStatus[e.Status]
+	if e.Code == api.CodeOverrideNotAllowed {
+		code = api.CodeOverrideNotAllowed
+	}
+	s.denied(a, r, &apiv1.Problem{Code: code, Detail: e.Message}, e)
+	s.metrics.refused(code)
+}
+
+// refusedStatus are the codes of problems with the status of a refusal.
+var refusedStatus = map[int]string{
+	http.StatusBadRequest: api.CodeInvalid, http.StatusForbidden: api.CodeForbidden, http.StatusRequestTimeout: api.CodeRequestTimeout,
+	http.StatusRequestEntityTooLarge: api.CodeTooLarge, http.StatusUnsupportedMediaType: api.CodeUnsupportedMedia,
+}
+
 func answerClient(a *answer, d openai.Dialect, e *openai.Error) {
 	h := a.Header()
 	if d == openai.Anthropic {

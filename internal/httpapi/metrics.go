@@ -20,7 +20,7 @@ const otherLabel = "other"
 // wrong with a request by itself, independent of the state of the fleet.
 var refusals = []string{
 	api.CodeForeignHost, api.CodeCrossOrigin, api.CodeTooLarge, api.CodeUnsupportedMedia,
-	api.CodeRequestTimeout, api.CodeInvalidJSON, api.CodeInvalid,
+	api.CodeRequestTimeout, api.CodeInvalidJSON, api.CodeInvalid, api.CodeForbidden, api.CodeOverrideNotAllowed,
 }
 
 // latencyBuckets reach from a decision to the longest answer, in seconds.

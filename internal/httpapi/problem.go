@@ -24,6 +24,9 @@ const maxInstance = 256
 // begun.
 func (s *Server) fail(a *answer, r *http.Request, err error) {
 	if refused, ok := errors.AsType[*openai.Error](err); ok {
+		if _, own := errors.AsType[*proxy.RefusedError](err); own {
+			s.refusedClient(a, r, refused)
+		}
 		answerClient(a, dialect(r), refused)
 		return
 	}

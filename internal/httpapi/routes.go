@@ -157,7 +157,7 @@ func (s *Server) mount(routes []*route) error {
 		s.unknown = &route{pattern: "/v1/", needs: access.Open, client: true, refuse: refuseClient, handle: s.unknownClient}
 		add("/v1/", s.unknown)
 		s.mux.Handle("/v1", s.unknown)
-		s.passThrough = &route{pattern: "/heads/", needs: access.Decide, query: true, client: true, refuse: refuseClient, handle: s.passThroughToHead}
+		s.passThrough = &route{pattern: "/heads/", action: "head.request", needs: access.Decide, query: true, client: true, refuse: refuseClient, handle: s.passThroughToHead}
 		add("/heads/", s.passThrough)
 	}
 	for pattern := range methods { // the mux would redirect to the subtree

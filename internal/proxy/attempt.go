@@ -28,8 +28,10 @@ type attempt struct {
 	first    time.Time      // of the first content; zero: none came
 	events   *openai.Stream // that is passed on; nil: none so far
 	usage    openai.Usage
-	text     int64  // bytes of text of the answer
-	fault    string // why it failed; "": it did not
+	text     int64                  // bytes of text of the answer
+	fault    string                 // why it failed; "": it did not
+	unsent   bool                   // not a byte of the request can have reached the head
+	recorded func(*routing.Outcome) // has the audit trail say how it ended; nil: it says nothing
 	call     upstream.Call
 	pieces   [8][]byte          // of its body
 	lines    [24]upstream.Field // of its header
@@ -41,7 +43,7 @@ func (a *attempt) start(number int, at time.Time) {
 	a.usage = openai.Usage{Input: openai.Unknown, Output: openai.Unknown, Cached: openai.Unknown}
 	a.span = a.x.spans.Span("attempt", tracing.Client, at)
 	a.prepare()
-	a.call.Since = a.x.tried
+	a.call.Since, a.call.Once = a.x.tried, !a.x.repeatable()
 }
 
 // outcome is what becomes of the attempt.
@@ -69,10 +71,11 @@ func (a *attempt) broken(err error) *failure {
 		e = &upstream.Error{Kind: upstream.Malformed, Err: err}
 	}
 	a.failing(string(e.Kind))
+	a.unsent = !e.Sent
 	if e.Kind == upstream.Canceled || a.x.r.Context().Err() != nil {
 		return &failure{outcome: a.outcome(routing.ResultCancelled, 0), answer: gone(a.x.r.Context())}
 	}
-	f := &failure{again: true}
+	f := &failure{again: a.unsent || a.x.repeatable()}
 	answer := &openai.Error{Status: http.StatusBadGateway, Code: "head_" + string(e.Kind), Message: "The head that the request was sent to failed: " + explain(e.Kind) + "."}
 	switch e.Kind {
 	case upstream.ConnectTimeout, upstream.WriteTimeout, upstream.FirstByteTimeout, upstream.IdleTimeout:

@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -63,6 +64,9 @@ type failure struct {
 
 // read reads and checks the body, and makes the router's request of it.
 func (x *exchange) read() error {
+	if strings.ContainsFunc(x.r.URL.RawQuery, func(r rune) bool { return r <= ' ' || r == 0x7f }) { // HTTP/2 lets it through
+		return &openai.Error{Status: http.StatusBadRequest, Code: "invalid_query", Message: "The query has a space or a control character."}
+	}
 	if x.caller.Endpoint == PassThrough {
 		return x.readPassThrough()
 	}
@@ -93,12 +97,18 @@ func (x *exchange) run() error {
 	p := x.proxy
 	p.budget.add()
 	d, err := x.place()
+	if err == nil {
+		err = x.permitted(d)
+	}
 	if err != nil {
 		return err
 	}
 	for {
 		x.open(d)
 		if err := x.refused(d); err != nil {
+			return x.giveUp(err)
+		}
+		if err := x.record(); err != nil {
 			return x.giveUp(err)
 		}
 		x.attempts++
@@ -125,7 +135,7 @@ func (x *exchange) next(f *failure) *routing.Decision {
 	if f.again && (x.upload == nil || !x.upload.begun) && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
 		if !p.budget.take() {
 			p.metrics.budgetSpent.Inc()
-		} else if next, err := p.o.Router.Again(d, &x.req, f.outcome); err == nil {
+		} else if next, err := p.o.Router.Again(d, &x.req, f.outcome); err == nil && x.permitted(next) == nil {
 			p.metrics.retries.Inc()
 			return next
 		} else { // the attempt has ended

@@ -170,6 +170,10 @@ func (a *attempt) failingStatus(status int) {
 // called counts the end of a call of a head, and its tokens.
 func (a *attempt) called(o *routing.Outcome) {
 	a.attempted(o)
+	if a.recorded != nil {
+		a.recorded(o)
+		a.recorded = nil
+	}
 	m := a.x.proxy.metrics
 	switch {
 	case !a.dialed: // none was made

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"headway/internal/access"
 	"headway/internal/fleet"
 	"headway/internal/openai"
 	"headway/internal/upstream"
@@ -25,10 +24,6 @@ const passThroughPath = "/heads/"
 // it is sent, so that another head can get it. Longer ones go to one head as they
 // come.
 const maxReplayed = 1 << 20
-
-// inference are the engines that /v1 is for. Their other paths load adapters, free
-// caches or end the process.
-var inference = map[string]bool{"vllm": true, "sglang": true, "tgi": true, "llamacpp": true, "ollama": true, "trtllm": true, "openai": true}
 
 // upload is a body on its way from the caller to a head.
 type upload struct {
@@ -57,24 +52,20 @@ func (u *upload) Read(p []byte) (int, error) {
 // readPassThrough finds the model type and the path at the head, and reads the body
 // if it is short.
 func (x *exchange) readPassThrough() error {
-	if len(x.r.Header["Upgrade"]) > 0 && !strings.EqualFold(x.r.Header.Get("Upgrade"), "h2c") || x.r.Method == http.MethodConnect {
+	switch {
+	case len(x.r.Header["Upgrade"]) > 0 && !strings.EqualFold(strings.Join(x.r.Header["Upgrade"], ","), "h2c") || x.r.Method == http.MethodConnect:
 		return &openai.Error{Status: http.StatusNotImplemented, Code: "upgrade_not_supported", Message: "Connections cannot be upgraded here."}
+	case x.r.Method == http.MethodTrace: // its answer is the request, with the head's own credential
+		return &openai.Error{Status: http.StatusMethodNotAllowed, Message: "TRACE is not passed to heads."}
 	}
 	model, path, wrong := split(x.r.URL.EscapedPath(), func(model string) bool { return x.proxy.pool(model) != nil })
 	if wrong != nil {
 		return wrong
 	}
-	if pool := x.proxy.pool(model); pool != nil && !x.caller.Principal.May(access.Operate) {
-		for _, h := range pool.All.Heads {
-			if engine := strings.ToLower(h.Engine); inference[engine] {
-				return &openai.Error{
-					Status:  http.StatusForbidden,
-					Message: "Heads of the engine " + engine + " are reached by /v1; their other paths need the permission operate.",
-				}
-			}
-		}
-	}
 	x.fields.Model, x.target = model, path
+	if err := x.permittedSomewhere(model); err != nil {
+		return err
+	}
 	if q := x.r.URL.RawQuery; q != "" || x.r.URL.ForceQuery {
 		x.target += "?" + q
 	}
@@ -91,26 +82,25 @@ func (p *Proxy) pool(model string) *fleet.Pool {
 	return p.o.Fleet.Snapshot().Pools[p.o.Router.Policy().Model(model)]
 }
 
-var errDots = errors.New("the path has . or .. in it")
+var errPath = errors.New("readers may take the path apart in different ways")
 
 // maxModelParts is how many parts of a path a model type may be, which has slashes
 // that are not encoded.
 const maxModelParts = 4
 
 // split takes the model type from the front of a path as it came, and leaves the
-// rest as it is. A part of it that is . or .., encoded or not, is refused: what
-// stands between here and the head may resolve it.
+// rest as it is. A part of it that is . or .., however often it is encoded, with
+// parameters or without, is refused, as is a control character: what stands
+// between here and the head may resolve it.
 func split(escaped string, known func(model string) bool) (model, path string, wrong *openai.Error) {
 	parts := strings.Split(strings.TrimPrefix(escaped, passThroughPath), "/")
 	for i, part := range parts {
 		decoded, err := url.PathUnescape(part)
-		for piece := range strings.FieldsFuncSeq(decoded, func(r rune) bool { return r == '/' || r == '\\' }) {
-			if piece == "." || piece == ".." {
-				err = errDots
-			}
+		if err == nil {
+			err = checkPart(decoded)
 		}
 		if err != nil {
-			return "", "", &openai.Error{Status: http.StatusBadRequest, Code: "invalid_path", Message: "The path cannot be decoded, or has . or .. in it, which others resolve."}
+			return "", "", &openai.Error{Status: http.StatusBadRequest, Code: "invalid_path", Message: "The path cannot be decoded, or has a control character, or . or .. in it, which others resolve."}
 		}
 		if i == 0 {
 			model = decoded
@@ -128,15 +118,31 @@ func split(escaped string, known func(model string) bool) (model, path string, w
 	return model, "/" + strings.Join(rest, "/"), nil
 }
 
-// mayTryAgain reports whether a request to PassThrough that a head answered so may
-// be sent to another head: what changes nothing when it is done twice, and what the
-// head refused to do.
-func (x *exchange) mayTryAgain(status int) bool {
-	switch x.r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
-		return status >= 500 || status == http.StatusTooManyRequests
+// checkPart refuses a part of a path that a reader may resolve, which decodes it
+// once more or cuts parameters from it.
+func checkPart(part string) error {
+	for {
+		for piece := range strings.FieldsFuncSeq(part, func(r rune) bool { return r == '/' || r == '\\' }) {
+			if name, _, _ := strings.Cut(piece, ";"); name == "." || name == ".." {
+				return errPath
+			}
+		}
+		if strings.ContainsFunc(part, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+			return errPath
+		}
+		next, err := url.PathUnescape(part)
+		if err != nil || next == part {
+			return nil
+		}
+		part = next
 	}
-	return status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests
+}
+
+// mayTryAgain reports whether a request to PassThrough that a head answered so may
+// be sent to another head: one that may be carried out twice, and what the head said
+// that it did not do.
+func (x *exchange) mayTryAgain(status int) bool {
+	return status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests || status >= 500 && x.repeatable()
 }
 
 // forwards reports whether an answer to PassThrough is for the caller as it is.

@@ -18,6 +18,7 @@ import (
 
 	"headway/internal/access"
 	"headway/internal/admission"
+	"headway/internal/audit"
 	"headway/internal/fleet"
 	"headway/internal/openai"
 	"headway/internal/outbound"
@@ -40,6 +41,11 @@ type Options struct {
 	ID        string                // of this run of the service, a token; "": random
 	Failed    func(*fleet.Head)     // is called with each head at fault, and must not block; nil: none is
 	Admission *admission.Admission  // nil: callers have no limits, and no request waits for a place
+	Audit     audit.Recorder        // of what is done at heads by PassThrough that may change them; nil: it is not recorded
+
+	// ClientPaths are paths of heads that callers without the permission operate may
+	// send requests of PassThrough to, besides those that are known of engines.
+	ClientPaths []ClientPath
 
 	// AskUsage says which heads are asked to count the tokens of a stream where the
 	// caller did not ask: AskAuto, AskAlways or AskNever; "": AskAuto.
@@ -129,9 +135,9 @@ func New(o Options) (*Proxy, error) {
 }
 
 // Serve answers one request, and says how much of the time until then was not its
-// own but that of heads and of the caller. An *openai.Error is for the caller of
-// Serve to answer with; nothing was sent then. The other errors are ErrClientGone
-// and ErrAborted.
+// own but that of heads and of the caller. A *RefusedError and an *openai.Error are
+// for the caller of Serve to answer with; nothing was sent then. The other errors are
+// ErrClientGone and ErrAborted, and those of Options.Audit.
 func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhere time.Duration, err error) {
 	x, _ := exchanges.Get().(*exchange)
 	defer x.close()
@@ -158,6 +164,9 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	end := p.o.Now()
 	x.answers(end)
 	x.ended(err, end)
+	if refused, is := err.(*openai.Error); is && x.attempts == 0 { //nolint:errorlint // it comes as it is
+		err = &RefusedError{refused}
+	}
 	p.metrics.overhead.Observe(x.overhead.Seconds())
 	p.metrics.duration.Observe(end.Sub(x.timing.begin).Seconds())
 	return x.elsewhere(end), err
