@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"headway/internal/fleet"
 	"headway/internal/mockhead"
@@ -80,7 +81,7 @@ func TestPitfallP18ErrorsNameWhatTheClientAskedFor(t *testing.T) {
 	})
 	p.serves(fleet.Spec{ID: "a", Endpoint: head.url, ModelTypes: []string{"llama-3"}})
 	p.apply(`{"default_strategy":"round_robin","aliases":{"best":"llama-3"}}`)
-	const want = "The model `best` does not exist, llama-3-70b and my-llama-3 do. Use \\\"best\\\" or not best."
+	const want = "The model `best` does not exist, llama-3-70b and my-llama-3 do. Use \\\"best\\\" or not llama-3."
 	for _, status = range []int{400, 404, 422, 500, 503} {
 		a := p.answer(chatPath, `{"model":"best","messages":[]}`)
 		if a.StatusCode != status || !bytes.Contains(a.body, []byte(want)) || a.ContentLength != int64(len(a.body)) || a.Header.Get("Openai-Model") != "best" {
@@ -117,6 +118,38 @@ func TestErrorsOfHeadsAreErrorObjects(t *testing.T) {
 	}
 }
 
+// A head's 503 or 429 in JSON says when to come back, by the head's own word or by
+// ours.
+func TestARefusalOfAHeadSaysWhenToComeBack(t *testing.T) {
+	p := newPlane(t)
+	status, own := 0, ""
+	head := newScripted(t, func(w http.ResponseWriter, _ []byte) {
+		w.Header().Set("Content-Type", "application/json")
+		if own != "" {
+			w.Header().Set("Retry-After", own)
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, `{"error":{"message":"no","type":"x","code":null}}`)
+	})
+	p.registered("a", head.url)
+	ask := func() planeAnswer { return p.answer(chatPath, chatBody) }
+	for _, status = range []int{400, 500, 503} {
+		if wait := ask().Header.Get("Retry-After"); (wait != "") != (status == 503) {
+			t.Errorf("%d: Retry-After is %q", status, wait)
+		}
+	}
+	status, own = http.StatusServiceUnavailable, "77"
+	if a := ask(); a.StatusCode != status || a.Header.Get("Retry-After") != "77" {
+		t.Errorf("%d: Retry-After is %q of the head's 77", a.StatusCode, a.Header.Get("Retry-After"))
+	}
+	q := newPlane(t)
+	q.registered("b", head.url)
+	status, own = http.StatusTooManyRequests, ""
+	if a := q.answer(chatPath, chatBody); a.StatusCode != status || a.Header.Get("Retry-After") == "" {
+		t.Errorf("%d: Retry-After is %q", a.StatusCode, a.Header.Get("Retry-After"))
+	}
+}
+
 // While all heads ask for a pause, callers get the least of their times, and no head
 // is called.
 func TestPitfallP24TheLeastRetryAfterOfAllHeads(t *testing.T) {
@@ -140,15 +173,22 @@ func TestPitfallP24TheLeastRetryAfterOfAllHeads(t *testing.T) {
 		if streams {
 			body = streamBody
 		}
-		for i := range 3 {
+		begin, waits := time.Now(), map[int]bool{}
+		for i := range 12 {
 			a := p.answer(chatPath, body)
 			wait, _ := strconv.Atoi(a.Header.Get("Retry-After"))
-			if kind, _, _ := errorOf(t, a); a.StatusCode != http.StatusTooManyRequests || wait < 15 || wait > 20 || kind == "" {
+			if kind, _, _ := errorOf(t, a); a.StatusCode != http.StatusTooManyRequests || wait < 15 || wait > 24 || kind == "" {
 				t.Errorf("request %d: %d, Retry-After %q: %s", i, a.StatusCode, a.Header.Get("Retry-After"), a.body)
+			}
+			if waits[wait] = true; float64(wait) < 20-time.Since(begin).Seconds() {
+				t.Errorf("request %d: Retry-After of %d s is over before the pause", i, wait)
 			}
 			if a.Header.Get("X-Headway-Attempts") != fmt.Sprint(map[bool]int{true: 2, false: 0}[i == 0]) || a.Header.Get("X-Headway-Decision-Id") == "" {
 				t.Errorf("request %d: %v", i, a.Header)
 			}
+		}
+		if len(waits) == 1 {
+			t.Error("all callers come back at once")
 		}
 		if calls != 2 {
 			t.Errorf("the heads were called %d times", calls)

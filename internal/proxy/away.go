@@ -19,7 +19,7 @@ func (x *exchange) refused(d *routing.Decision) error {
 	x.decision = nil
 	x.proxy.o.Router.End(d, withdrawn())
 	return &openai.Error{
-		Status: http.StatusTooManyRequests, Code: "heads_rate_limited", RetryAfter: x.leastAway(d.ModelType),
+		Status: http.StatusTooManyRequests, Code: "heads_rate_limited", RetryAfter: retryAfterPause(x.leastAway(d.ModelType)),
 		Message: "All heads that may take the request asked for a pause. Try again after it.",
 	}
 }
@@ -41,37 +41,14 @@ func (x *exchange) leastAway(model string) (least time.Duration) {
 	return least
 }
 
-// renamed is an error's text without the key that its head asks for, and with the name that the caller used of the model in the
-// place of the head's, where that stands as a name of its own.
+// renamed is an error's text without the key that its head asks for, and with the
+// name that the caller used of the model in the place of the head's.
 func (a *attempt) renamed(text []byte) []byte {
 	if a.headKey != "" && bytes.Contains(text, []byte(a.headKey)) {
 		text = bytes.ReplaceAll(text, []byte(a.headKey), []byte("***"))
 	}
-	if a.model == "" || !bytes.Contains(text, []byte(a.real)) {
+	if a.model == "" {
 		return text
 	}
-	var out []byte
-	for {
-		at := bytes.Index(text, []byte(a.real))
-		if at < 0 {
-			return append(out, text...)
-		}
-		end := at + len(a.real)
-		name := a.model
-		if at > 0 && ofName(text[at-1]) && !(at > 1 && text[at-2] == '\\' && text[at-1] != '/') || end < len(text) && ofName(text[end]) && !ends(text[end:]) {
-			name = a.real
-		}
-		out = append(append(out, text[:at]...), name...)
-		text = text[end:]
-	}
-}
-
-// ofName reports whether a character can be part of the name of a model.
-func ofName(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_' || c == '.' || c == '/' || c == ':' || c >= 0x80
-}
-
-// ends reports whether a text begins with what ends a sentence.
-func ends(text []byte) bool {
-	return (text[0] == '.' || text[0] == ':') && (len(text) == 1 || !ofName(text[1]))
+	return openai.Rename(text, a.real, a.model)
 }

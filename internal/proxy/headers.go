@@ -176,7 +176,7 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 	connection := from["Connection"]
 	for name, values := range from {
 		if h[name] == nil && passes(name, toCaller, connection) && !strings.HasPrefix(name, "Access-Control-") { // what is set already is ours
-			if x.model != "" && len(values) == 1 && values[0] == x.real {
+			if x.model != "" && len(values) == 1 && values[0] == x.real && strings.Contains(name, "Model") {
 				values = []string{x.model}
 			}
 			h[name] = values

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,15 @@ const (
 	hintPriority   = "X-Headway-Priority"
 )
 
+// hints are all of them, behind what ours have in common.
+var hints = []string{"Region", "Region-Mode", "Strategy", "Session", "Priority"}
+
+// ofAnswers are the other fields of ours. Who sends back what an answer had means
+// nothing by it.
+var ofAnswers = map[string]bool{
+	"X-Headway-Decision-Id": true, "X-Headway-Head": true, "X-Headway-Attempts": true, "X-Headway-Overhead-Ms": true, "X-Headway-Queue-Ms": true, "X-Headway-Fallback": true,
+}
+
 // hintFields are the names that the policy's caller_may has for hints. The router
 // itself checks those of a strategy and a region mode, which decisions name too.
 var hintFields = map[string]string{hintRegion: "region", hintSession: "session", hintPriority: "priority"}
@@ -40,7 +50,48 @@ const maxHint = 1024
 
 // request makes the router's request of the body's fields and the hints.
 func (x *exchange) request() error {
+	p := x.proxy.o.Router.Policy()
 	x.req = strategy.Request{ModelType: x.fields.Model, Held: true, SessionKey: x.fields.SessionKey}
+	if x.req.SessionKey == "" && x.fields.User != "" && p.CallerMay("session") { // what one user asks has much in common
+		x.req.SessionKey = x.fields.User
+	}
+	for _, s := range x.fields.Prompt {
+		x.prompt += int64(s.End - s.Start)
+	}
+	x.req.InputTokens = x.proxy.estimates.prompt(p.Model(x.fields.Model), x.prompt)
+	x.priority = admission.Normal
+	given, err := hinted(x.r.Header)
+	if !given || err != nil {
+		return err
+	}
+	return x.hints()
+}
+
+// hinted reports whether a request has hints. A name that is none of them would be a
+// hint that does nothing: it is refused.
+func hinted(h http.Header) (given bool, err error) {
+	for name := range h {
+		if !strings.HasPrefix(name, ours) || ofAnswers[name] {
+			continue
+		}
+		given = true
+		if hint := name[len(ours):]; !slices.Contains(hints, hint) {
+			reason := "no hint has this name"
+			if meant := strict.Nearest(hint, hints); meant != "" {
+				reason += "; did you mean " + strings.ToLower(ours+meant) + "?"
+			} else {
+				reason += "; the hints are " + strings.ToLower(ours+strings.Join(hints, ", "+ours))
+			}
+			wrong := badHint(strict.Clip(name), reason)
+			wrong.Code = "unknown_parameter"
+			return true, wrong
+		}
+	}
+	return given, nil
+}
+
+// hints reads the hints into the router's request.
+func (x *exchange) hints() error {
 	for _, h := range []struct {
 		name string
 		to   *string
@@ -59,7 +110,7 @@ func (x *exchange) request() error {
 			return badHint(hintRegionMode, "must be prefer or require")
 		}
 	}
-	priority := admission.Normal.String()
+	priority := x.priority.String()
 	if err := x.hint(hintPriority, &priority); err != nil {
 		return err
 	}
@@ -67,10 +118,6 @@ func (x *exchange) request() error {
 	if x.priority, ok = admission.ParsePriority(priority); !ok {
 		return badHint(hintPriority, "must be high, normal or low")
 	}
-	for _, s := range x.fields.Prompt {
-		x.prompt += int64(s.End - s.Start)
-	}
-	x.req.InputTokens = x.proxy.estimates.prompt(x.proxy.o.Router.Policy().Model(x.fields.Model), x.prompt)
 	return nil
 }
 
@@ -90,9 +137,12 @@ func (x *exchange) hint(name string, to *string) error {
 	return nil
 }
 
-func badHint(name, reason string) error {
+func badHint(name, reason string) *openai.Error {
 	name = strings.ToLower(name)
-	return &openai.Error{Status: http.StatusBadRequest, Param: name, Code: "invalid_value", Message: name + " " + reason + "."}
+	if !strings.HasSuffix(reason, "?") {
+		reason += "."
+	}
+	return &openai.Error{Status: http.StatusBadRequest, Param: name, Code: "invalid_value", Message: name + ": " + reason}
 }
 
 // reserved is that the policy keeps a hint to itself.
@@ -114,7 +164,7 @@ func hintError(err error) error {
 		if name := hintOf[f.Pointer]; name != "" {
 			return badHint(name, f.Reason)
 		}
-		return &openai.Error{Status: http.StatusBadRequest, Param: strings.TrimPrefix(f.Pointer, "/"), Message: f.Pointer + " " + f.Reason + "."}
+		return &openai.Error{Status: http.StatusBadRequest, Param: strings.TrimPrefix(f.Pointer, "/"), Message: f.Pointer + ": " + f.Reason + "."}
 	}
 	return fmt.Errorf("decide: %w", err)
 }
@@ -127,6 +177,12 @@ const (
 
 func retryAfter() time.Duration {
 	return leastRetryAfter + time.Duration(rand.Int64N(int64(retryAfterSpread)))
+}
+
+// retryAfterPause is the time after which callers come back to heads that asked for a
+// pause: never within it.
+func retryAfterPause(pause time.Duration) time.Duration {
+	return max(pause, leastRetryAfter) + retryAfter() - leastRetryAfter
 }
 
 // maxRetryAfter is the longest time that a head can keep requests away.

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"net/http"
 	"regexp"
@@ -95,18 +94,18 @@ func (k *kept) event(x *exchange) (event []byte) {
 
 // send answers with what the last head said.
 func (k *kept) send(x *exchange) error {
-	wait, again := time.Duration(0), time.Duration(0)
-	if k.status == http.StatusTooManyRequests {
-		wait = x.leastAway(x.placed.ModelType)
-	}
-	if k.status == http.StatusTooManyRequests || k.status >= 500 {
-		again = cmp.Or(wait, retryAfter())
+	again := time.Duration(0)
+	switch {
+	case k.status == http.StatusTooManyRequests:
+		again = retryAfterPause(x.leastAway(x.placed.ModelType))
+	case k.status >= 500:
+		again = retryAfter()
 	}
 	if x.caller.Endpoint != PassThrough && mediaType(k.header) != "application/json" || len(k.body) == 0 {
 		return &openai.Error{Status: k.status, Message: "The head that the request was sent to answered " + k.Error() + ".", RetryAfter: again}
 	}
-	if wait > 0 {
-		x.w.Header()["Retry-After"] = []string{(&openai.Error{RetryAfter: wait}).RetryAfterSeconds()}
+	if k.status == http.StatusTooManyRequests || k.status == http.StatusServiceUnavailable && k.header["Retry-After"] == nil {
+		x.w.Header()["Retry-After"] = []string{(&openai.Error{RetryAfter: again}).RetryAfterSeconds()}
 	}
 	x.header(k.status, k.header, int64(len(k.body)))
 	if x.write(k.body) != nil {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"net/url"
 	"path"
 	"strings"
@@ -36,29 +35,6 @@ func FuzzPassThroughPaths(f *testing.F) {
 			if part == "." || part == ".." {
 				t.Fatalf("%q resolves to %q", rest, path.Clean(decoded))
 			}
-		}
-	})
-}
-
-// Names are replaced where they stand for themselves, and nothing else changes.
-func FuzzRenamed(f *testing.F) {
-	f.Add("The model `llama` does not exist, llama-2 does.", "llama", "gpt-4")
-	f.Add("llama", "llama", "")
-	f.Fuzz(func(t *testing.T, text, own, model string) {
-		if own == "" {
-			return
-		}
-		a := &attempt{real: own, model: model}
-		got := a.renamed([]byte(text))
-		if model == "" && string(got) != text {
-			t.Fatalf("%q became %q without an alias", text, got)
-		}
-		if model != "" && !strings.Contains(text, own) && !bytes.Equal(got, []byte(text)) {
-			t.Fatalf("%q became %q", text, got)
-		}
-		a = &attempt{real: own, model: own}
-		if got := a.renamed([]byte(text)); string(got) != text {
-			t.Fatalf("%q became %q by the same name", text, got)
 		}
 	})
 }
