@@ -247,20 +247,9 @@ func DetailOf(faults []api.Fault) string {
 	}
 }
 
-// noHeadDetails say what a failure means.
-var noHeadDetails = map[routing.Failure]string{
-	routing.FailNoHeads:    "No registered head serves this model type.",
-	routing.FailRegion:     "No head in the required region takes requests.",
-	routing.FailUnroutable: "Each head that the request may go to is drained, offline or silent, or has not reported yet; removed counts them.",
-	routing.FailLabels:     "No head that takes requests has the labels.",
-	routing.FailExcluded:   "The request excludes every head that could take it.",
-	routing.FailAtCapacity: "Every head that could take the request is at its max_in_flight, or the model type at that of the policy.",
-	routing.FailTried:      "Every head that could take the request was tried.",
-}
-
 func noHeadProblem(no *routing.NoHeadError) *Problem {
 	if no.Failure == routing.FailUnknownModel {
-		detail, reason := "Neither a registered head nor the policy names this model type.", "is not known"
+		detail, reason := no.Sentence("this model type"), "is not known"
 		if no.Nearest != "" {
 			detail += " Did you mean " + no.Nearest + "?"
 			reason += "; did you mean " + no.Nearest + "?"
@@ -270,7 +259,7 @@ func noHeadProblem(no *routing.NoHeadError) *Problem {
 			Faults: []api.Fault{{Pointer: "/model_type", Reason: reason}},
 		}
 	}
-	return &Problem{Code: api.CodeNoEligibleHead, Detail: noHeadDetails[no.Failure], RetryAfter: no.RetryAfter, noHead: no}
+	return &Problem{Code: api.CodeNoEligibleHead, Detail: no.Sentence(no.ModelType), RetryAfter: no.RetryAfter, noHead: no}
 }
 
 // sentence makes a sentence of an error.

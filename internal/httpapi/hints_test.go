@@ -1,9 +1,15 @@
 package httpapi_test
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+
+	"headway/internal/access"
+	"headway/internal/fleet"
+	"headway/internal/registry"
 )
 
 // A hint that is not known does nothing, so it is refused; what answers have may come
@@ -100,5 +106,78 @@ func TestTheUserIsASessionWhereNoneIsNamed(t *testing.T) {
 	}
 	if n := heads(nil, `"prompt_cache_key":"u1"`); n != 1 {
 		t.Errorf("a session key is at %d heads", n)
+	}
+}
+
+// The sentences are those of the decision API, and what the caller has to change is no
+// outage.
+func TestWithoutAHeadTheReasonIsASentence(t *testing.T) {
+	p := newPlane(t)
+	p.start("a")
+	p.serves(fleet.Spec{ID: "other", Endpoint: "http://127.0.0.1:1", ModelTypes: []string{"m2"}, Region: "eu-north"})
+	p.apply(`{"default_strategy":"round_robin","aliases":{"best":"m"},"caller_may":["region","region_mode"],"rules":[{"match":{"model_type":"named"},"strategy":"random"},{"match":{"model_type":"m2"},"strategy":"random","region_mode":"require"}]}`)
+	no := func(model string, header ...string) planeAnswer {
+		return p.answer(chatPath, `{"model":"`+model+`","messages":[]}`, append([]string{"x-headway-region-mode", "require"}, header...)...)
+	}
+	region := func(name string) []string { return []string{"x-headway-region", name} }
+	for _, c := range []struct {
+		model   string
+		header  []string
+		status  int
+		code    string
+		message string
+	}{
+		{"m", region("eu-nroth"), 400, "unknown_region", "No head at all is in the region eu-nroth, and the request is for no other region. Did you mean eu-north? There are heads in eu-north, us."},
+		{"best", region("mars"), 400, "unknown_region", "No head at all is in the region mars, and the request is for no other region. There are heads in eu-north, us."},
+		{"best", region("eu-north"), 503, "region", "No head of best is in the region eu-north, and the request is for no other region."},
+		{"named", region("us"), 503, "no_heads", "No registered head serves named."},
+		{"m", nil, 400, "invalid_value", "x-headway-region: is required beside x-headway-region-mode require."},
+		{"none", nil, 400, "invalid_value", "x-headway-region: is required beside x-headway-region-mode require."},
+		{"none", region("us"), 404, "model_not_found", "The model `none` does not exist or you do not have access to it."},
+	} {
+		a := no(c.model, c.header...)
+		kind, code, message := errorOf(t, a)
+		if a.StatusCode != c.status || code != c.code || message != c.message || kind != map[bool]string{true: "server_error", false: "invalid_request_error"}[c.status >= 500] {
+			t.Errorf("%s %v: %d %s %s %q\n want %q", c.model, c.header, a.StatusCode, kind, code, message, c.message)
+		}
+		if (a.Header.Get("Retry-After") != "") != (c.status == 503) {
+			t.Errorf("%s %v: %d has Retry-After %q", c.model, c.header, a.StatusCode, a.Header.Get("Retry-After"))
+		}
+	}
+	if a := p.answer(chatPath, `{"model":"m2","messages":[]}`); a.StatusCode != 400 || !strings.Contains(string(a.body), "x-headway-region: is required: the policy serves") {
+		t.Errorf("a region is required by the policy: %d %s", a.StatusCode, a.body)
+	}
+	decision := p.must(http.StatusServiceUnavailable, http.MethodPost, "/api/v1/decisions", `{"model_type":"m","region":"eu-nroth","region_mode":"require"}`)
+	if body := string(decision.body); !strings.Contains(body, `"No head at all is in the region eu-nroth, and the request is for no other region."`) || !strings.Contains(body, `"reason":"region"`) {
+		t.Errorf("the decision API says %s", body)
+	}
+	drained := fleet.AdminDraining
+	if _, err := p.fleet.Patch(t.Context(), "a", registry.Patch{State: &drained}); err != nil {
+		t.Fatal(err)
+	}
+	a := p.answer(chatPath, `{"model":"best","messages":[]}`)
+	if _, code, message := errorOf(t, a); a.StatusCode != 503 || code != "unroutable" || message != "Each head of best that the request may go to is drained, offline or silent, or has not reported yet." {
+		t.Errorf("all are drained: %d %s %q", a.StatusCode, code, message)
+	}
+	keys := p.keysOf()
+	a = no("m", append(region("eu-nroth"), "Authorization", "Bearer "+keys[access.RoleClient])...)
+	if _, code, message := errorOf(t, a); code != "unknown_region" || message != "No head at all is in the region eu-nroth, and the request is for no other region." {
+		t.Errorf("a client is told %s %q", code, message)
+	}
+}
+
+// A request for a region that nobody knows does not wait for one.
+func TestARegionThatNobodyKnowsIsNotWaitedFor(t *testing.T) {
+	p, g := newGatedPlane(t)
+	ctx, leave := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer leave()
+	p.begin(ctx, &all)
+	<-g.arrived
+	p.begin(ctx, &all)
+	p.waiting(1)
+	if a := p.answer(chatPath, chatBody, "x-headway-region", "mars", "x-headway-region-mode", "require"); a.StatusCode != http.StatusBadRequest {
+		t.Errorf("%d %s", a.StatusCode, a.body)
 	}
 }

@@ -113,7 +113,7 @@ func (x *exchange) await(pool string) (d *routing.Decision, err error) {
 		d, err = x.decide()
 		switch failureOf(err) {
 		case routing.FailAtCapacity, routing.FailUnroutable, routing.FailNoHeads, routing.FailRegion:
-			return false // a head may come, or come back
+			return stray(err) // or a head may come, or come back
 		}
 		return true
 	})
@@ -143,7 +143,7 @@ func (x *exchange) last(code string) (*routing.Decision, error) {
 	if err == nil {
 		return d, nil
 	}
-	answer := refusal(err)
+	answer := x.refusal(err)
 	if e, ok := errors.AsType[*openai.Error](answer); ok && code != "" && failureOf(err) == routing.FailAtCapacity {
 		e.Code, e.Message = code, "Every head of the model is busy, and none had a place in time. Try again later."
 	}

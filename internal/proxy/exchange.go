@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"net/http"
 	"strings"
 	"sync"
@@ -253,18 +252,4 @@ func (x *exchange) answered(res *upstream.Response) *failure {
 		return x.stream(res)
 	}
 	return x.whole(res)
-}
-
-// refusal is the answer to a decision that found no head.
-func refusal(err error) error {
-	if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
-		if no.Failure == routing.FailUnknownModel {
-			return openai.ModelNotFound(no.ModelType)
-		}
-		return &openai.Error{
-			Status: http.StatusServiceUnavailable, Code: no.Failure.String(), RetryAfter: retryAfter(),
-			Message: "No head can take the request now: " + no.Failure.String() + ".",
-		}
-	}
-	return hintError(err)
 }

@@ -110,6 +110,9 @@ func (x *exchange) hints() error {
 			return badHint(hintRegionMode, "must be prefer or require")
 		}
 	}
+	if x.req.RegionMode == strategy.RegionRequire && x.req.Region == "" && x.proxy.o.Router.Policy().CallerMay("region_mode") {
+		return badHint(hintRegion, "is required beside x-headway-region-mode require")
+	}
 	priority := x.priority.String()
 	if err := x.hint(hintPriority, &priority); err != nil {
 		return err

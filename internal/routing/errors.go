@@ -3,7 +3,10 @@ package routing
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"headway/internal/strict"
 )
 
 // Failure is why a decision found no head: the value of the reason label of
@@ -42,8 +45,35 @@ type NoHeadError struct {
 	RetryAfter  time.Duration
 	Explanation *Explanation // when the request asked for one
 	Decision    *Decision    // that is kept of it; nil: of Again none is
+	Required    bool         // no other region than that was looked in
+	Stray       bool         // neither a head nor the policy knows the region
+}
 
-	stray bool // neither a head nor the policy knows the region
+// sentences say what a failure means, by the model type and where it was looked for.
+var sentences = map[Failure]string{
+	FailUnknownModel: "Neither a registered head nor the policy names %s.",
+	FailNoHeads:      "No registered head serves %s.",
+	FailRegion:       "No head of %s is%s, and the request is for no other region.",
+	FailUnroutable:   "Each head of %s%s that the request may go to is drained, offline or silent, or has not reported yet.",
+	FailLabels:       "No head of %s%s that takes requests has the labels.",
+	FailExcluded:     "The request excludes every head of %s%s that could take it.",
+	FailAtCapacity:   "Every head of %s%s that could take the request is at its max_in_flight, or the model type at that of the policy.",
+	FailTried:        "Every head of %s%s that could take the request was tried.",
+}
+
+// Sentence is for people. It calls the model type what the request does.
+func (e *NoHeadError) Sentence(model string) string {
+	where := ""
+	if e.Required {
+		where = " in the region " + strict.Clip(e.Region)
+	}
+	if e.Stray {
+		return "No head at all is" + where + ", and the request is for no other region."
+	}
+	if strings.Count(sentences[e.Failure], "%s") == 1 {
+		return fmt.Sprintf(sentences[e.Failure], model)
+	}
+	return fmt.Sprintf(sentences[e.Failure], model, where)
 }
 
 func (e *NoHeadError) Error() string {

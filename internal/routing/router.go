@@ -238,7 +238,7 @@ func (c *choice) resolve(req *strategy.Request, maxTTL time.Duration) error {
 	}
 	if req.Region != "" {
 		if c.region = c.canonicalRegion(req.Region); c.region == "" && c.mode == strategy.RegionRequire {
-			return &NoHeadError{Failure: FailRegion, ModelType: c.model, Region: req.Region, stray: c.snapshot.Regions[req.Region] == 0}
+			return &NoHeadError{Failure: FailRegion, ModelType: c.model, Region: req.Region, Required: true, Stray: c.snapshot.Regions[req.Region] == 0}
 		}
 	}
 	return nil
@@ -308,7 +308,7 @@ func (r *Router) note(c *choice, d *Decision, s *scratch) {
 
 // refuse finds out why none of the candidates could be taken.
 func (c *choice) refuse(req *strategy.Request) *NoHeadError {
-	e := &NoHeadError{ModelType: c.pool.ModelType, Region: req.Region, Counts: map[string]int{}}
+	e := &NoHeadError{ModelType: c.pool.ModelType, Region: req.Region, Counts: map[string]int{}, Required: c.mode == strategy.RegionRequire}
 	c.explanation.finish("", false)
 	if req.Explain {
 		e.Explanation = c.explanation
@@ -352,7 +352,7 @@ func (r *Router) recordFailure(e *NoHeadError, c *choice) {
 	if region == "" || c.snapshot.Regions[region] == 0 && c.policy.Region(region) == "" {
 		region = other
 	}
-	if e.stray {
+	if e.Stray {
 		reason = failUnknownRegion
 	}
 	r.metrics.noHead(reason, model, region)
