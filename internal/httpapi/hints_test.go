@@ -166,8 +166,8 @@ func TestWithoutAHeadTheReasonIsASentence(t *testing.T) {
 	}
 }
 
-// A request for a region that nobody knows does not wait for one.
-func TestARegionThatNobodyKnowsIsNotWaitedFor(t *testing.T) {
+// A request for a region that neither a head nor the policy knows does not wait for one.
+func TestARegionThatIsNotKnownIsNotWaitedFor(t *testing.T) {
 	p, g := newGatedPlane(t)
 	ctx, leave := context.WithCancel(t.Context())
 	var all sync.WaitGroup

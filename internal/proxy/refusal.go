@@ -33,7 +33,7 @@ func (x *exchange) refusal(err error) error {
 	}
 }
 
-// stray reports whether the request is for a region that nobody knows.
+// stray reports whether the request is for a region that neither a head nor the policy knows.
 func stray(err error) bool {
 	no, ok := errors.AsType[*routing.NoHeadError](err)
 	return ok && no.Stray
