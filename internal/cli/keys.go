@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/user"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -259,9 +260,20 @@ func keyTable(keys []api.Key) *terminal.Table {
 		case k.ExpiresAt != nil:
 			state = "good for " + terminal.Short(k.ExpiresAt.Sub(now))
 		}
-		t.Add(k.ID, k.Name, k.Role, state, terminal.Ago(k.LastUsedAt, now), terminal.Ago(&k.CreatedAt, now), k.Scopes, k.Heads, k.Regions, k.RequestsPerMinute, k.TokensPerMinute, max(k.Weight, 1), k.CreatedBy)
+		t.Add(k.ID, k.Name, k.Role, state, terminal.Ago(k.LastUsedAt, now), terminal.Ago(&k.CreatedAt, now), k.Scopes, k.Heads, k.Regions, limit(k.RequestsPerMinute), limit(k.TokensPerMinute), max(k.Weight, 1), k.CreatedBy)
 	}
 	return t
+}
+
+// limit is a limit of a key: "-" where it has none of its own and the setting counts.
+func limit(n int64) string {
+	switch n {
+	case 0:
+		return "-"
+	case -1:
+		return "none"
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func newKeysRevoke(r *remote) *cobra.Command {

@@ -125,3 +125,17 @@ func TestAnExplanationFitsThePage(t *testing.T) {
 		}
 	}
 }
+
+// A key without a limit of its own is not shown as one that allows nothing.
+func TestAKeyWithoutALimitOfItsOwn(t *testing.T) {
+	var page strings.Builder
+	keys := []api.Key{{ID: "a", KeyLimits: api.KeyLimits{TokensPerMinute: -1}}, {ID: "b", KeyLimits: api.KeyLimits{RequestsPerMinute: 60, TokensPerMinute: 1000}}}
+	if err := terminal.Write(&page, "wide", keys, keyTable(keys)); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{" - none 1 ", " 60 1000 1 "} {
+		if row := strings.Join(strings.Fields(strings.Split(page.String(), "\n")[i+1]), " ") + " "; !strings.Contains(row, want) {
+			t.Errorf("%q has no %q", row, want)
+		}
+	}
+}

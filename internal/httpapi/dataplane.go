@@ -23,7 +23,7 @@ func (s *Server) dataPlane() (list []*route) {
 	for i := range openai.Endpoints() {
 		e := &openai.Endpoints()[i]
 		rt := &route{
-			method: e.Method, pattern: strings.Replace(e.Path, "{id}", "{id...}", 1), needs: access.Decide, success: http.StatusOK, query: true, client: true,
+			id: e.Name, method: e.Method, pattern: strings.Replace(e.Path, "{id}", "{id...}", 1), needs: access.Decide, success: http.StatusOK, query: true, client: true,
 			handle: func(a *answer, r *http.Request) error { return s.passOn(a, r, e) },
 			refuse: refuseClient,
 		}
@@ -59,8 +59,12 @@ func (s *Server) passOn(a *answer, r *http.Request, e *openai.Endpoint) error {
 
 // refuseClient answers with a problem in the form of the path's API.
 func refuseClient(a *answer, r *http.Request, p *apiv1.Problem) {
-	answerClient(a, dialect(r), &openai.Error{
-		Status: p.Status(), Code: cmp.Or(clientCodes[p.Code], p.Code), Message: p.Detail, RetryAfter: p.RetryAfter,
+	d, detail := dialect(r), p.Detail
+	if d == openai.Anthropic && p.Code == api.CodeUnauthenticated { // as its clients know it
+		detail = strings.Replace(detail, "send it as Authorization", "send it as x-api-key: KEY or as Authorization", 1)
+	}
+	answerClient(a, d, &openai.Error{
+		Status: p.Status(), Code: cmp.Or(clientCodes[p.Code], p.Code), Message: detail, RetryAfter: p.RetryAfter,
 	})
 }
 

@@ -168,7 +168,11 @@ func (c *contract) request(t testing.TB, r *http.Request, body string) {
 			t.Errorf("%s %s: a body is not described", r.Method, r.URL.Path)
 		}
 	default:
-		c.matches(t, r.Method+" "+r.URL.Path+" asked", []byte(body), "paths", template, method, "requestBody", "content", "application/json", "schema")
+		where := []string{"paths", template, method, "requestBody"}
+		if component, isRef := strings.CutPrefix(op.RequestBody.Ref, "#/components/requestBodies/"); isRef {
+			where = []string{"components", "requestBodies", component}
+		}
+		c.matches(t, r.Method+" "+r.URL.Path+" asked", []byte(body), append(where, "content", "application/json", "schema")...)
 	}
 }
 

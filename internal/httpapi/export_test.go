@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -26,7 +27,7 @@ func (s *Server) Operations() []Operation {
 		if pattern == indexPattern {
 			pattern = "/"
 		}
-		list = append(list, Operation{rt.method, pattern, rt.id, rt.success})
+		list = append(list, Operation{rt.method, strings.Replace(pattern, "{id...}", "{id}", 1), rt.id, rt.success})
 	}
 	return list
 }
