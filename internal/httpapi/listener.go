@@ -49,7 +49,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		}
 		address := remoteAddr(c)
 		if l.enter(address) {
-			return &boundedConn{Conn: c, listener: l, address: address}, nil
+			return l.newConn(c, address), nil
 		}
 		l.metrics.connectionsRefused.Inc()
 		_ = c.Close()
@@ -104,38 +104,47 @@ func (l *boundedListener) leave(address netip.Addr) {
 
 type boundedConn struct {
 	net.Conn
-	listener *boundedListener
-	address  netip.Addr
-	closed   atomic.Bool
-	writeBy  atomic.Int64 // the deadline of writes, Unix nanoseconds; 0: none
+	listener      *boundedListener
+	address       netip.Addr
+	closed        atomic.Bool
+	reads, writes deadline
 }
 
-// writeSlack is how much later than asked a write may fail, so that a busy
-// connection sets its deadline once in that time and not for each answer.
+// writeSlack is how much later than asked a write may fail.
 const writeSlack = time.Second
 
-// SetWriteDeadline lets writes fail at t or up to writeSlack later.
-func (c *boundedConn) SetWriteDeadline(t time.Time) error {
-	by := int64(0)
-	if !t.IsZero() {
-		if ahead := c.writeBy.Load() - t.UnixNano(); ahead >= 0 && ahead <= int64(writeSlack) {
-			return nil
-		}
-		t = t.Add(writeSlack)
-		by = t.UnixNano()
+func (l *boundedListener) newConn(c net.Conn, address netip.Addr) *boundedConn {
+	return &boundedConn{
+		Conn: c, listener: l, address: address,
+		reads: deadline{set: c.SetReadDeadline}, writes: deadline{set: c.SetWriteDeadline, slack: writeSlack},
 	}
-	c.writeBy.Store(by)
-	return c.Conn.SetWriteDeadline(t)
 }
 
-// SetDeadline sets both deadlines at t.
+// SetReadDeadline lets reads fail at t.
+func (c *boundedConn) SetReadDeadline(t time.Time) error { return c.reads.move(t) }
+
+// SetWriteDeadline lets writes fail at t or up to writeSlack later.
+func (c *boundedConn) SetWriteDeadline(t time.Time) error { return c.writes.move(t) }
+
+// SetDeadline is both.
 func (c *boundedConn) SetDeadline(t time.Time) error {
-	c.writeBy.Store(0)
-	return c.Conn.SetDeadline(t)
+	return errors.Join(c.reads.move(t), c.writes.move(t))
+}
+
+func (c *boundedConn) Read(b []byte) (int, error) {
+	if err := c.reads.begin(); err != nil {
+		return 0, err
+	}
+	defer c.reads.end()
+	return c.Conn.Read(b)
 }
 
 // Write writes b as writeAnswer does. Below TLS no b is such an answer.
 func (c *boundedConn) Write(b []byte) (int, error) {
+	if err := c.writes.begin(); err != nil {
+		return 0, err
+	}
+	defer c.writes.end()
 	return writeAnswer(c.Conn, c.listener.metrics, b)
 }
 
