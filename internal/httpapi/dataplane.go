@@ -49,7 +49,11 @@ func (s *Server) passOn(a *answer, r *http.Request, e *openai.Endpoint) error {
 	if e.Dialect == openai.Anthropic { // where its clients look for it
 		a.Header()["Request-Id"] = a.Header()["X-Request-Id"]
 	}
-	elsewhere, err := s.o.Proxy.Serve(a, r, proxy.Caller{Principal: a.principal, RequestID: a.requestID(), Endpoint: e})
+	c := proxy.Caller{Principal: a.principal, RequestID: a.requestID(), Endpoint: e}
+	if e == proxy.PassThrough {
+		c.Left = leaving(r)
+	}
+	elsewhere, err := s.o.Proxy.Serve(a, r, c)
 	a.elsewhere = elsewhere
 	if errors.Is(err, proxy.ErrClientGone) {
 		return &apiv1.Problem{Code: api.CodeClientGone}

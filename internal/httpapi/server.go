@@ -121,6 +121,7 @@ func (s *Server) newHTTP(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:                      s.external.handler(h),
 		BaseContext:                  func(net.Listener) context.Context { return s.base },
+		ConnContext:                  withConn,
 		DisableGeneralOptionsHandler: true, // OPTIONS * is for ServeHTTP as well
 		ReadHeaderTimeout:            s.o.Limits.HeaderTimeout,
 		ReadTimeout:                  s.o.Limits.ReadTimeout,

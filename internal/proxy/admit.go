@@ -102,6 +102,9 @@ func (x *exchange) place() (*routing.Decision, error) {
 
 // await has the request wait for a place.
 func (x *exchange) await(pool string) (d *routing.Decision, err error) {
+	if err := x.upload.keep(); err != nil {
+		return nil, err
+	}
 	p := x.proxy
 	r := admission.Request{Pool: pool, Caller: x.account, Priority: x.priority}
 	if mode := p.o.Router.Policy().Plan(pool, x.req.Region).RegionMode; cmp.Or(x.req.RegionMode, mode) == strategy.RegionRequire {

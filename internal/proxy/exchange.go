@@ -175,6 +175,7 @@ func (x *exchange) close() {
 		x.called(&o)
 		x.proxy.o.Router.End(x.decision, o)
 	}
+	x.upload.close()
 	x.proxy.bodies.free(&x.body)
 	if x.upload != nil {
 		x.proxy.bodies.end(x.rc)

@@ -155,7 +155,7 @@ func (a *attempt) prepare() {
 	a.call = upstream.Call{
 		Endpoint: d.Head.Endpoint, Method: x.r.Method, Path: path, Header: fields, Body: pieces,
 	}
-	if x.upload != nil {
+	if x.upload != nil && !x.upload.kept {
 		a.call.Stream, a.call.Length = x.upload, x.r.ContentLength
 	}
 	if x.fields.Stream && e.Streams && e.Name != "audio.speech" { // that may be answered by sound

@@ -2,11 +2,9 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"headway/internal/fleet"
 	"headway/internal/openai"
@@ -24,30 +22,6 @@ const passThroughPath = "/heads/"
 // it is sent, so that another head can get it. Longer ones go to one head as they
 // come.
 const maxReplayed = 1 << 20
-
-// upload is a body on its way from the caller to a head.
-type upload struct {
-	x     *exchange
-	begun bool // some of it was asked for: no other head can get it any more
-	until time.Time
-}
-
-func (u *upload) Read(p []byte) (int, error) {
-	u.begun = true
-	limit := u.x.proxy.o.Limits.BodyTime
-	if now := time.Now(); u.until.Sub(now) < limit/2 {
-		u.until = now.Add(limit)
-		_ = u.x.rc.SetReadDeadline(u.until)
-		if u.x.proxy.bodies.stopping.Load() { // it may be later than that of stop
-			return 0, ErrStopping
-		}
-	}
-	n, err := u.x.r.Body.Read(p)
-	if err == io.EOF {
-		_ = u.x.rc.SetReadDeadline(time.Time{})
-	}
-	return n, err //nolint:wrapcheck // upstream makes a kind of it
-}
 
 // readPassThrough finds the model type and the path at the head, and reads the body
 // if it is short.
@@ -70,7 +44,7 @@ func (x *exchange) readPassThrough() error {
 		x.target += "?" + q
 	}
 	if x.r.ContentLength < 0 || x.r.ContentLength > maxReplayed {
-		x.upload = &upload{x: x}
+		x.upload = newUpload(x)
 		x.proxy.bodies.begin(x.rc)
 	} else if err := x.proxy.bodies.read(x.rc, x.r, &x.body); err != nil {
 		return err

@@ -82,6 +82,7 @@ type Caller struct {
 	Principal *access.Principal
 	RequestID string
 	Endpoint  *openai.Endpoint
+	Left      func() bool // reports whether it has closed its connection, while its body is unread; nil: it cannot be asked
 }
 
 // Errors of Serve that are not answered: no answer can be sent any more.
