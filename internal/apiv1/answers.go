@@ -123,6 +123,18 @@ func RecentOf(d *routing.Decision) api.RecentDecision {
 	return recent
 }
 
+// OwnOf is RecentOf for a caller that may not read the fleet. Of a request that the
+// data plane put on heads it names none.
+func OwnOf(d *routing.Decision) api.RecentDecision {
+	recent := RecentOf(d)
+	if !d.Proxied() {
+		return recent
+	}
+	recent.Head, recent.Alternatives, recent.Explanation = api.DecisionHead{}, []api.DecisionHead{}, nil
+	recent.Reason = string(d.AppendChoice(nil))
+	return recent
+}
+
 func toRecorded(o *routing.Outcome) *api.RecordedOutcome {
 	recorded := &api.RecordedOutcome{At: moment(stamp(o.At)), Outcome: api.Outcome{Result: o.Result.String()}}
 	if o.Result > routing.ResultCancelled { // no outcome was reported

@@ -253,7 +253,7 @@ func FuzzDecision(f *testing.F) {
 	verbs := newDesk(f)
 	f.Add([]byte(`{"model_type":"m","exclude":["a"]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if answer, err := verbs.Decide(body, nil); err == nil && !jsontext.Value(answer).IsValid() {
+		if answer, err := verbs.Decide(nil, body, nil); err == nil && !jsontext.Value(answer).IsValid() {
 			t.Fatalf("the answer is %q without an error", answer)
 		}
 		var d work

@@ -14,7 +14,7 @@ import (
 // decided makes a decision and returns its id.
 func decided(t testing.TB, d *Verbs) string {
 	t.Helper()
-	answer, err := d.Decide([]byte(`{"model_type":"m"}`), nil)
+	answer, err := d.Decide(nil, []byte(`{"model_type":"m"}`), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -137,8 +137,8 @@ var works = sync.Pool{New: func() any { return new(work) }}
 
 // Decide reads an api.DecisionRequest, makes the decision, and appends the
 // api.Decision to the answer, which may be the memory of the body: the hot call
-// is read and written by hand.
-func (d *Verbs) Decide(body, answer []byte) ([]byte, error) {
+// is read and written by hand. The decision is the caller's own, who can read it.
+func (d *Verbs) Decide(p *access.Principal, body, answer []byte) ([]byte, error) {
 	in, _ := works.Get().(*work)
 	defer works.Put(in)
 	var faults []strict.Fault
@@ -151,6 +151,7 @@ func (d *Verbs) Decide(body, answer []byte) ([]byte, error) {
 	if faults = strict.Merge(faults, checkDecision(&in.req)); len(faults) > 0 {
 		return answer, strict.Invalid(faults)
 	}
+	in.req.Caller = p.Mark()
 	decision, err := d.router.Decide(&in.req)
 	if err != nil {
 		return answer, err

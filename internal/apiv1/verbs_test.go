@@ -54,7 +54,7 @@ func TestExcludedHeadsAreNotTaken(t *testing.T) {
 		`{"model_type":"m","exclude":["a"],"labels":{}}`, // read by the other reader
 	} {
 		for range 20 {
-			answer, err := d.Decide([]byte(body), nil)
+			answer, err := d.Decide(nil, []byte(body), nil)
 			if err != nil {
 				t.Fatalf("%s: %v", body, err)
 			}
@@ -67,7 +67,7 @@ func TestExcludedHeadsAreNotTaken(t *testing.T) {
 			}
 		}
 	}
-	answer, err := d.Decide([]byte(`{"model_type":"m","exclude":["a"],"strategy":"random"}`), nil)
+	answer, err := d.Decide(nil, []byte(`{"model_type":"m","exclude":["a"],"strategy":"random"}`), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestExcludedHeadsAreNotTaken(t *testing.T) {
 	if err := json.Unmarshal(answer, &decision); err != nil || decision.Reason != "random, of 1 candidate" {
 		t.Errorf("%v: reason %q", err, decision.Reason)
 	}
-	_, err = d.Decide([]byte(`{"model_type":"m","exclude":["a","b"]}`), nil)
+	_, err = d.Decide(nil, []byte(`{"model_type":"m","exclude":["a","b"]}`), nil)
 	if none, ok := errors.AsType[*routing.NoHeadError](err); !ok || none.Failure != routing.FailExcluded {
 		t.Errorf("with all heads excluded: %v", err)
 	}

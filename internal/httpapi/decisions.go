@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"headway/api"
+	"headway/internal/access"
 	"headway/internal/apiv1"
 	"headway/internal/fleet"
 	"headway/internal/routing"
@@ -14,7 +15,7 @@ import (
 // makeDecision is the hot route: it is found without the mux, and its answer is
 // written into the buffer that held the body.
 func (s *Server) makeDecision(w *answer, r *http.Request) error {
-	body, err := s.o.Verbs.Decide(w.body.b, w.body.b[:0])
+	body, err := s.o.Verbs.Decide(w.principal, w.body.b, w.body.b[:0])
 	if w.body.b = body; err != nil { // it may have grown
 		return err
 	}
@@ -61,7 +62,12 @@ func (s *Server) getDecision(w *answer, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, apiv1.RecentOf(d))
+	if err := w.principal.Require(access.Read); err == nil {
+		return writeJSON(w, http.StatusOK, apiv1.RecentOf(d))
+	} else if !d.MadeFor(w.principal.Mark()) {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, apiv1.OwnOf(d))
 }
 
 // maxDecisionID is longer than any id of a decision.

@@ -22,6 +22,7 @@ type route struct {
 	pattern string
 	id      string // operation of the OpenAPI document
 	needs   access.Permission
+	own     access.Permission // that is enough for what is the caller's own, as the handler finds out
 	action  string // what the audit trail calls it, "" for what is not sensitive
 	success int    // status of the usual answer
 	probe   bool   // for health checks and scrapes, which name any Host or none, and may ask by OPTIONS
@@ -55,7 +56,7 @@ func (s *Server) routes() []*route {
 		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: access.BeHead, success: 200, body: true, handle: ofHead(s.reportStatus)},
 		{method: "POST", pattern: decisionsPath, id: "decide", needs: access.Decide, success: 200, body: true, handle: s.makeDecision},
 		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: access.Read, success: 200, query: true, handle: s.listDecisions},
-		{method: "GET", pattern: "/api/v1/decisions/{id}", id: "getDecision", needs: access.Read, success: 200, handle: s.getDecision},
+		{method: "GET", pattern: "/api/v1/decisions/{id}", id: "getDecision", needs: access.Read, own: access.Decide, success: 200, handle: s.getDecision},
 		{method: "POST", pattern: "/api/v1/decisions/{id}/progress", id: "reportProgress", needs: access.Decide, success: 204, body: true, handle: report(s.o.Verbs.Progress)},
 		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: access.Decide, success: 204, body: true, handle: report(s.o.Verbs.Outcome)},
 		{method: "GET", pattern: "/api/v1/strategies", id: "listStrategies", needs: access.Read, success: 200, handle: s.listStrategies},

@@ -184,7 +184,7 @@ func (s *session) may(q *request) error {
 }
 
 func (s *session) decide(data []byte) (answer []byte, err error) {
-	s.data, err = s.hub.o.Verbs.Decide(data, s.data[:0])
+	s.data, err = s.hub.o.Verbs.Decide(s.principal.Load(), data, s.data[:0])
 	return s.data, err
 }
 

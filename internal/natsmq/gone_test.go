@@ -28,7 +28,7 @@ func TestADecisionThatCannotBeSentHoldsNoPlace(t *testing.T) {
 	if made, held := w.router.Newest(), w.router.Open(); made != 4 || held != 1 {
 		t.Errorf("%d decisions, %d hold places; want 4, and the one that was answered", made, held)
 	}
-	answer, err := w.verbs.Decide([]byte(body), nil)
+	answer, err := w.verbs.Decide(nil, []byte(body), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -178,7 +178,7 @@ func refused(what string, problem *apiv1.Problem) audit.Entry {
 }
 
 func (q *Queue) decide(r micro.Request) {
-	p, answer, err := q.call(r.Subject(), r.Data(), func(*access.Principal) ([]byte, error) { return q.o.Verbs.Decide(r.Data(), nil) })
+	p, answer, err := q.call(r.Subject(), r.Data(), func(p *access.Principal) ([]byte, error) { return q.o.Verbs.Decide(p, r.Data(), nil) })
 	q.reply(r, p, answer, err)
 }
 

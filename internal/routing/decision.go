@@ -45,7 +45,8 @@ type Decision struct {
 	firstToken   atomic.Int64  // nanoseconds after At, 0: not seen
 	lasts        atomic.Int64  // nanoseconds after At
 	ttl          time.Duration // 0: held
-	tokens       int64         // of the prompt, taken with the place
+	tokens       int32         // of the prompt, taken with the place
+	caller       uint32        // Request.Caller
 	end          atomic.Pointer[Outcome]
 }
 
@@ -64,6 +65,12 @@ func (d *Decision) Before() *Decision {
 	}
 	return d.origin.before
 }
+
+// Proxied reports whether the data plane made the decision: it holds the place.
+func (d *Decision) Proxied() bool { return d.ttl == 0 }
+
+// MadeFor reports whether the decision was made for a caller.
+func (d *Decision) MadeFor(caller uint32) bool { return d.caller == caller }
 
 // Hedges reports whether the decision stands beside the one before it.
 func (d *Decision) Hedges() bool { return d.origin != nil && d.origin.hedges }
@@ -161,7 +168,7 @@ func (d *Decision) FirstTokenAt() time.Time {
 
 // AppendReason appends, in words, why this head was chosen.
 func (d *Decision) AppendReason(b []byte) []byte {
-	b = d.appendChoice(b)
+	b = d.AppendChoice(b)
 	if f := d.Fallback(); f != nil {
 		b = append(append(append(b, "; fallback from "...), f.ModelType...), ' ')
 		if f.Region != "" {
@@ -185,7 +192,8 @@ func (d *Decision) AppendReason(b []byte) []byte {
 	return b
 }
 
-func (d *Decision) appendChoice(b []byte) []byte {
+// AppendChoice is AppendReason without the fallback and the attempts before.
+func (d *Decision) AppendChoice(b []byte) []byte {
 	if d.Head == nil {
 		return append(append(b, "no head: "...), d.Failure.String()...)
 	}

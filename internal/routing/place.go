@@ -31,6 +31,9 @@ func (s *scratch) begin(c *choice, req *strategy.Request, now time.Time, seed ui
 	s.in.Tiers, s.last = c.set.tiers, c.set.last
 }
 
+// tokens are those that are taken with the place, and given back with it.
+func (s *scratch) tokens() int32 { return int32(min(s.in.Request.InputTokens, math.MaxInt32)) }
+
 // place goes through the tiers until the strategy chooses a head that has a place,
 // and takes that, but not in a rehearsal. It returns which of how many picks the
 // head is; of 0 if none was found.
@@ -47,7 +50,7 @@ func (r *Router) place(c *choice, s *scratch) (pick, picks int) {
 				break
 			}
 			for i := range n {
-				if h := s.picks[i].Head; c.rehearsed || h.Live.TryAcquire(h.MaxInFlight, in.Request.InputTokens) {
+				if h := s.picks[i].Head; c.rehearsed || h.Live.TryAcquire(h.MaxInFlight, int64(s.tokens())) {
 					return i, n
 				}
 			}
@@ -100,7 +103,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
 		Strategy: c.plan.Spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule),
-		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.o.ReservationTTL), tokens: in.Request.InputTokens,
+		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.o.ReservationTTL), tokens: s.tokens(), caller: in.Request.Caller,
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
 		Sticky: in.Recalled.Head == s.picks[i].Head,

@@ -52,11 +52,11 @@ func (r *reservations) finish(d *Decision, o *Outcome) (counts, late bool) {
 	if d.end.CompareAndSwap(nil, o) {
 		switch {
 		case reported:
-			live.Release(d.tokens)
+			live.Release(int64(d.tokens))
 		case o.Result == ResultExpired:
-			live.Expire(d.tokens)
+			live.Expire(int64(d.tokens))
 		default:
-			live.Evict(d.tokens)
+			live.Evict(int64(d.tokens))
 		}
 		r.open.Add(-1)
 		return true, false

@@ -171,7 +171,7 @@ func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
 		return d, nil
 	}
 	if none.RetryAfter = retryAfter; !req.Waits {
-		r.recordFailure(none, &c)
+		r.recordFailure(none, &c, req.Caller)
 	}
 	return nil, none
 }
@@ -341,7 +341,7 @@ func (c *choice) refuse(req *strategy.Request) *NoHeadError {
 
 // recordFailure counts and keeps a decision that found no head, by names that a
 // head or the policy knows. One that had an attempt before is kept already.
-func (r *Router) recordFailure(e *NoHeadError, c *choice) {
+func (r *Router) recordFailure(e *NoHeadError, c *choice, caller uint32) {
 	if c.before != nil {
 		return
 	}
@@ -358,7 +358,7 @@ func (r *Router) recordFailure(e *NoHeadError, c *choice) {
 	r.metrics.noHead(reason, model, region)
 	d := &Decision{
 		Failure: e.Failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
-		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.o.Now(), nonce: r.random(),
+		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.o.Now(), nonce: r.random(), caller: caller,
 	}
 	e.Decision = d
 	r.failures.add(d, &r.recent.newest)

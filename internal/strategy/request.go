@@ -47,4 +47,5 @@ type Request struct {
 	Exclude      []string      // ids of heads not to take
 	Labels       map[string]string
 	Explain      bool
+	Caller       uint32 // who it is for: access.Principal.Mark
 }
