@@ -60,7 +60,7 @@ var Author = author
 
 // BoundedListener is a listener within limits.
 func BoundedListener(l net.Listener, limits Limits) net.Listener {
-	return newBoundedListener(l, limits, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	return newBoundedListener(l, limits, false, newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
 }
 
 // UseBuffer takes a buffer, fills and frees it, and returns how large it was.

@@ -26,6 +26,7 @@ type shakingListener struct {
 	net.Listener
 	config  *tls.Config
 	timeout time.Duration // of one handshake
+	clients bool          // it has the routes of the data plane alone
 	metrics *metrics
 	log     *slog.Logger
 
@@ -41,8 +42,8 @@ type accepted struct {
 	err  error
 }
 
-func newShakingListener(l net.Listener, config *tls.Config, timeout time.Duration, m *metrics, log *slog.Logger) *shakingListener {
-	s := &shakingListener{Listener: l, config: config, timeout: timeout, metrics: m, log: log, shaken: make(chan accepted)}
+func newShakingListener(l net.Listener, config *tls.Config, timeout time.Duration, clients bool, m *metrics, log *slog.Logger) *shakingListener {
+	s := &shakingListener{Listener: l, config: config, timeout: timeout, clients: clients, metrics: m, log: log, shaken: make(chan accepted)}
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.running.Go(s.run)
 	return s
@@ -120,7 +121,7 @@ func (l *shakingListener) shake(c net.Conn) (ready net.Conn, err error) {
 	case "h2":
 		return secure, nil
 	case "", "http/1.1":
-		return &secureConn{secure, l.metrics}, nil
+		return &secureConn{secure, l.metrics, asked{client: l.clients}}, nil
 	default:
 		return nil, nil
 	}
@@ -137,7 +138,7 @@ func (l *shakingListener) refuse(c net.Conn, err error) {
 	l.log.Debug("a TLS handshake failed", "from", c.RemoteAddr().String(), "error", err)
 	if record, is := errors.AsType[tls.RecordHeaderError](err); is && record.Conn != nil && slices.Contains(methods, string(record.RecordHeader[:])) {
 		l.metrics.other(http.StatusBadRequest)
-		_, _ = c.Write(problemOfNet(http.StatusBadRequest, "this port speaks HTTPS, and it came without TLS"))
+		_, _ = c.Write(answerTo(&asked{client: l.clients}, http.StatusBadRequest, "this port speaks HTTPS, and it came without TLS"))
 	}
 }
 
@@ -149,20 +150,30 @@ var methods = []string{"GET /", "HEAD ", "POST ", "PUT /", "PATCH", "DELET", "OP
 type secureConn struct {
 	*tls.Conn
 	metrics *metrics
+	asked   asked
+}
+
+// Read reads, and notes what is asked for.
+func (c *secureConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.asked.note(b[:n])
+	return n, err
 }
 
 // Write writes b as writeAnswer does.
-func (c *secureConn) Write(b []byte) (int, error) { return writeAnswer(c.Conn, c.metrics, b) }
+func (c *secureConn) Write(b []byte) (int, error) {
+	return writeAnswer(c.Conn, c.metrics, &c.asked, b)
+}
 
 // writeAnswer writes b or, if b is an answer that net/http has made itself, the
-// problem that says the same, and counts it.
-func writeAnswer(c io.Writer, m *metrics, b []byte) (int, error) {
+// error that says the same in the form of what was asked for, and counts it.
+func writeAnswer(c io.Writer, m *metrics, to *asked, b []byte) (int, error) {
 	status, detail, own := answerOfNet(b)
 	if !own {
 		return c.Write(b)
 	}
 	m.other(status)
-	if _, err := c.Write(problemOfNet(status, detail)); err != nil {
+	if _, err := c.Write(answerTo(to, status, detail)); err != nil {
 		return 0, err
 	}
 	return len(b), nil

@@ -21,7 +21,8 @@ import (
 type boundedListener struct {
 	net.Listener
 	limit      int
-	perAddress int // 0: no limit
+	perAddress int  // 0: no limit
+	clients    bool // it has the routes of the data plane alone
 	metrics    *metrics
 	log        *slog.Logger
 	failures   rate.Sometimes // logged
@@ -31,9 +32,9 @@ type boundedListener struct {
 	addresses map[netip.Addr]int // open connections, if there is a limit
 }
 
-func newBoundedListener(l net.Listener, limits Limits, m *metrics, log *slog.Logger) *boundedListener {
+func newBoundedListener(l net.Listener, limits Limits, clients bool, m *metrics, log *slog.Logger) *boundedListener {
 	return &boundedListener{
-		Listener: l, limit: limits.MaxConnections, perAddress: limits.MaxPerAddress, metrics: m, log: log,
+		Listener: l, limit: limits.MaxConnections, perAddress: limits.MaxPerAddress, clients: clients, metrics: m, log: log,
 		failures:  rate.Sometimes{Interval: 5 * time.Second},
 		addresses: map[netip.Addr]int{},
 	}
@@ -108,6 +109,7 @@ type boundedConn struct {
 	address       netip.Addr
 	closed        atomic.Bool
 	reads, writes deadline
+	asked         asked
 }
 
 // writeSlack is how much later than asked a write may fail.
@@ -115,7 +117,7 @@ const writeSlack = time.Second
 
 func (l *boundedListener) newConn(c net.Conn, address netip.Addr) *boundedConn {
 	return &boundedConn{
-		Conn: c, listener: l, address: address,
+		Conn: c, listener: l, address: address, asked: asked{client: l.clients},
 		reads: deadline{set: c.SetReadDeadline}, writes: deadline{set: c.SetWriteDeadline, slack: writeSlack},
 	}
 }
@@ -131,12 +133,15 @@ func (c *boundedConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.reads.move(t), c.writes.move(t))
 }
 
+// Read reads, and notes what is asked for. Below TLS nothing is.
 func (c *boundedConn) Read(b []byte) (int, error) {
 	if err := c.reads.begin(); err != nil {
 		return 0, err
 	}
 	defer c.reads.end()
-	return c.Conn.Read(b)
+	n, err := c.Conn.Read(b)
+	c.asked.note(b[:n])
+	return n, err
 }
 
 // Write writes b as writeAnswer does. Below TLS no b is such an answer.
@@ -145,7 +150,7 @@ func (c *boundedConn) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	defer c.writes.end()
-	return writeAnswer(c.Conn, c.listener.metrics, b)
+	return writeAnswer(c.Conn, c.listener.metrics, &c.asked, b)
 }
 
 // By these the answers are known that net/http writes itself: the end of the

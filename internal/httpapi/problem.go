@@ -1,14 +1,10 @@
 package httpapi
 
 import (
-	"cmp"
 	"errors"
-	"fmt"
 	"math"
 	"net/http"
 	"strconv"
-	"strings"
-	"time"
 
 	"headway/api"
 	"headway/internal/apiv1"
@@ -71,23 +67,4 @@ func (s *Server) problem(a *answer, r *http.Request, p *apiv1.Problem) {
 	}
 	a.WriteHeader(body.Status)
 	_, _ = a.Write(encoded)
-}
-
-// problemOfNet is the answer, with its header, to what net/http has refused
-// before it was a request. detail may begin with the status and its text.
-func problemOfNet(code int, detail string) []byte {
-	text := http.StatusText(code)
-	reason := strings.TrimPrefix(strings.TrimPrefix(detail, strconv.Itoa(code)+" "+text), ": ")
-	switch code {
-	case http.StatusRequestHeaderFieldsTooLarge:
-		reason = "the header is longer than http.max_header_bytes allows"
-	case http.StatusExpectationFailed:
-		reason = "the only Expect that is known is 100-continue"
-	}
-	p := apiv1.Problem{Code: api.CodeMalformed, Detail: "The request cannot be read: " + cmp.Or(reason, "it does not follow RFC 9112") + "."}
-	body := p.Answer()
-	body.Status, body.RequestID = code, newRequestID()
-	encoded := apiv1.Encode(body)
-	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: %d\r\nContent-Type: %s\r\nDate: %s\r\nX-Request-Id: %s\r\n\r\n%s\n",
-		code, text, len(encoded)+1, problemType[0], time.Now().UTC().Format(http.TimeFormat), body.RequestID, encoded)
 }

@@ -143,9 +143,10 @@ func (s *Server) Serve(l net.Listener) error { return s.serveOn(s.http, l) }
 func (s *Server) ServeDataPlane(l net.Listener) error { return s.serveOn(s.data, l) }
 
 func (s *Server) serveOn(h *http.Server, l net.Listener) error {
-	l = newBoundedListener(l, s.o.Limits, s.metrics, s.o.Log)
+	clients := h == s.data
+	l = newBoundedListener(l, s.o.Limits, clients, s.metrics, s.o.Log)
 	if s.o.TLS != nil {
-		l = newShakingListener(l, s.o.TLS, s.o.Limits.HeaderTimeout, s.metrics, s.o.Log)
+		l = newShakingListener(l, s.o.TLS, s.o.Limits.HeaderTimeout, clients, s.metrics, s.o.Log)
 	}
 	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
