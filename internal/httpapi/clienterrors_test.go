@@ -85,7 +85,7 @@ func failing(t *testing.T) map[string]*plane {
 	return map[string]*plane{"open": open, "panics": panics, "closed": closed, "limited": limited}
 }
 
-// Each way in which a request of /v1 can fail here is told in the form of its API, over
+// Each way in which a request of /v1 can fail here has the form of its API, over
 // both versions of HTTP.
 func TestPitfallP23EachErrorHasTheFormOfItsAPI(t *testing.T) {
 	planes := failing(t)
