@@ -22,14 +22,14 @@ func RunHeads(ctx context.Context, o Options, stdout io.Writer) error {
 		}
 	}()
 	var list strings.Builder
-	for _, u := range newHeads(&o, nil).units {
+	for i, u := range newHeads(&o, nil).units { // with ids that a demo beside the same service has not
 		u.options.Dies = nil
 		h, err := mockhead.Start(ctx, u.options)
 		if err != nil {
 			return fmt.Errorf("demo: %w", err)
 		}
 		heads = append(heads, h)
-		fmt.Fprintf(&list, "- {id: %s, endpoint: %q, engine: vllm, region: %s}   # serves %s\n", u.id, h.URL(), u.region, u.model)
+		fmt.Fprintf(&list, "- {id: gpu-%d, endpoint: %q, engine: vllm, region: %s}   # serves %s\n", i+1, h.URL(), u.region, u.model)
 	}
 	fmt.Fprintf(stdout, "# Mock heads that answer as vLLM does and register nowhere. In the service's file:\nheads:\n%s", &list)
 	if o.Duration > 0 {

@@ -27,6 +27,26 @@ export function flat(panels: Panel[]): Panel[] {
   return panels.flatMap((p) => p.type === "row" ? [p, ...(p.panels ?? [])] : [p]);
 }
 
+/** ofTheDataPlane are the graphs of everything that the overview begins with. */
+const ofTheDataPlane = ["Calls of heads", "Why calls of heads fail", "Time to first token", "Tokens", "Requests that wait", "Retries, hedges, fallbacks and cut answers", "Overhead"];
+
+/**
+ * overview is the page that opens: how it stands, what the data plane does, and the
+ * panels of the basic dashboard, two beside each other.
+ */
+export function overview(basic: Dashboard, everything: Dashboard): Dashboard {
+  const all = flat(everything.panels);
+  const stats = all.filter((p) => p.type === "stat").slice(0, 6);
+  const graphs = [...ofTheDataPlane.flatMap((title) => all.find((p) => p.title === title) ?? []), ...basic.panels];
+  return {
+    ...everything, title: basic.title,
+    panels: [
+      ...stats.map((p, i) => ({ ...p, gridPos: { x: i * 4, y: 0, w: 4, h: 4 } })),
+      ...graphs.map((p, i) => ({ ...p, gridPos: { x: i % 2 * 12, y: 4 + Math.floor(i / 2) * 9, w: 12, h: 9 } })),
+    ],
+  };
+}
+
 /**
  * asksNow tells whether a panel shows what a target is at present: a value that
  * ended long ago is no answer to "how many?". A reduction over the range, such as

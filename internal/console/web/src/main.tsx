@@ -1,9 +1,9 @@
 import { render } from "preact";
 import { useCallback, useEffect, useMemo, useState } from "preact/hooks";
 import { api, Needed, token, type RuleGroup } from "./api";
-import { flat, labelQuery, opening, type Dashboard, type Panel, type Values } from "./dashboard";
+import { flat, labelQuery, opening, overview, type Dashboard, type Panel, type Values } from "./dashboard";
 import { duration, span } from "./format";
-import { standings } from "./alerts";
+import { lately, sentence, standings } from "./alerts";
 import { PanelFrame, type View } from "./panels";
 
 const boards = [
@@ -96,7 +96,8 @@ function Board({ id, params, change, range, tick, dark, fail }: { id: string; pa
   const [closed, setClosed] = useState<Record<string, boolean>>({});
   const [scrape, setScrape] = useState(15);
   useEffect(() => {
-    Promise.all([api.dashboard<Dashboard>(id), api.scrape()]).then(([b, every]) => {
+    const shown = id === boards[0].id ? Promise.all(boards.map((b) => api.dashboard<Dashboard>(b.id))).then(([basic, everything]) => overview(basic, everything)) : api.dashboard<Dashboard>(id);
+    Promise.all([shown, api.scrape()]).then(([b, every]) => {
       setScrape(every);
       setBoard(b);
       setClosed(Object.fromEntries(b.panels.filter((p) => p.type === "row" && p.collapsed).map((p) => [p.id, true])));
@@ -140,30 +141,39 @@ function Board({ id, params, change, range, tick, dark, fail }: { id: string; pa
   </>;
 }
 
+/** stamp writes a time in UTC, as the log has it. */
+const stamp = (at: string | number) => new Date(at).toISOString().slice(0, 19).replace("T", " ");
+
 /** near leads to our own page of the runbooks, wherever the service is reached. */
 const near = (url: string) => url.replace(/^https?:\/\/[^#]*\/console\/(?=runbooks#)/, "");
 
 function Alerts({ tick, fail }: { tick: number; fail: (e: unknown) => void }) {
   const [groups, set] = useState<RuleGroup[]>();
+  const [fired, setFired] = useState<Map<string, number>>(new Map());
   const [error, setError] = useState("");
   useEffect(() => {
     const stop = new AbortController();
-    api.rules(stop.signal).then((g) => { set(g); setError(""); }, (e) => { if (!stop.signal.aborted) { fail(e); setError(e.message); } });
+    const failed = (e: any) => { if (!stop.signal.aborted) { fail(e); setError(e.message); } };
+    api.rules(stop.signal).then((g) => { set(g); setError(""); }, failed);
+    api.instant(lately.query, stop.signal).then((list) => setFired(lately.read(list)), failed);
     return () => stop.abort();
   }, [tick]);
   if (!groups) return <p class="boot">{error || "Loading…"}</p>;
-  const rules = standings(groups);
+  const rules = standings(groups, fired);
+  const recording = groups.flatMap((g) => g.rules).filter((r) => r.type !== "alerting").length;
   const count = (s: string) => rules.filter((r) => r.state === s).length;
   return <section class="alerts">
-    <p class="summary"><b class={count("firing") ? "firing" : ""}>{count("firing")}</b> firing, <b class={count("pending") ? "pending" : ""}>{count("pending")}</b> pending, {count("inactive")} quiet
+    <p class="summary"><b class={count("firing") ? "firing" : ""}>{count("firing")}</b> firing, <b class={count("pending") ? "pending" : ""}>{count("pending")}</b> pending, {count("inactive")} quiet, of which {rules.filter((r) => r.state === "inactive" && r.fired).length} fired in the last 24 h
       {count("alive") > 0 && <>; the watchdog is <b class="alive">alive</b></>}{count("silent") > 0 && <>; the watchdog is <b class="silent">silent</b>: alerts do not work</>}</p>
+    <p class="note">{rules.length} alerts; the {recording} other rules of the service record series that alerts and dashboards are made of.</p>
     {error && <p class="failed" role="alert">{error}</p>}
-    <ul>{rules.map(({ group, rule: r, state }) => <li class={state}>
+    <ul>{rules.map(({ group, rule: r, state, fired: at }) => <li class={state}>
       <div><b>{r.name}</b> <span class={"state " + state}>{state}</span>{r.labels.severity && r.labels.severity !== "none" && <span class="note">{r.labels.severity}</span>}<span class="note">{group}</span>
         {r.annotations?.runbook_url && <a href={near(r.annotations.runbook_url)}>runbook</a>}</div>
       {r.lastError && <p class="failed">{r.lastError}</p>}
-      {r.alerts?.map((a) => <p><span>{a.annotations.summary ?? ""}</span> <span class="note">{a.annotations.description ?? ""} Since {new Date(a.activeAt).toISOString().slice(0, 19).replace("T", " ")}.</span></p>)}
-      <code>{r.query}</code></li>)}</ul>
+      {r.alerts?.map((a) => <p><span>{a.annotations.summary ?? ""}</span> <span class="note">{a.annotations.description ?? ""} Since {stamp(a.activeAt)}.</span></p>)}
+      {!r.alerts?.length && <p><span>{sentence(r)}</span> {state === "inactive" && at && <span class="note lately">Fired last at {stamp(at * 1000)}.</span>}</p>}
+      <details><summary>Expression</summary><code>{r.query}</code></details></li>)}</ul>
   </section>;
 }
 

@@ -220,6 +220,9 @@ function widest(labels: string[]): number {
 
 const axisFont = "11px system-ui";
 
+/** axisWidth is the least of a value axis, so that graphs below each other have their times in line. */
+const axisWidth = 74;
+
 /** between is the least distance of two marks of a time axis; whole minutes are shorter than what has seconds. */
 function between(_: uPlot, __: number, from: number, to: number, width: number): number {
   const minute = width * 60 / (to - from);
@@ -256,7 +259,7 @@ function Graph({ panel, view }: { panel: Panel; view: View }) {
       } } },
       // Of stacked series each is filled down to the one below it.
       bands: areas.slice(1).map((_, i) => ({ series: [i + 2, i + 1] as [number, number] })),
-      axes: [{ stroke, grid, ticks: grid, font: axisFont, space: between, values: (_, list, __, ___, every) => list.map((t) => clock(t, every)) }, { stroke, grid, ticks: grid, font: axisFont, space: 26, size: (_, labels) => Math.ceil(widest(labels ?? [])) + 18, values: (_, list) => list.map((v) => format(v, d.unit)) }],
+      axes: [{ stroke, grid, ticks: grid, font: axisFont, space: between, values: (_, list, __, ___, every) => list.map((t) => clock(t, every)) }, { stroke, grid, ticks: grid, font: axisFont, space: 26, size: (_, labels) => Math.max(axisWidth, Math.ceil(widest(labels ?? [])) + 18), values: (_, list) => list.map((v) => format(v, d.unit)) }],
       series: [{}, ...areas.map((_, i) => ({ width: 0, points: { show: false }, fill: kept[i].color + "66" })), ...kept.map(({ l, color, stacked }) => ({
         label: l.name, stroke: color, width: 1.5, points: { show: l.points.size < 2 },
         fill: !stacked && (l.config.custom?.fillOpacity ?? 0) > 0 ? color + "1c" : undefined,

@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { standings } from "../src/alerts";
+import { readFileSync } from "node:fs";
+import { lately, sentence, standings } from "../src/alerts";
 import type { Rule } from "../src/api";
-import { asksNow, fill, opening, scrapeInterval, stack, type Panel } from "../src/dashboard";
+import { asksNow, fill, opening, overview, scrapeInterval, stack, type Panel } from "../src/dashboard";
 import { clock, duration, format, ticks } from "../src/format";
 
 const panel = (type: string, calc?: string): Panel =>
@@ -50,6 +51,32 @@ test("the watchdog that fires is alive, and is no alert", () => {
   assert.deepEqual(of(rule("Watchdog", "none", "firing"), rule("A", "warning", "inactive"), rule("B", "critical", "firing"), rule("C", "warning", "pending")),
     ["B firing", "C pending", "Watchdog alive", "A inactive"]);
   assert.deepEqual(of(rule("A", "warning", "firing"), rule("Watchdog", "none", "inactive")), ["Watchdog silent", "A firing"]);
+});
+
+test("alerts that fired lately come first among the quiet ones", () => {
+  const rule = (name: string, state: string): Rule => ({ name, type: "alerting", state, health: "ok", query: "", labels: { severity: "warning" } });
+  const fired = lately.read([{ metric: { alertname: "C" }, value: [9, "5"] }, { metric: { alertname: "B" }, value: [9, "7"] }]);
+  assert.deepEqual(standings([{ name: "g", rules: [rule("A", "inactive"), rule("C", "inactive"), rule("B", "inactive"), rule("D", "firing")] }], fired).map((s) => s.rule.name + (s.fired ?? "")),
+    ["D", "B7", "C5", "A"]);
+});
+
+test("a quiet alert says what it is about", () => {
+  const rule = (summary?: string): Rule => ({ name: "a", type: "alerting", health: "ok", query: "", labels: {}, annotations: summary === undefined ? {} : { summary } });
+  assert.equal(sentence(rule("High latency of {{ $labels.endpoint }}")), "High latency of …");
+  assert.equal(sentence(rule("Low active heads")), "Low active heads");
+  assert.equal(sentence(rule()), "");
+});
+
+test("the overview has the data plane and the basic panels, two beside each other", () => {
+  const board = (name: string) => JSON.parse(readFileSync(`../../../grafana/dashboards/${name}.json`, "utf8"));
+  const basic = board("routing-service"), o = overview(basic, board("routing-service-enhanced"));
+  const titles = o.panels.map((p) => p.title), graphs = o.panels.filter((p) => p.type !== "stat");
+  for (const title of ["Calls of heads", "Why calls of heads fail", "Time to first token", "Tokens", "Requests that wait", ...basic.panels.map((p: Panel) => p.title)]) {
+    assert.equal(titles.filter((t) => t === title).length, 1, title);
+  }
+  assert.equal(o.panels.length - graphs.length, 6);
+  assert.equal(graphs.length % 2, 0);
+  graphs.forEach((p, i) => assert.deepEqual([p.gridPos.x, p.gridPos.w], [i % 2 * 12, 12]));
 });
 
 test("numbers", () => {
