@@ -20,6 +20,7 @@ type attempt struct {
 	decision *routing.Decision // nil: none is open
 	span     *tracing.Span     // nil: the request is not sampled
 	headKey  string            // that the head asks for; "": it asks for none
+	mask     mask              // of it, in the answer
 	model    string            // that answers name in place of the head's; "": they are not changed
 	real     string            // the name of the model at the head, where it is another
 	asked    bool              // the head is asked for its usage, and the caller did not ask

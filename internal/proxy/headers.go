@@ -134,6 +134,7 @@ func (a *attempt) prepare() {
 	fields = append(fields, upstream.Field{Name: "X-Request-Id", Value: x.caller.RequestID}, upstream.Field{Name: "Traceparent", Value: x.trace.Traceparent(a.span)})
 	if x.proxy.o.HeadKey != nil {
 		if a.headKey = x.proxy.o.HeadKey(d.Head.Endpoint); a.headKey != "" {
+			a.mask.of(a.headKey)
 			fields = append(fields, upstream.Field{Name: "Authorization", Value: "Bearer " + a.headKey})
 		}
 	}

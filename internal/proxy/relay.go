@@ -77,7 +77,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 	x.first = x.proxy.o.Router.Begun(x.decision)
 	x.header(res.Status, res.Header, length)
 	for _, piece := range pieces {
-		if x.write(piece) != nil {
+		if x.write(x.mask.apply(piece)) != nil {
 			return x.left()
 		}
 	}
@@ -126,7 +126,7 @@ func (x *exchange) rest(res *upstream.Response, answer *openai.Answer, isJSON bo
 			pieces = answer.Push(out[:0], b[:n])
 		}
 		for _, piece := range pieces {
-			if x.write(piece) != nil {
+			if x.write(x.mask.apply(piece)) != nil {
 				return x.left()
 			}
 		}
@@ -148,6 +148,7 @@ func (x *exchange) rest(res *upstream.Response, answer *openai.Answer, isJSON bo
 // complete is the end of an answer that came whole.
 func (x *exchange) complete(res *upstream.Response, u openai.Usage) *failure {
 	x.usage = u
+	_ = x.write(x.mask.rest())
 	result := routing.ResultOK
 	if res.Status >= 400 {
 		result = routing.ResultError // the caller's fault: it says nothing of the head

@@ -89,7 +89,7 @@ func (s *relay) some(res *upstream.Response) (*failure, error) {
 func (s *relay) pass() error {
 	out := s.out
 	s.out = s.out[:0]
-	return s.write(out)
+	return s.write(s.mask.apply(out))
 }
 
 // event passes on one event, holds it, or finds a failure in it.
@@ -117,7 +117,7 @@ func (s *relay) event(e *openai.Event, now time.Time) *failure {
 	}
 	if len(s.out)+len(e.Bytes) <= maxOut {
 		s.out = append(s.out, e.Bytes...)
-	} else if s.pass() != nil || s.write(e.Bytes) != nil {
+	} else if s.pass() != nil || s.write(s.mask.apply(e.Bytes)) != nil {
 		return s.left()
 	}
 	if e.Class == openai.Content {
