@@ -48,6 +48,9 @@ type waiter struct {
 // Queues reports whether requests may wait at all.
 func (a *Admission) Queues() bool { return a.o.MaxWaiting > 0 }
 
+// MaxWait is how long a request may wait.
+func (a *Admission) MaxWait() time.Duration { return a.o.MaxWait }
+
 // Busy reports whether requests wait for the pool, so that another must not be
 // placed before them.
 func (a *Admission) Busy(pool string) bool {

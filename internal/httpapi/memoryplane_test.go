@@ -189,11 +189,11 @@ type timed struct {
 }
 
 // timed asks and reads the answer piece by piece.
-func (p *plane) timed(path, body string) (a timed) {
+func (p *plane) timed(path, body string, header ...string) (a timed) {
 	p.Helper()
 	begin := time.Now()
 	last := begin
-	res, err := p.ask(p.Context(), path, body)
+	res, err := p.ask(p.Context(), path, body, header...)
 	if err != nil {
 		return timed{err: err}
 	}

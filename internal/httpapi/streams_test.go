@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"headway/internal/fleet"
 	"headway/internal/mockhead"
 	"headway/internal/routing"
 )
@@ -108,6 +109,21 @@ func TestPitfallP6SilenceIsFilledBetweenEvents(t *testing.T) {
 			a := p.timed(chatPath, streamBody)
 			if want := roleEvent + tokenEvent + tokenEvent + comment + finishEvent + doneEvent; !errors.Is(a.err, io.EOF) || a.text != want {
 				t.Errorf("%v:\n%s", a.err, a.text)
+			}
+		})
+	})
+	t.Run("retries that dial", func(t *testing.T) {
+		onFakeTime(t, func(t *testing.T, p *plane) {
+			p.script("1", func(w http.ResponseWriter, r *http.Request) {
+				wait(r, 13900*time.Millisecond)
+				panic(http.ErrAbortHandler)
+			})
+			for _, id := range []string{"x", "y"} { // they never answer
+				p.serves(fleet.Spec{ID: id, Endpoint: "http://192.0.2.9:9", ModelTypes: []string{"m"}, Region: "eu"})
+			}
+			a := p.timed(chatPath, streamBody, "X-Headway-Region", "us")
+			if a.gap > 15*time.Second || strings.Count(a.text, comment) != 1 || !strings.Contains(a.text, "head_connect_timeout") {
+				t.Errorf("%v, the longest silence is %s:\n%s", a.err, a.gap, a.text)
 			}
 		})
 	})

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"headway/internal/routing"
 	"headway/internal/strategy"
 	"headway/internal/tracing"
+	"headway/internal/upstream"
 )
 
 // accountOf is a principal as admission knows it.
@@ -86,42 +88,17 @@ func (x *exchange) decide() (*routing.Decision, error) {
 // already, it waits for its turn. The error is one to answer with.
 func (x *exchange) place() (*routing.Decision, error) {
 	a := x.proxy.o.Admission
-	pool := x.proxy.o.Router.Policy().Model(x.req.ModelType)
 	x.req.Waits = a.Queues()
-	if !a.Busy(pool) {
+	if !a.Busy(x.pool()) {
 		d, err := x.decide()
 		if err == nil {
 			return d, nil
 		}
-		if !x.req.Waits || failureOf(err) != routing.FailAtCapacity {
+		if !x.req.Waits || !lacksPlace(err) {
 			return x.last("")
 		}
 	}
-	return x.await(pool)
-}
-
-// await has the request wait for a place.
-func (x *exchange) await(pool string) (d *routing.Decision, err error) {
-	if err := x.upload.keep(); err != nil {
-		return nil, err
-	}
-	p := x.proxy
-	r := admission.Request{Pool: pool, Caller: x.account, Priority: x.priority}
-	if mode := p.o.Router.Policy().Plan(pool, x.req.Region).RegionMode; cmp.Or(x.req.RegionMode, mode) == strategy.RegionRequire {
-		r.Lane = x.req.Region
-	}
-	x.wait(p.o.Now())
-	queued := x.spans.Span("queue", tracing.Internal, x.waiting)
-	end := p.o.Admission.Wait(x.r.Context(), &r, func() bool {
-		d, err = x.decide()
-		switch failureOf(err) {
-		case routing.FailAtCapacity, routing.FailUnroutable, routing.FailNoHeads, routing.FailRegion:
-			return stray(err) // or a head may come, or come back
-		}
-		return true
-	})
-	x.resume(p.o.Now())
-	queued.End(p.o.Now())
+	d, err, end := x.queue(x.r.Context(), nil, x.decide)
 	switch {
 	case end == nil && err == nil:
 		return d, nil
@@ -130,16 +107,60 @@ func (x *exchange) await(pool string) (d *routing.Decision, err error) {
 	case errors.Is(end, admission.ErrTimeout):
 		return x.last("queue_timeout")
 	case errors.Is(end, admission.ErrFull):
-		return nil, &openai.Error{
-			Status: http.StatusServiceUnavailable, Code: "queue_full", RetryAfter: retryAfter(),
-			Message: "Every head of the model is busy, and as many requests wait for one as may. Try again later.",
-		}
+		return nil, x.queueFull()
+	case x.r.Context().Err() == nil: // its body did not come
+		return nil, end
 	}
 	return nil, gone(x.r.Context())
 }
 
+// placeAgain has a request wait whose attempt failed, and whose other heads only lack
+// a place, until one comes free or no attempt may begin any more. A stream has its
+// comments meanwhile.
+func (x *exchange) placeAgain(failed *routing.Decision) (*routing.Decision, error) {
+	p := x.proxy
+	x.req.Waits, x.events = true, nil
+	left := p.o.Limits.RetryTime - p.o.Now().Sub(x.tried)
+	ctx, cancel := context.WithTimeout(x.r.Context(), left)
+	defer cancel()
+	d, err, end := x.queue(ctx, x.call.Silence, func() (*routing.Decision, error) { return p.o.Router.After(failed, &x.req) })
+	return d, cmp.Or(end, err)
+}
+
+// pool is the model type whose places the request waits for.
+func (x *exchange) pool() string { return x.proxy.o.Router.Policy().Model(x.req.ModelType) }
+
+// queue has the request wait until decide finds a head, or nothing to wait for.
+// silence is called when it is due meanwhile, if it is set. The last error is that of
+// the wait, the other one of decide.
+func (x *exchange) queue(ctx context.Context, silence func() (time.Time, error), decide func() (*routing.Decision, error)) (d *routing.Decision, err, end error) {
+	if err := x.upload.keep(); err != nil {
+		return nil, nil, err
+	}
+	p, began, before := x.proxy, x.proxy.o.Now(), x.req.Queued
+	until := began.Add(p.o.Admission.MaxWait())
+	r := admission.Request{Pool: x.pool(), Caller: x.account, Priority: x.priority}
+	if mode := p.o.Router.Policy().Plan(r.Pool, x.req.Region).RegionMode; cmp.Or(x.req.RegionMode, mode) == strategy.RegionRequire {
+		r.Lane = x.req.Region
+	}
+	x.wait(began)
+	span := x.spans.Span("queue", tracing.Internal, began)
+	end = upstream.Waiting(ctx, silence, func(ctx context.Context) error {
+		return p.o.Admission.Wait(ctx, &r, func() bool {
+			x.req.Queued = before + p.o.Now().Sub(began)
+			d, err = decide()
+			return err == nil || !worthWaiting(err, until)
+		})
+	})
+	now := p.o.Now()
+	x.req.Queued = before + now.Sub(began)
+	x.resume(now)
+	span.End(now)
+	return d, err, end
+}
+
 // last decides once more, so that a failure is counted and kept. code, if it is not
-// empty, names one for want of capacity.
+// empty, names one for want of a place.
 func (x *exchange) last(code string) (*routing.Decision, error) {
 	x.req.Waits = false
 	d, err := x.decide()
@@ -147,16 +168,51 @@ func (x *exchange) last(code string) (*routing.Decision, error) {
 		return d, nil
 	}
 	answer := x.refusal(err)
-	if e, ok := errors.AsType[*openai.Error](answer); ok && code != "" && failureOf(err) == routing.FailAtCapacity {
+	no, _ := errors.AsType[*routing.NoHeadError](err)
+	e, _ := errors.AsType[*openai.Error](answer)
+	switch {
+	case no == nil || e == nil:
+	case !no.Busy && !no.Paused.IsZero():
+		e.Status, e.Code, e.RetryAfter = http.StatusTooManyRequests, "heads_rate_limited", retryAfterPause(no.Paused.Sub(x.proxy.o.Now()))
+		e.Message = "All heads that may take the request asked for a pause. Try again after it."
+	case no.Busy && code != "":
 		e.Code, e.Message = code, "Every head of the model is busy, and none had a place in time. Try again later."
 	}
 	return nil, answer
 }
 
-// failureOf is why no head was found; 0: one was, or the request is at fault.
-func failureOf(err error) routing.Failure {
-	if no, ok := errors.AsType[*routing.NoHeadError](err); ok {
-		return no.Failure
+// queueFull is the answer to a request that may not wait. It is kept as a decision
+// that found no place.
+func (x *exchange) queueFull() error {
+	err := x.proxy.o.Router.Refuse(&x.req)
+	no, ok := errors.AsType[*routing.NoHeadError](err)
+	if !ok {
+		return x.refusal(err)
 	}
-	return 0
+	x.placed = no.Decision
+	return &openai.Error{
+		Status: http.StatusServiceUnavailable, Code: "queue_full", RetryAfter: retryAfter(),
+		Message: "Every head of the model is busy, and as many requests wait for one as may. Try again later.",
+	}
+}
+
+// lacksPlace reports whether a decision found no head only since none has a place.
+func lacksPlace(err error) bool {
+	no, ok := errors.AsType[*routing.NoHeadError](err)
+	return ok && no.Busy
+}
+
+// worthWaiting reports whether a request that waits may find a head until then after
+// all: a place may come free, a pause ends, a head may come or come back.
+func worthWaiting(err error, until time.Time) bool {
+	no, ok := errors.AsType[*routing.NoHeadError](err)
+	switch {
+	case !ok:
+		return false
+	case no.Busy:
+		return true
+	case !no.Paused.IsZero():
+		return no.Paused.Before(until)
+	}
+	return no.Failure == routing.FailUnroutable || no.Failure == routing.FailNoHeads || no.Failure == routing.FailRegion && !no.Stray
 }

@@ -2,43 +2,23 @@ package proxy
 
 import (
 	"bytes"
-	"net/http"
 	"time"
 
 	"headway/internal/openai"
-	"headway/internal/routing"
 )
 
-// refused ends a decision whose head asked to be left alone for some time, and
-// returns the answer to its caller. The router takes such a head only where no
-// other has room, so that all of them are away. nil: the head is not away.
-func (x *exchange) refused(d *routing.Decision) error {
-	if d.Head.Live.AwayUntil(x.proxy.o.Now()).IsZero() {
-		return nil
+// leastPause is how long it takes until the first of the heads takes requests again
+// that the request may go to and that asked for a pause, or the last one that it was
+// at; 0: none asked.
+func (x *exchange) leastPause() time.Duration {
+	now, least := x.proxy.o.Now(), x.proxy.o.Router.PausedUntil(&x.req)
+	if own := x.placed.Head.Live.AwayUntil(now); least.IsZero() || !own.IsZero() && own.Before(least) {
+		least = own
 	}
-	x.decision = nil
-	x.proxy.o.Router.End(d, withdrawn())
-	return &openai.Error{
-		Status: http.StatusTooManyRequests, Code: "heads_rate_limited", RetryAfter: retryAfterPause(x.leastAway(d.ModelType)),
-		Message: "All heads that may take the request asked for a pause. Try again after it.",
-	}
-}
-
-// leastAway is how long it takes until the first of the heads of a model type that
-// asked for a pause takes requests again; 0: none did.
-func (x *exchange) leastAway(model string) (least time.Duration) {
-	now, pool := x.proxy.o.Now(), x.proxy.o.Fleet.Snapshot().Pools[model]
-	if pool == nil {
+	if least.IsZero() {
 		return 0
 	}
-	for _, h := range pool.All.Heads {
-		if until := h.Live.AwayUntil(now); !until.IsZero() && h.Routable() {
-			if wait := until.Sub(now); least == 0 || wait < least {
-				least = wait
-			}
-		}
-	}
-	return least
+	return least.Sub(now)
 }
 
 // renamed is an error's text without the key that its head asks for, and with the

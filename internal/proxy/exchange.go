@@ -104,9 +104,6 @@ func (x *exchange) run() error {
 	}
 	for {
 		x.open(d)
-		if err := x.refused(d); err != nil {
-			return x.giveUp(err)
-		}
 		if err := x.record(); err != nil {
 			return x.giveUp(err)
 		}
@@ -134,15 +131,30 @@ func (x *exchange) next(f *failure) *routing.Decision {
 	if f.again && (x.upload == nil || !x.upload.begun) && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
 		if !p.budget.take() {
 			p.metrics.budgetSpent.Inc()
-		} else if next, err := p.o.Router.Again(d, &x.req, f.outcome); err == nil && x.permitted(next) == nil {
-			p.metrics.retries.Inc()
-			return next
-		} else { // the attempt has ended
-			p.budget.giveBack()
-			return nil
+		} else {
+			return x.again(d, f)
 		}
 	}
 	p.o.Router.End(d, f.outcome)
+	return nil
+}
+
+// again ends the attempt and decides on another head. Where the others only lack a
+// place it waits for one.
+func (x *exchange) again(d *routing.Decision, f *failure) *routing.Decision {
+	p := x.proxy
+	next, err := p.o.Router.Again(d, &x.req, f.outcome)
+	if lacksPlace(err) && p.o.Admission.Queues() {
+		next, err = x.placeAgain(d)
+	}
+	if err == nil && x.permitted(next) == nil {
+		p.metrics.retries.Inc()
+		return next
+	}
+	p.budget.giveBack()
+	if x.r.Context().Err() != nil {
+		f.answer = gone(x.r.Context())
+	}
 	return nil
 }
 

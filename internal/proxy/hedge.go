@@ -265,7 +265,7 @@ func (r *race) hedge() {
 		p.hedging.budget.giveBack()
 		return
 	}
-	if now := p.o.Now(); d.Head.Ejected() || !d.Head.Live.AwayUntil(now).IsZero() { // the last resort only
+	if d.Head.Ejected() { // the last resort only
 		p.o.Router.End(d, withdrawn())
 		p.hedging.budget.giveBack()
 		return

@@ -51,7 +51,7 @@ const maxHint = 1024
 // request makes the router's request of the body's fields and the hints.
 func (x *exchange) request() error {
 	p := x.proxy.o.Router.Policy()
-	x.req = strategy.Request{ModelType: x.fields.Model, Held: true, SessionKey: x.fields.SessionKey, Caller: x.caller.Principal.Mark()}
+	x.req = strategy.Request{ModelType: x.fields.Model, Held: true, SkipAway: true, SessionKey: x.fields.SessionKey, Caller: x.caller.Principal.Mark()}
 	if x.req.SessionKey == "" && x.fields.User != "" && p.CallerMay("session") { // what one user asks has much in common
 		x.req.SessionKey = x.fields.User
 	}

@@ -97,7 +97,7 @@ func (k *kept) send(x *exchange) error {
 	again := time.Duration(0)
 	switch {
 	case k.status == http.StatusTooManyRequests:
-		again = retryAfterPause(x.leastAway(x.placed.ModelType))
+		again = retryAfterPause(x.leastPause())
 	case k.status >= 500:
 		again = retryAfter()
 	}

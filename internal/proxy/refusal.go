@@ -33,12 +33,6 @@ func (x *exchange) refusal(err error) error {
 	}
 }
 
-// stray reports whether the request is for a region that neither a head nor the policy knows.
-func stray(err error) bool {
-	no, ok := errors.AsType[*routing.NoHeadError](err)
-	return ok && no.Stray
-}
-
 // maxRegions is how many regions one answer lists.
 const maxRegions = 20
 

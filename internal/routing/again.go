@@ -16,6 +16,12 @@ func (r *Router) Again(d *Decision, req *strategy.Request, why Outcome) (*Decisi
 	if !r.finish(d, &why) {
 		return nil, ErrDecisionEnded
 	}
+	return r.After(d, req)
+}
+
+// After is Again for an attempt that has ended, as one whose request has waited for
+// a place since. Its errors are those of Decide.
+func (r *Router) After(d *Decision, req *strategy.Request) (*Decision, error) {
 	return r.decide(req, origin{before: d})
 }
 

@@ -55,6 +55,15 @@ type origin struct {
 	before   *Decision // the attempt before this one, or the one that it hedges; nil: none
 	hedges   bool      // that attempt has not ended: who answers first counts
 	fallback *Fallback // what the decision stands in for, nil: nothing
+	queued   time.Duration
+}
+
+// Queued is how long the request waited for a place until the decision.
+func (d *Decision) Queued() time.Duration {
+	if d.origin == nil {
+		return 0
+	}
+	return d.origin.queued
 }
 
 // Before is the attempt before this one, whose Outcome is why another head was

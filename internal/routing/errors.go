@@ -47,6 +47,13 @@ type NoHeadError struct {
 	Decision    *Decision    // that is kept of it; nil: of Again none is
 	Required    bool         // no other region than that was looked in
 	Stray       bool         // neither a head nor the policy knows the region
+
+	// Busy says that a head of the model type, or of one of its fallbacks, may take
+	// the request and only lacks a place: one may come free.
+	Busy bool
+	// Paused is when the first of those heads takes requests again, if each that has
+	// room asked for a pause and the request respects that; zero: none did.
+	Paused time.Time
 }
 
 // sentences say what a failure means, by the model type and where it was looked for.

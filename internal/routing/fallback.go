@@ -29,9 +29,13 @@ func (r *Router) fallBack(c *choice, req *strategy.Request, none *NoHeadError) *
 		}
 		n := choice{policy: c.policy, snapshot: c.snapshot, origin: c.origin}
 		n.fallback = &Fallback{ModelType: strings.Clone(none.ModelType), Region: c.region, Why: none.Failure}
-		if d, err := r.choose(&n, &next); err == nil {
+		d, err := r.choose(&n, &next)
+		if err == nil {
 			r.metrics.fallbacks[none.Failure].Inc()
 			return d
+		}
+		if other, ok := err.(*NoHeadError); ok { //nolint:errorlint // it comes as it is
+			none.Busy, none.Paused = none.Busy || other.Busy, sooner(none.Paused, other.Paused)
 		}
 	}
 	return nil

@@ -94,6 +94,25 @@ func (s *scratch) mayServe() bool {
 	return false
 }
 
+// paused is when the first of the heads that may serve the request takes requests
+// again, if each asked for a pause; else it is zero.
+func (s *scratch) paused() (least time.Time) {
+	in := &s.in
+	for i := range in.Tiers {
+		for _, h := range in.Tiers[i].Heads {
+			if in.Excluded(h) {
+				continue
+			}
+			until := h.Live.AwayUntil(in.Now)
+			if until.IsZero() {
+				return until
+			}
+			least = sooner(least, until)
+		}
+	}
+	return least
+}
+
 // decision is that pick i of n was taken.
 func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	in := &s.in

@@ -10,7 +10,8 @@ import (
 type pools struct{ counts sync.Map } // *atomic.Int64 by model type
 
 // enter takes one of the limit places of a model type. A further attempt may go
-// beyond: its request has waited its turn, and others may have its place by now.
+// beyond: its request has waited its turn, and others may have its place by now. A
+// hedge may not.
 func (p *pools) enter(model string, limit int64, further bool) bool {
 	v, ok := p.counts.Load(model)
 	if !ok {
@@ -36,7 +37,7 @@ func (p *pools) leave(model string) {
 // allows it.
 func (r *Router) take(c *choice, s *scratch) *Decision {
 	limit := c.policy.MaxInFlight(c.model)
-	if limit > 0 && !r.pools.enter(c.model, limit, c.before != nil) {
+	if limit > 0 && !r.pools.enter(c.model, limit, c.before != nil && !c.hedges) {
 		c.closed = true
 		return nil
 	}

@@ -34,6 +34,9 @@ func TestThePolicyBoundsAPool(t *testing.T) {
 		t.Fatalf("after one end: %s", f)
 	}
 	req := strategy.Request{ModelType: "m", Held: true}
+	if _, err := w.router.Hedge(second, &req); err == nil {
+		t.Fatal("a hedge went beyond the bound")
+	}
 	again, err := w.router.Again(second, &req, broke)
 	check(t, err)
 	if f := w.refused(strategy.Request{}); f != routing.FailAtCapacity {

@@ -150,7 +150,8 @@ type choice struct {
 	criteria // region is "" when none was named or no head and no policy knows it
 	set      *candidates
 	hit      bool
-	closed   bool // as many places of the pool are taken as the policy allows
+	closed   bool      // as many places of the pool are taken as the policy allows
+	paused   time.Time // when the first candidate is back, if each asked for a pause
 
 	explanation *Explanation // nil: there is none so far
 }
@@ -161,6 +162,7 @@ func (r *Router) Decide(req *strategy.Request) (*Decision, error) { return r.dec
 
 // decide is Decide, or the next attempt after another.
 func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
+	of.queued = req.Queued
 	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), origin: of}
 	d, err := r.choose(&c, req)
 	none, ok := err.(*NoHeadError) //nolint:errorlint // it comes as it is
@@ -174,6 +176,47 @@ func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
 		r.recordFailure(none, &c, req.Caller)
 	}
 	return nil, none
+}
+
+// Refuse counts and keeps a request as one that found no place, without a look for
+// one: it may not wait, and others who wait come first. The errors are those of
+// Decide.
+func (r *Router) Refuse(req *strategy.Request) error {
+	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), origin: origin{queued: req.Queued}}
+	err := c.resolve(req, r.o.MaxTTL)
+	if err == nil {
+		err = &NoHeadError{Failure: FailAtCapacity, ModelType: c.model, Region: req.Region, Busy: true}
+	}
+	if none, ok := err.(*NoHeadError); ok { //nolint:errorlint // it comes as it is
+		none.RetryAfter = retryAfter
+		r.recordFailure(none, &c, req.Caller)
+	}
+	return err
+}
+
+// PausedUntil is when the first of the heads takes requests again that the request
+// may go to and that asked for a pause; zero: none asked.
+func (r *Router) PausedUntil(req *strategy.Request) (least time.Time) {
+	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), rehearsed: true}
+	if c.resolve(req, r.o.MaxTTL) != nil {
+		return least
+	}
+	now := r.o.Now()
+	set, _ := r.cache.get(c.criteria, req.Labels, c.pool, c.policy)
+	for tier := range set.allTiers() {
+		for _, h := range tier.Heads {
+			least = sooner(least, h.Live.AwayUntil(now))
+		}
+	}
+	return least
+}
+
+// sooner is the earlier of two times, of which zero is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // choose is one decision for the model type and the region of the request, and for
@@ -192,6 +235,9 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	}
 	d := r.take(c, s)
 	full := d == nil && (c.closed || s.mayServe())
+	if d == nil && req.SkipAway && !c.closed {
+		c.paused = s.paused()
+	}
 	if d != nil {
 		r.note(c, d, s)
 	} else if c.explanation == nil && !req.Waits && r.affords(c, now) {
@@ -204,7 +250,7 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	case d != nil:
 		return d, nil
 	case full && req.Waits: // it comes again and again
-		return nil, &NoHeadError{Failure: FailAtCapacity, ModelType: c.model, Region: req.Region}
+		return nil, &NoHeadError{Failure: FailAtCapacity, ModelType: c.model, Region: req.Region, Busy: c.paused.IsZero(), Paused: c.paused}
 	}
 	return nil, c.refuse(req)
 }
@@ -336,6 +382,10 @@ func (c *choice) refuse(req *strategy.Request) *NoHeadError {
 			break
 		}
 	}
+	if !c.paused.IsZero() {
+		e.Failure, e.Paused = FailAtCapacity, c.paused
+	}
+	e.Busy = e.Failure == FailAtCapacity && c.paused.IsZero()
 	return e
 }
 
@@ -359,6 +409,10 @@ func (r *Router) recordFailure(e *NoHeadError, c *choice, caller uint32) {
 	d := &Decision{
 		Failure: e.Failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.o.Now(), nonce: r.random(), caller: caller,
+	}
+	if c.origin != (origin{}) {
+		of := c.origin
+		d.origin = &of
 	}
 	e.Decision = d
 	r.failures.add(d, &r.recent.newest)

@@ -139,9 +139,19 @@ func (in *Input) takes(l *fleet.Live, b fleet.Beyond, own, limit int64) bool {
 }
 
 func (in *Input) takesFull(l *fleet.Live, own, limit int64) bool {
+	if in.skips(l) {
+		return false
+	}
 	full := l.Full(own, limit, in.Now)
 	in.Passed = in.Passed || full && !in.FullOnly && (limit == 0 || own < limit)
 	return full == in.FullOnly
+}
+
+// Skips reports whether the head asked for a pause, which the request respects.
+func (in *Input) Skips(h *fleet.Head) bool { return in.skips(h.Live) }
+
+func (in *Input) skips(l *fleet.Live) bool {
+	return in.Request.SkipAway && !l.AwayUntil(in.Now).IsZero()
 }
 
 // Excluded reports whether the head is among those not to take.

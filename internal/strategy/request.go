@@ -44,6 +44,8 @@ type Request struct {
 	TTL          time.Duration // of the reservation; 0: the default
 	Held         bool          // the reservation lasts until the caller ends it by Router.End, and has no TTL
 	Waits        bool          // a request that finds no head may wait, and be decided again: so that is not counted or kept
+	Queued       time.Duration // that it has waited for a place
+	SkipAway     bool          // heads that asked for a pause (fleet.Live.StayAway) are no candidates, not even the last
 	Exclude      []string      // ids of heads not to take
 	Labels       map[string]string
 	Explain      bool

@@ -144,7 +144,7 @@ func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 	if call.Once {
 		used = start.Add(-recently)
 	}
-	c, err := h.take(ctx, call.Endpoint, limits.Connect, end, used, call.Stream != nil)
+	c, err := h.connect(ctx, call, limits.Connect, end, used, call.Stream != nil)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (h *Heads) Do(ctx context.Context, call *Call) (*Response, error) {
 		return nil, failed
 	}
 	h.repeated.Inc()
-	if c, err = h.take(ctx, call.Endpoint, limits.Connect, end, time.Time{}, true); err != nil {
+	if c, err = h.connect(ctx, call, limits.Connect, end, time.Time{}, true); err != nil {
 		err.Sent = failed.Sent
 		return nil, err
 	}
