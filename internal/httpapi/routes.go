@@ -23,14 +23,14 @@ type route struct {
 	id      string // operation of the OpenAPI document
 	needs   access.Permission
 	own     access.Permission // that is enough for what is the caller's own, as the handler finds out
-	action  string // what the audit trail calls it, "" for what is not sensitive
-	success int    // status of the usual answer
-	probe   bool   // for health checks and scrapes, which name any Host or none, and may ask by OPTIONS
-	query   bool   // the handler reads the query; elsewhere under /api there must be none
-	client  bool   // for clients of the OpenAI and Anthropic APIs, which send their keys as those do
-	stream  bool   // the answer has no end: it is counted when it begins
-	body    bool   // the handler gets the body; elsewhere it is not read
-	maxBody int64  // bytes; 0, as all have today: Limits.MaxBodyBytes
+	action  string            // what the audit trail calls it, "" for what is not sensitive
+	success int               // status of the usual answer
+	probe   bool              // for health checks and scrapes, which name any Host or none, and may ask by OPTIONS
+	query   bool              // the handler reads the query; elsewhere under /api there must be none
+	client  bool              // for clients of the OpenAI and Anthropic APIs, which send their keys as those do
+	stream  bool              // the answer has no end: it is counted when it begins
+	body    bool              // the handler gets the body; elsewhere it is not read
+	maxBody int64             // bytes; 0, as all have today: Limits.MaxBodyBytes
 	handle  func(w *answer, r *http.Request) error
 	refuse  func(w *answer, r *http.Request, p *apiv1.Problem) // the form of an error; nil: Server.problem
 

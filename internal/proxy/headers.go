@@ -3,6 +3,7 @@ package proxy
 import (
 	"mime"
 	"net/http"
+	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,8 +15,9 @@ import (
 
 // toHead are the fields of a request that are not passed on, by their canonical
 // names: those of the connection, those that are written here or by upstream,
-// credentials and accounts, and what says where the caller is. Without
-// Accept-Encoding heads answer plainly, so that usage can be read.
+// credentials and accounts, what says where the caller is, and what has some servers
+// take the request for another one than its first line says. Without Accept-Encoding
+// heads answer plainly, so that usage can be read.
 var toHead = drop(
 	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
 	"Host", "Content-Length", "Expect", "Accept-Encoding", "Traceparent", "Tracestate", "X-Request-Id",
@@ -23,15 +25,16 @@ var toHead = drop(
 	"Openai-Organization", "Openai-Project",
 	"Forwarded", "Via", loopField, "X-Original-Forwarded-For", "X-Envoy-External-Address", "Remote-User", "X-Remote-User", "X-Remote-Addr",
 	"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Origin", "Referer",
+	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Original-Uri", "X-Rewrite-Url",
 )
 
 // toCaller are the fields of an answer that are not passed on: those of the
-// connection, and what a head has no say in: who is logged in here, and where
-// clients go next.
+// connection, and what a head has no say in: who is logged in here, where clients go
+// next, and which of its own files or addresses a proxy before us answers with.
 var toCaller = drop(
 	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 	"Content-Length", "Date", "Server", "Set-Cookie", "Set-Cookie2", "Alt-Svc", "Strict-Transport-Security", "Www-Authenticate",
-	"Clear-Site-Data", "Location", "Refresh",
+	"Clear-Site-Data", "Location", "Refresh", "X-Accel-Redirect", "X-Sendfile", "X-Lighttpd-Send-File", "X-Reproxy-Url",
 	"Request-Id", "X-Request-Id", "Openai-Organization", "Openai-Project", "Anthropic-Organization-Id",
 )
 
@@ -46,6 +49,7 @@ func drop(names ...string) map[string]bool {
 // private reports whether a field has by its name a credential or the address of the
 // caller, as clients and the proxies before us write them under many names.
 func private(name string) bool {
+	name = dashed(name)
 	if strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Auth-Request-") {
 		return true
 	}
@@ -77,9 +81,20 @@ func among(word string, list []string) bool {
 // ours begins the names of fields that only Headway writes.
 const ours = "X-Headway-"
 
+// dashed is the canonical name of a field as those read it who take _ for -.
+func dashed(name string) string {
+	if !strings.Contains(name, "_") {
+		return name
+	}
+	return textproto.CanonicalMIMEHeaderKey(strings.ReplaceAll(name, "_", "-"))
+}
+
 // passes reports whether a field is passed on. connection are the fields that the
 // message's Connection field names.
 func passes(name string, drop map[string]bool, connection []string) bool {
+	if other := dashed(name); other != name && !passes(other, drop, connection) {
+		return false
+	}
 	if drop[name] || strings.HasPrefix(name, ours) {
 		return false
 	}
@@ -188,6 +203,9 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 	}
 	if length > automatic || length >= 0 && x.r.Method == http.MethodHead {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
+	}
+	if x.caller.Endpoint == PassThrough {
+		isolate(h, from)
 	}
 	x.describe(h, &x.said)
 	x.begun, x.status = true, status

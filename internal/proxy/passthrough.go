@@ -137,3 +137,10 @@ func (x *exchange) forward(res *upstream.Response) *failure {
 	defer chunks.Put(c)
 	return x.rest(res, &openai.Answer{Endpoint: x.caller.Endpoint}, false, c.b[:])
 }
+
+// isolate has a browser take the pages of a head for those of no origin: they are not
+// to act with the rights of the console, whose origin they come from.
+func isolate(h, from http.Header) {
+	h["Content-Security-Policy"] = append([]string{"sandbox"}, from["Content-Security-Policy"]...)
+	h["X-Content-Type-Options"] = []string{"nosniff"}
+}
