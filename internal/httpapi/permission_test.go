@@ -302,3 +302,31 @@ func TestWhatIsDoneAtAnEngineIsRecorded(t *testing.T) {
 	}
 	p.settled()
 }
+
+// The tokens of what passes through to a language model count for the caller's limit.
+func TestWhatPassesThroughCountsForTheLimitOfTokens(t *testing.T) {
+	for engine, want := range map[string]int{"tgi": http.StatusTooManyRequests, "triton": http.StatusOK} {
+		p := newPlane(t, func(o *proxy.Options) {
+			var err error
+			if o.Admission, err = admission.New(admission.Options{Metrics: o.Metrics, Tokens: 100}); err != nil {
+				t.Fatal(err)
+			}
+			o.ClientPaths = []proxy.ClientPath{{ModelType: "*", Path: "/generate"}}
+		})
+		p.engine("a", engine, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("a", 400)) }, "m")
+		client := p.keysOf()[access.RoleClient]
+		for i, status := range []int{http.StatusOK, want} {
+			a := p.send(http.MethodPost, "/heads/m/generate", strings.NewReader(strings.Repeat("b", 80)), "Authorization", "Bearer "+client)
+			if a.StatusCode != status {
+				t.Errorf("%s, request %d: %d %s", engine, i, a.StatusCode, a.body)
+			}
+			p.settled()
+			if i > 0 {
+				continue
+			}
+			if o, _ := p.decisionOf(a.Header).Outcome(); engine == "tgi" && (o.InputTokens != 20 || o.OutputTokens != 100 || !o.Estimated) {
+				t.Errorf("the outcome is %+v", o)
+			}
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net/http"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -111,13 +112,21 @@ func (x *exchange) estimate(o *routing.Outcome) {
 		return
 	}
 	model, e := x.decision.ModelType, x.caller.Endpoint
+	if e == PassThrough {
+		if x.r.Method != http.MethodPost || !engineOf(x.decision.Head).OfText() {
+			return
+		}
+		if x.prompt = int64(len(x.body.b)); x.upload != nil {
+			x.prompt += x.upload.sent
+		}
+	}
 	if o.Result == routing.ResultOK && (o.InputTokens > 0 || o.OutputTokens > 0) {
 		x.proxy.estimates.learn(model, x.prompt, x.text, openai.Usage{Input: o.InputTokens, Output: o.OutputTokens})
 	}
 	if o.InputTokens == fleet.Unknown && x.prompt > 0 {
 		o.InputTokens, o.Estimated = x.proxy.estimates.prompt(model, x.prompt), true
 	}
-	if o.OutputTokens == fleet.Unknown && e.Generates {
+	if o.OutputTokens == fleet.Unknown && (e.Generates || e == PassThrough) {
 		o.OutputTokens, o.Estimated = x.proxy.estimates.text(model, x.text), true
 	}
 }

@@ -122,6 +122,9 @@ func (x *exchange) rest(res *upstream.Response, answer *openai.Answer, isJSON bo
 	for {
 		n, err := res.Body.Read(b)
 		pieces := append(out[:0], b[:n])
+		if x.caller.Endpoint == PassThrough {
+			x.text += int64(n)
+		}
 		if isJSON {
 			pieces = answer.Push(out[:0], b[:n])
 		}

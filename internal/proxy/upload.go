@@ -17,6 +17,7 @@ type upload struct {
 	x     *exchange
 	begun bool // some of it was asked for: no other head can get it any more
 	kept  bool // it was read before it is sent
+	sent  int64 // bytes of it
 	ended atomic.Bool
 	until time.Time
 
@@ -81,6 +82,7 @@ func (u *upload) Read(p []byte) (int, error) {
 		_ = u.x.rc.SetReadDeadline(u.until)
 	}
 	n, err := u.x.r.Body.Read(p)
+	u.sent += int64(n)
 	if err == io.EOF {
 		u.ended.Store(true)
 		_ = u.x.rc.SetReadDeadline(time.Time{})
