@@ -35,9 +35,12 @@ import (
 	"headway/internal/routing"
 )
 
-// net/http lets a connection that it ends linger for half a second.
+// net/http lets a connection that it ends linger for half a second. toxiproxy leaves
+// goroutines of connections behind that a fault has closed.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+	const link = "github.com/Shopify/toxiproxy/v2.(*ToxicLink)."
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
+		goleak.IgnoreAnyFunction(link+"read"), goleak.IgnoreAnyFunction(link+"write"), goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"))
 }
 
 // world is a whole service over a store in memory, with what it logs.
