@@ -144,7 +144,7 @@ func TestWithoutAHeadTheReasonIsASentence(t *testing.T) {
 			t.Errorf("%s %v: %d has Retry-After %q", c.model, c.header, a.StatusCode, a.Header.Get("Retry-After"))
 		}
 	}
-	if a := p.answer(chatPath, `{"model":"m2","messages":[]}`); a.StatusCode != 400 || !strings.Contains(string(a.body), "x-headway-region: is required: the policy serves") {
+	if a := p.answer(chatPath, `{"model":"m2","messages":[]}`); a.StatusCode != http.StatusBadRequest || !strings.Contains(string(a.body), "x-headway-region: is required: the policy serves") {
 		t.Errorf("a region is required by the policy: %d %s", a.StatusCode, a.body)
 	}
 	decision := p.must(http.StatusServiceUnavailable, http.MethodPost, "/api/v1/decisions", `{"model_type":"m","region":"eu-nroth","region_mode":"require"}`)
@@ -156,7 +156,7 @@ func TestWithoutAHeadTheReasonIsASentence(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := p.answer(chatPath, `{"model":"best","messages":[]}`)
-	if _, code, message := errorOf(t, a); a.StatusCode != 503 || code != "unroutable" || message != "Each head of best that the request may go to is drained, offline or silent, or has not reported yet." {
+	if _, code, message := errorOf(t, a); a.StatusCode != http.StatusServiceUnavailable || code != "unroutable" || message != "Each head of best that the request may go to is drained, offline or silent, or has not reported yet." {
 		t.Errorf("all are drained: %d %s %q", a.StatusCode, code, message)
 	}
 	keys := p.keysOf()
