@@ -11,7 +11,7 @@ import (
 func TestARenamedModelIsNoWord(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"error":{"message":"The default value of default is default","param":"default","code":"default","type":"default"}}`: "",
-		`{"default" :1,"x" : {"default": "the default"}}`:                                                                      "",
+		`{"default" :1,"x" : {"default": "the default"}}`:                                                                     "",
 		`{"model":"default","models":["default","default-2"],"id" :  "default"}`:                                              `{"model":"al/ias","models":["al/ias","default-2"],"id" :  "al/ias"}`,
 		`{"detail":"no model 'default', \"default\" or ` + "`default`" + `"}`:                                                 `{"detail":"no model 'al/ias', \"al/ias\" or ` + "`al/ias`" + `"}`,
 		`{"detail":"no “default”, ‘default’; 'default-2', 'my default'"}`:                                                     `{"detail":"no “al/ias”, ‘al/ias’; 'default-2', 'my default'"}`,
