@@ -130,12 +130,14 @@ func TestHeadsAlone(t *testing.T) {
 	if err := yaml.Unmarshal(bytes.TrimSpace(text[:n]), &file); err != nil || len(file.Heads) != 2 {
 		t.Fatalf("%v in\n%s", err, text[:n])
 	}
+	connections := newConnections()
+	defer connections.CloseIdleConnections()
 	for i, h := range file.Heads {
 		if want := "http://" + (Ports{first, first + 1}).address(i); h.Endpoint != want || h.Engine != "vllm" || h.Region == "" || h.ID == "" {
 			t.Errorf("%+v, want it at %s", h, want)
 		}
 		for path, want := range map[string]string{"/health": "", "/v1/models": `Qwen/Qwen2\.5-7B-Instruct`, "/metrics": `(?m)^vllm:num_requests_running.* 0$`} {
-			resp, err := http.Get(h.Endpoint + path)
+			resp, err := connections.Get(h.Endpoint + path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -146,7 +148,6 @@ func TestHeadsAlone(t *testing.T) {
 			}
 		}
 	}
-	http.DefaultClient.CloseIdleConnections()
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)
