@@ -142,21 +142,19 @@ func overHTTP2(t *testing.T, p *plane, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	server := http.Server{Handler: p.server, Protocols: new(http.Protocols)}
+	server.Protocols.SetUnencryptedHTTP2(true)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l)
+	}()
+	defer func() { server.Close(); <-served }()
 	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		(&http2.Server{}).ServeConn(server, &http2.ServeConnOpts{Handler: p.server})
-	}()
-	defer func() { client.Close(); <-served }()
+	defer client.Close()
 	_ = client.SetDeadline(time.Now().Add(time.Minute))
 	f := http2.NewFramer(client, client)
 	go func() {

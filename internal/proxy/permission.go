@@ -145,28 +145,31 @@ func (x *exchange) record() error {
 		x.decision = nil
 		return err //nolint:wrapcheck // it is one of the audit room's, which callers know
 	}
-	x.recorded = func(o *routing.Outcome) { end(x.ending(o)) }
+	x.recorded = func(o *routing.Outcome) {
+		outcome, reason := x.ending(o)
+		end(outcome, reason, nil)
+	}
 	return nil
 }
 
 // ending is how the trail says that an attempt ended: a failure is only what cannot be
 // in effect.
-func (a *attempt) ending(o *routing.Outcome) (audit.Outcome, string, json.RawMessage) {
+func (a *attempt) ending(o *routing.Outcome) (audit.Outcome, string) {
 	reason := "the head answered " + strconv.FormatInt(o.StatusCode, 10)
 	switch kind := upstream.Kind(a.fault); {
 	case o.Result == routing.ResultOK:
-		return audit.Success, "", nil
+		return audit.Success, ""
 	case a.fault == reasonUnauthorized:
-		return audit.Failure, "the head did not accept the service's credential", nil
+		return audit.Failure, "the head did not accept the service's credential"
 	case kind == upstream.Canceled || a.fault == "" && o.StatusCode == 0:
 		reason = "the caller left"
 	case slices.Contains(upstream.Kinds(), kind):
 		reason = "the head failed: " + explain(kind)
 	case o.StatusCode < 500:
-		return audit.Failure, reason, nil
+		return audit.Failure, reason
 	}
 	if a.unsent {
-		return audit.Failure, reason, nil
+		return audit.Failure, reason
 	}
-	return audit.Unknown, reason, nil
+	return audit.Unknown, reason
 }

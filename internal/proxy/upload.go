@@ -15,8 +15,8 @@ const leftEvery = 100 * time.Millisecond
 // head that takes nothing: a goroutine looks then, until close.
 type upload struct {
 	x     *exchange
-	begun bool // some of it was asked for: no other head can get it any more
-	kept  bool // it was read before it is sent
+	begun bool  // some of it was asked for: no other head can get it any more
+	kept  bool  // it was read before it is sent
 	sent  int64 // bytes of it
 	ended atomic.Bool
 	until time.Time
