@@ -298,8 +298,13 @@ func bearer(r *http.Request) (string, error) {
 
 // checked returns the token if it can be one.
 func checked(token string) (string, error) {
-	if token == "" || len(token) > maxToken || strings.ContainsFunc(token, notOfToken) {
+	if token == "" || len(token) > maxToken {
 		return "", ErrMalformed
+	}
+	for i := range len(token) {
+		if !ofToken[token[i]] {
+			return "", ErrMalformed
+		}
 	}
 	return token, nil
 }
@@ -307,10 +312,13 @@ func checked(token string) (string, error) {
 // maxToken is the longest credential, in bytes; the headers are bounded too.
 const maxToken = 12 << 10
 
-// notOfToken reports whether a character is not of RFC 6750's b64token.
-func notOfToken(r rune) bool {
-	return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && !strings.ContainsRune("-._~+/=", r)
-}
+// ofToken are the characters of RFC 6750's b64token.
+var ofToken = func() (of [256]bool) {
+	for _, c := range []byte("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._~+/=") {
+		of[c] = true
+	}
+	return of
+}()
 
 func (g *Guard) token(ctx context.Context, token string, address netip.Addr, f *failures) (p *Principal, err error) {
 	switch {

@@ -66,6 +66,7 @@ func newBodies(l *Limits, reg prometheus.Registerer) *bodies {
 type body struct {
 	b    []byte
 	from *[]byte             // of newMemory; nil: there is none yet
+	past [1]byte             // is read into behind the end
 	took int64               // of room
 	room *semaphore.Weighted // that it took
 }
@@ -99,8 +100,7 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) err
 			if int64(len(x.b)) == r.ContentLength {
 				// What follows is no part of the body; reading its end lets
 				// net/http notice a client that leaves.
-				var end [1]byte
-				if n, err := r.Body.Read(end[:]); n == 0 && err == io.EOF {
+				if n, err := r.Body.Read(x.past[:]); n == 0 && err == io.EOF {
 					break
 				}
 			}

@@ -229,9 +229,9 @@ func (x *exchange) open(d *routing.Decision) {
 // request is over, answered or not.
 func (x *exchange) try() *failure {
 	p := x.proxy
-	now := p.o.Now()
+	now := x.decision.At
 	if x.tried.IsZero() {
-		x.tried, x.spoke = now, time.Now()
+		x.tried, x.spoke = now, now
 	}
 	x.start(x.attempts, now)
 	x.wait(now)

@@ -232,7 +232,11 @@ func (x *exchange) describe(h http.Header, values *said) {
 		h[name] = values[n : n+1 : n+1]
 		n++
 	}
-	x.answers(x.proxy.o.Now())
+	at := x.first // which was just now
+	if at.IsZero() {
+		at = x.proxy.o.Now()
+	}
+	x.answers(at)
 	var text [96]byte
 	id := d.AppendID(text[:0])
 	both := string(strconv.AppendFloat(id, millis(x.overhead), 'f', 3, 64)) // one allocation

@@ -36,7 +36,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 		if res.ContentLength > readSize {
 			head = make([]byte, 0, res.ContentLength)
 		}
-		x.wait(x.proxy.o.Now())
+		x.wait(x.resumed) // which was just now
 		head, err = readWhole(res, head)
 		x.resume(x.proxy.o.Now())
 		if err != nil && !ended(err) {

@@ -7,6 +7,7 @@ type timing struct {
 	begin    time.Time
 	received time.Duration // until its body was there, as fast as the caller sends
 	waiting  time.Time     // since when; zero: not now
+	resumed  time.Time     // when it went on last
 	waited   time.Duration // for heads, and for a place at one
 	overhead time.Duration // until its answer began, without waited
 	known    bool          // overhead is
@@ -17,7 +18,7 @@ func (t *timing) wait(at time.Time) { t.waiting = at }
 
 func (t *timing) resume(at time.Time) {
 	t.waited += at.Sub(t.waiting)
-	t.waiting = time.Time{}
+	t.waiting, t.resumed = time.Time{}, at
 }
 
 // answers notes that the answer begins, while the head is waited for or not.

@@ -50,7 +50,7 @@ type conn struct {
 	// of the exchange
 	ctx      context.Context
 	now      time.Time                 // when the step under way began
-	stop     func() bool               // of onEnd
+	stop     func() bool               // of onEnd; nil: the context is not watched
 	silence  func() (time.Time, error) // of the call
 	end      time.Time                 // of the whole exchange
 	until    time.Time                 // of the answer's header; zero: each read has the limit idle
@@ -60,6 +60,25 @@ type conn struct {
 	received bool
 	left     bool // silence ended the exchange
 	cut      bool // the request was not sent to its end, or may be read as two
+}
+
+// unwatched is how long a small request waits before its context is watched: to
+// watch one costs as much as to read an answer, and most answers that come at once
+// need it not. A context that ends meanwhile is noticed after at most twice the time.
+const unwatched = 20 * time.Millisecond
+
+// watch has interrupt called when the caller's context ends.
+func (c *conn) watch() {
+	if c.stop == nil {
+		c.stop = context.AfterFunc(c.ctx, c.onEnd)
+	}
+}
+
+// unwatch reports whether interrupt was not called.
+func (c *conn) unwatch() bool {
+	stop := c.stop
+	c.stop = nil
+	return stop == nil || stop()
 }
 
 // interrupt runs when the caller's context ends.
@@ -97,11 +116,15 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 	c.timeout = kind
 	for {
+		if c.stop == nil && c.ctx.Err() != nil {
+			c.interrupt()
+		}
 		step, err := c.silent(until)
 		if err != nil {
 			return 0, err
 		}
-		if by := deadline(now, step, c.readBy); by != c.readBy {
+		step, slack := c.limit(now, step)
+		if by := deadline(step, slack, c.readBy); by != c.readBy {
 			if err := c.tcp.SetReadDeadline(by); err != nil {
 				return 0, err
 			}
@@ -112,14 +135,23 @@ func (c *conn) Read(p []byte) (int, error) {
 		if n > 0 || !isTimeout(err) || !step.Before(until) {
 			return n, err
 		}
+		c.watch()
 		now = time.Now()
 	}
 }
 
+// limit is until when to wait from now on, and how much longer that may be: until a
+// time, or until the context has to be watched.
+func (c *conn) limit(now, until time.Time) (step time.Time, slack time.Duration) {
+	if step = now.Add(unwatched); c.stop == nil && step.Before(until) {
+		return step, unwatched
+	}
+	return until, min(until.Sub(now)/slackShare, maxSlack)
+}
+
 // deadline is the time to set for a time-out at until: the one that is set, if it
 // is late enough and not too late.
-func deadline(now, until, set time.Time) time.Time {
-	slack := min(until.Sub(now)/slackShare, maxSlack)
+func deadline(until time.Time, slack time.Duration, set time.Time) time.Time {
 	if late := set.Sub(until); late >= 0 && late <= slack {
 		return set
 	}
@@ -159,7 +191,12 @@ func (c *conn) fail(kind Kind, err error) *Error {
 func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, now, end time.Time) (*Response, *Error) {
 	c.ctx, c.now, c.end, c.idle, c.silence, c.left = ctx, now, end, limits.Idle, call.Silence, false
 	c.sent, c.received, c.cut = false, false, call.strayBody()
-	c.stop = context.AfterFunc(ctx, c.onEnd)
+	if ctx.Err() != nil {
+		c.interrupt()
+	}
+	if call.Silence != nil || call.Stream != nil || c.stream != c.tcp {
+		c.watch()
+	}
 	wrote := c.send(call, limits.Write)
 	if wrote == nil && call.Stream != nil {
 		wrote = c.sendStream(call, limits.Write)
@@ -182,7 +219,7 @@ func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, now, end
 	if wrote != nil && !c.received {
 		failed = wrote
 	}
-	c.stop()
+	c.unwatch()
 	c.heads.close([]*conn{c})
 	return nil, failed
 }
@@ -213,6 +250,7 @@ func (c *conn) send(call *Call, limit time.Duration) *Error {
 		}
 	} else {
 		pieces = append(pieces, call.Body...)
+		c.watch()
 	}
 	pieces[0] = c.out
 	c.pieces = pieces
@@ -281,7 +319,8 @@ func (c *conn) write(limit time.Duration) *Error {
 			}
 			step = earlier(until, c.now.Add(writeStep))
 		}
-		if by := deadline(c.now, step, c.writeBy); by != c.writeBy {
+		step, slack := c.limit(c.now, step)
+		if by := deadline(step, slack, c.writeBy); by != c.writeBy {
 			if err := c.tcp.SetWriteDeadline(by); err != nil {
 				return c.fail(Write, err)
 			}
@@ -292,6 +331,7 @@ func (c *conn) write(limit time.Duration) *Error {
 		if err == nil && !large && len(c.rest) == 0 {
 			return nil // the system took it at once
 		}
+		c.watch()
 		if c.now = time.Now(); n > 0 {
 			last = c.now
 		}
@@ -335,11 +375,11 @@ func earlier(a, b time.Time) time.Time {
 
 // done ends the exchange: the connection is kept if it is usable.
 func (c *conn) done(usable bool) {
-	if c.stop() && usable && !c.cut && c.r.Buffered() == 0 {
+	if c.unwatch() && usable && !c.cut && c.r.Buffered() == 0 {
 		if c.r.Size() != bufferSize {
 			c.r = bufio.NewReaderSize(c, bufferSize)
 		}
-		c.ctx, c.stop, c.silence = nil, nil, nil
+		c.ctx, c.silence = nil, nil
 		c.heads.put(c)
 		return
 	}

@@ -137,6 +137,31 @@ func TestTheCallerLeaves(t *testing.T) {
 	}
 }
 
+// A caller that goes at once is noticed soon after.
+func TestTheCallerLeavesAtOnce(t *testing.T) {
+	for _, after := range []time.Duration{0, time.Millisecond, unwatched, 2 * unwatched} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHeads(t, func(o *Options) { o.IdleTimeout = time.Hour })
+			gone := make(chan time.Time, 1)
+			h.pipe(t, func(conn net.Conn, r *bufio.Reader) { request(r); _, _ = r.ReadByte(); gone <- time.Now() })
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			start := time.Now()
+			if after == 0 {
+				cancel()
+			} else {
+				time.AfterFunc(after, cancel)
+			}
+			if _, _, err := do(ctx, h, post(endpoint)); kindOf(err) != Canceled || time.Since(start) > max(after, 2*unwatched) {
+				t.Errorf("%v after %s, gone after %s", err, time.Since(start), after)
+			}
+			if at := <-gone; at.Sub(start) > max(after, 2*unwatched) {
+				t.Errorf("the head noticed after %s", at.Sub(start))
+			}
+		})
+	}
+}
+
 // Unused connections are closed after the time-out, and the pool goes with the
 // last of them.
 func TestUnusedConnectionsAreSwept(t *testing.T) {
