@@ -81,11 +81,15 @@ func (b *Body) chunks(p []byte) (n int, err error) {
 				return n, err
 			}
 		}
-		if n > 0 && b.c.r.Buffered() == 0 {
+		if n > 0 && b.c.r.Buffered() == 0 && !b.c.hasMore() {
 			return n, nil
 		}
+		b.c.noWait = n > 0
 		got, err := b.some(p[n:])
-		n += got
+		b.c.noWait = false
+		if n += got; errors.Is(err, errNotYet) {
+			return n, nil
+		}
 		if err != nil {
 			return n, err
 		}

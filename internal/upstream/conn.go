@@ -59,6 +59,8 @@ type conn struct {
 	sent     bool
 	received bool
 	left     bool // silence ended the exchange
+	filled   bool // the last read had as much as it asked for
+	noWait   bool // reads return errNotYet where nothing has come
 	cut      bool // the request was not sent to its end, or may be read as two
 }
 
@@ -105,6 +107,11 @@ func (c *conn) alive() bool {
 
 // Read reads from the head within the limits of the phase.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.noWait {
+		n, err := c.socket.read(p)
+		c.filled = n == len(p)
+		return n, err
+	}
 	now := c.now
 	until, kind := c.until, FirstByteTimeout
 	if until.IsZero() {
@@ -131,7 +138,7 @@ func (c *conn) Read(p []byte) (int, error) {
 			c.readBy = by
 		}
 		n, err := c.stream.Read(p)
-		c.received = c.received || n > 0
+		c.received, c.filled = c.received || n > 0, n == len(p)
 		if n > 0 || !isTimeout(err) || !step.Before(until) {
 			return n, err
 		}
@@ -139,6 +146,11 @@ func (c *conn) Read(p []byte) (int, error) {
 		now = time.Now()
 	}
 }
+
+// hasMore reports whether more has come than was read, as far as can be told.
+func (c *conn) hasMore() bool { return c.filled && c.socket != nil && c.stream == c.tcp }
+
+var errNotYet = errors.New("nothing has come yet")
 
 // limit is until when to wait from now on, and how much longer that may be: until a
 // time, or until the context has to be watched.

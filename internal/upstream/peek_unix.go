@@ -2,14 +2,22 @@
 
 package upstream
 
-import "syscall"
+import (
+	"io"
+	"syscall"
+)
 
-// socket looks at a connection without reading from it.
+// socket looks at a connection without waiting.
 type socket struct {
 	raw  syscall.RawConn
 	look func(fd uintptr) // made once
 	b    [1]byte
 	idle bool
+
+	take func(fd uintptr) bool // made once
+	p    []byte                // for take
+	n    int
+	err  error
 }
 
 func newSocket(raw syscall.RawConn) *socket {
@@ -18,7 +26,29 @@ func newSocket(raw syscall.RawConn) *socket {
 		_, _, err := syscall.Recvfrom(int(fd), s.b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		s.idle = err == syscall.EAGAIN || err == syscall.EINTR
 	}
+	s.take = func(fd uintptr) bool {
+		s.n, s.err = syscall.Read(int(fd), s.p)
+		return true
+	}
 	return s
+}
+
+// read reads what has come already; errNotYet: nothing.
+func (s *socket) read(p []byte) (int, error) {
+	s.p = p
+	err := s.raw.Read(s.take)
+	s.p = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case s.err == syscall.EAGAIN || s.err == syscall.EINTR:
+		return 0, errNotYet
+	case s.err != nil:
+		return 0, s.err
+	case s.n == 0:
+		return 0, io.EOF
+	}
+	return s.n, nil
 }
 
 // quiet reports whether the connection is open and has nothing to read. An idle one
