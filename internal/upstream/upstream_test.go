@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -246,6 +247,68 @@ func TestChunksComeAsTheyAreSent(t *testing.T) {
 	answer.Body.Wait()
 	if n, err := answer.Body.Read(b); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("%d %v at the end", n, err)
+	}
+}
+
+// A part of a chunk that fills the buffer does not wait for the rest.
+func TestAPartOfAChunkDoesNotWaitForTheRest(t *testing.T) {
+	const size = 20000
+	for part := 2*bufferSize - 100; part < 2*bufferSize; part += 3 {
+		next := make(chan bool)
+		end := rawHead(t, func(_ int, conn net.Conn, r *bufio.Reader) {
+			request(r)
+			_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s", size, strings.Repeat("x", part))
+			<-next
+			_, _ = io.WriteString(conn, strings.Repeat("y", size-part)+"\r\n0\r\n\r\n")
+			_, _ = r.ReadByte()
+		})
+		h := newHeads(t, nil)
+		answer, err := h.Do(t.Context(), post(end))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 2*size)
+		for n := 0; n < part; {
+			got, err := answer.Body.Read(b[n:])
+			if n += got; err != nil {
+				t.Fatalf("%v after %d of %d bytes", err, n, part)
+			}
+		}
+		next <- true
+		rest, err := io.ReadAll(answer.Body)
+		if len(rest) != size-part || err != nil {
+			t.Errorf("%d bytes follow %d: %v", len(rest), part, err)
+		}
+		_ = answer.Body.Close()
+	}
+}
+
+// Chunks that have come are read at once, however many buffers they take.
+func TestWhatFollowsAFullBufferIsReadAtOnce(t *testing.T) {
+	const chunks, size = 300, 100
+	sent := make(chan bool)
+	end := rawHead(t, func(_ int, conn net.Conn, r *bufio.Reader) {
+		request(r)
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+strings.Repeat("64\r\n"+strings.Repeat("x", size)+"\r\n", chunks)+"0\r\n\r\n")
+		close(sent)
+		_, _ = r.ReadByte()
+	})
+	h := newHeads(t, nil)
+	answer, err := h.Do(t.Context(), post(end))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	<-sent
+	reads, b := 0, make([]byte, chunks*size)
+	for n := 0; n < chunks*size; reads++ {
+		got, err := answer.Body.Read(b[n:])
+		if n += got; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if reads > 5 { // of 8 buffers; one in 20 ends at a line of the framing
+		t.Errorf("%d reads", reads)
 	}
 }
 
