@@ -147,7 +147,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	}
 }
 
-// hasMore reports whether more has come than was read, as far as can be told.
+// hasMore reports whether more may have come than was read.
 func (c *conn) hasMore() bool { return c.filled && c.socket != nil && c.stream == c.tcp }
 
 var errNotYet = errors.New("nothing has come yet")
