@@ -223,6 +223,7 @@ type Outcome struct {
 type RecordedOutcome struct {
 	Outcome
 	TokensEstimated bool       `json:"tokens_estimated,omitzero"` // input_tokens or output_tokens is no count of the head's
+	QueuedMs        *float64   `json:"queued_ms,omitempty"`       // as of the decision
 	At              *time.Time `json:"at,omitempty"`
 }
 
@@ -235,6 +236,7 @@ type RecentDecision struct {
 	Failure      string           `json:"failure,omitempty"`
 	Region       string           `json:"region,omitempty"` // that the request named
 	At           time.Time        `json:"at"`
+	QueuedMs     *float64         `json:"queued_ms,omitempty"` // that the request waited for a place until then
 	FirstTokenAt *time.Time       `json:"first_token_at,omitempty"`
 	Outcome      *RecordedOutcome `json:"outcome,omitempty"` // left out while it is open
 }

@@ -117,8 +117,12 @@ func RecentOf(d *routing.Decision) api.RecentDecision {
 	if e := d.Explanation(); e != nil {
 		recent.Explanation = toExplanation(e)
 	}
+	if queued := d.Queued(); queued > 0 {
+		recent.QueuedMs = new(millis(queued))
+	}
 	if o, ended := d.Outcome(); ended {
 		recent.Outcome = toRecorded(&o)
+		recent.Outcome.QueuedMs = recent.QueuedMs
 	}
 	return recent
 }

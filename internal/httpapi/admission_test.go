@@ -3,9 +3,11 @@ package httpapi_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -15,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"headway/api"
 	"headway/internal/access"
 	"headway/internal/admission"
 	"headway/internal/fleet"
@@ -135,12 +138,14 @@ func TestRequestsWaitForAPlace(t *testing.T) {
 	var order []string
 	for _, answers := range []<-chan planeAnswer{first, high, low} {
 		g.release <- struct{}{}
-		if a := <-answers; a.err != nil || a.StatusCode != http.StatusOK {
+		a := <-answers
+		if a.err != nil || a.StatusCode != http.StatusOK {
 			t.Fatalf("%v %s", a.err, a.body)
 		}
 		if answers != low {
 			order = append(order, <-g.arrived)
 		}
+		p.queuedFor(a, answers != first)
 	}
 	if !slices.Equal(order, []string{"high", "low"}) {
 		t.Errorf("places went to %v", order)
@@ -153,6 +158,26 @@ func TestRequestsWaitForAPlace(t *testing.T) {
 	}
 	if n, _ := p.sample("headway_decision_failures_total"); n != 1 {
 		t.Errorf("%d decisions failed", n)
+	}
+}
+
+// queuedFor checks that an answer and its decision say how long the request waited.
+func (p *plane) queuedFor(a planeAnswer, waited bool) {
+	p.Helper()
+	header := a.Header.Get("X-Headway-Queue-Ms")
+	ms, err := strconv.ParseFloat(header, 64)
+	if waited != (err == nil && ms > 0) {
+		p.Errorf("x-headway-queue-ms is %q", header)
+	}
+	p.eventually("the decision has ended", func() bool { _, ended := p.decisionOf(a.Header).Outcome(); return ended })
+	var d api.RecentDecision
+	if err := json.Unmarshal(p.must(http.StatusOK, http.MethodGet, "/api/v1/decisions/"+a.Header.Get("X-Headway-Decision-Id"), "").body, &d); err != nil {
+		p.Fatal(err)
+	}
+	for _, queued := range []*float64{d.QueuedMs, d.Outcome.QueuedMs} {
+		if waited != (queued != nil) || waited && math.Abs(*queued-ms) > 0.02 {
+			p.Errorf("queued_ms is %v, the header says %s", queued, header)
+		}
 	}
 }
 

@@ -9,7 +9,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"headway/internal/fleet"
 	"headway/internal/mockhead"
@@ -205,5 +208,95 @@ func TestTheKeyOfAHedgesHeadReachesNoCaller(t *testing.T) {
 	if bytes.Contains(a.body, []byte("the-key-of")) || strings.Contains(fmt.Sprint(a.Header), "the-key-of") {
 		t.Errorf("the key reached the caller: %v\n%s", a.Header, a.body)
 	}
+	p.settled()
+}
+
+// A hedge that no head answered has failed, in either order, and neither head is
+// tried again.
+func TestAHedgeThatBothHeadsFail(t *testing.T) {
+	for _, first := range []time.Duration{10 * time.Second, 30 * time.Second} {
+		onFakeTime(t, func(t *testing.T, p *plane) {
+			p.policy("default_strategy: least_loaded\nhedge: {after_ms: 5000}")
+			p.script("1", func(w http.ResponseWriter, r *http.Request) {
+				wait(r, first)
+				w.WriteHeader(http.StatusInternalServerError)
+			})
+			p.script("2", func(w http.ResponseWriter, r *http.Request) {
+				wait(r, 15*time.Second)
+				w.WriteHeader(http.StatusInternalServerError)
+			})
+			a := p.answer(chatPath, chatBody)
+			if a.StatusCode != http.StatusInternalServerError || a.Header.Get("X-Headway-Attempts") != "2" {
+				t.Errorf("%d after %s attempts: %s", a.StatusCode, a.Header.Get("X-Headway-Attempts"), a.body)
+			}
+			for result, want := range map[string]int{"won": 0, "lost": 0, "failed": 1} {
+				if n, _ := p.sample("headway_proxy_hedges_total", "result", result); n != want {
+					t.Errorf("%d hedges %s", n, result)
+				}
+			}
+			p.settled()
+		})
+	}
+}
+
+// Once the first head has failed, the answer is the second one's, also where it begins
+// with a comment.
+func TestACommentOfAHedgeNamesItsHead(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, p *plane) {
+		p.policy("default_strategy: least_loaded\nhedge: {after_ms: 5000}")
+		asked := atomic.Int32{}
+		for _, id := range []string{"1", "2"} {
+			p.script(id, func(w http.ResponseWriter, r *http.Request) {
+				if asked.Add(1) == 1 {
+					wait(r, 10*time.Second)
+					w.WriteHeader(http.StatusInternalServerError)
+					return
+				}
+				wait(r, time.Minute)
+				w.Header().Set("X-Answers", id)
+				say(w, "data: {\"choices\":[{\"delta\":{\"content\":\""+id+"\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
+			})
+		}
+		a := p.answer(chatPath, streamBody)
+		head := a.Header.Get("X-Headway-Head")
+		if !bytes.HasPrefix(a.body, []byte(comment)) || head == "" || !bytes.Contains(a.body, []byte(`"content":"`+strings.TrimPrefix(head, "head-")+`"`)) || a.Header.Get("X-Headway-Attempts") != "2" {
+			t.Errorf("%d from %s after %s attempts:\n%s", a.StatusCode, head, a.Header.Get("X-Headway-Attempts"), a.body)
+		}
+		if d := p.decisionOf(a.Header); !d.Hedges() {
+			t.Errorf("the decision is %+v", d)
+		}
+	})
+}
+
+// While requests wait for the model none is hedged: a hedge would take a place before
+// them.
+func TestAHedgePassesNoRequestThatWaits(t *testing.T) {
+	p, _ := queues(t)
+	p.policy(hedgingPolicy + "\ncaller_may: [region, region_mode]")
+	full := newGate(t)
+	p.serves(fleet.Spec{ID: "full", Endpoint: full.URL, ModelTypes: []string{"m"}, Region: "eu", MaxInFlight: 1})
+	for _, id := range []string{"a", "b"} {
+		if _, err := p.start(id).Inject(mockhead.Fault{Kind: mockhead.StallHeaders, Seconds: 0.1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	eu := []string{"X-Headway-Region", "eu", "X-Headway-Region-Mode", "require"}
+	first := p.begin(t.Context(), &all, eu...)
+	<-full.arrived
+	second := p.begin(t.Context(), &all, eu...)
+	p.waiting(1)
+	for range 3 {
+		slow := p.begin(t.Context(), &all, "X-Headway-Region", "us")
+		if a := <-slow; a.StatusCode != http.StatusOK || a.Header.Get("X-Headway-Attempts") != "1" {
+			t.Errorf("%d after %s attempts while a request waits", a.StatusCode, a.Header.Get("X-Headway-Attempts"))
+		}
+	}
+	for _, answers := range []<-chan planeAnswer{first, second} {
+		full.release <- struct{}{}
+		<-answers
+	}
+	p.hedged(chatBody, "X-Headway-Region", "us")
 	p.settled()
 }

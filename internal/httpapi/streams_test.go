@@ -331,17 +331,18 @@ func TestAReaderThatIsSlowIsNotCut(t *testing.T) {
 // and no head is blamed.
 func TestPitfallP1P2ACallerThatLeavesStopsItsHead(t *testing.T) {
 	for name, c := range map[string]struct {
-		body string
-		head func(w http.ResponseWriter)
+		body   string
+		status int64 // that the caller got
+		head   func(w http.ResponseWriter)
 	}{
-		"not streaming": {chatBody, func(http.ResponseWriter) {}},
-		"within a whole answer": {chatBody, func(w http.ResponseWriter) {
+		"not streaming": {chatBody, fleet.Unknown, func(http.ResponseWriter) {}},
+		"within a whole answer": {chatBody, 200, func(w http.ResponseWriter) {
 			_, _ = io.WriteString(w, `{"choices":[`)
 			_ = http.NewResponseController(w).Flush()
 		}},
-		"before the header":      {streamBody, func(http.ResponseWriter) {}},
-		"before the first token": {streamBody, func(w http.ResponseWriter) { say(w, roleEvent) }},
-		"in the middle":          {streamBody, func(w http.ResponseWriter) { say(w, roleEvent+tokenEvent) }},
+		"before the header":      {streamBody, fleet.Unknown, func(http.ResponseWriter) {}},
+		"before the first token": {streamBody, 200, func(w http.ResponseWriter) { say(w, roleEvent) }},
+		"in the middle":          {streamBody, 200, func(w http.ResponseWriter) { say(w, roleEvent+tokenEvent) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onFakeTime(t, func(t *testing.T, p *plane) {
@@ -375,7 +376,7 @@ func TestPitfallP1P2ACallerThatLeavesStopsItsHead(t *testing.T) {
 				}
 				p.settled()
 				d := p.router.Recent(routing.RecentQuery{Limit: 1})[0]
-				if o, _ := d.Outcome(); o.Result != routing.ResultCancelled {
+				if o, _ := d.Outcome(); o.Result != routing.ResultCancelled || o.StatusCode != c.status {
 					t.Errorf("the outcome is %+v", o)
 				}
 				if page := p.scrape(); strings.Contains(page, `status="500"`) || strings.Contains(page, `status="502"`) {

@@ -47,7 +47,7 @@ func (a *attempt) start(number int, at time.Time) {
 	a.call.Since, a.call.Once = a.x.tried, !a.x.repeatable()
 }
 
-// outcome is what becomes of the attempt.
+// outcome is what becomes of the attempt. A status of 0 is none.
 func (a *attempt) outcome(result routing.Result, status int) routing.Outcome {
 	now := a.x.proxy.o.Now()
 	if a.events != nil { // what was reported of a stream that broke off counts too
@@ -57,6 +57,9 @@ func (a *attempt) outcome(result routing.Result, status int) routing.Outcome {
 		Result: result, StatusCode: int64(status), TTFT: float64(fleet.Unknown), Duration: millis(now.Sub(a.sent)),
 		InputTokens: a.usage.Input, OutputTokens: a.usage.Output, CachedTokens: a.usage.Cached,
 	}
+	if status == 0 {
+		o.StatusCode = fleet.Unknown
+	}
 	if !a.first.IsZero() {
 		o.TTFT = millis(a.first.Sub(a.sent))
 	}
@@ -64,6 +67,15 @@ func (a *attempt) outcome(result routing.Result, status int) routing.Outcome {
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// statusSent is the status that the caller got, 0: none so far, or of a hedge that has
+// lost.
+func (a *attempt) statusSent() int {
+	if a == &a.x.attempt {
+		return a.x.status
+	}
+	return 0
+}
 
 // broken is an exchange with a head that failed before its answer had content.
 func (a *attempt) broken(err error) *failure {
@@ -74,7 +86,7 @@ func (a *attempt) broken(err error) *failure {
 	a.failing(string(e.Kind))
 	a.unsent = !e.Sent
 	if e.Kind == upstream.Canceled || a.x.r.Context().Err() != nil {
-		return &failure{outcome: a.outcome(routing.ResultCancelled, 0), answer: gone(a.x.r.Context())}
+		return &failure{outcome: a.outcome(routing.ResultCancelled, a.statusSent()), answer: gone(a.x.r.Context())}
 	}
 	f := &failure{again: a.unsent || a.x.repeatable()}
 	answer := &openai.Error{Status: http.StatusBadGateway, Code: "head_" + string(e.Kind), Message: "The head that the request was sent to failed: " + explain(e.Kind) + "."}

@@ -37,7 +37,8 @@ type exchange struct {
 	upload   *upload        // its body, where it is not read before; nil: it is
 	prompt   int64          // bytes of the prompt
 	attempts int
-	tried    time.Time // when the first attempt began
+	beside   *routing.Decision // of the hedge that failed while its attempt went on; nil: none did
+	tried    time.Time         // when the first attempt began
 	attempt
 	status int  // of the answer that was sent; 0: none
 	begun  bool // the answer's header was sent
@@ -143,7 +144,15 @@ func (x *exchange) next(f *failure) *routing.Decision {
 // place it waits for one.
 func (x *exchange) again(d *routing.Decision, f *failure) *routing.Decision {
 	p := x.proxy
-	next, err := p.o.Router.Again(d, &x.req, f.outcome)
+	var next *routing.Decision
+	var err error
+	if x.beside != nil && x.beside.Before() == d { // its head was tried too
+		p.o.Router.End(d, f.outcome)
+		d = x.beside
+		next, err = p.o.Router.After(d, &x.req)
+	} else {
+		next, err = p.o.Router.Again(d, &x.req, f.outcome)
+	}
 	if lacksPlace(err) && p.o.Admission.Queues() {
 		next, err = x.placeAgain(d)
 	}
@@ -184,6 +193,9 @@ func (x *exchange) giveUp(answer error) error {
 func (x *exchange) close() {
 	if x.decision != nil {
 		o := withdrawn()
+		if x.begun {
+			o.StatusCode = int64(x.status)
+		}
 		x.called(&o)
 		x.proxy.o.Router.End(x.decision, o)
 	}
@@ -204,7 +216,7 @@ func (x *exchange) close() {
 // withdrawn is the outcome of a decision that says nothing of its head.
 func withdrawn() routing.Outcome {
 	return routing.Outcome{
-		Result: routing.ResultCancelled, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
+		Result: routing.ResultCancelled, StatusCode: fleet.Unknown, TTFT: float64(fleet.Unknown), Duration: float64(fleet.Unknown),
 		InputTokens: fleet.Unknown, OutputTokens: fleet.Unknown, CachedTokens: fleet.Unknown,
 	}
 }

@@ -243,6 +243,9 @@ func (x *exchange) describe(h http.Header, values *said) {
 	set("X-Headway-Decision-Id", both[:len(id)])
 	set("X-Headway-Overhead-Ms", both[len(id):])
 	set("X-Headway-Attempts", strconv.Itoa(x.attempts))
+	if queued := d.Queued(); queued > 0 {
+		h["X-Headway-Queue-Ms"] = []string{strconv.FormatFloat(millis(queued), 'f', 3, 64)}
+	}
 	if d.Head != nil {
 		set("X-Headway-Strategy", d.Strategy)
 		set("X-Headway-Region", d.Head.Region)

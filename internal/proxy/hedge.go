@@ -23,24 +23,28 @@ const hedgeShare = 0.02
 
 // hedging is what is known of the times until first contents, and the budget.
 type hedging struct {
-	won, lost, refused prometheus.Counter
+	won, lost, failed, refused, forgotten prometheus.Counter
 
+	fleet  routing.Fleet
 	budget budget
 	mu     sync.Mutex
 	times  map[timesKey]*times
 }
 
-func newHedging(reg prometheus.Registerer) *hedging {
+func newHedging(reg prometheus.Registerer, fleet routing.Fleet) *hedging {
 	auto := promauto.With(reg)
 	ended := auto.NewCounterVec(prometheus.CounterOpts{
-		Name: "headway_proxy_hedges_total", Help: "Requests that were sent to a second head since the first was slow, by result: won, the second one answered; lost, the first did.",
+		Name: "headway_proxy_hedges_total", Help: "Requests that were sent to a second head since the first was slow, by result: won, the second one answered; lost, the first did; failed, neither.",
 	}, []string{"result"})
 	return &hedging{
-		won: ended.WithLabelValues("won"), lost: ended.WithLabelValues("lost"),
+		won: ended.WithLabelValues("won"), lost: ended.WithLabelValues("lost"), failed: ended.WithLabelValues("failed"),
 		refused: auto.NewCounter(prometheus.CounterOpts{
 			Name: "headway_proxy_hedges_refused_total", Help: "Requests that were not sent to a second head though the first was slow, since 2 % of them were.",
 		}),
-		budget: budget{share: hedgeShare, have: 1}, times: map[timesKey]*times{},
+		forgotten: auto.NewCounter(prometheus.CounterOpts{
+			Name: "headway_proxy_hedge_times_refused_total", Help: "Times until the first content that no quantile for hedging was learnt from, since too many models have one.",
+		}),
+		fleet: fleet, budget: budget{share: hedgeShare, have: 1}, times: map[timesKey]*times{},
 	}
 }
 
@@ -68,7 +72,8 @@ func (h *hedging) saw(key timesKey, took time.Duration) {
 	defer h.mu.Unlock()
 	t := h.times[key]
 	if t == nil {
-		if len(h.times) >= maxTimes {
+		if len(h.times) >= maxTimes && !h.makeRoom() {
+			h.forgotten.Inc()
 			return
 		}
 		t = new(times)
@@ -80,6 +85,17 @@ func (h *hedging) saw(key timesKey, took time.Duration) {
 	}
 	t.list[t.next] = took
 	t.next = (t.next + 1) % keptTimes
+}
+
+// makeRoom forgets the models that no head has any more.
+func (h *hedging) makeRoom() bool {
+	pools := h.fleet.Snapshot().Pools
+	for key := range h.times {
+		if pools[key.model] == nil {
+			delete(h.times, key)
+		}
+	}
+	return len(h.times) < maxTimes
 }
 
 // after is the time without content after which a request is hedged. ok is false
@@ -253,9 +269,13 @@ func (s *side) lookAtStream() {
 	s.good = true
 }
 
-// hedge sends the request to a second head, if the budget and the fleet allow it.
+// hedge sends the request to a second head, if the budget and the fleet allow it and no
+// request waits for the place.
 func (r *race) hedge() {
 	x, p := r.x, r.x.proxy
+	if p.o.Admission.Busy(x.pool()) {
+		return
+	}
 	if !p.hedging.budget.take() {
 		p.hedging.refused.Inc()
 		return
@@ -320,8 +340,12 @@ func (r *race) lost(s *side) {
 		p.o.Failed(s.decision.Head)
 	}
 	p.o.Router.End(s.decision, f.outcome)
+	if s == r.second {
+		r.x.beside = s.decision
+	}
 	s.decision = nil
-	if s == r.primary {
+	if s == r.primary { // what the second one has begun is the caller's now
+		r.x.placed, r.x.attempts = r.second.decision, r.second.number
 		r.decided.Store(true)
 	}
 }
@@ -343,12 +367,18 @@ func (r *race) won(s, other *side) {
 	if r.second == nil {
 		return
 	}
-	x.attempts++
-	if s == r.primary {
+	x.attempts = r.second.number
+	switch {
+	case !s.good:
+		p.hedging.failed.Inc()
+	case s == r.primary:
 		p.hedging.lost.Inc()
+	default:
+		p.hedging.won.Inc()
+	}
+	if s == r.primary {
 		return
 	}
-	p.hedging.won.Inc()
 	x.attempt, x.placed = *s.attempt, s.decision
 }
 

@@ -6,12 +6,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"headway/internal/fleet"
 	"headway/internal/policy"
 )
 
 func TestAQuantileNeedsTimesAndForgets(t *testing.T) {
-	h := newHedging(prometheus.NewRegistry())
+	pools := map[string]*fleet.Pool{"m": {}}
+	h := newHedging(prometheus.NewRegistry(), fixed{&fleet.Snapshot{Pools: pools}})
 	key, p95 := timesKey{"m", true}, &policy.Hedge{Quantile: 0.95}
 	for i := range leastSeen {
 		if after, ok := h.after(p95, key); ok {
@@ -35,9 +38,25 @@ func TestAQuantileNeedsTimesAndForgets(t *testing.T) {
 		t.Errorf("a fixed time is %s, %t", after, ok)
 	}
 	for i := range 2 * maxTimes {
+		pools[fmt.Sprint(i)] = &fleet.Pool{}
 		h.saw(timesKey{fmt.Sprint(i), false}, time.Second)
 	}
-	if len(h.times) != maxTimes || len(h.times[key].list) != keptTimes {
-		t.Errorf("%d kinds and %d times are kept", len(h.times), len(h.times[key].list))
+	if len(h.times) != maxTimes || len(h.times[key].list) != keptTimes || testutil.ToFloat64(h.forgotten) != maxTimes+1 {
+		t.Errorf("%d kinds and %d times are kept, %v were refused", len(h.times), len(h.times[key].list), testutil.ToFloat64(h.forgotten))
+	}
+	for name := range pools { // their heads have gone
+		if name != "m" {
+			delete(pools, name)
+		}
+	}
+	pools["new"] = &fleet.Pool{}
+	h.saw(timesKey{"new", true}, time.Second)
+	if len(h.times) != 2 || h.times[key] == nil || testutil.ToFloat64(h.forgotten) != maxTimes+1 {
+		t.Errorf("of models that are gone %d are kept", len(h.times))
 	}
 }
+
+// fixed is a fleet that does not change.
+type fixed struct{ snapshot *fleet.Snapshot }
+
+func (f fixed) Snapshot() *fleet.Snapshot { return f.snapshot }

@@ -161,7 +161,7 @@ func (a *attempt) ending(o *routing.Outcome) (audit.Outcome, string) {
 		return audit.Success, ""
 	case a.fault == reasonUnauthorized:
 		return audit.Failure, "the head did not accept the service's credential"
-	case kind == upstream.Canceled || a.fault == "" && o.StatusCode == 0:
+	case kind == upstream.Canceled || a.fault == "" && o.Result == routing.ResultCancelled:
 		reason = "the caller left"
 	case slices.Contains(upstream.Kinds(), kind):
 		reason = "the head failed: " + explain(kind)

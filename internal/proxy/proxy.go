@@ -131,7 +131,7 @@ func New(o Options) (*Proxy, error) {
 		estimates: estimates{fleet: o.Fleet, models: map[string]*ratios{}, refused: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
 			Name: "headway_proxy_estimates_refused_total", Help: "Reports of tokens that calibrated no estimate, since too many models have one.",
 		})},
-		o: o, metrics: newMetrics(o.Metrics, o.Calls), bodies: newBodies(&o.Limits, o.Metrics), budget: newBudget(o.Limits.RetryShare), hedging: newHedging(o.Metrics),
+		o: o, metrics: newMetrics(o.Metrics, o.Calls), bodies: newBodies(&o.Limits, o.Metrics), budget: newBudget(o.Limits.RetryShare), hedging: newHedging(o.Metrics, o.Fleet),
 	}, nil
 }
 

@@ -173,7 +173,7 @@ func (x *exchange) cut(err error) *failure {
 
 // left is that the caller took no more of an answer that had begun.
 func (x *exchange) left() *failure {
-	return &failure{outcome: x.outcome(routing.ResultCancelled, 0), answer: ErrAborted}
+	return &failure{outcome: x.outcome(routing.ResultCancelled, x.status), answer: ErrAborted}
 }
 
 // ended reports whether an answer came to its end. An exchange that broke may wrap
