@@ -37,7 +37,7 @@ func TestAlertsReachPeople(t *testing.T) {
 	t.Parallel()
 	people := startPager(t)
 	alertmanager := startAlertmanager(t, people.url)
-	p := serve(t, t.TempDir(), "--http-lame-duck", "1ms", "--monitor-enabled=false", "--lease-base-interval", "1m")
+	p := serve(t, t.TempDir(), "--monitor-enabled=false", "--lease-base-interval", "1m")
 	prom := startPrometheus(t, p.url[len("http://"):], alertmanager, 60)
 	head := func(id string) string {
 		return fmt.Sprintf(`{"id":%q,"endpoint":"http://127.0.0.1:9","model_types":["m-%[1]s"],"region":"r-%[1]s","status":"active"}`, id)
@@ -227,7 +227,7 @@ func TestTheMonitorSendsAlertsByItself(t *testing.T) {
     labels: {severity: critical}
     annotations: {summary: Low active heads}
 `)
-	p := serve(t, t.TempDir(), "--http-lame-duck", "1ms", "--monitor-interval", "1s", "--monitor-rules-file", rules,
+	p := serve(t, t.TempDir(), "--monitor-interval", "1s", "--monitor-rules-file", rules,
 		"--monitor-alertmanagers", "http://"+alertmanager, "--monitor-alert-webhooks", direct.url+"/hook")
 	eventually(t, patience, "the webhook is sent", func() error { return direct.has("/hook", "LowActiveHeads", "firing") })
 	eventually(t, patience, "Alertmanager sends it", func() error { return people.has("/on-call", "LowActiveHeads", "firing") })

@@ -421,7 +421,7 @@ func TestTheClientOfAnOldVersion(t *testing.T) {
 	if out, err := command(t, "keys", "create", "--role", "admin", "--name", "root", "--data-dir", dir, "--out", key).CombinedOutput(); err != nil {
 		t.Fatalf("keys create: %v: %s", err, out)
 	}
-	p := serve(t, dir, "--http-lame-duck", "50ms")
+	p := serve(t, dir)
 	speaking := exec.CommandContext(t.Context(), speak, p.url, key)
 	speaking.WaitDelay = time.Second
 	if out, err := speaking.CombinedOutput(); err != nil {

@@ -26,6 +26,9 @@ const asHeadway = "HEADWAY_TEST_PROCESS"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asHeadway) == "" {
+		// A process with the race detector sleeps for a second before it exits, and
+		// hundreds of commands are run.
+		_ = os.Setenv("GORACE", "atexit_sleep_ms=20 "+os.Getenv("GORACE"))
 		os.Exit(m.Run())
 	}
 	main()
@@ -76,10 +79,11 @@ func command(t testing.TB, args ...string) *exec.Cmd {
 
 var listening = regexp.MustCompile(`msg=listening addr=(\S+)`)
 
-// serve starts a service on port 0 and returns when it listens.
+// serve starts a service on port 0 and returns when it listens. It has no lame duck
+// unless the arguments name one.
 func serve(t testing.TB, dataDir string, args ...string) *process {
 	t.Helper()
-	return start(t, dataDir, command(t, append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dataDir, "--audit-file", filepath.Join(dataDir, "audit.log"), "--redis-mode", "off"}, args...)...))
+	return start(t, dataDir, command(t, append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dataDir, "--audit-file", filepath.Join(dataDir, "audit.log"), "--redis-mode", "off", "--http-lame-duck", "1ms"}, args...)...))
 }
 
 // start starts a command that serves, and returns when it listens.
@@ -174,7 +178,7 @@ func headBody(id string) string {
 }
 
 func TestServeDecidesAndStopsWell(t *testing.T) {
-	p := serve(t, t.TempDir(), "--http-lame-duck", "50ms")
+	p := serve(t, t.TempDir())
 	p.must(200, "GET", "/livez", "")
 	p.must(200, "GET", "/readyz", "")
 	p.must(201, "POST", "/api/v1/heads", headBody("a"))
@@ -418,7 +422,7 @@ func TestOtherAddressesThanLoopbackAreRefused(t *testing.T) {
 
 func TestADamagedStateFileIsRefusedWithAWayOut(t *testing.T) {
 	dir := t.TempDir()
-	p := serve(t, dir, "--http-lame-duck", "1ms")
+	p := serve(t, dir)
 	p.must(201, "POST", "/api/v1/heads", headBody("a"))
 	p.stop()
 	backup := filepath.Join(t.TempDir(), "backup.jsonl")
@@ -458,7 +462,7 @@ func TestADamagedStateFileIsRefusedWithAWayOut(t *testing.T) {
 	if out, err := command(t, "state", "import", "--data-dir", dir, backup).CombinedOutput(); err != nil {
 		t.Fatalf("state import: %v: %s", err, out)
 	}
-	p = serve(t, dir, "--http-lame-duck", "1ms")
+	p = serve(t, dir)
 	p.must(200, "GET", "/api/v1/heads/a", "")
 	p.stop()
 }

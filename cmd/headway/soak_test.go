@@ -146,7 +146,7 @@ func TestSoakOverload(t *testing.T) {
 		"the fleet":   {`"capacity":{"max_in_flight":4},`, 50 * time.Millisecond, 40},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := serve(t, t.TempDir(), "--http-lame-duck", "1ms", "--lease-base-interval", "60s")
+			p := serve(t, t.TempDir(), "--lease-base-interval", "60s")
 			for i := range 10 {
 				p.must(http.StatusCreated, http.MethodPost, "/api/v1/heads", strings.Replace(headBody(fmt.Sprintf("h%d", i)), `{`, `{`+c.capacity, 1))
 			}
@@ -208,7 +208,7 @@ func (p *process) want(method, path, body string, statuses ...int) ([]byte, erro
 // A whole fleet comes, goes and comes again while decisions go on.
 func TestSoakFlappingHeads(t *testing.T) {
 	n := either(300, 50_000)
-	p := serve(t, t.TempDir(), "--http-lame-duck", "1ms", "--lease-base-interval", "10m")
+	p := serve(t, t.TempDir(), "--lease-base-interval", "10m")
 	epochs := make([]uint64, n)
 	began := time.Now()
 	atOnce(t, n, 16, func(i int) error {
@@ -290,7 +290,7 @@ func (p *process) metric(name string) float64 {
 func TestSoakPolicyRevisions(t *testing.T) {
 	n := either(20, 1000)
 	dir := t.TempDir()
-	p := serve(t, dir, "--http-lame-duck", "1ms")
+	p := serve(t, dir)
 	p.client.Transport = bearer(p.token())
 	began := time.Now()
 	body := func(i int) string {
@@ -319,7 +319,7 @@ func TestSoakPolicyRevisions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p = serve(t, dir, "--http-lame-duck", "1ms")
+	p = serve(t, dir)
 	p.client.Transport = bearer(p.token())
 	if text := string(p.must(http.StatusOK, http.MethodGet, "/api/v1/policy", "")); !strings.Contains(text, fmt.Sprintf(`"a%d"`, n-1)) {
 		t.Errorf("after a restart the policy is %s", text)
@@ -453,7 +453,7 @@ func TestSoakMemoryLimit(t *testing.T) {
 func TestSoakRapidReset(t *testing.T) {
 	s := &shell{TB: t, dir: t.TempDir()}
 	s.cli(exitOK, "tls", "init", "--host", "127.0.0.1", "--dir", "tls")
-	p := serve(t, filepath.Join(s.dir, "data"), "--http-lame-duck", "1ms", "--tls-cert-file", filepath.Join(s.dir, "tls", "server.pem"), "--tls-key-file", filepath.Join(s.dir, "tls", "server-key.pem"))
+	p := serve(t, filepath.Join(s.dir, "data"), "--tls-cert-file", filepath.Join(s.dir, "tls", "server.pem"), "--tls-key-file", filepath.Join(s.dir, "tls", "server-key.pem"))
 	p.url = strings.Replace(p.url, "http:", "https:", 1)
 	p.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 16} // whom it trusts is another test
 	p.must(http.StatusOK, http.MethodGet, "/livez", "")
@@ -581,7 +581,7 @@ func TestSoakSlowReceivers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := serve(t, t.TempDir(), "--http-lame-duck", "1ms", "--webhooks-file", filepath.Join(dir, "webhooks.yaml"))
+	p := serve(t, t.TempDir(), "--webhooks-file", filepath.Join(dir, "webhooks.yaml"))
 	for i := range either(200, 5000) {
 		p.must(http.StatusCreated, http.MethodPost, "/api/v1/heads", headBody(fmt.Sprintf("h%d", i)))
 	}
@@ -624,7 +624,7 @@ func (p *process) least(d time.Duration) used {
 // After long mixed use, of which much is rude, the process holds what it held
 // before.
 func TestSoakLeaks(t *testing.T) {
-	p := serve(t, t.TempDir(), "--http-lame-duck", "1ms", "--monitor-enabled=false")
+	p := serve(t, t.TempDir(), "--monitor-enabled=false")
 	mixed := func(d time.Duration) int64 {
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()

@@ -25,7 +25,7 @@ func kept(t *testing.T, export string) []string {
 // the same as of the file itself.
 func TestTheStateIsExportedAndCheckedBesideTheService(t *testing.T) {
 	s := &shell{TB: t, dir: t.TempDir()}
-	p := serve(t, filepath.Join(s.dir, "data"), "--http-lame-duck", "1ms", "--lease-base-interval", "60s")
+	p := serve(t, filepath.Join(s.dir, "data"), "--lease-base-interval", "60s")
 	for _, id := range []string{"gpu-1", "gpu-2"} {
 		p.must(201, "POST", "/api/v1/heads", headBody(id))
 	}
