@@ -14,8 +14,8 @@ type socket struct {
 	b    [1]byte
 	idle bool
 
-	take func(fd uintptr) bool // made once
-	p    []byte                // for take
+	take func(fd uintptr) // made once
+	p    []byte           // for take
 	n    int
 	err  error
 }
@@ -26,17 +26,15 @@ func newSocket(raw syscall.RawConn) *socket {
 		_, _, err := syscall.Recvfrom(int(fd), s.b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		s.idle = err == syscall.EAGAIN || err == syscall.EINTR
 	}
-	s.take = func(fd uintptr) bool {
-		s.n, s.err = syscall.Read(int(fd), s.p)
-		return true
-	}
+	s.take = func(fd uintptr) { s.n, s.err = syscall.Read(int(fd), s.p) }
 	return s
 }
 
-// read reads what has come already; errNotYet: nothing.
+// read reads what has come already; errNotYet: nothing. The deadline is that of an
+// earlier wait, and may have passed since: it does not count here.
 func (s *socket) read(p []byte) (int, error) {
 	s.p = p
-	err := s.raw.Read(s.take)
+	err := s.raw.Control(s.take)
 	s.p = nil
 	switch {
 	case err != nil:

@@ -312,6 +312,34 @@ func TestWhatFollowsAFullBufferIsReadAtOnce(t *testing.T) {
 	}
 }
 
+// Who takes an answer slowly finds the deadline of the last wait passed: what has come
+// is read all the same.
+func TestAReaderThatPausesGetsTheRest(t *testing.T) {
+	const chunks, size = 300, 3000
+	end := rawHead(t, func(_ int, conn net.Conn, r *bufio.Reader) {
+		request(r)
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"+strings.Repeat("bb8\r\n"+strings.Repeat("x", size)+"\r\n", chunks)+"0\r\n\r\n")
+		_, _ = r.ReadByte()
+	})
+	h := newHeads(t, nil)
+	answer, err := h.Do(t.Context(), post(end))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	n, part, b := 0, 1000, make([]byte, 2*bufferSize)
+	for ; err == nil; part = 1000 + len(b) - part {
+		var got int
+		got, err = answer.Body.Read(b[:part])
+		n += got
+		answer.Body.c.readBy = time.Unix(1, 0)
+		_ = answer.Body.c.tcp.SetReadDeadline(time.Unix(1, 0))
+	}
+	if n != chunks*size || err != io.EOF { //nolint:errorlint // as it is
+		t.Errorf("%d bytes of %d, then %v", n, chunks*size, err)
+	}
+}
+
 // What would change the framing of a request is refused before anything is sent.
 func TestCallsThatAreRefused(t *testing.T) {
 	h := newHeads(t, nil)
