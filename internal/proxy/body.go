@@ -34,6 +34,7 @@ type bodies struct {
 	small   *semaphore.Weighted // that large bodies do not take
 	rest    *semaphore.Weighted
 	refused *prometheus.CounterVec
+	pace    *pace
 }
 
 // Reasons of refusals.
@@ -47,7 +48,7 @@ func newBodies(l *Limits, reg prometheus.Registerer) *bodies {
 	small := min(l.MaxBodies/smallShare, l.MaxBodies-l.MaxBody)
 	b := &bodies{
 		receiving: receiving{from: map[*http.ResponseController]struct{}{}},
-		limits:    l, small: semaphore.NewWeighted(small), rest: semaphore.NewWeighted(l.MaxBodies - small),
+		limits:    l, pace: newPace(), small: semaphore.NewWeighted(small), rest: semaphore.NewWeighted(l.MaxBodies - small),
 		refused: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 			Name: "headway_proxy_bodies_refused_total",
 			Help: "Bodies of requests that were not read to their end, by reason: no_room, too_large or too_slow.",
@@ -64,11 +65,12 @@ func newBodies(l *Limits, reg prometheus.Registerer) *bodies {
 
 // body is a request's body in memory.
 type body struct {
-	b    []byte
-	from *[]byte             // of newMemory; nil: there is none yet
-	past [1]byte             // is read into behind the end
-	took int64               // of room
-	room *semaphore.Weighted // that it took
+	b     []byte
+	from  *[]byte             // of newMemory; nil: there is none yet
+	past  [1]byte             // is read into behind the end
+	took  int64               // of room
+	paced int64               // of it, as pace has it: bytes of a large buffer
+	room  *semaphore.Weighted // that it took
 }
 
 func (b *bodies) free(x *body) {
@@ -77,6 +79,9 @@ func (b *bodies) free(x *body) {
 	}
 	if x.took > 0 {
 		x.room.Release(x.took)
+	}
+	if x.paced > 0 {
+		b.pace.hold(-x.paced)
 	}
 	*x = body{}
 }
@@ -153,6 +158,10 @@ func (b *bodies) grow(ctx context.Context, x *body, length int64) error {
 		freeMemory(x.from)
 	}
 	x.from = to
+	if size > firstRead {
+		b.pace.hold(int64(size) - x.paced)
+		x.paced = int64(size)
+	}
 	return nil
 }
 
