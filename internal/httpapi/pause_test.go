@@ -239,7 +239,7 @@ func TestTheLastAnswerIsPassedOnWhereOthersPause(t *testing.T) {
 	broken.release <- struct{}{}
 	p.registered("broken", broken.URL)
 	a := p.answer(chatPath, chatBody)
-	if a.StatusCode != 500 || !bytes.Contains(a.body, []byte("tired")) || a.Header.Get("X-Headway-Attempts") != "1" {
+	if a.StatusCode != http.StatusInternalServerError || !bytes.Contains(a.body, []byte("tired")) || a.Header.Get("X-Headway-Attempts") != "1" {
 		t.Errorf("%d after %s attempts: %s", a.StatusCode, a.Header.Get("X-Headway-Attempts"), a.body)
 	}
 }
@@ -260,7 +260,7 @@ func TestARetryWaitsForAPlace(t *testing.T) {
 		<-broken.arrived
 		broken.release <- struct{}{}
 		if in > 0 {
-			if a := <-second; a.StatusCode != 500 || !bytes.Contains(a.body, []byte("tired")) {
+			if a := <-second; a.StatusCode != http.StatusInternalServerError || !bytes.Contains(a.body, []byte("tired")) {
 				t.Errorf("%d %s", a.StatusCode, a.body)
 			}
 		} else {

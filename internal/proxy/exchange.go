@@ -130,11 +130,10 @@ func (x *exchange) next(f *failure) *routing.Decision {
 		p.o.Failed(d.Head)
 	}
 	if f.again && (x.upload == nil || !x.upload.begun) && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
-		if !p.budget.take() {
-			p.metrics.budgetSpent.Inc()
-		} else {
+		if p.budget.take() {
 			return x.again(d, f)
 		}
+		p.metrics.budgetSpent.Inc()
 	}
 	p.o.Router.End(d, f.outcome)
 	return nil

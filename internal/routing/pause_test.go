@@ -58,17 +58,17 @@ func TestAPauseIsNoCandidate(t *testing.T) {
 				}
 				w.live("b").StayAway(time.Now().Add(20 * time.Second))
 				for i, region := range []string{"", "us"} {
-					if _, no := ask(region); no == nil || no.Failure != routing.FailAtCapacity || no.Busy || no.Paused.Sub(time.Now()) != 20*time.Second {
+					if _, no := ask(region); no == nil || no.Failure != routing.FailAtCapacity || no.Busy || time.Until(no.Paused) != 20*time.Second {
 						t.Fatalf("%d: all pause: %+v", i, no)
 					}
 				}
-				if at := w.router.PausedUntil(&strategy.Request{ModelType: "m"}); at.Sub(time.Now()) != 20*time.Second {
+				if at := w.router.PausedUntil(&strategy.Request{ModelType: "m"}); time.Until(at) != 20*time.Second {
 					t.Errorf("the first pause ends at %s", at)
 				}
 				// Another region, and a fallback.
 				w.head("c", "eu", nil)
 				w.live("c").StayAway(time.Now().Add(10 * time.Second))
-				if _, no := ask("us"); no == nil || no.Paused.Sub(time.Now()) != 20*time.Second {
+				if _, no := ask("us"); no == nil || time.Until(no.Paused) != 20*time.Second {
 					t.Errorf("in the region that is required: %+v", no)
 				}
 				w.head("n", "us", serving("n", 1))
