@@ -28,6 +28,7 @@ func (a *App) readSigningKey(context.Context) (err error) {
 func (a *App) openJournal(context.Context) (err error) {
 	c := a.config
 	files := local.Trails(c.Audit.File, c.DataDir)
+	first := files[0]
 	for len(files) > 1 && tryWrite(files[0]) != nil {
 		files = files[1:]
 	}
@@ -48,6 +49,8 @@ func (a *App) openJournal(context.Context) (err error) {
 	case c.Audit.File:
 	case local.SystemTrail:
 		a.log.Info("audit trail", "file", a.auditFile)
+	case first:
+		a.log.Info("audit trail", "file", a.auditFile, "because", "the trail of this data directory was begun there")
 	default:
 		a.log.Info("audit trail", "file", a.auditFile, "because", local.SystemTrail+" cannot be written, or another process writes it")
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,7 +80,7 @@ func (t *trailSource) unannounced() ([]string, error) {
 	}
 	usual := local.Trails("", local.Dirs(t.DataDir)...)
 	if t.DataDir != "" {
-		usual = usual[1:]
+		usual = slices.DeleteFunc(usual, func(file string) bool { return file == local.SystemTrail })
 	}
 	return append(files, usual...), nil
 }

@@ -111,6 +111,17 @@ func TestPlacesOfTheTrail(t *testing.T) {
 	if got := Trails("x.log", "a"); !slices.Equal(got, []string{"x.log"}) {
 		t.Errorf("%q", got)
 	}
+	// Where a trail was begun it goes on; an empty file is none.
+	begun, empty := t.TempDir(), t.TempDir()
+	for dir, text := range map[string]string{begun: "{}\n", empty: ""} {
+		if err := os.WriteFile(filepath.Join(dir, "routing_audit.log"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{begun + "/routing_audit.log", "/var/log/routing_audit.log", empty + "/routing_audit.log"}
+	if got := Trails("", empty, begun); !slices.Equal(got, want) {
+		t.Errorf("%q; want %q", got, want)
+	}
 }
 
 func TestWhatAnAnnouncementNeeds(t *testing.T) {

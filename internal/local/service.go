@@ -25,16 +25,23 @@ const (
 const SystemTrail = "/var/log/routing_audit.log"
 
 // Trails are the candidates for the audit file: the configured one or, without
-// one, the first that is writable and unused.
+// one, the first that is writable and unused. A data directory in which a trail
+// was begun goes on with that, so that it does not change its file while another
+// service is stopped.
 func Trails(configured string, dataDirs ...string) []string {
 	if configured != "" {
 		return []string{configured}
 	}
-	files := []string{SystemTrail}
+	var begun, others []string
 	for _, dir := range dataDirs {
-		files = append(files, filepath.Join(dir, trailFile))
+		file := filepath.Join(dir, trailFile)
+		if info, err := os.Stat(file); err == nil && info.Size() > 0 {
+			begun = append(begun, file)
+		} else {
+			others = append(others, file)
+		}
 	}
-	return files
+	return append(append(begun, SystemTrail), others...)
 }
 
 // Service is the content of a service's file, readable by its user and root
