@@ -26,7 +26,11 @@ func newSocket(raw syscall.RawConn) *socket {
 		_, _, err := syscall.Recvfrom(int(fd), s.b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		s.idle = err == syscall.EAGAIN || err == syscall.EINTR
 	}
-	s.take = func(fd uintptr) { s.n, s.err = syscall.Read(int(fd), s.p) }
+	s.take = func(fd uintptr) {
+		if s.n, s.err = syscall.Read(int(fd), s.p); s.err == syscall.EAGAIN || s.err == syscall.EINTR {
+			s.err = errNotYet
+		}
+	}
 	return s
 }
 
@@ -39,8 +43,6 @@ func (s *socket) read(p []byte) (int, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case s.err == syscall.EAGAIN || s.err == syscall.EINTR:
-		return 0, errNotYet
 	case s.err != nil:
 		return 0, s.err
 	case s.n == 0:
