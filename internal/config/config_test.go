@@ -84,7 +84,7 @@ func TestDefaults(t *testing.T) {
 		Proxy: config.Proxy{
 			ProxyLimits: config.ProxyLimits{
 				MaxBody: 64 << 20, MaxBodies: 1 << 30, BodyWait: 10 * time.Second, BodyTime: 30 * time.Second,
-				Comment: 14 * time.Second, ReaderStalls: time.Minute, MaxAttempts: 3, RetryShare: 0.2, RetryTime: time.Minute,
+				Comment: 14 * time.Second, ReaderStalls: time.Minute, MaxAttempts: 3, RetryShare: 0.2, RetryTime: 30 * time.Minute,
 			},
 			HeadLimits: config.HeadLimits{
 				Connect: 2 * time.Second, Write: 30 * time.Second, FirstByte: 10 * time.Minute, Idle: 5 * time.Minute, Total: time.Hour,

@@ -93,7 +93,7 @@ func (t *table) proxy(c *Proxy) {
 		"heads that one request is sent to until one answers; 1 switches retries off")
 	fraction.add(t, "proxy.retry_share", &c.RetryShare, 0.2, 0.001, 1,
 		"share of the requests that may be sent to another head, besides ten at once; 1 is no bound")
-	duration.add(t, "proxy.retry_timeout", &c.RetryTime, time.Minute, time.Millisecond, 24*time.Hour,
+	duration.add(t, "proxy.retry_timeout", &c.RetryTime, 30*time.Minute, time.Millisecond, 24*time.Hour,
 		"time after the first attempt in which another one may begin")
 	t.list("proxy.head_keys", &c.HeadKeys, headKey,
 		"API keys that heads ask of this service, sent to them and nowhere else: the endpoint as it is registered, * in it for any characters, and the file with the key, or the variable of the environment that has it")

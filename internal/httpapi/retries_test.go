@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -146,19 +147,21 @@ func TestPitfallP14RetriesHaveABudget(t *testing.T) {
 
 // An attempt that fails after the time for retries is the last.
 func TestRetriesHaveADeadline(t *testing.T) {
-	for after, want := range map[time.Duration]int32{50 * time.Second: 2, 70 * time.Second: 1} {
+	for after, want := range map[time.Duration]int32{29 * time.Minute: 2, 31 * time.Minute: 1} {
 		t.Run(after.String(), func(t *testing.T) {
 			onFakeTime(t, func(t *testing.T, p *plane) {
 				var asked atomic.Int32
 				for _, id := range []string{"1", "2", "3"} {
 					p.script(id, func(w http.ResponseWriter, r *http.Request) {
 						asked.Add(1)
-						wait(r, after)
-						w.WriteHeader(http.StatusInternalServerError)
+						for end := time.Now().Add(after); time.Now().Before(end) && r.Context().Err() == nil; wait(r, time.Minute) {
+							say(w, ": waiting\n\n")
+						}
+						panic(http.ErrAbortHandler)
 					})
 				}
-				if a := p.timed(chatPath, chatBody); a.status != 500 || asked.Load() != want {
-					t.Errorf("%d, %d heads were asked, want %d", a.status, asked.Load(), want)
+				if a := p.timed(chatPath, streamBody); errors.Is(a.err, io.EOF) || asked.Load() != want {
+					t.Errorf("%d heads were asked, want %d; the end is %v", asked.Load(), want, a.err)
 				}
 			})
 		})
@@ -242,6 +245,23 @@ func TestPitfallP15IdleConnectionsThatTheEngineClosed(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A failure before a byte was sent takes no retry: it costs no head any work. So heads
+// that are gone lose no request, however many of them are.
+func TestRetriesOfWhatWasNotSentAreFree(t *testing.T) {
+	p := newPlane(t, func(o *proxy.Options) { o.Limits.RetryShare, o.Limits.MaxAttempts = 0.001, 10 })
+	for i := range 7 {
+		s := httptest.NewServer(nil)
+		s.Close()
+		p.registered(fmt.Sprint("gone-", i), s.URL)
+	}
+	p.start("sound")
+	for range 100 {
+		if a := p.answer(chatPath, chatBody); a.StatusCode != http.StatusOK {
+			t.Fatalf("%d %s", a.StatusCode, a.body)
+		}
+	}
 }
 
 // Retries are given back where no other head is left: a pool of one that fails does

@@ -119,7 +119,8 @@ func (x *exchange) run() error {
 	}
 }
 
-// next ends an attempt that failed, and returns the next one, or nil.
+// next ends an attempt that failed, and returns the next one, or nil. One of which not
+// a byte was sent cost no head any work: what follows it takes nothing from the budget.
 func (x *exchange) next(f *failure) *routing.Decision {
 	p, d := x.proxy, x.decision
 	x.estimate(&f.outcome)
@@ -130,7 +131,7 @@ func (x *exchange) next(f *failure) *routing.Decision {
 		p.o.Failed(d.Head)
 	}
 	if f.again && (x.upload == nil || !x.upload.begun) && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
-		if p.budget.take() {
+		if x.unsent || p.budget.take() {
 			return x.again(d, f)
 		}
 		p.metrics.budgetSpent.Inc()
@@ -159,7 +160,9 @@ func (x *exchange) again(d *routing.Decision, f *failure) *routing.Decision {
 		p.metrics.retries.Inc()
 		return next
 	}
-	p.budget.giveBack()
+	if !x.unsent {
+		p.budget.giveBack()
+	}
 	if x.r.Context().Err() != nil {
 		f.answer = gone(x.r.Context())
 	}

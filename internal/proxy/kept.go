@@ -13,8 +13,12 @@ import (
 	"headway/internal/upstream"
 )
 
-// maxKept is how much of a failed answer is kept, in bytes.
-const maxKept = 64 << 10
+// Bounds of a failed answer that is kept. Its status has said already that another
+// head is to answer.
+const (
+	maxKept  = 64 << 10        // bytes
+	keptTime = 2 * time.Second // for its body
+)
 
 // kept is the answer of a head that failed, to be passed on if all do.
 type kept struct {
@@ -27,8 +31,9 @@ func (k *kept) Error() string { return http.StatusText(k.status) }
 
 // keep reads an answer that another head may give better.
 func (a *attempt) keep(res *upstream.Response, result routing.Result) *failure {
+	res.Body.EndBy(time.Now().Add(keptTime))
 	body, err := readWhole(res, make([]byte, 0, 2<<10))
-	if err == nil || len(body) > maxKept { // too long to be an error
+	if !ended(err) || len(body) > maxKept { // broken off, or too long to be an error
 		body = nil
 	}
 	return a.keepBytes(res, body, result)

@@ -15,7 +15,7 @@ func (l *Limits) complete() {
 	l.ReaderStalls = cmp.Or(l.ReaderStalls, time.Minute)
 	l.MaxAttempts = cmp.Or(l.MaxAttempts, 3)
 	l.RetryShare = cmp.Or(l.RetryShare, 0.2)
-	l.RetryTime = cmp.Or(l.RetryTime, time.Minute)
+	l.RetryTime = cmp.Or(l.RetryTime, 30*time.Minute)
 }
 
 // budget bounds further attempts by a share of the requests, so that retries do

@@ -74,7 +74,7 @@ type Limits struct {
 	ReaderStalls time.Duration // that a caller takes nothing of its answer; 1 min
 	MaxAttempts  int           // heads that one request is sent to; 3
 	RetryShare   float64       // of the requests that may be sent again; 0.2
-	RetryTime    time.Duration // after the first attempt in which another may begin; 1 min
+	RetryTime    time.Duration // after the first attempt in which another may begin; 30 min
 }
 
 // Caller is who sent a request that was admitted, and by which route it came.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 )
 
 // Body is the body of an answer.
@@ -210,6 +211,10 @@ func (b *Body) trailer() error {
 	}
 	return errors.New("the trailer is too long")
 }
+
+// EndBy is until when all of the body has to have come, where that is before the end
+// of the whole exchange; what comes later is an error of TotalTimeout.
+func (b *Body) EndBy(t time.Time) { b.c.end = earlier(b.c.end, t) }
 
 // Wait returns when there is something to read, or Read has an error to tell: until
 // then the caller need not hold memory to read into.
