@@ -278,7 +278,10 @@ func (a *App) Run(ctx context.Context) error {
 			"lame_duck", a.config.HTTP.LameDuck.String(), "shutdown_timeout", a.config.HTTP.ShutdownTimeout.String())
 	case <-running.failed:
 	}
-	err := a.server.Drain(a.hurried)
+	draining, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	defer context.AfterFunc(a.hurried, cut)()
+	err := a.server.Drain(draining)
 	stopRooms()
 	err = errors.Join(running.wait(), err, a.close())
 	if err == nil {

@@ -118,13 +118,14 @@ discovery: [{name: gpu.test., port: `+port+`, engine: openai, model_types: [m], 
 	service := begun(t, "serve", "--config", file)
 	service.await(t, "msg=listening")
 	agent := begun(t, "agent", "--engine", "openai", "--url", own, "--id", "by-agent", "--model-type", "m", "--interval", "100ms", "--drain-timeout", "1ms", "--server", own)
+	client := &http.Client{Transport: &http.Transport{}, Timeout: time.Minute}
 	ask := func(method, path, body string) (int, string) {
 		req, err := http.NewRequestWithContext(t.Context(), method, own+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
 		req.Header.Set("Content-Type", "application/json")
-		res, err := http.DefaultClient.Do(req)
+		res, err := client.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -135,7 +136,7 @@ discovery: [{name: gpu.test., port: `+port+`, engine: openai, model_types: [m], 
 		}
 		return res.StatusCode, string(b)
 	}
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	t.Cleanup(client.CloseIdleConnections)
 	for _, endpoint := range []string{own, "http://127.0.0.1:" + port, "https://localhost:" + port} {
 		if status, body := ask(http.MethodPost, "/api/v1/heads", `{"id":"by-api","endpoint":"`+endpoint+`","model_types":["m"],"region":"us","status":"active"}`); status != http.StatusUnprocessableEntity || !strings.Contains(body, "itself") {
 			t.Errorf("%s: %d %s", endpoint, status, body)

@@ -119,6 +119,7 @@ func TestAStopAnswersWhatItCuts(t *testing.T) {
 func TestAStopAnswersCallersOfHTTP10(t *testing.T) {
 	p := newPlane(t)
 	p.neverFinishes()
+	answers := map[string]*http.Response{}
 	for _, version := range []string{"HTTP/1.0", "HTTP/1.1"} {
 		conn := p.caller()
 		conn.send("POST %s %s\r\nHost: localhost\r\nX-Test: in the middle of a stream\r\nContent-Length: %d\r\n\r\n%s", chatPath, version, len(streamBody), streamBody)
@@ -126,16 +127,17 @@ func TestAStopAnswersCallersOfHTTP10(t *testing.T) {
 		if err != nil || r.StatusCode != http.StatusOK {
 			t.Fatal(r, err)
 		}
-		defer func() {
-			b, err := io.ReadAll(r.Body)
-			_ = r.Body.Close()
-			if text := string(b); !strings.Contains(text, `"code":"stopping"`) || (err == nil) != (version == "HTTP/1.0") {
-				t.Errorf("%s: %v\n%s", version, err, text)
-			}
-		}()
+		answers[version] = r
 	}
 	p.eventually("both wait", func() bool { return p.router.Open() == 2 })
 	p.cut("2 answers in their middle, 0 answered with 503, 0 connections closed")
+	for version, r := range answers {
+		b, err := io.ReadAll(r.Body)
+		_ = r.Body.Close()
+		if text := string(b); !strings.Contains(text, `"code":"stopping"`) || (err == nil) != (version == "HTTP/1.0") {
+			t.Errorf("%s: %v\n%s", version, err, text)
+		}
+	}
 }
 
 // cut stops the service at once, and wants an error that says so.

@@ -151,7 +151,7 @@ func TestFaultsOfTheNetworkThroughTheDataPlane(t *testing.T) {
 							}
 						default:
 							broken++
-							if a.err != nil || !strings.Contains(string(a.body), `"code":"`+c.code) || a.StatusCode != 502 && a.StatusCode != 504 {
+							if a.err != nil || !strings.Contains(string(a.body), `"code":"`+c.code) || a.StatusCode != http.StatusBadGateway && a.StatusCode != http.StatusGatewayTimeout {
 								t.Errorf("%d %v\n%s", a.StatusCode, a.err, a.body)
 							}
 						}
