@@ -16,7 +16,7 @@ func leftOf(raw syscall.RawConn) bool {
 	failed := raw.Control(func(fd uintptr) {
 		var n int
 		n, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO)
-		binary.NativeEndian.PutUint32(info[:], uint32(n)) //nolint:gosec // they are four bytes
+		binary.NativeEndian.PutUint32(info[:], uint32(n))
 	})
 	return failed != nil || err == nil && info[0] != established
 }
