@@ -27,7 +27,8 @@ func TestASecondSignalCutsWhatIsUnderWay(t *testing.T) {
 	defer head.Close()
 	p := serve(t, t.TempDir(), "--http-lame-duck", "10m", "--http-shutdown-timeout", "1h")
 	p.must(http.StatusCreated, "POST", "/api/v1/heads", fmt.Sprintf(`{"id":"a","endpoint":%q,"model_types":["m"],"region":"eu","status":"active"}`, head.URL))
-	res, err := http.Post(p.url+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"m","stream":true,"messages":[]}`))
+	client := &http.Client{Transport: &http.Transport{}}
+	res, err := client.Post(p.url+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"m","stream":true,"messages":[]}`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -280,7 +280,7 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	draining, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	defer context.AfterFunc(a.hurried, cut)()
+	defer context.AfterFunc(a.hurried, cut)() //nolint:contextcheck // a second signal ends it, not the first
 	err := a.server.Drain(draining)
 	stopRooms()
 	err = errors.Join(running.wait(), err, a.close())
