@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
+	"unicode"
 )
 
 // CheckURL refuses a request with a credential anywhere in its URL, where logs
@@ -24,12 +26,26 @@ func (g *Guard) CheckURL(r *http.Request) error {
 func namesKey(query string) bool {
 	for part := range strings.SplitSeq(query, "&") {
 		name, _, _ := strings.Cut(part, "=")
-		switch strings.ToLower(decoded(name)) {
-		case "api_key", "apikey", "access_token", "token", "key", "authorization":
+		name = strings.Map(letter, decoded(name))
+		switch name {
+		case "token", "key", "authorization":
+			return true
+		}
+		if slices.ContainsFunc(keyNames, func(k string) bool { return strings.HasSuffix(name, k) }) { // X-Api-Key
 			return true
 		}
 	}
 	return false
+}
+
+var keyNames = []string{"apikey", "accesskey", "accesstoken", "authtoken", "bearertoken", "idtoken"}
+
+// letter leaves letters, in lower case.
+func letter(r rune) rune {
+	if r = unicode.ToLower(r); unicode.IsLetter(r) {
+		return r
+	}
+	return -1
 }
 
 // key matches the beginning of a key, with one character of its secret, or of a

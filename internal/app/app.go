@@ -88,6 +88,7 @@ type App struct {
 	live         *live.Hub
 	queue        *natsmq.Queue // nil: switched off
 	heads        *upstream.Heads
+	headKeys     *headKeys
 	checker      *healthcheck.Checker // nil: switched off
 	tracer       *tracing.Tracer      // nil: switched off
 	proxy        *proxy.Proxy
@@ -239,6 +240,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.wakeWaiting)
 	start(a.wakeWaitingAlways)
 	start(a.forgetHeads)
+	start(a.headKeys.follow)
 	start(a.watchCertificates)
 	start(a.logEvents)
 	if a.checker != nil {

@@ -1,13 +1,16 @@
 package app
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"headway/internal/agent"
@@ -27,15 +30,12 @@ type headKeys struct {
 
 // headKey is a key of one head, or of all whose endpoint matches the pattern.
 type headKey struct {
-	pattern string
-	from    string // file, or env:NAME
-
-	mu    sync.Mutex
-	value string
-	at    time.Time // of the last reading
+	pattern *endpointPattern // nil: it is of one endpoint
+	from    string           // file, or env:NAME
+	value   atomic.Pointer[string]
 }
 
-// headKeyAge is how long a key that was read is used, so that a replaced file is
+// headKeyAge is how often files with keys are read again, so that a replaced one is
 // noticed.
 const headKeyAge = 10 * time.Second
 
@@ -46,23 +46,26 @@ func newHeadKeys(list []string, engines func(endpoint string) string, allowLinkL
 	var errs []error
 	for _, entry := range list {
 		endpoint, from, _ := strings.Cut(entry, "=") // the configuration has checked it
-		k := &headKey{pattern: strings.TrimSuffix(strings.ToLower(endpoint), "/"), from: from}
+		k := &headKey{from: from}
 		if strings.Contains(endpoint, "*") {
+			k.pattern = newEndpointPattern(endpoint)
 			keys.patterns = append(keys.patterns, k)
+			if k.pattern.anyDomain() {
+				errs = append(errs, fmt.Errorf("proxy.head_keys: %s: a star in the last part of a name may stand for a domain of others", strict.Quote(endpoint)))
+			}
 		} else if canonical, err := fleet.Endpoint(endpoint, allowLinkLocal); err != nil {
 			errs = append(errs, fmt.Errorf("proxy.head_keys: %s %w", strict.Quote(endpoint), err))
 		} else {
 			keys.exact[canonical] = k
 		}
-		if err := k.read(time.Now()); err != nil {
+		if err := k.read(); err != nil {
 			errs = append(errs, fmt.Errorf("proxy.head_keys: %s: %w", strict.Quote(endpoint), err))
 		}
 	}
 	return keys, errors.Join(errs...)
 }
 
-func (k *headKey) read(now time.Time) (err error) {
-	k.at = now
+func (k *headKey) read() (err error) {
 	var value string
 	if name, is := strings.CutPrefix(k.from, config.KeyFromEnv); is {
 		value, err = agent.CheckKey(strings.TrimSpace(os.Getenv(name)))
@@ -70,38 +73,49 @@ func (k *headKey) read(now time.Time) (err error) {
 		value, err = agent.KeyFile(k.from)()
 	}
 	if err == nil {
-		k.value = value
+		k.value.Store(&value)
 	}
 	return err
 }
 
 // of is the key of the head at an endpoint in its canonical form; "": it has none.
+// It does not block.
 func (h *headKeys) of(endpoint string) string {
 	if key := h.engines(endpoint); key != "" {
 		return key
 	}
 	if k := h.exact[endpoint]; k != nil {
-		return h.current(k)
+		return *k.value.Load()
 	}
 	for _, k := range h.patterns {
-		if strict.Match(k.pattern, endpoint, nil) {
-			return h.current(k)
+		if k.pattern.matches(endpoint) {
+			return *k.value.Load()
 		}
 	}
 	return ""
 }
 
-// current is the key as it was last read. One that cannot be read any more stays.
-func (h *headKeys) current(k *headKey) string {
-	now := time.Now()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if now.Sub(k.at) >= headKeyAge {
-		if err := k.read(now); err != nil {
+// follow reads the keys again until the service ends.
+func (h *headKeys) follow(ctx context.Context) error {
+	every := time.NewTicker(headKeyAge)
+	defer every.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-every.C:
+			h.readAgain()
+		}
+	}
+}
+
+// readAgain reads all keys. One that cannot be read any more stays as it was.
+func (h *headKeys) readAgain() {
+	for _, k := range append(slices.Collect(maps.Values(h.exact)), h.patterns...) {
+		if err := k.read(); err != nil {
 			h.log.Warn("a head's key cannot be read again; the last one is used", "from", k.from, "error", err)
 		}
 	}
-	return k.value
 }
 
 // headRoots are the authorities of heads' certificates: those of the system, and of

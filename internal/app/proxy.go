@@ -33,7 +33,7 @@ func (a *App) forgetHeads(ctx context.Context) error {
 // openProxy makes the data plane and its connections to heads.
 func (a *App) openProxy(ctx context.Context) (err error) {
 	c := a.config.Proxy
-	keys, err := newHeadKeys(c.HeadKeys, a.agents.KeyOf, a.config.Heads.AllowLinkLocal, a.log)
+	a.headKeys, err = newHeadKeys(c.HeadKeys, a.agents.KeyOf, a.config.Heads.AllowLinkLocal, a.log)
 	if err != nil {
 		return err
 	}
@@ -63,8 +63,9 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 		failed = a.checker.Failed
 	}
 	a.proxy, err = proxy.New(proxy.Options{
-		HeadKey: keys.of,
+		HeadKey: a.headKeys.of,
 		Failed:  failed, Admission: a.admission, Audit: a.journal, ClientPaths: clientPaths(c.ClientPaths),
+		DropHeaders: c.DropHeaders, PassHeaders: c.PassHeaders,
 		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Calls: a.calls.Head, Tracer: a.tracer, Log: a.log, Limits: proxy.Limits(c.ProxyLimits), AskUsage: c.AskUsage,
 		ID: a.instance,
 	})

@@ -122,6 +122,8 @@ var elements = map[string][]string{
 	"monitor.alert_webhooks": {"https://pager.example/headway"},
 	"access.certificates":    {"spiffe://fleet.example/*=head:gpu-*|cpu-*:eu|us", "ops=operator"},
 	"proxy.head_keys":        {"https://gpu-1:8000=/run/secrets/gpu-1", "http://*.fleet.example:8000=env:ENGINE_KEY"},
+	"proxy.drop_headers":     {"X-Corp-*", "X-Title"},
+	"proxy.pass_headers":     {"X-Session-Id", "X-User-*"},
 	"proxy.client_paths":     {"sdxl=/sdapi/v1/txt2img", "vision/*=/predict/*"},
 }
 

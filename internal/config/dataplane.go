@@ -13,6 +13,8 @@ type Proxy struct {
 	AskUsage              string
 	HeadKeys              []string // ENDPOINT=FILE or ENDPOINT=env:NAME
 	ClientPaths           []string // MODEL_TYPE=/PATH
+	DropHeaders           []string // names, * for any characters
+	PassHeaders           []string
 	CAFile                string
 	IdleConnection        time.Duration
 	MaxConnections        int
@@ -96,9 +98,13 @@ func (t *table) proxy(c *Proxy) {
 	duration.add(t, "proxy.retry_timeout", &c.RetryTime, 30*time.Minute, time.Millisecond, 24*time.Hour,
 		"time after the first attempt in which another one may begin")
 	t.list("proxy.head_keys", &c.HeadKeys, headKey,
-		"API keys that heads ask of this service, sent to them and nowhere else: the endpoint as it is registered, * in it for any characters, and the file with the key, or the variable of the environment that has it")
+		"API keys that heads ask of this service, sent to them and nowhere else: the endpoint as it is registered, * in it for any characters of one part of a host, and the file with the key, or the variable of the environment that has it")
 	t.list("proxy.client_paths", &c.ClientPaths, clientPath,
 		"paths of heads that callers without the permission operate may send requests below /heads to, besides those that are known of the head's engine: the model type and the path, * in either for any characters")
+	t.list("proxy.drop_headers", &c.DropHeaders, headerName,
+		"fields of requests that no head gets, besides those that are never passed on; * for any characters")
+	t.list("proxy.pass_headers", &c.PassHeaders, headerName,
+		"fields of requests that heads get though their names are of a kind that is not passed on, as X-Session-Id; not Authorization and others that are dropped by their very name, and none with another character than letters, digits and -")
 	t.text("proxy.ca_file", &c.CAFile, "", optionalPath,
 		"who signs the certificates of heads, PEM, besides whom the system trusts")
 	t.choice("proxy.ask_usage", &c.AskUsage, "auto", []string{"auto", "always", "never"},
@@ -123,6 +129,12 @@ const KeyFromEnv = "env:"
 var headKey = form{allowed: "ENDPOINT=FILE or ENDPOINT=env:NAME", valid: func(s string) bool {
 	endpoint, from, _ := strings.Cut(s, "=")
 	return strings.Contains(endpoint, "://") && strings.TrimPrefix(from, KeyFromEnv) != "" && isPath(s)
+}}
+
+var headerName = form{allowed: "names of header fields, * for any characters", valid: func(s string) bool {
+	return s != "" && strings.Trim(s, "*") != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '*')
+	})
 }}
 
 func (c *Proxy) check(need func(key string, sound bool, reason string)) {

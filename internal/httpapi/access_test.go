@@ -387,7 +387,7 @@ func TestAKeyInTheURLIsRefusedAndNotRepeated(t *testing.T) {
 			"/api/v1/heads/"+key, "/api/v1/heads/x"+key, "/api/v1/heads/"+key+"/status", "/"+key, "/no/such/x"+key+"/path", "/api/v1/heads?cursor=a"+key,
 			"/console/"+key, "/api/v1/decisions/"+key+"/outcome", "/livez/../"+key)
 	}
-	for _, name := range []string{"api_key", "apikey", "access_token", "token", "key", "Authorization", "%74oken"} {
+	for _, name := range []string{"api_key", "apikey", "access_token", "token", "key", "Authorization", "%74oken", "x-api-key", "API-KEY", "X_Api_Key", "x-access-token", "id_token"} {
 		targets = append(targets, "/livez?"+name+"=of-another", "/api/v1/heads?a=1&"+name+"=of-another")
 	}
 	secret := strings.SplitN(good, "_", 3)[2]

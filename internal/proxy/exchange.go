@@ -67,6 +67,9 @@ func (x *exchange) read() error {
 	if strings.ContainsFunc(x.r.URL.RawQuery, func(r rune) bool { return r <= ' ' || r == 0x7f }) { // HTTP/2 lets it through
 		return &openai.Error{Status: http.StatusBadRequest, Code: "invalid_query", Message: "The query has a space or a control character."}
 	}
+	if x.inURL() {
+		return &openai.Error{Status: http.StatusBadRequest, Code: "key_in_url", Message: "The request has its credential in the URL, where logs keep it. Send it in Authorization or x-api-key alone."}
+	}
 	if x.caller.Endpoint == PassThrough {
 		return x.readPassThrough()
 	}

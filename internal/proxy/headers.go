@@ -3,7 +3,6 @@ package proxy
 import (
 	"mime"
 	"net/http"
-	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,116 +11,6 @@ import (
 	"headway/internal/openai"
 	"headway/internal/upstream"
 )
-
-// toHead are the fields of a request that are not passed on, by their canonical
-// names: those of the connection, those that are written here or by upstream,
-// credentials and accounts, what says where the caller is, and what has some servers
-// take the request for another one than its first line says. Without Accept-Encoding
-// heads answer plainly, so that usage can be read.
-var toHead = drop(
-	"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings",
-	"Host", "Content-Length", "Expect", "Accept-Encoding", "Traceparent", "Tracestate", "X-Request-Id",
-	"Authorization", "Proxy-Authorization", "Proxy-Authenticate", "Cookie", "Cookie2",
-	"Openai-Organization", "Openai-Project",
-	"Forwarded", "Via", loopField, "X-Original-Forwarded-For", "X-Envoy-External-Address", "Remote-User", "X-Remote-User", "X-Remote-Addr",
-	"Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-Dest", "Origin", "Referer",
-	"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Original-Uri", "X-Rewrite-Url",
-)
-
-// toCaller are the fields of an answer that are not passed on: those of the
-// connection, and what a head has no say in: who is logged in here, where clients go
-// next, and which of its own files or addresses a proxy before us answers with.
-var toCaller = drop(
-	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
-	"Content-Length", "Date", "Server", "Set-Cookie", "Set-Cookie2", "Alt-Svc", "Strict-Transport-Security", "Www-Authenticate",
-	"Clear-Site-Data", "Location", "Refresh", "X-Accel-Redirect", "X-Sendfile", "X-Lighttpd-Send-File", "X-Reproxy-Url",
-	"Request-Id", "X-Request-Id", "Openai-Organization", "Openai-Project", "Anthropic-Organization-Id",
-)
-
-func drop(names ...string) map[string]bool {
-	m := map[string]bool{}
-	for _, n := range names {
-		m[n] = true
-	}
-	return m
-}
-
-// private reports whether a field has by its name a credential or the address of the
-// caller, as clients and the proxies before us write them under many names.
-func private(name string) bool {
-	name = dashed(name)
-	if strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Auth-Request-") {
-		return true
-	}
-	before := ""
-	for word := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '-' || r == '_' }) {
-		if among(word, privateWords) || strings.EqualFold(word, "key") && among(before, keysOf) || strings.EqualFold(word, "cert") && strings.EqualFold(before, "client") {
-			return true
-		}
-		before = word
-	}
-	return false
-}
-
-// privateWords are the words of such names, keysOf those before "key".
-var (
-	privateWords = []string{"authorization", "token", "secret", "password", "cookie", "credential", "credentials", "assertion", "jwt", "apikey", "ip", "clientip"}
-	keysOf       = []string{"api", "access", "auth", "subscription"}
-)
-
-func among(word string, list []string) bool {
-	for _, w := range list {
-		if len(w) == len(word) && strings.EqualFold(w, word) {
-			return true
-		}
-	}
-	return false
-}
-
-// ours begins the names of fields that only Headway writes.
-const ours = "X-Headway-"
-
-// dashed is the canonical name of a field as those read it who take _ for -.
-func dashed(name string) string {
-	if !strings.Contains(name, "_") {
-		return name
-	}
-	return textproto.CanonicalMIMEHeaderKey(strings.ReplaceAll(name, "_", "-"))
-}
-
-// passes reports whether a field is passed on. connection are the fields that the
-// message's Connection field names.
-func passes(name string, drop map[string]bool, connection []string) bool {
-	if other := dashed(name); other != name && !passes(other, drop, connection) {
-		return false
-	}
-	if drop[name] || strings.HasPrefix(name, ours) {
-		return false
-	}
-	for _, line := range connection {
-		for field := range strings.SplitSeq(line, ",") {
-			if strings.EqualFold(strings.TrimSpace(field), name) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// leastSecret is the length of the shortest credential that is looked for. Clients
-// send short words where none is needed.
-const leastSecret = 16
-
-// secretsOf are the credentials of a request, in both fields that clients send
-// them in. No other field takes them to a head either.
-func secretsOf(h http.Header) [2]string {
-	_, bearer, _ := strings.Cut(h.Get("Authorization"), " ")
-	return [2]string{strings.TrimSpace(bearer), h.Get("X-Api-Key")}
-}
-
-func holds(value, secret string) bool {
-	return len(secret) >= leastSecret && strings.Contains(value, secret)
-}
 
 // prepare makes the call to the decision's head.
 func (a *attempt) prepare() {
@@ -137,7 +26,7 @@ func (a *attempt) prepare() {
 	fields := a.lines[:0]
 	connection := x.r.Header["Connection"]
 	for name, values := range x.r.Header {
-		if passes(name, toHead, connection) && !private(name) && (e.Form != openai.JSON || name != "Content-Type") {
+		if x.proxy.toHeads.passes(name, connection, e == PassThrough) && (e.Form != openai.JSON || name != "Content-Type") {
 			for _, v := range values {
 				if !holds(v, x.secrets[0]) && !holds(v, x.secrets[1]) {
 					fields = append(fields, upstream.Field{Name: name, Value: v})
@@ -189,9 +78,9 @@ func (p *Proxy) asks(engine string) bool {
 // header begins the answer to the caller.
 func (x *exchange) header(status int, from http.Header, length int64) {
 	h := x.w.Header()
-	connection := from["Connection"]
+	connection, limits := from["Connection"], speaksOfLimits(h)
 	for name, values := range from {
-		if h[name] == nil && passes(name, toCaller, connection) && !strings.HasPrefix(name, "Access-Control-") { // what is set already is ours
+		if h[name] == nil && toCallers.passes(name, connection, true) && !(limits && ofLimits(name)) { // what is set already is ours
 			if x.model != "" && len(values) == 1 && values[0] == x.real && strings.Contains(name, "Model") {
 				values = []string{x.model}
 			}

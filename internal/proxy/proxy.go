@@ -47,6 +47,11 @@ type Options struct {
 	// send requests of PassThrough to, besides those that are known of engines.
 	ClientPaths []ClientPath
 
+	// DropHeaders are names of fields of requests that no head gets, * for any
+	// characters, and PassHeaders of those that heads get though they are of a kind
+	// that is dropped.
+	DropHeaders, PassHeaders []string
+
 	// AskUsage says which heads are asked to count the tokens of a stream where the
 	// caller did not ask: AskAuto, AskAlways or AskNever; "": AskAuto.
 	AskUsage string
@@ -99,6 +104,7 @@ type Proxy struct {
 	o         Options
 	id        string // in CDN-Loop
 	metrics   *metrics
+	toHeads   *rule
 	bodies    *bodies
 	budget    *budget
 	hedging   *hedging
@@ -131,7 +137,7 @@ func New(o Options) (*Proxy, error) {
 		estimates: estimates{fleet: o.Fleet, models: map[string]*ratios{}, refused: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
 			Name: "headway_proxy_estimates_refused_total", Help: "Reports of tokens that calibrated no estimate, since too many models have one.",
 		})},
-		o: o, metrics: newMetrics(o.Metrics, o.Calls), bodies: newBodies(&o.Limits, o.Metrics), budget: newBudget(o.Limits.RetryShare), hedging: newHedging(o.Metrics, o.Fleet),
+		o: o, toHeads: toHeads(o.DropHeaders, o.PassHeaders), metrics: newMetrics(o.Metrics, o.Calls), bodies: newBodies(&o.Limits, o.Metrics), budget: newBudget(o.Limits.RetryShare), hedging: newHedging(o.Metrics, o.Fleet),
 	}, nil
 }
 
