@@ -51,6 +51,8 @@ type Options struct {
 	Version string
 	Commit  string
 	Log     *slog.Logger // required
+	// LogLinesLost is how many lines of Log could not be written; nil: that is not known.
+	LogLinesLost func() uint64
 }
 
 // App is the built service, listening but not yet serving. Its fields stand in

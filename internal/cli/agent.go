@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
@@ -60,7 +61,7 @@ does so for each of them.
 
 The engine's own API key, if it needs one, comes from a file
 (--engine-key-file, `+envEngineKeyFile+`) or from `+envEngineKey+`.`, func(c *call) error {
-			log := slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
+			log, _ := patientLogger(c.ErrOrStderr(), func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
 			all, err := flags.options(c, log)
 			if err != nil {
 				return err

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -30,8 +29,8 @@ what is still under way. SIGHUP reads the policy file again.`, func(c *call) err
 			if err != nil {
 				return err
 			}
-			log := newLogger(c.ErrOrStderr(), settings)
-			a, err := app.New(c.Context(), app.Options{Config: settings, Version: b.Version, Commit: b.Commit, Log: log})
+			log, lost := newLogger(c.ErrOrStderr(), settings)
+			a, err := app.New(c.Context(), app.Options{Config: settings, Version: b.Version, Commit: b.Commit, Log: log, LogLinesLost: lost})
 			if err != nil {
 				return err
 			}
@@ -51,16 +50,6 @@ func loadConfig(flags *pflag.FlagSet) (config.Config, error) {
 		return c, cmdline.Errorf("%w", err)
 	}
 	return c, nil
-}
-
-func newLogger(w io.Writer, c config.Config) *slog.Logger {
-	var level slog.Level
-	_ = level.UnmarshalText([]byte(c.Log.Level)) // checked by config.Load
-	options := &slog.HandlerOptions{Level: level}
-	if c.Log.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
-	}
-	return slog.New(slog.NewTextHandler(w, options))
 }
 
 // reloadOnHangup reloads on SIGHUP until the returned function is called.
