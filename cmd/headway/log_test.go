@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-
 	"net/http"
 	"os"
 	"path/filepath"

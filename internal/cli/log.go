@@ -42,7 +42,7 @@ func (l *lineWriter) Write(line []byte) (int, error) {
 	if _, err := l.w.Write(line); err != nil {
 		l.lost.Add(1)
 		l.pending++
-		return len(line), nil
+		return len(line), nil //nolint:nilerr // the handler could do no more about it
 	}
 	if lines := l.pending; lines > 0 {
 		l.pending = 0
