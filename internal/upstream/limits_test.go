@@ -162,6 +162,25 @@ func TestTheCallerLeavesAtOnce(t *testing.T) {
 	}
 }
 
+// A caller that goes is noticed while its answer comes in small parts, too.
+func TestTheCallerLeavesABodyThatDrips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHeads(t, func(o *Options) { o.IdleTimeout = time.Hour })
+		h.pipe(t, func(conn net.Conn, r *bufio.Reader) {
+			request(r)
+			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
+			drip2(conn, unwatched/4)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		time.AfterFunc(time.Second, cancel)
+		start := time.Now()
+		if _, _, err := do(ctx, h, post(endpoint)); kindOf(err) != Canceled || time.Since(start) > time.Second+unwatched {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+	})
+}
+
 // Unused connections are closed after the time-out, and the pool goes with the
 // last of them.
 func TestUnusedConnectionsAreSwept(t *testing.T) {
