@@ -166,7 +166,9 @@ func TestTheCallerLeavesAtOnce(t *testing.T) {
 func TestTheCallerLeavesABodyThatDrips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHeads(t, func(o *Options) { o.IdleTimeout = time.Hour })
+		ended := make(chan struct{})
 		h.pipe(t, func(conn net.Conn, r *bufio.Reader) {
+			defer close(ended)
 			request(r)
 			_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\n\r\n")
 			drip2(conn, unwatched/4)
@@ -178,6 +180,7 @@ func TestTheCallerLeavesABodyThatDrips(t *testing.T) {
 		if _, _, err := do(ctx, h, post(endpoint)); kindOf(err) != Canceled || time.Since(start) > time.Second+unwatched {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
+		<-ended
 	})
 }
 
