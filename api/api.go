@@ -222,9 +222,14 @@ type Outcome struct {
 // evicted.
 type RecordedOutcome struct {
 	Outcome
-	TokensEstimated bool       `json:"tokens_estimated,omitzero"` // input_tokens or output_tokens is no count of the head's
-	QueuedMs        *float64   `json:"queued_ms,omitempty"`       // as of the decision
-	At              *time.Time `json:"at,omitempty"`
+	TokensEstimated bool     `json:"tokens_estimated,omitzero"` // input_tokens or output_tokens is no count of the head's
+	QueuedMs        *float64 `json:"queued_ms,omitempty"`       // as of the decision
+	// What the client of the data plane saw, from when its request was received:
+	// reading it, the queue, attempts before and heads beside are a part of it.
+	ClientTTFTMs     *float64   `json:"client_ttft_ms,omitempty"`
+	ClientDurationMs *float64   `json:"client_duration_ms,omitempty"`
+	Fault            string     `json:"fault,omitempty"` // a reason of headway_proxy_call_failures_total
+	At               *time.Time `json:"at,omitempty"`
 }
 
 // RecentDecision is a past decision. Without a head it has the strategy none
@@ -236,7 +241,10 @@ type RecentDecision struct {
 	Failure      string           `json:"failure,omitempty"`
 	Region       string           `json:"region,omitempty"` // that the request named
 	At           time.Time        `json:"at"`
-	QueuedMs     *float64         `json:"queued_ms,omitempty"` // that the request waited for a place until then
+	QueuedMs     *float64         `json:"queued_ms,omitempty"`            // that the request waited for a place until then
+	Requested    string           `json:"requested_model_type,omitempty"` // that the request named, where it is not model_type
+	RequestID    string           `json:"request_id,omitempty"`           // of a request of the data plane
+	ReceivedAt   *time.Time       `json:"received_at,omitempty"`          // likewise
 	FirstTokenAt *time.Time       `json:"first_token_at,omitempty"`
 	Outcome      *RecordedOutcome `json:"outcome,omitempty"` // left out while it is open
 }
@@ -330,7 +338,7 @@ type Problem struct {
 	Errors    []Fault `json:"errors,omitempty"`
 
 	// Only with no_eligible_head.
-	Reason      string         `json:"reason,omitempty"`  // what stood in the way last: no_heads, region, unroutable, labels, excluded or at_capacity
+	Reason      string         `json:"reason,omitempty"`  // what stood in the way last: no_heads, region, unknown_region, unroutable, labels, excluded, at_capacity or pool_full
 	Removed     map[string]int `json:"removed,omitempty"` // heads by the filter that removed them
 	Explanation *Explanation   `json:"explanation,omitempty"`
 }

@@ -79,13 +79,15 @@ func (c *Client) ReportOutcome(ctx context.Context, id string, o api.Outcome) er
 type DecisionQuery struct {
 	ModelType string
 	Head      string // id of the chosen one
+	RequestID string // X-Request-Id of a request of the data plane
+	Result    string // ok, error, cancelled, expired, evicted, open or failed: it found no head
 	PageSize  int    // 1 to 1000; 0: the router's default
 }
 
 // Decisions lists the recent decisions, newest first.
 func (c *Client) Decisions(ctx context.Context, q DecisionQuery) iter.Seq2[api.RecentDecision, error] {
 	return pages[api.RecentDecision](ctx, c, "list the decisions", decisionsPath,
-		values("model_type", q.ModelType, "head", q.Head, "limit", size(q.PageSize)))
+		values("model_type", q.ModelType, "head", q.Head, "request_id", q.RequestID, "result", q.Result, "limit", size(q.PageSize)))
 }
 
 // Decision returns a recent decision, or ErrNotFound.

@@ -120,9 +120,20 @@ func RecentOf(d *routing.Decision) api.RecentDecision {
 	if queued := d.Queued(); queued > 0 {
 		recent.QueuedMs = new(millis(queued))
 	}
+	if asked := d.Asked(); asked != d.ModelType {
+		recent.Requested = asked
+	}
+	recent.RequestID, recent.ReceivedAt = d.RequestID(), moment(stamp(d.ReceivedAt()))
 	if o, ended := d.Outcome(); ended {
 		recent.Outcome = toRecorded(&o)
-		recent.Outcome.QueuedMs = recent.QueuedMs
+		recent.Outcome.QueuedMs, recent.Outcome.Fault = recent.QueuedMs, o.Fault
+		since := d.ReceivedAt()
+		if first := d.FirstTokenAt(); !since.IsZero() && !first.IsZero() {
+			recent.Outcome.ClientTTFTMs = new(millis(first.Sub(since)))
+		}
+		if !since.IsZero() {
+			recent.Outcome.ClientDurationMs = new(millis(o.At.Sub(since)))
+		}
 	}
 	return recent
 }

@@ -59,7 +59,7 @@ func (p *Problem) Answer() api.Problem {
 		Detail: p.Detail, Code: p.Code, Errors: p.Faults,
 	}
 	if p.noHead != nil {
-		a.Reason, a.Removed = p.noHead.Failure.String(), p.noHead.Counts
+		a.Reason, a.Removed = p.noHead.Reason().String(), p.noHead.Counts
 		if p.noHead.Explanation != nil {
 			a.Explanation = toExplanation(p.noHead.Explanation)
 		}
@@ -259,7 +259,7 @@ func noHeadProblem(no *routing.NoHeadError) *Problem {
 			Faults: []api.Fault{{Pointer: "/model_type", Reason: reason}},
 		}
 	}
-	return &Problem{Code: api.CodeNoEligibleHead, Detail: no.Sentence(no.ModelType), RetryAfter: no.RetryAfter, noHead: no}
+	return &Problem{Code: api.CodeNoEligibleHead, Detail: no.Sentence(no.ModelType) + no.Known, RetryAfter: no.RetryAfter, noHead: no}
 }
 
 // sentence makes a sentence of an error.

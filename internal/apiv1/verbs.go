@@ -154,6 +154,9 @@ func (d *Verbs) Decide(p *access.Principal, body, answer []byte) ([]byte, error)
 	in.req.Caller = p.Mark()
 	decision, err := d.router.Decide(&in.req)
 	if err != nil {
+		if no, ok := errors.AsType[*routing.NoHeadError](err); ok && no.Stray && p.May(access.Read) {
+			no.Known = d.router.KnownRegions(no.Region)
+		}
 		return answer, err
 	}
 	return appendDecision(answer, decision, in.req.Explain), nil

@@ -153,7 +153,7 @@ func TestRequestsWaitForAPlace(t *testing.T) {
 	p.settled()
 	p.waiting(0)
 	// The refused one can be read back; none that waited is a failure.
-	if d := p.decisionOf(full.Header); d.Failure != routing.FailAtCapacity || d.Head != nil || full.Header.Get("X-Headway-Attempts") != "0" {
+	if d := p.decisionOf(full.Header); d.Failure != routing.FailQueueFull || d.Head != nil || full.Header.Get("X-Headway-Attempts") != "0" {
 		t.Errorf("the refused one is %+v: %v", d, full.Header)
 	}
 	if n, _ := p.sample("headway_decision_failures_total"); n != 1 {
@@ -213,7 +213,7 @@ func TestARequestWaitsNoLongerThanItMay(t *testing.T) {
 		if late.StatusCode != http.StatusServiceUnavailable || !bytes.Contains(late.body, []byte(`"code":"queue_timeout"`)) || late.Header.Get("Retry-After") == "" {
 			t.Errorf("%d %s", late.StatusCode, late.body)
 		}
-		if d := p.decisionOf(late.Header); d.Failure != routing.FailAtCapacity {
+		if d := p.decisionOf(late.Header); d.Failure != routing.FailQueueTimeout {
 			t.Errorf("the decision says %s", d.Failure)
 		}
 	}

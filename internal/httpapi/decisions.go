@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -83,13 +84,17 @@ func decisionID(r *http.Request) (string, error) {
 }
 
 func (s *Server) listDecisions(w *answer, r *http.Request) error {
-	q := readQuery(r, "model_type", "head", "limit", "cursor")
+	q := readQuery(r, "model_type", "head", "request_id", "result", "limit", "cursor")
 	limit, before := q.limit(), cursor(q, decisionCursor, routing.Place{}, routing.ParsePlace)
+	result := q.values["result"]
+	if results := routing.Results(); result != "" && !slices.Contains(results, result) {
+		q.fault("result", "must be one of "+strings.Join(results, ", "))
+	}
 	if err := q.err(); err != nil {
 		return err
 	}
 	found := s.o.Router.Recent(routing.RecentQuery{
-		Limit: limit + 1, ModelType: q.values["model_type"], Head: q.values["head"], Before: before,
+		Limit: limit + 1, ModelType: q.values["model_type"], Head: q.values["head"], RequestID: q.values["request_id"], Result: result, Before: before,
 	})
 	return writePage(w, decisionCursor, limit, found, func(d *routing.Decision) (api.RecentDecision, string) {
 		return apiv1.RecentOf(d), d.Place().String()

@@ -166,7 +166,7 @@ func TestPitfallP24AllHeadsPause(t *testing.T) {
 		if of.StatusCode != http.StatusTooManyRequests || !bytes.Contains(of.body, []byte("heads_rate_limited")) || wait < 3000 || of.Header.Get("X-Headway-Attempts") != "0" {
 			t.Errorf("%d, Retry-After %q: %s", of.StatusCode, of.Header.Get("Retry-After"), of.body)
 		}
-		if d := p.decisionOf(of.Header); d.Failure != routing.FailAtCapacity {
+		if d := p.decisionOf(of.Header); d.Failure != routing.FailPaused {
 			t.Errorf("the decision failed by %q", d.Failure)
 		}
 	}

@@ -69,11 +69,15 @@ func (x *exchange) charge(o *routing.Outcome) {
 
 // decide asks the router for a head.
 func (x *exchange) decide() (*routing.Decision, error) {
+	return x.decideBy(x.proxy.o.Router.Decide)
+}
+
+func (x *exchange) decideBy(decide func(*strategy.Request) (*routing.Decision, error)) (*routing.Decision, error) {
 	var begin time.Time
 	if x.spans != nil {
 		begin = x.proxy.o.Now()
 	}
-	d, err := x.proxy.o.Router.Decide(&x.req)
+	d, err := decide(&x.req)
 	if err == nil || !x.req.Waits { // not of each turn in the queue
 		x.decided(d, err, begin)
 	}
@@ -88,6 +92,7 @@ func (x *exchange) decide() (*routing.Decision, error) {
 // already, it waits for its turn. The error is one to answer with.
 func (x *exchange) place() (*routing.Decision, error) {
 	a := x.proxy.o.Admission
+	x.req.Source = &strategy.Source{RequestID: x.caller.RequestID, Received: x.begin}
 	x.req.Waits = a.Queues()
 	if !a.Busy(x.pool()) {
 		d, err := x.decide()
@@ -95,7 +100,7 @@ func (x *exchange) place() (*routing.Decision, error) {
 			return d, nil
 		}
 		if !x.req.Waits || !lacksPlace(err) {
-			return x.last("")
+			return x.last(false)
 		}
 	}
 	d, err, end := x.queue(x.r.Context(), nil, x.decide)
@@ -103,9 +108,9 @@ func (x *exchange) place() (*routing.Decision, error) {
 	case end == nil && err == nil:
 		return d, nil
 	case end == nil:
-		return x.last("")
+		return x.last(false)
 	case errors.Is(end, admission.ErrTimeout):
-		return x.last("queue_timeout")
+		return x.last(true)
 	case errors.Is(end, admission.ErrFull):
 		return nil, x.queueFull()
 	case x.r.Context().Err() == nil: // its body did not come
@@ -159,11 +164,15 @@ func (x *exchange) queue(ctx context.Context, silence func() (time.Time, error),
 	return d, err, end
 }
 
-// last decides once more, so that a failure is counted and kept. code, if it is not
-// empty, names one for want of a place.
-func (x *exchange) last(code string) (*routing.Decision, error) {
+// last decides once more, so that a failure is counted and kept. timedOut says that
+// the request waited for a place for as long as it may.
+func (x *exchange) last(timedOut bool) (*routing.Decision, error) {
 	x.req.Waits = false
-	d, err := x.decide()
+	decide := x.proxy.o.Router.Decide
+	if timedOut {
+		decide = x.proxy.o.Router.DecideLast
+	}
+	d, err := x.decideBy(decide)
 	if err == nil {
 		return d, nil
 	}
@@ -175,8 +184,11 @@ func (x *exchange) last(code string) (*routing.Decision, error) {
 	case !no.Busy && !no.Paused.IsZero():
 		e.Status, e.Code, e.RetryAfter = http.StatusTooManyRequests, "heads_rate_limited", retryAfterPause(no.Paused.Sub(x.proxy.o.Now()))
 		e.Message = "All heads that may take the request asked for a pause. Try again after it."
-	case no.Busy && code != "":
-		e.Code, e.Message = code, "Every head of the model is busy, and none had a place in time. Try again later."
+	case no.Busy && timedOut:
+		e.Code, e.Message = routing.FailQueueTimeout.String(), lacks(no)+", and none had a place in time. Try again later."
+		if no.Failure == routing.FailPoolFull {
+			e.Message = lacks(no) + ", and none of them ended in time. Try again later."
+		}
 	}
 	return nil, answer
 }
@@ -191,9 +203,18 @@ func (x *exchange) queueFull() error {
 	}
 	x.placed = no.Decision
 	return &openai.Error{
-		Status: http.StatusServiceUnavailable, Code: "queue_full", RetryAfter: retryAfter(),
-		Message: "Every head of the model is busy, and as many requests wait for one as may. Try again later.",
+		Status: http.StatusServiceUnavailable, Code: routing.FailQueueFull.String(), RetryAfter: retryAfter(),
+		Message: lacks(no) + ", and as many requests wait as may. Try again later.",
 	}
+}
+
+// lacks is the beginning of a sentence on what keeps a request from the heads that may
+// take it.
+func lacks(no *routing.NoHeadError) string {
+	if no.Failure == routing.FailPoolFull {
+		return "As many requests of the model are under way as the policy allows"
+	}
+	return "Every head of the model is busy"
 }
 
 // lacksPlace reports whether a decision found no head only since none has a place.

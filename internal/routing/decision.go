@@ -56,6 +56,41 @@ type origin struct {
 	hedges   bool      // that attempt has not ended: who answers first counts
 	fallback *Fallback // what the decision stands in for, nil: nothing
 	queued   time.Duration
+	asked    string           // the model type that the request named, where it is an alias
+	source   *strategy.Source // of a request of the data plane
+	ended    Failure          // how the wait for a place ended, where that is the failure
+	lacked   Failure          // what was lacked then
+}
+
+// RequestID is that of the request of the data plane that the decision is for, "" of
+// another.
+func (d *Decision) RequestID() string {
+	if d.origin == nil || d.origin.source == nil {
+		return ""
+	}
+	return d.origin.source.RequestID
+}
+
+// ReceivedAt is when the data plane received the request, the zero time of another.
+func (d *Decision) ReceivedAt() time.Time {
+	if d.origin == nil || d.origin.source == nil {
+		return time.Time{}
+	}
+	return d.origin.source.Received
+}
+
+// Asked is the model type that the request named: ModelType, an alias of it, or what
+// Fallback stands in for.
+func (d *Decision) Asked() string {
+	switch {
+	case d.origin == nil:
+		return d.ModelType
+	case d.origin.asked != "":
+		return d.origin.asked
+	case d.origin.fallback != nil:
+		return d.origin.fallback.ModelType
+	}
+	return d.ModelType
 }
 
 // Queued is how long the request waited for a place until the decision.
@@ -194,8 +229,14 @@ func (d *Decision) AppendReason(b []byte) []byte {
 		}
 		end := a.end.Load()
 		b = fmt.Appendf(b, "; before that %s: %s", a.Head.ID, end.Result)
-		if end.StatusCode > 0 {
+		switch {
+		case end.Fault != "" && !strings.HasPrefix(end.Fault, "status_"): // that has a code
+			b = fmt.Appendf(b, " (%s)", end.Fault)
+		case end.StatusCode > 0:
 			b = fmt.Appendf(b, " %d", end.StatusCode)
+		}
+		if end.Duration >= 0 {
+			b = fmt.Appendf(b, " after %.3g s", end.Duration/1000)
 		}
 	}
 	return b
@@ -204,7 +245,14 @@ func (d *Decision) AppendReason(b []byte) []byte {
 // AppendChoice is AppendReason without the fallback and the attempts before.
 func (d *Decision) AppendChoice(b []byte) []byte {
 	if d.Head == nil {
-		return append(append(b, "no head: "...), d.Failure.String()...)
+		b = append(append(b, "no head: "...), d.Failure.String()...)
+		if of := d.origin; of != nil && of.lacked != 0 {
+			if of.ended == FailQueueTimeout {
+				b = fmt.Appendf(b, " after %.3g s", of.queued.Seconds())
+			}
+			b = append(append(b, ", "...), of.lacked.String()...)
+		}
+		return b
 	}
 	switch {
 	case d.Trial:

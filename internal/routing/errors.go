@@ -22,12 +22,17 @@ const (
 	FailLabels                           // no routable head has the labels
 	FailExcluded                         // the caller excluded every candidate
 	FailAtCapacity                       // every candidate is at its max_in_flight
-	failUnknownRegion                    // FailRegion in the metric, if neither a head nor the policy knows the region
+	FailPoolFull                         // as many requests of the model type are under way as the policy's pools allow
+	FailPaused                           // every candidate that has a place asked for a pause
+	FailQueueFull                        // none has a place, and as many requests wait for one as may
+	FailQueueTimeout                     // the request waited for a place as long as it may
+	FailUnknownRegion                    // FailRegion of a decision, if neither a head nor the policy knows the region
 	FailTried                            // each candidate was tried before; of Router.Again, not counted
 )
 
 var failureNames = [...]string{
-	"", "unknown_model_type", "no_heads", "region", "unroutable", "labels", "excluded", "at_capacity", "unknown_region", "tried",
+	"", "unknown_model_type", "no_heads", "region", "unroutable", "labels", "excluded", "at_capacity",
+	"pool_full", "paused", "queue_full", "queue_timeout", "unknown_region", "tried",
 }
 
 func (f Failure) String() string { return failureNames[f] }
@@ -47,6 +52,7 @@ type NoHeadError struct {
 	Decision    *Decision    // that is kept of it; nil: of Again none is
 	Required    bool         // no other region than that was looked in
 	Stray       bool         // neither a head nor the policy knows the region
+	Known       string       // sentences on the regions that there are, for callers that may know them; "": none
 
 	// Busy says that a head of the model type, or of one of its fallbacks, may take
 	// the request and only lacks a place: one may come free.
@@ -64,8 +70,18 @@ var sentences = map[Failure]string{
 	FailUnroutable:   "Each head of %s%s that the request may go to is drained, offline or silent, or has not reported yet.",
 	FailLabels:       "No head of %s%s that takes requests has the labels.",
 	FailExcluded:     "The request excludes every head of %s%s that could take it.",
-	FailAtCapacity:   "Every head of %s%s that could take the request is at its max_in_flight, or the model type at that of the policy.",
+	FailAtCapacity:   "Every head of %s%s that could take the request is at its max_in_flight.",
+	FailPoolFull:     "As many requests of %s are under way as the policy's pools allow.",
+	FailPaused:       "Every head of %s%s that could take the request asked for a pause.",
 	FailTried:        "Every head of %s%s that could take the request was tried.",
+}
+
+// Reason is the failure that the decision has.
+func (e *NoHeadError) Reason() Failure {
+	if e.Stray {
+		return FailUnknownRegion
+	}
+	return e.Failure
 }
 
 // Sentence is for people. It calls the model type what the request does.

@@ -42,13 +42,15 @@ type Candidate struct {
 
 // Filters that remove heads, besides the refusals of fleet, in their order.
 const (
-	filterRegion   = "region"   // required, and the head is elsewhere
-	filterLabels   = "labels"   // the head lacks a label that the request wants
-	filterExclude  = "exclude"  // the caller excluded the head
-	filterTried    = "tried"    // an attempt before this one was there
-	filterCapacity = "capacity" // the head is at its max_in_flight
-	filterFull     = "full"     // the head reports that it is full, and others do not
-	filterEjected  = "ejected"  // the head is ejected, and others may serve the request
+	filterRegion   = "region"    // required, and the head is elsewhere
+	filterLabels   = "labels"    // the head lacks a label that the request wants
+	filterExclude  = "exclude"   // the caller excluded the head
+	filterTried    = "tried"     // an attempt before this one was there
+	filterCapacity = "capacity"  // the head is at its max_in_flight
+	filterFull     = "full"      // the head reports that it is full, and others do not
+	filterPool     = "pool_full" // as many requests of the model type are under way as the policy allows
+	filterPaused   = "paused"    // the head asked for a pause, and others did not
+	filterEjected  = "ejected"   // the head is ejected, and others may serve the request
 )
 
 // filter names the first filter that removes h, or "".
@@ -164,6 +166,9 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 		filter := c.filter(h, in.Request)
 		if filter == "" && h.Live.Full(h.Live.InFlight(), h.MaxInFlight, in.Now) {
 			filter = filterFull
+			if !h.Live.AwayUntil(in.Now).IsZero() {
+				filter = filterPaused
+			}
 		}
 		e.Candidates = append(e.Candidates, Candidate{
 			HeadID: h.ID, Region: h.Region, Distance: distance,
@@ -176,6 +181,19 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 		return cmp.Or(cmp.Compare(min(len(a.Filter), 1), min(len(b.Filter), 1)), cmp.Compare(-b.Cost, -a.Cost))
 	})
 	return e
+}
+
+// close says that nothing but the policy's bound of the pool keeps the request from
+// the heads that no filter removed.
+func (e *Explanation) close() {
+	if e == nil {
+		return
+	}
+	for i := range e.Candidates {
+		if e.Candidates[i].Filter == "" {
+			e.Candidates[i].Filter = filterPool
+		}
+	}
 }
 
 // finish marks the head that was taken, "" for none, and keeps at most maxExplained

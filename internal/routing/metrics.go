@@ -50,6 +50,7 @@ type metrics struct {
 	keyless    prometheus.Counter
 	late       [ResultCancelled + 1]prometheus.Counter
 	kept       prometheus.Counter
+	astray     prometheus.Counter
 	candidates lookups
 	sessions   lookups
 	strategies map[string]*strategyStats
@@ -143,6 +144,8 @@ func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Session
 		"Decisions counted under model_type and region \"other\" because routing_decisions_total has as many series as it may have.")
 	m.keyless = counter("headway_decisions_without_session_total",
 		"Decisions by session_affinity for requests without a session key, which go by load instead.")
+	m.astray = counter("headway_decisions_unknown_region_total",
+		"Decisions that found a head for a request whose region no head and no policy knows: all regions count as equally far.")
 	m.kept = counter("headway_reservations_kept_total",
 		"Times that a reservation was kept although its time had run out, since its head reported that as many requests as are counted there still run.")
 	late := of.NewCounterVec(prometheus.CounterOpts{
@@ -163,7 +166,7 @@ func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Session
 		Name: "headway_decision_fallbacks_total",
 		Help: "Decisions for another model type or region than requested, by the policy's fallbacks, by the reason why the requested one had no head; tried: each was tried before.",
 	}, []string{"reason"})
-	for _, f := range []Failure{FailNoHeads, FailRegion, FailUnroutable, FailLabels, FailExcluded, FailAtCapacity, FailTried} {
+	for _, f := range []Failure{FailNoHeads, FailRegion, FailUnroutable, FailLabels, FailExcluded, FailAtCapacity, FailPoolFull, FailPaused, FailTried} {
 		m.fallbacks[f] = fallbacks.WithLabelValues(f.String())
 	}
 	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {

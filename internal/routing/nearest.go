@@ -2,6 +2,7 @@ package routing
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -45,4 +46,24 @@ func alike(a, b string) int {
 		n++
 	}
 	return n
+}
+
+// maxRegions is how many regions one answer lists.
+const maxRegions = 20
+
+// KnownRegions are sentences on the regions of the fleet, for one who asked for another.
+func (r *Router) KnownRegions(region string) string {
+	list := slices.Sorted(maps.Keys(r.o.Fleet.Snapshot().Regions))
+	if len(list) == 0 {
+		return ""
+	}
+	meant := ""
+	if near := strict.Nearest(region, list); near != "" {
+		meant = " Did you mean " + near + "?"
+	}
+	more := ""
+	if len(list) > maxRegions {
+		list, more = list[:maxRegions], " and others"
+	}
+	return meant + " There are heads in " + strings.Join(list, ", ") + more + "."
 }

@@ -41,7 +41,8 @@ type Outcome struct {
 	InputTokens  int64
 	OutputTokens int64
 	CachedTokens int64
-	Estimated    bool // tokens of input or output are not the head's counts
+	Fault        string // what the data plane found at fault, as in headway_proxy_call_failures_total; "": nothing
+	Estimated    bool   // tokens of input or output are not the head's counts
 	At           time.Time
 }
 

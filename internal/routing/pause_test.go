@@ -58,7 +58,7 @@ func TestAPauseIsNoCandidate(t *testing.T) {
 				}
 				w.live("b").StayAway(time.Now().Add(20 * time.Second))
 				for i, region := range []string{"", "us"} {
-					if _, no := ask(region); no == nil || no.Failure != routing.FailAtCapacity || no.Busy || time.Until(no.Paused) != 20*time.Second {
+					if _, no := ask(region); no == nil || no.Failure != routing.FailPaused || no.Busy || time.Until(no.Paused) != 20*time.Second {
 						t.Fatalf("%d: all pause: %+v", i, no)
 					}
 				}

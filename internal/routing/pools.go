@@ -25,6 +25,21 @@ func (p *pools) enter(model string, limit int64, further bool) bool {
 	return false
 }
 
+// full reports whether each of the limit places of a model type is taken; 0 is no
+// limit.
+func (p *pools) full(model string, limit int64) bool {
+	return limit > 0 && p.taken(model) >= limit
+}
+
+// taken is how many places of a model type are taken, 0 of one that was never bounded.
+func (p *pools) taken(model string) int64 {
+	if v, ok := p.counts.Load(model); ok {
+		count, _ := v.(*atomic.Int64)
+		return count.Load()
+	}
+	return 0
+}
+
 // leave gives a place back.
 func (p *pools) leave(model string) {
 	if v, ok := p.counts.Load(model); ok {

@@ -18,19 +18,19 @@ func TestThePolicyBoundsAPool(t *testing.T) {
 	before := w.decide(strategy.Request{})
 	w.policy(`{default_strategy: random, pools: {m: {max_in_flight: 2}, other: {}}}`)
 	first, second := w.decide(strategy.Request{}), w.decide(strategy.Request{Held: true})
-	if f := w.refused(strategy.Request{}); f != routing.FailAtCapacity {
+	if f := w.refused(strategy.Request{}); f != routing.FailPoolFull {
 		t.Fatalf("the third request: %s", f)
 	}
 	end := routing.Outcome{Result: routing.ResultOK}
 	w.router.End(before, end) // it was placed before the bound was set
-	if f := w.refused(strategy.Request{}); f != routing.FailAtCapacity {
+	if f := w.refused(strategy.Request{}); f != routing.FailPoolFull {
 		t.Fatalf("after the end of one that does not count: %s", f)
 	}
 	for range 2 { // an end counts once
 		w.router.End(first, end)
 	}
 	third := w.decide(strategy.Request{})
-	if f := w.refused(strategy.Request{}); f != routing.FailAtCapacity {
+	if f := w.refused(strategy.Request{}); f != routing.FailPoolFull {
 		t.Fatalf("after one end: %s", f)
 	}
 	req := strategy.Request{ModelType: "m", Held: true}
@@ -39,14 +39,14 @@ func TestThePolicyBoundsAPool(t *testing.T) {
 	}
 	again, err := w.router.Again(second, &req, broke)
 	check(t, err)
-	if f := w.refused(strategy.Request{}); f != routing.FailAtCapacity {
+	if f := w.refused(strategy.Request{}); f != routing.FailPoolFull {
 		t.Fatalf("after a further attempt: %s", f)
 	}
 	if _, err := w.router.Again(again, &req, broke); err == nil {
 		t.Fatal("no head is left, and there was a further attempt")
 	}
 	w.decide(strategy.Request{})
-	if f := w.refused(strategy.Request{}); f != routing.FailAtCapacity {
+	if f := w.refused(strategy.Request{}); f != routing.FailPoolFull {
 		t.Fatalf("after an attempt that found no head: %s", f)
 	}
 	w.policy(`{default_strategy: random}`)

@@ -78,12 +78,40 @@ type RecentQuery struct {
 	Limit     int    // at most this many, at least 1
 	ModelType string // "": any
 	Head      string // id, "": any
+	RequestID string // "": any
+	Result    string // one of Results, "": any
 	Before    Place  // only decisions that stand before it; zero: from the newest on
 }
 
 func (q *RecentQuery) selects(d *Decision) bool {
 	return (q.Before == Place{} || d.Place().compare(q.Before) < 0) && (q.ModelType == "" || q.ModelType == d.ModelType) &&
-		(q.Head == "" || d.Head != nil && q.Head == d.Head.ID)
+		(q.Head == "" || d.Head != nil && q.Head == d.Head.ID) && (q.RequestID == "" || q.RequestID == d.RequestID()) && q.ended(d)
+}
+
+// The results of decisions that are no Result: one that is open, and one that found no
+// head.
+const (
+	resultOpen   = "open"
+	resultFailed = "failed"
+)
+
+// Results lists what RecentQuery.Result may be.
+func Results() []string {
+	return append(slices.Clone(resultNames[ResultOK:]), resultOpen, resultFailed)
+}
+
+// ended reports whether a decision ended as the query wants.
+func (q *RecentQuery) ended(d *Decision) bool {
+	o, over := d.Outcome()
+	switch {
+	case q.Result == "":
+		return true
+	case d.Head == nil:
+		return q.Result == resultFailed
+	case !over:
+		return q.Result == resultOpen
+	}
+	return q.Result == o.Result.String()
 }
 
 // Place is where a decision stands among the recent ones, which are ordered by

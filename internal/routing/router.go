@@ -160,9 +160,15 @@ type choice struct {
 // are *NoHeadError, *OverrideError and *strict.InvalidError.
 func (r *Router) Decide(req *strategy.Request) (*Decision, error) { return r.decide(req, origin{}) }
 
+// DecideLast is Decide for a request that has waited for a place for as long as it
+// may: that is the failure, if it still lacks one.
+func (r *Router) DecideLast(req *strategy.Request) (*Decision, error) {
+	return r.decide(req, origin{ended: FailQueueTimeout})
+}
+
 // decide is Decide, or the next attempt after another.
 func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
-	of.queued = req.Queued
+	of.queued, of.source = req.Queued, req.Source
 	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), origin: of}
 	d, err := r.choose(&c, req)
 	none, ok := err.(*NoHeadError) //nolint:errorlint // it comes as it is
@@ -176,22 +182,6 @@ func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
 		r.recordFailure(none, &c, req.Caller)
 	}
 	return nil, none
-}
-
-// Refuse counts and keeps a request as one that found no place, without a look for
-// one: it may not wait, and others who wait come first. The errors are those of
-// Decide.
-func (r *Router) Refuse(req *strategy.Request) error {
-	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), origin: origin{queued: req.Queued}}
-	err := c.resolve(req, r.o.MaxTTL)
-	if err == nil {
-		err = &NoHeadError{Failure: FailAtCapacity, ModelType: c.model, Region: req.Region, Busy: true}
-	}
-	if none, ok := err.(*NoHeadError); ok { //nolint:errorlint // it comes as it is
-		none.RetryAfter = retryAfter
-		r.recordFailure(none, &c, req.Caller)
-	}
-	return err
 }
 
 // PausedUntil is when the first of the heads takes requests again that the request
@@ -234,6 +224,9 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 		c.explanation = r.explain(c, &s.in)
 	}
 	d := r.take(c, s)
+	if c.closed {
+		c.explanation.close()
+	}
 	full := d == nil && (c.closed || s.mayServe())
 	if d == nil && req.SkipAway && !c.closed {
 		c.paused = s.paused()
@@ -250,7 +243,7 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	case d != nil:
 		return d, nil
 	case full && req.Waits: // it comes again and again
-		return nil, &NoHeadError{Failure: FailAtCapacity, ModelType: c.model, Region: req.Region, Busy: c.paused.IsZero(), Paused: c.paused}
+		return nil, c.busy(req, c.closed)
 	}
 	return nil, c.refuse(req)
 }
@@ -272,6 +265,9 @@ func (c *choice) resolve(req *strategy.Request, maxTTL time.Duration) error {
 		return none
 	}
 	c.plan = c.policy.Plan(model, req.Region)
+	if model != req.ModelType && c.fallback == nil {
+		c.asked = strings.Clone(req.ModelType)
+	}
 	c.model, c.mode, c.labels = c.pool.ModelType, cmp.Or(req.RegionMode, c.plan.RegionMode), encodeLabels(req.Labels)
 	if err := c.override(req); err != nil {
 		return err
@@ -338,6 +334,9 @@ func (r *Router) note(c *choice, d *Decision, s *scratch) {
 		c.explanation.finish(d.Head.ID, d.Trial)
 		r.explained.keep(d, c.explanation)
 	}
+	if d.Astray {
+		r.metrics.astray.Inc()
+	}
 	if s.in.Keyless {
 		r.metrics.keyless.Inc()
 	}
@@ -350,79 +349,6 @@ func (r *Router) note(c *choice, d *Decision, s *scratch) {
 		r.finish(old, &evicted)
 	}
 	r.metrics.duration.observe(r.since(s.in.Now))
-}
-
-// refuse finds out why none of the candidates could be taken.
-func (c *choice) refuse(req *strategy.Request) *NoHeadError {
-	e := &NoHeadError{ModelType: c.pool.ModelType, Region: req.Region, Counts: map[string]int{}, Required: c.mode == strategy.RegionRequire}
-	c.explanation.finish("", false)
-	if req.Explain {
-		e.Explanation = c.explanation
-	}
-	for _, h := range c.pool.All.Heads {
-		e.Counts[c.filter(h, req)]++
-	}
-	e.Failure = FailAtCapacity // unless a place came free between the choice and this look
-	// The last filter that removed a head is what kept the request from one.
-	for _, f := range []struct {
-		filter  string
-		failure Failure
-	}{
-		{filterCapacity, FailAtCapacity},
-		{filterTried, FailTried},
-		{filterExclude, FailExcluded},
-		{filterLabels, FailLabels},
-		{string(fleet.RefusedStatus), FailUnroutable},
-		{string(fleet.RefusedUnhealthy), FailUnroutable},
-		{string(fleet.RefusedAdmin), FailUnroutable},
-		{filterRegion, FailRegion},
-	} {
-		if !c.closed && e.Counts[f.filter] > 0 {
-			e.Failure = f.failure
-			break
-		}
-	}
-	if !c.paused.IsZero() {
-		e.Failure, e.Paused = FailAtCapacity, c.paused
-	}
-	e.Busy = e.Failure == FailAtCapacity && c.paused.IsZero()
-	return e
-}
-
-// recordFailure counts and keeps a decision that found no head, by names that a
-// head or the policy knows. One that had an attempt before is kept already.
-func (r *Router) recordFailure(e *NoHeadError, c *choice, caller uint32) {
-	if c.before != nil {
-		return
-	}
-	model, region, reason := e.ModelType, e.Region, e.Failure
-	if c.pool == nil && !c.policy.NamesModel(model) {
-		model = other
-	}
-	if region == "" || c.snapshot.Regions[region] == 0 && c.policy.Region(region) == "" {
-		region = other
-	}
-	if e.Stray {
-		reason = failUnknownRegion
-	}
-	r.metrics.noHead(reason, model, region)
-	d := &Decision{
-		Failure: e.Failure, Strategy: strategyNone, ModelType: strings.Clone(e.ModelType), Region: strings.Clone(e.Region),
-		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule), At: r.o.Now(), nonce: r.random(), caller: caller,
-	}
-	if c.origin != (origin{}) {
-		of := c.origin
-		d.origin = &of
-	}
-	e.Decision = d
-	r.failures.add(d, &r.recent.newest)
-	if c.explanation == nil { // there was nothing to choose from
-		c.explanation = &Explanation{
-			PolicyRevision: c.policy.Revision, SnapshotRevision: c.snapshot.Revision, Rule: c.plan.Rule,
-			Strategy: strategyNone, Region: d.Region, RegionMode: c.mode,
-		}
-	}
-	r.explained.keep(d, c.explanation)
 }
 
 func (r *Router) random() uint64 {

@@ -49,5 +49,12 @@ type Request struct {
 	Exclude      []string      // ids of heads not to take
 	Labels       map[string]string
 	Explain      bool
-	Caller       uint32 // who it is for: access.Principal.Mark
+	Source       *Source // of a request of the data plane; decisions keep it, and nothing changes it
+	Caller       uint32  // who it is for: access.Principal.Mark
+}
+
+// Source is what its decisions keep of a request of the data plane.
+type Source struct {
+	RequestID string
+	Received  time.Time
 }
