@@ -265,8 +265,17 @@ func (x *exchange) try() *failure {
 // answered passes the answer of a head on, or says why another is tried.
 func (x *exchange) answered(res *upstream.Response) *failure {
 	x.failingStatus(res.Status)
-	if x.caller.Endpoint == PassThrough && x.forwards(res.Status) {
-		return x.forward(res)
+	if res.Status >= 400 {
+		x.mask.key = x.headKey // a short one too
+	}
+	if x.caller.Endpoint == PassThrough {
+		switch {
+		case x.forwards(res.Status):
+			return x.forward(res, nil)
+		case x.mayTryAgain(res.Status):
+			x.stayAway(res)
+			return x.keepOf(res)
+		}
 	}
 	if res.Status < 200 || res.Status >= 300 {
 		x.wait(x.proxy.o.Now())

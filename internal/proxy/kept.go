@@ -25,6 +25,8 @@ type kept struct {
 	status int
 	header http.Header
 	body   []byte
+	as     bool  // it is passed on as it is, an empty body too
+	length int64 // of the body of an answer to GET, where it is one to HEAD
 }
 
 func (k *kept) Error() string { return http.StatusText(k.status) }
@@ -37,6 +39,30 @@ func (a *attempt) keep(res *upstream.Response, result routing.Result) *failure {
 		body = nil
 	}
 	return a.keepBytes(res, body, result)
+}
+
+// keepOf is keep for an answer to PassThrough, which is for the caller as it is. One
+// that is too long to be kept is passed on at once: no other head is asked.
+func (x *exchange) keepOf(res *upstream.Response) *failure {
+	if res.ContentLength > maxWhole && x.r.Method != http.MethodHead {
+		return x.forward(res, nil)
+	}
+	x.wait(x.proxy.o.Now())
+	undo := res.Body.EndBy(time.Now().Add(keptTime))
+	body, err := readWhole(res, make([]byte, 0, 2<<10))
+	x.resume(x.proxy.o.Now())
+	if err == nil {
+		undo()
+		return x.forward(res, body)
+	}
+	if !ended(err) {
+		body = nil
+	}
+	f := x.keepBytes(res, body, routing.ResultError)
+	if k, is := f.answer.(*kept); is { //nolint:errorlint // it comes as it is
+		k.as, k.length = ended(err), res.ContentLength
+	}
+	return f
 }
 
 func (a *attempt) keepBytes(res *upstream.Response, body []byte, result routing.Result) *failure {
@@ -106,13 +132,17 @@ func (k *kept) send(x *exchange) error {
 	case k.status >= 500:
 		again = retryAfter()
 	}
-	if x.caller.Endpoint != PassThrough && mediaType(k.header) != "application/json" || len(k.body) == 0 {
+	if !k.as && (mediaType(k.header) != "application/json" || len(k.body) == 0) {
 		return &openai.Error{Status: k.status, Message: "The head that the request was sent to answered " + k.Error() + ".", RetryAfter: again}
 	}
 	if k.status == http.StatusTooManyRequests || k.status == http.StatusServiceUnavailable && k.header["Retry-After"] == nil {
 		x.w.Header()["Retry-After"] = []string{(&openai.Error{RetryAfter: again}).RetryAfterSeconds()}
 	}
-	x.header(k.status, k.header, int64(len(k.body)))
+	length := int64(len(k.body))
+	if k.as && x.r.Method == http.MethodHead {
+		length = k.length
+	}
+	x.header(k.status, k.header, length)
 	if x.write(k.body) != nil {
 		return ErrAborted
 	}

@@ -116,7 +116,7 @@ func checkPart(part string) error {
 // be sent to another head: one that may be carried out twice, and what the head said
 // that it did not do.
 func (x *exchange) mayTryAgain(status int) bool {
-	return status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests || status >= 500 && x.repeatable()
+	return status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests || status >= 500 && status != http.StatusNotImplemented && x.repeatable()
 }
 
 // forwards reports whether an answer to PassThrough is for the caller as it is.
@@ -124,8 +124,8 @@ func (x *exchange) forwards(status int) bool {
 	return !isRedirect(status) && status >= 200 && status != http.StatusUnauthorized && status != http.StatusProxyAuthRequired && !x.mayTryAgain(status)
 }
 
-// forward passes on an answer from which nothing is read.
-func (x *exchange) forward(res *upstream.Response) *failure {
+// forward passes on an answer from which nothing is read but its begin.
+func (x *exchange) forward(res *upstream.Response, begin []byte) *failure {
 	x.first = x.proxy.o.Now()
 	x.proxy.o.Router.Begun(x.decision)
 	length := res.ContentLength
@@ -133,6 +133,10 @@ func (x *exchange) forward(res *upstream.Response) *failure {
 		length = -1
 	}
 	x.header(res.Status, res.Header, length)
+	if x.write(x.mask.apply(begin)) != nil {
+		return x.left()
+	}
+	x.text += int64(len(begin))
 	c, _ := chunks.Get().(*chunk)
 	defer chunks.Put(c)
 	return x.rest(res, &openai.Answer{Endpoint: x.caller.Endpoint}, false, c.b[:])

@@ -213,8 +213,13 @@ func (b *Body) trailer() error {
 }
 
 // EndBy is until when all of the body has to have come, where that is before the end
-// of the whole exchange; what comes later is an error of TotalTimeout.
-func (b *Body) EndBy(t time.Time) { b.c.end = earlier(b.c.end, t) }
+// of the whole exchange; what comes later is an error of TotalTimeout. undo takes it
+// back.
+func (b *Body) EndBy(t time.Time) (undo func()) {
+	was := b.c.end
+	b.c.end = earlier(was, t)
+	return func() { b.c.end = was }
+}
 
 // Wait returns when there is something to read, or Read has an error to tell: until
 // then the caller need not hold memory to read into.
