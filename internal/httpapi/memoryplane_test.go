@@ -46,10 +46,20 @@ func (n *memoryNetwork) dial(ctx context.Context, _, address string) (net.Conn, 
 	near, far := net.Pipe()
 	select {
 	case l.conns <- far:
-		return near, nil
+		return pipeEnd{near}, nil
 	case <-l.closed:
 		return nil, errors.New("refused")
 	}
+}
+
+// pipeEnd takes a deadline when its other end is closed, as TCP does.
+type pipeEnd struct{ net.Conn }
+
+func (p pipeEnd) SetReadDeadline(t time.Time) error {
+	if err := p.Conn.SetReadDeadline(t); !errors.Is(err, io.ErrClosedPipe) {
+		return err
+	}
+	return nil
 }
 
 // version is a version of HTTP that a caller speaks.

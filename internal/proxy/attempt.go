@@ -32,6 +32,7 @@ type attempt struct {
 	text     int64                  // bytes of text of the answer
 	fault    string                 // why it failed; "": it did not
 	unsent   bool                   // not a byte of the request can have reached the head
+	early    bool                   // the head answered or closed before the request's end
 	recorded func(*routing.Outcome) // has the audit trail say how it ended; nil: it says nothing
 	call     upstream.Call
 	pieces   [8][]byte          // of its body
@@ -60,6 +61,9 @@ func (a *attempt) outcome(result routing.Result, status int) routing.Outcome {
 	if status == 0 {
 		o.StatusCode = fleet.Unknown
 	}
+	if result == routing.ResultError && status >= 500 && a.slowUpload() {
+		o.StatusCode = http.StatusRequestTimeout
+	}
 	if !a.first.IsZero() {
 		o.TTFT = millis(a.first.Sub(a.sent))
 	}
@@ -85,6 +89,7 @@ func (a *attempt) broken(err error) *failure {
 	}
 	a.failing(string(e.Kind))
 	a.unsent = !e.Sent
+	a.early = a.early || e.Early
 	if e.Kind == upstream.Canceled || a.x.r.Context().Err() != nil {
 		return &failure{outcome: a.outcome(routing.ResultCancelled, a.statusSent()), answer: gone(a.x.r.Context())}
 	}
@@ -98,8 +103,15 @@ func (a *attempt) broken(err error) *failure {
 	case upstream.Limit, upstream.Closed:
 		answer.Status, answer.RetryAfter = http.StatusServiceUnavailable, retryAfter()
 	}
+	gaveUp := a.gaveUp(e.Kind)
+	if gaveUp && !a.x.begun {
+		answer = &openai.Error{Status: http.StatusRequestTimeout, Message: "The body took too long to come: the head that it was sent to did not wait for its end."}
+	}
 	f.answer = answer
 	f.outcome = a.outcome(routing.ResultError, answer.Status)
+	if gaveUp {
+		f.outcome.StatusCode = http.StatusRequestTimeout
+	}
 	if e.Kind == upstream.Limit || e.Kind == upstream.Closed || e.Kind == upstream.Invalid {
 		f.outcome.Result, a.dialed = routing.ResultCancelled, false // no fault of the head
 	}

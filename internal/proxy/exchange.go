@@ -259,6 +259,7 @@ func (x *exchange) try() *failure {
 		return x.broken(err)
 	}
 	defer res.Body.Close() //nolint:errcheck // it is never an error
+	x.early = res.Early
 	return x.answered(res)
 }
 

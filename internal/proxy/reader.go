@@ -9,6 +9,7 @@ import (
 // Bounds of writing to a caller.
 const (
 	writeStep  = 64 << 10    // bytes that it takes within the time that it has
+	buffered   = 2 << 10     // bytes that are written without waiting for it
 	writeSlack = time.Second // by which that time may be shorter, since moving a deadline costs a call
 )
 
@@ -27,6 +28,8 @@ type reader struct {
 	runs  bool          // the timer
 	fired chan struct{} // the timer has, and has done its work
 	left  bool
+
+	waited time.Duration // until it took what was written
 }
 
 func (r *reader) open(x *exchange) {
@@ -85,6 +88,9 @@ func (x *exchange) write(b []byte) error {
 		part := b[:min(len(b), writeStep)]
 		x.reader.begin(x)
 		_, err := x.w.Write(part)
+		if len(part) > buffered {
+			x.reader.waited += time.Since(x.spoke)
+		}
 		if err := x.reader.end(err); err != nil {
 			return err
 		}
@@ -96,7 +102,9 @@ func (x *exchange) write(b []byte) error {
 // flush sends what was written.
 func (x *exchange) flush() error {
 	x.reader.begin(x)
-	return x.reader.end(x.rc.Flush())
+	err := x.rc.Flush()
+	x.reader.waited += time.Since(x.spoke)
+	return x.reader.end(err)
 }
 
 // comment is a line that clients of event streams pass over. It keeps their

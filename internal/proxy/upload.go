@@ -15,9 +15,10 @@ const leftEvery = 100 * time.Millisecond
 // head that takes nothing: a goroutine looks then, until close.
 type upload struct {
 	x     *exchange
-	begun bool  // some of it was asked for: no other head can get it any more
-	kept  bool  // it was read before it is sent
-	sent  int64 // bytes of it
+	begun bool          // some of it was asked for: no other head can get it any more
+	kept  bool          // it was read before it is sent
+	sent  int64         // bytes of it
+	waits time.Duration // for the caller
 	ended atomic.Bool
 	until time.Time
 
@@ -77,15 +78,27 @@ func (u *upload) close() {
 func (u *upload) Read(p []byte) (int, error) {
 	u.begun = true
 	limit := u.x.proxy.o.Limits.BodyTime
-	if now := time.Now(); u.until.Sub(now) < limit/2 {
+	now := time.Now()
+	if u.until.Sub(now) < limit/2 {
 		u.until = now.Add(limit)
 		_ = u.x.rc.SetReadDeadline(u.until)
 	}
 	n, err := u.x.r.Body.Read(p)
-	u.sent += int64(n)
+	if u.sent += int64(n); err == nil && u.sent == u.x.r.ContentLength {
+		err = io.EOF // over HTTP/2 it may come later
+	}
+	u.waits += time.Since(now)
 	if err == io.EOF {
 		u.ended.Store(true)
 		_ = u.x.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err //nolint:wrapcheck // upstream makes a kind of it
+}
+
+// waitedFor is how long the head waited for the caller.
+func (u *upload) waitedFor() time.Duration {
+	if u == nil {
+		return 0
+	}
+	return u.waits
 }

@@ -25,6 +25,7 @@ type Response struct {
 	// Framed is false where only the end of the connection ends the body, so
 	// that a head that died looks like one that was done.
 	Framed bool
+	Early  bool // the request was not sent to its end
 	Reused bool
 	Body   *Body
 }

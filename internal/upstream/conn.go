@@ -225,12 +225,14 @@ func (c *conn) exchange(ctx context.Context, call *Call, limits Limits, now, end
 		answer, failed = c.answer(call.Method)
 		c.until = time.Time{}
 		if failed == nil {
+			answer.Early = wrote != nil
 			return answer, nil
 		}
 	}
 	if wrote != nil && !c.received {
 		failed = wrote
 	}
+	failed.Early = wrote != nil
 	c.unwatch()
 	c.heads.close([]*conn{c})
 	return nil, failed

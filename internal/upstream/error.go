@@ -52,6 +52,7 @@ type Error struct {
 	Reused   bool // the connection had served an earlier exchange
 	Sent     bool // at least one byte of the request may have reached the head
 	Received bool // at least one byte of an answer came back
+	Early    bool // the request was not sent to its end
 	Err      error
 }
 
