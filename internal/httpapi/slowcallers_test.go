@@ -78,6 +78,7 @@ func (p *plane) uploads(size int, part string, every time.Duration) int {
 // A head that has waited long enough for a caller's body closes: that is the caller's
 // fault.
 func TestNoHeadIsBlamedForASlowUpload(t *testing.T) {
+	const requests = 3
 	for name, c := range map[string]struct {
 		part  string
 		every time.Duration
@@ -95,7 +96,7 @@ func TestNoHeadIsBlamedForASlowUpload(t *testing.T) {
 						}
 					})
 				}
-				for range 24 {
+				for range requests {
 					if status := p.uploads(2<<20, c.part, c.every); status != http.StatusRequestTimeout {
 						t.Errorf("status %d", status)
 					}
@@ -129,7 +130,7 @@ func TestNoHeadIsBlamedForItsAnswerToASlowUpload(t *testing.T) {
 // A head that waits no longer until what it wrote is taken closes: that is the fault of
 // a caller that takes its answer slowly.
 func TestNoHeadIsBlamedForASlowReader(t *testing.T) {
-	const parts, size = 24, 1 << 20
+	const parts, size, requests = 12, 1 << 20, 3
 	event := strings.Replace(tokenEvent, `"x"`, `"`+strings.Repeat("x", size)+`"`, 1)
 	for name, c := range map[string]struct {
 		header string
@@ -157,7 +158,7 @@ func TestNoHeadIsBlamedForASlowReader(t *testing.T) {
 					})
 				}
 				cut := 0
-				for range 24 {
+				for range requests {
 					res, err := p.ask(t.Context(), chatPath, streamBody)
 					if err != nil {
 						t.Fatal(err)
@@ -173,8 +174,8 @@ func TestNoHeadIsBlamedForASlowReader(t *testing.T) {
 					}
 					_ = res.Body.Close()
 				}
-				if cut != 24 {
-					t.Errorf("%d of 24 answers were cut", cut)
+				if cut != requests {
+					t.Errorf("%d of %d answers were cut", cut, requests)
 				}
 				p.unblamed(4)
 			})
