@@ -49,7 +49,7 @@ func (p *plane) uploads(size int, part string, every time.Duration) int {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for left := size; left > 0; time.Sleep(every) {
+		for left := size; left > 0; <-time.After(every) {
 			n, err := io.WriteString(sends, part[:min(len(part), left)])
 			if left -= n; err != nil {
 				return
@@ -165,7 +165,7 @@ func TestNoHeadIsBlamedForASlowReader(t *testing.T) {
 					}
 					for n := 1; err == nil; n++ {
 						if (n-1)%c.every == 0 {
-							time.Sleep(c.pause)
+							<-time.After(c.pause)
 						}
 						_, err = io.CopyN(io.Discard, res.Body, size)
 					}
@@ -199,7 +199,7 @@ func TestNoHeadIsBlamedForTheTimeThatAReaderTakes(t *testing.T) {
 		defer res.Body.Close()
 		begin := time.Now()
 		for err == nil && time.Since(begin) < 2*time.Hour {
-			time.Sleep(50 * time.Second)
+			<-time.After(50 * time.Second)
 			_, err = io.CopyN(io.Discard, res.Body, 1<<20)
 		}
 		if took := time.Since(begin); took < 50*time.Minute || took > 80*time.Minute {
@@ -259,7 +259,7 @@ func TestAHeadThatBreaksIsBlamedBesideSlowCallers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(40 * time.Second)
+			<-time.After(40 * time.Second)
 			_, _ = io.Copy(io.Discard, res.Body)
 			_ = res.Body.Close()
 			blamed(t, p)
