@@ -112,7 +112,7 @@ type Head struct {
 // Health is the router's view of a head: its lease, and as ejected or failing
 // its failed requests.
 type Health struct {
-	State  string     `json:"state"` // pending, fresh, suspect, stale, held, assumed, ejected or failing
+	State  string     `json:"state"` // pending, fresh, suspect, stale, held, assumed, ejected, failing or paused
 	Reason string     `json:"reason,omitempty"`
 	Until  *time.Time `json:"until,omitempty"` // when it changes if nothing happens
 }

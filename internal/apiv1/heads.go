@@ -202,6 +202,9 @@ func HeadOf(v *fleet.View) api.Head {
 		InFlight: v.InFlight, Lease: toLease(v.Lease),
 		RegisteredAt: stamp(v.Record.RegisteredAt), UpdatedAt: stamp(v.Record.UpdatedAt),
 	}
+	if v.Paused {
+		head.Health.State = "paused"
+	}
 	if h.MaxInFlight > 0 {
 		head.Capacity = &api.Capacity{MaxInFlight: h.MaxInFlight}
 	}

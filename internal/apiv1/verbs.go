@@ -151,7 +151,7 @@ func (d *Verbs) Decide(p *access.Principal, body, answer []byte) ([]byte, error)
 	if faults = strict.Merge(faults, checkDecision(&in.req)); len(faults) > 0 {
 		return answer, strict.Invalid(faults)
 	}
-	in.req.Caller = p.Mark()
+	in.req.Caller, in.req.Reads = p.Mark(), in.req.Explain && p.May(access.Read)
 	decision, err := d.router.Decide(&in.req)
 	if err != nil {
 		if no, ok := errors.AsType[*routing.NoHeadError](err); ok && no.Stray && p.May(access.Read) {

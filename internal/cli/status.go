@@ -41,7 +41,11 @@ func newStatus() *cobra.Command {
 	r := new(remote)
 	var watch bool
 	cmd := addOutput(command("status", "Show how the service and its fleet are",
-		"Show how the service and its fleet are. Exit code 6: the service is not ready.", r.ask(func(c *call) error {
+		`Show how the service and its fleet are. Exit code 6: the service is not ready.
+
+MEAN TTFT is what decisions report of heads: the time from when a request was
+sent to the head. What clients saw of the data plane, with the queue and attempts
+before, is in headway_proxy_first_token_seconds, and in each decision.`, r.ask(func(c *call) error {
 			return c.repeat(watch, func() error {
 				s, err := summarise(c.Context(), c.Client)
 				if err != nil {
@@ -138,6 +142,9 @@ func (s *summary) print(w io.Writer) error {
 	}
 	if s.Held > 0 {
 		_ = terminal.Printf(w, "         of the others %s\n", s.HeldText())
+	}
+	if s.Paused > 0 {
+		_ = terminal.Printf(w, "         of the others %s\n", s.PausedText())
 	}
 	if s.Failing > 0 {
 		_ = terminal.Printf(w, "         %s\n", s.FailingText())

@@ -16,6 +16,7 @@ type Census struct {
 	Drained  int `json:"drained"` // by an operator, for maintenance too
 	Silent   int `json:"silent"`  // whose lease has ended, of the others
 	Ejected  int `json:"ejected"` // of the others
+	Paused   int `json:"paused"`  // of the routable: they asked for no requests for a while
 	Failing  int `json:"failing"` // of the routable: requests there fail, and too few others are left to eject it
 }
 
@@ -28,6 +29,8 @@ func (n *Census) Add(h *api.Head) {
 	switch {
 	case h.Routable && h.Health.State == "held":
 		n.Held++
+	case h.Routable && h.Health.State == "paused":
+		n.Paused++
 	case h.Routable && h.Health.State == "failing":
 		n.Failing++
 	case h.Routable:
@@ -63,6 +66,11 @@ func (n *Census) OutOfRotation() string {
 // HeldText says what the heads are that are only held.
 func (n *Census) HeldText() string {
 	return terminal.Agree(n.Held, "is silent and gets", "are silent and get") + " requests only because of the mass-expiry guard"
+}
+
+// PausedText says what the heads are that asked for a pause.
+func (n *Census) PausedText() string {
+	return terminal.Agree(n.Paused, "asked for a pause and gets", "asked for a pause and get") + " nothing of the data plane until it is over"
 }
 
 // FailingText says what the heads are whose requests fail.

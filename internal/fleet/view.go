@@ -13,4 +13,5 @@ type View struct {
 	ReportAge    time.Duration
 	InFlight     int64
 	Ejected      bool
+	Paused       bool // its lease is well, and it asked for a pause
 }

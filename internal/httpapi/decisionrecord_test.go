@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"headway/api"
+	"headway/internal/access"
 	"headway/internal/admission"
 	"headway/internal/proxy"
 )
@@ -164,5 +165,43 @@ func TestAnUnknownRegionIsNamedAlike(t *testing.T) {
 	}
 	if n, _ := p.sample("headway_decisions_unknown_region_total"); n != 1 {
 		t.Errorf("a preferred region that is not known is counted %d times", n)
+	}
+}
+
+// A head that asked for a pause is shown as such, with the time.
+func TestAPausedHeadIsShown(t *testing.T) {
+	p := newPlane(t)
+	p.start("a")
+	p.start("b")
+	p.away("a", time.Hour)
+	for id, state := range map[string]string{"a": "paused", "b": "fresh"} {
+		h := into[api.Head](t, p.must(http.StatusOK, http.MethodGet, "/api/v1/heads/"+id, ""))
+		if h.Health.State != state || (state == "paused") != (h.Health.Until != nil && time.Until(*h.Health.Until) > 50*time.Minute) {
+			t.Errorf("%s is %+v", id, h.Health)
+		}
+	}
+	if !strings.Contains(p.scrape(), "\nheadway_paused_heads 1\n") {
+		t.Error("no head is counted as paused")
+	}
+	d := into[api.Decision](t, p.must(http.StatusOK, http.MethodPost, "/api/v1/decisions", `{"model_type":"m","explain":true}`))
+	for _, c := range d.Explanation.Candidates {
+		if (c.Head == "a") != (c.Filter == "paused") {
+			t.Errorf("%s was removed by %q", c.Head, c.Filter)
+		}
+	}
+}
+
+// Callers that may read the fleet may have decisions explained where the policy
+// does not let others.
+func TestWhoReadsTheFleetMayHaveDecisionsExplained(t *testing.T) {
+	p := newPlane(t)
+	p.start("a")
+	p.policy("default_strategy: random\ncaller_may: [strategy]")
+	keys := p.keysOf()
+	for role, status := range map[access.Role]int{access.RoleAdmin: 200, access.RoleOperator: 200, access.RoleClient: 403} {
+		a := p.do(http.MethodPost, "/api/v1/decisions", `{"model_type":"m","explain":true}`, "Authorization", "Bearer "+keys[role])
+		if a.status != status {
+			t.Errorf("%s: %d %s", role, a.status, a.body)
+		}
 	}
 }

@@ -148,7 +148,7 @@ func TestWithoutAHeadTheReasonIsASentence(t *testing.T) {
 		t.Errorf("a region is required by the policy: %d %s", a.StatusCode, a.body)
 	}
 	decision := p.must(http.StatusServiceUnavailable, http.MethodPost, "/api/v1/decisions", `{"model_type":"m","region":"eu-nroth","region_mode":"require"}`)
-	if body := string(decision.body); !strings.Contains(body, `"No head at all is in the region eu-nroth, and the request is for no other region."`) || !strings.Contains(body, `"reason":"region"`) {
+	if body := string(decision.body); !strings.Contains(body, `"No head at all is in the region eu-nroth, and the request is for no other region. Did you mean eu-north? There are heads in eu-north, us."`) || !strings.Contains(body, `"reason":"unknown_region"`) {
 		t.Errorf("the decision API says %s", body)
 	}
 	drained := fleet.AdminDraining

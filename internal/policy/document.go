@@ -49,7 +49,7 @@ type StrategyDoc struct {
 
 // PoolDoc bounds the heads of one model type together.
 type PoolDoc struct {
-	MaxInFlight int64 `json:"max_in_flight,omitempty"` // requests at once that this process places; 0: no bound
+	MaxInFlight int64 `json:"max_in_flight,omitzero"` // requests at once that this process places; 0: no bound
 }
 
 // Bounds of a policy document.

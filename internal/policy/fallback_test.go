@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 func TestFaultsOfFallbacksAreNamed(t *testing.T) {
@@ -81,6 +83,9 @@ func TestHedgesAreChecked(t *testing.T) {
 	}
 	if h := p.HedgeOf("llama"); h != nil {
 		t.Errorf("llama is hedged as %+v", h)
+	}
+	if text, err := json.Marshal(compilePolicy(t, "default_strategy: random\nhedge: {after_ms: 5}\npools: {m: {}}").Document); err != nil || strings.Contains(string(text), "quantile") || strings.Contains(string(text), "max_in_flight") {
+		t.Errorf("a policy is printed as %s, %v", text, err)
 	}
 	if h := compilePolicy(t, "default_strategy: random\nhedge: {quantile: 0.9}").HedgeOf("llama"); h == nil || h.After() != 0 || h.Quantile != 0.9 {
 		t.Errorf("llama is hedged as %+v", h)

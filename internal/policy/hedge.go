@@ -11,8 +11,8 @@ import (
 // Hedge says when the data plane sends a request to a second head, since the first
 // has not begun to answer. Exactly one of AfterMs and Quantile is given.
 type Hedge struct {
-	AfterMs    float64  `json:"after_ms,omitempty"`    // 1 to maxHedgeMs
-	Quantile   float64  `json:"quantile,omitempty"`    // of what first contents took lately: minQuantile to maxQuantile
+	AfterMs    float64  `json:"after_ms,omitzero"`     // 1 to maxHedgeMs
+	Quantile   float64  `json:"quantile,omitzero"`     // of what first contents took lately: minQuantile to maxQuantile
 	ModelTypes []string `json:"model_types,omitempty"` // patterns; none: all
 }
 

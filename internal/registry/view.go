@@ -48,6 +48,9 @@ func (r *Registry) view(e *entry, now time.Time) fleet.View {
 			}
 		}
 	}
+	if until := e.live.AwayUntil(now); !until.IsZero() && (e.head.Health == fleet.HealthFresh || e.head.Health == fleet.HealthSuspect) {
+		v.Paused, v.HealthReason, v.HealthUntil = true, "it asked for a pause: the data plane sends it nothing meanwhile", until
+	}
 	return v
 }
 

@@ -16,7 +16,7 @@ type Failure uint8
 // The failures; the zero value is none.
 const (
 	FailUnknownModel  Failure = iota + 1 // neither a head nor the policy names it
-	FailNoHeads                          // the policy names it, no head serves it
+	FailNoHeads                          // the policy names it, or a head served it not long ago, and none serves it
 	FailRegion                           // require, and the region has no routable head
 	FailUnroutable                       // every head is drained, unhealthy or offline
 	FailLabels                           // no routable head has the labels

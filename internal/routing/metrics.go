@@ -173,6 +173,7 @@ func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Session
 		of.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, value)
 	}
 	gauge("headway_reservations_open", "Reservations that have neither an outcome nor expired.", nil, func() float64 { return float64(r.Open()) })
+	gauge("headway_paused_heads", "Heads that asked for a pause by Retry-After, or by 429: the data plane sends them nothing meanwhile.", nil, func() float64 { return float64(r.paused()) })
 	gauge("headway_policy_revision", "Revision of the policy in force; 0 is the default in the binary.", nil, func() float64 { return float64(r.Policy().Revision) })
 	const entries = "Entries of the routing cache; it holds at most 2,048 sets of candidates and 65,536 sessions."
 	gauge("headway_cache_entries", entries, prometheus.Labels{"cache": "candidates"}, func() float64 { return float64(r.cache.entries.Load()) })

@@ -12,7 +12,7 @@ import (
 // Decide.
 func (r *Router) Refuse(req *strategy.Request) error {
 	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), origin: origin{queued: req.Queued, source: req.Source, ended: FailQueueFull}}
-	err := c.resolve(req, r.o.MaxTTL)
+	err := c.resolve(r, req)
 	if err == nil {
 		err = c.busy(req, r.pools.full(c.model, c.policy.MaxInFlight(c.model)))
 	}

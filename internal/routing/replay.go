@@ -94,7 +94,7 @@ func (r *rehearsal) again(router *Router, d *Decision, snapshot *fleet.Snapshot,
 // choose is again for the request as it stands.
 func (r *rehearsal) choose(router *Router, d *Decision, req *strategy.Request, snapshot *fleet.Snapshot, now time.Time) (*fleet.Head, string) {
 	c := choice{policy: r.policy, snapshot: snapshot, rehearsed: true}
-	err := c.resolve(req, router.o.MaxTTL)
+	err := c.resolve(router, req)
 	if c.plan.Spec == nil {
 		return nil, ""
 	}

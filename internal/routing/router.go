@@ -61,6 +61,7 @@ type Router struct {
 	failures  failures
 	explained explained
 	pools     pools
+	departed  departed
 	scratch   sync.Pool
 	policy    atomic.Pointer[policy.Policy]
 	mu        sync.Mutex // one policy change at a time
@@ -105,13 +106,20 @@ func (r *Router) Run(ctx context.Context) error {
 	beside.Go(func() { r.follow(ctx) })
 	tick := time.NewTicker(expiryTick)
 	defer tick.Stop()
+	asked, looked := pauses{}, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 			r.Expire()
-			r.cache.forget(r.o.Fleet.Snapshot(), r.policy.Load())
+			s, now := r.o.Fleet.Snapshot(), r.o.Now()
+			r.cache.forget(s, r.policy.Load())
+			r.departed.look(s, now)
+			if now.Sub(looked) >= time.Second {
+				asked.look(s.Sorted(), now, r.o.Log)
+				looked = now
+			}
 		}
 	}
 }
@@ -188,7 +196,7 @@ func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
 // may go to and that asked for a pause; zero: none asked.
 func (r *Router) PausedUntil(req *strategy.Request) (least time.Time) {
 	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot(), rehearsed: true}
-	if c.resolve(req, r.o.MaxTTL) != nil {
+	if c.resolve(r, req) != nil {
 		return least
 	}
 	now := r.o.Now()
@@ -213,7 +221,7 @@ func sooner(a, b time.Time) time.Time {
 // no other.
 func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	now := r.o.Now()
-	if err := c.resolve(req, r.o.MaxTTL); err != nil {
+	if err := c.resolve(r, req); err != nil {
 		return nil, err
 	}
 	c.set, c.hit = r.cache.get(c.criteria, req.Labels, c.pool, c.policy)
@@ -254,12 +262,12 @@ func (r *Router) affords(c *choice, now time.Time) bool {
 }
 
 // resolve finds the pool, the plan and the criteria of a request.
-func (c *choice) resolve(req *strategy.Request, maxTTL time.Duration) error {
+func (c *choice) resolve(r *Router, req *strategy.Request) error {
 	model := c.policy.Model(req.ModelType)
 	c.pool = c.snapshot.Pools[model]
 	if c.pool == nil {
 		none := &NoHeadError{Failure: FailNoHeads, ModelType: model, Region: req.Region}
-		if !c.policy.NamesModel(model) {
+		if !c.policy.NamesModel(model) && !r.departed.served(model, r.o.Now()) {
 			none.Failure, none.Nearest = FailUnknownModel, nearestModel(model, c.policy, c.snapshot)
 		}
 		return none
@@ -273,8 +281,8 @@ func (c *choice) resolve(req *strategy.Request, maxTTL time.Duration) error {
 		return err
 	}
 	switch {
-	case req.TTL < 0 || req.TTL > maxTTL:
-		return invalid("/ttl_seconds", "must be 1 to %d, the longest that decisions.max_reservation_ttl lets a reservation last", int64(maxTTL/time.Second))
+	case req.TTL < 0 || req.TTL > r.o.MaxTTL:
+		return invalid("/ttl_seconds", "must be 1 to %d, the longest that decisions.max_reservation_ttl lets a reservation last", int64(r.o.MaxTTL/time.Second))
 	case req.Region == "" && c.mode == strategy.RegionRequire:
 		return invalid("/region", "is required: the policy serves this model type only in the region that a request names")
 	}
@@ -298,7 +306,7 @@ func (c *choice) override(req *strategy.Request) error {
 		reserved = "/exclude"
 	case len(req.Labels) > 0 && !may("labels"):
 		reserved = "/labels"
-	case req.Explain && !may("explain"):
+	case req.Explain && !req.Reads && !may("explain"):
 		reserved = "/explain"
 	}
 	if reserved != "" {

@@ -49,6 +49,7 @@ type Request struct {
 	Exclude      []string      // ids of heads not to take
 	Labels       map[string]string
 	Explain      bool
+	Reads        bool    // the caller may read the fleet, and so has decisions explained without the policy's leave
 	Source       *Source // of a request of the data plane; decisions keep it, and nothing changes it
 	Caller       uint32  // who it is for: access.Principal.Mark
 }

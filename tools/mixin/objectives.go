@@ -2,6 +2,7 @@ package mixin
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,6 +13,10 @@ const (
 	latencyObjective  = 0.99  // of decisions over HTTP within latencyLimit
 	latencyLimit      = "0.1" // seconds, a bound of the histogram's buckets
 )
+
+// leastErrors is the least number of failed decisions in the long window: of a dozen
+// requests at night one that fails is no alert.
+const leastErrors = 10
 
 // Owed are the reasons of failed decisions that count against the service: no
 // head, or no place. Asked are those that come from the request: an unknown
@@ -71,6 +76,11 @@ func objectives() []Group {
 			Name: "routing:decision_errors:ratio_rate" + w,
 			Expr: fmt.Sprintf(`sum by (job) (rate(%[2]s[%[1]s])) / (sum by (job) (rate(%[2]s[%[1]s])) + sum by (job) (rate(routing_decisions_total{strategy!="none"}[%[1]s])))`, w, owed),
 		})
+		if slices.ContainsFunc(burns, func(b burn) bool { return Duration(b.long) == w }) {
+			*ofDecisions = append(*ofDecisions, Record{
+				Name: "routing:decision_errors:increase" + w, Expr: fmt.Sprintf(`sum by (job) (increase(%s[%s]))`, owed, w),
+			})
+		}
 		*ofLatency = append(*ofLatency, Record{
 			Name: "routing:decision_slow:ratio_rate" + w,
 			Expr: fmt.Sprintf(`1 - sum by (job) (rate(headway_http_request_duration_seconds_bucket{endpoint="/api/v1/decisions",le="%[2]s"}[%[1]s]))`+
@@ -94,7 +104,12 @@ func objectives() []Group {
 		typos.Series = append(typos.Series, burnt.Fires.Series[1],
 			Series{`headway_decision_failures_total{reason="unroutable",job="routing-service"}`, burnt.Quiet.Series[0].Values},
 			Series{`routing_decisions_total{strategy="none",job="routing-service"}`, burnt.Fires.Series[0].Values})
-		burnt.Still = []Case{typos}
+		few := fmt.Sprintf("0+%gx%d", float64(leastErrors)/2/float64(b.long/(2*minute)), int(burnt.Quiet.At/(2*minute))+2)
+		burnt.Expr += fmt.Sprintf(" and routing:decision_errors:increase%s >= %d", Duration(b.long), leastErrors)
+		burnt.Meaning += fmt.Sprintf(" Fewer than %d of them over %s are too few for a share.", leastErrors, Duration(b.long))
+		burnt.Still = []Case{typos, {Name: "a few failures of a few decisions", Every: 2 * minute, At: burnt.Quiet.At, Series: []Series{
+			{burnt.Fires.Series[0].Name, few}, {burnt.Fires.Series[1].Name, few},
+		}}}
 		latency.Alerts = append(latency.Alerts, burnAlert(b, "DecisionLatencyBudgetBurn", "routing:decision_slow:ratio_rate", 1-latencyObjective,
 			"decisions take longer than 100 ms", "slow decisions",
 			[2]string{
