@@ -63,8 +63,8 @@ func (a *App) openProxy(ctx context.Context) (err error) {
 		failed = a.checker.Failed
 	}
 	a.proxy, err = proxy.New(proxy.Options{
-		HeadKey: a.headKeys.of,
-		Failed:  failed, Admission: a.admission, Audit: a.journal, ClientPaths: clientPaths(c.ClientPaths),
+		HeadKey: a.headKeys.of, Guard: a.guard,
+		Failed: failed, Admission: a.admission, Audit: a.journal, ClientPaths: clientPaths(c.ClientPaths),
 		DropHeaders: c.DropHeaders, PassHeaders: c.PassHeaders,
 		Router: a.router, Fleet: a.fleet, Heads: a.heads, Metrics: a.metrics, Calls: a.calls.Head, Tracer: a.tracer, Log: a.log, Limits: proxy.Limits(c.ProxyLimits), AskUsage: c.AskUsage,
 		ID: a.instance,

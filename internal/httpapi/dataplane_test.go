@@ -49,7 +49,7 @@ func newPlane(t testing.TB, change ...func(*proxy.Options)) *plane {
 				t.Error(err)
 			}
 		})
-		options := proxy.Options{Router: o.Router, Fleet: o.Fleet, Heads: heads, Metrics: o.Metrics, Calls: outbound.NewCalls(o.Metrics).Head, Log: o.Log, Audit: o.Audit}
+		options := proxy.Options{Router: o.Router, Fleet: o.Fleet, Heads: heads, Metrics: o.Metrics, Calls: outbound.NewCalls(o.Metrics).Head, Log: o.Log, Guard: o.Guard, Audit: o.Audit}
 		for _, c := range change {
 			c(&options)
 		}

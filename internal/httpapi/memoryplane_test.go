@@ -110,7 +110,7 @@ func newMemoryPlane(t *testing.T, v version) *plane {
 			}
 		})
 		o.Proxy, err = proxy.New(proxy.Options{
-			Router: o.Router, Fleet: o.Fleet, Heads: heads, Metrics: o.Metrics, Log: o.Log, Limits: proxy.Limits(c.ProxyLimits),
+			Router: o.Router, Fleet: o.Fleet, Heads: heads, Metrics: o.Metrics, Log: o.Log, Guard: o.Guard, Limits: proxy.Limits(c.ProxyLimits),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -201,6 +201,9 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.fleet.Run(ctx) })
 	running.Go(func() { _ = hub.Run(ctx) })
+	if options.Proxy != nil {
+		running.Go(func() { _ = options.Proxy.WatchKeys(ctx) })
+	}
 	t.Cleanup(func() { stop(); running.Wait() })
 	return w
 }

@@ -117,8 +117,8 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) err
 		if now := time.Now(); deadline.IsZero() || deadline.Sub(now) < b.limits.BodyTime/2 && len(x.b)-heard >= max(cap(x.b)/leastShare, 1) {
 			deadline, heard = now.Add(b.limits.BodyTime), len(x.b)
 			_ = rc.SetReadDeadline(deadline)
-			if b.stopping.Load() { // it may be later than that of stop
-				return stopping()
+			if err := cutOff(r.Context()); err != nil { // the deadline may be later than that of stop
+				return err
 			}
 		}
 		n, err := r.Body.Read(x.b[len(x.b):cap(x.b)])
@@ -207,9 +207,10 @@ func (b *bodies) tooLarge() error {
 // failed is the error of a body that could not be read. net/http ends the request's
 // context with any error of its connection, a deadline's too.
 func (b *bodies) failed(r *http.Request, err error) error {
+	if err := cutOff(r.Context()); err != nil {
+		return err
+	}
 	switch {
-	case b.stopping.Load():
-		return stopping()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.refused.WithLabelValues(bodyTooSlow).Inc()
 		return &openai.Error{Status: http.StatusRequestTimeout, Message: "The body took too long to come."}

@@ -204,6 +204,7 @@ func (x *exchange) close() {
 		x.called(&o)
 		x.proxy.o.Router.End(x.decision, o)
 	}
+	x.proxy.underway.leave(x)
 	x.upload.close()
 	x.proxy.bodies.free(&x.body)
 	if x.upload != nil {

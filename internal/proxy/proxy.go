@@ -5,6 +5,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"log/slog"
@@ -41,6 +42,7 @@ type Options struct {
 	ID        string                // of this run of the service, a token; "": random
 	Failed    func(*fleet.Head)     // is called with each head at fault, and must not block; nil: none is
 	Admission *admission.Admission  // nil: callers have no limits, and no request waits for a place
+	Guard     Guard                 // nil: no caller loses its rights while its request is under way
 	Audit     audit.Recorder        // of what is done at heads by PassThrough that may change them; nil: it is not recorded
 
 	// ClientPaths are paths of heads that callers without the permission operate may
@@ -112,6 +114,7 @@ type Proxy struct {
 	samples   atomic.Uint64 // answers
 	listed    listed
 	stopped   stopped
+	underway  underway
 }
 
 // New makes a proxy.
@@ -133,7 +136,7 @@ func New(o Options) (*Proxy, error) {
 		}
 	}
 	return &Proxy{
-		id: "headway-" + o.ID,
+		id: "headway-" + o.ID, underway: underway{ends: map[*exchange]context.CancelCauseFunc{}},
 		estimates: estimates{fleet: o.Fleet, models: map[string]*ratios{}, refused: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
 			Name: "headway_proxy_estimates_refused_total", Help: "Reports of tokens that calibrated no estimate, since too many models have one.",
 		})},
@@ -152,6 +155,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	x.rc, x.trace, x.secrets = http.NewResponseController(w), tracing.Read(r.Header), secretsOf(r.Header)
 	x.spans = p.o.Tracer.Start(&x.trace, r.Method, routeOf(c.Endpoint), x.timing.begin)
 	x.reader.open(x)
+	p.stand(x)
 	if err = p.refuseLoop(r.Header); err == nil {
 		err = x.enter()
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"headway/internal/access"
 	"headway/internal/openai"
 )
 
@@ -17,10 +18,22 @@ var ErrStopping = errors.New("the service is stopping")
 
 func isStopping(ctx context.Context) bool { return context.Cause(ctx) == ErrStopping } //nolint:errorlint // it comes as it is
 
+// cutOff is the error for a caller that is still there though its request's context has
+// ended; nil: the context goes on, or the caller left.
+func cutOff(ctx context.Context) *openai.Error {
+	switch context.Cause(ctx) { //nolint:errorlint // they come as they are
+	case ErrStopping:
+		return stopping()
+	case access.ErrRevoked:
+		return keyRevoked()
+	}
+	return nil
+}
+
 // gone is the end of a request whose context has ended.
 func gone(ctx context.Context) error {
-	if isStopping(ctx) {
-		return stopping()
+	if e := cutOff(ctx); e != nil {
+		return e
 	}
 	return ErrClientGone
 }
@@ -58,9 +71,8 @@ func (p *Proxy) Stopped() (cut, refused int64) {
 // receiving are the requests whose body is awaited. A context that ends interrupts
 // no read of a body.
 type receiving struct {
-	stopping atomic.Bool
-	mu       sync.Mutex
-	from     map[*http.ResponseController]struct{}
+	mu   sync.Mutex
+	from map[*http.ResponseController]struct{}
 }
 
 // begin notes that a body is awaited, end that it is no more.
@@ -82,10 +94,18 @@ func (r *receiving) awaited() float64 {
 	return float64(len(r.from))
 }
 
-// stop ends every read of a body. One whose deadline is moved meanwhile looks at
-// stopping after that.
+// interrupt ends the read of one body, if there is one.
+func (r *receiving) interrupt(rc *http.ResponseController) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, awaited := r.from[rc]; awaited {
+		_ = rc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// stop ends every read of a body. One whose deadline is moved meanwhile looks at its
+// context after that, which has ended before.
 func (r *receiving) stop() {
-	r.stopping.Store(true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for rc := range r.from {

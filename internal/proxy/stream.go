@@ -193,7 +193,7 @@ func (s *relay) end(res *upstream.Response, err error) *failure {
 	}
 	f := s.broken(err)
 	blamed := f.outcome.Result == routing.ResultError
-	if !s.content || !blamed && !isStopping(s.r.Context()) {
+	if !s.content || !blamed && cutOff(s.r.Context()) == nil {
 		return f
 	}
 	if blamed {

@@ -82,6 +82,9 @@ func (u *upload) Read(p []byte) (int, error) {
 	if u.until.Sub(now) < limit/2 {
 		u.until = now.Add(limit)
 		_ = u.x.rc.SetReadDeadline(u.until)
+		if err := cutOff(u.x.r.Context()); err != nil { // the deadline may be later than that of stop
+			return 0, err
+		}
 	}
 	n, err := u.x.r.Body.Read(p)
 	if u.sent += int64(n); err == nil && u.sent == u.x.r.ContentLength {
