@@ -224,6 +224,7 @@ type RecordedOutcome struct {
 	Outcome
 	TokensEstimated bool     `json:"tokens_estimated,omitzero"` // input_tokens or output_tokens is no count of the head's
 	QueuedMs        *float64 `json:"queued_ms,omitempty"`       // as of the decision
+	HedgeRefused    bool     `json:"hedge_refused,omitzero"`    // a hedge was due, and as many requests are hedged as may be
 	// What the client of the data plane saw, from when its request was received:
 	// reading it, the queue, attempts before and heads beside are a part of it.
 	ClientTTFTMs     *float64   `json:"client_ttft_ms,omitempty"`

@@ -93,7 +93,16 @@ func (p *Principal) Require(needs Permission) error {
 	if p.May(needs) { // each decision asks: no text is made for it
 		return nil
 	}
-	return p.unless(false, "does not have the permission "+string(needs))
+	may := ""
+	for _, role := range Roles() {
+		if role.Allows(needs) {
+			may += ", " + string(role)
+		}
+	}
+	if p != nil && p.Role.Allows(needs) {
+		return p.unless(false, "does not have the permission "+string(needs)+": its scopes leave it out")
+	}
+	return p.unless(false, "does not have the permission "+string(needs)+", which these roles have: "+may[2:])
 }
 
 // RequireHead checks that the principal may act for the head.

@@ -126,7 +126,7 @@ func RecentOf(d *routing.Decision) api.RecentDecision {
 	recent.RequestID, recent.ReceivedAt = d.RequestID(), moment(stamp(d.ReceivedAt()))
 	if o, ended := d.Outcome(); ended {
 		recent.Outcome = toRecorded(&o)
-		recent.Outcome.QueuedMs, recent.Outcome.Fault = recent.QueuedMs, o.Fault
+		recent.Outcome.QueuedMs, recent.Outcome.Fault, recent.Outcome.HedgeRefused = recent.QueuedMs, o.Fault, o.Unhedged
 		since := d.ReceivedAt()
 		if first := d.FirstTokenAt(); !since.IsZero() && !first.IsZero() {
 			recent.Outcome.ClientTTFTMs = new(millis(first.Sub(since)))

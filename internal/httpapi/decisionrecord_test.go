@@ -191,6 +191,16 @@ func TestAPausedHeadIsShown(t *testing.T) {
 	}
 }
 
+// A refusal says which roles have what the caller lacks.
+func TestARefusalNamesTheRoles(t *testing.T) {
+	p := newPlane(t)
+	keys := p.keysOf()
+	a := p.do(http.MethodPost, "/api/v1/decisions", `{"model_type":"m"}`, "Authorization", "Bearer "+keys[access.RoleHead])
+	if d := p.problem(http.StatusForbidden, api.CodeForbidden, a).Detail; d != "The key does not have the permission decide, which these roles have: operator, admin, client." {
+		t.Error(d)
+	}
+}
+
 // Callers that may read the fleet may have decisions explained where the policy
 // does not let others.
 func TestWhoReadsTheFleetMayHaveDecisionsExplained(t *testing.T) {

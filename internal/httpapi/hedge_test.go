@@ -148,6 +148,15 @@ func TestAtMostTwoPercentAreHedged(t *testing.T) {
 	if hedged < 1 || hedged > 5 {
 		t.Errorf("%d of 200 requests were hedged, want at most 2 %% and one", hedged)
 	}
+	refused := 0
+	for _, d := range p.records("limit=1000") {
+		if d.Outcome.HedgeRefused {
+			refused++
+		}
+	}
+	if n, _ := p.sample("headway_proxy_hedges_refused_total"); n == 0 || refused != n {
+		t.Errorf("%d decisions say that a hedge was refused, and %d were", refused, n)
+	}
 }
 
 // A caller that leaves ends both.

@@ -131,7 +131,7 @@ func (b *breaker) endlessHeader() {
 func (b *breaker) status() {
 	f, w := b.fault, b.ResponseWriter
 	if f.RetryAfter != "" {
-		w.Header().Set("Retry-After", f.RetryAfter)
+		w.Header().Set("Retry-After", string(f.RetryAfter))
 	}
 	if f.Body != "" {
 		w.WriteHeader(f.Status)

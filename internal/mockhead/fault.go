@@ -63,6 +63,18 @@ const (
 	FormUsageNone  = "none"  // nowhere, though it was asked for
 )
 
+// Header is the value of a header field. In JSON it may be a number too.
+type Header string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (h *Header) UnmarshalJSON(text []byte) error {
+	if len(text) > 0 && (text[0] == '-' || text[0] >= '0' && text[0] <= '9') {
+		*h = Header(text)
+		return nil
+	}
+	return json.Unmarshal(text, (*string)(h))
+}
+
 // Fault is what goes wrong and for which requests. Kind is required.
 type Fault struct {
 	Kind       Kind    `json:"kind"`
@@ -72,7 +84,7 @@ type Fault struct {
 	After      int     `json:"after,omitzero"`   // events
 	Seconds    float64 `json:"seconds,omitzero"` // 0: until the client leaves or the fault is removed
 	Status     int     `json:"status,omitzero"`  // 0: 500
-	RetryAfter string  `json:"retry_after,omitzero"`
+	RetryAfter Header  `json:"retry_after,omitzero"`
 	Body       string  `json:"body,omitzero"`     // of a status or an error event, or the garbage
 	Location   string  `json:"location,omitzero"` // of a redirect
 	Size       int     `json:"size,omitzero"`     // bytes of a long line, or by which a length is wrong
@@ -262,7 +274,11 @@ func (h *Head) control(mux *http.ServeMux) {
 			_, err = h.Inject(f)
 		}
 		if err != nil {
-			writeError(w, invalid("", "%s", err.Error()))
+			text := err.Error()
+			if wrong, ok := errors.AsType[*json.SemanticError](err); ok && wrong.JSONKind != 0 && wrong.Err == nil {
+				text = fmt.Sprintf("%s: a JSON %s does not fit", wrong.JSONPointer, wrong.JSONKind)
+			}
+			writeError(w, invalid("", "%s", text))
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)

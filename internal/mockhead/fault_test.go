@@ -378,23 +378,31 @@ func TestWhatAHeadReceives(t *testing.T) {
 func TestFaultsByHTTP(t *testing.T) {
 	h := startHead(t, func(o *mockhead.Options) { o.Control = true })
 	for body, want := range map[string]int{
-		`{"kind":"status","status":503,"path":"/v1/models"}`: 204,
-		`{"kind":"none"}`:                  400,
-		`{"kind":"redirect"}`:              400,
-		`{"kind":"framing","form":"x"}`:    400,
-		`{"kind":"reset","share":2}`:       400,
-		`{"kind":"reset","after":-1}`:      400,
-		`{"kind":"stall","seconds":1e9}`:   400,
-		`{"kind":"long_line","size":1e12}`: 400,
-		`{"kind":"status","status":200}`:   400,
-		`{"kind":"reset","unknown":1}`:     400,
-		`{"kind":"usage"}`:                 400,
+		`{"kind":"status","status":503,"path":"/v1/models"}`:                 204,
+		`{"kind":"status","status":429,"retry_after":20,"path":"/v1/other"}`: 204,
+		`{"kind":"status","retry_after":true}`:                               400,
+		`{"kind":"none"}`:                                                    400,
+		`{"kind":"redirect"}`:                                                400,
+		`{"kind":"framing","form":"x"}`:                                      400,
+		`{"kind":"reset","share":2}`:                                         400,
+		`{"kind":"reset","after":-1}`:                                        400,
+		`{"kind":"stall","seconds":1e9}`:                                     400,
+		`{"kind":"long_line","size":1e12}`:                                   400,
+		`{"kind":"status","status":200}`:                                     400,
+		`{"kind":"reset","unknown":1}`:                                       400,
+		`{"kind":"usage"}`:                                                   400,
 	} {
 		if resp, text := ask(t, h, "/faults", body, ""); resp.StatusCode != want {
 			t.Errorf("%s: %d %s", body, resp.StatusCode, text)
 		}
 	}
+	if _, text := ask(t, h, "/faults", `{"kind":"cut","times":"1"}`, ""); !strings.Contains(text, "/times: a JSON string does not fit") {
+		t.Errorf("a wrong type: %s", text)
+	}
 	c := client(t)
+	if resp, _ := get(t, c, h.URL()+"/v1/other"); resp.Header.Get("Retry-After") != "20" {
+		t.Errorf("Retry-After is %q", resp.Header.Get("Retry-After"))
+	}
 	if resp, _ := get(t, c, h.URL()+"/v1/models"); resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("with the fault: %d", resp.StatusCode)
 	}

@@ -38,6 +38,7 @@ type exchange struct {
 	prompt   int64          // bytes of the prompt
 	attempts int
 	beside   *routing.Decision // of the hedge that failed while its attempt went on; nil: none did
+	unhedged bool              // the budget of hedges was used up when one was due
 	tried    time.Time         // when the first attempt began
 	attempt
 	status int  // of the answer that was sent; 0: none

@@ -278,6 +278,7 @@ func (r *race) hedge() {
 	}
 	if !p.hedging.budget.take() {
 		p.hedging.refused.Inc()
+		x.unhedged = true
 		return
 	}
 	d, err := p.o.Router.Hedge(x.decision, &x.req)

@@ -169,7 +169,7 @@ func (a *attempt) failingStatus(status int) {
 
 // called counts the end of a call of a head, and its tokens.
 func (a *attempt) called(o *routing.Outcome) {
-	o.Fault = a.fault
+	o.Fault, o.Unhedged = a.fault, a.x.unhedged
 	a.attempted(o)
 	if a.recorded != nil {
 		a.recorded(o)

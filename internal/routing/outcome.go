@@ -42,6 +42,7 @@ type Outcome struct {
 	OutputTokens int64
 	CachedTokens int64
 	Fault        string // what the data plane found at fault, as in headway_proxy_call_failures_total; "": nothing
+	Unhedged     bool   // a hedge was due, and refused since as many requests are hedged as may be
 	Estimated    bool   // tokens of input or output are not the head's counts
 	At           time.Time
 }
