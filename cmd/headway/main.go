@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"headway/internal/cli"
 )
@@ -20,7 +21,9 @@ var (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a further signal has its usual effect, but where a command listens to it
+	context.AfterFunc(ctx, func() { // a further signal has its usual effect, but where a command listens to it
+		time.AfterFunc(cli.Together, stop)
+	})
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

@@ -34,11 +34,13 @@ func TestASecondSignalCutsWhatIsUnderWay(t *testing.T) {
 	}
 	defer res.Body.Close()
 	p.signal(syscall.SIGTERM)
+	p.signal(syscall.SIGTERM) // is one with the first
 	for line := range p.lines {
 		if strings.Contains(line, "stopping: not ready any more") {
 			break
 		}
 	}
+	time.Sleep(2 * time.Second) // until they are apart
 	p.signal(syscall.SIGTERM)
 	text, err := io.ReadAll(res.Body)
 	if err == nil || !strings.Contains(string(text), `"code":"stopping"`) || !strings.HasPrefix(string(text), streamedChunk) {

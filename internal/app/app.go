@@ -280,7 +280,7 @@ func (a *App) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		a.log.Info("stopping: not ready any more, work in flight is finished; another signal cuts it",
-			"lame_duck", a.config.HTTP.LameDuck.String(), "shutdown_timeout", a.config.HTTP.ShutdownTimeout.String())
+			"shutdown_timeout", a.config.HTTP.ShutdownTimeout.String())
 	case <-running.failed:
 	}
 	draining, cut := context.WithCancel(context.WithoutCancel(ctx))

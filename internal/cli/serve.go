@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -72,6 +73,10 @@ func reloadOnHangup(ctx context.Context, a *app.App, log *slog.Logger) (stop fun
 	}
 }
 
+// Together is the time within which signals count as one: supervisors signal a process
+// and its group.
+const Together = 500 * time.Millisecond
+
 // hurryOnSignals listens, until the returned function is called, to the signals that
 // end the context of the service too. People at a terminal wait for no lame duck,
 // and the second signal cuts what is under way; the third has its usual effect.
@@ -85,7 +90,7 @@ func hurryOnSignals(a *app.App, atTerminal bool) (stop func()) {
 		if ok && first == os.Interrupt && atTerminal {
 			a.SkipLameDuck()
 		}
-		if _, ok = <-signals; ok {
+		if awaitSecond(signals) {
 			signal.Stop(signals)
 			a.Cut()
 		}
@@ -94,6 +99,19 @@ func hurryOnSignals(a *app.App, atTerminal bool) (stop func()) {
 		signal.Stop(signals)
 		close(signals)
 		<-done
+	}
+}
+
+// awaitSecond waits for a signal that is apart from the one that just came. It returns
+// false if there will be none.
+func awaitSecond(signals <-chan os.Signal) bool {
+	for began := time.Now(); ; {
+		if _, ok := <-signals; !ok {
+			return false
+		}
+		if time.Since(began) >= Together {
+			return true
+		}
 	}
 }
 

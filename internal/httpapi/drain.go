@@ -67,7 +67,10 @@ func (s *Server) cutAll(ctx context.Context, why error, waited time.Duration) er
 	closed := s.metrics.connections.Load()
 	s.o.Log.Warn("requests that were under way were cut", "waited", waited.Round(time.Millisecond).String(),
 		"answers_cut", streams, "refused", refused, "connections_closed", closed)
+	if errors.Is(why, context.DeadlineExceeded) || errors.Is(why, context.Canceled) {
+		why = nil // the error says so
+	}
 	return errors.Join(fmt.Errorf(
-		"requests were still under way after %s and were cut: %d answers in their middle, %d answered with 503, %d connections closed; http.shutdown_timeout has to be longer than the longest answer: %w",
-		waited.Round(time.Millisecond), streams, refused, closed, why), s.http.Close(), s.data.Close())
+		"requests were still under way after %s and were cut: %d answers in their middle, %d answered with 503, %d connections closed; http.shutdown_timeout has to be longer than the longest answer",
+		waited.Round(time.Millisecond), streams, refused, closed), why, s.http.Close(), s.data.Close())
 }
