@@ -40,7 +40,7 @@ func TestASecondSignalCutsWhatIsUnderWay(t *testing.T) {
 			break
 		}
 	}
-	time.Sleep(2 * time.Second) // until they are apart
+	<-time.After(2 * time.Second) // or it would be one with the first
 	p.signal(syscall.SIGTERM)
 	text, err := io.ReadAll(res.Body)
 	if err == nil || !strings.Contains(string(text), `"code":"stopping"`) || !strings.HasPrefix(string(text), streamedChunk) {
