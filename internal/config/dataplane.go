@@ -72,11 +72,11 @@ func (t *table) proxy(c *Proxy) {
 	size.add(t, "proxy.max_body_bytes", &c.MaxBody, 64<<20, 1<<10, 1<<30,
 		"size of the body of a request to /v1")
 	size.add(t, "proxy.max_bodies_bytes", &c.MaxBodies, 1<<30, 1<<20, 1<<40,
-		"memory for the bodies of all requests to /v1 under way, of which a quarter is for those up to 1 MiB alone; at least proxy.max_body_bytes")
+		"memory for the bodies of all requests to /v1 under way, of which a quarter is for those up to 1 MiB alone, and half of the rest the most for one caller; at least proxy.max_body_bytes")
 	duration.add(t, "proxy.body_wait", &c.BodyWait, 10*time.Second, time.Millisecond, time.Hour,
 		"time that a request waits for room in proxy.max_bodies_bytes")
 	duration.add(t, "proxy.body_timeout", &c.BodyTime, 30*time.Second, time.Millisecond, time.Hour,
-		"silence of a client within the body of its request; of a long body a 64th has to come in that time")
+		"silence of a client within the body of its request; of what it takes of proxy.max_bodies_bytes a 64th has to come in that time")
 	duration.add(t, "proxy.connect_timeout", &c.Connect, 2*time.Second, time.Millisecond, time.Minute,
 		"time to connect to a head: name, TCP and TLS")
 	duration.add(t, "proxy.write_timeout", &c.Write, 30*time.Second, time.Millisecond, time.Hour,

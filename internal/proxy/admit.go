@@ -29,6 +29,14 @@ func accountOf(p *access.Principal) admission.Caller {
 	}
 }
 
+// sharer is the caller as one of those who share the room for bodies; "": all are one.
+func (x *exchange) sharer() string {
+	if p := x.caller.Principal; p == nil || p.ID == "" {
+		return ""
+	}
+	return x.account.ID
+}
+
 // enter counts the request for its caller's limits, and says in the answer what is
 // left of them.
 func (x *exchange) enter() error {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"golang.org/x/sync/semaphore"
 
 	"headway/internal/openai"
 )
@@ -20,19 +19,14 @@ import (
 // much will come and sends nothing holds little. That much of it is copied.
 const (
 	firstRead  = 64 << 10 // bytes of the first buffer; of a body of unknown length a quarter
-	smallBody  = 1 << 20  // bytes of the longest body that the room kept for small ones is for
-	smallShare = 4        // of all room, one part is kept for them
-	leastShare = 64       // of a buffer, the part that has to come before BodyTime is given again
+	leastShare = 64       // of the room of a body, the part that has to come before BodyTime is given again
 )
 
-// bodies bounds the bodies of all requests under way. Who finds no room waits
-// before it reads on: the kernel's window holds the client back meanwhile. Large
-// bodies leave a part of the room to small ones.
+// bodies reads the bodies of requests, and bounds those of all under way.
 type bodies struct {
 	receiving
-	limits  *Limits
-	small   *semaphore.Weighted // that large bodies do not take
-	rest    *semaphore.Weighted
+	limits *Limits
+	room
 	refused *prometheus.CounterVec
 	pace    *pace
 }
@@ -45,10 +39,9 @@ const (
 )
 
 func newBodies(l *Limits, reg prometheus.Registerer) *bodies {
-	small := min(l.MaxBodies/smallShare, l.MaxBodies-l.MaxBody)
 	b := &bodies{
 		receiving: receiving{from: map[*http.ResponseController]struct{}{}},
-		limits:    l, pace: newPace(), small: semaphore.NewWeighted(small), rest: semaphore.NewWeighted(l.MaxBodies - small),
+		limits:    l, pace: newPace(), room: newRoom(l),
 		refused: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 			Name: "headway_proxy_bodies_refused_total",
 			Help: "Bodies of requests that were not read to their end, by reason: no_room, too_large or too_slow.",
@@ -66,142 +59,188 @@ func newBodies(l *Limits, reg prometheus.Registerer) *bodies {
 // body is a request's body in memory.
 type body struct {
 	b     []byte
-	from  *[]byte             // of newMemory; nil: there is none yet
-	past  [1]byte             // is read into behind the end
-	took  int64               // of room
-	paced int64               // of it, as pace has it: bytes of a large buffer
-	room  *semaphore.Weighted // that it took
+	from  *[]byte // of newMemory; nil: there is none yet
+	past  [1]byte // is read into behind the end
+	over  int     // bytes of past that belong to it
+	paced int64   // of it, as pace has it: bytes of a large buffer
+	place
 }
 
 func (b *bodies) free(x *body) {
 	if x.from != nil {
 		freeMemory(x.from)
 	}
-	if x.took > 0 {
-		x.room.Release(x.took)
-	}
+	b.leave(&x.place)
 	if x.paced > 0 {
 		b.pace.hold(-x.paced)
 	}
 	*x = body{}
 }
 
+// Errors of incoming.read that are not for the caller as they are.
+var (
+	errTooLong = errors.New("the body is longer than allowed")
+	errNoRoom  = errors.New("there is no room for the body")
+)
+
+// incoming is a body while it is read.
+type incoming struct {
+	*bodies
+	*body
+	rc    *http.ResponseController
+	r     *http.Request
+	of    string    // the caller; "": it has no share of the room of its own
+	until time.Time // the deadline that is set; zero: none
+	heard int       // bytes when it was set
+}
+
 // read reads the body of a request whole. The error is an *openai.Error or
 // ErrClientGone.
-func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body) error {
-	limit := b.limits.MaxBody
-	if r.ContentLength > limit {
-		return b.tooLarge()
-	}
+func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body, of string) error {
 	b.begin(rc)
 	defer b.end(rc)
-	var deadline time.Time
-	heard := 0 // bytes when the deadline was moved
-	for {
-		if int64(len(x.b)) > limit {
-			return b.tooLarge()
+	in := incoming{bodies: b, body: x, rc: rc, r: r, of: of}
+	err := in.read()
+	switch err { //nolint:errorlint // they come as they are
+	case errTooLong:
+		b.refused.WithLabelValues(bodyTooLarge).Inc()
+		return &openai.Error{
+			Status: http.StatusRequestEntityTooLarge, Code: "request_too_large",
+			Message: fmt.Sprintf("The body has more than %d bytes.", b.limits.MaxBody),
 		}
-		if len(x.b) == cap(x.b) {
-			if int64(len(x.b)) == r.ContentLength {
+	case errNoRoom:
+		b.refused.WithLabelValues(bodyNoRoom).Inc()
+		return &openai.Error{
+			Status: http.StatusServiceUnavailable, Code: "bodies_full", RetryAfter: retryAfter(),
+			Message: "The bodies of the requests under way take all the memory that they may. Try again later.",
+		}
+	}
+	return err
+}
+
+func (in *incoming) read() error {
+	limit := in.limits.MaxBody
+	if in.r.ContentLength > limit {
+		return errTooLong
+	}
+	for {
+		if len(in.b) == cap(in.b) {
+			if n := int64(len(in.b)); n == in.r.ContentLength || n >= limit {
 				// What follows is no part of the body; reading its end lets
 				// net/http notice a client that leaves.
-				if n, err := r.Body.Read(x.past[:]); n == 0 && err == io.EOF {
+				n, err := in.r.Body.Read(in.past[:])
+				if n == 0 && err == io.EOF {
 					break
 				}
+				if in.over = n; n > 0 {
+					return errTooLong
+				}
 			}
-			if err := b.grow(r.Context(), x, r.ContentLength); err != nil {
+			if err := in.grow(); err != nil {
 				return err
 			}
 		}
-		// Who holds much has to send much, or it ends as if it sent nothing.
-		if now := time.Now(); deadline.IsZero() || deadline.Sub(now) < b.limits.BodyTime/2 && len(x.b)-heard >= max(cap(x.b)/leastShare, 1) {
-			deadline, heard = now.Add(b.limits.BodyTime), len(x.b)
-			_ = rc.SetReadDeadline(deadline)
-			if err := cutOff(r.Context()); err != nil { // the deadline may be later than that of stop
-				return err
-			}
+		if err := in.listen(); err != nil {
+			return err
 		}
-		n, err := r.Body.Read(x.b[len(x.b):cap(x.b)])
-		x.b = x.b[:len(x.b)+n]
+		n, err := in.r.Body.Read(in.b[len(in.b):cap(in.b)])
+		in.b = in.b[:len(in.b)+n]
+		if int64(len(in.b)) > limit {
+			return errTooLong
+		}
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return b.failed(r, err)
+			return in.failed(in.r, err)
 		}
 	}
-	_ = rc.SetReadDeadline(time.Time{})
-	if int64(len(x.b)) > limit {
-		return b.tooLarge()
-	}
+	in.deaf()
 	return nil
 }
 
-// grow makes the next buffer. length is that of the body, below 0 if it is not known.
-func (b *bodies) grow(ctx context.Context, x *body, length int64) error {
-	size, whole := int(length), length
-	switch have := cap(x.b); {
-	case length < 0:
-		size, whole = max(firstRead/4, 2*have), b.limits.MaxBody
-	case have == 0:
-		size = min(size, firstRead)
-	case int64(have) >= length: // more came than was said
-		size, whole = 2*have, b.limits.MaxBody
+// silence is the time that a caller has for a part of its body. It may be longer by a
+// little, since moving a deadline costs a call.
+func (l *Limits) silence() time.Duration { return l.BodyTime + min(time.Second, l.BodyTime/8) }
+
+// listen gives the caller time for the next part of its body, if enough of it came
+// since it had that last: who holds much room has to send much, or it ends as if it
+// sent nothing.
+func (in *incoming) listen() error {
+	now := time.Now()
+	if !in.until.IsZero() && (in.until.Sub(now) > in.limits.BodyTime || int64(len(in.b)-in.heard) < max(in.took/leastShare, 1)) {
+		return nil
 	}
-	size, _ = sizeFor(size)
-	if err := b.take(ctx, x, int64(size), min(max(whole, int64(size)), b.limits.MaxBody)); err != nil {
+	in.until, in.heard = now.Add(in.limits.silence()), len(in.b)
+	_ = in.rc.SetReadDeadline(in.until)
+	if err := cutOff(in.r.Context()); err != nil { // the deadline may be later than that of stop
 		return err
 	}
-	to := newMemory(size)
-	x.b = append(*to, x.b...)
-	if x.from != nil {
-		freeMemory(x.from)
+	return nil
+}
+
+// deaf takes the deadline away. Over HTTP/2 one that passes ends the body, also while
+// nothing is read.
+func (in *incoming) deaf() {
+	in.until = time.Time{}
+	_ = in.rc.SetReadDeadline(time.Time{})
+}
+
+// grow makes the next buffer.
+func (in *incoming) grow() error {
+	length, most := in.r.ContentLength, in.limits.MaxBody
+	size, whole := length, length
+	if have := int64(cap(in.b)); length < 0 || have >= length { // or more came than was said
+		size = max(firstRead/4, min(2*have, most))
+		whole = size
+	} else if have == 0 {
+		size = min(size, firstRead)
 	}
-	x.from = to
-	if size > firstRead {
-		b.pace.hold(int64(size) - x.paced)
-		x.paced = int64(size)
+	n, _ := sizeFor(int(size))
+	if err := in.take(int64(n), min(max(whole, int64(n)), most)); err != nil {
+		return err
+	}
+	to := newMemory(n)
+	in.b = append(*to, in.b...)
+	if in.from != nil {
+		freeMemory(in.from)
+	}
+	in.from = to
+	if n > firstRead {
+		in.pace.hold(int64(n) - in.paced)
+		in.paced = int64(n)
 	}
 	return nil
 }
 
-// take has the body hold so much room. What is beyond the room for small bodies is
-// taken for the whole body at once: who holds some of the rest never waits for more.
-func (b *bodies) take(ctx context.Context, x *body, want, whole int64) error {
-	if x.room == b.rest && x.took > 0 {
+// take has the body hold so much room, of the part for small bodies or else for the
+// whole body at once. One of unknown length that holds some of the rest waits for no
+// more of it.
+func (in *incoming) take(want, whole int64) error {
+	switch large := in.place.of == in.rest; {
+	case large && in.took >= want:
 		return nil
-	}
-	if want <= smallBody && b.small.TryAcquire(want-x.took) {
-		x.room, x.took = b.small, want
-		return nil
-	}
-	if !b.rest.TryAcquire(whole) {
-		wait, cancel := context.WithTimeout(ctx, b.limits.BodyWait)
-		defer cancel()
-		if b.rest.Acquire(wait, whole) != nil {
-			if ctx.Err() != nil {
-				return gone(ctx)
-			}
-			b.refused.WithLabelValues(bodyNoRoom).Inc()
-			return &openai.Error{
-				Status: http.StatusServiceUnavailable, Code: "bodies_full", RetryAfter: retryAfter(),
-				Message: "The bodies of the requests under way take all the memory that they may. Try again later.",
-			}
+	case large:
+		if !in.more(&in.place, whole-in.took) {
+			return errNoRoom
 		}
+		return nil
+	case want <= smallBody && in.small.TryAcquire(want-in.took):
+		in.place.of, in.took = in.small, want
+		return nil
+	case in.enter(&in.place, whole, in.of):
+		return nil
 	}
-	if x.took > 0 {
-		b.small.Release(x.took)
+	in.deaf()
+	wait, cancel := context.WithTimeout(in.r.Context(), in.limits.BodyWait)
+	defer cancel()
+	if in.await(wait, &in.place, whole, in.of) {
+		return nil
 	}
-	x.room, x.took = b.rest, whole
-	return nil
-}
-
-func (b *bodies) tooLarge() error {
-	b.refused.WithLabelValues(bodyTooLarge).Inc()
-	return &openai.Error{
-		Status: http.StatusRequestEntityTooLarge, Code: "request_too_large",
-		Message: fmt.Sprintf("The body has more than %d bytes.", b.limits.MaxBody),
+	if in.r.Context().Err() != nil {
+		return gone(in.r.Context())
 	}
+	return errNoRoom
 }
 
 // failed is the error of a body that could not be read. net/http ends the request's

@@ -78,7 +78,7 @@ func (x *exchange) read() error {
 		x.w.Header()["Accept-Encoding"] = []string{"identity"}
 		return &openai.Error{Status: http.StatusUnsupportedMediaType, Code: "unsupported_content_encoding", Message: "Content-Encoding: bodies must not be compressed."}
 	}
-	if err := x.proxy.bodies.read(x.rc, x.r, &x.body); err != nil {
+	if err := x.proxy.bodies.read(x.rc, x.r, &x.body, x.sharer()); err != nil {
 		return err
 	}
 	var wrong *openai.Error

@@ -61,7 +61,7 @@ func (a *attempt) prepare() {
 		Endpoint: d.Head.Endpoint, Method: x.r.Method, Path: path, Header: fields, Body: pieces,
 	}
 	if x.upload != nil && !x.upload.kept {
-		a.call.Stream, a.call.Length = x.upload, x.r.ContentLength
+		a.call.Body, a.call.Stream, a.call.Length = nil, x.upload, x.r.ContentLength
 	}
 	if x.fields.Stream && e.Streams && e.Name != "audio.speech" { // that may be answered by sound
 		a.call.Silence = x.silent

@@ -46,7 +46,7 @@ func (x *exchange) readPassThrough() error {
 	if x.r.ContentLength < 0 || x.r.ContentLength > maxReplayed {
 		x.upload = newUpload(x)
 		x.proxy.bodies.begin(x.rc)
-	} else if err := x.proxy.bodies.read(x.rc, x.r, &x.body); err != nil {
+	} else if err := x.proxy.bodies.read(x.rc, x.r, &x.body, x.sharer()); err != nil {
 		return err
 	}
 	return x.request()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"sync/atomic"
@@ -17,7 +18,8 @@ type upload struct {
 	x     *exchange
 	begun bool          // some of it was asked for: no other head can get it any more
 	kept  bool          // it was read before it is sent
-	sent  int64         // bytes of it
+	sent  int64         // bytes of it that were not read before
+	ahead io.Reader     // what was read of it before; nil: nothing
 	waits time.Duration // for the caller
 	ended atomic.Bool
 	until time.Time
@@ -56,16 +58,25 @@ func (u *upload) watch(ctx context.Context, left func() bool) {
 }
 
 // keep reads the body of a request that has to wait, if it is not known to be too long
-// for that. What a caller sends that is not read would hide that it left: its end
-// comes behind.
+// for that: what a caller sends that is not read would hide that it left. Of one that
+// turns out to be too long, or for which there is no room, the rest stays unread.
 func (u *upload) keep() error {
-	if u == nil || u.begun || u.kept || u.x.r.ContentLength > u.x.proxy.o.Limits.MaxBody {
+	if u == nil || u.begun || u.kept || u.ahead != nil || u.x.r.ContentLength > u.x.proxy.o.Limits.MaxBody {
 		return nil
 	}
-	err := u.x.proxy.bodies.read(u.x.rc, u.x.r, &u.x.body)
-	u.kept = err == nil
-	u.ended.Store(u.kept)
-	return err
+	x := u.x
+	in := incoming{bodies: x.proxy.bodies, body: &x.body, rc: x.rc, r: x.r, of: x.sharer()}
+	switch err := in.read(); err { //nolint:errorlint // they come as they are
+	case nil:
+		u.kept = true
+		u.ended.Store(true)
+	case errTooLong, errNoRoom:
+		in.deaf()
+		u.ahead = io.MultiReader(bytes.NewReader(x.body.b), bytes.NewReader(x.body.past[:x.body.over]))
+	default:
+		return err
+	}
+	return nil
 }
 
 func (u *upload) close() {
@@ -75,25 +86,36 @@ func (u *upload) close() {
 	}
 }
 
+// Read reads what was read before, then from the caller, which has time for each part
+// of its body while that is waited for, and none passes while the head takes nothing.
 func (u *upload) Read(p []byte) (int, error) {
 	u.begun = true
-	limit := u.x.proxy.o.Limits.BodyTime
+	if u.ahead != nil {
+		if n, err := u.ahead.Read(p); err == nil {
+			return n, nil
+		}
+		u.ahead = nil
+	}
+	x := u.x
 	now := time.Now()
-	if u.until.Sub(now) < limit/2 {
-		u.until = now.Add(limit)
-		_ = u.x.rc.SetReadDeadline(u.until)
-		if err := cutOff(u.x.r.Context()); err != nil { // the deadline may be later than that of stop
+	if u.until.Sub(now) <= x.proxy.o.Limits.BodyTime {
+		u.until = now.Add(x.proxy.o.Limits.silence())
+		_ = x.rc.SetReadDeadline(u.until)
+		if err := cutOff(x.r.Context()); err != nil { // the deadline may be later than that of stop
 			return 0, err
 		}
 	}
-	n, err := u.x.r.Body.Read(p)
-	if u.sent += int64(n); err == nil && u.sent == u.x.r.ContentLength {
+	n, err := x.r.Body.Read(p)
+	if u.sent += int64(n); err == nil && int64(len(x.body.b))+u.sent == x.r.ContentLength {
 		err = io.EOF // over HTTP/2 it may come later
 	}
 	u.waits += time.Since(now)
 	if err == io.EOF {
 		u.ended.Store(true)
-		_ = u.x.rc.SetReadDeadline(time.Time{})
+	}
+	if err == io.EOF || x.r.ProtoMajor >= 2 { // where one that passes ends the body, also while nothing is read
+		u.until = time.Time{}
+		_ = x.rc.SetReadDeadline(time.Time{})
 	}
 	return n, err //nolint:wrapcheck // upstream makes a kind of it
 }
