@@ -23,7 +23,7 @@ func parts(pauses ...time.Duration) io.Reader {
 			if _, err := io.WriteString(w, strings.Repeat(" ", 300)); err != nil {
 				return
 			}
-			time.Sleep(d)
+			<-time.After(d)
 		}
 		_, _ = io.WriteString(w, chatBody)
 		_ = w.Close()
@@ -57,7 +57,7 @@ func TestTheSilenceOfAClientHasTheWholeLimit(t *testing.T) {
 				if c.passes != (status == http.StatusOK) || !c.passes && status != 0 && (time.Since(began) < 44*time.Second || time.Since(began) > 46*time.Second) {
 					t.Errorf("%s %v: %d %v after %s: %.200s", path, c.pauses, status, err, time.Since(began), body)
 				}
-				time.Sleep(time.Minute) // the client's goroutine ends
+				<-time.After(time.Minute) // the client's goroutine ends
 			}
 		}
 	})
@@ -69,9 +69,9 @@ func TestAnUploadOutlastsASlowHead(t *testing.T) {
 		const size = 4 << 20
 		got := make(chan int64, 1)
 		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			time.Sleep(10 * time.Second)
+			<-time.After(10 * time.Second)
 			n, _ := io.CopyN(io.Discard, r.Body, 200<<10)
-			time.Sleep(25 * time.Second)
+			<-time.After(25 * time.Second)
 			more, _ := io.Copy(io.Discard, r.Body)
 			got <- n + more
 			_, _ = io.WriteString(w, "ok")
