@@ -70,9 +70,17 @@ func (x *exchange) enter() error {
 	}
 }
 
-// charge counts the tokens of an attempt that has ended.
+// charge counts the tokens of an attempt that has ended: of one whose answer had
+// content, and of the prompt that a head had when its caller left before that.
 func (x *exchange) charge(o *routing.Outcome) {
-	x.proxy.o.Admission.Charge(&x.account, max(o.InputTokens, 0)+max(o.OutputTokens, 0))
+	tokens := max(o.InputTokens, 0) + max(o.OutputTokens, 0)
+	if x.first.IsZero() {
+		left := o.Result == routing.ResultCancelled && x.dialed && !x.unsent && cutOff(x.r.Context()) == nil
+		if tokens = 0; left && x.prompt > 0 {
+			tokens = x.proxy.estimates.prompt(x.decision.ModelType, x.prompt)
+		}
+	}
+	x.proxy.o.Admission.Charge(&x.account, tokens)
 }
 
 // decide asks the router for a head.
