@@ -7,8 +7,8 @@ import "bytes"
 const maxCaptured = 8 << 10
 
 // Answer passes on a whole answer in JSON, of any size, in pieces with borders
-// anywhere. It reads the top level only: usage, model and error. What is no JSON
-// object passes unchanged. The zero Answer with its options set is ready; it is
+// anywhere. It reads the top level of an object only: usage, model and error. Other JSON
+// passes unchanged. The zero Answer with its options set is ready; it is
 // for one goroutine, and keeps at most one of these values, up to 8 KiB.
 type Answer struct {
 	Endpoint *Endpoint
@@ -21,7 +21,8 @@ type Answer struct {
 	longer int
 
 	depth    int
-	off      bool // the object has ended, or was none
+	off      bool // the object or list has ended, or there was none
+	list     bool // it is a list, whose depth begins with 2: nothing in it is on the top level
 	inString bool
 	escaped  bool   // the last byte was a backslash that escapes
 	naming   bool   // a name is next, or read, on the top level
@@ -100,6 +101,7 @@ func (a *Answer) Push(dst [][]byte, p []byte) [][]byte {
 			from = i
 		case len(a.value) > maxCaptured:
 			a.captures = false
+			a.failed = a.failed || string(a.name) == "error" && len(bytes.TrimLeft(a.value, " \t\r\n")) > 0
 		}
 		if ended {
 			a.read()
@@ -140,6 +142,9 @@ func (a *Answer) Failed() bool { return a.failed }
 
 // Whole says that the object has ended.
 func (a *Answer) Whole() bool { return a.off && a.depth == 0 }
+
+// Broken says that the answer has begun and not ended.
+func (a *Answer) Broken() bool { return a.depth > 0 || a.inString }
 
 // Longer is how many bytes more were passed on than were pushed; below 0 for
 // fewer.
@@ -198,13 +203,15 @@ func (a *Answer) structure(ch byte) (ended bool) {
 		}
 	case '{', '[':
 		if a.depth == 0 && ch == '[' {
-			a.off, a.depth = true, -1 // no object
+			a.list, a.depth = true, 2
 			return false
 		}
 		a.naming = a.depth == 0
 		a.depth++
 	case '}', ']':
-		a.depth--
+		if a.depth--; a.list && a.depth == 1 {
+			a.depth = 0
+		}
 		a.off = a.depth <= 0
 		return a.depth <= 1
 	case ',':

@@ -54,20 +54,40 @@ func TestAnAnswerReadAtOnce(t *testing.T) {
 	}
 }
 
+func TestAnswersThatEndWithin(t *testing.T) {
+	for _, text := range []string{
+		`{"a":[1,{"b":"}"}],"c":{}}`, `[{"a":"]"},[1,[2]],"x"] `, ` [] `, `"a\"b"`, `null`, `<html>{`, `[{"model":"z","error":{"a":1}}, 2]`,
+	} {
+		for end := range len(text) + 1 {
+			a := &openai.Answer{Endpoint: chat, Model: "m"}
+			part := text[:end]
+			if out := pass(a, part, []int{end / 2}); out != part {
+				t.Errorf("%s became %s", part, out)
+			}
+			begun := strings.TrimSpace(part)
+			within := begun != strings.TrimSpace(text) && begun != "" && strings.ContainsAny(begun[:1], `[{"`)
+			if a.Broken() != within || a.Failed() {
+				t.Errorf("%s: broken is %v", part, a.Broken())
+			}
+		}
+	}
+}
+
 func TestErrorsInAnAnswer(t *testing.T) {
 	for text, failed := range map[string]bool{
-		`{"error":{"message":"x"}}`:               true,
-		`{"error":"x","model":"m"}`:               true,
-		`{"type":"error","error":{"type":"a"}}`:   true,
-		`{"error":null}`:                          false,
-		`{"error":false}`:                         false,
-		`{"error":0}`:                             false,
-		`{"error":true}`:                          true,
-		`{"x":{"error":{"a":1}}}`:                 false,
-		`{"error":{"message":"x"}`:                true,
-		`["error"]`:                               false,
-		`not JSON "error":1}`:                     false,
-		`{"error":` + strings.Repeat(" ", 20<<10): false,
+		`{"error":{"message":"x"}}`:                       true,
+		`{"error":"x","model":"m"}`:                       true,
+		`{"type":"error","error":{"type":"a"}}`:           true,
+		`{"error":null}`:                                  false,
+		`{"error":false}`:                                 false,
+		`{"error":0}`:                                     false,
+		`{"error":true}`:                                  true,
+		`{"x":{"error":{"a":1}}}`:                         false,
+		`{"error":{"message":"x"}`:                        true,
+		`["error"]`:                                       false,
+		`not JSON "error":1}`:                             false,
+		`{"error":` + strings.Repeat(" ", 20<<10):         false,
+		`{"error":"` + strings.Repeat("x", 20<<10) + `"}`: true,
 	} {
 		a := &openai.Answer{Endpoint: chat, Model: "z"}
 		if out := pass(a, text, nil); a.Failed() != failed {

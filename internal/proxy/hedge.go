@@ -236,7 +236,7 @@ func (s *side) lookAtWhole() {
 		answer.Flush(answer.Push(nil, read))
 		s.fails = len(read) < maxWhole && answer.Failed()
 	}
-	s.good = err == nil && !s.fails
+	s.good = err == nil && !s.fails && (len(read) == maxWhole || !answer.Broken())
 }
 
 func (s *side) lookAtStream() {

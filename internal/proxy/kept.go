@@ -35,10 +35,20 @@ func (k *kept) Error() string { return http.StatusText(k.status) }
 func (a *attempt) keep(res *upstream.Response, result routing.Result) *failure {
 	res.Body.EndBy(time.Now().Add(keptTime))
 	body, err := readWhole(res, make([]byte, 0, 2<<10))
-	if !ended(err) || len(body) > maxKept { // broken off, or too long to be an error
+	if !ended(err) || len(body) > maxKept || a.torn(res, body) { // broken off, or too long to be an error
 		body = nil
 	}
 	return a.keepBytes(res, body, result)
+}
+
+// torn reports whether an answer whose end is that of its connection ends in its middle.
+func (a *attempt) torn(res *upstream.Response, body []byte) bool {
+	if res.Framed || mediaType(res.Header) != "application/json" {
+		return false
+	}
+	answer := openai.Answer{Endpoint: a.x.caller.Endpoint}
+	answer.Push(nil, body)
+	return answer.Broken()
 }
 
 // keepOf is keep for an answer to PassThrough, which is for the caller as it is. One

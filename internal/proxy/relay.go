@@ -63,12 +63,13 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 			length = -1
 		}
 	}
-	if isJSON && ended(err) && res.Status < 300 && res.Status != http.StatusNoContent {
+	if isJSON && ended(err) {
+		good := res.Status < 300 && res.Status != http.StatusNoContent
 		switch {
-		case answer.Failed():
+		case good && answer.Failed():
 			return x.keepBytes(res, head, routing.ResultError)
-		case unfinished(answer, head):
-			return x.broken(&upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF})
+		case answer.Broken() || good && unfinished(answer, head):
+			return x.broken(errUnfinished())
 		}
 	}
 	if u := answer.Usage(); ended(err) && (u.Output < 0 || x.proxy.samples.Add(1)%sampled == 0) && x.caller.Endpoint.Generates {
@@ -91,11 +92,14 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 // those without usage.
 const sampled = 16
 
-// unfinished reports whether an answer in JSON is empty, or ends in the middle of
-// its object.
+// unfinished reports whether an answer in JSON is empty, or ends in its middle.
 func unfinished(a *openai.Answer, begin []byte) bool {
-	begin = bytes.TrimLeft(begin, " \t\r\n")
-	return len(begin) == 0 || begin[0] == '{' && !a.Whole()
+	return len(bytes.TrimLeft(begin, " \t\r\n")) == 0 || a.Broken()
+}
+
+// errUnfinished is that of an answer that ends in its middle, however it is framed.
+func errUnfinished() error {
+	return &upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF}
 }
 
 // readWhole reads an answer up to its end, then the error is io.EOF, or as far
@@ -136,8 +140,11 @@ func (x *exchange) rest(res *upstream.Response, answer *openai.Answer, isJSON bo
 		if res.ContentLength < 0 && x.flush() != nil {
 			return x.left()
 		}
-		if ended(err) && isJSON && !res.Framed && !answer.Whole() { // its end is that of the connection
-			err = &upstream.Error{Kind: upstream.EndOfStream, Sent: true, Received: true, Err: io.ErrUnexpectedEOF}
+		if ended(err) && isJSON && answer.Broken() {
+			err = errUnfinished()
+		}
+		if ended(err) && isJSON && res.Status < 300 && answer.Failed() {
+			return x.failedWithin(answer.Usage())
 		}
 		if ended(err) {
 			return x.complete(res, answer.Usage())
@@ -158,6 +165,16 @@ func (x *exchange) complete(res *upstream.Response, u openai.Usage) *failure {
 	}
 	x.finish(result, res.Status)
 	return nil
+}
+
+// failedWithin is that an answer of which some was passed on has an error.
+func (x *exchange) failedWithin(u openai.Usage) *failure {
+	x.usage = u
+	x.failing(reasonErrorInside)
+	x.proxy.metrics.cut.Inc()
+	_ = x.write(x.mask.rest())
+	_ = x.flush()
+	return &failure{outcome: x.outcome(routing.ResultError, http.StatusBadGateway), answer: ErrAborted}
 }
 
 // cut is that a head broke off in the middle of an answer.
