@@ -14,7 +14,7 @@ import (
 )
 
 // An answer in JSON that ends in its middle, or has an error in it, is no success,
-// whatever its size and its framing, objects and lists alike. One that is whole is.
+// of any size and framing, objects and lists alike. One that is whole is.
 func TestAnswersAreJudgedWhateverTheirSize(t *testing.T) {
 	framings := map[string]func(w io.Writer, text string){
 		"with its length": func(w io.Writer, text string) {
