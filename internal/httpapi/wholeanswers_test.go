@@ -15,7 +15,7 @@ import (
 
 // An answer in JSON that ends in its middle, or has an error in it, is no success,
 // of any size and framing, objects and lists alike. One that is whole is.
-func TestAnswersAreJudgedWhateverTheirSize(t *testing.T) {
+func TestAnswersOfAnySizeAreJudged(t *testing.T) {
 	framings := map[string]func(w io.Writer, text string){
 		"with its length": func(w io.Writer, text string) {
 			fmt.Fprintf(w, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
