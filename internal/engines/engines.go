@@ -6,6 +6,7 @@ package engines
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"headway/internal/fleet"
 )
@@ -51,9 +52,10 @@ func Names() []string { return slices.Sorted(maps.Keys(all)) }
 // unknown is a head that names no engine of these. Most have this call.
 var unknown = Engine{health: "/health"}
 
-// Of returns the engine of that name, or what is assumed of any other.
+// Of returns the engine of that name, in any case of its letters, or what is assumed of
+// any other.
 func Of(name string) *Engine {
-	if e := Find(name); e != nil {
+	if e := Find(strings.ToLower(name)); e != nil {
 		return e
 	}
 	return &unknown

@@ -321,3 +321,14 @@ func TestModelsAreBounded(t *testing.T) {
 		t.Errorf("%d models, %v", len(models), err)
 	}
 }
+
+// A head may write its engine in any case, for checks as for requests.
+func TestEnginesAreFoundInAnyCase(t *testing.T) {
+	for name, e := range all {
+		for _, written := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:]} {
+			if Of(written) != e {
+				t.Errorf("%s is not the engine %s", written, name)
+			}
+		}
+	}
+}

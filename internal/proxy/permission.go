@@ -52,7 +52,7 @@ func (x *exchange) useOf(h *fleet.Head, model string) use {
 	return operates
 }
 
-func engineOf(h *fleet.Head) *engines.Engine { return engines.Of(strings.ToLower(h.Engine)) }
+func engineOf(h *fleet.Head) *engines.Engine { return engines.Of(h.Engine) }
 
 // path is the one at the head, as it is sent.
 func (x *exchange) path() string {
