@@ -155,7 +155,7 @@ func (x *exchange) pool() string { return x.proxy.o.Router.Policy().Model(x.req.
 // silence is called when it is due meanwhile, if it is set. The last error is that of
 // the wait, the other one of decide.
 func (x *exchange) queue(ctx context.Context, silence func() (time.Time, error), decide func() (*routing.Decision, error)) (d *routing.Decision, err, end error) {
-	if err := x.upload.keep(); err != nil {
+	if err := x.upload.keep(); err != nil { //nolint:contextcheck // it is the request's
 		return nil, nil, err
 	}
 	p, began, before := x.proxy, x.proxy.o.Now(), x.req.Queued

@@ -101,14 +101,14 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body, of 
 	defer b.end(rc)
 	in := incoming{bodies: b, body: x, rc: rc, r: r, of: of}
 	err := in.read()
-	switch err { //nolint:errorlint // they come as they are
-	case errTooLong:
+	switch {
+	case errors.Is(err, errTooLong):
 		b.refused.WithLabelValues(bodyTooLarge).Inc()
 		return &openai.Error{
 			Status: http.StatusRequestEntityTooLarge, Code: "request_too_large",
 			Message: fmt.Sprintf("The body has more than %d bytes.", b.limits.MaxBody),
 		}
-	case errNoRoom:
+	case errors.Is(err, errNoRoom):
 		b.refused.WithLabelValues(bodyNoRoom).Inc()
 		return &openai.Error{
 			Status: http.StatusServiceUnavailable, Code: "bodies_full", RetryAfter: retryAfter(),

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"sync/atomic"
 	"time"
@@ -66,11 +67,11 @@ func (u *upload) keep() error {
 	}
 	x := u.x
 	in := incoming{bodies: x.proxy.bodies, body: &x.body, rc: x.rc, r: x.r, of: x.sharer()}
-	switch err := in.read(); err { //nolint:errorlint // they come as they are
-	case nil:
+	switch err := in.read(); {
+	case err == nil:
 		u.kept = true
 		u.ended.Store(true)
-	case errTooLong, errNoRoom:
+	case errors.Is(err, errTooLong), errors.Is(err, errNoRoom):
 		in.deaf()
 		u.ahead = io.MultiReader(bytes.NewReader(x.body.b), bytes.NewReader(x.body.past[:x.body.over]))
 	default:
