@@ -62,6 +62,20 @@ func (a *Admission) Busy(pool string) bool {
 	return a.pools[pool] != nil
 }
 
+// Waiting is how many requests wait for each pool that any wait for.
+func (a *Admission) Waiting() map[string]int {
+	if a.total.Load() == 0 {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := make(map[string]int, len(a.pools))
+	for name, p := range a.pools {
+		n[name] = p.n
+	}
+	return n
+}
+
 // Wait has a request wait until try, which takes a place if there is one, returns
 // true. It is called at least once if the queue has room, always by this goroutine,
 // and for one request of a pool at a time. The errors are ErrFull, ErrTimeout and

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,6 +37,7 @@ type headSums map[string]struct {
 	Heads    int   `json:"heads"`
 	Routable int   `json:"routable"`
 	InFlight int64 `json:"in_flight"`
+	Bound    int64 `json:"max_in_flight,omitzero"` // by the policy's pools
 }
 
 func newStatus() *cobra.Command {
@@ -84,6 +87,9 @@ func summarise(ctx context.Context, c *client.Client) (*summary, error) {
 		return nil, err
 	}
 	s.Revision = policy.Revision
+	if err := s.bound(policy.Document); err != nil {
+		return nil, err
+	}
 	strategies, err := c.Strategies(ctx)
 	for _, st := range strategies {
 		if st.Results.Decisions > 0 {
@@ -105,6 +111,25 @@ func (s *summary) add(h *api.Head) {
 	for _, m := range h.ModelTypes {
 		s.Models.add(m, h)
 	}
+}
+
+// bound notes what the policy's pools allow of the models.
+func (s *summary) bound(document []byte) error {
+	var of struct {
+		Pools map[string]struct {
+			Max int64 `json:"max_in_flight"`
+		} `json:"pools"`
+	}
+	if err := json.Unmarshal(document, &of); err != nil {
+		return fmt.Errorf("read the policy: %w", err)
+	}
+	for model, pool := range of.Pools {
+		if sum, ok := s.Models[model]; ok {
+			sum.Bound = pool.Max
+			s.Models[model] = sum
+		}
+	}
+	return nil
 }
 
 func (sums headSums) add(name string, h *api.Head) {
@@ -153,7 +178,11 @@ func (s *summary) print(w io.Writer) error {
 	t := &terminal.Table{Columns: []string{"", "HEADS", "TAKE REQUESTS", "IN FLIGHT"}}
 	for kind, sums := range map[string]headSums{"model ": s.Models, "region ": s.Regions} {
 		for name, sum := range sums {
-			t.Add(kind+name, sum.Heads, sum.Routable, sum.InFlight)
+			inFlight := strconv.FormatInt(sum.InFlight, 10)
+			if sum.Bound > 0 {
+				inFlight += fmt.Sprintf(" of at most %d", sum.Bound)
+			}
+			t.Add(kind+name, sum.Heads, sum.Routable, inFlight)
 		}
 	}
 	slices.SortFunc(t.Rows, slices.Compare)

@@ -30,6 +30,20 @@ func listOf(t *testing.T, heads ...api.Head) string {
 	return list.String()
 }
 
+// What the policy's pools allow of a model stands beside what it has in flight.
+func TestStatusShowsTheBoundOfAModel(t *testing.T) {
+	s := newSummary()
+	s.add(&api.Head{ID: "a", Status: "active", Routable: true, ModelTypes: []string{"bound", "free"}, InFlight: 2})
+	if err := s.bound([]byte(`{"default_strategy":"random","pools":{"bound":{"max_in_flight":3},"none":{"max_in_flight":5}}}`)); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "model bound  1      1              2 of at most 3", "model free   1      1              2\n")
+}
+
 // Heads that only the guard holds count as they do in the service's readiness
 // and in active_heads.
 func TestStatusNamesHeldHeads(t *testing.T) {

@@ -106,6 +106,27 @@ func TestABoundPoolIsNamed(t *testing.T) {
 	<-first
 }
 
+// What waits is counted by the model that it waits for.
+func TestWhatWaitsIsCountedByModel(t *testing.T) {
+	p, g := newGatedPlane(t)
+	p.narrow("free", g.URL, 1, "n")
+	var all sync.WaitGroup
+	defer all.Wait()
+	first := p.begin(t.Context(), &all)
+	<-g.arrived
+	second := p.begin(t.Context(), &all)
+	p.waiting(1)
+	for model, n := range map[string]string{"m": "1", "n": "0"} {
+		if text := p.scrape(); !strings.Contains(text, `headway_admission_waiting_by_model{model_type="`+model+`"} `+n+"\n") {
+			t.Errorf("%s is not counted as %s", model, n)
+		}
+	}
+	g.release <- struct{}{}
+	g.release <- struct{}{}
+	<-first
+	<-second
+}
+
 // A request that waited as long as it may says for how long, and for what.
 func TestAWaitWithoutAPlaceIsNamed(t *testing.T) {
 	for bound, want := range map[string]struct{ text, reason string }{

@@ -135,6 +135,9 @@ func New(o Options) (*Proxy, error) {
 			return nil, err
 		}
 	}
+	if err := o.Metrics.Register(newWaiting(o.Fleet, o.Admission)); err != nil {
+		return nil, err
+	}
 	return &Proxy{
 		id: "headway-" + o.ID, underway: underway{ends: map[*exchange]context.CancelCauseFunc{}},
 		estimates: estimates{fleet: o.Fleet, models: map[string]*ratios{}, refused: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
