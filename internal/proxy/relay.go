@@ -64,12 +64,8 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 		}
 	}
 	if isJSON && ended(err) {
-		good := res.Status < 300 && res.Status != http.StatusNoContent
-		switch {
-		case good && answer.Failed():
-			return x.keepBytes(res, head, routing.ResultError)
-		case answer.Broken() || good && unfinished(answer, head):
-			return x.broken(errUnfinished())
+		if f := x.judged(res, head); f != nil {
+			return f
 		}
 	}
 	if u := answer.Usage(); ended(err) && (u.Output < 0 || x.proxy.samples.Add(1)%sampled == 0) && x.caller.Endpoint.Generates {
@@ -91,6 +87,19 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 // sampled is of how many answers one is read for the length of its text, besides
 // those without usage.
 const sampled = 16
+
+// judged is the failure that an answer in JSON is, of which nothing was passed on; nil:
+// it is none.
+func (x *exchange) judged(res *upstream.Response, whole []byte) *failure {
+	good := res.Status < 300 && res.Status != http.StatusNoContent
+	switch {
+	case good && x.answer.Failed():
+		return x.keepBytes(res, whole, routing.ResultError)
+	case x.answer.Broken() || good && unfinished(&x.answer, whole):
+		return x.broken(errUnfinished())
+	}
+	return nil
+}
 
 // unfinished reports whether an answer in JSON is empty, or ends in its middle.
 func unfinished(a *openai.Answer, begin []byte) bool {
