@@ -175,9 +175,10 @@ func (s *relay) end(res *upstream.Response, err error) *failure {
 		torn = true // it had no blank line
 	}
 	if s.done { // the caller has all, even if it left or the head broke now
-		_ = s.pass()
-		_ = s.flush()
-		return nil
+		if _ = s.pass(); s.recorded != nil { // the trail may take its time
+			_ = s.flush()
+		}
+		return nil // net/http sends it together with the end of the answer
 	}
 	if ended(err) && res.Framed && !s.owesEnd() {
 		if !s.content {

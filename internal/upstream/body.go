@@ -27,8 +27,8 @@ type Body struct {
 // Unread puts back what was read: it is read again first. The body keeps p.
 func (b *Body) Unread(p []byte) { b.again = append(p, b.again...) }
 
-// Read returns io.EOF at the end, with the last bytes where the length is known,
-// or an *Error.
+// Read returns io.EOF at the end, with the last bytes where it came with them or the
+// length is known, or an *Error.
 func (b *Body) Read(p []byte) (n int, err error) {
 	switch {
 	case len(b.again) > 0:
@@ -108,14 +108,17 @@ func (b *Body) chunks(p []byte) (n int, err error) {
 
 const lineEnd = "\r\n"
 
-// hasNext reports whether the next chunk has begun, and is not the last: after that
-// may come what has to be waited for.
+// lastChunk ends a body, without a trailer.
+const lastChunk = "0\r\n\r\n"
+
+// hasNext reports whether the next chunk has begun, or the last has come whole: after
+// the first bytes of that may come what has to be waited for.
 func (b *Body) hasNext() bool {
 	got, _ := b.c.r.Peek(b.c.r.Buffered())
 	if b.within {
 		got = got[min(len(lineEnd), len(got)):]
 	}
-	return bytes.IndexByte(got, '\n') > 0 && got[0] != '0'
+	return bytes.IndexByte(got, '\n') > 0 && (got[0] != '0' || bytes.HasPrefix(got, []byte(lastChunk)))
 }
 
 // line reads a line of the framing, which has to end with CRLF, without its end.

@@ -249,6 +249,54 @@ func TestChunksComeAsTheyAreSent(t *testing.T) {
 	}
 }
 
+// The end of a body comes with its last bytes, if it has come with them.
+func TestTheEndComesWithTheLastChunk(t *testing.T) {
+	end := rawHead(t, func(_ int, conn net.Conn, r *bufio.Reader) {
+		request(r)
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n")
+		_, _ = r.ReadByte()
+	})
+	answer, failed := newHeads(t, nil).Do(t.Context(), post(end))
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	defer answer.Body.Close()
+	b := make([]byte, 100)
+	if n, err := answer.Body.Read(b); string(b[:n]) != "ab" || !errors.Is(err, io.EOF) {
+		t.Errorf("%q %v", b[:n], err)
+	}
+	if n, err := answer.Body.Read(b); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("%d %v after the end", n, err)
+	}
+}
+
+// A last chunk that is followed by a trailer is not waited for while there are bytes
+// to pass on.
+func TestATrailerIsNotWaitedFor(t *testing.T) {
+	next := make(chan bool)
+	end := rawHead(t, func(_ int, conn net.Conn, r *bufio.Reader) {
+		request(r)
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nA:")
+		<-next
+		_, _ = io.WriteString(conn, " b\r\n\r\n")
+		_, _ = r.ReadByte()
+	})
+	answer, failed := newHeads(t, nil).Do(t.Context(), post(end))
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	defer answer.Body.Close()
+	b := make([]byte, 100)
+	n, err := answer.Body.Read(b)
+	next <- true
+	if string(b[:n]) != "ab" || err != nil {
+		t.Errorf("%q %v", b[:n], err)
+	}
+	if n, err := answer.Body.Read(b); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("%d %v after the end", n, err)
+	}
+}
+
 // A part of a chunk that ends with the buffer does not wait for the rest.
 func TestAPartOfAChunkDoesNotWaitForTheRest(t *testing.T) {
 	const header = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
