@@ -3,6 +3,7 @@
 package upstream
 
 import (
+	"errors"
 	"io"
 	"syscall"
 )
@@ -24,15 +25,17 @@ func newSocket(raw syscall.RawConn) *socket {
 	s := &socket{raw: raw}
 	s.look = func(fd uintptr) {
 		_, _, err := syscall.Recvfrom(int(fd), s.b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		s.idle = err == syscall.EAGAIN || err == syscall.EINTR
+		s.idle = notNow(err)
 	}
 	s.take = func(fd uintptr) {
-		if s.n, s.err = syscall.Read(int(fd), s.p); s.err == syscall.EAGAIN || s.err == syscall.EINTR {
+		if s.n, s.err = syscall.Read(int(fd), s.p); notNow(s.err) {
 			s.err = errNotYet
 		}
 	}
 	return s
 }
+
+func notNow(err error) bool { return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR) }
 
 // read reads what has come already; errNotYet: nothing. The deadline is that of an
 // earlier wait, and may have passed since: it does not count here.
