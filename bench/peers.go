@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -81,6 +82,11 @@ frontend in
 backend heads
 	server head HEAD
 `},
+}
+
+// peerOf is the peer of a name in the list.
+func peerOf(name string) *peer {
+	return &peers[slices.IndexFunc(peers, func(p peer) bool { return p.name == name })]
 }
 
 // beside is the section that measures them all through one head.

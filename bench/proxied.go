@@ -77,9 +77,18 @@ func ownFigures(s scale) []section {
 		},
 	}, {
 		name: "Data plane: time to the first byte, one request after the other with a pause of 10 ms; base: the same ReverseProxy",
-		run:  func(ctx context.Context, w *world, got results) error { return w.added(ctx, got, s.paced) },
+		run: func(ctx context.Context, w *world, got results) error {
+			w.names = append(strings.Split(*programs, ","), served, relayed)
+			if err := w.startPeer(ctx, peerOf("nginx")); err != nil {
+				return err
+			}
+			return w.added(ctx, got, s.paced)
+		},
 		figures: []figure{
 			{what: "the head, asked directly, the median", bench: direct, unit: firstByte, scale: 1e-6, shown: "ms"},
+			{what: "added by nginx", bench: "nginx", unit: added, scale: 1e-6, shown: "ms", may: true},
+			{what: "added by net/http's server answering by itself", bench: served, unit: added, scale: 1e-6, shown: "ms"},
+			{what: "added by net/http's server with Headway's client of heads", bench: relayed, unit: added, scale: 1e-6, shown: "ms"},
 			{what: "added by ReverseProxy", bench: base, unit: added, scale: 1e-6, shown: "ms"},
 			{what: "added by Headway", bench: headway, unit: added, scale: 1e-6, shown: "ms", limit: 0.3},
 		},
