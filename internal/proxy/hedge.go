@@ -273,7 +273,7 @@ func (s *side) lookAtStream() {
 // request waits for the place.
 func (r *race) hedge() {
 	x, p := r.x, r.x.proxy
-	if p.o.Admission.Busy(x.pool()) {
+	if p.o.Admission.Busy(x.decision.ModelType) { // also where that is a fallback
 		return
 	}
 	if !p.hedging.budget.take() {
