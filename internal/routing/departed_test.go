@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,11 +45,29 @@ func TestAModelThatLeftIsKnownForAWhile(t *testing.T) {
 	})
 }
 
+// lines is a log that is read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // A pause is logged once when it begins and once when it is over, though it is asked
 // for again meanwhile.
 func TestAPauseIsLoggedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
+		var log lines
 		w := newWorld(t, func(o *routing.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 		w.head("a", "us", nil)
 		w.head("b", "us", nil)
@@ -58,12 +77,12 @@ func TestAPauseIsLoggedOnce(t *testing.T) {
 		}
 		synctest.Wait()
 		if n := strings.Count(log.String(), "asked for a pause"); n != 1 {
-			t.Errorf("%d lines: %s", n, &log)
+			t.Errorf("%d lines: %s", n, log.String())
 		}
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "is over"); n != 1 || strings.Count(log.String(), "\n") != 2 || strings.Contains(log.String(), "head=b") {
-			t.Errorf("at the end: %s", &log)
+			t.Errorf("at the end: %s", log.String())
 		}
 	})
 }
