@@ -16,15 +16,15 @@ import (
 // cannot finish before it stops. Their callers are still there.
 var ErrStopping = errors.New("the service is stopping")
 
-func isStopping(ctx context.Context) bool { return context.Cause(ctx) == ErrStopping } //nolint:errorlint // it comes as it is
+func isStopping(ctx context.Context) bool { return errors.Is(context.Cause(ctx), ErrStopping) }
 
 // cutOff is the error for a caller that is still there though its request's context has
 // ended; nil: the context goes on, or the caller left.
 func cutOff(ctx context.Context) *openai.Error {
-	switch context.Cause(ctx) { //nolint:errorlint // they come as they are
-	case ErrStopping:
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, ErrStopping):
 		return stopping()
-	case access.ErrRevoked:
+	case errors.Is(cause, access.ErrRevoked):
 		return keyRevoked()
 	}
 	return nil
