@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +23,8 @@ type suite struct {
 	packages       map[string]*pkg
 	passed, failed int
 	skipped        []skipped
+	broken         int      // packages that failed
+	crashed        []string // those of them in which the race detector did, and no test
 }
 
 // pkg holds the output of tests until they end.
@@ -94,6 +97,12 @@ func (s *suite) finish(name, action string) {
 	p := s.packages[name]
 	delete(s.packages, name)
 	if action == "fail" {
+		s.broken++
+		if p.crashed() {
+			s.crashed = append(s.crashed, name)
+			s.passed -= p.passed()
+			s.skipped = slices.DeleteFunc(s.skipped, func(k skipped) bool { return k.pkg == name })
+		}
 		for _, test := range p.order {
 			if test != "" {
 				fmt.Fprint(s.out, strings.Join(p.text[test], ""))
@@ -107,6 +116,31 @@ func (s *suite) finish(name, action string) {
 			fmt.Fprint(s.out, line)
 		}
 	}
+}
+
+// crashed reports whether the runtime of the race detector gave up, and not a test. It
+// does so now and then in processes of many goroutines, on a check of its own.
+func (p *pkg) crashed() bool {
+	said := false
+	for test, text := range p.text {
+		if p.ended[test] == "fail" && test != "" && !slices.ContainsFunc(text, crash) {
+			return false
+		}
+		said = said || slices.ContainsFunc(text, crash)
+	}
+	return said
+}
+
+func crash(line string) bool { return strings.HasPrefix(line, "ThreadSanitizer: CHECK failed") }
+
+// passed counts the tests that passed.
+func (p *pkg) passed() (n int) {
+	for test, action := range p.ended {
+		if action == "pass" && test != "" && !strings.Contains(test, "/") {
+			n++
+		}
+	}
+	return n
 }
 
 // reason is what a skipped test printed, without the file and line.

@@ -1,6 +1,7 @@
 // Command suite runs go test with its arguments and prints its output. At the
 // end it counts, and names each skipped test, the reason, and how to install a
-// missing program. In CI an unlisted skip fails the run.
+// missing program. In CI an unlisted skip fails the run. Packages in which the race
+// detector itself crashed run a second time.
 package main
 
 import (
@@ -38,20 +39,15 @@ func run(ctx context.Context, out io.Writer, list string, strict bool, args []st
 	if err != nil {
 		return err
 	}
-	out = &shared{w: out}
-	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.Stderr = out
-	events, err := cmd.StdoutPipe()
+	s := &suite{out: &shared{w: out}, packages: map[string]*pkg{}}
+	err = s.test(ctx, args)
+	if again := s.crashed; len(again) > 0 && len(again) == s.broken {
+		fmt.Fprintf(s.out, "The race detector crashed, and no test failed, in %s: once more.\n", strings.Join(again, ", "))
+		s.crashed, s.broken = nil, 0
+		args = slices.DeleteFunc(slices.Clone(args), func(arg string) bool { return strings.HasPrefix(arg, ".") })
+		err = s.test(ctx, append(args, again...))
+	}
 	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s := &suite{out: out, packages: map[string]*pkg{}}
-	read := s.read(events)
-	if err := errors.Join(read, cmd.Wait()); err != nil {
 		s.summary()
 		return fmt.Errorf("%w; what failed is above", err)
 	}
@@ -60,6 +56,22 @@ func run(ctx context.Context, out io.Writer, list string, strict bool, args []st
 		return fmt.Errorf("skipped, and not in %s with a reason: %s", list, strings.Join(unlisted, ", "))
 	}
 	return nil
+}
+
+// test runs go test with the arguments.
+func (s *suite) test(ctx context.Context, args []string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Stderr = s.out
+	events, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	read := s.read(events)
+	return errors.Join(read, cmd.Wait())
 }
 
 // shared allows concurrent writes of go test's output and errors.

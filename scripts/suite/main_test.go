@@ -93,3 +93,35 @@ func TestTheListNeedsReasons(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What crashed is no test: the package runs once more, and its tests count once.
+func TestACrashOfTheRaceDetectorIsNoFailure(t *testing.T) {
+	const crash = `
+	os.Stderr.WriteString("ThreadSanitizer: CHECK failed: tsan_rtl.cpp:346 \"((exiting)) != (0)\" (0x0, 0x0) (tid=1)\n")
+	os.Exit(66)
+}
+`
+	const once = `func TestFine(t *testing.T) {}
+func TestMore(t *testing.T) {
+	if _, err := os.Stat("was.here"); err == nil {
+		return
+	}
+	os.WriteFile("was.here", nil, 0o600)`
+	for name, c := range map[string]struct{ tests, last string }{
+		"once":                  {once + crash, "tests: 2 passed, 0 failed, 0 skipped\n"},
+		"each time":             {"func TestFine(t *testing.T) {}\nfunc TestMore(t *testing.T) {" + crash, "tests: 0 passed, 0 failed, 0 skipped\n"},
+		"beside a failing test": {"func TestBad(t *testing.T) { t.Error(1) }\n" + once + crash, "tests: 1 passed, 1 failed, 0 skipped\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			module(t, "import \"os\"\n\n"+c.tests)
+			var out bytes.Buffer
+			err := run(t.Context(), &out, "", true, []string{"-count=1", "./..."})
+			if (err == nil) != (name == "once") || !strings.HasSuffix(out.String(), c.last) {
+				t.Errorf("the run ended with %v and\n%s", err, out.String())
+			}
+			if again := strings.Count(out.String(), "in house/tiny: once more."); again != map[bool]int{true: 0, false: 1}[name == "beside a failing test"] {
+				t.Errorf("it ran again %d times:\n%s", again, out.String())
+			}
+		})
+	}
+}
