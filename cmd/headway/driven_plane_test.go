@@ -16,9 +16,12 @@ import (
 // plane is what happens in the data plane: heads that answer, break off, fail or are
 // full, and a collector that fails now and then.
 type plane struct {
-	heads     []*mockhead.Head // of the model chat, and the last one of busy
+	heads     []*mockhead.Head // of planeModels
 	collector *httptest.Server
 }
+
+// planeModels are the models of the heads. Those of wrong always fail.
+var planeModels = []string{"chat", "chat", "busy", "wrong", "wrong"}
 
 func newPlane(t *testing.T) *plane {
 	t.Helper()
@@ -33,8 +36,9 @@ func newPlane(t *testing.T) *plane {
 	t.Cleanup(p.collector.Close)
 	for i, f := range []mockhead.Fault{
 		{Kind: mockhead.Reset, After: 3, Share: 0.2}, {Kind: mockhead.Status, Status: 500, Share: 0.2}, {Kind: mockhead.StallHeaders, Seconds: 0.3},
+		{Kind: mockhead.Status, Status: 500}, {Kind: mockhead.Status, Status: 500},
 	} {
-		h, err := mockhead.Start(t.Context(), mockhead.Options{Models: []string{[]string{"chat", "chat", "busy"}[i]}, Speed: 100})
+		h, err := mockhead.Start(t.Context(), mockhead.Options{Models: planeModels[i : i+1], Speed: 100})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,7 +56,11 @@ func newPlane(t *testing.T) *plane {
 // proxied registers the heads of the data plane and sends it requests.
 func (h *happenings) proxied(i int) {
 	for n, head := range h.plane.heads {
-		h.renew(fmt.Sprintf("mock-%d", n), head.URL(), []string{"chat", "chat", "busy"}[n], `,"capacity":{"max_in_flight":`+[]string{"100", "100", "1"}[n]+`}`)
+		places := 100
+		if planeModels[n] == "busy" {
+			places = 1
+		}
+		h.renew(fmt.Sprintf("mock-%d", n), head.URL(), planeModels[n], fmt.Sprintf(`,"capacity":{"max_in_flight":%d}`, places))
 	}
 	h.renew("dead-1", "http://127.0.0.1:9", "dead", "")
 	h.renew("dead-2", "http://127.0.0.1:9", "dead", "")
@@ -60,7 +68,7 @@ func (h *happenings) proxied(i int) {
 		h.patchPolicy(`{"fallbacks":[{"match":{"model_type":"elsewhere"},"to":[{"model_type":"chat"}]}],"hedge":{"after_ms":1,"model_types":["chat"]}}`)
 	}
 	for _, r := range []struct{ model, more string }{
-		{"chat", `,"stream":true`}, {"chat", ""}, {"dead", ""}, {"elsewhere", `,"stream":true`}, {"nobody-has-this", ""},
+		{"chat", `,"stream":true`}, {"chat", ""}, {"dead", ""}, {"wrong", ""}, {"elsewhere", `,"stream":true`}, {"nobody-has-this", ""},
 	} {
 		_, _, _ = h.do("POST", "/v1/chat/completions", `{"model":"`+r.model+`","max_tokens":8,"messages":[{"role":"user","content":"hello"}]`+r.more+`}`)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -102,16 +103,19 @@ func reproduces(t *testing.T, steps []step, dir string, replace *strings.Replace
 		fmt.Fprintf(&script, "%s\nstatus=$?; printf '%s'; (exit $status)\n", replace.Replace(s.command), end)
 	}
 	script.WriteString("exit 0\n")
-	shell := exec.CommandContext(t.Context(), "bash")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute) // of which until knows nothing
+	defer cancel()
+	shell := exec.CommandContext(ctx, "bash")
+	shell.WaitDelay = 10 * time.Second // for what it has begun
 	shell.Dir = dir
 	shell.Stdin = strings.NewReader(script.String())
 	var stderr bytes.Buffer
 	shell.Stderr = &stderr
 	out, err := shell.Output()
-	if err != nil {
-		t.Fatalf("%v: %s", err, &stderr)
-	}
 	outputs := strings.Split(string(out), end)
+	if err != nil {
+		t.Fatalf("$ %s%v after\n%s%s", steps[min(len(outputs), len(steps))-1].command, err, outputs[len(outputs)-1], &stderr)
+	}
 	if len(outputs) != len(steps)+1 {
 		t.Fatalf("%d outputs of %d commands; %s", len(outputs)-1, len(steps), &stderr)
 	}

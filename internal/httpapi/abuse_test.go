@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -161,7 +160,7 @@ func (l *starved) Accept() (net.Conn, error) {
 // A process without file descriptors left asks again after a while, says so, and
 // serves when there are some.
 func TestTheListenerOutlivesAFullTableOfFiles(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
 		w := newWorld(t)
 		l := &starved{pipes: newPipes(), refusals: 20}
 		begin := time.Now()

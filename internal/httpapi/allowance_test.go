@@ -3,7 +3,6 @@ package httpapi_test
 import (
 	"net/http"
 	"testing"
-	"testing/synctest"
 
 	"headway/api"
 	"headway/internal/access"
@@ -15,7 +14,7 @@ import (
 // it comes from or goes to costs its address nothing: any site can have a browser
 // send it.
 func TestWhatIsRefusedForWhereItComesFromCostsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // the allowance grows with time, and none passes here
+	fakeTime(t, func(t *testing.T) { // the allowance grows with time, and none passes here
 		w, secrets := closed(t)
 		const guess = "Bearer hw_000000000000_guess"
 		for name, c := range map[string]struct {

@@ -13,7 +13,6 @@ import (
 	"net/http/httptrace"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"headway/api"
@@ -132,7 +131,7 @@ func TestReadingOnIsBounded(t *testing.T) {
 	})
 	for name, every := range map[string]time.Duration{"silence": time.Hour, "a byte now and then": 100 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			fakeTime(t, func(t *testing.T) {
 				w := newWorld(t)
 				p := newPipes()
 				go func() { _ = w.server.Serve(p) }()
@@ -162,7 +161,7 @@ func TestReadingOnIsBounded(t *testing.T) {
 
 // What is left of a body is taken, so that its sender comes to read the answer.
 func TestWhatIsLeftOfABodyIsTaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
 		w := newWorld(t)
 		p := newPipes()
 		go func() { _ = w.server.Serve(p) }()

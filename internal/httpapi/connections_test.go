@@ -386,7 +386,7 @@ func newDrainingWorld(t *testing.T) *drainingWorld {
 }
 
 func TestStoppingLosesNoRequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
 		begin := time.Now()
 		w := newDrainingWorld(t)
 		// For the time of the lame duck readiness fails, and everything is served
@@ -433,7 +433,7 @@ func TestStoppingLosesNoRequest(t *testing.T) {
 }
 
 func TestWorkThatDoesNotEndIsCut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
 		w := newDrainingWorld(t)
 		begin := time.Now()
 		err := <-w.drained

@@ -231,7 +231,7 @@ func TestAStopWithBodiesUnderWay(t *testing.T) {
 
 // A lame duck that is not waited for ends at once, and what is under way finishes.
 func TestAStopWithoutALameDuck(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
 		w := newWorld(t)
 		begin := time.Now()
 		stopped := make(chan error, 1)

@@ -58,7 +58,7 @@ func (p *plane) sleeper(id, model string, d time.Duration, begun *atomic.Int64) 
 // A head that joins a loaded pool is not sent every request until it is as loaded as
 // the others: it counts as loaded as they are, less and less for 30 s.
 func TestAHeadThatJoinsStartsSlowlyForTheDataPlane(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
 		p := newMemoryPlane(t, versions(t)[0])
 		var old, joined atomic.Int64
 		p.sleeper("1", "m", time.Second, &old)

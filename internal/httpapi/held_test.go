@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"headway/internal/registry"
@@ -14,7 +13,7 @@ import (
 // While the mass-expiry guard holds heads, readiness says that they take
 // requests, and a decision goes to one of them.
 func TestReadinessCountsTheHeadsThatAreHeld(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
 		w := newWorldOf(t, registry.LeaseOptions{})
 		detail := func() string {
 			a := w.do(http.MethodGet, "/readyz", "")

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"headway/internal/config"
@@ -83,7 +82,7 @@ func versions(t *testing.T) []version {
 func onFakeTime(t *testing.T, test func(*testing.T, *plane)) {
 	for _, v := range versions(t) {
 		t.Run(v.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { test(t, newMemoryPlane(t, v)) })
+			fakeTime(t, func(t *testing.T) { test(t, newMemoryPlane(t, v)) })
 		})
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"headway/internal/mockhead"
@@ -211,7 +210,7 @@ func TestPitfallP15IdleConnectionsThatTheEngineClosed(t *testing.T) {
 		}
 	})
 	t.Run("closed after 1 s, one request a second", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		fakeTime(t, func(t *testing.T) {
 			p := newMemoryPlane(t, version{scheme: "http", client: func(*http.Transport) {}})
 			head := p.mock("1", mockhead.Fault{Kind: mockhead.IdleClose, Seconds: 1})
 			for n := range 200 {

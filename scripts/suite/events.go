@@ -131,7 +131,11 @@ func (p *pkg) crashed() bool {
 	return said
 }
 
-func crash(line string) bool { return strings.HasPrefix(line, "ThreadSanitizer: CHECK failed") }
+// crash reports whether a line is the last word of that runtime. Faults of Go's own code
+// begin with "panic:" or "fatal error:".
+func crash(line string) bool {
+	return strings.HasPrefix(line, "ThreadSanitizer: CHECK failed") || strings.HasPrefix(line, "SIGSEGV: segmentation violation")
+}
 
 // passed counts the tests that passed.
 func (p *pkg) passed() (n int) {
