@@ -20,8 +20,9 @@ type plane struct {
 	collector *httptest.Server
 }
 
-// planeModels are the models of the heads. Those of wrong always fail.
-var planeModels = []string{"chat", "chat", "busy", "wrong", "wrong"}
+// planeModels are the models of the heads. Those of wrong always fail; half of them
+// stay in use, so that their requests use the retries up.
+var planeModels = []string{"chat", "chat", "busy", "wrong", "wrong", "wrong", "wrong", "wrong", "wrong"}
 
 func newPlane(t *testing.T) *plane {
 	t.Helper()
@@ -34,10 +35,12 @@ func newPlane(t *testing.T) *plane {
 		}
 	}))
 	t.Cleanup(p.collector.Close)
-	for i, f := range []mockhead.Fault{
+	faults := []mockhead.Fault{
 		{Kind: mockhead.Reset, After: 3, Share: 0.2}, {Kind: mockhead.Status, Status: 500, Share: 0.2}, {Kind: mockhead.StallHeaders, Seconds: 0.3},
-		{Kind: mockhead.Status, Status: 500}, {Kind: mockhead.Status, Status: 500},
-	} {
+		{Kind: mockhead.Status, Status: 500},
+	}
+	for i := range planeModels {
+		f := faults[min(i, len(faults)-1)]
 		h, err := mockhead.Start(t.Context(), mockhead.Options{Models: planeModels[i : i+1], Speed: 100})
 		if err != nil {
 			t.Fatal(err)
@@ -68,7 +71,7 @@ func (h *happenings) proxied(i int) {
 		h.patchPolicy(`{"fallbacks":[{"match":{"model_type":"elsewhere"},"to":[{"model_type":"chat"}]}],"hedge":{"after_ms":1,"model_types":["chat"]}}`)
 	}
 	for _, r := range []struct{ model, more string }{
-		{"chat", `,"stream":true`}, {"chat", ""}, {"dead", ""}, {"wrong", ""}, {"elsewhere", `,"stream":true`}, {"nobody-has-this", ""},
+		{"chat", `,"stream":true`}, {"chat", ""}, {"dead", ""}, {"wrong", ""}, {"wrong", ""}, {"elsewhere", `,"stream":true`}, {"nobody-has-this", ""},
 	} {
 		_, _, _ = h.do("POST", "/v1/chat/completions", `{"model":"`+r.model+`","max_tokens":8,"messages":[{"role":"user","content":"hello"}]`+r.more+`}`)
 	}
