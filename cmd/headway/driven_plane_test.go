@@ -36,7 +36,9 @@ func newPlane(t *testing.T) *plane {
 	}))
 	t.Cleanup(p.collector.Close)
 	faults := []mockhead.Fault{
-		{Kind: mockhead.Reset, After: 3, Share: 0.2}, {Kind: mockhead.Status, Status: 500, Share: 0.2}, {Kind: mockhead.StallHeaders, Seconds: 0.3},
+		{Kind: mockhead.Reset, After: 3, Share: 0.2},
+		{Kind: mockhead.Status, Status: 500, Share: 0.2},
+		{Kind: mockhead.StallHeaders, Seconds: 0.3},
 		{Kind: mockhead.Status, Status: 500},
 	}
 	for i := range planeModels {
