@@ -50,7 +50,7 @@ def names_an_unknown_model():
 def names_errors():
     inject(kind="status", status=429, retry_after="1")
     e = raises(anthropic.RateLimitError, send)
-    assert e.body["error"]["type"] == "rate_limit_error" and e.response.headers["retry-after"] == "1", e.body
+    assert e.body["error"]["type"] == "rate_limit_error" and int(e.response.headers["retry-after"]) >= 1, e.body
     for status in (500, 503):
         inject(kind="status", status=status)
         try:

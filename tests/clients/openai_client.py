@@ -125,7 +125,7 @@ def names_what_is_wrong():
 def waits_after_429():
     inject(kind="status", status=429, retry_after="1")
     e = raises(openai.RateLimitError, chat)
-    assert e.response.headers["retry-after"] == "1", e.response.headers
+    assert int(e.response.headers["retry-after"]) >= 1, e.response.headers
     inject(kind="status", status=429, retry_after="1")
     r = takes(1, lambda: client.with_options(max_retries=1).chat.completions.create(model=MODEL, messages=HELLO, max_tokens=2))
     assert r.choices
