@@ -1,10 +1,16 @@
 package openai
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // maxCaptured is the longest value of usage, error or model that is read in an
 // answer, in bytes.
 const maxCaptured = 8 << 10
+
+// maxMember is the longest form of one of their names: each letter escaped.
+const maxMember = len("model") * len(`\u0000`)
 
 // Answer passes on a whole answer in JSON, of any size, in pieces with borders
 // anywhere. It reads the top level of an object only: usage, model and error. Other JSON
@@ -222,6 +228,7 @@ func (a *Answer) structure(ch byte) (ended bool) {
 	case ':':
 		if a.depth == 1 {
 			a.naming = false
+			a.decode()
 			name := string(a.name)
 			a.captures = name == "model" || name == "usage" || name == "error"
 			a.value = a.value[:0]
@@ -238,9 +245,20 @@ func (a *Answer) structure(ch byte) (ended bool) {
 
 // named adds to a name; a longer one than all that are read is cut.
 func (a *Answer) named(part []byte) {
-	a.name = append(a.name, part[:min(len(part), maxName+1-len(a.name))]...)
+	a.name = append(a.name, part[:min(len(part), maxMember+1-len(a.name))]...)
 	if !a.inString {
 		a.name = bytes.TrimSuffix(a.name, []byte{'"'})
+	}
+}
+
+// decode decodes a name that is escaped.
+func (a *Answer) decode() {
+	if bytes.IndexByte(a.name, '\\') < 0 {
+		return
+	}
+	c := cursor{b: slices.Concat([]byte{'"'}, a.name, []byte{'"'})}
+	if raw, _ := c.str(); c.end() {
+		a.name = append(a.name[:0], unquote(raw)...)
 	}
 }
 

@@ -5,9 +5,12 @@ import (
 	"strings"
 )
 
-// machine are the members of an error whose values are for programs: they are not the
-// names of models, even if one has such a name.
-var machine = map[string]bool{"type": true, "code": true, "param": true, "object": true, "status": true}
+// others are the members whose values are not the names of models, even if one has such
+// a name: those for programs, and what an error repeats of the request's messages.
+var others = map[string]bool{
+	"type": true, "code": true, "param": true, "object": true, "status": true,
+	"role": true, "content": true, "text": true, "prompt": true, "arguments": true,
+}
 
 // quotes are what stands around a name within a text.
 var quotes = [...]string{"'", "`", `\"`, "’", "”"}
@@ -34,9 +37,9 @@ func Rename(text []byte, from, to string) []byte {
 		out = append(out, text[:start]...)
 		switch {
 		case bytes.HasPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte{':'}):
-			member = string(raw)
+			member = decoded(text[start : end+1])
 			out = append(out, text[start:end+1]...)
-		case !machine[member] && isString(text[start:end+1], from):
+		case !others[member] && decoded(text[start:end+1]) == from:
 			out = append(out, quoted...)
 		default:
 			out = append(append(append(out, '"'), within(string(raw), from, string(quoted[1:len(quoted)-1]))...), '"')
@@ -45,11 +48,14 @@ func Rename(text []byte, from, to string) []byte {
 	}
 }
 
-// isString reports whether a string with its quotes stands for a text.
-func isString(quoted []byte, text string) bool {
+// decoded is the text that a string with its quotes stands for, "" if it is no string.
+func decoded(quoted []byte) string {
 	c := cursor{b: quoted}
 	raw, escaped := c.str()
-	return c.bad == "" && (string(raw) == text || escaped && unquote(raw) == text)
+	if escaped && c.bad == "" {
+		return unquote(raw)
+	}
+	return string(raw)
 }
 
 // within replaces a name that stands in quotes within a string's text.
