@@ -58,22 +58,20 @@ func TestStaticHeadsFollowTheConfiguration(t *testing.T) {
 	p.signal(syscall.SIGHUP)
 	has("two", `"mine"`)
 	has("one", "")
+	p.logs("reloaded", "policy_revision=0", "heads.listed=1 heads.added=1 heads.removed=1 heads.changed=0", "discovery.listed=0")
 	write("heads: [{endpoint: nowhere, engine: gpt}, {endpoint: 'http://a:1', engine: vllm, key_file: /none, region: a/b}, {endpoint: 'http://a:1', engine: tgi}]\n")
 	p.signal(syscall.SIGHUP)
-	for line := range p.lines {
-		if !strings.Contains(line, "reload failed") {
-			continue
-		}
-		for _, want := range []string{"/heads/0/endpoint", "/heads/0/engine", "/heads/1/key_file", "/heads/1/region", "/heads/2/id"} {
-			if !strings.Contains(line, want) {
-				t.Errorf("no %s in %s", want, line)
-			}
-		}
-		break
-	}
+	faults := []string{"heads.0.endpoint", "heads.0.engine", "heads.1.key_file", "heads.1.region", "heads.2.id"}
+	p.logs("reload failed", faults...)
 	has("two", `"routable":true`)
-	if code, _, stderr := here(t, "serve", "--config", file, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0"); code == exitOK || !strings.Contains(stderr, "/heads/1/key_file") {
-		t.Errorf("exit code %d, %s", code, stderr)
+	code, _, stderr := here(t, "serve", "--config", file, "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--log-level", "loud")
+	for _, want := range append(faults, "log.level (flag --log-level)", "configuration: 6 faults", file+":1)") {
+		if code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("exit code %d, no %s in %s", code, want, stderr)
+		}
+	}
+	if code, _, stderr := here(t, "config", "print", "--config", file); code != exitUsage || strings.Contains(stderr, "key_file") || !strings.Contains(stderr, "4 faults") {
+		t.Errorf("a print, which reads no key: exit code %d, %s", code, stderr)
 	}
 	write("heads: [{endpoint: 'http://a:1', engine: vllm, regoin: eu}, 5]\n")
 	if code, _, stderr := here(t, "config", "print", "--config", file); code != exitUsage || !strings.Contains(stderr, "heads.0.regoin") {
@@ -86,6 +84,22 @@ func TestStaticHeadsFollowTheConfiguration(t *testing.T) {
 		t.Errorf("printed %s%s", again, stderr)
 	}
 	p.stop()
+}
+
+// logs waits for a line of the log with the text, and reports what it lacks.
+func (p *process) logs(text string, want ...string) {
+	p.Helper()
+	for line := range p.lines {
+		if !strings.Contains(line, text) {
+			continue
+		}
+		for _, w := range want {
+			if !strings.Contains(line, w) {
+				p.Errorf("no %s in %s", w, line)
+			}
+		}
+		return
+	}
 }
 
 // A head of the configuration behind TLS and a key is probed and sent requests with

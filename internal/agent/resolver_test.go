@@ -66,7 +66,7 @@ func (s *service) name(z *zone, e *engine, region string) Name {
 func (s *service) applyNames(heads []Head, names ...Name) {
 	s.t.Helper()
 	s.run()
-	if err := s.set.Apply(heads, names); err != nil {
+	if _, _, err := s.set.Apply(heads, names); err != nil {
 		s.t.Error(err)
 	}
 }

@@ -87,19 +87,25 @@ func NewSet(o SetOptions) (*Set, error) {
 // registered, gone ones drained and deregistered, changed ones both. What a
 // changed name had stays until it is resolved. A fault in one of the heads changes
 // nothing. Ids of heads and keys of names are unique. Apply does not wait for the
-// heads, and before Run it only keeps the lists.
-func (s *Set) Apply(heads []Head, names []Name) error {
+// heads, and before Run it only keeps the lists. It returns how they changed.
+func (s *Set) Apply(heads []Head, names []Name) (ofHeads, ofNames Change, err error) {
 	for _, h := range heads {
 		if _, err := New(h.Options); err != nil {
-			return err
+			return Change{}, Change{}, err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	ofHeads = changeOf(madeOf(s.static), madeOf(heads))
 	s.static = heads
 	before := s.resolvers
 	s.resolvers = map[string]*resolver{}
+	was, is := map[string]any{}, map[string]any{}
+	for key, r := range before {
+		was[key] = r.Same
+	}
 	for _, n := range names {
+		is[n.Key] = n.Same
 		r := before[n.Key]
 		if r == nil || !reflect.DeepEqual(r.Same, n.Same) {
 			r = newResolver(n, r)
@@ -113,7 +119,7 @@ func (s *Set) Apply(heads []Head, names []Name) error {
 		close(r.gone)
 	}
 	s.follow()
-	return nil
+	return ofHeads, changeOf(was, is), nil
 }
 
 // Run keeps the heads registered until ctx ends. They stay registered then until

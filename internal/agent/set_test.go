@@ -88,7 +88,7 @@ func (s *service) head(id string, e *engine, region string) Head {
 func (s *service) apply(heads ...Head) {
 	s.t.Helper()
 	s.run()
-	if err := s.set.Apply(heads, nil); err != nil {
+	if _, _, err := s.set.Apply(heads, nil); err != nil {
 		s.t.Error(err)
 	}
 }
@@ -155,7 +155,7 @@ func TestAFaultyListChangesNothing(t *testing.T) {
 		s.apply(s.head("gpu-1", e, "eu"))
 		s.expect(time.Second, "gpu-1 eu active llama")
 		faulty := s.head("gpu-2", e, "")
-		if err := s.set.Apply([]Head{faulty}, nil); err == nil {
+		if _, _, err := s.set.Apply([]Head{faulty}, nil); err == nil {
 			t.Error("no fault")
 		}
 		s.expect(5*time.Second, "gpu-1 eu active llama")
@@ -210,13 +210,37 @@ func TestAListBeforeTheSetRuns(t *testing.T) {
 		s := newService(t)
 		defer s.stop()
 		for _, region := range []string{"eu", "us"} {
-			if err := s.set.Apply([]Head{s.head("gpu-1", vllm(), region)}, nil); err != nil {
+			if _, _, err := s.set.Apply([]Head{s.head("gpu-1", vllm(), region)}, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
 		s.expect(time.Minute)
 		s.run()
 		s.expect(time.Second, "gpu-1 us active llama")
+	})
+}
+
+// How a list differs from the one before it, by the ids and what heads were made of.
+func TestTheChangeOfAList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		defer s.stop()
+		e := vllm()
+		one, two, three := s.head("gpu-1", e, "eu"), s.head("gpu-2", e, "eu"), s.head("gpu-3", e, "eu")
+		for _, step := range []struct {
+			list []Head
+			want Change
+		}{
+			{[]Head{one, two}, Change{Listed: 2, Added: 2}},
+			{[]Head{one, two}, Change{Listed: 2}},
+			{[]Head{three, s.head("gpu-2", e, "us")}, Change{Listed: 2, Added: 1, Removed: 1, Changed: 1}},
+			{nil, Change{Removed: 2}},
+		} {
+			got, names, err := s.set.Apply(step.list, nil)
+			if err != nil || got != step.want || names != (Change{}) {
+				t.Errorf("change %+v, %+v, %v; want %+v", got, names, err, step.want)
+			}
+		}
 	})
 }
 

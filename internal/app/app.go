@@ -158,7 +158,8 @@ func (a *App) close() error {
 // Reload reads the policy file, the lists of heads and the certificates again and
 // reopens the audit trail. A faulty part stays as it was.
 func (a *App) Reload(ctx context.Context) error {
-	err := errors.Join(a.policyFile.Load(ctx), a.journal.Reopen(), a.reloadCertificates(), a.reloadHeads())
+	heads, names, headsErr := a.reloadHeads()
+	err := errors.Join(a.policyFile.Load(ctx), a.journal.Reopen(), a.reloadCertificates(), headsErr)
 	e := audit.Entry{
 		Category: audit.RoutingConfig, Action: "config.reload", Outcome: audit.Success,
 		Actor: audit.Actor{Type: "system", Via: "signal"}, Target: audit.Target{Type: "config"},
@@ -167,6 +168,10 @@ func (a *App) Reload(ctx context.Context) error {
 		e.Outcome, e.Reason = audit.Failure, err.Error()
 	}
 	a.journal.Note(e)
+	if err == nil {
+		a.log.Info("reloaded: the policy file, the lists of heads, the certificates; the audit file is open again",
+			"policy_revision", a.router.Policy().Revision, "heads", heads, "discovery", names)
+	}
 	return err
 }
 

@@ -2,21 +2,15 @@ package app
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
 	"headway/api"
-	"headway/internal/address"
 	"headway/internal/agent"
 	"headway/internal/config"
-	"headway/internal/engines"
 	"headway/internal/fleet"
 	"headway/internal/strict"
 )
@@ -26,8 +20,8 @@ const (
 	defaultDiscovered = 100       // heads of a name
 )
 
-// checkHeads makes the set of agents, and returns all faults of what the
-// configuration says of heads.
+// checkHeads makes the set of agents of what the configuration lists, whose faults
+// CheckHeads finds.
 func (a *App) checkHeads() (err error) {
 	if a.roots, err = headRoots(a.config.Proxy.CAFile); err != nil {
 		return err
@@ -35,98 +29,49 @@ func (a *App) checkHeads() (err error) {
 	if a.agents, err = agent.NewSet(agent.SetOptions{Metrics: a.metrics, Log: a.log}); err != nil {
 		return err
 	}
-	return a.applyHeads(a.config.Heads.Static, a.config.Discovery)
+	_, _, err = a.applyHeads(a.config.Heads.Static, a.config.Discovery)
+	return err
 }
 
-// reloadHeads reads the lists of heads again. After an error they are as before.
-func (a *App) reloadHeads() error {
-	static, discovered, err := a.config.Engines(os.ReadFile)
+// reloadHeads reads the lists of heads again, and returns how they changed. After an
+// error, which has every fault, they are as before.
+func (a *App) reloadHeads() (heads, names agent.Change, err error) {
+	static, discovered, err := a.config.Engines(os.ReadFile, CheckHeads(true))
 	if err != nil {
-		return err
+		return heads, names, err
 	}
 	return a.applyHeads(static, discovered)
 }
 
-// applyHeads has the set follow the lists. The error names every fault.
-func (a *App) applyHeads(static []config.StaticHead, discovered []config.DiscoveredHeads) error {
-	heads, headsErr := a.readHeads(static)
-	names, namesErr := a.readNames(discovered)
-	if err := errors.Join(headsErr, namesErr); err != nil {
-		return err
+// applyHeads has the set follow the lists.
+func (a *App) applyHeads(static []config.StaticHead, discovered []config.DiscoveredHeads) (ofHeads, ofNames agent.Change, err error) {
+	var heads []agent.Head
+	for i := range static {
+		heads = append(heads, a.staticHead(&static[i]))
+	}
+	var names []agent.Name
+	for i := range discovered {
+		names = append(names, a.discoveredName(&discovered[i]))
 	}
 	return a.agents.Apply(heads, names)
 }
 
-// readHeads makes the agents' options of a list.
-func (a *App) readHeads(list []config.StaticHead) ([]agent.Head, error) {
-	var heads []agent.Head
-	var faults []strict.Fault
-	first := map[string]int{} // by id
-	for i := range list {
-		h, wrong := a.readHead(&list[i])
-		faults = append(faults, below("/heads", i, wrong)...)
-		id := h.Registration.ID
-		if before, twice := first[id]; twice && id != "" {
-			faults = append(faults, strict.Fault{Pointer: fmt.Sprintf("/heads/%d/id", i), Reason: fmt.Sprintf("is that of heads/%d: %s", before, strict.Quote(id))})
-		} else {
-			first[id] = i
-		}
-		heads = append(heads, h)
-	}
-	if len(faults) > 0 {
-		return nil, strict.Listed("heads of the configuration are invalid", faults)
-	}
-	return heads, nil
-}
-
-// below are the faults of an element of a list.
-func below(list string, i int, faults []strict.Fault) (all []strict.Fault) {
-	for _, f := range faults {
-		all = append(all, strict.Fault{Pointer: fmt.Sprintf("%s/%d%s", list, i, f.Pointer), Reason: f.Reason})
-	}
-	return all
-}
-
-func (a *App) readHead(h *config.StaticHead) (agent.Head, []strict.Fault) {
-	head, faults := a.engineHead(&h.EngineHead, h.ID, h.Endpoint, "static")
-	head.Same = *h
-	faults = append(faults, checkKey(&head.Options)...)
-	if h.MetricsURL != "" {
-		var err error
-		if head.MetricsURL, err = fleet.Endpoint(h.MetricsURL, a.config.Heads.AllowLinkLocal); err != nil {
-			faults = append(faults, strict.Fault{Pointer: "/metrics_url", Reason: err.Error()})
-		}
-	}
-	return head, faults
-}
-
-// engineHead makes the agent's options of an engine at an endpoint; "" as id is
-// host:port of it. source says where it comes from.
-func (a *App) engineHead(h *config.EngineHead, id, endpoint, source string) (head agent.Head, faults []strict.Fault) {
-	fault := func(pointer string, err error) {
-		faults = append(faults, strict.Fault{Pointer: pointer, Reason: err.Error()})
-	}
+func (a *App) staticHead(h *config.StaticHead) agent.Head {
 	allow := a.config.Heads.AllowLinkLocal
-	engine := engines.Find(h.Engine)
-	if engine == nil {
-		fault("/engine", errors.New(strict.Unknown("engine", h.Engine, engines.Names())))
+	head := a.engineHead(&h.EngineHead, readEngine(&h.EngineHead, h.ID, h.Endpoint, "static", allow))
+	head.Same = *h
+	if h.MetricsURL != "" {
+		head.MetricsURL, _ = fleet.Endpoint(h.MetricsURL, allow)
 	}
-	spec := fleet.Spec{
-		ID: id, Endpoint: endpoint, ModelTypes: h.ModelTypes, Region: cmp.Or(h.Region, defaultRegion), Zone: h.Zone, Weight: h.Weight,
-		Labels: agent.Sourced(h.Labels, source),
-	}
-	canonical, err := fleet.Endpoint(endpoint, allow)
-	if err == nil && id == "" {
-		spec.ID = agent.IDOf(canonical)
-	}
-	if len(spec.ModelTypes) == 0 {
-		spec.ModelTypes = []string{"listed-by-the-engine"}
-	}
-	faults = append(faults, strict.FaultsOf(fleet.ValidateSpec(&spec, allow))...)
+	return head
+}
+
+// engineHead makes the agent's options of an engine.
+func (a *App) engineHead(h *config.EngineHead, e *engineAt) agent.Head {
 	o := agent.Options{
-		Engine: engine, URL: canonical, AllowLinkLocal: allow, RootCAs: a.roots, Count: a.calls.HeadProbe, Log: a.log,
+		Engine: e.Engine, URL: e.Endpoint, AllowLinkLocal: a.config.Heads.AllowLinkLocal, RootCAs: a.roots, Count: a.calls.HeadProbe, Log: a.log,
 		Registration: api.Registration{
-			ID: spec.ID, Endpoint: canonical, ModelTypes: h.ModelTypes, Region: spec.Region, Zone: h.Zone, Weight: &spec.Weight, Labels: spec.Labels,
+			ID: e.ID, Endpoint: e.Endpoint, ModelTypes: h.ModelTypes, Region: e.Region, Zone: e.Zone, Weight: &e.Weight, Labels: e.Labels,
 		},
 		Open: func(r api.Registration, load func() fleet.Load) (agent.Lease, error) {
 			return agent.Within(agent.WithinOptions{Registry: a.fleet, Log: a.log, Registered: func(id string, models []string, created bool) {
@@ -137,24 +82,13 @@ func (a *App) engineHead(h *config.EngineHead, id, endpoint, source string) (hea
 	if h.MaxInFlight > 0 {
 		o.Registration.Capacity = &api.Capacity{MaxInFlight: h.MaxInFlight}
 	}
-	if engine != nil && engine.MetricsPort != "" && err == nil {
-		o.MetricsURL = withPort(canonical, engine.MetricsPort)
+	if e.Engine != nil && e.MetricsPort != "" {
+		o.MetricsURL = withPort(e.Endpoint, e.MetricsPort)
 	}
 	if h.KeyFile != "" {
 		o.Key = agent.KeyFile(h.KeyFile)
 	}
-	return agent.Head{Options: o}, faults
-}
-
-// checkKey returns why the key of an engine cannot be read. Once it could, a file
-// that is missing is the agent's to report: it may be being replaced.
-func checkKey(o *agent.Options) []strict.Fault {
-	if o.Key != nil {
-		if _, err := o.Key(); err != nil {
-			return []strict.Fault{{Pointer: "/key_file", Reason: err.Error()}}
-		}
-	}
-	return nil
+	return agent.Head{Options: o}
 }
 
 // withPort is a canonical endpoint with another port.
@@ -163,74 +97,29 @@ func withPort(endpoint, port string) string {
 	return u.Scheme + "://" + net.JoinHostPort(u.Hostname(), port)
 }
 
-// readNames makes the names that the agents follow of a list.
-func (a *App) readNames(list []config.DiscoveredHeads) ([]agent.Name, error) {
-	var names []agent.Name
-	var faults []strict.Fault
-	first := map[string]int{} // by key
-	for i := range list {
-		n, wrong := a.readName(&list[i])
-		faults = append(faults, below("/discovery", i, wrong)...)
-		if before, twice := first[n.Key]; twice {
-			faults = append(faults, strict.Fault{Pointer: fmt.Sprintf("/discovery/%d", i), Reason: fmt.Sprintf("is the name of discovery/%d: %s", before, strict.Quote(n.Key))})
-		} else {
-			first[n.Key] = i
-		}
-		names = append(names, n)
-	}
-	if len(faults) > 0 {
-		return nil, strict.Listed("discovery of the configuration is invalid", faults)
-	}
-	return names, nil
-}
-
-func (a *App) readName(d *config.DiscoveredHeads) (agent.Name, []strict.Fault) {
+func (a *App) discoveredName(d *config.DiscoveredHeads) agent.Name {
 	q := agent.Query{
 		Host: d.Name, Port: uint16(d.Port), Service: d.SRV, Server: d.Server, Count: a.calls.DNS,
 		Family: map[string]string{"": "ip", "ipv4": "ip4", "ipv6": "ip6"}[d.Family],
 	}
-	n := agent.Name{
-		Key: d.SRV, Same: *d, Lookup: q.Lookup, Interval: cmp.Or(time.Duration(d.Interval), agent.DefaultResolveEvery),
+	return agent.Name{
+		Key: nameKey(d), Same: *d, Lookup: q.Lookup, Interval: cmp.Or(time.Duration(d.Interval), agent.DefaultResolveEvery),
 		Most: int(cmp.Or(d.MaxHeads, defaultDiscovered)),
+		Head: func(hostPort string) (agent.Head, error) { return a.discoveredHead(d, hostPort) },
 	}
-	if d.Name != "" {
-		n.Key = net.JoinHostPort(d.Name, strconv.FormatInt(d.Port, 10))
+}
+
+// discoveredHead is an engine that a name has, or why it is refused.
+func (a *App) discoveredHead(d *config.DiscoveredHeads, hostPort string) (agent.Head, error) {
+	endpoint := cmp.Or(d.Scheme, "http") + "://" + hostPort
+	e := readEngine(&d.EngineHead, "", endpoint, "dns", a.config.Heads.AllowLinkLocal)
+	if len(e.faults) > 0 {
+		return agent.Head{}, strict.Listed(hostPort, e.faults)
 	}
-	var faults []strict.Fault
-	wrong := func(is bool, pointer, reason string) {
-		if is {
-			faults = append(faults, strict.Fault{Pointer: pointer, Reason: reason})
-		}
+	head := a.engineHead(&d.EngineHead, e)
+	if d.MetricsPort != 0 {
+		head.MetricsURL = withPort(head.URL, strconv.FormatInt(d.MetricsPort, 10))
 	}
-	_, notIP := netip.ParseAddr(d.Name)
-	asHost := func(name string) string { // "" is no fault here
-		if name == "" {
-			return ""
-		}
-		return address.CheckHost(name, true, "")
-	}
-	host, port, serverErr := net.SplitHostPort(d.Server)
-	n16, portErr := strconv.ParseUint(port, 10, 16)
-	wrong((d.Name == "") == (d.SRV == ""), "", "wants name, with port, or srv")
-	wrong(d.Name != "" && notIP == nil, "/name", "is an address; put it into heads")
-	wrong(asHost(d.Name) != "", "/name", asHost(d.Name))
-	wrong(asHost(d.SRV) != "", "/srv", asHost(d.SRV))
-	wrong(d.Name != "" && d.Port == 0, "/port", "must be given beside a name")
-	wrong(d.SRV != "" && d.Port != 0, "/port", "must not stand beside srv, whose records have it")
-	wrong(d.SRV != "" && d.Family != "", "/family", "must not stand beside srv, whose records have names")
-	wrong(d.Server != "" && (serverErr != nil || portErr != nil || n16 == 0 || host == ""), "/server", "must be host:port of a DNS server, such as 127.0.0.1:8600")
-	n.Head = func(hostPort string) (agent.Head, error) {
-		endpoint := cmp.Or(d.Scheme, "http") + "://" + hostPort
-		head, faults := a.engineHead(&d.EngineHead, "", endpoint, "dns")
-		if len(faults) > 0 {
-			return head, strict.Listed(hostPort, faults)
-		}
-		if d.MetricsPort != 0 {
-			head.MetricsURL = withPort(head.URL, strconv.FormatInt(d.MetricsPort, 10))
-		}
-		head.Same = [3]any{d.EngineHead, endpoint, d.MetricsPort}
-		return head, nil
-	}
-	like, ofAll := a.engineHead(&d.EngineHead, "", "http://host.invalid:1", "dns")
-	return n, slices.Concat(faults, ofAll, checkKey(&like.Options))
+	head.Same = [3]any{d.EngineHead, endpoint, d.MetricsPort}
+	return head, nil
 }

@@ -25,8 +25,9 @@ state in ./data.
 Settings come from flags, then HEADWAY_* variables, then the file that --config
 names, then defaults; 'headway config print' shows them with where each comes
 from. SIGTERM and Ctrl-C stop it without losing work in flight; a second one cuts
-what is still under way. SIGHUP reads the policy file again.`, func(c *call) error {
-			settings, err := loadConfig(c.Flags())
+what is still under way. SIGHUP reads the policy file, the lists of heads and the
+certificates again, and opens the audit file again.`, func(c *call) error {
+			settings, err := loadConfig(c.Flags(), app.CheckHeads(true))
 			if err != nil {
 				return err
 			}
@@ -45,8 +46,8 @@ what is still under way. SIGHUP reads the policy file again.`, func(c *call) err
 
 // loadConfig reads the configuration of a service from flags, which may be nil,
 // and the environment.
-func loadConfig(flags *pflag.FlagSet) (config.Config, error) {
-	c, err := config.Load(flags, os.Environ(), os.ReadFile)
+func loadConfig(flags *pflag.FlagSet, checks ...config.Check) (config.Config, error) {
+	c, err := config.Load(flags, os.Environ(), os.ReadFile, checks...)
 	if err != nil {
 		return c, cmdline.Errorf("%w", err)
 	}
@@ -62,7 +63,7 @@ func reloadOnHangup(ctx context.Context, a *app.App, log *slog.Logger) (stop fun
 		defer close(done)
 		for range hangups {
 			if err := a.Reload(ctx); err != nil {
-				log.Error("reload failed; the policy in force is unchanged", "error", err)
+				log.Error("reload failed; what is faulty stays as it was", "error", err)
 			}
 		}
 	}()
@@ -117,7 +118,7 @@ func awaitSecond(signals <-chan os.Signal) bool {
 
 func newConfig() *cobra.Command {
 	show := command("print", "Print the effective configuration and where each value comes from", "", func(c *call) error {
-		settings, err := loadConfig(c.Flags())
+		settings, err := loadConfig(c.Flags(), app.CheckHeads(false))
 		if err != nil {
 			return err
 		}

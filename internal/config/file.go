@@ -15,29 +15,47 @@ const (
 	maxFaults    = 1 << 20 // a fault takes a byte at least
 )
 
-func (l *loader) file(name string, readFile func(string) ([]byte, error)) {
+// file reads the file of that name, "": none, and returns its reader, nil after a
+// fault of the file as a whole.
+func (l *loader) file(name string, readFile func(string) ([]byte, error)) *fileReader {
 	if name == "" {
-		return
+		return nil
 	}
 	from := source{name: name}
 	data, err := readFile(name)
 	if err != nil {
 		l.fault("", from, "cannot be read: %v", err)
-		return
+		return nil
 	}
 	if len(data) > MaxFileBytes {
 		l.fault("", from, "has %d bytes; at most %d are read", len(data), MaxFileBytes)
+		return nil
+	}
+	f := &fileReader{loader: l, Reader: strict.NewYAML(data, strict.Options{Most: maxFaults}), name: name}
+	f.section("")
+	return f
+}
+
+// done adds the faults of the file, which are those of reading it and what checks
+// find in its lists. It does nothing for nil.
+func (f *fileReader) done(c *Config, checks []Check) {
+	if f == nil {
 		return
 	}
-	f := fileReader{l, strict.NewYAML(data, strict.Options{Most: maxFaults}), name, 0}
-	f.section("")
+	later := &strict.List{Most: maxFaults}
+	for _, check := range checks {
+		static, discovery := check(c)
+		later.AddBelow(f.static, static)
+		later.AddBelow("/discovery", discovery)
+	}
+	f.Merge(later)
 	faults, err := f.Done()
 	if err != nil {
-		l.fault("", from, "%v", err)
+		f.fault("", source{name: f.name}, "%v", err)
 	}
 	for _, fault := range faults {
 		key := element.ReplaceAllString(strings.TrimPrefix(fault.Pointer, "/"), "")
-		l.fault(strings.ReplaceAll(key, "/", "."), source{name, fault.Line}, "%s", fault.Reason)
+		f.fault(strings.ReplaceAll(key, "/", "."), source{f.name, fault.Line}, "%s", fault.Reason)
 	}
 }
 
@@ -50,7 +68,8 @@ type fileReader struct {
 	*loader
 	*strict.Reader
 	name    string
-	unknown int // keys
+	static  string // pointer to the list of static heads
+	unknown int    // keys
 }
 
 // section reads an object; prefix is "" for the whole file, else the section
@@ -59,8 +78,10 @@ func (f *fileReader) section(prefix string) {
 	f.Object(func(name string) bool {
 		key := prefix + name
 		switch s := f.find(key); {
-		case key == "heads" && f.Kind() == strict.Array || key == "heads.static":
-			f.staticHeads()
+		case key == "heads" && f.Kind() == strict.Array:
+			f.staticHeads("/heads")
+		case key == "heads.static":
+			f.staticHeads("/heads/static")
 		case key == "discovery":
 			f.discoveredHeads()
 		case prefix == "" && slices.Contains(f.sections(), key):

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"headway/internal/strict"
 )
 
 // EngineHead is what a configuration says of engines that the service itself keeps
@@ -57,9 +59,15 @@ const (
 	mostInterval   = time.Hour
 )
 
+// Check returns what is wrong with the values of the lists of static heads and of
+// discovery, whose meaning this package does not know. The pointers begin at the
+// list: /0/engine. A place that could not be read is left out of what is listed.
+type Check func(c *Config) (static, discovery []strict.Fault)
+
 // staticHeads reads the list under heads, or under heads.static beside the
-// settings of that section. What the values mean is checked where they are used.
-func (f *fileReader) staticHeads() {
+// settings of that section. pointer leads to it.
+func (f *fileReader) staticHeads(pointer string) {
+	f.static = pointer
 	f.Array(maxStaticHeads, func(int) {
 		var h StaticHead
 		f.engineHead(&h.EngineHead, map[string]func(){
@@ -127,10 +135,12 @@ func (i *Interval) set(text string) bool {
 
 // Engines reads the static heads and the names of discovery of the configuration
 // file again. The error is an *Error with every fault of the file.
-func (c *Config) Engines(readFile func(name string) ([]byte, error)) ([]StaticHead, []DiscoveredHeads, error) {
+func (c *Config) Engines(readFile func(name string) ([]byte, error), checks ...Check) ([]StaticHead, []DiscoveredHeads, error) {
 	var again Config
 	l := &loader{table: newTable(&again), sources: map[string]source{}, lists: &again}
-	l.file(c.file, readFile)
+	f := l.file(c.file, readFile)
+	again.Heads.AllowLinkLocal = c.Heads.AllowLinkLocal // which other sources may have set
+	f.done(&again, checks)
 	if len(l.faults) > 0 {
 		return nil, nil, &Error{l.faults}
 	}

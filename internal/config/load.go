@@ -112,15 +112,20 @@ func (v *flagValue) Set(text string) error {
 // the same names (fs may be nil), the HEADWAY_* variables of environ, the file that
 // --config or HEADWAY_CONFIG names, and the defaults, in this order of precedence. An empty variable is
 // unset. An invalid value is an error even if another source overrides it. The
-// error is an *Error with every fault.
-func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byte, error)) (Config, error) {
+// error is an *Error with every fault, those that checks find in the file's lists
+// included.
+func Load(fs *pflag.FlagSet, environ []string, readFile func(name string) ([]byte, error), checks ...Check) (Config, error) {
 	var c Config
 	l := &loader{table: newTable(&c), sources: map[string]source{}, lists: &c}
 	vars := environment(environ)
 	c.file = configFile(fs, vars)
-	l.file(c.file, readFile)
+	file := l.file(c.file, readFile)
 	l.environment(vars)
 	l.flags(fs)
+	others := l.faults
+	l.faults = nil // those of the file come first
+	file.done(&c, checks)
+	l.faults = append(l.faults, others...)
 	c.sources = l.sources
 	if len(l.faults) == 0 {
 		l.faults = c.check()

@@ -108,6 +108,13 @@ func (l *List) Add(pointer, format string, args ...any) {
 	}
 }
 
+// AddBelow adds faults of a part, which stands at the pointer.
+func (l *List) AddBelow(pointer string, faults []Fault) {
+	for _, f := range faults {
+		l.Add(pointer+f.Pointer, "%s", f.Reason)
+	}
+}
+
 // All returns the faults, by line where they have one and else in the order
 // they were found, or nil when there is none.
 func (l *List) All() []Fault {
