@@ -248,6 +248,56 @@ func TestAHedgeThatBothHeadsFail(t *testing.T) {
 	}
 }
 
+// Where both heads of a hedge fail, in either order, the decision of the third names both
+// with what was wrong and for how long each was asked, and no head is asked twice.
+func TestARetryAfterAHedgeNamesBothHeads(t *testing.T) {
+	for _, c := range []struct {
+		first time.Duration // until the first head fails; the second does 15 s after it was asked
+		want  string
+	}{
+		{10 * time.Second, "; before that %[2]s: error 503 after 15 s; beside %[1]s: error 500 after 10 s"},
+		{30 * time.Second, "; before that %[2]s: error 503 after 15 s; beside %[1]s: error 500 after 30 s"},
+	} {
+		onFakeTime(t, func(t *testing.T, p *plane) {
+			p.policy("default_strategy: least_loaded\nhedge: {after_ms: 5000}")
+			var mu sync.Mutex
+			var asked []string
+			for _, id := range []string{"1", "2", "3", "4"} {
+				p.script(id, func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					asked = append(asked, "head-"+id)
+					turn := len(asked)
+					mu.Unlock()
+					switch turn {
+					case 1:
+						wait(r, c.first)
+						w.WriteHeader(http.StatusInternalServerError)
+					case 2:
+						wait(r, 15*time.Second)
+						w.WriteHeader(http.StatusServiceUnavailable)
+					default:
+						w.Header().Set("Content-Type", "application/json")
+						_, _ = io.WriteString(w, gateAnswer)
+					}
+				})
+			}
+			a := p.answer(chatPath, chatBody, "X-Request-Id", "one")
+			p.settled()
+			if a.StatusCode != http.StatusOK || a.Header.Get("X-Headway-Attempts") != "3" || len(asked) != 3 || a.Header.Get("X-Headway-Head") != asked[2] {
+				t.Fatalf("%d after %s attempts, at %v: %s", a.StatusCode, a.Header.Get("X-Headway-Attempts"), asked, a.body)
+			}
+			d := p.record(a.Header)
+			if want := fmt.Sprintf(c.want, asked[0], asked[1]); !strings.HasSuffix(d.Reason, want) || d.Head.ID != asked[2] || d.Outcome.Result != "ok" {
+				t.Errorf("%s, %s: %s\nwant %s", d.Head.ID, d.Outcome.Result, d.Reason, want)
+			}
+			list := p.records("request_id=one")
+			if len(list) != 2 || list[0].DecisionID != d.DecisionID || list[1].Head.ID != asked[0] || list[1].Outcome.Result != "error" {
+				t.Errorf("by the request's id: %+v", list)
+			}
+		})
+	}
+}
+
 // Once the first head has failed, the answer is the second one's, also where it begins
 // with a comment.
 func TestACommentOfAHedgeNamesItsHead(t *testing.T) {

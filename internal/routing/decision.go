@@ -222,22 +222,29 @@ func (d *Decision) AppendReason(b []byte) []byte {
 		b = append(b, ')')
 	}
 	for ; d.Before() != nil; d = d.Before() {
-		a := d.Before()
+		a, how := d.Before(), "; before that "
 		if d.Hedges() {
-			b = append(append(b, "; beside "...), a.Head.ID...)
-			continue
+			how = "; beside "
 		}
-		end := a.end.Load()
-		b = fmt.Appendf(b, "; before that %s: %s", a.Head.ID, end.Result)
-		switch {
-		case end.Fault != "" && !strings.HasPrefix(end.Fault, "status_"): // that has a code
-			b = fmt.Appendf(b, " (%s)", end.Fault)
-		case end.StatusCode > 0:
-			b = fmt.Appendf(b, " %d", end.StatusCode)
+		b = append(append(b, how...), a.Head.ID...)
+		if end := a.end.Load(); end != nil && (!d.Hedges() || end.Result == ResultError) { // or it was withdrawn, or goes on
+			b = end.appendReason(append(b, ": "...))
 		}
-		if end.Duration >= 0 {
-			b = fmt.Appendf(b, " after %.3g s", end.Duration/1000)
-		}
+	}
+	return b
+}
+
+// appendReason appends how an attempt ended, after which another head was tried.
+func (o *Outcome) appendReason(b []byte) []byte {
+	b = append(b, o.Result.String()...)
+	switch {
+	case o.Fault != "" && !strings.HasPrefix(o.Fault, "status_"): // that has a code
+		b = fmt.Appendf(b, " (%s)", o.Fault)
+	case o.StatusCode > 0:
+		b = fmt.Appendf(b, " %d", o.StatusCode)
+	}
+	if o.Duration >= 0 {
+		b = fmt.Appendf(b, " after %.3g s", o.Duration/1000)
 	}
 	return b
 }
