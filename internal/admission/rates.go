@@ -59,7 +59,7 @@ func (a *Admission) Enter(c *Caller) (s Standing, err error) {
 	defer a.accounts.mu.Unlock()
 	now := a.o.Now()
 	u := a.account(c.ID, now)
-	left := u.began.Add(window).Sub(now)
+	left := u.left(now)
 	switch {
 	case tokens > 0 && u.tokens >= tokens:
 		a.metrics.tokens.Inc()
@@ -70,18 +70,31 @@ func (a *Admission) Enter(c *Caller) (s Standing, err error) {
 	default:
 		u.requests++
 	}
-	return Standing{quota(requests, u.requests, left), quota(tokens, u.tokens, left)}, err
+	return u.standing(requests, tokens, now), err
 }
 
 // Charge counts the tokens of a request that has ended. They may be more than were
-// left: the next request waits for the next window.
-func (a *Admission) Charge(c *Caller, tokens int64) {
-	if tokens <= 0 || limit(c.Tokens, a.o.Tokens) == 0 {
-		return
+// left: the next request waits for the next window. The standing is that after them,
+// the zero value if none are counted.
+func (a *Admission) Charge(c *Caller, tokens int64) (s Standing) {
+	most := limit(c.Tokens, a.o.Tokens)
+	if tokens <= 0 || most == 0 {
+		return s
 	}
 	a.accounts.mu.Lock()
 	defer a.accounts.mu.Unlock()
-	a.account(c.ID, a.o.Now()).tokens += tokens
+	now := a.o.Now()
+	u := a.account(c.ID, now)
+	u.tokens += tokens
+	return u.standing(limit(c.Requests, a.o.Requests), most, now)
+}
+
+// left is the rest of the window.
+func (u *account) left(now time.Time) time.Duration { return u.began.Add(window).Sub(now) }
+
+// standing is where the caller stands with its limits.
+func (u *account) standing(requests, tokens int64, now time.Time) Standing {
+	return Standing{quota(requests, u.requests, u.left(now)), quota(tokens, u.tokens, u.left(now))}
 }
 
 // limit is a caller's own limit or the one that all have; 0: none.

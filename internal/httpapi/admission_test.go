@@ -289,7 +289,7 @@ func TestAKeyHasLimitsOfItsOwn(t *testing.T) {
 		a := p.answer(chatPath, chatBody, "Authorization", "Bearer "+limited)
 		want := map[string]string{
 			"X-Ratelimit-Limit-Requests": "2", "X-Ratelimit-Remaining-Requests": strconv.Itoa(1 - i),
-			"X-Ratelimit-Limit-Tokens": "100000", "X-Ratelimit-Remaining-Tokens": strconv.Itoa(100_000 - 1000*i),
+			"X-Ratelimit-Limit-Tokens": "100000", "X-Ratelimit-Remaining-Tokens": strconv.Itoa(99_000 - 1000*i),
 		}
 		for name, value := range want {
 			if got := a.Header.Get(name); a.StatusCode != http.StatusOK || got != value {
@@ -304,6 +304,9 @@ func TestAKeyHasLimitsOfItsOwn(t *testing.T) {
 	seconds, _ := strconv.Atoi(a.Header.Get("Retry-After"))
 	if a.StatusCode != http.StatusTooManyRequests || !bytes.Contains(a.body, []byte(`"type":"requests","param":null,"code":"rate_limit_exceeded"`)) || seconds < 1 || seconds > 64 {
 		t.Errorf("%d %s, Retry-After %d", a.StatusCode, a.body, seconds)
+	}
+	if a.Header["X-Headway-Decision-Id"] != nil {
+		t.Errorf("no head was looked for, and the answer names a decision: %v", a.Header)
 	}
 	a = p.answer("/v1/messages", `{"model":"m","max_tokens":1,"messages":[]}`, "X-Api-Key", limited)
 	if a.StatusCode != http.StatusTooManyRequests || !bytes.Contains(a.body, []byte(`"rate_limit_error"`)) {

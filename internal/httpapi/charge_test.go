@@ -61,3 +61,47 @@ func TestWhatACallerIsChargedFor(t *testing.T) {
 		}
 	})
 }
+
+// The header of an answer that is held whole says what is left after it, with what the
+// head reports or with the estimate. Of a stream it says what was left before: it is
+// sent first.
+func TestAnAnswerIsChargedBeforeItsHeader(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, p *plane) {
+		p.script("1", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Ratelimit-Remaining-Tokens", "7") // is not the caller's
+			switch kind := r.Header.Get("X-Test"); kind {
+			case "stream":
+				say(w, roleEvent+tokenEvent+`data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":6}}`+"\n\ndata: [DONE]\n\n")
+			case "refused":
+				w.Header().Set("Content-Type", "application/json")
+				w.WriteHeader(http.StatusBadRequest)
+				_, _ = w.Write([]byte(`{"error":{"message":"no"}}`))
+			default:
+				time.Sleep(10 * time.Second)
+				w.Header().Set("Content-Type", "application/json")
+				_, _ = w.Write([]byte(strings.Replace(gateAnswer, `"usage"`, `"`+kind+`"`, 1)))
+			}
+		})
+		p.key(p.admin(), access.Request{Name: "root", Role: string(access.RoleAdmin)})
+		key := p.key(p.admin(), access.Request{Name: "limited", Role: "client", Limits: access.Limits{TokensPerMinute: 10_000, RequestsPerMinute: 10}})
+		for i, step := range []struct{ kind, remaining, reset string }{
+			{"usage", "9000", "50s"},
+			{"unknown", "8989", "40s"}, // 11 by the estimate
+			{"refused", "8989", "40s"},
+			{"stream", "8989", "40s"},
+			{"refused", "8979", "40s"},
+			{"usage", "7979", "30s"},
+		} {
+			body := chatBody
+			if step.kind == "stream" {
+				body = streamBody
+			}
+			a := p.answer(chatPath, body, "X-Api-Key", key, "X-Test", step.kind)
+			got := [...]string{a.Header.Get("X-Ratelimit-Remaining-Tokens"), a.Header.Get("X-Ratelimit-Reset-Tokens"), a.Header.Get("X-Ratelimit-Remaining-Requests")}
+			if want := [...]string{step.remaining, step.reset, strconv.Itoa(9 - i)}; got != want {
+				t.Errorf("%d, %s: %d, tokens left, reset, requests left: %q; want %q\n%s", i, step.kind, a.StatusCode, got, want, a.body)
+			}
+			p.settled()
+		}
+	})
+}

@@ -174,6 +174,8 @@ func TestAStopLetsTheQueueGoOn(t *testing.T) {
 	for name, c := range map[string]<-chan planeAnswer{"that a head works on": second, "that waits": third} {
 		if a := <-c; a.err != nil || a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(a.body), `"code":"stopping"`) || a.Header.Get("Retry-After") == "" {
 			t.Errorf("the one %s: %d %s %v", name, a.StatusCode, a.body, a.err)
+		} else if decided := a.Header["X-Headway-Decision-Id"] != nil; decided != (c == second) {
+			t.Errorf("the one %s has a decision: %t", name, decided)
 		}
 	}
 	if err := <-stopped; err == nil || !strings.Contains(err.Error(), "0 answers in their middle, 2 answered with 503") {
@@ -181,6 +183,31 @@ func TestAStopLetsTheQueueGoOn(t *testing.T) {
 	}
 	all.Wait()
 	p.settled()
+}
+
+// A request that a stop ends in the queue has the decision of the head that failed it
+// before.
+func TestAStopOfWhatWaitsToBeTriedAgain(t *testing.T) {
+	p, g := newGatedPlane(t)
+	var all sync.WaitGroup
+	defer all.Wait()
+	p.begin(p.Context(), &all)
+	<-g.arrived
+	p.script("failing", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	again := p.begin(p.Context(), &all)
+	p.waiting(1)
+	p.cut("0 answers in their middle, 2 answered with 503")
+	a := <-again
+	if a.err != nil || !strings.Contains(string(a.body), `"code":"stopping"`) || a.Header.Get("X-Headway-Attempts") != "1" {
+		t.Fatalf("%+v %s", a, a.body)
+	}
+	id, recent := a.Header.Get("X-Headway-Decision-Id"), p.router.Recent(routing.RecentQuery{Limit: 100})
+	for _, d := range recent {
+		if o, ended := d.Outcome(); d.ID() == id && ended && o.StatusCode == http.StatusInternalServerError {
+			return
+		}
+	}
+	t.Errorf("the decision %q of the attempt that failed is not among %d", id, len(recent))
 }
 
 // A caller that still sends its body is answered too, and one that takes nothing

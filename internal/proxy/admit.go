@@ -42,20 +42,7 @@ func (x *exchange) sharer() string {
 func (x *exchange) enter() error {
 	x.account = accountOf(x.caller.Principal)
 	standing, err := x.proxy.o.Admission.Enter(&x.account)
-	h := x.w.Header()
-	for _, q := range []struct {
-		limit, remaining, reset string
-		admission.Quota
-	}{
-		{"X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests", standing.Requests},
-		{"X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens", standing.Tokens},
-	} {
-		if q.Limit > 0 {
-			h[q.limit] = []string{strconv.FormatInt(q.Limit, 10)}
-			h[q.remaining] = []string{strconv.FormatInt(q.Remaining, 10)}
-			h[q.reset] = []string{q.Reset.Round(time.Millisecond).String()}
-		}
-	}
+	x.sayLimits(standing)
 	limited, is := errors.AsType[*admission.LimitError](err)
 	if !is {
 		return err
@@ -70,17 +57,61 @@ func (x *exchange) enter() error {
 	}
 }
 
-// charge counts the tokens of an attempt that has ended: of one whose answer had
-// content, and of the prompt that a head had when its caller left before that.
-func (x *exchange) charge(o *routing.Outcome) {
-	tokens := max(o.InputTokens, 0) + max(o.OutputTokens, 0)
-	if x.first.IsZero() {
-		left := o.Result == routing.ResultCancelled && x.dialed && !x.unsent && cutOff(x.r.Context()) == nil
-		if tokens = 0; left && x.prompt > 0 {
-			tokens = x.proxy.estimates.prompt(x.decision.ModelType, x.prompt)
+// sayLimits says in the answer, which has not begun, what is left of each limit that
+// there is.
+func (x *exchange) sayLimits(standing admission.Standing) {
+	h := x.w.Header()
+	for _, q := range []struct {
+		limit, remaining, reset string
+		admission.Quota
+	}{
+		{"X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests", standing.Requests},
+		{"X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens", standing.Tokens},
+	} {
+		if q.Limit > 0 {
+			h[q.limit] = []string{strconv.FormatInt(q.Limit, 10)}
+			h[q.remaining] = []string{strconv.FormatInt(q.Remaining, 10)}
+			h[q.reset] = []string{q.Reset.Round(time.Millisecond).String()}
 		}
 	}
-	x.proxy.o.Admission.Charge(&x.account, tokens)
+}
+
+// charge counts the tokens of an attempt, and fills in those that its head did not
+// report. Of an answer that is held whole that was done before it was sent.
+func (x *exchange) charge(o *routing.Outcome) {
+	if x.charged {
+		o.Estimated = x.guessed
+		return
+	}
+	x.estimate(o)
+	x.proxy.o.Admission.Charge(&x.account, x.tokens(o))
+}
+
+// chargeFirst charges for an answer that is held whole, so that its header says what
+// is left after it. Callers without a limit of tokens have no such header.
+func (x *exchange) chargeFirst(status int, u openai.Usage) {
+	x.usage = u
+	if x.w.Header()["X-Ratelimit-Limit-Tokens"] == nil {
+		return
+	}
+	o := x.outcome(resultOf(status), status)
+	x.estimate(&o)
+	x.sayLimits(x.proxy.o.Admission.Charge(&x.account, x.tokens(&o)))
+	x.usage = openai.Usage{Input: o.InputTokens, Output: o.OutputTokens, Cached: o.CachedTokens}
+	x.charged, x.guessed = true, o.Estimated
+}
+
+// tokens are those that the caller of an attempt pays for: of an answer that had content,
+// and of the prompt that a head had when the caller left before that.
+func (x *exchange) tokens(o *routing.Outcome) int64 {
+	if !x.first.IsZero() {
+		return max(o.InputTokens, 0) + max(o.OutputTokens, 0)
+	}
+	left := o.Result == routing.ResultCancelled && x.dialed && !x.unsent && cutOff(x.r.Context()) == nil
+	if !left || x.prompt == 0 {
+		return 0
+	}
+	return x.proxy.estimates.prompt(x.decision.ModelType, x.prompt)
 }
 
 // decide asks the router for a head.

@@ -30,6 +30,8 @@ type attempt struct {
 	events   *openai.Stream // that is passed on; nil: none so far
 	usage    openai.Usage
 	text     int64                  // bytes of text of the answer
+	charged  bool                   // its caller has paid for it
+	guessed  bool                   // the tokens of what it paid are an estimate
 	fault    string                 // why it failed; "": it did not
 	unsent   bool                   // not a byte of the request can have reached the head
 	early    bool                   // the head answered or closed before the request's end

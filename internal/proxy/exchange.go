@@ -127,7 +127,6 @@ func (x *exchange) run() error {
 // a byte was sent cost no head any work: what follows it takes nothing from the budget.
 func (x *exchange) next(f *failure) *routing.Decision {
 	p, d := x.proxy, x.decision
-	x.estimate(&f.outcome)
 	x.charge(&f.outcome)
 	x.called(&f.outcome)
 	x.decision = nil
@@ -231,7 +230,6 @@ func withdrawn() routing.Outcome {
 // finish ends the attempt that was answered.
 func (x *exchange) finish(result routing.Result, status int) {
 	d, o := x.decision, x.outcome(result, status)
-	x.estimate(&o)
 	x.charge(&o)
 	x.called(&o)
 	x.decision = nil

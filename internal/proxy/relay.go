@@ -72,6 +72,9 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 		x.text = int64(openai.TextLength(head))
 	}
 	x.first = x.proxy.o.Router.Begun(x.decision)
+	if ended(err) {
+		x.chargeFirst(res.Status, answer.Usage())
+	}
 	x.header(res.Status, res.Header, length)
 	for _, piece := range pieces {
 		if x.write(x.mask.apply(piece)) != nil {
@@ -79,7 +82,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 		}
 	}
 	if ended(err) {
-		return x.complete(res, answer.Usage())
+		return x.complete(res, x.usage)
 	}
 	return x.rest(res, answer, isJSON, c.b[:])
 }
@@ -168,12 +171,16 @@ func (x *exchange) rest(res *upstream.Response, answer *openai.Answer, isJSON bo
 func (x *exchange) complete(res *upstream.Response, u openai.Usage) *failure {
 	x.usage = u
 	_ = x.write(x.mask.rest())
-	result := routing.ResultOK
-	if res.Status >= 400 {
-		result = routing.ResultError // the caller's fault: it says nothing of the head
-	}
-	x.finish(result, res.Status)
+	x.finish(resultOf(res.Status), res.Status)
 	return nil
+}
+
+// resultOf is what a head's answer with a status is, which came whole.
+func resultOf(status int) routing.Result {
+	if status >= 400 {
+		return routing.ResultError // the caller's fault: it says nothing of the head
+	}
+	return routing.ResultOK
 }
 
 // failedWithin is that an answer of which some was passed on has an error.
