@@ -1,7 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -130,4 +135,48 @@ func TestKeysInFilesHaveTheExitCodesOfAService(t *testing.T) {
 	s.env = nil
 	serve(t, filepath.Join(dir, "data"))
 	both()
+}
+
+// A key that is revoked ends its stream in the service that runs, and the head is left.
+func TestARevokedKeyEndsItsStreamInTheProcess(t *testing.T) {
+	left := make(chan struct{})
+	head := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, streamedChunk)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(left)
+	}))
+	t.Cleanup(head.Close)
+	dir := t.TempDir()
+	p := serve(t, filepath.Join(dir, "data"), "--lease-base-interval", "10m")
+	p.must(http.StatusCreated, "POST", "/api/v1/heads", fmt.Sprintf(`{"id":"a","endpoint":%q,"model_types":["m"],"region":"eu","status":"active"}`, head.URL))
+	s := &shell{TB: t, dir: dir}
+	s.cli(exitOK, "keys", "create", "--role", "admin", "--name", "me", "--out", "admin.key")
+	s.cli(exitOK, "keys", "create", "--role", "client", "--name", "app", "--out", "app.key", "--token-file", "admin.key")
+	key, err := os.ReadFile(filepath.Join(dir, "app.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+"/v1/chat/completions", strings.NewReader(`{"model":"m","stream":true,"messages":[]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(key)))
+	res, err := (&http.Client{Transport: p.client.Transport, Timeout: patience}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	in := bufio.NewReader(res.Body)
+	if line, err := in.ReadString('\n'); res.StatusCode != http.StatusOK || !strings.HasPrefix(line, "data:") {
+		t.Fatalf("%d %q %v", res.StatusCode, line, err)
+	}
+	s.cli(exitOK, "keys", "revoke", s.named("app"), "--token-file", "admin.key")
+	rest, err := io.ReadAll(in)
+	if !strings.Contains(string(rest), `"code":"key_revoked"`) || err == nil || strings.Contains(string(rest), "[DONE]") {
+		t.Fatalf("the stream ended with %v:\n%s", err, rest)
+	}
+	<-left
+	p.stop()
 }
