@@ -87,7 +87,7 @@ func onFakeTime(t *testing.T, test func(*testing.T, *plane)) {
 	}
 }
 
-func newMemoryPlane(t *testing.T, v version) *plane {
+func newMemoryPlane(t *testing.T, v version, change ...func(*proxy.Options)) *plane {
 	t.Helper()
 	settings, err := config.Load(nil, nil, nil)
 	if err != nil {
@@ -108,9 +108,13 @@ func newMemoryPlane(t *testing.T, v version) *plane {
 				t.Error(err)
 			}
 		})
-		o.Proxy, err = proxy.New(proxy.Options{
+		options := proxy.Options{
 			Router: o.Router, Fleet: o.Fleet, Heads: heads, Metrics: o.Metrics, Log: o.Log, Guard: o.Guard, Limits: proxy.Limits(c.ProxyLimits),
-		})
+		}
+		for _, c := range change {
+			c(&options)
+		}
+		o.Proxy, err = proxy.New(options)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -128,9 +128,18 @@ func (s *Server) newHTTP(h http.Handler) *http.Server {
 		WriteTimeout:                 s.o.Limits.WriteTimeout,
 		IdleTimeout:                  s.o.Limits.IdleTimeout,
 		MaxHeaderBytes:               int(max(1, s.o.Limits.MaxHeaderBytes-readAhead)),
+		HTTP2:                        &http.HTTP2Config{MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow},
 		ErrorLog:                     slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
 }
+
+// What clients may send by HTTP/2 of bodies that are not read yet, of one request and of
+// all of a connection. By default both are 1 MiB: one body that waits for room would hold
+// up all other bodies of its connection.
+const (
+	streamWindow     = 256 << 10
+	connectionWindow = 2 << 20
+)
 
 // readAhead is what net/http reads of a header beyond the limit that it is given.
 const readAhead = 4096

@@ -2,11 +2,14 @@ package httpapi_test
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -173,6 +176,64 @@ func TestPitfallP20ChunkedBodiesKeepNoOtherOut(t *testing.T) {
 	for i := range 8 {
 		if x := p.send(http.MethodPost, "/v1/tokenize", strings.NewReader(bodyOf(1<<20+100)), "Content-Type", "application/json"); x.StatusCode != http.StatusOK {
 			t.Errorf("body %d: %d %s", i, x.StatusCode, x.body)
+		}
+	}
+}
+
+// While a body waits for room no time of its client passes. One that finds none in time has
+// its answer, and over HTTP/2 others are answered on the same connection meanwhile and
+// afterwards.
+func TestABodyThatWaitsForRoomKeepsItsConnection(t *testing.T) {
+	const limit = 2 << 20
+	for _, v := range versions(t) {
+		for _, c := range []struct {
+			holds  time.Duration // that the first body holds the room
+			status int           // of those that wait for it from the first second on
+			after  time.Duration // that they have their answers
+		}{{12 * time.Second, http.StatusOK, 12 * time.Second}, {40 * time.Second, http.StatusServiceUnavailable, 21 * time.Second}} {
+			t.Run(v.name+", "+http.StatusText(c.status), func(t *testing.T) {
+				fakeTime(t, func(t *testing.T) {
+					p := newMemoryPlane(t, v, func(o *proxy.Options) {
+						o.Limits.MaxBody, o.Limits.MaxBodies = limit, limit+1<<20
+						o.Limits.BodyTime, o.Limits.BodyWait = 5*time.Second, 20*time.Second
+					})
+					var asked, dialed atomic.Int32
+					p.script("1", func(w http.ResponseWriter, r *http.Request) {
+						if asked.Add(1) == 1 {
+							wait(r, c.holds)
+						}
+						w.Header().Set("Content-Type", "application/json")
+						_, _ = io.WriteString(w, gateAnswer)
+					})
+					transport, _ := p.client.Transport.(*http.Transport)
+					transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+						dialed.Add(1)
+						return p.network.dial(ctx, network, address)
+					}
+					began := time.Now()
+					var all sync.WaitGroup
+					ask := func(size, status int, took time.Duration) {
+						t.Helper()
+						a := p.answer("/v1/tokenize", bodyOf(size))
+						if a.StatusCode != status || time.Since(began) != took || status != http.StatusOK && !bytes.Contains(a.body, []byte(`"code":"bodies_full"`)) {
+							t.Errorf("a body of %d bytes: %d after %s: %s", size, a.StatusCode, time.Since(began), a.body)
+						}
+					}
+					all.Go(func() { ask(limit, http.StatusOK, c.holds) })
+					time.Sleep(time.Second)
+					for range 7 {
+						all.Go(func() { ask(limit, c.status, c.after) })
+					}
+					time.Sleep(time.Second)
+					ask(1000, http.StatusOK, 2*time.Second)
+					time.Sleep(c.after)
+					ask(1000, http.StatusOK, c.after+2*time.Second)
+					all.Wait()
+					if n := dialed.Load(); v.scheme == "https" && n != 1 {
+						t.Errorf("%d connections were made", n)
+					}
+				})
+			})
 		}
 	}
 }
