@@ -39,10 +39,31 @@ func TestTheFilesAreGenerated(t *testing.T) {
 	}
 }
 
+// A number that may have a fraction is rounded, and not to thousandths of one, which
+// humanize writes as 133.3m.
+func TestNumbersOfAlertsAreRounded(t *testing.T) {
+	number := regexp.MustCompile(`\{\{\s*\$value\s*(\|\s*([a-zA-Z0-9]+)[^}]*)?\}\}`)
+	fraction := regexp.MustCompile(`\b(rate|increase|histogram_quantile|avg|avg_over_time)\(|/`)
+	seen := 0
+	for _, g := range mixin.Groups() {
+		for _, a := range g.Alerts {
+			for _, m := range number.FindAllStringSubmatch(a.Summary+a.Description, -1) {
+				seen++
+				if f := m[2]; f == "humanize" || f == "" && fraction.MatchString(a.Expr) {
+					t.Errorf("%s: %s of %s is not rounded", a.Name, m[0], a.Expr)
+				}
+			}
+		}
+	}
+	if seen < 20 {
+		t.Errorf("%d numbers", seen)
+	}
+}
+
 // A number in a description agrees with its noun, one of anything too: it stands
 // after the noun.
 func TestNumbersOfAlertsFollowTheirNouns(t *testing.T) {
-	before := regexp.MustCompile(`(\$value|\| humanize|\| value) \}\} +([a-zA-Z{]+ ?[a-z]*)`)
+	before := regexp.MustCompile(`(\$value|\| humanize|\| value|\| printf "%\.\df") \}\} +([a-zA-Z{]+ ?[a-z]*)`)
 	seen := 0
 	for _, g := range mixin.Groups() {
 		for _, a := range g.Alerts {
