@@ -72,6 +72,8 @@ func TestTheCommandLineFindsTheServiceByItself(t *testing.T) {
 	out, _ := s.cli(exitOK, "status")
 	has(t, out, p.url, "ready", "heads    0")
 	s.cli(exitOK, "heads", "register", "gpu-1", "--endpoint", "http://127.0.0.1:9", "--model-type", "m", "--region", "eu", "--status", "active", "--label", "rack=7")
+	out, _ = s.cli(exitOK, "status")
+	has(t, strings.Join(strings.Fields(out), " "), "IN FLIGHT WAITING model m 1 1 0 0 region eu 1 1 0 -")
 	s.cli(exitRefused, "heads", "register", "gpu-2", "--endpoint", "ftp://x", "--model-type", "m", "--region", "eu")
 	out, _ = s.cli(exitOK, "heads", "list", "-o", "wide", "--region", "eu")
 	has(t, out, "gpu-1", "active", "http://127.0.0.1:9", "rack=7")

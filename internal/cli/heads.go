@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -72,11 +73,15 @@ func headTable(heads []api.Head) *terminal.Table {
 			}
 			reported = terminal.Short(time.Duration(h.Load.AgeMs*1e6)) + " ago"
 		}
+		inFlight := strconv.FormatInt(h.InFlight, 10)
+		if h.Capacity != nil && h.Capacity.MaxInFlight > 0 {
+			inFlight += fmt.Sprintf(" of %d", h.Capacity.MaxInFlight)
+		}
 		var labels []string
 		for _, name := range slices.Sorted(maps.Keys(h.Labels)) {
 			labels = append(labels, name+"="+h.Labels[name])
 		}
-		t.Add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, h.InFlight, kv, reported,
+		t.Add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, inFlight, kv, reported,
 			h.Endpoint, cmp.Or(h.Engine, "-"), cmp.Or(h.Labels[agent.SourceLabel], "-"), h.Weight, h.Epoch, labels)
 	}
 	return t

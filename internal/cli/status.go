@@ -38,6 +38,9 @@ type headSums map[string]struct {
 	Routable int   `json:"routable"`
 	InFlight int64 `json:"in_flight"`
 	Bound    int64 `json:"max_in_flight,omitzero"` // by the policy's pools
+
+	// Waiting are the requests of the data plane without a place, of models; nil: not known.
+	Waiting *int64 `json:"waiting,omitempty"`
 }
 
 func newStatus() *cobra.Command {
@@ -45,6 +48,8 @@ func newStatus() *cobra.Command {
 	var watch bool
 	cmd := addOutput(command("status", "Show how the service and its fleet are",
 		`Show how the service and its fleet are. Exit code 6: the service is not ready.
+
+WAITING are requests of the data plane that have no place yet, by their model.
 
 MEAN TTFT is what decisions report of heads: the time from when a request was
 sent to the head. What clients saw of the data plane, with the queue and attempts
@@ -90,6 +95,9 @@ func summarise(ctx context.Context, c *client.Client) (*summary, error) {
 	if err := s.bound(policy.Document); err != nil {
 		return nil, err
 	}
+	if values, err := doctor.Scrape(ctx, c); err == nil { // a proxy may keep /metrics from this command
+		s.wait(values)
+	}
 	strategies, err := c.Strategies(ctx)
 	for _, st := range strategies {
 		if st.Results.Decisions > 0 {
@@ -130,6 +138,16 @@ func (s *summary) bound(document []byte) error {
 		}
 	}
 	return nil
+}
+
+// wait notes how many requests wait for each model, as the metrics have it.
+func (s *summary) wait(metrics map[string]float64) {
+	for model, sum := range s.Models {
+		if n, ok := metrics[fmt.Sprintf("headway_admission_waiting_by_model{model_type=%q}", model)]; ok {
+			sum.Waiting = new(int64(n))
+			s.Models[model] = sum
+		}
+	}
 }
 
 func (sums headSums) add(name string, h *api.Head) {
@@ -175,14 +193,18 @@ func (s *summary) print(w io.Writer) error {
 		_ = terminal.Printf(w, "         %s\n", s.FailingText())
 	}
 	_ = terminal.Printf(w, "policy   revision %d\n\n", s.Revision)
-	t := &terminal.Table{Columns: []string{"", "HEADS", "TAKE REQUESTS", "IN FLIGHT"}}
+	t := &terminal.Table{Columns: []string{"", "HEADS", "TAKE REQUESTS", "IN FLIGHT", "WAITING"}}
 	for kind, sums := range map[string]headSums{"model ": s.Models, "region ": s.Regions} {
 		for name, sum := range sums {
 			inFlight := strconv.FormatInt(sum.InFlight, 10)
 			if sum.Bound > 0 {
 				inFlight += fmt.Sprintf(" of at most %d", sum.Bound)
 			}
-			t.Add(kind+name, sum.Heads, sum.Routable, inFlight)
+			waiting := "-"
+			if sum.Waiting != nil {
+				waiting = strconv.FormatInt(*sum.Waiting, 10)
+			}
+			t.Add(kind+name, sum.Heads, sum.Routable, inFlight, waiting)
 		}
 	}
 	slices.SortFunc(t.Rows, slices.Compare)

@@ -41,7 +41,23 @@ func TestStatusShowsTheBoundOfAModel(t *testing.T) {
 	if err := s.print(&out); err != nil {
 		t.Fatal(err)
 	}
-	has(t, out.String(), "model bound  1      1              2 of at most 3", "model free   1      1              2\n")
+	has(t, out.String(), "model bound  1      1              2 of at most 3", "model free   1      1              2 ")
+}
+
+// How many requests wait stands beside a model, unless the metrics cannot be read, and
+// the places of a head beside what it has in flight.
+func TestStatusShowsWhatWaits(t *testing.T) {
+	s := newSummary()
+	h := api.Head{ID: "a", Status: "active", Routable: true, ModelTypes: []string{"busy", "free", "new"}, InFlight: 2, Region: "us", Capacity: &api.Capacity{MaxInFlight: 3}}
+	s.add(&h)
+	s.wait(map[string]float64{`headway_admission_waiting_by_model{model_type="busy"}`: 7, `headway_admission_waiting_by_model{model_type="free"}`: 0})
+	var out strings.Builder
+	if err := s.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	has(t, out.String(), "IN FLIGHT  WAITING\n", "model busy  1      1              2          7\n", "model free  1      1              2          0\n",
+		"model new   1      1              2          -\n", "region us   1      1              2          -\n")
+	has(t, listOf(t, h), "  2 of 3  ")
 }
 
 // Heads that only the guard holds count as they do in the service's readiness

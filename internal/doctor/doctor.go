@@ -106,7 +106,7 @@ func (f *findings) service(ctx context.Context, target local.Target) error {
 			f.aliases(heads, p.Document)
 		}
 	}
-	if values, err := scrape(ctx, c); err != nil {
+	if values, err := Scrape(ctx, c); err != nil {
 		f.fault("scrape", err.Error(), "let Prometheus, and this command, reach /metrics")
 	} else {
 		f.scrape(values)

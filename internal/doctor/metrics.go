@@ -37,8 +37,8 @@ func (f *findings) scrape(values map[string]float64) {
 	f.fine("scrape", fmt.Sprintf("/metrics has %d series, and all that the guide names", len(values)))
 }
 
-// scrape reads the values of the metrics by their name and labels.
-func scrape(ctx context.Context, c *client.Client) (map[string]float64, error) {
+// Scrape reads the values of the metrics by their name and labels.
+func Scrape(ctx context.Context, c *client.Client) (map[string]float64, error) {
 	body, err := c.Metrics(ctx)
 	if err != nil {
 		return nil, err
