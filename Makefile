@@ -20,8 +20,10 @@ COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 LDFLAGS := -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 
 # The version comes in by LDFLAGS. Go's own stamping fails outright where git
-# exists but distrusts the directory's owner, as in many containers.
-BUILDFLAGS := -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+# exists but distrusts the directory's owner, as in many containers. The compiler
+# optimizes by where the service's processor time goes; tests are built without.
+PROFILE    := cmd/headway/serve.pgo
+BUILDFLAGS := -trimpath -buildvcs=false -pgo=$(PROFILE) -ldflags '$(LDFLAGS)'
 
 TOOLS := $(addprefix bin/,golangci-lint gofumpt deadcode benchstat typecheck)
 
@@ -67,6 +69,10 @@ check: check-format check-vet check-darwin check-lint check-dead check-modules c
 .PHONY: bench
 bench: need-go ## measure the figures we promise, as ratios within one run
 	@$(GO) run ./bench $(ARGS)
+
+.PHONY: profile
+profile: need-go ## write where the service's processor time goes, by which it is compiled (a minute; after changes of the hot paths)
+	@CGO_ENABLED=0 $(GO) run -trimpath ./bench -profile $(PROFILE)
 
 .PHONY: kills
 kills: need-go ## kill the service 1,000 times during administrative changes (minutes; KILLS=100 for fewer)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -13,6 +14,13 @@ import (
 func TestMain(m *testing.M) {
 	if len(os.Args) < 3 || os.Args[1] != as {
 		os.Exit(m.Run())
+	}
+	if os.Args[2] == serviceAs {
+		if err := serveProfiled(os.Args[4], os.Args[5:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
 	}
 	target := ""
 	if len(os.Args) == 5 {
@@ -40,6 +48,18 @@ func TestEachFigureOfTheDataPlaneIsMeasured(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// The compiler gets what go tool pprof reads, of the service at work.
+func TestAProfileIsOfTheService(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "serve.pgo")
+	if err := profile(t.Context(), file, 2000); err != nil {
+		t.Fatal(err)
+	}
+	said, err := exec.CommandContext(t.Context(), "go", "tool", "pprof", "-raw", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(said), "headway/internal/proxy.(*Proxy).Serve") {
+		t.Errorf("%v: %s", err, said)
 	}
 }
 

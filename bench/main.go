@@ -28,14 +28,27 @@ func main() {
 	short := flag.Duration("time", 300*time.Millisecond, "time of one benchmark in one round")
 	only := flag.String("only", "", "a regular expression on section names")
 	part := flag.String(as[1:], "", "be a part of a measurement, for this program itself")
-	target := flag.String("target", "", "where that part sends requests")
+	target := flag.String("target", "", "where that part sends requests, or what it writes")
+	profileTo := flag.String("profile", "", "measure no figure, and write to this file where the service's processor time goes, for the compiler")
 	flag.Parse()
+	if *part == serviceAs {
+		if err := serveProfiled(*target, flag.Args()); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if *part != "" {
 		fmt.Fprintln(os.Stderr, "bench:", serveAs(*part, *target))
 		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *rounds, *short, *only)
+	var err error
+	if *profileTo != "" {
+		err = profile(ctx, *profileTo, profiled)
+	} else {
+		err = run(ctx, *rounds, *short, *only)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

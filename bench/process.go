@@ -50,7 +50,7 @@ func startSelf(ctx context.Context, args ...string) (*process, error) {
 // build makes the program that is measured.
 func build(ctx context.Context, dir string) (string, error) {
 	binary := filepath.Join(dir, "headway")
-	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/headway").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-pgo=cmd/headway/serve.pgo", "-o", binary, "./cmd/headway").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w: %s", err, out)
 	}
@@ -58,8 +58,8 @@ func build(ctx context.Context, dir string) (string, error) {
 }
 
 // startHeadway starts the service and returns when it listens.
-func startHeadway(ctx context.Context, binary, dir string, args ...string) (*process, error) {
-	cmd := exec.CommandContext(ctx, binary, append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--http-lame-duck", "1ms"}, args...)...)
+func startHeadway(ctx context.Context, program []string, dir string, args ...string) (*process, error) {
+	cmd := exec.CommandContext(ctx, program[0], append(append(program[1:len(program):len(program)], "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--http-lame-duck", "1ms"), args...)...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, err

@@ -131,6 +131,8 @@ type world struct {
 	names []string            // of those that are measured
 	key   string
 	dir   string
+
+	profile string // of the service, where it is written; "": none is
 }
 
 func (r results) add(bench, unit string, v float64) {
@@ -161,11 +163,9 @@ func (w *world) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	program := *binary
-	if program == "" {
-		if program, err = build(ctx, w.dir); err != nil {
-			return err
-		}
+	program, err := w.service(ctx)
+	if err != nil {
+		return err
 	}
 	p, err := startHeadway(ctx, program, w.dir, "--lease-base-interval", "1h", "--lease-remove-after", "10h", "--redis-mode", "off")
 	if err != nil {
@@ -181,6 +181,19 @@ func (w *world) start(ctx context.Context) (err error) {
 	}
 	w.key = key.Secret
 	return nil
+}
+
+// service is the command that the service is started by.
+func (w *world) service(ctx context.Context) ([]string, error) {
+	switch {
+	case w.profile != "":
+		self, err := os.Executable()
+		return []string{self, as, serviceAs, "-target", w.profile}, err
+	case *binary != "":
+		return []string{*binary}, nil
+	}
+	program, err := build(ctx, w.dir)
+	return []string{program}, err
 }
 
 func (w *world) close() {

@@ -45,9 +45,9 @@ func restart(ctx context.Context, n int) (err error) {
 	if err != nil {
 		return err
 	}
-	binary := filepath.Join(dir, "headway")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/headway").CombinedOutput(); err != nil {
-		return fmt.Errorf("build: %w: %s", err, out)
+	binary, err := build(ctx, dir)
+	if err != nil {
+		return err
 	}
 	cmd := exec.CommandContext(ctx, binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--http-lame-duck", "1ms")
 	stderr, err := cmd.StderrPipe()
