@@ -243,6 +243,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(func(ctx context.Context) error { return a.access.Keys.Run(ctx, a.log) })
 	start(a.live.Run)
 	start(a.proxy.WatchKeys)
+	start(a.proxy.PaceCollector)
 	start(a.watchPolicy)
 	start(a.agents.Run)
 	start(a.wakeWaiting)

@@ -65,7 +65,7 @@ func quickPlane(tb testing.TB, answer []byte) (w *world, secret string) {
 			tb.Fatal(err)
 		}
 		tb.Cleanup(func() { _ = heads.Close(context.WithoutCancel(tb.Context())) })
-		if o.Proxy, err = proxy.New(proxy.Options{Router: o.Router, Fleet: o.Fleet, Heads: heads, Metrics: o.Metrics, Calls: outbound.NewCalls(o.Metrics).Head, Log: o.Log}); err != nil {
+		if o.Proxy, err = proxy.New(proxy.Options{Router: o.Router, Fleet: o.Fleet, Heads: heads, Metrics: o.Metrics, Calls: outbound.NewCalls(o.Metrics).Head, Log: o.Log, Guard: o.Guard}); err != nil {
 			tb.Fatal(err)
 		}
 	})

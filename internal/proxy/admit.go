@@ -107,7 +107,7 @@ func (x *exchange) tokens(o *routing.Outcome) int64 {
 	if !x.first.IsZero() {
 		return max(o.InputTokens, 0) + max(o.OutputTokens, 0)
 	}
-	left := o.Result == routing.ResultCancelled && x.dialed && !x.unsent && cutOff(x.r.Context()) == nil
+	left := o.Result == routing.ResultCancelled && x.dialed && !x.unsent && cutOff(x.ctx) == nil
 	if !left || x.prompt == 0 {
 		return 0
 	}
@@ -150,7 +150,7 @@ func (x *exchange) place() (*routing.Decision, error) {
 			return x.last(false)
 		}
 	}
-	d, err, end := x.queue(x.r.Context(), nil, x.decide)
+	d, err, end := x.queue(x.ctx, nil, x.decide)
 	switch {
 	case end == nil && err == nil:
 		return d, nil
@@ -160,10 +160,10 @@ func (x *exchange) place() (*routing.Decision, error) {
 		return x.last(true)
 	case errors.Is(end, admission.ErrFull):
 		return nil, x.queueFull()
-	case x.r.Context().Err() == nil: // its body did not come
+	case x.ctx.Err() == nil: // its body did not come
 		return nil, end
 	}
-	return nil, gone(x.r.Context())
+	return nil, gone(x.ctx)
 }
 
 // placeAgain has a request wait whose attempt failed, and whose other heads only lack
@@ -173,7 +173,7 @@ func (x *exchange) placeAgain(failed *routing.Decision) (*routing.Decision, erro
 	p := x.proxy
 	x.req.Waits, x.events = true, nil
 	left := p.o.Limits.RetryTime - p.o.Now().Sub(x.tried)
-	ctx, cancel := context.WithTimeout(x.r.Context(), left)
+	ctx, cancel := context.WithTimeout(x.ctx, left)
 	defer cancel()
 	d, err, end := x.queue(ctx, x.call.Silence, func() (*routing.Decision, error) { return p.o.Router.After(failed, &x.req) })
 	return d, cmp.Or(end, err)

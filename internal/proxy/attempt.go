@@ -92,8 +92,8 @@ func (a *attempt) broken(err error) *failure {
 	a.failing(string(e.Kind))
 	a.unsent = !e.Sent
 	a.early = a.early || e.Early
-	if e.Kind == upstream.Canceled || a.x.r.Context().Err() != nil {
-		return &failure{outcome: a.outcome(routing.ResultCancelled, a.statusSent()), answer: gone(a.x.r.Context())}
+	if e.Kind == upstream.Canceled || a.x.ctx.Err() != nil {
+		return &failure{outcome: a.outcome(routing.ResultCancelled, a.statusSent()), answer: gone(a.x.ctx)}
 	}
 	f := &failure{again: a.unsent || a.x.repeatable()}
 	answer := &openai.Error{Status: http.StatusBadGateway, Code: "head_" + string(e.Kind), Message: "The head that the request was sent to failed: " + explain(e.Kind) + "."}

@@ -24,7 +24,6 @@ const (
 
 // bodies reads the bodies of requests, and bounds those of all under way.
 type bodies struct {
-	receiving
 	limits *Limits
 	room
 	refused *prometheus.CounterVec
@@ -40,16 +39,12 @@ const (
 
 func newBodies(l *Limits, reg prometheus.Registerer) *bodies {
 	b := &bodies{
-		receiving: receiving{from: map[*http.ResponseController]struct{}{}},
-		limits:    l, pace: newPace(), room: newRoom(l),
+		limits: l, pace: newPace(), room: newRoom(l),
 		refused: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 			Name: "headway_proxy_bodies_refused_total",
 			Help: "Bodies of requests that were not read to their end, by reason: no_room, too_large or too_slow.",
 		}, []string{"reason"}),
 	}
-	promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "headway_proxy_bodies_awaited", Help: "Requests whose body has not come whole.",
-	}, b.awaited)
 	for _, reason := range []string{bodyNoRoom, bodyTooLarge, bodyTooSlow} {
 		b.refused.WithLabelValues(reason)
 	}
@@ -87,6 +82,7 @@ var (
 type incoming struct {
 	*bodies
 	*body
+	ctx   context.Context // of the request
 	rc    *http.ResponseController
 	r     *http.Request
 	of    string    // the caller; "": it has no share of the room of its own
@@ -96,12 +92,8 @@ type incoming struct {
 
 // read reads the body of a request whole. The error is an *openai.Error or
 // ErrClientGone.
-func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body, of string) error {
-	b.begin(rc)
-	defer b.end(rc)
-	in := incoming{bodies: b, body: x, rc: rc, r: r, of: of}
-	err := in.read()
-	switch {
+func (b *bodies) read(in incoming) error {
+	switch err := in.read(); {
 	case errors.Is(err, errTooLong):
 		b.refused.WithLabelValues(bodyTooLarge).Inc()
 		return &openai.Error{
@@ -114,8 +106,9 @@ func (b *bodies) read(rc *http.ResponseController, r *http.Request, x *body, of 
 			Status: http.StatusServiceUnavailable, Code: "bodies_full", RetryAfter: retryAfter(),
 			Message: "The bodies of the requests under way take all the memory that they may. Try again later.",
 		}
+	default:
+		return err
 	}
-	return err
 }
 
 func (in *incoming) read() error {
@@ -152,7 +145,7 @@ func (in *incoming) read() error {
 			break
 		}
 		if err != nil {
-			return in.failed(in.r, err)
+			return in.failed(in.ctx, err)
 		}
 	}
 	in.deaf()
@@ -173,7 +166,7 @@ func (in *incoming) listen() error {
 	}
 	in.until, in.heard = now.Add(in.limits.silence()), len(in.b)
 	_ = in.rc.SetReadDeadline(in.until)
-	if err := cutOff(in.r.Context()); err != nil { // the deadline may be later than that of stop
+	if err := cutOff(in.ctx); err != nil { // the deadline may be later than that of stop
 		return err
 	}
 	return nil
@@ -232,28 +225,28 @@ func (in *incoming) take(want, whole int64) error {
 		return nil
 	}
 	in.deaf()
-	wait, cancel := context.WithTimeout(in.r.Context(), in.limits.BodyWait)
+	wait, cancel := context.WithTimeout(in.ctx, in.limits.BodyWait)
 	defer cancel()
 	if in.await(wait, &in.place, whole, in.of) {
 		return nil
 	}
-	if in.r.Context().Err() != nil {
-		return gone(in.r.Context())
+	if in.ctx.Err() != nil {
+		return gone(in.ctx)
 	}
 	return errNoRoom
 }
 
 // failed is the error of a body that could not be read. net/http ends the request's
 // context with any error of its connection, a deadline's too.
-func (b *bodies) failed(r *http.Request, err error) error {
-	if err := cutOff(r.Context()); err != nil {
+func (b *bodies) failed(ctx context.Context, err error) error {
+	if err := cutOff(ctx); err != nil {
 		return err
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.refused.WithLabelValues(bodyTooSlow).Inc()
 		return &openai.Error{Status: http.StatusRequestTimeout, Message: "The body took too long to come."}
-	case r.Context().Err() != nil || errors.Is(err, io.ErrUnexpectedEOF):
+	case ctx.Err() != nil || errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrClientGone
 	}
 	return &openai.Error{Status: http.StatusBadRequest, Message: "The body cannot be read: it is not framed as its header says."}

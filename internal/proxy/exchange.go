@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net/http"
 	"strings"
 	"sync"
@@ -20,11 +21,13 @@ import (
 type exchange struct {
 	proxy   *Proxy
 	w       http.ResponseWriter
-	rc      *http.ResponseController
-	r       *http.Request
+	rc      http.ResponseController
+	r       *http.Request // whose own context is not asked, but ctx
+	ctx     context.Context
 	caller  Caller
 	account admission.Caller // who that is for admission
 	timing
+	standing *standing
 	body     body
 	fields   openai.Request
 	req      strategy.Request
@@ -78,7 +81,7 @@ func (x *exchange) read() error {
 		x.w.Header()["Accept-Encoding"] = []string{"identity"}
 		return &openai.Error{Status: http.StatusUnsupportedMediaType, Code: "unsupported_content_encoding", Message: "Content-Encoding: bodies must not be compressed."}
 	}
-	if err := x.proxy.bodies.read(x.rc, x.r, &x.body, x.sharer()); err != nil {
+	if err := x.readBody(); err != nil {
 		return err
 	}
 	var wrong *openai.Error
@@ -94,6 +97,16 @@ func (x *exchange) read() error {
 		return wrong
 	}
 	return x.request()
+}
+
+func (x *exchange) incoming() incoming {
+	return incoming{bodies: x.proxy.bodies, body: &x.body, ctx: x.ctx, rc: &x.rc, r: x.r, of: x.sharer()}
+}
+
+func (x *exchange) readBody() error {
+	x.proxy.underway.awaits(x.standing, true)
+	defer x.proxy.underway.awaits(x.standing, false)
+	return x.proxy.bodies.read(x.incoming())
 }
 
 // run sends the request to heads until one answers.
@@ -133,7 +146,7 @@ func (x *exchange) next(f *failure) *routing.Decision {
 	if p.o.Failed != nil && f.outcome.Blames() {
 		p.o.Failed(d.Head)
 	}
-	if f.again && (x.upload == nil || !x.upload.begun) && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.r.Context().Err() == nil {
+	if f.again && (x.upload == nil || !x.upload.begun) && x.attempts < p.o.Limits.MaxAttempts && p.o.Now().Sub(x.tried) < p.o.Limits.RetryTime && x.ctx.Err() == nil {
 		if x.unsent || p.budget.take() {
 			return x.again(d, f)
 		}
@@ -166,8 +179,8 @@ func (x *exchange) again(d *routing.Decision, f *failure) *routing.Decision {
 	if !x.unsent {
 		p.budget.giveBack()
 	}
-	if x.r.Context().Err() != nil {
-		f.answer = gone(x.r.Context())
+	if x.ctx.Err() != nil {
+		f.answer = gone(x.ctx)
 	}
 	return nil
 }
@@ -204,12 +217,9 @@ func (x *exchange) close() {
 		x.called(&o)
 		x.proxy.o.Router.End(x.decision, o)
 	}
-	x.proxy.underway.leave(x)
 	x.upload.close()
 	x.proxy.bodies.free(&x.body)
-	if x.upload != nil {
-		x.proxy.bodies.end(x.rc)
-	}
+	x.proxy.underway.leave(x.standing)
 	x.reader.close(x)
 	x.answer.Reset(nil, "")
 	if cap(x.out) > 2*maxOut {

@@ -143,7 +143,7 @@ func (x *exchange) do() (res *upstream.Response, stop func(), err error) {
 	p := x.proxy
 	hedge := p.o.Router.Policy().HedgeOf(x.decision.ModelType)
 	if hedge == nil || x.attempts > 1 || x.upload != nil || x.caller.Endpoint == PassThrough {
-		res, err = p.o.Heads.Do(x.r.Context(), &x.call)
+		res, err = p.o.Heads.Do(x.ctx, &x.call)
 		return res, func() {}, err
 	}
 	p.hedging.budget.add()
@@ -155,7 +155,7 @@ func (x *exchange) do() (res *upstream.Response, stop func(), err error) {
 	}
 	after, known := p.hedging.after(hedge, key)
 	if !known {
-		res, err = p.o.Heads.Do(x.r.Context(), &x.call)
+		res, err = p.o.Heads.Do(x.ctx, &x.call)
 		return res, saw, err
 	}
 	r := race{x: x, ended: make(chan *side, 2)}
@@ -190,7 +190,7 @@ func (r *race) run(after time.Duration) *side {
 // start begins one side. The second one may write to the caller only once it has
 // won, as the first may until it has lost.
 func (r *race) start(a *attempt, silence func() (time.Time, error)) *side {
-	ctx, cancel := context.WithCancel(r.x.r.Context())
+	ctx, cancel := context.WithCancel(r.x.ctx)
 	s := &side{attempt: a, cancel: cancel, done: make(chan struct{})}
 	s.call.Silence = silence
 	go func() {

@@ -1,6 +1,9 @@
 package proxy
 
 import (
+	"context"
+	"os"
+	"runtime"
 	"runtime/debug"
 	runtimemetrics "runtime/metrics"
 	"sync"
@@ -16,24 +19,33 @@ const (
 	leastOther = 32 << 20 // bytes of all else, at least
 )
 
+// A service that holds little would collect its garbage ten times in a second: it
+// waits for so much garbage at least. That takes a tenth off the processor time of a
+// small completion.
+const (
+	leastGarbage = 48 << 20 // bytes
+	leastLive    = 4 << 20  // bytes, as which less counts
+	paceSlack    = 8        // one part of the percentage; less of a change is not followed
+)
+
 // pace has the garbage collector run in time. It is the process's: the last that was
 // set counts.
 type pace struct {
-	usual int // percent, of GOGC; 0 or less: it is left alone
+	usual int  // percent, of GOGC; 0 or less: it is left alone
+	given bool // by the environment: it holds for a small heap too
 
-	mu   sync.Mutex
-	held int64 // bytes of large bodies
-	set  int64 // of them, when the pace was set
+	mu      sync.Mutex
+	held    int64 // bytes of large bodies
+	set     int64 // of them, when the pace was set
+	percent int   // that is set
 }
 
 func newPace() *pace {
-	s := []runtimemetrics.Sample{{Name: "/gc/gogc:percent"}}
-	runtimemetrics.Read(s)
 	usual := 0
-	if s[0].Value.Kind() == runtimemetrics.KindUint64 && s[0].Value.Uint64() <= 1000 { // more stands for off
-		usual = int(s[0].Value.Uint64())
+	if now := runtimeMetric("/gc/gogc:percent"); now <= 1000 { // more stands for off
+		usual = int(now)
 	}
-	return &pace{usual: usual}
+	return &pace{usual: usual, given: os.Getenv("GOGC") != "", percent: usual}
 }
 
 // hold notes bytes of bodies more, or below 0 fewer.
@@ -41,25 +53,68 @@ func (p *pace) hold(more int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held += more
-	if change := p.held - p.set; change < paceStep && change > -paceStep || p.usual <= 0 {
-		return
+	if change := p.held - p.set; change >= paceStep || change <= -paceStep {
+		p.set = p.held
+		p.adjust()
 	}
-	p.set = p.held
-	debug.SetGCPercent(percentBeside(p.usual, p.held, heapObjects()))
 }
 
-// heapObjects is how many bytes all objects take, garbage too.
-func heapObjects() int64 {
-	s := []runtimemetrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+// follow sets the pace after each collection, until ctx ends.
+func (p *pace) follow(ctx context.Context) {
+	collected := make(chan struct{}, 1)
+	for {
+		runtime.AddCleanup(new(mark), func(to chan<- struct{}) { to <- struct{}{} }, collected)
+		select {
+		case <-ctx.Done():
+			return
+		case <-collected:
+		}
+		p.mu.Lock()
+		if p.set < paceStep {
+			p.adjust()
+		}
+		p.mu.Unlock()
+	}
+}
+
+// mark is garbage that the next collection finds. It is of a size of its own, since
+// the least objects share memory and are found later.
+type mark [64]byte
+
+// adjust sets the percentage of all that lives after whose growth the collector runs.
+// The caller holds the mutex.
+func (p *pace) adjust() {
+	if p.usual <= 0 {
+		return
+	}
+	want := p.usual
+	switch {
+	case p.set >= paceStep:
+		want = percentBeside(p.usual, p.set, runtimeMetric("/memory/classes/heap/objects:bytes"))
+	case !p.given:
+		want = percentOfLittle(p.usual, runtimeMetric("/gc/heap/live:bytes"))
+	}
+	if change := want - p.percent; want == p.usual || change > p.percent/paceSlack || change < -p.percent/paceSlack {
+		if p.percent = want; change != 0 {
+			debug.SetGCPercent(want)
+		}
+	}
+}
+
+func runtimeMetric(name string) int64 {
+	s := []runtimemetrics.Sample{{Name: name}}
 	runtimemetrics.Read(s)
 	return int64(s[0].Value.Uint64())
 }
 
-// percentBeside is the percentage of all that lives after which the collector runs.
+// percentBeside is the percentage beside bodies, of which all objects, garbage too,
+// are a part.
 func percentBeside(usual int, bodies, all int64) int {
-	if bodies < paceStep {
-		return usual
-	}
 	other := max(all-bodies, leastOther)
 	return max(int(int64(usual)*other/paceShare/(other+bodies)), leastPace)
+}
+
+// percentOfLittle is the percentage while as much lives.
+func percentOfLittle(usual int, live int64) int {
+	return max(usual, int(leastGarbage*100/max(live, leastLive)))
 }

@@ -1,8 +1,11 @@
 package proxy
 
 import (
+	"context"
+	"runtime"
 	"runtime/debug"
 	"testing"
+	"time"
 )
 
 func TestGarbageBesideLargeBodiesIsAPartOfAllElse(t *testing.T) {
@@ -11,8 +14,6 @@ func TestGarbageBesideLargeBodiesIsAPartOfAllElse(t *testing.T) {
 		bodies, all int64 // MiB
 		want        int
 	}{
-		{100, 0, 100, 100},
-		{100, 63, 100, 100},
 		{100, 400, 500, 10},
 		{200, 400, 500, 20},
 		{100, 1000, 3000, 33},
@@ -25,30 +26,75 @@ func TestGarbageBesideLargeBodiesIsAPartOfAllElse(t *testing.T) {
 	}
 }
 
-func TestThePaceOfTheCollectorIsGivenBack(t *testing.T) {
-	percent := func() int {
-		now := debug.SetGCPercent(100)
-		debug.SetGCPercent(now)
-		return now
+func TestALittleHeapIsCollectedAfter48MiBOfGarbage(t *testing.T) {
+	for _, c := range []struct {
+		usual int
+		live  int64 // MiB
+		want  int
+	}{
+		{100, 0, 1200}, {100, 4, 1200}, {100, 8, 600}, {100, 24, 200}, {100, 48, 100}, {100, 400, 100}, {300, 24, 300},
+	} {
+		if got := percentOfLittle(c.usual, c.live<<20); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
 	}
+}
+
+// percentNow is the percentage that is set, -1: the collector is off.
+func percentNow() int { return int(runtimeMetric("/gc/gogc:percent")) }
+
+func TestThePaceOfTheCollectorIsGivenBack(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(120))
 	p := newPace()
+	p.given = true
 	for range 3 {
 		p.hold(40 << 20)
 	}
-	if got := percent(); got >= 60 {
+	if got := percentNow(); got >= 60 {
 		t.Errorf("%d %% beside 120 MiB", got)
 	}
 	for range 3 {
 		p.hold(-40 << 20)
 	}
-	if got := percent(); got != 120 {
+	if got := percentNow(); got != 120 {
 		t.Errorf("%d %% afterwards", got)
 	}
 	debug.SetGCPercent(-1) // off by GOGC
 	p = newPace()
 	p.hold(1 << 30)
-	if got := percent(); got != -1 {
+	if got := percentNow(); got != -1 {
 		t.Errorf("it was off, and is %d %%", got)
+	}
+}
+
+// The heap grows from a few MiB to a hundred, and back.
+func TestThePaceFollowsWhatLives(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	p := newPace()
+	p.given = false
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { p.follow(ctx); close(ended) }()
+	defer func() { stop(); <-ended }()
+	var much []byte
+	for _, c := range []struct {
+		what     string
+		of       int
+		follows  func(percent int) bool
+		followed string
+	}{
+		{"little lives", 1, func(percent int) bool { return percent > 100 }, "above 100"},
+		{"100 MiB live", 100 << 20, func(percent int) bool { return percent == 100 }, "100"},
+		{"little lives again", 1, func(percent int) bool { return percent > 100 }, "above 100"},
+	} {
+		much = make([]byte, c.of)
+		for until := time.Now().Add(time.Minute); !c.follows(percentNow()); {
+			if time.Now().After(until) {
+				t.Fatalf("%s: %d %%, want %s", c.what, percentNow(), c.followed)
+			}
+			runtime.GC()
+			runtime.Gosched()
+		}
+		runtime.KeepAlive(much)
 	}
 }

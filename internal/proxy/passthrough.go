@@ -45,8 +45,8 @@ func (x *exchange) readPassThrough() error {
 	}
 	if x.r.ContentLength < 0 || x.r.ContentLength > maxReplayed {
 		x.upload = newUpload(x)
-		x.proxy.bodies.begin(x.rc)
-	} else if err := x.proxy.bodies.read(x.rc, x.r, &x.body, x.sharer()); err != nil {
+		x.proxy.underway.awaits(x.standing, true)
+	} else if err := x.readBody(); err != nil {
 		return err
 	}
 	return x.request()

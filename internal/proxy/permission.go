@@ -136,10 +136,10 @@ func (x *exchange) record() error {
 		return nil // no engine is known to change by these
 	}
 	after, _ := json.Marshal(map[string]string{"method": x.r.Method, "path": strict.Clip(x.path())}) // texts always encode
-	end, err := x.proxy.o.Audit.Begin(x.r.Context(), audit.Entry{
+	end, err := x.proxy.o.Audit.Begin(x.ctx, audit.Entry{
 		Category: audit.Head, Action: "head.request", After: after,
 		Target: audit.Target{Type: "head", ID: x.decision.Head.ID, Region: x.decision.Head.Region, ModelType: x.decision.ModelType},
-	}.By(x.r.Context()))
+	}.By(x.ctx))
 	if err != nil {
 		x.proxy.o.Router.End(x.decision, withdrawn())
 		x.decision = nil

@@ -5,7 +5,6 @@
 package proxy
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"log/slog"
@@ -138,13 +137,17 @@ func New(o Options) (*Proxy, error) {
 	if err := o.Metrics.Register(newWaiting(o.Fleet, o.Admission)); err != nil {
 		return nil, err
 	}
-	return &Proxy{
-		id: "headway-" + o.ID, underway: underway{ends: map[*exchange]context.CancelCauseFunc{}},
+	p := &Proxy{
+		id: "headway-" + o.ID,
 		estimates: estimates{fleet: o.Fleet, models: map[string]*ratios{}, refused: promauto.With(o.Metrics).NewCounter(prometheus.CounterOpts{
 			Name: "headway_proxy_estimates_refused_total", Help: "Reports of tokens that calibrated no estimate, since too many models have one.",
 		})},
 		o: o, toHeads: toHeads(o.DropHeaders, o.PassHeaders), metrics: newMetrics(o.Metrics, o.Calls), bodies: newBodies(&o.Limits, o.Metrics), budget: newBudget(o.Limits.RetryShare), hedging: newHedging(o.Metrics, o.Fleet),
-	}, nil
+	}
+	promauto.With(o.Metrics).NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "headway_proxy_bodies_awaited", Help: "Requests whose body has not come whole.",
+	}, p.underway.awaited)
+	return p, nil
 }
 
 // Serve answers one request, and says how much of the time until then was not its
@@ -155,10 +158,10 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	x, _ := exchanges.Get().(*exchange)
 	defer x.close()
 	x.proxy, x.w, x.r, x.caller, x.timing.begin = p, w, r, c, p.o.Now()
-	x.rc, x.trace, x.secrets = http.NewResponseController(w), tracing.Read(r.Header), secretsOf(r.Header)
+	x.rc, x.trace, x.secrets = *http.NewResponseController(w), tracing.Read(r.Header), secretsOf(r.Header)
 	x.spans = p.o.Tracer.Start(&x.trace, r.Method, routeOf(c.Endpoint), x.timing.begin)
-	x.reader.open(x)
 	p.stand(x)
+	x.reader.open(x)
 	if err = p.refuseLoop(r.Header); err == nil {
 		err = x.enter()
 	}

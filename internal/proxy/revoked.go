@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"sync"
 
 	"headway/internal/access"
 	"headway/internal/openai"
@@ -21,36 +20,20 @@ type Guard interface {
 	Changed() <-chan struct{}
 }
 
-// underway are the requests whose callers may lose their rights.
-type underway struct {
-	mu   sync.Mutex
-	ends map[*exchange]context.CancelCauseFunc
+// loses reports whether the caller of a request under way has lost its rights.
+func (p *Proxy) loses(s *standing) bool {
+	return p.o.Guard != nil && s.principal != nil && errors.Is(p.o.Guard.Ended(s.principal), access.ErrRevoked)
 }
 
-// stand has the request end when its caller's credential is revoked.
+// stand has the request be found while it is under way. A caller may have lost its
+// rights before.
 func (p *Proxy) stand(x *exchange) {
-	if p.o.Guard == nil || x.caller.Principal == nil {
-		return
+	s := &standing{Context: x.r.Context(), principal: x.caller.Principal, rc: &x.rc}
+	x.standing, x.ctx = s, s
+	p.underway.enter(s)
+	if p.loses(s) {
+		s.end(access.ErrRevoked)
 	}
-	ctx, end := context.WithCancelCause(x.r.Context()) // which ends with the request
-	x.r = x.r.WithContext(ctx)
-	u := &p.underway
-	u.mu.Lock()
-	u.ends[x] = end
-	u.mu.Unlock()
-	if p.revoked(x) { // before it was there to be found
-		end(access.ErrRevoked)
-	}
-}
-
-func (u *underway) leave(x *exchange) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	delete(u.ends, x)
-}
-
-func (p *Proxy) revoked(x *exchange) bool {
-	return errors.Is(p.o.Guard.Ended(x.caller.Principal), access.ErrRevoked)
 }
 
 // WatchKeys ends the requests of callers whose credential is revoked, until ctx ends.
@@ -73,16 +56,13 @@ func (p *Proxy) WatchKeys(ctx context.Context) error {
 
 // endRevoked returns how many requests it ended.
 func (p *Proxy) endRevoked() (n int) {
-	u := &p.underway
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for x, end := range u.ends {
-		if p.revoked(x) {
+	p.underway.each(func(s *standing) {
+		if s.Err() == nil && p.loses(s) {
 			n++
-			end(access.ErrRevoked)
-			p.bodies.interrupt(x.rc)
+			s.end(access.ErrRevoked)
+			s.interrupt()
 		}
-	}
+	})
 	return n
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"sync"
 	"sync/atomic"
-	"time"
 
 	"headway/internal/access"
 	"headway/internal/openai"
@@ -50,7 +48,7 @@ type stopped struct{ cut, refused atomic.Int64 }
 
 func (s *stopped) count(x *exchange, err error) {
 	switch {
-	case !isStopping(x.r.Context()) || errors.Is(err, ErrClientGone):
+	case !isStopping(x.ctx) || errors.Is(err, ErrClientGone):
 	case x.begun:
 		s.cut.Add(1)
 	default:
@@ -60,55 +58,16 @@ func (s *stopped) count(x *exchange, err error) {
 
 // Stop ends the wait for bodies that have not come whole. The contexts of all
 // requests have ended with ErrStopping before.
-func (p *Proxy) Stop() { p.bodies.stop() }
+func (p *Proxy) Stop() { p.underway.stop() }
+
+// PaceCollector has the process collect its garbage when it pays, until ctx ends.
+func (p *Proxy) PaceCollector(ctx context.Context) error {
+	p.bodies.pace.follow(ctx)
+	return nil
+}
 
 // Stopped is how many answers were cut in their middle since the service stops, and
 // how many requests were refused.
 func (p *Proxy) Stopped() (cut, refused int64) {
 	return p.stopped.cut.Load(), p.stopped.refused.Load()
-}
-
-// receiving are the requests whose body is awaited. A context that ends interrupts
-// no read of a body.
-type receiving struct {
-	mu   sync.Mutex
-	from map[*http.ResponseController]struct{}
-}
-
-// begin notes that a body is awaited, end that it is no more.
-func (r *receiving) begin(rc *http.ResponseController) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.from[rc] = struct{}{}
-}
-
-func (r *receiving) end(rc *http.ResponseController) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.from, rc)
-}
-
-func (r *receiving) awaited() float64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return float64(len(r.from))
-}
-
-// interrupt ends the read of one body, if there is one.
-func (r *receiving) interrupt(rc *http.ResponseController) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, awaited := r.from[rc]; awaited {
-		_ = rc.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// stop ends every read of a body. One whose deadline is moved meanwhile looks at its
-// context after that, which has ended before.
-func (r *receiving) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for rc := range r.from {
-		_ = rc.SetReadDeadline(time.Unix(1, 0))
-	}
 }

@@ -194,7 +194,7 @@ func (s *relay) end(res *upstream.Response, err error) *failure {
 	}
 	f := s.broken(err)
 	blamed := f.outcome.Result == routing.ResultError
-	if !s.content || !blamed && cutOff(s.r.Context()) == nil {
+	if !s.content || !blamed && cutOff(s.ctx) == nil {
 		return f
 	}
 	if blamed {

@@ -33,8 +33,8 @@ func newUpload(x *exchange) *upload {
 	u := &upload{x: x}
 	if left := x.caller.Left; left != nil {
 		var ctx context.Context
-		ctx, u.leave = context.WithCancel(x.r.Context())
-		x.r, u.watched = x.r.WithContext(ctx), make(chan struct{})
+		ctx, u.leave = context.WithCancel(x.ctx)
+		x.ctx, u.watched = ctx, make(chan struct{})
 		go u.watch(ctx, left)
 	}
 	return u
@@ -66,7 +66,7 @@ func (u *upload) keep() error {
 		return nil
 	}
 	x := u.x
-	in := incoming{bodies: x.proxy.bodies, body: &x.body, rc: x.rc, r: x.r, of: x.sharer()}
+	in := x.incoming()
 	switch err := in.read(); {
 	case err == nil:
 		u.kept = true
@@ -102,7 +102,7 @@ func (u *upload) Read(p []byte) (int, error) {
 	if u.until.Sub(now) <= x.proxy.o.Limits.BodyTime {
 		u.until = now.Add(x.proxy.o.Limits.silence())
 		_ = x.rc.SetReadDeadline(u.until)
-		if err := cutOff(x.r.Context()); err != nil { // the deadline may be later than that of stop
+		if err := cutOff(x.ctx); err != nil { // the deadline may be later than that of stop
 			return 0, err
 		}
 	}
