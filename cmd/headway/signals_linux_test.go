@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -50,6 +51,65 @@ func TestASecondSignalCutsWhatIsUnderWay(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "exit status 1") || !strings.Contains(err.Error(), "1 answers in their middle") || !strings.Contains(err.Error(), "http.shutdown_timeout") {
 		t.Errorf("the service ended with %v", err)
 	}
+}
+
+// An agent drains its head at the first signal, and at those that come together with
+// it. A later one ends it at once: its head stays draining until its lease ends.
+func TestASecondSignalEndsAnAgent(t *testing.T) {
+	t.Parallel()
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/models":
+			fmt.Fprint(w, `{"data":[{"id":"m"}]}`)
+		case "/metrics": // a request that never ends
+			fmt.Fprint(w, "vllm:num_requests_running 1\nvllm:num_requests_waiting 0\n")
+		}
+	}))
+	defer engine.Close()
+	dir := t.TempDir()
+	p := serve(t, dir)
+	agent := command(t, "agent", "--engine", "vllm", "--url", engine.URL, "--id", "a", "--interval", "100ms", "--drain-timeout", "1h", "--data-dir", dir)
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- agent.Wait() }()
+	head := func(text string) {
+		t.Helper()
+		eventually(t, time.Minute, "the head is "+text, func() error {
+			_, body, err := p.do(http.MethodGet, "/api/v1/heads/a", "")
+			if err != nil || !strings.Contains(string(body), text) {
+				return fmt.Errorf("%s %w", body, errors.Join(err, errors.ErrUnsupported))
+			}
+			return nil
+		})
+	}
+	signal := func() {
+		t.Helper()
+		if err := agent.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
+	}
+	head(`"routable":true`)
+	signal()
+	signal()
+	head(`"status":"draining"`)
+	var ended error
+	for n := 0; ended == nil; n++ {
+		select {
+		case ended = <-exited:
+			if n == 0 {
+				t.Errorf("two signals at once ended the agent: %v", ended)
+			}
+		case <-time.After(2 * time.Second): // or the next would be one with the first
+			signal()
+		}
+	}
+	if ended.Error() != "signal: terminated" {
+		t.Errorf("the agent ended with %v", ended)
+	}
+	head(`"status":"draining"`)
+	p.stop()
 }
 
 // Ctrl-C at a terminal does not wait for load balancers; SIGTERM does there too.

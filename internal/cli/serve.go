@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -37,7 +38,7 @@ certificates again, and opens the audit file again.`, func(c *call) error {
 				return err
 			}
 			defer reloadOnHangup(c.Context(), a, log)()
-			defer hurryOnSignals(a, terminal.IsTerminal(c.InOrStdin()))()
+			defer hurryOnSignals(a, log, terminal.IsTerminal(c.InOrStdin()))()
 			return a.Run(c.Context())
 		})
 	config.AddFlags(cmd.Flags())
@@ -81,7 +82,7 @@ const Together = 500 * time.Millisecond
 // hurryOnSignals listens, until the returned function is called, to the signals that
 // end the context of the service too. People at a terminal wait for no lame duck,
 // and the second signal cuts what is under way; the third has its usual effect.
-func hurryOnSignals(a *app.App, atTerminal bool) (stop func()) {
+func hurryOnSignals(a *app.App, log *slog.Logger, atTerminal bool) (stop func()) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	done := make(chan struct{})
@@ -91,7 +92,10 @@ func hurryOnSignals(a *app.App, atTerminal bool) (stop func()) {
 		if ok && first == os.Interrupt && atTerminal {
 			a.SkipLameDuck()
 		}
-		if awaitSecond(signals) {
+		together := func() {
+			log.Info("a signal that came together with the first is one with it; a later one cuts work in flight")
+		}
+		if awaitSecond(signals, together) {
 			signal.Stop(signals)
 			a.Cut()
 		}
@@ -104,8 +108,10 @@ func hurryOnSignals(a *app.App, atTerminal bool) (stop func()) {
 }
 
 // awaitSecond waits for a signal that is apart from the one that just came. It returns
-// false if there will be none.
-func awaitSecond(signals <-chan os.Signal) bool {
+// false if there will be none. together is called if one comes that is not: who sent
+// it may wait for its effect.
+func awaitSecond(signals <-chan os.Signal, together func()) bool {
+	together = sync.OnceFunc(together)
 	for began := time.Now(); ; {
 		if _, ok := <-signals; !ok {
 			return false
@@ -113,6 +119,7 @@ func awaitSecond(signals <-chan os.Signal) bool {
 		if time.Since(began) >= Together {
 			return true
 		}
+		together()
 	}
 }
 

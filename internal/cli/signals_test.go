@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -14,15 +15,19 @@ func TestSignalsThatComeTogetherAreOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signals, second := make(chan os.Signal, 2), make(chan time.Time, 1)
 		begin := time.Now()
+		var logged atomic.Int64
 		go func() {
-			if awaitSecond(signals) {
+			if awaitSecond(signals, func() { logged.Add(1) }) {
 				second <- time.Now()
 			}
 		}()
-		signals <- syscall.SIGTERM
 		time.Sleep(Together - time.Millisecond)
 		signals <- syscall.SIGTERM
+		signals <- syscall.SIGTERM
 		synctest.Wait()
+		if n := logged.Load(); n != 1 {
+			t.Errorf("two that came together with the first are logged %d times", n)
+		}
 		if len(second) != 0 {
 			t.Error("two at once count as two")
 		}
@@ -37,7 +42,7 @@ func TestSignalsThatComeTogetherAreOne(t *testing.T) {
 func TestAServiceThatEndsAwaitsNoSecondSignal(t *testing.T) {
 	signals := make(chan os.Signal)
 	close(signals)
-	if awaitSecond(signals) {
+	if awaitSecond(signals, func() {}) {
 		t.Error("a signal that never came counts")
 	}
 }

@@ -184,6 +184,13 @@ func TestAnUnknownRegionIsNamedAlike(t *testing.T) {
 	if a.StatusCode != http.StatusOK {
 		t.Fatalf("%d %s", a.StatusCode, a.body)
 	}
+	if a.Header.Get("X-Headway-Region") != "us" || a.Header["X-Headway-Fallback"] != nil {
+		t.Errorf("the answer of a preferred region that is not known: %v", a.Header)
+	}
+	d := into[api.RecentDecision](t, p.must(http.StatusOK, http.MethodGet, "/api/v1/decisions/"+a.Header.Get("X-Headway-Decision-Id"), ""))
+	if !strings.HasSuffix(d.Reason, "; no head and no policy knows the region, so all are equally far") {
+		t.Errorf("the decision does not say so: %s", d.Reason)
+	}
 	if n, _ := p.sample("headway_decisions_unknown_region_total"); n != 1 {
 		t.Errorf("a preferred region that is not known is counted %d times", n)
 	}
