@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +19,43 @@ var linesLost = regexp.MustCompile(`(?m)^headway_log_lines_lost_total [1-9]`)
 // Who reads the log of a service can leave: `headway serve 2>&1 | tee log` and an
 // interrupt, which ends tee first. The service goes on, and stops in order.
 func TestAServiceOutlivesTheReaderOfItsLog(t *testing.T) {
+	p, log := readLog(t)
+	log.Close()
+
+	p.changePolicy()
+	p.must(http.StatusCreated, "POST", "/api/v1/heads", headBody("a"))
+	for deadline := time.Now().Add(30 * time.Second); !linesLost.Match(p.must(200, "GET", "/metrics", "")); {
+		if time.Now().After(deadline) {
+			t.Fatal("no lost line was counted")
+		}
+	}
+	p.signal(syscall.SIGTERM)
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("it did not stop in order: %v", err)
+	}
+}
+
+// changePolicy changes the policy, which is logged before it is answered.
+func (p *process) changePolicy() {
+	p.Helper()
+	req, err := http.NewRequestWithContext(p.Context(), http.MethodPatch, p.url+"/api/v1/policy", strings.NewReader(`{"aliases":{"a":"m"}}`))
+	if err != nil {
+		p.Fatal(err)
+	}
+	req.Header.Set("If-Match", "*")
+	req.Header.Set("Content-Type", "application/json")
+	res, err := p.client.Do(req)
+	if err != nil {
+		p.Fatalf("a change of the policy: %v", err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		p.Fatalf("the policy: %d", res.StatusCode)
+	}
+}
+
+// readLog starts a service whose log is read by the test, up to where it listens.
+func readLog(t *testing.T) (p *process, log *os.File) {
 	dir := t.TempDir()
 	cmd := command(t, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--audit-file", filepath.Join(dir, "audit.log"), "--redis-mode", "off", "--http-lame-duck", "1ms", "--log-level", "debug")
 	log, end, err := os.Pipe()
@@ -28,7 +67,7 @@ func TestAServiceOutlivesTheReaderOfItsLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	end.Close()
-	p := &process{TB: t, cmd: cmd, client: &http.Client{Timeout: 30 * time.Second}}
+	p = &process{TB: t, cmd: cmd, client: &http.Client{Timeout: 30 * time.Second}}
 	for scan := bufio.NewScanner(log); p.url == ""; {
 		if !scan.Scan() {
 			t.Fatalf("the service did not start: %v", cmd.Wait())
@@ -37,30 +76,26 @@ func TestAServiceOutlivesTheReaderOfItsLog(t *testing.T) {
 			p.url = "http://" + m[1]
 		}
 	}
-	log.Close()
+	return p, log
+}
 
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, p.url+"/api/v1/policy", strings.NewReader(`{"aliases":{"a":"m"}}`))
-	if err != nil {
-		t.Fatal(err)
+// A reader of the log that is there and takes nothing, as a terminal that is stopped, holds
+// up no request and no stop.
+func TestAServiceGoesOnWhileItsLogIsNotRead(t *testing.T) {
+	p, log := readLog(t)
+	defer log.Close()
+	const heads = 400 // each is logged
+	for n := range heads {
+		p.must(http.StatusCreated, "POST", "/api/v1/heads", headBody(fmt.Sprintf("%s-%d", strings.Repeat("a", 50), n)))
 	}
-	req.Header.Set("If-Match", "*")
-	req.Header.Set("Content-Type", "application/json")
-	res, err := p.client.Do(req)
-	if err != nil {
-		t.Fatalf("a change of the policy, which is logged: %v", err)
-	}
-	res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		t.Fatalf("the policy: %d", res.StatusCode)
-	}
-	p.must(http.StatusCreated, "POST", "/api/v1/heads", headBody("a"))
-	for deadline := time.Now().Add(30 * time.Second); !linesLost.Match(p.must(200, "GET", "/metrics", "")); {
-		if time.Now().After(deadline) {
-			t.Fatal("no lost line was counted")
-		}
-	}
+	p.changePolicy()
 	p.signal(syscall.SIGTERM)
-	if err := cmd.Wait(); err != nil {
+	defer time.AfterFunc(time.Minute, func() { _ = p.cmd.Process.Kill() }).Stop()
+	if err := p.cmd.Wait(); err != nil {
 		t.Errorf("it did not stop in order: %v", err)
+	}
+	unread, err := io.ReadAll(log)
+	if n := strings.Count(string(unread), "msg=head.registered"); err != nil || n == 0 || n >= heads {
+		t.Errorf("%d of %d lines were in the pipe, which was to be full; %v", n, heads, err)
 	}
 }

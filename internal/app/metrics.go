@@ -20,7 +20,7 @@ func registerProcess(metrics prometheus.Registerer, o Options) {
 	}).Set(1)
 	if o.LogLinesLost != nil {
 		promauto.With(metrics).NewCounterFunc(prometheus.CounterOpts{
-			Name: "headway_log_lines_lost_total", Help: "Lines of the log that could not be written, since its reader left or its disk is full.",
+			Name: "headway_log_lines_lost_total", Help: "Lines of the log that could not be written, since its reader left or takes nothing, or its disk is full.",
 		}, func() float64 { return float64(o.LogLinesLost()) })
 	}
 	metrics.MustRegister(

@@ -61,7 +61,8 @@ does so for each of them.
 
 The engine's own API key, if it needs one, comes from a file
 (--engine-key-file, `+envEngineKeyFile+`) or from `+envEngineKey+`.`, func(c *call) error {
-			log, _ := patientLogger(c.ErrOrStderr(), func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
+			log, lines := patientLogger(c.ErrOrStderr(), func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
+			defer lines.flush()
 			all, err := flags.options(c, log)
 			if err != nil {
 				return err

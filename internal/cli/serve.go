@@ -32,8 +32,9 @@ certificates again, and opens the audit file again.`, func(c *call) error {
 			if err != nil {
 				return err
 			}
-			log, lost := newLogger(c.ErrOrStderr(), settings)
-			a, err := app.New(c.Context(), app.Options{Config: settings, Version: b.Version, Commit: b.Commit, Log: log, LogLinesLost: lost})
+			log, lines := newLogger(c.ErrOrStderr(), settings)
+			defer lines.flush()
+			a, err := app.New(c.Context(), app.Options{Config: settings, Version: b.Version, Commit: b.Commit, Log: log, LogLinesLost: lines.lost.Load})
 			if err != nil {
 				return err
 			}
