@@ -31,20 +31,9 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 	isJSON := mediaType(res.Header) == "application/json"
 	answer := &x.answer
 	answer.Reset(x.caller.Endpoint, x.model)
-	head, err := c.b[:0], error(nil)
-	if res.ContentLength <= maxWhole && (isJSON || res.ContentLength >= 0) {
-		if res.ContentLength > readSize {
-			head = make([]byte, 0, res.ContentLength)
-		}
-		x.wait(x.resumed) // which was just now
-		head, err = readWhole(res, head)
-		x.resume(x.proxy.o.Now())
-		if err != nil && !ended(err) {
-			return x.broken(err)
-		}
-	}
-	if ended(err) && res.Status >= 400 {
-		head = x.renamed(head)
+	head, err := x.beginning(res, isJSON, c.b[:0])
+	if err != nil && !ended(err) {
+		return x.broken(err)
 	}
 	var out [8][]byte
 	pieces := append(out[:0], head)
@@ -85,6 +74,24 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 		return x.complete(res, x.usage)
 	}
 	return x.rest(res, answer, isJSON, c.b[:])
+}
+
+// beginning is what is read of an answer before it is passed on, into b or memory of
+// its own: all of it, then the error is io.EOF, or nothing of what is long.
+func (x *exchange) beginning(res *upstream.Response, isJSON bool, b []byte) ([]byte, error) {
+	if res.ContentLength > maxWhole || !isJSON && res.ContentLength < 0 {
+		return b, nil
+	}
+	if res.ContentLength > readSize {
+		b = make([]byte, 0, res.ContentLength)
+	}
+	x.wait(x.resumed) // which was just now
+	b, err := readWhole(res, b)
+	x.resume(x.proxy.o.Now())
+	if ended(err) && res.Status >= 400 {
+		b = x.renamed(b)
+	}
+	return b, err
 }
 
 // sampled is of how many answers one is read for the length of its text, besides

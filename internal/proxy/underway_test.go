@@ -45,7 +45,7 @@ func TestRequestsUnderWayEndByThemselvesOrWithTheirParent(t *testing.T) {
 			if waited {
 				child, stop = context.WithCancel(s)
 			}
-			if s.Err() != nil || context.Cause(s) != nil { //nolint:errorlint // it is compared by identity
+			if s.Err() != nil || context.Cause(s) != nil {
 				t.Fatalf("it has ended: %v, %v", s.Err(), context.Cause(s))
 			}
 			for _, cause := range []error{first, why, gone} { // the first one counts
