@@ -351,6 +351,11 @@ func TestAHeadCanBeKilledStartedAndDrained(t *testing.T) {
 	if err := fleet.stopAll(t.Context()); err != nil {
 		t.Error(err)
 	}
+	f.mu.Lock()
+	if f.gone != 4 || len(f.heads) != 0 {
+		t.Errorf("%d heads deregistered, %d are left; want each once, those that were killed too", f.gone, len(f.heads))
+	}
+	f.mu.Unlock()
 	fleet.revive(t.Context(), "") // too late, and harmless
 	if got := states(fleet); got[stateDown] != 4 {
 		t.Errorf("after the end: %v", got)

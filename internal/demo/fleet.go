@@ -63,6 +63,7 @@ type unit struct {
 	addr  string // where the head listens, over its restarts
 	agent *client.Agent
 	quiet context.CancelFunc // ends the agent
+	known bool               // to the service: it may be registered there
 }
 
 func newHeads(o *Options, router *client.Client) *heads {
@@ -115,7 +116,7 @@ func (f *heads) start(ctx context.Context, u *unit) error {
 		return err
 	}
 	ctx, quiet := context.WithCancel(ctx)
-	u.state, u.head, u.addr, u.agent, u.quiet = stateUp, head, strings.TrimPrefix(head.URL(), "http://"), agent, quiet
+	u.state, u.head, u.addr, u.agent, u.quiet, u.known = stateUp, head, strings.TrimPrefix(head.URL(), "http://"), agent, quiet, true
 	f.work.Go(func() { agent.Run(ctx) })
 	return nil
 }
@@ -281,7 +282,7 @@ func (f *heads) finish(ctx context.Context, u *unit) {
 	err := u.leave(ctx)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	u.state = stateDown
+	u.state, u.known = stateDown, err != nil
 	if err != nil {
 		f.note(fmt.Sprintf("%s drained, but: %v", u.id, err))
 		return
@@ -296,22 +297,23 @@ func (u *unit) leave(ctx context.Context) error {
 	return cmp.Or(u.agent.Close(ctx), u.head.Shutdown(ctx))
 }
 
-// stopAll stops every head, and waits for all goroutines of the fleet. The error
-// is that of the first head that failed.
+// stopAll stops every head, and waits for all goroutines of the fleet. Those that
+// were killed are deregistered too: they do not come back. The error is that of the
+// first head that failed.
 func (f *heads) stopAll(ctx context.Context) error {
 	f.mu.Lock()
 	f.closed = true
-	var up []*unit
+	var known []*unit
 	for _, u := range f.units {
-		if u.state == stateUp {
+		if u.known && u.state != stateDraining {
 			u.state = stateDown
-			up = append(up, u)
+			known = append(known, u)
 		}
 	}
 	f.mu.Unlock()
-	errs := make([]error, len(up))
+	errs := make([]error, len(known))
 	var leaving sync.WaitGroup
-	for i, u := range up {
+	for i, u := range known {
 		leaving.Go(func() { errs[i] = u.leave(ctx) })
 	}
 	close(f.over)
@@ -321,7 +323,7 @@ func (f *heads) stopAll(ctx context.Context) error {
 	if len(errs) == 0 {
 		return nil
 	}
-	return fmt.Errorf("heads that did not leave: %d of %d; the first: %w", len(errs), len(up), errs[0])
+	return fmt.Errorf("heads that did not leave: %d of %d; the first: %w", len(errs), len(known), errs[0])
 }
 
 // note logs a line; the caller holds the mutex.

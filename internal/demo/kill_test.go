@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -116,13 +117,16 @@ func TestHeadsAlone(t *testing.T) {
 	out, in := io.Pipe()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- RunHeads(ctx, Options{Heads: 2, Models: []string{"Qwen/Qwen2.5-7B-Instruct"}, Ports: Ports{first, first + 1}}, in)
+		ended <- RunHeads(ctx, Options{Heads: 2, Models: []string{"Qwen/Qwen2.5-7B-Instruct"}, Ports: Ports{first, first + 1}, Faults: true}, in)
 		in.Close()
 	}()
 	text := make([]byte, 4096)
 	n, err := out.Read(text)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if line, _, _ := strings.Cut(string(text[:n]), "\n"); line != fmt.Sprintf("# Make gpu-1 go wrong: %s", breaking("http://"+Ports{first, first + 1}.address(0))) {
+		t.Errorf("the first line is %q, want how gpu-1 goes wrong", line)
 	}
 	var file struct {
 		Heads []struct{ ID, Endpoint, Engine, Region string }

@@ -31,7 +31,11 @@ func RunHeads(ctx context.Context, o Options, stdout io.Writer) error {
 		heads = append(heads, h)
 		fmt.Fprintf(&list, "- {id: gpu-%d, endpoint: %q, engine: vllm, region: %s}   # serves %s\n", i+1, h.URL(), u.region, u.model)
 	}
-	fmt.Fprintf(stdout, "# Mock heads that answer as vLLM does and register nowhere. In the service's file:\nheads:\n%s", &list)
+	faults := ""
+	if o.Faults {
+		faults = fmt.Sprintf("# Make gpu-1 go wrong: %s\n", breaking(heads[0].URL()))
+	}
+	fmt.Fprintf(stdout, "%s# Mock heads that answer as vLLM does and register nowhere. In the service's file:\nheads:\n%s", faults, &list)
 	if o.Duration > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, o.Duration)
