@@ -144,3 +144,33 @@ func TestNamesOfTheConfigurationAreHeads(t *testing.T) {
 	p.logs("reloaded", "discovery.listed=0 discovery.added=0 discovery.removed=2 discovery.changed=0")
 	p.stop()
 }
+
+// An address that left its name between two starts is removed once the name is resolved,
+// and not while the server fails.
+func TestAnAddressThatLeftItsNameBetweenTwoStarts(t *testing.T) {
+	head, err := mockhead.Start(t.Context(), mockhead.Options{Models: []string{"llama"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(head.Close)
+	host, port, _ := net.SplitHostPort(strings.TrimPrefix(head.URL(), "http://"))
+	server, set := nameServer(t)
+	set("gpu.test. 5 IN A " + host)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "headway.yaml")
+	if err := os.WriteFile(file, []byte("discovery:\n- {name: gpu.test., port: "+port+", engine: vllm, family: ipv4, server: '"+server+"', interval: 1s}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := serve(t, dir, "--config", file)
+	p.has(host+":"+port, `"routable":true`)
+	p.stop()
+
+	set() // the server fails
+	p = serve(t, dir, "--config", file)
+	p.logs("the name cannot be resolved")
+	p.has(host+":"+port, `"headway-source":"dns"`)
+	set("gpu.test. 5 IN A 127.0.0.9")
+	p.has(host+":"+port, "")
+	p.logs("lists of an earlier start", "heads.removed=1")
+	p.stop()
+}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"headway/internal/mockhead"
 )
 
 // Engines that the configuration names are heads; SIGHUP reads the list again,
@@ -43,16 +45,7 @@ func TestStaticHeadsFollowTheConfiguration(t *testing.T) {
 	}
 	write("heads: [{endpoint: '" + one.URL + "', engine: vllm, id: one, region: eu}]\n")
 	p := serve(t, dir, "--config", file)
-	has := func(id, text string) {
-		t.Helper()
-		eventually(t, time.Minute, id+" "+text, func() error {
-			status, body, err := p.do(http.MethodGet, "/api/v1/heads/"+id, "")
-			if text == "" && status == http.StatusNotFound || text != "" && status == http.StatusOK && strings.Contains(string(body), text) {
-				return nil
-			}
-			return fmt.Errorf("%d %s %w", status, body, errors.Join(err, errors.ErrUnsupported))
-		})
-	}
+	has := p.has
 	has("one", `"routable":true`)
 	write("heads:\n  max: 100\n  static:\n  - {endpoint: '" + two.URL + "', engine: vllm, id: two, region: us, model_types: [mine], max_in_flight: 4, labels: {rack: r1}}\n")
 	p.signal(syscall.SIGHUP)
@@ -84,6 +77,60 @@ func TestStaticHeadsFollowTheConfiguration(t *testing.T) {
 		t.Errorf("printed %s%s", again, stderr)
 	}
 	p.stop()
+}
+
+// A head that left the list between two starts is removed at the second one. One that
+// something else registered stays.
+func TestAHeadThatLeftTheListBetweenTwoStarts(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "headway.yaml")
+	var list []string
+	for _, id := range []string{"one", "two"} {
+		head, err := mockhead.Start(t.Context(), mockhead.Options{Models: []string{"llama"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(head.Close)
+		list = append(list, "- {endpoint: '"+head.URL()+"', engine: vllm, id: "+id+"}\n")
+	}
+	listed := func(heads ...string) {
+		if err := os.WriteFile(file, []byte("heads:\n"+strings.Join(heads, "")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listed(list...)
+	p := serve(t, dir, "--config", file)
+	for _, id := range []string{"one", "two"} {
+		p.has(id, `"routable":true`)
+	}
+	for id, source := range map[string]string{"agents": "agent", "own": "mine"} {
+		body := `{"id":"` + id + `","endpoint":"http://192.0.2.1:8000","model_types":["llama"],"region":"eu","labels":{"headway-source":"` + source + `"}}`
+		if status, answer, err := p.do(http.MethodPost, "/api/v1/heads", body); status != http.StatusCreated {
+			t.Fatalf("%d %s %v", status, answer, err)
+		}
+	}
+	p.stop()
+
+	listed(list[0])
+	p = serve(t, dir, "--config", file)
+	p.has("two", "")
+	p.logs("lists of an earlier start", "heads.removed=1")
+	p.has("one", `"routable":true`)
+	p.has("agents", `"headway-source":"agent"`)
+	p.has("own", `"headway-source":"mine"`)
+	p.stop()
+}
+
+// has waits until a head has the text in its description; "": until there is no such head.
+func (p *process) has(id, text string) {
+	p.Helper()
+	eventually(p, time.Minute, id+" "+text, func() error {
+		status, body, err := p.do(http.MethodGet, "/api/v1/heads/"+id, "")
+		if text == "" && status == http.StatusNotFound || text != "" && status == http.StatusOK && strings.Contains(string(body), text) {
+			return nil
+		}
+		return fmt.Errorf("%d %s %w", status, body, errors.Join(err, errors.ErrUnsupported))
+	})
 }
 
 // logs waits for a line of the log with the text, and reports what it lacks.

@@ -34,8 +34,15 @@ func CheckKey(key string) (string, error) {
 // SourceLabel is the label of a head that says what registered it.
 const SourceLabel = "headway-source"
 
-// Sourced are the labels of a head with one more, which says what registered it:
-// agent, static or dns. It yields to one of that name, and to the bound of labels.
+// What registers heads, as the values of SourceLabel.
+const (
+	FromAgent  = "agent"
+	FromStatic = "static" // the list of heads
+	FromDNS    = "dns"    // the names of discovery
+)
+
+// Sourced are the labels of a head with one more, which says what registered it. It
+// yields to one of that name, and to the bound of labels.
 func Sourced(labels map[string]string, source string) map[string]string {
 	if _, given := labels[SourceLabel]; given || len(labels) >= fleet.MaxLabels {
 		return labels

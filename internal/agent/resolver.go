@@ -35,8 +35,9 @@ type resolver struct {
 	gone chan struct{} // closed: the name is gone from the configuration, or replaced
 
 	// Guarded by the mutex of the set.
-	heads   []Head
-	refused int
+	heads    []Head
+	refused  int
+	resolved bool // the name, not the one that it replaces
 
 	// Of run's goroutine.
 	absent  int // answers in a row that there is no such name, or no address of it

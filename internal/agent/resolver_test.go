@@ -104,6 +104,50 @@ func TestTheAddressesOfANameAreHeads(t *testing.T) {
 	})
 }
 
+// What a configuration means is known once the set runs and each of its names was
+// resolved; a name that is gone is not waited for.
+func TestTheSetIsWholeOnceItsNamesAreResolved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newService(t)
+		defer s.stop()
+		whole := func(want bool) {
+			t.Helper()
+			synctest.Wait()
+			select {
+			case <-s.set.Whole():
+				if !want {
+					t.Fatal("the set is whole")
+				}
+			default:
+				if want {
+					t.Fatal("the set is not whole")
+				}
+			}
+		}
+		known, failing, e := &zone{}, &zone{}, vllm()
+		known.set(nil, "gpu-2:8000")
+		failing.set(servFailure)
+		one, other := s.name(known, e, "eu"), s.name(failing, e, "us")
+		other.Key = "other.test"
+		static := []Head{s.head("gpu-1", e, "eu")}
+		if _, _, err := s.set.Apply(static, nil); err != nil {
+			t.Fatal(err)
+		}
+		whole(false) // it does not run
+		if _, _, err := s.set.Apply(static, []Name{one, other}); err != nil {
+			t.Fatal(err)
+		}
+		s.run()
+		time.Sleep(time.Minute)
+		whole(false) // one fails
+		if got := s.set.Listed(); len(got) != 2 || !got["gpu-1"] || !got["gpu-2"] {
+			t.Errorf("listed %v", got)
+		}
+		s.applyNames(static, one)
+		whole(true)
+	})
+}
+
 // A name that does not exist any more, or has no address, counts once that was
 // said three times in a row.
 func TestANameWithoutAddresses(t *testing.T) {

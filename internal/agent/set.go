@@ -33,6 +33,8 @@ type Set struct {
 	o       SetOptions
 	running sync.WaitGroup                    // agents and resolvers
 	keys    atomic.Pointer[map[string]*Agent] // by endpoint
+	whole   chan struct{}                     // closed: each name was resolved
+	settled sync.Once                         // closes whole
 
 	mu        sync.Mutex
 	ctx       context.Context      // of Run; nil: it has not begun
@@ -58,7 +60,7 @@ func NewSet(o SetOptions) (*Set, error) {
 	case o.Log == nil:
 		return nil, errors.New("make a set of agents: Log is missing")
 	}
-	s := &Set{o: o, resolvers: map[string]*resolver{}, members: map[string]*member{}}
+	s := &Set{o: o, whole: make(chan struct{}), resolvers: map[string]*resolver{}, members: map[string]*member{}}
 	s.keys.Store(&map[string]*Agent{})
 	count := func(of func(*resolver) int) func() float64 {
 		return func() float64 {
@@ -203,6 +205,33 @@ func (s *Set) follow() {
 		}
 	}
 	s.publish()
+	s.settle()
+}
+
+// settle closes whole once each name was resolved; the mutex is held.
+func (s *Set) settle() {
+	for _, r := range s.resolvers {
+		if !r.resolved {
+			return
+		}
+	}
+	s.settled.Do(func() { close(s.whole) })
+}
+
+// Whole is closed once the set runs and each of its names was resolved: from then on Listed
+// is all that the configuration means.
+func (s *Set) Whole() <-chan struct{} { return s.whole }
+
+// Listed are the ids of the heads that the configuration names, and of those that its
+// names resolved to last.
+func (s *Set) Listed() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := map[string]bool{}
+	for _, h := range s.list() {
+		ids[h.Registration.ID] = true
+	}
+	return ids
 }
 
 // publish makes the keys of the members known; the mutex is held.
@@ -265,7 +294,7 @@ func (s *Set) resolved(r *resolver, heads []Head, refused int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.resolvers[r.Key] == r {
-		r.heads, r.refused = heads, refused
+		r.heads, r.refused, r.resolved = heads, refused, true
 		s.follow()
 	}
 }

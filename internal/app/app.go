@@ -236,6 +236,7 @@ func (a *App) Cut() {
 func (a *App) Run(ctx context.Context) error {
 	rooms, stopRooms := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRooms()
+	stored := a.fromLists()
 	running := newRunning()
 	start := func(run func(context.Context) error) { running.start(rooms, run) }
 	start(a.fleet.Run)
@@ -246,6 +247,7 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.proxy.PaceCollector)
 	start(a.watchPolicy)
 	start(a.agents.Run)
+	start(func(ctx context.Context) error { return a.removeUnlisted(ctx, stored) })
 	start(a.wakeWaiting)
 	start(a.wakeWaitingAlways)
 	start(a.forgetHeads)

@@ -29,7 +29,7 @@ func headFaults(c *config.Config, keyFiles bool) (faults []strict.Fault) {
 	first := map[string]int{} // by id
 	for i := range c.Heads.Static {
 		h := &c.Heads.Static[i]
-		e := readEngine(&h.EngineHead, h.ID, h.Endpoint, "static", c.Heads.AllowLinkLocal)
+		e := readEngine(&h.EngineHead, h.ID, h.Endpoint, agent.FromStatic, c.Heads.AllowLinkLocal)
 		if _, err := fleet.Endpoint(h.MetricsURL, c.Heads.AllowLinkLocal); h.MetricsURL != "" && err != nil {
 			e.fault("/metrics_url", err)
 		}
@@ -50,7 +50,7 @@ func nameFaults(c *config.Config, keyFiles bool) (faults []strict.Fault) {
 	first := map[string]int{} // by key
 	for i := range c.Discovery {
 		d := &c.Discovery[i]
-		e := readEngine(&d.EngineHead, "", "http://host.invalid:1", "dns", c.Heads.AllowLinkLocal)
+		e := readEngine(&d.EngineHead, "", "http://host.invalid:1", agent.FromDNS, c.Heads.AllowLinkLocal)
 		if keyFiles {
 			e.checkKeyFile(d.KeyFile)
 		}

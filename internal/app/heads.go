@@ -2,9 +2,12 @@ package app
 
 import (
 	"cmp"
+	"context"
+	"math"
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"headway/internal/agent"
 	"headway/internal/config"
 	"headway/internal/fleet"
+	"headway/internal/registry"
 	"headway/internal/strict"
 )
 
@@ -56,9 +60,47 @@ func (a *App) applyHeads(static []config.StaticHead, discovered []config.Discove
 	return a.agents.Apply(heads, names)
 }
 
+// fromLists are the heads that came from lists of the configuration, as their labels say.
+func (a *App) fromLists() []fleet.View {
+	all, _ := a.fleet.List(registry.Query{Limit: math.MaxInt})
+	return slices.DeleteFunc(all, func(v fleet.View) bool {
+		source := v.Record.Spec.Labels[agent.SourceLabel]
+		return source != agent.FromStatic && source != agent.FromDNS
+	})
+}
+
+// removeUnlisted removes those of stored, which came from the lists of an earlier start,
+// that are in no list any more: nothing keeps them registered. Until each name was
+// resolved, a head may be one of its addresses. One that registered or reported since
+// the start is kept by something else.
+func (a *App) removeUnlisted(ctx context.Context, stored []fleet.View) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-a.agents.Whole():
+	}
+	listed, removed := a.agents.Listed(), 0
+	for i := range stored {
+		id := stored[i].Record.Spec.ID
+		now, err := a.fleet.Head(id)
+		if err != nil || listed[id] || now.Report != nil || now.Lease.Epoch != stored[i].Lease.Epoch {
+			continue
+		}
+		if err := a.fleet.Deregister(ctx, id); err != nil {
+			a.log.Warn("a head that is in no list any more is not removed before its time", "head", id, "error", err)
+			continue
+		}
+		removed++
+	}
+	if removed > 0 {
+		a.log.Info("heads that came from the lists of an earlier start and are in none any more were removed", "heads.removed", removed)
+	}
+	return nil
+}
+
 func (a *App) staticHead(h *config.StaticHead) agent.Head {
 	allow := a.config.Heads.AllowLinkLocal
-	head := a.engineHead(&h.EngineHead, readEngine(&h.EngineHead, h.ID, h.Endpoint, "static", allow))
+	head := a.engineHead(&h.EngineHead, readEngine(&h.EngineHead, h.ID, h.Endpoint, agent.FromStatic, allow))
 	head.Same = *h
 	if h.MetricsURL != "" {
 		head.MetricsURL, _ = fleet.Endpoint(h.MetricsURL, allow)
@@ -112,7 +154,7 @@ func (a *App) discoveredName(d *config.DiscoveredHeads) agent.Name {
 // discoveredHead is an engine that a name has, or why it is refused.
 func (a *App) discoveredHead(d *config.DiscoveredHeads, hostPort string) (agent.Head, error) {
 	endpoint := cmp.Or(d.Scheme, "http") + "://" + hostPort
-	e := readEngine(&d.EngineHead, "", endpoint, "dns", a.config.Heads.AllowLinkLocal)
+	e := readEngine(&d.EngineHead, "", endpoint, agent.FromDNS, a.config.Heads.AllowLinkLocal)
 	if len(e.faults) > 0 {
 		return agent.Head{}, strict.Listed(hostPort, e.faults)
 	}

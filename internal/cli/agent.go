@@ -136,7 +136,7 @@ func (f *agentFlags) options(c *call, log *slog.Logger) (all []agent.Options, er
 	if c.Flags().Changed("max-in-flight") {
 		o.Registration.Capacity = &api.Capacity{MaxInFlight: f.maxInFlight}
 	}
-	o.Registration.Labels = agent.Sourced(f.head.Labels, "agent")
+	o.Registration.Labels = agent.Sourced(f.head.Labels, agent.FromAgent)
 	for _, name := range []string{"id", "endpoint", "metrics-url"} {
 		if c.Flags().Changed(name) && len(f.urls) > 1 {
 			return nil, cmdline.Errorf("--%s: want one --url beside it, not %d", name, len(f.urls))
