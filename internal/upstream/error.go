@@ -34,7 +34,7 @@ const (
 	IdleTimeout      Kind = "idle_timeout"       // silence within a body
 	TotalTimeout     Kind = "total_timeout"      // also a deadline of the caller's context
 	Malformed        Kind = "malformed"          // not HTTP/1.1, or ambiguous
-	Canceled         Kind = "canceled"           // the caller's context ended
+	Canceled         Kind = "cancelled"          // the caller's context ended
 )
 
 // Kinds are all kinds.
