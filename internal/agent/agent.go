@@ -364,6 +364,8 @@ func (a *Agent) leave(ctx context.Context, tick <-chan time.Time) error {
 	defer cancel()
 	if closed := a.lease.Close(closing); closed != nil {
 		err = errors.Join(err, fmt.Errorf("deregister head %s: %w", a.Registration.ID, closed))
+	} else {
+		a.Log.Info("deregistered and stopped")
 	}
 	return err
 }

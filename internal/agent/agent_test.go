@@ -322,6 +322,9 @@ func TestTheEndDrains(t *testing.T) {
 				if warned := strings.Contains(r.log.String(), "limit of draining is reached"); warned != c.warned {
 					t.Errorf("warned: %t", warned)
 				}
+				if log := strings.TrimSpace(r.log.String()); !strings.Contains(log[strings.LastIndex(log, "\n")+1:], "deregistered and stopped") {
+					t.Errorf("the log does not end with that the head is deregistered:\n%s", log)
+				}
 			})
 		})
 	}
@@ -361,6 +364,9 @@ func TestTheEndFails(t *testing.T) {
 		r.failed = errors.New("no service")
 		if err := r.end(t); !errors.Is(err, r.failed) {
 			t.Errorf("error %v", err)
+		}
+		if strings.Contains(r.log.String(), "deregistered") {
+			t.Errorf("the log says that a head is deregistered which is not:\n%s", r.log.String())
 		}
 	})
 }

@@ -41,6 +41,8 @@ type headSums map[string]struct {
 
 	// Waiting are the requests of the data plane without a place, of models; nil: not known.
 	Waiting *int64 `json:"waiting,omitempty"`
+
+	census doctor.Census
 }
 
 func newStatus() *cobra.Command {
@@ -153,6 +155,7 @@ func (s *summary) wait(metrics map[string]float64) {
 func (sums headSums) add(name string, h *api.Head) {
 	sum := sums[name]
 	sum.Heads++
+	sum.census.Add(h)
 	sum.InFlight += h.InFlight
 	if h.Routable {
 		sum.Routable++
@@ -179,9 +182,15 @@ func (s *summary) print(w io.Writer) error {
 	if len(statuses) > 0 {
 		of = " (" + strings.Join(statuses, ", ") + ")"
 	}
-	_ = terminal.Printf(w, "heads    %d, of which %s%s; %d in flight\n", s.Heads, s.Taking(), of, s.InFlight)
+	_ = terminal.Printf(w, "heads    %d, of which %s%s; %d in flight\n", s.Heads, s.TakingText(), of, s.InFlight)
+	if s.Heads == 0 {
+		_ = terminal.Printf(w, "         none is registered\n")
+	}
 	if out := s.OutOfRotation(); out != "" {
 		_ = terminal.Printf(w, "         out of rotation: %s\n", out)
+	}
+	if why := s.NotReady(); why != "" {
+		_ = terminal.Printf(w, "         not ready: %s\n", why)
 	}
 	if s.Held > 0 {
 		_ = terminal.Printf(w, "         of the others %s\n", s.HeldText())
@@ -204,7 +213,7 @@ func (s *summary) print(w io.Writer) error {
 			if sum.Waiting != nil {
 				waiting = strconv.FormatInt(*sum.Waiting, 10)
 			}
-			t.Add(kind+name, sum.Heads, sum.Routable, inFlight, waiting)
+			t.Add(kind+name, sum.Heads, sum.census.Taking(), inFlight, waiting)
 		}
 	}
 	slices.SortFunc(t.Rows, slices.Compare)

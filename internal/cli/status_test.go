@@ -90,3 +90,17 @@ func TestStatusNamesFailingHeads(t *testing.T) {
 	has(t, listOf(t, failing, fresh), "failing  yes", "fresh    yes")
 	has(t, summaryOf(t, failing, failing, fresh), "of which 3 take requests (3 active)", "2 of them fail their requests and are not ejected, since too few others are left\n")
 }
+
+// What the status says of heads adds up.
+func TestStatusNamesWhyHeadsTakeNoRequests(t *testing.T) {
+	head := func(status, health string, routable bool) api.Head {
+		return api.Head{ID: status + health, Status: status, AdminState: "enabled", Routable: routable, Health: api.Health{State: health}, Region: "us"}
+	}
+	paused := head("active", "paused", true)
+	has(t, summaryOf(t, head("active", "fresh", true), paused, paused, paused),
+		"heads    4, of which 1 takes requests (4 active); 0 in flight\n         of the others 3 asked for a pause and get nothing of the data plane until it is over\npolicy",
+		"region us  4      1  ")
+	has(t, summaryOf(t, head("draining", "fresh", false), head("offline", "fresh", false), head("offline", "pending", false), head("unknown", "pending", false), head("active", "pending", false)),
+		"heads    5, of which 0 take requests (1 active, 1 draining, 2 offline, 1 unknown); 0 in flight\n         not ready: 1 draining, 2 offline, 2 pending\npolicy")
+	has(t, summaryOf(t), "heads    0, of which 0 take requests; 0 in flight\n         none is registered\npolicy")
+}

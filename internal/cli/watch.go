@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 
 	"headway/api"
 	"headway/client"
+	"headway/internal/app"
 	"headway/internal/doctor"
 	"headway/internal/fleet"
 	"headway/internal/terminal"
@@ -137,7 +139,7 @@ func showNotice(w io.Writer, n client.Notice) error {
 			part = fmt.Sprintf(" in the first of %d parts", n.Snapshot.Parts)
 		}
 		return terminal.Printf(w, "%s  %-18s  %s%s, %s; policy revision %d\n", now, "now",
-			terminal.Count(count.Heads, "head"), part, terminal.Agree(count.Routable, "takes requests", "take requests"), n.Snapshot.PolicyRevision)
+			terminal.Count(count.Heads, "head"), part, count.TakingText(), n.Snapshot.PolicyRevision)
 	case n.Lost != nil:
 		count := "an unknown number of events is missing"
 		if n.Lost.Count > 0 {
@@ -171,18 +173,59 @@ func aboutEvent(e *api.Event) string {
 		}
 		return d.DecisionID + " by " + d.Strategy + ": " + strings.TrimPrefix(d.Reason, d.Strategy+": ")
 	}
-	var fields map[string]any
+	if strings.HasPrefix(e.Type, "alert.") {
+		return aboutAlert(e.Data)
+	}
+	var fields map[string]json.RawMessage
 	if json.Unmarshal(e.Data, &fields) != nil {
 		return ""
 	}
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if text := fmt.Sprint(fields[name]); text != "" {
+		if text := fieldText(fields[name]); text != "" {
 			parts = append(parts, name+"="+text)
 		}
 	}
 	return strings.Join(parts, " ")
 }
+
+// fieldText is a text as it is, and all else as compact JSON; "" if there is nothing.
+func fieldText(value json.RawMessage) string {
+	var text string
+	if json.Unmarshal(value, &text) == nil {
+		return text
+	}
+	var compact bytes.Buffer
+	_ = json.Compact(&compact, value) // it is valid, as what it was part of is
+	return compact.String()
+}
+
+// aboutAlert names an alert and says what it means. Of its labels that has those that
+// matter.
+func aboutAlert(data json.RawMessage) string {
+	var alert app.AlertState
+	if json.Unmarshal(data, &alert) != nil {
+		return ""
+	}
+	name := alert.Alert
+	if alert.Severity != "" {
+		name += " (" + alert.Severity + ")"
+	}
+	summary, meaning := oneLine(alert.Annotations["summary"]), oneLine(alert.Annotations["description"])
+	switch {
+	case strings.Contains(summary, meaning):
+		meaning = summary
+	case !strings.Contains(meaning, summary):
+		meaning = summary + ": " + meaning
+	}
+	if meaning == "" {
+		return name
+	}
+	return name + ": " + meaning
+}
+
+// oneLine is text without line breaks.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // redrawEvery bounds how often a table is drawn again.
 const redrawEvery = 200 * time.Millisecond
@@ -287,7 +330,7 @@ func headsPage(heads map[string]api.Head, changed map[string]time.Time, now time
 		t.Add(h.ID, h.Region, h.ModelTypes, h.Status, h.AdminState, h.Health.State, h.Routable, terminal.Ago(&at, now))
 	}
 	var page strings.Builder // takes everything
-	_ = terminal.Printf(&page, "%s, %s; %s\n\n", terminal.Count(count.Heads, "head"), terminal.Agree(count.Routable, "takes requests", "take requests"), now.Format(time.TimeOnly))
+	_ = terminal.Printf(&page, "%s, %s; %s\n\n", terminal.Count(count.Heads, "head"), count.TakingText(), now.Format(time.TimeOnly))
 	_ = t.Write(&page, false)
 	return page.String()
 }

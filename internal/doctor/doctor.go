@@ -115,16 +115,22 @@ func (f *findings) service(ctx context.Context, target local.Target) error {
 	return nil
 }
 
-// heads counts as the service's own readiness does: heads that are only held do
-// not count.
+// heads does not count heads that are only held, as the service's own readiness
+// does not, and those in a pause.
 func (f *findings) heads(heads []api.Head) {
 	var n Census
 	for i := range heads {
 		n.Add(&heads[i])
 	}
-	detail := terminal.Count(n.Heads, "head") + ", " + n.Taking()
+	detail := terminal.Count(n.Heads, "head") + ", " + n.TakingText()
 	if reasons := n.OutOfRotation(); reasons != "" {
 		detail += "; out of rotation: " + reasons
+	}
+	if reasons := n.NotReady(); reasons != "" {
+		detail += "; not ready: " + reasons
+	}
+	if n.Paused > 0 {
+		detail += "; " + n.PausedText()
 	}
 	if n.Failing > 0 {
 		detail += "; " + n.FailingText()
@@ -136,7 +142,7 @@ func (f *findings) heads(heads []api.Head) {
 		f.warn("heads", detail, "'headway heads list' shows which, 'headway heads get ID' why; where all heads of a model type fail, look for what they have in common")
 	case n.Routable > 0 && n.Ejected+n.Silent > 0:
 		f.warn("heads", detail, "'headway heads list' shows which, 'headway heads get ID' why and until when; 'headway heads reinstate ID' ends an ejection")
-	case n.Routable == 0:
+	case n.Taking() == 0:
 		f.warn("heads", detail, "register heads, or see 'headway heads list -o wide' for why they take none; 'headway demo' starts a small fleet")
 	default:
 		f.fine("heads", detail)

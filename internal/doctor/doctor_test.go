@@ -78,3 +78,14 @@ func TestFailingHeadsAreNamed(t *testing.T) {
 		t.Errorf("%+v", f)
 	}
 }
+
+// Heads that pause, and those that say themselves that they take none, are named; a
+// fleet that takes no requests is trouble.
+func TestHeadsThatTakeNoneAreNamed(t *testing.T) {
+	paused := api.Head{ID: "a", Status: "active", AdminState: "enabled", Routable: true, Health: api.Health{State: "paused"}}
+	offline := api.Head{ID: "b", Status: "offline", AdminState: "enabled", Health: api.Health{State: "fresh"}}
+	f := headsFinding(paused, offline)
+	if f.State != warning || f.Detail != "2 heads, 0 take requests; not ready: 1 offline; 1 asked for a pause and gets nothing of the data plane until it is over" || f.Fix == "" {
+		t.Errorf("%+v", f)
+	}
+}
