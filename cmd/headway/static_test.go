@@ -73,7 +73,7 @@ func TestStaticHeadsFollowTheConfiguration(t *testing.T) {
 	write("heads: [{endpoint: 'http://a:1', engine: vllm, labels: {a: b}}]\n")
 	_, printed, _ := here(t, "config", "print", "--config", file)
 	write(printed)
-	if _, again, stderr := here(t, "config", "print", "--config", file); stderr != "" || !strings.Contains(again, `static: [{"endpoint":"http://a:1","engine":"vllm","labels":{"a":"b"}}]`) {
+	if _, again, stderr := here(t, "config", "print", "--config", file); stderr != "" || !strings.Contains(again, `static: [{"endpoint":"http://a:1","engine":"vllm","labels":{"a":"b"}}]  # `+file+":") {
 		t.Errorf("printed %s%s", again, stderr)
 	}
 	p.stop()

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -559,6 +560,9 @@ discovery:
 	var printed strings.Builder
 	if err := c.Print(&printed, true); err != nil {
 		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^discovery: .*  # \S+:2$`).MatchString(printed.String()) {
+		t.Errorf("no source of discovery in %s", &printed)
 	}
 	if again, err := load(t, printed.String(), nil); err != nil || !reflect.DeepEqual(again.Discovery, want) {
 		t.Errorf("%s\n%v", &printed, err)

@@ -80,9 +80,9 @@ func (f *fileReader) section(prefix string) {
 		switch s := f.find(key); {
 		case key == "heads" && f.Kind() == strict.Array:
 			f.staticHeads("/heads")
-		case key == "heads.static":
+		case key == staticKey:
 			f.staticHeads("/heads/static")
-		case key == "discovery":
+		case key == discoveryKey:
 			f.discoveredHeads()
 		case prefix == "" && slices.Contains(f.sections(), key):
 			f.section(key + ".")

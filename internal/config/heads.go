@@ -59,6 +59,12 @@ const (
 	mostInterval   = time.Hour
 )
 
+// Keys of the lists among the sources.
+const (
+	staticKey    = "heads.static"
+	discoveryKey = "discovery"
+)
+
 // Check returns what is wrong with the values of the lists of static heads and of
 // discovery, whose meaning this package does not know. The pointers begin at the
 // list: /0/engine. A place that could not be read is left out of what is listed.
@@ -68,6 +74,7 @@ type Check func(c *Config) (static, discovery []strict.Fault)
 // settings of that section. pointer leads to it.
 func (f *fileReader) staticHeads(pointer string) {
 	f.static = pointer
+	f.sources[staticKey] = source{f.name, f.Line()}
 	f.Array(maxStaticHeads, func(int) {
 		var h StaticHead
 		f.engineHead(&h.EngineHead, map[string]func(){
@@ -81,6 +88,7 @@ func (f *fileReader) staticHeads(pointer string) {
 
 // discoveredHeads reads the list under discovery.
 func (f *fileReader) discoveredHeads() {
+	f.sources[discoveryKey] = source{f.name, f.Line()}
 	f.Array(maxDiscovered, func(int) {
 		var d DiscoveredHeads
 		f.engineHead(&d.EngineHead, map[string]func(){

@@ -30,11 +30,11 @@ func (c *Config) Print(w io.Writer, provenance bool) error {
 			if before != section {
 				lines = append(lines, line{text: before + ":"})
 				if before == "heads" && len(c.Heads.Static) > 0 {
-					list, err := printList("heads.static", c.Heads.Static)
+					list, err := printList(staticKey, c.Heads.Static)
 					if err != nil {
 						return err
 					}
-					lines = append(lines, line{text: "  static: " + list})
+					lines = append(lines, line{"  static: " + list, c.source(staticKey).String()})
 				}
 			}
 			section, name = before, "  "+after
@@ -48,11 +48,11 @@ func (c *Config) Print(w io.Writer, provenance bool) error {
 		lines = append(lines, line{text, c.source(s.Key).String()})
 	}
 	if len(c.Discovery) > 0 {
-		list, err := printList("discovery", c.Discovery)
+		list, err := printList(discoveryKey, c.Discovery)
 		if err != nil {
 			return err
 		}
-		lines = append(lines, line{text: "discovery: " + list})
+		lines = append(lines, line{"discovery: " + list, c.source(discoveryKey).String()})
 	}
 	var b strings.Builder
 	for _, l := range lines {
