@@ -96,14 +96,9 @@ func (a *attempt) broken(err error) *failure {
 		return &failure{outcome: a.outcome(routing.ResultCancelled, a.statusSent()), answer: gone(a.x.ctx)}
 	}
 	f := &failure{again: a.unsent || a.x.repeatable()}
-	answer := &openai.Error{Status: http.StatusBadGateway, Code: "head_" + string(e.Kind), Message: "The head that the request was sent to failed: " + explain(e.Kind) + "."}
-	switch e.Kind {
-	case upstream.ConnectTimeout, upstream.WriteTimeout, upstream.FirstByteTimeout, upstream.IdleTimeout:
-		answer.Status = http.StatusGatewayTimeout
-	case upstream.TotalTimeout:
-		answer.Status, f.again = http.StatusGatewayTimeout, false
-	case upstream.Limit, upstream.Closed:
-		answer.Status, answer.RetryAfter = http.StatusServiceUnavailable, retryAfter()
+	answer := headError(e.Kind)
+	if e.Kind == upstream.TotalTimeout {
+		f.again = false
 	}
 	gaveUp := a.gaveUp(e.Kind)
 	if gaveUp && !a.x.begun {
@@ -118,6 +113,18 @@ func (a *attempt) broken(err error) *failure {
 		f.outcome.Result, a.dialed = routing.ResultCancelled, false // no fault of the head
 	}
 	return f
+}
+
+// headError is what a caller gets for the failure of a head.
+func headError(k upstream.Kind) *openai.Error {
+	answer := &openai.Error{Status: http.StatusBadGateway, Code: "head_" + string(k), Message: "The head that the request was sent to failed: " + explain(k) + "."}
+	switch k {
+	case upstream.ConnectTimeout, upstream.WriteTimeout, upstream.FirstByteTimeout, upstream.IdleTimeout, upstream.TotalTimeout:
+		answer.Status = http.StatusGatewayTimeout
+	case upstream.Limit, upstream.Closed:
+		answer.Status, answer.RetryAfter = http.StatusServiceUnavailable, retryAfter()
+	}
+	return answer
 }
 
 // explain says what happened, without the address.
