@@ -24,7 +24,9 @@ const profiled = 60_000
 // profile has the service work on what the data plane and the decision API get most,
 // and writes where its processor time goes, for the compiler.
 func profile(ctx context.Context, file string, sent int) error {
-	w := &world{parts: map[string]*process{}, names: []string{headway}, profile: file}
+	made := file + ".new"
+	w := &world{parts: map[string]*process{}, names: []string{headway}, profile: made}
+	defer func() { _ = os.Remove(made) }()
 	defer w.close()
 	if err := w.start(ctx); err != nil {
 		return err
@@ -41,7 +43,11 @@ func profile(ctx context.Context, file string, sent int) error {
 			return err
 		}
 	}
-	return nil
+	service := w.parts[headway]
+	if service.stop(); !service.cmd.ProcessState.Success() {
+		return fmt.Errorf("the service ended with %s", service.cmd.ProcessState)
+	}
+	return os.Rename(made, file)
 }
 
 // decision is a request for a decision.

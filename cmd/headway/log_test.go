@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -55,9 +56,9 @@ func (p *process) changePolicy() {
 }
 
 // readLog starts a service whose log is read by the test, up to where it listens.
-func readLog(t *testing.T) (p *process, log *os.File) {
+func readLog(t *testing.T, args ...string) (p *process, log *os.File) {
 	dir := t.TempDir()
-	cmd := command(t, "serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--audit-file", filepath.Join(dir, "audit.log"), "--redis-mode", "off", "--http-lame-duck", "1ms", "--log-level", "debug")
+	cmd := command(t, append([]string{"serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--audit-file", filepath.Join(dir, "audit.log"), "--redis-mode", "off", "--http-lame-duck", "1ms", "--log-level", "debug"}, args...)...)
 	log, end, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -82,17 +83,40 @@ func readLog(t *testing.T) (p *process, log *os.File) {
 // A reader of the log that is there and takes nothing, as a terminal that is stopped, holds
 // up no request and no stop.
 func TestAServiceGoesOnWhileItsLogIsNotRead(t *testing.T) {
-	p, log := readLog(t)
+	for _, inOrder := range []bool{true, false} {
+		t.Run(fmt.Sprintf("the stop is in order: %t", inOrder), func(t *testing.T) { goesOnUnread(t, inOrder) })
+	}
+}
+
+// goesOnUnread has the service stop in order, or with an error: a request does not end.
+func goesOnUnread(t *testing.T, inOrder bool) {
+	p, log := readLog(t, "--http-shutdown-timeout", "1s")
 	defer log.Close()
 	const heads = 400 // each is logged
 	for n := range heads {
 		p.must(http.StatusCreated, "POST", "/api/v1/heads", headBody(fmt.Sprintf("%s-%d", strings.Repeat("a", 50), n)))
 	}
 	p.changePolicy()
+	if !inOrder {
+		c, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n{"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, patience, "the body is awaited", func() error {
+			if n := p.metric("headway_proxy_bodies_awaited"); n != 1 {
+				return fmt.Errorf("%v are", n)
+			}
+			return nil
+		})
+	}
 	p.signal(syscall.SIGTERM)
 	defer time.AfterFunc(time.Minute, func() { _ = p.cmd.Process.Kill() }).Stop()
-	if err := p.cmd.Wait(); err != nil {
-		t.Errorf("it did not stop in order: %v", err)
+	if err := p.cmd.Wait(); p.cmd.ProcessState.ExitCode() != map[bool]int{true: exitOK, false: exitError}[inOrder] {
+		t.Errorf("it ended with %v", err)
 	}
 	unread, err := io.ReadAll(log)
 	if n := strings.Count(string(unread), "msg=head.registered"); err != nil || n == 0 || n >= heads {

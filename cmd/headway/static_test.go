@@ -147,6 +147,7 @@ func (p *process) logs(text string, want ...string) {
 		}
 		return
 	}
+	p.Errorf("the log has ended without a line with %s", text)
 }
 
 // A head of the configuration behind TLS and a key is probed and sent requests with

@@ -68,7 +68,7 @@ The engine's own API key, if it needs one, comes from a file
 				return err
 			}
 			r.Timeout = agentCall
-			return r.connected(c, func(c *call) error { return runAgents(c, all) }, client.WithLogger(log), client.WithUserAgent("headway-agent"))
+			return lines.say(r.connected(c, func(c *call) error { return runAgents(c, all) }, client.WithLogger(log), client.WithUserAgent("headway-agent")))
 		})
 	f := cmd.Flags()
 	f.StringVar(&flags.engine, "engine", "", "kind of engine: "+strings.Join(engines.Names(), ", "))

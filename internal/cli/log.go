@@ -37,7 +37,7 @@ func patientLogger(w io.Writer, handler func(io.Writer) slog.Handler) (*slog.Log
 const (
 	logPatience = 100 * time.Millisecond // for a line, once; the next ones are not waited for
 	logFlush    = time.Second            // for all of them at the end
-	maxLogBytes = 1 << 20                // that wait
+	maxLogBytes = 1 << 20                // that wait, of more than one
 )
 
 // lineWriter loses the lines that cannot be written, and counts them. The first
@@ -66,6 +66,16 @@ func (l *lineWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// say has the error that the process ends with written behind the lines, and not waited
+// for any longer than they are.
+func (l *lineWriter) say(err error) error {
+	if err == nil {
+		return nil
+	}
+	sayError(l, err)
+	return &saidError{err}
+}
+
 // flush waits for the lines that are not written yet, for a second at most.
 func (l *lineWriter) flush() {
 	l.mu.Lock()
@@ -91,7 +101,7 @@ func waitFor(done <-chan struct{}, most time.Duration) bool {
 func (l *lineWriter) add(line []byte) (idle chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.size+len(line) > maxLogBytes {
+	if l.size > 0 && l.size+len(line) > maxLogBytes {
 		l.lose()
 		return nil
 	}

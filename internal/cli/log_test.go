@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -49,6 +50,37 @@ func TestLinesThatCannotBeWrittenAreCountedAndSaid(t *testing.T) {
 	}; strings.Join(lines, "") != strings.Join(want, "") || lost() != 2 {
 		t.Errorf("lines %q, want %q; %d lost", lines, want, lost())
 	}
+}
+
+func TestALongLineIsWritten(t *testing.T) {
+	var w bytes.Buffer
+	log, lines := patientLogger(&w, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
+	log.Error(strings.Repeat("x", 2*maxLogBytes))
+	if lines.flush(); w.Len() < 2*maxLogBytes || lines.lost.Load() > 0 {
+		t.Errorf("%d bytes were written, %d lines lost", w.Len(), lines.lost.Load())
+	}
+}
+
+// The error that ends a process is said once, behind its lines, and not waited for longer.
+func TestTheLastErrorIsALine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &stoppedWriter{released: make(chan struct{})}
+		log, lines := patientLogger(w, func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, nil) })
+		began, why := time.Now(), errors.New("why")
+		log.Info("before")
+		err := lines.say(why)
+		if lines.flush(); time.Since(began) > logPatience+logFlush {
+			t.Errorf("it took %s", time.Since(began))
+		}
+		if !errors.Is(err, why) || lines.say(nil) != nil {
+			t.Errorf("%v became %v", why, err)
+		}
+		close(w.released)
+		lines.flush()
+		if !strings.HasSuffix(w.String(), "msg=before\nheadway: why\n") {
+			t.Errorf("it said %q", w)
+		}
+	})
 }
 
 // stoppedWriter takes nothing until it is released.

@@ -55,16 +55,28 @@ func Run(ctx context.Context, b Build, args []string, stdout, stderr io.Writer) 
 	if err == nil {
 		return exitOK
 	}
+	if _, is := errors.AsType[*saidError](err); !is {
+		sayError(stderr, err)
+	}
+	return codeOf(err)
+}
+
+// sayError says what went wrong, and what may help.
+func sayError(stderr io.Writer, err error) {
 	fmt.Fprintln(stderr, "headway:", terminal.EscapeLines(config.Scrub(err.Error())))
-	code, help := codeOf(err), local.Help(err)
-	if code == exitUsage {
+	help := local.Help(err)
+	if codeOf(err) == exitUsage {
 		help = "Run 'headway --help' for the commands, 'headway COMMAND --help' for the flags of one."
 	}
 	if help != "" {
 		fmt.Fprintln(stderr, help)
 	}
-	return code
 }
+
+// saidError is an error that was said already.
+type saidError struct{ error }
+
+func (e *saidError) Unwrap() error { return e.error }
 
 // exits are the exit codes of what a service answered.
 var exits = []struct {

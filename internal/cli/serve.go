@@ -40,7 +40,7 @@ certificates again, and opens the audit file again.`, func(c *call) error {
 			}
 			defer reloadOnHangup(c.Context(), a, log)()
 			defer hurryOnSignals(a, log, terminal.IsTerminal(c.InOrStdin()))()
-			return a.Run(c.Context())
+			return lines.say(a.Run(c.Context()))
 		})
 	config.AddFlags(cmd.Flags())
 	return cmd

@@ -39,7 +39,9 @@ func Rename(text []byte, from, to string) []byte {
 		case bytes.HasPrefix(bytes.TrimLeft(rest, " \t\r\n"), []byte{':'}):
 			member = decoded(text[start : end+1])
 			out = append(out, text[start:end+1]...)
-		case !others[member] && decoded(text[start:end+1]) == from:
+		case others[member]:
+			out = append(out, text[start:end+1]...)
+		case decoded(text[start:end+1]) == from:
 			out = append(out, quoted...)
 		default:
 			out = append(append(append(out, '"'), within(string(raw), from, string(quoted[1:len(quoted)-1]))...), '"')

@@ -21,6 +21,7 @@ func TestARenamedModelIsNoWord(t *testing.T) {
 		`{"error":"default", "message":"it has no end 'default'`:                                                                                                 `{"error":"al/ias", "message":"it has no end 'default'`,
 		`["default",{"status":"default","nested":{"code":["default"],"x":"default"}},"default"]`:                                                                 `["al/ias",{"status":"default","nested":{"code":["default"],"x":"al/ias"}},"al/ias"]`,
 		`{"detail":[{"loc":["body"],"input":{"mod\u0065l":"default","messages":[{"role":"default","content":"default","text" : "default","name":"default"}]}}]}`: `{"detail":[{"loc":["body"],"input":{"mod\u0065l":"al/ias","messages":[{"role":"default","content":"default","text" : "default","name":"al/ias"}]}}]}`,
+		`{"arguments":"{\"city\":\"default\"}","content":"what is 'default'","code":"'default'","message":"'default'"}`:                                          `{"arguments":"{\"city\":\"default\"}","content":"what is 'default'","code":"'default'","message":"'al/ias'"}`,
 		`{"c\u006fde":"default","rol\u0065":"default","\u12":"default"}`:                                                                                         `{"c\u006fde":"default","rol\u0065":"default","\u12":"al/ias"}`,
 	} {
 		if want == "" {

@@ -61,6 +61,14 @@ func (p *pace) hold(more int64) {
 
 // follow sets the pace after each collection, until ctx ends.
 func (p *pace) follow(ctx context.Context) {
+	defer func() { // as it was
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.usual > 0 && p.percent != p.usual {
+			p.percent = p.usual
+			debug.SetGCPercent(p.usual)
+		}
+	}()
 	collected := make(chan struct{}, 1)
 	for {
 		runtime.AddCleanup(new(mark), func(to chan<- struct{}) { to <- struct{}{} }, collected)

@@ -75,7 +75,12 @@ func TestThePaceFollowsWhatLives(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { p.follow(ctx); close(ended) }()
-	defer func() { stop(); <-ended }()
+	defer func() {
+		stop()
+		if <-ended; percentNow() != 100 {
+			t.Errorf("%d %% afterwards", percentNow())
+		}
+	}()
 	var much []byte
 	for _, c := range []struct {
 		what     string
