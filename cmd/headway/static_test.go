@@ -44,14 +44,14 @@ func TestStaticHeadsFollowTheConfiguration(t *testing.T) {
 		}
 	}
 	write("heads: [{endpoint: '" + one.URL + "', engine: vllm, id: one, region: eu}]\n")
-	p := serve(t, dir, "--config", file)
+	p := serve(t, dir, "--config", file, "--log-level", "info") // which the file does not change
 	has := p.has
 	has("one", `"routable":true`)
-	write("heads:\n  max: 100\n  static:\n  - {endpoint: '" + two.URL + "', engine: vllm, id: two, region: us, model_types: [mine], max_in_flight: 4, labels: {rack: r1}}\n")
+	write("log: {level: debug}\nheads:\n  max: 100\n  static:\n  - {endpoint: '" + two.URL + "', engine: vllm, id: two, region: us, model_types: [mine], max_in_flight: 4, labels: {rack: r1}}\n")
 	p.signal(syscall.SIGHUP)
 	has("two", `"mine"`)
 	has("one", "")
-	p.logs("reloaded", "policy_revision=0", "heads.listed=1 heads.added=1 heads.removed=1 heads.changed=0", "discovery.listed=0")
+	p.logs("reloaded", "policy_revision=0", "heads.listed=1 heads.added=1 heads.removed=1 heads.changed=0", "discovery.listed=0", "waits_for_start=heads.max")
 	write("heads: [{endpoint: nowhere, engine: gpt}, {endpoint: 'http://a:1', engine: vllm, key_file: /none, region: a/b}, {endpoint: 'http://a:1', engine: tgi}]\n")
 	p.signal(syscall.SIGHUP)
 	faults := []string{"heads.0.endpoint", "heads.0.engine", "heads.1.key_file", "heads.1.region", "heads.2.id"}

@@ -158,7 +158,7 @@ func (a *App) close() error {
 // Reload reads the policy file, the lists of heads and the certificates again and
 // reopens the audit trail. A faulty part stays as it was.
 func (a *App) Reload(ctx context.Context) error {
-	heads, names, headsErr := a.reloadHeads()
+	heads, names, waiting, headsErr := a.reloadHeads()
 	err := errors.Join(a.policyFile.Load(ctx), a.journal.Reopen(), a.reloadCertificates(), headsErr)
 	e := audit.Entry{
 		Category: audit.RoutingConfig, Action: "config.reload", Outcome: audit.Success,
@@ -169,8 +169,11 @@ func (a *App) Reload(ctx context.Context) error {
 	}
 	a.journal.Note(e)
 	if err == nil {
-		a.log.Info("reloaded: the policy file, the lists of heads, the certificates; the audit file is open again",
-			"policy_revision", a.router.Policy().Revision, "heads", heads, "discovery", names)
+		changes := []any{"policy_revision", a.router.Policy().Revision, "heads", heads, "discovery", names}
+		if len(waiting) > 0 {
+			changes = append(changes, "waits_for_start", strings.Join(waiting, ","))
+		}
+		a.log.Info("reloaded: the policy file, the lists of heads, the certificates; the audit file is open again", changes...)
 	}
 	return err
 }

@@ -37,14 +37,16 @@ func (a *App) checkHeads() (err error) {
 	return err
 }
 
-// reloadHeads reads the lists of heads again, and returns how they changed. After an
-// error, which has every fault, they are as before.
-func (a *App) reloadHeads() (heads, names agent.Change, err error) {
-	static, discovered, err := a.config.Engines(os.ReadFile, CheckHeads(true))
+// reloadHeads reads the lists of heads again, and returns how they changed and which
+// settings beside them wait for the next start. After an error, which has every fault,
+// the lists are as before.
+func (a *App) reloadHeads() (heads, names agent.Change, waiting []string, err error) {
+	again, err := a.config.Reread(os.ReadFile, CheckHeads(true))
 	if err != nil {
-		return heads, names, err
+		return heads, names, nil, err
 	}
-	return a.applyHeads(static, discovered)
+	heads, names, err = a.applyHeads(again.Static, again.Discovery)
+	return heads, names, again.Waiting, err
 }
 
 // applyHeads has the set follow the lists.

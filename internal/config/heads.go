@@ -141,18 +141,41 @@ func (i *Interval) set(text string) bool {
 	return err == nil && d >= leastInterval && d <= mostInterval
 }
 
-// Engines reads the static heads and the names of discovery of the configuration
-// file again. The error is an *Error with every fault of the file.
-func (c *Config) Engines(readFile func(name string) ([]byte, error), checks ...Check) ([]StaticHead, []DiscoveredHeads, error) {
+// Reread is what the configuration file has by now.
+type Reread struct {
+	Static    []StaticHead
+	Discovery []DiscoveredHeads
+	Waiting   []string // keys of settings whose values in the file take effect with the next start
+}
+
+// Reread reads the configuration file again. The error is an *Error with every fault of
+// the file.
+func (c *Config) Reread(readFile func(name string) ([]byte, error), checks ...Check) (Reread, error) {
 	var again Config
 	l := &loader{table: newTable(&again), sources: map[string]source{}, lists: &again}
 	f := l.file(c.file, readFile)
-	again.Heads.AllowLinkLocal = c.Heads.AllowLinkLocal // which other sources may have set
-	f.done(&again, checks)
+	checked := again
+	checked.Heads.AllowLinkLocal = c.Heads.AllowLinkLocal // which holds until the next start
+	f.done(&checked, checks)
 	if len(l.faults) > 0 {
-		return nil, nil, &Error{l.faults}
+		return Reread{}, &Error{l.faults}
 	}
-	return again.Heads.Static, again.Discovery, nil
+	return Reread{again.Heads.Static, again.Discovery, c.waiting(l)}, nil
+}
+
+// waiting are the keys of the settings that the file, as l read it, gives other values
+// than c has. Those that a flag or the environment gives stay as they are.
+func (c *Config) waiting(l *loader) (keys []string) {
+	if c.file == "" {
+		return nil
+	}
+	for _, s := range c.table().settings {
+		from := c.source(s.Key)
+		if (from == byDefault || from.name == c.file) && l.find(s.Key).get() != s.get() {
+			keys = append(keys, s.Key)
+		}
+	}
+	return keys
 }
 
 // printList is a list as a file has it; JSON is YAML.
