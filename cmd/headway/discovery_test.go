@@ -136,7 +136,7 @@ func TestNamesOfTheConfigurationAreHeads(t *testing.T) {
 	write("discovery: [{name: 127.0.0.1, engine: gpt}, {srv: a b, port: 1, engine: vllm, server: x}, {name: a, srv: b, port: 1, engine: vllm, key_file: /none}]\n")
 	p.signal(syscall.SIGHUP)
 	p.logs("reload failed", "discovery.0.name", "discovery.0.port", "discovery.0.engine", "discovery.1.srv", "discovery.1.port", "discovery.1.server",
-		"discovery ("+file+":1): wants name", "discovery.2.key_file")
+		"discovery.2 ("+file+":1): wants name", "discovery.2.key_file")
 	heads(two, "localhost:"+port+" us dns")
 	write("discovery: []\n")
 	p.signal(syscall.SIGHUP)

@@ -168,12 +168,16 @@ func (a *App) Reload(ctx context.Context) error {
 		e.Outcome, e.Reason = audit.Failure, err.Error()
 	}
 	a.journal.Note(e)
-	if err == nil {
-		changes := []any{"policy_revision", a.router.Policy().Revision, "heads", heads, "discovery", names}
-		if len(waiting) > 0 {
-			changes = append(changes, "waits_for_start", strings.Join(waiting, ","))
-		}
-		a.log.Info("reloaded: the policy file, the lists of heads, the certificates; the audit file is open again", changes...)
+	changes := []any{"heads", heads, "discovery", names}
+	if len(waiting) > 0 {
+		changes = append(changes, "waits_for_start", strings.Join(waiting, ","))
+	}
+	switch {
+	case err == nil:
+		a.log.Info("reloaded: the policy file, the lists of heads, the certificates; the audit file is open again",
+			append(changes, "policy_revision", a.router.Policy().Revision)...)
+	case headsErr == nil:
+		a.log.Info("reloaded: the lists of heads", changes...)
 	}
 	return err
 }

@@ -36,9 +36,9 @@ func headFaults(c *config.Config, keyFiles bool) (faults []strict.Fault) {
 		if keyFiles {
 			e.checkKeyFile(h.KeyFile)
 		}
-		if before, twice := first[e.ID]; twice && e.ID != unnamed {
-			e.fault("/id", fmt.Errorf("is that of heads.%d: %s", before, strict.Quote(e.ID)))
-		} else {
+		if before, twice := first[e.ID]; twice && !e.nameless {
+			e.fault("/id", fmt.Errorf("is that of the head at %d of the list: %s", before, strict.Quote(e.ID)))
+		} else if !e.nameless {
 			first[e.ID] = i
 		}
 		faults = append(faults, below(i, e.faults)...)
@@ -74,13 +74,11 @@ func below(i int, faults []strict.Fault) (all []strict.Fault) {
 
 // engineAt is what a configuration says of an engine at an endpoint.
 type engineAt struct {
-	*engines.Engine // nil: a fault
-	fleet.Spec      // whose endpoint is in its canonical form
+	*engines.Engine      // nil: a fault
+	fleet.Spec           // whose endpoint is in its canonical form
+	nameless        bool // it has no id, since its endpoint is faulty
 	faults          strict.Faults
 }
-
-// unnamed is the id of an engine that has none, since its endpoint is faulty.
-const unnamed = "unnamed"
 
 // readEngine reads what a configuration says of an engine; "" as id is host:port of
 // the endpoint. source says where it comes from.
@@ -92,8 +90,9 @@ func readEngine(h *config.EngineHead, id, endpoint, source string, allowLinkLoca
 	if canonical, err := fleet.Endpoint(endpoint, allowLinkLocal); err == nil {
 		endpoint, id = canonical, cmp.Or(id, agent.IDOf(canonical))
 	}
+	e.nameless = id == ""
 	e.Spec = fleet.Spec{
-		ID: cmp.Or(id, unnamed), Endpoint: endpoint, ModelTypes: h.ModelTypes, Region: cmp.Or(h.Region, defaultRegion), Zone: h.Zone, Weight: h.Weight,
+		ID: cmp.Or(id, "nameless"), Endpoint: endpoint, ModelTypes: h.ModelTypes, Region: cmp.Or(h.Region, defaultRegion), Zone: h.Zone, Weight: h.Weight,
 		Labels: agent.Sourced(h.Labels, source),
 	}
 	if len(h.ModelTypes) == 0 {

@@ -54,9 +54,17 @@ func (f *fileReader) done(c *Config, checks []Check) {
 		f.fault("", source{name: f.name}, "%v", err)
 	}
 	for _, fault := range faults {
-		key := element.ReplaceAllString(strings.TrimPrefix(fault.Pointer, "/"), "")
-		f.fault(strings.ReplaceAll(key, "/", "."), source{f.name, fault.Line}, "%s", fault.Reason)
+		f.fault(f.key(fault.Pointer), source{f.name, fault.Line}, "%s", fault.Reason)
 	}
+}
+
+// key names what a pointer leads to. Of a list that is a setting it is the list, of the
+// lists of heads the element.
+func (f *fileReader) key(pointer string) string {
+	if !strings.HasPrefix(pointer, "/discovery/") && (f.static == "" || !strings.HasPrefix(pointer, f.static+"/")) {
+		pointer = element.ReplaceAllString(pointer, "")
+	}
+	return strings.ReplaceAll(strings.TrimPrefix(pointer, "/"), "/", ".")
 }
 
 // element matches the end of a pointer to a list element.
