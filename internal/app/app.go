@@ -47,7 +47,7 @@ import (
 
 // Options are what an App is made of.
 type Options struct {
-	Config  config.Config
+	Config  config.Config // that CheckHeads found no fault in
 	Version string
 	Commit  string
 	Log     *slog.Logger // required

@@ -3,11 +3,9 @@ package app
 import (
 	"cmp"
 	"context"
-	"math"
 	"net"
 	"net/url"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
@@ -63,12 +61,19 @@ func (a *App) applyHeads(static []config.StaticHead, discovered []config.Discove
 }
 
 // fromLists are the heads that came from lists of the configuration, as their labels say.
-func (a *App) fromLists() []fleet.View {
-	all, _ := a.fleet.List(registry.Query{Limit: math.MaxInt})
-	return slices.DeleteFunc(all, func(v fleet.View) bool {
-		source := v.Record.Spec.Labels[agent.SourceLabel]
-		return source != agent.FromStatic && source != agent.FromDNS
-	})
+func (a *App) fromLists() (found []fleet.View) {
+	const page = 1000 // of a fleet that may have a hundred thousand
+	for q := (registry.Query{Limit: page}); ; {
+		heads, next := a.fleet.List(q)
+		for i := range heads {
+			if source := heads[i].Record.Spec.Labels[agent.SourceLabel]; source == agent.FromStatic || source == agent.FromDNS {
+				found = append(found, heads[i])
+			}
+		}
+		if q.Cursor = next; next == "" {
+			return found
+		}
+	}
 }
 
 // removeUnlisted removes those of stored, which came from the lists of an earlier start,
