@@ -95,10 +95,14 @@ func TestAFleetThatChangesAllTheTimeIsDrawn(t *testing.T) {
 // name and what it means, once.
 func TestEventsAreShownAsText(t *testing.T) {
 	for _, c := range []struct{ kind, data, want string }{
-		{"head.registered", `{"status":"active","epoch":12000000,"routable":true,"none":null,"empty":"","labels":{"a": "b c"},"models":["x", 2]}`,
-			`epoch=12000000 labels={"a":"b c"} models=["x",2] routable=true status=active`},
-		{"alert.firing", `{"alert":"LowActiveHeads","severity":"critical","labels":{"alertname":"LowActiveHeads"},"annotations":{"summary":"Few heads","description":"1 head\n  is active","runbook_url":"u"}}`,
-			"LowActiveHeads (critical): Few heads: 1 head is active"},
+		{
+			"head.registered", `{"status":"active","epoch":12000000,"routable":true,"none":null,"empty":"","labels":{"a": "b c"},"models":["x", 2]}`,
+			`epoch=12000000 labels={"a":"b c"} models=["x",2] routable=true status=active`,
+		},
+		{
+			"alert.firing", `{"alert":"LowActiveHeads","severity":"critical","labels":{"alertname":"LowActiveHeads"},"annotations":{"summary":"Few heads","description":"1 head\n  is active","runbook_url":"u"}}`,
+			"LowActiveHeads (critical): Few heads: 1 head is active",
+		},
 		{"alert.resolved", `{"alert":"Own","labels":{},"annotations":{"summary":"Few heads","description":"Few heads are active"}}`, "Own: Few heads are active"},
 		{"alert.resolved", `{"alert":"Own","labels":{},"annotations":{"summary":"The same","description":"The same"}}`, "Own: The same"},
 		{"alert.firing", `{"alert":"Bare","labels":{"a":"b"},"annotations":{}}`, "Bare"},
