@@ -34,19 +34,12 @@ type pace struct {
 	usual int  // percent, of GOGC; 0 or less: it is left alone
 	given bool // by the environment: it holds for a small heap too
 
-	mu      sync.Mutex
-	held    int64 // bytes of large bodies
-	set     int64 // of them, when the pace was set
-	percent int   // that is set
+	mu   sync.Mutex
+	held int64 // bytes of large bodies
+	set  int64 // of them, when the pace was set
 }
 
-func newPace() *pace {
-	usual := 0
-	if now := runtimeMetric("/gc/gogc:percent"); now <= 1000 { // more stands for off
-		usual = int(now)
-	}
-	return &pace{usual: usual, given: os.Getenv("GOGC") != "", percent: usual}
-}
+func newPace() *pace { return &pace{usual: percentSet(), given: os.Getenv("GOGC") != ""} }
 
 // hold notes bytes of bodies more, or below 0 fewer.
 func (p *pace) hold(more int64) {
@@ -64,10 +57,7 @@ func (p *pace) follow(ctx context.Context) {
 	defer func() { // as it was
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if p.usual > 0 && p.percent != p.usual {
-			p.percent = p.usual
-			debug.SetGCPercent(p.usual)
-		}
+		p.apply(p.usual)
 	}()
 	collected := make(chan struct{}, 1)
 	for {
@@ -78,7 +68,7 @@ func (p *pace) follow(ctx context.Context) {
 		case <-collected:
 		}
 		p.mu.Lock()
-		if p.set < paceStep {
+		if p.set < paceStep { // or hold does it
 			p.adjust()
 		}
 		p.mu.Unlock()
@@ -92,9 +82,6 @@ type mark [64]byte
 // adjust sets the percentage of all that lives after whose growth the collector runs.
 // The caller holds the mutex.
 func (p *pace) adjust() {
-	if p.usual <= 0 {
-		return
-	}
 	want := p.usual
 	switch {
 	case p.set >= paceStep:
@@ -102,12 +89,20 @@ func (p *pace) adjust() {
 	case !p.given:
 		want = percentOfLittle(p.usual, runtimeMetric("/gc/heap/live:bytes"))
 	}
-	if change := want - p.percent; want == p.usual || change > p.percent/paceSlack || change < -p.percent/paceSlack {
-		if p.percent = want; change != 0 {
-			debug.SetGCPercent(want)
-		}
+	p.apply(want)
+}
+
+// apply sets a percentage that differs from the one that is set, if not by little.
+func (p *pace) apply(want int) {
+	now := percentSet()
+	change := max(want-now, now-want)
+	if p.usual > 0 && (want == p.usual && change > 0 || change > now/paceSlack) {
+		debug.SetGCPercent(want)
 	}
 }
+
+// percentSet is the percentage that is set, -1: the collector is off.
+func percentSet() int { return int(runtimeMetric("/gc/gogc:percent")) }
 
 func runtimeMetric(name string) int64 {
 	s := []runtimemetrics.Sample{{Name: name}}

@@ -40,9 +40,6 @@ func TestALittleHeapIsCollectedAfter48MiBOfGarbage(t *testing.T) {
 	}
 }
 
-// percentNow is the percentage that is set, -1: the collector is off.
-func percentNow() int { return int(runtimeMetric("/gc/gogc:percent")) }
-
 func TestThePaceOfTheCollectorIsGivenBack(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(120))
 	p := newPace()
@@ -50,19 +47,19 @@ func TestThePaceOfTheCollectorIsGivenBack(t *testing.T) {
 	for range 3 {
 		p.hold(40 << 20)
 	}
-	if got := percentNow(); got >= 60 {
+	if got := percentSet(); got >= 60 {
 		t.Errorf("%d %% beside 120 MiB", got)
 	}
 	for range 3 {
 		p.hold(-40 << 20)
 	}
-	if got := percentNow(); got != 120 {
+	if got := percentSet(); got != 120 {
 		t.Errorf("%d %% afterwards", got)
 	}
 	debug.SetGCPercent(-1) // off by GOGC
 	p = newPace()
 	p.hold(1 << 30)
-	if got := percentNow(); got != -1 {
+	if got := percentSet(); got != -1 {
 		t.Errorf("it was off, and is %d %%", got)
 	}
 }
@@ -77,8 +74,8 @@ func TestThePaceFollowsWhatLives(t *testing.T) {
 	go func() { p.follow(ctx); close(ended) }()
 	defer func() {
 		stop()
-		if <-ended; percentNow() != 100 {
-			t.Errorf("%d %% afterwards", percentNow())
+		if <-ended; percentSet() != 100 {
+			t.Errorf("%d %% afterwards", percentSet())
 		}
 	}()
 	var much []byte
@@ -93,9 +90,9 @@ func TestThePaceFollowsWhatLives(t *testing.T) {
 		{"little lives again", 1, func(percent int) bool { return percent > 100 }, "above 100"},
 	} {
 		much = make([]byte, c.of)
-		for until := time.Now().Add(time.Minute); !c.follows(percentNow()); {
+		for until := time.Now().Add(time.Minute); !c.follows(percentSet()); {
 			if time.Now().After(until) {
-				t.Fatalf("%s: %d %%, want %s", c.what, percentNow(), c.followed)
+				t.Fatalf("%s: %d %%, want %s", c.what, percentSet(), c.followed)
 			}
 			runtime.GC()
 			runtime.Gosched()

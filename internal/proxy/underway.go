@@ -26,8 +26,8 @@ type standing struct {
 	awaited         bool // its body, the reading of which no context interrupts; guarded by underway.mu
 	before, next    *standing
 
-	making sync.Mutex
-	made   atomic.Pointer[endable]
+	making sync.Once
+	made   atomic.Pointer[endable] // nil: none is
 }
 
 // endable is a context that can be ended with a cause.
@@ -38,18 +38,12 @@ type endable struct {
 
 // endable makes the context if there is none.
 func (s *standing) endable() *endable {
-	if e := s.made.Load(); e != nil {
-		return e
-	}
-	s.making.Lock()
-	defer s.making.Unlock()
-	if e := s.made.Load(); e != nil {
-		return e
-	}
-	e := new(endable)
-	e.Context, e.end = context.WithCancelCause(s.Context) // which ends with the request
-	s.made.Store(e)
-	return e
+	s.making.Do(func() {
+		e := new(endable)
+		e.Context, e.end = context.WithCancelCause(s.Context) // which ends with the request
+		s.made.Store(e)
+	})
+	return s.made.Load()
 }
 
 // end ends the request.

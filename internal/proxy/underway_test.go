@@ -49,7 +49,7 @@ func TestRequestsUnderWayEndByThemselvesOrWithTheirParent(t *testing.T) {
 				t.Fatalf("it has ended: %v, %v", s.Err(), context.Cause(s))
 			}
 			for _, cause := range []error{first, why, gone} { // the first one counts
-				if cause == why { //nolint:errorlint // it is compared by identity
+				if errors.Is(cause, why) {
 					s.end(cause)
 				} else {
 					leave(cause)
