@@ -21,9 +21,11 @@ const (
 
 // A service that holds little would collect its garbage ten times in a second: it
 // waits for so much garbage at least. That takes a tenth off the processor time of a
-// small completion.
+// small completion. One that holds much, such as 100,000 heads, would double it with
+// garbage: it waits for so much at most, or for half of the usual share.
 const (
 	leastGarbage = 48 << 20 // bytes
+	mostGarbage  = 80 << 20 // bytes
 	leastLive    = 4 << 20  // bytes, as which less counts
 	paceSlack    = 8        // one part of the percentage; less of a change is not followed
 )
@@ -87,7 +89,7 @@ func (p *pace) adjust() {
 	case p.set >= paceStep:
 		want = percentBeside(p.usual, p.set, runtimeMetric("/memory/classes/heap/objects:bytes"))
 	case !p.given:
-		want = percentOfLittle(p.usual, runtimeMetric("/gc/heap/live:bytes"))
+		want = percentOf(p.usual, runtimeMetric("/gc/heap/live:bytes"))
 	}
 	p.apply(want)
 }
@@ -117,7 +119,8 @@ func percentBeside(usual int, bodies, all int64) int {
 	return max(int(int64(usual)*other/paceShare/(other+bodies)), leastPace)
 }
 
-// percentOfLittle is the percentage while as much lives.
-func percentOfLittle(usual int, live int64) int {
-	return max(usual, int(leastGarbage*100/max(live, leastLive)))
+// percentOf is the percentage while as much lives and bodies are few.
+func percentOf(usual int, live int64) int {
+	least, most := leastGarbage*100/max(live, leastLive), mostGarbage*100/max(live, leastLive)
+	return max(int(least), min(usual, max(int(most), usual/2)))
 }
