@@ -31,6 +31,7 @@ Ask and look around from another terminal:
   curl -s %s/api/v1/heads       the heads, with their health
   curl -s %s/api/v1/decisions   the latest decisions
   curl -s %s/metrics            what Prometheus scrapes
+If the service asks for a key, add -H "Authorization: Bearer KEY".
 `, o.Heads, strings.Join(o.Models, " and "), strings.Join(o.Regions, ", "), speed,
 		o.Server, number(o.Rate), o.Server, trace, o.Server, o.Models[0], o.Server, o.Server, o.Server)
 }

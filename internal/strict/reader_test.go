@@ -1,6 +1,7 @@
 package strict_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -59,5 +60,24 @@ func TestAPlaceHasOneFault(t *testing.T) {
 	}
 	if all := strict.Merge(at(""), at("/a")); len(all) != 2 {
 		t.Errorf("a fault of the whole hides another: %v", all)
+	}
+}
+
+// A document that is no YAML is wrong at the line where the fault begins.
+func TestAFaultOfTheSyntaxIsAtItsLine(t *testing.T) {
+	for text, want := range map[string]string{
+		"a: [":                      "line 1: did not find expected node content",
+		"a: [1\nb: 2\n":             "line 2: did not find expected ',' or ']'",
+		"a: 1\nb: [1\nc: 2\n":       "line 2: did not find expected ',' or ']'",
+		"a: 1\nb: {c: 1\n":          "line 2: did not find expected ',' or '}'",
+		"a: 1\n b: 3\n":             "line 2: mapping values are not allowed in this context",
+		"a: 1\nb 2\nc: 3\n":         "line 2: could not find expected ':'",
+		"a:\n  - 1\n  b: 2\nc: 3\n": "line 2: did not find expected '-' indicator",
+	} {
+		_, err := strict.NewYAML([]byte(text), strict.Options{}).Done()
+		var broken *strict.SyntaxError
+		if !errors.As(err, &broken) || broken.Reason != want {
+			t.Errorf("%q: %v; want %s", text, err, want)
+		}
 	}
 }

@@ -32,10 +32,10 @@ func NewYAML(data []byte, o Options) *Reader {
 		if err = d.Decode(&second); err == nil {
 			r.faults.list = []Fault{{Reason: "there is a second document; want one", Line: second.Line}}
 		} else if !errors.Is(err, io.EOF) {
-			r.broken = notYAML(err)
+			r.broken = notYAML(data, err)
 		}
 	case !errors.Is(err, io.EOF): // which says that there is nothing but comments
-		r.broken = notYAML(err)
+		r.broken = notYAML(data, err)
 	}
 	r.yaml.next = r.yaml.root
 	return r
@@ -43,12 +43,33 @@ func NewYAML(data []byte, o Options) *Reader {
 
 const noAnchors = "anchors (&) and aliases (*) are not allowed; "
 
-func notYAML(err error) *SyntaxError {
+func notYAML(data []byte, err error) *SyntaxError {
 	said := strings.TrimPrefix(err.Error(), "yaml: ")
 	if strings.Contains(said, "anchor") { // which it repeats: text that begins with * and is in no quotes
 		said = noAnchors + "put text that begins so in quotes"
 	}
-	return &SyntaxError{Reason: Clip(said)}
+	return &SyntaxError{Reason: Clip(atItsLine(data, said))}
+}
+
+// atItsLine corrects what the library's parser says of lines, which it counts from 0;
+// its scanner counts them from 1. The end stands on the last line.
+func atItsLine(data []byte, said string) string {
+	where, what, found := strings.Cut(said, ": ")
+	if !found {
+		where, what = "line 0", said
+	}
+	line, err := strconv.Atoi(strings.TrimPrefix(where, "line "))
+	if err != nil || !slices.Contains(ofTheParser, what) {
+		return said
+	}
+	last := 1 + bytes.Count(bytes.TrimRight(data, "\n"), []byte("\n"))
+	return "line " + strconv.Itoa(min(line+1, last)) + ": " + what
+}
+
+var ofTheParser = []string{
+	"did not find expected <document start>", "found undefined tag handle", "did not find expected node content",
+	"did not find expected '-' indicator", "did not find expected key",
+	"did not find expected ',' or ']'", "did not find expected ',' or '}'",
 }
 
 // maxWrittenOut bounds the values of a document whose aliases are written out.
