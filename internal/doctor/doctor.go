@@ -102,6 +102,7 @@ func (f *findings) service(ctx context.Context, target local.Target) error {
 		f.fault("credential", err.Error(), "name a key with --token-file, or run this as the user of the service on its machine")
 	} else {
 		f.heads(heads)
+		f.twins(heads)
 		if p, err := c.Policy(ctx); err == nil {
 			f.aliases(heads, p.Document)
 		}
@@ -146,6 +147,31 @@ func (f *findings) heads(heads []api.Head) {
 		f.warn("heads", detail, "register heads, or see 'headway heads list -o wide' for why they take none; 'headway demo' starts a small fleet")
 	default:
 		f.fine("heads", detail)
+	}
+}
+
+// twins warns of heads that are one server, such as one that is in the service's
+// configuration and has an agent of its own: each of them takes its whole limit of
+// requests.
+func (f *findings) twins(heads []api.Head) {
+	type serving struct{ endpoint, model string }
+	first := map[serving]string{}
+	told := map[string]bool{}
+	for i := range heads {
+		h := &heads[i]
+		if !h.Routable {
+			continue
+		}
+		for _, m := range h.ModelTypes {
+			at := serving{h.Endpoint, m}
+			switch other := first[at]; {
+			case other == "":
+				first[at] = h.ID
+			case other != h.ID && !told[h.Endpoint]:
+				told[h.Endpoint] = true
+				f.warn("heads at "+h.Endpoint, other+" and "+h.ID+" serve "+m+" at the same endpoint, so that it gets the requests of both", "register it once: by 'headway agent', in the service's heads:, or by itself")
+			}
+		}
 	}
 }
 

@@ -50,6 +50,23 @@ func TestTheDoctorFindsAnAliasOverAServedModelType(t *testing.T) {
 	}
 }
 
+// A server that is registered twice is named once, and only while both get requests.
+func TestTheDoctorFindsAServerThatIsRegisteredTwice(t *testing.T) {
+	head := func(id, endpoint string, routable bool, models ...string) api.Head {
+		return api.Head{ID: id, Endpoint: endpoint, Routable: routable, ModelTypes: models}
+	}
+	var found findings
+	found.twins([]api.Head{
+		head("a", "http://one:8000", true, "m", "n"), head("b", "http://one:8000", true, "n", "m"),
+		head("c", "http://two:8000", true, "m"), head("d", "http://two:8000", true, "other"),
+		head("e", "http://two:8000", false, "m"),
+	})
+	if len(found) != 1 || found[0].State != warning || found[0].Check != "heads at http://one:8000" ||
+		!strings.HasPrefix(found[0].Detail, "a and b serve n at the same endpoint") || found[0].Fix == "" {
+		t.Errorf("found %+v", found)
+	}
+}
+
 // Why heads take no requests is said by number.
 func TestHeadsOutOfRotationAreNamed(t *testing.T) {
 	head := func(id, admin, health string) api.Head {
