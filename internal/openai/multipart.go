@@ -18,8 +18,9 @@ const (
 // name of these may stand twice or in another case. The body is checked against
 // forms that readers take apart differently: text before the first or behind
 // the last boundary, a boundary with more behind it, folded headers, a second
-// Content-Disposition, escaped names. The error is 400, or 415 for another
-// Content-Type.
+// Content-Disposition, escaped names. Empty lines are no text: some clients begin
+// with one, and the OpenAI library for Node before version 5 ends with one. The
+// error is 400, or 415 for another Content-Type.
 func ScanMultipart(body []byte, contentType string, r *Request) *Error {
 	*r = Request{form: Multipart}
 	kind, params, err := mime.ParseMediaType(contentType)
@@ -34,15 +35,19 @@ func ScanMultipart(body []byte, contentType string, r *Request) *Error {
 	if len(body) == 0 {
 		return emptyBody()
 	}
-	if !bytes.HasPrefix(body, delimiter[2:]) {
+	i := len(delimiter)
+	switch {
+	case bytes.HasPrefix(body, delimiter):
+	case bytes.HasPrefix(body, delimiter[2:]):
+		i -= 2
+	default:
 		return form("the body must begin with the boundary")
 	}
-	i := len(delimiter) - 2
 	known := names{list: topNames[:2]}
 	for range maxParts {
 		rest := body[i:]
 		if bytes.HasPrefix(rest, []byte("--")) {
-			if end := rest[2:]; len(end) != 0 && string(end) != "\r\n" {
+			if len(bytes.Trim(rest[2:], "\r\n")) > 0 {
 				return form("there is text behind the last boundary")
 			}
 			if r.model == (Span{}) {

@@ -26,9 +26,10 @@ const sound = "Content-Disposition: form-data; name=\"file\"; filename=\"a b.wav
 
 func TestPitfallP30TheModelStandsInAPart(t *testing.T) {
 	for name, body := range map[string]string{
-		"first": parts(part("model", "m"), part("stream", "true"), sound),
-		"last":  parts(sound, part("stream", "true"), part("model", "m")),
-		"other": parts(part("stream", "True"), strings.Replace(part("model", "m"), `"model"`, "model", 1), sound, part("language", "")),
+		"first":              parts(part("model", "m"), part("stream", "true"), sound),
+		"last":               parts(sound, part("stream", "true"), part("model", "m")),
+		"empty lines around": "\r\n" + parts(sound, part("stream", "true"), part("model", "m")) + "\r\n",
+		"other":              parts(part("stream", "True"), strings.Replace(part("model", "m"), `"model"`, "model", 1), sound, part("language", "")),
 	} {
 		var r openai.Request
 		if err := openai.ScanMultipart([]byte(body), formType, &r); err != nil || r.Model != "m" || !r.Stream {
@@ -48,29 +49,31 @@ func TestFormsThatLieAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		body, param string
 	}{
-		"twice":             {parts(good, good), "model"},
-		"case":              {parts(good, part("Model", "x")), "model"},
-		"none":              {parts(sound), "model"},
-		"empty":             {parts(part("model", "")), "model"},
-		"long":              {parts(part("model", strings.Repeat("m", openai.MaxModel+1))), "model"},
-		"line end":          {parts(part("model", "a\r\nb")), "model"},
-		"file":              {parts("Content-Disposition: form-data; name=\"model\"; filename=\"x\"\r\n\r\nm"), "model"},
-		"stream":            {parts(good, part("stream", "maybe")), "stream"},
-		"preamble":          {"x\r\n" + parts(good), ""},
-		"epilogue":          {parts(good) + "--XX\r\n" + good, ""},
-		"no end":            {"--XX\r\n" + good, ""},
-		"longer boundary":   {parts(good + "\r\n--XXY\r\n" + part("model", "x")), ""},
-		"two dispositions":  {parts("Content-Disposition: form-data; name=\"a\"\r\n" + good), ""},
-		"no disposition":    {parts("X: y\r\n\r\nm"), ""},
-		"no header":         {parts("\r\nm"), ""},
-		"two names":         {parts("Content-Disposition: form-data; name=a; name=model\r\n\r\nm"), ""},
-		"name*":             {parts("Content-Disposition: form-data; name*=utf-8''model\r\n\r\nm"), ""},
-		"escaped name":      {parts("Content-Disposition: form-data; name=\"mod\\el\"\r\n\r\nm"), ""},
-		"folded":            {parts("Content-Disposition: form-data;\r\n name=model\r\n\r\nm"), ""},
-		"encoded":           {parts("Content-Transfer-Encoding: base64\r\n" + good), ""},
-		"header too long":   {parts("X: " + strings.Repeat("y", 9000) + "\r\n" + good), ""},
-		"body without line": {"--XX\r\nContent-Disposition: form-data; name=model\r\n\r\n--XX--\r\n", ""},
-		"nothing":           {"", ""},
+		"twice":                        {parts(good, good), "model"},
+		"case":                         {parts(good, part("Model", "x")), "model"},
+		"none":                         {parts(sound), "model"},
+		"empty":                        {parts(part("model", "")), "model"},
+		"long":                         {parts(part("model", strings.Repeat("m", openai.MaxModel+1))), "model"},
+		"line end":                     {parts(part("model", "a\r\nb")), "model"},
+		"file":                         {parts("Content-Disposition: form-data; name=\"model\"; filename=\"x\"\r\n\r\nm"), "model"},
+		"stream":                       {parts(good, part("stream", "maybe")), "stream"},
+		"preamble":                     {"x\r\n" + parts(good), ""},
+		"text on the second line":      {"\r\nx\r\n" + parts(good), ""},
+		"epilogue after an empty line": {parts(good) + "\r\nx", ""},
+		"epilogue":                     {parts(good) + "--XX\r\n" + good, ""},
+		"no end":                       {"--XX\r\n" + good, ""},
+		"longer boundary":              {parts(good + "\r\n--XXY\r\n" + part("model", "x")), ""},
+		"two dispositions":             {parts("Content-Disposition: form-data; name=\"a\"\r\n" + good), ""},
+		"no disposition":               {parts("X: y\r\n\r\nm"), ""},
+		"no header":                    {parts("\r\nm"), ""},
+		"two names":                    {parts("Content-Disposition: form-data; name=a; name=model\r\n\r\nm"), ""},
+		"name*":                        {parts("Content-Disposition: form-data; name*=utf-8''model\r\n\r\nm"), ""},
+		"escaped name":                 {parts("Content-Disposition: form-data; name=\"mod\\el\"\r\n\r\nm"), ""},
+		"folded":                       {parts("Content-Disposition: form-data;\r\n name=model\r\n\r\nm"), ""},
+		"encoded":                      {parts("Content-Transfer-Encoding: base64\r\n" + good), ""},
+		"header too long":              {parts("X: " + strings.Repeat("y", 9000) + "\r\n" + good), ""},
+		"body without line":            {"--XX\r\nContent-Disposition: form-data; name=model\r\n\r\n--XX--\r\n", ""},
+		"nothing":                      {"", ""},
 	} {
 		var r openai.Request
 		err := openai.ScanMultipart([]byte(c.body), formType, &r)
@@ -90,6 +93,7 @@ func TestFormsThatLieAreRefused(t *testing.T) {
 func FuzzMultipart(f *testing.F) {
 	f.Add([]byte(parts(part("model", "m"), sound)))
 	f.Add([]byte(parts(sound, part("stream", "1"), part("model", "é"))))
+	f.Add([]byte("\r\n" + parts(part("model", "m"), sound) + "\r\n"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var r openai.Request
 		if openai.ScanMultipart(body, formType, &r) != nil {
