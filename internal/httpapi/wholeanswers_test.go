@@ -88,3 +88,31 @@ func TestAnErrorThatEndsWithinIsNotMadeWhole(t *testing.T) {
 		}
 	}
 }
+
+// An error that a head writes as events is the caller's as any other: it comes whole,
+// with the status and the model's name that was asked for, and its end is clean.
+func TestAnErrorAsEventsIsPassedOnWhole(t *testing.T) {
+	const text = "data: {\"error\":{\"message\":\"'m' takes no images\",\"code\":400}}\n\n"
+	for framing, head := range map[string]string{
+		"with its length": fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(text), text),
+		"in chunks":       fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(text), text),
+	} {
+		for _, model := range []string{"m", "alias"} {
+			p := newPlane(t)
+			p.registered("a", rawHead(t, func(c net.Conn, r *bufio.Reader) {
+				if req, err := http.ReadRequest(r); err == nil {
+					_, _ = io.Copy(io.Discard, req.Body)
+					_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/event-stream\r\n"+head)
+				}
+			}))
+			p.apply(`{"default_strategy":"round_robin","aliases":{"alias":"m"}}`)
+			a := p.answer(chatPath, `{"model":"`+model+`","messages":[],"stream":true}`)
+			p.settled()
+			o, _ := p.decisionOf(a.Header).Outcome()
+			want := strings.Replace(text, "'m'", "'"+model+"'", 1)
+			if a.err != nil || a.StatusCode != http.StatusBadRequest || string(a.body) != want || o.Result != routing.ResultError || o.Blames() {
+				t.Errorf("%s, %s: %d %q, %v; the outcome is %+v", framing, model, a.StatusCode, a.body, a.err, o)
+			}
+		}
+	}
+}

@@ -45,12 +45,12 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 		if ended(err) {
 			pieces = answer.Flush(pieces)
 		}
-		switch {
-		case ended(err):
-			length = int64(len(head) + answer.Longer())
-		case x.model != "":
-			length = -1
-		}
+	}
+	switch {
+	case ended(err):
+		length = int64(len(head) + answer.Longer())
+	case isJSON && x.model != "":
+		length = -1
 	}
 	if isJSON && ended(err) {
 		if f := x.judged(res, head); f != nil {
@@ -79,7 +79,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 // beginning is what is read of an answer before it is passed on, into b or memory of
 // its own: all of it, then the error is io.EOF, or nothing of what is long.
 func (x *exchange) beginning(res *upstream.Response, isJSON bool, b []byte) ([]byte, error) {
-	if res.ContentLength > maxWhole || !isJSON && res.ContentLength < 0 {
+	if res.ContentLength > maxWhole || !isJSON && res.ContentLength < 0 && res.Status < 400 {
 		return b, nil
 	}
 	if res.ContentLength > readSize {
