@@ -56,6 +56,27 @@ func TestFailuresOfHeadsThatPassThroughAreUntouched(t *testing.T) {
 	}
 }
 
+// An answer without a type stays without one: a guess of ours could have a browser or a
+// client's library take it for something else.
+func TestNoTypeOfAnAnswerIsGuessed(t *testing.T) {
+	for _, length := range []bool{true, false} {
+		for _, path := range []string{"/heads/m/x", chatPath} {
+			p := newPlane(t)
+			p.script("a", func(w http.ResponseWriter, _ *http.Request) {
+				w.Header()["Content-Type"] = nil
+				if !length {
+					_ = http.NewResponseController(w).Flush()
+				}
+				_, _ = io.WriteString(w, "<html><script>")
+			})
+			a := p.answer(path, chatBody)
+			if kind, given := a.Header["Content-Type"]; given || a.StatusCode != http.StatusOK || string(a.body) != "<html><script>" {
+				t.Errorf("%s, length known %v: %d %q %q", path, length, a.StatusCode, kind, a.body)
+			}
+		}
+	}
+}
+
 // A short key of a head may be a word, which whole answers may have; no error has it.
 func TestNoErrorHasAShortKeyOfItsHead(t *testing.T) {
 	const key = "s3cr3t-9"
