@@ -298,7 +298,7 @@ func (x *exchange) answered(res *upstream.Response) *failure {
 	switch {
 	case x.begun && !isEvents(res.Header):
 		return x.late(res)
-	case isEvents(res.Header) && (x.begun || res.Status < 300): // an error is passed on as it is, whatever its form
+	case isEvents(res.Header) && (x.begun || res.Status < 300): // an error is passed on as it is
 		return x.stream(res)
 	}
 	return x.whole(res)
