@@ -21,6 +21,8 @@ type Answer struct {
 	// Model is put in place of the answer's model; empty for none.
 	Model string
 
+	within bool // the members of a response or message within are read as its own
+
 	total  usage
 	any    bool // total is set
 	failed bool
@@ -28,6 +30,7 @@ type Answer struct {
 
 	depth    int
 	off      bool // the object or list has ended, or there was none
+	inner    bool // in the response or message within
 	list     bool // it is a list, whose depth begins with 2: nothing in it is on the top level
 	inString bool
 	escaped  bool   // the last byte was a backslash that escapes
@@ -212,9 +215,17 @@ func (a *Answer) structure(ch byte) (ended bool) {
 			a.list, a.depth = true, 2
 			return false
 		}
+		if ch == '{' && a.enters() {
+			a.inner, a.naming = true, true
+			return false
+		}
 		a.naming = a.depth == 0
 		a.depth++
 	case '}', ']':
+		if a.depth == 1 && a.inner {
+			a.inner, a.naming = false, false
+			return true
+		}
 		if a.depth--; a.list && a.depth == 1 {
 			a.depth = 0
 		}
@@ -241,6 +252,12 @@ func (a *Answer) structure(ch byte) (ended bool) {
 		}
 	}
 	return false
+}
+
+// enters reports whether the object that begins is a response or message within.
+func (a *Answer) enters() bool {
+	name := string(a.name)
+	return a.within && a.depth == 1 && !a.inner && !a.naming && (name == "response" || name == "message")
 }
 
 // named adds to a name; a longer one than all that are read is cut.

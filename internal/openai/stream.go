@@ -16,8 +16,8 @@ type Stream struct {
 	// Model is put in place of the model that events name; empty for none.
 	Model string
 	// Limit is the bound of one event in bytes; DefaultEvent if 0. A longer
-	// event is passed on in pieces: its model stays, its usage is not read, and
-	// it is content, unless its event line says more.
+	// event is passed on in pieces, with what long reads of it, and is content,
+	// unless its event line says more.
 	Limit int
 
 	total    usage
@@ -28,8 +28,7 @@ type Stream struct {
 	out      []byte // of the last event, if it was changed
 	scratch  []byte
 	given    []byte // of the last event: held, to be used again
-	long     bool   // within an event beyond Limit
-	name     []byte // of the long event
+	long     *long  // the event beyond Limit that goes by; nil: none does
 
 	// Of framing.
 	inLine  bool // the line has bytes
@@ -73,12 +72,8 @@ func (s *Stream) Next(p []byte) (e Event, rest []byte, ok bool) {
 	}
 	rest = p[len(piece):]
 	switch {
-	case s.long && end < 0:
-		return Event{Bytes: piece, Class: Content}, nil, len(piece) > 0
-	case s.long:
-		s.long = false
-		e := seen{choices: Unknown}
-		return Event{Bytes: piece, Class: e.class(s.name)}, rest, true
+	case s.long != nil:
+		return s.passLong(piece, 0, end >= 0), rest, end >= 0 || len(piece) > 0
 	case len(s.held)+len(piece) > limit:
 		return s.tooLong(piece, end >= 0), rest, true
 	case end < 0:
@@ -105,7 +100,7 @@ func (s *Stream) Flush() (e Event, ok bool) {
 
 // Between says that the stream stands between events, so that an event or a
 // comment of one's own may be put in.
-func (s *Stream) Between() bool { return len(s.held) == 0 && !s.long }
+func (s *Stream) Between() bool { return len(s.held) == 0 && s.long == nil }
 
 // Usage is what was reported so far.
 func (s *Stream) Usage() Usage {
@@ -133,22 +128,6 @@ func (s *Stream) reuse() {
 	if cap(s.scratch) > most {
 		s.scratch = nil
 	}
-}
-
-func (s *Stream) tooLong(piece []byte, whole bool) Event {
-	if len(s.held) > 0 {
-		s.held = append(s.held, piece...)
-		s.given, s.held = s.held, nil
-		piece = s.given
-	}
-	// The event line stands first where there is one.
-	f, _ := split(piece[:min(len(piece), 1<<10)], nil)
-	if !whole {
-		s.long, s.name = true, bytes.Clone(f.name)
-		return Event{Bytes: piece, Class: Content}
-	}
-	e := seen{choices: Unknown}
-	return Event{Bytes: piece, Class: e.class(f.name)}
 }
 
 // read classes a whole event.
