@@ -266,7 +266,7 @@ func (a *Agent) follow(ctx context.Context, f finding) error {
 		status = fleet.StatusActive.String()
 	}
 	if f.unwell == nil {
-		a.serve(f)
+		a.serve(f, a.status == fleet.StatusOffline.String() && status != a.status)
 	}
 	if status == a.status {
 		return nil
@@ -293,10 +293,10 @@ func (a *Agent) register(ctx context.Context, f finding) error {
 	return nil
 }
 
-// serve registers the head again if what it serves changed, or if its engine
-// was started again and has forgotten its prefixes.
-func (a *Agent) serve(f finding) {
-	restarted := f.load.Started != 0 && a.started != 0 && f.load.Started != a.started || a.status == fleet.StatusOffline.String()
+// serve registers the head again if what it serves changed, or if its engine is back
+// or was started again, and so has forgotten its prefixes.
+func (a *Agent) serve(f finding, back bool) {
+	restarted := back || f.load.Started != 0 && a.started != 0 && f.load.Started != a.started
 	if f.load.Started != 0 {
 		a.started = f.load.Started
 	}

@@ -250,6 +250,24 @@ func TestAnEngineThatIsSilent(t *testing.T) {
 	})
 }
 
+// An engine that comes back and does not say what it serves yet is registered again once,
+// when it is known how it is: each registration has the fleet forget what it knows of it.
+func TestAnEngineComesBackSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := vllm()
+		r := start(t, e, nil)
+		r.expect(t, 500*time.Millisecond, "register h1 vllm [llama] active")
+		e.set(func(e *engine) { e.health = 0 })
+		r.expect(t, 3*time.Second, "offline")
+		e.set(func(e *engine) { e.health, e.models = 200, "broken" })
+		r.expect(t, 2*time.Second, "")
+		r.expect(t, time.Second, "serve [llama], degraded")
+		e.set(func(e *engine) { e.models = "llama" })
+		r.expect(t, time.Second, "active")
+		_ = r.end(t)
+	})
+}
+
 // A change of models or adapters, and another process of the engine, are a new
 // registration; no metrics are no change.
 func TestWhatIsServedChanges(t *testing.T) {

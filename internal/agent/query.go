@@ -28,6 +28,9 @@ type Query struct {
 // missing is an error and not a shorter list. Priority and weight of SRV records
 // are ignored; their targets stay names, for TLS and as heads register them.
 func (q *Query) Lookup(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil { // the resolver may have an answer all the same
+		return nil, err
+	}
 	r := &net.Resolver{PreferGo: true, StrictErrors: true, Dial: func(ctx context.Context, network, server string) (net.Conn, error) {
 		if q.Server != "" {
 			server = q.Server

@@ -289,6 +289,19 @@ func TestAnswersThatAreNone(t *testing.T) {
 	}
 }
 
+// How many requests an engine takes is known without its metrics, which llama.cpp has only
+// with --metrics: it answers 501 without.
+func TestSlotsAreKnownWithoutMetrics(t *testing.T) {
+	for name, call := range map[string]string{"llamacpp": "GET /props", "tgi": "GET /info"} {
+		s := serve(t, name, map[string]string{call: says[name].answers[call]})
+		want := UnknownLoad()
+		want.MaxInFlight = says[name].load.MaxInFlight
+		if l, err := s.Load(t.Context()); err != nil || !same(l, want) {
+			t.Errorf("%s: %+v, %v, want %+v", name, l, err, want)
+		}
+	}
+}
+
 // The engine's key is sent with each call and is in no error.
 func TestTheKeyIsSent(t *testing.T) {
 	var got []string

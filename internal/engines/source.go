@@ -61,23 +61,9 @@ func (s *Source) Models(ctx context.Context) ([]string, error) {
 // Load is how loaded the engine is. What it does not say is unknown; an engine
 // without metrics is no error.
 func (s *Source) Load(ctx context.Context) (Load, error) {
-	l := UnknownLoad()
-	if s.MetricsURL != "" && s.metrics != "" {
-		text, err := s.ask(ctx, http.MethodGet, s.MetricsURL, s.metrics, "", maxMetrics)
-		if refused, ok := errors.AsType[*StatusError](err); ok && (refused.Status == http.StatusNotFound || refused.Status == http.StatusNotImplemented) {
-			return l, nil // it was started without metrics
-		}
-		if err != nil {
-			return l, err
-		}
-		values, err := parse(text)
-		if err != nil {
-			return l, err
-		}
-		l = s.load(values)
-		for _, at := range values.parts(where{}, "process_start_time_seconds") {
-			l.Started = at
-		}
+	l, err := s.measured(ctx)
+	if err != nil {
+		return l, err
 	}
 	if s.slots.read != nil {
 		if n, err := s.slots.run(ctx, s); err == nil && n > 0 {
@@ -91,6 +77,29 @@ func (s *Source) Load(ctx context.Context) (Load, error) {
 	}
 	if l.MaxInFlight < 0 || l.MaxInFlight > fleet.HighestMaxInFlight {
 		l.MaxInFlight = 0
+	}
+	return l, nil
+}
+
+// measured is what the metrics say; without any, all of it is unknown.
+func (s *Source) measured(ctx context.Context) (Load, error) {
+	if s.MetricsURL == "" || s.metrics == "" {
+		return UnknownLoad(), nil
+	}
+	text, err := s.ask(ctx, http.MethodGet, s.MetricsURL, s.metrics, "", maxMetrics)
+	if refused, ok := errors.AsType[*StatusError](err); ok && (refused.Status == http.StatusNotFound || refused.Status == http.StatusNotImplemented) {
+		return UnknownLoad(), nil // it was started without metrics
+	}
+	if err != nil {
+		return UnknownLoad(), err
+	}
+	values, err := parse(text)
+	if err != nil {
+		return UnknownLoad(), err
+	}
+	l := s.load(values)
+	for _, at := range values.parts(where{}, "process_start_time_seconds") {
+		l.Started = at
 	}
 	return l, nil
 }
