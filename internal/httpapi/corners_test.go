@@ -295,6 +295,21 @@ func TestAClientThatSendsOnHasItsAnswer(t *testing.T) {
 	}
 }
 
+// A path that begins with two slashes, as clients write it whose base URL ends with one,
+// is no other endpoint, and its error has the form that they know.
+func TestAPathWithTwoSlashesHasAnErrorOfTheDataPlane(t *testing.T) {
+	p := newPlane(t)
+	p.start("a")
+	for _, path := range []string{"//v1/chat/completions", "//v1//chat/completions", "//v1", "//heads/m/x"} {
+		conn := p.caller()
+		conn.send("POST %s HTTP/1.1\r\nHost: localhost\r\n%s", path, lengthOf(chatBody))
+		r, text, err := conn.read("POST")
+		if r.StatusCode != http.StatusNotFound || err != nil || !strings.HasPrefix(text, `{"error":{"message":`) {
+			t.Errorf("%s: %d %v %s", path, r.StatusCode, err, text)
+		}
+	}
+}
+
 // A head that answers before it has read the request, and closes, is heard.
 func TestAHeadThatAnswersEarlyIsHeard(t *testing.T) {
 	p := newPlane(t)

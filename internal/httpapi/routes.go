@@ -158,6 +158,7 @@ func (s *Server) mount(routes []*route) error {
 		s.unknown = &route{pattern: "/v1/", needs: access.Open, client: true, refuse: refuseClient, handle: s.unknownClient}
 		add("/v1/", s.unknown)
 		s.mux.Handle("/v1", s.unknown)
+		s.mux.Handle("/heads", s.unknown) // the mux would redirect to the subtree
 		s.passThrough = &route{pattern: "/heads/", action: "head.request", needs: access.Decide, query: true, client: true, refuse: refuseClient, handle: s.passThroughToHead}
 		add("/heads/", s.passThrough)
 	}
@@ -190,9 +191,11 @@ func (s *Server) serveDataPlane(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// ofDataPlane reports whether a path is of the data plane.
+// ofDataPlane reports whether a path is of the data plane, or was meant to be: clients
+// whose base URL ends with a slash begin it with two.
 func ofDataPlane(path string) bool {
-	return path == "/v1" || strings.HasPrefix(path, "/v1/") || strings.HasPrefix(path, "/heads/")
+	root, _, _ := strings.Cut(strings.TrimLeft(path, "/"), "/")
+	return root == "v1" || root == "heads"
 }
 
 // find has the route of a request answer it.

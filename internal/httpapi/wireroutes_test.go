@@ -287,6 +287,7 @@ func TestPitfallP23EveryErrorIsAnErrorObject(t *testing.T) {
 		{"GET", "/v1/", "", "", 404, "invalid_request_error", "unknown_url"},
 		{"GET", "/v1", "", "", 404, "invalid_request_error", "unknown_url"},
 		{"POST", "/v1//chat/completions", chatBody, "", 404, "invalid_request_error", "unknown_url"},
+		{"GET", "/heads", "", "", 404, "invalid_request_error", "unknown_url"},
 		{"POST", "/v1/chat/completions/", chatBody, "", 404, "invalid_request_error", "unknown_url"},
 		{"POST", "/v1/../v1/chat/completions", chatBody, "", 404, "invalid_request_error", "unknown_url"},
 		{"GET", "/v1/messages/batches", "", "", 404, "anthropic not_found_error", ""},
