@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/openai"
 	"headway/internal/routing"
 )
 
@@ -137,6 +138,30 @@ func TestAStopAnswersCallersOfHTTP10(t *testing.T) {
 		if text := string(b); !strings.Contains(text, `"code":"stopping"`) || (err == nil) != (version == "HTTP/1.0") {
 			t.Errorf("%s: %v\n%s", version, err, text)
 		}
+	}
+}
+
+// An event that is too long to be kept is passed on as it comes: the error would stand
+// in its middle.
+func TestAStopPutsNoErrorIntoALongEvent(t *testing.T) {
+	p := newPlane(t)
+	begun := tokenEvent + "data: " + strings.Repeat("x", openai.DefaultEvent)
+	p.script("a", func(w http.ResponseWriter, r *http.Request) {
+		say(w, begun)
+		<-r.Context().Done()
+	})
+	a, err := p.ask(t.Context(), chatPath, streamBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Body.Close()
+	got := make([]byte, len(begun))
+	if _, err := io.ReadFull(a.Body, got); err != nil || string(got) != begun {
+		t.Fatalf("the answer begins with %.300q, %v", got, err)
+	}
+	p.cut("1 answers in their middle")
+	if rest, err := io.ReadAll(a.Body); len(rest) > 0 || err == nil {
+		t.Errorf("the answer ends with %q, %v", rest, err)
 	}
 }
 

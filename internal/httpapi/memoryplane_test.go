@@ -78,11 +78,11 @@ func versions(t *testing.T) []version {
 }
 
 // onFakeTime runs a test for each version of HTTP on fake time, with the limits
-// that are the defaults of the configuration.
-func onFakeTime(t *testing.T, test func(*testing.T, *plane)) {
+// that are the defaults of the configuration but for the change.
+func onFakeTime(t *testing.T, test func(*testing.T, *plane), change ...func(*proxy.Options)) {
 	for _, v := range versions(t) {
 		t.Run(v.name, func(t *testing.T) {
-			fakeTime(t, func(t *testing.T) { test(t, newMemoryPlane(t, v)) })
+			fakeTime(t, func(t *testing.T) { test(t, newMemoryPlane(t, v, change...)) })
 		})
 	}
 }

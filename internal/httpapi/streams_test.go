@@ -167,9 +167,10 @@ func TestAnErrorAfterACommentIsAnEvent(t *testing.T) {
 		body   string
 		asked  int32
 	}{
-		"the caller's fault": {400, "{\"error\":{\n\"message\":\"too long\"}}", 1},
-		"the head's":         {500, `{"error":{"message":"broken"}}`, 3},
-		"no stream":          {200, `{"object":"chat.completion"}`, 1},
+		"the caller's fault":  {400, "{\"error\":{\n\"message\":\"too long\"}}", 1},
+		"the head's":          {500, `{"error":{"message":"broken"}}`, 3},
+		"what heads have not": {501, `{"error":{"message":"no such tool"}}`, 1},
+		"no stream":           {200, `{"object":"chat.completion"}`, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onFakeTime(t, func(t *testing.T, p *plane) {

@@ -95,7 +95,7 @@ func TestAnUploadOutlastsASlowHead(t *testing.T) {
 		if res.StatusCode != http.StatusOK || string(b) != "ok" || err != nil || <-got != size {
 			t.Errorf("%d %q %v", res.StatusCode, b, err)
 		}
-	})
+	}, func(o *proxy.Options) { o.Limits.BodyTime = 5 * time.Second })
 }
 
 // An upload that is longer than what is kept passes, whether it had to wait or not.

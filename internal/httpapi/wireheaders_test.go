@@ -43,7 +43,7 @@ func TestPitfallP16NoCredentialAndNoFieldOfTheConnectionReachesAHead(t *testing.
 	a := p.answer(chatPath, chatBody,
 		"Authorization", "Bearer "+secret, "Cookie", "session="+secret, "Proxy-Authorization", "Basic "+secret,
 		"X-Goog-Api-Key", secret, "X-Custom-Auth", "Token "+secret, "OpenAI-Organization", "org-1",
-		"X-Api-Key", second, "X-Other", second, "x_access_token", "short", "X-Csrf-Token", "short", "X-Hub-Secret", "short", "X-Goog-Iap-Jwt-Assertion", "short",
+		"X-Also", "of "+secret, "X-Api-Key", second, "X-Other", "of "+second, "x_access_token", "short", "X-Csrf-Token", "short", "X-Hub-Secret", "short", "X-Goog-Iap-Jwt-Assertion", "short",
 		"X-Auth-Request-Access-Token", "short", "X-Auth-Request-Email", "a@example.com", "X-Forwarded-Client-Cert", "cert", "X-Forwarded-User", "a", "Ssl-Client-Cert", "cert",
 		"X-Client-IP", "192.0.2.1", "True-Client-Ip", "192.0.2.1", "Cf-Connecting-Ip", "192.0.2.1", "X-Real-Ip", "192.0.2.1", "X-Azure-Clientip", "192.0.2.1", "X-Original-Forwarded-For", "192.0.2.1",
 		"Connection", "keep-alive, X-Hop", "X-Hop", "of this connection", "Keep-Alive", "timeout=5", "TE", "trailers", "Proxy-Connection", "keep-alive",

@@ -121,34 +121,39 @@ func TestPitfallP11UsageInPartsIsAddedUp(t *testing.T) {
 // token has.
 func TestTokensAreEstimatedByWhatHeadsReport(t *testing.T) {
 	p := newPlane(t)
-	usage := true
+	usage := ""
 	text := strings.Repeat("abcdefghij", 30)
-	head := newScripted(t, func(w http.ResponseWriter, body []byte) {
+	head := newScripted(t, func(w http.ResponseWriter, _ []byte) {
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"choices":[{"message":{"role":"assistant","content":%q}}]`, text)
-		if usage {
-			fmt.Fprintf(w, `,"usage":{"prompt_tokens":%d,"completion_tokens":%d}`, len(body)/10, len(text)/10)
-		}
-		_, _ = io.WriteString(w, "}")
+		fmt.Fprintf(w, `{"choices":[{"message":{"role":"assistant","content":%q}}]%s}`, text, usage)
 	})
 	p.registered("a", head.url)
+	body := `{"model":"m","messages":[{"role":"user","content":"` + text + text + `"}]}`
 	ask := func() routing.Outcome {
-		a := p.answer(chatPath, `{"model":"m","messages":[{"role":"user","content":"`+text+text+`"}]}`)
+		a := p.answer(chatPath, body)
 		p.settled()
 		o, _ := p.decisionOf(a.Header).Outcome()
 		return o
 	}
-	usage = false
 	if o := ask(); !o.Estimated || o.OutputTokens != 75 || o.InputTokens < 150 || o.InputTokens > 170 {
 		t.Errorf("before any report the outcome is %+v", o)
 	}
-	usage = true
+	usage = fmt.Sprintf(`,"usage":{"prompt_tokens":%d,"completion_tokens":%d}`, len(body)/10, len(text)/10)
 	for range 32 { // some of them are read for the length of their text
 		ask()
 	}
-	usage = false
-	if o := ask(); !o.Estimated || o.OutputTokens != 30 || o.InputTokens < 60 || o.InputTokens > 70 {
-		t.Errorf("after reports of ten bytes a token the outcome is %+v", o)
+	for _, c := range []struct {
+		usage       string
+		least, most int64 // tokens of the prompt
+	}{
+		{``, 60, 70},
+		{`,"usage":{"prompt_tokens":61}`, 61, 61},
+		{`,"usage":{"completion_tokens":30}`, 60, 70},
+	} {
+		usage = c.usage
+		if o := ask(); !o.Estimated || o.OutputTokens != 30 || o.InputTokens < c.least || o.InputTokens > c.most {
+			t.Errorf("after reports of ten bytes a token, with %q, the outcome is %+v", usage, o)
+		}
 	}
 }
 

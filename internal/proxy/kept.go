@@ -113,7 +113,7 @@ func (x *exchange) late(res *upstream.Response) *failure {
 		return f
 	}
 	f := x.keep(res, routing.ResultError)
-	f.again = false // the caller's fault
+	f.again = false // the caller's fault, or what heads have not
 	return f
 }
 
