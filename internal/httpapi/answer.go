@@ -20,6 +20,7 @@ type answer struct {
 	begun     func(status int)  // called with the header, or nil
 	body      *buffer           // of the request; nil until it is read
 	elsewhere time.Duration     // of the request's time: what others took of it
+	unread    bool              // it was sent before the request's body came whole
 }
 
 var answers = sync.Pool{New: func() any { return new(answer) }}

@@ -117,7 +117,7 @@ var (
 	readOnClient = readingOn{1 << 30, 30 * time.Second, 2 * time.Second} // bodies with images are large
 )
 
-// readOn reads for a while what is left of the body of a refused request. A
+// readOn reads for a while what is left of the body of a request that was answered. A
 // client that sends all before it reads would else find its connection reset and
 // the answer lost. HTTP/2 ends the stream, not the connection; and a client that
 // expects a 100 has sent nothing yet.

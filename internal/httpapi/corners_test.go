@@ -330,3 +330,29 @@ func TestAHeadThatAnswersEarlyIsHeard(t *testing.T) {
 		}
 	}
 }
+
+// Who sends a long body to its end before it reads has the answer that a head gave
+// meanwhile, and no reset.
+func TestAnEarlyAnswerIsNotLostInAReset(t *testing.T) {
+	const size = 30 << 20
+	p := newPlane(t)
+	p.registered("a", rawHead(t, func(c net.Conn, r *bufio.Reader) {
+		if _, err := http.ReadRequest(r); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}")
+			_ = c.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, c)
+		}
+	}))
+	chunk := chunkOf(strings.Repeat("x", size))
+	for framing, body := range map[string]string{"length": lengthOf(strings.Repeat("x", size)), "chunks": "Transfer-Encoding: chunked\r\n\r\n" + chunk + "0\r\n\r\n"} {
+		conn := p.caller()
+		conn.send("POST /heads/m/x HTTP/1.1\r\nHost: localhost\r\n")
+		if _, err := io.WriteString(conn, body); err != nil {
+			t.Errorf("%s, while it sends: %v", framing, err)
+		}
+		if r, text, err := conn.read("POST"); r.StatusCode != http.StatusRequestEntityTooLarge || err != nil || text != "{}" {
+			t.Errorf("%s: %d %v %q", framing, r.StatusCode, err, text)
+		}
+		p.settled()
+	}
+}

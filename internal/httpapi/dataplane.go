@@ -55,7 +55,11 @@ func (s *Server) passOn(a *answer, r *http.Request, e *openai.Endpoint) error {
 	}
 	elsewhere, err := s.o.Proxy.Serve(a, r, c)
 	a.elsewhere = elsewhere
-	if errors.Is(err, proxy.ErrClientGone) {
+	switch {
+	case errors.Is(err, proxy.ErrUnread):
+		a.unread = true
+		return nil
+	case errors.Is(err, proxy.ErrClientGone):
 		return &apiv1.Problem{Code: api.CodeClientGone}
 	}
 	return err

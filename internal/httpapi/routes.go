@@ -250,7 +250,7 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request) {
 	switch {
 	case a.status == apiv1.StatusClientGone, begun && err != nil:
 		panic(http.ErrAbortHandler) // or net/http would answer with an empty 200, or end an answer as if it were whole
-	case err != nil:
+	case err != nil || a.unread:
 		readOn(a, r)
 	}
 }

@@ -91,11 +91,13 @@ func (u *usage) object(c *cursor, s *seen, d Dialect, outer bool) {
 				s.kind = raw
 			}
 		case "choices":
+			if outer && (next == '[' || next == 'n') { // null, as servers in Go write an empty list
+				s.choices = 0
+			}
 			if next != '[' || !outer {
 				c.skip()
 				return
 			}
-			s.choices = 0
 			c.elements(func() {
 				s.choices++
 				c.choice(s)

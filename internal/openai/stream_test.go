@@ -159,6 +159,7 @@ func TestClasses(t *testing.T) {
 		`data: {"choices":[{"delta":{},"finish_reason":"stop"}]}`:                                         openai.Content,
 		`data: {"choices":[{"delta":{"reasoning_content":"a"}}]}`:                                         openai.Content,
 		`data: {"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}`:                                      openai.Content,
+		`data: {"choices":null,"usage":{"prompt_tokens":10}}`:                                             openai.UsageOnly,
 		`data: {"choices":[],"prompt_filter_results":[]}`:                                                 openai.StartUp,
 		"event: error\ndata: x":                                                                           openai.Failed,
 		"event: ping\ndata: {\"type\":\"ping\"}":                                                          openai.StartUp,

@@ -93,7 +93,7 @@ func (x *exchange) header(status int, from http.Header, length int64) {
 	if h["Content-Type"] == nil {
 		h["Content-Type"] = nil // or net/http would guess one
 	}
-	if length > automatic || length >= 0 && x.r.Method == http.MethodHead {
+	if length > automatic || length >= 0 && (x.unread() || x.r.Method == http.MethodHead) {
 		h["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
 	if x.caller.Endpoint == PassThrough {

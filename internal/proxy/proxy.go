@@ -93,6 +93,9 @@ type Caller struct {
 
 // Errors of Serve that are not answered: no answer can be sent any more.
 var (
+	// ErrUnread says that the answer was sent, and that the head gave it before the
+	// caller had sent all of its body.
+	ErrUnread = errors.New("the answer came before the end of the body")
 	// ErrClientGone says that the caller left before its answer began.
 	ErrClientGone = errors.New("the client closed the connection before the answer")
 	// ErrAborted says that an answer that has begun cannot be completed: its
@@ -183,6 +186,9 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, c Caller) (elsewhe
 	x.ended(err, end)
 	if refused, is := err.(*openai.Error); is && x.attempts == 0 { //nolint:errorlint // it comes as it is
 		err = &RefusedError{refused}
+	}
+	if err == nil && x.unread() {
+		err = ErrUnread
 	}
 	p.metrics.overhead.Observe(x.overhead.Seconds())
 	p.metrics.duration.Observe(end.Sub(x.timing.begin).Seconds())

@@ -121,6 +121,9 @@ func (u *upload) Read(p []byte) (int, error) {
 	return n, err //nolint:wrapcheck // upstream makes a kind of it
 }
 
+// unread reports whether the head answered before the end of the caller's body.
+func (x *exchange) unread() bool { return x.early && x.upload != nil && !x.upload.ended.Load() }
+
 // waitedFor is how long the head waited for the caller.
 func (u *upload) waitedFor() time.Duration {
 	if u == nil {
