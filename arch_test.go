@@ -86,7 +86,7 @@ var rooms = map[string]room{
 	"internal/strict":    {others: []string{json, yaml}},
 	"internal/address":   {},
 	"internal/engines":   {ours: []string{"internal/fleet"}, others: []string{common, model, json}},
-	"internal/agent":     {ours: []string{"api", "internal/engines", "internal/fleet", "internal/outbound", "internal/registry"}, others: []string{metrics}},
+	"internal/agent":     {ours: []string{"api", "internal/engines", "internal/fleet", "internal/outbound", "internal/registry", "internal/strict"}, others: []string{metrics}},
 	"internal/outbound":  {ours: []string{"internal/address"}, others: []string{metrics}},
 	"internal/admission": {others: []string{metrics}},
 	"internal/upstream":  {ours: []string{"internal/address", "internal/outbound"}, others: []string{metrics, xnet}},

@@ -13,6 +13,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"headway/internal/engines"
 	"headway/internal/fleet"
 	"headway/internal/outbound"
+	"headway/internal/strict"
 )
 
 // The bounds of an agent's work.
@@ -81,6 +83,7 @@ type Agent struct {
 	unwell  int     // probes in a row that found the engine unable to work
 	silent  int     // probes in a row without its models or metrics
 	trouble string  // as logged
+	left    string  // models that the head cannot have, as logged
 }
 
 // New makes an agent.
@@ -212,6 +215,7 @@ type finding struct {
 	unwell error // the engine cannot work, or serves nothing
 	silent error // it does not say what it serves, or how loaded it is
 	models []string
+	left   []string // models that the head cannot have
 	load   engines.Load
 }
 
@@ -224,8 +228,8 @@ func (a *Agent) ask(ctx context.Context) finding {
 		return f
 	}
 	if len(a.fixed) == 0 {
-		if f.models, f.silent = a.source.Models(ctx); f.silent == nil && len(f.models) == 0 {
-			f.unwell = errors.New("the engine serves no model")
+		if f.models, f.left, f.silent = a.source.Models(ctx); f.silent == nil && len(f.models) == 0 {
+			f.unwell = errors.New("the engine serves no model that a head can have")
 			return f
 		}
 	}
@@ -238,6 +242,9 @@ func (a *Agent) ask(ctx context.Context) finding {
 // follow registers and reports what a probe found. A single failure changes
 // nothing, since a busy engine may answer late.
 func (a *Agent) follow(ctx context.Context, f finding) error {
+	if f.models != nil || f.left != nil {
+		a.noteLeft(f.left)
+	}
 	a.note(cmp.Or(f.unwell, f.silent))
 	a.load.Store(&f.load.Load)
 	switch {
@@ -342,6 +349,22 @@ func (a *Agent) note(err error) {
 		a.Log.Warn("the engine does not answer as it should", "error", err)
 	} else {
 		a.Log.Info("the engine answers again")
+	}
+}
+
+// noteLeft logs which models of the engine are left out, when that changes.
+func (a *Agent) noteLeft(models []string) {
+	const most = 10
+	var names []string
+	for _, m := range models[:min(len(models), most)] {
+		names = append(names, strict.Quote(m))
+	}
+	text := strings.Join(names, " ")
+	if text == a.left {
+		return
+	}
+	if a.left = text; text != "" {
+		a.Log.Warn("models of the engine are left out: a head has too many already, or cannot have the name", "count", len(models), "models", text)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -285,6 +286,30 @@ func TestWhatIsServedChanges(t *testing.T) {
 		r.expect(t, 5*time.Second, "serve [llama sql-lora]")
 		e.set(func(e *engine) { e.models = "" })
 		r.expect(t, 5*time.Second, "offline")
+		_ = r.end(t)
+	})
+}
+
+// Models that the head cannot have are named once in the log, and again when there are others.
+func TestModelsThatAreLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := vllm()
+		e.models = "llama a\\b"
+		r := start(t, e, nil)
+		r.expect(t, 5*time.Second, "register h1 vllm [llama] active")
+		e.set(func(e *engine) { e.health = 503 })
+		r.expect(t, 2*time.Second, "")
+		e.set(func(e *engine) { e.health = 200 })
+		r.expect(t, 5*time.Second, "")
+		e.set(func(e *engine) { e.models = "llama" })
+		r.expect(t, 5*time.Second, "")
+		e.set(func(e *engine) { e.models = "c\\d" })
+		r.expect(t, 5*time.Second, "offline")
+		for _, name := range []string{"a\\b", "c\\d"} {
+			if got := strings.Count(r.log.String(), "count=1 models="+strconv.Quote(strconv.Quote(name))); got != 1 {
+				t.Errorf("%s is named %d times, want once:\n%s", name, got, r.log)
+			}
+		}
 		_ = r.end(t)
 	})
 }

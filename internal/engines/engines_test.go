@@ -218,7 +218,7 @@ func TestEachEngineIsUnderstood(t *testing.T) {
 			if err := s.Healthy(t.Context()); err != nil {
 				t.Error(err)
 			}
-			models, err := s.Models(t.Context())
+			models, _, err := s.Models(t.Context())
 			if err != nil || !slices.Equal(models, want.models) {
 				t.Errorf("models %q, %v, want %q", models, err, want.models)
 			}
@@ -276,7 +276,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 		if l, err := s.Load(t.Context()); err == nil || !same(l, UnknownLoad()) {
 			t.Errorf("%s: load %+v, %v", what, l, err)
 		}
-		if models, err := s.Models(t.Context()); err == nil {
+		if models, _, err := s.Models(t.Context()); err == nil {
 			t.Errorf("%s: models %q", what, models)
 		}
 	}
@@ -311,7 +311,7 @@ func TestTheKeyIsSent(t *testing.T) {
 	}))
 	defer s.Close()
 	source := &Source{Engine: Find("vllm"), HTTP: s.Client(), URL: s.URL, MetricsURL: s.URL, Key: func() (string, error) { return "s3cret", nil }}
-	_, models := source.Models(t.Context())
+	_, _, models := source.Models(t.Context())
 	_, load := source.Load(t.Context())
 	for _, err := range []error{source.Healthy(t.Context()), models, load} {
 		if err == nil || strings.Contains(err.Error(), "s3cret") {
@@ -323,15 +323,20 @@ func TestTheKeyIsSent(t *testing.T) {
 	}
 }
 
-// A head can register so many models, and no more.
+// A head can register so many models, and no more: those that the engine lists first, such
+// as the base model before its adapters, are kept, and the others are named.
 func TestModelsAreBounded(t *testing.T) {
-	var list strings.Builder
+	list := []string{`{"id":"z-base"}`, `{"id":"a name"}`, `{"id":"z-base"}`, `{}`}
 	for i := range 200 {
-		fmt.Fprintf(&list, `,{"id":"m%03d"}`, i)
+		list = append(list, fmt.Sprintf(`{"id":"m%03d"}`, 199-i))
 	}
-	s := serve(t, "openai", map[string]string{"GET /v1/models": `{"data":[` + list.String()[1:] + `]}`})
-	if models, err := s.Models(t.Context()); err != nil || len(models) != fleet.MaxModelTypesOfHead {
-		t.Errorf("%d models, %v", len(models), err)
+	s := serve(t, "openai", map[string]string{"GET /v1/models": `{"data":[` + strings.Join(list, ",") + `]}`})
+	models, left, err := s.Models(t.Context())
+	if err != nil || len(models) != fleet.MaxModelTypesOfHead || models[len(models)-1] != "z-base" || !slices.IsSorted(models) {
+		t.Errorf("models %q, %v", models, err)
+	}
+	if len(left) != 201-len(models)+1 || left[0] != "a name" || left[len(left)-1] != "m000" {
+		t.Errorf("%d are left out: %q", len(left), left)
 	}
 }
 

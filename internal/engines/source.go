@@ -46,16 +46,21 @@ func (s *Source) Healthy(ctx context.Context) error {
 }
 
 // Models are what the engine serves now, adapters included, sorted, as many as a head can
-// register. Names that no head can have are left out.
-func (s *Source) Models(ctx context.Context) ([]string, error) {
+// register: those that the engine lists first, as it does its base model. left are the
+// others, and the names that no head can have.
+func (s *Source) Models(ctx context.Context) (models, left []string, err error) {
 	found, err := s.models.run(ctx, s)
-	if err != nil {
-		return nil, err
+	for _, name := range found {
+		switch {
+		case name == "" || slices.Contains(models, name):
+		case len(models) < fleet.MaxModelTypesOfHead && fleet.ValidModelType(name):
+			models = append(models, name)
+		default:
+			left = append(left, name)
+		}
 	}
-	found = slices.DeleteFunc(found, func(name string) bool { return !fleet.ValidModelType(name) })
-	slices.Sort(found)
-	found = slices.Compact(found)
-	return found[:min(len(found), fleet.MaxModelTypesOfHead)], nil
+	slices.Sort(models)
+	return models, left, err
 }
 
 // Load is how loaded the engine is. What it does not say is unknown; an engine
