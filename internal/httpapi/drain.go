@@ -27,6 +27,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	case <-s.noLameDuck:
 	case <-ctx.Done():
 	}
+	s.o.Fleet.KeepLeases() // heads cannot report any more: the requests that wait or are tried again need them
 	begin := time.Now()
 	working, cancel := context.WithTimeout(ctx, s.o.Limits.ShutdownTimeout)
 	defer cancel()

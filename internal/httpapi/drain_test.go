@@ -13,6 +13,7 @@ import (
 
 	"headway/internal/fleet"
 	"headway/internal/openai"
+	"headway/internal/registry"
 	"headway/internal/routing"
 )
 
@@ -208,6 +209,22 @@ func TestAStopLetsTheQueueGoOn(t *testing.T) {
 	}
 	all.Wait()
 	p.settled()
+}
+
+// Heads cannot report to a service that has closed its listener. They stay in the fleet
+// all the same: a request that waits for a place, or whose head fails, needs them.
+func TestAStopKeepsTheHeads(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
+		w := newWorldOf(t, registry.LeaseOptions{})
+		w.register("a")
+		if err := w.server.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Minute)
+		if h := w.fleet.Snapshot().Sorted()[0]; !h.Routable() {
+			t.Errorf("a minute after the listener was closed the head is %s", h.Health)
+		}
+	})
 }
 
 // A request that a stop ends in the queue has the decision of the head that failed it

@@ -67,7 +67,7 @@ func (r *Registry) tick() time.Duration {
 // and not the heads.
 const pauseTicks = 8
 
-// sweep ends the leases, or removes the heads, whose time came.
+// sweep looks at what changes by the passing of time alone.
 func (r *Registry) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,6 +80,26 @@ func (r *Registry) sweep(now time.Time) {
 		}
 	}
 	r.lastSweep = now
+	if !r.deaf {
+		r.lookAtLeases(now)
+	}
+	r.offerTrials(now)
+	r.lookAtFailing(now)
+	r.publish(nil)
+	r.writeMarks()
+	r.releaseGuards(now)
+}
+
+// KeepLeases has no lease end, and no head removed, by silence from now on. It is for a
+// service that stops: heads cannot report to it any more, and what it finishes needs them.
+func (r *Registry) KeepLeases() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.deaf = true
+}
+
+// lookAtLeases ends the leases, or removes the heads, whose time came.
+func (r *Registry) lookAtLeases(now time.Time) {
 	var overdue []*entry
 	r.wheel.advance(now, func(e *entry) {
 		switch {
@@ -98,11 +118,6 @@ func (r *Registry) sweep(now time.Time) {
 		}
 	})
 	r.expire(overdue, now)
-	r.offerTrials(now)
-	r.lookAtFailing(now)
-	r.publish(nil)
-	r.writeMarks()
-	r.releaseGuards(now)
 }
 
 // expire makes overdue heads stale, or holds those whose pool the guard keeps.

@@ -59,6 +59,28 @@ func TestAPauseOfOurOwnExpiresNoHead(t *testing.T) {
 	}
 }
 
+// Once leases are kept, a head that falls silent stays as it is: fresh, suspect or held,
+// in the store too, so that it is assumed at the next start.
+func TestKeptLeasesDoNotEnd(t *testing.T) {
+	now := time.Now()
+	store := memstore.New()
+	clock := func(o *registry.Options) { o.Now = func() time.Time { return now } }
+	w := start(t, store, clock)
+	w.register(spec("a"), active())
+	w.stop()
+	w.KeepLeases()
+	for range 4 * 60 {
+		now = now.Add(250 * time.Millisecond)
+		w.Step(t.Context(), now)
+	}
+	if got := w.health("a"); got != "fresh" {
+		t.Errorf("after a minute of silence the head is %s", got)
+	}
+	if got := start(t, store, clock).health("a"); got != "assumed" {
+		t.Errorf("after the next start the head is %s", got)
+	}
+}
+
 // startRegistered is a registry on the given clock with head a, whose Sweep
 // the test calls.
 func startRegistered(t *testing.T, now *time.Time) (w *world, epoch uint64) {

@@ -79,6 +79,7 @@ type Registry struct {
 	ejected     map[*entry]bool       // those with an ejection
 	failing     map[*entry]bool       // those with a fault
 	lastSweep   time.Time
+	deaf        bool // KeepLeases was called
 	loaded      bool
 	instances   uint64
 	nextEpoch   uint64
