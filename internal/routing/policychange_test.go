@@ -173,6 +173,7 @@ func TestAPolicyThatAnotherReplicaStoredIsTakenOver(t *testing.T) {
 		there := newWorld(t, func(o *routing.Options) { o.Policies = store })
 		told := []*event.Subscription{here.events.Subscribe(), there.events.Subscribe()}
 		next := document(t, `{"default_strategy":"random","caller_may":[]}`)
+		synctest.Wait() // both watch, so that the change reaches the one that makes it too
 		_, err := there.apply(next, routing.Change{Source: policy.SourceAPI}, 0)
 		check(t, err)
 		synctest.Wait()

@@ -37,8 +37,11 @@ func TestThePolicyBoundsAPool(t *testing.T) {
 	if _, err := w.router.Hedge(second, &req); err == nil {
 		t.Fatal("a hedge went beyond the bound")
 	}
+	// A bound below what is taken: a further attempt keeps its place all the same.
+	w.policy(`{default_strategy: random, pools: {m: {max_in_flight: 1}}}`)
 	again, err := w.router.Again(second, &req, broke)
 	check(t, err)
+	w.policy(`{default_strategy: random, pools: {m: {max_in_flight: 2}}}`)
 	if f := w.refused(strategy.Request{}); f != routing.FailPoolFull {
 		t.Fatalf("after a further attempt: %s", f)
 	}
