@@ -326,6 +326,44 @@ func TestACommentOfAHedgeNamesItsHead(t *testing.T) {
 	})
 }
 
+// The second head of a hedge that breaks off is to blame, however slowly the caller takes
+// the comments that the first one's attempt writes meanwhile.
+func TestAHedgeThatBreaksOffIsBlamedBesideASlowCaller(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
+		p := newMemoryPlane(t, versions(t)[0])
+		p.policy("default_strategy: least_loaded\nhedge: {after_ms: 5000}")
+		asked := atomic.Int32{}
+		for _, id := range []string{"1", "2"} {
+			p.script(id, func(w http.ResponseWriter, r *http.Request) {
+				if asked.Add(1) == 2 {
+					wait(r, 15*time.Second)
+					panic(http.ErrAbortHandler)
+				}
+				wait(r, time.Minute)
+				say(w, roleEvent+tokenEvent+"data: [DONE]\n\n")
+			})
+		}
+		c, err := p.network.dial(t.Context(), "", "localhost:8080")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: one\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", chatPath, len(streamBody), streamBody); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(18 * time.Second) // a comment waits to be taken since 14 s
+		answer, err := io.ReadAll(c)
+		if err != nil || !bytes.Contains(answer, []byte("[DONE]")) {
+			t.Fatalf("%v: %s", err, answer)
+		}
+		p.settled()
+		list := p.records("request_id=one")
+		if len(list) != 2 || list[0].Outcome.Result != "error" || *list[0].Outcome.StatusCode != http.StatusBadGateway || list[1].Outcome.Result != "ok" {
+			t.Errorf("%+v", list)
+		}
+	})
+}
+
 // While requests wait for the model none is hedged: a hedge would take a place before
 // them.
 func TestAHedgePassesNoRequestThatWaits(t *testing.T) {

@@ -23,8 +23,12 @@ func (a *attempt) waited(d time.Duration) bool {
 // slowUpload reports whether a head did not wait for the end of a request.
 func (a *attempt) slowUpload() bool { return a.early && a.waited(a.x.upload.waitedFor()) }
 
-// gaveUp reports whether a head that failed so gave up on the caller.
+// gaveUp reports whether a head that failed so gave up on the caller. The second head of
+// a hedge waits for no caller as long as the first may write to it.
 func (a *attempt) gaveUp(kind upstream.Kind) bool {
+	if a != &a.x.attempt {
+		return false
+	}
 	switch kind {
 	case upstream.Write, upstream.Reset, upstream.EndOfStream:
 		return a.slowUpload() || a.x.begun && a.waited(a.x.reader.waited)
