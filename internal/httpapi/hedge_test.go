@@ -326,6 +326,33 @@ func TestACommentOfAHedgeNamesItsHead(t *testing.T) {
 	})
 }
 
+// Comments are no content: a head that sends many of them has not won.
+func TestCommentsWinNoHedge(t *testing.T) {
+	onFakeTime(t, func(t *testing.T, p *plane) {
+		p.policy("default_strategy: least_loaded\nhedge: {after_ms: 5000}")
+		asked := atomic.Int32{}
+		for _, id := range []string{"1", "2"} {
+			p.script(id, func(w http.ResponseWriter, r *http.Request) {
+				if asked.Add(1) == 1 {
+					for range 300 {
+						say(w, ": \n\n")
+						wait(r, 100*time.Millisecond)
+					}
+				} else {
+					wait(r, 5*time.Second)
+				}
+				say(w, tokenEvent+"data: [DONE]\n\n")
+			})
+		}
+		begin := time.Now()
+		a := p.answer(chatPath, streamBody)
+		if took := time.Since(begin); took > 11*time.Second || a.Header.Get("X-Headway-Attempts") != "2" {
+			t.Errorf("after %s attempts and %s: %s", a.Header.Get("X-Headway-Attempts"), took, a.body)
+		}
+		p.settled()
+	})
+}
+
 // The second head of a hedge that breaks off is to blame, however slowly the caller takes
 // the comments that the first one's attempt writes meanwhile.
 func TestAHedgeThatBreaksOffIsBlamedBesideASlowCaller(t *testing.T) {

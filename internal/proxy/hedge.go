@@ -253,7 +253,10 @@ func (s *side) lookAtStream() {
 			if p = rest; !ok {
 				break
 			}
-			switch held++; {
+			if counts(&e) {
+				held++
+			}
+			switch {
 			case e.Class == openai.Failed:
 				s.fails = true
 				return

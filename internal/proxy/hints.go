@@ -206,7 +206,7 @@ func (a *attempt) stayAway(res *upstream.Response) {
 // without one.
 func retryAfterOf(text string, now time.Time) time.Duration {
 	wait := time.Second
-	if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil {
+	if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil || errors.Is(err, strconv.ErrRange) { // beyond it, n is the largest
 		wait = time.Duration(min(max(n, 0), int(maxRetryAfter/time.Second))) * time.Second
 	} else if at, err := http.ParseTime(text); err == nil {
 		wait = max(at.Sub(now), 0)

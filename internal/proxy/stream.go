@@ -103,7 +103,7 @@ func (s *relay) event(e *openai.Event, now time.Time) *failure {
 	case e.Class == openai.UsageOnly && s.asked:
 		return nil // the caller did not ask for it
 	case !s.content && (e.Class == openai.StartUp || e.Class == openai.UsageOnly):
-		if len(e.Bytes) > 0 && !bytes.ContainsAny(e.Bytes[:1], ":\r\n") { // comments and blank lines count by their bytes only
+		if counts(e) {
 			s.heldN++
 		}
 		if s.heldN <= maxHeldEvents && len(s.held)+len(e.Bytes) <= maxHeldBytes {
@@ -125,6 +125,12 @@ func (s *relay) event(e *openai.Event, now time.Time) *failure {
 		s.token(now)
 	}
 	return nil
+}
+
+// counts reports whether a start-up event is one of maxHeldEvents. Comments and blank
+// lines count by their bytes only.
+func counts(e *openai.Event) bool {
+	return len(e.Bytes) > 0 && !bytes.ContainsAny(e.Bytes[:1], ":\r\n")
 }
 
 // token notes an event with content. Those that were read at once came at once.
