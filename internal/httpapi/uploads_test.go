@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"io"
@@ -63,6 +64,41 @@ func TestTheSilenceOfAClientHasTheWholeLimit(t *testing.T) {
 				<-time.After(time.Minute) // the client's goroutine ends
 			}
 		}
+	})
+}
+
+// A client that falls silent within an upload, or frames it wrongly, gets an error, and no
+// head is blamed.
+func TestAnUploadThatStopsIsAnswered(t *testing.T) {
+	fakeTime(t, func(t *testing.T) {
+		p := newMemoryPlane(t, versions(t)[0])
+		p.script("1", func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+		for _, c := range []struct {
+			body string // as it is sent
+			want int
+		}{
+			{"Content-Length: 2000000\r\n\r\nabc", http.StatusRequestTimeout},
+			{"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", http.StatusRequestTimeout},
+			{"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno chunk\r\n", http.StatusBadRequest},
+		} {
+			conn, err := p.network.dial(t.Context(), "", "localhost:8080")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, "POST /heads/m/x HTTP/1.1\r\nHost: localhost\r\n"+c.body); err != nil {
+				t.Fatal(err)
+			}
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatalf("%q: %v", c.body, err)
+			}
+			if b, err := io.ReadAll(res.Body); res.StatusCode != c.want || err != nil || !strings.Contains(string(b), `"error"`) {
+				t.Errorf("%q: %d %s %v, want %d", c.body, res.StatusCode, b, err, c.want)
+			}
+			_ = conn.Close()
+		}
+		p.settled()
+		p.unblamed(1)
 	})
 }
 

@@ -93,7 +93,7 @@ func (a *attempt) broken(err error) *failure {
 	a.unsent = !e.Sent
 	a.early = a.early || e.Early
 	if e.Kind == upstream.Canceled || a.x.ctx.Err() != nil {
-		return &failure{outcome: a.outcome(routing.ResultCancelled, a.statusSent()), answer: gone(a.x.ctx)}
+		return &failure{outcome: a.outcome(routing.ResultCancelled, a.statusSent()), answer: a.x.gone()}
 	}
 	f := &failure{again: a.unsent || a.x.repeatable()}
 	answer := headError(e.Kind)

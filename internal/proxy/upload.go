@@ -22,6 +22,7 @@ type upload struct {
 	sent  int64         // bytes of it that were not read before
 	ahead io.Reader     // what was read of it before; nil: nothing
 	waits time.Duration // for the caller
+	fault error         // why no more could be read; nil: it was, or its end came
 	ended atomic.Bool
 	until time.Time
 
@@ -111,8 +112,12 @@ func (u *upload) Read(p []byte) (int, error) {
 		err = io.EOF // over HTTP/2 it may come later
 	}
 	u.waits += time.Since(now)
-	if err == io.EOF {
+	switch err { //nolint:errorlint // io.EOF comes as it is
+	case nil:
+	case io.EOF:
 		u.ended.Store(true)
+	default:
+		u.fault = err
 	}
 	if err == io.EOF || x.r.ProtoMajor >= 2 { // where one that passes ends the body, also while nothing is read
 		u.until = time.Time{}
@@ -123,6 +128,14 @@ func (u *upload) Read(p []byte) (int, error) {
 
 // unread reports whether the head answered before the end of the caller's body.
 func (x *exchange) unread() bool { return x.early && x.upload != nil && !x.upload.ended.Load() }
+
+// gone is the end of a request whose caller left, or sends no more of its body.
+func (x *exchange) gone() error {
+	if x.upload != nil && x.upload.fault != nil {
+		return x.proxy.bodies.failed(x.ctx, x.upload.fault)
+	}
+	return gone(x.ctx)
+}
 
 // waitedFor is how long the head waited for the caller.
 func (u *upload) waitedFor() time.Duration {
