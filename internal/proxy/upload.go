@@ -112,7 +112,7 @@ func (u *upload) Read(p []byte) (int, error) {
 		err = io.EOF // over HTTP/2 it may come later
 	}
 	u.waits += time.Since(now)
-	switch err { //nolint:errorlint // io.EOF comes as it is
+	switch err {
 	case nil:
 	case io.EOF:
 		u.ended.Store(true)
