@@ -152,11 +152,12 @@ func (f *findings) heads(heads []api.Head) {
 
 // twins warns of heads that are one server, such as one that is in the service's
 // configuration and has an agent of its own: each of them takes its whole limit of
-// requests.
+// requests. It names two of them.
 func (f *findings) twins(heads []api.Head) {
 	type serving struct{ endpoint, model string }
 	first := map[serving]string{}
-	told := map[string]bool{}
+	endpoints := map[string]bool{} // of twins
+	detail := ""
 	for i := range heads {
 		h := &heads[i]
 		if !h.Routable {
@@ -167,11 +168,17 @@ func (f *findings) twins(heads []api.Head) {
 			switch other := first[at]; {
 			case other == "":
 				first[at] = h.ID
-			case other != h.ID && !told[h.Endpoint]:
-				told[h.Endpoint] = true
-				f.warn("heads at "+h.Endpoint, other+" and "+h.ID+" serve "+m+" at the same endpoint, so that it gets the requests of both", "register it once: by 'headway agent', in the service's heads:, or by itself")
+			case other != h.ID:
+				endpoints[h.Endpoint] = true
+				detail = cmp.Or(detail, other+" and "+h.ID+" serve "+m+" at "+h.Endpoint+", so that it gets the requests of both")
 			}
 		}
+	}
+	if more := len(endpoints) - 1; more > 0 {
+		detail += "; the same is so at " + terminal.Count(more, "endpoint") + " more"
+	}
+	if detail != "" {
+		f.warn("heads at one endpoint", detail, "register each server once: by 'headway agent', in the service's heads:, or by itself")
 	}
 }
 

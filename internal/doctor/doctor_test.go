@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -61,8 +62,16 @@ func TestTheDoctorFindsAServerThatIsRegisteredTwice(t *testing.T) {
 		head("c", "http://two:8000", true, "m"), head("d", "http://two:8000", true, "other"),
 		head("e", "http://two:8000", false, "m"),
 	})
-	if len(found) != 1 || found[0].State != warning || found[0].Check != "heads at http://one:8000" ||
-		!strings.HasPrefix(found[0].Detail, "a and b serve n at the same endpoint") || found[0].Fix == "" {
+	want := "a and b serve n at http://one:8000, so that it gets the requests of both"
+	if len(found) != 1 || found[0].State != warning || found[0].Check != "heads at one endpoint" || found[0].Detail != want || found[0].Fix == "" {
+		t.Errorf("found %+v", found)
+	}
+	found = nil
+	var many []api.Head // more than a screen could name
+	for i := range 1000 {
+		many = append(many, head(fmt.Sprint("h", i), fmt.Sprint("http://", i/2), true, "m"))
+	}
+	if found.twins(many); len(found) != 1 || !strings.HasSuffix(found[0].Detail, "of both; the same is so at 499 endpoints more") {
 		t.Errorf("found %+v", found)
 	}
 }

@@ -297,24 +297,34 @@ func TestARetryAfterAHedgeNamesBothHeads(t *testing.T) {
 	}
 }
 
+// bothAsked has two heads take a request, the second one as a hedge after 5 s.
+func (p *plane) bothAsked(first, second func(w http.ResponseWriter, r *http.Request, id string)) {
+	p.Helper()
+	p.policy("default_strategy: least_loaded\nhedge: {after_ms: 5000}")
+	asked := new(atomic.Int32)
+	for _, id := range []string{"1", "2"} {
+		p.script(id, func(w http.ResponseWriter, r *http.Request) {
+			if asked.Add(1) == 1 {
+				first(w, r, id)
+			} else {
+				second(w, r, id)
+			}
+		})
+	}
+}
+
 // Once the first head has failed, the answer is the second one's, also where it begins
 // with a comment.
 func TestACommentOfAHedgeNamesItsHead(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, p *plane) {
-		p.policy("default_strategy: least_loaded\nhedge: {after_ms: 5000}")
-		asked := atomic.Int32{}
-		for _, id := range []string{"1", "2"} {
-			p.script(id, func(w http.ResponseWriter, r *http.Request) {
-				if asked.Add(1) == 1 {
-					wait(r, 10*time.Second)
-					w.WriteHeader(http.StatusInternalServerError)
-					return
-				}
-				wait(r, time.Minute)
-				w.Header().Set("X-Answers", id)
-				say(w, "data: {\"choices\":[{\"delta\":{\"content\":\""+id+"\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
-			})
-		}
+		p.bothAsked(func(w http.ResponseWriter, r *http.Request, _ string) {
+			wait(r, 10*time.Second)
+			w.WriteHeader(http.StatusInternalServerError)
+		}, func(w http.ResponseWriter, r *http.Request, id string) {
+			wait(r, time.Minute)
+			w.Header().Set("X-Answers", id)
+			say(w, "data: {\"choices\":[{\"delta\":{\"content\":\""+id+"\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
+		})
 		a := p.answer(chatPath, streamBody)
 		head := a.Header.Get("X-Headway-Head")
 		if !bytes.HasPrefix(a.body, []byte(comment)) || head == "" || !bytes.Contains(a.body, []byte(`"content":"`+strings.TrimPrefix(head, "head-")+`"`)) || a.Header.Get("X-Headway-Attempts") != "2" {
@@ -329,21 +339,16 @@ func TestACommentOfAHedgeNamesItsHead(t *testing.T) {
 // Comments are no content: a head that sends many of them has not won.
 func TestCommentsWinNoHedge(t *testing.T) {
 	onFakeTime(t, func(t *testing.T, p *plane) {
-		p.policy("default_strategy: least_loaded\nhedge: {after_ms: 5000}")
-		asked := atomic.Int32{}
-		for _, id := range []string{"1", "2"} {
-			p.script(id, func(w http.ResponseWriter, r *http.Request) {
-				if asked.Add(1) == 1 {
-					for range 300 {
-						say(w, ": \n\n")
-						wait(r, 100*time.Millisecond)
-					}
-				} else {
-					wait(r, 5*time.Second)
-				}
-				say(w, tokenEvent+"data: [DONE]\n\n")
-			})
-		}
+		p.bothAsked(func(w http.ResponseWriter, r *http.Request, _ string) {
+			for range 300 {
+				say(w, ": \n\n")
+				wait(r, 100*time.Millisecond)
+			}
+			say(w, tokenEvent+"data: [DONE]\n\n")
+		}, func(w http.ResponseWriter, r *http.Request, _ string) {
+			wait(r, 5*time.Second)
+			say(w, tokenEvent+"data: [DONE]\n\n")
+		})
 		begin := time.Now()
 		a := p.answer(chatPath, streamBody)
 		if took := time.Since(begin); took > 11*time.Second || a.Header.Get("X-Headway-Attempts") != "2" {
@@ -358,18 +363,13 @@ func TestCommentsWinNoHedge(t *testing.T) {
 func TestAHedgeThatBreaksOffIsBlamedBesideASlowCaller(t *testing.T) {
 	fakeTime(t, func(t *testing.T) {
 		p := newMemoryPlane(t, versions(t)[0])
-		p.policy("default_strategy: least_loaded\nhedge: {after_ms: 5000}")
-		asked := atomic.Int32{}
-		for _, id := range []string{"1", "2"} {
-			p.script(id, func(w http.ResponseWriter, r *http.Request) {
-				if asked.Add(1) == 2 {
-					wait(r, 15*time.Second)
-					panic(http.ErrAbortHandler)
-				}
-				wait(r, time.Minute)
-				say(w, roleEvent+tokenEvent+"data: [DONE]\n\n")
-			})
-		}
+		p.bothAsked(func(w http.ResponseWriter, r *http.Request, _ string) {
+			wait(r, time.Minute)
+			say(w, roleEvent+tokenEvent+"data: [DONE]\n\n")
+		}, func(_ http.ResponseWriter, r *http.Request, _ string) {
+			wait(r, 15*time.Second)
+			panic(http.ErrAbortHandler)
+		})
 		c, err := p.network.dial(t.Context(), "", "localhost:8080")
 		if err != nil {
 			t.Fatal(err)

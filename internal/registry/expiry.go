@@ -80,7 +80,7 @@ func (r *Registry) sweep(now time.Time) {
 		}
 	}
 	r.lastSweep = now
-	if !r.deaf {
+	if !r.keepsLeases {
 		r.lookAtLeases(now)
 	}
 	r.offerTrials(now)
@@ -95,7 +95,7 @@ func (r *Registry) sweep(now time.Time) {
 func (r *Registry) KeepLeases() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.deaf = true
+	r.keepsLeases = true
 }
 
 // lookAtLeases ends the leases, or removes the heads, whose time came.

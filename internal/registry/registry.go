@@ -79,7 +79,7 @@ type Registry struct {
 	ejected     map[*entry]bool       // those with an ejection
 	failing     map[*entry]bool       // those with a fault
 	lastSweep   time.Time
-	deaf        bool // KeepLeases was called
+	keepsLeases bool // none ends by silence
 	loaded      bool
 	instances   uint64
 	nextEpoch   uint64

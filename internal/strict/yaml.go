@@ -59,14 +59,15 @@ func atItsLine(data []byte, said string) string {
 		where, what = "line 0", said
 	}
 	line, err := strconv.Atoi(strings.TrimPrefix(where, "line "))
-	if err != nil || !slices.Contains(ofTheParser, what) {
+	if err != nil || !slices.Contains(parserErrors, what) {
 		return said
 	}
 	last := 1 + bytes.Count(bytes.TrimRight(data, "\n"), []byte("\n"))
 	return "line " + strconv.Itoa(min(line+1, last)) + ": " + what
 }
 
-var ofTheParser = []string{
+// parserErrors are what the parser says, apart from what it says of directives.
+var parserErrors = []string{
 	"did not find expected <document start>", "found undefined tag handle", "did not find expected node content",
 	"did not find expected '-' indicator", "did not find expected key",
 	"did not find expected ',' or ']'", "did not find expected ',' or '}'",
