@@ -1,0 +1,356 @@
+// Package prefix knows which blocks of prompts are in the caches of which heads. It
+// makes the hashes of blocks, and keeps a bounded index from a block to the heads
+// that computed it.
+package prefix
+
+import (
+	"math/bits"
+	"sort"
+	"sync"
+	"sync/atomic"
+)
+
+// Index is which heads have which blocks in their caches, as far as is known from
+// the prompts that went there. It has a fixed size and forgets what was used least
+// lately. It is a hint: an entry may be lost at any time, and one that changes while
+// it is read may be missed.
+//
+// A head's cache holds what it computed last. The index counts the tokens that each
+// head computed: a block is gone when its head has computed more since its last use
+// than the cache holds. So nothing is removed one by one, and there is no list.
+//
+// All methods are safe for concurrent use. None blocks, and none allocates but for a
+// head that is new.
+type Index struct {
+	entries   []entry
+	mask      uint64 // of groups
+	caches    atomic.Pointer[[]*cache]
+	growing   sync.Mutex
+	inserted  atomic.Uint64 // entries that were taken for another block
+	evictions atomic.Uint64 // of those, that some head still had
+}
+
+// The table is searched in groups of entries that stand beside one another.
+const (
+	groupSize = 4
+	perEntry  = 6 // heads
+)
+
+// entry is a block and heads that have it: one cache line. Further heads are in
+// further entries, whose keys are made of the first.
+type entry struct {
+	key   atomic.Uint64 // 0: free
+	meta  atomic.Uint64 // how many further entries there are, and the use
+	heads [perEntry]atomic.Uint64
+}
+
+// The use of an entry is the number of entries taken until then, in useUnit: the
+// age of what the table forgets. It takes the lower half of entry.meta.
+const (
+	useUnit   = 256
+	moreShift = 32
+)
+
+// A word of entry.heads is a head's number and a stamp: the tokens that its cache
+// had computed, in stampUnit.
+const (
+	stampBits = 44
+	stampUnit = 16
+	stampMask = 1<<stampBits - 1
+
+	// MaxHeads is how many heads an index tells apart. Those with greater numbers
+	// are not known to have anything.
+	MaxHeads = 1<<(64-stampBits) - 1
+)
+
+// cache is what is known of one head's cache.
+type cache struct {
+	instance atomic.Uint64
+	computed atomic.Uint64 // tokens
+	capacity atomic.Uint64 // tokens
+}
+
+func (c *cache) stamp() uint64 { return c.computed.Load() / stampUnit & stampMask }
+
+// age is how many tokens were computed since the stamp of a word.
+func (c *cache) age(word uint64) uint64 { return (c.stamp() - word) & stampMask * stampUnit }
+
+func (c *cache) has(word uint64) bool { return c.age(word) <= c.capacity.Load() }
+
+// NewIndex makes an index of at least so many entries, of 64 bytes each.
+func NewIndex(entries int) *Index {
+	groups := uint64(1) << bits.Len64(uint64(max(entries, 1)-1)/groupSize)
+	x := &Index{entries: make([]entry, groups*groupSize), mask: groups - 1}
+	x.caches.Store(new([]*cache))
+	return x
+}
+
+// Len is how many entries there are room for.
+func (x *Index) Len() int { return len(x.entries) }
+
+// Evictions is how many blocks that a head still had made room for others.
+func (x *Index) Evictions() uint64 { return x.evictions.Load() }
+
+// Open says which head has a number now, and how many tokens its cache holds. What
+// another instance had under that number is gone.
+func (x *Index) Open(number int, instance, capacity uint64) {
+	c := x.cache(number)
+	if c == nil {
+		if c = x.grow(number); c == nil {
+			return
+		}
+	}
+	c.capacity.Store(capacity)
+	if old := c.instance.Load(); old != instance && c.instance.CompareAndSwap(old, instance) {
+		x.Clear(number)
+	}
+}
+
+// Clear notes that the cache of a head is empty.
+func (x *Index) Clear(number int) {
+	if c := x.cache(number); c != nil {
+		c.computed.Add(c.capacity.Load() + 2*stampUnit)
+	}
+}
+
+func (x *Index) cache(number int) *cache {
+	if list := *x.caches.Load(); number < len(list) {
+		return list[number]
+	}
+	return nil
+}
+
+func (x *Index) grow(number int) *cache {
+	if number >= MaxHeads {
+		return nil
+	}
+	x.growing.Lock()
+	defer x.growing.Unlock()
+	list := *x.caches.Load()
+	if number < len(list) {
+		return list[number]
+	}
+	next := make([]*cache, max(number+1, 2*len(list), 16))
+	copy(next, list)
+	made := make([]cache, len(next)-len(list))
+	for i := range made {
+		next[len(list)+i] = &made[i]
+	}
+	x.caches.Store(&next)
+	return next[number]
+}
+
+// further is the key of further entry n of a block; of 0 it is the block's own.
+func further(key uint64, n uint64) uint64 {
+	if n > 0 {
+		key = (key ^ n) * 0x9e3779b97f4a7c15
+		key ^= key >> 29
+	}
+	return max(key, 1)
+}
+
+func (x *Index) group(key uint64) []entry {
+	at := (key * 0xff51afd7ed558ccd >> 20 & x.mask) * groupSize
+	return x.entries[at : at+groupSize : at+groupSize]
+}
+
+func (x *Index) find(key uint64) *entry {
+	group := x.group(key)
+	for i := range group {
+		if group[i].key.Load() == key {
+			return &group[i]
+		}
+	}
+	return nil
+}
+
+// Found is what Match found, for heads by their numbers. It is reused, and belongs
+// to one goroutine.
+type Found struct {
+	caches []*cache
+	depth  []uint64 // round <<16 | blocks
+	round  uint64
+}
+
+// maxBlocks is how many blocks of a prompt are looked at.
+const maxBlocks = 1<<16 - 1
+
+// Blocks is how many of the prompt's first blocks the head has. What was known of
+// another instance under its number is not its own.
+func (f *Found) Blocks(number int, instance uint64) int {
+	if number < len(f.depth) && f.depth[number]>>16 == f.round && f.caches[number].instance.Load() == instance {
+		return int(f.depth[number] & maxBlocks)
+	}
+	return 0
+}
+
+func (f *Found) begin(caches []*cache) {
+	if f.caches = caches; len(f.depth) < len(caches) {
+		f.depth = append(f.depth, make([]uint64, len(caches)-len(f.depth))...)
+	}
+	f.round++
+}
+
+// Match finds for each head how many of a prompt's first blocks it has. A head that
+// has a block has those before it, since each use of a prompt uses its blocks
+// from the first on; so it looks for the last block that is known, and goes back
+// from there until each head is found that has the first.
+func (x *Index) Match(blocks []uint64, f *Found) {
+	list := *x.caches.Load()
+	f.begin(list)
+	blocks = blocks[:min(len(blocks), maxBlocks)]
+	if len(blocks) == 0 {
+		return
+	}
+	left := x.matched(blocks[0], 1, list, f)
+	if left == 0 {
+		return
+	}
+	last := sort.Search(len(blocks)-1, func(i int) bool { return x.find(further(blocks[i+1], 0)) == nil })
+	for ; last > 0 && left > 0; last-- {
+		left -= x.matched(blocks[last], uint64(last+1), list, f)
+	}
+}
+
+// matched notes so many blocks for the heads that have this one, which is the last
+// of them, and have no more; and returns how many heads these are.
+func (x *Index) matched(block, blocks uint64, list []*cache, f *Found) (heads int) {
+	e := x.find(further(block, 0))
+	if e == nil {
+		return 0
+	}
+	was := f.round<<16 | 1
+	for n, more := uint64(1), e.meta.Load()>>moreShift; ; n++ {
+		for i := range e.heads {
+			word := e.heads[i].Load()
+			number := word >> stampBits
+			if word == 0 || number > uint64(len(list)) || blocks > 1 && f.depth[number-1] != was || !list[number-1].has(word) {
+				continue
+			}
+			f.depth[number-1] = f.round<<16 | blocks
+			heads++
+		}
+		if n > more {
+			return heads
+		}
+		if e = x.find(further(block, n)); e == nil {
+			return heads
+		}
+	}
+}
+
+// Add notes that a head computed so many tokens for a prompt, and has its blocks.
+func (x *Index) Add(blocks []uint64, number int, tokens uint64) {
+	c := x.cache(number)
+	if c == nil {
+		return
+	}
+	c.computed.Add(tokens)
+	word := uint64(number+1)<<stampBits | c.stamp()
+	blocks = blocks[:min(len(blocks), maxBlocks)]
+	for i := len(blocks) - 1; i >= 0; i-- {
+		if !x.put(blocks[i], word, c) {
+			return // those before it were used as lately
+		}
+	}
+}
+
+// freshShare is the part of a cache's capacity that it computes before a block is
+// noted as used again.
+const freshShare = 16
+
+// put notes a head's word at a block: in place of its older one, else where no head
+// is that still has the block, else in a further entry. It does nothing if the older
+// word is nearly as new.
+func (x *Index) put(block, word uint64, c *cache) bool {
+	list := *x.caches.Load()
+	first := x.take(further(block, 0), list)
+	more := first.meta.Load() >> moreShift
+	e := first
+	for n := uint64(0); ; {
+		if noted, fresh := e.note(word, list, c); fresh {
+			return false
+		} else if noted {
+			break
+		}
+		if n++; n > more {
+			if n*perEntry > uint64(len(list)) {
+				return true // more than heads: entries were changed meanwhile
+			}
+			more = n
+		}
+		e = x.take(further(block, n), list)
+	}
+	first.meta.Store(more<<moreShift | x.inserted.Load()/useUnit&(1<<moreShift-1))
+	return true
+}
+
+// note writes the word if there is a place for it, and the older one of the same
+// head is not nearly as new.
+func (e *entry) note(word uint64, list []*cache, c *cache) (noted, fresh bool) {
+	free := -1
+	for i := range e.heads {
+		old := e.heads[i].Load()
+		switch {
+		case old>>stampBits == word>>stampBits:
+			if c.age(old) < c.capacity.Load()/freshShare {
+				return true, true
+			}
+			e.heads[i].Store(word)
+			return true, false
+		case free < 0 && !alive(old, list):
+			free = i
+		}
+	}
+	if free >= 0 {
+		e.heads[free].Store(word)
+	}
+	return free >= 0, false
+}
+
+func alive(word uint64, list []*cache) bool {
+	number := word >> stampBits
+	return number > 0 && number <= uint64(len(list)) && list[number-1].has(word)
+}
+
+// take finds the entry of the key, or takes one of its group: a free one, one that no
+// head has any more, or the one that was used least lately.
+func (x *Index) take(key uint64, list []*cache) *entry {
+	group := x.group(key)
+	now := uint32(x.inserted.Load() / useUnit)
+	victim, oldest := 0, int64(-1)
+	for i := range group {
+		e := &group[i]
+		if e.key.Load() == key {
+			return e
+		}
+		age := int64(now - uint32(e.meta.Load()))
+		if e.key.Load() == 0 || !e.alive(list) {
+			age = 1 << 32
+		}
+		if age > oldest {
+			victim, oldest = i, age
+		}
+	}
+	x.inserted.Add(1)
+	e := &group[victim]
+	if oldest < 1<<32 {
+		x.evictions.Add(1)
+	}
+	e.key.Store(0) // it is not found while it changes
+	for i := range e.heads {
+		e.heads[i].Store(0)
+	}
+	e.meta.Store(uint64(now))
+	e.key.Store(key)
+	return e
+}
+
+func (e *entry) alive(list []*cache) bool {
+	for i := range e.heads {
+		if alive(e.heads[i].Load(), list) {
+			return true
+		}
+	}
+	return false
+}
