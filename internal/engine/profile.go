@@ -133,3 +133,24 @@ func (p *Profile) duration(w *work) time.Duration {
 		p.E*float64(w.decodeContext) + p.D*float64(w.sequences) + p.LD*float64(w.loaded)
 	return time.Duration(ms * float64(time.Millisecond))
 }
+
+// Faster is the profile of a head whose every step takes 1/times as long.
+func (p Profile) Faster(times float64) Profile {
+	for _, c := range []*float64{&p.T0, &p.W, &p.B, &p.C, &p.E, &p.D, &p.LD} {
+		*c /= times
+	}
+	return p
+}
+
+// Prefill is how long an idle head takes to the first token of a prompt of which it
+// has nothing in its cache.
+func (p *Profile) Prefill(tokens int) (took time.Duration) {
+	for computed := 0; computed < tokens; {
+		var w work
+		chunk := min(tokens-computed, p.StepTokens)
+		w.prefill(chunk, computed)
+		took += p.duration(&w)
+		computed += chunk
+	}
+	return took
+}

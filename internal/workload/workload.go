@@ -30,8 +30,10 @@ type Arrival struct {
 
 	// Session is the same for all requests of a conversation; empty if unknown.
 	Session string
+	Turn    int // of the session, from 1; 0: unknown
 
-	key    uint64 // of the conversation, or of the request when there is none
+	hashes []uint64 // of blocks, where they are not made of the fields below
+	key    uint64   // of the conversation, or of the request when there is none
 	blocks []uint32
 	pass   uint64 // how many times the trace has been repeated
 }
@@ -97,6 +99,9 @@ func (w *Workload) scaled(d time.Duration) time.Duration {
 // Blocks returns a hash for each [BlockTokens] of the prompt; the last block
 // may be shorter. Equal hashes mean equal text up to the block's end.
 func (a *Arrival) Blocks() []uint64 {
+	if a.hashes != nil {
+		return a.hashes
+	}
 	list := make([]uint64, (a.Input+BlockTokens-1)/BlockTokens)
 	for i := range list {
 		switch {
