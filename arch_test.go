@@ -38,6 +38,7 @@ const (
 	json      = "github.com/go-json-experiment/json"
 	lipgloss  = "charm.land/lipgloss/v2"
 	metrics   = "github.com/prometheus/client_golang"
+	xxhash    = "github.com/cespare/xxhash"
 	acme      = "golang.org/x/crypto/acme"
 	common    = "github.com/prometheus/common"
 	model     = "github.com/prometheus/client_model"
@@ -120,7 +121,11 @@ var rooms = map[string]room{
 		ours:   []string{"internal/event", "internal/feed", "internal/audit", "internal/fleet", "internal/strict"},
 		others: []string{metrics, json},
 	},
-	"internal/strategy": {ours: []string{"internal/fleet", "internal/strict"}},
+	"internal/prefix": {others: []string{xxhash}},
+	"internal/strategy": {
+		ours:   []string{"internal/fleet", "internal/prefix", "internal/strict"},
+		others: []string{xxhash},
+	},
 	"internal/policy": {
 		ours:   []string{"internal/feed", "internal/fleet", "internal/strategy", "internal/strict", "internal/disk"},
 		others: []string{json, metrics},

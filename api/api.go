@@ -192,6 +192,14 @@ type Candidate struct {
 	Cost       *float64 `json:"cost,omitempty"`   // lower is better
 	Chosen     bool     `json:"chosen"`
 	Signals    []Signal `json:"signals"`
+	Terms      []Term   `json:"terms,omitempty"` // that the cost is made of
+}
+
+// Term is a part of the cost by which a strategy compares heads.
+type Term struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit,omitempty"`
 }
 
 // Signal is one known number of a head.

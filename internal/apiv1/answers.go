@@ -93,6 +93,9 @@ func toExplanation(e *routing.Explanation) *api.Explanation {
 		for _, s := range c.Signals {
 			candidate.Signals = append(candidate.Signals, api.Signal{Name: s.Name, Value: s.Value, AgeMs: millis(s.Age), Used: s.Used})
 		}
+		for _, t := range c.Terms {
+			candidate.Terms = append(candidate.Terms, api.Term{Name: t.Name, Value: t.Value, Unit: t.Unit})
+		}
 		out.Candidates = append(out.Candidates, candidate)
 	}
 	return out

@@ -139,6 +139,7 @@ type Head struct {
 	Health   Health // in a Snapshot as of the last change that decisions see; fresh, suspect and assumed are one to them
 	Hash     uint64 // of the id, for consistent hashing
 	Instance uint64 // unique in this process, one for each epoch of each head
+	Number   int    // from 0, small, of no other head of the snapshot: for tables by head
 	Live     *Live
 	Trial    bool      // ejected, and may be tried with one request; see Outcomes
 	Outcomes Outcomes  // nil: nothing is concluded from how requests end

@@ -189,12 +189,19 @@ type Live struct {
 	// away is until when new requests stay away, in nanoseconds after started; 0: it
 	// was never asked for. It fills the cache line, which no two heads share.
 	away atomic.Int64
-}
 
-type slowStart struct {
-	since  time.Time
-	window time.Duration
-	bias   float64 // requests in flight that the pool had on average
+	// The second cache line is for strategies that count tokens. What they want of the
+	// last report stands here, since the report itself is one line more.
+	pending  atomic.Int64  // weight of prompts ahead: Work.Pending of those without a first token
+	sent     atomic.Int64  // Work.Pending of all places ever taken
+	aside    atomic.Uint64 // what the report has beyond ours: an aside
+	kv       atomic.Uint64 // what the report says of the KV cache: a kvUse
+	unsent   atomic.Int64  // the report's pending tokens less what was sent until then
+	capacity atomic.Int64  // Load.KVCapacityTokens of the last report that named it; 0: none did
+	// unseen says how places lately ended: below 0 most after their first token was
+	// seen, above 0 most without; within endsOne.
+	unseen atomic.Int64
+	others atomic.Pointer[Others] // what other routers count here; nil: there are none
 }
 
 // endsOne is Live.ends when all places end by their time; -endsOne when all end
@@ -217,44 +224,63 @@ func (l *Live) copy() *Live {
 	c.report.Store(l.report.Load())
 	c.start.Store(l.start.Load())
 	c.away.Store(l.away.Load())
+	c.pending.Store(l.pending.Load())
+	c.sent.Store(l.sent.Load())
+	c.aside.Store(l.aside.Load())
+	c.kv.Store(l.kv.Load())
+	c.unsent.Store(l.unsent.Load())
+	c.capacity.Store(l.capacity.Load())
+	c.unseen.Store(l.unseen.Load())
+	c.others.Store(l.others.Load())
 	return c
 }
 
-// TryAcquire takes a place for one request with a prompt of so many tokens, 0:
-// unknown. It is refused when limit places are taken; a limit of 0 is none.
-func (l *Live) TryAcquire(limit, tokens int64) bool {
+// TryAcquire takes a place for one request and its work. It is refused when limit
+// places are taken; a limit of 0 is none.
+func (l *Live) TryAcquire(limit int64, w Work) bool {
 	if n := l.load.Add(2) >> 1; limit > 0 && n > limit {
 		l.load.Add(-2)
 		return false
 	}
 	l.picks.Add(1)
-	if tokens != 0 {
-		l.tokens.Add(tokens)
+	if w.Tokens != 0 {
+		l.tokens.Add(int64(w.Tokens))
+	}
+	if w.Pending != 0 {
+		l.pending.Add(int64(w.Pending))
+		l.sent.Add(int64(w.Pending))
 	}
 	return true
 }
 
-// Release gives a place and its tokens back whose request's end was reported. The
-// caller gives each place back once, by Release, Expire or Evict.
-func (l *Live) Release(tokens int64) {
-	l.giveBack(tokens)
+// Release gives a place and its work back whose request's end was reported. The
+// caller gives each place back once, by Release, Expire or Evict, without the
+// pending tokens that it gave back before.
+func (l *Live) Release(w Work) {
+	if w.Pending != 0 {
+		step(&l.unseen, endsOne)
+	}
+	l.giveBack(w)
 	l.observe(-endsOne)
 }
 
-// Expire gives a place and its tokens back because its time ran out.
-func (l *Live) Expire(tokens int64) {
-	l.giveBack(tokens)
+// Expire gives a place and its work back because its time ran out.
+func (l *Live) Expire(w Work) {
+	l.giveBack(w)
 	l.observe(endsOne)
 }
 
-// Evict gives a place and its tokens back before its time, which says nothing
-// about how it would have ended.
-func (l *Live) Evict(tokens int64) { l.giveBack(tokens) }
+// Evict gives a place and its work back before its time, which says nothing about
+// how it would have ended.
+func (l *Live) Evict(w Work) { l.giveBack(w) }
 
-func (l *Live) giveBack(tokens int64) {
+func (l *Live) giveBack(w Work) {
 	l.load.Add(-2)
-	if tokens != 0 {
-		l.tokens.Add(-tokens)
+	if w.Tokens != 0 {
+		l.tokens.Add(-int64(w.Tokens))
+	}
+	if w.Pending != 0 {
+		l.pending.Add(-int64(w.Pending))
 	}
 }
 
@@ -262,16 +288,21 @@ func (l *Live) giveBack(tokens int64) {
 // outcomes are reported, if late.
 func (l *Live) ReportedLate() { l.observe(-endsOne) }
 
-// observe moves ends a sixteenth of the way to target. Two at once may lose one
-// of the steps, which an average can bear.
+// observe moves ends to target by a step.
 func (l *Live) observe(target int64) {
-	if old := l.ends.Load(); old != target {
-		next := old + (target-old)/16
-		l.ends.Store(next)
-		if (old < 0) != (next < 0) {
-			l.settle()
-		}
+	if old, next := step(&l.ends, target); (old < 0) != (next < 0) {
+		l.settle()
 	}
+}
+
+// step moves an average a sixteenth of the way to target. Two at once may lose one
+// of the steps, which an average can bear.
+func step(average *atomic.Int64, target int64) (old, next int64) {
+	old = average.Load()
+	if next = old + (target-old)/16; next != old {
+		average.Store(next)
+	}
+	return old, next
 }
 
 // ExpectTracked takes over how places end from the heads that a new one joins: the
@@ -313,7 +344,7 @@ func (l *Live) ForgetReport() {
 // ours is the most that we had at this report and the one before: requests that
 // have just ended here are not taken for the load of others.
 func (l *Live) TakeReport(load *Load, now time.Time, limit int64, interval time.Duration, sequence uint64) {
-	own := l.InFlight()
+	own := l.Requests()
 	ours := own
 	if last := l.report.Load(); last != nil {
 		ours = max(ours, last.InFlight)
@@ -338,6 +369,7 @@ func (l *Live) TakeReport(load *Load, now time.Time, limit int64, interval time.
 		Load: *load, At: now, Picks: l.Picks(), InFlight: own, Interval: interval, Sequence: sequence,
 		beyond: beyond, full: full, fullFor: load.fullFor(limit),
 	})
+	l.takeTokens(load, beyond, counted)
 	if was := Beyond(l.beyond.Swap(word)); was.Counted() != counted || was == 0 {
 		l.settle()
 	}
@@ -373,13 +405,6 @@ func (l *Live) markAway() {
 	if l.away.Load() != 0 {
 		l.beyond.Or(beyondFull)
 	}
-}
-
-// StartSlowly counts the head's load for more for a while: for bias requests
-// more at since, for none after the window.
-func (l *Live) StartSlowly(since time.Time, window time.Duration, bias float64) {
-	l.start.Store(&slowStart{since, window, bias})
-	l.settle()
 }
 
 // InFlight is the number of places taken.
@@ -438,29 +463,3 @@ func (l *Live) OwnCounts() bool { return l.Tracked() || !l.Beyond().Counted() }
 
 // Report is the last accepted report, or nil before the first.
 func (l *Live) Report() *Report { return l.report.Load() }
-
-// SlowStart is the number of requests to add to a new head's count at now: its
-// pool's mean when it joined, falling linearly to 0 over the slow-start
-// window. Without it a head that joins idle draws all new traffic at once.
-func (l *Live) SlowStart(now time.Time) float64 {
-	s := l.start.Load()
-	if s == nil {
-		return 0
-	}
-	left := s.window - now.Sub(s.since)
-	if left <= 0 {
-		if l.start.CompareAndSwap(s, nil) {
-			l.settle()
-		}
-		return 0
-	}
-	return s.bias * float64(left) / float64(s.window)
-}
-
-// SlowStartEnds is when SlowStart is 0 again, the zero time if it is.
-func (l *Live) SlowStartEnds() time.Time {
-	if s := l.start.Load(); s != nil {
-		return s.since.Add(s.window)
-	}
-	return time.Time{}
-}

@@ -20,7 +20,7 @@ func TestOneOfManyGetsTheLastPlace(t *testing.T) {
 		for range 100 {
 			wait.Go(func() {
 				<-begin
-				if l.TryAcquire(1, 0) {
+				if l.TryAcquire(1, Work{}) {
 					taken.Add(1)
 				}
 			})
@@ -75,7 +75,7 @@ func TestBeyond(t *testing.T) {
 	} {
 		var l Live
 		for range 10 {
-			l.TryAcquire(0, 0)
+			l.TryAcquire(0, Work{})
 		}
 		l.TakeReport(c.load, someTime, c.limit, time.Second, 1)
 		b := l.Beyond()
@@ -105,13 +105,13 @@ func TestWhatHasJustEndedIsNotTheLoadOfOthers(t *testing.T) {
 		return l.Beyond().Requests()
 	}
 	for range 8 {
-		l.TryAcquire(0, 0)
+		l.TryAcquire(0, Work{})
 	}
 	if got := counts(8); got != 0 {
 		t.Errorf("our own 8 count as %v beyond", got)
 	}
 	for range 8 {
-		l.Release(0)
+		l.Release(Work{})
 	}
 	if got := counts(8); got != 0 {
 		t.Errorf("a report that is late by one makes %v beyond", got)
@@ -127,7 +127,7 @@ func TestAHeadIsFullWithTheRequestsOfNow(t *testing.T) {
 	for _, c := range []struct{ limit, own, reported int64 }{{1, 1, 1}, {4, 4, 4}, {4, 2, 4}, {4, 0, 4}, {4, 1, 2}, {100, 40, 99}} {
 		var l Live
 		for range c.own {
-			l.TryAcquire(0, 0)
+			l.TryAcquire(0, Work{})
 		}
 		load := UnknownLoad()
 		load.InFlight = c.reported
@@ -199,14 +199,14 @@ func TestOwnCounts(t *testing.T) {
 	load.InFlight = 1
 	l.TakeReport(&load, someTime, 0, time.Second, 0)
 	exact(false, "with a count, before the first outcome")
-	l.TryAcquire(0, 0)
-	l.Evict(0)
+	l.TryAcquire(0, Work{})
+	l.Evict(Work{})
 	exact(false, "after a place that was evicted")
-	l.TryAcquire(0, 0)
-	l.Release(0)
+	l.TryAcquire(0, Work{})
+	l.Release(Work{})
 	exact(true, "after the first outcome")
-	l.TryAcquire(0, 0)
-	l.Expire(0)
+	l.TryAcquire(0, Work{})
+	l.Expire(Work{})
 	exact(false, "when places end by their time")
 	l.ReportedLate()
 	l.ReportedLate()
@@ -223,7 +223,7 @@ func TestOwnCounts(t *testing.T) {
 	if joined.ExpectTracked(true); !joined.OwnCounts() {
 		t.Error("it joined heads whose outcomes are reported, and its own count is not gone by")
 	}
-	joined.Expire(0)
+	joined.Expire(Work{})
 	if joined.ExpectTracked(true); joined.OwnCounts() {
 		t.Error("what was seen of it was forgotten")
 	}
@@ -232,8 +232,8 @@ func TestOwnCounts(t *testing.T) {
 // After the slow start our own count is all there is to know again.
 func TestTheEndOfTheSlowStartSettles(t *testing.T) {
 	var l Live
-	l.TryAcquire(0, 0)
-	l.Release(0)
+	l.TryAcquire(0, Work{})
+	l.Release(Work{})
 	l.StartSlowly(someTime, 10*time.Second, 8)
 	if _, exact := l.Exact(); exact {
 		t.Error("exact during the slow start")
@@ -261,7 +261,7 @@ func TestRuns(t *testing.T) {
 		t.Error("runs by a report that never came")
 	}
 	for range 3 {
-		l.TryAcquire(0, 0)
+		l.TryAcquire(0, Work{})
 	}
 	for _, c := range []struct {
 		reported int64
@@ -275,16 +275,16 @@ func TestRuns(t *testing.T) {
 	if !l.Runs(someTime.Add(3*time.Second)) || l.Runs(someTime.Add(3*time.Second+1)) {
 		t.Error("the head's word holds for as long as its lease: three intervals")
 	}
-	l.TryAcquire(0, 0) // after the report, which cannot count it
+	l.TryAcquire(0, Work{}) // after the report, which cannot count it
 	if !l.Runs(someTime) {
 		t.Error("a new place is held against the report")
 	}
 	report(2)
-	l.Expire(0)
+	l.Expire(Work{})
 	if l.Runs(someTime) {
 		t.Error("3 of 4 places are left, 2 are reported: one more is to end")
 	}
-	if l.Expire(0); !l.Runs(someTime) {
+	if l.Expire(Work{}); !l.Runs(someTime) {
 		t.Error("2 of 4 places are left and 2 are reported: they run")
 	}
 }

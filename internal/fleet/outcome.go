@@ -28,9 +28,8 @@ type Outcomes interface {
 	// the request counts as any other.
 	ObserveTrial(h *Head, end Ending, at time.Time)
 	// TryTrial takes the trial request of an ejected head, and a place for it and
-	// its prompt of so many tokens. Only one caller succeeds for each trial that
-	// is offered.
-	TryTrial(h *Head, tokens int64) bool
+	// its work. Only one caller succeeds for each trial that is offered.
+	TryTrial(h *Head, w Work) bool
 	// TrialAnswers notes that a trial began to be answered, which ends the
 	// ejection.
 	TrialAnswers(h *Head)

@@ -32,7 +32,7 @@ func TestAHeadThatFailsItsChecksIsOutUntilItIsWell(t *testing.T) {
 		}
 		// It comes back counted as loaded as the others are.
 		for range 10 {
-			published(w, "b").Live.TryAcquire(0, 0)
+			published(w, "b").Live.TryAcquire(0, fleet.Work{})
 		}
 		w.Checked("a", endpoint, "")
 		if got := w.routable(); !slices.Equal(got, []string{"a", "b"}) {

@@ -330,7 +330,7 @@ func (r *Registry) applyAll(batch []*commit) {
 			e.record = *c.next
 		default:
 			if e == nil {
-				e = &entry{slot: -1, auditLimit: r.auditLimits[c.id]}
+				e = &entry{slot: -1, number: r.numbers.take(), auditLimit: r.auditLimits[c.id]}
 				delete(r.auditLimits, c.id)
 				r.heads[c.id] = e
 			}
@@ -403,6 +403,7 @@ func (r *Registry) forget(e *entry, onPurpose bool, now time.Time) {
 	delete(r.failing, e)
 	r.keepAuditLimit(e, now)
 	r.metrics.inFlight.give(e.slot)
+	r.numbers.give(e.number)
 	r.emitState(event.HeadRemoved, e, now)
 	// The wheel looks at it once more, up to minutes later.
 	*e = entry{lookAt: e.lookAt, slot: -1}

@@ -93,7 +93,7 @@ func TestATakeOverIsDoneCountedAndTold(t *testing.T) {
 		w := start(t, memstore.New(), tr.attach)
 		first := w.register(spec("a"), active())
 		old := published(w, "a")
-		old.Live.TryAcquire(0, 0)
+		old.Live.TryAcquire(0, fleet.Work{})
 		for i := range 300 { // two machines for five minutes
 			s := spec("a")
 			if i%2 == 0 {

@@ -54,10 +54,10 @@ func (w *world) try(id string) *fleet.Head {
 	w.Helper()
 	v, err := w.Head(id)
 	must(w, err)
-	if !v.Head.Trial || !v.Head.Outcomes.TryTrial(v.Head, 0) {
+	if !v.Head.Trial || !v.Head.Outcomes.TryTrial(v.Head, fleet.Work{}) {
 		w.Fatalf("%s has no trial to take: %+v", id, v)
 	}
-	v.Head.Live.Release(0)
+	v.Head.Live.Release(fleet.Work{})
 	return v.Head
 }
 
@@ -145,7 +145,7 @@ func TestExactlyOneRequestTriesAnEjectedHead(t *testing.T) {
 		w.end("a", fleet.EndedBadly, 5)
 		trials := func() []*fleet.Head { return w.Snapshot().Pools["m"].Regions["us"].Trials }
 		time.Sleep(9 * time.Second)
-		if v, _ := w.Head("a"); len(trials()) != 0 || v.Head.Outcomes.TryTrial(v.Head, 0) {
+		if v, _ := w.Head("a"); len(trials()) != 0 || v.Head.Outcomes.TryTrial(v.Head, fleet.Work{}) {
 			t.Fatal("a trial before the time is over")
 		}
 		time.Sleep(1500 * time.Millisecond)
@@ -157,7 +157,7 @@ func TestExactlyOneRequestTriesAnEjectedHead(t *testing.T) {
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() {
-				if list[0].Outcomes.TryTrial(list[0], 0) {
+				if list[0].Outcomes.TryTrial(list[0], fleet.Work{}) {
 					taken.Add(1)
 				}
 			})
@@ -243,7 +243,7 @@ func TestATrialHasATimeOfItsOwn(t *testing.T) {
 			time.Sleep(time.Until(v.HealthUntil) + time.Second)
 			first := w.try("a")
 			time.Sleep(29 * time.Second)
-			if v, _ := w.Head("a"); v.Head.Trial || v.Head.Outcomes.TryTrial(v.Head, 0) {
+			if v, _ := w.Head("a"); v.Head.Trial || v.Head.Outcomes.TryTrial(v.Head, fleet.Work{}) {
 				t.Fatal("a second trial after 29 s")
 			}
 			time.Sleep(2 * time.Second)
@@ -657,8 +657,8 @@ func TestEjectionsNeverEmptyAPool(t *testing.T) {
 				}
 			},
 			"try": func(rt *rapid.T) {
-				if v, err := w.Head(id(rt)); err == nil && v.Head.Outcomes.TryTrial(v.Head, 0) {
-					v.Head.Live.Release(0)
+				if v, err := w.Head(id(rt)); err == nil && v.Head.Outcomes.TryTrial(v.Head, fleet.Work{}) {
+					v.Head.Live.Release(fleet.Work{})
 					v.Head.Outcomes.ObserveTrial(v.Head, fleet.Ending(rapid.IntRange(0, 3).Draw(rt, "end")), now())
 				}
 			},

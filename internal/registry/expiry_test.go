@@ -114,7 +114,7 @@ func TestARegistrationKeepsWhatTheHeadStillWorksOn(t *testing.T) {
 			w := start(t, memstore.New(), lasting)
 			first := w.register(spec("a"), active())
 			old := published(w, "a")
-			old.Live.TryAcquire(2, 0)
+			old.Live.TryAcquire(2, fleet.Work{})
 			if c.between != nil {
 				c.between(w, first.Lease.Epoch)
 			}
@@ -134,12 +134,12 @@ func TestARegistrationKeepsWhatTheHeadStillWorksOn(t *testing.T) {
 			if got := fresh.Live.InFlight(); got != want || again.View.InFlight != want {
 				t.Errorf("%d in flight, %d answered; want %d", got, again.View.InFlight, want)
 			}
-			one, two := fresh.Live.TryAcquire(2, 0), fresh.Live.TryAcquire(2, 0)
+			one, two := fresh.Live.TryAcquire(2, fleet.Work{}), fresh.Live.TryAcquire(2, fleet.Work{})
 			if both := one && two; both == c.keeps {
 				t.Errorf("two more places of two: %v", both)
 			}
-			fresh.Live.Release(0)
-			old.Live.Release(0)
+			fresh.Live.Release(fleet.Work{})
+			old.Live.Release(fleet.Work{})
 			if got := old.Live.InFlight(); !c.keeps && got != 0 {
 				t.Errorf("%d in flight at the old count after its place was given back", got)
 			}
@@ -152,8 +152,8 @@ func TestAHeadThatRegistersAgainCountsItsRequestsOnce(t *testing.T) {
 	w.register(spec("a"), active())
 	w.register(spec("b"), active())
 	for range 8 {
-		published(w, "a").Live.TryAcquire(0, 0)
-		published(w, "b").Live.TryAcquire(0, 0)
+		published(w, "a").Live.TryAcquire(0, fleet.Work{})
+		published(w, "b").Live.TryAcquire(0, fleet.Work{})
 	}
 	again := w.register(spec("b"), nil)
 	w.report("b", again.Lease.Epoch, fleet.StatusActive)

@@ -101,10 +101,10 @@ func TestNoMorePlacesThanTheLimit(t *testing.T) {
 		var all sync.WaitGroup
 		for range 100 {
 			all.Go(func() {
-				if live.TryAcquire(1, 0) {
+				if live.TryAcquire(1, fleet.Work{}) {
 					most.Store(max(most.Load(), taken.Add(1)))
 					taken.Add(-1)
-					live.Release(0)
+					live.Release(fleet.Work{})
 				}
 			})
 		}
@@ -340,7 +340,7 @@ func TestTheSlowStartIsThatOfTheRegion(t *testing.T) {
 			v, err := w.Head(region)
 			must(t, err)
 			for range places {
-				v.Head.Live.TryAcquire(0, 0)
+				v.Head.Live.TryAcquire(0, fleet.Work{})
 			}
 		}
 		for region, want := range map[string]float64{"us": 8, "eu": 2, "ap": 0} {

@@ -62,9 +62,8 @@ func (o *outcomes) observe(h *fleet.Head, end fleet.Ending, at time.Time) {
 	}
 }
 
-// TryTrial takes the trial that is offered, and a place at the head for a prompt
-// of so many tokens.
-func (o *outcomes) TryTrial(h *fleet.Head, tokens int64) bool {
+// TryTrial takes the trial that is offered, and a place at the head with the work.
+func (o *outcomes) TryTrial(h *fleet.Head, w fleet.Work) bool {
 	if o.trial.Load() != trialOffered {
 		return false
 	}
@@ -72,7 +71,7 @@ func (o *outcomes) TryTrial(h *fleet.Head, tokens int64) bool {
 	if !o.trial.CompareAndSwap(trialOffered, taken) {
 		return false
 	}
-	if !h.Live.TryAcquire(h.MaxInFlight, tokens) {
+	if !h.Live.TryAcquire(h.MaxInFlight, w) {
 		o.trial.CompareAndSwap(taken, trialOffered)
 		return false
 	}

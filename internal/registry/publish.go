@@ -20,7 +20,7 @@ func (r *Registry) replace(e *entry) fleet.Step {
 		spec.Labels = labels
 	}
 	h := &fleet.Head{
-		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health, Hash: fleet.HashID(spec.ID),
+		Spec: spec, Epoch: e.epoch, Status: e.status, Admin: admin.State, Health: e.health, Hash: fleet.HashID(spec.ID), Number: e.number,
 		Live: e.live, Outcomes: e.outcomes, Leaving: e.leaving, Loading: e.loading, Since: e.record.RegisteredAt,
 	}
 	switch {

@@ -82,6 +82,7 @@ type Registry struct {
 	keepsLeases bool // none ends by silence
 	loaded      bool
 	instances   uint64
+	numbers     numbers
 	nextEpoch   uint64
 	epochsLeft  uint64
 	firstEpoch  uint64                 // of this process
@@ -106,6 +107,7 @@ type entry struct {
 	sequence   uint64
 	stale      time.Time // since when
 	expired    expirations
+	number     int       // fleet.Head.Number
 	lookAt     int64     // tick at which the wheel looks at it, 0: none
 	slot       int       // of headway_head_in_flight, -1: none
 	marked     bool      // it is in Registry.marks, or on its way to the store
@@ -157,7 +159,7 @@ func (r *Registry) Load(ctx context.Context) error {
 	for _, record := range records {
 		id := record.Spec.ID
 		e := &entry{
-			record: record, epoch: record.Epoch, live: new(fleet.Live), outcomes: &outcomes{registry: r}, slot: r.metrics.inFlight.take(id),
+			record: record, epoch: record.Epoch, live: new(fleet.Live), outcomes: &outcomes{registry: r}, number: r.numbers.take(), slot: r.metrics.inFlight.take(id),
 			seen: now, interval: r.interval(len(records)), loading: record.RegisteredAt, leaving: record.Leaving,
 		}
 		r.interned.intern(&e.record.Spec)

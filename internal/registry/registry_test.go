@@ -396,7 +396,7 @@ func TestAHeadThatJoinsCountsAsLoadedAsItsPool(t *testing.T) {
 		w.register(spec("a"), active())
 		live := w.Snapshot().Pools["m"].All.Heads[0].Live
 		for range 8 {
-			live.TryAcquire(0, 0)
+			live.TryAcquire(0, fleet.Work{})
 		}
 		w.register(spec("b"), active())
 		b, err := w.Head("b")

@@ -134,11 +134,11 @@ func TestALaterAttemptExpires(t *testing.T) {
 
 // ender is a memory that calls ended where an outcome is reported.
 type ender struct {
-	*strategy.Sessions
+	*strategy.Known
 	ended func()
 }
 
-func (e ender) Ended(*fleet.Head, fleet.Ending, time.Duration) { e.ended() }
+func (e ender) Ended(*fleet.Head, string, fleet.Work, fleet.Ending, int64) { e.ended() }
 
 // An attempt that finds the slot of its decision taken is evicted, as the
 // decision would have been.
@@ -148,7 +148,7 @@ func TestALaterAttemptOfAForgottenDecisionIsEvicted(t *testing.T) {
 	w.head("b", "us", nil)
 	req := strategy.Request{ModelType: "m"}
 	d := w.decide(req)
-	routing.SetMemory(w.router, ender{strategy.NewSessions(), func() { w.decide(req); w.decide(req) }})
+	routing.SetMemory(w.router, ender{strategy.NewKnown(strategy.KnownOptions{Blocks: 1}), func() { w.decide(req); w.decide(req) }})
 	next, err := w.router.Again(d, &req, broke)
 	check(t, err)
 	if o, _ := next.Outcome(); o.Result != routing.ResultEvicted || w.router.Open() != 2 || inFlight(w) != 2 {

@@ -66,7 +66,7 @@ func BenchmarkArgmin(b *testing.B) {
 			for i := range lives {
 				lives[i] = new(fleet.Live)
 				for range rand.IntN(8) {
-					lives[i].TryAcquire(0, 0)
+					lives[i].TryAcquire(0, fleet.Work{})
 				}
 			}
 			for b.Loop() {

@@ -36,17 +36,17 @@ type Decision struct {
 	bounded      bool    // it counts in Router.pools
 	n            uint8   // alternatives
 	sequence     uint64  // of this process, from 1; the cursor of Router.Recent
-	failed       uint64  // number among those that found no head, 0: it found one
 	origin       *origin // nil: it is the first choice for its request
 	nonce        uint64
 	stats        *strategyStats
 	alternatives [strategy.MaxAlternatives]strategy.Pick
 	explanation  atomic.Pointer[Explanation]
-	firstToken   atomic.Int64  // nanoseconds after At, 0: not seen
-	lasts        atomic.Int64  // nanoseconds after At
-	ttl          time.Duration // 0: held
-	tokens       int32         // of the prompt, taken with the place
-	caller       uint32        // Request.Caller
+	firstToken   atomic.Int64 // nanoseconds after At, 0: not seen, ended: nor was it before the end
+	lasts        atomic.Int64 // nanoseconds after At
+	work         fleet.Work   // taken with the place
+	predicted    float32      // ms to the first token, NaN: unknown
+	caller       uint32       // Request.Caller
+	ttl          int32        // ms, 0: held
 	end          atomic.Pointer[Outcome]
 }
 
@@ -60,6 +60,7 @@ type origin struct {
 	source   *strategy.Source // of a request of the data plane
 	ended    Failure          // how the wait for a place ended, where that is the failure
 	lacked   Failure          // what was lacked then
+	failed   uint64           // number among those that found no head, 0: it found one
 }
 
 // RequestID is that of the request of the data plane that the decision is for, "" of
@@ -143,10 +144,26 @@ func (d *Decision) AppendID(b []byte) []byte {
 	return hex.AppendEncode(append(b, idPrefix...), raw[:])
 }
 
+// Work is what was known of the prompt: its tokens, and those of them that the head
+// was not known to have cached. It is zero where the request said nothing of it.
+func (d *Decision) Work() fleet.Work { return d.work }
+
+// Predicted is the time to the first token in ms that was to be expected, NaN
+// where too little was known.
+func (d *Decision) Predicted() float64 { return float64(d.predicted) }
+
+// failed is the number among those that found no head, 0: it found one.
+func (d *Decision) failed() uint64 {
+	if d.origin == nil {
+		return 0
+	}
+	return d.origin.failed
+}
+
 // number is what the ring of the decision has it under.
 func (d *Decision) number() uint64 {
 	if d.Head == nil {
-		return d.failed | failureBit
+		return d.failed() | failureBit
 	}
 	return d.sequence
 }
@@ -191,6 +208,9 @@ func (d *Decision) ExpiresAt() time.Time {
 // report of it changes nothing.
 func (d *Decision) held() bool { return d.ttl == 0 }
 
+// lifetime is how long the reservation lasts unless it is renewed, 0: it is held.
+func (d *Decision) lifetime() time.Duration { return time.Duration(d.ttl) * time.Millisecond }
+
 // renew lets the reservation last at least until then.
 func (d *Decision) renew(until time.Time) {
 	for lasts := int64(until.Sub(d.At)); ; {
@@ -200,6 +220,9 @@ func (d *Decision) renew(until time.Time) {
 		}
 	}
 }
+
+// ended is Decision.firstToken of a decision that ended without one.
+const ended = -1
 
 // FirstTokenAt is when the head began to answer, the zero time if that was not
 // reported.

@@ -38,6 +38,7 @@ type Candidate struct {
 	Cost     float64 // lower is better; NaN: not compared
 	Chosen   bool
 	Signals  []strategy.Signal
+	Terms    []strategy.Term // that Cost is made of; nil: the strategy names none
 }
 
 // Filters that remove heads, besides the refusals of fleet, in their order.
@@ -134,7 +135,7 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 	if d, ok := c.plan.Strategy.(interface{ Delegate(modelType string) string }); ok {
 		e.Delegate = d.Delegate(c.pool.ModelType)
 	}
-	costs := map[*fleet.Head]float64{}
+	costs, terms := map[*fleet.Head]float64{}, map[*fleet.Head][]strategy.Term{}
 	at, fullOnly, passed := in.At, in.FullOnly, in.Passed
 	tiers := in.Tiers
 	for round := range 4 {
@@ -148,7 +149,7 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 			c.plan.Strategy.Score(in, scores)
 			for i, h := range heads {
 				if _, scored := costs[h]; !scored || !math.IsInf(scores[i], 1) {
-					costs[h] = scores[i]
+					costs[h], terms[h] = scores[i], strategy.Terms(c.plan.Strategy, in, i)
 				}
 			}
 		}
@@ -172,7 +173,7 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 		}
 		e.Candidates = append(e.Candidates, Candidate{
 			HeadID: h.ID, Region: h.Region, Distance: distance,
-			Filter: filter, Cost: cost, Signals: strategy.Signals(h, in.Now, scored && !math.IsNaN(cost)),
+			Filter: filter, Cost: cost, Signals: strategy.Signals(h, in.Now, scored && !math.IsNaN(cost)), Terms: terms[h],
 		})
 	}
 	// Heads that nothing removed come first, cheapest first, and of these last those

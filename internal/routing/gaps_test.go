@@ -176,7 +176,7 @@ func TestTheOlderReportDecidesTheTrust(t *testing.T) {
 				if d.Head.ID == "old" {
 					n++
 				}
-				d.Head.Live.Evict(0) // neither an outcome nor a place
+				d.Head.Live.Evict(fleet.Work{}) // neither an outcome nor a place
 				w.counts("young", young, 0, 0)
 			}
 			return float64(n) / draws
@@ -245,16 +245,18 @@ func TestSinceCountsWhatIsLost(t *testing.T) {
 // calls is a Memory that writes down its calls.
 type calls []string
 
-func (*calls) Recall(*strategy.Input) {}
+func (*calls) Recall(*strategy.Input, strategy.Recall) {}
 
-func (m *calls) Placed(_ *strategy.Input, h *fleet.Head) { *m = append(*m, "placed at "+h.ID) }
-
-func (m *calls) FirstToken(h *fleet.Head, after time.Duration) {
-	*m = append(*m, fmt.Sprint("first token of ", h.ID, " after ", after))
+func (m *calls) Placed(_ *strategy.Input, h *fleet.Head, w fleet.Work) {
+	*m = append(*m, fmt.Sprintf("placed at %s with %d tokens", h.ID, w.Tokens))
 }
 
-func (m *calls) Ended(h *fleet.Head, how fleet.Ending, after time.Duration) {
-	*m = append(*m, fmt.Sprint("ended ", how == fleet.EndedWell, " at ", h.ID, " after ", after))
+func (m *calls) FirstToken(h *fleet.Head, _ string, w fleet.Work, at time.Time) {
+	*m = append(*m, fmt.Sprintf("first token of %d tokens at %s", w.Tokens, h.ID))
+}
+
+func (m *calls) Ended(h *fleet.Head, _ string, w fleet.Work, how fleet.Ending, cached int64) {
+	*m = append(*m, fmt.Sprint("ended ", how == fleet.EndedWell, " at ", h.ID, " with ", cached, " of ", w.Tokens, " cached"))
 }
 
 // A memory hears once of each placement, first token and outcome, also of an
@@ -265,16 +267,16 @@ func TestAMemoryHearsOnceOfWhatHappens(t *testing.T) {
 		w.head("a", "us", nil)
 		var memory calls
 		routing.SetMemory(w.router, &memory)
-		one, late := w.decide(strategy.Request{}), w.decide(strategy.Request{TTL: time.Second})
+		one, late := w.decide(strategy.Request{InputTokens: 9}), w.decide(strategy.Request{TTL: time.Second, InputTokens: 8})
 		time.Sleep(500 * time.Millisecond)
 		check(t, w.router.FirstToken(one.ID()))
 		check(t, w.router.FirstToken(one.ID()))
 		time.Sleep(2 * time.Second)
 		for range 2 {
-			w.router.End(one, routing.Outcome{Result: routing.ResultOK})
+			w.router.End(one, routing.Outcome{Result: routing.ResultOK, CachedTokens: 7})
 			w.router.End(late, routing.Outcome{Result: routing.ResultError})
 		}
-		want := calls{"placed at a", "placed at a", "first token of a after 500ms", "ended true at a after 2.5s", "ended false at a after 2.5s"}
+		want := calls{"placed at a with 9 tokens", "placed at a with 8 tokens", "first token of 9 tokens at a", "ended true at a with 7 of 9 cached", "ended false at a with 0 of 8 cached"}
 		if !slices.Equal(memory, want) {
 			t.Errorf("the memory is calls\n%q\nwant\n%q", memory, want)
 		}

@@ -15,7 +15,7 @@ import (
 // candidates, its strategy, model type and region, and its duration; of its end
 // the result and the time to the first token. An atomic addition is the base.
 func BenchmarkCount(b *testing.B) {
-	m := newMetrics(prometheus.NewRegistry(), &Router{cache: newCandidateCache(nil)}, strategy.NewSessions())
+	m := newMetrics(prometheus.NewRegistry(), &Router{cache: newCandidateCache(nil)}, strategy.NewKnown(strategy.KnownOptions{Blocks: 1}).Sessions)
 	set := new(candidates)
 	d := &Decision{Strategy: "random", ModelType: "m", Head: &fleet.Head{Spec: fleet.Spec{Region: "r"}}}
 	b.Run("decision", func(b *testing.B) {

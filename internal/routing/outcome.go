@@ -56,6 +56,9 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 		return false
 	}
 	r.metrics.ended(d, o, late)
+	for _, w := range r.o.Watchers {
+		w.Ended(d, o, late)
+	}
 	if !late {
 		if d.bounded {
 			r.pools.leave(d.ModelType)
@@ -73,7 +76,7 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 		d.Head.Outcomes.ObserveTrial(d.Head, end, o.At)
 	}
 	if end != fleet.EndedUnreported {
-		r.memory.Ended(d.Head, end, o.At.Sub(d.At))
+		r.memory.Ended(d.Head, d.ModelType, d.work, end, o.CachedTokens)
 	}
 	return !late
 }

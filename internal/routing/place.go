@@ -16,23 +16,22 @@ const attempts = 3
 
 // scratch is the memory of one decision that does not leave it.
 type scratch struct {
-	in    strategy.Input
-	last  []strategy.Tier // the last resort: tiers of ejected heads
-	picks [1 + strategy.MaxAlternatives]strategy.Pick
-	more  [strategy.MaxAlternatives]strategy.Pick
+	in      strategy.Input
+	last    []strategy.Tier // the last resort: tiers of ejected heads
+	session uint64
+	picks   [1 + strategy.MaxAlternatives]strategy.Pick
+	more    [strategy.MaxAlternatives]strategy.Pick
 }
 
 // begin prepares for the choice among the candidates of c.
 func (s *scratch) begin(c *choice, req *strategy.Request, now time.Time, seed uint64, m strategy.Memory, session uint64) {
+	s.session = session
 	s.in.Begin(req, c.pool.ModelType, now, seed, m, session)
 	if c.before != nil {
 		s.in.Exclude = c.before.leaveOut(req.Exclude)
 	}
 	s.in.Tiers, s.last = c.set.tiers, c.set.last
 }
-
-// tokens are those that are taken with the place, and given back with it.
-func (s *scratch) tokens() int32 { return int32(min(s.in.Request.InputTokens, math.MaxInt32)) }
 
 // place goes through the tiers until the strategy chooses a head that has a place,
 // and takes that, but not in a rehearsal. It returns which of how many picks the
@@ -50,7 +49,7 @@ func (r *Router) place(c *choice, s *scratch) (pick, picks int) {
 				break
 			}
 			for i := range n {
-				if h := s.picks[i].Head; c.rehearsed || h.Live.TryAcquire(h.MaxInFlight, int64(s.tokens())) {
+				if h := s.picks[i].Head; c.rehearsed || h.Live.TryAcquire(h.MaxInFlight, s.in.Work(h)) {
 					return i, n
 				}
 			}
@@ -122,7 +121,8 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Head: s.picks[i].Head, Cost: s.picks[i].Cost,
 		Strategy: c.plan.Spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule),
-		At: in.Now, ttl: cmp.Or(in.Request.TTL, r.o.ReservationTTL), tokens: s.tokens(), caller: in.Request.Caller,
+		At: in.Now, ttl: milliseconds(cmp.Or(in.Request.TTL, r.o.ReservationTTL)), caller: in.Request.Caller,
+		work: in.Work(s.picks[i].Head), predicted: float32(in.Predict(s.picks[i].Head)),
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
 		Sticky: in.Recalled.Head == s.picks[i].Head,
@@ -141,7 +141,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	if in.Request.Held {
 		d.ttl = 0
 	}
-	d.lasts.Store(int64(d.ttl))
+	d.lasts.Store(int64(d.lifetime()))
 	for j := range n {
 		if j != i {
 			d.alternatives[d.n] = s.picks[j]
@@ -151,6 +151,9 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 	c.fillAlternatives(d, s)
 	return d
 }
+
+// milliseconds is the lifetime of a reservation, at least one.
+func milliseconds(d time.Duration) int32 { return int32(max(d/time.Millisecond, 1)) }
 
 // compared is how many heads the strategy had to choose from.
 func (c *choice) compared(in *strategy.Input) int32 {

@@ -68,9 +68,12 @@ type failures struct {
 func (f *failures) add(d *Decision, made *atomic.Uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	d.sequence, d.failed = made.Load(), f.count.Load()+1
-	f.at(d.failed).Store(d)
-	f.count.Store(d.failed)
+	if d.origin == nil {
+		d.origin = new(origin)
+	}
+	d.sequence, d.origin.failed = made.Load(), f.count.Load()+1
+	f.at(d.origin.failed).Store(d)
+	f.count.Store(d.origin.failed)
 }
 
 // RecentQuery selects among the recent decisions.
@@ -119,7 +122,7 @@ func (q *RecentQuery) ended(d *Decision) bool {
 type Place struct{ made, failed uint64 }
 
 // Place is the decision's place.
-func (d *Decision) Place() Place { return Place{d.sequence, d.failed} }
+func (d *Decision) Place() Place { return Place{d.sequence, d.failed()} }
 
 func (p Place) compare(o Place) int {
 	return cmp.Or(cmp.Compare(p.made, o.made), cmp.Compare(p.failed, o.failed))

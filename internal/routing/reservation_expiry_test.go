@@ -102,7 +102,7 @@ func TestOnlyTheFirstOutcomeIsRecorded(t *testing.T) {
 	r := newReservations(1)
 	head := &fleet.Head{Live: new(fleet.Live)}
 	take := func() *Decision {
-		head.Live.TryAcquire(0, 0)
+		head.Live.TryAcquire(0, fleet.Work{})
 		d := &Decision{Head: head}
 		r.add(d)
 		return d

@@ -50,13 +50,17 @@ func (r *reservations) finish(d *Decision, o *Outcome) (counts, late bool) {
 	reported := o.Result <= ResultCancelled
 	live := d.Head.Live
 	if d.end.CompareAndSwap(nil, o) {
+		w := d.work
+		if !d.firstToken.CompareAndSwap(0, ended) {
+			w.Pending = 0 // given back with the first token
+		}
 		switch {
 		case reported:
-			live.Release(int64(d.tokens))
+			live.Release(w)
 		case o.Result == ResultExpired:
-			live.Expire(int64(d.tokens))
+			live.Expire(w)
 		default:
-			live.Evict(int64(d.tokens))
+			live.Evict(w)
 		}
 		r.open.Add(-1)
 		return true, false

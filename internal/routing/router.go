@@ -3,6 +3,7 @@ package routing
 import (
 	"cmp"
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,6 +37,8 @@ type Options struct {
 	MaxTTL         time.Duration         // the longest that a request may ask for, at least ReservationTTL; 0: an hour
 	ExplainShare   float64               // of decisions whose explanation is kept without being asked for, 0 to 1
 	Recent         int                   // decisions kept, rounded up to a power of two; 0: 65,536
+	Memory         *strategy.Known       // nil: one with a secret of its own
+	Watchers       []Watcher             // of what placements lead to
 	Freed          func(*fleet.Head)     // called with the head of each place that is given back; it must not block; nil: none
 }
 
@@ -62,6 +65,7 @@ type Router struct {
 	explained explained
 	pools     pools
 	departed  departed
+	sampler   sampler
 	scratch   sync.Pool
 	policy    atomic.Pointer[policy.Policy]
 	mu        sync.Mutex // one policy change at a time
@@ -84,15 +88,21 @@ func New(o Options) (*Router, error) {
 	}
 	o.ReservationTTL = cmp.Or(o.ReservationTTL, 2*time.Minute)
 	o.MaxTTL = max(cmp.Or(o.MaxTTL, time.Hour), o.ReservationTTL)
-	sessions := strategy.NewSessions()
+	if o.Memory == nil {
+		var secret [16]byte
+		_, _ = crand.Read(secret[:]) // it never fails
+		o.Memory = strategy.NewKnown(strategy.KnownOptions{Secret: secret})
+	}
 	r := &Router{
-		o: o, since: since, memory: sessions,
+		o: o, since: since, memory: o.Memory,
 		recent: newReservations(cmp.Or(o.Recent, 1<<16)), failures: failures{ring: newRing(maxFailures)},
 	}
 	r.cache = newCandidateCache(r.random)
 	r.scratch.New = func() any { return new(scratch) }
+	r.sampler.pool.New = func() any { return new(Sample) }
+	r.sampler.period(o.Now())
 	r.policy.Store(policy.Default())
-	r.metrics = newMetrics(o.Metrics, r, sessions)
+	r.metrics = newMetrics(o.Metrics, r, o.Memory.Sessions)
 	return r, nil
 }
 
@@ -106,7 +116,7 @@ func (r *Router) Run(ctx context.Context) error {
 	beside.Go(func() { r.follow(ctx) })
 	tick := time.NewTicker(expiryTick)
 	defer tick.Stop()
-	asked, looked := pauses{}, time.Time{}
+	asked, doubted, looked := pauses{}, distrusted{}, time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -118,6 +128,7 @@ func (r *Router) Run(ctx context.Context) error {
 			r.departed.look(s, now)
 			if now.Sub(looked) >= time.Second {
 				asked.look(s.Sorted(), now, r.o.Log)
+				doubted.look(r.o.Memory.Paces(), r.o.Log)
 				looked = now
 			}
 		}
@@ -129,10 +140,11 @@ func (r *Router) Run(ctx context.Context) error {
 // it; a simulation with its own clock calls it itself, from one goroutine.
 func (r *Router) Expire() {
 	now := r.o.Now()
+	r.sampler.period(now)
 	var end *Outcome // shared by all that end now
 	r.recent.expire(now, func(d *Decision) {
 		if now.Before(d.At.Add(r.o.MaxTTL)) && d.Head.Live.Runs(now) {
-			d.renew(now.Add(max(d.ttl/8, expiryTick)))
+			d.renew(now.Add(max(d.lifetime()/8, expiryTick)))
 			r.metrics.kept.Inc()
 			return
 		}
@@ -231,6 +243,10 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	if req.Explain || r.o.ExplainShare > 0 && s.in.Rand.Float64() < r.o.ExplainShare && r.affords(c, now) {
 		c.explanation = r.explain(c, &s.in)
 	}
+	if req.InputTokens > 0 || len(req.PrefixHashes) > 0 {
+		s.in.RecallPrompt() // for each strategy the work counts
+	}
+	sampled := r.sample(c, s)
 	d := r.take(c, s)
 	if c.closed {
 		c.explanation.close()
@@ -244,6 +260,7 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	} else if c.explanation == nil && !req.Waits && r.affords(c, now) {
 		c.explanation = r.explain(c, &s.in)
 	}
+	r.watched(sampled, d, c, s)
 	clear(s.picks[:])
 	s.in.Request, s.in.Exclude, s.in.Tiers, s.last = nil, nil, nil, nil
 	r.scratch.Put(s)
@@ -351,7 +368,7 @@ func (r *Router) note(c *choice, d *Decision, s *scratch) {
 	if s.in.Recalled.Asked {
 		r.metrics.sessions.count(s.in.Recalled.Found)
 	}
-	r.memory.Placed(&s.in, d.Head)
+	r.memory.Placed(&s.in, d.Head, d.work)
 	d.stats = r.metrics.decided(c.set, d)
 	if old := r.recent.add(d); old != nil && old.end.Load() == nil && !old.held() {
 		r.finish(old, &evicted)
@@ -374,7 +391,7 @@ func (r *Router) FirstToken(id string) error {
 	if err != nil || d.held() {
 		return err
 	}
-	d.renew(r.Begun(d).Add(d.ttl))
+	d.renew(r.Begun(d).Add(d.lifetime()))
 	return nil
 }
 
@@ -382,7 +399,8 @@ func (r *Router) FirstToken(id string) error {
 func (r *Router) Begun(d *Decision) time.Time {
 	now := r.o.Now()
 	if after := max(now.Sub(d.At), 1); d.firstToken.CompareAndSwap(0, int64(after)) {
-		r.memory.FirstToken(d.Head, after)
+		d.Head.Live.Answers(d.work.Pending)
+		r.memory.FirstToken(d.Head, d.ModelType, d.work, now)
 		if d.Trial {
 			d.Head.Outcomes.TrialAnswers(d.Head)
 		}

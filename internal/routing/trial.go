@@ -24,7 +24,7 @@ func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 	from := in.Rand.Uint64() % uint64(len(trials))
 	for i := range uint64(min(len(trials), trialsLooked)) {
 		h := trials[(from+i)%uint64(len(trials))]
-		if in.Excluded(h) || in.Skips(h) || !h.Outcomes.TryTrial(h, int64(s.tokens())) {
+		if in.Excluded(h) || in.Skips(h) || !h.Outcomes.TryTrial(h, s.in.Work(h)) {
 			continue
 		}
 		n := 1

@@ -55,7 +55,7 @@ func tier(region string, distance float64, heads []head) Tier {
 		live.ForgetReport()
 		live.ReportedLate()
 		for range h.inFlight {
-			live.TryAcquire(0, 0)
+			live.TryAcquire(0, fleet.Work{})
 		}
 		joined = append(joined, fleet.Step{Next: &fleet.Head{
 			Spec:   fleet.Spec{ID: id, ModelTypes: []string{"m"}, Region: region, Weight: h.weight, MaxInFlight: int64(h.limit)},

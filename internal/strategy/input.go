@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/prefix"
 )
 
 // Tier is a set of candidates of equal rank: the routable heads of one region
@@ -72,6 +73,10 @@ type Input struct {
 	session uint64 // hash of the session key and the model type, 0: no session
 	clock   uint32 // Now, for the ages of reports
 	scores  []float64
+	burdens []fleet.Burden
+	blocks  []uint64     // Request.PrefixHashes by their keys, if Recalled.Prompt
+	found   prefix.Found // of those
+	scratch prefix.Scratch
 }
 
 // Begin makes in the input of a decision at its first tier. A nil memory knows
@@ -110,7 +115,7 @@ func (in *Input) Remembered() *fleet.Head {
 	if in.session == 0 || in.memory == nil {
 		return nil
 	}
-	in.memory.Recall(in)
+	in.memory.Recall(in, RecallSession)
 	return in.Recalled.Head
 }
 
@@ -145,6 +150,20 @@ func (in *Input) takesFull(l *fleet.Live, own, limit int64) bool {
 	full := l.Full(own, limit, in.Now)
 	in.Passed = in.Passed || full && !in.FullOnly && (limit == 0 || own < limit)
 	return full == in.FullOnly
+}
+
+// Takes is Available for strategies that weigh how full a head is: one that reports
+// that it is full is as any other, and those that asked for a pause come last.
+func (in *Input) Takes(h *fleet.Head) bool {
+	if own := h.Live.InFlight(); h.MaxInFlight > 0 && own >= h.MaxInFlight || in.Excluded(h) {
+		return false
+	}
+	away := h.Live.Beyond().Full() && !h.Live.AwayUntil(in.Now).IsZero()
+	if away && in.Request.SkipAway {
+		return false
+	}
+	in.Passed = in.Passed || away && !in.FullOnly
+	return away == in.FullOnly
 }
 
 // Skips reports whether the head asked for a pause, which the request respects.

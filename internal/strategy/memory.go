@@ -6,26 +6,41 @@ import (
 	"headway/internal/fleet"
 )
 
-// Memory is what is known of heads besides their reports, such as which one served
-// a session. It is bounded and a hint: it may be lost at any time. All methods are
-// safe for concurrent use, never block and allocate nothing. Of their arguments
-// they keep heads alone.
+// Memory is what is known of heads besides their reports: which one served a
+// session, which blocks of prompts a head has cached, how fast it is. It is bounded
+// and a hint: it may be lost at any time. All methods are safe for concurrent use
+// and never block; Recall and Placed allocate nothing. Of their arguments they keep
+// heads alone.
 type Memory interface {
 	// Recall writes what is known of the request and the heads of in's tier into
 	// in.Recalled. A strategy calls it before it chooses.
-	Recall(in *Input)
-	// Placed is called once for each request that was placed at a head.
-	Placed(in *Input, h *fleet.Head)
-	// FirstToken is called once for each request whose first token was reported,
-	// with the time since it was placed.
-	FirstToken(h *fleet.Head, after time.Duration)
-	// Ended is called once for each request whose outcome was reported.
-	Ended(h *fleet.Head, how fleet.Ending, after time.Duration)
+	Recall(in *Input, what Recall)
+	// Placed is called once for each request that was placed at a head, with its
+	// work there.
+	Placed(in *Input, h *fleet.Head, w fleet.Work)
+	// FirstToken is called once for each request whose first token was reported.
+	FirstToken(h *fleet.Head, modelType string, w fleet.Work, at time.Time)
+	// Ended is called once for each request whose outcome was reported. cached is
+	// how many tokens of its prompt the head had cached, fleet.Unknown if it did
+	// not say.
+	Ended(h *fleet.Head, modelType string, w fleet.Work, how fleet.Ending, cached int64)
 }
+
+// Recall is what a strategy wants to know.
+type Recall uint8
+
+// What can be recalled.
+const (
+	RecallSession Recall = iota // which head served the session last
+	RecallPrompt                // which heads have how much of the prompt, and how fast they are
+)
 
 // Recalled is what a Memory knows for a decision.
 type Recalled struct {
 	Asked bool        // a strategy wanted to know
 	Found bool        // something was known, of this tier or of one before
 	Head  *fleet.Head // of the tier, that served the request's session last; nil: none
+
+	Prompt bool  // what heads have of the prompt is known
+	Pace   *Pace // of the pool; nil: nothing is known
 }

@@ -103,6 +103,11 @@ func (m *modelSpecific) Score(in *Input, scores []float64) {
 	m.rule(in.ModelType).strategy.Score(in, scores)
 }
 
+// Terms implements Explainer.
+func (m *modelSpecific) Terms(in *Input, i int) []Term {
+	return Terms(m.rule(in.ModelType).strategy, in, i)
+}
+
 // Delegate names the strategy that decides for a model type.
 func (m *modelSpecific) Delegate(modelType string) string { return m.rule(modelType).name }
 

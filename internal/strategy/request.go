@@ -39,7 +39,10 @@ type Request struct {
 	RegionMode   RegionMode
 	Strategy     string        // "": the policy's
 	SessionKey   string        // "": none
-	PrefixHashes []uint64      // chained hashes of the prompt's blocks
+	PrefixHashes []uint64      // of the prompt's blocks, as prefix.Chain makes them
+	PromptBytes  int64         // the length of the text that they are of; 0: unknown
+	BlockTokens  int32         // how many tokens a block has, where all have as many; 0: as prefix.Chain has them
+	Scope        uint64        // of what caches are shared for: the adapter, the cache salt and the tenant, hashed; 0: none of them
 	InputTokens  int64         // 0: unknown
 	TTL          time.Duration // of the reservation; 0: the default
 	Held         bool          // the reservation lasts until the caller ends it by Router.End, and has no TTL

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"headway/internal/fleet"
 )
@@ -12,7 +11,7 @@ import (
 // sessionSlots bounds the sessions that are remembered; a power of two.
 const sessionSlots = 1 << 16
 
-// Sessions is the Memory of which head served a session last. It is a fixed table
+// Sessions is the memory of which head served a session last. It is a fixed table
 // that forgets the older of two sessions in one slot.
 //
 // A slot is two words that are written one after the other without a lock.
@@ -37,8 +36,8 @@ func NewSessions() *Sessions {
 	return &Sessions{slots: make([]sessionSlot, sessionSlots)}
 }
 
-// Recall finds the head of the session if the tier has it in the same epoch.
-func (t *Sessions) Recall(in *Input) {
+// recall finds the head of the session if the tier has it in the same epoch.
+func (t *Sessions) recall(in *Input) {
 	in.Recalled.Asked, in.Recalled.Head = true, t.lookup(in.session, in.Heads())
 	in.Recalled.Found = in.Recalled.Found || in.Recalled.Head != nil
 }
@@ -61,9 +60,9 @@ func (t *Sessions) lookup(session uint64, heads []*fleet.Head) *fleet.Head {
 	return heads[at]
 }
 
-// Placed notes that head serves the session, if the strategy asked for it. What is
+// placed notes that head serves the session, if the strategy asked for it. What is
 // known is not written again: a busy session moves no cache lines.
-func (t *Sessions) Placed(in *Input, head *fleet.Head) {
+func (t *Sessions) placed(in *Input, head *fleet.Head) {
 	if !in.Recalled.Asked {
 		return
 	}
@@ -82,12 +81,6 @@ func (t *Sessions) Placed(in *Input, head *fleet.Head) {
 	slot.head.Store(head)
 	slot.key.Store(session ^ head.Instance)
 }
-
-// FirstToken implements Memory.
-func (*Sessions) FirstToken(*fleet.Head, time.Duration) {}
-
-// Ended implements Memory.
-func (*Sessions) Ended(*fleet.Head, fleet.Ending, time.Duration) {}
 
 // Len is the number of sessions that are remembered.
 func (t *Sessions) Len() int { return int(t.count.Load()) }

@@ -1,0 +1,142 @@
+package fleet
+
+import "math"
+
+// Work is what a request brings to a head beside taking a place.
+type Work struct {
+	Tokens  int32 // of the prompt; 0: unknown
+	New     int32 // of those, what the head has not cached, as far as known
+	Pending int32 // what these weigh: as many, and more where they attend to much before them
+}
+
+// Answers gives back the pending tokens of a place whose first token came. The
+// caller does it once, or leaves them to the place.
+func (l *Live) Answers(pending int32) {
+	l.pending.Add(-int64(pending))
+	step(&l.unseen, -endsOne)
+}
+
+// OwnPending is the weight of the prompts that this router sent and whose first token
+// has not been seen.
+func (l *Live) OwnPending() int64 { return l.pending.Load() }
+
+// KVCapacity is how many tokens the head's KV cache holds by its reports, 0:
+// unknown.
+func (l *Live) KVCapacity() int64 { return l.capacity.Load() }
+
+// Others is what other routers count at a head.
+type Others struct {
+	InFlight, Tokens, Pending int64
+}
+
+// SetOthers notes what all other routers together count at the head now.
+func (l *Live) SetOthers(o Others) { l.others.Store(&o) }
+
+func (l *Live) otherRouters() Others {
+	if o := l.others.Load(); o != nil {
+		return *o
+	}
+	return Others{}
+}
+
+// Own is what this router counts at the head, for the others.
+func (l *Live) Own() Others { return Others{l.InFlight(), l.Tokens(), max(l.pending.Load(), 0)} }
+
+// Requests is the number of requests that all routers count at the head, as far as
+// they say.
+func (l *Live) Requests() int64 { return l.InFlight() + l.otherRouters().InFlight }
+
+// pair are two numbers in a word, which are read together.
+func pair(a, b float64) uint64 {
+	return uint64(math.Float32bits(float32(a)))<<32 | uint64(math.Float32bits(float32(b)))
+}
+
+func unpair(word uint64) (a, b float64) {
+	return float64(math.Float32frombits(uint32(word >> 32))), float64(math.Float32frombits(uint32(word)))
+}
+
+// takeTokens notes what a report says of tokens. beyond is how many requests it has
+// beyond ours, where it counts any.
+//
+// Live.aside are the requests beyond ours, or -1 where there is no count, and the
+// pending tokens beyond ours; where the report has only the number of prompts that
+// wait, these as a negative number. Live.kv is the part of the KV cache that is not
+// of our tokens, and that which a token takes; a part of -1 or less is unknown.
+func (l *Live) takeTokens(load *Load, beyond float64, counted bool) {
+	others := l.otherRouters()
+	waits := -min(beyond, float64(max(load.Queued, 0)))
+	if load.PendingPromptTokens != Unknown {
+		waits = float64(max(load.PendingPromptTokens-l.pending.Load()-others.Pending, 0))
+		l.unsent.Store(load.PendingPromptTokens - l.sent.Load())
+	}
+	if !counted {
+		beyond = -1
+	}
+	l.aside.Store(pair(beyond, waits))
+	if load.KVCapacityTokens > 0 {
+		l.capacity.Store(load.KVCapacityTokens)
+	}
+	each := 0.
+	if holds := l.capacity.Load(); holds > 0 {
+		each = 1 / float64(holds)
+	}
+	used := 0.
+	if !math.IsNaN(load.KVCacheUsage) {
+		used = load.KVCacheUsage - float64(l.Tokens()+others.Tokens)*each
+	}
+	l.kv.Store(pair(used, each))
+}
+
+// Burden is what strategies that count tokens know of a head.
+type Burden struct {
+	Requests float64 // that the routers count there
+	Ahead    float64 // weight of their prompts whose first token has not been seen, in tokens
+	Beyond   float64 // requests beyond those by the last report; below 0: it has no count
+	Waiting  float64 // weight of the prompts beyond those, in tokens
+	KV       float64 // the part of the KV cache that is used with one prompt more, 0 and up
+}
+
+// Burden estimates what the head has to do before and beside a prompt of so many
+// tokens. Prompts of which a report has only the number count as usual tokens each.
+// Where our own counts are not valid, those of the report and what was sent since
+// stand in for them.
+func (l *Live) Burden(tokens, usual float64) Burden {
+	there := float64(l.tokens.Load())
+	b := Burden{Requests: float64(l.load.Load() >> 1), Ahead: float64(max(l.pending.Load(), 0))}
+	if o := l.others.Load(); o != nil {
+		there += float64(o.Tokens)
+		b.Requests += float64(o.InFlight)
+		b.Ahead += float64(o.Pending)
+	}
+	b.Beyond, b.Waiting = unpair(l.aside.Load())
+	used, each := unpair(l.kv.Load())
+	b.KV = max(used+(there+tokens)*each, 0)
+	counts := l.OwnCounts()
+	if report := l.report.Load(); (!counts || l.unseen.Load() > 0) && report != nil {
+		l.byReport(&b, report, counts, usual)
+	} else if b.Waiting < 0 {
+		b.Waiting *= -usual
+	}
+	return b
+}
+
+// byReport takes what the report says in place of our own counts that are not
+// valid: that of pending tokens where first tokens are not seen, and that of requests
+// where no ends are.
+func (l *Live) byReport(b *Burden, report *Report, counts bool, usual float64) {
+	since := int64(l.Picks() - report.Picks)
+	switch {
+	case report.PendingPromptTokens != Unknown:
+		b.Ahead = float64(max(l.unsent.Load()+l.sent.Load(), 0))
+	case !counts:
+		waits := report.Queued
+		if waits == Unknown {
+			waits = max(report.Load.Requests(), 0)
+		}
+		b.Ahead = float64(waits+since) * usual
+	}
+	b.Waiting = 0
+	if !counts {
+		b.Requests, b.Beyond = float64(max(report.Load.Requests(), 0)+since), 0
+	}
+}

@@ -1,0 +1,105 @@
+package fleet
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+// withWork is a head with so many requests, each of 1,000 tokens of which 400 are new.
+func withWork(requests int) *Live {
+	l := new(Live)
+	l.ReportedLate() // outcomes are reported
+	for range requests {
+		l.TryAcquire(0, Work{Tokens: 1000, New: 400, Pending: 500})
+	}
+	return l
+}
+
+// A prompt is ahead until its first token, and what it holds of the cache until its end.
+func TestWorkIsAheadUntilTheFirstToken(t *testing.T) {
+	l := withWork(3)
+	is := func(when string, ahead, requests float64, tokens int64) {
+		t.Helper()
+		if b := l.Burden(0, 1); b.Ahead != ahead || b.Requests != requests || l.Tokens() != tokens {
+			t.Errorf("%s: %+v with %d tokens, want %v ahead, %v requests and %d", when, b, l.Tokens(), ahead, requests, tokens)
+		}
+	}
+	is("three placed", 1500, 3, 3000)
+	l.Answers(500)
+	is("one answers", 1000, 3, 3000)
+	l.Release(Work{Tokens: 1000})
+	is("it ends", 1000, 2, 2000)
+	l.Release(Work{Tokens: 1000, Pending: 500})
+	is("one ends without a first token", 500, 1, 1000)
+	l.SetOthers(Others{InFlight: 2, Tokens: 7, Pending: 100})
+	is("with what another router says", 600, 3, 1000)
+}
+
+// What a report says counts beside what we sent, and in its place where our own
+// counts are not valid.
+func TestABurdenIsOursAndWhatTheReportHasBeyond(t *testing.T) {
+	report := func(l *Live, inFlight, queued, pending int64) {
+		load := UnknownLoad()
+		load.InFlight, load.Queued, load.PendingPromptTokens = inFlight, queued, pending
+		l.TakeReport(&load, someTime, 0, time.Second, 1)
+	}
+	l := withWork(2)
+	if b := l.Burden(0, 100); b.Beyond != -1 && b.Beyond != 0 || b.Waiting != 0 {
+		t.Errorf("without a report %+v", b)
+	}
+	report(l, 2, 0, 1000)
+	if b := l.Burden(0, 100); b.Ahead != 1000 || b.Beyond != 0 || b.Waiting != 0 {
+		t.Errorf("the report has just ours: %+v", b)
+	}
+	report(l, 3, 2, 1600)
+	if b := l.Burden(0, 100); b.Ahead != 1000 || b.Beyond != 3 || b.Waiting != 600 {
+		t.Errorf("three requests and 600 tokens beyond ours: %+v", b)
+	}
+	report(l, 3, 2, Unknown)
+	if b := l.Burden(0, 100); b.Ahead != 1000 || b.Beyond != 3 || b.Waiting != 200 {
+		t.Errorf("two of the others wait, of 100 tokens each: %+v", b)
+	}
+
+	blind := withWork(2)
+	for range 20 {
+		blind.Expire(Work{}) // so no ends are reported
+		blind.TryAcquire(0, Work{})
+	}
+	report(blind, 1, 1, 700)
+	blind.TryAcquire(0, Work{Tokens: 1000, Pending: 500})
+	if b := blind.Burden(0, 100); b.Ahead != 1200 || b.Requests != 3 || b.Waiting != 0 {
+		t.Errorf("700 tokens reported and 500 sent since, 2 requests and one since: %+v", b)
+	}
+	report(blind, 1, 1, Unknown)
+	blind.TryAcquire(0, Work{Tokens: 1000, Pending: 500})
+	if b := blind.Burden(0, 100); b.Ahead != 200 {
+		t.Errorf("one waits by the report and one was sent since, of 100 tokens each: %+v", b)
+	}
+}
+
+// The KV cache is used by what the report says and what came and went since.
+func TestTheUseOfTheKVCache(t *testing.T) {
+	l := withWork(2)
+	if kv := l.Burden(1000, 1).KV; kv != 0 {
+		t.Errorf("of an unknown cache %v is used", kv)
+	}
+	load := UnknownLoad()
+	load.KVCapacityTokens = 10_000
+	l.TakeReport(&load, someTime, 0, time.Second, 1)
+	near := func(when string, want float64) {
+		t.Helper()
+		if kv := l.Burden(1000, 1).KV; math.Abs(kv-want) > 1e-6 {
+			t.Errorf("%s: %v of the cache is used, want %v", when, kv, want)
+		}
+	}
+	near("2,000 tokens of ours and the prompt", 0.3)
+	load.KVCacheUsage = 0.5
+	l.TakeReport(&load, someTime, 0, time.Second, 2)
+	near("half by the report, and the prompt", 0.6)
+	l.TryAcquire(0, Work{Tokens: 1000})
+	near("one more since", 0.7)
+	l.Release(Work{Tokens: 1000})
+	l.Release(Work{Tokens: 1000})
+	near("two ended", 0.5)
+}

@@ -1,0 +1,221 @@
+package routing_test
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"headway/internal/fleet"
+	"headway/internal/routing"
+	"headway/internal/strategy"
+)
+
+// prompt is a request by adaptive whose prompt has the blocks, of 500 tokens each.
+func prompt(blocks ...uint64) strategy.Request {
+	return strategy.Request{Strategy: "adaptive", PrefixHashes: blocks, BlockTokens: 500, InputTokens: int64(500 * len(blocks))}
+}
+
+// done ends a request at once, with its first token.
+func (w *world) done(d *routing.Decision, cached int64) string {
+	w.router.Begun(d)
+	w.router.End(d, routing.Outcome{Result: routing.ResultOK, CachedTokens: cached})
+	return d.Head.ID
+}
+
+func caller(w *world) {
+	w.policy("default_strategy: adaptive\ncaller_may: [strategy, region_mode, exclude, labels]")
+}
+
+// A prompt goes where its beginning is cached, as long as that head is not much more
+// loaded; and what is not shared in caches is not taken for cached.
+func TestAdaptiveGoesWhereThePromptIsCached(t *testing.T) {
+	w := newWorld(t, nil)
+	caller(w)
+	for _, id := range []string{"a", "b", "c", "d", "e", "f", "g", "h"} {
+		w.head(id, "us", nil)
+	}
+	first := w.done(w.decide(prompt(1, 2, 3, 4)), 0)
+	for range 50 {
+		d := w.decide(prompt(1, 2, 3, 4, 5, 6))
+		if d.Head.ID != first {
+			t.Fatalf("a prompt whose beginning %s has went to %s", first, d.Head.ID)
+		}
+		if work := d.Work(); work.Tokens != 3000 || work.New > 1000 {
+			t.Fatalf("%+v, want 3,000 tokens of which at most 1,000 are new", work)
+		}
+		w.done(d, 2000)
+	}
+	for name, req := range map[string]strategy.Request{
+		"another scope":      {Strategy: "adaptive", PrefixHashes: []uint64{1, 2, 3, 4}, BlockTokens: 500, InputTokens: 2000, Scope: 7},
+		"another beginning":  prompt(9, 2, 3, 4),
+		"no word of prompts": {Strategy: "adaptive", InputTokens: 2000},
+	} {
+		if work := w.decide(req).Work(); work.New != work.Tokens {
+			t.Errorf("%s: %+v, and some of it is taken for cached", name, work)
+		}
+	}
+	for range 30 { // of long prompts that wait there
+		w.live(first).TryAcquire(0, fleet.Work{Tokens: 8000, Pending: 8000})
+	}
+	if d := w.decide(prompt(1, 2, 3, 4, 5, 6)); d.Head.ID == first {
+		t.Error("a prompt goes where it is cached although 240,000 tokens are ahead there")
+	}
+}
+
+// What a head had cached is gone when it registers again, and another head never has it.
+func TestAnotherEpochHasNothingCached(t *testing.T) {
+	w := newWorld(t, nil)
+	caller(w)
+	w.head("a", "us", nil)
+	w.done(w.decide(prompt(1, 2, 3)), 0)
+	if work := w.decide(prompt(1, 2, 3)).Work(); work.New > 1 {
+		t.Fatalf("%+v, want all cached", work)
+	}
+	w.head("a", "us", nil)
+	if work := w.decide(prompt(1, 2, 3)).Work(); work.New != work.Tokens {
+		t.Errorf("%+v after the head registered anew", work)
+	}
+	w.head("b", "us", func(s *fleet.Spec) { s.ModelTypes = []string{"n"} })
+	req := prompt(1, 2, 3)
+	req.ModelType, req.Strategy = "n", ""
+	if work := w.decide(req).Work(); work.New != work.Tokens {
+		t.Errorf("%+v of another model type", work)
+	}
+}
+
+// Heads that never have what is promised are chosen by load alone.
+func TestWhatIsNotDeliveredIsNotTrusted(t *testing.T) {
+	w := newWorld(t, nil)
+	caller(w)
+	for _, id := range []string{"a", "b", "c", "d"} {
+		w.head(id, "us", nil)
+	}
+	for range 100 {
+		w.done(w.decide(prompt(1, 2, 3, 4)), 0)
+	}
+	promised := false
+	for range 20 {
+		req := prompt(1, 2, 3, 4)
+		req.Explain, req.Reads = true, true
+		d := w.decide(req)
+		promised = promised || d.Work().New < d.Work().Tokens
+		for _, c := range d.Explanation().Candidates {
+			for _, term := range c.Terms {
+				if term.Name == "uncached" && term.Value < 2000 {
+					t.Fatalf("%s counts with %v of 2,000 tokens to compute: it never has any of them cached", c.HeadID, term.Value)
+				}
+			}
+		}
+		w.done(d, 0)
+	}
+	if !promised {
+		t.Error("nothing is promised any more, so that it would not be noticed when heads have it again")
+	}
+}
+
+// The terms of an explanation are those that the cost is made of.
+func TestAnExplanationHasTheTermsOfTheCost(t *testing.T) {
+	w := newWorld(t, nil)
+	caller(w)
+	w.head("a", "us", nil)
+	w.head("b", "us", func(s *fleet.Spec) { s.Weight = 2 })
+	w.done(w.decide(prompt(1, 2)), 0)
+	req := prompt(1, 2, 3)
+	req.Explain, req.Reads = true, true
+	e := w.decide(req).Explanation()
+	for _, c := range e.Candidates {
+		v := map[string]float64{}
+		for _, t := range c.Terms {
+			v[t.Name] = t.Value
+		}
+		cost := v["slower"] * (v["ahead"] + (1+v["kappa"])*v["uncached"]) / v["weight"] * (v["requests"]/v["weight"] + 16) * (1 + v["kv"]*v["kv"])
+		if len(v) != 7 || math.Abs(cost-c.Cost) > 1e-6*c.Cost {
+			t.Errorf("%s costs %v, and its terms %v make %v", c.HeadID, c.Cost, v, cost)
+		}
+	}
+}
+
+// watcher keeps what it sees.
+type watcher struct {
+	mu      sync.Mutex
+	samples []routing.Sample
+	ended   int
+}
+
+func (w *watcher) Sampled(s *routing.Sample) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	keep := *s
+	keep.Heads, keep.Blocks = slices.Clone(s.Heads), slices.Clone(s.Blocks)
+	w.samples = append(w.samples, keep)
+}
+
+func (w *watcher) Ended(*routing.Decision, *routing.Outcome, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended++
+}
+
+// Each decision of a quiet service is sampled, with the heads as they were before it.
+func TestDecisionsAreSampled(t *testing.T) {
+	seen := new(watcher)
+	w := newWorld(t, func(o *routing.Options) { o.Watchers = []routing.Watcher{seen} })
+	caller(w)
+	for _, id := range []string{"a", "b", "c"} {
+		w.head(id, "us", nil)
+	}
+	w.head("far", "eu", nil)
+	for i := range 60 {
+		req := prompt(uint64(i), uint64(i)+1000)
+		req.Region = "us"
+		w.done(w.decide(req), 0)
+	}
+	req := strategy.Request{Strategy: "random", Region: "us"}
+	w.done(w.decide(req), 0)
+	if len(seen.samples) != 61 || seen.ended != 61 {
+		t.Fatalf("%d samples of 61 decisions, %d ends", len(seen.samples), seen.ended)
+	}
+	for i, s := range seen.samples {
+		if len(s.Heads) != 3 || s.Chosen < 0 || s.Heads[s.Chosen].Head != s.Decision.Head || s.Share != 1 {
+			t.Fatalf("sample %d has %d heads, chosen %d, share %v", i, len(s.Heads), s.Chosen, s.Share)
+		}
+		for _, h := range s.Heads {
+			if h.Requests != 0 || h.Ahead != 0 {
+				t.Fatalf("sample %d: %+v, want the heads as they were before the decision", i, h)
+			}
+		}
+		if regret := s.Regret(); !math.IsNaN(regret) && regret < 0 {
+			t.Errorf("sample %d has a regret of %v ms", i, regret)
+		}
+		if i < 60 && (len(s.Blocks) != 2 || s.Blocks[0] == uint64(i)) {
+			t.Errorf("sample %d has the blocks %v, want keys", i, s.Blocks)
+		}
+	}
+	if last := seen.samples[60]; !math.IsNaN(last.Heads[0].Cost) || math.IsNaN(last.Regret()) {
+		t.Errorf("random: cost %v, regret %v; want none and some", last.Heads[0].Cost, last.Regret())
+	}
+}
+
+// A busy service samples as many as it may, each with the same chance.
+func TestABusyServiceSamplesAShare(t *testing.T) {
+	seen := new(watcher)
+	w := newWorld(t, func(o *routing.Options) { o.Watchers = []routing.Watcher{seen} })
+	w.fill(100)
+	began := time.Now()
+	for range 20_000 {
+		w.done(w.decide(strategy.Request{}), fleet.Unknown)
+	}
+	expected := 0.
+	for _, s := range seen.samples {
+		expected += 1 / s.Share
+	}
+	took := time.Since(began).Seconds() // the bound is one of heads a second
+	if n := len(seen.samples); float64(n) > 500+300*took || n < 50 {
+		t.Errorf("%d of 20,000 decisions among 100 heads are sampled in %.2f s", n, took)
+	}
+	if expected < 10_000 || expected > 40_000 {
+		t.Errorf("by their shares the samples stand for %.0f decisions, want about 20,000", expected)
+	}
+}

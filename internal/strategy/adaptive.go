@@ -1,0 +1,42 @@
+package strategy
+
+import "headway/internal/strict"
+
+var adaptiveSpec = Spec{
+	Name:    "adaptive",
+	Summary: "The head that begins to answer first: by the prompt tokens ahead of the request and those of its own that the head has not cached, by the head's speed, its requests, and the room in its KV cache.",
+	Formula: "argmin slower · (ahead + (1 + κ) · uncached) / weight · (requests / weight + batch) · (1 + kv²); kv = (tokens there + prompt) / kv_capacity; κ = mean predicted wait in s, at most wait_limit",
+	Parameters: []Parameter{
+		{
+			Name: "batch", Kind: KindNumber, Default: 16.0, Min: 0, Max: 1e6, Unit: "requests",
+			Summary: "How little a request more matters at a head beside its prompt tokens: the more, the more requests a head with a warm cache may have.",
+		},
+		{
+			Name: "wait_limit", Kind: KindNumber, Default: 8.0, Min: 0, Max: 1000, Unit: "s",
+			Summary: "Up to this predicted wait the cache counts the more, the longer requests wait.",
+		},
+	},
+	New: func(v Values, _ Build) (Strategy, []strict.Fault) {
+		return adaptive{batch: v.Number("batch"), limit: v.Number("wait_limit")}, nil
+	},
+}
+
+type adaptive struct{ batch, limit float64 }
+
+func (s adaptive) Choose(in *Input, picks []Pick) int { return chooseWeighed(s, in, picks) }
+
+func (s adaptive) Score(in *Input, scores []float64) { scoreWeighed(s, in, scores) }
+
+func (s adaptive) look() float64 { return s.limit }
+
+// cost is the formula. The last factor keeps sessions of the same application from
+// all going to the heads that have its prompt until those run out of memory.
+func (s adaptive) cost(h weighed) float64 {
+	return h.slower * (h.ahead + (1+h.kappa)*h.uncached) / h.weight * (h.requests/h.weight + s.batch) * (1 + h.kv*h.kv)
+}
+
+// Terms implements Explainer.
+func (s adaptive) Terms(in *Input, i int) []Term {
+	w := weigh(in, s.limit)
+	return w.at(in, i).terms()
+}

@@ -1,0 +1,256 @@
+package strategy
+
+import (
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"headway/internal/fleet"
+)
+
+// Pace is what is known of how fast the heads of a model type compute prompts.
+//
+// What is measured is the time in which a head was busy with prompts: from the first
+// token before this one, or from when the prompt came to a head that had none
+// ahead. Unlike the time to first token it has no wait in it, so that a busy head is
+// not taken for a slow one. It is explained by the tokens that were computed, the
+// attention over their context, and the tokens of what is decoded beside them, with
+// least squares over all heads of the pool that forget. A head's speed is the ratio of
+// what it took to what the pool takes for the same; of those ratios only as much
+// counts as they differ by more than chance.
+type Pace struct {
+	heads  atomic.Pointer[[]*headPace] // by number
+	model  atomic.Pointer[paceModel]   // nil: nothing is known yet
+	tokens atomic.Uint64               // of a prompt, the mean, as bits
+	caches caches
+
+	mu     sync.Mutex
+	fit    leastSquares
+	looked time.Time // when speeds were last compared
+}
+
+// paceModel is how long the heads of the pool take: the coefficients of the fit, in s.
+type paceModel struct {
+	base      float64 // for each prompt
+	token     float64 // for each token computed
+	attention float64 // tokens for each pair of a token and one that it attends to
+	beside    float64 // for each token at the head
+}
+
+// headPace is what is known of one head.
+type headPace struct {
+	slower atomic.Uint64 // how many times as long as the pool it takes, as bits; 0: as long
+	mark   atomic.Int64  // until when its time is accounted for, in ns after paceZero
+
+	instance  uint64
+	took      float64 // s, decayed sums
+	predicted float64
+	n         float64
+	residual  float64 // of squares
+	at        time.Time
+}
+
+// Constants of what is learned. The half-lives were chosen in the simulation: long
+// enough that chance shrinks to a few percent, short enough that a head that slows
+// down is known within a minute.
+const (
+	paceSamples = 100.              // half-life of a head's ratio
+	paceTime    = 120 * time.Second // the same, while none comes
+	paceEvery   = 100 * time.Millisecond
+	leastRatio  = 0.2
+	mostRatio   = 5.
+	usualPrompt = 1024.     // tokens, before any prompt is known
+	usualToken  = 1. / 15e3 // s, before any time is known
+)
+
+var paceZero = time.Unix(0, 0)
+
+func newPace() *Pace {
+	p := new(Pace)
+	p.heads.Store(new([]*headPace))
+	p.fit.init()
+	return p
+}
+
+// usual is the mean length of a prompt in tokens.
+func (p *Pace) usual() float64 {
+	if p == nil {
+		return usualPrompt
+	}
+	if bits := p.tokens.Load(); bits != 0 {
+		return math.Float64frombits(bits)
+	}
+	return usualPrompt
+}
+
+// perToken is how many seconds a head of the pool takes for a token.
+func (p *Pace) perToken() float64 {
+	if p != nil {
+		if m := p.model.Load(); m != nil {
+			return m.token
+		}
+	}
+	return usualToken
+}
+
+// Weigh is what computing the last tokens of a prompt weighs, in tokens without
+// attention: each attends to all before it.
+func (p *Pace) Weigh(tokens, uncached float64) float64 {
+	if p != nil {
+		if m := p.model.Load(); m != nil {
+			return uncached + m.attention*uncached*(tokens-uncached/2)
+		}
+	}
+	return uncached
+}
+
+// predict is the time to the first token in ms with so much ahead, the prompt
+// itself in it, and so many tokens at the head; NaN: nothing is known yet.
+func (p *Pace) predict(h *fleet.Head, ahead, tokens float64) float64 {
+	if p == nil || p.model.Load() == nil {
+		return math.NaN()
+	}
+	m := p.model.Load()
+	return 1000 * p.slower(p.list(), h.Number) * (m.base + m.token*ahead + m.beside*tokens)
+}
+
+// Slower is how many times as long as the pool the head takes, 1 while it is not
+// known to differ by more than chance.
+func (p *Pace) Slower(h *fleet.Head) float64 { return p.slower(p.list(), h.Number) }
+
+// slower is how many times as long as the pool the head takes.
+func (p *Pace) slower(list []*headPace, number int) float64 {
+	if number < len(list) {
+		if bits := list[number].slower.Load(); bits != 0 {
+			return math.Float64frombits(bits)
+		}
+	}
+	return 1
+}
+
+// list is what is known of heads by their numbers.
+func (p *Pace) list() []*headPace {
+	if p == nil {
+		return nil
+	}
+	return *p.heads.Load()
+}
+
+func (p *Pace) head(number int) *headPace {
+	if list := *p.heads.Load(); number < len(list) {
+		return list[number]
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := *p.heads.Load()
+	if number < len(list) {
+		return list[number]
+	}
+	next := slices.Clone(list)
+	made := make([]headPace, max(number+1, 2*len(list), 16)-len(list))
+	for i := range made {
+		next = append(next, &made[i])
+	}
+	p.heads.Store(&next)
+	return next[number]
+}
+
+// placed notes that a prompt came to the head.
+func (p *Pace) placed(h *fleet.Head, w fleet.Work, now time.Time) {
+	if h.Live.OwnPending() <= int64(w.Pending) {
+		p.head(h.Number).mark.Store(int64(now.Sub(paceZero)))
+	}
+	if w.Tokens > 0 {
+		mean := p.usual()
+		if p.tokens.Load() == 0 {
+			mean = float64(w.Tokens)
+		}
+		p.tokens.Store(math.Float64bits(mean + (float64(w.Tokens)-mean)/256))
+	}
+}
+
+// firstToken learns from a first token.
+func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, at time.Time) {
+	head := p.head(h.Number)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := int64(at.Sub(paceZero))
+	was := head.mark.Swap(now)
+	if head.instance != h.Instance {
+		head.instance, head.took, head.predicted, head.n, head.residual = h.Instance, 0, 0, 0, 0
+		head.slower.Store(0)
+	}
+	if was == 0 || was > now {
+		return
+	}
+	took := time.Duration(now - was).Seconds()
+	u := float64(w.New)
+	if !p.Trusted() {
+		u = float64(w.Tokens)
+	}
+	context := float64(w.Tokens) - u
+	x := [paceTerms]float64{1, u, u * (context + u/2), float64(h.Live.Tokens())}
+	predicted := p.fit.predict(&x)
+	if p.fit.add(&x, took/p.slower(*p.heads.Load(), h.Number)) && p.fit.coefficients[1] > 0 {
+		c := &p.fit.coefficients
+		p.model.Store(&paceModel{base: c[0], token: c[1], attention: c[2] / c[1], beside: c[3]})
+	}
+	fade := math.Exp2(-1/paceSamples - at.Sub(head.at).Seconds()/paceTime.Seconds())
+	head.took, head.predicted = head.took*fade+took, head.predicted*fade+predicted
+	head.n = head.n*fade + 1
+	off := took - predicted*head.took/head.predicted
+	head.residual = head.residual*fade + off*off
+	head.at = at
+	if at.Sub(p.looked) >= paceEvery || at.Before(p.looked) {
+		p.looked = at
+		p.compare(at)
+	}
+}
+
+// leastSamples of a head are too few to say how fast it is.
+const leastSamples = 3
+
+// compare finds by how much the heads' speeds differ beyond chance, and gives each
+// its share of that: the estimate of DerSimonian and Laird (1986) of the variance
+// between groups, and the shrinkage that follows from it.
+func (p *Pace) compare(now time.Time) {
+	list := *p.heads.Load()
+	var weights, squares, mean float64
+	known := 0
+	ratio := func(h *headPace) (log, variance float64, ok bool) {
+		if h.n < leastSamples || h.took <= 0 {
+			return 0, 0, false
+		}
+		fade := math.Exp2(now.Sub(h.at).Seconds() / paceTime.Seconds())
+		return math.Log(h.took / h.predicted), max(h.residual/(h.took*h.took)*fade, 1e-4), true
+	}
+	for _, h := range list {
+		if log, variance, ok := ratio(h); ok {
+			weights += 1 / variance
+			squares += 1 / (variance * variance)
+			mean += log / variance
+			known++
+		}
+	}
+	if known < 2 {
+		return
+	}
+	mean /= weights
+	spread := 0.
+	for _, h := range list {
+		if log, variance, ok := ratio(h); ok {
+			spread += (log - mean) * (log - mean) / variance
+		}
+	}
+	between := max(0, (spread-float64(known-1))/(weights-squares/weights))
+	for _, h := range list {
+		log, variance, ok := ratio(h)
+		slower := 1.
+		if ok {
+			slower = math.Exp((log - mean) * between / (between + variance))
+		}
+		h.slower.Store(math.Float64bits(min(max(slower, leastRatio), mostRatio)))
+	}
+}

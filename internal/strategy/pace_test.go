@@ -1,0 +1,184 @@
+package strategy
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"headway/internal/fleet"
+)
+
+// engineLike plays prompts at heads of a pool, one after the other at each, as an engine
+// of these times would: a fixed part, tokens, attention, and noise.
+type engineLike struct {
+	random *rand.Rand
+	pace   *Pace
+	heads  []*fleet.Head
+	slower []float64
+	now    []time.Time
+}
+
+func newEngineLike(slower ...float64) *engineLike {
+	e := &engineLike{random: rand.New(rand.NewPCG(1, 2)), pace: newPace(), slower: slower}
+	for i := range slower {
+		e.heads = append(e.heads, &fleet.Head{Number: i, Instance: uint64(i + 1), Live: new(fleet.Live)})
+		e.now = append(e.now, noon)
+	}
+	return e
+}
+
+func (e *engineLike) play(prompts int) {
+	for range prompts {
+		i := e.random.IntN(len(e.heads))
+		h := e.heads[i]
+		tokens := 500 + e.random.ExpFloat64()*4000
+		fresh := tokens * (0.1 + 0.9*e.random.Float64())
+		w := fleet.Work{Tokens: int32(tokens), New: int32(fresh), Pending: int32(fresh)}
+		h.Live.TryAcquire(0, w)
+		e.pace.placed(h, w, e.now[i])
+		took := e.slower[i] * (0.015 + fresh*6e-5 + 5e-9*fresh*(tokens-fresh/2)) * math.Exp(0.3*e.random.NormFloat64())
+		e.now[i] = e.now[i].Add(time.Duration(took * float64(time.Second)))
+		h.Live.Answers(w.Pending)
+		e.pace.firstToken(h, w, e.now[i])
+		h.Live.Release(fleet.Work{Tokens: w.Tokens})
+		e.now[i] = e.now[i].Add(time.Duration(e.random.ExpFloat64() * float64(100*time.Millisecond)))
+	}
+}
+
+// Heads that are equal stay equal, however different their prompts: only what differs
+// by more than chance counts.
+func TestEqualHeadsStayEqual(t *testing.T) {
+	e := newEngineLike(1, 1, 1, 1, 1, 1, 1, 1)
+	for range 20 {
+		e.play(200)
+		for i, h := range e.heads {
+			if s := e.pace.Slower(h); s < 0.95 || s > 1.05 {
+				t.Fatalf("head %d of equal ones is taken to be %.3f times as slow", i, s)
+			}
+		}
+	}
+}
+
+func TestSpeedsAreLearned(t *testing.T) {
+	e := newEngineLike(1.6, 1.6, 1, 1, 0.64, 0.64)
+	e.play(1500)
+	for i, h := range e.heads {
+		if ratio := e.pace.Slower(h) / e.pace.Slower(e.heads[2]) / e.slower[i]; ratio < 0.85 || ratio > 1.15 {
+			t.Errorf("head %d is taken to be %.2f times as slow as head 2, and is %.2f", i, e.pace.Slower(h)/e.pace.Slower(e.heads[2]), e.slower[i])
+		}
+	}
+	// A head that becomes slow is known to be, and later that it is well again.
+	e.slower[2] = 4
+	e.play(600)
+	if s := e.pace.Slower(e.heads[2]) / e.pace.Slower(e.heads[3]); s < 2.5 {
+		t.Errorf("a head that takes four times as long as before is taken to be %.2f times as slow", s)
+	}
+	e.slower[2] = 1
+	e.play(3000)
+	if s := e.pace.Slower(e.heads[2]) / e.pace.Slower(e.heads[3]); s > 1.2 {
+		t.Errorf("a head that is as fast as before is taken to be %.2f times as slow", s)
+	}
+	// Another epoch may be another machine.
+	e.heads[0].Instance = 99
+	e.play(1)
+	e.pace.firstToken(e.heads[0], fleet.Work{Tokens: 10, New: 10, Pending: 10}, e.now[0])
+	if s := e.pace.Slower(e.heads[0]); s != 1 {
+		t.Errorf("a head in a new epoch is taken to be %.2f times as slow", s)
+	}
+}
+
+// The prediction is the time that prompts take.
+func TestTheTimeToTheFirstTokenIsPredicted(t *testing.T) {
+	e := newEngineLike(1, 1, 1)
+	if p := e.pace.predict(e.heads[0], 1000, 0); !math.IsNaN(p) {
+		t.Errorf("before any prompt %v ms are predicted", p)
+	}
+	e.play(1000)
+	for _, tokens := range []float64{1000, 4000, 12000} {
+		want := 1000 * (0.015 + tokens*6e-5 + 5e-9*tokens*tokens/2) * math.Exp(0.3*0.3/2)
+		got := e.pace.predict(e.heads[0], e.pace.Weigh(tokens, tokens), 0)
+		if got < 0.8*want || got > 1.2*want {
+			t.Errorf("%.0f ms are predicted for %v tokens, want about %.0f", got, tokens, want)
+		}
+	}
+}
+
+func TestWhatIsPromisedIsComparedWithWhatIsThere(t *testing.T) {
+	p, h := newPace(), &fleet.Head{Live: new(fleet.Live)}
+	w := fleet.Work{Tokens: 1000, New: 100}
+	for range 100 {
+		p.delivered(h, w, 900)
+	}
+	if !p.Trusted() || p.Delivered() != 1 {
+		t.Fatalf("all of what was promised was there: trusted %v, delivered %v", p.Trusted(), p.Delivered())
+	}
+	n := 0
+	for ; p.Trusted() && n < 200; n++ {
+		p.delivered(h, w, 0)
+	}
+	if p.Trusted() || n > 150 {
+		t.Fatalf("after %d prompts of which nothing was there: trusted %v", n, p.Trusted())
+	}
+	for ; !p.Trusted() && n < 400; n++ {
+		p.delivered(h, w, 900)
+	}
+	if !p.Trusted() {
+		t.Error("it is there again, and not trusted")
+	}
+
+	fresh := newPace()
+	for n = 0; fresh.Trusted() && n < 100; n++ {
+		fresh.delivered(h, w, 0)
+	}
+	if fresh.Trusted() || n < 20 {
+		t.Errorf("distrusted after %d prompts (%v), want some tens", n, !fresh.Trusted())
+	}
+	for range 1000 {
+		p.delivered(h, fleet.Work{Tokens: 100, New: 90}, 0)
+	}
+	if !p.Trusted() {
+		t.Error("ten tokens that were not there say something")
+	}
+}
+
+func TestAnEmptiedCacheIsNoticed(t *testing.T) {
+	p, h := newPace(), &fleet.Head{Number: 3, Live: new(fleet.Live)}
+	w := fleet.Work{Tokens: 1000, New: 100}
+	for _, c := range []struct {
+		cached int64
+		empty  bool
+	}{{900, false}, {0, false}, {0, false}, {16, false}, {0, false}, {0, false}, {0, true}, {0, false}} {
+		if empty := p.delivered(h, w, c.cached); empty != c.empty {
+			t.Errorf("with %d of 900 cached: empty is %v", c.cached, empty)
+		}
+	}
+}
+
+// Heads report the cache of the accelerator alone: what further tiers hold is learned,
+// and so is that an engine keeps less.
+func TestTheSizeOfCachesIsLearned(t *testing.T) {
+	p, h := newPace(), &fleet.Head{Live: new(fleet.Live)}
+	for range 60 {
+		p.delivered(h, fleet.Work{Tokens: 10_000, New: 9000}, 9000)
+	}
+	times, corrected := p.Holds()
+	if times < 3 || corrected != 60 || p.cache(h) != times*usualCache {
+		t.Errorf("caches hold %v times what they report after %d corrections", times, corrected)
+	}
+	other := newPace()
+	other.HeardHolds(times, corrected)
+	if got, _ := other.Holds(); got != times {
+		t.Errorf("another router takes it for %v", got)
+	}
+	other.HeardHolds(1, 3)
+	if got, _ := other.Holds(); got != times {
+		t.Errorf("the word of a router that knows less is taken: %v", got)
+	}
+	for range 400 {
+		p.delivered(h, fleet.Work{Tokens: 10_000, New: 1000}, 4000)
+	}
+	if less, _ := p.Holds(); less >= times/3 {
+		t.Errorf("they had less 400 times, and hold %v times what they report", less)
+	}
+}
