@@ -92,7 +92,8 @@ func (x *Index) Len() int { return len(x.entries) }
 func (x *Index) Evictions() uint64 { return x.evictions.Load() }
 
 // Open says which head has a number now, and how many tokens its cache holds. What
-// another instance had under that number is gone.
+// an earlier instance had under that number is gone; instances count up, and what
+// comes late of one that is over changes nothing.
 func (x *Index) Open(number int, instance, capacity uint64) {
 	c := x.cache(number)
 	if c == nil {
@@ -100,18 +101,24 @@ func (x *Index) Open(number int, instance, capacity uint64) {
 			return
 		}
 	}
+	old := c.instance.Load()
+	if old > instance {
+		return
+	}
 	c.capacity.Store(capacity)
-	if old := c.instance.Load(); old != instance && c.instance.CompareAndSwap(old, instance) {
-		x.Clear(number)
+	if old < instance && c.instance.CompareAndSwap(old, instance) {
+		c.clear()
 	}
 }
 
-// Clear notes that the cache of a head is empty.
-func (x *Index) Clear(number int) {
-	if c := x.cache(number); c != nil {
-		c.computed.Add(c.capacity.Load() + 2*stampUnit)
+// Clear notes that the cache of a head is empty, if the number is still its own.
+func (x *Index) Clear(number int, instance uint64) {
+	if c := x.cache(number); c != nil && c.instance.Load() == instance {
+		c.clear()
 	}
 }
+
+func (c *cache) clear() { c.computed.Add(c.capacity.Load() + 2*stampUnit) }
 
 func (x *Index) cache(number int) *cache {
 	if list := *x.caches.Load(); number < len(list) {
@@ -239,10 +246,11 @@ func (x *Index) matched(block, blocks uint64, list []*cache, f *Found) (heads in
 	}
 }
 
-// Add notes that a head computed so many tokens for a prompt, and has its blocks.
-func (x *Index) Add(blocks []uint64, number int, tokens uint64) {
+// Add notes that a head computed so many tokens for a prompt, and has its blocks. It
+// does nothing if the number is another's.
+func (x *Index) Add(blocks []uint64, number int, instance, tokens uint64) {
 	c := x.cache(number)
-	if c == nil {
+	if c == nil || c.instance.Load() != instance {
 		return
 	}
 	c.computed.Add(tokens)
@@ -255,8 +263,8 @@ func (x *Index) Add(blocks []uint64, number int, tokens uint64) {
 	}
 }
 
-// freshShare is the part of a cache's capacity that it computes before a block is
-// noted as used again.
+// freshShare is the part of a cache's capacity that it computes, and of the table that
+// it takes in, before a block is noted as used again.
 const freshShare = 16
 
 // put notes a head's word at a block: in place of its older one, else where no head
@@ -268,9 +276,11 @@ func (x *Index) put(block, word uint64, c *cache) bool {
 	more := first.meta.Load() >> moreShift
 	e := first
 	for n := uint64(0); ; {
-		if noted, fresh := e.note(word, list, c); fresh {
+		noted, fresh := e.note(word, list, c)
+		if fresh && x.usedLately(first) {
 			return false
-		} else if noted {
+		}
+		if noted {
 			break
 		}
 		if n++; n > more {
@@ -283,6 +293,12 @@ func (x *Index) put(block, word uint64, c *cache) bool {
 	}
 	first.meta.Store(more<<moreShift | x.inserted.Load()/useUnit&(1<<moreShift-1))
 	return true
+}
+
+// usedLately reports whether the table took in less than a share of what it holds since
+// the entry was used last.
+func (x *Index) usedLately(e *entry) bool {
+	return (uint32(x.inserted.Load()/useUnit)-uint32(e.meta.Load()))*useUnit < uint32(len(x.entries)/freshShare)
 }
 
 // note writes the word if there is a place for it, and the older one of the same

@@ -1,8 +1,12 @@
 package prefix
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 func chain(seed uint64, n int) []uint64 {
@@ -14,64 +18,151 @@ func chain(seed uint64, n int) []uint64 {
 	return list
 }
 
-func TestAHeadHasWhatItComputed(t *testing.T) {
-	x := NewIndex(1 << 12)
-	for h := range 20 {
-		x.Open(h, uint64(h)+1, 1<<20)
+// heads is an index and its heads, of which head i has the number i.
+type heads struct {
+	*Index
+	t         testing.TB
+	instances []uint64
+	found     Found
+}
+
+func newHeads(t testing.TB, entries, n int, capacity uint64) *heads {
+	h := &heads{Index: NewIndex(entries), t: t}
+	for i := range n {
+		h.instances = append(h.instances, uint64(i)+1)
+		h.Open(i, h.instances[i], capacity)
 	}
-	shared := chain(1, 10)
-	for h := range 20 {
-		x.Add(append(shared[:10:10], chain(uint64(h)+2, h)...), h, 100)
-	}
-	var f Found
-	for h := range 20 {
-		x.Match(append(shared[:10:10], chain(uint64(h)+2, h)...), &f)
-		for other := range 20 {
-			want := 10
-			if other == h {
-				want += h
-			}
-			if got := f.Blocks(other, uint64(other)+1); got != want {
-				t.Errorf("head %d has %d blocks of the prompt of head %d, want %d", other, got, h, want)
-			}
+	return h
+}
+
+// computes notes that the head computed tokens for a prompt of the blocks.
+func (h *heads) computes(head int, tokens uint64, blocks ...uint64) {
+	h.Add(blocks, head, h.instances[head], tokens)
+}
+
+// have checks how many of the first blocks each head has.
+func (h *heads) have(when string, blocks []uint64, want ...int) {
+	h.t.Helper()
+	h.Match(blocks, &h.found)
+	for i, n := range want {
+		if got := h.found.Blocks(i, h.instances[i]); got != n {
+			h.t.Errorf("%s: head %d has %d blocks, want %d", when, i, got, n)
 		}
-	}
-	x.Match(chain(99, 5), &f)
-	if f.Blocks(3, uint64(3)+1) != 0 {
-		t.Error("a head has a prompt that went nowhere")
 	}
 }
 
+func TestAHeadHasWhatItComputed(t *testing.T) {
+	x := newHeads(t, 1<<12, 20, 1<<20)
+	shared := chain(1, 10)
+	prompt := func(head int) []uint64 { return append(shared[:10:10], chain(uint64(head)+2, head)...) }
+	for h := range 20 {
+		x.computes(h, 100, prompt(h)...)
+	}
+	for h := range 20 {
+		want := slices.Repeat([]int{10}, 20)
+		want[h] += h
+		x.have(fmt.Sprint("the prompt of head ", h), prompt(h), want...)
+	}
+	x.have("a prompt that went nowhere", chain(99, 5), make([]int, 20)...)
+}
+
 func TestWhatACacheCannotHoldIsGone(t *testing.T) {
-	x := NewIndex(1 << 12)
-	x.Open(0, 1, 10_000)
-	x.Open(1, 2, 10_000)
+	x := newHeads(t, 1<<12, 2, 10_000)
 	first := chain(1, 4)
-	x.Add(first, 0, 2000)
-	x.Add(first, 1, 2000)
-	var f Found
+	x.computes(0, 2000, first...)
+	x.computes(1, 2000, first...)
 	for i := range uint64(4) {
-		x.Add(chain(2+i, 4), 0, 2000)
+		x.computes(0, 2000, chain(2+i, 4)...)
 	}
-	if x.Match(first, &f); f.Blocks(0, uint64(0)+1) != 4 || f.Blocks(1, uint64(1)+1) != 4 {
-		t.Errorf("%d and %d blocks after 10,000 tokens, want 4", f.Blocks(0, uint64(0)+1), f.Blocks(1, uint64(1)+1))
+	x.have("10,000 tokens later", first, 4, 4)
+	x.computes(0, 4000, chain(9, 4)...)
+	x.have("14,000 tokens later at one", first, 0, 4)
+	x.computes(0, 1, first...)
+	x.have("computed again", first, 4, 4)
+	x.Clear(0, 1)
+	x.have("the cache of one is empty", first, 0, 4)
+}
+
+// What comes late of an instance that is over changes nothing for that which has its
+// number now.
+func TestAnotherInstanceHasItsOwnCache(t *testing.T) {
+	x := newHeads(t, 1<<12, 2, 10_000)
+	first, second := chain(1, 4), chain(2, 4)
+	x.computes(1, 2000, first...)
+	x.instances[1] = 7
+	x.have("before it is open", first, 0, 0)
+	x.Open(1, 7, 10_000)
+	x.have("another instance", first, 0, 0)
+	x.computes(1, 2000, second...)
+	x.Open(1, 2, 10_000)
+	x.Add(first, 1, 2, 2000)
+	x.Clear(1, 2)
+	x.have("what came late", first, 0, 0)
+	x.have("what is its own", second, 0, 4)
+}
+
+// The index says of no head that it has more than its cache can hold of what it
+// computed, and forgets, where it has room, nothing that the cache surely holds.
+func TestTheIndexIsRightWithinASixteenth(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		const capacity, block, heads = 20_000, 500, 3
+		x := newHeads(t, 1<<14, heads, capacity)
+		var computed [heads]uint64
+		var last [heads]map[uint64]uint64 // by block: what was computed when it was used last
+		for h := range last {
+			last[h] = map[uint64]uint64{}
+		}
+		for range rapid.IntRange(1, 200).Draw(rt, "prompts") {
+			head := rapid.IntRange(0, heads-1).Draw(rt, "head")
+			prompt := append(chain(uint64(rapid.IntRange(0, 5).Draw(rt, "application")), rapid.IntRange(1, 8).Draw(rt, "shared")),
+				chain(uint64(rapid.IntRange(10, 40).Draw(rt, "conversation")), rapid.IntRange(0, 8).Draw(rt, "own"))...)
+			for i := range prompt[1:] { // a hash is that of all text up to it
+				prompt[i+1] ^= prompt[i] * 31
+			}
+			x.Match(prompt, &x.found)
+			for h := range heads {
+				sure, most := 0, 0
+				for i, b := range prompt {
+					at, ever := last[h][b]
+					age := computed[h] - at
+					if ever && most == i && age <= capacity+capacity/freshShare+stampUnit {
+						most++
+					}
+					if ever && sure == i && age+capacity/freshShare+stampUnit <= capacity {
+						sure++
+					}
+				}
+				if n := x.found.Blocks(h, x.instances[h]); n < sure || n > most {
+					rt.Fatalf("head %d has %d of %d blocks, want %d to %d", h, n, len(prompt), sure, most)
+				}
+			}
+			fresh := uint64(block * (len(prompt) - x.found.Blocks(head, x.instances[head])))
+			computed[head] += fresh
+			for _, b := range prompt {
+				last[head][b] = computed[head]
+			}
+			x.computes(head, fresh, prompt...)
+		}
+	})
+}
+
+// The index keeps its size, and answers.
+func TestTheIndexIsBounded(t *testing.T) {
+	x := newHeads(t, 1<<10, 4, 1<<40)
+	size, hot := x.Len(), chain(1<<40, 10)
+	for i := range uint64(20_000) {
+		x.computes(int(i%4), 1000, chain(i, 10)...)
+		if i%10 == 0 {
+			x.computes(3, 0, hot...)
+		}
 	}
-	x.Add(chain(9, 4), 0, 4000)
-	if x.Match(first, &f); f.Blocks(0, uint64(0)+1) != 0 || f.Blocks(1, uint64(1)+1) != 4 {
-		t.Errorf("%d and %d blocks after 14,000 tokens at one, want 0 and 4", f.Blocks(0, uint64(0)+1), f.Blocks(1, uint64(1)+1))
+	x.have("a prompt that comes again and again", hot, 0, 0, 0, 10)
+	if x.Len() != size || x.Evictions() < 100_000 {
+		t.Errorf("%d entries, %d before; %d evictions", x.Len(), size, x.Evictions())
 	}
-	x.Add(first, 0, 1)
-	if x.Match(first, &f); f.Blocks(0, 1) != 4 {
-		t.Error("a head does not have what it computed again")
-	}
-	x.Clear(0)
-	if x.Match(first, &f); f.Blocks(0, 1) != 0 || f.Blocks(1, 2) != 4 {
-		t.Error("an emptied cache has something, or another one has nothing")
-	}
-	x.Open(1, 3, 10_000)
-	if x.Match(first, &f); f.Blocks(1, 3) != 0 {
-		t.Error("another instance has what the one before it had")
-	}
+	last := chain(77, 10)
+	x.computes(2, 1000, last...)
+	x.have("the newest prompt", last, 0, 0, 10, 0)
 }
 
 func BenchmarkMatch(b *testing.B) {
@@ -84,7 +175,7 @@ func BenchmarkMatch(b *testing.B) {
 	for i := range 4096 {
 		p := append(shared[:20:20], chain(uint64(i)+2, 12)...)
 		prompts = append(prompts, p)
-		x.Add(p, i%64, 6000)
+		x.Add(p, i%64, uint64(i%64)+1, 6000)
 	}
 	var f Found
 	b.ReportAllocs()
@@ -103,6 +194,6 @@ func BenchmarkAdd(b *testing.B) {
 		for j := 20; j < 32; j++ {
 			p[j] = p[j]*0x9e3779b97f4a7c15 + 1
 		}
-		x.Add(p, i%64, 6000)
+		x.Add(p, i%64, uint64(i%64)+1, 6000)
 	}
 }

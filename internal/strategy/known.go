@@ -78,7 +78,7 @@ func (k *Known) Placed(in *Input, h *fleet.Head, w fleet.Work) {
 func (k *Known) add(h *fleet.Head, p *Pace, blocks []uint64, computed int32) {
 	if len(blocks) > 0 {
 		k.Prompts.Open(h.Number, h.Instance, uint64(p.cache(h)))
-		k.Prompts.Add(blocks, h.Number, uint64(computed))
+		k.Prompts.Add(blocks, h.Number, h.Instance, uint64(computed))
 	}
 }
 
@@ -104,7 +104,7 @@ func (k *Known) Ended(h *fleet.Head, modelType string, w fleet.Work, how fleet.E
 		return
 	}
 	if p := (*k.paces.Load())[modelType]; p != nil && p.delivered(h, w, cached) {
-		k.Prompts.Clear(h.Number)
+		k.Prompts.Clear(h.Number, h.Instance)
 	}
 }
 

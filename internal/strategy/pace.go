@@ -177,6 +177,9 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := int64(at.Sub(paceZero))
+	if h.Instance < head.instance { // it comes late, of an epoch that is over
+		return
+	}
 	was := head.mark.Swap(now)
 	if head.instance != h.Instance {
 		head.instance, head.took, head.predicted, head.n, head.residual = h.Instance, 0, 0, 0, 0

@@ -86,6 +86,13 @@ func TestSpeedsAreLearned(t *testing.T) {
 	if s := e.pace.Slower(e.heads[0]); s != 1 {
 		t.Errorf("a head in a new epoch is taken to be %.2f times as slow", s)
 	}
+	late := *e.heads[1]
+	late.Instance = 1 // an epoch before that of head 1, which is 2
+	was := e.pace.Slower(e.heads[1])
+	e.pace.firstToken(&late, fleet.Work{Tokens: 10, New: 10, Pending: 10}, e.now[1].Add(time.Hour))
+	if s := e.pace.Slower(e.heads[1]); s != was {
+		t.Errorf("what comes late of an epoch that is over changes %.2f to %.2f", was, s)
+	}
 }
 
 // The prediction is the time that prompts take.
