@@ -88,7 +88,7 @@ func strategyList() string {
 		fmt.Fprintf(&b, "| [`%s`](#%s) | %s |\n", s.Name, s.Name, cell(s.Summary))
 	}
 	for _, s := range specs {
-		fmt.Fprintf(&b, "\n### `%s`\n\n%s\n\n`%s`\n\n", s.Name, s.Summary, s.Formula)
+		fmt.Fprintf(&b, "\n### `%s`\n\n%s\n\n`%s`\n\n%s\n\n", s.Name, s.Summary, s.Formula, s.Use)
 		if s.AcrossRegions {
 			b.WriteString("It weighs heads of all regions against each other, unless the region mode is `require`.\n\n")
 		}

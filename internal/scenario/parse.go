@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"headway/internal/strategy"
 )
 
 const (
@@ -49,7 +52,8 @@ var commands = map[string]struct {
 	"admin":    {2, 2, nil, false},
 	"remove":   {1, 1, nil, false},
 	"advance":  {1, 1, nil, false},
-	"decide":   {0, 2, []string{"model", "region", "mode", "strategy", "session", "sessions", "exclude", "label."}, true},
+	"decide":   {0, 2, []string{"model", "region", "mode", "strategy", "session", "sessions", "tokens", "blocks", "exclude", "label."}, true},
+	"answer":   {0, 1, nil, false},
 	"finish":   {0, 1, nil, false},
 	"routable": {0, 1000, nil, false},
 	"health":   {2, 2, nil, false},
@@ -171,6 +175,22 @@ func (st *step) fraction(name string, to *float64) error {
 		return fmt.Errorf("%s %q is no number", name, v)
 	}
 	*to = n
+	return nil
+}
+
+// blocks sets the hashes of the prompt's blocks, which have all of its tokens, if they
+// are given.
+func (st *step) blocks(req *strategy.Request) error {
+	for _, text := range st.list("blocks") {
+		hash, err := number(text, 1, math.MaxInt64)
+		if err != nil {
+			return err
+		}
+		req.PrefixHashes = append(req.PrefixHashes, uint64(hash))
+	}
+	if n := len(req.PrefixHashes); n > 0 {
+		req.BlockTokens = int32(req.InputTokens / int64(n))
+	}
 	return nil
 }
 

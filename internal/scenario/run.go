@@ -18,8 +18,12 @@
 //	decide 100 region=eu -> a=100  100 decisions; see expect.go for what may
 //	                               stand behind the arrow. Settings: model region
 //	                               mode strategy session exclude label.NAME;
-//	                               sessions=10 takes ten sessions in turn. Each
-//	                               ends at once, unless the word hold is there
+//	                               sessions=10 takes ten sessions in turn;
+//	                               tokens=2000 is the length of the prompt, and
+//	                               blocks=1,2,3 are its blocks. Each ends at once,
+//	                               unless the word hold is there
+//	answer 3                       the oldest 3 of those held, or all, begin to be
+//	                               answered
 //	finish 3                       ends the oldest 3 of those held, or all
 //	routable a b                   these take new requests, and no others
 //	health a suspect               the health of a head
@@ -134,6 +138,8 @@ func (r *run) step(ctx context.Context, st *step) error {
 		return r.advance(ctx, st.words[0])
 	case "decide":
 		return r.decide(ctx, st)
+	case "answer":
+		return r.first(st.words, func(d *routing.Decision) { r.router.Begun(d) })
 	case "finish":
 		return r.finish(st.words)
 	}
@@ -290,7 +296,9 @@ func (r *run) decide(ctx context.Context, st *step) error {
 		}
 	}
 	sessions := int64(0)
-	if err := st.whole("sessions", 1, maxDecisions, &sessions); err != nil {
+	if err := errors.Join(
+		st.whole("sessions", 1, maxDecisions, &sessions), st.whole("tokens", 1, 1e9, &req.InputTokens), st.blocks(&req),
+	); err != nil {
 		return err
 	}
 	if r.asked += n; r.asked > maxDecisions {
@@ -336,6 +344,18 @@ func (r *run) once(req *strategy.Request, hold bool) (outcome, error) {
 }
 
 func (r *run) finish(words []string) error {
+	ended := 0
+	err := r.first(words, func(d *routing.Decision) {
+		r.router.End(d, routing.Outcome{Result: routing.ResultOK})
+		ended++
+	})
+	r.held = slices.Delete(r.held, 0, ended)
+	return err
+}
+
+// first does something with the oldest of the decisions that are held, as many as
+// the words say, or all.
+func (r *run) first(words []string, do func(*routing.Decision)) error {
 	n := int64(len(r.held))
 	if len(words) > 0 {
 		var err error
@@ -344,9 +364,8 @@ func (r *run) finish(words []string) error {
 		}
 	}
 	for _, d := range r.held[:n] {
-		r.router.End(d, routing.Outcome{Result: routing.ResultOK})
+		do(d)
 	}
-	r.held = slices.Delete(r.held, 0, int(n))
 	return nil
 }
 

@@ -55,6 +55,9 @@ func TestExpectations(t *testing.T) {
 		{three + "health a stale", `got "fresh", want "stale"`},
 		{three + "health z gone", ""},
 		{three + "decide 2 hold -> a|b|c\nopen 2\nfinish 1\nopen 1\nfinish\nopen 0", ""},
+		{three + "decide 2 hold tokens=500 blocks=1,2 -> a|b|c\nanswer 1\nanswer\nfinish\nopen 0", ""},
+		{three + "decide blocks=1,x -> a", `"x" is no whole number`},
+		{three + "answer 1", `"1" is no whole number from 0 to 0`},
 		{three + "inflight a 1", `got "0", want "1"`},
 		{three + "open 1", `got "0", want "1"`},
 	} {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,6 +105,15 @@ func best(costs map[string]float64) []string {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// The manual has a paragraph on each strategy that says where it loses.
+func TestEachStrategySaysWhenItLoses(t *testing.T) {
+	for _, s := range specs {
+		if s.Summary == "" || s.Formula == "" || !strings.Contains(s.Use, " loses ") {
+			t.Errorf("%s: summary %q, formula %q, use %q", s.Name, s.Summary, s.Formula, s.Use)
+		}
+	}
 }
 
 // Choose takes the heads that Score says are best, each of those that are equal,

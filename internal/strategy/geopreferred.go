@@ -10,6 +10,7 @@ var geoPreferredSpec = Spec{
 	Name:          "geo_preferred",
 	Summary:       "The nearest head, unless it is so loaded that the way to a farther one is shorter than the wait.",
 	Formula:       "argmin distance_ms + load_ms · load; load as of least_loaded",
+	Use:           "For heads in several regions where the way to the caller counts as much as a wait of fractions of a second. It loses where a request takes seconds or is long: it counts requests, not prompts, and knows no caches.",
 	AcrossRegions: true,
 	Parameters: []Parameter{
 		{

@@ -6,6 +6,7 @@ var leastLoadedSpec = Spec{
 	Name:    "least_loaded",
 	Summary: "The head with the least load: of all heads where outcomes are reported, the better of two by the heads' own reports where they are not.",
 	Formula: "argmin load; load = (in_flight + share · beyond + 1) / (max_in_flight · weight); without outcomes argmin over two random heads of (reported + picked since + 1) / (max_in_flight · weight)",
+	Use:     "For heads whose requests cost about the same: embeddings, classification, short prompts. It loses where prompts differ in length or have their beginnings in common: it counts one of 50,000 tokens as one of 50, and knows no caches.",
 	New:     func(Values, Build) (Strategy, []strict.Fault) { return leastLoaded{}, nil },
 }
 

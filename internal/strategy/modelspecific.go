@@ -10,6 +10,7 @@ var modelSpecificSpec = Spec{
 	Name:    "model_specific",
 	Summary: "Another strategy for each model type, by the first pattern that matches.",
 	Formula: "strategy(first of models whose match fits the model type, else fallback)",
+	Use:     "For callers that choose a strategy by one name for all models; in a policy, rules do the same and are shown better. It wins and loses with the strategies that it names.",
 	Parameters: []Parameter{
 		{
 			Name: "models", Kind: KindList,

@@ -8,6 +8,7 @@ var powerOfTwoSpec = Spec{
 	Name:    "power_of_two",
 	Summary: "The less loaded of two random heads (Mitzenmacher, 2001): nearly as good as the least of all, at a constant price and without herds.",
 	Formula: "argmin load over two heads drawn by max_in_flight · weight; load as of least_loaded",
+	Use:     "For very large pools of heads whose requests cost about the same: its price does not grow with the pool. It loses to [`least_loaded`](#least_loaded) in small pools, and to all that count tokens where prompts differ.",
 	New:     func(Values, Build) (Strategy, []strict.Fault) { return powerOfTwo{}, nil },
 }
 

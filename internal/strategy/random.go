@@ -6,6 +6,7 @@ var randomSpec = Spec{
 	Name:    "random",
 	Summary: "A random head, by weight. It needs no signal and spreads well when requests are alike.",
 	Formula: "P(h) = weight_h / Σ weight",
+	Use:     "For comparison, and where nothing at all is known of the heads. It loses to every strategy that knows of load, the more the fuller the heads are.",
 	New:     func(Values, Build) (Strategy, []strict.Fault) { return random{}, nil },
 }
 

@@ -10,6 +10,7 @@ var roundRobinSpec = Spec{
 	Name:    "round_robin",
 	Summary: "Heads in turn. It needs no signal and is even when requests and heads are alike.",
 	Formula: "h = heads[turn mod n], turn = 0, 1, 2, …",
+	Use:     "For heads that are alike and requests that cost the same, or where the same number of requests at each is asked for. It loses as soon as heads or requests differ: it goes on sending to a head that is behind.",
 	New:     func(Values, Build) (Strategy, []strict.Fault) { return roundRobin{}, nil },
 }
 

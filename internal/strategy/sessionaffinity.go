@@ -12,6 +12,7 @@ var sessionAffinitySpec = Spec{
 	Name:    "session_affinity",
 	Summary: "The same head for the same session, so that its cache is warm, unless that head has more than its share; requests without a session go by least_loaded.",
 	Formula: "argmax hash(session, h)^(1/weight_h) over heads with requests < max(floor, ⌈bound · (Σ requests + 1) · capacity_h / Σ capacity⌉); requests = in_flight + beyond, capacity = max_in_flight · weight",
+	Use:     "For conversations whose state or cache is at one head and of whose prompts nothing is known: it needs no more than a session's name. It loses to [`adaptive`](#adaptive) where prompts are known: a busy head keeps its sessions up to the bound although another would be sooner, and what different sessions have in common is not used.",
 	Parameters: []Parameter{
 		{
 			Name: "bound", Kind: KindNumber, Default: 1.25, Min: 1, Max: 100,

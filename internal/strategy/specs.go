@@ -18,6 +18,7 @@ var specs = []Spec{
 	adaptiveSpec,
 	geoPreferredSpec,
 	leastLoadedSpec,
+	leastTokensSpec,
 	modelSpecificSpec,
 	powerOfTwoSpec,
 	randomSpec,

@@ -66,6 +66,7 @@ type Spec struct {
 	Name       string
 	Summary    string // one sentence
 	Formula    string // one line
+	Use        string // sentences: what it is for, and when it loses
 	Parameters []Parameter
 	// AcrossRegions says that Choose looks at all of in.Tiers itself. For
 	// other strategies the router goes from tier to tier.

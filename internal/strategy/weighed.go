@@ -39,6 +39,7 @@ type weighed struct {
 	slower   float64 // how many times as long as the pool it takes
 	ahead    float64 // weight of the prompts before this one, in tokens
 	uncached float64 // weight of what of this prompt the head has not cached, in tokens
+	prompt   float64 // weight of the whole prompt, in tokens
 	requests float64 // there, running and waiting
 	kv       float64 // the part of its KV cache that is used with this prompt
 	weight   float64
@@ -59,6 +60,7 @@ type weighing struct {
 	list   []*headPace
 	own    bool    // our own counts of all heads are valid
 	tokens float64 // of the prompt
+	prompt float64 // their weight
 	share  float64 // our part of all requests; see others
 	beyond float64 // requests beyond ours, the mean of the heads that report
 	wait   float64 // weight of the prompts of those
@@ -71,6 +73,7 @@ func weigh(in *Input, limit float64) (w weighing) {
 	in.RecallPrompt()
 	w.r, w.pace = &in.Tier().Ranked, in.Recalled.Pace
 	w.list, w.tokens = w.pace.list(), in.Tokens()
+	w.prompt = w.pace.Weigh(w.tokens, w.tokens)
 	usual := w.pace.usual()
 	in.burdens = slices.Grow(in.burdens[:0], len(w.r.Lives))[:len(w.r.Lives)]
 	w.own = true
@@ -190,6 +193,6 @@ func (w *weighing) at(in *Input, i int) weighed {
 	return weighed{
 		slower: w.pace.slower(w.list, h.Number), ahead: b.Ahead + w.share*waiting + slowStart*w.each,
 		uncached: w.pace.Weigh(w.tokens, in.Uncached(h, w.tokens)),
-		requests: b.Requests + w.share*beyond + slowStart, kv: b.KV, weight: h.Weight, kappa: w.kappa,
+		requests: b.Requests + w.share*beyond + slowStart, kv: b.KV, weight: h.Weight, kappa: w.kappa, prompt: w.prompt,
 	}
 }

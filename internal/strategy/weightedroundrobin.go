@@ -6,6 +6,7 @@ var weightedRoundRobinSpec = Spec{
 	Name:    "weighted_round_robin",
 	Summary: "Heads in turn, each as often as its weight says and spread evenly over time.",
 	Formula: "h = heads[turn mod n] unless (w_h · ⌊turn/n⌋ + offset_h) mod W < W − w_h, with w_h = weight_h scaled so that the greatest is W = 65,535",
+	Use:     "For heads of known, different sizes and requests that cost the same. It loses as [`round_robin`](#round_robin) does, and where the weights are wrong.",
 	New:     func(Values, Build) (Strategy, []strict.Fault) { return weightedRoundRobin{}, nil },
 }
 
