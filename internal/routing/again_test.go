@@ -138,7 +138,7 @@ type ender struct {
 	ended func()
 }
 
-func (e ender) Ended(*fleet.Head, string, fleet.Work, fleet.Ending, int64) { e.ended() }
+func (e ender) Ended(*fleet.Head, string, fleet.Work, strategy.End) { e.ended() }
 
 // An attempt that finds the slot of its decision taken is evicted, as the
 // decision would have been.

@@ -251,12 +251,12 @@ func (m *calls) Placed(_ *strategy.Input, h *fleet.Head, w fleet.Work) {
 	*m = append(*m, fmt.Sprintf("placed at %s with %d tokens", h.ID, w.Tokens))
 }
 
-func (m *calls) FirstToken(h *fleet.Head, _ string, w fleet.Work, at time.Time) {
-	*m = append(*m, fmt.Sprintf("first token of %d tokens at %s", w.Tokens, h.ID))
+func (m *calls) FirstToken(h *fleet.Head, _ string, w fleet.Work, after time.Duration, _ time.Time) {
+	*m = append(*m, fmt.Sprintf("first token of %d tokens at %s after %v", w.Tokens, h.ID, after))
 }
 
-func (m *calls) Ended(h *fleet.Head, _ string, w fleet.Work, how fleet.Ending, cached int64) {
-	*m = append(*m, fmt.Sprint("ended ", how == fleet.EndedWell, " at ", h.ID, " with ", cached, " of ", w.Tokens, " cached"))
+func (m *calls) Ended(h *fleet.Head, _ string, w fleet.Work, e strategy.End) {
+	*m = append(*m, fmt.Sprint("ended ", e.How == fleet.EndedWell, " at ", h.ID, " with ", e.Cached, " of ", w.Tokens, " cached, ", e.First, " ", e.Took))
 }
 
 // A memory hears once of each placement, first token and outcome, also of an
@@ -276,7 +276,14 @@ func TestAMemoryHearsOnceOfWhatHappens(t *testing.T) {
 			w.router.End(one, routing.Outcome{Result: routing.ResultOK, CachedTokens: 7})
 			w.router.End(late, routing.Outcome{Result: routing.ResultError})
 		}
-		want := calls{"placed at a with 9 tokens", "placed at a with 8 tokens", "first token of 9 tokens at a", "ended true at a with 7 of 9 cached", "ended false at a with 0 of 8 cached"}
+		timed := w.decide(strategy.Request{InputTokens: 7})
+		time.Sleep(time.Second)
+		w.router.End(timed, routing.Outcome{Result: routing.ResultOK, TTFT: 50, Duration: 70})
+		want := calls{
+			"placed at a with 9 tokens", "placed at a with 8 tokens", "first token of 9 tokens at a after 500ms",
+			"ended true at a with 7 of 9 cached, 0s 2.5s", "ended false at a with 0 of 8 cached, 0s 0s",
+			"placed at a with 7 tokens", "ended true at a with 0 of 7 cached, 50ms 70ms",
+		}
 		if !slices.Equal(memory, want) {
 			t.Errorf("the memory is calls\n%q\nwant\n%q", memory, want)
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/strategy"
 )
 
 // Result is how a request ended.
@@ -76,9 +77,30 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 		d.Head.Outcomes.ObserveTrial(d.Head, end, o.At)
 	}
 	if end != fleet.EndedUnreported {
-		r.memory.Ended(d.Head, d.ModelType, d.work, end, o.CachedTokens)
+		r.memory.Ended(d.Head, d.ModelType, d.work, d.ended(o, end, late))
 	}
 	return !late
+}
+
+// ended is the outcome as a memory takes it. Where no first token was reported, the
+// whole answer came at once. What is reported after another end says when by itself,
+// or not at all.
+func (d *Decision) ended(o *Outcome, how fleet.Ending, late bool) strategy.End {
+	e := strategy.End{How: how, Cached: o.CachedTokens, At: o.At}
+	switch {
+	case o.Duration > 0:
+		e.Took = time.Duration(o.Duration * float64(time.Millisecond))
+	case !late:
+		e.Took = max(o.At.Sub(d.At), 1)
+	}
+	switch {
+	case d.firstToken.Load() > 0:
+	case o.TTFT > 0:
+		e.First = time.Duration(o.TTFT * float64(time.Millisecond))
+	default:
+		e.First = e.Took
+	}
+	return e
 }
 
 // Blames reports whether the outcome counts against the head.

@@ -400,7 +400,7 @@ func (r *Router) Begun(d *Decision) time.Time {
 	now := r.o.Now()
 	if after := max(now.Sub(d.At), 1); d.firstToken.CompareAndSwap(0, int64(after)) {
 		d.Head.Live.Answers(d.work.Pending)
-		r.memory.FirstToken(d.Head, d.ModelType, d.work, now)
+		r.memory.FirstToken(d.Head, d.ModelType, d.work, after, now)
 		if d.Trial {
 			d.Head.Outcomes.TrialAnswers(d.Head)
 		}

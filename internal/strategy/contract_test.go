@@ -172,7 +172,7 @@ func check(t *rapid.T, name string, s Chooser, costs map[string]float64, want []
 		switch {
 		case len(want) == 0: // none is the best
 			return
-		case name == "power_of_two": // of any two
+		case slices.Contains([]string{"power_of_two", "latency", "peak_ewma"}, name): // of any two
 			if n > 1 && costs[picks[1].Head.ID] < costs[picks[0].Head.ID] {
 				t.Fatalf("%s chose %s before %s of %v", name, picks[0].Head.ID, picks[1].Head.ID, costs)
 			}

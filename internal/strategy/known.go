@@ -92,18 +92,21 @@ func (k *Known) Heard(h *fleet.Head, modelType string, blocks []uint64, tokens i
 }
 
 // FirstToken implements Memory.
-func (k *Known) FirstToken(h *fleet.Head, modelType string, w fleet.Work, at time.Time) {
+func (k *Known) FirstToken(h *fleet.Head, modelType string, w fleet.Work, after time.Duration, at time.Time) {
 	if p := (*k.paces.Load())[modelType]; p != nil {
 		p.firstToken(h, w, at)
+		p.answered(h, after, 0, at)
 	}
 }
 
 // Ended implements Memory.
-func (k *Known) Ended(h *fleet.Head, modelType string, w fleet.Work, how fleet.Ending, cached int64) {
-	if how != fleet.EndedWell || cached == fleet.Unknown {
+func (k *Known) Ended(h *fleet.Head, modelType string, w fleet.Work, e End) {
+	p := (*k.paces.Load())[modelType]
+	if p == nil || e.How != fleet.EndedWell {
 		return
 	}
-	if p := (*k.paces.Load())[modelType]; p != nil && p.delivered(h, w, cached) {
+	p.answered(h, e.First, e.Took, e.At)
+	if e.Cached != fleet.Unknown && p.delivered(h, w, e.Cached) {
 		k.Prompts.Clear(h.Number, h.Instance)
 	}
 }

@@ -122,10 +122,11 @@ func reported(l *fleet.Live, limit int64) (requests float64, at time.Time) {
 }
 
 // lighter returns the less loaded of two heads first, with the loads that it
-// compared. Without outcomes it compares reports, and the older those are the more
+// compared, each times its factor. Without outcomes it compares reports, and the older those are the more
 // it leaves to chance: all who compare the same old reports choose the same head.
-func lighter(in *Input, a, b *fleet.Head) (first, second Pick) {
+func lighter(in *Input, a, b *fleet.Head, ofA, ofB float64) (first, second Pick) {
 	loads, worth := compareTwo(in, [2]*fleet.Head{a, b})
+	loads[0], loads[1] = loads[0]*ofA, loads[1]*ofB
 	first, second = Pick{a, loads[0]}, Pick{b, loads[1]}
 	swap := loads[1] < loads[0] || loads[0] == loads[1] && in.Rand.Uint64()&1 == 0
 	if worth < 1 && in.Rand.Float64() >= worth {

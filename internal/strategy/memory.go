@@ -18,12 +18,20 @@ type Memory interface {
 	// Placed is called once for each request that was placed at a head, with its
 	// work there.
 	Placed(in *Input, h *fleet.Head, w fleet.Work)
-	// FirstToken is called once for each request whose first token was reported.
-	FirstToken(h *fleet.Head, modelType string, w fleet.Work, at time.Time)
-	// Ended is called once for each request whose outcome was reported. cached is
-	// how many tokens of its prompt the head had cached, fleet.Unknown if it did
-	// not say.
-	Ended(h *fleet.Head, modelType string, w fleet.Work, how fleet.Ending, cached int64)
+	// FirstToken is called once for each request whose first token was reported,
+	// with the time since it was placed.
+	FirstToken(h *fleet.Head, modelType string, w fleet.Work, after time.Duration, at time.Time)
+	// Ended is called once for each request whose outcome was reported.
+	Ended(h *fleet.Head, modelType string, w fleet.Work, e End)
+}
+
+// End is how a request ended, as far as was reported.
+type End struct {
+	How    fleet.Ending
+	Cached int64         // tokens of its prompt that the head had cached, fleet.Unknown if it did not say
+	First  time.Duration // from when it was placed until the first token; 0: FirstToken was called
+	Took   time.Duration // from when it was placed until the end; 0: unknown
+	At     time.Time
 }
 
 // Recall is what a strategy wants to know.

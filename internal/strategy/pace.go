@@ -25,6 +25,8 @@ type Pace struct {
 	model  atomic.Pointer[paceModel]   // nil: nothing is known yet
 	tokens atomic.Uint64               // of a prompt, the mean, as bits
 	caches caches
+	firsts observed // at all heads, and so are
+	wholes observed
 
 	mu     sync.Mutex
 	fit    leastSquares
@@ -43,6 +45,7 @@ type paceModel struct {
 type headPace struct {
 	slower atomic.Uint64 // how many times as long as the pool it takes, as bits; 0: as long
 	mark   atomic.Int64  // until when its time is accounted for, in ns after paceZero
+	times  times
 
 	instance  uint64
 	took      float64 // s, decayed sums

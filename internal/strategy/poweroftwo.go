@@ -1,6 +1,7 @@
 package strategy
 
 import (
+	"headway/internal/fleet"
 	"headway/internal/strict"
 )
 
@@ -15,18 +16,24 @@ var powerOfTwoSpec = Spec{
 type powerOfTwo struct{}
 
 func (powerOfTwo) Choose(in *Input, picks []Pick) int {
+	return chooseOfTwo(in, picks, func(*fleet.Head) float64 { return 1 })
+}
+
+// chooseOfTwo chooses the better of two random heads by their loads, each times a
+// factor.
+func chooseOfTwo(in *Input, picks []Pick, factor func(*fleet.Head) float64) int {
 	r := &in.Tier().Ranked
 	a := drawLarge(in, r, nil)
 	if a == nil {
 		return 0
 	}
-	picks[0] = Pick{a, ownLoad(a, in.Now)}
+	picks[0] = Pick{a, factor(a) * ownLoad(a, in.Now)}
 	b := drawLarge(in, r, picks[:1])
 	if b == nil {
 		return 1
 	}
 	pair := [2]Pick{}
-	pair[0], pair[1] = lighter(in, a, b)
+	pair[0], pair[1] = lighter(in, a, b, factor(a), factor(b))
 	return Fill(in, r.Heads, picks, copy(picks, pair[:]))
 }
 

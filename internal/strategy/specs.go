@@ -17,9 +17,11 @@ func Add(spec Spec) {
 var specs = []Spec{
 	adaptiveSpec,
 	geoPreferredSpec,
+	latencySpec,
 	leastLoadedSpec,
 	leastTokensSpec,
 	modelSpecificSpec,
+	peakEWMASpec,
 	powerOfTwoSpec,
 	randomSpec,
 	roundRobinSpec,
