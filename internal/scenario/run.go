@@ -338,7 +338,7 @@ func (r *run) once(req *strategy.Request, hold bool) (outcome, error) {
 	if hold {
 		r.held = append(r.held, d)
 	} else {
-		r.router.End(d, routing.Outcome{Result: routing.ResultOK})
+		r.router.End(d, routing.Outcome{Result: routing.ResultOK, CachedTokens: fleet.Unknown})
 	}
 	return outcome{head: d.Head.ID}, nil
 }
@@ -346,7 +346,7 @@ func (r *run) once(req *strategy.Request, hold bool) (outcome, error) {
 func (r *run) finish(words []string) error {
 	ended := 0
 	err := r.first(words, func(d *routing.Decision) {
-		r.router.End(d, routing.Outcome{Result: routing.ResultOK})
+		r.router.End(d, routing.Outcome{Result: routing.ResultOK, CachedTokens: fleet.Unknown})
 		ended++
 	})
 	r.held = slices.Delete(r.held, 0, ended)

@@ -28,7 +28,7 @@ func (s adaptive) Choose(in *Input, picks []Pick) int { return chooseWeighed(s, 
 
 func (s adaptive) Score(in *Input, scores []float64) { scoreWeighed(s, in, scores) }
 
-func (s adaptive) look() float64 { return s.limit }
+func (s adaptive) wants() wants { return wants{waitLimit: s.limit} }
 
 // cost is the formula. The last factor keeps sessions of the same application from
 // all going to the heads that have its prompt until those run out of memory.
@@ -38,6 +38,6 @@ func (s adaptive) cost(h weighed) float64 {
 
 // Terms implements Explainer.
 func (s adaptive) Terms(in *Input, i int) []Term {
-	w := weigh(in, s.limit)
+	w := weigh(in, s.wants())
 	return w.at(in, i).terms()
 }

@@ -16,13 +16,13 @@ func (s leastTokens) Choose(in *Input, picks []Pick) int { return chooseWeighed(
 
 func (s leastTokens) Score(in *Input, scores []float64) { scoreWeighed(s, in, scores) }
 
-func (leastTokens) look() float64 { return 0 }
+func (leastTokens) wants() wants { return wants{} }
 
 func (leastTokens) cost(h weighed) float64 { return h.slower * (h.ahead + h.prompt) / h.weight }
 
 // Terms implements Explainer.
 func (leastTokens) Terms(in *Input, i int) []Term {
-	w := weigh(in, 0)
+	w := weigh(in, wants{})
 	h := w.at(in, i)
 	return []Term{
 		{"slower", h.slower, ""}, {"ahead", h.ahead, "tokens"}, {"prompt", h.prompt, "tokens"}, {"weight", h.weight, ""},

@@ -71,7 +71,10 @@ func (p *Pace) answered(h *fleet.Head, first, whole time.Duration, at time.Time)
 	t := &p.head(h.Number).times
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if t.instance.Load() != h.Instance {
+	switch is := t.instance.Load(); {
+	case h.Instance < is: // it comes late, of an epoch that is over
+		return
+	case h.Instance > is:
 		for _, n := range [...]*number{&t.firsts.sum, &t.firsts.n, &t.wholes.sum, &t.wholes.n, &t.peak} {
 			n.set(0)
 		}

@@ -37,6 +37,8 @@ func TestObservedTimesFade(t *testing.T) {
 	if s, f := first(slow, 2*time.Minute), first(fast, 2*time.Minute); math.Abs(s/f-1) > 0.01 {
 		t.Errorf("after two minutes %v s and %v s, want no difference", s, f)
 	}
+	p.answered(&fleet.Head{Number: 1, Instance: 1}, time.Hour, time.Hour, noon)
+	near("what comes late of the instance before", first(slow, 0), (4*1+4*0.8*mean)/8)
 	near("another instance", first(&fleet.Head{Number: 1, Instance: 3}, 0), 0.8*mean)
 }
 

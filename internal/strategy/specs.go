@@ -23,6 +23,7 @@ var specs = []Spec{
 	modelSpecificSpec,
 	peakEWMASpec,
 	powerOfTwoSpec,
+	prefixAwareSpec,
 	randomSpec,
 	roundRobinSpec,
 	sessionAffinitySpec,

@@ -44,6 +44,7 @@ type weighed struct {
 	kv       float64 // the part of its KV cache that is used with this prompt
 	weight   float64
 	kappa    float64 // the mean predicted wait of the tier in s, within its limit
+	least    float64 // requests / weight of the least loaded head of the tier that takes the request
 }
 
 func (h weighed) terms() []Term {
@@ -66,10 +67,18 @@ type weighing struct {
 	wait   float64 // weight of the prompts of those
 	each   float64 // weight of the prompts ahead for each request of ours, in tokens
 	kappa  float64
+	counts bool // requests are rounded at random, so that heads that differ by less than one share the traffic
+	least  float64
 }
 
-// weigh looks at all heads of the tier. The mean predicted wait counts up to limit.
-func weigh(in *Input, limit float64) (w weighing) {
+// wants is what a strategy that counts tokens wants to know of a tier.
+type wants struct {
+	waitLimit float64 // up to which the mean predicted wait counts, in s
+	counts    bool    // that requests are whole, and what weighed.least is
+}
+
+// weigh looks at all heads of the tier.
+func weigh(in *Input, what wants) (w weighing) {
 	in.RecallPrompt()
 	w.r, w.pace = &in.Tier().Ranked, in.Recalled.Pace
 	w.list, w.tokens = w.pace.list(), in.Tokens()
@@ -99,20 +108,35 @@ func weigh(in *Input, limit float64) (w weighing) {
 		}
 	}
 	w.each = ahead / max(requests, 1)
-	w.kappa = min((wait/n+w.wait)*w.pace.perToken(), limit)
+	w.kappa = min((wait/n+w.wait)*w.pace.perToken(), what.waitLimit)
+	if w.counts = what.counts; w.counts {
+		w.least = w.leastLoaded(in)
+	}
 	return w
+}
+
+// leastLoaded is the least of requests / weight of the heads that take the request. One
+// that does not says nothing of how loaded the others are.
+func (w *weighing) leastLoaded(in *Input) float64 {
+	least := math.Inf(1)
+	for i, h := range w.r.Heads {
+		if in.Takes(h) {
+			at := w.at(in, i)
+			least = min(least, at.requests/at.weight)
+		}
+	}
+	return least
 }
 
 // coster is a strategy whose cost is made of what is weighed.
 type coster interface {
-	// look says up to which predicted wait in s the cache counts the more.
-	look() (waitLimit float64)
+	wants() wants
 	cost(weighed) float64
 }
 
 // scoreWeighed is Score of a coster.
 func scoreWeighed[S coster](s S, in *Input, scores []float64) {
-	w := weigh(in, s.look())
+	w := weigh(in, s.wants())
 	for i, h := range w.r.Heads {
 		if scores[i] = math.Inf(1); in.Takes(h) {
 			scores[i] = s.cost(w.at(in, i))
@@ -124,7 +148,7 @@ func scoreWeighed[S coster](s S, in *Input, scores []float64) {
 // counts say what heads have to do. Where only reports do, between two reports all
 // who choose the least would choose the same head.
 func chooseWeighed[S coster](s S, in *Input, picks []Pick) int {
-	w := weigh(in, s.look())
+	w := weigh(in, s.wants())
 	if !w.own && len(picks) > 1 {
 		if n := chooseOfFew(s, in, &w, picks); n > 0 {
 			return n
@@ -190,9 +214,13 @@ func (w *weighing) at(in *Input, i int) weighed {
 		beyond, waiting = w.beyond, w.wait
 	}
 	slowStart := h.Live.SlowStart(in.Now)
+	requests := b.Requests + w.share*beyond + slowStart
+	if w.counts {
+		requests = math.Floor(requests + in.Rand.Float64())
+	}
 	return weighed{
 		slower: w.pace.slower(w.list, h.Number), ahead: b.Ahead + w.share*waiting + slowStart*w.each,
 		uncached: w.pace.Weigh(w.tokens, in.Uncached(h, w.tokens)),
-		requests: b.Requests + w.share*beyond + slowStart, kv: b.KV, weight: h.Weight, kappa: w.kappa, prompt: w.prompt,
+		requests: requests, kv: b.KV, weight: h.Weight, kappa: w.kappa, prompt: w.prompt, least: w.least,
 	}
 }
