@@ -77,7 +77,7 @@ var rooms = map[string]room{
 	"tools/mixin/generate": {ours: []string{"tools/mixin", "internal/config"}, others: []string{yaml, "github.com/grafana/grafana-foundation-sdk/go"}},
 
 	"api":    {},
-	"client": {ours: []string{"api"}, others: []string{websocket}},
+	"client": {ours: []string{"api", "internal/openai", "internal/prefix"}, others: []string{websocket}},
 
 	"internal/doctor":    {ours: []string{"api", "client", "internal/boltstore", "internal/local", "internal/policy", "internal/terminal", "internal/disk"}},
 	"internal/cmdline":   {ours: []string{"internal/strict"}, others: []string{cobra, pflag}},
@@ -96,7 +96,7 @@ var rooms = map[string]room{
 	},
 	"internal/tracing": {ours: []string{"internal/outbound"}, others: []string{metrics, otlp, protobuf}},
 	"internal/proxy": {
-		ours:   []string{"internal/access", "internal/admission", "internal/audit", "internal/engines", "internal/fleet", "internal/openai", "internal/outbound", "internal/policy", "internal/routing", "internal/strategy", "internal/strict", "internal/tracing", "internal/upstream"},
+		ours:   []string{"internal/access", "internal/admission", "internal/audit", "internal/engines", "internal/fleet", "internal/openai", "internal/outbound", "internal/policy", "internal/prefix", "internal/routing", "internal/strategy", "internal/strict", "internal/tracing", "internal/upstream"},
 		others: []string{metrics, "golang.org/x/sync"},
 	},
 	"internal/config": {ours: []string{"internal/strict"}, others: []string{pflag, yaml}},
@@ -107,7 +107,7 @@ var rooms = map[string]room{
 	"internal/trail":  {ours: []string{"internal/audit", "internal/strict", "internal/disk"}, others: []string{metrics}},
 	"internal/access": {ours: []string{"internal/address", "internal/audit", "internal/feed", "internal/strict", "internal/disk"}, others: []string{metrics, json, oidc, jose, "golang.org/x/time"}},
 	"internal/apiv1": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/event", "internal/fleet", "internal/openai", "internal/prefix", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy"},
 		others: []string{json},
 	},
 	"internal/live": {
@@ -154,7 +154,7 @@ var rooms = map[string]room{
 	"internal/monitor":    {ours: []string{"internal/history", "internal/outbound", "internal/disk"}, others: []string{metrics, model, common, prom, json}},
 	"internal/pki":        {ours: []string{"internal/disk"}, others: []string{metrics, acme}},
 	"internal/freeport":   {},
-	"internal/openai":     {},
+	"internal/openai":     {others: []string{xxhash}},
 	"internal/storetest":  {ours: []string{"internal/access", "internal/audit", "internal/event", "internal/feed", "internal/fleet", "internal/registry", "internal/policy", "internal/routing"}, others: []string{metrics, rapid}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/registry", "internal/memstore", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
 	"internal/engine":     {},

@@ -1,8 +1,10 @@
 package openai
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -359,46 +361,51 @@ func (c *cursor) end() bool {
 
 // unquote decodes what stands between the quotes of a string that str took.
 // A half of a surrogate pair becomes U+FFFD.
-func unquote(raw []byte) string {
-	var s strings.Builder
-	s.Grow(len(raw))
-	for i := 0; i < len(raw); {
-		if raw[i] != '\\' {
-			s.WriteByte(raw[i])
-			i++
-			continue
+func unquote(raw []byte) string { return string(appendUnquoted(nil, raw)) }
+
+func appendUnquoted(dst, raw []byte) []byte {
+	dst = slices.Grow(dst, len(raw))
+	for {
+		slash := bytes.IndexByte(raw, '\\')
+		if slash < 0 {
+			return append(dst, raw...)
 		}
-		switch ch := raw[i+1]; ch {
-		case 'u':
-			r := hex4(raw[i+2:])
-			i += 6
-			if r >= 0xd800 && r < 0xdc00 && len(raw)-i >= 6 && raw[i] == '\\' && raw[i+1] == 'u' {
-				if low := hex4(raw[i+2:]); low >= 0xdc00 && low < 0xe000 {
-					r = (r-0xd800)<<10 | (low - 0xdc00) + 0x10000
-					i += 6
-				}
-			}
-			s.WriteRune(r) // U+FFFD for half a pair
-			continue
-		case 'b', 'f', 'n', 'r', 't':
-			s.WriteByte("\b\f\n\r\t"[strings.IndexByte("bfnrt", ch)])
-		default:
-			s.WriteByte(ch)
-		}
-		i += 2
+		dst = append(dst, raw[:slash]...)
+		dst, raw = appendEscaped(dst, raw[slash:])
 	}
-	return s.String()
 }
 
-func hex4(b []byte) (r rune) {
-	for _, ch := range b[:4] {
-		switch {
-		case ch <= '9':
-			ch -= '0'
-		default:
+// appendEscaped appends what the escape means that raw begins with, and returns
+// what follows it.
+func appendEscaped(dst, raw []byte) (decoded, rest []byte) {
+	if len(raw) < 2 {
+		return append(dst, raw...), nil
+	}
+	switch ch := raw[1]; ch {
+	case 'u':
+		r, n := hex4(raw)
+		if low, m := hex4(raw[n:]); r >= 0xd800 && r < 0xdc00 && low >= 0xdc00 && low < 0xe000 {
+			r, n = (r-0xd800)<<10|(low-0xdc00)+0x10000, n+m
+		}
+		return utf8.AppendRune(dst, r), raw[max(n, 2):] // U+FFFD for half a pair
+	case 'b', 'f', 'n', 'r', 't':
+		return append(dst, "\b\f\n\r\t"[strings.IndexByte("bfnrt", ch)]), raw[2:]
+	default:
+		return append(dst, ch), raw[2:]
+	}
+}
+
+// hex4 reads an escape \uXXXX, if raw begins with one, and how long it is.
+func hex4(raw []byte) (r rune, n int) {
+	const length = len(`\u0000`)
+	if len(raw) < length || raw[0] != '\\' || raw[1] != 'u' {
+		return utf8.RuneError, 0
+	}
+	for _, ch := range raw[2:length] {
+		if ch > '9' {
 			ch = ch | 0x20 - 'a' + 10
 		}
-		r = r<<4 | rune(ch)
+		r = r<<4 | rune(ch&0xf)
 	}
-	return r
+	return r, length
 }

@@ -13,7 +13,7 @@ const (
 	MaxModel = 256
 	// MaxKey is the length of the longest session key and user, in bytes.
 	MaxKey  = 1024
-	maxName = len("safety_identifier") // the longest name that is read
+	maxName = len("previous_response_id") // the longest name that is read
 )
 
 // Tri is a value that may be absent.
@@ -28,7 +28,9 @@ const (
 
 // The parts of a prompt, in the order in which engines put them together.
 const (
-	PartSystem       = iota // system
+	PartTools        = iota // tools
+	PartBefore              // previous_response_id
+	PartSystem              // system
 	PartInstructions        // instructions
 	PartMessages            // messages
 	PartPrompt              // prompt
@@ -47,6 +49,9 @@ type Request struct {
 	// SessionKey is the first of prompt_cache_key, session_id and metadata.session_id
 	// that is not blank, User of user, safety_identifier and metadata.user_id, or empty.
 	SessionKey, User string
+	// Adapter is the first of lora_path and adapter_id, CacheSalt is cache_salt: requests
+	// that differ in one of them share nothing in a head's cache.
+	Adapter, CacheSalt string
 	// Prompt has the raw text of each part of the prompt.
 	Prompt [parts]Span
 
@@ -69,13 +74,17 @@ const (
 	fCacheKey
 	fSession
 	fMetadata
+	fLora
+	fAdapter
+	fSalt
 	fPrompt // the first part; the others follow in their order
 )
 
 var (
 	topNames = []string{
 		"model", "stream", "stream_options", "user", "safety_identifier", "prompt_cache_key", "session_id", "metadata",
-		"system", "instructions", "messages", "prompt", "input", "query",
+		"lora_path", "adapter_id", "cache_salt",
+		"tools", "previous_response_id", "system", "instructions", "messages", "prompt", "input", "query",
 	}
 	optionNames   = []string{"include_usage"}
 	metadataNames = []string{"session_id", "user_id"}
@@ -118,6 +127,7 @@ type scan struct {
 	err      *Error    // the first fault of a field, in what may be JSON otherwise
 	sessions [3]string // by rank
 	users    [3]string
+	adapters [3]string
 }
 
 // Scan reads a body in JSON, which must stand in memory as one. It sets all of
@@ -151,7 +161,7 @@ func Scan(body []byte, r *Request) *Error {
 	case r.model == Span{}:
 		return noModel()
 	}
-	r.SessionKey, r.User = firstOf(&s.sessions), firstOf(&s.users)
+	r.SessionKey, r.User, r.Adapter = firstOf(&s.sessions), firstOf(&s.users), firstOf(&s.adapters)
 	return nil
 }
 
@@ -233,6 +243,12 @@ func (s *scan) field(f field, name string) {
 				s.users[2] = s.name()
 			}
 		})
+	case fLora:
+		s.adapters[0] = s.any()
+	case fAdapter:
+		s.adapters[1] = s.any()
+	case fSalt:
+		r.CacheSalt = s.any()
 	default:
 		r.Prompt[f-fPrompt] = s.skip()
 	}
@@ -294,6 +310,19 @@ func (s *scan) name() string {
 		return ""
 	}
 	return v
+}
+
+// any reads a value of which only matters that it is the same: of null nothing.
+func (s *scan) any() string {
+	switch s.peek() {
+	case '"':
+		raw, _ := s.str()
+		return unquote(raw)
+	case 'n':
+		s.skip()
+		return ""
+	}
+	return string(s.skip().Of(s.b))
 }
 
 // decoded reads the string that is next, unless it is longer than most bytes.

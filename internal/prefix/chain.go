@@ -17,6 +17,10 @@ const (
 	largeBlock = 2048
 )
 
+// MaxHashes is how many blocks of a prompt have hashes: those of about two million
+// tokens.
+const MaxHashes = 4096
+
 // Chain makes the hashes of the blocks of a prompt: each is XXH64 of a block, with
 // the hash before it as the seed, so that equal hashes mean equal text up to the
 // end of the block. They are the same everywhere, and not secret: who knows a text
@@ -26,15 +30,18 @@ const (
 type Chain struct {
 	Hashes []uint64
 
-	block xxhash.Digest
-	begun bool
-	last  uint64
-	left  int // bytes that are missing in the block
-	bytes int64
+	digest xxhash.Digest
+	last   uint64
+	bytes  int64
+	have   int              // bytes of a block that is not whole
+	block  [largeBlock]byte // that has them
 }
 
-// Reset begins another prompt.
-func (c *Chain) Reset() { *c = Chain{Hashes: c.Hashes[:0]} }
+// Reset begins another prompt, whose hashes are appended to these.
+func (c *Chain) Reset(hashes []uint64) {
+	clear(c.block[:min(c.bytes, largeBlock)]) // no text is kept
+	c.Hashes, c.last, c.bytes, c.have = hashes, 0, 0, 0
+}
 
 // Bytes is how long the prompt is.
 func (c *Chain) Bytes() int64 { return c.bytes }
@@ -42,24 +49,34 @@ func (c *Chain) Bytes() int64 { return c.bytes }
 // Write adds text. It never fails.
 func (c *Chain) Write(text []byte) (int, error) {
 	n := len(text)
-	for len(text) > 0 {
-		if !c.begun {
-			c.begun = true
-			c.block.ResetWithSeed(c.last)
-			if c.left = largeBlock; c.bytes < smallUntil {
-				c.left = smallBlock
-			}
+	for len(text) > 0 && len(c.Hashes) < MaxHashes {
+		size := largeBlock
+		if c.bytes < smallUntil {
+			size = smallBlock
 		}
-		part := text[:min(len(text), c.left)]
-		_, _ = c.block.Write(part)
+		part := text[:min(len(text), size-c.have)]
 		text = text[len(part):]
 		c.bytes += int64(len(part))
-		if c.left -= len(part); c.left == 0 {
-			c.last, c.begun = c.block.Sum64(), false
-			c.Hashes = append(c.Hashes, c.last)
+		switch {
+		case len(part) == size:
+			c.add(part)
+		case c.have+copy(c.block[c.have:], part) == size:
+			c.add(c.block[:size])
+			c.have = 0
+		default:
+			c.have += len(part)
 		}
 	}
+	c.bytes += int64(len(text))
 	return n, nil
+}
+
+// add adds a whole block.
+func (c *Chain) add(block []byte) {
+	c.digest.ResetWithSeed(c.last)
+	_, _ = c.digest.Write(block)
+	c.last = c.digest.Sum64()
+	c.Hashes = append(c.Hashes, c.last)
 }
 
 // Covered is how many bytes of a prompt its first blocks have.
@@ -68,6 +85,24 @@ func Covered(blocks int) int64 {
 		return smallUntil + int64(blocks-small)*largeBlock
 	}
 	return int64(blocks) * smallBlock
+}
+
+// Scope is a hash of what prompts must have in common to share something in a head's
+// cache beside their model: the tenant, by its kind and its id, the adapter, and the salt
+// of the cache. It is 0 if all are empty.
+func Scope(kind, id, adapter, salt string) uint64 {
+	if kind == "" && id == "" && adapter == "" && salt == "" {
+		return 0
+	}
+	var d xxhash.Digest
+	d.Reset()
+	for _, text := range [...]string{kind, id, adapter, salt} {
+		var length [8]byte
+		binary.LittleEndian.PutUint64(length[:], uint64(len(text)))
+		_, _ = d.Write(length[:])
+		_, _ = d.WriteString(text)
+	}
+	return max(d.Sum64(), 1)
 }
 
 // Keys makes of the hashes of a prompt those that are kept: with a secret, so that no

@@ -73,6 +73,39 @@ func TestKeysShareNothingBetweenScopes(t *testing.T) {
 	}
 }
 
+// No more blocks have hashes than a decision may name.
+func TestAChainHasAnEnd(t *testing.T) {
+	var c Chain
+	for range 9 {
+		_, _ = c.Write(make([]byte, 1<<20))
+	}
+	if len(c.Hashes) != MaxHashes || c.Bytes() != 9<<20 {
+		t.Errorf("%d hashes of %d bytes", len(c.Hashes), c.Bytes())
+	}
+}
+
+// Nothing of a prompt is left in a chain that is used again.
+func TestAChainForgetsItsText(t *testing.T) {
+	for _, n := range []int{100, 5000, 6143} {
+		var c Chain
+		_, _ = c.Write(bytes.Repeat([]byte("secret"), n)[:n])
+		if c.Reset(nil); bytes.ContainsAny(c.block[:], "secret") {
+			t.Errorf("of %d bytes some are left", n)
+		}
+	}
+}
+
+func TestAScopeIsThatOfItsTexts(t *testing.T) {
+	seen := map[uint64]bool{}
+	for _, x := range [][4]string{{}, {"key", "a"}, {"keya"}, {"", "keya"}, {"key", "b"}, {"key", "a", "lora"}, {"key", "a", "", "lora"}, {"key", "a", "lo", "ra"}} {
+		s := Scope(x[0], x[1], x[2], x[3])
+		if seen[s] || s != Scope(x[0], x[1], x[2], x[3]) || (s == 0) != (x == [4]string{}) {
+			t.Errorf("%q has the scope %x", x, s)
+		}
+		seen[s] = true
+	}
+}
+
 func BenchmarkChain(b *testing.B) {
 	for name, n := range map[string]int{"8k tokens": 32 << 10, "100k tokens": 400 << 10} {
 		b.Run(name, func(b *testing.B) {
@@ -81,7 +114,7 @@ func BenchmarkChain(b *testing.B) {
 			var block Scratch
 			b.ReportAllocs()
 			for b.Loop() {
-				c.Reset()
+				c.Reset(c.Hashes[:0])
 				_, _ = c.Write(text)
 				keys.Apply(c.Hashes, 1, &block)
 			}
