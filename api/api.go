@@ -125,18 +125,21 @@ type ReportedLoad struct {
 
 // DecisionRequest is the body of POST /api/v1/decisions.
 type DecisionRequest struct {
-	ModelType    string            `json:"model_type"`
-	Region       string            `json:"region,omitempty"`
-	RegionMode   string            `json:"region_mode,omitempty"` // prefer or require
-	Strategy     string            `json:"strategy,omitempty"`
-	SessionKey   string            `json:"session_key,omitempty"`
-	Prompt       string            `json:"prompt,omitempty"`
-	PrefixHashes []string          `json:"prefix_hashes,omitempty"` // 1 to 16 hexadecimal digits each
-	InputTokens  *int64            `json:"input_tokens,omitempty"`
-	TTLSeconds   int64             `json:"ttl_seconds,omitzero"` // of the reservation; 0: as configured
-	Exclude      []string          `json:"exclude,omitempty"`
-	Labels       map[string]string `json:"labels,omitempty"`
-	Explain      bool              `json:"explain,omitzero"`
+	ModelType        string            `json:"model_type"`
+	Region           string            `json:"region,omitempty"`
+	RegionMode       string            `json:"region_mode,omitempty"` // prefer or require
+	Strategy         string            `json:"strategy,omitempty"`
+	SessionKey       string            `json:"session_key,omitempty"`
+	SessionID        string            `json:"session_id,omitempty"`         // the conversation that the request continues; session_key where that is empty
+	Turn             int64             `json:"turn,omitzero"`                // of the conversation, from 1
+	ExpectedReturnMs *float64          `json:"expected_return_ms,omitempty"` // until its next request is expected
+	Prompt           string            `json:"prompt,omitempty"`             // is hashed and forgotten; client.HashText does that before it is sent
+	PrefixHashes     []string          `json:"prefix_hashes,omitempty"`      // 1 to 16 hexadecimal digits each
+	InputTokens      *int64            `json:"input_tokens,omitempty"`
+	TTLSeconds       int64             `json:"ttl_seconds,omitzero"` // of the reservation; 0: as configured
+	Exclude          []string          `json:"exclude,omitempty"`
+	Labels           map[string]string `json:"labels,omitempty"`
+	Explain          bool              `json:"explain,omitzero"`
 }
 
 // DecisionHead is the head that a decision names.

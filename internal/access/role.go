@@ -77,6 +77,15 @@ func (p *Principal) May(want Permission) bool {
 	return p != nil && p.Role.Allows(want) && (len(p.Scopes) == 0 || slices.Contains(p.Scopes, want))
 }
 
+// Identity is the type and the id of the principal, which no other has; of none both are
+// empty.
+func (p *Principal) Identity() (kind, id string) {
+	if p == nil {
+		return "", ""
+	}
+	return p.Type, p.ID
+}
+
 // Mark is another for each principal within this process, as far as 32 bits go.
 func (p *Principal) Mark() uint32 {
 	if p == nil {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"headway/internal/fleet"
+	"headway/internal/openai"
+	"headway/internal/prefix"
 	"headway/internal/routing"
 	"headway/internal/strategy"
 	"headway/internal/strict"
@@ -13,10 +15,11 @@ import (
 // Bounds of a decision request.
 const (
 	maxSessionKey   = 256 // bytes
-	maxPrefixHashes = 4096
+	maxPrefixHashes = prefix.MaxHashes
 	maxExclude      = 256
 	maxInputTokens  = 1_000_000_000
 	maxTTLSeconds   = 86_400
+	maxTurn         = 1_000_000_000
 	bytesPerToken   = 4 // of a prompt whose tokens were not counted: English in the usual vocabularies
 )
 
@@ -44,8 +47,16 @@ func (d *work) field(r *strict.Reader, name string) bool {
 			req.RegionMode, ok = strategy.ParseRegionMode(text)
 			return ok
 		})
+	case "session_id":
+		r.Text(&req.SessionID)
+	case "turn":
+		r.Whole(&req.Turn, 1, maxTurn)
+	case "expected_return_ms":
+		r.Number(&d.returns, 0, maxDurationMs)
 	case "prompt":
-		d.prompt = r.Size()
+		if raw, ok := r.Quoted(); ok {
+			openai.WritePlain(raw[1:len(raw)-1], &d.chain)
+		}
 	case "input_tokens":
 		r.Whole(&req.InputTokens, 0, maxInputTokens)
 	case "ttl_seconds":
@@ -102,6 +113,7 @@ func checkDecision(req *strategy.Request) []strict.Fault {
 	text("/region", req.Region, fleet.MaxNameLength)
 	text("/strategy", req.Strategy, fleet.MaxNameLength)
 	text("/session_key", req.SessionKey, maxSessionKey)
+	text("/session_id", req.SessionID, maxSessionKey)
 	if req.RegionMode == strategy.RegionRequire && req.Region == "" {
 		faults.Add("/region", "is required beside region_mode require")
 	}

@@ -4,40 +4,58 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strconv"
+	"strings"
+	"time"
 	"unicode/utf16"
 	"unicode/utf8"
 
 	"headway/internal/fleet"
+	"headway/internal/openai"
+	"headway/internal/prefix"
 	"headway/internal/strategy"
 	"headway/internal/strict"
 )
 
 // work is the memory of one decision request, kept from one to the next.
 type work struct {
-	req    strategy.Request
-	hashes []uint64
-	ids    []string
-	prompt int       // bytes of the prompt
-	again  [3]string // names of the request before, which are often those of this one
+	req     strategy.Request
+	hashes  []uint64 // that were given
+	chain   prefix.Chain
+	returns float64 // ms until the session's next request
+	ids     []string
+	again   [3]string // names of the request before, which are often those of this one
 }
 
 func (d *work) reset() {
 	clear(d.ids)
 	d.req = strategy.Request{InputTokens: fleet.Unknown}
-	d.hashes, d.ids, d.prompt = d.hashes[:0], d.ids[:0], 0
+	d.hashes, d.ids, d.returns = d.hashes[:0], d.ids[:0], float64(fleet.Unknown)
+	d.chain.Reset(d.chain.Hashes[:0])
 }
 
-// complete fills the request from what was read beside it.
+// complete fills the request from what was read beside it. Of the prompt it keeps hashes
+// alone.
 func (d *work) complete() {
-	if d.req.InputTokens == fleet.Unknown {
-		d.req.InputTokens = int64(d.prompt+bytesPerToken-1) / bytesPerToken
+	req, bytes := &d.req, d.chain.Bytes()
+	if req.InputTokens == fleet.Unknown {
+		req.InputTokens = (bytes + bytesPerToken - 1) / bytesPerToken
 	}
-	d.req.PrefixHashes, d.req.Exclude = d.hashes, d.ids
+	req.PrefixHashes, req.Exclude = d.hashes, d.ids
+	if len(d.hashes) == 0 {
+		req.PrefixHashes, req.PromptBytes = d.chain.Hashes, bytes
+	}
+	d.chain.Reset(d.chain.Hashes)
+	if d.returns >= 0 {
+		req.Returns = max(time.Duration(d.returns*float64(time.Millisecond)), 1)
+	}
+	if strings.TrimSpace(req.SessionKey) == "" {
+		req.SessionKey = req.SessionID
+	}
 }
 
 // scan reads the usual request in one pass: an object of known fields, each at
 // most once, with strings without escapes (the prompt aside, which is
-// only measured), whole numbers without sign, and booleans. It returns false
+// hashed), whole numbers without sign, and booleans. It returns false
 // for everything else, right or wrong, which decode then reads; what it
 // accepts means the same there.
 //
@@ -95,7 +113,10 @@ func (d *work) value(c *scanner, name []byte) (field int) {
 		}
 	case "prompt":
 		field = 1 << 5
-		_, d.prompt, ok = c.quoted()
+		var raw []byte
+		if raw, _, ok = c.quoted(); ok {
+			openai.WritePlain(raw, &d.chain)
+		}
 	case "input_tokens":
 		field = 1 << 6
 		var n uint64
@@ -118,6 +139,19 @@ func (d *work) value(c *scanner, name []byte) (field int) {
 			d.ids = append(d.ids, id)
 			return ok
 		})
+	case "session_id":
+		field = 1 << 10
+		req.SessionID, ok = c.string()
+	case "turn":
+		field = 1 << 11
+		var n uint64
+		n, ok = c.number()
+		req.Turn, ok = int64(n), ok && n >= 1 && n <= maxTurn
+	case "expected_return_ms":
+		field = 1 << 12
+		var n uint64
+		n, ok = c.number()
+		d.returns, ok = float64(n), ok && n <= maxDurationMs
 	}
 	if !ok {
 		return 0

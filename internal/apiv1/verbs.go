@@ -14,6 +14,7 @@ import (
 	"headway/api"
 	"headway/internal/access"
 	"headway/internal/fleet"
+	"headway/internal/prefix"
 	"headway/internal/registry"
 	"headway/internal/routing"
 	"headway/internal/strict"
@@ -151,7 +152,8 @@ func (d *Verbs) Decide(p *access.Principal, body, answer []byte) ([]byte, error)
 	if faults = strict.Merge(faults, checkDecision(&in.req)); len(faults) > 0 {
 		return answer, strict.Invalid(faults)
 	}
-	in.req.Caller, in.req.Reads = p.Mark(), in.req.Explain && p.May(access.Read)
+	kind, id := p.Identity()
+	in.req.Caller, in.req.Scope, in.req.Reads = p.Mark(), prefix.Scope(kind, id, "", ""), in.req.Explain && p.May(access.Read)
 	decision, err := d.router.Decide(&in.req)
 	if err != nil {
 		if no, ok := errors.AsType[*routing.NoHeadError](err); ok && no.Stray && p.May(access.Read) {

@@ -84,20 +84,21 @@ func FuzzJSON(f *testing.F) {
 				t.Fatalf("%q is %#v; the library says %#v", text, got, want)
 			}
 		}
-		size(t, text)
+		quoted(t, text)
 	})
 }
 
-// size compares the size of a string with that of its text.
-func size(t *testing.T, text []byte) {
+// quoted compares a string as it stands with the text.
+func quoted(t *testing.T, text []byte) {
 	t.Helper()
-	var want string
+	var want, got string
 	if jsonv2.Unmarshal(text, &want) != nil || jsontext.Value(text).Kind() != '"' {
 		return
 	}
 	r := strict.NewJSON(text, strict.Options{Most: 10})
-	if got := r.Size(); got != len(want) {
-		t.Fatalf("%q has %d bytes, and not %d", text, len(want), got)
+	raw, ok := r.Quoted()
+	if err := jsonv2.Unmarshal(raw, &got); !ok || err != nil || got != want || raw[0] != '"' || raw[len(raw)-1] != '"' {
+		t.Fatalf("%q is %q, and not %q", text, raw, want)
 	}
 	_, _ = r.Done()
 }

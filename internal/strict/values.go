@@ -1,12 +1,9 @@
 package strict
 
 import (
-	"bytes"
 	"math"
 	"strconv"
 	"strings"
-	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // MaxExact is the largest whole number up to which every JSON reader agrees on
@@ -199,33 +196,12 @@ func Map[V any](r *Reader, read func() V) (m map[string]V) {
 	return m
 }
 
-// Size reads a JSON string and returns the bytes of UTF-8 that it means,
-// without a copy of it.
-func (r *Reader) Size() int {
+// Quoted reads a JSON string and returns it as it stands there, in quotes: a part of the
+// data.
+func (r *Reader) Quoted() (raw []byte, ok bool) {
 	if r.Kind() != String {
 		r.want("a string")
-		return 0
+		return nil, false
 	}
-	raw, ok := r.Raw()
-	if !ok {
-		return 0
-	}
-	size := len(raw) - len(`""`)
-	for {
-		at := bytes.IndexByte(raw, '\\')
-		if at < 0 {
-			return size
-		}
-		raw = raw[at+1:]
-		if raw[0] != 'u' {
-			raw, size = raw[1:], size-1
-			continue
-		}
-		unit, _ := strconv.ParseUint(string(raw[1:5]), 16, 16)
-		means := utf8.RuneLen(rune(unit))
-		if utf16.IsSurrogate(rune(unit)) { // one of two, which mean four bytes
-			means = 2
-		}
-		raw, size = raw[5:], size-len(`\u0000`)+means
-	}
+	return r.Raw()
 }
