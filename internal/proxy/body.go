@@ -62,14 +62,20 @@ type body struct {
 }
 
 func (b *bodies) free(x *body) {
-	if x.from != nil {
-		freeMemory(x.from)
-	}
+	x.release()
 	b.leave(&x.place)
 	if x.paced > 0 {
 		b.pace.hold(-x.paced)
 	}
 	*x = body{}
+}
+
+// release gives the memory back, without what stood there: prompts.
+func (b *body) release() {
+	if b.from != nil {
+		clear(b.b)
+		freeMemory(b.from)
+	}
 }
 
 // Errors of incoming.read that are not for the caller as they are.
@@ -194,11 +200,9 @@ func (in *incoming) grow() error {
 		return err
 	}
 	to := newMemory(n)
-	in.b = append(*to, in.b...)
-	if in.from != nil {
-		freeMemory(in.from)
-	}
-	in.from = to
+	b := append(*to, in.b...)
+	in.release()
+	in.b, in.from = b, to
 	if n > firstRead {
 		in.pace.hold(int64(n) - in.paced)
 		in.paced = int64(n)

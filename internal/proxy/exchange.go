@@ -39,6 +39,7 @@ type exchange struct {
 	target   string         // path and query at the head, of PassThrough
 	upload   *upload        // its body, where it is not read before; nil: it is
 	prompt   int64          // bytes of the prompt
+	hashes   []uint64       // of it
 	attempts int
 	beside   *routing.Decision // of the hedge that failed while its attempt went on; nil: none did
 	unhedged bool              // the budget of hedges was used up when one was due
@@ -225,7 +226,7 @@ func (x *exchange) close() {
 	if cap(x.out) > 2*maxOut {
 		x.out = nil
 	}
-	*x = exchange{answer: x.answer, out: x.out[:0]}
+	*x = exchange{answer: x.answer, out: x.out[:0], hashes: x.hashes[:0]}
 	exchanges.Put(x)
 }
 

@@ -55,9 +55,7 @@ func (x *exchange) request() error {
 	if x.req.SessionKey == "" && x.fields.User != "" && p.CallerMay("session") { // what one user asks has much in common
 		x.req.SessionKey = x.fields.User
 	}
-	for _, s := range x.fields.Prompt {
-		x.prompt += int64(s.End - s.Start)
-	}
+	x.hash()
 	x.req.InputTokens = x.proxy.estimates.prompt(p.Model(x.fields.Model), x.prompt)
 	x.priority = admission.Normal
 	given, err := hinted(x.r.Header)

@@ -1,0 +1,41 @@
+package proxy
+
+import (
+	"runtime"
+	"sync"
+
+	"headway/internal/prefix"
+)
+
+// longPrompt is the length of a body, in bytes, from which only some are hashed at a time:
+// many of them at once must not keep the processors from short ones.
+const longPrompt = 256 << 10
+
+// hashing are the long prompts that are hashed.
+var hashing = make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1))
+
+var chains = sync.Pool{New: func() any { return new(prefix.Chain) }}
+
+// hash has the router's request know the prompt by the hashes of its blocks, where a head
+// has a cache for it: where it generates. Nothing of its text is kept.
+func (x *exchange) hash() {
+	kind, id := x.caller.Principal.Identity()
+	x.req.Scope = prefix.Scope(kind, id, x.fields.Adapter, x.fields.CacheSalt)
+	for _, s := range x.fields.Prompt {
+		x.prompt += int64(s.End - s.Start)
+	}
+	if !x.caller.Endpoint.Generates {
+		return
+	}
+	if len(x.body.b) >= longPrompt {
+		hashing <- struct{}{}
+		defer func() { <-hashing }()
+	}
+	c, _ := chains.Get().(*prefix.Chain)
+	c.Reset(x.hashes[:0])
+	x.prompt -= int64(x.fields.WriteText(x.body.b, c))
+	x.hashes = c.Hashes
+	x.req.PrefixHashes, x.req.PromptBytes = c.Hashes, c.Bytes()
+	c.Reset(nil)
+	chains.Put(c)
+}
