@@ -16,6 +16,8 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/ptrace/ptraceotlp"
 
+	"headway/api"
+	"headway/client"
 	"headway/internal/mockhead"
 )
 
@@ -52,7 +54,7 @@ func (s *otlpServer) got() (spans int, raw string, header http.Header) {
 	return s.spans, string(s.raw), s.header
 }
 
-// No prompt and no answer is kept anywhere: not in the log at its most talkative,
+// No prompt, hash of one or answer is kept anywhere: not in the log at its most talkative,
 // the trail, the metrics, decisions and their explanations, events, spans, or any
 // file of the data directory; with answers that are whole, streamed, broken off and
 // refused.
@@ -88,12 +90,15 @@ func TestPitfallS27NoPromptAndNoAnswerIsKept(t *testing.T) {
 			said.add("the answer came")
 		}
 	}
+	long := strings.Repeat(prompt+" ", 50)
+	var hashed api.DecisionRequest
+	client.HashText(&hashed, long)
 	bodies := []string{
-		`{"model":"m","messages":[{"role":"user","content":"` + prompt + `"}],"user":"u","max_tokens":5}`,
-		`{"model":"m","stream":true,"messages":[{"role":"user","content":"` + prompt + `"}],"max_tokens":5}`,
-		`{"model":"nobody-has-this","messages":[{"role":"user","content":"` + prompt + `"}]}`,
-		`{"model":"m","messages":[{"role":"user","content":"` + prompt + `"}],"model":"m"}`,
-		`{"model":"m","messages":[{"role":"user","content":"` + prompt,
+		`{"model":"m","messages":[{"role":"user","content":"` + long + `"}],"user":"u","max_tokens":5}`,
+		`{"model":"m","stream":true,"messages":[{"role":"user","content":"` + long + `"}],"max_tokens":5}`,
+		`{"model":"nobody-has-this","messages":[{"role":"user","content":"` + long + `"}]}`,
+		`{"model":"m","messages":[{"role":"user","content":"` + long + `"}],"model":"m"}`,
+		`{"model":"m","messages":[{"role":"user","content":"` + long,
 	}
 	faults := []mockhead.Fault{
 		{},
@@ -119,10 +124,25 @@ func TestPitfallS27NoPromptAndNoAnswerIsKept(t *testing.T) {
 			ask("/v1/chat/completions", body)
 		}
 		ask("/v1/embeddings", `{"model":"m","input":["`+prompt+`"]}`)
-		ask("/v1/messages", `{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"`+prompt+`"}]}`)
+		ask("/v1/messages", `{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"`+long+`"}]}`)
+		ask("/v1/completions", `{"model":"m","max_tokens":5,"prompt":"`+long+`"}`)
 		for _, i := range injected {
 			i.Remove()
 		}
+	}
+	for _, body := range []string{
+		`{"model_type":"m","explain":true,"session_id":"s","turn":2,"prompt":"` + long + `"}`,
+		`{"model_type":"m","explain":true,"prefix_hashes":["` + strings.Join(hashed.PrefixHashes, `","`) + `"]}`,
+		`{"model_type":"none","prompt":"` + long + `"}`,
+		`{"model_type":"m","turn":0,"prompt":"` + long + `"}`,
+		`{"model_type":"m","prompt":["` + long + `"]}`,
+		`{"model_type":"m","prompt":"` + long,
+	} {
+		_, text, err := p.do("POST", "/api/v1/decisions", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said.add(string(text))
 	}
 	if !strings.Contains(said.String(), "the answer came") {
 		t.Error("no answer had the marker, so that this test proves nothing of answers")
@@ -178,7 +198,7 @@ func TestPitfallS27NoPromptAndNoAnswerIsKept(t *testing.T) {
 		t.Errorf("only %d places were searched", len(places))
 	}
 	for place, text := range places {
-		for _, marker := range []string{prompt, answer, "bWFya2VyLW9mLXRoZS1wcm9tcHQ", "for-the-collector"} {
+		for _, marker := range append(hashed.PrefixHashes, prompt, answer, "bWFya2VyLW9mLXRoZS1wcm9tcHQ", "for-the-collector") {
 			if i := strings.Index(text, marker); i >= 0 {
 				t.Errorf("%s has %q: %s", place, marker, text[max(i-200, 0):min(i+100, len(text))])
 			}
