@@ -134,8 +134,12 @@ var rooms = map[string]room{
 		ours:   []string{"internal/event", "internal/feed", "internal/audit", "internal/fleet", "internal/strict", "internal/policy", "internal/strategy"},
 		others: []string{metrics, model, json},
 	},
+	"internal/effectiveness": {
+		ours:   []string{"internal/fleet", "internal/routing", "internal/strategy"},
+		others: []string{metrics},
+	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address", "internal/openai", "internal/proxy"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/effectiveness", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address", "internal/openai", "internal/proxy"},
 		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress", "golang.org/x/time"},
 	},
 	"internal/boltstore": {

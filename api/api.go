@@ -268,6 +268,33 @@ type Strategy struct {
 	Formula    string              `json:"formula"`
 	Parameters []StrategyParameter `json:"parameters"`
 	Results    StrategyResults     `json:"results"`
+
+	Effectiveness StrategyEffectiveness `json:"effectiveness"`
+}
+
+// StrategyList is the answer of GET /api/v1/strategies.
+type StrategyList struct {
+	Data          []Strategy `json:"data"`
+	NextCursor    string     `json:"next_cursor"`    // "": all of them are in one page
+	WindowSeconds int64      `json:"window_seconds"` // of each effectiveness
+}
+
+// StrategyEffectiveness is what placements of a strategy led to within a window,
+// nil what is not known.
+type StrategyEffectiveness struct {
+	Decisions        int64    `json:"decisions"`         // that ended
+	TTFTMs           *float64 `json:"ttft_ms"`           // the mean time to the first token
+	RegretMs         *float64 `json:"regret_ms"`         // the mean time that the best head would have been sooner, by what was expected
+	RegretReliable   bool     `json:"regret_reliable"`   // what was expected is near enough to what was observed
+	CalibrationError *float64 `json:"calibration_error"` // Σ |expected − observed| / Σ observed, of the time to the first token
+	CalibrationBias  *float64 `json:"calibration_bias"`  // Σ (expected − observed) / Σ observed
+	Predictions      int64    `json:"predictions"`       // decisions with a time to the first token and one that was expected
+	PrefixPromised   *int64   `json:"prefix_promised"`   // tokens of prompts that heads were expected to have cached
+	PrefixDelivered  *int64   `json:"prefix_delivered"`  // tokens that they had, promised or not
+	PrefixKept       *int64   `json:"prefix_kept"`       // tokens of those promised that they had
+	Imbalance        *float64 `json:"imbalance"`         // the part of the requests in flight above an even share of the heads, 0 to 1
+	ObjectiveMet     int64    `json:"objective_met"`     // decisions whose first token came in time
+	ObjectiveMissed  int64    `json:"objective_missed"`  // decisions whose first token came late, or whose head failed
 }
 
 // StrategyParameter describes one parameter of a strategy.

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"time"
 
 	"headway/api"
 )
@@ -97,6 +98,24 @@ func (c *Client) Decision(ctx context.Context, id string) (api.RecentDecision, e
 
 // Strategies describes each strategy with its results.
 func (c *Client) Strategies(ctx context.Context) ([]api.Strategy, error) {
-	list, err := get[api.List[api.Strategy]](ctx, c, "list the strategies", "/api/v1/strategies")
+	list, err := c.Effectiveness(ctx, EffectivenessQuery{})
 	return list.Data, err
+}
+
+// EffectivenessQuery is what is asked of strategies.
+type EffectivenessQuery struct {
+	Window    time.Duration // in whole minutes, up to an hour; 0: 15 minutes
+	ModelType string        // "": all
+}
+
+// Effectiveness describes each strategy with what its placements led to lately.
+func (c *Client) Effectiveness(ctx context.Context, q EffectivenessQuery) (api.StrategyList, error) {
+	window := ""
+	if q.Window != 0 {
+		window = q.Window.String()
+	}
+	return fetch[api.StrategyList](ctx, c, &call{
+		what: "list the strategies", method: http.MethodGet, path: "/api/v1/strategies", idempotent: true,
+		query: values("window", window, "model_type", q.ModelType),
+	})
 }

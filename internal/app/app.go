@@ -25,6 +25,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/boltstore"
 	"headway/internal/config"
+	"headway/internal/effectiveness"
 	"headway/internal/event"
 	"headway/internal/healthcheck"
 	"headway/internal/httpapi"
@@ -39,6 +40,7 @@ import (
 	"headway/internal/redisaudit"
 	"headway/internal/registry"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 	"headway/internal/tracing"
 	"headway/internal/trail"
 	"headway/internal/upstream"
@@ -84,6 +86,8 @@ type App struct {
 	guard        *access.Guard
 	fleet        *registry.Registry
 	admission    *admission.Admission
+	known        *strategy.Known
+	effect       *effectiveness.Watch
 	router       *routing.Router
 	policyFile   *policy.File
 	verbs        *apiv1.Verbs

@@ -3,6 +3,7 @@ package app
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/boltstore"
+	"headway/internal/effectiveness"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
 	"headway/internal/live"
@@ -17,6 +19,7 @@ import (
 	"headway/internal/policy"
 	"headway/internal/registry"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 	"headway/internal/webhook"
 )
 
@@ -67,7 +70,14 @@ func (a *App) openFleet(ctx context.Context) (err error) {
 
 func (a *App) openRouter(ctx context.Context) (err error) {
 	c := a.config
+	var secret [16]byte
+	_, _ = rand.Read(secret[:]) // it never fails
+	a.known = strategy.NewKnown(strategy.KnownOptions{Secret: secret})
+	if a.effect, err = effectiveness.New(effectiveness.Options{Known: a.known}); err != nil {
+		return err
+	}
 	a.router, err = routing.New(routing.Options{
+		Memory: a.known, Watchers: []routing.Watcher{a.effect},
 		Fleet: a.fleet, Events: a.events, Metrics: a.metrics, Log: a.log, Policies: a.store, Audit: a.journal,
 		ReservationTTL: c.Decisions.ReservationTTL, MaxTTL: c.Decisions.MaxTTL, Recent: c.Decisions.Recent,
 		ExplainShare: c.Decisions.ExplainShare, Freed: a.freed,
@@ -110,7 +120,7 @@ func (a *App) openLive(context.Context) (err error) {
 
 func (a *App) openServer(context.Context) (err error) {
 	o := httpapi.Options{
-		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Live: a.live, Metrics: a.metrics, Log: a.log,
+		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Effect: a.effect, Live: a.live, Metrics: a.metrics, Log: a.log,
 		Guard: a.guard, Keys: a.access.Keys, AuditFile: a.auditFile, Audit: a.journal,
 		TLS: a.certs.Config(), Names: a.certs.Covers, Limits: httpapi.Limits(a.config.HTTP.Limits), Version: a.version,
 		Proxy: a.proxy, Monitor: a.monitorPages, Console: a.console, State: state{a.store}, External: a.external(), DataPlaneApart: a.dataListener != nil,

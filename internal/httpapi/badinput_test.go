@@ -296,6 +296,9 @@ func badTargets() []bad {
 		bad{"GET", "/api/v1/decisions?cursor=ZDow", "", 422, []string{"cursor"}},   // d:0
 		bad{"GET", "/api/v1/decisions?region=eu", "", 422, []string{"region"}},
 		bad{"GET", "/api/v1/strategies?name=x", "", 422, []string{"name"}},
+		bad{"GET", "/api/v1/strategies?window=61m", "", 422, []string{"window"}},
+		bad{"GET", "/api/v1/strategies?window=90s", "", 422, []string{"window"}},
+		bad{"GET", "/api/v1/strategies?window=15", "", 422, []string{"window"}},
 		bad{"GET", "/api/v1/policy?revision=1", "", 422, []string{"revision"}},
 		bad{"GET", "/api/v1/heads/a?verbose=1", "", 422, []string{"verbose"}},
 		bad{"DELETE", "/api/v1/heads/a?force=true", "", 422, []string{"force"}},

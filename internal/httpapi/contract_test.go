@@ -225,6 +225,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	ask(http.StatusOK, "GET", "/api/v1/decisions?cursor="+page2.NextCursor, "")
 
 	ask(http.StatusOK, "GET", "/api/v1/strategies", "")
+	ask(http.StatusOK, "GET", "/api/v1/strategies?window=1h&model_type="+llama, "")
 	document, faults := policy.Parse([]byte(`{"default_strategy":"round_robin","rules":[{"match":{"model_type":"llama*","region":"eu-*"},"strategy":"geo_preferred","region_mode":"require"}],`+
 		`"regions":{"eu-west":{"distances_ms":{"us-east":80}}},"strategies":{"session_affinity":{"parameters":{}}},"aliases":{"small":"llama-3.1-8b"},"caller_may":[]}`), "json")
 	if len(faults) > 0 {

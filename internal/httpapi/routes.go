@@ -59,7 +59,7 @@ func (s *Server) routes() []*route {
 		{method: "GET", pattern: "/api/v1/decisions/{id}", id: "getDecision", needs: access.Read, own: access.Decide, success: 200, handle: s.getDecision},
 		{method: "POST", pattern: "/api/v1/decisions/{id}/progress", id: "reportProgress", needs: access.Decide, success: 204, body: true, handle: report(s.o.Verbs.Progress)},
 		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: access.Decide, success: 204, body: true, handle: report(s.o.Verbs.Outcome)},
-		{method: "GET", pattern: "/api/v1/strategies", id: "listStrategies", needs: access.Read, success: 200, handle: s.listStrategies},
+		{method: "GET", pattern: "/api/v1/strategies", id: "listStrategies", needs: access.Read, success: 200, query: true, handle: s.listStrategies},
 		{method: "GET", pattern: "/api/v1/policy", id: "getPolicy", needs: access.Read, success: 200, handle: s.getPolicy},
 		{method: "PUT", pattern: "/api/v1/policy", id: "putPolicy", action: "policy.put", needs: access.Admin, success: 200, body: true, handle: s.putPolicy},
 		{method: "PATCH", pattern: "/api/v1/policy", id: "patchPolicy", action: "policy.patch", needs: access.Admin, success: 200, body: true, handle: s.patchPolicy},

@@ -20,6 +20,7 @@ import (
 	"headway/internal/access"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
+	"headway/internal/effectiveness"
 	"headway/internal/live"
 	"headway/internal/proxy"
 	"headway/internal/registry"
@@ -31,6 +32,7 @@ type Options struct {
 	Fleet     *registry.Registry   // required
 	Router    *routing.Router      // required
 	Verbs     *apiv1.Verbs         // required
+	Effect    *effectiveness.Watch // required; of Router
 	Live      *live.Hub            // required; ended by Drain
 	Metrics   *prometheus.Registry // required; what /metrics shows
 	Log       *slog.Logger         // required
@@ -98,8 +100,8 @@ type Server struct {
 
 // New makes a server. It fails if a route declares no permission.
 func New(o Options) (*Server, error) {
-	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.AuditFile == "" || o.Audit == nil {
-		return nil, errors.New("httpapi: Fleet, Router, Verbs, Live, Metrics, Log, Guard, Keys, AuditFile and Audit are required")
+	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Effect == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.AuditFile == "" || o.Audit == nil {
+		return nil, errors.New("httpapi: Fleet, Router, Verbs, Effect, Live, Metrics, Log, Guard, Keys, AuditFile and Audit are required")
 	}
 	if !o.Limits.complete() {
 		return nil, errors.New("httpapi: each of Limits but MaxPerAddress and AllowedHosts is required")

@@ -26,6 +26,7 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/config"
+	"headway/internal/effectiveness"
 	"headway/internal/event"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
@@ -33,6 +34,7 @@ import (
 	"headway/internal/memstore"
 	"headway/internal/registry"
 	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // net/http lets a connection that it ends linger for half a second. toxiproxy leaves
@@ -171,7 +173,10 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	w.fleet, err = registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Audit: trailOf{w}, Eject: fleet.EjectOptions{Enabled: true}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
-	w.router, err = routing.New(routing.Options{Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
+	known := strategy.NewKnown(strategy.KnownOptions{})
+	effect, err := effectiveness.New(effectiveness.Options{Known: known})
+	must(err)
+	w.router, err = routing.New(routing.Options{Memory: known, Watchers: []routing.Watcher{effect}, Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
 		if w.freed != nil {
 			w.freed(h)
 		}
@@ -189,7 +194,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	must(err)
 	options := httpapi.Options{
 		Limits: httpapi.Limits(settings.HTTP.Limits),
-		Fleet:  w.fleet, Router: w.router, Verbs: verbs, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
+		Fleet:  w.fleet, Router: w.router, Verbs: verbs, Effect: effect, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
 		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, AuditFile: w.trail, Audit: trailOf{w}, State: w.state,
 	}
 	for _, c := range change {

@@ -119,6 +119,20 @@ func (p *Pace) predict(h *fleet.Head, ahead, tokens float64) float64 {
 	return 1000 * p.slower(p.list(), h.Number) * (m.base + m.token*ahead + m.beside*tokens)
 }
 
+// Alone is the time to the first token in ms at a head of the pool's usual speed that
+// has no other request and nothing of the prompt cached, whose tokens may be 0: as
+// many as usual. NaN: nothing is known yet.
+func (p *Pace) Alone(tokens float64) float64 {
+	m := p.model.Load()
+	if m == nil {
+		return math.NaN()
+	}
+	if tokens == 0 {
+		tokens = p.usual()
+	}
+	return 1000 * (m.base + m.token*p.Weigh(tokens, tokens) + m.beside*tokens)
+}
+
 // Slower is how many times as long as the pool the head takes, 1 while it is not
 // known to differ by more than chance.
 func (p *Pace) Slower(h *fleet.Head) float64 { return p.slower(p.list(), h.Number) }

@@ -1,0 +1,198 @@
+// Package effectiveness measures what placements lead to, by strategy and model
+// type: how soon requests had their first token, how much sooner another head was
+// expected to be, and whether what was expected is what came.
+package effectiveness
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"headway/internal/fleet"
+	"headway/internal/routing"
+	"headway/internal/strategy"
+)
+
+// Options are what a Watch is made of.
+type Options struct {
+	Known     *strategy.Known // required; of the router that is watched
+	Now       func() time.Time
+	Objective Objective
+}
+
+// Objective is the time within which a request should have its first token.
+type Objective struct {
+	Least  time.Duration // however short the prompt; 0: 2 s
+	Factor float64       // of what a head without other requests is expected to take, nothing of the prompt cached; 0: 3
+}
+
+// maxCells bounds the pairs of strategy and model type with counts of their own. Beyond
+// them the model type counts as other.
+const maxCells = 200
+
+const other = "other"
+
+type key struct{ strategy, model string }
+
+// Watch implements routing.Watcher. All methods are safe for concurrent use; none
+// takes a lock but for a pair of strategy and model type that is new.
+type Watch struct {
+	o     Options
+	cells atomic.Pointer[map[key]*cell]
+	mu    sync.Mutex // guards the making of cells
+}
+
+// New makes a Watch.
+func New(o Options) (*Watch, error) {
+	if o.Known == nil {
+		return nil, errors.New("effectiveness: Known is required")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	o.Objective.Least = cmp.Or(o.Objective.Least, 2*time.Second)
+	o.Objective.Factor = cmp.Or(o.Objective.Factor, 3)
+	w := &Watch{o: o}
+	w.cells.Store(&map[key]*cell{})
+	return w, nil
+}
+
+// cell is where to count for a strategy and a model type.
+func (w *Watch) cell(name, model string) *cell {
+	if _, c := find(*w.cells.Load(), key{name, model}); c != nil {
+		return c
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	old := *w.cells.Load()
+	k, c := find(old, key{name, model})
+	if c != nil {
+		return c
+	}
+	next := maps.Clone(old)
+	k.model = strings.Clone(k.model) // it may be of a registration that is not kept
+	next[k] = new(cell)
+	w.cells.Store(&next)
+	return next[k]
+}
+
+// find is where k counts, and the cell that is there already.
+func find(cells map[key]*cell, k key) (key, *cell) {
+	c := cells[k]
+	if c == nil && len(cells) >= maxCells {
+		k.model = other
+		c = cells[k]
+	}
+	return k, c
+}
+
+// Sampled implements routing.Watcher.
+func (w *Watch) Sampled(s *routing.Sample) {
+	n := w.cell(s.Decision.Strategy, s.Decision.ModelType).at(s.At)
+	weight := 1 / s.Share
+	if regret := s.Regret(); !math.IsNaN(regret) {
+		n.add(compared, weighed(1, weight))
+		n.add(regretTime, weighed(regret, weight))
+	}
+	if requests, above := uneven(s.Heads); requests > 0 {
+		n.add(requestsSeen, weighed(requests, weight))
+		n.add(requestsAbove, weighed(above, weight))
+	}
+}
+
+// weighed is a value of a sample for as many decisions as the sample stands for,
+// in thousandths.
+func weighed(v, weight float64) int64 { return int64(math.Round(1000 * v * weight)) }
+
+// uneven returns the requests in flight at the heads, and how many of them are above
+// an even share by the heads' weights, rounded up: those that would have to be
+// elsewhere for the heads to be even.
+func uneven(heads []routing.Seen) (requests, above float64) {
+	weights := 0.
+	for i := range heads {
+		requests += heads[i].Requests
+		weights += heads[i].Head.Weight
+	}
+	for i := range heads {
+		h := &heads[i]
+		above += max(0, h.Requests-math.Ceil(requests*h.Head.Weight/weights))
+	}
+	return requests, above
+}
+
+// Ended implements routing.Watcher.
+func (w *Watch) Ended(d *routing.Decision, o *routing.Outcome, late bool) {
+	at := o.At
+	if at.IsZero() { // it made room for another
+		at = w.o.Now()
+	}
+	n := w.cell(d.Strategy, d.ModelType).at(at)
+	if !late {
+		n.add(decisions, 1)
+	}
+	switch {
+	case o.Blames():
+		n.add(missed, 1)
+	case o.Result == routing.ResultOK || o.Result == routing.ResultCancelled:
+		w.firstToken(n, d, o)
+		delivered(n, d, o)
+	}
+}
+
+// firstToken compares the time to the first token with what was expected and with
+// the objective.
+func (w *Watch) firstToken(n counter, d *routing.Decision, o *routing.Outcome) {
+	took := o.TTFT
+	if at := d.FirstTokenAt(); took <= 0 && !at.IsZero() {
+		took = float64(at.Sub(d.At)) / float64(time.Millisecond)
+	}
+	if took <= 0 {
+		return
+	}
+	n.add(observed, 1)
+	n.add(observedTime, microseconds(took))
+	if expected := d.Predicted(); !math.IsNaN(expected) {
+		n.add(predictions, 1)
+		n.add(predictedTime, microseconds(expected))
+		n.add(comparedTime, microseconds(took))
+		n.add(errorTime, microseconds(math.Abs(expected-took)))
+	}
+	if took <= w.objective(d) {
+		n.add(met, 1)
+	} else {
+		n.add(missed, 1)
+	}
+}
+
+// microseconds is a time in ms as it is counted. A head that says it took years counts
+// with a day.
+func microseconds(ms float64) int64 { return int64(1000 * min(ms, 24*3600*1000)) }
+
+// objective is the longest time to the first token in ms that meets the objective.
+func (w *Watch) objective(d *routing.Decision) float64 {
+	least := float64(w.o.Objective.Least) / float64(time.Millisecond)
+	if p := w.o.Known.Paces()[d.ModelType]; p != nil {
+		if alone := w.o.Objective.Factor * p.Alone(float64(d.Work().Tokens)); alone > least {
+			return alone
+		}
+	}
+	return least
+}
+
+// delivered compares what of the prompt the head had cached with what was promised.
+func delivered(n counter, d *routing.Decision, o *routing.Outcome) {
+	work := d.Work()
+	if o.CachedTokens == fleet.Unknown || work.Tokens == 0 {
+		return
+	}
+	promised := int64(work.Tokens - work.New)
+	n.add(promises, 1)
+	n.add(promisedTokens, promised)
+	n.add(deliveredTokens, o.CachedTokens)
+	n.add(keptTokens, min(promised, o.CachedTokens))
+}

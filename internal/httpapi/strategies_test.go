@@ -1,0 +1,49 @@
+package httpapi_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"headway/api"
+	"headway/internal/routing"
+	"headway/internal/strategy"
+)
+
+// A strategy is listed with what its placements led to, null what is not known, by
+// model type where one is asked for.
+func TestStrategiesHaveWhatTheyLeadTo(t *testing.T) {
+	w := newWorld(t)
+	w.register("gpu-1")
+	report := func(query string) (of api.StrategyEffectiveness, list api.StrategyList) {
+		t.Helper()
+		list = into[api.StrategyList](t, w.must(http.StatusOK, "GET", "/api/v1/strategies"+query, ""))
+		for _, s := range list.Data {
+			if s.Name == "random" {
+				return s.Effectiveness, list
+			}
+		}
+		t.Fatal("random is not listed")
+		return of, list
+	}
+	if e, list := report(""); e.Decisions != 0 || e.TTFTMs != nil || e.RegretMs != nil || e.CalibrationError != nil || e.PrefixPromised != nil || e.Imbalance != nil || list.WindowSeconds != 900 {
+		t.Errorf("before any decision: %+v, within %d s", e, list.WindowSeconds)
+	}
+	for i := range 3 {
+		d, err := w.router.Decide(&strategy.Request{ModelType: "llama-3.1-8b", Strategy: "random", InputTokens: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.router.End(d, routing.Outcome{Result: routing.ResultOK, TTFT: 100 + 2000*float64(i), CachedTokens: 7})
+	}
+	e, list := report("?window=1h&model_type=llama-3.1-8b")
+	if e.Decisions != 3 || *e.TTFTMs != 2100 || *e.PrefixPromised != 0 || *e.PrefixDelivered != 21 || *e.PrefixKept != 0 || e.ObjectiveMet != 1 || e.ObjectiveMissed != 2 || e.RegretReliable {
+		t.Errorf("%+v", e)
+	}
+	if list.WindowSeconds != int64(time.Hour/time.Second) {
+		t.Errorf("within %d s", list.WindowSeconds)
+	}
+	if e, _ := report("?model_type=another"); e.Decisions != 0 {
+		t.Errorf("of another model type: %+v", e)
+	}
+}
