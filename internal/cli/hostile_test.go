@@ -72,6 +72,14 @@ func hostileOf[T any]() (v T) {
 
 func pageOf[T any]() api.List[T] { return api.List[T]{Data: []T{hostileOf[T]()}} }
 
+// hostileStrategies has one more under the name x.
+func hostileStrategies() api.StrategyList {
+	list := hostileOf[api.StrategyList]()
+	list.Data = append(list.Data, list.Data[0])
+	list.Data[0].Name = "x"
+	return list
+}
+
 // hostileAnswers are what a service answers that another one has taken over, by
 // method and path.
 var hostileAnswers = map[string]any{
@@ -80,7 +88,7 @@ var hostileAnswers = map[string]any{
 	"POST /api/v1/heads":                           hostileOf[api.RegistrationAnswer](),
 	"PATCH /api/v1/heads/x":                        hostileOf[api.Head](),
 	"POST /api/v1/decisions":                       hostileOf[api.Decision](),
-	"GET /api/v1/strategies":                       hostileOf[api.StrategyList](),
+	"GET /api/v1/strategies":                       hostileStrategies(),
 	"GET /api/v1/policy":                           map[string]any{"default_strategy": obeyed, obeyed: []string{obeyed}},
 	"PUT /api/v1/policy":                           map[string]any{"default_strategy": obeyed},
 	"POST /api/v1/policy/validate":                 hostileOf[api.PolicyCheck](),

@@ -29,6 +29,7 @@ expected to be.`,
 func (r *remote) withEffect(cmd *cobra.Command, q *client.EffectivenessQuery) *cobra.Command {
 	cmd.Flags().DurationVar(&q.Window, "window", 15*time.Minute, "how far back, 1m to 1h in whole minutes")
 	cmd.Flags().StringVar(&q.ModelType, "model-type", "", "only requests for this model type")
+	_ = cmd.RegisterFlagCompletionFunc("window", cobra.FixedCompletions([]string{"5m", "15m", "1h"}, cobra.ShellCompDirectiveNoFileComp))
 	return addOutput(cmd)
 }
 
@@ -48,7 +49,7 @@ func newStrategiesList(r *remote) *cobra.Command {
 
 func newStrategiesShow(r *remote) *cobra.Command {
 	var q client.EffectivenessQuery
-	return r.withEffect(command("show NAME", "Show one strategy: formula, parameters, what it leads to", "", r.ask(func(c *call) error {
+	cmd := r.withEffect(command("show NAME", "Show one strategy: formula, parameters, what it leads to", "", r.ask(func(c *call) error {
 		report, err := c.Effectiveness(c.Context(), q)
 		if err != nil {
 			return err
@@ -60,6 +61,8 @@ func newStrategiesShow(r *remote) *cobra.Command {
 		}
 		return &codedError{exitNotFound, errors.New(policy.UnknownStrategy(c.args[0]))}
 	})), &q)
+	cmd.ValidArgsFunction = cobra.FixedCompletions(policy.StrategyNames(), cobra.ShellCompDirectiveNoFileComp)
+	return cmd
 }
 
 func newStrategiesCompare(r *remote) *cobra.Command {

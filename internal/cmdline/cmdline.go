@@ -118,7 +118,7 @@ func required(cmd *cobra.Command, flags []string) error {
 // exampleArgs are arguments as they might be, by group and name in the usage.
 var exampleArgs = map[string]string{
 	"heads ID": "gpu-7", "keys ID": "0123456789ab", "policy FILE": "policy.yaml", "policy REVISION": "3",
-	"queue NUMBER": "4", "state FILE": "state.json", "tls NAME": "rack-7", "headway DIR": "man", "monitoring DIR": "monitoring",
+	"queue NUMBER": "4", "state FILE": "state.json", "tls NAME": "rack-7", "strategies NAME": "adaptive", "headway DIR": "man", "monitoring DIR": "monitoring",
 }
 
 // wanted says how the command is used; "" where that does not depend on arguments.

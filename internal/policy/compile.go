@@ -115,7 +115,7 @@ func (c *compiler) addFaults(at string, faults []strict.Fault) {
 func (c *compiler) choose(p *Plan, name string, parameters map[string]any, at, parametersAt string) {
 	switch p.Spec = findSpec(name); {
 	case name == "":
-		c.faults.Add(at, "is required; allowed are %s", strings.Join(specNames(), ", "))
+		c.faults.Add(at, "is required; allowed are %s", strings.Join(StrategyNames(), ", "))
 	case p.Spec == nil:
 		c.faults.Add(at, "%s", UnknownStrategy(name))
 	default:

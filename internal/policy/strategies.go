@@ -69,10 +69,11 @@ func findSpec(name string) *strategy.Spec {
 
 // UnknownStrategy says that no strategy has the name, and which there are.
 func UnknownStrategy(name string) string {
-	return strict.Unknown("strategy", name, specNames())
+	return strict.Unknown("strategy", name, StrategyNames())
 }
 
-func specNames() []string {
+// StrategyNames are the names of all strategies.
+func StrategyNames() []string {
 	names := make([]string, len(specs))
 	for i := range specs {
 		names[i] = specs[i].Name
