@@ -66,11 +66,16 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline", "internal/agent", "internal/engines"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline", "internal/agent", "internal/engines", "internal/engine", "internal/sim", "internal/strategy", "internal/strict", "internal/workload"},
 		others: []string{cobra, pflag},
 	},
-	"bench":   {ours: anyOfOurs, others: []string{metrics}},
-	"mutants": {},
+	"bench": {ours: anyOfOurs, others: []string{metrics}},
+	"bench/routing": {
+		ours:   []string{"bench/routing/peers", "internal/engine", "internal/routing", "internal/sim", "internal/strategy", "internal/workload"},
+		others: []string{"github.com/klauspost/compress"},
+	},
+	"bench/routing/peers": {ours: []string{"internal/fleet", "internal/strategy", "internal/strict"}},
+	"mutants":             {},
 
 	"scripts/suite":        {},
 	"tools/mixin":          {others: []string{yaml}},
@@ -162,9 +167,13 @@ var rooms = map[string]room{
 	"internal/storetest":  {ours: []string{"internal/access", "internal/audit", "internal/event", "internal/feed", "internal/fleet", "internal/registry", "internal/policy", "internal/routing"}, others: []string{metrics, rapid}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/registry", "internal/memstore", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
 	"internal/engine":     {},
-	"internal/workload":   {others: []string{json}},
-	"internal/mockhead":   {ours: []string{"api", "client", "internal/engine"}, others: []string{json, metrics, xnet}},
-	"tests/clients":       {ours: []string{"api", "client", "internal/local", "internal/mockhead"}, others: []string{json}},
+	"internal/workload":   {ours: []string{"internal/strict"}, others: []string{json}},
+	"internal/sim": {
+		ours:   []string{"internal/engine", "internal/event", "internal/fleet", "internal/memstore", "internal/policy", "internal/registry", "internal/routing", "internal/strategy", "internal/strict", "internal/workload"},
+		others: []string{metrics},
+	},
+	"internal/mockhead": {ours: []string{"api", "client", "internal/engine"}, others: []string{json, metrics, xnet}},
+	"tests/clients":     {ours: []string{"api", "client", "internal/local", "internal/mockhead"}, others: []string{json}},
 	"internal/demo": {
 		ours:   []string{"api", "client", "internal/engine", "internal/mockhead", "internal/workload"},
 		others: []string{bubbletea, lipgloss, xterm, json},
@@ -239,6 +248,38 @@ func TestEveryPackageImportsOnlyWhatItsRoomMay(t *testing.T) {
 			case !within(imported, r.others):
 				t.Errorf("%s: %s may not import %s; of other modules it may import %s", f.path, f.dir, imported, list(r.others))
 			}
+		}
+	}
+}
+
+// What only measures the product must not be in it: not the rules of other routers.
+func TestTheProductHasNoRuleOfAnotherRouter(t *testing.T) {
+	imports := map[string][]string{}
+	for _, f := range goFiles(t) {
+		if !f.isTest {
+			imports[f.dir] = append(imports[f.dir], f.imports()...)
+		}
+	}
+	seen := map[string]bool{}
+	var visit func(dir string)
+	visit = func(dir string) {
+		if seen[dir] {
+			return
+		}
+		seen[dir] = true
+		for _, imported := range imports[dir] {
+			if ours, is := strings.CutPrefix(imported, module+"/"); is {
+				visit(ours)
+			}
+		}
+	}
+	visit("cmd/headway")
+	if !seen["internal/strategy"] {
+		t.Fatal("the product has no strategies")
+	}
+	for dir := range seen {
+		if strings.HasPrefix(dir, "bench") {
+			t.Errorf("cmd/headway has %s in it", dir)
 		}
 	}
 }

@@ -114,11 +114,11 @@ func (o *Options) run(ctx context.Context, stdout io.Writer) error {
 	if err := o.Complete(); err != nil {
 		return err
 	}
-	rows, err := workload.ReadTraceFile(o.Trace, o.Seed)
+	trace, err := workload.ReadTraceFile(o.Trace, o.Seed)
 	if err != nil {
 		return err
 	}
-	work, err := workload.New(workload.Options{Rows: rows, Rate: o.Rate, Models: o.Models, Regions: o.Regions, Seed: o.Seed})
+	work, err := workload.New(workload.Options{Rows: trace.Rows, Rate: o.Rate, Models: o.Models, Regions: o.Regions, Seed: o.Seed})
 	if err != nil {
 		return err
 	}

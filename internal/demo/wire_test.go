@@ -48,11 +48,11 @@ func TestPromptsShareTextAsTheTraceSays(t *testing.T) {
 // newWork plays a trace at ten requests a second.
 func newWork(t *testing.T, trace string) *workload.Workload {
 	t.Helper()
-	rows, err := workload.ReadTrace(strings.NewReader(trace), 1)
+	read, err := workload.ReadTrace(strings.NewReader(trace), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := workload.New(workload.Options{Rows: rows, Rate: 10, Models: []string{"m"}, Regions: []string{"r"}, Seed: 1})
+	w, err := workload.New(workload.Options{Rows: read.Rows, Rate: 10, Models: []string{"m"}, Regions: []string{"r"}, Seed: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -422,3 +422,10 @@ func remove(list []*Sequence, s *Sequence) []*Sequence {
 	i := slices.Index(list, s)
 	return slices.Delete(list, i, i+1)
 }
+
+// SetProfile has the engine work by other costs from its next step on. What it holds
+// in memory stays as it is.
+func (e *Engine) SetProfile(now time.Duration, p Profile) {
+	e.run(now)
+	e.profile = p
+}

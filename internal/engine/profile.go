@@ -79,6 +79,9 @@ func ProfileForModel(model string) Profile {
 	return profileNamed(name)
 }
 
+// Profiles are all of the table.
+func Profiles() []Profile { return slices.Clone(profiles) }
+
 // profileNamed is a profile of the table.
 func profileNamed(name string) Profile {
 	return profiles[slices.IndexFunc(profiles, func(p Profile) bool { return p.Name == name })]
@@ -153,4 +156,11 @@ func (p *Profile) Prefill(tokens int) (took time.Duration) {
 		computed += chunk
 	}
 	return took
+}
+
+// Decode is how long an idle head takes from the first to the last token of an answer.
+func (p *Profile) Decode(prompt, output int) time.Duration {
+	var w work
+	w.decode(prompt + output/2)
+	return time.Duration(max(output-1, 0)) * p.duration(&w)
 }

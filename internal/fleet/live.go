@@ -162,8 +162,14 @@ func (b Beyond) Age(clock uint32) uint32 {
 	return uint32(max(int32(clock-uint32(b>>32)), 0)) // a report may be newer than the caller's clock
 }
 
-// started is when this process began to count milliseconds.
-var started = time.Now()
+// started is when this process began to count milliseconds: a whole one, so that
+// virtual times count the same in every process.
+var started = wholeMillisecond(time.Now())
+
+// wholeMillisecond keeps the monotonic clock, as Truncate does not.
+func wholeMillisecond(t time.Time) time.Time {
+	return t.Add(-time.Duration(t.Nanosecond()) % time.Millisecond)
+}
 
 // Clock is a time in milliseconds for Beyond.Age. It wraps after 49 days, which
 // no lease lasts.

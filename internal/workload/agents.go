@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"errors"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -9,20 +8,11 @@ import (
 	"time"
 )
 
-// AgentOptions say what agents do. Sessions and Rate are required.
-type AgentOptions struct {
-	Sessions int     // that begin by themselves; sub-agents come beside them
-	Rate     float64 // mean requests per second, above 0
-	Seed     uint64
-	Models   []string // as in Options; none: ""
-	Regions  []string
-}
-
 // Shape of agent traffic: coding agents with tools. Lengths are in tokens. Together
 // these give prompts of 40,000 tokens on average, 94 % of which came before, and an
 // answer of one token for 130.
 const (
-	agentApps         = 6
+	agentApps         = 6.
 	systemLeast       = 5_000 // of the prompt that all sessions of an application share
 	systemMost        = 12_000
 	agentTurns        = 33.  // mean of a session
@@ -44,22 +34,24 @@ const (
 	mostPrompt        = 120_000
 )
 
-// Agents is a workload of sessions whose turns follow on one another: each sends all
-// that came before with what is new. It is not safe for concurrent use.
-type Agents struct {
-	o      AgentOptions
-	random *rand.Rand
-	begun  int
-	at     float64 // s
-	every  float64 // s between two sessions
-	open   map[string]*agent
+// agents is a Source of sessions whose turns follow on one another: each sends all
+// that came before with what is new.
+type agents struct {
+	play     Play
+	sessions int // that begin by themselves
+	turns    float64
+	apps     float64
+	random   *rand.Rand
+	begun    int
+	at       float64 // s
+	every    float64 // s between two sessions
+	open     map[string]*agent
 }
 
 // agent is one session.
 type agent struct {
 	name     string
 	app      int
-	model    string
 	region   string
 	context  context
 	system   int // tokens of the shared prompt
@@ -99,34 +91,35 @@ func (c *context) blocks() []uint64 {
 	return list
 }
 
-// NewAgents makes a workload. Equal options give equal sessions, if the times at
-// which their requests end are equal.
-func NewAgents(o AgentOptions) (*Agents, error) {
-	if o.Sessions < 1 || !(o.Rate > 0) {
-		return nil, errors.New("make a workload of agents: Sessions and Rate must be above 0")
+// openAgents completes traffic of agents. Equal plays have equal sessions, if the
+// times at which their requests end are equal.
+func openAgents(t *Traffic, p parameters, requests int) {
+	each := p["turns"] * (1 + subAgentShare*subAgentTurns) // requests of a session
+	sessions := p.whole("sessions")
+	if requests > 0 {
+		sessions = max(int(float64(requests)/each), 1)
 	}
-	if len(o.Models) == 0 {
-		o.Models = []string{""}
+	t.Requests = int(float64(sessions) * each)
+	t.play = func(play Play) (Source, error) {
+		return &agents{
+			play: play, sessions: sessions, turns: p["turns"], apps: p["apps"],
+			random: rand.New(rand.NewPCG(play.Seed, 7)), every: each / play.Rate, open: map[string]*agent{},
+		}, nil
 	}
-	if len(o.Regions) == 0 {
-		o.Regions = []string{""}
-	}
-	requests := agentTurns * (1 + subAgentShare*subAgentTurns) // of a session
-	return &Agents{o: o, random: rand.New(rand.NewPCG(o.Seed, 7)), every: requests / o.Rate, open: map[string]*agent{}}, nil
 }
 
 // Next is the first request of the next session.
-func (w *Agents) Next() (a Arrival, ok bool) {
-	if w.begun == w.o.Sessions {
+func (w *agents) Next() (a Arrival, ok bool) {
+	if w.begun == w.sessions {
 		return a, false
 	}
 	w.begun++
 	w.at += w.random.ExpFloat64() * w.every
-	s := &agent{name: "agent-" + strconv.Itoa(w.begun), random: rand.New(rand.NewPCG(w.o.Seed, 8+uint64(w.begun)))}
-	s.app, s.turns = min(int(s.random.ExpFloat64()*agentApps/3), agentApps-1), s.length(agentTurns)
-	s.model, s.region = w.o.Models[s.random.IntN(len(w.o.Models))], w.o.Regions[s.random.IntN(len(w.o.Regions))]
+	s := &agent{name: "agent-" + strconv.Itoa(w.begun), random: rand.New(rand.NewPCG(w.play.Seed, 8+uint64(w.begun)))}
+	s.app, s.turns = int(min(s.random.ExpFloat64()*w.apps/3, w.apps-1)), s.length(w.turns)
+	s.region = w.play.Regions[s.random.IntN(len(w.play.Regions))]
 	w.open[s.name] = s
-	s.system = systemLeast + int(mix(uint64(s.app), w.o.Seed)%(systemMost-systemLeast))
+	s.system = systemLeast + int(mix(uint64(s.app), w.play.Seed)%(systemMost-systemLeast))
 	s.context.add(uint64(s.app)+1, s.system)
 	s.context.add(s.random.Uint64(), s.lognormal(taskTokens, 0.8))
 	return w.ask(s, w.at), true
@@ -134,7 +127,7 @@ func (w *Agents) Next() (a Arrival, ok bool) {
 
 // Ended returns what follows on the end of a request: the next turn, that of a
 // sub-agent, or that of the agent which waits for one.
-func (w *Agents) Ended(a *Arrival, end time.Duration) []Arrival {
+func (w *agents) Ended(a *Arrival, end time.Duration) []Arrival {
 	s := w.open[a.Session]
 	if s == nil {
 		return nil
@@ -160,11 +153,11 @@ func (w *Agents) Ended(a *Arrival, end time.Duration) []Arrival {
 }
 
 // branch begins a sub-agent: every second one with all that its parent knows.
-func (w *Agents) branch(s *agent) *agent {
+func (w *agents) branch(s *agent) *agent {
 	s.subs++
 	sub := &agent{
 		name: s.name + "." + strconv.Itoa(s.subs), app: s.app, system: s.system, parent: s,
-		turns: s.length(subAgentTurns), model: s.model, region: s.region, random: s.random,
+		turns: s.length(subAgentTurns), region: s.region, random: s.random,
 	}
 	if s.random.Uint64()&1 == 0 {
 		sub.context = context{slices.Clone(s.context.whole), s.context.last, s.context.tokens}
@@ -176,12 +169,12 @@ func (w *Agents) branch(s *agent) *agent {
 	return sub
 }
 
-func (w *Agents) ask(s *agent, at float64) Arrival {
+func (w *agents) ask(s *agent, at float64) Arrival {
 	s.turn++
 	s.answered = s.lognormal(answerTokens, answerSpread)
 	return Arrival{
 		At: time.Duration(at * float64(time.Second)), Input: min(s.context.tokens, mostPrompt), Output: s.answered,
-		Model: s.model, Region: s.region, Session: s.name, Turn: s.turn, hashes: s.context.blocks(),
+		Region: s.region, Session: s.name, Turn: s.turn, hashes: s.context.blocks(),
 	}
 }
 

@@ -6,17 +6,13 @@ import (
 	"cmp"
 	"compress/gzip"
 	_ "embed" // the sample trace
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strconv"
 	"time"
-
-	"github.com/go-json-experiment/json"
 )
 
 // sampleTrace is 15 minutes of real requests to a chat service; trace/NOTICE.md
@@ -28,9 +24,9 @@ var sampleTrace []byte
 // SampleName names the built-in trace.
 const SampleName = "Mooncake conversation trace (built-in sample)"
 
-// Bounds of a trace. Further rows are ignored.
+// Bounds of a trace.
 const (
-	maxRows      = 500_000
+	maxRows      = 500_000 // further ones are left out
 	maxLine      = 1 << 20
 	maxTokens    = 1 << 20                    // in one request
 	maxSpan      = 1 << 40 * time.Millisecond // between two rows, 35 years
@@ -38,7 +34,7 @@ const (
 	maxTraceText = 1 << 30                    // unpacked
 )
 
-// BlockTokens is the number of prompt tokens per block of a trace.
+// BlockTokens is the number of prompt tokens per block of a workload.
 const BlockTokens = 512
 
 // Row is one request of a trace.
@@ -46,33 +42,108 @@ type Row struct {
 	At     time.Duration // since the first row
 	Input  int           // tokens, at least 1
 	Output int           // tokens, at least 1
-	Blocks []uint32      // of the prompt, in order; equal numbers mean equal text up to the block's end; nil: nothing is shared
+	Blocks []uint64      // of the prompt, in order; equal numbers mean equal text up to the block's end; nil: nothing is shared
+}
+
+// Trace is what a file has.
+type Trace struct {
+	Rows  []Row    // at least two, sorted by time
+	Notes []string // what was left out or changed
+
+	coarse bool // many rows have the same time
 }
 
 // ErrTrace reports a text that is no trace of a known format.
-var ErrTrace = errors.New("not a Mooncake JSONL or Azure CSV trace")
+var ErrTrace = errors.New("not a trace in a known format (Mooncake JSONL, Azure CSV)")
+
+// reader reads the rows of a format. Errors name the line and the field. What is no
+// fault and yet not taken as it stands is counted in left.
+type reader func(in *bufio.Reader, left *leftOut) ([]Row, error)
+
+// formats are the formats of traces, by what their text begins with.
+var formats = []struct {
+	begins func(begin []byte) bool
+	read   reader
+	coarse bool // many rows share a timestamp: they are spread up to the next one
+}{
+	{func(b []byte) bool { return bytes.HasPrefix(b, []byte("{")) }, readMooncake, true},
+	{func(b []byte) bool { return bytes.ContainsRune(b, ',') }, readAzure, false},
+}
+
+// leftOut counts what of a file is not played as it stands.
+type leftOut struct {
+	empty   int  // rows without a prompt
+	silent  int  // answers of no token, which count as one
+	tooMany bool // rows
+}
+
+// notes says it.
+func (l *leftOut) notes() (notes []string) {
+	if l.empty > 0 {
+		notes = append(notes, fmt.Sprintf("%d rows without a prompt are left out", l.empty))
+	}
+	if l.silent > 0 {
+		notes = append(notes, fmt.Sprintf("%d answers of 0 tokens count as 1", l.silent))
+	}
+	if l.tooMany {
+		notes = append(notes, fmt.Sprintf("only the first %d rows are read", maxRows))
+	}
+	return notes
+}
+
+// row makes a row of its lengths; ok is false where there is nothing to play.
+func (l *leftOut) row(at time.Duration, input, output int) (r Row, ok bool) {
+	if input == 0 {
+		l.empty++
+		return r, false
+	}
+	if output == 0 {
+		l.silent++
+		output = 1
+	}
+	return Row{At: at, Input: input, Output: output}, true
+}
 
 // ReadTraceFile reads a trace file; an empty name means the built-in sample.
-func ReadTraceFile(name string, seed uint64) ([]Row, error) {
+func ReadTraceFile(name string, seed uint64) (*Trace, error) {
+	trace, err := readFile(name)
+	if err != nil {
+		return nil, err
+	}
+	trace.Rows = trace.spread(trace.Rows, seed)
+	return trace, nil
+}
+
+// ReadTrace reads a trace in one of the formats, gzipped or not. Rows are sorted by
+// time; those of equal times stay in their order, but for coarse formats, where the
+// seed spreads them up to the next time. Errors wrap [ErrTrace].
+func ReadTrace(r io.Reader, seed uint64) (*Trace, error) {
+	trace, err := read(r)
+	if err != nil {
+		return nil, err
+	}
+	trace.Rows = trace.spread(trace.Rows, seed)
+	return trace, nil
+}
+
+func readFile(name string) (*Trace, error) {
 	if name == "" {
-		return ReadTrace(bytes.NewReader(sampleTrace), seed)
+		return read(bytes.NewReader(sampleTrace))
 	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("read the trace: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	rows, err := ReadTrace(f, seed)
+	trace, err := read(f)
 	if err != nil {
 		return nil, fmt.Errorf("read the trace %s: %w", name, err)
 	}
-	return rows, nil
+	return trace, nil
 }
 
-// ReadTrace reads a trace in Mooncake's JSONL or Azure's CSV format, gzipped or
-// not. It returns at least two rows, sorted by time. The seed spreads rows
-// within Mooncake's coarse timestamps. Errors wrap [ErrTrace].
-func ReadTrace(r io.Reader, seed uint64) ([]Row, error) {
+// read reads a trace, and leaves its times as they stand.
+func read(r io.Reader) (*Trace, error) {
 	in := bufio.NewReader(r)
 	if magic, _ := in.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		z, err := gzip.NewReader(in)
@@ -81,118 +152,60 @@ func ReadTrace(r io.Reader, seed uint64) ([]Row, error) {
 		}
 		in = bufio.NewReader(io.LimitReader(z, maxTraceText))
 	}
-	var rows []Row
-	var err error
-	switch first, _ := in.Peek(1); string(first) {
-	case "{":
-		rows, err = readMooncake(in)
-		if err == nil {
-			spread(rows, rand.New(rand.NewPCG(seed, 1)))
+	begin, _ := in.Peek(1024)
+	begin, _, _ = bytes.Cut(bytes.TrimLeft(begin, "\ufeff \r\n"), []byte("\n"))
+	for _, f := range formats {
+		if !f.begins(begin) {
+			continue
 		}
-	case "T":
-		rows, err = readAzure(in)
-	default:
-		return nil, fmt.Errorf("%w: it begins with %q, want { or TIMESTAMP", ErrTrace, first)
+		var left leftOut
+		rows, err := f.read(in, &left)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrTrace, err)
+		}
+		if err := order(rows); err != nil {
+			return nil, err
+		}
+		return &Trace{Rows: rows, Notes: left.notes(), coarse: f.coarse}, nil
 	}
-	if err != nil {
-		return nil, err
-	}
+	return nil, fmt.Errorf("%w: it begins with %.60q", ErrTrace, begin)
+}
+
+// order sorts rows by time, and counts from the first.
+func order(rows []Row) error {
 	if len(rows) < 2 {
-		return nil, fmt.Errorf("%w: %d rows, want at least 2", ErrTrace, len(rows))
+		return fmt.Errorf("%w: %d rows with a prompt, want at least 2", ErrTrace, len(rows))
 	}
+	sortRows(rows)
+	if rows[len(rows)-1].At == 0 {
+		return fmt.Errorf("%w: all rows have the same time", ErrTrace)
+	}
+	return nil
+}
+
+func sortRows(rows []Row) {
 	slices.SortStableFunc(rows, func(a, b Row) int { return cmp.Compare(a.At, b.At) })
 	first := rows[0].At
 	for i := range rows {
 		rows[i].At -= first
 	}
-	if rows[len(rows)-1].At == 0 {
-		return nil, fmt.Errorf("%w: all rows have the same time", ErrTrace)
-	}
-	return rows, nil
 }
 
-func readMooncake(r io.Reader) ([]Row, error) {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxLine)
-	var rows []Row
-	for n := 1; lines.Scan() && n <= maxRows; n++ {
-		var in struct {
-			Timestamp int64    `json:"timestamp"`
-			Input     int      `json:"input_length"`
-			Output    int      `json:"output_length"`
-			HashIDs   []uint32 `json:"hash_ids"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &in); err != nil {
-			return nil, fmt.Errorf("%w: line %d: %w", ErrTrace, n, err)
-		}
-		if err := checkRow(in.Timestamp >= 0 && in.Timestamp < maxSpan.Milliseconds(), in.Input, in.Output); err != nil {
-			return nil, fmt.Errorf("%w: line %d: %w", ErrTrace, n, err)
-		}
-		rows = append(rows, Row{
-			At:    time.Duration(in.Timestamp) * time.Millisecond,
-			Input: in.Input, Output: max(1, in.Output), Blocks: in.HashIDs,
-		})
+// spread is a copy of rows of the trace. Those of a coarse format that have equal times
+// come at random up to the next time, at most a bucket later.
+func (t *Trace) spread(rows []Row, seed uint64) []Row {
+	if !t.coarse {
+		return rows
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTrace, err)
-	}
-	return rows, nil
-}
-
-func readAzure(r io.Reader) ([]Row, error) {
-	lines := csv.NewReader(r)
-	lines.ReuseRecord = true
-	lines.FieldsPerRecord = 3
-	head, err := lines.Read()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrTrace, err)
-	}
-	if want := []string{"TIMESTAMP", "ContextTokens", "GeneratedTokens"}; !slices.Equal(head, want) {
-		return nil, fmt.Errorf("%w: columns %q, want %q", ErrTrace, head, want)
-	}
-	var rows []Row
-	var start time.Time
-	for len(rows) < maxRows {
-		fields, err := lines.Read()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrTrace, err)
-		}
-		at, err1 := time.Parse("2006-01-02 15:04:05", fields[0]) // a fraction may follow
-		input, err2 := strconv.Atoi(fields[1])
-		output, err3 := strconv.Atoi(fields[2])
-		if len(rows) == 0 {
-			start = at
-		}
-		// Sub saturates at 292 years.
-		err = errors.Join(err1, err2, err3, checkRow(at.Sub(start).Abs() < maxSpan/2, input, output))
-		if err != nil {
-			return nil, fmt.Errorf("%w: row %d: %w", ErrTrace, len(rows)+2, err)
-		}
-		rows = append(rows, Row{At: at.Sub(start), Input: input, Output: max(1, output)})
-	}
-	return rows, nil
-}
-
-func checkRow(timeOK bool, input, output int) error {
-	if !timeOK || input < 1 || input > maxTokens || output < 0 || output > maxTokens {
-		return fmt.Errorf("a time below 0 or too far from the others, or lengths outside 1 to %d tokens", maxTokens)
-	}
-	return nil
-}
-
-// spread distributes rows with equal timestamps at random up to the next
-// timestamp, at most a bucket.
-func spread(rows []Row, random *rand.Rand) {
+	rows = slices.Clone(rows)
+	random := rand.New(rand.NewPCG(seed, 1))
 	for i := 0; i < len(rows); {
 		j := i
 		for j < len(rows) && rows[j].At == rows[i].At {
 			j++
 		}
 		width := bucket
-		if j < len(rows) && rows[j].At > rows[i].At {
+		if j < len(rows) {
 			width = min(width, rows[j].At-rows[i].At)
 		}
 		for k := i; k < j; k++ {
@@ -200,4 +213,6 @@ func spread(rows []Row, random *rand.Rand) {
 		}
 		i = j
 	}
+	sortRows(rows)
+	return rows
 }

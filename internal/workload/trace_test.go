@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,22 +23,29 @@ const (
 `
 )
 
-func TestReadTraceKnowsBothFormats(t *testing.T) {
-	rows, err := ReadTrace(strings.NewReader(mooncake), 1)
-	if err != nil || len(rows) != 3 {
-		t.Fatalf("%d rows, %v", len(rows), err)
+// rowsOf reads a trace.
+func rowsOf(t *testing.T, text string) []Row {
+	t.Helper()
+	trace, err := ReadTrace(strings.NewReader(text), 1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if rows[0].At != 0 || rows[1].At > 3*time.Second || rows[2].At < rows[1].At {
-		t.Errorf("times %v, %v, %v", rows[0].At, rows[1].At, rows[2].At)
+	return trace.Rows
+}
+
+func TestReadTraceKnowsBothFormats(t *testing.T) {
+	rows := rowsOf(t, mooncake)
+	if len(rows) != 3 || rows[0].At != 0 || rows[1].At > 3*time.Second || rows[2].At < rows[1].At {
+		t.Errorf("rows %+v", rows)
 	}
 	for _, r := range rows {
 		if r.Output < 1 {
 			t.Errorf("a request for %d tokens", r.Output)
 		}
 	}
-	rows, err = ReadTrace(strings.NewReader(azure), 1)
-	if err != nil || len(rows) != 2 {
-		t.Fatalf("%d rows, %v", len(rows), err)
+	rows = rowsOf(t, azure)
+	if len(rows) != 2 {
+		t.Fatalf("%d rows", len(rows))
 	}
 	if got := rows[1]; got.At != 4314579*time.Microsecond || got.Input != 396 || got.Output != 109 || got.Blocks != nil {
 		t.Errorf("second row %+v", got)
@@ -46,8 +55,8 @@ func TestReadTraceKnowsBothFormats(t *testing.T) {
 	if _, err := z.Write([]byte(azure)); err != nil || z.Close() != nil {
 		t.Fatal("gzip failed")
 	}
-	if again, err := ReadTrace(&packed, 1); err != nil || !slices.EqualFunc(rows, again, sameRow) {
-		t.Errorf("gzipped: %v, %v", again, err)
+	if again := rowsOf(t, packed.String()); !slices.EqualFunc(rows, again, sameRow) {
+		t.Errorf("gzipped: %v", again)
 	}
 }
 
@@ -55,29 +64,90 @@ func sameRow(a, b Row) bool {
 	return a.At == b.At && a.Input == b.Input && a.Output == b.Output && slices.Equal(a.Blocks, b.Blocks)
 }
 
-func TestReadTraceRefuses(t *testing.T) {
+// Traces of others in the same formats: other columns and orders, other forms of time,
+// other lengths of blocks.
+func TestReadTraceKnowsVariants(t *testing.T) {
 	for name, text := range map[string]string{
-		"nothing":          "",
-		"another format":   "a,b,c\n",
-		"one row":          strings.SplitAfter(mooncake, "\n")[0],
-		"rows at one time": azure + strings.SplitAfter(azure, "\n")[2],
-		"no JSON":          mooncake + "{\n",
-		"a duplicate":      mooncake + `{"timestamp":1,"timestamp":2,"input_length":1,"output_length":1}`,
-		"no tokens":        mooncake + `{"timestamp":1,"input_length":0,"output_length":1}`,
-		"too many tokens":  mooncake + `{"timestamp":1,"input_length":2000000,"output_length":1}`,
-		"too long answer":  mooncake + `{"timestamp":1,"input_length":1,"output_length":2000000}`,
-		"negative time":    mooncake + `{"timestamp":-1,"input_length":1,"output_length":1}`,
-		"other columns":    "TIMESTAMP,Tokens,More\n",
-		"no time":          azure + "yesterday,1,1\n",
-		"no number":        azure + "2023-11-16 18:15:50.9951690,many,1\n",
-		"a missing column": azure + "2023-11-16 18:15:50.9951690,1\n",
-		"broken gzip":      "\x1f\x8b\x00",
+		"Azure 2024":            "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00.009930+00:00,10,4\n2024-05-10 00:00:02.009930+00:00,20,5\n",
+		"Azure 2024, images":    "TIMESTAMP,NumImages,ContextTokens,GeneratedTokens\r\n2024-10-15 10:04:58,3,10,4\r\n2024-10-15 10:05:00,0,20,5\r\n",
+		"BurstGPT":              "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,10,4,14,Conversation log\n7,GPT-4,20,5,25,API log\n",
+		"Vidur":                 "arrived_at,num_prefill_tokens,num_decode_tokens\n0.5,10,4\n2.5,20,5\n",
+		"other order, RFC 3339": "\ufeffoutput_tokens,input_tokens,arrival_time\n5,20,2024-01-01T00:00:02Z\n4,10,2024-01-01T00:00:00Z\n",
+		"JSON, times in s":      `{"chat_id":1,"timestamp":1.5,"input_length":10,"output_length":4,"hash_ids":[1]}` + "\n\n" + `{"timestamp":101.5,"input_length":20,"output_length":5}` + "\n",
 	} {
-		if name == "rows at one time" {
-			text = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + strings.Repeat("2023-11-16 18:15:46.6805900,374,44\n", 2)
+		rows := rowsOf(t, text)
+		want := []Row{{At: 0, Input: 10, Output: 4}, {At: 2 * time.Second, Input: 20, Output: 5}}
+		same := func(a, b Row) bool {
+			return a.Input == b.Input && a.Output == b.Output && (a.At == b.At || strings.HasPrefix(name, "JSON") && (a.At-50*b.At).Abs() < 3*time.Second)
 		}
-		if rows, err := ReadTrace(strings.NewReader(text), 1); !errors.Is(err, ErrTrace) {
-			t.Errorf("%s: %d rows and %v, want ErrTrace", name, len(rows), err)
+		if !slices.EqualFunc(rows, want, same) {
+			t.Errorf("%s: %+v", name, rows)
+		}
+	}
+}
+
+// Blocks of 16 tokens become blocks of 512 that are equal where all of theirs are.
+func TestShortBlocksAreJoined(t *testing.T) {
+	line := func(at, last int) string {
+		ids := make([]string, 100)
+		for i := range ids {
+			ids[i] = strconv.Itoa(i + 7)
+		}
+		ids[70] = strconv.Itoa(last)
+		return fmt.Sprintf(`{"timestamp":%d,"input_length":1600,"output_length":1,"hash_ids":[%s]}`+"\n", at, strings.Join(ids, ","))
+	}
+	rows := rowsOf(t, line(0, 1)+line(9000, 2))
+	a, b := rows[0].Blocks, rows[1].Blocks
+	if len(a) != 4 || len(b) != 4 || a[0] != b[0] || a[1] != b[1] || a[2] == b[2] || a[3] == b[3] {
+		t.Errorf("blocks %v and %v", a, b)
+	}
+	if same := rowsOf(t, mooncake); !slices.Equal(same[2].Blocks, []uint64{0, 7, 10}) {
+		t.Errorf("blocks of 512 tokens are %v", same[2].Blocks)
+	}
+}
+
+// What real traces have is played, and what cannot be is said.
+func TestReadTraceSaysWhatItLeavesOut(t *testing.T) {
+	trace, err := ReadTrace(strings.NewReader(azure+"2023-11-16 18:15:40,0,4\n2023-11-16 18:15:45,5,0\n2023-11-16 18:15:45,6,1\n"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"1 rows without a prompt are left out", "1 answers of 0 tokens count as 1"}; !slices.Equal(trace.Notes, want) {
+		t.Errorf("notes %q, want %q", trace.Notes, want)
+	}
+	first := trace.Rows[:2]
+	if len(trace.Rows) != 4 || first[0].At != 0 || first[1].At != 0 || first[0].Input != 5 || first[0].Output != 1 || first[1].Input != 6 {
+		t.Errorf("rows %+v; want the two of one time first, in the order of the file", trace.Rows)
+	}
+}
+
+func TestReadTraceRefuses(t *testing.T) {
+	for name, c := range map[string]struct{ text, why string }{
+		"nothing":           {"", "it begins with"},
+		"another format":    {"a,b,c\n", "line 1: there is no column TIMESTAMP among"},
+		"no trace":          {"hello\n", `it begins with "hello"`},
+		"one row":           {strings.SplitAfter(mooncake, "\n")[0], "1 rows with a prompt, want at least 2"},
+		"rows at one time":  {"TIMESTAMP,ContextTokens,GeneratedTokens\n" + strings.Repeat("2023-11-16 18:15:46.6805900,374,44\n", 2), "all rows have the same time"},
+		"no JSON":           {mooncake + "{\n", "line 4: "},
+		"a duplicate":       {mooncake + `{"timestamp":1,"timestamp":2,"input_length":1,"output_length":1}`, "line 4: "},
+		"no time in JSON":   {mooncake + `{"input_length":1,"output_length":1}`, "line 4: timestamp is missing"},
+		"no input":          {mooncake + `{"timestamp":1,"output_length":1}`, "line 4: input_length is missing"},
+		"no output":         {mooncake + `{"timestamp":1,"input_length":1}`, "line 4: output_length is missing"},
+		"too many tokens":   {mooncake + `{"timestamp":1,"input_length":2000000,"output_length":1}`, "line 4: input_length: 2000000, want 0 to"},
+		"negative tokens":   {mooncake + `{"timestamp":1,"input_length":-2,"output_length":1}`, "line 4: input_length: -2"},
+		"too long answer":   {mooncake + `{"timestamp":1,"input_length":1,"output_length":2000000}`, "line 4: output_length: 2000000"},
+		"negative time":     {mooncake + `{"timestamp":-1,"input_length":1,"output_length":1}`, "line 4: timestamp: -1"},
+		"too long a trace":  {mooncake + `{"timestamp":9e12,"input_length":1,"output_length":1}`, "timestamp: from first to last"},
+		"other columns":     {"TIMESTAMP,Tokens,More\n", "line 1: there is no column ContextTokens"},
+		"no time":           {azure + "yesterday,1,1\n", `line 4: TIMESTAMP: "yesterday" is neither`},
+		"too far a time":    {azure + "1700-11-16 18:15:46,1,1\n", "line 4: TIMESTAMP: "},
+		"no number":         {azure + "2023-11-16 18:15:50.9951690,many,1\n", `line 4: ContextTokens: "many" is no whole number`},
+		"no number at last": {azure + "2023-11-16 18:15:50.9951690,1,1.5\n", `line 4: GeneratedTokens: "1.5" is no whole number`},
+		"a missing column":  {azure + "2023-11-16 18:15:50.9951690,1\n", "record on line 4: wrong number of fields"},
+		"broken gzip":       {"\x1f\x8b\x00", "EOF"},
+	} {
+		if _, err := ReadTrace(strings.NewReader(c.text), 1); !errors.Is(err, ErrTrace) || !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%s: %v, want %s", name, err, c.why)
 		}
 	}
 }
@@ -86,24 +156,25 @@ func FuzzReadTrace(f *testing.F) {
 	f.Add([]byte(mooncake))
 	f.Add([]byte(azure))
 	f.Add(sampleTrace[:600])
+	f.Add([]byte("time,input_tokens,output_tokens\n1e9,1,1\n3,2,2\n"))
 	for _, years := range []string{"0001", "1700", "2100", "9999"} { // further apart than a duration reaches
 		f.Add([]byte("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00,1,1\n" + years + "-05-10 00:00:00,1,1\n0001-01-01 00:00:00,1,1\n"))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		rows, err := ReadTrace(bytes.NewReader(text), 1)
+		trace, err := ReadTrace(bytes.NewReader(text), 1)
 		if err != nil {
 			if !errors.Is(err, ErrTrace) {
 				t.Fatal(err)
 			}
 			return
 		}
-		for i, r := range rows {
-			if r.At < 0 || i > 0 && r.At < rows[i-1].At || r.Input < 1 || r.Output < 1 {
+		for i, r := range trace.Rows {
+			if r.At < 0 || i > 0 && r.At < trace.Rows[i-1].At || r.Input < 1 || r.Output < 1 {
 				t.Fatalf("row %d: %+v", i, r)
 			}
 		}
-		w := play(t, rows, 10)
-		for range len(rows) + 1 {
+		w := play(t, trace.Rows, 10)
+		for range len(trace.Rows) + 1 {
 			if a := w.Next(); a.At < 0 {
 				t.Fatalf("arrival %+v", a)
 			}
@@ -115,15 +186,15 @@ func TestTheSampleIsRealAndSmall(t *testing.T) {
 	if len(sampleTrace) > 200<<10 {
 		t.Errorf("the sample has %d bytes, at most 200 KiB", len(sampleTrace))
 	}
-	rows, err := ReadTraceFile("", 1)
-	if err != nil || len(rows) != 2800 {
-		t.Fatalf("%d rows, %v; want 2800", len(rows), err)
+	trace, err := ReadTraceFile("", 1)
+	if err != nil || len(trace.Rows) != 2800 {
+		t.Fatalf("%+v, %v; want 2800 rows", trace, err)
 	}
 	var tokens int
-	for _, r := range rows {
+	for _, r := range trace.Rows {
 		tokens += r.Input
 	}
-	if mean := tokens / len(rows); mean < 12_000 || mean > 15_000 {
+	if mean := tokens / len(trace.Rows); mean < 12_000 || mean > 15_000 {
 		t.Errorf("%d tokens a prompt, want about 13,600", mean)
 	}
 }

@@ -34,7 +34,7 @@ type Arrival struct {
 
 	hashes []uint64 // of blocks, where they are not made of the fields below
 	key    uint64   // of the conversation, or of the request when there is none
-	blocks []uint32
+	blocks []uint64
 	pass   uint64 // how many times the trace has been repeated
 }
 
@@ -80,7 +80,7 @@ func (w *Workload) Next() Arrival {
 	// conversation.
 	key, conversation := 1<<32+uint64(w.next), len(r.Blocks) > 1
 	if conversation {
-		key = uint64(r.Blocks[1])
+		key = r.Blocks[1]
 	}
 	a.key = mix(key, mix(w.pass, w.options.Seed))
 	if conversation {
@@ -108,9 +108,9 @@ func (a *Arrival) Blocks() []uint64 {
 		case i >= len(a.blocks):
 			list[i] = mix(a.key, uint64(i))
 		case i == 0: // shared by all, in every pass
-			list[i] = uint64(a.blocks[0])
+			list[i] = a.blocks[0]
 		default:
-			list[i] = mix(uint64(a.blocks[i]), a.pass)
+			list[i] = mix(a.blocks[i], a.pass)
 		}
 	}
 	return list

@@ -17,10 +17,11 @@ func play(t *testing.T, rows []Row, rate float64) *Workload {
 }
 
 func TestWorkloadKeepsItsRateAndConversations(t *testing.T) {
-	rows, err := ReadTraceFile("", 1)
+	trace, err := ReadTraceFile("", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
+	rows := trace.Rows
 	w := play(t, rows, 40)
 	again := play(t, rows, 40)
 	places := make(map[uint64]string)
@@ -68,10 +69,7 @@ func TestWorkloadKeepsItsRateAndConversations(t *testing.T) {
 }
 
 func TestBlocksAreSharedAsTheTraceSays(t *testing.T) {
-	rows, err := ReadTrace(strings.NewReader(mooncake), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
+	rows := rowsOf(t, mooncake)
 	w := play(t, rows, 10)
 	blocks := make(map[int][]uint64) // by tokens of the prompt
 	for range rows {
