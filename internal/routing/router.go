@@ -297,6 +297,9 @@ func (c *choice) resolve(r *Router, req *strategy.Request) error {
 	if err := c.override(req); err != nil {
 		return err
 	}
+	if s, ok := c.plan.Strategy.(strategy.Resident); ok && s.Stays(c.model, req.Region) {
+		c.mode = strategy.RegionRequire
+	}
 	switch {
 	case req.TTL < 0 || req.TTL > r.o.MaxTTL:
 		return invalid("/ttl_seconds", "must be 1 to %d, the longest that decisions.max_reservation_ttl lets a reservation last", int64(r.o.MaxTTL/time.Second))

@@ -27,6 +27,7 @@ type Tier struct {
 type State struct {
 	turns       atomic.Uint64
 	mean, share atomic.Uint64 // of others, as bits; 0 before the first scan
+	over        atomic.Bool   // requests of the nearest tier go here, since they would wait longer there
 }
 
 // NewState begins a rotation at a turn.

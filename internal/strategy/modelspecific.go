@@ -109,6 +109,12 @@ func (m *modelSpecific) Terms(in *Input, i int) []Term {
 	return Terms(m.rule(in.ModelType).strategy, in, i)
 }
 
+// Stays implements Resident.
+func (m *modelSpecific) Stays(modelType, region string) bool {
+	r, ok := m.rule(modelType).strategy.(Resident)
+	return ok && r.Stays(modelType, region)
+}
+
 // Delegate names the strategy that decides for a model type.
 func (m *modelSpecific) Delegate(modelType string) string { return m.rule(modelType).name }
 

@@ -24,6 +24,7 @@ var specs = []Spec{
 	peakEWMASpec,
 	powerOfTwoSpec,
 	prefixAwareSpec,
+	priorityRegionSpec,
 	randomSpec,
 	roundRobinSpec,
 	sessionAffinitySpec,

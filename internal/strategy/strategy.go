@@ -61,6 +61,14 @@ func (s byScore) Choose(in *Input, picks []Pick) int {
 	return Fill(in, heads, picks, n)
 }
 
+// Resident is a Strategy that keeps requests in some regions.
+type Resident interface {
+	Strategy
+	// Stays reports whether requests for a model type must not leave the region: that
+	// they require it, even if they would take another.
+	Stays(modelType, region string) bool
+}
+
 // Spec registers a strategy under its name.
 type Spec struct {
 	Name       string
