@@ -13,6 +13,7 @@ import (
 
 	"headway/api"
 	"headway/internal/fleet"
+	"headway/internal/prefix"
 	"headway/internal/routing"
 	"headway/internal/strategy"
 	"headway/internal/strict"
@@ -252,6 +253,9 @@ func copied(r strategy.Request) strategy.Request {
 func FuzzDecision(f *testing.F) {
 	verbs := newDesk(f)
 	f.Add([]byte(`{"model_type":"m","exclude":["a"]}`))
+	f.Add([]byte(`{"model_type":"m","session_id":"s","turn":3,"expected_return_ms":1500}`))
+	f.Add([]byte(`{"model_type":"m","labels":{},"session_id":"\u0073","turn":3e0,"expected_return_ms":0.25}`))
+	f.Add([]byte(`{"model_type":"m","prompt":"` + strings.Repeat(`a\u00e9\ud83d\ude00\n`, 100) + `"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if answer, err := verbs.Decide(nil, body, nil); err == nil && !jsontext.Value(answer).IsValid() {
 			t.Fatalf("the answer is %q without an error", answer)
@@ -284,9 +288,23 @@ func FuzzDecision(f *testing.F) {
 		same(t, "region", decoded.Region, v.Region)
 		same(t, "strategy", decoded.Strategy, v.Strategy)
 		same(t, "session_key", decoded.SessionKey, v.SessionKey)
+		same(t, "session_id", decoded.SessionID, v.SessionID)
+		if v.Turn != 0 {
+			same(t, "turn", decoded.Turn, v.Turn)
+		}
+		if r := v.ExpectedReturnMs; r != nil && (decoded.Returns < 1 || math.Abs(float64(decoded.Returns)-*r*1e6) > 1) || r == nil && decoded.Returns != 0 {
+			t.Fatalf("expected_return_ms is %v", decoded.Returns)
+		}
 		same(t, "explain", decoded.Explain, v.Explain)
 		same(t, "exclude", decoded.Exclude, v.Exclude)
-		same(t, "prefix_hashes", len(decoded.PrefixHashes), len(v.PrefixHashes))
+		if len(v.PrefixHashes) > 0 {
+			same(t, "prefix_hashes", len(decoded.PrefixHashes), len(v.PrefixHashes))
+		} else {
+			var c prefix.Chain
+			_, _ = c.Write([]byte(v.Prompt))
+			same(t, "hashes of the prompt", decoded.PrefixHashes, c.Hashes)
+			same(t, "bytes of the prompt", decoded.PromptBytes, c.Bytes())
+		}
 		tokens := int64(math.Ceil(float64(len(v.Prompt)) / bytesPerToken))
 		if v.InputTokens != nil {
 			tokens = *v.InputTokens

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -47,9 +46,6 @@ func (d *work) complete() {
 	d.chain.Reset(d.chain.Hashes)
 	if d.returns >= 0 {
 		req.Returns = max(time.Duration(d.returns*float64(time.Millisecond)), 1)
-	}
-	if strings.TrimSpace(req.SessionKey) == "" {
-		req.SessionKey = req.SessionID
 	}
 }
 

@@ -152,6 +152,9 @@ func (d *Verbs) Decide(p *access.Principal, body, answer []byte) ([]byte, error)
 	if faults = strict.Merge(faults, checkDecision(&in.req)); len(faults) > 0 {
 		return answer, strict.Invalid(faults)
 	}
+	if strings.TrimSpace(in.req.SessionKey) == "" {
+		in.req.SessionKey = in.req.SessionID
+	}
 	kind, id := p.Identity()
 	in.req.Caller, in.req.Scope, in.req.Reads = p.Mark(), prefix.Scope(kind, id, "", ""), in.req.Explain && p.May(access.Read)
 	decision, err := d.router.Decide(&in.req)
