@@ -2,6 +2,7 @@ package openai_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -318,7 +319,11 @@ func TestLongPromptsHaveTheirHashes(t *testing.T) {
 		}
 		var cut, whole prefix.Chain
 		r.WriteText([]byte(body), &cut)
-		_, _ = whole.Write([]byte(canonical(t, body)))
+		var text string
+		if err := json.Unmarshal([]byte(`"`+strings.Repeat(unit, 5000)+`"`), &text); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = whole.Write([]byte("\xffuser\xfe" + text))
 		if !slices.Equal(cut.Hashes, whole.Hashes) || cut.Bytes() != whole.Bytes() || len(cut.Hashes) < 17 {
 			t.Errorf("%q has %d hashes of %d bytes, want %d of %d", unit, len(cut.Hashes), cut.Bytes(), len(whole.Hashes), whole.Bytes())
 		}

@@ -88,8 +88,10 @@ func TestAChainHasAnEnd(t *testing.T) {
 func TestAChainForgetsItsText(t *testing.T) {
 	for _, n := range []int{100, 5000, 6143} {
 		var c Chain
-		_, _ = c.Write(bytes.Repeat([]byte("secret"), n)[:n])
-		if c.Reset(nil); bytes.ContainsAny(c.block[:], "secret") {
+		for range n / 7 {
+			_, _ = c.Write([]byte("secrets"))
+		}
+		if c.Reset(nil); bytes.ContainsAny(c.block[:], "secrets") {
 			t.Errorf("of %d bytes some are left", n)
 		}
 	}

@@ -81,7 +81,7 @@ func TestPitfallS22LongPromptsLeaveProcessorsToShortOnes(t *testing.T) {
 	go func() { hashed <- len(asked(t, "/v1/completions", long, "a").req.PrefixHashes) }()
 	select {
 	case <-hashed:
-		t.Error("a long prompt did not wait")
+		t.Fatal("a long prompt did not wait")
 	case <-time.After(50 * time.Millisecond):
 	}
 	for range cap(hashing) {
