@@ -34,6 +34,7 @@ type Decision struct {
 	Failure        Failure   // why no head was found
 
 	bounded      bool    // it counts in Router.pools
+	sampled      bool
 	n            uint8   // alternatives
 	sequence     uint64  // of this process, from 1; the cursor of Router.Recent
 	origin       *origin // nil: it is the first choice for its request
@@ -113,6 +114,9 @@ func (d *Decision) Before() *Decision {
 
 // Proxied reports whether the data plane made the decision: it holds the place.
 func (d *Decision) Proxied() bool { return d.ttl == 0 }
+
+// Sampled reports whether watchers see what the decision had to choose from.
+func (d *Decision) Sampled() bool { return d.sampled }
 
 // MadeFor reports whether the decision was made for a caller.
 func (d *Decision) MadeFor(caller uint32) bool { return d.caller == caller }

@@ -256,6 +256,7 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 		c.paused = s.paused()
 	}
 	if d != nil {
+		d.sampled = sampled != nil
 		r.note(c, d, s)
 	} else if c.explanation == nil && !req.Waits && r.affords(c, now) {
 		c.explanation = r.explain(c, &s.in)

@@ -31,17 +31,21 @@ type Sample struct {
 	Session  uint64    // hash of the session key, 0: none
 	Blocks   []uint64  // keys of the prompt's blocks
 	Tokens   float64   // of the prompt, as known or assumed
+	Bytes    int64     // of the prompt's text, 0: unknown
+	PerBlock int32     // tokens of each of Blocks; 0: they are those of prefix.Chain
 	At       time.Time // of the decision
 
-	seen  []Seen // of all tiers
-	from  []int  // where those of each tier begin
-	costs []float64
+	seen    []Seen // of all tiers
+	from    []int  // where those of each tier begin
+	costs   []float64
+	chances []float64
 }
 
 // Seen is a head as a decision saw it.
 type Seen struct {
 	strategy.Seen
-	Cost float64 // by the strategy, lower is better; NaN: not compared; +Inf: not available
+	Cost   float64 // by the strategy, lower is better; NaN: not compared; +Inf: not available
+	Chance float64 // that the strategy chooses it among those of its tier
 }
 
 // Regret is the predicted time to the first token at the chosen head less the least
@@ -120,9 +124,11 @@ func (r *Router) sample(c *choice, s *scratch) *Sample {
 func (p *Sample) look(in *strategy.Input, by strategy.Strategy) {
 	heads := in.Heads()
 	p.costs = slices.Grow(p.costs[:0], len(heads))[:len(heads)]
+	p.chances = slices.Grow(p.chances[:0], len(heads))[:len(heads)]
 	by.Score(in, p.costs)
+	strategy.Chances(by, in, p.costs, p.chances)
 	for i, h := range heads {
-		p.seen = append(p.seen, Seen{Seen: in.See(h), Cost: p.costs[i]})
+		p.seen = append(p.seen, Seen{Seen: in.See(h), Cost: p.costs[i], Chance: p.chances[i]})
 	}
 }
 
@@ -133,13 +139,14 @@ func (r *Router) watched(p *Sample, d *Decision, c *choice, s *scratch) {
 	}
 	if d != nil {
 		p.Decision, p.Session, p.Blocks = d, s.session, s.in.Blocks()
+		p.Bytes, p.PerBlock = s.in.Request.PromptBytes, s.in.Request.BlockTokens
 		p.choose(c, &s.in)
 		for _, w := range r.o.Watchers {
 			w.Sampled(p)
 		}
 	}
 	clear(p.seen)
-	*p = Sample{seen: p.seen[:0], from: p.from[:0], costs: p.costs}
+	*p = Sample{seen: p.seen[:0], from: p.from[:0], costs: p.costs, chances: p.chances}
 	r.sampler.pool.Put(p)
 }
 
