@@ -66,7 +66,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline", "internal/agent", "internal/engines", "internal/engine", "internal/sim", "internal/strategy", "internal/strict", "internal/workload"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline", "internal/agent", "internal/engines", "internal/decisionlog", "internal/engine", "internal/sim", "internal/strategy", "internal/strict", "internal/workload"},
 		others: []string{cobra, pflag},
 	},
 	"bench": {ours: anyOfOurs, others: []string{metrics}},
@@ -143,8 +143,12 @@ var rooms = map[string]room{
 		ours:   []string{"internal/fleet", "internal/routing", "internal/strategy"},
 		others: []string{metrics},
 	},
+	"internal/decisionlog": {
+		ours:   []string{"api", "internal/disk", "internal/fleet", "internal/prefix", "internal/routing"},
+		others: []string{metrics},
+	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/effectiveness", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address", "internal/openai", "internal/proxy"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/decisionlog", "internal/effectiveness", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address", "internal/openai", "internal/proxy"},
 		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress", "golang.org/x/time"},
 	},
 	"internal/boltstore": {

@@ -162,6 +162,7 @@ func (c *Client) Ready(ctx context.Context) (api.Readiness, error) {
 const (
 	maxMetrics = 256 << 20
 	maxState   = 4 << 30
+	maxLog     = 64 << 30
 )
 
 // Metrics returns the metrics in Prometheus' text format. The caller closes it,

@@ -2,7 +2,10 @@ package client
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"net/http"
 	"net/url"
@@ -94,6 +97,44 @@ func (c *Client) Decisions(ctx context.Context, q DecisionQuery) iter.Seq2[api.R
 // Decision returns a recent decision, or ErrNotFound.
 func (c *Client) Decision(ctx context.Context, id string) (api.RecentDecision, error) {
 	return get[api.RecentDecision](ctx, c, "get decision "+id, decisionPath(id))
+}
+
+// DecisionLogQuery says which part of the decision log is read. Empty fields select all.
+type DecisionLogQuery struct {
+	Last  time.Duration // of this time until now
+	Limit int           // at most so many decisions, the newest
+}
+
+// DecisionLog returns lines of the decision log: an [api.LoggedDecision] each, as JSON,
+// which has "decision_id"; others are of other kinds. The caller closes it, and ctx must
+// stay valid until then. Reading fails if a part is missing, and with ErrTooLarge beyond
+// 64 GiB.
+func (c *Client) DecisionLog(ctx context.Context, q DecisionLogQuery) (io.ReadCloser, error) {
+	return c.readLog(ctx, values("last", span(q.Last), "limit", size(q.Limit)))
+}
+
+// WorstDecisions are the logged decisions of the last time with the most regret, the
+// worst first.
+func (c *Client) WorstDecisions(ctx context.Context, last time.Duration, most int) ([]api.LoggedDecision, error) {
+	lines, err := c.readLog(ctx, values("last", span(last), "limit", size(most), "order", "regret"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = lines.Close() }()
+	worst := []api.LoggedDecision{}
+	for in := json.NewDecoder(lines); ; {
+		var d api.LoggedDecision
+		if err := in.Decode(&d); errors.Is(err, io.EOF) {
+			return worst, nil
+		} else if err != nil {
+			return worst, fmt.Errorf("read the decision log: %w", err)
+		}
+		worst = append(worst, d)
+	}
+}
+
+func (c *Client) readLog(ctx context.Context, query url.Values) (io.ReadCloser, error) {
+	return c.read(ctx, &call{what: "read the decision log", method: http.MethodGet, path: "/api/v1/decision-log", query: query}, maxLog)
 }
 
 // Strategies describes each strategy with its results.

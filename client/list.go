@@ -73,6 +73,13 @@ func size(n int) string {
 	return strconv.Itoa(n)
 }
 
+func span(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
+}
+
 func moment(t time.Time) string {
 	if t.IsZero() {
 		return ""

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -155,7 +157,7 @@ func TestPitfallS27NoPromptAndNoAnswerIsKept(t *testing.T) {
 	})
 	for _, path := range []string{
 		"/metrics", "/api/v1/decisions?limit=1000", "/api/v1/decisions?limit=1000&explain=true", "/api/v1/heads", "/api/v1/heads/h0", "/api/v1/audit", "/api/v1/strategies",
-		"/prometheus/api/v1/series?match[]={__name__=~%22.%2B%22}", "/api/v1/state/export", "/v1/models",
+		"/prometheus/api/v1/series?match[]={__name__=~%22.%2B%22}", "/api/v1/state/export", "/v1/models", "/api/v1/decision-log",
 	} {
 		_, text, err := p.do("GET", path, "")
 		if err != nil {
@@ -168,7 +170,7 @@ func TestPitfallS27NoPromptAndNoAnswerIsKept(t *testing.T) {
 			said.add(string(p.must(200, "GET", "/api/v1/decisions/"+one, "")))
 		}
 	}
-	for _, args := range [][]string{{"status"}, {"doctor"}, {"audit", "search"}, {"heads", "list", "-o", "wide"}} {
+	for _, args := range [][]string{{"status"}, {"doctor"}, {"audit", "search"}, {"heads", "list", "-o", "wide"}, {"decisions", "worst", "--json"}, {"decisions", "export"}} {
 		_, stdout, stderr := here(t, append(args, "--data-dir", p.dataDir)...)
 		said.add(stdout + stderr)
 	}
@@ -189,12 +191,22 @@ func TestPitfallS27NoPromptAndNoAnswerIsKept(t *testing.T) {
 		}
 		content, err := os.ReadFile(path)
 		places[path] = string(content)
+		if unpacked, ok := strings.CutSuffix(path, ".gz"); ok {
+			in, err := gzip.NewReader(bytes.NewReader(content))
+			if err != nil {
+				return err
+			}
+			if content, err = io.ReadAll(in); err != nil || !bytes.Contains(content, []byte(`"decision_id"`)) {
+				t.Errorf("%s has no decision, so that this test proves nothing of it: %v", path, err)
+			}
+			places[unpacked] = string(content)
+		}
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(places) < 5 {
+	if len(places) < 7 {
 		t.Errorf("only %d places were searched", len(places))
 	}
 	for place, text := range places {

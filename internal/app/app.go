@@ -25,6 +25,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/boltstore"
 	"headway/internal/config"
+	"headway/internal/decisionlog"
 	"headway/internal/effectiveness"
 	"headway/internal/event"
 	"headway/internal/healthcheck"
@@ -88,6 +89,7 @@ type App struct {
 	admission    *admission.Admission
 	known        *strategy.Known
 	effect       *effectiveness.Watch
+	decisionLog  *decisionlog.Log // nil: switched off
 	router       *routing.Router
 	policyFile   *policy.File
 	verbs        *apiv1.Verbs
@@ -131,7 +133,7 @@ func New(ctx context.Context, o Options) (*App, error) {
 		// in use or reachable without credentials, forbidden servers, unreadable
 		// files.
 		a.listen, a.openCertificates, a.readAccess, a.check, a.openWebhooks, a.readRedis,
-		a.openStore, a.openJournal, a.openRedis, a.openAccess, a.openFleet, a.openAdmission, a.openRouter, a.openLive,
+		a.openStore, a.openJournal, a.openRedis, a.openAccess, a.openFleet, a.openAdmission, a.openDecisionLog, a.openRouter, a.openLive,
 		a.openQueue, a.openMonitor, a.openTracing, a.openProxy, a.openServer, a.announce,
 	} {
 		if err := step(ctx); err != nil {
@@ -253,6 +255,9 @@ func (a *App) Run(ctx context.Context) error {
 	start(a.fleet.Run)
 	start(a.router.Run)
 	start(func(ctx context.Context) error { return a.access.Keys.Run(ctx, a.log) })
+	if a.decisionLog != nil {
+		start(a.decisionLog.Run)
+	}
 	start(a.live.Run)
 	start(a.proxy.WatchKeys)
 	start(a.proxy.PaceCollector)

@@ -11,6 +11,7 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/boltstore"
+	"headway/internal/decisionlog"
 	"headway/internal/effectiveness"
 	"headway/internal/fleet"
 	"headway/internal/httpapi"
@@ -68,6 +69,27 @@ func (a *App) openFleet(ctx context.Context) (err error) {
 	return a.fleet.Load(ctx)
 }
 
+// openDecisionLog opens the decision log, if there is one.
+func (a *App) openDecisionLog(context.Context) (err error) {
+	c := a.config
+	if c.Logged.Rate == 0 {
+		return nil
+	}
+	a.decisionLog, err = decisionlog.New(decisionlog.Options{
+		Dir: filepath.Join(c.DataDir, local.DecisionLogDir), MaxDisk: c.Logged.MaxBytes, MaxMemory: c.Logged.MaxMemory, Rate: c.Logged.Rate,
+		MinFree: 2 * c.State.MinFreeBytes, // the state and the trail must still be written
+		Metrics: a.metrics, Log: a.log,
+	})
+	return err
+}
+
+func (a *App) watchers() []routing.Watcher {
+	if a.decisionLog == nil {
+		return []routing.Watcher{a.effect}
+	}
+	return []routing.Watcher{a.effect, a.decisionLog}
+}
+
 func (a *App) openRouter(ctx context.Context) (err error) {
 	c := a.config
 	var secret [16]byte
@@ -77,10 +99,10 @@ func (a *App) openRouter(ctx context.Context) (err error) {
 		return err
 	}
 	a.router, err = routing.New(routing.Options{
-		Memory: a.known, Watchers: []routing.Watcher{a.effect},
-		Fleet: a.fleet, Events: a.events, Metrics: a.metrics, Log: a.log, Policies: a.store, Audit: a.journal,
+		Memory: a.known,
+		Fleet:  a.fleet, Events: a.events, Metrics: a.metrics, Log: a.log, Policies: a.store, Audit: a.journal,
 		ReservationTTL: c.Decisions.ReservationTTL, MaxTTL: c.Decisions.MaxTTL, Recent: c.Decisions.Recent,
-		ExplainShare: c.Decisions.ExplainShare, Freed: a.freed,
+		ExplainShare: c.Decisions.ExplainShare, Freed: a.freed, Watchers: a.watchers(),
 	})
 	if err != nil {
 		return err
@@ -123,7 +145,7 @@ func (a *App) openServer(context.Context) (err error) {
 		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Effect: a.effect, Live: a.live, Metrics: a.metrics, Log: a.log,
 		Guard: a.guard, Keys: a.access.Keys, AuditFile: a.auditFile, Audit: a.journal,
 		TLS: a.certs.Config(), Names: a.certs.Covers, Limits: httpapi.Limits(a.config.HTTP.Limits), Version: a.version,
-		Proxy: a.proxy, Monitor: a.monitorPages, Console: a.console, State: state{a.store}, External: a.external(), DataPlaneApart: a.dataListener != nil,
+		Proxy: a.proxy, Monitor: a.monitorPages, Console: a.console, State: state{a.store}, DecisionLog: a.decisionLog, External: a.external(), DataPlaneApart: a.dataListener != nil,
 	}
 	if a.queue != nil {
 		o.Letters = a.queue

@@ -89,6 +89,7 @@ var hostileAnswers = map[string]any{
 	"PATCH /api/v1/heads/x":                        hostileOf[api.Head](),
 	"POST /api/v1/decisions":                       hostileOf[api.Decision](),
 	"GET /api/v1/strategies":                       hostileStrategies(),
+	"GET /api/v1/decision-log":                     hostileOf[api.LoggedDecision](),
 	"GET /api/v1/policy":                           map[string]any{"default_strategy": obeyed, obeyed: []string{obeyed}},
 	"PUT /api/v1/policy":                           map[string]any{"default_strategy": obeyed},
 	"POST /api/v1/policy/validate":                 hostileOf[api.PolicyCheck](),
@@ -136,7 +137,7 @@ func hostileService(t *testing.T, status int) string {
 			}
 		case r.URL.Path == "/metrics":
 			fmt.Fprintf(w, "headway_audit_up 1\nx{name=%q} 1\n%s 1\n", obeyed, obeyed)
-		case r.URL.Path == "/api/v1/state/export":
+		case r.URL.Path == "/api/v1/state/export", r.URL.Path == "/api/v1/decision-log" && r.URL.Query().Get("order") == "": // copies are escaped at a terminal
 			fmt.Fprintln(w, `{}`)
 		case known:
 			if r.Method == http.MethodPost && (r.URL.Path == "/api/v1/heads" || r.URL.Path == "/api/v1/keys") {
@@ -156,7 +157,7 @@ func hostileService(t *testing.T, status int) string {
 // where they are tried.
 var (
 	hostileCalls = map[string]string{
-		"status": "", "doctor": "", "watch": "--count 1", "decide": "--model-type m --explain",
+		"status": "", "doctor": "", "watch": "--count 1", "decide": "--model-type m --explain", "decisions worst": "", "decisions export": "",
 		"heads list": "", "heads watch": "", "heads get": "x", "heads register": "x --endpoint http://127.0.0.1:1 --model-type m --region r",
 		"heads drain": "x", "heads undrain": "x", "heads maintenance": "x", "heads remove": "x", "heads reinstate": "x",
 		"policy get": "", "policy diff": "policy.yaml", "policy validate": "policy.yaml", "policy apply": "policy.yaml", "policy history": "", "policy restore": "1",

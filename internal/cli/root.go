@@ -137,7 +137,7 @@ found.`,
 		SilenceUsage:  true,
 	}
 	root.SetVersionTemplate("headway {{.Version}}\n")
-	root.AddCommand(newServe(b), newAgent(), newDemo(), newStatus(), newDoctor(), newHeads(), newWatch(), newDecide(), newSimulate(), newPolicy(), newStrategies(), newKeys(), newAudit(), newQueue(), newState(), newMonitoring(), newTLS(), newConfig(), newMan(b), newVersion(b))
+	root.AddCommand(newServe(b), newAgent(), newDemo(), newStatus(), newDoctor(), newHeads(), newWatch(), newDecide(), newDecisions(), newSimulate(), newPolicy(), newStrategies(), newKeys(), newAudit(), newQueue(), newState(), newMonitoring(), newTLS(), newConfig(), newMan(b), newVersion(b))
 	return root
 }
 

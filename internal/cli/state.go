@@ -103,20 +103,25 @@ func (t tap) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// copyState writes what the service exports. It gives up when nothing comes for
-// so long.
+// copyState writes what the service exports.
 func copyState(c *call, patience time.Duration, w io.Writer) error {
-	ctx, cancel := context.WithCancelCause(c.Context())
+	return copyPatiently(c.Context(), patience, "export the state", w, c.ExportState)
+}
+
+// copyPatiently writes what the service sends. It gives up when nothing comes for so
+// long.
+func copyPatiently(ctx context.Context, patience time.Duration, what string, w io.Writer, open func(context.Context) (io.ReadCloser, error)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := time.AfterFunc(patience, func() { cancel(fmt.Errorf("%w: nothing came for %v", client.ErrUnavailable, patience)) })
 	defer silence.Stop()
-	state, err := c.ExportState(ctx)
+	body, err := open(ctx)
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), err)
 	}
-	defer func() { _ = state.Close() }()
-	if _, err := io.Copy(io.MultiWriter(w, tap(func([]byte) { silence.Reset(patience) })), state); err != nil {
-		return fmt.Errorf("export the state: %w", cmp.Or(context.Cause(ctx), err))
+	defer func() { _ = body.Close() }()
+	if _, err := io.Copy(io.MultiWriter(w, tap(func([]byte) { silence.Reset(patience) })), body); err != nil {
+		return fmt.Errorf("%s: %w", what, cmp.Or(context.Cause(ctx), err))
 	}
 	return nil
 }

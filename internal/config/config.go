@@ -20,6 +20,7 @@ type Config struct {
 	Admission Admission
 	Discovery []DiscoveredHeads // of the configuration file only
 	Decisions Decisions
+	Logged    Logged
 	State     State
 	TLS       TLS
 	Access    Access
@@ -100,6 +101,13 @@ type Decisions struct {
 	MaxTTL         time.Duration
 	ExplainShare   float64
 	Recent         int
+}
+
+// Logged bounds the decision log.
+type Logged struct {
+	Rate      float64 // decisions a second; 0: there is no log
+	MaxMemory int64
+	MaxBytes  int64 // of its files; 0: there are none
 }
 
 // State says how the state file is kept.

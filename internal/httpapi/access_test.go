@@ -129,6 +129,7 @@ var needs = map[string]access.Permission{
 	"GET /api/v1/decisions/{id}":           access.Read,
 	"POST /api/v1/decisions/{id}/progress": access.Decide,
 	"POST /api/v1/decisions/{id}/outcome":  access.Decide,
+	"GET /api/v1/decision-log":             access.Read,
 	"GET /api/v1/strategies":               access.Read,
 
 	"GET /api/v1/policy":                        access.Read,

@@ -82,7 +82,8 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 		"Key": api.Key{}, "KeyRequest": api.KeyRequest{}, "AuditRecord": api.AuditRecord{},
 		"Event": api.Event{}, "Snapshot": api.Snapshot{}, "Lost": api.Lost{}, "Subscription": api.Subscription{},
 		"Envelope": api.Envelope{}, "AdminNotice": api.AdminNotice{}, "DeadLetter": api.DeadLetter{},
-		"StateReport": api.StateReport{},
+		"StateReport":    api.StateReport{},
+		"LoggedDecision": api.LoggedDecision{}, "LoggedHead": api.LoggedHead{}, "LoggedOutcome": api.LoggedOutcome{},
 	} {
 		schema, ok := c.document.Components.Schemas[name]
 		if !ok {
@@ -224,6 +225,7 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	page2 := into[api.List[api.RecentDecision]](t, ask(http.StatusOK, "GET", "/api/v1/decisions?limit=1", ""))
 	ask(http.StatusOK, "GET", "/api/v1/decisions?cursor="+page2.NextCursor, "")
 
+	ask(http.StatusOK, "GET", "/api/v1/decision-log?last=1h&limit=3", "")
 	ask(http.StatusOK, "GET", "/api/v1/strategies", "")
 	ask(http.StatusOK, "GET", "/api/v1/strategies?window=1h&model_type="+llama, "")
 	document, faults := policy.Parse([]byte(`{"default_strategy":"round_robin","rules":[{"match":{"model_type":"llama*","region":"eu-*"},"strategy":"geo_preferred","region_mode":"require"}],`+

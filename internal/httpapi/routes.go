@@ -56,6 +56,7 @@ func (s *Server) routes() []*route {
 		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: access.BeHead, success: 200, body: true, handle: ofHead(s.reportStatus)},
 		{method: "POST", pattern: decisionsPath, id: "decide", needs: access.Decide, success: 200, body: true, handle: s.makeDecision},
 		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: access.Read, success: 200, query: true, handle: s.listDecisions},
+		{method: "GET", pattern: "/api/v1/decision-log", id: "readDecisionLog", needs: access.Read, success: 200, query: true, handle: s.readDecisionLog},
 		{method: "GET", pattern: "/api/v1/decisions/{id}", id: "getDecision", needs: access.Read, own: access.Decide, success: 200, handle: s.getDecision},
 		{method: "POST", pattern: "/api/v1/decisions/{id}/progress", id: "reportProgress", needs: access.Decide, success: 204, body: true, handle: report(s.o.Verbs.Progress)},
 		{method: "POST", pattern: "/api/v1/decisions/{id}/outcome", id: "reportOutcome", needs: access.Decide, success: 204, body: true, handle: report(s.o.Verbs.Outcome)},

@@ -20,6 +20,7 @@ import (
 	"headway/internal/access"
 	"headway/internal/apiv1"
 	"headway/internal/audit"
+	"headway/internal/decisionlog"
 	"headway/internal/effectiveness"
 	"headway/internal/live"
 	"headway/internal/proxy"
@@ -44,9 +45,11 @@ type Options struct {
 	Letters   DeadLetters          // of the message queue; nil: there is none
 	State     State                // what the service keeps; nil: there is no file of it
 	Queue     func() string        // the state of the message queue; nil: there is none
-	Monitor   http.Handler         // of what is below /prometheus/; nil: nothing
-	Console   http.Handler         // of what is below /console/; nil: nothing
-	Proxy     *proxy.Proxy         // of what is below /v1/; nil: nothing
+	// DecisionLog is nil where there is none.
+	DecisionLog *decisionlog.Log
+	Monitor     http.Handler // of what is below /prometheus/; nil: nothing
+	Console     http.Handler // of what is below /console/; nil: nothing
+	Proxy       *proxy.Proxy // of what is below /v1/; nil: nothing
 	// DataPlaneApart says that the data plane has a listener of its own, so that
 	// Serve does not have its routes.
 	DataPlaneApart bool
@@ -95,6 +98,7 @@ type Server struct {
 	cut         context.CancelCauseFunc
 	noLameDuck  chan struct{}          // closed when a lame duck is not waited for
 	reading     sync.Mutex             // held by the one export or check of the state at a time
+	readingLog  sync.Mutex             // held by the one reading of the decision log at a time
 	lastHost    atomic.Pointer[string] // the Host that was admitted last
 }
 

@@ -26,6 +26,7 @@ import (
 	"headway/internal/apiv1"
 	"headway/internal/audit"
 	"headway/internal/config"
+	"headway/internal/decisionlog"
 	"headway/internal/effectiveness"
 	"headway/internal/event"
 	"headway/internal/fleet"
@@ -169,14 +170,15 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 		}
 	}
 	events := event.New(w.metrics)
-	var err error
+	decisions, err := decisionlog.New(decisionlog.Options{MaxMemory: 1 << 20, Rate: 1e6, Metrics: w.metrics, Log: log})
+	must(err)
 	w.fleet, err = registry.New(registry.Options{Store: w.store, Events: events, Metrics: w.metrics, Log: log, Lease: lease, Audit: trailOf{w}, Eject: fleet.EjectOptions{Enabled: true}})
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	known := strategy.NewKnown(strategy.KnownOptions{})
 	effect, err := effectiveness.New(effectiveness.Options{Known: known})
 	must(err)
-	w.router, err = routing.New(routing.Options{Memory: known, Watchers: []routing.Watcher{effect}, Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
+	w.router, err = routing.New(routing.Options{Memory: known, Watchers: []routing.Watcher{effect, decisions}, Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
 		if w.freed != nil {
 			w.freed(h)
 		}
@@ -196,6 +198,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 		Limits: httpapi.Limits(settings.HTTP.Limits),
 		Fleet:  w.fleet, Router: w.router, Verbs: verbs, Effect: effect, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
 		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, AuditFile: w.trail, Audit: trailOf{w}, State: w.state,
+		DecisionLog: decisions,
 	}
 	for _, c := range change {
 		c(&options)
@@ -206,6 +209,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	var running sync.WaitGroup
 	running.Go(func() { _ = w.fleet.Run(ctx) })
 	running.Go(func() { _ = hub.Run(ctx) })
+	running.Go(func() { _ = decisions.Run(ctx) })
 	if options.Proxy != nil {
 		running.Go(func() { _ = options.Proxy.WatchKeys(ctx) })
 	}

@@ -15,10 +15,11 @@ import (
 
 // Names in a data directory.
 const (
-	File      = "server.json" // says where the service is
-	TokenFile = "local.token" // credential of the service's own user
-	StateFile = "headway.db"
-	trailFile = "routing_audit.log"
+	File           = "server.json" // says where the service is
+	TokenFile      = "local.token" // credential of the service's own user
+	StateFile      = "headway.db"
+	DecisionLogDir = "decision-log"
+	trailFile      = "routing_audit.log"
 )
 
 // SystemTrail is the audit file of a service that may write there.

@@ -33,7 +33,7 @@ type Decision struct {
 	Trial          bool      // an ejected head, to see whether it is well again
 	Failure        Failure   // why no head was found
 
-	bounded      bool    // it counts in Router.pools
+	bounded      bool // it counts in Router.pools
 	sampled      bool
 	n            uint8   // alternatives
 	sequence     uint64  // of this process, from 1; the cursor of Router.Recent

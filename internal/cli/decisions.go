@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"headway/api"
+	"headway/client"
+	"headway/internal/cmdline"
+	"headway/internal/decisionlog"
+	"headway/internal/terminal"
+)
+
+// logSource is where lines of a decision log come from.
+type logSource struct {
+	*remote
+	dir  string // of files; "": the service is asked
+	last time.Duration
+}
+
+func newDecisions() *cobra.Command {
+	s := &logSource{remote: new(remote)}
+	cmd := s.addFlags(group("decisions", "Read the decision log", `Read the decision log: what decisions had to choose from and what came of it,
+without text of requests. The service is asked, or with --dir the files of one that
+does not run are read: decision-log in its data directory.`, newDecisionsWorst(s), newDecisionsExport(s)))
+	f := cmd.PersistentFlags()
+	f.StringVar(&s.dir, "dir", "", "directory with the files of a decision log to read, in place of a service")
+	return cmd
+}
+
+// lastFlag adds the flag that says which part of the log is read.
+func (s *logSource) lastFlag(cmd *cobra.Command, usual time.Duration) *cobra.Command {
+	cmd.Flags().DurationVar(&s.last, "last", usual, "time until now whose decisions count")
+	return cmd
+}
+
+// ask makes f the run of a command that reads the log.
+func (s *logSource) ask(f func(*call) error) func(*call) error {
+	return func(c *call) error {
+		if s.last <= 0 {
+			return cmdline.Errorf("--last %s: want more than 0", s.last)
+		}
+		if s.dir == "" {
+			return s.connected(c, f)
+		}
+		if err := found(s.dir); err != nil {
+			return err
+		}
+		return f(c)
+	}
+}
+
+// worstDecision is a decision with what it should have known.
+type worstDecision struct {
+	api.LoggedDecision
+	Best string `json:"best,omitempty"` // head with the least predicted time to the first token
+	Why  string `json:"why"`
+}
+
+func newDecisionsWorst(s *logSource) *cobra.Command {
+	most := 20
+	cmd := addOutput(command("worst", "Show the worst placements, and why they were",
+		`Show the placements with the most regret: by how much the predicted time to the
+first token at the chosen head was above the least among the heads there were. Why
+compares the chosen head with that one, term by term.`, s.ask(func(c *call) error {
+			if most < 1 || most > decisionlog.MaxLimit {
+				return cmdline.Errorf("-n %d: want 1 to %d", most, decisionlog.MaxLimit)
+			}
+			found, err := s.worst(c, most)
+			if err != nil {
+				return err
+			}
+			worst := make([]worstDecision, len(found))
+			for i := range found {
+				worst[i] = worstDecision{LoggedDecision: found[i], Why: decisionlog.Why(&found[i])}
+				if best := decisionlog.Best(&found[i]); best != nil {
+					worst[i].Best = best.ID
+				}
+			}
+			return c.show(worst, worstTable(worst))
+		})))
+	cmd.Flags().IntVarP(&most, "number", "n", most, "how many")
+	return s.lastFlag(cmd, time.Hour)
+}
+
+func (s *logSource) worst(c *call, most int) (worst []api.LoggedDecision, err error) {
+	if s.dir == "" {
+		return c.WorstDecisions(c.Context(), s.last, most)
+	}
+	q := decisionlog.Query{Since: time.Now().Add(-s.last), Limit: most, Worst: true}
+	err = decisionlog.ReadDir(c.Context(), s.dir, q, func(line []byte) error {
+		var d api.LoggedDecision
+		if err := json.Unmarshal(line, &d); err != nil {
+			return fmt.Errorf("read the decision log: %w", err)
+		}
+		worst = append(worst, d)
+		return nil
+	})
+	return worst, err
+}
+
+func worstTable(list []worstDecision) *terminal.Table {
+	t := &terminal.Table{
+		Columns: []string{"TIME", "REGRET", "PREDICTED", "TTFT", "MODEL", "STRATEGY", "HEAD", "BEST", "WHY", "CANDIDATES", "DECISION"},
+		Wide:    9,
+	}
+	for i := range list {
+		d := &list[i]
+		predicted, ttft := "-", "-"
+		if h := decisionlog.Chosen(&d.LoggedDecision); h != nil {
+			predicted = milliseconds(h.PredictedMs)
+		}
+		if d.Outcome != nil {
+			ttft = milliseconds(d.Outcome.TTFTMs)
+		}
+		t.Add(d.At.Format(time.RFC3339), milliseconds(d.RegretMs), predicted, ttft, d.ModelType, d.Strategy, d.Head, terminal.OrDash(d.Best), d.Why,
+			d.Candidates, d.DecisionID)
+	}
+	return t
+}
+
+func milliseconds(ms *float64) string {
+	if ms == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f ms", *ms)
+}
+
+func newDecisionsExport(s *logSource) *cobra.Command {
+	return s.lastFlag(command("export [FILE]", "Write the decision log as JSON lines to FILE or standard output",
+		`Write the decision log as JSON lines to FILE, which must not exist, or to standard
+output. It has no text of requests.`, s.ask(func(c *call) error {
+			name := ""
+			if len(c.args) > 0 {
+				name = c.args[0]
+			}
+			return withOwnFile(name, "name a file that does not exist", terminal.EscapeWriter(c.w), func(w io.Writer) error {
+				return s.copy(c.Context(), c, w)
+			})
+		})), 24*time.Hour)
+}
+
+// copy writes lines of the log. It gives up when the service sends nothing for so long.
+func (s *logSource) copy(ctx context.Context, c *call, w io.Writer) error {
+	if s.dir != "" {
+		return decisionlog.ReadDir(ctx, s.dir, decisionlog.Query{Since: time.Now().Add(-s.last)}, func(line []byte) error {
+			_, err := w.Write(line)
+			return err
+		})
+	}
+	return copyPatiently(ctx, s.Timeout, "read the decision log", w, func(ctx context.Context) (io.ReadCloser, error) {
+		return c.DecisionLog(ctx, client.DecisionLogQuery{Last: s.last})
+	})
+}

@@ -1,0 +1,266 @@
+package decisionlog
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Query says which lines of the log are read.
+type Query struct {
+	Since time.Time // of the decision; zero: all there are
+	Until time.Time // of the decision, which it does not include; zero: now
+	Limit int       // of decisions; 0: all lines there are
+	Worst bool      // those with the most regret first; else the newest, oldest first
+}
+
+// MaxLimit is the largest limit of a query.
+const MaxLimit = 10_000
+
+// Read calls yield for each line that the query asks for, in about the order in which
+// decisions ended. What decides later meanwhile is not in it. A line is valid until
+// yield returns; an error of yield ends the reading.
+func (l *Log) Read(ctx context.Context, q Query, yield func(line []byte) error) error {
+	return q.pick(yield, func(yield func(line []byte) error) error { return l.all(ctx, q.Since, yield) })
+}
+
+// ReadDir is Log.Read for the files of a log that no process writes.
+func ReadDir(ctx context.Context, dir string, q Query, yield func(line []byte) error) error {
+	return q.pick(yield, func(yield func(line []byte) error) error {
+		return readFiles(ctx, dir, q.Since, math.MaxUint64, yield)
+	})
+}
+
+// all yields all lines: of the files, as far as they are not in memory, and of memory.
+func (l *Log) all(ctx context.Context, since time.Time, yield func(line []byte) error) error {
+	l.mu.Lock()
+	chunks, lines, first := slices.Clone(l.memory.chunks), bytes.Clone(l.memory.lines), l.memory.first
+	l.mu.Unlock()
+	open := l.underWay()
+	if l.o.Dir != "" && l.o.MaxDisk > 0 {
+		if first == 0 {
+			first = math.MaxUint64
+		}
+		if err := readFiles(ctx, l.o.Dir, since, first, yield); err != nil {
+			return err
+		}
+	}
+	for i := range chunks {
+		if chunks[i].to.Before(since) {
+			continue
+		}
+		if _, err := readChunks(ctx, bufio.NewReader(bytes.NewReader(chunks[i].packed)), math.MaxUint64, yield); err != nil {
+			return err
+		}
+	}
+	if err := eachLine(bufio.NewReader(bytes.NewReader(lines)), yield); err != nil {
+		return err
+	}
+	for _, e := range open {
+		line, err := l.appendLine(nil, e)
+		if err == nil {
+			err = yield(line)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readFiles yields the lines of the chunks in files that have numbers below before.
+func readFiles(ctx context.Context, dir string, since time.Time, before uint64, yield func(line []byte) error) error {
+	files, err := list(dir)
+	if err != nil {
+		return err
+	}
+	for i := range files {
+		if files[i].to.Before(since) {
+			continue
+		}
+		done, err := readFile(ctx, files[i].path, before, yield)
+		if err != nil || done {
+			return err
+		}
+	}
+	return nil
+}
+
+func readFile(ctx context.Context, path string, before uint64, yield func(line []byte) error) (done bool, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // it was the oldest
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the decision log: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	return readChunks(ctx, bufio.NewReaderSize(f, 64<<10), before, yield)
+}
+
+// readChunks yields the lines of chunks up to one with that number, which is the end
+// (done). Where the chunks are damaged or end too soon, what was read until then counts.
+func readChunks(ctx context.Context, in *bufio.Reader, before uint64, yield func(line []byte) error) (done bool, err error) {
+	unpacked, err := gzip.NewReader(in)
+	for ; err == nil; err = unpacked.Reset(in) {
+		if numberOf(&unpacked.Header) >= before {
+			return true, nil
+		}
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		unpacked.Multistream(false)
+		var torn *tornError
+		if err := eachLine(bufio.NewReaderSize(unpacked, 64<<10), yield); errors.As(err, &torn) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// tornError says that lines cannot be read on.
+type tornError struct{ error }
+
+// eachLine yields the lines that are whole and look like those of the log.
+func eachLine(in *bufio.Reader, yield func(line []byte) error) error {
+	for {
+		line, err := readLine(in)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return &tornError{err}
+		case !bytes.HasPrefix(line, atPrefix) || !bytes.HasSuffix(line, []byte("}\n")):
+			continue
+		}
+		if err := yield(line); err != nil {
+			return err
+		}
+	}
+}
+
+// readLine reads a line whole, of any length.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	if !errors.Is(err, bufio.ErrBufferFull) {
+		return line, err
+	}
+	long := bytes.Clone(line)
+	rest, err := in.ReadBytes('\n')
+	return append(long, rest...), err
+}
+
+// What a line begins with is read without the rest of it.
+var (
+	atPrefix     = []byte(`{"at":"`)
+	regretPrefix = []byte(`"regret_ms":`)
+	poolPrefix   = []byte(`"pool":`)
+)
+
+// atOf is when the decision of a line was made, and what follows on that.
+func atOf(line []byte) (at time.Time, rest []byte, ok bool) {
+	text, rest, ok := bytes.Cut(line[len(atPrefix):], []byte(`",`))
+	if !ok || at.UnmarshalText(text) != nil {
+		return at, nil, false
+	}
+	return at, rest, true
+}
+
+// regretOf is the regret that a line names behind its time.
+func regretOf(rest []byte) (regret float64, ok bool) {
+	text, ok := bytes.CutPrefix(rest, regretPrefix)
+	if !ok {
+		return 0, false
+	}
+	text, _, _ = bytes.Cut(text, []byte(","))
+	regret, err := strconv.ParseFloat(string(text), 64)
+	return regret, err == nil
+}
+
+// pick yields those of the lines of all that the query asks for.
+func (q *Query) pick(yield func(line []byte) error, all func(yield func(line []byte) error) error) error {
+	best := picked{most: cmp.Or(q.Limit, MaxLimit)}
+	err := all(func(line []byte) error {
+		at, rest, ok := atOf(line)
+		if !ok || at.Before(q.Since) || !q.Until.IsZero() && !at.Before(q.Until) {
+			return nil
+		}
+		if q.Limit == 0 && !q.Worst {
+			return yield(line)
+		}
+		rank := float64(at.UnixNano())
+		if q.Worst {
+			if rank, ok = regretOf(rest); !ok {
+				return nil
+			}
+		}
+		if !bytes.HasPrefix(rest, poolPrefix) {
+			best.take(rank, line)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range best.sorted(q.Worst) {
+		if err := yield(p.line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// picked are the lines of the highest ranks. It is a heap, the lowest first.
+type picked struct {
+	most  int
+	lines []ranked
+}
+
+type ranked struct {
+	rank float64
+	line []byte
+}
+
+func (p *picked) Len() int           { return len(p.lines) }
+func (p *picked) Less(i, j int) bool { return p.lines[i].rank < p.lines[j].rank }
+func (p *picked) Swap(i, j int)      { p.lines[i], p.lines[j] = p.lines[j], p.lines[i] }
+func (p *picked) Push(x any)         { r, _ := x.(ranked); p.lines = append(p.lines, r) }
+func (p *picked) Pop() any {
+	last := p.lines[len(p.lines)-1]
+	p.lines = p.lines[:len(p.lines)-1]
+	return last
+}
+
+func (p *picked) take(rank float64, line []byte) {
+	if len(p.lines) < p.most {
+		heap.Push(p, ranked{rank, bytes.Clone(line)})
+	} else if p.lines[0].rank < rank {
+		p.lines[0] = ranked{rank, bytes.Clone(line)}
+		heap.Fix(p, 0)
+	}
+}
+
+// sorted are the lines with the lowest rank first, or with the highest.
+func (p *picked) sorted(highest bool) []ranked {
+	slices.SortStableFunc(p.lines, func(a, b ranked) int {
+		if highest {
+			a, b = b, a
+		}
+		return cmp.Compare(a.rank, b.rank)
+	})
+	return p.lines
+}

@@ -1,0 +1,96 @@
+package httpapi
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"headway/api"
+	"headway/internal/apiv1"
+	"headway/internal/decisionlog"
+)
+
+// usualWorst is how many of the worst decisions are shown.
+const usualWorst = 20
+
+// readDecisionLog sends lines of the decision log. One request at a time reads it, since
+// that takes a processor for as long as it lasts.
+func (s *Server) readDecisionLog(w *answer, r *http.Request) error {
+	q, err := logQuery(r, time.Now())
+	if err != nil {
+		return err
+	}
+	if s.o.DecisionLog == nil {
+		return noDecisionLog()
+	}
+	if !s.readingLog.TryLock() {
+		return &apiv1.Problem{Code: api.CodeRateLimited, Detail: "The decision log is being read for another request.", RetryAfter: time.Second}
+	}
+	defer s.readingLog.Unlock()
+	lines := &lineWriter{answer: w, timeout: s.o.Limits.WriteTimeout}
+	err = s.o.DecisionLog.Read(r.Context(), q, func(line []byte) error {
+		_, err := lines.Write(line)
+		return err
+	})
+	if err != nil && w.status != 0 {
+		panic(http.ErrAbortHandler) // the client must not take a part for the whole
+	}
+	if err == nil {
+		lines.begin()
+	}
+	return err
+}
+
+func noDecisionLog() error {
+	return &apiv1.Problem{Code: api.CodeNotFound, Detail: "There is no decision log: decision_log.rate is 0."}
+}
+
+// logQuery reads which lines are asked for.
+func logQuery(r *http.Request, now time.Time) (decisionlog.Query, error) {
+	q := readQuery(r, "last", "order", "limit")
+	var asked decisionlog.Query
+	if text := q.values["last"]; text != "" {
+		last, err := time.ParseDuration(text)
+		if err != nil || last <= 0 {
+			q.fault("last", "must be a time above 0 such as 90s, 1h or 24h")
+		}
+		asked.Since = now.Add(-last)
+	}
+	q.oneOf("order", []string{"time", "regret"})
+	if asked.Worst = q.values["order"] == "regret"; asked.Worst {
+		asked.Limit = usualWorst
+	}
+	if text := q.values["limit"]; text != "" {
+		limit, err := strconv.Atoi(text)
+		if err != nil || limit < 1 || limit > decisionlog.MaxLimit {
+			q.fault("limit", "must be a whole number from 1 to "+strconv.Itoa(decisionlog.MaxLimit))
+		}
+		asked.Limit = limit
+	}
+	return asked, q.err()
+}
+
+// lineWriter sends JSON lines. The client has the write timeout for each, not for all.
+type lineWriter struct {
+	*answer
+	timeout time.Duration
+	until   time.Time // of the deadline that is set
+}
+
+func (o *lineWriter) begin() {
+	if o.status == 0 {
+		h := o.Header()
+		h.Set("Content-Type", "application/x-ndjson")
+		h.Set("Cache-Control", "no-store")
+		o.WriteHeader(http.StatusOK)
+	}
+}
+
+func (o *lineWriter) Write(b []byte) (int, error) {
+	o.begin()
+	if now := time.Now(); o.until.Sub(now) < o.timeout*3/4 {
+		o.until = now.Add(o.timeout)
+		_ = http.NewResponseController(o).SetWriteDeadline(o.until) // connections of net/http always can
+	}
+	return o.answer.Write(b)
+}
