@@ -70,6 +70,10 @@ check: check-format check-vet check-darwin check-lint check-dead check-modules c
 bench: need-go ## measure the figures we promise, as ratios within one run
 	@$(GO) run ./bench $(ARGS)
 
+.PHONY: bench-routing
+bench-routing: need-go ## measure the figures of the strategies on simulated fleets, and write them into docs/strategies.md (half an hour)
+	@$(GO) run ./bench/routing -write docs/strategies.md $(ARGS)
+
 .PHONY: profile
 profile: need-go ## write where the service's processor time goes, by which it is compiled (a minute; after changes of the hot paths)
 	@CGO_ENABLED=0 $(GO) run -trimpath ./bench -profile $(PROFILE)

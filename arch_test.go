@@ -66,12 +66,12 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline", "internal/agent", "internal/engines", "internal/decisionlog", "internal/engine", "internal/sim", "internal/strategy", "internal/strict", "internal/workload"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline", "internal/agent", "internal/engines", "internal/decisionlog", "internal/engine", "internal/plot", "internal/sim", "internal/strategy", "internal/strict", "internal/workload"},
 		others: []string{cobra, pflag},
 	},
 	"bench": {ours: anyOfOurs, others: []string{metrics}},
 	"bench/routing": {
-		ours:   []string{"bench/routing/peers", "internal/engine", "internal/routing", "internal/sim", "internal/strategy", "internal/workload"},
+		ours:   []string{"bench/routing/peers", "internal/engine", "internal/plot", "internal/routing", "internal/sim", "internal/strategy", "internal/workload"},
 		others: []string{"github.com/klauspost/compress"},
 	},
 	"bench/routing/peers": {ours: []string{"internal/fleet", "internal/strategy", "internal/strict"}},
@@ -172,8 +172,9 @@ var rooms = map[string]room{
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/registry", "internal/memstore", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
 	"internal/engine":     {},
 	"internal/workload":   {ours: []string{"internal/strict"}, others: []string{json}},
+	"internal/plot":       {others: []string{"golang.org/x/image"}},
 	"internal/sim": {
-		ours:   []string{"internal/engine", "internal/event", "internal/fleet", "internal/memstore", "internal/policy", "internal/registry", "internal/routing", "internal/strategy", "internal/strict", "internal/workload"},
+		ours:   []string{"internal/engine", "internal/event", "internal/fleet", "internal/memstore", "internal/plot", "internal/policy", "internal/registry", "internal/routing", "internal/strategy", "internal/strict", "internal/workload"},
 		others: []string{metrics},
 	},
 	"internal/mockhead": {ours: []string{"api", "client", "internal/engine"}, others: []string{json, metrics, xnet}},

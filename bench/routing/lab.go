@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 
 	"headway/bench/routing/peers"
 	"headway/internal/engine"
+	"headway/internal/routing"
 	"headway/internal/sim"
 	"headway/internal/workload"
 )
@@ -28,11 +30,11 @@ const (
 	profile = "qwen32b-h100x2"
 )
 
-// load is a kind of traffic, and what load 1 is.
+// traffic is a workload of the figures.
 type traffic struct {
 	name   string
 	shown  string
-	open   string // as workload.Open takes it; a name of traces is that
+	open   string // as workload.Open takes it, or a file of traces
 	rounds int    // seeds that are averaged
 	// ratesOf is the traffic whose saturation is load 1; "": its own.
 	ratesOf string
@@ -60,16 +62,41 @@ type run struct {
 // carrying names a search for the rate that a contender carries.
 type carrying struct{ workload, contender string }
 
+// result is what a run showed, with the mean regret of its placements in ms.
+type result struct {
+	sim.Result
+	regret float64
+}
+
+// regrets is a routing.Watcher that averages the regret of placements.
+type regrets struct {
+	mu  sync.Mutex
+	sum float64
+	n   int
+}
+
+// Sampled implements routing.Watcher.
+func (r *regrets) Sampled(s *routing.Sample) {
+	if regret := s.Regret(); !math.IsNaN(regret) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.sum += regret
+		r.n++
+	}
+}
+
+// Ended implements routing.Watcher.
+func (*regrets) Ended(*routing.Decision, *routing.Outcome, bool) {}
+
 // lab makes runs, each once.
 type lab struct {
-	ctx   context.Context //nolint:containedctx // of the one call of main
-	dir   string          // of unpacked traces
-	quick bool            // one round of each
-	say   func(string)
+	ctx context.Context //nolint:containedctx // of the one call of main
+	dir string          // of unpacked traces
+	say func(string)
 
 	mu         sync.Mutex
 	planned    []func() error
-	results    map[run]sim.Result
+	results    map[run]result
 	carried    map[carrying]float64
 	saturation map[string]float64
 	opened     map[string]*workload.Traffic
@@ -79,7 +106,7 @@ type lab struct {
 func newLab(ctx context.Context, dir string, say func(string)) (*lab, error) {
 	l := &lab{
 		ctx: ctx, dir: dir, say: say,
-		results: map[run]sim.Result{}, carried: map[carrying]float64{}, saturation: map[string]float64{}, opened: map[string]*workload.Traffic{},
+		results: map[run]result{}, carried: map[carrying]float64{}, saturation: map[string]float64{}, opened: map[string]*workload.Traffic{},
 	}
 	return l, l.unpack()
 }
@@ -213,15 +240,15 @@ func (l *lab) rate(name string) (float64, error) {
 }
 
 // get is the result of a run, of zeros while runs are planned.
-func (l *lab) get(r run) sim.Result {
+func (l *lab) get(r run) result {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	result, done := l.results[r]
+	of, done := l.results[r]
 	if !done && l.planning {
-		l.results[r] = sim.Result{}
+		l.results[r] = result{}
 		l.planned = append(l.planned, func() error { return l.make(r) })
 	}
-	return result
+	return of
 }
 
 func (l *lab) make(r run) error {
@@ -234,16 +261,18 @@ func (l *lab) make(r run) error {
 		return err
 	}
 	s.Rates = []float64{r.load * rate}
-	if s.Rounds = workloadNamed(r.workload).rounds; l.quick {
+	if s.Rounds = workloadNamed(r.workload).rounds; r.requests > 0 {
 		s.Rounds = 1
 	}
+	var watched regrets
+	s.Watch = func(*sim.Contender) routing.Watcher { return &watched }
 	report, err := s.Run(l.ctx)
 	if err != nil {
 		return fmt.Errorf("%+v: %w", r, err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.results[r] = report.Results[0]
+	l.results[r] = result{report.Results[0], watched.sum / float64(max(watched.n, 1))}
 	return nil
 }
 
@@ -281,8 +310,9 @@ func (l *lab) all(asks func()) error {
 	l.planning = true
 	asks()
 	l.planning = false
+	l.say(fmt.Sprintf("%d runs and searches", len(l.planned)))
 	for _, w := range workloads { // before runs that wait for it
-		if l.asksFor(w.name) {
+		if l.asksFor(w.name) && l.ctx.Err() == nil {
 			if _, err := l.rate(w.name); err != nil {
 				return err
 			}

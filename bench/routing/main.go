@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -17,9 +18,10 @@ import (
 
 func main() {
 	only := flag.String("only", "", "only the figures whose name holds this text")
+	page := flag.String("write", "", "write the tables into this page, between their marks, and the plots beside it")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := measure(ctx, os.Stdout, *only)
+	err := measure(ctx, os.Stdout, *only, *page)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "routing:", err)
@@ -27,7 +29,7 @@ func main() {
 	}
 }
 
-func measure(ctx context.Context, w io.Writer, only string) error {
+func measure(ctx context.Context, w io.Writer, only, page string) error {
 	dir, err := os.MkdirTemp("", "routing-")
 	if err != nil {
 		return err
@@ -38,33 +40,40 @@ func measure(ctx context.Context, w io.Writer, only string) error {
 	if err != nil {
 		return err
 	}
-	var list []figure
-	for _, f := range figures() {
-		if strings.Contains(f.what, only) {
-			list = append(list, f)
-		}
-	}
+	list := slices.DeleteFunc(figures(), func(f figure) bool { return !strings.Contains(f.what, only) })
 	if err := l.all(func() {
-		for _, f := range list {
-			f.value(l)
+		values(l, list)
+		if page != "" {
+			tables(l)
 		}
 	}); err != nil {
 		return err
 	}
+	rows := values(l, list)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "FIGURE\tAT\tGOAL\tIS\t")
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r[:], "\t"))
+	}
+	if err := t.Flush(); err != nil || page == "" {
+		return err
+	}
+	return write(l, page, rows)
+}
+
+// values are the rows of the table of figures: name, load, goal, value, verdict.
+func values(l *lab, list []figure) (rows [][5]string) {
 	for _, f := range list {
 		for i, v := range f.value(l) {
-			verdict := "reached"
+			verdict, sign := "reached", "≤"
 			if !f.reached(i, v) {
 				verdict = "missed"
 			}
-			sign := "≤"
 			if f.least {
 				sign = "≥"
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s %v\t%.3f\t%s\n", f.what, f.at[i], sign, f.goals[i], v, verdict)
+			rows = append(rows, [5]string{f.what, f.at[i], fmt.Sprintf("%s %.2f", sign, f.goals[i]), fmt.Sprintf("%.3f", v), verdict})
 		}
 	}
-	return t.Flush()
+	return rows
 }

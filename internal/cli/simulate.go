@@ -76,6 +76,7 @@ func newSimulate() *cobra.Command {
 	f.StringArrayVar(&s.scenarios, "scenario", nil, "what is special: "+strings.Join(sim.ScenarioNames(), ", ")+"; may be given several times")
 	f.Uint64Var(&s.study.Seed, "seed", 1, "seed of all that is random")
 	f.IntVar(&s.study.Rounds, "rounds", 1, "rounds with a seed each, over which results are averaged")
+	f.StringVar(&s.plot, "plot", "", "write plots: into a file that ends in .svg or .png, or each into a directory")
 	f.BoolVar(&s.study.Carried, "carried", false, "find the rate that each strategy carries at 95 % goodput")
 	complete := func(flag string, values []string) {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
@@ -117,6 +118,11 @@ func (s *simulation) run(c *call) error {
 	report.Interrupted = stopped
 	if err := c.showOr(report, func() error { return writeReport(c, report) }); err != nil {
 		return err
+	}
+	if s.plot != "" {
+		if err := writePlots(s.plot, report); err != nil {
+			return err
+		}
 	}
 	if stopped {
 		return errors.New("interrupted: what is shown is what had ended")
@@ -175,6 +181,9 @@ func (s *simulation) check(c *call) error {
 		return cmdline.Errorf("--load and --rate: want one of them")
 	case !positive(o.Loads) || !positive(o.Rates):
 		return cmdline.Errorf("--load, --rate: want more than 0")
+	}
+	if err := checkPlot(s.plot); err != nil {
+		return err
 	}
 	if len(o.Rates)+len(o.Loads) == 0 {
 		o.Loads = []float64{0.8}

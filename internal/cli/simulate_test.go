@@ -118,11 +118,32 @@ func TestSimulateNamesSlips(t *testing.T) {
 		"--trace sample: --loss 0.1":           {exitUsage, "--loss: without --window"},
 		"--trace sample: --loss 2 --window 1s": {exitUsage, "--loss 2: want 0 to 1"},
 		"--trace sample: --window -1s":         {exitUsage, "--window -1s: want"},
+		"--trace sample: --plot a.jpg":         {exitUsage, "--plot a.jpg: want a name that ends in .svg or .png, or a directory"},
 		"--trace sample: --policy /no/such":    {exitNotFound, "no such file"},
 	} {
 		code, out, errs := here(t, append([]string{"simulate"}, strings.Fields(args)...)...)
 		if code != want.code || out != "" || !strings.Contains(errs, want.said) {
 			t.Errorf("simulate %s: exit %d, said %q; want exit %d, %s", args, code, errs, want.code, want.said)
+		}
+	}
+}
+
+func TestSimulateWritesPlots(t *testing.T) {
+	dir := t.TempDir()
+	for name, begins := range map[string]string{"all.svg": "<svg ", "all.png": "\x89PNG"} {
+		code, _, errs := simulated(t, "--rate", "3,5", "--plot", filepath.Join(dir, name))
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if code != exitOK || err != nil || !strings.HasPrefix(string(text), begins) {
+			t.Errorf("%s: exit %d, said %q, %v, begins %.10q", name, code, errs, err, text)
+		}
+	}
+	if code, _, errs := simulated(t, "--rate", "3", "--plot", filepath.Join(dir, "each")); code != exitOK {
+		t.Fatalf("exit %d, said %q", code, errs)
+	}
+	for _, name := range []string{"ttft", "goodput", "hits", "imbalance", "sessions"} {
+		text, err := os.ReadFile(filepath.Join(dir, "each", name+".svg"))
+		if err != nil || !strings.Contains(string(text), ">least_loaded<") {
+			t.Errorf("%s: %v, %.50q", name, err, text)
 		}
 	}
 }

@@ -5,7 +5,6 @@
 package peers
 
 import (
-	"cmp"
 	"math"
 
 	"headway/internal/fleet"
@@ -23,7 +22,7 @@ type Peer struct {
 	Formula string
 	// Polls says that heads report every 50 ms, as the router reads their metrics.
 	Polls bool
-	rule  func() rule
+	rule  rule
 }
 
 // rule writes the cost of each head, the least wins.
@@ -39,14 +38,14 @@ var All = []Peer{
 		Source:  "llm-d 0.8, architecture/core/router/epp/scheduling: prefix-cache-scorer 3, queue-scorer 2, kv-cache-utilization-scorer 2",
 		Polls:   true,
 		Formula: "argmax 3 · matched + 2 · (max queue - queue) / (max queue - min queue) + 2 · (1 - kv_usage)",
-		rule:    func() rule { return llmd },
+		rule:    llmd,
 	},
 	{
 		Name: "llmd_gate", Shown: "llm-d with its prefix gate",
 		Source:  "llm-d, architecture/advanced/latency-predictor: prefix-cache-affinity-filter keeps heads with 80 % of the prompt, unless the best of them is predicted to begin 5 s later than another",
 		Polls:   true,
 		Formula: "llmd among heads with matched ≥ 0.8 whose predicted wait is at most 5 s above the least",
-		rule:    func() rule { return llmdGate },
+		rule:    llmdGate,
 	},
 	{
 		Name: "sglang", Shown: "SGLang cache_aware",
@@ -58,51 +57,43 @@ var All = []Peer{
 		Name: "smg", Shown: "SMG least_load",
 		Source:  "lightseekorg/smg, least_load: the load is the length of the prompts in flight",
 		Formula: "argmin tokens in flight",
-		rule: func() rule {
-			return each(func(_ *strategy.Input, h strategy.Seen, _ float64) float64 { return float64(h.Head.Live.Tokens()) })
-		},
+		rule:    each(func(_ *strategy.Input, h strategy.Seen, _ float64) float64 { return float64(h.Head.Live.Tokens()) }),
 	},
 	{
 		Name: "dynamo", Shown: "Dynamo-like KV cost",
 		Source:  "Dynamo 1.2, design-docs/router-design: kv-overlap-score-weight 1, router-temperature 0",
 		Formula: "argmin prefill blocks, queued and new, + blocks in flight with this request",
-		rule: func() rule {
-			return each(func(_ *strategy.Input, h strategy.Seen, tokens float64) float64 {
-				return (h.Ahead+h.Uncached)/blockTokens + (float64(h.Head.Live.Tokens())+tokens)/blockTokens
-			})
-		},
+		rule: each(func(_ *strategy.Input, h strategy.Seen, tokens float64) float64 {
+			return (h.Ahead+h.Uncached)/blockTokens + (float64(h.Head.Live.Tokens())+tokens)/blockTokens
+		}),
 	},
 	{
 		Name: "mooncake", Shown: "Mooncake, predicted TTFT",
 		Source:  "Mooncake (FAST '25), section 6: the least of queueing and prefill time by a model of lengths, without transfers of cache",
 		Formula: "argmin pending + uncached, with attention",
-		rule: func() rule {
-			return each(func(in *strategy.Input, h strategy.Seen, tokens float64) float64 {
-				return h.Ahead + in.Recalled.Pace.Weigh(tokens, h.Uncached)
-			})
-		},
+		rule: each(func(in *strategy.Input, h strategy.Seen, tokens float64) float64 {
+			return h.Ahead + in.Recalled.Pace.Weigh(tokens, h.Uncached)
+		}),
 	},
 	{
 		Name: "lmetric", Shown: "LMetric",
 		Source:  "LMetric, arXiv 2603.15202: new prefill tokens, queued and of the request, times the batch",
 		Formula: "argmin (pending + uncached) · (requests + 1)",
-		rule: func() rule {
-			return each(func(_ *strategy.Input, h strategy.Seen, _ float64) float64 {
-				return (h.Ahead + h.Uncached) * (h.Requests + 1)
-			})
-		},
+		rule: each(func(_ *strategy.Input, h strategy.Seen, _ float64) float64 {
+			return (h.Ahead + h.Uncached) * (h.Requests + 1)
+		}),
 	},
 	{
 		Name: "chwbl", Shown: "CHWBL 1.25",
 		Source:  "Mirrokni, Thorup and Zadimoghaddam, 2018: consistent hashing with bounded loads; of the session, without one of the prompt's second block",
 		Formula: "argmin hash(session, h) among heads with requests < ⌈1.25 · (Σ requests + 1) / heads⌉",
-		rule:    func() rule { return hashed(1.25) },
+		rule:    hashed(1.25),
 	},
 	{
 		Name: "sticky", Shown: "sticky sessions",
 		Source:  "consistent hashing of the session alone",
 		Formula: "argmin hash(session, h)",
-		rule:    func() rule { return hashed(math.Inf(1)) },
+		rule:    hashed(math.Inf(1)),
 	},
 }
 
@@ -111,9 +102,42 @@ func init() {
 		strategy.Add(strategy.Spec{
 			Name: p.Name, Summary: p.Shown + ". " + p.Source, Formula: p.Formula,
 			New: func(strategy.Values, strategy.Build) (strategy.Strategy, []strict.Fault) {
-				return byRule{p.rule()}, nil
+				return byRule{p.rule}, nil
 			},
 		})
+	}
+}
+
+// Unlearned is the strategy adaptive with all heads taken to be equally fast, to see
+// what it is worth that it learns their speeds.
+const Unlearned = "adaptive_unlearned"
+
+func init() {
+	strategy.Add(strategy.Spec{
+		Name: Unlearned, Summary: "adaptive, with all heads taken to be equally fast.",
+		Formula: "argmin (ahead + (1 + κ) · uncached) · (requests + 16) · (1 + kv²)",
+		New: func(strategy.Values, strategy.Build) (strategy.Strategy, []strict.Fault) {
+			return byRule{unlearned}, nil
+		},
+	})
+}
+
+// Parameters of adaptive.
+const (
+	adaptiveBatch = 16
+	adaptiveWait  = 8 // s
+)
+
+func unlearned(in *strategy.Input, heads []*fleet.Head, costs []float64) {
+	tokens, ahead := in.Tokens(), 0.
+	for _, h := range heads {
+		ahead += in.See(h).Ahead
+	}
+	kappa := min(ahead/float64(len(heads))*tokenSeconds, adaptiveWait)
+	for i, h := range heads {
+		seen := in.See(h)
+		work := seen.Ahead + (1+kappa)*in.Recalled.Pace.Weigh(tokens, seen.Uncached)
+		costs[i] = work * (seen.Requests + adaptiveBatch) * (1 + seen.KV*seen.KV)
 	}
 }
 
@@ -208,30 +232,22 @@ const (
 	sglangRel   = 1.5
 )
 
-// sglang is stateful: the size of a head's tree is what was inserted into it.
-func sglang() rule {
-	tree := map[string]float64{}
-	return func(in *strategy.Input, heads []*fleet.Head, costs []float64) {
-		least, most, best := int64(math.MaxInt64), int64(0), 0.
-		for _, h := range heads {
-			n := h.Live.Requests()
-			least, most, best = min(least, n), max(most, n), max(best, matched(in, h))
+// sglang takes the tree of the head for the smallest that got the fewest requests.
+func sglang(in *strategy.Input, heads []*fleet.Head, costs []float64) {
+	least, most, best := int64(math.MaxInt64), int64(0), 0.
+	for _, h := range heads {
+		n := h.Live.Requests()
+		least, most, best = min(least, n), max(most, n), max(best, matched(in, h))
+	}
+	for i, h := range heads {
+		switch {
+		case most-least > sglangAbs && float64(most) > sglangRel*float64(least):
+			costs[i] = float64(h.Live.Requests())
+		case best > sglangMatch:
+			costs[i] = -matched(in, h)
+		default:
+			costs[i] = float64(h.Live.Picks())
 		}
-		chosen := 0
-		for i, h := range heads {
-			switch {
-			case most-least > sglangAbs && float64(most) > sglangRel*float64(least):
-				costs[i] = float64(h.Live.Requests())
-			case best > sglangMatch:
-				costs[i] = -matched(in, h)
-			default:
-				costs[i] = tree[h.ID]
-			}
-			if cmp.Less(costs[i], costs[chosen]) {
-				chosen = i
-			}
-		}
-		tree[heads[chosen].ID] += in.Uncached(heads[chosen], in.Tokens())
 	}
 }
 
