@@ -57,3 +57,15 @@ func BenchmarkPrompt(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkScanShort is the reading of a usual short body.
+func BenchmarkScanShort(b *testing.B) {
+	body := []byte(`{"model":"m","max_tokens":20,"temperature":0.7,"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"How far is it?"}],"stream":true}`)
+	b.ReportAllocs()
+	var r openai.Request
+	for b.Loop() {
+		if err := openai.Scan(body, &r); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

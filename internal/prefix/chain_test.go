@@ -86,7 +86,7 @@ func TestAChainHasAnEnd(t *testing.T) {
 
 // Nothing of a prompt is left in a chain that is used again.
 func TestAChainForgetsItsText(t *testing.T) {
-	for _, n := range []int{100, 5000, 6143} {
+	for _, n := range []int{100, 5000, 6143, 6500} {
 		var c Chain
 		for range n / 7 {
 			_, _ = c.Write([]byte("secrets"))

@@ -85,16 +85,10 @@ func (x *exchange) read() error {
 	if err := x.readBody(); err != nil {
 		return err
 	}
-	var wrong *openai.Error
 	if types := x.r.Header["Content-Type"]; len(types) > 1 {
 		return &openai.Error{Status: http.StatusBadRequest, Param: "content-type", Message: "Content-Type must not be given twice."}
 	}
-	if x.caller.Endpoint.Form == openai.Multipart {
-		wrong = openai.ScanMultipart(x.body.b, x.r.Header.Get("Content-Type"), &x.fields)
-	} else {
-		wrong = openai.Scan(x.body.b, &x.fields)
-	}
-	if wrong != nil {
+	if wrong := x.scan(); wrong != nil {
 		return wrong
 	}
 	return x.request()

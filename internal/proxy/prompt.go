@@ -4,15 +4,35 @@ import (
 	"runtime"
 	"sync"
 
+	"headway/internal/openai"
 	"headway/internal/prefix"
 )
 
-// longPrompt is the length of a body, in bytes, from which only some are hashed at a time:
-// many of them at once must not keep the processors from short ones.
+// longPrompt is the length of a body, in bytes, from which only some are worked on at a
+// time: many of them at once must not keep the processors from short ones.
 const longPrompt = 256 << 10
 
-// hashing are the long prompts that are hashed.
-var hashing = make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1))
+// turns are taken by the long prompts that are worked on.
+var turns = make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1))
+
+// turn waits until a body of so many bytes may be read through or hashed. The caller calls
+// over behind that.
+func turn(bytes int) (over func()) {
+	if bytes < longPrompt {
+		return func() {}
+	}
+	turns <- struct{}{}
+	return func() { <-turns }
+}
+
+// scan reads through the body.
+func (x *exchange) scan() *openai.Error {
+	defer turn(len(x.body.b))()
+	if x.caller.Endpoint.Form == openai.Multipart {
+		return openai.ScanMultipart(x.body.b, x.r.Header.Get("Content-Type"), &x.fields)
+	}
+	return openai.Scan(x.body.b, &x.fields)
+}
 
 var chains = sync.Pool{New: func() any { return new(prefix.Chain) }}
 
@@ -27,10 +47,7 @@ func (x *exchange) hash() {
 	if !x.caller.Endpoint.Generates {
 		return
 	}
-	if len(x.body.b) >= longPrompt {
-		hashing <- struct{}{}
-		defer func() { <-hashing }()
-	}
+	defer turn(len(x.body.b))()
 	c, _ := chains.Get().(*prefix.Chain)
 	c.Reset(x.hashes[:0])
 	x.prompt -= int64(x.fields.WriteText(x.body.b, c))

@@ -71,21 +71,21 @@ func TestWhatSharesNoCacheHasAScopeOfItsOwn(t *testing.T) {
 // Long prompts wait for one another, and short ones for none.
 func TestPitfallS22LongPromptsLeaveProcessorsToShortOnes(t *testing.T) {
 	long := `{"model":"m","prompt":"` + strings.Repeat("x", longPrompt) + `"}`
-	for range cap(hashing) {
-		hashing <- struct{}{}
+	for range cap(turns) {
+		turns <- struct{}{}
 	}
 	if x := asked(t, "/v1/completions", `{"model":"m","prompt":"`+strings.Repeat("x", 1000)+`"}`, "a"); len(x.req.PrefixHashes) != 3 {
 		t.Errorf("%d hashes of a short prompt", len(x.req.PrefixHashes))
 	}
-	hashed := make(chan int)
+	hashed := make(chan int, 1)
 	go func() { hashed <- len(asked(t, "/v1/completions", long, "a").req.PrefixHashes) }()
 	select {
 	case <-hashed:
 		t.Fatal("a long prompt did not wait")
 	case <-time.After(50 * time.Millisecond):
 	}
-	for range cap(hashing) {
-		<-hashing
+	for range cap(turns) {
+		<-turns
 	}
 	if n := <-hashed; n != 16+(longPrompt-4096)/2048 {
 		t.Errorf("%d hashes of a long prompt", n)
