@@ -60,7 +60,7 @@ test-clients: build ## run the official clients for Python and Node, litellm, La
 # simulations of millions of requests. Here no test may be skipped.
 .PHONY: test-norace
 test-norace: need-go ## run the tests that the race detector leaves out
-	@$(GO) run ./scripts/suite -strict -- -timeout 10m -run '^(TestADecisionIsOneAllocation|TestNoStrategyMakesAHerd)' ./internal/routing
+	@$(GO) run ./scripts/suite -strict -- -timeout 10m -run '^(TestADecisionIsOneAllocation|TestNoStrategyMakesAHerd|TestRoutingFigures)' ./internal/routing ./bench/routing
 
 .PHONY: check
 check: check-format check-vet check-darwin check-lint check-dead check-modules check-house check-dashboards check-kubernetes ## format, vet, lint, dead code, modules, the rules of the house, dashboards, manifests

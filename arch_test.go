@@ -171,7 +171,7 @@ var rooms = map[string]room{
 	"internal/storetest":  {ours: []string{"internal/access", "internal/audit", "internal/event", "internal/feed", "internal/fleet", "internal/registry", "internal/policy", "internal/routing"}, others: []string{metrics, rapid}},
 	"internal/scenario":   {ours: []string{"internal/event", "internal/fleet", "internal/registry", "internal/memstore", "internal/routing", "internal/strict", "internal/policy", "internal/strategy"}, others: []string{metrics}},
 	"internal/engine":     {},
-	"internal/workload":   {ours: []string{"internal/strict"}, others: []string{json}},
+	"internal/workload":   {ours: []string{"internal/prefix", "internal/strict"}, others: []string{json}},
 	"internal/plot":       {others: []string{"golang.org/x/image"}},
 	"internal/sim": {
 		ours:   []string{"internal/engine", "internal/event", "internal/fleet", "internal/memstore", "internal/plot", "internal/policy", "internal/registry", "internal/routing", "internal/strategy", "internal/strict", "internal/workload"},

@@ -39,9 +39,10 @@ the service. Nothing is sent anywhere, and equal flags give equal results.
 
   headway simulate --trace sample: --strategies adaptive,round_robin --load 0.6,0.8,0.95
 
---trace names a file of requests, in Mooncake's JSON lines or Azure's CSV, gzipped
-or not; sample: is a part of Mooncake's conversation trace that the program has; or
-a generator, with parameters such as agents:sessions=100,turns=20:
+--trace names a file of requests, in Mooncake's JSON lines, Azure's CSV or what
+'headway decisions export' writes, gzipped or not; sample: is a part of Mooncake's
+conversation trace that the program has; or a generator, with parameters such as
+agents:sessions=100,turns=20:
 
 %s
 Rates are those of the whole fleet. A load is a part of the rate that saturates

@@ -43,6 +43,8 @@ type Row struct {
 	Input  int           // tokens, at least 1
 	Output int           // tokens, at least 1
 	Blocks []uint64      // of the prompt, in order; equal numbers mean equal text up to the block's end; nil: nothing is shared
+
+	Session string // "": by the blocks
 }
 
 // Trace is what a file has.
@@ -54,7 +56,7 @@ type Trace struct {
 }
 
 // ErrTrace reports a text that is no trace of a known format.
-var ErrTrace = errors.New("not a trace in a known format (Mooncake JSONL, Azure CSV)")
+var ErrTrace = errors.New("not a trace in a known format (Mooncake JSONL, Azure CSV, the decision log)")
 
 // reader reads the rows of a format. Errors name the line and the field. What is no
 // fault and yet not taken as it stands is counted in left.
@@ -66,6 +68,9 @@ var formats = []struct {
 	read   reader
 	coarse bool // many rows share a timestamp: they are spread up to the next one
 }{
+	{func(b []byte) bool {
+		return bytes.HasPrefix(b, []byte("{")) && bytes.Contains(b, []byte(`"decision_id"`))
+	}, readDecisionLog, false},
 	{func(b []byte) bool { return bytes.HasPrefix(b, []byte("{")) }, readMooncake, true},
 	{func(b []byte) bool { return bytes.ContainsRune(b, ',') }, readAzure, false},
 }
@@ -75,6 +80,8 @@ type leftOut struct {
 	empty   int  // rows without a prompt
 	silent  int  // answers of no token, which count as one
 	tooMany bool // rows
+	models  int  // types of models, which are played as one
+	sampled int  // lines that stand for several
 }
 
 // notes says it.
@@ -87,6 +94,12 @@ func (l *leftOut) notes() (notes []string) {
 	}
 	if l.tooMany {
 		notes = append(notes, fmt.Sprintf("only the first %d rows are read", maxRows))
+	}
+	if l.models > 1 {
+		notes = append(notes, fmt.Sprintf("requests for %d model types are played as for one", l.models))
+	}
+	if l.sampled > 0 {
+		notes = append(notes, fmt.Sprintf("%d lines are of times when only a share of the decisions was logged: there were more requests", l.sampled))
 	}
 	return notes
 }

@@ -106,6 +106,50 @@ func TestShortBlocksAreJoined(t *testing.T) {
 	}
 }
 
+// What the service logged is played again: each request once, with its session, and
+// what it shares by the blocks of the log.
+func TestTheDecisionLogIsATrace(t *testing.T) {
+	line := func(id, more string) string {
+		return `{"at":"2026-11-30T10:00:0` + id + `Z","regret_ms":3,"decision_id":"dec_` + id + `","model_type":"m` + more + "\n"
+	}
+	trace, err := ReadTrace(strings.NewReader(
+		line("0", `","share":1,"session":"5e55","input_tokens":2000,"prompt_bytes":8000,"blocks":["0a","0b","0c","0d","0e","0f","10","11","12"],"outcome":{"output_tokens":30}`+"}")+
+			line("0", `","share":1,"input_tokens":2000,"outcome":{"output_tokens":30}}`)+
+			line("2", `2","share":0.5,"input_tokens":1100,"block_tokens":512,"blocks":["0a","1b"],"outcome":{"output_tokens":50}}`)+
+			line("4", `","share":1,"input_tokens":7}`)), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Row{
+		{At: 0, Input: 2000, Output: 30, Session: "5e55", Blocks: []uint64{0x11, 0x12}},
+		{At: 2 * time.Second, Input: 1100, Output: 50, Blocks: []uint64{0x0a, 0x1b}},
+		{At: 4 * time.Second, Input: 7, Output: 40},
+	}
+	if !slices.EqualFunc(trace.Rows, want, func(a, b Row) bool { return sameRow(a, b) && a.Session == b.Session }) {
+		t.Errorf("rows %+v\nwant %+v", trace.Rows, want)
+	}
+	if len(trace.Notes) != 2 || !strings.HasPrefix(trace.Notes[0], "requests for 2 model types") || !strings.HasPrefix(trace.Notes[1], "1 lines are of times") {
+		t.Errorf("notes %q", trace.Notes)
+	}
+	a, b := play(t, trace.Rows, 1), ""
+	for range 4 {
+		if next := a.Next(); next.Input == 2000 {
+			if next.Session == b || next.Session == "" {
+				t.Errorf("the session is %q, in the pass before %q", next.Session, b)
+			}
+			b = next.Session
+		}
+	}
+	for more, why := range map[string]string{
+		`"}`: "line 1: input_tokens is missing", `","input_tokens":-1}`: "line 1: input_tokens: -1", `","input_tokens":9,"blocks":["x"]}`: `line 1: blocks: "x" is no hash`,
+		`","input_tokens":9,"outcome":{"output_tokens":-1}}`: "line 1: output_tokens: -1",
+	} {
+		if _, err := ReadTrace(strings.NewReader(line("0", more)), 1); !errors.Is(err, ErrTrace) || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v, want %s", more, err, why)
+		}
+	}
+}
+
 // What real traces have is played, and what cannot be is said.
 func TestReadTraceSaysWhatItLeavesOut(t *testing.T) {
 	trace, err := ReadTrace(strings.NewReader(azure+"2023-11-16 18:15:40,0,4\n2023-11-16 18:15:45,5,0\n2023-11-16 18:15:45,6,1\n"), 1)

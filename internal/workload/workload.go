@@ -86,6 +86,9 @@ func (w *Workload) Next() Arrival {
 	if conversation {
 		a.Session = "conversation-" + strconv.FormatUint(a.key, 36)
 	}
+	if r.Session != "" {
+		a.Session = r.Session + "." + strconv.FormatUint(w.pass, 10)
+	}
 	a.Model = w.options.Models[a.key%uint64(len(w.options.Models))]
 	a.Region = w.options.Regions[(a.key>>32)%uint64(len(w.options.Regions))]
 	w.next++
