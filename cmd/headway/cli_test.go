@@ -310,7 +310,7 @@ func TestListsOfNothingAreLists(t *testing.T) {
 	dir := t.TempDir()
 	serve(t, filepath.Join(dir, "data"))
 	s := &shell{TB: t, dir: dir}
-	s.write("policy.yaml", "default_strategy: least_loaded\ncaller_may: [strategy, region_mode, exclude, labels, explain, region, session, priority]\n")
+	s.write("policy.yaml", "default_strategy: adaptive\ncaller_may: [strategy, region_mode, exclude, labels, explain, region, session, priority]\n")
 	for _, args := range [][]string{
 		{"heads", "list"},
 		{"keys", "list"},

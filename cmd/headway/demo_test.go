@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-var decided = regexp.MustCompile(`(?m)^routing_decisions_total\{.*strategy="least_loaded"\} [1-9]`)
+var decided = regexp.MustCompile(`(?m)^routing_decisions_total\{.*strategy="adaptive"\} [1-9]`)
 
 func TestADemoOutlivesTheFirstKeyAndARestart(t *testing.T) {
 	s := &shell{TB: t, dir: t.TempDir()}

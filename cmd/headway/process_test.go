@@ -191,7 +191,7 @@ func TestServeDecidesAndStopsWell(t *testing.T) {
 	}
 	p.must(204, "POST", "/api/v1/decisions/"+d.DecisionID+"/outcome", `{"result":"ok"}`)
 	metrics := string(p.must(200, "GET", "/metrics", ""))
-	if !strings.Contains(metrics, `routing_decisions_total{model_type="m",region="us",strategy="least_loaded"} 1`) {
+	if !strings.Contains(metrics, `routing_decisions_total{model_type="m",region="us",strategy="adaptive"} 1`) {
 		t.Error("the decision was not counted")
 	}
 	p.stop()

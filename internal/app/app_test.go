@@ -173,7 +173,7 @@ func TestPromisedMetricsAreThereFromTheFirstScrape(t *testing.T) {
 	check(t, families)
 	for _, s := range [][]string{
 		{"routing_decisions_total", "strategy", "none"},
-		{"routing_decisions_total", "strategy", "least_loaded"},
+		{"routing_decisions_total", "strategy", "adaptive"},
 		{"http_requests_total", "method", "POST", "endpoint", "/api/v1/decisions", "status", "200"},
 		{"http_requests_total", "method", "PUT", "endpoint", "/api/v1/heads/{id}/status", "status", "200"},
 		{"external_service_calls_total", "service", "redis", "status", "error"},

@@ -53,7 +53,7 @@ var makers = map[string][]string{
 // silent are the packages of other modules that connect to nothing by themselves,
 // as we use them. The embedded NATS server has no routes, gateways or leaf nodes.
 var silent = []string{
-	"github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/klauspost/compress/gzhttp", "github.com/nats-io/nats-server/v2/server",
+	"github.com/cespare/xxhash/v2", "github.com/go-jose/go-jose/v4", "github.com/go-json-experiment/json", "github.com/klauspost/compress/gzhttp", "github.com/nats-io/nats-server/v2/server",
 	"github.com/nats-io/nats.go/jetstream", "github.com/nats-io/nats.go/micro", "github.com/prometheus/client_golang/prometheus",
 	"github.com/prometheus/client_model/go", "github.com/prometheus/common/expfmt", "github.com/prometheus/common/model", "github.com/prometheus/prometheus",
 	"github.com/spf13/pflag", "go.etcd.io/bbolt", "go.opentelemetry.io/proto/slim/otlp", "go.yaml.in/yaml/v3", "golang.org/x/net/http/httpguts", "golang.org/x/sync/semaphore", "golang.org/x/time/rate",

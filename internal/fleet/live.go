@@ -438,8 +438,22 @@ func (l *Live) Full(own, limit int64, now time.Time) bool {
 		return true
 	}
 	report := l.report.Load()
-	return report != nil && now.Sub(report.At) < report.fullFor &&
-		(report.full || limit > 0 && report.beyond > 0 && float64(own)+report.beyond >= float64(limit))
+	return report.lately(now) && (report.full || report.fills(own, limit))
+}
+
+// Crowded is Full for those who weigh how full a KV cache is: by its last report the
+// head has as many requests as it takes at once. One that names no limit never is.
+func (l *Live) Crowded(own, limit int64, now time.Time) bool {
+	report := l.report.Load()
+	return limit > 0 && report.lately(now) && (report.Requests() > limit || report.fills(own, limit))
+}
+
+// lately reports whether what the report says of a full head counts still.
+func (r *Report) lately(now time.Time) bool { return r != nil && now.Sub(r.At) < r.fullFor }
+
+// fills reports whether the requests beyond ours leave no place at the head.
+func (r *Report) fills(own, limit int64) bool {
+	return limit > 0 && r.beyond > 0 && float64(own)+r.beyond >= float64(limit)
 }
 
 // Runs reports whether all requests that we count at the head still run by its last

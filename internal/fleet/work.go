@@ -9,11 +9,16 @@ type Work struct {
 	Pending int32 // what these weigh: as many, and more where they attend to much before them
 }
 
-// Answers gives back the pending tokens of a place whose first token came. The
-// caller does it once, or leaves them to the place.
-func (l *Live) Answers(pending int32) {
+// Answers gives back the pending tokens of a place whose answer began: with the first
+// token, or whole, so that its first token was not seen. The caller does it once, or
+// leaves them to the place.
+func (l *Live) Answers(pending int32, whole bool) {
 	l.pending.Add(-int64(pending))
-	step(&l.unseen, -endsOne)
+	if whole {
+		step(&l.unseen, endsOne)
+	} else {
+		step(&l.unseen, -endsOne)
+	}
 }
 
 // OwnPending is the weight of the prompts that this router sent and whose first token
@@ -55,6 +60,15 @@ func unpair(word uint64) (a, b float64) {
 	return float64(math.Float32frombits(uint32(word >> 32))), float64(math.Float32frombits(uint32(word)))
 }
 
+// waiting is how many requests wait for their first token: those that are queued, or
+// all where only these are counted.
+func (l *Load) waiting() int64 {
+	if l.Queued != Unknown {
+		return l.Queued
+	}
+	return max(l.Requests(), 0)
+}
+
 // takeTokens notes what a report says of tokens. beyond is how many requests it has
 // beyond ours, where it counts any.
 //
@@ -64,7 +78,7 @@ func unpair(word uint64) (a, b float64) {
 // of our tokens, and that which a token takes; a part of -1 or less is unknown.
 func (l *Live) takeTokens(load *Load, beyond float64, counted bool) {
 	others := l.otherRouters()
-	waits := -min(beyond, float64(max(load.Queued, 0)))
+	waits := -min(beyond, float64(load.waiting()))
 	if load.PendingPromptTokens != Unknown {
 		waits = float64(max(load.PendingPromptTokens-l.pending.Load()-others.Pending, 0))
 		l.unsent.Store(load.PendingPromptTokens - l.sent.Load())
@@ -111,11 +125,12 @@ func (l *Live) Burden(tokens, usual float64) Burden {
 	b.Beyond, b.Waiting = unpair(l.aside.Load())
 	used, each := unpair(l.kv.Load())
 	b.KV = max(used+(there+tokens)*each, 0)
+	if b.Waiting < 0 {
+		b.Waiting *= -usual
+	}
 	counts := l.OwnCounts()
 	if report := l.report.Load(); (!counts || l.unseen.Load() > 0) && report != nil {
 		l.byReport(&b, report, counts, usual)
-	} else if b.Waiting < 0 {
-		b.Waiting *= -usual
 	}
 	return b
 }
@@ -125,18 +140,20 @@ func (l *Live) Burden(tokens, usual float64) Burden {
 // where no ends are.
 func (l *Live) byReport(b *Burden, report *Report, counts bool, usual float64) {
 	since := int64(l.Picks() - report.Picks)
-	switch {
-	case report.PendingPromptTokens != Unknown:
+	pending := report.PendingPromptTokens != Unknown
+	if pending {
 		b.Ahead = float64(max(l.unsent.Load()+l.sent.Load(), 0))
-	case !counts:
-		waits := report.Queued
-		if waits == Unknown {
-			waits = max(report.Load.Requests(), 0)
+	}
+	if counts {
+		if pending {
+			b.Waiting = 0
 		}
-		b.Ahead = float64(waits+since) * usual
+		return
 	}
-	b.Waiting = 0
-	if !counts {
-		b.Requests, b.Beyond = float64(max(report.Load.Requests(), 0)+since), 0
+	if !pending {
+		b.Ahead = float64(report.waiting()+since) * usual
 	}
+	b.Beyond = max(b.Beyond, 0)
+	b.Requests = max(float64(max(report.Load.Requests(), 0)+since)-b.Beyond, 0)
+	b.Ahead = max(b.Ahead-b.Waiting, 0)
 }

@@ -26,7 +26,7 @@ func TestWorkIsAheadUntilTheFirstToken(t *testing.T) {
 		}
 	}
 	is("three placed", 1500, 3, 3000)
-	l.Answers(500)
+	l.Answers(500, false)
 	is("one answers", 1000, 3, 3000)
 	l.Release(Work{Tokens: 1000})
 	is("it ends", 1000, 2, 2000)
@@ -68,13 +68,17 @@ func TestABurdenIsOursAndWhatTheReportHasBeyond(t *testing.T) {
 	}
 	report(blind, 1, 1, 700)
 	blind.TryAcquire(0, Work{Tokens: 1000, Pending: 500})
-	if b := blind.Burden(0, 100); b.Ahead != 1200 || b.Requests != 3 || b.Waiting != 0 {
+	if b := blind.Burden(0, 100); b.Ahead+b.Waiting != 1200 || b.Requests+b.Beyond != 3 {
 		t.Errorf("700 tokens reported and 500 sent since, 2 requests and one since: %+v", b)
 	}
 	report(blind, 1, 1, Unknown)
 	blind.TryAcquire(0, Work{Tokens: 1000, Pending: 500})
-	if b := blind.Burden(0, 100); b.Ahead != 200 {
+	if b := blind.Burden(0, 100); b.Ahead+b.Waiting != 200 {
 		t.Errorf("one waits by the report and one was sent since, of 100 tokens each: %+v", b)
+	}
+	report(blind, 40, Unknown, Unknown)
+	if b := blind.Burden(0, 100); b.Requests+b.Beyond != 40 || b.Beyond == 0 || b.Ahead+b.Waiting != 4000 {
+		t.Errorf("40 requests, more than ours, of which all may wait: %+v", b)
 	}
 }
 
@@ -102,4 +106,47 @@ func TestTheUseOfTheKVCache(t *testing.T) {
 	l.Release(Work{Tokens: 1000})
 	l.Release(Work{Tokens: 1000})
 	near("two ended", 0.5)
+}
+
+// Where whole answers come, the pending tokens of a report stand in for ours.
+func TestWholeAnswersShowNoFirstTokens(t *testing.T) {
+	l := withWork(2)
+	for range 20 {
+		l.TryAcquire(0, Work{Tokens: 10, Pending: 10})
+		l.Answers(10, true)
+		l.Release(Work{Tokens: 10})
+	}
+	load := UnknownLoad()
+	load.InFlight, load.Queued, load.PendingPromptTokens = 2, 0, 300
+	l.TakeReport(&load, someTime, 0, time.Second, 1)
+	if b := l.Burden(0, 100); b.Ahead != 300 || b.Waiting != 0 || l.OwnPending() != 1000 {
+		t.Errorf("300 tokens are reported of the 1,000 that we count: %+v", b)
+	}
+}
+
+// A head whose KV cache is full is not crowded, nor is one that names no limit.
+func TestCrowded(t *testing.T) {
+	for name, c := range map[string]struct {
+		inFlight, limit int64
+		kv              float64
+		after           time.Duration
+		full, crowded   bool
+	}{
+		"as many as it takes":  {10, 10, math.NaN(), 0, true, true},
+		"fewer":                {9, 10, math.NaN(), 0, false, false},
+		"a full KV cache":      {9, 10, 0.99, 0, true, false},
+		"no limit":             {300, 0, math.NaN(), 0, true, false},
+		"what was a while ago": {10, 10, math.NaN(), time.Minute, false, false},
+	} {
+		l, load := new(Live), UnknownLoad()
+		load.InFlight, load.Queued, load.KVCacheUsage = c.inFlight, 1, c.kv
+		if c.limit > 0 {
+			load.Queued = 0
+		}
+		l.TakeReport(&load, someTime, c.limit, time.Second, 1)
+		now := someTime.Add(c.after)
+		if full, crowded := l.Full(0, c.limit, now), l.Crowded(0, c.limit, now); full != c.full || crowded != c.crowded {
+			t.Errorf("%s: full %t, crowded %t", name, full, crowded)
+		}
+	}
 }

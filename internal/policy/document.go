@@ -70,7 +70,7 @@ var callerFields = []string{"strategy", "region_mode", "exclude", "labels", "exp
 // Default is the policy of a fresh installation: the best general strategy for
 // every request, and callers may choose all that a policy can let them choose.
 func Default() *Policy {
-	p, faults := Compile(Document{DefaultStrategy: "least_loaded", CallerMay: callerFields})
+	p, faults := Compile(Document{DefaultStrategy: "adaptive", CallerMay: callerFields})
 	if len(faults) > 0 {
 		panic(strict.Invalid(faults)) // a fault of this file
 	}

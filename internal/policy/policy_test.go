@@ -30,7 +30,7 @@ func compilePolicy(t testing.TB, text string) *Policy {
 func TestTheDefaultPolicy(t *testing.T) {
 	p := Default()
 	got := p.Plan("any-model", "any-region")
-	if got.Spec.Name != "least_loaded" || got.Rule != RuleDefault || got.RegionMode != strategy.RegionPrefer || got.Strategy == nil {
+	if got.Spec.Name != "adaptive" || got.Rule != RuleDefault || got.RegionMode != strategy.RegionPrefer || got.Strategy == nil {
 		t.Errorf("plan %+v", got)
 	}
 	for _, field := range callerFields {
@@ -38,7 +38,7 @@ func TestTheDefaultPolicy(t *testing.T) {
 			t.Errorf("callers may not choose %s", field)
 		}
 	}
-	const want = `{"default_strategy":"least_loaded","caller_may":["strategy","region_mode","exclude","labels","explain","region","session","priority"]}`
+	const want = `{"default_strategy":"adaptive","caller_may":["strategy","region_mode","exclude","labels","explain","region","session","priority"]}`
 	if string(p.Canonical) != want {
 		t.Errorf("encoded as %s; want %s", p.Canonical, want)
 	}

@@ -127,7 +127,7 @@ func (x *exchange) forwards(status int) bool {
 // forward passes on an answer from which nothing is read but its begin.
 func (x *exchange) forward(res *upstream.Response, begin []byte) *failure {
 	x.first = x.proxy.o.Now()
-	x.proxy.o.Router.Begun(x.decision)
+	x.proxy.o.Router.Answered(x.decision)
 	length := res.ContentLength
 	if res.Status == http.StatusNoContent || res.Status == http.StatusNotModified {
 		length = -1

@@ -60,7 +60,7 @@ func (x *exchange) whole(res *upstream.Response) *failure {
 	if u := answer.Usage(); ended(err) && (u.Output < 0 || x.proxy.samples.Add(1)%sampled == 0) && x.caller.Endpoint.Generates {
 		x.text = int64(openai.TextLength(head))
 	}
-	x.first = x.proxy.o.Router.Begun(x.decision)
+	x.first = x.proxy.o.Router.Answered(x.decision)
 	if ended(err) {
 		x.chargeFirst(res.Status, answer.Usage())
 	}

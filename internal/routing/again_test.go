@@ -199,6 +199,9 @@ func TestPlacesAndTokensAreThoseOfOpenDecisions(t *testing.T) {
 			"decide": func(t *rapid.T) {
 				req := &strategy.Request{ModelType: "m", InputTokens: rapid.Int64Range(0, 5000).Draw(t, "tokens"), TTL: rapid.SampledFrom([]time.Duration{0, time.Second, time.Hour}).Draw(t, "ttl")}
 				if d, err := router.Decide(req); err == nil {
+					if got := int64(d.Work().Tokens); got == 0 || req.InputTokens > 0 && got != req.InputTokens {
+						t.Fatalf("%d tokens count for a prompt of %d", got, req.InputTokens)
+					}
 					attempts = append(attempts, attempt{d, req})
 				}
 			},
@@ -242,7 +245,7 @@ func TestPlacesAndTokensAreThoseOfOpenDecisions(t *testing.T) {
 				for _, a := range attempts {
 					if _, ended := a.Outcome(); !ended {
 						places[a.Head.Live]++
-						of[a.Head.Live] += a.req.InputTokens
+						of[a.Head.Live] += int64(a.Work().Tokens)
 						open++
 					}
 				}

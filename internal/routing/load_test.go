@@ -1,6 +1,7 @@
 package routing_test
 
 import (
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -51,7 +52,7 @@ func TestReportsFadeIntoWhatIsUsual(t *testing.T) {
 		w.counts("a", a, 40, 0)
 		w.counts("b", b, 0, 0)
 		explained := func() map[string]float64 {
-			d := w.decide(strategy.Request{Explain: true})
+			d := w.decide(strategy.Request{Strategy: "least_loaded", Explain: true})
 			costs := map[string]float64{}
 			for _, c := range d.Explanation().Candidates {
 				costs[c.HeadID] = c.Cost * fleet.AssumedCapacity
@@ -74,6 +75,32 @@ func TestReportsFadeIntoWhatIsUsual(t *testing.T) {
 		}
 		if last > 2.4 {
 			t.Errorf("after 3 s of a lifetime of 2 s the busy head costs %v still", last)
+		}
+	})
+}
+
+// So it is where tokens are weighed.
+func TestReportsFadeWhereTokensAreWeighed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		a, b := w.head("a", "us", nil), w.head("b", "us", nil)
+		w.shares(strategy.Request{})
+		w.counts("a", a, 40, 8)
+		w.counts("b", b, 0, 0)
+		last := math.Inf(1)
+		for range 4 {
+			costs := map[string]float64{}
+			d := w.decide(strategy.Request{Explain: true})
+			for _, c := range d.Explanation().Candidates {
+				costs[c.HeadID] = c.Cost
+			}
+			w.router.End(d, routing.Outcome{Result: routing.ResultOK})
+			if ratio := costs["a"] / costs["b"]; ratio < 1 || ratio > 0.95*last {
+				t.Errorf("a costs %.2f times as much as b, and %.2f a second before", ratio, last)
+			} else {
+				last = ratio
+			}
+			time.Sleep(time.Second)
 		}
 	})
 }

@@ -249,20 +249,20 @@ func TestReplay(t *testing.T) {
 		return w.router.Replay(document(t, text))
 	}
 	before, open := w.decide(strategy.Request{Region: "eu"}), w.router.Open()
-	same := replay(`{"default_strategy":"least_loaded","aliases":{"x":"m"},"caller_may":[]}`)
+	same := replay(`{"default_strategy":"adaptive","aliases":{"x":"m"},"caller_may":[]}`)
 	if same.Decisions != 151 || same.Moved != 0 || same.Failed != 0 || len(same.Examples) != 0 {
 		t.Errorf("a policy that treats all alike moves %+v", same)
 	}
-	moved := replay(`{"default_strategy":"least_loaded","rules":[{"match":{"region":"us"},"strategy":"least_loaded"},{"match":{"region":"eu"},"strategy":"round_robin"}],"caller_may":[]}`)
+	moved := replay(`{"default_strategy":"adaptive","rules":[{"match":{"region":"us"},"strategy":"adaptive"},{"match":{"region":"eu"},"strategy":"round_robin"}],"caller_may":[]}`)
 	if moved.Moved < 25 || moved.Moved > 101 || moved.Failed != 0 || len(moved.Examples) != 20 {
 		t.Errorf("another strategy for eu moves %d of 101, %d fail, %d examples", moved.Moved, moved.Failed, len(moved.Examples))
 	}
 	for _, e := range moved.Examples {
-		if e.Decision.Region != "eu" || e.Before == e.After || e.StrategyBefore != "least_loaded" || e.StrategyNext != "round_robin" {
+		if e.Decision.Region != "eu" || e.Before == e.After || e.StrategyBefore != "adaptive" || e.StrategyNext != "round_robin" {
 			t.Errorf("%s of %s moves from %s to %s", e.Decision.ID(), e.Decision.Region, e.StrategyBefore, e.StrategyNext)
 		}
 	}
-	failed := replay(`{"default_strategy":"least_loaded","aliases":{"m":"nothing"},"caller_may":[]}`)
+	failed := replay(`{"default_strategy":"adaptive","aliases":{"m":"nothing"},"caller_may":[]}`)
 	if failed.Failed != 151 || failed.Moved != 0 {
 		t.Errorf("a model type that nobody serves fails %+v", failed)
 	}
@@ -291,7 +291,7 @@ func TestAReplaySeesOneMoment(t *testing.T) {
 			}
 		}
 	})
-	same := w.router.Replay(document(t, `{"default_strategy":"least_loaded","aliases":{"x":"m"},"caller_may":[]}`))
+	same := w.router.Replay(document(t, `{"default_strategy":"adaptive","aliases":{"x":"m"},"caller_may":[]}`))
 	close(stop)
 	wait.Wait()
 	if same.Decisions == 0 || same.Moved != 0 || same.Failed != 0 {

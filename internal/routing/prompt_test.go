@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"headway/internal/fleet"
@@ -218,4 +219,34 @@ func TestABusyServiceSamplesAShare(t *testing.T) {
 	if expected < 10_000 || expected > 40_000 {
 		t.Errorf("by their shares the samples stand for %.0f decisions, want about 20,000", expected)
 	}
+}
+
+// An answer that came whole says nothing of how long its prompt took: heads stay equal
+// and nothing is predicted from it.
+func TestWholeAnswersTeachNoSpeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		caller(w)
+		w.head("a", "us", nil)
+		w.head("b", "us", nil)
+		serve := func(answered func(*routing.Decision) time.Time) {
+			for range 50 {
+				d := w.decide(strategy.Request{InputTokens: 2000})
+				time.Sleep(map[string]time.Duration{"a": time.Second, "b": 5 * time.Second}[d.Head.ID])
+				answered(d)
+				if n := w.live(d.Head.ID).OwnPending(); n != 0 {
+					t.Fatalf("%d tokens are pending after the answer", n)
+				}
+				w.router.End(d, routing.Outcome{Result: routing.ResultOK})
+			}
+		}
+		serve(w.router.Answered)
+		if p := w.decide(strategy.Request{InputTokens: 2000}).Predicted(); !math.IsNaN(p) {
+			t.Errorf("whole answers predict a first token in %v ms", p)
+		}
+		serve(w.router.Begun)
+		if p := w.decide(strategy.Request{InputTokens: 2000}).Predicted(); math.IsNaN(p) {
+			t.Error("first tokens predict none")
+		}
+	})
 }

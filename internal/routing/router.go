@@ -400,11 +400,19 @@ func (r *Router) FirstToken(id string) error {
 }
 
 // Begun is FirstToken for the caller that holds the decision. It returns the time.
-func (r *Router) Begun(d *Decision) time.Time {
+func (r *Router) Begun(d *Decision) time.Time { return r.begun(d, d.work, false) }
+
+// Answered is Begun where the whole answer came at once: how long the head took for the
+// prompt is not known then.
+func (r *Router) Answered(d *Decision) time.Time {
+	return r.begun(d, fleet.Work{}, true)
+}
+
+func (r *Router) begun(d *Decision, learned fleet.Work, whole bool) time.Time {
 	now := r.o.Now()
 	if after := max(now.Sub(d.At), 1); d.firstToken.CompareAndSwap(0, int64(after)) {
-		d.Head.Live.Answers(d.work.Pending)
-		r.memory.FirstToken(d.Head, d.ModelType, d.work, after, now)
+		d.Head.Live.Answers(d.work.Pending, whole)
+		r.memory.FirstToken(d.Head, d.ModelType, learned, after, now)
 		if d.Trial {
 			d.Head.Outcomes.TrialAnswers(d.Head)
 		}

@@ -153,18 +153,23 @@ func (in *Input) takesFull(l *fleet.Live, own, limit int64) bool {
 	return full == in.FullOnly
 }
 
-// Takes is Available for strategies that weigh how full a head is: one that reports
-// that it is full is as any other, and those that asked for a pause come last.
+// Takes is Available for strategies that weigh how full a head is: only those that
+// asked for a pause, and those with as many requests as they take at once, come last.
 func (in *Input) Takes(h *fleet.Head) bool {
-	if own := h.Live.InFlight(); h.MaxInFlight > 0 && own >= h.MaxInFlight || in.Excluded(h) {
+	l, limit := h.Live, h.MaxInFlight
+	own := l.InFlight()
+	if limit > 0 && own >= limit || in.Excluded(h) {
 		return false
 	}
-	away := h.Live.Beyond().Full() && !h.Live.AwayUntil(in.Now).IsZero()
-	if away && in.Request.SkipAway {
+	if !l.Beyond().MayFill(own, limit) {
+		return !in.FullOnly
+	}
+	if in.skips(l) {
 		return false
 	}
-	in.Passed = in.Passed || away && !in.FullOnly
-	return away == in.FullOnly
+	full := !l.AwayUntil(in.Now).IsZero() || l.Crowded(own, limit, in.Now)
+	in.Passed = in.Passed || full && !in.FullOnly
+	return full == in.FullOnly
 }
 
 // Skips reports whether the head asked for a pause, which the request respects.

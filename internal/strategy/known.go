@@ -94,7 +94,9 @@ func (k *Known) Heard(h *fleet.Head, modelType string, blocks []uint64, tokens i
 // FirstToken implements Memory.
 func (k *Known) FirstToken(h *fleet.Head, modelType string, w fleet.Work, after time.Duration, at time.Time) {
 	if p := (*k.paces.Load())[modelType]; p != nil {
-		p.firstToken(h, w, at)
+		if w.Tokens > 0 {
+			p.firstToken(h, w, after, at)
+		}
 		p.answered(h, after, 0, at)
 	}
 }

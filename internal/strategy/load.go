@@ -86,12 +86,12 @@ type others struct {
 // that is, the more the mean.
 func (f *others) at(b fleet.Beyond, perLoad float64) float64 {
 	mean := f.mean / perLoad
-	return mean + (b.Requests()-mean)*f.trust(b)
+	return mean + (b.Requests()-mean)*trustIn(b, f.clock)
 }
 
-// trust is what a report is worth by its age, 0 to 1.
-func (f *others) trust(b fleet.Beyond) float64 {
-	if step := b.Age(f.clock) >> trustStep; b.Counted() && step < uint32(len(trust)) {
+// trustIn is what a report is worth by its age, 0 to 1.
+func trustIn(b fleet.Beyond, clock uint32) float64 {
+	if step := b.Age(clock) >> trustStep; b.Counted() && step < uint32(len(trust)) {
 		return trust[step]
 	}
 	return 0

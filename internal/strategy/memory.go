@@ -19,7 +19,8 @@ type Memory interface {
 	// work there.
 	Placed(in *Input, h *fleet.Head, w fleet.Work)
 	// FirstToken is called once for each request whose first token was reported,
-	// with the time since it was placed.
+	// with the time since it was placed. The work is none where the whole answer came
+	// at once, so that the time is not that of the prompt alone.
 	FirstToken(h *fleet.Head, modelType string, w fleet.Work, after time.Duration, at time.Time)
 	// Ended is called once for each request whose outcome was reported.
 	Ended(h *fleet.Head, modelType string, w fleet.Work, e End)

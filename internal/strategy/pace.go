@@ -189,7 +189,7 @@ func (p *Pace) placed(h *fleet.Head, w fleet.Work, now time.Time) {
 }
 
 // firstToken learns from a first token.
-func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, at time.Time) {
+func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at time.Time) {
 	head := p.head(h.Number)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,7 +205,7 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, at time.Time) {
 	if was == 0 || was > now {
 		return
 	}
-	took := time.Duration(now - was).Seconds()
+	took := min(time.Duration(now-was), after).Seconds()
 	u := float64(w.New)
 	if !p.Trusted() {
 		u = float64(w.Tokens)

@@ -39,8 +39,8 @@ func (e *engineLike) play(prompts int) {
 		e.pace.placed(h, w, e.now[i])
 		took := e.slower[i] * (0.015 + fresh*6e-5 + 5e-9*fresh*(tokens-fresh/2)) * math.Exp(0.3*e.random.NormFloat64())
 		e.now[i] = e.now[i].Add(time.Duration(took * float64(time.Second)))
-		h.Live.Answers(w.Pending)
-		e.pace.firstToken(h, w, e.now[i])
+		h.Live.Answers(w.Pending, false)
+		e.pace.firstToken(h, w, time.Hour, e.now[i])
 		h.Live.Release(fleet.Work{Tokens: w.Tokens})
 		e.now[i] = e.now[i].Add(time.Duration(e.random.ExpFloat64() * float64(100*time.Millisecond)))
 	}
@@ -82,14 +82,14 @@ func TestSpeedsAreLearned(t *testing.T) {
 	// Another epoch may be another machine.
 	e.heads[0].Instance = 99
 	e.play(1)
-	e.pace.firstToken(e.heads[0], fleet.Work{Tokens: 10, New: 10, Pending: 10}, e.now[0])
+	e.pace.firstToken(e.heads[0], fleet.Work{Tokens: 10, New: 10, Pending: 10}, time.Hour, e.now[0])
 	if s := e.pace.Slower(e.heads[0]); s != 1 {
 		t.Errorf("a head in a new epoch is taken to be %.2f times as slow", s)
 	}
 	late := *e.heads[1]
 	late.Instance = 1 // an epoch before that of head 1, which is 2
 	was := e.pace.Slower(e.heads[1])
-	e.pace.firstToken(&late, fleet.Work{Tokens: 10, New: 10, Pending: 10}, e.now[1].Add(time.Hour))
+	e.pace.firstToken(&late, fleet.Work{Tokens: 10, New: 10, Pending: 10}, time.Hour, e.now[1].Add(time.Hour))
 	if s := e.pace.Slower(e.heads[1]); s != was {
 		t.Errorf("what comes late of an epoch that is over changes %.2f to %.2f", was, s)
 	}

@@ -100,7 +100,7 @@ func (a *allowance) takes(l *fleet.Live, perLoad float64, limit int64) bool {
 	if !exact && !l.OwnCounts() {
 		fair := a.fair / perLoad
 		requests, _ := reported(l, limit)
-		return fair+(requests-fair)*a.trust(b) < most
+		return fair+(requests-fair)*trustIn(b, a.clock) < most
 	}
 	requests := float64(inFlight)
 	if a.mean != 0 || b.Matters() {

@@ -210,8 +210,12 @@ func chooseOfFew[S coster](s S, in *Input, w *weighing, picks []Pick) int {
 func (w *weighing) at(in *Input, i int) weighed {
 	h, b := w.r.Heads[i], &in.burdens[i]
 	beyond, waiting := b.Beyond, b.Waiting
-	if beyond < 0 { // it does not say, and has what the others have
+	switch {
+	case beyond < 0: // it does not say, and has what the others have
 		beyond, waiting = w.beyond, w.wait
+	case w.own && w.beyond > 0: // the older the report is, the more what the others have
+		trust := trustIn(h.Live.Beyond(), in.clock)
+		beyond, waiting = w.beyond+(beyond-w.beyond)*trust, w.wait+(waiting-w.wait)*trust
 	}
 	slowStart := h.Live.SlowStart(in.Now)
 	requests := b.Requests + w.share*beyond + slowStart
