@@ -131,7 +131,7 @@ type DecisionRequest struct {
 	Strategy         string            `json:"strategy,omitempty"`
 	SessionKey       string            `json:"session_key,omitempty"`
 	SessionID        string            `json:"session_id,omitempty"`         // the conversation that the request continues; session_key where that is empty
-	Turn             int64             `json:"turn,omitzero"`                // of the conversation, from 1
+	Turn             int64             `json:"turn,omitzero"`                // of the conversation
 	ExpectedReturnMs *float64          `json:"expected_return_ms,omitempty"` // until its next request is expected
 	Prompt           string            `json:"prompt,omitempty"`             // is hashed and forgotten; client.HashText does that before it is sent
 	PrefixHashes     []string          `json:"prefix_hashes,omitempty"`      // 1 to 16 hexadecimal digits each

@@ -136,7 +136,7 @@ func TestPitfallS27NoPromptAndNoAnswerIsKept(t *testing.T) {
 		`{"model_type":"m","explain":true,"session_id":"s","turn":2,"prompt":"` + long + `"}`,
 		`{"model_type":"m","explain":true,"prefix_hashes":["` + strings.Join(hashed.PrefixHashes, `","`) + `"]}`,
 		`{"model_type":"none","prompt":"` + long + `"}`,
-		`{"model_type":"m","turn":0,"prompt":"` + long + `"}`,
+		`{"model_type":"m","turn":-1,"prompt":"` + long + `"}`,
 		`{"model_type":"m","prompt":["` + long + `"]}`,
 		`{"model_type":"m","prompt":"` + long,
 	} {

@@ -50,7 +50,7 @@ func (d *work) field(r *strict.Reader, name string) bool {
 	case "session_id":
 		r.Text(&req.SessionID)
 	case "turn":
-		r.Whole(&req.Turn, 1, maxTurn)
+		r.Whole(&req.Turn, 0, maxTurn)
 	case "expected_return_ms":
 		r.Number(&d.returns, 0, maxDurationMs)
 	case "prompt":

@@ -142,7 +142,7 @@ func (d *work) value(c *scanner, name []byte) (field int) {
 		field = 1 << 11
 		var n uint64
 		n, ok = c.number()
-		req.Turn, ok = int64(n), ok && n >= 1 && n <= maxTurn
+		req.Turn, ok = int64(n), ok && n <= maxTurn
 	case "expected_return_ms":
 		field = 1 << 12
 		var n uint64

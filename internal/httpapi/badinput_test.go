@@ -157,7 +157,7 @@ func badInputs() []bad {
 		`{"model_type":"m","session_key":5}`:                                                             "/session_key",
 		`{"model_type":"m","session_id":"` + long(257) + `"}`:                                            "/session_id",
 		`{"model_type":"m","session_id":["s"]}`:                                                          "/session_id",
-		`{"model_type":"m","turn":0}`:                                                                    "/turn",
+		`{"model_type":"m","turn":-1}`:                                                                   "/turn",
 		`{"model_type":"m","turn":1.5}`:                                                                  "/turn",
 		`{"model_type":"m","turn":"1"}`:                                                                  "/turn",
 		`{"model_type":"m","turn":1000000001}`:                                                           "/turn",

@@ -40,7 +40,7 @@ type Request struct {
 	Strategy     string        // "": the policy's
 	SessionKey   string        // "": none
 	SessionID    string        // the conversation that the request continues; "": unknown
-	Turn         int64         // of the conversation, from 1; 0: unknown
+	Turn         int64         // of the conversation; 0: its first, or unknown
 	Returns      time.Duration // until the next request of the conversation is expected, at least 1; 0: unknown
 	PrefixHashes []uint64      // of the prompt's blocks, as prefix.Chain makes them
 	PromptBytes  int64         // the length of the text that they are of; 0: unknown
