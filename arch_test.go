@@ -66,7 +66,7 @@ var anyOfOurs = []string{"*"}
 var rooms = map[string]room{
 	"cmd/headway": {ours: []string{"internal/cli"}},
 	"internal/cli": {
-		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline", "internal/agent", "internal/engines", "internal/decisionlog", "internal/engine", "internal/plot", "internal/sim", "internal/strategy", "internal/strict", "internal/workload"},
+		ours:   []string{"api", "client", "internal/app", "internal/local", "internal/boltstore", "internal/access", "internal/audit", "internal/config", "internal/demo", "internal/fleet", "internal/pki", "grafana", "prometheus", "internal/trail", "internal/policy", "internal/apiv1", "internal/terminal", "internal/doctor", "internal/cmdline", "internal/agent", "internal/engines", "internal/decisionlog", "internal/rehearse", "internal/engine", "internal/plot", "internal/sim", "internal/strategy", "internal/strict", "internal/workload"},
 		others: []string{cobra, pflag},
 	},
 	"bench": {ours: anyOfOurs, others: []string{metrics}},
@@ -173,6 +173,7 @@ var rooms = map[string]room{
 	"internal/engine":     {},
 	"internal/workload":   {ours: []string{"internal/prefix", "internal/strict"}, others: []string{json}},
 	"internal/plot":       {others: []string{"golang.org/x/image"}},
+	"internal/rehearse":   {ours: []string{"api", "internal/engine", "internal/policy", "internal/sim", "internal/workload"}},
 	"internal/sim": {
 		ours:   []string{"internal/engine", "internal/event", "internal/fleet", "internal/memstore", "internal/plot", "internal/policy", "internal/registry", "internal/routing", "internal/strategy", "internal/strict", "internal/workload"},
 		others: []string{metrics},

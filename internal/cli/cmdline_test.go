@@ -81,7 +81,7 @@ func TestThePageListsEveryCommand(t *testing.T) {
 			if len(words) < 2 || words[0] != "headway" {
 				continue
 			}
-			if len(words) == 2 || strings.ContainsAny(words[2], "-[") || strings.ToUpper(words[2]) == words[2] {
+			if len(words) == 2 || strings.HasPrefix(words[2], "-") || strings.ContainsAny(words[2], "[") || strings.ToUpper(words[2]) == words[2] {
 				listed = append(listed, words[1])
 				continue
 			}

@@ -27,7 +27,7 @@ func newDecisions() *cobra.Command {
 	s := &logSource{remote: new(remote)}
 	cmd := s.addFlags(group("decisions", "Read the decision log", `Read the decision log: what decisions had to choose from and what came of it,
 without text of requests. The service is asked, or with --dir the files of one that
-does not run are read: decision-log in its data directory.`, newDecisionsWorst(s), newDecisionsExport(s)))
+does not run are read: decision-log in its data directory.`, newDecisionsWorst(s), newDecisionsExport(s), newDecisionsWhatIf(s)))
 	f := cmd.PersistentFlags()
 	f.StringVar(&s.dir, "dir", "", "directory with the files of a decision log to read, in place of a service")
 	return cmd

@@ -14,6 +14,7 @@ import (
 	"headway/api"
 	"headway/client"
 	"headway/internal/agent"
+	"headway/internal/cmdline"
 	"headway/internal/terminal"
 )
 
@@ -26,7 +27,7 @@ the same under another name, for people; undrain gives it requests again. What
 is set here stays over the head's own reports and restarts. reinstate gives
 requests to a head again that was ejected because requests there failed.`,
 		newHeadsList(r), newHeadsWatch(r), newHeadsGet(r), newHeadsRegister(r),
-		newHeadsState(r, "drain", "draining", "Give heads no new requests"),
+		newHeadsDrain(r),
 		newHeadsState(r, "undrain", "enabled", "Give heads requests again"),
 		newHeadsState(r, "maintenance", "maintenance", "Take heads out for maintenance"),
 		r.eachHead("reinstate ID", "Give an ejected head requests again",
@@ -135,6 +136,27 @@ servers that stay do that themselves, with the SDK or over HTTP.`, r.ask(func(c 
 	f.Int64Var(&maxInFlight, "max-in-flight", 0, "requests that it takes at a time")
 	f.StringToStringVar(&reg.Labels, "label", nil, "label NAME=VALUE; may be given several times")
 	return cmd
+}
+
+func newHeadsDrain(r *remote) *cobra.Command {
+	cmd := newHeadsState(r, "drain", "draining", "Give heads no new requests")
+	cmd.Long = `Give heads no new requests: each finishes what it has. With --rehearse nothing is
+changed: the last minutes of the decision log are played with and without the head,
+and the time to the first token that callers would see is compared.`
+	drain := cmd.RunE
+	rehearsal := drainRehearsal{remote: r}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if rehearsal.asked {
+			return rehearsal.run(cmd, args)
+		}
+		if cmd.Flags().Changed("last") {
+			return cmdline.Errorf("--last: goes together with --rehearse")
+		}
+		return drain(cmd, args)
+	}
+	cmd.Flags().BoolVar(&rehearsal.asked, "rehearse", false, "change nothing, and predict what it would lead to")
+	cmd.Flags().DurationVar(&rehearsal.last, "last", 10*time.Minute, "with --rehearse: time until now whose requests are played")
+	return addOutput(cmd)
 }
 
 func newHeadsState(r *remote, use, state, short string) *cobra.Command {

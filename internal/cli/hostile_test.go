@@ -168,7 +168,9 @@ var (
 	}
 	localCalls = map[string]string{
 		"serve": "prints no answers; the log has a test of its own", "agent": "prints no answers; its log quotes, as that of serve", "demo": "internal/demo has a test of its own",
-		"policy check": "TestATerminalObeysNoFile", "audit verify": "TestATerminalObeysNoFile", "audit export": "TestATerminalObeysNoFile", "state import": "TestATerminalObeysNoFile",
+		"simulate":          "asks no service; prints names of its own flags and files",
+		"decisions what-if": "plays only model types whose names the registry takes; TestAnotherPolicyIsPlayed",
+		"policy check":      "TestATerminalObeysNoFile", "audit verify": "TestATerminalObeysNoFile", "audit export": "TestATerminalObeysNoFile", "state import": "TestATerminalObeysNoFile",
 		"tls init": "prints names of files that its flags give", "tls client": "prints names of files that its flags give",
 		"monitoring export": "prints its own arguments",
 		"config print":      "prints its own flags and files", "man": "prints nothing", "version": "prints what the build gave it",

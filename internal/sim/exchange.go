@@ -20,7 +20,7 @@ func (s *service) place(q *request) {
 		return
 	}
 	keys := slices.Clone(q.blocks)
-	s.known.Keys(keys, model, 0)
+	s.known.Keys(keys, s.model, 0)
 	s.placed = append(s.placed, placement{q.head.id, keys, q.arrival.Input})
 }
 
@@ -37,7 +37,7 @@ func (w *world) exchange() {
 				continue
 			}
 			to.heard[i] = own
-			to.known.Pace(model).HeardHolds(from.known.Pace(model).Holds())
+			to.known.Pace(w.o.Model).HeardHolds(from.known.Pace(w.o.Model).Holds())
 			to.hear(from.placed)
 		}
 		from.placed = from.placed[:0]
@@ -54,7 +54,7 @@ func (s *service) hear(placed []placement) {
 	for _, p := range placed {
 		at, found := slices.BinarySearchFunc(heads, p.head, func(h *fleet.Head, id string) int { return strings.Compare(h.ID, id) })
 		if found {
-			s.known.Heard(heads[at], model, p.blocks, int32(p.tokens))
+			s.known.Heard(heads[at], s.model, p.blocks, int32(p.tokens))
 		}
 	}
 }

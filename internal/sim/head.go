@@ -60,7 +60,7 @@ func (h *head) start() (err error) {
 }
 
 func (h *head) register() error {
-	spec := fleet.Spec{ID: h.id, Endpoint: "http://127.0.0.1:" + strconv.Itoa(8000+h.index%1000), ModelTypes: []string{model}, Region: h.region, Weight: 1}
+	spec := fleet.Spec{ID: h.id, Endpoint: "http://127.0.0.1:" + strconv.Itoa(8000+h.index%1000), ModelTypes: []string{h.w.o.Model}, Region: h.region, Weight: 1}
 	h.leases = h.leases[:0]
 	for _, s := range h.w.routers {
 		done, err := s.fleet.Register(h.w.ctx, spec, &fleet.StatusReport{Status: fleet.StatusActive, Load: h.load()})

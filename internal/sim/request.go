@@ -44,7 +44,7 @@ func (w *world) begin(q *request) {
 	q.blocks = a.Blocks()
 	q.service = w.routers[w.random.IntN(len(w.routers))]
 	q.asked = strategy.Request{
-		ModelType: model, Region: a.Region, SessionKey: a.Session, InputTokens: int64(a.Input), Held: !w.o.Blind,
+		ModelType: w.o.Model, Region: a.Region, SessionKey: a.Session, InputTokens: int64(a.Input), Held: !w.o.Blind,
 		PrefixHashes: q.blocks, BlockTokens: workload.BlockTokens,
 	}
 	if w.o.Pick != nil {

@@ -4,6 +4,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type Options struct {
 	Source   workload.Source
 	Heads    []Head
 	Policy   *policy.Policy
+	Model    string            // model type of all requests, for policies that have rules; "": simulated
 	Seed     uint64            // of all randomness; 0: 1
 	Routers  int               // over the one fleet, each with a part of the requests; 0: 1
 	Reports  time.Duration     // between two status reports of a head; 0: 1 s
@@ -59,6 +61,7 @@ func (o *Options) complete() error {
 	case !(o.Loss >= 0 && o.Loss <= 1):
 		return errors.New("sim: Loss must be 0 to 1")
 	}
+	o.Model = cmp.Or(o.Model, "simulated")
 	o.Seed = max(o.Seed, 1)
 	o.Routers = max(o.Routers, 1)
 	if o.Reports == 0 {

@@ -23,7 +23,6 @@ import (
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 const (
-	model      = "simulated"
 	onlyRegion = "here"
 	// usualReports is the interval that the registry asks heads for; those that
 	// report less often are asked for no more.
@@ -51,6 +50,7 @@ type world struct {
 
 // service is one Headway: a registry and a router.
 type service struct {
+	model  string
 	fleet  *registry.Registry
 	router *routing.Router
 	known  *strategy.Known
@@ -99,7 +99,7 @@ func (w *world) build() error {
 func (w *world) service(i uint64) (*service, error) {
 	metrics, log := prometheus.NewRegistry(), slog.New(slog.DiscardHandler)
 	published := event.New(metrics)
-	s := &service{known: strategy.NewKnown(strategy.KnownOptions{Blocks: w.blocks()})} // there is nothing to keep secret
+	s := &service{model: w.o.Model, known: strategy.NewKnown(strategy.KnownOptions{Blocks: w.blocks()})} // there is nothing to keep secret
 	if w.exchanges() {
 		s.heard = make([]map[string]fleet.Others, w.o.Routers)
 	}

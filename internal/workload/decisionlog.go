@@ -121,21 +121,28 @@ func (l *decisionLog) take(d *loggedDecision) error {
 	return nil
 }
 
-// blocks are those of BlockTokens: each is known by the last block of the log that ends
-// within it.
 func (d *loggedDecision) blocks() (blocks []uint64, err error) {
-	text := int64(prefix.Covered(len(d.Blocks)))
-	if d.PromptBytes > 0 {
-		text = d.PromptBytes
-	}
+	hashes := make([]uint64, len(d.Blocks))
 	for i, b := range d.Blocks {
-		hash, err := strconv.ParseUint(b, 16, 64)
-		if err != nil {
+		if hashes[i], err = strconv.ParseUint(b, 16, 64); err != nil {
 			return nil, fmt.Errorf("blocks: %q is no hash", b)
 		}
-		end := float64(*d.Input) * float64(prefix.Covered(i+1)) / float64(text)
-		if d.BlockTokens > 0 {
-			end = float64(i+1) * float64(d.BlockTokens)
+	}
+	return LoggedBlocks(hashes, *d.Input, d.PromptBytes, d.BlockTokens), nil
+}
+
+// LoggedBlocks are blocks of BlockTokens of the hashes that the decision log has of a
+// prompt of so many tokens and bytes (0: unknown): each is known by the last block of
+// the log that ends within it. Those are of perBlock tokens, 0: as of prefix.Chain.
+func LoggedBlocks(hashes []uint64, tokens int, promptBytes int64, perBlock int) (blocks []uint64) {
+	text := int64(prefix.Covered(len(hashes)))
+	if promptBytes > 0 {
+		text = promptBytes
+	}
+	for i, hash := range hashes {
+		end := float64(tokens) * float64(prefix.Covered(i+1)) / float64(text)
+		if perBlock > 0 {
+			end = float64(i+1) * float64(perBlock)
 		}
 		at := int(end-0.5) / BlockTokens
 		for len(blocks) <= at {
@@ -143,5 +150,5 @@ func (d *loggedDecision) blocks() (blocks []uint64, err error) {
 		}
 		blocks[at] = hash
 	}
-	return blocks, nil
+	return blocks
 }

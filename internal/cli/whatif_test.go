@@ -1,0 +1,156 @@
+package cli
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"headway/api"
+)
+
+// loggedLines is a decision log of two heads.
+func loggedLines(t *testing.T, n int) string {
+	t.Helper()
+	var b strings.Builder
+	number := func(v float64) *float64 { return &v }
+	output := int64(20)
+	for i := range n {
+		d := api.LoggedDecision{
+			At: time.Now().Add(-time.Minute + time.Duration(i)*100*time.Millisecond), RegretMs: number(float64(i % 7)), DecisionID: "dec_1", ModelType: "m", Region: "us",
+			Strategy: "least_loaded", Share: 1, InputTokens: int64(500 + i*7%900), Head: "a", Candidates: 2,
+			Outcome: &api.LoggedOutcome{Result: "ok", TTFTMs: number(100), DurationMs: number(500), OutputTokens: &output},
+		}
+		for k, id := range []string{"a", "b"} {
+			ahead := float64((i + k) * 37 % 1000)
+			d.Heads = append(d.Heads, api.LoggedHead{
+				ID: id, Region: "us", AheadTokens: ahead, UncachedTokens: float64(d.InputTokens), Slower: 1, PredictedMs: number(5 + 0.05*(ahead+float64(d.InputTokens))),
+			})
+		}
+		line, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Write(append(line, '\n'))
+	}
+	return b.String()
+}
+
+// loggingService has a decision log.
+func loggingService(t *testing.T, lines string) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/v1/decision-log":
+			fmt.Fprint(w, lines)
+		case "/api/v1/policy":
+			w.Header().Set("ETag", `"1"`)
+			fmt.Fprint(w, `{"default_strategy":"round_robin"}`)
+		case "/api/v1/heads/a", "/api/v1/heads/c":
+			fmt.Fprintf(w, `{"id":%q}`, r.URL.Path[len("/api/v1/heads/"):])
+		default:
+			t.Errorf("%s %s: nothing may be changed", r.Method, r.URL.Path)
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func TestAnotherPolicyIsPlayed(t *testing.T) {
+	url := loggingService(t, loggedLines(t, 200))
+	file := filepath.Join(t.TempDir(), "next.yaml")
+	writeFile(t, file, "default_strategy: adaptive\n")
+	code, out, errs := forAWhile(t, "decisions", "what-if", "--server", url, "--policy", file, "--strategies", "random", "--json")
+	var rows []whatIfRow
+	if err := json.Unmarshal([]byte(out), &rows); err != nil || code != exitOK {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
+	}
+	noneObeyed(t, "json", out+errs)
+	for i, want := range []string{"measured", "in force", file, "random"} {
+		if r := rows[i]; r.Policy != want || r.Requests != 200 || r.MeanMs <= 0 || (r.Goodput == nil) != (want == "measured") {
+			t.Errorf("line %d is %+v, want %s", i, r, want)
+		}
+	}
+	has(t, errs, "the size of the KV cache is that of llama8b-h100")
+	_, out, errs = forAWhile(t, "decisions", "what-if", "--server", url, "--strategies", "random", "--profile", "qwen32b-h100x2")
+	noneObeyed(t, "the table", out+errs)
+	has(t, out, "MEAN TTFT", "measured", "in force", "random")
+	for _, wrong := range []string{"", "--strategies none", "--strategies random --profile none", "--strategies random --last 0s"} {
+		if code, out, errs := forAWhile(t, strings.Fields("decisions what-if --server "+url+" "+wrong)...); code != exitUsage {
+			t.Errorf("%q: exit %d: %s%s", wrong, code, out, errs)
+		}
+	}
+	little := loggingService(t, loggedLines(t, 3))
+	if code, _, errs := forAWhile(t, "decisions", "what-if", "--server", little, "--strategies", "random"); code != exitUnavailable || !strings.Contains(errs, "too few") {
+		t.Errorf("three requests: exit %d: %s", code, errs)
+	}
+}
+
+func TestADrainIsRehearsed(t *testing.T) {
+	url := loggingService(t, loggedLines(t, 200))
+	code, out, errs := forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", url, "--json")
+	var all []rehearsed
+	if err := json.Unmarshal([]byte(out), &all); err != nil || code != exitOK {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
+	}
+	if r := all[0]; len(all) != 1 || r.Heads != 1 || r.Requests != 200 || r.WithoutP95 < r.P95Ms || r.Failed != 0 || !r.Carries {
+		t.Errorf("%+v", all)
+	}
+	_, out, errs = forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", url)
+	noneObeyed(t, "the table", out+errs)
+	has(t, out, "HEADS LEFT", " ms -> ", "yes")
+	if code, _, errs := forAWhile(t, "heads", "drain", "c", "--rehearse", "--server", url); code != exitUnavailable || !strings.Contains(errs, "too few requests of c within 10m0s") {
+		t.Errorf("a head without requests: exit %d: %s", code, errs)
+	}
+	for _, wrong := range []string{"a b --rehearse", "a --last 5m", "a --rehearse --last 0s"} {
+		if code, out, errs := forAWhile(t, strings.Fields("heads drain --server "+url+" "+wrong)...); code != exitUsage {
+			t.Errorf("%q: exit %d: %s%s", wrong, code, out, errs)
+		}
+	}
+}
+
+func TestTheLogIsReadFromFilesAndTheService(t *testing.T) {
+	lines := loggedLines(t, 60)
+	url := loggingService(t, lines)
+	if code, out, errs := forAWhile(t, "decisions", "export", "--server", url); code != exitOK || out != lines {
+		t.Errorf("exit %d: %d bytes of %d: %s", code, len(out), len(lines), errs)
+	}
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "decisions-20261101T000000.000000000Z.jsonl.gz"), packed(t, lines))
+	if code, out, errs := forAWhile(t, "decisions", "export", "--dir", dir); code != exitOK || out != lines {
+		t.Errorf("exit %d: %d bytes of %d: %s", code, len(out), len(lines), errs)
+	}
+	code, out, errs := forAWhile(t, "decisions", "worst", "--dir", dir, "-n", "3", "--json")
+	var worst []worstDecision
+	if err := json.Unmarshal([]byte(out), &worst); err != nil || code != exitOK || len(worst) != 3 || *worst[0].RegretMs != 6 || worst[0].Why == "" || worst[0].Best == "" {
+		t.Errorf("exit %d: %s%s", code, out, errs)
+	}
+	code, out, errs = forAWhile(t, "decisions", "what-if", "--dir", dir, "--strategies", "random")
+	if has(t, out, "least_loaded, as logged"); code != exitOK {
+		t.Errorf("exit %d: %s", code, errs)
+	}
+	for _, wrong := range []string{"worst -n 0", "worst --last 0s", "export --last -1s"} {
+		if code, _, errs := forAWhile(t, strings.Fields("decisions "+wrong+" --dir "+dir)...); code != exitUsage {
+			t.Errorf("%s: exit %d: %s", wrong, code, errs)
+		}
+	}
+	if code, _, errs := forAWhile(t, "decisions", "worst", "--dir", dir+"/none"); code != exitNotFound {
+		t.Errorf("a directory that is not there: exit %d: %s", code, errs)
+	}
+}
+
+func packed(t *testing.T, text string) string {
+	t.Helper()
+	var b strings.Builder
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write([]byte(text)); err != nil || z.Close() != nil {
+		t.Fatal("gzip failed")
+	}
+	return b.String()
+}

@@ -1,0 +1,153 @@
+package rehearse_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"headway/api"
+	"headway/internal/policy"
+	"headway/internal/rehearse"
+)
+
+func named(t testing.TB, strategy string) *policy.Policy {
+	t.Helper()
+	p, faults := policy.Compile(policy.Document{DefaultStrategy: strategy})
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	return p
+}
+
+func number(v float64) *float64 { return &v }
+
+// logged is a log of conversations at n heads, of which the last takes three times as
+// long; each token of a prompt takes 0.05 ms there, each of an answer 20 ms.
+func logged(requests, n int, each time.Duration, share float64) *rehearse.Log {
+	l := rehearse.NewLog(100_000)
+	random := rand.New(rand.NewPCG(1, 2))
+	begin := time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
+	for i := range requests {
+		session := uint64(i%40) + 1
+		tokens := int64(2000 + 500*(i/40))
+		d := api.LoggedDecision{
+			At: begin.Add(time.Duration(i) * each), DecisionID: "dec", ModelType: "m", Region: "us", Share: share, InputTokens: tokens, BlockTokens: 512,
+			Session: "s" + string(rune('a'+session%26)) + string(rune('a'+session/26)), Head: "head-1", Candidates: n,
+		}
+		for b := range tokens / 512 {
+			const digits = "0123456789abcdef"
+			d.Blocks = append(d.Blocks, "00000000000"+string(digits[session/16])+string(digits[session%16])+string(digits[b/16])+string(digits[b%16])+"1")
+		}
+		for h := range n {
+			ahead, slower := float64(random.IntN(20_000)), 1.
+			if h == n-1 {
+				slower = 3
+			}
+			d.Heads = append(d.Heads, api.LoggedHead{
+				ID: "head-" + string(rune('1'+h)), Region: "us", AheadTokens: ahead, UncachedTokens: float64(tokens), KVUse: float64(tokens) / 300_000,
+				Slower: slower, PredictedMs: number(slower * (5 + 0.05*(ahead+float64(tokens)))),
+			})
+		}
+		output := int64(21)
+		d.Outcome = &api.LoggedOutcome{Result: "ok", TTFTMs: number(250), DurationMs: number(650), OutputTokens: &output}
+		l.Add(&d)
+	}
+	return l
+}
+
+func play(t testing.TB, l *rehearse.Log, run rehearse.Run) rehearse.Result {
+	t.Helper()
+	pools, _ := l.Pools()
+	r, unknown, err := l.Play(t.Context(), pools[0], run)
+	if err != nil || len(unknown) > 0 {
+		t.Fatalf("%v, unknown is %q", err, unknown)
+	}
+	return r
+}
+
+// A policy that knows caches and speeds does better on a log where both matter, and a
+// play is the same each time.
+func TestAnotherPolicyIsCompared(t *testing.T) {
+	l := logged(800, 4, 60*time.Millisecond, 1)
+	before := play(t, l, rehearse.Run{Policy: named(t, "round_robin")})
+	after := play(t, l, rehearse.Run{Policy: named(t, "adaptive")})
+	if before.Requests != 800 || after.Requests != 800 || before.Failed+after.Failed > 0 {
+		t.Fatalf("%+v and %+v", before, after)
+	}
+	if after.MeanMs > before.MeanMs*0.8 || after.HitRate < 0.5 || after.P50Ms > after.P95Ms || after.Goodput < before.Goodput {
+		t.Errorf("round_robin: %+v, adaptive: %+v", before, after)
+	}
+	if again := play(t, l, rehearse.Run{Policy: named(t, "adaptive")}); again != after {
+		t.Errorf("again: %+v, before that %+v", again, after)
+	}
+	pools, _ := l.Pools()
+	if r, ok := pools[0].Measured(); !ok || r.MeanMs != 250 || r.P50Ms != 250 || r.P95Ms != 250 {
+		t.Errorf("measured is %+v", r)
+	}
+}
+
+// The model of the heads has the times of the log: an idle head takes for a prompt what
+// was predicted of it.
+func TestHeadsAreFittedToTheLog(t *testing.T) {
+	l := logged(100, 1, 10*time.Second, 1) // the one head takes three times as long
+	r := play(t, l, rehearse.Run{Policy: named(t, "round_robin")})
+	if want := 3 * 0.05 * 2000; math.Abs(r.P50Ms-want) > 0.5*want {
+		t.Errorf("a prompt of 2,000 tokens takes %v ms, want about %v", r.P50Ms, want)
+	}
+}
+
+// Without a head the others have its requests.
+func TestAHeadIsLeftOut(t *testing.T) {
+	l := logged(800, 3, 40*time.Millisecond, 1)
+	all := play(t, l, rehearse.Run{Policy: named(t, "least_loaded")})
+	less := play(t, l, rehearse.Run{Policy: named(t, "least_loaded"), Without: "head-1"})
+	if less.MeanMs < all.MeanMs*1.1 || less.Requests != all.Requests || less.InTime > all.InTime {
+		t.Errorf("with all %+v, without one %+v", all, less)
+	}
+	one := logged(100, 1, time.Second, 1)
+	if none := play(t, one, rehearse.Run{Policy: named(t, "adaptive"), Without: "head-1"}); none.Failed != 100 {
+		t.Errorf("without the only head: %+v", none)
+	}
+}
+
+// A request that stands for others is played as often.
+func TestAShareStandsForAll(t *testing.T) {
+	r := play(t, logged(400, 4, 100*time.Millisecond, 0.4), rehearse.Run{Policy: named(t, "random")})
+	if r.Requests < 900 || r.Requests > 1100 {
+		t.Errorf("400 requests, which are a share of 0.4, are played %d times", r.Requests)
+	}
+}
+
+func TestWhatIsNotKnownIsSaid(t *testing.T) {
+	l := rehearse.NewLog(200)
+	for i := range 300 {
+		room := l.Add(&api.LoggedDecision{
+			At: time.Unix(int64(i), 0), DecisionID: "d", ModelType: "m", Share: 1, InputTokens: 100, Heads: []api.LoggedHead{{ID: "a", Slower: 1}},
+		})
+		if room != (i < 200) {
+			t.Fatalf("request %d has room: %v", i, room)
+		}
+	}
+	pools, _ := l.Pools()
+	_, unknown, err := l.Play(t.Context(), pools[0], rehearse.Run{Policy: named(t, "adaptive")})
+	if err != nil || len(unknown) != 3 || !strings.Contains(unknown[0], "llama8b-h100") {
+		t.Errorf("unknown is %q, %v", unknown, err)
+	}
+	if r, ok := pools[0].Measured(); ok {
+		t.Errorf("of no outcome is measured %+v", r)
+	}
+	few := rehearse.NewLog(9)
+	few.Add(&api.LoggedDecision{DecisionID: "d", ModelType: "m", Share: 1, InputTokens: 1})
+	if pools, names := few.Pools(); len(pools) != 0 || len(names) != 1 {
+		t.Errorf("%d pools of one request, %q", len(pools), names)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := l.Play(ended, pools[0], rehearse.Run{Policy: named(t, "adaptive")}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a play that was ended: %v", err)
+	}
+}
