@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"headway/internal/effectiveness"
 	"headway/internal/fleet"
 	"headway/internal/routing"
@@ -14,7 +16,7 @@ import (
 // sampled is the effect of samples.
 func sampled(t *testing.T, samples ...routing.Sample) effectiveness.Effect {
 	t.Helper()
-	w, err := effectiveness.New(effectiveness.Options{Known: strategy.NewKnown(strategy.KnownOptions{})})
+	w, err := effectiveness.New(effectiveness.Options{Known: strategy.NewKnown(strategy.KnownOptions{}), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"headway/internal/fleet"
 	"headway/internal/routing"
 	"headway/internal/strategy"
@@ -20,7 +22,8 @@ import (
 
 // Options are what a Watch is made of.
 type Options struct {
-	Known     *strategy.Known // required; of the router that is watched
+	Known     *strategy.Known       // required; of the router that is watched
+	Metrics   prometheus.Registerer // required
 	Now       func() time.Time
 	Objective Objective
 }
@@ -42,24 +45,25 @@ type key struct{ strategy, model string }
 // Watch implements routing.Watcher. All methods are safe for concurrent use; none
 // takes a lock but for a pair of strategy and model type that is new.
 type Watch struct {
-	o     Options
-	cells atomic.Pointer[map[key]*cell]
-	mu    sync.Mutex // guards the making of cells
+	o       Options
+	metrics *metrics
+	cells   atomic.Pointer[map[key]*cell]
+	mu      sync.Mutex // guards the making of cells
 }
 
 // New makes a Watch.
 func New(o Options) (*Watch, error) {
-	if o.Known == nil {
-		return nil, errors.New("effectiveness: Known is required")
+	if o.Known == nil || o.Metrics == nil {
+		return nil, errors.New("effectiveness: Known and Metrics are required")
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
 	o.Objective.Least = cmp.Or(o.Objective.Least, 2*time.Second)
 	o.Objective.Factor = cmp.Or(o.Objective.Factor, 3)
-	w := &Watch{o: o}
+	w := &Watch{o: o, metrics: newMetrics()}
 	w.cells.Store(&map[key]*cell{})
-	return w, nil
+	return w, o.Metrics.Register(w)
 }
 
 // cell is where to count for a strategy and a model type.

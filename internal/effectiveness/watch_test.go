@@ -51,7 +51,7 @@ func play(t *testing.T, heads int, test func(*world)) {
 		w.fleet, err = registry.New(registry.Options{Store: memstore.New(), Events: events, Metrics: w.metrics, Log: log, Lease: lease})
 		w.check(err)
 		w.check(w.fleet.Load(t.Context()))
-		w.watch, err = effectiveness.New(effectiveness.Options{Known: w.known})
+		w.watch, err = effectiveness.New(effectiveness.Options{Known: w.known, Metrics: w.metrics})
 		w.check(err)
 		w.router, err = routing.New(routing.Options{
 			Fleet: w.fleet, Policies: memstore.New(), Events: events, Metrics: w.metrics, Log: log, Seed: 1,
@@ -116,6 +116,25 @@ func (w *world) send(req strategy.Request) float64 {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
+// value is the sum of a metric's series of a strategy, or with "" of all.
+func (w *world) value(name, by string) (sum float64) {
+	w.Helper()
+	families, err := w.metrics.Gather()
+	w.check(err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			of := by == ""
+			for _, l := range m.GetLabel() {
+				of = of || l.GetName() == "strategy" && l.GetValue() == by
+			}
+			if f.GetName() == name && of {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
 // traffic sends so many prompts by a strategy, and returns their mean time to the
 // first token in ms.
 func (w *world) traffic(by string, n int) (mean float64) {
@@ -154,6 +173,18 @@ func TestWhatPlacementsLeadTo(t *testing.T) {
 			}
 			if !(e.Imbalance > 0 && e.Imbalance < 1) {
 				t.Errorf("%s: imbalance %v", by, e.Imbalance)
+			}
+		}
+		for _, m := range []struct {
+			name string
+			want float64
+		}{
+			{"predictions_total", 400}, {"regret_decisions_total", 400}, {"prefix_promised_tokens_total", float64(effects["random"].Promised)},
+			{"observed_seconds_total", 0.4 * means["random"]}, {"regret_seconds_total", 0.4 * effects["random"].Regret}, {"objective_total", 400},
+			{"prediction_error_seconds_total", 0.4 * means["random"] * effects["random"].Calibration},
+		} {
+			if got := w.value("headway_strategy_"+m.name, "random"); math.Abs(got-m.want) > 0.01 {
+				t.Errorf("headway_strategy_%s of random is %v, want %v", m.name, got, m.want)
 			}
 		}
 		a, r := effects["adaptive"], effects["random"]

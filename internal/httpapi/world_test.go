@@ -176,7 +176,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	must(err)
 	must(w.fleet.Load(t.Context()))
 	known := strategy.NewKnown(strategy.KnownOptions{})
-	effect, err := effectiveness.New(effectiveness.Options{Known: known})
+	effect, err := effectiveness.New(effectiveness.Options{Known: known, Metrics: w.metrics})
 	must(err)
 	w.router, err = routing.New(routing.Options{Memory: known, Watchers: []routing.Watcher{effect, decisions}, Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
 		if w.freed != nil {
