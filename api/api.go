@@ -277,6 +277,19 @@ type StrategyList struct {
 	Data          []Strategy `json:"data"`
 	NextCursor    string     `json:"next_cursor"`    // "": all of them are in one page
 	WindowSeconds int64      `json:"window_seconds"` // of each effectiveness
+
+	Shadow []StrategyShadow `json:"shadow"` // what the policy's shadow would have chosen within the window
+}
+
+// StrategyShadow compares a strategy that decided with another that was asked beside
+// it.
+type StrategyShadow struct {
+	Strategy       string   `json:"strategy"`
+	Shadow         string   `json:"shadow"`
+	Decisions      int64    `json:"decisions"`        // for which it was asked
+	Agreement      float64  `json:"agreement"`        // the part of those with the same head, 0 to 1
+	RegretMs       *float64 `json:"regret_ms"`        // of the strategy that decided, the mean; nil: not known
+	ShadowRegretMs *float64 `json:"shadow_regret_ms"` // that the other would have had
 }
 
 // StrategyEffectiveness is what placements of a strategy led to within a window,

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -92,7 +93,11 @@ func TestTheGuideListsEveryMetric(t *testing.T) {
 	if out, err := command(t, "tls", "init", "--dir", dir, "--host", "127.0.0.1").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	p := serve(t, t.TempDir(), "--redis-mode", "embedded", "--redis-listen", "127.0.0.1:0",
+	policy := filepath.Join(dir, "policy.yaml")
+	if err := os.WriteFile(policy, []byte("default_strategy: least_loaded\nshadow: [random]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := serve(t, t.TempDir(), "--policy", policy, "--redis-mode", "embedded", "--redis-listen", "127.0.0.1:0",
 		"--tls-cert-file", dir+"/server.pem", "--tls-key-file", dir+"/server-key.pem")
 	p.url = strings.Replace(p.url, "http:", "https:", 1)
 	p.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}

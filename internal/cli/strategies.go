@@ -113,10 +113,24 @@ func (c *call) compare(report *api.StrategyList) error {
 			part(e.ObjectiveMet, e.ObjectiveMet+e.ObjectiveMissed), part(orZero(e.PrefixKept), orZero(e.PrefixPromised)), measured(e.Imbalance, 100, "%.0f%%"))
 	}
 	err := t.Write(c.w, false)
+	if len(report.Shadow) > 0 && err == nil {
+		err = c.shadows(report.Shadow)
+	}
 	for _, d := range doubted {
 		c.note("%s\n", d)
 	}
 	return err
+}
+
+// shadows prints what strategies that were asked beside others would have chosen.
+func (c *call) shadows(list []api.StrategyShadow) error {
+	t := &terminal.Table{Columns: []string{"STRATEGY", "SHADOW", "ASKED", "SAME HEAD", "REGRET", "OF THE SHADOW"}}
+	for i := range list {
+		s := &list[i]
+		t.Add(s.Strategy, s.Shadow, s.Decisions, measured(&s.Agreement, 100, "%.0f%%"), measured(s.RegretMs, 1, "%.1f ms"), measured(s.ShadowRegretMs, 1, "%.1f ms"))
+	}
+	_ = c.say("\n")
+	return t.Write(c.w, false)
 }
 
 // doubt says why a regret is not reliable.

@@ -16,7 +16,7 @@ func effects(t *testing.T, query *string, list ...api.Strategy) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		*query = r.URL.RawQuery
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(api.StrategyList{Data: list, WindowSeconds: 900})
+		_ = json.NewEncoder(w).Encode(api.StrategyList{Data: list, WindowSeconds: 900, Shadow: []api.StrategyShadow{{Strategy: "worse", Shadow: "adaptive", Decisions: 77, Agreement: 0.25, RegretMs: new(80.), ShadowRegretMs: new(1.5)}}})
 	}))
 	t.Cleanup(s.Close)
 	return s.URL
@@ -41,12 +41,16 @@ func TestStrategiesAreComparedByRegret(t *testing.T) {
 	}
 	var first []string
 	for line := range strings.Lines(out) {
+		if line == "\n" {
+			break // the shadows follow
+		}
 		first = append(first, strings.Fields(line)[0])
 	}
 	if got := strings.Join(first, " "); got != "STRATEGY doubtful new worse unmeasured" {
 		t.Errorf("the order is %s:\n%s", got, out)
 	}
-	has(t, out, "worse       40         80.0 ms", "300 ms", "20%", "97.5%", "25.0%", "12%", "5.0 ms ?", "9.0 ms ?")
+	has(t, out, "worse       40         80.0 ms", "300 ms", "20%", "97.5%", "25.0%", "12%", "5.0 ms ?", "9.0 ms ?",
+		"worse     adaptive  77     25%        80.0 ms  1.5 ms")
 	has(t, errs, "the regret of doubtful is not reliable: what was expected was off by 90%", "the regret of new is not reliable yet")
 	if strings.Contains(errs, "worse") {
 		t.Errorf("said %q", errs)

@@ -24,6 +24,7 @@ const (
 // metrics are what a Watch shows a scrape.
 type metrics struct {
 	sums      []sum
+	shadows   []sum
 	imbalance *prometheus.Desc
 	trusted   *prometheus.Desc
 	blocks    *prometheus.Desc
@@ -52,6 +53,14 @@ func newMetrics() *metrics {
 	add(keptTokens, 1, "prefix_kept_tokens_total", "Tokens of headway_strategy_prefix_promised_tokens_total that they had cached.")
 	objective := of("strategy_objective_total", "Decisions by whether their first token came within the objective, 2 s or three times what the prompt takes alone; those whose head failed missed it.", "strategy", "model_type", "result")
 	m.sums = append(m.sums, sum{objective, met, 1, []string{"met"}}, sum{objective, missed, 1, []string{"missed"}})
+	shadow := func(k kind, unit float64, name, help string) {
+		m.shadows = append(m.shadows, sum{of("shadow_"+name, help, "strategy", "model_type", "shadow"), k, unit, nil})
+	}
+	shadow(decisions, 1, "decisions_total", "Decisions for which a strategy of the policy's shadow was asked what it would have chosen, by the strategy that decided, the model type and the shadow.")
+	shadow(agreed, 1, "agreed_decisions_total", "Decisions of headway_shadow_decisions_total for which the shadow would have chosen the same head.")
+	shadow(compared, thousandth, "regret_decisions_total", "Decisions of headway_shadow_decisions_total that the regret of both is known of.")
+	shadow(regretTime, microsecond, "strategy_regret_seconds_total", "Regret of the strategy that decided, of headway_shadow_regret_decisions_total.")
+	shadow(shadowRegretTime, microsecond, "regret_seconds_total", "Regret that the shadow would have had, of headway_shadow_regret_decisions_total.")
 	m.imbalance = of("strategy_imbalance", "The part of the requests in flight that would have to be elsewhere for the heads to be even by their weights, as decisions saw it in the last five minutes.", "strategy", "model_type")
 	m.trusted = of("prefix_trusted", "1 while heads of the model type have the tokens cached that they are expected to have; 0: they are chosen by load alone.", "model_type")
 	m.blocks = of("prefix_blocks", "Blocks of prompts that the index of caches has room for.")
@@ -66,6 +75,9 @@ func (w *Watch) Describe(ch chan<- *prometheus.Desc) {
 			ch <- s.desc
 		}
 	}
+	for _, s := range w.metrics.shadows {
+		ch <- s.desc
+	}
 	ch <- w.metrics.imbalance
 	ch <- w.metrics.trusted
 	ch <- w.metrics.blocks
@@ -78,6 +90,12 @@ func (w *Watch) Collect(ch chan<- prometheus.Metric) {
 	cells := *w.cells.Load()
 	for _, k := range slices.SortedFunc(maps.Keys(cells), key.compare) {
 		c := cells[k]
+		if k.shadow != "" {
+			for _, s := range m.shadows {
+				ch <- counted(s.desc, float64(c.total[s.kind].Load())*s.unit, k.strategy, k.model, k.shadow)
+			}
+			continue
+		}
 		for _, s := range m.sums {
 			ch <- counted(s.desc, float64(c.total[s.kind].Load())*s.unit, append([]string{k.strategy, k.model}, s.more...)...)
 		}
@@ -113,5 +131,5 @@ func (w *Watch) collectPrefix(ch chan<- prometheus.Metric) {
 }
 
 func (k key) compare(o key) int {
-	return cmp.Or(cmp.Compare(k.model, o.model), cmp.Compare(k.strategy, o.strategy))
+	return cmp.Or(cmp.Compare(k.model, o.model), cmp.Compare(k.strategy, o.strategy), cmp.Compare(k.shadow, o.shadow))
 }

@@ -26,6 +26,8 @@ const (
 	keptTokens // of those promised
 	met        // the objective
 	missed
+	agreed           // of the decisions that a shadow was asked for, those with the same head
+	shadowRegretTime // µs, as regretTime
 	kinds
 )
 

@@ -1,7 +1,9 @@
 package effectiveness
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -45,10 +47,10 @@ func (e *Effect) Reliable() bool {
 // Report is the effect of each strategy that decided within the last window, by
 // name; of one model type, or with "" of all. A window begins with a minute.
 func (w *Watch) Report(window time.Duration, model string) map[string]Effect {
-	now, minutes := w.o.Now(), int(min(max(window, LeastWindow), MostWindow)/time.Minute)
+	now, minutes := w.o.Now(), minutesOf(window)
 	found := map[string]*sums{}
 	for k, c := range *w.cells.Load() {
-		if model != "" && model != k.model {
+		if k.shadow != "" || model != "" && model != k.model {
 			continue
 		}
 		if found[k.strategy] == nil {
@@ -63,16 +65,23 @@ func (w *Watch) Report(window time.Duration, model string) map[string]Effect {
 	return effects
 }
 
+func minutesOf(window time.Duration) int {
+	return int(min(max(window, LeastWindow), MostWindow) / time.Minute)
+}
+
 // Unknown is the effect of a strategy that did not decide.
 func Unknown() Effect { return new(sums).effect() }
 
-func (s *sums) effect() Effect {
-	ratio := func(a, b kind) float64 {
-		if s[b] == 0 {
-			return math.NaN()
-		}
-		return float64(s[a]) / float64(s[b])
+// ratio is a part of what there is, NaN where there is nothing.
+func (s *sums) ratio(a, b kind) float64 {
+	if s[b] == 0 {
+		return math.NaN()
 	}
+	return float64(s[a]) / float64(s[b])
+}
+
+func (s *sums) effect() Effect {
+	ratio := s.ratio
 	return Effect{
 		Decisions: s[decisions], TTFT: ratio(observedTime, observed) / 1000,
 		Regret: ratio(regretTime, compared), Compared: float64(s[compared]) / 1000,
@@ -81,4 +90,39 @@ func (s *sums) effect() Effect {
 		Promises:  s[promises], Promised: s[promisedTokens], Delivered: s[deliveredTokens], Kept: s[keptTokens],
 		Met: s[met], Missed: s[missed],
 	}
+}
+
+// Shadowed compares a strategy with another that was asked beside it.
+type Shadowed struct {
+	Strategy, Shadow     string
+	Decisions            int64
+	Agreement            float64 // the part of the decisions with the same head
+	Regret, ShadowRegret float64 // ms, the means of the same decisions; NaN: not known
+}
+
+// Shadows compares the strategies that decided within the last window with those
+// that were asked beside them, by their names; of one model type, or with "" of all.
+func (w *Watch) Shadows(window time.Duration, model string) []Shadowed {
+	now, minutes := w.o.Now(), minutesOf(window)
+	found := map[key]*sums{}
+	for k, c := range *w.cells.Load() {
+		if k.shadow == "" || model != "" && model != k.model {
+			continue
+		}
+		k.model = ""
+		if found[k] == nil {
+			found[k] = new(sums)
+		}
+		c.last(found[k], now, minutes)
+	}
+	list := make([]Shadowed, 0, len(found))
+	for _, k := range slices.SortedFunc(maps.Keys(found), key.compare) {
+		if s := found[k]; s[decisions] > 0 {
+			list = append(list, Shadowed{
+				Strategy: k.strategy, Shadow: k.shadow, Decisions: s[decisions], Agreement: s.ratio(agreed, decisions),
+				Regret: s.ratio(regretTime, compared), ShadowRegret: s.ratio(shadowRegretTime, compared),
+			})
+		}
+	}
+	return list
 }

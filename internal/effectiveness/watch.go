@@ -34,13 +34,17 @@ type Objective struct {
 	Factor float64       // of what a head without other requests is expected to take, nothing of the prompt cached; 0: 3
 }
 
-// maxCells bounds the pairs of strategy and model type with counts of their own. Beyond
+// maxCells bounds the pairs of strategy and model type with counts of their own, and
+// those of shadows with them. Beyond
 // them the model type counts as other.
 const maxCells = 200
 
 const other = "other"
 
-type key struct{ strategy, model string }
+type key struct {
+	strategy, model string
+	shadow          string // that was asked beside; "": the strategy itself
+}
 
 // Watch implements routing.Watcher. All methods are safe for concurrent use; none
 // takes a lock but for a pair of strategy and model type that is new.
@@ -66,15 +70,15 @@ func New(o Options) (*Watch, error) {
 	return w, o.Metrics.Register(w)
 }
 
-// cell is where to count for a strategy and a model type.
-func (w *Watch) cell(name, model string) *cell {
-	if _, c := find(*w.cells.Load(), key{name, model}); c != nil {
+// cell is where to count.
+func (w *Watch) cell(k key) *cell {
+	if _, c := find(*w.cells.Load(), k); c != nil {
 		return c
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	old := *w.cells.Load()
-	k, c := find(old, key{name, model})
+	k, c := find(old, k)
 	if c != nil {
 		return c
 	}
@@ -97,7 +101,7 @@ func find(cells map[key]*cell, k key) (key, *cell) {
 
 // Sampled implements routing.Watcher.
 func (w *Watch) Sampled(s *routing.Sample) {
-	n := w.cell(s.Decision.Strategy, s.Decision.ModelType).at(s.At)
+	n := w.cell(key{s.Decision.Strategy, s.Decision.ModelType, ""}).at(s.At)
 	weight := 1 / s.Share
 	if regret := s.Regret(); !math.IsNaN(regret) {
 		n.add(compared, weighed(1, weight))
@@ -106,6 +110,24 @@ func (w *Watch) Sampled(s *routing.Sample) {
 	if requests, above := uneven(s.Heads); requests > 0 {
 		n.add(requestsSeen, weighed(requests, weight))
 		n.add(requestsAbove, weighed(above, weight))
+	}
+	for i := range s.Shadows {
+		w.shadowed(s, &s.Shadows[i])
+	}
+}
+
+// shadowed compares what another strategy would have chosen with what was. Of
+// samples each one is as likely to be compared, so that they count alike.
+func (w *Watch) shadowed(s *routing.Sample, other *routing.Shadow) {
+	n := w.cell(key{s.Decision.Strategy, s.Decision.ModelType, other.Strategy}).at(s.At)
+	n.add(decisions, 1)
+	if other.Head == s.Decision.Head {
+		n.add(agreed, 1)
+	}
+	if regret := s.Regret(); !math.IsNaN(regret) && !math.IsNaN(other.Regret) {
+		n.add(compared, 1000)
+		n.add(regretTime, microseconds(regret))
+		n.add(shadowRegretTime, microseconds(other.Regret))
 	}
 }
 
@@ -135,7 +157,7 @@ func (w *Watch) Ended(d *routing.Decision, o *routing.Outcome, late bool) {
 	if at.IsZero() { // it made room for another
 		at = w.o.Now()
 	}
-	n := w.cell(d.Strategy, d.ModelType).at(at)
+	n := w.cell(key{d.Strategy, d.ModelType, ""}).at(at)
 	if !late {
 		n.add(decisions, 1)
 	}

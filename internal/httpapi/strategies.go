@@ -30,6 +30,13 @@ func (s *Server) listStrategies(w *answer, r *http.Request) error {
 		listed.Effectiveness = effectOf(&effect)
 		page.Data = append(page.Data, listed)
 	}
+	page.Shadow = []api.StrategyShadow{}
+	for _, c := range s.o.Effect.Shadows(window, q.values["model_type"]) {
+		page.Shadow = append(page.Shadow, api.StrategyShadow{
+			Strategy: c.Strategy, Shadow: c.Shadow, Decisions: c.Decisions, Agreement: c.Agreement,
+			RegretMs: rounded(c.Regret, 100), ShadowRegretMs: rounded(c.ShadowRegret, 100),
+		})
+	}
 	return writeJSON(w, http.StatusOK, page)
 }
 

@@ -15,6 +15,7 @@ import (
 func TestStrategiesHaveWhatTheyLeadTo(t *testing.T) {
 	w := newWorld(t)
 	w.register("gpu-1")
+	w.must(http.StatusOK, "PUT", "/api/v1/policy", `{"default_strategy":"random","shadow":["round_robin"],"shadow_share":0.05,"caller_may":["strategy"]}`, "If-Match", "*")
 	report := func(query string) (of api.StrategyEffectiveness, list api.StrategyList) {
 		t.Helper()
 		list = into[api.StrategyList](t, w.must(http.StatusOK, "GET", "/api/v1/strategies"+query, ""))
@@ -43,7 +44,10 @@ func TestStrategiesHaveWhatTheyLeadTo(t *testing.T) {
 	if list.WindowSeconds != int64(time.Hour/time.Second) {
 		t.Errorf("within %d s", list.WindowSeconds)
 	}
-	if e, _ := report("?model_type=another"); e.Decisions != 0 {
-		t.Errorf("of another model type: %+v", e)
+	if len(list.Shadow) != 1 || list.Shadow[0].Shadow != "round_robin" || list.Shadow[0].Decisions == 0 || list.Shadow[0].Agreement != 1 || list.Shadow[0].RegretMs != nil {
+		t.Errorf("the shadows are %+v; want one that agrees, of the first decision at least", list.Shadow)
+	}
+	if e, list := report("?model_type=another"); e.Decisions != 0 || list.Shadow == nil || len(list.Shadow) != 0 {
+		t.Errorf("of another model type: %+v, shadows %v", e, list.Shadow)
 	}
 }

@@ -58,6 +58,7 @@ func (c *compiler) check() {
 	c.fallbacks()
 	c.hedge()
 	c.pools()
+	c.shadow()
 	c.callerMay()
 }
 

@@ -12,12 +12,14 @@ type Document struct {
 	DefaultStrategy string                 `json:"default_strategy"` // of requests that no rule matches
 	Rules           []Rule                 `json:"rules,omitempty"`  // the first that matches wins; at most maxRules
 	Regions         map[string]RegionDoc   `json:"regions,omitempty"`
-	Strategies      map[string]StrategyDoc `json:"strategies,omitempty"` // parameters by strategy, for each of its uses
-	Aliases         map[string]string      `json:"aliases,omitempty"`    // other names of model types; at most maxAliases
-	Fallbacks       []Fallback             `json:"fallbacks,omitempty"`  // the first that matches counts; at most maxFallbacks
-	Pools           map[string]PoolDoc     `json:"pools,omitempty"`      // bounds by model type; at most maxPools
-	Hedge           *Hedge                 `json:"hedge,omitempty"`      // nil: no request is
-	CallerMay       []string               `json:"caller_may"`           // what requests may choose themselves, of callerFields
+	Strategies      map[string]StrategyDoc `json:"strategies,omitempty"`  // parameters by strategy, for each of its uses
+	Aliases         map[string]string      `json:"aliases,omitempty"`     // other names of model types; at most maxAliases
+	Fallbacks       []Fallback             `json:"fallbacks,omitempty"`   // the first that matches counts; at most maxFallbacks
+	Pools           map[string]PoolDoc     `json:"pools,omitempty"`       // bounds by model type; at most maxPools
+	Hedge           *Hedge                 `json:"hedge,omitempty"`       // nil: no request is
+	Shadow          []string               `json:"shadow,omitempty"`      // strategies that are asked beside; at most strategy.MaxShadows
+	ShadowShare     float64                `json:"shadow_share,omitzero"` // of the decisions for which they are; 0: usualShadowShare
+	CallerMay       []string               `json:"caller_may"`            // what requests may choose themselves, of callerFields
 }
 
 // Rule says how the requests that match are served.

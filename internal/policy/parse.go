@@ -82,7 +82,9 @@ func read(r *strict.Reader) (doc Document) {
 				return pool
 			})
 		},
-		"hedge": func() { doc.Hedge = readHedge(r) },
+		"hedge":        func() { doc.Hedge = readHedge(r) },
+		"shadow":       func() { r.Texts(0, &doc.Shadow) },
+		"shadow_share": func() { r.Number(&doc.ShadowShare, leastShadowShare, mostShadowShare) },
 		"caller_may": func() {
 			doc.CallerMay = []string{}
 			r.Texts(0, &doc.CallerMay)

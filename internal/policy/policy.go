@@ -25,6 +25,7 @@ type Policy struct {
 	rules     []compiledRule
 	fallbacks []compiledFallback
 	hedged    []*strict.Glob // model types; none: all
+	shadows   []Instance     // asked beside those that decide
 	// byModel are the indices of the rules that match a model type which some rule
 	// names literally; unnamed are the candidates for others.
 	byModel map[string][]int

@@ -27,3 +27,20 @@ func SumOfCopiedPlaces(r *Router) (sum int) {
 
 // MaxExplained is the most candidates that an Explanation lists.
 const MaxExplained = maxExplained
+
+// AskShadows returns what asks the shadows of the policy once, for a decision about
+// req.
+func AskShadows(r *Router, req *strategy.Request) func() {
+	c := choice{policy: r.policy.Load(), snapshot: r.o.Fleet.Snapshot()}
+	if err := c.resolve(r, req); err != nil {
+		panic(err)
+	}
+	c.set, _ = r.cache.get(c.criteria, req.Labels, c.pool, c.policy)
+	s, p := new(scratch), new(Sample)
+	s.begin(&c, req, r.o.Now(), 1, r.memory, strategy.SessionHash(req.SessionKey, c.pool.ModelType))
+	s.in.RecallPrompt()
+	return func() {
+		p.Shadows = p.Shadows[:0]
+		r.shadow(p, &c, s)
+	}
+}

@@ -149,7 +149,7 @@ func (w *watcher) Sampled(s *routing.Sample) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	keep := *s
-	keep.Heads, keep.Blocks = slices.Clone(s.Heads), slices.Clone(s.Blocks)
+	keep.Heads, keep.Blocks, keep.Shadows = slices.Clone(s.Heads), slices.Clone(s.Blocks), slices.Clone(s.Shadows)
 	w.samples = append(w.samples, keep)
 }
 

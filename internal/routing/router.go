@@ -66,6 +66,7 @@ type Router struct {
 	pools     pools
 	departed  departed
 	sampler   sampler
+	shadowed  atomic.Bool // some decision was compared with those of others
 	scratch   sync.Pool
 	policy    atomic.Pointer[policy.Policy]
 	mu        sync.Mutex // one policy change at a time

@@ -34,6 +34,7 @@ type Sample struct {
 	Bytes    int64     // of the prompt's text, 0: unknown
 	PerBlock int32     // tokens of each of Blocks; 0: they are those of prefix.Chain
 	At       time.Time // of the decision
+	Shadows  []Shadow  // what other strategies would have chosen; none for most samples
 
 	seen    []Seen // of all tiers
 	from    []int  // where those of each tier begin
@@ -110,13 +111,14 @@ func (r *Router) sample(c *choice, s *scratch) *Sample {
 	in.RecallPrompt()
 	p, _ := r.sampler.pool.Get().(*Sample)
 	p.Share, p.At, p.Tokens = share, in.Now, in.Tokens()
-	at, passed, keyless, recalled := in.At, in.Passed, in.Keyless, in.Recalled
+	before := in.Before()
 	for in.At = range in.Tiers {
 		p.from = append(p.from, len(p.seen))
 		p.look(in, c.plan.Strategy)
 	}
-	in.At, in.Passed, in.Keyless, in.Recalled = at, passed, keyless, recalled
+	in.Restore(&before)
 	p.from = append(p.from, len(p.seen))
+	r.shadow(p, c, s)
 	return p
 }
 
@@ -141,12 +143,14 @@ func (r *Router) watched(p *Sample, d *Decision, c *choice, s *scratch) {
 		p.Decision, p.Session, p.Blocks = d, s.session, s.in.Blocks()
 		p.Bytes, p.PerBlock = s.in.Request.PromptBytes, s.in.Request.BlockTokens
 		p.choose(c, &s.in)
+		p.compareShadows()
 		for _, w := range r.o.Watchers {
 			w.Sampled(p)
 		}
 	}
 	clear(p.seen)
-	*p = Sample{seen: p.seen[:0], from: p.from[:0], costs: p.costs, chances: p.chances}
+	clear(p.Shadows)
+	*p = Sample{seen: p.seen[:0], from: p.from[:0], costs: p.costs, chances: p.chances, Shadows: p.Shadows[:0]}
 	r.sampler.pool.Put(p)
 }
 

@@ -25,15 +25,17 @@ type Tier struct {
 // State is what a tier keeps from one decision to the next, and from one set of
 // candidates to the next of the same criteria.
 type State struct {
-	turns       atomic.Uint64
-	mean, share atomic.Uint64 // of others, as bits; 0 before the first scan
-	over        atomic.Bool   // requests of the nearest tier go here, since they would wait longer there
+	turns       [1 + MaxShadows]atomic.Uint64 // of the strategy that decides, and of its shadows
+	over        [1 + MaxShadows]atomic.Bool   // requests of the nearest tier go here, since they would wait longer there
+	mean, share atomic.Uint64                 // of others, as bits; 0 before the first scan
 }
 
 // NewState begins a rotation at a turn.
 func NewState(turn uint64) *State {
 	s := new(State)
-	s.turns.Store(turn)
+	for i := range s.turns {
+		s.turns[i].Store(turn)
+	}
 	return s
 }
 
@@ -71,6 +73,7 @@ type Input struct {
 	Exclude   []string // ids of heads not to take: those of the request, and those tried before
 
 	memory  Memory
+	shadow  int    // which of those that are asked beside decides, 0: none
 	session uint64 // hash of the session key and the model type, 0: no session
 	clock   uint32 // Now, for the ages of reports
 	scores  []float64
@@ -86,7 +89,7 @@ func (in *Input) Begin(req *Request, modelType string, now time.Time, seed uint6
 	// One by one: making an Input and copying it takes longer.
 	in.Request, in.Exclude, in.ModelType, in.Now, in.clock = req, req.Exclude, modelType, now, fleet.Clock(now)
 	in.Rand, in.memory, in.session = Rand{seed}, m, session
-	in.At, in.FullOnly, in.Passed, in.Keyless, in.Recalled = 0, false, false, false, Recalled{}
+	in.At, in.FullOnly, in.Passed, in.Keyless, in.Recalled, in.shadow = 0, false, false, false, Recalled{}, 0
 }
 
 // Tier is the tier to choose from.
@@ -97,7 +100,7 @@ func (in *Input) Heads() []*fleet.Head { return in.Tiers[in.At].Heads }
 
 // Turn is the tier's next turn, for strategies that rotate: each call from any
 // goroutine gets the next number.
-func (in *Input) Turn() uint64 { return in.Tiers[in.At].State.turns.Add(1) }
+func (in *Input) Turn() uint64 { return in.Tiers[in.At].State.turns[in.shadow].Add(1) }
 
 // others is what a comparison begins with.
 func (in *Input) others(mean, share float64) others {

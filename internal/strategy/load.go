@@ -219,7 +219,9 @@ func (k *ranking) compare(in *Input, t *Tier) bool {
 		}
 		k.add(&in.Rand, i, cost)
 	}
-	t.State.learn(total.othersOf(r))
+	if in.shadow == 0 {
+		t.State.learn(total.othersOf(r))
+	}
 	return true
 }
 

@@ -119,7 +119,7 @@ func (s *priorityRegion) chooseRanked(in *Input, picks []Pick, degraded bool) (n
 // overflow notes whether requests go to the tier, where one waits so much shorter than
 // at home. While home has no place they do in any case.
 func (s *priorityRegion) overflow(in *Input, shorter float64) {
-	over := &in.Tier().State.over
+	over := &in.Tier().State.over[in.shadow]
 	switch sooner := shorter - s.distance(in); {
 	case math.IsInf(shorter, 1):
 	case sooner > s.penalty && !over.Load():
@@ -134,7 +134,7 @@ func (s *priorityRegion) way(in *Input) float64 {
 	switch tier := in.Tier(); {
 	case tier.Region == in.Request.Region:
 		return 0
-	case tier.State.over.Load():
+	case tier.State.over[in.shadow].Load():
 		return s.distance(in) + s.back
 	}
 	return s.distance(in) + s.penalty
