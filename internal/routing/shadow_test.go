@@ -67,7 +67,8 @@ func TestShadowsChangeNoDecision(t *testing.T) {
 		"session_affinity":     "random, adaptive, round_robin",
 		"adaptive":             "session_affinity, power_of_two, round_robin",
 		"least_loaded":         "adaptive, session_affinity, power_of_two",
-		"random":               "round_robin, geo_preferred, adaptive",
+		"random":               "round_robin, priority_region, adaptive",
+		"priority_region":      "geo_preferred, round_robin, prefix_aware",
 	} {
 		var heads, known, same, knownToo string
 		var none, asked int
