@@ -72,7 +72,7 @@ func minutesOf(window time.Duration) int {
 // Unknown is the effect of a strategy that did not decide.
 func Unknown() Effect { return new(sums).effect() }
 
-// ratio is a part of what there is, NaN where there is nothing.
+// ratio is a as a part of b, NaN without b.
 func (s *sums) ratio(a, b kind) float64 {
 	if s[b] == 0 {
 		return math.NaN()
