@@ -71,7 +71,7 @@ bench: need-go ## measure the figures we promise, as ratios within one run
 	@$(GO) run ./bench $(ARGS)
 
 .PHONY: bench-routing
-bench-routing: need-go ## measure the figures of the strategies on simulated fleets, and write them into docs/strategies.md (half an hour)
+bench-routing: need-go ## measure the figures of the strategies on simulated fleets, and write them into docs/strategies.md (ten minutes)
 	@$(GO) run ./bench/routing -write docs/strategies.md $(ARGS)
 
 .PHONY: profile

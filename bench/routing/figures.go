@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"headway/bench/routing/peers"
@@ -21,6 +21,8 @@ type figure struct {
 	least bool // the goals are the least, else the most
 	value func(l *lab) []float64
 	quick bool // measured by the tests as well
+	// detail has lines below the value, nil: none.
+	detail func(l *lab) []string
 }
 
 // reached reports whether value i meets its goal.
@@ -117,7 +119,8 @@ func figures() []figure {
 		},
 		{
 			what: "÷ the best of round_robin, least_loaded and a Dynamo-like cost, the worst of all workloads, loads and scenarios", at: []string{""}, goals: []float64{1.03},
-			value: func(l *lab) []float64 { return []float64{worstOf(l).ratio} },
+			value:  func(l *lab) []float64 { return []float64{compared(l)[0].ratio} },
+			detail: worst,
 		},
 		{
 			what: "three speeds (1 : 1.6 : 2.5) ÷ greedy oracle", at: loads(0.8, 0.95), goals: []float64{1.03, 1.03},
@@ -236,10 +239,6 @@ type place struct {
 	other string
 }
 
-func (p place) String() string {
-	return fmt.Sprintf("%s at %v %s: %.3f × %s", p.workload, p.load, strings.TrimSpace(p.scenario), p.ratio, p.other)
-}
-
 // shortRun is how many requests runs have of which there are many.
 const shortRun = 4000
 
@@ -258,29 +257,28 @@ func everywhere() (runs []run) {
 // simple are the rules that no other may do worse than.
 var simple = []string{"round_robin", "least_loaded", "dynamo"}
 
-// compared are all places of everywhere, by the best of the simple rules.
+// compared are all places of everywhere beside the best of the simple rules there, the
+// worst first.
 func compared(l *lab) (places []place) {
 	for _, r := range everywhere() {
-		p := place{run: r, ratio: math.NaN()}
-		mine := l.ttft(r)
+		p := place{run: r}
 		for _, name := range simple {
 			theirs := r
 			theirs.contender = name
-			if v := ratio(mine, l.ttft(theirs)); !(v <= p.ratio) {
+			if v := ratio(l.ttft(r), l.ttft(theirs)); !(v <= p.ratio) {
 				p.ratio, p.other = v, name
 			}
 		}
 		places = append(places, p)
 	}
+	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(b.ratio, a.ratio) })
 	return places
 }
 
-// worstOf is the place where we are worst beside a simple rule.
-func worstOf(l *lab) (worst place) {
-	for _, p := range compared(l) {
-		if p.ratio > worst.ratio {
-			worst = p
-		}
+// worst names the worst places.
+func worst(l *lab) (lines []string) {
+	for _, p := range compared(l)[:8] {
+		lines = append(lines, fmt.Sprintf("%s at %v %s: %.3f × %s", p.workload, p.load, p.scenario, p.ratio, p.other))
 	}
-	return worst
+	return lines
 }

@@ -55,8 +55,16 @@ func measure(ctx context.Context, w io.Writer, only, page string) error {
 	for _, r := range rows {
 		fmt.Fprintln(t, strings.Join(r[:], "\t"))
 	}
-	if err := t.Flush(); err != nil || page == "" {
+	if err := t.Flush(); err != nil {
 		return err
+	}
+	for _, f := range list {
+		if f.detail != nil {
+			fmt.Fprintf(w, "\n%s:\n  %s\n", f.what, strings.Join(f.detail(l), "\n  "))
+		}
+	}
+	if page == "" {
+		return nil
 	}
 	return write(l, page, rows)
 }

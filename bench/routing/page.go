@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"headway/bench/routing/peers"
@@ -74,14 +75,15 @@ var drawn = []string{"adaptive", "oracle", "mooncake", "lmetric", "llmd", "dynam
 func (l *lab) chart(t *table) plot.Chart {
 	c := plot.Chart{Title: "Mean time to first token, 8 heads", X: "load", Y: "ms", Log: true}
 	names, titles := contenders()
+	loads := slices.DeleteFunc(slices.Clone(t.loads), func(load float64) bool { return load > 1 }) // there most only queue
 	for _, name := range drawn {
-		s := plot.Series{X: t.loads}
+		s := plot.Series{X: loads}
 		for i := range names {
 			if names[i] == name {
 				s.Name = strings.Trim(titles[i], "`")
 			}
 		}
-		for _, load := range t.loads {
+		for _, load := range loads {
 			s.Y = append(s.Y, l.ttft(run{workload: t.workload, scenario: t.scenario, contender: name, load: load}))
 		}
 		c.Series = append(c.Series, s)

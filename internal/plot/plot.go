@@ -51,11 +51,11 @@ func Write(w io.Writer, name string, charts ...Chart) error {
 
 // Size of a chart and of what is around its lines, in pixels of a plain screen.
 const (
-	width  = 640.
+	width  = 660.
 	height = 400.
 	left   = 64.
 	top    = 44.
-	right  = 168. // for the names of the lines
+	right  = 188. // for the names of the lines
 	bottom = 52.
 )
 

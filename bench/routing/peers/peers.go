@@ -68,7 +68,7 @@ var All = []Peer{
 		}),
 	},
 	{
-		Name: "mooncake", Shown: "Mooncake, predicted TTFT",
+		Name: "mooncake", Shown: "Mooncake, TTFT",
 		Source:  "Mooncake (FAST '25), section 6: the least of queueing and prefill time by a model of lengths, without transfers of cache",
 		Formula: "argmin pending + uncached, with attention",
 		rule: each(func(in *strategy.Input, h strategy.Seen, tokens float64) float64 {
