@@ -168,7 +168,7 @@ var (
 	}
 	localCalls = map[string]string{
 		"serve": "prints no answers; the log has a test of its own", "agent": "prints no answers; its log quotes, as that of serve", "demo": "internal/demo has a test of its own",
-		"simulate":          "asks no service; prints names of its own flags and files",
+		"simulate":          "TestATerminalObeysNoFile",
 		"decisions what-if": "plays only model types whose names the registry takes; TestAnotherPolicyIsPlayed",
 		"policy check":      "TestATerminalObeysNoFile", "audit verify": "TestATerminalObeysNoFile", "audit export": "TestATerminalObeysNoFile", "state import": "TestATerminalObeysNoFile",
 		"tls init": "prints names of files that its flags give", "tls client": "prints names of files that its flags give",
@@ -257,7 +257,7 @@ func TestATerminalObeysNoFile(t *testing.T) {
 	writeFile(t, filepath.Join("data", local.File), fmt.Sprintf(`{"url":"http://127.0.0.1:1/%s","pid":%d}`, jsonText(obeyed), os.Getpid()))
 	for _, args := range []string{
 		"policy check policy.yaml", "audit verify --file trail.log", "audit search --file trail.log", "audit tail --file trail.log",
-		"state import state.jsonl --data-dir new", "heads list --data-dir data --timeout 1s", "doctor --data-dir data --timeout 1s",
+		"state import state.jsonl --data-dir new", "simulate --trace trail.log", "simulate --trace sample: --requests 10 --rate 1 --policy policy.yaml", "heads list --data-dir data --timeout 1s", "doctor --data-dir data --timeout 1s",
 		"audit export --file trail.log --format ocsf",
 	} {
 		_, out, errs := here(t, strings.Fields(args)...)
