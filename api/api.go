@@ -389,8 +389,8 @@ type Problem struct {
 	RequestID string  `json:"request_id"`
 	Errors    []Fault `json:"errors,omitempty"`
 
-	// Only with no_eligible_head.
-	Reason      string         `json:"reason,omitempty"`  // what stood in the way last: no_heads, region, unknown_region, unroutable, labels, excluded, at_capacity or pool_full
+	// Only with no_eligible_head and objective_unreachable.
+	Reason      string         `json:"reason,omitempty"`  // what stood in the way last: no_heads, region, unknown_region, unroutable, labels, excluded, at_capacity, pool_full or objective_unreachable
 	Removed     map[string]int `json:"removed,omitempty"` // heads by the filter that removed them
 	Explanation *Explanation   `json:"explanation,omitempty"`
 }
@@ -422,6 +422,7 @@ const (
 	CodeConflict            = "conflict"
 	CodeUnknownModelType    = "unknown_model_type"
 	CodeNoEligibleHead      = "no_eligible_head"
+	CodeObjective           = "objective_unreachable"
 	CodeOverrideNotAllowed  = "override_not_allowed"
 	CodeDecisionNotFound    = "decision_not_found"
 	CodePreconditionMissing = "precondition_required"

@@ -100,6 +100,7 @@ var kinds = map[string]struct {
 	api.CodeStateUnavailable:    {http.StatusServiceUnavailable, "State unavailable"},
 	api.CodeConflict:            {http.StatusConflict, "Conflict"},
 	api.CodeUnknownModelType:    {http.StatusNotFound, "Unknown model type"},
+	api.CodeObjective:           {http.StatusTooManyRequests, "Objective unreachable"},
 	api.CodeNoEligibleHead:      {http.StatusServiceUnavailable, "No eligible head"},
 	api.CodeOverrideNotAllowed:  {http.StatusForbidden, "Override not allowed"},
 	api.CodeDecisionNotFound:    {http.StatusNotFound, "Decision not found"},
@@ -259,7 +260,11 @@ func noHeadProblem(no *routing.NoHeadError) *Problem {
 			Faults: []api.Fault{{Pointer: "/model_type", Reason: reason}},
 		}
 	}
-	return &Problem{Code: api.CodeNoEligibleHead, Detail: no.Sentence(no.ModelType) + no.Known, RetryAfter: no.RetryAfter, noHead: no}
+	code := api.CodeNoEligibleHead
+	if no.Failure == routing.FailObjective {
+		code = api.CodeObjective
+	}
+	return &Problem{Code: code, Detail: no.Sentence(no.ModelType) + no.Known, RetryAfter: no.RetryAfter, noHead: no}
 }
 
 // sentence makes a sentence of an error.

@@ -426,6 +426,20 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 	r.Body, r.ContentLength = brokenBody{func() error { return os.ErrDeadlineExceeded }}, int64(len(decide))
 	want(408, api.CodeRequestTimeout, r, w.ask(r))
 
+	late, faults := policy.Parse([]byte(slo), "yaml")
+	if len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	if _, err := w.router.Apply(t.Context(), routing.Change{Make: routing.To(late), Expect: routing.AnyRevision, Source: policy.SourceFile}); err != nil {
+		t.Fatal(err)
+	}
+	w.paced("llama-3.1-8b")
+	r = newRequest(t, "POST", "/api/v1/decisions", `{"model_type":"llama-3.1-8b","input_tokens":1000}`)
+	want(429, api.CodeObjective, r, w.ask(r))
+	if _, err := w.router.Apply(t.Context(), routing.Change{Make: routing.To(policy.Default()), Expect: routing.AnyRevision, Source: policy.SourceFile}); err != nil {
+		t.Fatal(err)
+	}
+
 	w.must(200, "PATCH", "/api/v1/heads/a", `{"admin_state":"maintenance"}`)
 	for _, body := range []string{`{"model_type":"llama-3.1-8b"}`, `{"model_type":"llama-3.1-8b","explain":true,"region":"eu-west","region_mode":"require"}`} {
 		r = newRequest(t, "POST", "/api/v1/decisions", body)
@@ -439,7 +453,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 	if len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	if _, err := w.router.Apply(t.Context(), routing.Change{Make: routing.To(strict), Source: policy.SourceFile}); err != nil {
+	if _, err := w.router.Apply(t.Context(), routing.Change{Make: routing.To(strict), Expect: routing.AnyRevision, Source: policy.SourceFile}); err != nil {
 		t.Fatal(err)
 	}
 	r = newRequest(t, "POST", "/api/v1/decisions", `{"model_type":"llama-3.1-8b","strategy":"round_robin"}`)

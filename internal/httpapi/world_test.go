@@ -63,6 +63,7 @@ type world struct {
 	state    *stateFile
 	ahead    atomic.Int64              // nanoseconds that keys are ahead of the clock
 	still    atomic.Pointer[time.Time] // when the clock of keys stopped
+	skew     atomic.Int64              // nanoseconds that the router is ahead of the clock
 	freed    func(*fleet.Head)         // called with each place that comes free; nil: nothing is
 }
 
@@ -178,7 +179,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	known := strategy.NewKnown(strategy.KnownOptions{})
 	effect, err := effectiveness.New(effectiveness.Options{Known: known, Metrics: w.metrics})
 	must(err)
-	w.router, err = routing.New(routing.Options{Memory: known, Watchers: []routing.Watcher{effect, decisions}, Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
+	w.router, err = routing.New(routing.Options{Memory: known, Watchers: []routing.Watcher{effect, decisions}, Now: func() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) }, Fleet: w.fleet, Policies: w.store, Events: events, Metrics: w.metrics, Log: log, Audit: trailOf{w}, Freed: func(h *fleet.Head) {
 		if w.freed != nil {
 			w.freed(h)
 		}

@@ -29,6 +29,10 @@ func (x *exchange) refusal(err error) error {
 			Status: http.StatusBadRequest, Code: no.Reason().String(), Param: strings.ToLower(hintRegion),
 			Message: no.Sentence(model) + known,
 		}
+	case no.Failure == routing.FailObjective:
+		return &openai.Error{
+			Status: http.StatusTooManyRequests, Code: no.Failure.String(), RetryAfter: retryAfterPause(no.RetryAfter), Message: no.Sentence(model),
+		}
 	default:
 		return &openai.Error{Status: http.StatusServiceUnavailable, Code: no.Failure.String(), RetryAfter: retryAfter(), Message: no.Sentence(model)}
 	}

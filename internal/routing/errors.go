@@ -26,13 +26,14 @@ const (
 	FailPaused                           // every candidate that has a place asked for a pause
 	FailQueueFull                        // none has a place, and as many requests wait for one as may
 	FailQueueTimeout                     // the request waited for a place as long as it may
+	FailObjective                        // no candidate that has a place is likely to begin to answer within the objective of the request
 	FailUnknownRegion                    // FailRegion of a decision, if neither a head nor the policy knows the region
 	FailTried                            // each candidate was tried before; of Router.Again, not counted
 )
 
 var failureNames = [...]string{
 	"", "unknown_model_type", "no_heads", "region", "unroutable", "labels", "excluded", "at_capacity",
-	"pool_full", "paused", "queue_full", "queue_timeout", "unknown_region", "tried",
+	"pool_full", "paused", "queue_full", "queue_timeout", "objective_unreachable", "unknown_region", "tried",
 }
 
 func (f Failure) String() string { return failureNames[f] }
@@ -48,11 +49,13 @@ type NoHeadError struct {
 	Region      string
 	Counts      map[string]int // heads by the filter that removed them
 	RetryAfter  time.Duration
-	Explanation *Explanation // when the request asked for one
-	Decision    *Decision    // that is kept of it; nil: of Again none is
-	Required    bool         // no other region than that was looked in
-	Stray       bool         // neither a head nor the policy knows the region
-	Known       string       // sentences on the regions that there are, for callers that may know them; "": none
+	Explanation *Explanation  // when the request asked for one
+	Decision    *Decision     // that is kept of it; nil: of Again none is
+	Required    bool          // no other region than that was looked in
+	Stray       bool          // neither a head nor the policy knows the region
+	Soonest     time.Duration // of FailObjective: the least predicted time to the first token
+	Objective   time.Duration // of FailObjective: the longest that is worth a place
+	Known       string        // sentences on the regions that there are, for callers that may know them; "": none
 
 	// Busy says that a head of the model type, or of one of its fallbacks, may take
 	// the request and only lacks a place: one may come free.
@@ -92,6 +95,10 @@ func (e *NoHeadError) Sentence(model string) string {
 	}
 	if e.Stray {
 		return "No head at all is" + where + ", and the request is for no other region."
+	}
+	if e.Failure == FailObjective {
+		return fmt.Sprintf("No head of %s%s is likely to begin to answer within the objective of %.3g s: the soonest would after %.3g s.",
+			model, where, e.Objective.Seconds(), e.Soonest.Seconds())
 	}
 	if strings.Count(sentences[e.Failure], "%s") == 1 {
 		return fmt.Sprintf(sentences[e.Failure], model)

@@ -43,15 +43,16 @@ type Candidate struct {
 
 // Filters that remove heads, besides the refusals of fleet, in their order.
 const (
-	filterRegion   = "region"    // required, and the head is elsewhere
-	filterLabels   = "labels"    // the head lacks a label that the request wants
-	filterExclude  = "exclude"   // the caller excluded the head
-	filterTried    = "tried"     // an attempt before this one was there
-	filterCapacity = "capacity"  // the head is at its max_in_flight
-	filterFull     = "full"      // the head reports that it is full, and others do not
-	filterPool     = "pool_full" // as many requests of the model type are under way as the policy allows
-	filterPaused   = "paused"    // the head asked for a pause, and others did not
-	filterEjected  = "ejected"   // the head is ejected, and others may serve the request
+	filterRegion    = "region"    // required, and the head is elsewhere
+	filterLabels    = "labels"    // the head lacks a label that the request wants
+	filterExclude   = "exclude"   // the caller excluded the head
+	filterTried     = "tried"     // an attempt before this one was there
+	filterCapacity  = "capacity"  // the head is at its max_in_flight
+	filterFull      = "full"      // the head reports that it is full, and others do not
+	filterPool      = "pool_full" // as many requests of the model type are under way as the policy allows
+	filterPaused    = "paused"    // the head asked for a pause, and others did not
+	filterObjective = "objective" // the head is not likely to begin to answer in time, nor is another
+	filterEjected   = "ejected"   // the head is ejected, and others may serve the request
 )
 
 // filter names the first filter that removes h, or "".
@@ -184,15 +185,15 @@ func (r *Router) explain(c *choice, in *strategy.Input) *Explanation {
 	return e
 }
 
-// close says that nothing but the policy's bound of the pool keeps the request from
-// the heads that no filter removed.
-func (e *Explanation) close() {
+// close says that nothing but this filter keeps the request from the heads that no
+// other removed.
+func (e *Explanation) close(filter string) {
 	if e == nil {
 		return
 	}
 	for i := range e.Candidates {
 		if e.Candidates[i].Filter == "" {
-			e.Candidates[i].Filter = filterPool
+			e.Candidates[i].Filter = filter
 		}
 	}
 }

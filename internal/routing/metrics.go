@@ -166,7 +166,7 @@ func newMetrics(reg prometheus.Registerer, r *Router, sessions *strategy.Session
 		Name: "headway_decision_fallbacks_total",
 		Help: "Decisions for another model type or region than requested, by the policy's fallbacks, by the reason why the requested one had no head; tried: each was tried before.",
 	}, []string{"reason"})
-	for _, f := range []Failure{FailNoHeads, FailRegion, FailUnroutable, FailLabels, FailExcluded, FailAtCapacity, FailPoolFull, FailPaused, FailTried} {
+	for _, f := range []Failure{FailNoHeads, FailRegion, FailUnroutable, FailLabels, FailExcluded, FailAtCapacity, FailPoolFull, FailPaused, FailObjective, FailTried} {
 		m.fallbacks[f] = fallbacks.WithLabelValues(f.String())
 	}
 	gauge := func(name, help string, labels prometheus.Labels, value func() float64) {

@@ -45,8 +45,12 @@ func (c *choice) refuse(req *strategy.Request) *NoHeadError {
 	}
 	for _, h := range c.pool.All.Heads {
 		f := c.filter(h, req)
-		if c.closed && f == "" {
+		switch {
+		case f != "":
+		case c.closed:
 			f = filterPool
+		case c.late != late{}:
+			f = filterObjective
 		}
 		e.Counts[f]++
 	}
@@ -73,6 +77,8 @@ func (c *choice) refuse(req *strategy.Request) *NoHeadError {
 	switch {
 	case c.closed:
 		e.Failure = FailPoolFull
+	case c.late != late{}:
+		e.Failure, e.Soonest, e.Objective = FailObjective, c.late.soonest, c.late.objective
 	case !c.paused.IsZero():
 		e.Failure, e.Paused = FailPaused, c.paused
 	}

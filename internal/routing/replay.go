@@ -111,6 +111,9 @@ func (r *rehearsal) choose(router *Router, d *Decision, req *strategy.Request, s
 	}
 	s := &r.scratch
 	s.begin(&c, req, now, d.nonce, nil, d.nonce|1)
+	if c.refuses(s) != (late{}) {
+		return nil, name
+	}
 	if i, n := router.place(&c, s); n > 0 {
 		return s.picks[i].Head, name
 	}

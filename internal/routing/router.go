@@ -173,6 +173,7 @@ type choice struct {
 	hit      bool
 	closed   bool      // as many places of the pool are taken as the policy allows
 	paused   time.Time // when the first candidate is back, if each asked for a pause
+	late     late
 
 	explanation *Explanation // nil: there is none so far
 }
@@ -199,7 +200,7 @@ func (r *Router) decide(req *strategy.Request, of origin) (*Decision, error) {
 	if d := r.fallBack(&c, req, none); d != nil {
 		return d, nil
 	}
-	if none.RetryAfter = retryAfter; !req.Waits {
+	if none.RetryAfter = none.again(); !req.Waits {
 		r.recordFailure(none, &c, req.Caller)
 	}
 	return nil, none
@@ -248,12 +249,18 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 		s.in.RecallPrompt() // for each strategy the work counts
 	}
 	sampled := r.sample(c, s)
-	d := r.take(c, s)
-	if c.closed {
-		c.explanation.close()
+	var d *Decision
+	if c.late = c.refuses(s); c.late == (late{}) {
+		d = r.take(c, s)
 	}
-	full := d == nil && (c.closed || s.mayServe())
-	if d == nil && req.SkipAway && !c.closed {
+	switch {
+	case c.closed:
+		c.explanation.close(filterPool)
+	case c.late != late{}:
+		c.explanation.close(filterObjective)
+	}
+	full := d == nil && c.late == (late{}) && (c.closed || s.mayServe())
+	if full && req.SkipAway && !c.closed {
 		c.paused = s.paused()
 	}
 	if d != nil {

@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"fmt"
+	"math"
 
 	"headway/internal/strict"
 )
@@ -107,6 +108,14 @@ func (m *modelSpecific) Score(in *Input, scores []float64) {
 // Terms implements Explainer.
 func (m *modelSpecific) Terms(in *Input, i int) []Term {
 	return Terms(m.rule(in.ModelType).strategy, in, i)
+}
+
+// Objective implements Refuser.
+func (m *modelSpecific) Objective(in *Input) float64 {
+	if r, ok := m.rule(in.ModelType).strategy.(Refuser); ok {
+		return r.Objective(in)
+	}
+	return math.NaN()
 }
 
 // Stays implements Resident.

@@ -28,5 +28,6 @@ var specs = []Spec{
 	randomSpec,
 	roundRobinSpec,
 	sessionAffinitySpec,
+	sloSpec,
 	weightedRoundRobinSpec,
 }

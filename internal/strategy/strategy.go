@@ -61,6 +61,15 @@ func (s byScore) Choose(in *Input, picks []Pick) int {
 	return Fill(in, heads, picks, n)
 }
 
+// Refuser is a Strategy that refuses a request where no head is likely to begin to
+// answer in time, although one has a place for it.
+type Refuser interface {
+	Strategy
+	// Objective is the longest time to the first token in ms that is worth a place,
+	// NaN if too little is known.
+	Objective(in *Input) float64
+}
+
 // Resident is a Strategy that keeps requests in some regions.
 type Resident interface {
 	Strategy

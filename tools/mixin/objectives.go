@@ -22,7 +22,7 @@ const leastErrors = 10
 // head, or no place. Asked are those that come from the request: an unknown
 // model type or region, labels without a head, excluded heads.
 var (
-	Owed  = []string{"no_heads", "region", "unroutable", "at_capacity", "pool_full", "paused", "queue_full", "queue_timeout"}
+	Owed  = []string{"no_heads", "region", "unroutable", "at_capacity", "pool_full", "paused", "queue_full", "queue_timeout", "objective_unreachable"}
 	Asked = []string{"unknown_model_type", "unknown_region", "labels", "excluded"}
 )
 
