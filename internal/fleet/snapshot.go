@@ -60,7 +60,11 @@ type Ranked struct {
 	MaxWeight float64
 	MinLoad   float64 // the least of PerLoad: that of the largest head
 	Limited   bool    // some head has a limit
+	Places    []int32 // where the head of a number stands, -1: nowhere; nil unless there are LargeRank heads
 }
+
+// LargeRank is how many heads are too many to look at each of them for a request.
+const LargeRank = 256
 
 // AssumedCapacity is the number of requests that a head is taken to handle at
 // once when it names no max_in_flight: vLLM's default max_num_seqs.
@@ -120,7 +124,26 @@ func (r Ranked) with(cuts []cut) Ranked {
 		next.MaxWeight = max(next.MaxWeight, w)
 		next.Limited = next.Limited || next.Limits[i] > 0
 	}
+	if len(next.Heads) >= LargeRank {
+		next.Places = places(next.Heads)
+	}
 	return next
+}
+
+// places are where the heads stand, by their numbers.
+func places(heads []*Head) []int32 {
+	most := 0
+	for _, h := range heads {
+		most = max(most, h.Number)
+	}
+	list := make([]int32, most+1)
+	for i := range list {
+		list[i] = -1
+	}
+	for i, h := range heads {
+		list[h.Number] = int32(i)
+	}
+	return list
 }
 
 // cuts lists where steps, which are ordered by id, change heads, of which

@@ -177,6 +177,8 @@ type Found struct {
 	caches []*cache
 	depth  []uint64 // round <<16 | blocks
 	round  uint64
+	first  []int32 // numbers of the heads that have the first block
+	more   []int32 // and of those that have others too, the most first
 }
 
 // maxBlocks is how many blocks of a prompt are looked at.
@@ -196,6 +198,34 @@ func (f *Found) begin(caches []*cache) {
 		f.depth = append(f.depth, make([]uint64, len(caches)-len(f.depth))...)
 	}
 	f.round++
+	f.first, f.more = f.first[:0], f.more[:0]
+}
+
+// Most appends to list the numbers of at most n heads that have some of the prompt,
+// those that have the most first. Of equals it takes any, by a random number.
+func (f *Found) Most(list []int32, n int, random uint64) []int32 {
+	for at := 0; at < len(f.more) && n > 0; { // a group of equals after another
+		end := at + 1
+		for end < len(f.more) && f.depth[f.more[end]] == f.depth[f.more[at]] {
+			end++
+		}
+		group := f.more[at:end]
+		for i := range min(n, len(group)) {
+			list = append(list, group[(random+uint64(i))%uint64(len(group))])
+		}
+		n -= min(n, len(group))
+		at = end
+	}
+	for i := range f.first {
+		if n == 0 {
+			break
+		}
+		if number := f.first[(random+uint64(i))%uint64(len(f.first))]; f.depth[number] == f.round<<16|1 {
+			list = append(list, number)
+			n--
+		}
+	}
+	return list
 }
 
 // Match finds for each head how many of a prompt's first blocks it has. A head that
@@ -235,7 +265,11 @@ func (x *Index) matched(block, blocks uint64, list []*cache, f *Found) (heads in
 				continue
 			}
 			f.depth[number-1] = f.round<<16 | blocks
-			heads++
+			if heads++; blocks == 1 {
+				f.first = append(f.first, int32(number-1))
+			} else {
+				f.more = append(f.more, int32(number-1))
+			}
 		}
 		if n > more {
 			return heads

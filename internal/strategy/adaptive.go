@@ -38,6 +38,6 @@ func (s adaptive) cost(h weighed) float64 {
 
 // Terms implements Explainer.
 func (s adaptive) Terms(in *Input, i int) []Term {
-	w := weigh(in, s.wants())
+	w := weigh(in, s.wants(), nil)
 	return w.at(in, i).terms()
 }

@@ -78,6 +78,8 @@ type Input struct {
 	clock   uint32 // Now, for the ages of reports
 	scores  []float64
 	burdens []fleet.Burden
+	among   []int32
+	warm    []int32
 	blocks  []uint64     // Request.PrefixHashes by their keys, if Recalled.Prompt
 	found   prefix.Found // of those
 	scratch prefix.Scratch

@@ -22,7 +22,7 @@ func (leastTokens) cost(h weighed) float64 { return h.slower * (h.ahead + h.prom
 
 // Terms implements Explainer.
 func (leastTokens) Terms(in *Input, i int) []Term {
-	w := weigh(in, wants{})
+	w := weigh(in, wants{}, nil)
 	h := w.at(in, i)
 	return []Term{
 		{"slower", h.slower, ""}, {"ahead", h.ahead, "tokens"}, {"prompt", h.prompt, "tokens"}, {"weight", h.weight, ""},

@@ -54,7 +54,7 @@ func (s prefixAware) cost(h weighed) float64 {
 
 // Terms implements Explainer.
 func (s prefixAware) Terms(in *Input, i int) []Term {
-	w := weigh(in, s.wants())
+	w := weigh(in, s.wants(), nil)
 	h := w.at(in, i)
 	return []Term{
 		{"uncached", h.uncached, "tokens"}, {"prompt", h.prompt, "tokens"}, {"requests", h.requests, ""}, {"weight", h.weight, ""}, {"least", h.least, ""},

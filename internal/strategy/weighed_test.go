@@ -1,0 +1,105 @@
+package strategy
+
+import (
+	"slices"
+	"testing"
+
+	"headway/internal/fleet"
+)
+
+// large is a tier of so many heads with numbers of their own.
+func large(n int) []Tier {
+	t := tier("us", 0, slices.Repeat([]head{{weight: 1}}, n))
+	heads := make([]fleet.Step, n)
+	for i, h := range t.Heads {
+		h.Number = n - 1 - i
+		heads[i] = fleet.Step{Next: h}
+	}
+	snapshot, _ := new(fleet.Snapshot).With(heads)
+	t.Ranked = snapshot.Pools["m"].All.Active
+	return []Tier{t}
+}
+
+// chosen counts which heads are chosen first, and checks what is chosen beside them.
+func chosen(t *testing.T, name string, tiers []Tier, draws int, m Memory, req *Request) map[*fleet.Head]int {
+	t.Helper()
+	s, times := chooser(t, name), map[*fleet.Head]int{}
+	in := new(Input)
+	for seed := range uint64(draws) {
+		in.Begin(req, "m", noon, Mix(seed, 1), m, 0)
+		in.Tiers = tiers
+		var picks [1 + MaxAlternatives]Pick
+		if n := s.Choose(in, picks[:]); n != len(picks) {
+			t.Fatalf("%s names %d heads of %d", name, n, len(tiers[0].Heads))
+		}
+		for i, p := range picks {
+			if !in.Takes(p.Head) || slices.ContainsFunc(picks[:i], func(q Pick) bool { return q.Head == p.Head }) {
+				t.Fatalf("%s names %s twice, or it takes nothing", name, p.Head.ID)
+			}
+		}
+		times[picks[0].Head]++
+	}
+	return times
+}
+
+var byTokens = []string{"adaptive", "least_tokens", "prefix_aware", "slo"}
+
+// In a large tier some heads are compared: each as often as another, of those that are
+// loaded few, and all before none is found.
+func TestALargeTierIsSampled(t *testing.T) {
+	const heads, draws = 3 * fleet.LargeRank, 20_000
+	for _, name := range byTokens {
+		tiers := large(heads)
+		parts := [8]int{}
+		for h, n := range chosen(t, name, tiers, draws, nil, &Request{InputTokens: 100}) {
+			if n > 4*draws/heads {
+				t.Errorf("%s chooses %s %d times of %d, one of %d equal heads", name, h.ID, n, draws, heads)
+			}
+			parts[tiers[0].Places[h.Number]*8/heads] += n
+		}
+		for i, n := range parts {
+			if n < draws/8*9/10 || n > draws/8*11/10 {
+				t.Errorf("%s chooses from eighth %d of equal heads %d times of %d", name, i, n, draws)
+			}
+		}
+		for i, h := range tiers[0].Heads {
+			if i%4 != 0 {
+				h.Live.TryAcquire(0, fleet.Work{Tokens: 5000, Pending: 5000})
+			}
+		}
+		for h := range chosen(t, name, tiers, 1000, nil, &Request{InputTokens: 100}) {
+			if h.Live.InFlight() > 0 {
+				t.Errorf("%s chooses %s, which has work, of a tier of which a quarter is idle", name, h.ID)
+			}
+		}
+		for i, h := range tiers[0].Heads {
+			if h.MaxInFlight = 1; i < 4 {
+				h.MaxInFlight = 0
+			} else if i%4 == 0 {
+				h.Live.TryAcquire(0, fleet.Work{})
+			}
+		}
+		if found := chosen(t, name, tiers, 50, nil, &Request{InputTokens: 100}); len(found) == 0 || len(found) > 4 {
+			t.Errorf("%s finds %d heads of the four that have a place", name, len(found))
+		}
+	}
+}
+
+// A head of a large tier that has the prompt is found where it stands.
+func TestAWarmHeadOfALargeTierIsFound(t *testing.T) {
+	for _, name := range []string{"adaptive", "prefix_aware"} {
+		tiers, known := large(3*fleet.LargeRank), NewKnown(KnownOptions{})
+		for _, at := range []int{0, 1, 400, 3*fleet.LargeRank - 1} {
+			warm := tiers[0].Heads[at]
+			req := &Request{PrefixHashes: []uint64{uint64(at) + 7, 2, 3, 4}, BlockTokens: 500, InputTokens: 2000}
+			in := new(Input)
+			in.Begin(req, "m", noon, 1, known, 0)
+			in.Tiers = tiers
+			in.RecallPrompt()
+			known.Placed(in, warm, fleet.Work{Tokens: 2000, New: 2000})
+			if found := chosen(t, name, tiers, 100, known, req); found[warm] != 100 {
+				t.Errorf("%s: the head at %d, which has the prompt, is chosen %d times of 100", name, at, found[warm])
+			}
+		}
+	}
+}
