@@ -78,6 +78,7 @@ func BenchmarkDecidePrompt(b *testing.B) {
 			}
 			req := &strategy.Request{ModelType: "m", Strategy: "adaptive", PromptBytes: 32 << 10, InputTokens: 8000}
 			b.ReportAllocs()
+			b.ResetTimer()
 			for i := range b.N {
 				req.PrefixHashes = chains[i%len(chains)]
 				if _, err := w.router.Decide(req); err != nil {

@@ -33,8 +33,7 @@ type Decision struct {
 	Trial          bool      // an ejected head, to see whether it is well again
 	Failure        Failure   // why no head was found
 
-	bounded      bool // it counts in Router.pools
-	sampled      bool
+	marks        mark
 	n            uint8   // alternatives
 	sequence     uint64  // of this process, from 1; the cursor of Router.Recent
 	origin       *origin // nil: it is the first choice for its request
@@ -50,6 +49,15 @@ type Decision struct {
 	ttl          int32        // ms, 0: held
 	end          atomic.Pointer[Outcome]
 }
+
+// mark is what is known of a decision beside what it shows. They share a byte: a bool
+// more and the decision would be of the allocator's next size.
+type mark uint8
+
+const (
+	bounded mark = 1 << iota // it counts in Router.pools
+	sampled                  // watchers see what it had to choose from
+)
 
 // origin is why a decision is another than the first choice for its request.
 type origin struct {
@@ -116,7 +124,7 @@ func (d *Decision) Before() *Decision {
 func (d *Decision) Proxied() bool { return d.ttl == 0 }
 
 // Sampled reports whether watchers see what the decision had to choose from.
-func (d *Decision) Sampled() bool { return d.sampled }
+func (d *Decision) Sampled() bool { return d.marks&sampled != 0 }
 
 // MadeFor reports whether the decision was made for a caller.
 func (d *Decision) MadeFor(caller uint32) bool { return d.caller == caller }

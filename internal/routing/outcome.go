@@ -61,7 +61,7 @@ func (r *Router) finish(d *Decision, o *Outcome) bool {
 		w.Ended(d, o, late)
 	}
 	if !late {
-		if d.bounded {
+		if d.marks&bounded != 0 {
 			r.pools.leave(d.ModelType)
 		}
 		if r.o.Freed != nil {

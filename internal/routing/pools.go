@@ -66,7 +66,7 @@ func (r *Router) take(c *choice, s *scratch) *Decision {
 	case limit > 0 && d == nil:
 		r.pools.leave(c.model)
 	case limit > 0:
-		d.bounded = true
+		d.marks |= bounded
 	}
 	return d
 }

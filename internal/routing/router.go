@@ -248,7 +248,7 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 	if req.InputTokens > 0 || len(req.PrefixHashes) > 0 {
 		s.in.RecallPrompt() // for each strategy the work counts
 	}
-	sampled := r.sample(c, s)
+	sample := r.sample(c, s)
 	var d *Decision
 	if c.late = c.refuses(s); c.late == (late{}) {
 		d = r.take(c, s)
@@ -264,12 +264,14 @@ func (r *Router) choose(c *choice, req *strategy.Request) (*Decision, error) {
 		c.paused = s.paused()
 	}
 	if d != nil {
-		d.sampled = sampled != nil
+		if sample != nil {
+			d.marks |= sampled
+		}
 		r.note(c, d, s)
 	} else if c.explanation == nil && !req.Waits && r.affords(c, now) {
 		c.explanation = r.explain(c, &s.in)
 	}
-	r.watched(sampled, d, c, s)
+	r.watched(sample, d, c, s)
 	clear(s.picks[:])
 	s.in.Request, s.in.Exclude, s.in.Tiers, s.last = nil, nil, nil, nil
 	r.scratch.Put(s)

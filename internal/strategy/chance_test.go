@@ -15,7 +15,7 @@ func TestChancesAreHowOftenHeadsAreChosen(t *testing.T) {
 		"none is free": {{1, 2, 2}, {1, 2, 2}},
 	}
 	const rounds = 5_000
-	for _, name := range []string{"random", "round_robin", "weighted_round_robin", "power_of_two", "least_loaded", "adaptive", "model_specific"} {
+	for _, name := range []string{"random", "round_robin", "weighted_round_robin", "power_of_two", "latency", "peak_ewma", "least_loaded", "least_tokens", "prefix_aware", "adaptive", "model_specific"} {
 		for kind, heads := range fleets {
 			s := chooser(t, name)
 			plainly := Strategy(s)

@@ -48,3 +48,11 @@ func timedTerms[S timer](s S, in *Input, i int, name string) []Term {
 	bestLoads(in, &in.Tier().Ranked, scores)
 	return []Term{{name, factor(s, in, list, in.Heads()[i]), "s"}, {"load", scores[i], ""}}
 }
+
+// Chances implements Chancer.
+func (latency) Chances(in *Input, costs, chances []float64) { powerOfTwo{}.Chances(in, costs, chances) }
+
+// Chances implements Chancer.
+func (peakEWMA) Chances(in *Input, costs, chances []float64) {
+	powerOfTwo{}.Chances(in, costs, chances)
+}
