@@ -39,12 +39,18 @@ func rgb(hex string) color.RGBA {
 	return c
 }
 
-// fill fills what is inside a closed line.
+// fill fills what is inside a closed line, and touches no pixel outside of its bounds.
 func (c *raster) fill(outline []point, hex string) {
-	bounds := c.image.Bounds()
-	r := vector.NewRasterizer(bounds.Dx(), bounds.Dy())
+	least, most := outline[0], outline[0]
+	for _, p := range outline {
+		least = point{min(least.x, p.x), min(least.y, p.y)}
+		most = point{max(most.x, p.x), max(most.y, p.y)}
+	}
+	corner := image.Pt(int(math.Floor(least.x*fine)), int(math.Floor(least.y*fine)))
+	size := image.Pt(int(math.Ceil(most.x*fine)), int(math.Ceil(most.y*fine))).Sub(corner)
+	r := vector.NewRasterizer(size.X, size.Y)
 	for i, p := range outline {
-		x, y := float32(p.x*fine), float32(p.y*fine)
+		x, y := float32(p.x*fine-float64(corner.X)), float32(p.y*fine-float64(corner.Y))
 		if i == 0 {
 			r.MoveTo(x, y)
 		} else {
@@ -52,7 +58,7 @@ func (c *raster) fill(outline []point, hex string) {
 		}
 	}
 	r.ClosePath()
-	r.Draw(c.image, bounds, image.NewUniform(rgb(hex)), image.Point{})
+	r.Draw(c.image, image.Rectangle{corner, corner.Add(size)}, image.NewUniform(rgb(hex)), image.Point{})
 }
 
 func (c *raster) line(points []point, color string, width, dash float64) {
