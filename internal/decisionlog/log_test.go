@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,7 +41,11 @@ type world struct {
 	router  *routing.Router
 	metrics *prometheus.Registry
 	said    *bytes.Buffer // by the log of the service
+	passed  atomic.Int64  // ns by which the router's clock is ahead
 }
+
+// begun is when the clock of each router stands still, but for what a test lets pass.
+var begun = time.Now()
 
 func newWorld(t testing.TB, change func(*decisionlog.Options)) *world {
 	t.Helper()
@@ -59,6 +64,7 @@ func newWorld(t testing.TB, change func(*decisionlog.Options)) *world {
 	check(t, w.fleet.Load(t.Context()))
 	w.router, err = routing.New(routing.Options{
 		Fleet: w.fleet, Policies: memstore.New(), Events: events, Metrics: metrics, Log: quiet, Seed: 1, Watchers: []routing.Watcher{w.log},
+		Now: func() time.Time { return begun.Add(time.Duration(w.passed.Load())) },
 	})
 	check(t, err)
 	p, faults := policy.Compile(policy.Document{DefaultStrategy: "random", CallerMay: []string{"strategy"}})
@@ -93,6 +99,7 @@ func (w *world) heads(n int) {
 func (w *world) decide(req strategy.Request) *routing.Decision {
 	w.Helper()
 	req.ModelType = "m"
+	w.passed.Add(int64(time.Microsecond)) // no two decisions are of one time
 	d, err := w.router.Decide(&req)
 	check(w, err)
 	return d
@@ -194,7 +201,9 @@ func TestTheWorstAreFound(t *testing.T) {
 	w.heads(4)
 	random := rand.New(rand.NewPCG(1, 1))
 	for i := range 400 {
-		d := w.decide(strategy.Request{InputTokens: 100 + random.Int64N(4000), PrefixHashes: []uint64{random.Uint64N(20), uint64(i)}})
+		tokens := 100 + random.Int64N(4000)
+		d := w.decide(strategy.Request{InputTokens: tokens, PrefixHashes: []uint64{random.Uint64N(20), uint64(i)}})
+		w.passed.Add(int64(5*time.Millisecond) + tokens*int64(50*time.Microsecond))
 		if i%3 > 0 {
 			w.router.Begun(d)
 			w.router.End(d, routing.Outcome{Result: routing.ResultOK, CachedTokens: fleet.Unknown})

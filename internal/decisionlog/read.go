@@ -7,6 +7,7 @@ import (
 	"compress/gzip"
 	"container/heap"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -144,7 +145,7 @@ func eachLine(in *bufio.Reader, yield func(line []byte) error) error {
 			return nil
 		case err != nil:
 			return &tornError{err}
-		case !bytes.HasPrefix(line, atPrefix) || !bytes.HasSuffix(line, []byte("}\n")):
+		case !bytes.HasPrefix(line, atPrefix) || !json.Valid(line): // the sum of a chunk is read behind its lines
 			continue
 		}
 		if err := yield(line); err != nil {
