@@ -179,8 +179,12 @@ func TestWhatPlacementsLeadTo(t *testing.T) {
 			name string
 			want float64
 		}{
-			{"predictions_total", 400}, {"regret_decisions_total", 400}, {"prefix_promised_tokens_total", float64(effects["random"].Promised)},
-			{"observed_seconds_total", 0.4 * means["random"]}, {"regret_seconds_total", 0.4 * effects["random"].Regret}, {"objective_total", 400},
+			{"predictions_total", 400},
+			{"regret_decisions_total", 400},
+			{"prefix_promised_tokens_total", float64(effects["random"].Promised)},
+			{"observed_seconds_total", 0.4 * means["random"]},
+			{"regret_seconds_total", 0.4 * effects["random"].Regret},
+			{"objective_total", 400},
 			{"prediction_error_seconds_total", 0.4 * means["random"] * effects["random"].Calibration},
 		} {
 			if got := w.value("headway_strategy_"+m.name, "random"); math.Abs(got-m.want) > 0.01 {
@@ -208,8 +212,13 @@ func TestAWindowForgets(t *testing.T) {
 			model  string
 			want   int64
 		}{
-			{time.Hour, "", 13}, {15 * time.Minute, "", 8}, {15 * time.Minute, "m", 7}, {15 * time.Minute, "n", 1}, {time.Hour, "x", 0},
-			{0, "", 8}, {24 * time.Hour, "", 13},
+			{time.Hour, "", 13},
+			{15 * time.Minute, "", 8},
+			{15 * time.Minute, "m", 7},
+			{15 * time.Minute, "n", 1},
+			{time.Hour, "x", 0},
+			{0, "", 8},
+			{24 * time.Hour, "", 13},
 		} {
 			if got := w.watch.Report(q.window, q.model)["random"].Decisions; got != q.want {
 				t.Errorf("%v of model type %q has %d decisions, want %d", q.window, q.model, got, q.want)

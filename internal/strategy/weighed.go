@@ -49,8 +49,13 @@ type weighed struct {
 
 func (h weighed) terms() []Term {
 	return []Term{
-		{"slower", h.slower, ""}, {"ahead", h.ahead, "tokens"}, {"uncached", h.uncached, "tokens"},
-		{"requests", h.requests, ""}, {"kv", h.kv, ""}, {"kappa", h.kappa, ""}, {"weight", h.weight, ""},
+		{"slower", h.slower, ""},
+		{"ahead", h.ahead, "tokens"},
+		{"uncached", h.uncached, "tokens"},
+		{"requests", h.requests, ""},
+		{"kv", h.kv, ""},
+		{"kappa", h.kappa, ""},
+		{"weight", h.weight, ""},
 	}
 }
 
