@@ -90,8 +90,12 @@ func toBestPeer(workload, scenario string, loads ...float64) func(*lab) []float6
 
 const threeSpeeds = "speeds=1:1.6:2.5"
 
-// The figures. Load 1.0 is what `headway simulate` says of it.
-func figures() []figure {
+// figures are all that are promised. Load 1.0 is what `headway simulate` says of it.
+func figures() []figure { return slices.Concat(ofConversation(), ofFleets(), ofKnowledge()) }
+
+// ofConversation are the figures of the conversation trace on equal heads, and the worst
+// of all.
+func ofConversation() []figure {
 	return []figure{
 		{
 			what: "conversation: mean time to first token ÷ round_robin", at: loads(0.6, 0.8, 0.95), goals: []float64{0.45, 0.20, 0.08},
@@ -122,6 +126,12 @@ func figures() []figure {
 			value:  func(l *lab) []float64 { return []float64{compared(l)[0].ratio} },
 			detail: worst,
 		},
+	}
+}
+
+// ofFleets are the figures of heads of several speeds, and of agents.
+func ofFleets() []figure {
+	return []figure{
 		{
 			what: "three speeds (1 : 1.6 : 2.5) ÷ greedy oracle", at: loads(0.8, 0.95), goals: []float64{1.03, 1.03},
 			value: ratios("conversation", threeSpeeds, "oracle", 0.8, 0.95),
@@ -147,6 +157,12 @@ func figures() []figure {
 				return []float64{ratio(session(ours), min(session("sticky"), session("chwbl")))}
 			},
 		},
+	}
+}
+
+// ofKnowledge are the figures of routers that know less, or learn.
+func ofKnowledge() []figure {
+	return []figure{
 		{
 			what: "decision API with reports every 1 s ÷ proxy", at: loads(0.6, 0.8, 0.95), goals: []float64{1.05, 1.05, 1.05},
 			value: func(l *lab) (values []float64) {

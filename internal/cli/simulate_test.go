@@ -47,7 +47,7 @@ func TestSimulateWritesJSON(t *testing.T) {
 		t.Fatalf("exit %d, said %q", code, errs)
 	}
 	var fields map[string]any
-	if err := json.Unmarshal([]byte(out), &fields); err != nil { //nolint:forbidigo // what the command wrote itself
+	if err := json.Unmarshal([]byte(out), &fields); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"trace", "profile", "heads", "seed", "saturation_rate", "results", "carried"} {

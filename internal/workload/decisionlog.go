@@ -135,7 +135,7 @@ func (d *loggedDecision) blocks() (blocks []uint64, err error) {
 // prompt of so many tokens and bytes (0: unknown): each is known by the last block of
 // the log that ends within it. Those are of perBlock tokens, 0: as of prefix.Chain.
 func LoggedBlocks(hashes []uint64, tokens int, promptBytes int64, perBlock int) (blocks []uint64) {
-	text := int64(prefix.Covered(len(hashes)))
+	text := prefix.Covered(len(hashes))
 	if promptBytes > 0 {
 		text = promptBytes
 	}
