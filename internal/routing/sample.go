@@ -51,11 +51,11 @@ type Seen struct {
 
 // Regret is the predicted time to the first token at the chosen head less the least
 // among the heads there were, in ms; NaN: unknown.
-func (s *Sample) Regret() float64 {
-	if s.Chosen < 0 || s.Best < 0 {
+func (p *Sample) Regret() float64 {
+	if p.Chosen < 0 || p.Best < 0 {
 		return math.NaN()
 	}
-	return s.Heads[s.Chosen].Predicted - s.Heads[s.Best].Predicted
+	return p.Heads[p.Chosen].Predicted - p.Heads[p.Best].Predicted
 }
 
 // sampledHeads bounds the heads a second that are looked at for samples, which take
