@@ -106,7 +106,7 @@ func TestAnotherInstanceHasItsOwnCache(t *testing.T) {
 func TestTheIndexIsRightWithinASixteenth(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		const capacity, block, heads = 20_000, 500, 3
-		x := newHeads(t, 1<<14, heads, capacity)
+		x := newHeads(t, 1<<17, heads, capacity) // so many groups that none has more blocks than entries
 		var computed [heads]uint64
 		var last [heads]map[uint64]uint64 // by block: what was computed when it was used last
 		for h := range last {
