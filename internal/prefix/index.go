@@ -290,10 +290,8 @@ func (x *Index) Add(blocks []uint64, number int, instance, tokens uint64) {
 	c.computed.Add(tokens)
 	word := uint64(number+1)<<stampBits | c.stamp()
 	blocks = blocks[:min(len(blocks), maxBlocks)]
-	for i := len(blocks) - 1; i >= 0; i-- {
-		if !x.put(blocks[i], word, c) {
-			return // those before it were used as lately
-		}
+	for _, block := range blocks {
+		x.put(block, word, c)
 	}
 }
 
@@ -304,7 +302,7 @@ const freshShare = 16
 // put notes a head's word at a block: in place of its older one, else where no head
 // is that still has the block, else in a further entry. It does nothing if the older
 // word is nearly as new.
-func (x *Index) put(block, word uint64, c *cache) bool {
+func (x *Index) put(block, word uint64, c *cache) {
 	list := *x.caches.Load()
 	first := x.take(further(block, 0), list)
 	more := first.meta.Load() >> moreShift
@@ -312,21 +310,20 @@ func (x *Index) put(block, word uint64, c *cache) bool {
 	for n := uint64(0); ; {
 		noted, fresh := e.note(word, list, c)
 		if fresh && x.usedLately(first) {
-			return false
+			return
 		}
 		if noted {
 			break
 		}
 		if n++; n > more {
 			if n*perEntry > uint64(len(list)) {
-				return true // more than heads: entries were changed meanwhile
+				return // more than heads: entries were changed meanwhile
 			}
 			more = n
 		}
 		e = x.take(further(block, n), list)
 	}
 	first.meta.Store(more<<moreShift | x.inserted.Load()/useUnit&(1<<moreShift-1))
-	return true
 }
 
 // usedLately reports whether the table took in less than a share of what it holds since

@@ -83,6 +83,18 @@ func TestWhatACacheCannotHoldIsGone(t *testing.T) {
 	x.have("the cache of one is empty", first, 0, 4)
 }
 
+// A conversation that grows with each turn keeps its beginning, which others share,
+// however often its later blocks were used lately.
+func TestAConversationKeepsItsBeginning(t *testing.T) {
+	x := newHeads(t, 1<<12, 1, 16_000)
+	conversation := chain(1, 60)
+	for turn := range 60 {
+		x.computes(0, 900, conversation[:turn+1]...)
+	}
+	x.have("another conversation with the same beginning", append(conversation[:1:1], chain(2, 3)...), 1)
+	x.have("the conversation", conversation, 60)
+}
+
 // What comes late of an instance that is over changes nothing for that which has its
 // number now.
 func TestAnotherInstanceHasItsOwnCache(t *testing.T) {
