@@ -99,7 +99,7 @@ func TestADrainIsRehearsed(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &all); err != nil || code != exitOK {
 		t.Fatalf("exit %d: %s%s", code, out, errs)
 	}
-	if r := all[0]; len(all) != 1 || r.Heads != 1 || r.Requests != 200 || r.WithoutP95 < r.P95Ms || r.Failed != 0 || !r.Carries {
+	if r := all[0]; len(all) != 1 || r.Heads != 1 || r.Requests != 200 || r.P95Ms < r.P50Ms || r.WithoutP95 < r.WithoutP50 || r.WithoutP50 <= 0 || r.Failed != 0 || !r.Carries {
 		t.Errorf("%+v", all)
 	}
 	_, out, errs = forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", url)

@@ -261,7 +261,7 @@ func TestOnlyWhatIsSaidCounts(t *testing.T) {
 		for range 2 {
 			w.check(w.router.Finish(late.ID(), with(func(o *routing.Outcome) { o.Result, o.TTFT, o.CachedTokens = routing.ResultOK, 749, 40 })))
 		}
-		e := w.watch.Report(time.Hour, "m")["least_loaded"]
+		e := w.watch.Report(time.Hour, "m")["adaptive"]
 		if e.Decisions != 6 || e.Met != 2 || e.Missed != 3 || e.Promises != 1 || e.Delivered != 40 || e.Kept != 0 || e.Predictions != 0 {
 			t.Errorf("%+v", e)
 		}

@@ -4,6 +4,7 @@
 package prefix
 
 import (
+	"math"
 	"math/bits"
 	"sort"
 	"sync"
@@ -177,8 +178,8 @@ type Found struct {
 	caches []*cache
 	depth  []uint64 // round <<16 | blocks
 	round  uint64
-	first  []int32 // numbers of the heads that have the first block
-	more   []int32 // and of those that have others too, the most first
+	more   []int32 // numbers of the heads that have more than the first block, the most first
+	first  []int32 // and of those that have it
 }
 
 // maxBlocks is how many blocks of a prompt are looked at.
@@ -198,7 +199,7 @@ func (f *Found) begin(caches []*cache) {
 		f.depth = append(f.depth, make([]uint64, len(caches)-len(f.depth))...)
 	}
 	f.round++
-	f.first, f.more = f.first[:0], f.more[:0]
+	f.more, f.first = f.more[:0], f.first[:0]
 }
 
 // Most appends to list the numbers of at most n heads that have some of the prompt,
@@ -216,10 +217,7 @@ func (f *Found) Most(list []int32, n int, random uint64) []int32 {
 		n -= min(n, len(group))
 		at = end
 	}
-	for i := range f.first {
-		if n == 0 {
-			break
-		}
+	for i := 0; i < len(f.first) && n > 0; i++ {
 		if number := f.first[(random+uint64(i))%uint64(len(f.first))]; f.depth[number] == f.round<<16|1 {
 			list = append(list, number)
 			n--
@@ -228,56 +226,80 @@ func (f *Found) Most(list []int32, n int, random uint64) []int32 {
 	return list
 }
 
+// maxMatched bounds the entries that a Match looks at, and with it what a block costs
+// that thousands of heads have: about 1,500 of them are found, those that have the
+// most first. Beyond manyEntries of a block it is one that many have.
+const (
+	maxMatched  = 256
+	manyEntries = 32
+)
+
 // Match finds for each head how many of a prompt's first blocks it has. A head that
-// has a block has those before it, since each use of a prompt uses its blocks
-// from the first on; so it looks for the last block that is known, and goes back
-// from there until each head is found that has the first.
+// has a block has those before it, since each use of a prompt uses all of its
+// blocks; so it looks for the last block that is known, and goes back from there until
+// each head is found that has the first.
 func (x *Index) Match(blocks []uint64, f *Found) {
 	list := *x.caches.Load()
 	f.begin(list)
 	blocks = blocks[:min(len(blocks), maxBlocks)]
-	if len(blocks) == 0 {
+	last := sort.Search(len(blocks), func(i int) bool { return x.find(further(blocks[i], 0)) == nil })
+	if last == 0 {
 		return
 	}
-	left := x.matched(blocks[0], 1, list, f)
-	if left == 0 {
-		return
+	m := matching{x, f, list, maxMatched}
+	many, left := x.many(blocks[0]), math.MaxInt
+	if !many {
+		left = m.block(blocks[0], 1, func(depth uint64) bool { return depth>>16 != f.round })
 	}
-	last := sort.Search(len(blocks)-1, func(i int) bool { return x.find(further(blocks[i+1], 0)) == nil })
-	for ; last > 0 && left > 0; last-- {
-		left -= x.matched(blocks[last], uint64(last+1), list, f)
+	for ; last > 1 && left > 0; last-- {
+		left -= m.block(blocks[last-1], uint64(last), func(depth uint64) bool {
+			return depth == f.round<<16|1 || many && depth>>16 != f.round
+		})
+	}
+	if many {
+		m.block(blocks[0], 1, func(depth uint64) bool { return depth>>16 != f.round })
 	}
 }
 
-// matched notes so many blocks for the heads that have this one, which is the last
-// of them, and have no more; and returns how many heads these are.
-func (x *Index) matched(block, blocks uint64, list []*cache, f *Found) (heads int) {
+// many reports whether so many heads have the block that they are not counted.
+func (x *Index) many(block uint64) bool {
 	e := x.find(further(block, 0))
-	if e == nil {
-		return 0
-	}
-	was := f.round<<16 | 1
-	for n, more := uint64(1), e.meta.Load()>>moreShift; ; n++ {
+	return e != nil && e.meta.Load()>>moreShift > manyEntries
+}
+
+// matching is a Match under way.
+type matching struct {
+	*Index
+	found *Found
+	list  []*cache
+	left  int // entries that may be looked at
+}
+
+// block notes so many blocks for the heads that have this one, which is the last of
+// them, if wanted says so of what is noted of them. It returns how many they are.
+func (m *matching) block(block, blocks uint64, wanted func(depth uint64) bool) (heads int) {
+	f := m.found
+	for n := uint64(0); m.left > 0; n++ {
+		e := m.find(further(block, n))
+		if e == nil {
+			break
+		}
+		m.left--
 		for i := range e.heads {
 			word := e.heads[i].Load()
-			number := word >> stampBits
-			if word == 0 || number > uint64(len(list)) || blocks > 1 && f.depth[number-1] != was || !list[number-1].has(word) {
+			number := word>>stampBits - 1
+			if !alive(word, m.list) || !wanted(f.depth[number]) {
 				continue
 			}
-			f.depth[number-1] = f.round<<16 | blocks
+			f.depth[number] = f.round<<16 | blocks
 			if heads++; blocks == 1 {
-				f.first = append(f.first, int32(number-1))
+				f.first = append(f.first, int32(number))
 			} else {
-				f.more = append(f.more, int32(number-1))
+				f.more = append(f.more, int32(number))
 			}
 		}
-		if n > more {
-			return heads
-		}
-		if e = x.find(further(block, n)); e == nil {
-			return heads
-		}
 	}
+	return heads
 }
 
 // Add notes that a head computed so many tokens for a prompt, and has its blocks. It

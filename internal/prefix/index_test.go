@@ -95,6 +95,33 @@ func TestAConversationKeepsItsBeginning(t *testing.T) {
 	x.have("the conversation", conversation, 60)
 }
 
+// Of a block that thousands of heads have not all of them are found, but those that have
+// more of the prompt are.
+func TestABlockOfThousandsOfHeads(t *testing.T) {
+	x := newHeads(t, 1<<17, 10_000, 1<<30)
+	prompt := chain(1, 6)
+	for h := range 10_000 {
+		x.computes(h, 500, prompt[0], uint64(h)<<32|1)
+	}
+	warm := []int32{17, 4711, 9999}
+	for _, h := range warm {
+		x.computes(int(h), 2000, prompt[:5]...)
+	}
+	x.Match(prompt, &x.found)
+	for _, h := range warm {
+		if n := x.found.Blocks(int(h), x.instances[h]); n != 5 {
+			t.Errorf("head %d has %d blocks, want 5", h, n)
+		}
+	}
+	most := x.found.Most(nil, 3, 1)
+	if slices.Sort(most); !slices.Equal(most, warm) {
+		t.Errorf("%v have the most, want %v", most, warm)
+	}
+	if n := len(x.found.first) + len(x.found.more); n < 1000 || n > maxMatched*perEntry {
+		t.Errorf("%d of 10,000 heads were found", n)
+	}
+}
+
 // What comes late of an instance that is over changes nothing for that which has its
 // number now.
 func TestAnotherInstanceHasItsOwnCache(t *testing.T) {
@@ -193,6 +220,18 @@ func BenchmarkMatch(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		x.Match(prompts[i%len(prompts)], &f)
+	}
+}
+
+// BenchmarkMatchShared is of a prompt whose first block all of 10,000 heads have.
+func BenchmarkMatchShared(b *testing.B) {
+	x := newHeads(b, 1<<18, 10_000, 1<<30)
+	prompt := chain(1, 30)
+	for h := range 10_000 {
+		x.computes(h, 500, prompt[:1+h%3]...)
+	}
+	for b.Loop() {
+		x.Match(prompt, &x.found)
 	}
 }
 
