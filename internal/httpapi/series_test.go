@@ -66,6 +66,7 @@ func TestRandomPathsModelsAndRegionsAddNoSeries(t *testing.T) {
 	for _, kind := range kinds {
 		kind(first, "first", "second") // brings about each status once
 	}
+	kinds[6](first, "first", "second") // a decision that sees a request in flight
 	alive()
 	before := w.samples()
 	const senders, each = 4, 80_000 / 4 // requests; a quarter of them has two names
