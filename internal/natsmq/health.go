@@ -40,7 +40,7 @@ const healEvery = 5 * time.Second
 // heal reopens the embedded server's streams after a failed write, without a
 // restart of the service. It waits while the disk is full.
 func (q *Queue) heal() {
-	if q.server == nil {
+	if q.server == nil || !q.server.Running() { // it stops
 		return
 	}
 	broken := q.broken()
