@@ -2,7 +2,8 @@ package demo
 
 import (
 	"bytes"
-	"strings"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"headway/internal/engine"
@@ -48,7 +49,11 @@ func TestPromptsShareTextAsTheTraceSays(t *testing.T) {
 // newWork plays a trace at ten requests a second.
 func newWork(t *testing.T, trace string) *workload.Workload {
 	t.Helper()
-	read, err := workload.ReadTrace(strings.NewReader(trace), 1)
+	file := filepath.Join(t.TempDir(), "trace.jsonl")
+	if err := os.WriteFile(file, []byte(trace), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read, err := workload.ReadTraceFile(file, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

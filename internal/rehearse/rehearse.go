@@ -139,9 +139,6 @@ func (p *Pool) measured(o *api.LoggedOutcome, tokens int) (input, output int) {
 // Heads are the ids of the heads that requests had to choose from.
 func (p *Pool) Heads() []string { return slices.Sorted(maps.Keys(p.heads)) }
 
-// Requests is how many of the pool are played.
-func (p *Pool) Requests() int { return len(p.requests) }
-
 // profile is how the pool's heads are modeled, and what of it is not by the log.
 func (l *Log) profile(p *Pool) (profile engine.Profile, unknown []string) {
 	if l.Profile != nil {

@@ -117,21 +117,12 @@ func (l *leftOut) row(at time.Duration, input, output int) (r Row, ok bool) {
 	return Row{At: at, Input: input, Output: output}, true
 }
 
-// ReadTraceFile reads a trace file; an empty name means the built-in sample.
+// ReadTraceFile reads a trace file in one of the formats, gzipped or not; an empty
+// name means the built-in sample. Rows are sorted by time; those of equal times stay
+// in their order, but for coarse formats, where the seed spreads them up to the next
+// time. Errors wrap [ErrTrace].
 func ReadTraceFile(name string, seed uint64) (*Trace, error) {
 	trace, err := readFile(name)
-	if err != nil {
-		return nil, err
-	}
-	trace.Rows = trace.spread(trace.Rows, seed)
-	return trace, nil
-}
-
-// ReadTrace reads a trace in one of the formats, gzipped or not. Rows are sorted by
-// time; those of equal times stay in their order, but for coarse formats, where the
-// seed spreads them up to the next time. Errors wrap [ErrTrace].
-func ReadTrace(r io.Reader, seed uint64) (*Trace, error) {
-	trace, err := read(r)
 	if err != nil {
 		return nil, err
 	}

@@ -5,12 +5,22 @@ import (
 	"compress/gzip"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
+
+// readTrace is ReadTraceFile of a text.
+func readTrace(r io.Reader, seed uint64) (*Trace, error) {
+	trace, err := read(r)
+	if err == nil {
+		trace.Rows = trace.spread(trace.Rows, seed)
+	}
+	return trace, err
+}
 
 const (
 	mooncake = `{"timestamp": 0, "input_length": 1200, "output_length": 5, "hash_ids": [0, 7, 8]}
@@ -26,7 +36,7 @@ const (
 // rowsOf reads a trace.
 func rowsOf(t *testing.T, text string) []Row {
 	t.Helper()
-	trace, err := ReadTrace(strings.NewReader(text), 1)
+	trace, err := readTrace(strings.NewReader(text), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +122,7 @@ func TestTheDecisionLogIsATrace(t *testing.T) {
 	line := func(id, more string) string {
 		return `{"at":"2026-11-30T10:00:0` + id + `Z","regret_ms":3,"decision_id":"dec_` + id + `","model_type":"m` + more + "\n"
 	}
-	trace, err := ReadTrace(strings.NewReader(
+	trace, err := readTrace(strings.NewReader(
 		line("0", `","share":1,"session":"5e55","input_tokens":2000,"prompt_bytes":8000,"blocks":["0a","0b","0c","0d","0e","0f","10","11","12"],"outcome":{"output_tokens":30}`+"}")+
 			line("0", `","share":1,"input_tokens":2000,"outcome":{"output_tokens":30}}`)+
 			line("2", `2","share":0.5,"input_tokens":1100,"block_tokens":512,"blocks":["0a","1b"],"outcome":{"output_tokens":50}}`)+
@@ -144,7 +154,7 @@ func TestTheDecisionLogIsATrace(t *testing.T) {
 		`"}`: "line 1: input_tokens is missing", `","input_tokens":-1}`: "line 1: input_tokens: -1", `","input_tokens":9,"blocks":["x"]}`: `line 1: blocks: "x" is no hash`,
 		`","input_tokens":9,"outcome":{"output_tokens":-1}}`: "line 1: output_tokens: -1",
 	} {
-		if _, err := ReadTrace(strings.NewReader(line("0", more)), 1); !errors.Is(err, ErrTrace) || !strings.Contains(err.Error(), why) {
+		if _, err := readTrace(strings.NewReader(line("0", more)), 1); !errors.Is(err, ErrTrace) || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want %s", more, err, why)
 		}
 	}
@@ -152,7 +162,7 @@ func TestTheDecisionLogIsATrace(t *testing.T) {
 
 // What real traces have is played, and what cannot be is said.
 func TestReadTraceSaysWhatItLeavesOut(t *testing.T) {
-	trace, err := ReadTrace(strings.NewReader(azure+"2023-11-16 18:15:40,0,4\n2023-11-16 18:15:45,5,0\n2023-11-16 18:15:45,6,1\n"), 1)
+	trace, err := readTrace(strings.NewReader(azure+"2023-11-16 18:15:40,0,4\n2023-11-16 18:15:45,5,0\n2023-11-16 18:15:45,6,1\n"), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +200,7 @@ func TestReadTraceRefuses(t *testing.T) {
 		"a missing column":  {azure + "2023-11-16 18:15:50.9951690,1\n", "record on line 4: wrong number of fields"},
 		"broken gzip":       {"\x1f\x8b\x00", "EOF"},
 	} {
-		if _, err := ReadTrace(strings.NewReader(c.text), 1); !errors.Is(err, ErrTrace) || !strings.Contains(err.Error(), c.why) {
+		if _, err := readTrace(strings.NewReader(c.text), 1); !errors.Is(err, ErrTrace) || !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%s: %v, want %s", name, err, c.why)
 		}
 	}
@@ -205,7 +215,7 @@ func FuzzReadTrace(f *testing.F) {
 		f.Add([]byte("TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-10 00:00:00,1,1\n" + years + "-05-10 00:00:00,1,1\n0001-01-01 00:00:00,1,1\n"))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		trace, err := ReadTrace(bytes.NewReader(text), 1)
+		trace, err := readTrace(bytes.NewReader(text), 1)
 		if err != nil {
 			if !errors.Is(err, ErrTrace) {
 				t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 
 // Options say what is played. All but Seed are required.
 type Options struct {
-	Rows    []Row    // as [ReadTrace] returns them
+	Rows    []Row    // as [ReadTraceFile] returns them
 	Rate    float64  // mean arrivals per second, above 0
 	Models  []string // each conversation has one of them
 	Regions []string // each conversation has one of them
