@@ -128,7 +128,7 @@ func explain(w io.Writer, e *api.Explanation) {
 		paragraph(w, "region", e.Region+", "+e.RegionMode)
 	}
 	fmt.Fprintln(w)
-	t := &terminal.Table{Columns: []string{"", "HEAD", "REGION", "COST", "REMOVED BY", "SIGNALS"}, Limit: terminal.PageWidth}
+	t := &terminal.Table{Columns: []string{"", "HEAD", "REGION", "COST", "REMOVED BY", "TERMS AND SIGNALS"}, Limit: terminal.PageWidth}
 	for i := range e.Candidates {
 		c := &e.Candidates[i]
 		mark, cost := "", "-"
@@ -139,6 +139,9 @@ func explain(w io.Writer, e *api.Explanation) {
 			cost = fmt.Sprintf("%.4g", *c.Cost)
 		}
 		var signals []string
+		for _, t := range c.Terms {
+			signals = append(signals, strings.TrimSpace(fmt.Sprintf("%s %.4g %s", t.Name, t.Value, t.Unit)))
+		}
 		for _, s := range c.Signals {
 			text := fmt.Sprintf("%s=%.4g", s.Name, s.Value)
 			if s.Used {

@@ -60,11 +60,7 @@ func (d *drainRehearsal) run(cmd *cobra.Command, args []string) error {
 func (d *drainRehearsal) show(c *call, id string) error {
 	s := &logSource{remote: d.remote, last: d.last}
 	log := rehearse.NewLog(mostPlayed)
-	made, err := s.load(c, log)
-	if err != nil {
-		return err
-	}
-	base, err := s.base(c, made)
+	base, err := s.load(c, log)
 	if err != nil {
 		return err
 	}

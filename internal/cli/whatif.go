@@ -94,11 +94,7 @@ func (w *whatIf) run(c *call, s *logSource) error {
 	if err != nil {
 		return err
 	}
-	made, err := s.load(c, log)
-	if err != nil {
-		return err
-	}
-	base, err := s.base(c, made)
+	base, err := s.load(c, log)
 	if err != nil {
 		return err
 	}
@@ -162,10 +158,20 @@ func (s *logSource) base(c *call, made map[string]int) (*contender, error) {
 	return &contender{"in force", p}, nil
 }
 
-// load reads the log, and counts the decisions of each strategy.
-func (s *logSource) load(c *call, log *rehearse.Log) (made map[string]int, err error) {
+// load reads the log, and returns what others are compared with.
+func (s *logSource) load(c *call, log *rehearse.Log) (*contender, error) {
+	made, err := s.read(c, log)
+	if err != nil {
+		return nil, err
+	}
+	return s.base(c, made)
+}
+
+// read reads the log, and counts the decisions of each strategy.
+func (s *logSource) read(c *call, log *rehearse.Log) (made map[string]int, err error) {
 	made = map[string]int{}
 	lines, write := io.Pipe()
+	defer func() { _ = lines.Close() }() // a writer that has more ends
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	go func() { _ = write.CloseWithError(s.copy(ctx, c, write)) }()

@@ -2,6 +2,7 @@ package routing
 
 import (
 	"log/slog"
+	"maps"
 
 	"headway/internal/strategy"
 )
@@ -22,4 +23,5 @@ func (t distrusted) look(paces map[string]*strategy.Pace, log *slog.Logger) {
 			log.Info("heads report the cached tokens again that their prompts should have", slog.String("model_type", model))
 		}
 	}
+	maps.DeleteFunc(t, func(model string, _ bool) bool { return paces[model] == nil })
 }

@@ -113,6 +113,17 @@ func (k *Known) Ended(h *fleet.Head, modelType string, w fleet.Work, e End) {
 	}
 }
 
+// Keep forgets what is known of the model types that no head serves any more.
+func (k *Known) Keep(serves func(modelType string) bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	old := *k.paces.Load()
+	next := maps.Clone(old)
+	if maps.DeleteFunc(next, func(model string, _ *Pace) bool { return !serves(model) }); len(next) < len(old) {
+		k.paces.Store(&next)
+	}
+}
+
 // Paces are those of the model types that requests came for.
 func (k *Known) Paces() map[string]*Pace { return *k.paces.Load() }
 
