@@ -19,6 +19,7 @@ type scratch struct {
 	in      strategy.Input
 	last    []strategy.Tier // the last resort: tiers of ejected heads
 	session uint64
+	work    fleet.Work // of the place that was taken; what is known of the pool may change meanwhile
 	picks   [1 + strategy.MaxAlternatives]strategy.Pick
 	more    [strategy.MaxAlternatives]strategy.Pick
 }
@@ -49,7 +50,9 @@ func (r *Router) place(c *choice, s *scratch) (pick, picks int) {
 				break
 			}
 			for i := range n {
-				if h := s.picks[i].Head; c.rehearsed || h.Live.TryAcquire(h.MaxInFlight, s.in.Work(h)) {
+				h := s.picks[i].Head
+				s.work = in.Work(h)
+				if c.rehearsed || h.Live.TryAcquire(h.MaxInFlight, s.work) {
 					return i, n
 				}
 			}
@@ -122,7 +125,7 @@ func (r *Router) decision(c *choice, s *scratch, i, n int) *Decision {
 		Strategy: c.plan.Spec.Name, ModelType: c.pool.ModelType, Region: c.region,
 		PolicyRevision: c.policy.Revision, Rule: int32(c.plan.Rule),
 		At: in.Now, ttl: milliseconds(cmp.Or(in.Request.TTL, r.o.ReservationTTL)), caller: in.Request.Caller,
-		work: in.Work(s.picks[i].Head), predicted: float32(in.Predict(s.picks[i].Head)),
+		work: s.work, predicted: float32(in.Predict(s.picks[i].Head)),
 		Distance: tier.Distance, Candidates: c.compared(in),
 		Spilled: away && !across, Cheaper: away && across, Astray: c.region == "" && in.Request.Region != "",
 		Sticky: in.Recalled.Head == s.picks[i].Head,

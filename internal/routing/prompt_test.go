@@ -250,3 +250,75 @@ func TestWholeAnswersTeachNoSpeed(t *testing.T) {
 		}
 	})
 }
+
+// The work of a trial is given back as it was taken, also where its alternatives are
+// chosen by what is known of sessions.
+func TestATrialGivesItsWorkBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := ejecting(t, "a", "b")
+		caller(w)
+		req := prompt(1, 2, 3, 4)
+		req.Exclude = []string{"b"}
+		w.done(w.decide(req), 0)
+		w.eject("a", "b")
+		time.Sleep(11 * time.Second)
+		d := w.decide(prompt(1, 2, 3, 4))
+		if !d.Trial || d.Head.ID != "a" {
+			t.Fatalf("decided for %s, want the trial of a", d.Head.ID)
+		}
+		if work := d.Work(); work.New > 1 || w.live("a").OwnPending() != int64(work.Pending) {
+			t.Errorf("the trial brings %+v, and the head has %d pending tokens", work, w.live("a").OwnPending())
+		}
+		if w.done(d, 1999); w.live("a").OwnPending() != 0 {
+			t.Errorf("%d pending tokens at a head without requests", w.live("a").OwnPending())
+		}
+	})
+}
+
+// Where all heads of the near region are full and one of the far region is not, that
+// gets the requests; where all are full the near ones do.
+func TestFullRegionsOverflow(t *testing.T) {
+	for _, spec := range strategy.Specs() {
+		t.Run(spec.Name, func(t *testing.T) {
+			w := newWorld(t, nil)
+			caller(w)
+			w.policy("regions: {us: {distances_ms: {eu: 20}}}\ncaller_may: [strategy, region_mode]\ndefault_strategy: adaptive")
+			leases := map[string]fleet.Lease{"a": w.head("a", "us", nil), "b": w.head("b", "us", nil), "c": w.head("c", "eu", nil)}
+			says := func(id string, kv float64) {
+				load := fleet.UnknownLoad()
+				load.InFlight, load.KVCacheUsage = 3, kv
+				_, err := w.fleet.Report(id, fleet.StatusReport{Epoch: leases[id].Epoch, Status: fleet.StatusActive, Load: load})
+				check(t, err)
+			}
+			req := prompt(1, 2, 3, 4)
+			req.Strategy, req.Region, req.RegionMode = spec.Name, "us", strategy.RegionPrefer
+			places := func() (list []string) {
+				for range 20 {
+					d := w.decide(req)
+					list = append(list, d.Head.Region)
+					w.done(d, 0)
+				}
+				return list
+			}
+			says("a", 0.99)
+			says("b", 0.3)
+			says("c", 0.1)
+			if got := places(); slices.Contains(got, "eu") {
+				t.Errorf("with room in the region: %v", got)
+			}
+			says("b", 0.99)
+			if got := places(); slices.Contains(got, "us") {
+				t.Errorf("with a full region: %v", got)
+			}
+			req.RegionMode = strategy.RegionRequire
+			if got := places(); slices.Contains(got, "eu") {
+				t.Errorf("out of the region that is required: %v", got)
+			}
+			req.RegionMode = strategy.RegionPrefer
+			says("c", 0.99)
+			if got := places(); slices.Contains(got, "eu") {
+				t.Errorf("with all full: %v", got)
+			}
+		})
+	}
+}

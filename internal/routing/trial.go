@@ -24,13 +24,16 @@ func (r *Router) tryEjected(c *choice, s *scratch) *Decision {
 	from := in.Rand.Uint64() % uint64(len(trials))
 	for i := range uint64(min(len(trials), trialsLooked)) {
 		h := trials[(from+i)%uint64(len(trials))]
-		if in.Excluded(h) || in.Skips(h) || !h.Outcomes.TryTrial(h, s.in.Work(h)) {
+		if in.Excluded(h) || in.Skips(h) {
+			continue
+		}
+		if s.work = in.Work(h); !h.Outcomes.TryTrial(h, s.work) {
 			continue
 		}
 		n := 1
 		if len(in.Tiers) > 0 {
 			n += c.plan.Strategy.Choose(in, s.picks[1:])
-			in.Recalled = strategy.Recalled{} // the session keeps its head
+			in.ForgetSession() // it keeps its head
 		} else {
 			in.Tiers, s.last = s.last, nil // it has a tier to stand in
 		}

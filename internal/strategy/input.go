@@ -125,6 +125,11 @@ func (in *Input) Remembered() *fleet.Head {
 	return in.Recalled.Head
 }
 
+// ForgetSession undoes that a strategy asked for the session's head.
+func (in *Input) ForgetSession() {
+	in.Recalled.Asked, in.Recalled.Found, in.Recalled.Head = false, false, nil
+}
+
 // Available reports whether the head has a place, does not report that it is full,
 // and is not excluded. With FullOnly, which is for when no other head is left, it
 // must report that it is full.
@@ -175,6 +180,30 @@ func (in *Input) Takes(h *fleet.Head) bool {
 	full := !l.AwayUntil(in.Now).IsZero() || l.Crowded(own, limit, in.Now)
 	in.Passed = in.Passed || full && !in.FullOnly
 	return full == in.FullOnly
+}
+
+// spills reports whether a farther tier is to be chosen from, since all heads of this
+// one are full and one of that is not.
+func (in *Input) spills() bool {
+	if in.FullOnly || in.At+1 >= len(in.Tiers) || in.anyAvailable(in.At) {
+		return false
+	}
+	for at := in.At + 1; at < len(in.Tiers); at++ {
+		if in.anyAvailable(at) {
+			return true
+		}
+	}
+	return false
+}
+
+func (in *Input) anyAvailable(tier int) bool {
+	r := &in.Tiers[tier].Ranked
+	for i := range r.Heads {
+		if in.fits(r, i) {
+			return true
+		}
+	}
+	return false
 }
 
 // Skips reports whether the head asked for a pause, which the request respects.

@@ -31,5 +31,5 @@ func (in *Input) Restore(b *Before) {
 func (in *Input) Shadow(n int) {
 	in.shadow, in.Rand = n, Rand{Mix(in.Rand.state, uint64(n))}
 	in.At, in.FullOnly, in.Passed = 0, false, false
-	in.Recalled.Asked, in.Recalled.Found, in.Recalled.Head = false, false, nil
+	in.ForgetSession()
 }

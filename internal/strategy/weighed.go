@@ -171,6 +171,9 @@ func scoreWeighed[S coster](s S, in *Input, scores []float64) {
 // chooseWeighed is Choose of a coster: the heads of the least costs, in a large tier of
 // some, unless none of those takes the request.
 func chooseWeighed[S coster](s S, in *Input, picks []Pick) int {
+	if in.spills() {
+		return 0
+	}
 	if r := &in.Tier().Ranked; r.Places != nil {
 		if n := chooseAmong(s, in, in.some(r), picks); n > 0 {
 			return n
