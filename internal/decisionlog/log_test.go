@@ -196,6 +196,18 @@ func TestADecisionUnderWayIsRead(t *testing.T) {
 	}
 }
 
+// The time of a whole answer is not logged as that of its first token.
+func TestAWholeAnswerHasNoFirstToken(t *testing.T) {
+	w := newWorld(t, nil)
+	w.heads(1)
+	d := w.decide(strategy.Request{})
+	w.router.Answered(d)
+	w.router.End(d, routing.Outcome{Result: routing.ResultOK, TTFT: 900, Duration: 901, Whole: true})
+	if o := w.read(decisionlog.Query{})[0].Outcome; o == nil || o.TTFTMs != nil || o.DurationMs == nil || *o.DurationMs != 901 {
+		t.Errorf("%+v", o)
+	}
+}
+
 func TestTheWorstAreFound(t *testing.T) {
 	w := newWorld(t, nil)
 	w.heads(4)

@@ -54,10 +54,14 @@ func (l *Log) record(e *entry) *api.LoggedDecision {
 }
 
 func outcome(o *routing.Outcome) *api.LoggedOutcome {
-	return &api.LoggedOutcome{
-		Result: o.Result.String(), StatusCode: known(o.StatusCode), TTFTMs: measured(o.TTFT), DurationMs: measured(o.Duration),
+	logged := &api.LoggedOutcome{
+		Result: o.Result.String(), StatusCode: known(o.StatusCode), DurationMs: measured(o.Duration),
 		InputTokens: known(o.InputTokens), OutputTokens: known(o.OutputTokens), CachedTokens: known(o.CachedTokens),
 	}
+	if ms, ok := o.FirstToken(); ok {
+		logged.TTFTMs = rounded(ms)
+	}
+	return logged
 }
 
 func known(n int64) *int64 {

@@ -173,11 +173,17 @@ func (w *Watch) Ended(d *routing.Decision, o *routing.Outcome, late bool) {
 // firstToken compares the time to the first token with what was expected and with
 // the objective.
 func (w *Watch) firstToken(n counter, d *routing.Decision, o *routing.Outcome) {
-	took := o.TTFT
+	took, ok := o.FirstToken()
 	if at := d.FirstTokenAt(); took <= 0 && !at.IsZero() {
-		took = float64(at.Sub(d.At)) / float64(time.Millisecond)
+		took, ok = float64(at.Sub(d.At))/float64(time.Millisecond), !o.Whole
 	}
 	if took <= 0 {
+		return
+	}
+	if !ok { // the first token came no later than the whole answer, and when is not known
+		if took <= w.objective(d) {
+			n.add(met, 1)
+		}
 		return
 	}
 	n.add(observed, 1)

@@ -271,6 +271,47 @@ func TestOnlyWhatIsSaidCounts(t *testing.T) {
 	})
 }
 
+// The time of a whole answer is not that of its first token: it says nothing of how far
+// expected times are off, and of the objective only that it was met.
+func TestTheTimeOfAWholeAnswerIsNoFirstToken(t *testing.T) {
+	play(t, 1, func(w *world) {
+		w.traffic("adaptive", 50)
+		w.open.Wait()
+		answer := func(after time.Duration, o routing.Outcome) (before, then effectiveness.Effect) {
+			before = w.watch.Report(time.Hour, "")["adaptive"]
+			d, err := w.router.Decide(&strategy.Request{ModelType: "m", InputTokens: 1000})
+			w.check(err)
+			time.Sleep(after)
+			w.router.Answered(d)
+			o.Result, o.CachedTokens = routing.ResultOK, fleet.Unknown
+			w.router.End(d, o)
+			return before, w.watch.Report(time.Hour, "")["adaptive"]
+		}
+		for name, o := range map[string]routing.Outcome{
+			"by the data plane":        {Whole: true},
+			"with its time":            {Whole: true, TTFT: 1},
+			"as the caller reports it": {TTFT: 1, Duration: 1, OutputTokens: 20},
+		} {
+			for _, after := range []time.Duration{time.Second, 3 * time.Second} {
+				if o.TTFT > 0 {
+					o.TTFT, o.Duration = ms(after), ms(after)
+				}
+				before, then := answer(after, o)
+				if then.Predictions != before.Predictions || then.TTFT != before.TTFT || then.Missed != before.Missed {
+					t.Errorf("%s after %v: %+v, before %+v", name, after, then, before)
+				}
+				if met := then.Met > before.Met; met != (after < 2*time.Second) {
+					t.Errorf("%s after %v: the objective of 2 s is met: %v", name, after, met)
+				}
+			}
+		}
+		before, then := answer(time.Second, routing.Outcome{TTFT: 1000, Duration: 1000, OutputTokens: 1})
+		if then.Predictions != before.Predictions+1 {
+			t.Error("an answer of one token has its first with the end")
+		}
+	})
+}
+
 // Long prompts have more time for their first token, by what a head without other
 // requests takes.
 func TestTheObjectiveGrowsWithThePrompt(t *testing.T) {

@@ -173,7 +173,7 @@ func TestARequestIsAnsweredByAHead(t *testing.T) {
 	}
 	p.settled()
 	o, ended := p.decisionOf(a.Header).Outcome()
-	if !ended || o.Result != routing.ResultOK || o.OutputTokens != 20 || o.InputTokens <= 0 || o.TTFT <= 0 {
+	if !ended || o.Result != routing.ResultOK || o.OutputTokens != 20 || o.InputTokens <= 0 || o.TTFT <= 0 || !o.Whole {
 		t.Errorf("the outcome is %+v, %t", o, ended)
 	}
 }
@@ -199,7 +199,7 @@ func TestAStreamIsPassedOnAsItComes(t *testing.T) {
 	}
 	p.settled()
 	o, _ := p.decisionOf(a.Header).Outcome()
-	if o.Result != routing.ResultOK || o.TTFT <= 0 || o.TTFT > o.Duration {
+	if o.Result != routing.ResultOK || o.TTFT <= 0 || o.TTFT > o.Duration || o.Whole {
 		t.Errorf("the outcome is %+v", o)
 	}
 }

@@ -59,6 +59,7 @@ func (a *attempt) outcome(result routing.Result, status int) routing.Outcome {
 	o := routing.Outcome{
 		Result: result, StatusCode: int64(status), TTFT: float64(fleet.Unknown), Duration: millis(now.Sub(a.sent)),
 		InputTokens: a.usage.Input, OutputTokens: a.usage.Output, CachedTokens: a.usage.Cached,
+		Whole: a.events == nil,
 	}
 	if status == 0 {
 		o.StatusCode = fleet.Unknown

@@ -367,9 +367,9 @@ func (m *metrics) ended(d *Decision, o *Outcome, late bool) {
 		m.late[o.Result].Inc()
 	}
 	d.stats.results[o.Result].Add(1)
-	if o.TTFT > 0 {
+	if ms, ok := o.FirstToken(); ok {
 		d.stats.ttfts.Add(1)
-		d.stats.ttftMs.Add(uint64(o.TTFT + 0.5))
+		d.stats.ttftMs.Add(uint64(ms + 0.5))
 	}
 }
 

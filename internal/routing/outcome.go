@@ -37,7 +37,7 @@ func ParseResult(s string) (Result, bool) {
 type Outcome struct {
 	Result       Result
 	StatusCode   int64
-	TTFT         float64 // ms to the first token
+	TTFT         float64 // ms to the first token, or to the whole answer; see FirstToken
 	Duration     float64 // ms
 	InputTokens  int64
 	OutputTokens int64
@@ -45,7 +45,15 @@ type Outcome struct {
 	Fault        string // what the data plane found at fault, as in headway_proxy_call_failures_total; "": nothing
 	Unhedged     bool   // a hedge was due, and refused since as many requests are hedged as may be
 	Estimated    bool   // tokens of input or output are not the head's counts
+	Whole        bool   // the answer was no stream: TTFT is the time of all of it
 	At           time.Time
+}
+
+// FirstToken is the time to the first token in ms; ok is false where only that of the
+// whole answer is known. A first token that comes with the last one of several is none.
+func (o *Outcome) FirstToken() (ms float64, ok bool) {
+	atTheEnd := o.Duration > 0 && o.TTFT >= o.Duration && o.OutputTokens > 1
+	return o.TTFT, o.TTFT > 0 && !o.Whole && !atTheEnd
 }
 
 // finish ends the decision's reservation, and reports whether it had not ended
