@@ -148,7 +148,7 @@ var rooms = map[string]room{
 		others: []string{metrics},
 	},
 	"internal/httpapi": {
-		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/decisionlog", "internal/effectiveness", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address", "internal/openai", "internal/proxy"},
+		ours:   []string{"api", "internal/access", "internal/audit", "internal/apiv1", "internal/decisionlog", "internal/effectiveness", "internal/rehearse", "internal/live", "internal/event", "internal/fleet", "internal/registry", "internal/routing", "internal/strict", "internal/trail", "internal/policy", "internal/strategy", "internal/address", "internal/openai", "internal/proxy"},
 		others: []string{metrics, json, yaml, websocket, "github.com/klauspost/compress", "golang.org/x/time"},
 	},
 	"internal/boltstore": {

@@ -415,6 +415,7 @@ const (
 	CodeHeadNotFound        = "head_not_found"
 	CodeStaleEpoch          = "stale_epoch"
 	CodeNotEjected          = "not_ejected"
+	CodeTooFewRequests      = "too_few_requests"
 	CodeHeadContested       = "head_contested"
 	CodeFleetFull           = "fleet_full"
 	CodeOverloaded          = "overloaded"

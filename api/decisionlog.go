@@ -49,3 +49,31 @@ type LoggedOutcome struct {
 	OutputTokens *int64   `json:"output_tokens,omitempty"`
 	CachedTokens *int64   `json:"cached_tokens,omitempty"`
 }
+
+// DrainRehearsal is what it is predicted to lead to that a head is drained. Requests of
+// the decision log are played on a simulated fleet, with the head and without it.
+type DrainRehearsal struct {
+	Head       string          `json:"head"`
+	Since      time.Time       `json:"since"` // of decisions that were played
+	ModelTypes []RehearsedPool `json:"model_types"`
+}
+
+// RehearsedPool is a model type of a head that is rehearsed to be drained.
+type RehearsedPool struct {
+	ModelType   string           `json:"model_type"`
+	HeadsLeft   int              `json:"heads_left"` // that take its requests without the head
+	Before      RehearsedFigures `json:"before"`
+	After       RehearsedFigures `json:"after"`
+	CarriesLoad bool             `json:"carries_load"` // they answer as many requests in time, but for 5 %
+	Assumed     []string         `json:"assumed"`      // what the model of the heads does not have from the log
+}
+
+// RehearsedFigures are what callers would have seen.
+type RehearsedFigures struct {
+	Requests  int     `json:"requests"`
+	Failed    int     `json:"failed"`
+	P50TTFTMs float64 `json:"p50_ttft_ms"`
+	P95TTFTMs float64 `json:"p95_ttft_ms"`
+	Goodput   float64 `json:"goodput"`  // share within the objective
+	HitRate   float64 `json:"hit_rate"` // share of prompt tokens that were cached
+}

@@ -2,10 +2,13 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
+	"time"
 
 	"headway/api"
 )
@@ -56,6 +59,23 @@ func reporting(id string, r *api.StatusReport) *call {
 // PatchHead changes the operator's settings of a head and returns the head.
 func (c *Client) PatchHead(ctx context.Context, id string, p api.HeadPatch) (api.Head, error) {
 	return fetch[api.Head](ctx, c, &call{what: "change head " + id, method: http.MethodPatch, path: headPath(id), in: p, idempotent: true})
+}
+
+// RehearseDrain predicts what it would lead to that a head is drained, by the requests of
+// the last time (0: 10 minutes), and changes nothing. It takes up to half a minute. It
+// fails with ErrConflict if the decision log has too few requests of the head, and with
+// ErrRateLimited while it is read for another caller.
+func (c *Client) RehearseDrain(ctx context.Context, id string, last time.Duration) (r api.DrainRehearsal, err error) {
+	k := &call{what: "rehearse the drain of head " + id, method: http.MethodPost, path: headPath(id) + "/drain-rehearsal", query: values("last", span(last))}
+	answer, err := c.read(ctx, k, maxAnswer) // without the timeout of calls
+	if err != nil {
+		return r, err
+	}
+	defer func() { _ = answer.Close() }()
+	if err := json.NewDecoder(answer).Decode(&r); err != nil {
+		return r, fmt.Errorf("%s: %w: %w", k.what, ErrAnswer, err)
+	}
+	return r, nil
 }
 
 // EndEjection ends a head's ejection. It fails with ErrNotFound if the head is

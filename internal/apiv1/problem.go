@@ -95,6 +95,7 @@ var kinds = map[string]struct {
 	api.CodeStaleEpoch:          {http.StatusConflict, "Stale epoch"},
 	api.CodeHeadContested:       {http.StatusConflict, "Head id in use"},
 	api.CodeNotEjected:          {http.StatusNotFound, "Head not ejected"},
+	api.CodeTooFewRequests:      {http.StatusConflict, "Too few requests"},
 	api.CodeFleetFull:           {http.StatusInsufficientStorage, "Fleet full"},
 	api.CodeOverloaded:          {http.StatusServiceUnavailable, "Overloaded"},
 	api.CodeStateUnavailable:    {http.StatusServiceUnavailable, "State unavailable"},

@@ -87,6 +87,7 @@ var hostileAnswers = map[string]any{
 	"GET /api/v1/heads/x":                          hostileOf[api.Head](),
 	"POST /api/v1/heads":                           hostileOf[api.RegistrationAnswer](),
 	"PATCH /api/v1/heads/x":                        hostileOf[api.Head](),
+	"POST /api/v1/heads/x/drain-rehearsal":         hostileOf[api.DrainRehearsal](),
 	"POST /api/v1/decisions":                       hostileOf[api.Decision](),
 	"GET /api/v1/strategies":                       hostileStrategies(),
 	"GET /api/v1/decision-log":                     hostileOf[api.LoggedDecision](),
@@ -159,7 +160,7 @@ var (
 	hostileCalls = map[string]string{
 		"status": "", "doctor": "", "watch": "--count 1", "decide": "--model-type m --explain", "decisions worst": "", "decisions export": "",
 		"heads list": "", "heads watch": "", "heads get": "x", "heads register": "x --endpoint http://127.0.0.1:1 --model-type m --region r",
-		"heads drain": "x", "heads undrain": "x", "heads maintenance": "x", "heads remove": "x", "heads reinstate": "x",
+		"heads drain": "x --rehearse", "heads undrain": "x", "heads maintenance": "x", "heads remove": "x", "heads reinstate": "x",
 		"policy get": "", "policy diff": "policy.yaml", "policy validate": "policy.yaml", "policy apply": "policy.yaml", "policy history": "", "policy restore": "1",
 		"strategies list": "", "strategies show": "x", "strategies compare": "",
 		"keys create": "--role viewer --name x", "keys list": "", "keys set": "x --weight 2", "keys revoke": "x --yes",

@@ -170,6 +170,11 @@ func (s *logSource) load(c *call, log *rehearse.Log) (*contender, error) {
 // read reads the log, and counts the decisions of each strategy.
 func (s *logSource) read(c *call, log *rehearse.Log) (made map[string]int, err error) {
 	made = map[string]int{}
+	defer func() {
+		if !log.Since.IsZero() {
+			c.note("only the newest %d requests at most are played, from %s on\n", mostPlayed, log.Since.Format(time.RFC3339))
+		}
+	}()
 	lines, write := io.Pipe()
 	defer func() { _ = lines.Close() }() // a writer that has more ends
 	ctx, cancel := context.WithCancel(c.Context())
@@ -184,10 +189,7 @@ func (s *logSource) read(c *call, log *rehearse.Log) (made map[string]int, err e
 			return nil, fmt.Errorf("read the decision log: %w", err)
 		}
 		made[d.Strategy]++
-		if !log.Add(&d) {
-			c.note("only the first %d requests are played\n", mostPlayed)
-			return made, nil
-		}
+		log.Add(&d)
 	}
 }
 

@@ -51,8 +51,6 @@ func loggingService(t *testing.T, lines string) string {
 		case "/api/v1/policy":
 			w.Header().Set("ETag", `"1"`)
 			fmt.Fprint(w, `{"default_strategy":"round_robin"}`)
-		case "/api/v1/heads/a", "/api/v1/heads/c":
-			fmt.Fprintf(w, `{"id":%q}`, r.URL.Path[len("/api/v1/heads/"):])
 		default:
 			t.Errorf("%s %s: nothing may be changed", r.Method, r.URL.Path)
 			w.WriteHeader(http.StatusNotFound)
@@ -93,23 +91,39 @@ func TestAnotherPolicyIsPlayed(t *testing.T) {
 }
 
 func TestADrainIsRehearsed(t *testing.T) {
-	url := loggingService(t, loggedLines(t, 200))
-	code, out, errs := forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", url, "--json")
-	var all []rehearsed
-	if err := json.Unmarshal([]byte(out), &all); err != nil || code != exitOK {
+	figures := api.RehearsedFigures{Requests: 200, P50TTFTMs: 80, P95TTFTMs: 120, Goodput: 1, HitRate: 0.4}
+	later := api.RehearsedFigures{Requests: 200, P50TTFTMs: 110, P95TTFTMs: 400, Goodput: 0.9, HitRate: 0.5}
+	said := api.DrainRehearsal{Head: "a", Since: time.Now(), ModelTypes: []api.RehearsedPool{
+		{ModelType: "m", HeadsLeft: 1, Before: figures, After: later, CarriesLoad: true, Assumed: []string{"the size of the KV cache is that of llama8b-h100"}},
+		{ModelType: "n", Before: figures, After: api.RehearsedFigures{Requests: 200, Failed: 200}},
+	}}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.URL.String() {
+		case "POST /api/v1/heads/a/drain-rehearsal?last=10m0s":
+			_ = json.NewEncoder(w).Encode(said)
+		case "POST /api/v1/heads/c/drain-rehearsal?last=5m0s":
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusConflict)
+			_ = json.NewEncoder(w).Encode(api.Problem{Status: http.StatusConflict, Code: api.CodeTooFewRequests, Detail: "Too few."})
+		default:
+			t.Errorf("%s %s: nothing may be changed", r.Method, r.URL)
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	t.Cleanup(s.Close)
+	code, out, errs := forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", s.URL, "--json")
+	var got api.DrainRehearsal
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != exitOK || len(got.ModelTypes) != 2 || got.ModelTypes[0].After != later {
 		t.Fatalf("exit %d: %s%s", code, out, errs)
 	}
-	if r := all[0]; len(all) != 1 || r.Heads != 1 || r.Requests != 200 || r.P95Ms < r.P50Ms || r.WithoutP95 < r.WithoutP50 || r.WithoutP50 <= 0 || r.Failed != 0 || !r.Carries {
-		t.Errorf("%+v", all)
-	}
-	_, out, errs = forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", url)
-	noneObeyed(t, "the table", out+errs)
-	has(t, out, "HEADS LEFT", " ms -> ", "yes")
-	if code, _, errs := forAWhile(t, "heads", "drain", "c", "--rehearse", "--server", url); code != exitUnavailable || !strings.Contains(errs, "too few requests of c within 10m0s") {
+	_, out, errs = forAWhile(t, "heads", "drain", "a", "--rehearse", "--server", s.URL)
+	has(t, out, "HEADS LEFT", "80 ms -> 110 ms", "120 ms -> 400 ms", "100.0% -> 90.0%", "40.0% -> 50.0%", "yes", "NO")
+	has(t, errs, "m: the size of the KV cache is that of llama8b-h100")
+	if code, _, errs := forAWhile(t, "heads", "drain", "c", "--rehearse", "--last", "5m", "--server", s.URL); code != exitConflict || !strings.Contains(errs, "Too few.") {
 		t.Errorf("a head without requests: exit %d: %s", code, errs)
 	}
 	for _, wrong := range []string{"a b --rehearse", "a --last 5m", "a --rehearse --last 0s"} {
-		if code, out, errs := forAWhile(t, strings.Fields("heads drain --server "+url+" "+wrong)...); code != exitUsage {
+		if code, out, errs := forAWhile(t, strings.Fields("heads drain --server "+s.URL+" "+wrong)...); code != exitUsage {
 			t.Errorf("%q: exit %d: %s%s", wrong, code, out, errs)
 		}
 	}

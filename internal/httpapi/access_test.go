@@ -116,13 +116,14 @@ func closed(t testing.TB) (w *world, secrets map[access.Role]string) {
 // needs is what each route must want. A route that is not here must not be
 // there.
 var needs = map[string]access.Permission{
-	"POST /api/v1/heads":                 access.BeHead,
-	"GET /api/v1/heads":                  access.Read,
-	"GET /api/v1/heads/{id}":             access.Read,
-	"PATCH /api/v1/heads/{id}":           access.Operate,
-	"DELETE /api/v1/heads/{id}":          access.BeHead,
-	"PUT /api/v1/heads/{id}/status":      access.BeHead,
-	"DELETE /api/v1/heads/{id}/ejection": access.Operate,
+	"POST /api/v1/heads":                      access.BeHead,
+	"GET /api/v1/heads":                       access.Read,
+	"GET /api/v1/heads/{id}":                  access.Read,
+	"PATCH /api/v1/heads/{id}":                access.Operate,
+	"POST /api/v1/heads/{id}/drain-rehearsal": access.Operate,
+	"DELETE /api/v1/heads/{id}":               access.BeHead,
+	"PUT /api/v1/heads/{id}/status":           access.BeHead,
+	"DELETE /api/v1/heads/{id}/ejection":      access.Operate,
 
 	"POST /api/v1/decisions":               access.Decide,
 	"GET /api/v1/decisions":                access.Read,

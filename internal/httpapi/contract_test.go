@@ -83,6 +83,7 @@ func TestDescriptionAndTypesHaveTheSameFields(t *testing.T) {
 		"Event": api.Event{}, "Snapshot": api.Snapshot{}, "Lost": api.Lost{}, "Subscription": api.Subscription{},
 		"Envelope": api.Envelope{}, "AdminNotice": api.AdminNotice{}, "DeadLetter": api.DeadLetter{},
 		"StateReport":    api.StateReport{},
+		"DrainRehearsal": api.DrainRehearsal{}, "RehearsedPool": api.RehearsedPool{}, "RehearsedFigures": api.RehearsedFigures{},
 		"LoggedDecision": api.LoggedDecision{}, "LoggedHead": api.LoggedHead{}, "LoggedOutcome": api.LoggedOutcome{},
 	} {
 		schema, ok := c.document.Components.Schemas[name]
@@ -226,6 +227,10 @@ func TestUsualAnswersAreAsDescribed(t *testing.T) {
 	ask(http.StatusOK, "GET", "/api/v1/decisions?cursor="+page2.NextCursor, "")
 
 	ask(http.StatusOK, "GET", "/api/v1/decision-log?last=1h&limit=3", "")
+	for range 50 {
+		ask(http.StatusOK, "POST", "/api/v1/decisions", `{"model_type":"llama-3.1-8b","input_tokens":100}`)
+	}
+	ask(http.StatusOK, "POST", "/api/v1/heads/bare/drain-rehearsal?last=1m", "")
 	ask(http.StatusOK, "GET", "/api/v1/strategies", "")
 	ask(http.StatusOK, "GET", "/api/v1/strategies?window=1h&model_type="+llama, "")
 	document, faults := policy.Parse([]byte(`{"default_strategy":"round_robin","rules":[{"match":{"model_type":"llama*","region":"eu-*"},"strategy":"geo_preferred","region_mode":"require"}],`+
@@ -374,6 +379,7 @@ func TestEveryProblemIsAsDescribed(t *testing.T) {
 		{exchange{"DELETE", "/api/v1/heads/absent", "", 404, nil}, api.CodeHeadNotFound},
 		{exchange{"PUT", "/api/v1/heads/a/status", `{"epoch":9999,"status":"active"}`, 409, nil}, api.CodeStaleEpoch},
 		{exchange{"DELETE", "/api/v1/heads/a/ejection", "", 404, nil}, api.CodeNotEjected},
+		{exchange{"POST", "/api/v1/heads/a/drain-rehearsal", "", 409, nil}, api.CodeTooFewRequests},
 		{exchange{"POST", "/api/v1/heads", strings.Replace(headBody("a"), "10.0.0.1", "10.0.0.2", 1), 409, nil}, api.CodeHeadContested},
 		{exchange{"POST", "/api/v1/decisions", `{"model_type":"nothing"}`, 404, nil}, api.CodeUnknownModelType},
 		{exchange{"GET", "/api/v1/decisions/dec_00000000000000000000000000000000", "", 404, nil}, api.CodeDecisionNotFound},

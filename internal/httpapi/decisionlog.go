@@ -13,22 +13,31 @@ import (
 // usualWorst is how many of the worst decisions are shown.
 const usualWorst = 20
 
-// readDecisionLog sends lines of the decision log. One request at a time reads it, since
-// that takes a processor for as long as it lasts.
+// readDecisionLog sends lines of the decision log.
 func (s *Server) readDecisionLog(w *answer, r *http.Request) error {
 	q, err := logQuery(r, time.Now())
 	if err != nil {
 		return err
 	}
+	return s.readLog(func(log *decisionlog.Log) error { return s.sendLog(w, r, log, q) })
+}
+
+// readLog lets one request at a time read the decision log, since that takes a processor
+// for as long as it lasts.
+func (s *Server) readLog(read func(*decisionlog.Log) error) error {
 	if s.o.DecisionLog == nil {
-		return noDecisionLog()
+		return &apiv1.Problem{Code: api.CodeNotFound, Detail: "There is no decision log: decision_log.rate is 0."}
 	}
 	if !s.readingLog.TryLock() {
 		return &apiv1.Problem{Code: api.CodeRateLimited, Detail: "The decision log is being read for another request.", RetryAfter: time.Second}
 	}
 	defer s.readingLog.Unlock()
+	return read(s.o.DecisionLog)
+}
+
+func (s *Server) sendLog(w *answer, r *http.Request, log *decisionlog.Log, q decisionlog.Query) error {
 	lines := &lineWriter{answer: w, timeout: s.o.Limits.WriteTimeout}
-	err = s.o.DecisionLog.Read(r.Context(), q, func(line []byte) error {
+	err := log.Read(r.Context(), q, func(line []byte) error {
 		_, err := lines.Write(line)
 		return err
 	})
@@ -39,10 +48,6 @@ func (s *Server) readDecisionLog(w *answer, r *http.Request) error {
 		lines.begin()
 	}
 	return err
-}
-
-func noDecisionLog() error {
-	return &apiv1.Problem{Code: api.CodeNotFound, Detail: "There is no decision log: decision_log.rate is 0."}
 }
 
 // logQuery reads which lines are asked for.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -50,6 +51,15 @@ func (s *Server) MountReader(maxBody int64) error {
 			_, _ = w.Write([]byte(p.Code))
 		},
 	}))
+}
+
+// Rehearse lets a rehearsal take so long.
+func (s *Server) Rehearse(most time.Duration) { s.rehearsals = most }
+
+// ReadLog reads the decision log for a request that goes on until it is ended.
+func (s *Server) ReadLog() (end func()) {
+	s.readingLog.Lock()
+	return s.readingLog.Unlock
 }
 
 // OpenAPIJSON is what GET /openapi.json answers with.

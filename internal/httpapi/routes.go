@@ -53,6 +53,7 @@ func (s *Server) routes() []*route {
 		{method: "PATCH", pattern: "/api/v1/heads/{id}", id: "patchHead", action: "head.patch", needs: access.Operate, success: 200, body: true, handle: ofHead(s.patchHead)},
 		{method: "DELETE", pattern: "/api/v1/heads/{id}", id: "deleteHead", action: "head.deregister", needs: access.BeHead, success: 204, handle: ofHead(s.deleteHead)},
 		{method: "DELETE", pattern: "/api/v1/heads/{id}/ejection", id: "endEjection", action: "head.reinstate", needs: access.Operate, success: 204, handle: ofHead(s.endEjection)},
+		{method: "POST", pattern: "/api/v1/heads/{id}/drain-rehearsal", id: "rehearseDrain", needs: access.Operate, success: 200, query: true, handle: ofHead(s.rehearseDrain)},
 		{method: "PUT", pattern: "/api/v1/heads/{id}/status", id: "reportStatus", needs: access.BeHead, success: 200, body: true, handle: ofHead(s.reportStatus)},
 		{method: "POST", pattern: decisionsPath, id: "decide", needs: access.Decide, success: 200, body: true, handle: s.makeDecision},
 		{method: "GET", pattern: decisionsPath, id: "listDecisions", needs: access.Read, success: 200, query: true, handle: s.listDecisions},

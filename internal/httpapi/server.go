@@ -98,7 +98,8 @@ type Server struct {
 	cut         context.CancelCauseFunc
 	noLameDuck  chan struct{}          // closed when a lame duck is not waited for
 	reading     sync.Mutex             // held by the one export or check of the state at a time
-	readingLog  sync.Mutex             // held by the one reading of the decision log at a time
+	rehearsals  time.Duration          // that one may take
+	readingLog  sync.Mutex             // held by the one reading or rehearsal of the decision log at a time
 	lastHost    atomic.Pointer[string] // the Host that was admitted last
 }
 
@@ -110,7 +111,7 @@ func New(o Options) (*Server, error) {
 	if !o.Limits.complete() {
 		return nil, errors.New("httpapi: each of Limits but MaxPerAddress and AllowedHosts is required")
 	}
-	s := &Server{o: o, external: newExternal(o.External), metrics: newMetrics(o.Metrics), noLameDuck: make(chan struct{})}
+	s := &Server{o: o, external: newExternal(o.External), metrics: newMetrics(o.Metrics), noLameDuck: make(chan struct{}), rehearsals: rehearsalTime}
 	s.base, s.cut = context.WithCancelCause(context.Background())
 	var err error
 	if s.openAPI, err = openAPIJSON(s.external.url); err != nil {

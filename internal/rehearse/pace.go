@@ -27,7 +27,7 @@ func (s *pace) add(tokens, pairs, ms float64) {
 
 // fit is how many ms a token and a pair take; ok is false where that is not known.
 func (s *pace) fit() (token, pair float64, ok bool) {
-	if s.n < leastRequests {
+	if s.n < LeastRequests {
 		return 0, 0, false
 	}
 	c, ok := solved(s.sum, terms)

@@ -22,16 +22,30 @@ import (
 	"headway/internal/workload"
 )
 
-// Log is what is played of a decision log, by model type.
+// Log is what is played of a decision log, by model type: the newest of it, where all of
+// it passes the bound.
 type Log struct {
 	Profile *engine.Profile // of all heads, in place of one that is fitted; nil: none
+	Since   time.Time       // decisions before it are left out, as there are too many; zero: none
 	pools   map[string]*Pool
-	most    int
-	count   int
+	most    int // requests
+	size    size
 }
 
-// NewLog takes at most so many requests.
+// NewLog plays at most so many requests, and of prompts mostBlocks times as many blocks.
 func NewLog(most int) *Log { return &Log{pools: map[string]*Pool{}, most: most} }
+
+// mostBlocks is the mean number of blocks of a prompt up to which the bound of requests
+// is the one that holds: 8,192 tokens.
+const mostBlocks = 8192 / workload.BlockTokens
+
+// size is what requests take.
+type size struct{ requests, blocks int }
+
+func (s *size) add(r *request) {
+	s.requests += r.copies()
+	s.blocks += r.copies() * len(r.Blocks)
+}
 
 // Pool is the part of a log that is of one model type.
 type Pool struct {
@@ -39,50 +53,77 @@ type Pool struct {
 	requests []request
 	heads    map[string]*head
 	paces    pace
-	tpot     []float64 // ms of each further token of an answer
-	kv       []float64 // tokens that a KV cache holds, by heads that had no request
-	ttft     []float64 // ms, as measured
 }
 
+// request is a request with what was measured of it; 0: it was not.
 type request struct {
 	workload.Known
 	at    time.Time
 	share float64
+	ttft  float64 // ms
+	tpot  float64 // ms of each further token of the answer
+	kv    float64 // tokens that a KV cache holds, by a head that had no request
 }
+
+// copies is how often it is played, at most: as often as it stands for requests that are
+// not in the log.
+func (r *request) copies() int { return min(max(int(math.Ceil(1/r.share)), 1), mostCopies) }
+
+// mostCopies bounds how often one request is played.
+const mostCopies = 1000
 
 type head struct {
 	region string
 	slower float64
+	seen   time.Time // the last time
 }
 
 // ErrTooLittle says that a log has too few requests to play.
 var ErrTooLittle = errors.New("the decision log has too few requests")
 
-// leastRequests of a pool are too few to say anything.
-const leastRequests = 50
+// LeastRequests of a pool are needed to say anything.
+const LeastRequests = 50
 
-// Add takes a line of the log. It reports whether there is room for more.
-func (l *Log) Add(d *api.LoggedDecision) bool {
-	if l.count == l.most {
-		return false
+// Add takes a line of the log.
+func (l *Log) Add(d *api.LoggedDecision) {
+	if d.DecisionID == "" || d.InputTokens < 1 || !(d.Share > 0) || d.At.Before(l.Since) {
+		return
 	}
-	if d.DecisionID == "" || d.InputTokens < 1 || !(d.Share > 0) {
-		return true
-	}
-	l.count++
 	p := l.pools[d.ModelType]
 	if p == nil {
 		p = &Pool{Model: d.ModelType, heads: map[string]*head{}}
 		l.pools[d.ModelType] = p
 	}
-	p.add(d)
-	return true
+	l.size.add(p.add(d))
+	if l.size.requests > l.most || l.size.blocks > l.most*mostBlocks {
+		l.halve()
+	}
+}
+
+// halve drops the older half of the decisions, and the heads that none of the others had
+// to choose from.
+func (l *Log) halve() {
+	var times []time.Time
+	for _, p := range l.pools {
+		for i := range p.requests {
+			times = append(times, p.requests[i].at)
+		}
+	}
+	slices.SortFunc(times, time.Time.Compare)
+	l.Since, l.size = times[len(times)/2].Add(1), size{}
+	for _, p := range l.pools {
+		p.requests = slices.DeleteFunc(p.requests, func(r request) bool { return r.at.Before(l.Since) })
+		maps.DeleteFunc(p.heads, func(_ string, h *head) bool { return h.seen.Before(l.Since) })
+		for i := range p.requests {
+			l.size.add(&p.requests[i])
+		}
+	}
 }
 
 // Pools are the model types with enough requests, by name, and the names of the others.
 func (l *Log) Pools() (pools []*Pool, few []string) {
 	for _, name := range slices.Sorted(maps.Keys(l.pools)) {
-		if p := l.pools[name]; len(p.requests) >= leastRequests {
+		if p := l.pools[name]; len(p.requests) >= LeastRequests {
 			pools = append(pools, p)
 		} else {
 			few = append(few, name)
@@ -91,11 +132,11 @@ func (l *Log) Pools() (pools []*Pool, few []string) {
 	return pools, few
 }
 
-func (p *Pool) add(d *api.LoggedDecision) {
+func (p *Pool) add(d *api.LoggedDecision) *request {
 	r := request{at: d.At, share: d.Share}
 	r.Input, r.Output, r.Region, r.Session = int(d.InputTokens), 1, d.Region, d.Session
 	if o := d.Outcome; o != nil {
-		r.Input, r.Output = p.measured(o, r.Input)
+		r.measure(o)
 	}
 	hashes := make([]uint64, 0, len(d.Blocks))
 	for _, b := range d.Blocks {
@@ -104,36 +145,46 @@ func (p *Pool) add(d *api.LoggedDecision) {
 		}
 	}
 	r.Blocks = workload.LoggedBlocks(hashes, r.Input, d.PromptBytes, int(d.BlockTokens))
-	p.requests = append(p.requests, r)
 	for i := range d.Heads {
 		h := &d.Heads[i]
-		p.heads[h.ID] = &head{h.Region, cmp.Or(h.Slower, 1)}
+		p.heads[h.ID] = &head{h.Region, cmp.Or(h.Slower, 1), d.At}
 		if h.PredictedMs != nil && h.Slower > 0 {
 			u := h.UncachedTokens
 			p.paces.add(h.AheadTokens+u, u*(float64(d.InputTokens)-u/2), *h.PredictedMs/h.Slower)
 		}
 		if h.Requests == 0 && h.KVUse > 0 {
-			p.kv = append(p.kv, float64(d.InputTokens)/h.KVUse)
+			r.kv = float64(d.InputTokens) / h.KVUse
+		}
+	}
+	p.requests = append(p.requests, r)
+	return &p.requests[len(p.requests)-1]
+}
+
+// measure takes what the outcome says.
+func (r *request) measure(o *api.LoggedOutcome) {
+	if o.InputTokens != nil && *o.InputTokens > 0 {
+		r.Input = int(*o.InputTokens)
+	}
+	if o.OutputTokens != nil && *o.OutputTokens > 0 {
+		r.Output = int(*o.OutputTokens)
+	}
+	if o.TTFTMs != nil && o.Result == "ok" {
+		r.ttft = *o.TTFTMs
+		if o.DurationMs != nil && r.Output > 8 && *o.DurationMs > r.ttft {
+			r.tpot = (*o.DurationMs - r.ttft) / float64(r.Output-1)
 		}
 	}
 }
 
-// measured takes what the outcome says of times, and returns the lengths.
-func (p *Pool) measured(o *api.LoggedOutcome, tokens int) (input, output int) {
-	input, output = tokens, 1
-	if o.InputTokens != nil && *o.InputTokens > 0 {
-		input = int(*o.InputTokens)
-	}
-	if o.OutputTokens != nil && *o.OutputTokens > 0 {
-		output = int(*o.OutputTokens)
-	}
-	if o.TTFTMs != nil && o.Result == "ok" {
-		p.ttft = append(p.ttft, *o.TTFTMs)
-		if o.DurationMs != nil && output > 8 && *o.DurationMs > *o.TTFTMs {
-			p.tpot = append(p.tpot, (*o.DurationMs-*o.TTFTMs)/float64(output-1))
+// known is what was measured of the requests, sorted.
+func (p *Pool) known(of func(*request) float64) (sorted []float64) {
+	for i := range p.requests {
+		if v := of(&p.requests[i]); v > 0 {
+			sorted = append(sorted, v)
 		}
 	}
-	return input, output
+	slices.Sort(sorted)
+	return sorted
 }
 
 // Heads are the ids of the heads that requests had to choose from.
@@ -151,16 +202,14 @@ func (l *Log) profile(p *Pool) (profile engine.Profile, unknown []string) {
 	} else {
 		unknown = append(unknown, "the time for a token of a prompt is that of "+usual)
 	}
-	if len(p.tpot) >= leastRequests {
-		slices.Sort(p.tpot)
-		times := p.tpot[len(p.tpot)/10] / (profile.T0 + profile.W) // while little else runs
+	if tpot := p.known(func(r *request) float64 { return r.tpot }); len(tpot) >= LeastRequests {
+		times := tpot[len(tpot)/10] / (profile.T0 + profile.W) // while little else runs
 		profile.T0, profile.W, profile.E, profile.D = profile.T0*times, profile.W*times, profile.E*times, profile.D*times
 	} else {
 		unknown = append(unknown, "the time for a token of an answer is that of "+usual)
 	}
-	if len(p.kv) >= leastRequests {
-		slices.Sort(p.kv)
-		profile.KVTokens = min(max(int(p.kv[len(p.kv)/2]), engine.BlockTokens), math.MaxInt32)
+	if kv := p.known(func(r *request) float64 { return r.kv }); len(kv) >= LeastRequests {
+		profile.KVTokens = min(max(int(kv[len(kv)/2]), engine.BlockTokens), math.MaxInt32)
 	} else {
 		unknown = append(unknown, "the size of the KV cache is that of "+usual)
 	}
@@ -171,8 +220,8 @@ func (l *Log) profile(p *Pool) (profile engine.Profile, unknown []string) {
 // Run is one play of a pool.
 type Run struct {
 	Policy   *policy.Policy
-	Without  string    // id of a head that is left out; "": none
-	Progress func(int) // called with the requests that ended; nil: none is
+	Has      func(head string) bool // heads that there are; nil: all of the log
+	Progress func(int)              // called with the requests that ended; nil: none is
 }
 
 // Result is what callers would have seen.
@@ -190,10 +239,10 @@ type Result struct {
 // Measured is what the log says itself of the time to the first token; ok is false
 // where too little was reported.
 func (p *Pool) Measured() (r Result, ok bool) {
-	ttft := slices.Sorted(slices.Values(p.ttft))
+	ttft := p.known(func(r *request) float64 { return r.ttft })
 	r = Result{Requests: len(ttft)}
 	r.times(ttft)
-	return r, len(ttft) >= leastRequests
+	return r, len(ttft) >= LeastRequests
 }
 
 func (r *Result) times(sorted []float64) {
@@ -213,7 +262,7 @@ func (l *Log) Play(ctx context.Context, p *Pool, run Run) (r Result, unknown []s
 	o := sim.Options{Policy: run.Policy, Model: p.Model, Progress: run.Progress, Seed: 1}
 	ids := p.Heads()
 	for _, id := range ids {
-		if h := p.heads[id]; id != run.Without {
+		if h := p.heads[id]; run.Has == nil || run.Has(id) {
 			o.Heads = append(o.Heads, sim.Head{Profile: profile, Speed: 1 / h.slower, Region: h.region})
 		}
 	}
@@ -255,9 +304,6 @@ func (p *Pool) played() []workload.Known {
 	slices.SortStableFunc(all, func(a, b workload.Known) int { return cmp.Compare(a.At, b.At) })
 	return all
 }
-
-// mostCopies bounds how often one request is played.
-const mostCopies = 1000
 
 func other(session string, n int) string {
 	if session == "" {
