@@ -63,7 +63,7 @@ func readAzure(in *bufio.Reader, left *leftOut) ([]Row, error) {
 
 // findColumns finds the columns by their names.
 func findColumns(head []string) (at [3]int, err error) {
-	plain := strings.NewReplacer(" ", "", "_", "", "\ufeff", "", "-", "")
+	plain := strings.NewReplacer(" ", "", "_", "", "-", "")
 	for i, c := range columns {
 		at[i] = slices.IndexFunc(head, func(name string) bool {
 			return slices.Contains(c.names, strings.ToLower(plain.Replace(name)))
@@ -90,14 +90,13 @@ func azureRow(fields []string, at [3]int, left *leftOut, first **time.Time) (r R
 	}
 	var tokens [2]int
 	for i, c := range columns[1:] {
-		n, err := strconv.Atoi(strings.TrimSpace(fields[at[i+1]]))
+		n, err := strconv.ParseFloat(strings.TrimSpace(fields[at[i+1]]), 64)
 		if err != nil {
 			return r, false, fmt.Errorf("%s: %s is no whole number", c.shown, strict.Quote(fields[at[i+1]]))
 		}
-		if err := checkTokens(c.shown, n); err != nil {
+		if tokens[i], err = wholeTokens(c.shown, n); err != nil {
 			return r, false, err
 		}
-		tokens[i] = n
 	}
 	r, took = left.row(since, tokens[0], tokens[1])
 	return r, took, nil
@@ -114,7 +113,7 @@ func readTime(text string) (time.Time, error) {
 			return at, nil
 		}
 	}
-	if seconds, err := strconv.ParseFloat(text, 64); err == nil && seconds >= 0 && seconds < maxSpan.Seconds() {
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil && seconds >= 0 && seconds < mostTimestamp/1000 {
 		return time.Unix(0, 0).Add(time.Duration(seconds * float64(time.Second))), nil
 	}
 	return time.Time{}, fmt.Errorf("TIMESTAMP: %s is neither a date with a time nor a number of seconds", strict.Quote(text))

@@ -47,7 +47,8 @@ func readDecisionLog(in *bufio.Reader, left *leftOut) ([]Row, error) {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, maxLine)
 	log := decisionLog{left: left, seen: map[string]bool{}, models: map[string]bool{}}
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
@@ -63,7 +64,7 @@ func readDecisionLog(in *bufio.Reader, left *leftOut) ([]Row, error) {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("line %d: %w", n, err)
 	}
 	if known := len(log.rows) - len(log.open); known > 0 {
 		for _, i := range log.open {

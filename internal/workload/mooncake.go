@@ -15,8 +15,8 @@ import (
 // mooncakeRow is a line of a trace as Mooncake publishes them, and others after it.
 type mooncakeRow struct {
 	Timestamp *float64 `json:"timestamp"` // ms; s if any of the file has a fraction
-	Input     *int     `json:"input_length"`
-	Output    *int     `json:"output_length"`
+	Input     *float64 `json:"input_length"`
+	Output    *float64 `json:"output_length"`
 	HashIDs   []uint64 `json:"hash_ids"` // a number for each block of the prompt; missing: nothing is shared
 }
 
@@ -26,7 +26,8 @@ func readMooncake(in *bufio.Reader, left *leftOut) ([]Row, error) {
 	lines.Buffer(nil, maxLine)
 	var rows []Row
 	var times []float64
-	for n := 1; lines.Scan(); n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
@@ -37,16 +38,17 @@ func readMooncake(in *bufio.Reader, left *leftOut) ([]Row, error) {
 		if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		if err := m.check(); err != nil {
+		input, output, err := m.check()
+		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		if r, ok := left.row(0, *m.Input, *m.Output); ok {
+		if r, ok := left.row(0, input, output); ok {
 			r.Blocks = m.HashIDs
 			rows, times = append(rows, r), append(times, *m.Timestamp)
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("line %d: %w", n, err)
 	}
 	if err := setTimes(rows, times); err != nil {
 		return nil, err
@@ -77,22 +79,35 @@ func setTimes(rows []Row, times []float64) error {
 // mostTimestamp is beyond every date of this century in ms.
 const mostTimestamp = 1e13
 
-// check names the field that is missing or outside its bounds.
-func (m *mooncakeRow) check() error {
+// check returns the lengths, or names the field that is missing or outside its bounds.
+func (m *mooncakeRow) check() (input, output int, err error) {
 	switch {
 	case m.Timestamp == nil:
-		return errors.New("timestamp is missing")
+		return 0, 0, errors.New("timestamp is missing")
 	case !(*m.Timestamp >= 0 && *m.Timestamp < mostTimestamp):
-		return fmt.Errorf("timestamp: %v, want 0 to %v", *m.Timestamp, mostTimestamp)
+		return 0, 0, fmt.Errorf("timestamp: %v, want 0 to %v", *m.Timestamp, mostTimestamp)
 	case m.Input == nil:
-		return errors.New("input_length is missing")
+		return 0, 0, errors.New("input_length is missing")
 	case m.Output == nil:
-		return errors.New("output_length is missing")
+		return 0, 0, errors.New("output_length is missing")
 	}
-	if err := checkTokens("input_length", *m.Input); err != nil {
-		return err
+	if input, err = wholeTokens("input_length", *m.Input); err != nil {
+		return 0, 0, err
 	}
-	return checkTokens("output_length", *m.Output)
+	output, err = wholeTokens("output_length", *m.Output)
+	return input, output, err
+}
+
+// wholeTokens is a length that a trace has as a number, which many programs write with
+// a fraction of 0.
+func wholeTokens(field string, n float64) (int, error) {
+	if n != math.Trunc(n) {
+		return 0, fmt.Errorf("%s: %v is no whole number", field, n)
+	}
+	if !(n >= 0 && n <= maxTokens) {
+		return 0, fmt.Errorf("%s: %.0f, want 0 to %d tokens", field, n, maxTokens)
+	}
+	return int(n), nil
 }
 
 func checkTokens(field string, n int) error {

@@ -34,6 +34,9 @@ const (
 	maxTraceText = 1 << 30                    // unpacked
 )
 
+// byteOrderMark is what some programs of Windows write first.
+const byteOrderMark = "\ufeff"
+
 // BlockTokens is the number of prompt tokens per block of a workload.
 const BlockTokens = 512
 
@@ -156,8 +159,14 @@ func read(r io.Reader) (*Trace, error) {
 		}
 		in = bufio.NewReader(io.LimitReader(z, maxTraceText))
 	}
-	begin, _ := in.Peek(1024)
-	begin, _, _ = bytes.Cut(bytes.TrimLeft(begin, "\ufeff \r\n"), []byte("\n"))
+	if mark, _ := in.Peek(len(byteOrderMark)); string(mark) == byteOrderMark {
+		_, _ = in.Discard(len(mark))
+	}
+	begin, err := in.Peek(1024)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: %w", ErrTrace, err)
+	}
+	begin, _, _ = bytes.Cut(bytes.TrimLeft(begin, " \r\n"), []byte("\n"))
 	for _, f := range formats {
 		if !f.begins(begin) {
 			continue

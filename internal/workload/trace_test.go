@@ -83,6 +83,10 @@ func TestReadTraceKnowsVariants(t *testing.T) {
 		"BurstGPT":              "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,ChatGPT,10,4,14,Conversation log\n7,GPT-4,20,5,25,API log\n",
 		"Vidur":                 "arrived_at,num_prefill_tokens,num_decode_tokens\n0.5,10,4\n2.5,20,5\n",
 		"other order, RFC 3339": "\ufeffoutput_tokens,input_tokens,arrival_time\n5,20,2024-01-01T00:00:02Z\n4,10,2024-01-01T00:00:00Z\n",
+		"Unix times":            "timestamp,prompt_tokens,completion_tokens\n1700000000.5,10,4\n1700000002.5,20,5\n",
+		"lengths as fractions":  "timestamp,prompt_tokens,completion_tokens\n0,10.0,4.0\n2,20.0,5.0\n",
+		"names in quotes":       "\ufeff\"timestamp\",\"prompt_tokens\",\"completion_tokens\"\n0,10,4\n2,20,5\n",
+		"JSON, marked":          "\ufeff" + `{"timestamp":1.5,"input_length":10.0,"output_length":4.0}` + "\r\n" + `{"timestamp":101.5,"input_length":20,"output_length":5}` + "\r\n",
 		"JSON, times in s":      `{"chat_id":1,"timestamp":1.5,"input_length":10,"output_length":4,"hash_ids":[1]}` + "\n\n" + `{"timestamp":101.5,"input_length":20,"output_length":5}` + "\n",
 	} {
 		rows := rowsOf(t, text)
@@ -196,13 +200,23 @@ func TestReadTraceRefuses(t *testing.T) {
 		"no time":           {azure + "yesterday,1,1\n", `line 4: TIMESTAMP: "yesterday" is neither`},
 		"too far a time":    {azure + "1700-11-16 18:15:46,1,1\n", "line 4: TIMESTAMP: "},
 		"no number":         {azure + "2023-11-16 18:15:50.9951690,many,1\n", `line 4: ContextTokens: "many" is no whole number`},
-		"no number at last": {azure + "2023-11-16 18:15:50.9951690,1,1.5\n", `line 4: GeneratedTokens: "1.5" is no whole number`},
+		"no number at last": {azure + "2023-11-16 18:15:50.9951690,1,1.5\n", `line 4: GeneratedTokens: 1.5 is no whole number`},
+		"not a number":      {azure + "2023-11-16 18:15:50.9951690,NaN,1\n", `line 4: ContextTokens: NaN is no whole number`},
+		"a part of a token": {mooncake + `{"timestamp":1,"input_length":1.5,"output_length":1}`, "line 4: input_length: 1.5 is no whole number"},
+		"a line too long":   {mooncake + `{"hash_ids":[` + strings.Repeat("1,", maxLine), "line 4: "},
 		"a missing column":  {azure + "2023-11-16 18:15:50.9951690,1\n", "record on line 4: wrong number of fields"},
 		"broken gzip":       {"\x1f\x8b\x00", "EOF"},
 	} {
 		if _, err := readTrace(strings.NewReader(c.text), 1); !errors.Is(err, ErrTrace) || !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%s: %v, want %s", name, err, c.why)
 		}
+	}
+}
+
+// A file that cannot be read is not taken for one of an unknown format.
+func TestReadTraceSaysWhatCannotBeRead(t *testing.T) {
+	if _, err := ReadTraceFile(t.TempDir(), 1); err == nil || strings.Contains(err.Error(), "begins") {
+		t.Errorf("a directory: %v", err)
 	}
 }
 
