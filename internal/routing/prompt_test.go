@@ -71,8 +71,8 @@ func TestAnotherEpochHasNothingCached(t *testing.T) {
 	caller(w)
 	w.head("a", "us", nil)
 	w.done(w.decide(prompt(1, 2, 3)), 0)
-	if work := w.decide(prompt(1, 2, 3)).Work(); work.New > 1 {
-		t.Fatalf("%+v, want all cached", work)
+	if work := w.decide(prompt(1, 2, 3)).Work(); work.New > 500 {
+		t.Fatalf("%+v, want all but the last block cached", work)
 	}
 	w.head("a", "us", nil)
 	if work := w.decide(prompt(1, 2, 3)).Work(); work.New != work.Tokens {
@@ -83,6 +83,37 @@ func TestAnotherEpochHasNothingCached(t *testing.T) {
 	req.ModelType, req.Strategy = "n", ""
 	if work := w.decide(req).Work(); work.New != work.Tokens {
 		t.Errorf("%+v of another model type", work)
+	}
+}
+
+// Engines compute the block with the last token of a prompt again, whole or not, since
+// the answer begins with it: a prompt that is known whole is work too.
+func TestTheEndOfAPromptIsNeverCached(t *testing.T) {
+	w := newWorld(t, nil)
+	caller(w)
+	w.head("a", "us", nil)
+	for i, c := range []struct {
+		name          string
+		per           int32 // tokens of each of four blocks, 0: by the text
+		tokens, bytes int64
+		want          int32
+	}{
+		{"whole blocks", 500, 2000, 0, 500},
+		{"the last block in part", 500, 1600, 0, 100},
+		{"tokens behind the blocks", 500, 2300, 0, 300},
+		{"more blocks than tokens", 500, 700, 0, 200},
+		{"a text of whole blocks", 0, 256, 1024, 64},
+		{"a text and more", 0, 320, 1280, 64},
+		{"a text of unknown length", 0, 400, 0, 100},
+	} {
+		req := strategy.Request{Strategy: "adaptive", BlockTokens: c.per, InputTokens: c.tokens, PromptBytes: c.bytes}
+		for block := range uint64(4) {
+			req.PrefixHashes = append(req.PrefixHashes, uint64(i+1)<<8|block)
+		}
+		w.done(w.decide(req), 0)
+		if work := w.decide(req).Work(); work.New != c.want {
+			t.Errorf("%s: %+v, want %d new tokens", c.name, work, c.want)
+		}
 	}
 }
 
@@ -266,10 +297,10 @@ func TestATrialGivesItsWorkBack(t *testing.T) {
 		if !d.Trial || d.Head.ID != "a" {
 			t.Fatalf("decided for %s, want the trial of a", d.Head.ID)
 		}
-		if work := d.Work(); work.New > 1 || w.live("a").OwnPending() != int64(work.Pending) {
+		if work := d.Work(); work.New > 500 || w.live("a").OwnPending() != int64(work.Pending) {
 			t.Errorf("the trial brings %+v, and the head has %d pending tokens", work, w.live("a").OwnPending())
 		}
-		if w.done(d, 1999); w.live("a").OwnPending() != 0 {
+		if w.done(d, 1500); w.live("a").OwnPending() != 0 {
 			t.Errorf("%d pending tokens at a head without requests", w.live("a").OwnPending())
 		}
 	})

@@ -41,15 +41,21 @@ func (in *Input) unknown(h *fleet.Head, tokens float64) float64 {
 	return tokens
 }
 
-// covered is how many of the prompt's tokens its first n blocks have.
+// covered is how many of the prompt's tokens its first n blocks have that engines take
+// from their caches. They compute the block with the last token again, which has to be
+// computed to begin the answer.
 func (in *Input) covered(n int, tokens float64) float64 {
-	switch r := in.Request; {
-	case r.BlockTokens > 0:
-		return float64(n) * float64(r.BlockTokens)
-	case r.PromptBytes > 0:
-		return tokens * float64(prefix.Covered(n)) / float64(r.PromptBytes)
+	if each := float64(in.Request.BlockTokens); each > 0 {
+		return each * min(float64(n), math.Ceil(tokens/each)-1)
 	}
-	return tokens * float64(prefix.Covered(n)) / float64(prefix.Covered(len(in.blocks)))
+	text := in.Request.PromptBytes
+	if text == 0 {
+		text = prefix.Covered(len(in.blocks))
+	}
+	if prefix.Covered(n) >= text {
+		n--
+	}
+	return tokens * float64(prefix.Covered(n)) / float64(text)
 }
 
 func whole(v float64) int32 { return int32(min(v, math.MaxInt32)) }
