@@ -107,6 +107,10 @@ type Head struct {
 	Lease        Lease             `json:"lease"`
 	RegisteredAt time.Time         `json:"registered_at"`
 	UpdatedAt    time.Time         `json:"updated_at"` // of what is stored, not of the load
+	// LearnedSpeed is how fast the head computes prompts, by model type: 1 as fast as the
+	// heads of the model type do in the mean. Without what is not known yet, and in
+	// lists.
+	LearnedSpeed map[string]float64 `json:"learned_speed,omitempty"`
 }
 
 // Health is the router's view of a head: its lease, and as ejected or failing

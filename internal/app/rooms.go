@@ -142,7 +142,7 @@ func (a *App) openLive(context.Context) (err error) {
 
 func (a *App) openServer(context.Context) (err error) {
 	o := httpapi.Options{
-		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Effect: a.effect, Live: a.live, Metrics: a.metrics, Log: a.log,
+		Fleet: a.fleet, Router: a.router, Verbs: a.verbs, Effect: a.effect, Speeds: a.known, Live: a.live, Metrics: a.metrics, Log: a.log,
 		Guard: a.guard, Keys: a.access.Keys, AuditFile: a.auditFile, Audit: a.journal,
 		TLS: a.certs.Config(), Names: a.certs.Covers, Limits: httpapi.Limits(a.config.HTTP.Limits), Version: a.version,
 		Proxy: a.proxy, Monitor: a.monitorPages, Console: a.console, State: state{a.store}, DecisionLog: a.decisionLog, External: a.external(), DataPlaneApart: a.dataListener != nil,

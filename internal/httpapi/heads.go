@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -47,7 +48,20 @@ func (s *Server) getHead(w *answer, r *http.Request, id string) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, apiv1.HeadOf(&view))
+	head := apiv1.HeadOf(&view)
+	head.LearnedSpeed = s.learnedSpeed(view.Head)
+	return writeJSON(w, http.StatusOK, head)
+}
+
+// learnedSpeed is what is known of how fast the head is, by model type, in thousandths.
+func (s *Server) learnedSpeed(h *fleet.Head) map[string]float64 {
+	known := map[string]float64{}
+	for _, model := range h.ModelTypes {
+		if speed, ok := s.o.Speeds.Speed(h, model); ok {
+			known[model] = math.Round(1000*speed) / 1000
+		}
+	}
+	return known
 }
 
 func (s *Server) listHeads(w *answer, r *http.Request) error {

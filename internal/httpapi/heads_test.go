@@ -2,12 +2,17 @@ package httpapi_test
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"headway/api"
+	"headway/internal/fleet"
+	"headway/internal/routing"
+	"headway/internal/strategy"
 )
 
 // Clients that register, change and remove one head at once get an answer that
@@ -78,4 +83,46 @@ func TestNullGivesTheHeadsOwnBack(t *testing.T) {
 		t.Errorf("without the operator's labels: %+v", h)
 	}
 	w.must(http.StatusUnprocessableEntity, "POST", "/api/v1/heads", strings.Replace(headBody("b"), "{", `{"capacity":{"max_in_flight":1.5},`, 1))
+}
+
+// One head is shown with how fast it is, once that is known, and without the speed of an
+// epoch that is over.
+func TestAHeadHasTheSpeedThatWasLearned(t *testing.T) {
+	w := newWorld(t)
+	const model = "llama-3.1-8b"
+	takes := map[string]time.Duration{"quick": time.Millisecond, "slow": 2 * time.Millisecond} // for a token
+	for id := range takes {
+		w.register(id)
+	}
+	speed := func(id string) map[string]float64 {
+		t.Helper()
+		return into[api.Head](t, w.must(http.StatusOK, "GET", "/api/v1/heads/"+id, "")).LearnedSpeed
+	}
+	if s := speed("quick"); s != nil {
+		t.Errorf("before any request the speed is %v", s)
+	}
+	for i := range 100 {
+		tokens := int64(500 + 100*(i%7))
+		for id, other := range map[string]string{"quick": "slow", "slow": "quick"} {
+			d, err := w.router.Decide(&strategy.Request{ModelType: model, InputTokens: tokens, Exclude: []string{other}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.skew.Add(int64(tokens) * int64(takes[id]))
+			w.router.Begun(d)
+			w.router.End(d, routing.Outcome{Result: routing.ResultOK, TTFT: float64(fleet.Unknown), CachedTokens: fleet.Unknown})
+		}
+	}
+	if quick, slow := speed("quick"), speed("slow"); len(quick) != 1 || math.Abs(quick[model]/slow[model]-2) > 0.2 {
+		t.Errorf("a head that is twice as fast as the other has the speed %v, the other %v", quick, slow)
+	}
+	for _, h := range into[api.List[api.Head]](t, w.must(http.StatusOK, "GET", "/api/v1/heads", "")).Data {
+		if h.LearnedSpeed != nil {
+			t.Errorf("the list has the speed of %s", h.ID)
+		}
+	}
+	w.register("quick")
+	if s := speed("quick"); s != nil {
+		t.Errorf("in its new epoch the speed is %v", s)
+	}
 }

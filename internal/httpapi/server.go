@@ -22,6 +22,7 @@ import (
 	"headway/internal/audit"
 	"headway/internal/decisionlog"
 	"headway/internal/effectiveness"
+	"headway/internal/fleet"
 	"headway/internal/live"
 	"headway/internal/proxy"
 	"headway/internal/registry"
@@ -34,6 +35,7 @@ type Options struct {
 	Router    *routing.Router      // required
 	Verbs     *apiv1.Verbs         // required
 	Effect    *effectiveness.Watch // required; of Router
+	Speeds    Speeds               // required
 	Live      *live.Hub            // required; ended by Drain
 	Metrics   *prometheus.Registry // required; what /metrics shows
 	Log       *slog.Logger         // required
@@ -57,6 +59,13 @@ type Options struct {
 	External       *url.URL          // that people reach the service by; nil: the one of the listener
 	Limits         Limits
 	Version        string
+}
+
+// Speeds knows how fast heads are. It may be asked by many at once.
+type Speeds interface {
+	// Speed is how fast the head computes prompts of the model type, 1 as fast as the
+	// others in the mean, and whether that is known.
+	Speed(h *fleet.Head, modelType string) (speed float64, known bool)
 }
 
 // Limits bound what clients may take. All but MaxPerAddress and AllowedHosts are
@@ -105,8 +114,8 @@ type Server struct {
 
 // New makes a server. It fails if a route declares no permission.
 func New(o Options) (*Server, error) {
-	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Effect == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.AuditFile == "" || o.Audit == nil {
-		return nil, errors.New("httpapi: Fleet, Router, Verbs, Effect, Live, Metrics, Log, Guard, Keys, AuditFile and Audit are required")
+	if o.Fleet == nil || o.Router == nil || o.Verbs == nil || o.Effect == nil || o.Speeds == nil || o.Live == nil || o.Metrics == nil || o.Log == nil || o.Guard == nil || o.Keys == nil || o.AuditFile == "" || o.Audit == nil {
+		return nil, errors.New("httpapi: Fleet, Router, Verbs, Effect, Speeds, Live, Metrics, Log, Guard, Keys, AuditFile and Audit are required")
 	}
 	if !o.Limits.complete() {
 		return nil, errors.New("httpapi: each of Limits but MaxPerAddress and AllowedHosts is required")

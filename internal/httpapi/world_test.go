@@ -197,7 +197,7 @@ func newWorldOf(t testing.TB, lease registry.LeaseOptions, change ...func(*httpa
 	must(err)
 	options := httpapi.Options{
 		Limits: httpapi.Limits(settings.HTTP.Limits),
-		Fleet:  w.fleet, Router: w.router, Verbs: verbs, Effect: effect, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
+		Fleet:  w.fleet, Router: w.router, Verbs: verbs, Effect: effect, Speeds: known, Live: hub, Metrics: w.metrics, Log: log, Version: "v0.0.0-test",
 		Letters: &letters{w: w, list: []uint64{1, 2}}, Queue: func() string { return "it is there" }, Guard: w.guard, Keys: w.keys, AuditFile: w.trail, Audit: trailOf{w}, State: w.state,
 		DecisionLog: decisions,
 	}

@@ -127,6 +127,15 @@ func (k *Known) Keep(serves func(modelType string) bool) {
 // Paces are those of the model types that requests came for.
 func (k *Known) Paces() map[string]*Pace { return *k.paces.Load() }
 
+// Speed is how fast the head computes prompts of the model type, 1 as fast as its heads
+// do in the mean, and whether that is known of this epoch of the head.
+func (k *Known) Speed(h *fleet.Head, modelType string) (speed float64, known bool) {
+	if p := (*k.paces.Load())[modelType]; p != nil {
+		return p.speed(h)
+	}
+	return 0, false
+}
+
 // Pace is that of the heads of a model type.
 func (k *Known) Pace(modelType string) *Pace {
 	if p := (*k.paces.Load())[modelType]; p != nil {

@@ -137,6 +137,17 @@ func (p *Pace) Alone(tokens float64) float64 {
 // known to differ by more than chance.
 func (p *Pace) Slower(h *fleet.Head) float64 { return p.slower(p.list(), h.Number) }
 
+// speed is how fast the head is, 1 as fast as the pool, and whether enough was seen of it.
+func (p *Pace) speed(h *fleet.Head) (speed float64, known bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.list()
+	if h.Number >= len(list) || list[h.Number].instance != h.Instance || list[h.Number].n < leastSamples {
+		return 0, false
+	}
+	return 1 / p.slower(list, h.Number), true
+}
+
 // slower is how many times as long as the pool the head takes.
 func (p *Pace) slower(list []*headPace, number int) float64 {
 	if number < len(list) {
