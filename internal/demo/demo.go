@@ -152,9 +152,10 @@ func (o *Options) run(ctx context.Context, stdout io.Writer) error {
 		},
 	}
 	d.play(ctx, stdout)
+	d.judge(context.WithoutCancel(ctx))
 	units, _ := fleet.view() // before they are stopped
 	err = fleet.stopAll(ctx)
-	summarize(stdout, o, d.stats.picture(time.Now()), d.sent, units)
+	summarize(stdout, o, d.stats.picture(time.Now()), d.sent, units, d.regret.Load())
 	if errors.Is(err, client.ErrUnavailable) { // the leases end by themselves
 		fmt.Fprintf(stdout, "\nThe service is away: %v.\n", err)
 		return nil
@@ -305,6 +306,7 @@ func (d *display) watch(ctx context.Context) {
 			return
 		case <-look.C:
 			d.look(ctx)
+			d.judge(ctx)
 		case <-chaos.C:
 			if d.options.Chaos {
 				victim = d.fleet.kill()

@@ -58,6 +58,7 @@ func newFakeRouter(t *testing.T) (*fakeRouter, string) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"status":"ok"}`) })
 	mux.HandleFunc("GET /api/v1/heads", f.list)
+	mux.HandleFunc("GET /api/v1/strategies", f.strategies)
 	mux.HandleFunc("POST /api/v1/heads", f.register)
 	mux.HandleFunc("PUT /api/v1/heads/{id}/status", f.report)
 	mux.HandleFunc("DELETE /api/v1/heads/{id}", f.deregister)
@@ -136,6 +137,16 @@ func (f *fakeRouter) list(w http.ResponseWriter, _ *http.Request) {
 		comma = ","
 	}
 	fmt.Fprint(w, `]}`)
+}
+
+// strategies says what placements led to: a mean regret of 1 ms over three strategies.
+func (f *fakeRouter) strategies(w http.ResponseWriter, r *http.Request) {
+	if window, err := time.ParseDuration(r.FormValue("window")); err != nil || window < time.Minute || window > 3*time.Minute {
+		f.t.Errorf("the window of a short run is %q", r.FormValue("window"))
+	}
+	fmt.Fprint(w, `{"data":[{"name":"a","effectiveness":{"decisions":30,"regret_ms":0.5,"regret_reliable":true}},
+		{"name":"b","effectiveness":{"decisions":10,"regret_ms":2.5,"regret_reliable":true}},
+		{"name":"c","effectiveness":{"decisions":0,"regret_ms":null,"regret_reliable":false}}]}`)
 }
 
 // choose is the head of a request, in turn; nil: there is none.
@@ -240,7 +251,7 @@ func TestRequestsGoThroughTheService(t *testing.T) {
 	}
 	for _, want := range []string{
 		"mock heads: 4. They serve llama-3.1-8b and qwen2.5-32b", "curl -s " + url + "/api/v1/heads", url + "/v1/chat/completions",
-		"Heads that are registered and report: 4 of 4.", "requests/s", "overhead p50 0.25 ms", "round_robin", "demo-4",
+		"Heads that are registered and report: 4 of 4.", "requests/s", "overhead p50 0.25 ms", "round_robin", "demo-4", " %  regret ", "  mean regret          1.00 ms ",
 		`Make demo-1 go wrong: curl -d '{"kind":"stall","times":1}' http://127.0.0.1:`,
 	} {
 		if !strings.Contains(out, want) {

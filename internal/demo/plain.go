@@ -55,11 +55,11 @@ func (d *display) lines(ctx context.Context, w io.Writer) {
 			}
 		}
 		shown = now
-		fmt.Fprintln(w, line(d.stats.picture(now), units, len(d.slots)))
+		fmt.Fprintln(w, line(d.stats.picture(now), units, len(d.slots), d.regret.Load()))
 	}
 }
 
-func line(p *picture, units []unitView, inFlight int) string {
+func line(p *picture, units []unitView, inFlight int, r *regret) string {
 	up := 0
 	for _, u := range units {
 		if u.state == stateUp {
@@ -69,13 +69,13 @@ func line(p *picture, units []unitView, inFlight int) string {
 	added50, added95, added99 := p.overhead.quantiles()
 	token50, token95, _ := p.ttft.quantiles()
 	return fmt.Sprintf("%5ds  %4.0f requests/s  overhead p50 %s p95 %s p99 %s  first token p50 %s p95 %s  "+
-		"in flight %d  heads %d/%d  ok %s  failed %s",
+		"in flight %d  heads %d/%d  ok %s  failed %s  cached %s  regret %s",
 		int(p.elapsed.Seconds()), p.rate, span(added50), span(added95), span(added99), span(token50), span(token95),
-		inFlight, up, len(units), grouped(p.ends.ok), grouped(p.ends.failed))
+		inFlight, up, len(units), grouped(p.ends.ok), grouped(p.ends.failed), percent(p.ends.cached, p.ends.input), r)
 }
 
 // summarize prints the totals of the run; sent is how long traffic ran.
-func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []unitView) {
+func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []unitView, r *regret) {
 	t := &p.all
 	fmt.Fprintf(w, "\nSummary of %s\n\n", sent.Round(100*time.Millisecond))
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -97,6 +97,7 @@ func summarize(w io.Writer, o *Options, p *picture, sent time.Duration, units []
 	}
 	row("  strategies\t%s", listed(p.strategies, t.requests))
 	row("  prompt tokens\t%s\t%s from the prefix cache", grouped(p.ends.input), percent(p.ends.cached, p.ends.input))
+	row("  mean regret\t%s\tby which the best head would have begun to answer sooner", r)
 	row("  output tokens\t%s", grouped(p.ends.output))
 	_ = table.Flush()
 

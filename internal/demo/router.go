@@ -2,7 +2,10 @@ package demo
 
 import (
 	"context"
+	"fmt"
+	"time"
 
+	"headway/api"
 	"headway/client"
 )
 
@@ -43,4 +46,51 @@ func (d *display) look(ctx context.Context) {
 		v.words[h.ID] = h.Health.State
 	}
 	d.seen.Store(v)
+}
+
+// regret is what the service says of its placements.
+type regret struct {
+	ms        float64 // the mean
+	decisions int64   // 0: none was compared
+	reliable  bool
+}
+
+// judge asks how well the service placed requests since the demo began. Where it does
+// not answer, what it said before stands.
+func (d *display) judge(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	list, err := d.router.Effectiveness(ctx, client.EffectivenessQuery{Window: window(d.stats.start, time.Now())})
+	if err == nil {
+		d.regret.Store(meanRegret(list.Data))
+	}
+}
+
+// window is the least that has all since then. A window begins with a minute.
+func window(start, now time.Time) time.Duration {
+	return min(now.Truncate(time.Minute).Sub(start.Truncate(time.Minute))+time.Minute, time.Hour)
+}
+
+func meanRegret(list []api.Strategy) *regret {
+	r := &regret{reliable: true}
+	for i := range list {
+		e := &list[i].Effectiveness
+		if e.RegretMs == nil || e.Decisions == 0 {
+			continue
+		}
+		r.decisions += e.Decisions
+		r.ms += (*e.RegretMs - r.ms) * float64(e.Decisions) / float64(r.decisions)
+		r.reliable = r.reliable && e.RegretReliable
+	}
+	return r
+}
+
+func (r *regret) String() string {
+	switch {
+	case r == nil || r.decisions == 0:
+		return "–"
+	case !r.reliable:
+		return fmt.Sprintf("%.2f ms?", r.ms)
+	}
+	return fmt.Sprintf("%.2f ms", r.ms)
 }

@@ -17,6 +17,7 @@ type display struct {
 	options *Options
 	fleet   *heads
 	seen    atomic.Pointer[routerView]
+	regret  atomic.Pointer[regret]
 	sent    time.Duration // that requests were sent, once it is over
 }
 
@@ -156,8 +157,9 @@ func (s *screen) heading() []string {
 			labelStyle.Render(fmt.Sprintf("  %s in all", grouped(t.requests))),
 		field("Overhead", quantiles(&p.overhead)+labelStyle.Render(fmt.Sprintf("   of Headway, last %d s", quantileSeconds))),
 		field("First token", firstToken),
-		field("Answers", fmt.Sprintf("%s whole, %d in flight, %s after a failed head, %s cached",
-			grouped(p.ends.ok), s.inFlight, grouped(p.ends.moved), percent(p.ends.cached, p.ends.input))),
+		field("Answers", fmt.Sprintf("%s whole, %d in flight, %s after a failed head",
+			grouped(p.ends.ok), s.inFlight, grouped(p.ends.moved))),
+		field("Placement", fmt.Sprintf("%s of prompt tokens cached, mean regret %s", percent(p.ends.cached, p.ends.input), s.regret.Load())),
 		field("Failures", failed),
 		field("Strategies", listed(p.strategies, t.requests)),
 	}

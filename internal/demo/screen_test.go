@@ -13,6 +13,7 @@ import (
 	"charm.land/lipgloss/v2"
 	"pgregory.net/rapid"
 
+	"headway/api"
 	"headway/internal/engine"
 )
 
@@ -124,6 +125,7 @@ func drawn(width, height, heads int) string {
 	s.notes = []note{{now, "demo-2 killed"}}
 	s.picture = s.stats.picture(now.Add(1500 * time.Millisecond))
 	s.history = []map[string]headStats{{}, s.picture.heads}
+	d.regret.Store(&regret{ms: 0.416, decisions: 3})
 	d.seen.Store(&routerView{words: map[string]string{"demo-1": "fresh", "demo-2": "stale"}})
 	return escapes.ReplaceAllString(s.draw(), "")
 }
@@ -132,7 +134,7 @@ func TestScreenShowsWhatMatters(t *testing.T) {
 	text := drawn(120, 40, 3)
 	for _, want := range []string{
 		"3/s", "3 in all", "stream cut 1", "least_loaded 3 (100.0 %)", "33.3%", "0+1", "25%",
-		"down     stale", "up       fresh", "up       unknown", "demo-2 killed", "q quit",
+		"down     stale", "up       fresh", "up       unknown", "demo-2 killed", "q quit", "– of prompt tokens cached, mean regret 0.42 ms?\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the screen does not say %q", want)
@@ -157,6 +159,32 @@ func TestScreenFitsItsTerminal(t *testing.T) {
 		}
 		if size[1] >= 24 && (!strings.Contains(text, "more heads") == (size[1] < 60) || !strings.Contains(text, "q quit")) {
 			t.Errorf("at %v heads are left out without a word, or the keys are missing:\n%s", size, text)
+		}
+	}
+}
+
+// The regret is of all strategies by their decisions, since the demo began, and in
+// doubt where that of one of them is.
+func TestTheMeanRegretIsOfAllDecisions(t *testing.T) {
+	of := func(decisions int64, ms float64, reliable bool) api.Strategy {
+		return api.Strategy{Effectiveness: api.StrategyEffectiveness{Decisions: decisions, RegretMs: &ms, RegretReliable: reliable}}
+	}
+	for want, list := range map[string][]api.Strategy{
+		"–":        {{Effectiveness: api.StrategyEffectiveness{Decisions: 7}}, of(0, 5, false)},
+		"0.00 ms":  {of(1, 0, true)},
+		"4.00 ms":  {of(10, 1, true), of(30, 5, true), {}},
+		"4.00 ms?": {of(10, 1, false), of(30, 5, true)},
+	} {
+		if got := meanRegret(list).String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	start := time.Date(2026, 1, 1, 12, 0, 59, 0, time.UTC)
+	for later, want := range map[time.Duration]time.Duration{
+		0: time.Minute, time.Second: 2 * time.Minute, 90 * time.Second: 3 * time.Minute, 2 * time.Hour: time.Hour,
+	} {
+		if got := window(start, start.Add(later)); got != want {
+			t.Errorf("after %v the window is %v, want %v", later, got, want)
 		}
 	}
 }
