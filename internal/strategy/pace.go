@@ -228,6 +228,9 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 		c := &p.fit.coefficients
 		p.model.Store(&paceModel{base: c[0], token: c[1], attention: c[2] / c[1], beside: c[3]})
 	}
+	if p.fit.n < fitLeast { // what was predicted is a guess
+		return
+	}
 	fade := math.Exp2(-1/paceSamples - at.Sub(head.at).Seconds()/paceTime.Seconds())
 	head.took, head.predicted = head.took*fade+took, head.predicted*fade+predicted
 	head.n = head.n*fade + 1
