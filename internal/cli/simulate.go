@@ -112,6 +112,9 @@ func (s *simulation) run(c *call) error {
 	s.study.Progress = bar.show
 	report, err := s.study.Run(c.Context())
 	bar.clear()
+	if errors.Is(err, sim.ErrFleet) {
+		return cmdline.Errorf("--scenario: %w", err)
+	}
 	stopped := c.Context().Err() != nil && errors.Is(err, c.Context().Err())
 	if err != nil && !stopped {
 		return err
@@ -154,12 +157,18 @@ func (s *simulation) read(c *call) (err error) {
 	return missing(err)
 }
 
+// Bounds of loads and rates. With less the time between two requests is out of reach.
+const (
+	leastRate = 0.001
+	mostRate  = 1e6
+)
+
 // check refuses numbers and names outside their bounds.
 func (s *simulation) check(c *call) error {
 	o := &s.study
 	i := slices.Index(profileNames(), s.profile)
-	positive := func(values []float64) bool {
-		return !slices.ContainsFunc(values, func(v float64) bool { return !(v > 0) })
+	possible := func(values []float64) bool {
+		return !slices.ContainsFunc(values, func(v float64) bool { return !(v >= leastRate && v <= mostRate) })
 	}
 	switch {
 	case i < 0:
@@ -172,16 +181,16 @@ func (s *simulation) check(c *call) error {
 		return cmdline.Errorf("--rounds %d: want at least 1", o.Rounds)
 	case s.requests < 0 || s.requests == 1:
 		return cmdline.Errorf("--requests %d: want at least 2", s.requests)
-	case o.Window < 0:
-		return cmdline.Errorf("--window %v: want at least 0", o.Window)
+	case o.Window != 0 && o.Window < time.Millisecond:
+		return cmdline.Errorf("--window %v: want at least 1ms, or 0", o.Window)
 	case o.Window == 0 && c.Flags().Changed("loss"):
 		return cmdline.Errorf("--loss: without --window nothing is sent that could be lost")
 	case !(o.Loss >= 0 && o.Loss <= 1):
 		return cmdline.Errorf("--loss %v: want 0 to 1", o.Loss)
 	case len(o.Rates) > 0 && len(o.Loads) > 0:
 		return cmdline.Errorf("--load and --rate: want one of them")
-	case !positive(o.Loads) || !positive(o.Rates):
-		return cmdline.Errorf("--load, --rate: want more than 0")
+	case !possible(o.Loads) || !possible(o.Rates):
+		return cmdline.Errorf("--load, --rate: want numbers from %v to %v", leastRate, mostRate)
 	}
 	if err := checkPlot(s.plot); err != nil {
 		return err

@@ -15,8 +15,14 @@ import (
 
 // checkPlot refuses a name that no plots can be written to.
 func checkPlot(name string) error {
-	if ext := filepath.Ext(name); ext != "" && !isDir(name) && !slices.Contains(plot.Formats, strings.ToLower(ext)) {
+	ext := filepath.Ext(name)
+	switch dir := filepath.Dir(name); {
+	case ext == "" || isDir(name):
+		return nil
+	case !slices.Contains(plot.Formats, strings.ToLower(ext)):
 		return cmdline.Errorf("--plot %s: want a name that ends in %s, or a directory", name, strings.Join(plot.Formats, " or "))
+	case !isDir(dir):
+		return cmdline.Errorf("--plot %s: there is no directory %s", name, dir)
 	}
 	return nil
 }

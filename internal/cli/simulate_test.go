@@ -113,13 +113,20 @@ func TestSimulateNamesSlips(t *testing.T) {
 		"--trace sample: --rounds 0":           {exitUsage, "--rounds 0: want"},
 		"--trace sample: --requests 1":         {exitUsage, "--requests 1: want"},
 		"--trace sample: --load 0.5 --rate 3":  {exitUsage, "--load and --rate: want one"},
-		"--trace sample: --load 0":             {exitUsage, "want more than 0"},
-		"--trace sample: --rate -1":            {exitUsage, "want more than 0"},
+		"--trace sample: --load 0":             {exitUsage, "--load, --rate: want numbers from 0.001 to 1e+06"},
+		"--trace sample: --load +Inf":          {exitUsage, "--load, --rate: want numbers"},
+		"--trace sample: --rate -1":            {exitUsage, "--load, --rate: want numbers"},
+		"--trace sample: --rate 1e-9":          {exitUsage, "--load, --rate: want numbers"},
+		"--trace sample: --rate NaN":           {exitUsage, "--load, --rate: want numbers"},
 		"--trace sample: --loss 0.1":           {exitUsage, "--loss: without --window"},
 		"--trace sample: --loss 2 --window 1s": {exitUsage, "--loss 2: want 0 to 1"},
 		"--trace sample: --window -1s":         {exitUsage, "--window -1s: want"},
-		"--trace sample: --plot a.jpg":         {exitUsage, "--plot a.jpg: want a name that ends in .svg or .png, or a directory"},
-		"--trace sample: --policy /no/such":    {exitNotFound, "no such file"},
+		"--trace sample: --window 1ns":         {exitUsage, "--window 1ns: want at least 1ms"},
+		"--trace sample: --plot no/such/a.svg": {exitUsage, "--plot no/such/a.svg: there is no directory no/such"},
+
+		"--trace sample: --scenario death=8": {exitUsage, "--scenario: scenario death=8: too few heads: want more than 8"},
+		"--trace sample: --plot a.jpg":       {exitUsage, "--plot a.jpg: want a name that ends in .svg or .png, or a directory"},
+		"--trace sample: --policy /no/such":  {exitNotFound, "no such file"},
 	} {
 		code, out, errs := here(t, append([]string{"simulate"}, strings.Fields(args)...)...)
 		if code != want.code || out != "" || !strings.Contains(errs, want.said) {

@@ -61,10 +61,7 @@ var scenarios = []scenario{
 	},
 	{
 		"death", "1", "so many heads die after a third of the play, and start again with empty caches after two",
-		number(1, 1000, func(s *Setup, heads float64) error {
-			s.stop(s.first(heads))
-			return nil
-		}),
+		count((*Setup).stop),
 	},
 	{
 		"region-loss", "80", "half of the heads and callers are in another region, so many ms away; its heads are lost for a third of the play",
@@ -72,22 +69,20 @@ var scenarios = []scenario{
 	},
 	{
 		"fail-fast", "1", "so many heads refuse each request at once, for a third of the play, and go on reporting that they are well",
-		number(1, 1000, func(s *Setup, heads float64) error {
-			for _, i := range s.first(heads) {
+		count(func(s *Setup, heads []int) {
+			for _, i := range heads {
 				s.happens(1./3, func(f *Fleet) error { return f.Break(i, true) })
 				s.happens(2./3, func(f *Fleet) error { return f.Break(i, false) })
 			}
-			return nil
 		}),
 	},
 	{
 		"slow-join", "1", "so many heads join after a third of the play, with empty caches",
-		number(1, 1000, func(s *Setup, heads float64) error {
-			for _, i := range s.first(heads) {
+		count(func(s *Setup, heads []int) {
+			for _, i := range heads {
 				s.Heads[i].Absent = true
 				s.happens(1./3, func(f *Fleet) error { return f.Start(i) })
 			}
-			return nil
 		}),
 	},
 	{
@@ -179,12 +174,29 @@ func readSpeeds(value string) (func(*Setup) error, error) {
 	}, nil
 }
 
-// first are the numbers of the first heads, of at most all but one.
-func (s *Setup) first(heads float64) (numbers []int) {
-	for i := range min(int(heads), len(s.Heads)-1) {
-		numbers = append(numbers, i)
+// ErrFleet reports a fleet that is too small for a scenario.
+var ErrFleet = errors.New("too few heads")
+
+// count reads how many of the first heads something happens to. At least one head is
+// left as it is.
+func count(set func(s *Setup, heads []int)) func(string) (func(*Setup) error, error) {
+	return func(value string) (func(*Setup) error, error) {
+		n, err := strconv.Atoi(value)
+		if err != nil || n < 1 || n > 1000 {
+			return nil, errors.New("want a whole number from 1 to 1000")
+		}
+		return func(s *Setup) error {
+			if n >= len(s.Heads) {
+				return fmt.Errorf("%w: want more than %d", ErrFleet, n)
+			}
+			heads := make([]int, n)
+			for i := range heads {
+				heads[i] = i
+			}
+			set(s, heads)
+			return nil
+		}, nil
 	}
-	return numbers
 }
 
 // stop has heads be down for the middle third of the play.
@@ -200,6 +212,9 @@ var regions = []string{onlyRegion, "there"}
 
 // loseRegion puts every second head into another region, and loses that.
 func loseRegion(s *Setup, distance float64) error {
+	if len(s.Heads) < len(regions) {
+		return fmt.Errorf("%w: want one in each of %d regions", ErrFleet, len(regions))
+	}
 	s.Regions = regions
 	var lost []int
 	for i := range s.Heads {

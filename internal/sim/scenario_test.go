@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -73,13 +74,29 @@ func TestScenariosAreOfOnePlay(t *testing.T) {
 	}
 }
 
+// A scenario that the fleet is too small for is refused before anything runs.
+func TestAScenarioNeedsHeadsThatItLeavesAlone(t *testing.T) {
+	for heads, names := range map[int][]string{1: {"death", "region-loss", "speeds"}, 2: {"fail-fast=2", "slow-join=3", "death"}} {
+		for _, name := range names {
+			s := study(t, "adaptive").scenario(t, name)
+			s.Heads, s.Loads, s.Rates = heads, nil, nil
+			_, err := s.Run(t.Context())
+			if fits := name == "speeds" || name == "death" && heads == 2; fits != (err == nil) || !fits && !errors.Is(err, ErrFleet) {
+				t.Errorf("%s of %d heads: %v", name, heads, err)
+			}
+		}
+	}
+}
+
 func TestScenarioNamesAreChecked(t *testing.T) {
 	for text, want := range map[string]string{
 		"brown-out":        `did you mean "brownout"?`,
 		"deaths":           `did you mean "death"?`,
 		"nonsense":         "allowed are speeds, brownout, death, region-loss",
 		"brownout=2":       "want a number from 0.01 to 1",
-		"death=none":       "want a number from 1 to 1000",
+		"death=none":       "want a whole number from 1 to 1000",
+		"fail-fast=1.5":    "want a whole number",
+		"slow-join=0":      "want a whole number",
 		"speeds=1:fast":    "want speeds from 0.01 to 100 with colons between them, such as 1:1.6:2.5",
 		"speeds=":          "want speeds",
 		"blind=yes":        "it takes no value",

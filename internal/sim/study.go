@@ -74,6 +74,9 @@ func (s *Study) Run(ctx context.Context) (*Report, error) {
 	for _, c := range s.Scenarios {
 		r.Scenarios = append(r.Scenarios, c.Name)
 	}
+	if err := s.possible(); err != nil {
+		return r, err
+	}
 	p := s.progress()
 	if len(s.Loads) > 0 {
 		rate, err := s.saturationRate(ctx, p)
@@ -94,6 +97,16 @@ func (s *Study) Run(ctx context.Context) (*Report, error) {
 	}
 	r.Carried, err = s.carried(ctx, p)
 	return r, err
+}
+
+// possible reports what keeps a run from being set up, before any has begun.
+func (s *Study) possible() error {
+	for i := range s.Contenders {
+		if _, err := s.setup(&s.Contenders[i], s.Scenarios, 1, 1, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // saturationRate is the rate of load 1.
@@ -147,7 +160,7 @@ func (s *Study) setup(c *Contender, scenarios []Scenario, rate float64, seed uin
 	}
 	for _, scenario := range scenarios {
 		if err := scenario.set(setup); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("scenario %s: %w", scenario.Name, err)
 		}
 	}
 	setup.play = workload.Play{Rate: rate, Seed: seed, Regions: setup.Regions}
