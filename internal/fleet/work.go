@@ -139,18 +139,16 @@ func (l *Live) Burden(tokens, usual float64) Burden {
 // valid: that of pending tokens where first tokens are not seen, and that of requests
 // where no ends are.
 func (l *Live) byReport(b *Burden, report *Report, counts bool, usual float64) {
-	since := int64(l.Picks() - report.Picks)
 	pending := report.PendingPromptTokens != Unknown
-	if pending {
-		b.Ahead = float64(max(l.unsent.Load()+l.sent.Load(), 0))
-	}
+	told := float64(max(l.unsent.Load()+l.sent.Load(), 0))
 	if counts {
-		if pending {
-			b.Waiting = 0
+		if pending { // what has ended since the report is not ahead any more
+			b.Ahead, b.Waiting = min(told, b.Ahead+b.Waiting), 0
 		}
 		return
 	}
-	if !pending {
+	since := int64(l.Picks() - report.Picks)
+	if b.Ahead = told; !pending {
 		b.Ahead = float64(report.waiting()+since) * usual
 	}
 	b.Beyond = max(b.Beyond, 0)

@@ -122,6 +122,16 @@ func TestWholeAnswersShowNoFirstTokens(t *testing.T) {
 	if b := l.Burden(0, 100); b.Ahead != 300 || b.Waiting != 0 || l.OwnPending() != 1000 {
 		t.Errorf("300 tokens are reported of the 1,000 that we count: %+v", b)
 	}
+	l.TryAcquire(0, Work{Tokens: 500, Pending: 500})
+	if b := l.Burden(0, 100); b.Ahead != 800 {
+		t.Errorf("500 were sent since: %+v", b)
+	}
+	l.Answers(500, true)
+	l.Answers(500, true)
+	l.Answers(500, true)
+	if b := l.Burden(0, 100); b.Ahead != 0 || b.Waiting != 0 {
+		t.Errorf("all have ended: %+v", b)
+	}
 }
 
 // A head whose KV cache is full is not crowded, nor is one that names no limit.
