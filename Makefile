@@ -83,7 +83,7 @@ kills: need-go ## kill the service 1,000 times during administrative changes (mi
 	@$(GO) test ./cmd/headway -run '^TestKilledDuringAdministrativeChanges$$' -count 1 -v -timeout 2h -kills $(KILLS)
 
 .PHONY: soak
-soak: need-go ## overload, 50,000 flapping heads, full tables, scarce files and memory, ten minutes of mixed use, five of heads that break (SOAK_TIME=20s for a third)
+soak: need-go ## overload, 50,000 flapping heads, full tables, scarce files and memory, strategies on real heads as simulated, ten minutes of mixed use, five of heads that break (SOAK_TIME=20s for a third)
 	@$(GO) test ./cmd/headway -run '^TestSoak' -count 1 -v -timeout 2h -soak $(SOAK_TIME)
 	@$(GO) test ./internal/httpapi -run '^TestSoak' -count 1 -v -timeout 1h -soak $(SOAK_TIME)
 
