@@ -117,6 +117,24 @@ func TestTheEndOfAPromptIsNeverCached(t *testing.T) {
 	}
 }
 
+// One request that names a length that no head can hold does not become what is usual.
+func TestAnImpossibleLengthIsNotWhatIsUsual(t *testing.T) {
+	w := newWorld(t, nil)
+	caller(w)
+	w.head("a", "us", nil)
+	usual := func() int32 { return w.decide(strategy.Request{Strategy: "adaptive"}).Work().Tokens }
+	for range 10 {
+		w.decide(strategy.Request{Strategy: "adaptive", InputTokens: 2000})
+	}
+	if n := usual(); n != 2000 {
+		t.Fatalf("%d tokens are usual, want 2,000", n)
+	}
+	w.decide(strategy.Request{Strategy: "adaptive", InputTokens: 1e9})
+	if n := usual(); n > 11_000 {
+		t.Errorf("%d tokens are usual after one prompt of a billion", n)
+	}
+}
+
 // Heads that never have what is promised are chosen by load alone.
 func TestWhatIsNotDeliveredIsNotTrusted(t *testing.T) {
 	w := newWorld(t, nil)

@@ -13,7 +13,7 @@ var priorityRegionSpec = Spec{
 	Name:          "priority_region",
 	Summary:       "The request's region, by adaptive, as long as the wait there is not longer than at the next one and the way to it by more than a penalty.",
 	Formula:       "argmin over regions of wait + (0 at home, else distance + penalty; once requests go there distance + return), wait that of adaptive's choice: its predicted time to the first token, or request · (requests + 1) / weight while none is known; within the region as adaptive",
-	Use:           "For language models in several regions that keep to their own heads and may use those of others in a rush. Requests begin to go to another region when that is sooner by the penalty, and do so until it is sooner by no more than `return_ms`, so that they do not swing. Regions in `stay` are never left, as with the region mode `require`. It loses to [`geo_preferred`](#geo_preferred) where requests are short and the way is what counts; and a region that has what other regions are to be relieved by should have heads to spare, since those come without asking.",
+	Use:           "For language models in several regions that keep to their own heads and may use those of others in a rush. Requests begin to go to another region when that is sooner by the penalty, and do so until it is sooner by no more than `return_ms`, so that they do not swing. Regions in `stay` are never left, as with the region mode `require`, but by callers who may choose another strategy. It loses to [`geo_preferred`](#geo_preferred) where requests are short and the way is what counts; and a region that has what other regions are to be relieved by should have heads to spare, since those come without asking.",
 	AcrossRegions: true,
 	Parameters: []Parameter{
 		{

@@ -15,10 +15,14 @@ func (in *Input) RecallPrompt() {
 	}
 }
 
+// mostTokens is more than any head holds. A request that names more counts with as many,
+// so that one wrong number does not weigh on those that follow.
+const mostTokens = 1 << 21
+
 // Tokens are those of the prompt: as the request says, else as is usual in the pool.
 func (in *Input) Tokens() float64 {
 	if in.Request.InputTokens > 0 {
-		return float64(in.Request.InputTokens)
+		return float64(min(in.Request.InputTokens, mostTokens))
 	}
 	return in.Recalled.Pace.usual()
 }
