@@ -70,14 +70,21 @@ func (h *happenings) proxied(i int) {
 	h.renew("dead-1", "http://127.0.0.1:9", "dead", "")
 	h.renew("dead-2", "http://127.0.0.1:9", "dead", "")
 	if i%20 == 0 {
-		h.patchPolicy(`{"fallbacks":[{"match":{"model_type":"elsewhere"},"to":[{"model_type":"chat"}]}],"hedge":{"after_ms":1,"model_types":["chat"]}}`)
+		h.patchPolicy(`{"shadow":["round_robin"],"shadow_share":0.05,"fallbacks":[{"match":{"model_type":"elsewhere"},"to":[{"model_type":"chat"}]}],"hedge":{"after_ms":1,"model_types":["chat"]}}`)
 	}
-	for _, r := range []struct{ model, more string }{
-		{"chat", `,"stream":true`}, {"chat", ""}, {"dead", ""}, {"wrong", ""}, {"wrong", ""}, {"elsewhere", `,"stream":true`}, {"nobody-has-this", ""},
+	for _, r := range []struct{ model, prompt, more string }{
+		{"chat", promptOf(i), `,"stream":true`}, {"chat", promptOf(i), ""}, {"dead", "hello", ""}, {"wrong", "hello", ""}, {"wrong", "hello", ""},
+		{"elsewhere", "hello", `,"stream":true`}, {"nobody-has-this", "hello", ""},
 	} {
-		_, _, _ = h.do("POST", "/v1/chat/completions", `{"model":"`+r.model+`","max_tokens":8,"messages":[{"role":"user","content":"hello"}]`+r.more+`}`)
+		_, _, _ = h.do("POST", "/v1/chat/completions", `{"model":"`+r.model+`","max_tokens":8,"messages":[{"role":"user","content":"`+r.prompt+`"}]`+r.more+`}`)
 	}
 	_, _, _ = h.do("POST", "/v1/embeddings", `{"model":"chat","input":"hello"}`)
+}
+
+// promptOf is asked twice between registrations, for a head to be expected to have it
+// cached. It has one of several lengths, for the service to learn what a token takes.
+func promptOf(i int) string {
+	return strings.Repeat(fmt.Sprintf("prompt %d ", i), 500+1000*(i&3))
 }
 
 // crowd asks for the model whose head has one place.

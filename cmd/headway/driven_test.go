@@ -92,15 +92,15 @@ func (h *happenings) heads(i int) {
 func (h *happenings) decisions(int) {
 	for n, body := range []string{
 		`{"model_type":"llama","region":"eu","strategy":"round_robin"}`, `{"model_type":"llama","strategy":"least_loaded"}`,
-		`{"model_type":"qwen","strategy":"random","session_key":"s"}`, `{"model_type":"llama","region":"asia","region_mode":"require"}`,
+		`{"model_type":"chat","strategy":"round_robin","input_tokens":5000}`, `{"model_type":"qwen","strategy":"random","session_key":"s"}`, `{"model_type":"llama","region":"asia","region_mode":"require"}`,
 		`{"model_type":"unknown"}`, `{"model_type":`,
 	} {
 		_, answer, _ := h.do("POST", "/api/v1/decisions", body)
 		var d struct {
 			DecisionID string `json:"decision_id"`
 		}
-		if json.Unmarshal(answer, &d) == nil && d.DecisionID != "" && n < 2 {
-			_, _, _ = h.do("POST", "/api/v1/decisions/"+d.DecisionID+"/outcome", `{"result":"`+[]string{"ok", "error"}[n]+`"}`)
+		if json.Unmarshal(answer, &d) == nil && d.DecisionID != "" && n < 3 {
+			_, _, _ = h.do("POST", "/api/v1/decisions/"+d.DecisionID+"/outcome", `{"result":"`+[]string{"ok", "error", "cancelled"}[n]+`"}`)
 		}
 	}
 }
