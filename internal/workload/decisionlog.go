@@ -84,7 +84,8 @@ func (l *decisionLog) take(d *loggedDecision) error {
 	case l.seen[d.ID]:
 		return nil
 	}
-	if err := checkTokens("input_tokens", *d.Input); err != nil {
+	input, err := l.tokens("input_tokens", *d.Input)
+	if err != nil {
 		return err
 	}
 	if len(l.rows) == 0 {
@@ -96,11 +97,11 @@ func (l *decisionLog) take(d *loggedDecision) error {
 	}
 	output := 1
 	if d.Outcome.Output != nil {
-		if output = *d.Outcome.Output; output < 0 || output > maxTokens {
-			return checkTokens("output_tokens", output)
+		if output, err = l.tokens("output_tokens", *d.Outcome.Output); err != nil {
+			return err
 		}
 	}
-	r, ok := l.left.row(since, *d.Input, output)
+	r, ok := l.left.row(since, input, output)
 	if !ok {
 		return nil
 	}
@@ -120,6 +121,15 @@ func (l *decisionLog) take(d *loggedDecision) error {
 	l.seen[d.ID], l.models[d.ModelType] = d.ID != "", true
 	l.rows = append(l.rows, r)
 	return nil
+}
+
+// tokens is a length as it is played. Callers may name ones that no trace has.
+func (l *decisionLog) tokens(field string, n int) (int, error) {
+	if n > maxTokens {
+		l.left.long++
+		n = maxTokens
+	}
+	return n, checkTokens(field, n)
 }
 
 func (d *loggedDecision) blocks() (blocks []uint64, err error) {

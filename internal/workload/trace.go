@@ -82,6 +82,7 @@ var formats = []struct {
 type leftOut struct {
 	empty   int  // rows without a prompt
 	silent  int  // answers of no token, which count as one
+	long    int  // lengths above maxTokens, which count as that
 	tooMany bool // rows
 	models  int  // types of models, which are played as one
 	sampled int  // lines that stand for several
@@ -94,6 +95,9 @@ func (l *leftOut) notes() (notes []string) {
 	}
 	if l.silent > 0 {
 		notes = append(notes, fmt.Sprintf("%d answers of 0 tokens count as 1", l.silent))
+	}
+	if l.long > 0 {
+		notes = append(notes, fmt.Sprintf("%d lengths of more than %d tokens count as that", l.long, maxTokens))
 	}
 	if l.tooMany {
 		notes = append(notes, fmt.Sprintf("only the first %d rows are read", maxRows))

@@ -154,6 +154,10 @@ func TestTheDecisionLogIsATrace(t *testing.T) {
 			b = next.Session
 		}
 	}
+	long, err := readTrace(strings.NewReader(line("0", `","input_tokens":1000000000,"outcome":{"output_tokens":2000000}}`)+line("1", `","input_tokens":9}`)), 1)
+	if err != nil || long.Rows[0].Input != maxTokens || long.Rows[0].Output != maxTokens || !slices.Contains(long.Notes, "2 lengths of more than 1048576 tokens count as that") {
+		t.Errorf("a request that named a billion tokens: %+v, %v", long, err)
+	}
 	for more, why := range map[string]string{
 		`"}`: "line 1: input_tokens is missing", `","input_tokens":-1}`: "line 1: input_tokens: -1", `","input_tokens":9,"blocks":["x"]}`: `line 1: blocks: "x" is no hash`,
 		`","input_tokens":9,"outcome":{"output_tokens":-1}}`: "line 1: output_tokens: -1",
