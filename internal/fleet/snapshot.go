@@ -52,6 +52,7 @@ type Ranked struct {
 	Lives     []*Live
 	Limits    []int64   // max_in_flight, 0: none
 	PerLoad   []float64 // 1 / (capacity · weight): what a request adds to the load
+	Numbers   []int32
 	Hashes    []uint64
 	Weights   []float64
 	Weight    float64 // sum
@@ -109,6 +110,7 @@ func (r Ranked) with(cuts []cut) Ranked {
 		Lives:     splice(r.Lives, cuts, func(h *Head) *Live { return h.Live }),
 		Limits:    splice(r.Limits, cuts, func(h *Head) int64 { return h.MaxInFlight }),
 		PerLoad:   splice(r.PerLoad, cuts, func(h *Head) float64 { return 1 / h.Capacity() }),
+		Numbers:   splice(r.Numbers, cuts, func(h *Head) int32 { return int32(h.Number) }),
 		Hashes:    splice(r.Hashes, cuts, func(h *Head) uint64 { return h.Hash }),
 		Weights:   splice(r.Weights, cuts, func(h *Head) float64 { return h.Weight }),
 		MinWeight: math.Inf(1), MinLoad: math.Inf(1),

@@ -113,10 +113,11 @@ type Burden struct {
 // Burden estimates what the head has to do before and beside a prompt of so many
 // tokens. Prompts of which a report has only the number count as usual tokens each.
 // Where our own counts are not valid, those of the report and what was sent since
-// stand in for them.
-func (l *Live) Burden(tokens, usual float64) Burden {
+// stand in for them; own says that they are valid. It writes into b, since copying what
+// was just written takes longer than all the rest.
+func (l *Live) Burden(b *Burden, tokens, usual float64) (own bool) {
 	there := float64(l.tokens.Load())
-	b := Burden{Requests: float64(l.load.Load() >> 1), Ahead: float64(max(l.pending.Load(), 0))}
+	b.Requests, b.Ahead = float64(l.load.Load()>>1), float64(max(l.pending.Load(), 0))
 	if o := l.others.Load(); o != nil {
 		there += float64(o.Tokens)
 		b.Requests += float64(o.InFlight)
@@ -128,11 +129,11 @@ func (l *Live) Burden(tokens, usual float64) Burden {
 	if b.Waiting < 0 {
 		b.Waiting *= -usual
 	}
-	counts := l.OwnCounts()
-	if report := l.report.Load(); (!counts || l.unseen.Load() > 0) && report != nil {
-		l.byReport(&b, report, counts, usual)
+	own = l.OwnCounts()
+	if report := l.report.Load(); (!own || l.unseen.Load() > 0) && report != nil {
+		l.byReport(b, report, own, usual)
 	}
-	return b
+	return own
 }
 
 // byReport takes what the report says in place of our own counts that are not

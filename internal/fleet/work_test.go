@@ -21,7 +21,7 @@ func TestWorkIsAheadUntilTheFirstToken(t *testing.T) {
 	l := withWork(3)
 	is := func(when string, ahead, requests float64, tokens int64) {
 		t.Helper()
-		if b := l.Burden(0, 1); b.Ahead != ahead || b.Requests != requests || l.Tokens() != tokens {
+		if b := burden(l, 0, 1); b.Ahead != ahead || b.Requests != requests || l.Tokens() != tokens {
 			t.Errorf("%s: %+v with %d tokens, want %v ahead, %v requests and %d", when, b, l.Tokens(), ahead, requests, tokens)
 		}
 	}
@@ -45,19 +45,19 @@ func TestABurdenIsOursAndWhatTheReportHasBeyond(t *testing.T) {
 		l.TakeReport(&load, someTime, 0, time.Second, 1)
 	}
 	l := withWork(2)
-	if b := l.Burden(0, 100); b.Beyond != -1 && b.Beyond != 0 || b.Waiting != 0 {
+	if b := burden(l, 0, 100); b.Beyond != -1 && b.Beyond != 0 || b.Waiting != 0 {
 		t.Errorf("without a report %+v", b)
 	}
 	report(l, 2, 0, 1000)
-	if b := l.Burden(0, 100); b.Ahead != 1000 || b.Beyond != 0 || b.Waiting != 0 {
+	if b := burden(l, 0, 100); b.Ahead != 1000 || b.Beyond != 0 || b.Waiting != 0 {
 		t.Errorf("the report has just ours: %+v", b)
 	}
 	report(l, 3, 2, 1600)
-	if b := l.Burden(0, 100); b.Ahead != 1000 || b.Beyond != 3 || b.Waiting != 600 {
+	if b := burden(l, 0, 100); b.Ahead != 1000 || b.Beyond != 3 || b.Waiting != 600 {
 		t.Errorf("three requests and 600 tokens beyond ours: %+v", b)
 	}
 	report(l, 3, 2, Unknown)
-	if b := l.Burden(0, 100); b.Ahead != 1000 || b.Beyond != 3 || b.Waiting != 200 {
+	if b := burden(l, 0, 100); b.Ahead != 1000 || b.Beyond != 3 || b.Waiting != 200 {
 		t.Errorf("two of the others wait, of 100 tokens each: %+v", b)
 	}
 
@@ -68,16 +68,16 @@ func TestABurdenIsOursAndWhatTheReportHasBeyond(t *testing.T) {
 	}
 	report(blind, 1, 1, 700)
 	blind.TryAcquire(0, Work{Tokens: 1000, Pending: 500})
-	if b := blind.Burden(0, 100); b.Ahead+b.Waiting != 1200 || b.Requests+b.Beyond != 3 {
+	if b := burden(blind, 0, 100); b.Ahead+b.Waiting != 1200 || b.Requests+b.Beyond != 3 {
 		t.Errorf("700 tokens reported and 500 sent since, 2 requests and one since: %+v", b)
 	}
 	report(blind, 1, 1, Unknown)
 	blind.TryAcquire(0, Work{Tokens: 1000, Pending: 500})
-	if b := blind.Burden(0, 100); b.Ahead+b.Waiting != 200 {
+	if b := burden(blind, 0, 100); b.Ahead+b.Waiting != 200 {
 		t.Errorf("one waits by the report and one was sent since, of 100 tokens each: %+v", b)
 	}
 	report(blind, 40, Unknown, Unknown)
-	if b := blind.Burden(0, 100); b.Requests+b.Beyond != 40 || b.Beyond == 0 || b.Ahead+b.Waiting != 4000 {
+	if b := burden(blind, 0, 100); b.Requests+b.Beyond != 40 || b.Beyond == 0 || b.Ahead+b.Waiting != 4000 {
 		t.Errorf("40 requests, more than ours, of which all may wait: %+v", b)
 	}
 }
@@ -85,7 +85,7 @@ func TestABurdenIsOursAndWhatTheReportHasBeyond(t *testing.T) {
 // The KV cache is used by what the report says and what came and went since.
 func TestTheUseOfTheKVCache(t *testing.T) {
 	l := withWork(2)
-	if kv := l.Burden(1000, 1).KV; kv != 0 {
+	if kv := burden(l, 1000, 1).KV; kv != 0 {
 		t.Errorf("of an unknown cache %v is used", kv)
 	}
 	load := UnknownLoad()
@@ -93,7 +93,7 @@ func TestTheUseOfTheKVCache(t *testing.T) {
 	l.TakeReport(&load, someTime, 0, time.Second, 1)
 	near := func(when string, want float64) {
 		t.Helper()
-		if kv := l.Burden(1000, 1).KV; math.Abs(kv-want) > 1e-6 {
+		if kv := burden(l, 1000, 1).KV; math.Abs(kv-want) > 1e-6 {
 			t.Errorf("%s: %v of the cache is used, want %v", when, kv, want)
 		}
 	}
@@ -119,17 +119,17 @@ func TestWholeAnswersShowNoFirstTokens(t *testing.T) {
 	load := UnknownLoad()
 	load.InFlight, load.Queued, load.PendingPromptTokens = 2, 0, 300
 	l.TakeReport(&load, someTime, 0, time.Second, 1)
-	if b := l.Burden(0, 100); b.Ahead != 300 || b.Waiting != 0 || l.OwnPending() != 1000 {
+	if b := burden(l, 0, 100); b.Ahead != 300 || b.Waiting != 0 || l.OwnPending() != 1000 {
 		t.Errorf("300 tokens are reported of the 1,000 that we count: %+v", b)
 	}
 	l.TryAcquire(0, Work{Tokens: 500, Pending: 500})
-	if b := l.Burden(0, 100); b.Ahead != 800 {
+	if b := burden(l, 0, 100); b.Ahead != 800 {
 		t.Errorf("500 were sent since: %+v", b)
 	}
 	l.Answers(500, true)
 	l.Answers(500, true)
 	l.Answers(500, true)
-	if b := l.Burden(0, 100); b.Ahead != 0 || b.Waiting != 0 {
+	if b := burden(l, 0, 100); b.Ahead != 0 || b.Waiting != 0 {
 		t.Errorf("all have ended: %+v", b)
 	}
 }
@@ -159,4 +159,9 @@ func TestCrowded(t *testing.T) {
 			t.Errorf("%s: full %t, crowded %t", name, full, crowded)
 		}
 	}
+}
+
+func burden(l *Live, tokens, usual float64) (b Burden) {
+	l.Burden(&b, tokens, usual)
+	return b
 }

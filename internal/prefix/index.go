@@ -188,10 +188,16 @@ const maxBlocks = 1<<16 - 1
 // Blocks is how many of the prompt's first blocks the head has. What was known of
 // another instance under its number is not its own.
 func (f *Found) Blocks(number int, instance uint64) int {
-	if number < len(f.depth) && f.depth[number]>>16 == f.round && f.caches[number].instance.Load() == instance {
+	if f.Knows(number) && f.caches[number].instance.Load() == instance {
 		return int(f.depth[number] & maxBlocks)
 	}
 	return 0
+}
+
+// Knows reports whether the head, or one that had its number before, has some of the
+// prompt.
+func (f *Found) Knows(number int) bool {
+	return number < len(f.depth) && f.depth[number]>>16 == f.round
 }
 
 func (f *Found) begin(caches []*cache) {

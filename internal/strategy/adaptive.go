@@ -32,12 +32,12 @@ func (s adaptive) wants() wants { return wants{waitLimit: s.limit} }
 
 // cost is the formula. The last factor keeps sessions of the same application from
 // all going to the heads that have its prompt until those run out of memory.
-func (s adaptive) cost(h weighed) float64 {
-	return h.slower * (h.ahead + (1+h.kappa)*h.uncached) / h.weight * (h.requests/h.weight + s.batch) * (1 + h.kv*h.kv)
+func (s adaptive) cost(w *weighing, h *weighed) float64 {
+	return h.slower * (h.ahead + (1+w.kappa)*h.uncached) / h.weight * (h.requests/h.weight + s.batch) * (1 + h.KV*h.KV)
 }
 
 // Terms implements Explainer.
 func (s adaptive) Terms(in *Input, i int) []Term {
 	w := weigh(in, s.wants(), nil)
-	return w.at(in, i).terms()
+	return w.heads[i].terms(w)
 }

@@ -72,17 +72,17 @@ type Input struct {
 	Recalled  Recalled
 	Exclude   []string // ids of heads not to take: those of the request, and those tried before
 
-	memory  Memory
-	shadow  int    // which of those that are asked beside decides, 0: none
-	session uint64 // hash of the session key and the model type, 0: no session
-	clock   uint32 // Now, for the ages of reports
-	scores  []float64
-	burdens []fleet.Burden
-	among   []int32
-	warm    []int32
-	blocks  []uint64     // Request.PrefixHashes by their keys, if Recalled.Prompt
-	found   prefix.Found // of those
-	scratch prefix.Scratch
+	memory   Memory
+	shadow   int    // which of those that are asked beside decides, 0: none
+	session  uint64 // hash of the session key and the model type, 0: no session
+	clock    uint32 // Now, for the ages of reports
+	scores   []float64
+	weighing weighing
+	among    []int32
+	warm     []int32
+	blocks   []uint64     // Request.PrefixHashes by their keys, if Recalled.Prompt
+	found    prefix.Found // of those
+	scratch  prefix.Scratch
 }
 
 // Begin makes in the input of a decision at its first tier. A nil memory knows
@@ -165,8 +165,14 @@ func (in *Input) takesFull(l *fleet.Live, own, limit int64) bool {
 
 // Takes is Available for strategies that weigh how full a head is: only those that
 // asked for a pause, and those with as many requests as they take at once, come last.
-func (in *Input) Takes(h *fleet.Head) bool {
-	l, limit := h.Live, h.MaxInFlight
+func (in *Input) Takes(h *fleet.Head) bool { return in.takesRoom(h, h.Live, h.MaxInFlight) }
+
+// takesAt is Takes for head i of r, which is read only if it has to be.
+func (in *Input) takesAt(r *fleet.Ranked, i int) bool {
+	return in.takesRoom(r.Heads[i], r.Lives[i], r.Limits[i])
+}
+
+func (in *Input) takesRoom(h *fleet.Head, l *fleet.Live, limit int64) bool {
 	own := l.InFlight()
 	if limit > 0 && own >= limit || in.Excluded(h) {
 		return false

@@ -18,13 +18,15 @@ func (s leastTokens) Score(in *Input, scores []float64) { scoreWeighed(s, in, sc
 
 func (leastTokens) wants() wants { return wants{} }
 
-func (leastTokens) cost(h weighed) float64 { return h.slower * (h.ahead + h.prompt) / h.weight }
+func (leastTokens) cost(w *weighing, h *weighed) float64 {
+	return h.slower * (h.ahead + w.prompt) / h.weight
+}
 
 // Terms implements Explainer.
 func (leastTokens) Terms(in *Input, i int) []Term {
 	w := weigh(in, wants{}, nil)
-	h := w.at(in, i)
+	h := &w.heads[i]
 	return []Term{
-		{"slower", h.slower, ""}, {"ahead", h.ahead, "tokens"}, {"prompt", h.prompt, "tokens"}, {"weight", h.weight, ""},
+		{"slower", h.slower, ""}, {"ahead", h.ahead, "tokens"}, {"prompt", w.prompt, "tokens"}, {"weight", h.weight, ""},
 	}
 }

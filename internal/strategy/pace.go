@@ -22,6 +22,7 @@ import (
 // counts as they differ by more than chance.
 type Pace struct {
 	heads  atomic.Pointer[[]*headPace] // by number
+	slower atomic.Pointer[speeds]      // likewise
 	model  atomic.Pointer[paceModel]   // nil: nothing is known yet
 	tokens atomic.Uint64               // of a prompt, the mean, as bits
 	caches caches
@@ -43,9 +44,8 @@ type paceModel struct {
 
 // headPace is what is known of one head.
 type headPace struct {
-	slower atomic.Uint64 // how many times as long as the pool it takes, as bits; 0: as long
-	mark   atomic.Int64  // until when its time is accounted for, in ns after paceZero
-	times  times
+	mark  atomic.Int64 // until when its time is accounted for, in ns after paceZero
+	times times
 
 	instance  uint64
 	took      float64 // s, decayed sums
@@ -53,6 +53,21 @@ type headPace struct {
 	n         float64
 	residual  float64 // of squares
 	at        time.Time
+}
+
+// speeds are how many times as long as the pool heads take, as bits, by their numbers.
+// 0: as long. They stand beside one another since each decision reads many. Who writes
+// one holds Pace.mu.
+type speeds []atomic.Uint64
+
+// of is how many times as long as the pool the head of a number takes.
+func (s speeds) of(number int) float64 {
+	if number < len(s) {
+		if bits := s[number].Load(); bits != 0 {
+			return math.Float64frombits(bits)
+		}
+	}
+	return 1
 }
 
 // Constants of what is learned. The half-lives were chosen in the simulation: long
@@ -73,6 +88,7 @@ var paceZero = time.Unix(0, 0)
 func newPace() *Pace {
 	p := new(Pace)
 	p.heads.Store(new([]*headPace))
+	p.slower.Store(new(speeds))
 	p.fit.init()
 	return p
 }
@@ -116,7 +132,7 @@ func (p *Pace) predict(h *fleet.Head, ahead, tokens float64) float64 {
 		return math.NaN()
 	}
 	m := p.model.Load()
-	return 1000 * p.slower(p.list(), h.Number) * (m.base + m.token*ahead + m.beside*tokens)
+	return 1000 * p.Slower(h) * (m.base + m.token*ahead + m.beside*tokens)
 }
 
 // Alone is the time to the first token in ms at a head of the pool's usual speed that
@@ -135,7 +151,7 @@ func (p *Pace) Alone(tokens float64) float64 {
 
 // Slower is how many times as long as the pool the head takes, 1 while it is not
 // known to differ by more than chance.
-func (p *Pace) Slower(h *fleet.Head) float64 { return p.slower(p.list(), h.Number) }
+func (p *Pace) Slower(h *fleet.Head) float64 { return p.speeds().of(h.Number) }
 
 // speed is how fast the head is, 1 as fast as the pool, and whether enough was seen of it.
 func (p *Pace) speed(h *fleet.Head) (speed float64, known bool) {
@@ -145,17 +161,15 @@ func (p *Pace) speed(h *fleet.Head) (speed float64, known bool) {
 	if h.Number >= len(list) || list[h.Number].instance != h.Instance || list[h.Number].n < leastSamples {
 		return 0, false
 	}
-	return 1 / p.slower(list, h.Number), true
+	return 1 / p.Slower(h), true
 }
 
-// slower is how many times as long as the pool the head takes.
-func (p *Pace) slower(list []*headPace, number int) float64 {
-	if number < len(list) {
-		if bits := list[number].slower.Load(); bits != 0 {
-			return math.Float64frombits(bits)
-		}
+// speeds are those of the heads.
+func (p *Pace) speeds() speeds {
+	if p == nil {
+		return nil
 	}
-	return 1
+	return *p.slower.Load()
 }
 
 // list is what is known of heads by their numbers.
@@ -181,6 +195,12 @@ func (p *Pace) head(number int) *headPace {
 	for i := range made {
 		next = append(next, &made[i])
 	}
+	slower := make(speeds, len(next))
+	was := p.speeds()
+	for i := range was {
+		slower[i].Store(was[i].Load())
+	}
+	p.slower.Store(&slower)
 	p.heads.Store(&next)
 	return next[number]
 }
@@ -211,7 +231,7 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 	was := head.mark.Swap(now)
 	if head.instance != h.Instance {
 		head.instance, head.took, head.predicted, head.n, head.residual = h.Instance, 0, 0, 0, 0
-		head.slower.Store(0)
+		p.speeds()[h.Number].Store(0)
 	}
 	if was == 0 || was > now {
 		return
@@ -224,7 +244,7 @@ func (p *Pace) firstToken(h *fleet.Head, w fleet.Work, after time.Duration, at t
 	context := float64(w.Tokens) - u
 	x := [paceTerms]float64{1, u, u * (context + u/2), float64(h.Live.Tokens())}
 	predicted := p.fit.predict(&x)
-	if p.fit.add(&x, took/p.slower(*p.heads.Load(), h.Number)) && p.fit.coefficients[1] > 0 {
+	if p.fit.add(&x, took/p.Slower(h)) && p.fit.coefficients[1] > 0 {
 		c := &p.fit.coefficients
 		p.model.Store(&paceModel{base: c[0], token: c[1], attention: c[2] / c[1], beside: c[3]})
 	}
@@ -279,12 +299,13 @@ func (p *Pace) compare(now time.Time) {
 		}
 	}
 	between := max(0, (spread-float64(known-1))/(weights-squares/weights))
-	for _, h := range list {
+	speeds := p.speeds()
+	for i, h := range list {
 		log, variance, ok := ratio(h)
 		slower := 1.
 		if ok {
 			slower = math.Exp((log - mean) * between / (between + variance))
 		}
-		h.slower.Store(math.Float64bits(min(max(slower, leastRatio), mostRatio)))
+		speeds[i].Store(math.Float64bits(min(max(slower, leastRatio), mostRatio)))
 	}
 }

@@ -95,6 +95,17 @@ func TestSpeedsAreLearned(t *testing.T) {
 	}
 }
 
+// What is known of how fast heads are lasts where others join.
+func TestSpeedsLastWhereHeadsJoin(t *testing.T) {
+	e := newEngineLike(2, 1, 1)
+	e.play(600)
+	was := e.pace.Slower(e.heads[0])
+	e.pace.placed(&fleet.Head{Number: 1000, Live: new(fleet.Live)}, fleet.Work{}, noon)
+	if is := e.pace.Slower(e.heads[0]); is != was || is < 1.2 {
+		t.Errorf("a head takes %.2f times as long as others, and %.2f times before another joined", is, was)
+	}
+}
+
 // The prediction is the time that prompts take.
 func TestTheTimeToTheFirstTokenIsPredicted(t *testing.T) {
 	e := newEngineLike(1, 1, 1)

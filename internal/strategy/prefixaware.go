@@ -36,18 +36,18 @@ func (s prefixAware) Choose(in *Input, picks []Pick) int { return chooseWeighed(
 
 func (s prefixAware) Score(in *Input, scores []float64) { scoreWeighed(s, in, scores) }
 
-func (prefixAware) wants() wants { return wants{counts: true} }
+func (prefixAware) wants() wants { return wants{least: true} }
 
 // cost is a whole number of tokens, and a fraction that grows with the requests and
 // only counts among equals. Heads with too many come after all others.
-func (s prefixAware) cost(h weighed) float64 {
-	requests := h.requests / h.weight
-	if requests > s.ratio*h.least+s.floor {
-		return math.Ceil(h.prompt) + 1 + requests
+func (s prefixAware) cost(w *weighing, h *weighed) float64 {
+	requests := w.dithered(h.requests) / h.weight
+	if requests > s.ratio*w.least+s.floor {
+		return math.Ceil(w.prompt) + 1 + requests
 	}
 	uncached := h.uncached
-	if h.prompt-uncached < s.least {
-		uncached = h.prompt
+	if w.prompt-uncached < s.least {
+		uncached = w.prompt
 	}
 	return math.Ceil(uncached) + requests/(1+requests)
 }
@@ -55,8 +55,8 @@ func (s prefixAware) cost(h weighed) float64 {
 // Terms implements Explainer.
 func (s prefixAware) Terms(in *Input, i int) []Term {
 	w := weigh(in, s.wants(), nil)
-	h := w.at(in, i)
+	h := &w.heads[i]
 	return []Term{
-		{"uncached", h.uncached, "tokens"}, {"prompt", h.prompt, "tokens"}, {"requests", h.requests, ""}, {"weight", h.weight, ""}, {"least", h.least, ""},
+		{"uncached", h.uncached, "tokens"}, {"prompt", w.prompt, "tokens"}, {"requests", h.requests, ""}, {"weight", h.weight, ""}, {"least", w.least, ""},
 	}
 }

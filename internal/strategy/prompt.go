@@ -90,10 +90,11 @@ type Seen struct {
 // See looks at a head.
 func (in *Input) See(h *fleet.Head) Seen {
 	pace, tokens := in.Recalled.Pace, in.Tokens()
-	b := h.Live.Burden(tokens, pace.usual())
+	var b fleet.Burden
+	h.Live.Burden(&b, tokens, pace.usual())
 	s := Seen{
 		Head: h, Ahead: b.Ahead + b.Waiting, Uncached: in.unknown(h, tokens), Requests: b.Requests + max(b.Beyond, 0),
-		KV: b.KV, Slower: pace.slower(pace.list(), h.Number),
+		KV: b.KV, Slower: pace.Slower(h),
 	}
 	s.Predicted = pace.predict(h, s.Ahead+pace.Weigh(tokens, in.Uncached(h, tokens)), float64(h.Live.Tokens())+tokens)
 	return s
@@ -106,7 +107,8 @@ func (in *Input) Predict(h *fleet.Head) float64 {
 	if pace == nil {
 		return math.NaN()
 	}
-	b := h.Live.Burden(0, pace.usual())
+	var b fleet.Burden
+	h.Live.Burden(&b, 0, pace.usual())
 	return pace.predict(h, b.Ahead+b.Waiting, float64(h.Live.Tokens()))
 }
 

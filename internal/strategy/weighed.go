@@ -36,25 +36,23 @@ func Terms(s Strategy, in *Input, i int) []Term {
 
 // weighed is what strategies that count tokens know of a head for a request.
 type weighed struct {
+	fleet.Burden
+
 	slower   float64 // how many times as long as the pool it takes
 	ahead    float64 // weight of the prompts before this one, in tokens
 	uncached float64 // weight of what of this prompt the head has not cached, in tokens
-	prompt   float64 // weight of the whole prompt, in tokens
 	requests float64 // there, running and waiting
-	kv       float64 // the part of its KV cache that is used with this prompt
 	weight   float64
-	kappa    float64 // the mean predicted wait of the tier in s, within its limit
-	least    float64 // requests / weight of the least loaded head of the tier that takes the request
 }
 
-func (h weighed) terms() []Term {
+func (h *weighed) terms(w *weighing) []Term {
 	return []Term{
 		{"slower", h.slower, ""},
 		{"ahead", h.ahead, "tokens"},
 		{"uncached", h.uncached, "tokens"},
 		{"requests", h.requests, ""},
-		{"kv", h.kv, ""},
-		{"kappa", h.kappa, ""},
+		{"kv", h.KV, ""},
+		{"kappa", w.kappa, ""},
 		{"weight", h.weight, ""},
 	}
 }
@@ -62,37 +60,31 @@ func (h weighed) terms() []Term {
 // weighing is what is known of a tier for a request.
 type weighing struct {
 	r      *fleet.Ranked
-	among  []int32 // where those of the heads stand that are compared; nil: all
+	among  []int32   // where those of the heads stand that are compared; nil: all
+	heads  []weighed // of those
 	pace   *Pace
-	list   []*headPace
+	speeds speeds
+	warm   bool    // which heads have the prompt is known, and to be trusted
 	own    bool    // our own counts of all heads are valid
 	tokens float64 // of the prompt
 	usual  float64 // those of a prompt of the pool
-	prompt float64 // their weight
+	prompt float64 // the weight of the whole prompt, in tokens
 	share  float64 // our part of all requests; see others
 	beyond float64 // requests beyond ours, the mean of the heads that report
 	wait   float64 // weight of the prompts of those
 	each   float64 // weight of the prompts ahead for each request of ours, in tokens
-	kappa  float64
-	counts bool // requests are rounded at random, so that heads that differ by less than one share the traffic
-	least  float64
+	kappa  float64 // the mean predicted wait of the tier in s, within the limit of the strategy
+	least  float64 // requests / weight of the least loaded head of the tier that takes the request
+	dither uint64  // of requests that are rounded
 }
 
 // wants is what a strategy that counts tokens wants to know of a tier.
 type wants struct {
 	waitLimit float64 // up to which the mean predicted wait counts, in s
-	counts    bool    // that requests are whole, and what weighed.least is
+	least     bool    // weighing.least, and requests rounded
 }
 
-// len is how many heads are compared.
-func (w *weighing) len() int {
-	if w.among == nil {
-		return len(w.r.Heads)
-	}
-	return len(w.among)
-}
-
-// place is where number j of those stands.
+// place is where number j of the heads that are compared stands.
 func (w *weighing) place(j int) int {
 	if w.among == nil {
 		return j
@@ -100,31 +92,52 @@ func (w *weighing) place(j int) int {
 	return int(w.among[j])
 }
 
-// weigh looks at those heads of the tier that stand at these places; nil: at all.
-func weigh(in *Input, what wants, among []int32) (w weighing) {
+// weigh looks at those heads of the tier that stand at these places; nil: at all. What
+// it returns is valid until it is called again.
+func weigh(in *Input, what wants, among []int32) *weighing {
 	in.RecallPrompt()
-	w.r, w.pace = &in.Tier().Ranked, in.Recalled.Pace
-	w.list, w.tokens = w.pace.list(), in.Tokens()
-	w.prompt = w.pace.Weigh(w.tokens, w.tokens)
-	w.usual, w.among = w.pace.usual(), among
-	in.burdens = slices.Grow(in.burdens[:0], w.len())[:w.len()]
+	w, pace := &in.weighing, in.Recalled.Pace
+	*w = weighing{
+		r: &in.Tier().Ranked, among: among, heads: w.heads, pace: pace, speeds: pace.speeds(),
+		warm: in.Recalled.Prompt && pace.Trusted(), tokens: in.Tokens(), usual: pace.usual(),
+	}
+	w.prompt = pace.Weigh(w.tokens, w.tokens)
+	n := len(w.r.Heads)
+	if among != nil {
+		n = len(among)
+	}
+	w.heads = slices.Grow(w.heads[:0], n)[:n]
+	w.kappa = min(w.sum()*pace.perToken(), what.waitLimit)
+	for j := range w.heads {
+		i := w.place(j)
+		w.finish(in, &w.heads[j], w.r.Heads[i], w.r.Lives[i], w.r.Numbers[i])
+	}
+	if what.least {
+		w.dither = in.Rand.Uint64()
+		w.leastLoaded(in)
+	}
+	return w
+}
+
+// sum reads what each head has to do, and finds what all have. It returns the mean
+// weight of the prompts ahead, by the time that they take.
+func (w *weighing) sum() (wait float64) {
 	w.own = true
-	wait, ahead, requests, reports := 0., 0., 0., 0.
-	for j := range in.burdens {
-		i, b := w.place(j), &in.burdens[j]
-		l := w.r.Lives[i]
-		*b = l.Burden(w.tokens, w.usual)
-		requests += b.Requests
-		ahead += b.Ahead
-		wait += w.pace.slower(w.list, w.r.Heads[i].Number) * b.Ahead
-		w.own = w.own && l.OwnCounts()
-		if b.Beyond >= 0 {
+	ahead, requests, reports := 0., 0., 0.
+	for j := range w.heads {
+		i, h := w.place(j), &w.heads[j]
+		own := w.begin(h, w.r.Lives[i], w.r.Numbers[i], w.r.Weights[i])
+		w.own = w.own && own
+		requests += h.Requests
+		ahead += h.Ahead
+		wait += h.slower * h.Ahead
+		if h.Beyond >= 0 {
 			reports++
-			w.beyond += b.Beyond
-			w.wait += b.Waiting
+			w.beyond += h.Beyond
+			w.wait += h.Waiting
 		}
 	}
-	n := float64(w.len())
+	n := float64(len(w.heads))
 	if w.share = 1; reports > 0 {
 		w.beyond, w.wait = w.beyond/reports, w.wait/reports
 		if w.own && w.beyond > 0 {
@@ -132,38 +145,65 @@ func weigh(in *Input, what wants, among []int32) (w weighing) {
 		}
 	}
 	w.each = ahead / max(requests, 1)
-	w.kappa = min((wait/n+w.wait)*w.pace.perToken(), what.waitLimit)
-	if w.counts = what.counts; w.counts {
-		w.least = w.leastLoaded(in)
-	}
-	return w
+	return wait/n + w.wait
 }
 
-// leastLoaded is the least of requests / weight of the heads that take the request. One
-// that does not says nothing of how loaded the others are.
-func (w *weighing) leastLoaded(in *Input) float64 {
-	least := math.Inf(1)
-	for j := range w.len() {
-		if in.Takes(w.r.Heads[w.place(j)]) {
-			at := w.at(in, j)
-			least = min(least, at.requests/at.weight)
+// begin reads what a head has to do, and whether our own counts say so.
+func (w *weighing) begin(h *weighed, l *fleet.Live, number int32, weight float64) (own bool) {
+	h.slower, h.weight = w.speeds.of(int(number)), weight
+	return l.Burden(&h.Burden, w.tokens, w.usual)
+}
+
+// finish makes of what a head has to do what costs are made of.
+func (w *weighing) finish(in *Input, h *weighed, of *fleet.Head, l *fleet.Live, number int32) {
+	beyond, waiting := h.Beyond, h.Waiting
+	switch {
+	case beyond < 0: // it does not say, and has what the others have
+		beyond, waiting = w.beyond, w.wait
+	case w.own && w.beyond > 0: // the older the report is, the more what the others have
+		trust := trustIn(l.Beyond(), in.clock)
+		beyond, waiting = w.beyond+(beyond-w.beyond)*trust, w.wait+(waiting-w.wait)*trust
+	}
+	h.requests, h.ahead = h.Requests+w.share*beyond, h.Ahead+w.share*waiting
+	if slowStart := l.SlowStart(in.Now); slowStart > 0 {
+		h.requests += slowStart
+		h.ahead += slowStart * w.each
+	}
+	if h.uncached = w.prompt; w.warm && in.found.Knows(int(number)) {
+		h.uncached = w.pace.Weigh(w.tokens, in.Uncached(of, w.tokens))
+	}
+}
+
+// leastLoaded finds the least of requests / weight of the heads that take the request.
+// One that does not says nothing of how loaded the others are.
+func (w *weighing) leastLoaded(in *Input) {
+	w.least = math.Inf(1)
+	for j := range w.heads {
+		if h := &w.heads[j]; in.takesAt(w.r, w.place(j)) {
+			w.least = min(w.least, w.dithered(h.requests)/h.weight)
 		}
 	}
-	return least
+}
+
+// dithered rounds requests up or down at random, so that heads that differ by less than
+// one share the traffic.
+func (w *weighing) dithered(requests float64) float64 {
+	w.dither += 0x9e3779b97f4a7c15
+	return float64(int64(requests + float64(w.dither>>11)/(1<<53)))
 }
 
 // coster is a strategy whose cost is made of what is weighed.
 type coster interface {
 	wants() wants
-	cost(weighed) float64
+	cost(w *weighing, h *weighed) float64
 }
 
 // scoreWeighed is Score of a coster.
 func scoreWeighed[S coster](s S, in *Input, scores []float64) {
 	w := weigh(in, s.wants(), nil)
-	for i, h := range w.r.Heads {
-		if scores[i] = math.Inf(1); in.Takes(h) {
-			scores[i] = s.cost(w.at(in, i))
+	for i := range w.heads {
+		if scores[i] = math.Inf(1); in.takesAt(w.r, i) {
+			scores[i] = s.cost(w, &w.heads[i])
 		}
 	}
 }
@@ -219,17 +259,17 @@ func (in *Input) some(r *fleet.Ranked) []int32 {
 func chooseAmong[S coster](s S, in *Input, among []int32, picks []Pick) int {
 	w := weigh(in, s.wants(), among)
 	if !w.own && len(picks) > 1 {
-		if n := chooseOfFew(s, in, &w, picks); n > 0 {
+		if n := chooseOfFew(s, in, w, picks); n > 0 {
 			return n
 		}
 	}
 	best := rank(len(picks))
-	for j := range w.len() {
+	for j := range w.heads {
 		i := w.place(j)
-		if !in.Takes(w.r.Heads[i]) {
+		if !in.takesAt(w.r, i) {
 			continue
 		}
-		if cost := s.cost(w.at(in, j)); best.wants(cost) {
+		if cost := s.cost(w, &w.heads[j]); best.wants(cost) {
 			best.add(&in.Rand, i, cost)
 		}
 	}
@@ -253,25 +293,26 @@ func chooseOfFew[S coster](s S, in *Input, w *weighing, picks []Pick) int {
 		return 0
 	}
 	var warm *fleet.Head
-	for j := range w.len() {
+	for j := range w.heads {
 		h := w.r.Heads[w.place(j)]
 		if uncached := in.Uncached(h, w.tokens); uncached < most && in.Takes(h) {
 			warm, most = h, uncached
 		}
 	}
+	var row weighed
 	oldest := time.Duration(0)
 	for i := range n {
 		h := picks[i].Head
 		_, at := reported(h.Live, 0)
 		oldest = max(oldest, in.Now.Sub(at))
-		picks[i].Cost = s.cost(w.of(in, h))
+		picks[i].Cost = s.cost(w, w.of(in, h, &row))
 	}
 	chance := in.Rand.Float64() >= math.Exp(-float64(oldest)/float64(reportLifetime))
 	if !chance && picks[1].Cost < picks[0].Cost || chance && in.Rand.Uint64()&1 == 0 {
 		picks[0], picks[1] = picks[1], picks[0]
 	}
 	if warm != nil && warm != picks[0].Head {
-		if cost := s.cost(w.of(in, warm)); cost < picks[0].Cost {
+		if cost := s.cost(w, w.of(in, warm, &row)); cost < picks[0].Cost {
 			n = lead(picks, n, warm)
 			picks[0].Cost = cost
 		}
@@ -279,34 +320,9 @@ func chooseOfFew[S coster](s S, in *Input, w *weighing, picks []Pick) int {
 	return Fill(in, w.r.Heads, picks, n)
 }
 
-// at is what is known of number j of the heads.
-func (w *weighing) at(in *Input, j int) weighed {
-	return w.weighed(in, w.r.Heads[w.place(j)], &in.burdens[j])
-}
-
-// of is what is known of any head of the tier.
-func (w *weighing) of(in *Input, h *fleet.Head) weighed {
-	b := h.Live.Burden(w.tokens, w.usual)
-	return w.weighed(in, h, &b)
-}
-
-func (w *weighing) weighed(in *Input, h *fleet.Head, b *fleet.Burden) weighed {
-	beyond, waiting := b.Beyond, b.Waiting
-	switch {
-	case beyond < 0: // it does not say, and has what the others have
-		beyond, waiting = w.beyond, w.wait
-	case w.own && w.beyond > 0: // the older the report is, the more what the others have
-		trust := trustIn(h.Live.Beyond(), in.clock)
-		beyond, waiting = w.beyond+(beyond-w.beyond)*trust, w.wait+(waiting-w.wait)*trust
-	}
-	slowStart := h.Live.SlowStart(in.Now)
-	requests := b.Requests + w.share*beyond + slowStart
-	if w.counts {
-		requests = math.Floor(requests + in.Rand.Float64())
-	}
-	return weighed{
-		slower: w.pace.slower(w.list, h.Number), ahead: b.Ahead + w.share*waiting + slowStart*w.each,
-		uncached: w.pace.Weigh(w.tokens, in.Uncached(h, w.tokens)),
-		requests: requests, kv: b.KV, weight: h.Weight, kappa: w.kappa, prompt: w.prompt, least: w.least,
-	}
+// of writes what is known of any head of the tier.
+func (w *weighing) of(in *Input, of *fleet.Head, h *weighed) *weighed {
+	w.begin(h, of.Live, int32(of.Number), of.Weight)
+	w.finish(in, h, of, of.Live, int32(of.Number))
+	return h
 }

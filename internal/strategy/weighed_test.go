@@ -73,9 +73,8 @@ func TestALargeTierIsSampled(t *testing.T) {
 			}
 		}
 		for i, h := range tiers[0].Heads {
-			if h.MaxInFlight = 1; i < 4 {
-				h.MaxInFlight = 0
-			} else if i%4 == 0 {
+			limit := int64(min(i/4, 1))
+			if h.MaxInFlight, tiers[0].Limits[i] = limit, limit; i%4 == 0 && i > 0 {
 				h.Live.TryAcquire(0, fleet.Work{})
 			}
 		}
