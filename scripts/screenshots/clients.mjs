@@ -16,6 +16,10 @@ for (const wait of [5000, 13000]) {
 for (let i = 0; i < 3; i++) {
   const ws = new WebSocket(base.replace(/^http/, "ws") + "/api/v1/ws");
   ws.on("open", () => setInterval(() => ws.send(JSON.stringify({ id: 1, type: "decide", data: { model_type: "llama-3.1-8b" } })), 2000));
+  ws.on("message", (text) => {
+    const { id, data } = JSON.parse(text);
+    if (id === 1 && data?.decision_id) ws.send(JSON.stringify({ id: 2, type: "outcome", data: { decision_id: data.decision_id, result: "ok" } }));
+  });
 }
 
 // The few words of NATS' protocol that it takes: ask for decisions, and report how
