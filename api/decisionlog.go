@@ -36,6 +36,7 @@ type LoggedHead struct {
 	Requests       float64  `json:"requests"`               // in flight there
 	KVUse          float64  `json:"kv_use"`                 // part of its KV cache that is used with this prompt
 	Slower         float64  `json:"slower"`                 // how many times as long as its pool it takes
+	Weight         float64  `json:"weight,omitempty"`       // share of traffic relative to others; left out: 1
 	Unavailable    bool     `json:"unavailable,omitempty"`
 }
 

@@ -62,9 +62,9 @@ are models of engines that are fitted to the log: the time for a token of a prom
 one of an answer, the KV cache and how much slower a head is. MEASURED is what the log
 says itself: as far as "in force" is from it, the model is from your heads.
 
-It does not know which heads came and went meanwhile (all are there all the time), their
-weights, what callers chose themselves, and requests that never got a head. Model types
-are played apart, as if no head served two. Attempts after a failure count as requests.
+It does not know which heads came and went meanwhile (all are there all the time), what
+callers chose themselves, and requests that never got a head. Model types are played
+apart, as if no head served two. Attempts after a failure count as requests.
 
   headway decisions what-if --last 24h --policy next.yaml
   headway decisions what-if --last 1h --strategies adaptive,least_loaded`, s.ask(func(c *call) error {

@@ -180,6 +180,21 @@ func TestALineHasWhatTheDecisionSaw(t *testing.T) {
 	}
 }
 
+// A head's weight is in the log unless it is the usual one.
+func TestALineHasWeights(t *testing.T) {
+	w := newWorld(t, nil)
+	w.heads(3)
+	weight := 0.25
+	_, err := w.fleet.Patch(t.Context(), "head-1", registry.Patch{Weight: &weight})
+	check(t, err)
+	d := w.answered(strategy.Request{})
+	for _, h := range w.read(decisionlog.Query{})[0].Heads {
+		if want := map[string]float64{"head-1": 0.25}[h.ID]; h.Weight != want {
+			t.Errorf("of the decision %s head %s has the weight %v, want %v", d.ID(), h.ID, h.Weight, want)
+		}
+	}
+}
+
 // A decision is in the log before it ends, and once when it ended.
 func TestADecisionUnderWayIsRead(t *testing.T) {
 	w := newWorld(t, nil)

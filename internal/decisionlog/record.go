@@ -44,13 +44,21 @@ func (l *Log) record(e *entry) *api.LoggedDecision {
 		r.Heads[i] = api.LoggedHead{
 			ID: h.Head.ID, Region: h.Head.Region, Cost: rounded(h.Cost), PredictedMs: rounded(h.Predicted),
 			AheadTokens: figures(h.Ahead), UncachedTokens: figures(h.Uncached), Requests: figures(h.Requests), KVUse: figures(h.KV), Slower: figures(h.Slower),
-			Unavailable: math.IsInf(h.Cost, 1),
+			Weight: weight(h.Head), Unavailable: math.IsInf(h.Cost, 1),
 		}
 	}
 	if e.outcome != nil {
 		r.Outcome = outcome(e.outcome)
 	}
 	return r
+}
+
+// weight is a head's weight, 0 for the usual one.
+func weight(h *fleet.Head) float64 {
+	if h.Weight == 1 {
+		return 0
+	}
+	return figures(h.Weight)
 }
 
 func outcome(o *routing.Outcome) *api.LoggedOutcome {

@@ -75,6 +75,7 @@ const mostCopies = 1000
 type head struct {
 	region string
 	slower float64
+	weight float64
 	seen   time.Time // the last time
 }
 
@@ -147,7 +148,7 @@ func (p *Pool) add(d *api.LoggedDecision) *request {
 	r.Blocks = workload.LoggedBlocks(hashes, r.Input, d.PromptBytes, int(d.BlockTokens))
 	for i := range d.Heads {
 		h := &d.Heads[i]
-		p.heads[h.ID] = &head{h.Region, cmp.Or(h.Slower, 1), d.At}
+		p.heads[h.ID] = &head{h.Region, cmp.Or(h.Slower, 1), cmp.Or(h.Weight, 1), d.At}
 		if h.PredictedMs != nil && h.Slower > 0 {
 			u := h.UncachedTokens
 			p.paces.add(h.AheadTokens+u, u*(float64(d.InputTokens)-u/2), *h.PredictedMs/h.Slower)
@@ -263,7 +264,7 @@ func (l *Log) Play(ctx context.Context, p *Pool, run Run) (r Result, unknown []s
 	ids := p.Heads()
 	for _, id := range ids {
 		if h := p.heads[id]; run.Has == nil || run.Has(id) {
-			o.Heads = append(o.Heads, sim.Head{Profile: profile, Speed: 1 / h.slower, Region: h.region})
+			o.Heads = append(o.Heads, sim.Head{Profile: profile, Speed: 1 / h.slower, Weight: h.weight, Region: h.region})
 		}
 	}
 	if len(o.Heads) == 0 {

@@ -186,6 +186,28 @@ func TestAShareStandsForAll(t *testing.T) {
 	}
 }
 
+// Heads have the weights of the log, 1 where a line has none: of two, one of which takes
+// ten times as long, the slow one has few requests if its weight is small.
+func TestHeadsHaveTheirWeights(t *testing.T) {
+	mean := func(weight float64) float64 {
+		l := rehearse.NewLog(1000)
+		for i := range 200 {
+			l.Add(&api.LoggedDecision{
+				At: time.Unix(int64(5*i), 0), DecisionID: "d", ModelType: "m", Share: 1, InputTokens: 2000,
+				Heads: []api.LoggedHead{{ID: "a", Slower: 1}, {ID: "b", Slower: 10, Weight: weight}},
+			})
+		}
+		return play(t, l, rehearse.Run{Policy: named(t, "weighted_round_robin")}).MeanMs
+	}
+	equal, small := mean(0), mean(0.1)
+	if ratio := small / equal; math.Abs(ratio-(10./11+10./11)/5.5) > 0.05 {
+		t.Errorf("the mean is %v ms with equal weights, %v ms with a tenth for the slow head: %v times", equal, small, ratio)
+	}
+	if mean(1) != equal {
+		t.Error("a weight that is left out is not 1")
+	}
+}
+
 func TestWhatIsNotKnownIsSaid(t *testing.T) {
 	l := rehearse.NewLog(200)
 	for i := range 100 {

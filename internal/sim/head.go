@@ -19,6 +19,7 @@ type head struct {
 	index    int
 	id       string
 	region   string
+	weight   float64
 	full     engine.Profile // with its speed
 	profile  engine.Profile // at which it works
 	engine   *engine.Engine
@@ -35,7 +36,7 @@ const maxWaiting = math.MaxInt32
 
 func newHead(w *world, i int) (*head, error) {
 	is := &w.o.Heads[i]
-	h := &head{w: w, index: i, id: "head-" + strconv.Itoa(i+1), region: cmp.Or(is.Region, onlyRegion), full: is.Profile, down: true}
+	h := &head{w: w, index: i, id: "head-" + strconv.Itoa(i+1), region: cmp.Or(is.Region, onlyRegion), weight: cmp.Or(is.Weight, 1), full: is.Profile, down: true}
 	if is.Speed > 0 {
 		h.full = h.full.Faster(is.Speed)
 	}
@@ -60,7 +61,7 @@ func (h *head) start() (err error) {
 }
 
 func (h *head) register() error {
-	spec := fleet.Spec{ID: h.id, Endpoint: "http://127.0.0.1:" + strconv.Itoa(8000+h.index%1000), ModelTypes: []string{h.w.o.Model}, Region: h.region, Weight: 1}
+	spec := fleet.Spec{ID: h.id, Endpoint: "http://127.0.0.1:" + strconv.Itoa(8000+h.index%1000), ModelTypes: []string{h.w.o.Model}, Region: h.region, Weight: h.weight}
 	h.leases = h.leases[:0]
 	for _, s := range h.w.routers {
 		done, err := s.fleet.Register(h.w.ctx, spec, &fleet.StatusReport{Status: fleet.StatusActive, Load: h.load()})

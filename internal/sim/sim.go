@@ -20,6 +20,7 @@ import (
 type Head struct {
 	Profile engine.Profile
 	Speed   float64 // how many times faster than its profile; 0: 1
+	Weight  float64 // 0: 1
 	Region  string  // "": the only one
 	Absent  bool    // until Fleet.Start
 }
