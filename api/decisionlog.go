@@ -49,6 +49,7 @@ type LoggedOutcome struct {
 	InputTokens  *int64   `json:"input_tokens,omitempty"`
 	OutputTokens *int64   `json:"output_tokens,omitempty"`
 	CachedTokens *int64   `json:"cached_tokens,omitempty"`
+	Late         bool     `json:"late,omitempty"` // it was reported after the reservation had ended
 }
 
 // DrainRehearsal is what it is predicted to lead to that a head is drained. Requests of

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -42,21 +43,31 @@ type Log struct {
 	files   *files       // nil: there are none; used by Run alone
 	packing packing      // likewise
 
-	mu     sync.Mutex
-	open   map[*routing.Decision]*entry // that have not ended
-	seen   int                          // heads of those
-	share  share
-	memory memory
+	mu         sync.Mutex
+	open       map[*routing.Decision]*entry // that have not ended, or without an outcome
+	unreported []unreported                 // of those, oldest first
+	held       int                          // bytes of what is open or on its way to Run
+	maxHeld    int
+	share      share
+	memory     memory
 }
 
 // Bounds of what is on its way.
 const (
-	maxWaiting  = 1024    // decisions that ended and are not written yet
-	maxSeen     = 200_000 // heads of decisions that have not ended, about 80 bytes each
-	maxHeads    = 64      // of one decision
+	maxWaiting  = 1024     // decisions that ended and are not written yet
+	maxHeld     = 16 << 20 // bytes of decisions that are not written yet
+	maxHeads    = 64       // of one decision
+	lateAfter   = 5 * time.Minute
 	flushEvery  = 10 * time.Second
 	lookedEvery = time.Second
 )
+
+// unreported is a decision whose reservation ended without an outcome. One that is
+// reported until then is that of its line.
+type unreported struct {
+	decision *routing.Decision
+	until    time.Time
+}
 
 // New makes a log. Its files are those of earlier runs and its own.
 func New(o Options) (*Log, error) {
@@ -70,7 +81,7 @@ func New(o Options) (*Log, error) {
 	_, _ = rand.Read(secret[:]) // it never fails
 	l := &Log{
 		o: o, session: prefix.NewKeys(secret), ended: make(chan *entry, maxWaiting), open: map[*routing.Decision]*entry{},
-		share: share{rate: o.Rate}, memory: memory{most: o.MaxMemory},
+		maxHeld: maxHeld, share: share{rate: o.Rate}, memory: memory{most: o.MaxMemory},
 	}
 	l.metrics = newMetrics(o.Metrics, l)
 	if o.Dir != "" && o.MaxDisk > 0 {
@@ -98,13 +109,21 @@ type entry struct {
 	count    int     // of heads
 	heads    []routing.Seen
 	outcome  *routing.Outcome
+	late     bool // the outcome came after the reservation had ended
 }
+
+// size is about how many bytes an entry of so many heads and blocks takes.
+func size(heads, blocks int) int {
+	return int(unsafe.Sizeof(entry{})+unsafe.Sizeof(routing.Decision{})) + heads*int(unsafe.Sizeof(routing.Seen{})) + 8*blocks
+}
+
+func (e *entry) size() int { return size(len(e.heads), len(e.blocks)) }
 
 // Sampled implements routing.Watcher.
 func (l *Log) Sampled(s *routing.Sample) {
 	l.mu.Lock()
 	share, ok := l.share.takes(s.At, random())
-	room := l.seen+min(len(s.Heads), maxHeads) <= maxSeen
+	room := l.held+size(min(len(s.Heads), maxHeads), len(s.Blocks)) <= l.maxHeld
 	l.mu.Unlock()
 	switch {
 	case !ok:
@@ -117,7 +136,7 @@ func (l *Log) Sampled(s *routing.Sample) {
 	e.share *= share
 	l.mu.Lock()
 	l.open[e.decision] = e
-	l.seen += len(e.heads)
+	l.held += e.size()
 	l.mu.Unlock()
 	if o, over := e.decision.Outcome(); over { // before it was noted here
 		l.Ended(e.decision, &o, false)
@@ -129,48 +148,89 @@ func newEntry(s *routing.Sample) *entry {
 		decision: s.Decision, at: s.At, share: s.Share, session: s.Session, tokens: s.Tokens, bytes: s.Bytes, perBlock: s.PerBlock,
 		blocks: slices.Clone(s.Blocks), regret: s.Regret(), chance: math.NaN(), count: len(s.Heads),
 	}
-	if s.Chosen >= 0 {
+	if s.Chosen >= 0 && s.Heads[s.Chosen].Chance > 0 { // else it was chosen by what costs do not say, as when all are full
 		e.chance = s.Heads[s.Chosen].Chance
 	}
-	e.heads = slices.Clone(s.Heads)
-	if len(e.heads) > maxHeads {
-		rank := func(h *routing.Seen) int { // first the chosen head and the best one
-			if s.Chosen >= 0 && h.Head == s.Heads[s.Chosen].Head || s.Best >= 0 && h.Head == s.Heads[s.Best].Head {
-				return 0
-			}
-			return 1
-		}
-		slices.SortStableFunc(e.heads, func(a, b routing.Seen) int {
-			return cmp.Or(cmp.Compare(rank(&a), rank(&b)), cmp.Compare(-b.Cost, -a.Cost), cmp.Compare(a.Predicted, b.Predicted)) // NaN last
-		})
-		e.heads = slices.Clone(e.heads[:maxHeads])
-	}
+	e.heads = kept(s)
 	return e
+}
+
+// kept are the heads of a sample that its line has: all, or of many the chosen one, the
+// best one and those of the least costs.
+func kept(s *routing.Sample) []routing.Seen {
+	if len(s.Heads) <= maxHeads {
+		return slices.Clone(s.Heads)
+	}
+	rank := func(h *routing.Seen) int {
+		if s.Chosen >= 0 && h.Head == s.Heads[s.Chosen].Head || s.Best >= 0 && h.Head == s.Heads[s.Best].Head {
+			return 0
+		}
+		return 1
+	}
+	before := func(a, b routing.Seen) int {
+		return cmp.Or(cmp.Compare(rank(&a), rank(&b)), cmp.Compare(-b.Cost, -a.Cost), cmp.Compare(a.Predicted, b.Predicted), -1) // NaN last
+	}
+	list := make([]routing.Seen, 0, maxHeads+1)
+	for _, h := range s.Heads {
+		at, _ := slices.BinarySearchFunc(list, h, before)
+		if list = slices.Insert(list, at, h); len(list) > maxHeads {
+			list = list[:maxHeads]
+		}
+	}
+	return list
 }
 
 // Ended implements routing.Watcher.
 func (l *Log) Ended(d *routing.Decision, o *routing.Outcome, late bool) {
-	if late || !d.Sampled() {
+	if !d.Sampled() {
 		return
 	}
 	l.mu.Lock()
 	e := l.open[d]
-	if e != nil {
-		delete(l.open, d)
-		l.seen -= len(e.heads)
-		kept := *e // a reader may have e
-		kept.outcome = o
-		e = &kept
-	}
-	l.mu.Unlock()
 	if e == nil {
+		l.mu.Unlock()
 		return
 	}
+	ended := *e // a reader may have e
+	ended.outcome, ended.late = o, late
+	if o.Result > routing.ResultCancelled && l.held <= l.maxHeld/2 { // it was not reported, and may be yet
+		l.open[d] = &ended
+		l.unreported = append(l.unreported, unreported{d, l.o.Now().Add(lateAfter)})
+		l.mu.Unlock()
+		return
+	}
+	delete(l.open, d)
+	l.mu.Unlock()
 	select {
-	case l.ended <- e:
+	case l.ended <- &ended:
 	default:
+		l.release(&ended)
 		l.metrics.dropped("queue")
 	}
+}
+
+// release gives back the room of a decision that is held no more.
+func (l *Log) release(e *entry) {
+	l.mu.Lock()
+	l.held -= e.size()
+	l.mu.Unlock()
+}
+
+// overdue is a decision whose outcome was not reported in time, and is not waited for any
+// more; nil: there is none.
+func (l *Log) overdue(now time.Time) *entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.unreported) > 0 && !now.Before(l.unreported[0].until) {
+		d := l.unreported[0].decision
+		l.unreported[0] = unreported{}
+		l.unreported = l.unreported[1:]
+		if e := l.open[d]; e != nil {
+			delete(l.open, d)
+			return e
+		}
+	}
+	return nil
 }
 
 // underWay are the decisions that have not ended, oldest first.

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -103,6 +104,22 @@ func (w *world) decide(req strategy.Request) *routing.Decision {
 	d, err := w.router.Decide(&req)
 	check(w, err)
 	return d
+}
+
+// dropped is how many decisions were dropped for that reason.
+func (w *world) dropped(reason string) float64 {
+	w.Helper()
+	families, err := w.metrics.Gather()
+	check(w, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "headway_decision_log_dropped_total" && m.GetLabel()[0].GetValue() == reason {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	w.Fatalf("nothing counts %s", reason)
+	return 0
 }
 
 // answered makes a decision whose request was answered.
@@ -472,6 +489,143 @@ func TestOfManyHeadsTheBestAreKept(t *testing.T) {
 		if r := list[0]; r.Candidates != 100 || len(r.Heads) != 64 || decisionlog.Chosen(&r) == nil || r.DecisionID != d.ID() {
 			t.Fatalf("%d candidates, %d heads, %s chosen", r.Candidates, len(r.Heads), r.Head)
 		}
+	}
+}
+
+// Of a fleet of 100,000 heads a line has 64, and no more are copied for it.
+func TestALineOfALargeFleetIsBounded(t *testing.T) {
+	w := newWorld(t, nil)
+	w.heads(1)
+	d := w.decide(strategy.Request{})
+	random := rand.New(rand.NewPCG(1, 1))
+	s := &routing.Sample{Decision: d, At: d.At, Share: 1, Heads: make([]routing.Seen, 100_000), Chosen: 77_777, Best: 33_333}
+	for i := range s.Heads {
+		head := &fleet.Head{Spec: fleet.Spec{ID: strconv.Itoa(i), Weight: 1}}
+		s.Heads[i] = routing.Seen{Seen: strategy.Seen{Head: head, Predicted: 100 + random.Float64()}, Cost: random.Float64()}
+	}
+	s.Heads[77_777].Head, s.Heads[77_777].Cost = d.Head, 2
+	s.Heads[33_333].Predicted, s.Heads[33_333].Cost = 1, 3
+	costs := []float64{}
+	for i := range s.Heads {
+		costs = append(costs, s.Heads[i].Cost)
+	}
+	slices.Sort(costs)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	w.log.Sampled(s)
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 256<<10 {
+		t.Errorf("a line takes %d bytes", took)
+	}
+	list := w.read(decisionlog.Query{})
+	r := list[len(list)-1]
+	if r.Candidates != 100_000 || len(r.Heads) != 64 || r.Heads[0].ID != d.Head.ID || r.Heads[1].ID != "33333" {
+		t.Fatalf("%d candidates, %d heads, the first are %+v", r.Candidates, len(r.Heads), r.Heads[:2])
+	}
+	for i, h := range r.Heads[2:] {
+		if *h.Cost != decisionlog.Figures(costs[i]) {
+			t.Fatalf("number %d of the least costs is %v, want %v", i, *h.Cost, costs[i])
+		}
+	}
+}
+
+// What decisions take that have not ended, or are not written, is bounded, long prompts
+// too.
+func TestDecisionsUnderWayAreBounded(t *testing.T) {
+	w := newWorld(t, nil)
+	w.heads(1)
+	const most = 160 << 10
+	w.log.Hold(most)
+	prompt := make([]uint64, 100)
+	for i := range prompt {
+		prompt[i] = rand.Uint64()
+	}
+	var open []*routing.Decision
+	for range 300 {
+		open = append(open, w.decide(strategy.Request{PrefixHashes: prompt, InputTokens: 50_000}))
+	}
+	if held, dropped := w.log.Held(), w.dropped("open"); held > most || held < most*9/10 || dropped < 140 || dropped > 220 {
+		t.Errorf("%d bytes of %d are held, %v of 300 decisions dropped", held, most, dropped)
+	}
+	for _, d := range open {
+		w.router.End(d, routing.Outcome{Result: routing.ResultOK})
+	}
+	if held := w.log.Held(); held < most*9/10 {
+		t.Errorf("%d bytes are held of what is not written yet", held)
+	}
+	w.log.Drain()
+	if held := w.log.Held(); held != 0 {
+		t.Errorf("%d bytes are held of nothing", held)
+	}
+}
+
+// An outcome that is reported after the reservation's time is that of the line, within
+// five minutes.
+func TestALateOutcomeIsLogged(t *testing.T) {
+	var w *world
+	w = newWorld(t, func(o *decisionlog.Options) {
+		o.Now = func() time.Time { return begun.Add(time.Duration(w.passed.Load())) }
+	})
+	w.heads(1)
+	const late, never = 0, 1
+	made := []*routing.Decision{w.decide(strategy.Request{}), w.decide(strategy.Request{})}
+	pass := func(d time.Duration) {
+		w.passed.Add(int64(d))
+		w.router.Expire()
+		w.log.Look()
+	}
+	outcomes := func() (list []string) {
+		for _, d := range made {
+			for _, r := range w.read(decisionlog.Query{}) {
+				if r.DecisionID == d.ID() && r.Outcome != nil {
+					list = append(list, fmt.Sprintf("%s %v", r.Outcome.Result, r.Outcome.Late))
+				}
+			}
+		}
+		return list
+	}
+	for range 10 { // a reservation ends by steps
+		pass(time.Minute)
+		if len(outcomes()) == 2 {
+			break
+		}
+	}
+	if got := outcomes(); !slices.Equal(got, []string{"expired false", "expired false"}) {
+		t.Fatalf("after their time the outcomes are %q", got)
+	}
+	pass(4 * time.Minute)
+	w.router.End(made[late], routing.Outcome{Result: routing.ResultOK})
+	if got := outcomes(); !slices.Equal(got, []string{"ok true", "expired false"}) {
+		t.Errorf("an outcome came late: %q", got)
+	}
+	pass(time.Minute)
+	w.router.End(made[never], routing.Outcome{Result: routing.ResultOK})
+	if got := outcomes(); !slices.Equal(got, []string{"ok true", "expired false"}) {
+		t.Errorf("an outcome came too late: %q", got)
+	}
+	if held := w.log.Held(); held != 0 {
+		t.Errorf("%d bytes are held of nothing", held)
+	}
+}
+
+// Where decisions that were not reported take much room, none waits for its outcome.
+func TestLateOutcomesAreNotWaitedForAtAnyCost(t *testing.T) {
+	w := newWorld(t, nil)
+	w.heads(1)
+	const most = 160 << 10
+	w.log.Hold(most)
+	var last *routing.Decision
+	for range 300 {
+		last = w.decide(strategy.Request{PrefixHashes: make([]uint64, 100), InputTokens: 50_000})
+		w.router.End(last, routing.Outcome{Result: routing.ResultExpired})
+		w.log.Drain()
+	}
+	if held := w.log.Held(); held < most/3 || held > most*2/3 {
+		t.Errorf("%d bytes of %d are held", held, most)
+	}
+	w.router.End(last, routing.Outcome{Result: routing.ResultOK})
+	if r := w.read(decisionlog.Query{Limit: 1})[0]; r.DecisionID != last.ID() || r.Outcome.Result != "expired" {
+		t.Errorf("the last one is %s with %+v", r.DecisionID, r.Outcome)
 	}
 }
 

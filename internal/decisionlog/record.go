@@ -49,6 +49,7 @@ func (l *Log) record(e *entry) *api.LoggedDecision {
 	}
 	if e.outcome != nil {
 		r.Outcome = outcome(e.outcome)
+		r.Outcome.Late = e.late
 	}
 	return r
 }

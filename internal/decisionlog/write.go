@@ -14,11 +14,23 @@ func (l *Log) Run(ctx context.Context) error {
 		case e := <-l.ended:
 			l.write(e)
 		case <-look.C:
-			l.flush(flushEvery)
+			l.look()
 		case <-ctx.Done():
 			return l.end()
 		}
 	}
+}
+
+// look writes what is due by time.
+func (l *Log) look() {
+	for now := l.o.Now(); ; {
+		e := l.overdue(now)
+		if e == nil {
+			break
+		}
+		l.write(e)
+	}
+	l.flush(flushEvery)
 }
 
 // end writes what is left, the decisions that have not ended too.
@@ -36,8 +48,9 @@ func (l *Log) end() error {
 	return nil
 }
 
-// write adds the line of a decision.
+// write adds the line of a decision, which is held no more.
 func (l *Log) write(e *entry) {
+	l.release(e)
 	line, err := l.appendLine(nil, e)
 	if err != nil {
 		l.o.Log.Error("a decision is not in the decision log", "error", err)
