@@ -19,7 +19,7 @@ type LoggedDecision struct {
 	BlockTokens    int32          `json:"block_tokens,omitempty"` // of each block; left out: blocks are of 256 bytes within the first 4 KiB, then of 2 KiB
 	Blocks         []string       `json:"blocks,omitempty"`       // hashes of the prompt's blocks, with a secret of the process
 	Head           string         `json:"head"`                   // that was chosen
-	Propensity     *float64       `json:"propensity,omitempty"`   // how likely it was to be chosen
+	Propensity     *float64       `json:"propensity,omitempty"`   // how likely it was to be chosen; left out: unknown
 	Candidates     int            `json:"candidates"`             // heads there were, of which up to 64 are in heads
 	Heads          []LoggedHead   `json:"heads"`
 	Outcome        *LoggedOutcome `json:"outcome,omitempty"` // left out while it is open
