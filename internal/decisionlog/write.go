@@ -23,11 +23,8 @@ func (l *Log) Run(ctx context.Context) error {
 
 // look writes what is due by time.
 func (l *Log) look() {
-	for now := l.o.Now(); ; {
-		e := l.overdue(now)
-		if e == nil {
-			break
-		}
+	now := l.o.Now()
+	for e := l.overdue(now); e != nil; e = l.overdue(now) {
 		l.write(e)
 	}
 	l.flush(flushEvery)
