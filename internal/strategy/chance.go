@@ -103,7 +103,7 @@ func (s sessionAffinity) Chances(in *Input, costs, chances []float64) {
 func chancesWeighed[S coster](s S, in *Input, costs, chances []float64) {
 	r := &in.Tier().Ranked
 	own := !slices.ContainsFunc(r.Lives, func(l *fleet.Live) bool { return !l.OwnCounts() })
-	if own && r.Places == nil && (!s.wants().counts || wholeRequests(in)) {
+	if own && r.Places == nil && (!s.wants().least || wholeRequests(in)) {
 		cheapest(costs, chances)
 	} else {
 		unknown(chances)
