@@ -104,7 +104,9 @@ func TestTheEndOfAPromptIsNeverCached(t *testing.T) {
 		{"more blocks than tokens", 500, 700, 0, 200},
 		{"a text of whole blocks", 0, 256, 1024, 64},
 		{"a text and more", 0, 320, 1280, 64},
-		{"a text of unknown length", 0, 400, 0, 100},
+		{"hashes of a text that ends behind them", 0, 300, 0, 44},
+		{"hashes of a text with fewer bytes for a token", 0, 400, 0, 79},
+		{"hashes of a text with more bytes for a token", 0, 200, 0, 50},
 	} {
 		req := strategy.Request{Strategy: "adaptive", BlockTokens: c.per, InputTokens: c.tokens, PromptBytes: c.bytes}
 		for block := range uint64(4) {

@@ -54,12 +54,19 @@ func (in *Input) covered(n int, tokens float64) float64 {
 	}
 	text := in.Request.PromptBytes
 	if text == 0 {
-		text = prefix.Covered(len(in.blocks))
+		text = length(len(in.blocks), tokens)
 	}
 	if prefix.Covered(n) >= text {
 		n--
 	}
 	return tokens * float64(prefix.Covered(n)) / float64(text)
+}
+
+// length is about how many bytes a prompt has of which only the hashes of its blocks are
+// known: four for each token, as callers count them who have no tokenizer, unless its
+// blocks say that there are more, or fewer.
+func length(blocks int, tokens float64) int64 {
+	return min(max(int64(4*tokens), prefix.Covered(blocks)), prefix.Covered(blocks+1)-1)
 }
 
 func whole(v float64) int32 { return int32(min(v, math.MaxInt32)) }
