@@ -327,3 +327,29 @@ func (p *prose) hashed(format, value []byte) {
 	p.room(direct)
 	p.memory = hex.AppendEncode(p.memory, binary.BigEndian.AppendUint64(nil, p.media.Sum64()))
 }
+
+// conversation writes the id of a conversation whose text the head has: by itself, or in
+// an object.
+func (p *prose) conversation(value []byte) {
+	for c := (checked{b: value}); begins(value, '{'); {
+		name, ok := c.member()
+		if !ok {
+			return
+		}
+		if id := c.value(); string(name) == "id" {
+			value = id
+		}
+	}
+	if isString(value) && len(value) > len(`""`) {
+		p.mark(markBefore)
+		p.field(markField, value)
+	}
+}
+
+// documents writes what a template puts before the messages.
+func (p *prose) documents(value []byte) {
+	for list := (checked{b: value}); begins(value, '[') && list.element(); {
+		p.mark(markOther)
+		p.json(list.value(), 0)
+	}
+}

@@ -29,7 +29,7 @@ const (
 	markTool      = 0xf8 // name, markField, description, markField, and schema follow
 	markField     = 0xf7
 	markTokens    = 0xf6 // a list of numbers follows
-	markBefore    = 0xf5 // the id of a response follows, whose text is not here
+	markBefore    = 0xf5 // the id of a response follows, or markField and that of a conversation, whose text is not here
 )
 
 // prose writes one canonical text. It is used again.
@@ -59,8 +59,10 @@ func (r *Request) WriteText(body []byte, w io.Writer) (data int) {
 	if before := part(PartBefore); isString(before) {
 		p.field(markBefore, before)
 	}
+	p.conversation(part(PartConversation))
 	p.system(part(PartSystem))
 	p.system(part(PartInstructions))
+	p.documents(part(PartDocuments))
 	p.messages(part(PartMessages))
 	p.messages(part(PartInput))
 	p.raw(part(PartPrompt))

@@ -103,6 +103,17 @@ func TestPitfallS13FormsOfAPromptAreTheSame(t *testing.T) {
 		"a plain prompt": {"Once upon a \U0001f600", []string{
 			`{"model":"m","prompt":"Once upon a \ud83d\ude00"}`, `{"prompt":["Once upon a 😀"],"model":"m"}`,
 		}},
+		"a conversation that the head has": {"\xf5\xf7conv_1\xffsystem\xfeBe kind.\xffuser\xfeHi", []string{
+			`{"model":"m","conversation":"conv_1","instructions":"Be kind.","input":"Hi"}`,
+			`{"model":"m","input":"Hi","instructions":"Be kind.","conversation":{"object":"conversation","id":"conv_\u0031"}}`,
+		}},
+		"no conversation": {"\xffuser\xfeHi", []string{
+			`{"model":"m","conversation":null,"documents":null,"input":"Hi"}`, `{"model":"m","conversation":"","documents":[],"input":"Hi"}`,
+			`{"model":"m","conversation":{},"input":"Hi"}`, `{"model":"m","conversation":{"id":null},"documents":"x","input":"Hi"}`,
+		}},
+		"documents": {"\xf8look\xf7\xf7\xffsystem\xfeBe kind.\xf9{\"id\":\"1\",\"text\":\"A page.\"}\xf9\"Another.\"\xffuser\xfeSum up.", []string{
+			`{"model":"m","messages":[{"role":"user","content":"Sum up."}],"documents":[{"text":"A page.","id":"1"},"Another."],"system":"Be kind.","tools":[{"name":"look"}]}`,
+		}},
 		"tokens": {"\xf6[1,22,3", []string{`{"model":"m","prompt":[1,22,3]}`, `{"model":"m","prompt":[[ 1 , 22,3 ]]}`}},
 	} {
 		for i, form := range c.forms {
@@ -134,7 +145,11 @@ func TestOtherPromptsAreOthers(t *testing.T) {
 		`"messages":[{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"image/gif","data":"v"}}]}]`,
 		`"tools":[{"name":"a"}],"messages":[]`, `"tools":[{"name":"b"}],"messages":[]`, `"tools":[{"name":"a","description":"b"}],"messages":[]`,
 		`"tools":[{"name":"a","input_schema":{"b":1}}],"messages":[]`, `"tools":[{"name":"a"},{"name":"b"}],"messages":[]`, `"tools":[{"type":"search"}]`,
-		`"previous_response_id":"resp_1","input":"ab"`, `"previous_response_id":"resp_2","input":"ab"`, `"instructions":"c","input":"ab"`,
+		`"previous_response_id":"resp_1","input":"ab"`, `"previous_response_id":"resp_2","input":"ab"`,
+		`"conversation":"resp_1","input":"ab"`, `"conversation":{"id":"conv_2"},"input":"ab"`,
+		`"documents":[{"id":"1","text":"x"}],"messages":[{"role":"user","content":"ab"}]`,
+		`"documents":[{"id":"2","text":"x"}],"messages":[{"role":"user","content":"ab"}]`,
+		`"documents":["{\"id\":\"2\",\"text\":\"x\"}"],"messages":[{"role":"user","content":"ab"}]`, `"instructions":"c","input":"ab"`,
 	} {
 		body := `{"model":"m",` + form + `}`
 		text := canonical(t, body)

@@ -30,8 +30,10 @@ const (
 const (
 	PartTools        = iota // tools
 	PartBefore              // previous_response_id
+	PartConversation        // conversation
 	PartSystem              // system
 	PartInstructions        // instructions
+	PartDocuments           // documents
 	PartMessages            // messages
 	PartPrompt              // prompt
 	PartInput               // input
@@ -84,7 +86,7 @@ var (
 	topNames = []string{
 		"model", "stream", "stream_options", "user", "safety_identifier", "prompt_cache_key", "session_id", "metadata",
 		"lora_path", "adapter_id", "cache_salt",
-		"tools", "previous_response_id", "system", "instructions", "messages", "prompt", "input", "query",
+		"tools", "previous_response_id", "conversation", "system", "instructions", "documents", "messages", "prompt", "input", "query",
 	}
 	optionNames   = []string{"include_usage"}
 	metadataNames = []string{"session_id", "user_id"}

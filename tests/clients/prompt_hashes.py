@@ -213,9 +213,15 @@ def canonical_text(body):
     """The canonical text of a request."""
     text = b"".join(tool(t) for t in body.get("tools") or [])
     text += some(b"\xf5", body.get("previous_response_id"))
+    conversation = body.get("conversation")
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
+    if conversation:
+        text += b"\xf5" + field(b"\xf7", conversation)
     for name in ("system", "instructions"):
         if body.get(name):
             text += begin("system") + content(body[name])
+    text += b"".join(b"\xf9" + canonical(d) for d in body.get("documents") or [])
     return text + messages(body.get("messages")) + messages(body.get("input")) + plain(body.get("prompt"))
 
 
